@@ -1,0 +1,155 @@
+"""Tokens: which key verifies them, what they must say, and making one."""
+
+import base64
+import binascii
+import datetime
+import os
+import re
+import tempfile
+
+import jwt
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, ed448, rsa
+
+LEEWAY = 30  # seconds by which clocks may differ
+LONGEST_SUBJECT = 255  # characters, as in OpenID Connect Core 1.0, section 2
+REQUIRED = ["iss", "iat", "exp", "sub"]
+_EC_ALGORITHMS = {"secp256r1": "ES256", "secp384r1": "ES384", "secp521r1": "ES512", "secp256k1": "ES256K"}
+
+
+class InvalidToken(Exception):
+    """The text says what is wrong with the token, and shows nothing of it."""
+
+
+class KeysUnavailable(Exception):
+    """The identity provider does not give its keys."""
+
+
+class Tokens:
+    """Verifies tokens with fixed keys, and signs them where it has a key for that.
+
+    `keys` are (algorithm, key) pairs, any of which may have signed a token; `signing` is such a pair or None.
+    """
+
+    def __init__(self, keys, signing=None, issuer="fabro-web", audience=None):
+        self.keys = keys
+        self.signing = signing
+        self.issuer = issuer
+        self.audience = audience
+
+    def keys_for(self, token):
+        return self.keys
+
+    def verify(self, token):
+        """The `sub` of a token. Raises InvalidToken; KeysUnavailable where its key cannot be had."""
+        try:
+            for algorithm, key in self.keys_for(token):
+                try:
+                    return self._decode(token, algorithm, key)
+                except (jwt.InvalidSignatureError, jwt.InvalidAlgorithmError):
+                    continue  # another key may have signed it
+        except jwt.ExpiredSignatureError:
+            raise InvalidToken("The token has expired. Get a new one.") from None
+        except jwt.ImmatureSignatureError:
+            raise InvalidToken("The token is not valid yet.") from None
+        except jwt.InvalidIssuerError:
+            raise InvalidToken("The token is by another issuer.") from None
+        except jwt.InvalidAudienceError:
+            raise InvalidToken("The token is for another audience.") from None
+        except jwt.MissingRequiredClaimError as error:
+            raise InvalidToken(f"The token lacks the claim {error.claim}.") from None
+        except (jwt.InvalidTokenError, ValueError, OverflowError):
+            raise InvalidToken("The token is malformed.") from None
+        raise InvalidToken("The token was not signed with a key and an algorithm that this server takes.")
+
+    def _decode(self, token, algorithm, key):
+        options = {"require": REQUIRED + (["aud"] if self.audience else []), "verify_aud": bool(self.audience)}
+        claims = jwt.decode(
+            token, key, [algorithm], options, issuer=self.issuer, audience=self.audience, leeway=LEEWAY
+        )
+        subject = claims["sub"]
+        if not 1 <= len(subject.strip()) <= LONGEST_SUBJECT or re.search("[\0\ud800-\udfff]", subject):
+            raise InvalidToken("The token's sub names nobody.")
+        return subject
+
+    def sign(self, subject, days):
+        """A token for this subject. Raises InvalidToken where this server has only keys that verify."""
+        if self.signing is None:
+            raise InvalidToken("This server only has public keys: tokens come from whoever holds the private one.")
+        algorithm, key = self.signing
+        now = datetime.datetime.now(datetime.timezone.utc)
+        claims = {"iss": self.issuer, "iat": now, "exp": now + datetime.timedelta(days=days), "sub": subject}
+        if self.audience:
+            claims["aud"] = self.audience
+        return jwt.encode(claims, key, algorithm)
+
+
+class RemoteTokens(Tokens):
+    """Verifies tokens with the keys that an identity provider publishes (JWKS, RFC 7517), found by their `kid`."""
+
+    def __init__(self, url, issuer, audience):
+        super().__init__([], None, issuer, audience)
+        self.client = jwt.PyJWKClient(url, timeout=10)
+
+    def keys_for(self, token):
+        try:
+            key = self.client.get_signing_key_from_jwt(token)
+        except jwt.PyJWKClientConnectionError:
+            raise KeysUnavailable("The identity provider does not answer. Ask again later.") from None
+        except (jwt.PyJWKClientError, jwt.PyJWKSetError):
+            raise InvalidToken("The token was signed with a key that the identity provider does not publish.") from None
+        if key.algorithm_name.startswith("HS"):
+            raise InvalidToken("The token was signed with a key that is not public.")
+        return [(key.algorithm_name, key.key)]
+
+
+def public_keys(text):
+    """The (algorithm, key) pairs of one or more public keys in PEM, or in base64 of PEM. Raises ValueError."""
+    text = text.strip().replace("\\n", "\n")
+    if not text.startswith("-----BEGIN"):
+        try:
+            text = base64.b64decode(text, validate=False).decode("ascii").strip()
+        except (binascii.Error, UnicodeDecodeError):
+            text = ""
+    blocks = re.findall(r"-----BEGIN PUBLIC KEY-----.+?-----END PUBLIC KEY-----", text, re.DOTALL)
+    if not blocks:
+        raise ValueError("it is neither a public key in PEM nor base64 of one")
+    keys = [serialization.load_pem_public_key(block.encode()) for block in blocks]
+    return [(_algorithm(key), key) for key in keys]
+
+
+def own_key(path):
+    """The Ed25519 key in this file (PEM, PKCS #8, mode 0600), which is made where there is none.
+
+    Of several processes that make one at the same time, one wins, and all have its key. Raises ValueError.
+    """
+    if not os.path.exists(path):
+        pem = ed25519.Ed25519PrivateKey.generate().private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+        handle, draft = tempfile.mkstemp(dir=os.path.dirname(path))  # mode 0600
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(pem)
+                file.flush()
+                os.fsync(file.fileno())
+            os.link(draft, path)
+        except FileExistsError:
+            pass
+        finally:
+            os.unlink(draft)
+    with open(path, "rb") as file:
+        key = serialization.load_pem_private_key(file.read(), None)
+    if not isinstance(key, ed25519.Ed25519PrivateKey):
+        raise ValueError("it does not hold an Ed25519 private key")
+    return key
+
+
+def _algorithm(key):
+    if isinstance(key, (ed25519.Ed25519PublicKey, ed448.Ed448PublicKey)):
+        return "EdDSA"
+    if isinstance(key, rsa.RSAPublicKey):
+        return "RS256"
+    if isinstance(key, ec.EllipticCurvePublicKey) and key.curve.name in _EC_ALGORITHMS:
+        return _EC_ALGORITHMS[key.curve.name]
+    raise ValueError("its type is none of Ed25519, EC and RSA")

@@ -1,0 +1,71 @@
+"""The event stream of a reply (WHATWG HTML, 9.2): its frames, their ids, and where a client resumes.
+
+An id is `turn-position`: the characters that had been sent, one more behind `assistant_turn`, and two more at the end.
+"""
+
+import json
+import re
+
+import schemas
+from models import FAILED, IN_PROGRESS
+
+SILENCE = 15  # seconds without an event, after which a comment tells proxies that the stream is alive
+COMMENT = ":\n\n"
+
+
+def position_after(last_event_id, turn):
+    """Where a client goes on that has seen this id: a position in the reply, 0 where the id is of another reply.
+
+    None where the client has seen the end.
+    """
+    match = re.fullmatch(r"([0-9]{1,18})-([0-9]{1,18})", last_event_id or "")
+    if match is None or int(match[1]) != turn.id:
+        return 0
+    position, length, is_over = int(match[2]), len(turn.content), turn.status != IN_PROGRESS
+    if is_over and position == length + 2:
+        return None
+    return position if position <= length + is_over else 0
+
+
+def frames(feed, position=0, session=None):
+    """The frames of a reply from this position to its end, as soon as they can be sent.
+
+    `session` is the one that was made with this reply: its events tell the client its id, and its title.
+    """
+    title = session and session.title
+    yield _session_frame(feed, position, session) if session else COMMENT
+    over = False
+    while not over:
+        text, over = feed.read(position, title, SILENCE)
+        batch = ""
+        if feed.title not in (None, title):
+            title = feed.title
+            if session:
+                session.title = title
+                batch += _session_frame(feed, position, session)
+        if text:
+            position += len(text)
+            batch += _frame("content_delta", {"delta": text}, feed.id, position)
+        if over:
+            batch += _ending(feed, position)
+        yield batch or COMMENT
+
+
+def _ending(feed, position):
+    turn, length = feed.turn, feed.length
+    if feed.cut:
+        return ""  # the client comes back and goes on
+    if turn is None:
+        return _frame("error", {"status": 404, "message": "The session was deleted."}, feed.id, length + 2)
+    if turn.status == FAILED:
+        return _frame("error", schemas.turn_error(turn), feed.id, length + 2)
+    batch = _frame("assistant_turn", schemas.dump_turn(turn), feed.id, length + 1) if position <= length else ""
+    return batch + _frame("done", {}, feed.id, length + 2)
+
+
+def _session_frame(feed, position, session):
+    return _frame("session", schemas.created_session_schema.dump(session), feed.id, position)
+
+
+def _frame(name, data, turn_id, position):
+    return f"id: {turn_id}-{position}\nevent: {name}\ndata: {json.dumps(data, ensure_ascii=False)}\n\n"

@@ -1,0 +1,301 @@
+"""What comes in and what goes out, as marshmallow schemas; faults become the entries of an error response."""
+
+import datetime
+import json
+import re
+
+from marshmallow import EXCLUDE, Schema, ValidationError, fields, post_dump, validate
+
+_UNSTORABLE = re.compile("[\0\ud800-\udfff]")
+_UNKNOWN = {"unknown": "This field is not known here. Leave it out.", "type": "Send a JSON object."}
+
+
+def storable(text):
+    """A validator. Raises ValidationError where no database can hold the text."""
+    if _UNSTORABLE.search(text):
+        raise ValidationError("Take out the characters that cannot be stored: NUL and lone surrogates.")
+
+
+def not_blank(text):
+    """A validator. Raises ValidationError where there is nothing to read."""
+    if not text.strip():
+        raise ValidationError("Give some text; this is blank.")
+
+
+class Text(fields.String):
+    """A string that can be stored and is not blank, of at most `longest` characters."""
+
+    default_error_messages = {
+        "required": "This field is required. Give a string.",
+        "null": "This field cannot be null. Give a string.",
+        "invalid": "Give a string.",
+        "invalid_utf8": "Give a string.",
+    }
+
+    def __init__(self, longest=None, **kwargs):
+        checks = [storable, not_blank]
+        if longest:
+            checks.append(validate.Length(max=longest, error="Shorten this to at most {max} characters."))
+        super().__init__(validate=checks, **kwargs)
+
+
+class Time(fields.Field):
+    """Microseconds since 1970, shown as RFC 3339 in UTC with whole seconds."""
+
+    def _serialize(self, value, attr, obj, **kwargs):
+        moment = datetime.datetime.fromtimestamp(value // 1_000_000, datetime.timezone.utc)
+        return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+class Input(Schema):
+    error_messages = _UNKNOWN
+
+
+class NewSessionSchema(Input):
+    """Request body for starting a new session."""
+
+    content = Text(
+        required=True,
+        metadata={
+            "description": "The initial user message to start the session.",
+            "example": "Add rate limiting to the auth endpoints using a sliding window approach with Redis, "
+            "10 requests per minute per IP.",
+        },
+    )
+    model = Text(
+        200,
+        allow_none=True,
+        metadata={
+            "description": "LLM model to use. If omitted, the server default is used.",
+            "example": "claude-opus-4-6",
+        },
+    )
+    system = Text(
+        allow_none=True,
+        metadata={
+            "description": "System prompt for the session.",
+            "example": "You are a helpful coding assistant.",
+        },
+    )
+
+
+class MessageSchema(Input):
+    """Request body for a further user message."""
+
+    content = Text(required=True, metadata={"description": "The user's message."})
+
+
+class EmptySchema(Input):
+    """A request body that has nothing to say."""
+
+
+class ChangeSchema(Input):
+    """What may be changed of a session; what is left out stays as it is."""
+
+    title = Text(200, metadata={"description": "A title of the user's own; the server never overwrites it."})
+    model = Text(200, metadata={"description": "The model that writes from the next reply on."})
+    system = Text(allow_none=True, metadata={"description": "The system prompt from the next reply on; null clears it."})
+
+
+class PageSchema(Schema):
+    """The query of a list."""
+
+    class Meta:
+        unknown = EXCLUDE
+
+    def handle_error(self, error, data, **kwargs):
+        error.place = "parameter"
+
+    limit = fields.Integer(
+        data_key="page[limit]",
+        load_default=20,
+        error_messages={"invalid": "Give a whole number from 1 to 100."},
+        metadata={"description": "How many sessions to return; clamped to 1–100."},
+    )
+    offset = fields.Integer(
+        data_key="page[offset]",
+        load_default=0,
+        validate=validate.Range(0, 2**53, error="Give a whole number from 0 on."),
+        error_messages={"invalid": "Give a whole number from 0 on."},
+        metadata={"description": "How many sessions to skip."},
+    )
+    query = fields.String(
+        load_default=None,
+        validate=[storable, validate.Length(max=200, error="Shorten this to at most {max} characters.")],
+        metadata={"description": "Words that must each occur in the title or in a turn, as a part of a word, in any case."},
+    )
+
+
+class ModelSchema(Schema):
+    """Reference to a model by its identifier."""
+
+    id = fields.String(required=True, metadata={"example": "claude-opus-4-6"})
+
+
+class _Model(fields.Field):
+    def _serialize(self, value, attr, obj, **kwargs):
+        return {"id": value}
+
+
+class SessionSchema(Schema):
+    """A session, without its turns."""
+
+    id = fields.UUID(
+        required=True,
+        metadata={
+            "description": "Unique identifier of the session.",
+            "example": "a1b2c3d4-e5f6-7890-abcd-ef1234567890",
+        },
+    )
+    title = fields.String(
+        required=True,
+        metadata={"description": "Server-generated title for the session.", "example": "Add rate limiting to auth endpoints"},
+    )
+    model = _Model(required=True)
+    created_at = Time(
+        required=True, metadata={"description": "When the session was created.", "example": "2026-03-06T16:00:00Z"}
+    )
+    updated_at = Time(
+        required=True,
+        metadata={
+            "description": "When a reply was last asked for (equal to created_at at creation time).",
+            "example": "2026-03-06T16:00:00Z",
+        },
+    )
+
+
+class CreatedSessionSchema(SessionSchema):
+    """A session as it was created, however often its answer is given again."""
+
+    @post_dump
+    def _as_created(self, data, **kwargs):
+        return data | {"updated_at": data["created_at"]}
+
+
+class ListedSessionSchema(SessionSchema):
+    """A session in a list."""
+
+    last_message_preview = fields.String(
+        attribute="preview", required=True, metadata={"description": "The first 100 characters of the last turn."}
+    )
+
+
+class UserTurnSchema(Schema):
+    """A message of the user."""
+
+    kind = fields.String(required=True, metadata={"enum": ["user"]})
+    content = fields.String(required=True)
+    created_at = Time(required=True)
+
+
+class UsageSchema(Schema):
+    """Tokens, as the provider counted them; null where it did not say."""
+
+    input_tokens = fields.Integer(required=True, allow_none=True)
+    output_tokens = fields.Integer(required=True, allow_none=True)
+    cached_tokens = fields.Integer(required=True, allow_none=True)
+
+
+class TurnErrorSchema(Schema):
+    """Why a reply failed."""
+
+    status = fields.Integer(required=True)
+    message = fields.String(required=True)
+
+
+class AssistantTurnSchema(UserTurnSchema):
+    """A reply of the model."""
+
+    kind = fields.String(required=True, metadata={"enum": ["assistant"]})
+    model = _Model(required=True)
+    status = fields.String(
+        required=True, metadata={"enum": ["in_progress", "complete", "failed", "interrupted"]}
+    )
+    usage = fields.Method("_usage", required=True)
+    error = fields.Method("_error", required=True)
+
+    def _usage(self, turn):
+        return {name: getattr(turn, name) for name in ("input_tokens", "output_tokens", "cached_tokens")}
+
+    def _error(self, turn):
+        return turn_error(turn)
+
+
+def turn_error(turn):
+    """The error of a reply that failed, else None."""
+    if turn.error_status is None:
+        return None
+    return {"status": turn.error_status, "message": turn.error_message}
+
+
+class ChangedSessionSchema(SessionSchema):
+    """A session with its system prompt, without its turns."""
+
+    system = fields.String(required=True, allow_none=True)
+
+
+class WholeSessionSchema(ChangedSessionSchema):
+    """A session with all its turns, oldest first."""
+
+    turns = fields.Method("_turns", required=True)
+
+    def _turns(self, session):
+        return [dump_turn(turn) for turn in session.turns()]
+
+
+new_session_schema = NewSessionSchema()
+message_schema = MessageSchema()
+empty_schema = EmptySchema()
+change_schema = ChangeSchema()
+page_schema = PageSchema()
+session_schema = SessionSchema()
+created_session_schema = CreatedSessionSchema()
+listed_session_schema = ListedSessionSchema(many=True)
+changed_session_schema = ChangedSessionSchema()
+whole_session_schema = WholeSessionSchema()
+user_turn_schema = UserTurnSchema()
+assistant_turn_schema = AssistantTurnSchema()
+
+
+def dump_turn(turn):
+    schema = user_turn_schema if turn.kind == "user" else assistant_turn_schema
+    return schema.dump(turn)
+
+
+class HeaderFault(ValidationError):
+    """A request header that is not understood."""
+
+    place = "header"
+
+
+def parse_json(body):
+    """The value of a JSON text in UTF-8, without what JSON has not: NaN, infinities, one name twice in an object.
+
+    Raises ValidationError.
+    """
+    try:
+        return json.loads(body.decode(), object_pairs_hook=_unique, parse_constant=_refuse)
+    except (ValueError, RecursionError):
+        raise ValidationError("Send one valid JSON value in UTF-8, without NaN and without a name twice.") from None
+
+
+def _unique(pairs):
+    names = dict(pairs)
+    if len(names) < len(pairs):
+        raise ValueError("a name stands twice")
+    return names
+
+
+def _refuse(constant):
+    raise ValueError("not JSON")
+
+
+def faults(error):
+    """The faults that a ValidationError found, as (detail, source) pairs."""
+    place = getattr(error, "place", "pointer")
+    messages = error.messages if isinstance(error.messages, dict) else {"_schema": error.messages}
+    for name, details in messages.items():
+        if place == "pointer":
+            name = "" if name == "_schema" else "/" + name.replace("~", "~0").replace("/", "~1")
+        for detail in details:
+            yield detail, {place: name}

@@ -1,0 +1,124 @@
+"""The settings: what the environment may say, and what holds where it is silent."""
+
+import re
+from typing import Callable, NamedTuple, Optional
+
+
+class SettingError(Exception):
+    """A setting that is not understood; the text is one line that names it, and shows no secret."""
+
+    def __init__(self, name, problem):
+        super().__init__(f"{name}: {problem}")
+
+
+class Setting(NamedTuple):
+    parse: Callable
+    default: Optional[object]
+    meaning: str
+
+
+def _text(value):
+    return value
+
+
+def _whole(value):
+    if not re.fullmatch(r"[0-9]{1,9}", value) or int(value) < 1:
+        raise ValueError("give a whole number from 1 on")
+    return int(value)
+
+
+def _seconds(value):
+    if not re.fullmatch(r"[0-9]{1,6}(\.[0-9]{1,3})?", value) or float(value) <= 0:
+        raise ValueError("give a number of seconds above 0")
+    return float(value)
+
+
+def _list(value):
+    items = [item.strip() for item in value.split(",") if item.strip()]
+    if not items:
+        raise ValueError("give a list, separated by commas")
+    return items
+
+
+def _key(value):
+    # A key goes into a header: what cannot stand there would show up in the text of an exception.
+    if not re.fullmatch(r"[\x21-\x7e]+", value):
+        raise ValueError("it has characters that no key has")
+    return value
+
+
+def _url(value):
+    if not re.fullmatch(r"https?://[^\s/?#]+[^\s?#]*", value):
+        raise ValueError("give a URL that begins with http:// or https://")
+    return value
+
+
+def _secret(value):
+    if len(value.encode()) < 32:
+        raise ValueError("give at least 32 bytes")
+    return value
+
+
+def _model(value):
+    if len(value) > 200:
+        raise ValueError("a model's id has at most 200 characters")
+    return value
+
+
+def _rate(value):
+    match = re.fullmatch(r"([1-9][0-9]{0,5})\s*/\s*(second|minute|hour|day)", value)
+    if not match:
+        raise ValueError("write it like 10/minute (second, minute, hour or day)")
+    return int(match[1]), {"second": 1, "minute": 60, "hour": 3600, "day": 86400}[match[2]]
+
+
+def _log_format(value):
+    if value not in ("text", "json"):
+        raise ValueError("give text or json")
+    return value
+
+
+SETTINGS = {
+    "DATABASE_URL": Setting(
+        _text, None, "`sqlite:///path` or `postgresql://…`; by default a SQLite file in the folder `instance`"
+    ),
+    "JWT_PUBLIC_KEY": Setting(_text, None, "verifies tokens: PEM, or base64 of PEM, of an Ed25519, EC or RSA key"),
+    "JWT_JWKS_URL": Setting(_url, None, "verifies tokens with the keys that an identity provider publishes here"),
+    "JWT_SECRET": Setting(_secret, None, "verifies and signs tokens with HS256; at least 32 bytes"),
+    "JWT_ISSUER": Setting(_text, "fabro-web", "what a token's `iss` must be"),
+    "JWT_AUDIENCE": Setting(_text, None, "what a token's `aud` must be; by default it is not checked"),
+    "ALLOWED_USERS": Setting(_list, None, "user names that may use this server, by commas; by default all with a good token"),
+    "ANTHROPIC_API_KEY": Setting(_key, None, "serves the models whose id begins with `claude`"),
+    "ANTHROPIC_BASE_URL": Setting(_url, "https://api.anthropic.com", "another server that speaks Anthropic's protocol"),
+    "OPENAI_API_KEY": Setting(_key, None, "serves all other models"),
+    "OPENAI_BASE_URL": Setting(
+        _url, "https://api.openai.com/v1", "another server that speaks OpenAI's protocol; Ollama, vLLM and llama.cpp need no key"
+    ),
+    "MODELS": Setting(_list, None, "model ids that may be used, by commas, the default first; else what the providers take"),
+    "DEFAULT_MODEL": Setting(_model, None, "the model of a session that names none"),
+    "TITLE_MODEL": Setting(_model, None, "a model that writes titles; by default they are made from the first message"),
+    "MAX_TOKENS": Setting(_whole, 8192, "the longest reply, in tokens"),
+    "MODEL_TIMEOUT": Setting(_seconds, 120.0, "seconds of silence from the provider before giving up"),
+    "REPLY_WAIT": Setting(_seconds, 25.0, "seconds that a waiting request is held"),
+    "RATE_LIMIT": Setting(_rate, None, "replies that one user may ask for, like `10/minute`"),
+    "MAX_CONTENT_LENGTH": Setting(_whole, 1048576, "bytes of the largest request body"),
+    "LOG_FORMAT": Setting(_log_format, "text", "`text` or `json`"),
+}
+
+
+def read_settings(environment):
+    """The value of every setting; an empty one counts as not set. Raises SettingError."""
+    settings = {}
+    for name, setting in SETTINGS.items():
+        value = environment.get(name, "").strip()
+        try:
+            settings[name] = setting.parse(value) if value else setting.default
+        except ValueError as error:
+            raise SettingError(name, error) from None
+    kinds = [name for name in ("JWT_PUBLIC_KEY", "JWT_JWKS_URL", "JWT_SECRET") if settings[name]]
+    if len(kinds) > 1:
+        raise SettingError(kinds[1], f"set either this or {kinds[0]}")
+    for provider in ("ANTHROPIC", "OPENAI"):
+        names = (f"{provider}_API_KEY", f"{provider}_BASE_URL")
+        settings[provider] = any(environment.get(name, "").strip() for name in names)
+    return settings

@@ -1,0 +1,190 @@
+"""A client of Parley that knows only HTTP, and a server as the Procfile starts it."""
+
+import contextlib
+import datetime
+import http.client
+import json
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import jwt
+import requests
+
+ROOT = pathlib.Path(__file__).parent.parent
+SECRET = "a secret for the tests, of 32 bytes or more"
+ALICE, BOB = "https://github.com/alice", "https://github.com/bob"
+
+
+def make_token(subject=ALICE, key=SECRET, algorithm="HS256", headers=None, **claims):
+    """A token; a claim of None is left out."""
+    now = int(time.time())
+    claims = {"iss": "fabro-web", "iat": now, "exp": now + 3600, "sub": subject} | claims
+    claims = {name: value for name, value in claims.items() if value is not None}
+    return jwt.encode(claims, key, algorithm, headers)
+
+
+def free_port():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return server.getsockname()[1]
+
+
+class Event:
+    def __init__(self, id, name, data):
+        self.id, self.name, self.data = id, name, data
+
+    def __repr__(self):
+        return f"<{self.id} {self.name} {self.data}>"
+
+
+class Stream:
+    """An event stream that is being read, frame by frame."""
+
+    def __init__(self, connection, response):
+        self.connection = connection
+        self.response = response
+        self.status = response.status
+        self.headers = response.headers
+        self.comments = 0
+
+    def __iter__(self):
+        fields = {}
+        while line := self.response.readline():
+            line = line.decode().rstrip("\n")
+            if line.startswith(":"):
+                self.comments += 1
+            elif line:
+                name, _, value = line.partition(": ")
+                fields[name] = value
+            elif fields:
+                yield Event(fields["id"], fields["event"], json.loads(fields["data"]))
+                fields = {}
+
+    def close(self):
+        # The response holds the socket too: both must let go before the other side sees an end.
+        self.response.close()
+        self.connection.close()
+
+
+class Client:
+    """One user of one server."""
+
+    def __init__(self, url, token):
+        self.url = url
+        self.token = token
+
+    def request(self, method, path, body=None, timeout=60, **headers):
+        headers = {"Authorization": f"Bearer {self.token}"} | {n.replace("_", "-"): v for n, v in headers.items()}
+        headers = {name: value for name, value in headers.items() if value is not None}
+        return requests.request(method, self.url + path, json=body, headers=headers, timeout=timeout)
+
+    def get(self, path, **headers):
+        return self.request("GET", path, **headers)
+
+    def post(self, path, body=None, **headers):
+        return self.request("POST", path, body, **headers)
+
+    def patch(self, path, body, **headers):
+        return self.request("PATCH", path, body, **headers)
+
+    def delete(self, path, **headers):
+        return self.request("DELETE", path, **headers)
+
+    def create(self, content="Hello", **fields):
+        """A new session that was answered with 201."""
+        response = self.post("/sessions", {"content": content} | fields)
+        assert response.status_code == 201, response.text
+        return response.json()
+
+    def turns(self, session):
+        return self.get(f"/sessions/{session['id']}").json()["turns"]
+
+    @contextlib.contextmanager
+    def stream(self, method, path, body=None, timeout=60, **headers):
+        host, port = self.url.removeprefix("http://").split(":")
+        connection = http.client.HTTPConnection(host, int(port), timeout=timeout)
+        headers = {"Authorization": f"Bearer {self.token}", "Accept": "text/event-stream"} | {
+            name.replace("_", "-"): value for name, value in headers.items() if value is not None
+        }
+        if body is not None:
+            headers["Content-Type"] = "application/json"
+        connection.request(method, path, json.dumps(body) if body is not None else None, headers)
+        stream = Stream(connection, connection.getresponse())
+        try:
+            yield stream
+        finally:
+            stream.close()
+
+    def events(self, session, last_id=None, **options):
+        return self.stream("GET", f"/sessions/{session['id']}/events", Last_Event_ID=last_id, **options)
+
+
+class Server:
+    """Parley as its Procfile starts it, in processes of its own."""
+
+    def __init__(self, folder, **environment):
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.log_file = folder / f"server-{self.port}.log"
+        command = (ROOT / "Procfile").read_text().partition("web: ")[2].strip()
+        clean = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
+        clean["PATH"] = os.path.dirname(sys.executable) + os.pathsep + clean["PATH"]
+        environment = {name: str(value) for name, value in environment.items() if value is not None}
+        defaults = {"PORT": str(self.port), "JWT_SECRET": SECRET, "GUNICORN_CMD_ARGS": f"--bind 127.0.0.1:{self.port}"}
+        self.log = open(self.log_file, "wb")
+        self.process = subprocess.Popen(
+            ["sh", "-c", f"exec {command}"],
+            cwd=ROOT,
+            env=clean | defaults | environment,
+            stdout=self.log,
+            stderr=self.log,
+            start_new_session=True,
+        )
+
+    def wait_until_up(self, seconds=20):
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            with contextlib.suppress(requests.ConnectionError):
+                if requests.get(self.url + "/health", timeout=5).status_code == 200:
+                    return self
+            assert self.process.poll() is None, self.output()
+            time.sleep(0.02)
+        raise AssertionError("the server did not start: " + self.output())
+
+    def client(self, subject=ALICE, **claims):
+        return Client(self.url, make_token(subject, **claims))
+
+    def workers(self):
+        path = pathlib.Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
+        return [int(pid) for pid in path.read_text().split()]
+
+    def output(self):
+        return self.log_file.read_text()
+
+    def kill(self):
+        """kill -9 of every process."""
+        for pid in [self.process.pid, *self.workers()]:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self.process.wait()
+
+    def stop(self, seconds=40):
+        """SIGTERM, as a platform would; returns how many seconds it took."""
+        began = time.monotonic()
+        if self.process.poll() is None:
+            self.process.terminate()
+        try:
+            self.process.wait(seconds)
+        finally:
+            if self.process.poll() is None:
+                self.kill()
+            self.log.close()
+        return time.monotonic() - began
+
+
+def parse_time(text):
+    return datetime.datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ")

@@ -1,0 +1,95 @@
+"""A provider, a database and a server for the tests, which speak HTTP and look at what a client sees."""
+
+import os
+import uuid
+
+import psycopg
+import pytest
+
+from client import ALICE, BOB, Server
+from provider import Provider
+
+
+@pytest.fixture(scope="session", params=["sqlite", "postgresql"])
+def engine(request):
+    """Every test runs on both; on PostgreSQL where TEST_DATABASE_URL names one."""
+    if request.param == "postgresql" and not os.environ.get("TEST_DATABASE_URL"):
+        pytest.skip("TEST_DATABASE_URL is not set")
+    return request.param
+
+
+@pytest.fixture(scope="session")
+def new_database(engine, tmp_path_factory):
+    """A function that returns the URL of an empty database; all of them are dropped in the end."""
+    names = []
+
+    def create():
+        name = f"parley_{uuid.uuid4().hex}"
+        if engine == "sqlite":
+            return f"sqlite:///{tmp_path_factory.mktemp('database')}/{name}.db"
+        with psycopg.connect(os.environ["TEST_DATABASE_URL"], autocommit=True) as connection:
+            connection.execute(f"CREATE DATABASE {name}")
+        names.append(name)
+        return os.environ["TEST_DATABASE_URL"].rpartition("/")[0] + "/" + name
+
+    yield create
+    for name in names:
+        with psycopg.connect(os.environ["TEST_DATABASE_URL"], autocommit=True) as connection:
+            connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture(scope="session")
+def provider_of_all():
+    provider = Provider()
+    yield provider
+    provider.close()
+
+
+@pytest.fixture
+def provider(provider_of_all):
+    """The provider of `server`, with nothing asked yet."""
+    provider_of_all.reset()
+    return provider_of_all
+
+
+@pytest.fixture(scope="session")
+def server(new_database, provider_of_all, tmp_path_factory):
+    """Two workers that serve Anthropic's and OpenAI's protocol, and echo is the default."""
+    server = Server(
+        tmp_path_factory.mktemp("server"),
+        DATABASE_URL=new_database(),
+        ANTHROPIC_BASE_URL=provider_of_all.url,
+        ANTHROPIC_API_KEY="key-of-anthropic",
+        OPENAI_BASE_URL=provider_of_all.url + "/v1",
+        OPENAI_API_KEY="key-of-openai",
+        DEFAULT_MODEL="m-1",
+        MODEL_TIMEOUT="2",
+        REPLY_WAIT="10",
+    )
+    yield server.wait_until_up()
+    server.stop()
+
+
+@pytest.fixture
+def start(new_database, tmp_path):
+    """A function that starts a server with these settings, by default on an empty database of its own."""
+    servers = []
+
+    def start(**environment):
+        server = Server(tmp_path, **{"DATABASE_URL": environment.get("DATABASE_URL") or new_database()} | environment)
+        servers.append(server)
+        return server.wait_until_up()
+
+    yield start
+    for server in servers:
+        server.stop()
+
+
+@pytest.fixture
+def alice(server):
+    return server.client(ALICE)
+
+
+@pytest.fixture
+def bob(server):
+    return server.client(BOB)

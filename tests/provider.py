@@ -1,0 +1,222 @@
+"""A model provider on the loopback interface that speaks both protocols and fails in every way it is told to."""
+
+import contextlib
+import json
+import socket
+import threading
+import time
+
+
+class Request:
+    """What the provider was sent, and whether the other side has hung up since."""
+
+    def __init__(self, method, path, headers, body):
+        self.method = method
+        self.path = path
+        self.headers = headers
+        self.body = body
+        self.hung_up = threading.Event()
+
+
+class Provider:
+    """Answers each request with the next of its `script`, or else with `default`.
+
+    An answer is a function of the request that yields what goes over the wire: bytes are sent, a number is slept,
+    an Event is waited for. The models it lists are `models`.
+    """
+
+    def __init__(self, tls=None):
+        self.models = ["m-1", "m-2"]
+        self.script = []
+        self.requests = []
+        self.tls = tls
+        self._arrived = threading.Condition()
+        self._socket = socket.create_server(("127.0.0.1", 0), backlog=512)
+        self.port = self._socket.getsockname()[1]
+        self.url = f"{'https' if tls else 'http'}://127.0.0.1:{self.port}"
+        self.default = reply("The answer.")
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def reset(self):
+        self.script, self.requests, self.models = [], [], ["m-1", "m-2"]
+        self.default = reply("The answer.")
+
+    def wait_for_request(self, number=1, seconds=10):
+        """The request of this number, once it has come."""
+        with self._arrived:
+            assert self._arrived.wait_for(lambda: len(self.posts) >= number, seconds), "no request came"
+            return self.posts[number - 1]
+
+    @property
+    def posts(self):
+        return [request for request in self.requests if request.method == "POST"]
+
+    def close(self):
+        self._socket.close()
+
+    def _accept(self):
+        while True:
+            try:
+                connection, _ = self._socket.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+
+    def _serve(self, connection):
+        with contextlib.suppress(OSError):
+            if self.tls:
+                connection = self.tls.wrap_socket(connection, server_side=True)
+            with connection:
+                request = self._read(connection)
+                if request is None:
+                    return
+                with self._arrived:
+                    self.requests.append(request)
+                    is_list = request.method == "GET"
+                    answer = models(self.models) if is_list else self.script.pop(0) if self.script else self.default
+                    self._arrived.notify_all()
+                threading.Thread(target=self._watch, args=(connection, request), daemon=True).start()
+                for part in answer(request):
+                    if isinstance(part, bytes):
+                        connection.sendall(part)
+                    elif isinstance(part, threading.Event):
+                        while not part.wait(0.01) and not request.hung_up.is_set():
+                            pass
+                    else:
+                        request.hung_up.wait(part)
+
+    @staticmethod
+    def _watch(connection, request):
+        with contextlib.suppress(OSError, ValueError):
+            while connection.recv(4096):
+                pass
+        request.hung_up.set()
+
+    @staticmethod
+    def _read(connection):
+        data = b""
+        while b"\r\n\r\n" not in data:
+            more = connection.recv(65536)
+            if not more:
+                return None
+            data += more
+        head, _, body = data.partition(b"\r\n\r\n")
+        lines = head.decode("latin-1").split("\r\n")
+        method, path, _ = lines[0].split(" ")
+        headers = {name.lower(): value for name, value in (line.split(": ", 1) for line in lines[1:])}
+        while len(body) < int(headers.get("content-length", 0)):
+            body += connection.recv(65536)
+        return Request(method, path, headers, json.loads(body) if body else None)
+
+
+def head(status=200, content_type="text/event-stream", **headers):
+    lines = [f"HTTP/1.1 {status} ", f"Content-Type: {content_type}"]
+    lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
+    return ("\r\n".join(lines) + "\r\n\r\n").encode()
+
+
+def chunk(data):
+    return b"%x\r\n%s\r\n" % (len(data), data)
+
+
+def event(data, name=None):
+    text = data if isinstance(data, str) else json.dumps(data, ensure_ascii=False)
+    return (f"event: {name}\n" if name else "").encode() + b"data: " + text.encode() + b"\n\n"
+
+
+def anthropic_events(pieces, stop="end_turn", usage=(11, 7, 3)):
+    """The events of an answer; what is no text among the pieces is passed on."""
+    start = {"input_tokens": usage[0], "cache_read_input_tokens": usage[2], "cache_creation_input_tokens": 1, "output_tokens": 1}
+    yield event({"type": "message_start", "message": {"id": "msg_1", "usage": start}}, "message_start")
+    yield event({"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}}, "content_block_start")
+    yield event({"type": "ping"}, "ping")
+    for piece in pieces:
+        if isinstance(piece, str):
+            delta = {"type": "text_delta", "text": piece}
+            yield event({"type": "content_block_delta", "index": 0, "delta": delta}, "content_block_delta")
+        else:
+            yield piece
+    yield event({"type": "content_block_stop", "index": 0}, "content_block_stop")
+    yield event({"type": "message_delta", "delta": {"stop_reason": stop}, "usage": {"output_tokens": usage[1]}}, "message_delta")
+    yield event({"type": "message_stop"}, "message_stop")
+
+
+def openai_events(pieces, stop="stop", usage=(15, 7, 3)):
+    def choice(delta, finish_reason=None):
+        return event({"object": "chat.completion.chunk", "choices": [{"index": 0, "delta": delta, "finish_reason": finish_reason}]})
+
+    yield choice({"role": "assistant", "content": None})
+    for piece in pieces:
+        yield choice({"content": piece}) if isinstance(piece, str) else piece
+    yield choice({}, stop)
+    counts = {"prompt_tokens": usage[0], "completion_tokens": usage[1], "prompt_tokens_details": {"cached_tokens": usage[2]}}
+    yield event({"choices": [], "usage": counts})
+    yield event("[DONE]")
+
+
+def reply(*pieces, stop=None, **headers):
+    """A whole answer in the protocol that is asked for; numbers and Events among the pieces are waited for."""
+
+    def answer(request):
+        yield head(Transfer_Encoding="chunked", Request_Id="req_1", **headers)
+        is_anthropic = request.path.endswith("/messages")
+        make = anthropic_events if is_anthropic else openai_events
+        for part in make(pieces, **({"stop": stop} if stop else {})):
+            yield chunk(part) if isinstance(part, bytes) else part
+        yield chunk(b"")
+
+    return answer
+
+
+def cut(*pieces):
+    """An answer whose connection breaks behind these pieces."""
+
+    def answer(request):
+        yield head(Transfer_Encoding="chunked")
+        make = anthropic_events if request.path.endswith("/messages") else openai_events
+        for part in make((*pieces, StopIteration)):
+            if part is StopIteration:
+                return
+            yield chunk(part) if isinstance(part, bytes) else part
+
+    return answer
+
+
+def status(code, body=None, **headers):
+    """An error; the body is JSON, or text."""
+
+    def answer(request):
+        data = (body if isinstance(body, str) else json.dumps(body or {})).encode()
+        kind = "text/html" if isinstance(body, str) else "application/json"
+        yield head(code, kind, Content_Length=len(data), **headers) + data
+
+    return answer
+
+
+def silence(until):
+    """Nothing at all, until this Event, or for these seconds."""
+
+    def answer(request):
+        yield until
+
+    return answer
+
+
+def raw(*parts):
+    """These bytes, numbers and Events, whatever they mean."""
+
+    def answer(request):
+        yield from parts
+
+    return answer
+
+
+def models(ids):
+    def answer(request):
+        if callable(ids):
+            yield from ids(request)
+            return
+        data = json.dumps({"object": "list", "data": [{"id": model} for model in ids]}).encode()
+        yield head(200, "application/json", Content_Length=len(data)) + data
+
+    return answer
