@@ -7,8 +7,10 @@ import json
 import logging
 import math
 import os
+import re
 import shlex
-from http import HTTPStatus
+import time
+import uuid
 
 import click
 from dotenv import dotenv_values
@@ -23,11 +25,13 @@ from werkzeug.exceptions import (
     Unauthorized,
     UnsupportedMediaType,
 )
+from werkzeug.http import HTTP_STATUS_CODES
 from werkzeug.serving import is_running_from_reloader
 
 import auth
 import events
 import llm
+import logs
 import models
 import schemas
 import titles
@@ -59,6 +63,7 @@ def create_app(config=None):
     try:
         settings = read_settings(config)
         app.config.update(settings)
+        logs.set_up(settings["LOG_FORMAT"])
         os.makedirs(app.instance_path, exist_ok=True)
         app.tokens = open_tokens(settings, app.instance_path)
         served = open_models(settings)
@@ -71,7 +76,8 @@ def create_app(config=None):
     app.register_blueprint(api)
     for error, handler in ERROR_HANDLERS.items():
         app.register_error_handler(error, handler)
-    app.before_request(check_accept)
+    app.before_request(begin_request)
+    app.after_request(end_request)
     app.teardown_request(close_database)
     app.cli.add_command(print_token)
     greet(app)
@@ -156,7 +162,7 @@ def error_response(status, faults, headers=(), session_id=None):
     """The one shape of all errors; `faults` are (detail, source) pairs, and a source may be None."""
     errors = []
     for detail, source in faults:
-        entry = {"status": str(status), "title": HTTPStatus(status).phrase, "detail": detail}
+        entry = {"status": str(status), "title": HTTP_STATUS_CODES[status], "detail": detail}
         if source:
             entry["source"] = source
         if session_id:
@@ -176,7 +182,9 @@ def on_http_error(error):
     if error.code is None or error.code < 400:
         return error
     kept = [(name, value) for name, value in error.get_headers() if name.lower() != "content-type"]
-    return error_response(error.code, [(error.description, None)], kept)
+    is_ours = error.description != type(error).description
+    detail = error.description if is_ours else FRAMEWORK_DETAILS.get(error.code, error.description)
+    return error_response(error.code, [(detail, None)], kept)
 
 
 def on_invalid(error):
@@ -217,6 +225,13 @@ def on_database_error(error):
     return error_response(503, [("The database does not answer. Ask again in a moment.", None)], {"Retry-After": "5"})
 
 
+FRAMEWORK_DETAILS = {
+    404: "There is nothing at this path. GET / names the places to begin.",
+    405: "This path does not take this method. Use one that the header Allow names.",
+    413: "The body is too large. Send a shorter one.",
+    500: "The server failed. Ask again; its log says more under this X-Request-ID.",
+}
+
 ERROR_HANDLERS = {
     HTTPException: on_http_error,
     ValidationError: on_invalid,
@@ -232,7 +247,10 @@ ERROR_HANDLERS = {
 # Hooks and getters
 
 
-def check_accept():
+def begin_request():
+    g.began, g.user = time.monotonic(), None
+    wish = request.headers.get("X-Request-ID", "")
+    g.id = wish if re.fullmatch(r"[\w.:+/=-]{1,128}", wish, re.ASCII) else uuid.uuid4().hex
     accept = request.accept_mimetypes
     page = request.path == "/" and accept["text/html"]
     if accept and not (accept["application/json"] or accept["text/event-stream"] or page):
@@ -249,6 +267,17 @@ def authenticate():
     if allowed is not None and g.user.rstrip("/").rpartition("/")[2] not in allowed:
         raise Forbidden("This user is not allowed on this server. Ask whoever runs it.")
     models.database.connect()
+
+
+def end_request(response):
+    response.headers["X-Request-ID"] = g.id
+    line = {"method": request.method, "path": request.path, "status": response.status_code}
+    response.call_on_close(functools.partial(log_request, line, g.began, {"user": g.user, "id": g.id}))
+    return response
+
+
+def log_request(line, began, who):
+    log.info("request", line | {"seconds": round(time.monotonic() - began, 4)} | who)
 
 
 def close_database(error=None):
@@ -282,7 +311,8 @@ def idempotency_key(body):
         return None
     if not 1 <= len(key) <= 255:
         raise schemas.HeaderFault({"Idempotency-Key": ["Give from 1 to 255 characters."]})
-    return request.path, key, hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+    given = {name: value for name, value in body.items() if value is not None}
+    return request.path, key, hashlib.sha256(json.dumps(given, sort_keys=True).encode()).hexdigest()
 
 
 def session_url(session_id):

@@ -1,11 +1,10 @@
-"""How gunicorn serves Parley. `$PORT`, `$WEB_CONCURRENCY` and `$GUNICORN_CMD_ARGS` have the last word."""
+"""How gunicorn serves Parley: on 127.0.0.1:8000, or on all interfaces at `$PORT` where that is set."""
 
 import os
 import signal
 import threading
 
 wsgi_app = "app:create_app()"
-bind = f"0.0.0.0:{os.environ.get('PORT', '8000')}"
 workers = int(os.environ.get("WEB_CONCURRENCY", "2"))
 worker_class = "gthread"
 threads = 256  # each waiting request and each stream has one; they start when they are needed
@@ -23,7 +22,8 @@ def post_worker_init(worker):
 
     def stop(signum, frame):
         stop_accepting(signum, frame)
-        threading.Thread(target=app.replies.stop, args=(graceful_timeout - STORING,)).start()
+        grace = max(0, worker.cfg.graceful_timeout - STORING)
+        threading.Thread(target=app.replies.stop, args=(grace,)).start()
 
     signal.signal(signal.SIGTERM, stop)
     worker.wsgi = closing(app)

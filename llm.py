@@ -7,6 +7,7 @@ what else is known of it in `call`. Whatever goes wrong is a ModelError, or Hung
 import contextlib
 import email.utils
 import json
+import math
 import random
 import re
 import socket
@@ -41,6 +42,9 @@ class UnknownModel(Exception):
     """This server does not serve the model; the text says which it serves, or what to set."""
 
 
+# The wire
+
+
 class Call:
     """One call to a provider: any thread may hang it up, and it holds what is known of the answer besides its text."""
 
@@ -59,31 +63,33 @@ class Call:
         """Close the connection to the provider now, even where it has not begun to answer."""
         with self._lock:
             self._hung_up.set()
-            if self._socket is not None:
-                _shut_down(self._socket)
+            self._shut_down()
 
     def connected(self, sock):
+        """Remember this connection, by a duplicate that outlives the socket's being wrapped in TLS."""
         with self._lock:
-            self._socket = sock
+            self._socket = sock.dup()
             if self.hung_up:
-                _shut_down(sock)
-                raise HungUp
+                self._shut_down()
+
+    def disconnected(self):
+        with self._lock:
+            if self._socket is not None:
+                self._socket.close()
+                self._socket = None
 
     def pause(self, seconds):
         if self._hung_up.wait(seconds):
             raise HungUp
 
-
-def _shut_down(sock):
-    # Not sock.shutdown: on a TLS socket that takes the session away under the thread that reads from it.
-    try:
-        socket.socket.shutdown(sock, socket.SHUT_RDWR)
-    except OSError:
-        pass  # the other side was faster
+    def _shut_down(self):
+        with contextlib.suppress(OSError):  # the other side was faster
+            if self._socket is not None:
+                self._socket.shutdown(socket.SHUT_RDWR)
 
 
 class _Wire(requests.adapters.HTTPAdapter):
-    """A transport that tells its call about the socket as soon as it is open, so that the call can be hung up."""
+    """A transport that tells its call about the connection as soon as there is one."""
 
     def __init__(self, call):
         super().__init__(max_retries=0)
@@ -91,20 +97,15 @@ class _Wire(requests.adapters.HTTPAdapter):
 
     def get_connection_with_tls_context(self, *args, **kwargs):
         pool = super().get_connection_with_tls_context(*args, **kwargs)
-        open_connection = pool.ConnectionCls
+        call = self.call
 
-        def open_and_tell(*args, **kwargs):
-            connection = open_connection(*args, **kwargs)
-            connect = connection.connect
+        class Connection(pool.ConnectionCls):
+            def _new_conn(self):
+                sock = super()._new_conn()
+                call.connected(sock)
+                return sock
 
-            def connect_and_tell():
-                connect()
-                self.call.connected(connection.sock)
-
-            connection.connect = connect_and_tell
-            return connection
-
-        pool.ConnectionCls = open_and_tell
+        pool.ConnectionCls = Connection
         return pool
 
 
@@ -114,24 +115,26 @@ def events(chunks):
     WHATWG HTML, 9.2.6: lines end in CR, LF or CRLF, wherever the chunks are cut; a last event without its blank line
     is dropped. The event's name is not needed: both protocols repeat it in the data.
     """
-    buffer, data, first = b"", [], True
+    rest, data, is_first, after_cr = b"", [], True, False
     for chunk in chunks:
-        buffer += chunk
+        if after_cr:
+            chunk = chunk.removeprefix(b"\n")
+        after_cr = chunk.endswith(b"\r")
+        *lines, rest = re.split(rb"\r\n|\r|\n", rest + chunk)
         complete = []
-        # A CR at the end may be half of a CRLF: it waits for the next chunk.
-        whole = len(buffer) - 1 if buffer.endswith(b"\r") else len(buffer)
-        lines = re.split(rb"\r\n|\r|\n", buffer[:whole])
-        buffer = lines.pop() + buffer[whole:]
         for line in lines:
-            if first:
-                line, first = line.removeprefix(b"\xef\xbb\xbf"), False
-            if not line:
-                if data:
+            if is_first:
+                line, is_first = line.removeprefix(b"\xef\xbb\xbf"), False
+            if line.startswith(b"data:"):
+                data.append(line[5:].removeprefix(b" "))
+            elif not line:
+                if any(data):
                     complete.append(b"\n".join(data).decode("utf-8", "replace"))
                 data = []
-            elif line == b"data" or line.startswith(b"data:"):
-                data.append(line[5:].removeprefix(b" "))
         yield complete
+
+
+# The providers
 
 
 def conversation(turns):
@@ -162,6 +165,20 @@ class Echo:
             yield word
 
 
+class Answer:
+    """What has been read of one answer: the text since the last look, and how it ends."""
+
+    def __init__(self):
+        self.text = ""
+        self.has_text = False
+        self.usage = {}
+        self.stop = None  # the protocol's own reason for the end
+        self.finished = False  # the protocol's own end mark has come
+
+    def count(self, **usage):
+        self.usage |= {name: value for name, value in usage.items() if type(value) is int and 0 <= value < 2**31}
+
+
 class HTTPProvider:
     """What both protocols share: the request, its retries, the reading of the stream, and the faults.
 
@@ -175,11 +192,11 @@ class HTTPProvider:
 
     def list_models(self):
         """The ids of all models that the provider lists. Raises ModelError."""
-        with self._request(Call(), "GET", self.list_path, timeout=min(self.timeout, CONNECT_TIMEOUT)) as response:
+        with self._request(Call(), "GET", self.list_path, timeout=min(self.timeout, CONNECT_TIMEOUT)) as chunks:
             try:
-                return [str(model["id"]) for model in json.loads(self._whole(response))["data"]]
-            except (ValueError, LookupError, TypeError):
-                raise ModelError(502, f"The provider {self.name} sent a list of models that is not understood.") from None
+                return [str(model["id"]) for model in json.loads(b"".join(chunks))["data"]]
+            except _NOT_UNDERSTOOD:
+                raise self._error(502, "sent a list of models that is not understood.") from None
 
     def ask(self, call, model, system, messages, max_tokens):
         """Yield the text of the answer in pieces. Tries again, three times in all, before the first of them only."""
@@ -207,29 +224,26 @@ class HTTPProvider:
         return False
 
     def _answer(self, call, body):
-        answer = Answer()
-        with self._request(call, "POST", self.path, json_body=body) as response:
-            call.request_id = response.headers.get("request-id") or response.headers.get("x-request-id")
-            if "json" in response.headers.get("Content-Type", ""):  # a server that does not stream
-                batches = [[self._whole(response).decode("utf-8", "replace")]]
-            else:
-                batches = events(self._chunks(response, call))
+        answer, fault = Answer(), None
+        with self._request(call, "POST", self.path, body) as batches:
             for batch in batches:
                 answer.text = ""
                 try:
                     for event in batch:
                         if event.strip() != "[DONE]":
                             self.read(json.loads(event), answer)
-                except (ValueError, LookupError, TypeError, AttributeError):
-                    answer.fault = ModelError(502, f"The provider {self.name} sent something that is not understood.")
+                except ModelError as error:
+                    fault = error
+                except _NOT_UNDERSTOOD:
+                    fault = self._error(502, "sent something that is not understood.")
                 call.usage = answer.usage
                 if answer.text:
                     answer.has_text = True
                     yield answer.text
-                if answer.fault is not None:
-                    raise answer.fault
+                if fault is not None:
+                    raise fault
         if not answer.finished:
-            raise ModelError(502, "The provider cut its answer short.", passing=True)
+            raise self._error(502, "cut its answer short.", passing=True)
         if answer.stop in ("refusal", "content_filter"):
             raise ModelError(502, f"The model declined to answer ({answer.stop}). Say it differently, or ask another model.")
         if answer.stop in ("length", "max_tokens") and not answer.has_text:
@@ -238,18 +252,20 @@ class HTTPProvider:
             raise ModelError(413, _TOO_LONG)
 
     @contextlib.contextmanager
-    def _request(self, call, method, path, json_body=None, timeout=None):
-        """Send a request; within the context, its response, which is a 200. Raises ModelError or HungUp."""
-        # A session for each call: a connection that was kept alive may be dead by the time it is used again.
-        with requests.Session() as session:
-            session.mount(self.base_url, _Wire(call))
-            headers = {"Accept-Encoding": "identity", "Connection": "close"}
-            data = None
-            if json_body is not None:
-                headers |= {"Accept": "text/event-stream", "Content-Type": "application/json"}
-                data = json.dumps(json_body, ensure_ascii=False).encode("utf-8", "replace")
-            try:
-                response = session.request(
+    def _request(self, call, method, path, body=None, timeout=None):
+        """Send a request; within the context, the body of its 200: in batches of events to a POST, else in chunks.
+
+        Raises ModelError or HungUp, also while it is read.
+        """
+        headers, data = {"Accept-Encoding": "identity", "Connection": "close"}, None
+        if body is not None:
+            headers |= {"Accept": "text/event-stream", "Content-Type": "application/json"}
+            data = json.dumps(body, ensure_ascii=False).encode("utf-8", "replace")
+        try:
+            # A session for each call: a connection that was kept alive may be dead by the time it is used again.
+            with requests.Session() as session:
+                session.mount(self.base_url, _Wire(call))
+                with session.request(
                     method,
                     self.base_url + path,
                     data=data,
@@ -258,103 +274,74 @@ class HTTPProvider:
                     timeout=(CONNECT_TIMEOUT, timeout or self.timeout),
                     stream=True,
                     allow_redirects=False,  # a redirect would carry key and conversation to another host
-                )
-            except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
-                raise self._broken(error, call) from None
-            with response:
-                if response.status_code != 200:
-                    raise self._refusal(response)
-                yield response
+                ) as response:
+                    chunks = self._chunks(response, call)
+                    if response.status_code != 200:
+                        raise self._refusal(response, chunks)
+                    call.request_id = response.headers.get("request-id") or response.headers.get("x-request-id")
+                    if body is None:
+                        yield chunks
+                    elif "json" in response.headers.get("Content-Type", ""):  # a server that does not stream
+                        yield [[b"".join(chunks).decode("utf-8", "replace")]]
+                    else:
+                        yield events(chunks)
+        except _WIRE_FAULTS as error:
+            raise self._broken(error, call) from None
+        finally:
+            call.disconnected()
 
     def _authorize(self, request):
-        if self.key:
-            request.headers.update(self.headers())
+        request.headers.update(self.headers())
         return request
 
     def _chunks(self, response, call):
         """What each read of the socket brings; nothing waits for a buffer to fill."""
-        while True:
-            try:
-                chunk = response.raw.read1(65536, decode_content=True)
-            except (urllib3.exceptions.HTTPError, OSError) as error:
-                raise self._broken(error, call) from None
+        chunk = True
+        while chunk:
+            chunk = response.raw.read1(65536, decode_content=True)
             if call.hung_up:
                 raise HungUp
-            if not chunk:
-                return
             yield chunk
-
-    def _whole(self, response):
-        try:
-            return response.raw.read(decode_content=True)
-        except (urllib3.exceptions.HTTPError, OSError) as error:
-            raise self._broken(error, Call()) from None
 
     def _broken(self, error, call):
         if call.hung_up:
             return HungUp()
-        timeouts = (requests.ReadTimeout, urllib3.exceptions.ReadTimeoutError, TimeoutError)
-        if isinstance(error, timeouts) and not isinstance(error, requests.ConnectTimeout):
-            return ModelError(504, f"The provider {self.name} was silent for {self.timeout:g} seconds.")
+        if isinstance(error, (requests.ReadTimeout, urllib3.exceptions.ReadTimeoutError, TimeoutError)):
+            return self._error(504, f"was silent for {self.timeout:g} seconds.")
         if isinstance(error, requests.ConnectionError):
-            return ModelError(502, f"The provider {self.name} could not be reached.", passing=True)
-        return ModelError(502, f"The connection to the provider {self.name} broke.", passing=True)
+            return self._error(502, "could not be reached.", passing=True)
+        return self._error(502, "broke the connection.", passing=True)
 
-    def _refusal(self, response):
+    def _refusal(self, response, chunks):
         """The ModelError for an answer that is not a 200."""
         try:
-            body = json.loads(response.raw.read(65536, decode_content=True))
-        except (ValueError, urllib3.exceptions.HTTPError, OSError):
+            body = json.loads(b"".join(chunks))
+        except (*_NOT_UNDERSTOOD, *_WIRE_FAULTS):
             body = {}
-        error = self._failure(response.status_code, body, _pause(response.headers))
+        error = self.failure(response.status_code, body, _pause(response.headers))
         wish = response.headers.get("x-should-retry")
         if wish in ("true", "false"):
             error.passing = wish == "true"
         return error
 
-    def _failure(self, status, body, pause=None):
+    def failure(self, status, body, pause=None):
         """The ModelError for an error's body, which came with this status, or within a stream (status None)."""
         kind, code, message = _describe(body)
+        message = (message.replace(self.key, "…") if self.key else message)[:500] or f"status {status}"
         if status is None:
-            status = _STATUS_OF_KIND.get(kind) or _STATUS_OF_KIND.get(code) or (int(code) if code.isdigit() else 500)
-        if self.key:
-            message = message.replace(self.key, "…")
-        quoted = f"The provider {self.name} refused the request: {message}" if message else (
-            f"The provider {self.name} answered with status {status}."
-        )
-        if status in (401, 403):
-            # The provider's own words may show a part of the key.
-            return ModelError(502, f"The provider {self.name} refused this server's own key.")
-        if status in (400, 413, 422, 500) and _OVERFLOW.search(f"{code} {kind} {message}"):
+            named = [number for name in (code, kind) for number, names in _STATUSES.items() if name in names]
+            status = named[0] if named else int(code) if re.fullmatch("[3-5][0-9]{2}", code) else 500
+        fault = f"{kind} {code} {message}"
+        if status == 413 or (status in (400, 422, 500) and _OVERFLOW.search(fault)):
             return ModelError(413, _TOO_LONG)
-        if status in (400, 404, 422) and _is_unknown_model(kind, code, message):
-            return ModelError(400, f"The provider {self.name} has no such model: {message} GET /models lists those there are.")
-        if status == 413:
-            return ModelError(413, _TOO_LONG)
-        if status in (429, 503, 529):
-            out_of_credit = code in ("insufficient_quota", "credit_balance_exhausted")
-            message = f"The provider {self.name} is overloaded or limits this server. Ask again later."
-            return ModelError(503, message, pause, passing=not out_of_credit)
-        if status in (408, 409) or status >= 500:
-            return ModelError(502, f"The provider {self.name} failed with status {status}.", pause, passing=True)
-        if 300 <= status < 400:
-            return ModelError(502, f"The provider {self.name} redirects: its base URL is not set right.")
-        return ModelError(502, quoted)
+        if status in (400, 404, 422) and _UNKNOWN_MODEL.search(fault):
+            return self._error(400, f"has no such model: {message} GET /models lists those there are.")
+        meaning, passing, text = _MEANINGS.get(status) or _MEANINGS.get(status // 100) or _REFUSED
+        passing = passing and code not in ("insufficient_quota", "credit_balance_exhausted")
+        return self._error(meaning, text.format(status=status, message=message), pause, passing)
 
-
-class Answer:
-    """What has been read of one answer: the text since the last look, and how it ends."""
-
-    def __init__(self):
-        self.text = ""
-        self.has_text = False
-        self.usage = {}
-        self.stop = None  # the protocol's own reason for the end
-        self.finished = False  # the protocol's own end mark has come
-        self.fault = None  # what came instead, within the stream
-
-    def count(self, **usage):
-        self.usage |= {name: value for name, value in usage.items() if type(value) is int and 0 <= value < 2**31}
+    def _error(self, status, text, *args, **kwargs):
+        return ModelError(status, f"The provider {self.name} {text}", *args, **kwargs)
 
 
 class Anthropic(HTTPProvider):
@@ -368,7 +355,7 @@ class Anthropic(HTTPProvider):
         super().__init__(base_url.rstrip("/").removesuffix("/v1"), key, timeout)
 
     def headers(self):
-        return {"x-api-key": self.key, "anthropic-version": "2023-06-01"}
+        return {"anthropic-version": "2023-06-01"} | ({"x-api-key": self.key} if self.key else {})
 
     def body(self, model, system, messages, max_tokens):
         body = {"model": model, "max_tokens": max_tokens, "stream": True, "cache_control": {"type": "ephemeral"}}
@@ -378,23 +365,15 @@ class Anthropic(HTTPProvider):
 
     def read(self, event, answer):
         kind = event.get("type")
-        if kind == "content_block_delta":
-            answer.text += event["delta"].get("text") or ""
-        elif kind == "content_block_start":
-            answer.text += event["content_block"].get("text") or ""
-        elif kind == "message_start":
-            self._count(event["message"].get("usage") or {}, answer)
-        elif kind == "message_delta":
-            answer.stop = event["delta"].get("stop_reason") or answer.stop
-            self._count(event.get("usage") or {}, answer)
-        elif kind == "message_stop":
-            answer.finished = True
-        elif kind == "message":
-            answer.text += "".join(block.get("text") or "" for block in event["content"])
-            answer.stop, answer.finished = event.get("stop_reason"), True
-            self._count(event.get("usage") or {}, answer)
-        elif kind == "error" or "error" in event:
-            answer.fault = self._failure(None, event)
+        if kind == "error" or "error" in event:
+            raise self.failure(None, event)
+        message = event if kind == "message" else event.get("message") or {}  # the former of a server that does not stream
+        for part in (event.get("content_block"), event.get("delta"), message, *message.get("content", ())):
+            if part:
+                answer.text += part.get("text") or ""
+                answer.stop = part.get("stop_reason") or answer.stop
+        answer.finished |= kind in ("message", "message_stop")
+        self._count(event.get("usage") or message.get("usage") or {}, answer)
 
     def _count(self, usage, answer):
         """Cached tokens are not in `input_tokens` here; they are in ours."""
@@ -418,7 +397,7 @@ class OpenAI(HTTPProvider):
         self.asks_for_usage = True
 
     def headers(self):
-        return {"Authorization": f"Bearer {self.key}"}
+        return {"Authorization": f"Bearer {self.key}"} if self.key else {}
 
     def body(self, model, system, messages, max_tokens):
         body = {"model": model, "stream": True, self.limit_name: max_tokens}
@@ -428,67 +407,72 @@ class OpenAI(HTTPProvider):
         return body | {"messages": first + messages}
 
     def adapt(self, body, error):
-        old, new = "max_tokens", "max_completion_tokens"
         refused = error.message if error.status == 502 else ""
         if "stream_options" in refused and "stream_options" in body:
             self.asks_for_usage = False
             del body["stream_options"]
-        elif f"'{old}'" in refused and new in refused and old in body:
+            return True
+        old, new = "max_tokens", "max_completion_tokens"
+        if new in body:
+            old, new = new, old
+        if old in refused and "max_completion_tokens" in refused:
             self.limit_name = new
             body[new] = body.pop(old)
-        elif new in refused and new in body:
-            self.limit_name = old
-            body[old] = body.pop(new)
-        else:
-            return False
-        return True
+            return True
+        return False
 
     def read(self, event, answer):
         if event.get("error") or event.get("object") == "error":
-            answer.fault = self._failure(None, event)
-            return
+            raise self.failure(None, event)
         for choice in event.get("choices") or ():
             delta = choice.get("delta") or choice.get("message") or {}
             answer.text += (delta.get("content") or "") + (delta.get("refusal") or "")
             if choice.get("finish_reason"):
                 answer.stop, answer.finished = choice["finish_reason"], True
-        usage = event.get("usage")
-        if usage:
-            cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens")
-            answer.count(
-                input_tokens=usage.get("prompt_tokens"),
-                output_tokens=usage.get("completion_tokens"),
-                cached_tokens=cached,
-            )
+        usage = event.get("usage") or {}
+        answer.count(
+            input_tokens=usage.get("prompt_tokens"),
+            output_tokens=usage.get("completion_tokens"),
+            cached_tokens=(usage.get("prompt_tokens_details") or {}).get("cached_tokens"),
+        )
 
+
+# What they mean when they fail
+
+_WIRE_FAULTS = (requests.RequestException, urllib3.exceptions.HTTPError, OSError)
+_NOT_UNDERSTOOD = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
 
 _TOO_LONG = "The conversation no longer fits the model's context window. Start a new session, or choose another model."
-
 _OVERFLOW = re.compile(
     r"context_length_exceeded|exceed_context_size|maximum context length|exceeds the context window"
     r"|exceeds the available context|prompt is too long|greater than the context length"
     r"|reduce the length of the messages|exceed context limit|request_too_large"
 )
+_UNKNOWN_MODEL = re.compile(
+    r"model_not_found|invalid_model|not_found_error .*\bmodel\b|\bmodel\b.*(not found|not exist)"
+    r"|(unknown|invalid|no such|not a valid) model",
+    re.IGNORECASE,
+)
 
-_STATUS_OF_KIND = {
-    "invalid_request_error": 400,
-    "authentication_error": 401,
-    "invalid_api_key": 401,
-    "billing_error": 402,
-    "permission_error": 403,
-    "not_found_error": 404,
-    "model_not_found": 404,
-    "context_length_exceeded": 400,
-    "request_too_large": 413,
-    "rate_limit_error": 429,
-    "rate_limit_exceeded": 429,
-    "insufficient_quota": 429,
-    "api_error": 500,
-    "server_error": 500,
-    "timeout_error": 504,
-    "overloaded_error": 529,
-    "server_is_overloaded": 529,
-    "slow_down": 529,
+# What a status of a provider means, or the hundred it is of: the status for a client, whether it is passing, a text.
+_REFUSED = (502, False, "refused the request: {message}")
+_MEANINGS = {
+    3: (502, False, "redirects: its base URL is not set right."),
+    # Its own words may show a part of the key.
+    **dict.fromkeys((401, 403), (502, False, "refused this server's own key.")),
+    **dict.fromkeys((408, 409, 5), (502, True, "failed with status {status}.")),
+    **dict.fromkeys((429, 503, 529), (503, True, "is overloaded or limits this server. Ask again later.")),
+}
+
+# The codes and types of an error within a stream, by the status that it would have had; all others are 500.
+_STATUSES = {
+    400: ("invalid_request_error",),
+    401: ("invalid_api_key", "authentication_error"),
+    402: ("billing_error",),
+    403: ("permission_error",),
+    404: ("model_not_found", "not_found_error"),
+    429: ("insufficient_quota", "rate_limit_exceeded", "rate_limit_error"),
+    529: ("server_is_overloaded", "slow_down", "overloaded_error"),
 }
 
 
@@ -499,32 +483,26 @@ def _describe(body):
         error = {"message": error}
     message = error.get("message") or error.get("detail") or ""
     message = message if isinstance(message, str) else json.dumps(message)
-    return str(error.get("type") or ""), str(error.get("code") or ""), " ".join(message.split())[:500]
-
-
-def _is_unknown_model(kind, code, message):
-    if code in ("model_not_found", "invalid_model"):
-        return True
-    if re.search(r"\bmodel\b.*(not found|not exist)|(unknown|invalid|no such|not a valid) model", message, re.IGNORECASE):
-        return True
-    return kind == "not_found_error" and "model" in message.lower()
+    message = re.sub("[\0\ud800-\udfff]", "\ufffd", " ".join(message.split()))  # it is stored with the turn
+    return str(error.get("type") or ""), str(error.get("code") or ""), message
 
 
 def _pause(headers):
-    """The seconds after which a provider wants to be asked again, or None."""
-    try:
-        return max(0.0, float(headers["retry-after-ms"]) / 1000)
-    except (KeyError, ValueError):
-        pass
+    """The seconds after which a provider wants to be asked again, a day at most, or None."""
     wish = headers.get("retry-after", "")
-    try:
-        return max(0.0, float(wish))
-    except ValueError:
-        pass
-    try:
-        return max(0.0, email.utils.parsedate_to_datetime(wish).timestamp() - time.time())
-    except ValueError:
-        return None
+    for read in (
+        lambda: float(headers["retry-after-ms"]) / 1000,
+        lambda: float(wish),
+        lambda: email.utils.parsedate_to_datetime(wish).timestamp() - time.time(),
+    ):
+        with contextlib.suppress(KeyError, ValueError, OverflowError):
+            seconds = read()
+            if math.isfinite(seconds):
+                return min(max(seconds, 0.0), 86400.0)
+    return None
+
+
+# Which model is whose
 
 
 class Models:
@@ -534,23 +512,19 @@ class Models:
         self.providers = {provider.name: provider for provider in providers}
         self.allowed = list(allowed)
         self._default = default
-        self._lists = {}  # name of the provider → (when it was asked, ids or None)
+        self._lists = {}  # name of the provider → (when it was asked, the ids it listed)
         self._lock = threading.Lock()
         if not self.providers or "echo" in self.allowed:
             self.providers["echo"] = Echo()
 
     def provider_of(self, model):
         """Raises UnknownModel."""
-        name = self._name_of(model)
         if self.allowed and model not in self.allowed:
             raise UnknownModel(f"This server serves {', '.join(self.allowed)}. Name one of these, or none.")
-        if name in self.providers:
-            return self.providers[name]
-        if name == "echo":
-            raise UnknownModel("This server serves no echo. Name a model that GET /models lists, or none.")
-        served = " and ".join(f"{_SERVES[name]}" for name in self.providers)
-        setting = {"anthropic": "ANTHROPIC_API_KEY", "openai": "OPENAI_API_KEY or OPENAI_BASE_URL"}[name]
-        raise UnknownModel(f"This server serves {served}. To serve this one, set {setting} on the server.")
+        if not self.has_provider_of(model):
+            served = " and ".join(_SERVED[name][0] for name in self.providers)
+            raise UnknownModel(f"This server serves {served}. {_SERVED[self._name_of(model)][1]}")
+        return self.providers[self._name_of(model)]
 
     def has_provider_of(self, model):
         return self._name_of(model) in self.providers
@@ -560,42 +534,47 @@ class Models:
         return "echo" if model == "echo" else "anthropic" if model.startswith("claude") else "openai"
 
     def default(self):
-        """The model for a session that names none. Raises ModelError where only the provider could tell, and is silent."""
+        """The model for a session that names none. Raises ModelError where only the provider could tell, and does not."""
         if self._default or self.allowed:
             return self._default or self.allowed[0]
         if "anthropic" in self.providers:
             return "claude-opus-4-6"
-        if "openai" in self.providers:
-            listed = self._listed(self.providers["openai"]) or self._listed(self.providers["openai"], again=True)
-            if not listed:
-                raise ModelError(502, "The provider openai lists no model. Name one, or set DEFAULT_MODEL on the server.")
-            return listed[0]
-        return "echo"
+        if "openai" not in self.providers:
+            return "echo"
+        for model in self._listed(self.providers["openai"], is_needed=True):
+            return model
+        raise ModelError(502, "The provider openai lists no model. Name one, or set DEFAULT_MODEL on the server.")
 
     def list(self):
         """[(id, provider's name, whether it is the default)]."""
-        if self.allowed:
-            pairs = [(model, self.provider_of(model).name) for model in self.allowed]
-        else:
-            providers = list(self.providers.values())
-            pairs = [(model, provider.name) for provider in providers for model in self._listed(provider) or ()]
-            pairs = [(model, name) for model, name in pairs if (name == "anthropic") == model.startswith("claude")]
+        models = self.allowed or [model for provider in list(self.providers.values()) for model in self._listed(provider)]
         try:
             default = self.default()
         except ModelError:
             default = None
-        return [(model, name, model == default) for model, name in pairs]
+        return [(model, self._name_of(model), model == default) for model in models]
 
-    def _listed(self, provider, again=False):
+    def _listed(self, provider, is_needed=False):
+        """The models that a provider lists and that are asked of it; none where it does not answer.
+
+        It is asked once in five minutes, or where `is_needed`, as often as it lists none.
+        """
         with self._lock:
-            asked_at, models = self._lists.get(provider.name, (None, None))
-            if asked_at is None or again or time.monotonic() - asked_at > LIST_LIFE:
+            asked_at, models = self._lists.get(provider.name, (-LIST_LIFE, []))
+            if time.monotonic() - asked_at > LIST_LIFE or (is_needed and not models):
                 try:
-                    models = provider.list_models()
+                    models = [model for model in provider.list_models() if self._name_of(model) == provider.name]
                 except ModelError:
-                    models = None
+                    models = []
                 self._lists[provider.name] = (time.monotonic(), models)
             return models
 
 
-_SERVES = {"echo": "the model echo", "anthropic": "the models of Anthropic", "openai": "models whose id does not begin with claude"}
+_SERVED = {  # by each provider, and what to do about a model that would be its own
+    "echo": ("the model echo", "Name a model that GET /models lists, or none."),
+    "anthropic": ("the models of Anthropic", "To serve this one, set ANTHROPIC_API_KEY on the server."),
+    "openai": (
+        "models whose id does not begin with claude",
+        "To serve this one, set OPENAI_API_KEY or OPENAI_BASE_URL on the server.",
+    ),
+}

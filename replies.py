@@ -117,13 +117,29 @@ class Reply:
         with self._lock:
             self.unstored += text
         if self.first_word_after is None:
-            self.first_word_after = time.monotonic() - self.asked_at
+            self.first_word_after = round(time.monotonic() - self.asked_at, 4)
 
     def stored(self, text):
         """The first part of what had arrived is committed: its followers may have it."""
         with self._lock:
             self.unstored = self.unstored[len(text) :]
         self.feed.add(text)
+
+
+    def log(self, turn):
+        """One line about how it went; `turn` is None where its session was deleted."""
+        line = {
+            "session": str(self.session.id),
+            "model": self.session.model,
+            "outcome": turn.status if turn else "deleted",
+            "status": turn and turn.error_status,
+            "seconds": round(time.monotonic() - self.asked_at, 4),
+            "first_word": self.first_word_after,
+            **dict.fromkeys(("input_tokens", "output_tokens", "cached_tokens")),
+            **self.call.usage,
+            "provider_id": self.call.request_id,
+        }
+        log.info("reply", line)
 
 
 class Replies:
@@ -342,6 +358,7 @@ class Replies:
             reply = self._replies.pop(feed.id, None)
         if reply is not None:
             reply.call.hang_up()
+            reply.log(turn)
         feed.end(turn)
 
 

@@ -112,12 +112,10 @@ class Client:
         }
         if body is not None:
             headers["Content-Type"] = "application/json"
-        connection.request(method, path, json.dumps(body) if body is not None else None, headers)
-        stream = Stream(connection, connection.getresponse())
-        try:
-            yield stream
-        finally:
-            stream.close()
+        with contextlib.closing(connection):
+            connection.request(method, path, json.dumps(body) if body is not None else None, headers)
+            with contextlib.closing(Stream(connection, connection.getresponse())) as stream:
+                yield stream
 
     def events(self, session, last_id=None, **options):
         return self.stream("GET", f"/sessions/{session['id']}/events", Last_Event_ID=last_id, **options)
@@ -134,7 +132,8 @@ class Server:
         clean = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
         clean["PATH"] = os.path.dirname(sys.executable) + os.pathsep + clean["PATH"]
         environment = {name: str(value) for name, value in environment.items() if value is not None}
-        defaults = {"PORT": str(self.port), "JWT_SECRET": SECRET, "GUNICORN_CMD_ARGS": f"--bind 127.0.0.1:{self.port}"}
+        options = f"--bind 127.0.0.1:{self.port} " + environment.pop("GUNICORN_CMD_ARGS", "")
+        defaults = {"PORT": str(self.port), "JWT_SECRET": SECRET, "GUNICORN_CMD_ARGS": options}
         self.log = open(self.log_file, "wb")
         self.process = subprocess.Popen(
             ["sh", "-c", f"exec {command}"],
@@ -188,3 +187,15 @@ class Server:
 
 def parse_time(text):
     return datetime.datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ")
+
+
+@contextlib.contextmanager
+def running(folder, **environment):
+    """A server of one worker on a SQLite file of its own, for what has nothing to do with the kind of database."""
+    folder.mkdir(parents=True, exist_ok=True)
+    server = Server(folder, **{"DATABASE_URL": f"sqlite:///{folder}/parley.db", "WEB_CONCURRENCY": 1} | environment)
+    try:
+        yield server.wait_until_up()
+    finally:
+        server.kill()
+        server.stop()  # closes its log

@@ -1,10 +1,17 @@
 """A model provider on the loopback interface that speaks both protocols and fails in every way it is told to."""
 
 import contextlib
+import datetime
+import ipaddress
 import json
 import socket
+import ssl
 import threading
 import time
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 
 class Request:
@@ -15,6 +22,7 @@ class Request:
         self.path = path
         self.headers = headers
         self.body = body
+        self.at = time.monotonic()
         self.hung_up = threading.Event()
 
 
@@ -84,6 +92,8 @@ class Provider:
                             pass
                     else:
                         request.hung_up.wait(part)
+                # Closing alone would not end it: the watcher holds the socket too.
+                socket.socket.shutdown(connection, socket.SHUT_RDWR)
 
     @staticmethod
     def _watch(connection, request):
@@ -220,3 +230,41 @@ def models(ids):
         yield head(200, "application/json", Content_Length=len(data)) + data
 
     return answer
+
+
+def stream(*events):
+    """An event stream of just these: objects and texts as the data of an event, all else as it is."""
+
+    def answer(request):
+        yield head(Transfer_Encoding="chunked")
+        for part in events:
+            if isinstance(part, (dict, str)):
+                part = event(part, part.get("type") if isinstance(part, dict) else None)
+            yield chunk(part) if isinstance(part, bytes) else part
+        yield chunk(b"")
+
+    return answer
+
+
+def certificate(folder):
+    """A self-signed certificate of the loopback address: its file, and a server's TLS context that has it."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "loopback")])
+    now = datetime.datetime.now(datetime.timezone.utc)
+    signed = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    path = folder / "certificate.pem"
+    path.write_bytes(
+        signed.public_bytes(serialization.Encoding.PEM)
+        + key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+    )
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(path)
+    return path, context

@@ -1,0 +1,112 @@
+"""How fast Parley is, against the least that such a service can do: `python tests/benchmark` prints a table.
+
+It takes about a minute and a half, and listens on the loopback interface only. What is compared is measured in turns,
+and every figure is the median of its rounds. With `--postgres URL` Parley keeps its data on that server, in a database
+that is made for it and dropped.
+"""
+
+import argparse
+import contextlib
+import functools
+import importlib.metadata
+import os
+import pathlib
+import platform
+import sqlite3
+import sys
+import tempfile
+import time
+import uuid
+from statistics import median
+
+sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
+
+import psycopg
+
+import measures
+from load import Client, at_once
+from servers import Floor, Parley, Stub
+
+LIBRARIES = ("flask", "gunicorn", "marshmallow", "peewee", "psycopg", "pyjwt", "requests")
+
+
+def main():
+    parser = argparse.ArgumentParser(prog="python tests/benchmark", description=__doc__.partition(":")[0])
+    parser.add_argument("--postgres", metavar="URL", help="measure Parley on this server, in a database of its own")
+    url = parser.parse_args().postgres
+    with contextlib.ExitStack() as stack:
+        folder = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        database_url = stack.enter_context(new_database(url)) if url else f"sqlite:///{folder}/parley.db"
+        stub = stack.enter_context(Stub(folder))
+        print(f"{machine()} {libraries()} Parley on {database_url.partition(':')[0]}. {speeds(folder, stub)}\n")
+        print_row("", "against", "Parley", "ratio", "goal", "met")
+        print_row(*["---"] * 6)
+        for row in measure(folder, stub, database_url):
+            print_row(*row)
+
+
+def measure(folder, stub, database_url):
+    """All rows of the table, as soon as they are known."""
+    start_floor = functools.partial(Floor, folder, stub)
+    start_parley = functools.partial(Parley, folder, stub, database_url)
+    last = measures.measure_start(start_floor, start_parley)
+    with start_floor() as floor, start_parley() as parley:
+        measures.warm_up(floor)
+        measures.warm_up(parley)
+        yield from measures.measure_one_at_a_time(stub, floor, parley)
+        yield from measures.measure_many_at_once(floor, parley)
+        yield from measures.measure_waiting(floor, parley)
+        yield from measures.measure_streams(stub, floor, parley)
+        # Before the lists, which the floor does not have.
+        memory = measures.measure_memory(floor, parley)
+        yield from measures.measure_lists(parley, database_url)
+        yield from last
+        yield from memory
+
+
+@contextlib.contextmanager
+def new_database(url):
+    """The URL of an empty database on this PostgreSQL server, which is dropped in the end."""
+    name = f"parley_{uuid.uuid4().hex}"
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}")
+        try:
+            yield url.rpartition("/")[0] + "/" + name
+        finally:
+            connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def print_row(*cells):
+    print("|", " | ".join(cells), "|", flush=True)
+
+
+def machine():
+    lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
+    model = next((line.partition(": ")[2] for line in lines if line.startswith("model name")), platform.machine())
+    return f"{len(os.sched_getaffinity(0))} cores of {model}, Linux {platform.release()}, Python {platform.python_version()}."
+
+
+def libraries():
+    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in LIBRARIES)
+    return f"SQLite {sqlite3.sqlite_version}, {versions}."
+
+
+def speeds(folder, stub):
+    """What the figures depend on besides: the disk and the stub."""
+    rate = 32 * 50 / at_once([Client(stub.port) for _ in range(32)], 50, measures.ask_directly)
+    return f"A write of 4 kB to the disk takes {sync_time(folder) * 1000:.2g} ms, the stub alone gives {rate:,.0f} answers a second."
+
+
+def sync_time(folder):
+    times = []
+    with open(folder / "written", "wb", buffering=0) as file:
+        for _ in range(100):
+            file.write(bytes(4096))
+            began = time.perf_counter()
+            os.fdatasync(file.fileno())
+            times.append(time.perf_counter() - began)
+    return median(times)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,98 @@
+"""The client's side: requests as bytes over sockets, so that what is measured is the server and not its client."""
+
+import json
+import socket
+import threading
+import time
+
+
+class Answer:
+    """The answer to one request; times are in seconds since the request was sent."""
+
+    def __init__(self, status, data, first_word, seconds):
+        self.status = status
+        self.data = data
+        self.first_word = first_word
+        self.seconds = seconds
+
+    def json(self):
+        return json.loads(self.data.partition(b"\r\n\r\n")[2])
+
+
+class Client:
+    """Sends requests one after the other, over one connection for as long as the server keeps it."""
+
+    def __init__(self, port, token=""):
+        self.port = port
+        self.token = token
+        self.socket = None
+
+    def connect(self):
+        if self.socket is None:
+            self.socket = socket.create_connection(("127.0.0.1", self.port), timeout=60)
+            self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def send(self, method, path, body=None, accept="application/json", status=200):
+        """The answer, whose status must be this one."""
+        content = json.dumps(body).encode() if body is not None else b""
+        head = f"{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {self.token}\r\nAccept: {accept}\r\n"
+        head += f"Content-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n"
+        began = time.perf_counter()
+        self.connect()
+        self.socket.sendall(head.encode() + content)
+        answer = self._receive(began)
+        if answer.status != status:
+            raise RuntimeError(f"{method} {path}: {answer.data[:500]}")
+        if b"\r\nConnection: close\r\n" in answer.data:
+            self.close()
+        return answer
+
+    def _receive(self, began):
+        data, first_word = bytearray(), None
+        while not is_whole(data):
+            more = self.socket.recv(262144)
+            if not more:
+                raise RuntimeError(f"the connection was cut behind {data[-500:]}")
+            data += more
+            if first_word is None and b"word0" in data:
+                first_word = time.perf_counter() - began
+        return Answer(int(data[9:12]), data, first_word, time.perf_counter() - began)
+
+    def close(self):
+        if self.socket is not None:
+            self.socket.close()
+            self.socket = None
+
+
+def is_whole(data):
+    end = data.find(b"\r\n\r\n")
+    if end < 0:
+        return False
+    length = data[:end].partition(b"\r\nContent-Length: ")[2].split(b"\r\n")[0]
+    return len(data) == end + 4 + int(length) if length else data.endswith(b"\r\n0\r\n\r\n")
+
+
+def at_once(clients, count, send):
+    """Have each of the clients do `send(client)` `count` times, all at the same time; returns the seconds it took."""
+    ready, failures = threading.Barrier(len(clients) + 1), []
+
+    def run(client):
+        client.connect()
+        ready.wait()
+        try:
+            for _ in range(count):
+                send(client)
+        except Exception as error:  # a thread's failure is the main thread's to raise
+            failures.append(error)
+        client.close()
+
+    threads = [threading.Thread(target=run, args=(client,)) for client in clients]
+    for thread in threads:
+        thread.start()
+    ready.wait()
+    began = time.perf_counter()
+    for thread in threads:
+        thread.join()
+    if failures:
+        raise failures[0]
+    return time.perf_counter() - began

@@ -1,0 +1,192 @@
+"""What is measured, one function for each; all return rows of the table."""
+
+import functools
+import subprocess
+import sys
+import time
+from statistics import median
+
+from client import make_token
+from load import Client, at_once
+from servers import HERE
+
+ROUNDS = 5
+FEW, MANY, FAR = 1000, 100_000, 50_000  # sessions of one user; a far offset
+WORDS = 1000
+CONTENT = "How do I limit the rate of requests to an endpoint?"
+MS, MB = 1000, 1 / 2**20
+
+
+def in_turns(rounds, *measures):
+    """The medians of what these functions return, which are called in turns: a busy moment hits them all alike."""
+    results = [[measure() for measure in measures] for _ in range(rounds)]
+    return [median(column) for column in zip(*results)]
+
+
+def row(what, against, parley, unit, goal="", is_met=None, name="floor"):
+    """A row of the table. `against` is the figure to compare with, called `name`."""
+    met = {None: "", True: "yes", False: "no"}[is_met]
+    return what, f"{against:.4g} {unit} ({name})", f"{parley:.4g} {unit}", f"{parley / against:.2f}", goal, met
+
+
+# What a client sends
+
+
+def ask(client, model="m-fast", accept="application/json"):
+    return client.send("POST", "/sessions", {"content": CONTENT, "model": model}, accept, 201)
+
+
+def ask_directly(client, model="m-fast", is_stream=True):
+    body = {"model": model, "messages": [{"role": "user", "content": CONTENT}], "stream": is_stream}
+    return client.send("POST", "/v1/chat/completions", body)
+
+
+def users(server, count):
+    return [Client(server.port, make_token()) for _ in range(count)]
+
+
+def typical(send, client, count=100):
+    """The median of the seconds that `count` of these requests take, one at a time."""
+    return median(send(client).seconds for _ in range(count))
+
+
+# Creations
+
+
+def warm_up(server):
+    """All that happens once a thread or a worker has happened."""
+    at_once(users(server, 64), 5, ask)
+
+
+def measure_one_at_a_time(stub, floor, parley):
+    direct, (at_floor,), (at_parley,) = Client(stub.port), users(floor, 1), users(parley, 1)
+    whole = functools.partial(ask_directly, is_stream=False)
+    model, floor_time, streamed, parley_time = in_turns(
+        ROUNDS,
+        lambda: typical(whole, direct),
+        lambda: typical(ask, at_floor),
+        lambda: typical(ask_directly, direct),
+        lambda: typical(ask, at_parley),
+    )
+    floor_time, parley_time = (floor_time - model) * MS, (parley_time - streamed) * MS
+    is_met = parley_time <= 2.5 * floor_time
+    return [row("a creation, without the model's own time", floor_time, parley_time, "ms", "at most 2.5 ×", is_met)]
+
+
+def measure_many_at_once(floor, parley):
+    def rate(server):
+        return 32 * 25 / at_once(users(server, 32), 25, ask)
+
+    at_floor, at_parley = in_turns(ROUNDS, lambda: rate(floor), lambda: rate(parley))
+    is_met = at_parley >= 0.4 * at_floor
+    return [row("creations a second, 32 at once", at_floor, at_parley, "/s", "at least 0.40 ×", is_met)]
+
+
+def measure_waiting(floor, parley):
+    def wall(server):
+        return at_once(users(server, 100), 1, functools.partial(ask, model="m-1s"))
+
+    at_floor, at_parley = in_turns(3, lambda: wall(floor), lambda: wall(parley))
+    goal = "at most 1.3 s"
+    return [row("100 creations at once, of a model that takes 1 s", at_floor, at_parley, "s", goal, at_parley <= 1.3)]
+
+
+# Streams
+
+
+def measure_streams(stub, floor, parley):
+    """The floor passes a stream through as it comes, behind the same token and the same row."""
+    direct, (at_floor,), (at_parley,) = Client(stub.port), users(floor, 1), users(parley, 1)
+    stream = functools.partial(ask, accept="text/event-stream")
+
+    def first_word(send, client, model):
+        return median(send(client, model).first_word for _ in range(5))
+
+    def words_a_second(send, client):
+        answer = send(client, f"m-words-{WORDS}")
+        if answer.data.count(b"word") < WORDS:
+            raise RuntimeError("words were lost")
+        return WORDS / answer.seconds
+
+    rows = []
+    for model, name in ((f"m-words-{WORDS}", "as fast as they go"), ("m-paced-20", "10 ms apart")):
+        floor_time, parley_time = in_turns(
+            ROUNDS,
+            lambda: first_word(stream, at_floor, model) * MS,
+            lambda: first_word(stream, at_parley, model) * MS,
+        )
+        is_met = parley_time <= 2 * floor_time
+        rows.append(row(f"time to the first word, words {name}", floor_time, parley_time, "ms", "at most 2 ×", is_met))
+    rates = in_turns(
+        3 * ROUNDS,
+        lambda: words_a_second(ask_directly, direct),
+        lambda: words_a_second(stream, at_floor),
+        lambda: words_a_second(stream, at_parley),
+    )
+    read, passed, through = rates
+    what, goal = f"words a second, of {WORDS:,}", "at least 20,000 /s"
+    rows.append(row(what, read, through, "/s", goal, through >= 20_000, "read directly"))
+    rows.append(row(what, passed, through, "/s", name="floor"))
+    return rows
+
+
+# Lists
+
+
+def seed(database_url, owner, count):
+    """Returns the id of the owner's long session."""
+    command = [sys.executable, HERE / "seed.py", database_url, owner, str(count)]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def measure_lists(parley, database_url):
+    few, many = "https://github.com/few", "https://github.com/many"
+    of_few, of_many = (Client(parley.port, make_token(owner)) for owner in (few, many))
+    long_of_few, long_of_many = seed(database_url, few, FEW), seed(database_url, many, MANY)
+
+    def get(client, path):
+        return typical(lambda client: client.send("GET", path), client, 40) * MS
+
+    far = f"/sessions?page[offset]={FAR}"
+    page_few, page_many, page_far, session_few, session_many = in_turns(
+        ROUNDS,
+        lambda: get(of_few, "/sessions"),
+        lambda: get(of_many, "/sessions"),
+        lambda: get(of_many, far),
+        lambda: get(of_few, f"/sessions/{long_of_few}"),
+        lambda: get(of_many, f"/sessions/{long_of_many}"),
+    )
+    few, many = f"{FEW:,} sessions", f"{MANY:,} sessions"
+    first, is_met = f"the first page of {many}", page_many <= 1.5 * page_few
+    return [
+        row(first, page_few, page_many, "ms", "at most 1.5 ×", is_met, f"of {few}"),
+        row(f"the page at offset {FAR:,}", page_many, page_far, "ms", "at most 5 ×", page_far <= 5 * page_many, "at offset 0"),
+        row(f"a session with 200 turns, of {many}", session_few, session_many, "ms", name=f"of {few}"),
+    ]
+
+
+# Memory and start
+
+
+def measure_start(start_floor, start_parley):
+    """Start and end them in turns. Memory is taken when all workers have had the time to start."""
+    memory = {start_floor: [], start_parley: []}
+
+    def seconds(start):
+        with start() as server:
+            time.sleep(0.5)
+            memory[start].append(server.memory())
+            return server.seconds
+
+    at_floor, at_parley = in_turns(3, lambda: seconds(start_floor), lambda: seconds(start_parley))
+    start = row("from the start to the first answer", at_floor, at_parley, "s", "at most 1 s", at_parley <= 1)
+    return [start, memory_row("at the start", median(memory[start_floor]), median(memory[start_parley]))]
+
+
+def measure_memory(floor, parley):
+    return [memory_row("after all of this", floor.memory(), parley.memory())]
+
+
+def memory_row(when, at_floor, at_parley):
+    is_met = at_parley <= 1.3 * at_floor
+    return row(f"memory (PSS of all processes) {when}", at_floor * MB, at_parley * MB, "MB", "at most 1.3 ×", is_met)

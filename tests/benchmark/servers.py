@@ -1,0 +1,103 @@
+"""The servers that are measured, each in processes of its own, on the loopback interface only."""
+
+import os
+import pathlib
+import runpy
+import subprocess
+import sys
+import time
+
+from client import ROOT, SECRET, free_port
+from load import Client
+
+HERE = pathlib.Path(__file__).parent
+SAME = ("workers", "worker_class", "threads", "preload_app", "graceful_timeout", "control_socket_disable")
+
+
+class Server:
+    """A command that serves HTTP on `port` until the context ends. `seconds` passed from its start to its first answer."""
+
+    def __init__(self, command, folder, log, **environment):
+        clean = {name: os.environ[name] for name in ("HOME", "LANG", "TMPDIR") if name in os.environ}
+        clean["PATH"] = os.path.dirname(sys.executable) + os.pathsep + os.environ["PATH"]
+        began = time.perf_counter()
+        with open(log, "ab") as output:
+            self.process = subprocess.Popen(command, cwd=folder, env=clean | environment, stdout=output, stderr=output)
+        self._wait(log)
+        self.seconds = time.perf_counter() - began
+
+    def _wait(self, log):
+        for _ in range(10000):
+            try:
+                return Client(self.port).send("GET", "/health")
+            except ConnectionError:
+                if self.process.poll() is not None:
+                    break
+                time.sleep(0.002)
+        self.stop()
+        raise SystemExit("a server did not start: " + pathlib.Path(log).read_text()[-2000:])
+
+    def memory(self):
+        """Bytes of all of its processes; what several share counts once."""
+        return sum(proportional_size(pid) for pid in [self.process.pid, *self._workers()])
+
+    def _workers(self):
+        path = pathlib.Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
+        return path.read_text().split()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self.stop()
+
+    def stop(self):
+        self.process.terminate()
+        self.process.wait(60)
+
+
+def proportional_size(pid):
+    lines = pathlib.Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+
+
+class Stub(Server):
+    def __init__(self, folder):
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}/v1"
+        super().__init__([sys.executable, HERE / "stub.py", str(self.port)], HERE, folder / "stub.log")
+
+
+class Parley(Server):
+    """Parley as its Procfile starts it, with the settings that it has by default."""
+
+    def __init__(self, folder, stub, database_url):
+        self.port = free_port()
+        command = (ROOT / "Procfile").read_text().partition("web: ")[2].split()
+        super().__init__(
+            command,
+            ROOT,
+            folder / "parley.log",
+            GUNICORN_CMD_ARGS=f"--bind 127.0.0.1:{self.port}",
+            JWT_SECRET=SECRET,
+            DATABASE_URL=database_url,
+            OPENAI_BASE_URL=stub.url,
+        )
+
+
+class Floor(Server):
+    """The floor, served by gunicorn with the same settings."""
+
+    def __init__(self, folder, stub):
+        self.port = free_port()
+        parley = runpy.run_path(str(ROOT / "gunicorn.conf.py"))
+        conf = folder / "floor.conf.py"
+        conf.write_text("".join(f"{name} = {parley[name]!r}\n" for name in SAME))
+        super().__init__(
+            ["gunicorn", "--config", conf, "--bind", f"127.0.0.1:{self.port}", "floor:create_app()"],
+            HERE,
+            folder / "floor.log",
+            JWT_SECRET=SECRET,
+            DATABASE=str(folder / "floor.db"),
+            OPENAI_BASE_URL=stub.url,
+        )

@@ -1,0 +1,90 @@
+"""A provider that costs next to nothing: it answers in OpenAI's protocol, with bytes that are prepared beforehand.
+
+The model's name says how: `m-fast` at once, `m-1s` after a second, `m-words-1000` with a thousand words as fast as they
+go over the wire, `m-paced-100` with a hundred words, one every 10 ms. Run it with the port as its argument.
+"""
+
+import asyncio
+import functools
+import json
+import sys
+
+HEAD = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Type: %s\r\n%s\r\n\r\n"
+PACE = 0.01  # seconds between two words
+
+
+class Connection(asyncio.Protocol):
+    """One request, and its answer."""
+
+    def connection_made(self, transport):
+        self.transport = transport
+        self.data = b""
+
+    def data_received(self, data):
+        self.data += data
+        head, is_whole, body = self.data.partition(b"\r\n\r\n")
+        if is_whole and len(body) >= content_length(head):
+            asyncio.get_running_loop().create_task(self.answer(json.loads(body or "{}")))
+
+    async def answer(self, asked):
+        before, between, parts = prepared(asked.get("model", "m-fast"), asked.get("stream", False))
+        if before:
+            await asyncio.sleep(before)
+        for part in parts:
+            self.transport.write(part)
+            if between:
+                await asyncio.sleep(between)
+        self.transport.close()
+
+
+def content_length(head):
+    return int(head.lower().partition(b"content-length:")[2].split(b"\r\n")[0])
+
+
+@functools.cache
+def prepared(model, is_stream):
+    """(seconds before the answer, seconds between its parts, the parts) of this model."""
+    kind, _, count = model.removeprefix("m-").partition("-")
+    words = [f"word{number} " for number in range(int(count or 1))]
+    before, between = (1 if kind == "1s" else 0), (PACE if kind == "paced" else 0)
+    if not is_stream:
+        return before, 0, [whole(words)]
+    parts = streamed(words)
+    return before, between, parts if count else [b"".join(parts)]
+
+
+def whole(words):
+    message = {"role": "assistant", "content": "".join(words)}
+    choice = {"index": 0, "message": message, "finish_reason": "stop"}
+    body = json.dumps({"object": "chat.completion", "choices": [choice], "usage": usage(words)}).encode()
+    return HEAD % (b"application/json", b"Content-Length: %d" % len(body)) + body
+
+
+def streamed(words):
+    """The parts of a stream: each word is one, the first has the head too, and the last the end."""
+    parts = [chunk({"choices": [{"index": 0, "delta": {"content": word}, "finish_reason": None}]}) for word in words]
+    parts[0] = HEAD % (b"text/event-stream", b"Transfer-Encoding: chunked") + parts[0]
+    parts[-1] += chunk({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})
+    parts[-1] += chunk({"choices": [], "usage": usage(words)}) + framed(b"data: [DONE]\n\n") + framed(b"")
+    return parts
+
+
+def usage(words):
+    return {"prompt_tokens": 10, "completion_tokens": len(words)}
+
+
+def chunk(event):
+    return framed(b"data: " + json.dumps({"object": "chat.completion.chunk"} | event).encode() + b"\n\n")
+
+
+def framed(data):
+    return b"%x\r\n%s\r\n" % (len(data), data)
+
+
+async def serve(port):
+    server = await asyncio.get_running_loop().create_server(Connection, "127.0.0.1", port, backlog=1024)
+    await server.serve_forever()
+
+
+if __name__ == "__main__":
+    asyncio.run(serve(int(sys.argv[1])))

@@ -1,0 +1,165 @@
+"""Sessions: created, listed, read, changed, searched, deleted, and each seen by its owner alone."""
+
+import time
+import uuid
+
+import pytest
+
+from client import parse_time
+from provider import reply
+
+SEED = {
+    "content": "Add rate limiting to the auth endpoints using a sliding window approach with Redis, 10 requests per "
+    "minute per IP.",
+    "model": "claude-opus-4-6",
+    "system": "You are a helpful coding assistant.",
+}
+
+
+def test_creates_the_session_of_the_seed(alice, provider):
+    response = alice.post("/sessions", SEED)
+    assert response.status_code == 201
+    session = response.json()
+    assert list(session) == ["id", "title", "model", "created_at", "updated_at"]
+    assert str(uuid.UUID(session["id"])) == session["id"]
+    assert session["title"] == "Add rate limiting to auth endpoints"
+    assert session["model"] == {"id": "claude-opus-4-6"}
+    assert session["created_at"] == session["updated_at"]
+    assert abs(parse_time(session["created_at"]).timestamp() - time.mktime(time.gmtime())) < 5
+    assert response.headers["Location"] == f"/sessions/{session['id']}"
+    sent = provider.posts[0]
+    assert sent.path == "/v1/messages"
+    assert sent.body["system"] == SEED["system"]
+    assert sent.body["messages"] == [{"role": "user", "content": SEED["content"]}]
+
+
+def test_keeps_the_conversation(alice, provider):
+    provider.script = [reply("One", "."), reply("Two.")]
+    session = alice.create("First", system="Be brief.")
+    turn = alice.post(f"/sessions/{session['id']}/messages", {"content": "Second"})
+    assert turn.status_code == 201
+    assert turn.json()["content"] == "Two."
+    whole = alice.get(f"/sessions/{session['id']}").json()
+    assert whole["system"] == "Be brief."
+    assert [(turn["kind"], turn["content"]) for turn in whole["turns"]] == [
+        ("user", "First"),
+        ("assistant", "One."),
+        ("user", "Second"),
+        ("assistant", "Two."),
+    ]
+    assert set(whole["turns"][0]) == {"kind", "content", "created_at"}
+    assert whole["turns"][3] == turn.json() == {
+        "kind": "assistant",
+        "content": "Two.",
+        "created_at": turn.json()["created_at"],
+        "model": {"id": "m-1"},
+        "status": "complete",
+        "usage": {"input_tokens": 15, "output_tokens": 7, "cached_tokens": 3},
+        "error": None,
+    }
+    assert [message["role"] for message in provider.posts[1].body["messages"]] == [
+        "system",
+        "user",
+        "assistant",
+        "user",
+    ]
+
+
+def test_lists_the_last_used_first_in_pages(start):
+    alice = start().client()
+    sessions = [alice.create(f"Message {number}") for number in range(5)]
+    alice.post(f"/sessions/{sessions[0]['id']}/messages", {"content": "x" * 300})
+    expected = [sessions[number]["id"] for number in (0, 4, 3, 2, 1)]
+    found, offset, has_more = [], 0, True
+    while has_more:
+        page = alice.get(f"/sessions?page[limit]=2&page[offset]={offset}").json()
+        has_more, offset = page["meta"]["has_more"], offset + 2
+        found += page["data"]
+    assert [session["id"] for session in found] == expected
+    assert set(found[0]) == {"id", "title", "model", "last_message_preview", "created_at", "updated_at"}
+    assert found[0]["last_message_preview"] == "x" * 100
+    assert found[1]["last_message_preview"] == "Message 4"
+    for limit, count in [("0", 1), ("-5", 1), ("1000", 5), ("", None)]:
+        page = alice.get(f"/sessions?page[limit]={limit}")
+        assert len(page.json()["data"]) == count if count else page.status_code == 400
+
+
+def test_changes_title_model_and_system_from_the_next_reply_on(alice, provider):
+    session = alice.create("Hello", system="Be brief.")
+    path = f"/sessions/{session['id']}"
+    before = alice.get(path).json()
+    changed = alice.patch(path, {"title": "Mine", "model": "claude-x", "system": None})
+    assert changed.status_code == 200
+    assert changed.json() == {**session, "title": "Mine", "model": {"id": "claude-x"}, "system": None}
+    assert alice.patch(path, {}).json() == changed.json()
+    alice.post(path + "/messages", {"content": "More"})
+    after = alice.get(path).json()
+    assert after["turns"][:2] == before["turns"]
+    assert after["turns"][3]["model"] == {"id": "claude-x"}
+    assert provider.posts[1].path == "/v1/messages"
+    assert "system" not in provider.posts[1].body
+    assert after["title"] == "Mine"
+
+
+@pytest.mark.parametrize(
+    "query, finds",
+    [
+        ("straß", True),
+        ("STRASSE", True),
+        ("grüße", True),
+        ("ΟΔΥΣΣΕΎΣ", True),
+        ("odysseus", False),
+        ("приве", True),
+        ("МИР", True),
+        ("приве strasse", True),
+        ("привет nothing", False),
+        ("100%", True),
+        ("100_", False),
+        ("世", True),
+        ("title-of", True),
+        ("", True),
+    ],
+)
+def test_finds_words_in_titles_and_turns_in_any_alphabet(alice, provider, query, finds):
+    marker = uuid.uuid4().hex
+    provider.script = [reply("Viele Grüße an die Straße, Ὀδυσσεύς Οδυσσεύς. 100% 世界")]
+    session = alice.create(f"Привет, мир {marker}")
+    alice.patch(f"/sessions/{session['id']}", {"title": "Title-Of-It"})
+    found = alice.request("GET", f"/sessions?page[limit]=100&query={marker.upper()} {query.replace('%', '%25')}").json()
+    assert [item["id"] for item in found["data"]] == ([session["id"]] if finds else [])
+
+
+def test_deletes_a_session_with_its_turns(alice, provider):
+    session = alice.create()
+    path = f"/sessions/{session['id']}"
+    response = alice.delete(path)
+    assert (response.status_code, response.content) == (204, b"")
+    for answer in [alice.get(path), alice.delete(path), alice.get(path + "/events"), alice.post(path + "/retry")]:
+        assert answer.status_code == 404
+
+
+def test_hides_the_sessions_of_others(alice, bob, provider):
+    session = alice.create("A secret of Alice's")
+    path = f"/sessions/{session['id']}"
+    assert all(item["id"] != session["id"] for item in bob.get("/sessions?page[limit]=100").json()["data"])
+    assert bob.get("/sessions?query=secret").json()["data"] == []
+    answers = [
+        bob.get(path),
+        bob.patch(path, {"title": "Bob's"}),
+        bob.delete(path),
+        bob.post(path + "/messages", {"content": "Hi"}),
+        bob.post(path + "/retry"),
+        bob.post(path + "/cancel"),
+        bob.get(path + "/events"),
+    ]
+    assert [answer.status_code for answer in answers] == [404] * len(answers)
+    assert len(alice.turns(session)) == 2
+    assert len(provider.posts) == 1
+
+
+def test_names_the_places_to_begin(server, alice):
+    urls = alice.request("GET", "/", Authorization=None).json()["urls"]
+    assert set(urls) == {"openapi_url", "health_url", "sessions_url", "models_url"}
+    for url in urls.values():
+        assert alice.get(url).status_code == 200
+    assert alice.request("GET", "/health", Authorization=None).json()["status"] == "ok"

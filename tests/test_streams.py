@@ -1,0 +1,255 @@
+"""Event streams: as they come, resumed behind any frame in any process, and exact whatever is cut."""
+
+import concurrent.futures
+import itertools
+import json
+import pathlib
+import shutil
+import statistics
+import subprocess
+import threading
+import time
+
+import pytest
+import requests
+
+from client import make_token
+from provider import chunk, cut, head, openai_events, reply
+
+PIECES = ["Grü", "ße ", "世", "界 ", "👩‍👩‍👧", "‍👦 ", "e", "\u0301", "\u2028", "x\ny\r\nz ", "end."]
+
+
+def text_of(events):
+    return "".join(event.data["delta"] for event in events if event.name == "content_delta")
+
+
+def test_streams_a_new_session_from_the_first_byte_to_done(alice, provider):
+    gates = [threading.Event() for _ in PIECES]
+    provider.script = [reply(*itertools.chain(*zip(gates, PIECES)))]
+    with alice.stream("POST", "/sessions", {"content": "Hello"}) as stream:
+        assert stream.status == 201
+        assert stream.headers["Content-Type"] == "text/event-stream; charset=utf-8"
+        assert stream.headers["Cache-Control"] == "no-cache, no-transform"
+        assert stream.headers["X-Accel-Buffering"] == "no"
+        events = iter(stream)
+        first = next(events)
+        assert first.name == "session"
+        assert set(first.data) == {"id", "title", "model", "created_at", "updated_at"}
+        assert stream.headers["Location"] == f"/sessions/{first.data['id']}"
+        assert first.data["created_at"] == first.data["updated_at"]
+        received = []
+        for gate, piece in zip(gates, PIECES):
+            gate.set()
+            received.append(next(events))
+            assert received[-1].data == {"delta": piece}
+            assert alice.turns(first.data)[1]["content"] == text_of(received), "sent before it was stored"
+        turn, done = events
+    assert (turn.name, done.name, done.data) == ("assistant_turn", "done", {})
+    assert turn.data["content"] == "".join(PIECES)
+    assert turn.data == alice.turns(first.data)[1]
+    ids = [event.id for event in (first, *received, turn, done)]
+    assert len(set(ids)) == len(ids)
+
+
+def test_streams_a_message_and_a_retry(alice, provider):
+    session = alice.create()
+    path = f"/sessions/{session['id']}"
+    for operation, body in [("messages", {"content": "More"}), ("retry", None)]:
+        provider.script = [reply("Some ", "text.")]
+        with alice.stream("POST", f"{path}/{operation}", body) as stream:
+            assert (stream.status, stream.headers["Location"]) == (200, path + "/events")
+            events = list(stream)
+        assert text_of(events) == "Some text."
+        assert [event.name for event in events][-2:] == ["assistant_turn", "done"]
+
+
+def test_a_failure_ends_the_stream_with_an_error_alone(alice, provider):
+    provider.script = [cut("Half")]
+    with alice.stream("POST", "/sessions", {"content": "Hello"}) as stream:
+        events = list(stream)
+    assert [event.name for event in events] == ["session", "content_delta", "error"]
+    assert set(events[-1].data) == {"status", "message"}
+    assert events[-1].data["status"] == 502
+    with alice.events(events[0].data, events[-1].id) as stream:
+        assert stream.status == 204
+    with alice.events(events[0].data, events[1].id) as stream:
+        assert [event.name for event in stream] == ["error"]
+
+
+def test_resumes_behind_every_frame_in_every_worker(start, provider):
+    """Cut off after frame 0, 1, 2, … while the reply is being written; each time the rest comes from a new worker."""
+    server = start(OPENAI_BASE_URL=provider.url + "/v1", DEFAULT_MODEL="m-1", WEB_CONCURRENCY="3")
+    alice = server.client()
+    parts = list(itertools.chain(*((piece, 0.01) for piece in PIECES * 2)))
+    expected = "".join(PIECES * 2)
+
+    def read_with_cuts(every):
+        """Read the reply, reconnecting behind every so many frames."""
+        events = []
+        with alice.stream("POST", "/sessions", {"content": "Hello"}) as stream:
+            session = next(iter(stream)).data
+            events += itertools.islice(stream, every)
+        while not events or events[-1].name != "done":
+            with alice.events(session, events[-1].id if events else None) as stream:
+                assert stream.status == 200
+                events += itertools.islice(stream, every)
+        with alice.events(session, events[-1].id) as stream:
+            assert stream.status == 204
+        turn = alice.turns(session)[1]
+        assert text_of(events) == turn["content"] == expected
+        assert [event.name for event in events][-2:] == ["assistant_turn", "done"]
+        assert [event.data for event in events if event.name == "assistant_turn"] == [turn]
+        return session, events
+
+    provider.default = reply(*parts)
+    with concurrent.futures.ThreadPoolExecutor(12) as pool:
+        results = list(pool.map(read_with_cuts, range(1, 25)))
+    session, events = results[0]
+    for number, event in enumerate(events[:-1]):  # and after it has ended, from behind each frame
+        with alice.events(session, event.id) as stream:
+            rest = list(stream)
+        assert text_of(events[: number + 1]) + text_of(rest) == expected
+        assert [event.name for event in rest if event.name != "content_delta"] == (
+            ["done"] if event.name == "assistant_turn" else ["assistant_turn", "done"]
+        )
+
+
+def test_an_id_of_an_older_reply_or_of_none_starts_the_latest_from_its_beginning(alice, provider):
+    provider.script = [reply("Old text."), reply("New text.")]
+    session = alice.create()
+    with alice.events(session) as stream:
+        old = list(stream)
+    alice.post(f"/sessions/{session['id']}/messages", {"content": "More"})
+    for last_id in [*(event.id for event in old), "nonsense", "1-x", "9" * 30 + "-0", old[0].id + "0000"]:
+        with alice.events(session, last_id) as stream:
+            assert stream.status == 200
+            assert text_of(stream) == "New text."
+    assert len(provider.posts) == 2
+
+
+def test_never_starts_a_generation(alice, provider):
+    session = alice.create()
+    for _ in range(3):
+        with alice.events(session) as stream:
+            assert [event.name for event in stream] == ["content_delta", "assistant_turn", "done"]
+    assert len(provider.posts) == 1
+
+
+def test_takes_a_message_the_instant_that_done_arrives(alice, provider):
+    session = alice.create()
+    path = f"/sessions/{session['id']}/messages"
+    for number in range(15):
+        with alice.stream("POST", path, {"content": f"Message {number}"}) as stream:
+            assert stream.status == 200
+            for event in stream:
+                if event.name == "assistant_turn":
+                    break
+    assert alice.post(path, {"content": "One more"}).status_code == 201
+
+
+def test_comments_in_silence(start, provider):
+    server = start(OPENAI_BASE_URL=provider.url + "/v1", DEFAULT_MODEL="m-1")
+    provider.script = [reply("Before ", 16, "after.")]
+    with server.client().stream("POST", "/sessions", {"content": "Hello"}) as stream:
+        events = iter(stream)
+        next(events), next(events)
+        assert stream.comments == 0
+        assert next(events).data == {"delta": "after."}
+        assert stream.comments == 1
+
+
+def test_tells_the_end_of_a_reply_that_another_process_lost(start, new_database, provider):
+    url = new_database()
+    settings = {"DATABASE_URL": url, "OPENAI_BASE_URL": provider.url + "/v1", "DEFAULT_MODEL": "m-1"}
+    lost, kept = start(**settings), start(**settings)
+    never = threading.Event()
+    provider.script = [reply("Half", never), reply("Whole.")]
+    with lost.client().stream("POST", "/sessions", {"content": "Hello"}) as stream:
+        events = iter(stream)
+        session = next(events).data
+        next(events)
+        alice = kept.client()
+        with alice.events(session, timeout=40) as followed:
+            following = iter(followed)
+            assert next(following).data == {"delta": "Half"}
+            lost.kill()
+            began = time.monotonic()
+            turn = next(following)
+    assert time.monotonic() - began < 30
+    assert (turn.name, turn.data["status"], turn.data["content"]) == ("assistant_turn", "interrupted", "Half")
+    assert alice.post(f"/sessions/{session['id']}/retry").json()["content"] == "Whole."
+
+
+def test_two_hundred_readers_of_fifty_replies(start, provider, capsys):
+    server = start(OPENAI_BASE_URL=provider.url + "/v1", DEFAULT_MODEL="m-1", WEB_CONCURRENCY="2")
+    alice = server.client()
+    words = [f"wörd-{number} " for number in range(100)]
+    provider.default = reply(*itertools.chain(*((word, 0.02) for word in words)))
+    expected = "".join(words)
+
+    def read_all(session):
+        with alice.events(session) as stream:
+            return text_of(stream)
+
+    with concurrent.futures.ThreadPoolExecutor(250) as pool:
+        created = pool.map(
+            lambda number: alice.post("/sessions", {"content": f"Message {number}"}, Prefer="respond-async").json(),
+            range(50),
+        )
+        readers = [pool.submit(read_all, session) for session in created for _ in range(4)]
+        texts = [reader.result(60) for reader in readers]
+    assert len(texts) == 200 and set(texts) == {expected}
+    assert "ERROR" not in server.output()
+
+
+def test_the_eventsource_package_reads_to_the_end_and_stops(alice, server, provider):
+    folder = pathlib.Path(__file__).parent / "eventsource-client"
+    if not shutil.which("node") or not shutil.which("npm"):
+        pytest.skip("node and npm are not installed")
+    if not (folder / "node_modules").exists():
+        subprocess.run(["npm", "ci", "--no-audit", "--no-fund"], cwd=folder, check=True, capture_output=True)
+    provider.script = [reply(*itertools.chain(*((piece, 0.02) for piece in PIECES)))]
+    session = alice.post("/sessions", {"content": "Hello"}, Prefer="respond-async").json()
+    command = ["node", "read.mjs", f"{server.url}/sessions/{session['id']}/events", make_token()]
+    output = subprocess.run(command, cwd=folder, check=True, capture_output=True, timeout=30, text=True).stdout
+    assert json.loads(output) == {"text": "".join(PIECES), "turn": alice.turns(session)[1], "connections": 2}
+
+
+def test_shows_words_as_they_come_through_nginx(alice, server, provider, tmp_path):
+    nginx = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
+    if not nginx:
+        pytest.skip("nginx is not installed")
+    from client import free_port
+
+    port = free_port()
+    (tmp_path / "nginx.conf").write_text(
+        f"daemon off; pid {tmp_path}/pid; error_log {tmp_path}/error.log; events {{}}\n"
+        f"http {{ access_log off; client_body_temp_path {tmp_path}; proxy_temp_path {tmp_path};"
+        f" fastcgi_temp_path {tmp_path}; uwsgi_temp_path {tmp_path}; scgi_temp_path {tmp_path};\n"
+        f"server {{ listen 127.0.0.1:{port}; location / {{ proxy_pass {server.url}; }} }} }}\n"
+    )
+    process = subprocess.Popen([nginx, "-c", f"{tmp_path}/nginx.conf"], stderr=subprocess.DEVNULL)
+    try:
+        more = threading.Event()
+        provider.script = [reply("Before ", more, "after.")]
+        session = alice.post("/sessions", {"content": "Hello"}, Prefer="respond-async").json()
+        while True:
+            try:
+                requests.get(f"http://127.0.0.1:{port}/health", timeout=5)
+                break
+            except requests.ConnectionError:
+                assert process.poll() is None
+        url = f"http://127.0.0.1:{port}/sessions/{session['id']}/events"
+        curl = subprocess.Popen(
+            ["curl", "-sN", url, "-H", f"Authorization: Bearer {alice.token}"], stdout=subprocess.PIPE, text=True
+        )
+        lines = iter(curl.stdout.readline, "")
+        assert any("Before" in line for line in lines)
+        more.set()
+        rest = "".join(lines)
+        assert "after." in rest and "event: done" in rest
+        curl.wait()
+        curl.stdout.close()
+    finally:
+        process.terminate()
+        process.wait()
