@@ -396,7 +396,11 @@ def stream_reply(session, turn, is_new=False, position=0):
 def create_session():
     body = get_body(schemas.new_session_schema)
     served = current_app.replies.models
-    model = body.get("model") or served.default()
+    model = body.get("model")
+    if model is None:
+        close_database()  # the provider may be slow to say what it has
+        model = served.default()
+        models.database.connect()
     served.provider_of(model)
     new = {"title": titles.local_title(body["content"]), "model": model, "system": body.get("system")}
     return ask_for_reply(body, content=body["content"], new=new)

@@ -77,7 +77,7 @@ class NewerDatabase(Exception):
 # The database's life
 
 
-def open_database(url, connections=16):
+def open_database(url, connections=8):
     """Point all models at the database of this URL; nothing is connected yet. Raises ValueError for a bad URL.
 
     `connections` is the most that one process holds open. User name and password may be percent-encoded.
@@ -159,11 +159,6 @@ class Session(database.Model):
     folded_title = TextField()
 
     @classmethod
-    def owned_by(cls, owner):
-        """The sessions of this owner, the last used first."""
-        return cls.select().where(cls.owner == owner).order_by(cls.updated_at.desc(), cls.id.desc())
-
-    @classmethod
     def get_owned(cls, owner, session_id):
         """Raises Missing where there is none, or it is another's."""
         session = cls.get_or_none(cls.owner == owner, cls.id == session_id)
@@ -173,8 +168,12 @@ class Session(database.Model):
 
     @classmethod
     def page(cls, owner, limit, offset, query=None):
-        """Up to `limit` sessions, and whether more follow; `query` are words that title or turns must contain."""
-        rows = cls.owned_by(owner)
+        """Up to `limit` sessions, the last used first, and whether more follow.
+
+        `query` are words that must each occur in the title or in a turn.
+        """
+        rows = cls.select(cls.id, cls.title, cls.model, cls.preview, cls.created_at, cls.updated_at)
+        rows = rows.where(cls.owner == owner).order_by(cls.updated_at.desc(), cls.id.desc())
         for word in fold(query or "").split():
             turns = Turn.select(Turn.id).where(Turn.session == cls.id, Turn.shown, Turn.folded.contains(word))
             rows = rows.where(cls.folded_title.contains(word) | fn.EXISTS(turns))
@@ -185,10 +184,13 @@ class Session(database.Model):
         return found[:limit], len(found) > limit
 
     def current_preview(self):
-        reply = Turn.latest(self.id)
+        try:
+            reply = Turn.latest(self.id)
+        except Missing:
+            return ""  # deleted meanwhile
         if reply.status == IN_PROGRESS:
             return reply.content[:PREVIEW]
-        return Session.get_by_id(self.id).preview or ""
+        return Session.select(Session.preview).where(Session.id == self.id).scalar() or ""
 
     def change(self, title=None, model=None, **system):
         """Store what is given; `system` may be given as None, which clears it."""
@@ -212,17 +214,21 @@ class Session(database.Model):
             return bool(changed.execute())
 
     def turns(self):
-        """The turns that are shown, oldest first, the reply under way with what has been stored of it."""
-        turns = self._shown()
-        if turns[-1].status == IN_PROGRESS:
-            Turn.latest(self.id)  # gives up a reply whose process died
-            turns = self._shown()
-            if turns[-1].status == IN_PROGRESS:
-                turns[-1] = Turn.read(turns[-1].id) or turns[-1]
-        return turns
+        """The turns that are shown, oldest first, the reply under way with what has been stored of it.
 
-    def _shown(self):
-        return list(Turn.readable().where(Turn.session == self.id, Turn.shown).order_by(Turn.id))
+        Raises Missing where the session was deleted meanwhile.
+        """
+        shown = Turn.readable().where(Turn.session == self.id, Turn.shown).order_by(Turn.id)
+        turns = list(shown)
+        if turns and turns[-1].status == IN_PROGRESS:
+            reply = Turn.latest(self.id)
+            if reply.id == turns[-1].id and reply.shown:
+                turns[-1] = reply
+            else:  # it gave way to the one that it was to replace
+                turns = list(shown.clone())
+        if not turns:
+            raise Missing("The session was deleted.")
+        return turns
 
     def history(self, reply_id):
         """What the model is sent for this reply: (kind, content) of the turns shown before it, oldest first."""
@@ -526,6 +532,7 @@ class Ask:
         session = Session.get_owned(self.owner, known.session_id)
         reply = Turn.get_by_id(known.turn_id)
         if reply.status == COMPLETE or reply.cancelled:
+            session.model = reply.model  # as it was then
             return session, reply
         if reply.status == IN_PROGRESS and reply.lease_until >= clock():
             raise Busy("The first request with this key is under way. Ask again for its answer.", session.id, retry_after=1)

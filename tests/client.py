@@ -16,6 +16,7 @@ import jwt
 import requests
 
 ROOT = pathlib.Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT))  # for the tests of pure functions
 SECRET = "a secret for the tests, of 32 bytes or more"
 ALICE, BOB = "https://github.com/alice", "https://github.com/bob"
 
@@ -163,6 +164,14 @@ class Server:
 
     def output(self):
         return self.log_file.read_text()
+
+    def wait_for_output(self, text, count=1, seconds=10):
+        """The log, once it has this text so often: a line is written behind its response."""
+        deadline = time.monotonic() + seconds
+        while self.output().count(text) < count:
+            assert time.monotonic() < deadline, self.output()
+            time.sleep(0.02)
+        return self.output()
 
     def kill(self):
         """kill -9 of every process."""

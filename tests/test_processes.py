@@ -122,15 +122,17 @@ def test_a_newer_release_keeps_all_of_an_older_ones_data(start, settings, provid
     added = "MIGRATIONS.append(lambda: database.execute_sql('ALTER TABLE session ADD COLUMN colour TEXT'))\n"
     (newer / "models.py").write_text(source.replace("\n\ndef migrate", added + "\n\ndef migrate"))
     command = [sys.executable, "-c", "import app; app.create_app()"]
+    environment = os.environ | settings | {"JWT_SECRET": SECRET}
     for _ in range(2):
-        subprocess.run(command, cwd=newer, env=os.environ | settings, check=True)
-    refused = subprocess.run(command, cwd=ROOT, env=os.environ | settings, capture_output=True, text=True)
+        subprocess.run(command, cwd=newer, env=environment, check=True)
+    refused = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert refused.returncode == 1
     assert refused.stderr.startswith("DATABASE_URL: ") and refused.stderr.count("\n") == 1
     port = free_port()
-    process = subprocess.Popen([sys.executable, "-m", "flask", "run", "--port", str(port)], cwd=newer,
-                               env=os.environ | settings | {"JWT_SECRET": SECRET}, stdout=subprocess.PIPE,
-                               stderr=subprocess.STDOUT)
+    command = [sys.executable, "-m", "flask", "run", "--port", str(port)]
+    process = subprocess.Popen(
+        command, cwd=newer, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
     try:
         alice = Client(f"http://127.0.0.1:{port}", make_token())
         wait_until_up(alice.url, process)
