@@ -64,7 +64,6 @@ def create_app(config=None):
         settings = read_settings(config)
         app.config.update(settings)
         logs.set_up(settings["LOG_FORMAT"])
-        os.makedirs(app.instance_path, exist_ok=True)
         app.tokens = open_tokens(settings, app.instance_path)
         served = open_models(settings)
         open_database(settings, app.instance_path)
@@ -85,9 +84,8 @@ def create_app(config=None):
 
 
 def open_database(settings, folder):
-    url = settings["DATABASE_URL"] or f"sqlite:///{folder}/parley.db"
     try:
-        models.open_database(url)
+        models.open_database(settings["DATABASE_URL"] or f"sqlite:///{made(folder, 'DATABASE_URL')}/parley.db")
         models.migrate()
         models.database.close_idle()  # a connection must not be shared with the processes that fork from this one
     except (ValueError, models.NewerDatabase) as error:
@@ -108,12 +106,21 @@ def open_tokens(settings, folder):
             return auth.Tokens(auth.public_keys(settings["JWT_PUBLIC_KEY"]), None, issuer, audience)
         except ValueError:
             raise SettingError("JWT_PUBLIC_KEY", "give an Ed25519, EC or RSA public key, in PEM or base64 of PEM") from None
-    path = os.path.join(folder, "jwt_key.pem")
+    path = os.path.join(made(folder, "JWT_PUBLIC_KEY"), "jwt_key.pem")
     try:
         key = auth.own_key(path)
     except (ValueError, TypeError):
         raise SettingError("JWT_PUBLIC_KEY", f"it is not set, and {path} is no Ed25519 key in PEM") from None
     return auth.Tokens([("EdDSA", key.public_key())], ("EdDSA", key), issuer, audience)
+
+
+def made(folder, setting):
+    """The folder, which is made where there is none. Raises SettingError."""
+    try:
+        os.makedirs(folder, exist_ok=True)
+    except OSError as error:
+        raise SettingError(setting, f"it is not set, and {folder} cannot be made ({error.strerror})") from None
+    return folder
 
 
 def open_models(settings):
@@ -329,15 +336,12 @@ def events_url(session_id):
 def ask_for_reply(body, **wish):
     """Ask for a reply, and answer in the way that the client wants to receive it."""
     wish |= {"key": idempotency_key(body), "limit": current_app.config["RATE_LIMIT"]}
-    session, turn = current_app.replies.ask(models.Ask(g.user, **wish))
+    session, feed = current_app.replies.ask(models.Ask(g.user, **wish))
     is_new = "new" in wish
     if request.accept_mimetypes.best_match(["application/json", "text/event-stream"]) == "text/event-stream":
-        return stream_reply(session, turn, is_new)
-    if prefers_async():
-        return deferred(session, is_new)
-    feed = current_app.replies.follow(turn)
+        return stream_reply(session, feed, is_new)
     close_database()  # a request that waits must not keep others from the database
-    over = feed.wait(current_app.config["REPLY_WAIT"])
+    over = not prefers_async() and feed.wait(current_app.config["REPLY_WAIT"])
     current_app.replies.leave(feed)
     if feed.gone:
         raise models.Missing("The session was deleted while its reply was being written.")
@@ -377,9 +381,8 @@ def created(session):
     return response
 
 
-def stream_reply(session, turn, is_new=False, position=0):
+def stream_reply(session, feed, is_new=False, position=0):
     """The event stream of this reply, from a position on; with the session's own events where it is new."""
-    feed = current_app.replies.follow(turn)
     frames = events.frames(feed, position, session if is_new else None)
     response = Response(frames, 201 if is_new else 200, mimetype="text/event-stream")
     response.headers["Cache-Control"] = "no-cache, no-transform"
@@ -467,7 +470,7 @@ def follow_events(session_id):
     position = events.position_after(request.headers.get("Last-Event-ID"), turn)
     if position is None:
         return "", 204
-    return stream_reply(session, turn, position=position)
+    return stream_reply(session, current_app.replies.follow(turn), position=position)
 
 
 @api.get("/models")

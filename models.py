@@ -307,7 +307,9 @@ class Turn(database.Model):
         return {row.id for row in rows.execute()}
 
     def end(self, status, content=None, died=False, **columns):
-        """End a reply that is in progress, in the caller's transaction; returns False where it no longer is.
+        """End a reply that is in progress, in the caller's transaction; returns it as it ended.
+
+        None where it no longer is in progress.
 
         Without `content`, its text is what has been stored of it. A reply that replaces another and is not complete
         gives way to the other again. `died` ends only one whose lease has run out.
@@ -315,29 +317,28 @@ class Turn(database.Model):
         locking(Session.select(Session.id).where(Session.id == self.session_id)).execute()
         under_way = Turn.select(Turn.id).where(Turn.id == self.id, Turn.status == IN_PROGRESS)
         if not locking(under_way.where(Turn.lease_until < clock()) if died else under_way).first():
-            return False
+            return None
         if content is None:
             content = "".join(text for _, text in Piece.after(self.id, 0))
         shown = status == COMPLETE or self.replaces is None
         columns |= {"status": status, "content": content, "shown": shown, "lease_until": None}
         Turn.update(columns | {"folded": fold(content)}).where(Turn.id == self.id).execute()
         Piece.delete().where(Piece.turn == self.id).execute()
-        for name, value in columns.items():
-            setattr(self, name, value)
         if not shown:
             Turn.update(shown=True).where(Turn.id == self.replaces).execute()
             content = Turn.get_by_id(self.replaces).content
         Session.update(preview=content[:PREVIEW]).where(Session.id == self.session_id).execute()
-        return True
+        return Turn(**self.__data__ | columns)
 
     @classmethod
     def cancel(cls, session):
         """Interrupt the reply under way and return it as far as it got. Raises Busy where there is none."""
         reply = cls.latest(session.id)
         with transaction():
-            if not reply.end(INTERRUPTED, cancelled=True):
+            ended = reply.end(INTERRUPTED, cancelled=True)
+            if ended is None:
                 raise Busy("No reply is under way, so there is nothing to cancel.")
-        return reply
+        return ended
 
 
 class Piece(database.Model):

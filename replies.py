@@ -125,7 +125,6 @@ class Reply:
             self.unstored = self.unstored[len(text) :]
         self.feed.add(text)
 
-
     def log(self, turn):
         """One line about how it went; `turn` is None where its session was deleted."""
         line = {
@@ -160,11 +159,12 @@ class Replies:
     # What a request asks for
 
     def ask(self, ask):
-        """Claim a reply and begin to make it. Returns (session, turn); raises models.Refused, and then nothing changed.
+        """Claim a reply and begin to make it. Returns (session, feed); raises models.Refused, and then nothing changed.
 
-        Where an idempotency key has had its reply already, that is the turn.
+        The feed is to be given back with `leave`. Where an idempotency key has had its reply already, it is that one's.
         """
         session, turn, is_new = ask.claim()
+        feed = self.follow(turn)
         if is_new:
             reply = Reply(session, turn, self.follow(turn))
             with self._lock:
@@ -173,7 +173,7 @@ class Replies:
             self._start(self._make, reply, first)
             if first is not None and self.title_model:
                 self._start(self._entitle, reply, first)
-        return session, turn
+        return session, feed
 
     def follow(self, turn):
         """The feed of this turn, which is to be given back with `leave`."""
@@ -247,6 +247,8 @@ class Replies:
             outcome = _failed(400, str(error))
         except llm.ModelError as error:
             outcome = _failed(error.status, error.message, error.retry_after)
+        except Unavailable:
+            outcome = _failed(503, "The database did not answer. Ask again.")
         finally:
             self._finish(reply, *outcome)
 
@@ -316,8 +318,8 @@ class Replies:
             ]
         for reply, text in growing.values():
             reply.stored(text)
-        for reply, was_ended in ended:
-            self._end(reply.feed, reply.turn if was_ended else Turn.read(reply.turn.id))
+        for reply, turn in ended:
+            self._end(reply.feed, turn or Turn.read(reply.turn.id))
 
     def _catch_up(self):
         """After a fault, see whether the last commit came through after all."""
