@@ -16,8 +16,10 @@ import click
 from dotenv import dotenv_values
 from flask import Blueprint, Flask, Response, current_app, g, jsonify, request, url_for
 from flask.cli import with_appcontext
+from gunicorn.http.errors import ParseException
 from marshmallow import ValidationError
 from werkzeug.exceptions import (
+    BadRequest,
     Forbidden,
     HTTPException,
     NotAcceptable,
@@ -33,6 +35,7 @@ import events
 import llm
 import logs
 import models
+import openapi
 import schemas
 import titles
 from replies import Replies
@@ -56,7 +59,7 @@ def create_app(config=None):
 
     Ends the process with one line that names the setting, where one is not understood.
     """
-    app = Flask(__name__)
+    app = Flask(__name__, static_folder=None)
     app.json.sort_keys = False
     if config is None:
         config = dotenv_values(os.path.join(app.root_path, ".env")) | os.environ
@@ -109,7 +112,7 @@ def open_tokens(settings, folder):
     path = os.path.join(made(folder, "JWT_PUBLIC_KEY"), "jwt_key.pem")
     try:
         key = auth.own_key(path)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OSError):
         raise SettingError("JWT_PUBLIC_KEY", f"it is not set, and {path} is no Ed25519 key in PEM") from None
     return auth.Tokens([("EdDSA", key.public_key())], ("EdDSA", key), issuer, audience)
 
@@ -198,6 +201,10 @@ def on_invalid(error):
     return error_response(400, schemas.faults(error))
 
 
+def on_broken_body(error):
+    return on_http_error(BadRequest("The body is broken: its chunks are not framed as RFC 9112 has it."))
+
+
 def on_refused(error):
     status = {models.Missing: 404, models.Busy: 409, models.KeyReused: 422, models.TooMany: 429}[type(error)]
     wait = getattr(error, "retry_after", None)
@@ -242,6 +249,7 @@ FRAMEWORK_DETAILS = {
 ERROR_HANDLERS = {
     HTTPException: on_http_error,
     ValidationError: on_invalid,
+    ParseException: on_broken_body,
     models.Refused: on_refused,
     llm.UnknownModel: on_unknown_model,
     llm.ModelError: on_model_error,
@@ -278,6 +286,8 @@ def authenticate():
 
 def end_request(response):
     response.headers["X-Request-ID"] = g.id
+    if response.status_code == 204:
+        del response.headers["Content-Type"]
     line = {"method": request.method, "path": request.path, "status": response.status_code}
     response.call_on_close(functools.partial(log_request, line, g.began, {"user": g.user, "id": g.id}))
     return response
@@ -304,6 +314,8 @@ def get_body(schema):
     body = request.stream.read(limit + 1)
     if len(body) > limit:
         raise RequestEntityTooLarge(f"Send at most {limit} bytes.")
+    if len(body) < (request.content_length or 0):
+        raise BadRequest("The body ended before its Content-Length. Send it whole.")
     if not body and not schema.fields:
         return {}
     if not request.is_json:
@@ -488,9 +500,15 @@ def show_health():
     return jsonify(status="ok", version=__version__)
 
 
+@public.get("/openapi.json")
+def show_openapi():
+    return jsonify(openapi.document(__version__))
+
+
 @public.get("/")
 def show_index():
     names = {
+        "openapi_url": "public.show_openapi",
         "health_url": "public.show_health",
         "sessions_url": "api.list_sessions",
         "models_url": "api.list_models",

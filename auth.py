@@ -8,6 +8,7 @@ import re
 import tempfile
 
 import jwt
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, ed448, rsa
 
@@ -58,7 +59,7 @@ class Tokens:
             raise InvalidToken("The token is for another audience.") from None
         except jwt.MissingRequiredClaimError as error:
             raise InvalidToken(f"The token lacks the claim {error.claim}.") from None
-        except (jwt.InvalidTokenError, ValueError, OverflowError):
+        except (jwt.InvalidTokenError, ValueError, OverflowError, RecursionError):
             raise InvalidToken("The token is malformed.") from None
         raise InvalidToken("The token was not signed with a key and an algorithm that this server takes.")
 
@@ -67,6 +68,8 @@ class Tokens:
         claims = jwt.decode(
             token, key, [algorithm], options, issuer=self.issuer, audience=self.audience, leeway=LEEWAY
         )
+        if any(type(claims.get(name, 0)) not in (int, float) for name in ("iat", "exp", "nbf")):
+            raise InvalidToken("The token is malformed: its times are no numbers.")
         subject = claims["sub"]
         if not 1 <= len(subject.strip()) <= LONGEST_SUBJECT or re.search("[\0\ud800-\udfff]", subject):
             raise InvalidToken("The token's sub names nobody.")
@@ -89,12 +92,14 @@ class RemoteTokens(Tokens):
 
     def __init__(self, url, issuer, audience):
         super().__init__([], None, issuer, audience)
-        self.client = jwt.PyJWKClient(url, timeout=10)
+        # An unknown kid has the keys fetched again, as they may have been rotated, but not more than once a second.
+        self.client = jwt.PyJWKClient(url, timeout=10, cooldown_duration=1)
 
     def keys_for(self, token):
+        kid = jwt.get_unverified_header(token).get("kid")
         try:
-            key = self.client.get_signing_key_from_jwt(token)
-        except jwt.PyJWKClientConnectionError:
+            key = self.client.get_signing_key(kid)
+        except (jwt.PyJWKClientConnectionError, OSError, ValueError, RecursionError):
             raise KeysUnavailable("The identity provider does not answer. Ask again later.") from None
         except (jwt.PyJWKClientError, jwt.PyJWKSetError):
             raise InvalidToken("The token was signed with a key that the identity provider does not publish.") from None
@@ -111,10 +116,13 @@ def public_keys(text):
             text = base64.b64decode(text, validate=False).decode("ascii").strip()
         except (binascii.Error, UnicodeDecodeError):
             text = ""
-    blocks = re.findall(r"-----BEGIN PUBLIC KEY-----.+?-----END PUBLIC KEY-----", text, re.DOTALL)
+    blocks = re.findall(r"-----BEGIN (?:RSA )?PUBLIC KEY-----.+?-----END (?:RSA )?PUBLIC KEY-----", text, re.DOTALL)
     if not blocks:
         raise ValueError("it is neither a public key in PEM nor base64 of one")
-    keys = [serialization.load_pem_public_key(block.encode()) for block in blocks]
+    try:
+        keys = [serialization.load_pem_public_key(block.encode()) for block in blocks]
+    except UnsupportedAlgorithm as error:
+        raise ValueError(str(error)) from None
     return [(_algorithm(key), key) for key in keys]
 
 

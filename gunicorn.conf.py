@@ -1,18 +1,45 @@
 """How gunicorn serves Parley: on 127.0.0.1:8000, or on all interfaces at `$PORT` where that is set."""
 
+import json
 import os
 import signal
 import threading
 
+from gunicorn.http import errors
+from gunicorn.util import write_nonblock
+from gunicorn.workers.gthread import ThreadWorker
+
 wsgi_app = "app:create_app()"
 workers = int(os.environ.get("WEB_CONCURRENCY", "2"))
-worker_class = "gthread"
 threads = 256  # each waiting request and each stream has one; they start when they are needed
 preload_app = True  # a bad setting is found once, and tables and keys are made once
 graceful_timeout = 25  # a platform that sends SIGTERM kills after 30 s
 control_socket_disable = True
 
+REFUSALS = {
+    errors.LimitRequestLine: (414, "URI Too Long", "Shorten the request line."),
+    errors.LimitRequestHeaders: (431, "Request Header Fields Too Large", "Shorten the headers."),
+    errors.ExpectationFailed: (417, "Expectation Failed", "Leave the header Expect out."),
+    errors.UnsupportedTransferCoding: (501, "Not Implemented", "Send the body plain, or chunked."),
+    errors.ParseException: (400, "Bad Request", "Send a request as RFC 9112 has it."),
+    Exception: (500, "Internal Server Error", "The server failed. Ask again."),
+}
+
 STORING = 5  # seconds of the grace that are kept for storing what is interrupted
+
+
+class worker_class(ThreadWorker):
+    """A worker whose own errors have the shape of all errors, and quote nothing of the request, here or in the log."""
+
+    def handle_error(self, req, client, addr, exc):
+        status, title, detail = next(REFUSALS[kind] for kind in REFUSALS if isinstance(exc, kind))
+        self.log.warning("request refused: %s", type(exc).__name__, exc_info=exc if status == 500 else None)
+        body = json.dumps({"errors": [{"status": str(status), "title": title, "detail": detail}]})
+        head = f"HTTP/1.1 {status} {title}\r\nConnection: close\r\nContent-Type: application/json\r\n"
+        try:
+            write_nonblock(client, f"{head}Content-Length: {len(body)}\r\n\r\n{body}".encode())
+        except OSError:
+            pass  # the client has gone
 
 
 def post_worker_init(worker):

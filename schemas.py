@@ -1,4 +1,7 @@
-"""What comes in and what goes out, as marshmallow schemas; faults become the entries of an error response."""
+"""What comes in and what goes out, as marshmallow schemas; faults become the entries of an error response.
+
+The metadata are for the API's description: a name in them is that of a schema, without its `Schema`.
+"""
 
 import datetime
 import json
@@ -7,6 +10,8 @@ import re
 from marshmallow import EXCLUDE, Schema, ValidationError, fields, post_dump, validate
 
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
+# The same for those who read the API's description, as far as a pattern can say it.
+_STORABLE, _READABLE = r"^[^\u0000]*$", r"^[^\u0000]*[^\s\u0000][^\u0000]*$"
 _UNKNOWN = {"unknown": "This field is not known here. Leave it out.", "type": "Send a JSON object."}
 
 
@@ -32,14 +37,14 @@ class Text(fields.String):
         "invalid_utf8": "Give a string.",
     }
 
-    def __init__(self, longest=None, **kwargs):
+    def __init__(self, longest=None, metadata=None, **kwargs):
         checks = [storable, not_blank]
         if longest:
             checks.append(validate.Length(max=longest, error="Shorten this to at most {max} characters."))
-        super().__init__(validate=checks, **kwargs)
+        super().__init__(validate=checks, metadata={"pattern": _READABLE} | (metadata or {}), **kwargs)
 
 
-class Time(fields.Field):
+class Time(fields.DateTime):
     """Microseconds since 1970, shown as RFC 3339 in UTC with whole seconds."""
 
     def _serialize(self, value, attr, obj, **kwargs):
@@ -58,8 +63,10 @@ class NewSessionSchema(Input):
         required=True,
         metadata={
             "description": "The initial user message to start the session.",
-            "example": "Add rate limiting to the auth endpoints using a sliding window approach with Redis, "
-            "10 requests per minute per IP.",
+            "examples": [
+                "Add rate limiting to the auth endpoints using a sliding window approach with Redis, "
+                "10 requests per minute per IP."
+            ],
         },
     )
     model = Text(
@@ -67,14 +74,14 @@ class NewSessionSchema(Input):
         allow_none=True,
         metadata={
             "description": "LLM model to use. If omitted, the server default is used.",
-            "example": "claude-opus-4-6",
+            "examples": ["claude-opus-4-6"],
         },
     )
     system = Text(
         allow_none=True,
         metadata={
             "description": "System prompt for the session.",
-            "example": "You are a helpful coding assistant.",
+            "examples": ["You are a helpful coding assistant."],
         },
     )
 
@@ -86,7 +93,7 @@ class MessageSchema(Input):
 
 
 class EmptySchema(Input):
-    """A request body that has nothing to say."""
+    """An object that has nothing to say."""
 
 
 class ChangeSchema(Input):
@@ -94,7 +101,18 @@ class ChangeSchema(Input):
 
     title = Text(200, metadata={"description": "A title of the user's own; the server never overwrites it."})
     model = Text(200, metadata={"description": "The model that writes from the next reply on."})
-    system = Text(allow_none=True, metadata={"description": "The system prompt from the next reply on; null clears it."})
+    system = Text(
+        allow_none=True, metadata={"description": "The system prompt from the next reply on; null clears it."}
+    )
+
+
+class Whole(fields.Integer):
+    """A whole number as JSON writes it, not all that `int` reads."""
+
+    def _deserialize(self, value, attr, data, **kwargs):
+        if not re.fullmatch(r"-?[0-9]{1,18}", value):
+            raise self.make_error("invalid", input=value)
+        return int(value)
 
 
 class PageSchema(Schema):
@@ -106,13 +124,13 @@ class PageSchema(Schema):
     def handle_error(self, error, data, **kwargs):
         error.place = "parameter"
 
-    limit = fields.Integer(
+    limit = Whole(
         data_key="page[limit]",
         load_default=20,
         error_messages={"invalid": "Give a whole number from 1 to 100."},
         metadata={"description": "How many sessions to return; clamped to 1–100."},
     )
-    offset = fields.Integer(
+    offset = Whole(
         data_key="page[offset]",
         load_default=0,
         validate=validate.Range(0, 2**53, error="Give a whole number from 0 on."),
@@ -120,19 +138,25 @@ class PageSchema(Schema):
         metadata={"description": "How many sessions to skip."},
     )
     query = fields.String(
-        load_default=None,
+        load_default="",
         validate=[storable, validate.Length(max=200, error="Shorten this to at most {max} characters.")],
-        metadata={"description": "Words that must each occur in the title or in a turn, as a part of a word, in any case."},
+        metadata={
+            "description": "Words that must each occur in the title or in a turn, as a part of a word, in any case.",
+            "pattern": _STORABLE,
+        },
     )
 
 
 class ModelSchema(Schema):
     """Reference to a model by its identifier."""
 
-    id = fields.String(required=True, metadata={"example": "claude-opus-4-6"})
+    id = fields.String(required=True, metadata={"examples": ["claude-opus-4-6"]})
 
 
 class _Model(fields.Field):
+    def __init__(self):
+        super().__init__(required=True, metadata={"allOf": ["Model"]})
+
     def _serialize(self, value, attr, obj, **kwargs):
         return {"id": value}
 
@@ -144,28 +168,41 @@ class SessionSchema(Schema):
         required=True,
         metadata={
             "description": "Unique identifier of the session.",
-            "example": "a1b2c3d4-e5f6-7890-abcd-ef1234567890",
+            "examples": ["a1b2c3d4-e5f6-7890-abcd-ef1234567890"],
         },
     )
     title = fields.String(
         required=True,
-        metadata={"description": "Server-generated title for the session.", "example": "Add rate limiting to auth endpoints"},
+        metadata={
+            "description": "Server-generated title for the session.",
+            "examples": ["Add rate limiting to auth endpoints"],
+        },
     )
-    model = _Model(required=True)
+    model = _Model()
     created_at = Time(
-        required=True, metadata={"description": "When the session was created.", "example": "2026-03-06T16:00:00Z"}
+        required=True,
+        metadata={"description": "Timestamp when the session was created.", "examples": ["2026-03-06T16:00:00Z"]},
     )
     updated_at = Time(
         required=True,
         metadata={
-            "description": "When a reply was last asked for (equal to created_at at creation time).",
-            "example": "2026-03-06T16:00:00Z",
+            "description": "Timestamp when the session was last updated (equal to created_at at creation time): "
+            "when a reply was last asked for.",
+            "examples": ["2026-03-06T16:00:00Z"],
         },
     )
 
 
 class CreatedSessionSchema(SessionSchema):
-    """A session as it was created, however often its answer is given again."""
+    """Response returned after successfully creating a session. It is the same, however often it is given again."""
+
+    id = fields.UUID(
+        required=True,
+        metadata={
+            "description": "Unique identifier for the newly created session.",
+            "examples": ["a1b2c3d4-e5f6-7890-abcd-ef1234567890"],
+        },
+    )
 
     @post_dump
     def _as_created(self, data, **kwargs):
@@ -184,8 +221,8 @@ class UserTurnSchema(Schema):
     """A message of the user."""
 
     kind = fields.String(required=True, metadata={"enum": ["user"]})
-    content = fields.String(required=True)
-    created_at = Time(required=True)
+    content = fields.String(required=True, metadata={"description": "The message, or the reply as far as it got."})
+    created_at = Time(required=True, metadata={"description": "When it was sent, or asked for."})
 
 
 class UsageSchema(Schema):
@@ -199,20 +236,25 @@ class UsageSchema(Schema):
 class TurnErrorSchema(Schema):
     """Why a reply failed."""
 
-    status = fields.Integer(required=True)
-    message = fields.String(required=True)
+    status = fields.Integer(required=True, metadata={"description": "The HTTP status for this kind of failure."})
+    message = fields.String(required=True, metadata={"description": "What went wrong."})
 
 
 class AssistantTurnSchema(UserTurnSchema):
     """A reply of the model."""
 
     kind = fields.String(required=True, metadata={"enum": ["assistant"]})
-    model = _Model(required=True)
+    model = _Model()
     status = fields.String(
-        required=True, metadata={"enum": ["in_progress", "complete", "failed", "interrupted"]}
+        required=True,
+        metadata={
+            "enum": ["in_progress", "complete", "failed", "interrupted"],
+            "description": "`in_progress`: it is being written. `failed`: the model failed, and `error` says why. "
+            "`interrupted`: it was cancelled, or its process died. In both, `content` is what had arrived.",
+        },
     )
-    usage = fields.Method("_usage", required=True)
-    error = fields.Method("_error", required=True)
+    usage = fields.Method("_usage", required=True, metadata={"allOf": ["Usage"]})
+    error = fields.Method("_error", required=True, metadata={"anyOf": ["TurnError", {"type": "null"}]})
 
     def _usage(self, turn):
         return {name: getattr(turn, name) for name in ("input_tokens", "output_tokens", "cached_tokens")}
@@ -231,13 +273,15 @@ def turn_error(turn):
 class ChangedSessionSchema(SessionSchema):
     """A session with its system prompt, without its turns."""
 
-    system = fields.String(required=True, allow_none=True)
+    system = fields.String(required=True, allow_none=True, metadata={"description": "System prompt for the session."})
 
 
 class WholeSessionSchema(ChangedSessionSchema):
     """A session with all its turns, oldest first."""
 
-    turns = fields.Method("_turns", required=True)
+    turns = fields.Method(
+        "_turns", required=True, metadata={"type": "array", "items": {"oneOf": ["UserTurn", "AssistantTurn"]}}
+    )
 
     def _turns(self, session):
         return [dump_turn(turn) for turn in session.turns()]

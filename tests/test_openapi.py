@@ -1,0 +1,301 @@
+"""The description of the API: what it says is what the server does, and stock tools understand it."""
+
+import json
+import pathlib
+import shutil
+import subprocess
+import sys
+import threading
+
+import jsonschema
+import openapi_spec_validator
+import pytest
+import requests
+
+from app import create_app
+from client import BOB, SECRET, make_token
+from provider import cut, reply, silence, status
+
+SEED = {
+    "content": "Add rate limiting to the auth endpoints using a sliding window approach with Redis, 10 requests per "
+    "minute per IP.",
+    "model": "claude-opus-4-6",
+    "system": "You are a helpful coding assistant.",
+}
+SEED_ANSWER = {
+    "id": "a1b2c3d4-e5f6-7890-abcd-ef1234567890",
+    "title": "Add rate limiting to auth endpoints",
+    "model": {"id": "claude-opus-4-6"},
+    "created_at": "2026-03-06T16:00:00Z",
+    "updated_at": "2026-03-06T16:00:00Z",
+}
+SEED_WORDS = [
+    "Start a new interactive chat session. The initial user prompt is required; a model may optionally be specified.",
+    "JWT bearer token issued by fabro-web. See the Authentication guide for details.",
+    "Request body for starting a new session.",
+    "The initial user message to start the session.",
+    "LLM model to use. If omitted, the server default is used.",
+    "System prompt for the session.",
+    "Session created",
+    "Response returned after successfully creating a session.",
+    "Unique identifier for the newly created session.",
+    "Server-generated title for the session.",
+    "Reference to a model by its identifier.",
+    "Timestamp when the session was created.",
+    "Timestamp when the session was last updated (equal to created_at at creation time)",
+]
+
+
+@pytest.fixture(scope="module")
+def document(server):
+    response = requests.get(server.url + "/openapi.json", timeout=10)
+    assert response.status_code == 200
+    return response.json()
+
+
+def resolve(document, part):
+    while "$ref" in part:
+        target = document
+        for name in part["$ref"].removeprefix("#/").split("/"):
+            target = target[name]
+        part = target
+    return part
+
+
+def operations(document):
+    return {
+        f"{method.upper()} {path}": operation
+        for path, methods in document["paths"].items()
+        for method, operation in methods.items()
+    }
+
+
+def test_describes_the_routes_that_there_are_and_no_others(tmp_path, document):
+    app = create_app({"DATABASE_URL": f"sqlite:///{tmp_path}/routes.db", "JWT_SECRET": SECRET})
+    routes = {
+        f"{method} {rule.rule.replace('<uuid:', '{').replace('>', '}')}": rule.endpoint.rpartition(".")[2]
+        for rule in app.url_map.iter_rules()
+        for method in rule.methods - {"HEAD", "OPTIONS"}
+    }
+    assert {route: operation["operationId"] for route, operation in operations(document).items()} == routes
+
+
+def test_is_valid_openapi(document):
+    assert document["openapi"].startswith("3.1.")
+    openapi_spec_validator.validate(document)
+
+
+def test_is_what_the_index_points_to(alice, document):
+    url = requests.get(alice.url + "/", timeout=10).json()["urls"]["openapi_url"]
+    assert alice.get(url, Authorization=None).json() == document
+    assert document["info"]["version"] == alice.get("/health").json()["version"]
+
+
+def test_only_the_public_operations_need_no_token(document):
+    assert document["security"] == [{"token": []}]
+    scheme = document["components"]["securitySchemes"]["token"]
+    assert (scheme["type"], scheme["scheme"], scheme["bearerFormat"]) == ("http", "bearer", "JWT")
+    public = {route for route, operation in operations(document).items() if operation.get("security") == []}
+    assert public == {"GET /", "GET /health", "GET /openapi.json"}
+    refusing = {route for route, operation in operations(document).items() if "401" in operation["responses"]}
+    assert refusing == set(operations(document)) - public
+
+
+def test_has_the_words_and_the_examples_of_the_seed(document):
+    def example(schema):
+        if "allOf" in schema:
+            return example(resolve(document, schema["allOf"][0]))
+        if schema["type"] == "object":
+            return {name: example(property) for name, property in schema["properties"].items()}
+        return schema["examples"][0]
+
+    text = json.dumps(document)
+    assert [words for words in SEED_WORDS if words not in text] == []
+    operation = operations(document)["POST /sessions"]
+    body = operation["requestBody"]["content"]["application/json"]["schema"]
+    assert example(resolve(document, body)) == SEED
+    answer = operation["responses"]["201"]["content"]["application/json"]["schema"]
+    assert example(resolve(document, answer)) == SEED_ANSWER
+
+
+def test_names_the_headers_and_the_limits_of_a_request(document):
+    def names(route):
+        return {resolve(document, parameter)["name"] for parameter in operations(document)[route]["parameters"]}
+
+    assert names("GET /sessions") == {"page[limit]", "page[offset]", "query", "X-Request-ID"}
+    assert names("POST /sessions") == {"Idempotency-Key", "Prefer", "X-Request-ID"}
+    assert names("POST /sessions/{session_id}/retry") == {"session_id", "Idempotency-Key", "Prefer", "X-Request-ID"}
+    assert names("GET /sessions/{session_id}/events") == {"session_id", "Last-Event-ID", "X-Request-ID"}
+    assert document["components"]["schemas"]["NewSession"]["properties"]["model"]["maxLength"] == 200
+    assert document["components"]["parameters"]["Idempotency-Key"]["schema"]["maxLength"] == 255
+
+
+# What the server really answers
+
+
+class Watch:
+    """Holds real answers against their description, and remembers which it has seen."""
+
+    def __init__(self, document):
+        self.document = document
+        self.answers = set()
+        self.events = set()
+
+    def see(self, route, response):
+        """An answer with JSON, or with nothing."""
+        schema = self._answer(route, response.status_code, response.headers)
+        if schema is None:
+            assert response.content == b""
+        else:
+            self._validate(schema, response.json())
+        return response
+
+    def see_stream(self, route, stream):
+        """A stream, which is read to its end; returns its events."""
+        schema = resolve(self.document, self._answer(route, stream.status, stream.headers))
+        kinds = {kind["properties"]["event"]["const"]: kind["properties"]["data"] for kind in schema["oneOf"]}
+        events = list(stream)
+        for event in events:
+            self._validate(schema, {"id": event.id, "event": event.name, "data": json.dumps(event.data)})
+            self._validate(kinds[event.name]["contentSchema"], event.data)
+            self.events.add(event.name)
+        return events
+
+    def _answer(self, route, status, headers):
+        self.answers.add((route, str(status)))
+        answers = operations(self.document)[route]["responses"]
+        assert str(status) in answers, f"{route} gave {status}"
+        answer = resolve(self.document, answers[str(status)])
+        for name, header in answer["headers"].items():
+            assert name in headers or not header["required"], f"{route} gave {status} without {name}"
+            if name in headers:
+                is_number = header["schema"].get("type") == "integer"
+                self._validate(header["schema"], int(headers[name]) if is_number else headers[name])
+        for name in ("Location", "Retry-After", "Preference-Applied", "WWW-Authenticate"):
+            assert name in answer["headers"] or name not in headers, f"{route} gave {status} with {name}"
+        return answer["content"][headers["Content-Type"].partition(";")[0]]["schema"] if "content" in answer else None
+
+    def _validate(self, schema, value):
+        schema = schema | {"components": self.document["components"]}
+        jsonschema.Draft202012Validator(schema, format_checker=jsonschema.FormatChecker()).validate(value)
+
+
+ONE = "/sessions/{session_id}"
+
+
+def test_every_answer_that_succeeds_is_as_described(alice, provider, document):
+    watch = Watch(document)
+    session = watch.see("POST /sessions", alice.post("/sessions", SEED)).json()
+    path = f"/sessions/{session['id']}"
+    asked = [("messages", {"content": "And?"}), ("retry", None)]
+    for name, body in asked:
+        watch.see(f"POST {ONE}/{name}", alice.post(f"{path}/{name}", body, Idempotency_Key=name, X_Request_ID="r-1"))
+        with alice.stream("POST", f"{path}/{name}", body) as stream:
+            watch.see_stream(f"POST {ONE}/{name}", stream)
+        gate = threading.Event()
+        provider.script = [reply("Some ", gate, "text.")]
+        watch.see(f"POST {ONE}/{name}", alice.post(f"{path}/{name}", body, Prefer="respond-async"))
+        watch.see(f"GET {ONE}", alice.get(path))
+        watch.see(f"POST {ONE}/cancel", alice.post(path + "/cancel"))
+    with alice.stream("POST", "/sessions", {"content": "Hello"}) as stream:
+        watch.see_stream("POST /sessions", stream)
+    with alice.events(session) as stream:
+        events = watch.see_stream(f"GET {ONE}/events", stream)
+    watch.see(f"GET {ONE}/events", alice.get(path + "/events", Last_Event_ID=events[-1].id))
+    provider.script = [cut("Some ")]
+    with alice.stream("POST", path + "/messages", {"content": "And?"}) as stream:
+        watch.see_stream(f"POST {ONE}/messages", stream)
+    watch.see(f"GET {ONE}", alice.get(path))
+    watch.see("GET /sessions", alice.request("GET", "/sessions?page[limit]=1&page[offset]=0&query=redis"))
+    watch.see(f"PATCH {ONE}", alice.patch(path, {"title": "Mine", "model": "m-2", "system": None}))
+    watch.see(f"DELETE {ONE}", alice.delete(path))
+    for place in ("/models", "/health", "/openapi.json", "/"):
+        watch.see("GET " + place, alice.get(place))
+    succeeding = {
+        (route, code)
+        for route, operation in operations(document).items()
+        for code in operation["responses"]
+        if code.startswith("2")
+    }
+    assert watch.answers == succeeding
+    assert watch.events == {"session", "content_delta", "assistant_turn", "done", "error"}
+
+
+def test_every_error_is_as_described(alice, provider, document, start):
+    watch = Watch(document)
+    strict = start(ALLOWED_USERS="bob", RATE_LIMIT="1/minute", MAX_CONTENT_LENGTH=200)
+    session = alice.create()
+    path = f"/sessions/{session['id']}"
+    message, messages = {"content": "And?"}, f"POST {ONE}/messages"
+    watch.see("POST /sessions", alice.post("/sessions", {"model": 1, "colour": "red"}))
+    watch.see("GET /sessions", alice.get("/sessions?page[limit]=many"))
+    watch.see("GET /models", alice.get("/models", Authorization=None))
+    watch.see("GET /models", alice.get("/models", Authorization="Bearer nonsense"))
+    watch.see(f"GET {ONE}", strict.client().get(path))
+    watch.see(f"GET {ONE}", alice.get("/sessions/a1b2c3d4-e5f6-7890-abcd-ef1234567890"))
+    watch.see("GET /health", alice.get("/health", Accept="image/png"))
+    watch.see(f"PATCH {ONE}", alice.request("PATCH", path, Content_Type="text/plain"))
+    watch.see(f"POST {ONE}/cancel", alice.post(path + "/cancel"))
+    watch.see("POST /sessions", strict.client(BOB).post("/sessions", {"content": "x" * 200}))
+    watch.see("POST /sessions", strict.client(BOB).post("/sessions", message))
+    watch.see("POST /sessions", strict.client(BOB).post("/sessions", message))
+    watch.see(messages, alice.post(path + "/messages", message, Idempotency_Key="k"))
+    watch.see(messages, alice.post(path + "/messages", {"content": "Or?"}, Idempotency_Key="k"))
+    provider.script = [reply("Some ", threading.Event())]
+    watch.see(messages, alice.post(path + "/messages", message, Prefer="respond-async"))
+    watch.see(f"POST {ONE}/retry", alice.post(path + "/retry"))
+    watch.see(f"POST {ONE}/cancel", alice.post(path + "/cancel"))
+    for failure in (status(404, {"error": {"message": "no such model"}}), cut("Some "), silence(10)):
+        provider.script = [failure]
+        watch.see("POST /sessions", alice.post("/sessions", message))
+    provider.script = [status(529)] * 3
+    watch.see(f"POST {ONE}/retry", alice.post(path + "/retry"))
+    described = {code for operation in operations(document).values() for code in operation["responses"]}
+    assert {code for _, code in watch.answers if code >= "400"} == {code for code in described if code >= "400"}
+
+
+# Stock tools
+
+
+def test_schemathesis_finds_no_fault(alice, provider, tmp_path):
+    # A key that comes again with another body is refused as it should be, which the tool cannot know.
+    (tmp_path / "schemathesis.toml").write_text(
+        """[checks.positive_data_acceptance]
+        expected-statuses = ["2xx", "404", "409", "422"]"""
+    )
+    command = [
+        str(pathlib.Path(sys.executable).with_name("schemathesis")),
+        *("run", alice.url + "/openapi.json"),
+        *("--header", "Authorization: Bearer " + make_token()),
+        *("--max-examples", "20", "--generation-deterministic", "--no-color"),
+        *("--report", "json", "--report-json-path", "report.json"),
+    ]
+    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert run.returncode == 0, run.stdout + run.stderr
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report["complete"] and report["test_cases"]["generated"] > 300
+
+
+def test_a_generated_client_compiles_and_creates_a_session(alice, provider, tmp_path):
+    folder = pathlib.Path(__file__).parent / "openapi-client"
+    if not shutil.which("node") or not shutil.which("npm"):
+        pytest.skip("node and npm are not installed")
+    if not (folder / "node_modules").exists():
+        subprocess.run(["npm", "ci", "--no-audit", "--no-fund"], cwd=folder, check=True, capture_output=True)
+    for name in ("client.ts", "tsconfig.json", "package.json"):
+        shutil.copy(folder / name, tmp_path)
+    (tmp_path / "node_modules").symlink_to(folder / "node_modules")
+
+    def run(*command):
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    run("node_modules/.bin/openapi-typescript", alice.url + "/openapi.json", "--output", "schema.ts")
+    run("node_modules/.bin/tsc")
+    assert json.loads(run("node", "client.js", alice.url, make_token())) == {
+        "title": "Hello",
+        "turns": ["user: Hello", "m-1 (complete): The answer.", "user: And again", "m-1 (complete): The answer."],
+        "listed": [True],
+        "fault": {"pointer": "/content"},
+    }
