@@ -8,6 +8,7 @@ import logging
 import math
 import os
 import re
+import secrets
 import shlex
 import time
 import uuid
@@ -31,6 +32,7 @@ from werkzeug.http import HTTP_STATUS_CODES
 from werkzeug.serving import is_running_from_reloader
 
 import auth
+import chat
 import events
 import llm
 import logs
@@ -82,6 +84,7 @@ def create_app(config=None):
     app.after_request(end_request)
     app.teardown_request(close_database)
     app.cli.add_command(print_token)
+    app.cli.add_command(chat.chat_command)
     greet(app)
     return app
 
@@ -135,14 +138,12 @@ def open_models(settings):
         providers.append(llm.OpenAI(settings["OPENAI_BASE_URL"], settings["OPENAI_API_KEY"], timeout))
     served = llm.Models(providers, settings["MODELS"] or (), settings["DEFAULT_MODEL"])
     named = [("MODELS", model) for model in settings["MODELS"] or ()]
-    named += [("DEFAULT_MODEL", settings["DEFAULT_MODEL"])] if settings["DEFAULT_MODEL"] else []
+    named += [(name, settings[name]) for name in ("DEFAULT_MODEL", "TITLE_MODEL") if settings[name]]
     for name, model in named:
         try:
-            served.provider_of(model)
+            served.provider_of(model, is_ours=name == "TITLE_MODEL")
         except llm.UnknownModel as error:
             raise SettingError(name, f"{model} is not served. {error}") from None
-    if settings["TITLE_MODEL"] and not served.has_provider_of(settings["TITLE_MODEL"]):
-        raise SettingError("TITLE_MODEL", f"no provider is set up for {settings['TITLE_MODEL']}")
     return served
 
 
@@ -202,7 +203,9 @@ def on_invalid(error):
 
 
 def on_broken_body(error):
-    return on_http_error(BadRequest("The body is broken: its chunks are not framed as RFC 9112 has it."))
+    response = on_http_error(BadRequest("The body is broken: its chunks are not framed as RFC 9112 has it."))
+    response.headers["Connection"] = "close"
+    return response
 
 
 def on_refused(error):
@@ -310,11 +313,12 @@ def get_session(session_id):
 def get_body(schema):
     """The request's body, loaded. Raises ValidationError, or what RFC 9110 has for a body that is not JSON."""
     limit = current_app.config["MAX_CONTENT_LENGTH"]
-    request.max_content_length = limit + 1  # one more byte tells a chunked body that is too large
-    body = request.stream.read(limit + 1)
-    if len(body) > limit:
+    request.max_content_length = limit + 1  # one byte more tells a chunked body that is too large from one that fits
+    length = request.content_length or 0
+    body = request.stream.read(limit + 1) if length <= limit else b""
+    if max(length, len(body)) > limit:
         raise RequestEntityTooLarge(f"Send at most {limit} bytes.")
-    if len(body) < (request.content_length or 0):
+    if len(body) < length:
         raise BadRequest("The body ended before its Content-Length. Send it whole.")
     if not body and not schema.fields:
         return {}
@@ -507,6 +511,8 @@ def show_openapi():
 
 @public.get("/")
 def show_index():
+    if request.accept_mimetypes.best_match(["application/json", "text/html"]) == "text/html":
+        return show_page()
     names = {
         "openapi_url": "public.show_openapi",
         "health_url": "public.show_health",
@@ -514,6 +520,19 @@ def show_index():
         "models_url": "api.list_models",
     }
     return jsonify(urls={name: url_for(endpoint) for name, endpoint in names.items()})
+
+
+def show_page():
+    """The page for browsers, in which nothing may run but its own script."""
+    nonce = secrets.token_urlsafe(16)
+    with current_app.open_resource("page.html", "r", "utf-8") as file:
+        response = Response(file.read().replace("{{ nonce }}", nonce), mimetype="text/html")
+    response.headers["Content-Security-Policy"] = (
+        f"default-src 'none'; script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}'; connect-src 'self'; "
+        "img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    )
+    response.headers["Cache-Control"] = "no-store"
+    return response
 
 
 # The command line

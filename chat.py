@@ -1,0 +1,219 @@
+"""A client for the terminal, which knows Parley by its API alone: `flask chat`."""
+
+import getpass
+import json
+import re
+import sys
+import time
+import uuid
+
+import click
+import requests
+import urllib3
+from flask import current_app
+from flask.cli import with_appcontext
+
+import auth
+
+TIMEOUT = (10, 40)  # seconds to connect, and of silence: a stream says something every 15 s
+PAUSES = (0, 0.5, 1, 2, 4, 8)  # seconds before each try, until a lost connection is given up
+LOST = (requests.ConnectionError, requests.Timeout, urllib3.exceptions.HTTPError)
+
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+class Refused(Exception):
+    """The server, or its model, refused; the text says why."""
+
+    def __init__(self, message, status=400, session_id=None):
+        super().__init__(message)
+        self.status = status
+        self.session_id = session_id
+
+
+class Chat:
+    """One user's session on a server; the first message creates it where there is no id yet."""
+
+    def __init__(self, url, token, session_id=None):
+        self.url = url.rstrip("/")
+        self.token = token.strip()
+        self.session_id = session_id
+        self.http = requests.Session()
+        self.http.auth = self._authorize  # a callable: else ~/.netrc would take the header's place
+
+    def _authorize(self, request):
+        request.headers["Authorization"] = f"Bearer {self.token}".encode()
+        return request
+
+    def call(self, method, path, body=None, **headers):
+        """The response, its body yet to be read. Raises Refused, or one of LOST."""
+        response = self.http.request(method, self.url + path, json=body, headers=headers, timeout=TIMEOUT, stream=True)
+        if response.ok:
+            return response
+        try:
+            error = response.json()["errors"][0]
+            message, session_id = error["detail"], error.get("meta", {}).get("session_id")
+        except (ValueError, LookupError, TypeError):  # it is not Parley that answered
+            message, session_id = f"{self.url} answered with the status {response.status_code}.", None
+        raise Refused(message, response.status_code, session_id)
+
+    def send(self, text, **fields):
+        """Send a message and print the reply; the fields are those of a new session."""
+        if self.session_id:
+            self.follow(f"/sessions/{self.session_id}/messages", {"content": text})
+        else:
+            self.follow("/sessions", {"content": text} | fields)
+
+    def retry(self):
+        if not self.session_id:
+            raise Refused("There is nothing to ask again yet.")
+        self.follow(f"/sessions/{self.session_id}/retry")
+
+    def follow(self, ask=None, body=None):
+        """Print the latest reply as it comes, however often the connection is lost; `ask` is the path that asks for it.
+
+        What got no answer is sent again: under the same key the server makes one reply only. Ctrl-C cancels the reply.
+        """
+        headers = {"Accept": "text/event-stream", "Idempotency-Key": uuid.uuid4().hex}
+        failures = 0
+        while True:
+            try:
+                time.sleep(PAUSES[failures])
+                method, path = ("POST", ask) if ask else ("GET", f"/sessions/{self.session_id}/events")
+                with self.call(method, path, body, **headers) as response:
+                    if ask:
+                        ask, body, self.session_id = None, None, response.headers["Location"].split("/")[2]
+                    for event_id, name, data in events(response.raw):
+                        failures, headers["Last-Event-ID"] = 0, event_id
+                        if show(name, data):
+                            return
+            except KeyboardInterrupt:
+                if not self.session_id:
+                    raise
+                return self.cancel()
+            except Refused as error:
+                if ask and error.session_id:  # the answer was lost, but not the question
+                    ask, body, self.session_id = None, None, error.session_id
+                elif ask or error.status < 500:
+                    raise
+            except LOST:
+                pass
+            failures += 1
+            if failures == len(PAUSES):
+                raise Refused(f"{self.url} cannot be reached.")
+            click.echo("No connection. Trying again.", err=True)
+
+    def cancel(self):
+        try:
+            self.call("POST", f"/sessions/{self.session_id}/cancel")
+        except Refused as error:
+            if error.status != 409:  # else it has ended by itself
+                raise
+        click.echo(" [stopped]")
+        if not sys.stdin.isatty():
+            raise click.Abort  # there is nobody to say what comes next
+
+    def show_turns(self):
+        for turn in self.call("GET", f"/sessions/{self.session_id}").json()["turns"]:
+            if turn["kind"] == "user":
+                click.echo("> " + clean(turn["content"]).replace("\n", "\n> "))
+            elif turn["status"] == "in_progress":
+                self.follow()
+            else:
+                click.echo(clean(turn["content"]) + ("" if turn["status"] == "complete" else f" [{turn['status']}]"))
+
+    def show_list(self):
+        for session in self.call("GET", "/sessions").json()["data"]:
+            click.echo(f"{session['id']}  {session['updated_at'][:10]}  {' '.join(clean(session['title']).split())}")
+
+
+def events(raw):
+    """(id, name, data) of each event of a stream, as soon as it has arrived."""
+    fields, rest = {}, b""
+    while chunk := raw.read1(65536, decode_content=True):
+        *lines, rest = (rest + chunk).split(b"\n")
+        for line in lines:
+            name, _, value = line.decode().partition(": ")
+            if line:
+                fields[name] = value
+            elif "data" in fields:
+                yield fields["id"], fields["event"], json.loads(fields["data"])
+                fields = {}
+
+
+def show(name, data):
+    """Print what an event says; returns whether it is the last. Raises Refused where the reply failed."""
+    if name == "content_delta":
+        click.echo(clean(data["delta"]), nl=False)
+    elif name == "assistant_turn" and data["status"] == "interrupted":
+        click.echo(" [interrupted]", nl=False)
+    elif name in ("done", "error"):
+        click.echo()
+    if name == "error":
+        raise Refused(data["message"])
+    return name == "done"
+
+
+def clean(text):
+    """The text without what a terminal would obey."""
+    return _CONTROLS.sub("", text)
+
+
+def typed_lines():
+    """What the user types, or pipes in, line by line, until its end or /quit."""
+    prompt = "> " if sys.stdin.isatty() else ""
+    while True:
+        try:
+            line = input(prompt).strip()
+        except EOFError:
+            return
+        except KeyboardInterrupt:
+            if not prompt:
+                raise
+            line = ""  # it is dropped, as in a shell
+            click.echo()
+        if line == "/quit":
+            return
+        if line:
+            yield line
+
+
+def own_token():
+    """A token that the server of this folder signs for whoever is logged in."""
+    try:
+        return current_app.tokens.sign(f"https://github.com/{getpass.getuser()}", 1)
+    except (auth.InvalidToken, KeyError, OSError) as error:  # the system may know no name
+        raise click.ClickException(f"Give --token, or set PARLEY_TOKEN. {error}") from None
+
+
+@click.command("chat")
+@click.option("--url", envvar="PARLEY_URL", default="http://127.0.0.1:5000", show_default=True, help="Or $PARLEY_URL.")
+@click.option("--token", envvar="PARLEY_TOKEN", help="Or $PARLEY_TOKEN, or else one that this folder's server signs.")
+@click.option("--model", help="The model that answers.")
+@click.option("--system", help="The system prompt.")
+@click.option("--session", "session_id", type=click.UUID, help="Continue this session.")
+@click.option("--list", "is_list", is_flag=True, help="Print the latest sessions, and leave.")
+@with_appcontext
+def chat_command(url, token, model, system, session_id, is_list):
+    """Chat in the terminal. Ctrl-C stops a reply, /retry asks again, /quit or Ctrl-D leaves."""
+    sys.stdout.reconfigure(errors="replace")  # for a terminal that is not in UTF-8
+    chat = Chat(url, token or own_token(), session_id)
+    fields = {name: value for name, value in (("model", model), ("system", system)) if value}
+    try:
+        if is_list:
+            return chat.show_list()
+        if session_id:
+            if fields:
+                chat.call("PATCH", f"/sessions/{session_id}", fields)
+            chat.show_turns()
+        for line in typed_lines():
+            try:
+                chat.retry() if line == "/retry" else chat.send(line, **fields)
+            except Refused as error:
+                if not sys.stdin.isatty():
+                    raise
+                click.echo(f"Error: {clean(str(error))}", err=True)
+    except Refused as error:
+        raise click.ClickException(clean(str(error))) from None
+    except (requests.RequestException, *LOST):
+        raise click.ClickException(f"{url} cannot be reached.") from None

@@ -1,0 +1,317 @@
+"""`flask chat`, as it is typed into a terminal, or at the end of a pipe."""
+
+import contextlib
+import getpass
+import os
+import pty
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ed25519
+
+from client import ROOT, SECRET
+from provider import cut, reply, status
+
+PIPES = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+
+
+class Proxy:
+    """Stands between a client and the server, and breaks what it is told to break."""
+
+    def __init__(self, port):
+        self.port = port
+        self.sent = b""  # by clients
+        self.cut_behind = None  # bytes of an answer: the connection breaks behind the next that hold them
+        self._pairs = []
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self.url = "http://127.0.0.1:%d" % self._socket.getsockname()[1]
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def cut(self):
+        """Break every connection there is."""
+        pairs, self._pairs = self._pairs, []
+        for pair in pairs:
+            self._break(pair)
+
+    def close(self):
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+        self._socket.close()
+        self.cut()
+
+    def _accept(self):
+        with contextlib.suppress(OSError):
+            while True:
+                pair = self._socket.accept()[0], socket.create_connection(("127.0.0.1", self.port))
+                self._pairs.append(pair)
+                threading.Thread(target=self._pass_on, args=(pair, *pair), daemon=True).start()
+                threading.Thread(target=self._pass_on, args=(pair, *reversed(pair)), daemon=True).start()
+
+    def _pass_on(self, pair, source, target):
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                if source is pair[0]:
+                    self.sent += data
+                elif self.cut_behind is not None and self.cut_behind in data:
+                    target.sendall(data[: data.index(self.cut_behind) + len(self.cut_behind)])
+                    self.cut_behind = None
+                    break
+                target.sendall(data)
+        self._break(pair)
+        source.close()
+
+    @staticmethod
+    def _break(pair):
+        for end in pair:
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+
+@pytest.fixture
+def proxy(server):
+    proxy = Proxy(server.port)
+    yield proxy
+    proxy.close()
+
+
+@pytest.fixture
+def command(server, alice, tmp_path):
+    """What starts `flask chat` as alice, as the arguments of a subprocess; on `url`, and with these settings."""
+
+    # A job in the background ignores SIGINT, and its children with it; a handler of ours is not inherited.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def command(*options, url=server.url, **environment):
+        clean = {name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR") if name in os.environ}
+        clean |= {"LANG": "C.UTF-8", "DATABASE_URL": f"sqlite:///{tmp_path}/unused.db", "JWT_SECRET": SECRET}
+        clean["PARLEY_TOKEN"] = alice.token
+        words = [sys.executable, "-m", "flask", "chat", "--url", url, *options]
+        return {"args": words, "cwd": ROOT, "env": clean | environment, "encoding": "utf-8"}
+
+    yield command
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture
+def run(command):
+    """A function that pipes these lines into `flask chat` and returns the process that has ended."""
+
+    def run(*lines, options=(), **environment):
+        text = "".join(f"{line}\n" for line in lines)
+        return subprocess.run(**command(*options, **environment), input=text, capture_output=True, timeout=30)
+
+    return run
+
+
+@pytest.fixture
+def terminal(command):
+    """A function that starts `flask chat` on a terminal of its own."""
+    terminals = []
+
+    def start(*options, **environment):
+        terminals.append(Terminal(command(*options, **environment)))
+        return terminals[-1]
+
+    yield start
+    for terminal in terminals:
+        terminal.close()
+
+
+class Terminal:
+    def __init__(self, command):
+        self.screen = ""  # all that was ever written on it
+        self._seen = 0
+        self._keyboard, inside = pty.openpty()
+        del command["encoding"]
+        self.process = subprocess.Popen(**command, stdin=inside, stdout=inside, stderr=inside, start_new_session=True)
+        os.close(inside)
+
+    def type(self, text):
+        os.write(self._keyboard, text.encode())
+
+    def press_ctrl_c(self):
+        self.process.send_signal(signal.SIGINT)
+
+    def wait_for(self, text, seconds=10):
+        """Wait until this is written behind what was waited for before."""
+        deadline = time.monotonic() + seconds
+        while self.screen.find(text, self._seen) < 0:
+            assert select.select([self._keyboard], [], [], deadline - time.monotonic())[0], f"no {text!r} in {self.screen!r}"
+            self.screen += os.read(self._keyboard, 4096).decode()
+        self._seen = self.screen.find(text, self._seen) + len(text)
+
+    def close(self):
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+        os.close(self._keyboard)
+
+
+def first_session(client):
+    return client.get("/sessions").json()["data"][0]
+
+
+def test_each_piped_line_is_a_message_of_one_session(run, alice, provider):
+    provider.script = [reply("Good ", "day."), reply("Fine."), reply("Very well.")]
+    done = run("Hello", "", "How are you?", "/retry", "/quit", "Not sent", options=["--system", "Be kind.", "--model", "m-2"])
+    assert (done.returncode, done.stdout, done.stderr) == (0, "Good day.\nFine.\nVery well.\n", "")
+    asked = provider.posts[-1].body
+    assert asked["model"] == "m-2"
+    assert [message["content"] for message in asked["messages"]] == ["Be kind.", "Hello", "Good day.", "How are you?"]
+    assert [turn["content"] for turn in alice.turns(first_session(alice))] == ["Hello", "Good day.", "How are you?", "Very well."]
+
+
+def test_words_are_shown_as_they_come(terminal, provider):
+    gates = [threading.Event() for _ in range(3)]
+    provider.script = [reply("One ", gates[0], "two\u2028", gates[1], "👩‍👩‍👧 ", gates[2], "four.")]
+    chat = terminal()
+    chat.wait_for("> ")
+    chat.type("Count\n")
+    for word, gate in zip(["One ", "two\u2028", "👩‍👩‍👧 "], gates):
+        chat.wait_for(word)
+        gate.set()
+    chat.wait_for("four.\r\n> ")
+    chat.type("\x04")
+    assert chat.process.wait(10) == 0
+
+
+def test_ctrl_c_stops_the_reply_and_the_talk_goes_on(terminal, alice, provider):
+    provider.script = [reply("Once upon ", threading.Event()), reply("The end.")]
+    chat = terminal()
+    chat.wait_for("> ")
+    chat.type("Tell me a story\n")
+    chat.wait_for("Once upon")
+    chat.press_ctrl_c()
+    chat.wait_for("[stopped]\r\n> ")
+    assert alice.turns(first_session(alice))[1]["status"] == "interrupted"
+    assert provider.posts[0].hung_up.wait(5)
+    chat.press_ctrl_c()  # with no reply under way it drops the line, and no more
+    chat.wait_for("> ")
+    chat.type("/retry\n")
+    chat.wait_for("The end.\r\n> ")
+    chat.type("/quit\n")
+    assert chat.process.wait(10) == 0
+    assert [turn["content"] for turn in alice.turns(first_session(alice))] == ["Tell me a story", "The end."]
+
+
+def test_ctrl_c_ends_a_pipe(command, alice, provider):
+    provider.script = [reply("Once upon ", threading.Event())]
+    with subprocess.Popen(**command(), **PIPES) as process:
+        process.stdin.write("Tell me a story\nAnd another\n")
+        process.stdin.flush()
+        assert process.stdout.read(10) == "Once upon "
+        process.send_signal(signal.SIGINT)
+        assert process.communicate(timeout=10) == (" [stopped]\n", "Aborted!\n")
+    assert process.returncode == 1
+    assert len(alice.turns(first_session(alice))) == 2
+
+
+def test_a_reply_whose_connection_breaks_is_read_on(command, proxy, provider):
+    gate = threading.Event()
+    provider.script = [reply("One ", "two ", gate, "three.")]
+    with subprocess.Popen(**command(url=proxy.url), **PIPES) as process:
+        process.stdin.write("Count\n")
+        process.stdin.flush()
+        assert process.stdout.read(8) == "One two "
+        proxy.cut()
+        gate.set()
+        assert process.communicate(timeout=10) == ("three.\n", "No connection. Trying again.\n")
+    assert b"Last-Event-ID" in proxy.sent
+    assert len(provider.posts) == 1
+
+
+@pytest.mark.parametrize("behind", [b"", b"\r\n\r\n"], ids=["before the answer", "behind its headers"])
+@pytest.mark.parametrize("pieces", [("One ", "two."), ("One ", 1, "two.")], ids=["a quick reply", "a slow reply"])
+def test_a_message_whose_answer_is_lost_is_answered_once(behind, pieces, run, proxy, alice, provider):
+    provider.script = [reply(*pieces)]
+    proxy.cut_behind = behind
+    done = run("Count", url=proxy.url)
+    assert (done.returncode, done.stdout) == (0, "One two.\n")
+    assert len(provider.posts) == 1
+    assert [turn["content"] for turn in alice.turns(first_session(alice))] == ["Count", "One two."]
+
+
+def test_an_old_session_is_shown_and_continued(run, alice, provider):
+    provider.script = [reply("A1"), cut("A2"), reply("A3")]
+    session = alice.create("Q1\nin two lines")
+    alice.post(f"/sessions/{session['id']}/messages", {"content": "Q2"})
+    done = run("Q3", options=["--session", session["id"], "--model", "m-2", "--system", "Be brief."])
+    assert done.stdout == "> Q1\n> in two lines\nA1\n> Q2\nA2 [failed]\nA3\n"
+    assert provider.posts[-1].body["model"] == "m-2"
+    assert provider.posts[-1].body["messages"][0]["content"] == "Be brief."
+
+
+def test_a_reply_that_is_under_way_elsewhere_is_followed(command, alice, provider):
+    gate = threading.Event()
+    provider.script = [reply("One ", gate, "two.")]
+    session = alice.post("/sessions", {"content": "Count"}, Prefer="respond-async").json()
+    with subprocess.Popen(**command("--session", session["id"]), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as process:
+        assert process.stdout.read(12) == "> Count\nOne "
+        gate.set()
+        assert process.stdout.read() == "two.\n"
+
+
+def test_lists_the_latest_sessions(run, alice):
+    session = alice.create("Hello")
+    alice.patch(f"/sessions/{session['id']}", {"title": "Two\nlines \x1b[31mred"})
+    line = run(options=["--list"]).stdout.splitlines()[0]
+    assert line == f"{session['id']}  {session['created_at'][:10]}  Two lines [31mred"
+
+
+def test_what_a_terminal_would_obey_does_not_reach_it(run, provider):
+    provider.script = [reply("\x1b[31mred\x07 \x9b2J", "\x1b", "]0;title\x07\rover\x7f\u0085\n\ttab")]
+    assert run("Hello").stdout == "[31mred 2J]0;titleover\n\ttab\n"
+
+
+@pytest.mark.parametrize(
+    "options, problem",
+    [
+        (["--model", "nobody"], "Error: The provider openai has no such model"),
+        (["--session", "a1b2c3d4-e5f6-7890-abcd-ef1234567890"], "Error: There is no such session."),
+        (["--token", "none"], "Error: The token is malformed."),
+        (["--token", "ünïcode"], "Error: The token is malformed."),
+        (["--url", "nowhere"], "Error: nowhere cannot be reached."),
+        (["--url", "http://127.0.0.1:1", "--list"], "Error: http://127.0.0.1:1 cannot be reached."),
+    ],
+)
+def test_an_error_is_one_line(options, problem, run, provider):
+    provider.script = [status(404, {"error": {"message": "no such model", "code": "model_not_found"}})]
+    done = run("Hello", options=options)
+    assert (done.returncode, done.stdout.strip()) == (1, "")
+    assert done.stderr.startswith(problem) and done.stderr.count("\n") == 1, done.stderr
+
+
+def test_a_model_that_fails_ends_a_pipe_but_not_a_talk(run, terminal, provider):
+    provider.script = [cut("Half"), cut("Half")]
+    done = run("Hello", "Not sent")
+    assert (done.returncode, done.stdout) == (1, "Half\n")
+    assert done.stderr.startswith("Error: ") and done.stderr.count("\n") == 1
+    chat = terminal()
+    chat.wait_for("> ")
+    chat.type("Hello\n")
+    chat.wait_for("Half\r\nError: ")
+    chat.wait_for("> ")
+    chat.type("/retry\n")
+    chat.wait_for("The answer.\r\n> ")
+
+
+def test_signs_its_own_token_where_the_server_is_this_one(run, server):
+    assert run("Hello", PARLEY_TOKEN="").stdout == "The answer.\n"
+    user = server.client(f"https://github.com/{getpass.getuser()}")
+    assert first_session(user)["title"] == "Hello"
+
+
+def test_asks_for_a_token_where_it_cannot_sign_one(run):
+    key = ed25519.Ed25519PrivateKey.generate().public_key()
+    pem = key.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo).decode()
+    done = run("Hello", PARLEY_TOKEN="", JWT_SECRET="", JWT_PUBLIC_KEY=pem)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("Error: Give --token, or set PARLEY_TOKEN. ")
+

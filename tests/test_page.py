@@ -1,0 +1,391 @@
+"""The page at `/`, in a real browser: what a user sees, types and presses."""
+
+import shutil
+import threading
+import uuid
+
+import pytest
+
+from client import make_token
+from provider import cut, reply, status
+from test_chat import Proxy
+
+selenium = pytest.importorskip("selenium", reason="selenium is not installed: see tests/requirements.txt")
+
+from selenium import webdriver  # noqa: E402
+from selenium.webdriver import ActionChains  # noqa: E402
+from selenium.webdriver.common.keys import Keys  # noqa: E402
+from selenium.webdriver.support.ui import WebDriverWait  # noqa: E402
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+CHROMEDRIVER = shutil.which("chromedriver")
+FLAGS = (
+    "--headless=new --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+    "--disable-component-update --disable-sync --window-size=1280,800"
+)
+WORDS = [word for number in range(60) for word in (f"word{number} ", 0.1)]  # 6 s of talk
+
+if not (CHROMIUM and CHROMEDRIVER):
+    pytestmark = pytest.mark.skip(reason="no chromium and chromedriver: apt-get install chromium chromium-driver")
+
+
+class Page:
+    """The page, as one user has it open; each is a new user."""
+
+    def __init__(self, driver, server, url=None):
+        self.driver = driver
+        self.user = server.client(f"https://github.com/{uuid.uuid4().hex}")
+        driver.get("about:blank")  # else only the fragment might change, and the page stay
+        driver.get(url or server.url + "/")
+
+    def enter(self, token=None):
+        self.find("#token").send_keys((token or self.user.token) + Keys.ENTER)
+        return self
+
+    def run(self, script, *arguments):
+        return self.driver.execute_script("return " + script, *arguments)
+
+    def find(self, selector):
+        return self.driver.find_element("css selector", selector)
+
+    def text(self, selector):
+        """What is seen there; nothing where there is no such element."""
+        return self.run("document.querySelector(arguments[0])?.innerText", selector) or ""
+
+    def texts(self, selector):
+        return self.run("[...document.querySelectorAll(arguments[0])].map((e) => e.textContent)", selector)
+
+    @property
+    def turns(self):
+        return self.texts("article .text")
+
+    @property
+    def titles(self):
+        return self.texts("#list strong")
+
+    @property
+    def focused(self):
+        return self.run("document.activeElement.id")
+
+    @property
+    def is_idle(self):
+        return self.find("#send").is_displayed()
+
+    def wait(self, condition, message="it did not come to that"):
+        return WebDriverWait(self.driver, 10, poll_frequency=0.03).until(lambda _: condition(), message)
+
+    def wait_for_text(self, text, selector="#app"):
+        self.wait(lambda: text in self.text(selector), f"{text!r} did not come")
+
+    def wait_for_turns(self, *turns):
+        """Wait until these are all turns, and no reply is under way."""
+        self.wait(lambda: self.turns == list(turns) and self.is_idle, f"{turns} did not come")
+
+    def click(self, name):
+        """Click the button or link that is called this, once it is there."""
+        script = """[...document.querySelectorAll("button, a")]
+            .find((e) => e.checkVisibility() && e.innerText.startsWith(arguments[0]))"""
+        self.wait(lambda: self.run(script, name), f"there is no {name} to click").click()
+
+    def press(self, *keys, hold=None):
+        """Press keys wherever the focus is."""
+        chain = ActionChains(self.driver)
+        if hold:
+            chain.key_down(hold).send_keys(*keys).key_up(hold).perform()
+        else:
+            chain.send_keys(*keys).perform()
+
+    def say(self, text):
+        self.find("#text").send_keys(text + Keys.ENTER)
+
+
+@pytest.fixture(scope="session")
+def driver(tmp_path_factory):
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    for flag in FLAGS.split():
+        options.add_argument(flag)
+    options.add_argument(f"--user-data-dir={tmp_path_factory.mktemp('chromium')}")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    options.set_capability("unhandledPromptBehavior", "ignore")
+    driver = webdriver.Chrome(options, webdriver.ChromeService(CHROMEDRIVER))
+    yield driver
+    driver.quit()
+
+
+@pytest.fixture
+def browser(driver):
+    """The browser; whatever the page does, its console stays empty but for requests that fail."""
+    yield driver
+    driver.execute_script("sessionStorage.clear()")
+    console = driver.get_log("browser")
+    assert [entry for entry in console if entry["source"] != "network"] == []
+
+
+@pytest.fixture
+def page(browser, server, provider):
+    return Page(browser, server).enter()
+
+
+@pytest.fixture
+def proxy(server):
+    proxy = Proxy(server.port)
+    yield proxy
+    proxy.close()
+
+
+def test_a_reply_is_shown_as_it_comes(page, provider):
+    gate = threading.Event()
+    provider.script = [reply("Hel", "lo ", gate, "wörld\u2028🎉"), reply("Fine.")]
+    page.say("Add rate limiting to the auth endpoints")
+    page.wait(lambda: page.turns[1:] == ["Hello "])
+    assert page.find("article:last-child").get_attribute("aria-busy") == "true"
+    gate.set()
+    page.wait_for_turns("Add rate limiting to the auth endpoints", "Hello wörld\u2028🎉")
+    assert page.find("article:last-child").get_attribute("aria-busy") == "false"
+    page.wait_for_text("15 tokens read, 7 written", "article:last-child")
+    page.wait(lambda: page.titles == ["Add rate limiting to the auth endpoints"])
+    assert page.text("h2") == "Add rate limiting to the auth endpoints"
+    page.say("How are you?")
+    page.wait_for_turns("Add rate limiting to the auth endpoints", "Hello wörld\u2028🎉", "How are you?", "Fine.")
+    assert len(page.user.get("/sessions").json()["data"]) == 1
+
+
+def test_text_is_never_markup(page, provider):
+    evil = "<img src=x onerror=\"document.title='run'\"><script>document.title='run'</script>\n  <b>&amp;</b>"
+    provider.script = [reply(evil)]
+    page.say(evil.replace("\n", Keys.SHIFT + Keys.ENTER + Keys.SHIFT))
+    page.wait_for_turns(evil, evil)
+    page.driver.refresh()
+    page.wait_for_turns(evil, evil)
+    page.wait(lambda: page.titles)
+    assert page.texts("article :is(img, script, b), #list img, h2 img") == []
+    assert page.driver.title != "run"
+
+
+def test_the_policy_lets_nothing_else_run(page):
+    page.driver.execute_script("""
+        document.body.insertAdjacentHTML("beforeend", "<img src='/health' onerror='document.title = `run`'>");
+        document.body.append(Object.assign(document.createElement("script"), { textContent: "document.title = 'run'" }));
+    """)
+    complaints = []
+    page.wait(lambda: complaints.extend(page.driver.get_log("browser")) or len(complaints) == 3)
+    assert all("Content Security Policy" in complaint["message"] for complaint in complaints)
+    assert page.driver.title != "run"
+
+
+def test_a_reply_is_stopped_and_asked_for_again(page, provider):
+    provider.script = [reply(*WORDS), reply("Once ", *WORDS), reply("The end.")]
+    page.say("Tell me a story")
+    page.wait_for_text("word2")
+    page.click("Stop")
+    page.wait(lambda: page.is_idle)
+    page.wait_for_text("Interrupted", "article:last-child")
+    assert "word2" in page.turns[1] and "word59" not in page.turns[1]
+    assert provider.posts[0].hung_up.wait(5)
+    stopped = page.turns[1]
+    page.click("Retry")
+    page.wait_for_text("Once")
+    page.press(Keys.ESCAPE)
+    page.wait_for_turns("Tell me a story", stopped)  # a retry that is not complete gives way to what there was
+    page.click("Retry")
+    page.wait_for_turns("Tell me a story", "The end.")
+
+
+def test_a_failure_says_why_and_offers_a_retry(page, provider):
+    provider.script = [cut("Half"), cut("Less"), reply("Whole.")]
+    page.say("Hello")
+    page.wait_for_turns("Hello", "Half")
+    page.wait_for_text("The provider openai broke the connection", "article:last-child")
+    page.driver.refresh()
+    page.wait_for_text("The provider openai broke the connection", "article:last-child")
+    page.click("Retry")
+    page.wait_for_turns("Hello", "Half")
+    page.click("Retry")
+    page.wait_for_turns("Hello", "Whole.")
+
+
+def test_a_refused_message_is_given_back(page, provider):
+    provider.script = [status(404, {"error": {"message": "No such model.", "code": "model_not_found"}}), reply(*WORDS)]
+    page.say("Hello")
+    page.wait_for_text("has no such model", "article:last-child")
+    session = page.user.get("/sessions").json()["data"][0]
+    page.user.post(f"/sessions/{session['id']}/retry", Prefer="respond-async")
+    page.say("More")
+    page.wait_for_text("A reply is under way", "#notice")
+    assert page.find("#text").get_attribute("value") == "More"
+    page.wait_for_text("word1")  # and it is the other reply that is shown
+    page.click("Stop")
+    page.wait(lambda: page.is_idle)
+
+
+def test_settings_hold_from_the_next_reply_on(page, provider):
+    page.click("m-1")
+    page.find("#system").send_keys("Be kind.")
+    page.press(Keys.ESCAPE)
+    page.say("Hello")
+    page.wait_for_turns("Hello", "The answer.")
+    assert provider.posts[0].body["messages"][0] == {"role": "system", "content": "Be kind."}
+    page.click("m-1")
+    assert page.find("#system").get_attribute("value") == "Be kind."
+    title = page.find("#new-title")
+    title.clear()
+    title.send_keys("My own title")
+    page.find("#model").send_keys("m-2")
+    page.find("#system").clear()
+    page.click("Save")
+    page.wait(lambda: page.titles == ["My own title"])
+    assert page.text("h2") == "My own title"
+    page.say("More")
+    page.wait_for_turns("Hello", "The answer.", "More", "The answer.")
+    asked = provider.posts[1].body
+    assert (asked["model"], asked["messages"][0]["role"]) == ("m-2", "user")
+    assert page.text("article:last-child h3") == "m-2"
+
+
+def test_deletes_a_session(page, provider):
+    for text in ("First", "Second"):
+        page.click("New chat")
+        page.wait(lambda: not page.turns)
+        page.say(text)
+        page.wait_for_turns(text, "The answer.")
+    page.click("m-1")
+    page.click("Delete chat")
+    page.driver.switch_to.alert.dismiss()
+    page.click("Delete chat")
+    page.driver.switch_to.alert.accept()
+    page.wait(lambda: page.titles == ["First"])
+    assert page.text("h2") == "New chat" and page.turns == []
+    assert [session["title"] for session in page.user.get("/sessions").json()["data"]] == ["First"]
+
+
+def test_lists_searches_and_opens_sessions(browser, server, provider):
+    page = Page(browser, server)
+    for number in range(25):
+        page.user.create(f"Question {number}")
+    page.enter()
+    page.wait(lambda: page.titles == [f"Question {number}" for number in range(24, 4, -1)])
+    page.click("More")
+    page.wait(lambda: page.titles == [f"Question {number}" for number in range(24, -1, -1)])
+    page.click("Question 3")
+    page.wait_for_turns("Question 3", "The answer.")
+    assert page.text("#list [aria-current=page] strong") == "Question 3"
+    page.find("#search").send_keys("QUEST 7")
+    page.wait(lambda: page.titles == ["Question 17", "Question 7"])
+    page.find("#search").send_keys("zzz")
+    page.wait_for_text("Nothing found.", "#list")
+    page.driver.back()
+    page.wait(lambda: page.turns == [])
+    page.driver.forward()
+    page.wait_for_turns("Question 3", "The answer.")
+
+
+def test_a_reply_goes_on_where_the_connection_breaks(browser, server, provider, proxy):
+    page = Page(browser, server, proxy.url).enter()
+    gate = threading.Event()
+    provider.script = [reply("One ", "two ", gate, "three ", 0.3, "four.")]
+    page.say("Count")
+    page.wait_for_text("One two")
+    proxy.cut()
+    page.wait_for_text("The connection was lost", "#notice")
+    gate.set()
+    page.wait_for_turns("Count", "One two three four.")
+    assert page.text("#notice") == ""
+    assert b"Last-Event-ID" in proxy.sent
+    assert len(provider.posts) == 1
+
+
+def test_a_reply_goes_on_where_the_page_is_loaded_again(page, provider):
+    provider.script = [reply(*WORDS[:40], "end.")]
+    page.say("Talk")
+    page.wait_for_text("word2")
+    page.driver.refresh()
+    page.wait_for_text("word2", "article:last-child")
+    page.click("New chat")  # and where it is left, and opened again
+    page.wait(lambda: page.turns == [] and page.is_idle)
+    page.driver.back()
+    page.wait_for_turns("Talk", "".join(WORDS[:40:2]) + "end.")
+    assert len(provider.posts) == 1
+
+
+@pytest.mark.parametrize("behind", [b"", b"\r\n\r\n"], ids=["before the answer", "behind its headers"])
+def test_a_message_whose_answer_is_lost_is_answered_once(behind, browser, server, provider, proxy):
+    page = Page(browser, server, proxy.url).enter()
+    page.wait_for_text("No chats yet.")
+    page.wait_for_text("m-1", "header")
+    provider.script = [reply("One ", 0.5, "two.")]
+    proxy.cut_behind = behind
+    page.say("Count")
+    page.wait_for_turns("Count", "One two.")
+    assert proxy.cut_behind is None
+    assert page.text("h2") == "Count"
+    assert len(provider.posts) == 1
+    assert len(page.user.get("/sessions").json()["data"]) == 1
+
+
+def test_a_bad_token_brings_back_its_field(browser, server, provider):
+    page = Page(browser, server).enter("none")
+    page.wait_for_text("The token is malformed.", "#door")
+    page.enter(make_token(exp=1))
+    page.wait_for_text("The token has expired.", "#door")
+    page.enter()
+    page.wait_for_text("No chats yet.")
+    page.say("Hello")
+    page.wait_for_turns("Hello", "The answer.")
+    page.click("Forget token")
+    page.wait(lambda: page.find("#token").is_displayed())
+    page.driver.refresh()
+    assert page.find("#token").is_displayed()
+    assert page.run("sessionStorage.length + localStorage.length") == 0
+
+
+def test_everything_can_be_done_with_the_keyboard(browser, server, provider):
+    page = Page(browser, server)
+    page.press(page.user.token, Keys.ENTER)
+    page.wait_for_text("No chats yet.")
+    page.press("Two")
+    page.press(Keys.ENTER, hold=Keys.SHIFT)
+    page.press("lines", Keys.ENTER)
+    page.wait_for_turns("Two\nlines", "The answer.")
+    page.press("n", hold=Keys.ALT)
+    page.wait(lambda: page.turns == [])
+    page.press("Second", Keys.ENTER)
+    page.wait_for_turns("Second", "The answer.")
+    provider.script = [reply(*WORDS)]
+    page.press("Talk", Keys.ENTER)
+    page.wait_for_text("word1")
+    page.press(Keys.ESCAPE)
+    page.wait(lambda: page.is_idle)
+    page.press("k", hold=Keys.CONTROL)
+    page.press("two")
+    page.wait(lambda: page.titles == ["Two"])
+    page.press(Keys.TAB, Keys.ENTER)
+    page.wait_for_turns("Two\nlines", "The answer.")
+    assert page.focused == "text"
+    page.press(Keys.TAB, hold=Keys.SHIFT)
+    page.press("/")
+    assert page.focused == "search"
+    page.find("#model-button").send_keys(Keys.ENTER)
+    page.wait(lambda: page.find("#settings").is_displayed())
+    page.press(Keys.TAB, "Renamed", Keys.ENTER)
+    page.wait_for_text("Renamed", "h2")
+
+
+def test_fits_a_narrow_screen_with_the_list_as_a_drawer(page, provider):
+    question = "What is the longest title that a session gets by itself, in a word or more?"
+    page.say(question)
+    page.wait_for_turns(question, "The answer.")
+    metrics = {"width": 320, "height": 640, "deviceScaleFactor": 1, "mobile": True}
+    page.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    try:
+        page.wait(lambda: not page.find("#sidebar").is_displayed())
+        assert page.run("innerWidth") == 320, "it is wider than the screen"
+        page.click("Chats")
+        page.wait(lambda: page.find("#list").is_displayed())
+        page.press(Keys.ESCAPE)
+        page.wait(lambda: not page.find("#sidebar").is_displayed())
+        page.click("Chats")
+        page.click("New chat")
+        page.wait(lambda: page.turns == [] and not page.find("#sidebar").is_displayed())
+    finally:
+        page.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
