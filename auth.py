@@ -59,7 +59,7 @@ class Tokens:
             raise InvalidToken("The token is for another audience.") from None
         except jwt.MissingRequiredClaimError as error:
             raise InvalidToken(f"The token lacks the claim {error.claim}.") from None
-        except (jwt.InvalidTokenError, ValueError, OverflowError, RecursionError):
+        except (jwt.InvalidTokenError, ValueError, OverflowError):
             raise InvalidToken("The token is malformed.") from None
         raise InvalidToken("The token was not signed with a key and an algorithm that this server takes.")
 

@@ -42,9 +42,6 @@ class UnknownModel(Exception):
     """This server does not serve the model; the text says which it serves, or what to set."""
 
 
-# The wire
-
-
 class Call:
     """One call to a provider: any thread may hang it up, and it holds what is known of the answer besides its text."""
 
@@ -113,10 +110,10 @@ def events(chunks):
     """Parse an event stream: yields, for each chunk of bytes, the list of the `data` of the events it completed.
 
     WHATWG HTML, 9.2.6: lines end in CR, LF or CRLF, wherever the chunks are cut; a last event without its blank line
-    is dropped. The event's name is not needed: both protocols repeat it in the data.
+    is dropped, as is an empty one. The event's name is not needed: both protocols repeat it in the data.
     """
     rest, data, is_first, after_cr = b"", [], True, False
-    for chunk in chunks:
+    for chunk in filter(None, chunks):
         if after_cr:
             chunk = chunk.removeprefix(b"\n")
         after_cr = chunk.endswith(b"\r")
@@ -125,16 +122,13 @@ def events(chunks):
         for line in lines:
             if is_first:
                 line, is_first = line.removeprefix(b"\xef\xbb\xbf"), False
-            if line.startswith(b"data:"):
+            if line == b"data" or line.startswith(b"data:"):
                 data.append(line[5:].removeprefix(b" "))
             elif not line:
                 if any(data):
                     complete.append(b"\n".join(data).decode("utf-8", "replace"))
                 data = []
         yield complete
-
-
-# The providers
 
 
 def conversation(turns):
@@ -179,6 +173,11 @@ class Answer:
         self.usage |= {name: value for name, value in usage.items() if type(value) is int and 0 <= value < 2**31}
 
 
+def _text(content):
+    """The text of a content, which is one text or blocks, of which some are thoughts."""
+    return content if isinstance(content, str) else "".join(block.get("text") or "" for block in content or ())
+
+
 class HTTPProvider:
     """What both protocols share: the request, its retries, the reading of the stream, and the faults.
 
@@ -201,7 +200,7 @@ class HTTPProvider:
     def ask(self, call, model, system, messages, max_tokens):
         """Yield the text of the answer in pieces. Tries again, three times in all, before the first of them only."""
         body = self.body(model, system, messages, max_tokens)
-        begun, pauses, adaptations = False, list(RETRY_PAUSES), 2
+        begun, adaptations, pauses = False, 2, list(RETRY_PAUSES)
         while True:
             try:
                 for text in self._answer(call, body):
@@ -271,7 +270,7 @@ class HTTPProvider:
                     data=data,
                     headers=headers,
                     auth=self._authorize,  # a callable: else ~/.netrc would take the header's place
-                    timeout=(CONNECT_TIMEOUT, timeout or self.timeout),
+                    timeout=(min(CONNECT_TIMEOUT, self.timeout), timeout or self.timeout),
                     stream=True,
                     allow_redirects=False,  # a redirect would carry key and conversation to another host
                 ) as response:
@@ -335,7 +334,7 @@ class HTTPProvider:
         if status == 413 or (status in (400, 422, 500) and _OVERFLOW.search(fault)):
             return ModelError(413, _TOO_LONG)
         if status in (400, 404, 422) and _UNKNOWN_MODEL.search(fault):
-            return self._error(400, f"has no such model: {message} GET /models lists those there are.")
+            return self._error(400, f"has no such model: {message}. GET /models lists those there are.")
         meaning, passing, text = _MEANINGS.get(status) or _MEANINGS.get(status // 100) or _REFUSED
         passing = passing and code not in ("insufficient_quota", "credit_balance_exhausted")
         return self._error(meaning, text.format(status=status, message=message), pause, passing)
@@ -350,6 +349,9 @@ class Anthropic(HTTPProvider):
     name = "anthropic"
     path = "/v1/messages"
     list_path = "/v1/models?limit=1000"
+    # Where an event has its news, by its type; other types have none. A whole message is of a server that does not stream.
+    places = {"message_start": "message", "content_block_start": "content_block", "message": ""}
+    places |= dict.fromkeys(("content_block_delta", "message_delta"), "delta")
 
     def __init__(self, base_url, key, timeout):
         super().__init__(base_url.rstrip("/").removesuffix("/v1"), key, timeout)
@@ -365,21 +367,23 @@ class Anthropic(HTTPProvider):
 
     def read(self, event, answer):
         kind = event.get("type")
-        if kind == "error" or "error" in event:
+        if kind == "error" or event.get("error"):
             raise self.failure(None, event)
-        message = event if kind == "message" else event.get("message") or {}  # the former of a server that does not stream
-        for part in (event.get("content_block"), event.get("delta"), message, *message.get("content", ())):
-            if part:
-                answer.text += part.get("text") or ""
-                answer.stop = part.get("stop_reason") or answer.stop
         answer.finished |= kind in ("message", "message_stop")
-        self._count(event.get("usage") or message.get("usage") or {}, answer)
+        if kind in self.places:
+            part = event.get(self.places[kind], event)
+            answer.text += _text(part.get("text") or part.get("content"))
+            answer.stop = part.get("stop_reason") or answer.stop
+            self._count(event.get("usage") or part.get("usage") or {}, answer)
 
     def _count(self, usage, answer):
         """Cached tokens are not in `input_tokens` here; they are in ours."""
-        if usage.get("input_tokens") is not None:
-            cached, written = usage.get("cache_read_input_tokens"), usage.get("cache_creation_input_tokens")
-            answer.count(input_tokens=usage["input_tokens"] + (cached or 0) + (written or 0), cached_tokens=cached)
+        names = ("input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
+        if type(usage.get("input_tokens")) is int:
+            answer.count(
+                input_tokens=sum(usage[name] for name in names if type(usage.get(name)) is int),
+                cached_tokens=usage.get("cache_read_input_tokens"),
+            )
         answer.count(output_tokens=usage.get("output_tokens"))
 
 
@@ -426,7 +430,7 @@ class OpenAI(HTTPProvider):
             raise self.failure(None, event)
         for choice in event.get("choices") or ():
             delta = choice.get("delta") or choice.get("message") or {}
-            answer.text += (delta.get("content") or "") + (delta.get("refusal") or "")
+            answer.text += _text(delta.get("content")) + _text(delta.get("refusal"))
             if choice.get("finish_reason"):
                 answer.stop, answer.finished = choice["finish_reason"], True
         usage = event.get("usage") or {}
@@ -436,8 +440,6 @@ class OpenAI(HTTPProvider):
             cached_tokens=(usage.get("prompt_tokens_details") or {}).get("cached_tokens"),
         )
 
-
-# What they mean when they fail
 
 _WIRE_FAULTS = (requests.RequestException, urllib3.exceptions.HTTPError, OSError)
 _NOT_UNDERSTOOD = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
@@ -471,7 +473,7 @@ _STATUSES = {
     402: ("billing_error",),
     403: ("permission_error",),
     404: ("model_not_found", "not_found_error"),
-    429: ("insufficient_quota", "rate_limit_exceeded", "rate_limit_error"),
+    429: ("insufficient_quota", "credit_balance_exhausted", "rate_limit_exceeded", "rate_limit_error"),
     529: ("server_is_overloaded", "slow_down", "overloaded_error"),
 }
 
@@ -483,8 +485,7 @@ def _describe(body):
         error = {"message": error}
     message = error.get("message") or error.get("detail") or ""
     message = message if isinstance(message, str) else json.dumps(message)
-    message = re.sub("[\0\ud800-\udfff]", "\ufffd", " ".join(message.split()))  # it is stored with the turn
-    return str(error.get("type") or ""), str(error.get("code") or ""), message
+    return str(error.get("type") or ""), str(error.get("code") or ""), " ".join(message.split())
 
 
 def _pause(headers):
@@ -502,9 +503,6 @@ def _pause(headers):
     return None
 
 
-# Which model is whose
-
-
 class Models:
     """Which models this server serves, by which provider, and which it takes where the client names none."""
 
@@ -517,17 +515,15 @@ class Models:
         if not self.providers or "echo" in self.allowed:
             self.providers["echo"] = Echo()
 
-    def provider_of(self, model):
-        """Raises UnknownModel."""
-        if self.allowed and model not in self.allowed:
+    def provider_of(self, model, is_ours=False):
+        """Raises UnknownModel. A model that is `ours` is one that no client names: it need not be among those allowed."""
+        if self.allowed and model not in self.allowed and not is_ours:
             raise UnknownModel(f"This server serves {', '.join(self.allowed)}. Name one of these, or none.")
-        if not self.has_provider_of(model):
-            served = " and ".join(_SERVED[name][0] for name in self.providers)
-            raise UnknownModel(f"This server serves {served}. {_SERVED[self._name_of(model)][1]}")
-        return self.providers[self._name_of(model)]
-
-    def has_provider_of(self, model):
-        return self._name_of(model) in self.providers
+        name = self._name_of(model)
+        if name not in self.providers:
+            served = " and ".join(_SERVED[each][0] for each in self.providers)
+            raise UnknownModel(f"This server serves {served}. {_SERVED[name][1]}")
+        return self.providers[name]
 
     @staticmethod
     def _name_of(model):

@@ -2,6 +2,7 @@
 
 import re
 from typing import Callable, NamedTuple, Optional
+from urllib.parse import urlsplit
 
 
 class SettingError(Exception):
@@ -48,15 +49,33 @@ def _key(value):
 
 
 def _url(value):
-    if not re.fullmatch(r"https?://[^\s/?#]+[^\s?#]*", value):
+    if not re.fullmatch(r"https?://[^\s/?#]+[^\s?#]*", value) or not _has_place(value):
         raise ValueError("give a URL that begins with http:// or https://")
     return value
+
+
+def _database(value):
+    # What the library says of a bad URL would show its password.
+    if not _has_place(value) or (value.startswith("postgres") and len(urlsplit(value).path) < 2):
+        raise ValueError("write it like sqlite:///path or postgresql://user:password@host/name, the password percent-encoded")
+    return value
+
+
+def _has_place(url):
+    try:
+        return urlsplit(url).port != 0
+    except ValueError:
+        return False
 
 
 def _secret(value):
     if len(value.encode()) < 32:
         raise ValueError("give at least 32 bytes")
     return value
+
+
+def _models(value):
+    return [_model(item) for item in _list(value)]
 
 
 def _model(value):
@@ -80,7 +99,7 @@ def _log_format(value):
 
 SETTINGS = {
     "DATABASE_URL": Setting(
-        _text, None, "`sqlite:///path` or `postgresql://…`; by default a SQLite file in the folder `instance`"
+        _database, None, "`sqlite:///path` or `postgresql://…`; by default a SQLite file in the folder `instance`"
     ),
     "JWT_PUBLIC_KEY": Setting(_text, None, "verifies tokens: PEM, or base64 of PEM, of an Ed25519, EC or RSA key"),
     "JWT_JWKS_URL": Setting(_url, None, "verifies tokens with the keys that an identity provider publishes here"),
@@ -94,7 +113,7 @@ SETTINGS = {
     "OPENAI_BASE_URL": Setting(
         _url, "https://api.openai.com/v1", "another server that speaks OpenAI's protocol; Ollama, vLLM and llama.cpp need no key"
     ),
-    "MODELS": Setting(_list, None, "model ids that may be used, by commas, the default first; else what the providers take"),
+    "MODELS": Setting(_models, None, "model ids that may be used, by commas, the default first; else what the providers take"),
     "DEFAULT_MODEL": Setting(_model, None, "the model of a session that names none"),
     "TITLE_MODEL": Setting(_model, None, "a model that writes titles; by default they are made from the first message"),
     "MAX_TOKENS": Setting(_whole, 8192, "the longest reply, in tokens"),

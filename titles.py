@@ -12,10 +12,25 @@ _TURNS_TO_DETAIL = re.compile(
     r"\s(?:using|with|by|via|so|because|since|which|that|where|when|while|if|then|but|including|instead)\s", re.IGNORECASE
 )
 _SENTENCE_END = re.compile(r"(?<=[.!?…])\s|(?<=[。！？])|[:;]\s")
-_ARTICLE = re.compile(r"\b(?:the|an?)\s+(?=\w)", re.IGNORECASE)
+_ARTICLE = re.compile(r"(?<!\S)(?:the|an?)\s+(?=\w)", re.IGNORECASE)
 _MARKUP = re.compile(r"^\s*(?:[#>*+-]+\s+|\d+[.)]\s+)+")
 _FENCE = re.compile(r"^\s*(?:```|~~~)")
-_THOUGHTS = re.compile(r"<think(?:ing)?>.*?(?:</think(?:ing)?>|\Z)", re.DOTALL | re.IGNORECASE)
+_THOUGHTS = re.compile(r".*</think(?:ing)?>|<think(?:ing)?>.*", re.DOTALL | re.IGNORECASE)
+_TRIMMED = " ,;:-–—"
+_IDEOGRAPH = re.compile("[\u2e80-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")  # written without spaces
+# Zero-width characters that do not shape others, and those that turn the writing direction.
+_UNSEEN = re.compile("[\u00ad\u061c\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\ufeff]")
+_BLANKS = "\u115f\u1160\u2800\u3164\uffa0"  # letters and signs of which nothing is seen
+# What a reader sees as one character goes on before these, besides marks, and behind those (Unicode UAX 29): the later
+# parts of Hangul syllables, joiners, skin tones, tags; the first parts of syllables, joiners, marks that are prepended.
+_GOES_ON = re.compile(
+    "[\u0e33\u0eb3\u1160-\u11ff\u200c\u200d\ud7b0-\ud7fb\uff9e\uff9f\U0001f3fb-\U0001f3ff\U000e0020-\U000e007f]"
+)
+_OPENS = re.compile(
+    "[\u0600-\u0605\u06dd\u070f\u0890\u0891\u08e2\u0d4e\u1100-\u115f\u200d\ua960-\ua97c\U000110bd\U000110cd"
+    "\U000111c2\U000111c3\U0001193f\U00011941\U00011a84-\U00011a89\U00011d46]"
+)
+_FLAG_LETTERS = re.compile("[\U0001f1e6-\U0001f1ff]+$")
 _QUOTES = "\"'`*_“”‘’«»„‹›「」『』"
 
 
@@ -32,7 +47,7 @@ def local_title(message):
         detail = _TURNS_TO_DETAIL.search(line, 12)
         line = _ARTICLE.sub("", line[: detail.start()] if detail else line)
     title = _cut(line)
-    return title if any(character.isprintable() for character in title) else FALLBACK
+    return title if any(map(_is_visible, title)) else FALLBACK
 
 
 def proposed_title(answer):
@@ -60,43 +75,33 @@ def _first_line(message):
 
 
 def _one_line(text):
-    """White space made single spaces; control characters and those that turn the writing direction left out."""
-    text = "".join(" " if character.isspace() else character for character in text[:2000])
-    text = "".join(c for c in text if unicodedata.category(c) not in ("Cc", "Cs") and not _turns_direction(c))
-    return " ".join(text.split())
+    """White space made single spaces; control characters and those that are not seen left out."""
+    text = "".join(" " if character.isspace() else character for character in text.strip()[:2000])
+    return " ".join("".join(c for c in _UNSEEN.sub("", text) if unicodedata.category(c) not in ("Cc", "Cs")).split())
 
 
-def _turns_direction(character):
-    return "\u202a" <= character <= "\u202e" or "\u2066" <= character <= "\u2069"
+def _is_visible(character):
+    return unicodedata.category(character)[0] in "LNPS" and character not in _BLANKS
 
 
 def _cut(line):
-    """At most 60 characters of the line, between words where there is a space, else between whole characters."""
-    line = line.strip(" ,;:-–—")
+    """At most 60 characters of the line: up to the end of a word or an ideograph, else of a whole character."""
+    line = line.strip(_TRIMMED)
+    if len(line) > LONGEST and " " not in line:
+        line = re.sub(r"^https?://(www\.)?", "", line)
     if len(line) <= LONGEST:
         return line
-    if " " in line[: LONGEST + 1].strip():
-        return line[: LONGEST + 1].rpartition(" ")[0].rstrip(" ,;:-–—")
-    if re.match(r"https?://", line):
-        line = re.sub(r"^https?://(www\.)?", "", line)
-    end = min(LONGEST, len(line))
-    while end > 0 and end < len(line) and _is_inside_character(line, end):
-        end -= 1
-    return line[:end]
+    whole = [end for end in range(1, LONGEST + 1) if not _is_inside_character(line, end)]
+    words = [end for end in whole if line[end] == " " or _IDEOGRAPH.match(line[end - 1])]
+    return line[: max(words or whole, default=0)].rstrip(_TRIMMED)
 
 
 def _is_inside_character(text, position):
-    """Whether what a reader sees as one character goes on across this position (Unicode UAX 29, its main rules)."""
+    """Whether what a reader sees as one character goes on across this position."""
     before, after = text[position - 1], text[position]
-    if unicodedata.category(after).startswith("M") or after == "\u200d" or before == "\u200d":
+    if unicodedata.category(after).startswith("M") or _GOES_ON.match(after) or _OPENS.match(before):
         return True
-    if "\U0001f3fb" <= after <= "\U0001f3ff" or "\U000e0020" <= after <= "\U000e007f":  # skin tones, tags
+    if unicodedata.combining(before) == 9:  # a virama joins two consonants
         return True
-    if _is_flag_letter(after):
-        letters = len(text[:position]) - len(text[:position].rstrip("".join(map(chr, range(0x1F1E6, 0x1F200)))))
-        return letters % 2 == 1
-    return "\u1160" <= after <= "\u11ff"  # the later parts of a Hangul syllable
-
-
-def _is_flag_letter(character):
-    return "\U0001f1e6" <= character <= "\U0001f1ff"
+    letters = _FLAG_LETTERS.search(text[:position])
+    return bool(letters and _FLAG_LETTERS.match(after) and len(letters[0]) % 2)

@@ -360,7 +360,7 @@ def test_the_window_of_the_limit_slides_and_keys_are_looked_up_first(start, prov
 
 def test_a_title_model_is_asked_beside_the_reply(start, provider):
     alice = start(
-        OPENAI_BASE_URL=provider.url + "/v1", DEFAULT_MODEL="m-1", TITLE_MODEL="m-title", REPLY_WAIT="5"
+        OPENAI_BASE_URL=provider.url + "/v1", MODELS="m-1", TITLE_MODEL="m-title", REPLY_WAIT="5"
     ).client()
     more = threading.Event()
 

@@ -1,0 +1,198 @@
+"""Settings: what each takes, and that a start stops at a bad one, with one line that names it and shows no secret."""
+
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from client import ROOT, SECRET, free_port
+from settings import SETTINGS, SettingError, read_settings
+
+DEFAULTS = {
+    "DATABASE_URL": None,
+    "JWT_PUBLIC_KEY": None,
+    "JWT_JWKS_URL": None,
+    "JWT_SECRET": None,
+    "JWT_ISSUER": "fabro-web",
+    "JWT_AUDIENCE": None,
+    "ALLOWED_USERS": None,
+    "ANTHROPIC": False,
+    "ANTHROPIC_API_KEY": None,
+    "ANTHROPIC_BASE_URL": "https://api.anthropic.com",
+    "OPENAI": False,
+    "OPENAI_API_KEY": None,
+    "OPENAI_BASE_URL": "https://api.openai.com/v1",
+    "MODELS": None,
+    "DEFAULT_MODEL": None,
+    "TITLE_MODEL": None,
+    "MAX_TOKENS": 8192,
+    "MODEL_TIMEOUT": 120,
+    "REPLY_WAIT": 25,
+    "RATE_LIMIT": None,
+    "MAX_CONTENT_LENGTH": 1048576,
+    "LOG_FORMAT": "text",
+}
+
+
+@pytest.mark.parametrize("value", [None, "", "  \n"], ids=["not set", "empty", "blank"])
+def test_has_a_default_for_every_setting(value):
+    environment = {} if value is None else dict.fromkeys(SETTINGS, value)
+    assert read_settings(environment) == DEFAULTS
+
+
+GOOD = [
+    ("DATABASE_URL", "sqlite:////tmp/a.db", "sqlite:////tmp/a.db"),
+    (
+        "DATABASE_URL",
+        " postgres://u:p%23%40@[::1]:5432/name?sslmode=require ",
+        "postgres://u:p%23%40@[::1]:5432/name?sslmode=require",
+    ),
+    ("JWT_JWKS_URL", "https://example.com/.well-known/jwks.json", "https://example.com/.well-known/jwks.json"),
+    ("JWT_SECRET", "ü" * 16, "ü" * 16),
+    ("ALLOWED_USERS", " alice,bob ,, ", ["alice", "bob"]),
+    ("ANTHROPIC_BASE_URL", "http://127.0.0.1:4010/anthropic", "http://127.0.0.1:4010/anthropic"),
+    ("MODELS", "a, b", ["a", "b"]),
+    ("MODEL_TIMEOUT", "0.5", 0.5),
+    ("REPLY_WAIT", "7", 7),
+    ("MAX_TOKENS", "1", 1),
+    ("RATE_LIMIT", "10/minute", (10, 60)),
+    ("RATE_LIMIT", "1 / second", (1, 1)),
+    ("RATE_LIMIT", "5/hour", (5, 3600)),
+    ("RATE_LIMIT", "200/day", (200, 86400)),
+    ("LOG_FORMAT", "json", "json"),
+]
+
+
+@pytest.mark.parametrize("name, value, read", GOOD)
+def test_reads_a_good_value(name, value, read):
+    assert read_settings({name: value})[name] == read
+
+
+@pytest.mark.parametrize("name", ["ANTHROPIC_API_KEY", "ANTHROPIC_BASE_URL", "OPENAI_API_KEY", "OPENAI_BASE_URL"])
+def test_switches_a_provider_on_by_its_key_or_its_url(name):
+    settings = read_settings({name: "http://a-key-or-a-url"})
+    assert [provider for provider in ("ANTHROPIC", "OPENAI") if settings[provider]] == [name.partition("_")[0]]
+
+
+NO_URLS = [
+    "odd",
+    "ftp://a.b",
+    "http://",
+    "https:///path",
+    "http:// a.b",
+    "http://a.b/?key=hush",
+    "http://a.b:odd",
+    "http://a:99999",
+    "http://[::1",
+]
+BAD = {
+    "DATABASE_URL": [
+        "postgresql://user:hush@host",
+        "postgresql://user:hush@host/",
+        "postgresql://user:hu#sh@host/name",
+        "postgresql://user:hu/sh@host/name",
+        "postgresql://user:hu[sh@host/name",
+        "postgresql://user:hush@host:odd/name",
+        "postgresql://user:hush@host:99999/name",
+        "postgresql://user:hush@host:0/name",
+    ],
+    "JWT_JWKS_URL": [*NO_URLS, "file:///etc/passwd"],
+    "JWT_SECRET": ["hush", "hush" * 7, "ü" * 15 + "x"],
+    "ALLOWED_USERS": [",", " , "],
+    "ANTHROPIC_API_KEY": ["hush hush", "hush\nhush", "hushé", "hush\x7f", "hush\0"],
+    "ANTHROPIC_BASE_URL": NO_URLS,
+    "OPENAI_API_KEY": ["hush hush", "hush\r\nhush", "hush→"],
+    "OPENAI_BASE_URL": NO_URLS,
+    "MODELS": [",", "a," + "b" * 201],
+    "DEFAULT_MODEL": ["a" * 201],
+    "TITLE_MODEL": ["a" * 201],
+    "MAX_TOKENS": ["0", "-1", "1.5", "odd", "1e3", "٣", "9999999999", "0x10", "1_000"],
+    "MODEL_TIMEOUT": ["0", "0.0", "-1", "inf", "nan", "1e3", "odd", "1,5", ".5", "9999999"],
+    "REPLY_WAIT": ["0", "-1", "inf", "odd"],
+    "RATE_LIMIT": ["10", "0/minute", "10/minutes", "/minute", "10/", "-1/day", "1.5/day", "odd", "10 per minute"],
+    "MAX_CONTENT_LENGTH": ["0", "-1", "odd", "1MB"],
+    "LOG_FORMAT": ["odd", "JSON"],
+}
+
+
+def is_one_line_about(name, text):
+    return text.startswith(name + ": ") and "\n" not in text and "hu" not in text.partition(": ")[2]
+
+
+@pytest.mark.parametrize("name, value", [(name, value) for name, values in BAD.items() for value in values])
+def test_refuses_a_bad_value_without_showing_it(name, value):
+    with pytest.raises(SettingError) as caught:
+        read_settings({name: value})
+    assert is_one_line_about(name, str(caught.value))
+
+
+@pytest.mark.parametrize(
+    "names", [("JWT_SECRET", "JWT_PUBLIC_KEY"), ("JWT_SECRET", "JWT_JWKS_URL"), ("JWT_JWKS_URL", "JWT_PUBLIC_KEY")]
+)
+def test_refuses_two_kinds_of_key(names):
+    values = {"JWT_SECRET": SECRET, "JWT_PUBLIC_KEY": "a key", "JWT_JWKS_URL": "https://example.com/keys"}
+    with pytest.raises(SettingError, match=f"^{names[0]}: .*{names[1]}"):
+        read_settings({name: values[name] for name in names})
+
+
+# A start
+
+PRIVATE_KEY = """-----BEGIN PRIVATE KEY-----
+MC4CAQAwBQYDK2VwBCIEIHVzaHVzaHVzaHVzaHVzaHVzaHVzaHVzaHVzaHVzaHVz
+-----END PRIVATE KEY-----
+"""
+X25519_KEY = """-----BEGIN PUBLIC KEY-----
+MCowBQYDK2VuAyEAhSDwCYkwp1R0i33ctD73Wg2/Og0mOBr066SpjqqbTmo=
+-----END PUBLIC KEY-----
+"""
+BAD_STARTS = [
+    ("MAX_TOKENS", "odd", {}),
+    ("OPENAI_API_KEY", "hush hush", {}),
+    ("DATABASE_URL", "postgresql://user:hush@host", {}),
+    ("DATABASE_URL", "mysql://user:hush@host/name", {}),
+    ("DATABASE_URL", "sqlite:///:memory:", {}),
+    ("DATABASE_URL", "sqlite:////proc/nowhere/parley.db", {}),
+    ("DATABASE_URL", f"sqlite:///{__file__}", {}),
+    ("DATABASE_URL", "postgresql://user:hush@127.0.0.1:1/name?odd=hush", {}),
+    ("JWT_PUBLIC_KEY", PRIVATE_KEY, {}),
+    ("JWT_PUBLIC_KEY", X25519_KEY, {}),
+    ("JWT_SECRET", SECRET, {"JWT_PUBLIC_KEY": X25519_KEY}),
+    ("DEFAULT_MODEL", "m-3", {"OPENAI_API_KEY": "hush", "MODELS": "m-1,m-2"}),
+    ("MODELS", "m-1,claude-x", {"OPENAI_API_KEY": "hush"}),
+    ("TITLE_MODEL", "claude-x", {"OPENAI_API_KEY": "hush"}),
+]
+
+
+def check_that_it_stops(words, folder, name, value, more):
+    settings = {"PORT": str(free_port()), "DATABASE_URL": f"sqlite:///{folder}/a.db"} | more | {name: value}
+    settings["PATH"] = os.path.dirname(sys.executable) + os.pathsep + os.environ["PATH"]
+    run = {"env": settings, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "timeout": 30}
+    start = subprocess.run(["sh", "-c", f"exec {words}"], cwd=ROOT, **run)
+    assert start.returncode != 0
+    assert is_one_line_about(name, start.stdout.removesuffix("\n")), start.stdout
+    assert not (folder / "a.db").exists()
+
+
+@pytest.mark.parametrize("name, value, more", BAD_STARTS)
+def test_stops_the_start_with_one_line(tmp_path, name, value, more):
+    check_that_it_stops((ROOT / "Procfile").read_text().partition("web: ")[2].strip(), tmp_path, name, value, more)
+
+
+@pytest.mark.parametrize("name, value, more", BAD_STARTS[:3])
+def test_stops_the_start_for_local_work_with_one_line(tmp_path, name, value, more):
+    check_that_it_stops(f"flask run --port {free_port()}", tmp_path, name, value, more)
+
+
+def test_reads_a_file_of_settings_which_the_environment_overrules(tmp_path):
+    for path in ROOT.glob("*.py"):
+        shutil.copy(path, tmp_path)
+    (tmp_path / ".env").write_text(f"MAX_TOKENS=odd\nJWT_SECRET={SECRET}\n")
+    command = [sys.executable, "-m", "flask", "token", "alice"]
+    bad = subprocess.run(command, cwd=tmp_path, env={}, capture_output=True, text=True)
+    assert (bad.returncode, bad.stdout) == (1, "")
+    assert is_one_line_about("MAX_TOKENS", bad.stderr.removesuffix("\n"))
+    good = subprocess.run(command, cwd=tmp_path, env={"MAX_TOKENS": "5"}, capture_output=True, text=True)
+    assert (good.returncode, good.stderr) == (0, "")
+    assert not (tmp_path / "instance" / "jwt_key.pem").exists()  # its secret was read
