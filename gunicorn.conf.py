@@ -1,5 +1,6 @@
 """How gunicorn serves Parley: on 127.0.0.1:8000, or on all interfaces at `$PORT` where that is set."""
 
+import gc
 import json
 import os
 import signal
@@ -40,6 +41,11 @@ class worker_class(ThreadWorker):
             write_nonblock(client, f"{head}Content-Length: {len(body)}\r\n\r\n{body}".encode())
         except OSError:
             pass  # the client has gone
+
+
+def pre_fork(server, worker):
+    """Keep the collector off what the workers share, else each of them would get a copy of it."""
+    gc.freeze()
 
 
 def post_worker_init(worker):

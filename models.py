@@ -5,7 +5,7 @@ rows locks them in one order, session, turn, pieces, so that no two transactions
 """
 
 import contextlib
-import threading
+import fcntl
 import time
 import unicodedata
 import uuid
@@ -38,7 +38,6 @@ IN_PROGRESS, COMPLETE, FAILED, INTERRUPTED = "in_progress", "complete", "failed"
 Unavailable = (DatabaseError, MaxConnectionsExceeded)
 
 database = DatabaseProxy()
-_one_writer = threading.RLock()
 
 
 class Refused(Exception):
@@ -105,8 +104,17 @@ def is_sqlite():
 
 @contextlib.contextmanager
 def transaction():
-    """One short write transaction. SQLite has one writer, and its waiters sleep: within a process they queue here."""
-    with _one_writer if is_sqlite() else contextlib.nullcontext(), database.atomic():
+    """One short write transaction, within which no other may begin."""
+    with _one_writer() if is_sqlite() else contextlib.nullcontext(), database.atomic():
+        yield
+
+
+@contextlib.contextmanager
+def _one_writer():
+    """SQLite has one writer, and whoever waits for it sleeps and looks again: here all threads and processes queue."""
+    # A file of its own: closing the database's would end the locks that SQLite holds on it.
+    with open(f"{database.database}-lock", "ab") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
@@ -123,9 +131,10 @@ def lock(name):
         database.execute_sql("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", (name,))
 
 
-def locking(query):
-    """The same rows, locked until the transaction ends; on SQLite it has locked all rows already."""
-    return query.for_update() if database.for_update else query
+def lock_rows(query):
+    """Hold these rows until the transaction ends; on SQLite the transaction itself keeps all others out."""
+    if not is_sqlite():
+        query.for_update().execute()
 
 
 def fold(text):
@@ -307,22 +316,22 @@ class Turn(database.Model):
         return {row.id for row in rows.execute()}
 
     def end(self, status, content=None, died=False, **columns):
-        """End a reply that is in progress, in the caller's transaction; returns it as it ended.
-
-        None where it no longer is in progress.
+        """End a reply, in the caller's transaction; returns it as it ended, or None where it is no longer in progress.
 
         Without `content`, its text is what has been stored of it. A reply that replaces another and is not complete
         gives way to the other again. `died` ends only one whose lease has run out.
         """
-        locking(Session.select(Session.id).where(Session.id == self.session_id)).execute()
-        under_way = Turn.select(Turn.id).where(Turn.id == self.id, Turn.status == IN_PROGRESS)
-        if not locking(under_way.where(Turn.lease_until < clock()) if died else under_way).first():
-            return None
+        under_way = (Turn.id == self.id) & (Turn.status == IN_PROGRESS)
+        if died:
+            under_way &= Turn.lease_until < clock()
+        lock_rows(Session.select(Session.id).where(Session.id == self.session_id))
+        lock_rows(Turn.select(Turn.id).where(Turn.id == self.id))  # nobody adds a piece behind those that are read here
         if content is None:
             content = "".join(text for _, text in Piece.after(self.id, 0))
         shown = status == COMPLETE or self.replaces is None
         columns |= {"status": status, "content": content, "shown": shown, "lease_until": None}
-        Turn.update(columns | {"folded": fold(content)}).where(Turn.id == self.id).execute()
+        if not Turn.update(columns | {"folded": fold(content)}).where(under_way).execute():
+            return None
         Piece.delete().where(Piece.turn == self.id).execute()
         if not shown:
             Turn.update(shown=True).where(Turn.id == self.replaces).execute()

@@ -45,6 +45,7 @@ class Feed:
         self.cut = False  # this process stops, the reply goes on
         self.title = None  # of the session, as far as it is known to have changed
         self.followers = 0
+        self.watched = False  # somebody reads the text here, as it comes
         self._pieces = []
         self._ends = []  # the position behind each piece, in characters
         self._news = threading.Condition()
@@ -90,6 +91,7 @@ class Feed:
 
     def read(self, position, title, silence):
         """Wait for news, for `silence` seconds at most: returns the text beyond the position, and whether it is over."""
+        self.watched = True
         with self._news:
             self._news.wait_for(
                 lambda: self.over or self.length > position or self.title not in (None, title), silence
@@ -238,7 +240,8 @@ class Replies:
             for text in provider.ask(reply.call, session.model, session.system, messages, self.max_tokens):
                 text, half = _storable(half + text)
                 reply.arrive(text)
-                self._wake.set()
+                if reply.feed.watched:  # else the keeper's next look is soon enough, and the end may come before
+                    self._wake.set()
             reply.arrive("\ufffd" if half else "")
             outcome = COMPLETE, {}
         except llm.HungUp:
@@ -268,7 +271,7 @@ class Replies:
         too_late.start()
         messages = [{"role": "user", "content": message[:TITLE_CHARACTERS]}]
         try:
-            provider = self.models.provider_of(self.title_model)
+            provider = self.models.provider_of(self.title_model, is_ours=True)
             answer, _ = _storable("".join(provider.ask(call, self.title_model, PROMPT, messages, TITLE_TOKENS)))
             title = proposed_title(answer)
             if title and not call.hung_up:
@@ -365,7 +368,7 @@ class Replies:
 
 
 def _failed(status, message, retry_after=None):
-    return FAILED, {"error_status": status, "error_message": message, "retry_after": retry_after}
+    return FAILED, {"error_status": status, "error_message": _storable(message)[0], "retry_after": retry_after}
 
 
 def _storable(text):
