@@ -114,6 +114,7 @@ class Reply:
         self.asked_at = time.monotonic()
         self.first_word_after = None  # seconds
         self._lock = threading.Lock()
+        self.begun = threading.Event()  # its first text is stored
 
     def arrive(self, text):
         with self._lock:
@@ -126,6 +127,7 @@ class Reply:
         with self._lock:
             self.unstored = self.unstored[len(text) :]
         self.feed.add(text)
+        self.begun.set()
 
     def log(self, turn):
         """One line about how it went; `turn` is None where its session was deleted."""
@@ -242,6 +244,7 @@ class Replies:
                 reply.arrive(text)
                 if reply.feed.watched:  # else the keeper's next look is soon enough, and the end may come before
                     self._wake.set()
+                    reply.begun.wait(0.05)  # the first words are on their way before this thread reads on
             reply.arrive("\ufffd" if half else "")
             outcome = COMPLETE, {}
         except llm.HungUp:
@@ -363,8 +366,9 @@ class Replies:
             reply = self._replies.pop(feed.id, None)
         if reply is not None:
             reply.call.hang_up()
-            reply.log(turn)
         feed.end(turn)
+        if reply is not None:
+            reply.log(turn)
 
 
 def _failed(status, message, retry_after=None):

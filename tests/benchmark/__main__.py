@@ -12,6 +12,7 @@ import importlib.metadata
 import os
 import pathlib
 import platform
+import signal
 import sqlite3
 import sys
 import tempfile
@@ -34,6 +35,7 @@ def main():
     parser = argparse.ArgumentParser(prog="python tests/benchmark", description=__doc__.partition(":")[0])
     parser.add_argument("--postgres", metavar="URL", help="measure Parley on this server, in a database of its own")
     url = parser.parse_args().postgres
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended"))  # and with it the servers
     with contextlib.ExitStack() as stack:
         folder = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory()))
         database_url = stack.enter_context(new_database(url)) if url else f"sqlite:///{folder}/parley.db"

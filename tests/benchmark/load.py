@@ -19,6 +19,9 @@ class Answer:
         return json.loads(self.data.partition(b"\r\n\r\n")[2])
 
 
+IDLE = 1  # seconds, after which a connection is not used again: gunicorn closes it after two
+
+
 class Client:
     """Sends requests one after the other, over one connection for as long as the server keeps it."""
 
@@ -26,11 +29,15 @@ class Client:
         self.port = port
         self.token = token
         self.socket = None
+        self.used = 0.0
 
     def connect(self):
+        if time.perf_counter() - self.used > IDLE:
+            self.close()
         if self.socket is None:
             self.socket = socket.create_connection(("127.0.0.1", self.port), timeout=60)
             self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.used = time.perf_counter()
 
     def send(self, method, path, body=None, accept="application/json", status=200):
         """The answer, whose status must be this one."""
@@ -75,14 +82,15 @@ def is_whole(data):
 def at_once(clients, count, send):
     """Have each of the clients do `send(client)` `count` times, all at the same time; returns the seconds it took."""
     ready, failures = threading.Barrier(len(clients) + 1), []
+    for client in clients:
+        client.connect()
 
     def run(client):
-        client.connect()
         ready.wait()
         try:
             for _ in range(count):
                 send(client)
-        except Exception as error:  # a thread's failure is the main thread's to raise
+        except (OSError, RuntimeError) as error:  # the main thread raises it
             failures.append(error)
         client.close()
 

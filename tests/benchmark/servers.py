@@ -11,7 +11,7 @@ from client import ROOT, SECRET, free_port
 from load import Client
 
 HERE = pathlib.Path(__file__).parent
-SAME = ("workers", "worker_class", "threads", "preload_app", "graceful_timeout", "control_socket_disable")
+SAME = ("workers", "threads", "preload_app", "graceful_timeout", "control_socket_disable")  # as for Parley
 
 
 class Server:
@@ -92,7 +92,7 @@ class Floor(Server):
         self.port = free_port()
         parley = runpy.run_path(str(ROOT / "gunicorn.conf.py"))
         conf = folder / "floor.conf.py"
-        conf.write_text("".join(f"{name} = {parley[name]!r}\n" for name in SAME))
+        conf.write_text("worker_class = 'gthread'\n" + "".join(f"{name} = {parley[name]!r}\n" for name in SAME))
         super().__init__(
             ["gunicorn", "--config", conf, "--bind", f"127.0.0.1:{self.port}", "floor:create_app()"],
             HERE,
