@@ -205,20 +205,23 @@ class Replies:
         self._wake.set()
 
     def stop(self, grace):
-        """Let the replies under way end for `grace` seconds, then interrupt them; returns when they are stored."""
-        deadline = time.monotonic() + grace
+        """Let the replies under way end for `grace` seconds, then interrupt those that are written here.
+
+        Returns when these are stored, after three seconds more at the latest.
+        """
+        self._wait_for_all(grace)
         for reply in self._written_here():
-            reply.feed.wait(max(0.0, deadline - time.monotonic()))
-        rest = self._written_here()
-        for reply in rest:
             self._finish(reply, INTERRUPTED)
-        for reply in rest:
-            reply.feed.wait(5)
-        with self._lock:
-            others = list(self._feeds.values())
-        for feed in others:  # of other processes: whoever follows them here comes back elsewhere
+        for feed in self._wait_for_all(3):  # another process goes on with these: whoever follows them comes back there
             feed.cut = True
             feed.end(None)
+
+    def _wait_for_all(self, seconds):
+        """The feeds of those replies that are not over by then."""
+        deadline = time.monotonic() + seconds
+        with self._lock:
+            feeds = list(self._feeds.values())
+        return [feed for feed in feeds if not feed.wait(max(0.0, deadline - time.monotonic()))]
 
     def _written_here(self):
         with self._lock:

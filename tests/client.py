@@ -6,6 +6,7 @@ import http.client
 import json
 import os
 import pathlib
+import re
 import signal
 import socket
 import subprocess
@@ -127,6 +128,7 @@ class Server:
     def __init__(self, folder, **environment):
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
+        self.count = int(environment.get("WEB_CONCURRENCY", 2))
         self.log_file = folder / f"server-{self.port}.log"
         command = (ROOT / "Procfile").read_text().partition("web: ")[2].strip()
         clean = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
@@ -148,7 +150,8 @@ class Server:
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             with contextlib.suppress(requests.ConnectionError):
-                if requests.get(self.url + "/health", timeout=5).status_code == 200:
+                is_up = requests.get(self.url + "/health", timeout=5).status_code == 200
+                if is_up and len(self.workers()) == self.count and all(map(listens_to_signals, self.workers())):
                     return self
             assert self.process.poll() is None, self.output()
             time.sleep(0.02)
@@ -191,6 +194,12 @@ class Server:
                 self.kill()
             self.log.close()
         return time.monotonic() - began
+
+
+def listens_to_signals(pid):
+    """Whether a worker has set its own handlers: before, it has its parent's, and would lose a SIGTERM."""
+    caught = re.search(r"SigCgt:\s*(\w+)", pathlib.Path(f"/proc/{pid}/status").read_text())[1]
+    return not int(caught, 16) >> (signal.SIGHUP - 1) & 1
 
 
 def parse_time(text):

@@ -29,6 +29,7 @@ def test_says_what_became_of_requests_and_replies(start, settings, provider):
     assert re.fullmatch("[0-9a-f]{32}", made)
     alice.request("GET", "/nowhere", Authorization=None)
     server.wait_for_output("/nowhere")
+    server.wait_for_output('"reply"', 2)
     first, second, third = [line for line in lines_of(server, "request") if line["path"] != "/health"]
     assert 0 < first.pop("seconds") < 60 and first.pop("time") and first.pop("level") == "INFO"
     assert first == {
