@@ -512,14 +512,14 @@ def show_openapi():
 @public.get("/")
 def show_index():
     if request.accept_mimetypes.best_match(["application/json", "text/html"]) == "text/html":
-        return show_page()
+        return show_page(), {"Vary": "Accept"}
     names = {
         "openapi_url": "public.show_openapi",
         "health_url": "public.show_health",
         "sessions_url": "api.list_sessions",
         "models_url": "api.list_models",
     }
-    return jsonify(urls={name: url_for(endpoint) for name, endpoint in names.items()})
+    return jsonify(urls={name: url_for(endpoint) for name, endpoint in names.items()}), {"Vary": "Accept"}
 
 
 def show_page():

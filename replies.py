@@ -301,7 +301,7 @@ class Replies:
                     if time.monotonic() >= self._next_look:
                         self._next_look = time.monotonic() + LOOK
                         self._look()
-            except Unavailable as error:
+            except (*Unavailable, OSError) as error:
                 # What has arrived stays in memory, unseen, until the database is back.
                 log.error("the database does not answer: %s", type(error).__name__)
                 self._unsure = True

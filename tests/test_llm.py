@@ -16,7 +16,6 @@ from provider import (
     certificate,
     chunk,
     cut,
-    event,
     head,
     openai_events,
     raw,

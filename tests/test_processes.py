@@ -143,6 +143,7 @@ def test_a_newer_release_keeps_all_of_an_older_ones_data(start, settings, provid
         process.communicate()
 
 
+@pytest.mark.skipif(not shutil.which("curl"), reason="curl is not installed")
 def test_flask_run_prints_a_request_that_can_be_pasted_and_ctrl_c_loses_nothing(provider, tmp_path):
     folder, port = copy_of_the_service(tmp_path / "laptop"), free_port()
     clean = {name: os.environ[name] for name in ("PATH", "LANG") if name in os.environ} | {"PYTHONUNBUFFERED": "1"}

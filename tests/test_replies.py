@@ -87,7 +87,6 @@ def test_goes_on_when_the_client_goes_away(alice, provider):
         session = next(iter(stream)).data
     more.set()
     assert wait_for_status(alice, session, "complete")["content"] == "Half and half."
-    assert not provider.posts[0].hung_up.is_set() or provider.posts[0]
 
 
 # One reply at a time

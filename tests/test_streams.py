@@ -5,7 +5,6 @@ import itertools
 import json
 import pathlib
 import shutil
-import statistics
 import subprocess
 import threading
 import time
@@ -13,8 +12,8 @@ import time
 import pytest
 import requests
 
-from client import make_token
-from provider import chunk, cut, head, openai_events, reply
+from client import free_port, make_token
+from provider import cut, reply
 
 PIECES = ["Grü", "ße ", "世", "界 ", "👩‍👩‍👧", "‍👦 ", "e", "\u0301", "\u2028", "x\ny\r\nz ", "end."]
 
@@ -217,10 +216,8 @@ def test_the_eventsource_package_reads_to_the_end_and_stops(alice, server, provi
 
 def test_shows_words_as_they_come_through_nginx(alice, server, provider, tmp_path):
     nginx = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
-    if not nginx:
-        pytest.skip("nginx is not installed")
-    from client import free_port
-
+    if not nginx or not shutil.which("curl"):
+        pytest.skip("nginx and curl are not installed")
     port = free_port()
     (tmp_path / "nginx.conf").write_text(
         f"daemon off; pid {tmp_path}/pid; error_log {tmp_path}/error.log; events {{}}\n"
