@@ -399,6 +399,7 @@ def created(session):
 
 def stream_reply(session, feed, is_new=False, position=0):
     """The event stream of this reply, from a position on; with the session's own events where it is new."""
+    current_app.replies.watch(feed)
     frames = events.frames(feed, position, session if is_new else None)
     response = Response(frames, 201 if is_new else 200, mimetype="text/event-stream")
     response.headers["Cache-Control"] = "no-cache, no-transform"

@@ -91,7 +91,6 @@ class Feed:
 
     def read(self, position, title, silence):
         """Wait for news, for `silence` seconds at most: returns the text beyond the position, and whether it is over."""
-        self.watched = True
         with self._news:
             self._news.wait_for(
                 lambda: self.over or self.length > position or self.title not in (None, title), silence
@@ -192,6 +191,11 @@ class Replies:
             if self._keeper is None or not self._keeper.is_alive():
                 self._keeper = self._start(self._keep)
         return feed
+
+    def watch(self, feed):
+        """Somebody reads the text as it comes: from now on it is stored as soon as it arrives."""
+        feed.watched = True
+        self._wake.set()
 
     def leave(self, feed):
         with self._lock:

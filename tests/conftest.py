@@ -45,9 +45,9 @@ def provider_of_all():
     provider.close()
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def provider(provider_of_all):
-    """The provider of `server`, with nothing asked yet."""
+    """The provider of `server`, with nothing asked yet, and nothing left of what another test told it."""
     provider_of_all.reset()
     return provider_of_all
 

@@ -1,8 +1,8 @@
 """How fast Parley is, against the least that such a service can do: `python tests/benchmark` prints a table.
 
-It takes about a minute and a half, and listens on the loopback interface only. What is compared is measured in turns,
-and every figure is the median of its rounds. With `--postgres URL` Parley keeps its data on that server, in a database
-that is made for it and dropped.
+It takes about two minutes, and listens on the loopback interface only. What is compared is measured in turns, and every
+figure is the median of its rounds. Run it on a machine that has nothing else to do: the last line says how far that was
+so. With `--postgres URL` Parley keeps its data on that server, in a database that is made for it and dropped.
 """
 
 import argparse
@@ -35,6 +35,7 @@ def main():
     parser = argparse.ArgumentParser(prog="python tests/benchmark", description=__doc__.partition(":")[0])
     parser.add_argument("--postgres", metavar="URL", help="measure Parley on this server, in a database of its own")
     url = parser.parse_args().postgres
+    began = time.monotonic(), busy_seconds()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended"))  # and with it the servers
     with contextlib.ExitStack() as stack:
         folder = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -45,6 +46,8 @@ def main():
         print_row(*["---"] * 6)
         for row in measure(folder, stub, database_url):
             print_row(*row)
+    seconds, busy = (now - then for now, then in zip((time.monotonic(), busy_seconds()), began))
+    print(f"\nIt took {seconds:.0f} s, in which other processes used {max(0, busy) / seconds:.2f} cores.")
 
 
 def measure(folder, stub, database_url):
@@ -97,6 +100,13 @@ def speeds(folder, stub):
     """What the figures depend on besides: the disk and the stub."""
     rate = 32 * 50 / at_once([Client(stub.port) for _ in range(32)], 50, measures.ask_directly)
     return f"A write of 4 kB to the disk takes {sync_time(folder) * 1000:.2g} ms, the stub alone gives {rate:,.0f} answers a second."
+
+
+def busy_seconds():
+    """The processor time that all processes took but this one and its children that have ended."""
+    user, nice, system, _, _, interrupts, soft_interrupts = map(int, open("/proc/stat").readline().split()[1:8])
+    all_of_them = (user + nice + system + interrupts + soft_interrupts) / os.sysconf("SC_CLK_TCK")
+    return all_of_them - sum(os.times()[:4])
 
 
 def sync_time(folder):

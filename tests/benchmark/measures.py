@@ -10,7 +10,7 @@ from client import make_token
 from load import Client, at_once
 from servers import HERE
 
-ROUNDS = 5
+ROUNDS = 9
 FEW, MANY, FAR = 1000, 100_000, 50_000  # sessions of one user; a far offset
 WORDS = 1000
 CONTENT = "How do I limit the rate of requests to an endpoint?"
@@ -124,7 +124,7 @@ def measure_streams(stub, floor, parley):
         is_met = parley_time <= 2 * floor_time
         rows.append(row(f"time to the first word, words {name}", floor_time, parley_time, "ms", "at most 2 ×", is_met))
     rates = in_turns(
-        3 * ROUNDS,
+        2 * ROUNDS,
         lambda: words_a_second(ask_directly, direct),
         lambda: words_a_second(stream, at_floor),
         lambda: words_a_second(stream, at_parley),
