@@ -104,7 +104,9 @@ def speeds(folder, stub):
 
 def busy_seconds():
     """The processor time that all processes took but this one and its children that have ended."""
-    user, nice, system, _, _, interrupts, soft_interrupts = map(int, open("/proc/stat").readline().split()[1:8])
+    user, nice, system, _, _, interrupts, soft_interrupts = (
+        int(ticks) for ticks in pathlib.Path("/proc/stat").read_text().split()[1:8]
+    )
     all_of_them = (user + nice + system + interrupts + soft_interrupts) / os.sysconf("SC_CLK_TCK")
     return all_of_them - sum(os.times()[:4])
 

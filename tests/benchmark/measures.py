@@ -1,6 +1,7 @@
 """What is measured, one function for each; all return rows of the table."""
 
 import functools
+import operator
 import subprocess
 import sys
 import time
@@ -45,9 +46,11 @@ def users(server, count):
     return [Client(server.port, make_token()) for _ in range(count)]
 
 
-def typical(send, client, count=100):
-    """The median of the seconds that `count` of these requests take, one at a time."""
-    return median(send(client).seconds for _ in range(count))
+def typical(send, client, count=100, time_of=operator.attrgetter("seconds")):
+    """The median of the times of `count` of these requests, one at a time over one connection."""
+    times = [time_of(send(client)) for _ in range(count)]
+    client.close()
+    return median(times)
 
 
 # Creations
@@ -105,11 +108,13 @@ def measure_streams(stub, floor, parley):
     direct, (at_floor,), (at_parley,) = Client(stub.port), users(floor, 1), users(parley, 1)
     stream = functools.partial(ask, accept="text/event-stream")
 
-    def first_word(send, client, model):
-        return median(send(client, model).first_word for _ in range(5))
+    def first_word(client, model):
+        send = functools.partial(stream, model=model)
+        return typical(send, client, 5, operator.attrgetter("first_word")) * MS
 
     def words_a_second(send, client):
         answer = send(client, f"m-words-{WORDS}")
+        client.close()
         if answer.data.count(b"word") < WORDS:
             raise RuntimeError("words were lost")
         return WORDS / answer.seconds
@@ -118,8 +123,8 @@ def measure_streams(stub, floor, parley):
     for model, name in ((f"m-words-{WORDS}", "as fast as they go"), ("m-paced-20", "10 ms apart")):
         floor_time, parley_time = in_turns(
             ROUNDS,
-            lambda: first_word(stream, at_floor, model) * MS,
-            lambda: first_word(stream, at_parley, model) * MS,
+            lambda: first_word(at_floor, model),
+            lambda: first_word(at_parley, model),
         )
         is_met = parley_time <= 2 * floor_time
         rows.append(row(f"time to the first word, words {name}", floor_time, parley_time, "ms", "at most 2 ×", is_met))

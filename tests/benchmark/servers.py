@@ -29,7 +29,9 @@ class Server:
     def _wait(self, log):
         for _ in range(10000):
             try:
-                return Client(self.port).send("GET", "/health")
+                client = Client(self.port)
+                client.send("GET", "/health")
+                return client.close()
             except ConnectionError:
                 if self.process.poll() is not None:
                     break
