@@ -99,7 +99,8 @@ def libraries():
 def speeds(folder, stub):
     """What the figures depend on besides: the disk and the stub."""
     rate = 32 * 50 / at_once([Client(stub.port) for _ in range(32)], 50, measures.ask_directly)
-    return f"A write of 4 kB to the disk takes {sync_time(folder) * 1000:.2g} ms, the stub alone gives {rate:,.0f} answers a second."
+    disk = f"A write of 4 kB to the disk takes {sync_time(folder) * 1000:.2g} ms"
+    return f"{disk}, the stub alone gives {rate:,.0f} answers a second."
 
 
 def busy_seconds():

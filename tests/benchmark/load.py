@@ -15,9 +15,6 @@ class Answer:
         self.first_word = first_word
         self.seconds = seconds
 
-    def json(self):
-        return json.loads(self.data.partition(b"\r\n\r\n")[2])
-
 
 class Client:
     """Sends requests one after the other, over one connection until it is closed; gunicorn cuts it when idle for 2 s."""

@@ -147,7 +147,7 @@ def measure_streams(stub, floor, parley):
 def seed(database_url, owner, count):
     """Returns the id of the owner's long session."""
     command = [sys.executable, HERE / "seed.py", database_url, owner, str(count)]
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
 
 
 def measure_lists(parley, database_url):

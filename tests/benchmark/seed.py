@@ -34,9 +34,8 @@ def seed(owner, count):
     ]
     lengths = [TURNS] + [2] * (count - 1)
     turns = [turn(session, place) for session, length in zip(sessions, lengths) for place in range(length)]
-    with models.database.connection_context():
-        insert(models.Session, sessions)
-        insert(models.Turn, turns)
+    insert(models.Session, sessions)
+    insert(models.Turn, turns)
     return sessions[0]["id"]
 
 
@@ -56,4 +55,5 @@ def insert(table, rows):
 if __name__ == "__main__":
     url, owner, count = sys.argv[1:]
     models.open_database(url)
-    print(seed(owner, int(count)))
+    with models.database.connection_context():
+        print(seed(owner, int(count)))
