@@ -352,9 +352,11 @@ def events_url(session_id):
 def ask_for_reply(body, **wish):
     """Ask for a reply, and answer in the way that the client wants to receive it."""
     wish |= {"key": idempotency_key(body), "limit": current_app.config["RATE_LIMIT"]}
-    session, feed = current_app.replies.ask(models.Ask(g.user, **wish))
+    accepted = request.accept_mimetypes.best_match(["application/json", "text/event-stream"])
+    streams = accepted == "text/event-stream"
+    session, feed = current_app.replies.ask(models.Ask(g.user, **wish), streams)
     is_new = "new" in wish
-    if request.accept_mimetypes.best_match(["application/json", "text/event-stream"]) == "text/event-stream":
+    if streams:
         return stream_reply(session, feed, is_new)
     close_database()  # a request that waits must not keep others from the database
     over = not prefers_async() and feed.wait(current_app.config["REPLY_WAIT"])
@@ -399,7 +401,6 @@ def created(session):
 
 def stream_reply(session, feed, is_new=False, position=0):
     """The event stream of this reply, from a position on; with the session's own events where it is new."""
-    current_app.replies.watch(feed)
     frames = events.frames(feed, position, session if is_new else None)
     response = Response(frames, 201 if is_new else 200, mimetype="text/event-stream")
     response.headers["Cache-Control"] = "no-cache, no-transform"
@@ -487,7 +488,7 @@ def follow_events(session_id):
     position = events.position_after(request.headers.get("Last-Event-ID"), turn)
     if position is None:
         return "", 204
-    return stream_reply(session, current_app.replies.follow(turn), position=position)
+    return stream_reply(session, current_app.replies.follow(turn, watched=True), position=position)
 
 
 @api.get("/models")

@@ -4,7 +4,6 @@ import gc
 import json
 import os
 import signal
-import sys
 import threading
 
 from gunicorn.http import errors
@@ -51,7 +50,6 @@ def pre_fork(server, worker):
 
 def post_worker_init(worker):
     """Let replies under way end after SIGTERM, and interrupt the rest before the worker is killed."""
-    sys.setswitchinterval(0.0005)  # a thread that computes gives way sooner to one that has a word to send
     app = worker.wsgi
     stop_accepting = worker.handle_exit
 

@@ -161,13 +161,13 @@ class Replies:
 
     # What a request asks for
 
-    def ask(self, ask):
+    def ask(self, ask, watched):
         """Claim a reply and begin to make it. Returns (session, feed); raises models.Refused, and then nothing changed.
 
         The feed is to be given back with `leave`. Where an idempotency key has had its reply already, it is that one's.
         """
         session, turn, is_new = ask.claim()
-        feed = self.follow(turn)
+        feed = self.follow(turn, watched)
         if is_new:
             reply = Reply(session, turn, self.follow(turn))
             with self._lock:
@@ -178,8 +178,11 @@ class Replies:
                 self._start(self._entitle, reply, first)
         return session, feed
 
-    def follow(self, turn):
-        """The feed of this turn, which is to be given back with `leave`."""
+    def follow(self, turn, watched=False):
+        """The feed of this turn, which is to be given back with `leave`.
+
+        `watched`: its text is read as it comes, so it is stored as soon as it arrives.
+        """
         if turn.status != IN_PROGRESS:
             return Feed(turn)
         with self._lock:
@@ -188,14 +191,12 @@ class Replies:
                 feed = self._feeds[turn.id] = Feed(turn)
                 self._wake.set()
             feed.followers += 1
+            if watched and not feed.watched:
+                feed.watched = True
+                self._wake.set()
             if self._keeper is None or not self._keeper.is_alive():
                 self._keeper = self._start(self._keep)
         return feed
-
-    def watch(self, feed):
-        """Somebody reads the text as it comes: from now on it is stored as soon as it arrives."""
-        feed.watched = True
-        self._wake.set()
 
     def leave(self, feed):
         with self._lock:
