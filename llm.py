@@ -529,15 +529,18 @@ class Models:
     def _name_of(model):
         return "echo" if model == "echo" else "anthropic" if model.startswith("claude") else "openai"
 
-    def default(self):
-        """The model for a session that names none. Raises ModelError where only the provider could tell, and does not."""
+    def default(self, is_needed=True):
+        """The model for a session that names none. Raises ModelError where only the provider could tell, and does not.
+
+        Where it `is_needed`, the provider is asked again, however lately it listed none.
+        """
         if self._default or self.allowed:
             return self._default or self.allowed[0]
         if "anthropic" in self.providers:
             return "claude-opus-4-6"
         if "openai" not in self.providers:
             return "echo"
-        for model in self._listed(self.providers["openai"], is_needed=True):
+        for model in self._listed(self.providers["openai"], is_needed):
             return model
         raise ModelError(502, "The provider openai lists no model. Name one, or set DEFAULT_MODEL on the server.")
 
@@ -545,7 +548,7 @@ class Models:
         """[(id, provider's name, whether it is the default)]."""
         models = self.allowed or [model for provider in list(self.providers.values()) for model in self._listed(provider)]
         try:
-            default = self.default()
+            default = self.default(is_needed=False)
         except ModelError:
             default = None
         return [(model, self._name_of(model), model == default) for model in models]

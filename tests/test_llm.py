@@ -1199,3 +1199,15 @@ def test_never_echoes_in_the_place_of_a_model(alice, provider):
     assert response.status_code == 400
     assert response.json()["errors"][0]["source"] == {"pointer": "/model"}
     assert provider.requests == []
+
+
+def test_asks_a_provider_that_does_not_answer_for_its_models_once(start, provider):
+    provider.models = status(500)
+    alice = start(OPENAI_BASE_URL=provider.url + "/v1", WEB_CONCURRENCY="1").client()
+    for _ in range(3):
+        assert alice.get("/models").json()["data"] == []
+    assert len(provider.requests) == 1
+    provider.models = ["m-9"]  # a session that needs a default has it asked again
+    assert alice.create()["model"] == {"id": "m-9"}
+    assert [model["id"] for model in alice.get("/models").json()["data"]] == ["m-9"]
+    assert [request.method for request in provider.requests] == ["GET", "GET", "POST"]
