@@ -7,6 +7,7 @@ import json
 import os
 import pathlib
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -14,6 +15,7 @@ import sys
 import time
 
 import jwt
+import pytest
 import requests
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -194,6 +196,16 @@ class Server:
                 self.kill()
             self.log.close()
         return time.monotonic() - began
+
+
+def npm_folder(name):
+    """This folder of the tests, with the packages that its lock file names; skips the test where there is no npm."""
+    folder = pathlib.Path(__file__).parent / name
+    if not shutil.which("node") or not shutil.which("npm"):
+        pytest.skip("node and npm are not installed")
+    if not (folder / "node_modules").exists():
+        subprocess.run(["npm", "ci", "--no-audit", "--no-fund"], cwd=folder, check=True, capture_output=True)
+    return folder
 
 
 def listens_to_signals(pid):

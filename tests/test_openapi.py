@@ -13,7 +13,7 @@ import pytest
 import requests
 
 from app import create_app
-from client import BOB, SECRET, make_token
+from client import BOB, SECRET, make_token, npm_folder
 from provider import cut, reply, silence, status
 
 SEED = {
@@ -277,11 +277,7 @@ def test_schemathesis_finds_no_fault(alice, provider, tmp_path):
 
 
 def test_a_generated_client_compiles_and_creates_a_session(alice, provider, tmp_path):
-    folder = pathlib.Path(__file__).parent / "openapi-client"
-    if not shutil.which("node") or not shutil.which("npm"):
-        pytest.skip("node and npm are not installed")
-    if not (folder / "node_modules").exists():
-        subprocess.run(["npm", "ci", "--no-audit", "--no-fund"], cwd=folder, check=True, capture_output=True)
+    folder = npm_folder("openapi-client")
     for name in ("client.ts", "tsconfig.json", "package.json"):
         shutil.copy(folder / name, tmp_path)
     (tmp_path / "node_modules").symlink_to(folder / "node_modules")

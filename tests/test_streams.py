@@ -3,7 +3,6 @@
 import concurrent.futures
 import itertools
 import json
-import pathlib
 import shutil
 import subprocess
 import threading
@@ -12,7 +11,7 @@ import time
 import pytest
 import requests
 
-from client import free_port, make_token
+from client import free_port, make_token, npm_folder
 from provider import cut, reply
 
 PIECES = ["Grü", "ße ", "世", "界 ", "👩‍👩‍👧", "‍👦 ", "e", "\u0301", "\u2028", "x\ny\r\nz ", "end."]
@@ -202,11 +201,7 @@ def test_two_hundred_readers_of_fifty_replies(start, provider, capsys):
 
 
 def test_the_eventsource_package_reads_to_the_end_and_stops(alice, server, provider):
-    folder = pathlib.Path(__file__).parent / "eventsource-client"
-    if not shutil.which("node") or not shutil.which("npm"):
-        pytest.skip("node and npm are not installed")
-    if not (folder / "node_modules").exists():
-        subprocess.run(["npm", "ci", "--no-audit", "--no-fund"], cwd=folder, check=True, capture_output=True)
+    folder = npm_folder("eventsource-client")
     provider.script = [reply(*itertools.chain(*((piece, 0.02) for piece in PIECES)))]
     session = alice.post("/sessions", {"content": "Hello"}, Prefer="respond-async").json()
     command = ["node", "read.mjs", f"{server.url}/sessions/{session['id']}/events", make_token()]
