@@ -245,7 +245,6 @@ def on_database_error(error):
 FRAMEWORK_DETAILS = {
     404: "There is nothing at this path. GET / names the places to begin.",
     405: "This path does not take this method. Use one that the header Allow names.",
-    413: "The body is too large. Send a shorter one.",
     500: "The server failed. Ask again; its log says more under this X-Request-ID.",
 }
 
@@ -363,7 +362,7 @@ def ask_for_reply(body, **wish):
     current_app.replies.leave(feed)
     if feed.gone:
         raise models.Missing("The session was deleted while its reply was being written.")
-    if not over:
+    if not over or feed.cut:
         return deferred(session, is_new)
     turn = feed.turn
     if turn.status == models.FAILED:
@@ -437,7 +436,7 @@ def list_sessions():
 
 @api.get("/sessions/<uuid:session_id>")
 def show_session(session_id):
-    return jsonify(schemas.whole_session_schema.dump(get_session(session_id)))
+    return jsonify(schemas.whole_session_schema.dump(get_session(session_id).with_turns()))
 
 
 @api.patch("/sessions/<uuid:session_id>")

@@ -32,17 +32,14 @@ def frames(feed, position=0, session=None):
 
     `session` is the one that was made with this reply: its events tell the client its id, and its title.
     """
-    title = session and session.title
     yield _session_frame(feed, position, session) if session else COMMENT
     over = False
     while not over:
-        text, over = feed.read(position, title, SILENCE)
+        text, over = feed.read(position, session and session.title, SILENCE)
         batch = ""
-        if feed.title not in (None, title):
-            title = feed.title
-            if session:
-                session.title = title
-                batch += _session_frame(feed, position, session)
+        if session and feed.has_news_of(session.title):
+            session.title = feed.title
+            batch += _session_frame(feed, position, session)
         if text:
             position += len(text)
             batch += _frame("content_delta", {"delta": text}, feed.id, position)

@@ -19,6 +19,7 @@ from peewee import (
     DatabaseProxy,
     ForeignKeyField,
     IntegerField,
+    OperationalError,
     SQL,
     SqliteDatabase,
     TextField,
@@ -113,7 +114,11 @@ def transaction():
 def _one_writer():
     """SQLite has one writer, and whoever waits for it sleeps and looks again: here all threads and processes queue."""
     # A file of its own: closing the database's would end the locks that SQLite holds on it.
-    with open(f"{database.database}-lock", "ab") as file:
+    try:
+        file = open(f"{database.database}-lock", "ab")
+    except OSError as error:
+        raise OperationalError(f"the lock file: {error.strerror}") from None
+    with file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
@@ -222,8 +227,8 @@ class Session(database.Model):
             )
             return bool(changed.execute())
 
-    def turns(self):
-        """The turns that are shown, oldest first, the reply under way with what has been stored of it.
+    def with_turns(self):
+        """This session, with `turns`: those that are shown, oldest first, one under way with what has been stored of it.
 
         Raises Missing where the session was deleted meanwhile.
         """
@@ -237,7 +242,8 @@ class Session(database.Model):
                 turns = list(shown.clone())
         if not turns:
             raise Missing("The session was deleted.")
-        return turns
+        self.turns = turns
+        return self
 
     def history(self, reply_id):
         """What the model is sent for this reply: (kind, content) of the turns shown before it, oldest first."""
@@ -269,6 +275,16 @@ class Turn(database.Model):
     retry_after = IntegerField(null=True)
     folded = TextField(default="")  # last, and read by the search alone
 
+    @property
+    def is_made(self):
+        """Whether an idempotency key that named this reply has had its answer."""
+        return self.status == COMPLETE or self.cancelled
+
+    @property
+    def is_alive(self):
+        """Whether it is being written; where its process died, it is until the lease runs out."""
+        return self.status == IN_PROGRESS and self.lease_until >= clock()
+
     @classmethod
     def readable(cls):
         return cls.select(*[field for field in cls._meta.sorted_fields if field is not cls.folded])
@@ -277,10 +293,10 @@ class Turn(database.Model):
     def read(cls, turn_id):
         """The turn with what has been stored of its text, or None where it is gone."""
         # Pieces first: whoever ends the reply between the two reads has moved them into the turn.
-        pieces = Piece.after(turn_id, 0)
+        text = Piece.text_of(turn_id)
         turn = cls.readable().where(cls.id == turn_id).first()
         if turn is not None and turn.status == IN_PROGRESS:
-            turn.content = "".join(text for _, text in pieces)
+            turn.content = text
         return turn
 
     @classmethod
@@ -293,7 +309,7 @@ class Turn(database.Model):
         return turn.give_up_if_dead()
 
     def give_up_if_dead(self):
-        if self.status != IN_PROGRESS or self.lease_until >= clock():
+        if self.status != IN_PROGRESS or self.is_alive:
             return self
         with transaction():
             self.end(INTERRUPTED, died=True)
@@ -327,7 +343,7 @@ class Turn(database.Model):
         lock_rows(Session.select(Session.id).where(Session.id == self.session_id))
         lock_rows(Turn.select(Turn.id).where(Turn.id == self.id))  # nobody adds a piece behind those that are read here
         if content is None:
-            content = "".join(text for _, text in Piece.after(self.id, 0))
+            content = Piece.text_of(self.id)
         shown = status == COMPLETE or self.replaces is None
         columns |= {"status": status, "content": content, "shown": shown, "lease_until": None}
         if not Turn.update(columns | {"folded": fold(content)}).where(under_way).execute():
@@ -366,10 +382,10 @@ class Piece(database.Model):
             cls.insert_many(rows, [cls.turn, cls.start, cls.text]).execute()
 
     @classmethod
-    def after(cls, turn_id, position):
-        """(start, text) of the pieces from this position on, in order."""
-        rows = cls.select(cls.start, cls.text).where(cls.turn == turn_id, cls.start >= position)
-        return list(rows.order_by(cls.start).tuples())
+    def text_of(cls, turn_id, position=0):
+        """The text that has been stored from this position on, with which a piece begins."""
+        rows = cls.select(cls.text).where(cls.turn == turn_id, cls.start >= position).order_by(cls.start)
+        return "".join(text for (text,) in rows.tuples())
 
 
 class Key(database.Model):
@@ -473,7 +489,7 @@ class Ask:
             known = self._known(now) if self.key else None
             if known is not None:
                 session, reply = self._first_outcome(known)
-                if reply.status == COMPLETE or reply.cancelled:
+                if reply.is_made:
                     return session, reply, False
             if self.limit:
                 Asked.count_in(self.owner, *self.limit, now)
@@ -503,9 +519,8 @@ class Ask:
             raise Missing("There is no such session. Look it up in GET /sessions.")
         under_way = Turn.readable().where(Turn.session == session_id, Turn.status == IN_PROGRESS).first()
         if under_way is not None:
-            if under_way.lease_until >= now:
+            if under_way.end(INTERRUPTED, died=True) is None:
                 raise Busy("A reply is under way. Wait until it is done, or cancel it.", retry_after=1)
-            under_way.end(INTERRUPTED, died=True)
             Session.update(preview=None).where(Session.id == session_id).execute()
         return Session.get_owned(self.owner, session_id)
 
@@ -541,10 +556,10 @@ class Ask:
     def _first_outcome(self, known):
         session = Session.get_owned(self.owner, known.session_id)
         reply = Turn.get_by_id(known.turn_id)
-        if reply.status == COMPLETE or reply.cancelled:
+        if reply.is_made:
             session.model = reply.model  # as it was then
             return session, reply
-        if reply.status == IN_PROGRESS and reply.lease_until >= clock():
+        if reply.is_alive:
             raise Busy("The first request with this key is under way. Ask again for its answer.", session.id, retry_after=1)
         if Turn.select().where(Turn.session == session, Turn.id > reply.id).exists():
             raise Busy("The reply failed, and newer turns followed: it is not asked for again.", session.id)

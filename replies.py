@@ -42,7 +42,7 @@ class Feed:
         self.id = turn.id
         self.turn = None  # the turn as it ended
         self.gone = False  # its session was deleted
-        self.cut = False  # this process stops, the reply goes on
+        self.cut = False  # this process stops before its end is known here
         self.title = None  # of the session, as far as it is known to have changed
         self.followers = 0
         self.watched = False  # somebody reads the text here, as it comes
@@ -51,7 +51,7 @@ class Feed:
         self._news = threading.Condition()
         if turn.status != IN_PROGRESS:
             self.end(turn)
-        elif turn.content:
+        else:
             self.add(turn.content)
 
     @property
@@ -60,12 +60,17 @@ class Feed:
 
     @property
     def over(self):
-        return self.turn is not None or self.gone
+        return self.turn is not None or self.gone or self.cut
+
+    def has_news_of(self, title):
+        return title is not None and self.title not in (None, title)
 
     def text(self):
         return "".join(self._pieces)
 
     def add(self, text):
+        if not text:
+            return
         with self._news:
             self._pieces.append(text)
             self._ends.append(self.length + len(text))
@@ -79,22 +84,29 @@ class Feed:
     def end(self, turn):
         """`turn` is the reply as it ended, or None where there is none any more."""
         with self._news:
-            if turn is not None and len(turn.content) > self.length:
+            if turn is not None:
                 self.add(turn.content[self.length :])
             self.turn, self.gone = turn, turn is None
             self._news.notify_all()
 
+    def cut_off(self):
+        """Send the followers away, who may come back elsewhere."""
+        with self._news:
+            self.cut = True
+            self._news.notify_all()
+
     def wait(self, seconds):
-        """Wait until the reply is over; returns whether it is."""
+        """Wait until the reply is over, or cut off; returns whether it is."""
         with self._news:
             return self._news.wait_for(lambda: self.over, seconds)
 
     def read(self, position, title, silence):
-        """Wait for news, for `silence` seconds at most: returns the text beyond the position, and whether it is over."""
+        """Wait for news, for `silence` seconds at most: returns the text beyond the position, and whether it is over.
+
+        Another title than `title` is news, except where that is None.
+        """
         with self._news:
-            self._news.wait_for(
-                lambda: self.over or self.length > position or self.title not in (None, title), silence
-            )
+            self._news.wait_for(lambda: self.over or self.length > position or self.has_news_of(title), silence)
             first = bisect.bisect_right(self._ends, position)
             start = self._ends[first - 1] if first else 0
             return "".join(self._pieces[first:])[position - start :], self.over
@@ -218,8 +230,7 @@ class Replies:
         for reply in self._written_here():
             self._finish(reply, INTERRUPTED)
         for feed in self._wait_for_all(3):  # another process goes on with these: whoever follows them comes back there
-            feed.cut = True
-            feed.end(None)
+            feed.cut_off()
 
     def _wait_for_all(self, seconds):
         """The feeds of those replies that are not over by then."""
@@ -306,7 +317,7 @@ class Replies:
                     if time.monotonic() >= self._next_look:
                         self._next_look = time.monotonic() + LOOK
                         self._look()
-            except (*Unavailable, OSError) as error:
+            except Unavailable as error:
                 # What has arrived stays in memory, unseen, until the database is back.
                 log.error("the database does not answer: %s", type(error).__name__)
                 self._unsure = True
@@ -338,7 +349,8 @@ class Replies:
     def _catch_up(self):
         """After a fault, see whether the last commit came through after all."""
         for reply in self._written_here():
-            for _, text in Piece.after(reply.turn.id, reply.feed.length):
+            text = Piece.text_of(reply.turn.id, reply.feed.length)
+            if text:
                 reply.stored(text)
         self._unsure = False
 
@@ -358,8 +370,7 @@ class Replies:
             status, lease_until, title = states.get(turn_id, (None, None, None))
             if status == IN_PROGRESS and (turn_id in written_here or lease_until >= now):
                 if turn_id not in written_here:
-                    for _, text in Piece.after(turn_id, feed.length):
-                        feed.add(text)
+                    feed.add(Piece.text_of(turn_id, feed.length))
                 if title != feed.title:
                     feed.retitle(title)
             else:
@@ -372,10 +383,9 @@ class Replies:
         with self._lock:
             self._feeds.pop(feed.id, None)
             reply = self._replies.pop(feed.id, None)
-        if reply is not None:
-            reply.call.hang_up()
         feed.end(turn)
         if reply is not None:
+            reply.call.hang_up()
             reply.log(turn)
 
 

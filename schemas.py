@@ -284,7 +284,7 @@ class WholeSessionSchema(ChangedSessionSchema):
     )
 
     def _turns(self, session):
-        return [dump_turn(turn) for turn in session.turns()]
+        return [dump_turn(turn) for turn in session.turns]
 
 
 new_session_schema = NewSessionSchema()
