@@ -500,8 +500,7 @@ def list_models():
 
 @public.get("/health")
 def show_health():
-    with models.database.connection_context():
-        models.database.execute_sql("SELECT 1")
+    models.check()
     return jsonify(status="ok", version=__version__)
 
 

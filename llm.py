@@ -188,6 +188,8 @@ class HTTPProvider:
         self.base_url = base_url.rstrip("/")
         self.key = key
         self.timeout = timeout  # seconds of silence
+        # The proxies and the certificates that the environment names.
+        self.route = requests.Session().merge_environment_settings(self.base_url, {}, True, None, None)
 
     def list_models(self):
         """The ids of all models that the provider lists. Raises ModelError."""
@@ -256,42 +258,30 @@ class HTTPProvider:
 
         Raises ModelError or HungUp, also while it is read.
         """
-        headers, data = {"Accept-Encoding": "identity", "Connection": "close"}, None
+        headers, data = {"User-Agent": "parley", "Accept-Encoding": "identity", "Connection": "close"} | self.headers(), None
         if body is not None:
             headers |= {"Accept": "text/event-stream", "Content-Type": "application/json"}
             data = json.dumps(body, ensure_ascii=False).encode("utf-8", "replace")
+        timeouts = min(CONNECT_TIMEOUT, self.timeout), timeout or self.timeout
         try:
-            # A session for each call: a connection that was kept alive may be dead by the time it is used again.
-            with requests.Session() as session:
-                session.mount(self.base_url, _Wire(call))
-                with session.request(
-                    method,
-                    self.base_url + path,
-                    data=data,
-                    headers=headers,
-                    auth=self._authorize,  # a callable: else ~/.netrc would take the header's place
-                    timeout=(min(CONNECT_TIMEOUT, self.timeout), timeout or self.timeout),
-                    stream=True,
-                    allow_redirects=False,  # a redirect would carry key and conversation to another host
-                ) as response:
-                    chunks = self._chunks(response, call)
-                    if response.status_code != 200:
-                        raise self._refusal(response, chunks)
-                    call.request_id = response.headers.get("request-id") or response.headers.get("x-request-id")
-                    if body is None:
-                        yield chunks
-                    elif "json" in response.headers.get("Content-Type", ""):  # a server that does not stream
-                        yield [[b"".join(chunks).decode("utf-8", "replace")]]
-                    else:
-                        yield events(chunks)
+            # Without a session: it would follow redirects, with key and conversation, and put ~/.netrc in the key's place.
+            # A wire for each call: a connection that was kept alive may be dead by the time it is used again.
+            request = requests.Request(method, self.base_url + path, headers, data=data).prepare()
+            with contextlib.closing(_Wire(call)) as wire, wire.send(request, timeout=timeouts, **self.route) as response:
+                chunks = self._chunks(response, call)
+                if response.status_code != 200:
+                    raise self._refusal(response, chunks)
+                call.request_id = response.headers.get("request-id") or response.headers.get("x-request-id")
+                if body is None:
+                    yield chunks
+                elif "json" in response.headers.get("Content-Type", ""):  # a server that does not stream
+                    yield [[b"".join(chunks).decode("utf-8", "replace")]]
+                else:
+                    yield events(chunks)
         except _WIRE_FAULTS as error:
             raise self._broken(error, call) from None
         finally:
             call.disconnected()
-
-    def _authorize(self, request):
-        request.headers.update(self.headers())
-        return request
 
     def _chunks(self, response, call):
         """What each read of the socket brings; nothing waits for a buffer to fill."""

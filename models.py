@@ -6,6 +6,7 @@ rows locks them in one order, session, turn, pieces, so that no two transactions
 
 import contextlib
 import fcntl
+import threading
 import time
 import unicodedata
 import uuid
@@ -39,6 +40,8 @@ IN_PROGRESS, COMPLETE, FAILED, INTERRUPTED = "in_progress", "complete", "failed"
 Unavailable = (DatabaseError, MaxConnectionsExceeded)
 
 database = DatabaseProxy()
+checked = DatabaseProxy()  # the same, by a connection that no request holds
+_check = threading.Lock()
 
 
 class Refused(Exception):
@@ -83,7 +86,7 @@ def open_database(url, connections=8):
     `connections` is the most that one process holds open. User name and password may be percent-encoded.
     """
     scheme, separator, rest = url.partition("://")
-    options = {"autoconnect": False, "max_connections": connections, "timeout": 10}
+    options = {"autoconnect": False, "timeout": 10}
     if scheme == "sqlite":
         if rest in ("", "/", "/:memory:") or not rest.startswith("/"):
             raise ValueError("name a file: sqlite:///relative/path or sqlite:////absolute/path")
@@ -96,7 +99,15 @@ def open_database(url, connections=8):
     else:
         raise ValueError("begin with sqlite:///, postgres:// or postgresql://")
     pooled = f"{scheme}+pool{separator}{rest}"
-    database.initialize(connect(pooled, unquote_password=True, unquote_user=True, **options))
+    options |= {"unquote_password": True, "unquote_user": True}
+    database.initialize(connect(pooled, max_connections=connections - 1, **options))
+    checked.initialize(connect(pooled, max_connections=1, **options))
+
+
+def check():
+    """Raises one of Unavailable where the database does not answer; it does not queue behind requests for the answer."""
+    with _check, checked.connection_context():
+        checked.execute_sql("SELECT 1")
 
 
 def is_sqlite():
@@ -136,10 +147,10 @@ def lock(name):
         database.execute_sql("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", (name,))
 
 
-def lock_rows(query):
-    """Hold these rows until the transaction ends; on SQLite the transaction itself keeps all others out."""
+def lock_row(table, row_id):
+    """Hold this row until the transaction ends; on SQLite the transaction itself keeps all others out."""
     if not is_sqlite():
-        query.for_update().execute()
+        table.select(table.id).where(table.id == row_id).for_update().execute()
 
 
 def fold(text):
@@ -323,13 +334,16 @@ class Turn(database.Model):
 
     @classmethod
     def renew(cls, turn_ids):
-        """Extend the leases of these replies; returns the ids of those that are still in progress."""
-        rows = (
-            cls.update(lease_until=clock() + LEASE)
-            .where(cls.id.in_(turn_ids), cls.status == IN_PROGRESS)
-            .returning(cls.id)
-        )
-        return {row.id for row in rows.execute()}
+        """Extend the leases of these replies."""
+        cls.update(lease_until=clock() + LEASE).where(cls.id.in_(turn_ids), cls.status == IN_PROGRESS).execute()
+
+    @classmethod
+    def hold(cls, turn_ids):
+        """The ids of those of these replies that are in progress: nobody ends them until the transaction ends."""
+        under_way = cls.select(cls.id).where(cls.id.in_(turn_ids), cls.status == IN_PROGRESS)
+        if not is_sqlite():
+            under_way = under_way.for_update()
+        return {turn_id for (turn_id,) in under_way.tuples()}
 
     def end(self, status, content=None, died=False, **columns):
         """End a reply, in the caller's transaction; returns it as it ended, or None where it is no longer in progress.
@@ -340,8 +354,8 @@ class Turn(database.Model):
         under_way = (Turn.id == self.id) & (Turn.status == IN_PROGRESS)
         if died:
             under_way &= Turn.lease_until < clock()
-        lock_rows(Session.select(Session.id).where(Session.id == self.session_id))
-        lock_rows(Turn.select(Turn.id).where(Turn.id == self.id))  # nobody adds a piece behind those that are read here
+        lock_row(Session, self.session_id)
+        lock_row(Turn, self.id)  # nobody adds a piece behind those that are read here
         if content is None:
             content = Piece.text_of(self.id)
         shown = status == COMPLETE or self.replaces is None

@@ -336,7 +336,7 @@ class Replies:
             return
         with transaction():
             if growing:
-                growing = {turn_id: growing[turn_id] for turn_id in Turn.renew(list(growing))}
+                growing = {turn_id: growing[turn_id] for turn_id in Turn.hold(list(growing))}
                 Piece.add([(turn_id, reply.feed.length, text) for turn_id, (reply, text) in growing.items()])
             ended = [
                 (reply, reply.turn.end(status, content, **columns)) for reply, (status, columns), content in ending
