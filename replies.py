@@ -46,6 +46,7 @@ class Feed:
         self.title = None  # of the session, as far as it is known to have changed
         self.followers = 0
         self.watched = False  # somebody reads the text here, as it comes
+        self.begun = threading.Event()  # somebody has sent the first of it
         self._pieces = []
         self._ends = []  # the position behind each piece, in characters
         self._news = threading.Condition()
@@ -105,6 +106,8 @@ class Feed:
 
         Another title than `title` is news, except where that is None.
         """
+        if position:
+            self.begun.set()
         with self._news:
             self._news.wait_for(lambda: self.over or self.length > position or self.has_news_of(title), silence)
             first = bisect.bisect_right(self._ends, position)
@@ -125,7 +128,6 @@ class Reply:
         self.asked_at = time.monotonic()
         self.first_word_after = None  # seconds
         self._lock = threading.Lock()
-        self.begun = threading.Event()  # its first text is stored
 
     def arrive(self, text):
         with self._lock:
@@ -138,7 +140,6 @@ class Reply:
         with self._lock:
             self.unstored = self.unstored[len(text) :]
         self.feed.add(text)
-        self.begun.set()
 
     def log(self, turn):
         """One line about how it went; `turn` is None where its session was deleted."""
@@ -258,12 +259,14 @@ class Replies:
             turns = [("user", first)] if first is not None else self._history(reply)
             messages = llm.conversation(turns)
             half = ""
-            for text in provider.ask(reply.call, session.model, session.system, messages, self.max_tokens):
+            texts = provider.ask(reply.call, session.model, session.system, messages, self.max_tokens)
+            for number, text in enumerate(texts):
                 text, half = _storable(half + text)
                 reply.arrive(text)
                 if reply.feed.watched:  # else the keeper's next look is soon enough, and the end may come before
                     self._wake.set()
-                    reply.begun.wait(0.05)  # the first words are on their way before this thread reads on
+                    if number == 0:  # the first words are on their way before this thread reads on
+                        reply.feed.begun.wait(0.05)
             reply.arrive("\ufffd" if half else "")
             outcome = COMPLETE, {}
         except llm.HungUp:
