@@ -61,6 +61,7 @@ def measure(folder, stub, database_url):
         yield from measures.measure_one_at_a_time(stub, floor, parley)
         yield from measures.measure_many_at_once(floor, parley)
         yield from measures.measure_waiting(floor, parley)
+        yield from measures.measure_health(floor, parley)
         yield from measures.measure_streams(stub, floor, parley)
         # Before the lists, which the floor does not have.
         memory = measures.measure_memory(floor, parley)

@@ -1,5 +1,6 @@
 """What is measured, one function for each; all return rows of the table."""
 
+import concurrent.futures
 import functools
 import operator
 import subprocess
@@ -98,6 +99,25 @@ def measure_waiting(floor, parley):
     at_floor, at_parley = in_turns(3, lambda: wall(floor), lambda: wall(parley))
     goal = "at most 1.3 s"
     return [row("100 creations at once, of a model that takes 1 s", at_floor, at_parley, "s", goal, at_parley <= 1.3)]
+
+
+def measure_health(floor, parley):
+    """The slowest `GET /health` while 60 sessions are created at one instant."""
+
+    def slowest(server):
+        client, times = Client(server.port), []
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:
+            burst = pool.submit(at_once, users(server, 60), 1, functools.partial(ask, model="m-1s"))
+            while not burst.done():
+                times.append(client.send("GET", "/health").seconds * MS)
+                client.close()
+                time.sleep(0.005)
+            burst.result()
+        return max(times)
+
+    at_floor, at_parley = in_turns(5, lambda: slowest(floor), lambda: slowest(parley))
+    what = "the slowest GET /health while 60 are created at once"
+    return [row(what, at_floor, at_parley, "ms", "at most 50 ms", at_parley <= 50)]
 
 
 # Streams
