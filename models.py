@@ -16,10 +16,12 @@ from peewee import (
     BigIntegerField,
     BooleanField,
     CompositeKey,
+    DataError,
     DatabaseError,
     DatabaseProxy,
     ForeignKeyField,
     IntegerField,
+    IntegrityError,
     OperationalError,
     SQL,
     SqliteDatabase,
@@ -34,10 +36,19 @@ SECOND = 1_000_000
 LEASE = 20 * SECOND
 PREVIEW = 100
 KEY_LIFE = 24 * 3600 * SECOND
+# With a PostgreSQL whose host is gone, in seconds but for the milliseconds of the second; a URL may say otherwise.
+PATIENCE = {
+    "connect_timeout": 5,
+    "tcp_user_timeout": 10_000,
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+}
 
 IN_PROGRESS, COMPLETE, FAILED, INTERRUPTED = "in_progress", "complete", "failed", "interrupted"
 
 Unavailable = (DatabaseError, MaxConnectionsExceeded)
+Unstorable = (DataError, IntegrityError)  # the database answers, and does not take a row
 
 database = DatabaseProxy()
 checked = DatabaseProxy()  # the same, by a connection that no request holds
@@ -94,8 +105,7 @@ def open_database(url, connections=8):
         # Writers take the lock when they begin: one that took it later, after reading, could be refused without waiting.
         options |= {"pragmas": pragmas, "lock_type": "IMMEDIATE", "check_same_thread": False}
     elif scheme in ("postgres", "postgresql"):
-        if "connect_timeout=" not in rest:
-            options["connect_timeout"] = 5
+        options |= {name: value for name, value in PATIENCE.items() if f"{name}=" not in rest}
     else:
         raise ValueError("begin with sqlite:///, postgres:// or postgresql://")
     pooled = f"{scheme}+pool{separator}{rest}"
@@ -459,9 +469,12 @@ MIGRATIONS = [_first_tables]  # a newer release appends to them; what has been r
 def migrate():
     """Bring the database to this release, exactly once however many processes start together.
 
-    Raises NewerDatabase where a newer release has been here: its data is not touched.
+    Raises NewerDatabase where a newer release has been here: its data is not touched. Raises ValueError where the
+    database does not take every text.
     """
     with database.connection_context(), transaction():
+        if not is_sqlite() and database.execute_sql("SHOW server_encoding").fetchone()[0] != "UTF8":
+            raise ValueError("the encoding of this database is not UTF8; make one with ENCODING 'UTF8'")
         lock("parley migrations")
         database.create_tables([Release])
         release = Release.select().first() or Release(migrations=0)

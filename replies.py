@@ -20,6 +20,7 @@ from models import (
     Session,
     Turn,
     Unavailable,
+    Unstorable,
     clock,
     database,
     transaction,
@@ -140,6 +141,13 @@ class Reply:
         with self._lock:
             self.unstored = self.unstored[len(text) :]
         self.feed.add(text)
+
+    def give_up(self):
+        """Drop what is not stored, and end it as failed."""
+        self.outcome = _failed(500, "The database did not take the reply. Ask again.")
+        self.call.hang_up()
+        with self._lock:
+            self.unstored = ""
 
     def log(self, turn):
         """One line about how it went; `turn` is None where its session was deleted."""
@@ -316,7 +324,10 @@ class Replies:
             self._wake.clear()
             try:
                 with database.connection_context():
-                    self._store()
+                    try:
+                        self._store(self._written_here())
+                    except Unstorable:
+                        self._store_one_by_one()
                     if time.monotonic() >= self._next_look:
                         self._next_look = time.monotonic() + LOOK
                         self._look()
@@ -327,12 +338,12 @@ class Replies:
                 time.sleep(1)
                 self._wake.set()
 
-    def _store(self):
-        """Commit in one transaction what has arrived of all replies and how they ended; then tell their followers."""
+    def _store(self, replies):
+        """Commit in one transaction what has arrived of these replies and how they ended; then tell their followers."""
         if self._unsure:
             self._catch_up()
         # The outcome is read before the text, which is complete by the time that the outcome is set.
-        batch = [(reply, reply.outcome, reply.unstored) for reply in self._written_here()]
+        batch = [(reply, reply.outcome, reply.unstored) for reply in replies]
         growing = {reply.turn.id: (reply, text) for reply, outcome, text in batch if text and outcome is None}
         ending = [(reply, outcome, reply.feed.text() + text) for reply, outcome, text in batch if outcome is not None]
         if not growing and not ending:
@@ -348,6 +359,15 @@ class Replies:
             reply.stored(text)
         for reply, turn in ended:
             self._end(reply.feed, turn or Turn.read(reply.turn.id))
+
+    def _store_one_by_one(self):
+        """Store what the database takes, and give up those replies of which it does not."""
+        for reply in self._written_here():
+            try:
+                self._store([reply])
+            except Unstorable as error:
+                log.error("the database does not take a reply: %s", type(error).__name__)
+                reply.give_up()
 
     def _catch_up(self):
         """After a fault, see whether the last commit came through after all."""

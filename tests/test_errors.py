@@ -1,7 +1,9 @@
 """Errors: one shape for all of them, the headers that belong to each, and bad input that is refused and never stored."""
 
+import contextlib
 import json
 import socket
+import sqlite3
 import threading
 import time
 import uuid
@@ -599,3 +601,34 @@ def test_works_again_after_the_database_was_away(start, switch, provider):
     assert requests.get(server.url + "/health").status_code == 200
     assert {session["id"] for session in alice.get("/sessions").json()["data"]} == {before["id"], during["id"]}
     assert alice.create("After")
+
+
+def test_a_reply_that_the_database_refuses_fails_alone(start, new_database, provider):
+    url = new_database()
+    alice = start(DATABASE_URL=url, OPENAI_BASE_URL=provider.url + "/v1", DEFAULT_MODEL="m-1", WEB_CONCURRENCY=1).client()
+    refuse_poison(url)
+    provider.script = [reply("Fine. ", 0.3, "poison"), reply("All ", 0.6, "well.")]
+    session = alice.post("/sessions", {"content": "Hello"}, Prefer="respond-async").json()
+    with alice.stream("POST", "/sessions", {"content": "Hello"}) as other, alice.events(session) as events:
+        end = list(events)[-1]
+        assert (end.name, end.data["status"]) == ("error", 500)
+        assert "".join(event.data["delta"] for event in other if event.name == "content_delta") == "All well."
+    turn = alice.turns(session)[1]
+    assert (turn["status"], turn["content"], turn["error"]) == ("failed", "Fine. ", end.data)
+    provider.script = [reply("Poisonless.")]
+    assert alice.post(f"/sessions/{session['id']}/retry").json()["content"] == "Poisonless."
+
+
+def refuse_poison(url):
+    """Have the database refuse each text of a reply that has the word poison."""
+    if url.startswith("sqlite"):
+        with contextlib.closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as connection:
+            for table, moment, column in (("piece", "INSERT", "text"), ("turn", "UPDATE", "content")):
+                connection.execute(
+                    f"CREATE TRIGGER poison_{table} BEFORE {moment} ON {table} WHEN NEW.{column} GLOB '*poison*' "
+                    "BEGIN SELECT RAISE(ABORT, 'poison'); END"
+                )
+    else:
+        with psycopg.connect(url) as connection:
+            connection.execute("ALTER TABLE piece ADD CHECK (text NOT LIKE '%poison%')")
+            connection.execute("ALTER TABLE turn ADD CHECK (content NOT LIKE '%poison%')")

@@ -4,7 +4,9 @@ import os
 import shutil
 import subprocess
 import sys
+import uuid
 
+import psycopg
 import pytest
 
 from client import ROOT, SECRET, free_port
@@ -183,6 +185,19 @@ def test_stops_the_start_with_one_line(tmp_path, name, value, more):
 @pytest.mark.parametrize("name, value, more", BAD_STARTS[:3])
 def test_stops_the_start_for_local_work_with_one_line(tmp_path, name, value, more):
     check_that_it_stops(f"flask run --port {free_port()}", tmp_path, name, value, more)
+
+
+def test_does_not_start_on_a_database_that_cannot_hold_every_text(engine, tmp_path):
+    if engine != "postgresql":
+        pytest.skip("SQLite holds every text")
+    server, name = os.environ["TEST_DATABASE_URL"].rpartition("/")[0], f"parley_{uuid.uuid4().hex}"
+    with psycopg.connect(server + "/postgres", autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name} ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0")
+        try:
+            words = (ROOT / "Procfile").read_text().partition("web: ")[2].strip()
+            check_that_it_stops(words, tmp_path, "DATABASE_URL", f"{server}/{name}", {})
+        finally:
+            connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
 def test_reads_a_file_of_settings_which_the_environment_overrules(tmp_path):
