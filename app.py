@@ -40,7 +40,7 @@ import models
 import openapi
 import schemas
 import titles
-from replies import Replies
+from replies import Overloaded, Replies
 from settings import SettingError, read_settings
 
 __version__ = "1.0.0"
@@ -233,7 +233,7 @@ def on_invalid_token(error):
     return error_response(401, [(str(error), None)], {"WWW-Authenticate": challenge})
 
 
-def on_keys_unavailable(error):
+def on_unavailable(error):
     return error_response(503, [(str(error), None)], {"Retry-After": "5"})
 
 
@@ -256,7 +256,8 @@ ERROR_HANDLERS = {
     llm.UnknownModel: on_unknown_model,
     llm.ModelError: on_model_error,
     auth.InvalidToken: on_invalid_token,
-    auth.KeysUnavailable: on_keys_unavailable,
+    auth.KeysUnavailable: on_unavailable,
+    Overloaded: on_unavailable,
     **dict.fromkeys(models.Unavailable, on_database_error),
 }
 

@@ -1,5 +1,7 @@
 """How gunicorn serves Parley: on 127.0.0.1:8000, or on all interfaces at `$PORT` where that is set."""
 
+import concurrent.futures
+import contextlib
 import gc
 import json
 import os
@@ -29,8 +31,19 @@ REFUSALS = {
 STORING = 5  # seconds of the grace that are kept for storing what is interrupted
 
 
+class Threads(concurrent.futures.ThreadPoolExecutor):
+    """Where the system gives no more threads, a request waits for one that becomes free; else its worker would die."""
+
+    def _adjust_thread_count(self):
+        with contextlib.suppress(RuntimeError):
+            super()._adjust_thread_count()
+
+
 class worker_class(ThreadWorker):
     """A worker whose own errors have the shape of all errors, and quote nothing of the request, here or in the log."""
+
+    def get_thread_pool(self):
+        return Threads(self.cfg.threads)
 
     def handle_error(self, req, client, addr, exc):
         status, title, detail = next(REFUSALS[kind] for kind in REFUSALS if isinstance(exc, kind))

@@ -34,6 +34,11 @@ RENEWAL = 5  # seconds between two renewals of the leases
 TITLE_TIME = 10  # seconds
 TITLE_CHARACTERS = 1000
 TITLE_TOKENS = 500  # a model that thinks spends most of them on that
+_NO_THREAD = "The server has too much to do. Ask again in a moment."
+
+
+class Overloaded(Exception):
+    """This process can make no more replies at the moment; the text says what to do."""
 
 
 class Feed:
@@ -183,10 +188,12 @@ class Replies:
     # What a request asks for
 
     def ask(self, ask, watched):
-        """Claim a reply and begin to make it. Returns (session, feed); raises models.Refused, and then nothing changed.
+        """Claim a reply and begin to make it. Returns (session, feed).
 
         The feed is to be given back with `leave`. Where an idempotency key has had its reply already, it is that one's.
+        Raises models.Refused or Overloaded, and then nothing changed.
         """
+        self._start_keeper()
         session, turn, is_new = ask.claim()
         feed = self.follow(turn, watched)
         if is_new:
@@ -194,7 +201,8 @@ class Replies:
             with self._lock:
                 self._replies[turn.id] = reply
             first = ask.content if ask.new else None
-            self._start(self._make, reply, first)
+            if not self._start(self._make, reply, first):
+                self._finish(reply, *_failed(503, _NO_THREAD))
             if first is not None and self.title_model:
                 self._start(self._entitle, reply, first)
         return session, feed
@@ -206,6 +214,7 @@ class Replies:
         """
         if turn.status != IN_PROGRESS:
             return Feed(turn)
+        self._start_keeper()
         with self._lock:
             feed = self._feeds.get(turn.id)
             if feed is None:
@@ -215,8 +224,6 @@ class Replies:
             if watched and not feed.watched:
                 feed.watched = True
                 self._wake.set()
-            if self._keeper is None or not self._keeper.is_alive():
-                self._keeper = self._start(self._keep)
         return feed
 
     def leave(self, feed):
@@ -252,10 +259,22 @@ class Replies:
         with self._lock:
             return list(self._replies.values())
 
+    def _start_keeper(self):
+        with self._lock:
+            if self._keeper is None or not self._keeper.is_alive():
+                self._keeper = self._start(self._keep)
+        if self._keeper is None:
+            raise Overloaded(_NO_THREAD)
+
     @staticmethod
     def _start(target, *args):
+        """The thread that does this, or None where the system gives no more threads."""
         thread = threading.Thread(target=target, args=args, name=target.__name__, daemon=True)
-        thread.start()
+        try:
+            thread.start()
+        except RuntimeError as error:
+            log.error("%s", error)
+            return None
         return thread
 
     # Making a reply

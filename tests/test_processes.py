@@ -1,7 +1,9 @@
 """Processes that die, stop, start together, or are newer than their database: nothing that was answered is lost."""
 
 import concurrent.futures
+import contextlib
 import os
+import pathlib
 import re
 import shutil
 import signal
@@ -9,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+import uuid
 
 import pytest
 import requests
@@ -99,6 +102,49 @@ def test_lets_replies_end_after_sigterm_and_interrupts_the_rest(start, settings,
         assert alice.turns(session)[1]["status"] == "interrupted"
         assert alice.post(f"/sessions/{session['id']}/messages", {"content": "Go on"}).status_code == 201
     assert alice.turns(finished)[1]["content"] == "Not cut."
+
+
+@pytest.fixture
+def few_threads():
+    """A function that gives the processes of a server so many threads more, all of them together, or None: any number."""
+    roots = [root for root in ("/sys/fs/cgroup/pids", "/sys/fs/cgroup") if os.access(root, os.W_OK)]
+    group = pathlib.Path(roots[0] if roots else "/", f"parley-{uuid.uuid4().hex}")
+    try:
+        group.mkdir()
+        (group / "pids.max").write_text("max")
+    except OSError:
+        with contextlib.suppress(OSError):
+            group.rmdir()
+        pytest.skip("there is no control group here in which to limit threads")
+
+    def limit(server, more):
+        for pid in (server.process.pid, *server.workers()):
+            (group / "cgroup.procs").write_text(str(pid))
+        now = int((group / "pids.current").read_text())
+        (group / "pids.max").write_text("max" if more is None else str(now + more))
+
+    yield limit
+    group.rmdir()
+
+
+def test_no_session_is_stuck_where_the_system_gives_no_more_threads(few_threads, start, settings, provider):
+    provider.default = reply(1.0, "Done.")
+    server = start(**settings)
+    alice, workers = server.client(), server.workers()
+    few_threads(server, 20)
+    with concurrent.futures.ThreadPoolExecutor(40) as pool:
+        answers = list(pool.map(lambda number: alice.post("/sessions", {"content": f"{number}"}), range(40)))
+    assert {answer.status_code for answer in answers} <= {201, 503}
+    refused = [answer for answer in answers if answer.status_code == 503]
+    assert refused and all(int(answer.headers["Retry-After"]) >= 1 for answer in refused)
+    few_threads(server, None)
+    kept = [answer.headers["Location"] for answer in refused if "Location" in answer.headers]
+    with concurrent.futures.ThreadPoolExecutor(40) as pool:
+        again = pool.map(lambda session: alice.post(session + "/retry").json()["content"], kept)
+        assert list(again) == ["Done."] * len(kept)
+    sessions = alice.get("/sessions?page[limit]=100").json()["data"]
+    assert {alice.turns(session)[1]["status"] for session in sessions} == {"complete"}
+    assert server.workers() == workers
 
 
 def test_starts_with_many_processes_at_the_same_instant_on_an_empty_database(settings, tmp_path):
