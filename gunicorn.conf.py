@@ -2,11 +2,14 @@
 
 import concurrent.futures
 import contextlib
+import errno
 import gc
 import json
 import os
+import resource
 import signal
 import threading
+import time
 
 from gunicorn.http import errors
 from gunicorn.util import write_nonblock
@@ -18,6 +21,10 @@ threads = 256  # each waiting request and each stream has one; they start when t
 preload_app = True  # a bad setting is found once, and tables and keys are made once
 graceful_timeout = 25  # a platform that sends SIGTERM kills after 30 s
 control_socket_disable = True
+
+# Each reply has two files open, its provider's connection, and each request or stream one.
+_soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+resource.setrlimit(resource.RLIMIT_NOFILE, (max(_soft, min(_hard, 8192)), _hard))
 
 REFUSALS = {
     errors.LimitRequestLine: (414, "URI Too Long", "Shorten the request line."),
@@ -44,6 +51,14 @@ class worker_class(ThreadWorker):
 
     def get_thread_pool(self):
         return Threads(self.cfg.threads)
+
+    def accept(self, listener):
+        try:
+            super().accept(listener)
+        except OSError as error:
+            if error.errno not in (errno.EMFILE, errno.ENFILE):
+                raise
+            time.sleep(0.05)  # the worker would die of it; the client waits until a file is closed
 
     def handle_error(self, req, client, addr, exc):
         status, title, detail = next(REFUSALS[kind] for kind in REFUSALS if isinstance(exc, kind))

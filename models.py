@@ -6,6 +6,8 @@ rows locks them in one order, session, turn, pieces, so that no two transactions
 
 import contextlib
 import fcntl
+import functools
+import os
 import threading
 import time
 import unicodedata
@@ -22,7 +24,6 @@ from peewee import (
     ForeignKeyField,
     IntegerField,
     IntegrityError,
-    OperationalError,
     SQL,
     SqliteDatabase,
     TextField,
@@ -47,12 +48,12 @@ PATIENCE = {
 
 IN_PROGRESS, COMPLETE, FAILED, INTERRUPTED = "in_progress", "complete", "failed", "interrupted"
 
-Unavailable = (DatabaseError, MaxConnectionsExceeded)
+Unavailable = (DatabaseError, MaxConnectionsExceeded, OSError)  # the last where no file is left for a connection
 Unstorable = (DataError, IntegrityError)  # the database answers, and does not take a row
 
 database = DatabaseProxy()
 checked = DatabaseProxy()  # the same, by a connection that no request holds
-_check = threading.Lock()
+_check, _writing = threading.Lock(), threading.Lock()
 
 
 class Refused(Exception):
@@ -134,14 +135,20 @@ def transaction():
 @contextlib.contextmanager
 def _one_writer():
     """SQLite has one writer, and whoever waits for it sleeps and looks again: here all threads and processes queue."""
-    # A file of its own: closing the database's would end the locks that SQLite holds on it.
-    try:
-        file = open(f"{database.database}-lock", "ab")
-    except OSError as error:
-        raise OperationalError(f"the lock file: {error.strerror}") from None
-    with file:
+    with _writing:
+        # A file of its own: closing the database's would end the locks that SQLite holds on it.
+        file = _lock_file(f"{database.database}-lock", os.getpid())
         fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+        try:
+            yield
+        finally:
+            fcntl.flock(file, fcntl.LOCK_UN)
+
+
+@functools.cache
+def _lock_file(path, process):
+    """Opened once a process, as one that is inherited would be locked by parent and child at once."""
+    return os.open(path, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o644)
 
 
 def clock():

@@ -5,6 +5,7 @@ import contextlib
 import os
 import pathlib
 import re
+import resource
 import shutil
 import signal
 import subprocess
@@ -145,6 +146,29 @@ def test_no_session_is_stuck_where_the_system_gives_no_more_threads(few_threads,
     sessions = alice.get("/sessions?page[limit]=100").json()["data"]
     assert {alice.turns(session)[1]["status"] for session in sessions} == {"complete"}
     assert server.workers() == workers
+
+
+def test_a_worker_outlives_the_last_of_its_files(start, settings, provider):
+    provider.default = reply(0.5, "Done.")
+    server = start(**settings)
+    alice, workers = server.client(), server.workers()
+    limits = {pid: resource.prlimit(pid, resource.RLIMIT_NOFILE) for pid in workers}
+    for pid, (_, hard) in limits.items():
+        few = len(os.listdir(f"/proc/{pid}/fd")) + 12
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (few, hard))
+
+    def create(number):
+        with contextlib.suppress(requests.ConnectionError):  # a request that has not been read may be dropped
+            return alice.post("/sessions", {"content": f"{number}"}).status_code
+
+    with concurrent.futures.ThreadPoolExecutor(60) as pool:
+        assert set(pool.map(create, range(60))) <= {None, 201, 502, 503}
+    for pid in workers:
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, limits[pid])
+    assert server.workers() == workers
+    sessions = alice.get("/sessions?page[limit]=100").json()["data"]
+    assert {alice.turns(session)[1]["status"] for session in sessions} <= {"complete", "failed"}
+    assert alice.create("More")
 
 
 def test_starts_with_many_processes_at_the_same_instant_on_an_empty_database(settings, tmp_path):
