@@ -128,9 +128,9 @@ def measure_streams(stub, floor, parley):
     direct, (at_floor,), (at_parley,) = Client(stub.port), users(floor, 1), users(parley, 1)
     stream = functools.partial(ask, accept="text/event-stream")
 
-    def first_word(client, model):
+    def first_word(client, model, count):
         send = functools.partial(stream, model=model)
-        return typical(send, client, 5, operator.attrgetter("first_word")) * MS
+        return typical(send, client, count, operator.attrgetter("first_word")) * MS
 
     def words_a_second(send, client):
         answer = send(client, f"m-words-{WORDS}")
@@ -140,11 +140,12 @@ def measure_streams(stub, floor, parley):
         return WORDS / answer.seconds
 
     rows = []
-    for model, name in ((f"m-words-{WORDS}", "as fast as they go"), ("m-paced-20", "10 ms apart")):
+    # Of a flood the times scatter widely, as the stub writes it on one of the cores.
+    for model, count, name in ((f"m-words-{WORDS}", 20, "as fast as they go"), ("m-paced-20", 5, "10 ms apart")):
         floor_time, parley_time = in_turns(
             ROUNDS,
-            lambda: first_word(at_floor, model),
-            lambda: first_word(at_parley, model),
+            lambda: first_word(at_floor, model, count),
+            lambda: first_word(at_parley, model, count),
         )
         is_met = parley_time <= 2 * floor_time
         rows.append(row(f"time to the first word, words {name}", floor_time, parley_time, "ms", "at most 2 ×", is_met))
