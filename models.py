@@ -553,7 +553,7 @@ class Ask:
             raise Missing("There is no such session. Look it up in GET /sessions.")
         under_way = Turn.readable().where(Turn.session == session_id, Turn.status == IN_PROGRESS).first()
         if under_way is not None:
-            if under_way.end(INTERRUPTED, died=True) is None:
+            if under_way.is_alive or under_way.end(INTERRUPTED, died=True) is None:
                 raise Busy("A reply is under way. Wait until it is done, or cancel it.", retry_after=1)
             Session.update(preview=None).where(Session.id == session_id).execute()
         return Session.get_owned(self.owner, session_id)
