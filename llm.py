@@ -236,7 +236,7 @@ class HTTPProvider:
                 except ModelError as error:
                     fault = error
                 except _NOT_UNDERSTOOD:
-                    fault = self._error(502, "sent something that is not understood.")
+                    fault = self._error(502, "sent something that is not understood. Ask again.")
                 call.usage = answer.usage
                 if answer.text:
                     answer.has_text = True
@@ -244,11 +244,11 @@ class HTTPProvider:
                 if fault is not None:
                     raise fault
         if not answer.finished:
-            raise self._error(502, "cut its answer short.", passing=True)
+            raise self._error(502, "cut its answer short. Ask again.", passing=True)
         if answer.stop in ("refusal", "content_filter"):
             raise ModelError(502, f"The model declined to answer ({answer.stop}). Say it differently, or ask another model.")
         if answer.stop in ("length", "max_tokens") and not answer.has_text:
-            raise ModelError(502, "The model spent all of MAX_TOKENS without writing a word.")
+            raise ModelError(502, "The model spent all of MAX_TOKENS without writing a word. Ask for less, or of another.")
         if answer.stop == "model_context_window_exceeded" and not answer.has_text:
             raise ModelError(413, _TOO_LONG)
 
@@ -296,10 +296,10 @@ class HTTPProvider:
         if call.hung_up:
             return HungUp()
         if isinstance(error, (requests.ReadTimeout, urllib3.exceptions.ReadTimeoutError, TimeoutError)):
-            return self._error(504, f"was silent for {self.timeout:g} seconds.")
+            return self._error(504, f"was silent for {self.timeout:g} seconds. Ask again later.")
         if isinstance(error, requests.ConnectionError):
-            return self._error(502, "could not be reached.", passing=True)
-        return self._error(502, "broke the connection.", passing=True)
+            return self._error(502, "could not be reached. Ask again later.", passing=True)
+        return self._error(502, "broke the connection. Ask again.", passing=True)
 
     def _refusal(self, response, chunks):
         """The ModelError for an answer that is not a 200."""
@@ -449,10 +449,10 @@ _UNKNOWN_MODEL = re.compile(
 # What a status of a provider means, or the hundred it is of: the status for a client, whether it is passing, a text.
 _REFUSED = (502, False, "refused the request: {message}")
 _MEANINGS = {
-    3: (502, False, "redirects: its base URL is not set right."),
+    3: (502, False, "redirects: its base URL is not set right. Tell whoever runs this server."),
     # Its own words may show a part of the key.
-    **dict.fromkeys((401, 403), (502, False, "refused this server's own key.")),
-    **dict.fromkeys((408, 409, 5), (502, True, "failed with status {status}.")),
+    **dict.fromkeys((401, 403), (502, False, "refused this server's own key. Tell whoever runs this server.")),
+    **dict.fromkeys((408, 409, 5), (502, True, "failed with status {status}. Ask again later.")),
     **dict.fromkeys((429, 503, 529), (503, True, "is overloaded or limits this server. Ask again later.")),
 }
 

@@ -3,6 +3,7 @@
 import contextlib
 import getpass
 import os
+import pathlib
 import pty
 import select
 import signal
@@ -137,6 +138,10 @@ class Terminal:
         os.write(self._keyboard, text.encode())
 
     def press_ctrl_c(self):
+        """When it waits for something: between its prompt and the keyboard, Python would note the signal, and wait."""
+        stat = pathlib.Path(f"/proc/{self.process.pid}/stat")
+        while stat.read_text().rpartition(")")[2].split()[0] != "S":
+            time.sleep(0.005)
         self.process.send_signal(signal.SIGINT)
 
     def wait_for(self, text, seconds=10):
