@@ -132,6 +132,7 @@ def test_no_session_is_stuck_where_the_system_gives_no_more_threads(few_threads,
     provider.default = reply(1.0, "Done.")
     server = start(**settings)
     alice, workers = server.client(), server.workers()
+    alice.create("Before")
     few_threads(server, 20)
     with concurrent.futures.ThreadPoolExecutor(40) as pool:
         answers = list(pool.map(lambda number: alice.post("/sessions", {"content": f"{number}"}), range(40)))
