@@ -258,7 +258,7 @@ class HTTPProvider:
 
         Raises ModelError or HungUp, also while it is read.
         """
-        headers, data = {"User-Agent": "parley", "Accept-Encoding": "identity", "Connection": "close"} | self.headers(), None
+        headers, data = {"User-Agent": "parley", "Accept-Encoding": "identity", "Connection": "close"}, None
         if body is not None:
             headers |= {"Accept": "text/event-stream", "Content-Type": "application/json"}
             data = json.dumps(body, ensure_ascii=False).encode("utf-8", "replace")
@@ -267,6 +267,7 @@ class HTTPProvider:
             # Without a session: it would follow redirects, with key and conversation, and put ~/.netrc in the key's place.
             # A wire for each call: a connection that was kept alive may be dead by the time it is used again.
             request = requests.Request(method, self.base_url + path, headers, data=data).prepare()
+            request.headers.update(self.headers())  # last: a password in the URL must not take the key's place
             with contextlib.closing(_Wire(call)) as wire, wire.send(request, timeout=timeouts, **self.route) as response:
                 chunks = self._chunks(response, call)
                 if response.status_code != 200:

@@ -165,6 +165,14 @@ def test_sends_its_own_key_and_none_of_netrc(lone, provider):
     assert request.headers["authorization"] == "Bearer key-of-openai"
 
 
+def test_sends_its_own_key_and_no_password_of_the_url(provider, tmp_path):
+    url = provider.url.replace("//", "//user:password@") + "/v1"
+    with running(tmp_path, OPENAI_BASE_URL=url, OPENAI_API_KEY="key-of-openai", DEFAULT_MODEL=GPT) as server:
+        server.client().create("Hello")
+        assert provider.requests[0].headers["authorization"] == "Bearer key-of-openai"
+        assert "password" not in server.output()
+
+
 def unsupported(refused, instead):
     message = f"Unsupported parameter: '{refused}' is not supported with this model. Use '{instead}' instead."
     return status(400, {"error": {"message": message, "param": refused, "code": "unsupported_parameter"}})
