@@ -12,10 +12,23 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, ed448, rsa
 
+from settings import SettingError, ensure_folder
+
 LEEWAY = 30  # seconds by which clocks may differ
 LONGEST_SUBJECT = 255  # characters, as in OpenID Connect Core 1.0, section 2
 REQUIRED = ["iss", "iat", "exp", "sub"]
+FAULTS = {
+    jwt.ExpiredSignatureError: "The token has expired. Get a new one.",
+    jwt.ImmatureSignatureError: "The token is not valid yet.",
+    jwt.InvalidIssuerError: "The token is by another issuer.",
+    jwt.InvalidAudienceError: "The token is for another audience.",
+}
 _EC_ALGORITHMS = {"secp256r1": "ES256", "secp384r1": "ES384", "secp521r1": "ES512", "secp256k1": "ES256K"}
+
+
+def user_name(subject):
+    """The name of the user: the last segment of the path of the token's `sub`."""
+    return subject.rstrip("/").rpartition("/")[2]
 
 
 class InvalidToken(Exception):
@@ -49,18 +62,10 @@ class Tokens:
                     return self._decode(token, algorithm, key)
                 except (jwt.InvalidSignatureError, jwt.InvalidAlgorithmError):
                     continue  # another key may have signed it
-        except jwt.ExpiredSignatureError:
-            raise InvalidToken("The token has expired. Get a new one.") from None
-        except jwt.ImmatureSignatureError:
-            raise InvalidToken("The token is not valid yet.") from None
-        except jwt.InvalidIssuerError:
-            raise InvalidToken("The token is by another issuer.") from None
-        except jwt.InvalidAudienceError:
-            raise InvalidToken("The token is for another audience.") from None
         except jwt.MissingRequiredClaimError as error:
             raise InvalidToken(f"The token lacks the claim {error.claim}.") from None
-        except (jwt.InvalidTokenError, ValueError, OverflowError):
-            raise InvalidToken("The token is malformed.") from None
+        except (jwt.InvalidTokenError, ValueError, OverflowError) as error:
+            raise InvalidToken(FAULTS.get(type(error), "The token is malformed.")) from None
         raise InvalidToken("The token was not signed with a key and an algorithm that this server takes.")
 
     def _decode(self, token, algorithm, key):
@@ -161,3 +166,24 @@ def _algorithm(key):
     if isinstance(key, ec.EllipticCurvePublicKey) and key.curve.name in _EC_ALGORITHMS:
         return _EC_ALGORITHMS[key.curve.name]
     raise ValueError("its type is none of Ed25519, EC and RSA")
+
+
+def open_tokens(settings, folder):
+    """What verifies tokens by these settings; the server's own key has its place in the folder. Raises SettingError."""
+    issuer, audience = settings["JWT_ISSUER"], settings["JWT_AUDIENCE"]
+    if settings["JWT_JWKS_URL"]:
+        return RemoteTokens(settings["JWT_JWKS_URL"], issuer, audience)
+    if settings["JWT_SECRET"]:
+        pair = ("HS256", settings["JWT_SECRET"])
+        return Tokens([pair], pair, issuer, audience)
+    if settings["JWT_PUBLIC_KEY"]:
+        try:
+            return Tokens(public_keys(settings["JWT_PUBLIC_KEY"]), None, issuer, audience)
+        except ValueError:
+            raise SettingError("JWT_PUBLIC_KEY", "give an Ed25519, EC or RSA public key, in PEM or base64 of PEM") from None
+    path = os.path.join(ensure_folder(folder, "JWT_PUBLIC_KEY"), "jwt_key.pem")
+    try:
+        key = own_key(path)
+    except (ValueError, TypeError, OSError):
+        raise SettingError("JWT_PUBLIC_KEY", f"it is not set, and {path} is no Ed25519 key in PEM") from None
+    return Tokens([("EdDSA", key.public_key())], ("EdDSA", key), issuer, audience)

@@ -69,21 +69,22 @@ class Chat:
             raise Refused("There is nothing to ask again yet.")
         self.follow(f"/sessions/{self.session_id}/retry")
 
-    def follow(self, ask=None, body=None):
-        """Print the latest reply as it comes, however often the connection is lost; `ask` is the path that asks for it.
+    def follow(self, post=None, body=None):
+        """Print the latest reply as it comes, however often the connection is lost.
 
-        What got no answer is sent again: under the same key the server makes one reply only. Ctrl-C cancels the reply.
+        With `post`, a path, the reply is asked for first. What got no answer is sent again: under the same key the
+        server makes one reply only. Ctrl-C cancels the reply.
         """
         headers = {"Accept": "text/event-stream", "Idempotency-Key": uuid.uuid4().hex}
         failures = 0
         while True:
             try:
                 time.sleep(PAUSES[failures])
-                method, path = ("POST", ask) if ask else ("GET", f"/sessions/{self.session_id}/events")
+                method, path = ("POST", post) if post else ("GET", f"/sessions/{self.session_id}/events")
                 with self.call(method, path, body, **headers) as response:
-                    if ask:
-                        ask, body, self.session_id = None, None, response.headers["Location"].split("/")[2]
-                    for event_id, name, data in events(response.raw):
+                    if post:
+                        post, body, self.session_id = None, None, response.headers["Location"].split("/")[2]
+                    for event_id, name, data in parse_sse(response.raw):
                         failures, headers["Last-Event-ID"] = 0, event_id
                         if show(name, data):
                             return
@@ -92,9 +93,9 @@ class Chat:
                     raise
                 return self.cancel()
             except Refused as error:
-                if ask and error.session_id:  # the answer was lost, but not the question
-                    ask, body, self.session_id = None, None, error.session_id
-                elif ask or error.status < 500:
+                if post and error.session_id:  # the answer was lost, but not the question
+                    post, body, self.session_id = None, None, error.session_id
+                elif post or error.status < 500:
                     raise
             except LOST:
                 pass
@@ -127,7 +128,7 @@ class Chat:
             click.echo(f"{session['id']}  {session['updated_at'][:10]}  {' '.join(clean(session['title']).split())}")
 
 
-def events(raw):
+def parse_sse(raw):
     """(id, name, data) of each event of a stream, as soon as it has arrived."""
     fields, rest = {}, b""
     while chunk := raw.read1(65536, decode_content=True):
@@ -182,7 +183,7 @@ def own_token():
     """A token that the server of this folder signs for whoever is logged in."""
     try:
         return current_app.tokens.sign(f"https://github.com/{getpass.getuser()}", 1)
-    except (auth.InvalidToken, KeyError, OSError) as error:  # the system may know no name
+    except (auth.InvalidToken, KeyError, OSError, ImportError) as error:  # the system may know no name
         raise click.ClickException(f"Give --token, or set PARLEY_TOKEN. {error}") from None
 
 

@@ -1,6 +1,7 @@
 """The event stream of a reply (WHATWG HTML, 9.2): its frames, their ids, and where a client resumes.
 
-An id is `turn-position`: the characters that had been sent, one more behind `assistant_turn`, and two more at the end.
+An id is a turn and a position in its text: `7-12` is turn 7, behind its 12th character. Where these are all, `7-13` is
+that of `assistant_turn`, and `7-14` that of the end.
 """
 
 import json
@@ -9,12 +10,12 @@ import re
 import schemas
 from models import FAILED, IN_PROGRESS
 
-SILENCE = 15  # seconds without an event, after which a comment tells proxies that the stream is alive
+KEEPALIVE_INTERVAL = 15  # seconds without an event, after which a comment tells proxies that the stream is alive
 COMMENT = ":\n\n"
 
 
 def position_after(last_event_id, turn):
-    """Where a client goes on that has seen this id: a position in the reply, 0 where the id is of another reply.
+    """Where a client resumes that has seen this id: a position in the text, 0 where the id is of another reply.
 
     None where the client has seen the end.
     """
@@ -35,7 +36,7 @@ def frames(feed, position=0, session=None):
     yield _session_frame(feed, position, session) if session else COMMENT
     over = False
     while not over:
-        text, over = feed.read(position, session and session.title, SILENCE)
+        text, over = feed.read(position, session and session.title, KEEPALIVE_INTERVAL)
         batch = ""
         if session and feed.has_news_of(session.title):
             session.title = feed.title
@@ -49,9 +50,10 @@ def frames(feed, position=0, session=None):
 
 
 def _ending(feed, position):
-    turn, length = feed.turn, feed.length
-    if feed.cut:
-        return ""  # the client comes back and goes on
+    """The last frames; none where the process stops before the reply ends: the client comes back and resumes."""
+    turn, length = feed.turn, len(feed.text)
+    if feed.detached:
+        return ""
     if turn is None:
         return _frame("error", {"status": 404, "message": "The session was deleted."}, feed.id, length + 2)
     if turn.status == FAILED:

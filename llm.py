@@ -1,147 +1,52 @@
-"""Asking a language model: one class a provider behind one interface, and the only place that touches their wire.
+"""Language models: one class a provider behind one interface, and what their failures mean.
 
-`provider.ask(call, …)` yields the text of the answer as it arrives, a piece for each read of the socket, and leaves
-what else is known of it in `call`. Whatever goes wrong is a ModelError, or HungUp after `call.hang_up()`.
+`provider.stream(call, …)` yields the text of an answer as it arrives, and leaves what else is known of it in `call`.
+Whatever goes wrong is a ModelError, or HungUp after `call.hang_up()`.
 """
 
-import contextlib
-import email.utils
 import json
-import math
 import random
 import re
-import socket
-import threading
-import time
 
-import requests
-import urllib3
+import wire
+from wire import CONNECT_TIMEOUT, Call, HungUp
 
-CONNECT_TIMEOUT = 10
 RETRY_PAUSES = (0.5, 1.0)  # seconds before the second and the third try, where the provider names none
-LONGEST_PAUSE = 20
-LIST_LIFE = 300
+LONGEST_PAUSE = 20  # seconds
 
 
 class ModelError(Exception):
-    """The model gave no whole answer. `status` is the HTTP status that tells a client what kind of failure it was."""
+    """The model gave no whole answer.
 
-    def __init__(self, status, message, retry_after=None, passing=False):
+    `status` is the HTTP status that tells a client what kind of failure it was, `retry_after` seconds or None, and
+    `retryable` whether the same request may succeed a moment later.
+    """
+
+    def __init__(self, status, message, retry_after=None, retryable=False):
         super().__init__(message)
         self.status = status
         self.message = message
-        self.retry_after = retry_after  # seconds
-        self.passing = passing  # worth another try
+        self.retry_after = retry_after
+        self.retryable = retryable
 
 
-class HungUp(Exception):
-    """The call was hung up from this side."""
+def storable(texts):
+    """The same texts as every database holds them: NUL and lone surrogates become U+FFFD.
 
-
-class UnknownModel(Exception):
-    """This server does not serve the model; the text says which it serves, or what to set."""
-
-
-class Call:
-    """One call to a provider: any thread may hang it up, and it holds what is known of the answer besides its text."""
-
-    def __init__(self):
-        self.usage = {}  # input_tokens, output_tokens, cached_tokens, as far as the provider said
-        self.request_id = None
-        self._hung_up = threading.Event()
-        self._socket = None
-        self._lock = threading.Lock()
-
-    @property
-    def hung_up(self):
-        return self._hung_up.is_set()
-
-    def hang_up(self):
-        """Close the connection to the provider now, even where it has not begun to answer."""
-        with self._lock:
-            self._hung_up.set()
-            self._shut_down()
-
-    def connected(self, sock):
-        """Remember this connection, by a duplicate that outlives the socket's being wrapped in TLS."""
-        with self._lock:
-            self._socket = sock.dup()
-            if self.hung_up:
-                self._shut_down()
-
-    def disconnected(self):
-        with self._lock:
-            if self._socket is not None:
-                self._socket.close()
-                self._socket = None
-
-    def pause(self, seconds):
-        if self._hung_up.wait(seconds):
-            raise HungUp
-
-    def _shut_down(self):
-        with contextlib.suppress(OSError):  # the other side was faster
-            if self._socket is not None:
-                self._socket.shutdown(socket.SHUT_RDWR)
-
-
-class _Wire(requests.adapters.HTTPAdapter):
-    """A transport that tells its call about the connection as soon as there is one."""
-
-    def __init__(self, call):
-        super().__init__(max_retries=0)
-        self.call = call
-
-    def get_connection_with_tls_context(self, *args, **kwargs):
-        pool = super().get_connection_with_tls_context(*args, **kwargs)
-        call = self.call
-
-        class Connection(pool.ConnectionCls):
-            def _new_conn(self):
-                sock = super()._new_conn()
-                call.connected(sock)
-                return sock
-
-        pool.ConnectionCls = Connection
-        return pool
-
-
-def events(chunks):
-    """Parse an event stream: yields, for each chunk of bytes, the list of the `data` of the events it completed.
-
-    WHATWG HTML, 9.2.6: lines end in CR, LF or CRLF, wherever the chunks are cut; a last event without its blank line
-    is dropped, as is an empty one. The event's name is not needed: both protocols repeat it in the data.
+    JSON may write a character as two surrogates, and a provider may send these in two texts: the first is held back
+    until the second has come, so that "\\ud83d" and "\\ude00" give "😀".
     """
-    rest, data, is_first, after_cr = b"", [], True, False
-    for chunk in filter(None, chunks):
-        if after_cr:
-            chunk = chunk.removeprefix(b"\n")
-        after_cr = chunk.endswith(b"\r")
-        *lines, rest = re.split(rb"\r\n|\r|\n", rest + chunk)
-        complete = []
-        for line in lines:
-            if is_first:
-                line, is_first = line.removeprefix(b"\xef\xbb\xbf"), False
-            if line == b"data" or line.startswith(b"data:"):
-                data.append(line[5:].removeprefix(b" "))
-            elif not line:
-                if any(data):
-                    complete.append(b"\n".join(data).decode("utf-8", "replace"))
-                data = []
-        yield complete
-
-
-def conversation(turns):
-    """(kind, content) of turns as the messages of a request: no empty ones, and neighbours of one role joined."""
-    messages = []
-    for role, content in turns:
-        if not content.strip():
-            continue
-        if messages and messages[-1]["role"] == role:
-            messages[-1]["content"] += "\n\n" + content
-        else:
-            messages.append({"role": role, "content": content})
-    return messages
+    half = ""
+    for text in texts:
+        text = half + text
+        half = text[-1:] if "\ud800" <= text[-1:] <= "\udbff" else ""
+        text = text.removesuffix(half)
+        if not text.isascii() or "\0" in text:
+            text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").replace("\0", "\ufffd")
+        if text:
+            yield text
+    if half:
+        yield "\ufffd"
 
 
 class Echo:
@@ -152,7 +57,7 @@ class Echo:
     def list_models(self):
         return ["echo"]
 
-    def ask(self, call, model, system, messages, max_tokens):
+    def stream(self, call, model, system, messages, max_tokens):
         for word in re.findall(r"\s*\S+\s*", messages[-1]["content"]):
             if call.hung_up:
                 raise HungUp
@@ -160,7 +65,7 @@ class Echo:
 
 
 class Answer:
-    """What has been read of one answer: the text since the last look, and how it ends."""
+    """What has been read of one answer: the text of the last event batch, the usage, and how it ends."""
 
     def __init__(self):
         self.text = ""
@@ -170,6 +75,7 @@ class Answer:
         self.finished = False  # the protocol's own end mark has come
 
     def count(self, **usage):
+        """Take over those counts that are whole numbers, as a database holds them."""
         self.usage |= {name: value for name, value in usage.items() if type(value) is int and 0 <= value < 2**31}
 
 
@@ -179,29 +85,34 @@ def _text(content):
 
 
 class HTTPProvider:
-    """What both protocols share: the request, its retries, the reading of the stream, and the faults.
+    """What both protocols share: the request, its retries, the reading of the stream, and the failures.
 
     A subclass says how a request looks (`headers`, `path`, `body`), and `read(event, answer)` what an event means.
     """
 
     def __init__(self, base_url, key, timeout):
-        self.base_url = base_url.rstrip("/")
         self.key = key
-        self.timeout = timeout  # seconds of silence
-        # The proxies and the certificates that the environment names.
-        self.route = requests.Session().merge_environment_settings(self.base_url, {}, True, None, None)
+        self.wire = wire.Wire(base_url, timeout)
 
     def list_models(self):
         """The ids of all models that the provider lists. Raises ModelError."""
-        with self._request(Call(), "GET", self.list_path, timeout=min(self.timeout, CONNECT_TIMEOUT)) as chunks:
-            try:
-                return [str(model["id"]) for model in json.loads(b"".join(chunks))["data"]]
-            except _NOT_UNDERSTOOD:
-                raise self._error(502, "sent a list of models that is not understood.") from None
+        try:
+            timeout = min(self.wire.timeout, CONNECT_TIMEOUT)
+            with self.wire.request(Call(), "GET", self.list_path, self.headers(), timeout=timeout) as response:
+                if response.status != 200:
+                    raise self._refusal(response)
+                return [str(model["id"]) for model in json.loads(response.body())["data"]]
+        except _NOT_UNDERSTOOD:
+            raise self._error(502, "sent a list of models that is not understood.") from None
+        except wire.Fault as fault:
+            raise self._wire_error(fault) from None
 
-    def ask(self, call, model, system, messages, max_tokens):
-        """Yield the text of the answer in pieces. Tries again, three times in all, before the first of them only."""
-        body = self.body(model, system, messages, max_tokens)
+    def stream(self, call, model, system, messages, max_tokens):
+        """Yield the text of the answer in pieces, none of them empty."""
+        return storable(self._stream(call, self.body(model, system, messages, max_tokens)))
+
+    def _stream(self, call, body):
+        """Try three times at most, and only as long as no text has come."""
         begun, adaptations, pauses = False, 2, list(RETRY_PAUSES)
         while True:
             try:
@@ -215,7 +126,7 @@ class HTTPProvider:
                 if adaptations and self.adapt(body, error):
                     adaptations -= 1
                     continue
-                if not error.passing or not pauses or (error.retry_after or 0) > LONGEST_PAUSE:
+                if not error.retryable or not pauses or (error.retry_after or 0) > LONGEST_PAUSE:
                     raise
                 pause = pauses.pop(0) * random.uniform(0.75, 1)
                 call.pause(pause if error.retry_after is None else error.retry_after)
@@ -225,26 +136,39 @@ class HTTPProvider:
         return False
 
     def _answer(self, call, body):
-        answer, fault = Answer(), None
-        with self._request(call, "POST", self.path, body) as batches:
-            for batch in batches:
-                answer.text = ""
-                try:
-                    for event in batch:
-                        if event.strip() != "[DONE]":
-                            self.read(json.loads(event), answer)
-                except ModelError as error:
-                    fault = error
-                except _NOT_UNDERSTOOD:
-                    fault = self._error(502, "sent something that is not understood. Ask again.")
-                call.usage = answer.usage
-                if answer.text:
-                    answer.has_text = True
-                    yield answer.text
-                if fault is not None:
-                    raise fault
+        """Send the request once, and yield the text of what is answered."""
+        headers = {"Accept": "text/event-stream", "Content-Type": "application/json"} | self.headers()
+        data = json.dumps(body, ensure_ascii=False).encode("utf-8", "replace")
+        try:
+            with self.wire.request(call, "POST", self.path, headers, data) as response:
+                if response.status != 200:
+                    raise self._refusal(response)
+                call.request_id = response.headers.get("request-id") or response.headers.get("x-request-id")
+                yield from self._texts(call, _batches(response))
+        except wire.Fault as fault:
+            raise self._wire_error(fault) from None
+
+    def _texts(self, call, batches):
+        """Yield the text of each batch of events, before what went wrong in it is raised."""
+        answer, error = Answer(), None
+        for batch in batches:
+            answer.text = ""
+            try:
+                for event in batch:
+                    if event.strip() != "[DONE]":
+                        self.read(json.loads(event), answer)
+            except ModelError as model_error:
+                error = model_error
+            except _NOT_UNDERSTOOD:
+                error = self._error(502, "sent something that is not understood. Ask again.")
+            call.usage = answer.usage
+            if answer.text:
+                answer.has_text = True
+                yield answer.text
+            if error is not None:
+                raise error
         if not answer.finished:
-            raise self._error(502, "cut its answer short. Ask again.", passing=True)
+            raise self._error(502, "cut its answer short. Ask again.", retryable=True)
         if answer.stop in ("refusal", "content_filter"):
             raise ModelError(502, f"The model declined to answer ({answer.stop}). Say it differently, or ask another model.")
         if answer.stop in ("length", "max_tokens") and not answer.has_text:
@@ -252,66 +176,24 @@ class HTTPProvider:
         if answer.stop == "model_context_window_exceeded" and not answer.has_text:
             raise ModelError(413, _TOO_LONG)
 
-    @contextlib.contextmanager
-    def _request(self, call, method, path, body=None, timeout=None):
-        """Send a request; within the context, the body of its 200: in batches of events to a POST, else in chunks.
+    def _wire_error(self, fault):
+        """The ModelError for a fault of the wire."""
+        if isinstance(fault, wire.Silent):
+            return self._error(504, f"was silent for {self.wire.timeout:g} seconds. Ask again later.")
+        if isinstance(fault, wire.Unreachable):
+            return self._error(502, "could not be reached. Ask again later.", retryable=True)
+        return self._error(502, "broke the connection. Ask again.", retryable=True)
 
-        Raises ModelError or HungUp, also while it is read.
-        """
-        headers, data = {"User-Agent": "parley", "Accept-Encoding": "identity", "Connection": "close"}, None
-        if body is not None:
-            headers |= {"Accept": "text/event-stream", "Content-Type": "application/json"}
-            data = json.dumps(body, ensure_ascii=False).encode("utf-8", "replace")
-        timeouts = min(CONNECT_TIMEOUT, self.timeout), timeout or self.timeout
-        try:
-            # Without a session: it would follow redirects, with key and conversation, and put ~/.netrc in the key's place.
-            # A wire for each call: a connection that was kept alive may be dead by the time it is used again.
-            request = requests.Request(method, self.base_url + path, headers, data=data).prepare()
-            request.headers.update(self.headers())  # last: a password in the URL must not take the key's place
-            with contextlib.closing(_Wire(call)) as wire, wire.send(request, timeout=timeouts, **self.route) as response:
-                chunks = self._chunks(response, call)
-                if response.status_code != 200:
-                    raise self._refusal(response, chunks)
-                call.request_id = response.headers.get("request-id") or response.headers.get("x-request-id")
-                if body is None:
-                    yield chunks
-                elif "json" in response.headers.get("Content-Type", ""):  # a server that does not stream
-                    yield [[b"".join(chunks).decode("utf-8", "replace")]]
-                else:
-                    yield events(chunks)
-        except _WIRE_FAULTS as error:
-            raise self._broken(error, call) from None
-        finally:
-            call.disconnected()
-
-    def _chunks(self, response, call):
-        """What each read of the socket brings; nothing waits for a buffer to fill."""
-        chunk = True
-        while chunk:
-            chunk = response.raw.read1(65536, decode_content=True)
-            if call.hung_up:
-                raise HungUp
-            yield chunk
-
-    def _broken(self, error, call):
-        if call.hung_up:
-            return HungUp()
-        if isinstance(error, (requests.ReadTimeout, urllib3.exceptions.ReadTimeoutError, TimeoutError)):
-            return self._error(504, f"was silent for {self.timeout:g} seconds. Ask again later.")
-        if isinstance(error, requests.ConnectionError):
-            return self._error(502, "could not be reached. Ask again later.", passing=True)
-        return self._error(502, "broke the connection. Ask again.", passing=True)
-
-    def _refusal(self, response, chunks):
+    def _refusal(self, response):
         """The ModelError for an answer that is not a 200."""
         try:
-            body = json.loads(b"".join(chunks))
-        except (*_NOT_UNDERSTOOD, *_WIRE_FAULTS):
+            body = json.loads(response.body())
+        except (*_NOT_UNDERSTOOD, wire.Fault):
             body = {}
-        error = self.failure(response.status_code, body, _pause(response.headers))
-        wish = response.headers.get("x-should-retry")
-        if wish in ("true", "false"):
-            error.passing = wish == "true"
+        error = self.failure(response.status, body, wire.retry_after(response.headers))
+        should_retry = response.headers.get("x-should-retry")
+        if should_retry in ("true", "false"):
+            error.retryable = should_retry == "true"
         return error
 
     def failure(self, status, body, pause=None):
@@ -321,17 +203,24 @@ class HTTPProvider:
         if status is None:
             named = [number for name in (code, kind) for number, names in _STATUSES.items() if name in names]
             status = named[0] if named else int(code) if re.fullmatch("[3-5][0-9]{2}", code) else 500
-        fault = f"{kind} {code} {message}"
-        if status == 413 or (status in (400, 422, 500) and _OVERFLOW.search(fault)):
+        description = f"{kind} {code} {message}"
+        if status == 413 or (status in (400, 422, 500) and _OVERFLOW.search(description)):
             return ModelError(413, _TOO_LONG)
-        if status in (400, 404, 422) and _UNKNOWN_MODEL.search(fault):
+        if status in (400, 404, 422) and _UNKNOWN_MODEL.search(description):
             return self._error(400, f"has no such model: {message}. GET /models lists those there are.")
-        meaning, passing, text = _MEANINGS.get(status) or _MEANINGS.get(status // 100) or _REFUSED
-        passing = passing and code not in ("insufficient_quota", "credit_balance_exhausted")
-        return self._error(meaning, text.format(status=status, message=message), pause, passing)
+        ours, retryable, text = _MEANINGS.get(status) or _MEANINGS.get(status // 100) or _REFUSED
+        retryable = retryable and code not in ("insufficient_quota", "credit_balance_exhausted")
+        return self._error(ours, text.format(status=status, message=message), pause, retryable)
 
     def _error(self, status, text, *args, **kwargs):
         return ModelError(status, f"The provider {self.name} {text}", *args, **kwargs)
+
+
+def _batches(response):
+    """The events of an answer, in batches as they arrive; of a server that does not stream, the answer is one event."""
+    if "json" in response.headers.get("Content-Type", ""):
+        return [[response.body().decode("utf-8", "replace")]]
+    return wire.parse_sse(response.chunks())
 
 
 class Anthropic(HTTPProvider):
@@ -340,9 +229,14 @@ class Anthropic(HTTPProvider):
     name = "anthropic"
     path = "/v1/messages"
     list_path = "/v1/models?limit=1000"
-    # Where an event has its news, by its type; other types have none. A whole message is of a server that does not stream.
-    places = {"message_start": "message", "content_block_start": "content_block", "message": ""}
-    places |= dict.fromkeys(("content_block_delta", "message_delta"), "delta")
+    # An event has text, usage and stop reason in one member: {"type": "content_block_delta", "delta": {"text": "Hi"}}.
+    members = {
+        "message_start": "message",
+        "content_block_start": "content_block",
+        "content_block_delta": "delta",
+        "message_delta": "delta",
+        "message": None,  # a whole answer, of a server that does not stream: the event itself has them
+    }
 
     def __init__(self, base_url, key, timeout):
         super().__init__(base_url.rstrip("/").removesuffix("/v1"), key, timeout)
@@ -361,8 +255,8 @@ class Anthropic(HTTPProvider):
         if kind == "error" or event.get("error"):
             raise self.failure(None, event)
         answer.finished |= kind in ("message", "message_stop")
-        if kind in self.places:
-            part = event.get(self.places[kind], event)
+        if kind in self.members:
+            part = event.get(self.members[kind], event)
             answer.text += _text(part.get("text") or part.get("content"))
             answer.stop = part.get("stop_reason") or answer.stop
             self._count(event.get("usage") or part.get("usage") or {}, answer)
@@ -402,6 +296,7 @@ class OpenAI(HTTPProvider):
         return body | {"messages": first + messages}
 
     def adapt(self, body, error):
+        """OpenAI's own models refuse `max_tokens`; some servers refuse `max_completion_tokens` or `stream_options`."""
         refused = error.message if error.status == 502 else ""
         if "stream_options" in refused and "stream_options" in body:
             self.asks_for_usage = False
@@ -432,7 +327,7 @@ class OpenAI(HTTPProvider):
         )
 
 
-_WIRE_FAULTS = (requests.RequestException, urllib3.exceptions.HTTPError, OSError)
+# What reading an answer raises where it is not of the form that the protocol gives it.
 _NOT_UNDERSTOOD = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
 
 _TOO_LONG = "The conversation no longer fits the model's context window. Start a new session, or choose another model."
@@ -447,8 +342,8 @@ _UNKNOWN_MODEL = re.compile(
     re.IGNORECASE,
 )
 
-# What a status of a provider means, or the hundred it is of: the status for a client, whether it is passing, a text.
-_REFUSED = (502, False, "refused the request: {message}")
+# A provider's status, or its hundred (5 stands for all of 500 to 599), and what a client is told: our status, whether the
+# request is tried again, the sentence behind "The provider openai".
 _MEANINGS = {
     3: (502, False, "redirects: its base URL is not set right. Tell whoever runs this server."),
     # Its own words may show a part of the key.
@@ -456,8 +351,9 @@ _MEANINGS = {
     **dict.fromkeys((408, 409, 5), (502, True, "failed with status {status}. Ask again later.")),
     **dict.fromkeys((429, 503, 529), (503, True, "is overloaded or limits this server. Ask again later.")),
 }
+_REFUSED = (502, False, "refused the request: {message}")  # any other status
 
-# The codes and types of an error within a stream, by the status that it would have had; all others are 500.
+# An error within a stream has no status: the one that its code or type stands for; 500 where none is here.
 _STATUSES = {
     400: ("invalid_request_error",),
     401: ("invalid_api_key", "authentication_error"),
@@ -476,95 +372,5 @@ def _describe(body):
         error = {"message": error}
     message = error.get("message") or error.get("detail") or ""
     message = message if isinstance(message, str) else json.dumps(message)
-    return str(error.get("type") or ""), str(error.get("code") or ""), " ".join(message.split())
-
-
-def _pause(headers):
-    """The seconds after which a provider wants to be asked again, a day at most, or None."""
-    wish = headers.get("retry-after", "")
-    for read in (
-        lambda: float(headers["retry-after-ms"]) / 1000,
-        lambda: float(wish),
-        lambda: email.utils.parsedate_to_datetime(wish).timestamp() - time.time(),
-    ):
-        with contextlib.suppress(KeyError, ValueError, OverflowError):
-            seconds = read()
-            if math.isfinite(seconds):
-                return min(max(seconds, 0.0), 86400.0)
-    return None
-
-
-class Models:
-    """Which models this server serves, by which provider, and which it takes where the client names none."""
-
-    def __init__(self, providers, allowed=(), default=None):
-        self.providers = {provider.name: provider for provider in providers}
-        self.allowed = list(allowed)
-        self._default = default
-        self._lists = {}  # name of the provider → (when it was asked, the ids it listed)
-        self._lock = threading.Lock()
-        if not self.providers or "echo" in self.allowed:
-            self.providers["echo"] = Echo()
-
-    def provider_of(self, model, is_ours=False):
-        """Raises UnknownModel. A model that is `ours` is one that no client names: it need not be among those allowed."""
-        if self.allowed and model not in self.allowed and not is_ours:
-            raise UnknownModel(f"This server serves {', '.join(self.allowed)}. Name one of these, or none.")
-        name = self._name_of(model)
-        if name not in self.providers:
-            served = " and ".join(_SERVED[each][0] for each in self.providers)
-            raise UnknownModel(f"This server serves {served}. {_SERVED[name][1]}")
-        return self.providers[name]
-
-    @staticmethod
-    def _name_of(model):
-        return "echo" if model == "echo" else "anthropic" if model.startswith("claude") else "openai"
-
-    def default(self, is_needed=True):
-        """The model for a session that names none. Raises ModelError where only the provider could tell, and does not.
-
-        Where it `is_needed`, the provider is asked again, however lately it listed none.
-        """
-        if self._default or self.allowed:
-            return self._default or self.allowed[0]
-        if "anthropic" in self.providers:
-            return "claude-opus-4-6"
-        if "openai" not in self.providers:
-            return "echo"
-        for model in self._listed(self.providers["openai"], is_needed):
-            return model
-        raise ModelError(502, "The provider openai lists no model. Name one, or set DEFAULT_MODEL on the server.")
-
-    def list(self):
-        """[(id, provider's name, whether it is the default)]."""
-        models = self.allowed or [model for provider in list(self.providers.values()) for model in self._listed(provider)]
-        try:
-            default = self.default(is_needed=False)
-        except ModelError:
-            default = None
-        return [(model, self._name_of(model), model == default) for model in models]
-
-    def _listed(self, provider, is_needed=False):
-        """The models that a provider lists and that are asked of it; none where it does not answer.
-
-        It is asked once in five minutes, or where `is_needed`, as often as it lists none.
-        """
-        with self._lock:
-            asked_at, models = self._lists.get(provider.name, (-LIST_LIFE, []))
-            if time.monotonic() - asked_at > LIST_LIFE or (is_needed and not models):
-                try:
-                    models = [model for model in provider.list_models() if self._name_of(model) == provider.name]
-                except ModelError:
-                    models = []
-                self._lists[provider.name] = (time.monotonic(), models)
-            return models
-
-
-_SERVED = {  # by each provider, and what to do about a model that would be its own
-    "echo": ("the model echo", "Name a model that GET /models lists, or none."),
-    "anthropic": ("the models of Anthropic", "To serve this one, set ANTHROPIC_API_KEY on the server."),
-    "openai": (
-        "models whose id does not begin with claude",
-        "To serve this one, set OPENAI_API_KEY or OPENAI_BASE_URL on the server.",
-    ),
-}
+    message = "".join(storable([" ".join(message.split())]))
+    return str(error.get("type") or ""), str(error.get("code") or ""), message

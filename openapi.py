@@ -300,7 +300,7 @@ BEARER = {
 
 
 @functools.cache
-def document(version):
+def document(app, version):
     """The document of this version, made once: whoever gets it must not change it."""
     spec = APISpec("Parley", version, "3.1.1", [MarshmallowPlugin()], info=INFO, security=[{"token": []}])
     spec.components.security_scheme("token", BEARER)

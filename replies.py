@@ -1,39 +1,25 @@
-"""The life of a reply: asked for once, written down as it arrives, ended once, and followed by whoever wants to.
+"""The life of a reply: started once, written down as it arrives, ended once, and followed by whoever wants to.
 
 A reply is made in a thread of its own. What the model says is committed by the process's keeper, one commit for all
-that has arrived meanwhile, and only then shown to those who follow, who read one feed whether the reply is written
-in this process (the keeper feeds what it commits) or elsewhere (the keeper looks into the database).
+that has arrived meanwhile, and only then shown. Whoever follows a reply reads a feed, whether it is written in this
+process (the keeper feeds it with what it commits) or elsewhere (the keeper polls the database).
 """
 
-import bisect
 import logging
 import threading
 import time
 
-import llm
-from models import (
-    COMPLETE,
-    FAILED,
-    IN_PROGRESS,
-    INTERRUPTED,
-    Piece,
-    Session,
-    Turn,
-    Unavailable,
-    Unstorable,
-    clock,
-    database,
-    transaction,
-)
-from titles import PROMPT, proposed_title
+import conversation
+from catalog import UnknownModel
+from database import Unavailable, Unstorable, db
+from llm import Call, HungUp, ModelError
+from models import COMPLETE, FAILED, IN_PROGRESS, INTERRUPTED, Piece, Session, Turn
+from titles import generate_title
 
 log = logging.getLogger("parley")
 
-LOOK = 0.1  # seconds between two looks at what other processes did
-RENEWAL = 5  # seconds between two renewals of the leases
-TITLE_TIME = 10  # seconds
-TITLE_CHARACTERS = 1000
-TITLE_TOKENS = 500  # a model that thinks spends most of them on that
+POLL_INTERVAL = 0.1  # seconds between two looks at what other processes did
+HEARTBEAT_INTERVAL = 5  # seconds between two renewals of the leases
 _NO_THREAD = "The server has too much to do. Ask again in a moment."
 
 
@@ -42,19 +28,22 @@ class Overloaded(Exception):
 
 
 class Feed:
-    """What this process knows of one reply: the text that is stored, and the turn once it has ended."""
+    """What this process knows of one reply: the text that is stored, and the turn once it has ended.
 
-    def __init__(self, turn):
+    All who follow the reply here share its feed; each closes it once.
+    """
+
+    def __init__(self, turn, replies):
         self.id = turn.id
+        self.text = ""
         self.turn = None  # the turn as it ended
-        self.gone = False  # its session was deleted
-        self.cut = False  # this process stops before its end is known here
+        self.deleted = False  # its session was deleted
+        self.detached = False  # this process stops before it knows the end
         self.title = None  # of the session, as far as it is known to have changed
         self.followers = 0
         self.watched = False  # somebody reads the text here, as it comes
         self.begun = threading.Event()  # somebody has sent the first of it
-        self._pieces = []
-        self._ends = []  # the position behind each piece, in characters
+        self._replies = replies
         self._news = threading.Condition()
         if turn.status != IN_PROGRESS:
             self.end(turn)
@@ -62,26 +51,17 @@ class Feed:
             self.add(turn.content)
 
     @property
-    def length(self):
-        return self._ends[-1] if self._ends else 0
-
-    @property
     def over(self):
-        return self.turn is not None or self.gone or self.cut
+        return self.turn is not None or self.deleted or self.detached
 
     def has_news_of(self, title):
         return title is not None and self.title not in (None, title)
 
-    def text(self):
-        return "".join(self._pieces)
-
     def add(self, text):
-        if not text:
-            return
-        with self._news:
-            self._pieces.append(text)
-            self._ends.append(self.length + len(text))
-            self._news.notify_all()
+        if text:
+            with self._news:
+                self.text += text
+                self._news.notify_all()
 
     def retitle(self, title):
         with self._news:
@@ -92,67 +72,78 @@ class Feed:
         """`turn` is the reply as it ended, or None where there is none any more."""
         with self._news:
             if turn is not None:
-                self.add(turn.content[self.length :])
-            self.turn, self.gone = turn, turn is None
+                self.text += turn.content[len(self.text) :]
+            self.turn, self.deleted = turn, turn is None
             self._news.notify_all()
 
-    def cut_off(self):
+    def detach(self):
         """Send the followers away, who may come back elsewhere."""
         with self._news:
-            self.cut = True
+            self.detached = True
             self._news.notify_all()
 
     def wait(self, seconds):
-        """Wait until the reply is over, or cut off; returns whether it is."""
+        """Wait until the reply is over, or this process stops following it; returns whether it is."""
         with self._news:
             return self._news.wait_for(lambda: self.over, seconds)
 
-    def read(self, position, title, silence):
-        """Wait for news, for `silence` seconds at most: returns the text beyond the position, and whether it is over.
+    def read(self, position, title, seconds):
+        """Wait for news, so many seconds at most: returns the text behind the position, and whether the reply is over.
 
         Another title than `title` is news, except where that is None.
         """
         if position:
-            self.begun.set()
+            self.begun.set()  # whoever asks for what follows has sent what is before
         with self._news:
-            self._news.wait_for(lambda: self.over or self.length > position or self.has_news_of(title), silence)
-            first = bisect.bisect_right(self._ends, position)
-            start = self._ends[first - 1] if first else 0
-            return "".join(self._pieces[first:])[position - start :], self.over
+            self._news.wait_for(lambda: self.over or len(self.text) > position or self.has_news_of(title), seconds)
+            return self.text[position:], self.over
+
+    def close(self):
+        self._replies.leave(self)
 
 
-class Reply:
-    """A reply that is written in this process: what has arrived of it and is not stored yet, and its feed."""
+class Reply(Feed):
+    """A reply that is written in this process: a feed, what has arrived for it and is not stored yet, and its call."""
 
-    def __init__(self, session, turn, feed):
+    def __init__(self, session, turn, replies):
+        super().__init__(turn, replies)
         self.session = session
-        self.turn = turn
-        self.feed = feed
-        self.call = llm.Call()
-        self.outcome = None  # (status, columns of the turn), once it has ended
-        self.unstored = ""
+        self.row = turn
+        self.followers = 1  # whoever writes it
+        self.call = Call()
         self.asked_at = time.monotonic()
         self.first_word_after = None  # seconds
-        self._lock = threading.Lock()
+        self._arrived = ""
+        self._outcome = None  # (status, columns of the turn), once it has ended
 
     def arrive(self, text):
-        with self._lock:
-            self.unstored += text
+        with self._news:
+            self._arrived += text
         if self.first_word_after is None:
             self.first_word_after = round(time.monotonic() - self.asked_at, 4)
 
+    def finish(self, status, columns=None):
+        """Nothing more arrives: the first to say so decides how it ends."""
+        with self._news:
+            if self._outcome is None:
+                self._outcome = status, {**(columns or {}), **self.call.usage}
+
+    def take(self):
+        """What has arrived and is not stored yet, and the outcome, which is None as long as more may arrive."""
+        with self._news:
+            return self._arrived, self._outcome
+
     def stored(self, text):
-        """The first part of what had arrived is committed: its followers may have it."""
-        with self._lock:
-            self.unstored = self.unstored[len(text) :]
-        self.feed.add(text)
+        """The first part of what has arrived is committed: the followers may have it."""
+        with self._news:
+            self._arrived = self._arrived[len(text) :]
+        self.add(text)
 
     def give_up(self):
-        """Drop what is not stored, and end it as failed."""
-        self.outcome = _failed(500, "The database did not take the reply. Ask again.")
+        """The database does not take it: what is not stored is dropped, and it ends as failed."""
         self.call.hang_up()
-        with self._lock:
-            self.unstored = ""
+        with self._news:
+            self._arrived, self._outcome = "", _failed(500, "The database did not take the reply. Ask again.")
 
     def log(self, turn):
         """One line about how it went; `turn` is None where its session was deleted."""
@@ -171,54 +162,55 @@ class Reply:
 
 
 class Replies:
-    """The replies of one process. `models` are the llm.Models to ask; threads start with the first reply."""
+    """The replies of one process, of models in the catalog. The keeper's thread starts with the first of them."""
 
-    def __init__(self, models, max_tokens, title_model=None):
-        self.models = models
+    def __init__(self, catalog, max_tokens, title_model=None):
+        self.catalog = catalog
         self.max_tokens = max_tokens
         self.title_model = title_model
-        self._replies = {}  # turn id → Reply, of those that are written here
-        self._feeds = {}  # turn id → Feed, of these and of those that are followed here
+        self._feeds = {}  # turn id → Reply where it is written here, Feed where it is only followed
         self._lock = threading.Lock()
         self._wake = threading.Event()
         self._keeper = None
-        self._next_look = self._next_renewal = 0.0
-        self._unsure = False
+        self._next_poll = self._next_heartbeat = 0.0
+        self._unsure = False  # whether the last commit came through
 
     # What a request asks for
 
-    def ask(self, ask, watched):
-        """Claim a reply and begin to make it. Returns (session, feed).
+    def start(self, request, watched):
+        """Claim the reply that a ReplyRequest asks for, and begin to make it. Returns (session, feed), to be closed.
 
-        The feed is to be given back with `leave`. Where an idempotency key has had its reply already, it is that one's.
-        Raises models.Refused or Overloaded, and then nothing changed.
+        Where an idempotency key has had its reply already, the feed is that one's. Raises models.Refused or Overloaded,
+        and then nothing has changed.
         """
         self._start_keeper()
-        session, turn, is_new = ask.claim()
+        session, turn, is_new = request.claim()
+        if not is_new:
+            return session, self.follow(turn, watched)
+        reply = Reply(session, turn, self)
+        with self._lock:
+            self._feeds[turn.id] = reply
+        self._wake.set()
         feed = self.follow(turn, watched)
-        if is_new:
-            reply = Reply(session, turn, self.follow(turn))
-            with self._lock:
-                self._replies[turn.id] = reply
-            first = ask.content if ask.new else None
-            if not self._start(self._make, reply, first):
-                self._finish(reply, *_failed(503, _NO_THREAD))
-            if first is not None and self.title_model:
-                self._start(self._entitle, reply, first)
+        first = request.content if request.new else None
+        if not self._start(self._make, reply, first):
+            self._finish(reply, *_failed(503, _NO_THREAD))
+        if first is not None and self.title_model:
+            self._start(self._generate_title, reply, first)
         return session, feed
 
     def follow(self, turn, watched=False):
-        """The feed of this turn, which is to be given back with `leave`.
+        """The feed of this turn, to be closed.
 
         `watched`: its text is read as it comes, so it is stored as soon as it arrives.
         """
         if turn.status != IN_PROGRESS:
-            return Feed(turn)
+            return Feed(turn, self)
         self._start_keeper()
         with self._lock:
             feed = self._feeds.get(turn.id)
             if feed is None:
-                feed = self._feeds[turn.id] = Feed(turn)
+                feed = self._feeds[turn.id] = Feed(turn, self)
                 self._wake.set()
             feed.followers += 1
             if watched and not feed.watched:
@@ -229,12 +221,17 @@ class Replies:
     def leave(self, feed):
         with self._lock:
             feed.followers -= 1
-            if not feed.followers:
-                self._feeds.pop(feed.id, None)
+            if feed.followers <= 0:
+                self._forget(feed)
 
-    def look(self):
+    def _forget(self, feed):
+        # Another feed may have taken its place, where a reader came for a reply that had just ended.
+        if self._feeds.get(feed.id) is feed:
+            del self._feeds[feed.id]
+
+    def poll(self):
         """Look at once at what has become of the replies: this process has cancelled one, or deleted it."""
-        self._next_look = 0.0
+        self._next_poll = 0.0
         self._wake.set()
 
     def stop(self, grace):
@@ -245,8 +242,8 @@ class Replies:
         self._wait_for_all(grace)
         for reply in self._written_here():
             self._finish(reply, INTERRUPTED)
-        for feed in self._wait_for_all(3):  # another process goes on with these: whoever follows them comes back there
-            feed.cut_off()
+        for feed in self._wait_for_all(3):  # another process writes these: whoever follows them comes back there
+            feed.detach()
 
     def _wait_for_all(self, seconds):
         """The feeds of those replies that are not over by then."""
@@ -257,7 +254,7 @@ class Replies:
 
     def _written_here(self):
         with self._lock:
-            return list(self._replies.values())
+            return [feed for feed in self._feeds.values() if isinstance(feed, Reply)]
 
     def _start_keeper(self):
         with self._lock:
@@ -280,27 +277,25 @@ class Replies:
     # Making a reply
 
     def _make(self, reply, first):
+        """Read the provider to the end of its answer. `first` is the message of a new session."""
         session, outcome = reply.session, _failed(500, "The server failed. Ask again.")
         try:
-            provider = self.models.provider_of(session.model)
+            provider = self.catalog.provider_of(session.model)
             turns = [("user", first)] if first is not None else self._history(reply)
-            messages = llm.conversation(turns)
-            half = ""
-            texts = provider.ask(reply.call, session.model, session.system, messages, self.max_tokens)
+            messages = conversation.messages_of(turns)
+            texts = provider.stream(reply.call, session.model, session.system, messages, self.max_tokens)
             for number, text in enumerate(texts):
-                text, half = _storable(half + text)
                 reply.arrive(text)
-                if reply.feed.watched:  # else the keeper's next look is soon enough, and the end may come before
+                if reply.watched:  # else the keeper's next poll is soon enough, and the end may come before
                     self._wake.set()
                     if number == 0:  # the first words are on their way before this thread reads on
-                        reply.feed.begun.wait(0.05)
-            reply.arrive("\ufffd" if half else "")
+                        reply.begun.wait(0.05)
             outcome = COMPLETE, {}
-        except llm.HungUp:
+        except HungUp:
             outcome = INTERRUPTED, {}
-        except llm.UnknownModel as error:
+        except UnknownModel as error:
             outcome = _failed(400, str(error))
-        except llm.ModelError as error:
+        except ModelError as error:
             outcome = _failed(error.status, error.message, error.retry_after)
         except Unavailable:
             outcome = _failed(503, "The database did not answer. Ask again.")
@@ -308,48 +303,40 @@ class Replies:
             self._finish(reply, *outcome)
 
     def _history(self, reply):
-        with database.connection_context():
-            return reply.session.history(reply.turn.id)
+        with db.connection_context():
+            return reply.session.history(reply.id)
 
     def _finish(self, reply, status, columns=None):
-        if reply.outcome is None:
-            reply.outcome = status, {**(columns or {}), **reply.call.usage}
-            self._wake.set()
+        reply.finish(status, columns)
+        self._wake.set()
 
-    def _entitle(self, reply, message):
-        call = llm.Call()
-        too_late = threading.Timer(TITLE_TIME, call.hang_up)
-        too_late.daemon = True
-        too_late.start()
-        messages = [{"role": "user", "content": message[:TITLE_CHARACTERS]}]
+    def _generate_title(self, reply, message):
+        title = generate_title(self.catalog.provider_of(self.title_model), self.title_model, message)
+        if title is None:
+            return  # the one that was written from the message stays
         try:
-            provider = self.models.provider_of(self.title_model, is_ours=True)
-            answer, _ = _storable("".join(provider.ask(call, self.title_model, PROMPT, messages, TITLE_TOKENS)))
-            title = proposed_title(answer)
-            if title and not call.hung_up:
-                with database.connection_context():
-                    if Session.suggest_title(reply.session.id, title):
-                        reply.feed.retitle(title)
-        except (llm.ModelError, llm.HungUp, llm.UnknownModel, *Unavailable):
-            pass  # the title that was written from the message stays
-        finally:
-            too_late.cancel()
+            with db.connection_context():
+                taken = Session.suggest_title(reply.session.id, title)
+        except Unavailable:
+            return
+        if taken:
+            reply.retitle(title)
 
     # Keeping them
 
     def _keep(self):
         while True:
-            self._wake.wait(max(0.0, self._next_look - time.monotonic()) if self._feeds else None)
+            self._wake.wait(max(0.0, self._next_poll - time.monotonic()) if self._feeds else None)
             self._wake.clear()
             try:
-                with database.connection_context():
+                with db.connection_context():
                     try:
                         self._store(self._written_here())
                     except Unstorable:
                         self._store_one_by_one()
-                    if time.monotonic() >= self._next_look:
-                        self._next_look = time.monotonic() + LOOK
-                        self._look()
+                    if time.monotonic() >= self._next_poll:
+                        self._next_poll = time.monotonic() + POLL_INTERVAL
+                        self._poll()
             except Unavailable as error:
                 # What has arrived stays in memory, unseen, until the database is back.
                 log.error("the database does not answer: %s", type(error).__name__)
@@ -361,23 +348,22 @@ class Replies:
         """Commit in one transaction what has arrived of these replies and how they ended; then tell their followers."""
         if self._unsure:
             self._catch_up()
-        # The outcome is read before the text, which is complete by the time that the outcome is set.
-        batch = [(reply, reply.outcome, reply.unstored) for reply in replies]
-        growing = {reply.turn.id: (reply, text) for reply, outcome, text in batch if text and outcome is None}
-        ending = [(reply, outcome, reply.feed.text() + text) for reply, outcome, text in batch if outcome is not None]
+        taken = [(reply, *reply.take()) for reply in replies]
+        growing = {reply.id: (reply, text) for reply, text, outcome in taken if text and outcome is None}
+        ending = [(reply, reply.text + text, outcome) for reply, text, outcome in taken if outcome is not None]
         if not growing and not ending:
             return
-        with transaction():
+        held, ended = set(), []
+        with db.write():
             if growing:
-                growing = {turn_id: growing[turn_id] for turn_id in Turn.hold(list(growing))}
-                Piece.add([(turn_id, reply.feed.length, text) for turn_id, (reply, text) in growing.items()])
-            ended = [
-                (reply, reply.turn.end(status, content, **columns)) for reply, (status, columns), content in ending
-            ]
-        for reply, text in growing.values():
+                held = Piece.add([(turn_id, len(reply.text), text) for turn_id, (reply, text) in growing.items()])
+            for reply, content, (status, columns) in ending:
+                ended.append((reply, reply.row.end(status, content, **columns)))
+        for turn_id in held:
+            reply, text = growing[turn_id]
             reply.stored(text)
         for reply, turn in ended:
-            self._end(reply.feed, turn or Turn.read(reply.turn.id))
+            self._end(reply, turn or Turn.read(reply.id))
 
     def _store_one_by_one(self):
         """Store what the database takes, and give up those replies of which it does not."""
@@ -391,54 +377,46 @@ class Replies:
     def _catch_up(self):
         """After a fault, see whether the last commit came through after all."""
         for reply in self._written_here():
-            text = Piece.text_of(reply.turn.id, reply.feed.length)
+            text = Piece.text_of(reply.id, len(reply.text))
             if text:
                 reply.stored(text)
         self._unsure = False
 
-    def _look(self):
+    def _poll(self):
         """See what other processes, or requests in this one, did to the replies that are known here."""
         with self._lock:
-            feeds, written_here = dict(self._feeds), set(self._replies)
+            feeds = dict(self._feeds)
         if not feeds:
             return
-        if written_here and time.monotonic() >= self._next_renewal:
-            self._next_renewal = time.monotonic() + RENEWAL
-            with transaction():
-                Turn.renew(list(written_here))
-        now = clock()
-        states = Turn.states(list(feeds))
+        written_here = [turn_id for turn_id, feed in feeds.items() if isinstance(feed, Reply)]
+        if written_here and time.monotonic() >= self._next_heartbeat:
+            self._next_heartbeat = time.monotonic() + HEARTBEAT_INTERVAL
+            with db.write():
+                Turn.renew(written_here)
+        now, states = db.now(), Turn.states(list(feeds))
         for turn_id, feed in feeds.items():
             status, lease_until, title = states.get(turn_id, (None, None, None))
-            if status == IN_PROGRESS and (turn_id in written_here or lease_until >= now):
-                if turn_id not in written_here:
-                    feed.add(Piece.text_of(turn_id, feed.length))
-                if title != feed.title:
-                    feed.retitle(title)
-            else:
+            is_ours = isinstance(feed, Reply)
+            if status != IN_PROGRESS or (not is_ours and lease_until < now):
                 turn = Turn.read(turn_id)
-                self._end(feed, turn and turn.give_up_if_dead())
+                self._end(feed, turn and turn.interrupt_if_orphaned())
+                continue
+            if not is_ours:
+                feed.add(Piece.text_of(turn_id, len(feed.text)))
+            if title != feed.title:
+                feed.retitle(title)
 
     def _end(self, feed, turn):
         if turn is not None and turn.status == IN_PROGRESS:
             return  # its lease was renewed in time after all
         with self._lock:
-            self._feeds.pop(feed.id, None)
-            reply = self._replies.pop(feed.id, None)
+            self._forget(feed)
         feed.end(turn)
-        if reply is not None:
-            reply.call.hang_up()
-            reply.log(turn)
+        if isinstance(feed, Reply):
+            feed.call.hang_up()
+            feed.log(turn)
 
 
 def _failed(status, message, retry_after=None):
-    return FAILED, {"error_status": status, "error_message": _storable(message)[0], "retry_after": retry_after}
-
-
-def _storable(text):
-    """Text as a database can hold it, and the half of a character with which it ends, for the text that follows."""
-    half = text[-1:] if "\ud800" <= text[-1:] <= "\udbff" else ""
-    whole = text[: len(text) - len(half)]
-    if not whole.isascii() or "\0" in whole:
-        whole = whole.encode("utf-16", "surrogatepass").decode("utf-16", "replace").replace("\0", "\ufffd")
-    return whole, half
+    """The outcome of a reply that failed."""
+    return FAILED, {"error_status": status, "error_message": message, "retry_after": retry_after}

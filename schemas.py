@@ -115,6 +115,14 @@ class Whole(fields.Integer):
         return int(value)
 
 
+class InvalidParameter(ValidationError):
+    """A parameter of the query that is not understood."""
+
+
+class InvalidHeader(ValidationError):
+    """A request header that is not understood."""
+
+
 class PageSchema(Schema):
     """The query of a list."""
 
@@ -122,7 +130,7 @@ class PageSchema(Schema):
         unknown = EXCLUDE
 
     def handle_error(self, error, data, **kwargs):
-        error.place = "parameter"
+        raise InvalidParameter(error.messages)
 
     limit = Whole(
         data_key="page[limit]",
@@ -306,12 +314,6 @@ def dump_turn(turn):
     return schema.dump(turn)
 
 
-class HeaderFault(ValidationError):
-    """A request header that is not understood."""
-
-    place = "header"
-
-
 def parse_json(body):
     """The value of a JSON text in UTF-8, without what JSON has not: NaN, infinities, one name twice in an object.
 
@@ -332,14 +334,3 @@ def _unique(pairs):
 
 def _refuse(constant):
     raise ValueError("not JSON")
-
-
-def faults(error):
-    """The faults that a ValidationError found, as (detail, source) pairs."""
-    place = getattr(error, "place", "pointer")
-    messages = error.messages if isinstance(error.messages, dict) else {"_schema": error.messages}
-    for name, details in messages.items():
-        if place == "pointer":
-            name = "" if name == "_schema" else "/" + name.replace("~", "~0").replace("/", "~1")
-        for detail in details:
-            yield detail, {place: name}

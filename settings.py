@@ -1,5 +1,6 @@
 """The settings: what the environment may say, and what holds where it is silent."""
 
+import os
 import re
 from typing import Callable, NamedTuple, Optional
 from urllib.parse import urlsplit
@@ -141,3 +142,12 @@ def read_settings(environment):
         names = (f"{provider}_API_KEY", f"{provider}_BASE_URL")
         settings[provider] = any(environment.get(name, "").strip() for name in names)
     return settings
+
+
+def ensure_folder(folder, setting):
+    """The folder in which something has its place where this setting does not say another. Raises SettingError."""
+    try:
+        os.makedirs(folder, exist_ok=True)
+    except OSError as error:
+        raise SettingError(setting, f"it is not set, and {folder} cannot be made ({error.strerror})") from None
+    return folder

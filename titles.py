@@ -1,11 +1,18 @@
-"""Titles of sessions: written from the first message, and what a model proposes made fit to be one."""
+"""Titles of sessions: written from the first message, or asked of a model."""
 
 import re
+import threading
 import unicodedata
 
-LONGEST = 60
+from llm import Call, HungUp, ModelError
+
+LONGEST = 60  # characters
 FALLBACK = "New session"
+
 PROMPT = "Write a title of three to seven words for the conversation that begins with the user's message. Only the title."
+PROMPT_CHARACTERS = 1000  # of the message
+MAX_TOKENS = 500  # a model that thinks spends most of them on that
+TIMEOUT = 10  # seconds
 
 # Where an English request has said what it wants and goes on to say how, why or when.
 _TURNS_TO_DETAIL = re.compile(
@@ -48,6 +55,22 @@ def local_title(message):
         line = _ARTICLE.sub("", line[: detail.start()] if detail else line)
     title = _cut(line)
     return title if any(map(_is_visible, title)) else FALLBACK
+
+
+def generate_title(provider, model, message):
+    """The title that this model of the provider writes for a message, or None where it writes none within ten seconds."""
+    call = Call()
+    timer = threading.Timer(TIMEOUT, call.hang_up)
+    timer.daemon = True
+    timer.start()
+    messages = [{"role": "user", "content": message[:PROMPT_CHARACTERS]}]
+    try:
+        answer = "".join(provider.stream(call, model, PROMPT, messages, MAX_TOKENS))
+    except (ModelError, HungUp):
+        return None
+    finally:
+        timer.cancel()
+    return None if call.hung_up else proposed_title(answer)
 
 
 def proposed_title(answer):

@@ -401,7 +401,7 @@ def test_refuses_a_body_that_ends_too_early(server, newcomer):
 NO_PATHS = [
     "/odd",
     "/favicon.ico",
-    "/static/x",
+    "/static",
     "/sessions/",
     "/sessions/odd",
     "/sessions/1",
@@ -423,11 +423,17 @@ def test_knows_no_other_paths(server, method, path):
     assert source is None
 
 
+@pytest.mark.parametrize("path", ["/static/x", "/static/..%2fapp.py", "/static/%00", "/static/%ff"])
+def test_serves_no_other_files(server, path):
+    errors_of(send(server, "GET", path), 404)
+
+
 METHODS = {
     "/": "GET",
     "/health": "GET",
     "/openapi.json": "GET",
     "/models": "GET",
+    "/static/x": "GET",
     "/sessions": "GET POST",
     f"/sessions/{NOBODY}": "GET PATCH DELETE",
     f"/sessions/{NOBODY}/messages": "POST",

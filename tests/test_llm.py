@@ -9,6 +9,7 @@ import time
 import pytest
 
 import llm
+import wire
 from client import free_port, running
 from provider import (
     Provider,
@@ -681,7 +682,7 @@ EVENT_STREAMS = {
 
 
 def parse(*chunks):
-    return [data for batch in llm.events(chunks) for data in batch]
+    return [data for batch in wire.parse_sse(chunks) for data in batch]
 
 
 @pytest.mark.parametrize("data, expected", EVENT_STREAMS.values(), ids=EVENT_STREAMS)

@@ -58,6 +58,15 @@ def test_says_what_became_of_requests_and_replies(start, settings, provider):
     assert (second["outcome"], second["status"]) == ("failed", 502)
 
 
+def test_has_a_line_for_each_file_of_the_page(start):
+    server = start()
+    paths = ["/", "/static/page.css", "/static/page.js"]
+    for path in paths:
+        assert server.client().get(path, Accept="text/html,*/*;q=0.8").status_code == 200
+    for path in paths:
+        assert server.wait_for_output(f"path={path} ").count(f"path={path} ") == 1
+
+
 @pytest.mark.parametrize("form", ["text", "json"])
 def test_shows_no_content_and_no_secret(start, settings, provider, form):
     server = start(**settings, LOG_FORMAT=form)

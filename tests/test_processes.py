@@ -192,8 +192,8 @@ def test_a_newer_release_keeps_all_of_an_older_ones_data(start, settings, provid
     session = start(**settings).client().create("Hello")
     newer = copy_of_the_service(tmp_path / "newer")
     source = (newer / "models.py").read_text()
-    added = "MIGRATIONS.append(lambda: database.execute_sql('ALTER TABLE session ADD COLUMN colour TEXT'))\n"
-    (newer / "models.py").write_text(source.replace("\n\ndef migrate", added + "\n\ndef migrate"))
+    added = "MIGRATIONS.append(lambda: db.execute_sql('ALTER TABLE session ADD COLUMN colour TEXT'))\n"
+    (newer / "models.py").write_text(source + added)
     command = [sys.executable, "-c", "import app; app.create_app()"]
     environment = os.environ | settings | {"JWT_SECRET": SECRET}
     for _ in range(2):
@@ -255,8 +255,9 @@ def test_flask_run_prints_a_request_that_can_be_pasted_and_ctrl_c_loses_nothing(
 
 def copy_of_the_service(folder):
     folder.mkdir()
-    for path in [*ROOT.glob("*.py"), *ROOT.glob("*.html"), ROOT / "Procfile"]:
+    for path in [*ROOT.glob("*.py"), ROOT / "Procfile"]:
         shutil.copy(path, folder)
+    shutil.copytree(ROOT / "static", folder / "static")
     return folder
 
 

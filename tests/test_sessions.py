@@ -1,5 +1,6 @@
 """Sessions: created, listed, read, changed, searched, deleted, and each seen by its owner alone."""
 
+import re
 import time
 import uuid
 
@@ -155,6 +156,17 @@ def test_hides_the_sessions_of_others(alice, bob, provider):
     assert [answer.status_code for answer in answers] == [404] * len(answers)
     assert len(alice.turns(session)) == 2
     assert len(provider.posts) == 1
+
+
+def test_shows_a_browser_the_page_with_its_files(alice):
+    page = alice.get("/", Authorization=None, Accept="text/html,application/xhtml+xml,*/*;q=0.8")
+    assert page.headers["Content-Type"] == "text/html; charset=utf-8"
+    assert (page.headers["Cache-Control"], page.headers["Vary"]) == ("no-store", "Accept")
+    assert "script-src 'self'; style-src 'self';" in page.headers["Content-Security-Policy"]
+    files = re.findall(r'(?:href|src)="(static/[^"]+)"', page.text)
+    assert files == ["static/page.css", "static/page.js"]
+    for file, kind in zip(files, ("text/css", "text/javascript")):
+        assert alice.get("/" + file, Authorization=None, Accept=kind).status_code == 200
 
 
 def test_names_the_places_to_begin(server, alice):

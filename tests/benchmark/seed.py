@@ -12,23 +12,24 @@ from peewee import chunked
 sys.path.insert(0, str(pathlib.Path(__file__).parent.parent.parent))
 
 import models
+from database import SECOND, db, open_database
 
 TURNS = 200  # of the long session; the others have two
 TEXT = "Use a sorted set for each address: drop what is older than the window, count the rest, and answer 429."
 
 
 def seed(owner, count):
-    now = models.clock()
+    now = db.now()
     sessions = [
         {
             "id": uuid.uuid4(),
             "owner": owner,
             "title": f"Rate limits, part {number}",
-            "folded_title": f"rate limits, part {number}",
+            "search_title": f"rate limits, part {number}",
             "model": "m-fast",
             "preview": TEXT[: models.PREVIEW],
-            "created_at": now - number * models.SECOND,
-            "updated_at": now - number * models.SECOND,
+            "created_at": now - number * SECOND,
+            "updated_at": now - number * SECOND,
         }
         for number in range(count)
     ]
@@ -40,7 +41,7 @@ def seed(owner, count):
 
 
 def turn(session, place):
-    turn = {"session": session["id"], "content": TEXT, "folded": TEXT.lower(), "created_at": session["created_at"]}
+    turn = {"session": session["id"], "content": TEXT, "search_text": TEXT.lower(), "created_at": session["created_at"]}
     if place % 2 == 0:
         return turn | {"kind": "user", "model": None, "status": None}
     return turn | {"kind": "assistant", "model": "m-fast", "status": models.COMPLETE}
@@ -48,12 +49,12 @@ def turn(session, place):
 
 def insert(table, rows):
     for batch in chunked(rows, 1000):
-        with models.transaction():
+        with db.write():
             table.insert_many(batch).execute()
 
 
 if __name__ == "__main__":
     url, owner, count = sys.argv[1:]
-    models.open_database(url)
-    with models.database.connection_context():
+    open_database(url)
+    with db.connection_context():
         print(seed(owner, int(count)))

@@ -1,149 +1,16 @@
-<!doctype html>
-<!-- Parley in a browser: the smallest page that shows what its API can do. -->
-<html lang="en">
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1, interactive-widget=resizes-content">
-<title>Parley</title>
-<link rel="icon" href="data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 16 16'%3E%3Cpath fill='%23397367' d='M3 1h10a2 2 0 0 1 2 2v7a2 2 0 0 1-2 2H8l-4 3v-3H3a2 2 0 0 1-2-2V3a2 2 0 0 1 2-2z'/%3E%3C/svg%3E">
-<style nonce="{{ nonce }}">
-  :root {
-    color-scheme: light dark; font: 100%/1.6 system-ui, sans-serif;
-    --ground: light-dark(#fdfdfb, #191a1c); --side: light-dark(#f4f3ee, #131416); --raised: light-dark(#fff, #222427);
-    --tint: light-dark(#efede5, #26282c); --line: light-dark(#d9d6ca, #393c42);
-    --ink: light-dark(#22231f, #e6e5e0); --faint: light-dark(#66675f, #a0a19b); --alarm: light-dark(#a2341f, #f0a08e);
-    --accent: light-dark(#2c655a, #8cc7ba); --on-accent: light-dark(#fff, #10211d);
-    --column: max(1.25rem, (100% - 44rem) / 2);
-  }
-  * { box-sizing: border-box; }
-  [hidden] { display: none !important; }
-  body { margin: 0; background: var(--ground); color: var(--ink); }
-  h1, h2, h3, p, ul { margin: 0; padding: 0; font-size: 1rem; }
-  h1 { font-size: 1.25rem; letter-spacing: -.01em; }
-  kbd, small, time { font: inherit; font-size: .8rem; color: var(--faint); }
-  a { color: inherit; text-decoration: none; }
-  label { font-size: .875rem; font-weight: 600; }
-  label > * { display: block; width: 100%; margin-top: .25rem; }
-  button, input, select, textarea {
-    max-width: 100%; padding: .45rem .75rem; font: 1rem/1.5 system-ui, sans-serif; color: inherit;
-    border: 1px solid var(--line); border-radius: .5rem; background: var(--raised);
-  }
-  button { cursor: pointer; white-space: nowrap; overflow: hidden; text-overflow: ellipsis; }
-  button:hover, a:hover, [aria-current] { background: var(--tint); }
-  button.quiet { border-color: transparent; background: none; color: var(--faint); }
-  button.quiet:hover { color: var(--ink); }
-  button.main { border-color: transparent; background: var(--accent); color: var(--on-accent); font-weight: 600; }
-  :focus-visible { outline: 2px solid var(--accent); outline-offset: 1px; }
-  .alarm, [role=alert] { color: var(--alarm); }
-  [role=alert]:empty { display: none; }
-
-  #door { max-width: 28rem; margin: 18vh auto 0; padding: 1.5rem; display: grid; gap: 1rem; }
-  #app { display: grid; grid-template-columns: 18rem minmax(0, 1fr); height: 100dvh; }
-  /* The list simply stands there where there is room, and is a popover where there is not. */
-  #sidebar {
-    display: flex; flex-direction: column; gap: .75rem; padding: 1rem .75rem; position: static; inset: auto;
-    width: auto; height: 100dvh; margin: 0; border: 0; background: var(--side); color: inherit; --tint: light-dark(#e8e6db, #26282c);
-  }
-  #sidebar h1, #sidebar p, #forget { padding-inline: .5rem; text-align: start; }
-  #list { list-style: none; flex: 1; overflow-y: auto; margin-inline: -.25rem; padding: .25rem; }
-  #list p { color: var(--faint); }
-  #list a { display: grid; grid-template-columns: minmax(0, 1fr) auto; gap: 0 .5rem; padding: .45rem .5rem; border-radius: .5rem; }
-  #list a > * { overflow: hidden; text-overflow: ellipsis; white-space: nowrap; font-size: .9rem; font-weight: 400; }
-  #list a > :not(strong) { font-size: .8rem; color: var(--faint); align-self: center; }
-  #list a > :last-child { grid-column: 1 / -1; }
-  #list [aria-current] strong { font-weight: 600; }
-
-  main { display: grid; grid-template: auto minmax(0, 1fr) auto auto / minmax(0, 1fr); height: 100dvh; }
-  header { display: flex; align-items: center; gap: .75rem; padding: .75rem 1.25rem; border-bottom: 1px solid var(--line); }
-  h2 { flex: 1; overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
-  header button { max-width: 45%; font-size: .875rem; }
-  #model-button::after { content: " ▾" / ""; color: var(--faint); }
-  #chats { display: none; }
-  #settings {
-    inset: 3.75rem 1.25rem auto auto; margin: 0; width: min(26rem, 100vw - 2.5rem); max-height: calc(100dvh - 5rem);
-    border: 1px solid var(--line); border-radius: .75rem; padding: 1.25rem; background: var(--raised); color: inherit;
-    box-shadow: 0 .75rem 2.5rem rgb(0 0 0 / .18);
-  }
-  #settings:popover-open { display: grid; gap: 1rem; }
-  #log { overflow-y: auto; outline-offset: -3px; padding: 1.5rem var(--column) .5rem; }
-  #turns > p { padding-top: 20vh; text-align: center; color: var(--faint); }
-  article { margin-bottom: 1.75rem; }
-  article.user { padding: .75rem 1rem; border-radius: .75rem; background: var(--tint); }
-  h3, footer { font-size: .8rem; color: var(--faint); margin-bottom: .15rem; }
-  .text { white-space: pre-wrap; overflow-wrap: anywhere; unicode-bidi: plaintext; }
-  [aria-busy=true] .text::after { content: "▍" / ""; color: var(--accent); }
-  footer { display: flex; flex-wrap: wrap; align-items: center; gap: .25rem .75rem; margin-top: .4rem; }
-  footer button { padding: .1rem .6rem; font-size: inherit; }
-  article:not(:last-child) footer button { display: none; }
-  #notice { padding: 0 var(--column) .75rem; font-size: .9rem; }
-  #composer { display: flex; align-items: end; gap: .5rem; padding: 0 var(--column) 1.25rem; }
-  #composer > button { min-width: 6rem; height: 2.75rem; border-radius: .75rem; }
-  #text { flex: 1; field-sizing: content; min-height: 2.75rem; max-height: 40dvh; padding: .55rem .85rem; border-radius: .75rem; resize: none; }
-
-  @media (width < 48rem) {
-    #app { grid-template-columns: minmax(0, 1fr); }
-    #sidebar { position: fixed; inset: 0 auto 0 0; width: min(20rem, 85vw); max-height: none; }
-    #sidebar:not(:popover-open), kbd { display: none; }
-    #sidebar::backdrop { background: rgb(0 0 0 / .35); }
-    #chats { display: block; }
-    header { padding-inline: .75rem; }
-  }
-</style>
-
-<form id="door" hidden>
-  <h1>Parley</h1>
-  <p>Paste a token. It stays in this tab and goes to this server only.</p>
-  <label>Token <input id="token" type="password" required autocomplete="off" pattern="\s*[\w.\-]+\s*" title="A JSON Web Token"></label>
-  <p role="alert" id="refusal"></p>
-  <button class="main">Enter</button>
-  <small>On the server: <code>flask token https://github.com/you</code></small>
-</form>
-
-<div id="app" hidden>
-  <nav id="sidebar" popover aria-label="Chats">
-    <h1>Parley</h1>
-    <button id="new" aria-keyshortcuts="Alt+N">New chat <kbd>Alt N</kbd></button>
-    <input id="search" type="search" maxlength="200" placeholder="Search" aria-label="Search chats" aria-keyshortcuts="/ Control+K">
-    <ul id="list"></ul>
-    <button id="more" hidden>More</button>
-    <button id="forget" class="quiet">Forget token</button>
-  </nav>
-  <main>
-    <header>
-      <button id="chats" popovertarget="sidebar">Chats</button>
-      <h2 id="title" dir="auto"></h2>
-      <button id="model-button" popovertarget="settings" title="Model, system prompt and more"></button>
-    </header>
-    <form id="settings" popover aria-label="Settings">
-      <label class="old">Title <input id="new-title" maxlength="200" required dir="auto"></label>
-      <label>Model <select id="model"></select></label>
-      <label>System prompt <textarea id="system" rows="5" dir="auto" placeholder="None"></textarea></label>
-      <small>Model and prompt hold from the next reply on.</small>
-      <div class="old"><button class="main">Save</button> <button id="delete" type="button" class="quiet">Delete chat</button></div>
-    </form>
-    <section id="log" aria-label="Conversation" tabindex="0"><div id="turns"></div></section>
-    <p id="notice" role="alert"></p>
-    <form id="composer">
-      <textarea id="text" rows="1" dir="auto" enterkeyhint="send" placeholder="Message" aria-label="Message"></textarea>
-      <button id="send" class="main">Send</button>
-      <button id="stop" type="button" hidden>Stop <kbd>Esc</kbd></button>
-    </form>
-  </main>
-</div>
-
-<script type="module" nonce="{{ nonce }}">
 const $ = (id) => document.getElementById(id);
 const PAGE = 20;
-const SILENCE = 40_000; // ms; the server says something every 15 s
+const KEEPALIVE_TIMEOUT = 40_000; // ms; the server sends an event or a comment every 15 s
 const STREAM = { Accept: "text/event-stream" };
 
 let token = sessionStorage.getItem("token");
-let current = null; // the session on the screen; null where it is yet to be created
-let screen = new AbortController(); // ends when another session takes the screen
-let unanswered = null; // {what, key} of a POST whose answer never arrived
+let current = null; // the session on the screen, or null while it is not yet created
+let screen = new AbortController(); // aborts when another session takes the screen
+let unanswered = null; // {fingerprint, idempotencyKey} of a POST whose response never arrived
 
 // The API
 
-/** The response. Throws errors with a `status` where Parley refuses; without one, no answer of Parley's has arrived. */
+/** Returns the response. An error has a `status` where Parley refuses, and none where no response of Parley's arrived. */
 async function api(method, path, { body, headers, signal } = {}) {
   headers = { Accept: "application/json", Authorization: `Bearer ${token}`, ...headers };
   if (body) headers["Content-Type"] = "application/json";
@@ -155,11 +22,13 @@ async function api(method, path, { body, headers, signal } = {}) {
   throw Object.assign(new Error(message), { status: response.status, session: errors[0].meta?.session_id });
 }
 
-/** Ask the model. What got no answer is sent again: under the same key the server makes one reply only. */
-async function ask(path, body) {
-  const what = path + JSON.stringify(body);
-  if (unanswered?.what !== what) unanswered = { what, key: crypto.getRandomValues(new Uint32Array(4)).join("-") };
-  const headers = { ...STREAM, "Idempotency-Key": unanswered.key };
+/** A request without a response is sent again: under one idempotency key the server makes one reply only. */
+async function startReply(path, body) {
+  const fingerprint = path + JSON.stringify(body);
+  if (unanswered?.fingerprint !== fingerprint) {
+    unanswered = { fingerprint, idempotencyKey: crypto.getRandomValues(new Uint32Array(4)).join("-") };
+  }
+  const headers = { ...STREAM, "Idempotency-Key": unanswered.idempotencyKey };
   for (let tries = 1; ; tries++) {
     try {
       const response = await api("POST", path, { body, headers });
@@ -174,16 +43,16 @@ async function ask(path, body) {
   }
 }
 
-/** The events of a stream, until it ends, is silent for too long, or the screen is left. */
-async function* events(response, signal) {
+/** Yields the events of a stream until the stream ends, is silent for too long, or the screen is left. */
+async function* parseSSE(response, signal) {
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   const hangUp = () => reader.cancel().catch(() => {});
   signal.addEventListener("abort", hangUp);
   let rest = "";
   try {
     for (;;) {
-      const silence = setTimeout(hangUp, SILENCE);
-      const { value, done } = await reader.read().finally(() => clearTimeout(silence));
+      const timeout = setTimeout(hangUp, KEEPALIVE_TIMEOUT);
+      const { value, done } = await reader.read().finally(() => clearTimeout(timeout));
       if (done || signal.aborted) return;
       const frames = (rest + value).split("\n\n");
       rest = frames.pop();
@@ -201,7 +70,7 @@ const pause = (tries) => new Promise((resolve) => setTimeout(resolve, Math.min(2
 
 // Replies
 
-/** Ask for a reply, to a message or, without a body, to the last one again; and show it as it comes. */
+/** Starts a reply to the message in the body or, without a body, to the last message again; shows the reply as it comes. */
 async function converse(path, body) {
   const signal = takeScreen();
   const before = [...$("turns").children];
@@ -210,15 +79,15 @@ async function converse(path, body) {
   show({ kind: "assistant", content: "", model: { id: modelId() }, status: "in_progress" });
   let response;
   try {
-    response = await ask(path, body);
+    response = await startReply(path, body);
   } catch (error) {
-    const arrived = error.session; // the answer was lost, but not the question
+    const arrived = error.session; // an earlier try had arrived, and only its response was lost
     if (body && !arrived) $("text").value ||= body.content;
     if (signal.aborted) throw error;
     $("turns").replaceChildren(...before);
     setBusy(false);
     if (error.status !== 409) throw error;
-    say(arrived ? "" : error.message); // else a reply is under way that was asked for elsewhere
+    say(arrived ? "" : error.message); // without a session, the reply under way was started elsewhere
     return open(arrived ?? current.id);
   }
   if (signal.aborted) return response.body.cancel(); // the server goes on by itself
@@ -226,7 +95,7 @@ async function converse(path, body) {
   await follow(response.headers.get("Location").split("/")[2], response, signal);
 }
 
-/** Read a reply into the last article, to its end, however often the connection is lost. */
+/** Reads a reply into the last article, to its end, however often the connection is lost. */
 async function follow(id, response, signal) {
   const article = $("turns").lastElementChild;
   const text = article.querySelector(".text").firstChild;
@@ -237,12 +106,12 @@ async function follow(id, response, signal) {
         response = await api("GET", `sessions/${id}/events`, { headers: { ...STREAM, "Last-Event-ID": lastId }, signal });
         say("");
       }
-      for await (const { id: eventId, event, data } of events(response, signal)) {
+      for await (const { id: eventId, event, data } of parseSSE(response, signal)) {
         tries = 0;
         lastId = eventId;
-        const number = parseInt(eventId); // of the turn
-        if (turn && turn !== number) return open(id); // another reply was asked for meanwhile
-        if (!turn) text.data = ""; // a stream begins with the first word, whatever is shown already
+        const number = parseInt(eventId); // parseInt stops at the hyphen: 7-12 belongs to turn 7
+        if (turn && turn !== number) return open(id); // another reply was started meanwhile
+        if (!turn) text.data = ""; // a stream begins with the first word, whatever the article has
         turn = number;
         if (event === "session") created(data);
         if (event === "content_delta") text.appendData(data.delta);
@@ -256,7 +125,7 @@ async function follow(id, response, signal) {
     response = null;
     say("The connection was lost. Resuming…");
     await pause(++tries);
-    if (!current && !signal.aborted) return open(id); // it was lost before the session was told
+    if (!current && !signal.aborted) return open(id); // the connection was lost before the event `session`
   }
 }
 
@@ -264,14 +133,14 @@ async function ended(id, article, turn, problem) {
   if (turn?.status === "complete") {
     finish(article, turn);
   } else {
-    // A retry that is not complete gives way to the reply before it: the server knows what stands.
+    // A retry that is not complete gives way to the reply before it. The server knows which turns stand.
     await open(id);
     if (problem && current.turns.at(-1).status !== "failed") say(problem);
   }
   await list();
 }
 
-// The screen. Text stays text: nothing here makes markup of it.
+// The screen. Text stays text: `append` and `textContent` parse no markup.
 
 function element(tag, properties, ...children) {
   const node = Object.assign(document.createElement(tag), properties);
@@ -304,7 +173,8 @@ function show(turn) {
   const article = element("article", { className: turn.kind }, heading, text);
   $("turns").append(article);
   if (turn.status === "in_progress") {
-    Object.assign(article, { ariaLive: "polite", ariaBusy: "true" }); // read aloud as a whole, once it is no longer busy
+    // A screen reader reads the article aloud as a whole, once it is no longer busy.
+    Object.assign(article, { ariaLive: "polite", ariaBusy: "true" });
     setBusy(true);
   } else if (turn.status) {
     finish(article, turn);
@@ -321,7 +191,7 @@ function finish(article, turn) {
   setBusy(false);
 }
 
-/** Show what belongs to the session around its turns. */
+/** Shows what belongs to the session around its turns. */
 function frame() {
   $("title").textContent = current?.title ?? "New chat";
   document.title = current ? `${current.title} – Parley` : "Parley";
@@ -346,18 +216,18 @@ function created(session) {
   if (!current) history.pushState(null, "", `#${session.id}`);
   current = { system: $("system").value.trim() || null, ...current, ...session };
   frame();
-  list().catch(() => {}); // it is shown again at the end of the reply
+  list().catch(() => {}); // the list is shown again at the end of the reply
 }
 
 let listing = 0;
 
-/** Show the list again, as long as it is now; or, with an offset, what follows. */
+/** Shows the list again, as long as it is now. With an offset, adds what follows. */
 async function list(offset = 0) {
   const number = ++listing;
   const limit = offset ? PAGE : Math.min(Math.max(PAGE, $("list").children.length), 100);
   const query = new URLSearchParams({ "page[offset]": offset, "page[limit]": limit, query: $("search").value });
   const { data, meta } = await (await api("GET", `sessions?${query}`)).json();
-  if (number !== listing) return; // it was asked for again meanwhile
+  if (number !== listing) return; // a newer call has begun meanwhile
   const focused = $("list").contains(document.activeElement) && document.activeElement.hash;
   const items = data.map(({ id, title, last_message_preview, updated_at }) => {
     const day = new Date(updated_at).toLocaleDateString([], { month: "short", day: "numeric" });
@@ -382,7 +252,7 @@ async function listModels() {
 
 // What the user does
 
-/** A handler that shows what went wrong where the user looks. */
+/** Returns a handler that shows what went wrong where the user looks. */
 const attempt = (action) => async (event) => {
   event?.preventDefault();
   say("");
@@ -424,7 +294,7 @@ async function enter() {
   await Promise.all([route(), list(), listModels()]);
 }
 
-/** Ask for a token, and say why. */
+/** Asks for a token, and says why. */
 function knock(reason = "") {
   screen.abort();
   sessionStorage.removeItem("token");
@@ -442,7 +312,7 @@ $("door").onsubmit = attempt(() => {
 });
 $("forget").onclick = () => {
   knock();
-  location.replace(location.pathname); // nothing stays in memory either
+  location.replace(location.pathname); // the page is loaded again, so that nothing stays in memory either
 };
 
 $("composer").onsubmit = attempt(send);
@@ -450,9 +320,9 @@ $("text").onkeydown = (event) => {
   if (event.key === "Enter" && !event.shiftKey && !event.isComposing) attempt(send)(event);
 };
 $("stop").onclick = attempt(async () => {
-  if (!current) return; // it is about to be created
+  if (!current) return; // the session is about to be created
   await api("POST", `sessions/${current.id}/cancel`).catch((error) => {
-    if (error.status !== 409) throw error; // else it has ended by itself
+    if (error.status !== 409) throw error; // a 409 says that the reply has ended by itself
   });
 });
 
@@ -504,5 +374,3 @@ addEventListener("keydown", (event) => {
 
 if (token) attempt(enter)();
 else knock();
-</script>
-</html>

@@ -1,0 +1,37 @@
+"""The command line: what `flask run` prints, and `flask token`."""
+
+import json
+import shlex
+
+import click
+from flask import current_app
+from flask.cli import with_appcontext
+from werkzeug.serving import is_running_from_reloader
+
+import auth
+
+
+def print_example(app, version):
+    """Under `flask run`, print a request that can be pasted."""
+    context = click.get_current_context(silent=True)
+    if context is None or context.info_name != "run" or is_running_from_reloader() or not app.tokens.signing:
+        return
+    url = f"http://{context.params['host']}:{context.params['port']}/sessions"
+    token = app.tokens.sign("https://github.com/you", 30)
+    body = json.dumps({"content": "Hello, Parley!"})
+    click.echo(
+        f"Parley {version}. Try it:\n\n  curl -i {url} -H 'Authorization: Bearer {token}' "
+        f"-H 'Content-Type: application/json' -d {shlex.quote(body)}\n"
+    )
+
+
+@click.command("token")
+@click.argument("subject")
+@click.option("--days", default=30, show_default=True, type=click.IntRange(1, 36500), help="How long it is valid.")
+@with_appcontext
+def print_token(subject, days):
+    """Print a token for SUBJECT, such as https://github.com/username."""
+    try:
+        click.echo(current_app.tokens.sign(subject, days))
+    except auth.InvalidToken as error:
+        raise click.ClickException(str(error)) from None

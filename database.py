@@ -1,0 +1,185 @@
+"""The database, a SQLite file or a PostgreSQL: opening, writing, locking, the clock, migrations.
+
+All that differs between the two engines is said here, in one class for each. Times are microseconds since 1970 in UTC,
+by the database's clock, so that processes and hosts agree.
+"""
+
+import contextlib
+import os
+import threading
+import time
+
+from peewee import DataError, DatabaseError, DatabaseProxy, IntegerField, IntegrityError
+from playhouse.db_url import parse
+from playhouse.pool import MaxConnectionsExceeded, PooledPostgresqlDatabase, PooledSqliteDatabase
+
+try:
+    import fcntl
+except ImportError:  # Windows has none: there the threads of one process queue, and other processes wait for SQLite
+    fcntl = None
+
+SECOND = 1_000_000
+
+Unavailable = (DatabaseError, MaxConnectionsExceeded, OSError)  # the last where no file is left for a connection
+Unstorable = (DataError, IntegrityError)  # the database answers, and does not take a row
+
+
+class NewerDatabase(Exception):
+    """A release newer than this one has written the database."""
+
+
+class SQLite(PooledSqliteDatabase):
+    """One file, with one writer at a time."""
+
+    autoincrement = True
+    options = {
+        "pragmas": {"journal_mode": "wal", "synchronous": "full", "foreign_keys": 1},
+        # A transaction that took the writer's lock after it had read could be refused without waiting.
+        "lock_type": "IMMEDIATE",
+        "check_same_thread": False,
+    }
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self._threads = threading.Lock()
+        self._queue = None  # the descriptor of the file by which processes queue
+
+    @contextlib.contextmanager
+    def write(self):
+        """One short write transaction, within which no other may begin.
+
+        SQLite itself does not queue its writers: each sleeps and looks again. Here all threads and processes queue.
+        """
+        with self._threads:
+            self._queue_up()
+            try:
+                with self.atomic():
+                    yield
+            finally:
+                self._leave()
+
+    def _queue_up(self):
+        if fcntl is None:
+            return
+        if self._queue is None:
+            # It is a file of its own, and stays open: whoever closes a file ends all locks that the process holds on it.
+            self._queue = os.open(f"{self.database}-lock", os.O_CREAT | os.O_WRONLY, 0o644)
+        fcntl.lockf(self._queue, fcntl.LOCK_EX)  # belongs to the process: a child that inherits the file must queue too
+
+    def _leave(self):
+        if fcntl is not None:
+            fcntl.lockf(self._queue, fcntl.LOCK_UN)
+
+    def now(self):
+        """The time in microseconds, by the clock of its host."""
+        return time.time_ns() // 1000
+
+    def lock(self, name):
+        """Nothing is to be done: the transaction keeps all others out."""
+
+    def lock_rows(self, query):
+        """Nothing is to be done: the transaction keeps all others out."""
+
+    def locked(self, query):
+        """The query as it is: the transaction keeps all others out."""
+        return query
+
+    def check_encoding(self):
+        """Nothing is to be done: it takes every text."""
+
+
+class PostgreSQL(PooledPostgresqlDatabase):
+    """A server, which one host or many use."""
+
+    autoincrement = False
+    # The driver gives up a server whose host is gone: seconds, but milliseconds for tcp_user_timeout.
+    options = {
+        "connect_timeout": 5,
+        "tcp_user_timeout": 10_000,
+        "keepalives_idle": 5,
+        "keepalives_interval": 2,
+        "keepalives_count": 3,
+    }
+
+    def write(self):
+        """One short write transaction, within which no other may begin."""
+        return self.atomic()
+
+    def now(self):
+        """The time in microseconds, by the clock of the server, also within a transaction."""
+        return self.execute_sql("SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint").fetchone()[0]
+
+    def lock(self, name):
+        """Hold `name` until the transaction ends."""
+        self.execute_sql("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", (name,))
+
+    def lock_rows(self, query):
+        """Hold the rows of this query until the transaction ends."""
+        self.locked(query).execute()
+
+    def locked(self, query):
+        """The query, which holds its rows until the transaction ends."""
+        return query.for_update()
+
+    def check_encoding(self):
+        """Raises ValueError where the database does not take every text."""
+        if self.execute_sql("SHOW server_encoding").fetchone()[0] != "UTF8":
+            raise ValueError("the encoding of this database is not UTF8; make one with ENCODING 'UTF8'")
+
+
+ENGINES = {"sqlite": SQLite, "postgres": PostgreSQL, "postgresql": PostgreSQL}
+
+db = DatabaseProxy()
+_probe = DatabaseProxy()  # the same database, by a connection that no request holds
+_probing = threading.Lock()
+
+
+def open_database(url, connections=8):
+    """Point all models at the database of this URL; nothing is connected yet. Raises ValueError for a bad URL.
+
+    `connections` is the most that one process holds open. User name and password may be percent-encoded.
+    """
+    scheme, _, rest = url.partition("://")
+    if scheme not in ENGINES:
+        raise ValueError("begin with sqlite:///, postgres:// or postgresql://")
+    if scheme == "sqlite" and (rest in ("", "/", "/:memory:") or not rest.startswith("/")):
+        raise ValueError("name a file: sqlite:///relative/path or sqlite:////absolute/path")
+    engine = ENGINES[scheme]
+    options = engine.options | parse(url, unquote_password=True, unquote_user=True)
+    options |= {"autoconnect": False, "timeout": 10}
+    db.initialize(engine(**options, max_connections=connections - 1))
+    _probe.initialize(engine(**options, max_connections=1))
+
+
+def check():
+    """Raises one of Unavailable where the database does not answer. It does not queue for a connection behind requests."""
+    with _probing, _probe.connection_context():
+        _probe.execute_sql("SELECT 1")
+
+
+class SchemaVersion(db.Model):
+    """How many of the migrations this database has had."""
+
+    migrations = IntegerField()
+
+    class Meta:
+        table_name = "release"
+
+
+def migrate(migrations):
+    """Apply those of the migrations that are missing, exactly once however many processes start together.
+
+    Raises NewerDatabase where there were more already: the data is not touched. Raises ValueError where the database
+    does not take every text.
+    """
+    with db.connection_context(), db.write():
+        db.check_encoding()
+        db.lock("parley migrations")
+        db.create_tables([SchemaVersion])
+        version = SchemaVersion.select().first() or SchemaVersion(migrations=0)
+        if version.migrations > len(migrations):
+            raise NewerDatabase("it belongs to a newer release of Parley; start that one")
+        for step in migrations[version.migrations :]:
+            step()
+        version.migrations = len(migrations)
+        version.save()
