@@ -68,8 +68,8 @@ def create_app(config=None):
         raise SystemExit(str(error)) from None
     app.replies = Replies(app.catalog, settings["MAX_TOKENS"], settings["TITLE_MODEL"])
     atexit.register(app.replies.stop, 0)
-    app.register_blueprint(public)
     app.register_blueprint(api)
+    app.register_blueprint(public)
     for error, handler in errors.HANDLERS.items():
         app.register_error_handler(error, handler)
     app.before_request(begin_request)
@@ -272,11 +272,15 @@ def stream(session, feed, is_new=False, position=0):
     return response
 
 
-# Routes
+# Routes. The API's description has their docstrings: a summary, and what else there is to say.
 
 
 @api.post("/sessions")
 def create_session():
+    """Start a session.
+
+    Start a new interactive chat session. The initial user prompt is required; a model may optionally be specified.
+    """
     body = load_body(schemas.new_session_schema)
     model = body.get("model")
     if model is None:
@@ -288,6 +292,7 @@ def create_session():
 
 @api.get("/sessions")
 def list_sessions():
+    """List or search your sessions, the last used first."""
     query = schemas.page_schema.load(request.args.to_dict())
     limit = min(max(query["limit"], 1), 100)
     db.connect()
@@ -297,11 +302,13 @@ def list_sessions():
 
 @api.get("/sessions/<uuid:session_id>")
 def show_session(session_id):
+    """Show a session with its turns, oldest first."""
     return jsonify(schemas.whole_session_schema.dump(get_session(session_id).with_turns()))
 
 
 @api.patch("/sessions/<uuid:session_id>")
 def change_session(session_id):
+    """Change title, model or system prompt of a session."""
     session = get_session(session_id)
     changes = load_body(schemas.change_schema)
     if "model" in changes:
@@ -311,6 +318,10 @@ def change_session(session_id):
 
 @api.delete("/sessions/<uuid:session_id>")
 def delete_session(session_id):
+    """Delete a session with its turns.
+
+    A reply under way stops.
+    """
     get_session(session_id).delete_whole()
     current_app.replies.poll()
     return "", 204
@@ -318,6 +329,10 @@ def delete_session(session_id):
 
 @api.post("/sessions/<uuid:session_id>/messages")
 def add_message(session_id):
+    """Send a message.
+
+    The model answers it, knowing the turns before.
+    """
     session = get_session(session_id)
     body = load_body(schemas.message_schema)
     current_app.catalog.allow(session.model)
@@ -326,6 +341,10 @@ def add_message(session_id):
 
 @api.post("/sessions/<uuid:session_id>/retry")
 def retry_reply(session_id):
+    """Request the last reply again.
+
+    The new reply replaces the old one when it is complete. Where it ends otherwise, the old one stays.
+    """
     session = get_session(session_id)
     body = load_body(schemas.empty_schema)
     current_app.catalog.allow(session.model)
@@ -334,6 +353,7 @@ def retry_reply(session_id):
 
 @api.post("/sessions/<uuid:session_id>/cancel")
 def cancel_reply(session_id):
+    """Stop the reply under way."""
     session = get_session(session_id)
     load_body(schemas.empty_schema)
     turn = models.Turn.cancel(session)
@@ -343,6 +363,10 @@ def cancel_reply(session_id):
 
 @api.get("/sessions/<uuid:session_id>/events")
 def follow_events(session_id):
+    """Follow the latest reply as an event stream.
+
+    The stream begins at the reply's start, or behind the event that `Last-Event-ID` names.
+    """
     session = get_session(session_id)
     turn = models.Turn.latest(session.id)
     position = events.position_after(request.headers.get("Last-Event-ID"), turn)
@@ -353,23 +377,30 @@ def follow_events(session_id):
 
 @api.get("/models")
 def list_models():
+    """List the models."""
     data = [{"id": model, "provider": name, "default": default} for model, name, default in current_app.catalog.list()]
     return jsonify(data=data, meta={"has_more": False})
 
 
 @public.get("/health")
 def show_health():
+    """Tell whether the server and its database answer."""
     database.check()
     return jsonify(status="ok", version=__version__)
 
 
 @public.get("/openapi.json")
 def show_openapi():
+    """Describe the API."""
     return jsonify(openapi.document(current_app, __version__))
 
 
 @public.get("/")
 def show_index():
+    """Name the places to begin.
+
+    A browser gets a page to talk on.
+    """
     if request.accept_mimetypes.best_match(["application/json", "text/html"]) == "text/html":
         page = current_app.send_static_file("index.html")
         return page, {"Content-Security-Policy": PAGE_POLICY, "Cache-Control": "no-store", "Vary": "Accept"}

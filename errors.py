@@ -1,5 +1,6 @@
 """What a client is told when something goes wrong: one shape for all errors, and one handler for each kind."""
 
+import functools
 import logging
 import math
 
@@ -64,29 +65,21 @@ def on_broken_body(error):
     return error_response(400, [(detail, None)], {"Connection": "close"})
 
 
-def on_invalid_body(error):
-    return error_response(400, faults(error, lambda name: {"pointer": pointer(name)}))
+def on_invalid(source, error):
+    return error_response(400, faults(error, source))
 
 
-def on_invalid_parameter(error):
-    return error_response(400, faults(error, lambda name: {"parameter": name}))
+def faults(error, source):
+    """(detail, source) of each fault in a ValidationError. `source` is `pointer`, `parameter` or `header`.
 
-
-def on_invalid_header(error):
-    return error_response(400, faults(error, lambda name: {"header": name}))
-
-
-def faults(error, source_of):
-    """The faults that a ValidationError found, as (detail, source) pairs."""
-    messages = error.messages if isinstance(error.messages, dict) else {"_schema": error.messages}
-    for name, details in messages.items():
+    With `pointer`, names become JSON pointers into the body (RFC 6901): the messages `{"title": ["Give a string."]}`
+    give `("Give a string.", {"pointer": "/title"})`.
+    """
+    for name, details in error.normalized_messages().items():
+        if source == "pointer":
+            name = "" if name == "_schema" else "/" + name.replace("~", "~0").replace("/", "~1")
         for detail in details:
-            yield detail, source_of(name)
-
-
-def pointer(name):
-    """The JSON pointer (RFC 6901) to this member of the body; the one to the whole body is empty."""
-    return "" if name == "_schema" else "/" + name.replace("~", "~0").replace("/", "~1")
+            yield detail, {source: name}
 
 
 def on_refused(error):
@@ -132,9 +125,9 @@ REFUSALS = {models.Missing: 404, models.Conflict: 409, models.KeyReused: 422, mo
 
 HANDLERS = {
     HTTPException: on_http_error,
-    ValidationError: on_invalid_body,
-    InvalidParameter: on_invalid_parameter,
-    InvalidHeader: on_invalid_header,
+    ValidationError: functools.partial(on_invalid, "pointer"),
+    InvalidParameter: functools.partial(on_invalid, "parameter"),
+    InvalidHeader: functools.partial(on_invalid, "header"),
     models.Refused: on_refused,
     UnknownModel: on_unknown_model,
     ModelError: on_model_error,

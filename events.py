@@ -57,7 +57,7 @@ def _ending(feed, position):
     if turn is None:
         return _frame("error", {"status": 404, "message": "The session was deleted."}, feed.id, length + 2)
     if turn.status == FAILED:
-        return _frame("error", schemas.turn_error(turn), feed.id, length + 2)
+        return _frame("error", schemas.turn_error_schema.dump(turn), feed.id, length + 2)
     batch = _frame("assistant_turn", schemas.dump_turn(turn), feed.id, length + 1) if position <= length else ""
     return batch + _frame("done", {}, feed.id, length + 2)
 

@@ -1,33 +1,24 @@
-"""What the API says of itself: an OpenAPI 3.1 document, made from the schemas that validate and dump."""
+"""The description of the API: an OpenAPI 3.1 document.
 
-import functools
+The routes give the paths, the methods and the operations' names; the docstrings of their handlers give summaries (the
+first line) and descriptions (the rest); the schemas give the bodies. This module adds what none of these says.
+"""
+
+import copy
+import inspect
+import re
+from typing import NamedTuple
 
 from apispec import APISpec
-from apispec.ext.marshmallow import MarshmallowPlugin
+from apispec.ext.marshmallow import MarshmallowPlugin, OpenAPIConverter
 
 import schemas
-
-SCHEMAS = [
-    schemas.NewSessionSchema,
-    schemas.MessageSchema,
-    schemas.EmptySchema,
-    schemas.ChangeSchema,
-    schemas.CreatedSessionSchema,
-    schemas.ListedSessionSchema,
-    schemas.ChangedSessionSchema,
-    schemas.WholeSessionSchema,
-    schemas.ModelSchema,
-    schemas.UserTurnSchema,
-    schemas.AssistantTurnSchema,
-    schemas.UsageSchema,
-    schemas.TurnErrorSchema,
-]
 
 TEXT, FLAG, UUID = {"type": "string"}, {"type": "boolean"}, {"type": "string", "format": "uuid"}
 URL = {"type": "string", "format": "uri-reference"}
 
 
-# Shapes that the routes put around what the schemas dump
+# JSON that no schema dumps
 
 
 def _object(**properties):
@@ -39,7 +30,7 @@ def _page(item):
 
 
 def _event(name, data, description):
-    """A frame of an event stream; `data` is the name of the schema of what its data hold, as JSON."""
+    """An event of a stream. Its `data` are JSON in a string, as the schema named `data` describes it."""
     content = {"contentMediaType": "application/json", "contentSchema": {"$ref": f"#/components/schemas/{data}"}}
     return _object(id=TEXT, event={"const": name}, data=TEXT | content) | {"description": description}
 
@@ -52,7 +43,7 @@ EVENTS = [
     _event("error", "TurnError", "The end of a reply that failed, or with 404 of one whose session was deleted."),
 ]
 
-FAULT = _object(
+ERROR = _object(
     status={"type": "string", "pattern": "^[45][0-9]{2}$"},
     title=TEXT,
     detail=TEXT | {"description": "A sentence that tells what to do."},
@@ -61,7 +52,7 @@ FAULT = _object(
 ) | {"required": ["status", "title", "detail"]}
 
 SHAPES = {
-    "Sessions": _page("ListedSession"),
+    "Sessions": _page(schemas.ListedSessionSchema),
     "Models": _page(_object(id=TEXT, provider=TEXT, default=FLAG)),
     "Accepted": _object(accepted={"const": True}),
     "Health": _object(status={"const": "ok"}, version=TEXT),
@@ -69,21 +60,21 @@ SHAPES = {
     "Delta": _object(delta=TEXT),
     "Event": {
         "oneOf": EVENTS,
-        "description": "A frame of an event stream. A comment goes out whenever 15 s pass without one.",
+        "description": "An event of a stream. A comment is sent whenever 15 s pass without an event.",
     },
-    "Errors": _object(errors={"type": "array", "items": FAULT, "minItems": 1})
-    | {"description": "Of every error there is; one entry for each fault."},
+    "Errors": _object(errors={"type": "array", "items": ERROR, "minItems": 1})
+    | {"description": "The body of every error response, with one entry for each fault."},
 }
 
 
 # Headers and parameters
 
-REQUEST_ID = "Names the request in the server's log. It is taken over from the request where it is well-formed."
+REQUEST_ID = "Names the request in the server's log. It is the client's own where that is well-formed."
 
 HEADERS = {
     "X-Request-ID": {"description": REQUEST_ID, "schema": TEXT},
     "Location": {"description": "The session, or the events of its reply.", "schema": URL},
-    "Preference-Applied": {"description": "Where `Prefer` was followed.", "schema": {"const": "respond-async"}},
+    "Preference-Applied": {"description": "Sent where `Prefer` was followed.", "schema": {"const": "respond-async"}},
     "Cache-Control": {"description": "`no-cache, no-transform` on an event stream.", "schema": TEXT},
     "X-Accel-Buffering": {"description": "`no` on an event stream.", "schema": TEXT},
     "Retry-After": {"description": "Seconds to wait.", "schema": {"type": "integer", "minimum": 1}},
@@ -96,8 +87,8 @@ PARAMETERS = {
     "X-Request-ID": {"in": "header", "description": REQUEST_ID, "schema": TEXT},
     "Idempotency-Key": {
         "in": "header",
-        "description": "Names the making of a reply for 24 h: the same key and body give the first outcome again, and "
-        "a reply that failed is asked for again, without a second session or turn.",
+        "description": "Names the request for 24 h. A repetition with the same key and body returns the first outcome. "
+        "Where the reply failed, it is requested again, without a second session or turn.",
         "schema": {"type": "string", "minLength": 1, "maxLength": 255},
     },
     "Prefer": {
@@ -107,17 +98,20 @@ PARAMETERS = {
     },
     "Last-Event-ID": {
         "in": "header",
-        "description": "The `id` of the last frame received: the stream goes on behind it.",
+        "description": "The `id` of the last event received. The stream goes on behind it.",
         "schema": TEXT | {"examples": ["2-15"]},
     },
 }
 
 
-# Answers
+# Responses
 
 
-def _answer(description, schema=None, always=(), sometimes=(), **content):
-    """A response, with the headers that it always has and those that it may have; `schema` names that of its JSON."""
+def _response(description, schema=None, always=(), sometimes=(), **content):
+    """A response whose JSON is of this schema, or of the shape of this name.
+
+    It always has the headers `always`, and may have the headers `sometimes`. `content` are its other media types.
+    """
     if schema:
         content = {"application/json": {"schema": schema}} | content
     always = ("X-Request-ID", *always)
@@ -126,170 +120,121 @@ def _answer(description, schema=None, always=(), sometimes=(), **content):
 
 
 def _error(description, always=(), sometimes=()):
-    return _answer(description, "Errors", always, sometimes)
+    return _response(description, "Errors", always, sometimes)
 
 
-STREAM = {"text/event-stream": {"schema": "Event"}}
-STREAM_HEADERS = ("Cache-Control", "X-Accel-Buffering")
-
-ERRORS = {
+ERROR_RESPONSES = {
     400: _error("The request is not as described here, or the model is not served.", sometimes=["Location"]),
     401: _error("There is no token, or it is not valid.", ["WWW-Authenticate"]),
     403: _error("The user is not allowed on this server."),
     404: _error("There is no such session, or it is not yours."),
     406: _error("`Accept` admits neither JSON nor an event stream."),
     409: _error("A reply is under way, or none is, or newer turns followed.", sometimes=["Retry-After", "Location"]),
-    413: _error("The body is too large, or the conversation for the model.", ["Connection"], ["Location"]),
+    413: _error("The body is too large, or the conversation is too long for the model.", ["Connection"], ["Location"]),
     415: _error("The body is not JSON."),
     422: _error("The `Idempotency-Key` came with another body before."),
-    429: _error("You have asked for as many replies as you may.", ["Retry-After"]),
+    429: _error("You have reached your rate limit.", ["Retry-After"]),
     502: _error("The provider failed, or could not be reached. The session is kept.", sometimes=["Location"]),
     503: _error("The provider is overloaded, or the database does not answer.", ["Retry-After"], ["Location"]),
     504: _error("The provider was silent for too long. The session is kept.", sometimes=["Location"]),
 }
 
+STREAM = {"text/event-stream": {"schema": "Event"}}
+STREAM_HEADERS = ("Cache-Control", "X-Accel-Buffering")
+EVENTS_OF_REPLY = _response("The events of the reply, to its end.", None, ["Location", *STREAM_HEADERS], **STREAM)
+REPLY = {
+    200: EVENTS_OF_REPLY,
+    201: _response("The reply is complete, or was cancelled.", schemas.AssistantTurnSchema),
+    202: _response("The reply goes on.", "Accepted", ["Location"], ["Preference-Applied"]),
+}
+CREATED = _response(
+    "Session created", schemas.CreatedSessionSchema, ["Location"], ["Preference-Applied", *STREAM_HEADERS], **STREAM
+)
+
 
 # Operations
 
+WAYS_TO_RECEIVE = """
+There are three ways to receive the reply. By default, the answer comes when the reply is stored, or else before a proxy
+would time out. With `Accept: text/event-stream`, the answer is a stream of events. With `Prefer: respond-async`, the
+answer comes at once. A reply that goes on after the answer is followed at the session's events. A reply does not stop
+when the client disconnects.
+"""
 
-def _operation(route, name, summary, answers, errors=(), parameters=(), body=None, is_public=False, **more):
-    """(route, description) of an operation; `name` is its function's, `errors` those that not all of its kind have."""
-    errors = {406, *errors} | (set() if is_public else {401, 403, 503}) | ({400, 413, 415} if body else set())
-    parameters = [*parameters, "X-Request-ID"]
-    if "{session_id}" in route:
-        errors, parameters = errors | {404}, ["session_id", *parameters]
-    operation = {"operationId": name, "summary": summary, "parameters": parameters} | more
+
+class Operation(NamedTuple):
+    """What is said here of an operation. `_describe` adds the errors and parameters that it shares with others."""
+
+    responses: dict
+    errors: tuple = ()
+    parameters: tuple = ()
+    body: type = None
+    description: str = ""  # follows the one in the handler's docstring
+
+
+def _reply_request(responses, body):
+    """An operation that requests a reply from a model."""
+    errors, parameters = (404, 409, 422, 429, 502, 504), ("Idempotency-Key", "Prefer")
+    return Operation(responses, errors, parameters, body, WAYS_TO_RECEIVE)
+
+
+ON_SESSION = {
+    "show_session": Operation({200: _response("The session.", schemas.WholeSessionSchema)}),
+    "change_session": Operation(
+        {200: _response("The session as changed.", schemas.ChangedSessionSchema)}, body=schemas.ChangeSchema
+    ),
+    "delete_session": Operation({204: _response("The session is gone.")}),
+    "add_message": _reply_request(REPLY, schemas.MessageSchema),
+    "retry_reply": _reply_request(REPLY, schemas.EmptySchema),
+    "cancel_reply": Operation(
+        {200: _response("The reply as far as it got.", schemas.AssistantTurnSchema)}, (409,), body=schemas.EmptySchema
+    ),
+    "follow_events": Operation(
+        {200: EVENTS_OF_REPLY, 204: _response("`Last-Event-ID` is that of the end: there is nothing more.")},
+        parameters=("Last-Event-ID",),
+    ),
+}
+LINKS = {name: {"operationId": name, "parameters": {"session_id": "$response.body#/id"}} for name in ON_SESSION}
+
+OPERATIONS = ON_SESSION | {
+    "create_session": _reply_request({201: CREATED | {"links": LINKS}}, schemas.NewSessionSchema),
+    "list_sessions": Operation(
+        {200: _response("A page of the list.", "Sessions")}, (400,), ({"in": "query", "schema": schemas.PageSchema},)
+    ),
+    "list_models": Operation({200: _response("All models served.", "Models")}),
+    "show_health": Operation({200: _response("They do.", "Health")}, (503,)),
+    "show_openapi": Operation({200: _response("This document.", {"type": "object"})}),
+    "show_index": Operation({200: _response("The places to begin.", "Places", **{"text/html": {"schema": TEXT}})}),
+}
+
+
+def _describe(rule, handler):
+    """The Operation Object of a route. Raises KeyError where the route is not in OPERATIONS."""
+    blueprint, _, name = rule.endpoint.rpartition(".")
+    responses, errors, parameters, body, description = OPERATIONS[name]
+    summary, _, text = inspect.getdoc(handler).partition("\n")
+    described = {"operationId": name, "summary": summary.removesuffix(".")}
+    if text or description:
+        described["description"] = f"{text.strip()}\n{description}".strip()
+    described["parameters"] = [*sorted(rule.arguments), *parameters, "X-Request-ID"]
+    errors = {406, *errors} | ({404} if rule.arguments else set())
+    if blueprint == "public":
+        described["security"] = []
+    else:
+        errors |= {401, 403, 503}
     if body:
+        errors |= {400, 413, 415}
         content = {"application/json": {"schema": body}}
-        operation["requestBody"] = {"required": body != "Empty", "content": content}
-    if is_public:
-        operation["security"] = []
-    operation["responses"] = answers | {status: str(status) for status in sorted(errors)}
-    return route, operation
-
-
-def _asking(route, name, summary, description, body, answers):
-    """(route, description) of an operation that asks the model."""
-    ways = (
-        " The answer comes when the reply is stored; or as an event stream, with `Accept: text/event-stream`; or at "
-        "once, with `Prefer: respond-async`, and in any case before a router would cut the request. A reply that goes "
-        "on is followed on the session's events; it does not stop when the client goes away."
-    )
-    parameters = ["Idempotency-Key", "Prefer"]
-    errors = {404, 409, 422, 429, 502, 504}
-    return _operation(route, name, summary, answers, errors, parameters, body, description=description + ways)
-
-
-OF_SESSION = "show_session change_session delete_session add_message retry_reply cancel_reply follow_events"
-LINKS = {
-    name: {"operationId": name, "parameters": {"session_id": "$response.body#/id"}} for name in OF_SESSION.split()
-}
-
-CREATED = {
-    201: _answer("Session created", "CreatedSession", ["Location"], ["Preference-Applied", *STREAM_HEADERS], **STREAM)
-    | {"links": LINKS}
-}
-REPLY = {
-    200: _answer("The events of the reply, to its end.", None, ["Location", *STREAM_HEADERS], **STREAM),
-    201: _answer("The reply is complete, or was cancelled.", "AssistantTurn"),
-    202: _answer("The reply goes on.", "Accepted", ["Location"], ["Preference-Applied"]),
-}
-FOLLOWED = {200: REPLY[200], 204: _answer("`Last-Event-ID` is that of the end: there is nothing more.")}
-INDEX = _answer("The places; a page to talk on, for a browser.", "Places", **{"text/html": {"schema": TEXT}})
-
-OPERATIONS = [
-    _asking(
-        "POST /sessions",
-        "create_session",
-        "Start a session",
-        "Start a new interactive chat session. The initial user prompt is required; a model may optionally be "
-        "specified.",
-        "NewSession",
-        CREATED,
-    ),
-    _operation(
-        "GET /sessions",
-        "list_sessions",
-        "List or search your sessions, the last used first",
-        {200: _answer("A page of the list.", "Sessions")},
-        {400},
-        [{"in": "query", "schema": schemas.PageSchema}],
-    ),
-    _operation(
-        "GET /sessions/{session_id}",
-        "show_session",
-        "Show a session with its turns, oldest first",
-        {200: _answer("The session.", "WholeSession")},
-    ),
-    _operation(
-        "PATCH /sessions/{session_id}",
-        "change_session",
-        "Change title, model or system prompt of a session",
-        {200: _answer("The session as changed.", "ChangedSession")},
-        body="Change",
-    ),
-    _operation(
-        "DELETE /sessions/{session_id}",
-        "delete_session",
-        "Delete a session with its turns; a reply under way stops",
-        {204: _answer("The session is gone.")},
-    ),
-    _asking(
-        "POST /sessions/{session_id}/messages",
-        "add_message",
-        "Send a message",
-        "The model answers it, knowing the turns before.",
-        "Message",
-        REPLY,
-    ),
-    _asking(
-        "POST /sessions/{session_id}/retry",
-        "retry_reply",
-        "Ask for the last reply again",
-        "The new reply replaces the old one when it is complete; where it ends otherwise, the old one stands again.",
-        "Empty",
-        REPLY,
-    ),
-    _operation(
-        "POST /sessions/{session_id}/cancel",
-        "cancel_reply",
-        "Stop the reply under way",
-        {200: _answer("The reply as far as it got.", "AssistantTurn")},
-        {409},
-        body="Empty",
-    ),
-    _operation(
-        "GET /sessions/{session_id}/events",
-        "follow_events",
-        "Follow the latest reply, from its start or from behind `Last-Event-ID`",
-        FOLLOWED,
-        parameters=["Last-Event-ID"],
-    ),
-    _operation("GET /models", "list_models", "List the models", {200: _answer("All models served.", "Models")}),
-    _operation(
-        "GET /health",
-        "show_health",
-        "Tell whether the server and its database answer",
-        {200: _answer("They do.", "Health")},
-        {503},
-        is_public=True,
-    ),
-    _operation(
-        "GET /openapi.json",
-        "show_openapi",
-        "Describe the API",
-        {200: _answer("This document.", {"type": "object"})},
-        is_public=True,
-    ),
-    _operation("GET /", "show_index", "Name the places to begin", {200: INDEX}, is_public=True),
-]
+        described["requestBody"] = {"required": bool(body().fields), "content": content}
+    described["responses"] = responses | {status: str(status) for status in sorted(errors)}
+    return described
 
 
 # The document
 
 INFO = {
     "description": "A chat-session service. A session is one conversation with a model, and its owner's alone. "
-    "What was answered with 2xx is stored, and so is every reply, whatever became of it."
+    "Whatever was answered with 2xx is stored, and so is every reply, however it ended."
 }
 BEARER = {
     "type": "http",
@@ -299,21 +244,43 @@ BEARER = {
 }
 
 
-@functools.cache
+class Converter(OpenAPIConverter):
+    """Describes schemas as apispec does, with their docstrings besides; a TurnField is `oneOf` its schemas."""
+
+    def schema2jsonschema(self, schema):
+        return {"description": inspect.getdoc(schema)} | super().schema2jsonschema(schema)
+
+    def nested2properties(self, field, ret):
+        if isinstance(field, schemas.TurnField):
+            return {"oneOf": [self.resolve_nested_schema(schema) for schema in field.schemas]}
+        return super().nested2properties(field, ret)
+
+
+class Plugin(MarshmallowPlugin):
+    Converter = Converter
+
+
 def document(app, version):
-    """The document of this version, made once: whoever gets it must not change it."""
-    spec = APISpec("Parley", version, "3.1.1", [MarshmallowPlugin()], info=INFO, security=[{"token": []}])
+    """The document of this app, which is made once. The caller must not change it."""
+    if "openapi" not in app.extensions:
+        app.extensions["openapi"] = _make_document(app, version)
+    return app.extensions["openapi"]
+
+
+def _make_document(app, version):
+    plugin = Plugin()
+    spec = APISpec("Parley", version, "3.1.1", [plugin], info=INFO, security=[{"token": []}])
     spec.components.security_scheme("token", BEARER)
-    for schema in SCHEMAS:
-        name = schema.__name__.removesuffix("Schema")
-        spec.components.schema(name, {"description": schema.__doc__}, schema=schema)
     for name, shape in SHAPES.items():
-        spec.components.schema(name, shape)
+        spec.components.schema(name, plugin.resolver.resolve_schema_dict(copy.deepcopy(shape)))
     for name, parameter in PARAMETERS.items():
         spec.components.parameter(name, parameter["in"], parameter)
-    for status, answer in ERRORS.items():
-        spec.components.response(str(status), answer)
-    for route, operation in OPERATIONS:
-        method, path = route.split()
-        spec.path(path, operations={method.lower(): operation})
+    for status, response in ERROR_RESPONSES.items():
+        spec.components.response(str(status), response)
+    for rule in app.url_map.iter_rules():
+        if rule.endpoint != "static":
+            path = re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule.rule)
+            operation = _describe(rule, app.view_functions[rule.endpoint])
+            methods = rule.methods - {"HEAD", "OPTIONS"}
+            spec.path(path, operations={method.lower(): operation for method in methods})
     return spec.to_dict()

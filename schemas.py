@@ -1,34 +1,45 @@
-"""What comes in and what goes out, as marshmallow schemas; faults become the entries of an error response.
+"""The marshmallow schemas: requests are loaded through them, and responses are dumped through them.
 
-The metadata are for the API's description: a name in them is that of a schema, without its `Schema`.
+`openapi.py` describes the API from them: docstrings and `metadata` are for those who read its description.
 """
 
-import datetime
 import json
 import re
+import time
 
 from marshmallow import EXCLUDE, Schema, ValidationError, fields, post_dump, validate
 
+# PostgreSQL stores no NUL, and UTF-8 has no surrogates.
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
-# The same for those who read the API's description, as far as a pattern can say it.
-_STORABLE, _READABLE = r"^[^\u0000]*$", r"^[^\u0000]*[^\s\u0000][^\u0000]*$"
-_UNKNOWN = {"unknown": "This field is not known here. Leave it out.", "type": "Send a JSON object."}
+# What the two validators below check, for the API's description. Many regular expression engines know no surrogates.
+STORABLE_PATTERN, TEXT_PATTERN = r"^[^\u0000]*$", r"^[^\u0000]*[^\s\u0000][^\u0000]*$"
+
+
+class InvalidParameter(ValidationError):
+    """A query parameter is not valid. The messages are keyed by its name."""
+
+
+class InvalidHeader(ValidationError):
+    """A request header is not valid. The messages are keyed by its name."""
+
+
+# Fields
 
 
 def storable(text):
-    """A validator. Raises ValidationError where no database can hold the text."""
+    """A validator: every database can store the text."""
     if _UNSTORABLE.search(text):
         raise ValidationError("Take out the characters that cannot be stored: NUL and lone surrogates.")
 
 
 def not_blank(text):
-    """A validator. Raises ValidationError where there is nothing to read."""
+    """A validator: the text has more than white space."""
     if not text.strip():
         raise ValidationError("Give some text; this is blank.")
 
 
 class Text(fields.String):
-    """A string that can be stored and is not blank, of at most `longest` characters."""
+    """A string that can be stored, is not blank, and has at most `max_length` characters."""
 
     default_error_messages = {
         "required": "This field is required. Give a string.",
@@ -37,26 +48,51 @@ class Text(fields.String):
         "invalid_utf8": "Give a string.",
     }
 
-    def __init__(self, longest=None, metadata=None, **kwargs):
-        checks = [storable, not_blank]
-        if longest:
-            checks.append(validate.Length(max=longest, error="Shorten this to at most {max} characters."))
-        super().__init__(validate=checks, metadata={"pattern": _READABLE} | (metadata or {}), **kwargs)
+    def __init__(self, max_length=None, metadata=None, **kwargs):
+        validators = [storable, not_blank]
+        if max_length:
+            validators.append(validate.Length(max=max_length, error="Shorten this to at most {max} characters."))
+        super().__init__(validate=validators, metadata={"pattern": TEXT_PATTERN} | (metadata or {}), **kwargs)
 
 
-class Time(fields.DateTime):
-    """Microseconds since 1970, shown as RFC 3339 in UTC with whole seconds."""
+class WholeNumber(fields.Integer):
+    """An integer of a query, in ASCII digits. (`int` would also read `1_000`, ` 7` and `٣`.)"""
+
+    def _deserialize(self, value, attr, data, **kwargs):
+        if not re.fullmatch(r"-?[0-9]{1,18}", value):
+            raise self.make_error("invalid", input=value)
+        return int(value)
+
+
+class Timestamp(fields.DateTime):
+    """Microseconds since 1970, dumped as RFC 3339 in UTC with whole seconds: `2026-03-06T16:00:00Z`."""
 
     def _serialize(self, value, attr, obj, **kwargs):
-        moment = datetime.datetime.fromtimestamp(value // 1_000_000, datetime.timezone.utc)
-        return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+        return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(value // 1_000_000))
 
 
-class Input(Schema):
-    error_messages = _UNKNOWN
+class Part(fields.Nested):
+    """A part of an object's JSON that is made from the object itself: a turn's `usage` from columns of the turn.
+
+    The part is null where the object's attribute of this name is None; `attribute` names another one.
+    """
+
+    def get_value(self, obj, attr, **kwargs):
+        return None if super().get_value(obj, attr, **kwargs) is None else obj
+
+    def _serialize(self, value, attr, obj, **kwargs):
+        # `Nested` would call the schema's `dump` for each part of each turn, for values that are JSON already.
+        return value and {name: getattr(obj, field.attribute or name) for name, field in self.schema.fields.items()}
 
 
-class NewSessionSchema(Input):
+# Requests
+
+
+class RequestSchema(Schema):
+    error_messages = {"unknown": "This field is not known here. Leave it out.", "type": "Send a JSON object."}
+
+
+class NewSessionSchema(RequestSchema):
     """Request body for starting a new session."""
 
     content = Text(
@@ -86,18 +122,18 @@ class NewSessionSchema(Input):
     )
 
 
-class MessageSchema(Input):
+class MessageSchema(RequestSchema):
     """Request body for a further user message."""
 
     content = Text(required=True, metadata={"description": "The user's message."})
 
 
-class EmptySchema(Input):
-    """An object that has nothing to say."""
+class EmptySchema(RequestSchema):
+    """An object without fields."""
 
 
-class ChangeSchema(Input):
-    """What may be changed of a session; what is left out stays as it is."""
+class ChangeSchema(RequestSchema):
+    """What is to be changed of a session. A field that is left out stays as it is."""
 
     title = Text(200, metadata={"description": "A title of the user's own; the server never overwrites it."})
     model = Text(200, metadata={"description": "The model that writes from the next reply on."})
@@ -106,25 +142,8 @@ class ChangeSchema(Input):
     )
 
 
-class Whole(fields.Integer):
-    """A whole number as JSON writes it, not all that `int` reads."""
-
-    def _deserialize(self, value, attr, data, **kwargs):
-        if not re.fullmatch(r"-?[0-9]{1,18}", value):
-            raise self.make_error("invalid", input=value)
-        return int(value)
-
-
-class InvalidParameter(ValidationError):
-    """A parameter of the query that is not understood."""
-
-
-class InvalidHeader(ValidationError):
-    """A request header that is not understood."""
-
-
 class PageSchema(Schema):
-    """The query of a list."""
+    """The query parameters of the list of sessions."""
 
     class Meta:
         unknown = EXCLUDE
@@ -132,13 +151,13 @@ class PageSchema(Schema):
     def handle_error(self, error, data, **kwargs):
         raise InvalidParameter(error.messages)
 
-    limit = Whole(
+    limit = WholeNumber(
         data_key="page[limit]",
         load_default=20,
         error_messages={"invalid": "Give a whole number from 1 to 100."},
         metadata={"description": "How many sessions to return; clamped to 1–100."},
     )
-    offset = Whole(
+    offset = WholeNumber(
         data_key="page[offset]",
         load_default=0,
         validate=validate.Range(0, 2**53, error="Give a whole number from 0 on."),
@@ -150,23 +169,18 @@ class PageSchema(Schema):
         validate=[storable, validate.Length(max=200, error="Shorten this to at most {max} characters.")],
         metadata={
             "description": "Words that must each occur in the title or in a turn, as a part of a word, in any case.",
-            "pattern": _STORABLE,
+            "pattern": STORABLE_PATTERN,
         },
     )
+
+
+# Responses
 
 
 class ModelSchema(Schema):
     """Reference to a model by its identifier."""
 
-    id = fields.String(required=True, metadata={"examples": ["claude-opus-4-6"]})
-
-
-class _Model(fields.Field):
-    def __init__(self):
-        super().__init__(required=True, metadata={"allOf": ["Model"]})
-
-    def _serialize(self, value, attr, obj, **kwargs):
-        return {"id": value}
+    id = fields.String(attribute="model", required=True, metadata={"examples": ["claude-opus-4-6"]})
 
 
 class SessionSchema(Schema):
@@ -186,23 +200,26 @@ class SessionSchema(Schema):
             "examples": ["Add rate limiting to auth endpoints"],
         },
     )
-    model = _Model()
-    created_at = Time(
+    model = Part(ModelSchema, required=True)
+    created_at = Timestamp(
         required=True,
         metadata={"description": "Timestamp when the session was created.", "examples": ["2026-03-06T16:00:00Z"]},
     )
-    updated_at = Time(
+    updated_at = Timestamp(
         required=True,
         metadata={
             "description": "Timestamp when the session was last updated (equal to created_at at creation time): "
-            "when a reply was last asked for.",
+            "when its latest reply was requested.",
             "examples": ["2026-03-06T16:00:00Z"],
         },
     )
 
 
 class CreatedSessionSchema(SessionSchema):
-    """Response returned after successfully creating a session. It is the same, however often it is given again."""
+    """Response returned after successfully creating a session.
+
+    An `Idempotency-Key` that is sent again returns the same again; so `updated_at` is always the time of creation.
+    """
 
     id = fields.UUID(
         required=True,
@@ -213,7 +230,7 @@ class CreatedSessionSchema(SessionSchema):
     )
 
     @post_dump
-    def _as_created(self, data, **kwargs):
+    def _restore_updated_at(self, data, **kwargs):
         return data | {"updated_at": data["created_at"]}
 
 
@@ -230,11 +247,11 @@ class UserTurnSchema(Schema):
 
     kind = fields.String(required=True, metadata={"enum": ["user"]})
     content = fields.String(required=True, metadata={"description": "The message, or the reply as far as it got."})
-    created_at = Time(required=True, metadata={"description": "When it was sent, or asked for."})
+    created_at = Timestamp(required=True, metadata={"description": "When it was sent, or the reply was requested."})
 
 
 class UsageSchema(Schema):
-    """Tokens, as the provider counted them; null where it did not say."""
+    """Tokens of a reply, as the provider counted them. A number is null where the provider did not give it."""
 
     input_tokens = fields.Integer(required=True, allow_none=True)
     output_tokens = fields.Integer(required=True, allow_none=True)
@@ -244,15 +261,17 @@ class UsageSchema(Schema):
 class TurnErrorSchema(Schema):
     """Why a reply failed."""
 
-    status = fields.Integer(required=True, metadata={"description": "The HTTP status for this kind of failure."})
-    message = fields.String(required=True, metadata={"description": "What went wrong."})
+    status = fields.Integer(
+        attribute="error_status", required=True, metadata={"description": "The HTTP status for this kind of failure."}
+    )
+    message = fields.String(attribute="error_message", required=True, metadata={"description": "What went wrong."})
 
 
 class AssistantTurnSchema(UserTurnSchema):
     """A reply of the model."""
 
     kind = fields.String(required=True, metadata={"enum": ["assistant"]})
-    model = _Model()
+    model = Part(ModelSchema, required=True)
     status = fields.String(
         required=True,
         metadata={
@@ -261,21 +280,24 @@ class AssistantTurnSchema(UserTurnSchema):
             "`interrupted`: it was cancelled, or its process died. In both, `content` is what had arrived.",
         },
     )
-    usage = fields.Method("_usage", required=True, metadata={"allOf": ["Usage"]})
-    error = fields.Method("_error", required=True, metadata={"anyOf": ["TurnError", {"type": "null"}]})
-
-    def _usage(self, turn):
-        return {name: getattr(turn, name) for name in ("input_tokens", "output_tokens", "cached_tokens")}
-
-    def _error(self, turn):
-        return turn_error(turn)
+    usage = Part(UsageSchema, required=True)
+    error = Part(TurnErrorSchema, attribute="error_status", required=True, allow_none=True)
 
 
-def turn_error(turn):
-    """The error of a reply that failed, else None."""
-    if turn.error_status is None:
-        return None
-    return {"status": turn.error_status, "message": turn.error_message}
+TURN_SCHEMAS = {"user": UserTurnSchema(), "assistant": AssistantTurnSchema()}
+
+
+def dump_turn(turn):
+    return TURN_SCHEMAS[turn.kind].dump(turn)
+
+
+class TurnField(fields.Field):
+    """A turn, dumped by the schema of its kind. Nested will not do, since it takes one schema only."""
+
+    schemas = TURN_SCHEMAS.values()
+
+    def _serialize(self, value, attr, obj, **kwargs):
+        return dump_turn(value)
 
 
 class ChangedSessionSchema(SessionSchema):
@@ -287,12 +309,7 @@ class ChangedSessionSchema(SessionSchema):
 class WholeSessionSchema(ChangedSessionSchema):
     """A session with all its turns, oldest first."""
 
-    turns = fields.Method(
-        "_turns", required=True, metadata={"type": "array", "items": {"oneOf": ["UserTurn", "AssistantTurn"]}}
-    )
-
-    def _turns(self, session):
-        return [dump_turn(turn) for turn in session.turns]
+    turns = fields.List(TurnField(), required=True)
 
 
 new_session_schema = NewSessionSchema()
@@ -300,24 +317,21 @@ message_schema = MessageSchema()
 empty_schema = EmptySchema()
 change_schema = ChangeSchema()
 page_schema = PageSchema()
-session_schema = SessionSchema()
 created_session_schema = CreatedSessionSchema()
 listed_session_schema = ListedSessionSchema(many=True)
 changed_session_schema = ChangedSessionSchema()
 whole_session_schema = WholeSessionSchema()
-user_turn_schema = UserTurnSchema()
-assistant_turn_schema = AssistantTurnSchema()
+turn_error_schema = TurnErrorSchema()
 
 
-def dump_turn(turn):
-    schema = user_turn_schema if turn.kind == "user" else assistant_turn_schema
-    return schema.dump(turn)
+# The text of a request's body
 
 
 def parse_json(body):
-    """The value of a JSON text in UTF-8, without what JSON has not: NaN, infinities, one name twice in an object.
+    """The value of a JSON text in UTF-8. Raises ValidationError.
 
-    Raises ValidationError.
+    `json.loads` alone would take NaN and infinities, which JSON does not have, and of a name that stands twice in an
+    object it would drop the first value.
     """
     try:
         return json.loads(body.decode(), object_pairs_hook=_unique, parse_constant=_refuse)
