@@ -91,12 +91,36 @@ TITLES = [
     ("x" + "\u1112\u1161\u11ab" * 50, "x" + "\u1112\u1161\u11ab" * 19),
     ("한" * 100, "한" * 60),
     ("x" + "क्षि" * 40, "x" + "क्षि" * 14),
+    ("x" + "क्ष" * 40, "x" + "क्ष" * 19),
     ("x" + "กำ" * 50, "x" + "กำ" * 29),
+    ("x" + "ນຳ" * 50, "x" + "ນຳ" * 29),
+    ("x" + "நி" * 50, "x" + "நி" * 29),
+    ("x" + "가\u11a8" * 50, "x" + "가\u11a8" * 29),
+    ("x" + "ｶ\uff9e" * 50, "x" + "ｶ\uff9e" * 29),
+    ("x" + "a\u200c" * 50, "x" + "a\u200c" * 29),
+    ("x" + "\u0600١" * 50, "x" + "\u0600١" * 29),  # a number sign that stands before its number
+    ("x" + "\U000110bda" * 50, "x" + "\U000110bda" * 29),
+    ("x" + "❤\ufe0f\u200d🔥" * 20, "x" + "❤\ufe0f\u200d🔥" * 14),
+    ("x" + "🏳\ufe0f\u200d🌈" * 20, "x" + "🏳\ufe0f\u200d🌈" * 14),
 ]
 
 
 @pytest.mark.parametrize("message, title", TITLES, ids=[ascii(message)[1:30] for message, _ in TITLES])
 def test_writes_a_title(message, title):
+    assert local_title(message) == title
+
+
+MEGABYTES = [
+    ("🇩🇪" * 125_000, "🇩🇪" * 30),
+    ("x" + "🇩🇪" * 125_000, "x" + "🇩🇪" * 29),
+    ("\u0301" * 500_000, FALLBACK),
+    ("e" + "\u0301" * 500_000, FALLBACK),
+    ("Hello e" + "\u0301" * 500_000, "Hello"),
+]
+
+
+@pytest.mark.parametrize("message, title", MEGABYTES, ids=[ascii(message)[1:30] for message, _ in MEGABYTES])
+def test_writes_a_title_for_a_megabyte_of_flags_or_marks(message, title):
     assert local_title(message) == title
 
 
@@ -129,7 +153,7 @@ CHARACTERS = [
 
 @pytest.mark.parametrize("seed", range(20))
 def test_cuts_no_character_of_any_text(seed):
-    """What one is, the `regex` package says by Unicode's rules."""
+    """`regex` says what a character is, here and in `local_title`. The literal cases above say that it is right."""
     chance = random.Random(seed)
     for _ in range(50):
         alphabet = chance.sample(CHARACTERS, chance.randint(1, 12))
@@ -182,6 +206,11 @@ PROPOSALS = [
     ("👍", None),
     ("\u200b", None),
     ("I am sorry, but " + "I cannot do that, " * 20, None),
+    ("x" * 1_000_000, None),
+    ("🇩🇪" * 125_000, None),
+    ("e" + "\u0301" * 500_000, None),
+    ("<think>" * 100_000, None),
+    ("Rate limiting\n" + "x" * 1_000_000, "Rate limiting"),
 ]
 
 
