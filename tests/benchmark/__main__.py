@@ -99,7 +99,7 @@ def libraries():
 
 def speeds(folder, stub):
     """What the figures depend on besides: the disk and the stub."""
-    rate = 32 * 50 / at_once([Client(stub.port) for _ in range(32)], 50, measures.ask_directly)
+    rate = 32 * 50 / at_once([Client(stub.port) for _ in range(32)], 50, measures.anew(measures.ask_directly))
     disk = f"A write of 4 kB to the disk takes {sync_time(folder) * 1000:.2g} ms"
     return f"{disk}, the stub alone gives {rate:,.0f} answers a second."
 

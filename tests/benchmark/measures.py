@@ -43,6 +43,17 @@ def ask_directly(client, model="m-fast", is_stream=True):
     return client.send("POST", "/v1/chat/completions", body)
 
 
+def anew(send):
+    """Each request has a connection of its own. Kept ones stay with the worker that took them, and one may take most."""
+
+    def send_anew(client, *args, **options):
+        answer = send(client, *args, **options)
+        client.close()
+        return answer
+
+    return send_anew
+
+
 def users(server, count):
     return [Client(server.port, make_token()) for _ in range(count)]
 
@@ -64,12 +75,12 @@ def warm_up(server):
 
 def measure_one_at_a_time(stub, floor, parley):
     direct, (at_floor,), (at_parley,) = Client(stub.port), users(floor, 1), users(parley, 1)
-    whole = functools.partial(ask_directly, is_stream=False)
+    streaming, whole = anew(ask_directly), anew(functools.partial(ask_directly, is_stream=False))
     model, floor_time, streamed, parley_time = in_turns(
         ROUNDS,
         lambda: typical(whole, direct),
         lambda: typical(ask, at_floor),
-        lambda: typical(ask_directly, direct),
+        lambda: typical(streaming, direct),
         lambda: typical(ask, at_parley),
     )
     floor_time, parley_time = (floor_time - model) * MS, (parley_time - streamed) * MS
@@ -77,15 +88,9 @@ def measure_one_at_a_time(stub, floor, parley):
     return [row("a creation, without the model's own time", floor_time, parley_time, "ms", "at most 2.5 ×", is_met)]
 
 
-def ask_anew(client):
-    """Each request has a connection of its own: kept ones stay with the worker that took them, and one may take most."""
-    ask(client)
-    client.close()
-
-
 def measure_many_at_once(floor, parley):
     def rate(server):
-        return 32 * 25 / at_once(users(server, 32), 25, ask_anew)
+        return 32 * 25 / at_once(users(server, 32), 25, anew(ask))
 
     at_floor, at_parley = in_turns(ROUNDS, lambda: rate(floor), lambda: rate(parley))
     is_met = at_parley >= 0.4 * at_floor

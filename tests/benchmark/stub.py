@@ -1,7 +1,8 @@
 """A provider that costs next to nothing: it answers in OpenAI's protocol, with bytes that are prepared beforehand.
 
 The model's name says how: `m-fast` at once, `m-1s` after a second, `m-words-1000` with a thousand words as fast as they
-go over the wire, `m-paced-100` with a hundred words, one every 10 ms. Run it with the port as its argument.
+go over the wire, `m-paced-100` with a hundred words, one every 10 ms. A connection is kept for the next request, unless
+the request says `Connection: close`. Run it with the port as its argument.
 """
 
 import asyncio
@@ -9,12 +10,12 @@ import functools
 import json
 import sys
 
-HEAD = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Type: %s\r\n%s\r\n\r\n"
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: %s\r\n%s\r\n\r\n"
 PACE = 0.01  # seconds between two words
 
 
 class Connection(asyncio.Protocol):
-    """One request, and its answer."""
+    """Requests and their answers; the next request comes when the answer is whole."""
 
     def connection_made(self, transport):
         self.transport = transport
@@ -24,9 +25,11 @@ class Connection(asyncio.Protocol):
         self.data += data
         head, is_whole, body = self.data.partition(b"\r\n\r\n")
         if is_whole and len(body) >= content_length(head):
-            asyncio.get_running_loop().create_task(self.answer(json.loads(body or "{}")))
+            self.data = b""
+            is_last = b"\r\nconnection: close" in head.lower()
+            asyncio.get_running_loop().create_task(self.answer(json.loads(body or "{}"), is_last))
 
-    async def answer(self, asked):
+    async def answer(self, asked, is_last):
         before, between, parts = prepared(asked.get("model", "m-fast"), asked.get("stream", False))
         if before:
             await asyncio.sleep(before)
@@ -34,11 +37,12 @@ class Connection(asyncio.Protocol):
             self.transport.write(part)
             if between:
                 await asyncio.sleep(between)
-        self.transport.close()
+        if is_last:
+            self.transport.close()
 
 
 def content_length(head):
-    return int(head.lower().partition(b"content-length:")[2].split(b"\r\n")[0])
+    return int(head.lower().partition(b"content-length:")[2].split(b"\r\n")[0] or 0)
 
 
 @functools.cache
