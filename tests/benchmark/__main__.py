@@ -1,8 +1,9 @@
 """How fast Parley is, against the least that such a service can do: `python tests/benchmark` prints a table.
 
-It takes about two minutes, and listens on the loopback interface only. What is compared is measured in turns, and every
-figure is the median of its rounds. Run it on a machine that has nothing else to do: the last line says how far that was
-so. With `--postgres URL` Parley keeps its data on that server, in a database that is made for it and dropped.
+It takes about three minutes, and listens on the loopback interface only. What is compared is measured in turns, and
+every figure is the median of its rounds. Run it on a machine that has nothing else to do: the last line says how far that
+was so. With `--postgres URL` Parley keeps its data on that server, in a database that is made for it and dropped; with
+`--only far` the rows of a provider that is far away and behind TLS are measured and no others, `--only near` is the rest.
 """
 
 import argparse
@@ -18,7 +19,6 @@ import sys
 import tempfile
 import time
 import uuid
-from statistics import median
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
 
@@ -26,7 +26,7 @@ import psycopg
 
 import measures
 from load import Client, at_once
-from servers import Floor, Parley, Stub
+from servers import FarStub, Floor, Parley, Stub, TLSStub
 
 LIBRARIES = ("flask", "gunicorn", "marshmallow", "peewee", "psycopg", "pyjwt", "requests")
 
@@ -34,7 +34,9 @@ LIBRARIES = ("flask", "gunicorn", "marshmallow", "peewee", "psycopg", "pyjwt", "
 def main():
     parser = argparse.ArgumentParser(prog="python tests/benchmark", description=__doc__.partition(":")[0])
     parser.add_argument("--postgres", metavar="URL", help="measure Parley on this server, in a database of its own")
-    url = parser.parse_args().postgres
+    parser.add_argument("--only", choices=("far", "near"), help="measure the rows of a far provider behind TLS, or the others")
+    options = parser.parse_args()
+    url = options.postgres
     began = time.monotonic(), busy_seconds()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended"))  # and with it the servers
     with contextlib.ExitStack() as stack:
@@ -42,16 +44,30 @@ def main():
         database_url = stack.enter_context(new_database(url)) if url else f"sqlite:///{folder}/parley.db"
         stub = stack.enter_context(Stub(folder))
         print(f"{machine()} {libraries()} Parley on {database_url.partition(':')[0]}. {speeds(folder, stub)}\n")
-        print_row("", "against", "Parley", "ratio", "goal", "met")
+        print_row("", "against", "Parley", "compared", "goal", "met")
         print_row(*["---"] * 6)
-        for row in measure(folder, stub, database_url):
-            print_row(*row)
+        for part, measure in (("far", measure_far), ("near", measure_near)):
+            if options.only in (None, part):
+                for row in measure(folder, stub, database_url):
+                    print_row(*row)
     seconds, busy = (now - then for now, then in zip((time.monotonic(), busy_seconds()), began))
     print(f"\nIt took {seconds:.0f} s, in which other processes used {max(0, busy) / seconds:.2f} cores.")
 
 
-def measure(folder, stub, database_url):
-    """All rows of the table, as soon as they are known."""
+def measure_far(folder, stub, database_url):
+    """The rows of a provider as real ones are, as soon as they are known: far away, and behind TLS."""
+    with TLSStub(folder) as tls_stub:
+        with FarStub(folder, tls_stub, measures.ROUND_TRIP) as far, Parley(folder, far, database_url) as parley:
+            measures.warm_up(parley)
+            yield from measures.measure_far_first_word(folder, far, parley)
+        with Parley(folder, stub, database_url) as plain, Parley(folder, tls_stub, database_url) as over_tls:
+            measures.warm_up(plain)
+            measures.warm_up(over_tls)
+            yield from measures.measure_processor_time(plain, over_tls)
+
+
+def measure_near(folder, stub, database_url):
+    """All other rows, as soon as they are known."""
     start_floor = functools.partial(Floor, folder, stub)
     start_parley = functools.partial(Parley, folder, stub, database_url)
     last = measures.measure_start(start_floor, start_parley)
@@ -100,7 +116,7 @@ def libraries():
 def speeds(folder, stub):
     """What the figures depend on besides: the disk and the stub."""
     rate = 32 * 50 / at_once([Client(stub.port) for _ in range(32)], 50, measures.anew(measures.ask_directly))
-    disk = f"A write of 4 kB to the disk takes {sync_time(folder) * 1000:.2g} ms"
+    disk = f"A write of 4 kB to the disk takes {measures.sync_time(folder) * 1000:.2g} ms"
     return f"{disk}, the stub alone gives {rate:,.0f} answers a second."
 
 
@@ -111,17 +127,6 @@ def busy_seconds():
     )
     all_of_them = (user + nice + system + interrupts + soft_interrupts) / os.sysconf("SC_CLK_TCK")
     return all_of_them - sum(os.times()[:4])
-
-
-def sync_time(folder):
-    times = []
-    with open(folder / "written", "wb", buffering=0) as file:
-        for _ in range(100):
-            file.write(bytes(4096))
-            began = time.perf_counter()
-            os.fdatasync(file.fileno())
-            times.append(time.perf_counter() - began)
-    return median(times)
 
 
 if __name__ == "__main__":

@@ -19,15 +19,18 @@ class Answer:
 class Client:
     """Sends requests one after the other, over one connection until it is closed; gunicorn cuts it when idle for 2 s."""
 
-    def __init__(self, port, token=""):
+    def __init__(self, port, token="", tls=None):
         self.port = port
         self.token = token
+        self.tls = tls  # the context of a TLS client, where the server speaks TLS
         self.socket = None
 
     def connect(self):
         if self.socket is None:
             self.socket = socket.create_connection(("127.0.0.1", self.port), timeout=60)
             self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if self.tls is not None:
+                self.socket = self.tls.wrap_socket(self.socket, server_hostname="127.0.0.1")
 
     def send(self, method, path, body=None, accept="application/json", status=200):
         """The answer, whose status must be this one."""

@@ -3,6 +3,7 @@
 import concurrent.futures
 import functools
 import operator
+import os
 import subprocess
 import sys
 import time
@@ -15,6 +16,7 @@ from servers import HERE
 ROUNDS = 9
 FEW, MANY, FAR = 1000, 100_000, 50_000  # sessions of one user; a far offset
 WORDS = 1000
+ROUND_TRIP = 0.04  # seconds to a far provider and back
 CONTENT = "How do I limit the rate of requests to an endpoint?"
 MS, MB = 1000, 1 / 2**20
 
@@ -25,10 +27,11 @@ def in_turns(rounds, *measures):
     return [median(column) for column in zip(*results)]
 
 
-def row(what, against, parley, unit, goal="", is_met=None, name="floor"):
-    """A row of the table. `against` is the figure to compare with, called `name`."""
+def row(what, against, parley, unit, goal="", is_met=None, name="floor", is_difference=False):
+    """A row of the table. `against` is the figure to compare with, called `name`: by ratio, or by difference."""
     met = {None: "", True: "yes", False: "no"}[is_met]
-    return what, f"{against:.4g} {unit} ({name})", f"{parley:.4g} {unit}", f"{parley / against:.2f}", goal, met
+    compared = f"{parley - against:+.3g} {unit}" if is_difference else f"{parley / against:.2f} ×"
+    return what, f"{against:.4g} {unit} ({name})", f"{parley:.4g} {unit}", compared, goal, met
 
 
 # What a client sends
@@ -165,6 +168,55 @@ def measure_streams(stub, floor, parley):
     rows.append(row(what, read, through, "/s", goal, through >= 20_000, "read directly"))
     rows.append(row(what, passed, through, "/s", name="floor"))
     return rows
+
+
+# A provider as real ones are: far away, and behind TLS
+
+
+def measure_far_first_word(folder, far, parley):
+    """A reply's first word is committed before it is shown, so the time of an fsync is measured beside it."""
+    direct, (through,) = Client(far.port, tls=far.tls), users(parley, 1)
+    stream = functools.partial(ask, accept="text/event-stream")
+
+    def first_word(send, client):
+        send = functools.partial(send, model="m-paced-3")
+        send(client)  # connects
+        return typical(send, client, 5, operator.attrgetter("first_word")) * MS
+
+    sync, read, passed = in_turns(
+        ROUNDS,
+        lambda: sync_time(folder) * MS,
+        lambda: first_word(ask_directly, direct),
+        lambda: first_word(stream, through),
+    )
+    what = f"time to the first word from a provider {ROUND_TRIP * MS:.0f} ms away (an fsync takes {sync:.2g} ms)"
+    name, goal, is_met = "read directly, connection kept", "at most 8 ms more", passed <= read + 8
+    return [row(what, read, passed, "ms", goal, is_met, name, is_difference=True)]
+
+
+def measure_processor_time(plain, over_tls):
+    """Both are Parley: what TLS costs shows best beside the same without it."""
+
+    def processor_time(server, count=60):
+        before = server.processor_seconds()
+        typical(ask, *users(server, 1), count)
+        return (server.processor_seconds() - before) / count * MS
+
+    without, with_tls = in_turns(5, lambda: processor_time(plain), lambda: processor_time(over_tls))
+    what = "processor time of a creation, the provider near and behind TLS"
+    return [row(what, without, with_tls, "ms", name="without TLS", is_difference=True)]
+
+
+def sync_time(folder):
+    """Seconds until 4 kB are on the disk."""
+    times = []
+    with open(folder / "written", "wb", buffering=0) as file:
+        for _ in range(100):
+            file.write(bytes(4096))
+            began = time.perf_counter()
+            os.fdatasync(file.fileno())
+            times.append(time.perf_counter() - began)
+    return median(times)
 
 
 # Lists

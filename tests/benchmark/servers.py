@@ -3,12 +3,16 @@
 import os
 import pathlib
 import runpy
+import ssl
 import subprocess
 import sys
 import time
 
+import certifi
+
 from client import ROOT, SECRET, free_port
 from load import Client
+from provider import certificate
 
 HERE = pathlib.Path(__file__).parent
 SAME = ("workers", "threads", "preload_app", "graceful_timeout", "control_socket_disable")  # as for Parley
@@ -16,6 +20,8 @@ SAME = ("workers", "threads", "preload_app", "graceful_timeout", "control_socket
 
 class Server:
     """A command that serves HTTP on `port` until the context ends. `seconds` passed from its start to its first answer."""
+
+    tls = None  # the context of its clients, where it speaks TLS
 
     def __init__(self, command, folder, log, **environment):
         clean = {name: os.environ[name] for name in ("HOME", "LANG", "TMPDIR") if name in os.environ}
@@ -29,7 +35,7 @@ class Server:
     def _wait(self, log):
         for _ in range(10000):
             try:
-                client = Client(self.port)
+                client = Client(self.port, tls=self.tls)
                 client.send("GET", "/health")
                 return client.close()
             except ConnectionError:
@@ -41,11 +47,15 @@ class Server:
 
     def memory(self):
         """Bytes of all of its processes; what several share counts once."""
-        return sum(proportional_size(pid) for pid in [self.process.pid, *self._workers()])
+        return sum(proportional_size(pid) for pid in self._processes())
 
-    def _workers(self):
+    def processor_seconds(self):
+        """Seconds of processor time that all of its processes took so far, in user mode and in the system."""
+        return sum(processor_seconds(pid) for pid in self._processes())
+
+    def _processes(self):
         path = pathlib.Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
-        return path.read_text().split()
+        return [self.process.pid, *path.read_text().split()]
 
     def __enter__(self):
         return self
@@ -63,11 +73,43 @@ def proportional_size(pid):
     return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
 
 
+def processor_seconds(pid):
+    fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 class Stub(Server):
+    """A provider that is near."""
+
     def __init__(self, folder):
         self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}/v1"
+        self.settings = {"OPENAI_BASE_URL": f"http://127.0.0.1:{self.port}/v1"}
         super().__init__([sys.executable, HERE / "stub.py", str(self.port)], HERE, folder / "stub.log")
+
+
+class TLSStub(Server):
+    """A provider behind TLS. Its certificate is trusted beside the usual ones, which take their time to be read."""
+
+    def __init__(self, folder):
+        self.port = free_port()
+        path, _ = certificate(folder)
+        self.tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        self.tls.load_verify_locations(path)
+        bundle = folder / "bundle.pem"
+        bundle.write_text(certifi.contents() + path.read_text())
+        self.settings = {"OPENAI_BASE_URL": f"https://127.0.0.1:{self.port}/v1", "REQUESTS_CA_BUNDLE": str(bundle)}
+        super().__init__([sys.executable, HERE / "stub.py", str(self.port), path], HERE, folder / "stub.log")
+
+
+class FarStub(Server):
+    """The provider behind TLS at the other end of a line whose round trip takes so many seconds."""
+
+    def __init__(self, folder, stub, round_trip):
+        self.port = free_port()
+        self.tls = stub.tls
+        self.settings = stub.settings | {"OPENAI_BASE_URL": f"https://127.0.0.1:{self.port}/v1"}
+        command = [sys.executable, HERE / "relay.py", str(self.port), str(stub.port), str(round_trip)]
+        super().__init__(command, HERE, folder / "relay.log")
 
 
 class Parley(Server):
@@ -83,7 +125,7 @@ class Parley(Server):
             GUNICORN_CMD_ARGS=f"--bind 127.0.0.1:{self.port}",
             JWT_SECRET=SECRET,
             DATABASE_URL=database_url,
-            OPENAI_BASE_URL=stub.url,
+            **stub.settings,
         )
 
 
@@ -101,5 +143,5 @@ class Floor(Server):
             folder / "floor.log",
             JWT_SECRET=SECRET,
             DATABASE=str(folder / "floor.db"),
-            OPENAI_BASE_URL=stub.url,
+            **stub.settings,
         )

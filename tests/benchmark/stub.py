@@ -2,12 +2,14 @@
 
 The model's name says how: `m-fast` at once, `m-1s` after a second, `m-words-1000` with a thousand words as fast as they
 go over the wire, `m-paced-100` with a hundred words, one every 10 ms. A connection is kept for the next request, unless
-the request says `Connection: close`. Run it with the port as its argument.
+the request says `Connection: close`. Run it with the port as its argument, and for TLS with the file of a certificate and
+its key as another.
 """
 
 import asyncio
 import functools
 import json
+import ssl
 import sys
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: %s\r\n%s\r\n\r\n"
@@ -85,10 +87,14 @@ def framed(data):
     return b"%x\r\n%s\r\n" % (len(data), data)
 
 
-async def serve(port):
-    server = await asyncio.get_running_loop().create_server(Connection, "127.0.0.1", port, backlog=1024)
+async def serve(port, certificate=None):
+    tls = None
+    if certificate:
+        tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        tls.load_cert_chain(certificate)
+    server = await asyncio.get_running_loop().create_server(Connection, "127.0.0.1", port, backlog=1024, ssl=tls)
     await server.serve_forever()
 
 
 if __name__ == "__main__":
-    asyncio.run(serve(int(sys.argv[1])))
+    asyncio.run(serve(int(sys.argv[1]), *sys.argv[2:]))
