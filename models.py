@@ -90,14 +90,11 @@ class Session(db.Model):
         return session
 
     @classmethod
-    def page(cls, owner, limit, offset, query=None):
-        """Up to `limit` sessions, the last used first, and whether more follow.
-
-        `query` has words, each of which must occur in the title or in a turn.
-        """
+    def page(cls, owner, limit, offset, query=""):
+        """Up to `limit` sessions, the last used first, and whether more follow. Each has all words of the query in it."""
         rows = cls.select(cls.id, cls.title, cls.model, cls.preview, cls.created_at, cls.updated_at)
         rows = rows.where(cls.owner == owner).order_by(cls.updated_at.desc(), cls.id.desc())
-        for word in normalize(query or "").split():
+        for word in normalize(query).split():
             turns = Turn.select(Turn.id).where(Turn.session == cls.id, Turn.visible, Turn.search_text.contains(word))
             rows = rows.where(cls.search_title.contains(word) | fn.EXISTS(turns))
         found = list(rows.limit(limit + 1).offset(offset))
@@ -114,13 +111,10 @@ class Session(db.Model):
                 return reply.content[:PREVIEW]
         return Session.select(Session.preview).where(Session.id == self.id).scalar() or ""
 
-    def change(self, title=None, model=None, **system):
-        """Store what is given; `system` may be given as None, which clears it."""
-        changes = dict(system)
-        if title is not None:
-            changes |= {"title": title, "search_title": normalize(title), "title_is_users": True}
-        if model is not None:
-            changes["model"] = model
+    def change(self, **changes):
+        """Store these fields: title, model, system, the last of which may be None."""
+        if "title" in changes:
+            changes |= {"search_title": normalize(changes["title"]), "title_is_users": True}
         if changes:
             with db.write():
                 Session.update(changes).where(Session.id == self.id).execute()
@@ -139,10 +133,8 @@ class Session(db.Model):
         turns = list(visible)
         if turns and turns[-1].status == IN_PROGRESS:
             reply = Turn.latest(self.id)
-            if reply.id == turns[-1].id and reply.visible:
-                turns[-1] = reply
-            else:  # it gave way to the one that it was to replace
-                turns = list(visible.clone())
+            has_given_way = reply.id != turns[-1].id or not reply.visible  # to the one that it was to replace
+            turns = list(visible.clone()) if has_given_way else [*turns[:-1], reply]
         if not turns:
             raise Missing("The session was deleted.")  # meanwhile
         self.turns = turns

@@ -388,20 +388,20 @@ class Replies:
             feeds = dict(self._feeds)
         if not feeds:
             return
-        written_here = [turn_id for turn_id, feed in feeds.items() if isinstance(feed, Reply)]
-        if written_here and time.monotonic() >= self._next_heartbeat:
+        ours = [turn_id for turn_id, feed in feeds.items() if isinstance(feed, Reply)]
+        if ours and time.monotonic() >= self._next_heartbeat:
             self._next_heartbeat = time.monotonic() + HEARTBEAT_INTERVAL
             with db.write():
-                Turn.renew(written_here)
+                Turn.renew(ours)
         now, states = db.now(), Turn.states(list(feeds))
         for turn_id, feed in feeds.items():
             status, lease_until, title = states.get(turn_id, (None, None, None))
-            is_ours = isinstance(feed, Reply)
-            if status != IN_PROGRESS or (not is_ours and lease_until < now):
+            written_here = isinstance(feed, Reply)
+            if status != IN_PROGRESS or (not written_here and lease_until < now):
                 turn = Turn.read(turn_id)
                 self._end(feed, turn and turn.interrupt_if_orphaned())
                 continue
-            if not is_ours:
+            if not written_here:
                 feed.add(Piece.text_of(turn_id, len(feed.text)))
             if title != feed.title:
                 feed.retitle(title)

@@ -980,18 +980,18 @@ def test_waits_as_long_as_the_provider_wants(alice, provider, headers, shortest,
     assert shortest <= pause < longest
 
 
-@pytest.mark.parametrize("wish, told", [("21", 21), ("59.2", 60), ("99999999999", 86400), ("1e300", 86400)])
-def test_tells_the_client_of_a_pause_that_is_too_long(alice, provider, wish, told):
-    provider.script = [status(429, {}, retry_after=wish)]
+@pytest.mark.parametrize("value, told", [("21", 21), ("59.2", 60), ("99999999999", 86400), ("1e300", 86400)])
+def test_tells_the_client_of_a_pause_that_is_too_long(alice, provider, value, told):
+    provider.script = [status(429, {}, retry_after=value)]
     response, _, _ = failed(alice, CLAUDE)
     assert response.status_code == 503
     assert response.headers["Retry-After"] == str(told)
     assert len(provider.posts) == 1
 
 
-@pytest.mark.parametrize("code, wish, times", [(529, "false", 1), (400, "true", 2), (500, "maybe", 2)])
-def test_heeds_x_should_retry(alice, provider, code, wish, times):
-    provider.script = [status(code, {}, x_should_retry=wish, retry_after_ms="1")]
+@pytest.mark.parametrize("code, value, times", [(529, "false", 1), (400, "true", 2), (500, "maybe", 2)])
+def test_heeds_x_should_retry(alice, provider, code, value, times):
+    provider.script = [status(code, {}, x_should_retry=value, retry_after_ms="1")]
     alice.post("/sessions", {"content": "Hello", "model": CLAUDE})
     assert len(provider.posts) == times
 
