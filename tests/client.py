@@ -208,6 +208,33 @@ def npm_folder(name):
     return folder
 
 
+def copy_of_the_service(folder):
+    """A folder with all that is needed to start, to be changed, or for an instance folder of its own."""
+    folder.mkdir()
+    for path in [*ROOT.glob("*.py"), ROOT / "Procfile"]:
+        shutil.copy(path, folder)
+    shutil.copytree(ROOT / "static", folder / "static")
+    return folder
+
+
+def wait_until_up(url, process):
+    """Wait until this process answers there, which may be a proxy."""
+    while True:
+        with contextlib.suppress(requests.ConnectionError):
+            return requests.get(url + "/health", timeout=5)
+        assert process.poll() is None, process.stdout and process.stdout.read()
+        time.sleep(0.02)
+
+
+def wait_for_status(client, session, wanted, seconds=10):
+    """The last turn, once it has this status."""
+    deadline = time.monotonic() + seconds
+    while (turn := client.turns(session)[-1])["status"] != wanted:
+        assert time.monotonic() < deadline, turn
+        time.sleep(0.05)
+    return turn
+
+
 def listens_to_signals(pid):
     """Whether a worker has set its own handlers: before, it has its parent's, and would lose a SIGTERM."""
     caught = re.search(r"SigCgt:\s*(\w+)", pathlib.Path(f"/proc/{pid}/status").read_text())[1]

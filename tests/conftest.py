@@ -8,13 +8,14 @@ import pytest
 
 from client import ALICE, BOB, Server
 from provider import Provider
+from proxy import Proxy
 
 
 @pytest.fixture(scope="session", params=["sqlite", "postgresql"])
 def engine(request):
     """Every test runs on both; on PostgreSQL where TEST_DATABASE_URL names one."""
     if request.param == "postgresql" and not os.environ.get("TEST_DATABASE_URL"):
-        pytest.skip("TEST_DATABASE_URL is not set")
+        pytest.skip("PostgreSQL is left out: TEST_DATABASE_URL is not set")
     return request.param
 
 
@@ -71,6 +72,12 @@ def server(new_database, provider_of_all, tmp_path_factory):
 
 
 @pytest.fixture
+def settings(new_database, provider):
+    """For servers that share a database of their own, and have the provider."""
+    return {"DATABASE_URL": new_database(), "OPENAI_BASE_URL": provider.url + "/v1", "DEFAULT_MODEL": "m-1"}
+
+
+@pytest.fixture
 def start(new_database, tmp_path):
     """A function that starts a server with these settings, by default on an empty database of its own."""
     servers = []
@@ -93,3 +100,10 @@ def alice(server):
 @pytest.fixture
 def bob(server):
     return server.client(BOB)
+
+
+@pytest.fixture
+def proxy(server):
+    proxy = Proxy(server.port)
+    yield proxy
+    proxy.close()

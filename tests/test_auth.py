@@ -5,7 +5,6 @@ import concurrent.futures
 import hmac
 import json
 import os
-import shutil
 import stat
 import subprocess
 import sys
@@ -18,7 +17,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
 import client
-from client import ALICE, ROOT, SECRET, Client, free_port, make_token, running
+from client import ALICE, ROOT, SECRET, Client, copy_of_the_service, free_port, make_token, running
 from provider import Provider, chunk, head, raw, status
 
 CHALLENGE = 'Bearer realm="parley"'
@@ -214,10 +213,7 @@ def flask(folder, *arguments, **environment):
 @pytest.fixture
 def checkout(tmp_path, monkeypatch):
     """A copy of the service, whose instance folder is its own."""
-    folder = tmp_path / "checkout"
-    folder.mkdir()
-    for path in [*ROOT.glob("*.py"), ROOT / "Procfile"]:
-        shutil.copy(path, folder)
+    folder = copy_of_the_service(tmp_path / "checkout")
     monkeypatch.setattr(client, "ROOT", folder)
     return folder
 

@@ -1,13 +1,11 @@
 """`flask chat`, as it is typed into a terminal, or at the end of a pipe."""
 
-import contextlib
 import getpass
 import os
 import pathlib
 import pty
 import select
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -21,65 +19,6 @@ from client import ROOT, SECRET
 from provider import cut, reply, status
 
 PIPES = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
-
-
-class Proxy:
-    """Stands between a client and the server, and breaks what it is told to break."""
-
-    def __init__(self, port):
-        self.port = port
-        self.sent = b""  # by clients
-        self.cut_behind = None  # bytes of an answer: the connection breaks behind the next that hold them
-        self._pairs = []
-        self._socket = socket.create_server(("127.0.0.1", 0))
-        self.url = "http://127.0.0.1:%d" % self._socket.getsockname()[1]
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def cut(self):
-        """Break every connection there is."""
-        pairs, self._pairs = self._pairs, []
-        for pair in pairs:
-            self._break(pair)
-
-    def close(self):
-        with contextlib.suppress(OSError):
-            self._socket.shutdown(socket.SHUT_RDWR)
-        self._socket.close()
-        self.cut()
-
-    def _accept(self):
-        with contextlib.suppress(OSError):
-            while True:
-                pair = self._socket.accept()[0], socket.create_connection(("127.0.0.1", self.port))
-                self._pairs.append(pair)
-                threading.Thread(target=self._pass_on, args=(pair, *pair), daemon=True).start()
-                threading.Thread(target=self._pass_on, args=(pair, *reversed(pair)), daemon=True).start()
-
-    def _pass_on(self, pair, source, target):
-        with contextlib.suppress(OSError):
-            while data := source.recv(65536):
-                if source is pair[0]:
-                    self.sent += data
-                elif self.cut_behind is not None and self.cut_behind in data:
-                    target.sendall(data[: data.index(self.cut_behind) + len(self.cut_behind)])
-                    self.cut_behind = None
-                    break
-                target.sendall(data)
-        self._break(pair)
-        source.close()
-
-    @staticmethod
-    def _break(pair):
-        for end in pair:
-            with contextlib.suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)
-
-
-@pytest.fixture
-def proxy(server):
-    proxy = Proxy(server.port)
-    yield proxy
-    proxy.close()
 
 
 @pytest.fixture
@@ -319,4 +258,3 @@ def test_asks_for_a_token_where_it_cannot_sign_one(run):
     done = run("Hello", PARLEY_TOKEN="", JWT_SECRET="", JWT_PUBLIC_KEY=pem)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("Error: Give --token, or set PARLEY_TOKEN. ")
-

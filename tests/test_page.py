@@ -5,17 +5,13 @@ import threading
 import uuid
 
 import pytest
+from selenium import webdriver
+from selenium.webdriver import ActionChains
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.support.ui import WebDriverWait
 
 from client import make_token
 from provider import cut, reply, status
-from test_chat import Proxy
-
-selenium = pytest.importorskip("selenium", reason="selenium is not installed: see tests/requirements.txt")
-
-from selenium import webdriver  # noqa: E402
-from selenium.webdriver import ActionChains  # noqa: E402
-from selenium.webdriver.common.keys import Keys  # noqa: E402
-from selenium.webdriver.support.ui import WebDriverWait  # noqa: E402
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 CHROMEDRIVER = shutil.which("chromedriver")
@@ -125,13 +121,6 @@ def browser(driver):
 @pytest.fixture
 def page(browser, server, provider):
     return Page(browser, server).enter()
-
-
-@pytest.fixture
-def proxy(server):
-    proxy = Proxy(server.port)
-    yield proxy
-    proxy.close()
 
 
 def test_a_reply_is_shown_as_it_comes(page, provider):

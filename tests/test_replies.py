@@ -7,6 +7,7 @@ import uuid
 
 import pytest
 
+from client import wait_for_status
 from provider import cut, reply, silence, status
 
 
@@ -20,15 +21,6 @@ def at_once(count, function):
 
     with concurrent.futures.ThreadPoolExecutor(count) as pool:
         return list(pool.map(call, range(count)))
-
-
-def wait_for_status(client, session, wanted, seconds=10):
-    """The last turn, once it has this status."""
-    deadline = time.monotonic() + seconds
-    while (turn := client.turns(session)[-1])["status"] != wanted:
-        assert time.monotonic() < deadline, turn
-        time.sleep(0.05)
-    return turn
 
 
 # Waiting and deferring

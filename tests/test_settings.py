@@ -1,7 +1,6 @@
 """Settings: what each takes, and that a start stops at a bad one, with one line that names it and shows no secret."""
 
 import os
-import shutil
 import subprocess
 import sys
 import uuid
@@ -9,7 +8,7 @@ import uuid
 import psycopg
 import pytest
 
-from client import ROOT, SECRET, free_port
+from client import ROOT, SECRET, copy_of_the_service, free_port
 from settings import SETTINGS, SettingError, read_settings
 
 DEFAULTS = {
@@ -201,13 +200,12 @@ def test_does_not_start_on_a_database_that_cannot_hold_every_text(engine, tmp_pa
 
 
 def test_reads_a_file_of_settings_which_the_environment_overrules(tmp_path):
-    for path in ROOT.glob("*.py"):
-        shutil.copy(path, tmp_path)
-    (tmp_path / ".env").write_text(f"MAX_TOKENS=odd\nJWT_SECRET={SECRET}\n")
+    folder = copy_of_the_service(tmp_path / "service")
+    (folder / ".env").write_text(f"MAX_TOKENS=odd\nJWT_SECRET={SECRET}\n")
     command = [sys.executable, "-m", "flask", "token", "alice"]
-    bad = subprocess.run(command, cwd=tmp_path, env={}, capture_output=True, text=True)
+    bad = subprocess.run(command, cwd=folder, env={}, capture_output=True, text=True)
     assert (bad.returncode, bad.stdout) == (1, "")
     assert is_one_line_about("MAX_TOKENS", bad.stderr.removesuffix("\n"))
-    good = subprocess.run(command, cwd=tmp_path, env={"MAX_TOKENS": "5"}, capture_output=True, text=True)
+    good = subprocess.run(command, cwd=folder, env={"MAX_TOKENS": "5"}, capture_output=True, text=True)
     assert (good.returncode, good.stderr) == (0, "")
-    assert not (tmp_path / "instance" / "jwt_key.pem").exists()  # its secret was read
+    assert not (folder / "instance" / "jwt_key.pem").exists()  # its secret was read

@@ -1,0 +1,173 @@
+"""What takes a machine for itself: many at once, kills under load, the last of the threads and files.
+
+`pytest` leaves these out; `pytest -n 0 tests/heavy` runs them, one at a time.
+"""
+
+import concurrent.futures
+import contextlib
+import itertools
+import os
+import pathlib
+import resource
+import time
+import uuid
+
+import pytest
+import requests
+
+from client import Server
+from provider import reply
+
+
+def test_two_hundred_readers_of_fifty_replies(start, settings, provider):
+    server = start(**settings)
+    alice = server.client()
+    words = [f"wörd-{number} " for number in range(100)]
+    provider.default = reply(*itertools.chain(*((word, 0.02) for word in words)))
+    expected = "".join(words)
+
+    def read_all(session):
+        with alice.events(session) as stream:
+            return "".join(event.data["delta"] for event in stream if event.name == "content_delta")
+
+    with concurrent.futures.ThreadPoolExecutor(250) as pool:
+        created = pool.map(
+            lambda number: alice.post("/sessions", {"content": f"Message {number}"}, Prefer="respond-async").json(),
+            range(50),
+        )
+        readers = [pool.submit(read_all, session) for session in created for _ in range(4)]
+        texts = [reader.result(60) for reader in readers]
+    assert len(texts) == 200 and set(texts) == {expected}
+    assert "ERROR" not in server.output()
+
+
+def test_keeps_what_was_answered_through_three_kills_under_load(start, settings, provider):
+    provider.default = reply("Some ", 0.02, "words ", 0.02, "more.")
+    answered, streamed = [], {}
+    for round in range(3):
+        server = start(**settings)
+        alice = server.client()
+
+        def create(number):
+            response = alice.post("/sessions", {"content": f"Message {round}.{number}"}, timeout=10)
+            if response.status_code == 201:
+                answered.append(response.json())
+
+        def follow(number):
+            with alice.stream("POST", "/sessions", {"content": f"Stream {round}.{number}"}, timeout=10) as stream:
+                for event in stream:
+                    if event.name == "session":
+                        session = event.data["id"]
+                        streamed[session] = ""
+                    elif event.name == "content_delta":
+                        streamed[session] += event.data["delta"]
+
+        with concurrent.futures.ThreadPoolExecutor(16) as pool:
+            work = [pool.submit(create if number % 2 else follow, number) for number in range(150)]
+            deadline = time.monotonic() + 20
+            while min(len(answered), len(streamed)) < 10 * (round + 1):
+                assert time.monotonic() < deadline, server.output()
+                time.sleep(0.01)
+            server.kill()
+            for item in work:
+                item.exception()
+    killed_at = time.monotonic()
+    server = start(**settings)
+    alice = server.client()
+    for session in answered:
+        whole = alice.get(f"/sessions/{session['id']}").json()
+        assert {name: whole[name] for name in session} == session
+        assert (whole["turns"][1]["status"], whole["turns"][1]["content"]) == ("complete", "Some words more.")
+    stuck = []
+    for session, text in streamed.items():
+        turn = alice.turns({"id": session})[1]
+        assert turn["content"].startswith(text), "a delta was sent that was not stored"
+        if turn["status"] == "in_progress":
+            stuck.append(session)
+    assert stuck, "no reply was under way when the processes were killed"
+    for session in stuck:
+        while alice.post(f"/sessions/{session}/messages", {"content": "Go on"}).status_code == 409:
+            assert time.monotonic() - killed_at < 30
+            time.sleep(0.2)
+        assert [turn["status"] for turn in alice.turns({"id": session})[1::2]] == ["interrupted", "complete"]
+
+
+@pytest.fixture
+def few_threads():
+    """A function that gives the processes of a server so many threads more, all of them together, or None: any number."""
+    roots = [root for root in ("/sys/fs/cgroup/pids", "/sys/fs/cgroup") if os.access(root, os.W_OK)]
+    group = pathlib.Path(roots[0] if roots else "/", f"parley-{uuid.uuid4().hex}")
+    try:
+        group.mkdir()
+        (group / "pids.max").write_text("max")
+    except OSError:
+        with contextlib.suppress(OSError):
+            group.rmdir()
+        pytest.skip("there is no control group here in which to limit threads")
+
+    def limit(server, more):
+        for pid in (server.process.pid, *server.workers()):
+            (group / "cgroup.procs").write_text(str(pid))
+        now = int((group / "pids.current").read_text())
+        (group / "pids.max").write_text("max" if more is None else str(now + more))
+
+    yield limit
+    group.rmdir()
+
+
+def test_no_session_is_stuck_where_the_system_gives_no_more_threads(few_threads, start, settings, provider):
+    provider.default = reply(1.0, "Done.")
+    server = start(**settings)
+    alice, workers = server.client(), server.workers()
+    alice.create("Before")
+    few_threads(server, 20)
+    with concurrent.futures.ThreadPoolExecutor(40) as pool:
+        answers = list(pool.map(lambda number: alice.post("/sessions", {"content": f"{number}"}), range(40)))
+    assert {answer.status_code for answer in answers} <= {201, 503}
+    refused = [answer for answer in answers if answer.status_code == 503]
+    assert refused and all(int(answer.headers["Retry-After"]) >= 1 for answer in refused)
+    few_threads(server, None)
+    kept = [answer.headers["Location"] for answer in refused if "Location" in answer.headers]
+    with concurrent.futures.ThreadPoolExecutor(40) as pool:
+        again = pool.map(lambda session: alice.post(session + "/retry").json()["content"], kept)
+        assert list(again) == ["Done."] * len(kept)
+    sessions = alice.get("/sessions?page[limit]=100").json()["data"]
+    assert {alice.turns(session)[1]["status"] for session in sessions} == {"complete"}
+    assert server.workers() == workers
+
+
+def test_a_worker_outlives_the_last_of_its_files(start, settings, provider):
+    provider.default = reply(0.5, "Done.")
+    server = start(**settings)
+    alice, workers = server.client(), server.workers()
+    limits = {pid: resource.prlimit(pid, resource.RLIMIT_NOFILE) for pid in workers}
+    for pid, (_, hard) in limits.items():
+        few = len(os.listdir(f"/proc/{pid}/fd")) + 12
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (few, hard))
+
+    def create(number):
+        with contextlib.suppress(requests.ConnectionError):  # a request that has not been read may be dropped
+            return alice.post("/sessions", {"content": f"{number}"}).status_code
+
+    with concurrent.futures.ThreadPoolExecutor(60) as pool:
+        assert set(pool.map(create, range(60))) <= {None, 201, 502, 503}
+    for pid in workers:
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, limits[pid])
+    assert server.workers() == workers
+    sessions = alice.get("/sessions?page[limit]=100").json()["data"]
+    assert {alice.turns(session)[1]["status"] for session in sessions} <= {"complete", "failed"}
+    assert alice.create("More")
+
+
+def test_starts_with_many_processes_at_the_same_instant_on_an_empty_database(settings, tmp_path):
+    servers = [Server(tmp_path, **settings, WEB_CONCURRENCY="4") for _ in range(4)]
+    try:
+        for server in servers:
+            server.wait_until_up()
+        for server in servers:
+            assert server.client().post("/sessions", {"content": "Hello"}).status_code in (201, 502)
+            assert "Traceback" not in server.output()
+    finally:
+        for server in servers:
+            server.kill()
+            server.log.close()
