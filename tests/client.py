@@ -2,6 +2,7 @@
 
 import contextlib
 import datetime
+import fcntl
 import http.client
 import json
 import os
@@ -203,8 +204,10 @@ def npm_folder(name):
     folder = pathlib.Path(__file__).parent / name
     if not shutil.which("node") or not shutil.which("npm"):
         pytest.skip("node and npm are not installed")
-    if not (folder / "node_modules").exists():
-        subprocess.run(["npm", "ci", "--no-audit", "--no-fund"], cwd=folder, check=True, capture_output=True)
+    with open(folder / "package-lock.json") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # whoever comes while another installs waits for the end of it
+        if not (folder / "node_modules" / ".package-lock.json").exists():  # which npm writes last
+            subprocess.run(["npm", "ci", "--no-audit", "--no-fund"], cwd=folder, check=True, capture_output=True)
     return folder
 
 

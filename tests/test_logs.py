@@ -13,8 +13,8 @@ def settings(provider):
     return {"OPENAI_BASE_URL": provider.url + "/v1", "OPENAI_API_KEY": "key-of-openai", "DEFAULT_MODEL": "m-1"}
 
 
-def lines_of(server, message):
-    found = [json.loads(line) for line in server.output().splitlines() if line.startswith("{")]
+def lines_of(output, message):
+    found = [json.loads(line) for line in output.splitlines() if line.startswith("{")]
     return [line for line in found if line["message"] == message]
 
 
@@ -27,10 +27,13 @@ def test_says_what_became_of_requests_and_replies(start, settings, provider):
     failed = alice.post("/sessions", {"content": "Hello"}, X_Request_ID='forged" id=1')
     made = failed.headers["X-Request-ID"]
     assert re.fullmatch("[0-9a-f]{32}", made)
-    alice.request("GET", "/nowhere", Authorization=None)
-    server.wait_for_output("/nowhere")
-    server.wait_for_output('"reply"', 2)
-    first, second, third = [line for line in lines_of(server, "request") if line["path"] != "/health"]
+    missing = alice.request("GET", "/nowhere", Authorization=None).headers["X-Request-ID"]
+    for name in ("my-id", made, missing):  # each line is written behind its response, by either process
+        server.wait_for_output(name)
+    output = server.wait_for_output('"reply"', 2)
+    requests = {line["id"]: line for line in lines_of(output, "request") if line["path"] != "/health"}
+    assert set(requests) == {"my-id", made, missing}
+    first, second, third = (requests[name] for name in ("my-id", made, missing))
     assert 0 < first.pop("seconds") < 60 and first.pop("time") and first.pop("level") == "INFO"
     assert first == {
         "message": "request",
@@ -40,9 +43,9 @@ def test_says_what_became_of_requests_and_replies(start, settings, provider):
         "user": "https://github.com/alice",
         "id": "my-id",
     }
-    assert (second["status"], second["id"]) == (502, made)
+    assert second["status"] == 502
     assert (third["status"], third["user"]) == (404, None)
-    first, second = lines_of(server, "reply")
+    first, second = sorted(lines_of(output, "reply"), key=lambda line: line["outcome"])
     assert 0 <= first.pop("first_word") <= first.pop("seconds") < 60 and first.pop("time") and first.pop("level")
     assert first == {
         "message": "reply",
@@ -77,6 +80,7 @@ def test_shows_no_content_and_no_secret(start, settings, provider, form):
     alice.patch(f"/sessions/{session.json()['id']}", {"title": "classified"})
     alice.get("/sessions?query=classified")
     alice.get("/sessions", Authorization="Bearer classified")
+    server.wait_for_output("outcome", 2)
     output = server.wait_for_output("/sessions", 5)
     for secret in ("classified", "key-of-openai", alice.token, alice.token.rpartition(".")[2]):
         assert secret not in output
