@@ -555,10 +555,8 @@ def test_makes_one_wait_for_the_reply_under_way(alice, provider):
 
 
 @pytest.fixture
-def switch(engine, new_database):
+def switch(new_database):
     """A database of PostgreSQL, and a function that lets nobody in, or all again."""
-    if engine != "postgresql":
-        pytest.skip("SQLite is a file: it does not go away")
     url = new_database()
     server, _, name = url.rpartition("/")
 
@@ -572,6 +570,7 @@ def switch(engine, new_database):
     let_in(True)
 
 
+@pytest.mark.parametrize("engine", ["postgresql"], indirect=True)  # SQLite is a file: it does not go away
 def test_works_again_after_the_database_was_away(start, switch, provider):
     """Without a restart; and what the model said meanwhile is stored."""
     url, let_in = switch

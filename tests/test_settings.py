@@ -186,9 +186,8 @@ def test_stops_the_start_for_local_work_with_one_line(tmp_path, name, value, mor
     check_that_it_stops(f"flask run --port {free_port()}", tmp_path, name, value, more)
 
 
+@pytest.mark.parametrize("engine", ["postgresql"], indirect=True)  # SQLite holds every text
 def test_does_not_start_on_a_database_that_cannot_hold_every_text(engine, tmp_path):
-    if engine != "postgresql":
-        pytest.skip("SQLite holds every text")
     server, name = os.environ["TEST_DATABASE_URL"].rpartition("/")[0], f"parley_{uuid.uuid4().hex}"
     with psycopg.connect(server + "/postgres", autocommit=True) as connection:
         connection.execute(f"CREATE DATABASE {name} ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0")
