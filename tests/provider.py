@@ -153,7 +153,8 @@ def anthropic_events(pieces, stop="end_turn", usage=(11, 7, 3)):
 
 def openai_events(pieces, stop="stop", usage=(15, 7, 3)):
     def choice(delta, finish_reason=None):
-        return event({"object": "chat.completion.chunk", "choices": [{"index": 0, "delta": delta, "finish_reason": finish_reason}]})
+        choices = [{"index": 0, "delta": delta, "finish_reason": finish_reason}]
+        return event({"object": "chat.completion.chunk", "choices": choices})
 
     yield choice({"role": "assistant", "content": None})
     for piece in pieces:
