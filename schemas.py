@@ -59,7 +59,7 @@ class WholeNumber(fields.Integer):
     """An integer of a query, in ASCII digits. (`int` would also read `1_000`, ` 7` and `٣`.)"""
 
     def _deserialize(self, value, attr, data, **kwargs):
-        if not re.fullmatch(r"-?[0-9]{1,18}", value):
+        if not re.fullmatch(r"-?[0-9]{1,1000}", value):
             raise self.make_error("invalid", input=value)
         return int(value)
 
