@@ -3,6 +3,7 @@
 import base64
 import binascii
 import datetime
+import json
 import os
 import re
 import tempfile
@@ -12,7 +13,9 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, ed448, rsa
 
+import wire
 from settings import SettingError, ensure_folder
+from wire import Call, Wire
 
 LEEWAY = 30  # seconds by which clocks may differ
 LONGEST_SUBJECT = 255  # characters, as in OpenID Connect Core 1.0, section 2
@@ -92,19 +95,33 @@ class Tokens:
         return jwt.encode(claims, key, algorithm)
 
 
+class PublishedKeys(jwt.PyJWKClient):
+    """The keys that an identity provider publishes (JWKS, RFC 7517), fetched over a wire that is kept."""
+
+    def __init__(self, url):
+        # An unknown kid has the keys fetched again, as they may have been rotated, but not more than once a second.
+        super().__init__(url, cooldown_duration=1)
+        self.wire = Wire(url, timeout=10)
+
+    def fetch_data(self):
+        with self.wire.request(Call(), "GET", "", {"Accept": "application/json"}) as response:
+            if response.status != 200:
+                raise jwt.PyJWKClientConnectionError(f"status {response.status}")
+            return json.loads(response.body())
+
+
 class RemoteTokens(Tokens):
-    """Verifies tokens with the keys that an identity provider publishes (JWKS, RFC 7517), found by their `kid`."""
+    """Verifies tokens with the keys that an identity provider publishes, found by their `kid`."""
 
     def __init__(self, url, issuer, audience):
         super().__init__([], None, issuer, audience)
-        # An unknown kid has the keys fetched again, as they may have been rotated, but not more than once a second.
-        self.client = jwt.PyJWKClient(url, timeout=10, cooldown_duration=1)
+        self.published = PublishedKeys(url)
 
     def keys_for(self, token):
         kid = jwt.get_unverified_header(token).get("kid")
         try:
-            key = self.client.get_signing_key(kid)
-        except (jwt.PyJWKClientConnectionError, OSError, ValueError, RecursionError):
+            key = self.published.get_signing_key(kid)
+        except (jwt.PyJWKClientConnectionError, wire.Fault, ValueError, RecursionError):
             raise KeysUnavailable("The identity provider does not answer. Ask again later.") from None
         except (jwt.PyJWKClientError, jwt.PyJWKSetError):
             raise InvalidToken("The token was signed with a key that the identity provider does not publish.") from None

@@ -92,7 +92,7 @@ class HTTPProvider:
 
     def __init__(self, base_url, key, timeout):
         self.key = key
-        self.wire = wire.Wire(base_url, timeout)
+        self.wire = wire.Wire(base_url.rstrip("/"), timeout)
 
     def list_models(self):
         """The ids of all models that the provider lists. Raises ModelError."""
