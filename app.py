@@ -22,14 +22,16 @@ import cli
 import database
 import errors
 import events
+import limits
 import logs
 import models
 import openapi
 import schemas
+import search
 import titles
 from database import db
 from replies import Replies
-from settings import SettingError, ensure_folder, read_settings
+from settings import SettingError, read_settings
 
 __version__ = "1.0.0"
 
@@ -63,10 +65,11 @@ def create_app(config=None):
         logs.set_up(settings["LOG_FORMAT"])
         app.tokens = auth.open_tokens(settings, app.instance_path)
         app.catalog = catalog.open_catalog(settings)
-        open_database(settings, app.instance_path)
+        database.open_database(settings, app.instance_path, models.MIGRATIONS)
     except SettingError as error:
         raise SystemExit(str(error)) from None
     app.replies = Replies(app.catalog, settings["MAX_TOKENS"], settings["TITLE_MODEL"])
+    app.held, app.searches = limits.Room(limits.HELD), limits.Room(limits.SEARCHES)
     atexit.register(app.replies.stop, 0)
     app.register_blueprint(api)
     app.register_blueprint(public)
@@ -77,21 +80,8 @@ def create_app(config=None):
     app.teardown_request(disconnect)
     app.cli.add_command(cli.print_token)
     app.cli.add_command(chat.chat_command)
-    cli.print_example(app, __version__)
+    cli.prepare_run(app, __version__)
     return app
-
-
-def open_database(settings, folder):
-    """Raises SettingError."""
-    try:
-        url = settings["DATABASE_URL"] or f"sqlite:///{ensure_folder(folder, 'DATABASE_URL')}/parley.db"
-        database.open_database(url)
-        database.migrate(models.MIGRATIONS)
-        db.close_idle()  # a connection must not be shared with the processes that fork from this one
-    except (ValueError, database.NewerDatabase) as error:
-        raise SettingError("DATABASE_URL", error) from None
-    except database.Unavailable as error:
-        raise SettingError("DATABASE_URL", f"the database cannot be opened ({type(error).__name__})") from None
 
 
 # Hooks
@@ -183,7 +173,8 @@ def idempotency_key(body):
         raise schemas.InvalidHeader({"Idempotency-Key": ["Give from 1 to 255 characters."]})
     given = {name: value for name, value in body.items() if value is not None}
     fingerprint = hashlib.sha256(json.dumps(given, sort_keys=True).encode()).hexdigest()
-    return models.IdempotencyKey(owner=g.user, path=request.path, key=key, fingerprint=fingerprint)
+    path = url_for(request.endpoint, **request.view_args)  # however the client spelled it: a UUID may be in capitals
+    return models.IdempotencyKey(owner=g.user, path=path, key=key, fingerprint=fingerprint)
 
 
 def wants_stream():
@@ -207,30 +198,61 @@ def events_url(session_id):
 # One reply, three ways to receive it
 
 
-def make_reply(body, session_id=None, new=None):
+def make_reply(body, session=None):
     """Have the model reply, in this session or a new one, and answer in the way that the client wants to receive it."""
-    wanted = models.ReplyRequest(
-        owner=g.user,
-        content=body.get("content"),
-        new=new,
-        session_id=session_id,
-        key=idempotency_key(body),
-        limit=current_app.config["RATE_LIMIT"],
-    )
-    with db.connection_context():  # it is given back before the request waits
-        session, feed = current_app.replies.start(wanted, watched=wants_stream())
-    if wants_stream():
-        return stream(session, feed, is_new=new is not None)
-    with contextlib.closing(feed):
-        return answer(session, feed, is_new=new is not None)
+    wanted = models.ReplyRequest(g.user, body.get("content"), key=idempotency_key(body))
+    wanted.limit = current_app.config["RATE_LIMIT"]
+    model = choose_model(wanted.key, body, session)
+    if session is None:
+        wanted.new = {"title": titles.local_title(wanted.content), "model": model, "system": body.get("system")}
+    else:
+        wanted.session_id = session.id
+    with contextlib.ExitStack() as leaving:
+        may_wait = hold_request(leaving, wants_stream())
+        with db.connection_context():  # it is given back before the request waits
+            session, feed = current_app.replies.start(wanted, watched=wants_stream())
+        leaving.callback(feed.close)
+        if wants_stream():
+            response = stream(session, feed, is_new=wanted.new is not None)
+            response.call_on_close(leaving.pop_all().close)
+            return response
+        return answer(session, feed, wanted.new is not None, current_app.config["REPLY_WAIT"] if may_wait else 0)
 
 
-def answer(session, feed, is_new):
-    """The answer once the reply is over, or a deferred one."""
-    over = not prefers_async() and feed.wait(current_app.config["REPLY_WAIT"])
+def choose_model(key, body, session):
+    """The model that is to reply. Raises UnknownModel, or ModelError where only its provider could tell the default.
+
+    None where the key is known: its outcome is there already, whatever models there are by now.
+    """
+    if key is not None:
+        with db.connection_context():
+            if key.is_known():
+                return None
+    model = session.model if session else body.get("model")
+    if model is None:
+        model = current_app.catalog.default()
+    current_app.catalog.allow(model)
+    return model
+
+
+def hold_request(leaving, streams):
+    """Take room for a request that waits or streams; returns whether it may wait. Raises Overloaded for a stream."""
+    if prefers_async() and not streams:
+        return False
+    held = current_app.held.take(g.user)
+    if held:
+        leaving.callback(current_app.held.leave, g.user)
+    elif streams:
+        raise limits.Overloaded
+    return held
+
+
+def answer(session, feed, is_new, seconds):
+    """The answer once the reply is over, or after so many seconds a deferred one."""
+    over = feed.wait(seconds)
     if feed.deleted:
         raise models.Missing("The session was deleted while its reply was being written.")
-    if not over or feed.detached:
+    if not over or feed.detached or prefers_async():
         return deferred(session, is_new)
     turn = feed.turn
     if turn.status == models.FAILED:
@@ -268,7 +290,6 @@ def stream(session, feed, is_new=False, position=0):
     response.headers["Cache-Control"] = "no-cache, no-transform"
     response.headers["X-Accel-Buffering"] = "no"
     response.headers["Location"] = session_url(session.id) if is_new else events_url(session.id)
-    response.call_on_close(feed.close)
     return response
 
 
@@ -281,22 +302,21 @@ def create_session():
 
     Start a new interactive chat session. The initial user prompt is required; a model may optionally be specified.
     """
-    body = load_body(schemas.new_session_schema)
-    model = body.get("model")
-    if model is None:
-        model = current_app.catalog.default()
-    current_app.catalog.allow(model)
-    title = titles.local_title(body["content"])
-    return make_reply(body, new={"title": title, "model": model, "system": body.get("system")})
+    return make_reply(load_body(schemas.new_session_schema))
 
 
 @api.get("/sessions")
 def list_sessions():
     """List or search your sessions, the last used first."""
     query = schemas.page_schema.load(request.args.to_dict())
-    limit = min(max(query["limit"], 1), 100)
-    db.connect()
-    sessions, has_more = models.Session.page(g.user, limit, query["offset"], query["query"])
+    page = min(max(query["limit"], 1), 100), query["offset"]
+    words = search.words_of(query["query"])
+    if not words:
+        db.connect()
+        sessions, has_more = models.Session.page(g.user, *page)
+    else:
+        with current_app.searches.place(g.user, search.TIMEOUT), db.connection_context(), db.limited(search.TIMEOUT):
+            sessions, has_more = models.Session.page(g.user, *page, words)
     return jsonify(data=schemas.listed_session_schema.dump(sessions), meta={"has_more": has_more})
 
 
@@ -334,9 +354,7 @@ def add_message(session_id):
     The model answers it, knowing the turns before.
     """
     session = get_session(session_id)
-    body = load_body(schemas.message_schema)
-    current_app.catalog.allow(session.model)
-    return make_reply(body, session.id)
+    return make_reply(load_body(schemas.message_schema), session)
 
 
 @api.post("/sessions/<uuid:session_id>/retry")
@@ -346,9 +364,7 @@ def retry_reply(session_id):
     The new reply replaces the old one when it is complete. Where it ends otherwise, the old one stays.
     """
     session = get_session(session_id)
-    body = load_body(schemas.empty_schema)
-    current_app.catalog.allow(session.model)
-    return make_reply(body, session.id)
+    return make_reply(load_body(schemas.empty_schema), session)
 
 
 @api.post("/sessions/<uuid:session_id>/cancel")
@@ -372,7 +388,13 @@ def follow_events(session_id):
     position = events.position_after(request.headers.get("Last-Event-ID"), turn)
     if position is None:
         return "", 204
-    return stream(session, current_app.replies.follow(turn, watched=True), position=position)
+    with contextlib.ExitStack() as leaving:
+        hold_request(leaving, streams=True)
+        feed = current_app.replies.follow(turn, watched=True)
+        leaving.callback(feed.close)
+        response = stream(session, feed, position=position)
+        response.call_on_close(leaving.pop_all().close)
+    return response
 
 
 @api.get("/models")

@@ -1,7 +1,10 @@
 """The command line: what `flask run` prints, and `flask token`."""
 
+import contextlib
 import json
 import shlex
+import signal
+import sys
 
 import click
 from flask import current_app
@@ -11,10 +14,14 @@ from werkzeug.serving import is_running_from_reloader
 import auth
 
 
-def print_example(app, version):
-    """Under `flask run`, print a request that can be pasted."""
+def prepare_run(app, version):
+    """Under `flask run`, have SIGTERM store what is under way, as Ctrl-C does, and print a request that can be pasted."""
     context = click.get_current_context(silent=True)
-    if context is None or context.info_name != "run" or is_running_from_reloader() or not app.tokens.signing:
+    if context is None or context.info_name != "run":
+        return
+    with contextlib.suppress(ValueError):  # only the main thread may set handlers
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    if is_running_from_reloader() or not app.tokens.signing:
         return
     url = f"http://{context.params['host']}:{context.params['port']}/sessions"
     token = app.tokens.sign("https://github.com/you", 30)

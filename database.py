@@ -6,12 +6,15 @@ by the database's clock, so that processes and hosts agree.
 
 import contextlib
 import os
+import sqlite3
 import threading
 import time
 
-from peewee import DataError, DatabaseError, DatabaseProxy, IntegerField, IntegrityError
+from peewee import DataError, DatabaseError, DatabaseProxy, IntegerField, IntegrityError, OperationalError
 from playhouse.db_url import parse
 from playhouse.pool import MaxConnectionsExceeded, PooledPostgresqlDatabase, PooledSqliteDatabase
+
+from settings import SettingError, ensure_folder
 
 try:
     import fcntl
@@ -26,6 +29,10 @@ Unstorable = (DataError, IntegrityError)  # the database answers, and does not t
 
 class NewerDatabase(Exception):
     """A release newer than this one has written the database."""
+
+
+class TookTooLong(Exception):
+    """A query was given up, since it took longer than it may."""
 
 
 class SQLite(PooledSqliteDatabase):
@@ -84,6 +91,20 @@ class SQLite(PooledSqliteDatabase):
         """The query as it is: the transaction keeps all others out."""
         return query
 
+    @contextlib.contextmanager
+    def limited(self, seconds):
+        """Within this context a query that goes on for longer is given up. Raises TookTooLong."""
+        deadline, connection = time.monotonic() + seconds, self.connection()
+        connection.set_progress_handler(lambda: time.monotonic() > deadline, 10_000)  # steps of SQLite's machine
+        try:
+            yield
+        except (OperationalError, sqlite3.OperationalError):  # the driver's own, where rows are fetched
+            if time.monotonic() > deadline:
+                raise TookTooLong from None
+            raise
+        finally:
+            connection.set_progress_handler(None, 0)
+
     def check_encoding(self):
         """Nothing is to be done: it takes every text."""
 
@@ -121,6 +142,18 @@ class PostgreSQL(PooledPostgresqlDatabase):
         """The query, which holds its rows until the transaction ends."""
         return query.for_update()
 
+    @contextlib.contextmanager
+    def limited(self, seconds):
+        """Within this context a query that goes on for longer is given up. Raises TookTooLong."""
+        with self.atomic():
+            self.execute_sql(f"SET LOCAL statement_timeout = {int(seconds * 1000)}")
+            try:
+                yield
+            except OperationalError as error:
+                if getattr(error.__cause__, "sqlstate", None) == "57014":  # query_canceled
+                    raise TookTooLong from None
+                raise
+
     def check_encoding(self):
         """Raises ValueError where the database does not take every text."""
         if self.execute_sql("SHOW server_encoding").fetchone()[0] != "UTF8":
@@ -134,7 +167,19 @@ _probe = DatabaseProxy()  # the same database, by a connection that no request h
 _probing = threading.Lock()
 
 
-def open_database(url, connections=8):
+def open_database(settings, folder, migrations):
+    """Open the database of these settings, by default one in this folder, and migrate it. Raises SettingError."""
+    try:
+        connect(settings["DATABASE_URL"] or f"sqlite:///{ensure_folder(folder, 'DATABASE_URL')}/parley.db")
+        migrate(migrations)
+        db.close_idle()  # a connection must not be shared with the processes that fork from this one
+    except (ValueError, NewerDatabase) as error:
+        raise SettingError("DATABASE_URL", error) from None
+    except Unavailable as error:
+        raise SettingError("DATABASE_URL", f"the database cannot be opened ({type(error).__name__})") from None
+
+
+def connect(url, connections=8):
     """Point all models at the database of this URL; nothing is connected yet. Raises ValueError for a bad URL.
 
     `connections` is the most that one process holds open. User name and password may be percent-encoded.

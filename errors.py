@@ -12,9 +12,9 @@ from werkzeug.http import HTTP_STATUS_CODES
 import auth
 import models
 from catalog import UnknownModel
-from database import Unavailable
+from database import TookTooLong, Unavailable
+from limits import Overloaded
 from llm import ModelError
-from replies import Overloaded
 from schemas import InvalidHeader, InvalidParameter
 
 CHALLENGE = 'Bearer realm="parley"'  # RFC 6750, section 3
@@ -109,6 +109,11 @@ def on_unavailable(error):
     return error_response(503, [(str(error), None)], {"Retry-After": "5"})
 
 
+def on_too_long(error):
+    detail = "The search took too long. Search for longer words, or for fewer."
+    return error_response(503, [(detail, None)], {"Retry-After": "5"})
+
+
 def on_database_error(error):
     log.error("the database does not answer: %s", type(error).__name__, exc_info=error)
     return error_response(503, [("The database does not answer. Ask again in a moment.", None)], {"Retry-After": "5"})
@@ -134,5 +139,6 @@ HANDLERS = {
     auth.InvalidToken: on_invalid_token,
     auth.KeysUnavailable: on_unavailable,
     Overloaded: on_unavailable,
+    TookTooLong: on_too_long,
     **dict.fromkeys(Unavailable, on_database_error),
 }

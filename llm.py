@@ -57,7 +57,7 @@ class Echo:
     def list_models(self):
         return ["echo"]
 
-    def stream(self, call, model, system, messages, max_tokens):
+    def stream(self, call, model, system, messages, max_tokens, retries=0):
         for word in re.findall(r"\s*\S+\s*", messages[-1]["content"]):
             if call.hung_up:
                 raise HungUp
@@ -107,13 +107,12 @@ class HTTPProvider:
         except wire.Fault as fault:
             raise self._wire_error(fault) from None
 
-    def stream(self, call, model, system, messages, max_tokens):
-        """Yield the text of the answer in pieces, none of them empty."""
-        return storable(self._stream(call, self.body(model, system, messages, max_tokens)))
+    def stream(self, call, model, system, messages, max_tokens, retries=len(RETRY_PAUSES)):
+        """Yield the text of the answer in pieces, none of them empty. Tries again so often, as long as none has come."""
+        return storable(self._stream(call, self.body(model, system, messages, max_tokens), RETRY_PAUSES[:retries]))
 
-    def _stream(self, call, body):
-        """Try three times at most, and only as long as no text has come."""
-        begun, adaptations, pauses = False, 2, list(RETRY_PAUSES)
+    def _stream(self, call, body, pauses):
+        begun, adaptations, pauses = False, 2, list(pauses)
         while True:
             try:
                 for text in self._answer(call, body):
@@ -180,6 +179,8 @@ class HTTPProvider:
         """The ModelError for a fault of the wire."""
         if isinstance(fault, wire.Silent):
             return self._error(504, f"was silent for {self.wire.timeout:g} seconds. Ask again later.")
+        if isinstance(fault, wire.Exhausted):
+            return ModelError(503, "The server has too much to do. Ask again in a moment.", retryable=True)
         if isinstance(fault, wire.Unreachable):
             return self._error(502, "could not be reached. Ask again later.", retryable=True)
         return self._error(502, "broke the connection. Ask again.", retryable=True)

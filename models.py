@@ -5,13 +5,13 @@ Whoever locks rows locks them in one order, session, turn, pieces, so that no tw
 
 import contextlib
 import dataclasses
-import unicodedata
 import uuid
 
 import peewee
 from peewee import SQL, BigIntegerField, BooleanField, IntegerField, TextField, UUIDField, fn
 
 from database import SECOND, db
+from search import contains, normalize
 
 LEASE = 20 * SECOND
 KEY_TTL = 24 * 3600 * SECOND
@@ -51,11 +51,6 @@ class RateLimited(Refused):
     """The owner has asked for as many replies as the limit allows."""
 
 
-def normalize(text):
-    """Text as it is searched: spellings that differ in case or width alone become equal (Unicode NFKC, case folding)."""
-    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
-
-
 # Tables
 
 
@@ -90,13 +85,13 @@ class Session(db.Model):
         return session
 
     @classmethod
-    def page(cls, owner, limit, offset, query=""):
-        """Up to `limit` sessions, the last used first, and whether more follow. Each has all words of the query in it."""
+    def page(cls, owner, limit, offset, words=()):
+        """Up to `limit` sessions, the last used first, and whether more follow. Each has all these words in it."""
         rows = cls.select(cls.id, cls.title, cls.model, cls.preview, cls.created_at, cls.updated_at)
         rows = rows.where(cls.owner == owner).order_by(cls.updated_at.desc(), cls.id.desc())
-        for word in normalize(query).split():
-            turns = Turn.select(Turn.id).where(Turn.session == cls.id, Turn.visible, Turn.search_text.contains(word))
-            rows = rows.where(cls.search_title.contains(word) | fn.EXISTS(turns))
+        for word in words:
+            turns = Turn.select(Turn.id).where(Turn.session == cls.id, Turn.visible, contains(Turn.search_text, word))
+            rows = rows.where(contains(cls.search_title, word) | fn.EXISTS(turns))
         found = list(rows.limit(limit + 1).offset(offset))
         for session in found[:limit]:
             if session.preview is None:
@@ -200,16 +195,18 @@ class Turn(db.Model):
         """The latest reply of a session, visible or not; an orphaned one is interrupted here and now."""
         turn_id = cls.select(fn.MAX(cls.id)).where(cls.session == session_id, cls.kind == "assistant").scalar()
         turn = cls.read(turn_id)
+        turn = turn and turn.interrupt_if_orphaned()
         if turn is None:
             raise Missing("The session was deleted.")
-        return turn.interrupt_if_orphaned()
+        return turn
 
     def interrupt_if_orphaned(self):
-        """The turn as it is, or interrupted, where its process died."""
+        """The turn as it is, or interrupted, where its process died; None where it is gone."""
         if self.status != IN_PROGRESS or self.is_leased:
             return self
+        search_text = normalize(self.content)
         with db.write():
-            self.end(INTERRUPTED, orphaned=True)
+            self.end(INTERRUPTED, search_text, orphaned=True)
         return Turn.read(self.id)
 
     @classmethod
@@ -223,22 +220,23 @@ class Turn(db.Model):
         """Extend the leases of these replies."""
         cls.update(lease_until=db.now() + LEASE).where(cls.id.in_(turn_ids), cls.status == IN_PROGRESS).execute()
 
-    def end(self, status, content=None, orphaned=False, **columns):
+    def end(self, status, search_text, reread=True, orphaned=False, **columns):
         """End a reply, in the caller's transaction; returns it as it ended, or None where it is no longer in progress.
 
-        Without `content`, its text is what has been stored of it. A reply that replaces another and is not complete
-        gives way to the other again. With `orphaned`, it ends only if its lease has lapsed.
+        `search_text` is its content, normalized before the transaction began; `reread` adds what has been stored since. A
+        reply that replaces another and is not complete gives way to the other again. With `orphaned`, it ends only if its
+        lease has lapsed.
         """
         under_way = (Turn.id == self.id) & (Turn.status == IN_PROGRESS)
         if orphaned:
             under_way &= Turn.lease_until < db.now()
         db.lock_rows(Session.select(Session.id).where(Session.id == self.session_id))
         db.lock_rows(Turn.select(Turn.id).where(Turn.id == self.id))  # nobody adds a piece behind those that are read here
-        if content is None:
-            content = Piece.text_of(self.id)
+        content = Piece.text_of(self.id) if reread else self.content
         visible = status == COMPLETE or self.replaces is None
         columns |= {"status": status, "content": content, "visible": visible, "lease_until": None}
-        ended = Turn.update(columns | {"search_text": normalize(content)}).where(under_way).execute()
+        search_text += normalize(content[len(self.content) :])
+        ended = Turn.update(columns | {"search_text": search_text}).where(under_way).execute()
         if not ended:
             return None
         Piece.delete().where(Piece.turn == self.id).execute()
@@ -252,8 +250,9 @@ class Turn(db.Model):
     def cancel(cls, session):
         """Interrupt the reply under way and return it as far as it got. Raises Conflict where there is none."""
         reply = cls.latest(session.id)
+        search_text = normalize(reply.content)
         with db.write():
-            ended = reply.end(INTERRUPTED, cancelled=True)
+            ended = reply.end(INTERRUPTED, search_text, cancelled=True)
         if ended is None:
             raise Conflict("No reply is under way, so there is nothing to cancel.")
         return ended
@@ -300,6 +299,10 @@ class IdempotencyKey(db.Model):
         table_name = "key"
         primary_key = peewee.CompositeKey("owner", "path", "key")
 
+    def is_known(self):
+        """Whether a reply was asked for under this key before."""
+        return IdempotencyKey.get_or_none(owner=self.owner, path=self.path, key=self.key) is not None
+
     def known(self, now):
         """The same key as it was stored before, or None. Raises KeyReused."""
         IdempotencyKey.delete().where(IdempotencyKey.created_at <= now - KEY_TTL).execute()
@@ -332,10 +335,11 @@ class RateLimitHit(db.Model):
         """Count one more, under the lock of the owner. Raises RateLimited where it would exceed `limit` in `seconds`."""
         window = now - seconds * SECOND
         cls.delete().where(cls.owner == owner, cls.at <= window).execute()
-        latest = cls.select(cls.at).where(cls.owner == owner).order_by(cls.at.desc()).limit(limit)
-        times = [at for (at,) in latest.tuples()]
-        if len(times) == limit:
-            wait = max(1, -((window - times[-1]) // SECOND))
+        # The oldest of the last `limit`: where there is one, the limit is reached.
+        hits = cls.select(cls.at).where(cls.owner == owner).order_by(cls.at.desc())
+        oldest = hits.offset(limit - 1).limit(1).scalar()
+        if oldest is not None:
+            wait = max(1, -((window - oldest) // SECOND))
             message = f"You may ask for {limit} replies in {seconds} seconds. Ask again in {wait} seconds."
             raise RateLimited(message, retry_after=wait)
         cls.create(owner=owner, at=now)
@@ -354,6 +358,13 @@ MIGRATIONS = [_create_tables]  # a newer release appends to them; what has been 
 
 
 # Asking for a reply
+
+
+class _Orphaned(Exception):
+    """The reply under way in this session is orphaned, and must end before another begins."""
+
+    def __init__(self, session_id):
+        self.session_id = session_id
 
 
 @dataclasses.dataclass
@@ -376,6 +387,16 @@ class ReplyRequest:
 
         Where the key is known and its reply is settled, that one is returned. Raises a Refused, and changes nothing.
         """
+        # No transaction waits for a long text to be normalized.
+        self._search_text = normalize(self.content or "")
+        self._search_title = normalize(self.new["title"]) if self.new else None
+        try:
+            return self._claim()
+        except _Orphaned as orphaned:
+            Turn.latest(orphaned.session_id)  # ends it
+            return self._claim()
+
+    def _claim(self):
         with db.write():
             if self.key or self.limit:
                 db.lock(self.owner)  # two of one owner's requests are counted, and keys compared, one after the other
@@ -399,8 +420,8 @@ class ReplyRequest:
         return session, reply, True
 
     def _create(self, now):
-        columns = self.new | {"search_title": normalize(self.new["title"])}
-        session = Session.create(owner=self.owner, created_at=now, updated_at=now, **columns)
+        columns = self.new | {"search_title": self._search_title, "created_at": now, "updated_at": now}
+        session = Session.create(owner=self.owner, **columns)
         return session, self._append(session, now)
 
     def _take(self, session_id, now):
@@ -410,16 +431,15 @@ class ReplyRequest:
             raise Missing
         under_way = Turn.without_search_text().where(Turn.session == session_id, Turn.status == IN_PROGRESS).first()
         if under_way is not None:
-            ended = None if under_way.is_leased else under_way.end(INTERRUPTED, orphaned=True)
-            if ended is None:
+            if under_way.is_leased:
                 raise Conflict("A reply is under way. Wait until it is done, or cancel it.", retry_after=1)
-            Session.update(preview=None).where(Session.id == session_id).execute()
+            raise _Orphaned(session_id)
         return Session.get_owned(self.owner, session_id)
 
     def _append(self, session, now):
         """The user turn, and the reply to it."""
-        search_text = normalize(self.content)
-        Turn.insert(session=session, kind="user", content=self.content, search_text=search_text, created_at=now).execute()
+        message = {"kind": "user", "content": self.content, "search_text": self._search_text}
+        Turn.insert(session=session, created_at=now, **message).execute()
         return self._begin(session, now)
 
     def _retry(self, session, now):
@@ -436,7 +456,9 @@ class ReplyRequest:
     def _first_outcome(self, known):
         """The session and the reply of a known key. Where that reply failed, the session is taken for another one."""
         session = Session.get_owned(self.owner, known.session_id)
-        reply = Turn.get_by_id(known.turn_id)
+        reply = Turn.get_or_none(Turn.id == known.turn_id)
+        if reply is None:
+            raise Missing  # deleted meanwhile
         if reply.is_settled:
             session.model = reply.model  # as it was then
             return session, reply

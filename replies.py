@@ -13,18 +13,15 @@ import conversation
 from catalog import UnknownModel
 from database import Unavailable, Unstorable, db
 from llm import Call, HungUp, ModelError
+from limits import REPLIES, TITLES, Overloaded, Room
 from models import COMPLETE, FAILED, IN_PROGRESS, INTERRUPTED, Piece, Session, Turn
+from search import normalize
 from titles import generate_title
 
 log = logging.getLogger("parley")
 
 POLL_INTERVAL = 0.1  # seconds between two looks at what other processes did
 HEARTBEAT_INTERVAL = 5  # seconds between two renewals of the leases
-_NO_THREAD = "The server has too much to do. Ask again in a moment."
-
-
-class Overloaded(Exception):
-    """This process can make no more replies at the moment; the text says what to do."""
 
 
 class Feed:
@@ -114,19 +111,25 @@ class Reply(Feed):
         self.asked_at = time.monotonic()
         self.first_word_after = None  # seconds
         self._arrived = ""
+        self._finished = False
         self._outcome = None  # (status, columns of the turn), once it has ended
 
     def arrive(self, text):
         with self._news:
-            self._arrived += text
+            if not self._finished:
+                self._arrived += text
         if self.first_word_after is None:
             self.first_word_after = round(time.monotonic() - self.asked_at, 4)
 
     def finish(self, status, columns=None):
         """Nothing more arrives: the first to say so decides how it ends."""
         with self._news:
-            if self._outcome is None:
-                self._outcome = status, {**(columns or {}), **self.call.usage}
+            if self._finished:
+                return
+            self._finished, content = True, self.text + self._arrived
+        outcome = status, {**(columns or {}), **self.call.usage, "search_text": normalize(content)}
+        with self._news:
+            self._outcome = outcome
 
     def take(self):
         """What has arrived and is not stored yet, and the outcome, which is None as long as more may arrive."""
@@ -137,13 +140,15 @@ class Reply(Feed):
         """The first part of what has arrived is committed: the followers may have it."""
         with self._news:
             self._arrived = self._arrived[len(text) :]
-        self.add(text)
+            self.add(text)
 
     def give_up(self):
         """The database does not take it: what is not stored is dropped, and it ends as failed."""
         self.call.hang_up()
+        status, columns = _failed(500, "The database did not take the reply. Ask again.")
         with self._news:
-            self._arrived, self._outcome = "", _failed(500, "The database did not take the reply. Ask again.")
+            self._arrived, self._finished = "", True
+            self._outcome = status, columns | {"search_text": normalize(self.text)}
 
     def log(self, turn):
         """One line about how it went; `turn` is None where its session was deleted."""
@@ -168,6 +173,7 @@ class Replies:
         self.catalog = catalog
         self.max_tokens = max_tokens
         self.title_model = title_model
+        self.room, self._titles = Room(REPLIES), Room(TITLES)
         self._feeds = {}  # turn id → Reply where it is written here, Feed where it is only followed
         self._lock = threading.Lock()
         self._wake = threading.Event()
@@ -184,7 +190,14 @@ class Replies:
         and then nothing has changed.
         """
         self._start_keeper()
-        session, turn, is_new = request.claim()
+        if not self.room.take(request.owner):
+            raise Overloaded
+        turn = None
+        try:
+            session, turn, is_new = request.claim()
+        finally:
+            if turn is None or not is_new:
+                self.room.leave(request.owner)
         if not is_new:
             return session, self.follow(turn, watched)
         reply = Reply(session, turn, self)
@@ -194,9 +207,9 @@ class Replies:
         feed = self.follow(turn, watched)
         first = request.content if request.new else None
         if not self._start(self._make, reply, first):
-            self._finish(reply, *_failed(503, _NO_THREAD))
-        if first is not None and self.title_model:
-            self._start(self._generate_title, reply, first)
+            self._finish(reply, *_failed(503, str(Overloaded())))
+        if first is not None and self.title_model and self._titles.take(request.owner):
+            self._start(self._generate_title, reply, first) or self._titles.leave(request.owner)
         return session, feed
 
     def follow(self, turn, watched=False):
@@ -239,18 +252,21 @@ class Replies:
 
         Returns when these are stored, after three seconds more at the latest.
         """
-        self._wait_for_all(grace)
-        for reply in self._written_here():
-            self._finish(reply, INTERRUPTED)
+        for feed in self._wait_for_all(grace):
+            if isinstance(feed, Reply):
+                self._finish(feed, INTERRUPTED)
         for feed in self._wait_for_all(3):  # another process writes these: whoever follows them comes back there
             feed.detach()
 
     def _wait_for_all(self, seconds):
-        """The feeds of those replies that are not over by then."""
+        """Wait for all replies, those that begin meanwhile among them; returns the feeds of those that are not over."""
         deadline = time.monotonic() + seconds
-        with self._lock:
-            feeds = list(self._feeds.values())
-        return [feed for feed in feeds if not feed.wait(max(0.0, deadline - time.monotonic()))]
+        while True:
+            with self._lock:
+                feeds = [feed for feed in self._feeds.values() if not feed.over]
+            if not feeds or time.monotonic() >= deadline:
+                return feeds
+            feeds[0].wait(deadline - time.monotonic())
 
     def _written_here(self):
         with self._lock:
@@ -261,7 +277,7 @@ class Replies:
             if self._keeper is None or not self._keeper.is_alive():
                 self._keeper = self._start(self._keep)
         if self._keeper is None:
-            raise Overloaded(_NO_THREAD)
+            raise Overloaded
 
     @staticmethod
     def _start(target, *args):
@@ -311,16 +327,16 @@ class Replies:
         self._wake.set()
 
     def _generate_title(self, reply, message):
-        title = generate_title(self.catalog.provider_of(self.title_model), self.title_model, message)
-        if title is None:
-            return  # the one that was written from the message stays
         try:
-            with db.connection_context():
-                taken = Session.suggest_title(reply.session.id, title)
-        except Unavailable:
-            return
-        if taken:
-            reply.retitle(title)
+            title = generate_title(self.catalog.provider_of(self.title_model), self.title_model, message)
+            if title is not None:  # else the one that was written from the message stays
+                with db.connection_context():
+                    if Session.suggest_title(reply.session.id, title):
+                        reply.retitle(title)
+        except Unavailable as error:
+            log.warning("a title was not stored: %s", type(error).__name__)
+        finally:
+            self._titles.leave(reply.session.owner)
 
     # Keeping them
 
@@ -358,7 +374,8 @@ class Replies:
             if growing:
                 held = Piece.add([(turn_id, len(reply.text), text) for turn_id, (reply, text) in growing.items()])
             for reply, content, (status, columns) in ending:
-                ended.append((reply, reply.row.end(status, content, **columns)))
+                reply.row.content = content
+                ended.append((reply, reply.row.end(status, reread=False, **columns)))
         for turn_id in held:
             reply, text = growing[turn_id]
             reply.stored(text)
@@ -413,6 +430,7 @@ class Replies:
             self._forget(feed)
         feed.end(turn)
         if isinstance(feed, Reply):
+            self.room.leave(feed.session.owner)
             feed.call.hang_up()
             feed.log(turn)
 

@@ -9,6 +9,8 @@ import time
 
 from marshmallow import EXCLUDE, Schema, ValidationError, fields, post_dump, validate
 
+import search
+
 # PostgreSQL stores no NUL, and UTF-8 has no surrogates.
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 # What the two validators below check, for the API's description. Many regular expression engines know no surrogates.
@@ -36,6 +38,12 @@ def not_blank(text):
     """A validator: the text has more than white space."""
     if not text.strip():
         raise ValidationError("Give some text; this is blank.")
+
+
+def few_words(text):
+    """A validator: a query has no more words than are looked for."""
+    if len(search.words_of(text)) > search.MAX_WORDS:
+        raise ValidationError(f"Give at most {search.MAX_WORDS} words.")
 
 
 class Text(fields.String):
@@ -166,7 +174,7 @@ class PageSchema(Schema):
     )
     query = fields.String(
         load_default="",
-        validate=[storable, validate.Length(max=200, error="Shorten this to at most {max} characters.")],
+        validate=[storable, validate.Length(max=200, error="Shorten this to at most {max} characters."), few_words],
         metadata={
             "description": "Words that must each occur in the title or in a turn, as a part of a word, in any case.",
             "pattern": STORABLE_PATTERN,

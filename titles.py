@@ -15,6 +15,7 @@ PROMPT = "Write a title of three to seven words for the conversation that begins
 PROMPT_CHARACTERS = 1000  # of the message
 MAX_TOKENS = 500  # a model that thinks spends most of them on that
 TIMEOUT = 10  # seconds
+MAX_CHARACTERS = 20_000  # of an answer, or of a message, that are looked at
 
 # An English request has said what it wants before one of these words. Behind it the request says how, why or when.
 _TURNS_TO_DETAIL = re.compile(
@@ -60,7 +61,7 @@ def generate_title(provider, model, message):
     timer.start()
     messages = [{"role": "user", "content": message[:PROMPT_CHARACTERS]}]
     try:
-        answer = "".join(provider.stream(call, model, PROMPT, messages, MAX_TOKENS))
+        answer = "".join(provider.stream(call, model, PROMPT, messages, MAX_TOKENS, retries=0))
     except (ModelError, HungUp):
         return None
     finally:
@@ -70,7 +71,8 @@ def generate_title(provider, model, message):
 
 def proposed_title(answer):
     """Return the title in a model's answer, without thinking, quotes and markup; None where there is no title."""
-    lines = [_one_line(_MARKUP.sub("", line)) for line in _THOUGHTS.sub("", answer).splitlines() if not _FENCE.match(line)]
+    lines = _THOUGHTS.sub("", answer[:MAX_CHARACTERS]).splitlines()
+    lines = [_one_line(_MARKUP.sub("", line)) for line in lines if not _FENCE.match(line)]
     lines = [line for line in lines if line]
     if len(lines) > 1 and lines[0].endswith(":"):
         del lines[0]  # it is like "Here is a title:"
@@ -84,7 +86,7 @@ def proposed_title(answer):
 def _first_line(message):
     """Return the first line of prose that has words in it; the first of code where no prose has."""
     prose, code, fenced = [], [], False
-    for line in message[:20000].splitlines():
+    for line in message[:MAX_CHARACTERS].splitlines():
         if _FENCE.match(line):
             fenced = not fenced
         elif any(character.isalnum() for character in line):

@@ -5,6 +5,7 @@ Connections are kept. What decides whether one may serve another call is here, i
 
 import contextlib
 import email.utils
+import errno
 import functools
 import http.client
 import math
@@ -46,6 +47,10 @@ class Fault(Exception):
 
 class Unreachable(Fault):
     """No connection came about, or none on which the request could be sent."""
+
+
+class Exhausted(Fault):
+    """The system gives this process no more files or memory."""
 
 
 class Silent(Fault):
@@ -331,6 +336,11 @@ def _fault(error, call):
         return HungUp()
     if isinstance(error, (requests.ReadTimeout, urllib3.exceptions.ReadTimeoutError, TimeoutError)):
         return Silent()
+    cause = error
+    while cause is not None:
+        if getattr(cause, "errno", None) in (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS):
+            return Exhausted()
+        cause = cause.__cause__ or cause.__context__
     return Unreachable() if isinstance(error, requests.ConnectionError) else Broken()
 
 

@@ -45,6 +45,8 @@ class Worker(ThreadWorker):
     def load_wsgi(self):
         super().load_wsgi()
         self.replies = self.wsgi.replies
+        # Of eight threads, two may read requests, five be held by waits and streams: one is left for short requests.
+        self.wsgi.held.size = max(1, self.cfg.threads * 5 // 8)
         self.wsgi.register_error_handler(ParseException, errors.on_broken_body)
         self.wsgi = closing(self.wsgi)
 

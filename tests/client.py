@@ -1,5 +1,6 @@
 """A client of Parley that knows only HTTP, and a server as the Procfile starts it."""
 
+import concurrent.futures
 import contextlib
 import datetime
 import fcntl
@@ -13,6 +14,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 
 import jwt
@@ -81,10 +83,10 @@ class Client:
         self.url = url
         self.token = token
 
-    def request(self, method, path, body=None, timeout=60, **headers):
+    def request(self, method, path, body=None, timeout=60, params=None, **headers):
         headers = {"Authorization": f"Bearer {self.token}"} | {n.replace("_", "-"): v for n, v in headers.items()}
         headers = {name: value for name, value in headers.items() if value is not None}
-        return requests.request(method, self.url + path, json=body, headers=headers, timeout=timeout)
+        return requests.request(method, self.url + path, json=body, params=params, headers=headers, timeout=timeout)
 
     def get(self, path, **headers):
         return self.request("GET", path, **headers)
@@ -236,6 +238,18 @@ def wait_for_status(client, session, wanted, seconds=10):
         assert time.monotonic() < deadline, turn
         time.sleep(0.05)
     return turn
+
+
+def at_once(count, function):
+    """Call it so often at the same instant; returns the results."""
+    barrier = threading.Barrier(count)
+
+    def call(number):
+        barrier.wait()
+        return function(number)
+
+    with concurrent.futures.ThreadPoolExecutor(count) as pool:
+        return list(pool.map(call, range(count)))
 
 
 def listens_to_signals(pid):

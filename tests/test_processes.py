@@ -1,6 +1,9 @@
 """Processes that die, stop, start together, or are newer than their database: nothing that was answered is lost."""
 
 import concurrent.futures
+import contextlib
+import http.client
+import json
 import os
 import re
 import shutil
@@ -22,6 +25,7 @@ def test_lets_replies_end_after_sigterm_and_interrupts_the_rest(start, settings,
     never, soon = threading.Event(), threading.Event()
     provider.script = [reply("Half", never), reply("Half", never), reply("Not ", soon, "cut.")]
     sessions = [alice.post("/sessions", {"content": "Hello"}, Prefer="respond-async").json() for _ in range(2)]
+    provider.wait_for_request(2)
     with concurrent.futures.ThreadPoolExecutor() as pool, alice.events(sessions[0]) as stream:
         waiting = pool.submit(alice.post, "/sessions", {"content": "Hello"})
         following = iter(stream)
@@ -74,7 +78,8 @@ def test_a_newer_release_keeps_all_of_an_older_ones_data(start, settings, provid
 
 
 @pytest.mark.skipif(not shutil.which("curl"), reason="curl is not installed")
-def test_flask_run_prints_a_request_that_can_be_pasted_and_ctrl_c_loses_nothing(provider, tmp_path):
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
+def test_flask_run_prints_a_request_that_can_be_pasted_and_stops_without_a_loss(provider, tmp_path, sign):
     folder, port = copy_of_the_service(tmp_path / "laptop"), free_port()
     clean = {name: os.environ[name] for name in ("PATH", "LANG") if name in os.environ} | {"PYTHONUNBUFFERED": "1"}
     command = [sys.executable, "-m", "flask", "run", "--port", str(port)]
@@ -89,7 +94,7 @@ def test_flask_run_prints_a_request_that_can_be_pasted_and_ctrl_c_loses_nothing(
     wait_until_up(f"http://127.0.0.1:{port}", process)
     answer = subprocess.run(["sh", "-c", curl], capture_output=True, text=True).stdout
     assert answer.startswith("HTTP/1.1 201 CREATED")
-    process.send_signal(signal.SIGINT)
+    process.send_signal(sign)
     process.communicate(timeout=10)
 
     process = run(OPENAI_BASE_URL=provider.url + "/v1", DEFAULT_MODEL="m-1")
@@ -101,10 +106,37 @@ def test_flask_run_prints_a_request_that_can_be_pasted_and_ctrl_c_loses_nothing(
         events = iter(stream)
         session = next(events).data
         next(events)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(sign)
         process.communicate(timeout=10)
     process = run()
     wait_until_up(alice.url, process)
     assert wait_for_status(alice, session, "interrupted", 1)["content"] == "Half"
-    process.send_signal(signal.SIGINT)
+    process.send_signal(sign)
     process.communicate(timeout=10)
+
+
+def test_a_reply_that_begins_after_sigterm_is_waited_for_like_the_rest(start, settings, provider):
+    server = start(**settings, WEB_CONCURRENCY=1)
+    alice, more, soon = server.client(), threading.Event(), threading.Event()
+    provider.script = [reply("First ", soon), reply("Hi"), reply("Second ", more, "whole.")]
+    host, port = server.url.removeprefix("http://").split(":")
+    with contextlib.closing(http.client.HTTPConnection(host, int(port), timeout=20)) as kept:
+
+        def ask(content, **headers):
+            headers = {"Authorization": f"Bearer {alice.token}", "Content-Type": "application/json", **headers}
+            kept.request("POST", "/sessions", json.dumps({"content": content}), headers)
+            response = kept.getresponse()
+            return json.loads(response.read())
+
+        first = alice.post("/sessions", {"content": "Hello"}, Prefer="respond-async").json()
+        provider.wait_for_request()
+        ask("Hello")  # the connection is kept
+        server.process.terminate()
+        time.sleep(0.3)  # the worker has the signal, and keeps the connection for two seconds
+        second = ask("Hello", Prefer="respond-async")
+        soon.set()
+        threading.Timer(3, more.set).start()
+        server.process.wait(30)
+    alice = start(**settings).client()
+    assert alice.turns(first)[1]["status"] == "complete"
+    assert (alice.turns(second)[1]["status"], alice.turns(second)[1]["content"]) == ("complete", "Second whole.")

@@ -7,20 +7,8 @@ import uuid
 
 import pytest
 
-from client import wait_for_status
+from client import at_once, wait_for_status
 from provider import cut, reply, silence, status
-
-
-def at_once(count, function):
-    """Call it so often at the same instant; returns the results."""
-    barrier = threading.Barrier(count)
-
-    def call(number):
-        barrier.wait()
-        return function(number)
-
-    with concurrent.futures.ThreadPoolExecutor(count) as pool:
-        return list(pool.map(call, range(count)))
 
 
 # Waiting and deferring
@@ -394,3 +382,34 @@ def test_a_title_never_overwrites_the_users_and_never_delays_a_reply(start, prov
         status(500)(request) if request.body["model"] == "m-title" else reply("Text.")(request)
     )
     assert alice.create("Hello again")["title"] == "Hello again"
+
+
+def test_a_key_survives_another_spelling_of_the_path(alice, provider):
+    session, key = alice.create(), uuid.uuid4().hex
+    first = alice.post(f"/sessions/{session['id']}/messages", {"content": "More"}, Idempotency_Key=key)
+    again = alice.post(f"/sessions/{session['id'].upper()}/messages", {"content": "More"}, Idempotency_Key=key)
+    assert again.json() == first.json()
+    assert len(provider.posts) == 2
+
+
+def test_a_known_key_is_answered_whatever_models_there_are_by_now(start, new_database, provider):
+    settings = {"DATABASE_URL": new_database(), "OPENAI_BASE_URL": provider.url + "/v1"}
+    first = start(**settings, MODELS="m-1").client()
+    created = first.post("/sessions", {"content": "Hello"}, Idempotency_Key="k-1")
+    path = created.headers["Location"] + "/messages"
+    message = first.post(path, {"content": "More"}, Idempotency_Key="k-2")
+    asked = len(provider.requests)
+    provider.models = []
+    for models in ("m-2", ""):  # another model is served; none is known, and the provider lists none
+        later = start(**settings, MODELS=models).client()
+        assert later.post("/sessions", {"content": "Hello"}, Idempotency_Key="k-1").json() == created.json()
+        assert later.post(path, {"content": "More"}, Idempotency_Key="k-2").json() == message.json()
+    assert len(provider.requests) == asked
+    assert later.post("/sessions", {"content": "Hello"}, Idempotency_Key="k-3").status_code == 502
+
+
+def test_counts_a_large_limit_at_once(start, new_database, provider):
+    alice = start(OPENAI_BASE_URL=provider.url + "/v1", DEFAULT_MODEL="m-1", RATE_LIMIT="3/hour").client()
+    answers = [alice.post("/sessions", {"content": "Hello"}) for _ in range(5)]
+    assert [answer.status_code for answer in answers] == [201, 201, 201, 429, 429]
+    assert 3500 < int(answers[3].headers["Retry-After"]) <= 3600

@@ -1,0 +1,41 @@
+"""Searching: the text that is searched, the words of a query, and what must hold of a row."""
+
+import re
+import unicodedata
+
+from peewee import SQL, NodeList, Value
+
+MAX_WORDS = 20
+TIMEOUT = 5  # seconds, after which a search is given up
+
+# Pieces that end behind white space, where there is some; 200 characters of a longer word.
+_PIECE = re.compile(r".{1,199}\s|\S{1,200}|\s", re.DOTALL)
+
+
+def normalize(text):
+    """Text as it is searched: spellings that differ in case or width alone become equal (Unicode NFKC, case folding).
+
+    `unicodedata.normalize` sorts the marks of one character in quadratic time, a million of them for minutes (CPython's
+    gh-149079). So it gets the text in pieces; only within a word of more than 200 characters can that be seen.
+    """
+    if text.isascii():
+        return text.lower()
+    return "".join(_normalize_piece(piece) for piece in _PIECE.findall(text))
+
+
+def _normalize_piece(text):
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+
+
+def words_of(query):
+    """The words that are looked for. "\ufdfa", one character, is four words once it is normalized."""
+    return list(dict.fromkeys(normalize(query).split()))
+
+
+def contains(column, word):
+    """The condition that this column, of normalized text, has this word in it.
+
+    peewee's own `contains` is ILIKE on PostgreSQL, which takes five times as long.
+    """
+    pattern = "%" + re.sub(r"([%_\\])", r"\\\1", word) + "%"
+    return NodeList((column, SQL("LIKE"), Value(pattern), SQL("ESCAPE '\\'")))

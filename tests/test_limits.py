@@ -1,0 +1,105 @@
+"""What a process carries at a time, and that no user takes more than half of it."""
+
+import concurrent.futures
+import contextlib
+import threading
+import time
+import uuid
+
+import pytest
+
+from client import BOB, at_once
+from provider import cut, reply, silence
+
+
+@pytest.fixture
+def settings(new_database, provider):
+    return {"DATABASE_URL": new_database(), "OPENAI_BASE_URL": provider.url + "/v1", "DEFAULT_MODEL": "m-1"}
+
+
+@pytest.fixture
+def small(start, settings):
+    """One worker with sixteen threads: ten of them may be held, five by one user."""
+    return start(**settings, WEB_CONCURRENCY=1, GUNICORN_CMD_ARGS="--threads 16")
+
+
+def test_what_is_over_the_limit_is_deferred_or_refused_before_anything_is_claimed(small, provider):
+    alice, bob = small.client(), small.client(BOB)
+    session = alice.create()
+    never = threading.Event()
+    provider.default = reply("Some ", never)
+    with contextlib.ExitStack() as streams:
+        for _ in range(5):
+            stream = streams.enter_context(alice.stream("POST", "/sessions", {"content": "Hello"}))
+            assert stream.status == 201
+        sessions = len(alice.get("/sessions").json()["data"])
+        began = time.monotonic()
+        with alice.stream("POST", "/sessions", {"content": "One more"}) as refused:
+            assert (refused.status, refused.headers["Retry-After"]) == (503, "5")
+        with alice.events(session) as refused:
+            assert refused.status == 503
+        assert len(alice.get("/sessions").json()["data"]) == sessions
+        deferred = alice.post(f"/sessions/{session['id']}/messages", {"content": "And?"})
+        assert (deferred.status_code, deferred.json()) == (202, {"accepted": True})
+        assert "Preference-Applied" not in deferred.headers
+        assert alice.post(f"/sessions/{session['id']}/cancel").status_code == 200
+        assert time.monotonic() - began < 5, "it was not answered at once"
+        assert bob.get("/health").status_code == 200
+        with bob.stream("POST", "/sessions", {"content": "Hello"}) as stream:
+            assert stream.status == 201
+    never.set()
+    deadline = time.monotonic() + 10
+    while True:  # the places of the streams are given back
+        with alice.events(session) as stream:
+            if stream.status == 200:
+                return
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def test_a_user_may_not_begin_any_number_of_replies(start, settings, provider):
+    server = start(**settings, WEB_CONCURRENCY=1)
+    alice, bob = server.client(), server.client(BOB)
+    never = threading.Event()
+    provider.default = silence(never)
+    with concurrent.futures.ThreadPoolExecutor(32) as pool:
+        ask = lambda number: alice.post("/sessions", {"content": f"{number}"}, Prefer="respond-async")  # noqa: E731
+        answers = list(pool.map(ask, range(260)))
+    begun = [answer for answer in answers if answer.status_code == 201]
+    refused = [answer for answer in answers if answer.status_code == 503]
+    assert len(begun) == 200 and len(refused) == 60
+    assert all(int(answer.headers["Retry-After"]) >= 1 for answer in refused)
+    provider.default = reply("Hi")
+    assert bob.create("Hello")
+    cancelled = begun[0].headers["Location"]
+    assert alice.post(cancelled + "/cancel").status_code == 200
+    deadline = time.monotonic() + 10
+    while alice.post("/sessions", {"content": "Again"}).status_code != 201:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def test_two_searches_at_a_time_leave_room_for_others(start, settings, provider):
+    alice = start(**settings).client()
+    for word in ("apple", "pear"):
+        alice.create(word)
+    answers = at_once(12, lambda number: alice.get("/sessions?query=apple"))
+    assert [len(answer.json()["data"]) for answer in answers] == [1] * 12
+
+
+@pytest.mark.parametrize("query, count", [("100%", 1), ("_", 1), ("\\", 1), ("ÜBER", 1), ("a'b", 1), ("%", 1), ("zz", 0)])
+def test_searches_for_signs_as_they_are(server, provider, query, count):
+    user = server.client(f"https://github.com/{uuid.uuid4().hex}")
+    user.create("100% of a_b, a\\c, über, a'b")
+    user.create("nothing of that")
+    assert len(user.request("GET", "/sessions", params={"query": query}).json()["data"]) == count
+
+
+def test_a_title_is_asked_for_once(start, settings, provider):
+    alice = start(**settings, TITLE_MODEL="m-2").client()
+    answer = reply("The answer.")
+    provider.default = lambda request: (cut() if request.body["model"] == "m-2" else answer)(request)
+    alice.create("Hello")
+    provider.wait_for_request(2)
+    time.sleep(1.2)  # a second try would have come by now
+    assert [request.body["model"] for request in provider.posts].count("m-2") == 1
