@@ -3,7 +3,8 @@
 import threading
 import time
 
-from llm import Anthropic, Echo, ModelError, OpenAI
+from faults import ModelError
+from llm import Anthropic, Echo, OpenAI
 from settings import SettingError
 
 LIST_TTL = 300  # seconds

@@ -14,7 +14,7 @@ import models
 from catalog import UnknownModel
 from database import TookTooLong, Unavailable
 from limits import Overloaded
-from llm import ModelError
+from faults import ModelError
 from schemas import InvalidHeader, InvalidParameter
 
 CHALLENGE = 'Bearer realm="parley"'  # RFC 6750, section 3

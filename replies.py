@@ -12,11 +12,12 @@ import time
 import conversation
 from catalog import UnknownModel
 from database import Unavailable, Unstorable, db
-from llm import Call, HungUp, ModelError
+from faults import ModelError
 from limits import REPLIES, TITLES, Overloaded, Room
 from models import COMPLETE, FAILED, IN_PROGRESS, INTERRUPTED, Piece, Session, Turn
 from search import normalize
 from titles import generate_title
+from wire import Call, HungUp
 
 log = logging.getLogger("parley")
 

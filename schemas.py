@@ -46,6 +46,14 @@ def few_words(text):
         raise ValidationError(f"Give at most {search.MAX_WORDS} words.")
 
 
+MESSAGE = "Add rate limiting to the auth endpoints using a sliding window approach with Redis, 10 requests per minute per IP."
+
+
+def described(description, example):
+    """The metadata of a field, for the API's description."""
+    return {"description": description, "examples": [example]}
+
+
 class Text(fields.String):
     """A string that can be stored, is not blank, and has at most `max_length` characters."""
 
@@ -103,30 +111,14 @@ class RequestSchema(Schema):
 class NewSessionSchema(RequestSchema):
     """Request body for starting a new session."""
 
-    content = Text(
-        required=True,
-        metadata={
-            "description": "The initial user message to start the session.",
-            "examples": [
-                "Add rate limiting to the auth endpoints using a sliding window approach with Redis, "
-                "10 requests per minute per IP."
-            ],
-        },
-    )
+    content = Text(required=True, metadata=described("The initial user message to start the session.", MESSAGE))
     model = Text(
         200,
         allow_none=True,
-        metadata={
-            "description": "LLM model to use. If omitted, the server default is used.",
-            "examples": ["claude-opus-4-6"],
-        },
+        metadata=described("LLM model to use. If omitted, the server default is used.", "claude-opus-4-6"),
     )
     system = Text(
-        allow_none=True,
-        metadata={
-            "description": "System prompt for the session.",
-            "examples": ["You are a helpful coding assistant."],
-        },
+        allow_none=True, metadata=described("System prompt for the session.", "You are a helpful coding assistant.")
     )
 
 
@@ -194,32 +186,17 @@ class ModelSchema(Schema):
 class SessionSchema(Schema):
     """A session, without its turns."""
 
-    id = fields.UUID(
-        required=True,
-        metadata={
-            "description": "Unique identifier of the session.",
-            "examples": ["a1b2c3d4-e5f6-7890-abcd-ef1234567890"],
-        },
-    )
-    title = fields.String(
-        required=True,
-        metadata={
-            "description": "Server-generated title for the session.",
-            "examples": ["Add rate limiting to auth endpoints"],
-        },
-    )
+    id = fields.UUID(required=True, metadata=described("Unique identifier of the session.", "a1b2c3d4-e5f6-7890-abcd-ef1234567890"))
+    title = fields.String(required=True, metadata=described("Server-generated title for the session.", "Add rate limiting to auth endpoints"))
     model = Part(ModelSchema, required=True)
-    created_at = Timestamp(
-        required=True,
-        metadata={"description": "Timestamp when the session was created.", "examples": ["2026-03-06T16:00:00Z"]},
-    )
+    created_at = Timestamp(required=True, metadata=described("Timestamp when the session was created.", "2026-03-06T16:00:00Z"))
     updated_at = Timestamp(
         required=True,
-        metadata={
-            "description": "Timestamp when the session was last updated (equal to created_at at creation time): "
-            "when its latest reply was requested.",
-            "examples": ["2026-03-06T16:00:00Z"],
-        },
+        metadata=described(
+            "Timestamp when the session was last updated (equal to created_at at creation time): when its latest reply was "
+            "requested.",
+            "2026-03-06T16:00:00Z",
+        ),
     )
 
 
@@ -231,10 +208,7 @@ class CreatedSessionSchema(SessionSchema):
 
     id = fields.UUID(
         required=True,
-        metadata={
-            "description": "Unique identifier for the newly created session.",
-            "examples": ["a1b2c3d4-e5f6-7890-abcd-ef1234567890"],
-        },
+        metadata=described("Unique identifier for the newly created session.", "a1b2c3d4-e5f6-7890-abcd-ef1234567890"),
     )
 
     @post_dump

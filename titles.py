@@ -6,7 +6,8 @@ import unicodedata
 
 import regex
 
-from llm import Call, HungUp, ModelError
+from faults import ModelError
+from wire import Call, HungUp
 
 LONGEST = 60  # characters
 FALLBACK = "New session"

@@ -369,6 +369,25 @@ def parse_sse(chunks):
         yield complete
 
 
+def storable(texts):
+    """The same texts as every database holds them: NUL and lone surrogates become U+FFFD.
+
+    JSON may write a character as two surrogates, and a provider may send these in two texts: the first is held back
+    until the second has come, so that "\\ud83d" and "\\ude00" give "😀".
+    """
+    half = ""
+    for text in texts:
+        text = half + text
+        half = text[-1:] if "\ud800" <= text[-1:] <= "\udbff" else ""
+        text = text.removesuffix(half)
+        if not text.isascii() or "\0" in text:
+            text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").replace("\0", "\ufffd")
+        if text:
+            yield text
+    if half:
+        yield "\ufffd"
+
+
 def retry_after(headers):
     """The seconds after which a server wants to be asked again (RFC 9110, 10.2.3), a day at most, or None."""
     value = headers.get("retry-after", "")
