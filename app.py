@@ -226,7 +226,7 @@ def choose_model(key, body, session):
     """
     if key is not None:
         with db.connection_context():
-            if key.is_known():
+            if key.stored() is not None:
                 return None
     model = session.model if session else body.get("model")
     if model is None:

@@ -84,7 +84,7 @@ def faults(error, source):
 
 def on_refused(error):
     headers = {"Retry-After": str(error.retry_after)} if error.retry_after else {}
-    return error_response(REFUSALS[type(error)], [(str(error), None)], headers, error.session_id)
+    return error_response(REFUSALS.get(type(error), 409), [(str(error), None)], headers, error.session_id)
 
 
 def on_unknown_model(error):
@@ -126,7 +126,7 @@ FRAMEWORK_DETAILS = {
     500: "The server failed. Ask again; its log says more under this X-Request-ID.",
 }
 
-REFUSALS = {models.Missing: 404, models.Conflict: 409, models.KeyReused: 422, models.RateLimited: 429}
+REFUSALS = {models.Missing: 404, models.KeyReused: 422, models.RateLimited: 429}  # all others are conflicts
 
 HANDLERS = {
     HTTPException: on_http_error,

@@ -1,8 +1,12 @@
-"""What a process carries at a time: replies, held requests, searches. No user takes more than half of any."""
+"""Limits: what a process carries at a time, and how many replies a user may ask for."""
 
 import collections
 import contextlib
 import threading
+
+from peewee import BigIntegerField, TextField
+
+from database import SECOND, db
 
 REPLIES = 400  # under way in one process; each has a thread, a connection to a provider, and some 200 kB
 TITLES = 100  # asked of a model at a time
@@ -18,7 +22,7 @@ class Overloaded(Exception):
 
 
 class Room:
-    """Room for so many at a time, and for half as many of one user."""
+    """Room in a process for so many at a time, and for half as many of one user."""
 
     def __init__(self, size):
         self.size = size
@@ -52,3 +56,27 @@ class Room:
 
     def _has_place(self, user):
         return self._users.total() < self.size and self._users[user] < max(1, self.size // 2)
+
+
+class RateLimitHit(db.Model):
+    """One reply that an owner asked for. It outlives its session: deleting a session gives nothing back."""
+
+    owner = TextField()
+    at = BigIntegerField()
+
+    class Meta:
+        table_name = "asked"
+        indexes = ((("owner", "at"), False),)
+
+    @classmethod
+    def count(cls, owner, limit, seconds, now):
+        """Count one more, under the lock of the owner; or return the seconds to wait, if `limit` came within `seconds`."""
+        window = now - seconds * SECOND
+        cls.delete().where(cls.owner == owner, cls.at <= window).execute()
+        # The oldest of the last `limit`: where there is one, the limit is reached.
+        hits = cls.select(cls.at).where(cls.owner == owner).order_by(cls.at.desc())
+        oldest = hits.offset(limit - 1).limit(1).scalar()
+        if oldest is not None:
+            return max(1, -((window - oldest) // SECOND))
+        cls.create(owner=owner, at=now)
+        return 0

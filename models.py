@@ -11,6 +11,7 @@ import peewee
 from peewee import SQL, BigIntegerField, BooleanField, IntegerField, TextField, UUIDField, fn
 
 from database import SECOND, db
+from limits import RateLimitHit
 from search import contains, normalize
 
 LEASE = 20 * SECOND
@@ -41,6 +42,10 @@ class Missing(Refused):
 
 class Conflict(Refused):
     """A reply is under way, or none is, or newer turns followed."""
+
+
+class Orphaned(Conflict):
+    """The reply under way is orphaned, and must end before another begins."""
 
 
 class KeyReused(Refused):
@@ -299,14 +304,14 @@ class IdempotencyKey(db.Model):
         table_name = "key"
         primary_key = peewee.CompositeKey("owner", "path", "key")
 
-    def is_known(self):
-        """Whether a reply was asked for under this key before."""
-        return IdempotencyKey.get_or_none(owner=self.owner, path=self.path, key=self.key) is not None
+    def stored(self):
+        """The same key as it was stored before, or None."""
+        return IdempotencyKey.get_or_none(owner=self.owner, path=self.path, key=self.key)
 
     def known(self, now):
-        """The same key as it was stored before, or None. Raises KeyReused."""
+        """The same key as it was stored within its time to live, or None. Raises KeyReused."""
         IdempotencyKey.delete().where(IdempotencyKey.created_at <= now - KEY_TTL).execute()
-        known = IdempotencyKey.get_or_none(owner=self.owner, path=self.path, key=self.key)
+        known = self.stored()
         if known is not None and known.fingerprint != self.fingerprint:
             raise KeyReused("This Idempotency-Key came with another body before. Use a new key for a new request.")
         return known
@@ -318,31 +323,6 @@ class IdempotencyKey(db.Model):
             conflict_target=[IdempotencyKey.owner, IdempotencyKey.path, IdempotencyKey.key],
             preserve=[IdempotencyKey.turn_id],
         ).execute()
-
-
-class RateLimitHit(db.Model):
-    """One reply that an owner asked for. It outlives its session: deleting a session gives nothing back."""
-
-    owner = TextField()
-    at = BigIntegerField()
-
-    class Meta:
-        table_name = "asked"
-        indexes = ((("owner", "at"), False),)
-
-    @classmethod
-    def count(cls, owner, limit, seconds, now):
-        """Count one more, under the lock of the owner. Raises RateLimited where it would exceed `limit` in `seconds`."""
-        window = now - seconds * SECOND
-        cls.delete().where(cls.owner == owner, cls.at <= window).execute()
-        # The oldest of the last `limit`: where there is one, the limit is reached.
-        hits = cls.select(cls.at).where(cls.owner == owner).order_by(cls.at.desc())
-        oldest = hits.offset(limit - 1).limit(1).scalar()
-        if oldest is not None:
-            wait = max(1, -((window - oldest) // SECOND))
-            message = f"You may ask for {limit} replies in {seconds} seconds. Ask again in {wait} seconds."
-            raise RateLimited(message, retry_after=wait)
-        cls.create(owner=owner, at=now)
 
 
 Session.add_index(Session.owner, Session.updated_at.desc(), Session.id.desc(), name="session_list")
@@ -358,13 +338,6 @@ MIGRATIONS = [_create_tables]  # a newer release appends to them; what has been 
 
 
 # Asking for a reply
-
-
-class _Orphaned(Exception):
-    """The reply under way in this session is orphaned, and must end before another begins."""
-
-    def __init__(self, session_id):
-        self.session_id = session_id
 
 
 @dataclasses.dataclass
@@ -392,7 +365,7 @@ class ReplyRequest:
         self._search_title = normalize(self.new["title"]) if self.new else None
         try:
             return self._claim()
-        except _Orphaned as orphaned:
+        except Orphaned as orphaned:
             Turn.latest(orphaned.session_id)  # ends it
             return self._claim()
 
@@ -406,8 +379,10 @@ class ReplyRequest:
                 session, reply = self._first_outcome(known)
                 if reply.is_settled:
                     return session, reply, False
-            if self.limit:
-                RateLimitHit.count(self.owner, *self.limit, now)
+            wait = RateLimitHit.count(self.owner, *self.limit, now) if self.limit else 0
+            if wait:
+                message = "You may ask for {} replies in {} seconds. Ask again in {} seconds.".format(*self.limit, wait)
+                raise RateLimited(message, retry_after=wait)
             if known is not None:
                 reply = self._retry(session, now)
             elif self.new:
@@ -431,9 +406,8 @@ class ReplyRequest:
             raise Missing
         under_way = Turn.without_search_text().where(Turn.session == session_id, Turn.status == IN_PROGRESS).first()
         if under_way is not None:
-            if under_way.is_leased:
-                raise Conflict("A reply is under way. Wait until it is done, or cancel it.", retry_after=1)
-            raise _Orphaned(session_id)
+            message = "A reply is under way. Wait until it is done, or cancel it."
+            raise Conflict(message, retry_after=1) if under_way.is_leased else Orphaned(message, session_id, retry_after=1)
         return Session.get_owned(self.owner, session_id)
 
     def _append(self, session, now):

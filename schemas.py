@@ -46,7 +46,9 @@ def few_words(text):
         raise ValidationError(f"Give at most {search.MAX_WORDS} words.")
 
 
+# The examples of the API's description
 MESSAGE = "Add rate limiting to the auth endpoints using a sliding window approach with Redis, 10 requests per minute per IP."
+TITLE, SESSION_ID = "Add rate limiting to auth endpoints", "a1b2c3d4-e5f6-7890-abcd-ef1234567890"
 
 
 def described(description, example):
@@ -186,8 +188,8 @@ class ModelSchema(Schema):
 class SessionSchema(Schema):
     """A session, without its turns."""
 
-    id = fields.UUID(required=True, metadata=described("Unique identifier of the session.", "a1b2c3d4-e5f6-7890-abcd-ef1234567890"))
-    title = fields.String(required=True, metadata=described("Server-generated title for the session.", "Add rate limiting to auth endpoints"))
+    id = fields.UUID(required=True, metadata=described("Unique identifier of the session.", SESSION_ID))
+    title = fields.String(required=True, metadata=described("Server-generated title for the session.", TITLE))
     model = Part(ModelSchema, required=True)
     created_at = Timestamp(required=True, metadata=described("Timestamp when the session was created.", "2026-03-06T16:00:00Z"))
     updated_at = Timestamp(
@@ -206,10 +208,7 @@ class CreatedSessionSchema(SessionSchema):
     An `Idempotency-Key` that is sent again returns the same again; so `updated_at` is always the time of creation.
     """
 
-    id = fields.UUID(
-        required=True,
-        metadata=described("Unique identifier for the newly created session.", "a1b2c3d4-e5f6-7890-abcd-ef1234567890"),
-    )
+    id = fields.UUID(required=True, metadata=described("Unique identifier for the newly created session.", SESSION_ID))
 
     @post_dump
     def _restore_updated_at(self, data, **kwargs):
