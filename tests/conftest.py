@@ -10,12 +10,19 @@ from client import ALICE, BOB, Server
 from provider import Provider
 from proxy import Proxy
 
+POSTGRESQL = os.environ.get("TEST_DATABASE_URL")
+LEFT_OUT = "PostgreSQL is left out: TEST_DATABASE_URL is not set"
 
-@pytest.fixture(scope="session", params=["sqlite", "postgresql"])
+
+def pytest_report_header():
+    return None if POSTGRESQL else LEFT_OUT
+
+
+@pytest.fixture(scope="session", params=["sqlite", "postgresql"] if POSTGRESQL else ["sqlite"])
 def engine(request):
     """Every test runs on both; on PostgreSQL where TEST_DATABASE_URL names one."""
-    if request.param == "postgresql" and not os.environ.get("TEST_DATABASE_URL"):
-        pytest.skip("PostgreSQL is left out: TEST_DATABASE_URL is not set")
+    if request.param == "postgresql" and not POSTGRESQL:
+        pytest.skip(LEFT_OUT)  # a test for PostgreSQL alone
     return request.param
 
 
@@ -28,14 +35,14 @@ def new_database(engine, tmp_path_factory):
         name = f"parley_{uuid.uuid4().hex}"
         if engine == "sqlite":
             return f"sqlite:///{tmp_path_factory.mktemp('database')}/{name}.db"
-        with psycopg.connect(os.environ["TEST_DATABASE_URL"], autocommit=True) as connection:
+        with psycopg.connect(POSTGRESQL, autocommit=True) as connection:
             connection.execute(f"CREATE DATABASE {name}")
         names.append(name)
-        return os.environ["TEST_DATABASE_URL"].rpartition("/")[0] + "/" + name
+        return POSTGRESQL.rpartition("/")[0] + "/" + name
 
     yield create
     for name in names:
-        with psycopg.connect(os.environ["TEST_DATABASE_URL"], autocommit=True) as connection:
+        with psycopg.connect(POSTGRESQL, autocommit=True) as connection:
             connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
