@@ -311,12 +311,14 @@ def list_sessions():
     query = schemas.page_schema.load(request.args.to_dict())
     page = min(max(query["limit"], 1), 100), query["offset"]
     words = search.words_of(query["query"])
-    if not words:
-        db.connect()
-        sessions, has_more = models.Session.page(g.user, *page)
-    else:
-        with current_app.searches.place(g.user, search.TIMEOUT), db.connection_context(), db.limited(search.TIMEOUT):
-            sessions, has_more = models.Session.page(g.user, *page, words)
+    with contextlib.ExitStack() as leaving:
+        if words:
+            leaving.enter_context(current_app.held.place(g.user))
+            leaving.enter_context(current_app.searches.place(g.user, search.TIMEOUT))
+        leaving.enter_context(db.connection_context())
+        if words:
+            leaving.enter_context(db.limited(search.TIMEOUT))
+        sessions, has_more = models.Session.page(g.user, *page, words)
     return jsonify(data=schemas.listed_session_schema.dump(sessions), meta={"has_more": has_more})
 
 

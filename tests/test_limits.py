@@ -2,13 +2,15 @@
 
 import concurrent.futures
 import contextlib
+import subprocess
+import sys
 import threading
 import time
 import uuid
 
 import pytest
 
-from client import BOB, at_once
+from client import BOB, ROOT, at_once
 from provider import cut, reply, silence
 
 
@@ -103,3 +105,26 @@ def test_a_title_is_asked_for_once(start, settings, provider):
     provider.wait_for_request(2)
     time.sleep(1.2)  # a second try would have come by now
     assert [request.body["model"] for request in provider.posts].count("m-2") == 1
+
+
+SLOW = """
+import sys
+from database import TookTooLong, connect, db
+
+connect(sys.argv[1])
+slow = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1000000000) SELECT count(*) FROM n"
+with db.connection_context():
+    try:
+        with db.limited(0.3):
+            db.execute_sql(slow).fetchone()
+    except TookTooLong:
+        print("given up")
+    print(db.execute_sql("SELECT 1").fetchone())
+"""
+
+
+def test_a_query_that_goes_on_for_too_long_is_given_up(new_database):
+    began = time.monotonic()
+    run = subprocess.run([sys.executable, "-c", SLOW, new_database()], cwd=ROOT, capture_output=True, text=True)
+    assert run.stdout == "given up\n(1,)\n", run.stderr
+    assert time.monotonic() - began < 10
