@@ -150,7 +150,7 @@ class PostgreSQL(PooledPostgresqlDatabase):
             try:
                 yield
             except OperationalError as error:
-                if getattr(error.__cause__, "sqlstate", None) == "57014":  # query_canceled
+                if error.orig.sqlstate == "57014":  # query_canceled
                     raise TookTooLong from None
                 raise
 
