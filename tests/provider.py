@@ -1,11 +1,14 @@
 """A model provider on the loopback interface that speaks both protocols and fails in every way it is told to."""
 
 import contextlib
+import ctypes
 import datetime
 import ipaddress
 import json
+import select
 import socket
 import ssl
+import struct
 import threading
 import time
 
@@ -14,10 +17,14 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 
+KEEP = object()  # the last part of an answer behind which the connection may have another request
+
+
 class Request:
     """What the provider was sent, and whether the other side has hung up since."""
 
-    def __init__(self, method, path, headers, body):
+    def __init__(self, connection, method, path, headers, body):
+        self.connection = connection
         self.method = method
         self.path = path
         self.headers = headers
@@ -26,17 +33,127 @@ class Request:
         self.hung_up = threading.Event()
 
 
+class Connection:
+    """One connection to the provider. A thread reads its requests and sees its end, others answer, one after the other."""
+
+    def __init__(self, sock, provider):
+        self.sock = sock
+        self.provider = provider
+        self.over = threading.Event()
+        self.breaks_after = None  # bytes of the next request that are read before it is reset
+        self._data = b""
+        self._ending = False
+        self._lock = threading.Lock()  # OpenSSL takes no two threads in one connection
+
+    def serve(self):
+        request = answering = None
+        try:
+            if self.provider.tls:
+                self.sock = self.provider.tls.wrap_socket(self.sock, server_side=True)
+            with self.sock:
+                while (following := self._read()) is not None:
+                    if answering is not None:
+                        answering.join()
+                    request = following
+                    answering = threading.Thread(target=self._answer, args=(request,), daemon=True)
+                    answering.start()
+        except OSError:
+            pass
+        finally:
+            if request is not None:
+                request.hung_up.set()
+            self.over.set()
+
+    def close(self):
+        """End it as a server does that has had enough."""
+        if not self._ending:
+            self._ending = True
+            # Closing alone would not end it: the reading thread holds the socket too.
+            self._shut_down(socket.SHUT_RDWR)
+
+    def reset(self):
+        """End it by a reset, as a server does that has died, or a router that has forgotten it."""
+        self._ending = True
+        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self._shut_down(socket.SHUT_RD)  # sends nothing, but has the reading thread close the socket
+        self.over.wait(5)
+
+    def vanish(self):
+        """From now on the kernel drops what comes, as where a firewall has forgotten the connection. Linux only."""
+        # A filter (man 7 socket, SO_ATTACH_FILTER) of one instruction, BPF_RET | BPF_K: of each packet, 0 bytes are taken.
+        program = ctypes.create_string_buffer(struct.pack("HBBI", 0x06, 0, 0, 0))
+        SO_ATTACH_FILTER = 26
+        self.sock.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("HP", 1, ctypes.addressof(program)))
+
+    def send(self, data):
+        with self._lock:
+            self.sock.sendall(data)
+
+    def _shut_down(self, how):
+        with contextlib.suppress(OSError):  # the other side was faster
+            socket.socket.shutdown(self.sock, how)  # an SSLSocket's own would send in plain from here on
+
+    def _answer(self, request):
+        is_kept = False
+        with contextlib.suppress(OSError):
+            for part in self.provider.answer(request):
+                if part is KEEP:
+                    is_kept = request.headers.get("connection", "").lower() != "close"
+                elif isinstance(part, bytes):
+                    self.send(part)
+                elif isinstance(part, threading.Event):
+                    while not part.wait(0.01) and not request.hung_up.is_set():
+                        pass
+                elif callable(part):
+                    part(self)
+                else:
+                    request.hung_up.wait(part)
+        if not is_kept:
+            self.close()
+
+    def _read(self):
+        """The next request, or None where there is no more."""
+        while b"\r\n\r\n" not in self._data:
+            if not self._receive():
+                return None
+        head, _, self._data = self._data.partition(b"\r\n\r\n")
+        lines = head.decode("latin-1").split("\r\n")
+        method, path, _ = lines[0].split(" ")
+        headers = {name.lower(): value for name, value in (line.split(": ", 1) for line in lines[1:])}
+        length = int(headers.get("content-length", 0))
+        while len(self._data) < length:
+            if not self._receive():
+                return None
+        body, self._data = self._data[:length], self._data[length:]
+        return Request(self, method, path, headers, json.loads(body) if body else None)
+
+    def _receive(self):
+        if not (self.provider.tls and self.sock.pending()):
+            poll = select.poll()
+            poll.register(self.sock, select.POLLIN)
+            poll.poll()  # outside of the lock, so that an answer can be sent meanwhile
+        with self._lock:
+            data = self.sock.recv(65536)
+        self._data += data
+        if self.breaks_after is not None and len(self._data) >= self.breaks_after:
+            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            return b""
+        return data
+
+
 class Provider:
     """Answers each request with the next of its `script`, or else with `default`.
 
     An answer is a function of the request that yields what goes over the wire: bytes are sent, a number is slept,
-    an Event is waited for. The models it lists are `models`.
+    an Event is waited for, a function is called with the connection. Behind it the connection is closed, except where
+    KEEP is the last that it yields. The models it lists are `models`.
     """
 
     def __init__(self, tls=None):
         self.models = ["m-1", "m-2"]
         self.script = []
         self.requests = []
+        self.connections = []  # those that were accepted; over TLS each had its own handshake
         self.tls = tls
         self._arrived = threading.Condition()
         self._socket = socket.create_server(("127.0.0.1", 0), backlog=512)
@@ -49,6 +166,14 @@ class Provider:
         self.script, self.requests, self.models = [], [], ["m-1", "m-2"]
         self.default = reply("The answer.")
 
+    def disconnect(self):
+        """Close all connections. Whoever was connected knows it by now, and `connections` begins anew."""
+        connections, self.connections = self.connections, []
+        for connection in connections:
+            connection.close()
+        for connection in connections:
+            assert connection.over.wait(5)
+
     def wait_for_request(self, number=1, seconds=10):
         """The request of this number, once it has come."""
         with self._arrived:
@@ -59,64 +184,30 @@ class Provider:
     def posts(self):
         return [request for request in self.requests if request.method == "POST"]
 
+    def answer(self, request):
+        with self._arrived:
+            self.requests.append(request)
+            is_list = request.method == "GET"
+            answer = models(self.models) if is_list else self.script.pop(0) if self.script else self.default
+            self._arrived.notify_all()
+        return answer(request)
+
     def close(self):
+        """Accept nothing more, and close all connections."""
+        with contextlib.suppress(OSError):  # Linux wakes up the thread that accepts; others refuse
+            self._socket.shutdown(socket.SHUT_RDWR)
         self._socket.close()
+        self.disconnect()
 
     def _accept(self):
         while True:
             try:
-                connection, _ = self._socket.accept()
+                sock, _ = self._socket.accept()
             except OSError:
                 return
-            threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
-
-    def _serve(self, connection):
-        with contextlib.suppress(OSError):
-            if self.tls:
-                connection = self.tls.wrap_socket(connection, server_side=True)
-            with connection:
-                request = self._read(connection)
-                if request is None:
-                    return
-                with self._arrived:
-                    self.requests.append(request)
-                    is_list = request.method == "GET"
-                    answer = models(self.models) if is_list else self.script.pop(0) if self.script else self.default
-                    self._arrived.notify_all()
-                threading.Thread(target=self._watch, args=(connection, request), daemon=True).start()
-                for part in answer(request):
-                    if isinstance(part, bytes):
-                        connection.sendall(part)
-                    elif isinstance(part, threading.Event):
-                        while not part.wait(0.01) and not request.hung_up.is_set():
-                            pass
-                    else:
-                        request.hung_up.wait(part)
-                # Closing alone would not end it: the watcher holds the socket too.
-                socket.socket.shutdown(connection, socket.SHUT_RDWR)
-
-    @staticmethod
-    def _watch(connection, request):
-        with contextlib.suppress(OSError, ValueError):
-            while connection.recv(4096):
-                pass
-        request.hung_up.set()
-
-    @staticmethod
-    def _read(connection):
-        data = b""
-        while b"\r\n\r\n" not in data:
-            more = connection.recv(65536)
-            if not more:
-                return None
-            data += more
-        head, _, body = data.partition(b"\r\n\r\n")
-        lines = head.decode("latin-1").split("\r\n")
-        method, path, _ = lines[0].split(" ")
-        headers = {name.lower(): value for name, value in (line.split(": ", 1) for line in lines[1:])}
-        while len(body) < int(headers.get("content-length", 0)):
-            body += connection.recv(65536)
-        return Request(method, path, headers, json.loads(body) if body else None)
+            connection = Connection(sock, self)
+            self.connections.append(connection)
+            threading.Thread(target=connection.serve, daemon=True).start()
 
 
 def head(status=200, content_type="text/event-stream", **headers):
@@ -165,16 +256,20 @@ def openai_events(pieces, stop="stop", usage=(15, 7, 3)):
     yield event("[DONE]")
 
 
+def events_of(request, pieces, **options):
+    """The events of an answer in the protocol that is asked for; what is no text among the pieces is passed on."""
+    return (anthropic_events if request.path.endswith("/messages") else openai_events)(pieces, **options)
+
+
 def reply(*pieces, stop=None, **headers):
     """A whole answer in the protocol that is asked for; numbers and Events among the pieces are waited for."""
 
     def answer(request):
         yield head(Transfer_Encoding="chunked", Request_Id="req_1", **headers)
-        is_anthropic = request.path.endswith("/messages")
-        make = anthropic_events if is_anthropic else openai_events
-        for part in make(pieces, **({"stop": stop} if stop else {})):
+        for part in events_of(request, pieces, **({"stop": stop} if stop else {})):
             yield chunk(part) if isinstance(part, bytes) else part
         yield chunk(b"")
+        yield KEEP
 
     return answer
 
@@ -184,8 +279,7 @@ def cut(*pieces):
 
     def answer(request):
         yield head(Transfer_Encoding="chunked")
-        make = anthropic_events if request.path.endswith("/messages") else openai_events
-        for part in make((*pieces, StopIteration)):
+        for part in events_of(request, (*pieces, StopIteration)):
             if part is StopIteration:
                 return
             yield chunk(part) if isinstance(part, bytes) else part
@@ -200,6 +294,7 @@ def status(code, body=None, **headers):
         data = (body if isinstance(body, str) else json.dumps(body or {})).encode()
         kind = "text/html" if isinstance(body, str) else "application/json"
         yield head(code, kind, Content_Length=len(data), **headers) + data
+        yield KEEP
 
     return answer
 
@@ -214,7 +309,7 @@ def silence(until):
 
 
 def raw(*parts):
-    """These bytes, numbers and Events, whatever they mean."""
+    """These bytes, numbers, Events, functions and KEEP, whatever they mean."""
 
     def answer(request):
         yield from parts
@@ -229,6 +324,7 @@ def models(ids):
             return
         data = json.dumps({"object": "list", "data": [{"id": model} for model in ids]}).encode()
         yield head(200, "application/json", Content_Length=len(data)) + data
+        yield KEEP
 
     return answer
 
@@ -243,6 +339,7 @@ def stream(*events):
                 part = event(part, part.get("type") if isinstance(part, dict) else None)
             yield chunk(part) if isinstance(part, bytes) else part
         yield chunk(b"")
+        yield KEEP
 
     return answer
 
