@@ -1,0 +1,50 @@
+"""Connections to providers, at length: some thousand calls of which each may go wrong, and what takes its time."""
+
+import time
+
+import pytest
+
+import storm
+from client import running
+from provider import Provider, reply
+from test_connections import GPT, answered, connected, connections_of, on_linux, timers
+
+
+@pytest.mark.parametrize("is_secure, count", [(False, 3000), (True, 1000)], ids=["plain", "TLS"])
+def test_connections_heavy(tmp_path, is_secure, count):
+    with connected(tmp_path, is_secure, MODEL_TIMEOUT=20) as line:
+        storm.check_a_storm(*line, seed=2, count=count)
+
+
+@on_linux
+def test_notices_an_idle_connection_that_was_dropped_before_it_is_used(tmp_path):
+    """The kernel asks for a sign of life, and closes the connection where none comes."""
+    with connected(tmp_path, is_secure=False, MODEL_TIMEOUT=60) as line:
+        answered(line.alice, GPT)
+        line.posts[0].connection.vanish()
+        deadline = time.monotonic() + 60
+        while timers(line.provider.port):
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+        began = time.monotonic()
+        answered(line.alice, GPT)
+        assert time.monotonic() - began < 5
+        assert len(connections_of(line.posts)) == len(line.posts) == 2
+
+
+def test_a_kept_connection_has_the_patience_of_its_request(tmp_path):
+    """A list of models is waited for ten seconds, a model that thinks for MODEL_TIMEOUT."""
+    provider = Provider()
+    settings = {"OPENAI_BASE_URL": provider.url + "/v1", "MODEL_TIMEOUT": 60}
+    with running(tmp_path, **settings) as server:
+        alice = server.client()
+        provider.script = [reply("Now.")]
+        assert answered(alice, GPT)["content"] == "Now."
+        provider.default = reply(11, "Thought ", 11, "over.")
+        assert len(alice.get("/models").json()["data"]) == 2
+        session = alice.create("Hello", model=GPT)  # it is answered before the reply is there
+        with alice.events(session) as events:
+            assert [event.data["content"] for event in events if event.name == "assistant_turn"] == ["Thought over."]
+    assert len(provider.posts) == 2
+    assert len(connections_of(provider.requests)) == 1
+    provider.close()

@@ -1,0 +1,673 @@
+"""Connections to providers: kept, replaced where they have ended meanwhile, and never a way from one call to another."""
+
+import base64
+import concurrent.futures
+import contextlib
+import os
+import pathlib
+import re
+import signal
+import socket
+import sys
+import threading
+import time
+from typing import NamedTuple
+
+import pytest
+
+import storm
+from client import ROOT, Server, free_port, make_token, running
+from provider import KEEP, Connection, Provider, certificate, chunk, cut, events_of, head, raw, reply, silence, status
+from test_auth import ED25519, jwk, jwks, status_of
+from test_llm import CLAUDE, GPT, OWN_PAUSE, answered, at_any_time, both, by_any_way, failed, pauses, stop
+
+on_linux = pytest.mark.skipif(sys.platform != "linux", reason="it looks at Linux's own view of its connections")
+
+
+class Line(NamedTuple):
+    """A server of one worker, and the provider that it asks."""
+
+    server: Server
+    provider: Provider
+
+    @property
+    def alice(self):
+        return self.server.client()
+
+    @property
+    def posts(self):
+        return self.provider.posts
+
+
+@contextlib.contextmanager
+def connected(folder, is_secure, **settings):
+    path, context = certificate(folder)
+    provider = Provider(context if is_secure else None)
+    settings = {
+        "ANTHROPIC_BASE_URL": provider.url,
+        "OPENAI_BASE_URL": provider.url + "/v1",
+        "DEFAULT_MODEL": GPT,
+        "REQUESTS_CA_BUNDLE": path,
+    } | settings
+    with running(folder, **settings) as server:
+        yield Line(server, provider)
+    provider.close()
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["plain", "TLS"])
+def line_of_all(request, tmp_path_factory):
+    with connected(tmp_path_factory.mktemp("line"), request.param, MODEL_TIMEOUT=2) as line:
+        yield line
+
+
+@pytest.fixture
+def line(line_of_all):
+    """Nothing has been asked on it yet, and no connection is open."""
+    line_of_all.provider.reset()
+    line_of_all.provider.disconnect()
+    return line_of_all
+
+
+def connections_of(requests):
+    """The connections on which these came, in the order of their first requests."""
+    return list(dict.fromkeys(request.connection for request in requests))
+
+
+# They are kept
+
+
+@both
+def test_asks_again_on_the_same_connection(line, model):
+    for _ in range(4):
+        answered(line.alice, model)
+    assert line.provider.connections == connections_of(line.posts)
+    assert len(line.provider.connections) == 1
+    assert "close" not in [request.headers.get("connection", "").lower() for request in line.posts]
+
+
+def answered_at_once(line, count):
+    """So many replies, of which none ends before all have been asked for."""
+    gate, before = threading.Event(), len(line.posts)
+    line.provider.default = reply("The ", gate, "answer.")
+    with concurrent.futures.ThreadPoolExecutor(count) as pool:
+        turns = [pool.submit(answered, line.alice, GPT) for _ in range(count)]
+        line.provider.wait_for_request(before + count)
+        gate.set()
+        assert [turn.result()["content"] for turn in turns] == ["The answer."] * count
+
+
+def test_keeps_as_many_connections_as_it_needed_at_once(line):
+    answered_at_once(line, 20)
+    answered_at_once(line, 20)
+    assert len(line.provider.connections) == 20
+
+
+def test_keeps_its_connection_where_an_answer_is_an_error(line):
+    """Of which the body was read: connections are not lost where a provider limits this server."""
+    line.provider.script = [status(429, {}, retry_after_ms="1"), status(400, {"error": {"message": "No."}})]
+    failed(line.alice, GPT)
+    answered(line.alice, GPT)
+    assert len(line.posts) == 3
+    assert len(line.provider.connections) == 1
+
+
+def test_lists_models_on_the_connection_of_the_replies(provider, tmp_path):
+    provider.models = ["claude-x", "m-1"]
+    with running(tmp_path, ANTHROPIC_BASE_URL=provider.url, OPENAI_BASE_URL=provider.url + "/v1") as server:
+        assert len(server.client().get("/models").json()["data"]) == 2
+        answered(server.client(), CLAUDE)
+        answered(server.client(), GPT)
+    used = {request.path: request.connection for request in provider.requests}
+    assert used["/v1/messages"] is used["/v1/models?limit=1000"]
+    assert used["/v1/chat/completions"] is used["/v1/models"]
+
+
+def test_lists_models_on_a_new_connection_where_the_old_one_has_ended(provider, tmp_path):
+    answers = iter([raw()])
+    provider.models = lambda request: next(answers, status(200, {"data": [{"id": "m-7"}]}))(request)
+    with running(tmp_path, OPENAI_BASE_URL=provider.url + "/v1") as server:
+        answered(server.client(), GPT)
+        assert [model["id"] for model in server.client().get("/models").json()["data"]] == ["m-7"]
+    reply, *lists = provider.requests
+    assert len(lists) == 2
+    assert lists[0].connection is reply.connection
+
+
+def test_asks_for_titles_on_kept_connections(provider, tmp_path):
+    """A title is asked for at the same time as the reply, so there are two; the next session needs no more."""
+    provider.default = reply("A title")
+    with running(tmp_path, OPENAI_BASE_URL=provider.url + "/v1", DEFAULT_MODEL=GPT, TITLE_MODEL="m-2") as server:
+        alice = server.client()
+        for _ in range(3):
+            session = alice.create("Hello")
+            deadline = time.monotonic() + 5
+            while alice.get(f"/sessions/{session['id']}").json()["title"] != "A title":
+                assert time.monotonic() < deadline
+                time.sleep(0.02)
+    assert sorted(request.body["model"] for request in provider.posts) == ["m-1"] * 3 + ["m-2"] * 3
+    assert len(connections_of(provider.posts)) <= 2
+
+
+def test_fetches_published_keys_on_a_kept_connection(tmp_path):
+    """And on a new one where that has ended, unseen by whoever sends a token."""
+    identity = Provider()
+    identity.models = jwks(jwk(ED25519.public_key(), "1"))
+    token = make_token(key=ED25519, algorithm="EdDSA", headers={"kid": "unknown"})
+    with running(tmp_path, JWT_SECRET="", JWT_JWKS_URL=identity.url + "/keys.json") as server:
+
+        def fetch(number):
+            deadline = time.monotonic() + 5
+            while len(identity.requests) < number:  # a kid that is not known has them fetched, once a second at most
+                assert status_of(server, token) == 401
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+
+        fetch(2)
+        assert len(identity.connections) == 1
+        identity.disconnect()
+        fetch(3)
+        identity.requests[-1].connection.reset()
+        fetch(4)
+    assert len(connections_of(identity.requests)) == 3
+    identity.close()
+
+
+@contextlib.contextmanager
+def stopped(pids):
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
+
+
+def test_each_worker_has_connections_of_its_own(provider, tmp_path):
+    """All that is asked while the other workers stand still is asked by this one."""
+    settings = {"OPENAI_BASE_URL": provider.url + "/v1", "DEFAULT_MODEL": GPT, "WEB_CONCURRENCY": 2}
+    with running(tmp_path, **settings) as server:
+        workers = server.workers()
+        for worker in [*workers, *workers]:
+            with stopped([other for other in workers if other != worker]):
+                answered(server.client(), GPT)
+                answered(server.client(), GPT)
+    one, other = connections_of(provider.posts)
+    assert [request.connection for request in provider.posts] == [one] * 2 + [other] * 2 + [one] * 2 + [other] * 2
+
+
+def test_leaves_no_socket_open(line):
+    answers = [reply("Well."), cut("Half"), status(400), raw(b"odd"), raw(Connection.reset), reply("", Connection="close")]
+
+    def ask():
+        for answer in answers:
+            line.provider.script = [answer]
+            line.alice.post("/sessions", {"content": "Hello"})
+        line.provider.script = [reply("So far", 30)]
+        session = line.alice.post("/sessions", {"content": "Hello"}, Prefer="respond-async").json()
+        line.provider.wait_for_request(len(line.posts))
+        stop(line.alice, session, "cancel")
+
+    ask()
+    before = storm.open_sockets(line.server)
+    for _ in range(4):
+        ask()
+    deadline = time.monotonic() + 5
+    while storm.open_sockets(line.server) > before + 3:  # what is just being closed
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_asks_on_no_connection_that_was_idle_for_long(tmp_path):
+    """The limit is minutes; here it is set to half a second before the server starts."""
+    path = tmp_path / "impatient.conf.py"
+    path.write_text(
+        f"import sys\nsys.path.insert(0, {str(ROOT)!r})\nexec(open('gunicorn.conf.py').read())\n"
+        "import wire\nassert wire.IDLE_TTL >= 60\nwire.IDLE_TTL = 0.5\n"
+    )
+    with connected(tmp_path, is_secure=False, GUNICORN_CMD_ARGS=f"-c {path}") as line:
+        answered(line.alice, GPT)
+        time.sleep(0.6)
+        answered(line.alice, GPT)
+        assert len(connections_of(line.posts)) == 2
+        assert line.posts[0].hung_up.wait(1)
+
+
+# They have ended meanwhile
+
+LONG = "So many words. " * 20_000  # more than the other side's kernel takes unread
+
+
+def closed(line):
+    line.posts[-1].connection.close()
+
+
+def reset(line):
+    line.posts[-1].connection.reset()
+
+
+def closed_at_the_request(line):
+    line.provider.script = [raw()]
+
+
+def reset_at_the_request(line):
+    line.provider.script = [raw(Connection.reset)]
+
+
+def reset_within_the_request(line):
+    line.posts[-1].connection.breaks_after = 500
+
+
+@both
+@pytest.mark.parametrize(
+    "end", [closed, reset, closed_at_the_request, reset_at_the_request, reset_within_the_request]
+)
+def test_asks_at_once_on_a_new_connection_where_the_old_one_has_ended(line, model, end):
+    """Without a pause, and without counting it: there are three tries behind it."""
+    answered(line.alice, model)
+    end(line)
+    is_seen = len(line.provider.script)  # whether the provider has read the request on which the connection ended
+    again = status(500, {}, retry_after_ms="1")
+    line.provider.script += [again, again, reply("At last.")]
+    assert answered(line.alice, model, LONG)["content"] == "At last."
+    assert len(line.posts) == 1 + is_seen + 3
+    assert [request.body["messages"][-1]["content"] for request in line.posts[1:]] == [LONG] * (is_seen + 3)
+    first, *_, last = connections_of(line.posts)
+    assert line.posts[1].connection is (first if is_seen else last)
+    assert line.posts[-1].connection is last
+    assert last in line.provider.connections[1:]
+    if is_seen:
+        assert pauses(line.provider)[1] < OWN_PAUSE
+
+
+@pytest.mark.parametrize("end", [raw(), raw(Connection.reset)], ids=["closed", "reset"])
+def test_tries_no_other_old_connection_where_one_has_ended(line, end):
+    """A provider that was started anew has ended all of them."""
+    answered_at_once(line, 5)
+    old = connections_of(line.posts)
+    line.provider.default = lambda request: (end if request.connection in old else reply("Anew."))(request)
+    assert answered(line.alice, GPT)["content"] == "Anew."
+    assert len(line.posts) == 5 + 2
+    assert line.posts[5].connection in old
+    assert pauses(line.provider)[5] < OWN_PAUSE
+
+
+@pytest.mark.parametrize("is_new", [True, False], ids=["the first connection", "the next one"])
+@pytest.mark.parametrize("end", [raw(), raw(Connection.reset)], ids=["closed", "reset"])
+def test_a_new_connection_that_breaks_is_one_of_three_tries(line, is_new, end):
+    if not is_new:
+        answered(line.alice, GPT)
+    line.provider.default = end
+    response, error, _ = failed(line.alice, GPT)
+    assert response.status_code == 502
+    assert re.search("broke the connection|could not be reached", error["detail"])
+    if is_new:
+        first, second = pauses(line.provider)
+        assert len(connections_of(line.posts)) == 3
+    else:
+        _, at_once, first, second = pauses(line.provider)
+        assert at_once < OWN_PAUSE
+        assert len(connections_of(line.posts)) == 4
+    assert OWN_PAUSE <= first
+    assert 2 * OWN_PAUSE <= second
+
+
+@pytest.mark.parametrize("end", [Connection.close, Connection.reset], ids=["closed", "reset"])
+@pytest.mark.parametrize("beginning", [b"H", b"HTTP/1.1 20", b"HTTP/1.1 200 OK\r\nContent-"])
+def test_a_connection_that_breaks_within_an_answer_is_one_of_three_tries(line, beginning, end):
+    """Even one byte says that the request was taken."""
+    answered(line.alice, GPT)
+    line.provider.script = [raw(beginning, 0.05, end)]
+    answered(line.alice, GPT)
+    assert len(line.posts) == 3
+    assert line.posts[0].connection is line.posts[1].connection is not line.posts[2].connection
+    assert pauses(line.provider)[1] >= OWN_PAUSE
+
+
+def test_a_break_behind_the_first_words_fails(line):
+    answered(line.alice, GPT)
+    line.provider.script = [cut("So far")]
+    assert failed(line.alice, GPT)[2]["content"] == "So far"
+    assert len(line.posts) == 2
+    answered(line.alice, GPT)
+    assert len(connections_of(line.posts)) == 2
+
+
+def test_a_provider_that_is_silent_on_an_old_connection_is_asked_once(line):
+    answered(line.alice, GPT)
+    line.provider.script = [silence(30)]
+    response, error, _ = failed(line.alice, GPT)
+    assert response.status_code == 504
+    assert "silent for 2 seconds" in error["detail"]
+    assert len(line.posts) == 2
+    assert line.posts[1].connection is line.posts[0].connection
+    assert line.posts[1].hung_up.wait(1)
+
+
+def test_says_that_nobody_listens_any_more(tmp_path):
+    with connected(tmp_path, is_secure=False) as line:
+        answered(line.alice, GPT)
+        line.provider.close()
+        response, error, _ = failed(line.alice, GPT)
+    assert response.status_code == 502
+    assert "could not be reached" in error["detail"]
+
+
+@on_linux
+def test_notices_a_connection_that_was_dropped_in_silence(tmp_path):
+    """No packet gets through any more, and none comes: the kernel gives up long before a silent model is given up."""
+    for name in ("plain", "secure"):
+        (tmp_path / name).mkdir()
+    with contextlib.ExitStack() as stack:
+        lines = [
+            stack.enter_context(connected(tmp_path / name, name == "secure", MODEL_TIMEOUT=60))
+            for name in ("plain", "secure")
+        ]
+
+        def ask(line):
+            answered(line.alice, GPT)
+            line.posts[0].connection.vanish()
+            began = time.monotonic()
+            response = line.alice.post("/sessions", {"content": "Hello"}, Prefer="wait=30")
+            assert line.provider.wait_for_request(2, seconds=20).at - began < 16
+            assert response.status_code == 201, response.text
+            assert line.alice.turns(response.json())[-1]["content"] == "The answer."
+            assert len(line.posts) == len(connections_of(line.posts)) == 2
+
+        with concurrent.futures.ThreadPoolExecutor(2) as pool:
+            list(pool.map(ask, lines))
+
+
+def timers(port):
+    """What Linux waits for in the connections to this port (proc_net_tcp.txt): (number of a timer, its seconds)."""
+    lines = [line.split() for line in pathlib.Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    fields = [line[5].split(":") for line in lines if line[2].endswith(f":{port:04X}") and line[3] == "01"]
+    return [(int(kind), int(when, 16) / os.sysconf("SC_CLK_TCK")) for kind, when in fields]
+
+
+@on_linux
+def test_has_the_kernel_watch_over_idle_connections(line):
+    answered(line.alice, GPT)
+    deadline = time.monotonic() + 5
+    while True:
+        [(kind, seconds)] = timers(line.provider.port)
+        if kind == 2 and 1 < seconds <= 60:  # keep-alive; in the first moment the same timer is for an acknowledgement
+            return
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+# Hanging up
+
+
+@by_any_way
+@at_any_time
+@pytest.mark.parametrize("connection", ["new", "old", "new as the old one had ended"])
+def test_hangs_up_within_a_second_on_any_connection(line, connection, begun, way):
+    if connection != "new":
+        answered(line.alice, GPT)
+        if connection != "old":
+            line.provider.script = [raw()]
+    line.provider.script += [reply("So far", 30, ", no further") if begun else silence(30)]
+    count = len(line.posts) + len(line.provider.script)
+    with line.alice.stream("POST", "/sessions", {"content": "Hello", "model": GPT}) as events:
+        events = iter(events)
+        session = next(events).data
+        asked = line.provider.wait_for_request(count)
+        assert (asked.connection is line.posts[0].connection) == (connection != "new as the old one had ended")
+        if begun:
+            assert next(events).data == {"delta": "So far"}
+        stop(line.alice, session, way)
+        assert asked.hung_up.wait(1)
+        assert [event.name for event in events] == (["assistant_turn", "done"] if way == "cancel" else ["error"])
+    assert len(line.posts) == count
+    assert answered(line.alice, GPT)["content"] == "The answer."
+    assert line.posts[-1].connection is not asked.connection
+    assert len(line.posts) == count + 1
+
+
+# Nothing of one call is seen by another
+
+
+def test_asks_on_no_connection_whose_answer_is_longer_than_it_cares(line):
+    """An error's text is cut short anyway; its body has no end."""
+    sent = []
+
+    def endless(request):
+        yield head(400, "application/json", Transfer_Encoding="chunked")
+        while len(sent) < 500:  # 32 MB in five seconds at least
+            sent.append(chunk(b" " * 65536))
+            yield sent[-1]
+            yield 0.01
+
+    answered(line.alice, GPT)
+    line.provider.script = [endless]
+    response, error, _ = failed(line.alice, GPT)
+    assert response.status_code == 502
+    assert "status 400" in error["detail"]
+    assert line.posts[1].hung_up.wait(1)
+    assert len(sent) < 500
+    answered(line.alice, GPT)
+    assert line.posts[-1].connection is not line.posts[1].connection
+
+
+def then_more(*parts):
+    """A stream with this in it, which goes on."""
+
+    def answer(request):
+        yield head(Transfer_Encoding="chunked")
+        yield from (chunk(part) for part in events_of(request, ["So far", *parts]))
+        yield 30
+
+    return answer
+
+
+UNREAD = {
+    "shorter than it says": raw(head(400, "application/json", Content_Length=1000), b'{"error": {"message": "No."}}', 30),
+    "a fault in the middle": then_more(b'data: {"error": {"message": "No."}}\n\n'),
+    "something odd in the middle": then_more(b"data: {odd\n\n"),
+}
+
+
+@pytest.mark.parametrize("answer", UNREAD.values(), ids=UNREAD)
+def test_asks_on_no_connection_whose_answer_it_has_not_read(line, answer):
+    answered(line.alice, GPT)
+    line.provider.script = [answer]
+    assert failed(line.alice, GPT)[0].status_code == 502
+    asked = line.posts[1]
+    assert len(line.posts) == 2
+    assert asked.hung_up.wait(1)
+    answered(line.alice, GPT)
+    assert line.posts[2].connection is not asked.connection
+
+
+def kept_open(version, **headers):
+    """A whole answer of a server that leaves its connection open, whatever it says of that."""
+
+    def answer(request):
+        data = b"".join(events_of(request, ["Well."]))
+        yield head(Content_Length=len(data), **headers).replace(b"HTTP/1.1", version) + data
+        yield KEEP
+
+    return answer
+
+
+RELUCTANT = {
+    "says that it closes": kept_open(b"HTTP/1.1", Connection="close"),
+    "speaks HTTP/1.0": kept_open(b"HTTP/1.0"),
+}
+
+
+@pytest.mark.parametrize("answer", RELUCTANT.values(), ids=RELUCTANT)
+def test_asks_on_no_connection_that_the_provider_does_not_keep(line, answer):
+    line.provider.script = [answer]
+    assert answered(line.alice, GPT)["content"] == "Well."
+    assert line.posts[0].hung_up.wait(1)
+    answered(line.alice, GPT)
+    assert len(connections_of(line.posts)) == len(line.posts) == 2
+
+
+MORE = {"a byte": b"!", "another answer": storm.INTRUDER, "many answers": storm.INTRUDER * 40}
+
+
+def with_more(more, framing, size):
+    """An answer that is whole, and more in the packet of its end, which begins behind so many bytes of that."""
+
+    def answer(request):
+        events = b"".join(events_of(request, ["The ", "answer."]))
+        end = chunk(b"") if framing == "chunked" else b""
+        wrap = chunk if framing == "chunked" else bytes
+        comments = (b":" * length + b"\n\n" for length in range(size + 1))
+        data = next(comment + events for comment in comments if len(wrap(comment + events) + end) >= size)
+        yield head(Transfer_Encoding="chunked") if framing == "chunked" else head(Content_Length=len(data))
+        yield 0.05  # the other side has read the head, and waits
+        yield wrap(data) + end + more
+        yield KEEP
+
+    return answer
+
+
+@pytest.mark.parametrize("more", MORE.values(), ids=MORE)
+@pytest.mark.parametrize("framing", ["chunked", "length"])
+@pytest.mark.parametrize("size", [0, 8192], ids=["", "behind a buffer"])  # what Python reads at once is 8192 bytes
+def test_takes_nothing_that_is_behind_an_answer(line, more, framing, size):
+    line.provider.script = [with_more(more, framing, size)]
+    line.provider.default = reply("The next one.")
+    assert answered(line.alice, GPT)["content"] == "The answer."
+    for _ in range(3):
+        assert answered(line.alice, GPT)["content"] == "The next one."
+    assert len(line.posts) == 4  # none of them was tried again
+
+
+@pytest.mark.parametrize("more", MORE.values(), ids=MORE)
+def test_takes_nothing_that_comes_before_it_was_asked_for(line, more):
+    answered(line.alice, GPT)
+    line.posts[0].connection.send(more)
+    line.provider.default = reply("The next one.")
+    for _ in range(3):
+        assert answered(line.alice, GPT)["content"] == "The next one."
+    assert len(line.posts) == 4
+    assert line.posts[1].connection is not line.posts[0].connection
+
+
+@pytest.mark.parametrize("is_secure", [False, True], ids=["plain", "TLS"])
+def test_a_storm_mixes_up_nothing(tmp_path, is_secure):
+    with connected(tmp_path, is_secure, MODEL_TIMEOUT=20) as line:
+        storm.check_a_storm(*line, seed=1, count=250)
+
+
+# Proxies and certificates
+
+
+class Tunnels:
+    """A proxy that tunnels (RFC 9110, 9.3.6), and remembers what it was asked."""
+
+    def __init__(self):
+        self.heads = []
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self.address = f"127.0.0.1:{self._socket.getsockname()[1]}"
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def close(self):
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+        self._socket.close()
+
+    def _accept(self):
+        with contextlib.suppress(OSError):
+            while True:
+                sock, _ = self._socket.accept()
+                threading.Thread(target=self._serve, args=(sock,), daemon=True).start()
+
+    def _serve(self, sock):
+        with sock:
+            data = b""
+            while b"\r\n\r\n" not in data:
+                data += sock.recv(65536)
+            self.heads.append(data.decode())
+            host, port = data.split()[1].decode().split(":")
+            with socket.create_connection((host, int(port))) as other:
+                sock.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+                back = threading.Thread(target=self._pump, args=(other, sock))
+                back.start()
+                self._pump(sock, other)
+                back.join()
+
+    @staticmethod
+    def _pump(source, target):
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                target.sendall(data)
+        for sock in (source, target):
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+
+
+CREDENTIALS = base64.b64encode(b"user:password").decode()
+
+
+def test_keeps_its_tunnel_through_a_proxy(tmp_path):
+    proxy = Tunnels()
+    with connected(tmp_path, True, HTTPS_PROXY=f"http://user:password@{proxy.address}") as line:
+        for _ in range(3):
+            assert answered(line.alice, GPT)["content"] == "The answer."
+        [tunnel] = proxy.heads
+        assert tunnel.startswith(f"CONNECT 127.0.0.1:{line.provider.port} HTTP/1.")
+        assert f"Proxy-Authorization: Basic {CREDENTIALS}\r\n" in tunnel
+        assert len(line.provider.connections) == 1
+
+        line.provider.disconnect()
+        answered(line.alice, GPT)
+        assert len(line.posts) == 4
+        assert len(proxy.heads) == 2
+        assert not [request for request in line.posts if "proxy-authorization" in request.headers]
+
+        line.provider.script = [silence(30)]
+        session = line.alice.post("/sessions", {"content": "Hello"}, Prefer="respond-async").json()
+        asked = line.provider.wait_for_request(5)
+        assert asked.connection is line.posts[3].connection
+        stop(line.alice, session, "cancel")
+        assert asked.hung_up.wait(1)
+    proxy.close()
+
+
+def test_keeps_its_connection_to_a_proxy(provider, tmp_path):
+    """A proxy for plain HTTP is told the whole URL; this one answers in the place of a provider that nobody finds."""
+    proxy = provider.url.replace("//", "//user:password@")
+    settings = {"OPENAI_BASE_URL": "http://provider.invalid/v1", "OPENAI_API_KEY": "key-of-openai", "DEFAULT_MODEL": GPT}
+    with running(tmp_path, HTTP_PROXY=proxy, **settings) as server:
+        for _ in range(3):
+            answered(server.client(), GPT)
+        provider.posts[-1].connection.close()
+        answered(server.client(), GPT)
+        assert "password" not in server.output()
+    assert len(provider.posts) == 4
+    assert len(connections_of(provider.posts[:3])) == 1
+    for request in provider.posts:
+        assert request.path == "http://provider.invalid/v1/chat/completions"
+        assert request.headers["host"] == "provider.invalid"
+        assert request.headers["authorization"] == "Bearer key-of-openai"
+        assert request.headers["proxy-authorization"] == f"Basic {CREDENTIALS}"
+
+
+def test_goes_past_the_proxy_where_it_is_told_to(provider, tmp_path):
+    settings = {"HTTP_PROXY": f"http://127.0.0.1:{free_port()}", "NO_PROXY": "127.0.0.1", "DEFAULT_MODEL": GPT}
+    with running(tmp_path, OPENAI_BASE_URL=provider.url + "/v1", **settings) as server:
+        answered(server.client(), GPT)
+        answered(server.client(), GPT)
+    assert len(connections_of(provider.posts)) == 1
+
+
+@pytest.mark.parametrize("fault", ["nobody vouches for it", "it is another's"])
+def test_tells_nothing_to_a_provider_whose_certificate_is_not_right(tmp_path, fault):
+    settings = {"REQUESTS_CA_BUNDLE": None} if fault == "nobody vouches for it" else {}
+    with connected(tmp_path, True, **settings) as line:
+        if settings:
+            assert failed(line.alice, GPT)[0].status_code == 502
+        else:
+            answered(line.alice, GPT)  # it is right for its address
+            url = line.provider.url.replace("127.0.0.1", "localhost") + "/v1"
+            path = tmp_path / "certificate.pem"
+            with running(tmp_path / "named", OPENAI_BASE_URL=url, REQUESTS_CA_BUNDLE=path, DEFAULT_MODEL=GPT) as server:
+                assert failed(server.client(), GPT)[0].status_code == 502
+        assert len(line.posts) == (not settings)
