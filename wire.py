@@ -224,6 +224,7 @@ class _Adapter(requests.adapters.HTTPAdapter):
     """The connections to one server, with one TLS context: to make one for each takes milliseconds of the processor."""
 
     def __init__(self):
+        self._context, self._lock = None, threading.Lock()
         super().__init__(pool_maxsize=IDLE_MAX, max_retries=0)
 
     def init_poolmanager(self, *args, **kwargs):
@@ -243,19 +244,21 @@ class _Adapter(requests.adapters.HTTPAdapter):
 
     def build_connection_pool_key_attributes(self, request, verify, cert=None):
         host_params, _ = super().build_connection_pool_key_attributes(request, verify, cert)
-        return host_params, {"ssl_context": self._tls_context(verify)}
+        return host_params, {"ssl_context": self._tls_context(verify)} if host_params["scheme"] == "https" else {}
 
     def cert_verify(self, *args):
         """Nothing is to be done: the TLS context has the certificates."""
 
-    @functools.cache
     def _tls_context(self, verify):
-        context = create_urllib3_context()
-        if verify is True:
-            context.load_default_certs()  # the system's own
-            verify = requests.certs.where()
-        context.load_verify_locations(**{"capath" if os.path.isdir(verify) else "cafile": verify})
-        return context
+        with self._lock:  # with another context urllib3 would have another pool
+            if self._context is None:
+                context = create_urllib3_context()
+                if verify is True:
+                    context.load_default_certs()  # the system's own
+                    verify = requests.certs.where()
+                context.load_verify_locations(**{"capath" if os.path.isdir(verify) else "cafile": verify})
+                self._context = context
+            return self._context
 
 
 class Response:
