@@ -614,6 +614,7 @@ def test_a_reply_that_the_database_refuses_fails_alone(start, new_database, prov
     refuse_poison(url)
     provider.script = [reply("Fine. ", 0.3, "poison"), reply("All ", 0.6, "well.")]
     session = alice.post("/sessions", {"content": "Hello"}, Prefer="respond-async").json()
+    provider.wait_for_request()  # else the second might get the first one's answer
     with alice.stream("POST", "/sessions", {"content": "Hello"}) as other, alice.events(session) as events:
         end = list(events)[-1]
         assert (end.name, end.data["status"]) == ("error", 500)

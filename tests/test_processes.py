@@ -25,6 +25,7 @@ def test_lets_replies_end_after_sigterm_and_interrupts_the_rest(start, settings,
     never, soon = threading.Event(), threading.Event()
     provider.script = [reply("Half", never), reply("Half", never), reply("Not ", soon, "cut.")]
     sessions = [alice.post("/sessions", {"content": "Hello"}, Prefer="respond-async").json() for _ in range(2)]
+    provider.wait_for_request(2)  # else the third might get the answer of one of these
     provider.wait_for_request(2)
     with concurrent.futures.ThreadPoolExecutor() as pool, alice.events(sessions[0]) as stream:
         waiting = pool.submit(alice.post, "/sessions", {"content": "Hello"})

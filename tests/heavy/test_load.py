@@ -21,21 +21,21 @@ from provider import reply
 
 def test_two_hundred_readers_of_fifty_replies(start, settings, provider):
     server = start(**settings)
-    alice = server.client()
+    users = [server.client(f"https://github.com/reader-{number}") for number in range(4)]  # one alone may not hold so many places
     words = [f"wörd-{number} " for number in range(100)]
     provider.default = reply(*itertools.chain(*((word, 0.02) for word in words)))
     expected = "".join(words)
 
-    def read_all(session):
-        with alice.events(session) as stream:
+    def create(number):
+        user = users[number % len(users)]
+        return user, user.post("/sessions", {"content": f"Message {number}"}, Prefer="respond-async").json()
+
+    def read_all(user, session):
+        with user.events(session) as stream:
             return "".join(event.data["delta"] for event in stream if event.name == "content_delta")
 
     with concurrent.futures.ThreadPoolExecutor(250) as pool:
-        created = pool.map(
-            lambda number: alice.post("/sessions", {"content": f"Message {number}"}, Prefer="respond-async").json(),
-            range(50),
-        )
-        readers = [pool.submit(read_all, session) for session in created for _ in range(4)]
+        readers = [pool.submit(read_all, *created) for created in pool.map(create, range(50)) for _ in range(4)]
         texts = [reader.result(60) for reader in readers]
     assert len(texts) == 200 and set(texts) == {expected}
     assert "ERROR" not in server.output()
