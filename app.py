@@ -13,7 +13,7 @@ import uuid
 
 from dotenv import dotenv_values
 from flask import Blueprint, Flask, Response, current_app, g, jsonify, request, url_for
-from werkzeug.exceptions import BadRequest, Forbidden, NotAcceptable, RequestEntityTooLarge, UnsupportedMediaType
+from werkzeug.exceptions import BadRequest, Forbidden, NotAcceptable, NotFound, RequestEntityTooLarge, UnsupportedMediaType
 
 import auth
 import catalog
@@ -88,10 +88,15 @@ def create_app(config=None):
 
 
 def begin_request():
-    """Name the request, and refuse it where nothing that can be answered is accepted."""
+    """Name the request, and refuse it where it wants a WebSocket, or accepts nothing that can be answered."""
     g.began, g.user = time.monotonic(), None
     request_id = request.headers.get("X-Request-ID", "")
     g.id = request_id if re.fullmatch(r"[\w.:+/=-]{1,128}", request_id, re.ASCII) else uuid.uuid4().hex
+    if "//" in request.environ["PATH_INFO"]:
+        raise NotFound  # werkzeug would redirect to the host that the client names, or take two slashes for one
+    connection, upgrade = (request.headers.get(name, "").lower() for name in ("Connection", "Upgrade"))
+    if "upgrade" in connection and upgrade == "websocket":
+        raise BadRequest("This path takes no WebSocket. Send a plain request; Accept: text/event-stream has words as they come.")
     accept = request.accept_mimetypes
     page = request.endpoint == "static" or (request.path == "/" and accept["text/html"])
     if accept and not (accept["application/json"] or accept["text/event-stream"] or page):
@@ -127,6 +132,9 @@ def read_body():
 
 def end_request(response):
     response.headers["X-Request-ID"] = g.id
+    response.headers.setdefault("Cache-Control", "no-store")  # files and event streams have their own
+    response.headers["X-Content-Type-Options"] = "nosniff"
+    response.headers["Referrer-Policy"] = "no-referrer"
     if response.status_code == 204:
         del response.headers["Content-Type"]
     # Werkzeug never closes a response that it passes through, such as a file: it would have no line in the log.
@@ -286,11 +294,19 @@ def created(session):
 def stream(session, feed, is_new=False, position=0):
     """The event stream of this reply, from a position on; with the session's own events where it is new."""
     frames = events.frames(feed, position, session if is_new else None)
-    response = Response(frames, 201 if is_new else 200, mimetype="text/event-stream")
+    response = Response(told(frames, g.id), 201 if is_new else 200, mimetype="text/event-stream")
     response.headers["Cache-Control"] = "no-cache, no-transform"
     response.headers["X-Accel-Buffering"] = "no"
     response.headers["Location"] = session_url(session.id) if is_new else events_url(session.id)
     return response
+
+
+def told(frames, request_id):
+    """The frames. Where they fail, the log says so here, since whoever sends them does not know the request's id."""
+    try:
+        yield from frames
+    except Exception as error:
+        log.error("a stream failed", {"id": request_id}, exc_info=error)
 
 
 # Routes. The API's description has their docstrings: a summary, and what else there is to say.

@@ -26,16 +26,25 @@ FAULTS = {
     jwt.InvalidIssuerError: "The token is by another issuer.",
     jwt.InvalidAudienceError: "The token is for another audience.",
 }
+LEAST_RSA_BITS = 2048
+# A key is a point, encoded as its y and a bit for x (RFC 8032, 5.1 and 5.2: so many bits of y, in this field). Anyone can
+# sign for a point of small order. These have y = 0, 1 or -1, and on Ed25519 also the y of order 8 or its negative: eight.
+CURVES = {ed25519.Ed25519PublicKey: (255, 2**255 - 19), ed448.Ed448PublicKey: (448, 2**448 - 2**224 - 1)}
+Y_OF_ORDER_8 = 0x05FC536D880238B13933C6D305ACDFD5F098EFF289F4C345B027B2C28F95E826
 _EC_ALGORITHMS = {"secp256r1": "ES256", "secp384r1": "ES384", "secp521r1": "ES512", "secp256k1": "ES256K"}
 
 
 def user_name(subject):
-    """The name of the user: the last segment of the path of the token's `sub`."""
-    return subject.rstrip("/").rpartition("/")[2]
+    """The name of the user: the last segment of the token's `sub`. Behind a slash at the end there is no name."""
+    return subject.rpartition("/")[2]
 
 
 class InvalidToken(Exception):
     """The text says what is wrong with the token, and shows nothing of it."""
+
+
+class WeakKey(ValueError):
+    """A public key for which others than its owner can sign; the text says what to do."""
 
 
 class KeysUnavailable(Exception):
@@ -79,12 +88,14 @@ class Tokens:
         if any(type(claims.get(name, 0)) not in (int, float) for name in ("iat", "exp", "nbf")):
             raise InvalidToken("The token is malformed: its times are no numbers.")
         subject = claims["sub"]
-        if not 1 <= len(subject.strip()) <= LONGEST_SUBJECT or re.search("[\0\ud800-\udfff]", subject):
+        if not names_somebody(subject):
             raise InvalidToken("The token's sub names nobody.")
         return subject
 
     def sign(self, subject, days):
-        """A token for this subject. Raises InvalidToken where this server has only keys that verify."""
+        """A token for this subject. Raises InvalidToken where this server would not take it, or cannot sign it."""
+        if not names_somebody(subject):
+            raise InvalidToken(f"The subject names nobody. Give from 1 to {LONGEST_SUBJECT} characters in UTF-8, not all blank.")
         if self.signing is None:
             raise InvalidToken("This server only has public keys: tokens come from whoever holds the private one.")
         algorithm, key = self.signing
@@ -127,7 +138,26 @@ class RemoteTokens(Tokens):
             raise InvalidToken("The token was signed with a key that the identity provider does not publish.") from None
         if key.algorithm_name.startswith("HS"):
             raise InvalidToken("The token was signed with a key that is not public.")
+        try:
+            check_strength(key.key)
+        except WeakKey as error:
+            raise InvalidToken(f"The token was signed with a published key that is too weak: {error}.") from None
         return [(key.algorithm_name, key.key)]
+
+
+def names_somebody(subject):
+    return 1 <= len(subject.strip()) <= LONGEST_SUBJECT and not re.search("[\0\ud800-\udfff]", subject)
+
+
+def check_strength(key):
+    """Raises WeakKey."""
+    if isinstance(key, rsa.RSAPublicKey) and key.key_size < LEAST_RSA_BITS:
+        raise WeakKey(f"an RSA key must have {LEAST_RSA_BITS} bits or more")
+    for kind, (bits, p) in CURVES.items():
+        if isinstance(key, kind):
+            y = int.from_bytes(key.public_bytes_raw(), "little") % 2**bits % p
+            if y in (0, 1, p - 1, Y_OF_ORDER_8, p - Y_OF_ORDER_8):
+                raise WeakKey("it is a point of small order, for which anyone can sign")
 
 
 def public_keys(text):
@@ -145,6 +175,8 @@ def public_keys(text):
         keys = [serialization.load_pem_public_key(block.encode()) for block in blocks]
     except UnsupportedAlgorithm as error:
         raise ValueError(str(error)) from None
+    for key in keys:
+        check_strength(key)
     return [(_algorithm(key), key) for key in keys]
 
 
@@ -192,10 +224,16 @@ def open_tokens(settings, folder):
         return RemoteTokens(settings["JWT_JWKS_URL"], issuer, audience)
     if settings["JWT_SECRET"]:
         pair = ("HS256", settings["JWT_SECRET"])
+        try:
+            jwt.encode({}, pair[1], pair[0])
+        except jwt.InvalidKeyError:
+            raise SettingError("JWT_SECRET", "it is a key; a public key goes into JWT_PUBLIC_KEY") from None
         return Tokens([pair], pair, issuer, audience)
     if settings["JWT_PUBLIC_KEY"]:
         try:
             return Tokens(public_keys(settings["JWT_PUBLIC_KEY"]), None, issuer, audience)
+        except WeakKey as error:
+            raise SettingError("JWT_PUBLIC_KEY", error) from None
         except ValueError:
             raise SettingError("JWT_PUBLIC_KEY", "give an Ed25519, EC or RSA public key, in PEM or base64 of PEM") from None
     path = os.path.join(ensure_folder(folder, "JWT_PUBLIC_KEY"), "jwt_key.pem")

@@ -19,7 +19,8 @@ TIMEOUT = (10, 40)  # seconds to connect, and of silence: a stream says somethin
 PAUSES = (0, 0.5, 1, 2, 4, 8)  # seconds before each try, until a lost connection is given up
 LOST = (requests.ConnectionError, requests.Timeout, urllib3.exceptions.HTTPError)
 
-_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+# All of C0 but tab and line feed, all of C1, and what turns the direction of text around.
+_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 
 class Refused(Exception):
@@ -117,15 +118,15 @@ class Chat:
     def show_turns(self):
         for turn in self.call("GET", f"/sessions/{self.session_id}").json()["turns"]:
             if turn["kind"] == "user":
-                click.echo("> " + clean(turn["content"]).replace("\n", "\n> "))
+                say("> " + turn["content"].replace("\n", "\n> "))
             elif turn["status"] == "in_progress":
                 self.follow()
             else:
-                click.echo(clean(turn["content"]) + ("" if turn["status"] == "complete" else f" [{turn['status']}]"))
+                say(turn["content"] + ("" if turn["status"] == "complete" else f" [{turn['status']}]"))
 
     def show_list(self):
         for session in self.call("GET", "/sessions").json()["data"]:
-            click.echo(f"{session['id']}  {session['updated_at'][:10]}  {' '.join(clean(session['title']).split())}")
+            say(f"{session['id']}  {session['updated_at'][:10]}  {' '.join(session['title'].split())}")
 
 
 def parse_sse(raw):
@@ -145,7 +146,7 @@ def parse_sse(raw):
 def show(name, data):
     """Print what an event says; returns whether it is the last. Raises Refused where the reply failed."""
     if name == "content_delta":
-        click.echo(clean(data["delta"]), nl=False)
+        say(data["delta"], nl=False)
     elif name == "assistant_turn" and data["status"] == "interrupted":
         click.echo(" [interrupted]", nl=False)
     elif name in ("done", "error"):
@@ -158,6 +159,11 @@ def show(name, data):
 def clean(text):
     """The text without what a terminal would obey."""
     return _CONTROLS.sub("", text)
+
+
+def say(text, **options):
+    """Print what a server sent."""
+    click.echo(clean(text), **options)
 
 
 def typed_lines():
@@ -213,7 +219,7 @@ def chat_command(url, token, model, system, session_id, is_list):
             except Refused as error:
                 if not sys.stdin.isatty():
                     raise
-                click.echo(f"Error: {clean(str(error))}", err=True)
+                say(f"Error: {error}", err=True)
     except Refused as error:
         raise click.ClickException(clean(str(error))) from None
     except (requests.RequestException, *LOST):

@@ -46,8 +46,10 @@ class SQLite(PooledSqliteDatabase):
         "check_same_thread": False,
     }
 
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, **kwargs)
+    def __init__(self, database, **kwargs):
+        super().__init__(database, **kwargs)
+        with contextlib.suppress(FileExistsError):  # SQLite itself would let everybody read it; -wal and -shm have its mode
+            os.close(os.open(database, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
         self._threads = threading.Lock()
         self._queue = None  # the descriptor of the file by which processes queue
 
@@ -70,7 +72,7 @@ class SQLite(PooledSqliteDatabase):
             return
         if self._queue is None:
             # It is a file of its own, and stays open: whoever closes a file ends all locks that the process holds on it.
-            self._queue = os.open(f"{self.database}-lock", os.O_CREAT | os.O_WRONLY, 0o644)
+            self._queue = os.open(f"{self.database}-lock", os.O_CREAT | os.O_WRONLY, 0o600)
         fcntl.lockf(self._queue, fcntl.LOCK_EX)  # belongs to the process: a child that inherits the file must queue too
 
     def _leave(self):
@@ -170,7 +172,8 @@ _probing = threading.Lock()
 def open_database(settings, folder, migrations):
     """Open the database of these settings, by default one in this folder, and migrate it. Raises SettingError."""
     try:
-        connect(settings["DATABASE_URL"] or f"sqlite:///{ensure_folder(folder, 'DATABASE_URL')}/parley.db")
+        url = settings["DATABASE_URL"]
+        connect(url, None if url else os.path.join(ensure_folder(folder, "DATABASE_URL"), "parley.db"))
         migrate(migrations)
         db.close_idle()  # a connection must not be shared with the processes that fork from this one
     except (ValueError, NewerDatabase) as error:
@@ -179,21 +182,31 @@ def open_database(settings, folder, migrations):
         raise SettingError("DATABASE_URL", f"the database cannot be opened ({type(error).__name__})") from None
 
 
-def connect(url, connections=8):
-    """Point all models at the database of this URL; nothing is connected yet. Raises ValueError for a bad URL.
+def connect(url, path=None, connections=8):
+    """Point all models at the database of this URL, or else at the SQLite file of this path. Raises ValueError for a bad URL.
 
     `connections` is the most that one process holds open. User name and password may be percent-encoded.
     """
+    engine, options = _read(url) if url else (SQLite, {"database": path})
+    options = engine.options | options | {"autoconnect": False, "timeout": 10}
+    try:
+        db.initialize(engine(**options, max_connections=connections - 1))
+        _probe.initialize(engine(**options, max_connections=1))
+        with db.connection_context():  # only now the driver looks at some options
+            db.execute_sql("SELECT 1")
+    except Unavailable:
+        raise
+    except Exception:  # for an option that they do not take, the libraries raise whatever they fall over
+        raise ValueError("the options behind its ? are not understood") from None
+
+
+def _read(url):
     scheme, _, rest = url.partition("://")
     if scheme not in ENGINES:
         raise ValueError("begin with sqlite:///, postgres:// or postgresql://")
     if scheme == "sqlite" and (rest in ("", "/", "/:memory:") or not rest.startswith("/")):
         raise ValueError("name a file: sqlite:///relative/path or sqlite:////absolute/path")
-    engine = ENGINES[scheme]
-    options = engine.options | parse(url, unquote_password=True, unquote_user=True)
-    options |= {"autoconnect": False, "timeout": 10}
-    db.initialize(engine(**options, max_connections=connections - 1))
-    _probe.initialize(engine(**options, max_connections=1))
+    return ENGINES[scheme], parse(url, unquote_password=True, unquote_user=True)
 
 
 def check():

@@ -1,6 +1,7 @@
 """What a client is told when something goes wrong: one shape for all errors, and one handler for each kind."""
 
 import functools
+import itertools
 import logging
 import math
 
@@ -13,9 +14,9 @@ import auth
 import models
 from catalog import UnknownModel
 from database import TookTooLong, Unavailable
-from limits import Overloaded
 from faults import ModelError
-from schemas import InvalidHeader, InvalidParameter
+from limits import Overloaded
+from schemas import FAULTS, InvalidHeader, InvalidParameter
 
 CHALLENGE = 'Bearer realm="parley"'  # RFC 6750, section 3
 TITLES = HTTP_STATUS_CODES | {414: "URI Too Long"}  # as RFC 9110 calls it now
@@ -66,7 +67,7 @@ def on_broken_body(error):
 
 
 def on_invalid(source, error):
-    return error_response(400, faults(error, source))
+    return error_response(400, itertools.islice(faults(error, source), FAULTS))
 
 
 def faults(error, source):

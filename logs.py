@@ -2,11 +2,33 @@
 
 import json
 import logging
+import os
+import queue
 import re
+import sys
+import threading
 import time
+import traceback
+
+from flask import g
+
+LINES = 10_000  # that wait at most for whoever reads standard error
+FLUSH_TIMEOUT = 1  # seconds at the end of a process
+FRAMES = 30  # of each exception in a trace, the innermost
 
 
-class TextLine(logging.Formatter):
+class Line(logging.Formatter):
+    """A trace says the kinds of exceptions, and their frames. Their texts may quote what a user or a model said."""
+
+    def formatException(self, exc_info):
+        parts, error = [], exc_info[1]
+        while error is not None and len(parts) < 5:
+            parts.insert(0, "".join(traceback.format_tb(error.__traceback__, -FRAMES)) + kind_of(error))
+            error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+        return "\n".join(parts)
+
+
+class TextLine(Line):
     """`time LEVEL message name=value …`; values that hold more than a word are quoted, on one line."""
 
     converter = time.gmtime
@@ -20,30 +42,106 @@ class TextLine(logging.Formatter):
         return " ".join([super().formatMessage(record), *pairs])
 
 
-class JSONLine(logging.Formatter):
+class JSONLine(Line):
     """One JSON object a line."""
 
     def format(self, record):
         line = {"time": round(record.created, 3), "level": record.levelname, "message": record.getMessage()}
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        return json.dumps(line | _fields(record))
+        return json.dumps(line | _fields(record), default=str)
+
+
+class Background(logging.Handler):
+    """Has a thread of its own write to standard error: nobody else waits where that is a pipe which nobody reads.
+
+    The thread starts with the first line of a process. What does not fit into its queue is counted, and that is said.
+    """
+
+    def __init__(self, formatter):
+        super().__init__()
+        self.setFormatter(formatter)
+        self._thread = None
+
+    def emit(self, record):
+        if self._thread is None or not self._thread.is_alive():  # a thread does not live on in a process that is forked
+            self._lines, self._dropped = queue.SimpleQueue(), 0
+            self._thread = threading.Thread(target=self._write, args=(self._lines,), name="log", daemon=True)
+            try:
+                self._thread.start()
+            except RuntimeError:  # the system gives no more threads
+                return
+        if self._lines.qsize() >= (LINES // 2 if self._dropped else LINES):
+            self._dropped += 1
+        else:
+            self._tell_dropped()
+            self._lines.put(self.format(record))
+
+    def flush(self):
+        """What `logging` calls at the end of the process: wait until all is written, but not for long."""
+        if self._thread is not None and self._thread.is_alive():
+            self._tell_dropped()
+            written = threading.Event()
+            self._lines.put(written)
+            written.wait(FLUSH_TIMEOUT)
+
+    def _tell_dropped(self):
+        if self._dropped:
+            text = f"{self._dropped} lines of the log were dropped"
+            self._lines.put(self.format(logging.makeLogRecord({"levelname": "WARNING", "msg": text})))
+            self._dropped = 0
+
+    @staticmethod
+    def _write(lines):
+        while True:
+            line = lines.get()
+            if isinstance(line, threading.Event):
+                line.set()
+                continue
+            data = f"{line}\n".encode("utf-8", "backslashreplace")
+            while data:
+                try:
+                    # Not by a file object: it would be locked while it waits, and Python's exit would wait for it.
+                    data = data[os.write(sys.stderr.fileno(), data) :]
+                except BlockingIOError:  # whoever shares it has made it so
+                    time.sleep(0.05)
+                except (OSError, ValueError, AttributeError):  # it is full, or closed
+                    break
 
 
 def set_up(format):
-    """Send the lines of the logger `parley` to standard error, in this format: `text` or `json`."""
-    log = logging.getLogger("parley")
-    log.setLevel(logging.INFO)
-    log.propagate = False
-    handler = logging.StreamHandler()
-    handler.setFormatter(JSONLine() if format == "json" else TextLine())
-    log.handlers = [handler]
-    # The development server's own lines show queries, which may be what a user looks for.
-    logging.getLogger("werkzeug").setLevel(logging.WARNING)
+    """Send all lines to standard error, in this format (`text` or `json`): Parley's, its server's, and the libraries'."""
+    handler = Background(JSONLine() if format == "json" else TextLine())
+    logging.getLogger().handlers = [handler]
+    logging.getLogger("parley").setLevel(logging.INFO)
+    logging.captureWarnings(True)
+    threading.excepthook = _log_end_of_thread
+    # The development server's own lines show queries, which may be what a user looks for; urllib3's, what a provider sent.
+    for name in ("werkzeug", "urllib3"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    server = logging.getLogger("gunicorn.error")
+    handler._gunicorn = True  # gunicorn sets its handlers up again at a SIGHUP, and takes out those that have this mark
+
+    def adopt(record):
+        server.handlers = [handler if type(old) is logging.StreamHandler else old for old in server.handlers]
+        return True
+
+    server.filters = [adopt]
+
+
+def kind_of(error):
+    """The class of an exception, and the code that the database gave it: `psycopg.errors.CheckViolation 23514`."""
+    code = getattr(getattr(error, "diag", None), "sqlstate", None) or getattr(error, "sqlite_errorname", None)
+    return f"{type(error).__module__}.{type(error).__qualname__}" + (f" {code}" if code else "")
+
+
+def _log_end_of_thread(thread):
+    logging.getLogger("parley").error("a thread died", exc_info=thread[:3])
 
 
 def _fields(record):
-    return record.args if isinstance(record.args, dict) else {}
+    fields = record.args if isinstance(record.args, dict) else {}
+    return fields | {"id": g.get("id")} if record.exc_info and g else fields
 
 
 def _word(value):

@@ -62,8 +62,8 @@ SHAPES = {
         "oneOf": EVENTS,
         "description": "An event of a stream. A comment is sent whenever 15 s pass without an event.",
     },
-    "Errors": _object(errors={"type": "array", "items": ERROR, "minItems": 1})
-    | {"description": "The body of every error response, with one entry for each fault."},
+    "Errors": _object(errors={"type": "array", "items": ERROR, "minItems": 1, "maxItems": schemas.FAULTS})
+    | {"description": "The body of every error response, with one entry for each fault, up to the twentieth."},
 }
 
 

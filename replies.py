@@ -162,7 +162,7 @@ class Reply(Feed):
             "first_word": self.first_word_after,
             **dict.fromkeys(("input_tokens", "output_tokens", "cached_tokens")),
             **self.call.usage,
-            "provider_id": self.call.request_id,
+            "provider_id": self.call.request_id and self.call.request_id[:200],
         }
         log.info("reply", line)
 

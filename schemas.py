@@ -3,13 +3,17 @@
 `openapi.py` describes the API from them: docstrings and `metadata` are for those who read its description.
 """
 
+import itertools
 import json
 import re
 import time
 
-from marshmallow import EXCLUDE, Schema, ValidationError, fields, post_dump, validate
+from marshmallow import EXCLUDE, Schema, ValidationError, fields, post_dump, pre_load, validate
 
 import search
+
+FAULTS = 20  # that an answer names at most
+LONGEST_NAME = 200  # characters of a name in an answer
 
 # PostgreSQL stores no NUL, and UTF-8 has no surrogates.
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
@@ -108,6 +112,14 @@ class Part(fields.Nested):
 
 class RequestSchema(Schema):
     error_messages = {"unknown": "This field is not known here. Leave it out.", "type": "Send a JSON object."}
+
+    @pre_load
+    def _bound(self, data, **kwargs):
+        """Of the names that are not known, look at the first few only: a body may be full of them."""
+        if not isinstance(data, dict):
+            return data
+        unknown = itertools.islice((name for name in data if name not in self.fields), FAULTS)
+        return {name: data[name] for name in self.fields if name in data} | {name[:LONGEST_NAME]: None for name in unknown}
 
 
 class NewSessionSchema(RequestSchema):

@@ -57,8 +57,9 @@ def _url(value):
 
 def _database(value):
     # What the library says of a bad URL would show its password.
-    if not _has_place(value) or (value.startswith("postgres") and len(urlsplit(value).path) < 2):
-        raise ValueError("write it like sqlite:///path or postgresql://user:password@host/name, the password percent-encoded")
+    if not _has_place(value) or "#" in value or (value.startswith("postgres") and len(urlsplit(value).path) < 2):
+        example = "sqlite:///path or postgresql://user:password@host/name"
+        raise ValueError(f"write it like {example}, without a #, the password percent-encoded")
     return value
 
 
@@ -102,7 +103,9 @@ SETTINGS = {
     "DATABASE_URL": Setting(
         _database, None, "`sqlite:///path` or `postgresql://…`; by default a SQLite file in the folder `instance`"
     ),
-    "JWT_PUBLIC_KEY": Setting(_text, None, "verifies tokens: PEM, or base64 of PEM, of an Ed25519, EC or RSA key"),
+    "JWT_PUBLIC_KEY": Setting(
+        _text, None, "verifies tokens: PEM, or base64 of PEM, of an Ed25519, EC or RSA key (of 2,048 bits or more)"
+    ),
     "JWT_JWKS_URL": Setting(_url, None, "verifies tokens with the keys that an identity provider publishes here"),
     "JWT_SECRET": Setting(_secret, None, "verifies and signs tokens with HS256; at least 32 bytes"),
     "JWT_ISSUER": Setting(_text, "fabro-web", "what a token's `iss` must be"),
@@ -147,7 +150,7 @@ def read_settings(environment):
 def ensure_folder(folder, setting):
     """The folder in which something has its place where this setting does not say another. Raises SettingError."""
     try:
-        os.makedirs(folder, exist_ok=True)
+        os.makedirs(folder, 0o700, exist_ok=True)
     except OSError as error:
         raise SettingError(setting, f"it is not set, and {folder} cannot be made ({error.strerror})") from None
     return folder

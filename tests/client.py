@@ -128,9 +128,9 @@ class Client:
 
 
 class Server:
-    """Parley as its Procfile starts it, in processes of its own."""
+    """Parley as its Procfile starts it, in processes of its own. `log` is where it writes, in place of a file."""
 
-    def __init__(self, folder, **environment):
+    def __init__(self, folder, log=None, **environment):
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.count = int(environment.get("WEB_CONCURRENCY", 2))
@@ -141,7 +141,7 @@ class Server:
         environment = {name: str(value) for name, value in environment.items() if value is not None}
         options = f"--bind 127.0.0.1:{self.port} " + environment.pop("GUNICORN_CMD_ARGS", "")
         defaults = {"PORT": str(self.port), "JWT_SECRET": SECRET, "GUNICORN_CMD_ARGS": options}
-        self.log = open(self.log_file, "wb")
+        self.log = log or open(self.log_file, "wb")
         self.process = subprocess.Popen(
             ["sh", "-c", f"exec {command}"],
             cwd=ROOT,

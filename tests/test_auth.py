@@ -174,6 +174,32 @@ def test_takes_tokens_that_the_published_keys_verify(identity, tmp_path):
         assert status_of(server, make_token(key=first, algorithm="EdDSA", headers={"kid": "1"})) == 401
 
 
+@pytest.mark.filterwarnings("ignore::jwt.InsecureKeyLengthWarning")
+def test_refuses_published_keys_that_are_too_weak(identity, tmp_path):
+    short = rsa.generate_private_key(65537, 1024)
+    identity_point = in_base64(b"\1" + bytes(31))
+    identity.models = jwks(
+        jwk(short.public_key(), "short"),
+        {"kty": "OKP", "crv": "Ed25519", "x": identity_point, "kid": "anybody's"},
+        jwk(ED25519.public_key(), "good"),
+    )
+    signed = make_token(key=ED25519, algorithm="EdDSA", headers={"kid": "anybody's"}).rpartition(".")[0]
+    forged = f"{signed}.{in_base64(bytes([1]) + bytes(63))}"  # by nobody: it is right for any text
+    with running(tmp_path, JWT_SECRET="", JWT_JWKS_URL=identity.url) as server:
+        assert "2048 bits or more" in refused(server, make_token(key=short, algorithm="RS256", headers={"kid": "short"}))
+        assert "small order" in refused(server, forged)
+        assert status_of(server, make_token(key=ED25519, algorithm="EdDSA", headers={"kid": "good"})) == 200
+
+
+def test_takes_published_keys_from_behind_a_password(identity, tmp_path):
+    identity.models = jwks(jwk(ED25519.public_key(), "1"))
+    url = identity.url.replace("http://", "http://user:pass%20word@")
+    with running(tmp_path, JWT_SECRET="", JWT_JWKS_URL=url) as server:
+        assert status_of(server, make_token(key=ED25519, algorithm="EdDSA", headers={"kid": "1"})) == 200
+    [request] = identity.requests
+    assert base64.b64decode(request.headers["authorization"].removeprefix("Basic ")) == b"user:pass word"
+
+
 def test_says_that_the_published_keys_cannot_be_had(identity, tmp_path):
     token = make_token(key=ED25519, algorithm="EdDSA", headers={"kid": "1"})
     with running(tmp_path, JWT_SECRET="", JWT_JWKS_URL=identity.url) as server:
@@ -236,6 +262,42 @@ def test_makes_one_key_pair_of_its_own(checkout):
     assert sorted(file.name for file in path.parent.iterdir() if not file.name.startswith("parley.db")) == [
         "jwt_key.pem"
     ]
+
+
+def mode(path):
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_what_it_makes_is_for_its_owner_only(checkout):
+    assert flask(checkout, "token", "alice").returncode == 0
+    with running(checkout.parent / "server", DATABASE_URL=None) as server:
+        server.client().create()
+        folder = checkout / "instance"
+        assert mode(folder) == 0o700
+        files = {file.name: mode(file) for file in folder.iterdir() if file.name != "jwt_key.pem"}
+        assert files == dict.fromkeys(("parley.db", "parley.db-wal", "parley.db-shm", "parley.db-lock"), 0o600)
+
+
+def test_leaves_the_modes_of_what_there_is(checkout):
+    folder = checkout / "instance"
+    folder.mkdir(mode=0o750)
+    (folder / "parley.db").touch(mode=0o640)
+    with running(checkout.parent / "server", DATABASE_URL=None) as server:
+        server.client().create()
+        assert (mode(folder), mode(folder / "parley.db"), mode(folder / "parley.db-wal")) == (0o750, 0o640, 0o640)
+
+
+@pytest.mark.parametrize("name", ["a#b", "a?b=c", "a%20b%", "a b+&", "ä#?%23"])
+def test_runs_in_a_folder_of_any_name(tmp_path, monkeypatch, name):
+    folder = copy_of_the_service(tmp_path / name)
+    monkeypatch.setattr(client, "ROOT", folder)
+    with running(tmp_path / "server", DATABASE_URL=None, JWT_SECRET="") as server:
+        token = flask(folder, "token", ALICE, DATABASE_URL="").stdout.strip()
+        user = Client(server.url, token)
+        assert user.turns(user.create("Hello"))[1]["content"] == "Hello"
+        made = {"parley.db", "parley.db-wal", "parley.db-shm", "parley.db-lock", "jwt_key.pem"}
+        assert {file.name for file in (folder / "instance").iterdir()} == made
+    assert {file.name for file in tmp_path.iterdir()} == {name, "server"}
 
 
 # What a token must say
@@ -436,7 +498,9 @@ def test_holds_issuer_and_audience_against_its_own(strict, claims, problem):
     [
         ("https://github.com/alice", True),
         ("https://github.com/bob", True),
-        ("https://github.com/bob/", True),
+        ("https://github.com/bob/", False),
+        ("https://github.com/bob//", False),
+        ("alice/", False),
         ("alice", True),
         ("https://github.com/carol", False),
         ("https://github.com/alice2", False),
@@ -490,6 +554,14 @@ def test_makes_no_token_with_a_key_that_only_verifies(tmp_path, settings):
     assert (
         command.stderr == "Error: This server only has public keys: tokens come from whoever holds the private one.\n"
     )
+
+
+@pytest.mark.parametrize("subject", ["", " ", "\n\t", "\u3000", "x" * 256, "x" * 300, "\udcff"])
+def test_makes_no_token_that_it_would_refuse(tmp_path, subject):
+    command = flask(ROOT, "token", subject, JWT_SECRET=SECRET, DATABASE_URL=f"sqlite:///{tmp_path}/a.db")
+    assert (command.returncode, command.stdout) == (1, "")
+    assert command.stderr.startswith("Error: The subject names nobody. Give from 1 to 255 characters")
+    assert command.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize("arguments", [["token"], ["token", ALICE, "--days", "0"], ["token", ALICE, "--days", "odd"]])

@@ -4,6 +4,7 @@ import getpass
 import os
 import pathlib
 import pty
+import re
 import select
 import signal
 import subprocess
@@ -16,7 +17,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519
 
 from client import ROOT, SECRET
-from provider import cut, reply, status
+from provider import Provider, cut, reply, status
 
 PIPES = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
 
@@ -207,6 +208,38 @@ def test_lists_the_latest_sessions(run, alice):
     alice.patch(f"/sessions/{session['id']}", {"title": "Two\nlines \x1b[31mred"})
     line = run(options=["--list"]).stdout.splitlines()[0]
     assert line == f"{session['id']}  {session['created_at'][:10]}  Two lines [31mred"
+
+
+ODD = "\x1b]0;title\x07\x9b2J\u202e\u2066\r\x08"
+OBEYED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+TURN = {"kind": "assistant", "content": "text", "status": "complete"}
+SESSION = "a1b2c3d4-e5f6-7890-abcd-ef1234567890"
+ODD_ANSWERS = {
+    "ids of a list": (["--list"], 200, {"data": [{"id": ODD, "updated_at": "2026-11-24", "title": "text"}]}),
+    "times of a list": (["--list"], 200, {"data": [{"id": "7", "updated_at": ODD, "title": "text"}]}),
+    "titles of a list": (["--list"], 200, {"data": [{"id": "7", "updated_at": "2026-11-24", "title": ODD + "text"}]}),
+    "messages": (["--session", SESSION], 200, {"turns": [{"kind": "user", "content": ODD + "text"}]}),
+    "replies": (["--session", SESSION], 200, {"turns": [TURN | {"content": ODD + "text"}]}),
+    "outcomes": (["--session", SESSION], 200, {"turns": [TURN | {"status": ODD + "text"}]}),
+    "errors": (["--list"], 400, {"errors": [{"detail": ODD + "text"}]}),
+    "errors of a session": (["--session", SESSION], 404, {"errors": [{"detail": ODD + "text"}]}),
+}
+
+
+@pytest.mark.parametrize("options, code, body", ODD_ANSWERS.values(), ids=ODD_ANSWERS)
+def test_what_a_server_says_cannot_steer_a_terminal(run, options, code, body):
+    server = Provider()
+    server.models = status(code, body)
+    done = run(options=options, url=server.url)
+    server.close()
+    said = done.stdout + done.stderr
+    assert "text" in said and "Traceback" not in said
+    assert not OBEYED.search(said), said
+
+
+def test_the_direction_of_text_is_not_turned(run, provider):
+    provider.script = [reply("a\u202eb", "\u2066c\u2069 👩\u200d👧")]
+    assert run("Hello").stdout == "abc 👩\u200d👧\n"
 
 
 def test_what_a_terminal_would_obey_does_not_reach_it(run, provider):

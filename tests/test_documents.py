@@ -1,6 +1,10 @@
 """What is written beside the code says what the code does."""
 
+import os
 import re
+import sqlite3
+import stat
+import subprocess
 
 from client import ROOT
 from settings import SETTINGS
@@ -25,4 +29,14 @@ def test_the_readme_and_the_example_have_every_setting_with_its_default():
 def test_no_setting_is_read_elsewhere():
     for path in ROOT.glob("*.py"):
         named = set(re.findall(r"(?:environ|getenv|envvar)\W+([A-Z_]{4,})", path.read_text()))
-        assert named <= {"WEB_CONCURRENCY", "PARLEY_URL", "PARLEY_TOKEN"}, path
+        assert named <= {"WEB_CONCURRENCY", "PARLEY_URL", "PARLEY_TOKEN", "PATH_INFO"}, path  # the last is WSGI's
+
+
+def test_the_backup_of_the_readme_is_for_its_owner_only(tmp_path):
+    (tmp_path / "instance").mkdir()
+    with sqlite3.connect(tmp_path / "instance" / "parley.db") as connection:
+        connection.execute("CREATE TABLE odd (odd)")
+    connection.close()
+    [command] = re.findall(r"^.*VACUUM INTO.*$", (ROOT / "README.md").read_text(), re.MULTILINE)
+    subprocess.run(["sh", "-c", command], cwd=tmp_path, check=True, env={"PATH": os.environ["PATH"]})
+    assert stat.S_IMODE((tmp_path / "backup.db").stat().st_mode) == 0o600

@@ -158,6 +158,30 @@ def test_takes_pairs_of_surrogates_and_odd_characters(alice):
     assert alice.turns(alice.create(content))[0]["content"] == content
 
 
+MANY_FAULTS = {
+    "a megabyte of unknown names": (json.dumps(dict.fromkeys(map(str, range(80_000)), 0)).encode(), 20),
+    "unknown names before a good one": (json.dumps(dict.fromkeys(map(str, range(50)), 0) | {"content": "x"}).encode(), 20),
+    "unknown names and a fault": (json.dumps(dict.fromkeys(map(str, range(50)), 0) | {"content": 5}).encode(), 20),
+    "long names": (json.dumps(dict.fromkeys((f"{number}" + "x" * 50_000 for number in range(20)), 0)).encode(), 20),
+    "one long name": (json.dumps({"content": "x", "\u4e16" * 100_000: 0}).encode(), 1),
+}
+
+
+@pytest.mark.parametrize("body, count", MANY_FAULTS.values(), ids=MANY_FAULTS)
+def test_names_the_first_twenty_faults(server, newcomer, body, count):
+    response = send(server, "POST", "/sessions", body, subject=newcomer)
+    found = pointers(response)
+    assert len(found) == count and len(response.content) < 40_000
+    assert ("/content" in found) == (b'"content": "x"' not in body)
+
+
+@pytest.mark.parametrize("method, path", [("POST", "/messages"), ("POST", "/retry"), ("POST", "/cancel"), ("PATCH", "")])
+def test_names_the_first_twenty_faults_everywhere(server, alice, method, path):
+    session = alice.create()
+    body, _ = MANY_FAULTS["a megabyte of unknown names"]
+    assert len(pointers(send(server, method, f"/sessions/{session['id']}{path}", body))) == 20
+
+
 BODIES_OF_A_MESSAGE = {
     "no JSON": (b"odd", [""]),
     "nothing in it": (b"{}", ["/content"]),
@@ -413,6 +437,12 @@ NO_PATHS = [
     f"/sessions/{NOBODY}x",
     f"/sessions/{NOBODY[:-1]}",
     f"/sessions/{NOBODY}/odd",
+    "/sessions//",
+    f"/sessions//{NOBODY}",
+    f"/sessions//{NOBODY}/messages",
+    f"/sessions/{NOBODY}//messages",
+    f"/sessions/{NOBODY}/messages/",
+    "/static//page.css",
 ]
 
 
@@ -421,6 +451,55 @@ NO_PATHS = [
 def test_knows_no_other_paths(server, method, path):
     [(source, _)] = errors_of(send(server, method, path), 404)
     assert source is None
+
+
+def test_sends_nobody_to_a_host_that_a_client_named(server, alice):
+    session = alice.create()
+    paths = ["//", "//sessions", "///sessions", "//evil.example/sessions", "//static/page.css", "/%2fsessions", "/sessions/"]
+    for path in (*paths, "//..//sessions", f"/sessions//{session['id']}", "/static//page.css", "http://evil.example//sessions"):
+        answer = raw(server, head("GET", path, Host="evil.example", Connection="close"))
+        errors_of(answer, 404)
+        assert "Location" not in answer.headers
+
+
+@pytest.mark.parametrize("path", ["/", "/health", "/sessions", f"/sessions/{NOBODY}/events", "/static/page.css", "/odd"])
+@pytest.mark.parametrize("connection", ["Upgrade", "keep-alive, Upgrade"])
+def test_says_that_there_are_no_websockets(server, path, connection):
+    key = {"Sec_WebSocket_Version": "13", "Sec_WebSocket_Key": "dGhlIHNhbXBsZSBub25jZQ=="}
+    response = send(server, "GET", path, content_type=None, Connection=connection, Upgrade="websocket", **key)
+    [(_, detail)] = errors_of(response, 400)
+    assert "no WebSocket" in detail and "text/event-stream" in detail
+
+
+PRIVATE_HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}
+
+
+def test_lets_nobody_keep_an_answer_or_take_it_for_something_else(server, alice):
+    session = alice.create()
+    path = f"/sessions/{session['id']}"
+    answers = [
+        *(alice.get(path) for path in ("/", "/health", "/openapi.json", "/models", "/sessions", path, "/odd", "/static/odd")),
+        alice.get("/", Accept="text/html"),
+        alice.get("/sessions", Authorization=None),
+        alice.get("/sessions", Accept="image/png"),
+        alice.get("/sessions?page[limit]=odd"),
+        alice.get(path + "/events", Last_Event_ID="odd"),
+        alice.get("/static/page.css"),
+        alice.post("/sessions", {"content": "Hello"}),
+        alice.post("/sessions", {}),
+        alice.post(path + "/messages", {"content": "Hello"}, Prefer="respond-async"),
+        alice.patch(path, {"title": "Mine"}),
+        alice.delete(path),
+        send(server, "POST", "/sessions", b"x" * (LIMIT + 1)),
+        send(server, "PUT", "/sessions"),
+    ]
+    for answer in answers:
+        found = {name: answer.headers[name] for name in PRIVATE_HEADERS}
+        if answer.headers.get("Content-Type", "").startswith("text/event-stream"):
+            assert found.pop("Cache-Control") == "no-cache, no-transform"
+        elif answer.url.endswith("/static/page.css"):
+            assert found.pop("Cache-Control") != "no-store"
+        assert found.items() <= PRIVATE_HEADERS.items()
 
 
 @pytest.mark.parametrize("path", ["/static/x", "/static/..%2fapp.py", "/static/%00", "/static/%ff"])

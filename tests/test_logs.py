@@ -1,11 +1,24 @@
 """The log: one line a request, one a reply, and nothing that is secret or was said."""
 
+import contextlib
+import http.client
 import json
+import os
 import re
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
 
+import psycopg
 import pytest
 
-from provider import cut, reply
+import client
+from client import ROOT, Server, copy_of_the_service
+from provider import chunk, cut, head, openai_events, raw, reply
 
 
 @pytest.fixture
@@ -91,3 +104,219 @@ def test_keeps_a_line_a_line(start, provider):
     server.client('https://github.com/x\n2026 INFO forged user="root"').get("/sessions")
     [line] = [line for line in server.wait_for_output("forged").splitlines() if "forged" in line]
     assert '\\n2026 INFO forged user=\\"root\\"' in line
+
+
+def test_cuts_the_name_that_a_provider_gives_to_a_request(start, settings, provider):
+    server = start(**settings)
+    answer = [head(Transfer_Encoding="chunked", Request_Id="x" * 5000), *map(chunk, openai_events(["Hi"])), chunk(b"")]
+    provider.script = [raw(*answer)]
+    server.client().create()
+    assert re.search("provider_id=(x+)", server.wait_for_output("provider_id="))[1] == "x" * 200
+
+
+# Traces
+
+
+def parts_of_the_log(output, form):
+    """Each line with its trace, if it has one."""
+    if form == "json":
+        return [json.dumps(json.loads(line)) for line in output.splitlines()]
+    return re.split(r"\n(?=\d{4}-\d\d-\d\dT)", output)
+
+
+def the_trace(server, form, name):
+    """The one part of the log that is a trace and has this name in it."""
+    output = server.wait_for_output(name)
+    [trace] = [part for part in parts_of_the_log(output, form) if "File " in part and name in part]
+    return trace
+
+
+@pytest.fixture
+def changed_service(tmp_path, monkeypatch):
+    """A function that adds a line to a module of a copy of the service, of which servers are started then."""
+    folder = copy_of_the_service(tmp_path / "changed")
+    monkeypatch.setattr(client, "ROOT", folder)
+
+    def change(module, code):
+        with open(folder / module, "a") as file:
+            file.write("\n" + code)
+
+    return change
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_a_trace_has_its_request_and_no_text_of_anybody(changed_service, start, settings, provider, form):
+    changed_service("titles.py", "def local_title(text):\n    raise ValueError(text) if 'title' in text else KeyError(text)")
+    server = start(**settings, LOG_FORMAT=form)
+    for number, content in enumerate(("A classified title", "A classified word")):
+        answer = server.client().post("/sessions", {"content": content}, X_Request_ID=f"request-{number}")
+        assert answer.status_code == 500
+        assert answer.json()["errors"][0]["detail"].endswith("its log says more under this X-Request-ID.")
+        trace = the_trace(server, form, f"request-{number}")
+        assert ("ValueError", "KeyError")[number] in trace and "in local_title" in trace and "in create_session" in trace
+    assert "classified" not in server.output()
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_a_stream_that_fails_is_a_trace_of_its_request(changed_service, start, settings, provider, form):
+    changed_service("events.py", "def _ending(feed, position):\n    raise ValueError(feed.text)")
+    server = start(**settings, LOG_FORMAT=form)
+    provider.script = [reply("A classified answer")]
+    with server.client().stream("POST", "/sessions", {"content": "Hello"}, X_Request_ID="my-stream") as stream:
+        assert "done" not in [event.name for event in stream]
+    trace = the_trace(server, form, "my-stream")
+    assert "ValueError" in trace and "in _ending" in trace
+    assert "classified" not in server.output()
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_a_thread_that_dies_is_a_trace_without_any_text(changed_service, start, settings, form):
+    changed_service("conversation.py", "def messages_of(turns):\n    raise ValueError(turns)")
+    server = start(**settings, LOG_FORMAT=form)
+    assert server.client().post("/sessions", {"content": "A classified question"}).status_code == 500
+    trace = the_trace(server, form, "a thread died")
+    assert "ValueError" in trace and "in messages_of" in trace
+    assert "classified" not in server.output()
+
+
+def refuse_classified(url):
+    """Have the database refuse each turn that has this word; PostgreSQL says the whole of a refused row."""
+    if url.startswith("sqlite"):
+        with contextlib.closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as connection:
+            connection.execute(
+                "CREATE TRIGGER odd BEFORE INSERT ON turn WHEN NEW.content GLOB '*classified*' "
+                "BEGIN SELECT RAISE(ABORT, 'classified'); END"
+            )
+    else:
+        with psycopg.connect(url) as connection:
+            connection.execute("ALTER TABLE turn ADD CHECK (content NOT LIKE '%classified%')")
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_an_error_of_the_database_is_logged_by_its_code(start, settings, new_database, form):
+    url = new_database()
+    server = start(**settings, DATABASE_URL=url, LOG_FORMAT=form)
+    refuse_classified(url)
+    answer = server.client().post("/sessions", {"content": "A classified question"}, X_Request_ID="my-id")
+    assert answer.status_code == 503
+    trace = the_trace(server, form, "my-id")
+    assert ("SQLITE_CONSTRAINT_TRIGGER" if url.startswith("sqlite") else "psycopg.errors.CheckViolation 23514") in trace
+    assert "peewee.IntegrityError" in trace and "in create_session" in trace
+    assert "classified" not in server.output()
+
+
+def test_every_line_is_json_where_that_is_wanted(changed_service, start, settings):
+    """gunicorn's lines too, also after it has read its configuration again."""
+    changed_service("titles.py", "import warnings\ndef local_title(text):\n    warnings.warn('odd')\n    return text[0:-1:0]")
+    server = start(**settings, LOG_FORMAT="json")
+    before = server.workers()
+    server.process.send_signal(signal.SIGHUP)
+    while set(server.workers()) & set(before):
+        time.sleep(0.05)
+    server.wait_until_up()
+    assert server.client().post("/sessions", {"content": "Hello"}).status_code == 500
+    with socket.create_connection(("127.0.0.1", server.port), timeout=5) as connection:
+        connection.sendall(b"odd\r\n\r\n")
+        assert connection.recv(100).startswith(b"HTTP/1.1 400 ")
+    server.stop()
+    lines = [json.loads(line)["message"] for line in server.output().splitlines()]
+    expected = ["Listening at: ", "Booting worker", "Handling signal: hup", "Worker exiting", "Shutting down: "]
+    expected += ["request", "UserWarning: odd", "Exception on /sessions", "request refused: "]
+    assert [text for text in expected if not any(text in line for line in lines)] == []
+    assert sum("Shutting down: " in line for line in lines) == 1
+
+
+# A log that nobody reads
+
+
+@pytest.fixture
+def pipe():
+    """A pipe, as a file to write to and one to read from."""
+    inside, outside = os.pipe()
+    with open(inside, "rb") as reader, open(outside, "wb") as writer:
+        yield writer, reader
+
+
+def test_nobody_waits_for_a_log_that_nobody_reads(pipe, new_database, settings, provider, tmp_path):
+    writer, reader = pipe
+    server = Server(tmp_path, writer, **settings, DATABASE_URL=new_database())
+    try:
+        alice, gate = server.wait_until_up().client(), threading.Event()
+        provider.script = [reply("Half", gate, " and half.")]
+        with alice.stream("POST", "/sessions", {"content": "Hello"}) as stream:
+            events = iter(stream)
+            assert [next(events).name for _ in range(2)] == ["session", "content_delta"]
+            connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=5)
+            for _ in range(2000):
+                connection.request("GET", "/health")
+                answer = connection.getresponse()
+                assert (answer.status, answer.read()[:1]) == (200, b"{")
+            connection.close()
+            for _ in range(3):  # the keeper has lines to write as well
+                alice.create()
+            gate.set()
+            assert [event.name for event in events] == ["content_delta", "assistant_turn", "done"]
+        threading.Thread(target=server.stop).start()
+        writer.close()
+        assert reader.read().count(b" path=/health status=200 ") > 2000
+    finally:
+        server.kill()
+
+
+@contextlib.contextmanager
+def log_lines(count, form, behind, pipe):
+    """A process that writes so many lines, says so, and goes on with this code. It is killed if it takes 20 seconds."""
+    code = f"""
+import logging, logs
+logs.set_up({form!r})
+log = logging.getLogger("parley")
+for number in range({count}):
+    log.info("line", {{"number": number}})
+print(flush=True)
+{behind}"""
+    words = [sys.executable, "-c", code]
+    with subprocess.Popen(words, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=pipe) as process:
+        timer = threading.Timer(20, process.kill)
+        timer.start()
+        yield process
+        process.wait()
+        timer.cancel()
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_says_how_many_lines_did_not_fit(pipe, form):
+    writer, reader = pipe
+    with log_lines(13_000, form, 'input(); log.info("behind")', writer) as process:
+        writer.close()
+        assert process.stdout.readline() == b"\n"  # nobody has read a line until now
+        lines = [reader.readline().decode() for _ in range(9000)]
+        process.stdin.write(b"\n")
+        process.stdin.close()
+        lines += reader.read().decode().splitlines()
+    *kept, notice, last = lines
+    numbers = [int(re.search(r'number(?:=|": )(\d+)', line)[1]) for line in kept]
+    assert numbers == list(range(len(kept)))
+    assert 10_000 <= len(kept) < 13_000
+    assert f" {13_000 - len(kept)} lines of the log were dropped" in notice.replace('"', " ") and "WARNING" in notice
+    assert "behind" in last
+
+
+def test_writes_what_is_left_at_the_end(pipe):
+    writer, reader = pipe
+    with log_lines(2000, "text", "", writer):
+        writer.close()
+        assert [line.rpartition(b"=")[2] for line in reader.read().splitlines()] == [b"%d" % number for number in range(2000)]
+
+
+@pytest.mark.parametrize("where", ["a pipe that nobody reads", "a pipe that nobody can read", "a full disk", "nowhere"])
+def test_ends_soon_wherever_it_writes(pipe, where):
+    writer, reader = pipe
+    if where == "a pipe that nobody can read":
+        reader.close()
+    target = open("/dev/full", "wb") if where == "a full disk" else writer
+    closing = "import os; os.close(2)" if where == "nowhere" else ""
+    with target, log_lines(12_000, "text", closing, target) as process:
+        assert process.stdout.readline() == b"\n"
+        began = time.monotonic()
+        assert process.wait(10) == 0
+        assert time.monotonic() - began < 2.5

@@ -1,5 +1,6 @@
 """Settings: what each takes, and that a start stops at a bad one, with one line that names it and shows no secret."""
 
+import base64
 import os
 import subprocess
 import sys
@@ -8,6 +9,7 @@ import uuid
 import psycopg
 import pytest
 
+import auth
 from client import ROOT, SECRET, copy_of_the_service, free_port
 from settings import SETTINGS, SettingError, read_settings
 
@@ -98,6 +100,8 @@ BAD = {
         "postgresql://user:hush@host:odd/name",
         "postgresql://user:hush@host:99999/name",
         "postgresql://user:hush@host:0/name",
+        "postgresql://user:hush@host/name#hush",
+        "sqlite:////tmp/hush#hush/parley.db",
     ],
     "JWT_JWKS_URL": [*NO_URLS, "file:///etc/passwd"],
     "JWT_SECRET": ["hush", "hush" * 7, "ü" * 15 + "x"],
@@ -148,6 +152,25 @@ X25519_KEY = """-----BEGIN PUBLIC KEY-----
 MCowBQYDK2VuAyEAhSDwCYkwp1R0i33ctD73Wg2/Og0mOBr066SpjqqbTmo=
 -----END PUBLIC KEY-----
 """
+RSA_OF_1024_BITS = """-----BEGIN PUBLIC KEY-----
+MIGfMA0GCSqGSIb3DQEBAQUAA4GNADCBiQKBgQCsYXwFjV6yT4SyZieZKuj9vONo
+AEY8fYsRd9D1Nnmin4ziZjwSlBAqzKukoZf3YAe2ysOYUKdX+4HDeTRpvMOUX3mr
+vae31O/o0qbis+2pytdNFeaNAiH/NI+eEWjYkqmJQvgcDHS6s6lf0cdSxTJfqgOI
+eX6A8cu/kh0RTuUv9QIDAQAB
+-----END PUBLIC KEY-----
+"""
+# The identity: the signature (1, 0) is right for it, whatever is signed.
+ED25519_KEY_OF_ANYBODY = """-----BEGIN PUBLIC KEY-----
+MCowBQYDK2VwAyEAAQAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=
+-----END PUBLIC KEY-----
+"""
+SECRETS_THAT_ARE_KEYS = [
+    X25519_KEY,
+    PRIVATE_KEY,
+    PRIVATE_KEY.replace("\n", " "),
+    "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHVzaHVzaHVzaHVzaHVzaHVzaHVzaHVzaHVzaHVzaHVz hush@hush",
+    '{"kty": "oct", "k": "hushhushhushhushhushhushhushhush"}',
+]
 BAD_STARTS = [
     ("MAX_TOKENS", "odd", {}),
     ("OPENAI_API_KEY", "hush hush", {}),
@@ -159,6 +182,9 @@ BAD_STARTS = [
     ("DATABASE_URL", "postgresql://user:hush@127.0.0.1:1/name?odd=hush", {}),
     ("JWT_PUBLIC_KEY", PRIVATE_KEY, {}),
     ("JWT_PUBLIC_KEY", X25519_KEY, {}),
+    ("JWT_PUBLIC_KEY", RSA_OF_1024_BITS, {}),
+    ("JWT_PUBLIC_KEY", ED25519_KEY_OF_ANYBODY, {}),
+    *(("JWT_SECRET", secret, {}) for secret in SECRETS_THAT_ARE_KEYS),
     ("JWT_SECRET", SECRET, {"JWT_PUBLIC_KEY": X25519_KEY}),
     ("DEFAULT_MODEL", "m-3", {"OPENAI_API_KEY": "hush", "MODELS": "m-1,m-2"}),
     ("MODELS", "m-1,claude-x", {"OPENAI_API_KEY": "hush"}),
@@ -184,6 +210,56 @@ def test_stops_the_start_with_one_line(tmp_path, name, value, more):
 @pytest.mark.parametrize("name, value, more", BAD_STARTS[:3])
 def test_stops_the_start_for_local_work_with_one_line(tmp_path, name, value, more):
     check_that_it_stops(f"flask run --port {free_port()}", tmp_path, name, value, more)
+
+
+OPTIONS = {
+    "sqlite": [
+        "nosuch=1",
+        "isolation_level=foo",
+        "max_connections=3",
+        "cached_statements=odd",
+        "pragmas=odd",
+        "detect_types=99999999999999",
+    ],
+    "postgresql": ["nosuch=1", "isolation_level=foo", "isolation_level=7", "row_factory=1", "prepare_threshold=odd"],
+}
+
+
+@pytest.mark.parametrize("number", range(6))
+def test_does_not_start_with_an_option_of_the_database_that_it_does_not_know(engine, new_database, tmp_path, number):
+    if number >= len(OPTIONS[engine]):
+        pytest.skip("there are no more of these")
+    words = (ROOT / "Procfile").read_text().partition("web: ")[2].strip()
+    check_that_it_stops(words, tmp_path, "DATABASE_URL", f"{new_database()}?{OPTIONS[engine][number]}", {})
+
+
+SMALL_ORDER = [
+    "0000000000000000000000000000000000000000000000000000000000000000",
+    "0000000000000000000000000000000000000000000000000000000000000080",
+    "0100000000000000000000000000000000000000000000000000000000000000",
+    "ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+    "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05",
+    "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc85",
+    "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a",
+    "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac03fa",
+    # The same in other encodings, which OpenSSL takes
+    "0100000000000000000000000000000000000000000000000000000000000080",
+    "ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff",
+    "edffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+    "edffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff",
+    "eeffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+    "eeffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff",
+]
+WEAK_POINTS = [("302a300506032b6570032100", point) for point in SMALL_ORDER] + [
+    ("3043300506032b6571033a00", f"{y:02x}" + "00" * 56) for y in (0, 1)  # of Ed448
+]
+
+
+@pytest.mark.parametrize("kind, point", WEAK_POINTS)
+def test_refuses_a_public_key_for_which_anyone_can_sign(kind, point):
+    pem = f"-----BEGIN PUBLIC KEY-----\n{base64.b64encode(bytes.fromhex(kind + point)).decode()}\n-----END PUBLIC KEY-----"
+    with pytest.raises(SettingError, match="^JWT_PUBLIC_KEY: it is a point of small order, for which anyone can sign$"):
+        auth.open_tokens(read_settings({"JWT_PUBLIC_KEY": pem}), "nowhere")
 
 
 @pytest.mark.parametrize("engine", ["postgresql"], indirect=True)  # SQLite holds every text
