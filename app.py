@@ -13,7 +13,15 @@ import uuid
 
 from dotenv import dotenv_values
 from flask import Blueprint, Flask, Response, current_app, g, jsonify, request, url_for
-from werkzeug.exceptions import BadRequest, Forbidden, NotAcceptable, NotFound, RequestEntityTooLarge, UnsupportedMediaType
+from werkzeug.exceptions import (
+    BadRequest,
+    ClientDisconnected,
+    Forbidden,
+    NotAcceptable,
+    NotFound,
+    RequestEntityTooLarge,
+    UnsupportedMediaType,
+)
 
 import auth
 import catalog
@@ -123,7 +131,10 @@ def read_body():
     limit = current_app.config["MAX_CONTENT_LENGTH"]
     request.max_content_length = limit + 1  # one byte more tells a chunked body that is too large from one that fits
     length = request.content_length or 0
-    g.body = request.stream.read(limit + 1) if length <= limit else b""
+    try:
+        g.body = request.stream.read(limit + 1) if length <= limit else b""
+    except ClientDisconnected:  # or its connection failed
+        raise BadRequest("The body did not arrive. Send it whole.") from None
     if max(length, len(g.body)) > limit:
         raise RequestEntityTooLarge(f"Send at most {limit} bytes.")
     if len(g.body) < length:

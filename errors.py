@@ -20,6 +20,7 @@ from schemas import FAULTS, InvalidHeader, InvalidParameter
 
 CHALLENGE = 'Bearer realm="parley"'  # RFC 6750, section 3
 TITLES = HTTP_STATUS_CODES | {414: "URI Too Long"}  # as RFC 9110 calls it now
+TOO_SLOW = "The request did not arrive in time. Send it again, all of it at once."
 
 log = logging.getLogger("parley")
 
@@ -64,6 +65,11 @@ def on_broken_body(error):
     """For what a server raises where a body is broken; where the next request begins, nobody knows then."""
     detail = "The body is broken: its chunks are not framed as RFC 9112 has it."
     return error_response(400, [(detail, None)], {"Connection": "close"})
+
+
+def on_slow_body(error):
+    """For what the worker raises where a body does not arrive in time."""
+    return error_response(408, [(TOO_SLOW, None)], {"Connection": "close"})
 
 
 def on_invalid(source, error):

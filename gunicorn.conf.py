@@ -4,17 +4,21 @@ import gc
 import os
 import resource
 
+# The files that a process may have open: as many as it is allowed, up to 8192.
+_soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+_files = max(_soft, min(_hard, 8192))
+resource.setrlimit(resource.RLIMIT_NOFILE, (_files, _hard))
+
 wsgi_app = "app:create_app()"
 worker_class = "worker.Worker"
 workers = int(os.environ.get("WEB_CONCURRENCY", "2"))
-threads = 256  # each waiting request and each stream has one; they start when they are needed
+# Each connection is an open file, and each reply has two for its provider's.
+worker_connections = max(16, min(4096, _files // 2))
+threads = worker_connections // 4  # each waiting request and each stream has one; they start when they are needed
 preload_app = True  # a bad setting is found once, and tables and keys are made once
 graceful_timeout = 25  # a platform that sends SIGTERM kills after 30 s
 control_socket_disable = True
-
-# Each reply has two files open for its provider's connection, and each request or stream one.
-_soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-resource.setrlimit(resource.RLIMIT_NOFILE, (max(_soft, min(_hard, 8192)), _hard))
+forwarder_headers = ""  # SCRIPT_NAME comes from the environment only, never from a header
 
 
 def pre_fork(server, worker):

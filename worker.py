@@ -1,9 +1,17 @@
-"""The gunicorn worker: refusals in the shape of all errors, replies that end before their process does, limits endured."""
+"""The gunicorn worker: clients that cannot hold it up, refusals in the shape of all errors, replies that end before it does.
+
+A connection has a thread only while a request of it is read and answered. Until it speaks, and once it is to be closed,
+gunicorn's poller watches it. A thread waits for its client for a limited time, and not all threads at once.
+"""
 
 import concurrent.futures
 import contextlib
 import errno
+import functools
 import json
+import selectors
+import signal
+import socket
 import threading
 import time
 
@@ -15,13 +23,18 @@ from gunicorn.http.errors import (
     UnsupportedTransferCoding,
 )
 from gunicorn.util import write_nonblock
-from gunicorn.workers.gthread import ThreadWorker
+from gunicorn.workers.gthread import STOP_KEEPALIVE_LINGER, TConn, ThreadWorker
 
 import errors
+from sockets import ClientSocket, RequestTimeout
 
+WATCH = 10  # seconds in which a connection without a thread must send something
+CLOSING = 30  # seconds after which a connection is closed for good, whatever is still being sent
 STORING = 5  # seconds of the grace that are kept for storing what is interrupted
+UNWANTED = 65536  # bytes of a body that nobody reads are taken from a connection that goes on
 
 REFUSALS = {
+    RequestTimeout: (408, errors.TOO_SLOW),
     LimitRequestLine: (414, "Shorten the request line."),
     LimitRequestHeaders: (431, "Shorten the headers."),
     ExpectationFailed: (417, "Leave the header Expect out."),
@@ -42,31 +55,44 @@ class Threads(concurrent.futures.ThreadPoolExecutor):
 class Worker(ThreadWorker):
     """A worker with threads. What it overrides is what gunicorn itself registers or calls."""
 
+    # From its start to its end
+
     def load_wsgi(self):
         super().load_wsgi()
         self.replies = self.wsgi.replies
         # Of eight threads, two may read requests, five be held by waits and streams: one is left for short requests.
         self.wsgi.held.size = max(1, self.cfg.threads * 5 // 8)
+        self.grace = max(0, self.cfg.graceful_timeout - STORING)
         self.wsgi.register_error_handler(ParseException, errors.on_broken_body)
+        self.wsgi.register_error_handler(RequestTimeout, errors.on_slow_body)
         self.wsgi = closing(self.wsgi)
 
+    def init_signals(self):
+        super().init_signals()
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # of a terminal that is closed; gunicorn's master gets it too
+
     def get_thread_pool(self):
+        ClientSocket.most_waiting = max(1, self.cfg.threads // 4)
         return Threads(self.cfg.threads)
 
-    def accept(self, listener):
-        try:
-            super().accept(listener)
-        except OSError as error:
-            if error.errno not in (errno.EMFILE, errno.ENFILE):
-                raise
-            time.sleep(0.05)  # the worker would die of it; the client waits until a file is closed
+    def run(self):
+        """Serve until told to stop, then let the replies under way end, whoever follows them."""
+        # A thread that ends after the loop writes into this queue, whose descriptor might be a database's by then.
+        self.method_queue.close = lambda: None
+        super().run()
+        ending = threading.Thread(target=self.replies.stop, args=(self.grace,))
+        ending.start()
+        while ending.is_alive():
+            self.notify()
+            ending.join(1)
 
     def handle_exit(self, signum, frame):
-        """On SIGTERM, let replies under way end, and interrupt the rest before the worker is killed."""
+        """On SIGTERM, interrupt what has not ended shortly before the worker is killed."""
         super().handle_exit(signum, frame)
         if self.booted:
-            grace = max(0, self.cfg.graceful_timeout - STORING)
-            threading.Thread(target=self.replies.stop, args=(grace,)).start()
+            interrupt = threading.Timer(self.grace, self.replies.stop, (0,))
+            interrupt.daemon = True
+            interrupt.start()
 
     def handle_quit(self, signum, frame):
         """On SIGINT and SIGQUIT, interrupt all replies, else their followers would hold up the exit."""
@@ -74,10 +100,76 @@ class Worker(ThreadWorker):
             self.replies.stop(0)
         super().handle_quit(signum, frame)
 
+    # Connections without a thread
+
+    def accept(self, listener):
+        try:
+            accepted, address = listener.accept()
+        except OSError as error:
+            if error.errno in (errno.EMFILE, errno.ENFILE):
+                time.sleep(0.05)  # the worker would die of it; the client waits until a file is closed
+            elif error.errno not in (errno.EAGAIN, errno.ECONNABORTED):
+                raise
+            return
+        self.nr_conns += 1
+        client = accepted if self.cfg.is_ssl else ClientSocket(accepted)
+        self.watch(TConn(self.cfg, client, address, listener.getsockname()), self.on_pending_socket_readable)
+
+    def finish_request(self, conn, future):
+        """Close in the background: gunicorn would wait for the client to close, in the loop that accepts all others."""
+        if future.exception() is None and future.result():
+            super().finish_request(conn, future)
+            return
+        conn.discard_until = time.monotonic() + CLOSING
+        try:
+            conn.sock.setblocking(False)
+            conn.sock.shutdown(socket.SHUT_WR)
+        except OSError:  # the client has gone
+            self.drop(conn)
+        else:
+            self.watch(conn, self.discard)
+
+    def discard(self, conn, client):
+        """Read what nobody wants, until the client closes too: else it might lose the answer (RFC 9112, section 9.6)."""
+        self.poller.unregister(client)
+        self.pending_conns.remove(conn)
+        more = b""
+        with contextlib.suppress(OSError):
+            more = client.recv(65536)
+        if more and time.monotonic() < conn.discard_until:
+            self.watch(conn, self.discard)
+        else:
+            self.drop(conn)
+
+    def watch(self, conn, callback):
+        """Have the poller watch this connection for a while."""
+        conn.timeout = time.monotonic() + (WATCH if self.alive else STOP_KEEPALIVE_LINGER)
+        self.pending_conns.append(conn)
+        self.poller.register(conn.sock, selectors.EVENT_READ, functools.partial(callback, conn))
+
+    def murder_pending(self):
+        """Close what was watched for long enough, and of too many the first."""
+        for number in range(len(self.pending_conns) - self.worker_connections // 2):
+            self.pending_conns[number].timeout = 0
+        super().murder_pending()
+
+    def drop(self, conn):
+        self.nr_conns -= 1
+        conn.close()
+
+    def _cap_keepalive(self, deadline):
+        """gunicorn calls it when it begins to stop: what is watched ends with what is kept alive."""
+        super()._cap_keepalive(deadline)
+        for conn in self.pending_conns:
+            conn.timeout = min(conn.timeout, deadline)
+
+    # Errors
+
     def handle_error(self, req, client, addr, exc):
         """Refuse what is no request. Nothing of it is quoted, here or in the log."""
         status, detail = next(REFUSALS[kind] for kind in REFUSALS if isinstance(exc, kind))
-        self.log.warning("request refused: %s", type(exc).__name__, exc_info=exc if status == 500 else None)
+        if status != 408:  # many may come at a time
+            self.log.warning("request refused: %s", type(exc).__name__, exc_info=exc if status == 500 else None)
         body = json.dumps(errors.document(status, [(detail, None)]))
         head = (
             f"HTTP/1.1 {status} {errors.TITLES[status]}\r\nConnection: close\r\n"
@@ -88,14 +180,27 @@ class Worker(ThreadWorker):
 
 
 def closing(app):
-    """gunicorn drops an application's `Connection` header: have it close where the application says so."""
+    """Close where the application says so, whose `Connection` header gunicorn drops, and where a body is still to come."""
 
     def wsgi(environ, start_response):
+        response = start_response.__self__
+
         def start(status, headers, exc_info=None):
-            if ("Connection", "close") in headers:
-                start_response.__self__.force_close()
+            if ("Connection", "close") in headers or not has_whole_body(response):
+                response.force_close()
             return start_response(status, headers, exc_info)
 
         return app(environ, start)
 
     return wsgi
+
+
+def has_whole_body(response):
+    """Whether the body of the request has arrived, to its end. What is left of it is discarded; nothing is waited for."""
+    response.sock.setblocking(False)
+    try:
+        return len(response.req.body.read(UNWANTED + 1)) <= UNWANTED
+    except (OSError, ParseException):
+        return False
+    finally:
+        response.sock.setblocking(True)

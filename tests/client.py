@@ -139,11 +139,15 @@ class Server:
         clean = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
         clean["PATH"] = os.path.dirname(sys.executable) + os.pathsep + clean["PATH"]
         environment = {name: str(value) for name, value in environment.items() if value is not None}
+        if "FILES" in environment:  # so many may be open in a process
+            command = f"ulimit -n {environment.pop('FILES')}; exec {command}"
+        else:
+            command = f"exec {command}"
         options = f"--bind 127.0.0.1:{self.port} " + environment.pop("GUNICORN_CMD_ARGS", "")
         defaults = {"PORT": str(self.port), "JWT_SECRET": SECRET, "GUNICORN_CMD_ARGS": options}
         self.log = log or open(self.log_file, "wb")
         self.process = subprocess.Popen(
-            ["sh", "-c", f"exec {command}"],
+            ["sh", "-c", command],
             cwd=ROOT,
             env=clean | defaults | environment,
             stdout=self.log,

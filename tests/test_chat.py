@@ -194,13 +194,13 @@ def test_an_old_session_is_shown_and_continued(run, alice, provider):
 
 
 def test_a_reply_that_is_under_way_elsewhere_is_followed(command, alice, provider):
-    gate = threading.Event()
-    provider.script = [reply("One ", gate, "two.")]
+    gate, words = threading.Event(), [part for number in range(60) for part in (f"{number} ", 0.1)]
+    provider.script = [reply("One ", *words, gate, "two.")]
     session = alice.post("/sessions", {"content": "Count"}, Prefer="respond-async").json()
     with subprocess.Popen(**command("--session", session["id"]), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as process:
         assert process.stdout.read(12) == "> Count\nOne "
         gate.set()
-        assert process.stdout.read() == "two.\n"
+        assert process.stdout.read() == "".join(words[::2]) + "two.\n"
 
 
 def test_lists_the_latest_sessions(run, alice):

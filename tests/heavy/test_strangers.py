@@ -1,0 +1,218 @@
+"""Clients that send, read or close slowly or not at all hold up nobody else.
+
+`pytest` leaves these out; `pytest -n 0 tests/heavy` runs them, one at a time.
+"""
+
+import concurrent.futures
+import contextlib
+import json
+import socket
+import threading
+import time
+
+import pytest
+import requests
+
+from client import make_token, running, wait_for_status
+from provider import reply
+
+
+class Crowd:
+    """Connections of clients that are up to no good. What they are sent is not read."""
+
+    def __init__(self, server):
+        self.port = server.port
+        self.sockets = []
+
+    def come(self, data=b"", receive_buffer=None):
+        client = socket.socket()
+        if receive_buffer:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        client.settimeout(5)
+        self.sockets.append(client)
+        with contextlib.suppress(OSError):
+            client.connect(("127.0.0.1", self.port))
+            client.sendall(data)
+        return client
+
+    def come_evenly(self, count, a_second, data=b""):
+        began = time.monotonic()
+        for number in range(count):
+            time.sleep(max(0.0, began + number / a_second - time.monotonic()))
+            self.come(data)
+
+    def go(self):
+        for client in self.sockets:
+            client.close()
+
+
+@pytest.fixture
+def crowd():
+    """A function that makes the crowd of a server; all go in the end."""
+    crowds = []
+
+    def make(server):
+        crowds.append(Crowd(server))
+        return crowds[-1]
+
+    yield make
+    for crowd in crowds:
+        crowd.go()
+
+
+@contextlib.contextmanager
+def nobody_is_held_up(server, alice):
+    """Meanwhile /health, creations and cancels are answered within a second, and no worker and no reply is lost."""
+    workers, over, answers = server.workers(), threading.Event(), {"health": [], "create": [], "cancel": []}
+
+    def ask(what, function, *args, **options):
+        began = time.monotonic()
+        try:
+            response = function(*args, timeout=20, **options)
+        except requests.RequestException as error:
+            response = error
+        answers[what].append((round(time.monotonic() - began, 2), getattr(response, "status_code", str(response))))
+        return response
+
+    def ask_for_health():
+        while not over.wait(0.1):
+            ask("health", requests.get, server.url + "/health")
+
+    def create_and_cancel():
+        while not over.wait(0.1):
+            response = ask("create", alice.post, "/sessions", {"content": "Never", "model": "m-2"}, Prefer="respond-async")
+            ask("cancel", alice.post, response.headers["Location"] + "/cancel")
+
+    session = alice.post("/sessions", {"content": "For a while", "model": "m-1"}, Prefer="respond-async").json()
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        asking = [pool.submit(ask_for_health), pool.submit(create_and_cancel)]
+        try:
+            yield
+        finally:
+            over.set()
+    for what, status in {"health": 200, "create": 201, "cancel": 200}.items():
+        print(what, len(answers[what]), max(answers[what], default=None))
+    for what, status in {"health": 200, "create": 201, "cancel": 200}.items():
+        assert {status for _, status in answers[what]} == {status}
+        assert max(answers[what])[0] < 1, what
+    for future in asking:
+        future.result()
+    assert server.workers() == workers
+    assert "WORKER TIMEOUT" not in server.output() and "Traceback" not in server.output()
+    assert wait_for_status(alice, session, "complete", 30)["content"] == "A word. " * 15
+
+
+def answer(request):
+    """What the models say: m-1 talks for 15 seconds, and m-2 never ends."""
+    pieces = {"m-1": ["A word. ", 1.0] * 15, "m-2": ["And so on. ", threading.Event()]}
+    return reply(*pieces[request.body["model"]])(request)
+
+
+@pytest.fixture
+def busy(start, settings, provider):
+    """A server that others use, and one of these."""
+    provider.default = answer
+    server = start(**settings)
+    return server, server.client()
+
+
+def test_eighty_clients_that_do_not_close_their_connection(busy, crowd):
+    server, alice = busy
+    strangers = crowd(server)
+    clients = [strangers.come() for _ in range(80)]
+    with nobody_is_held_up(server, alice):
+        for client in clients:
+            client.sendall(b"GET /sessions HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        for client in clients:
+            assert client.recv(12) == b"HTTP/1.1 401"
+        time.sleep(5)
+
+
+def test_a_hundred_and_fifty_new_connections_a_second_that_say_nothing(busy, crowd):
+    server, alice = busy
+    with nobody_is_held_up(server, alice):
+        crowd(server).come_evenly(1500, 150)
+
+
+def test_sixty_requests_a_second_whose_bodies_never_come(busy, crowd):
+    server, alice = busy
+    with nobody_is_held_up(server, alice):
+        crowd(server).come_evenly(900, 60, b"POST /sessions HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n")
+
+
+@pytest.mark.parametrize("count", [700, 1500])
+def test_requests_that_are_half_sent(busy, crowd, count):
+    server, alice = busy
+    with nobody_is_held_up(server, alice):
+        crowd(server).come_evenly(count, 400, b"GET /health HTTP/1.1\r\nHost:")
+        time.sleep(5)
+
+
+def test_five_hundred_bodies_that_are_half_sent_with_a_good_token(busy, crowd):
+    server, alice = busy
+    token = make_token("https://github.com/mallory")
+    half = f"POST /sessions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\nContent-Length: 1000\r\n\r\n{{"
+    with nobody_is_held_up(server, alice):
+        crowd(server).come_evenly(500, 400, half.encode())
+        time.sleep(5)
+
+
+def test_a_client_has_time_but_not_for_ever(tmp_path, provider):
+    """Each of these takes its time, so they are all there at once."""
+    provider.script = [reply("Before ", 65.0, "after.")]
+    settings = {"OPENAI_BASE_URL": provider.url + "/v1", "MODELS": "echo,m-1"}
+    with running(tmp_path, **settings) as server:
+        alice = server.client()
+        session = alice.create("x" * 1_000_000)
+        for _ in range(6):
+            alice.post(f"/sessions/{session['id']}/messages", {"content": "x" * 1_000_000})
+        whole = alice.get(f"/sessions/{session['id']}").text.encode()
+        assert len(whole) > 14_000_000
+        head = f"Host: x\r\nAuthorization: Bearer {alice.token}\r\n"
+        get = f"GET /sessions/{session['id']} HTTP/1.1\r\n{head}Connection: close\r\n\r\n".encode()
+        half = f"POST /sessions HTTP/1.1\r\n{head}Content-Length: 1000\r\n\r\n{{".encode()
+
+        def talk(data, slowly=b""):
+            """Send this at once, and that a byte a second; returns the answer, and after how many seconds it came."""
+            with socket.create_connection(("127.0.0.1", server.port)) as client:
+                began = time.monotonic()
+                client.sendall(data)
+                client.settimeout(1)
+                for byte in slowly:
+                    with contextlib.suppress(TimeoutError):
+                        client.recv(1, socket.MSG_PEEK)
+                        break
+                    client.send(bytes([byte]))
+                client.settimeout(90)
+                return b"".join(iter(lambda: client.recv(65536), b"")), time.monotonic() - began
+
+        def read(seconds, a_second):
+            """Read so much a second for so long, and then all there is, as far as it comes."""
+            with socket.create_connection(("127.0.0.1", server.port), 90) as client:
+                client.sendall(get)
+                began, parts = time.monotonic(), []
+                while time.monotonic() - began < seconds:
+                    time.sleep(0.5)
+                    parts.append(client.recv(a_second // 2) if a_second else b"")
+                with contextlib.suppress(ConnectionResetError):
+                    parts += iter(lambda: client.recv(65536), b"")
+                return b"".join(parts).partition(b"\r\n\r\n")[2]
+
+        def follow():
+            with alice.stream("POST", "/sessions", {"content": "Hello", "model": "m-1"}, timeout=90) as stream:
+                return [event.name for event in stream]
+
+        with concurrent.futures.ThreadPoolExecutor(20) as pool:
+            silent = pool.submit(talk, b"")
+            halves = [pool.submit(talk, data) for data in (b"GET / HTTP/1.1\r\nHost", half)]
+            drops = [pool.submit(talk, data, b"x" * 100) for data in (b"GET / HTTP/1.1\r\nHost: ", half)]
+            takes_nothing, takes_little, stream = pool.submit(read, 40, 0), pool.submit(read, 70, 20_000), pool.submit(follow)
+        assert silent.result()[0] == b"" and 9 < silent.result()[1] < 15
+        for limit, clients in [(30, halves), (60, drops)]:
+            for answer, seconds in [client.result() for client in clients]:
+                assert answer.startswith(b"HTTP/1.1 408 ") and limit - 1 < seconds < limit + 5
+                assert json.loads(answer.partition(b"\r\n\r\n")[2])["errors"][0]["status"] == "408"
+        assert len(takes_nothing.result()) < len(whole)
+        assert takes_little.result() == whole
+        assert stream.result()[-1] == "done"
+        assert "Traceback" not in server.output()
