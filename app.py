@@ -13,15 +13,7 @@ import uuid
 
 from dotenv import dotenv_values
 from flask import Blueprint, Flask, Response, current_app, g, jsonify, request, url_for
-from werkzeug.exceptions import (
-    BadRequest,
-    ClientDisconnected,
-    Forbidden,
-    NotAcceptable,
-    NotFound,
-    RequestEntityTooLarge,
-    UnsupportedMediaType,
-)
+from werkzeug import exceptions
 
 import auth
 import catalog
@@ -101,14 +93,14 @@ def begin_request():
     request_id = request.headers.get("X-Request-ID", "")
     g.id = request_id if re.fullmatch(r"[\w.:+/=-]{1,128}", request_id, re.ASCII) else uuid.uuid4().hex
     if "//" in request.environ["PATH_INFO"]:
-        raise NotFound  # werkzeug would redirect to the host that the client names, or take two slashes for one
+        raise exceptions.NotFound  # werkzeug would redirect to the host that the client names, or take two slashes for one
     connection, upgrade = (request.headers.get(name, "").lower() for name in ("Connection", "Upgrade"))
     if "upgrade" in connection and upgrade == "websocket":
-        raise BadRequest("This path takes no WebSocket. Send a plain request; Accept: text/event-stream has words as they come.")
+        raise exceptions.BadRequest("This path takes no WebSocket. Send a plain request, Accept: text/event-stream for a stream.")
     accept = request.accept_mimetypes
     page = request.endpoint == "static" or (request.path == "/" and accept["text/html"])
     if accept and not (accept["application/json"] or accept["text/event-stream"] or page):
-        raise NotAcceptable("Accept application/json or text/event-stream.")
+        raise exceptions.NotAcceptable("Accept application/json or text/event-stream.")
 
 
 @api.before_request
@@ -120,7 +112,7 @@ def authenticate():
     g.user = current_app.tokens.verify(authorization.token or "")
     allowed = current_app.config["ALLOWED_USERS"]
     if allowed is not None and auth.user_name(g.user) not in allowed:
-        raise Forbidden("This user is not allowed on this server. Ask whoever runs it.")
+        raise exceptions.Forbidden("This user is not allowed on this server. Ask whoever runs it.")
 
 
 @api.before_request
@@ -133,12 +125,12 @@ def read_body():
     length = request.content_length or 0
     try:
         g.body = request.stream.read(limit + 1) if length <= limit else b""
-    except ClientDisconnected:  # or its connection failed
-        raise BadRequest("The body did not arrive. Send it whole.") from None
+    except exceptions.ClientDisconnected:  # or its connection failed
+        raise exceptions.BadRequest("The body did not arrive. Send it whole.") from None
     if max(length, len(g.body)) > limit:
-        raise RequestEntityTooLarge(f"Send at most {limit} bytes.")
+        raise exceptions.RequestEntityTooLarge(f"Send at most {limit} bytes.")
     if len(g.body) < length:
-        raise BadRequest("The body ended before its Content-Length. Send it whole.")
+        raise exceptions.BadRequest("The body ended before its Content-Length. Send it whole.")
 
 
 def end_request(response):
@@ -179,7 +171,7 @@ def load_body(schema):
     if not g.body and not schema.fields:
         return {}
     if not request.is_json:
-        raise UnsupportedMediaType("Send JSON, with Content-Type: application/json.")
+        raise exceptions.UnsupportedMediaType("Send JSON, with Content-Type: application/json.")
     return schema.load(schemas.parse_json(g.body))
 
 
@@ -305,19 +297,11 @@ def created(session):
 def stream(session, feed, is_new=False, position=0):
     """The event stream of this reply, from a position on; with the session's own events where it is new."""
     frames = events.frames(feed, position, session if is_new else None)
-    response = Response(told(frames, g.id), 201 if is_new else 200, mimetype="text/event-stream")
+    response = Response(errors.guarded(frames, g.id), 201 if is_new else 200, mimetype="text/event-stream")
     response.headers["Cache-Control"] = "no-cache, no-transform"
     response.headers["X-Accel-Buffering"] = "no"
     response.headers["Location"] = session_url(session.id) if is_new else events_url(session.id)
     return response
-
-
-def told(frames, request_id):
-    """The frames. Where they fail, the log says so here, since whoever sends them does not know the request's id."""
-    try:
-        yield from frames
-    except Exception as error:
-        log.error("a stream failed", {"id": request_id}, exc_info=error)
 
 
 # Routes. The API's description has their docstrings: a summary, and what else there is to say.

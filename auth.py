@@ -118,7 +118,7 @@ class PublishedKeys(jwt.PyJWKClient):
         with self.wire.request(Call(), "GET", "", {"Accept": "application/json"}) as response:
             if response.status != 200:
                 raise jwt.PyJWKClientConnectionError(f"status {response.status}")
-            return json.loads(response.body())
+            return json.loads(response.body(2**20))
 
 
 class RemoteTokens(Tokens):

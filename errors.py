@@ -54,6 +54,14 @@ def error_response(status, faults, headers=(), session_id=None):
     return response
 
 
+def guarded(frames, request_id):
+    """The frames of a stream. Where they fail, the log says so here: who sends them does not know the request's id."""
+    try:
+        yield from frames
+    except Exception as error:  # whatever it is, the status has been sent
+        log.error("a stream failed", {"id": request_id}, exc_info=error)
+
+
 def on_http_error(error):
     if error.code is None or error.code < 400:
         return error

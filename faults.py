@@ -5,6 +5,8 @@ import re
 
 import wire
 
+ERROR_SIZE = 65536  # bytes of an error's body that are looked at
+
 # What reading an answer raises where it is not of the form that the protocol gives it.
 NOT_UNDERSTOOD = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
 
@@ -46,7 +48,7 @@ class Faults:
     def of_response(self, response):
         """For a response that is not a 200."""
         try:
-            body = json.loads(response.body())
+            body = json.loads(response.body(ERROR_SIZE))
         except (*NOT_UNDERSTOOD, wire.Fault):
             body = {}
         error = self._of_body(response.status, body, wire.retry_after(response.headers))

@@ -12,8 +12,7 @@ resource.setrlimit(resource.RLIMIT_NOFILE, (_files, _hard))
 wsgi_app = "app:create_app()"
 worker_class = "worker.Worker"
 workers = int(os.environ.get("WEB_CONCURRENCY", "2"))
-# Each connection is an open file, and each reply has two for its provider's.
-worker_connections = max(16, min(4096, _files // 2))
+worker_connections = max(16, min(4096, _files // 2))  # each is an open file, and a reply has two of its own
 threads = worker_connections // 4  # each waiting request and each stream has one; they start when they are needed
 preload_app = True  # a bad setting is found once, and tables and keys are made once
 graceful_timeout = 25  # a platform that sends SIGTERM kills after 30 s

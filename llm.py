@@ -14,6 +14,7 @@ from wire import CONNECT_TIMEOUT, Call, HungUp, storable
 
 RETRY_PAUSES = (0.5, 1.0)  # seconds before the second and the third try, where the provider names none
 LONGEST_PAUSE = 20  # seconds
+JOINED_SIZE = 8 * 2**20  # bytes of what is read whole: a list of models, an answer that is not streamed
 
 
 class Echo:
@@ -69,7 +70,7 @@ class HTTPProvider:
             with self.wire.request(Call(), "GET", self.list_path, self.headers(), timeout=timeout) as response:
                 if response.status != 200:
                     raise self.faults.of_response(response)
-                return [str(model["id"]) for model in json.loads(response.body())["data"]]
+                return [str(model["id"]) for model in json.loads(response.body(JOINED_SIZE))["data"]]
         except NOT_UNDERSTOOD:
             raise self.faults.error(502, "sent a list of models that is not understood.") from None
         except wire.Fault as fault:
@@ -142,7 +143,7 @@ class HTTPProvider:
 def _batches(response):
     """The events of an answer, in batches as they arrive; of a server that does not stream, the answer is one event."""
     if "json" in response.headers.get("Content-Type", ""):
-        return [[response.body().decode("utf-8", "replace")]]
+        return [[response.body(JOINED_SIZE).decode("utf-8", "replace")]]
     return wire.parse_sse(response.chunks())
 
 

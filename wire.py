@@ -282,8 +282,15 @@ class Response:
         if self._call.hung_up:
             raise HungUp
 
-    def body(self):
-        return b"".join(self.chunks())
+    def body(self, limit):
+        """The body, or so much of it as has so many bytes."""
+        parts, size = [], 0
+        for chunk in self.chunks():
+            parts.append(chunk)
+            size += len(chunk)
+            if size > limit:
+                break
+        return b"".join(parts)
 
 
 class Wire:

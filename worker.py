@@ -60,8 +60,10 @@ class Worker(ThreadWorker):
     def load_wsgi(self):
         super().load_wsgi()
         self.replies = self.wsgi.replies
-        # Of eight threads, two may read requests, five be held by waits and streams: one is left for short requests.
+        # Of eight threads, two may wait for clients, five be held by waits and streams: one is left for short requests.
         self.wsgi.held.size = max(1, self.cfg.threads * 5 // 8)
+        # Half of the files are for connections. A reply has two, and a third of all files is for replies.
+        self.replies.room.size = max(1, min(self.replies.room.size, self.cfg.worker_connections // 3))
         self.grace = max(0, self.cfg.graceful_timeout - STORING)
         self.wsgi.register_error_handler(ParseException, errors.on_broken_body)
         self.wsgi.register_error_handler(RequestTimeout, errors.on_slow_body)
