@@ -102,6 +102,14 @@ def test_keeps_as_many_connections_as_it_needed_at_once(line):
     assert len(line.provider.connections) == 20
 
 
+def test_keeps_all_connections_of_its_first_moment(tmp_path):
+    """There is nothing yet that they could share; whatever is made for all of them is made once."""
+    with connected(tmp_path, is_secure=True) as line:
+        answered_at_once(line, 16)
+        answered_at_once(line, 16)
+        assert len(line.provider.connections) == 16
+
+
 def test_keeps_its_connection_where_an_answer_is_an_error(line):
     """Of which the body was read: connections are not lost where a provider limits this server."""
     line.provider.script = [status(429, {}, retry_after_ms="1"), status(400, {"error": {"message": "No."}})]
