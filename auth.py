@@ -28,7 +28,8 @@ FAULTS = {
 }
 LEAST_RSA_BITS = 2048
 # A key is a point, encoded as its y and a bit for x (RFC 8032, 5.1 and 5.2: so many bits of y, in this field). Anyone can
-# sign for a point of small order. These have y = 0, 1 or -1, and on Ed25519 also the y of order 8 or its negative: eight.
+# sign for a point of small order. These have y = 0, 1 or -1, and on Ed25519 also the y of order 8 or its negative, which makes
+# eight points; libsodium refuses the same.
 CURVES = {ed25519.Ed25519PublicKey: (255, 2**255 - 19), ed448.Ed448PublicKey: (448, 2**448 - 2**224 - 1)}
 Y_OF_ORDER_8 = 0x05FC536D880238B13933C6D305ACDFD5F098EFF289F4C345B027B2C28F95E826
 _EC_ALGORITHMS = {"secp256r1": "ES256", "secp384r1": "ES384", "secp521r1": "ES512", "secp256k1": "ES256K"}
@@ -44,7 +45,7 @@ class InvalidToken(Exception):
 
 
 class WeakKey(ValueError):
-    """A public key for which others than its owner can sign; the text says what to do."""
+    """A public key for which others than its owner can sign; the text says why."""
 
 
 class KeysUnavailable(Exception):

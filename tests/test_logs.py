@@ -319,4 +319,4 @@ def test_ends_soon_wherever_it_writes(pipe, where):
         assert process.stdout.readline() == b"\n"
         began = time.monotonic()
         assert process.wait(10) == 0
-        assert time.monotonic() - began < 2.5
+        assert time.monotonic() - began < 5

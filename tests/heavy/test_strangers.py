@@ -157,6 +157,43 @@ def test_five_hundred_bodies_that_are_half_sent_with_a_good_token(busy, crowd):
         time.sleep(5)
 
 
+def test_all_of_them_at_once_while_one_user_holds_what_he_can(busy, crowd):
+    server, alice = busy
+    mallory = server.client("https://github.com/mallory")
+    session = mallory.post("/sessions", {"content": "For ever", "model": "m-2"}, Prefer="respond-async").json()
+    head = f"Host: x\r\nAuthorization: Bearer {mallory.token}\r\n"
+    follow = f"GET /sessions/{session['id']}/events HTTP/1.1\r\n{head}\r\n".encode()
+    half_a_body = f"POST /sessions HTTP/1.1\r\n{head}Content-Length: 1000\r\n\r\n{{".encode()
+    closing = b"GET /sessions HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    crowds = [
+        (400, 200, follow),
+        (500, 200, half_a_body),
+        (700, 200, b"GET /health HTTP/1.1\r\nHost:"),
+        (80, 40, closing),
+        (1500, 150, b""),
+    ]
+    with nobody_is_held_up(server, alice), concurrent.futures.ThreadPoolExecutor() as pool:
+        for coming in [pool.submit(crowd(server).come_evenly, *each) for each in crowds]:
+            coming.result()
+
+
+def test_one_user_asks_for_two_thousand_replies_at_once(busy):
+    server, alice = busy
+    mallory = server.client("https://github.com/mallory")
+
+    def ask(number):
+        body = {"content": f"{number}", "model": "m-2"}
+        return mallory.post("/sessions", body, Prefer="respond-async", timeout=60)
+
+    with nobody_is_held_up(server, alice), concurrent.futures.ThreadPoolExecutor(64) as pool:
+        answers = list(pool.map(ask, range(2000)))
+    begun = [answer for answer in answers if answer.status_code == 201]
+    refused = [answer for answer in answers if answer.status_code == 503]
+    assert len(begun) + len(refused) == 2000 and 200 <= len(begun) <= 400  # half of what each of two workers carries
+    assert all(answer.headers["Retry-After"] for answer in refused)
+    assert mallory.get("/sessions?page[offset]=399").json()["meta"] == {"has_more": False}
+
+
 def test_a_client_has_time_but_not_for_ever(tmp_path, provider):
     """Each of these takes its time, so they are all there at once."""
     provider.script = [reply("Before ", 65.0, "after.")]
