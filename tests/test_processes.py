@@ -78,7 +78,16 @@ def test_a_newer_release_keeps_all_of_an_older_ones_data(start, settings, provid
         process.communicate()
 
 
+@pytest.fixture
+def interruptible():
+    """A job in the background ignores SIGINT, and its children with it; a handler of ours is not inherited."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.skipif(not shutil.which("curl"), reason="curl is not installed")
+@pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
 def test_flask_run_prints_a_request_that_can_be_pasted_and_stops_without_a_loss(provider, tmp_path, sign):
     folder, port = copy_of_the_service(tmp_path / "laptop"), free_port()

@@ -185,7 +185,7 @@ def test_one_user_asks_for_two_thousand_replies_at_once(busy):
         body = {"content": f"{number}", "model": "m-2"}
         return mallory.post("/sessions", body, Prefer="respond-async", timeout=60)
 
-    with nobody_is_held_up(server, alice), concurrent.futures.ThreadPoolExecutor(64) as pool:
+    with nobody_is_held_up(server, alice), concurrent.futures.ThreadPoolExecutor(32) as pool:
         answers = list(pool.map(ask, range(2000)))
     begun = [answer for answer in answers if answer.status_code == 201]
     refused = [answer for answer in answers if answer.status_code == 503]
