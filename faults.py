@@ -96,7 +96,7 @@ def _describe(body):
         error = {"message": error}
     message = error.get("message") or error.get("detail") or ""
     message = message if isinstance(message, str) else json.dumps(message)
-    message = "".join(wire.storable([" ".join(message.split())]))
+    message = "".join(wire.made_storable([" ".join(message.split())]))
     return str(error.get("type") or ""), str(error.get("code") or ""), message
 
 

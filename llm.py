@@ -10,7 +10,7 @@ import re
 
 import wire
 from faults import NOT_UNDERSTOOD, Faults, ModelError
-from wire import CONNECT_TIMEOUT, Call, HungUp, storable
+from wire import CONNECT_TIMEOUT, Call, HungUp, made_storable
 
 RETRY_PAUSES = (0.5, 1.0)  # seconds before the second and the third try, where the provider names none
 LONGEST_PAUSE = 20  # seconds
@@ -78,7 +78,7 @@ class HTTPProvider:
 
     def stream(self, call, model, system, messages, max_tokens, retries=len(RETRY_PAUSES)):
         """Yield the text of the answer in pieces, none of them empty. Tries again so often, as long as none has come."""
-        return storable(self._stream(call, self.body(model, system, messages, max_tokens), RETRY_PAUSES[:retries]))
+        return made_storable(self._stream(call, self.body(model, system, messages, max_tokens), RETRY_PAUSES[:retries]))
 
     def _stream(self, call, body, pauses):
         begun, adaptations, pauses = False, 2, list(pauses)

@@ -379,7 +379,7 @@ def parse_sse(chunks):
         yield complete
 
 
-def storable(texts):
+def made_storable(texts):
     """The same texts as every database holds them: NUL and lone surrogates become U+FFFD.
 
     JSON may write a character as two surrogates, and a provider may send these in two texts: the first is held back
