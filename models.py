@@ -1,4 +1,4 @@
-"""What Parley keeps: sessions, their turns, and who may ask how often. All SQL is here, for both engines.
+"""What Parley keeps: sessions, their turns, and the idempotency keys; the rate limit has its table in `limits.py`.
 
 Whoever locks rows locks them in one order, session, turn, pieces, so that no two transactions wait for each other.
 """
@@ -209,10 +209,14 @@ class Turn(db.Model):
         """The turn as it is, or interrupted, where its process died; None where it is gone."""
         if self.status != IN_PROGRESS or self.is_leased:
             return self
+        self.interrupt(orphaned=True)
+        return Turn.read(self.id)
+
+    def interrupt(self, **options):
+        """End it as interrupted, in a transaction of its own: see `end`."""
         search_text = normalize(self.content)
         with db.write():
-            self.end(INTERRUPTED, search_text, orphaned=True)
-        return Turn.read(self.id)
+            return self.end(INTERRUPTED, search_text, **options)
 
     @classmethod
     def states(cls, turn_ids):
@@ -254,10 +258,7 @@ class Turn(db.Model):
     @classmethod
     def cancel(cls, session):
         """Interrupt the reply under way and return it as far as it got. Raises Conflict where there is none."""
-        reply = cls.latest(session.id)
-        search_text = normalize(reply.content)
-        with db.write():
-            ended = reply.end(INTERRUPTED, search_text, cancelled=True)
+        ended = cls.latest(session.id).interrupt(cancelled=True)
         if ended is None:
             raise Conflict("No reply is under way, so there is nothing to cancel.")
         return ended
