@@ -120,18 +120,21 @@ def on_invalid_token(error):
     return error_response(401, [(str(error), None)], {"WWW-Authenticate": challenge})
 
 
+def unavailable(detail):
+    return error_response(503, [(detail, None)], {"Retry-After": "5"})
+
+
 def on_unavailable(error):
-    return error_response(503, [(str(error), None)], {"Retry-After": "5"})
+    return unavailable(str(error))
 
 
 def on_too_long(error):
-    detail = "The search took too long. Search for longer words, or for fewer."
-    return error_response(503, [(detail, None)], {"Retry-After": "5"})
+    return unavailable("The search took too long. Search for longer words, or for fewer.")
 
 
 def on_database_error(error):
     log.error("the database does not answer: %s", type(error).__name__, exc_info=error)
-    return error_response(503, [("The database does not answer. Ask again in a moment.", None)], {"Retry-After": "5"})
+    return unavailable("The database does not answer. Ask again in a moment.")
 
 
 # The framework says of these what happened; a client wants to know what to do.
