@@ -218,12 +218,13 @@ def make_reply(body, session=None):
         wanted.new = {"title": titles.local_title(wanted.content), "model": model, "system": body.get("system")}
     else:
         wanted.session_id = session.id
+    streams = wants_stream()
     with contextlib.ExitStack() as leaving:
-        may_wait = hold_request(leaving, wants_stream())
+        may_wait = hold_request(leaving, streams)
         with db.connection_context():  # it is given back before the request waits
-            session, feed = current_app.replies.start(wanted, watched=wants_stream())
+            session, feed = current_app.replies.start(wanted, watched=streams)
         leaving.callback(feed.close)
-        if wants_stream():
+        if streams:
             response = stream(session, feed, is_new=wanted.new is not None)
             response.call_on_close(leaving.pop_all().close)
             return response
