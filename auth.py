@@ -15,7 +15,6 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, ed448, rsa
 
 import wire
 from settings import SettingError, ensure_folder
-from wire import Call, Wire
 
 LEEWAY = 30  # seconds by which clocks may differ
 LONGEST_SUBJECT = 255  # characters, as in OpenID Connect Core 1.0, section 2
@@ -113,10 +112,10 @@ class PublishedKeys(jwt.PyJWKClient):
     def __init__(self, url):
         # An unknown kid has the keys fetched again, as they may have been rotated, but not more than once a second.
         super().__init__(url, cooldown_duration=1)
-        self.wire = Wire(url, timeout=10)
+        self.wire = wire.Wire(url, timeout=10)
 
     def fetch_data(self):
-        with self.wire.request(Call(), "GET", "", {"Accept": "application/json"}) as response:
+        with self.wire.request(wire.Call(), "GET", "", {"Accept": "application/json"}) as response:
             if response.status != 200:
                 raise jwt.PyJWKClientConnectionError(f"status {response.status}")
             return json.loads(response.body(2**20))
