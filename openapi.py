@@ -4,10 +4,11 @@ The routes give the paths, the methods and the operations' names; the docstrings
 first line) and descriptions (the rest); the schemas give the bodies. This module adds what none of these says.
 """
 
+import collections
 import copy
+import functools
 import inspect
 import re
-from typing import NamedTuple
 
 from apispec import APISpec
 from apispec.ext.marshmallow import MarshmallowPlugin, OpenAPIConverter
@@ -58,49 +59,41 @@ SHAPES = {
     "Health": _object(status={"const": "ok"}, version=TEXT),
     "Places": _object(urls=_object(openapi_url=URL, health_url=URL, sessions_url=URL, models_url=URL)),
     "Delta": _object(delta=TEXT),
-    "Event": {
-        "oneOf": EVENTS,
-        "description": "An event of a stream. A comment is sent whenever 15 s pass without an event.",
-    },
+    "Event": {"oneOf": EVENTS, "description": "An event of a stream. A comment is sent whenever 15 s pass without an event."},
     "Errors": _object(errors={"type": "array", "items": ERROR, "minItems": 1, "maxItems": schemas.FAULTS})
     | {"description": "The body of every error response, with one entry for each fault, up to the twentieth."},
 }
 
 
-# Headers and parameters
+# Headers, of responses and of requests
 
-REQUEST_ID = "Names the request in the server's log. It is the client's own where that is well-formed."
+
+def _header(description, **schema):
+    return {"description": description, "schema": schema or TEXT}
+
 
 HEADERS = {
-    "X-Request-ID": {"description": REQUEST_ID, "schema": TEXT},
-    "Location": {"description": "The session, or the events of its reply.", "schema": URL},
-    "Preference-Applied": {"description": "Sent where `Prefer` was followed.", "schema": {"const": "respond-async"}},
-    "Cache-Control": {"description": "`no-cache, no-transform` on an event stream.", "schema": TEXT},
-    "X-Accel-Buffering": {"description": "`no` on an event stream.", "schema": TEXT},
-    "Retry-After": {"description": "Seconds to wait.", "schema": {"type": "integer", "minimum": 1}},
-    "WWW-Authenticate": {"description": "As in RFC 6750.", "schema": TEXT},
-    "Connection": {"description": "The rest of the body is not read.", "schema": {"const": "close"}},
+    "X-Request-ID": _header("Names the request in the server's log. It is the client's own where that is well-formed."),
+    "Location": _header("The session, or the events of its reply.", **URL),
+    "Preference-Applied": _header("Sent where `Prefer` was followed.", const="respond-async"),
+    "Cache-Control": _header("`no-cache, no-transform` on an event stream."),
+    "X-Accel-Buffering": _header("`no` on an event stream."),
+    "Retry-After": _header("Seconds to wait.", type="integer", minimum=1),
+    "WWW-Authenticate": _header("As in RFC 6750."),
+    "Connection": _header("The rest of the body is not read.", const="close"),
 }
 
 PARAMETERS = {
-    "session_id": {"in": "path", "schema": UUID},
-    "X-Request-ID": {"in": "header", "description": REQUEST_ID, "schema": TEXT},
-    "Idempotency-Key": {
-        "in": "header",
-        "description": "Names the request for 24 h. A repetition with the same key and body returns the first outcome. "
+    "X-Request-ID": HEADERS["X-Request-ID"],
+    "Idempotency-Key": _header(
+        "Names the request for 24 h. A repetition with the same key and body returns the first outcome. "
         "Where the reply failed, it is requested again, without a second session or turn.",
-        "schema": {"type": "string", "minLength": 1, "maxLength": 255},
-    },
-    "Prefer": {
-        "in": "header",
-        "description": "`respond-async` gives the answer at once, while the reply goes on.",
-        "schema": TEXT | {"examples": ["respond-async"]},
-    },
-    "Last-Event-ID": {
-        "in": "header",
-        "description": "The `id` of the last event received. The stream goes on behind it.",
-        "schema": TEXT | {"examples": ["2-15"]},
-    },
+        **TEXT,
+        minLength=1,
+        maxLength=255,
+    ),
+    "Prefer": _header("`respond-async` gives the answer at once, while the reply goes on.", **TEXT, examples=["respond-async"]),
+    "Last-Event-ID": _header("The `id` of the last event received. The stream goes on behind it.", **TEXT, examples=["2-15"]),
 }
 
 
@@ -162,14 +155,8 @@ when the client disconnects.
 """
 
 
-class Operation(NamedTuple):
-    """What is said here of an operation. `_describe` adds the errors and parameters that it shares with others."""
-
-    responses: dict
-    errors: tuple = ()
-    parameters: tuple = ()
-    body: type = None
-    description: str = ""  # follows the one in the handler's docstring
+# What is said here of an operation; `_describe` adds what it shares with others. `description` follows the handler's own.
+Operation = collections.namedtuple("Operation", "responses errors parameters body description", defaults=((), (), None, ""))
 
 
 def _reply_request(responses, body):
@@ -256,25 +243,18 @@ class Converter(OpenAPIConverter):
         return super().nested2properties(field, ret)
 
 
-class Plugin(MarshmallowPlugin):
-    Converter = Converter
-
-
+@functools.lru_cache(1)
 def document(app, version):
     """The document of this app, which is made once. The caller must not change it."""
-    if "openapi" not in app.extensions:
-        app.extensions["openapi"] = _make_document(app, version)
-    return app.extensions["openapi"]
-
-
-def _make_document(app, version):
-    plugin = Plugin()
+    plugin = MarshmallowPlugin()
+    plugin.Converter = Converter
     spec = APISpec("Parley", version, "3.1.1", [plugin], info=INFO, security=[{"token": []}])
     spec.components.security_scheme("token", BEARER)
     for name, shape in SHAPES.items():
         spec.components.schema(name, plugin.resolver.resolve_schema_dict(copy.deepcopy(shape)))
+    spec.components.parameter("session_id", "path", {"schema": UUID})
     for name, parameter in PARAMETERS.items():
-        spec.components.parameter(name, parameter["in"], parameter)
+        spec.components.parameter(name, "header", parameter)
     for status, response in ERROR_RESPONSES.items():
         spec.components.response(str(status), response)
     for rule in app.url_map.iter_rules():
