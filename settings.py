@@ -1,8 +1,8 @@
 """The settings: what the environment may say, and what holds where it is silent."""
 
+import collections
 import os
 import re
-from typing import Callable, NamedTuple, Optional
 from urllib.parse import urlsplit
 
 
@@ -13,26 +13,26 @@ class SettingError(Exception):
         super().__init__(f"{name}: {problem}")
 
 
-class Setting(NamedTuple):
-    parse: Callable
-    default: Optional[object]
-    meaning: str
+Setting = collections.namedtuple("Setting", "parse default meaning")
 
 
-def _text(value):
-    return value
+def _matching(pattern, problem, convert=str):
+    """A parser of values that match this pattern from end to end."""
+
+    def parse(value):
+        if not re.fullmatch(pattern, value, re.DOTALL):
+            raise ValueError(problem)
+        return convert(value)
+
+    return parse
 
 
-def _whole(value):
-    if not re.fullmatch(r"[0-9]{1,9}", value) or int(value) < 1:
-        raise ValueError("give a whole number from 1 on")
-    return int(value)
-
-
-def _seconds(value):
-    if not re.fullmatch(r"[0-9]{1,6}(\.[0-9]{1,3})?", value) or float(value) <= 0:
-        raise ValueError("give a number of seconds above 0")
-    return float(value)
+_whole = _matching(r"(?=.*[1-9])[0-9]{1,9}", "give a whole number from 1 on", int)
+_seconds = _matching(r"(?=.*[1-9])[0-9]{1,6}(\.[0-9]{1,3})?", "give a number of seconds above 0", float)
+# A key goes into a header: what cannot stand there would show up in the text of an exception.
+_key = _matching(r"[\x21-\x7e]+", "it has characters that no key has")
+_model = _matching(r".{1,200}", "a model's id has at most 200 characters")
+_log_format = _matching("text|json", "give text or json")
 
 
 def _list(value):
@@ -40,13 +40,6 @@ def _list(value):
     if not items:
         raise ValueError("give a list, separated by commas")
     return items
-
-
-def _key(value):
-    # A key goes into a header: what cannot stand there would show up in the text of an exception.
-    if not re.fullmatch(r"[\x21-\x7e]+", value):
-        raise ValueError("it has characters that no key has")
-    return value
 
 
 def _url(value):
@@ -80,12 +73,6 @@ def _models(value):
     return [_model(item) for item in _list(value)]
 
 
-def _model(value):
-    if len(value) > 200:
-        raise ValueError("a model's id has at most 200 characters")
-    return value
-
-
 def _rate(value):
     match = re.fullmatch(r"([1-9][0-9]{0,5})\s*/\s*(second|minute|hour|day)", value)
     if not match:
@@ -93,23 +80,17 @@ def _rate(value):
     return int(match[1]), {"second": 1, "minute": 60, "hour": 3600, "day": 86400}[match[2]]
 
 
-def _log_format(value):
-    if value not in ("text", "json"):
-        raise ValueError("give text or json")
-    return value
-
-
 SETTINGS = {
     "DATABASE_URL": Setting(
         _database, None, "`sqlite:///path` or `postgresql://…`; by default a SQLite file in the folder `instance`"
     ),
     "JWT_PUBLIC_KEY": Setting(
-        _text, None, "verifies tokens: PEM, or base64 of PEM, of an Ed25519, EC or RSA key (of 2,048 bits or more)"
+        str, None, "verifies tokens: PEM, or base64 of PEM, of an Ed25519, EC or RSA key (of 2,048 bits or more)"
     ),
     "JWT_JWKS_URL": Setting(_url, None, "verifies tokens with the keys that an identity provider publishes here"),
     "JWT_SECRET": Setting(_secret, None, "verifies and signs tokens with HS256; at least 32 bytes"),
-    "JWT_ISSUER": Setting(_text, "fabro-web", "what a token's `iss` must be"),
-    "JWT_AUDIENCE": Setting(_text, None, "what a token's `aud` must be; by default it is not checked"),
+    "JWT_ISSUER": Setting(str, "fabro-web", "what a token's `iss` must be"),
+    "JWT_AUDIENCE": Setting(str, None, "what a token's `aud` must be; by default it is not checked"),
     "ALLOWED_USERS": Setting(_list, None, "user names that may use this server, by commas; by default all with a good token"),
     "ANTHROPIC_API_KEY": Setting(_key, None, "serves the models whose id begins with `claude`"),
     "ANTHROPIC_BASE_URL": Setting(_url, "https://api.anthropic.com", "another server that speaks Anthropic's protocol"),
