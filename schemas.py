@@ -16,8 +16,11 @@ FAULTS = 20  # that an answer names at most
 LONGEST_NAME = 200  # characters of a name in an answer
 
 # PostgreSQL stores no NUL, and UTF-8 has no surrogates.
-_UNSTORABLE = re.compile("[\0\ud800-\udfff]")
-# What the two validators below check, for the API's description. Many regular expression engines know no surrogates.
+storable = validate.Regexp(
+    "[^\0\ud800-\udfff]*\\Z", error="Take out the characters that cannot be stored: NUL and lone surrogates."
+)
+not_blank = validate.Predicate("strip", error="Give some text; this is blank.")
+# What these two check, for the API's description. Many regular expression engines know no surrogates.
 STORABLE_PATTERN, TEXT_PATTERN = r"^[^\u0000]*$", r"^[^\u0000]*[^\s\u0000][^\u0000]*$"
 
 
@@ -32,16 +35,8 @@ class InvalidHeader(ValidationError):
 # Fields
 
 
-def storable(text):
-    """A validator: every database can store the text."""
-    if _UNSTORABLE.search(text):
-        raise ValidationError("Take out the characters that cannot be stored: NUL and lone surrogates.")
-
-
-def not_blank(text):
-    """A validator: the text has more than white space."""
-    if not text.strip():
-        raise ValidationError("Give some text; this is blank.")
+def at_most(length):
+    return validate.Length(max=length, error="Shorten this to at most {max} characters.")
 
 
 def few_words(text):
@@ -53,11 +48,12 @@ def few_words(text):
 # The examples of the API's description
 MESSAGE = "Add rate limiting to the auth endpoints using a sliding window approach with Redis, 10 requests per minute per IP."
 TITLE, SESSION_ID = "Add rate limiting to auth endpoints", "a1b2c3d4-e5f6-7890-abcd-ef1234567890"
+TIME = "2026-03-06T16:00:00Z"
 
 
-def described(description, example):
+def described(description, *examples):
     """The metadata of a field, for the API's description."""
-    return {"description": description, "examples": [example]}
+    return {"description": description} | ({"examples": list(examples)} if examples else {})
 
 
 class Text(fields.String):
@@ -70,11 +66,9 @@ class Text(fields.String):
         "invalid_utf8": "Give a string.",
     }
 
-    def __init__(self, max_length=None, metadata=None, **kwargs):
-        validators = [storable, not_blank]
-        if max_length:
-            validators.append(validate.Length(max=max_length, error="Shorten this to at most {max} characters."))
-        super().__init__(validate=validators, metadata={"pattern": TEXT_PATTERN} | (metadata or {}), **kwargs)
+    def __init__(self, description, *examples, max_length=None, **kwargs):
+        metadata = described(description, *examples) | {"pattern": TEXT_PATTERN}
+        super().__init__(validate=[storable, not_blank, at_most(max_length)], metadata=metadata, **kwargs)
 
 
 class WholeNumber(fields.Integer):
@@ -125,21 +119,15 @@ class RequestSchema(Schema):
 class NewSessionSchema(RequestSchema):
     """Request body for starting a new session."""
 
-    content = Text(required=True, metadata=described("The initial user message to start the session.", MESSAGE))
-    model = Text(
-        200,
-        allow_none=True,
-        metadata=described("LLM model to use. If omitted, the server default is used.", "claude-opus-4-6"),
-    )
-    system = Text(
-        allow_none=True, metadata=described("System prompt for the session.", "You are a helpful coding assistant.")
-    )
+    content = Text("The initial user message to start the session.", MESSAGE, required=True)
+    model = Text("LLM model to use. If omitted, the server default is used.", "claude-opus-4-6", max_length=200, allow_none=True)
+    system = Text("System prompt for the session.", "You are a helpful coding assistant.", allow_none=True)
 
 
 class MessageSchema(RequestSchema):
     """Request body for a further user message."""
 
-    content = Text(required=True, metadata={"description": "The user's message."})
+    content = Text("The user's message.", required=True)
 
 
 class EmptySchema(RequestSchema):
@@ -149,11 +137,9 @@ class EmptySchema(RequestSchema):
 class ChangeSchema(RequestSchema):
     """What is to be changed of a session. A field that is left out stays as it is."""
 
-    title = Text(200, metadata={"description": "A title of the user's own; the server never overwrites it."})
-    model = Text(200, metadata={"description": "The model that writes from the next reply on."})
-    system = Text(
-        allow_none=True, metadata={"description": "The system prompt from the next reply on; null clears it."}
-    )
+    title = Text("A title of the user's own; the server never overwrites it.", max_length=200)
+    model = Text("The model that writes from the next reply on.", max_length=200)
+    system = Text("The system prompt from the next reply on; null clears it.", allow_none=True)
 
 
 class PageSchema(Schema):
@@ -169,18 +155,18 @@ class PageSchema(Schema):
         data_key="page[limit]",
         load_default=20,
         error_messages={"invalid": "Give a whole number from 1 to 100."},
-        metadata={"description": "How many sessions to return; clamped to 1–100."},
+        metadata=described("How many sessions to return; clamped to 1–100."),
     )
     offset = WholeNumber(
         data_key="page[offset]",
         load_default=0,
         validate=validate.Range(0, 2**53, error="Give a whole number from 0 on."),
         error_messages={"invalid": "Give a whole number from 0 on."},
-        metadata={"description": "How many sessions to skip."},
+        metadata=described("How many sessions to skip."),
     )
     query = fields.String(
         load_default="",
-        validate=[storable, validate.Length(max=200, error="Shorten this to at most {max} characters."), few_words],
+        validate=[storable, at_most(200), few_words],
         metadata={
             "description": "Words that must each occur in the title or in a turn, as a part of a word, in any case.",
             "pattern": STORABLE_PATTERN,
@@ -203,13 +189,13 @@ class SessionSchema(Schema):
     id = fields.UUID(required=True, metadata=described("Unique identifier of the session.", SESSION_ID))
     title = fields.String(required=True, metadata=described("Server-generated title for the session.", TITLE))
     model = Part(ModelSchema, required=True)
-    created_at = Timestamp(required=True, metadata=described("Timestamp when the session was created.", "2026-03-06T16:00:00Z"))
+    created_at = Timestamp(required=True, metadata=described("Timestamp when the session was created.", TIME))
     updated_at = Timestamp(
         required=True,
         metadata=described(
             "Timestamp when the session was last updated (equal to created_at at creation time): when its latest reply was "
             "requested.",
-            "2026-03-06T16:00:00Z",
+            TIME,
         ),
     )
 
@@ -231,7 +217,7 @@ class ListedSessionSchema(SessionSchema):
     """A session in a list."""
 
     last_message_preview = fields.String(
-        attribute="preview", required=True, metadata={"description": "The first 100 characters of the last turn."}
+        attribute="preview", required=True, metadata=described("The first 100 characters of the last turn.")
     )
 
 
@@ -239,8 +225,8 @@ class UserTurnSchema(Schema):
     """A message of the user."""
 
     kind = fields.String(required=True, metadata={"enum": ["user"]})
-    content = fields.String(required=True, metadata={"description": "The message, or the reply as far as it got."})
-    created_at = Timestamp(required=True, metadata={"description": "When it was sent, or the reply was requested."})
+    content = fields.String(required=True, metadata=described("The message, or the reply as far as it got."))
+    created_at = Timestamp(required=True, metadata=described("When it was sent, or the reply was requested."))
 
 
 class UsageSchema(Schema):
@@ -255,9 +241,9 @@ class TurnErrorSchema(Schema):
     """Why a reply failed."""
 
     status = fields.Integer(
-        attribute="error_status", required=True, metadata={"description": "The HTTP status for this kind of failure."}
+        attribute="error_status", required=True, metadata=described("The HTTP status for this kind of failure.")
     )
-    message = fields.String(attribute="error_message", required=True, metadata={"description": "What went wrong."})
+    message = fields.String(attribute="error_message", required=True, metadata=described("What went wrong."))
 
 
 class AssistantTurnSchema(UserTurnSchema):
@@ -296,7 +282,7 @@ class TurnField(fields.Field):
 class ChangedSessionSchema(SessionSchema):
     """A session with its system prompt, without its turns."""
 
-    system = fields.String(required=True, allow_none=True, metadata={"description": "System prompt for the session."})
+    system = fields.String(required=True, allow_none=True, metadata=described("System prompt for the session."))
 
 
 class WholeSessionSchema(ChangedSessionSchema):
@@ -323,11 +309,11 @@ turn_error_schema = TurnErrorSchema()
 def parse_json(body):
     """The value of a JSON text in UTF-8. Raises ValidationError.
 
-    `json.loads` alone would take NaN and infinities, which JSON does not have, and of a name that stands twice in an
-    object it would drop the first value.
+    `json.loads` alone would take NaN and infinities, which JSON does not have (`int` refuses them by a ValueError), and of
+    a name that stands twice in an object it would drop the first value.
     """
     try:
-        return json.loads(body.decode(), object_pairs_hook=_unique, parse_constant=_refuse)
+        return json.loads(body.decode(), object_pairs_hook=_unique, parse_constant=int)
     except (ValueError, RecursionError):
         raise ValidationError("Send one valid JSON value in UTF-8, without NaN and without a name twice.") from None
 
@@ -337,7 +323,3 @@ def _unique(pairs):
     if len(names) < len(pairs):
         raise ValueError("a name stands twice")
     return names
-
-
-def _refuse(constant):
-    raise ValueError("not JSON")
