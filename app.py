@@ -12,7 +12,7 @@ import time
 import uuid
 
 from dotenv import dotenv_values
-from flask import Blueprint, Flask, Response, current_app, g, jsonify, request, url_for
+from flask import Blueprint, Flask, Response, current_app, g, request, url_for
 from werkzeug import exceptions
 
 import auth
@@ -69,6 +69,7 @@ def create_app(config=None):
     except SettingError as error:
         raise SystemExit(str(error)) from None
     app.replies = Replies(app.catalog, settings["MAX_TOKENS"], settings["TITLE_MODEL"])
+    app.openapi = functools.cache(lambda: openapi.document(app, __version__))
     app.held, app.searches = limits.Room(limits.HELD), limits.Room(limits.SEARCHES)
     atexit.register(app.replies.stop, 0)
     app.register_blueprint(api)
@@ -143,12 +144,9 @@ def end_request(response):
     # Werkzeug never closes a response that it passes through, such as a file: it would have no line in the log.
     response.direct_passthrough = False
     line = {"method": request.method, "path": request.path, "status": response.status_code}
-    response.call_on_close(functools.partial(log_request, line, g.began, {"user": g.user, "id": g.id}))
+    began, who = g.began, {"user": g.user, "id": g.id}
+    response.call_on_close(lambda: log.info("request", line | {"seconds": round(time.monotonic() - began, 4)} | who))
     return response
-
-
-def log_request(line, began, who):
-    log.info("request", line | {"seconds": round(time.monotonic() - began, 4)} | who)
 
 
 def disconnect(error=None):
@@ -198,12 +196,9 @@ def prefers_async():
     return any(preference.partition(";")[0].strip().lower() == "respond-async" for preference in preferences)
 
 
-def session_url(session_id):
-    return url_for("api.show_session", session_id=session_id)
-
-
-def events_url(session_id):
-    return url_for("api.follow_events", session_id=session_id)
+def location(session, is_new):
+    """What an answer's `Location` is: the session, or where it is not new the events of its reply."""
+    return url_for("api.show_session" if is_new else "api.follow_events", session_id=session.id)
 
 
 # One reply, three ways to receive it
@@ -225,9 +220,7 @@ def make_reply(body, session=None):
             session, feed = current_app.replies.start(wanted, watched=streams)
         leaving.callback(feed.close)
         if streams:
-            response = stream(session, feed, is_new=wanted.new is not None)
-            response.call_on_close(leaving.pop_all().close)
-            return response
+            return stream(leaving, session, feed, is_new=wanted.new is not None)
         return answer(session, feed, wanted.new is not None, current_app.config["REPLY_WAIT"] if may_wait else 0)
 
 
@@ -270,38 +263,32 @@ def answer(session, feed, is_new, seconds):
     if turn.status == models.FAILED:
         return errors.model_failure(turn.error_status, turn.error_message, turn.retry_after, session.id)
     if not is_new:
-        return jsonify(schemas.dump_turn(turn)), 201
+        return schemas.dump_turn(turn), 201
     session.title = feed.title or session.title
     return created(session)
 
 
 def deferred(session, is_new):
     """The answer of a reply that goes on, to be followed on the session's events."""
+    headers = {"Preference-Applied": "respond-async"} if prefers_async() else {}
     if is_new:
-        response = created(session)
-    else:
-        response = jsonify(accepted=True)
-        response.status_code = 202
-        response.headers["Location"] = events_url(session.id)
-    if prefers_async():
-        response.headers["Preference-Applied"] = "respond-async"
-    return response
+        return created(session, headers)
+    return {"accepted": True}, 202, headers | {"Location": location(session, is_new=False)}
 
 
-def created(session):
-    response = jsonify(schemas.created_session_schema.dump(session))
-    response.status_code = 201
-    response.headers["Location"] = session_url(session.id)
-    return response
+def created(session, headers={}):
+    return schemas.created_session_schema.dump(session), 201, headers | {"Location": location(session, is_new=True)}
 
 
-def stream(session, feed, is_new=False, position=0):
-    """The event stream of this reply, from a position on; with the session's own events where it is new."""
+def stream(leaving, session, feed, is_new=False, position=0):
+    """The event stream of this reply, from a position on; with the session's own events where it is new.
+
+    What was entered into the stack `leaving` is left when the stream ends.
+    """
     frames = events.frames(feed, position, session if is_new else None)
-    response = Response(errors.guarded(frames, g.id), 201 if is_new else 200, mimetype="text/event-stream")
-    response.headers["Cache-Control"] = "no-cache, no-transform"
-    response.headers["X-Accel-Buffering"] = "no"
-    response.headers["Location"] = session_url(session.id) if is_new else events_url(session.id)
+    headers = {"Cache-Control": "no-cache, no-transform", "X-Accel-Buffering": "no", "Location": location(session, is_new)}
+    response = Response(errors.guarded(frames, g.id), 201 if is_new else 200, headers, mimetype="text/event-stream")
+    response.call_on_close(leaving.pop_all().close)
     return response
 
 
@@ -331,13 +318,13 @@ def list_sessions():
         if words:
             leaving.enter_context(db.limited(search.TIMEOUT))
         sessions, has_more = models.Session.page(g.user, *page, words)
-    return jsonify(data=schemas.listed_session_schema.dump(sessions), meta={"has_more": has_more})
+    return {"data": schemas.listed_session_schema.dump(sessions), "meta": {"has_more": has_more}}
 
 
 @api.get("/sessions/<uuid:session_id>")
 def show_session(session_id):
     """Show a session with its turns, oldest first."""
-    return jsonify(schemas.whole_session_schema.dump(get_session(session_id).with_turns()))
+    return schemas.whole_session_schema.dump(get_session(session_id).with_turns())
 
 
 @api.patch("/sessions/<uuid:session_id>")
@@ -347,7 +334,7 @@ def change_session(session_id):
     changes = load_body(schemas.change_schema)
     if "model" in changes:
         current_app.catalog.allow(changes["model"])
-    return jsonify(schemas.changed_session_schema.dump(session.change(**changes)))
+    return schemas.changed_session_schema.dump(session.change(**changes))
 
 
 @api.delete("/sessions/<uuid:session_id>")
@@ -388,7 +375,7 @@ def cancel_reply(session_id):
     load_body(schemas.empty_schema)
     turn = models.Turn.cancel(session)
     current_app.replies.poll()
-    return jsonify(schemas.dump_turn(turn))
+    return schemas.dump_turn(turn)
 
 
 @api.get("/sessions/<uuid:session_id>/events")
@@ -406,29 +393,27 @@ def follow_events(session_id):
         hold_request(leaving, streams=True)
         feed = current_app.replies.follow(turn, watched=True)
         leaving.callback(feed.close)
-        response = stream(session, feed, position=position)
-        response.call_on_close(leaving.pop_all().close)
-    return response
+        return stream(leaving, session, feed, position=position)
 
 
 @api.get("/models")
 def list_models():
     """List the models."""
     data = [{"id": model, "provider": name, "default": default} for model, name, default in current_app.catalog.list()]
-    return jsonify(data=data, meta={"has_more": False})
+    return {"data": data, "meta": {"has_more": False}}
 
 
 @public.get("/health")
 def show_health():
     """Tell whether the server and its database answer."""
     database.check()
-    return jsonify(status="ok", version=__version__)
+    return {"status": "ok", "version": __version__}
 
 
 @public.get("/openapi.json")
 def show_openapi():
     """Describe the API."""
-    return jsonify(openapi.document(current_app, __version__))
+    return current_app.openapi()
 
 
 @public.get("/")
@@ -446,4 +431,4 @@ def show_index():
         "sessions_url": "api.list_sessions",
         "models_url": "api.list_models",
     }
-    return jsonify(urls={name: url_for(endpoint) for name, endpoint in names.items()}), {"Vary": "Accept"}
+    return {"urls": {name: url_for(endpoint) for name, endpoint in names.items()}}, {"Vary": "Accept"}

@@ -1,12 +1,12 @@
 """What a client is told when something goes wrong: one shape for all errors, and one handler for each kind."""
 
-import functools
 import itertools
 import logging
 import math
 
-from flask import jsonify, url_for
+from flask import url_for
 from marshmallow import ValidationError
+from werkzeug.datastructures import Headers
 from werkzeug.exceptions import HTTPException, Unauthorized
 from werkzeug.http import HTTP_STATUS_CODES
 
@@ -32,26 +32,19 @@ class MissingToken(Unauthorized):
 
 def document(status, faults, session_id=None):
     """The one shape of all errors; `faults` are (detail, source) pairs, and a source may be None."""
-    entries = []
-    for detail, source in faults:
-        entry = {"status": str(status), "title": TITLES[status], "detail": detail}
-        if source:
-            entry["source"] = source
-        if session_id:
-            entry["meta"] = {"session_id": str(session_id)}
-        entries.append(entry)
-    return {"errors": entries}
+    shared = {"status": str(status), "title": TITLES[status]}
+    meta = {"session_id": str(session_id)} if session_id else None
+    entries = [shared | {"detail": detail, "source": source, "meta": meta} for detail, source in faults]
+    return {"errors": [{name: value for name, value in entry.items() if value is not None} for entry in entries]}
 
 
 def error_response(status, faults, headers=(), session_id=None):
-    response = jsonify(document(status, faults, session_id))
-    response.status_code = status
-    response.headers.extend(headers)
+    headers = Headers(headers)
     if session_id:
-        response.headers["Location"] = url_for("api.show_session", session_id=session_id)
+        headers["Location"] = url_for("api.show_session", session_id=session_id)
     if status == 413:
-        response.headers["Connection"] = "close"  # the rest of the body is not read
-    return response
+        headers["Connection"] = "close"  # the rest of the body is not read
+    return document(status, faults, session_id), status, headers
 
 
 def guarded(frames, request_id):
@@ -69,27 +62,22 @@ def on_http_error(error):
     return error_response(error.code, [(FRAMEWORK_DETAILS.get(error.code, error.description), None)], kept)
 
 
-def on_broken_body(error):
-    """For what a server raises where a body is broken; where the next request begins, nobody knows then."""
-    detail = "The body is broken: its chunks are not framed as RFC 9112 has it."
-    return error_response(400, [(detail, None)], {"Connection": "close"})
+def closing(status, detail):
+    """A handler of what a server raises where a body is broken or late; where the next request begins, nobody knows then."""
+    return lambda error: error_response(status, [(detail, None)], {"Connection": "close"})
 
 
-def on_slow_body(error):
-    """For what the worker raises where a body does not arrive in time."""
-    return error_response(408, [(TOO_SLOW, None)], {"Connection": "close"})
+def on_invalid(error):
+    return error_response(400, itertools.islice(faults(error), FAULTS))
 
 
-def on_invalid(source, error):
-    return error_response(400, itertools.islice(faults(error, source), FAULTS))
+def faults(error):
+    """(detail, source) of each fault in a ValidationError.
 
-
-def faults(error, source):
-    """(detail, source) of each fault in a ValidationError. `source` is `pointer`, `parameter` or `header`.
-
-    With `pointer`, names become JSON pointers into the body (RFC 6901): the messages `{"title": ["Give a string."]}`
-    give `("Give a string.", {"pointer": "/title"})`.
+    The names of a body's become JSON pointers into it (RFC 6901): the messages `{"title": ["Give a string."]}` give
+    `("Give a string.", {"pointer": "/title"})`.
     """
+    source = {InvalidParameter: "parameter", InvalidHeader: "header"}.get(type(error), "pointer")
     for name, details in error.normalized_messages().items():
         if source == "pointer":
             name = "" if name == "_schema" else "/" + name.replace("~", "~0").replace("/", "~1")
@@ -120,12 +108,8 @@ def on_invalid_token(error):
     return error_response(401, [(str(error), None)], {"WWW-Authenticate": challenge})
 
 
-def unavailable(detail):
-    return error_response(503, [(detail, None)], {"Retry-After": "5"})
-
-
-def on_unavailable(error):
-    return unavailable(str(error))
+def unavailable(problem):
+    return error_response(503, [(str(problem), None)], {"Retry-After": "5"})
 
 
 def on_too_long(error):
@@ -144,19 +128,20 @@ FRAMEWORK_DETAILS = {
     500: "The server failed. Ask again; its log says more under this X-Request-ID.",
 }
 
+on_broken_body = closing(400, "The body is broken: its chunks are not framed as RFC 9112 has it.")
+on_slow_body = closing(408, TOO_SLOW)
+
 REFUSALS = {models.Missing: 404, models.KeyReused: 422, models.RateLimited: 429}  # all others are conflicts
 
 HANDLERS = {
     HTTPException: on_http_error,
-    ValidationError: functools.partial(on_invalid, "pointer"),
-    InvalidParameter: functools.partial(on_invalid, "parameter"),
-    InvalidHeader: functools.partial(on_invalid, "header"),
+    ValidationError: on_invalid,
     models.Refused: on_refused,
     UnknownModel: on_unknown_model,
     ModelError: on_model_error,
     auth.InvalidToken: on_invalid_token,
-    auth.KeysUnavailable: on_unavailable,
-    Overloaded: on_unavailable,
+    auth.KeysUnavailable: unavailable,
+    Overloaded: unavailable,
     TookTooLong: on_too_long,
     **dict.fromkeys(Unavailable, on_database_error),
 }

@@ -6,7 +6,6 @@ first line) and descriptions (the rest); the schemas give the bodies. This modul
 
 import collections
 import copy
-import functools
 import inspect
 import re
 
@@ -243,9 +242,8 @@ class Converter(OpenAPIConverter):
         return super().nested2properties(field, ret)
 
 
-@functools.lru_cache(1)
 def document(app, version):
-    """The document of this app, which is made once. The caller must not change it."""
+    """The document of this app."""
     plugin = MarshmallowPlugin()
     plugin.Converter = Converter
     spec = APISpec("Parley", version, "3.1.1", [plugin], info=INFO, security=[{"token": []}])
