@@ -55,30 +55,20 @@ class Feed:
     def has_news_of(self, title):
         return title is not None and self.title not in (None, title)
 
+    def tell(self, **news):
+        """Set these, and wake whoever waits for news."""
+        with self._news:
+            vars(self).update(news)
+            self._news.notify_all()
+
     def add(self, text):
         if text:
-            with self._news:
-                self.text += text
-                self._news.notify_all()
-
-    def retitle(self, title):
-        with self._news:
-            self.title = title
-            self._news.notify_all()
+            self.tell(text=self.text + text)
 
     def end(self, turn):
         """`turn` is the reply as it ended, or None where there is none any more."""
-        with self._news:
-            if turn is not None:
-                self.text += turn.content[len(self.text) :]
-            self.turn, self.deleted = turn, turn is None
-            self._news.notify_all()
-
-    def detach(self):
-        """Send the followers away, who may come back elsewhere."""
-        with self._news:
-            self.detached = True
-            self._news.notify_all()
+        rest = turn.content[len(self.text) :] if turn else ""
+        self.tell(text=self.text + rest, turn=turn, deleted=turn is None)
 
     def wait(self, seconds):
         """Wait until the reply is over, or this process stops following it; returns whether it is."""
@@ -257,7 +247,7 @@ class Replies:
             if isinstance(feed, Reply):
                 self._finish(feed, INTERRUPTED)
         for feed in self._wait_for_all(3):  # another process writes these: whoever follows them comes back there
-            feed.detach()
+            feed.tell(detached=True)
 
     def _wait_for_all(self, seconds):
         """Wait for all replies, those that begin meanwhile among them; returns the feeds of those that are not over."""
@@ -333,7 +323,7 @@ class Replies:
             if title is not None:  # else the one that was written from the message stays
                 with db.connection_context():
                     if Session.suggest_title(reply.session.id, title):
-                        reply.retitle(title)
+                        reply.tell(title=title)
         except Unavailable as error:
             log.warning("a title was not stored: %s", type(error).__name__)
         finally:
@@ -422,7 +412,7 @@ class Replies:
             if not written_here:
                 feed.add(Piece.text_of(turn_id, len(feed.text)))
             if title != feed.title:
-                feed.retitle(title)
+                feed.tell(title=title)
 
     def _end(self, feed, turn):
         if turn is not None and turn.status == IN_PROGRESS:
