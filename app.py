@@ -218,7 +218,6 @@ def make_reply(body, session=None):
         may_wait = hold_request(leaving, streams)
         with db.connection_context():  # it is given back before the request waits
             session, feed = current_app.replies.start(wanted, watched=streams)
-        leaving.callback(feed.close)
         if streams:
             return stream(leaving, session, feed, is_new=wanted.new is not None)
         return answer(session, feed, wanted.new is not None, current_app.config["REPLY_WAIT"] if may_wait else 0)
@@ -392,7 +391,6 @@ def follow_events(session_id):
     with contextlib.ExitStack() as leaving:
         hold_request(leaving, streams=True)
         feed = current_app.replies.follow(turn, watched=True)
-        leaving.callback(feed.close)
         return stream(leaving, session, feed, position=position)
 
 

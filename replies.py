@@ -8,6 +8,7 @@ process (the keeper feeds it with what it commits) or elsewhere (the keeper poll
 import logging
 import threading
 import time
+import weakref
 
 import conversation
 from catalog import UnknownModel
@@ -26,22 +27,17 @@ HEARTBEAT_INTERVAL = 5  # seconds between two renewals of the leases
 
 
 class Feed:
-    """What this process knows of one reply: the text that is stored, and the turn once it has ended.
+    """What this process knows of one reply, for all who follow it here: the text that is stored, the turn once it has ended."""
 
-    All who follow the reply here share its feed; each closes it once.
-    """
-
-    def __init__(self, turn, replies):
+    def __init__(self, turn):
         self.id = turn.id
         self.text = ""
         self.turn = None  # the turn as it ended
         self.deleted = False  # its session was deleted
         self.detached = False  # this process stops before it knows the end
         self.title = None  # of the session, as far as it is known to have changed
-        self.followers = 0
         self.watched = False  # somebody reads the text here, as it comes
         self.begun = threading.Event()  # somebody has sent the first of it
-        self._replies = replies
         self._news = threading.Condition()
         if turn.status != IN_PROGRESS:
             self.end(turn)
@@ -86,18 +82,14 @@ class Feed:
             self._news.wait_for(lambda: self.over or len(self.text) > position or self.has_news_of(title), seconds)
             return self.text[position:], self.over
 
-    def close(self):
-        self._replies.leave(self)
-
 
 class Reply(Feed):
     """A reply that is written in this process: a feed, what has arrived for it and is not stored yet, and its call."""
 
-    def __init__(self, session, turn, replies):
-        super().__init__(turn, replies)
+    def __init__(self, session, turn):
+        super().__init__(turn)
         self.session = session
         self.row = turn
-        self.followers = 1  # whoever writes it
         self.call = Call()
         self.asked_at = time.monotonic()
         self.first_word_after = None  # seconds
@@ -165,7 +157,8 @@ class Replies:
         self.max_tokens = max_tokens
         self.title_model = title_model
         self.room, self._titles = Room(REPLIES), Room(TITLES)
-        self._feeds = {}  # turn id → Reply where it is written here, Feed where it is only followed
+        self._feeds = weakref.WeakValueDictionary()  # turn id → the feed of a reply under way, until nobody has it any more
+        self._written = set()  # of these, the replies that are written here, until they are over
         self._lock = threading.Lock()
         self._wake = threading.Event()
         self._keeper = None
@@ -175,7 +168,7 @@ class Replies:
     # What a request asks for
 
     def start(self, request, watched):
-        """Claim the reply that a ReplyRequest asks for, and begin to make it. Returns (session, feed), to be closed.
+        """Claim the reply that a ReplyRequest asks for, and begin to make it. Returns (session, feed).
 
         Where an idempotency key has had its reply already, the feed is that one's. Raises models.Refused or Overloaded,
         and then nothing has changed.
@@ -191,9 +184,10 @@ class Replies:
                 self.room.leave(request.owner)
         if not is_new:
             return session, self.follow(turn, watched)
-        reply = Reply(session, turn, self)
+        reply = Reply(session, turn)
         with self._lock:
             self._feeds[turn.id] = reply
+            self._written.add(reply)
         self._wake.set()
         feed = self.follow(turn, watched)
         first = request.content if request.new else None
@@ -204,34 +198,19 @@ class Replies:
         return session, feed
 
     def follow(self, turn, watched=False):
-        """The feed of this turn, to be closed.
-
-        `watched`: its text is read as it comes, so it is stored as soon as it arrives.
-        """
+        """The feed of this turn. `watched`: its text is read as it comes, so it is stored as soon as it arrives."""
         if turn.status != IN_PROGRESS:
-            return Feed(turn, self)
+            return Feed(turn)
         self._start_keeper()
         with self._lock:
             feed = self._feeds.get(turn.id)
             if feed is None:
-                feed = self._feeds[turn.id] = Feed(turn, self)
+                feed = self._feeds[turn.id] = Feed(turn)
                 self._wake.set()
-            feed.followers += 1
             if watched and not feed.watched:
                 feed.watched = True
                 self._wake.set()
         return feed
-
-    def leave(self, feed):
-        with self._lock:
-            feed.followers -= 1
-            if feed.followers <= 0:
-                self._forget(feed)
-
-    def _forget(self, feed):
-        # Another feed may have taken its place, where a reader came for a reply that had just ended.
-        if self._feeds.get(feed.id) is feed:
-            del self._feeds[feed.id]
 
     def poll(self):
         """Look at once at what has become of the replies: this process has cancelled one, or deleted it."""
@@ -261,7 +240,7 @@ class Replies:
 
     def _written_here(self):
         with self._lock:
-            return [feed for feed in self._feeds.values() if isinstance(feed, Reply)]
+            return list(self._written)
 
     def _start_keeper(self):
         with self._lock:
@@ -393,7 +372,7 @@ class Replies:
     def _poll(self):
         """See what other processes, or requests in this one, did to the replies that are known here."""
         with self._lock:
-            feeds = dict(self._feeds)
+            feeds = dict(self._feeds.items())
         if not feeds:
             return
         ours = [turn_id for turn_id, feed in feeds.items() if isinstance(feed, Reply)]
@@ -418,7 +397,8 @@ class Replies:
         if turn is not None and turn.status == IN_PROGRESS:
             return  # its lease was renewed in time after all
         with self._lock:
-            self._forget(feed)
+            self._feeds.pop(feed.id, None)
+            self._written.discard(feed)
         feed.end(turn)
         if isinstance(feed, Reply):
             self.room.leave(feed.session.owner)
