@@ -5,6 +5,7 @@ that has arrived meanwhile, and only then shown. Whoever follows a reply reads a
 process (the keeper feeds it with what it commits) or elsewhere (the keeper polls the database).
 """
 
+import contextlib
 import logging
 import threading
 import time
@@ -176,14 +177,12 @@ class Replies:
         self._start_keeper()
         if not self.room.take(request.owner):
             raise Overloaded
-        turn = None
-        try:
+        with contextlib.ExitStack() as leaving:
+            leaving.callback(self.room.leave, request.owner)
             session, turn, is_new = request.claim()
-        finally:
-            if turn is None or not is_new:
-                self.room.leave(request.owner)
-        if not is_new:
-            return session, self.follow(turn, watched)
+            if not is_new:
+                return session, self.follow(turn, watched)
+            leaving.pop_all()  # its place is left when the reply is over
         reply = Reply(session, turn)
         with self._lock:
             self._feeds[turn.id] = reply
