@@ -384,21 +384,17 @@ class ReplyRequest:
             if wait:
                 message = "You may ask for {} replies in {} seconds. Ask again in {} seconds.".format(*self.limit, wait)
                 raise RateLimited(message, retry_after=wait)
-            if known is not None:
-                reply = self._retry(session, now)
-            elif self.new:
-                session, reply = self._create(now)
-            else:
-                session = self._take(self.session_id, now)
-                reply = self._retry(session, now) if self.content is None else self._append(session, now)
+            if known is None:
+                session = self._create(now) if self.new else self._take(self.session_id, now)
+            answers_again = known is not None or self.content is None
+            reply = self._retry(session, now) if answers_again else self._append(session, now)
             if self.key:
                 self.key.remember(session, reply, now)
         return session, reply, True
 
     def _create(self, now):
         columns = self.new | {"search_title": self._search_title, "created_at": now, "updated_at": now}
-        session = Session.create(owner=self.owner, **columns)
-        return session, self._append(session, now)
+        return Session.create(owner=self.owner, **columns)
 
     def _take(self, session_id, now):
         """The session, locked by the update of its row. Raises Conflict where a reply is under way."""
