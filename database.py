@@ -59,38 +59,32 @@ class SQLite(PooledSqliteDatabase):
 
         SQLite itself does not queue its writers: each sleeps and looks again. Here all threads and processes queue.
         """
-        with self._threads:
-            self._queue_up()
-            try:
-                with self.atomic():
-                    yield
-            finally:
-                self._leave()
+        queued = self._queued() if fcntl else contextlib.nullcontext()
+        with self._threads, queued, self.atomic():
+            yield
 
-    def _queue_up(self):
-        if fcntl is None:
-            return
+    @contextlib.contextmanager
+    def _queued(self):
         if self._queue is None:
             # It is a file of its own, and stays open: whoever closes a file ends all locks that the process holds on it.
             self._queue = os.open(f"{self.database}-lock", os.O_CREAT | os.O_WRONLY, 0o600)
         fcntl.lockf(self._queue, fcntl.LOCK_EX)  # belongs to the process: a child that inherits the file must queue too
-
-    def _leave(self):
-        if fcntl is not None:
+        try:
+            yield
+        finally:
             fcntl.lockf(self._queue, fcntl.LOCK_UN)
 
     def now(self):
         """The time in microseconds, by the clock of its host."""
         return time.time_ns() // 1000
 
-    def lock(self, name):
+    def lock(self, what):
         """Nothing is to be done: the transaction keeps all others out."""
 
-    def lock_rows(self, query):
-        """Nothing is to be done: the transaction keeps all others out."""
+    lock_rows = lock
 
     def locked(self, query):
-        """The query as it is: the transaction keeps all others out."""
+        """The query as it is."""
         return query
 
     @contextlib.contextmanager
