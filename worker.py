@@ -15,13 +15,7 @@ import socket
 import threading
 import time
 
-from gunicorn.http.errors import (
-    ExpectationFailed,
-    LimitRequestHeaders,
-    LimitRequestLine,
-    ParseException,
-    UnsupportedTransferCoding,
-)
+from gunicorn.http import errors as http
 from gunicorn.util import write_nonblock
 from gunicorn.workers.gthread import STOP_KEEPALIVE_LINGER, TConn, ThreadWorker
 
@@ -35,11 +29,11 @@ UNWANTED = 65536  # bytes of a body that nobody reads are taken from a connectio
 
 REFUSALS = {
     RequestTimeout: (408, errors.TOO_SLOW),
-    LimitRequestLine: (414, "Shorten the request line."),
-    LimitRequestHeaders: (431, "Shorten the headers."),
-    ExpectationFailed: (417, "Leave the header Expect out."),
-    UnsupportedTransferCoding: (501, "Send the body plain, or chunked."),
-    ParseException: (400, "Send a request as RFC 9112 has it."),
+    http.LimitRequestLine: (414, "Shorten the request line."),
+    http.LimitRequestHeaders: (431, "Shorten the headers."),
+    http.ExpectationFailed: (417, "Leave the header Expect out."),
+    http.UnsupportedTransferCoding: (501, "Send the body plain, or chunked."),
+    http.ParseException: (400, "Send a request as RFC 9112 has it."),
     Exception: (500, "The server failed. Ask again."),
 }
 
@@ -65,7 +59,7 @@ class Worker(ThreadWorker):
         # Half of the files are for connections. A reply has two, and a third of all files is for replies.
         self.replies.room.size = max(1, min(self.replies.room.size, self.cfg.worker_connections // 3))
         self.grace = max(0, self.cfg.graceful_timeout - STORING)
-        self.wsgi.register_error_handler(ParseException, errors.on_broken_body)
+        self.wsgi.register_error_handler(http.ParseException, errors.on_broken_body)
         self.wsgi.register_error_handler(RequestTimeout, errors.on_slow_body)
         self.wsgi = closing(self.wsgi)
 
@@ -202,7 +196,7 @@ def has_whole_body(response):
     response.sock.setblocking(False)
     try:
         return len(response.req.body.read(UNWANTED + 1)) <= UNWANTED
-    except (OSError, ParseException):
+    except (OSError, http.ParseException):
         return False
     finally:
         response.sock.setblocking(True)
