@@ -32,10 +32,6 @@ class TextLine(Line):
     """`time LEVEL message name=value …`; values that hold more than a word are quoted, on one line."""
 
     converter = time.gmtime
-    default_msec_format = "%s.%03dZ"
-
-    def __init__(self):
-        super().__init__("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%dT%H:%M:%S")
 
     def formatMessage(self, record):
         pairs = (f"{name}={_word(value)}" for name, value in _fields(record).items())
@@ -61,10 +57,10 @@ class Background(logging.Handler):
     def __init__(self, formatter):
         super().__init__()
         self.setFormatter(formatter)
-        self._thread = None
+        self._thread = threading.Thread()
 
     def emit(self, record):
-        if self._thread is None or not self._thread.is_alive():  # a thread does not live on in a process that is forked
+        if not self._thread.is_alive():  # a thread does not live on in a process that is forked
             self._lines, self._dropped = queue.SimpleQueue(), 0
             self._thread = threading.Thread(target=self._write, args=(self._lines,), name="log", daemon=True)
             try:
@@ -79,7 +75,7 @@ class Background(logging.Handler):
 
     def flush(self):
         """What `logging` calls at the end of the process: wait until all is written, but not for long."""
-        if self._thread is not None and self._thread.is_alive():
+        if self._thread.is_alive():
             self._tell_dropped()
             written = threading.Event()
             self._lines.put(written)
@@ -111,7 +107,8 @@ class Background(logging.Handler):
 
 def set_up(format):
     """Send all lines to standard error, in this format (`text` or `json`): Parley's, its server's, and the libraries'."""
-    handler = Background(JSONLine() if format == "json" else TextLine())
+    text = TextLine("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%dT%H:%M:%S")
+    handler = Background(JSONLine() if format == "json" else text)
     logging.getLogger().handlers = [handler]
     logging.getLogger("parley").setLevel(logging.INFO)
     logging.captureWarnings(True)
