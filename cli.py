@@ -1,8 +1,6 @@
 """The command line: what `flask run` prints, and `flask token`."""
 
 import contextlib
-import json
-import shlex
 import signal
 import sys
 
@@ -25,10 +23,9 @@ def prepare_run(app, version):
         return
     url = f"http://{context.params['host']}:{context.params['port']}/sessions"
     token = app.tokens.sign("https://github.com/you", 30)
-    body = json.dumps({"content": "Hello, Parley!"})
     click.echo(
         f"Parley {version}. Try it:\n\n  curl -i {url} -H 'Authorization: Bearer {token}' "
-        f"-H 'Content-Type: application/json' -d {shlex.quote(body)}\n"
+        """-H 'Content-Type: application/json' -d '{"content": "Hello, Parley!"}'\n"""
     )
 
 
