@@ -51,10 +51,7 @@ public = Blueprint("public", __name__)
 
 
 def create_app(config=None):
-    """The application. `config` has settings in place of the environment's and `.env`'s.
-
-    Ends the process with one line that names the setting, where one is not understood.
-    """
+    """The application. `config` has settings in place of the environment's and `.env`'s."""
     app = Flask(__name__)
     app.json.sort_keys = False
     if config is None:
@@ -78,7 +75,7 @@ def create_app(config=None):
         app.register_error_handler(error, handler)
     app.before_request(begin_request)
     app.after_request(end_request)
-    app.teardown_request(disconnect)
+    app.teardown_request(lambda error: db.close())  # gives the request's connection back to the pool, if it took one
     app.cli.add_command(cli.print_token)
     app.cli.add_command(chat.chat_command)
     cli.prepare_run(app, __version__)
@@ -109,7 +106,7 @@ def authenticate():
     """Know the user by the token alone: no database and no body is touched for a stranger."""
     authorization = request.authorization
     if authorization is None or authorization.type != "bearer":
-        raise errors.MissingToken("Send a token: Authorization: Bearer <token>.")
+        raise exceptions.Unauthorized("Send a token: Authorization: Bearer <token>.", www_authenticate=[errors.CHALLENGE])
     g.user = current_app.tokens.verify(authorization.token or "")
     allowed = current_app.config["ALLOWED_USERS"]
     if allowed is not None and auth.user_name(g.user) not in allowed:
@@ -147,12 +144,6 @@ def end_request(response):
     began, who = g.began, {"user": g.user, "id": g.id}
     response.call_on_close(lambda: log.info("request", line | {"seconds": round(time.monotonic() - began, 4)} | who))
     return response
-
-
-def disconnect(error=None):
-    """Give the request's connection back to the pool, if it took one."""
-    if not db.is_closed():
-        db.close()
 
 
 # Getters
@@ -206,21 +197,18 @@ def location(session, is_new):
 
 def make_reply(body, session=None):
     """Have the model reply, in this session or a new one, and answer in the way that the client wants to receive it."""
-    wanted = models.ReplyRequest(g.user, body.get("content"), key=idempotency_key(body))
-    wanted.limit = current_app.config["RATE_LIMIT"]
-    model = choose_model(wanted.key, body, session)
-    if session is None:
-        wanted.new = {"title": titles.local_title(wanted.content), "model": model, "system": body.get("system")}
-    else:
-        wanted.session_id = session.id
+    is_new, content, key = session is None, body.get("content"), idempotency_key(body)
+    model = choose_model(key, body, session)
+    new = {"title": titles.local_title(content), "model": model, "system": body.get("system")} if is_new else None
+    wanted = models.ReplyRequest(g.user, content, new, session and session.id, key, current_app.config["RATE_LIMIT"])
     streams = wants_stream()
     with contextlib.ExitStack() as leaving:
         may_wait = hold_request(leaving, streams)
         with db.connection_context():  # it is given back before the request waits
             session, feed = current_app.replies.start(wanted, watched=streams)
         if streams:
-            return stream(leaving, session, feed, is_new=wanted.new is not None)
-        return answer(session, feed, wanted.new is not None, current_app.config["REPLY_WAIT"] if may_wait else 0)
+            return stream(leaving, session, feed, is_new)
+        return answer(session, feed, is_new, current_app.config["REPLY_WAIT"] if may_wait else 0)
 
 
 def choose_model(key, body, session):
@@ -280,10 +268,7 @@ def created(session, headers={}):
 
 
 def stream(leaving, session, feed, is_new=False, position=0):
-    """The event stream of this reply, from a position on; with the session's own events where it is new.
-
-    What was entered into the stack `leaving` is left when the stream ends.
-    """
+    """The event stream of this reply, from a position on. What is in the stack `leaving` is left when the stream ends."""
     frames = events.frames(feed, position, session if is_new else None)
     headers = {"Cache-Control": "no-cache, no-transform", "X-Accel-Buffering": "no", "Location": location(session, is_new)}
     response = Response(errors.guarded(frames, g.id), 201 if is_new else 200, headers, mimetype="text/event-stream")

@@ -7,7 +7,7 @@ import math
 from flask import url_for
 from marshmallow import ValidationError
 from werkzeug.datastructures import Headers
-from werkzeug.exceptions import HTTPException, Unauthorized
+from werkzeug.exceptions import HTTPException
 from werkzeug.http import HTTP_STATUS_CODES
 
 import auth
@@ -23,11 +23,6 @@ TITLES = HTTP_STATUS_CODES | {414: "URI Too Long"}  # as RFC 9110 calls it now
 TOO_SLOW = "The request did not arrive in time. Send it again, all of it at once."
 
 log = logging.getLogger("parley")
-
-
-class MissingToken(Unauthorized):
-    def get_headers(self, *args):
-        return [("WWW-Authenticate", CHALLENGE)]
 
 
 def document(status, faults, session_id=None):
