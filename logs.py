@@ -49,10 +49,7 @@ class JSONLine(Line):
 
 
 class Background(logging.Handler):
-    """Has a thread of its own write to standard error: nobody else waits where that is a pipe which nobody reads.
-
-    The thread starts with the first line of a process. What does not fit into its queue is counted, and that is said.
-    """
+    """Has a thread of its own write to standard error: nobody else waits for its reader. What does not fit is counted."""
 
     def __init__(self, formatter):
         super().__init__()
@@ -110,9 +107,10 @@ def set_up(format):
     text = TextLine("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%dT%H:%M:%S")
     handler = Background(JSONLine() if format == "json" else text)
     logging.getLogger().handlers = [handler]
-    logging.getLogger("parley").setLevel(logging.INFO)
+    log = logging.getLogger("parley")
+    log.setLevel(logging.INFO)
     logging.captureWarnings(True)
-    threading.excepthook = _log_end_of_thread
+    threading.excepthook = lambda ended: log.error("a thread died", exc_info=ended[:3])
     # The development server's own lines show queries, which may be what a user looks for; urllib3's, what a provider sent.
     for name in ("werkzeug", "urllib3"):
         logging.getLogger(name).setLevel(logging.ERROR)
@@ -130,10 +128,6 @@ def kind_of(error):
     """The class of an exception, and the code that the database gave it: `psycopg.errors.CheckViolation 23514`."""
     code = getattr(getattr(error, "diag", None), "sqlstate", None) or getattr(error, "sqlite_errorname", None)
     return f"{type(error).__module__}.{type(error).__qualname__}" + (f" {code}" if code else "")
-
-
-def _log_end_of_thread(thread):
-    logging.getLogger("parley").error("a thread died", exc_info=thread[:3])
 
 
 def _fields(record):
