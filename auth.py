@@ -1,7 +1,7 @@
 """Tokens: which key verifies them, what they must say, and making one."""
 
 import base64
-import binascii
+import dataclasses
 import datetime
 import json
 import os
@@ -51,17 +51,14 @@ class KeysUnavailable(Exception):
     """The identity provider does not give its keys."""
 
 
+@dataclasses.dataclass(repr=False)  # it would show the keys
 class Tokens:
-    """Verifies tokens with fixed keys, and signs them where it has a key for that.
+    """Verifies tokens with fixed keys, and signs them where it has a key for that."""
 
-    `keys` are (algorithm, key) pairs, any of which may have signed a token; `signing` is such a pair or None.
-    """
-
-    def __init__(self, keys, signing=None, issuer="fabro-web", audience=None):
-        self.keys = keys
-        self.signing = signing
-        self.issuer = issuer
-        self.audience = audience
+    keys: list  # (algorithm, key) pairs, any of which may have signed a token
+    signing: tuple | None = None  # such a pair
+    issuer: str = "fabro-web"
+    audience: str | None = None
 
     def keys_for(self, token):
         return self.keys
@@ -82,9 +79,7 @@ class Tokens:
 
     def _decode(self, token, algorithm, key):
         options = {"require": REQUIRED + (["aud"] if self.audience else []), "verify_aud": bool(self.audience)}
-        claims = jwt.decode(
-            token, key, [algorithm], options, issuer=self.issuer, audience=self.audience, leeway=LEEWAY
-        )
+        claims = jwt.decode(token, key, [algorithm], options, issuer=self.issuer, audience=self.audience, leeway=LEEWAY)
         if any(type(claims.get(name, 0)) not in (int, float) for name in ("iat", "exp", "nbf")):
             raise InvalidToken("The token is malformed: its times are no numbers.")
         subject = claims["sub"]
@@ -165,8 +160,8 @@ def public_keys(text):
     text = text.strip().replace("\\n", "\n")
     if not text.startswith("-----BEGIN"):
         try:
-            text = base64.b64decode(text, validate=False).decode("ascii").strip()
-        except (binascii.Error, UnicodeDecodeError):
+            text = base64.b64decode(text).decode("ascii")
+        except ValueError:  # it is neither base64 nor ASCII
             text = ""
     blocks = re.findall(r"-----BEGIN (?:RSA )?PUBLIC KEY-----.+?-----END (?:RSA )?PUBLIC KEY-----", text, re.DOTALL)
     if not blocks:
