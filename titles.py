@@ -51,7 +51,8 @@ def local_title(message):
         detail = _TURNS_TO_DETAIL.search(line, 12)
         line = _ARTICLE.sub("", line[: detail.start()] if detail else line)
     title = _cut(line)
-    return title if any(map(_is_visible, title)) else FALLBACK
+    visible = (c for c in title if unicodedata.category(c)[0] in "LNPS" and c not in _BLANKS)
+    return title if any(visible) else FALLBACK
 
 
 def generate_title(provider, model, message):
@@ -99,10 +100,6 @@ def _one_line(text):
     """Return the text with single spaces for its white space, and without characters that are not seen."""
     text = "".join(" " if character.isspace() else character for character in text.strip()[:2000])
     return " ".join("".join(c for c in _UNSEEN.sub("", text) if unicodedata.category(c) not in ("Cc", "Cs")).split())
-
-
-def _is_visible(character):
-    return unicodedata.category(character)[0] in "LNPS" and character not in _BLANKS
 
 
 def _cut(line):
