@@ -217,10 +217,7 @@ class Replies:
         self._wake.set()
 
     def stop(self, grace):
-        """Let the replies under way end for `grace` seconds, then interrupt those that are written here.
-
-        Returns when these are stored, after three seconds more at the latest.
-        """
+        """Let the replies under way end for `grace` seconds, interrupt those written here, and wait until these are stored."""
         for feed in self._wait_for_all(grace):
             if isinstance(feed, Reply):
                 self._finish(feed, INTERRUPTED)
@@ -236,10 +233,6 @@ class Replies:
             if not feeds or time.monotonic() >= deadline:
                 return feeds
             feeds[0].wait(deadline - time.monotonic())
-
-    def _written_here(self):
-        with self._lock:
-            return list(self._written)
 
     def _start_keeper(self):
         with self._lock:
@@ -316,7 +309,7 @@ class Replies:
             try:
                 with db.connection_context():
                     try:
-                        self._store(self._written_here())
+                        self._store(list(self._written))
                     except Unstorable:
                         self._store_one_by_one()
                     if time.monotonic() >= self._next_poll:
@@ -353,7 +346,7 @@ class Replies:
 
     def _store_one_by_one(self):
         """Store what the database takes, and give up those replies of which it does not."""
-        for reply in self._written_here():
+        for reply in list(self._written):
             try:
                 self._store([reply])
             except Unstorable as error:
@@ -362,7 +355,7 @@ class Replies:
 
     def _catch_up(self):
         """After a fault, see whether the last commit came through after all."""
-        for reply in self._written_here():
+        for reply in list(self._written):
             text = Piece.text_of(reply.id, len(reply.text))
             if text:
                 reply.stored(text)
