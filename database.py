@@ -219,10 +219,9 @@ class SchemaVersion(db.Model):
 
 
 def migrate(migrations):
-    """Apply those of the migrations that are missing, exactly once however many processes start together.
+    """Apply the migrations that are missing, exactly once however many processes start together.
 
-    Raises NewerDatabase where there were more already: the data is not touched. Raises ValueError where the database
-    does not take every text.
+    Raises NewerDatabase, or ValueError where the database does not take every text, and then has touched nothing.
     """
     with db.connection_context(), db.write():
         db.check_encoding()

@@ -15,10 +15,7 @@ COMMENT = ":\n\n"
 
 
 def position_after(last_event_id, turn):
-    """Where a client resumes that has seen this id: a position in the text, 0 where the id is of another reply.
-
-    None where the client has seen the end.
-    """
+    """Where a client resumes that has seen this id: at 0 where it is of another reply; None where it is that of the end."""
     match = re.fullmatch(r"([0-9]{1,18})-([0-9]{1,18})", last_event_id or "")
     if match is None or int(match[1]) != turn.id:
         return 0
