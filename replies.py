@@ -187,7 +187,6 @@ class Replies:
         with self._lock:
             self._feeds[turn.id] = reply
             self._written.add(reply)
-        self._wake.set()
         feed = self.follow(turn, watched)
         first = request.content if request.new else None
         if not self._start(self._make, reply, first):
@@ -202,13 +201,9 @@ class Replies:
             return Feed(turn)
         self._start_keeper()
         with self._lock:
-            feed = self._feeds.get(turn.id)
-            if feed is None:
-                feed = self._feeds[turn.id] = Feed(turn)
-                self._wake.set()
-            if watched and not feed.watched:
-                feed.watched = True
-                self._wake.set()
+            feed = self._feeds.setdefault(turn.id, Feed(turn))
+            feed.watched |= watched
+        self._wake.set()
         return feed
 
     def poll(self):
