@@ -39,9 +39,7 @@ class Room:
 
     def leave(self, user):
         with self._changed:
-            self._users[user] -= 1
-            if not self._users[user]:
-                del self._users[user]
+            self._users -= {user: 1}  # which also forgets a user who has none any more
             self._changed.notify_all()
 
     @contextlib.contextmanager
