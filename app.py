@@ -13,6 +13,7 @@ import uuid
 
 from dotenv import dotenv_values
 from flask import Blueprint, Flask, Response, current_app, g, request, url_for
+from marshmallow import ValidationError
 from werkzeug import exceptions
 
 import auth
@@ -170,7 +171,7 @@ def idempotency_key(body):
     if key is None:
         return None
     if not 1 <= len(key) <= 255:
-        raise schemas.InvalidHeader({"Idempotency-Key": ["Give from 1 to 255 characters."]})
+        raise ValidationError({"Idempotency-Key": ["Give from 1 to 255 characters."]}, source="header")
     given = {name: value for name, value in body.items() if value is not None}
     fingerprint = hashlib.sha256(json.dumps(given, sort_keys=True).encode()).hexdigest()
     path = url_for(request.endpoint, **request.view_args)  # however the client spelled it: a UUID may be in capitals

@@ -16,7 +16,7 @@ from catalog import UnknownModel
 from database import TookTooLong, Unavailable
 from faults import ModelError
 from limits import Overloaded
-from schemas import FAULTS, InvalidHeader, InvalidParameter
+from schemas import FAULTS
 
 CHALLENGE = 'Bearer realm="parley"'  # RFC 6750, section 3
 TITLES = HTTP_STATUS_CODES | {414: "URI Too Long"}  # as RFC 9110 calls it now
@@ -67,12 +67,12 @@ def on_invalid(error):
 
 
 def faults(error):
-    """(detail, source) of each fault in a ValidationError.
+    """(detail, source) of each fault in a ValidationError, whose `source` is a parameter or a header, else it is the body.
 
     The names of a body's become JSON pointers into it (RFC 6901): the messages `{"title": ["Give a string."]}` give
     `("Give a string.", {"pointer": "/title"})`.
     """
-    source = {InvalidParameter: "parameter", InvalidHeader: "header"}.get(type(error), "pointer")
+    source = error.kwargs.get("source", "pointer")
     for name, details in error.normalized_messages().items():
         if source == "pointer":
             name = "" if name == "_schema" else "/" + name.replace("~", "~0").replace("/", "~1")

@@ -24,14 +24,6 @@ not_blank = validate.Predicate("strip", error="Give some text; this is blank.")
 STORABLE_PATTERN, TEXT_PATTERN = r"^[^\u0000]*$", r"^[^\u0000]*[^\s\u0000][^\u0000]*$"
 
 
-class InvalidParameter(ValidationError):
-    """A query parameter is not valid. The messages are keyed by its name."""
-
-
-class InvalidHeader(ValidationError):
-    """A request header is not valid. The messages are keyed by its name."""
-
-
 # Fields
 
 
@@ -149,7 +141,7 @@ class PageSchema(Schema):
         unknown = EXCLUDE
 
     def handle_error(self, error, data, **kwargs):
-        raise InvalidParameter(error.messages)
+        raise ValidationError(error.messages, source="parameter")
 
     limit = WholeNumber(
         data_key="page[limit]",
