@@ -20,7 +20,6 @@ from schemas import FAULTS
 
 CHALLENGE = 'Bearer realm="parley"'  # RFC 6750, section 3
 TITLES = HTTP_STATUS_CODES | {414: "URI Too Long"}  # as RFC 9110 calls it now
-TOO_SLOW = "The request did not arrive in time. Send it again, all of it at once."
 
 log = logging.getLogger("parley")
 
@@ -122,9 +121,6 @@ FRAMEWORK_DETAILS = {
     405: "This path does not take this method. Use one that the header Allow names.",
     500: "The server failed. Ask again; its log says more under this X-Request-ID.",
 }
-
-on_broken_body = closing(400, "The body is broken: its chunks are not framed as RFC 9112 has it.")
-on_slow_body = closing(408, TOO_SLOW)
 
 REFUSALS = {models.Missing: 404, models.KeyReused: 422, models.RateLimited: 429}  # all others are conflicts
 

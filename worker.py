@@ -27,8 +27,9 @@ CLOSING = 30  # seconds after which a connection is closed for good, whatever is
 STORING = 5  # seconds of the grace that are kept for storing what is interrupted
 UNWANTED = 65536  # bytes of a body that nobody reads are taken from a connection that goes on
 
+BROKEN_BODY = "The body is broken: its chunks are not framed as RFC 9112 has it."
 REFUSALS = {
-    RequestTimeout: (408, errors.TOO_SLOW),
+    RequestTimeout: (408, "The request did not arrive in time. Send it again, all of it at once."),
     http.LimitRequestLine: (414, "Shorten the request line."),
     http.LimitRequestHeaders: (431, "Shorten the headers."),
     http.ExpectationFailed: (417, "Leave the header Expect out."),
@@ -59,8 +60,8 @@ class Worker(ThreadWorker):
         # Half of the files are for connections. A reply has two, and a third of all files is for replies.
         self.replies.room.size = max(1, min(self.replies.room.size, self.cfg.worker_connections // 3))
         self.grace = max(0, self.cfg.graceful_timeout - STORING)
-        self.wsgi.register_error_handler(http.ParseException, errors.on_broken_body)
-        self.wsgi.register_error_handler(RequestTimeout, errors.on_slow_body)
+        self.wsgi.register_error_handler(http.ParseException, errors.closing(400, BROKEN_BODY))
+        self.wsgi.register_error_handler(RequestTimeout, errors.closing(*REFUSALS[RequestTimeout]))
         self.wsgi = closing(self.wsgi)
 
     def init_signals(self):
