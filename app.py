@@ -48,9 +48,6 @@ api = Blueprint("api", __name__)
 public = Blueprint("public", __name__)
 
 
-# The factory
-
-
 def create_app(config=None):
     """The application. `config` has settings in place of the environment's and `.env`'s."""
     app = Flask(__name__)
@@ -110,7 +107,8 @@ def authenticate():
         raise exceptions.Unauthorized("Send a token: Authorization: Bearer <token>.", www_authenticate=[errors.CHALLENGE])
     g.user = current_app.tokens.verify(authorization.token or "")
     allowed = current_app.config["ALLOWED_USERS"]
-    if allowed is not None and auth.user_name(g.user) not in allowed:
+    name = g.user.rpartition("/")[2]  # of the user: the last segment of `sub`; behind a slash at the end there is no name
+    if allowed is not None and name not in allowed:
         raise exceptions.Forbidden("This user is not allowed on this server. Ask whoever runs it.")
 
 
@@ -178,10 +176,6 @@ def idempotency_key(body):
     return models.IdempotencyKey(owner=g.user, path=path, key=key, fingerprint=fingerprint)
 
 
-def wants_stream():
-    return request.accept_mimetypes.best_match(["application/json", "text/event-stream"]) == "text/event-stream"
-
-
 def prefers_async():
     """Whether the header Prefer (RFC 7240), which may stand several times, has respond-async."""
     preferences = ",".join(request.headers.getlist("Prefer")).split(",")
@@ -202,7 +196,7 @@ def make_reply(body, session=None):
     model = choose_model(key, body, session)
     new = {"title": titles.local_title(content), "model": model, "system": body.get("system")} if is_new else None
     wanted = models.ReplyRequest(g.user, content, new, session and session.id, key, current_app.config["RATE_LIMIT"])
-    streams = wants_stream()
+    streams = request.accept_mimetypes.best_match(["application/json", "text/event-stream"]) == "text/event-stream"
     with contextlib.ExitStack() as leaving:
         may_wait = hold_request(leaving, streams)
         with db.connection_context():  # it is given back before the request waits

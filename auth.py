@@ -34,11 +34,6 @@ Y_OF_ORDER_8 = 0x05FC536D880238B13933C6D305ACDFD5F098EFF289F4C345B027B2C28F95E82
 _EC_ALGORITHMS = {"secp256r1": "ES256", "secp384r1": "ES384", "secp521r1": "ES512", "secp256k1": "ES256K"}
 
 
-def user_name(subject):
-    """The name of the user: the last segment of the token's `sub`. Behind a slash at the end there is no name."""
-    return subject.rpartition("/")[2]
-
-
 class InvalidToken(Exception):
     """The text says what is wrong with the token, and shows nothing of it."""
 
