@@ -87,9 +87,7 @@ PARAMETERS = {
     "Idempotency-Key": _header(
         "Names the request for 24 h. A repetition with the same key and body returns the first outcome. "
         "Where the reply failed, it is requested again, without a second session or turn.",
-        **TEXT,
-        minLength=1,
-        maxLength=255,
+        **TEXT | {"minLength": 1, "maxLength": 255},
     ),
     "Prefer": _header("`respond-async` gives the answer at once, while the reply goes on.", **TEXT, examples=["respond-async"]),
     "Last-Event-ID": _header("The `id` of the last event received. The stream goes on behind it.", **TEXT, examples=["2-15"]),
@@ -231,15 +229,10 @@ BEARER = {
 
 
 class Converter(OpenAPIConverter):
-    """Describes schemas as apispec does, with their docstrings besides; a TurnField is `oneOf` its schemas."""
+    """Describes schemas as apispec does, with their docstrings besides."""
 
     def schema2jsonschema(self, schema):
         return {"description": inspect.getdoc(schema)} | super().schema2jsonschema(schema)
-
-    def nested2properties(self, field, ret):
-        if isinstance(field, schemas.TurnField):
-            return {"oneOf": [self.resolve_nested_schema(schema) for schema in field.schemas]}
-        return super().nested2properties(field, ret)
 
 
 def document(app, version):
@@ -248,6 +241,7 @@ def document(app, version):
     plugin.Converter = Converter
     spec = APISpec("Parley", version, "3.1.1", [plugin], info=INFO, security=[{"token": []}])
     spec.components.security_scheme("token", BEARER)
+    spec.components.schema("UserTurn", schema=schemas.UserTurnSchema)
     for name, shape in SHAPES.items():
         spec.components.schema(name, plugin.resolver.resolve_schema_dict(copy.deepcopy(shape)))
     spec.components.parameter("session_id", "path", {"schema": UUID})

@@ -256,6 +256,7 @@ class AssistantTurnSchema(UserTurnSchema):
 
 
 TURN_SCHEMAS = {"user": UserTurnSchema(), "assistant": AssistantTurnSchema()}
+TURN_REFERENCES = [{"$ref": f"#/components/schemas/{name}"} for name in ("UserTurn", "AssistantTurn")]
 
 
 def dump_turn(turn):
@@ -264,8 +265,6 @@ def dump_turn(turn):
 
 class TurnField(fields.Field):
     """A turn, dumped by the schema of its kind. Nested will not do, since it takes one schema only."""
-
-    schemas = TURN_SCHEMAS.values()
 
     def _serialize(self, value, attr, obj, **kwargs):
         return dump_turn(value)
@@ -280,7 +279,7 @@ class ChangedSessionSchema(SessionSchema):
 class WholeSessionSchema(ChangedSessionSchema):
     """A session with all its turns, oldest first."""
 
-    turns = fields.List(TurnField(), required=True)
+    turns = fields.List(TurnField(metadata={"oneOf": TURN_REFERENCES}), required=True)
 
 
 new_session_schema = NewSessionSchema()
