@@ -39,6 +39,7 @@ class SQLite(PooledSqliteDatabase):
     """One file, with one writer at a time."""
 
     autoincrement = True
+    ask_for_encoding = "PRAGMA encoding"
     options = {
         "pragmas": {"journal_mode": "wal", "synchronous": "full", "foreign_keys": 1},
         # A transaction that took the writer's lock after it had read could be refused without waiting.
@@ -101,14 +102,12 @@ class SQLite(PooledSqliteDatabase):
         finally:
             connection.set_progress_handler(None, 0)
 
-    def check_encoding(self):
-        """Nothing is to be done: it takes every text."""
-
 
 class PostgreSQL(PooledPostgresqlDatabase):
     """A server, which one host or many use."""
 
     autoincrement = False
+    ask_for_encoding = "SHOW server_encoding"
     # The driver gives up a server whose host is gone: seconds, but milliseconds for tcp_user_timeout.
     options = {
         "connect_timeout": 5,
@@ -149,11 +148,6 @@ class PostgreSQL(PooledPostgresqlDatabase):
                 if error.orig.sqlstate == "57014":  # query_canceled
                     raise TookTooLong from None
                 raise
-
-    def check_encoding(self):
-        """Raises ValueError where the database does not take every text."""
-        if self.execute_sql("SHOW server_encoding").fetchone()[0] != "UTF8":
-            raise ValueError("the encoding of this database is not UTF8; make one with ENCODING 'UTF8'")
 
 
 ENGINES = {"sqlite": SQLite, "postgres": PostgreSQL, "postgresql": PostgreSQL}
@@ -224,7 +218,8 @@ def migrate(migrations):
     Raises NewerDatabase, or ValueError where the database does not take every text, and then has touched nothing.
     """
     with db.connection_context(), db.write():
-        db.check_encoding()
+        if not db.execute_sql(db.ask_for_encoding).fetchone()[0].startswith("UTF"):
+            raise ValueError("the encoding of this database is not UTF8; make one with ENCODING 'UTF8'")
         db.lock("parley migrations")
         db.create_tables([SchemaVersion])
         version = SchemaVersion.select().first() or SchemaVersion(migrations=0)
