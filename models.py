@@ -56,9 +56,6 @@ class RateLimited(Refused):
     """The owner has asked for as many replies as the limit allows."""
 
 
-# Tables
-
-
 class TurnId(peewee.BigAutoField):
     """An id that is never given twice: a late writer of a deleted reply must not find another turn under its number."""
 
@@ -232,9 +229,8 @@ class Turn(db.Model):
     def end(self, status, search_text, reread=True, orphaned=False, **columns):
         """End a reply, in the caller's transaction; returns it as it ended, or None where it is no longer in progress.
 
-        `search_text` is its content, normalized before the transaction began; `reread` adds what has been stored since. A
-        reply that replaces another and is not complete gives way to the other again. With `orphaned`, it ends only if its
-        lease has lapsed.
+        `search_text` is its content, normalized before the transaction began; `reread` adds what has been stored since. With
+        `orphaned`, it ends only if its lease has lapsed. Unless it is complete, it gives way to the reply that it replaces.
         """
         under_way = (Turn.id == self.id) & (Turn.status == IN_PROGRESS)
         if orphaned:
@@ -363,7 +359,6 @@ class ReplyRequest:
         """
         # No transaction waits for a long text to be normalized.
         self._search_text = normalize(self.content or "")
-        self._search_title = normalize(self.new["title"]) if self.new else None
         try:
             return self._claim()
         except Orphaned as orphaned:
@@ -393,7 +388,7 @@ class ReplyRequest:
         return session, reply, True
 
     def _create(self, now):
-        columns = self.new | {"search_title": self._search_title, "created_at": now, "updated_at": now}
+        columns = self.new | {"search_title": normalize(self.new["title"]), "created_at": now, "updated_at": now}
         return Session.create(owner=self.owner, **columns)
 
     def _take(self, session_id, now):
