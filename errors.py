@@ -61,10 +61,6 @@ def closing(status, detail):
     return lambda error: error_response(status, [(detail, None)], {"Connection": "close"})
 
 
-def on_invalid(error):
-    return error_response(400, itertools.islice(faults(error), FAULTS))
-
-
 def faults(error):
     """(detail, source) of each fault in a ValidationError, whose `source` is a parameter or a header, else it is the body.
 
@@ -84,14 +80,6 @@ def on_refused(error):
     return error_response(REFUSALS.get(type(error), 409), [(str(error), None)], headers, error.session_id)
 
 
-def on_unknown_model(error):
-    return error_response(400, [(str(error), {"pointer": "/model"})])
-
-
-def on_model_error(error):
-    return model_failure(error.status, error.message, error.retry_after)
-
-
 def model_failure(status, message, retry_after, session_id=None):
     headers = {"Retry-After": str(max(1, math.ceil(retry_after or 10)))} if status == 503 else {}
     return error_response(status, [(message, None)], headers, session_id)
@@ -104,10 +92,6 @@ def on_invalid_token(error):
 
 def unavailable(problem):
     return error_response(503, [(str(problem), None)], {"Retry-After": "5"})
-
-
-def on_too_long(error):
-    return unavailable("The search took too long. Search for longer words, or for fewer.")
 
 
 def on_database_error(error):
@@ -126,13 +110,13 @@ REFUSALS = {models.Missing: 404, models.KeyReused: 422, models.RateLimited: 429}
 
 HANDLERS = {
     HTTPException: on_http_error,
-    ValidationError: on_invalid,
+    ValidationError: lambda error: error_response(400, itertools.islice(faults(error), FAULTS)),
     models.Refused: on_refused,
-    UnknownModel: on_unknown_model,
-    ModelError: on_model_error,
+    UnknownModel: lambda error: error_response(400, [(str(error), {"pointer": "/model"})]),
+    ModelError: lambda error: model_failure(error.status, error.message, error.retry_after),
     auth.InvalidToken: on_invalid_token,
     auth.KeysUnavailable: unavailable,
     Overloaded: unavailable,
-    TookTooLong: on_too_long,
+    TookTooLong: lambda error: unavailable("The search took too long. Search for longer words, or for fewer."),
     **dict.fromkeys(Unavailable, on_database_error),
 }
