@@ -131,10 +131,8 @@ def read_body():
 
 
 def end_request(response):
-    response.headers["X-Request-ID"] = g.id
+    response.headers.update({"X-Request-ID": g.id, "X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"})
     response.headers.setdefault("Cache-Control", "no-store")  # files and event streams have their own
-    response.headers["X-Content-Type-Options"] = "nosniff"
-    response.headers["Referrer-Policy"] = "no-referrer"
     if response.status_code == 204:
         del response.headers["Content-Type"]
     # Werkzeug never closes a response that it passes through, such as a file: it would have no line in the log.
