@@ -213,9 +213,7 @@ def choose_model(key, body, session):
         with db.connection_context():
             if key.stored() is not None:
                 return None
-    model = session.model if session else body.get("model")
-    if model is None:
-        model = current_app.catalog.default()
+    model = (session.model if session else body.get("model")) or current_app.catalog.default()
     current_app.catalog.allow(model)
     return model
 

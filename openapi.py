@@ -208,8 +208,7 @@ def _describe(rule, handler):
         errors |= {401, 403, 503}
     if body:
         errors |= {400, 413, 415}
-        content = {"application/json": {"schema": body}}
-        described["requestBody"] = {"required": bool(body().fields), "content": content}
+        described["requestBody"] = {"required": bool(body().fields), "content": {"application/json": {"schema": body}}}
     described["responses"] = responses | {status: str(status) for status in sorted(errors)}
     return described
 
