@@ -17,6 +17,8 @@ from search import contains, normalize
 LEASE = 20 * SECOND
 KEY_TTL = 24 * 3600 * SECOND
 PREVIEW = 100  # characters
+HISTORY_SIZE = 8 * 2**20  # bytes
+HISTORY_ROWS = 16  # that are read at once
 
 IN_PROGRESS, COMPLETE, FAILED, INTERRUPTED = "in_progress", "complete", "failed", "interrupted"
 
@@ -138,9 +140,16 @@ class Session(db.Model):
         return self
 
     def history(self, reply_id):
-        """The (kind, content) of the visible turns before this reply, oldest first."""
-        turns = Turn.select(Turn.kind, Turn.content).where(Turn.session == self.id, Turn.id < reply_id, Turn.visible)
-        return list(turns.order_by(Turn.id).tuples())
+        """The (kind, content) of the visible turns before this reply, oldest first: the newest 8 MB, and no more are read."""
+        turns, room, rows = [], HISTORY_SIZE, True
+        while rows and room > 0:
+            older = Turn.select(Turn.id, Turn.kind, Turn.content).where(Turn.session == self.id, Turn.id < reply_id, Turn.visible)
+            rows = list(older.order_by(Turn.id.desc()).limit(HISTORY_ROWS).tuples())
+            for reply_id, kind, content in rows:
+                room -= len(content.encode())
+                if room >= 0 or not turns:
+                    turns.append((kind, content))
+        return turns[::-1]
 
     def delete_whole(self):
         with db.write():
@@ -250,6 +259,12 @@ class Turn(db.Model):
             content = Turn.get_by_id(self.replaces).content
         Session.update(preview=content[:PREVIEW]).where(Session.id == self.session_id).execute()
         return Turn(**self.__data__ | columns)
+
+    def store_usage(self, usage):
+        """Add what the provider had said of a reply that somebody else ended."""
+        self.__data__.update(usage)
+        with db.write():
+            Turn.update(usage).where(Turn.id == self.id).execute()
 
     @classmethod
     def cancel(cls, session):

@@ -145,7 +145,7 @@ class Reply(Feed):
             "first_word": self.first_word_after,
             **dict.fromkeys(("input_tokens", "output_tokens", "cached_tokens")),
             **self.call.usage,
-            "provider_id": self.call.request_id and self.call.request_id[:200],
+            "provider_id": self.call.request_id,
         }
         log.info("reply", line)
 
@@ -383,6 +383,9 @@ class Replies:
     def _end(self, feed, turn):
         if turn is not None and turn.status == IN_PROGRESS:
             return  # its lease was renewed in time after all
+        usage = feed.call.usage if turn is not None and isinstance(feed, Reply) else {}
+        if any(getattr(turn, name) is None for name in usage):
+            turn.store_usage(usage)
         with self._lock:
             self._feeds.pop(feed.id, None)
             self._written.discard(feed)
