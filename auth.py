@@ -4,18 +4,28 @@ import base64
 import dataclasses
 import datetime
 import json
+import logging
 import os
 import re
 import tempfile
 
 import jwt
+import jwt.algorithms
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, ed448, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
 import wire
+from faults import NOT_UNDERSTOOD
+from fetched import Fetched
 from settings import SettingError, ensure_folder
 
+log = logging.getLogger("parley")
+jwt.register_algorithm("Ed25519", jwt.algorithms.OKPAlgorithm())  # the name in RFC 9864 of what was EdDSA
+
+KEYS_TIMEOUT = 10  # seconds
+KEYS_TTL = 300
+KEYS_SIZE = 2**20  # bytes
 LEEWAY = 30  # seconds by which clocks may differ
 LONGEST_SUBJECT = 255  # characters, as in OpenID Connect Core 1.0, section 2
 REQUIRED = ["iss", "iat", "exp", "sub"]
@@ -26,10 +36,9 @@ FAULTS = {
     jwt.InvalidAudienceError: "The token is for another audience.",
 }
 LEAST_RSA_BITS = 2048
-# A key is a point, encoded as its y and a bit for x (RFC 8032, 5.1 and 5.2: so many bits of y, in this field). Anyone can
-# sign for a point of small order. These have y = 0, 1 or -1, and on Ed25519 also the y of order 8 or its negative, which makes
-# eight points; libsodium refuses the same.
-CURVES = {ed25519.Ed25519PublicKey: (255, 2**255 - 19), ed448.Ed448PublicKey: (448, 2**448 - 2**224 - 1)}
+# A key of Ed25519 is a point, encoded as its y, in the field of this prime, and a bit for x (RFC 8032, 5.1). Anyone can sign for
+# a point of small order. These eight have y = 0, 1 or -1, or the y of order 8 or its negative; libsodium refuses the same.
+P = 2**255 - 19
 Y_OF_ORDER_8 = 0x05FC536D880238B13933C6D305ACDFD5F098EFF289F4C345B027B2C28F95E826
 _EC_ALGORITHMS = {"secp256r1": "ES256", "secp384r1": "ES384", "secp521r1": "ES512", "secp256k1": "ES256K"}
 
@@ -39,7 +48,7 @@ class InvalidToken(Exception):
 
 
 class WeakKey(ValueError):
-    """A public key for which others than its owner can sign; the text says why."""
+    """A key for which others than its owner can sign, or that is for something else; the text says why."""
 
 
 class KeysUnavailable(Exception):
@@ -74,7 +83,8 @@ class Tokens:
 
     def _decode(self, token, algorithm, key):
         options = {"require": REQUIRED + (["aud"] if self.audience else []), "verify_aud": bool(self.audience)}
-        claims = jwt.decode(token, key, [algorithm], options, issuer=self.issuer, audience=self.audience, leeway=LEEWAY)
+        algorithms = [algorithm, "Ed25519"] if algorithm == "EdDSA" else [algorithm]
+        claims = jwt.decode(token, key, algorithms, options, issuer=self.issuer, audience=self.audience, leeway=LEEWAY)
         if any(type(claims.get(name, 0)) not in (int, float) for name in ("iat", "exp", "nbf")):
             raise InvalidToken("The token is malformed: its times are no numbers.")
         subject = claims["sub"]
@@ -96,58 +106,67 @@ class Tokens:
         return jwt.encode(claims, key, algorithm)
 
 
-class PublishedKeys(jwt.PyJWKClient):
-    """The keys that an identity provider publishes (JWKS, RFC 7517), fetched over a wire that is kept."""
-
-    def __init__(self, url):
-        # An unknown kid has the keys fetched again, as they may have been rotated, but not more than once a second.
-        super().__init__(url, cooldown_duration=1)
-        self.wire = wire.Wire(url, timeout=10)
-
-    def fetch_data(self):
-        with self.wire.request(wire.Call(), "GET", "", {"Accept": "application/json"}) as response:
-            if response.status != 200:
-                raise jwt.PyJWKClientConnectionError(f"status {response.status}")
-            return json.loads(response.body(2**20))
-
-
 class RemoteTokens(Tokens):
-    """Verifies tokens with the keys that an identity provider publishes, found by their `kid`."""
+    """Verifies tokens with the keys that an identity provider publishes (JWKS, RFC 7517), found by their `kid`."""
 
     def __init__(self, url, issuer, audience):
         super().__init__([], None, issuer, audience)
-        self.published = PublishedKeys(url)
+        self.wire = wire.Wire(url)
+        # An unknown kid has the keys fetched again, as they may have been rotated, but not more than once a second.
+        self.published = Fetched(self._fetch, (wire.Fault, *NOT_UNDERSTOOD), KEYS_TTL, cooldown=1)
 
     def keys_for(self, token):
         kid = jwt.get_unverified_header(token).get("kid")
         try:
-            key = self.published.get_signing_key(kid)
-        except (jwt.PyJWKClientConnectionError, wire.Fault, ValueError, RecursionError):
+            keys = self.published.get().get(kid) or self.published.get(wanting=True).get(kid)
+        except (wire.Fault, *NOT_UNDERSTOOD) as failure:
+            log.warning("The published keys cannot be had: %s", failure)
             raise KeysUnavailable("The identity provider does not answer. Ask again later.") from None
-        except (jwt.PyJWKClientError, jwt.PyJWKSetError):
-            raise InvalidToken("The token was signed with a key that the identity provider does not publish.") from None
-        if key.algorithm_name.startswith("HS"):
-            raise InvalidToken("The token was signed with a key that is not public.")
-        try:
-            check_strength(key.key)
-        except WeakKey as error:
-            raise InvalidToken(f"The token was signed with a published key that is too weak: {error}.") from None
-        return [(key.algorithm_name, key.key)]
+        if not keys:
+            raise InvalidToken("The token was signed with a key that the identity provider does not publish, or a weak one.")
+        return keys
+
+    def _fetch(self):
+        """The (algorithm, key) pairs by `kid`, which several keys may share. Each key is judged by itself."""
+        with self.wire.request(wire.Call(KEYS_TIMEOUT), "GET", "", {"Accept": "application/json"}) as response:
+            if response.status != 200:
+                raise wire.Fault("refused", f"status {response.status}")
+            published = json.loads(wire.join(response.chunks(), KEYS_SIZE))["keys"]
+        keys, refused = {}, {}
+        for number, each in enumerate(published):
+            try:
+                key = jwt.PyJWK(each, "EdDSA" if each.get("alg") == "Ed25519" else None)
+                algorithm_of(key.key)
+                if key.public_key_use not in (None, "sig") or "verify" not in each.get("key_ops", ["verify"]):
+                    raise WeakKey("it is not for signatures")
+                keys.setdefault(key.key_id, []).append((key.algorithm_name, key.key))
+            except Exception as error:  # PyJWT raises whatever the odd key brings about; its text may show a secret one
+                refused[number] = str(error) if isinstance(error, WeakKey) else type(error).__name__
+        if refused:
+            log.warning("Of %d published keys these are not taken: %s", len(published), str(refused)[:500])
+        if not keys:
+            raise wire.Fault("refused", "no key that is taken")
+        return keys
 
 
 def names_somebody(subject):
     return 1 <= len(subject.strip()) <= LONGEST_SUBJECT and not re.search("[\0\ud800-\udfff]", subject)
 
 
-def check_strength(key):
-    """Raises WeakKey."""
-    if isinstance(key, rsa.RSAPublicKey) and key.key_size < LEAST_RSA_BITS:
-        raise WeakKey(f"an RSA key must have {LEAST_RSA_BITS} bits or more")
-    for kind, (bits, p) in CURVES.items():
-        if isinstance(key, kind):
-            y = int.from_bytes(key.public_bytes_raw(), "little") % 2**bits % p
-            if y in (0, 1, p - 1, Y_OF_ORDER_8, p - Y_OF_ORDER_8):
-                raise WeakKey("it is a point of small order, for which anyone can sign")
+def algorithm_of(key):
+    """The algorithm by which this public key verifies. Raises WeakKey; ValueError where it is of another type."""
+    if isinstance(key, ed25519.Ed25519PublicKey):
+        y = int.from_bytes(key.public_bytes_raw(), "little") % 2**255 % P
+        if y in (0, 1, P - 1, Y_OF_ORDER_8, P - Y_OF_ORDER_8):
+            raise WeakKey("it is a point of small order, for which anyone can sign")
+        return "EdDSA"
+    if isinstance(key, rsa.RSAPublicKey):
+        if key.key_size < LEAST_RSA_BITS:
+            raise WeakKey(f"an RSA key must have {LEAST_RSA_BITS} bits or more")
+        return "RS256"
+    if isinstance(key, ec.EllipticCurvePublicKey) and key.curve.name in _EC_ALGORITHMS:
+        return _EC_ALGORITHMS[key.curve.name]
+    raise ValueError("its type is none of Ed25519, EC and RSA")
 
 
 def public_keys(text):
@@ -165,9 +184,7 @@ def public_keys(text):
         keys = [serialization.load_pem_public_key(block.encode()) for block in blocks]
     except UnsupportedAlgorithm as error:
         raise ValueError(str(error)) from None
-    for key in keys:
-        check_strength(key)
-    return [(_algorithm(key), key) for key in keys]
+    return [(algorithm_of(key), key) for key in keys]
 
 
 def own_key(path):
@@ -195,16 +212,6 @@ def own_key(path):
     if not isinstance(key, ed25519.Ed25519PrivateKey):
         raise ValueError("it does not hold an Ed25519 private key")
     return key
-
-
-def _algorithm(key):
-    if isinstance(key, (ed25519.Ed25519PublicKey, ed448.Ed448PublicKey)):
-        return "EdDSA"
-    if isinstance(key, rsa.RSAPublicKey):
-        return "RS256"
-    if isinstance(key, ec.EllipticCurvePublicKey) and key.curve.name in _EC_ALGORITHMS:
-        return _EC_ALGORITHMS[key.curve.name]
-    raise ValueError("its type is none of Ed25519, EC and RSA")
 
 
 def open_tokens(settings, folder):

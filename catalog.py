@@ -1,13 +1,15 @@
 """The catalog: which models this server serves, by which provider, and which one where a client names none."""
 
-import threading
-import time
+import contextlib
+import re
 
 from faults import ModelError
+from fetched import Fetched
 from llm import Anthropic, Echo, OpenAI
 from settings import SettingError
 
 LIST_TTL = 300  # seconds
+LONGEST_ID = 200  # characters
 
 
 class UnknownModel(Exception):
@@ -21,10 +23,12 @@ class Catalog:
         self.providers = {provider.name: provider for provider in providers}
         self.allowed = list(allowed)
         self._default = default
-        self._lists = {}  # name of the provider → (when it was asked, the ids it listed)
-        self._lock = threading.Lock()
         if not self.providers or "echo" in self.allowed:
             self.providers["echo"] = Echo()
+        self._lists = {
+            name: Fetched(provider.list_models, ModelError, LIST_TTL, failure_ttl=LIST_TTL)
+            for name, provider in self.providers.items()
+        }
 
     def allow(self, model):
         """Raises UnknownModel where a client may not name this model."""
@@ -36,8 +40,7 @@ class Catalog:
         """The provider that serves this model. Raises UnknownModel where none of this server's does."""
         name = self._name_of(model)
         if name not in self.providers:
-            served = " and ".join(_SERVED[each] for each in self.providers)
-            raise UnknownModel(f"This server serves {served}. {_TO_SERVE[name]}")
+            raise UnknownModel(f"This server has no provider for it. {_TO_SERVE[name]}")
         return self.providers[name]
 
     @staticmethod
@@ -55,37 +58,41 @@ class Catalog:
             return "claude-opus-4-6"
         if "openai" not in self.providers:
             return "echo"
-        for model in self._listed(self.providers["openai"], refresh):
+        for model in self._listed("openai", refresh):
             return model
         raise ModelError(502, "The provider openai lists no model. Name one, or set DEFAULT_MODEL on the server.")
 
     def list(self):
         """All models that a client may name: (id, name of the provider, whether it is the default)."""
-        ids = self.allowed or [model for provider in list(self.providers.values()) for model in self._listed(provider)]
+        if not self.allowed:
+            for models in self._lists.values():  # all are asked at the same time
+                models.begin()
+        ids = self.allowed or [model for name in self.providers for model in self._listed(name)]
         try:
             default = self.default(refresh=False)
         except ModelError:
             default = None
         return [(model, self._name_of(model), model == default) for model in ids]
 
-    def _listed(self, provider, refresh=False):
+    def _listed(self, name, refresh=False):
         """Those models that a provider lists and that would be asked of it; none where it does not answer."""
-        with self._lock:
-            asked_at, ids = self._lists.get(provider.name, (-LIST_TTL, []))
-            if time.monotonic() - asked_at > LIST_TTL or (refresh and not ids):
-                try:
-                    ids = [model for model in provider.list_models() if self._name_of(model) == provider.name]
-                except ModelError:
-                    ids = []
-                self._lists[provider.name] = (time.monotonic(), ids)
-            return ids
+        for wanting in (False, True) if refresh else (False,):
+            with contextlib.suppress(ModelError):
+                ids = self._ids(name, self._lists[name].get(wanting))
+                if ids:
+                    return ids
+        return []
+
+    def _ids(self, name, models):
+        """Each model is looked at by itself: one that no session could name does not hide the others."""
+        ids = (model.get("id") for model in models if isinstance(model, dict))
+        return [each for each in ids if isinstance(each, str) and _is_id(each) and self._name_of(each) == name]
 
 
-_SERVED = {
-    "echo": "the model echo",
-    "anthropic": "the models of Anthropic",
-    "openai": "models whose id does not begin with claude",
-}
+def _is_id(text):
+    return text.strip() != "" and len(text) <= LONGEST_ID and not re.search("[\0\ud800-\udfff]", text)
+
+
 # What to do about a model that would be of this provider, where the server has it not.
 _TO_SERVE = {
     "echo": "Name a model that GET /models lists, or none.",
@@ -103,16 +110,13 @@ def open_catalog(settings):
     if settings["OPENAI"]:
         providers.append(OpenAI(settings["OPENAI_BASE_URL"], settings["OPENAI_API_KEY"], timeout))
     catalog = Catalog(providers, settings["MODELS"] or (), settings["DEFAULT_MODEL"])
-    for model in settings["MODELS"] or ():
-        _check("MODELS", model, catalog.allow)
-    _check("DEFAULT_MODEL", settings["DEFAULT_MODEL"], catalog.allow)
-    _check("TITLE_MODEL", settings["TITLE_MODEL"], catalog.provider_of)  # no client names it
+    named = [("MODELS", model, catalog.allow) for model in settings["MODELS"] or ()]
+    named.append(("DEFAULT_MODEL", settings["DEFAULT_MODEL"], catalog.allow))
+    named.append(("TITLE_MODEL", settings["TITLE_MODEL"], catalog.provider_of))  # no client names it
+    for setting, model, check in named:
+        try:
+            if model:
+                check(model)
+        except UnknownModel as error:
+            raise SettingError(setting, f"{model} is not served. {error}") from None
     return catalog
-
-
-def _check(setting, model, check):
-    try:
-        if model:
-            check(model)
-    except UnknownModel as error:
-        raise SettingError(setting, f"{model} is not served. {error}") from None

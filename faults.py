@@ -1,55 +1,90 @@
 """What the failures of a provider mean: from its status, its body, the end of its answer or the wire to a ModelError."""
 
+import base64
+import dataclasses
 import json
+import logging
 import re
+import urllib.parse
 
 import wire
 
 ERROR_SIZE = 65536  # bytes of an error's body that are looked at
+ERROR_TIMEOUT = 10  # seconds for it
+MASKED = 6  # characters of a secret that may not be seen side by side
 
 # What reading an answer raises where it is not of the form that the protocol gives it.
 NOT_UNDERSTOOD = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
 
+log = logging.getLogger("parley")
 
+
+@dataclasses.dataclass(eq=False)
 class ModelError(Exception):
-    """The model gave no whole answer.
+    """The model gave no whole answer."""
 
-    `status` is the HTTP status that tells a client what kind of failure it was, `retry_after` seconds or None, and
-    `retryable` whether the same request may succeed a moment later.
-    """
+    status: int  # HTTP's, that tells a client what kind of failure it was
+    message: str
+    retry_after: float | None = None  # seconds
+    retryable: bool = False  # whether the same request may succeed a moment later
+    unsupported: tuple = ()  # the parameters that were refused
 
-    def __init__(self, status, message, retry_after=None, retryable=False):
-        super().__init__(message)
-        self.status = status
-        self.message = message
-        self.retry_after = retry_after
-        self.retryable = retryable
+
+class Mask:
+    """Takes secrets out of a text, and parts of them, as they are and in the encodings in which servers repeat them."""
+
+    def __init__(self, *secrets):
+        self._parts = set()
+        for secret in filter(None, secrets):
+            data = secret.encode()
+            # Base64 is another text for each place at which the secret may begin.
+            coded = (base64.b64encode(b" " * shift + data)[2 * shift :].decode().rstrip("=") for shift in range(3))
+            percent = "".join(f"%{byte:02X}" for byte in data)
+            for form in (secret, urllib.parse.quote(secret, ""), percent, data.hex(), data.hex().upper(), *coded):
+                size = min(MASKED, len(secret))
+                self._parts |= {form[i : i + size] for i in range(len(form) - size + 1)}
+        self._sizes = {len(part) for part in self._parts}
+
+    def __call__(self, text):
+        shown = list(text)
+        for size in self._sizes:
+            for i in range(len(text) - size + 1):
+                if text[i : i + size] in self._parts:
+                    shown[i : i + size] = "\0" * size
+        return re.sub("\0+", "…", "".join(shown))
 
 
 class Faults:
-    """The failures of one provider. Its key is taken out of what is told of them."""
+    """The failures of one provider. Its key, and the password of its URL, are taken out of what is told of them."""
 
-    def __init__(self, name, key):
+    def __init__(self, name, key, url):
         self.name = name
-        self.key = key
+        user, _, password = urllib.parse.unquote(url.partition("//")[2].partition("/")[0].rpartition("@")[0]).partition(":")
+        self.mask = Mask(key, password, password and f"{user}:{password}")
 
-    def error(self, status, text, *args, **kwargs):
+    def error(self, status, text, *args, detail="", **kwargs):
+        if text.endswith(_TELL):
+            detail = re.sub("//[^/@]*@", "//…@", self.mask(detail[:500]))  # a proxy may have a password too
+            log.error("The provider %s %s %s", self.name, text.removesuffix(_TELL).strip(), detail)
         return ModelError(status, f"The provider {self.name} {text}", *args, **kwargs)
 
-    def of_wire(self, fault, timeout):
-        if isinstance(fault, wire.Silent):
-            return self.error(504, f"was silent for {timeout:g} seconds. Ask again later.")
-        if isinstance(fault, wire.Exhausted):
+    def of(self, failure):
+        """For a Fault of the wire, or what reading an answer raises."""
+        if isinstance(failure, ModelError):
+            return failure
+        if not isinstance(failure, wire.Fault):
+            return self.error(502, "sent something that is not understood. Ask again.")
+        if failure.kind == "exhausted":
             return ModelError(503, "The server has too much to do. Ask again in a moment.", retryable=True)
-        if isinstance(fault, wire.Unreachable):
-            return self.error(502, "could not be reached. Ask again later.", retryable=True)
-        return self.error(502, "broke the connection. Ask again.", retryable=True)
+        status, retryable, text = _OF_WIRE[failure.kind]
+        return self.error(status, text, retryable=retryable, detail=failure.detail)
 
     def of_response(self, response):
-        """For a response that is not a 200."""
+        """For a response that is no answer."""
+        body = response.read(ERROR_SIZE, ERROR_TIMEOUT)
         try:
-            body = json.loads(response.body(ERROR_SIZE))
-        except (*NOT_UNDERSTOOD, wire.Fault):
+            body = json.loads(body.decode("utf-8-sig"))
+        except NOT_UNDERSTOOD:
             body = {}
         error = self._of_body(response.status, body, wire.retry_after(response.headers))
         should_retry = response.headers.get("x-should-retry")
@@ -58,48 +93,96 @@ class Faults:
         return error
 
     def in_stream(self, body):
-        """For an error within a stream, which has no status: the one that its code or type stands for, else 500."""
-        kind, code, _ = _describe(body)
+        """For an error within a stream, which has no status: the one that its code, type or words stand for, else 500."""
+        kind, code, message = _describe(body)
         named = [status for name in (code, kind) for status, names in _STATUSES.items() if name in names]
-        status = named[0] if named else int(code) if re.fullmatch("[3-5][0-9]{2}", code) else 500
-        return self._of_body(status, body)
+        if not named:
+            is_told = any(pattern.search(f"{kind} {code} {message}") for pattern in (_UNKNOWN_MODEL, _KEY))
+            named = [400 if is_told else int(code) if re.fullmatch("[3-5][0-9]{2}", code) else 500]
+        return self._of_body(named[0], body)
 
-    def of_end(self, answer):
-        """For an answer that has come to its end; None where it is whole."""
-        if not answer.finished:
+    def of_end(self, reason, has_text):
+        """For an answer that has come to its end, for this reason of the protocol; None where it is whole."""
+        meaning = _REASONS.get(reason.lower()) if reason else "broken"
+        if meaning == "broken":
             return self.error(502, "cut its answer short. Ask again.", retryable=True)
-        if answer.stop in ("refusal", "content_filter"):
-            return ModelError(502, f"The model declined to answer ({answer.stop}). Say it differently, or ask another model.")
-        if answer.stop in ("length", "max_tokens") and not answer.has_text:
+        if meaning == "refused":
+            return ModelError(502, f"The model declined to answer ({reason}). Say it differently, or ask another model.")
+        if meaning == "limit" and not has_text:
             return ModelError(502, "The model spent all of MAX_TOKENS without writing a word. Ask for less, or of another.")
-        if answer.stop == "model_context_window_exceeded" and not answer.has_text:
+        if meaning == "window" and not has_text:
             return ModelError(413, _TOO_LONG)
+        if meaning is None:
+            log.warning("The provider %s ended an answer for a reason that is not known: %r", self.name, self.mask(reason[:100]))
         return None
 
     def _of_body(self, status, body, pause=None):
         kind, code, message = _describe(body)
-        message = (message.replace(self.key, "…") if self.key else message)[:500] or f"status {status}"
         description = f"{kind} {code} {message}"
+        message = self.mask(message)[:500] or f"status {status}"
         if status == 413 or (status in (400, 422, 500) and _OVERFLOW.search(description)):
             return ModelError(413, _TOO_LONG)
+        if status in (400, 404, 422) and _KEY.search(description):
+            status = 401
         if status in (400, 404, 422) and _UNKNOWN_MODEL.search(description):
             return self.error(400, f"has no such model: {message}. GET /models lists those there are.")
         ours, retryable, text = _MEANINGS.get(status) or _MEANINGS.get(status // 100) or _REFUSED
         retryable = retryable and code not in ("insufficient_quota", "credit_balance_exhausted")
-        return self.error(ours, text.format(status=status, message=message), pause, retryable)
+        unsupported = [name for name in _unsupported(body) if isinstance(name, str)] if status in (400, 422) else ()
+        return self.error(ours, text.format(status=status, message=message), pause, retryable, unsupported, detail=message)
+
+
+def is_error(body):
+    """Whether this JSON, which came where an answer may come, tells of an error."""
+    body = body[0] if isinstance(body, list) and body else body
+    is_answer = "choices" in body or "type" in body
+    return "error" in (body.get("type"), body.get("object")) or body.get("error") is not None or (
+        not is_answer and ("detail" in body or "message" in body)
+    )
+
+
+def _inner(body):
+    """The part of an error's body that tells of it, whatever it is wrapped in."""
+    if isinstance(body, list) and body:  # Gemini
+        body = body[0]
+    return (body.get("error") or body) if isinstance(body, dict) else body
 
 
 def _describe(body):
     """(type, code, message) of an error's body, each a string, in any of the shapes that servers give it."""
-    error = body.get("error", body) if isinstance(body, dict) else body
+    error = _inner(body)
     if not isinstance(error, dict):
         error = {"message": error}
     message = error.get("message") or error.get("detail") or ""
-    message = message if isinstance(message, str) else json.dumps(message)
-    message = "".join(wire.made_storable([" ".join(message.split())]))
-    return str(error.get("type") or ""), str(error.get("code") or ""), message
+    try:
+        message = message if isinstance(message, str) else json.dumps(message)
+    except RecursionError:
+        message = ""
+    message = "".join(wire.made_storable([" ".join(message[:2000].split())]))
+    return str(error.get("type") or "")[:100], str(error.get("code") or "")[:100], message
 
 
+def _unsupported(body):
+    """The parameters that were refused, by the structure of the error; its text may quote the user.
+
+    OpenAI: {"error": {"code": "unsupported_parameter", "param": "max_tokens"}} (platform.openai.com/docs/guides/error-codes).
+    Pydantic, as in vLLM and Mistral: {"detail": [{"type": "extra_forbidden", "loc": ["body", "stream_options"]}]}
+    (docs.pydantic.dev/latest/errors/validation_errors), in Mistral's within `message`.
+    """
+    error = _inner(body)
+    if not isinstance(error, dict):
+        return []
+    if error.get("code") in ("unsupported_parameter", "unknown_parameter"):
+        return [error.get("param")]
+    message = error.get("message")
+    details = (message if isinstance(message, dict) else error).get("detail")
+    extra = ("extra_forbidden", "value_error.extra")
+    details = [each for each in details if isinstance(each, dict)] if isinstance(details, list) else []
+    places = [each["loc"] for each in details if each.get("type") in extra and isinstance(each.get("loc"), list)]
+    return [next((name for name in place if name != "body"), None) for place in places]
+
+
+_TELL = "Tell whoever runs this server."
 _TOO_LONG = "The conversation no longer fits the model's context window. Start a new session, or choose another model."
 _OVERFLOW = re.compile(
     r"context_length_exceeded|exceed_context_size|maximum context length|exceeds the context window"
@@ -107,17 +190,28 @@ _OVERFLOW = re.compile(
     r"|reduce the length of the messages|exceed context limit|request_too_large"
 )
 _UNKNOWN_MODEL = re.compile(
-    r"model_not_found|invalid_model|not_found_error .*\bmodel\b|\bmodel\b.*(not found|not exist)"
+    r"model_not_found|invalid_model|not_found_error .{0,200}\bmodel\b|\bmodel\b.{0,200}(not found|not exist)"
     r"|(unknown|invalid|no such|not a valid) model",
     re.IGNORECASE,
 )
+_KEY = re.compile(r"api.?key|authori[sz]ation|credential", re.IGNORECASE)  # its own words may show a part of the key
 
-# A provider's status, or its hundred (5 stands for all of 500 to 599), and what a client is told: our status, whether the
-# request is tried again, the sentence behind "The provider openai".
+# A fault of the wire: our status, whether the request is tried again, the sentence behind "The provider openai".
+_OF_WIRE = {
+    "unreachable": (502, True, "could not be reached. Ask again later."),
+    "misconfigured": (502, False, f"cannot be reached the way it is set up. {_TELL}"),
+    "broken": (502, True, "broke the connection. Ask again."),
+    "silent": (504, False, "sent nothing of an answer in time. Ask again later."),
+    "endless": (502, False, "sent more than an answer can have. Ask again, or ask another model."),
+    "encoded": (502, False, f"sent an encoding that was not asked for. {_TELL}"),
+    "page": (502, False, f"sent a web page in the place of an answer. {_TELL}"),
+}
+
+# A provider's status, or its hundred (5 stands for all of 500 to 599), and the same three.
 _MEANINGS = {
-    3: (502, False, "redirects: its base URL is not set right. Tell whoever runs this server."),
-    # Its own words may show a part of the key.
-    **dict.fromkeys((401, 403), (502, False, "refused this server's own key. Tell whoever runs this server.")),
+    3: (502, False, f"redirects: its base URL is not set right. {_TELL}"),
+    **dict.fromkeys((401, 403), (502, False, f"refused this server's own key. {_TELL}")),
+    407: (502, False, f"is behind a proxy that wants a password. {_TELL}"),
     **dict.fromkeys((408, 409, 5), (502, True, "failed with status {status}. Ask again later.")),
     **dict.fromkeys((429, 503, 529), (503, True, "is overloaded or limits this server. Ask again later.")),
 }
@@ -132,4 +226,17 @@ _STATUSES = {
     404: ("model_not_found", "not_found_error"),
     429: ("insufficient_quota", "credit_balance_exhausted", "rate_limit_exceeded", "rate_limit_error"),
     529: ("server_is_overloaded", "slow_down", "overloaded_error"),
+}
+
+# Why an answer ended. docs.anthropic.com/en/api/handling-stop-reasons, platform.openai.com/docs/api-reference/chat,
+# docs.mistral.ai/api (error, model_length), api-docs.deepseek.com (insufficient_system_resource), vLLM and SGLang (abort),
+# Hugging Face TGI (eos_token), ai.google.dev (safety, recitation), open.bigmodel.cn (sensitive, network_error).
+_REASONS = {
+    **dict.fromkeys(("stop", "end_turn", "stop_sequence", "eos", "eos_token"), "whole"),
+    **dict.fromkeys(("tool_calls", "tool_use", "function_call"), "whole"),
+    **dict.fromkeys(("length", "max_tokens", "model_length"), "limit"),
+    "model_context_window_exceeded": "window",
+    **dict.fromkeys(("refusal", "content_filter", "safety", "recitation", "sensitive"), "refused"),
+    **dict.fromkeys(("error", "abort", "insufficient_system_resource", "network_error"), "broken"),
+    **dict.fromkeys(("cancelled", "timeout", "pause_turn"), "broken"),
 }

@@ -5,16 +5,20 @@ Whatever goes wrong is a ModelError, or HungUp after `call.hang_up()`.
 """
 
 import json
+import math
 import random
 import re
 
 import wire
-from faults import NOT_UNDERSTOOD, Faults, ModelError
+from faults import NOT_UNDERSTOOD, Faults, ModelError, is_error
 from wire import CONNECT_TIMEOUT, Call, HungUp, made_storable
 
 RETRY_PAUSES = (0.5, 1.0)  # seconds before the second and the third try, where the provider names none
 LONGEST_PAUSE = 20  # seconds
-JOINED_SIZE = 8 * 2**20  # bytes of what is read whole: a list of models, an answer that is not streamed
+USAGE_TIMEOUT = 5  # seconds for the usage, which may come behind the end of the text
+CHARACTERS_A_TOKEN = 64  # at most, thoughts among them; no model's longest token has more but for white space
+ANSWERED = (200, 201, 203)
+LEARNED_MAX = 1000  # models of a provider; any user may name more
 
 
 class Echo:
@@ -23,7 +27,7 @@ class Echo:
     name = "echo"
 
     def list_models(self):
-        return ["echo"]
+        return [{"id": "echo"}]
 
     def stream(self, call, model, system, messages, max_tokens, retries=0):
         for word in re.findall(r"\s*\S+\s*", messages[-1]["content"]):
@@ -33,18 +37,40 @@ class Echo:
 
 
 class Answer:
-    """What has been read of one answer: the text of the last event batch, the usage, and how it ends."""
+    """What has been read of one answer: the text of the last batch of events, how much there was, and how it ends."""
 
-    def __init__(self):
+    def __init__(self, call, timeout, max_tokens):
         self.text = ""
         self.has_text = False
-        self.usage = {}
-        self.stop = None  # the protocol's own reason for the end
-        self.finished = False  # the protocol's own end mark has come
+        self.reason = None  # the protocol's own, for the end; what comes behind it is no text
+        self.over = False  # nothing of use comes any more
+        self._call = call
+        self._timeout = timeout
+        self._room = CHARACTERS_A_TOKEN * max_tokens + 65536  # characters that may still come
+        self._begun = False
+
+    def add(self, text, thoughts=""):
+        """Take text, or thoughts, or neither where the answer begins. Each is a sign that the model works."""
+        if self.reason:
+            return
+        if text or thoughts or not self._begun:
+            self._begun = True
+            self._call.allow(self._timeout)
+        self._room -= len(text) + len(thoughts)
+        if self._room < 0:
+            raise wire.Fault("endless")
+        self.text += text
+        self.has_text |= bool(text)
+
+    def end(self, reason):
+        if reason and not self.reason and reason != "null":
+            self.reason = str(reason)
+            self._call.allow(USAGE_TIMEOUT)
 
     def count(self, **usage):
         """Take over those counts that are whole numbers, as a database holds them."""
-        self.usage |= {name: value for name, value in usage.items() if type(value) is int and 0 <= value < 2**31}
+        counts = {name: value for name, value in usage.items() if type(value) is int and 0 <= value < 2**31}
+        self._call.usage = self._call.usage | counts  # another thread may be reading it
 
 
 def _text(content):
@@ -58,93 +84,110 @@ class HTTPProvider:
     A subclass says how a request looks (`headers`, `path`, `body`), and `read(event, answer)` what an event means.
     """
 
+    substitutes = {}  # a parameter that some servers refuse → the one to send in its place, or None
+
     def __init__(self, base_url, key, timeout):
         self.key = key
-        self.wire = wire.Wire(base_url.rstrip("/"), timeout)
-        self.faults = Faults(self.name, key)
+        self.timeout = timeout  # seconds without anything of an answer
+        self.wire = wire.Wire(base_url.rstrip("/"))
+        self.faults = Faults(self.name, key, base_url)
+        self._refused = {}  # model → the parameters that this server does not take for it
 
     def list_models(self):
-        """The ids of all models that the provider lists. Raises ModelError."""
+        """The list of what the provider says of its models, each with an `id` if it is right. Raises ModelError."""
+        call = Call(min(self.timeout, CONNECT_TIMEOUT))
         try:
-            timeout = min(self.wire.timeout, CONNECT_TIMEOUT)
-            with self.wire.request(Call(), "GET", self.list_path, self.headers(), timeout=timeout) as response:
+            with self.wire.request(call, "GET", self.list_path, self.headers()) as response:
                 if response.status != 200:
                     raise self.faults.of_response(response)
-                return [str(model["id"]) for model in json.loads(response.body(JOINED_SIZE))["data"]]
-        except NOT_UNDERSTOOD:
-            raise self.faults.error(502, "sent a list of models that is not understood.") from None
-        except wire.Fault as fault:
-            raise self.faults.of_wire(fault, self.wire.timeout) from None
+                return list(json.loads(wire.join(response.chunks()))["data"])
+        except (ModelError, wire.Fault, *NOT_UNDERSTOOD) as failure:
+            raise self.faults.of(failure) from None
 
     def stream(self, call, model, system, messages, max_tokens, retries=len(RETRY_PAUSES)):
         """Yield the text of the answer in pieces, none of them empty. Tries again so often, as long as none has come."""
-        return made_storable(self._stream(call, self.body(model, system, messages, max_tokens), RETRY_PAUSES[:retries]))
+        body = self.body(model, system, messages, max_tokens)
+        return made_storable(self._stream(call, body, max_tokens, [*RETRY_PAUSES[:retries], math.inf]))
 
-    def _stream(self, call, body, pauses):
-        begun, adaptations, pauses = False, 2, list(pauses)
+    def _stream(self, call, body, max_tokens, pauses):
+        """One deadline holds for all tries, until something of an answer comes."""
+        call.allow(self.timeout)
+        deadline = call.deadline
+        refused = self._refused.get(body["model"], ())
         while True:
+            answer = Answer(call, self.timeout, max_tokens)
             try:
-                for text in self._answer(call, body):
-                    begun = True
-                    yield text
+                yield from self._answer(call, body, refused, answer)
                 return
             except ModelError as error:
-                if begun:
+                if answer.has_text:
                     raise
-                if adaptations and self.adapt(body, error):
-                    adaptations -= 1
+                call.deadline = max(call.deadline, deadline)  # an end shortens it
+                unsupported = [name for name in error.unsupported if name in self.substitutes and name not in refused]
+                if unsupported:
+                    refused = (*refused, *unsupported)
                     continue
-                if not error.retryable or not pauses or (error.retry_after or 0) > LONGEST_PAUSE:
-                    raise
                 pause = pauses.pop(0) * random.uniform(0.75, 1)
-                call.pause(pause if error.retry_after is None else error.retry_after)
+                if error.retry_after is not None and pause < math.inf:
+                    pause = error.retry_after
+                if not error.retryable or pause > min(LONGEST_PAUSE, call.remaining()):
+                    raise
+                call.pause(pause)
 
-    def adapt(self, body, error):
-        """Whether the body was changed to what this server takes, after it refused a parameter."""
-        return False
-
-    def _answer(self, call, body):
-        """Send the request once, and yield the text of what is answered."""
+    def _answer(self, call, body, refused, answer):
+        """Send the request once, without what was refused, and yield the text of what is answered."""
+        sent, failure = dict(body), None
+        for name in refused:
+            if name in sent:
+                value, substitute = sent.pop(name), self.substitutes[name]
+                sent |= {substitute: value} if substitute else {}
         headers = {"Accept": "text/event-stream", "Content-Type": "application/json"} | self.headers()
-        data = json.dumps(body, ensure_ascii=False).encode("utf-8", "replace")
+        data = json.dumps(sent, ensure_ascii=False).encode("utf-8", "replace")
         try:
             with self.wire.request(call, "POST", self.path, headers, data) as response:
-                if response.status != 200:
+                if response.status not in ANSWERED:
                     raise self.faults.of_response(response)
-                call.request_id = response.headers.get("request-id") or response.headers.get("x-request-id")
-                yield from self._texts(call, _batches(response))
-        except wire.Fault as fault:
-            raise self.faults.of_wire(fault, self.wire.timeout) from None
+                if refused and (body["model"] in self._refused or len(self._refused) < LEARNED_MAX):
+                    self._refused[body["model"]] = refused
+                request_id = response.headers.get("request-id") or response.headers.get("x-request-id")
+                call.request_id = request_id and self.faults.mask(request_id[:200])
+                yield from self._texts(response, answer)
+        except (ModelError, wire.Fault) as error:
+            failure = error
+        if failure is not None and not answer.reason:  # behind the end it would be none
+            raise self.faults.of(failure) from None
+        failure = self.faults.of_end(answer.reason, answer.has_text)
+        if failure is not None:
+            raise failure
 
-    def _texts(self, call, batches):
+    def _texts(self, response, answer):
         """Yield the text of each batch of events, before what went wrong in it is raised."""
-        answer, error = Answer(), None
-        for batch in batches:
-            answer.text = ""
+        for batch in response.events():
+            failure = None
             try:
                 for event in batch:
-                    if event.strip() != "[DONE]":
-                        self.read(json.loads(event), answer)
-            except ModelError as model_error:
-                error = model_error
-            except NOT_UNDERSTOOD:
-                error = self.faults.error(502, "sent something that is not understood. Ask again.")
-            call.usage = answer.usage
-            if answer.text:
-                answer.has_text = True
-                yield answer.text
-            if error is not None:
-                raise error
-        error = self.faults.of_end(answer)
-        if error is not None:
-            raise error
+                    self._take(event, answer)
+                    if answer.over:
+                        break
+            except (ModelError, wire.Fault, *NOT_UNDERSTOOD) as error:
+                failure = self.faults.of(error)
+            text, answer.text = answer.text, ""
+            if text:
+                yield text
+            if failure is not None:
+                raise failure
+            if answer.over:
+                response.read(65536, 0.1)  # what is left of it, so that the connection can be kept
+                return
 
-
-def _batches(response):
-    """The events of an answer, in batches as they arrive; of a server that does not stream, the answer is one event."""
-    if "json" in response.headers.get("Content-Type", ""):
-        return [[response.body(JOINED_SIZE).decode("utf-8", "replace")]]
-    return wire.parse_sse(response.chunks())
+    def _take(self, event, answer):
+        if event.get("data", "").strip() == "[DONE]":
+            answer.over = True
+            return
+        data = json.loads(event.get("error") or event["data"])
+        if "error" in event or event.get("event") == "error" or is_error(data):
+            raise self.faults.in_stream(data)
+        self.read(data, answer)
 
 
 class Anthropic(HTTPProvider):
@@ -176,14 +219,14 @@ class Anthropic(HTTPProvider):
 
     def read(self, event, answer):
         kind = event.get("type")
-        if kind == "error" or event.get("error"):
-            raise self.faults.in_stream(event)
-        answer.finished |= kind in ("message", "message_stop")
         if kind in self.members:
             part = event.get(self.members[kind], event)
-            answer.text += _text(part.get("text") or part.get("content"))
-            answer.stop = part.get("stop_reason") or answer.stop
+            answer.add(_text(part.get("text") or part.get("content")), part.get("thinking") or "")
+            answer.end(part.get("stop_reason"))
             self._count(event.get("usage") or part.get("usage") or {}, answer)
+        if kind in ("message", "message_stop"):
+            answer.end("end_turn")
+            answer.over = True
 
     def _count(self, usage, answer):
         """Cached tokens are not in `input_tokens` here; they are in ours."""
@@ -202,47 +245,29 @@ class OpenAI(HTTPProvider):
     name = "openai"
     path = "/chat/completions"
     list_path = "/models"
+    substitutes = {"max_tokens": "max_completion_tokens", "max_completion_tokens": "max_tokens", "stream_options": None}
 
     def __init__(self, base_url, key, timeout):
         super().__init__(base_url, key, timeout)
         # OpenAI's own models refuse the old name of the limit, many other servers do not know the new one.
         self.limit_name = "max_completion_tokens" if "//api.openai.com" in base_url else "max_tokens"
-        self.asks_for_usage = True
 
     def headers(self):
         return {"Authorization": f"Bearer {self.key}"} if self.key else {}
 
     def body(self, model, system, messages, max_tokens):
-        body = {"model": model, "stream": True, self.limit_name: max_tokens}
-        if self.asks_for_usage:
-            body["stream_options"] = {"include_usage": True}
         first = [{"role": "system", "content": system}] if system else []
+        body = {"model": model, "stream": True, self.limit_name: max_tokens, "stream_options": {"include_usage": True}}
         return body | {"messages": first + messages}
 
-    def adapt(self, body, error):
-        """OpenAI's own models refuse `max_tokens`; some servers refuse `max_completion_tokens` or `stream_options`."""
-        refused = error.message if error.status == 502 else ""
-        if "stream_options" in refused and "stream_options" in body:
-            self.asks_for_usage = False
-            del body["stream_options"]
-            return True
-        old, new = "max_tokens", "max_completion_tokens"
-        if new in body:
-            old, new = new, old
-        if old in refused and "max_completion_tokens" in refused:
-            self.limit_name = new
-            body[new] = body.pop(old)
-            return True
-        return False
-
     def read(self, event, answer):
-        if event.get("error") or event.get("object") == "error":
-            raise self.faults.in_stream(event)
         for choice in event.get("choices") or ():
+            if choice.get("index"):
+                continue  # a second answer, for which nobody asked
             delta = choice.get("delta") or choice.get("message") or {}
-            answer.text += _text(delta.get("content")) + _text(delta.get("refusal"))
-            if choice.get("finish_reason"):
-                answer.stop, answer.finished = choice["finish_reason"], True
+            thoughts = delta.get("reasoning_content") or delta.get("reasoning") or ""
+            answer.add(_text(delta.get("content")) + _text(delta.get("refusal")), thoughts)
+            answer.end(choice.get("finish_reason"))
         usage = event.get("usage") or {}
         answer.count(
             input_tokens=usage.get("prompt_tokens"),

@@ -102,7 +102,7 @@ SETTINGS = {
     "DEFAULT_MODEL": Setting(_model, None, "the model of a session that names none"),
     "TITLE_MODEL": Setting(_model, None, "a model that writes titles; by default they are made from the first message"),
     "MAX_TOKENS": Setting(_whole, 8192, "the longest reply, in tokens"),
-    "MODEL_TIMEOUT": Setting(_seconds, 120.0, "seconds of silence from the provider before giving up"),
+    "MODEL_TIMEOUT": Setting(_seconds, 600.0, "seconds without anything of an answer before giving up"),
     "REPLY_WAIT": Setting(_seconds, 25.0, "seconds that a waiting request is held"),
     "RATE_LIMIT": Setting(_rate, None, "replies that one user may ask for, like `10/minute`"),
     "MAX_CONTENT_LENGTH": Setting(_whole, 1048576, "bytes of the largest request body"),

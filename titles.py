@@ -1,13 +1,12 @@
 """Titles of sessions: written from the first message, or asked of a model."""
 
 import re
-import threading
 import unicodedata
 
 import regex
 
 from faults import ModelError
-from wire import Call, HungUp
+from wire import Call
 
 LONGEST = 60  # characters
 FALLBACK = "New session"
@@ -57,18 +56,12 @@ def local_title(message):
 
 def generate_title(provider, model, message):
     """The title that this model of the provider writes for a message, or None where it writes none within ten seconds."""
-    call = Call()
-    timer = threading.Timer(TIMEOUT, call.hang_up)
-    timer.daemon = True
-    timer.start()
     messages = [{"role": "user", "content": message[:PROMPT_CHARACTERS]}]
     try:
-        answer = "".join(provider.stream(call, model, PROMPT, messages, MAX_TOKENS, retries=0))
-    except (ModelError, HungUp):
+        answer = "".join(provider.stream(Call(TIMEOUT), model, PROMPT, messages, MAX_TOKENS, retries=0))
+    except ModelError:
         return None
-    finally:
-        timer.cancel()
-    return None if call.hung_up else proposed_title(answer)
+    return proposed_title(answer)
 
 
 def proposed_title(answer):

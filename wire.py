@@ -1,13 +1,18 @@
-"""The wire to a provider: connections, a call and its hang-up, event streams. No other room touches a provider's socket.
+"""The wire to a provider: connections, a call, its hang-up and its deadline, event streams.
 
-Connections are kept. What decides whether one may serve another call is here, in `_Idle.put`, `_Idle.get` and `Wire._send`.
+No other room touches a provider's socket. Connections are kept; what decides whether one may serve another call is here,
+in `_Idle.put`, `_Idle.get` and `Wire._send`.
 """
 
 import contextlib
+import dataclasses
 import email.utils
 import errno
 import functools
 import http.client
+import ipaddress
+import itertools
+import json
 import math
 import os
 import queue
@@ -15,6 +20,7 @@ import re
 import socket
 import threading
 import time
+import urllib.parse
 
 import requests
 import urllib3
@@ -23,6 +29,8 @@ from urllib3.util.ssl_ import create_urllib3_context
 CONNECT_TIMEOUT = 10  # seconds
 IDLE_TTL = 180  # seconds; firewalls silently forget a connection after four minutes or more
 IDLE_MAX = 256  # idle connections to one server; a process has as many threads
+JOINED_SIZE = 8 * 2**20  # bytes of what is joined before it is looked at: a list, an answer that is not streamed, an event
+INTERIM_MAX = 100  # answers of 100 to 199 before the real one
 # A connection that its network has silently dropped is noticed: while it is idle after 40 seconds, when a request is sent
 # on it after 10. In the middle of an answer, the network may be away for 40 seconds.
 SOCKET_OPTIONS = [(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1), (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)] + [
@@ -41,30 +49,32 @@ class HungUp(Exception):
     """The call was hung up from this side."""
 
 
+@dataclasses.dataclass(eq=False)
 class Fault(Exception):
-    """The wire failed."""
+    """The wire failed, in one of these ways.
 
+    exhausted      the system gives this process no more files, memory or threads
+    misconfigured  no try can succeed with this URL, proxy or certificate
+    unreachable    no connection came about, or none on which the request could be sent
+    broken         the connection broke before the answer was whole, or what came was no HTTP
+    silent         the call's time was over
+    endless        more came than an answer can have
+    encoded        the body has an encoding that was not asked for
+    page           a web page came in the place of an answer
+    """
 
-class Unreachable(Fault):
-    """No connection came about, or none on which the request could be sent."""
-
-
-class Exhausted(Fault):
-    """The system gives this process no more files or memory."""
-
-
-class Silent(Fault):
-    """The other side sent nothing for as long as the timeout."""
-
-
-class Broken(Fault):
-    """The connection broke before the answer was whole, or what came was no HTTP."""
+    kind: str
+    detail: str = ""  # what the libraries say of it, for the log
 
 
 class Call:
-    """One call to a provider. Any thread may hang it up; it holds what is known of the answer besides its text."""
+    """One call to a provider, however often it is tried, which has so many seconds in all.
 
-    def __init__(self):
+    Any thread may hang it up. It holds what is known of the answer besides its text.
+    """
+
+    def __init__(self, seconds=math.inf):
+        self._end = self.deadline = time.monotonic() + seconds  # of all that the call may take; of what it does now
         self.usage = {}  # input_tokens, output_tokens, cached_tokens, as far as the provider said
         self.request_id = None
         self.reused = False  # its connection has served another call before
@@ -77,11 +87,28 @@ class Call:
     def hung_up(self):
         return self._hung_up.is_set()
 
+    @property
+    def over(self):
+        """Whether it was hung up, or its time is over."""
+        return self.hung_up or not self.remaining()
+
     def hang_up(self):
         """Close the connection to the provider now, even where it has not begun to answer."""
-        with self._lock:
-            self._hung_up.set()
-            self._shut_down()
+        self._hung_up.set()
+        self.expire()
+
+    def allow(self, seconds):
+        """Give the call so many seconds from now, in the place of those that it still had."""
+        self.deadline = min(self._end, time.monotonic() + seconds)
+
+    def remaining(self):
+        return max(0.0, self.deadline - time.monotonic())
+
+    def expire(self):
+        """Close the connection if the call is over; whoever reads from it is told why."""
+        with self._lock, contextlib.suppress(OSError):  # the other side was faster
+            if self._socket is not None and self.over:
+                self._socket.shutdown(socket.SHUT_RDWR)
 
     def connected(self, sock, reused):
         """Remember the socket on which the request is sent, by a duplicate, since TLS puts another object in its place."""
@@ -89,8 +116,8 @@ class Call:
             self._forget()
             self._socket = socket.fromfd(sock.fileno(), sock.family, sock.type)
             self.reused, self.answered = reused, False
-            if self.hung_up:
-                self._shut_down()
+        _watch.add(self)
+        self.expire()
 
     def disconnected(self):
         """Forget the socket: from here on the call cannot touch it. Returns whether the call was hung up before."""
@@ -104,14 +131,40 @@ class Call:
             raise HungUp
 
     def _forget(self):
+        _watch.discard(self)
         if self._socket is not None:
             self._socket.close()
             self._socket = None
 
-    def _shut_down(self):
-        with contextlib.suppress(OSError):  # the other side was faster
-            if self._socket is not None:
-                self._socket.shutdown(socket.SHUT_RDWR)
+
+class _Watch:
+    """Ends the calls whose time is over. One thread does it for all: a timeout of the socket begins anew with each byte."""
+
+    def __init__(self):
+        self._calls, self._lock = set(), threading.Lock()
+        self._news, self._thread = threading.Event(), None
+
+    def add(self, call):
+        self._calls.add(call)
+        self._news.set()
+        with self._lock:
+            if self._thread is None or not self._thread.is_alive():  # as in a process that was forked
+                self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
+                self._thread.start()
+
+    def discard(self, call):
+        self._calls.discard(call)
+
+    def _run(self):
+        while self._news.wait():
+            self._news.clear()
+            while calls := list(self._calls):
+                for call in calls:
+                    call.expire()
+                time.sleep(0.1)
+
+
+_watch = _Watch()
 
 
 # Connections, below requests and urllib3
@@ -133,15 +186,23 @@ class _Answer(http.client.HTTPResponse):
     def __init__(self, call, *args, **kwargs):
         super().__init__(*args, **kwargs)
         self._call = call
+        self._interim = 0
 
     def begin(self):
         try:
             self._call.answered = bool(self.fp.peek(1))
-        except TimeoutError as error:
-            if error.errno is None:  # nothing came for as long as the timeout
-                raise
-            raise ConnectionResetError("the network is gone") from error  # ETIMEDOUT, of keep-alive or TCP_USER_TIMEOUT
+        except TimeoutError as error:  # ETIMEDOUT, of keep-alive or TCP_USER_TIMEOUT: it is not the time that is over
+            raise ConnectionResetError("the network is gone") from error
         super().begin()
+
+    def _read_status(self):
+        version, status, reason = super()._read_status()
+        if not 100 <= status < 200 or status == http.HTTPStatus.SWITCHING_PROTOCOLS:
+            return version, status, reason
+        self._interim += 1
+        if self._interim > INTERIM_MAX:
+            raise http.client.HTTPException("too many interim answers")
+        return version, http.HTTPStatus.CONTINUE, reason  # http.client passes over this one, and not over 102 and 103
 
 
 class _Connection:
@@ -171,8 +232,7 @@ class _Idle:
     A queue would keep those at its bottom for ever.
     """
 
-    def __init__(self, maxsize):
-        self._maxsize = maxsize
+    def __init__(self):
         self._connections = []  # (since when it is idle, connection)
         self._process = os.getpid()
         self._lock = threading.Lock()
@@ -189,7 +249,7 @@ class _Idle:
 
     def put(self, connection, block=False):
         """Take a connection whose call is over, to use it again if its answer was read to the end and nothing follows."""
-        if connection is None or connection.call is None:  # urllib3 fills its queue with None
+        if connection is None or connection.call is None:  # it was never connected
             return
         hung_up = connection.call.disconnected()
         connection.call = None
@@ -201,11 +261,8 @@ class _Idle:
         with self._lock:
             self._close_old()
             self._connections.append((time.monotonic(), connection))
-            if len(self._connections) > self._maxsize:
+            if len(self._connections) > IDLE_MAX:
                 self._connections.pop(0)[1].close()
-
-    def qsize(self):
-        return len(self._connections)
 
     def _close_old(self):
         oldest = time.monotonic() - IDLE_TTL
@@ -213,52 +270,47 @@ class _Idle:
             self._connections.pop(0)[1].close()
 
 
-@functools.cache
-def _kept(pool_class):
-    """This class of urllib3's pools, with our idle connections."""
-    connection_class = type("Connection", (_Connection, pool_class.ConnectionCls), {})
-    return type("Pool", (pool_class,), {"ConnectionCls": connection_class, "QueueCls": _Idle})
-
-
 class _Adapter(requests.adapters.HTTPAdapter):
     """The connections to one server, with one TLS context: to make one for each takes milliseconds of the processor."""
 
     def __init__(self):
-        self._context, self._lock = None, threading.Lock()
-        super().__init__(pool_maxsize=IDLE_MAX, max_retries=0)
+        self._lock = threading.Lock()
+        super().__init__(max_retries=0)
 
-    def init_poolmanager(self, *args, **kwargs):
-        super().init_poolmanager(*args, socket_options=SOCKET_OPTIONS, **kwargs)
-        self._keep(self.poolmanager)
-
-    def proxy_manager_for(self, proxy, **kwargs):
-        is_new = proxy not in self.proxy_manager
-        manager = super().proxy_manager_for(proxy, socket_options=SOCKET_OPTIONS, **kwargs)
-        if is_new:
-            self._keep(manager)
-        return manager
-
-    @staticmethod
-    def _keep(manager):
-        manager.pool_classes_by_scheme = {name: _kept(pool) for name, pool in manager.pool_classes_by_scheme.items()}
-
-    def build_connection_pool_key_attributes(self, request, verify, cert=None):
-        host_params, _ = super().build_connection_pool_key_attributes(request, verify, cert)
-        return host_params, {"ssl_context": self._tls_context(verify)} if host_params["scheme"] == "https" else {}
+    def get_connection_with_tls_context(self, request, verify, proxies=None, cert=None):
+        """The pool of urllib3, whose idle connections, class of connections and TLS context are ours."""
+        with self._lock:
+            pool = super().get_connection_with_tls_context(request, verify, proxies, cert)
+            if not isinstance(pool.pool, _Idle):
+                if pool.scheme == "https":
+                    pool.conn_kw["ssl_context"] = _tls_context(verify)
+                    pool.ca_certs = pool.ca_cert_dir = None  # else each connection would read them again
+                pool.conn_kw["socket_options"] = SOCKET_OPTIONS
+                pool.ConnectionCls = type("Connection", (_Connection, pool.ConnectionCls), {})
+                pool.pool = _Idle()
+            return pool
 
     def cert_verify(self, *args):
         """Nothing is to be done: the TLS context has the certificates."""
 
-    def _tls_context(self, verify):
-        with self._lock:  # with another context urllib3 would have another pool
-            if self._context is None:
-                context = create_urllib3_context()
-                if verify is True:
-                    context.load_default_certs()  # the system's own
-                    verify = requests.certs.where()
-                context.load_verify_locations(**{"capath" if os.path.isdir(verify) else "cafile": verify})
-                self._context = context
-            return self._context
+
+def _tls_context(verify):
+    context = create_urllib3_context()
+    if verify is True:
+        context.load_default_certs()  # the system's own
+        verify = requests.certs.where()
+    context.load_verify_locations(**{"capath" if os.path.isdir(verify) else "cafile": verify})
+    return context
+
+
+def route(url):
+    """How requests gets there: `proxies`, `stream`, `verify` and `cert`, by the environment. This machine needs no proxy."""
+    found = requests.Session().merge_environment_settings(url, {}, True, None, None)
+    host = urllib.parse.urlsplit(url).hostname or ""
+    with contextlib.suppress(ValueError):
+        if host == "localhost" or ipaddress.ip_address(host).is_loopback:
+            found["proxies"] = {}
+    return found
 
 
 class Response:
@@ -272,111 +324,190 @@ class Response:
 
     def chunks(self):
         """What each read of the socket brings; nothing waits for a buffer to fill. Raises HungUp or a Fault."""
+        if self.headers.get("Content-Encoding", "identity").strip().lower() not in ("", "identity"):
+            raise Fault("encoded")  # `identity` was asked for; a few bytes could become gigabytes
         try:
-            while chunk := self._raw.read1(65536, decode_content=True):
-                if self._call.hung_up:
-                    break
+            while (chunk := self._raw.read1(65536, decode_content=False)) and not self._call.over:
                 yield chunk
         except _RAW_FAULTS as error:
             raise _fault(error, self._call) from None
-        if self._call.hung_up:
-            raise HungUp
+        if self._call.over:  # what is shut down looks like what has ended
+            raise _fault(None, self._call)
 
-    def body(self, limit):
-        """The body, or so much of it as has so many bytes."""
-        parts, size = [], 0
-        for chunk in self.chunks():
-            parts.append(chunk)
-            size += len(chunk)
-            if size > limit:
-                break
+    def events(self):
+        """The events of the body, in batches as they arrive, each as `parse_sse` gives it.
+
+        The first byte tells what the body is, since servers name its type wrong: a JSON text is one event.
+        """
+        chunks = self.chunks()
+        first = b""
+        while not first and (chunk := next(chunks, b"")):
+            first = chunk.removeprefix(_BOM).lstrip()
+        if first.startswith(b"<"):
+            raise Fault("page")
+        chunks = itertools.chain([first], chunks)
+        if first.startswith((b"{", b"[")):
+            whole = join(chunks)
+            if _is_json(whole):
+                return [[{"data": whole.decode("utf-8", "replace")}]]
+            chunks = [whole]  # perhaps the JSON of each event is a line
+        return parse_sse(chunks)
+
+    def read(self, limit, seconds):
+        """So many bytes of the body, or what of them came within these seconds, before the wire failed."""
+        parts, deadline = [], self._call.deadline
+        self._call.allow(min(seconds, self._call.remaining()))
+        with contextlib.suppress(Fault, HungUp):
+            for chunk in self.chunks():
+                parts.append(chunk)
+                limit -= len(chunk)
+                if limit <= 0:
+                    break
+        self._call.deadline = deadline
         return b"".join(parts)
 
 
 class Wire:
     """The way to one server, by the proxies and the certificates that the environment names."""
 
-    def __init__(self, base_url, timeout):
+    def __init__(self, base_url):
         self.base_url = base_url
-        self.timeout = timeout  # seconds of silence
         self._adapter = _Adapter()
-        # `proxies`, `stream`, `verify` and `cert` of a request.
-        self._route = requests.Session().merge_environment_settings(base_url, {}, True, None, None)
+
+    @functools.cached_property
+    def _route(self):
+        return route(self.base_url)
 
     @contextlib.contextmanager
-    def request(self, call, method, path, headers, body=None, timeout=None):
+    def request(self, call, method, path, headers, body=None):
         """Send a request; within the context its Response can be read. Raises HungUp or a Fault."""
-        common = {"User-Agent": "parley", "Accept-Encoding": "identity"}
-        # A requests session would follow redirects, with key and conversation, and put ~/.netrc in the key's place.
-        request = requests.Request(method, self.base_url + path, common, data=body).prepare()
-        request.headers.update(headers)  # after `prepare`, which puts a password of the URL in the key's place
-        with self._send(call, request, timeout or self.timeout) as response:
+        with self._send(call, method, path, headers, body) as response:
             try:
                 yield Response(response, call)
             finally:
                 call.disconnected()
 
-    def _send(self, call, request, timeout):
+    def _send(self, call, method, path, headers, body):
         """The response of requests. Its connection is kept if it is read to the end, and closed if not.
 
         The server may close a kept connection at the moment in which it is used again. Then no byte of an answer comes,
         and the request is sent once more, on a fresh connection.
         """
+        common = {"User-Agent": "parley", "Accept-Encoding": "identity"}
         for fresh in (False, True):
-            if call.hung_up:
-                raise HungUp
-            _current.call, _current.fresh = call, fresh
+            if call.over:
+                raise _fault(None, call)
+            _current.call, _current.fresh, call.answered = call, fresh, False
             try:
-                return self._adapter.send(request, timeout=(min(CONNECT_TIMEOUT, self.timeout), timeout), **self._route)
+                # A requests session would follow redirects, with key and conversation, and put ~/.netrc in the key's place.
+                request = requests.Request(method, self.base_url + path, common, data=body).prepare()
+                request.headers.update(headers)  # after `prepare`, which puts a password of the URL in the key's place
+                timeout = (min(CONNECT_TIMEOUT, call.remaining()), None)  # how long an answer takes is the watch's affair
+                return self._adapter.send(request, timeout=timeout, **self._route)
             except _RAW_FAULTS as error:
                 call.disconnected()
                 fault = _fault(error, call)
-                if isinstance(fault, (HungUp, Silent)) or call.answered or not call.reused:
+                if isinstance(fault, HungUp) or fault.kind == "silent" or call.answered or not call.reused:
                     raise fault from None
             finally:
                 _current.call, _current.fresh = None, False
 
 
-_RAW_FAULTS = (requests.RequestException, urllib3.exceptions.HTTPError, OSError)
+_RAW_FAULTS = (requests.RequestException, urllib3.exceptions.HTTPError, http.client.HTTPException)
+_RAW_FAULTS += (OSError, ValueError, RuntimeError)
+_EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS)  # no more files, or memory
+# What another try cannot mend: a URL or a certificate (in Python and its libraries a ValueError), a file of certificates,
+# and what is no certificate in it or a proxy that wants a password, which only their texts tell.
+_MISCONFIGURED = (ValueError, FileNotFoundError, PermissionError)
+_MISCONFIGURED_TEXT = re.compile("NO_CERTIFICATE_OR_CRL_FOUND|PEM lib|Tunnel connection failed: 407")
 
 
 def _fault(error, call):
     """What is raised in the place of an error of the libraries."""
     if call.hung_up:
         return HungUp()
-    if isinstance(error, (requests.ReadTimeout, urllib3.exceptions.ReadTimeoutError, TimeoutError)):
-        return Silent()
-    cause = error
+    if not call.remaining():
+        return Fault("silent")
+    kind, cause = "broken" if call.answered else "unreachable", error
     while cause is not None:
-        if getattr(cause, "errno", None) in (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS):
-            return Exhausted()
+        if getattr(cause, "errno", None) in _EXHAUSTED or isinstance(cause, RuntimeError):  # the latter: no more threads
+            return Fault("exhausted", str(cause))
+        if not call.answered and (isinstance(cause, _MISCONFIGURED) or _MISCONFIGURED_TEXT.search(str(cause))):
+            kind, error = "misconfigured", cause
         cause = cause.__cause__ or cause.__context__
-    return Unreachable() if isinstance(error, requests.ConnectionError) else Broken()
+    return Fault(kind, str(error))
+
+
+def join(chunks, limit=JOINED_SIZE):
+    """All of the chunks. Raises a Fault where they have more bytes than the limit."""
+    parts, size = [], 0
+    for chunk in chunks:
+        parts.append(chunk)
+        size += len(chunk)
+        if size > limit:
+            raise Fault("endless")
+    return b"".join(parts)
+
+
+_BOM = b"\xef\xbb\xbf"
+_FIELDS = (b"data", b"event", b"id", b"error")
 
 
 def parse_sse(chunks):
-    """Parse an event stream: yields, for each chunk of bytes, the list of the `data` of the events that it completed.
+    """Parse an event stream: yields, for each chunk of bytes, the list of the events that it completed.
 
-    WHATWG HTML, 9.2.6: a line ends in CR, LF or CRLF, wherever the chunks are cut; a last event without its blank line
-    is dropped, and so is an empty one. The event's name is not needed: both protocols repeat it in the data.
+    An event is a dict of its fields, as {"event": "done", "data": "{}"}. WHATWG HTML, 9.2.6: a line ends in CR, LF or CRLF,
+    wherever the chunks are cut. Beyond that, as servers have it: the last event may lack its blank line, `error` is a
+    field (llama.cpp), and a line of plain JSON is data. Raises a Fault where an event has no end.
     """
-    rest, data, is_first, after_cr = b"", [], True, False
-    for chunk in filter(None, chunks):
-        if after_cr:
+    rest, fields, size, is_first, after_cr = [], {}, 0, True, False
+    for chunk in _with_end(filter(None, chunks)):
+        is_end = chunk is None
+        if is_end:
+            chunk = b"\n\n"
+        elif after_cr:
             chunk = chunk.removeprefix(b"\n")
         after_cr = chunk.endswith(b"\r")
-        *lines, rest = re.split(rb"\r\n|\r|\n", rest + chunk)
-        complete = []
+        rest.append(chunk)
+        size += len(chunk)
+        if size > JOINED_SIZE:
+            raise Fault("endless")
+        if b"\n" not in chunk and b"\r" not in chunk:
+            continue
+        *lines, last = re.split(rb"\r\n|\r|\n", b"".join(rest))
+        rest, complete = [last], []
         for line in lines:
             if is_first:
-                line, is_first = line.removeprefix(b"\xef\xbb\xbf"), False
-            if line == b"data" or line.startswith(b"data:"):
-                data.append(line[5:].removeprefix(b" "))
-            elif not line:
-                if any(data):
-                    complete.append(b"\n".join(data).decode("utf-8", "replace"))
-                data = []
-        yield complete
+                line, is_first = line.removeprefix(_BOM), False
+            name, _, value = (b"data", b"", line) if line.startswith(b"{") else line.partition(b":")
+            if name in _FIELDS:
+                fields.setdefault(name.decode(), []).append(value.removeprefix(b" ").decode("utf-8", "replace"))
+            elif not line and fields:
+                event = {name: "\n".join(values) for name, values in fields.items()}
+                content = event.get("error") or event.get("data", "").strip()
+                if content and (not is_end or content == "[DONE]" or _is_json(content)):  # else it was cut
+                    complete.append(event)
+                    size = len(last)
+                fields = {}
+        if complete:
+            yield complete
+
+
+def _with_end(chunks):
+    """The chunks, and None behind the last one, also where the wire fails there."""
+    try:
+        yield from chunks
+    except Fault:
+        yield None
+        raise
+    yield None
+
+
+def _is_json(text):
+    try:
+        return json.loads(text) is not None
+    except (ValueError, RecursionError):
+        return False
 
 
 def made_storable(texts):

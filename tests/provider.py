@@ -344,16 +344,17 @@ def stream(*events):
     return answer
 
 
-def certificate(folder):
-    """A self-signed certificate of the loopback address: its file, and a server's TLS context that has it."""
+def certificate(folder, address="127.0.0.1", days=1):
+    """A self-signed certificate of a loopback address and provider.invalid, for so many days: its file, and a TLS context."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "loopback")])
+    names = [x509.IPAddress(ipaddress.ip_address(address)), x509.DNSName("provider.invalid")]
     now = datetime.datetime.now(datetime.timezone.utc)
     signed = (
         x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
+        .not_valid_before(now - datetime.timedelta(days=2))
+        .not_valid_after(now + datetime.timedelta(days=days))
+        .add_extension(x509.SubjectAlternativeName(names), critical=False)
         .sign(key, hashes.SHA256())
     )
     path = folder / "certificate.pem"

@@ -40,12 +40,13 @@ class Line(NamedTuple):
 
 
 @contextlib.contextmanager
-def connected(folder, is_secure, **settings):
+def connected(folder, is_secure, host="127.0.0.1", **settings):
     path, context = certificate(folder)
     provider = Provider(context if is_secure else None)
+    url = provider.url.replace("127.0.0.1", host)
     settings = {
-        "ANTHROPIC_BASE_URL": provider.url,
-        "OPENAI_BASE_URL": provider.url + "/v1",
+        "ANTHROPIC_BASE_URL": url,
+        "OPENAI_BASE_URL": url + "/v1",
         "DEFAULT_MODEL": GPT,
         "REQUESTS_CA_BUNDLE": path,
     } | settings
@@ -358,7 +359,7 @@ def test_a_provider_that_is_silent_on_an_old_connection_is_asked_once(impatient_
     line.provider.script = [silence(30)]
     response, error, _ = failed(line.alice, GPT)
     assert response.status_code == 504
-    assert "silent for 1.5 seconds" in error["detail"]
+    assert "nothing of an answer in time" in error["detail"]
     assert len(line.posts) == 2
     assert line.posts[1].connection is line.posts[0].connection
     assert line.posts[1].hung_up.wait(1)
@@ -615,8 +616,8 @@ class Tunnels:
             while b"\r\n\r\n" not in data:
                 data += sock.recv(65536)
             self.heads.append(data.decode())
-            host, port = data.split()[1].decode().split(":")
-            with socket.create_connection((host, int(port))) as other:
+            port = int(data.split()[1].decode().split(":")[1])
+            with socket.create_connection(("127.0.0.1", port)) as other:  # whatever its name is
                 sock.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
                 back = threading.Thread(target=self._pump, args=(other, sock))
                 back.start()
@@ -638,11 +639,12 @@ CREDENTIALS = base64.b64encode(b"user:password").decode()
 
 def test_keeps_its_tunnel_through_a_proxy(tmp_path):
     proxy = Tunnels()
-    with connected(tmp_path, True, HTTPS_PROXY=f"http://user:password@{proxy.address}") as line:
+    address = f"http://user:password@{proxy.address}"
+    with connected(tmp_path, True, host="provider.invalid", HTTPS_PROXY=address) as line:
         for _ in range(3):
             assert answered(line.alice, GPT)["content"] == "The answer."
         [tunnel] = proxy.heads
-        assert tunnel.startswith(f"CONNECT 127.0.0.1:{line.provider.port} HTTP/1.")
+        assert tunnel.startswith(f"CONNECT provider.invalid:{line.provider.port} HTTP/1.")
         assert f"Proxy-Authorization: Basic {CREDENTIALS}\r\n" in tunnel
         assert len(line.provider.connections) == 1
 
@@ -680,8 +682,8 @@ def test_keeps_its_connection_to_a_proxy(provider, tmp_path):
         assert request.headers["proxy-authorization"] == f"Basic {CREDENTIALS}"
 
 
-def test_goes_past_the_proxy_where_it_is_told_to(provider, tmp_path):
-    settings = {"HTTP_PROXY": f"http://127.0.0.1:{free_port()}", "NO_PROXY": "127.0.0.1", "DEFAULT_MODEL": GPT}
+def test_asks_this_machine_past_any_proxy(provider, tmp_path):
+    settings = {"HTTP_PROXY": f"http://127.0.0.1:{free_port()}", "DEFAULT_MODEL": GPT}
     with running(tmp_path, OPENAI_BASE_URL=provider.url + "/v1", **settings) as server:
         answered(server.client(), GPT)
         answered(server.client(), GPT)

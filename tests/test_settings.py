@@ -31,7 +31,7 @@ DEFAULTS = {
     "DEFAULT_MODEL": None,
     "TITLE_MODEL": None,
     "MAX_TOKENS": 8192,
-    "MODEL_TIMEOUT": 120,
+    "MODEL_TIMEOUT": 600,
     "REPLY_WAIT": 25,
     "RATE_LIMIT": None,
     "MAX_CONTENT_LENGTH": 1048576,
@@ -250,14 +250,12 @@ SMALL_ORDER = [
     "eeffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
     "eeffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff",
 ]
-WEAK_POINTS = [("302a300506032b6570032100", point) for point in SMALL_ORDER] + [
-    ("3043300506032b6571033a00", f"{y:02x}" + "00" * 56) for y in (0, 1)  # of Ed448
-]
 
 
-@pytest.mark.parametrize("kind, point", WEAK_POINTS)
-def test_refuses_a_public_key_for_which_anyone_can_sign(kind, point):
-    pem = f"-----BEGIN PUBLIC KEY-----\n{base64.b64encode(bytes.fromhex(kind + point)).decode()}\n-----END PUBLIC KEY-----"
+@pytest.mark.parametrize("point", SMALL_ORDER)
+def test_refuses_a_public_key_for_which_anyone_can_sign(point):
+    key = base64.b64encode(bytes.fromhex("302a300506032b6570032100" + point)).decode()
+    pem = f"-----BEGIN PUBLIC KEY-----\n{key}\n-----END PUBLIC KEY-----"
     with pytest.raises(SettingError, match="^JWT_PUBLIC_KEY: it is a point of small order, for which anyone can sign$"):
         auth.open_tokens(read_settings({"JWT_PUBLIC_KEY": pem}), "nowhere")
 

@@ -9,7 +9,7 @@ import uuid
 import pytest
 import requests
 
-from client import BOB, make_token, wait_for_status
+from client import BOB, make_token, running, wait_for_status
 from provider import reply
 from search import normalize, words_of
 
@@ -43,6 +43,14 @@ def post(server, path, body, **headers):
     """A POST whose body is UTF-8: escaped, these texts would be too large."""
     headers = {"Authorization": f"Bearer {make_token()}", "Content-Type": "application/json"} | headers
     return requests.post(server.url + path, json.dumps(body, ensure_ascii=False).encode(), headers=headers, timeout=60)
+
+
+@pytest.fixture(scope="module")
+def server(new_database, provider_of_all, tmp_path_factory):
+    """A server that takes so long an answer."""
+    settings = {"OPENAI_BASE_URL": provider_of_all.url + "/v1", "DEFAULT_MODEL": "m-1", "MAX_TOKENS": 16384}
+    with running(tmp_path_factory.mktemp("server"), DATABASE_URL=new_database(), **settings) as server:
+        yield server
 
 
 @pytest.fixture

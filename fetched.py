@@ -1,0 +1,57 @@
+"""What many wait for and somebody else has: a list of models, published keys. It is fetched by one thread for all."""
+
+import threading
+import time
+
+
+class Fetched:
+    """What `fetch` returned last. It is fetched again after `ttl` seconds; by whoever finds it wanting, after `cooldown`.
+
+    A failure is any exception in `failures`. It leaves what was there before. It is tried again after `failure_ttl` seconds;
+    by whoever finds what is there wanting, after as long as it took.
+    """
+
+    def __init__(self, fetch, failures, ttl, failure_ttl=0, cooldown=0):
+        self._fetch, self._failures = fetch, failures
+        self._ttl, self._failure_ttl, self._cooldown = ttl, failure_ttl, cooldown
+        self._value = self._failure = None
+        self._due = self._again = 0.0  # when it is too old; when it may be found wanting
+        self._is_fetching = False
+        self._news = threading.Condition()
+
+    def begin(self, wanting=False):
+        """Have it fetched, if it is time to."""
+        with self._news:
+            if self._is_fetching or time.monotonic() < (self._again if wanting else self._due):
+                return
+            self._is_fetching = True
+        try:
+            threading.Thread(target=self._run, name="fetch", daemon=True).start()
+        except RuntimeError:  # no more threads
+            self._run()
+
+    def get(self, wanting=False):
+        """What there is. Waits only for the first, or for a better one; raises the failure where that cannot be had."""
+        self.begin(wanting)
+        with self._news:
+            self._news.wait_for(lambda: not self._is_fetching or (self._value is not None and not wanting))
+            if self._value is None or (wanting and self._failure):
+                raise self._failure.with_traceback(None)
+            return self._value
+
+    def _run(self):
+        begun, value, failure = time.monotonic(), None, None
+        try:
+            value = self._fetch()
+        except self._failures as error:
+            failure = error
+        finally:
+            with self._news:
+                now, self._failure = time.monotonic(), failure
+                if failure is None:
+                    self._value, self._due, self._again = value, now + self._ttl, now + self._cooldown
+                else:
+                    self._again = now + (now - begun)
+                    self._due = max(self._again, now + self._failure_ttl)
+                self._is_fetching = False
+                self._news.notify_all()
