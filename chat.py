@@ -1,6 +1,8 @@
 """A client for the terminal, which knows Parley by its API alone: `flask chat`."""
 
+import functools
 import getpass
+import itertools
 import json
 import re
 import sys
@@ -14,10 +16,12 @@ from flask import current_app
 from flask.cli import with_appcontext
 
 import auth
+import wire
+from faults import NOT_UNDERSTOOD
 
 TIMEOUT = (10, 40)  # seconds to connect, and of silence: a stream says something every 15 s
 PAUSES = (0, 0.5, 1, 2, 4, 8)  # seconds before each try, until a lost connection is given up
-LOST = (requests.ConnectionError, requests.Timeout, urllib3.exceptions.HTTPError)
+LOST = (requests.ConnectionError, requests.Timeout, urllib3.exceptions.HTTPError, wire.Fault)
 
 # All of C0 but tab and line feed, all of C1, and what turns the direction of text around.
 _CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
@@ -40,15 +44,16 @@ class Chat:
         self.token = token.strip()
         self.session_id = session_id
         self.http = requests.Session()
-        self.http.auth = self._authorize  # a callable: else ~/.netrc would take the header's place
-
-    def _authorize(self, request):
-        request.headers["Authorization"] = f"Bearer {self.token}".encode()
-        return request
+        self.http.trust_env = False  # ~/.netrc would take the header's place
+        self.http.headers["Authorization"] = f"Bearer {self.token}".encode()
+        self.route = wire.route(self.url)
 
     def call(self, method, path, body=None, **headers):
         """The response, its body yet to be read. Raises Refused, or one of LOST."""
-        response = self.http.request(method, self.url + path, json=body, headers=headers, timeout=TIMEOUT, stream=True)
+        sent = {"json": body, "headers": headers, "timeout": TIMEOUT, "allow_redirects": False}
+        response = self.http.request(method, self.url + path, **sent, **self.route)
+        if response.is_redirect:
+            raise Refused(f"{self.url} redirects to {response.headers['Location']}: give that as --url.")
         if response.ok:
             return response
         try:
@@ -84,10 +89,14 @@ class Chat:
                 method, path = ("POST", post) if post else ("GET", f"/sessions/{self.session_id}/events")
                 with self.call(method, path, body, **headers) as response:
                     if post:
-                        post, body, self.session_id = None, None, response.headers["Location"].split("/")[2]
-                    for event_id, name, data in parse_sse(response.raw):
-                        failures, headers["Last-Event-ID"] = 0, event_id
-                        if show(name, data):
+                        location = re.fullmatch("/sessions/([0-9a-f-]{36})(/events)?", response.headers.get("Location", ""))
+                        if not location:
+                            raise Refused(f"{self.url} is no Parley.")
+                        post, body, self.session_id = None, None, location[1]
+                    chunks = iter(functools.partial(response.raw.read1, 65536, decode_content=True), b"")
+                    for event in itertools.chain.from_iterable(wire.parse_sse(chunks)):
+                        failures, headers["Last-Event-ID"] = 0, event["id"]
+                        if show(event["event"], json.loads(event["data"])):
                             return
             except KeyboardInterrupt:
                 if not self.session_id:
@@ -127,20 +136,6 @@ class Chat:
     def show_list(self):
         for session in self.call("GET", "/sessions").json()["data"]:
             say(f"{session['id']}  {session['updated_at'][:10]}  {' '.join(session['title'].split())}")
-
-
-def parse_sse(raw):
-    """(id, name, data) of each event of a stream, as soon as it has arrived."""
-    fields, rest = {}, b""
-    while chunk := raw.read1(65536, decode_content=True):
-        *lines, rest = (rest + chunk).split(b"\n")
-        for line in lines:
-            name, _, value = line.decode().partition(": ")
-            if line:
-                fields[name] = value
-            elif "data" in fields:
-                yield fields["id"], fields["event"], json.loads(fields["data"])
-                fields = {}
 
 
 def show(name, data):
@@ -224,3 +219,5 @@ def chat_command(url, token, model, system, session_id, is_list):
         raise click.ClickException(clean(str(error))) from None
     except (requests.RequestException, *LOST):
         raise click.ClickException(f"{url} cannot be reached.") from None
+    except NOT_UNDERSTOOD:
+        raise click.ClickException(f"{url} is no Parley.") from None
