@@ -27,10 +27,6 @@ Unavailable = (DatabaseError, MaxConnectionsExceeded, OSError)  # the last where
 Unstorable = (DataError, IntegrityError)  # the database answers, and does not take a row
 
 
-class NewerDatabase(Exception):
-    """A release newer than this one has written the database."""
-
-
 class TookTooLong(Exception):
     """A query was given up, since it took longer than it may."""
 
@@ -164,7 +160,7 @@ def open_database(settings, folder, migrations):
         connect(url, None if url else os.path.join(ensure_folder(folder, "DATABASE_URL"), "parley.db"))
         migrate(migrations)
         db.close_idle()  # a connection must not be shared with the processes that fork from this one
-    except (ValueError, NewerDatabase) as error:
+    except ValueError as error:
         raise SettingError("DATABASE_URL", error) from None
     except Unavailable as error:
         raise SettingError("DATABASE_URL", f"the database cannot be opened ({type(error).__name__})") from None
@@ -215,7 +211,7 @@ class SchemaVersion(db.Model):
 def migrate(migrations):
     """Apply the migrations that are missing, exactly once however many processes start together.
 
-    Raises NewerDatabase, or ValueError where the database does not take every text, and then has touched nothing.
+    Raises ValueError where a newer release has written the database, or it does not take every text, and touches nothing.
     """
     with db.connection_context(), db.write():
         if not db.execute_sql(db.ask_for_encoding).fetchone()[0].startswith("UTF"):
@@ -224,7 +220,7 @@ def migrate(migrations):
         db.create_tables([SchemaVersion])
         version = SchemaVersion.select().first() or SchemaVersion(migrations=0)
         if version.migrations > len(migrations):
-            raise NewerDatabase("it belongs to a newer release of Parley; start that one")
+            raise ValueError("it belongs to a newer release of Parley; start that one")
         for step in migrations[version.migrations :]:
             step()
         version.migrations = len(migrations)

@@ -137,9 +137,7 @@ REPLY = {
     201: _response("The reply is complete, or was cancelled.", schemas.AssistantTurnSchema),
     202: _response("The reply goes on.", "Accepted", ["Location"], ["Preference-Applied"]),
 }
-CREATED = _response(
-    "Session created", schemas.CreatedSessionSchema, ["Location"], ["Preference-Applied", *STREAM_HEADERS], **STREAM
-)
+CREATED = ("Session created", schemas.CreatedSessionSchema, ["Location"], ["Preference-Applied", *STREAM_HEADERS])
 
 
 # Operations
@@ -164,15 +162,11 @@ def _reply_request(responses, body):
 
 ON_SESSION = {
     "show_session": Operation({200: _response("The session.", schemas.WholeSessionSchema)}),
-    "change_session": Operation(
-        {200: _response("The session as changed.", schemas.ChangedSessionSchema)}, body=schemas.ChangeSchema
-    ),
+    "change_session": Operation({200: _response("As changed.", schemas.ChangedSessionSchema)}, body=schemas.ChangeSchema),
     "delete_session": Operation({204: _response("The session is gone.")}),
     "add_message": _reply_request(REPLY, schemas.MessageSchema),
     "retry_reply": _reply_request(REPLY, schemas.EmptySchema),
-    "cancel_reply": Operation(
-        {200: _response("The reply as far as it got.", schemas.AssistantTurnSchema)}, (409,), body=schemas.EmptySchema
-    ),
+    "cancel_reply": Operation({200: _response("What there is.", schemas.AssistantTurnSchema)}, (409,), body=schemas.EmptySchema),
     "follow_events": Operation(
         {200: EVENTS_OF_REPLY, 204: _response("`Last-Event-ID` is that of the end: there is nothing more.")},
         parameters=("Last-Event-ID",),
@@ -181,10 +175,8 @@ ON_SESSION = {
 LINKS = {name: {"operationId": name, "parameters": {"session_id": "$response.body#/id"}} for name in ON_SESSION}
 
 OPERATIONS = ON_SESSION | {
-    "create_session": _reply_request({201: CREATED | {"links": LINKS}}, schemas.NewSessionSchema),
-    "list_sessions": Operation(
-        {200: _response("A page of the list.", "Sessions")}, (400,), ({"in": "query", "schema": schemas.PageSchema},)
-    ),
+    "create_session": _reply_request({201: _response(*CREATED, **STREAM) | {"links": LINKS}}, schemas.NewSessionSchema),
+    "list_sessions": Operation({200: _response("A page.", "Sessions")}, (400,), ({"in": "query", "schema": schemas.PageSchema},)),
     "list_models": Operation({200: _response("All models served.", "Models")}),
     "show_health": Operation({200: _response("They do.", "Health")}, (503,)),
     "show_openapi": Operation({200: _response("This document.", {"type": "object"})}),

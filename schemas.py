@@ -41,11 +41,21 @@ def few_words(text):
 MESSAGE = "Add rate limiting to the auth endpoints using a sliding window approach with Redis, 10 requests per minute per IP."
 TITLE, SESSION_ID = "Add rate limiting to auth endpoints", "a1b2c3d4-e5f6-7890-abcd-ef1234567890"
 TIME = "2026-03-06T16:00:00Z"
+STATUS = {
+    "enum": ["in_progress", "complete", "failed", "interrupted"],
+    "description": "`in_progress`: it is being written. `failed`: the model failed, and `error` says why. "
+    "`interrupted`: it was cancelled, or its process died. In both, `content` is what had arrived.",
+}
 
 
 def described(description, *examples):
     """The metadata of a field, for the API's description."""
     return {"description": description} | ({"examples": list(examples)} if examples else {})
+
+
+def shown(description, *examples):
+    """What a field of an answer takes: it is always there."""
+    return {"required": True, "metadata": described(description, *examples)}
 
 
 class Text(fields.String):
@@ -178,17 +188,12 @@ class ModelSchema(Schema):
 class SessionSchema(Schema):
     """A session, without its turns."""
 
-    id = fields.UUID(required=True, metadata=described("Unique identifier of the session.", SESSION_ID))
-    title = fields.String(required=True, metadata=described("Server-generated title for the session.", TITLE))
+    id = fields.UUID(**shown("Unique identifier of the session.", SESSION_ID))
+    title = fields.String(**shown("Server-generated title for the session.", TITLE))
     model = Part(ModelSchema, required=True)
-    created_at = Timestamp(required=True, metadata=described("Timestamp when the session was created.", TIME))
+    created_at = Timestamp(**shown("Timestamp when the session was created.", TIME))
     updated_at = Timestamp(
-        required=True,
-        metadata=described(
-            "Timestamp when the session was last updated (equal to created_at at creation time): when its latest reply was "
-            "requested.",
-            TIME,
-        ),
+        **shown("Timestamp when the session was last updated (equal to created_at at creation time): asked for a reply.", TIME)
     )
 
 
@@ -198,7 +203,7 @@ class CreatedSessionSchema(SessionSchema):
     An `Idempotency-Key` that is sent again returns the same again; so `updated_at` is always the time of creation.
     """
 
-    id = fields.UUID(required=True, metadata=described("Unique identifier for the newly created session.", SESSION_ID))
+    id = fields.UUID(**shown("Unique identifier for the newly created session.", SESSION_ID))
 
     @post_dump
     def _restore_updated_at(self, data, **kwargs):
@@ -208,17 +213,15 @@ class CreatedSessionSchema(SessionSchema):
 class ListedSessionSchema(SessionSchema):
     """A session in a list."""
 
-    last_message_preview = fields.String(
-        attribute="preview", required=True, metadata=described("The first 100 characters of the last turn.")
-    )
+    last_message_preview = fields.String(attribute="preview", **shown("The first 100 characters of the last turn."))
 
 
 class UserTurnSchema(Schema):
     """A message of the user."""
 
     kind = fields.String(required=True, metadata={"enum": ["user"]})
-    content = fields.String(required=True, metadata=described("The message, or the reply as far as it got."))
-    created_at = Timestamp(required=True, metadata=described("When it was sent, or the reply was requested."))
+    content = fields.String(**shown("The message, or the reply as far as it got."))
+    created_at = Timestamp(**shown("When it was sent, or the reply was requested."))
 
 
 class UsageSchema(Schema):
@@ -232,10 +235,8 @@ class UsageSchema(Schema):
 class TurnErrorSchema(Schema):
     """Why a reply failed."""
 
-    status = fields.Integer(
-        attribute="error_status", required=True, metadata=described("The HTTP status for this kind of failure.")
-    )
-    message = fields.String(attribute="error_message", required=True, metadata=described("What went wrong."))
+    status = fields.Integer(attribute="error_status", **shown("The HTTP status for this kind of failure."))
+    message = fields.String(attribute="error_message", **shown("What went wrong."))
 
 
 class AssistantTurnSchema(UserTurnSchema):
@@ -243,14 +244,7 @@ class AssistantTurnSchema(UserTurnSchema):
 
     kind = fields.String(required=True, metadata={"enum": ["assistant"]})
     model = Part(ModelSchema, required=True)
-    status = fields.String(
-        required=True,
-        metadata={
-            "enum": ["in_progress", "complete", "failed", "interrupted"],
-            "description": "`in_progress`: it is being written. `failed`: the model failed, and `error` says why. "
-            "`interrupted`: it was cancelled, or its process died. In both, `content` is what had arrived.",
-        },
-    )
+    status = fields.String(required=True, metadata=STATUS)
     usage = Part(UsageSchema, required=True)
     error = Part(TurnErrorSchema, attribute="error_status", required=True, allow_none=True)
 

@@ -1,5 +1,6 @@
 """Titles of sessions: written from the first message, or asked of a model."""
 
+import contextlib
 import re
 import unicodedata
 
@@ -57,11 +58,8 @@ def local_title(message):
 def generate_title(provider, model, message):
     """The title that this model of the provider writes for a message, or None where it writes none within ten seconds."""
     messages = [{"role": "user", "content": message[:PROMPT_CHARACTERS]}]
-    try:
-        answer = "".join(provider.stream(Call(TIMEOUT), model, PROMPT, messages, MAX_TOKENS, retries=0))
-    except ModelError:
-        return None
-    return proposed_title(answer)
+    with contextlib.suppress(ModelError):
+        return proposed_title("".join(provider.stream(Call(TIMEOUT), model, PROMPT, messages, MAX_TOKENS, retries=0)))
 
 
 def proposed_title(answer):
