@@ -1,6 +1,7 @@
 """Tokens: which key verifies them, what they must say, and making one."""
 
 import base64
+import contextlib
 import dataclasses
 import datetime
 import json
@@ -23,8 +24,7 @@ from settings import SettingError, ensure_folder
 log = logging.getLogger("parley")
 jwt.register_algorithm("Ed25519", jwt.algorithms.OKPAlgorithm())  # the name in RFC 9864 of what was EdDSA
 
-KEYS_TIMEOUT = 10  # seconds
-KEYS_TTL = 300
+KEYS_TIMEOUT, KEYS_TTL = 10, 300  # seconds
 KEYS_SIZE = 2**20  # bytes
 LEEWAY = 30  # seconds by which clocks may differ
 LONGEST_SUBJECT = 255  # characters, as in OpenID Connect Core 1.0, section 2
@@ -113,14 +113,14 @@ class RemoteTokens(Tokens):
         super().__init__([], None, issuer, audience)
         self.wire = wire.Wire(url)
         # An unknown kid has the keys fetched again, as they may have been rotated, but not more than once a second.
-        self.published = Fetched(self._fetch, (wire.Fault, *NOT_UNDERSTOOD), KEYS_TTL, cooldown=1)
+        self.published = Fetched(self._fetch, KEYS_TTL, cooldown=1)
 
     def keys_for(self, token):
         kid = jwt.get_unverified_header(token).get("kid")
         try:
             keys = self.published.get().get(kid) or self.published.get(wanting=True).get(kid)
         except (wire.Fault, *NOT_UNDERSTOOD) as failure:
-            log.warning("The published keys cannot be had: %s", failure)
+            log.warning("The published keys cannot be had: %r", failure)
             raise KeysUnavailable("The identity provider does not answer. Ask again later.") from None
         if not keys:
             raise InvalidToken("The token was signed with a key that the identity provider does not publish, or a weak one.")
@@ -150,7 +150,7 @@ class RemoteTokens(Tokens):
 
 
 def names_somebody(subject):
-    return 1 <= len(subject.strip()) <= LONGEST_SUBJECT and not re.search("[\0\ud800-\udfff]", subject)
+    return 1 <= len(subject.strip()) <= LONGEST_SUBJECT and not wire.UNSTORABLE.search(subject)
 
 
 def algorithm_of(key):
@@ -196,17 +196,12 @@ def own_key(path):
         pem = ed25519.Ed25519PrivateKey.generate().private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         )
-        handle, draft = tempfile.mkstemp(dir=os.path.dirname(path))  # mode 0600
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(pem)
-                file.flush()
-                os.fsync(file.fileno())
-            os.link(draft, path)
-        except FileExistsError:
-            pass
-        finally:
-            os.unlink(draft)
+        with tempfile.NamedTemporaryFile(dir=os.path.dirname(path)) as draft:  # mode 0600
+            draft.write(pem)
+            draft.flush()
+            os.fsync(draft.fileno())
+            with contextlib.suppress(FileExistsError):
+                os.link(draft.name, path)
     with open(path, "rb") as file:
         key = serialization.load_pem_private_key(file.read(), None)
     if not isinstance(key, ed25519.Ed25519PrivateKey):

@@ -1,15 +1,16 @@
 """The catalog: which models this server serves, by which provider, and which one where a client names none."""
 
 import contextlib
-import re
+import functools
 
 from faults import ModelError
 from fetched import Fetched
 from llm import Anthropic, Echo, OpenAI
 from settings import SettingError
+from wire import UNSTORABLE
 
 LIST_TTL = 300  # seconds
-LONGEST_ID = 200  # characters
+LONGEST_LIST, LONGEST_ID = 10_000, 200  # models; characters
 
 
 class UnknownModel(Exception):
@@ -26,7 +27,7 @@ class Catalog:
         if not self.providers or "echo" in self.allowed:
             self.providers["echo"] = Echo()
         self._lists = {
-            name: Fetched(provider.list_models, ModelError, LIST_TTL, failure_ttl=LIST_TTL)
+            name: Fetched(functools.partial(self._fetch, provider), LIST_TTL, failure_ttl=LIST_TTL)
             for name, provider in self.providers.items()
         }
 
@@ -40,7 +41,7 @@ class Catalog:
         """The provider that serves this model. Raises UnknownModel where none of this server's does."""
         name = self._name_of(model)
         if name not in self.providers:
-            raise UnknownModel(f"This server has no provider for it. {_TO_SERVE[name]}")
+            raise UnknownModel(f"GET /models lists what this server serves. To serve this one, set {_SWITCHES[name]} on it.")
         return self.providers[name]
 
     @staticmethod
@@ -78,37 +79,28 @@ class Catalog:
         """Those models that a provider lists and that would be asked of it; none where it does not answer."""
         for wanting in (False, True) if refresh else (False,):
             with contextlib.suppress(ModelError):
-                ids = self._ids(name, self._lists[name].get(wanting))
+                ids = self._lists[name].get(wanting)
                 if ids:
                     return ids
         return []
 
-    def _ids(self, name, models):
+    def _fetch(self, provider):
         """Each model is looked at by itself: one that no session could name does not hide the others."""
-        ids = (model.get("id") for model in models if isinstance(model, dict))
-        return [each for each in ids if isinstance(each, str) and _is_id(each) and self._name_of(each) == name]
+        ids = (model.get("id") for model in provider.list_models()[:LONGEST_LIST] if isinstance(model, dict))
+        ids = (each for each in ids if isinstance(each, str) and each.strip() and len(each) <= LONGEST_ID)
+        return [each for each in ids if self._name_of(each) == provider.name and not UNSTORABLE.search(each)]
 
 
-def _is_id(text):
-    return text.strip() != "" and len(text) <= LONGEST_ID and not re.search("[\0\ud800-\udfff]", text)
-
-
-# What to do about a model that would be of this provider, where the server has it not.
-_TO_SERVE = {
-    "echo": "Name a model that GET /models lists, or none.",
-    "anthropic": "To serve this one, set ANTHROPIC_API_KEY on the server.",
-    "openai": "To serve this one, set OPENAI_API_KEY or OPENAI_BASE_URL on the server.",
-}
+_SWITCHES = {"echo": "MODELS", "anthropic": "ANTHROPIC_API_KEY", "openai": "OPENAI_API_KEY or OPENAI_BASE_URL"}
 
 
 def open_catalog(settings):
     """The catalog of these settings. Raises SettingError where they name a model that is not served."""
-    timeout = settings["MODEL_TIMEOUT"]
-    providers = []
-    if settings["ANTHROPIC"]:
-        providers.append(Anthropic(settings["ANTHROPIC_BASE_URL"], settings["ANTHROPIC_API_KEY"], timeout))
-    if settings["OPENAI"]:
-        providers.append(OpenAI(settings["OPENAI_BASE_URL"], settings["OPENAI_API_KEY"], timeout))
+    providers = [
+        kind(settings[f"{name}_BASE_URL"], settings[f"{name}_API_KEY"], settings["MODEL_TIMEOUT"])
+        for name, kind in (("ANTHROPIC", Anthropic), ("OPENAI", OpenAI))
+        if settings[name]
+    ]
     catalog = Catalog(providers, settings["MODELS"] or (), settings["DEFAULT_MODEL"])
     named = [("MODELS", model, catalog.allow) for model in settings["MODELS"] or ()]
     named.append(("DEFAULT_MODEL", settings["DEFAULT_MODEL"], catalog.allow))

@@ -17,7 +17,6 @@ from flask.cli import with_appcontext
 
 import auth
 import wire
-from faults import NOT_UNDERSTOOD
 
 TIMEOUT = (10, 40)  # seconds to connect, and of silence: a stream says something every 15 s
 PAUSES = (0, 0.5, 1, 2, 4, 8)  # seconds before each try, until a lost connection is given up
@@ -44,9 +43,13 @@ class Chat:
         self.token = token.strip()
         self.session_id = session_id
         self.http = requests.Session()
-        self.http.trust_env = False  # ~/.netrc would take the header's place
-        self.http.headers["Authorization"] = f"Bearer {self.token}".encode()
+        self.http.trust_env = False  # ~/.netrc would take the header's place, and so would a password in the URL
+        self.http.auth = self._authorize
         self.route = wire.route(self.url)
+
+    def _authorize(self, request):
+        request.headers["Authorization"] = f"Bearer {self.token}".encode()
+        return request
 
     def call(self, method, path, body=None, **headers):
         """The response, its body yet to be read. Raises Refused, or one of LOST."""
@@ -90,8 +93,6 @@ class Chat:
                 with self.call(method, path, body, **headers) as response:
                     if post:
                         location = re.fullmatch("/sessions/([0-9a-f-]{36})(/events)?", response.headers.get("Location", ""))
-                        if not location:
-                            raise Refused(f"{self.url} is no Parley.")
                         post, body, self.session_id = None, None, location[1]
                     chunks = iter(functools.partial(response.raw.read1, 65536, decode_content=True), b"")
                     for event in itertools.chain.from_iterable(wire.parse_sse(chunks)):
@@ -199,9 +200,10 @@ def own_token():
 def chat_command(url, token, model, system, session_id, is_list):
     """Chat in the terminal. Ctrl-C stops a reply, /retry asks again, /quit or Ctrl-D leaves."""
     sys.stdout.reconfigure(errors="replace")  # for a terminal that is not in UTF-8
-    chat = Chat(url, token or own_token(), session_id)
+    token = token or own_token()
     fields = {name: value for name, value in (("model", model), ("system", system)) if value}
     try:
+        chat = Chat(url, token, session_id)
         if is_list:
             return chat.show_list()
         if session_id:
@@ -217,7 +219,7 @@ def chat_command(url, token, model, system, session_id, is_list):
                 say(f"Error: {error}", err=True)
     except Refused as error:
         raise click.ClickException(clean(str(error))) from None
-    except (requests.RequestException, *LOST):
-        raise click.ClickException(f"{url} cannot be reached.") from None
-    except NOT_UNDERSTOOD:
+    except (requests.exceptions.JSONDecodeError, LookupError, TypeError, AttributeError):
         raise click.ClickException(f"{url} is no Parley.") from None
+    except (requests.RequestException, ValueError, *LOST):
+        raise click.ClickException(f"{url} cannot be reached.") from None

@@ -9,10 +9,8 @@ def messages_of(turns):
     """
     messages = []
     for role, content in turns:
-        if not content.strip() or (role == "assistant" and not messages):
-            continue
-        if messages and messages[-1]["role"] == role:
-            messages[-1]["content"] += "\n\n" + content
-        else:
-            messages.append({"role": role, "content": content})
-    return messages
+        if content.strip() and (messages or role == "user"):
+            if not messages or messages[-1][0] != role:
+                messages.append((role, []))
+            messages[-1][1].append(content)
+    return [{"role": role, "content": "\n\n".join(contents)} for role, contents in messages]

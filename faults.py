@@ -9,8 +9,7 @@ import urllib.parse
 
 import wire
 
-ERROR_SIZE = 65536  # bytes of an error's body that are looked at
-ERROR_TIMEOUT = 10  # seconds for it
+ERROR_SIZE, ERROR_TIMEOUT = 65536, 10  # bytes of an error's body that are looked at; seconds for them
 MASKED = 6  # characters of a secret that may not be seen side by side
 
 # What reading an answer raises where it is not of the form that the protocol gives it.
@@ -36,12 +35,11 @@ class Mask:
     def __init__(self, *secrets):
         self._parts = set()
         for secret in filter(None, secrets):
-            data = secret.encode()
+            data, size = secret.encode(), min(MASKED, len(secret))
             # Base64 is another text for each place at which the secret may begin.
-            coded = (base64.b64encode(b" " * shift + data)[2 * shift :].decode().rstrip("=") for shift in range(3))
-            percent = "".join(f"%{byte:02X}" for byte in data)
-            for form in (secret, urllib.parse.quote(secret, ""), percent, data.hex(), data.hex().upper(), *coded):
-                size = min(MASKED, len(secret))
+            coded = [base64.b64encode(b" " * shift + data)[2 * shift :].decode().rstrip("=") for shift in range(3)]
+            coded += urllib.parse.quote(secret, ""), "".join(f"%{byte:02X}" for byte in data), data.hex(), data.hex().upper()
+            for form in (secret, *(coded if size == MASKED else ())):  # of a shorter one these are no words, but syllables
                 self._parts |= {form[i : i + size] for i in range(len(form) - size + 1)}
         self._sizes = {len(part) for part in self._parts}
 
@@ -60,7 +58,7 @@ class Faults:
     def __init__(self, name, key, url):
         self.name = name
         user, _, password = urllib.parse.unquote(url.partition("//")[2].partition("/")[0].rpartition("@")[0]).partition(":")
-        self.mask = Mask(key, password, password and f"{user}:{password}")
+        self.mask = Mask(key, password or user, password and f"{user}:{password}")
 
     def error(self, status, text, *args, detail="", **kwargs):
         if text.endswith(_TELL):
@@ -74,8 +72,6 @@ class Faults:
             return failure
         if not isinstance(failure, wire.Fault):
             return self.error(502, "sent something that is not understood. Ask again.")
-        if failure.kind == "exhausted":
-            return ModelError(503, "The server has too much to do. Ask again in a moment.", retryable=True)
         status, retryable, text = _OF_WIRE[failure.kind]
         return self.error(status, text, retryable=retryable, detail=failure.detail)
 
@@ -95,26 +91,24 @@ class Faults:
     def in_stream(self, body):
         """For an error within a stream, which has no status: the one that its code, type or words stand for, else 500."""
         kind, code, message = _describe(body)
-        named = [status for name in (code, kind) for status, names in _STATUSES.items() if name in names]
-        if not named:
-            is_told = any(pattern.search(f"{kind} {code} {message}") for pattern in (_UNKNOWN_MODEL, _KEY))
-            named = [400 if is_told else int(code) if re.fullmatch("[3-5][0-9]{2}", code) else 500]
-        return self._of_body(named[0], body)
+        status = _STATUSES.get(code) or _STATUSES.get(kind) or (int(code) if re.fullmatch("[3-5][0-9]{2}", code) else 500)
+        if status == 500 and any(pattern.search(f"{kind} {code} {message}") for pattern in (_UNKNOWN_MODEL, _KEY)):
+            status = 400
+        return self._of_body(status, body)
 
-    def of_end(self, reason, has_text):
-        """For an answer that has come to its end, for this reason of the protocol; None where it is whole."""
+    def check_end(self, reason, has_text):
+        """Raises ModelError where an answer that ended for this reason of the protocol, or for none, is not whole."""
         meaning = _REASONS.get(reason.lower()) if reason else "broken"
         if meaning == "broken":
-            return self.error(502, "cut its answer short. Ask again.", retryable=True)
+            raise self.error(502, "cut its answer short. Ask again.", retryable=True)
         if meaning == "refused":
-            return ModelError(502, f"The model declined to answer ({reason}). Say it differently, or ask another model.")
+            raise ModelError(502, f"The model declined to answer ({reason}). Say it differently, or ask another model.")
         if meaning == "limit" and not has_text:
-            return ModelError(502, "The model spent all of MAX_TOKENS without writing a word. Ask for less, or of another.")
+            raise ModelError(502, "The model spent all of MAX_TOKENS without writing a word. Ask for less, or of another.")
         if meaning == "window" and not has_text:
-            return ModelError(413, _TOO_LONG)
+            raise ModelError(413, _TOO_LONG)
         if meaning is None:
             log.warning("The provider %s ended an answer for a reason that is not known: %r", self.name, self.mask(reason[:100]))
-        return None
 
     def _of_body(self, status, body, pause=None):
         kind, code, message = _describe(body)
@@ -122,12 +116,12 @@ class Faults:
         message = self.mask(message)[:500] or f"status {status}"
         if status == 413 or (status in (400, 422, 500) and _OVERFLOW.search(description)):
             return ModelError(413, _TOO_LONG)
-        if status in (400, 404, 422) and _KEY.search(description):
-            status = 401
         if status in (400, 404, 422) and _UNKNOWN_MODEL.search(description):
             return self.error(400, f"has no such model: {message}. GET /models lists those there are.")
+        if status in (400, 404, 422) and _KEY.search(description):
+            status = 401
         ours, retryable, text = _MEANINGS.get(status) or _MEANINGS.get(status // 100) or _REFUSED
-        retryable = retryable and code not in ("insufficient_quota", "credit_balance_exhausted")
+        retryable = retryable and not {code, kind} & {"insufficient_quota", "credit_balance_exhausted"}
         unsupported = [name for name in _unsupported(body) if isinstance(name, str)] if status in (400, 422) else ()
         return self.error(ours, text.format(status=status, message=message), pause, retryable, unsupported, detail=message)
 
@@ -135,10 +129,9 @@ class Faults:
 def is_error(body):
     """Whether this JSON, which came where an answer may come, tells of an error."""
     body = body[0] if isinstance(body, list) and body else body
-    is_answer = "choices" in body or "type" in body
-    return "error" in (body.get("type"), body.get("object")) or body.get("error") is not None or (
-        not is_answer and ("detail" in body or "message" in body)
-    )
+    if "error" in (body.get("type"), body.get("object")) or body.get("error") not in (None, False, ""):
+        return True
+    return not body.keys() & {"choices", "type", "id", "object"} and bool(body.keys() & {"detail", "message"})
 
 
 def _inner(body):
@@ -194,10 +187,15 @@ _UNKNOWN_MODEL = re.compile(
     r"|(unknown|invalid|no such|not a valid) model",
     re.IGNORECASE,
 )
-_KEY = re.compile(r"api.?key|authori[sz]ation|credential", re.IGNORECASE)  # its own words may show a part of the key
+_KEY = re.compile(  # the provider's own words, which may show a part of it
+    r"(invalid|incorrect|wrong|missing|no)\b.{0,20}(api.?key|credential|authori[sz]ation)"
+    r"|(api.?key|credential|authori[sz]ation).{0,40}(invalid|not valid|incorrect|missing|required|expired)",
+    re.IGNORECASE,
+)
 
 # A fault of the wire: our status, whether the request is tried again, the sentence behind "The provider openai".
 _OF_WIRE = {
+    "exhausted": (503, True, "was not asked, since this server has too much to do. Ask again in a moment."),
     "unreachable": (502, True, "could not be reached. Ask again later."),
     "misconfigured": (502, False, f"cannot be reached the way it is set up. {_TELL}"),
     "broken": (502, True, "broke the connection. Ask again."),
@@ -219,24 +217,26 @@ _REFUSED = (502, False, "refused the request: {message}")  # any other status
 
 # An error within a stream has no status: the one that its code or type stands for; 500 where none is here.
 _STATUSES = {
-    400: ("invalid_request_error",),
-    401: ("invalid_api_key", "authentication_error"),
-    402: ("billing_error",),
-    403: ("permission_error",),
-    404: ("model_not_found", "not_found_error"),
-    429: ("insufficient_quota", "credit_balance_exhausted", "rate_limit_exceeded", "rate_limit_error"),
-    529: ("server_is_overloaded", "slow_down", "overloaded_error"),
+    "invalid_request_error": 400,
+    **dict.fromkeys(("invalid_api_key", "authentication_error"), 401),
+    "billing_error": 402,
+    "permission_error": 403,
+    **dict.fromkeys(("model_not_found", "not_found_error"), 404),
+    **dict.fromkeys(("insufficient_quota", "credit_balance_exhausted", "rate_limit_exceeded", "rate_limit_error"), 429),
+    **dict.fromkeys(("server_is_overloaded", "slow_down", "overloaded_error"), 529),
 }
 
 # Why an answer ended. docs.anthropic.com/en/api/handling-stop-reasons, platform.openai.com/docs/api-reference/chat,
 # docs.mistral.ai/api (error, model_length), api-docs.deepseek.com (insufficient_system_resource), vLLM and SGLang (abort),
-# Hugging Face TGI (eos_token), ai.google.dev (safety, recitation), open.bigmodel.cn (sensitive, network_error).
+# Hugging Face TGI (eos_token), ai.google.dev (safety, recitation, prohibited_content), open.bigmodel.cn (sensitive,
+# network_error), docs.cohere.com (error_toxic, error_limit, user_cancel).
 _REASONS = {
     **dict.fromkeys(("stop", "end_turn", "stop_sequence", "eos", "eos_token"), "whole"),
     **dict.fromkeys(("tool_calls", "tool_use", "function_call"), "whole"),
     **dict.fromkeys(("length", "max_tokens", "model_length"), "limit"),
     "model_context_window_exceeded": "window",
     **dict.fromkeys(("refusal", "content_filter", "safety", "recitation", "sensitive"), "refused"),
-    **dict.fromkeys(("error", "abort", "insufficient_system_resource", "network_error"), "broken"),
-    **dict.fromkeys(("cancelled", "timeout", "pause_turn"), "broken"),
+    **dict.fromkeys(("error_toxic", "prohibited_content", "blocklist", "spii"), "refused"),
+    **dict.fromkeys(("error", "abort", "insufficient_system_resource", "network_error", "server_error"), "broken"),
+    **dict.fromkeys(("cancelled", "timeout", "pause_turn", "failed", "incomplete", "error_limit", "user_cancel"), "broken"),
 }

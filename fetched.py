@@ -7,13 +7,12 @@ import time
 class Fetched:
     """What `fetch` returned last. It is fetched again after `ttl` seconds; by whoever finds it wanting, after `cooldown`.
 
-    A failure is any exception in `failures`. It leaves what was there before. It is tried again after `failure_ttl` seconds;
-    by whoever finds what is there wanting, after as long as it took.
+    An exception leaves what was there before. It is tried again after `failure_ttl` seconds; by whoever finds what is there
+    wanting, after as long as it took.
     """
 
-    def __init__(self, fetch, failures, ttl, failure_ttl=0, cooldown=0):
-        self._fetch, self._failures = fetch, failures
-        self._ttl, self._failure_ttl, self._cooldown = ttl, failure_ttl, cooldown
+    def __init__(self, fetch, ttl, failure_ttl=0, cooldown=0):
+        self._fetch, self._ttl, self._failure_ttl, self._cooldown = fetch, ttl, failure_ttl, cooldown
         self._value = self._failure = None
         self._due = self._again = 0.0  # when it is too old; when it may be found wanting
         self._is_fetching = False
@@ -43,15 +42,13 @@ class Fetched:
         begun, value, failure = time.monotonic(), None, None
         try:
             value = self._fetch()
-        except self._failures as error:
+        except Exception as error:  # whoever asks is told
             failure = error
-        finally:
-            with self._news:
-                now, self._failure = time.monotonic(), failure
-                if failure is None:
-                    self._value, self._due, self._again = value, now + self._ttl, now + self._cooldown
-                else:
-                    self._again = now + (now - begun)
-                    self._due = max(self._again, now + self._failure_ttl)
-                self._is_fetching = False
-                self._news.notify_all()
+        with self._news:
+            now, self._failure, self._is_fetching = time.monotonic(), failure, False
+            if failure is None:
+                self._value, self._due, self._again = value, now + self._ttl, now + self._cooldown
+            else:
+                self._again = now + (now - begun)
+                self._due = max(self._again, now + self._failure_ttl)
+            self._news.notify_all()

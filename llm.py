@@ -5,6 +5,7 @@ Whatever goes wrong is a ModelError, or HungUp after `call.hang_up()`.
 """
 
 import json
+import logging
 import math
 import random
 import re
@@ -17,7 +18,6 @@ RETRY_PAUSES = (0.5, 1.0)  # seconds before the second and the third try, where 
 LONGEST_PAUSE = 20  # seconds
 USAGE_TIMEOUT = 5  # seconds for the usage, which may come behind the end of the text
 CHARACTERS_A_TOKEN = 64  # at most, thoughts among them; no model's longest token has more but for white space
-ANSWERED = (200, 201, 203)
 LEARNED_MAX = 1000  # models of a provider; any user may name more
 
 
@@ -47,20 +47,27 @@ class Answer:
         self._call = call
         self._timeout = timeout
         self._room = CHARACTERS_A_TOKEN * max_tokens + 65536  # characters that may still come
-        self._begun = False
+        self._begun = self._is_late = False
 
     def add(self, text, thoughts=""):
         """Take text, or thoughts, or neither where the answer begins. Each is a sign that the model works."""
         if self.reason:
+            if text and not self._is_late:
+                self._is_late = True
+                logging.getLogger("parley").warning("Text behind the end of an answer is left out.")
             return
         if text or thoughts or not self._begun:
             self._begun = True
             self._call.allow(self._timeout)
-        self._room -= len(text) + len(thoughts)
-        if self._room < 0:
-            raise wire.Fault("endless")
+        self.spend(len(text) + len(thoughts))
         self.text += text
         self.has_text |= bool(text)
+
+    def spend(self, characters):
+        """Raises a Fault where more comes than an answer can have."""
+        self._room -= characters
+        if self._room < 0:
+            raise wire.Fault("endless")
 
     def end(self, reason):
         if reason and not self.reason and reason != "null":
@@ -73,9 +80,12 @@ class Answer:
         self._call.usage = self._call.usage | counts  # another thread may be reading it
 
 
-def _text(content):
-    """The text of a content, which is one text or blocks, of which some are thoughts."""
-    return content if isinstance(content, str) else "".join(block.get("text") or "" for block in content or ())
+def _read(content):
+    """(text, thoughts) of a content, which is one text or blocks of either."""
+    if isinstance(content, str):
+        return content, ""
+    blocks = content or ()
+    return "".join(block.get("text") or "" for block in blocks), "".join(str(block.get("thinking") or "") for block in blocks)
 
 
 class HTTPProvider:
@@ -136,7 +146,7 @@ class HTTPProvider:
 
     def _answer(self, call, body, refused, answer):
         """Send the request once, without what was refused, and yield the text of what is answered."""
-        sent, failure = dict(body), None
+        sent = dict(body)
         for name in refused:
             if name in sent:
                 value, substitute = sent.pop(name), self.substitutes[name]
@@ -145,20 +155,17 @@ class HTTPProvider:
         data = json.dumps(sent, ensure_ascii=False).encode("utf-8", "replace")
         try:
             with self.wire.request(call, "POST", self.path, headers, data) as response:
-                if response.status not in ANSWERED:
+                if response.status not in (200, 201, 203):
                     raise self.faults.of_response(response)
                 if refused and (body["model"] in self._refused or len(self._refused) < LEARNED_MAX):
                     self._refused[body["model"]] = refused
                 request_id = response.headers.get("request-id") or response.headers.get("x-request-id")
                 call.request_id = request_id and self.faults.mask(request_id[:200])
                 yield from self._texts(response, answer)
-        except (ModelError, wire.Fault) as error:
-            failure = error
-        if failure is not None and not answer.reason:  # behind the end it would be none
-            raise self.faults.of(failure) from None
-        failure = self.faults.of_end(answer.reason, answer.has_text)
-        if failure is not None:
-            raise failure
+        except (ModelError, wire.Fault) as failure:
+            if not answer.reason:  # behind the end it is none
+                raise self.faults.of(failure) from None
+        self.faults.check_end(answer.reason, answer.has_text)
 
     def _texts(self, response, answer):
         """Yield the text of each batch of events, before what went wrong in it is raised."""
@@ -181,12 +188,14 @@ class HTTPProvider:
                 return
 
     def _take(self, event, answer):
-        if event.get("data", "").strip() == "[DONE]":
+        answer.spend(1)
+        text = event.get("error") or event.get("data", "").strip()
+        if text == "[DONE]":
             answer.over = True
             return
-        data = json.loads(event.get("error") or event["data"])
+        data = event["json"] if "json" in event else wire.parse_json(text)
         if "error" in event or event.get("event") == "error" or is_error(data):
-            raise self.faults.in_stream(data)
+            raise self.faults.in_stream({"message": text} if data is None else data)
         self.read(data, answer)
 
 
@@ -221,7 +230,8 @@ class Anthropic(HTTPProvider):
         kind = event.get("type")
         if kind in self.members:
             part = event.get(self.members[kind], event)
-            answer.add(_text(part.get("text") or part.get("content")), part.get("thinking") or "")
+            text, thoughts = _read(part.get("text") or part.get("content"))
+            answer.add(text, part.get("thinking") or thoughts)
             answer.end(part.get("stop_reason"))
             self._count(event.get("usage") or part.get("usage") or {}, answer)
         if kind in ("message", "message_stop"):
@@ -245,6 +255,7 @@ class OpenAI(HTTPProvider):
     name = "openai"
     path = "/chat/completions"
     list_path = "/models"
+    thoughts = ("reasoning_content", "reasoning", "reasoning_details")  # their names differ by server
     substitutes = {"max_tokens": "max_completion_tokens", "max_completion_tokens": "max_tokens", "stream_options": None}
 
     def __init__(self, base_url, key, timeout):
@@ -265,8 +276,9 @@ class OpenAI(HTTPProvider):
             if choice.get("index"):
                 continue  # a second answer, for which nobody asked
             delta = choice.get("delta") or choice.get("message") or {}
-            thoughts = delta.get("reasoning_content") or delta.get("reasoning") or ""
-            answer.add(_text(delta.get("content")) + _text(delta.get("refusal")), thoughts)
+            text, thoughts = _read(delta.get("content"))
+            thoughts = thoughts or next((str(delta[name]) for name in self.thoughts if delta.get(name)), "")
+            answer.add(text + (delta.get("refusal") or ""), thoughts)
             answer.end(choice.get("finish_reason"))
         usage = event.get("usage") or {}
         answer.count(

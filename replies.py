@@ -185,8 +185,11 @@ class Replies:
             leaving.pop_all()  # its place is left when the reply is over
         reply = Reply(session, turn)
         with self._lock:
+            early = self._feeds.get(turn.id)  # of a reader who came between the claim and now
             self._feeds[turn.id] = reply
             self._written.add(reply)
+        if early:
+            early.tell(detached=True)  # nobody would tell it anything; the reader comes back
         feed = self.follow(turn, watched)
         first = request.content if request.new else None
         if not self._start(self._make, reply, first):

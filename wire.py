@@ -8,7 +8,6 @@ import contextlib
 import dataclasses
 import email.utils
 import errno
-import functools
 import http.client
 import ipaddress
 import itertools
@@ -39,7 +38,6 @@ SOCKET_OPTIONS = [(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1), (socket.SOL_SOCKE
         ("TCP_KEEPIDLE", 30),  # seconds
         ("TCP_KEEPINTVL", 5),
         ("TCP_KEEPCNT", 2),
-        ("TCP_USER_TIMEOUT", 10_000),  # milliseconds
     )
     if hasattr(socket, name)  # each system has its own selection
 ]
@@ -51,17 +49,7 @@ class HungUp(Exception):
 
 @dataclasses.dataclass(eq=False)
 class Fault(Exception):
-    """The wire failed, in one of these ways.
-
-    exhausted      the system gives this process no more files, memory or threads
-    misconfigured  no try can succeed with this URL, proxy or certificate
-    unreachable    no connection came about, or none on which the request could be sent
-    broken         the connection broke before the answer was whole, or what came was no HTTP
-    silent         the call's time was over
-    endless        more came than an answer can have
-    encoded        the body has an encoding that was not asked for
-    page           a web page came in the place of an answer
-    """
+    """The wire failed. `kind` says how: `faults` has what each means."""
 
     kind: str
     detail: str = ""  # what the libraries say of it, for the log
@@ -131,7 +119,7 @@ class Call:
             raise HungUp
 
     def _forget(self):
-        _watch.discard(self)
+        _watch.calls.discard(self)
         if self._socket is not None:
             self._socket.close()
             self._socket = None
@@ -141,24 +129,21 @@ class _Watch:
     """Ends the calls whose time is over. One thread does it for all: a timeout of the socket begins anew with each byte."""
 
     def __init__(self):
-        self._calls, self._lock = set(), threading.Lock()
+        self.calls, self._lock = set(), threading.Lock()
         self._news, self._thread = threading.Event(), None
 
     def add(self, call):
-        self._calls.add(call)
+        self.calls.add(call)
         self._news.set()
         with self._lock:
             if self._thread is None or not self._thread.is_alive():  # as in a process that was forked
                 self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
                 self._thread.start()
 
-    def discard(self, call):
-        self._calls.discard(call)
-
     def _run(self):
         while self._news.wait():
             self._news.clear()
-            while calls := list(self._calls):
+            while calls := list(self.calls):
                 for call in calls:
                     call.expire()
                 time.sleep(0.1)
@@ -167,14 +152,12 @@ class _Watch:
 _watch = _Watch()
 
 
-# Connections, below requests and urllib3
-
-
 class _Current(threading.local):
     """What this thread is sending. urllib3 hands no argument of ours to its pools and connections."""
 
     call = None
     fresh = False  # only a new connection will do
+    is_long = False  # it may not fit into what the system holds ready for sending
 
 
 _current = _Current()
@@ -183,14 +166,11 @@ _current = _Current()
 class _Answer(http.client.HTTPResponse):
     """An answer that tells its call when its first byte has come."""
 
-    def __init__(self, call, *args, **kwargs):
-        super().__init__(*args, **kwargs)
-        self._call = call
-        self._interim = 0
+    _interim = 0
 
     def begin(self):
         try:
-            self._call.answered = bool(self.fp.peek(1))
+            _current.call.answered = bool(self.fp.peek(1))
         except TimeoutError as error:  # ETIMEDOUT, of keep-alive or TCP_USER_TIMEOUT: it is not the time that is over
             raise ConnectionResetError("the network is gone") from error
         super().begin()
@@ -208,7 +188,12 @@ class _Answer(http.client.HTTPResponse):
 class _Connection:
     """What is added to urllib3's connections: each tells its call on which socket the request is sent."""
 
+    response_class = _Answer
     call = None  # the one that it serves
+
+    def connect(self):
+        super().connect()
+        self.sock.settimeout(None)  # how long the request and its answer take is the call's affair
 
     def _new_conn(self):
         sock = super()._new_conn()
@@ -218,10 +203,11 @@ class _Connection:
     def request(self, *args, **kwargs):
         if self.sock is not None and self.call is None:
             self._serve(self.sock, reused=True)
-        self.response_class = functools.partial(_Answer, _current.call)
         super().request(*args, **kwargs)
 
     def _serve(self, sock, reused):
+        if hasattr(socket, "TCP_USER_TIMEOUT"):  # it counts, too, while the other side does not take a long request
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 60_000 if _current.is_long else 10_000)  # ms
         self.call = _current.call
         self.call.connected(sock, reused)
 
@@ -283,7 +269,11 @@ class _Adapter(requests.adapters.HTTPAdapter):
             pool = super().get_connection_with_tls_context(request, verify, proxies, cert)
             if not isinstance(pool.pool, _Idle):
                 if pool.scheme == "https":
-                    pool.conn_kw["ssl_context"] = _tls_context(verify)
+                    context = pool.conn_kw["ssl_context"] = create_urllib3_context()
+                    if verify is True:
+                        context.load_default_certs()  # the system's own
+                        verify = requests.certs.where()
+                    context.load_verify_locations(**{"capath" if os.path.isdir(verify) else "cafile": verify})
                     pool.ca_certs = pool.ca_cert_dir = None  # else each connection would read them again
                 pool.conn_kw["socket_options"] = SOCKET_OPTIONS
                 pool.ConnectionCls = type("Connection", (_Connection, pool.ConnectionCls), {})
@@ -292,15 +282,6 @@ class _Adapter(requests.adapters.HTTPAdapter):
 
     def cert_verify(self, *args):
         """Nothing is to be done: the TLS context has the certificates."""
-
-
-def _tls_context(verify):
-    context = create_urllib3_context()
-    if verify is True:
-        context.load_default_certs()  # the system's own
-        verify = requests.certs.where()
-    context.load_verify_locations(**{"capath" if os.path.isdir(verify) else "cafile": verify})
-    return context
 
 
 def route(url):
@@ -324,8 +305,8 @@ class Response:
 
     def chunks(self):
         """What each read of the socket brings; nothing waits for a buffer to fill. Raises HungUp or a Fault."""
-        if self.headers.get("Content-Encoding", "identity").strip().lower() not in ("", "identity"):
-            raise Fault("encoded")  # `identity` was asked for; a few bytes could become gigabytes
+        if _ENCODING.search(self.headers.get("Content-Encoding", "")):
+            raise Fault("encoded")  # none was asked for; a few bytes could become gigabytes
         try:
             while (chunk := self._raw.read1(65536, decode_content=False)) and not self._call.over:
                 yield chunk
@@ -348,23 +329,23 @@ class Response:
         chunks = itertools.chain([first], chunks)
         if first.startswith((b"{", b"[")):
             whole = join(chunks)
-            if _is_json(whole):
-                return [[{"data": whole.decode("utf-8", "replace")}]]
+            value = parse_json(whole)
+            if value is not None:
+                return [[{"json": value}]]
             chunks = [whole]  # perhaps the JSON of each event is a line
         return parse_sse(chunks)
 
     def read(self, limit, seconds):
         """So many bytes of the body, or what of them came within these seconds, before the wire failed."""
-        parts, deadline = [], self._call.deadline
+        body, deadline = bytearray(), self._call.deadline
         self._call.allow(min(seconds, self._call.remaining()))
         with contextlib.suppress(Fault, HungUp):
             for chunk in self.chunks():
-                parts.append(chunk)
-                limit -= len(chunk)
-                if limit <= 0:
+                body += chunk
+                if len(body) > limit:
                     break
         self._call.deadline = deadline
-        return b"".join(parts)
+        return body
 
 
 class Wire:
@@ -373,10 +354,7 @@ class Wire:
     def __init__(self, base_url):
         self.base_url = base_url
         self._adapter = _Adapter()
-
-    @functools.cached_property
-    def _route(self):
-        return route(self.base_url)
+        self._route = route(base_url)
 
     @contextlib.contextmanager
     def request(self, call, method, path, headers, body=None):
@@ -397,7 +375,8 @@ class Wire:
         for fresh in (False, True):
             if call.over:
                 raise _fault(None, call)
-            _current.call, _current.fresh, call.answered = call, fresh, False
+            _current.call, _current.fresh, _current.is_long = call, fresh, len(body or b"") > 65536
+            call.answered = False
             try:
                 # A requests session would follow redirects, with key and conversation, and put ~/.netrc in the key's place.
                 request = requests.Request(method, self.base_url + path, common, data=body).prepare()
@@ -407,14 +386,14 @@ class Wire:
             except _RAW_FAULTS as error:
                 call.disconnected()
                 fault = _fault(error, call)
-                if isinstance(fault, HungUp) or fault.kind == "silent" or call.answered or not call.reused:
+                if isinstance(fault, HungUp) or fault.kind == "silent" or call.answered or fresh or not call.reused:
                     raise fault from None
             finally:
                 _current.call, _current.fresh = None, False
 
 
-_RAW_FAULTS = (requests.RequestException, urllib3.exceptions.HTTPError, http.client.HTTPException)
-_RAW_FAULTS += (OSError, ValueError, RuntimeError)
+# Those of requests are OSErrors.
+_RAW_FAULTS = (urllib3.exceptions.HTTPError, http.client.HTTPException, OSError, ValueError, RuntimeError)
 _EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS)  # no more files, or memory
 # What another try cannot mend: a URL or a certificate (in Python and its libraries a ValueError), a file of certificates,
 # and what is no certificate in it or a proxy that wants a password, which only their texts tell.
@@ -435,21 +414,21 @@ def _fault(error, call):
         if not call.answered and (isinstance(cause, _MISCONFIGURED) or _MISCONFIGURED_TEXT.search(str(cause))):
             kind, error = "misconfigured", cause
         cause = cause.__cause__ or cause.__context__
-    return Fault(kind, str(error))
+    return Fault(kind, "a URL is not understood" if "parse" in str(error) else str(error))  # the former may show a password
 
 
 def join(chunks, limit=JOINED_SIZE):
     """All of the chunks. Raises a Fault where they have more bytes than the limit."""
-    parts, size = [], 0
+    joined = bytearray()
     for chunk in chunks:
-        parts.append(chunk)
-        size += len(chunk)
-        if size > limit:
+        joined += chunk
+        if len(joined) > limit:
             raise Fault("endless")
-    return b"".join(parts)
+    return joined
 
 
 _BOM = b"\xef\xbb\xbf"
+_ENCODING = re.compile("gzip|deflate|compress|br|zstd", re.IGNORECASE)
 _FIELDS = (b"data", b"event", b"id", b"error")
 
 
@@ -458,9 +437,9 @@ def parse_sse(chunks):
 
     An event is a dict of its fields, as {"event": "done", "data": "{}"}. WHATWG HTML, 9.2.6: a line ends in CR, LF or CRLF,
     wherever the chunks are cut. Beyond that, as servers have it: the last event may lack its blank line, `error` is a
-    field (llama.cpp), and a line of plain JSON is data. Raises a Fault where an event has no end.
+    field (llama.cpp), and a line of plain JSON is an event. Raises a Fault where an event has no end.
     """
-    rest, fields, size, is_first, after_cr = [], {}, 0, True, False
+    rest, fields, size, is_first, after_cr = bytearray(), {}, 0, True, False
     for chunk in _with_end(filter(None, chunks)):
         is_end = chunk is None
         if is_end:
@@ -468,28 +447,30 @@ def parse_sse(chunks):
         elif after_cr:
             chunk = chunk.removeprefix(b"\n")
         after_cr = chunk.endswith(b"\r")
-        rest.append(chunk)
+        rest += chunk
         size += len(chunk)
         if size > JOINED_SIZE:
             raise Fault("endless")
         if b"\n" not in chunk and b"\r" not in chunk:
             continue
-        *lines, last = re.split(rb"\r\n|\r|\n", b"".join(rest))
-        rest, complete = [last], []
+        *lines, rest = re.split(rb"\r\n|\r|\n", rest)
+        complete = []
         for line in lines:
             if is_first:
                 line, is_first = line.removeprefix(_BOM), False
-            name, _, value = (b"data", b"", line) if line.startswith(b"{") else line.partition(b":")
+            name, _, value = line.partition(b":")
             if name in _FIELDS:
                 fields.setdefault(name.decode(), []).append(value.removeprefix(b" ").decode("utf-8", "replace"))
+            elif line.startswith(b"{") and (value := parse_json(line)) is not None:
+                complete.append({"json": value})
             elif not line and fields:
                 event = {name: "\n".join(values) for name, values in fields.items()}
                 content = event.get("error") or event.get("data", "").strip()
-                if content and (not is_end or content == "[DONE]" or _is_json(content)):  # else it was cut
+                if content and (not is_end or content == "[DONE]" or parse_json(content) is not None):  # else it was cut
                     complete.append(event)
-                    size = len(last)
                 fields = {}
         if complete:
+            size = len(rest)
             yield complete
 
 
@@ -503,11 +484,13 @@ def _with_end(chunks):
     yield None
 
 
-def _is_json(text):
-    try:
-        return json.loads(text) is not None
-    except (ValueError, RecursionError):
-        return False
+def parse_json(text):
+    """What this JSON says, or None where it is none."""
+    with contextlib.suppress(ValueError, RecursionError):
+        return json.loads(text)
+
+
+UNSTORABLE = re.compile("[\0\ud800-\udfff]")  # what no database, or not every one, holds
 
 
 def made_storable(texts):

@@ -374,6 +374,17 @@ def test_says_that_nobody_listens_any_more(tmp_path):
     assert "could not be reached" in error["detail"]
 
 
+def test_says_that_nobody_listens_any_more_where_the_old_connection_breaks(tmp_path):
+    """As where a provider is started again: its old connection ends under the request, and there is no new one."""
+    with connected(tmp_path, False) as line:
+        answered(line.alice, GPT)
+        line.provider.script = [raw(lambda connection: line.provider.close())]
+        response, error, turn = failed(line.alice, GPT)
+        assert response.status_code == 502
+        assert "could not be reached" in error["detail"]
+        assert "Traceback" not in line.server.output()
+
+
 @on_linux
 def test_notices_a_connection_that_was_dropped_in_silence(tmp_path):
     """No packet gets through any more, and none comes: the kernel gives up long before a silent model is given up."""

@@ -429,6 +429,12 @@ STREAMS = {
         "So far",
         counts(),
     ),
+    "an error that is none, and a word of the state": (
+        GPT,
+        [{"id": "1", "message": "queued"}, choice(content="Hello") | {"error": False}, choice("stop") | {"error": ""}, "[DONE]"],
+        "Hello",
+        counts(),
+    ),
     "usage that is none": (
         GPT,
         [choice(content="Hello"), choice("stop", usage={"prompt_tokens": 1.5, "completion_tokens": -1}), "[DONE]"],
@@ -678,13 +684,14 @@ EVENT_STREAMS = {
     "no blank line at the end": (b'data: a\n\ndata: {"b": 1}\n', ["a", '{"b": 1}']),
     "no line feed at the end": (b"data: a\n\ndata: [DONE]", ["a", "[DONE]"]),
     "cut in the end": (b'data: a\n\ndata: {"b": ', ["a"]),
-    "a line of JSON": (b'data: a\n\n{"error": 1}\n\n', ["a", '{"error": 1}']),
+    "a line of JSON": (b'data: a\n\n{"error": 1}\n\n', ["a", {"error": 1}]),
+    "lines of JSON": (b'{"a": 1}\n{"b": 2}\r\n', [{"a": 1}, {"b": 2}]),
     "nothing in it": (b"\n\n\ndata:\n\ndata: a\n\nevent: x\n\n", ["a"]),
 }
 
 
 def parse(*chunks):
-    return [event["data"] for batch in wire.parse_sse(chunks) for event in batch]
+    return [event["json"] if "json" in event else event["data"] for batch in wire.parse_sse(chunks) for event in batch]
 
 
 @pytest.mark.parametrize("data, expected", EVENT_STREAMS.values(), ids=EVENT_STREAMS)
@@ -789,6 +796,7 @@ OVERFLOWS = [
     },
 ]
 UNKNOWN_MODELS = [
+    (404, {"error": {"message": "The model `my-credential-model` does not exist.", "code": "model_not_found"}}),
     (404, {"type": "error", "error": {"type": "not_found_error", "message": "model: claude-0"}}),
     (404, {"error": {"message": "The model `m-0` does not exist or you cannot use it.", "code": "model_not_found"}}),
     (404, {"error": {"message": 'model "m-0" not found, try pulling it first', "type": "not_found_error"}}),
@@ -926,9 +934,17 @@ def test_gives_up_a_provider_that_falls_silent(lone, provider, model):
     assert provider.posts[0].hung_up.wait(1)
 
 
-def test_takes_thoughts_for_a_sign_of_life_and_no_comments(lone, provider):
+THOUGHTS = {
+    "many servers": {"reasoning_content": "Hm"},
+    "OpenRouter": {"reasoning_details": [{"type": "reasoning.text", "text": "Hm"}]},
+    "Mistral": {"content": [{"type": "thinking", "thinking": [{"type": "text", "text": "Hm"}]}]},
+}
+
+
+@pytest.mark.parametrize("delta", THOUGHTS.values(), ids=THOUGHTS)
+def test_takes_thoughts_for_a_sign_of_life_and_no_comments(lone, provider, delta):
     """Some seconds longer than its patience; the comments of a gateway go on for as long as it lives."""
-    thought = chunk(f"data: {json.dumps(choice(reasoning_content='Hm'))}\n\n".encode())
+    thought = chunk(f"data: {json.dumps(choice(**delta))}\n\n".encode())
     thoughts = [part for _ in range(8) for part in (thought, 0.1)]
     provider.script = [raw(head(Transfer_Encoding="chunked"), *thoughts, *map(chunk, openai_events(["The answer."])), chunk(b""))]
     assert answered(lone.client(), GPT)["content"] == "The answer."
