@@ -1,0 +1,150 @@
+"""llama.cpp's own server as the provider, in both protocols that it speaks, with a model that is made here."""
+
+import pathlib
+import struct
+import subprocess
+import sys
+import time
+from typing import NamedTuple
+
+import pytest
+import requests
+
+from client import Client, running, wait_for_status
+from test_connections import on_linux
+from test_llm import answered, failed, models_of
+
+pytest.importorskip("xllamacpp", reason="xllamacpp is not installed, or libgomp, which it needs", exc_type=ImportError)
+
+WINDOW, MAX_TOKENS, WIDTH, LAYERS = 4096, 50, 16, 32  # the layers do nothing, but take the time in which one can cancel
+PARTS = "attn_norm attn_q attn_k attn_v attn_output ffn_norm ffn_gate ffn_up ffn_down".split()
+# What the model says behind each token, and "One" behind any other: it knows no more than the last.
+SAYS = {"One": "▁two", "▁two": "▁schön", "▁schön": "▁😀", "▁😀": ".", ".": "</s>"}
+SAYS |= {"!": "On", "On": "▁and", "▁and": "▁on", "▁on": "▁and"}  # this has no end
+SHORT, ENDLESS = "One two schön 😀.", "On" + " and on" * WINDOW
+PROTOCOLS = {"openai": ("OPENAI_BASE_URL", "/v1", "tiny"), "anthropic": ("ANTHROPIC_BASE_URL", "", "claude-tiny")}
+SERVE = """import sys, xllamacpp
+params = xllamacpp.CommonParams()
+params.model.path, params.model_alias = sys.argv[1], {sys.argv[2]}
+params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 1
+params.n_batch = 128  # tokens of a prompt, behind which it looks who has hung up
+server = xllamacpp.Server(params)  # on a free port of the loopback interface
+print(server.listening_address, flush=True)
+sys.stdin.read()  # until whoever started it is gone
+"""
+
+
+def write_model(path):
+    """A file as github.com/ggml-org/ggml/blob/master/docs/gguf.md describes it."""
+    words = sorted({*SAYS, *SAYS.values()} - {"</s>"})
+    tokens = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), *words]
+    places = {token: place for place, token in enumerate(SAYS, 1)}
+
+    def string(text):
+        return struct.pack("<Q", len(text.encode())) + text.encode()
+
+    def matrix(pairs):
+        """A row for each token, of zeros except at the places that it has in these pairs."""
+        return (WIDTH, len(tokens)), [9 * ((token, place) in pairs) for token in tokens for place in range(WIDTH)]
+
+    template = "{% for message in messages %}{{ message.content }}{% endfor %}"
+    texts = {"general.architecture": "llama", "tokenizer.ggml.model": "llama", "tokenizer.chat_template": template}
+    numbers = dict.fromkeys(("embedding_length", "feed_forward_length"), WIDTH)
+    numbers |= {"context_length": WINDOW, "block_count": LAYERS, "attention.head_count": 1}
+    metadata = [string(name) + struct.pack("<I", 8) + string(text) for name, text in texts.items()]
+    metadata += [string(f"llama.{name}") + struct.pack("<II", 4, number) for name, number in numbers.items()]
+    metadata += [string("llama.attention.layer_norm_rms_epsilon") + struct.pack("<If", 6, 1e-5)]
+    metadata += [string("tokenizer.ggml.tokens") + struct.pack("<IIQ", 9, 8, len(tokens)) + b"".join(map(string, tokens))]
+    ones, zeros = ((WIDTH,), [1] * WIDTH), ((WIDTH, WIDTH), [0] * WIDTH**2)
+    tensors = {"token_embd": matrix({(token, places.get(token, 0)) for token in tokens}), "output_norm": ones}
+    tensors["output"] = matrix({("One", 0), *((said, places[token]) for token, said in SAYS.items())})
+    for layer in range(LAYERS):
+        tensors |= {f"blk.{layer}.{name}": ones if name.endswith("norm") else zeros for name in PARTS}
+    head, data = struct.pack("<4sIQQ", b"GGUF", 3, len(tensors), len(metadata)) + b"".join(metadata), b""
+    for name, (shape, values) in tensors.items():
+        head += string(f"{name}.weight") + struct.pack(f"<I{len(shape)}QIQ", len(shape), *shape, 0, len(data))
+        data += struct.pack(f"<{len(values)}f", *values)  # a multiple of 32 bytes, by which all is aligned
+    path.write_bytes(head + bytes(-len(head) % 32) + data)
+
+
+class Llama(NamedTuple):
+    """A llama server, the settings of a Parley that asks it, and a user of such a one."""
+
+    url: str
+    model: str
+    settings: dict
+    alice: Client
+
+    def connections(self, states=("01", "08")):
+        """The ports whose connections to it are open (01), or closed by it alone (08; Linux's net/tcp_states.h)."""
+        lines = [line.split() for line in pathlib.Path("/proc/net/tcp").read_text().splitlines()[1:]]
+        server = f":{int(self.url.rpartition(':')[2]):04X}"
+        return {line[1] for line in lines if line[2].endswith(server) and line[3] in states}
+
+    def is_busy(self):
+        return any(slot["is_processing"] for slot in requests.get(self.url + "/slots", timeout=10).json())
+
+
+def wait_until(is_so, seconds=20):
+    deadline = time.monotonic() + seconds
+    while not is_so():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+@pytest.fixture(scope="module", params=PROTOCOLS)
+def llama(request, tmp_path_factory):
+    folder, (setting, path, model) = tmp_path_factory.mktemp("llama"), PROTOCOLS[request.param]
+    write_model(folder / "tiny.gguf")
+    command = [sys.executable, "-c", SERVE, folder / "tiny.gguf", model]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            url = process.stdout.readline().strip()
+            assert url.startswith("http://127.0.0.1:")
+            with running(folder, **{setting: url + path}) as server:
+                yield Llama(url, model, {setting: url + path}, server.client())
+        finally:
+            process.kill()
+
+
+def test_a_reply_streams_and_is_stored_with_its_usage(llama):
+    with llama.alice.stream("POST", "/sessions", {"content": "Hello", "model": llama.model, "system": "Say"}) as stream:
+        session, *deltas, turn, done = list(stream)
+    usage = {"input_tokens": 12, "output_tokens": 6, "cached_tokens": turn.data["usage"]["cached_tokens"]}
+    assert llama.alice.turns(session.data)[-1] == turn.data == turn.data | {"content": SHORT, "usage": usage}
+    assert "".join(event.data["delta"] for event in deltas) == SHORT and 0 <= usage["cached_tokens"] < 12
+
+
+@on_linux
+def test_lists_its_model_and_uses_a_connection_until_llama_closes_it(llama, tmp_path):
+    """That of the list serves a reply too. llama.cpp closes it behind a stream, whatever it says in `Keep-Alive`."""
+    with running(tmp_path, **llama.settings, MAX_TOKENS=MAX_TOKENS) as server:
+        alice, others, is_openai = server.client(), llama.connections(), llama.model == "tiny"
+        assert models_of(alice) == [(llama.model, "openai" if is_openai else "anthropic", is_openai)]
+        [kept] = llama.connections() - others
+        assert answered(alice, llama.model, "Hello!")["content"] == "On" + " and on" * 24 + " and"  # MAX_TOKENS of them
+        assert llama.connections() - others == {kept}
+        wait_until(lambda: kept not in llama.connections(["01"]))
+        assert answered(alice, llama.model)["content"] == SHORT
+        assert kept not in llama.connections()
+
+
+def test_a_conversation_that_no_longer_fits_is_413(llama):
+    response, error, _ = failed(llama.alice, llama.model, "x" * WINDOW)
+    assert response.status_code == 413 and "context window" in error["detail"]
+    session = llama.alice.create("x" * 3900 + "!", model=llama.model)
+    turn = wait_for_status(llama.alice, session, "complete", 30)
+    assert ENDLESS.startswith(turn["content"]) and turn["usage"]["output_tokens"] == WINDOW - 3905  # it is full
+    assert llama.alice.post(f"/sessions/{session['id']}/messages", {"content": "More?"}).status_code == 413
+
+
+@on_linux
+@pytest.mark.parametrize("content", ["y" * 3900, "Hello!"], ids=["while it reads", "while it speaks"])
+def test_a_cancel_hangs_up_within_a_second_and_llama_is_free_again(llama, content):
+    session = llama.alice.post("/sessions", {"content": content, "model": llama.model}, Prefer="respond-async").json()
+    wait_until(lambda: llama.is_busy() and (content != "Hello!" or llama.alice.turns(session)[-1]["content"]))
+    turn = llama.alice.post(f"/sessions/{session['id']}/cancel").json()
+    wait_until(lambda: not llama.connections(["01"]), 1)
+    wait_until(lambda: not llama.is_busy())  # while it reads, it looks once a second
+    assert turn["status"] == "interrupted" and ENDLESS.startswith(turn["content"])
+    assert answered(llama.alice, llama.model)["content"] == SHORT
