@@ -1,129 +1,103 @@
+import { api, followEvents, on, parseSSE, pause, startReply, store, useToken } from "./api.js";
+import { Markdown, element, write } from "./markdown.js";
+
 const $ = (id) => document.getElementById(id);
 const PAGE = 20;
-const KEEPALIVE_TIMEOUT = 40_000; // ms; the server sends an event or a comment every 15 s
-const STREAM = { Accept: "text/event-stream" };
 
-let token = sessionStorage.getItem("token");
 let current = null; // the session on the screen, or null while it is not yet created
 let screen = new AbortController(); // aborts when another session takes the screen
-let unanswered = null; // {fingerprint, idempotencyKey} of a POST whose response never arrived
+let starting = null; // aborts when Stop is pressed before the reply has begun
+let sessions = []; // those in the list
+let models = [];
 
-// The API
+const say = (message) => ($("notice").textContent = message);
 
-/** Returns the response. An error has a `status` where Parley refuses, and none where no response of Parley's arrived. */
-async function api(method, path, { body, headers, signal } = {}) {
-  headers = { Accept: "application/json", Authorization: `Bearer ${token}`, ...headers };
-  if (body) headers["Content-Type"] = "application/json";
-  const response = await fetch(path, { method, headers, body: body && JSON.stringify(body), signal });
-  if (response.ok) return response;
-  const { errors } = await response.json();
-  const message = errors.map((error) => error.detail).join(" ");
-  if (response.status === 401) knock(message);
-  throw Object.assign(new Error(message), { status: response.status, session: errors[0].meta?.session_id });
-}
-
-/** A request without a response is sent again: under one idempotency key the server makes one reply only. */
-async function startReply(path, body) {
-  const fingerprint = path + JSON.stringify(body);
-  if (unanswered?.fingerprint !== fingerprint) {
-    unanswered = { fingerprint, idempotencyKey: crypto.getRandomValues(new Uint32Array(4)).join("-") };
-  }
-  const headers = { ...STREAM, "Idempotency-Key": unanswered.idempotencyKey };
-  for (let tries = 1; ; tries++) {
-    try {
-      const response = await api("POST", path, { body, headers });
-      unanswered = null;
-      return response;
-    } catch (error) {
-      if (error.status) unanswered = null;
-      if (error.status || tries === 5) throw error;
-    }
-    say("The server cannot be reached. Trying again…");
-    await pause(tries);
-  }
-}
-
-/** Yields the events of a stream until the stream ends, is silent for too long, or the screen is left. */
-async function* parseSSE(response, signal) {
-  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
-  const hangUp = () => reader.cancel().catch(() => {});
-  signal.addEventListener("abort", hangUp);
-  let rest = "";
+/** Returns a handler that shows what went wrong where the user looks. */
+const attempt = (action, tell = say) => async (event) => {
+  event?.preventDefault();
+  tell("");
   try {
-    for (;;) {
-      const timeout = setTimeout(hangUp, KEEPALIVE_TIMEOUT);
-      const { value, done } = await reader.read().finally(() => clearTimeout(timeout));
-      if (done || signal.aborted) return;
-      const frames = (rest + value).split("\n\n");
-      rest = frames.pop();
-      for (const frame of frames) {
-        const { id, event, data } = Object.fromEntries(frame.split("\n").map((line) => line.split(/: ?(.*)/s)));
-        if (data) yield { id, event, data: JSON.parse(data) };
-      }
-    }
-  } finally {
-    hangUp();
+    await action();
+  } catch (error) {
+    if (error.name !== "AbortError") tell(error.status ? error.message : "The page failed. Load it again.");
+    if (!error.status && error.name !== "AbortError") throw error;
   }
-}
-
-const pause = (tries) => new Promise((resolve) => setTimeout(resolve, Math.min(250 * 2 ** tries, 10_000)));
+};
 
 // Replies
 
 /** Starts a reply to the message in the body or, without a body, to the last message again; shows the reply as it comes. */
 async function converse(path, body) {
   const signal = takeScreen();
+  const draft = draftName();
+  const stop = (starting = new AbortController());
   const before = [...$("turns").children];
   if (body) show({ kind: "user", content: body.content });
   else before.at(-1).remove();
   show({ kind: "assistant", content: "", model: { id: modelId() }, status: "in_progress" });
   let response;
   try {
-    response = await startReply(path, body);
+    response = await startReply(path, body, AbortSignal.any([signal, stop.signal]));
   } catch (error) {
-    const arrived = error.session; // an earlier try had arrived, and only its response was lost
+    if (signal.aborted) return; // the text is still stored as the draft of that session
+    const arrived = error.meta?.session_id; // an earlier try had arrived, and only its response was lost
     if (body && !arrived) $("text").value ||= body.content;
-    if (signal.aborted) throw error;
+    keepDraft();
     $("turns").replaceChildren(...before);
     setBusy(false);
+    if (stop.signal.aborted) return;
     if (error.status !== 409) throw error;
     say(arrived ? "" : error.message); // without a session, the reply under way was started elsewhere
     return open(arrived ?? current.id);
+  } finally {
+    if (starting === stop) starting = null;
   }
-  if (signal.aborted) return response.body.cancel(); // the server goes on by itself
-  say("");
-  await follow(response.headers.get("Location").split("/")[2], response, signal);
+  const id = response.headers.get("Location").split("/")[2];
+  if (stop.signal.aborted) cancel(id);
+  if (signal.aborted) {
+    store(draft, "");
+    return response.body.cancel(); // the server goes on by itself
+  }
+  keepDraft();
+  await follow(id, response, signal);
 }
 
 /** Reads a reply into the last article, to its end, however often the connection is lost. */
 async function follow(id, response, signal) {
   const article = $("turns").lastElementChild;
-  const text = article.querySelector(".text").firstChild;
-  let turn, whole, lastId = "", tries = 0;
+  const text = article.querySelector(".text");
+  let markdown, turn, whole, lastId = "", tries = 0;
   for (;;) {
     try {
-      if (!response) {
-        response = await api("GET", `sessions/${id}/events`, { headers: { ...STREAM, "Last-Event-ID": lastId }, signal });
-        say("");
-      }
+      response ??= await followEvents(id, lastId, signal);
       for await (const { id: eventId, event, data } of parseSSE(response, signal)) {
-        tries = 0;
-        lastId = eventId;
-        const number = parseInt(eventId); // parseInt stops at the hyphen: 7-12 belongs to turn 7
-        if (turn && turn !== number) return open(id); // another reply was started meanwhile
-        if (!turn) text.data = ""; // a stream begins with the first word, whatever the article has
-        turn = number;
+        [lastId, tries] = [eventId, 0];
+        on.found();
+        const name = eventId.split("-")[0]; // 7-12 belongs to turn 7
+        if (turn && turn !== name) return open(id); // another reply was started meanwhile
+        if (!turn) {
+          text.replaceChildren(); // a stream begins with the first word, whatever the article has
+          markdown = new Markdown(text);
+        }
+        turn = name;
         if (event === "session") created(data);
-        if (event === "content_delta") text.appendData(data.delta);
+        if (event === "content_delta") {
+          article.querySelector(".waiting")?.remove();
+          markdown.append(data.delta);
+        }
         if (event === "assistant_turn") whole = data;
-        if (event === "done" || event === "error") return ended(id, article, whole, data.message);
+        if (event === "done" || event === "error") {
+          markdown.draw(true);
+          return ended(id, article, whole, data.message);
+        }
       }
     } catch (error) {
+      if (signal.aborted) return;
       if (error.status < 500) throw error;
     }
     if (signal.aborted) return;
     response = null;
-    say("The connection was lost. Resuming…");
+    on.lost();
     await pause(++tries);
     if (!current && !signal.aborted) return open(id); // the connection was lost before the event `session`
   }
@@ -137,147 +111,289 @@ async function ended(id, article, turn, problem) {
     await open(id);
     if (problem && current.turns.at(-1).status !== "failed") say(problem);
   }
+  announce($("turns").lastElementChild);
   await list();
 }
 
-// The screen. Text stays text: `append` and `textContent` parse no markup.
+const cancel = (id) =>
+  api("POST", `sessions/${id}/cancel`).catch((error) => {
+    if (error.status !== 409) throw error; // a 409 says that the reply has ended by itself
+  });
 
-function element(tag, properties, ...children) {
-  const node = Object.assign(document.createElement(tag), properties);
-  node.append(...children);
-  return node;
+// The conversation
+
+const modelId = () => $("model").value;
+
+/** A screen reader hears a reply once, when it is whole. */
+function announce(article) {
+  const parts = [...article.querySelectorAll(".text, .note")].map((node) => node.innerText);
+  if (document.ariaNotify) document.ariaNotify(parts.join("\n"));
+  else $("announcer").textContent = parts.join("\n");
 }
-
-const say = (message) => ($("notice").textContent = message);
-const setBusy = (busy) => ([$("send").hidden, $("stop").hidden] = [busy, !busy]);
-const modelId = () => current?.model.id ?? $("model").value;
 
 function takeScreen() {
   screen.abort();
   screen = new AbortController();
   setBusy(false);
-  atEnd = true;
+  isAtEnd = true;
   return screen.signal;
 }
 
-// The end of the conversation stays in view, whatever grows or shrinks, unless the user has scrolled away from it.
-let atEnd = true;
-const resized = new ResizeObserver(() => atEnd && $("log").scrollTo(0, $("log").scrollHeight));
+function setBusy(busy) {
+  const button = $(busy ? "send" : "stop");
+  if (document.activeElement === button) focusText(); // else hiding it would leave the focus nowhere
+  [$("send").hidden, $("stop").hidden] = [busy, !busy];
+}
+
+/** Puts the focus where one types; on a phone, whose keyboard would cover the text, where one reads. */
+function focusText() {
+  $(matchMedia("(pointer: coarse)").matches ? "log" : "text").focus({ preventScroll: true });
+}
+
+// The end of the conversation stays in view, whatever grows or shrinks, unless the reader scrolls away from it. A scroll event
+// comes a frame late: text that grew meanwhile is no sign of the reader's, only a position that became smaller is.
+let isAtEnd = true;
+let position = 0;
+const gap = () => $("log").scrollHeight - $("log").scrollTop - $("log").clientHeight;
+const showEnd = () => $("log").scrollTo(0, $("log").scrollHeight);
+const resized = new ResizeObserver(() => (isAtEnd ? showEnd() : noteGap()));
+const noteGap = () => ($("down").hidden = isAtEnd || gap() < 48);
 resized.observe($("log"));
 resized.observe($("turns"));
-$("log").onscroll = ({ target }) => (atEnd = target.scrollHeight - target.scrollTop - target.clientHeight < 48);
+$("log").onscroll = ({ target }) => {
+  if (target.scrollTop < position && gap() > 1) isAtEnd = false;
+  else if (target.scrollTop > position && gap() < 48) isAtEnd = true;
+  position = target.scrollTop;
+  noteGap();
+};
+$("down").onclick = () => {
+  isAtEnd = true;
+  showEnd();
+  focusText();
+};
+
+function timeOf(iso) {
+  const time = new Date(iso);
+  const clock = time.toLocaleTimeString([], { hour: "numeric", minute: "2-digit" });
+  const day = time.toLocaleDateString([], { month: "short", day: "numeric" });
+  const text = dayOf(iso) === "Today" ? clock : `${day}, ${clock}`;
+  return element("time", { dateTime: iso, title: time.toLocaleString() }, text);
+}
+
+function dayOf(iso) {
+  const midnight = (time) => new Date(time).setHours(0, 0, 0, 0);
+  const days = Math.round((midnight(Date.now()) - midnight(iso)) / 86_400_000); // a day may have 23 or 25 hours
+  return days < 1 ? "Today" : days < 2 ? "Yesterday" : "Earlier";
+}
 
 function show(turn) {
-  const heading = element("h3", {}, turn.kind === "user" ? "You" : turn.model.id);
-  const text = element("div", { className: "text" }, turn.content);
+  const isUser = turn.kind === "user";
+  const name = element("bdi", {}, isUser ? "You" : turn.model.id);
+  const heading = element("h3", {}, name, " ", timeOf(turn.created_at ?? new Date().toISOString()));
+  const text = element("div", { className: "text", dir: "auto" }, isUser ? turn.content : "");
   const article = element("article", { className: turn.kind }, heading, text);
   $("turns").append(article);
   if (turn.status === "in_progress") {
-    // A screen reader reads the article aloud as a whole, once it is no longer busy.
-    Object.assign(article, { ariaLive: "polite", ariaBusy: "true" });
+    article.ariaBusy = "true";
+    article.append(waiting());
     setBusy(true);
-  } else if (turn.status) {
+  } else if (!isUser) {
+    write(text, turn.content);
     finish(article, turn);
   }
 }
 
+/** What moves until the first word is there. Marks of what a model does meanwhile have their place here. */
+function waiting() {
+  const dots = element("span", { className: "dots", ariaHidden: "true" }, "•", "•", "•");
+  const seconds = element("span");
+  const node = element("p", { className: "waiting" }, dots, seconds);
+  const began = Date.now();
+  const timer = setInterval(() => {
+    if (!node.isConnected) return clearInterval(timer);
+    seconds.textContent = `${Math.round((Date.now() - began) / 1000)} s`;
+  }, 1000);
+  return node;
+}
+
 function finish(article, turn) {
-  const { input_tokens: read, output_tokens: written } = turn.usage;
-  const notes = { failed: turn.error?.message, interrupted: "Interrupted before it was complete." };
-  const note = notes[turn.status] ?? (read && written ? `${read} tokens read, ${written} written` : "");
-  const retry = element("button", { onclick: attempt(() => converse(`sessions/${current.id}/retry`)) }, "Retry");
-  article.append(element("footer", {}, element("span", { className: turn.status in notes ? "alarm" : "" }, note), retry));
+  const button = (name, onclick) => element("button", { type: "button", className: "quiet", onclick }, name);
+  const copyAll = button("Copy", ({ target }) => copy(turn.content, target));
+  const retry = button("Retry", attempt(() => (focusText(), converse(`sessions/${current.id}/retry`))));
+  const alarm = turn.status === "failed" ? " alarm" : "";
+  article.querySelector(".waiting")?.remove();
+  article.append(element("footer", {}, ...(turn.content ? [copyAll] : []), retry));
+  article.lastChild.append(...notes(turn).map((note) => element("span", { className: `note${alarm}` }, note)));
   article.ariaBusy = "false";
   setBusy(false);
 }
+
+/** What is to be said of a reply. Marks of limits, of going on and of the model's memory have their place here. */
+function notes({ status, error, usage: { input_tokens: read, output_tokens: written } }) {
+  if (status === "failed") return [error.message];
+  if (status === "interrupted") return ["Stopped before it was complete."];
+  return read && written ? [`${read} tokens read, ${written} written`] : [];
+}
+
+async function copy(text, button) {
+  try {
+    await navigator.clipboard.writeText(text);
+  } catch {
+    // Over plain HTTP from another machine there is no clipboard, but an event that may be filled.
+    const fill = (event) => [event.preventDefault(), event.clipboardData.setData("text/plain", text)];
+    document.addEventListener("copy", fill, { once: true });
+    document.execCommand("copy");
+  }
+  button.textContent = "Copied";
+  setTimeout(() => (button.textContent = "Copy"), 2000);
+}
+
+$("turns").onclick = ({ target }) => {
+  if (target.matches("figcaption button")) copy(target.closest("figure").querySelector("code").textContent, target);
+};
 
 /** Shows what belongs to the session around its turns. */
 function frame() {
   $("title").textContent = current?.title ?? "New chat";
   document.title = current ? `${current.title} – Parley` : "Parley";
-  $("model-button").textContent = modelId() || "Settings";
-  for (const node of document.querySelectorAll(".old")) node.hidden = !current;
+  $("echo").hidden = models.find(({ id }) => id === modelId())?.provider !== "echo";
+  $("system-button").classList.toggle("set", Boolean($("system").innerText.trim()));
   for (const link of $("list").querySelectorAll("a")) link.ariaCurrent = link.hash.slice(1) === current?.id ? "page" : null;
 }
 
 async function open(id) {
   const signal = takeScreen();
-  const path = `sessions/${encodeURIComponent(id)}`;
-  current = await (await api("GET", path, { signal })).json();
+  const response = await api("GET", `sessions/${encodeURIComponent(id)}`, { signal });
+  const session = await response.json();
+  if (signal.aborted) return;
+  current = session;
   if (location.hash.slice(1) !== id) history.pushState(null, "", `#${id}`);
-  frame();
+  takeUp();
   $("turns").replaceChildren();
   current.turns.forEach(show);
-  if (current.turns.at(-1).status !== "in_progress") return;
-  await follow(id, await api("GET", `${path}/events`, { headers: STREAM, signal }), signal);
+  if (current.turns.at(-1).status === "in_progress") await follow(id, null, signal);
+}
+
+/** Shows model, system prompt and draft of the session on the screen, or of one to be created. */
+function takeUp() {
+  const model = current?.model.id ?? models.find((model) => model.default)?.id ?? "";
+  if (current && !models.some(({ id }) => id === model)) $("model").append(new Option(model));
+  $("model").value = model;
+  $("system").innerText = current ? (current.system ?? "") : (sessionStorage.getItem("system") ?? "");
+  $("text").value = sessionStorage.getItem(draftName()) ?? "";
+  frame();
 }
 
 function created(session) {
   if (!current) history.pushState(null, "", `#${session.id}`);
-  current = { system: $("system").value.trim() || null, ...current, ...session };
+  if (!current) store("system", "");
+  current = { system: systemPrompt(), ...current, ...session };
   frame();
   list().catch(() => {}); // the list is shown again at the end of the reply
 }
+
+// The list
 
 let listing = 0;
 
 /** Shows the list again, as long as it is now. With an offset, adds what follows. */
 async function list(offset = 0) {
   const number = ++listing;
-  const limit = offset ? PAGE : Math.min(Math.max(PAGE, $("list").children.length), 100);
+  const limit = offset ? PAGE : Math.min(Math.max(PAGE, sessions.length), 100);
   const query = new URLSearchParams({ "page[offset]": offset, "page[limit]": limit, query: $("search").value });
   const { data, meta } = await (await api("GET", `sessions?${query}`)).json();
-  if (number !== listing) return; // a newer call has begun meanwhile
-  const focused = $("list").contains(document.activeElement) && document.activeElement.hash;
-  const items = data.map(({ id, title, last_message_preview, updated_at }) => {
-    const day = new Date(updated_at).toLocaleDateString([], { month: "short", day: "numeric" });
-    const preview = element("span", { dir: "auto" }, last_message_preview || "…");
-    const parts = [element("strong", { dir: "auto" }, title), element("time", { dateTime: updated_at }, day), preview];
-    return element("li", {}, element("a", { href: `#${id}`, title }, ...parts));
-  });
-  if (!items.length && !offset) items.push(element("li", {}, element("p", {}, $("search").value ? "Nothing found." : "No chats yet.")));
-  if (!offset) $("list").replaceChildren();
-  $("list").append(...items);
-  $("more").hidden = !meta.has_more;
+  if (number !== listing || $("new-title")) return; // a newer call has begun meanwhile, or a title is being typed
+  sessions = offset ? [...sessions, ...data] : data;
+  const { hash, value } = $("list").contains(document.activeElement) ? document.activeElement : {};
+  const days = Object.entries(Object.groupBy(sessions, ({ updated_at }) => dayOf(updated_at)));
+  const groups = days.map(([day, ofDay]) => element("section", {}, element("h2", {}, day), element("ul", {}, ...ofDay.map(item))));
+  if (!sessions.length) groups.push(element("p", {}, $("search").value ? "Nothing found." : "No chats yet."));
+  if (meta.has_more) groups.push(element("button", { onclick: attempt(() => list(sessions.length)) }, "More"));
+  $("list").replaceChildren(...groups);
   frame();
-  if (focused) $("list").querySelector(`[href="${focused}"]`)?.focus();
+  if (hash || value) $("list").querySelector(hash ? `[href="${hash}"]` : `[value="${value}"]`)?.focus();
 }
 
-async function listModels() {
-  const { data } = await (await api("GET", "models")).json();
-  $("model").replaceChildren(...data.map(({ id, provider }) => new Option(id === provider ? id : `${id} (${provider})`, id)));
-  $("model").value = $("model").dataset.default = data.find((model) => model.default)?.id ?? "";
+function item({ id, title, last_message_preview, updated_at }) {
+  const preview = element("span", { dir: "auto" }, last_message_preview || "…");
+  const link = element("a", { href: `#${id}`, title }, element("strong", { dir: "auto" }, title), timeOf(updated_at), preview);
+  const more = element("button", { value: id, className: "quiet", ariaLabel: `Options of ${title}`, ariaHasPopup: "true" }, "⋯");
+  more.onclick = () => {
+    const { left, bottom } = more.getBoundingClientRect();
+    Object.assign($("menu").style, { left: `${left}px`, top: `${Math.min(bottom, innerHeight - 100)}px` });
+    $("menu").dataset.id = id;
+    $("menu").showPopover();
+    $("rename").focus();
+  };
+  return element("li", {}, link, more);
+}
+
+const linkOf = (id) => $("list").querySelector(`[href="#${id}"]`);
+
+$("rename").onclick = () => {
+  const { id } = $("menu").dataset;
+  const link = linkOf(id);
+  const title = link.title;
+  const input = element("input", { id: "new-title", value: title, maxLength: 200, required: true, dir: "auto", ariaLabel: "Title" });
+  const form = element("form", {}, input);
+  const end = attempt(async () => {
+    form.onsubmit = input.onblur = null;
+    const wanted = input.value.trim();
+    form.replaceWith(link);
+    link.focus();
+    if (!wanted || wanted === title) return;
+    await change(id, { title: wanted });
+    await list();
+  });
+  form.onsubmit = input.onblur = end;
+  input.onkeydown = (event) => {
+    if (event.key === "Escape") event.preventDefault(), (input.value = title), end();
+  };
+  $("menu").hidePopover();
+  link.replaceWith(form);
+  input.select();
+};
+
+$("delete").onclick = attempt(async () => {
+  const { id } = $("menu").dataset;
+  $("menu").hidePopover();
+  if (!confirm(`Delete “${linkOf(id).title}”?`)) return;
+  await api("DELETE", `sessions/${id}`).catch((error) => {
+    if (error.status !== 404) throw error; // an earlier try had arrived, and only its response was lost
+  });
+  store(`draft ${id}`, "");
+  if (current?.id === id) goToNew();
+  await list();
+  $("new").focus();
+});
+
+async function change(id, changes) {
+  const changed = await (await api("PATCH", `sessions/${id}`, { body: changes })).json();
+  if (current?.id === id) current = { ...current, ...changed };
   frame();
 }
 
 // What the user does
 
-/** Returns a handler that shows what went wrong where the user looks. */
-const attempt = (action) => async (event) => {
-  event?.preventDefault();
-  say("");
-  try {
-    await action();
-  } catch (error) {
-    if (error.name !== "AbortError") say(error.status ? error.message : "The server cannot be reached.");
-  }
-};
-
 async function route() {
-  if (!matchMedia("(pointer: coarse)").matches) $("text").focus(); // a phone's keyboard would cover the text
+  const given = takeToken();
+  if (given) return takeOver(given);
+  focusText();
   if (location.hash.slice(1)) return open(location.hash.slice(1));
   takeScreen();
   current = null;
-  $("model").value = $("model").dataset.default;
-  $("system").value = "";
-  frame();
-  $("turns").replaceChildren(element("p", {}, "Say something to begin."));
+  takeUp();
+  $("turns").replaceChildren(element("p", {}, "What would you like to talk about?"));
 }
 
 function goToNew() {
   location.hash = "";
-  $("text").focus();
+  focusText();
 }
+
+const draftName = () => `draft ${current?.id ?? ""}`;
+const keepDraft = () => store(draftName(), $("text").value);
+const systemPrompt = () => $("system").innerText.trim() || null;
 
 function send() {
   const content = $("text").value;
@@ -285,81 +401,54 @@ function send() {
   $("text").value = "";
   if (current) return converse(`sessions/${current.id}/messages`, { content });
   $("turns").replaceChildren();
-  return converse("sessions", { content, model: $("model").value || null, system: $("system").value.trim() || null });
+  return converse("sessions", { content, model: $("model").value || null, system: systemPrompt() });
 }
 
-async function enter() {
-  $("door").hidden = true;
-  $("app").hidden = false;
-  await Promise.all([route(), list(), listModels()]);
+async function listModels() {
+  models = (await (await api("GET", "models")).json()).data;
+  const chosen = $("model").value || models.find((model) => model.default)?.id;
+  $("model").replaceChildren(...models.map(({ id, provider }) => new Option(id === provider ? id : `${id} (${provider})`, id)));
+  if (!current) $("model").value = chosen ?? "";
+  else takeUp();
+  frame();
 }
-
-/** Asks for a token, and says why. */
-function knock(reason = "") {
-  screen.abort();
-  sessionStorage.removeItem("token");
-  $("app").hidden = true;
-  $("door").hidden = false;
-  $("refusal").textContent = reason;
-  $("token").focus();
-}
-
-$("door").onsubmit = attempt(() => {
-  token = $("token").value.trim();
-  sessionStorage.setItem("token", token);
-  $("token").value = "";
-  return enter();
-});
-$("forget").onclick = () => {
-  knock();
-  location.replace(location.pathname); // the page is loaded again, so that nothing stays in memory either
-};
 
 $("composer").onsubmit = attempt(send);
+$("text").oninput = keepDraft;
 $("text").onkeydown = (event) => {
   if (event.key === "Enter" && !event.shiftKey && !event.isComposing) attempt(send)(event);
 };
-$("stop").onclick = attempt(async () => {
-  if (!current) return; // the session is about to be created
-  await api("POST", `sessions/${current.id}/cancel`).catch((error) => {
-    if (error.status !== 409) throw error; // a 409 says that the reply has ended by itself
-  });
-});
-
-$("model").onchange = () => current || frame();
-$("settings").onbeforetoggle = () => {
-  if (!current) return;
-  const model = current.model.id;
-  if (![...$("model").options].some((option) => option.value === model)) $("model").append(new Option(model));
-  $("model").value = model;
-  $("new-title").value = current.title;
-  $("system").value = current.system;
+// A phone's keyboard has no Shift-Enter. The field keeps the focus, else the keyboard would go.
+$("newline").onpointerdown = (event) => event.preventDefault();
+$("newline").onclick = () => {
+  $("text").focus();
+  $("text").setRangeText("\n", $("text").selectionStart, $("text").selectionEnd, "end");
+  keepDraft();
 };
-$("settings").onsubmit = attempt(async () => {
-  const wanted = { title: $("new-title").value, model: $("model").value, system: $("system").value.trim() || null };
-  const known = { ...current, model: current.model.id };
-  const changes = Object.entries(wanted).filter(([name, value]) => value !== known[name]);
-  const changed = await api("PATCH", `sessions/${current.id}`, { body: Object.fromEntries(changes) });
-  current = { ...current, ...(await changed.json()) };
-  $("settings").hidePopover();
-  await list();
+$("stop").onclick = attempt(() => (starting ? starting.abort() : cancel(current.id)));
+
+$("model").onchange = attempt(async () => {
+  frame();
+  if (current) await change(current.id, { model: $("model").value }).finally(takeUp);
 });
-$("delete").onclick = attempt(async () => {
-  if (!confirm(`Delete “${current.title}”?`)) return;
-  await api("DELETE", `sessions/${current.id}`);
+$("system").oninput = () => current || store("system", $("system").innerText);
+$("settings").ontoggle = ({ newState }) => newState === "open" && $("system").focus();
+$("settings").onsubmit = attempt(async () => {
+  if (current) await change(current.id, { system: systemPrompt() });
   $("settings").hidePopover();
-  goToNew();
-  await list();
+  frame();
 });
 
 $("new").onclick = goToNew;
-$("sidebar").onclick = ({ target }) => target.closest("a, #new") && $("sidebar").hidePopover();
-$("more").onclick = attempt(() => list($("list").children.length));
+$("sidebar").onclick = ({ target }) => {
+  if (target.closest("a, #new") && $("sidebar").matches(":popover-open")) $("sidebar").hidePopover();
+};
 $("search").oninput = attempt(() => list());
 addEventListener("hashchange", attempt(route));
 addEventListener("keydown", (event) => {
-  const isTyping = event.target.matches("input, textarea, select");
+  const isTyping = event.target.matches("input, textarea, select, [contenteditable]");
   const isSearch = event.key === "k" ? event.ctrlKey || event.metaKey : event.key === "/" && !isTyping;
+  if ($("app").hidden) return;
   if (isSearch) {
     event.preventDefault();
     if (!$("sidebar").checkVisibility()) $("sidebar").showPopover();
@@ -367,10 +456,116 @@ addEventListener("keydown", (event) => {
   } else if (event.altKey && event.code === "KeyN") {
     event.preventDefault();
     goToNew();
-  } else if (event.key === "Escape" && !document.querySelector(":popover-open")) {
+  } else if (event.key === "Escape" && !event.defaultPrevented && !document.querySelector(":popover-open, dialog[open]")) {
     if (!$("stop").hidden) $("stop").click();
   }
 });
 
-if (token) attempt(enter)();
+// Who is signed in
+
+const heldToken = () => sessionStorage.getItem("token") ?? localStorage.getItem("token");
+const nameOf = (subject) => subject.split("/").at(-1) || subject;
+
+/** The `sub` of a token. Only the server can tell whether it is true. */
+function subjectOf(token) {
+  try {
+    const claims = atob(token.split(".")[1].replace(/-/g, "+").replace(/_/g, "/"));
+    return String(JSON.parse(new TextDecoder().decode(Uint8Array.from(claims, (byte) => byte.charCodeAt()))).sub);
+  } catch {
+    return "";
+  }
+}
+
+function keepToken(token, remember) {
+  sessionStorage.removeItem("token");
+  localStorage.removeItem("token");
+  (remember ? localStorage : sessionStorage).setItem("token", token);
+}
+
+/** Signs in with this token, if the server takes it. */
+async function signIn(token, remember) {
+  await api("GET", "models", { as: token });
+  // What somebody else has typed is not for this user.
+  if (subjectOf(heldToken() ?? token) !== subjectOf(token)) sessionStorage.clear();
+  keepToken(token, remember);
+  await enter(token);
+}
+
+async function enter(token) {
+  const subject = subjectOf(token);
+  useToken(token);
+  $("user").textContent = nameOf(subject);
+  $("account-button").ariaLabel = `Signed in as ${nameOf(subject)}`;
+  $("subject").textContent = subject;
+  $("remembered").checked = localStorage.getItem("token") === token;
+  $("door").hidden = true;
+  $("app").hidden = false;
+  await Promise.all([route(), list(), listModels()]);
+}
+
+/** Asks for a token, and says why. What was typed is kept for when the same user comes back. */
+async function knock(reason = "") {
+  screen.abort();
+  document.querySelectorAll(":popover-open").forEach((popover) => popover.hidePopover());
+  $("app").hidden = true;
+  $("door").hidden = false;
+  $("refusal").textContent = reason;
+  $("token").focus();
+  const response = await fetch("models"); // whoever has no token is told where tokens come from
+  const { command, issuer } = (await response.json()).errors?.[0].meta ?? {};
+  if (command) $("source").replaceChildren("In Parley’s folder on the server: ", element("code", {}, command));
+  else if (issuer) $("source").replaceChildren("Tokens for this server come from ", element("bdi", {}, issuer), ".");
+}
+
+/** The token in the fragment of the address, which is removed from there and from the history at once. */
+function takeToken() {
+  const given = /^#token=([\w.-]+)$/.exec(location.hash)?.[1];
+  if (given) history.replaceState(null, "", location.pathname + location.search);
+  return given;
+}
+
+/** Signs in with the token of a link. Anyone can send one: it replaces the sign-in of another user only when asked to. */
+async function takeOver(token) {
+  const held = heldToken();
+  if (!held || subjectOf(held) === subjectOf(token)) return signIn(token, Boolean(localStorage.getItem("token")));
+  $("offered").textContent = subjectOf(token);
+  $("held").textContent = subjectOf(held);
+  $("change").onclick = attempt(() => ($("switch").close(), signIn(token, false)));
+  $("switch").showModal();
+  if ($("app").hidden) await enter(held);
+}
+
+$("sign-in").onsubmit = attempt(
+  () => {
+    const token = $("token").value.trim();
+    $("token").value = "";
+    return signIn(token, $("remember").checked);
+  },
+  (message) => ($("refusal").textContent = message),
+);
+$("stay").onclick = () => $("switch").close();
+$("remembered").onchange = ({ target }) => keepToken(heldToken(), target.checked);
+$("sign-out").onclick = () => {
+  sessionStorage.clear();
+  localStorage.removeItem("token");
+  location.replace(location.pathname); // the page is loaded again, so that nothing stays in memory either
+};
+$("theme").value = document.documentElement.dataset.theme = localStorage.getItem("theme") ?? "";
+$("theme").onchange = ({ target }) => {
+  document.documentElement.dataset.theme = target.value;
+  if (target.value) localStorage.setItem("theme", target.value);
+  else localStorage.removeItem("theme");
+};
+
+on.refused = knock;
+on.lost = () => {
+  $("connection").textContent = "The connection is lost. Trying again…";
+  if (starting?.signal.aborted) return;
+};
+on.found = () => ($("connection").textContent = "");
+
+const given = takeToken();
+const held = heldToken();
+if (given) takeOver(given).catch((error) => (heldToken() ? attempt(() => enter(heldToken()))() : knock(error.message)));
+else if (held) attempt(() => enter(held))();
 else knock();

@@ -35,6 +35,7 @@ class Page:
         driver.get(url or server.url + "/")
 
     def enter(self, token=None):
+        self.wait(lambda: self.find("#token").is_displayed())
         self.find("#token").send_keys((token or self.user.token) + Keys.ENTER)
         return self
 
@@ -80,7 +81,7 @@ class Page:
     def click(self, name):
         """Click the button or link that is called this, once it is there."""
         script = """[...document.querySelectorAll("button, a")]
-            .find((e) => e.checkVisibility() && e.innerText.startsWith(arguments[0]))"""
+            .find((e) => e.checkVisibility() && (e.ariaLabel ?? e.innerText).startsWith(arguments[0]))"""
         self.wait(lambda: self.run(script, name), f"there is no {name} to click").click()
 
     def press(self, *keys, hold=None):
@@ -92,6 +93,7 @@ class Page:
             chain.send_keys(*keys).perform()
 
     def say(self, text):
+        self.wait(lambda: self.find("#text").is_displayed())
         self.find("#text").send_keys(text + Keys.ENTER)
 
 
@@ -113,7 +115,7 @@ def driver(tmp_path_factory):
 def browser(driver):
     """The browser; whatever the page does, its console stays empty but for requests that fail."""
     yield driver
-    driver.execute_script("sessionStorage.clear()")
+    driver.execute_script("sessionStorage.clear(); localStorage.clear()")
     console = driver.get_log("browser")
     assert [entry for entry in console if entry["source"] != "network"] == []
 
@@ -134,7 +136,7 @@ def test_a_reply_is_shown_as_it_comes(page, provider):
     assert page.find("article:last-child").get_attribute("aria-busy") == "false"
     page.wait_for_text("15 tokens read, 7 written", "article:last-child")
     page.wait(lambda: page.titles == ["Add rate limiting to the auth endpoints"])
-    assert page.text("h2") == "Add rate limiting to the auth endpoints"
+    assert page.text("#title") == "Add rate limiting to the auth endpoints"
     page.say("How are you?")
     page.wait_for_turns("Add rate limiting to the auth endpoints", "Hello wörld\u2028🎉", "How are you?", "Fine.")
     assert len(page.user.get("/sessions").json()["data"]) == 1
@@ -142,11 +144,12 @@ def test_a_reply_is_shown_as_it_comes(page, provider):
 
 def test_text_is_never_markup(page, provider):
     evil = "<img src=x onerror=\"document.title='run'\"><script>document.title='run'</script>\n  <b>&amp;</b>"
+    shown = evil.replace("&amp;", "&")
     provider.script = [reply(evil)]
     page.say(evil.replace("\n", Keys.SHIFT + Keys.ENTER + Keys.SHIFT))
-    page.wait_for_turns(evil, evil)
+    page.wait_for_turns(evil, shown)
     page.driver.refresh()
-    page.wait_for_turns(evil, evil)
+    page.wait_for_turns(evil, shown)
     page.wait(lambda: page.titles)
     assert page.texts("article :is(img, script, b), #list img, h2 img") == []
     assert page.driver.title != "run"
@@ -154,13 +157,18 @@ def test_text_is_never_markup(page, provider):
 
 def test_the_policy_lets_nothing_else_run(page):
     page.driver.execute_script("""
-        document.body.insertAdjacentHTML("beforeend", "<img src='/health' onerror='document.title = `run`'>");
-        document.body.append(Object.assign(document.createElement("script"), { textContent: "document.title = 'run'" }));
+        const sinks = { innerHTML: "p", outerHTML: "p", textContent: "script", src: "script" };
+        const refused = Object.entries(sinks).map(([name, tag]) => {
+            const node = document.createElement(tag);
+            document.body.append(node);
+            try { node[name] = "document.title = 'run'"; } catch { return name; }
+        });
+        document.title = refused.join(" ");
+        document.body.append(Object.assign(document.createElement("img"), { src: "/health" }));
     """)
     complaints = []
-    page.wait(lambda: complaints.extend(page.driver.get_log("browser")) or len(complaints) == 3)
-    assert all("Content Security Policy" in complaint["message"] for complaint in complaints)
-    assert page.driver.title != "run"
+    page.wait(lambda: complaints.extend(page.driver.get_log("browser")) or "img-src" in str(complaints))
+    assert page.driver.title == "innerHTML outerHTML textContent src"
 
 
 def test_a_reply_is_stopped_and_asked_for_again(page, provider):
@@ -169,7 +177,8 @@ def test_a_reply_is_stopped_and_asked_for_again(page, provider):
     page.wait_for_text("word2")
     page.click("Stop")
     page.wait(lambda: page.is_idle)
-    page.wait_for_text("Interrupted", "article:last-child")
+    page.wait_for_text("Stopped", "article:last-child")
+    assert page.texts(".alarm") == []
     assert "word2" in page.turns[1] and "word59" not in page.turns[1]
     assert provider.posts[0].hung_up.wait(5)
     stopped = page.turns[1]
@@ -208,44 +217,54 @@ def test_a_refused_message_is_given_back(page, provider):
     page.wait(lambda: page.is_idle)
 
 
-def test_settings_hold_from_the_next_reply_on(page, provider):
-    page.click("m-1")
-    page.find("#system").send_keys("Be kind.")
-    page.press(Keys.ESCAPE)
+def test_model_and_system_prompt_hold_from_the_next_reply_on(page, provider):
+    page.wait_for_text("m-1", "#model")
+    page.click("System prompt")
+    page.press("Be kind.\n", "Be short.")
+    page.click("Save")
     page.say("Hello")
     page.wait_for_turns("Hello", "The answer.")
-    assert provider.posts[0].body["messages"][0] == {"role": "system", "content": "Be kind."}
-    page.click("m-1")
-    assert page.find("#system").get_attribute("value") == "Be kind."
-    title = page.find("#new-title")
-    title.clear()
-    title.send_keys("My own title")
-    page.find("#model").send_keys("m-2")
+    assert provider.posts[0].body["messages"][0] == {"role": "system", "content": "Be kind.\nBe short."}
+    page.click("System prompt")
+    assert page.text("#system") == "Be kind.\nBe short."
     page.find("#system").clear()
     page.click("Save")
-    page.wait(lambda: page.titles == ["My own title"])
-    assert page.text("h2") == "My own title"
+    page.wait(lambda: not page.find("#settings").is_displayed())
+    page.find("#model").send_keys("m-2", Keys.TAB)
+    page.wait(lambda: page.user.get("/sessions").json()["data"][0]["model"] == {"id": "m-2"})
     page.say("More")
     page.wait_for_turns("Hello", "The answer.", "More", "The answer.")
     asked = provider.posts[1].body
     assert (asked["model"], asked["messages"][0]["role"]) == ("m-2", "user")
-    assert page.text("article:last-child h3") == "m-2"
+    assert page.text("article:last-child h3 bdi") == "m-2"
 
 
-def test_deletes_a_session(page, provider):
+def test_renames_and_deletes_sessions_in_the_list(page, provider):
     for text in ("First", "Second"):
         page.click("New chat")
         page.wait(lambda: not page.turns)
         page.say(text)
         page.wait_for_turns(text, "The answer.")
-    page.click("m-1")
-    page.click("Delete chat")
+    page.wait(lambda: page.titles == ["Second", "First"])
+    page.click("Options of First")
+    page.click("Rename")
+    page.press("My own title", Keys.ENTER)
+    page.wait(lambda: page.titles == ["Second", "My own title"])
+    assert page.run("document.activeElement.title") == "My own title"
+    page.click("Options of Second")
+    page.click("Rename")
+    page.press("Not this one", Keys.ESCAPE)
+    page.wait(lambda: page.titles == ["Second", "My own title"])
+    assert page.text("#title") == "Second"
+    page.click("Options of Second")
+    page.click("Delete")
     page.driver.switch_to.alert.dismiss()
-    page.click("Delete chat")
+    page.click("Options of Second")
+    page.click("Delete")
     page.driver.switch_to.alert.accept()
-    page.wait(lambda: page.titles == ["First"])
-    assert page.text("h2") == "New chat" and page.turns == []
-    assert [session["title"] for session in page.user.get("/sessions").json()["data"]] == ["First"]
+    page.wait(lambda: page.titles == ["My own title"])
+    assert page.text("#title") == "New chat" and page.turns == []
+    assert [session["title"] for session in page.user.get("/sessions").json()["data"]] == ["My own title"]
 
 
 def test_lists_searches_and_opens_sessions(browser, server, provider):
@@ -276,10 +295,10 @@ def test_a_reply_goes_on_where_the_connection_breaks(browser, server, provider, 
     page.say("Count")
     page.wait_for_text("One two")
     proxy.cut()
-    page.wait_for_text("The connection was lost", "#notice")
+    page.wait_for_text("The connection is lost", "#connection")
     gate.set()
     page.wait_for_turns("Count", "One two three four.")
-    assert page.text("#notice") == ""
+    assert page.text("#connection") == ""
     assert b"Last-Event-ID" in proxy.sent
     assert len(provider.posts) == 1
 
@@ -301,13 +320,13 @@ def test_a_reply_goes_on_where_the_page_is_loaded_again(page, provider):
 def test_a_message_whose_answer_is_lost_is_answered_once(behind, browser, server, provider, proxy):
     page = Page(browser, server, proxy.url).enter()
     page.wait_for_text("No chats yet.")
-    page.wait_for_text("m-1", "header")
+    page.wait_for_text("m-1", "#model")
     provider.script = [reply("One ", 0.5, "two.")]
     proxy.cut_behind = behind
     page.say("Count")
     page.wait_for_turns("Count", "One two.")
     assert proxy.cut_behind is None
-    assert page.text("h2") == "Count"
+    assert page.text("#title") == "Count"
     assert len(provider.posts) == 1
     assert len(page.user.get("/sessions").json()["data"]) == 1
 
@@ -321,7 +340,8 @@ def test_a_bad_token_brings_back_its_field(browser, server, provider):
     page.wait_for_text("No chats yet.")
     page.say("Hello")
     page.wait_for_turns("Hello", "The answer.")
-    page.click("Forget token")
+    page.find("#account-button").click()
+    page.click("Sign out")
     page.wait(lambda: page.find("#token").is_displayed())
     page.driver.refresh()
     assert page.find("#token").is_displayed()
@@ -354,10 +374,12 @@ def test_everything_can_be_done_with_the_keyboard(browser, server, provider):
     page.press(Keys.TAB, hold=Keys.SHIFT)
     page.press("/")
     assert page.focused == "search"
-    page.find("#model-button").send_keys(Keys.ENTER)
-    page.wait(lambda: page.find("#settings").is_displayed())
-    page.press(Keys.TAB, "Renamed", Keys.ENTER)
-    page.wait_for_text("Renamed", "h2")
+    page.press(Keys.TAB, Keys.TAB, Keys.ENTER)  # over the link to what belongs to it
+    page.wait(lambda: page.focused == "rename")
+    page.press(Keys.ENTER)
+    page.wait(lambda: page.focused == "new-title")
+    page.press("Renamed", Keys.ENTER)
+    page.wait_for_text("Renamed", "#title")
 
 
 def test_fits_a_narrow_screen_with_the_list_as_a_drawer(page, provider):

@@ -1,0 +1,109 @@
+// The API as the page uses it: requests that wait for a lost connection to come back, and event streams.
+
+const KEEPALIVE_TIMEOUT = 40_000; // ms; the server sends an event or a comment every 15 s
+const STREAM = { Accept: "text/event-stream" };
+
+let token = null;
+export const useToken = (value) => (token = value);
+
+/** What the page does when the connection is lost and found again, and when a token is refused. */
+export const on = { lost: () => {}, found: () => {}, refused: () => {} };
+
+/**
+ * Returns the response. What Parley refuses is thrown, with its `status`. Where no answer of Parley's arrives, the request
+ * is sent again until one does, or until `signal` aborts. `token` is one that is only tried: no other is refused with it.
+ */
+export async function api(method, path, { body, headers, signal, as = null } = {}) {
+  headers = { Accept: "application/json", Authorization: `Bearer ${as ?? token}`, ...headers };
+  if (body) headers["Content-Type"] = "application/json";
+  for (let tries = 1; ; tries++) {
+    try {
+      const response = await fetch(path, { method, headers, body: body && JSON.stringify(body) });
+      if (!response.ok) throw await refusal(response);
+      on.found();
+      return response;
+    } catch (error) {
+      if (error.status) on.found();
+      if (error.status === 401 && as === null) on.refused(error.message);
+      if (error.status) throw error;
+    }
+    on.lost();
+    await pause(tries, signal);
+  }
+}
+
+/** The error that a response tells of. It has no status where not Parley answered but a proxy that does not reach it. */
+async function refusal(response) {
+  const { errors } = await response.json().catch(() => ({}));
+  if (!errors && response.status >= 500) return new Error("The server cannot be reached.");
+  const message = errors?.map((error) => error.detail).join(" ") ?? `The server answered with the status ${response.status}.`;
+  return Object.assign(new Error(message), { status: response.status, meta: errors?.[0].meta ?? {} });
+}
+
+/** Waits longer with each try, but no longer than until the device is online again. Throws where the signal aborts. */
+export function pause(tries, signal) {
+  return new Promise((resolve, reject) => {
+    const settled = new AbortController();
+    const end = (settle) => () => [settled.abort(), settle(signal?.reason)];
+    const timeout = setTimeout(end(resolve), Math.min(250 * 2 ** tries, 10_000));
+    settled.signal.addEventListener("abort", () => clearTimeout(timeout));
+    addEventListener("online", end(resolve), { signal: settled.signal });
+    signal?.addEventListener("abort", end(reject), { signal: settled.signal });
+    if (signal?.aborted) end(reject)();
+  });
+}
+
+/** Has the model reply. What may have arrived before is sent under the same key: the server makes one reply of it. */
+export async function startReply(path, body, signal) {
+  const asked = path + JSON.stringify(body);
+  let unanswered = JSON.parse(sessionStorage.getItem("unanswered")); // kept, as the page may be loaded again meanwhile
+  if (unanswered?.asked !== asked) {
+    unanswered = { asked, key: crypto.getRandomValues(new Uint32Array(4)).join("-") };
+    store("unanswered", JSON.stringify(unanswered));
+  }
+  try {
+    const response = await api("POST", path, { body, headers: { ...STREAM, "Idempotency-Key": unanswered.key }, signal });
+    store("unanswered", "");
+    return response;
+  } catch (error) {
+    if (error.status) store("unanswered", "");
+    throw error;
+  }
+}
+
+export const followEvents = (id, lastId, signal) =>
+  api("GET", `sessions/${encodeURIComponent(id)}/events`, { headers: { ...STREAM, "Last-Event-ID": lastId }, signal });
+
+/** Yields the events of a stream until the stream ends, is silent for too long, or the signal aborts. */
+export async function* parseSSE(response, signal) {
+  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+  const hangUp = () => reader.cancel().catch(() => {});
+  signal.addEventListener("abort", hangUp);
+  let rest = "";
+  try {
+    for (;;) {
+      const timeout = setTimeout(hangUp, KEEPALIVE_TIMEOUT);
+      const { value, done } = await reader.read().finally(() => clearTimeout(timeout));
+      if (done || signal.aborted) return;
+      const frames = (rest + value).split("\n\n");
+      rest = frames.pop();
+      for (const frame of frames) {
+        const { id, event, data } = Object.fromEntries(frame.split("\n").map((line) => line.split(/: ?(.*)/s)));
+        if (data) yield { id, event, data: JSON.parse(data) };
+      }
+    }
+  } finally {
+    signal.removeEventListener("abort", hangUp);
+    hangUp();
+  }
+}
+
+/** Keeps a text for this tab, as long as there is one. */
+export function store(name, text) {
+  if (!text) return sessionStorage.removeItem(name);
+  try {
+    sessionStorage.setItem(name, text);
+  } catch {
+    sessionStorage.removeItem(name); // it is too long for a browser to keep
+  }
+}
