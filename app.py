@@ -105,7 +105,8 @@ def authenticate():
     """Know the user by the token alone: no database and no body is touched for a stranger."""
     authorization = request.authorization
     if authorization is None or authorization.type != "bearer":
-        raise exceptions.Unauthorized("Send a token: Authorization: Bearer <token>.", www_authenticate=[errors.CHALLENGE])
+        detail = f"Send a token: Authorization: Bearer <token>. {current_app.tokens.source}"
+        raise exceptions.Unauthorized(detail, www_authenticate=[errors.CHALLENGE])
     g.user = current_app.tokens.verify(authorization.token or "")
     allowed = current_app.config["ALLOWED_USERS"]
     name = g.user.rpartition("/")[2]  # of the user: the last segment of `sub`; behind a slash at the end there is no name

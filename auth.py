@@ -36,6 +36,7 @@ FAULTS = {
     jwt.InvalidAudienceError: "The token is for another audience.",
 }
 LEAST_RSA_BITS = 2048
+LOCAL_USER = "https://github.com/you"  # who signs their own tokens on a laptop: the page, `flask chat` and the README's curl
 # A key of Ed25519 is a point, encoded as its y, in the field of this prime, and a bit for x (RFC 8032, 5.1). Anyone can sign for
 # a point of small order. These eight have y = 0, 1 or -1, or the y of order 8 or its negative; libsodium refuses the same.
 P = 2**255 - 19
@@ -63,6 +64,13 @@ class Tokens:
     signing: tuple | None = None  # such a pair
     issuer: str = "fabro-web"
     audience: str | None = None
+
+    @property
+    def source(self):
+        """A sentence for whoever has no token."""
+        if self.signing is None:
+            return f"Tokens for this server come from {self.issuer}."
+        return f"On the server, in Parley's folder, `.venv/bin/flask token {LOCAL_USER}` prints one."
 
     def keys_for(self, token):
         return self.keys

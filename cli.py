@@ -13,18 +13,22 @@ import auth
 
 
 def prepare_run(app, version):
-    """Under `flask run`, have SIGTERM store what is under way, as Ctrl-C does, and print a request that can be pasted."""
+    """Under `flask run`, have SIGTERM store what is under way, as Ctrl-C does, and print how to begin."""
     context = click.get_current_context(silent=True)
     if context is None or context.info_name != "run":
         return
     with contextlib.suppress(ValueError):  # only the main thread may set handlers
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    if is_running_from_reloader() or not app.tokens.signing:
+    if is_running_from_reloader():
         return
-    url = f"http://{context.params['host']}:{context.params['port']}/sessions"
-    token = app.tokens.sign("https://github.com/you", 30)
+    url = f"http://{context.params['host']}:{context.params['port']}/"
+    if not app.tokens.signing:
+        click.echo(f"Parley {version}. Open it: {url}\n\n  {app.tokens.source}\n")
+        return
+    token = app.tokens.sign(auth.LOCAL_USER, 1)
     click.echo(
-        f"Parley {version}. Try it:\n\n  curl -i {url} -H 'Authorization: Bearer {token}' "
+        f"Parley {version}. Open it, signed in for a day:\n\n  {url}#token={token}\n\nOr try its API:\n\n"
+        f"  curl -i {url}sessions -H 'Authorization: Bearer {token}' "
         """-H 'Content-Type: application/json' -d '{"content": "Hello, Parley!"}'\n"""
     )
 

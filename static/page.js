@@ -511,10 +511,9 @@ async function knock(reason = "") {
   $("door").hidden = false;
   $("refusal").textContent = reason;
   $("token").focus();
-  const response = await fetch("models"); // whoever has no token is told where tokens come from
-  const { command, issuer } = (await response.json()).errors?.[0].meta ?? {};
-  if (command) $("source").replaceChildren("In Parley’s folder on the server: ", element("code", {}, command));
-  else if (issuer) $("source").replaceChildren("Tokens for this server come from ", element("bdi", {}, issuer), ".");
+  const { errors } = await (await fetch("models")).json(); // whoever has no token is told where tokens come from
+  $("source").replaceChildren();
+  write($("source"), errors[0].detail.split("<token>. ").at(-1));
 }
 
 /** The token in the fragment of the address, which is removed from there and from the history at once. */

@@ -1,6 +1,5 @@
 """`flask chat`, as it is typed into a terminal, or at the end of a pipe."""
 
-import getpass
 import os
 import pathlib
 import pty
@@ -281,7 +280,7 @@ def test_a_model_that_fails_ends_a_pipe_but_not_a_talk(run, terminal, provider):
 
 def test_signs_its_own_token_where_the_server_is_this_one(run, server):
     assert run("Hello", PARLEY_TOKEN="").stdout == "The answer.\n"
-    user = server.client(f"https://github.com/{getpass.getuser()}")
+    user = server.client("https://github.com/you")  # as in the README's curl, and on the page that `flask run` names
     assert first_session(user)["title"] == "Hello"
 
 
