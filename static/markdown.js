@@ -11,11 +11,11 @@ const ENTITIES = {
   times: "×", divide: "÷", plusmn: "±", le: "≤", ge: "≥", ne: "≠", larr: "←", rarr: "→", rArr: "⇒", euro: "€", sect: "§",
 };
 
-/** An element with these properties. Strings among the children stay text. */
+/** An element with these properties; the children are nodes, strings, which stay text, and arrays of such. */
 export function element(tag, properties, ...children) {
-  const node = Object.assign(document.createElement(tag), properties);
-  node.append(...children);
-  return node;
+  const node = document.createElement(tag);
+  for (const child of children.flat()) node.append(child); // one at a time: a call takes some ten thousand arguments at most
+  return Object.assign(node, properties);
 }
 
 // Mathematics stays as written: none of its signs are marks. Like paragraphs it ends at a blank line.
@@ -102,11 +102,11 @@ function link(token, children) {
   const href = token.autolink ? token.href : decode(token.href);
   if (!URL.canParse(href) || !PROTOCOLS.includes(new URL(href).protocol)) return children;
   const title = token.title ? { title: decode(token.title) } : {};
-  return [element("a", { href, target: "_blank", rel: "noopener noreferrer", ...title }, ...children)];
+  return [element("a", { href, target: "_blank", rel: "noopener noreferrer", ...title }, children)];
 }
 
 const inline = (tokens) => tokens.flatMap((token) => INLINE[token.type]?.(token) ?? token.raw);
-const nested = (tag) => (token) => element(tag, {}, ...inline(token.tokens));
+const nested = (tag) => (token) => element(tag, {}, inline(token.tokens));
 const INLINE = {
   text: (token) => (token.tokens ? inline(token.tokens) : decode(token.text)),
   escape: (token) => token.text,
@@ -117,21 +117,20 @@ const INLINE = {
   br: () => element("br"),
   checkbox: (token) => [element("input", { type: "checkbox", disabled: true, defaultChecked: token.checked, ariaLabel: "Done" }), " "],
   link: (token) => link(token, token.autolink ? [token.text] : inline(token.tokens)),
-  image: (token) => link(token, [decode(token.text) || "image"]),
+  image: (token) => link(token, [element("p", {}, inline(token.tokens)).textContent || "image"]),
   math: (token) => element("span", { className: "math", dir: "ltr" }, token.text),
 };
 
-/** The node of a block, if it shows anything; `levels` are the headings that it stands under. */
-const drawBlock = (token, levels) => BLOCK[token.type]?.(token, levels);
-const blocks = (tokens, levels) => tokens.flatMap((token) => drawBlock(token, levels) ?? []);
+/** The nodes of blocks; `levels` are the headings that they stand under. */
+const blocks = (tokens, levels) => tokens.flatMap((token) => BLOCK[token.type]?.(token, levels) ?? []);
 const BLOCK = {
-  paragraph: (token) => element("p", { dir: "auto" }, ...inline(token.tokens)),
+  paragraph: (token) => element("p", {}, inline(token.tokens)),
   text: (token) => inline(token.tokens ?? [token]), // in a list whose items are no paragraphs
   checkbox: (token) => INLINE.checkbox(token),
   hr: () => element("hr"),
-  html: (token) => element("p", { dir: "auto", className: "raw" }, token.raw.trimEnd()),
+  html: (token) => element("p", { className: "raw" }, token.raw.trimEnd()),
   mathBlock: (token) => element("p", { dir: "ltr", className: "math raw" }, token.text),
-  blockquote: (token, levels) => element("blockquote", { dir: "auto" }, ...blocks(token.tokens, levels)),
+  blockquote: (token, levels) => element("blockquote", {}, blocks(token.tokens, levels)),
   code: ({ lang, text }) => {
     const caption = element("figcaption", {}, decode(lang?.match(/\S+/)?.[0] ?? ""), element("button", { type: "button" }, "Copy"));
     const code = element("pre", { tabIndex: 0, dir: "ltr" }, element("code", {}, text));
@@ -141,21 +140,28 @@ const BLOCK = {
     // The page's own headings end at the third level. A reply that begins with ### leaves no level out all the same.
     while (levels.at(-1) >= token.depth) levels.pop();
     levels.push(token.depth);
-    return element(`h${token.depth}`, { dir: "auto", ariaLevel: String(3 + levels.length) }, ...inline(token.tokens));
+    return element(`h${token.depth}`, { ariaLevel: String(3 + levels.length) }, inline(token.tokens));
   },
   list: (token, levels) => {
     const start = token.ordered && token.start !== 1 ? { start: token.start } : {};
-    const items = token.items.map((item) => element("li", { dir: "auto" }, ...blocks(item.tokens, levels)));
-    return element(token.ordered ? "ol" : "ul", { dir: "auto", ...start }, ...items);
+    const items = token.items.map((item) => element("li", {}, blocks(item.tokens, levels)));
+    return element(token.ordered ? "ol" : "ul", start, items);
   },
   table: (token) => {
-    const cell = (tag) => ({ tokens, align }) => element(tag, { dir: "auto", ...(align && { className: align }) }, ...inline(tokens));
-    const head = element("tr", {}, ...token.header.map(cell("th")));
-    const rows = token.rows.map((row) => element("tr", {}, ...row.map(cell("td"))));
-    const table = element("table", {}, element("thead", {}, head), element("tbody", {}, ...rows));
+    const cell = (tag) => ({ tokens, align }) => element(tag, align ? { className: align } : {}, inline(tokens));
+    const head = element("tr", {}, token.header.map(cell("th")));
+    const rows = token.rows.map((row) => element("tr", {}, row.map(cell("td"))));
+    const table = element("table", {}, element("thead", {}, head), element("tbody", {}, rows));
     return element("div", { className: "table", tabIndex: 0 }, table); // which scrolls where the table is too wide
   },
 };
+
+/** The node of a block that stands in no other, if it shows anything. Its own text tells its direction. */
+function drawBlock(token, levels) {
+  const [node] = blocks([token], levels);
+  if (node) node.dir ||= "auto"; // now that it is full: browsers look for its direction at each child that is added
+  return node;
+}
 
 /** Whether two nodes are alike, whatever is in them. */
 function areAlike(one, other) {

@@ -190,7 +190,7 @@ function show(turn) {
   const isUser = turn.kind === "user";
   const name = element("bdi", {}, isUser ? "You" : turn.model.id);
   const heading = element("h3", {}, name, " ", timeOf(turn.created_at ?? new Date().toISOString()));
-  const text = element("div", { className: "text", dir: "auto" }, isUser ? turn.content : "");
+  const text = element("div", { className: "text", dir: isUser ? "auto" : "" }, isUser ? turn.content : []);
   const article = element("article", { className: turn.kind }, heading, text);
   $("turns").append(article);
   if (turn.status === "in_progress") {
@@ -222,8 +222,8 @@ function finish(article, turn) {
   const retry = button("Retry", attempt(() => (focusText(), converse(`sessions/${current.id}/retry`))));
   const alarm = turn.status === "failed" ? " alarm" : "";
   article.querySelector(".waiting")?.remove();
-  article.append(element("footer", {}, ...(turn.content ? [copyAll] : []), retry));
-  article.lastChild.append(...notes(turn).map((note) => element("span", { className: `note${alarm}` }, note)));
+  const said = notes(turn).map((note) => element("span", { className: `note${alarm}` }, note));
+  article.append(element("footer", {}, turn.content ? copyAll : [], retry, said));
   article.ariaBusy = "false";
   setBusy(false);
 }
@@ -306,7 +306,7 @@ async function list(offset = 0) {
   sessions = offset ? [...sessions, ...data] : data;
   const { hash, value } = $("list").contains(document.activeElement) ? document.activeElement : {};
   const days = Object.entries(Object.groupBy(sessions, ({ updated_at }) => dayOf(updated_at)));
-  const groups = days.map(([day, ofDay]) => element("section", {}, element("h2", {}, day), element("ul", {}, ...ofDay.map(item))));
+  const groups = days.map(([day, ofDay]) => element("section", {}, element("h2", {}, day), element("ul", {}, ofDay.map(item))));
   if (!sessions.length) groups.push(element("p", {}, $("search").value ? "Nothing found." : "No chats yet."));
   if (meta.has_more) groups.push(element("button", { onclick: attempt(() => list(sessions.length)) }, "More"));
   $("list").replaceChildren(...groups);
@@ -320,7 +320,7 @@ function item({ id, title, last_message_preview, updated_at }) {
   const more = element("button", { value: id, className: "quiet", ariaLabel: `Options of ${title}`, ariaHasPopup: "true" }, "⋯");
   more.onclick = () => {
     const { left, bottom } = more.getBoundingClientRect();
-    Object.assign($("menu").style, { left: `${left}px`, top: `${Math.min(bottom, innerHeight - 100)}px` });
+    Object.assign($("menu").style, { left: `${Math.min(left, innerWidth - 120)}px`, top: `${Math.min(bottom, innerHeight - 100)}px` });
     $("menu").dataset.id = id;
     $("menu").showPopover();
     $("rename").focus();
@@ -407,7 +407,7 @@ function send() {
 async function listModels() {
   models = (await (await api("GET", "models")).json()).data;
   const chosen = $("model").value || models.find((model) => model.default)?.id;
-  $("model").replaceChildren(...models.map(({ id, provider }) => new Option(id === provider ? id : `${id} (${provider})`, id)));
+  $("model").replaceChildren(...models.map(({ id }) => new Option(id)));
   if (!current) $("model").value = chosen ?? "";
   else takeUp();
   frame();

@@ -6,6 +6,7 @@ import uuid
 import psycopg
 import pytest
 
+from browser import browser, driver, npm, page  # noqa: F401
 from client import ALICE, BOB, Server
 from provider import Provider
 from proxy import Proxy

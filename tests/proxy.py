@@ -8,12 +8,12 @@ import threading
 class Proxy:
     """Stands between a client and the server, and breaks what it is told to break."""
 
-    def __init__(self, port):
-        self.port = port
+    def __init__(self, target, port=0):
+        self.target = target
         self.sent = b""  # by clients
         self.cut_behind = None  # bytes of an answer: the connection breaks behind the next that hold them
         self._pairs = []
-        self._socket = socket.create_server(("127.0.0.1", 0))
+        self._socket = socket.create_server(("127.0.0.1", port))
         self.url = "http://127.0.0.1:%d" % self._socket.getsockname()[1]
         threading.Thread(target=self._accept, daemon=True).start()
 
@@ -32,7 +32,7 @@ class Proxy:
     def _accept(self):
         with contextlib.suppress(OSError):
             while True:
-                pair = self._socket.accept()[0], socket.create_connection(("127.0.0.1", self.port))
+                pair = self._socket.accept()[0], socket.create_connection(("127.0.0.1", self.target))
                 self._pairs.append(pair)
                 threading.Thread(target=self._pass_on, args=(pair, *pair), daemon=True).start()
                 threading.Thread(target=self._pass_on, args=(pair, *reversed(pair)), daemon=True).start()

@@ -1,128 +1,40 @@
 """The page at `/`, in a real browser: what a user sees, types and presses."""
 
-import shutil
 import threading
-import uuid
 
 import pytest
-from selenium import webdriver
-from selenium.webdriver import ActionChains
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ed25519
 from selenium.webdriver.common.keys import Keys
-from selenium.webdriver.support.ui import WebDriverWait
 
-from client import make_token
+from browser import Page
+from client import make_token, running
 from provider import cut, reply, status
+from proxy import Proxy
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-CHROMEDRIVER = shutil.which("chromedriver")
-FLAGS = (
-    "--headless=new --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync --window-size=1280,800"
-)
+EVERYTHING = """
+### Headings
+
+> quotes, **strong**, *emphasis*, ~~struck~~ and `code`, [links](https://example.com) and <https://example.com>
+
+1. one
+2. two
+   - [x] three
+   - [ ] four
+
+| left | right |
+|:-----|------:|
+| 1    | 2     |
+
+```python
+print("a line that is so long that it does not fit into the column, and has to be scrolled: " + "a" * 1_000)
+```
+
+# Back to the top
+
+$$ x^2 $$
+"""
 WORDS = [word for number in range(60) for word in (f"word{number} ", 0.1)]  # 6 s of talk
-
-if not (CHROMIUM and CHROMEDRIVER):
-    pytestmark = pytest.mark.skip(reason="no chromium and chromedriver: apt-get install chromium chromium-driver")
-
-
-class Page:
-    """The page, as one user has it open; each is a new user."""
-
-    def __init__(self, driver, server, url=None):
-        self.driver = driver
-        self.user = server.client(f"https://github.com/{uuid.uuid4().hex}")
-        driver.get("about:blank")  # else only the fragment might change, and the page stay
-        driver.get(url or server.url + "/")
-
-    def enter(self, token=None):
-        self.wait(lambda: self.find("#token").is_displayed())
-        self.find("#token").send_keys((token or self.user.token) + Keys.ENTER)
-        return self
-
-    def run(self, script, *arguments):
-        return self.driver.execute_script("return " + script, *arguments)
-
-    def find(self, selector):
-        return self.driver.find_element("css selector", selector)
-
-    def text(self, selector):
-        """What is seen there; nothing where there is no such element."""
-        return self.run("document.querySelector(arguments[0])?.innerText", selector) or ""
-
-    def texts(self, selector):
-        return self.run("[...document.querySelectorAll(arguments[0])].map((e) => e.textContent)", selector)
-
-    @property
-    def turns(self):
-        return self.texts("article .text")
-
-    @property
-    def titles(self):
-        return self.texts("#list strong")
-
-    @property
-    def focused(self):
-        return self.run("document.activeElement.id")
-
-    @property
-    def is_idle(self):
-        return self.find("#send").is_displayed()
-
-    def wait(self, condition, message="it did not come to that"):
-        return WebDriverWait(self.driver, 10, poll_frequency=0.03).until(lambda _: condition(), message)
-
-    def wait_for_text(self, text, selector="#app"):
-        self.wait(lambda: text in self.text(selector), f"{text!r} did not come")
-
-    def wait_for_turns(self, *turns):
-        """Wait until these are all turns, and no reply is under way."""
-        self.wait(lambda: self.turns == list(turns) and self.is_idle, f"{turns} did not come")
-
-    def click(self, name):
-        """Click the button or link that is called this, once it is there."""
-        script = """[...document.querySelectorAll("button, a")]
-            .find((e) => e.checkVisibility() && (e.ariaLabel ?? e.innerText).startsWith(arguments[0]))"""
-        self.wait(lambda: self.run(script, name), f"there is no {name} to click").click()
-
-    def press(self, *keys, hold=None):
-        """Press keys wherever the focus is."""
-        chain = ActionChains(self.driver)
-        if hold:
-            chain.key_down(hold).send_keys(*keys).key_up(hold).perform()
-        else:
-            chain.send_keys(*keys).perform()
-
-    def say(self, text):
-        self.wait(lambda: self.find("#text").is_displayed())
-        self.find("#text").send_keys(text + Keys.ENTER)
-
-
-@pytest.fixture(scope="session")
-def driver(tmp_path_factory):
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    for flag in FLAGS.split():
-        options.add_argument(flag)
-    options.add_argument(f"--user-data-dir={tmp_path_factory.mktemp('chromium')}")
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    options.set_capability("unhandledPromptBehavior", "ignore")
-    driver = webdriver.Chrome(options, webdriver.ChromeService(CHROMEDRIVER))
-    yield driver
-    driver.quit()
-
-
-@pytest.fixture
-def browser(driver):
-    """The browser; whatever the page does, its console stays empty but for requests that fail."""
-    yield driver
-    driver.execute_script("sessionStorage.clear(); localStorage.clear()")
-    console = driver.get_log("browser")
-    assert [entry for entry in console if entry["source"] != "network"] == []
-
-
-@pytest.fixture
-def page(browser, server, provider):
-    return Page(browser, server).enter()
 
 
 def test_a_reply_is_shown_as_it_comes(page, provider):
@@ -383,14 +295,15 @@ def test_everything_can_be_done_with_the_keyboard(browser, server, provider):
 
 
 def test_fits_a_narrow_screen_with_the_list_as_a_drawer(page, provider):
+    provider.script = [reply(EVERYTHING + "x" * 500)]
     question = "What is the longest title that a session gets by itself, in a word or more?"
     page.say(question)
-    page.wait_for_turns(question, "The answer.")
+    page.wait_for_text("tokens read", "article:last-child")
     metrics = {"width": 320, "height": 640, "deviceScaleFactor": 1, "mobile": True}
     page.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
     try:
         page.wait(lambda: not page.find("#sidebar").is_displayed())
-        assert page.run("innerWidth") == 320, "it is wider than the screen"
+        assert page.run("[innerWidth, document.documentElement.scrollWidth]") == [320, 320], "it is wider than the screen"
         page.click("Chats")
         page.wait(lambda: page.find("#list").is_displayed())
         page.press(Keys.ESCAPE)
@@ -398,5 +311,283 @@ def test_fits_a_narrow_screen_with_the_list_as_a_drawer(page, provider):
         page.click("Chats")
         page.click("New chat")
         page.wait(lambda: page.turns == [] and not page.find("#sidebar").is_displayed())
+        page.driver.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": True})
+        page.find("#text").send_keys("Two")
+        page.find("#newline").click()
+        page.press("lines", Keys.ENTER)
+        page.wait_for_turns("Two\nlines", "The answer.")
     finally:
+        page.driver.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": False})
         page.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+# Keeping up
+
+@pytest.mark.parametrize("rate", [8, 50, 100, 500])
+def test_the_end_stays_in_view_at_any_speed(rate, page, provider):
+    # Words of a second and a half, in paragraphs, of which several come at a time where they come faster than 50 a second.
+    step = max(1, rate // 50)
+    words = [f"word{number} " + ("\n\n" if number % 6 == 5 else "") for number in range(max(60, rate * 3 // 2))]
+    start = len(words) - rate * 3 // 2
+    pieces = ["".join(words[:start])]
+    for at in range(start, len(words), step):
+        pieces += ["".join(words[at : at + step]), step / rate]
+    provider.script = [reply(*pieces)]
+    page.say("Talk")
+    page.wait_for_text(f"word{start + 3}", "article:last-child")
+    page.driver.execute_script("""
+        window.away = 0;
+        const watch = () => { window.away += !document.getElementById("down").hidden; requestAnimationFrame(watch); };
+        watch();
+    """)
+    page.wait_for_text("tokens read", "article:last-child")
+    page.wait(lambda: page.gap < 2)
+    assert page.run("window.away") == 0
+
+
+def test_a_reader_who_scrolls_away_is_left_there_and_brought_back(page, provider):
+    gate = threading.Event()
+    provider.script = [reply("Line\n\n" * 60, gate, *["More\n\n", 0.02] * 40)]
+    page.say("Talk")
+    page.wait(lambda: page.gap < 2 and page.run("document.getElementById('log').scrollHeight") > 2000)
+    page.run("document.getElementById('log').scrollBy(0, -30)")  # by less than a line or two
+    page.wait(lambda: page.gap > 20)
+    gate.set()
+    page.wait_for_text("tokens read", "article:last-child")
+    assert page.gap > 1000
+    page.find("#down").click()
+    page.wait(lambda: page.gap < 2 and not page.find("#down").is_displayed())
+
+
+def test_a_selection_stays_while_a_reply_goes_on(page, provider):
+    gate = threading.Event()
+    begun = "# One\n\nTwo **three** four.\n\n- five\n- six"
+    provider.script = [reply(begun, gate, " seven\n", 0.1, "- eight\n\nNine\n\n", 0.1, "Ten")]
+    page.say("Count")
+    page.wait_for_text("six")
+    page.driver.execute_script("""
+        const [paragraph, item] = document.querySelectorAll("article:last-child :is(.text > p, li)");
+        getSelection().setBaseAndExtent(paragraph.firstChild, 0, item.firstChild, 4);
+        window.chosen = String(getSelection());
+    """)
+    gate.set()
+    page.wait_for_text("tokens read", "article:last-child")
+    assert page.run("window.chosen").endswith("five")
+    assert page.run("String(getSelection()) === window.chosen")
+
+
+def test_something_moves_until_the_first_word_is_there(page, provider):
+    gate = threading.Event()
+    provider.script = [reply(gate, "Word")]
+    page.say("Think")
+    page.wait(lambda: page.run("document.querySelector('.dots')?.getAnimations().length"))
+    page.wait_for_text("1 s", ".waiting")
+    gate.set()
+    page.wait_for_turns("Think", "Word")
+    assert page.texts(".waiting") == []
+
+
+# What is typed and shown
+
+def test_a_draft_survives_a_reload_and_a_token_that_ran_out(page, provider):
+    page.say("First")
+    page.wait_for_turns("First", "The answer.")
+    page.find("#text").send_keys("Half a thought")
+    page.driver.refresh()
+    page.wait(lambda: page.turns == ["First", "The answer."])
+    assert page.run("document.getElementById('text').value") == "Half a thought"
+    # The token runs out: the page holds one that is old by now.
+    page.driver.execute_script("sessionStorage.setItem('token', arguments[0])", make_token(page.subject, exp=1))
+    page.driver.refresh()
+    page.wait_for_text("The token has expired.", "#door")
+    page.enter()
+    page.wait(lambda: page.turns == ["First", "The answer."])
+    page.press(", and the rest", Keys.ENTER)
+    page.wait_for_turns("First", "The answer.", "Half a thought, and the rest", "The answer.")
+    page.driver.refresh()
+    page.wait(lambda: len(page.turns) == 4)
+    assert page.run("document.getElementById('text').value") == ""
+
+
+def test_a_lost_connection_comes_back_by_itself(browser, server, provider):
+    proxy = Proxy(server.port)
+    page = Page(browser, server, proxy.url).enter()
+    page.wait_for_text("m-1", "#model")
+    proxy.close()
+    page.say("Hello")
+    page.wait_for_text("The connection is lost. Trying again", "#connection")
+    page.press("Meanwhile")
+    again = Proxy(server.port, port=int(proxy.url.rpartition(":")[2]))
+    page.wait_for_turns("Hello", "The answer.")
+    page.wait(lambda: page.text("#connection") == "")
+    assert page.run("document.getElementById('text').value") == "Meanwhile"
+    again.close()
+    page.find("#text").send_keys(Keys.ENTER)
+    page.wait_for_text("The connection is lost", "#connection")
+    page.click("Stop")
+    page.wait_for_turns("Hello", "The answer.")
+    assert page.run("document.getElementById('text').value") == "Meanwhile"
+    assert len(provider.posts) == 1
+
+
+def test_code_and_replies_are_copied_as_they_are_stored(page, provider):
+    text = "Run:\n\n```sh\necho  <b> && ls\n```\n\n**Done**"
+    provider.script = [reply(text)]
+    page.say("How?")
+    page.wait_for_text("Done", "article:last-child strong")
+    page.find("figcaption button").click()
+    page.wait_for_text("Copied", "figcaption")
+    page.find("#text").send_keys(Keys.CONTROL, "v")
+    page.wait(lambda: page.run("document.getElementById('text').value") == "echo  <b> && ls")
+    page.find("#text").clear()
+    page.find("footer button").click()
+    page.wait_for_text("Copied", "footer")
+    page.find("#text").send_keys(Keys.CONTROL, "v")
+    page.wait(lambda: page.run("document.getElementById('text').value") == text)
+
+
+def test_sessions_stand_under_their_days(page):
+    page.user.create("Hello")
+    for days, name in ((0, "Today"), (1, "Yesterday"), (2, "Earlier")):
+        page.driver.execute_script(f"window.now ??= Date.now; Date.now = () => window.now() + {days} * 86400000")
+        page.find("#search").send_keys(" ")
+        page.wait(lambda: page.texts("#list h2") == [name])
+
+
+def test_colours_are_chosen_and_kept(page):
+    def ground():
+        return page.run("getComputedStyle(document.body).backgroundColor")
+
+    light = ground()
+    page.find("#account-button").click()
+    page.find("#theme").send_keys("Dark", Keys.TAB)
+    page.wait(lambda: ground() != light)
+    dark = ground()
+    page.driver.refresh()
+    assert ground() == dark
+    page.driver.execute_script("localStorage.removeItem('theme')")
+
+
+# Signing in
+
+def test_a_link_signs_in_and_leaves_nothing_in_the_address(browser, server, provider):
+    page = Page(browser, server)
+    page.open_link(page.user.token)
+    page.wait_for_text(page.subject.rpartition("/")[2], "header")
+    assert "token" not in browser.current_url
+    page.say("Hello")
+    page.wait_for_turns("Hello", "The answer.")
+    browser.back()
+    page.wait(lambda: page.turns == [])
+    assert "token" not in browser.current_url
+    assert page.run("localStorage.length") == 0
+
+
+def test_a_link_of_another_user_asks_first(browser, server, provider):
+    page = Page(browser, server).enter()
+    page.say("Hello")
+    page.wait_for_turns("Hello", "The answer.")
+    mine, other = page.subject, "https://github.com/" + "x" * 20
+    for in_place in (True, False):
+        page.open_link(make_token(other), in_place)
+        page.wait_for_text(other, "#switch")
+        assert mine in page.text("#switch")
+        page.click("Stay")
+        page.wait(lambda: page.titles == ["Hello"])
+        assert "token" not in browser.current_url
+    page.open_link(make_token(other, key="another secret of 32 bytes or more!!"))
+    page.click("Change user")
+    page.wait_for_text("not signed with a key", "#notice")
+    assert page.titles == ["Hello"]
+    page.open_link(make_token(other))
+    page.click("Change user")
+    page.wait_for_text("No chats yet.")
+    assert page.text("#user") == "x" * 20
+
+
+def test_a_sign_in_is_remembered_where_that_is_chosen(browser, server):
+    page = Page(browser, server)
+    page.find("#remember").click()
+    page.enter()
+    page.wait_for_text("No chats yet.")
+    browser.switch_to.new_window("tab")
+    browser.get(page.user.url)
+    page.wait_for_text("No chats yet.")
+    page.find("#account-button").click()
+    assert page.find("#remembered").is_selected()
+    page.find("#remembered").click()
+    assert page.run("localStorage.length") == 0
+    browser.close()
+    browser.switch_to.window(browser.window_handles[0])
+
+
+def test_says_where_tokens_come_from_and_that_echo_is_no_model(browser, server, tmp_path):
+    page = Page(browser, server)
+    page.wait_for_text(".venv/bin/flask token https://github.com/you", "#source code")
+    key = ed25519.Ed25519PrivateKey.generate()
+    pem = key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo).decode()
+    with running(tmp_path, JWT_SECRET="", JWT_PUBLIC_KEY=pem, JWT_ISSUER="https://id.example.com") as other:
+        page = Page(browser, other)
+        page.wait_for_text("Tokens for this server come from https://id.example.com.", "#source")
+        page.enter(make_token(key=key, algorithm="EdDSA", iss="https://id.example.com"))
+        page.wait_for_text("OPENAI_BASE_URL=http://127.0.0.1:11434/v1", "#echo")
+        page.say("Hello")
+        page.wait_for_turns("Hello", "Hello")
+
+
+# For everyone
+
+def test_axe_finds_nothing(browser, server, provider, npm):
+    axe = (npm / "axe-core" / "axe.min.js").read_text()
+
+    def check(place):
+        found = browser.execute_async_script(axe + """;
+            const say = arguments[0];
+            axe.run().then(({ violations }) => say(violations.map(({ id, nodes }) => [id, nodes.map(({ html }) => html)])));
+        """)
+        assert found == [], f"{place}, {found}"
+
+    for colours in ("light", "dark"):
+        features = [{"name": "prefers-color-scheme", "value": colours}, {"name": "prefers-reduced-motion", "value": "reduce"}]
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+        page = Page(browser, server)
+        page.wait_for_text("flask token", "#source")
+        check(f"door, {colours}")
+        page.enter()
+        page.wait_for_text("No chats yet.")
+        check(f"empty, {colours}")
+        provider.script = [reply(EVERYTHING), cut("Half")]
+        page.say("Show all there is")
+        page.wait_for_text("tokens read", "article:last-child")
+        page.say("And fail")
+        page.wait_for_text("broke the connection", "article:last-child")
+        page.wait(lambda: page.titles)
+        check(f"conversation, {colours}")
+        for button, place in (("#account-button", "#account"), ("#system-button", "#settings"), ("#list li button", "#menu")):
+            page.find(button).click()
+            page.wait(lambda: page.find(place).is_displayed())
+            check(f"{place}, {colours}")
+            page.press(Keys.ESCAPE)
+        page.open_link(make_token())
+        check(f"switch, {colours}")
+        page.click("Stay")
+        browser.execute_script("sessionStorage.clear()")
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+
+
+def test_a_screen_reader_hears_a_reply_once(page, provider):
+    page.driver.execute_script("window.heard = []; document.ariaNotify = (text) => window.heard.push(text)")
+    provider.script = [reply("One ", 0.1, "**two** ", 0.1, "three.")]
+    page.say("Count")
+    page.wait_for_turns("Count", "One two three.")
+    page.wait(lambda: page.run("window.heard.length"))
+    assert page.run("window.heard") == ["One two three.\n15 tokens read, 7 written"]
+    assert page.run("document.querySelectorAll('#app [aria-live], #app [role=log]').length") == 0
+
+
+def test_text_from_right_to_left_stands_right(page, provider):
+    provider.script = [reply("שלום עולם\n\nHello\n\n- שלום\n\n```\ncode\n```")]
+    page.say("שלום")
+    page.wait_for_text("code", "article:last-child pre")
+    sides = page.run("[...document.querySelectorAll('article:last-child .text > *')].map((e) => getComputedStyle(e).direction)")
+    assert sides == ["rtl", "ltr", "rtl", "ltr"]

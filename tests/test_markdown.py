@@ -1,0 +1,165 @@
+"""The page's markdown: elements made of marked's tokens, in a real browser."""
+
+import html.parser
+import json
+import re
+import subprocess
+import urllib.parse
+
+from client import ROOT
+from provider import reply, status
+
+WRITE = """
+    const [texts, step, done] = arguments;
+    import("/static/markdown.js").then(({ Markdown, write }) => done(texts.map((text) => {
+        const target = document.createElement("div");
+        if (!step) {
+            write(target, text);
+            return target.innerHTML;
+        }
+        const markdown = new Markdown(target);
+        for (let at = 0; at < text.length; at += step) {
+            markdown.tail += text.slice(at, at + step);
+            markdown.draw();
+        }
+        markdown.draw(true);
+        return target.innerHTML;
+    })));
+"""
+LEFT_OUT = {"HTML blocks", "Raw HTML", "Entity and numeric character references"}
+# These hold raw HTML, which is shown as text; addresses that GitHub's flavour makes links; and what is mathematics here.
+DEVIATING = {21, 308, 309, 344, 475, 476, 477, 491, 524, 536, 642, 643} | {602, 608, 611, 612} | {12}
+EVIL = "document.title = 'run'"
+ATTACKS = [
+    f"<img src=x onerror=\"{EVIL}\"><script>{EVIL}</script>",
+    f"<svg onload=\"{EVIL}\"><svg/onload=\"{EVIL}\">",
+    f"<iframe srcdoc=\"<script>parent.{EVIL}</script>\"></iframe>\n\n<object data=\"data:text/html,<script>{EVIL}</script>\">",
+    f"[a](javascript:{EVIL}) [b](<java\nscript:x>)",
+    "[c](JaVaScRiPt&colon;x) [d](&#106;avascript:x) [e](\x01javascript:x)",
+    "[a](data:text/html;base64,PHNjcmlwdD4=) [b](vbscript:x) [c](file:///etc/passwd) [d](//evil.example) [e](blob:x)",
+    f"[a]\n\n[a]: javascript:{EVIL}\n\n<javascript:{EVIL}> ![x](javascript:{EVIL}) ![x](data:image/svg+xml,<svg/onload=x>)",
+    "![a](http://evil.example/a.png) [![b](http://evil.example/b.png)](http://evil.example/) <img src=//evil.example/c.png>",
+    f"```\"><img src=x onerror={EVIL}>\n</code></pre><script>{EVIL}</script>\n```\n`<script>{EVIL}</script>`",
+    f"| <img src=x onerror={EVIL}> | b |\n|-|:-:|\n| [x](javascript:{EVIL}) | **<b onclick={EVIL}>** |",
+    f"[a](http://evil.example/\"onmouseover=\"{EVIL}) [b](http://evil.example 'x\" onclick=\"{EVIL}')",
+    "<style>@import url(http://evil.example);</style><link rel=stylesheet href=//evil.example><base href=//evil.example>",
+    "<form action=//evil.example><button>Sign in</button></form><meta http-equiv=refresh content=0;url=//evil.example>",
+    "\u202eevil.example/gpj.exe\u202c \u2066a\u2069 [\u202ehttp://good.example](http://evil.example)",
+    "**unclosed *and `nested [link](http://evil.example \n\n> > > - 1. # <!-- never closed\n\n$$ \\[ \\( $x",
+    "> " * 500 + "deep", "- " * 500 + "deep", "[" * 2000 + "a" + "](x)" * 2000, "**" * 5000, "a**b" * 5000, "<" * 5000,
+    "\0\ufffd&#0;&#x110000;&#xd800;&nosuch;&amp;lt;script&amp;gt;",
+    "[__proto__] [constructor]\n\n[__proto__]: http://evil.example\n[constructor]: javascript:x",
+]
+
+
+def written(page, texts, step=0):
+    page.driver.set_script_timeout(60)
+    return page.driver.execute_async_script(WRITE, texts, step)
+
+
+class Normalizer(html.parser.HTMLParser):
+    """HTML as a list of its parts, without what the page leaves out or adds."""
+
+    def __init__(self, source):
+        super().__init__()
+        self.parts, self.open = [], []
+        self.feed(source)
+        self.text()
+
+    def text(self):
+        # White space is shown as the style says; around the tags of blocks it is nothing.
+        joined = re.sub(r"\n</code></pre>", "</code></pre>", "".join(self.parts))
+        joined = re.sub(r"\s*(</?(?:p|h\d|ul|ol|li|blockquote|pre|hr|br)\b[^>]*>)\s*", r"\1", joined)
+        self.parts = [re.sub(r"\s+", " ", joined).strip()]
+
+    def handle_starttag(self, tag, attributes):
+        values = dict(attributes)
+        address = urllib.parse.unquote(values.get("href") or values.get("src") or "")
+        is_allowed = re.match(r"(?:https?|mailto):", address, re.IGNORECASE)
+        if tag == "img":
+            label = values.get("alt") or "image"
+            self.parts.append(f"<a {address}>{label}</a>" if is_allowed else label)
+        elif tag == "a":
+            self.open.append(bool(is_allowed))
+            self.parts.append(f"<a {address}>" if is_allowed else "")
+        elif tag == "figcaption":
+            self.open.append(tag)
+        elif tag not in ("figure", "button"):
+            self.parts.append(f"<{tag} {values['start']}>" if values.get("start") else f"<{tag}>")
+
+    def handle_endtag(self, tag):
+        if tag == "a":
+            self.parts.append("</a>" if self.open.pop() else "")
+        elif tag == "figcaption":
+            self.open.pop()
+        elif tag not in ("figure", "button", "br", "hr", "img"):
+            self.parts.append(f"</{tag}>")
+
+    def handle_data(self, data):
+        if "figcaption" not in self.open:
+            self.parts.append(data)
+
+
+def test_marked_is_as_npm_has_it(npm):
+    folder = npm / "marked"
+    assert (ROOT / "static" / "marked.js").read_bytes() == (folder / "lib" / "marked.esm.js").read_bytes()
+    licence = (ROOT / "static" / "marked.LICENSE.md").read_text()
+    version = json.loads((folder / "package.json").read_text())["version"]
+    assert licence.endswith((folder / "LICENSE").read_text()) and f"version {version}," in licence
+
+
+def examples(npm):
+    script = "import('commonmark-spec').then((spec) => console.log(JSON.stringify(spec.default.tests)))"
+    printed = subprocess.run(["node", "-e", script], cwd=npm, check=True, capture_output=True, text=True).stdout
+    return json.loads(printed.replace("→", "\\t"))
+
+
+def test_the_examples_of_commonmark(page, npm):
+    chosen = [example for example in examples(npm) if example["section"] not in LEFT_OUT]
+    shown = written(page, [example["markdown"] for example in chosen])
+    wrong = {}
+    for example, ours in zip(chosen, shown):
+        expected, got = Normalizer(example["html"]).parts, Normalizer(ours).parts
+        if expected != got:
+            wrong[example["number"]] = example["markdown"], expected, got
+    assert len(chosen) == 571 and {number: wrong[number] for number in wrong.keys() - DEVIATING} == {}
+
+
+def test_text_that_comes_by_characters_gives_the_same_page(page, npm):
+    texts = [example["markdown"] for example in examples(npm)] + [text[:300] for text in ATTACKS]
+    assert written(page, texts, step=1) == written(page, texts)
+
+
+def test_attacks_stay_text_and_links(page):
+    for ours in written(page, ATTACKS):
+        tags = set(re.findall(r"<(\w+)", ours))
+        assert tags <= set("a blockquote br button code del em figcaption figure h1 hr input li ol p pre span strong "
+                           "table tbody td th thead tr ul div".split()), tags
+        for attribute in re.findall(r'<\w+((?: [\w-]+="[^"]*")+)', ours):
+            names = set(re.findall(r' ([\w-]+)="', attribute))
+            assert names <= {"dir", "class", "href", "target", "rel", "title", "tabindex", "type", "aria-level", "start"}, names
+        assert all(re.match("(?:https?|mailto):", address) for address in re.findall(r'href="([^"]*)"', ours))
+
+
+def test_attacks_run_nothing_and_load_nothing(page, provider):
+    page.wait_for_text("No chats yet.")
+    evil = "\n\n".join(text[:1500] for text in ATTACKS).replace("\0", "")
+    session = page.user.create("Hello", model=ATTACKS[0][:190])
+    provider.script = [reply(evil), status(400, {"error": {"message": evil[:900]}})]
+    page.user.post(f"/sessions/{session['id']}/messages", {"content": evil})
+    page.user.patch(f"/sessions/{session['id']}", {"title": ATTACKS[1][:200], "system": evil})
+    page.user.post(f"/sessions/{session['id']}/messages", {"content": "More"})
+    page.driver.refresh()
+    page.click("<svg onload")
+    page.wait(lambda: len(page.turns) == 6)
+    assert page.turns[2].startswith("<img src=x onerror=")
+    assert page.driver.title.startswith("<svg onload") and page.text("#title").startswith("<svg onload")
+    loaded = page.run("performance.getEntriesByType('resource').map((entry) => entry.name)")
+    assert [name for name in loaded if not name.startswith(page.user.url)] == []
+    # A report of the policy would stand in the console, which the fixture finds empty.
+
+
+def test_two_hundred_thousand_characters_are_shown_whatever_they_are(page):
+    parts = ["a**b", "[", "> ", "1. ", "*a_ ", "|a", "- 1\n", "`` ` ", "<b>", "\n", "\u202e$", "x\u0301", "# a\n"]
+    page.driver.set_script_timeout(30)
+    assert len(written(page, [part * (200_000 // len(part)) for part in parts])) == len(parts)
