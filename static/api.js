@@ -3,7 +3,7 @@
 const KEEPALIVE_TIMEOUT = 40_000; // ms; the server sends an event or a comment every 15 s
 const STREAM = { Accept: "text/event-stream" };
 
-let token = null;
+let token = null; // of the user who is signed in
 export const useToken = (value) => (token = value);
 
 /** What the page does when the connection is lost and found again, and when a token is refused. */
@@ -11,10 +11,10 @@ export const on = { lost: () => {}, found: () => {}, refused: () => {} };
 
 /**
  * Returns the response. What Parley refuses is thrown, with its `status`. Where no answer of Parley's arrives, the request
- * is sent again until one does, or until `signal` aborts. `token` is one that is only tried: no other is refused with it.
+ * is sent again until one does, or until `signal` aborts. `as` is a token that is only tried, or "" for none.
  */
-export async function api(method, path, { body, headers, signal, as = null } = {}) {
-  headers = { Accept: "application/json", Authorization: `Bearer ${as ?? token}`, ...headers };
+export async function api(method, path, { body, headers, signal, as = token } = {}) {
+  headers = { Accept: "application/json", ...(as && { Authorization: `Bearer ${as}` }), ...headers };
   if (body) headers["Content-Type"] = "application/json";
   for (let tries = 1; ; tries++) {
     try {
@@ -24,7 +24,7 @@ export async function api(method, path, { body, headers, signal, as = null } = {
       return response;
     } catch (error) {
       if (error.status) on.found();
-      if (error.status === 401 && as === null) on.refused(error.message);
+      if (error.status === 401 && as === token) on.refused(error.message);
       if (error.status) throw error;
     }
     on.lost();
@@ -43,13 +43,10 @@ async function refusal(response) {
 /** Waits longer with each try, but no longer than until the device is online again. Throws where the signal aborts. */
 export function pause(tries, signal) {
   return new Promise((resolve, reject) => {
-    const settled = new AbortController();
-    const end = (settle) => () => [settled.abort(), settle(signal?.reason)];
-    const timeout = setTimeout(end(resolve), Math.min(250 * 2 ** tries, 10_000));
-    settled.signal.addEventListener("abort", () => clearTimeout(timeout));
-    addEventListener("online", end(resolve), { signal: settled.signal });
-    signal?.addEventListener("abort", end(reject), { signal: settled.signal });
-    if (signal?.aborted) end(reject)();
+    setTimeout(resolve, Math.min(250 * 2 ** tries, 10_000));
+    addEventListener("online", resolve, { once: true });
+    signal?.addEventListener("abort", () => reject(signal.reason));
+    signal?.aborted && reject(signal.reason);
   });
 }
 
@@ -93,17 +90,14 @@ export async function* parseSSE(response, signal) {
       }
     }
   } finally {
-    signal.removeEventListener("abort", hangUp);
     hangUp();
   }
 }
 
-/** Keeps a text for this tab, as long as there is one. */
+/** Keeps a text for this tab, as long as there is one, and it is not too long for the browser. */
 export function store(name, text) {
-  if (!text) return sessionStorage.removeItem(name);
+  sessionStorage.removeItem(name);
   try {
-    sessionStorage.setItem(name, text);
-  } catch {
-    sessionStorage.removeItem(name); // it is too long for a browser to keep
-  }
+    if (text) sessionStorage.setItem(name, text);
+  } catch {}
 }

@@ -7,8 +7,7 @@ const DEEPEST = 20; // levels of nesting; what is deeper stays as written, since
 const LONGEST = 20_000; // characters of a paragraph; in a longer one marks stay as written, since marked can take seconds
 const ENTITIES = {
   amp: "&", lt: "<", gt: ">", quot: '"', apos: "'", nbsp: "\u00a0", copy: "©", reg: "®", trade: "™", hellip: "…", mdash: "—",
-  ndash: "–", lsquo: "‘", rsquo: "’", ldquo: "“", rdquo: "”", laquo: "«", raquo: "»", bull: "•", middot: "·", deg: "°",
-  times: "×", divide: "÷", plusmn: "±", le: "≤", ge: "≥", ne: "≠", larr: "←", rarr: "→", rArr: "⇒", euro: "€", sect: "§",
+  ndash: "–", bull: "•", middot: "·", deg: "°", times: "×", le: "≤", ge: "≥", ne: "≠", larr: "←", rarr: "→", euro: "€",
 };
 
 /** An element with these properties; the children are nodes, strings, which stay text, and arrays of such. */
@@ -54,29 +53,20 @@ const OPTIONS = {
 class BoundedLexer extends Lexer {
   depth = 0;
 
-  deeper(source, tokens, lex) {
-    if (this.depth === DEEPEST) {
-      tokens.push({ type: "text", raw: source, text: source });
-      return tokens;
-    }
-    this.depth++;
-    try {
-      return lex();
-    } finally {
-      this.depth--;
-    }
-  }
-
   blockTokens(source, tokens = [], clipped = false) {
-    return this.deeper(source, tokens, () => super.blockTokens(source, tokens, clipped));
+    return this.bounded(Infinity, source, tokens, () => super.blockTokens(source, tokens, clipped));
   }
 
   inlineTokens(source, tokens = []) {
-    if (source.length > LONGEST) {
-      tokens.push({ type: "escape", raw: source, text: source });
-      return tokens;
-    }
-    return this.deeper(source, tokens, () => super.inlineTokens(source, tokens));
+    return this.bounded(LONGEST, source, tokens, () => super.inlineTokens(source, tokens));
+  }
+
+  bounded(longest, source, tokens, lex) {
+    const isWithin = this.depth++ < DEEPEST && source.length <= longest;
+    if (isWithin) lex();
+    else tokens.push({ type: "text", raw: source, text: source });
+    this.depth--;
+    return tokens;
   }
 }
 
@@ -115,7 +105,7 @@ const INLINE = {
   del: nested("del"),
   codespan: (token) => element("code", {}, token.text),
   br: () => element("br"),
-  checkbox: (token) => [element("input", { type: "checkbox", disabled: true, defaultChecked: token.checked, ariaLabel: "Done" }), " "],
+  checkbox: ({ checked }) => element("input", { type: "checkbox", disabled: true, defaultChecked: checked, ariaLabel: "Done" }),
   link: (token) => link(token, token.autolink ? [token.text] : inline(token.tokens)),
   image: (token) => link(token, [element("p", {}, inline(token.tokens)).textContent || "image"]),
   math: (token) => element("span", { className: "math", dir: "ltr" }, token.text),
@@ -132,9 +122,9 @@ const BLOCK = {
   mathBlock: (token) => element("p", { dir: "ltr", className: "math raw" }, token.text),
   blockquote: (token, levels) => element("blockquote", {}, blocks(token.tokens, levels)),
   code: ({ lang, text }) => {
-    const caption = element("figcaption", {}, decode(lang?.match(/\S+/)?.[0] ?? ""), element("button", { type: "button" }, "Copy"));
-    const code = element("pre", { tabIndex: 0, dir: "ltr" }, element("code", {}, text));
-    return element("figure", {}, caption, code);
+    const language = decode(lang?.match(/\S+/)?.[0] ?? "");
+    const caption = element("figcaption", {}, language, element("button", { type: "button" }, "Copy"));
+    return element("figure", {}, caption, element("pre", { tabIndex: 0, dir: "ltr" }, element("code", {}, text)));
   },
   heading: (token, levels) => {
     // The page's own headings end at the third level. A reply that begins with ### leaves no level out all the same.
@@ -250,7 +240,7 @@ export class Markdown {
     for (const block of finished) {
       this.levels = block.after;
       if (!block.node) continue;
-      this.last = this.last ? this.last.nextSibling : this.target.firstChild; // the block's node, or the one before, if it was alike
+      this.last = this.last ? this.last.nextSibling : this.target.firstChild; // the block's node, or one that was like it
       if (block.names.length) this.referring.push({ ...block, node: this.last });
     }
     for (const block of this.referring) this.refer(block);

@@ -19,8 +19,9 @@ const attempt = (action, tell = say) => async (event) => {
   try {
     await action();
   } catch (error) {
-    if (error.name !== "AbortError") tell(error.status ? error.message : "The page failed. Load it again.");
-    if (!error.status && error.name !== "AbortError") throw error;
+    if (error.name === "AbortError") return; // another session has taken the screen
+    tell(error.status ? error.message : "The page failed. Load it again.");
+    if (!error.status) throw error;
   }
 };
 
@@ -65,8 +66,8 @@ async function converse(path, body) {
 /** Reads a reply into the last article, to its end, however often the connection is lost. */
 async function follow(id, response, signal) {
   const article = $("turns").lastElementChild;
-  const text = article.querySelector(".text");
-  let markdown, turn, whole, lastId = "", tries = 0;
+  const markdown = new Markdown(article.querySelector(".text"));
+  let turn, whole, lastId = "", tries = 0;
   for (;;) {
     try {
       response ??= await followEvents(id, lastId, signal);
@@ -75,10 +76,6 @@ async function follow(id, response, signal) {
         on.found();
         const name = eventId.split("-")[0]; // 7-12 belongs to turn 7
         if (turn && turn !== name) return open(id); // another reply was started meanwhile
-        if (!turn) {
-          text.replaceChildren(); // a stream begins with the first word, whatever the article has
-          markdown = new Markdown(text);
-        }
         turn = name;
         if (event === "session") created(data);
         if (event === "content_delta") {
@@ -115,14 +112,12 @@ async function ended(id, article, turn, problem) {
   await list();
 }
 
-const cancel = (id) =>
-  api("POST", `sessions/${id}/cancel`).catch((error) => {
-    if (error.status !== 409) throw error; // a 409 says that the reply has ended by itself
-  });
+const unless = (status) => (error) => error.status === status || Promise.reject(error);
+const cancel = (id) => api("POST", `sessions/${id}/cancel`).catch(unless(409)); // which says that it has ended by itself
 
 // The conversation
 
-const modelId = () => $("model").value;
+const modelId = () => $("model").value || current?.model.id;
 
 /** A screen reader hears a reply once, when it is whole. */
 function announce(article) {
@@ -140,8 +135,7 @@ function takeScreen() {
 }
 
 function setBusy(busy) {
-  const button = $(busy ? "send" : "stop");
-  if (document.activeElement === button) focusText(); // else hiding it would leave the focus nowhere
+  if (document.activeElement === $(busy ? "send" : "stop")) focusText(); // else hiding it would leave the focus nowhere
   [$("send").hidden, $("stop").hidden] = [busy, !busy];
 }
 
@@ -173,11 +167,9 @@ $("down").onclick = () => {
 };
 
 function timeOf(iso) {
-  const time = new Date(iso);
-  const clock = time.toLocaleTimeString([], { hour: "numeric", minute: "2-digit" });
-  const day = time.toLocaleDateString([], { month: "short", day: "numeric" });
-  const text = dayOf(iso) === "Today" ? clock : `${day}, ${clock}`;
-  return element("time", { dateTime: iso, title: time.toLocaleString() }, text);
+  const [day, time] = [{ month: "short", day: "numeric" }, { hour: "numeric", minute: "2-digit" }];
+  const format = dayOf(iso) === "Today" ? time : { ...day, ...time };
+  return element("time", { dateTime: iso, title: new Date(iso).toLocaleString() }, new Date(iso).toLocaleString([], format));
 }
 
 function dayOf(iso) {
@@ -205,13 +197,11 @@ function show(turn) {
 
 /** What moves until the first word is there. Marks of what a model does meanwhile have their place here. */
 function waiting() {
-  const dots = element("span", { className: "dots", ariaHidden: "true" }, "•", "•", "•");
-  const seconds = element("span");
-  const node = element("p", { className: "waiting" }, dots, seconds);
+  const node = element("p", { className: "waiting" }, element("span", { className: "dots", ariaHidden: "true" }, "•••"), "");
   const began = Date.now();
   const timer = setInterval(() => {
     if (!node.isConnected) return clearInterval(timer);
-    seconds.textContent = `${Math.round((Date.now() - began) / 1000)} s`;
+    node.lastChild.data = `${Math.round((Date.now() - began) / 1000)} s`;
   }, 1000);
   return node;
 }
@@ -222,6 +212,7 @@ function finish(article, turn) {
   const retry = button("Retry", attempt(() => (focusText(), converse(`sessions/${current.id}/retry`))));
   const alarm = turn.status === "failed" ? " alarm" : "";
   article.querySelector(".waiting")?.remove();
+  article.querySelector("bdi").textContent = turn.model.id;
   const said = notes(turn).map((note) => element("span", { className: `note${alarm}` }, note));
   article.append(element("footer", {}, turn.content ? copyAll : [], retry, said));
   article.ariaBusy = "false";
@@ -276,12 +267,16 @@ async function open(id) {
 
 /** Shows model, system prompt and draft of the session on the screen, or of one to be created. */
 function takeUp() {
-  const model = current?.model.id ?? models.find((model) => model.default)?.id ?? "";
-  if (current && !models.some(({ id }) => id === model)) $("model").append(new Option(model));
-  $("model").value = model;
-  $("system").innerText = current ? (current.system ?? "") : (sessionStorage.getItem("system") ?? "");
+  chooseModel();
+  $("system").innerText = (current ? current.system : sessionStorage.getItem("system")) ?? "";
   $("text").value = sessionStorage.getItem(draftName()) ?? "";
   frame();
+}
+
+function chooseModel() {
+  const model = current?.model.id ?? models.find((model) => model.default)?.id ?? "";
+  if (![...$("model").options].some(({ value }) => value === model)) $("model").append(new Option(model));
+  $("model").value = model;
 }
 
 function created(session) {
@@ -302,7 +297,7 @@ async function list(offset = 0) {
   const limit = offset ? PAGE : Math.min(Math.max(PAGE, sessions.length), 100);
   const query = new URLSearchParams({ "page[offset]": offset, "page[limit]": limit, query: $("search").value });
   const { data, meta } = await (await api("GET", `sessions?${query}`)).json();
-  if (number !== listing || $("new-title")) return; // a newer call has begun meanwhile, or a title is being typed
+  if (number !== listing) return; // a newer call has begun meanwhile
   sessions = offset ? [...sessions, ...data] : data;
   const { hash, value } = $("list").contains(document.activeElement) ? document.activeElement : {};
   const days = Object.entries(Object.groupBy(sessions, ({ updated_at }) => dayOf(updated_at)));
@@ -317,50 +312,27 @@ async function list(offset = 0) {
 function item({ id, title, last_message_preview, updated_at }) {
   const preview = element("span", { dir: "auto" }, last_message_preview || "…");
   const link = element("a", { href: `#${id}`, title }, element("strong", { dir: "auto" }, title), timeOf(updated_at), preview);
-  const more = element("button", { value: id, className: "quiet", ariaLabel: `Options of ${title}`, ariaHasPopup: "true" }, "⋯");
-  more.onclick = () => {
-    const { left, bottom } = more.getBoundingClientRect();
-    Object.assign($("menu").style, { left: `${Math.min(left, innerWidth - 120)}px`, top: `${Math.min(bottom, innerHeight - 100)}px` });
-    $("menu").dataset.id = id;
-    $("menu").showPopover();
-    $("rename").focus();
-  };
+  const options = { value: id, className: "quiet", ariaLabel: `Options of ${title}`, popoverTargetElement: $("menu") };
+  const more = element("button", { ...options, onclick: () => ($("menu").dataset.id = id) }, "⋯");
   return element("li", {}, link, more);
 }
 
+$("menu").ontoggle = ({ newState }) => newState === "open" && $("rename").focus();
 const linkOf = (id) => $("list").querySelector(`[href="#${id}"]`);
 
-$("rename").onclick = () => {
+$("rename").onclick = attempt(async () => {
   const { id } = $("menu").dataset;
-  const link = linkOf(id);
-  const title = link.title;
-  const input = element("input", { id: "new-title", value: title, maxLength: 200, required: true, dir: "auto", ariaLabel: "Title" });
-  const form = element("form", {}, input);
-  const end = attempt(async () => {
-    form.onsubmit = input.onblur = null;
-    const wanted = input.value.trim();
-    form.replaceWith(link);
-    link.focus();
-    if (!wanted || wanted === title) return;
-    await change(id, { title: wanted });
-    await list();
-  });
-  form.onsubmit = input.onblur = end;
-  input.onkeydown = (event) => {
-    if (event.key === "Escape") event.preventDefault(), (input.value = title), end();
-  };
-  $("menu").hidePopover();
-  link.replaceWith(form);
-  input.select();
-};
+  $("menu").hidePopover(); // the focus goes back to the button that has opened it
+  const title = prompt("Title", linkOf(id).title)?.trim();
+  if (title) await change(id, { title });
+  await list();
+});
 
 $("delete").onclick = attempt(async () => {
   const { id } = $("menu").dataset;
   $("menu").hidePopover();
   if (!confirm(`Delete “${linkOf(id).title}”?`)) return;
-  await api("DELETE", `sessions/${id}`).catch((error) => {
-    if (error.status !== 404) throw error; // an earlier try had arrived, and only its response was lost
-  });
+  await api("DELETE", `sessions/${id}`).catch(unless(404)); // an earlier try had arrived, and only its response was lost
   store(`draft ${id}`, "");
   if (current?.id === id) goToNew();
   await list();
@@ -406,10 +378,8 @@ function send() {
 
 async function listModels() {
   models = (await (await api("GET", "models")).json()).data;
-  const chosen = $("model").value || models.find((model) => model.default)?.id;
   $("model").replaceChildren(...models.map(({ id }) => new Option(id)));
-  if (!current) $("model").value = chosen ?? "";
-  else takeUp();
+  chooseModel();
   frame();
 }
 
@@ -429,7 +399,7 @@ $("stop").onclick = attempt(() => (starting ? starting.abort() : cancel(current.
 
 $("model").onchange = attempt(async () => {
   frame();
-  if (current) await change(current.id, { model: $("model").value }).finally(takeUp);
+  if (current) await change(current.id, { model: $("model").value }).finally(chooseModel);
 });
 $("system").oninput = () => current || store("system", $("system").innerText);
 $("settings").ontoggle = ({ newState }) => newState === "open" && $("system").focus();
@@ -447,17 +417,16 @@ $("search").oninput = attempt(() => list());
 addEventListener("hashchange", attempt(route));
 addEventListener("keydown", (event) => {
   const isTyping = event.target.matches("input, textarea, select, [contenteditable]");
-  const isSearch = event.key === "k" ? event.ctrlKey || event.metaKey : event.key === "/" && !isTyping;
   if ($("app").hidden) return;
-  if (isSearch) {
+  if (event.key === "k" ? event.ctrlKey || event.metaKey : event.key === "/" && !isTyping) {
     event.preventDefault();
     if (!$("sidebar").checkVisibility()) $("sidebar").showPopover();
     $("search").select();
   } else if (event.altKey && event.code === "KeyN") {
     event.preventDefault();
     goToNew();
-  } else if (event.key === "Escape" && !event.defaultPrevented && !document.querySelector(":popover-open, dialog[open]")) {
-    if (!$("stop").hidden) $("stop").click();
+  } else if (event.key === "Escape" && !$("stop").hidden && !document.querySelector(":popover-open")) {
+    $("stop").click();
   }
 });
 
@@ -485,10 +454,17 @@ function keepToken(token, remember) {
 /** Signs in with this token, if the server takes it. */
 async function signIn(token, remember) {
   await api("GET", "models", { as: token });
-  // What somebody else has typed is not for this user.
-  if (subjectOf(heldToken() ?? token) !== subjectOf(token)) sessionStorage.clear();
+  const isOther = heldToken() && subjectOf(heldToken()) !== subjectOf(token);
+  if (isOther) sessionStorage.clear();
   keepToken(token, remember);
+  if (isOther) return leave();
   await enter(token);
+}
+
+/** Loads the page again, so that nothing that one user has seen or typed stays in memory for another. */
+function leave() {
+  history.replaceState(null, "", location.pathname);
+  location.reload();
 }
 
 async function enter(token) {
@@ -509,11 +485,11 @@ async function knock(reason = "") {
   document.querySelectorAll(":popover-open").forEach((popover) => popover.hidePopover());
   $("app").hidden = true;
   $("door").hidden = false;
-  $("refusal").textContent = reason;
+  refuse(reason);
   $("token").focus();
-  const { errors } = await (await fetch("models")).json(); // whoever has no token is told where tokens come from
+  const { message } = await api("GET", "models", { as: "" }).catch((error) => error);
   $("source").replaceChildren();
-  write($("source"), errors[0].detail.split("<token>. ").at(-1));
+  write($("source"), message.split("<token>. ").at(-1)); // whoever has no token is told where tokens come from
 }
 
 /** The token in the fragment of the address, which is removed from there and from the history at once. */
@@ -523,48 +499,37 @@ function takeToken() {
   return given;
 }
 
-/** Signs in with the token of a link. Anyone can send one: it replaces the sign-in of another user only when asked to. */
+/** Signs in with the token of a link. Anyone can send one, so it replaces the sign-in of another user only when asked to. */
 async function takeOver(token) {
   const held = heldToken();
   if (!held || subjectOf(held) === subjectOf(token)) return signIn(token, Boolean(localStorage.getItem("token")));
-  $("offered").textContent = subjectOf(token);
-  $("held").textContent = subjectOf(held);
-  $("change").onclick = attempt(() => ($("switch").close(), signIn(token, false)));
-  $("switch").showModal();
-  if ($("app").hidden) await enter(held);
+  const [offered, mine] = [token, held].map((token) => `\u2068${subjectOf(token)}\u2069`); // isolated, whatever is in it
+  const question = `This link signs in ${offered}. You are signed in as ${mine}. Change?`;
+  if (confirm(question)) await signIn(token, false);
 }
 
-$("sign-in").onsubmit = attempt(
-  () => {
-    const token = $("token").value.trim();
-    $("token").value = "";
-    return signIn(token, $("remember").checked);
-  },
-  (message) => ($("refusal").textContent = message),
-);
-$("stay").onclick = () => $("switch").close();
+const refuse = (message) => ($("refusal").textContent = message);
+$("sign-in").onsubmit = attempt(() => {
+  const token = $("token").value.trim();
+  $("token").value = "";
+  return signIn(token, $("remember").checked);
+}, refuse);
 $("remembered").onchange = ({ target }) => keepToken(heldToken(), target.checked);
 $("sign-out").onclick = () => {
   sessionStorage.clear();
   localStorage.removeItem("token");
-  location.replace(location.pathname); // the page is loaded again, so that nothing stays in memory either
+  leave();
 };
 $("theme").value = document.documentElement.dataset.theme = localStorage.getItem("theme") ?? "";
-$("theme").onchange = ({ target }) => {
-  document.documentElement.dataset.theme = target.value;
-  if (target.value) localStorage.setItem("theme", target.value);
-  else localStorage.removeItem("theme");
-};
+$("theme").onchange = ({ target }) => localStorage.setItem("theme", (document.documentElement.dataset.theme = target.value));
 
 on.refused = knock;
-on.lost = () => {
-  $("connection").textContent = "The connection is lost. Trying again…";
-  if (starting?.signal.aborted) return;
-};
+on.lost = () => ($("connection").textContent = "The connection is lost. Trying again…");
 on.found = () => ($("connection").textContent = "");
 
 const given = takeToken();
-const held = heldToken();
-if (given) takeOver(given).catch((error) => (heldToken() ? attempt(() => enter(heldToken()))() : knock(error.message)));
-else if (held) attempt(() => enter(held))();
-else knock();
+let problem = "";
+if (given) await takeOver(given).catch((error) => (problem = error.message));
+if ($("app").hidden && heldToken()) attempt(() => enter(heldToken()))();
+else if ($("app").hidden) knock(problem);
+say(problem);

@@ -7,6 +7,7 @@ import pytest
 from selenium import webdriver
 from selenium.webdriver import ActionChains
 from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.support import expected_conditions
 from selenium.webdriver.support.ui import WebDriverWait
 
 from client import npm_folder
@@ -39,6 +40,15 @@ class Page:
         if not in_place:
             self.driver.get("about:blank")
         self.driver.get(f"{self.user.url}/#token={token}")
+
+    def answer(self, answer):
+        """Answer what the page asks in a window of its own, with yes, no or a text; returns what it has asked."""
+        alert = self.wait(lambda: expected_conditions.alert_is_present()(self.driver))
+        question = alert.text
+        if isinstance(answer, str):
+            alert.send_keys(answer)
+        alert.accept() if answer else alert.dismiss()
+        return question
 
     @property
     def gap(self):
@@ -130,7 +140,9 @@ def browser(driver):
 
 @pytest.fixture
 def page(browser, server, provider):
-    return Page(browser, server).enter()
+    page = Page(browser, server).enter()
+    page.wait(lambda: page.find("#text").is_displayed())
+    return page
 
 
 @pytest.fixture(scope="session")
