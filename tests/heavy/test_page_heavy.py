@@ -7,8 +7,23 @@ import pytest
 from provider import reply
 from test_markdown import written
 
-PARAGRAPH = "Use a **sorted set** for each `address`: drop what is older than the window, [count](https://example.com) the rest.\n\n"
-BLOCKS = "## Part\n\n" + PARAGRAPH * 3 + "- one\n- two\n  - three\n\n| a | b |\n|---|---|\n| 1 | 2 |\n\n```python\nprint(1)\n```\n\n"
+BLOCKS = """## Part
+
+Use a **sorted set** for each `address`: drop what is older than the window, [count](https://example.com) the rest.
+
+- one
+- two
+  - three
+
+| a | b |
+|---|---|
+| 1 | 2 |
+
+```python
+print(1)
+```
+
+"""
 TEXTS = {
     "an answer of all kinds of blocks": BLOCKS * (200_000 // len(BLOCKS)),
     "one block of code": "```\n" + "a line of code that is not too long\n" * 5500 + "```\n",

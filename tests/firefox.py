@@ -1,0 +1,116 @@
+"""The page in Firefox, which is driven without geckodriver: `pip install marionette-driver`, then `python tests/firefox.py`.
+
+It needs `firefox-esr` or `firefox`; where one is elsewhere, `FIREFOX` names it. What fails is raised.
+"""
+
+import os
+import pathlib
+import shutil
+import sys
+import tempfile
+import time
+
+from marionette_driver import By
+from marionette_driver.keys import Keys
+from marionette_driver.marionette import Alert, Marionette
+
+from client import free_port, make_token, running
+from provider import Provider, reply, silence
+
+FIREFOX = os.environ.get("FIREFOX") or shutil.which("firefox-esr") or shutil.which("firefox")
+USER = "https://github.com/you"
+MARKDOWN = "# Title\n\n- one\n- **two**\n\n```sh\necho  <b>\n```\n\n<img src=x onerror=alert(1)> [bad](javascript:alert(1))"
+
+
+class Page:
+    def __init__(self, firefox):
+        self.firefox = firefox
+
+    def run(self, script, *arguments):
+        return self.firefox.execute_script("return " + script, script_args=arguments, sandbox=None)
+
+    def find(self, selector):
+        return self.firefox.find_element(By.CSS_SELECTOR, selector)
+
+    def text(self, selector):
+        return self.run("document.querySelector(arguments[0])?.innerText ?? ''", selector)
+
+    def wait(self, condition, what):
+        deadline = time.monotonic() + 15
+        while not condition():
+            assert time.monotonic() < deadline, what
+            time.sleep(0.05)
+
+    def say(self, text):
+        self.find("#text").send_keys(text + Keys.ENTER)
+
+    def wait_for_end(self, count):
+        """Wait until there are so many turns, the last with its footer."""
+        script = "document.querySelectorAll('article').length"
+        self.wait(lambda: self.run(script) == count and self.text("article:last-child footer"), f"{count} turns")
+
+
+def check(page, server, provider):
+    page.firefox.navigate(f"{server.url}/#token={make_token(USER)}")
+    page.wait(lambda: page.text("#user") == "you", "signed in by the link")
+    assert "token" not in page.firefox.get_url()
+
+    provider.script = [reply(*MARKDOWN)]
+    page.say("Show markdown")
+    page.wait_for_end(2)
+    assert page.text("article:last-child .text h1") == "Title" and page.text("article:last-child pre") == "echo  <b>"
+    assert page.run("document.querySelectorAll('article :is(img, a)').length") == 0
+    page.find("figcaption button").click()
+    page.wait(lambda: page.text("figcaption button") == "Copied", "copied")
+
+    turns = 2
+    for rate in (8, 50, 100, 500):
+        step = max(1, rate // 50)
+        pieces = [part for _ in range(0, 2 * rate, step) for part in ("word " * step + "\n\n", step / rate)]
+        provider.script = [reply("word\n\n" * 40, *pieces)]
+        page.say("Talk")
+        turns += 2
+        page.wait_for_end(turns)
+        time.sleep(0.2)  # a frame or two
+        gap = page.run("((log) => log.scrollHeight - log.scrollTop - log.clientHeight)(document.getElementById('log'))")
+        assert gap < 2, f"at {rate} words a second the view is {gap} pixels behind"
+
+    page.find("#system-button").click()
+    page.find("#system").send_keys("Be kind." + Keys.ENTER + "Be short.")
+    page.find("#settings .main").click()
+    page.wait(lambda: not page.find("#settings").is_displayed(), "saved")
+    page.say("Hello")
+    page.wait_for_end(turns + 2)
+    assert provider.posts[-1].body["messages"][0]["content"] == "Be kind.\nBe short."
+
+    provider.script = [silence(30)]
+    page.say("Think")
+    page.wait(lambda: page.run("document.querySelector('.dots')?.getAnimations().length"), "something moves")
+    page.find("#stop").click()
+    page.wait(lambda: "Stopped" in page.text("article:last-child footer"), "stopped")
+
+    page.find("#list li button").click()
+    page.wait(lambda: page.find("#rename").is_displayed(), "the menu")
+    page.find("#rename").click()
+    alert = Alert(page.firefox)
+    alert.send_keys("Renamed")
+    alert.accept()
+    page.wait(lambda: page.text("#list strong") == "Renamed", "renamed")
+
+
+def main():
+    provider, firefox = Provider(), Marionette(bin=FIREFOX, port=free_port(), headless=True)
+    with tempfile.TemporaryDirectory() as folder:
+        environment = {"OPENAI_BASE_URL": provider.url + "/v1", "DEFAULT_MODEL": "m-1"}
+        with running(pathlib.Path(folder), **environment) as server:
+            firefox.start_session()
+            try:
+                check(Page(firefox), server, provider)
+                print("Firefox", firefox.session_capabilities["browserVersion"], "does all of it.")
+            finally:
+                firefox.quit()
+    provider.close()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
