@@ -492,7 +492,7 @@ async function knock(reason = "") {
   write($("source"), message.split("<token>. ").at(-1)); // whoever has no token is told where tokens come from
 }
 
-/** The token in the fragment of the address, which is removed from there and from the history at once. */
+/** The token in the fragment of the address, which is removed from there and from the tab's history at once. */
 function takeToken() {
   const given = /^#token=([\w.-]+)$/.exec(location.hash)?.[1];
   if (given) history.replaceState(null, "", location.pathname + location.search);
