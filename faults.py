@@ -131,7 +131,7 @@ def is_error(body):
     body = body[0] if isinstance(body, list) and body else body
     if "error" in (body.get("type"), body.get("object")) or body.get("error") not in (None, False, ""):
         return True
-    return not body.keys() & {"choices", "type", "id", "object"} and bool(body.keys() & {"detail", "message"})
+    return ("detail" in body or "message" in body) and not body.keys() & {"choices", "type", "id", "object"}
 
 
 def _inner(body):
