@@ -11,20 +11,24 @@ export const on = { lost: () => {}, found: () => {}, refused: () => {} };
 
 /**
  * Returns the response. What Parley refuses is thrown, with its `status`. Where no answer of Parley's arrives, the request
- * is sent again until one does, or until `signal` aborts. `as` is a token that is only tried, or "" for none.
+ * is sent again until one does, or until `signal` aborts. `as` is a token that is only tried, or "" for none; `unless` is a
+ * status that is no error. An answer in JSON is read: it may be cut in its middle, too.
  */
-export async function api(method, path, { body, headers, signal, as = token } = {}) {
+export async function api(method, path, { body, headers, signal, as = token, unless } = {}) {
   headers = { Accept: "application/json", ...(as && { Authorization: `Bearer ${as}` }), ...headers };
   if (body) headers["Content-Type"] = "application/json";
   for (let tries = 1; ; tries++) {
     try {
       const response = await fetch(path, { method, headers, body: body && JSON.stringify(body) });
-      if (!response.ok) throw await refusal(response);
+      if (!response.ok || !response.headers.has("X-Request-ID")) throw await refusal(response);
+      const isJson = response.headers.get("Content-Type")?.startsWith("application/json");
+      const answer = isJson ? await response.json() : response;
       on.found();
-      return response;
+      return answer;
     } catch (error) {
       if (error.status) on.found();
       if (error.status === 401 && as === token) on.refused(error.message);
+      if (error.status && error.status === unless) return error;
       if (error.status) throw error;
     }
     on.lost();
@@ -32,10 +36,10 @@ export async function api(method, path, { body, headers, signal, as = token } = 
   }
 }
 
-/** The error that a response tells of. It has no status where not Parley answered but a proxy that does not reach it. */
+/** The error that a response tells of. It has no status where not Parley answered but what stands before it. */
 async function refusal(response) {
   const { errors } = await response.json().catch(() => ({}));
-  if (!errors && response.status >= 500) return new Error("The server cannot be reached.");
+  if (!errors && (response.ok || response.status >= 500)) return new Error("The server cannot be reached.");
   const message = errors?.map((error) => error.detail).join(" ") ?? `The server answered with the status ${response.status}.`;
   return Object.assign(new Error(message), { status: response.status, meta: errors?.[0].meta ?? {} });
 }
@@ -60,8 +64,9 @@ export async function startReply(path, body, signal) {
   }
   try {
     const response = await api("POST", path, { body, headers: { ...STREAM, "Idempotency-Key": unanswered.key }, signal });
+    const id = response.headers.get("Location").split("/")[2];
     store("unanswered", "");
-    return response;
+    return { id, response };
   } catch (error) {
     if (error.status) store("unanswered", "");
     throw error;

@@ -1,14 +1,13 @@
 // Markdown as elements. marked's lexer gives tokens, and elements are made of them: no HTML is parsed anywhere.
 
-import { Lexer, getDefaults } from "./marked.js";
+import { Lexer, Tokenizer, getDefaults } from "./marked.js";
 
 const PROTOCOLS = ["http:", "https:", "mailto:"];
 const DEEPEST = 20; // levels of nesting; what is deeper stays as written, since marked and browsers recurse
 const LONGEST = 20_000; // characters of a paragraph; in a longer one marks stay as written, since marked can take seconds
 const ENTITIES = {
   amp: "&", lt: "<", gt: ">", quot: '"', apos: "'", nbsp: "\u00a0", copy: "©", reg: "®", trade: "™", hellip: "…", mdash: "—",
-  ndash: "–", bull: "•", middot: "·", deg: "°", times: "×", le: "≤", ge: "≥", ne: "≠", larr: "←", rarr: "→", euro: "€",
-};
+  ndash: "–", bull: "•", middot: "·", deg: "°", times: "×", le: "≤", ge: "≥", ne: "≠", larr: "←", rarr: "→", euro: "€" };
 
 /** An element with these properties; the children are nodes, strings, which stay text, and arrays of such. */
 export function element(tag, properties, ...children) {
@@ -18,7 +17,6 @@ export function element(tag, properties, ...children) {
 }
 
 // Mathematics stays as written: none of its signs are marks. Like paragraphs it ends at a blank line.
-
 const MATH = [
   /^\$\$(?:(?!\n[ \t]*\n|\$\$)[^])+\$\$/,
   /^\\\[(?:(?!\n[ \t]*\n|\\\])[^])+\\\]/,
@@ -42,8 +40,11 @@ function mathBlock(source) {
 
 // marked looks here for where a paragraph may be interrupted, at each paragraph: not through all that follows.
 const startOfBlock = (source) => source.slice(0, LONGEST / 10).search(/\n {0,3}(?:\$\$|\\\[)/);
+// So it does for a heading that is underlined, at each line of a list's item.
+const lheading = (source) => Tokenizer.prototype.lheading.call(OPTIONS.tokenizer, source.slice(0, LONGEST / 10));
 const OPTIONS = {
   ...getDefaults(),
+  tokenizer: Object.assign(new Tokenizer(), { lheading }),
   extensions: {
     block: [mathBlock], startBlock: [startOfBlock], inline: [(source) => math(source)],
     startInline: [(source) => source.indexOf("$")], childTokens: {}, renderers: {},
@@ -78,7 +79,6 @@ function lex(text, links) {
 }
 
 // Elements of tokens
-
 function decode(text) {
   return text.replace(/&(?:#(\d{1,7})|#[xX]([\da-fA-F]{1,6})|(\w+));/g, (whole, decimal, hex, name) => {
     if (name) return Object.hasOwn(ENTITIES, name) ? ENTITIES[name] : whole;
@@ -179,7 +179,6 @@ function morph(parent, before, nodes) {
 }
 
 // Links that are defined elsewhere: [text][label], and [label]: https://… in any place
-
 const labels = (raw) => [...raw.matchAll(/\[([^[\]]+)\]/g)].map(([, label]) => label.toLowerCase().replace(/\s+/g, " "));
 const targets = (names, links) => JSON.stringify(names.map((name) => links[name] ?? null));
 
@@ -209,8 +208,7 @@ export class Markdown {
     const links = { __proto__: null, ...this.links };
     const levels = [...this.levels];
     const drawn = lex(this.tail, links).map((token) => {
-      const { type, raw } = token;
-      const before = [...levels];
+      const [{ type, raw }, before] = [token, [...levels]];
       const node = drawBlock(token, levels);
       return { type, raw, node, names: labels(raw), before, after: [...levels] };
     });
@@ -223,8 +221,7 @@ export class Markdown {
   /** How many blocks no later text can change: they end with a blank line, and a whole line stands behind it. */
   countFinished(drawn) {
     const wholeLines = this.tail.lastIndexOf("\n");
-    let count = 0;
-    let at = 0;
+    let [count, at] = [0, 0];
     drawn.forEach(({ type, raw }, number) => {
       if (type !== "space" && at <= wholeLines && /\n[ \t]*\n$/.test(this.tail.slice(Math.max(0, at - 99), at))) count = number;
       at += raw.length;

@@ -3,10 +3,10 @@ import { Markdown, element, write } from "./markdown.js";
 
 const $ = (id) => document.getElementById(id);
 const PAGE = 20;
-
 let current = null; // the session on the screen, or null while it is not yet created
 let screen = new AbortController(); // aborts when another session takes the screen
 let starting = null; // aborts when Stop is pressed before the reply has begun
+let pending = ""; // the message that is sent, until the server has it
 let sessions = []; // those in the list
 let models = [];
 
@@ -26,23 +26,25 @@ const attempt = (action, tell = say) => async (event) => {
 };
 
 // Replies
-
 /** Starts a reply to the message in the body or, without a body, to the last message again; shows the reply as it comes. */
 async function converse(path, body) {
   const signal = takeScreen();
   const draft = draftName();
   const stop = (starting = new AbortController());
   const before = [...$("turns").children];
-  if (body) show({ kind: "user", content: body.content });
+  pending = body?.content ?? "";
+  if (body) show({ kind: "user", content: pending });
   else before.at(-1).remove();
   show({ kind: "assistant", content: "", model: { id: modelId() }, status: "in_progress" });
-  let response;
+  showEnd();
+  let id, response;
   try {
-    response = await startReply(path, body, AbortSignal.any([signal, stop.signal]));
+    ({ id, response } = await startReply(path, body, AbortSignal.any([signal, stop.signal])));
   } catch (error) {
     if (signal.aborted) return; // the text is still stored as the draft of that session
     const arrived = error.meta?.session_id; // an earlier try had arrived, and only its response was lost
-    if (body && !arrived) $("text").value ||= body.content;
+    if (!arrived) $("text").value = unsent();
+    pending = "";
     keepDraft();
     $("turns").replaceChildren(...before);
     setBusy(false);
@@ -53,12 +55,15 @@ async function converse(path, body) {
   } finally {
     if (starting === stop) starting = null;
   }
-  const id = response.headers.get("Location").split("/")[2];
   if (stop.signal.aborted) cancel(id);
   if (signal.aborted) {
-    store(draft, "");
+    store(draft, sessionStorage.getItem(draft)?.replace(body?.content ?? "", () => "").trim());
     return response.body.cancel(); // the server goes on by itself
   }
+  pending = "";
+  store(draft, "");
+  if (!current) (history.pushState(null, "", `#${id}`), store("system", ""));
+  current ??= { id, title: "New chat", system: systemPrompt() };
   keepDraft();
   await follow(id, response, signal);
 }
@@ -90,13 +95,14 @@ async function follow(id, response, signal) {
       }
     } catch (error) {
       if (signal.aborted) return;
+      if (error.status === 404) return open(id); // which says so
       if (error.status < 500) throw error;
     }
     if (signal.aborted) return;
     response = null;
     on.lost();
     await pause(++tries);
-    if (!current && !signal.aborted) return open(id); // the connection was lost before the event `session`
+    if (isFetched() && !signal.aborted) return open(id); // the connection was lost before the event `session`
   }
 }
 
@@ -105,19 +111,20 @@ async function ended(id, article, turn, problem) {
     finish(article, turn);
   } else {
     // A retry that is not complete gives way to the reply before it. The server knows which turns stand.
-    await open(id);
+    await open(id, $("turns").children.length - 1);
+    if (current?.id !== id) return; // another session has taken the screen meanwhile, or this one is gone
     if (problem && current.turns.at(-1).status !== "failed") say(problem);
   }
   announce($("turns").lastElementChild);
   await list();
 }
 
-const unless = (status) => (error) => error.status === status || Promise.reject(error);
-const cancel = (id) => api("POST", `sessions/${id}/cancel`).catch(unless(409)); // which says that it has ended by itself
+const cancel = (id) => api("POST", `sessions/${id}/cancel`, { unless: 409 }); // which says that it has ended by itself
 
 // The conversation
-
-const modelId = () => $("model").value || current?.model.id;
+/** Whether the session on the screen is not there yet. */
+const isFetched = () => Boolean(current && !current.model);
+const modelId = () => $("model").value || current?.model?.id;
 
 /** A screen reader hears a reply once, when it is whole. */
 function announce(article) {
@@ -130,7 +137,7 @@ function takeScreen() {
   screen.abort();
   screen = new AbortController();
   setBusy(false);
-  isAtEnd = true;
+  pending = "";
   return screen.signal;
 }
 
@@ -149,22 +156,17 @@ function focusText() {
 let isAtEnd = true;
 let position = 0;
 const gap = () => $("log").scrollHeight - $("log").scrollTop - $("log").clientHeight;
-const showEnd = () => $("log").scrollTo(0, $("log").scrollHeight);
+const showEnd = () => ((isAtEnd = true), $("log").scrollTo(0, $("log").scrollHeight));
 const resized = new ResizeObserver(() => (isAtEnd ? showEnd() : noteGap()));
 const noteGap = () => ($("down").hidden = isAtEnd || gap() < 48);
-resized.observe($("log"));
-resized.observe($("turns"));
+for (const id of ["log", "turns"]) resized.observe($(id));
 $("log").onscroll = ({ target }) => {
   if (target.scrollTop < position && gap() > 1) isAtEnd = false;
   else if (target.scrollTop > position && gap() < 48) isAtEnd = true;
   position = target.scrollTop;
   noteGap();
 };
-$("down").onclick = () => {
-  isAtEnd = true;
-  showEnd();
-  focusText();
-};
+$("down").onclick = () => (showEnd(), focusText());
 
 function timeOf(iso) {
   const [day, time] = [{ month: "short", day: "numeric" }, { hour: "numeric", minute: "2-digit" }];
@@ -227,11 +229,9 @@ function notes({ status, error, usage: { input_tokens: read, output_tokens: writ
 }
 
 async function copy(text, button) {
-  try {
-    await navigator.clipboard.writeText(text);
-  } catch {
-    // Over plain HTTP from another machine there is no clipboard, but an event that may be filled.
-    const fill = (event) => [event.preventDefault(), event.clipboardData.setData("text/plain", text)];
+  // Over plain HTTP from another machine there is no clipboard, but an event that may be filled.
+  const fill = (event) => [event.preventDefault(), event.clipboardData.setData("text/plain", text)];
+  if (!(await navigator.clipboard?.writeText(text).then(() => true, () => false))) {
     document.addEventListener("copy", fill, { once: true });
     document.execCommand("copy");
   }
@@ -245,58 +245,70 @@ $("turns").onclick = ({ target }) => {
 
 /** Shows what belongs to the session around its turns. */
 function frame() {
-  $("title").textContent = current?.title ?? "New chat";
-  document.title = current ? `${current.title} – Parley` : "Parley";
+  $("title").textContent = current ? current.title ?? "" : "New chat";
+  document.title = current?.title ? `${current.title} – Parley` : "Parley";
   $("echo").hidden = models.find(({ id }) => id === modelId())?.provider !== "echo";
-  $("system-button").classList.toggle("set", Boolean($("system").innerText.trim()));
+  $("system-button").classList.toggle("set", Boolean(systemPrompt()));
+  $("system-button").disabled = isFetched();
   for (const link of $("list").querySelectorAll("a")) link.ariaCurrent = link.hash.slice(1) === current?.id ? "page" : null;
 }
 
-async function open(id) {
+/** Takes a session to the screen. If it is there, and has no more turns than shown, the first of them stay as they are. */
+async function open(id, kept = 0) {
   const signal = takeScreen();
-  const response = await api("GET", `sessions/${encodeURIComponent(id)}`, { signal });
-  const session = await response.json();
+  const isOther = current?.id !== id;
+  if (isOther) {
+    current = { id }; // at once: what is typed from now on is meant for it
+    if (idInAddress() !== id) history.pushState(null, "", `#${id}`);
+    $("turns").replaceChildren();
+    takeUp();
+  }
+  const session = await api("GET", `sessions/${id}`, { signal, unless: 404 });
   if (signal.aborted) return;
+  if (session instanceof Error) {
+    history.replaceState(null, "", location.pathname); // it was deleted elsewhere
+    await Promise.all([route(), list()]);
+    return say(session.message);
+  }
   current = session;
-  if (location.hash.slice(1) !== id) history.pushState(null, "", `#${id}`);
   takeUp();
-  $("turns").replaceChildren();
-  current.turns.forEach(show);
+  if (current.turns.length !== kept + 1) kept = 0;
+  [...$("turns").children].slice(kept).forEach((node) => node.remove());
+  current.turns.slice(kept).forEach(show);
+  if (isOther) showEnd();
   if (current.turns.at(-1).status === "in_progress") await follow(id, null, signal);
 }
 
 /** Shows model, system prompt and draft of the session on the screen, or of one to be created. */
 function takeUp() {
   chooseModel();
-  $("system").innerText = (current ? current.system : sessionStorage.getItem("system")) ?? "";
-  $("text").value = sessionStorage.getItem(draftName()) ?? "";
+  const system = current ? current.system : sessionStorage.getItem("system");
+  const draft = sessionStorage.getItem(draftName()) ?? "";
+  if (!$("settings").matches(":popover-open")) $("system").textContent = system ?? ""; // else it is being typed
+  if ($("text").value !== draft) $("text").value = draft; // else the cursor stays where it is
   frame();
 }
 
 function chooseModel() {
-  const model = current?.model.id ?? models.find((model) => model.default)?.id ?? "";
+  const model = current?.model?.id ?? models.find((model) => model.default)?.id ?? "";
   if (![...$("model").options].some(({ value }) => value === model)) $("model").append(new Option(model));
   $("model").value = model;
 }
 
 function created(session) {
-  if (!current) history.pushState(null, "", `#${session.id}`);
-  if (!current) store("system", "");
-  current = { system: systemPrompt(), ...current, ...session };
+  current = { ...current, ...session };
   frame();
   list().catch(() => {}); // the list is shown again at the end of the reply
 }
 
 // The list
-
 let listing = 0;
-
 /** Shows the list again, as long as it is now. With an offset, adds what follows. */
 async function list(offset = 0) {
   const number = ++listing;
   const limit = offset ? PAGE : Math.min(Math.max(PAGE, sessions.length), 100);
   const query = new URLSearchParams({ "page[offset]": offset, "page[limit]": limit, query: $("search").value });
-  const { data, meta } = await (await api("GET", `sessions?${query}`)).json();
+  const { data, meta } = await api("GET", `sessions?${query}`);
   if (number !== listing) return; // a newer call has begun meanwhile
   sessions = offset ? [...sessions, ...data] : data;
   const { hash, value } = $("list").contains(document.activeElement) ? document.activeElement : {};
@@ -332,7 +344,8 @@ $("delete").onclick = attempt(async () => {
   const { id } = $("menu").dataset;
   $("menu").hidePopover();
   if (!confirm(`Delete “${linkOf(id).title}”?`)) return;
-  await api("DELETE", `sessions/${id}`).catch(unless(404)); // an earlier try had arrived, and only its response was lost
+  if (current?.id === id) screen.abort();
+  await api("DELETE", `sessions/${id}`, { unless: 404 }); // an earlier try had arrived, and only its response was lost
   store(`draft ${id}`, "");
   if (current?.id === id) goToNew();
   await list();
@@ -340,18 +353,19 @@ $("delete").onclick = attempt(async () => {
 });
 
 async function change(id, changes) {
-  const changed = await (await api("PATCH", `sessions/${id}`, { body: changes })).json();
+  const changed = await api("PATCH", `sessions/${id}`, { body: changes });
   if (current?.id === id) current = { ...current, ...changed };
   frame();
 }
 
 // What the user does
+const idInAddress = () => /^#([\da-f]{8}(?:-[\da-f]{4}){3}-[\da-f]{12})$/.exec(location.hash)?.[1];
 
 async function route() {
   const given = takeToken();
   if (given) return takeOver(given);
   focusText();
-  if (location.hash.slice(1)) return open(location.hash.slice(1));
+  if (idInAddress()) return open(idInAddress());
   takeScreen();
   current = null;
   takeUp();
@@ -359,17 +373,19 @@ async function route() {
 }
 
 function goToNew() {
-  location.hash = "";
+  if (location.hash) location.hash = "";
+  else attempt(route)();
   focusText();
 }
 
 const draftName = () => `draft ${current?.id ?? ""}`;
-const keepDraft = () => store(draftName(), $("text").value);
-const systemPrompt = () => $("system").innerText.trim() || null;
+const unsent = () => [pending, $("text").value].filter(Boolean).join("\n\n");
+const keepDraft = () => store(draftName(), unsent());
+const systemPrompt = () => $("system").textContent.trim() || null; // innerText has no newlines where it is not shown
 
 function send() {
   const content = $("text").value;
-  if (!content.trim() || $("send").hidden) return;
+  if (!content.trim() || $("send").hidden || isFetched()) return;
   $("text").value = "";
   if (current) return converse(`sessions/${current.id}/messages`, { content });
   $("turns").replaceChildren();
@@ -377,7 +393,7 @@ function send() {
 }
 
 async function listModels() {
-  models = (await (await api("GET", "models")).json()).data;
+  models = (await api("GET", "models")).data;
   $("model").replaceChildren(...models.map(({ id }) => new Option(id)));
   chooseModel();
   frame();
@@ -401,7 +417,7 @@ $("model").onchange = attempt(async () => {
   frame();
   if (current) await change(current.id, { model: $("model").value }).finally(chooseModel);
 });
-$("system").oninput = () => current || store("system", $("system").innerText);
+$("system").oninput = () => current || store("system", $("system").textContent);
 $("settings").ontoggle = ({ newState }) => newState === "open" && $("system").focus();
 $("settings").onsubmit = attempt(async () => {
   if (current) await change(current.id, { system: systemPrompt() });
@@ -425,13 +441,13 @@ addEventListener("keydown", (event) => {
   } else if (event.altKey && event.code === "KeyN") {
     event.preventDefault();
     goToNew();
-  } else if (event.key === "Escape" && !$("stop").hidden && !document.querySelector(":popover-open")) {
-    $("stop").click();
+  } else if (event.key === "Escape" && !event.isComposing && event.target !== $("search")) {
+    if (!$("stop").hidden && !document.querySelector(":popover-open")) $("stop").click();
   }
 });
 
 // Who is signed in
-
+let shown = ""; // whose chats the page shows
 const heldToken = () => sessionStorage.getItem("token") ?? localStorage.getItem("token");
 const nameOf = (subject) => subject.split("/").at(-1) || subject;
 
@@ -449,12 +465,17 @@ function keepToken(token, remember) {
   sessionStorage.removeItem("token");
   localStorage.removeItem("token");
   (remember ? localStorage : sessionStorage).setItem("token", token);
+  localStorage.setItem("subject", subjectOf(token)); // that a link in a new tab can ask, too
 }
+
+/** Who is signed in in this tab or, without "remember", in another. */
+const signedIn = () => (heldToken() ? subjectOf(heldToken()) : localStorage.getItem("subject"));
+const otherThan = (token) => [shown, signedIn()].find((subject) => subject && subject !== subjectOf(token));
 
 /** Signs in with this token, if the server takes it. */
 async function signIn(token, remember) {
   await api("GET", "models", { as: token });
-  const isOther = heldToken() && subjectOf(heldToken()) !== subjectOf(token);
+  const isOther = otherThan(token);
   if (isOther) sessionStorage.clear();
   keepToken(token, remember);
   if (isOther) return leave();
@@ -468,7 +489,7 @@ function leave() {
 }
 
 async function enter(token) {
-  const subject = subjectOf(token);
+  const subject = (shown = subjectOf(token));
   useToken(token);
   $("user").textContent = nameOf(subject);
   $("account-button").ariaLabel = `Signed in as ${nameOf(subject)}`;
@@ -494,18 +515,16 @@ async function knock(reason = "") {
 
 /** The token in the fragment of the address, which is removed from there and from the tab's history at once. */
 function takeToken() {
-  const given = /^#token=([\w.-]+)$/.exec(location.hash)?.[1];
-  if (given) history.replaceState(null, "", location.pathname + location.search);
+  const given = /^#token=([\w.-]*)/.exec(location.hash)?.[1];
+  if (given !== undefined) history.replaceState(null, "", location.pathname + location.search);
   return given;
 }
 
 /** Signs in with the token of a link. Anyone can send one, so it replaces the sign-in of another user only when asked to. */
 async function takeOver(token) {
-  const held = heldToken();
-  if (!held || subjectOf(held) === subjectOf(token)) return signIn(token, Boolean(localStorage.getItem("token")));
-  const [offered, mine] = [token, held].map((token) => `\u2068${subjectOf(token)}\u2069`); // isolated, whatever is in it
-  const question = `This link signs in ${offered}. You are signed in as ${mine}. Change?`;
-  if (confirm(question)) await signIn(token, false);
+  if (!otherThan(token)) return signIn(token, Boolean(localStorage.getItem("token")));
+  const [offered, mine] = [subjectOf(token), otherThan(token)].map((subject) => `\u2068${subject}\u2069`); // isolated
+  if (confirm(`This link signs in ${offered}. You are signed in as ${mine}. Change?`)) await signIn(token, false);
 }
 
 const refuse = (message) => ($("refusal").textContent = message);
@@ -514,12 +533,15 @@ $("sign-in").onsubmit = attempt(() => {
   $("token").value = "";
   return signIn(token, $("remember").checked);
 }, refuse);
-$("remembered").onchange = ({ target }) => keepToken(heldToken(), target.checked);
+$("remembered").onchange = ({ target }) => heldToken() && keepToken(heldToken(), target.checked);
 $("sign-out").onclick = () => {
   sessionStorage.clear();
-  localStorage.removeItem("token");
+  ["token", "subject"].forEach((name) => localStorage.removeItem(name));
   leave();
 };
+addEventListener("storage", () => {
+  if (shown && signedIn() !== shown) (sessionStorage.clear(), leave()); // another tab has signed out, or another user in
+});
 $("theme").value = document.documentElement.dataset.theme = localStorage.getItem("theme") ?? "";
 $("theme").onchange = ({ target }) => localStorage.setItem("theme", (document.documentElement.dataset.theme = target.value));
 

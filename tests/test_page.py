@@ -115,6 +115,19 @@ def test_a_failure_says_why_and_offers_a_retry(page, provider):
     page.wait_for_turns("Hello", "Whole.")
 
 
+def test_only_the_last_reply_is_asked_for_again(page, provider):
+    provider.script = [status(400, {"error": {"message": "No."}}), reply("Good.")]
+    page.say("One")
+    page.wait_for_text("No.", "article:last-child")
+    page.say("Two")
+    page.wait_for_turns("One", "", "Two", "Good.")
+    buttons = "[...document.querySelectorAll('footer button')].filter((e) => e.checkVisibility()).map((e) => e.textContent)"
+    page.wait(lambda: page.run(buttons) == ["Copy", "Retry"])
+    page.say("Three")
+    page.wait_for_turns("One", "", "Two", "Good.", "Three", "The answer.")
+    assert page.run(buttons) == ["Copy", "Copy", "Retry"]
+
+
 def test_a_refused_message_is_given_back(page, provider):
     provider.script = [status(404, {"error": {"message": "No such model.", "code": "model_not_found"}}), reply(*WORDS)]
     page.say("Hello")
@@ -149,6 +162,17 @@ def test_model_and_system_prompt_hold_from_the_next_reply_on(page, provider):
     asked = provider.posts[1].body
     assert (asked["model"], asked["messages"][0]["role"]) == ("m-2", "user")
     assert page.text("article:last-child h3 bdi") == "m-2"
+
+
+def test_a_system_prompt_keeps_its_lines_where_the_page_is_loaded_again(page, provider):
+    page.wait_for_text("m-1", "#model")
+    page.click("System prompt")
+    page.press("Be kind.\n", "Be short.")
+    page.click("Save")
+    page.driver.refresh()
+    page.say("Hello")
+    page.wait_for_turns("Hello", "The answer.")
+    assert provider.posts[0].body["messages"][0]["content"] == "Be kind.\nBe short."
 
 
 def test_renames_and_deletes_sessions_in_the_list(page, provider):
@@ -194,6 +218,21 @@ def test_lists_searches_and_opens_sessions(browser, server, provider):
     page.wait(lambda: page.turns == [])
     page.driver.forward()
     page.wait_for_turns("Question 3", "The answer.")
+
+
+def test_a_message_goes_to_the_session_that_is_opened(page, provider):
+    gone, there = page.user.create("Gone"), page.user.create("There")
+    page.driver.refresh()
+    page.click("There")
+    page.wait_for_turns("There", "The answer.")
+    page.user.delete(f"/sessions/{gone['id']}")
+    page.click("Gone")
+    page.wait_for_text("There is no such", "#notice")
+    page.wait(lambda: page.titles == ["There"])
+    assert page.turns == [] and gone["id"] not in page.driver.current_url
+    page.say("Meant for another")
+    page.wait_for_turns("Meant for another", "The answer.")
+    assert len(page.user.turns(there)) == 2
 
 
 def test_a_reply_goes_on_where_the_connection_breaks(browser, server, provider, proxy):
@@ -404,6 +443,29 @@ def test_a_draft_survives_a_reload_and_a_token_that_ran_out(page, provider):
     assert page.run("document.getElementById('text').value") == ""
 
 
+def test_a_message_that_is_not_sent_yet_stays_where_more_is_typed(page):
+    page.wait_for_text("m-1", "#model")
+    page.driver.execute_script("window.fetch = async () => { throw new TypeError('lost') }")
+    page.say("First")
+    page.wait_for_text("The connection is lost", "#connection")
+    page.press("Second")
+    page.driver.refresh()
+    page.wait_for_text("m-1", "#model")
+    assert page.run("document.getElementById('text').value") == "First\n\nSecond"
+
+
+def test_an_answer_that_is_not_the_servers_is_none(page, provider):
+    page.wait_for_text("No chats yet.")
+    page.driver.execute_script("""
+        const [ask, others] = [fetch, ["<html>Sign in to the Wi-Fi", "{}", '{"data": [']];
+        window.fetch = async (...request) => others.length ? new Response(others.shift()) : ask(...request);
+    """)
+    page.say("Hello")
+    page.wait_for_text("The connection is lost", "#connection")
+    page.wait_for_turns("Hello", "The answer.")
+    assert len(provider.posts) == 1 and page.text("#notice") == ""
+
+
 def test_a_lost_connection_comes_back_by_itself(browser, server, provider):
     proxy = Proxy(server.port)
     page = Page(browser, server, proxy.url).enter()
@@ -475,7 +537,47 @@ def test_a_link_signs_in_and_leaves_nothing_in_the_address(browser, server, prov
     browser.back()
     page.wait(lambda: page.turns == [])
     assert "token" not in browser.current_url
-    assert page.run("localStorage.length") == 0
+    assert page.run("localStorage.token") is None
+
+
+@pytest.mark.parametrize("rest", ["%20", ")", "&x=1"])
+def test_a_link_that_was_copied_badly_shows_its_token_to_nobody(rest, page, server):
+    for token in (page.user.token, page.user.token + rest):
+        page.open_link(token)
+        page.wait_for_text("No chats yet.")
+        assert "token" not in page.driver.current_url
+    assert page.user.token not in server.output()
+
+
+def test_a_link_in_a_new_tab_asks_too(page):
+    first = page.driver.current_window_handle
+    page.driver.switch_to.new_window("tab")
+    page.open_link(make_token("https://github.com/mallory"))
+    assert page.subject in page.answer(False)
+    assert page.find("#door").is_displayed()
+    page.driver.close()
+    page.driver.switch_to.window(first)
+
+
+def test_who_signs_out_is_signed_out_in_all_tabs(browser, server):
+    page = Page(browser, server)
+    page.find("#remember").click()
+    page.enter()
+    page.wait_for_text("No chats yet.")
+    page.press("A draft")
+    first = browser.current_window_handle
+    browser.switch_to.new_window("tab")
+    browser.get(page.user.url)
+    page.find("#account-button").click()
+    page.click("Sign out")
+    page.wait(lambda: page.find("#door").is_displayed())
+    browser.close()
+    browser.switch_to.window(first)
+    page.wait(lambda: page.find("#door").is_displayed())
+    assert page.run("sessionStorage.length + localStorage.length") == 0
+    page.enter(make_token("https://github.com/bob"))
+    page.wait_for_text("No chats yet.")
+    assert page.run("document.getElementById('text').value") == ""
 
 
 def test_a_link_of_another_user_asks_first(browser, server, provider):
@@ -510,7 +612,7 @@ def test_a_sign_in_is_remembered_where_that_is_chosen(browser, server):
     page.find("#account-button").click()
     assert page.find("#remembered").is_selected()
     page.find("#remembered").click()
-    assert page.run("localStorage.length") == 0
+    assert page.run("localStorage.token") is None
     browser.close()
     browser.switch_to.window(browser.window_handles[0])
 
