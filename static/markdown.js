@@ -33,13 +33,14 @@ function math(source, patterns = MATH) {
 
 function mathBlock(source) {
   const indent = /^ {0,3}/.exec(source)[0];
-  const found = math(source.slice(indent.length), MATH.slice(0, 2));
+  const found = math(source.slice(indent.length, LONGEST), MATH.slice(0, 2));
   const end = found && /^[ \t]*(?:\n|$)/.exec(source.slice(indent.length + found.raw.length));
   return end ? { ...found, type: "mathBlock", raw: indent + found.raw + end[0] } : undefined;
 }
 
 // marked looks here for where a paragraph may be interrupted, at each paragraph: not through all that follows.
-const startOfBlock = (source) => source.slice(0, LONGEST / 10).search(/\n {0,3}(?:\$\$|\\\[)/);
+const startsOfMath = (source) => source.slice(0, LONGEST / 10).split(/\n[ \t]*\n/, 1)[0].matchAll(/\n {0,3}(?:\$\$|\\\[)/g);
+const startOfBlock = (source) => [...startsOfMath(source)].find(({ index }) => mathBlock(source.slice(index + 1)))?.index;
 // So it does for a heading that is underlined, at each line of a list's item.
 const lheading = (source) => Tokenizer.prototype.lheading.call(OPTIONS.tokenizer, source.slice(0, LONGEST / 10));
 const OPTIONS = {

@@ -122,8 +122,7 @@ async function ended(id, article, turn, problem) {
 const cancel = (id) => api("POST", `sessions/${id}/cancel`, { unless: 409 }); // which says that it has ended by itself
 
 // The conversation
-/** Whether the session on the screen is not there yet. */
-const isFetched = () => Boolean(current && !current.model);
+const isFetched = () => Boolean(current && !current.model); // the session on the screen, which is not there yet
 const modelId = () => $("model").value || current?.model?.id;
 
 /** A screen reader hears a reply once, when it is whole. */
