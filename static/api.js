@@ -5,7 +5,6 @@ const STREAM = { Accept: "text/event-stream" };
 
 let token = null; // of the user who is signed in
 export const useToken = (value) => (token = value);
-
 /** What the page does when the connection is lost and found again, and when a token is refused. */
 export const on = { lost: () => {}, found: () => {}, refused: () => {} };
 
@@ -54,12 +53,12 @@ export function pause(tries, signal) {
   });
 }
 
-/** Has the model reply. What may have arrived before is sent under the same key: the server makes one reply of it. */
-export async function startReply(path, body, signal) {
+/** Has the model reply to turn `at`. What may have arrived before is sent under the same key: the server makes one reply of it. */
+export async function startReply(path, body, signal, at) {
   const asked = path + JSON.stringify(body);
   let unanswered = JSON.parse(sessionStorage.getItem("unanswered")); // kept, as the page may be loaded again meanwhile
   if (unanswered?.asked !== asked) {
-    unanswered = { asked, key: crypto.getRandomValues(new Uint32Array(4)).join("-") };
+    unanswered = { asked, at, key: crypto.getRandomValues(new Uint32Array(4)).join("-") };
     store("unanswered", JSON.stringify(unanswered));
   }
   try {

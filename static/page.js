@@ -11,7 +11,6 @@ let sessions = []; // those in the list
 let models = [];
 
 const say = (message) => ($("notice").textContent = message);
-
 /** Returns a handler that shows what went wrong where the user looks. */
 const attempt = (action, tell = say) => async (event) => {
   event?.preventDefault();
@@ -39,7 +38,7 @@ async function converse(path, body) {
   showEnd();
   let id, response;
   try {
-    ({ id, response } = await startReply(path, body, AbortSignal.any([signal, stop.signal])));
+    ({ id, response } = await startReply(path, body, AbortSignal.any([signal, stop.signal]), before.length));
   } catch (error) {
     if (signal.aborted) return; // the text is still stored as the draft of that session
     const arrived = error.meta?.session_id; // an earlier try had arrived, and only its response was lost
@@ -57,7 +56,7 @@ async function converse(path, body) {
   }
   if (stop.signal.aborted) cancel(id);
   if (signal.aborted) {
-    store(draft, sessionStorage.getItem(draft)?.replace(body?.content ?? "", () => "").trim());
+    takeOut(body?.content ?? "", draft);
     return response.body.cancel(); // the server goes on by itself
   }
   pending = "";
@@ -152,8 +151,7 @@ function focusText() {
 
 // The end of the conversation stays in view, whatever grows or shrinks, unless the reader scrolls away from it. A scroll event
 // comes a frame late: text that grew meanwhile is no sign of the reader's, only a position that became smaller is.
-let isAtEnd = true;
-let position = 0;
+let [isAtEnd, position] = [true, 0];
 const gap = () => $("log").scrollHeight - $("log").scrollTop - $("log").clientHeight;
 const showEnd = () => ((isAtEnd = true), $("log").scrollTo(0, $("log").scrollHeight));
 const resized = new ResizeObserver(() => (isAtEnd ? showEnd() : noteGap()));
@@ -270,6 +268,12 @@ async function open(id, kept = 0) {
     return say(session.message);
   }
   current = session;
+  const { asked, at } = JSON.parse(sessionStorage.getItem("unanswered")) ?? {};
+  const { content } = session.turns[at] ?? {};
+  if (content && asked === `sessions/${id}/messages${JSON.stringify({ content })}`) {
+    store("unanswered", ""); // it has arrived, and only its response was lost
+    takeOut(content, draftName());
+  }
   takeUp();
   if (current.turns.length !== kept + 1) kept = 0;
   [...$("turns").children].slice(kept).forEach((node) => node.remove());
@@ -371,15 +375,12 @@ async function route() {
   $("turns").replaceChildren(element("p", {}, "What would you like to talk about?"));
 }
 
-function goToNew() {
-  if (location.hash) location.hash = "";
-  else attempt(route)();
-  focusText();
-}
+const goToNew = () => (location.hash ? (location.hash = "") : attempt(route)(), focusText());
 
 const draftName = () => `draft ${current?.id ?? ""}`;
 const unsent = () => [pending, $("text").value].filter(Boolean).join("\n\n");
 const keepDraft = () => store(draftName(), unsent());
+const takeOut = (content, draft) => store(draft, sessionStorage.getItem(draft)?.replace(content, () => "").trim());
 const systemPrompt = () => $("system").textContent.trim() || null; // innerText has no newlines where it is not shown
 
 function send() {

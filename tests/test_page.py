@@ -454,6 +454,23 @@ def test_a_message_that_is_not_sent_yet_stays_where_more_is_typed(page):
     assert page.run("document.getElementById('text').value") == "First\n\nSecond"
 
 
+def test_a_message_that_has_arrived_is_not_given_back(page, provider):
+    page.say("One")
+    page.wait_for_turns("One", "The answer.")
+    page.driver.execute_script("""
+        const ask = fetch;
+        window.fetch = async (...request) => { await ask(...request); throw new TypeError("lost"); };
+    """)
+    page.say("Two")
+    page.wait_for_text("The connection is lost", "#connection")
+    page.driver.refresh()
+    page.wait_for_turns("One", "The answer.", "Two", "The answer.")
+    assert page.run("document.getElementById('text').value") == ""
+    page.say("Two")  # which is another
+    page.wait_for_turns("One", "The answer.", "Two", "The answer.", "Two", "The answer.")
+    assert len(provider.posts) == 3
+
+
 def test_an_answer_that_is_not_the_servers_is_none(page, provider):
     page.wait_for_text("No chats yet.")
     page.driver.execute_script("""
