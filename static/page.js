@@ -153,7 +153,7 @@ function focusText() {
 // comes a frame late: text that grew meanwhile is no sign of the reader's, only a position that became smaller is.
 let [isAtEnd, position] = [true, 0];
 const gap = () => $("log").scrollHeight - $("log").scrollTop - $("log").clientHeight;
-const showEnd = () => ((isAtEnd = true), $("log").scrollTo(0, $("log").scrollHeight));
+const showEnd = () => ((isAtEnd = true), $("log").scrollTo(0, $("log").scrollHeight), (position = $("log").scrollTop));
 const resized = new ResizeObserver(() => (isAtEnd ? showEnd() : noteGap()));
 const noteGap = () => ($("down").hidden = isAtEnd || gap() < 48);
 for (const id of ["log", "turns"]) resized.observe($(id));

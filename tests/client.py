@@ -171,7 +171,7 @@ class Server:
 
     def workers(self):
         path = pathlib.Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
-        return [int(pid) for pid in path.read_text().split()]
+        return [int(pid) for pid in path.read_text().split()] if path.exists() else []  # it may have stopped by itself
 
     def output(self):
         return self.log_file.read_text()

@@ -54,6 +54,8 @@ class Connection:
                 while (following := self._read()) is not None:
                     if answering is not None:
                         answering.join()
+                    if self._ending:  # as a server that has closed it, and reads nothing more
+                        break
                     request = following
                     answering = threading.Thread(target=self._answer, args=(request,), daemon=True)
                     answering.start()

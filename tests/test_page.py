@@ -1,6 +1,7 @@
 """The page at `/`, in a real browser: what a user sees, types and presses."""
 
 import threading
+import uuid
 
 import pytest
 from cryptography.hazmat.primitives import serialization
@@ -508,7 +509,7 @@ def test_code_and_replies_are_copied_as_they_are_stored(page, provider):
     text = "Run:\n\n```sh\necho  <b> && ls\n```\n\n**Done**"
     provider.script = [reply(text)]
     page.say("How?")
-    page.wait_for_text("Done", "article:last-child strong")
+    page.wait_for_text("tokens read", "article:last-child")  # it has ended: nothing is drawn anew under the click
     page.find("figcaption button").click()
     page.wait_for_text("Copied", "figcaption")
     page.find("#text").send_keys(Keys.CONTROL, "v")
@@ -592,7 +593,7 @@ def test_who_signs_out_is_signed_out_in_all_tabs(browser, server):
     browser.switch_to.window(first)
     page.wait(lambda: page.find("#door").is_displayed())
     assert page.run("sessionStorage.length + localStorage.length") == 0
-    page.enter(make_token("https://github.com/bob"))
+    page.enter(make_token(f"https://github.com/{uuid.uuid4().hex}"))
     page.wait_for_text("No chats yet.")
     assert page.run("document.getElementById('text').value") == ""
 
