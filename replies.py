@@ -390,7 +390,8 @@ class Replies:
         if any(getattr(turn, name) is None for name in usage):
             turn.store_usage(usage)
         with self._lock:
-            self._feeds.pop(feed.id, None)
+            if self._feeds.get(feed.id) is feed:  # else another one has taken its place
+                del self._feeds[feed.id]
             self._written.discard(feed)
         feed.end(turn)
         if isinstance(feed, Reply):
