@@ -48,8 +48,8 @@ class InvalidToken(Exception):
     """The text says what is wrong with the token, and shows nothing of it."""
 
 
-class WeakKey(ValueError):
-    """A key for which others than its owner can sign, or that is for something else; the text says why."""
+class UnfitKey(ValueError):
+    """A public key by which no token may be verified; the text says why."""
 
 
 class KeysUnavailable(Exception):
@@ -138,7 +138,7 @@ class RemoteTokens(Tokens):
         """The (algorithm, key) pairs by `kid`, which several keys may share. Each key is judged by itself."""
         with self.wire.request(wire.Call(KEYS_TIMEOUT), "GET", "", {"Accept": "application/json"}) as response:
             if response.status != 200:
-                raise wire.Fault("refused", f"status {response.status}")
+                raise ValueError(f"status {response.status}")
             published = json.loads(wire.join(response.chunks(), KEYS_SIZE))["keys"]
         keys, refused = {}, {}
         for number, each in enumerate(published):
@@ -146,14 +146,14 @@ class RemoteTokens(Tokens):
                 key = jwt.PyJWK(each, "EdDSA" if each.get("alg") == "Ed25519" else None)
                 algorithm_of(key.key)
                 if key.public_key_use not in (None, "sig") or "verify" not in each.get("key_ops", ["verify"]):
-                    raise WeakKey("it is not for signatures")
+                    raise UnfitKey("it is not for signatures")
                 keys.setdefault(key.key_id, []).append((key.algorithm_name, key.key))
             except Exception as error:  # PyJWT raises whatever the odd key brings about; its text may show a secret one
-                refused[number] = str(error) if isinstance(error, WeakKey) else type(error).__name__
+                refused[number] = str(error) if isinstance(error, UnfitKey) else type(error).__name__
         if refused:
             log.warning("Of %d published keys these are not taken: %s", len(published), str(refused)[:500])
         if not keys:
-            raise wire.Fault("refused", "no key that is taken")
+            raise ValueError("no key that is taken")
         return keys
 
 
@@ -162,15 +162,15 @@ def names_somebody(subject):
 
 
 def algorithm_of(key):
-    """The algorithm by which this public key verifies. Raises WeakKey; ValueError where it is of another type."""
+    """The algorithm by which this public key verifies. Raises UnfitKey; ValueError where it is of another type."""
     if isinstance(key, ed25519.Ed25519PublicKey):
         y = int.from_bytes(key.public_bytes_raw(), "little") % 2**255 % P
         if y in (0, 1, P - 1, Y_OF_ORDER_8, P - Y_OF_ORDER_8):
-            raise WeakKey("it is a point of small order, for which anyone can sign")
+            raise UnfitKey("it is a point of small order, for which anyone can sign")
         return "EdDSA"
     if isinstance(key, rsa.RSAPublicKey):
         if key.key_size < LEAST_RSA_BITS:
-            raise WeakKey(f"an RSA key must have {LEAST_RSA_BITS} bits or more")
+            raise UnfitKey(f"an RSA key must have {LEAST_RSA_BITS} bits or more")
         return "RS256"
     if isinstance(key, ec.EllipticCurvePublicKey) and key.curve.name in _EC_ALGORITHMS:
         return _EC_ALGORITHMS[key.curve.name]
@@ -232,7 +232,7 @@ def open_tokens(settings, folder):
     if settings["JWT_PUBLIC_KEY"]:
         try:
             return Tokens(public_keys(settings["JWT_PUBLIC_KEY"]), None, issuer, audience)
-        except WeakKey as error:
+        except UnfitKey as error:
             raise SettingError("JWT_PUBLIC_KEY", error) from None
         except ValueError:
             raise SettingError("JWT_PUBLIC_KEY", "give an Ed25519, EC or RSA public key, in PEM or base64 of PEM") from None
