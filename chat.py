@@ -42,8 +42,8 @@ class Chat:
         self.token = token.strip()
         self.session_id = session_id
         self.http = requests.Session()
-        self.http.trust_env = False  # ~/.netrc would take the header's place, and so would a password in the URL
-        self.http.auth = self._authorize
+        self.http.trust_env = False  # else ~/.netrc would have its say; what the environment says of the way is in `route`
+        self.http.auth = self._authorize  # a callable: else a password in the URL would take the header's place
         self.route = wire.route(self.url)
 
     def _authorize(self, request):

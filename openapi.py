@@ -166,7 +166,7 @@ ON_SESSION = {
     "delete_session": Operation({204: _response("The session is gone.")}),
     "add_message": _reply_request(REPLY, schemas.MessageSchema),
     "retry_reply": _reply_request(REPLY, schemas.EmptySchema),
-    "cancel_reply": Operation({200: _response("What there is.", schemas.AssistantTurnSchema)}, (409,), body=schemas.EmptySchema),
+    "cancel_reply": Operation({200: _response("What had come.", schemas.AssistantTurnSchema)}, (409,), body=schemas.EmptySchema),
     "follow_events": Operation(
         {200: EVENTS_OF_REPLY, 204: _response("`Last-Event-ID` is that of the end: there is nothing more.")},
         parameters=("Last-Event-ID",),

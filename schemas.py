@@ -193,7 +193,7 @@ class SessionSchema(Schema):
     model = Part(ModelSchema, required=True)
     created_at = Timestamp(**shown("Timestamp when the session was created.", TIME))
     updated_at = Timestamp(
-        **shown("Timestamp when the session was last updated (equal to created_at at creation time): asked for a reply.", TIME)
+        **shown("Timestamp when the session was last updated (equal to created_at at creation time): at its last request.", TIME)
     )
 
 

@@ -82,7 +82,7 @@ def _rate(value):
 
 SETTINGS = {
     "DATABASE_URL": Setting(_database, None, "`sqlite:///path` or `postgresql://…`; by default a SQLite file in `instance`"),
-    "JWT_PUBLIC_KEY": Setting(str, None, "verifies tokens: PEM, or base64 of PEM, of Ed25519, EC or RSA of 2,048 bits or more"),
+    "JWT_PUBLIC_KEY": Setting(str, None, "verifies tokens: PEM, or base64 of it; an Ed25519, EC or RSA key (2,048 bits or more)"),
     "JWT_JWKS_URL": Setting(_url, None, "verifies tokens with the keys that an identity provider publishes here"),
     "JWT_SECRET": Setting(_secret, None, "verifies and signs tokens with HS256; at least 32 bytes"),
     "JWT_ISSUER": Setting(str, "fabro-web", "what a token's `iss` must be"),
@@ -91,7 +91,7 @@ SETTINGS = {
     "ANTHROPIC_API_KEY": Setting(_key, None, "serves the models whose id begins with `claude`"),
     "ANTHROPIC_BASE_URL": Setting(_url, "https://api.anthropic.com", "another server that speaks Anthropic's protocol"),
     "OPENAI_API_KEY": Setting(_key, None, "serves all other models"),
-    "OPENAI_BASE_URL": Setting(_url, "https://api.openai.com/v1", "another server that speaks OpenAI's; local ones need no key"),
+    "OPENAI_BASE_URL": Setting(_url, "https://api.openai.com/v1", "another server of OpenAI's protocol; local ones need no key"),
     "MODELS": Setting(_models, None, "model ids that may be used, by commas, the default first; else what the providers take"),
     "DEFAULT_MODEL": Setting(_model, None, "the model of a session that names none"),
     "TITLE_MODEL": Setting(_model, None, "a model that writes titles; by default they are made from the first message"),

@@ -53,7 +53,7 @@ export function pause(tries, signal) {
   });
 }
 
-/** Has the model reply to turn `at`. What may have arrived before is sent under the same key: the server makes one reply of it. */
+/** Has the model reply to turn `at`. What may have arrived before has the same key: the server makes one reply of both. */
 export async function startReply(path, body, signal, at) {
   const asked = path + JSON.stringify(body);
   let unanswered = JSON.parse(sessionStorage.getItem("unanswered")); // kept, as the page may be loaded again meanwhile
