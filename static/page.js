@@ -418,7 +418,7 @@ $("model").onchange = attempt(async () => {
   if (current) await change(current.id, { model: $("model").value }).finally(chooseModel);
 });
 $("system").oninput = () => current || store("system", $("system").textContent);
-$("settings").ontoggle = ({ newState }) => newState === "open" && $("system").focus();
+$("system").autofocus = true; // when its panel opens; in the document it would be a candidate of the whole page
 $("settings").onsubmit = attempt(async () => {
   if (current) await change(current.id, { system: systemPrompt() });
   $("settings").hidePopover();
