@@ -55,10 +55,9 @@ export function pause(tries, signal) {
 
 /** Has the model reply to turn `at`. What may have arrived before has the same key: the server makes one reply of both. */
 export async function startReply(path, body, signal, at) {
-  const asked = path + JSON.stringify(body);
   let unanswered = JSON.parse(sessionStorage.getItem("unanswered")); // kept, as the page may be loaded again meanwhile
-  if (unanswered?.asked !== asked) {
-    unanswered = { asked, at, key: crypto.getRandomValues(new Uint32Array(4)).join("-") };
+  if (unanswered?.path !== path || JSON.stringify(unanswered.body) !== JSON.stringify(body)) {
+    unanswered = { path, body, at, key: crypto.getRandomValues(new Uint32Array(4)).join("-") };
     store("unanswered", JSON.stringify(unanswered));
   }
   try {

@@ -151,7 +151,8 @@ function focusText() {
 
 // The end of the conversation stays in view, whatever grows or shrinks, unless the reader scrolls away from it. A scroll event
 // comes a frame late: text that grew meanwhile is no sign of the reader's, only a position that became smaller is.
-let [isAtEnd, position] = [true, 0];
+let isAtEnd = true;
+let position = 0;
 const gap = () => $("log").scrollHeight - $("log").scrollTop - $("log").clientHeight;
 const showEnd = () => ((isAtEnd = true), $("log").scrollTo(0, $("log").scrollHeight), (position = $("log").scrollTop));
 const resized = new ResizeObserver(() => (isAtEnd ? showEnd() : noteGap()));
@@ -268,11 +269,10 @@ async function open(id, kept = 0) {
     return say(session.message);
   }
   current = session;
-  const { asked, at } = JSON.parse(sessionStorage.getItem("unanswered")) ?? {};
-  const { content } = session.turns[at] ?? {};
-  if (content && asked === `sessions/${id}/messages${JSON.stringify({ content })}`) {
+  const { path, body, at } = JSON.parse(sessionStorage.getItem("unanswered")) ?? {};
+  if (body && path === `sessions/${id}/messages` && session.turns[at]?.content === body.content) {
     store("unanswered", ""); // it has arrived, and only its response was lost
-    takeOut(content, draftName());
+    takeOut(body.content, draftName());
   }
   takeUp();
   if (current.turns.length !== kept + 1) kept = 0;
@@ -418,7 +418,7 @@ $("model").onchange = attempt(async () => {
   if (current) await change(current.id, { model: $("model").value }).finally(chooseModel);
 });
 $("system").oninput = () => current || store("system", $("system").textContent);
-$("system").autofocus = true; // when its panel opens; in the document it would be a candidate of the whole page
+$("system").autofocus = true; // its panel gives it the focus; as an attribute in the HTML, the whole page would try to
 $("settings").onsubmit = attempt(async () => {
   if (current) await change(current.id, { system: systemPrompt() });
   $("settings").hidePopover();
