@@ -109,9 +109,7 @@ class Tokens:
         algorithm, key = self.signing
         now = datetime.datetime.now(datetime.timezone.utc)
         claims = {"iss": self.issuer, "iat": now, "exp": now + datetime.timedelta(days=days), "sub": subject}
-        if self.audience:
-            claims["aud"] = self.audience
-        return jwt.encode(claims, key, algorithm)
+        return jwt.encode(claims | ({"aud": self.audience} if self.audience else {}), key, algorithm)
 
 
 class RemoteTokens(Tokens):
@@ -178,20 +176,14 @@ def algorithm_of(key):
 
 
 def public_keys(text):
-    """The (algorithm, key) pairs of one or more public keys in PEM, or in base64 of PEM. Raises ValueError."""
+    """The (algorithm, key) pairs of public keys in PEM, or in base64 of PEM. Raises ValueError or UnsupportedAlgorithm."""
     text = text.strip().replace("\\n", "\n")
     if not text.startswith("-----BEGIN"):
-        try:
-            text = base64.b64decode(text).decode("ascii")
-        except ValueError:  # it is neither base64 nor ASCII
-            text = ""
+        text = base64.b64decode(text).decode("ascii")
     blocks = re.findall(r"-----BEGIN (?:RSA )?PUBLIC KEY-----.+?-----END (?:RSA )?PUBLIC KEY-----", text, re.DOTALL)
     if not blocks:
         raise ValueError("it is neither a public key in PEM nor base64 of one")
-    try:
-        keys = [serialization.load_pem_public_key(block.encode()) for block in blocks]
-    except UnsupportedAlgorithm as error:
-        raise ValueError(str(error)) from None
+    keys = [serialization.load_pem_public_key(block.encode()) for block in blocks]
     return [(algorithm_of(key), key) for key in keys]
 
 
@@ -234,7 +226,7 @@ def open_tokens(settings, folder):
             return Tokens(public_keys(settings["JWT_PUBLIC_KEY"]), None, issuer, audience)
         except UnfitKey as error:
             raise SettingError("JWT_PUBLIC_KEY", error) from None
-        except ValueError:
+        except (ValueError, UnsupportedAlgorithm):
             raise SettingError("JWT_PUBLIC_KEY", "give an Ed25519, EC or RSA public key, in PEM or base64 of PEM") from None
     path = os.path.join(ensure_folder(folder, "JWT_PUBLIC_KEY"), "jwt_key.pem")
     try:
