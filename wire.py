@@ -34,11 +34,7 @@ INTERIM_MAX = 100  # answers of 100 to 199 before the real one
 # on it after 10. In the middle of an answer, the network may be away for 40 seconds.
 SOCKET_OPTIONS = [(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1), (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)] + [
     (socket.IPPROTO_TCP, getattr(socket, name), value)
-    for name, value in (
-        ("TCP_KEEPIDLE", 30),  # seconds
-        ("TCP_KEEPINTVL", 5),
-        ("TCP_KEEPCNT", 2),
-    )
+    for name, value in (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 2))  # seconds, seconds, probes
     if hasattr(socket, name)  # each system has its own selection
 ]
 
