@@ -1,10 +1,15 @@
-"""What the failures of a provider mean: from its status, its body, the end of its answer or the wire to a ModelError."""
+"""What the failures of a provider mean: from its status, its body, the end of its answer or the wire to a ModelError.
+
+`faults.toml` has the tables.
+"""
 
 import base64
 import dataclasses
 import json
 import logging
+import pathlib
 import re
+import tomllib
 import urllib.parse
 
 import wire
@@ -72,7 +77,7 @@ class Faults:
             return failure
         if not isinstance(failure, wire.Fault):
             return self.error(502, "sent something that is not understood. Ask again.")
-        status, retryable, text = _OF_WIRE[failure.kind]
+        status, retryable, text = _TABLES["wire"][failure.kind]
         return self.error(status, text, retryable=retryable, detail=failure.detail)
 
     def of_response(self, response):
@@ -90,8 +95,8 @@ class Faults:
 
     def in_stream(self, body):
         """For an error within a stream, which has no status: the one that its code, type or words stand for, else 500."""
-        kind, code, message = _describe(body)
-        status = _STATUSES.get(code) or _STATUSES.get(kind) or (int(code) if re.fullmatch("[3-5][0-9]{2}", code) else 500)
+        (kind, code, message), statuses = _describe(body), _TABLES["in_stream"]
+        status = statuses.get(code) or statuses.get(kind) or (int(code) if re.fullmatch("[3-5][0-9]{2}", code) else 500)
         if status == 500 and any(pattern.search(f"{kind} {code} {message}") for pattern in (_UNKNOWN_MODEL, _KEY)):
             status = 400
         return self._of_body(status, body)
@@ -120,7 +125,7 @@ class Faults:
             return self.error(400, f"has no such model: {message}. GET /models lists those there are.")
         if status in (400, 404, 422) and _KEY.search(description):
             status = 401
-        ours, retryable, text = _MEANINGS.get(status) or _MEANINGS.get(status // 100) or _REFUSED
+        ours, retryable, text = _MEANINGS.get(status) or _MEANINGS.get(status // 100) or _TABLES["answer"]["other"]
         retryable = retryable and not {code, kind} & {"insufficient_quota", "credit_balance_exhausted"}
         unsupported = [name for name in _unsupported(body) if isinstance(name, str)] if status in (400, 422) else ()
         return self.error(ours, text.format(status=status, message=message), pause, retryable, unsupported, detail=message)
@@ -177,66 +182,8 @@ def _unsupported(body):
 
 _TELL = "Tell whoever runs this server."
 _TOO_LONG = "The conversation no longer fits the model's context window. Start a new session, or choose another model."
-_OVERFLOW = re.compile(
-    r"context_length_exceeded|exceed_context_size|maximum context length|exceeds the context window"
-    r"|exceeds the available context|prompt is too long|greater than the context length"
-    r"|reduce the length of the messages|exceed context limit|request_too_large"
-)
-_UNKNOWN_MODEL = re.compile(
-    r"model_not_found|invalid_model|not_found_error .{0,200}\bmodel\b|\bmodel\b.{0,200}(not found|not exist)"
-    r"|(unknown|invalid|no such|not a valid) model",
-    re.IGNORECASE,
-)
-_KEY = re.compile(  # the provider's own words, which may show a part of it
-    r"(invalid|incorrect|wrong|missing|no)\b.{0,20}(api.?key|credential|authori[sz]ation)"
-    r"|(api.?key|credential|authori[sz]ation).{0,40}(invalid|not valid|incorrect|missing|required|expired)",
-    re.IGNORECASE,
-)
-
-# A fault of the wire: our status, whether the request is tried again, the sentence behind "The provider openai".
-_OF_WIRE = {
-    "exhausted": (503, True, "was not asked, since this server has too much to do. Ask again in a moment."),
-    "unreachable": (502, True, "could not be reached. Ask again later."),
-    "misconfigured": (502, False, f"cannot be reached the way it is set up. {_TELL}"),
-    "broken": (502, True, "broke the connection. Ask again."),
-    "silent": (504, False, "sent nothing of an answer in time. Ask again later."),
-    "endless": (502, False, "sent more than an answer can have. Ask again, or ask another model."),
-    "encoded": (502, False, f"sent an encoding that was not asked for. {_TELL}"),
-    "page": (502, False, f"sent a web page in the place of an answer. {_TELL}"),
-}
-
-# A provider's status, or its hundred (5 stands for all of 500 to 599), and the same three.
-_MEANINGS = {
-    3: (502, False, f"redirects: its base URL is not set right. {_TELL}"),
-    **dict.fromkeys((401, 403), (502, False, f"refused this server's own key. {_TELL}")),
-    407: (502, False, f"is behind a proxy that wants a password. {_TELL}"),
-    **dict.fromkeys((408, 409, 5), (502, True, "failed with status {status}. Ask again later.")),
-    **dict.fromkeys((429, 503, 529), (503, True, "is overloaded or limits this server. Ask again later.")),
-}
-_REFUSED = (502, False, "refused the request: {message}")  # any other status
-
-# An error within a stream has no status: the one that its code or type stands for; 500 where none is here.
-_STATUSES = {
-    "invalid_request_error": 400,
-    **dict.fromkeys(("invalid_api_key", "authentication_error"), 401),
-    "billing_error": 402,
-    "permission_error": 403,
-    **dict.fromkeys(("model_not_found", "not_found_error"), 404),
-    **dict.fromkeys(("insufficient_quota", "credit_balance_exhausted", "rate_limit_exceeded", "rate_limit_error"), 429),
-    **dict.fromkeys(("server_is_overloaded", "slow_down", "overloaded_error"), 529),
-}
-
-# Why an answer ended. docs.anthropic.com/en/api/handling-stop-reasons, platform.openai.com/docs/api-reference/chat,
-# docs.mistral.ai/api (error, model_length), api-docs.deepseek.com (insufficient_system_resource), vLLM and SGLang (abort),
-# Hugging Face TGI (eos_token), ai.google.dev (safety, recitation, prohibited_content), open.bigmodel.cn (sensitive,
-# network_error), docs.cohere.com (error_toxic, error_limit, user_cancel).
-_REASONS = {
-    **dict.fromkeys(("stop", "end_turn", "stop_sequence", "eos", "eos_token"), "whole"),
-    **dict.fromkeys(("tool_calls", "tool_use", "function_call"), "whole"),
-    **dict.fromkeys(("length", "max_tokens", "model_length"), "limit"),
-    "model_context_window_exceeded": "window",
-    **dict.fromkeys(("refusal", "content_filter", "safety", "recitation", "sensitive"), "refused"),
-    **dict.fromkeys(("error_toxic", "prohibited_content", "blocklist", "spii"), "refused"),
-    **dict.fromkeys(("error", "abort", "insufficient_system_resource", "network_error", "server_error"), "broken"),
-    **dict.fromkeys(("cancelled", "timeout", "pause_turn", "failed", "incomplete", "error_limit", "user_cancel"), "broken"),
-}
+_TABLES = tomllib.loads(pathlib.Path(__file__).with_suffix(".toml").read_text("utf-8"))
+_MEANINGS = {status: meaning for statuses, *meaning in _TABLES["answer"]["meanings"] for status in statuses}
+_REASONS = {reason: meaning for meaning, reasons in _TABLES["ends"].items() for reason in reasons}
+_OVERFLOW = re.compile("|".join(_TABLES["words"]["overflow"]))
+_UNKNOWN_MODEL, _KEY = (re.compile("|".join(_TABLES["words"][name]), re.IGNORECASE) for name in ("unknown_model", "key"))
