@@ -18,7 +18,7 @@ from apispec.ext.marshmallow import MarshmallowPlugin, OpenAPIConverter
 import schemas
 
 BASE = json.loads(pathlib.Path(__file__).with_name("openapi.base.json").read_text("utf-8"))
-OPERATIONS, HEADERS, WAYS_TO_RECEIVE = (BASE.pop(name) for name in ("operations", "headers", "ways_to_receive"))
+FIELDS, HEADERS, OPERATIONS, WAYS_TO_RECEIVE = map(BASE.pop, ("fields", "headers", "operations", "ways_to_receive"))
 BODIES = [
     *(schemas.NewSessionSchema, schemas.MessageSchema, schemas.EmptySchema, schemas.ChangeSchema),
     *(schemas.CreatedSessionSchema, schemas.ListedSessionSchema, schemas.ChangedSessionSchema, schemas.WholeSessionSchema),
@@ -27,10 +27,14 @@ BODIES = [
 
 
 class Converter(OpenAPIConverter):
-    """Describes schemas as apispec does, with their docstrings besides."""
+    """Describes schemas as apispec does, with their docstrings, and what FIELDS has of them and of what they extend."""
 
     def schema2jsonschema(self, schema):
-        return {"description": inspect.getdoc(schema)} | super().schema2jsonschema(schema)
+        described = {"description": inspect.getdoc(schema)} | super().schema2jsonschema(schema)
+        for kind in reversed(type(schema).__mro__):
+            for name, words in FIELDS.get(kind.__name__.removesuffix("Schema"), {}).items():
+                described["properties"][name] |= words
+        return described
 
 
 def _describe_headers(responses):

@@ -1,6 +1,7 @@
 """The marshmallow schemas: requests are loaded through them, and responses are dumped through them.
 
-`openapi.py` describes the API from them: docstrings and `metadata` are for those who read its description.
+`openapi.py` describes the API from them. Docstrings and `metadata` are for those who read its description; what it says of
+most fields stands in `openapi.base.json`.
 """
 
 import itertools
@@ -37,27 +38,6 @@ def few_words(text):
         raise ValidationError(f"Give at most {search.MAX_WORDS} words.")
 
 
-# The examples of the API's description
-MESSAGE = "Add rate limiting to the auth endpoints using a sliding window approach with Redis, 10 requests per minute per IP."
-TITLE, SESSION_ID = "Add rate limiting to auth endpoints", "a1b2c3d4-e5f6-7890-abcd-ef1234567890"
-TIME = "2026-03-06T16:00:00Z"
-STATUS = {
-    "enum": ["in_progress", "complete", "failed", "interrupted"],
-    "description": "`in_progress`: it is being written. `failed`: the model failed, and `error` says why. "
-    "`interrupted`: it was cancelled, or its process died. In both, `content` is what had arrived.",
-}
-
-
-def described(description, *examples):
-    """The metadata of a field, for the API's description."""
-    return {"description": description} | ({"examples": list(examples)} if examples else {})
-
-
-def shown(description, *examples):
-    """What a field of an answer takes: it is always there."""
-    return {"required": True, "metadata": described(description, *examples)}
-
-
 class Text(fields.String):
     """A string that can be stored, is not blank, and has at most `max_length` characters."""
 
@@ -68,9 +48,8 @@ class Text(fields.String):
         "invalid_utf8": "Give a string.",
     }
 
-    def __init__(self, description, *examples, max_length=None, **kwargs):
-        metadata = described(description, *examples) | {"pattern": TEXT_PATTERN}
-        super().__init__(validate=[storable, not_blank, at_most(max_length)], metadata=metadata, **kwargs)
+    def __init__(self, max_length=None, **kwargs):
+        super().__init__(validate=[storable, not_blank, at_most(max_length)], metadata={"pattern": TEXT_PATTERN}, **kwargs)
 
 
 class WholeNumber(fields.Integer):
@@ -121,15 +100,15 @@ class RequestSchema(Schema):
 class NewSessionSchema(RequestSchema):
     """Request body for starting a new session."""
 
-    content = Text("The initial user message to start the session.", MESSAGE, required=True)
-    model = Text("LLM model to use. If omitted, the server default is used.", "claude-opus-4-6", max_length=200, allow_none=True)
-    system = Text("System prompt for the session.", "You are a helpful coding assistant.", allow_none=True)
+    content = Text(required=True)
+    model = Text(max_length=200, allow_none=True)
+    system = Text(allow_none=True)
 
 
 class MessageSchema(RequestSchema):
     """Request body for a further user message."""
 
-    content = Text("The user's message.", required=True)
+    content = Text(required=True)
 
 
 class EmptySchema(RequestSchema):
@@ -139,9 +118,9 @@ class EmptySchema(RequestSchema):
 class ChangeSchema(RequestSchema):
     """What is to be changed of a session. A field that is left out stays as it is."""
 
-    title = Text("A title of the user's own; the server never overwrites it.", max_length=200)
-    model = Text("The model that writes from the next reply on.", max_length=200)
-    system = Text("The system prompt from the next reply on; null clears it.", allow_none=True)
+    title = Text(max_length=200)
+    model = Text(max_length=200)
+    system = Text(allow_none=True)
 
 
 class PageSchema(Schema):
@@ -157,14 +136,14 @@ class PageSchema(Schema):
         data_key="page[limit]",
         load_default=20,
         error_messages={"invalid": "Give a whole number from 1 to 100."},
-        metadata=described("How many sessions to return; clamped to 1–100."),
+        metadata={"description": "How many sessions to return; clamped to 1–100."},
     )
     offset = WholeNumber(
         data_key="page[offset]",
         load_default=0,
         validate=validate.Range(0, 2**53, error="Give a whole number from 0 on."),
         error_messages={"invalid": "Give a whole number from 0 on."},
-        metadata=described("How many sessions to skip."),
+        metadata={"description": "How many sessions to skip."},
     )
     query = fields.String(
         load_default="",
@@ -182,19 +161,17 @@ class PageSchema(Schema):
 class ModelSchema(Schema):
     """Reference to a model by its identifier."""
 
-    id = fields.String(attribute="model", required=True, metadata={"examples": ["claude-opus-4-6"]})
+    id = fields.String(attribute="model", required=True)
 
 
 class SessionSchema(Schema):
     """A session, without its turns."""
 
-    id = fields.UUID(**shown("Unique identifier of the session.", SESSION_ID))
-    title = fields.String(**shown("Server-generated title for the session.", TITLE))
+    id = fields.UUID(required=True)
+    title = fields.String(required=True)
     model = Part(ModelSchema, required=True)
-    created_at = Timestamp(**shown("Timestamp when the session was created.", TIME))
-    updated_at = Timestamp(
-        **shown("Timestamp when the session was last updated (equal to created_at at creation time): at its last request.", TIME)
-    )
+    created_at = Timestamp(required=True)
+    updated_at = Timestamp(required=True)
 
 
 class CreatedSessionSchema(SessionSchema):
@@ -202,8 +179,6 @@ class CreatedSessionSchema(SessionSchema):
 
     An `Idempotency-Key` that is sent again returns the same again; so `updated_at` is always the time of creation.
     """
-
-    id = fields.UUID(**shown("Unique identifier for the newly created session.", SESSION_ID))
 
     @post_dump
     def _restore_updated_at(self, data, **kwargs):
@@ -213,15 +188,15 @@ class CreatedSessionSchema(SessionSchema):
 class ListedSessionSchema(SessionSchema):
     """A session in a list."""
 
-    last_message_preview = fields.String(attribute="preview", **shown("The first 100 characters of the last turn."))
+    last_message_preview = fields.String(attribute="preview", required=True)
 
 
 class UserTurnSchema(Schema):
     """A message of the user."""
 
-    kind = fields.String(required=True, metadata={"enum": ["user"]})
-    content = fields.String(**shown("The message, or the reply as far as it got."))
-    created_at = Timestamp(**shown("When it was sent, or the reply was requested."))
+    kind = fields.String(required=True)
+    content = fields.String(required=True)
+    created_at = Timestamp(required=True)
 
 
 class UsageSchema(Schema):
@@ -235,22 +210,20 @@ class UsageSchema(Schema):
 class TurnErrorSchema(Schema):
     """Why a reply failed."""
 
-    status = fields.Integer(attribute="error_status", **shown("The HTTP status for this kind of failure."))
-    message = fields.String(attribute="error_message", **shown("What went wrong."))
+    status = fields.Integer(attribute="error_status", required=True)
+    message = fields.String(attribute="error_message", required=True)
 
 
 class AssistantTurnSchema(UserTurnSchema):
     """A reply of the model."""
 
-    kind = fields.String(required=True, metadata={"enum": ["assistant"]})
     model = Part(ModelSchema, required=True)
-    status = fields.String(required=True, metadata=STATUS)
+    status = fields.String(required=True)
     usage = Part(UsageSchema, required=True)
     error = Part(TurnErrorSchema, attribute="error_status", required=True, allow_none=True)
 
 
 TURN_SCHEMAS = {"user": UserTurnSchema(), "assistant": AssistantTurnSchema()}
-TURN_REFERENCES = [{"$ref": f"#/components/schemas/{name}"} for name in ("UserTurn", "AssistantTurn")]
 
 
 def dump_turn(turn):
@@ -267,13 +240,13 @@ class TurnField(fields.Field):
 class ChangedSessionSchema(SessionSchema):
     """A session with its system prompt, without its turns."""
 
-    system = fields.String(required=True, allow_none=True, metadata=described("System prompt for the session."))
+    system = fields.String(required=True, allow_none=True)
 
 
 class WholeSessionSchema(ChangedSessionSchema):
     """A session with all its turns, oldest first."""
 
-    turns = fields.List(TurnField(metadata={"oneOf": TURN_REFERENCES}), required=True)
+    turns = fields.List(TurnField(), required=True)
 
 
 new_session_schema = NewSessionSchema()
