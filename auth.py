@@ -95,10 +95,9 @@ class Tokens:
         claims = jwt.decode(token, key, algorithms, options, issuer=self.issuer, audience=self.audience, leeway=LEEWAY)
         if any(type(claims.get(name, 0)) not in (int, float) for name in ("iat", "exp", "nbf")):
             raise InvalidToken("The token is malformed: its times are no numbers.")
-        subject = claims["sub"]
-        if not names_somebody(subject):
+        if not names_somebody(claims["sub"]):
             raise InvalidToken("The token's sub names nobody.")
-        return subject
+        return claims["sub"]
 
     def sign(self, subject, days):
         """A token for this subject. Raises InvalidToken where this server would not take it, or cannot sign it."""

@@ -31,8 +31,9 @@ class Room:
 
     def take(self, user, seconds=0):
         """Take a place, waiting so long for one; returns whether there was one. It is given back with `leave`."""
+        share = max(1, self.size // 2)
         with self._changed:
-            taken = self._changed.wait_for(lambda: self._has_place(user), seconds)
+            taken = self._changed.wait_for(lambda: self._users.total() < self.size and self._users[user] < share, seconds)
             if taken:
                 self._users[user] += 1
             return taken
@@ -51,9 +52,6 @@ class Room:
             yield
         finally:
             self.leave(user)
-
-    def _has_place(self, user):
-        return self._users.total() < self.size and self._users[user] < max(1, self.size // 2)
 
 
 class RateLimitHit(db.Model):

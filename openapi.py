@@ -17,13 +17,11 @@ from apispec.ext.marshmallow import MarshmallowPlugin, OpenAPIConverter
 
 import schemas
 
-BASE = json.loads(pathlib.Path(__file__).with_name("openapi.base.json").read_text("utf-8"))
+BASE_TEXT = pathlib.Path(__file__).with_name("openapi.base.json").read_text("utf-8")
+BASE = json.loads(BASE_TEXT)
 FIELDS, HEADERS, OPERATIONS, WAYS_TO_RECEIVE = map(BASE.pop, ("fields", "headers", "operations", "ways_to_receive"))
-BODIES = [
-    *(schemas.NewSessionSchema, schemas.MessageSchema, schemas.EmptySchema, schemas.ChangeSchema),
-    *(schemas.CreatedSessionSchema, schemas.ListedSessionSchema, schemas.ChangedSessionSchema, schemas.WholeSessionSchema),
-    *(schemas.UserTurnSchema, schemas.AssistantTurnSchema),
-]
+# What it refers to and does not have itself is in `schemas`.
+SCHEMAS = sorted({*re.findall(r"#/components/schemas/(\w+)", BASE_TEXT)} - BASE["components"]["schemas"].keys())
 
 
 class Converter(OpenAPIConverter):
@@ -78,8 +76,8 @@ def document(app, version):
     base = copy.deepcopy(BASE)
     _describe_headers(base["components"]["responses"])
     spec = APISpec("Parley", version, "3.1.1", [plugin], **base)
-    for schema in BODIES:
-        plugin.converter.resolve_nested_schema(schema)
+    for name in SCHEMAS:
+        plugin.converter.resolve_nested_schema(getattr(schemas, f"{name}Schema"))
     for rule in app.url_map.iter_rules():
         if rule.endpoint != "static":
             path = re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule.rule)

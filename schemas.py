@@ -44,8 +44,7 @@ class Text(fields.String):
     default_error_messages = {
         "required": "This field is required. Give a string.",
         "null": "This field cannot be null. Give a string.",
-        "invalid": "Give a string.",
-        "invalid_utf8": "Give a string.",
+        **dict.fromkeys(("invalid", "invalid_utf8"), "Give a string."),
     }
 
     def __init__(self, max_length=None, **kwargs):
