@@ -25,13 +25,15 @@ SCHEMAS = sorted({*re.findall(r"#/components/schemas/(\w+)", BASE_TEXT)} - BASE[
 
 
 class Converter(OpenAPIConverter):
-    """Describes schemas as apispec does, with their docstrings, and what FIELDS has of them and of what they extend."""
+    """Describes schemas as apispec does, with their docstrings, and with what FIELDS has of them and of those they extend."""
 
     def schema2jsonschema(self, schema):
-        described = {"description": inspect.getdoc(schema)} | super().schema2jsonschema(schema)
-        for kind in reversed(type(schema).__mro__):
-            for name, words in FIELDS.get(kind.__name__.removesuffix("Schema"), {}).items():
-                described["properties"][name] |= words
+        return {"description": inspect.getdoc(schema)} | super().schema2jsonschema(schema)
+
+    def field2property(self, field):
+        described = super().field2property(field)
+        for kind in reversed(type(field.parent).__mro__):
+            described |= FIELDS.get(kind.__name__.removesuffix("Schema"), {}).get(field.name, {})
         return described
 
 

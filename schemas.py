@@ -1,7 +1,7 @@
 """The marshmallow schemas: requests are loaded through them, and responses are dumped through them.
 
 `openapi.py` describes the API from them. Docstrings and `metadata` are for those who read its description; what it says of
-most fields stands in `openapi.base.json`.
+fields stands in `openapi.base.json`.
 """
 
 import itertools
@@ -22,7 +22,7 @@ storable = validate.Regexp(
 )
 not_blank = validate.Predicate("strip", error="Give some text; this is blank.")
 # What these two check, for the API's description. Many regular expression engines know no surrogates.
-STORABLE_PATTERN, TEXT_PATTERN = r"^[^\u0000]*$", r"^[^\u0000]*[^\s\u0000][^\u0000]*$"
+TEXT_PATTERN = r"^[^\u0000]*[^\s\u0000][^\u0000]*$"
 
 
 # Fields
@@ -132,26 +132,15 @@ class PageSchema(Schema):
         raise ValidationError(error.messages, source="parameter")
 
     limit = WholeNumber(
-        data_key="page[limit]",
-        load_default=20,
-        error_messages={"invalid": "Give a whole number from 1 to 100."},
-        metadata={"description": "How many sessions to return; clamped to 1–100."},
+        data_key="page[limit]", load_default=20, error_messages={"invalid": "Give a whole number from 1 to 100."}
     )
     offset = WholeNumber(
         data_key="page[offset]",
         load_default=0,
         validate=validate.Range(0, 2**53, error="Give a whole number from 0 on."),
         error_messages={"invalid": "Give a whole number from 0 on."},
-        metadata={"description": "How many sessions to skip."},
     )
-    query = fields.String(
-        load_default="",
-        validate=[storable, at_most(200), few_words],
-        metadata={
-            "description": "Words that must each occur in the title or in a turn, as a part of a word, in any case.",
-            "pattern": STORABLE_PATTERN,
-        },
-    )
+    query = fields.String(load_default="", validate=[storable, at_most(200), few_words])
 
 
 # Responses
