@@ -21,8 +21,9 @@ storable = validate.Regexp(
     "[^\0\ud800-\udfff]*\\Z", error="Take out the characters that cannot be stored: NUL and lone surrogates."
 )
 not_blank = validate.Predicate("strip", error="Give some text; this is blank.")
-# What these two check, for the API's description. Many regular expression engines know no surrogates.
-TEXT_PATTERN = r"^[^\u0000]*[^\s\u0000][^\u0000]*$"
+# What these two check, for the API's description. Many regular expression engines know no surrogates, and to those of
+# JavaScript, other than to Python, U+001C to U+001F and U+0085 are no white space.
+TEXT_PATTERN = r"^[^\u0000]*[^\s\u0000\u001c-\u001f\u0085][^\u0000]*$"
 
 
 # Fields
