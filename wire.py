@@ -255,9 +255,7 @@ class _Idle:
 class _Adapter(requests.adapters.HTTPAdapter):
     """The connections to one server, with one TLS context: to make one for each takes milliseconds of the processor."""
 
-    def __init__(self):
-        self._lock = threading.Lock()
-        super().__init__(max_retries=0)
+    _lock = threading.Lock()
 
     def get_connection_with_tls_context(self, request, verify, proxies=None, cert=None):
         """The pool of urllib3, whose idle connections, class of connections and TLS context are ours."""
