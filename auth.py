@@ -79,10 +79,8 @@ class Tokens:
         """The `sub` of a token. Raises InvalidToken; KeysUnavailable where its key cannot be had."""
         try:
             for algorithm, key in self.keys_for(token):
-                try:
+                with contextlib.suppress(jwt.InvalidSignatureError, jwt.InvalidAlgorithmError):  # another may have signed it
                     return self._decode(token, algorithm, key)
-                except (jwt.InvalidSignatureError, jwt.InvalidAlgorithmError):
-                    continue  # another key may have signed it
         except jwt.MissingRequiredClaimError as error:
             raise InvalidToken(f"The token lacks the claim {error.claim}.") from None
         except (jwt.InvalidTokenError, ValueError, OverflowError) as error:

@@ -140,17 +140,16 @@ def is_error(body):
 
 
 def _inner(body):
-    """The part of an error's body that tells of it, whatever it is wrapped in."""
+    """The part of an error's body that tells of it, whatever it is wrapped in; a bare text is its `message`."""
     if isinstance(body, list) and body:  # Gemini
         body = body[0]
-    return (body.get("error") or body) if isinstance(body, dict) else body
+    error = (body.get("error") or body) if isinstance(body, dict) else body
+    return error if isinstance(error, dict) else {"message": error}
 
 
 def _describe(body):
     """(type, code, message) of an error's body, each a string, in any of the shapes that servers give it."""
     error = _inner(body)
-    if not isinstance(error, dict):
-        error = {"message": error}
     message = error.get("message") or error.get("detail") or ""
     try:
         message = message if isinstance(message, str) else json.dumps(message)
@@ -168,8 +167,6 @@ def _unsupported(body):
     (docs.pydantic.dev/latest/errors/validation_errors), in Mistral's within `message`.
     """
     error = _inner(body)
-    if not isinstance(error, dict):
-        return []
     if error.get("code") in ("unsupported_parameter", "unknown_parameter"):
         return [error.get("param")]
     message = error.get("message")
