@@ -11,6 +11,7 @@ from wire import UNSTORABLE
 
 LIST_TTL = 300  # seconds
 LONGEST_LIST, LONGEST_ID = 10_000, 200  # models; characters
+_SWITCHES = {"echo": "MODELS", "anthropic": "ANTHROPIC_API_KEY", "openai": "OPENAI_API_KEY or OPENAI_BASE_URL"}
 
 
 class UnknownModel(Exception):
@@ -89,9 +90,6 @@ class Catalog:
         ids = (model.get("id") for model in provider.list_models()[:LONGEST_LIST] if isinstance(model, dict))
         ids = (each for each in ids if isinstance(each, str) and each.strip() and len(each) <= LONGEST_ID)
         return [each for each in ids if self._name_of(each) == provider.name and not UNSTORABLE.search(each)]
-
-
-_SWITCHES = {"echo": "MODELS", "anthropic": "ANTHROPIC_API_KEY", "openai": "OPENAI_API_KEY or OPENAI_BASE_URL"}
 
 
 def open_catalog(settings):

@@ -30,6 +30,10 @@ IDLE_TTL = 180  # seconds; firewalls silently forget a connection after four min
 IDLE_MAX = 256  # idle connections to one server; a process has as many threads
 JOINED_SIZE = 8 * 2**20  # bytes of what is joined before it is looked at: a list, an answer that is not streamed, an event
 INTERIM_MAX = 100  # answers of 100 to 199 before the real one
+UNSTORABLE = re.compile("[\0\ud800-\udfff]")  # what no database, or not every one, holds
+_BOM = b"\xef\xbb\xbf"
+_ENCODING = re.compile("gzip|deflate|compress|br|zstd", re.IGNORECASE)
+_FIELDS = (b"data", b"event", b"id", b"error")  # of an event
 # A connection that its network has silently dropped is noticed: while it is idle after 40 seconds, when a request is sent
 # on it after 10. In the middle of an answer, the network may be away for 40 seconds.
 SOCKET_OPTIONS = [(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1), (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)] + [
@@ -421,11 +425,6 @@ def join(chunks, limit=JOINED_SIZE):
     return joined
 
 
-_BOM = b"\xef\xbb\xbf"
-_ENCODING = re.compile("gzip|deflate|compress|br|zstd", re.IGNORECASE)
-_FIELDS = (b"data", b"event", b"id", b"error")
-
-
 def parse_sse(chunks):
     """Parse an event stream: yields, for each chunk of bytes, the list of the events that it completed.
 
@@ -482,9 +481,6 @@ def parse_json(text):
     """What this JSON says, or None where it is none."""
     with contextlib.suppress(ValueError, RecursionError):
         return json.loads(text)
-
-
-UNSTORABLE = re.compile("[\0\ud800-\udfff]")  # what no database, or not every one, holds
 
 
 def made_storable(texts):
