@@ -258,17 +258,14 @@ class OpenAI(HTTPProvider):
     thoughts = ("reasoning_content", "reasoning", "reasoning_details")  # their names differ by server
     substitutes = {"max_tokens": "max_completion_tokens", "max_completion_tokens": "max_tokens", "stream_options": None}
 
-    def __init__(self, base_url, key, timeout):
-        super().__init__(base_url, key, timeout)
-        # OpenAI's own models refuse the old name of the limit, many other servers do not know the new one.
-        self.limit_name = "max_completion_tokens" if "//api.openai.com" in base_url else "max_tokens"
-
     def headers(self):
         return {"Authorization": f"Bearer {self.key}"} if self.key else {}
 
     def body(self, model, system, messages, max_tokens):
         first = [{"role": "system", "content": system}] if system else []
-        body = {"model": model, "stream": True, self.limit_name: max_tokens, "stream_options": {"include_usage": True}}
+        # OpenAI's own models refuse the old name of the limit, many other servers do not know the new one.
+        limit = "max_completion_tokens" if "//api.openai.com" in self.wire.base_url else "max_tokens"
+        body = {"model": model, "stream": True, limit: max_tokens, "stream_options": {"include_usage": True}}
         return body | {"messages": first + messages}
 
     def read(self, event, answer):
