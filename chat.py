@@ -180,14 +180,6 @@ def typed_lines():
             yield line
 
 
-def own_token():
-    """A token that the server of this folder signs for the user of this machine."""
-    try:
-        return current_app.tokens.sign(auth.LOCAL_USER, 1)
-    except auth.InvalidToken as error:
-        raise click.ClickException(f"Give --token, or set PARLEY_TOKEN. {error}") from None
-
-
 @click.command("chat")
 @click.option("--url", envvar="PARLEY_URL", default="http://127.0.0.1:5000", show_default=True, help="Or $PARLEY_URL.")
 @click.option("--token", envvar="PARLEY_TOKEN", help="Or $PARLEY_TOKEN, or else one that this folder's server signs.")
@@ -199,10 +191,9 @@ def own_token():
 def chat_command(url, token, model, system, session_id, is_list):
     """Chat in the terminal. Ctrl-C stops a reply, /retry asks again, /quit or Ctrl-D leaves."""
     sys.stdout.reconfigure(errors="replace")  # for a terminal that is not in UTF-8
-    token = token or own_token()
     fields = {name: value for name, value in (("model", model), ("system", system)) if value}
     try:
-        chat = Chat(url, token, session_id)
+        chat = Chat(url, token or current_app.tokens.sign(auth.LOCAL_USER, 1), session_id)
         if is_list:
             return chat.show_list()
         if session_id:
@@ -216,6 +207,8 @@ def chat_command(url, token, model, system, session_id, is_list):
                 if not sys.stdin.isatty():
                     raise
                 say(f"Error: {error}", err=True)
+    except auth.InvalidToken as error:
+        raise click.ClickException(f"Give --token, or set PARLEY_TOKEN. {error}") from None
     except Refused as error:
         raise click.ClickException(clean(str(error))) from None
     except (requests.exceptions.JSONDecodeError, LookupError, TypeError, AttributeError):
