@@ -65,8 +65,7 @@ def generate_title(provider, model, message):
 def proposed_title(answer):
     """Return the title in a model's answer, without thinking, quotes and markup; None where there is no title."""
     lines = _THOUGHTS.sub("", answer[:MAX_CHARACTERS]).splitlines()
-    lines = [_one_line(_MARKUP.sub("", line)) for line in lines if not _FENCE.match(line)]
-    lines = [line for line in lines if line]
+    lines = list(filter(None, (_one_line(_MARKUP.sub("", line)) for line in lines if not _FENCE.match(line))))
     if len(lines) > 1 and lines[0].endswith(":"):
         del lines[0]  # it is like "Here is a title:"
     if not lines or len(lines[0]) > 200:
