@@ -82,15 +82,9 @@ class Faults:
 
     def of_response(self, response):
         """For a response that is no answer."""
-        body = response.read(ERROR_SIZE, ERROR_TIMEOUT)
-        try:
-            body = json.loads(body.decode("utf-8-sig"))
-        except NOT_UNDERSTOOD:
-            body = {}
+        body = wire.parse_json(response.read(ERROR_SIZE, ERROR_TIMEOUT))
         error = self._of_body(response.status, body, wire.retry_after(response.headers))
-        should_retry = response.headers.get("x-should-retry")
-        if should_retry in ("true", "false"):
-            error.retryable = should_retry == "true"
+        error.retryable = {"true": True, "false": False}.get(response.headers.get("x-should-retry"), error.retryable)
         return error
 
     def in_stream(self, body):
