@@ -51,10 +51,7 @@ class JSONLine(Line):
 class Background(logging.Handler):
     """Has a thread of its own write to standard error: nobody else waits for its reader. What does not fit is counted."""
 
-    def __init__(self, formatter):
-        super().__init__()
-        self.setFormatter(formatter)
-        self._thread = threading.Thread()
+    _thread = threading.Thread()  # not started yet
 
     def emit(self, record):
         if not self._thread.is_alive():  # a thread does not live on in a process that is forked
@@ -105,7 +102,8 @@ class Background(logging.Handler):
 def set_up(format):
     """Send all lines to standard error, in this format (`text` or `json`): Parley's, its server's, and the libraries'."""
     text = TextLine("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%dT%H:%M:%S")
-    handler = Background(JSONLine() if format == "json" else text)
+    handler = Background()
+    handler.setFormatter(JSONLine() if format == "json" else text)
     logging.getLogger().handlers = [handler]
     log = logging.getLogger("parley")
     log.setLevel(logging.INFO)
