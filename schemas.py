@@ -126,9 +126,6 @@ class ChangeSchema(RequestSchema):
 class PageSchema(Schema):
     """The query parameters of the list of sessions."""
 
-    class Meta:
-        unknown = EXCLUDE
-
     def handle_error(self, error, data, **kwargs):
         raise ValidationError(error.messages, source="parameter")
 
@@ -242,7 +239,7 @@ new_session_schema = NewSessionSchema()
 message_schema = MessageSchema()
 empty_schema = EmptySchema()
 change_schema = ChangeSchema()
-page_schema = PageSchema()
+page_schema = PageSchema(unknown=EXCLUDE)
 created_session_schema = CreatedSessionSchema()
 listed_session_schema = ListedSessionSchema(many=True)
 changed_session_schema = ChangedSessionSchema()
