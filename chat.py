@@ -39,16 +39,12 @@ class Chat:
 
     def __init__(self, url, token, session_id=None):
         self.url = url.rstrip("/")
-        self.token = token.strip()
         self.session_id = session_id
         self.http = requests.Session()
         self.http.trust_env = False  # else ~/.netrc would have its say; what the environment says of the way is in `route`
-        self.http.auth = self._authorize  # a callable: else a password in the URL would take the header's place
+        self.http.headers["Authorization"] = f"Bearer {token.strip()}".encode()
+        self.http.auth = lambda request: request  # else a password in the URL would take the header's place
         self.route = wire.route(self.url)
-
-    def _authorize(self, request):
-        request.headers["Authorization"] = f"Bearer {self.token}".encode()
-        return request
 
     def call(self, method, path, body=None, **headers):
         """The response, its body yet to be read. Raises Refused, or one of LOST."""
