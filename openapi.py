@@ -51,13 +51,11 @@ def _describe(rule, handler):
     described = {"operationId": name, "parameters": []} | copy.deepcopy(OPERATIONS[name])
     _describe_headers(described["responses"])
     summary, _, text = inspect.getdoc(handler).partition("\n")
-    errors = {406}
+    errors = {404, 406} if rule.arguments else {406}
     if blueprint == "public":
         described["security"] = []
     else:
         errors |= {401, 403, 503}
-    if rule.arguments:
-        errors |= {404}
     if "requestBody" in described:
         errors |= {400, 413, 415}
     if "Idempotency-Key" in described["parameters"]:  # it requests a reply from a model
