@@ -70,18 +70,16 @@ class Catalog:
             for models in self._lists.values():  # all are asked at the same time
                 models.begin()
         ids = self.allowed or [model for name in self.providers for model in self._listed(name)]
-        try:
+        default = None
+        with contextlib.suppress(ModelError):
             default = self.default(refresh=False)
-        except ModelError:
-            default = None
         return [(model, self._name_of(model), model == default) for model in ids]
 
     def _listed(self, name, refresh=False):
         """Those models that a provider lists and that would be asked of it; none where it does not answer."""
         for wanting in (False, True) if refresh else (False,):
             with contextlib.suppress(ModelError):
-                ids = self._lists[name].get(wanting)
-                if ids:
+                if ids := self._lists[name].get(wanting):
                     return ids
         return []
 
