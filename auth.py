@@ -11,7 +11,6 @@ import re
 import tempfile
 
 import jwt
-import jwt.algorithms
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
@@ -22,7 +21,7 @@ from fetched import Fetched
 from settings import SettingError, ensure_folder
 
 log = logging.getLogger("parley")
-jwt.register_algorithm("Ed25519", jwt.algorithms.OKPAlgorithm())  # the name in RFC 9864 of what was EdDSA
+jwt.register_algorithm("Ed25519", jwt.get_algorithm_by_name("EdDSA"))  # the name in RFC 9864 of what was EdDSA
 
 KEYS_TIMEOUT, KEYS_TTL = 10, 300  # seconds
 KEYS_SIZE = 2**20  # bytes
