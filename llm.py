@@ -240,12 +240,9 @@ class Anthropic(HTTPProvider):
 
     def _count(self, usage, answer):
         """Cached tokens are not in `input_tokens` here; they are in ours."""
-        names = ("input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
-        if type(usage.get("input_tokens")) is int:
-            answer.count(
-                input_tokens=sum(usage[name] for name in names if type(usage.get(name)) is int),
-                cached_tokens=usage.get("cache_read_input_tokens"),
-            )
+        counts = [usage.get(name) for name in ("input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")]
+        if type(counts[0]) is int:
+            answer.count(input_tokens=sum(count for count in counts if type(count) is int), cached_tokens=counts[1])
         answer.count(output_tokens=usage.get("output_tokens"))
 
 
