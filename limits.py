@@ -71,8 +71,7 @@ class RateLimitHit(db.Model):
         cls.delete().where(cls.owner == owner, cls.at <= window).execute()
         # The oldest of the last `limit`: where there is one, the limit is reached.
         hits = cls.select(cls.at).where(cls.owner == owner).order_by(cls.at.desc())
-        oldest = hits.offset(limit - 1).limit(1).scalar()
-        if oldest is not None:
+        if (oldest := hits.offset(limit - 1).limit(1).scalar()) is not None:
             return max(1, -((window - oldest) // SECOND))
         cls.create(owner=owner, at=now)
         return 0

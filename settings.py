@@ -117,8 +117,7 @@ def read_settings(environment):
     if len(kinds) > 1:
         raise SettingError(kinds[1], f"set either this or {kinds[0]}")
     for provider in ("ANTHROPIC", "OPENAI"):
-        names = (f"{provider}_API_KEY", f"{provider}_BASE_URL")
-        settings[provider] = any(environment.get(name, "").strip() for name in names)
+        settings[provider] = any(environment.get(f"{provider}_{each}", "").strip() for each in ("API_KEY", "BASE_URL"))
     return settings
 
 

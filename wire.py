@@ -327,8 +327,7 @@ class Response:
         chunks = itertools.chain([first], chunks)
         if first.startswith((b"{", b"[")):
             whole = join(chunks)
-            value = parse_json(whole)
-            if value is not None:
+            if (value := parse_json(whole)) is not None:
                 return [[{"json": value}]]
             chunks = [whole]  # perhaps the JSON of each event is a line
         return parse_sse(chunks)
