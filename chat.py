@@ -30,8 +30,7 @@ class Refused(Exception):
 
     def __init__(self, message, status=400, session_id=None):
         super().__init__(message)
-        self.status = status
-        self.session_id = session_id
+        self.status, self.session_id = status, session_id
 
 
 class Chat:

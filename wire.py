@@ -298,8 +298,7 @@ class Response:
     def __init__(self, response, call):
         self.status = response.status_code
         self.headers = response.headers
-        self._raw = response.raw
-        self._call = call
+        self._raw, self._call = response.raw, call
 
     def chunks(self):
         """What each read of the socket brings; nothing waits for a buffer to fill. Raises HungUp or a Fault."""
@@ -503,11 +502,10 @@ def made_storable(texts):
 
 def retry_after(headers):
     """The seconds after which a server wants to be asked again (RFC 9110, 10.2.3), a day at most, or None."""
-    value = headers.get("retry-after", "")
     for read in (
         lambda: float(headers["retry-after-ms"]) / 1000,  # OpenAI and Anthropic send it besides, to be exact
-        lambda: float(value),
-        lambda: email.utils.parsedate_to_datetime(value).timestamp() - time.time(),
+        lambda: float(headers["retry-after"]),
+        lambda: email.utils.parsedate_to_datetime(headers["retry-after"]).timestamp() - time.time(),
     ):
         with contextlib.suppress(KeyError, ValueError, OverflowError):
             seconds = read()
