@@ -48,9 +48,9 @@ def _describe_headers(responses):
 def _describe(rule, handler):
     """The Operation Object of a route. Raises KeyError where the route is not in OPERATIONS."""
     blueprint, _, name = rule.endpoint.rpartition(".")
-    summary, _, text = inspect.getdoc(handler).partition("\n")
-    described = {"operationId": name, "summary": summary.removesuffix("."), "parameters": []} | copy.deepcopy(OPERATIONS[name])
+    described = {"operationId": name, "parameters": []} | copy.deepcopy(OPERATIONS[name])
     _describe_headers(described["responses"])
+    summary, _, text = inspect.getdoc(handler).partition("\n")
     errors = {404, 406} if rule.arguments else {406}
     if blueprint == "public":
         described["security"] = []
@@ -61,6 +61,7 @@ def _describe(rule, handler):
     if "Idempotency-Key" in described["parameters"]:  # it requests a reply from a model
         errors |= {404, 409, 422, 429, 502, 504}
         text = f"{text.strip()}\n\n{WAYS_TO_RECEIVE}"
+    described["summary"] = summary.removesuffix(".")
     if text:
         described["description"] = text.strip()
     described["parameters"] = [*sorted(rule.arguments), *described["parameters"], "X-Request-ID"]
