@@ -296,8 +296,7 @@ class Response:
     """The answer to a request: its status, its headers, and its body while it arrives."""
 
     def __init__(self, response, call):
-        self.status = response.status_code
-        self.headers = response.headers
+        self.status, self.headers = response.status_code, response.headers
         self._raw, self._call = response.raw, call
 
     def chunks(self):
