@@ -25,6 +25,7 @@ import errors
 import events
 import limits
 import logs
+import migrations
 import models
 import openapi
 import schemas
@@ -61,7 +62,7 @@ def create_app(config=None):
         logs.set_up(settings["LOG_FORMAT"])
         app.tokens = auth.open_tokens(settings, app.instance_path)
         app.catalog = catalog.open_catalog(settings)
-        database.open_database(settings, app.instance_path, models.MIGRATIONS)
+        database.open_database(settings, app.instance_path, migrations.MIGRATIONS)
     except SettingError as error:
         raise SystemExit(str(error)) from None
     app.replies = Replies(app.catalog, settings["MAX_TOKENS"], settings["TITLE_MODEL"])
@@ -260,9 +261,9 @@ def created(session, headers={}):
     return schemas.created_session_schema.dump(session), 201, headers | {"Location": location(session, is_new=True)}
 
 
-def stream(leaving, session, feed, is_new=False, position=0):
+def stream(leaving, session, feed, is_new=False, position=0, turn_seen=False):
     """The event stream of this reply, from a position on. What is in the stack `leaving` is left when the stream ends."""
-    frames = events.frames(feed, position, session if is_new else None)
+    frames = events.frames(feed, position, turn_seen, session if is_new else None)
     headers = {"Cache-Control": "no-cache, no-transform", "X-Accel-Buffering": "no", "Location": location(session, is_new)}
     response = Response(errors.guarded(frames, g.id), 201 if is_new else 200, headers, mimetype="text/event-stream")
     response.call_on_close(leaving.pop_all().close)
@@ -363,13 +364,13 @@ def follow_events(session_id):
     """
     session = get_session(session_id)
     turn = models.Turn.latest(session.id)
-    position = events.position_after(request.headers.get("Last-Event-ID"), turn)
-    if position is None:
+    resumed = events.position_after(request.headers.get("Last-Event-ID"), turn)
+    if resumed is None:
         return "", 204
     with contextlib.ExitStack() as leaving:
         hold_request(leaving, streams=True)
         feed = current_app.replies.follow(turn, watched=True)
-        return stream(leaving, session, feed, position=position)
+        return stream(leaving, session, feed, False, *resumed)
 
 
 @api.get("/models")

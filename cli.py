@@ -17,6 +17,7 @@ def prepare_run(app, version):
     context = click.get_current_context(silent=True)
     if context is None or context.info_name != "run":
         return
+    app.replies.start_keeper()
     with contextlib.suppress(ValueError):  # only the main thread may set handlers
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     if is_running_from_reloader():

@@ -5,12 +5,17 @@ by the database's clock, so that processes and hosts agree.
 """
 
 import contextlib
+import functools
+import json
 import os
+import random
 import sqlite3
 import threading
 import time
 
-from peewee import DataError, DatabaseError, DatabaseProxy, IntegerField, IntegrityError, OperationalError
+import psycopg
+from peewee import SQL, DataError, DatabaseError, DatabaseProxy, IntegerField, IntegrityError, OperationalError
+from peewee import __exception_wrapper__ as peewee_errors
 from playhouse.db_url import parse
 from playhouse.pool import MaxConnectionsExceeded, PooledPostgresqlDatabase, PooledSqliteDatabase
 
@@ -22,6 +27,8 @@ except ImportError:  # Windows has none: there the threads of one process queue,
     fcntl = None
 
 SECOND = 1_000_000
+TRIES = 5  # of a transaction that the database gives up for another's sake
+PING_AFTER = 5  # seconds that a connection was not used
 
 Unavailable = (DatabaseError, MaxConnectionsExceeded, OSError)  # the last where no file is left for a connection
 Unstorable = (DataError, IntegrityError)  # the database answers, and does not take a row
@@ -34,8 +41,8 @@ class TookTooLong(Exception):
 class SQLite(PooledSqliteDatabase):
     """One file, with one writer at a time."""
 
-    autoincrement = True
     ask_for_encoding = "PRAGMA encoding"
+    concat = "group_concat"
     options = {
         "pragmas": {"journal_mode": "wal", "synchronous": "full", "foreign_keys": 1},
         # A transaction that took the writer's lock after it had read could be refused without waiting.
@@ -44,6 +51,8 @@ class SQLite(PooledSqliteDatabase):
     }
 
     def __init__(self, database, **kwargs):
+        if sqlite3.sqlite_version_info < (3, 35):
+            raise ValueError(f"SQLite 3.35 or newer is needed, and this Python has {sqlite3.sqlite_version}")
         super().__init__(database, **kwargs)
         with contextlib.suppress(FileExistsError):  # SQLite itself would let everybody read it; -wal and -shm have its mode
             os.close(os.open(database, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
@@ -71,18 +80,28 @@ class SQLite(PooledSqliteDatabase):
         finally:
             fcntl.lockf(self._queue, fcntl.LOCK_UN)
 
-    def now(self):
-        """The time in microseconds, by the clock of its host."""
+    def clock(self):
+        """The time in microseconds, for a statement: by the clock of the host, which all its processes share."""
         return time.time_ns() // 1000
 
-    def lock(self, what):
+    now = clock
+
+    def lock(self, name):
         """Nothing is to be done: the transaction keeps all others out."""
 
-    lock_rows = lock
-
-    def locked(self, query):
+    def locked(self, query, *tables):
         """The query as it is."""
         return query
+
+    def send(self, query):
+        """Execute the query; returns a function that returns its rows."""
+        rows = self.execute(query).fetchall()
+        return lambda: rows
+
+    def given(self, rows, **types):
+        """A source named `given` of these rows, for a statement; `types` are the types of its columns."""
+        columns = ", ".join(f"json_extract(value, '$[{number}]') AS {name}" for number, name in enumerate(types))
+        return SQL(f"(SELECT {columns} FROM json_each(?)) AS given", [json.dumps(rows)])
 
     @contextlib.contextmanager
     def limited(self, seconds):
@@ -102,8 +121,8 @@ class SQLite(PooledSqliteDatabase):
 class PostgreSQL(PooledPostgresqlDatabase):
     """A server, which one host or many use."""
 
-    autoincrement = False
     ask_for_encoding = "SHOW server_encoding"
+    concat = "string_agg"
     # The driver gives up a server whose host is gone: seconds, but milliseconds for tcp_user_timeout.
     options = {
         "connect_timeout": 5,
@@ -111,27 +130,81 @@ class PostgreSQL(PooledPostgresqlDatabase):
         "keepalives_idle": 5,
         "keepalives_interval": 2,
         "keepalives_count": 3,
+        "isolation_level": "READ COMMITTED",  # of transactions; that of a lone statement is the database's default
     }
 
+    @contextlib.contextmanager
     def write(self):
-        """One short write transaction, within which no other may begin."""
-        return self.atomic()
+        """One short write transaction, within which no other may begin.
+
+        The driver collects its statements, and sends them when an answer is read, or at the end (a pipeline, in
+        PostgreSQL's words): a transaction of which nothing is read costs one round trip.
+        """
+        connection = self.connection()
+        try:
+            with connection.pipeline() as pipeline, self.atomic():
+                try:
+                    yield
+                except BaseException:
+                    with contextlib.suppress(psycopg.Error):  # else the server would skip peewee's ROLLBACK after a failure
+                        pipeline.sync()
+                    raise
+        except psycopg.Error:  # of an answer that peewee did not see
+            with peewee_errors:
+                raise
+        finally:
+            if connection.pgconn.transaction_status != psycopg.pq.TransactionStatus.IDLE:
+                with contextlib.suppress(psycopg.Error):
+                    connection.rollback()
+
+    def execute(self, query, **options):
+        """Within a pipeline, wait for the answer: peewee looks at what it is before it fetches it."""
+        cursor = super().execute(query, **options)
+        if self.connection().pgconn.pipeline_status:
+            with peewee_errors, self.connection().pipeline() as pipeline:
+                pipeline.sync()
+        return cursor
+
+    def send(self, query):
+        """Execute the query without waiting; returns a function that returns its rows, once the answer is there."""
+        return self.execute_sql(*self.get_sql_context().sql(query).query()).fetchall
+
+    def clock(self):
+        """The time in microseconds, for a statement: by the clock of the server, also within a transaction."""
+        return SQL("(extract(epoch FROM clock_timestamp()) * 1000000)::bigint")
 
     def now(self):
-        """The time in microseconds, by the clock of the server, also within a transaction."""
-        return self.execute_sql("SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint").fetchone()[0]
+        """The same time, asked for."""
+        return self.execute_sql(f"SELECT {self.clock().sql}").fetchone()[0]
 
     def lock(self, name):
         """Hold `name` until the transaction ends."""
         self.execute_sql("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", (name,))
 
-    def lock_rows(self, query):
-        """Hold the rows of this query until the transaction ends."""
-        self.locked(query).execute()
+    def locked(self, query, *tables):
+        """The query, which holds its rows, or those of these tables, until the transaction ends."""
+        return query.for_update(of=tables or None)
 
-    def locked(self, query):
-        """The query, which holds its rows until the transaction ends."""
-        return query.for_update()
+    def given(self, rows, **types):
+        """A source named `given` of these rows, for a statement; `types` are the types of its columns."""
+        arrays = ", ".join(f"%s::{type}[]" for type in types.values())
+        columns = [list(column) for column in zip(*rows)] or [[] for _ in types]
+        return SQL(f"unnest({arrays}) AS given({', '.join(types)})", columns)
+
+    def _is_closed(self, connection):
+        """Ask the server only after a while; before, the system knows whether it has closed the connection."""
+        if time.monotonic() > connection.returned_at + PING_AFTER:
+            return super()._is_closed(connection)
+        try:
+            for _ in range(2):  # the first may take what the server said last
+                connection.pgconn.consume_input()
+        except psycopg.Error:
+            return True
+        return connection.closed
+
+    def _can_reuse(self, connection):
+        connection.returned_at = time.monotonic()
+        return super()._can_reuse(connection)
 
     @contextlib.contextmanager
     def limited(self, seconds):
@@ -190,7 +263,32 @@ def _read(url):
         raise ValueError("begin with sqlite:///, postgres:// or postgresql://")
     if scheme == "sqlite" and (rest in ("", "/", "/:memory:") or not rest.startswith("/")):
         raise ValueError("name a file: sqlite:///relative/path or sqlite:////absolute/path")
-    return ENGINES[scheme], parse(url, unquote_password=True, unquote_user=True)
+    if scheme == "sqlite":
+        return SQLite, parse(url)
+    try:
+        options = psycopg.conninfo.conninfo_to_dict(url)  # as the server's own programs read it, with several hosts
+    except psycopg.Error:  # which may quote the password
+        raise ValueError("it is not written as PostgreSQL has it: postgresql://user:password@host:port/database") from None
+    return PostgreSQL, {"database": options.pop("dbname", "")} | options
+
+
+def transaction(function):
+    """Do all of the function in one write transaction: again, from its start, where the database gives it up for another's
+    sake (40001, 40P01), or has a row under the same key, as an id may be that chance has given twice."""
+
+    @functools.wraps(function)
+    def wrapper(*args, **kwargs):
+        for number in range(1, TRIES + 1):
+            try:
+                with db.write():
+                    return function(*args, **kwargs)
+            except (IntegrityError, OperationalError) as error:
+                is_passing = isinstance(error, IntegrityError) or getattr(error.orig, "sqlstate", None) in ("40001", "40P01")
+                if number == TRIES or not is_passing:
+                    raise
+            time.sleep(random.uniform(0, 0.01 * 2**number))
+
+    return wrapper
 
 
 def check():

@@ -1,7 +1,7 @@
 """The event stream of a reply (WHATWG HTML, 9.2): its frames, their ids, and where a client resumes.
 
-An id is a turn and a position in its text: `7-12` is turn 7, behind its 12th character. Where these are all, `7-13` is
-that of `assistant_turn`, and `7-14` that of the end.
+An id is a turn and a position in its text: `7-12` is turn 7, behind its 12th character; `7-12-turn` is behind its
+`assistant_turn`, and `7-12-end` behind the end.
 """
 
 import json
@@ -15,18 +15,26 @@ COMMENT = ":\n\n"
 
 
 def position_after(last_event_id, turn):
-    """Where a client resumes that has seen this id: at 0 where it is of another reply; None where it is that of the end."""
-    match = re.fullmatch(r"([0-9]{1,18})-([0-9]{1,18})", last_event_id or "")
+    """Where a client resumes that has seen this id, and whether it has seen `assistant_turn`.
+
+    That is at 0 where the id is of another reply, and None where it is that of the end. While a reply is under way, the
+    position may be one that a failover of the database has taken back: its writer stores the text again.
+    """
+    match = re.fullmatch(r"([0-9]{1,19})-([0-9]{1,10})(-turn|-end)?", last_event_id or "")
     if match is None or int(match[1]) != turn.id:
-        return 0
-    position, length, is_over = int(match[2]), len(turn.content), turn.status != IN_PROGRESS
-    if is_over and position == length + 2:
+        return 0, False
+    position, length, tag = int(match[2]), len(turn.content), match[3]
+    if turn.status == IN_PROGRESS:
+        return position, False
+    if tag is None and position in (length + 1, length + 2):  # so 1.0.0 wrote the ends
+        position, tag = length, ("-turn", "-end")[position - length - 1]
+    if position == length and tag == "-end":
         return None
-    return position if position <= length + is_over else 0
+    return (position, position == length and tag == "-turn") if position <= length else (0, False)
 
 
-def frames(feed, position=0, session=None):
-    """The frames of a reply from this position to its end, as soon as they can be sent.
+def frames(feed, position=0, turn_seen=False, session=None):
+    """The frames of a reply from this position to its end, as soon as they can be sent; `assistant_turn` unless it was seen.
 
     `session` is the one that was made with this reply: its events tell the client its id, and its title.
     """
@@ -42,21 +50,21 @@ def frames(feed, position=0, session=None):
             position += len(text)
             batch += _frame("content_delta", {"delta": text}, feed.id, position)
         if over:
-            batch += _ending(feed, position)
+            batch += _ending(feed, turn_seen)
         yield batch or COMMENT
 
 
-def _ending(feed, position):
+def _ending(feed, turn_seen):
     """The last frames; none where the process stops before the reply ends: the client comes back and resumes."""
-    turn, length = feed.turn, len(feed.text)
+    turn, end = feed.turn, f"{len(feed.text)}-end"
     if feed.detached:
         return ""
     if turn is None:
-        return _frame("error", {"status": 404, "message": "The session was deleted."}, feed.id, length + 2)
+        return _frame("error", {"status": 404, "message": "The session was deleted."}, feed.id, end)
     if turn.status == FAILED:
-        return _frame("error", schemas.turn_error_schema.dump(turn), feed.id, length + 2)
-    batch = _frame("assistant_turn", schemas.dump_turn(turn), feed.id, length + 1) if position <= length else ""
-    return batch + _frame("done", {}, feed.id, length + 2)
+        return _frame("error", schemas.turn_error_schema.dump(turn), feed.id, end)
+    batch = "" if turn_seen else _frame("assistant_turn", schemas.dump_turn(turn), feed.id, f"{len(feed.text)}-turn")
+    return batch + _frame("done", {}, feed.id, end)
 
 
 def _session_frame(feed, position, session):

@@ -68,10 +68,10 @@ class RateLimitHit(db.Model):
     def count(cls, owner, limit, seconds, now):
         """Count one more, under the lock of the owner; or return the seconds to wait, if `limit` came within `seconds`."""
         window = now - seconds * SECOND
-        cls.delete().where(cls.owner == owner, cls.at <= window).execute()
+        db.send(cls.delete().where(cls.owner == owner, cls.at <= window))
         # The oldest of the last `limit`: where there is one, the limit is reached.
         hits = cls.select(cls.at).where(cls.owner == owner).order_by(cls.at.desc())
         if (oldest := hits.offset(limit - 1).limit(1).scalar()) is not None:
             return max(1, -((window - oldest) // SECOND))
-        cls.create(owner=owner, at=now)
+        db.send(cls.insert(owner=owner, at=now))
         return 0

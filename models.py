@@ -1,16 +1,20 @@
-"""What Parley keeps: sessions, their turns, and the idempotency keys; the rate limit has its table in `limits.py`.
+"""What Parley keeps: sessions, their turns, and the idempotency keys; `limits.py` and `ledger.py` have their own tables.
 
-Whoever locks rows locks them in one order, session, turn, pieces, so that no two transactions wait for each other.
+Whoever locks rows locks them in one order, sessions by their ids, turns, usage, so that no two transactions wait for each
+other. Within a transaction, what is sent (`db.send`) is not waited for.
 """
 
-import contextlib
+import collections
 import dataclasses
+import secrets
+import time
 import uuid
 
 import peewee
-from peewee import SQL, BigIntegerField, BooleanField, IntegerField, TextField, UUIDField, fn
+from peewee import SQL, BigAutoField, BigIntegerField, BooleanField, IntegerField, TextField, UUIDField, fn
 
-from database import SECOND, db
+from database import SECOND, db, transaction
+from ledger import Usage
 from limits import RateLimitHit
 from search import contains, normalize
 
@@ -19,6 +23,8 @@ KEY_TTL = 24 * 3600 * SECOND
 PREVIEW = 100  # characters
 HISTORY_SIZE = 8 * 2**20  # bytes
 HISTORY_ROWS = 16  # that are read at once
+NOWHERE = 2**31 - 1  # a position that no text reaches
+DELETION_STEP = 0.05  # seconds that a step of a deletion may hold up other writers
 
 IN_PROGRESS, COMPLETE, FAILED, INTERRUPTED = "in_progress", "complete", "failed", "interrupted"
 
@@ -46,10 +52,6 @@ class Conflict(Refused):
     """A reply is under way, or none is, or newer turns followed."""
 
 
-class Orphaned(Conflict):
-    """The reply under way is orphaned, and must end before another begins."""
-
-
 class KeyReused(Refused):
     """An idempotency key came with another body."""
 
@@ -58,14 +60,10 @@ class RateLimited(Refused):
     """The owner has asked for as many replies as the limit allows."""
 
 
-class TurnId(peewee.BigAutoField):
-    """An id that is never given twice: a late writer of a deleted reply must not find another turn under its number."""
-
-    def ddl(self, ctx):
-        nodes = super().ddl(ctx)
-        if db.autoincrement:  # SQLite may give the number of a deleted row again; with AUTOINCREMENT it never does
-            nodes.nodes.append(SQL("AUTOINCREMENT"))
-        return nodes
+def new_turn_id(now, last=0):
+    """An id for a turn: 63 bits, behind the last one of its session, and never given twice, as a sequence would after a
+    failover. It is the time in milliseconds, with 20 bits of chance below."""
+    return max((now // 1000 << 20) + secrets.randbits(20), last + 1)
 
 
 class Session(db.Model):
@@ -75,10 +73,13 @@ class Session(db.Model):
     title_is_users = BooleanField(default=False)
     model = TextField()
     system = TextField(null=True)
-    preview = TextField(null=True)  # null while a reply is being written: Turn.latest() tells
+    preview = TextField(null=True)  # of the last turn that has text, without the reply that is being written
     created_at = BigIntegerField()
     updated_at = BigIntegerField()
     search_title = TextField(column_name="folded_title")
+    trim = BigIntegerField(null=True)  # the first turn that the model is sent
+    options = TextField(null=True)  # JSON
+    latest_reply = BigIntegerField(null=True)  # the one last asked for or continued
 
     @classmethod
     def get_owned(cls, owner, session_id):
@@ -97,46 +98,32 @@ class Session(db.Model):
             turns = Turn.select(Turn.id).where(Turn.session == cls.id, Turn.visible, contains(Turn.search_text, word))
             rows = rows.where(contains(cls.search_title, word) | fn.EXISTS(turns))
         found = list(rows.limit(limit + 1).offset(offset))
+        previews = Piece.previews([session.id for session in found[:limit]])
         for session in found[:limit]:
-            if session.preview is None:
-                session.preview = session.current_preview()
+            session.preview = previews.get(session.id) or session.preview or ""
         return found[:limit], len(found) > limit
-
-    def current_preview(self):
-        """The preview while a reply is being written, and right after; empty where the session was deleted meanwhile."""
-        with contextlib.suppress(Missing):
-            reply = Turn.latest(self.id)
-            if reply.status == IN_PROGRESS:
-                return reply.content[:PREVIEW]
-        return Session.select(Session.preview).where(Session.id == self.id).scalar() or ""
 
     def change(self, **changes):
         """Store these fields: title, model, system, the last of which may be None."""
         if "title" in changes:
             changes |= {"search_title": normalize(changes["title"]), "title_is_users": True}
         if changes:
-            with db.write():
-                Session.update(changes).where(Session.id == self.id).execute()
+            self._update(changes, Session.owner == self.owner)
         return Session.get_owned(self.owner, self.id)
 
-    @classmethod
-    def suggest_title(cls, session_id, title):
+    def suggest_title(self, title):
         """Take a title that a model wrote, unless the user set one; returns whether it was taken."""
-        suggested = cls.update(title=title, search_title=normalize(title))
-        with db.write():
-            return bool(suggested.where(cls.id == session_id, ~cls.title_is_users).execute())
+        return self._update({"title": title, "search_title": normalize(title)}, ~Session.title_is_users)
+
+    @transaction
+    def _update(self, changes, *conditions):
+        return bool(Session.update(changes).where(Session.id == self.id, *conditions).execute())
 
     def with_turns(self):
         """This session with its visible `turns`, oldest first, one under way with what has been stored of it."""
-        visible = Turn.without_search_text().where(Turn.session == self.id, Turn.visible).order_by(Turn.id)
-        turns = list(visible)
-        if turns and turns[-1].status == IN_PROGRESS:
-            reply = Turn.latest(self.id)
-            has_given_way = reply.id != turns[-1].id or not reply.visible  # to the one that it was to replace
-            turns = list(visible.clone()) if has_given_way else [*turns[:-1], reply]
-        if not turns:
+        self.turns = list(Turn.readable().where(Turn.session == self.id, Turn.visible).order_by(Turn.id))
+        if not self.turns:
             raise Missing("The session was deleted.")  # meanwhile
-        self.turns = turns
         return self
 
     def history(self, reply_id):
@@ -152,12 +139,28 @@ class Session(db.Model):
         return turns[::-1]
 
     def delete_whole(self):
-        with db.write():
-            Session.delete().where(Session.id == self.id).execute()
+        """Delete it: first out of its owner's sight, then in steps that hold up nobody for long."""
+        self._update({"owner": ""})
+        for session in list(Session.select().where(Session.owner == "")):  # what a process that died has left, too
+            count, more = 1, True
+            while more:
+                began = time.monotonic()
+                more = session._delete_some(count)
+                count = count * 2 if time.monotonic() - began < DELETION_STEP / 2 else max(1, count // 2)
+                time.sleep(0.01)  # a writer who has waited comes first
+
+    @transaction
+    def _delete_some(self, count):
+        """Delete the last so many turns, and the session where there is none left; returns whether more is left."""
+        turns = Turn.select(Turn.id).where(Turn.session == self.id).order_by(Turn.id.desc()).limit(count)
+        if Turn.delete().where(Turn.id.in_(turns)).execute():
+            return True
+        Session.delete().where(Session.id == self.id).execute()
+        return False
 
 
 class Turn(db.Model):
-    id = TurnId()
+    id = BigAutoField()  # see new_turn_id
     session = peewee.ForeignKeyField(Session, on_delete="CASCADE", index=False)
     kind = TextField()  # user or assistant
     content = TextField()  # empty while a reply is under way: its pieces have the text
@@ -175,96 +178,132 @@ class Turn(db.Model):
     error_message = TextField(null=True)
     retry_after = IntegerField(null=True)
     search_text = TextField(column_name="folded", default="")
+    fence = BigIntegerField(null=True)  # which attempt may write it: whatever comes late names an older one
+    stop_reason = TextField(null=True)
+    continued = IntegerField(default=0, constraints=[SQL("DEFAULT 0")])
+    turns_left_out = IntegerField(default=0, constraints=[SQL("DEFAULT 0")])
 
     @property
     def is_settled(self):
         """Whether an idempotency key that named this reply has had its answer."""
         return self.status == COMPLETE or self.cancelled
 
-    @property
-    def is_leased(self):
-        """Whether it is being written; where its process died, it counts as such until the lease lapses."""
-        return self.status == IN_PROGRESS and self.lease_until >= db.now()
+    @classmethod
+    def readable(cls):
+        """A query of turns, with what has been stored of one under way, and without what only the search reads."""
+        pieces = Piece.select(Piece.text).where(Piece.turn == cls.id).order_by(Piece.start).alias("pieces")
+        stored = peewee.Select((pieces,), (getattr(fn, db.concat)(SQL("text"), ""),))
+        text = peewee.Case(None, [(cls.under_way(), fn.COALESCE(stored, ""))], cls.content)
+        columns = [field for field in cls._meta.sorted_fields if field.name not in ("content", "search_text")]
+        return cls.select(*columns, text.alias("content"))
 
     @classmethod
-    def without_search_text(cls):
-        """A query of all columns but the one that only the search reads."""
-        return cls.select(*[field for field in cls._meta.sorted_fields if field is not cls.search_text])
+    def under_way(cls):
+        """Whether it is in progress. SQLite uses a partial index only where the statement itself has its condition."""
+        return cls.status == SQL(f"'{IN_PROGRESS}'")
 
     @classmethod
     def read(cls, turn_id):
         """The turn with what has been stored of its text, or None where it is gone."""
-        # Pieces first: whoever ends the reply between the two reads has moved them into the turn.
-        text = Piece.text_of(turn_id)
-        turn = cls.without_search_text().where(cls.id == turn_id).first()
-        if turn is not None and turn.status == IN_PROGRESS:
-            turn.content = text
-        return turn
+        return cls.readable().where(cls.id == turn_id).first()
 
     @classmethod
     def latest(cls, session_id):
-        """The latest reply of a session, visible or not; an orphaned one is interrupted here and now."""
-        turn_id = cls.select(fn.MAX(cls.id)).where(cls.session == session_id, cls.kind == "assistant").scalar()
-        turn = cls.read(turn_id)
-        turn = turn and turn.interrupt_if_orphaned()
+        """The latest reply of a session, visible or not."""
+        last = cls.select(fn.MAX(cls.id)).where(cls.session == session_id, cls.kind == "assistant")
+        turn = cls.readable().where(cls.id == last).first()
         if turn is None:
             raise Missing("The session was deleted.")
         return turn
 
-    def interrupt_if_orphaned(self):
-        """The turn as it is, or interrupted, where its process died; None where it is gone."""
-        if self.status != IN_PROGRESS or self.is_leased:
-            return self
-        self.interrupt(orphaned=True)
-        return Turn.read(self.id)
-
-    def interrupt(self, **options):
-        """End it as interrupted, in a transaction of its own: see `end`."""
-        search_text = normalize(self.content)
-        with db.write():
-            return self.end(INTERRUPTED, search_text, **options)
+    @classmethod
+    def orphans(cls):
+        """The replies under way whose leases have lapsed: the processes that wrote them are gone."""
+        return list(cls.readable().where(cls.under_way(), cls.lease_until < db.clock()))
 
     @classmethod
-    def states(cls, turn_ids):
-        """id → (status, lease_until, title of the session), of those that still exist."""
-        rows = cls.select(cls.id, cls.status, cls.lease_until, Session.title).join(Session).where(cls.id.in_(turn_ids))
-        return {turn_id: state for turn_id, *state in rows.tuples()}
+    def news(cls, positions):
+        """id → [status, title of the session, text behind the position], for each of these ids that still exists.
 
-    @classmethod
-    def renew(cls, turn_ids):
-        """Extend the leases of these replies."""
-        cls.update(lease_until=db.now() + LEASE).where(cls.id.in_(turn_ids), cls.status == IN_PROGRESS).execute()
-
-    def end(self, status, search_text, reread=True, orphaned=False, **columns):
-        """End a reply, in the caller's transaction; returns it as it ended, or None where it is no longer in progress.
-
-        `search_text` is its content, normalized before the transaction began; `reread` adds what has been stored since. With
-        `orphaned`, it ends only if its lease has lapsed. Unless it is complete, it gives way to the reply that it replaces.
+        `positions` are {id: position}; where that is None, no text is asked for.
         """
-        under_way = (Turn.id == self.id) & (Turn.status == IN_PROGRESS)
-        if orphaned:
-            under_way &= Turn.lease_until < db.now()
-        db.lock_rows(Session.select(Session.id).where(Session.id == self.session_id))
-        db.lock_rows(Turn.select(Turn.id).where(Turn.id == self.id))  # nobody adds a piece behind those that are read here
-        content = Piece.text_of(self.id) if reread else self.content
-        visible = status == COMPLETE or self.replaces is None
-        columns |= {"status": status, "content": content, "visible": visible, "lease_until": None}
-        search_text += normalize(content[len(self.content) :])
-        ended = Turn.update(columns | {"search_text": search_text}).where(under_way).execute()
-        if not ended:
-            return None
-        Piece.delete().where(Piece.turn == self.id).execute()
-        if not visible:
-            Turn.update(visible=True).where(Turn.id == self.replaces).execute()
-            content = Turn.get_by_id(self.replaces).content
-        Session.update(preview=content[:PREVIEW]).where(Session.id == self.session_id).execute()
-        return Turn(**self.__data__ | columns)
+        rows = [(turn_id, NOWHERE if position is None else position) for turn_id, position in positions.items()]
+        given = db.given(rows, id="bigint", start="int")
+        cursor = db.execute(peewee.NodeList((SQL(_NEWS[0]), given, SQL(_NEWS[1]))))
+        found = {}
+        for turn_id, status, title, start, text in cursor.fetchall():
+            state = found.setdefault(turn_id, [status, title, ""])
+            if text is not None:
+                state[2] += text[max(0, positions[turn_id] + len(state[2]) - start) :]
+        return found
 
+    @classmethod
+    @transaction
+    def renew(cls, fences):
+        """Extend the leases of these replies, {id: fence}."""
+        given = db.given(list(fences.items()), id="bigint", fence="bigint")
+        mine = (cls.id == SQL("given.id")) & (cls.fence == SQL("given.fence"))
+        db.send(cls.update(lease_until=db.clock() + LEASE).from_(given).where(mine, cls.under_way()))
+
+    def finish(self, status, content, search_text, **columns):
+        """Say how it ends, in memory. Unless it is complete, it gives way to the reply that it replaces."""
+        visible = status == COMPLETE or self.replaces is None
+        self.__data__ |= columns | {"status": status, "content": content, "search_text": search_text, "visible": visible}
+        return self
+
+    @classmethod
+    def end(cls, turns, *conditions):
+        """Store how these replies ended, in the caller's transaction; returns the ids of those that this has ended.
+
+        Others have ended, are gone, have another fence by now, or do not meet the conditions.
+        """
+        sessions = [turn.session_id for turn in turns]
+        db.send(db.locked(Session.select(Session.id).where(Session.id.in_(sessions)).order_by(Session.id)))
+        fields = [cls.id, cls.fence, *ENDING]
+        types = {field.name: TYPES.get(field.field_type, field.field_type) for field in fields}
+        given = db.given([[getattr(turn, name) for name in types] for turn in turns], **types)
+        # A reply of 1.0.0 has no fence.
+        mine = (cls.id == SQL("given.id")) & (fn.COALESCE(cls.fence, 0) == fn.COALESCE(SQL("given.fence"), 0))
+        columns = {field: SQL(f"given.{field.name}") for field in ENDING} | {cls.lease_until: None}
+        update = cls.update(columns).from_(given).where(mine, cls.under_way(), *conditions).returning(cls.id)
+        ids = {turn_id for (turn_id,) in db.send(update)()}
+        ended = [turn for turn in turns if turn.id in ids]
+        if not ended:
+            return ids
+        db.send(Piece.delete().where(Piece.turn.in_(ids)))
+        replaced = [turn.replaces for turn in ended if not turn.visible]
+        if replaced:
+            db.send(cls.update(visible=True).where(cls.id.in_(replaced)))
+        last = [(Session.id.db_value(turn.session_id), turn.id if turn.visible else turn.replaces) for turn in ended]
+        given = db.given(last, id="uuid", turn="bigint")
+        preview = cls.select(fn.SUBSTR(cls.content, 1, PREVIEW)).where(cls.id == SQL("given.turn"), cls.content != "")
+        changed = Session.update(preview=fn.COALESCE(preview, Session.preview)).from_(given)
+        db.send(changed.where(Session.id == SQL("given.id")))
+        Usage.add([(turn, turn.session.owner, 1) for turn in ended])
+        return ids
+
+    def interrupt(self, *conditions, cancelled=False):
+        """End it as interrupted with what has been stored of it; returns it as it ended, or None where it was not so."""
+        return self._interrupt(normalize(self.content), conditions, cancelled)
+
+    @transaction
+    def _interrupt(self, search_text, conditions, cancelled):
+        # With its session and its own row locked, nobody adds a piece behind those that are read here.
+        db.send(db.locked(Session.select(Session.id).where(Session.id == self.session_id)))
+        db.send(db.locked(Turn.select(Turn.id).where(Turn.id == self.id)))
+        rest = Piece.text_of(self.id, len(self.content))
+        turn = Turn(**self.__data__)
+        turn.finish(INTERRUPTED, self.content + rest, search_text + normalize(rest), cancelled=cancelled)
+        return turn if Turn.end([turn], *conditions) else None
+
+    @transaction
     def store_usage(self, usage):
-        """Add what the provider had said of a reply that somebody else ended."""
-        self.__data__.update(usage)
-        with db.write():
-            Turn.update(usage).where(Turn.id == self.id).execute()
+        """Store what the provider said of a reply that this process wrote, and that somebody cancelled or deleted."""
+        self.__data__ |= usage
+        mine = (Turn.id == self.id) & (Turn.fence == self.fence) & Turn.cancelled
+        cancelled = Turn.update(usage).where(mine, Turn.input_tokens.is_null(), Turn.output_tokens.is_null()).execute()
+        if cancelled or not Turn.select(Turn.id).where(Turn.id == self.id).exists():
+            Usage.add([(self, self.session.owner, 0 if cancelled else 1)])
 
     @classmethod
     def cancel(cls, session):
@@ -287,18 +326,27 @@ class Piece(db.Model):
 
     @classmethod
     def add(cls, rows):
-        """Store these (turn id, start, text), of replies in progress only; returns their ids, held for the transaction."""
-        under_way = Turn.select(Turn.id).where(Turn.id.in_([row[0] for row in rows]), Turn.status == IN_PROGRESS)
-        held = {turn_id for (turn_id,) in db.locked(under_way).tuples()}
-        if held:
-            cls.insert_many([row for row in rows if row[0] in held], [cls.turn, cls.start, cls.text]).execute()
-        return held
+        """Store these (turn id, fence, start, text), in the caller's transaction, of replies that are under way and have this
+        fence; returns a function that returns the rows of their ids, without waiting once the transaction has ended."""
+        given = db.given(rows, id="bigint", fence="bigint", start="int", text="text")
+        turns = Turn.select(Turn.id, SQL("given.start"), SQL("given.text")).from_(Turn, given)
+        turns = turns.where(Turn.id == SQL("given.id"), Turn.fence == SQL("given.fence"), Turn.under_way())
+        return db.send(cls.insert_from(db.locked(turns, Turn), [cls.turn, cls.start, cls.text]).returning(cls.turn))
 
     @classmethod
     def text_of(cls, turn_id, position=0):
         """The text that has been stored from this position on, at which a piece begins."""
         rows = cls.select(cls.text).where(cls.turn == turn_id, cls.start >= position).order_by(cls.start)
         return "".join(text for (text,) in rows.tuples())
+
+    @classmethod
+    def previews(cls, session_ids):
+        """id → the beginning of the reply that is being written, of those of these sessions where it has text."""
+        rows = cls.select(Turn.session, cls.text).join(Turn).where(Turn.session.in_(session_ids), Turn.under_way())
+        texts = collections.defaultdict(str)
+        for session_id, text in rows.where(cls.start < PREVIEW).order_by(cls.turn, cls.start).tuples():
+            texts[session_id] += text
+        return {session_id: text[:PREVIEW] for session_id, text in texts.items()}
 
 
 class IdempotencyKey(db.Model):
@@ -310,7 +358,7 @@ class IdempotencyKey(db.Model):
     fingerprint = TextField(column_name="body")  # a digest of the request's body
     session_id = UUIDField()
     turn_id = BigIntegerField()
-    created_at = BigIntegerField(index=True)
+    created_at = BigIntegerField()
 
     class Meta:
         table_name = "key"
@@ -322,7 +370,8 @@ class IdempotencyKey(db.Model):
 
     def known(self, now):
         """The same key as it was stored within its time to live, or None. Raises KeyReused."""
-        IdempotencyKey.delete().where(IdempotencyKey.created_at <= now - KEY_TTL).execute()
+        expired = IdempotencyKey.created_at <= now - KEY_TTL
+        db.send(IdempotencyKey.delete().where(IdempotencyKey.owner == self.owner, expired))
         known = self.stored()
         if known is not None and known.fingerprint != self.fingerprint:
             raise KeyReused("This Idempotency-Key came with another body before. Use a new key for a new request.")
@@ -331,22 +380,25 @@ class IdempotencyKey(db.Model):
     def remember(self, session, reply, now):
         """Store the key for this reply, or this reply for the key that is stored."""
         row = self.__data__ | {"session_id": session.id, "turn_id": reply.id, "created_at": now}
-        IdempotencyKey.insert(row).on_conflict(
-            conflict_target=[IdempotencyKey.owner, IdempotencyKey.path, IdempotencyKey.key],
-            preserve=[IdempotencyKey.turn_id],
-        ).execute()
+        target = [IdempotencyKey.owner, IdempotencyKey.path, IdempotencyKey.key]
+        db.send(IdempotencyKey.insert(row).on_conflict(conflict_target=target, preserve=[IdempotencyKey.turn_id]))
 
 
 Session.add_index(Session.owner, Session.updated_at.desc(), Session.id.desc(), name="session_list")
 Turn.add_index(Turn.session, Turn.id, name="turn_session")
 Turn.add_index(Turn.session, unique=True, where=SQL("status = 'in_progress'"), name="one_reply_at_a_time")
 
-
-def _create_tables():
-    db.create_tables([Session, Turn, Piece, IdempotencyKey, RateLimitHit])
-
-
-MIGRATIONS = [_create_tables]  # a newer release appends to them; what has been released is not changed
+TYPES = {"BIGAUTO": "BIGINT", "BOOL": "BOOLEAN"}  # of PostgreSQL, for kinds of fields whose names it does not know
+# What the end of a reply sets
+ENDING = [Turn.status, Turn.content, Turn.visible, Turn.search_text, Turn.cancelled, Turn.error_status, Turn.error_message]
+ENDING += [Turn.retry_after, Turn.input_tokens, Turn.output_tokens, Turn.cached_tokens]
+# What Turn.news asks for, around what is given.
+_NEWS = (
+    "SELECT turn.id, turn.status, session.title, piece.start, piece.text FROM",
+    "JOIN turn ON turn.id = given.id JOIN session ON session.id = turn.session_id "
+    "LEFT JOIN piece ON piece.turn_id = turn.id AND piece.start + length(piece.text) > given.start "
+    "ORDER BY turn.id, piece.start",
+)
 
 
 # Asking for a reply
@@ -374,78 +426,90 @@ class ReplyRequest:
         """
         # No transaction waits for a long text to be normalized.
         self._search_text = normalize(self.content or "")
-        try:
-            return self._claim()
-        except Orphaned as orphaned:
-            Turn.latest(orphaned.session_id)  # ends it
-            return self._claim()
+        if self.new:
+            self.new["search_title"] = normalize(self.new["title"])
+        return self._claim()
 
+    @transaction
     def _claim(self):
-        with db.write():
-            if self.key or self.limit:
-                db.lock(self.owner)  # two of one owner's requests are counted, and keys compared, one after the other
-            now = db.now()
-            known = self.key and self.key.known(now)
-            if known is not None:
-                session, reply = self._first_outcome(known)
-                if reply.is_settled:
-                    return session, reply, False
-            wait = RateLimitHit.count(self.owner, *self.limit, now) if self.limit else 0
-            if wait:
-                message = "You may ask for {} replies in {} seconds. Ask again in {} seconds.".format(*self.limit, wait)
-                raise RateLimited(message, retry_after=wait)
-            if known is None:
-                session = self._create(now) if self.new else self._take(self.session_id, now)
-            answers_again = known is not None or self.content is None
-            reply = self._retry(session, now) if answers_again else self._append(session, now)
-            if self.key:
-                self.key.remember(session, reply, now)
+        if self.key or self.limit:
+            db.lock(self.owner)  # two of one owner's requests are counted, and keys compared, one after the other
+        now = db.now()
+        known = self.key and self.key.known(now)
+        if known is not None:
+            session, reply = self._first_outcome(known)
+            if reply.is_settled:
+                return session, reply, False
+        wait = RateLimitHit.count(self.owner, *self.limit, now) if self.limit else 0
+        if wait:
+            message = "You may ask for {} replies in {} seconds. Ask again in {} seconds.".format(*self.limit, wait)
+            raise RateLimited(message, retry_after=wait)
+        if known is not None:
+            self.session_id, self.content = session.id, None  # it is asked for again
+        session, last = self._create(now) if self.new and known is None else self._take(now)
+        reply = self._retry(session, last, now) if self.content is None else self._append(session, last, now)
+        if self.key:
+            self.key.remember(session, reply, now)
         return session, reply, True
 
     def _create(self, now):
-        columns = self.new | {"search_title": normalize(self.new["title"]), "created_at": now, "updated_at": now}
-        return Session.create(owner=self.owner, **columns)
+        """A new session, and 0 for the id of its last turn."""
+        columns = self.new | {"preview": self.content[:PREVIEW], "created_at": now, "updated_at": now}
+        session = Session(owner=self.owner, **columns)
+        db.send(Session.insert(session.__data__))
+        return session, 0
 
-    def _take(self, session_id, now):
-        """The session, locked by the update of its row. Raises Conflict where a reply is under way."""
-        moved = Session.update(updated_at=now, preview=None).where(Session.id == session_id, Session.owner == self.owner)
-        if not moved.execute():
-            raise Missing
-        under_way = Turn.without_search_text().where(Turn.session == session_id, Turn.status == IN_PROGRESS).first()
-        if under_way is not None:
-            message = "A reply is under way. Wait until it is done, or cancel it."
-            raise Conflict(message, retry_after=1) if under_way.is_leased else Orphaned(message, session_id, retry_after=1)
-        return Session.get_owned(self.owner, session_id)
+    def _take(self, now):
+        """The session, locked by the update of its row, and the id of its last turn. Raises Conflict where one is in progress."""
+        changes = {"updated_at": now} | ({} if self.content is None else {"preview": self.content[:PREVIEW]})
+        db.send(Session.update(changes).where(Session.id == self.session_id, Session.owner == self.owner))
+        turns = Turn.select(Turn.id, Turn.status).where(Turn.session == self.session_id)
+        last = db.send(turns.order_by(Turn.id.desc()).limit(1))
+        session = Session.get_owned(self.owner, self.session_id)
+        ((turn_id, status),) = last()
+        if status == IN_PROGRESS:
+            raise Conflict("A reply is under way. Wait until it is done, or cancel it.", retry_after=1)
+        return session, turn_id
 
-    def _append(self, session, now):
+    def _append(self, session, last, now):
         """The user turn, and the reply to it."""
-        message = {"kind": "user", "content": self.content, "search_text": self._search_text}
-        Turn.insert(session=session, created_at=now, **message).execute()
-        return self._begin(session, now)
+        content = {"content": self.content, "search_text": self._search_text}
+        message = Turn(id=new_turn_id(now, last), session=session, kind="user", created_at=now, **content)
+        reply = self._begin(session, message.id, now)
+        self._insert(message, reply)
+        return reply
 
-    def _retry(self, session, now):
+    def _retry(self, session, last, now):
         """Another reply in the place of the last one, which is visible again unless the new one completes."""
-        replies = Turn.select().where(Turn.session == session, Turn.visible, Turn.kind == "assistant")
-        last = replies.order_by(Turn.id.desc()).first()
-        Turn.update(visible=False).where(Turn.id == last.id).execute()
-        return self._begin(session, now, replaces=last.id)
+        turns = Turn.select(Turn.id, Turn.content).where(Turn.session == session, Turn.visible).order_by(Turn.id.desc())
+        replaced = turns.where(Turn.kind == "assistant").first()
+        reply = self._begin(session, last, now, replaces=replaced.id)
+        db.send(Turn.update(visible=False).where(Turn.id == replaced.id))
+        self._insert(reply)
+        message = turns.select(fn.SUBSTR(Turn.content, 1, PREVIEW)).where(Turn.kind == "user").limit(1)
+        db.send(Session.update(preview=message).where(Session.id == session.id))
+        return reply
 
-    def _begin(self, session, now, replaces=None):
-        columns = {"kind": "assistant", "content": "", "model": session.model, "status": IN_PROGRESS}
-        return Turn.create(session=session, created_at=now, lease_until=now + LEASE, replaces=replaces, **columns)
+    def _begin(self, session, last, now, replaces=None):
+        columns = {"kind": "assistant", "content": "", "model": session.model, "status": IN_PROGRESS, "replaces": replaces}
+        fence = {"fence": secrets.randbits(63), "lease_until": now + LEASE}
+        return Turn(id=new_turn_id(now, last), session=session, created_at=now, **columns, **fence)
+
+    def _insert(self, *turns):
+        fields = Turn._meta.sorted_fields
+        db.send(Turn.insert_many([[turn.__data__.get(field.name) for field in fields] for turn in turns], fields))
 
     def _first_outcome(self, known):
-        """The session and the reply of a known key. Where that reply failed, the session is taken for another one."""
+        """The session and the reply of a known key. Where that reply failed, it may be asked for again: else raises a Refused."""
         session = Session.get_owned(self.owner, known.session_id)
         reply = Turn.get_or_none(Turn.id == known.turn_id)
         if reply is None:
             raise Missing  # deleted meanwhile
         if reply.is_settled:
             session.model = reply.model  # as it was then
-            return session, reply
-        if reply.is_leased:
+        elif reply.status == IN_PROGRESS:
             message = "The first request with this key is under way. Ask again for its answer."
             raise Conflict(message, session.id, retry_after=1)
-        if Turn.select().where(Turn.session == session, Turn.id > reply.id).exists():
+        elif Turn.select().where(Turn.session == session, Turn.id > reply.id).exists():
             raise Conflict("The reply failed, and newer turns followed: it is not asked for again.", session.id)
-        return self._take(session.id, db.now()), reply
+        return session, reply

@@ -2,9 +2,11 @@
 
 A reply is made in a thread of its own. What the model says is committed by the process's keeper, one commit for all
 that has arrived meanwhile, and only then shown. Whoever follows a reply reads a feed, whether it is written in this
-process (the keeper feeds it with what it commits) or elsewhere (the keeper polls the database).
+process (the keeper feeds it with what it commits) or elsewhere (the keeper polls the database). The keepers of all
+processes end the replies whose processes have died.
 """
 
+import collections
 import contextlib
 import logging
 import threading
@@ -13,18 +15,20 @@ import weakref
 
 import conversation
 from catalog import UnknownModel
-from database import Unavailable, Unstorable, db
+from database import Unavailable, Unstorable, db, transaction
 from faults import ModelError
 from limits import REPLIES, TITLES, Overloaded, Room
-from models import COMPLETE, FAILED, IN_PROGRESS, INTERRUPTED, Piece, Session, Turn
+from models import COMPLETE, FAILED, IN_PROGRESS, INTERRUPTED, Piece, Turn
 from search import normalize
 from titles import generate_title
 from wire import Call, HungUp
 
 log = logging.getLogger("parley")
 
-POLL_INTERVAL = 0.1  # seconds between two looks at what other processes did
+POLL_INTERVALS = {False: 0.25, True: 0.1}  # seconds; True: a reply is followed that another process writes
 HEARTBEAT_INTERVAL = 5  # seconds between two renewals of the leases
+GATHERING = 0.0003, 0.25  # seconds from one commit to the next, for each reply under way here, and at most
+MEMORY = 10  # seconds for which a failover of the database may take back the end of a reply
 
 
 class Feed:
@@ -96,7 +100,7 @@ class Reply(Feed):
         self.first_word_after = None  # seconds
         self._arrived = ""
         self._finished = False
-        self._outcome = None  # (status, columns of the turn), once it has ended
+        self._outcome = None  # (status, what the search reads, columns of the turn), once it has ended
 
     def arrive(self, text):
         with self._news:
@@ -111,7 +115,7 @@ class Reply(Feed):
             if self._finished:
                 return
             self._finished, content = True, self.text + self._arrived
-        outcome = status, {**(columns or {}), **self.call.usage, "search_text": normalize(content)}
+        outcome = status, normalize(content), (columns or {}) | self.call.usage
         with self._news:
             self._outcome = outcome
 
@@ -132,7 +136,7 @@ class Reply(Feed):
         status, columns = _failed(500, "The database did not take the reply. Ask again.")
         with self._news:
             self._arrived, self._finished = "", True
-            self._outcome = status, columns | {"search_text": normalize(self.text)}
+            self._outcome = status, normalize(self.text), columns
 
     def log(self, turn):
         """One line about how it went; `turn` is None where its session was deleted."""
@@ -151,7 +155,7 @@ class Reply(Feed):
 
 
 class Replies:
-    """The replies of one process, of models in the catalog. The keeper's thread starts with the first of them."""
+    """The replies of one process, of models in the catalog. Its keeper is started where a process begins to serve."""
 
     def __init__(self, catalog, max_tokens, title_model=None):
         self.catalog = catalog
@@ -163,8 +167,8 @@ class Replies:
         self._lock = threading.Lock()
         self._wake = threading.Event()
         self._keeper = None
-        self._next_poll = self._next_heartbeat = 0.0
-        self._unsure = False  # whether the last commit came through
+        self._ended = collections.deque()  # (when, turn): how replies ended here, in the last seconds
+        self._next_poll = self._next_heartbeat = self._stored_at = 0.0
 
     # What a request asks for
 
@@ -174,7 +178,7 @@ class Replies:
         Where an idempotency key has had its reply already, the feed is that one's. Raises models.Refused or Overloaded,
         and then nothing has changed.
         """
-        self._start_keeper()
+        self.start_keeper()
         if not self.room.take(request.owner):
             raise Overloaded
         with contextlib.ExitStack() as leaving:
@@ -202,7 +206,7 @@ class Replies:
         """The feed of this turn. `watched`: its text is read as it comes, so it is stored as soon as it arrives."""
         if turn.status != IN_PROGRESS:
             return Feed(turn)
-        self._start_keeper()
+        self.start_keeper()
         with self._lock:
             feed = self._feeds.setdefault(turn.id, Feed(turn))
             feed.watched |= watched
@@ -232,7 +236,8 @@ class Replies:
                 return feeds
             feeds[0].wait(deadline - time.monotonic())
 
-    def _start_keeper(self):
+    def start_keeper(self):
+        """Start the keeper, where it does not run. Raises Overloaded where the system gives no thread."""
         with self._lock:
             if self._keeper is None or not self._keeper.is_alive():
                 self._keeper = self._start(self._keep)
@@ -291,7 +296,7 @@ class Replies:
             title = generate_title(self.catalog.provider_of(self.title_model), self.title_model, message)
             if title is not None:  # else the one that was written from the message stays
                 with db.connection_context():
-                    if Session.suggest_title(reply.session.id, title):
+                    if reply.session.suggest_title(title):
                         reply.tell(title=title)
         except Unavailable as error:
             log.warning("a title was not stored: %s", type(error).__name__)
@@ -301,46 +306,66 @@ class Replies:
     # Keeping them
 
     def _keep(self):
+        """Keep the replies, by a connection that is held until it breaks."""
         while True:
-            self._wake.wait(max(0.0, self._next_poll - time.monotonic()) if self._feeds else None)
-            self._wake.clear()
             try:
                 with db.connection_context():
-                    try:
-                        self._store(list(self._written))
-                    except Unstorable:
-                        self._store_one_by_one()
-                    if time.monotonic() >= self._next_poll:
-                        self._next_poll = time.monotonic() + POLL_INTERVAL
-                        self._poll()
+                    self._catch_up()
+                    while True:
+                        self._rest()
+                        self._store_all()
+                        if time.monotonic() >= self._next_poll:
+                            self._poll()
+                        if time.monotonic() >= self._next_heartbeat:
+                            self._next_heartbeat = time.monotonic() + HEARTBEAT_INTERVAL
+                            self._beat()
             except Unavailable as error:
                 # What has arrived stays in memory, unseen, until the database is back.
                 log.error("the database does not answer: %s", type(error).__name__)
-                self._unsure = True
                 time.sleep(1)
-                self._wake.set()
+
+    def _rest(self):
+        """Wait for something to do. The more replies are under way, the longer they are gathered for one commit."""
+        idle = not self._feeds
+        due = self._next_heartbeat if idle else min(self._next_heartbeat, self._next_poll)
+        self._wake.wait(max(0.0, due - time.monotonic()))
+        if idle:  # nothing has become yet of what is new
+            self._next_poll = time.monotonic() + POLL_INTERVALS[True]
+        each, most = GATHERING
+        time.sleep(max(0.0, self._stored_at + min(each * len(self._written), most) - time.monotonic()))
+        self._wake.clear()
+
+    def _store_all(self):
+        try:
+            self._store(list(self._written))
+        except Unstorable:
+            self._store_one_by_one()
 
     def _store(self, replies):
         """Commit in one transaction what has arrived of these replies and how they ended; then tell their followers."""
-        if self._unsure:
-            self._catch_up()
         taken = [(reply, *reply.take()) for reply in replies]
         growing = {reply.id: (reply, text) for reply, text, outcome in taken if text and outcome is None}
         ending = [(reply, reply.text + text, outcome) for reply, text, outcome in taken if outcome is not None]
         if not growing and not ending:
             return
-        held, ended = set(), []
-        with db.write():
-            if growing:
-                held = Piece.add([(turn_id, len(reply.text), text) for turn_id, (reply, text) in growing.items()])
-            for reply, content, (status, columns) in ending:
-                reply.row.content = content
-                ended.append((reply, reply.row.end(status, reread=False, **columns)))
-        for turn_id in held:
-            reply, text = growing[turn_id]
-            reply.stored(text)
-        for reply, turn in ended:
-            self._end(reply, turn or Turn.read(reply.id))
+        for reply, content, (status, search_text, columns) in ending:
+            reply.row.finish(status, content, search_text, **columns)
+        stored, ended = _commit(
+            [(turn_id, reply.row.fence, len(reply.text), text) for turn_id, (reply, text) in growing.items()],
+            [reply.row for reply, _, _ in ending],
+        )
+        self._stored_at, grown = time.monotonic(), {turn_id for (turn_id,) in stored()}
+        for turn_id, (reply, text) in growing.items():
+            if turn_id in grown:
+                reply.stored(text)
+            else:
+                self._end(reply, Turn.read(turn_id))
+        for reply, _, _ in ending:
+            if reply.id in ended:
+                self._ended.append((time.monotonic(), reply.row))
+            self._end(reply, reply.row if reply.id in ended else Turn.read(reply.id))
+        while self._ended and self._ended[0][0] < time.monotonic() - MEMORY:
+            self._ended.popleft()
 
     def _store_one_by_one(self):
         """Store what the database takes, and give up those replies of which it does not."""
@@ -352,43 +377,53 @@ class Replies:
                 reply.give_up()
 
     def _catch_up(self):
-        """After a fault, see whether the last commit came through after all."""
+        """Store again what is not there, and see what is, after a fault: a commit may have come through all the same, and a
+        database that another took the place of may have lost the last ones."""
         for reply in list(self._written):
-            text = Piece.text_of(reply.id, len(reply.text))
-            if text:
-                reply.stored(text)
-        self._unsure = False
+            turn = Turn.read(reply.id)
+            if turn is None or turn.status != IN_PROGRESS or turn.fence != reply.row.fence:
+                continue  # the next poll tells what has become of it
+            rest = turn.content[len(reply.text) :]
+            if rest:
+                reply.stored(rest)
+            elif len(turn.content) < len(reply.text):
+                lost = reply.text[len(turn.content) :]
+                _commit([(reply.id, reply.row.fence, len(turn.content), lost)], [])
+        _commit([], [turn for when, turn in self._ended if when > time.monotonic() - MEMORY])
 
     def _poll(self):
         """See what other processes, or requests in this one, did to the replies that are known here."""
         with self._lock:
             feeds = dict(self._feeds.items())
+        elsewhere = {turn_id: len(feed.text) for turn_id, feed in feeds.items() if not isinstance(feed, Reply)}
+        self._next_poll = time.monotonic() + POLL_INTERVALS[bool(elsewhere)]
         if not feeds:
             return
-        ours = [turn_id for turn_id, feed in feeds.items() if isinstance(feed, Reply)]
-        if ours and time.monotonic() >= self._next_heartbeat:
-            self._next_heartbeat = time.monotonic() + HEARTBEAT_INTERVAL
-            with db.write():
-                Turn.renew(ours)
-        now, states = db.now(), Turn.states(list(feeds))
+        news = Turn.news(dict.fromkeys(feeds) | elsewhere)
         for turn_id, feed in feeds.items():
-            status, lease_until, title = states.get(turn_id, (None, None, None))
-            written_here = isinstance(feed, Reply)
-            if status != IN_PROGRESS or (not written_here and lease_until < now):
-                turn = Turn.read(turn_id)
-                self._end(feed, turn and turn.interrupt_if_orphaned())
+            status, title, text = news.get(turn_id, (None, None, ""))
+            if status != IN_PROGRESS:
+                self._end(feed, Turn.read(turn_id))
                 continue
-            if not written_here:
-                feed.add(Piece.text_of(turn_id, len(feed.text)))
+            feed.add(text)
             if title != feed.title:
                 feed.tell(title=title)
 
+    def _beat(self):
+        """Renew the leases of the replies that are written here, and end those whose processes have died."""
+        with self._lock:
+            fences = {reply.id: reply.row.fence for reply in self._written}
+        if fences:
+            Turn.renew(fences)
+        for turn in Turn.orphans():
+            turn.interrupt(Turn.lease_until < db.clock())
+
     def _end(self, feed, turn):
+        """`turn` is the reply as it ended; None where it is gone."""
         if turn is not None and turn.status == IN_PROGRESS:
-            return  # its lease was renewed in time after all
-        usage = feed.call.usage if turn is not None and isinstance(feed, Reply) else {}
-        if any(getattr(turn, name) is None for name in usage):
-            turn.store_usage(usage)
+            return  # it goes on after all
+        if isinstance(feed, Reply) and turn is not feed.row and feed.call.usage:  # somebody else has ended it
+            feed.row.store_usage(feed.call.usage)
         with self._lock:
             if self._feeds.get(feed.id) is feed:  # else another one has taken its place
                 del self._feeds[feed.id]
@@ -398,6 +433,13 @@ class Replies:
             self.room.leave(feed.session.owner)
             feed.call.hang_up()
             feed.log(turn)
+
+
+@transaction
+def _commit(pieces, turns):
+    """Store these pieces, and how these turns ended; returns what Piece.add and Turn.end do."""
+    stored = Piece.add(pieces) if pieces else list
+    return stored, Turn.end(turns) if turns else set()
 
 
 def _failed(status, message, retry_after=None):

@@ -180,6 +180,7 @@ class ListedSessionSchema(SessionSchema):
 class UserTurnSchema(Schema):
     """A message of the user."""
 
+    id = fields.String(required=True)
     kind = fields.String(required=True)
     content = fields.String(required=True)
     created_at = Timestamp(required=True)

@@ -55,6 +55,7 @@ class Worker(ThreadWorker):
     def load_wsgi(self):
         super().load_wsgi()
         self.replies = self.wsgi.replies
+        self.replies.start_keeper()
         # Of eight threads, two may wait for clients, five be held by waits and streams: one is left for short requests.
         self.wsgi.held.size = max(1, self.cfg.threads * 5 // 8)
         # Half of the files are for connections. A reply has two, and a third of all files is for replies.

@@ -53,9 +53,9 @@ def test_lets_replies_end_after_sigterm_and_interrupts_the_rest(start, settings,
 def test_a_newer_release_keeps_all_of_an_older_ones_data(start, settings, provider, tmp_path):
     session = start(**settings).client().create("Hello")
     newer = copy_of_the_service(tmp_path / "newer")
-    source = (newer / "models.py").read_text()
-    added = "MIGRATIONS.append(lambda: db.execute_sql('ALTER TABLE session ADD COLUMN colour TEXT'))\n"
-    (newer / "models.py").write_text(source + added)
+    source = (newer / "migrations.py").read_text()
+    added = "\nMIGRATIONS.append(lambda: db.execute_sql('ALTER TABLE session ADD COLUMN colour TEXT'))\n"
+    (newer / "migrations.py").write_text(source + added)
     command = [sys.executable, "-c", "import app; app.create_app()"]
     environment = os.environ | settings | {"JWT_SECRET": SECRET}
     for _ in range(2):

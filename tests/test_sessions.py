@@ -48,8 +48,11 @@ def test_keeps_the_conversation(alice, provider):
         ("user", "Second"),
         ("assistant", "Two."),
     ]
-    assert set(whole["turns"][0]) == {"kind", "content", "created_at"}
+    assert set(whole["turns"][0]) == {"id", "kind", "content", "created_at"}
+    ids = [turn["id"] for turn in whole["turns"]]
+    assert all(isinstance(turn_id, str) for turn_id in ids) and ids == sorted(ids) and len(set(ids)) == 4
     assert whole["turns"][3] == turn.json() == {
+        "id": ids[3],
         "kind": "assistant",
         "content": "Two.",
         "created_at": turn.json()["created_at"],

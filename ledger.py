@@ -1,0 +1,39 @@
+"""What was used: tokens and replies, by owner, day and model. It outlives the sessions that it was used in."""
+
+import collections
+import datetime
+
+from peewee import EXCLUDED, BigIntegerField, CompositeKey, TextField
+
+from database import SECOND, db
+
+TOKENS = ("input_tokens", "output_tokens", "cached_tokens")
+
+
+class Usage(db.Model):
+    """What an owner used of a model on a day: 2026-11-25, in UTC, is the day on which the reply was asked for."""
+
+    owner = TextField()
+    day = TextField()
+    model = TextField()
+    replies = BigIntegerField(default=0)
+    input_tokens = BigIntegerField(default=0)
+    output_tokens = BigIntegerField(default=0)
+    cached_tokens = BigIntegerField(default=0)
+    estimated_tokens = BigIntegerField(default=0)  # of what no provider counted
+
+    class Meta:
+        primary_key = CompositeKey("owner", "day", "model")
+
+    @classmethod
+    def add(cls, used):
+        """Add these (turn, its owner, replies) in the caller's transaction, and the tokens that the turns say."""
+        sums = collections.defaultdict(collections.Counter)
+        for turn, owner, replies in used:
+            day = datetime.datetime.fromtimestamp(turn.created_at // SECOND, datetime.UTC).date().isoformat()
+            sums[owner, day, turn.model].update({name: getattr(turn, name) or 0 for name in TOKENS}, replies=replies)
+        # In one order, so that no two transactions wait for each other.
+        rows = [dict(zip(("owner", "day", "model"), key)) | total for key, total in sorted(sums.items())]
+        numbers = [getattr(cls, name) for name in ("replies", *TOKENS)]
+        added = {field: field + getattr(EXCLUDED, field.name) for field in numbers}
+        db.send(cls.insert_many(rows).on_conflict(conflict_target=[cls.owner, cls.day, cls.model], update=added))
