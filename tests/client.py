@@ -235,6 +235,15 @@ def wait_until_up(url, process):
         time.sleep(0.02)
 
 
+def wait_until(is_so, seconds=30):
+    """Wait until this function returns what is true, and return it."""
+    deadline = time.monotonic() + seconds
+    while not (result := is_so()):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    return result
+
+
 def wait_for_status(client, session, wanted, seconds=10):
     """The last turn, once it has this status."""
     deadline = time.monotonic() + seconds

@@ -1,9 +1,11 @@
 """How fast Parley is, against the least that such a service can do: `python tests/benchmark` prints a table.
 
-It takes about three minutes, and listens on the loopback interface only. What is compared is measured in turns, and
+It takes about six minutes, and listens on the loopback interface only. What is compared is measured in turns, and
 every figure is the median of its rounds. Run it on a machine that has nothing else to do: the last line says how far that
-was so. With `--postgres URL` Parley keeps its data on that server, in a database that is made for it and dropped; with
-`--only far` the rows of a provider that is far away and behind TLS are measured and no others, `--only near` is the rest.
+was so. With `--only far` the rows of a provider that is far away and behind TLS are measured and no others, with `--only
+near` those of one that is near, with `--only database` those of a PostgreSQL that is near and of one that is far away. For
+these, `--postgres URL` says where there is one, or TEST_DATABASE_URL; in all other rows, Parley keeps its data there only
+with `--postgres URL`. What is made there is dropped.
 """
 
 import argparse
@@ -25,6 +27,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
 import psycopg
 
 import measures
+import on_postgresql
 from load import Client, at_once
 from servers import FarStub, Floor, Parley, Stub, TLSStub
 
@@ -33,8 +36,8 @@ LIBRARIES = ("flask", "gunicorn", "marshmallow", "peewee", "psycopg", "pyjwt", "
 
 def main():
     parser = argparse.ArgumentParser(prog="python tests/benchmark", description=__doc__.partition(":")[0])
-    parser.add_argument("--postgres", metavar="URL", help="measure Parley on this server, in a database of its own")
-    parser.add_argument("--only", choices=("far", "near"), help="measure the rows of a far provider behind TLS, or the others")
+    parser.add_argument("--postgres", metavar="URL", help="measure Parley on this server, in databases of their own")
+    parser.add_argument("--only", choices=("far", "near", "database"), help="measure these rows, and no others")
     options = parser.parse_args()
     url = options.postgres
     began = time.monotonic(), busy_seconds()
@@ -50,6 +53,9 @@ def main():
             if options.only in (None, part):
                 for row in measure(folder, stub, database_url):
                     print_row(*row)
+        if options.only in (None, "database"):
+            for row in measure_database(folder, stub, url or os.environ.get("TEST_DATABASE_URL")):
+                print_row(*row)
     seconds, busy = (now - then for now, then in zip((time.monotonic(), busy_seconds()), began))
     print(f"\nIt took {seconds:.0f} s, in which other processes used {max(0, busy) / seconds:.2f} cores.")
 
@@ -84,6 +90,16 @@ def measure_near(folder, stub, database_url):
         yield from measures.measure_lists(parley, database_url)
         yield from last
         yield from memory
+
+
+def measure_database(folder, stub, url):
+    """The rows of PostgreSQL, as soon as they are known."""
+    if not url:
+        print("\nThe rows of PostgreSQL are left out: there is neither --postgres URL nor TEST_DATABASE_URL.")
+        return
+    with contextlib.ExitStack() as stack:
+        of_floor, of_near, of_far = (stack.enter_context(new_database(url)) for _ in range(3))
+        yield from on_postgresql.measure(folder, stub, of_floor, of_near, of_far)
 
 
 @contextlib.contextmanager

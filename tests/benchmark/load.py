@@ -32,10 +32,11 @@ class Client:
             if self.tls is not None:
                 self.socket = self.tls.wrap_socket(self.socket, server_hostname="127.0.0.1")
 
-    def send(self, method, path, body=None, accept="application/json", status=200):
+    def send(self, method, path, body=None, accept="application/json", status=200, prefer=""):
         """The answer, whose status must be this one."""
         content = json.dumps(body).encode() if body is not None else b""
         head = f"{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {self.token}\r\nAccept: {accept}\r\n"
+        head += f"Prefer: {prefer}\r\n" if prefer else ""
         head += f"Content-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n"
         began = time.perf_counter()
         self.connect()
@@ -68,6 +69,8 @@ def is_whole(data):
     end = data.find(b"\r\n\r\n")
     if end < 0:
         return False
+    if data.startswith(b"HTTP/1.1 204 "):
+        return True
     length = data[:end].partition(b"\r\nContent-Length: ")[2].split(b"\r\n")[0]
     return len(data) == end + 4 + int(length) if length else data.endswith(b"\r\n0\r\n\r\n")
 

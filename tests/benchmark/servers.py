@@ -113,9 +113,9 @@ class FarStub(Server):
 
 
 class Parley(Server):
-    """Parley as its Procfile starts it, with the settings that it has by default."""
+    """Parley as its Procfile starts it, with the settings that it has by default but for these."""
 
-    def __init__(self, folder, stub, database_url):
+    def __init__(self, folder, stub, database_url, **environment):
         self.port = free_port()
         command = (ROOT / "Procfile").read_text().partition("web: ")[2].split()
         super().__init__(
@@ -126,22 +126,24 @@ class Parley(Server):
             JWT_SECRET=SECRET,
             DATABASE_URL=database_url,
             **stub.settings,
+            **environment,
         )
 
 
 class Floor(Server):
-    """The floor, served by gunicorn with the same settings."""
+    """The floor, served by gunicorn with the same settings. Its rows go to a SQLite file, or to this PostgreSQL."""
 
-    def __init__(self, folder, stub):
+    def __init__(self, folder, stub, database_url=None, processes=None):
         self.port = free_port()
         parley = runpy.run_path(str(ROOT / "gunicorn.conf.py"))
         conf = folder / "floor.conf.py"
-        conf.write_text("worker_class = 'gthread'\n" + "".join(f"{name} = {parley[name]!r}\n" for name in SAME))
+        same = {name: parley[name] for name in SAME} | ({"workers": processes} if processes else {})
+        conf.write_text("worker_class = 'gthread'\n" + "".join(f"{name} = {value!r}\n" for name, value in same.items()))
         super().__init__(
             ["gunicorn", "--config", conf, "--bind", f"127.0.0.1:{self.port}", "floor:create_app()"],
             HERE,
             folder / "floor.log",
             JWT_SECRET=SECRET,
-            DATABASE=str(folder / "floor.db"),
+            DATABASE=database_url or str(folder / "floor.db"),
             **stub.settings,
         )

@@ -1,9 +1,9 @@
 """A provider that costs next to nothing: it answers in OpenAI's protocol, with bytes that are prepared beforehand.
 
 The model's name says how: `m-fast` at once, `m-1s` after a second, `m-words-1000` with a thousand words as fast as they
-go over the wire, `m-paced-100` with a hundred words, one every 10 ms. A connection is kept for the next request, unless
-the request says `Connection: close`. Run it with the port as its argument, and for TLS with the file of a certificate and
-its key as another.
+go over the wire, `m-paced-100` with a hundred words, one every 10 ms, `m-timed-100-50` with a hundred words, one every
+50 ms, each of which says when it was sent. A connection is kept for the next request, unless the request says
+`Connection: close`. Run it with the port as its argument, and for TLS with the file of a certificate and its key as another.
 """
 
 import asyncio
@@ -11,9 +11,11 @@ import functools
 import json
 import ssl
 import sys
+import time
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: %s\r\n%s\r\n\r\n"
 PACE = 0.01  # seconds between two words
+TIME = "000000000.000000"  # the place in a word of the time when it is sent, by the clock that all processes share
 
 
 class Connection(asyncio.Protocol):
@@ -36,7 +38,7 @@ class Connection(asyncio.Protocol):
         if before:
             await asyncio.sleep(before)
         for part in parts:
-            self.transport.write(part)
+            self.transport.write(part.replace(TIME.encode(), b"%016.6f" % time.monotonic()) if between else part)
             if between:
                 await asyncio.sleep(between)
         if is_last:
@@ -50,9 +52,9 @@ def content_length(head):
 @functools.cache
 def prepared(model, is_stream):
     """(seconds before the answer, seconds between its parts, the parts) of this model."""
-    kind, _, count = model.removeprefix("m-").partition("-")
-    words = [f"word{number} " for number in range(int(count or 1))]
-    before, between = (1 if kind == "1s" else 0), (PACE if kind == "paced" else 0)
+    kind, count, pace, *_ = (*model.removeprefix("m-").split("-"), "", "")
+    words = [f"@{TIME} " if kind == "timed" else f"word{number} " for number in range(int(count or 1))]
+    before, between = (1 if kind == "1s" else 0), (PACE if kind == "paced" else int(pace or 0) / 1000)
     if not is_stream:
         return before, 0, [whole(words)]
     parts = streamed(words)

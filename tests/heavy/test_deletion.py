@@ -1,0 +1,143 @@
+"""A session of some hundred megabytes is deleted, and nobody waits for it."""
+
+import base64
+import concurrent.futures
+import contextlib
+import random
+import sqlite3
+import threading
+import time
+
+import psycopg
+import requests
+
+from client import BOB, wait_until
+from provider import reply
+
+COPIES = {1_000_000: 100, 50_000: 2000}  # so many turns of so many characters, each of which is stored as its search text too
+FAR = 1_000_000  # from the ids that a sequence gives meanwhile
+
+
+class Table:
+    """The table of turns, as it is in the file or on the server."""
+
+    def __init__(self, url):
+        self.url = url
+
+    def ask(self, *statements):
+        """The first value that the last of these gives, all of them in one transaction."""
+        is_sqlite = self.url.startswith("sqlite:///")
+        connection = sqlite3.connect(self.url.removeprefix("sqlite:///"), timeout=60) if is_sqlite else psycopg.connect(self.url)
+        with contextlib.closing(connection), connection:
+            for statement in statements:
+                cursor = connection.execute(statement)
+            row = cursor.fetchone() if cursor.description else None
+            return row and row[0]
+
+    def columns(self):
+        """All but the id."""
+        is_sqlite = self.url.startswith("sqlite:///")
+        source = "pragma_table_info('turn')" if is_sqlite else "information_schema.columns WHERE table_name = 'turn'"
+        name = "name" if is_sqlite else "column_name::text"
+        names = self.ask(f"SELECT {'group_concat' if is_sqlite else 'string_agg'}({name}, ',') FROM {source}")
+        return ", ".join(column for column in names.split(",") if column != "id")
+
+    def copy(self, turn_id, first_id, count):
+        """So many more of this turn, in its session, with ids from this one on."""
+        columns = self.columns()
+        rows = f"SELECT {first_id} + number, {columns} FROM numbers JOIN turn ON turn.id = {turn_id}"
+        numbers = f"SELECT 0 AS number UNION ALL SELECT number + 1 FROM numbers WHERE number < {count - 1}"
+        self.ask(f"WITH RECURSIVE numbers AS ({numbers}) INSERT INTO turn (id, {columns}) {rows}")
+
+
+def large_session(alice, table):
+    """A session with all these turns; returns it, and the id from which on they are hers."""
+    session, originals = None, {}
+    for length in COPIES:
+        content = base64.b85encode(random.Random(length).randbytes(length * 4 // 5)).decode()  # no engine makes it smaller
+        if session is None:
+            session = alice.create(content)
+        else:
+            assert alice.post(f"/sessions/{session['id']}/messages", {"content": content}).status_code == 201
+        originals[length] = table.ask("SELECT MAX(id) FROM turn WHERE kind = 'user'")
+    first_id = next_id = table.ask("SELECT MAX(id) FROM turn") + FAR
+    for length, count in COPIES.items():
+        table.copy(originals[length], next_id, count)
+        next_id += count
+    return session, first_id
+
+
+class Others:
+    """What others ask for, one thing after the other, and how long each took."""
+
+    def __init__(self, server):
+        self.bob, self.url = server.client(BOB), server.url
+        self.over = threading.Event()
+        self.took = []
+
+    def ask(self, what, expected, function, *args, **options):
+        began = time.monotonic()
+        response = function(*args, timeout=60, **options)
+        self.took.append((round(time.monotonic() - began, 2), what))
+        assert response.status_code == expected, f"{what}: {response.text}"
+        return response
+
+    def ask_for_health(self):
+        while not self.over.wait(0.05):
+            self.ask("health", 200, requests.get, self.url + "/health")
+
+    def create(self):
+        while not self.over.wait(0.05):
+            self.ask("create", 201, self.bob.post, "/sessions", {"content": "Hello", "model": "m-1"})
+
+    def create_and_cancel(self):
+        while not self.over.wait(0.05):
+            body = {"content": "Never", "model": "m-2"}
+            response = self.ask("defer", 201, self.bob.post, "/sessions", body, Prefer="respond-async")
+            self.ask("cancel", 200, self.bob.post, response.headers["Location"] + "/cancel")
+
+    @contextlib.contextmanager
+    def at_work(self):
+        with concurrent.futures.ThreadPoolExecutor() as pool:
+            working = [pool.submit(work) for work in (self.ask_for_health, self.create, self.create_and_cancel)]
+            try:
+                yield
+            finally:
+                self.over.set()
+        for work in working:
+            work.result()
+
+
+def test_nobody_waits_for_the_deletion_of_a_large_session(start, settings, provider):
+    """It is gone with the answer, and what it took is given back soon after, while all others are served."""
+    provider.default = answer
+    server, table = start(**settings), Table(settings["DATABASE_URL"])
+    alice, others = server.client(), Others(server)
+    session, first_id = large_session(alice, table)
+    kept, count = alice.create("Keep this"), sum(COPIES.values())
+    turns = f"SELECT COUNT(*) FROM turn WHERE id BETWEEN {first_id} AND {first_id + count - 1}"
+    assert table.ask(turns) == count
+    path = f"/sessions/{session['id']}"
+    with others.at_work():
+        wait_until(lambda: len(others.took) > 20)
+        began = time.monotonic()
+        deleted = alice.delete(path)
+        took = time.monotonic() - began
+        assert deleted.status_code == 204
+        assert alice.get(path).status_code == 404
+        assert alice.post(path + "/messages", {"content": "Are you there?"}).status_code == 404
+        assert [each["id"] for each in alice.get("/sessions").json()["data"]] == [kept["id"]]
+        wait_until(lambda: table.ask(turns) == 0, 60)
+        gone_after = time.monotonic() - began
+        before = len(others.took)
+        wait_until(lambda: len(others.took) > before + 20)
+    slowest = sorted(others.took, reverse=True)
+    print(f"answered after {took:.2f} s, gone after {gone_after:.2f} s; others waited for {slowest[:5]}")
+    assert slowest[0][0] < 1 and took < 1
+    assert [turn["content"] for turn in alice.turns(kept)] == ["Keep this", "The answer."]
+    assert "Traceback" not in server.output()
+
+
+def answer(request):
+    """What the models say: m-1 at once, and m-2 never."""
+    return (reply("The answer.") if request.body["model"] == "m-1" else reply("And so on. ", threading.Event()))(request)

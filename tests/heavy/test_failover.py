@@ -1,0 +1,246 @@
+"""A PostgreSQL that dies and is replaced by its standby, while replies are being written."""
+
+import collections
+import concurrent.futures
+import contextlib
+import http.client
+import re
+import threading
+import time
+
+import pytest
+import requests
+
+from client import ALICE, BOB, running, wait_for_status, wait_until
+from cluster import new_cluster
+from provider import reply
+
+TOGETHER = 64  # replies of two users that stream while the server is killed
+LOST = 48  # that one of them asks for right before; PostgreSQL lets a standby know of 32 values of a sequence in advance
+AFTER = 60  # that the other asks for right after
+MOST = 60  # seconds until everything is as it should be
+COUNTED = re.compile(r"(alice|bob)-(\d+)\.\d+\w* ")
+
+
+def words_of(mark, count):
+    """What a model says to this mark. Each word names it, and they are of different lengths, as words are."""
+    return [f"{mark}.{number}{'xyz'[: number % 4]} " for number in range(count)]
+
+
+def speaker(count, pause):
+    """A provider's default: so many words about the mark that is the last message, with a pause before each."""
+
+    def answer(request):
+        words = words_of(request.body["messages"][-1]["content"], count)
+        return reply(*(part for word in words for part in (pause, word)))(request)
+
+    return answer
+
+
+class Followed:
+    """A reply that a client follows, coming back whenever the connection breaks, until he knows the end."""
+
+    def __init__(self, client, mark, session):
+        self.client, self.mark, self.session = client, mark, session
+        self.text, self.last_id, self.end = "", None, None
+        self.turn = None  # as it ended
+        self.codes = set()
+
+    def follow(self, until):
+        while self.end is None:
+            assert time.monotonic() < until, f"the stream of {self.mark} never ended"
+            with contextlib.suppress(OSError, http.client.HTTPException):
+                with self.client.events(self.session, self.last_id) as stream:
+                    self.codes.add(stream.status)
+                    if stream.status == 200:
+                        self.read(stream)
+                    elif stream.status in (204, 404):
+                        self.end = stream.status
+            if self.end is None:
+                time.sleep(0.2)  # as every client waits before it comes back
+        return self
+
+    def read(self, stream):
+        for event in stream:
+            if event.name == "error" and event.data["status"] == 503:
+                return  # the server asks to come back
+            self.last_id = event.id
+            if event.name == "content_delta":
+                self.text += event.data["delta"]
+            elif event.name == "assistant_turn":
+                self.turn = event.data
+            elif event.name in ("done", "error"):
+                self.end = event.data.get("status", 200)
+                self.codes.add(self.end)
+
+
+class Crowd:
+    """Clients that ask for replies and follow them. All that they are told is remembered."""
+
+    def __init__(self, pool):
+        self.pool = pool
+        self.until = time.monotonic() + MOST
+        self.followed = []
+        self.following = []  # a future for each of these
+        self.codes = []
+        self._lock = threading.Lock()
+
+    def ask(self, client, mark, readers=2):
+        """Ask for the reply to this mark until it is begun, and have so many clients follow it; returns its session."""
+        while True:
+            response = None
+            with contextlib.suppress(requests.ConnectionError):
+                response = client.post("/sessions", {"content": mark}, Prefer="respond-async")
+                with self._lock:
+                    self.codes.append(response.status_code)
+            if response is not None and response.status_code == 201:
+                break
+            assert time.monotonic() < self.until, response is not None and response.text
+            time.sleep(0.05)
+        session = response.json()
+        for _ in range(readers):
+            followed = Followed(client, mark, session)
+            with self._lock:
+                self.followed.append(followed)
+                self.following.append(self.pool.submit(followed.follow, self.until))
+        return mark, session
+
+
+def served(folder, provider, database):
+    """Two workers on this database."""
+    settings = {"DATABASE_URL": database, "OPENAI_BASE_URL": provider.url + "/v1", "DEFAULT_MODEL": "m-1"}
+    return running(folder, WEB_CONCURRENCY=2, **settings)
+
+
+def both(primary, standby):
+    return f"postgresql://postgres@{primary.place},{standby.place}/parley?target_session_attrs=read-write"
+
+
+@pytest.mark.parametrize("form", ["in front of the name", "behind the name"])
+def test_several_hosts_may_be_named_and_the_one_that_is_written_to_is_found(form, provider, tmp_path):
+    """Both spellings of libpq are taken. The first host is a standby, which takes no writes."""
+    with new_cluster() as primary:
+        standby = primary.standby()
+        url = both(standby, primary)
+        if form == "behind the name":
+            url = f"postgresql://postgres@/parley?host=127.0.0.1,127.0.0.1&port={standby.port},{primary.port}"
+            url += "&target_session_attrs=read-write"
+        with served(tmp_path, provider, url) as server:
+            alice = server.client()
+            assert alice.turns(alice.create("Hello"))[1]["content"] == "The answer."
+        assert primary.ask("SELECT count(*) FROM session", "parley") == [(1,)]
+
+
+def test_a_standby_that_lags_takes_over_and_no_word_is_anothers_or_lost(provider, tmp_path):
+    """What the old server had answered, and the new one never got, is stored again by whoever is writing it.
+
+    Only sessions that the new server has never heard of are gone. Whatever number they had may be given again: not one
+    of their words comes into the reply that has it now.
+    """
+    count = 60
+    provider.default = speaker(count, 0.15)
+    pool = concurrent.futures.ThreadPoolExecutor(500)
+    with pool, new_cluster() as primary, contextlib.ExitStack() as leaving:
+        standby = primary.standby(delay_ms=300)
+        server = leaving.enter_context(served(tmp_path, provider, both(primary, standby)))
+        users = {"alice": server.client(ALICE), "bob": server.client(BOB)}
+        crowd = Crowd(pool)
+        asked = [
+            pool.submit(crowd.ask, users[name], f"{name}-{number}") for number in range(TOGETHER // 2) for name in users
+        ]
+        for asking in asked:
+            asking.result()
+        wait_until(lambda: all(followed.text for followed in crowd.followed))
+        standby.wait_for(f"SELECT count(*) = {TOGETHER} FROM session", database="parley")
+        primary.lose_touch()  # a standby that lags falls behind further under load
+        lost = [pool.submit(crowd.ask, users["alice"], f"alice-{100 + number}", readers=1) for number in range(LOST)]
+        for asking in lost[: LOST * 3 // 4]:
+            asking.result()
+        primary.kill()
+        after = [pool.submit(crowd.ask, users["bob"], f"bob-{100 + number}", readers=1) for number in range(AFTER)]
+        standby.promote()
+        promoted_at = time.monotonic()
+        created = [asking.result() for asking in asked + lost + after]
+        ends = [following.result() for following in crowd.following]
+        assert time.monotonic() - promoted_at < MOST
+        told = set(crowd.codes).union(*(followed.codes for followed in ends))
+        answers = {mark: users[mark.partition("-")[0]].get(f"/sessions/{session['id']}") for mark, session in created}
+        gone = [mark for mark, answer in answers.items() if answer.status_code == 404]
+        print(f"{len(gone)} sessions were lost")
+        assert gone and {*gone} <= {asking.result()[0] for asking in lost}
+        assert {answer.status_code for answer in answers.values()} == {200, 404}
+
+        problems = collections.defaultdict(list)
+        replies = {mark: answer.json()["turns"][1] for mark, answer in answers.items() if mark not in gone}
+        for mark, turn in replies.items():
+            if has_others(mark, answers[mark].text):
+                problems["a word of another's in a session"].append(mark)
+            if (turn["status"], turn["content"]) != ("complete", "".join(words_of(mark, count))):
+                problems["a reply that is not whole"].append((mark, turn["status"], turn["error"]))
+        for followed in ends:
+            if has_others(followed.mark, followed.text):
+                problems["a word of another's in a stream"].append(followed.mark)
+            if followed.mark in replies and followed.text != replies[followed.mark]["content"]:
+                problems["a stream that is not what is stored"].append(followed.mark)
+            if followed.turn and followed.turn["content"] != followed.text:
+                problems["deltas that are not the turn behind them"].append(followed.mark)
+        assert not problems, "\n".join(f"{what}: {len(where)}, {where[:5]}" for what, where in problems.items())
+        assert told <= {200, 201, 204, 404, 503}, told
+
+        provider.default = reply("Yes.")
+        for name, user in users.items():
+            listed = user.get("/sessions?page[limit]=100").json()
+            assert not listed["meta"]["has_more"]
+            for answer in pool.map(lambda session: take_one_more(user, session, promoted_at + MOST), listed["data"]):
+                assert answer.json()["content"] == "Yes."
+        assert "Traceback" not in server.output()
+
+
+def has_others(mark, text):
+    """Whether there is a word of another mark in this text."""
+    return any(f"{found[1]}-{found[2]}" != mark for found in COUNTED.finditer(text))
+
+
+def take_one_more(user, session, until):
+    """The answer to a further message, once whatever is under way in this session has ended."""
+    while (answer := user.post(f"/sessions/{session['id']}/messages", {"content": "More?"})).status_code == 409:
+        assert time.monotonic() < until, f"{session} is stuck"
+        time.sleep(0.2)
+    assert answer.status_code == 201, answer.text
+    return answer
+
+
+def test_a_synchronous_standby_takes_over_and_every_stream_has_its_text_once(provider, tmp_path):
+    """Whoever follows comes back with the last id that he has seen, and misses nothing, and gets nothing twice."""
+    count, streams = 60, 20
+    provider.default = speaker(count, 0.1)
+    pool = concurrent.futures.ThreadPoolExecutor(2 * streams)
+    with pool, new_cluster() as primary, contextlib.ExitStack() as leaving:
+        standby = primary.standby(synchronous=True)
+        server = leaving.enter_context(served(tmp_path, provider, both(primary, standby)))
+        alice, until, all_followed = server.client(), time.monotonic() + MOST, []
+
+        def ask(number):
+            """Create a session as a stream, and follow it, in whichever process, when that breaks."""
+            mark = f"alice-{number}"
+            with alice.stream("POST", "/sessions", {"content": mark}) as stream:
+                assert stream.status == 201
+                events = iter(stream)
+                followed = Followed(alice, mark, next(events).data)
+                all_followed.append(followed)
+                with contextlib.suppress(OSError, http.client.HTTPException):
+                    followed.read(events)
+            return followed.follow(until)
+
+        asked = [pool.submit(ask, number) for number in range(streams)]
+        wait_until(lambda: len(all_followed) == streams and all(followed.text for followed in all_followed))
+        primary.kill()
+        standby.promote()
+        for asking in asked:
+            followed = asking.result()
+            whole = "".join(words_of(followed.mark, count))
+            assert followed.text == whole, f"{followed.mark} has {len(followed.text)} characters of {len(whole)}"
+            assert followed.end == 200
+            assert wait_for_status(alice, followed.session, "complete")["content"] == whole
+        assert len(alice.get("/sessions?page[limit]=100").json()["data"]) == streams
+        assert "Traceback" not in server.output()

@@ -1,0 +1,108 @@
+"""A PostgreSQL whose transactions are serializable unless they say otherwise, as it is where several machines share a database.
+
+There a transaction may be refused for what another one did at the same time (40001, or 40P01), and is to be tried again.
+"""
+
+import collections
+import os
+import random
+import subprocess
+import sys
+import time
+import uuid
+
+import pytest
+
+from client import ROOT, at_once, running
+from cluster import new_cluster
+from provider import reply
+from soak import MARK, User
+
+SERIALIZABLE = {"default_transaction_isolation": "serializable"}
+TESTS = [
+    "tests/test_sessions.py",
+    "tests/test_replies.py",
+    "tests/test_streams.py",
+    "tests/heavy/test_load.py::test_starts_with_many_processes_at_the_same_instant_on_an_empty_database",
+]
+# These have nothing to do with the database, or wait for long.
+LEFT_OUT = ["nginx", "eventsource", "comments_in_silence", "that_another_process_lost"]
+
+
+@pytest.fixture(scope="module")
+def serializable():
+    with new_cluster(**SERIALIZABLE) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def server(serializable, provider, tmp_path):
+    """Two workers on a database that is serializable by its own setting."""
+    name = f"parley_{uuid.uuid4().hex}"
+    serializable.ask(f"CREATE DATABASE {name}")
+    serializable.ask(f"ALTER DATABASE {name} SET default_transaction_isolation = 'serializable'")
+    settings = {"DATABASE_URL": serializable.url(name), "OPENAI_BASE_URL": provider.url + "/v1", "DEFAULT_MODEL": "m-1"}
+    with running(tmp_path, WEB_CONCURRENCY=2, **settings) as server:
+        yield server
+        assert "Traceback" not in server.output()
+
+
+def test_the_suite_passes_where_transactions_are_serializable(serializable):
+    names = "postgresql and not " + " and not ".join(LEFT_OUT)
+    command = [sys.executable, "-m", "pytest", "-n", "0", "-q", "--tb=short", "-k", names, *TESTS]
+    environment = os.environ | {"TEST_DATABASE_URL": serializable.url("postgres")}
+    suite = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=200)
+    assert suite.returncode == 0, suite.stdout[-5000:]
+
+
+class Strict(User):
+    """A user who is never told that the server could not, since no provider fails here and nobody asks for too much."""
+
+    def see(self, response, *expected):
+        code = getattr(response, "status_code", None) or response.status
+        self.told[code] += 1
+        assert code in (*expected, 409), f"{code} {getattr(response, 'text', '')[:200]}"
+        return code
+
+
+def test_no_request_fails_because_of_another(server, provider):
+    """Many do at random what can be done, three by one token: each is answered as if it were alone."""
+    provider.default = repeat
+    until, seed = time.monotonic() + 10, random.SystemRandom().randrange(10**6)
+    print(f"seed {seed}")  # shown where it fails
+    users = [Strict(server, f"https://github.com/user{number % 3}", seed + number, until) for number in range(9)]
+    for user in users:
+        user.start()
+    for user in users:
+        user.join(120)
+    told = sum((user.told for user in users), collections.Counter())
+    problems = [problem for user in users for problem in user.problems]
+    assert not problems, f"{len(problems)} of {told.total()}: {problems[:5]}"
+    for user in users:
+        for session in user.sessions:
+            turns = user.client.turns({"id": session})
+            assert {turn["status"] for turn in turns[1::2]} <= {"complete", "interrupted"}, turns
+
+
+def repeat(request):
+    """What the model says: the mark of the message, a few times."""
+    mark = MARK.findall(request.body["messages"][-1]["content"])[-1]
+    return reply(f"{mark} ", *(part for word in range(10) for part in (f"{mark}{word} ", 0.01)), "end.")(request)
+
+
+def test_what_many_ask_at_the_same_instant_is_answered_as_if_one_after_the_other(server, provider):
+    """Eight equal creations under one key make one session, and of eight messages to it one is let through."""
+    alice = server.client()
+    for round in range(5):
+        key = uuid.uuid4().hex
+        created = at_once(8, lambda number: alice.post("/sessions", {"content": "Hello"}, Idempotency_Key=key))
+        assert {answer.status_code for answer in created} <= {201, 409}, [answer.text for answer in created]
+        [session] = {answer.headers["Location"] for answer in created if answer.status_code == 201}
+        provider.script = [reply(0.5, "Slow.")]
+        sent = at_once(8, lambda number: alice.post(f"{session}/messages", {"content": f"{number}"}, Prefer="respond-async"))
+        assert sorted(answer.status_code for answer in sent) == [202] + 7 * [409], [answer.text for answer in sent]
+        cancelled = at_once(4, lambda number: alice.post(f"{session}/cancel"))
+        assert {answer.status_code for answer in cancelled} <= {200, 409}, [answer.text for answer in cancelled]
+        changed = at_once(8, lambda number: alice.patch(session, {"title": f"Title {number}"}))
+        assert {answer.status_code for answer in changed} == {200}, [answer.text for answer in changed]
+    assert len(alice.get("/sessions").json()["data"]) == 5
