@@ -49,8 +49,10 @@ def _url(value):
 
 
 def _database(value):
-    # What the library says of a bad URL would show its password.
-    if not _has_place(value) or "#" in value or (value.startswith("postgres") and len(urlsplit(value).path) < 2):
+    # What the library says of a bad URL would show its password. It takes several hosts, host:port,host:port.
+    hosts = value.partition("://")[2].partition("/")[0].rpartition("@")[2]
+    has_places = all(_has_place(value.replace(hosts, host, 1)) for host in hosts.split(","))
+    if not has_places or "#" in value or (value.startswith("postgres") and len(urlsplit(value).path) < 2):
         example = "sqlite:///path or postgresql://user:password@host/name"
         raise ValueError(f"write it like {example}, without a #, the password percent-encoded")
     return value
