@@ -4,6 +4,7 @@ import collections
 import concurrent.futures
 import contextlib
 import http.client
+import itertools
 import re
 import threading
 import time
@@ -27,12 +28,13 @@ def words_of(mark, count):
     return [f"{mark}.{number}{'xyz'[: number % 4]} " for number in range(count)]
 
 
-def speaker(count, pause):
-    """A provider's default: so many words about the mark that is the last message, with a pause before each."""
+def speaker(count, pause, event):
+    """A provider's default: so many words about the mark that is the last message; the last third comes after the event."""
 
     def answer(request):
-        words = words_of(request.body["messages"][-1]["content"], count)
-        return reply(*(part for word in words for part in (pause, word)))(request)
+        words = [(pause, word) for word in words_of(request.body["messages"][-1]["content"], count)]
+        words.insert(count * 2 // 3, (lambda connection: event.wait(MOST),))
+        return reply(*itertools.chain(*words))(request)
 
     return answer
 
@@ -137,8 +139,8 @@ def test_a_standby_that_lags_takes_over_and_no_word_is_anothers_or_lost(provider
     Only sessions that the new server has never heard of are gone. Whatever number they had may be given again: not one
     of their words comes into the reply that has it now.
     """
-    count = 60
-    provider.default = speaker(count, 0.15)
+    count, over = 60, threading.Event()
+    provider.default = speaker(count, 0.1, over)
     pool = concurrent.futures.ThreadPoolExecutor(500)
     with pool, new_cluster() as primary, contextlib.ExitStack() as leaving:
         standby = primary.standby(delay_ms=300)
@@ -159,6 +161,7 @@ def test_a_standby_that_lags_takes_over_and_no_word_is_anothers_or_lost(provider
         primary.kill()
         after = [pool.submit(crowd.ask, users["bob"], f"bob-{100 + number}", readers=1) for number in range(AFTER)]
         standby.promote()
+        over.set()
         promoted_at = time.monotonic()
         created = [asking.result() for asking in asked + lost + after]
         ends = [following.result() for following in crowd.following]
@@ -212,8 +215,8 @@ def take_one_more(user, session, until):
 
 def test_a_synchronous_standby_takes_over_and_every_stream_has_its_text_once(provider, tmp_path):
     """Whoever follows comes back with the last id that he has seen, and misses nothing, and gets nothing twice."""
-    count, streams = 60, 20
-    provider.default = speaker(count, 0.1)
+    count, streams, over = 60, 20, threading.Event()
+    provider.default = speaker(count, 0.1, over)
     pool = concurrent.futures.ThreadPoolExecutor(2 * streams)
     with pool, new_cluster() as primary, contextlib.ExitStack() as leaving:
         standby = primary.standby(synchronous=True)
@@ -236,6 +239,7 @@ def test_a_synchronous_standby_takes_over_and_every_stream_has_its_text_once(pro
         wait_until(lambda: len(all_followed) == streams and all(followed.text for followed in all_followed))
         primary.kill()
         standby.promote()
+        over.set()
         for asking in asked:
             followed = asking.result()
             whole = "".join(words_of(followed.mark, count))

@@ -1,0 +1,141 @@
+"""How often Parley goes to PostgreSQL and back for what it does: where that is far away, this is what takes the time."""
+
+import contextlib
+import itertools
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from urllib.parse import urlsplit
+
+import pytest
+
+from client import wait_until
+from counting import CountingRelay
+from provider import reply
+
+pytestmark = pytest.mark.parametrize("engine", ["postgresql"], indirect=True)
+
+WORDS = 500
+MANY = 60
+
+
+class Measured:
+    """A server of one worker, the line between it and its database, and a user."""
+
+    def __init__(self, server, relay):
+        self.server, self.relay, self.alice = server, relay, server.client()
+
+    def wait_for_replies(self, count):
+        """Wait until so many replies have been stored, as the log tells: to ask for them would be counted too."""
+        self.server.wait_for_output("outcome=complete", count, seconds=60)
+
+    def rate(self, seconds=3):
+        """The round trips a second while nobody asks for anything."""
+        before = self.relay.round_trips
+        time.sleep(seconds)
+        return (self.relay.round_trips - before) / seconds
+
+    @contextlib.contextmanager
+    def counted(self, limit, of=1):
+        """Assert that what is done within takes at most so many round trips, each of so many; what goes on anyway is left out."""
+        rate, began, (trips, statements) = self.rate(), time.monotonic(), self.relay.counts()
+        yield
+        seconds, (later_trips, later_statements) = time.monotonic() - began, self.relay.counts()
+        took = (later_trips - trips - rate * seconds) / of
+        told = f"{took:.1f} round trips, {(later_statements - statements) / of:.1f} statements, {rate:.1f} a second anyway"
+        print(told)
+        assert took <= limit, told
+
+
+@pytest.fixture
+def measured(start, new_database, provider):
+    parts = urlsplit(new_database())
+    relay = CountingRelay(parts.hostname, parts.port or 5432)
+    user, at, _ = parts.netloc.rpartition("@")
+    url = parts._replace(netloc=f"{user}{at}127.0.0.1:{relay.port}").geturl()
+    settings = {"DATABASE_URL": url, "OPENAI_BASE_URL": provider.url + "/v1", "DEFAULT_MODEL": "m-1", "WEB_CONCURRENCY": 1}
+    server = start(**settings)
+    try:
+        yield Measured(server, relay)
+    finally:
+        server.kill()  # it would wait for the replies that never end
+        relay.close()
+
+
+def create(alice, content="Hello"):
+    response = alice.post("/sessions", {"content": content}, Prefer="respond-async")
+    assert response.status_code == 201, response.text
+    return response.json()
+
+
+def words(count, pause):
+    return reply(*itertools.chain(*((f"word-{number} ", pause) for number in range(count))))
+
+
+def warm_up(measured, count=15):
+    """Open the connections that will be used, and have PostgreSQL prepare what is asked for often."""
+    for number in range(count):
+        create(measured.alice)
+        measured.wait_for_replies(number + 1)
+    return count
+
+
+def test_a_creation_with_a_short_reply_takes_six_round_trips(measured, provider):
+    """The claim, the end, and the little that is between; it is answered before the reply is there."""
+    done, count = warm_up(measured), 20
+    with measured.counted(6, of=count):
+        for number in range(count):
+            create(measured.alice)
+            measured.wait_for_replies(done + number + 1)
+
+
+def test_a_list_of_twenty_sessions_under_way_takes_three_round_trips(measured, provider):
+    """However many there are: their texts are not asked for one by one."""
+    warm_up(measured)
+    provider.default = reply("Some words", threading.Event())
+    sessions = [create(measured.alice) for _ in range(20)]
+
+    def ask():
+        listed = measured.alice.get("/sessions").json()["data"]
+        assert {each["id"] for each in listed} == {session["id"] for session in sessions}
+        return {each["last_message_preview"] for each in listed}
+
+    wait_until(lambda: ask() == {"Some words"})
+    with measured.counted(3, of=10):
+        for _ in range(10):
+            ask()
+
+
+def test_a_reply_that_nothing_arrives_for_takes_twelve_round_trips_a_second(measured, provider):
+    """Nobody follows it: the process only looks whether it is still wanted."""
+    warm_up(measured)
+    provider.default = reply("Some words", threading.Event())
+    session = create(measured.alice)
+    wait_until(lambda: measured.alice.turns(session)[1]["content"] == "Some words")
+    rate = measured.rate(5)
+    print(f"{rate:.1f} round trips a second")
+    assert rate <= 12
+
+
+def stream(alice, number=0):
+    """Have a reply streamed to its end, whose events are not taken apart, since that would take the machine's time."""
+    with alice.stream("POST", "/sessions", {"content": f"Message {number}"}, timeout=120) as answer:
+        assert answer.status == 201
+        data = answer.response.read()
+    assert data.rstrip().endswith(b"data: {}") and b"event: assistant_turn" in data[-20_000:], data[-1000:]
+
+
+def test_a_streamed_reply_of_five_hundred_words_takes_six_hundred_round_trips(measured, provider):
+    warm_up(measured)
+    provider.default = words(WORDS, 0.01)
+    with measured.counted(600):
+        stream(measured.alice)
+
+
+def test_sixty_streamed_replies_at_once_take_a_hundred_round_trips_each(measured, provider):
+    """What arrives for all of them is stored together, and less often than it arrives."""
+    warm_up(measured)
+    provider.default = words(WORDS, 0.01)
+    with measured.counted(100, of=MANY), ThreadPoolExecutor(MANY) as pool:
+        for streamed in [pool.submit(stream, measured.alice, number) for number in range(MANY)]:
+            streamed.result()
