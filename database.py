@@ -42,7 +42,7 @@ class SQLite(PooledSqliteDatabase):
     """One file, with one writer at a time."""
 
     ask_for_encoding = "PRAGMA encoding"
-    concat = "group_concat"
+    concat, held = "group_concat", ""
     options = {
         "pragmas": {"journal_mode": "wal", "synchronous": "full", "foreign_keys": 1},
         # A transaction that took the writer's lock after it had read could be refused without waiting.
@@ -89,19 +89,19 @@ class SQLite(PooledSqliteDatabase):
     def lock(self, name):
         """Nothing is to be done: the transaction keeps all others out."""
 
-    def locked(self, query, *tables):
-        """The query as it is."""
-        return query
+    hold = lock
 
     def send(self, query):
         """Execute the query; returns a function that returns its rows."""
         rows = self.execute(query).fetchall()
         return lambda: rows
 
-    def given(self, rows, **types):
-        """A source named `given` of these rows, for a statement; `types` are the types of its columns."""
-        columns = ", ".join(f"json_extract(value, '$[{number}]') AS {name}" for number, name in enumerate(types))
-        return SQL(f"(SELECT {columns} FROM json_each(?)) AS given", [json.dumps(rows)])
+    @staticmethod
+    @functools.cache
+    def table(names, types):
+        """SQL for a table whose rows are JSON, in one parameter."""
+        columns = ", ".join(f"json_extract(value, '$.{name}') AS {name}" for name in names)
+        return f"(SELECT {columns} FROM json_each(?)) AS given"
 
     @contextlib.contextmanager
     def limited(self, seconds):
@@ -122,7 +122,7 @@ class PostgreSQL(PooledPostgresqlDatabase):
     """A server, which one host or many use."""
 
     ask_for_encoding = "SHOW server_encoding"
-    concat = "string_agg"
+    concat, held = "string_agg", "FOR UPDATE OF turn"
     # The driver gives up a server whose host is gone: seconds, but milliseconds for tcp_user_timeout.
     options = {
         "connect_timeout": 5,
@@ -181,15 +181,15 @@ class PostgreSQL(PooledPostgresqlDatabase):
         """Hold `name` until the transaction ends."""
         self.execute_sql("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", (name,))
 
-    def locked(self, query, *tables):
-        """The query, which holds its rows, or those of these tables, until the transaction ends."""
-        return query.for_update(of=tables or None)
+    def hold(self, query):
+        """Hold the rows of this query until the transaction ends."""
+        self.send(query.for_update())
 
-    def given(self, rows, **types):
-        """A source named `given` of these rows, for a statement; `types` are the types of its columns."""
-        arrays = ", ".join(f"%s::{type}[]" for type in types.values())
-        columns = [list(column) for column in zip(*rows)] or [[] for _ in types]
-        return SQL(f"unnest({arrays}) AS given({', '.join(types)})", columns)
+    @staticmethod
+    @functools.cache
+    def table(names, types):
+        """SQL for a table whose rows are JSON, in one parameter."""
+        return f"json_to_recordset(%s::json) AS given ({', '.join(map(' '.join, zip(names, types)))})"
 
     def _is_closed(self, connection):
         """Ask the server only after a while; before, the system knows whether it has closed the connection."""
@@ -270,6 +270,23 @@ def _read(url):
     except psycopg.Error:  # which may quote the password
         raise ValueError("it is not written as PostgreSQL has it: postgresql://user:password@host:port/database") from None
     return PostgreSQL, {"database": options.pop("dbname", "")} | options
+
+
+def given(statement, rows, **types):
+    """The statement, with these rows as the table `given`, where it says {given}; `types` are those of its columns.
+
+    {held} makes it hold the rows of `turn` that it reads.
+    """
+    table = db.table(tuple(types), tuple(types.values()))
+    return SQL(statement.format(given=table, held=db.held), [json.dumps([dict(zip(types, row)) for row in rows])])
+
+
+def insertion(*rows):
+    """The statement that inserts these instances of one model, which peewee would take longer to write."""
+    table, fields = rows[0]._meta.table_name, rows[0]._meta.sorted_fields
+    row = f"({', '.join([db.param] * len(fields))})"
+    statement = f"INSERT INTO {table} ({', '.join(field.column_name for field in fields)}) VALUES {', '.join([row] * len(rows))}"
+    return SQL(statement, [field.db_value(row.__data__.get(field.name)) for row in rows for field in fields])
 
 
 def transaction(function):

@@ -3,11 +3,18 @@
 import collections
 import datetime
 
-from peewee import EXCLUDED, BigIntegerField, CompositeKey, TextField
+from peewee import BigIntegerField, CompositeKey, TextField
 
-from database import SECOND, db
+from database import SECOND, db, given
 
 TOKENS = ("input_tokens", "output_tokens", "cached_tokens")
+
+_ADD = """
+    INSERT INTO usage (owner, day, model, replies, input_tokens, output_tokens, cached_tokens, estimated_tokens)
+    SELECT owner, day, model, replies, input_tokens, output_tokens, cached_tokens, 0 FROM {given} WHERE TRUE
+    ON CONFLICT (owner, day, model) DO UPDATE SET replies = usage.replies + excluded.replies,
+    input_tokens = usage.input_tokens + excluded.input_tokens, output_tokens = usage.output_tokens + excluded.output_tokens,
+    cached_tokens = usage.cached_tokens + excluded.cached_tokens"""
 
 
 class Usage(db.Model):
@@ -33,7 +40,6 @@ class Usage(db.Model):
             day = datetime.datetime.fromtimestamp(turn.created_at // SECOND, datetime.UTC).date().isoformat()
             sums[owner, day, turn.model].update({name: getattr(turn, name) or 0 for name in TOKENS}, replies=replies)
         # In one order, so that no two transactions wait for each other.
-        rows = [dict(zip(("owner", "day", "model"), key)) | total for key, total in sorted(sums.items())]
-        numbers = [getattr(cls, name) for name in ("replies", *TOKENS)]
-        added = {field: field + getattr(EXCLUDED, field.name) for field in numbers}
-        db.send(cls.insert_many(rows).on_conflict(conflict_target=[cls.owner, cls.day, cls.model], update=added))
+        rows = [[*key, total["replies"], *(total[name] for name in TOKENS)] for key, total in sorted(sums.items())]
+        types = dict.fromkeys(("owner", "day", "model"), "text") | dict.fromkeys(("replies", *TOKENS), "bigint")
+        db.send(given(_ADD, rows, **types))

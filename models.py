@@ -13,8 +13,8 @@ import uuid
 import peewee
 from peewee import SQL, BigAutoField, BigIntegerField, BooleanField, IntegerField, TextField, UUIDField, fn
 
-from database import SECOND, db, transaction
-from ledger import Usage
+from database import SECOND, db, given, insertion, transaction
+from ledger import TOKENS, Usage
 from limits import RateLimitHit
 from search import contains, normalize
 
@@ -64,6 +64,38 @@ def new_turn_id(now, last=0):
     """An id for a turn: 63 bits, behind the last one of its session, and never given twice, as a sequence would after a
     failover. It is the time in milliseconds, with 20 bits of chance below."""
     return max((now // 1000 << 20) + secrets.randbits(20), last + 1)
+
+
+# The columns that the end of a reply sets, behind those by which it is found.
+ENDING = {"id": "bigint", "fence": "bigint", "status": "text", "content": "text", "visible": "boolean", "search_text": "text"}
+ENDING |= {"cancelled": "boolean", "error_status": "int", "error_message": "text", "retry_after": "int"}
+ENDING |= dict.fromkeys(TOKENS, "int")
+
+# Statements of the keeper, for many replies at once. They are SQL since peewee takes longer to write them than a database
+# to execute them.
+_ADD = """
+    INSERT INTO piece (turn_id, start, text)
+    SELECT turn.id, given.start, given.text FROM {given} JOIN turn ON turn.id = given.id AND turn.fence = given.fence
+    WHERE turn.status = 'in_progress' {held} RETURNING turn_id"""
+_END = """
+    UPDATE turn SET status = given.status, content = given.content, shown = given.visible, folded = given.search_text,
+    cancelled = given.cancelled, error_status = given.error_status, error_message = given.error_message,
+    retry_after = given.retry_after, input_tokens = given.input_tokens, output_tokens = given.output_tokens,
+    cached_tokens = given.cached_tokens, lease_until = NULL
+    FROM {given} WHERE turn.id = given.id AND turn.status = 'in_progress' AND coalesce(turn.fence, 0) = coalesce(given.fence, 0)
+    AND turn.lease_until = coalesce(given.lease, turn.lease_until) RETURNING turn.id"""
+_AFTER_END = [
+    "DELETE FROM piece WHERE turn_id IN (SELECT id FROM {given})",
+    "UPDATE turn SET shown = TRUE FROM {given} WHERE turn.id = given.shown AND NOT turn.shown",
+    f"""UPDATE session SET preview = coalesce(
+    (SELECT substr(content, 1, {PREVIEW}) FROM turn WHERE turn.id = given.shown AND content <> ''), preview)
+    FROM {{given}} WHERE session.id = given.session_id""",
+]
+_NEWS = """
+    SELECT turn.id, turn.status, session.title, piece.start, piece.text
+    FROM {given} JOIN turn ON turn.id = given.id JOIN session ON session.id = turn.session_id
+    LEFT JOIN piece ON piece.turn_id = turn.id AND piece.start + length(piece.text) > given.start
+    ORDER BY turn.id, piece.start"""
 
 
 class Session(db.Model):
@@ -228,8 +260,7 @@ class Turn(db.Model):
         `positions` are {id: position}; where that is None, no text is asked for.
         """
         rows = [(turn_id, NOWHERE if position is None else position) for turn_id, position in positions.items()]
-        given = db.given(rows, id="bigint", start="int")
-        cursor = db.execute(peewee.NodeList((SQL(_NEWS[0]), given, SQL(_NEWS[1]))))
+        cursor = db.execute(given(_NEWS, rows, id="bigint", start="int"))
         found = {}
         for turn_id, status, title, start, text in cursor.fetchall():
             state = found.setdefault(turn_id, [status, title, ""])
@@ -241,9 +272,9 @@ class Turn(db.Model):
     @transaction
     def renew(cls, fences):
         """Extend the leases of these replies, {id: fence}."""
-        given = db.given(list(fences.items()), id="bigint", fence="bigint")
-        mine = (cls.id == SQL("given.id")) & (cls.fence == SQL("given.fence"))
-        db.send(cls.update(lease_until=db.clock() + LEASE).from_(given).where(mine, cls.under_way()))
+        for turn_id, fence in sorted(fences.items()):
+            mine = (cls.id == turn_id) & (cls.fence == fence)
+            db.send(cls.update(lease_until=db.clock() + LEASE).where(mine, cls.under_way()))
 
     def finish(self, status, content, search_text, **columns):
         """Say how it ends, in memory. Unless it is complete, it gives way to the reply that it replaces."""
@@ -252,49 +283,35 @@ class Turn(db.Model):
         return self
 
     @classmethod
-    def end(cls, turns, *conditions):
+    def end(cls, turns, orphaned=False):
         """Store how these replies ended, in the caller's transaction; returns the ids of those that this has ended.
 
-        Others have ended, are gone, have another fence by now, or do not meet the conditions.
+        Others have ended, are gone, or have another fence by now; with `orphaned`, or another lease.
         """
-        sessions = [turn.session_id for turn in turns]
-        db.send(db.locked(Session.select(Session.id).where(Session.id.in_(sessions)).order_by(Session.id)))
-        fields = [cls.id, cls.fence, *ENDING]
-        types = {field.name: TYPES.get(field.field_type, field.field_type) for field in fields}
-        given = db.given([[getattr(turn, name) for name in types] for turn in turns], **types)
-        # A reply of 1.0.0 has no fence.
-        mine = (cls.id == SQL("given.id")) & (fn.COALESCE(cls.fence, 0) == fn.COALESCE(SQL("given.fence"), 0))
-        columns = {field: SQL(f"given.{field.name}") for field in ENDING} | {cls.lease_until: None}
-        update = cls.update(columns).from_(given).where(mine, cls.under_way(), *conditions).returning(cls.id)
-        ids = {turn_id for (turn_id,) in db.send(update)()}
+        db.hold(Session.select(Session.id).where(Session.id.in_([turn.session_id for turn in turns])).order_by(Session.id))
+        rows = [[getattr(turn, name) for name in ENDING] + [turn.lease_until if orphaned else None] for turn in turns]
+        ids = {turn_id for (turn_id,) in db.send(given(_END, rows, **ENDING, lease="bigint"))()}
         ended = [turn for turn in turns if turn.id in ids]
-        if not ended:
-            return ids
-        db.send(Piece.delete().where(Piece.turn.in_(ids)))
-        replaced = [turn.replaces for turn in ended if not turn.visible]
-        if replaced:
-            db.send(cls.update(visible=True).where(cls.id.in_(replaced)))
-        last = [(Session.id.db_value(turn.session_id), turn.id if turn.visible else turn.replaces) for turn in ended]
-        given = db.given(last, id="uuid", turn="bigint")
-        preview = cls.select(fn.SUBSTR(cls.content, 1, PREVIEW)).where(cls.id == SQL("given.turn"), cls.content != "")
-        changed = Session.update(preview=fn.COALESCE(preview, Session.preview)).from_(given)
-        db.send(changed.where(Session.id == SQL("given.id")))
-        Usage.add([(turn, turn.session.owner, 1) for turn in ended])
+        rows = [(turn.id, Session.id.db_value(turn.session_id), turn.id if turn.visible else turn.replaces) for turn in ended]
+        if ended:
+            for statement in _AFTER_END:
+                db.send(given(statement, rows, id="bigint", session_id="uuid", shown="bigint"))
+            Usage.add([(turn, turn.session.owner, 1) for turn in ended])
         return ids
 
-    def interrupt(self, *conditions, cancelled=False):
+    def interrupt(self, cancelled=False, orphaned=False):
         """End it as interrupted with what has been stored of it; returns it as it ended, or None where it was not so."""
-        return self._interrupt(normalize(self.content), conditions, cancelled)
+        return self._interrupt(normalize(self.content), cancelled, orphaned)
 
     @transaction
-    def _interrupt(self, search_text, conditions, cancelled):
-        # With its session and its own row locked, nobody adds a piece behind those that are read here.
-        db.send(db.locked(Session.select(Session.id).where(Session.id == self.session_id)))
-        db.send(db.locked(Turn.select(Turn.id).where(Turn.id == self.id)))
+    def _interrupt(self, search_text, cancelled, orphaned):
+        # With its session and its own row held, nobody adds a piece behind those that are read here.
+        db.hold(Session.select(Session.id).where(Session.id == self.session_id))
+        db.hold(Turn.select(Turn.id).where(Turn.id == self.id))
         rest = Piece.text_of(self.id, len(self.content))
         turn = Turn(**self.__data__)
         turn.finish(INTERRUPTED, self.content + rest, search_text + normalize(rest), cancelled=cancelled)
-        return turn if Turn.end([turn], *conditions) else None
+        return turn if Turn.end([turn], orphaned) else None
 
     @transaction
     def store_usage(self, usage):
@@ -328,10 +345,7 @@ class Piece(db.Model):
     def add(cls, rows):
         """Store these (turn id, fence, start, text), in the caller's transaction, of replies that are under way and have this
         fence; returns a function that returns the rows of their ids, without waiting once the transaction has ended."""
-        given = db.given(rows, id="bigint", fence="bigint", start="int", text="text")
-        turns = Turn.select(Turn.id, SQL("given.start"), SQL("given.text")).from_(Turn, given)
-        turns = turns.where(Turn.id == SQL("given.id"), Turn.fence == SQL("given.fence"), Turn.under_way())
-        return db.send(cls.insert_from(db.locked(turns, Turn), [cls.turn, cls.start, cls.text]).returning(cls.turn))
+        return db.send(given(_ADD, rows, id="bigint", fence="bigint", start="int", text="text"))
 
     @classmethod
     def text_of(cls, turn_id, position=0):
@@ -387,18 +401,6 @@ class IdempotencyKey(db.Model):
 Session.add_index(Session.owner, Session.updated_at.desc(), Session.id.desc(), name="session_list")
 Turn.add_index(Turn.session, Turn.id, name="turn_session")
 Turn.add_index(Turn.session, unique=True, where=SQL("status = 'in_progress'"), name="one_reply_at_a_time")
-
-TYPES = {"BIGAUTO": "BIGINT", "BOOL": "BOOLEAN"}  # of PostgreSQL, for kinds of fields whose names it does not know
-# What the end of a reply sets
-ENDING = [Turn.status, Turn.content, Turn.visible, Turn.search_text, Turn.cancelled, Turn.error_status, Turn.error_message]
-ENDING += [Turn.retry_after, Turn.input_tokens, Turn.output_tokens, Turn.cached_tokens]
-# What Turn.news asks for, around what is given.
-_NEWS = (
-    "SELECT turn.id, turn.status, session.title, piece.start, piece.text FROM",
-    "JOIN turn ON turn.id = given.id JOIN session ON session.id = turn.session_id "
-    "LEFT JOIN piece ON piece.turn_id = turn.id AND piece.start + length(piece.text) > given.start "
-    "ORDER BY turn.id, piece.start",
-)
 
 
 # Asking for a reply
@@ -456,7 +458,7 @@ class ReplyRequest:
         """A new session, and 0 for the id of its last turn."""
         columns = self.new | {"preview": self.content[:PREVIEW], "created_at": now, "updated_at": now}
         session = Session(owner=self.owner, **columns)
-        db.send(Session.insert(session.__data__))
+        db.send(insertion(session))
         return session, 0
 
     def _take(self, now):
@@ -476,7 +478,7 @@ class ReplyRequest:
         content = {"content": self.content, "search_text": self._search_text}
         message = Turn(id=new_turn_id(now, last), session=session, kind="user", created_at=now, **content)
         reply = self._begin(session, message.id, now)
-        self._insert(message, reply)
+        db.send(insertion(message, reply))
         return reply
 
     def _retry(self, session, last, now):
@@ -485,7 +487,7 @@ class ReplyRequest:
         replaced = turns.where(Turn.kind == "assistant").first()
         reply = self._begin(session, last, now, replaces=replaced.id)
         db.send(Turn.update(visible=False).where(Turn.id == replaced.id))
-        self._insert(reply)
+        db.send(insertion(reply))
         message = turns.select(fn.SUBSTR(Turn.content, 1, PREVIEW)).where(Turn.kind == "user").limit(1)
         db.send(Session.update(preview=message).where(Session.id == session.id))
         return reply
@@ -494,10 +496,6 @@ class ReplyRequest:
         columns = {"kind": "assistant", "content": "", "model": session.model, "status": IN_PROGRESS, "replaces": replaces}
         fence = {"fence": secrets.randbits(63), "lease_until": now + LEASE}
         return Turn(id=new_turn_id(now, last), session=session, created_at=now, **columns, **fence)
-
-    def _insert(self, *turns):
-        fields = Turn._meta.sorted_fields
-        db.send(Turn.insert_many([[turn.__data__.get(field.name) for field in fields] for turn in turns], fields))
 
     def _first_outcome(self, known):
         """The session and the reply of a known key. Where that reply failed, it may be asked for again: else raises a Refused."""

@@ -27,7 +27,7 @@ log = logging.getLogger("parley")
 
 POLL_INTERVALS = {False: 0.25, True: 0.1}  # seconds; True: a reply is followed that another process writes
 HEARTBEAT_INTERVAL = 5  # seconds between two renewals of the leases
-GATHERING = 0.0003, 0.25  # seconds from one commit to the next, for each reply under way here, and at most
+GATHERING = 0.0001, 0.25  # seconds from one commit to the next, for each reply under way here, and at most
 MEMORY = 10  # seconds for which a failover of the database may take back the end of a reply
 
 
@@ -416,7 +416,7 @@ class Replies:
         if fences:
             Turn.renew(fences)
         for turn in Turn.orphans():
-            turn.interrupt(Turn.lease_until < db.clock())
+            turn.interrupt(orphaned=True)
 
     def _end(self, feed, turn):
         """`turn` is the reply as it ended; None where it is gone."""
