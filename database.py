@@ -131,6 +131,7 @@ class PostgreSQL(PooledPostgresqlDatabase):
         "keepalives_interval": 2,
         "keepalives_count": 3,
         "isolation_level": "READ COMMITTED",  # of transactions; that of a lone statement is the database's default
+        "prepare_threshold": None,  # PgBouncer may give a prepared statement's connection to others
     }
 
     @contextlib.contextmanager

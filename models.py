@@ -289,7 +289,9 @@ class Turn(db.Model):
         Others have ended, are gone, or have another fence by now; with `orphaned`, or another lease.
         """
         db.hold(Session.select(Session.id).where(Session.id.in_([turn.session_id for turn in turns])).order_by(Session.id))
-        rows = [[getattr(turn, name) for name in ENDING] + [turn.lease_until if orphaned else None] for turn in turns]
+        fields = [cls._meta.fields[name] for name in ENDING]
+        rows = [[field.db_value(turn.__data__.get(field.name)) for field in fields] for turn in turns]
+        rows = [[*row, turn.lease_until if orphaned else None] for row, turn in zip(rows, turns)]
         ids = {turn_id for (turn_id,) in db.send(given(_END, rows, **ENDING, lease="bigint"))()}
         ended = [turn for turn in turns if turn.id in ids]
         rows = [(turn.id, Session.id.db_value(turn.session_id), turn.id if turn.visible else turn.replaces) for turn in ended]

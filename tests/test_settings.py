@@ -223,7 +223,7 @@ OPTIONS = {
         "pragmas=odd",
         "detect_types=99999999999999",
     ],
-    "postgresql": ["nosuch=1", "isolation_level=foo", "isolation_level=7", "row_factory=1", "prepare_threshold=odd"],
+    "postgresql": ["nosuch=1", "isolation_level=foo", "isolation_level=7", "row_factory=1", "sslmode=odd"],
 }
 
 
