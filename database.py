@@ -6,7 +6,6 @@ by the database's clock, so that processes and hosts agree.
 
 import contextlib
 import functools
-import json
 import os
 import random
 import sqlite3
@@ -97,11 +96,12 @@ class SQLite(PooledSqliteDatabase):
         return lambda: rows
 
     @staticmethod
-    @functools.cache
-    def table(names, types):
-        """SQL for a table whose rows are JSON, in one parameter."""
-        columns = ", ".join(f"json_extract(value, '$.{name}') AS {name}" for name in names)
-        return f"(SELECT {columns} FROM json_each(?)) AS given"
+    @functools.lru_cache
+    def table(names, types, count):
+        """SQL for a table named `given` of so many rows, with a parameter for each value."""
+        row = f"({', '.join('?' * len(names))})"
+        columns = ", ".join(f"column{number} AS {name}" for number, name in enumerate(names, 1))
+        return f"(SELECT {columns} FROM (VALUES {', '.join([row] * count)})) AS given"
 
     @contextlib.contextmanager
     def limited(self, seconds):
@@ -187,10 +187,11 @@ class PostgreSQL(PooledPostgresqlDatabase):
         self.send(query.for_update())
 
     @staticmethod
-    @functools.cache
-    def table(names, types):
-        """SQL for a table whose rows are JSON, in one parameter."""
-        return f"json_to_recordset(%s::json) AS given ({', '.join(map(' '.join, zip(names, types)))})"
+    @functools.lru_cache
+    def table(names, types, count):
+        """SQL for a table named `given` of so many rows, with a parameter for each value."""
+        row = f"({', '.join(f'%s::{type}' for type in types)})"
+        return f"(VALUES {', '.join([row] * count)}) AS given ({', '.join(names)})"
 
     def _is_closed(self, connection):
         """Ask the server only after a while; before, the system knows whether it has closed the connection."""
@@ -278,8 +279,8 @@ def given(statement, rows, **types):
 
     {held} makes it hold the rows of `turn` that it reads.
     """
-    table = db.table(tuple(types), tuple(types.values()))
-    return SQL(statement.format(given=table, held=db.held), [json.dumps([dict(zip(types, row)) for row in rows])])
+    table = db.table(tuple(types), tuple(types.values()), len(rows))
+    return SQL(statement.format(given=table, held=db.held), [value for row in rows for value in row])
 
 
 def insertion(*rows):
