@@ -212,26 +212,18 @@ class _Connection:
         self.call.connected(sock, reused)
 
 
-class _Idle:
-    """The idle connections to one server, the last used on top, in the place of urllib3's queue.
+class _Idle(queue.LifoQueue):
+    """The idle connections to one server, the last used on top, in the place of urllib3's own queue.
 
-    A queue would keep those at its bottom for ever.
+    That would keep those at its bottom for ever.
     """
-
-    def __init__(self):
-        self._connections = []  # (since when it is idle, connection)
-        self._process = os.getpid()
-        self._lock = threading.Lock()
 
     def get(self, block=False, timeout=None):
         """A connection to use again. Raises queue.Empty, upon which urllib3 makes a new one."""
-        with self._lock:
-            if self._process != os.getpid():  # this process was forked, and these are its parent's
-                self._connections, self._process = [], os.getpid()
-            self._close_old()
-            if _current.fresh or not self._connections:
-                raise queue.Empty
-            return self._connections.pop()[1]
+        self._close_old()
+        if _current.fresh:
+            raise queue.Empty
+        return super().get(block=False)
 
     def put(self, connection, block=False):
         """Take a connection whose call is over, to use it again if its answer was read to the end and nothing follows."""
@@ -244,16 +236,14 @@ class _Idle:
         if hung_up or sock is None or getattr(sock, "pending", int)():
             connection.close()
             return
-        with self._lock:
-            self._close_old()
-            self._connections.append((time.monotonic(), connection))
-            if len(self._connections) > IDLE_MAX:
-                self._connections.pop(0)[1].close()
+        self._close_old()
+        connection.idle_since = time.monotonic()
+        super().put(connection, block=False)  # raises queue.Full, upon which urllib3 closes it
 
     def _close_old(self):
-        oldest = time.monotonic() - IDLE_TTL
-        while self._connections and self._connections[0][0] < oldest:
-            self._connections.pop(0)[1].close()
+        with self.mutex:
+            while self.queue and self.queue[0].idle_since < time.monotonic() - IDLE_TTL:
+                self.queue.pop(0).close()
 
 
 class _Adapter(requests.adapters.HTTPAdapter):
@@ -275,7 +265,7 @@ class _Adapter(requests.adapters.HTTPAdapter):
                     pool.ca_certs = pool.ca_cert_dir = None  # else each connection would read them again
                 pool.conn_kw["socket_options"] = SOCKET_OPTIONS
                 pool.ConnectionCls = type("Connection", (_Connection, pool.ConnectionCls), {})
-                pool.pool = _Idle()
+                pool.pool = _Idle(IDLE_MAX)
             return pool
 
     def cert_verify(self, *args):
