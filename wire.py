@@ -4,6 +4,7 @@ No other room touches a provider's socket. Connections are kept; what decides wh
 in `_Idle.put`, `_Idle.get` and `Wire._send`.
 """
 
+import codecs
 import contextlib
 import dataclasses
 import email.utils
@@ -476,16 +477,12 @@ def made_storable(texts):
     JSON may write a character as two surrogates, and a provider may send these in two texts: the first is held back
     until the second has come, so that "\\ud83d" and "\\ude00" give "😀".
     """
-    half = ""
+    decoder = codecs.getincrementaldecoder("utf-16-le")("replace")
     for text in texts:
-        text = half + text
-        half = text[-1:] if "\ud800" <= text[-1:] <= "\udbff" else ""
-        text = text.removesuffix(half)
-        if not text.isascii() or "\0" in text:
-            text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").replace("\0", "\ufffd")
+        text = decoder.decode(text.encode("utf-16-le", "surrogatepass")).replace("\0", "\ufffd")
         if text:
             yield text
-    if half:
+    if decoder.decode(b"", final=True):
         yield "\ufffd"
 
 
