@@ -10,6 +10,7 @@ import dataclasses
 import email.utils
 import errno
 import http.client
+import io
 import ipaddress
 import itertools
 import json
@@ -84,7 +85,9 @@ class Call:
     def hang_up(self):
         """Close the connection to the provider now, even where it has not begun to answer."""
         self._hung_up.set()
-        self.expire()
+        with self._lock, contextlib.suppress(OSError):  # the other side was faster
+            if self._socket is not None:
+                self._socket.shutdown(socket.SHUT_RDWR)
 
     def allow(self, seconds):
         """Give the call so many seconds from now, in the place of those that it still had."""
@@ -93,11 +96,9 @@ class Call:
     def remaining(self):
         return max(0.0, self.deadline - time.monotonic())
 
-    def expire(self):
-        """Close the connection if the call is over; whoever reads from it is told why."""
-        with self._lock, contextlib.suppress(OSError):  # the other side was faster
-            if self._socket is not None and self.over:
-                self._socket.shutdown(socket.SHUT_RDWR)
+    def bound(self, sock):
+        """Let the next use of this socket take no longer than the call may."""
+        sock.settimeout(self.remaining() or 0.001)
 
     def connected(self, sock, reused):
         """Remember the socket on which the request is sent, by a duplicate, since TLS puts another object in its place."""
@@ -105,8 +106,8 @@ class Call:
             self._forget()
             self._socket = socket.fromfd(sock.fileno(), sock.family, sock.type)
             self.reused, self.answered = reused, False
-        _watch.add(self)
-        self.expire()
+        if self.hung_up:
+            self.hang_up()
 
     def disconnected(self):
         """Forget the socket: from here on the call cannot touch it. Returns whether the call was hung up before."""
@@ -120,37 +121,9 @@ class Call:
             raise HungUp
 
     def _forget(self):
-        _watch.calls.discard(self)
         if self._socket is not None:
             self._socket.close()
             self._socket = None
-
-
-class _Watch:
-    """Ends the calls whose time is over. One thread does it for all: a timeout of the socket begins anew with each byte."""
-
-    def __init__(self):
-        self.calls, self._lock = set(), threading.Lock()
-        self._news, self._thread = threading.Event(), None
-
-    def add(self, call):
-        self.calls.add(call)
-        self._news.set()
-        with self._lock:
-            if self._thread is None or not self._thread.is_alive():  # as in a process that was forked
-                self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
-                self._thread.start()
-
-    def _run(self):
-        while self._news.wait():
-            self._news.clear()
-            while calls := list(self.calls):
-                for call in calls:
-                    call.expire()
-                time.sleep(0.1)
-
-
-_watch = _Watch()
 
 
 class _Current(threading.local):
@@ -164,16 +137,36 @@ class _Current(threading.local):
 _current = _Current()
 
 
+class _Arriving(io.RawIOBase):
+    """What arrives on a socket within its call's time. A timeout of the socket alone would begin anew with each byte."""
+
+    def __init__(self, raw, sock, call):
+        self._raw, self._sock, self._call = raw, sock, call
+
+    def readable(self):
+        return True
+
+    def readinto(self, buffer):
+        self._call.bound(self._sock)
+        return self._raw.readinto(buffer)
+
+    def close(self):
+        self._raw.close()
+        super().close()
+
+
 class _Answer(http.client.HTTPResponse):
-    """An answer that tells its call when its first byte has come."""
+    """An answer that ends with its call's time, and tells its call when its first byte has come."""
 
     _interim = 0
 
+    def __init__(self, sock, *args, **kwargs):
+        super().__init__(sock, *args, **kwargs)
+        self._sock = sock
+
     def begin(self):
-        try:
-            _current.call.answered = bool(self.fp.peek(1))
-        except TimeoutError as error:  # ETIMEDOUT, of keep-alive or TCP_USER_TIMEOUT: it is not the time that is over
-            raise ConnectionResetError("the network is gone") from error
+        self.fp = io.BufferedReader(_Arriving(self.fp.detach(), self._sock, _current.call))
+        _current.call.answered = bool(self.fp.peek(1))
         super().begin()
 
     def _read_status(self):
@@ -192,18 +185,17 @@ class _Connection:
     response_class = _Answer
     call = None  # the one that it serves
 
-    def connect(self):
-        super().connect()
-        self.sock.settimeout(None)  # how long the request and its answer take is the call's affair
-
     def _new_conn(self):
         sock = super()._new_conn()
         self._serve(sock, reused=False)  # before the handshake of TLS, which may be hung up too
         return sock
 
     def request(self, *args, **kwargs):
-        if self.sock is not None and self.call is None:
+        if self.sock is None:
+            self.connect()
+        if self.call is None:
             self._serve(self.sock, reused=True)
+        self.call.bound(self.sock)  # the other side may take the request slowly
         super().request(*args, **kwargs)
 
     def _serve(self, sock, reused):
@@ -367,15 +359,13 @@ class Wire:
                 # A requests session would follow redirects, with key and conversation, and put ~/.netrc in the key's place.
                 request = requests.Request(method, self.base_url + path, common, data=body).prepare()
                 request.headers.update(headers)  # after `prepare`, which puts a password of the URL in the key's place
-                timeout = (min(CONNECT_TIMEOUT, call.remaining()), None)  # how long an answer takes is the watch's affair
+                timeout = (min(CONNECT_TIMEOUT, call.remaining()), None)  # how long the rest takes is the call's affair
                 return self._adapter.send(request, timeout=timeout, **self._route)
             except _RAW_FAULTS as error:
                 call.disconnected()
                 fault = _fault(error, call)
                 if isinstance(fault, HungUp) or fault.kind == "silent" or call.answered or fresh or not call.reused:
                     raise fault from None
-            finally:
-                _current.call, _current.fresh = None, False
 
 
 # Those of requests are OSErrors.
