@@ -102,8 +102,8 @@ class Call:
 
     def connected(self, sock, reused):
         """Remember the socket on which the request is sent, by a duplicate, since TLS puts another object in its place."""
+        self.disconnected()
         with self._lock:
-            self._forget()
             self._socket = socket.fromfd(sock.fileno(), sock.family, sock.type)
             self.reused, self.answered = reused, False
         if self.hung_up:
@@ -112,7 +112,9 @@ class Call:
     def disconnected(self):
         """Forget the socket: from here on the call cannot touch it. Returns whether the call was hung up before."""
         with self._lock:
-            self._forget()
+            if self._socket is not None:
+                self._socket.close()
+                self._socket = None
             return self.hung_up
 
     def pause(self, seconds):
@@ -120,21 +122,10 @@ class Call:
         if self._hung_up.wait(seconds):
             raise HungUp
 
-    def _forget(self):
-        if self._socket is not None:
-            self._socket.close()
-            self._socket = None
 
-
-class _Current(threading.local):
-    """What this thread is sending. urllib3 hands no argument of ours to its pools and connections."""
-
-    call = None
-    fresh = False  # only a new connection will do
-    is_long = False  # it may not fit into what the system holds ready for sending
-
-
-_current = _Current()
+# What this thread is sending, since urllib3 hands no argument of ours to its pools and connections: its `call`; whether only
+# a new connection will do (`fresh`); whether it may not fit into what the system holds ready for sending (`is_long`).
+_current = threading.local()
 
 
 class _Arriving(io.RawIOBase):
@@ -363,9 +354,8 @@ class Wire:
                 return self._adapter.send(request, timeout=timeout, **self._route)
             except _RAW_FAULTS as error:
                 call.disconnected()
-                fault = _fault(error, call)
-                if isinstance(fault, HungUp) or fault.kind == "silent" or call.answered or fresh or not call.reused:
-                    raise fault from None
+                if call.answered or fresh or not call.reused:
+                    raise _fault(error, call) from None
 
 
 # Those of requests are OSErrors.
