@@ -25,11 +25,11 @@ LOST = (requests.ConnectionError, requests.Timeout, urllib3.exceptions.HTTPError
 _CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 
-class Refused(Exception):
+class Refused(click.ClickException):
     """The server, or its model, refused; the text says why."""
 
     def __init__(self, message, status=400, session_id=None):
-        super().__init__(message)
+        super().__init__(clean(message))
         self.status, self.session_id = status, session_id
 
 
@@ -201,11 +201,9 @@ def chat_command(url, token, model, system, session_id, is_list):
             except Refused as error:
                 if not sys.stdin.isatty():
                     raise
-                say(f"Error: {error}", err=True)
+                error.show()
     except auth.InvalidToken as error:
         raise click.ClickException(f"Give --token, or set PARLEY_TOKEN. {error}") from None
-    except Refused as error:
-        raise click.ClickException(clean(str(error))) from None
     except (requests.exceptions.JSONDecodeError, LookupError, TypeError, AttributeError):
         raise click.ClickException(f"{url} is no Parley.") from None
     except (requests.RequestException, ValueError, *LOST):
