@@ -2,7 +2,6 @@
 
 import contextlib
 import re
-import unicodedata
 
 import regex
 
@@ -30,9 +29,10 @@ _FENCE = re.compile(r"^\s*(?:```|~~~)")
 _THOUGHTS = re.compile(r"\A.*</think(?:ing)?>|<think(?:ing)?>.*", re.DOTALL | re.IGNORECASE)
 _TRIMMED = " ,;:-–—"
 _IDEOGRAPH = re.compile("[\u2e80-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")  # these are written without spaces
-# These have no width and shape no other character, or they turn the writing direction.
-_UNSEEN = re.compile("[\u00ad\u061c\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\ufeff]")
-_BLANKS = "\u115f\u1160\u2800\u3164\uffa0"  # Unicode calls these letters and signs, and nothing of them is seen
+# Controls, halves of characters, and what has no width and shapes no other character, or turns the writing direction.
+_UNSEEN = regex.compile(r"(?![\s\x1c-\x1f])[\p{Cc}\p{Cs}\u00ad\u061c\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\ufeff]")
+# Unicode calls the first five letters and signs, and nothing of them is seen.
+_SEEN = regex.compile(r"(?![\u115f\u1160\u2800\u3164\uffa0])[\p{L}\p{N}\p{P}\p{S}]")
 # `\X` of `regex` matches what a reader sees as one character: Unicode's extended grapheme cluster (UAX 29). `re` has none.
 _CHARACTER = regex.compile(r"\X")
 _QUOTES = "\"'`*_“”‘’«»„‹›「」『』"
@@ -51,8 +51,7 @@ def local_title(message):
         detail = _TURNS_TO_DETAIL.search(line, 12)
         line = _ARTICLE.sub("", line[: detail.start()] if detail else line)
     title = _cut(line)
-    visible = (c for c in title if unicodedata.category(c)[0] in "LNPS" and c not in _BLANKS)
-    return title if any(visible) else FALLBACK
+    return title if _SEEN.search(title) else FALLBACK
 
 
 def generate_title(provider, model, message):
@@ -88,8 +87,7 @@ def _first_line(message):
 
 def _one_line(text):
     """Return the text with single spaces for its white space, and without characters that are not seen."""
-    text = "".join(" " if character.isspace() else character for character in text.strip()[:2000])
-    return " ".join("".join(c for c in _UNSEEN.sub("", text) if unicodedata.category(c) not in ("Cc", "Cs")).split())
+    return " ".join(_UNSEEN.sub("", text.strip()[:2000]).split())
 
 
 def _cut(line):
