@@ -32,6 +32,7 @@ import schemas
 import search
 import titles
 from database import db
+from idempotency import IdempotencyKey
 from replies import Replies
 from settings import SettingError, read_settings
 
@@ -174,7 +175,7 @@ def idempotency_key(body):
     given = {name: value for name, value in body.items() if value is not None}
     fingerprint = hashlib.sha256(json.dumps(given, sort_keys=True).encode()).hexdigest()
     path = url_for(request.endpoint, **request.view_args)  # however the client spelled it: a UUID may be in capitals
-    return models.IdempotencyKey(owner=g.user, path=path, key=key, fingerprint=fingerprint)
+    return IdempotencyKey(owner=g.user, path=path, key=key, fingerprint=fingerprint)
 
 
 def prefers_async():
@@ -302,7 +303,7 @@ def list_sessions():
 @api.get("/sessions/<uuid:session_id>")
 def show_session(session_id):
     """Show a session with its turns, oldest first."""
-    return schemas.whole_session_schema.dump(get_session(session_id).with_turns())
+    return schemas.whole_session_schema.dump(get_session(session_id).with_turns(current_app.replies.orphans))
 
 
 @api.patch("/sessions/<uuid:session_id>")

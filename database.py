@@ -27,9 +27,9 @@ except ImportError:  # Windows has none: there the threads of one process queue,
 
 SECOND = 1_000_000
 TRIES = 5  # of a transaction that the database gives up for another's sake
-PING_AFTER = 5  # seconds that a connection was not used
 
-Unavailable = (DatabaseError, MaxConnectionsExceeded, OSError)  # the last where no file is left for a connection
+# The drivers' own errors come where rows are fetched. The last one, where no file is left for a connection.
+Unavailable = (DatabaseError, sqlite3.Error, psycopg.Error, MaxConnectionsExceeded, OSError)
 Unstorable = (DataError, IntegrityError)  # the database answers, and does not take a row
 
 
@@ -42,8 +42,9 @@ class SQLite(PooledSqliteDatabase):
 
     ask_for_encoding = "PRAGMA encoding"
     concat, held = "group_concat", ""
+    clock_sql = "CAST((julianday('now') - 2440587.5) * 86400000000 AS INTEGER)"
     options = {
-        "pragmas": {"journal_mode": "wal", "synchronous": "full", "foreign_keys": 1},
+        "pragmas": {"journal_mode": "wal", "synchronous": "full", "foreign_keys": 1, "journal_size_limit": 2**24},
         # A transaction that took the writer's lock after it had read could be refused without waiting.
         "lock_type": "IMMEDIATE",
         "check_same_thread": False,
@@ -95,14 +96,6 @@ class SQLite(PooledSqliteDatabase):
         rows = self.execute(query).fetchall()
         return lambda: rows
 
-    @staticmethod
-    @functools.lru_cache
-    def table(names, types, count):
-        """SQL for a table named `given` of so many rows, with a parameter for each value."""
-        row = f"({', '.join('?' * len(names))})"
-        columns = ", ".join(f"column{number} AS {name}" for number, name in enumerate(names, 1))
-        return f"(SELECT {columns} FROM (VALUES {', '.join([row] * count)})) AS given"
-
     @contextlib.contextmanager
     def limited(self, seconds):
         """Within this context a query that goes on for longer is given up. Raises TookTooLong."""
@@ -123,6 +116,7 @@ class PostgreSQL(PooledPostgresqlDatabase):
 
     ask_for_encoding = "SHOW server_encoding"
     concat, held = "string_agg", "FOR UPDATE OF turn"
+    clock_sql = "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
     # The driver gives up a server whose host is gone: seconds, but milliseconds for tcp_user_timeout.
     options = {
         "connect_timeout": 5,
@@ -132,6 +126,7 @@ class PostgreSQL(PooledPostgresqlDatabase):
         "keepalives_count": 3,
         "isolation_level": "READ COMMITTED",  # of transactions; that of a lone statement is the database's default
         "prepare_threshold": None,  # PgBouncer may give a prepared statement's connection to others
+        "target_session_attrs": "read-write",  # a server that cannot write is not taken
     }
 
     @contextlib.contextmanager
@@ -150,13 +145,22 @@ class PostgreSQL(PooledPostgresqlDatabase):
                     with contextlib.suppress(psycopg.Error):  # else the server would skip peewee's ROLLBACK after a failure
                         pipeline.sync()
                     raise
-        except psycopg.Error:  # of an answer that peewee did not see
+        except psycopg.Error as error:  # of an answer that peewee did not see
+            connection.failed = not isinstance(error, (psycopg.DataError, psycopg.IntegrityError))
             with peewee_errors:
                 raise
         finally:
             if connection.pgconn.transaction_status != psycopg.pq.TransactionStatus.IDLE:
                 with contextlib.suppress(psycopg.Error):
                     connection.rollback()
+
+    def execute_sql(self, *args):
+        try:
+            return super().execute_sql(*args)
+        except DatabaseError as error:
+            if not self.is_closed():
+                self.connection().failed = not isinstance(error, Unstorable)
+            raise
 
     def execute(self, query, **options):
         """Within a pipeline, wait for the answer: peewee looks at what it is before it fetches it."""
@@ -172,11 +176,11 @@ class PostgreSQL(PooledPostgresqlDatabase):
 
     def clock(self):
         """The time in microseconds, for a statement: by the clock of the server, also within a transaction."""
-        return SQL("(extract(epoch FROM clock_timestamp()) * 1000000)::bigint")
+        return SQL(self.clock_sql)
 
     def now(self):
         """The same time, asked for."""
-        return self.execute_sql(f"SELECT {self.clock().sql}").fetchone()[0]
+        return self.execute_sql(f"SELECT {self.clock_sql}").fetchone()[0]
 
     def lock(self, name):
         """Hold `name` until the transaction ends."""
@@ -186,27 +190,17 @@ class PostgreSQL(PooledPostgresqlDatabase):
         """Hold the rows of this query until the transaction ends."""
         self.send(query.for_update())
 
-    @staticmethod
-    @functools.lru_cache
-    def table(names, types, count):
-        """SQL for a table named `given` of so many rows, with a parameter for each value."""
-        row = f"({', '.join(f'%s::{type}' for type in types)})"
-        return f"(VALUES {', '.join([row] * count)}) AS given ({', '.join(names)})"
+    def _can_reuse(self, connection):
+        """One that failed is not used again: its server may be one that cannot write any more."""
+        return not getattr(connection, "failed", False) and super()._can_reuse(connection)
 
     def _is_closed(self, connection):
-        """Ask the server only after a while; before, the system knows whether it has closed the connection."""
-        if time.monotonic() > connection.returned_at + PING_AFTER:
-            return super()._is_closed(connection)
-        try:
+        """The system knows whether the server has closed it, or is gone: nothing is asked."""
+        with contextlib.suppress(psycopg.Error):
             for _ in range(2):  # the first may take what the server said last
                 connection.pgconn.consume_input()
-        except psycopg.Error:
-            return True
-        return connection.closed
-
-    def _can_reuse(self, connection):
-        connection.returned_at = time.monotonic()
-        return super()._can_reuse(connection)
+            return connection.closed
+        return True
 
     @contextlib.contextmanager
     def limited(self, seconds):
@@ -275,12 +269,13 @@ def _read(url):
 
 
 def given(statement, rows, **types):
-    """The statement, with these rows as the table `given`, where it says {given}; `types` are those of its columns.
+    """The statement, for which these rows are the table `given`; `types` are those of its columns.
 
-    {held} makes it hold the rows of `turn` that it reads.
+    {held} in it holds the rows of `turn` that it reads, and {clock} is the time in microseconds.
     """
-    table = db.table(tuple(types), tuple(types.values()), len(rows))
-    return SQL(statement.format(given=table, held=db.held), [value for row in rows for value in row])
+    row = ", ".join(f"CAST({db.param} AS {type})" for type in types.values())
+    table = f"WITH given ({', '.join(types)}) AS (VALUES {', '.join([f'({row})'] * len(rows))})"
+    return SQL(table + statement.format(held=db.held, clock=db.clock_sql), [value for row in rows for value in row])
 
 
 def insertion(*rows):

@@ -15,6 +15,7 @@ import models
 from catalog import UnknownModel
 from database import TookTooLong, Unavailable
 from faults import ModelError
+from idempotency import KeyReused
 from limits import Overloaded
 from schemas import FAULTS
 
@@ -106,12 +107,13 @@ FRAMEWORK_DETAILS = {
     500: "The server failed. Ask again; its log says more under this X-Request-ID.",
 }
 
-REFUSALS = {models.Missing: 404, models.KeyReused: 422, models.RateLimited: 429}  # all others are conflicts
+REFUSALS = {models.Missing: 404, models.RateLimited: 429}  # all others are conflicts
 
 HANDLERS = {
     HTTPException: on_http_error,
     ValidationError: lambda error: error_response(400, itertools.islice(faults(error), FAULTS)),
     models.Refused: on_refused,
+    KeyReused: lambda error: error_response(422, [(str(error), None)]),
     UnknownModel: lambda error: error_response(400, [(str(error), {"pointer": "/model"})]),
     ModelError: lambda error: model_failure(error.status, error.message, error.retry_after),
     auth.InvalidToken: on_invalid_token,

@@ -11,7 +11,7 @@ TOKENS = ("input_tokens", "output_tokens", "cached_tokens")
 
 _ADD = """
     INSERT INTO usage (owner, day, model, replies, input_tokens, output_tokens, cached_tokens, estimated_tokens)
-    SELECT owner, day, model, replies, input_tokens, output_tokens, cached_tokens, 0 FROM {given} WHERE TRUE
+    SELECT owner, day, model, replies, input_tokens, output_tokens, cached_tokens, 0 FROM given WHERE TRUE
     ON CONFLICT (owner, day, model) DO UPDATE SET replies = usage.replies + excluded.replies,
     input_tokens = usage.input_tokens + excluded.input_tokens, output_tokens = usage.output_tokens + excluded.output_tokens,
     cached_tokens = usage.cached_tokens + excluded.cached_tokens"""

@@ -4,9 +4,10 @@ A new database gets all that there is in the first step, and the others find not
 """
 
 from database import SQLite, db
+from idempotency import IdempotencyKey
 from ledger import Usage
 from limits import RateLimitHit
-from models import IdempotencyKey, Piece, Session, Turn
+from models import Piece, Session, Turn
 
 APPLICATION_ID = 0x50726C79  # "Prly", by which `file` tells whose file it is
 

@@ -7,6 +7,7 @@ other. Within a transaction, what is sent (`db.send`) is not waited for.
 import collections
 import dataclasses
 import secrets
+import sqlite3
 import time
 import uuid
 
@@ -14,12 +15,12 @@ import peewee
 from peewee import SQL, BigAutoField, BigIntegerField, BooleanField, IntegerField, TextField, UUIDField, fn
 
 from database import SECOND, db, given, insertion, transaction
+from idempotency import IdempotencyKey
 from ledger import TOKENS, Usage
 from limits import RateLimitHit
 from search import contains, normalize
 
-LEASE = 20 * SECOND
-KEY_TTL = 24 * 3600 * SECOND
+LEASE, RENEWAL = 20 * SECOND, SECOND  # how long a lease is, and how much of it has gone when it is renewed
 PREVIEW = 100  # characters
 HISTORY_SIZE = 8 * 2**20  # bytes
 HISTORY_ROWS = 16  # that are read at once
@@ -52,10 +53,6 @@ class Conflict(Refused):
     """A reply is under way, or none is, or newer turns followed."""
 
 
-class KeyReused(Refused):
-    """An idempotency key came with another body."""
-
-
 class RateLimited(Refused):
     """The owner has asked for as many replies as the limit allows."""
 
@@ -75,25 +72,25 @@ ENDING |= dict.fromkeys(TOKENS, "int")
 # to execute them.
 _ADD = """
     INSERT INTO piece (turn_id, start, text)
-    SELECT turn.id, given.start, given.text FROM {given} JOIN turn ON turn.id = given.id AND turn.fence = given.fence
+    SELECT turn.id, given.start, given.text FROM given JOIN turn ON turn.id = given.id AND turn.fence = given.fence
     WHERE turn.status = 'in_progress' {held} RETURNING turn_id"""
 _END = """
     UPDATE turn SET status = given.status, content = given.content, shown = given.visible, folded = given.search_text,
     cancelled = given.cancelled, error_status = given.error_status, error_message = given.error_message,
     retry_after = given.retry_after, input_tokens = given.input_tokens, output_tokens = given.output_tokens,
     cached_tokens = given.cached_tokens, lease_until = NULL
-    FROM {given} WHERE turn.id = given.id AND turn.status = 'in_progress' AND coalesce(turn.fence, 0) = coalesce(given.fence, 0)
+    FROM given WHERE turn.id = given.id AND turn.status = 'in_progress' AND coalesce(turn.fence, 0) = coalesce(given.fence, 0)
     AND turn.lease_until = coalesce(given.lease, turn.lease_until) RETURNING turn.id"""
 _AFTER_END = [
-    "DELETE FROM piece WHERE turn_id IN (SELECT id FROM {given})",
-    "UPDATE turn SET shown = TRUE FROM {given} WHERE turn.id = given.shown AND NOT turn.shown",
-    f"""UPDATE session SET preview = coalesce(
-    (SELECT substr(content, 1, {PREVIEW}) FROM turn WHERE turn.id = given.shown AND content <> ''), preview)
-    FROM {{given}} WHERE session.id = given.session_id""",
+    "DELETE FROM piece WHERE turn_id IN (SELECT id FROM given)",
+    "UPDATE turn SET shown = TRUE FROM given WHERE turn.id = given.shown AND NOT turn.shown",
+    f"""UPDATE session SET preview = coalesce(nullif(substr(turn.content, 1, {PREVIEW}), ''), session.preview)
+    FROM given JOIN turn ON turn.id = given.shown WHERE session.id = turn.session_id""",
 ]
-_NEWS = """
-    SELECT turn.id, turn.status, session.title, piece.start, piece.text
-    FROM {given} JOIN turn ON turn.id = given.id JOIN session ON session.id = turn.session_id
+_NEWS = f"""
+    SELECT turn.id, turn.status, turn.lease_until NOT BETWEEN {{clock}} + {LEASE - RENEWAL} AND {{clock}} + {LEASE + RENEWAL},
+    session.title, piece.start, piece.text
+    FROM given JOIN turn ON turn.id = given.id JOIN session ON session.id = turn.session_id
     LEFT JOIN piece ON piece.turn_id = turn.id AND piece.start + length(piece.text) > given.start
     ORDER BY turn.id, piece.start"""
 
@@ -151,11 +148,16 @@ class Session(db.Model):
     def _update(self, changes, *conditions):
         return bool(Session.update(changes).where(Session.id == self.id, *conditions).execute())
 
-    def with_turns(self):
-        """This session with its visible `turns`, oldest first, one under way with what has been stored of it."""
+    def with_turns(self, orphans):
+        """This session with its visible `turns`, oldest first, one under way with what has been stored of it.
+
+        Those of these ids count as interrupted, though nobody could write it yet.
+        """
         self.turns = list(Turn.readable().where(Turn.session == self.id, Turn.visible).order_by(Turn.id))
         if not self.turns:
             raise Missing("The session was deleted.")  # meanwhile
+        for turn in self.turns:
+            turn.status = INTERRUPTED if turn.status == IN_PROGRESS and turn.id in orphans else turn.status
         return self
 
     def history(self, reply_id):
@@ -249,23 +251,32 @@ class Turn(db.Model):
         return turn
 
     @classmethod
-    def orphans(cls):
-        """The replies under way whose leases have lapsed: the processes that wrote them are gone."""
-        return list(cls.readable().where(cls.under_way(), cls.lease_until < db.clock()))
+    def lapsed(cls):
+        """id → the lease that has lapsed, or is longer than any since the clock was set back, of replies under way.
+
+        Their processes are gone, or have been held up.
+        """
+        holds = cls.lease_until.between(db.clock(), db.clock() + LEASE + RENEWAL)
+        return dict(cls.select(cls.id, cls.lease_until).where(cls.under_way(), ~holds).tuples())
 
     @classmethod
     def news(cls, positions):
-        """id → [status, title of the session, text behind the position], for each of these ids that still exists.
+        """id → [status, whether its lease is to be renewed, title of the session, text behind the position], for each of
+        these ids that still exists.
 
         `positions` are {id: position}; where that is None, no text is asked for.
         """
         rows = [(turn_id, NOWHERE if position is None else position) for turn_id, position in positions.items()]
-        cursor = db.execute(given(_NEWS, rows, id="bigint", start="int"))
+        try:
+            rows = db.execute(given(_NEWS, rows, id="bigint", start="int")).fetchall()
+        except sqlite3.Error:  # of a row that is damaged, which costs that reply only
+            each = [cls.news({turn_id: position}) for turn_id, position in positions.items()] if len(positions) > 1 else []
+            return {turn_id: state for found in each for turn_id, state in found.items()}
         found = {}
-        for turn_id, status, title, start, text in cursor.fetchall():
-            state = found.setdefault(turn_id, [status, title, ""])
+        for turn_id, status, is_due, title, start, text in rows:
+            state = found.setdefault(turn_id, [status, is_due, title, ""])
             if text is not None:
-                state[2] += text[max(0, positions[turn_id] + len(state[2]) - start) :]
+                state[3] += text[max(0, positions[turn_id] + len(state[3]) - start) :]
         return found
 
     @classmethod
@@ -294,26 +305,31 @@ class Turn(db.Model):
         rows = [[*row, turn.lease_until if orphaned else None] for row, turn in zip(rows, turns)]
         ids = {turn_id for (turn_id,) in db.send(given(_END, rows, **ENDING, lease="bigint"))()}
         ended = [turn for turn in turns if turn.id in ids]
-        rows = [(turn.id, Session.id.db_value(turn.session_id), turn.id if turn.visible else turn.replaces) for turn in ended]
+        rows = [(turn.id, turn.id if turn.visible else turn.replaces) for turn in ended]
         if ended:
             for statement in _AFTER_END:
-                db.send(given(statement, rows, id="bigint", session_id="uuid", shown="bigint"))
+                db.send(given(statement, rows, id="bigint", shown="bigint"))
             Usage.add([(turn, turn.session.owner, 1) for turn in ended])
         return ids
 
-    def interrupt(self, cancelled=False, orphaned=False):
-        """End it as interrupted with what has been stored of it; returns it as it ended, or None where it was not so."""
-        return self._interrupt(normalize(self.content), cancelled, orphaned)
+    @classmethod
+    def interrupt(cls, turns, cancelled=False, orphaned=False):
+        """End these replies as interrupted, with what has been stored of them; returns those that were ended so."""
+        return cls._interrupt(turns, [normalize(turn.content) for turn in turns], cancelled, orphaned)
 
+    @classmethod
     @transaction
-    def _interrupt(self, search_text, cancelled, orphaned):
-        # With its session and its own row held, nobody adds a piece behind those that are read here.
-        db.hold(Session.select(Session.id).where(Session.id == self.session_id))
-        db.hold(Turn.select(Turn.id).where(Turn.id == self.id))
-        rest = Piece.text_of(self.id, len(self.content))
-        turn = Turn(**self.__data__)
-        turn.finish(INTERRUPTED, self.content + rest, search_text + normalize(rest), cancelled=cancelled)
-        return turn if Turn.end([turn], orphaned) else None
+    def _interrupt(cls, turns, search_texts, cancelled, orphaned):
+        # With their sessions and rows held, nobody adds a piece behind those that are read here.
+        db.hold(Session.select(Session.id).where(Session.id.in_([turn.session_id for turn in turns])).order_by(Session.id))
+        db.hold(cls.select(cls.id).where(cls.id.in_([turn.id for turn in turns])))
+        news, interrupted = cls.news({turn.id: len(turn.content) for turn in turns}), []
+        for turn, search_text in zip(turns, search_texts):
+            rest = news[turn.id][3] if turn.id in news else ""
+            texts = turn.content + rest, search_text + normalize(rest)
+            interrupted.append(Turn(**turn.__data__).finish(INTERRUPTED, *texts, cancelled=cancelled))
+        ids = cls.end(interrupted, orphaned)
+        return [turn for turn in interrupted if turn.id in ids]
 
     @transaction
     def store_usage(self, usage):
@@ -327,10 +343,10 @@ class Turn(db.Model):
     @classmethod
     def cancel(cls, session):
         """Interrupt the reply under way and return it as far as it got. Raises Conflict where there is none."""
-        ended = cls.latest(session.id).interrupt(cancelled=True)
-        if ended is None:
+        ended = cls.interrupt([cls.latest(session.id)], cancelled=True)
+        if not ended:
             raise Conflict("No reply is under way, so there is nothing to cancel.")
-        return ended
+        return ended[0]
 
 
 class Piece(db.Model):
@@ -363,41 +379,6 @@ class Piece(db.Model):
         for session_id, text in rows.where(cls.start < PREVIEW).order_by(cls.turn, cls.start).tuples():
             texts[session_id] += text
         return {session_id: text[:PREVIEW] for session_id, text in texts.items()}
-
-
-class IdempotencyKey(db.Model):
-    """A key that a client sent, and the reply that was first asked for under it. It outlives its session."""
-
-    owner = TextField()
-    path = TextField()
-    key = TextField()
-    fingerprint = TextField(column_name="body")  # a digest of the request's body
-    session_id = UUIDField()
-    turn_id = BigIntegerField()
-    created_at = BigIntegerField()
-
-    class Meta:
-        table_name = "key"
-        primary_key = peewee.CompositeKey("owner", "path", "key")
-
-    def stored(self):
-        """The same key as it was stored before, or None."""
-        return IdempotencyKey.get_or_none(owner=self.owner, path=self.path, key=self.key)
-
-    def known(self, now):
-        """The same key as it was stored within its time to live, or None. Raises KeyReused."""
-        expired = IdempotencyKey.created_at <= now - KEY_TTL
-        db.send(IdempotencyKey.delete().where(IdempotencyKey.owner == self.owner, expired))
-        known = self.stored()
-        if known is not None and known.fingerprint != self.fingerprint:
-            raise KeyReused("This Idempotency-Key came with another body before. Use a new key for a new request.")
-        return known
-
-    def remember(self, session, reply, now):
-        """Store the key for this reply, or this reply for the key that is stored."""
-        row = self.__data__ | {"session_id": session.id, "turn_id": reply.id, "created_at": now}
-        target = [IdempotencyKey.owner, IdempotencyKey.path, IdempotencyKey.key]
-        db.send(IdempotencyKey.insert(row).on_conflict(conflict_target=target, preserve=[IdempotencyKey.turn_id]))
 
 
 Session.add_index(Session.owner, Session.updated_at.desc(), Session.id.desc(), name="session_list")

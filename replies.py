@@ -26,7 +26,10 @@ from wire import Call, HungUp
 log = logging.getLogger("parley")
 
 POLL_INTERVALS = {False: 0.25, True: 0.1}  # seconds; True: a reply is followed that another process writes
-HEARTBEAT_INTERVAL = 5  # seconds between two renewals of the leases
+# A reply is orphaned whose lapsed lease is seen unchanged at so many looks, each a second behind the one before: so what
+# holds up all processes, an outage, a pause or a step of the clock, costs none its reply, since it renews the lease first.
+LOOK_INTERVAL, LOOKS = 1, 7
+ORPHANS = 100  # that are ended in one transaction
 GATHERING = 0.0001, 0.25  # seconds from one commit to the next, for each reply under way here, and at most
 MEMORY = 10  # seconds for which a failover of the database may take back the end of a reply
 
@@ -168,7 +171,9 @@ class Replies:
         self._wake = threading.Event()
         self._keeper = None
         self._ended = collections.deque()  # (when, turn): how replies ended here, in the last seconds
-        self._next_poll = self._next_heartbeat = self._stored_at = 0.0
+        self._next_poll = self._next_look = self._stored_at = 0.0
+        self._lapsed = {}  # id → (lease, how often it was seen lapsed)
+        self.orphans = []  # ids of those whose processes have died, and that could not be ended yet
 
     # What a request asks for
 
@@ -312,22 +317,22 @@ class Replies:
                 with db.connection_context():
                     self._catch_up()
                     while True:
-                        self._rest()
                         self._store_all()
                         if time.monotonic() >= self._next_poll:
                             self._poll()
-                        if time.monotonic() >= self._next_heartbeat:
-                            self._next_heartbeat = time.monotonic() + HEARTBEAT_INTERVAL
-                            self._beat()
-            except Unavailable as error:
+                        if time.monotonic() >= self._next_look:
+                            self._look()
+                        self._rest()
+            except Exception as error:  # whatever it is: without a keeper, no reply of this process would go on
                 # What has arrived stays in memory, unseen, until the database is back.
                 log.error("the database does not answer: %s", type(error).__name__)
+                self._lapsed = {}
                 time.sleep(1)
 
     def _rest(self):
         """Wait for something to do. The more replies are under way, the longer they are gathered for one commit."""
         idle = not self._feeds
-        due = self._next_heartbeat if idle else min(self._next_heartbeat, self._next_poll)
+        due = self._next_look if idle else min(self._next_look, self._next_poll)
         self._wake.wait(max(0.0, due - time.monotonic()))
         if idle:  # nothing has become yet of what is new
             self._next_poll = time.monotonic() + POLL_INTERVALS[True]
@@ -381,14 +386,11 @@ class Replies:
         database that another took the place of may have lost the last ones."""
         for reply in list(self._written):
             turn = Turn.read(reply.id)
-            if turn is None or turn.status != IN_PROGRESS or turn.fence != reply.row.fence:
-                continue  # the next poll tells what has become of it
-            rest = turn.content[len(reply.text) :]
-            if rest:
-                reply.stored(rest)
-            elif len(turn.content) < len(reply.text):
+            if turn is not None and turn.status == IN_PROGRESS:  # else the next poll tells what has become of it
+                reply.stored(turn.content[len(reply.text) :])
                 lost = reply.text[len(turn.content) :]
-                _commit([(reply.id, reply.row.fence, len(turn.content), lost)], [])
+                if lost:
+                    _commit([(reply.id, reply.row.fence, len(turn.content), lost)], [])
         _commit([], [turn for when, turn in self._ended if when > time.monotonic() - MEMORY])
 
     def _poll(self):
@@ -399,24 +401,32 @@ class Replies:
         self._next_poll = time.monotonic() + POLL_INTERVALS[bool(elsewhere)]
         if not feeds:
             return
-        news = Turn.news(dict.fromkeys(feeds) | elsewhere)
+        news, due = Turn.news(dict.fromkeys(feeds) | elsewhere), {}
         for turn_id, feed in feeds.items():
-            status, title, text = news.get(turn_id, (None, None, ""))
+            status, is_due, title, text = news.get(turn_id, (None, False, None, ""))
             if status != IN_PROGRESS:
                 self._end(feed, Turn.read(turn_id))
                 continue
+            if is_due and isinstance(feed, Reply):
+                due[turn_id] = feed.row.fence
             feed.add(text)
             if title != feed.title:
                 feed.tell(title=title)
+        if due:
+            Turn.renew(due)
 
-    def _beat(self):
-        """Renew the leases of the replies that are written here, and end those whose processes have died."""
-        with self._lock:
-            fences = {reply.id: reply.row.fence for reply in self._written}
-        if fences:
-            Turn.renew(fences)
-        for turn in Turn.orphans():
-            turn.interrupt(orphaned=True)
+    def _look(self):
+        """End the replies whose processes have died."""
+        self._next_look = time.monotonic() + LOOK_INTERVAL
+        before, self._lapsed = self._lapsed, {}
+        for turn_id, lease in Turn.lapsed().items():
+            seen, looks = before.get(turn_id, (lease, 0))
+            self._lapsed[turn_id] = lease, looks + 1 if seen == lease else 1
+        self.orphans = [turn_id for turn_id, (_, looks) in self._lapsed.items() if looks >= LOOKS]
+        for number in range(0, len(self.orphans), ORPHANS):
+            turns = Turn.readable().where(Turn.id.in_(self.orphans[number : number + ORPHANS]))
+            Turn.interrupt(list(turns), orphaned=True)
+            self._store_all()
 
     def _end(self, feed, turn):
         """`turn` is the reply as it ended; None where it is gone."""

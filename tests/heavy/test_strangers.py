@@ -109,6 +109,10 @@ def answer(request):
     return reply(*pieces[request.body["model"]])(request)
 
 
+# What a connection does has nothing to do with the kind of database.
+on_one_engine = pytest.mark.parametrize("engine", ["sqlite"], indirect=True)
+
+
 @pytest.fixture
 def busy(start, settings, provider):
     """A server that others use, and one of these."""
@@ -117,6 +121,7 @@ def busy(start, settings, provider):
     return server, server.client()
 
 
+@on_one_engine
 def test_eighty_clients_that_do_not_close_their_connection(busy, crowd):
     server, alice = busy
     strangers = crowd(server)
@@ -129,18 +134,21 @@ def test_eighty_clients_that_do_not_close_their_connection(busy, crowd):
         time.sleep(5)
 
 
+@on_one_engine
 def test_a_hundred_and_fifty_new_connections_a_second_that_say_nothing(busy, crowd):
     server, alice = busy
     with nobody_is_held_up(server, alice):
         crowd(server).come_evenly(1500, 150)
 
 
+@on_one_engine
 def test_sixty_requests_a_second_whose_bodies_never_come(busy, crowd):
     server, alice = busy
     with nobody_is_held_up(server, alice):
         crowd(server).come_evenly(900, 60, b"POST /sessions HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n")
 
 
+@on_one_engine
 @pytest.mark.parametrize("count", [700, 1500])
 def test_requests_that_are_half_sent(busy, crowd, count):
     server, alice = busy
@@ -149,6 +157,7 @@ def test_requests_that_are_half_sent(busy, crowd, count):
         time.sleep(5)
 
 
+@on_one_engine
 def test_five_hundred_bodies_that_are_half_sent_with_a_good_token(busy, crowd):
     server, alice = busy
     token = make_token("https://github.com/mallory")

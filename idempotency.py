@@ -1,0 +1,46 @@
+"""Idempotency keys (IETF's draft of the header Idempotency-Key): what a client sent under one, and the reply it got."""
+
+from peewee import BigIntegerField, CompositeKey, TextField, UUIDField
+
+from database import SECOND, db
+
+TTL = 24 * 3600 * SECOND
+
+
+class KeyReused(Exception):
+    """An idempotency key came with another body."""
+
+
+class IdempotencyKey(db.Model):
+    """A key that a client sent, and the reply that was first asked for under it. It outlives its session."""
+
+    owner = TextField()
+    path = TextField()
+    key = TextField()
+    fingerprint = TextField(column_name="body")  # a digest of the request's body
+    session_id = UUIDField()
+    turn_id = BigIntegerField()
+    created_at = BigIntegerField()
+
+    class Meta:
+        table_name = "key"
+        primary_key = CompositeKey("owner", "path", "key")
+
+    def stored(self):
+        """The same key as it was stored before, or None."""
+        return IdempotencyKey.get_or_none(owner=self.owner, path=self.path, key=self.key)
+
+    def known(self, now):
+        """The same key as it was stored within its time to live, or None. Raises KeyReused."""
+        expired = IdempotencyKey.created_at <= now - TTL
+        db.send(IdempotencyKey.delete().where(IdempotencyKey.owner == self.owner, expired))
+        known = self.stored()
+        if known is not None and known.fingerprint != self.fingerprint:
+            raise KeyReused("This Idempotency-Key came with another body before. Use a new key for a new request.")
+        return known
+
+    def remember(self, session, reply, now):
+        """Store the key for this reply, or this reply for the key that is stored."""
+        row = self.__data__ | {"session_id": session.id, "turn_id": reply.id, "created_at": now}
+        target = [IdempotencyKey.owner, IdempotencyKey.path, IdempotencyKey.key]
+        db.send(IdempotencyKey.insert(row).on_conflict(conflict_target=target, preserve=[IdempotencyKey.turn_id]))
