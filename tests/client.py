@@ -8,6 +8,7 @@ import http.client
 import json
 import os
 import pathlib
+import random
 import re
 import shutil
 import signal
@@ -35,8 +36,12 @@ def make_token(subject=ALICE, key=SECRET, algorithm="HS256", headers=None, **cla
 
 
 def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return server.getsockname()[1]
+    """A port where nobody listens. It is below those that the system gives to whoever connects: else one of these might
+    have it before it is listened to, or while its server is away."""
+    while True:
+        port = random.SystemRandom().randrange(10_000, 32_000)
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
 
 
 class Event:

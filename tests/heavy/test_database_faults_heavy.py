@@ -1,0 +1,321 @@
+"""Databases that are away, hang, are full or damaged, and processes that are stopped: what the living lose by it, nothing.
+
+Each test waits most of its time, so those that `together` marks run beside each other, each on a database, a provider
+and a server of its own.
+"""
+
+import concurrent.futures
+import contextlib
+import os
+import sqlite3
+import subprocess
+import time
+
+import pytest
+
+import trouble
+from client import ALICE, running, wait_until
+from cluster import new_cluster
+from provider import Provider
+from tables import tables_of
+from talk import LONGEST, Asking, Talk
+from test_database_faults import check_many_dead
+
+AT_A_TIME = 5  # of those that run beside each other
+BACK = 10  # seconds within which all is well again
+TOGETHER = {}
+
+
+def together(function):
+    """A test that waits most of its time: it begins with the first of its kind, beside all the others."""
+
+    def test(begun):
+        if told := begun[function.__name__].result():
+            print(told)  # here, since there it would be shown with the first that waits
+
+    test.__name__, test.__doc__ = function.__name__, function.__doc__
+    TOGETHER[function.__name__] = function
+    return test
+
+
+@pytest.fixture(scope="module")
+def begun(request, tmp_path_factory):
+    """Those of them that are asked for: name → what becomes of it."""
+    names = {item.name for item in request.session.items if item.path == request.path}
+    pool = concurrent.futures.ThreadPoolExecutor(AT_A_TIME)
+    yield {
+        name: pool.submit(function, tmp_path_factory.mktemp(name[:40]))
+        for name, function in TOGETHER.items()
+        if name in names
+    }
+    pool.shutdown(cancel_futures=True)
+
+
+@contextlib.contextmanager
+def served(folder, url=None, **settings):
+    """A server with a provider of its own, by default on a SQLite file of its own: yields both, and the URL of the database."""
+    provider, url = Provider(), url or f"sqlite:///{folder}/parley.db"
+    settings = {"WEB_CONCURRENCY": 2, "OPENAI_BASE_URL": provider.url + "/v1", "DEFAULT_MODEL": "m-1"} | settings
+    try:
+        with running(folder, DATABASE_URL=url, **settings) as server:
+            yield server, provider, url
+            assert "Traceback" not in server.output(), server.output()[-3000:]
+    finally:
+        provider.close()
+
+
+def patient(server, subject=ALICE):
+    """A client whose token holds whatever the clock says."""
+    now = int(time.time())
+    return server.client(subject, iat=now - 7200, exp=now + 2 * 86400)
+
+
+def path_of(url):
+    """The path of a SQLite file; None for another database."""
+    return url.removeprefix("sqlite:///") if url.startswith("sqlite") else None
+
+
+def session_of(client):
+    """A session at rest."""
+    return client.create("Before")
+
+
+# PostgreSQL
+
+
+@together
+def test_an_outage_of_a_minute_costs_no_reply(folder):
+    """Twenty replies talk all the while. All complete, each was asked for once, and each stream has its text exactly."""
+    with new_cluster() as cluster, served(folder, cluster.url()) as (server, provider, url):
+        alice = server.client()
+        session = session_of(alice)
+        talk = Talk(alice, provider, 20, patience=150).begin(server, path_of(url))
+        with Asking(alice, session) as asking:
+            with trouble.away(cluster):
+                began = time.monotonic()
+                time.sleep(60)
+                ended = time.monotonic()
+            asking.wait_for("create", 201, BACK)
+            asking.wait_for("health", 200, BACK)
+        for what in ("create", "list", "show"):
+            assert asking.told(what, began, ended - LONGEST) == {503}  # who asked later may have waited for its return
+        assert asking.told("health", began, ended - 1) == {503}
+        assert talk.check() == 0
+        asking.check()
+
+
+@together
+def test_a_database_that_was_read_only_is_written_again(folder):
+    """/health says so meanwhile, and seconds later all is well, without a hand of anybody."""
+    with new_cluster() as cluster, served(folder, cluster.url()) as (server, provider, url):
+        alice = server.client()
+        session = session_of(alice)
+        talk = Talk(alice, provider, 6, patience=90).begin(server, path_of(url))
+        with Asking(alice, session) as asking:
+            with trouble.read_only(url):
+                asking.wait_for("health", 503, BACK)
+                asking.wait_for("create", 503, BACK)
+                began = time.monotonic()
+                time.sleep(12)
+                ended = time.monotonic()
+            asking.wait_for("create", 201, BACK)
+            asking.wait_for("health", 200, BACK)
+        assert asking.told("create", began, ended - 10) == asking.told("health", began, ended - 1) == {503}
+        assert talk.check() == 0
+        asking.check()
+
+
+# Processes that are stopped
+
+
+STOPPED = "SELECT min(lease_until) / 1000000.0 FROM turn JOIN session ON session.id = session_id WHERE title = 'talk-0'"
+
+
+def check_stopped(folder, url, whole, seconds):
+    """Replies go on whose providers went on talking, or had finished, while a worker, or all processes, stood still."""
+    with served(folder, url) as (server, provider, url):
+        alice, path, workers = server.client(), path_of(url), server.workers()
+        talk = Talk(alice, provider, 12, patience=120).begin(server, path)
+        with tables_of(url) as tables:  # it is stopped when the lease is just about to be renewed
+            wait_until(lambda: 18.5 < float(tables.value(STOPPED)) - time.time() < 19.2, 12)
+        pause = trouble.service_stopped(server, path) if whole else trouble.stopped(workers[:1], path)
+        with concurrent.futures.ThreadPoolExecutor(2 * len(talk.replies)) as lookers:
+            with pause:
+                talk.end_half()
+                until = time.monotonic() + seconds
+                looking = [lookers.submit(look, alice, each.session, until, whole) for each in talk.replies * 2]
+                time.sleep(seconds)
+            for each in looking:
+                assert each.result() == {200}
+        told = talk.check()
+        assert server.workers() == workers
+        wait_until(lambda: alice.get("/health").status_code == 200, BACK)
+        return f"{told} of 12 streams were told of another end before"
+
+
+def look(client, session, until, once):
+    """What somebody is told who looks at a session, every second or once: whoever looks does no harm."""
+    told = set()
+    while time.monotonic() < until:
+        told.add(client.get(f"/sessions/{session['id']}").status_code)
+        time.sleep(1)
+        if once:
+            break
+    return told
+
+
+@together
+def test_a_worker_that_was_stopped_goes_on_with_its_replies_on_sqlite(folder):
+    """For longer than their leases hold, and shorter than gunicorn waits for a worker. The other worker serves meanwhile."""
+    return check_stopped(folder, None, whole=False, seconds=24)
+
+
+@together
+def test_a_worker_that_was_stopped_goes_on_with_its_replies_on_postgresql(folder):
+    with new_cluster() as cluster:
+        return check_stopped(folder, cluster.url(), whole=False, seconds=24)
+
+
+@together
+def test_a_service_that_was_stopped_goes_on_with_its_replies_on_sqlite(folder):
+    """A laptop that was shut: twice as long as the leases hold."""
+    return check_stopped(folder, None, whole=True, seconds=40)
+
+
+@together
+def test_a_service_that_was_stopped_goes_on_with_its_replies_on_postgresql(folder):
+    with new_cluster() as cluster:
+        return check_stopped(folder, cluster.url(), whole=True, seconds=40)
+
+
+# SQLite
+
+
+@together
+def test_a_full_disk_costs_nothing_that_was_answered(folder):
+    """For ten seconds. Who asks for what cannot be stored is told so; then all is well, and replies under way are whole."""
+    disk = folder / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=24m", "none", str(disk)]
+    if os.getuid() != 0 or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("a small file system can be mounted by root only")
+    try:
+        with served(folder, f"sqlite:///{disk}/parley.db") as (server, provider, url):
+            alice = server.client()
+            session = session_of(alice)
+            talk = Talk(alice, provider, 4, patience=90).begin(server, path_of(url))
+            with Asking(alice, session, writers=4, content="x" * 50_000) as asking:
+                with trouble.full(disk):
+                    asking.wait_for("create", 503, 30)
+                    time.sleep(10)
+                asking.wait_for("create", 201, BACK)
+                asking.wait_for("health", 200, BACK)
+            assert talk.check() == 0
+            asking.check()
+            with contextlib.closing(sqlite3.connect(disk / "parley.db")) as connection:
+                assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+    finally:
+        subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+# The clock
+
+
+def a_clock(folder):
+    if not trouble.find_libfaketime():
+        pytest.skip("libfaketime is not installed")
+    return trouble.Clock(folder)
+
+
+def check_step(folder, seconds):
+    """Replies that are under way while the clock is stepped complete, and so do those that are begun behind it."""
+    clock = a_clock(folder)
+    with served(folder, **clock.settings) as (server, provider, url):
+        alice = patient(server)
+        talk = Talk(alice, provider, 6, patience=90).begin(server, path_of(url))
+        clock.step(seconds)
+        for each in talk.replies * 4:  # whoever looks does no harm
+            assert alice.get(f"/sessions/{each.session['id']}").status_code == 200
+        assert "The answer." in alice.post("/sessions", {"content": "Hello"}, Accept="text/event-stream").text
+        with tables_of(url) as tables:
+            newest = tables.value("SELECT updated_at FROM session WHERE title = 'Hello'") / 1_000_000
+        assert abs(newest - time.time() - seconds) < 10, "the step was not seen"
+        time.sleep(16)  # three rounds of every keeper
+        talk.end_half()
+        assert talk.check() == 0
+
+
+@together
+def test_a_clock_that_is_stepped_forward_by_a_minute_costs_no_reply(folder):
+    check_step(folder, 60)
+
+
+@together
+def test_a_clock_that_is_stepped_forward_by_an_hour_costs_no_reply(folder):
+    check_step(folder, 3600)
+
+
+@together
+def test_a_clock_that_is_stepped_back_by_an_hour_costs_no_reply(folder):
+    check_step(folder, -3600)
+
+
+@together
+def test_a_reply_of_a_dead_process_is_ended_though_the_clock_was_stepped_back(folder):
+    """Its lease would hold for an hour more. Whoever follows it is told within half a minute all the same."""
+    clock = a_clock(folder)
+    (folder / "other").mkdir()
+    with served(folder, **clock.settings) as (first, provider, url):
+        with served(folder / "other", url, **clock.settings) as (other, _, _):
+            alice = patient(first)
+            session = Talk(alice, provider, 1).begin(first, path_of(url)).replies[0].session
+            clock.step(-3600)
+            first.kill()
+            began, bob = time.monotonic(), patient(other)
+            wait_until(lambda: bob.turns(session)[-1]["status"] == "interrupted", 40)
+            assert time.monotonic() - began < 30
+
+
+# Many at a time
+
+
+def test_five_thousand_dead_replies_hold_up_nobody(start, settings):
+    check_many_dead(start, settings, 5000)
+
+
+def test_who_reads_beside_dead_replies_writes_nothing(start, settings, provider):
+    """While nobody can write, lists and sessions are shown at once, and what is dead is shown as interrupted."""
+    url = settings["DATABASE_URL"]
+    server = start(**settings)
+    session, alice = server.client(ALICE).create("Hello"), server.client(ALICE)
+    dead = trouble.copy_as_dead(url, session, 50)
+    with writers_kept_out(url) as tables:
+        paths = [f"/sessions/{dead[number]}" for number in range(5)] + ["/sessions?page[limit]=100"]
+        began = time.monotonic()
+        seen = set()
+        while time.monotonic() < began + 25 and seen != {"interrupted"}:
+            seen = set()
+            for path in paths:
+                asked = time.monotonic()
+                answer = alice.get(path)
+                assert answer.status_code == 200 and time.monotonic() < asked + 2, (path, answer.text)
+                if "turns" in answer.json():
+                    seen.add(answer.json()["turns"][-1]["status"])
+            time.sleep(0.5)
+        assert tables.value("SELECT count(*) FROM turn WHERE status = 'in_progress'") == 50
+        assert seen == {"interrupted"}
+
+
+@contextlib.contextmanager
+def writers_kept_out(url):
+    """Others may read, and not write."""
+    with tables_of(url) as tables:
+        if tables.is_sqlite:
+            tables.rows("BEGIN IMMEDIATE")
+        else:
+            tables.rows("BEGIN")
+            tables.rows("LOCK TABLE session, turn, piece IN EXCLUSIVE MODE")
+        try:
+            yield tables
+        finally:
+            tables.rows("ROLLBACK")

@@ -1,0 +1,250 @@
+"""Replies that are under way while something happens, and users who ask meanwhile.
+
+The provider goes on talking until it is told to end. Each reply is read by a client who comes back whenever his stream
+breaks, with the id of the last event that he has seen. In the end each is whole, in the database and in its stream, and
+the provider was called once for it.
+"""
+
+import collections
+import http.client
+import json
+import threading
+import time
+
+import requests
+
+from client import wait_until
+from provider import KEEP, chunk, events_of, head, reply
+from trouble import stopped
+
+LONGEST = 11  # seconds until a request is answered, whatever happens: ten, and one for a busy machine
+PAUSE = 0.2  # seconds between two words
+
+Answer = collections.namedtuple("Answer", "what at seconds status retry_after text")
+
+
+class Followed(threading.Thread):
+    """A reply that a client asks for as a stream, and follows until it is complete, however often he has to come back."""
+
+    def __init__(self, client, mark, patience):
+        super().__init__(daemon=True)
+        self.client, self.mark, self.until = client, mark, time.monotonic() + patience
+        self.session, self.text, self.last_id, self.turn = None, "", None, None
+        self.is_complete = False
+        self.ends = []  # how the streams ended before
+        self.problem = None
+
+    def run(self):
+        try:
+            with self.client.stream("POST", "/sessions", {"content": self.mark}) as stream:
+                assert stream.status == 201, stream.status
+                self.read(stream)
+        except (OSError, http.client.HTTPException):
+            pass
+        except Exception as problem:
+            self.problem = repr(problem)
+        while not (self.is_complete or self.problem):
+            time.sleep(0.3)  # as every client waits before he comes back
+            try:
+                self.come_back()
+            except (OSError, http.client.HTTPException, ValueError):
+                pass
+            except Exception as problem:
+                self.problem = repr(problem)
+            if time.monotonic() > self.until and not self.is_complete:
+                self.problem = f"it did not complete: its ends were {self.ends}, {len(self.text)} characters came"
+
+    def give_up(self):
+        """Follow it no more."""
+        self.until = 0
+
+    def come_back(self):
+        if self.session is None:
+            raise AssertionError("it was not begun")
+        with self.client.events(self.session, self.last_id) as stream:
+            if stream.status == 200:
+                self.read(stream)
+            elif stream.status == 204:  # there is nothing behind what he has
+                answer = self.client.get(f"/sessions/{self.session['id']}", timeout=20)
+                if answer.status_code == 200:
+                    self.turn = answer.json()["turns"][-1]
+                    self.is_complete = self.turn["status"] == "complete"
+            else:
+                assert stream.status == 503, stream.status
+
+    def read(self, stream):
+        for event in stream:
+            if event.name == "error" and self.turn is None:
+                return  # the server asks to come back
+            self.last_id = event.id
+            if event.name == "session":
+                self.session = event.data
+            elif event.name == "content_delta":
+                self.text += event.data["delta"]
+            elif event.name == "assistant_turn":
+                self.turn = event.data
+            elif event.name in ("done", "error"):
+                self.is_complete = event.name == "done" and self.turn["status"] == "complete"
+                if not self.is_complete:
+                    self.ends.append(self.turn["status"])
+
+
+class Talk:
+    """So many replies under way, each of which goes on until `end`, half of them until `end_half`."""
+
+    def __init__(self, client, provider, count, patience=60):
+        self.client, self.provider = client, provider
+        self.said, self.calls = collections.defaultdict(str), collections.Counter()
+        self._ends = [threading.Event(), threading.Event()]
+        provider.default = self._answer
+        self.replies = [Followed(client, f"talk-{number}", patience) for number in range(count)]
+
+    def begin(self, server, path=None):
+        """Begin them, as many in each of the server's workers; `path` is that of its SQLite file. Returns this talk."""
+        workers = server.workers()
+        for number, pid in enumerate(workers):
+            share = self.replies[number :: len(workers)]
+            with stopped([other for other in workers if other != pid], path):  # who stands still takes no request
+                for each in share:
+                    each.start()
+                wait_until(lambda: all(each.text or each.problem for each in share))
+        return self
+
+    def end_half(self):
+        self._ends[1].set()
+
+    def end(self):
+        for event in self._ends:
+            event.set()
+
+    def _answer(self, request):
+        mark = request.body["messages"][-1]["content"]
+        if not mark.startswith("talk-"):
+            return reply("The answer.")(request)
+        return self._talk(request, mark)
+
+    def _talk(self, request, mark):
+        self.calls[mark] += 1
+        yield head(Transfer_Encoding="chunked")
+        for part in events_of(request, self._words(mark)):
+            yield chunk(part) if isinstance(part, bytes) else part
+        yield chunk(b"")
+        yield KEEP
+
+    def _words(self, mark):
+        over, number = self._ends[int(mark.partition("-")[2]) // 2 % 2], 0  # in each of two workers, half of them
+        while not over.is_set():
+            yield self._say(mark, f"{mark}.{number}{'xyz'[: number % 4]} ")
+            yield PAUSE
+            number += 1
+        yield self._say(mark, "end.")
+
+    def _say(self, mark, word):
+        self.said[mark] += word
+        return word
+
+    def check(self, seconds=30):
+        """End them, and wait for all; each is whole, once. Returns how many were told of another end before."""
+        self.end()
+        for each in self.replies:
+            each.until = min(each.until, time.monotonic() + seconds)
+        for each in self.replies:
+            each.join()
+        problems = [f"{each.mark}: {each.problem}" for each in self.replies if each.problem]
+        for each in self.replies:
+            if each.problem:
+                continue
+            said, turns = self.said[each.mark], self.client.turns(each.session)
+            if [turn["kind"] for turn in turns] != ["user", "assistant"]:
+                problems.append(f"{each.mark}: {len(turns)} turns")
+            elif (turns[1]["status"], turns[1]["content"]) != ("complete", said):
+                problems.append(f"{each.mark} is {turns[1]['status']}, {len(turns[1]['content'])} of {len(said)} characters")
+            elif each.text != said:
+                problems.append(f"{each.mark}: the stream had {len(each.text)} of {len(said)} characters")
+        problems += [f"{mark}: {count} calls" for mark, count in self.calls.items() if count > 1]
+        assert not problems, f"{len(problems)} problems: {problems[:6]}"
+        return sum(bool(each.ends) for each in self.replies)
+
+
+class Asking:
+    """Users who ask one thing after the other, whatever happens, and remember how they were answered.
+
+    `writers` of them create sessions; one asks for the list, one for a session, and one for /health.
+    """
+
+    def __init__(self, client, session, writers=3, content="Hello", user=None):
+        self.client, self.path, self.content = client, f"/sessions/{session['id']}", content
+        self.writer = user or client
+        self.answers = []
+        self._over = threading.Event()
+        whats = ["health", "list", "show"] + ["create"] * writers
+        self._threads = [threading.Thread(target=self._ask, args=(what,), daemon=True) for what in whats]
+
+    def __enter__(self):
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def stop(self):
+        """Ask nothing more."""
+        self._over.set()
+
+    def __exit__(self, *exception):
+        self.stop()
+        for thread in self._threads:
+            thread.join()
+
+    def _ask(self, what):
+        body = {"content": self.content}
+        actions = {
+            "health": lambda: self.client.get("/health", timeout=LONGEST + 2),
+            "list": lambda: self.client.get("/sessions", timeout=LONGEST + 2),
+            "show": lambda: self.client.get(self.path, timeout=LONGEST + 2),
+            "create": lambda: self.writer.post("/sessions", body, Prefer="respond-async", timeout=LONGEST + 2),
+        }
+        while not self._over.is_set():
+            began = time.monotonic()
+            try:
+                response = actions[what]()
+                found = response.status_code, response.headers.get("Retry-After"), response.text
+            except requests.RequestException as error:
+                found = type(error).__name__, None, ""
+            self.answers.append(Answer(what, began, time.monotonic() - began, *found))
+            self._over.wait(0.3)
+
+    def told(self, what, began=0.0, ended=float("inf")):
+        """The set of what these were told, of those who asked within this time."""
+        return {answer.status for answer in self.answers if answer.what == what and began <= answer.at < ended}
+
+    def wait_for(self, what, status, seconds):
+        """Wait until one who asks from now on is told so; returns how many seconds it took."""
+        began = time.monotonic()
+
+        def is_told():
+            return any(each.what == what and each.status == status and each.at >= began for each in self.answers[-200:])
+
+        try:
+            wait_until(is_told, seconds)
+        except AssertionError:
+            raise AssertionError(f"{what} was not {status} within {seconds} s: {self.answers[-8:]}") from None
+        return time.monotonic() - began
+
+    def check(self):
+        """Every request was answered in time, with what is right or a 503 that says when to ask again; what is told is kept."""
+        problems = [each for each in self.answers if each.seconds > LONGEST or each.status not in (200, 201, 503)]
+        problems += [each for each in self.answers if each.status == 503 and not each.retry_after]
+        shown = [(each.what, each.status, round(each.seconds, 1), each.text[:200]) for each in problems[:5]]
+        assert not problems, f"{len(problems)} of {len(self.answers)} answers: {shown}"
+        for each in self.answers:
+            if each.status == 201:
+                self.check_kept(each)
+
+    def check_kept(self, answer):
+        session = json.loads(answer.text)
+
+        def replied():
+            turns = self.writer.turns(session)
+            return turns[-1] if turns[-1]["status"] != "in_progress" else None
+
+        turn = wait_until(replied, 40)
+        assert (turn["status"], turn["content"]) == ("complete", "The answer."), turn

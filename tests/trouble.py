@@ -1,0 +1,184 @@
+"""What may happen to a database and to the processes that use it: each is a context, within which it is so."""
+
+import contextlib
+import glob
+import os
+import pathlib
+import signal
+import time
+import uuid
+
+import psycopg
+
+from client import wait_until
+from tables import tables_of
+
+
+def pids_of(server):
+    return [server.process.pid, *server.workers()]
+
+
+def send_all(pids, signal_number):
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal_number)
+
+
+@contextlib.contextmanager
+def stopped(pids, path=None):
+    """These processes stand still, as those of a container that is paused; none of them is writing to this SQLite file."""
+    try:
+        send_all(pids, signal.SIGSTOP)
+        while path and may_write(path) & set(pids):
+            send_all(pids, signal.SIGCONT)
+            time.sleep(0.01)
+            send_all(pids, signal.SIGSTOP)
+        yield
+    finally:
+        send_all(pids, signal.SIGCONT)
+
+
+@contextlib.contextmanager
+def service_stopped(server, path=None):
+    """All processes of this server stand still, as when a laptop is shut; none of them is writing to this SQLite file."""
+    with stopped(pids_of(server), path):
+        try:
+            yield
+        finally:
+            resume(server)
+
+
+def resume(server):
+    """Let them go on: the workers first, since a master that wakes up before would kill them for their silence."""
+    signs = signs_of_life(server)
+    send_all(server.workers(), signal.SIGCONT)
+    try:
+        wait_until(lambda: not signs.items() & signs_of_life(server).items(), 10)
+    finally:
+        send_all(pids_of(server), signal.SIGCONT)
+
+
+def signs_of_life(server):
+    """When each worker has last told that it lives, by the file that gunicorn's master looks at: (process, file) → time."""
+    files = [path for pid in server.workers() for path in pathlib.Path(f"/proc/{pid}/fd").iterdir()]
+    signs = {}
+    for path in files:
+        with contextlib.suppress(OSError):  # it is closed by now
+            if "/wgunicorn-" in os.readlink(path):
+                signs[path] = path.stat().st_mtime
+    return signs
+
+
+def may_write(path):
+    """The processes that hold the lock by which writers of this file queue, or SQLite's own."""
+    pids = set()
+    ours = {inode_of(f"{path}-lock"): None, inode_of(f"{path}-shm"): "120"}  # the byte of the one who writes, in WAL mode
+    for line in pathlib.Path("/proc/locks").read_text().splitlines():
+        fields = line.split()
+        if "->" in fields or "WRITE" not in fields:  # the first is one who waits
+            continue
+        pid, place, first = fields[4:7]
+        inode = int(place.rpartition(":")[2])
+        if inode in ours and ours[inode] in (None, first):
+            pids.add(int(pid))
+    return pids
+
+
+def inode_of(path):
+    return os.stat(path).st_ino if os.path.exists(path) else -1
+
+
+@contextlib.contextmanager
+def full(folder):
+    """The file system of this folder is full."""
+    path = folder / "ballast"
+    try:
+        with open(path, "wb", buffering=0) as ballast:
+            for size in (1 << 20, 1 << 12, 1):
+                with contextlib.suppress(OSError):
+                    while ballast.write(b"x" * size):
+                        pass
+        yield
+    finally:
+        path.unlink()
+
+
+@contextlib.contextmanager
+def read_only(url):
+    """This database of a PostgreSQL takes no writes, and whoever was connected has to connect again."""
+    server, _, name = url.rpartition("/")
+    with psycopg.connect(server + "/postgres", autocommit=True) as connection:
+        connection.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
+        try:
+            connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", (name,))
+            yield
+        finally:
+            connection.execute(f"ALTER DATABASE {name} RESET default_transaction_read_only")
+
+
+@contextlib.contextmanager
+def away(cluster):
+    """This PostgreSQL is not there: it was ended at once, and recovers when it is started."""
+    cluster.stop(immediate=True)
+    try:
+        yield
+    finally:
+        cluster.start(60)
+
+
+class Clock:
+    """What a server that is started with these settings takes for the time: the true one, moved by so many seconds."""
+
+    def __init__(self, folder):
+        self.path = folder / "clock"
+        self.step(0)
+        self.settings = {
+            "LD_PRELOAD": find_libfaketime(),
+            "FAKETIME_TIMESTAMP_FILE": self.path,
+            "FAKETIME_NO_CACHE": 1,
+            "FAKETIME_DONT_FAKE_MONOTONIC": 1,
+            "DONT_FAKE_MONOTONIC": 1,  # as the library's first releases called it
+        }
+
+    def step(self, seconds):
+        new = self.path.with_suffix(".new")
+        new.write_text(f"{seconds:+d}")
+        os.replace(new, self.path)  # nobody reads half of it
+
+    @contextlib.contextmanager
+    def moved(self, seconds):
+        self.step(seconds)
+        try:
+            yield
+        finally:
+            self.step(0)
+
+
+def find_libfaketime():
+    """The path of the library, or None: it is not installed."""
+    return next(iter(glob.glob("/usr/lib/*/faketime/libfaketime.so.1")), None)
+
+
+def copy_as_dead(url, session, count):
+    """As if so many replies had been under way in a fleet that is gone: copies of this session, by SQL. Returns their ids."""
+    ids = [uuid.uuid4() for _ in range(count)]
+    with tables_of(url) as tables:
+        stored = [each.hex if tables.is_sqlite else each for each in ids]
+        original = uuid.UUID(session["id"])
+        for table, key in (("session", "id"), ("turn", "session_id")):
+            cursor = tables.connection.execute(
+                f"SELECT * FROM {table} WHERE {key} = '{original.hex if tables.is_sqlite else original}' ORDER BY id"
+            )
+            columns = [column[0] for column in cursor.description]
+            rows, copies = [dict(zip(columns, row)) for row in cursor.fetchall()], []
+            for number, new in enumerate(stored):
+                for place, row in enumerate(rows):
+                    copy = row | {key: new}
+                    if table == "turn":
+                        copy["id"] = row["id"] + 10 * (number + 1) + place
+                        if row["kind"] == "assistant":
+                            dead = {"status": "in_progress", "content": "", "fence": copy["id"], "lease_until": 1_000_000}
+                            copy |= {name: value for name, value in dead.items() if name in row}
+                    copies.append([copy[name] for name in columns])
+            tables.fill(table, columns, copies)
+    return ids
