@@ -81,6 +81,9 @@ _END = """
     cached_tokens = given.cached_tokens, lease_until = NULL
     FROM given WHERE turn.id = given.id AND turn.status = 'in_progress' AND coalesce(turn.fence, 0) = coalesce(given.fence, 0)
     AND turn.lease_until = coalesce(given.lease, turn.lease_until) RETURNING turn.id"""
+_RENEW = f"""
+    UPDATE turn SET lease_until = {{clock}} + {LEASE} FROM given
+    WHERE turn.id = given.id AND turn.fence = given.fence AND turn.status = 'in_progress'"""
 _AFTER_END = [
     "DELETE FROM piece WHERE turn_id IN (SELECT id FROM given)",
     "UPDATE turn SET shown = TRUE FROM given WHERE turn.id = given.shown AND NOT turn.shown",
@@ -252,10 +255,8 @@ class Turn(db.Model):
 
     @classmethod
     def lapsed(cls):
-        """id → the lease that has lapsed, or is longer than any since the clock was set back, of replies under way.
-
-        Their processes are gone, or have been held up.
-        """
+        """id → lease, of replies under way whose lease has lapsed, or is longer than any since the clock was set back: their
+        processes are gone, or have been held up."""
         holds = cls.lease_until.between(db.clock(), db.clock() + LEASE + RENEWAL)
         return dict(cls.select(cls.id, cls.lease_until).where(cls.under_way(), ~holds).tuples())
 
@@ -283,9 +284,7 @@ class Turn(db.Model):
     @transaction
     def renew(cls, fences):
         """Extend the leases of these replies, {id: fence}."""
-        for turn_id, fence in sorted(fences.items()):
-            mine = (cls.id == turn_id) & (cls.fence == fence)
-            db.send(cls.update(lease_until=db.clock() + LEASE).where(mine, cls.under_way()))
+        db.send(given(_RENEW, sorted(fences.items()), id="bigint", fence="bigint"))
 
     def finish(self, status, content, search_text, **columns):
         """Say how it ends, in memory. Unless it is complete, it gives way to the reply that it replaces."""
@@ -297,7 +296,7 @@ class Turn(db.Model):
     def end(cls, turns, orphaned=False):
         """Store how these replies ended, in the caller's transaction; returns the ids of those that this has ended.
 
-        Others have ended, are gone, or have another fence by now; with `orphaned`, or another lease.
+        Others have ended before, are gone, or have another fence by now, or with `orphaned` another lease.
         """
         db.hold(Session.select(Session.id).where(Session.id.in_([turn.session_id for turn in turns])).order_by(Session.id))
         fields = [cls._meta.fields[name] for name in ENDING]
