@@ -1,4 +1,4 @@
-"""What Parley keeps: sessions, their turns, and the idempotency keys; `limits.py` and `ledger.py` have their own tables.
+"""What Parley keeps: sessions and their turns; `idempotency.py`, `limits.py` and `ledger.py` have their own tables.
 
 Whoever locks rows locks them in one order, sessions by their ids, turns, usage, so that no two transactions wait for each
 other. Within a transaction, what is sent (`db.send`) is not waited for.
@@ -63,9 +63,9 @@ def new_turn_id(now, last=0):
     return max((now // 1000 << 20) + secrets.randbits(20), last + 1)
 
 
-# The columns that the end of a reply sets, behind those by which it is found.
-ENDING = {"id": "bigint", "fence": "bigint", "status": "text", "content": "text", "visible": "boolean", "search_text": "text"}
-ENDING |= {"cancelled": "boolean", "error_status": "int", "error_message": "text", "retry_after": "int"}
+# The columns that the end of a reply sets, and their types.
+ENDING = {"status": "text", "content": "text", "shown": "boolean", "folded": "text", "cancelled": "boolean"}
+ENDING |= {"error_status": "int", "error_message": "text", "retry_after": "int"}
 ENDING |= dict.fromkeys(TOKENS, "int")
 
 # Statements of the keeper, for many replies at once. They are SQL since peewee takes longer to write them than a database
@@ -74,11 +74,8 @@ _ADD = """
     INSERT INTO piece (turn_id, start, text)
     SELECT turn.id, given.start, given.text FROM given JOIN turn ON turn.id = given.id AND turn.fence = given.fence
     WHERE turn.status = 'in_progress' {held} RETURNING turn_id"""
-_END = """
-    UPDATE turn SET status = given.status, content = given.content, shown = given.visible, folded = given.search_text,
-    cancelled = given.cancelled, error_status = given.error_status, error_message = given.error_message,
-    retry_after = given.retry_after, input_tokens = given.input_tokens, output_tokens = given.output_tokens,
-    cached_tokens = given.cached_tokens, lease_until = NULL
+_END = f"""
+    UPDATE turn SET {", ".join(f"{column} = given.{column}" for column in ENDING)}, lease_until = NULL
     FROM given WHERE turn.id = given.id AND turn.status = 'in_progress' AND coalesce(turn.fence, 0) = coalesce(given.fence, 0)
     AND turn.lease_until = coalesce(given.lease, turn.lease_until) RETURNING turn.id"""
 _RENEW = f"""
@@ -299,10 +296,11 @@ class Turn(db.Model):
         Others have ended before, are gone, or have another fence by now, or with `orphaned` another lease.
         """
         db.hold(Session.select(Session.id).where(Session.id.in_([turn.session_id for turn in turns])).order_by(Session.id))
-        fields = [cls._meta.fields[name] for name in ENDING]
-        rows = [[field.db_value(turn.__data__.get(field.name)) for field in fields] for turn in turns]
-        rows = [[*row, turn.lease_until if orphaned else None] for row, turn in zip(rows, turns)]
-        ids = {turn_id for (turn_id,) in db.send(given(_END, rows, **ENDING, lease="bigint"))()}
+        fields, rows = [cls._meta.columns[column] for column in ENDING], []
+        for turn in turns:
+            values = [field.db_value(turn.__data__.get(field.name)) for field in fields]
+            rows.append([turn.id, turn.fence, turn.lease_until if orphaned else None, *values])
+        ids = {turn_id for (turn_id,) in db.send(given(_END, rows, id="bigint", fence="bigint", lease="bigint", **ENDING))()}
         ended = [turn for turn in turns if turn.id in ids]
         rows = [(turn.id, turn.id if turn.visible else turn.replaces) for turn in ended]
         if ended:
@@ -322,11 +320,14 @@ class Turn(db.Model):
         # With their sessions and rows held, nobody adds a piece behind those that are read here.
         db.hold(Session.select(Session.id).where(Session.id.in_([turn.session_id for turn in turns])).order_by(Session.id))
         db.hold(cls.select(cls.id).where(cls.id.in_([turn.id for turn in turns])))
+        owned = Session.select(Session.id, Session.owner).where(Session.id.in_([turn.session_id for turn in turns]))
+        sessions = {session.id: session for session in owned}
         news, interrupted = cls.news({turn.id: len(turn.content) for turn in turns}), []
         for turn, search_text in zip(turns, search_texts):
             rest = news[turn.id][3] if turn.id in news else ""
             texts = turn.content + rest, search_text + normalize(rest)
-            interrupted.append(Turn(**turn.__data__).finish(INTERRUPTED, *texts, cancelled=cancelled))
+            known = turn.__data__ | {"session": sessions.get(turn.session_id)}  # with its owner, whose usage is counted
+            interrupted.append(Turn(**known).finish(INTERRUPTED, *texts, cancelled=cancelled))
         ids = cls.end(interrupted, orphaned)
         return [turn for turn in interrupted if turn.id in ids]
 
@@ -363,12 +364,6 @@ class Piece(db.Model):
         """Store these (turn id, fence, start, text), in the caller's transaction, of replies that are under way and have this
         fence; returns a function that returns the rows of their ids, without waiting once the transaction has ended."""
         return db.send(given(_ADD, rows, id="bigint", fence="bigint", start="int", text="text"))
-
-    @classmethod
-    def text_of(cls, turn_id, position=0):
-        """The text that has been stored from this position on, at which a piece begins."""
-        rows = cls.select(cls.text).where(cls.turn == turn_id, cls.start >= position).order_by(cls.start)
-        return "".join(text for (text,) in rows.tuples())
 
     @classmethod
     def previews(cls, session_ids):
