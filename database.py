@@ -146,7 +146,8 @@ class PostgreSQL(PooledPostgresqlDatabase):
                         pipeline.sync()
                     raise
         except psycopg.Error as error:  # of an answer that peewee did not see
-            connection.failed = not isinstance(error, (psycopg.DataError, psycopg.IntegrityError))
+            if not isinstance(error, (psycopg.DataError, psycopg.IntegrityError)):
+                connection.failed = True
             with peewee_errors:
                 raise
         finally:
@@ -158,8 +159,8 @@ class PostgreSQL(PooledPostgresqlDatabase):
         try:
             return super().execute_sql(*args)
         except DatabaseError as error:
-            if not self.is_closed():
-                self.connection().failed = not isinstance(error, Unstorable)
+            if not isinstance(error, Unstorable) and not self.is_closed():
+                self.connection().failed = True
             raise
 
     def execute(self, query, **options):

@@ -325,7 +325,10 @@ class Replies:
                         self._rest()
             except Exception as error:  # whatever it is: without a keeper, no reply of this process would go on
                 # What has arrived stays in memory, unseen, until the database is back.
-                log.error("the database does not answer: %s", type(error).__name__)
+                if isinstance(error, Unavailable):
+                    log.error("the database does not answer: %s", type(error).__name__)
+                else:
+                    log.error("the keeper failed, and begins again", exc_info=error)
                 self._lapsed = {}
                 time.sleep(1)
 
