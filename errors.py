@@ -51,8 +51,6 @@ def guarded(frames, request_id):
 
 
 def on_http_error(error):
-    if error.code is None or error.code < 400:
-        return error
     kept = [(name, value) for name, value in error.get_headers() if name.lower() != "content-type"]
     return error_response(error.code, [(FRAMEWORK_DETAILS.get(error.code, error.description), None)], kept)
 
