@@ -63,6 +63,11 @@ class Answer:
         self.text += text
         self.has_text |= bool(text)
 
+    def take(self):
+        """The text that has come since the last time, perhaps none."""
+        text, self.text = self.text, ""
+        return text
+
     def spend(self, characters):
         """Raises a Fault where more comes than an answer can have."""
         self._room -= characters
@@ -162,27 +167,20 @@ class HTTPProvider:
                 request_id = response.headers.get("request-id") or response.headers.get("x-request-id")
                 call.request_id = request_id and self.faults.mask(request_id[:200])
                 yield from self._texts(response, answer)
-        except (ModelError, wire.Fault) as failure:
+        except (ModelError, wire.Fault, *NOT_UNDERSTOOD) as failure:
+            yield answer.take()  # what came before it
             if not answer.reason:  # behind the end it is none
                 raise self.faults.of(failure) from None
         self.faults.check_end(answer.reason, answer.has_text)
 
     def _texts(self, response, answer):
-        """Yield the text of each batch of events, before what went wrong in it is raised."""
+        """Yield the text of each batch of events, perhaps none."""
         for batch in response.events():
-            failure = None
-            try:
-                for event in batch:
-                    self._take(event, answer)
-                    if answer.over:
-                        break
-            except (ModelError, wire.Fault, *NOT_UNDERSTOOD) as error:
-                failure = self.faults.of(error)
-            text, answer.text = answer.text, ""
-            if text:
-                yield text
-            if failure is not None:
-                raise failure
+            for event in batch:
+                self._take(event, answer)
+                if answer.over:
+                    break
+            yield answer.take()
             if answer.over:
                 response.read(65536, 0.1)  # what is left of it, so that the connection can be kept
                 return
