@@ -1,5 +1,6 @@
 """What many wait for and somebody else has: a list of models, published keys. It is fetched by one thread for all."""
 
+import concurrent.futures
 import threading
 import time
 
@@ -13,17 +14,17 @@ class Fetched:
 
     def __init__(self, fetch, ttl, failure_ttl=0, cooldown=0):
         self._fetch, self._ttl, self._failure_ttl, self._cooldown = fetch, ttl, failure_ttl, cooldown
-        self._value = self._failure = None
+        self._value = self._latest = None  # the latter: a Future, of the failure or None
         self._due = self._again = 0.0  # when it is too old; when it may be found wanting
-        self._is_fetching = False
-        self._news = threading.Condition()
+        self._lock = threading.Lock()
 
     def begin(self, wanting=False):
         """Have it fetched, if it is time to."""
-        with self._news:
-            if self._is_fetching or time.monotonic() < (self._again if wanting else self._due):
+        with self._lock:
+            is_fetching = self._latest is not None and not self._latest.done()
+            if is_fetching or time.monotonic() < (self._again if wanting else self._due):
                 return
-            self._is_fetching = True
+            self._latest = concurrent.futures.Future()
         try:
             threading.Thread(target=self._run, name="fetch", daemon=True).start()
         except RuntimeError:  # no more threads
@@ -32,23 +33,20 @@ class Fetched:
     def get(self, wanting=False):
         """What there is. Waits only for the first, or for a better one; raises the failure where that cannot be had."""
         self.begin(wanting)
-        with self._news:
-            self._news.wait_for(lambda: not self._is_fetching or (self._value is not None and not wanting))
-            if self._value is None or (wanting and self._failure):
-                raise self._failure.with_traceback(None)
-            return self._value
+        if (self._value is None or wanting) and (failure := self._latest.exception()):
+            raise failure.with_traceback(None)
+        return self._value
 
     def _run(self):
-        begun, value, failure = time.monotonic(), None, None
+        begun, failure = time.monotonic(), None
         try:
-            value = self._fetch()
+            self._value = self._fetch()
         except Exception as error:  # whoever asks is told
             failure = error
-        with self._news:
-            now, self._failure, self._is_fetching = time.monotonic(), failure, False
-            if failure is None:
-                self._value, self._due, self._again = value, now + self._ttl, now + self._cooldown
-            else:
-                self._again = now + (now - begun)
-                self._due = max(self._again, now + self._failure_ttl)
-            self._news.notify_all()
+        now = time.monotonic()
+        if failure is None:
+            self._due, self._again = now + self._ttl, now + self._cooldown
+        else:
+            self._again = now + (now - begun)
+            self._due = max(self._again, now + self._failure_ttl)
+        self._latest.set_exception(failure)
