@@ -100,12 +100,9 @@ class Faults:
         meaning = _REASONS.get(reason.lower()) if reason else "broken"
         if meaning == "broken":
             raise self.error(502, "cut its answer short. Ask again.", retryable=True)
-        if meaning == "refused":
-            raise ModelError(502, f"The model declined to answer ({reason}). Say it differently, or ask another model.")
-        if meaning == "limit" and not has_text:
-            raise ModelError(502, "The model spent all of MAX_TOKENS without writing a word. Ask for less, or of another.")
-        if meaning == "window" and not has_text:
-            raise ModelError(413, _TOO_LONG)
+        if meaning == "refused" or (meaning in ("limit", "window") and not has_text):
+            status, text = _TABLES["no_answer"][meaning]
+            raise ModelError(status, text.format(reason=reason))
         if meaning is None:
             log.warning("The provider %s ended an answer for a reason that is not known: %r", self.name, self.mask(reason[:100]))
 
@@ -114,7 +111,7 @@ class Faults:
         description = f"{kind} {code} {message}"
         message = self.mask(message)[:500] or f"status {status}"
         if status == 413 or (status in (400, 422, 500) and _OVERFLOW.search(description)):
-            return ModelError(413, _TOO_LONG)
+            return ModelError(*_TABLES["no_answer"]["window"])
         if status in (400, 404, 422) and _UNKNOWN_MODEL.search(description):
             return self.error(400, f"has no such model: {message}. GET /models lists those there are.")
         if status in (400, 404, 422) and _KEY.search(description):
@@ -172,7 +169,6 @@ def _unsupported(body):
 
 
 _TELL = "Tell whoever runs this server."
-_TOO_LONG = "The conversation no longer fits the model's context window. Start a new session, or choose another model."
 _TABLES = tomllib.loads(pathlib.Path(__file__).with_suffix(".toml").read_text("utf-8"))
 _MEANINGS = {status: meaning for statuses, *meaning in _TABLES["answer"]["meanings"] for status in statuses}
 _REASONS = {reason: meaning for meaning, reasons in _TABLES["ends"].items() for reason in reasons}
