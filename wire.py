@@ -309,14 +309,13 @@ class Response:
 
     def read(self, limit, seconds):
         """So many bytes of the body, or what of them came within these seconds, before the wire failed."""
-        body, deadline = bytearray(), self._call.deadline
+        body = bytearray()
         self._call.allow(min(seconds, self._call.remaining()))
         with contextlib.suppress(Fault, HungUp):
             for chunk in self.chunks():
                 body += chunk
                 if len(body) > limit:
                     break
-        self._call.deadline = deadline
         return body
 
 
@@ -332,10 +331,7 @@ class Wire:
     def request(self, call, method, path, headers, body=None):
         """Send a request; within the context its Response can be read. Raises HungUp or a Fault."""
         with self._send(call, method, path, headers, body) as response:
-            try:
-                yield Response(response, call)
-            finally:
-                call.disconnected()
+            yield Response(response, call)
 
     def _send(self, call, method, path, headers, body):
         """The response of requests. Its connection is kept if it is read to the end, and closed if not.
