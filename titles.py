@@ -99,7 +99,6 @@ def _cut(line):
         return line
     # `\X` takes quadratic time on a run of flags, so it gets no more than it needs. Whether a character ends at a place
     # depends on what is before that place, and on one code point behind it.
-    ends = [match.end() for match in _CHARACTER.finditer(line[: LONGEST + 1])]
-    whole = [end for end in ends if end <= LONGEST]
+    whole = [match.end() for match in _CHARACTER.finditer(line[: LONGEST + 1]) if match.end() <= LONGEST]
     words = [end for end in whole if line[end] == " " or _IDEOGRAPH.match(line[end - 1])]
     return line[: max(words or whole, default=0)].rstrip(_TRIMMED)
