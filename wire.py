@@ -77,10 +77,12 @@ class Call:
     def hung_up(self):
         return self._hung_up.is_set()
 
-    @property
-    def over(self):
-        """Whether it was hung up, or its time is over."""
-        return self.hung_up or not self.remaining()
+    def check(self):
+        """Raises HungUp where it was hung up, and a Fault where its time is over."""
+        if self.hung_up:
+            raise HungUp
+        if not self.remaining():
+            raise Fault("silent")
 
     def hang_up(self):
         """Close the connection to the provider now, even where it has not begun to answer."""
@@ -281,12 +283,12 @@ class Response:
         if _ENCODING.search(self.headers.get("Content-Encoding", "")):
             raise Fault("encoded")  # none was asked for; a few bytes could become gigabytes
         try:
-            while (chunk := self._raw.read1(65536, decode_content=False)) and not self._call.over:
+            while chunk := self._raw.read1(65536, decode_content=False):
+                self._call.check()
                 yield chunk
         except _RAW_FAULTS as error:
             raise _fault(error, self._call) from None
-        if self._call.over:  # what is shut down looks like what has ended
-            raise _fault(None, self._call)
+        self._call.check()  # what is shut down looks like what has ended
 
     def events(self):
         """The events of the body, in batches as they arrive, each as `parse_sse` gives it.
@@ -341,8 +343,7 @@ class Wire:
         """
         common = {"User-Agent": "parley", "Accept-Encoding": "identity"}
         for fresh in (False, True):
-            if call.over:
-                raise _fault(None, call)
+            call.check()
             _current.call, _current.fresh, _current.is_long = call, fresh, len(body or b"") > 65536
             call.answered = False
             try:
@@ -367,11 +368,8 @@ _MISCONFIGURED_TEXT = re.compile("NO_CERTIFICATE_OR_CRL_FOUND|PEM lib|Tunnel con
 
 
 def _fault(error, call):
-    """What is raised in the place of an error of the libraries."""
-    if call.hung_up:
-        return HungUp()
-    if not call.remaining():
-        return Fault("silent")
+    """What is raised in the place of an error of the libraries, where the call itself does not say why."""
+    call.check()
     kind, cause = "broken" if call.answered else "unreachable", error
     while cause is not None:
         if getattr(cause, "errno", None) in _EXHAUSTED or isinstance(cause, RuntimeError):  # the latter: no more threads
