@@ -209,7 +209,9 @@ class _Idle(queue.LifoQueue):
 
     def get(self, block=False, timeout=None):
         """A connection to use again. Raises queue.Empty, upon which urllib3 makes a new one."""
-        self._close_old()
+        with self.mutex:
+            while self.queue and self.queue[0].idle_since < time.monotonic() - IDLE_TTL:
+                self.queue.pop(0).close()
         if _current.fresh:
             raise queue.Empty
         return super().get(block=False)
@@ -225,14 +227,8 @@ class _Idle(queue.LifoQueue):
         if hung_up or sock is None or getattr(sock, "pending", int)():
             connection.close()
             return
-        self._close_old()
         connection.idle_since = time.monotonic()
         super().put(connection, block=False)  # raises queue.Full, upon which urllib3 closes it
-
-    def _close_old(self):
-        with self.mutex:
-            while self.queue and self.queue[0].idle_since < time.monotonic() - IDLE_TTL:
-                self.queue.pop(0).close()
 
 
 class _Adapter(requests.adapters.HTTPAdapter):
