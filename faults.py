@@ -38,21 +38,20 @@ class Mask:
     """Takes secrets out of a text, and parts of them, as they are and in the encodings in which servers repeat them."""
 
     def __init__(self, *secrets):
-        self._parts = set()
+        self._forms = []  # (a text, how many of its characters may not be seen side by side)
         for secret in filter(None, secrets):
             data, size = secret.encode(), min(MASKED, len(secret))
             # Base64 is another text for each place at which the secret may begin.
             coded = [base64.b64encode(b" " * shift + data)[2 * shift :].decode().rstrip("=") for shift in range(3)]
             coded += urllib.parse.quote(secret, ""), "".join(f"%{byte:02X}" for byte in data), data.hex(), data.hex().upper()
-            for form in (secret, *(coded if size == MASKED else ())):  # of a shorter one these are no words, but syllables
-                self._parts |= {form[i : i + size] for i in range(len(form) - size + 1)}
-        self._sizes = {len(part) for part in self._parts}
+            forms = [secret, *(coded if size == MASKED else ())]  # of a shorter one these are no words, but syllables
+            self._forms += [(form, size) for form in forms]
 
     def __call__(self, text):
         shown = list(text)
-        for size in self._sizes:
+        for form, size in self._forms:
             for i in range(len(text) - size + 1):
-                if text[i : i + size] in self._parts:
+                if text[i : i + size] in form:
                     shown[i : i + size] = "\0" * size
         return re.sub("\0+", "…", "".join(shown))
 
