@@ -176,10 +176,8 @@ class HTTPProvider:
     def _texts(self, response, answer):
         """Yield the text of each batch of events, perhaps none."""
         for batch in response.events():
-            for event in batch:
-                self._take(event, answer)
-                if answer.over:
-                    break
+            while batch and not answer.over:
+                self._take(batch.pop(0), answer)
             yield answer.take()
             if answer.over:
                 response.read(65536, 0.1)  # what is left of it, so that the connection can be kept
