@@ -60,17 +60,16 @@ class Chat:
             message, session_id = f"{self.url} answered with the status {response.status_code}.", None
         raise Refused(message, response.status_code, session_id)
 
-    def send(self, text, **fields):
-        """Send a message and print the reply; the fields are those of a new session."""
-        if self.session_id:
-            self.follow(f"/sessions/{self.session_id}/messages", {"content": text})
-        else:
-            self.follow("/sessions", {"content": text} | fields)
-
-    def retry(self):
-        if not self.session_id:
+    def send(self, line, **fields):
+        """Send a message, or /retry, and print the reply; the fields are those of a new session."""
+        if self.session_id and line == "/retry":
+            self.follow(f"/sessions/{self.session_id}/retry")
+        elif self.session_id:
+            self.follow(f"/sessions/{self.session_id}/messages", {"content": line})
+        elif line == "/retry":
             raise Refused("There is nothing to ask again yet.")
-        self.follow(f"/sessions/{self.session_id}/retry")
+        else:
+            self.follow("/sessions", {"content": line} | fields)
 
     def follow(self, post=None, body=None):
         """Print the latest reply as it comes, however often the connection is lost.
@@ -197,7 +196,7 @@ def chat_command(url, token, model, system, session_id, is_list):
             chat.show_turns()
         for line in typed_lines():
             try:
-                chat.retry() if line == "/retry" else chat.send(line, **fields)
+                chat.send(line, **fields)
             except Refused as error:
                 if not sys.stdin.isatty():
                     raise
