@@ -64,22 +64,21 @@ class Background(logging.Handler):
         if self._lines.qsize() >= (LINES // 2 if self._dropped else LINES):
             self._dropped += 1
         else:
-            self._tell_dropped()
-            self._lines.put(self.format(record))
+            self._put(self.format(record))
 
     def flush(self):
         """What `logging` calls at the end of the process: wait until all is written, but not for long."""
         if self._thread.is_alive():
-            self._tell_dropped()
             written = threading.Event()
-            self._lines.put(written)
+            self._put(written)
             written.wait(FLUSH_TIMEOUT)
 
-    def _tell_dropped(self):
+    def _put(self, line):
         if self._dropped:
             text = f"{self._dropped} lines of the log were dropped"
             self._lines.put(self.format(logging.makeLogRecord({"levelname": "WARNING", "msg": text})))
             self._dropped = 0
+        self._lines.put(line)
 
     @staticmethod
     def _write(lines):
