@@ -12,7 +12,7 @@ import re
 
 import wire
 from faults import NOT_UNDERSTOOD, Faults, ModelError, is_error
-from wire import CONNECT_TIMEOUT, Call, HungUp, made_storable
+from wire import CONNECT_TIMEOUT, Call, made_storable
 
 RETRY_PAUSES = (0.5, 1.0)  # seconds before the second and the third try, where the provider names none
 LONGEST_PAUSE = 20  # seconds
@@ -31,8 +31,7 @@ class Echo:
 
     def stream(self, call, model, system, messages, max_tokens, retries=0):
         for word in re.findall(r"\s*\S+\s*", messages[-1]["content"]):
-            if call.hung_up:
-                raise HungUp
+            call.pause(0)  # which raises HungUp
             yield word
 
 

@@ -73,14 +73,9 @@ class Call:
         self._socket = None
         self._lock = threading.Lock()
 
-    @property
-    def hung_up(self):
-        return self._hung_up.is_set()
-
     def check(self):
         """Raises HungUp where it was hung up, and a Fault where its time is over."""
-        if self.hung_up:
-            raise HungUp
+        self.pause(0)
         if not self.remaining():
             raise Fault("silent")
 
@@ -108,7 +103,7 @@ class Call:
         with self._lock:
             self._socket = socket.fromfd(sock.fileno(), sock.family, sock.type)
             self.reused, self.answered = reused, False
-        if self.hung_up:
+        if self._hung_up.is_set():
             self.hang_up()
 
     def disconnected(self):
@@ -117,7 +112,7 @@ class Call:
             if self._socket is not None:
                 self._socket.close()
                 self._socket = None
-            return self.hung_up
+            return self._hung_up.is_set()
 
     def pause(self, seconds):
         """Wait. Raises HungUp where the call is hung up meanwhile."""
