@@ -55,11 +55,6 @@ def on_http_error(error):
     return error_response(error.code, [(FRAMEWORK_DETAILS.get(error.code, error.description), None)], kept)
 
 
-def closing(status, detail):
-    """A handler of what a server raises where a body is broken or late; where the next request begins, nobody knows then."""
-    return lambda error: error_response(status, [(detail, None)], {"Connection": "close"})
-
-
 def faults(error):
     """(detail, source) of each fault in a ValidationError, whose `source` is a parameter or a header, else it is the body.
 

@@ -28,8 +28,9 @@ STORING = 5  # seconds of the grace that are kept for storing what is interrupte
 UNWANTED = 65536  # bytes of a body that nobody reads are taken from a connection that goes on
 
 BROKEN_BODY = "The body is broken: its chunks are not framed as RFC 9112 has it."
+TOO_LATE = "The request did not arrive in time. Send it again, all of it at once."
 REFUSALS = {
-    RequestTimeout: (408, "The request did not arrive in time. Send it again, all of it at once."),
+    RequestTimeout: (408, TOO_LATE),
     http.LimitRequestLine: (414, "Shorten the request line."),
     http.LimitRequestHeaders: (431, "Shorten the headers."),
     http.ExpectationFailed: (417, "Leave the header Expect out."),
@@ -61,8 +62,8 @@ class Worker(ThreadWorker):
         # Half of the files are for connections. A reply has two, and a third of all files is for replies.
         self.replies.room.size = max(1, min(self.replies.room.size, self.cfg.worker_connections // 3))
         self.grace = max(0, self.cfg.graceful_timeout - STORING)
-        self.wsgi.register_error_handler(http.ParseException, errors.closing(400, BROKEN_BODY))
-        self.wsgi.register_error_handler(RequestTimeout, errors.closing(*REFUSALS[RequestTimeout]))
+        self.wsgi.register_error_handler(http.ParseException, lambda error: errors.error_response(400, [(BROKEN_BODY, None)]))
+        self.wsgi.register_error_handler(RequestTimeout, lambda error: errors.error_response(408, [(TOO_LATE, None)]))
         self.wsgi = closing(self.wsgi)
 
     def init_signals(self):
@@ -194,10 +195,10 @@ def closing(app):
 
 
 def has_whole_body(response):
-    """Whether the body of the request has arrived, to its end. What is left of it is discarded; nothing is waited for."""
+    """Whether the body of the request has arrived, to an end that is known. The rest is discarded; nothing is waited for."""
     response.sock.setblocking(False)
     try:
-        return len(response.req.body.read(UNWANTED + 1)) <= UNWANTED
+        return not response.req.body.failed and len(response.req.body.read(UNWANTED + 1)) <= UNWANTED
     except (OSError, http.ParseException):
         return False
     finally:
