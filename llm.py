@@ -120,18 +120,14 @@ class HTTPProvider:
 
     def stream(self, call, model, system, messages, max_tokens, retries=len(RETRY_PAUSES)):
         """Yield the text of the answer in pieces, none of them empty. Tries again so often, as long as none has come."""
-        body = self.body(model, system, messages, max_tokens)
-        return made_storable(self._stream(call, body, max_tokens, [*RETRY_PAUSES[:retries], math.inf]))
-
-    def _stream(self, call, body, max_tokens, pauses):
-        """One deadline holds for all tries, until something of an answer comes."""
+        body, pauses = self.body(model, system, messages, max_tokens), [*RETRY_PAUSES[:retries], math.inf]
         call.allow(self.timeout)
-        deadline = call.deadline
-        refused = self._refused.get(body["model"], ())
+        deadline = call.deadline  # of all tries, until something of an answer comes
+        refused = self._refused.get(model, ())
         while True:
             answer = Answer(call, self.timeout, max_tokens)
             try:
-                yield from self._answer(call, body, refused, answer)
+                yield from made_storable(self._answer(call, body, refused, answer))
                 return
             except ModelError as error:
                 if answer.has_text:
