@@ -120,7 +120,8 @@ class HTTPProvider:
 
     def stream(self, call, model, system, messages, max_tokens, retries=len(RETRY_PAUSES)):
         """Yield the text of the answer in pieces, none of them empty. Tries again so often, as long as none has come."""
-        body, pauses = self.body(model, system, messages, max_tokens), [*RETRY_PAUSES[:retries], math.inf]
+        body = self.body(model, system, messages, max_tokens)
+        pauses = [*RETRY_PAUSES[:retries], math.inf]
         call.allow(self.timeout)
         deadline = call.deadline  # of all tries, until something of an answer comes
         refused = self._refused.get(model, ())
@@ -145,7 +146,7 @@ class HTTPProvider:
                 call.pause(pause)
 
     def _answer(self, call, body, refused, answer):
-        """Send the request once, without what was refused, and yield the text of what is answered."""
+        """Send the request once, without what was refused, and yield the text of each batch of events, perhaps none."""
         sent = dict(body)
         for name in refused:
             if name in sent:
@@ -161,22 +162,18 @@ class HTTPProvider:
                     self._refused[body["model"]] = refused
                 request_id = response.headers.get("request-id") or response.headers.get("x-request-id")
                 call.request_id = request_id and self.faults.mask(request_id[:200])
-                yield from self._texts(response, answer)
+                for batch in response.events():
+                    while batch and not answer.over:
+                        self._take(batch.pop(0), answer)
+                    yield answer.take()
+                    if answer.over:
+                        response.read(65536, 0.1)  # what is left of it, so that the connection can be kept
+                        break
         except (ModelError, wire.Fault, *NOT_UNDERSTOOD) as failure:
             yield answer.take()  # what came before it
             if not answer.reason:  # behind the end it is none
                 raise self.faults.of(failure) from None
         self.faults.check_end(answer.reason, answer.has_text)
-
-    def _texts(self, response, answer):
-        """Yield the text of each batch of events, perhaps none."""
-        for batch in response.events():
-            while batch and not answer.over:
-                self._take(batch.pop(0), answer)
-            yield answer.take()
-            if answer.over:
-                response.read(65536, 0.1)  # what is left of it, so that the connection can be kept
-                return
 
     def _take(self, event, answer):
         answer.spend(1)
