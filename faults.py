@@ -74,10 +74,9 @@ class Faults:
         """For a Fault of the wire, or what reading an answer raises."""
         if isinstance(failure, ModelError):
             return failure
-        if not isinstance(failure, wire.Fault):
-            return self.error(502, "sent something that is not understood. Ask again.")
-        status, retryable, text = _TABLES["wire"][failure.kind]
-        return self.error(status, text, retryable=retryable, detail=failure.detail)
+        fault = failure if isinstance(failure, wire.Fault) else wire.Fault("odd")
+        status, retryable, text = _TABLES["wire"][fault.kind]
+        return self.error(status, text, retryable=retryable, detail=fault.detail)
 
     def of_response(self, response):
         """For a response that is no answer."""
