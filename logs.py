@@ -56,7 +56,7 @@ class Background(logging.Handler):
     def emit(self, record):
         if not self._thread.is_alive():  # a thread does not live on in a process that is forked
             self._lines, self._dropped = queue.SimpleQueue(), 0
-            self._thread = threading.Thread(target=self._write, args=(self._lines,), name="log", daemon=True)
+            self._thread = threading.Thread(target=self._write, name="log", daemon=True)
             try:
                 self._thread.start()
             except RuntimeError:  # the system gives no more threads
@@ -80,10 +80,9 @@ class Background(logging.Handler):
             self._dropped = 0
         self._lines.put(line)
 
-    @staticmethod
-    def _write(lines):
+    def _write(self):
         while True:
-            line = lines.get()
+            line = self._lines.get()
             if isinstance(line, threading.Event):
                 line.set()
                 continue
