@@ -210,9 +210,7 @@ class Anthropic(HTTPProvider):
 
     def body(self, model, system, messages, max_tokens):
         body = {"model": model, "max_tokens": max_tokens, "stream": True, "cache_control": {"type": "ephemeral"}}
-        if system:
-            body["system"] = system
-        return body | {"messages": messages}
+        return body | ({"system": system} if system else {}) | {"messages": messages}
 
     def read(self, event, answer):
         kind = event.get("type")
