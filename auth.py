@@ -33,6 +33,7 @@ FAULTS = {
     jwt.ImmatureSignatureError: "The token is not valid yet.",
     jwt.InvalidIssuerError: "The token is by another issuer.",
     jwt.InvalidAudienceError: "The token is for another audience.",
+    jwt.MissingRequiredClaimError: "The token lacks the claim {0.claim}.",
 }
 LEAST_RSA_BITS = 2048
 LOCAL_USER = "https://github.com/you"  # who signs their own tokens on a laptop: the page, `flask chat` and the README's curl
@@ -80,14 +81,12 @@ class Tokens:
             for algorithm, key in self.keys_for(token):
                 with contextlib.suppress(jwt.InvalidSignatureError, jwt.InvalidAlgorithmError):  # another may have signed it
                     return self._decode(token, algorithm, key)
-        except jwt.MissingRequiredClaimError as error:
-            raise InvalidToken(f"The token lacks the claim {error.claim}.") from None
         except (jwt.InvalidTokenError, ValueError, OverflowError) as error:
-            raise InvalidToken(FAULTS.get(type(error), "The token is malformed.")) from None
+            raise InvalidToken(FAULTS.get(type(error), "The token is malformed.").format(error)) from None
         raise InvalidToken("The token was not signed with a key and an algorithm that this server takes.")
 
     def _decode(self, token, algorithm, key):
-        options = {"require": REQUIRED + (["aud"] if self.audience else []), "verify_aud": bool(self.audience)}
+        options = {"require": REQUIRED, "verify_aud": bool(self.audience)}  # where there is one, a token must have it, too
         algorithms = [algorithm, "Ed25519"] if algorithm == "EdDSA" else [algorithm]
         claims = jwt.decode(token, key, algorithms, options, issuer=self.issuer, audience=self.audience, leeway=LEEWAY)
         if any(type(claims.get(name, 0)) not in (int, float) for name in ("iat", "exp", "nbf")):
