@@ -44,9 +44,6 @@ class Fetched:
         except Exception as error:  # whoever asks is told
             failure = error
         now = time.monotonic()
-        if failure is None:
-            self._due, self._again = now + self._ttl, now + self._cooldown
-        else:
-            self._again = now + (now - begun)
-            self._due = max(self._again, now + self._failure_ttl)
+        self._again = now + (now - begun if failure else self._cooldown)
+        self._due = max(self._again, now + (self._failure_ttl if failure else self._ttl))
         self._latest.set_exception(failure)
