@@ -271,15 +271,12 @@ def stream(leaving, session, feed, is_new=False, position=0, turn_seen=False):
     return response
 
 
-# Routes. The API's description has their docstrings: a summary, and what else there is to say.
+# Routes. The API's description has their docstrings as summaries, and `openapi.base.json` what else there is to say.
 
 
 @api.post("/sessions")
 def create_session():
-    """Start a session.
-
-    Start a new interactive chat session. The initial user prompt is required; a model may optionally be specified.
-    """
+    """Start a session."""
     return make_reply(load_body(schemas.new_session_schema))
 
 
@@ -318,10 +315,7 @@ def change_session(session_id):
 
 @api.delete("/sessions/<uuid:session_id>")
 def delete_session(session_id):
-    """Delete a session with its turns.
-
-    A reply under way stops.
-    """
+    """Delete a session with its turns."""
     get_session(session_id).delete_whole()
     current_app.replies.poll()
     return "", 204
@@ -329,20 +323,14 @@ def delete_session(session_id):
 
 @api.post("/sessions/<uuid:session_id>/messages")
 def add_message(session_id):
-    """Send a message.
-
-    The model answers it, knowing the turns before.
-    """
+    """Send a message."""
     session = get_session(session_id)
     return make_reply(load_body(schemas.message_schema), session)
 
 
 @api.post("/sessions/<uuid:session_id>/retry")
 def retry_reply(session_id):
-    """Request the last reply again.
-
-    The new reply replaces the old one when it is complete. Where it ends otherwise, the old one stays.
-    """
+    """Request the last reply again."""
     session = get_session(session_id)
     return make_reply(load_body(schemas.empty_schema), session)
 
@@ -359,10 +347,7 @@ def cancel_reply(session_id):
 
 @api.get("/sessions/<uuid:session_id>/events")
 def follow_events(session_id):
-    """Follow the latest reply as an event stream.
-
-    The stream begins at the reply's start, or behind the event that `Last-Event-ID` names.
-    """
+    """Follow the latest reply as an event stream."""
     session = get_session(session_id)
     turn = models.Turn.latest(session.id)
     resumed = events.position_after(request.headers.get("Last-Event-ID"), turn)
@@ -396,10 +381,7 @@ def show_openapi():
 
 @public.get("/")
 def show_index():
-    """Name the places to begin.
-
-    A browser gets a page to talk on.
-    """
+    """Name the places to begin."""
     if request.accept_mimetypes.best_match(["application/json", "text/html"]) == "text/html":
         page = current_app.send_static_file("index.html")
         return page, {"Content-Security-Policy": PAGE_POLICY, "Cache-Control": "no-store", "Vary": "Accept"}

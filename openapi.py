@@ -1,9 +1,9 @@
 """The description of the API: an OpenAPI 3.1 document.
 
-The routes give the paths, the methods and the operations' names; the docstrings of their handlers give summaries (the
-first line) and descriptions (the rest); the schemas give the bodies. `openapi.base.json` says what none of these does, in
-the words of OpenAPI; an operation's parameters stand there by their names, and a response's headers only say whether they
-are `required`. This module puts it all together.
+The routes give the paths, the methods and the operations' names; the docstrings of their handlers give summaries; the
+schemas give the bodies. `openapi.base.json` says what none of these does, in the words of OpenAPI; an operation's
+parameters stand there by their names, its errors by their statuses, and a response's headers only say whether they are
+`required`.
 """
 
 import copy
@@ -19,16 +19,16 @@ import schemas
 
 BASE_TEXT = pathlib.Path(__file__).with_name("openapi.base.json").read_text("utf-8")
 BASE = json.loads(BASE_TEXT)
-FIELDS, HEADERS, OPERATIONS, WAYS_TO_RECEIVE = map(BASE.pop, ("fields", "headers", "operations", "ways_to_receive"))
+DESCRIPTIONS, FIELDS, HEADERS, OPERATIONS = map(BASE.pop, ("descriptions", "fields", "headers", "operations"))
 # What it refers to and does not have itself is in `schemas`.
 SCHEMAS = sorted({*re.findall(r"#/components/schemas/(\w+)", BASE_TEXT)} - BASE["components"]["schemas"].keys())
 
 
 class Converter(OpenAPIConverter):
-    """Describes schemas as apispec does, with their docstrings, and with what FIELDS has of them and of those they extend."""
+    """Describes schemas as apispec does, with what DESCRIPTIONS and FIELDS have of them, and of those they extend."""
 
     def schema2jsonschema(self, schema):
-        return {"description": inspect.getdoc(schema)} | super().schema2jsonschema(schema)
+        return {"description": DESCRIPTIONS[type(schema).__name__.removesuffix("Schema")]} | super().schema2jsonschema(schema)
 
     def field2property(self, field):
         described = super().field2property(field)
@@ -47,25 +47,12 @@ def _describe_headers(responses):
 
 def _describe(rule, handler):
     """The Operation Object of a route. Raises KeyError where the route is not in OPERATIONS."""
-    blueprint, _, name = rule.endpoint.rpartition(".")
+    name = rule.endpoint.rpartition(".")[2]
     described = {"operationId": name, "parameters": []} | copy.deepcopy(OPERATIONS[name])
     _describe_headers(described["responses"])
-    summary, _, text = inspect.getdoc(handler).partition("\n")
-    errors = {404, 406} if rule.arguments else {406}
-    if blueprint == "public":
-        described["security"] = []
-    else:
-        errors |= {401, 403, 503}
-    if "requestBody" in described:
-        errors |= {400, 413, 415}
-    if "Idempotency-Key" in described["parameters"]:  # it requests a reply from a model
-        errors |= {404, 409, 422, 429, 502, 504}
-        text = f"{text.strip()}\n\n{WAYS_TO_RECEIVE}"
-    described["summary"] = summary.removesuffix(".")
-    if text:
-        described["description"] = text.strip()
+    described["summary"] = inspect.getdoc(handler).removesuffix(".")
     described["parameters"] = [*sorted(rule.arguments), *described["parameters"], "X-Request-ID"]
-    described["responses"] |= {str(status): str(status) for status in sorted(errors)}
+    described["responses"] |= {str(status): str(status) for status in described.pop("errors")}
     return described
 
 

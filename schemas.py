@@ -1,7 +1,7 @@
 """The marshmallow schemas: requests are loaded through them, and responses are dumped through them.
 
-`openapi.py` describes the API from them. Docstrings and `metadata` are for those who read its description; what it says of
-fields stands in `openapi.base.json`.
+`openapi.py` describes the API from them; what its description says of a schema and its fields stands in
+`openapi.base.json`.
 """
 
 import itertools
@@ -98,16 +98,12 @@ class RequestSchema(Schema):
 
 
 class NewSessionSchema(RequestSchema):
-    """Request body for starting a new session."""
-
     content = Text(required=True)
     model = Text(max_length=200, allow_none=True)
     system = Text(allow_none=True)
 
 
 class MessageSchema(RequestSchema):
-    """Request body for a further user message."""
-
     content = Text(required=True)
 
 
@@ -116,8 +112,6 @@ class EmptySchema(RequestSchema):
 
 
 class ChangeSchema(RequestSchema):
-    """What is to be changed of a session. A field that is left out stays as it is."""
-
     title = Text(max_length=200)
     model = Text(max_length=200)
     system = Text(allow_none=True)
@@ -145,14 +139,10 @@ class PageSchema(Schema):
 
 
 class ModelSchema(Schema):
-    """Reference to a model by its identifier."""
-
     id = fields.String(attribute="model", required=True)
 
 
 class SessionSchema(Schema):
-    """A session, without its turns."""
-
     id = fields.UUID(required=True)
     title = fields.String(required=True)
     model = Part(ModelSchema, required=True)
@@ -161,25 +151,17 @@ class SessionSchema(Schema):
 
 
 class CreatedSessionSchema(SessionSchema):
-    """Response returned after successfully creating a session.
-
-    An `Idempotency-Key` that is sent again returns the same again; so `updated_at` is always the time of creation.
-    """
-
     @post_dump
     def _restore_updated_at(self, data, **kwargs):
+        # An `Idempotency-Key` that is sent again gives the first answer again, though the session was used since.
         return data | {"updated_at": data["created_at"]}
 
 
 class ListedSessionSchema(SessionSchema):
-    """A session in a list."""
-
     last_message_preview = fields.String(attribute="preview", required=True)
 
 
 class UserTurnSchema(Schema):
-    """A message of the user."""
-
     id = fields.String(required=True)
     kind = fields.String(required=True)
     content = fields.String(required=True)
@@ -187,23 +169,17 @@ class UserTurnSchema(Schema):
 
 
 class UsageSchema(Schema):
-    """Tokens of a reply, as the provider counted them. A number is null where the provider did not give it."""
-
     input_tokens = fields.Integer(required=True, allow_none=True)
     output_tokens = fields.Integer(required=True, allow_none=True)
     cached_tokens = fields.Integer(required=True, allow_none=True)
 
 
 class TurnErrorSchema(Schema):
-    """Why a reply failed."""
-
     status = fields.Integer(attribute="error_status", required=True)
     message = fields.String(attribute="error_message", required=True)
 
 
 class AssistantTurnSchema(UserTurnSchema):
-    """A reply of the model."""
-
     model = Part(ModelSchema, required=True)
     status = fields.String(required=True)
     usage = Part(UsageSchema, required=True)
@@ -225,14 +201,10 @@ class TurnField(fields.Field):
 
 
 class ChangedSessionSchema(SessionSchema):
-    """A session with its system prompt, without its turns."""
-
     system = fields.String(required=True, allow_none=True)
 
 
 class WholeSessionSchema(ChangedSessionSchema):
-    """A session with all its turns, oldest first."""
-
     turns = fields.List(TurnField(), required=True)
 
 
