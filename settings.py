@@ -1,8 +1,10 @@
-"""The settings: what the environment may say, and what holds where it is silent."""
+"""The settings: what the environment may say, and what holds where it is silent. `settings.toml` has the table."""
 
 import collections
 import os
+import pathlib
 import re
+import tomllib
 from urllib.parse import urlsplit
 
 
@@ -13,7 +15,7 @@ class SettingError(Exception):
         super().__init__(f"{name}: {problem}")
 
 
-Setting = collections.namedtuple("Setting", "parse default meaning")
+Setting = collections.namedtuple("Setting", "parse meaning default", defaults=[None])
 
 
 def _matching(pattern, problem, convert=str):
@@ -27,7 +29,7 @@ def _matching(pattern, problem, convert=str):
     return parse
 
 
-_whole = _matching(r"(?=.*[1-9])[0-9]{1,9}", "give a whole number from 1 on", int)
+_number = _matching(r"(?=.*[1-9])[0-9]{1,9}", "give a whole number from 1 on", int)
 _seconds = _matching(r"(?=.*[1-9])[0-9]{1,6}(\.[0-9]{1,3})?", "give a number of seconds above 0", float)
 # A key goes into a header: what cannot stand there would show up in the text of an exception.
 _key = _matching(r"[\x21-\x7e]+", "it has characters that no key has")
@@ -82,28 +84,10 @@ def _rate(value):
     return int(match[1]), {"second": 1, "minute": 60, "hour": 3600, "day": 86400}[match[2]]
 
 
-SETTINGS = {
-    "DATABASE_URL": Setting(_database, None, "`sqlite:///path` or `postgresql://…`; by default a SQLite file in `instance`"),
-    "JWT_PUBLIC_KEY": Setting(str, None, "verifies tokens: PEM, or base64 of it; an Ed25519, EC or RSA key (2,048 bits or more)"),
-    "JWT_JWKS_URL": Setting(_url, None, "verifies tokens with the keys that an identity provider publishes here"),
-    "JWT_SECRET": Setting(_secret, None, "verifies and signs tokens with HS256; at least 32 bytes"),
-    "JWT_ISSUER": Setting(str, "fabro-web", "what a token's `iss` must be"),
-    "JWT_AUDIENCE": Setting(str, None, "what a token's `aud` must be; by default it is not checked"),
-    "ALLOWED_USERS": Setting(_list, None, "user names that may use this server, by commas; by default all with a good token"),
-    "ANTHROPIC_API_KEY": Setting(_key, None, "serves the models whose id begins with `claude`"),
-    "ANTHROPIC_BASE_URL": Setting(_url, "https://api.anthropic.com", "another server that speaks Anthropic's protocol"),
-    "OPENAI_API_KEY": Setting(_key, None, "serves all other models"),
-    "OPENAI_BASE_URL": Setting(_url, "https://api.openai.com/v1", "another server of OpenAI's protocol; local ones need no key"),
-    "MODELS": Setting(_models, None, "model ids that may be used, by commas, the default first; else what the providers take"),
-    "DEFAULT_MODEL": Setting(_model, None, "the model of a session that names none"),
-    "TITLE_MODEL": Setting(_model, None, "a model that writes titles; by default they are made from the first message"),
-    "MAX_TOKENS": Setting(_whole, 8192, "the longest reply, in tokens"),
-    "MODEL_TIMEOUT": Setting(_seconds, 600.0, "seconds without anything of an answer before giving up"),
-    "REPLY_WAIT": Setting(_seconds, 25.0, "seconds that a waiting request is held"),
-    "RATE_LIMIT": Setting(_rate, None, "replies that one user may ask for, like `10/minute`"),
-    "MAX_CONTENT_LENGTH": Setting(_whole, 1048576, "bytes of the largest request body"),
-    "LOG_FORMAT": Setting(_log_format, "text", "`text` or `json`"),
-}
+_KINDS = {"text": str, "number": _number, "seconds": _seconds, "list": _list, "url": _url, "database": _database, "key": _key}
+_KINDS |= {"secret": _secret, "model": _model, "models": _models, "rate": _rate, "log_format": _log_format}
+_TABLE = tomllib.loads(pathlib.Path(__file__).with_suffix(".toml").read_text("utf-8"))
+SETTINGS = {name: Setting(_KINDS[kind], *row) for name, (kind, *row) in _TABLE.items()}
 
 
 def read_settings(environment):
