@@ -7,7 +7,9 @@ by the database's clock, so that processes and hosts agree.
 import contextlib
 import functools
 import os
+import pathlib
 import random
+import re
 import sqlite3
 import threading
 import time
@@ -218,6 +220,14 @@ class PostgreSQL(PooledPostgresqlDatabase):
 
 ENGINES = {"sqlite": SQLite, "postgres": PostgreSQL, "postgresql": PostgreSQL}
 
+# name → the types of the columns of its `given`, and the statement
+QUERIES = {
+    name: (dict(column.split() for column in columns.split(",")), statement)
+    for name, columns, statement in re.findall(
+        r"^-- (\w+)\(([^)]+)\)\n(.+?);$", pathlib.Path(__file__).with_name("queries.sql").read_text("utf-8"), re.M | re.S
+    )
+}
+
 db = DatabaseProxy()
 _probe = DatabaseProxy()  # the same database, by a connection that no request holds
 _probing = threading.Lock()
@@ -269,14 +279,13 @@ def _read(url):
     return PostgreSQL, {"database": options.pop("dbname", "")} | options
 
 
-def given(statement, rows, **types):
-    """The statement, for which these rows are the table `given`; `types` are those of its columns.
-
-    {held} in it holds the rows of `turn` that it reads, and {clock} is the time in microseconds.
-    """
+def given(name, rows, **values):
+    """The statement of this name in `queries.sql`, with these rows, and with these values in the place of {…}."""
+    types, statement = QUERIES[name]
     row = ", ".join(f"CAST({db.param} AS {type})" for type in types.values())
     table = f"WITH given ({', '.join(types)}) AS (VALUES {', '.join([f'({row})'] * len(rows))})"
-    return SQL(table + statement.format(held=db.held, clock=db.clock_sql), [value for row in rows for value in row])
+    statement = statement.format(held=db.held, clock=db.clock_sql, **values)
+    return SQL(f"{table} {statement}", [value for row in rows for value in row])
 
 
 def insertion(*rows):

@@ -9,13 +9,6 @@ from database import SECOND, db, given
 
 TOKENS = ("input_tokens", "output_tokens", "cached_tokens")
 
-_ADD = """
-    INSERT INTO usage (owner, day, model, replies, input_tokens, output_tokens, cached_tokens, estimated_tokens)
-    SELECT owner, day, model, replies, input_tokens, output_tokens, cached_tokens, 0 FROM given WHERE TRUE
-    ON CONFLICT (owner, day, model) DO UPDATE SET replies = usage.replies + excluded.replies,
-    input_tokens = usage.input_tokens + excluded.input_tokens, output_tokens = usage.output_tokens + excluded.output_tokens,
-    cached_tokens = usage.cached_tokens + excluded.cached_tokens"""
-
 
 class Usage(db.Model):
     """What an owner used of a model on a day: 2026-11-25, in UTC, is the day on which the reply was asked for."""
@@ -41,5 +34,4 @@ class Usage(db.Model):
             sums[owner, day, turn.model].update({name: getattr(turn, name) or 0 for name in TOKENS}, replies=replies)
         # In one order, so that no two transactions wait for each other.
         rows = [[*key, total["replies"], *(total[name] for name in TOKENS)] for key, total in sorted(sums.items())]
-        types = dict.fromkeys(("owner", "day", "model"), "text") | dict.fromkeys(("replies", *TOKENS), "bigint")
-        db.send(given(_ADD, rows, **types))
+        db.send(given("add_usage", rows))

@@ -14,9 +14,9 @@ import uuid
 import peewee
 from peewee import SQL, BigAutoField, BigIntegerField, BooleanField, IntegerField, TextField, UUIDField, fn
 
-from database import SECOND, db, given, insertion, transaction
+from database import QUERIES, SECOND, db, given, insertion, transaction
 from idempotency import IdempotencyKey
-from ledger import TOKENS, Usage
+from ledger import Usage
 from limits import RateLimitHit
 from search import contains, normalize
 
@@ -61,38 +61,6 @@ def new_turn_id(now, last=0):
     """An id for a turn: 63 bits, behind the last one of its session, and never given twice, as a sequence would after a
     failover. It is the time in milliseconds, with 20 bits of chance below."""
     return max((now // 1000 << 20) + secrets.randbits(20), last + 1)
-
-
-# The columns that the end of a reply sets, and their types.
-ENDING = {"status": "text", "content": "text", "shown": "boolean", "folded": "text", "cancelled": "boolean"}
-ENDING |= {"error_status": "int", "error_message": "text", "retry_after": "int"}
-ENDING |= dict.fromkeys(TOKENS, "int")
-
-# Statements of the keeper, for many replies at once. They are SQL since peewee takes longer to write them than a database
-# to execute them.
-_ADD = """
-    INSERT INTO piece (turn_id, start, text)
-    SELECT turn.id, given.start, given.text FROM given JOIN turn ON turn.id = given.id AND turn.fence = given.fence
-    WHERE turn.status = 'in_progress' {held} RETURNING turn_id"""
-_END = f"""
-    UPDATE turn SET {", ".join(f"{column} = given.{column}" for column in ENDING)}, lease_until = NULL
-    FROM given WHERE turn.id = given.id AND turn.status = 'in_progress' AND coalesce(turn.fence, 0) = coalesce(given.fence, 0)
-    AND turn.lease_until = coalesce(given.lease, turn.lease_until) RETURNING turn.id"""
-_RENEW = f"""
-    UPDATE turn SET lease_until = {{clock}} + {LEASE} FROM given
-    WHERE turn.id = given.id AND turn.fence = given.fence AND turn.status = 'in_progress'"""
-_AFTER_END = [
-    "DELETE FROM piece WHERE turn_id IN (SELECT id FROM given)",
-    "UPDATE turn SET shown = TRUE FROM given WHERE turn.id = given.shown AND NOT turn.shown",
-    f"""UPDATE session SET preview = coalesce(nullif(substr(turn.content, 1, {PREVIEW}), ''), session.preview)
-    FROM given JOIN turn ON turn.id = given.shown WHERE session.id = turn.session_id""",
-]
-_NEWS = f"""
-    SELECT turn.id, turn.status, turn.lease_until NOT BETWEEN {{clock}} + {LEASE - RENEWAL} AND {{clock}} + {LEASE + RENEWAL},
-    session.title, piece.start, piece.text
-    FROM given JOIN turn ON turn.id = given.id JOIN session ON session.id = turn.session_id
-    LEFT JOIN piece ON piece.turn_id = turn.id AND piece.start + length(piece.text) > given.start
-    ORDER BY turn.id, piece.start"""
 
 
 class Session(db.Model):
@@ -266,7 +234,7 @@ class Turn(db.Model):
         """
         rows = [(turn_id, NOWHERE if position is None else position) for turn_id, position in positions.items()]
         try:
-            rows = db.execute(given(_NEWS, rows, id="bigint", start="int")).fetchall()
+            rows = db.execute(given("read_news", rows, lease=LEASE, renewal=RENEWAL)).fetchall()
         except sqlite3.Error:  # of a row that is damaged, which costs that reply only
             each = [cls.news({turn_id: position}) for turn_id, position in positions.items()] if len(positions) > 1 else []
             return {turn_id: state for found in each for turn_id, state in found.items()}
@@ -281,7 +249,7 @@ class Turn(db.Model):
     @transaction
     def renew(cls, fences):
         """Extend the leases of these replies, {id: fence}."""
-        db.send(given(_RENEW, sorted(fences.items()), id="bigint", fence="bigint"))
+        db.send(given("renew_leases", sorted(fences.items()), lease=LEASE))
 
     def finish(self, status, content, search_text, **columns):
         """Say how it ends, in memory. Unless it is complete, it gives way to the reply that it replaces."""
@@ -296,16 +264,17 @@ class Turn(db.Model):
         Others have ended before, are gone, or have another fence by now, or with `orphaned` another lease.
         """
         db.hold(Session.select(Session.id).where(Session.id.in_([turn.session_id for turn in turns])).order_by(Session.id))
-        fields, rows = [cls._meta.columns[column] for column in ENDING], []
+        fields = [cls._meta.columns[column] for column in list(QUERIES["end_replies"][0])[3:]]
+        rows = []
         for turn in turns:
             values = [field.db_value(turn.__data__.get(field.name)) for field in fields]
             rows.append([turn.id, turn.fence, turn.lease_until if orphaned else None, *values])
-        ids = {turn_id for (turn_id,) in db.send(given(_END, rows, id="bigint", fence="bigint", lease="bigint", **ENDING))()}
+        ids = {turn_id for (turn_id,) in db.send(given("end_replies", rows))()}
         ended = [turn for turn in turns if turn.id in ids]
         rows = [(turn.id, turn.id if turn.visible else turn.replaces) for turn in ended]
         if ended:
-            for statement in _AFTER_END:
-                db.send(given(statement, rows, id="bigint", shown="bigint"))
+            for name in ("drop_pieces", "show_turns", "set_previews"):
+                db.send(given(name, rows, preview=PREVIEW))
             Usage.add([(turn, turn.session.owner, 1) for turn in ended])
         return ids
 
@@ -363,7 +332,7 @@ class Piece(db.Model):
     def add(cls, rows):
         """Store these (turn id, fence, start, text), in the caller's transaction, of replies that are under way and have this
         fence; returns a function that returns the rows of their ids, without waiting once the transaction has ended."""
-        return db.send(given(_ADD, rows, id="bigint", fence="bigint", start="int", text="text"))
+        return db.send(given("add_pieces", rows))
 
     @classmethod
     def previews(cls, session_ids):

@@ -1,0 +1,85 @@
+-- The statements that are executed for many replies at once. They are SQL since peewee takes longer to write them than a
+-- database to execute them. `given` in them is the table of what they are executed for: its columns stand behind the
+-- statement's name. {clock} is the time in microseconds, {held} holds the rows of `turn` that are read.
+
+-- add_pieces(id bigint, fence bigint, start int, text text)
+-- Store text of replies that are under way and have this fence.
+INSERT INTO piece (turn_id, start, text)
+SELECT turn.id, given.start, given.text
+FROM given
+JOIN turn ON turn.id = given.id AND turn.fence = given.fence
+WHERE turn.status = 'in_progress'
+{held}
+RETURNING turn_id;
+
+-- end_replies(id bigint, fence bigint, lease bigint, status text, content text, shown boolean, folded text, cancelled boolean, error_status int, error_message text, retry_after int, input_tokens int, output_tokens int, cached_tokens int)
+-- Store how replies ended that are under way and have this fence; where a lease is given, only if it is still that one.
+UPDATE turn
+SET status = given.status,
+    content = given.content,
+    shown = given.shown,
+    folded = given.folded,
+    cancelled = given.cancelled,
+    error_status = given.error_status,
+    error_message = given.error_message,
+    retry_after = given.retry_after,
+    input_tokens = given.input_tokens,
+    output_tokens = given.output_tokens,
+    cached_tokens = given.cached_tokens,
+    lease_until = NULL
+FROM given
+WHERE turn.id = given.id
+AND turn.status = 'in_progress'
+AND coalesce(turn.fence, 0) = coalesce(given.fence, 0)
+AND turn.lease_until = coalesce(given.lease, turn.lease_until)
+RETURNING turn.id;
+
+-- drop_pieces(id bigint, shown bigint)
+-- Of replies that have ended: their content has the text now.
+DELETE FROM piece
+WHERE turn_id IN (SELECT id FROM given);
+
+-- show_turns(id bigint, shown bigint)
+-- Show a reply again that the one that ended would have replaced.
+UPDATE turn
+SET shown = TRUE
+FROM given
+WHERE turn.id = given.shown
+AND NOT turn.shown;
+
+-- set_previews(id bigint, shown bigint)
+UPDATE session
+SET preview = coalesce(nullif(substr(turn.content, 1, {preview}), ''), session.preview)
+FROM given
+JOIN turn ON turn.id = given.shown
+WHERE session.id = turn.session_id;
+
+-- renew_leases(id bigint, fence bigint)
+UPDATE turn
+SET lease_until = {clock} + {lease}
+FROM given
+WHERE turn.id = given.id
+AND turn.fence = given.fence
+AND turn.status = 'in_progress';
+
+-- read_news(id bigint, start int)
+-- What has become of turns, whether their leases are to be renewed, and their pieces from this position on.
+SELECT turn.id, turn.status,
+    turn.lease_until NOT BETWEEN {clock} + {lease} - {renewal} AND {clock} + {lease} + {renewal},
+    session.title, piece.start, piece.text
+FROM given
+JOIN turn ON turn.id = given.id
+JOIN session ON session.id = turn.session_id
+LEFT JOIN piece ON piece.turn_id = turn.id AND piece.start + length(piece.text) > given.start
+ORDER BY turn.id, piece.start;
+
+-- add_usage(owner text, day text, model text, replies bigint, input_tokens bigint, output_tokens bigint, cached_tokens bigint)
+INSERT INTO usage (owner, day, model, replies, input_tokens, output_tokens, cached_tokens, estimated_tokens)
+SELECT owner, day, model, replies, input_tokens, output_tokens, cached_tokens, 0
+FROM given
+WHERE TRUE -- without it, SQLite would take the ON for one of a join
+ON CONFLICT (owner, day, model) DO UPDATE
+SET replies = usage.replies + excluded.replies,
+    input_tokens = usage.input_tokens + excluded.input_tokens,
+    output_tokens = usage.output_tokens + excluded.output_tokens,
+    cached_tokens = usage.cached_tokens + excluded.cached_tokens;
