@@ -134,6 +134,9 @@ def read_body():
         raise exceptions.BadRequest("The body ended before its Content-Length. Send it whole.")
 
 
+api.before_request(database.limit_time)
+
+
 def end_request(response):
     response.headers.update({"X-Request-ID": g.id, "X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"})
     response.headers.setdefault("Cache-Control", "no-store")  # files and event streams have their own
@@ -217,8 +220,10 @@ def choose_model(key, body, session):
         with db.connection_context():
             if key.stored() is not None:
                 return None
+    left = database.remaining()
     model = (session.model if session else body.get("model")) or current_app.catalog.default()
     current_app.catalog.allow(model)
+    database.limit_time(left)  # what a provider took that was asked for its list is none of the database's time
     return model
 
 
@@ -292,7 +297,7 @@ def list_sessions():
             leaving.enter_context(current_app.searches.place(g.user, search.TIMEOUT))
         leaving.enter_context(db.connection_context())
         if words:
-            leaving.enter_context(db.limited(search.TIMEOUT))
+            leaving.enter_context(search.limited())
         sessions, has_more = models.Session.page(g.user, *page, words)
     return {"data": schemas.listed_session_schema.dump(sessions), "meta": {"has_more": has_more}}
 
@@ -369,7 +374,7 @@ def list_models():
 @public.get("/health")
 def show_health():
     """Tell whether the server and its database answer."""
-    database.check()
+    current_app.replies.check()
     return {"status": "ok", "version": __version__}
 
 

@@ -8,38 +8,91 @@ import contextlib
 import functools
 import os
 import pathlib
+import queue
 import random
 import re
 import sqlite3
 import threading
 import time
+import urllib.parse
 
+import peewee
 import psycopg
 from peewee import SQL, DataError, DatabaseError, DatabaseProxy, IntegerField, IntegrityError, OperationalError
 from peewee import __exception_wrapper__ as peewee_errors
 from playhouse.db_url import parse
-from playhouse.pool import MaxConnectionsExceeded, PooledPostgresqlDatabase, PooledSqliteDatabase
 
 from settings import SettingError, ensure_folder
 
-try:
-    import fcntl
-except ImportError:  # Windows has none: there the threads of one process queue, and other processes wait for SQLite
-    fcntl = None
-
 SECOND = 1_000_000
 TRIES = 5  # of a transaction that the database gives up for another's sake
+WAIT = 10  # seconds that a request waits for the database in all, whatever it waits for
+STUCK = 5  # seconds after which a transaction that has not ended tells that nobody can write
+EXAMINED_SIZE = 100 * 2**20  # bytes of a SQLite file that is looked through at the start
+APPLICATION_ID = 0x50726C79  # "Prly", by which `file` tells whose SQLite file it is
 
 # The drivers' own errors come where rows are fetched. The last one, where no file is left for a connection.
-Unavailable = (DatabaseError, sqlite3.Error, psycopg.Error, MaxConnectionsExceeded, OSError)
+Unavailable = (DatabaseError, sqlite3.Error, psycopg.Error, OSError)
 Unstorable = (DataError, IntegrityError)  # the database answers, and does not take a row
 
+_thread = threading.local()  # `deadline`: until when this thread may wait for the database
+_writing = {}  # thread → since when it has waited to write, or been writing
 
-class TookTooLong(Exception):
-    """A query was given up, since it took longer than it may."""
+
+def limit_time(seconds=WAIT):
+    """From now on, all that this thread waits for the database takes so long at most; then it is one of Unavailable."""
+    _thread.deadline = time.monotonic() + seconds
 
 
-class SQLite(PooledSqliteDatabase):
+def remaining():
+    """The seconds that this thread may still wait; for ever, as it were, where nobody has limited them."""
+    return max(0.0, getattr(_thread, "deadline", threading.TIMEOUT_MAX) - time.monotonic())
+
+
+class Pool:
+    """Connections, which are kept. Who needs a new one waits for that alone; in playhouse's pool, all others would, too."""
+
+    def __init__(self, database, max_connections, **options):
+        super().__init__(database, **options)
+        self._lock = contextlib.nullcontext()  # peewee connects within it
+        self._places = queue.LifoQueue()  # each is a connection that is idle, or None where none is made yet
+        for _ in range(max_connections):
+            self._places.put(None)
+
+    def _connect(self):
+        try:
+            connection = self._places.get(timeout=remaining())
+        except queue.Empty:
+            raise OperationalError("no connection became free in time") from None
+        self._state.failed = False
+        try:
+            return connection if self.is_usable(connection) else super()._connect()
+        except BaseException:
+            self._places.put(None)
+            raise
+
+    def _close(self, connection):
+        kept = None if self._state.failed else connection
+        try:
+            if kept is None:
+                super()._close(connection)
+        finally:
+            self._places.put(kept)
+
+    def discard(self):
+        """Do not keep the connection of this thread: after a failure, its server may be one that cannot write any more."""
+        self._state.failed = True
+
+    def execute_sql(self, *args):
+        try:
+            return super().execute_sql(*args)
+        except DatabaseError as error:
+            if not isinstance(error, Unstorable):
+                self.discard()
+            raise
+
+
+class SQLite(Pool, peewee.SqliteDatabase):
     """One file, with one writer at a time."""
 
     ask_for_encoding = "PRAGMA encoding"
@@ -50,37 +103,86 @@ class SQLite(PooledSqliteDatabase):
         # A transaction that took the writer's lock after it had read could be refused without waiting.
         "lock_type": "IMMEDIATE",
         "check_same_thread": False,
+        "timeout": WAIT,  # of one who reads, in the rare moments in which that is not possible
     }
 
     def __init__(self, database, **kwargs):
         if sqlite3.sqlite_version_info < (3, 35):
-            raise ValueError(f"SQLite 3.35 or newer is needed, and this Python has {sqlite3.sqlite_version}")
+            raise SettingError("DATABASE_URL", f"SQLite 3.35 or newer is needed, and this Python has {sqlite3.sqlite_version}")
         super().__init__(database, **kwargs)
         with contextlib.suppress(FileExistsError):  # SQLite itself would let everybody read it; -wal and -shm have its mode
             os.close(os.open(database, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
-        self._threads = threading.Lock()
-        self._queue = None  # the descriptor of the file by which processes queue
+        self._file = os.stat(database)
+        if self._file.st_size:
+            self._examine()
+        self._writer = threading.Lock()
+
+    def _examine(self):
+        """Raises SettingError where the file is not Parley's, or is damaged, and changes nothing."""
+        path = urllib.parse.quote(os.path.abspath(self.database))
+        for mode in ("immutable=1", "mode=ro"):  # the latter reads the log too, and may leave files beside another program's
+            found, tables, mark = "ok", set(), 0
+            try:
+                with contextlib.closing(sqlite3.connect(f"file:{path}?{mode}", uri=True)) as file:
+                    tables = {name for (name,) in file.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+                    (mark,) = file.execute("PRAGMA application_id").fetchone()
+                    if mode == "mode=ro" and self._file.st_size < EXAMINED_SIZE:
+                        (found,) = file.execute("PRAGMA quick_check(1)").fetchone()
+            except sqlite3.OperationalError:
+                return  # it cannot be read now; whoever opens it is told
+            except sqlite3.DatabaseError as error:
+                found = error.sqlite_errorname
+            if mark != APPLICATION_ID and (mark or (tables and not tables >= {"release", "session", "turn"})):
+                raise SettingError("DATABASE_URL", "this file is another program's database. Name a file of Parley's own")
+        if found != "ok":
+            problem = " ".join(found.split())[:60]
+            advice = f"put a backup in its place, or save what is left: sqlite3 {self.database} .recover"
+            raise SettingError("DATABASE_URL", f"this file is damaged, or no SQLite database ({problem}); {advice}")
+
+    def _find(self):
+        """Raises one of Unavailable where the file is not there: a new connection would go to another one, or make one."""
+        if not os.path.samestat(os.stat(self.database), self._file):
+            raise OperationalError("the file of the database is another one")
+
+    def _add_conn_hooks(self, connection):
+        super()._add_conn_hooks(connection)
+        connection.set_progress_handler(lambda: not remaining(), 10_000)  # steps of SQLite's machine
+
+    def is_usable(self, connection):
+        self._find()
+        return connection is not None
+
+    def check(self):
+        """Raises one of Unavailable where nobody can write."""
+        with self.write():
+            pass
 
     @contextlib.contextmanager
     def write(self):
-        """One short write transaction, within which no other may begin.
-
-        SQLite itself does not queue its writers: each sleeps and looks again. Here all threads and processes queue.
-        """
-        queued = self._queued() if fcntl else contextlib.nullcontext()
-        with self._threads, queued, self.atomic():
-            yield
-
-    @contextlib.contextmanager
-    def _queued(self):
-        if self._queue is None:
-            # It is a file of its own, and stays open: whoever closes a file ends all locks that the process holds on it.
-            self._queue = os.open(f"{self.database}-lock", os.O_CREAT | os.O_WRONLY, 0o600)
-        fcntl.lockf(self._queue, fcntl.LOCK_EX)  # belongs to the process: a child that inherits the file must queue too
+        """One short write transaction, within which no other may begin."""
+        self._find()
+        if not self._writer.acquire(timeout=remaining()):
+            raise OperationalError("the database is being written")
         try:
-            yield
+            with self.atomic():
+                yield
         finally:
-            fcntl.lockf(self._queue, fcntl.LOCK_UN)
+            self._writer.release()
+
+    def begin(self, lock_type=None):
+        """Wait for the writers of other processes by looking each millisecond: SQLite would sleep for longer and longer."""
+        connection = self.connection()
+        connection.execute("PRAGMA busy_timeout = 0")
+        try:
+            while True:
+                try:
+                    return super().begin(lock_type)
+                except OperationalError as error:
+                    if error.orig.sqlite_errorcode & 255 != sqlite3.SQLITE_BUSY or not remaining():
+                        raise
+                time.sleep(0.001)
+        finally:
+            connection.execute(f"PRAGMA busy_timeout = {WAIT * 1000}")
 
     def clock(self):
         """The time in microseconds, for a statement: by the clock of the host, which all its processes share."""
@@ -98,24 +200,32 @@ class SQLite(PooledSqliteDatabase):
         rows = self.execute(query).fetchall()
         return lambda: rows
 
-    @contextlib.contextmanager
-    def limited(self, seconds):
-        """Within this context a query that goes on for longer is given up. Raises TookTooLong."""
-        deadline, connection = time.monotonic() + seconds, self.connection()
-        connection.set_progress_handler(lambda: time.monotonic() > deadline, 10_000)  # steps of SQLite's machine
+
+class Connection(psycopg.Connection):
+    """A connection to PostgreSQL on which nothing takes longer than its thread may wait: a server may hang, and say nothing."""
+
+    def wait(self, gen, interval=0.1, timeout=None):
         try:
-            yield
-        except (OperationalError, sqlite3.OperationalError):  # the driver's own, where rows are fetched
-            if time.monotonic() > deadline:
-                raise TookTooLong from None
+            return super().wait(gen, interval, remaining())
+        except psycopg.OperationalError:
+            if not remaining():  # what is still to come is not waited for
+                with contextlib.suppress(psycopg.Error):
+                    self.cancel_safe(timeout=0.5)
+                self.close()
             raise
-        finally:
-            connection.set_progress_handler(None, 0)
 
 
-class PostgreSQL(PooledPostgresqlDatabase):
+class Adapter(peewee.Psycopg3Adapter):
+    def connect(self, db, **options):
+        each = remaining() / (options.get("host", "").count(",") + 1)  # of several hosts, one is tried after the other
+        options["connect_timeout"] = max(2, int(min(each, float(options["connect_timeout"]))))
+        return Connection.connect(dbname=db.database, **options)
+
+
+class PostgreSQL(Pool, peewee.PostgresqlDatabase):
     """A server, which one host or many use."""
 
+    psycopg3_adapter = Adapter
     ask_for_encoding = "SHOW server_encoding"
     concat, held = "string_agg", "FOR UPDATE OF turn"
     clock_sql = "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
@@ -149,21 +259,13 @@ class PostgreSQL(PooledPostgresqlDatabase):
                     raise
         except psycopg.Error as error:  # of an answer that peewee did not see
             if not isinstance(error, (psycopg.DataError, psycopg.IntegrityError)):
-                connection.failed = True
+                self.discard()
             with peewee_errors:
                 raise
         finally:
             if connection.pgconn.transaction_status != psycopg.pq.TransactionStatus.IDLE:
                 with contextlib.suppress(psycopg.Error):
                     connection.rollback()
-
-    def execute_sql(self, *args):
-        try:
-            return super().execute_sql(*args)
-        except DatabaseError as error:
-            if not isinstance(error, Unstorable) and not self.is_closed():
-                self.connection().failed = True
-            raise
 
     def execute(self, query, **options):
         """Within a pipeline, wait for the answer: peewee looks at what it is before it fetches it."""
@@ -193,29 +295,18 @@ class PostgreSQL(PooledPostgresqlDatabase):
         """Hold the rows of this query until the transaction ends."""
         self.send(query.for_update())
 
-    def _can_reuse(self, connection):
-        """One that failed is not used again: its server may be one that cannot write any more."""
-        return not getattr(connection, "failed", False) and super()._can_reuse(connection)
-
-    def _is_closed(self, connection):
+    def is_usable(self, connection):
         """The system knows whether the server has closed it, or is gone: nothing is asked."""
-        with contextlib.suppress(psycopg.Error):
+        with contextlib.suppress(psycopg.Error, AttributeError):  # the latter: there is none yet
             for _ in range(2):  # the first may take what the server said last
                 connection.pgconn.consume_input()
-            return connection.closed
-        return True
+            return not connection.closed
+        return False
 
-    @contextlib.contextmanager
-    def limited(self, seconds):
-        """Within this context a query that goes on for longer is given up. Raises TookTooLong."""
-        with self.atomic():
-            self.execute_sql(f"SET LOCAL statement_timeout = {int(seconds * 1000)}")
-            try:
-                yield
-            except OperationalError as error:
-                if error.orig.sqlstate == "57014":  # query_canceled
-                    raise TookTooLong from None
-                raise
+    def check(self):
+        """Raises one of Unavailable where nobody can write."""
+        if self.execute_sql("SHOW transaction_read_only").fetchone()[0] == "on":
+            raise OperationalError("the database is read-only")
 
 
 ENGINES = {"sqlite": SQLite, "postgres": PostgreSQL, "postgresql": PostgreSQL}
@@ -229,8 +320,6 @@ QUERIES = {
 }
 
 db = DatabaseProxy()
-_probe = DatabaseProxy()  # the same database, by a connection that no request holds
-_probing = threading.Lock()
 
 
 def open_database(settings, folder, migrations):
@@ -239,7 +328,6 @@ def open_database(settings, folder, migrations):
         url = settings["DATABASE_URL"]
         connect(url, None if url else os.path.join(ensure_folder(folder, "DATABASE_URL"), "parley.db"))
         migrate(migrations)
-        db.close_idle()  # a connection must not be shared with the processes that fork from this one
     except ValueError as error:
         raise SettingError("DATABASE_URL", error) from None
     except Unavailable as error:
@@ -252,13 +340,11 @@ def connect(url, path=None, connections=8):
     `connections` is the most that one process holds open. User name and password may be percent-encoded.
     """
     engine, options = _read(url) if url else (SQLite, {"database": path})
-    options = engine.options | options | {"autoconnect": False, "timeout": 10}
     try:
-        db.initialize(engine(**options, max_connections=connections - 1))
-        _probe.initialize(engine(**options, max_connections=1))
+        db.initialize(engine(**engine.options | options | {"autoconnect": False}, max_connections=connections))
         with db.connection_context():  # only now the driver looks at some options
             db.execute_sql("SELECT 1")
-    except Unavailable:
+    except (*Unavailable, SettingError):
         raise
     except Exception:  # for an option that they do not take, the libraries raise whatever they fall over
         raise ValueError("the options behind its ? are not understood") from None
@@ -302,23 +388,28 @@ def transaction(function):
 
     @functools.wraps(function)
     def wrapper(*args, **kwargs):
-        for number in range(1, TRIES + 1):
-            try:
-                with db.write():
-                    return function(*args, **kwargs)
-            except (IntegrityError, OperationalError) as error:
-                is_passing = isinstance(error, IntegrityError) or getattr(error.orig, "sqlstate", None) in ("40001", "40P01")
-                if number == TRIES or not is_passing:
-                    raise
-            time.sleep(random.uniform(0, 0.01 * 2**number))
+        _writing[threading.get_ident()] = time.monotonic()
+        try:
+            for number in range(1, TRIES + 1):
+                try:
+                    with db.write():
+                        return function(*args, **kwargs)
+                except (IntegrityError, OperationalError) as error:
+                    code = getattr(getattr(error, "orig", None), "sqlstate", None)  # our own errors have no other behind them
+                    if number == TRIES or not (isinstance(error, IntegrityError) or code in ("40001", "40P01")):
+                        raise
+                time.sleep(random.uniform(0, 0.01 * 2**number))
+        finally:
+            del _writing[threading.get_ident()]
 
     return wrapper
 
 
 def check():
-    """Raises one of Unavailable where the database does not answer. It does not queue for a connection behind requests."""
-    with _probing, _probe.connection_context():
-        _probe.execute_sql("SELECT 1")
+    """Raises one of Unavailable where the database does not answer, or nobody can write. It writes nothing."""
+    db.check()
+    if any(since < time.monotonic() - STUCK for since in list(_writing.values())):
+        raise OperationalError("a transaction does not end")
 
 
 class SchemaVersion(db.Model):
@@ -347,3 +438,4 @@ def migrate(migrations):
             step()
         version.migrations = len(migrations)
         version.save()
+        db.discard()  # a process that forks from this one must not share it

@@ -13,7 +13,7 @@ from werkzeug.http import HTTP_STATUS_CODES
 import auth
 import models
 from catalog import UnknownModel
-from database import TookTooLong, Unavailable
+from database import Unavailable
 from faults import ModelError
 from idempotency import KeyReused
 from limits import Overloaded
@@ -110,8 +110,6 @@ HANDLERS = {
     UnknownModel: lambda error: error_response(400, [(str(error), {"pointer": "/model"})]),
     ModelError: lambda error: model_failure(error.status, error.message, error.retry_after),
     auth.InvalidToken: on_invalid_token,
-    auth.KeysUnavailable: unavailable,
-    Overloaded: unavailable,
-    TookTooLong: lambda error: unavailable("The search took too long. Search for longer words, or for fewer."),
+    **dict.fromkeys((auth.KeysUnavailable, Overloaded), unavailable),
     **dict.fromkeys(Unavailable, on_database_error),
 }

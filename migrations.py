@@ -3,13 +3,11 @@
 A new database gets all that there is in the first step, and the others find nothing to do.
 """
 
-from database import SQLite, db
+from database import APPLICATION_ID, SQLite, db
 from idempotency import IdempotencyKey
 from ledger import Usage
 from limits import RateLimitHit
 from models import Piece, Session, Turn
-
-APPLICATION_ID = 0x50726C79  # "Prly", by which `file` tells whose file it is
 
 
 def _create_tables():

@@ -14,7 +14,7 @@ import uuid
 import peewee
 from peewee import SQL, BigAutoField, BigIntegerField, BooleanField, IntegerField, TextField, UUIDField, fn
 
-from database import QUERIES, SECOND, db, given, insertion, transaction
+from database import QUERIES, SECOND, db, given, insertion, limit_time, transaction
 from idempotency import IdempotencyKey
 from ledger import Usage
 from limits import RateLimitHit
@@ -146,6 +146,7 @@ class Session(db.Model):
         for session in list(Session.select().where(Session.owner == "")):  # what a process that died has left, too
             count, more = 1, True
             while more:
+                limit_time()  # each step shows that the database answers
                 began = time.monotonic()
                 more = session._delete_some(count)
                 count = count * 2 if time.monotonic() - began < DELETION_STEP / 2 else max(1, count // 2)
@@ -299,6 +300,21 @@ class Turn(db.Model):
             interrupted.append(Turn(**known).finish(INTERRUPTED, *texts, cancelled=cancelled))
         ids = cls.end(interrupted, orphaned)
         return [turn for turn in interrupted if turn.id in ids]
+
+    @transaction
+    def resume(self, owner):
+        """Take up a reply of this process that others have ended, since they took it for dead; returns whether nothing newer
+        happened."""
+        db.hold(Session.select(Session.id).where(Session.id == self.session_id))
+        same = (Turn.id == self.id) & (Turn.fence == self.fence) & (Turn.status == INTERRUPTED) & ~Turn.cancelled
+        last = Turn.select(fn.MAX(Turn.id)).where(Turn.session == self.session_id)
+        lease = {"status": IN_PROGRESS, "lease_until": db.now() + LEASE}
+        if not Turn.update(content="", search_text="", visible=True, **lease).where(same, Turn.id == last).execute():
+            return False
+        db.send(Turn.update(visible=False).where(Turn.id == self.replaces))
+        db.send(insertion(Piece(turn=self, start=0, text=self.content)))
+        Usage.add([(self, owner, -1)])
+        return True
 
     @transaction
     def store_usage(self, usage):

@@ -7,6 +7,7 @@ processes end the replies whose processes have died.
 """
 
 import collections
+import concurrent.futures
 import contextlib
 import logging
 import threading
@@ -14,8 +15,9 @@ import time
 import weakref
 
 import conversation
+import database
 from catalog import UnknownModel
-from database import Unavailable, Unstorable, db, transaction
+from database import Unavailable, Unstorable, db, limit_time, transaction
 from faults import ModelError
 from limits import REPLIES, TITLES, Overloaded, Room
 from models import COMPLETE, FAILED, IN_PROGRESS, INTERRUPTED, Piece, Turn
@@ -31,6 +33,7 @@ POLL_INTERVALS = {False: 0.25, True: 0.1}  # seconds; True: a reply is followed 
 LOOK_INTERVAL, LOOKS = 1, 7
 ORPHANS = 100  # that are ended in one transaction
 GATHERING = 0.0001, 0.25  # seconds from one commit to the next, for each reply under way here, and at most
+CHECK_TIMEOUT = 7  # seconds
 MEMORY = 10  # seconds for which a failover of the database may take back the end of a reply
 
 
@@ -170,6 +173,7 @@ class Replies:
         self._lock = threading.Lock()
         self._wake = threading.Event()
         self._keeper = None
+        self._checks = collections.deque()  # of those who want to know whether it can do its work
         self._ended = collections.deque()  # (when, turn): how replies ended here, in the last seconds
         self._next_poll = self._next_look = self._stored_at = 0.0
         self._lapsed = {}  # id → (lease, how often it was seen lapsed)
@@ -222,6 +226,14 @@ class Replies:
         """Look at once at what has become of the replies: this process has cancelled one, or deleted it."""
         self._next_poll = 0.0
         self._wake.set()
+
+    def check(self):
+        """Raises one of Unavailable where the keeper cannot do its work now, or nobody can write."""
+        self.start_keeper()
+        check = concurrent.futures.Future()
+        self._checks.append(check)
+        self._wake.set()
+        check.result(CHECK_TIMEOUT)
 
     def stop(self, grace):
         """Let the replies under way end for `grace` seconds, interrupt those written here, and wait until these are stored."""
@@ -289,6 +301,7 @@ class Replies:
             self._finish(reply, *outcome)
 
     def _history(self, reply):
+        limit_time()
         with db.connection_context():
             return reply.session.history(reply.id)
 
@@ -300,6 +313,7 @@ class Replies:
         try:
             title = generate_title(self.catalog.provider_of(self.title_model), self.title_model, message)
             if title is not None:  # else the one that was written from the message stays
+                limit_time()
                 with db.connection_context():
                     if reply.session.suggest_title(title):
                         reply.tell(title=title)
@@ -314,6 +328,7 @@ class Replies:
         """Keep the replies, by a connection that is held until it breaks."""
         while True:
             try:
+                limit_time()
                 with db.connection_context():
                     self._catch_up()
                     while True:
@@ -329,8 +344,13 @@ class Replies:
                     log.error("the database does not answer: %s", type(error).__name__)
                 else:
                     log.error("the keeper failed, and begins again", exc_info=error)
+                self._answer_checks(error)
                 self._lapsed = {}
                 time.sleep(1)
+
+    def _answer_checks(self, error=None):
+        for check in [self._checks.popleft() for _ in range(len(self._checks))]:
+            check.set_exception(error) if error else check.set_result(None)
 
     def _rest(self):
         """Wait for something to do. The more replies are under way, the longer they are gathered for one commit."""
@@ -344,10 +364,14 @@ class Replies:
         self._wake.clear()
 
     def _store_all(self):
+        limit_time()
         try:
             self._store(list(self._written))
         except Unstorable:
             self._store_one_by_one()
+        if self._checks:
+            database.check()
+            self._answer_checks()
 
     def _store(self, replies):
         """Commit in one transaction what has arrived of these replies and how they ended; then tell their followers."""
@@ -429,14 +453,18 @@ class Replies:
         for number in range(0, len(self.orphans), ORPHANS):
             turns = Turn.readable().where(Turn.id.in_(self.orphans[number : number + ORPHANS]))
             Turn.interrupt(list(turns), orphaned=True)
+            time.sleep(0.01)  # a writer who has waited comes first
             self._store_all()
 
     def _end(self, feed, turn):
         """`turn` is the reply as it ended; None where it is gone."""
         if turn is not None and turn.status == IN_PROGRESS:
             return  # it goes on after all
-        if isinstance(feed, Reply) and turn is not feed.row and feed.call.usage:  # somebody else has ended it
-            feed.row.store_usage(feed.call.usage)
+        if isinstance(feed, Reply) and turn is not feed.row:  # somebody else has ended it
+            if turn is not None and turn.fence == feed.row.fence and turn.resume(feed.session.owner):
+                return
+            if feed.call.usage:
+                feed.row.store_usage(feed.call.usage)
         with self._lock:
             if self._feeds.get(feed.id) is feed:  # else another one has taken its place
                 del self._feeds[feed.id]

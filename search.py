@@ -1,10 +1,14 @@
 """Searching: the text that is searched, the words of a query, and what must hold of a row."""
 
+import contextlib
 import functools
 import re
 import unicodedata
 
 from peewee import SQL, NodeList, Value
+
+from database import Unavailable, limit_time, remaining
+from limits import Overloaded
 
 MAX_WORDS = 20
 TIMEOUT = 5  # seconds, after which a search is given up
@@ -34,3 +38,15 @@ def contains(column, word):
     """That this normalized text has this word in it. peewee's own `contains` is ILIKE on PostgreSQL, five times as slow."""
     pattern = "%" + re.sub(r"([%_\\])", r"\\\1", word) + "%"
     return NodeList((column, SQL("LIKE"), Value(pattern), SQL("ESCAPE '\\'")))
+
+
+@contextlib.contextmanager
+def limited(seconds=TIMEOUT):
+    """Within this context the database has so many seconds. Raises Overloaded where these are over."""
+    limit_time(seconds)
+    try:
+        yield
+    except Unavailable:
+        if remaining():
+            raise
+        raise Overloaded("The search took too long. Search for longer words, or for fewer.") from None

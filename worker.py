@@ -146,6 +146,11 @@ class Worker(ThreadWorker):
         self.pending_conns.append(conn)
         self.poller.register(conn.sock, selectors.EVENT_READ, functools.partial(callback, conn))
 
+    def murder_keepalived(self, force=False):
+        if not force:  # what came while this process stood still is served before its connection counts as silent
+            self.wait_for_and_dispatch_events(timeout=0)
+        super().murder_keepalived(force)
+
     def murder_pending(self):
         """Close what was watched for long enough, and of too many the first."""
         for number in range(len(self.pending_conns) - self.worker_connections // 2):

@@ -175,8 +175,7 @@ class Server:
         return Client(self.url, make_token(subject, **claims))
 
     def workers(self):
-        path = pathlib.Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
-        return [int(pid) for pid in path.read_text().split()] if path.exists() else []  # it may have stopped by itself
+        return children(self.process.pid)
 
     def output(self):
         return self.log_file.read_text()
@@ -208,6 +207,12 @@ class Server:
                 self.kill()
             self.log.close()
         return time.monotonic() - began
+
+
+def children(pid):
+    """The processes that this one has started and that are there; none where it has stopped."""
+    path = pathlib.Path(f"/proc/{pid}/task/{pid}/children")
+    return [int(child) for child in path.read_text().split()] if path.exists() else []
 
 
 def npm_folder(name):

@@ -275,7 +275,7 @@ def test_what_it_makes_is_for_its_owner_only(checkout):
         folder = checkout / "instance"
         assert mode(folder) == 0o700
         files = {file.name: mode(file) for file in folder.iterdir() if file.name != "jwt_key.pem"}
-        assert files == dict.fromkeys(("parley.db", "parley.db-wal", "parley.db-shm", "parley.db-lock"), 0o600)
+        assert files == dict.fromkeys(("parley.db", "parley.db-wal", "parley.db-shm"), 0o600)
 
 
 def test_leaves_the_modes_of_what_there_is(checkout):
@@ -295,7 +295,7 @@ def test_runs_in_a_folder_of_any_name(tmp_path, monkeypatch, name):
         token = flask(folder, "token", ALICE, DATABASE_URL="").stdout.strip()
         user = Client(server.url, token)
         assert user.turns(user.create("Hello"))[1]["content"] == "Hello"
-        made = {"parley.db", "parley.db-wal", "parley.db-shm", "parley.db-lock", "jwt_key.pem"}
+        made = {"parley.db", "parley.db-wal", "parley.db-shm", "jwt_key.pem"}
         assert {file.name for file in (folder / "instance").iterdir()} == made
     assert {file.name for file in tmp_path.iterdir()} == {name, "server"}
 

@@ -1,7 +1,6 @@
 """A process that was paused while it wrote a reply: what was ended meanwhile stays as it is, what was not goes on."""
 
 import contextlib
-import fcntl
 import os
 import signal
 import sqlite3
@@ -46,12 +45,6 @@ def holds_locks(url):
             tables.rows("BEGIN IMMEDIATE")
             tables.rows("ROLLBACK")
         except sqlite3.OperationalError:
-            return True
-    # The file by which writers queue; whoever writes may be stopped before its transaction begins.
-    with open(url.removeprefix("sqlite:///") + "-lock", "wb") as queue:
-        try:
-            fcntl.lockf(queue, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
             return True
     return False
 

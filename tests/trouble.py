@@ -4,6 +4,7 @@ import contextlib
 import glob
 import os
 import pathlib
+import random
 import signal
 import time
 import uuid
@@ -58,6 +59,45 @@ def resume(server):
         send_all(pids_of(server), signal.SIGCONT)
 
 
+def stop(pids):
+    """Have these stand still; returns when each of their threads does."""
+    send_all(pids, signal.SIGSTOP)
+    wait_until(lambda: all(map(stands_still, pids)), 10)
+
+
+def stands_still(pid):
+    states = set()
+    for path in pathlib.Path(f"/proc/{pid}/task").glob("*/stat"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # the thread has ended
+            states.add(path.read_text().rpartition(")")[2].split()[0])
+    return states <= {"T", "Z"}
+
+
+def threads_of(server):
+    """How many threads its workers have in all."""
+    return sum(len(os.listdir(f"/proc/{pid}/task")) for pid in server.workers())
+
+
+@contextlib.contextmanager
+def stopped_while_writing(server, path):
+    """All processes of this server stand still, and one of them is in the middle of writing to this SQLite file.
+
+    Somebody has to keep it writing.
+    """
+    pids = pids_of(server)
+    try:
+        stop(pids)
+        until = time.monotonic() + 60
+        while not may_write(path) & set(pids):
+            assert time.monotonic() < until, "it was never stopped while it wrote"
+            send_all(pids, signal.SIGCONT)
+            time.sleep(random.uniform(0, 0.02))  # so long it may write
+            stop(pids)
+        yield
+    finally:
+        resume(server)
+
+
 def signs_of_life(server):
     """When each worker has last told that it lives, by the file that gunicorn's master looks at: (process, file) → time."""
     files = [path for pid in server.workers() for path in pathlib.Path(f"/proc/{pid}/fd").iterdir()]
@@ -70,16 +110,15 @@ def signs_of_life(server):
 
 
 def may_write(path):
-    """The processes that hold the lock by which writers of this file queue, or SQLite's own."""
+    """The processes that hold the lock by which SQLite has one writer at a time."""
     pids = set()
-    ours = {inode_of(f"{path}-lock"): None, inode_of(f"{path}-shm"): "120"}  # the byte of the one who writes, in WAL mode
+    memory = inode_of(f"{path}-shm")
     for line in pathlib.Path("/proc/locks").read_text().splitlines():
         fields = line.split()
         if "->" in fields or "WRITE" not in fields:  # the first is one who waits
             continue
         pid, place, first = fields[4:7]
-        inode = int(place.rpartition(":")[2])
-        if inode in ours and ours[inode] in (None, first):
+        if int(place.rpartition(":")[2]) == memory and first == "120":  # the byte of the one who writes, in WAL mode
             pids.add(int(pid))
     return pids
 
@@ -124,6 +163,30 @@ def away(cluster):
         yield
     finally:
         cluster.start(60)
+
+
+@contextlib.contextmanager
+def hanging(cluster):
+    """This PostgreSQL takes connections and says nothing, as one whose disk hangs: all its processes stand still."""
+    try:
+        stop(cluster.pids()[:1])  # from now on, it makes no more of them
+        stop(cluster.pids())
+        yield
+    finally:
+        send_all(reversed(cluster.pids()), signal.SIGCONT)
+
+
+@contextlib.contextmanager
+def locked(url, table="turn"):
+    """Somebody holds what all replies need, and does not end: SQLite's writer, or a table of PostgreSQL. Yields his tables."""
+    with tables_of(url) as tables:
+        tables.rows("BEGIN EXCLUSIVE" if tables.is_sqlite else "BEGIN")
+        try:
+            if not tables.is_sqlite:
+                tables.rows(f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE")
+            yield tables
+        finally:
+            tables.rows("ROLLBACK")
 
 
 class Clock:
