@@ -43,6 +43,8 @@ def misbehave(chance):
 class User(threading.Thread):
     """Does one thing after the other, and remembers what was answered."""
 
+    pause = 0  # seconds at most between one thing and the next
+
     def __init__(self, server, subject, seed, until):
         super().__init__()
         self.client = server.client(subject)
@@ -60,6 +62,7 @@ class User(threading.Thread):
             except Exception as problem:  # an assertion, or a connection that was cut
                 self.problems.append(f"{action.__name__}: {problem!r}")
                 time.sleep(0.1)
+            time.sleep(self.chance.uniform(0, self.pause))
 
     def see(self, response, *expected):
         code = getattr(response, "status_code", None) or response.status
@@ -68,7 +71,8 @@ class User(threading.Thread):
         return code
 
     def content(self):
-        return f"[{uuid.uuid4().hex[:12]}] " + self.chance.choice(["hello", "grüße", "a" * 5000, "x \u0301\u0323" * 99, "🎉"])
+        texts = ["hello", "grüße", "a" * 5000, "x \u0301\u0323" * 99, "🎉"]
+        return f"[{self.chance.getrandbits(48):012x}] " + self.chance.choice(texts)
 
     def path(self):
         return f"/sessions/{self.chance.choice(self.sessions)}" if self.sessions else "/sessions/" + str(uuid.uuid4())
@@ -106,7 +110,7 @@ class User(threading.Thread):
 
     def repeat(self):
         """The same message under one key gives one outcome."""
-        path, body, key = self.path() + "/messages", {"content": self.content()}, uuid.uuid4().hex
+        path, body, key = self.path() + "/messages", {"content": self.content()}, f"{self.chance.getrandbits(64):x}"
         answers = [self.client.post(path, body, Idempotency_Key=key) for _ in range(2)]
         codes = [self.see(answer, 201, 202, 404) for answer in answers]
         if codes == [201, 201]:
@@ -151,6 +155,8 @@ class User(threading.Thread):
 class Stranger(threading.Thread):
     """Has no token: says half of a request, or nothing, or does not close."""
 
+    pause = 0.05  # seconds between one and the next
+
     def __init__(self, server, seed, until):
         super().__init__()
         self.address = ("127.0.0.1", server.port)
@@ -167,7 +173,7 @@ class Stranger(threading.Thread):
                 held[-1].sendall(self.chance.choice(words))
             if len(held) > 40:
                 held.popleft().close()
-            time.sleep(0.05)
+            time.sleep(self.pause)
         for connection in held:
             connection.close()
 
@@ -203,7 +209,7 @@ def soak(server, provider, seconds, seed):
 
 
 def check(client, session, deadline, counts):
-    """What must hold of a session at rest."""
+    """What must hold of a session at rest; returns its turns."""
     while (turns := client.turns({"id": session}))[-1]["status"] == "in_progress":
         assert time.monotonic() < deadline, f"{session} is stuck"
         time.sleep(0.2)
@@ -216,6 +222,7 @@ def check(client, session, deadline, counts):
         assert numbers == list(range(len(numbers))), "a word is lost, or doubled"
         assert answer["status"] != "complete" or words[-1] == "end."
         counts[answer["status"]] += 1
+    return turns
 
 
 def main():

@@ -216,6 +216,10 @@ class Asking:
         """The set of what these were told, of those who asked within this time."""
         return {answer.status for answer in self.answers if answer.what == what and began <= answer.at < ended}
 
+    def answered(self, what, began, ended):
+        """The set of what these were told, of those who were answered within this time."""
+        return {each.status for each in self.answers if each.what == what and began <= each.at + each.seconds < ended}
+
     def wait_for(self, what, status, seconds):
         """Wait until one who asks from now on is told so; returns how many seconds it took."""
         began = time.monotonic()

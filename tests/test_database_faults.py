@@ -3,7 +3,10 @@
 tests/heavy/test_database_faults_heavy.py has what lasts longer: outages, pauses, steps of the clock, a full disk.
 """
 
+import concurrent.futures
 import contextlib
+import os
+import pathlib
 import sqlite3
 import time
 
@@ -11,12 +14,14 @@ import pytest
 import requests
 
 import trouble
-from client import ALICE, BOB, running, wait_until
+from client import ALICE, BOB, Client, at_once, running, wait_until
 from provider import reply
 from tables import tables_of
-from talk import Asking, Talk
+from talk import LONGEST, Asking, Talk
 
 PRIVATE = "private words of a user"
+BACK = 10  # seconds within which /health tells what is so
+CONNECTIONS = 8  # that a process has at most
 
 
 @pytest.fixture
@@ -74,6 +79,103 @@ def test_a_file_that_is_damaged_while_it_is_used_is_told_and_not_quoted(alone):
         asked += [alice.post(f"/sessions/{session['id']}/messages", {"content": "Hello"}).status_code for session in sessions]
     assert set(asked) <= {200, 201, 503} and 503 in asked, asked
     assert is_quiet(server), server.output()[-3000:]
+
+
+# Another file
+
+
+def health(server):
+    return requests.get(server.url + "/health", timeout=LONGEST).status_code
+
+
+def wait_for_health(server, status):
+    began = time.monotonic()
+    wait_until(lambda: health(server) == status, BACK)
+    assert time.monotonic() - began < BACK
+
+
+@pytest.mark.parametrize("asked", [0, 12])
+def test_a_file_that_is_moved_away_is_told_and_used_again_when_it_is_back(alone, asked):
+    """So many ask for sessions while it is away. What was created before, or meanwhile, is kept, also where the server dies."""
+    server, path = alone
+    alice, away = server.client(), path.with_name("away.db")
+    created = [alice.create(f"Before {number}") for number in range(3)]
+    path.rename(away)
+    wait_for_health(server, 503)
+    for answer in at_once(asked, lambda number: create(alice)) if asked else []:
+        assert answer.status_code in (201, 503), answer.text
+        created += [answer.json()] if answer.status_code == 201 else []
+    away.rename(path)
+    wait_for_health(server, 200)
+    created.append(alice.create("Behind"))
+    check_kept(server, created)
+    server.kill()
+    with running(path.parent, DATABASE_URL=f"sqlite:///{path}") as again:
+        check_kept(again, created)
+
+
+def create(client):
+    return client.post("/sessions", {"content": "Hello"}, Prefer="respond-async")
+
+
+def check_kept(server, sessions):
+    alice = server.client()
+    assert [alice.get(f"/sessions/{session['id']}").status_code for session in sessions] == [200] * len(sessions)
+
+
+def test_another_file_in_its_place_is_told_and_left_alone(alone):
+    """Nobody is told that something was stored, which would be in a file without a name."""
+    server, path = alone
+    alice, copy = server.client(), path.with_name("copy.db")
+    alice.create("Hello")
+    with contextlib.closing(sqlite3.connect(path)) as connection, contextlib.closing(sqlite3.connect(copy)) as backup:
+        connection.backup(backup)
+    before = copy.read_bytes()
+    copy.rename(path)
+    wait_for_health(server, 503)
+    assert {answer.status_code for answer in at_once(12, lambda number: create(alice))} == {503}
+    assert path.read_bytes() == before
+    assert health(server) == 503
+
+
+# Waiting
+
+
+def connections_to(url, server):
+    """How many connections the processes of a server of one worker have to the database."""
+    if not url.startswith("sqlite"):
+        with tables_of(url) as tables:
+            others = "datname = current_database() AND pid <> pg_backend_pid() AND state <> 'idle'"
+            return tables.value(f"SELECT count(*) FROM pg_stat_activity WHERE {others}")
+    path, [pid] = url.removeprefix("sqlite:///"), server.workers()
+    return [os.path.realpath(link) for link in pathlib.Path(f"/proc/{pid}/fd").iterdir()].count(os.path.realpath(path))
+
+
+def test_what_needs_no_database_is_answered_at_once_while_it_is_locked(start, settings, provider):
+    """Though all connections of the process are taken by those who wait, and more wait for these."""
+    url = settings["DATABASE_URL"]
+    server = start(**settings, WEB_CONCURRENCY=1)
+    alice = server.client()
+    assert alice.get("/models").status_code == 200  # the provider has been asked
+    with concurrent.futures.ThreadPoolExecutor(10) as pool:
+        with trouble.locked(url):
+            creating = [pool.submit(create, alice) for _ in range(10)]
+            wait_until(lambda: connections_to(url, server) >= CONNECTIONS, 5)
+            asked = [("/models", 200), ("/openapi.json", 200), ("/", 200), ("/nowhere", 404), ("/sessions?page[limit]=odd", 400)]
+            for path, status in asked:
+                assert answered_at_once(alice, path) == status
+            nobody = Client(server.url, "no token")
+            assert answered_at_once(nobody, "/sessions") == 401
+            assert not any(each.done() for each in creating)
+        assert {each.result().status_code for each in creating} == {201}
+    wait_for_health(server, 200)
+
+
+def answered_at_once(client, path):
+    began = time.monotonic()
+    answer = client.get(path)
+    assert time.monotonic() - began < 1, path
+    return answer.status_code
 
 
 # A moment

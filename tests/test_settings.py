@@ -1,7 +1,9 @@
 """Settings: what each takes, and that a start stops at a bad one, with one line that names it and shows no secret."""
 
 import base64
+import contextlib
 import os
+import sqlite3
 import subprocess
 import sys
 import uuid
@@ -202,6 +204,7 @@ def check_that_it_stops(words, folder, name, value, more):
     assert start.returncode != 0
     assert is_one_line_about(name, start.stdout.removesuffix("\n")), start.stdout
     assert not (folder / "a.db").exists()
+    return start.stdout
 
 
 @pytest.mark.parametrize("name, value, more", BAD_STARTS)
@@ -212,6 +215,80 @@ def test_stops_the_start_with_one_line(tmp_path, name, value, more):
 @pytest.mark.parametrize("name, value, more", BAD_STARTS[:3])
 def test_stops_the_start_for_local_work_with_one_line(tmp_path, name, value, more):
     check_that_it_stops(f"flask run --port {free_port()}", tmp_path, name, value, more)
+
+
+def check_that_it_stops_at(path):
+    """A start with this file stops, and leaves every byte of it as it is; returns what is told."""
+    words, before = (ROOT / "Procfile").read_text().partition("web: ")[2].strip(), path.read_bytes()
+    told = check_that_it_stops(words, path.parent / "nowhere", "DATABASE_URL", f"sqlite:///{path}", {})
+    assert path.read_bytes() == before
+    return told
+
+
+# What another program may have in a file: (journal mode, statements). A table that has a name of Parley's is not Parley's.
+FOREIGN = {
+    "tables": ("delete", "CREATE TABLE notes (id INTEGER PRIMARY KEY, text); INSERT INTO notes (text) VALUES ('A note')"),
+    "tables and a log": ("wal", "CREATE TABLE notes (id INTEGER PRIMARY KEY, text); INSERT INTO notes (text) VALUES ('A note')"),
+    "an id alone": ("delete", "PRAGMA application_id = 252006675"),
+    "an id and tables": ("wal", "PRAGMA application_id = 252006675; CREATE TABLE vcache (id, value)"),
+    "a session": ("delete", "CREATE TABLE session (token TEXT PRIMARY KEY, data); INSERT INTO session VALUES ('t', x'00')"),
+    "a session in use": ("wal", "CREATE TABLE session (token TEXT PRIMARY KEY, data); INSERT INTO session VALUES ('t', x'00')"),
+    "a release": ("wal", "CREATE TABLE release (id INTEGER PRIMARY KEY, migrations); INSERT INTO release VALUES (1, 1)"),
+}
+
+
+@pytest.mark.parametrize("kind", FOREIGN)
+def test_does_not_touch_a_file_of_another_program(tmp_path, kind):
+    """Not its tables, not its journal mode, and nothing is left beside it."""
+    path, (mode, script) = tmp_path / "notes.db", FOREIGN[kind]
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.executescript(f"PRAGMA journal_mode = {mode}; {script}")
+        if "in use" not in kind:
+            connection.close()
+        files = sorted(tmp_path.iterdir())
+        assert "another program" in check_that_it_stops_at(path)
+        assert sorted(tmp_path.iterdir()) == files
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The bytes of a file of Parley's that has 200 sessions, and the size of its pages."""
+    path = tmp_path_factory.mktemp("whole") / "parley.db"
+    settings = {"DATABASE_URL": f"sqlite:///{path}", "JWT_SECRET": SECRET, "PATH": os.environ["PATH"]}
+    subprocess.run([sys.executable, "-c", "import app; app.create_app()"], cwd=ROOT, env=settings, check=True)
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        columns = "id, owner, title, title_is_users, model, created_at, updated_at, folded_title"
+        rows = [(uuid.uuid4().hex, "alice", "x" * 500, 0, "m-1", number, number, "x" * 500) for number in range(200)]
+        connection.executemany(f"INSERT INTO session ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)
+        connection.commit()
+        (size,) = connection.execute("PRAGMA page_size").fetchone()
+        assert connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0] == 0
+    return path.read_bytes(), size
+
+
+def flip(data, start, count, mask):
+    return data[:start] + bytes(byte ^ mask for byte in data[start : start + count]) + data[start + count :]
+
+
+# What is left of a file, where `middle` is the beginning of a page in its middle.
+DAMAGES = {
+    "a page": lambda data, middle, size: flip(data, middle, size, 255),
+    "a bit": lambda data, middle, size: flip(data, middle, 1, 8),  # by which SQLite knows what kind of page it is
+    "the first page": lambda data, middle, size: flip(data, 100, 1, 8),
+    "cut in half": lambda data, middle, size: data[:middle],
+    "cut within a page": lambda data, middle, size: data[: middle + size // 2],
+    "no database": lambda data, middle, size: b"Dear diary, " * 1000,
+}
+
+
+@pytest.mark.parametrize("how", DAMAGES)
+def test_tells_what_to_do_with_a_file_that_is_damaged(tmp_path, whole, how):
+    """It is not written to: what is left of it may be saved."""
+    data, size = whole
+    path = tmp_path / "parley.db"
+    path.write_bytes(DAMAGES[how](data, len(data) // size // 2 * size, size))
+    told = check_that_it_stops_at(path)
+    assert "damaged" in told and f"sqlite3 {path} .recover" in told
 
 
 OPTIONS = {

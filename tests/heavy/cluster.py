@@ -18,7 +18,7 @@ import time
 import psycopg
 import pytest
 
-from client import free_port
+from client import children, free_port
 from counting import CountingRelay
 
 NEEDED = ("initdb", "postgres", "pg_basebackup")
@@ -74,6 +74,7 @@ class Cluster:
         self.data = self.folder / "data"
         self.port = free_port()
         self.settings = SETTINGS | settings
+        self.environment = dict(ENVIRONMENT)
         self.process = None
         self.standbys, self.relays = [], []
 
@@ -105,7 +106,7 @@ class Cluster:
         command += [part for name, value in options.items() for part in ("-c", f"{name}={value}")]
         with open(self.folder / "log", "ab") as log:
             self.process = subprocess.Popen(
-                command, cwd=self.folder, env=ENVIRONMENT, stdout=log, stderr=log, start_new_session=True, **AS_SOMEBODY
+                command, cwd=self.folder, env=self.environment, stdout=log, stderr=log, start_new_session=True, **AS_SOMEBODY
             )
         self.wait_for("SELECT true", seconds)
         if not (self.data / "standby.signal").exists():
@@ -170,13 +171,16 @@ class Cluster:
         self.process.send_signal(signal.SIGQUIT if immediate else signal.SIGINT)
         self.process.wait(seconds)
 
+    def pids(self):
+        """Its processes, the one first that makes the others."""
+        return [self.process.pid, *children(self.process.pid)]
+
     def kill(self):
         """kill -9 of all its processes; what is on its way to a standby is lost."""
         for relay in self.relays:
             relay.close()
         self.relays.clear()
-        pids = [self.process.pid, *children(self.process.pid)]
-        for pid in pids:
+        for pid in self.pids():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         self.process.wait()
@@ -200,8 +204,3 @@ class Cluster:
         with contextlib.suppress(OSError, IndexError):
             segment = (self.data / "postmaster.pid").read_text().splitlines()[6].split()[1]
             subprocess.run(["ipcrm", "-m", segment], capture_output=True)
-
-
-def children(pid):
-    path = pathlib.Path(f"/proc/{pid}/task/{pid}/children")
-    return [int(child) for child in path.read_text().split()] if path.exists() else []

@@ -9,20 +9,24 @@ import contextlib
 import os
 import sqlite3
 import subprocess
+import threading
 import time
 
 import pytest
+import requests
 
 import trouble
 from client import ALICE, running, wait_until
 from cluster import new_cluster
-from provider import Provider
+from provider import Provider, reply
 from tables import tables_of
 from talk import LONGEST, Asking, Talk
 from test_database_faults import check_many_dead
 
 AT_A_TIME = 5  # of those that run beside each other
 BACK = 10  # seconds within which all is well again
+LATE = 1  # seconds that an answer may take which was ready before
+SEEN = 6  # seconds after which /health knows that nobody can write
 TOGETHER = {}
 
 
@@ -125,6 +129,82 @@ def test_a_database_that_was_read_only_is_written_again(folder):
         asking.check()
 
 
+@together
+def test_a_postgresql_that_hangs_costs_no_reply(folder):
+    """For 40 seconds it takes connections and says nothing. All that is asked has its answer in time, and no thread is left."""
+    with new_cluster() as cluster, served(folder, cluster.url()) as (server, provider, url):
+        alice = server.client()
+        session = session_of(alice)
+        talk = Talk(alice, provider, 8, patience=120).begin(server)
+        with Asking(alice, session) as asking, impatient(alice):
+            asking.wait_for("create", 201, BACK)
+            threads = trouble.threads_of(server)
+            with trouble.hanging(cluster):
+                began = time.monotonic()
+                time.sleep(40)
+                ended, most = time.monotonic(), trouble.threads_of(server)
+            asking.wait_for("create", 201, BACK)
+            asking.wait_for("health", 200, BACK)
+            left = trouble.threads_of(server)
+        check_answers(asking, began, ended, reads=503)
+        assert talk.check() == 0
+        asking.check()
+        # One for each of the six who ask and of the eight who follow, and those for whom nobody waits any more: two in a second.
+        assert max(most, left) <= threads + 6 + 8 + 2 * LONGEST, (threads, most, left)
+        return f"{threads} threads before, {most} in the end, {left} after"
+
+
+@contextlib.contextmanager
+def impatient(client):
+    """Somebody who gives up each request after half a second, and asks again."""
+    over = threading.Event()
+
+    def ask():
+        while not over.is_set():
+            with contextlib.suppress(requests.Timeout):
+                client.get("/sessions", timeout=0.5)
+                over.wait(0.5)  # where it was answered
+
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+@together
+def test_a_table_that_somebody_locks_costs_no_reply(folder):
+    """For 20 seconds, as a migration by hand does. Whoever needs it is told within ten that it cannot be had."""
+    with new_cluster() as cluster, served(folder, cluster.url()) as (server, provider, url):
+        check_locked(server, provider, url, 20, reads=503)
+
+
+def check_locked(server, provider, url, seconds, reads):
+    """Replies are under way, and users ask, while somebody holds what they need; lists and sessions are answered so."""
+    alice = server.client()
+    session = session_of(alice)
+    talk = Talk(alice, provider, 8, patience=90).begin(server, path_of(url))
+    with Asking(alice, session) as asking:
+        asking.wait_for("create", 201, BACK)
+        with trouble.locked(url):
+            began = time.monotonic()
+            time.sleep(seconds)
+            ended = time.monotonic()
+        asking.wait_for("create", 201, BACK)
+        asking.wait_for("health", 200, BACK)
+    check_answers(asking, began, ended, reads)
+    assert talk.check() == 0
+    asking.check()
+
+
+def check_answers(asking, began, ended, reads):
+    """Between these times nobody could write, lists and sessions were answered so, and /health knew it soon."""
+    for what, status, since in (("create", 503, LATE), ("health", 503, SEEN), ("list", reads, LATE), ("show", reads, LATE)):
+        assert asking.answered(what, began + since, ended) == {status}, what
+
+
 # Processes that are stopped
 
 
@@ -188,7 +268,163 @@ def test_a_service_that_was_stopped_goes_on_with_its_replies_on_postgresql(folde
         return check_stopped(folder, cluster.url(), whole=True, seconds=40)
 
 
+# Writers that come back
+
+
+def check_late(folder, url):
+    """Four replies of a worker that stands still, until another service has ended them all; then it goes on."""
+    with contextlib.ExitStack() as stack:
+        lone = {"WEB_CONCURRENCY": 1, "GUNICORN_CMD_ARGS": "--timeout 300"}  # its master does not kill it for its silence
+        late, provider, url = stack.enter_context(served(folder / "late", url, **lone))
+        other, _, _ = stack.enter_context(served(folder / "other", url, **lone))
+        replies = [Late(late, other, provider, name) for name in ("meanwhile", "later", "again", "newer")]
+        meanwhile, later, again, newer = replies
+        provider.default = lambda request: Late.answer(replies, request)
+        for each in replies:
+            each.begin(again=each is again)
+        with trouble.service_stopped(late, path_of(url)):
+            for each in replies:
+                each.wait_for_its_end()
+            assert [turn["content"] for turn in again.turns()] == ["again", "The answer."]  # the one that it would replace
+            meanwhile.more.set()
+            answer = newer.there.post(newer.path + "/retry")
+            assert (answer.status_code, answer.json()["content"]) == (201, "The answer.")
+            before = newer.turns()
+        for each in (meanwhile, later, again):
+            each.check_rest()
+        for each in replies:
+            assert each.calls == 1
+            assert [turn["kind"] for turn in each.turns()] == ["user", "assistant"]
+        wait_until(lambda: late.output().count("outcome=interrupted") == 1)  # it has done with the one that was replaced
+        assert newer.turns() == before
+        with tables_of(url) as tables:
+            rows = tables.rows("SELECT owner, replies, input_tokens, output_tokens, cached_tokens FROM usage")
+        used = {owner: tuple(map(int, counts)) for owner, *counts in rows}
+        once, twice = (1, 15, 7, 3), (2, 30, 14, 6)
+        # Of the reply that was given up, nobody knows the tokens.
+        assert used == {"meanwhile": once, "later": once, "again": twice, "newer": (2, 15, 7, 3)}
+
+
+class Late:
+    """A reply that is begun at one server, and followed at another, by a user of its own."""
+
+    def __init__(self, late, other, provider, name):
+        self.here, self.there, self.name = late.client(name), other.client(name), name
+        self.more, self.calls = threading.Event(), 0
+
+    def answer(replies, request):
+        mark = request.body["messages"][0]["content"]
+        [each] = [each for each in replies if each.name == mark]
+        each.calls += 1
+        return reply("Half ", each.more, "and half.")(request)
+
+    def begin(self, again):
+        """Ask for it. With `again`, there is one already, which it would replace."""
+        client = self.there if again else self.here
+        self.session = client.post("/sessions", {"content": self.name}, Prefer=None if again else "respond-async").json()
+        self.path = f"/sessions/{self.session['id']}"
+        if again:
+            assert self.here.post(self.path + "/retry", Prefer="respond-async").status_code == 202
+        wait_until(lambda: self.last()["content"] == "Half ")
+        self.id = self.last()["id"]
+
+    def turns(self):
+        return self.there.turns(self.session)
+
+    def last(self):
+        return self.turns()[-1]
+
+    def wait_for_its_end(self):
+        """Follow it elsewhere until it is ended there."""
+        with self.there.events(self.session) as stream:
+            *_, turn, done = stream
+        assert (turn.data["status"], turn.data["content"], done.name) == ("interrupted", "Half ", "done")
+        self.last_id = done.id
+        with self.there.events(self.session, self.last_id) as stream:
+            assert stream.status == 204
+
+    def check_rest(self):
+        """It goes on: the same turn, the same text, and who has seen its end gets what is behind it."""
+        wait_until(lambda: self.last()["status"] != "interrupted" and self.last()["id"] == self.id, BACK)
+        self.more.set()
+        with self.there.events(self.session, self.last_id) as stream:
+            *deltas, turn, done = stream
+        assert "".join(frame.data["delta"] for frame in deltas) == "and half."
+        assert (turn.data["status"], turn.data["content"], done.name) == ("complete", "Half and half.", "done")
+        assert self.last() == turn.data and turn.data["id"] == self.id
+        [listed] = self.there.get("/sessions").json()["data"]
+        assert listed["last_message_preview"] == "Half and half."
+        with self.there.events(self.session, done.id) as stream:
+            assert stream.status == 204
+
+
+@together
+def test_a_writer_that_comes_back_takes_up_what_was_ended_in_its_place_on_sqlite(folder):
+    """Whether its provider has said the rest by then or says it later, and whether or not it replaces a reply; but not where
+    somebody has asked for a newer one."""
+    check_late(folder, f"sqlite:///{folder}/parley.db")
+
+
+@together
+def test_a_writer_that_comes_back_takes_up_what_was_ended_in_its_place_on_postgresql(folder):
+    with new_cluster() as cluster:
+        check_late(folder, cluster.url())
+
+
 # SQLite
+
+
+@together
+def test_who_is_stopped_while_he_writes_costs_others_nothing(folder):
+    """Two services on one file. While all of one stands still, with the lock of the one who writes, the other reads, and says
+    that it cannot write; then both go on."""
+    with contextlib.ExitStack() as stack:
+        (folder / "other").mkdir()
+        first, its_provider, url = stack.enter_context(served(folder))
+        other, provider, _ = stack.enter_context(served(folder / "other", url))
+        alice = other.client()
+        session = session_of(alice)
+        talks = [Talk(first.client(), its_provider, 4, patience=120).begin(first, path_of(url))]
+        talks += [Talk(alice, provider, 4, patience=120).begin(other, path_of(url))]
+        with Asking(alice, session) as asking, concurrent.futures.ThreadPoolExecutor(4) as pool:
+            over = threading.Event()
+            try:
+                creating = [pool.submit(create_until, over, first.client()) for _ in range(4)]
+                with trouble.stopped_while_writing(first, path_of(url)):
+                    began = time.monotonic()
+                    time.sleep(20)
+                    assert trouble.may_write(path_of(url)) & set(first.workers())
+                    ended = time.monotonic()
+                asking.wait_for("create", 201, BACK)
+                asking.wait_for("health", 200, BACK)
+            finally:
+                over.set()
+            created = [answer for each in creating for answer in each.result()]
+        check_answers(asking, began, ended, reads=200)
+        assert [talk.check() for talk in talks] == [0, 0]
+        asking.check()
+        for answer in created:
+            asking.check_kept(answer)
+        return f"{len(created)} were created at the one that was stopped"
+
+
+def create_until(over, client):
+    """Create sessions all the while; returns the answers of 201. A server that stood still may break a connection."""
+    answers = []
+    while not over.is_set():
+        with contextlib.suppress(requests.ConnectionError):
+            answer = client.post("/sessions", {"content": "Hello"}, Prefer="respond-async")
+            assert answer.status_code in (201, 503), answer.text
+            answers += [answer] if answer.status_code == 201 else []
+        over.wait(0.05)
+    return answers
+
+
+@together
+def test_a_transaction_of_another_program_that_does_not_end_costs_no_reply(folder):
+    """For 15 seconds, as of somebody who looks at the file by hand. Meanwhile all is read, and nothing is written."""
+    with served(folder) as (server, provider, url):
+        check_locked(server, provider, url, 15, reads=200)
 
 
 @together
