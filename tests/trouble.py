@@ -238,7 +238,7 @@ def copy_as_dead(url, session, count):
                 for place, row in enumerate(rows):
                     copy = row | {key: new}
                     if table == "turn":
-                        copy["id"] = row["id"] + 10 * (number + 1) + place
+                        copy["id"] = rows[-1]["id"] + 1 + number * len(rows) + place
                         if row["kind"] == "assistant":
                             dead = {"status": "in_progress", "content": "", "fence": copy["id"], "lease_until": 1_000_000}
                             copy |= {name: value for name, value in dead.items() if name in row}

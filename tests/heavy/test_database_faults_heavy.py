@@ -7,6 +7,7 @@ and a server of its own.
 import concurrent.futures
 import contextlib
 import os
+import random
 import sqlite3
 import subprocess
 import threading
@@ -18,6 +19,7 @@ import requests
 import trouble
 from client import ALICE, running, wait_until
 from cluster import new_cluster
+from fault_soak import ENGINES, soak_on
 from provider import Provider, reply
 from tables import tables_of
 from talk import LONGEST, Asking, Talk
@@ -82,6 +84,20 @@ def path_of(url):
 def session_of(client):
     """A session at rest."""
     return client.create("Before")
+
+
+# All of them
+
+
+@together
+def test_faults_at_random_under_all_that_can_be_done_keep_the_invariants(folder):
+    """The first five minutes of the soak with faults, on both engines; tests/fault_soak.py says what it is."""
+    seed = random.SystemRandom().randrange(10**6)
+    try:
+        soak_on(folder, ENGINES, 285, seed)  # five faults on each; with its start and its checks, it takes five minutes
+    except BaseException as problem:
+        problem.add_note(f"seed {seed}")
+        raise
 
 
 # PostgreSQL

@@ -185,6 +185,7 @@ def test_all_of_them_at_once_while_one_user_holds_what_he_can(busy, crowd):
     with nobody_is_held_up(server, alice), concurrent.futures.ThreadPoolExecutor() as pool:
         for coming in [pool.submit(crowd(server).come_evenly, *each) for each in crowds]:
             coming.result()
+    server.kill()  # else it would let the replies end, which have no end
 
 
 def ask_for_replies(client, count):
@@ -210,6 +211,7 @@ def test_one_user_asks_for_two_thousand_replies_at_once(busy):
     assert len(begun) + len(refused) == 2000 and 200 <= len(begun) <= 400  # half of what each of two workers carries
     assert all(answer.headers["Retry-After"] for answer in refused)
     assert mallory.get("/sessions?page[offset]=399").json()["meta"] == {"has_more": False}
+    server.kill()  # else it would let the replies end, which have no end
 
 
 def test_a_client_has_time_but_not_for_ever(tmp_path, provider):
