@@ -11,6 +11,7 @@ import pathlib
 import queue
 import random
 import re
+import shutil
 import sqlite3
 import threading
 import time
@@ -26,12 +27,13 @@ from settings import SettingError, ensure_folder
 
 SECOND = 1_000_000
 TRIES = 5  # of a transaction that the database gives up for another's sake
-WAIT = 10  # seconds that a request waits for the database in all, whatever it waits for
-STUCK = 5  # seconds after which a transaction that has not ended tells that nobody can write
+WAIT = 9  # seconds that a request waits for the database in all, whatever it waits for; its answer comes within ten
+STUCK = 5  # seconds after which a transaction that waits, or writes, is taken for one that does not end
 EXAMINED_SIZE = 100 * 2**20  # bytes of a SQLite file that is looked through at the start
+LEAST_FREE = 2**18  # bytes of a disk that is not full
 APPLICATION_ID = 0x50726C79  # "Prly", by which `file` tells whose SQLite file it is
 
-# The drivers' own errors come where rows are fetched. The last one, where no file is left for a connection.
+# The drivers' own errors come where rows are fetched. The last one, where a file is gone, or none is left for a connection.
 Unavailable = (DatabaseError, sqlite3.Error, psycopg.Error, OSError)
 Unstorable = (DataError, IntegrityError)  # the database answers, and does not take a row
 
@@ -83,14 +85,6 @@ class Pool:
         """Do not keep the connection of this thread: after a failure, its server may be one that cannot write any more."""
         self._state.failed = True
 
-    def execute_sql(self, *args):
-        try:
-            return super().execute_sql(*args)
-        except DatabaseError as error:
-            if not isinstance(error, Unstorable):
-                self.discard()
-            raise
-
 
 class SQLite(Pool, peewee.SqliteDatabase):
     """One file, with one writer at a time."""
@@ -103,15 +97,15 @@ class SQLite(Pool, peewee.SqliteDatabase):
         # A transaction that took the writer's lock after it had read could be refused without waiting.
         "lock_type": "IMMEDIATE",
         "check_same_thread": False,
-        "timeout": WAIT,  # of one who reads, in the rare moments in which that is not possible
+        "timeout": WAIT,  # of one who cannot read, as while another process recovers the file
     }
 
     def __init__(self, database, **kwargs):
         if sqlite3.sqlite_version_info < (3, 35):
             raise SettingError("DATABASE_URL", f"SQLite 3.35 or newer is needed, and this Python has {sqlite3.sqlite_version}")
         super().__init__(database, **kwargs)
-        with contextlib.suppress(FileExistsError):  # SQLite itself would let everybody read it; -wal and -shm have its mode
-            os.close(os.open(database, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+        if not os.path.exists(database):  # SQLite itself would let everybody read it; -wal and -shm have its mode
+            os.close(os.open(database, os.O_CREAT | os.O_WRONLY, 0o600))
         self._file = os.stat(database)
         if self._file.st_size:
             self._examine()
@@ -121,10 +115,10 @@ class SQLite(Pool, peewee.SqliteDatabase):
         """Raises SettingError where the file is not Parley's, or is damaged, and changes nothing."""
         path = urllib.parse.quote(os.path.abspath(self.database))
         for mode in ("immutable=1", "mode=ro"):  # the latter reads the log too, and may leave files beside another program's
-            found, tables, mark = "ok", set(), 0
+            found, names, mark = "ok", set(), 0
             try:
                 with contextlib.closing(sqlite3.connect(f"file:{path}?{mode}", uri=True)) as file:
-                    tables = {name for (name,) in file.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+                    names = {name for (name,) in file.execute("SELECT name FROM sqlite_master")}
                     (mark,) = file.execute("PRAGMA application_id").fetchone()
                     if mode == "mode=ro" and self._file.st_size < EXAMINED_SIZE:
                         (found,) = file.execute("PRAGMA quick_check(1)").fetchone()
@@ -132,7 +126,7 @@ class SQLite(Pool, peewee.SqliteDatabase):
                 return  # it cannot be read now; whoever opens it is told
             except sqlite3.DatabaseError as error:
                 found = error.sqlite_errorname
-            if mark != APPLICATION_ID and (mark or (tables and not tables >= {"release", "session", "turn"})):
+            if mark != APPLICATION_ID and (mark or (names and not names >= {"release", "session", "turn"})):
                 raise SettingError("DATABASE_URL", "this file is another program's database. Name a file of Parley's own")
         if found != "ok":
             problem = " ".join(found.split())[:60]
@@ -147,6 +141,7 @@ class SQLite(Pool, peewee.SqliteDatabase):
     def _add_conn_hooks(self, connection):
         super()._add_conn_hooks(connection)
         connection.set_progress_handler(lambda: not remaining(), 10_000)  # steps of SQLite's machine
+        connection.text_factory = lambda text: text.decode("utf-8", "replace")  # damage is one reply's, and costs no other
 
     def is_usable(self, connection):
         self._find()
@@ -154,6 +149,8 @@ class SQLite(Pool, peewee.SqliteDatabase):
 
     def check(self):
         """Raises one of Unavailable where nobody can write."""
+        if shutil.disk_usage(self.database).free < LEAST_FREE:
+            raise OperationalError("the disk is full")
         with self.write():
             pass
 
@@ -253,7 +250,9 @@ class PostgreSQL(Pool, peewee.PostgresqlDatabase):
             with connection.pipeline() as pipeline, self.atomic():
                 try:
                     yield
-                except BaseException:
+                except BaseException as error:
+                    if isinstance(error, DatabaseError) and not isinstance(error, Unstorable):
+                        self.discard()
                     with contextlib.suppress(psycopg.Error):  # else the server would skip peewee's ROLLBACK after a failure
                         pipeline.sync()
                     raise
@@ -306,6 +305,7 @@ class PostgreSQL(Pool, peewee.PostgresqlDatabase):
     def check(self):
         """Raises one of Unavailable where nobody can write."""
         if self.execute_sql("SHOW transaction_read_only").fetchone()[0] == "on":
+            self.discard()
             raise OperationalError("the database is read-only")
 
 
@@ -405,9 +405,8 @@ def transaction(function):
     return wrapper
 
 
-def check():
-    """Raises one of Unavailable where the database does not answer, or nobody can write. It writes nothing."""
-    db.check()
+def check_writers():
+    """Raises one of Unavailable where a transaction of this process has not ended for too long."""
     if any(since < time.monotonic() - STUCK for since in list(_writing.values())):
         raise OperationalError("a transaction does not end")
 

@@ -163,8 +163,9 @@ class HTTPProvider:
                 request_id = response.headers.get("request-id") or response.headers.get("x-request-id")
                 call.request_id = request_id and self.faults.mask(request_id[:200])
                 for batch in response.events():
-                    while batch and not answer.over:
-                        self._take(batch.pop(0), answer)
+                    for event in batch:
+                        if not answer.over:
+                            self._take(event, answer)
                     yield answer.take()
                     if answer.over:
                         response.read(65536, 0.1)  # what is left of it, so that the connection can be kept

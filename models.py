@@ -7,7 +7,6 @@ other. Within a transaction, what is sent (`db.send`) is not waited for.
 import collections
 import dataclasses
 import secrets
-import sqlite3
 import time
 import uuid
 
@@ -234,11 +233,7 @@ class Turn(db.Model):
         `positions` are {id: position}; where that is None, no text is asked for.
         """
         rows = [(turn_id, NOWHERE if position is None else position) for turn_id, position in positions.items()]
-        try:
-            rows = db.execute(given("read_news", rows, lease=LEASE, renewal=RENEWAL)).fetchall()
-        except sqlite3.Error:  # of a row that is damaged, which costs that reply only
-            each = [cls.news({turn_id: position}) for turn_id, position in positions.items()] if len(positions) > 1 else []
-            return {turn_id: state for found in each for turn_id, state in found.items()}
+        rows = db.execute(given("read_news", rows, lease=LEASE, renewal=RENEWAL)).fetchall()
         found = {}
         for turn_id, status, is_due, title, start, text in rows:
             state = found.setdefault(turn_id, [status, is_due, title, ""])
@@ -312,7 +307,8 @@ class Turn(db.Model):
         if not Turn.update(content="", search_text="", visible=True, **lease).where(same, Turn.id == last).execute():
             return False
         db.send(Turn.update(visible=False).where(Turn.id == self.replaces))
-        db.send(insertion(Piece(turn=self, start=0, text=self.content)))
+        if self.content:
+            db.send(insertion(Piece(turn=self, start=0, text=self.content)))
         Usage.add([(self, owner, -1)])
         return True
 

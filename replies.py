@@ -228,12 +228,13 @@ class Replies:
         self._wake.set()
 
     def check(self):
-        """Raises one of Unavailable where the keeper cannot do its work now, or nobody can write."""
+        """Raises one of Unavailable where the keeper cannot do its work now, or a transaction does not end."""
         self.start_keeper()
         check = concurrent.futures.Future()
         self._checks.append(check)
         self._wake.set()
         check.result(CHECK_TIMEOUT)
+        database.check_writers()
 
     def stop(self, grace):
         """Let the replies under way end for `grace` seconds, interrupt those written here, and wait until these are stored."""
@@ -370,7 +371,7 @@ class Replies:
         except Unstorable:
             self._store_one_by_one()
         if self._checks:
-            database.check()
+            db.check()
             self._answer_checks()
 
     def _store(self, replies):
@@ -412,6 +413,7 @@ class Replies:
         """Store again what is not there, and see what is, after a fault: a commit may have come through all the same, and a
         database that another took the place of may have lost the last ones."""
         for reply in list(self._written):
+            limit_time()  # they may be many, and the database far away
             turn = Turn.read(reply.id)
             if turn is not None and turn.status == IN_PROGRESS:  # else the next poll tells what has become of it
                 reply.stored(turn.content[len(reply.text) :])
@@ -461,8 +463,10 @@ class Replies:
         if turn is not None and turn.status == IN_PROGRESS:
             return  # it goes on after all
         if isinstance(feed, Reply) and turn is not feed.row:  # somebody else has ended it
-            if turn is not None and turn.fence == feed.row.fence and turn.resume(feed.session.owner):
-                return
+            if turn is not None and turn.fence == feed.row.fence and turn.status != feed.row.status:
+                turn.content += feed.text[len(turn.content) :]  # what a failover took back
+                if turn.resume(feed.session.owner):
+                    return feed.stored(turn.content[len(feed.text) :])
             if feed.call.usage:
                 feed.row.store_usage(feed.call.usage)
         with self._lock:

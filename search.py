@@ -42,8 +42,8 @@ def contains(column, word):
 
 @contextlib.contextmanager
 def limited(seconds=TIMEOUT):
-    """Within this context the database has so many seconds. Raises Overloaded where these are over."""
-    limit_time(seconds)
+    """From here on, the database has so many seconds at most. Raises Overloaded where these are over."""
+    limit_time(min(seconds, remaining()))
     try:
         yield
     except Unavailable:

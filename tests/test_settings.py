@@ -229,6 +229,7 @@ def check_that_it_stops_at(path):
 FOREIGN = {
     "tables": ("delete", "CREATE TABLE notes (id INTEGER PRIMARY KEY, text); INSERT INTO notes (text) VALUES ('A note')"),
     "tables and a log": ("wal", "CREATE TABLE notes (id INTEGER PRIMARY KEY, text); INSERT INTO notes (text) VALUES ('A note')"),
+    "a view alone": ("delete", "CREATE VIEW notes AS SELECT 1 AS note"),
     "an id alone": ("delete", "PRAGMA application_id = 252006675"),
     "an id and tables": ("wal", "PRAGMA application_id = 252006675; CREATE TABLE vcache (id, value)"),
     "a session": ("delete", "CREATE TABLE session (token TEXT PRIMARY KEY, data); INSERT INTO session VALUES ('t', x'00')"),

@@ -284,17 +284,57 @@ def test_a_service_that_was_stopped_goes_on_with_its_replies_on_postgresql(folde
         return check_stopped(folder, cluster.url(), whole=True, seconds=40)
 
 
+@together
+def test_a_row_that_somebody_holds_costs_its_owner_only(folder):
+    """He asks ten times at once, somebody asks for /health all the while, and the words of others come as ever."""
+    with new_cluster() as cluster, served(folder, cluster.url()) as (server, provider, url):
+        alice, bob = server.client(), server.client("bob")
+        session = session_of(alice)
+        talk = Talk(bob, provider, 2).begin(server)
+        with Asking(bob, session_of(bob)) as asking, tables_of(url) as tables, concurrent.futures.ThreadPoolExecutor(10) as pool:
+            tables.rows("BEGIN")
+            tables.rows(f"SELECT FROM session WHERE id = '{session['id']}' FOR UPDATE")
+            path, body = f"/sessions/{session['id']}/messages", {"content": "Hello"}
+            asked = [pool.submit(alice.post, path, body, Prefer="respond-async") for _ in range(10)]
+            until = time.monotonic() + 12
+            while time.monotonic() < until:
+                before = {each: len(each.text) for each in talk.replies}
+                wait_until(lambda: all(len(each.text) > length for each, length in before.items()), 2)
+            tables.rows("ROLLBACK")
+            assert {each.result().status_code for each in asked} <= {202, 409, 503}
+        assert talk.check() == 0
+        asking.check()
+
+
+@together
+def test_what_is_damaged_holds_up_the_end_of_no_dead_reply(folder):
+    with served(folder, WEB_CONCURRENCY=1) as (server, provider, url):
+        talk = Talk(server.client(), provider, 3).begin(server, path_of(url))
+        server.kill()
+        with tables_of(url) as tables:
+            tables.rows("UPDATE piece SET text = CAST(x'ff41' AS TEXT) WHERE turn_id = (SELECT min(turn_id) FROM piece)")
+        began = time.monotonic()
+        (folder / "again").mkdir()
+        with served(folder / "again", url) as (again, _, _):
+            client = again.client()
+            for each in talk.replies:
+                each.give_up()
+                wait_until(lambda: client.turns(each.session)[-1]["status"] == "interrupted", 40)
+        assert time.monotonic() - began < 32
+        talk.end()
+
+
 # Writers that come back
 
 
 def check_late(folder, url):
-    """Four replies of a worker that stands still, until another service has ended them all; then it goes on."""
+    """Five replies of a worker that stands still, until another service has ended them all; then it goes on."""
     with contextlib.ExitStack() as stack:
         lone = {"WEB_CONCURRENCY": 1, "GUNICORN_CMD_ARGS": "--timeout 300"}  # its master does not kill it for its silence
         late, provider, url = stack.enter_context(served(folder / "late", url, **lone))
         other, _, _ = stack.enter_context(served(folder / "other", url, **lone))
-        replies = [Late(late, other, provider, name) for name in ("meanwhile", "later", "again", "newer")]
-        meanwhile, later, again, newer = replies
+        replies = [Late(late, other, provider, name) for name in ("meanwhile", "later", "again", "newer", "silent")]
+        meanwhile, later, again, newer, silent = replies
         provider.default = lambda request: Late.answer(replies, request)
         for each in replies:
             each.begin(again=each is again)
@@ -306,7 +346,7 @@ def check_late(folder, url):
             answer = newer.there.post(newer.path + "/retry")
             assert (answer.status_code, answer.json()["content"]) == (201, "The answer.")
             before = newer.turns()
-        for each in (meanwhile, later, again):
+        for each in (meanwhile, later, again, silent):
             each.check_rest()
         for each in replies:
             assert each.calls == 1
@@ -318,7 +358,7 @@ def check_late(folder, url):
         used = {owner: tuple(map(int, counts)) for owner, *counts in rows}
         once, twice = (1, 15, 7, 3), (2, 30, 14, 6)
         # Of the reply that was given up, nobody knows the tokens.
-        assert used == {"meanwhile": once, "later": once, "again": twice, "newer": (2, 15, 7, 3)}
+        assert used == {"meanwhile": once, "later": once, "again": twice, "newer": (2, 15, 7, 3), "silent": once}
 
 
 class Late:
@@ -327,12 +367,13 @@ class Late:
     def __init__(self, late, other, provider, name):
         self.here, self.there, self.name = late.client(name), other.client(name), name
         self.more, self.calls = threading.Event(), 0
+        self.first = "" if name == "silent" else "Half "
 
     def answer(replies, request):
         mark = request.body["messages"][0]["content"]
         [each] = [each for each in replies if each.name == mark]
         each.calls += 1
-        return reply("Half ", each.more, "and half.")(request)
+        return reply(*filter(None, [each.first]), each.more, "and half.")(request)
 
     def begin(self, again):
         """Ask for it. With `again`, there is one already, which it would replace."""
@@ -341,7 +382,7 @@ class Late:
         self.path = f"/sessions/{self.session['id']}"
         if again:
             assert self.here.post(self.path + "/retry", Prefer="respond-async").status_code == 202
-        wait_until(lambda: self.last()["content"] == "Half ")
+        wait_until(lambda: self.calls and self.last()["content"] == self.first)
         self.id = self.last()["id"]
 
     def turns(self):
@@ -354,7 +395,7 @@ class Late:
         """Follow it elsewhere until it is ended there."""
         with self.there.events(self.session) as stream:
             *_, turn, done = stream
-        assert (turn.data["status"], turn.data["content"], done.name) == ("interrupted", "Half ", "done")
+        assert (turn.data["status"], turn.data["content"], done.name) == ("interrupted", self.first, "done")
         self.last_id = done.id
         with self.there.events(self.session, self.last_id) as stream:
             assert stream.status == 204
@@ -366,10 +407,10 @@ class Late:
         with self.there.events(self.session, self.last_id) as stream:
             *deltas, turn, done = stream
         assert "".join(frame.data["delta"] for frame in deltas) == "and half."
-        assert (turn.data["status"], turn.data["content"], done.name) == ("complete", "Half and half.", "done")
+        assert (turn.data["status"], turn.data["content"], done.name) == ("complete", self.first + "and half.", "done")
         assert self.last() == turn.data and turn.data["id"] == self.id
         [listed] = self.there.get("/sessions").json()["data"]
-        assert listed["last_message_preview"] == "Half and half."
+        assert listed["last_message_preview"] == self.first + "and half."
         with self.there.events(self.session, done.id) as stream:
             assert stream.status == 204
 
@@ -459,6 +500,7 @@ def test_a_full_disk_costs_nothing_that_was_answered(folder):
             with Asking(alice, session, writers=4, content="x" * 50_000) as asking:
                 with trouble.full(disk):
                     asking.wait_for("create", 503, 30)
+                    asking.wait_for("health", 503, BACK)
                     time.sleep(10)
                 asking.wait_for("create", 201, BACK)
                 asking.wait_for("health", 200, BACK)
