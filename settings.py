@@ -52,11 +52,11 @@ def _url(value):
 
 def _database(value):
     # What the library says of a bad URL would show its password. It takes several hosts, host:port,host:port.
-    hosts = value.partition("://")[2].partition("/")[0].rpartition("@")[2]
+    place, _, name = value.partition("://")[2].partition("?")[0].partition("/")
+    hosts = place.rpartition("@")[2]
     has_places = all(_has_place(value.replace(hosts, host, 1)) for host in hosts.split(","))
-    if not has_places or "#" in value or (value.startswith("postgres") and len(urlsplit(value).path) < 2):
-        example = "sqlite:///path or postgresql://user:password@host/name"
-        raise ValueError(f"write it like {example}, without a #, the password percent-encoded")
+    if not has_places or "#" in value or (value.startswith("postgres") and not name):
+        raise ValueError("write it like sqlite:///path or postgresql://user:password@host/name, no #, password percent-encoded")
     return value
 
 
