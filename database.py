@@ -1,4 +1,4 @@
-"""The database, a SQLite file or a PostgreSQL: opening, writing, locking, the clock, migrations.
+"""The database, a SQLite file or a PostgreSQL: opening, waiting, writing, locking, the clock, migrations.
 
 All that differs between the two engines is said here, in one class for each. Times are microseconds since 1970 in UTC,
 by the database's clock, so that processes and hosts agree.

@@ -15,9 +15,8 @@ import time
 import weakref
 
 import conversation
-import database
 from catalog import UnknownModel
-from database import Unavailable, Unstorable, db, limit_time, transaction
+from database import Unavailable, Unstorable, check_writers, db, limit_time, transaction
 from faults import ModelError
 from limits import REPLIES, TITLES, Overloaded, Room
 from models import COMPLETE, FAILED, IN_PROGRESS, INTERRUPTED, Piece, Turn
@@ -234,7 +233,7 @@ class Replies:
         self._checks.append(check)
         self._wake.set()
         check.result(CHECK_TIMEOUT)
-        database.check_writers()
+        check_writers()
 
     def stop(self, grace):
         """Let the replies under way end for `grace` seconds, interrupt those written here, and wait until these are stored."""
