@@ -1,7 +1,7 @@
 """The marshmallow schemas: requests are loaded through them, and responses are dumped through them.
 
-`openapi.py` describes the API from them; what its description says of a schema and its fields stands in
-`openapi.base.json`.
+`tests/openapi` describes the API from them; what its description says of a schema and its fields stands in
+`tests/openapi/base.json`.
 """
 
 import itertools

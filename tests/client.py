@@ -230,7 +230,7 @@ def npm_folder(name):
 def copy_of_the_service(folder):
     """A folder with all that is needed to start, to be changed, or for an instance folder of its own."""
     folder.mkdir()
-    for path in [path for pattern in ("*.py", "*.toml", "*.sql", "*.json", "Procfile") for path in ROOT.glob(pattern)]:
+    for path in [path for pattern in ("*.py", "*.toml", "*.sql", "Procfile") for path in ROOT.glob(pattern)]:
         shutil.copy(path, folder)
     shutil.copytree(ROOT / "static", folder / "static")
     return folder

@@ -12,9 +12,9 @@ import openapi_spec_validator
 import pytest
 import requests
 
-import openapi
 from app import create_app
 from client import BOB, SECRET, make_token, npm_folder
+from openapi import __main__ as tool
 from provider import cut, reply, silence, status
 
 SEED = {
@@ -54,6 +54,11 @@ def document(server):
     return response.json()
 
 
+@pytest.fixture
+def app(tmp_path):
+    return create_app({"DATABASE_URL": f"sqlite:///{tmp_path}/routes.db", "JWT_SECRET": SECRET})
+
+
 def resolve(document, part):
     while "$ref" in part:
         target = document
@@ -90,14 +95,17 @@ ROUTES = {
 
 def test_describes_the_routes_that_there_are_and_no_others(document):
     assert {route: operation["operationId"] for route, operation in operations(document).items()} == ROUTES
-    assert openapi.OPERATIONS.keys() == set(ROUTES.values())
+    assert tool.OPERATIONS.keys() == set(ROUTES.values())
 
 
-def test_a_route_cannot_be_left_out(tmp_path):
-    app = create_app({"DATABASE_URL": f"sqlite:///{tmp_path}/routes.db", "JWT_SECRET": SECRET})
+def test_the_file_is_what_routes_and_schemas_make(app):
+    assert tool.FILE.read_text("utf-8") == tool.text(app), "static/openapi.json is not up to date: run `python tests/openapi`"
+
+
+def test_a_route_cannot_be_left_out(app):
     app.add_url_rule("/odd", "show_odd", lambda: "")
     with pytest.raises(KeyError, match="show_odd"):
-        openapi.document(app, "1.0.0")
+        tool.document(app)
 
 
 def test_says_of_each_operation_what_it_does(document):

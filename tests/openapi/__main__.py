@@ -1,9 +1,8 @@
-"""The description of the API: an OpenAPI 3.1 document.
+"""The description of the API, an OpenAPI 3.1 document: `python tests/openapi` makes `static/openapi.json` of the code.
 
 The routes give the paths, the methods and the operations' names; the docstrings of their handlers give summaries; the
-schemas give the bodies. `openapi.base.json` says what none of these does, in the words of OpenAPI; an operation's
-parameters stand there by their names, its errors by their statuses, and a response's headers only say whether they are
-`required`.
+schemas give the bodies. `base.json` says what none of these does, in the words of OpenAPI; an operation's parameters stand
+there by their names, its errors by their statuses, and a response's headers only say whether they are `required`.
 """
 
 import copy
@@ -11,13 +10,20 @@ import inspect
 import json
 import pathlib
 import re
+import sys
+import tempfile
+
+ROOT = pathlib.Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT))
 
 from apispec import APISpec
 from apispec.ext.marshmallow import MarshmallowPlugin, OpenAPIConverter
 
 import schemas
+from app import __version__, create_app
 
-BASE_TEXT = pathlib.Path(__file__).with_name("openapi.base.json").read_text("utf-8")
+FILE = ROOT / "static" / "openapi.json"
+BASE_TEXT = pathlib.Path(__file__).with_name("base.json").read_text("utf-8")
 BASE = json.loads(BASE_TEXT)
 DESCRIPTIONS, FIELDS, HEADERS, OPERATIONS = map(BASE.pop, ("descriptions", "fields", "headers", "operations"))
 # What it refers to and does not have itself is in `schemas`.
@@ -56,13 +62,13 @@ def _describe(rule, handler):
     return described
 
 
-def document(app, version):
+def document(app):
     """The document of this app."""
     plugin = MarshmallowPlugin()
     plugin.Converter = Converter
     base = copy.deepcopy(BASE)
     _describe_headers(base["components"]["responses"])
-    spec = APISpec("Parley", version, "3.1.1", [plugin], **base)
+    spec = APISpec("Parley", __version__, "3.1.1", [plugin], **base)
     for name in SCHEMAS:
         plugin.converter.resolve_nested_schema(getattr(schemas, f"{name}Schema"))
     for rule in app.url_map.iter_rules():
@@ -72,3 +78,18 @@ def document(app, version):
             methods = rule.methods - {"HEAD", "OPTIONS"}
             spec.path(path, operations={method.lower(): operation for method in methods})
     return spec.to_dict()
+
+
+def text(app):
+    """The document as it stands in the file, in lines: so a change of it can be read."""
+    return json.dumps(document(app), ensure_ascii=False, indent=2) + "\n"
+
+
+def main():
+    with tempfile.TemporaryDirectory() as folder:
+        app = create_app({"DATABASE_URL": f"sqlite:///{folder}/empty.db", "JWT_SECRET": "-" * 32})
+        FILE.write_text(text(app), "utf-8")
+
+
+if __name__ == "__main__":
+    main()
