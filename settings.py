@@ -1,6 +1,7 @@
-"""The settings: what the environment may say, and what holds where it is silent. `settings.toml` has the table."""
+"""The settings: what the environment may say, and what holds where it is silent. `settings.toml` has the tables."""
 
 import collections
+import contextlib
 import os
 import pathlib
 import re
@@ -15,79 +16,44 @@ class SettingError(Exception):
         super().__init__(f"{name}: {problem}")
 
 
-Setting = collections.namedtuple("Setting", "parse meaning default", defaults=[None])
-
-
-def _matching(pattern, problem, convert=str):
-    """A parser of values that match this pattern from end to end."""
-
-    def parse(value):
-        if not re.fullmatch(pattern, value, re.DOTALL):
-            raise ValueError(problem)
-        return convert(value)
-
-    return parse
-
-
-_number = _matching(r"(?=.*[1-9])[0-9]{1,9}", "give a whole number from 1 on", int)
-_seconds = _matching(r"(?=.*[1-9])[0-9]{1,6}(\.[0-9]{1,3})?", "give a number of seconds above 0", float)
-# A key goes into a header: what cannot stand there would show up in the text of an exception.
-_key = _matching(r"[\x21-\x7e]+", "it has characters that no key has")
-_model = _matching(r".{1,200}", "a model's id has at most 200 characters")
-_log_format = _matching("text|json", "give text or json")
+Setting = collections.namedtuple("Setting", "kind meaning default", defaults=[None])
 
 
 def _list(value):
-    items = [item.strip() for item in value.split(",") if item.strip()]
-    if not items:
-        raise ValueError("give a list, separated by commas")
-    return items
+    return [item.strip() for item in value.split(",") if item.strip()]
 
 
 def _url(value):
-    if not re.fullmatch(r"https?://[^\s/?#]+[^\s?#]*", value) or not _has_place(value):
-        raise ValueError("give a URL that begins with http:// or https://")
+    if urlsplit(value).port == 0:  # of other bad ports and hosts, `urlsplit` raises ValueError itself
+        raise ValueError
     return value
 
 
 def _database(value):
-    # What the library says of a bad URL would show its password. It takes several hosts, host:port,host:port.
-    place, _, name = value.partition("://")[2].partition("?")[0].partition("/")
-    hosts = place.rpartition("@")[2]
-    has_places = all(_has_place(value.replace(hosts, host, 1)) for host in hosts.split(","))
-    if not has_places or "#" in value or (value.startswith("postgres") and not name):
-        raise ValueError("write it like sqlite:///path or postgresql://user:password@host/name, no #, password percent-encoded")
+    hosts = value.partition("://")[2].partition("?")[0].partition("/")[0].rpartition("@")[2]
+    for host in hosts.split(","):  # PostgreSQL's library takes several: host:port,host:port
+        _url(value.replace(hosts, host, 1))
     return value
-
-
-def _has_place(url):
-    try:
-        return urlsplit(url).port != 0
-    except ValueError:
-        return False
 
 
 def _secret(value):
     if len(value.encode()) < 32:
-        raise ValueError("give at least 32 bytes")
+        raise ValueError
     return value
 
 
-def _models(value):
-    return [_model(item) for item in _list(value)]
-
-
 def _rate(value):
-    match = re.fullmatch(r"([1-9][0-9]{0,5})\s*/\s*(second|minute|hour|day)", value)
-    if not match:
-        raise ValueError("write it like 10/minute (second, minute, hour or day)")
-    return int(match[1]), {"second": 1, "minute": 60, "hour": 3600, "day": 86400}[match[2]]
+    replies, period = value.split("/")
+    return int(replies), {"second": 1, "minute": 60, "hour": 3600, "day": 86400}[period.strip()]
 
 
-_KINDS = {"text": str, "number": _number, "seconds": _seconds, "list": _list, "url": _url, "database": _database, "key": _key}
-_KINDS |= {"secret": _secret, "model": _model, "models": _models, "rate": _rate, "log_format": _log_format}
+# What makes the value of a setting of the text that matches its kind's pattern; it may raise ValueError. Of other kinds, the
+# value is the text.
+_READERS = {"number": int, "seconds": float, "list": _list, "models": _list, "url": _url, "database": _database}
+_READERS |= {"secret": _secret, "rate": _rate}
 _TABLE = tomllib.loads(pathlib.Path(__file__).with_suffix(".toml").read_text("utf-8"))
-SETTINGS = {name: Setting(_KINDS[kind], *row) for name, (kind, *row) in _TABLE.items()}
+_KINDS = _TABLE.pop("kinds")
+SETTINGS = {name: Setting(*row) for name, row in _TABLE.items()}
 
 
 def read_settings(environment):
@@ -95,16 +61,22 @@ def read_settings(environment):
     settings = {}
     for name, setting in SETTINGS.items():
         value = environment.get(name, "").strip()
-        try:
-            settings[name] = setting.parse(value) if value else setting.default
-        except ValueError as error:
-            raise SettingError(name, error) from None
+        settings[name] = _read(name, setting.kind, value) if value else setting.default
     kinds = [name for name in ("JWT_PUBLIC_KEY", "JWT_JWKS_URL", "JWT_SECRET") if settings[name]]
     if len(kinds) > 1:
         raise SettingError(kinds[1], f"set either this or {kinds[0]}")
     for provider in ("ANTHROPIC", "OPENAI"):
         settings[provider] = any(environment.get(f"{provider}_{each}", "").strip() for each in ("API_KEY", "BASE_URL"))
     return settings
+
+
+def _read(name, kind, value):
+    """The value of this setting, which is not empty. Raises SettingError, which says nothing of it: it may be a secret."""
+    pattern, problem = _KINDS[kind]
+    if re.fullmatch(pattern, value, re.DOTALL):
+        with contextlib.suppress(ValueError):
+            return _READERS.get(kind, str)(value)
+    raise SettingError(name, problem)
 
 
 def ensure_folder(folder, setting):
