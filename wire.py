@@ -178,16 +178,15 @@ class _Connection:
         self._serve(sock, reused=False)  # before the handshake of TLS, which may be hung up too
         return sock
 
-    def request(self, *args, body=None, **kwargs):
-        if self.sock is not None and self.call is None:
+    def send(self, data):
+        """The other side may take it slowly: so it is sent in what TLS sends at once, since a timeout begins anew with each."""
+        if self.sock is None:
+            self.connect()
+        elif self.call is None:
             self._serve(self.sock, reused=True)
-        super().request(*args, body=body and self._pieces(body), **kwargs)
-
-    def _pieces(self, body):
-        """The body, which the other side may take slowly, in what TLS sends at once: its timeout begins anew with each."""
-        for start in range(0, len(body), 16384):
+        for start in range(0, len(data), 16384):
             self.call.bound(self.sock)
-            yield body[start : start + 16384]
+            super().send(data[start : start + 16384])
 
     def _serve(self, sock, reused):
         if hasattr(socket, "TCP_USER_TIMEOUT"):  # it counts, too, while the other side does not take a long request
