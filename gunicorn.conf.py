@@ -17,6 +17,7 @@ threads = worker_connections // 4  # each waiting request and each stream has on
 preload_app = True  # a bad setting is found once, and tables and keys are made once
 graceful_timeout = 25  # a platform that sends SIGTERM kills after 30 s
 control_socket_disable = True
+errorlog = None  # its lines go where all others go
 forwarder_headers = ""  # SCRIPT_NAME comes from the environment only, never from a header
 
 

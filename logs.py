@@ -110,14 +110,7 @@ def set_up(format):
     # The development server's own lines show queries, which may be what a user looks for; urllib3's, what a provider sent.
     for name in ("werkzeug", "urllib3"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    server = logging.getLogger("gunicorn.error")
-    handler._gunicorn = True  # gunicorn sets its handlers up again at a SIGHUP, and takes out those that have this mark
-
-    def adopt(record):
-        server.handlers = [handler if type(old) is logging.StreamHandler else old for old in server.handlers]
-        return True
-
-    server.filters = [adopt]
+    logging.getLogger("gunicorn.error").propagate = True  # `gunicorn.conf.py` gives it no handler of its own
 
 
 def kind_of(error):
