@@ -251,14 +251,13 @@ class PostgreSQL(Pool, peewee.PostgresqlDatabase):
                 try:
                     yield
                 except BaseException as error:
-                    if isinstance(error, DatabaseError) and not isinstance(error, Unstorable):
+                    if isinstance(error, DatabaseError):
                         self.discard()
                     with contextlib.suppress(psycopg.Error):  # else the server would skip peewee's ROLLBACK after a failure
                         pipeline.sync()
                     raise
-        except psycopg.Error as error:  # of an answer that peewee did not see
-            if not isinstance(error, (psycopg.DataError, psycopg.IntegrityError)):
-                self.discard()
+        except psycopg.Error:  # of an answer that peewee did not see
+            self.discard()
             with peewee_errors:
                 raise
         finally:
