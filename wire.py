@@ -388,7 +388,7 @@ def parse_sse(chunks):
     field (llama.cpp), and a line of plain JSON is an event. Raises a Fault where an event has no end.
     """
     rest, fields, size, is_first, after_cr = bytearray(), {}, 0, True, False
-    for chunk in _with_end(filter(None, chunks)):
+    for chunk in itertools.chain(filter(None, chunks), [None]):  # behind the last one, None
         is_end = chunk is None
         if is_end:
             chunk = b"\n\n"
@@ -420,16 +420,6 @@ def parse_sse(chunks):
         if complete:
             size = len(rest)
             yield complete
-
-
-def _with_end(chunks):
-    """The chunks, and None behind the last one, also where the wire fails there."""
-    try:
-        yield from chunks
-    except Fault:
-        yield None
-        raise
-    yield None
 
 
 def parse_json(text):
