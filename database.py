@@ -308,8 +308,6 @@ class PostgreSQL(Pool, peewee.PostgresqlDatabase):
             raise OperationalError("the database is read-only")
 
 
-ENGINES = {"sqlite": SQLite, "postgres": PostgreSQL, "postgresql": PostgreSQL}
-
 # name → the types of the columns of its `given`, and the statement
 QUERIES = {
     name: (dict(column.split() for column in columns.split(",")), statement)
@@ -350,12 +348,7 @@ def connect(url, path=None, connections=8):
 
 
 def _read(url):
-    scheme, _, rest = url.partition("://")
-    if scheme not in ENGINES:
-        raise ValueError("begin with sqlite:///, postgres:// or postgresql://")
-    if scheme == "sqlite" and (rest in ("", "/", "/:memory:") or not rest.startswith("/")):
-        raise ValueError("name a file: sqlite:///relative/path or sqlite:////absolute/path")
-    if scheme == "sqlite":
+    if url.startswith("sqlite"):
         return SQLite, parse(url)
     try:
         options = psycopg.conninfo.conninfo_to_dict(url)  # as the server's own programs read it, with several hosts
