@@ -14,6 +14,7 @@ import jwt
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from werkzeug.exceptions import ServiceUnavailable
 
 import wire
 from faults import NOT_UNDERSTOOD
@@ -52,10 +53,6 @@ class UnfitKey(ValueError):
     """A public key by which no token may be verified; the text says why."""
 
 
-class KeysUnavailable(Exception):
-    """The identity provider does not give its keys."""
-
-
 @dataclasses.dataclass(repr=False)  # it would show the keys
 class Tokens:
     """Verifies tokens with fixed keys, and signs them where it has a key for that."""
@@ -76,7 +73,7 @@ class Tokens:
         return self.keys
 
     def verify(self, token):
-        """The `sub` of a token. Raises InvalidToken; KeysUnavailable where its key cannot be had."""
+        """The `sub` of a token. Raises InvalidToken; ServiceUnavailable where its key cannot be had."""
         try:
             for algorithm, key in self.keys_for(token):
                 with contextlib.suppress(jwt.InvalidSignatureError, jwt.InvalidAlgorithmError):  # another may have signed it
@@ -122,7 +119,7 @@ class RemoteTokens(Tokens):
             keys = self.published.get().get(kid) or self.published.get(wanting=True).get(kid)
         except (wire.Fault, *NOT_UNDERSTOOD) as failure:
             log.warning("The published keys cannot be had: %r", failure)
-            raise KeysUnavailable("The identity provider does not answer. Ask again later.") from None
+            raise ServiceUnavailable("The identity provider does not answer. Ask again later.", retry_after=5) from None
         if not keys:
             raise InvalidToken("The token was signed with a key that the identity provider does not publish, or a weak one.")
         return keys

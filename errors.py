@@ -15,7 +15,6 @@ import models
 from catalog import UnknownModel
 from database import Unavailable
 from faults import ModelError
-from idempotency import KeyReused
 from limits import Overloaded
 from schemas import FAULTS
 
@@ -97,6 +96,7 @@ def on_database_error(error):
 FRAMEWORK_DETAILS = {
     404: "There is nothing at this path. GET / names the places to begin.",
     405: "This path does not take this method. Use one that the header Allow names.",
+    408: "The request did not arrive in time. Send it again, all of it at once.",
     500: "The server failed. Ask again; its log says more under this X-Request-ID.",
 }
 
@@ -106,10 +106,9 @@ HANDLERS = {
     HTTPException: on_http_error,
     ValidationError: lambda error: error_response(400, itertools.islice(faults(error), FAULTS)),
     models.Refused: on_refused,
-    KeyReused: lambda error: error_response(422, [(str(error), None)]),
     UnknownModel: lambda error: error_response(400, [(str(error), {"pointer": "/model"})]),
     ModelError: lambda error: model_failure(error.status, error.message, error.retry_after),
     auth.InvalidToken: on_invalid_token,
-    **dict.fromkeys((auth.KeysUnavailable, Overloaded), unavailable),
+    Overloaded: unavailable,
     **dict.fromkeys(Unavailable, on_database_error),
 }

@@ -1,14 +1,11 @@
 """Idempotency keys (IETF's draft of the header Idempotency-Key): what a client sent under one, and the reply it got."""
 
 from peewee import BigIntegerField, CompositeKey, TextField, UUIDField
+from werkzeug.exceptions import UnprocessableEntity
 
 from database import SECOND, db
 
 TTL = 24 * 3600 * SECOND
-
-
-class KeyReused(Exception):
-    """An idempotency key came with another body."""
 
 
 class IdempotencyKey(db.Model):
@@ -31,12 +28,12 @@ class IdempotencyKey(db.Model):
         return IdempotencyKey.get_or_none(owner=self.owner, path=self.path, key=self.key)
 
     def known(self, now):
-        """The same key as it was stored within its time to live, or None. Raises KeyReused."""
+        """The same key as it was stored within its time to live, or None. Raises UnprocessableEntity."""
         expired = IdempotencyKey.created_at <= now - TTL
         db.send(IdempotencyKey.delete().where(IdempotencyKey.owner == self.owner, expired))
         known = self.stored()
         if known is not None and known.fingerprint != self.fingerprint:
-            raise KeyReused("This Idempotency-Key came with another body before. Use a new key for a new request.")
+            raise UnprocessableEntity("This Idempotency-Key came with another body before. Use a new key for a new request.")
         return known
 
     def remember(self, session, reply, now):

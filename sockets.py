@@ -7,13 +7,11 @@ import socket
 import threading
 import time
 
+from werkzeug.exceptions import RequestTimeout
+
 REQUEST = 60  # seconds in which a request must be whole
 SILENCE = 30  # seconds in which a client that is waited for must send or take something
 UNSENT = 65536  # bytes of an answer that the system holds ready, besides what is on its way
-
-
-class RequestTimeout(Exception):
-    """A request did not arrive in time."""
 
 
 class ClientSocket(socket.socket):

@@ -28,9 +28,8 @@ STORING = 5  # seconds of the grace that are kept for storing what is interrupte
 UNWANTED = 65536  # bytes of a body that nobody reads are taken from a connection that goes on
 
 BROKEN_BODY = "The body is broken: its chunks are not framed as RFC 9112 has it."
-TOO_LATE = "The request did not arrive in time. Send it again, all of it at once."
 REFUSALS = {
-    RequestTimeout: (408, TOO_LATE),
+    RequestTimeout: (408, errors.FRAMEWORK_DETAILS[408]),
     http.LimitRequestLine: (414, "Shorten the request line."),
     http.LimitRequestHeaders: (431, "Shorten the headers."),
     http.ExpectationFailed: (417, "Leave the header Expect out."),
@@ -63,7 +62,6 @@ class Worker(ThreadWorker):
         self.replies.room.size = max(1, min(self.replies.room.size, self.cfg.worker_connections // 3))
         self.grace = max(0, self.cfg.graceful_timeout - STORING)
         self.wsgi.register_error_handler(http.ParseException, lambda error: errors.error_response(400, [(BROKEN_BODY, None)]))
-        self.wsgi.register_error_handler(RequestTimeout, lambda error: errors.error_response(408, [(TOO_LATE, None)]))
         self.wsgi = closing(self.wsgi)
 
     def init_signals(self):
