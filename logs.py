@@ -17,8 +17,17 @@ FLUSH_TIMEOUT = 1  # seconds at the end of a process
 FRAMES = 30  # of each exception in a trace, the innermost
 
 
-class Line(logging.Formatter):
-    """A trace says the kinds of exceptions, and their frames. Their texts may quote what a user or a model said."""
+class TextLine(logging.Formatter):
+    """`time LEVEL message name=value …`; values that hold more than a word are quoted, on one line.
+
+    A trace says the kinds of exceptions, and their frames. Their texts may quote what a user or a model said.
+    """
+
+    converter = time.gmtime
+
+    def formatMessage(self, record):
+        pairs = (f"{name}={_word(value)}" for name, value in _fields(record).items())
+        return " ".join([super().formatMessage(record), *pairs])
 
     def formatException(self, exc_info):
         parts, error = [], exc_info[1]
@@ -28,18 +37,8 @@ class Line(logging.Formatter):
         return "\n".join(parts)
 
 
-class TextLine(Line):
-    """`time LEVEL message name=value …`; values that hold more than a word are quoted, on one line."""
-
-    converter = time.gmtime
-
-    def formatMessage(self, record):
-        pairs = (f"{name}={_word(value)}" for name, value in _fields(record).items())
-        return " ".join([super().formatMessage(record), *pairs])
-
-
-class JSONLine(Line):
-    """One JSON object a line."""
+class JSONLine(TextLine):
+    """The same as one JSON object a line."""
 
     def format(self, record):
         line = {"time": round(record.created, 3), "level": record.levelname, "message": record.getMessage()}
