@@ -62,7 +62,7 @@ class Worker(ThreadWorker):
         self.replies.room.size = max(1, min(self.replies.room.size, self.cfg.worker_connections // 3))
         self.grace = max(0, self.cfg.graceful_timeout - STORING)
         self.wsgi.register_error_handler(http.ParseException, lambda error: errors.error_response(400, [(BROKEN_BODY, None)]))
-        self.wsgi = closing(self.wsgi)
+        self.wsgi = functools.partial(closing, self.wsgi)
 
     def init_signals(self):
         super().init_signals()
@@ -181,20 +181,16 @@ class Worker(ThreadWorker):
             write_nonblock(client, (head + body).encode())
 
 
-def closing(app):
+def closing(app, environ, start_response):
     """Close where the application says so, whose `Connection` header gunicorn drops, and where a body is still to come."""
+    response = start_response.__self__
 
-    def wsgi(environ, start_response):
-        response = start_response.__self__
+    def start(status, headers, exc_info=None):
+        if ("Connection", "close") in headers or not has_whole_body(response):
+            response.force_close()
+        return start_response(status, headers, exc_info)
 
-        def start(status, headers, exc_info=None):
-            if ("Connection", "close") in headers or not has_whole_body(response):
-                response.force_close()
-            return start_response(status, headers, exc_info)
-
-        return app(environ, start)
-
-    return wsgi
+    return app(environ, start)
 
 
 def has_whole_body(response):
