@@ -1,6 +1,5 @@
 """The command line: what `flask run` prints, and `flask token`."""
 
-import contextlib
 import signal
 import sys
 
@@ -18,8 +17,7 @@ def prepare_run(app, version):
     if context is None or context.info_name != "run":
         return
     app.replies.start_keeper()
-    with contextlib.suppress(ValueError):  # only the main thread may set handlers
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     if is_running_from_reloader():
         return
     url = f"http://{context.params['host']}:{context.params['port']}/"
