@@ -10,7 +10,6 @@ import dataclasses
 import email.utils
 import errno
 import http.client
-import io
 import ipaddress
 import itertools
 import json
@@ -121,26 +120,9 @@ class Call:
 
 
 # What this thread is sending, since urllib3 hands no argument of ours to its pools and connections: its `call`; whether only
-# a new connection will do (`fresh`); whether it may not fit into what the system holds ready for sending (`is_long`).
+# a new connection will do (`fresh`); whether it may not fit into what the system holds ready for sending (`is_long`); the
+# socket (`sock`) on which it is sent, and its answer comes.
 _current = threading.local()
-
-
-class _Arriving(io.RawIOBase):
-    """What arrives on a socket within its call's time. A timeout of the socket alone would begin anew with each byte."""
-
-    def __init__(self, raw, sock, call):
-        self._raw, self._sock, self._call = raw, sock, call
-
-    def readable(self):
-        return True
-
-    def readinto(self, buffer):
-        self._call.bound(self._sock)
-        return self._raw.readinto(buffer)
-
-    def close(self):
-        self._raw.close()
-        super().close()
 
 
 class _Answer(http.client.HTTPResponse):
@@ -148,13 +130,16 @@ class _Answer(http.client.HTTPResponse):
 
     _interim = 0
 
-    def __init__(self, sock, *args, **kwargs):
-        super().__init__(sock, *args, **kwargs)
-        self._sock = sock
-
     def begin(self):
-        self.fp = io.BufferedReader(_Arriving(self.fp.detach(), self._sock, _current.call))
-        _current.call.answered = bool(self.fp.peek(1))
+        raw, sock, call = self.fp.raw, _current.sock, _current.call
+        read = raw.readinto
+
+        def readinto(buffer):
+            call.bound(sock)  # before each read: a timeout of the socket alone would begin anew with each byte
+            return read(buffer)
+
+        raw.readinto = readinto
+        call.answered = bool(self.fp.peek(1))
         super().begin()
 
     def _read_status(self):
@@ -184,6 +169,7 @@ class _Connection:
             self.connect()
         elif self.call is None:
             self._serve(self.sock, reused=True)
+        _current.sock = self.sock
         for start in range(0, len(data), 16384):
             self.call.bound(self.sock)
             super().send(data[start : start + 16384])
@@ -388,7 +374,7 @@ def parse_sse(chunks):
     field (llama.cpp), and a line of plain JSON is an event. Raises a Fault where an event has no end.
     """
     rest, fields, size, is_first, after_cr = bytearray(), {}, 0, True, False
-    for chunk in itertools.chain(filter(None, chunks), [None]):  # behind the last one, None
+    for chunk in itertools.chain(filter(None, chunks), [None]):
         is_end = chunk is None
         if is_end:
             chunk = b"\n\n"
