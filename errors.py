@@ -68,14 +68,14 @@ def faults(error):
             yield detail, {source: name}
 
 
-def on_refused(error):
-    headers = {"Retry-After": str(error.retry_after)} if error.retry_after else {}
-    return error_response(REFUSALS.get(type(error), 409), [(str(error), None)], headers, error.session_id)
+def refusal(status, detail, retry_after=None, session_id=None):
+    """One fault, which lies in no part of the request; `retry_after` are the seconds to wait, where there are any."""
+    headers = {"Retry-After": str(max(1, math.ceil(retry_after)))} if retry_after else {}
+    return error_response(status, [(detail, None)], headers, session_id)
 
 
 def model_failure(status, message, retry_after, session_id=None):
-    headers = {"Retry-After": str(max(1, math.ceil(retry_after or 10)))} if status == 503 else {}
-    return error_response(status, [(message, None)], headers, session_id)
+    return refusal(status, message, (retry_after or 10) if status == 503 else None, session_id)
 
 
 def on_invalid_token(error):
@@ -83,13 +83,9 @@ def on_invalid_token(error):
     return error_response(401, [(str(error), None)], {"WWW-Authenticate": challenge})
 
 
-def unavailable(problem):
-    return error_response(503, [(str(problem), None)], {"Retry-After": "5"})
-
-
 def on_database_error(error):
     log.error("the database does not answer: %s", type(error).__name__, exc_info=error)
-    return unavailable("The database does not answer. Ask again in a moment.")
+    return refusal(503, "The database does not answer. Ask again in a moment.", retry_after=5)
 
 
 # The framework says of these what happened; a client wants to know what to do.
@@ -105,10 +101,10 @@ REFUSALS = {models.Missing: 404, models.RateLimited: 429}  # all others are conf
 HANDLERS = {
     HTTPException: on_http_error,
     ValidationError: lambda error: error_response(400, itertools.islice(faults(error), FAULTS)),
-    models.Refused: on_refused,
+    models.Refused: lambda error: refusal(REFUSALS.get(type(error), 409), str(error), error.retry_after, error.session_id),
     UnknownModel: lambda error: error_response(400, [(str(error), {"pointer": "/model"})]),
     ModelError: lambda error: model_failure(error.status, error.message, error.retry_after),
     auth.InvalidToken: on_invalid_token,
-    Overloaded: unavailable,
+    Overloaded: lambda error: refusal(503, str(error), retry_after=5),
     **dict.fromkeys(Unavailable, on_database_error),
 }

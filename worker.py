@@ -61,7 +61,7 @@ class Worker(ThreadWorker):
         # Half of the files are for connections. A reply has two, and a third of all files is for replies.
         self.replies.room.size = max(1, min(self.replies.room.size, self.cfg.worker_connections // 3))
         self.grace = max(0, self.cfg.graceful_timeout - STORING)
-        self.wsgi.register_error_handler(http.ParseException, lambda error: errors.error_response(400, [(BROKEN_BODY, None)]))
+        self.wsgi.register_error_handler(http.ParseException, lambda error: errors.refusal(400, BROKEN_BODY))
         self.wsgi = functools.partial(closing, self.wsgi)
 
     def init_signals(self):
