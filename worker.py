@@ -115,28 +115,22 @@ class Worker(ThreadWorker):
     def finish_request(self, conn, future):
         """Close in the background: gunicorn would wait for the client to close, in the loop that accepts all others."""
         if future.exception() is None and future.result():
-            super().finish_request(conn, future)
-            return
+            return super().finish_request(conn, future)
         conn.discard_until = time.monotonic() + CLOSING
-        try:
+        with contextlib.suppress(OSError):  # the client has gone
             conn.sock.setblocking(False)
             conn.sock.shutdown(socket.SHUT_WR)
-        except OSError:  # the client has gone
-            self.drop(conn)
-        else:
-            self.watch(conn, self.discard)
+            return self.watch(conn, self.discard)
+        self.drop(conn)
 
     def discard(self, conn, client):
         """Read what nobody wants, until the client closes too: else it might lose the answer (RFC 9112, section 9.6)."""
         self.poller.unregister(client)
         self.pending_conns.remove(conn)
-        more = b""
         with contextlib.suppress(OSError):
-            more = client.recv(65536)
-        if more and time.monotonic() < conn.discard_until:
-            self.watch(conn, self.discard)
-        else:
-            self.drop(conn)
+            if client.recv(65536) and time.monotonic() < conn.discard_until:
+                return self.watch(conn, self.discard)
+        self.drop(conn)
 
     def watch(self, conn, callback):
         """Have the poller watch this connection for a while."""
