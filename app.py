@@ -14,6 +14,7 @@ from dotenv import dotenv_values
 from flask import Blueprint, Flask, Response, current_app, g, request, url_for
 from marshmallow import ValidationError
 from werkzeug import exceptions
+from werkzeug.http import parse_dict_header, parse_list_header
 
 import auth
 import catalog
@@ -156,13 +157,19 @@ def get_session(session_id):
     return models.Session.get_owned(g.user, session_id)
 
 
-def load_body(schema):
+def load_body(schema, required=True):
     """The body as this schema loads it. Raises ValidationError, or UnsupportedMediaType where it is not called JSON."""
-    if not g.body and not schema.fields:
+    if not g.body and not required:
         return {}
     if not request.is_json:
         raise exceptions.UnsupportedMediaType("Send JSON, with Content-Type: application/json.")
     return schema.load(schemas.parse_json(g.body))
+
+
+def without_nulls(fields):
+    """Those fields that are given: null is the same as leaving one out, also within another."""
+    given = {name: without_nulls(value) if isinstance(value, dict) else value for name, value in fields.items()}
+    return {name: value for name, value in given.items() if value not in (None, {})}
 
 
 def idempotency_key(body):
@@ -172,16 +179,24 @@ def idempotency_key(body):
         return None
     if not 1 <= len(key) <= 255:
         raise ValidationError({"Idempotency-Key": ["Give from 1 to 255 characters."]}, source="header")
-    given = {name: value for name, value in body.items() if value is not None}
-    fingerprint = hashlib.sha256(json.dumps(given, sort_keys=True).encode()).hexdigest()
+    fingerprint = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
     path = url_for(request.endpoint, **request.view_args)  # however the client spelled it: a UUID may be in capitals
     return IdempotencyKey(owner=g.user, path=path, key=key, fingerprint=fingerprint)
 
 
-def prefers_async():
-    """Whether the header Prefer (RFC 7240), which may stand several times, has respond-async."""
-    preferences = ",".join(request.headers.getlist("Prefer")).split(",")
-    return any(preference.partition(";")[0].strip().lower() == "respond-async" for preference in preferences)
+def preferences():
+    """The preferences in the header Prefer (RFC 7240), with their values; of one that stands several times, the first counts."""
+    given = reversed(parse_list_header(",".join(request.headers.getlist("Prefer"))))
+    pairs = (pair for each in given for pair in parse_dict_header(each.partition(";")[0]).items())
+    return {name.lower(): value or "" for name, value in pairs}
+
+
+def longest_wait():
+    """The seconds that the client wants to wait for a reply, at most as many as this server allows."""
+    allowed, preferred = current_app.config["REPLY_WAIT"], preferences()
+    if "respond-async" in preferred:
+        return 0
+    return min(allowed, int(preferred["wait"])) if re.fullmatch("[0-9]{1,9}", preferred.get("wait", "")) else allowed
 
 
 def location(session, is_new):
@@ -192,20 +207,27 @@ def location(session, is_new):
 # One reply, three ways to receive it
 
 
-def make_reply(body, session=None):
+def make_reply(body, session=None, retry=False):
     """Have the model reply, in this session or a new one, and answer in the way that the client wants to receive it."""
+    body = without_nulls(body)
     is_new, content, key = session is None, body.get("content"), idempotency_key(body)
     model = choose_model(key, body, session)
-    new = {"title": titles.local_title(content), "model": model, "system": body.get("system")} if is_new else None
-    wanted = models.ReplyRequest(g.user, content, new, session and session.id, key, current_app.config["RATE_LIMIT"])
+    new = None
+    if is_new:
+        new = {"title": titles.local_title(content), "model": model} | {name: body.get(name) for name in ("system", "options")}
+    wanted = models.ReplyRequest(g.user, content, new, session and session.id, retry, key, current_app.config["RATE_LIMIT"])
     streams = request.accept_mimetypes.best_match(["application/json", "text/event-stream"]) == "text/event-stream"
+    wait = longest_wait()
     with contextlib.ExitStack() as leaving:
-        may_wait = hold_request(leaving, streams)
+        if streams:
+            leaving.enter_context(current_app.held.place(g.user))
+        elif wait and current_app.held.take(g.user):
+            leaving.callback(current_app.held.leave, g.user)
+        else:
+            wait = 0  # it is answered at once
         with db.connection_context():  # it is given back before the request waits
             session, feed = current_app.replies.start(wanted, watched=streams)
-        if streams:
-            return stream(leaving, session, feed, is_new)
-        return answer(session, feed, is_new, current_app.config["REPLY_WAIT"] if may_wait else 0)
+        return stream(leaving, session, feed, is_new) if streams else answer(session, feed, is_new, wait)
 
 
 def choose_model(key, body, session):
@@ -224,44 +246,21 @@ def choose_model(key, body, session):
     return model
 
 
-def hold_request(leaving, streams):
-    """Take room for a request that waits or streams; returns whether it may wait. Raises Overloaded for a stream."""
-    if prefers_async() and not streams:
-        return False
-    held = current_app.held.take(g.user)
-    if held:
-        leaving.callback(current_app.held.leave, g.user)
-    elif streams:
-        raise limits.Overloaded
-    return held
-
-
-def answer(session, feed, is_new, seconds):
-    """The answer once the reply is over, or after so many seconds a deferred one."""
-    over = feed.wait(seconds)
-    if feed.deleted:
+def answer(session, feed, is_new, wait):
+    """The answer once the reply is over; after so many seconds a deferred one: it is followed on the session's events."""
+    turn, is_async = feed.wait(wait), "respond-async" in preferences()
+    if feed.over == "deleted":
         raise models.Missing("The session was deleted while its reply was being written.")
-    if not over or feed.detached or prefers_async():
-        return deferred(session, is_new)
-    turn = feed.turn
-    if turn.status == models.FAILED:
-        return errors.model_failure(turn.error_status, turn.error_message, turn.retry_after, session.id)
+    if turn and not is_async:
+        if turn.status == models.FAILED:
+            return errors.model_failure(turn.error_status, turn.error_message, turn.retry_after, session.id)
+        if not is_new:
+            return schemas.dump_turn(turn), 201
+    headers = {"Location": location(session, is_new)} | ({"Preference-Applied": "respond-async"} if is_async else {})
     if not is_new:
-        return schemas.dump_turn(turn), 201
+        return {"accepted": True}, 202, headers
     session.title = feed.title or session.title
-    return created(session)
-
-
-def deferred(session, is_new):
-    """The answer of a reply that goes on, to be followed on the session's events."""
-    headers = {"Preference-Applied": "respond-async"} if prefers_async() else {}
-    if is_new:
-        return created(session, headers)
-    return {"accepted": True}, 202, headers | {"Location": location(session, is_new=False)}
-
-
-def created(session, headers={}):
-    return schemas.created_session_schema.dump(session), 201, headers | {"Location": location(session, is_new=True)}
+    return schemas.created_session_schema.dump(session), 201, headers
 
 
 def stream(leaving, session, feed, is_new=False, position=0, turn_seen=False):
@@ -292,9 +291,8 @@ def list_sessions():
         if words:
             leaving.enter_context(current_app.held.place(g.user))
             leaving.enter_context(current_app.searches.place(g.user, search.TIMEOUT))
-        leaving.enter_context(db.connection_context())
-        if words:
             leaving.enter_context(search.limited())
+        leaving.enter_context(db.connection_context())
         sessions, has_more = models.Session.page(g.user, *page, words)
     return {"data": schemas.listed_session_schema.dump(sessions), "meta": {"has_more": has_more}}
 
@@ -302,12 +300,16 @@ def list_sessions():
 @api.get("/sessions/<uuid:session_id>")
 def show_session(session_id):
     """Show a session with its turns, oldest first."""
-    return schemas.whole_session_schema.dump(get_session(session_id).with_turns(current_app.replies.orphans))
+    query = schemas.turns_page_schema.load(request.args.to_dict())
+    if query:
+        query["limit"] = min(max(query.get("limit", 50), 1), 200)
+    session = get_session(session_id).with_turns(current_app.replies.orphans, **query)
+    return schemas.whole_session_schema.dump(session), {"First-Turn-Sent": session.trim} if session.trim else {}
 
 
 @api.patch("/sessions/<uuid:session_id>")
 def change_session(session_id):
-    """Change title, model or system prompt of a session."""
+    """Change title, model, system prompt or options of a session."""
     session = get_session(session_id)
     changes = load_body(schemas.change_schema)
     if "model" in changes:
@@ -334,14 +336,14 @@ def add_message(session_id):
 def retry_reply(session_id):
     """Request the last reply again."""
     session = get_session(session_id)
-    return make_reply(load_body(schemas.empty_schema), session)
+    return make_reply(load_body(schemas.retry_schema, required=False), session, retry=True)
 
 
 @api.post("/sessions/<uuid:session_id>/cancel")
 def cancel_reply(session_id):
     """Stop the reply under way."""
     session = get_session(session_id)
-    load_body(schemas.empty_schema)
+    load_body(schemas.empty_schema, required=False)
     turn = models.Turn.cancel(session)
     current_app.replies.poll()
     return schemas.dump_turn(turn)
@@ -356,7 +358,7 @@ def follow_events(session_id):
     if resumed is None:
         return "", 204
     with contextlib.ExitStack() as leaving:
-        hold_request(leaving, streams=True)
+        leaving.enter_context(current_app.held.place(g.user))
         feed = current_app.replies.follow(turn, watched=True)
         return stream(leaving, session, feed, False, *resumed)
 

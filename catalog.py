@@ -5,7 +5,7 @@ import functools
 
 from faults import ModelError
 from fetched import Fetched
-from llm import Anthropic, Echo, OpenAI
+from protocols import Anthropic, Echo, OpenAI
 from settings import SettingError
 from wire import UNSTORABLE
 

@@ -119,13 +119,16 @@ class Chat:
             raise click.Abort  # there is nobody to say what comes next
 
     def show_turns(self):
-        for turn in self.call("GET", f"/sessions/{self.session_id}").json()["turns"]:
+        response = self.call("GET", f"/sessions/{self.session_id}")
+        for turn in response.json()["turns"]:
+            if turn.get("id") == response.headers.get("First-Turn-Sent", ""):
+                click.echo("[The model no longer sees what is above.]")
             if turn["kind"] == "user":
                 say("> " + turn["content"].replace("\n", "\n> "))
             elif turn["status"] == "in_progress":
                 self.follow()
             else:
-                say(turn["content"] + ("" if turn["status"] == "complete" else f" [{turn['status']}]"))
+                say(turn["content"] + mark_of(turn))
 
     def show_list(self):
         for session in self.call("GET", "/sessions").json()["data"]:
@@ -135,14 +138,23 @@ class Chat:
 def show(name, data):
     """Print what an event says; returns whether it is the last. Raises Refused where the reply failed."""
     if name == "content_delta":
-        say(data["delta"], nl=False)
-    elif name == "assistant_turn" and data["status"] == "interrupted":
-        click.echo(" [interrupted]", nl=False)
+        click.echo("\033[K" + clean(data["delta"]), nl=False)  # on a terminal, it clears what was said of thinking
+    elif name == "thinking" and sys.stdout.isatty():
+        click.echo(f"[thinking: {data['characters']} characters]\r", nl=False)
+    elif name == "assistant_turn":
+        click.echo(mark_of(data), nl=False)
     elif name in ("done", "error"):
         click.echo()
     if name == "error":
         raise Refused(data["message"])
     return name == "done"
+
+
+def mark_of(turn):
+    """What is to be said behind a reply that is not whole."""
+    if turn.get("stop_reason") == "length":  # a server of an older release has none
+        return " [cut at the limit]"
+    return "" if turn["status"] == "complete" else f" [{turn['status']}]"
 
 
 def clean(text):

@@ -1,16 +1,98 @@
-"""What the model is sent of a conversation: pure functions of its turns."""
+"""What the model is sent of a conversation, pure functions of its turns, and how long its answer may be."""
+
+import itertools
+import math
+
+FRAME = 32  # tokens at most that a provider puts around a message
+LEAST = 256  # tokens of an answer, where a refusal names no window
+LEARNED_MAX = 1000  # models of a provider; any user may name more
 
 
 def messages_of(turns):
-    """The messages of a request, made of the (kind, content) of turns, oldest first.
+    """The messages of a request, made of turns, oldest first.
 
     The first is the user's, empty turns are left out and neighbours of one role are joined, since providers refuse all else:
-    [("user", "One"), ("assistant", ""), ("user", "Two")] gives the one message {"role": "user", "content": "One\\n\\nTwo"}.
+    the turns user "One", assistant "", user "Two" give the one message {"role": "user", "content": "One\\n\\nTwo"}.
     """
-    messages = []
-    for role, content in turns:
-        if content.strip() and (messages or role == "user"):
-            if not messages or messages[-1][0] != role:
-                messages.append((role, []))
-            messages[-1][1].append(content)
-    return [{"role": role, "content": "\n\n".join(contents)} for role, contents in messages]
+    said = itertools.dropwhile(lambda turn: turn.kind != "user", (turn for turn in turns if turn.content.strip()))
+    groups = itertools.groupby(said, lambda turn: turn.kind)
+    return [{"role": role, "content": "\n\n".join(turn.content for turn in group)} for role, group in groups]
+
+
+def newest_half(turns, behind=0):
+    """The newest of these turns that have at most half of all characters, from a user turn on; perhaps none. So the next cut is
+    far away, and until it the provider's cache of what is sent holds. `behind` them are so many characters more."""
+    room, start = (_characters(turns) + behind) // 2 - behind, len(turns)
+    for number, turn in reversed(list(enumerate(turns))):
+        room -= len(turn.content)
+        if room < 0:
+            break
+        start = number if turn.kind == "user" else start
+    return turns[start:]
+
+
+def _characters(turns):
+    return sum(len(turn.content) for turn in turns)
+
+
+class Prompt:
+    """What this model is sent of a conversation: turns, which end with a user's, without those that it refused as too long.
+
+    The last one is always asked again. `before` is how many turns there are before these.
+    """
+
+    def __init__(self, turns, before, model, system):
+        refused = [(reply.error_status, reply.model, reply.content) == (413, model, "") for reply in turns[1:]] + [False]
+        kept = (turn for turn, is_refused in zip(turns, refused) if turn.kind != "user" or not is_refused)
+        self.turns = list(itertools.dropwhile(lambda turn: turn.kind != "user", kept))
+        self.left_out = before + len(turns) - len(self.turns)
+        self.tokens = self._most_tokens(model, system)  # it has at most, as far as is known
+        self._is_whole = not before and self.turns[0] is turns[0]
+
+    def _most_tokens(self, model, system):
+        """A token has a byte or more; four, where the provider has counted less of a prompt with which this one begins."""
+        known, size = 0, len((system or "").encode())
+        for turn in self.turns:
+            if turn.input_tokens and (turn.model, turn.turns_left_out) == (model, self.left_out):
+                known = size - turn.input_tokens  # bytes that are no tokens
+            size += len(turn.content.encode()) + FRAME
+        return max(size - known, size // 4)
+
+    def shorten(self):
+        """Leave out the older half; returns whether there was one."""
+        kept = newest_half(self.turns) or self.turns[-1:]
+        if _characters(kept) == _characters(self.turns):
+            return False
+        self.tokens = self.tokens * _characters(kept) // _characters(self.turns)
+        self.left_out += len(self.turns) - len(kept)
+        self.turns, self._is_whole = kept, False
+        return True
+
+    def trim(self, reply_id, full=None):
+        """The id of the first turn that the model is sent from here on, or 0 where that is the first of all. `full` is the
+        reply where it has filled the window: half of it all is left out then."""
+        if full is None:
+            return 0 if self._is_whole else self.turns[0].id
+        kept = newest_half(self.turns, behind=len(full))
+        return kept[0].id if kept else reply_id + 1
+
+
+class Windows:
+    """The windows of a provider's models, as far as its refusals tell: where it counts prompt and answer together beforehand."""
+
+    def __init__(self):
+        self._known = {}  # model → (tokens of its window, the least of it that an answer gets)
+
+    def room(self, model, prompt, most):
+        """How many tokens of an answer, at most `most`, fit beside a prompt of so many."""
+        window, least = self._known.get(model, (math.inf, 0))
+        return min(most, max(least, window - prompt))
+
+    def learn(self, model, window, prompt, limit):
+        """Take in that such a prompt was refused beside an answer of `limit` tokens; `window` is 0 where none was named. Returns
+        the room that there is by now: as much as before, where the prompt itself is too long."""
+        least = window // 4 or LEAST
+        if model in self._known or len(self._known) < LEARNED_MAX:
+            self._known[model] = window or prompt + least, least
+        room = self.room(model, prompt, limit)
+        return room if room < limit else min(limit, least)  # the server may add to the prompt what we do not know

@@ -14,7 +14,7 @@ import auth
 import models
 from catalog import UnknownModel
 from database import Unavailable
-from faults import ModelError
+from faults import REFUSED_OPTION, ModelError
 from limits import Overloaded
 from schemas import FAULTS
 
@@ -61,21 +61,27 @@ def faults(error):
     `("Give a string.", {"pointer": "/title"})`.
     """
     source = error.kwargs.get("source", "pointer")
-    for name, details in error.normalized_messages().items():
-        if source == "pointer":
-            name = "" if name == "_schema" else "/" + name.replace("~", "~0").replace("/", "~1")
-        for detail in details:
-            yield detail, {source: name}
+    places = [(error.normalized_messages(), "")]
+    for messages, place in places:
+        for name, details in messages.items():
+            if source == "pointer":
+                name = place + ("" if name == "_schema" else "/" + name.replace("~", "~0").replace("/", "~1"))
+            if isinstance(details, dict):
+                places.append((details, name))
+            else:
+                yield from ((detail, {source: name}) for detail in details)
 
 
-def refusal(status, detail, retry_after=None, session_id=None):
-    """One fault, which lies in no part of the request; `retry_after` are the seconds to wait, where there are any."""
+def refusal(status, detail, retry_after=None, session_id=None, source=None):
+    """One fault; `retry_after` are the seconds to wait, where there are any."""
     headers = {"Retry-After": str(max(1, math.ceil(retry_after)))} if retry_after else {}
-    return error_response(status, [(detail, None)], headers, session_id)
+    return error_response(status, [(detail, source)], headers, session_id)
 
 
 def model_failure(status, message, retry_after, session_id=None):
-    return refusal(status, message, (retry_after or 10) if status == 503 else None, session_id)
+    option = REFUSED_OPTION.match(message)
+    source = option and {"pointer": f"/options/{option[1]}"}
+    return refusal(status, message, (retry_after or 10) if status == 503 else None, session_id, source)
 
 
 def on_invalid_token(error):

@@ -38,14 +38,17 @@ def frames(feed, position=0, turn_seen=False, session=None):
 
     `session` is the one that was made with this reply: its events tell the client its id, and its title.
     """
-    yield _session_frame(feed, position, session) if session else COMMENT
-    over = False
+    yield _frame("session", schemas.created_session_schema.dump(session), feed.id, position) if session else COMMENT
+    over, thinking = False, 0
     while not over:
-        text, over = feed.read(position, session and session.title, KEEPALIVE_INTERVAL)
+        text, over = feed.read(position, session and session.title, thinking, KEEPALIVE_INTERVAL)
         batch = ""
-        if session and feed.has_news_of(session.title):
+        if feed.thinking not in (0, thinking):
+            thinking = feed.thinking
+            batch += _frame("thinking", {"characters": thinking}, feed.id, position)
+        if session and feed.title not in (None, session.title):
             session.title = feed.title
-            batch += _session_frame(feed, position, session)
+            batch += _frame("session", schemas.created_session_schema.dump(session), feed.id, position)
         if text:
             position += len(text)
             batch += _frame("content_delta", {"delta": text}, feed.id, position)
@@ -57,7 +60,7 @@ def frames(feed, position=0, turn_seen=False, session=None):
 def _ending(feed, turn_seen):
     """The last frames; none where the process stops before the reply ends: the client comes back and resumes."""
     turn, end = feed.turn, f"{len(feed.text)}-end"
-    if feed.detached:
+    if feed.over == "detached":
         return ""
     if turn is None:
         return _frame("error", {"status": 404, "message": "The session was deleted."}, feed.id, end)
@@ -65,10 +68,6 @@ def _ending(feed, turn_seen):
         return _frame("error", schemas.turn_error_schema.dump(turn), feed.id, end)
     batch = "" if turn_seen else _frame("assistant_turn", schemas.dump_turn(turn), feed.id, f"{len(feed.text)}-turn")
     return batch + _frame("done", {}, feed.id, end)
-
-
-def _session_frame(feed, position, session):
-    return _frame("session", schemas.created_session_schema.dump(session), feed.id, position)
 
 
 def _frame(name, data, turn_id, position):

@@ -15,6 +15,8 @@ import urllib.parse
 import wire
 
 ERROR_SIZE, ERROR_TIMEOUT = 65536, 10  # bytes of an error's body that are looked at; seconds for them
+# As the message of a failure that is stored begins, where the session's own option was refused.
+REFUSED_OPTION = re.compile(r"The provider \w+ refuses the option (\w+):")
 MASKED = 6  # characters of a secret that may not be seen side by side
 
 # What reading an answer raises where it is not of the form that the protocol gives it.
@@ -32,6 +34,8 @@ class ModelError(Exception):
     retry_after: float | None = None  # seconds
     retryable: bool = False  # whether the same request may succeed a moment later
     unsupported: tuple = ()  # the parameters that were refused
+    refusal: str = ""  # the provider's own words, where the request was at fault
+    window: int | None = None  # tokens, where these have no room for prompt and answer together; 0 where none are named
 
 
 class Mask:
@@ -89,13 +93,23 @@ class Faults:
         """For an error within a stream, which has no status: the one that its code, type or words stand for, else 500."""
         (kind, code, message), statuses = _describe(body), _TABLES["in_stream"]
         status = statuses.get(code) or statuses.get(kind) or (int(code) if re.fullmatch("[3-5][0-9]{2}", code) else 500)
-        if status == 500 and any(pattern.search(f"{kind} {code} {message}") for pattern in (_UNKNOWN_MODEL, _KEY)):
+        if status == 500 and any(_WORDS[name].search(f"{kind} {code} {message}") for name in ("unknown_model", "key")):
             status = 400
         return self._of_body(status, body)
 
-    def check_end(self, reason, has_text):
-        """Raises ModelError where an answer that ended for this reason of the protocol, or for none, is not whole."""
+    def of_options(self, failure, options):
+        """The failure of a request that had these options; it is the client's where the provider refused one of them."""
+        for option in options if failure.refusal else ():
+            if _OPTIONS[option].search(failure.refusal):
+                return self.error(400, f"refuses the option {option}: {failure.refusal}")
+        return failure
+
+    def check_end(self, reason, has_text, at_limit):
+        """Raises ModelError where an answer that ended for this reason of the protocol, or for none, is not whole; returns our
+        own word for the reason, and whether the model's window is full. `at_limit`: it is as long as we let it be."""
         meaning = _REASONS.get(reason.lower()) if reason else "broken"
+        if meaning == "limit" and not at_limit:
+            meaning = "window"
         if meaning == "broken":
             raise self.error(502, "cut its answer short. Ask again.", retryable=True)
         if meaning == "refused" or (meaning in ("limit", "window") and not has_text):
@@ -103,21 +117,26 @@ class Faults:
             raise ModelError(status, text.format(reason=reason))
         if meaning is None:
             log.warning("The provider %s ended an answer for a reason that is not known: %r", self.name, self.mask(reason[:100]))
+        return "length" if meaning in ("limit", "window") else "stop", meaning == "window"
 
     def _of_body(self, status, body, pause=None):
         kind, code, message = _describe(body)
         description = f"{kind} {code} {message}"
         message = self.mask(message)[:500] or f"status {status}"
-        if status == 413 or (status in (400, 422, 500) and _OVERFLOW.search(description)):
-            return ModelError(*_TABLES["no_answer"]["window"])
-        if status in (400, 404, 422) and _UNKNOWN_MODEL.search(description):
+        counted = _WORDS["counted"].search(description)
+        if status == 413 or (status in (400, 422, 500) and (counted or _WORDS["overflow"].search(description))):
+            window = counted and int(next(filter(None, counted.groups()), 0))
+            return ModelError(*_TABLES["no_answer"]["window"], window=window)
+        if status in (400, 404, 422) and _WORDS["unknown_model"].search(description):
             return self.error(400, f"has no such model: {message}. GET /models lists those there are.")
-        if status in (400, 404, 422) and _KEY.search(description):
+        if status in (400, 404, 422) and _WORDS["key"].search(description):
             status = 401
         ours, retryable, text = _MEANINGS.get(status) or _MEANINGS.get(status // 100) or _TABLES["answer"]["other"]
         retryable = retryable and not {code, kind} & {"insufficient_quota", "credit_balance_exhausted"}
-        unsupported = [name for name in _unsupported(body) if isinstance(name, str)] if status in (400, 422) else ()
-        return self.error(ours, text.format(status=status, message=message), pause, retryable, unsupported, detail=message)
+        refusal = message if status in (400, 422) else ""
+        unsupported = [name for name in _unsupported(body) if refusal and isinstance(name, str)]
+        text = text.format(status=status, message=message)
+        return self.error(ours, text, pause, retryable, unsupported, refusal, detail=message)
 
 
 def is_error(body):
@@ -170,5 +189,5 @@ _TELL = "Tell whoever runs this server."
 _TABLES = tomllib.loads(pathlib.Path(__file__).with_suffix(".toml").read_text("utf-8"))
 _MEANINGS = {status: meaning for statuses, *meaning in _TABLES["answer"]["meanings"] for status in statuses}
 _REASONS = {reason: meaning for meaning, reasons in _TABLES["ends"].items() for reason in reasons}
-_OVERFLOW = re.compile("|".join(_TABLES["words"]["overflow"]))
-_UNKNOWN_MODEL, _KEY = (re.compile("|".join(_TABLES["words"][name]), re.IGNORECASE) for name in ("unknown_model", "key"))
+_WORDS = {name: re.compile("|".join(patterns), re.IGNORECASE) for name, patterns in _TABLES["words"].items()}
+_OPTIONS = {name: re.compile(pattern, re.IGNORECASE) for name, pattern in _TABLES["options"].items()}

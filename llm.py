@@ -5,12 +5,11 @@ Whatever goes wrong is a ModelError, or HungUp after `call.hang_up()`.
 """
 
 import json
-import logging
 import math
 import random
-import re
 
 import wire
+from conversation import LEARNED_MAX, Windows
 from faults import NOT_UNDERSTOOD, Faults, ModelError, is_error
 from wire import CONNECT_TIMEOUT, Call, made_storable
 
@@ -18,21 +17,6 @@ RETRY_PAUSES = (0.5, 1.0)  # seconds before the second and the third try, where 
 LONGEST_PAUSE = 20  # seconds
 USAGE_TIMEOUT = 5  # seconds for the usage, which may come behind the end of the text
 CHARACTERS_A_TOKEN = 64  # at most, thoughts among them; no model's longest token has more but for white space
-LEARNED_MAX = 1000  # models of a provider; any user may name more
-
-
-class Echo:
-    """Answers with the user's own words, word by word, without a network."""
-
-    name = "echo"
-
-    def list_models(self):
-        return [{"id": "echo"}]
-
-    def stream(self, call, model, system, messages, max_tokens, retries=0):
-        for word in re.findall(r"\s*\S+\s*", messages[-1]["content"]):
-            call.pause(0)  # which raises HungUp
-            yield word
 
 
 class Answer:
@@ -41,24 +25,25 @@ class Answer:
     def __init__(self, call, timeout, max_tokens):
         self.text = ""
         self.has_text = False
+        self.size, self.length = 0, None  # bytes of text and thoughts; tokens, as far as the provider said
         self.reason = None  # the protocol's own, for the end; what comes behind it is no text
         self.over = False  # nothing of use comes any more
         self._call = call
         self._timeout = timeout
         self._room = CHARACTERS_A_TOKEN * max_tokens + 65536  # characters that may still come
-        self._begun = self._is_late = False
+        self._begun = False
 
     def add(self, text, thoughts=""):
         """Take text, or thoughts, or neither where the answer begins. Each is a sign that the model works."""
         if self.reason:
-            if text and not self._is_late:
-                self._is_late = True
-                logging.getLogger("parley").warning("Text behind the end of an answer is left out.")
             return
         if text or thoughts or not self._begun:
             self._begun = True
             self._call.allow(self._timeout)
         self.spend(len(text) + len(thoughts))
+        self.size += len((text + thoughts).encode("utf-8", "replace"))
+        if thoughts:
+            self._call.on_thinking(len(thoughts))
         self.text += text
         self.has_text |= bool(text)
 
@@ -82,14 +67,7 @@ class Answer:
         """Take over those counts that are whole numbers, as a database holds them."""
         counts = {name: value for name, value in usage.items() if type(value) is int and 0 <= value < 2**31}
         self._call.usage = self._call.usage | counts  # another thread may be reading it
-
-
-def _read(content):
-    """(text, thoughts) of a content, which is one text or blocks of either."""
-    if isinstance(content, str):
-        return content, ""
-    blocks = content or ()
-    return "".join(block.get("text") or "" for block in blocks), "".join(str(block.get("thinking") or "") for block in blocks)
+        self.length = counts.get("output_tokens", self.length)
 
 
 class HTTPProvider:
@@ -106,6 +84,7 @@ class HTTPProvider:
         self.wire = wire.Wire(base_url.rstrip("/"))
         self.faults = Faults(self.name, key, base_url)
         self._refused = {}  # model → the parameters that this server does not take for it
+        self._windows = Windows()
 
     def list_models(self):
         """The list of what the provider says of its models, each with an `id` if it is right. Raises ModelError."""
@@ -118,17 +97,22 @@ class HTTPProvider:
         except (ModelError, wire.Fault, *NOT_UNDERSTOOD) as failure:
             raise self.faults.of(failure) from None
 
-    def stream(self, call, model, system, messages, max_tokens, retries=len(RETRY_PAUSES)):
-        """Yield the text of the answer in pieces, none of them empty. Tries again so often, as long as none has come."""
-        body = self.body(model, system, messages, max_tokens)
+    def stream(self, call, model, system, messages, max_tokens, options={}, prompt=0, retries=len(RETRY_PAUSES)):
+        """Yield the text of the answer in pieces, none of them empty. Tries again so often, as long as none has come.
+
+        `options` may have a `temperature` and a `reasoning_effort`; `prompt` is how many tokens the messages have at most.
+        Raises a ModelError of status 413 where they do not fit the model's window beside an answer of a quarter of it.
+        """
+        limit = self._windows.room(model, prompt, max_tokens)
         pauses = [*RETRY_PAUSES[:retries], math.inf]
         call.allow(self.timeout)
         deadline = call.deadline  # of all tries, until something of an answer comes
         refused = self._refused.get(model, ())
         while True:
-            answer = Answer(call, self.timeout, max_tokens)
+            answer = Answer(call, self.timeout, limit)
             try:
-                yield from made_storable(self._answer(call, body, refused, answer))
+                body = self.body(model, system, messages, limit, options)
+                yield from made_storable(self._answer(call, body, refused, answer, limit))
                 return
             except ModelError as error:
                 if answer.has_text:
@@ -138,14 +122,18 @@ class HTTPProvider:
                 if unsupported:
                     refused = (*refused, *unsupported)
                     continue
+                if error.window is not None:
+                    before, limit = limit, self._windows.learn(model, error.window, prompt, limit)
+                    if limit < before:
+                        continue
                 pause = pauses.pop(0) * random.uniform(0.75, 1)
                 if error.retry_after is not None and pause < math.inf:
                     pause = error.retry_after
                 if not error.retryable or pause > min(LONGEST_PAUSE, call.remaining()):
-                    raise
+                    raise self.faults.of_options(error, options) from None
                 call.pause(pause)
 
-    def _answer(self, call, body, refused, answer):
+    def _answer(self, call, body, refused, answer, limit):
         """Send the request once, without what was refused, and yield the text of each batch of events, perhaps none."""
         sent = dict(body)
         for name in refused:
@@ -174,7 +162,8 @@ class HTTPProvider:
             yield answer.take()  # what came before it
             if not answer.reason:  # behind the end it is none
                 raise self.faults.of(failure) from None
-        self.faults.check_end(answer.reason, answer.has_text)
+        length = (answer.size if answer.has_text else limit) if answer.length is None else answer.length
+        call.stop_reason, call.window_is_full = self.faults.check_end(answer.reason, answer.has_text, length >= limit)
 
     def _take(self, event, answer):
         answer.spend(1)
@@ -186,84 +175,3 @@ class HTTPProvider:
         if "error" in event or event.get("event") == "error" or is_error(data):
             raise self.faults.in_stream({"message": text} if data is None else data)
         self.read(data, answer)
-
-
-class Anthropic(HTTPProvider):
-    """The Messages API, version 2023-06-01, which compatible servers know too (docs.anthropic.com/en/api/messages)."""
-
-    name = "anthropic"
-    path = "/v1/messages"
-    list_path = "/v1/models?limit=1000"
-    # An event has text, usage and stop reason in one member: {"type": "content_block_delta", "delta": {"text": "Hi"}}.
-    members = {
-        "message_start": "message",
-        "content_block_start": "content_block",
-        "content_block_delta": "delta",
-        "message_delta": "delta",
-        "message": None,  # a whole answer, of a server that does not stream: the event itself has them
-    }
-
-    def __init__(self, base_url, key, timeout):
-        super().__init__(base_url.rstrip("/").removesuffix("/v1"), key, timeout)
-
-    def headers(self):
-        return {"anthropic-version": "2023-06-01"} | ({"x-api-key": self.key} if self.key else {})
-
-    def body(self, model, system, messages, max_tokens):
-        body = {"model": model, "max_tokens": max_tokens, "stream": True, "cache_control": {"type": "ephemeral"}}
-        return body | ({"system": system} if system else {}) | {"messages": messages}
-
-    def read(self, event, answer):
-        kind = event.get("type")
-        if kind in self.members:
-            part = event.get(self.members[kind], event)
-            text, thoughts = _read(part.get("text") or part.get("content"))
-            answer.add(text, part.get("thinking") or thoughts)
-            answer.end(part.get("stop_reason"))
-            self._count(event.get("usage") or part.get("usage") or {}, answer)
-        if kind in ("message", "message_stop"):
-            answer.end("end_turn")
-            answer.over = True
-
-    def _count(self, usage, answer):
-        """Cached tokens are not in `input_tokens` here; they are in ours."""
-        counts = [usage.get(name) for name in ("input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")]
-        if type(counts[0]) is int:
-            answer.count(input_tokens=sum(count for count in counts if type(count) is int), cached_tokens=counts[1])
-        answer.count(output_tokens=usage.get("output_tokens"))
-
-
-class OpenAI(HTTPProvider):
-    """Chat Completions, as OpenAI, Ollama, vLLM, llama.cpp and many others speak it (platform.openai.com/docs)."""
-
-    name = "openai"
-    path = "/chat/completions"
-    list_path = "/models"
-    thoughts = ("reasoning_content", "reasoning", "reasoning_details")  # their names differ by server
-    substitutes = {"max_tokens": "max_completion_tokens", "max_completion_tokens": "max_tokens", "stream_options": None}
-
-    def headers(self):
-        return {"Authorization": f"Bearer {self.key}"} if self.key else {}
-
-    def body(self, model, system, messages, max_tokens):
-        first = [{"role": "system", "content": system}] if system else []
-        # OpenAI's own models refuse the old name of the limit, many other servers do not know the new one.
-        limit = "max_completion_tokens" if "//api.openai.com" in self.wire.base_url else "max_tokens"
-        body = {"model": model, "stream": True, limit: max_tokens, "stream_options": {"include_usage": True}}
-        return body | {"messages": first + messages}
-
-    def read(self, event, answer):
-        for choice in event.get("choices") or ():
-            if choice.get("index"):
-                continue  # a second answer, for which nobody asked
-            delta = choice.get("delta") or choice.get("message") or {}
-            text, thoughts = _read(delta.get("content"))
-            thoughts = thoughts or next((str(delta[name]) for name in self.thoughts if delta.get(name)), "")
-            answer.add(text + (delta.get("refusal") or ""), thoughts)
-            answer.end(choice.get("finish_reason"))
-        usage = event.get("usage") or {}
-        answer.count(
-            input_tokens=usage.get("prompt_tokens"),
-            output_tokens=usage.get("completion_tokens"),
-            cached_tokens=(usage.get("prompt_tokens_details") or {}).get("cached_tokens"),
-        )

@@ -4,8 +4,8 @@ Whoever locks rows locks them in one order, sessions by their ids, turns, usage,
 other. Within a transaction, what is sent (`db.send`) is not waited for.
 """
 
-import collections
 import dataclasses
+import json
 import secrets
 import time
 import uuid
@@ -13,6 +13,7 @@ import uuid
 import peewee
 from peewee import SQL, BigAutoField, BigIntegerField, BooleanField, IntegerField, TextField, UUIDField, fn
 
+from conversation import newest_half
 from database import QUERIES, SECOND, db, given, insertion, limit_time, transaction
 from idempotency import IdempotencyKey
 from ledger import Usage
@@ -23,7 +24,7 @@ LEASE, RENEWAL = 20 * SECOND, SECOND  # how long a lease is, and how much of it 
 PREVIEW = 100  # characters
 HISTORY_SIZE = 8 * 2**20  # bytes
 HISTORY_ROWS = 16  # that are read at once
-NOWHERE = 2**31 - 1  # a position that no text reaches
+NO_TURN = 2**63 - 1  # an id behind all others
 DELETION_STEP = 0.05  # seconds that a step of a deletion may hold up other writers
 
 IN_PROGRESS, COMPLETE, FAILED, INTERRUPTED = "in_progress", "complete", "failed", "interrupted"
@@ -62,6 +63,17 @@ def new_turn_id(now, last=0):
     return max((now // 1000 << 20) + secrets.randbits(20), last + 1)
 
 
+class OptionsField(TextField):
+    """The options of a session that are set, as JSON."""
+
+    def db_value(self, options):
+        options = {name: value for name, value in (options or {}).items() if value is not None}
+        return json.dumps(options) if options else None
+
+    def python_value(self, text):
+        return json.loads(text or "{}")
+
+
 class Session(db.Model):
     id = UUIDField(primary_key=True, default=uuid.uuid4)
     owner = TextField()
@@ -74,7 +86,7 @@ class Session(db.Model):
     updated_at = BigIntegerField()
     search_title = TextField(column_name="folded_title")
     trim = BigIntegerField(null=True)  # the first turn that the model is sent
-    options = TextField(null=True)  # JSON
+    options = OptionsField(null=True, default=dict)
     latest_reply = BigIntegerField(null=True)  # the one last asked for or continued
 
     @classmethod
@@ -88,23 +100,29 @@ class Session(db.Model):
     @classmethod
     def page(cls, owner, limit, offset, words=()):
         """Up to `limit` sessions, the last used first, and whether more follow. Each has all these words in it."""
-        rows = cls.select(cls.id, cls.title, cls.model, cls.preview, cls.created_at, cls.updated_at)
+        reply = Turn.select(Turn.id).where(Turn.session == cls.id, Turn.under_way())
+        beginning = fn.SUBSTR(Piece.text_of(reply, Piece.start < PREVIEW), 1, PREVIEW)
+        preview = fn.COALESCE(fn.NULLIF(beginning, ""), cls.preview, "").alias("preview")
+        rows = cls.select(cls.id, cls.title, cls.model, preview, cls.created_at, cls.updated_at)
         rows = rows.where(cls.owner == owner).order_by(cls.updated_at.desc(), cls.id.desc())
         for word in words:
             turns = Turn.select(Turn.id).where(Turn.session == cls.id, Turn.visible, contains(Turn.search_text, word))
             rows = rows.where(contains(cls.search_title, word) | fn.EXISTS(turns))
         found = list(rows.limit(limit + 1).offset(offset))
-        previews = Piece.previews([session.id for session in found[:limit]])
-        for session in found[:limit]:
-            session.preview = previews.get(session.id) or session.preview or ""
         return found[:limit], len(found) > limit
 
-    def change(self, **changes):
-        """Store these fields: title, model, system, the last of which may be None."""
+    @transaction
+    def change(self, options={}, **changes):
+        """Store these fields: title, model, system, which may be None, and those options that are given; None clears one, and
+        for `options` all."""
+        db.hold(Session.select(Session.id).where(Session.id == self.id))
+        session = Session.get_owned(self.owner, self.id)
         if "title" in changes:
             changes |= {"search_title": normalize(changes["title"]), "title_is_users": True}
-        if changes:
-            self._update(changes, Session.owner == self.owner)
+        if changes.get("model", session.model) != session.model:
+            changes["trim"] = None  # the other model may remember more
+        changes["options"] = {} if options is None else session.options | options
+        Session.update(changes).where(Session.id == session.id).execute()
         return Session.get_owned(self.owner, self.id)
 
     def suggest_title(self, title):
@@ -115,29 +133,42 @@ class Session(db.Model):
     def _update(self, changes, *conditions):
         return bool(Session.update(changes).where(Session.id == self.id, *conditions).execute())
 
-    def with_turns(self, orphans):
-        """This session with its visible `turns`, oldest first, one under way with what has been stored of it.
+    def with_turns(self, orphans, limit=None, before=NO_TURN):
+        """This session with its visible `turns`, oldest first, one under way with what has been stored of it: all, or so many
+        before one, and whether there are more before these.
 
         Those of these ids count as interrupted, though nobody could write it yet.
         """
-        self.turns = list(Turn.readable().where(Turn.session == self.id, Turn.visible).order_by(Turn.id))
-        if not self.turns:
+        rows = Turn.readable().where(Turn.session == self.id, Turn.visible, Turn.id < before)
+        turns = list(rows.order_by(Turn.id.desc()).limit(limit and limit + 1))
+        if not turns and before == NO_TURN:
             raise Missing("The session was deleted.")  # meanwhile
+        self.turns, self.has_more = turns[:limit][::-1], limit is not None and len(turns) > limit
         for turn in self.turns:
             turn.status = INTERRUPTED if turn.status == IN_PROGRESS and turn.id in orphans else turn.status
         return self
 
     def history(self, reply_id):
-        """The (kind, content) of the visible turns before this reply, oldest first: the newest 8 MB, and no more are read."""
-        turns, room, rows = [], HISTORY_SIZE, True
-        while rows and room > 0:
-            older = Turn.select(Turn.id, Turn.kind, Turn.content).where(Turn.session == self.id, Turn.id < reply_id, Turn.visible)
-            rows = list(older.order_by(Turn.id.desc()).limit(HISTORY_ROWS).tuples())
-            for reply_id, kind, content in rows:
-                room -= len(content.encode())
-                if room >= 0 or not turns:
-                    turns.append((kind, content))
-        return turns[::-1]
+        """The visible turns before this reply that the model may be sent, oldest first, and how many there are before these. Of
+        more than 8 MB, which are all that is read, it is the newest half."""
+        turns, room, oldest = [], HISTORY_SIZE, 0
+        told = Turn.model, Turn.error_status, Turn.input_tokens, Turn.output_tokens, Turn.turns_left_out
+        visible = Turn.select(Turn.id, Turn.kind, Turn.content, *told).where(Turn.session == self.id, Turn.visible)
+        while room > 0:
+            older = visible.where(Turn.id < (turns[-1].id if turns else reply_id), Turn.id >= oldest)
+            rows = list(older.order_by(Turn.id.desc()).limit(HISTORY_ROWS))
+            if not rows:
+                break
+            oldest = min(self.trim or 0, (turns or rows)[0].id)  # the last user turn is sent in any case
+            turns += [turn for turn in rows if turn.id >= oldest]
+            room -= sum(len(turn.content.encode()) for turn in rows)
+        if not turns:
+            raise Missing("The session was deleted.")  # meanwhile
+        turns.reverse()
+        if room <= 0:
+            turns = newest_half(turns) or turns[-1:]
+        is_whole = room > 0 and not self.trim
+        return turns, 0 if is_whole else visible.select(fn.COUNT(Turn.id)).where(Turn.id < turns[0].id).scalar()
 
     def delete_whole(self):
         """Delete it: first out of its owner's sight, then in steps that hold up nobody for long."""
@@ -184,6 +215,7 @@ class Turn(db.Model):
     stop_reason = TextField(null=True)
     continued = IntegerField(default=0, constraints=[SQL("DEFAULT 0")])
     turns_left_out = IntegerField(default=0, constraints=[SQL("DEFAULT 0")])
+    trim = None  # what the session's is set to when the reply ends
 
     @property
     def is_settled(self):
@@ -192,12 +224,10 @@ class Turn(db.Model):
 
     @classmethod
     def readable(cls):
-        """A query of turns, with what has been stored of one under way, and without what only the search reads."""
-        pieces = Piece.select(Piece.text).where(Piece.turn == cls.id).order_by(Piece.start).alias("pieces")
-        stored = peewee.Select((pieces,), (getattr(fn, db.concat)(SQL("text"), ""),))
-        text = peewee.Case(None, [(cls.under_way(), fn.COALESCE(stored, ""))], cls.content)
+        """A query of turns, with what has been stored of one under way, and whose it is; without what only the search reads."""
+        text = peewee.Case(None, [(cls.under_way(), fn.COALESCE(Piece.text_of(cls.id), ""))], cls.content)
         columns = [field for field in cls._meta.sorted_fields if field.name not in ("content", "search_text")]
-        return cls.select(*columns, text.alias("content"))
+        return cls.select(*columns, text.alias("content"), Session.id, Session.owner).join(Session)
 
     @classmethod
     def under_way(cls):
@@ -212,18 +242,17 @@ class Turn(db.Model):
     @classmethod
     def latest(cls, session_id):
         """The latest reply of a session, visible or not."""
-        last = cls.select(fn.MAX(cls.id)).where(cls.session == session_id, cls.kind == "assistant")
-        turn = cls.readable().where(cls.id == last).first()
+        turn = cls.readable().where(cls.session == session_id, cls.kind == "assistant").order_by(cls.id.desc()).first()
         if turn is None:
             raise Missing("The session was deleted.")
         return turn
 
     @classmethod
     def lapsed(cls):
-        """id → lease, of replies under way whose lease has lapsed, or is longer than any since the clock was set back: their
+        """(id, lease) of replies under way whose lease has lapsed, or is longer than any since the clock was set back: their
         processes are gone, or have been held up."""
         holds = cls.lease_until.between(db.clock(), db.clock() + LEASE + RENEWAL)
-        return dict(cls.select(cls.id, cls.lease_until).where(cls.under_way(), ~holds).tuples())
+        return list(cls.select(cls.id, cls.lease_until).where(cls.under_way(), ~holds).tuples())
 
     @classmethod
     def news(cls, positions):
@@ -232,14 +261,8 @@ class Turn(db.Model):
 
         `positions` are {id: position}; where that is None, no text is asked for.
         """
-        rows = [(turn_id, NOWHERE if position is None else position) for turn_id, position in positions.items()]
-        rows = db.execute(given("read_news", rows, lease=LEASE, renewal=RENEWAL)).fetchall()
-        found = {}
-        for turn_id, status, is_due, title, start, text in rows:
-            state = found.setdefault(turn_id, [status, is_due, title, ""])
-            if text is not None:
-                state[3] += text[max(0, positions[turn_id] + len(state[3]) - start) :]
-        return found
+        statement = given("read_news", list(positions.items()), lease=LEASE, renewal=RENEWAL, concat=db.concat)
+        return {turn_id: news for turn_id, *news in db.execute(statement).fetchall()}
 
     @classmethod
     @transaction
@@ -247,29 +270,34 @@ class Turn(db.Model):
         """Extend the leases of these replies, {id: fence}."""
         db.send(given("renew_leases", sorted(fences.items()), lease=LEASE))
 
-    def finish(self, status, content, search_text, **columns):
+    def finish(self, **columns):
         """Say how it ends, in memory. Unless it is complete, it gives way to the reply that it replaces."""
-        visible = status == COMPLETE or self.replaces is None
-        self.__data__ |= columns | {"status": status, "content": content, "search_text": search_text, "visible": visible}
+        self.__data__ |= {"lease_until": None} | columns
+        self.visible = self.status == COMPLETE or self.replaces is None
         return self
 
     @classmethod
-    def end(cls, turns, orphaned=False):
+    @transaction
+    def store(cls, pieces, ended):
+        """Store these pieces (id, fence, start, text) of replies that are under way and have this fence, and how these replies
+        ended. Returns a function that returns the rows of the ids of the former, without waiting once the transaction has
+        ended, and what `end` does."""
+        stored = db.send(given("add_pieces", pieces)) if pieces else list
+        return stored, cls.end(ended) if ended else set()
+
+    @classmethod
+    def end(cls, turns):
         """Store how these replies ended, in the caller's transaction; returns the ids of those that this has ended.
 
-        Others have ended before, are gone, or have another fence by now, or with `orphaned` another lease.
+        Others have ended before, are gone, or have another fence by now, or another lease where `lease_until` is set.
         """
         db.hold(Session.select(Session.id).where(Session.id.in_([turn.session_id for turn in turns])).order_by(Session.id))
-        fields = [cls._meta.columns[column] for column in list(QUERIES["end_replies"][0])[3:]]
-        rows = []
-        for turn in turns:
-            values = [field.db_value(turn.__data__.get(field.name)) for field in fields]
-            rows.append([turn.id, turn.fence, turn.lease_until if orphaned else None, *values])
+        rows = [[getattr(turn, name) for name in QUERIES["end_replies"][0]] for turn in turns]
         ids = {turn_id for (turn_id,) in db.send(given("end_replies", rows))()}
         ended = [turn for turn in turns if turn.id in ids]
-        rows = [(turn.id, turn.id if turn.visible else turn.replaces) for turn in ended]
+        rows = [(turn.id, turn.id if turn.visible else turn.replaces, turn.trim) for turn in ended]
         if ended:
-            for name in ("drop_pieces", "show_turns", "set_previews"):
+            for name in ("drop_pieces", "show_turns", "change_sessions"):
                 db.send(given(name, rows, preview=PREVIEW))
             Usage.add([(turn, turn.session.owner, 1) for turn in ended])
         return ids
@@ -285,15 +313,13 @@ class Turn(db.Model):
         # With their sessions and rows held, nobody adds a piece behind those that are read here.
         db.hold(Session.select(Session.id).where(Session.id.in_([turn.session_id for turn in turns])).order_by(Session.id))
         db.hold(cls.select(cls.id).where(cls.id.in_([turn.id for turn in turns])))
-        owned = Session.select(Session.id, Session.owner).where(Session.id.in_([turn.session_id for turn in turns]))
-        sessions = {session.id: session for session in owned}
         news, interrupted = cls.news({turn.id: len(turn.content) for turn in turns}), []
         for turn, search_text in zip(turns, search_texts):
             rest = news[turn.id][3] if turn.id in news else ""
-            texts = turn.content + rest, search_text + normalize(rest)
-            known = turn.__data__ | {"session": sessions.get(turn.session_id)}  # with its owner, whose usage is counted
-            interrupted.append(Turn(**known).finish(INTERRUPTED, *texts, cancelled=cancelled))
-        ids = cls.end(interrupted, orphaned)
+            texts = {"content": turn.content + rest, "search_text": search_text + normalize(rest)}
+            ending, lease = Turn(**turn.__data__ | {"session": turn.session}), turn.lease_until if orphaned else None
+            interrupted.append(ending.finish(status=INTERRUPTED, cancelled=cancelled, lease_until=lease, **texts))
+        ids = cls.end(interrupted)
         return [turn for turn in interrupted if turn.id in ids]
 
     @transaction
@@ -315,6 +341,8 @@ class Turn(db.Model):
     @transaction
     def store_usage(self, usage):
         """Store what the provider said of a reply that this process wrote, and that somebody cancelled or deleted."""
+        if self.trim:
+            db.send(Session.update(trim=self.trim).where(Session.id == self.session_id, Session.model == self.model))
         self.__data__ |= usage
         mine = (Turn.id == self.id) & (Turn.fence == self.fence) & Turn.cancelled
         cancelled = Turn.update(usage).where(mine, Turn.input_tokens.is_null(), Turn.output_tokens.is_null()).execute()
@@ -341,19 +369,10 @@ class Piece(db.Model):
         primary_key = peewee.CompositeKey("turn", "start")
 
     @classmethod
-    def add(cls, rows):
-        """Store these (turn id, fence, start, text), in the caller's transaction, of replies that are under way and have this
-        fence; returns a function that returns the rows of their ids, without waiting once the transaction has ended."""
-        return db.send(given("add_pieces", rows))
-
-    @classmethod
-    def previews(cls, session_ids):
-        """id → the beginning of the reply that is being written, of those of these sessions where it has text."""
-        rows = cls.select(Turn.session, cls.text).join(Turn).where(Turn.session.in_(session_ids), Turn.under_way())
-        texts = collections.defaultdict(str)
-        for session_id, text in rows.where(cls.start < PREVIEW).order_by(cls.turn, cls.start).tuples():
-            texts[session_id] += text
-        return {session_id: text[:PREVIEW] for session_id, text in texts.items()}
+    def text_of(cls, turn, *conditions):
+        """What has been stored of this turn, of those pieces for which the conditions hold, as a part of a statement."""
+        pieces = cls.select(cls.text).where(cls.turn == turn, *conditions).order_by(cls.start).alias("pieces")
+        return peewee.Select((pieces,), (getattr(fn, db.concat)(SQL("text"), ""),))
 
 
 Session.add_index(Session.owner, Session.updated_at.desc(), Session.id.desc(), name="session_list")
@@ -369,29 +388,30 @@ class ReplyRequest:
     """What a client wants a reply to.
 
     With `new`, the fields of a session to create, `content` is its first message. With `session_id`, `content` is a
-    further message of that session; where it is None, the last user turn is answered again.
+    further message of that session, or with `retry` what its last user turn is changed to; where it is None, that turn is
+    answered again as it is.
     """
 
     owner: str
     content: str | None = None
     new: dict | None = None
     session_id: uuid.UUID | None = None
+    retry: bool = False
     key: IdempotencyKey | None = None  # as the client sent it: without a reply
     limit: tuple | None = None  # (replies, seconds)
 
+    def __post_init__(self):
+        # Here, since no transaction waits for a long text to be normalized.
+        self._search_text = normalize(self.content or "")
+        if self.new:
+            self.new["search_title"] = normalize(self.new["title"])
+
+    @transaction
     def claim(self):
         """Commit the user turn and an empty reply; returns (session, reply, whether it is to be made now).
 
         Where the key is known and its reply is settled, that one is returned. Raises a Refused, and changes nothing.
         """
-        # No transaction waits for a long text to be normalized.
-        self._search_text = normalize(self.content or "")
-        if self.new:
-            self.new["search_title"] = normalize(self.new["title"])
-        return self._claim()
-
-    @transaction
-    def _claim(self):
         if self.key or self.limit:
             db.lock(self.owner)  # two of one owner's requests are counted, and keys compared, one after the other
         now = db.now()
@@ -405,17 +425,16 @@ class ReplyRequest:
             message = "You may ask for {} replies in {} seconds. Ask again in {} seconds.".format(*self.limit, wait)
             raise RateLimited(message, retry_after=wait)
         if known is not None:
-            self.session_id, self.content = session.id, None  # it is asked for again
+            self.session_id, self.content, self.retry = session.id, None, True  # it is asked for again
         session, last = self._create(now) if self.new and known is None else self._take(now)
-        reply = self._retry(session, last, now) if self.content is None else self._append(session, last, now)
+        reply = self._retry(session, last, now) if self.retry else self._append(session, last, now)
         if self.key:
             self.key.remember(session, reply, now)
         return session, reply, True
 
     def _create(self, now):
         """A new session, and 0 for the id of its last turn."""
-        columns = self.new | {"preview": self.content[:PREVIEW], "created_at": now, "updated_at": now}
-        session = Session(owner=self.owner, **columns)
+        session = Session(owner=self.owner, preview=self.content[:PREVIEW], created_at=now, updated_at=now, **self.new)
         db.send(insertion(session))
         return session, 0
 
@@ -440,13 +459,17 @@ class ReplyRequest:
         return reply
 
     def _retry(self, session, last, now):
-        """Another reply in the place of the last one, which is visible again unless the new one completes."""
+        """Another reply in the place of the last one, which is visible again unless the new one completes, or the last user
+        turn was changed."""
         turns = Turn.select(Turn.id, Turn.content).where(Turn.session == session, Turn.visible).order_by(Turn.id.desc())
         replaced = turns.where(Turn.kind == "assistant").first()
-        reply = self._begin(session, last, now, replaces=replaced.id)
+        reply = self._begin(session, last, now, replaces=replaced.id if self.content is None else None)
         db.send(Turn.update(visible=False).where(Turn.id == replaced.id))
         db.send(insertion(reply))
         message = turns.select(fn.SUBSTR(Turn.content, 1, PREVIEW)).where(Turn.kind == "user").limit(1)
+        if self.content is not None:
+            changes = {"content": self.content, "search_text": self._search_text}
+            db.send(Turn.update(changes).where(Turn.id == message.select(Turn.id)))
         db.send(Session.update(preview=message).where(Session.id == session.id))
         return reply
 

@@ -1,6 +1,6 @@
 -- The statements that are executed for many replies at once. They are SQL since peewee takes longer to write them than a
 -- database to execute them. `given` in them is the table of what they are executed for: its columns stand behind the
--- statement's name. {clock} is the time in microseconds, {held} holds the rows of `turn` that are read.
+-- statement's name. {clock} is the time in microseconds, {held} holds the rows of `turn` that are read, {concat} joins texts.
 
 -- add_pieces(id bigint, fence bigint, start int, text text)
 -- Store text of replies that are under way and have this fence.
@@ -12,13 +12,13 @@ WHERE turn.status = 'in_progress'
 {held}
 RETURNING turn_id;
 
--- end_replies(id bigint, fence bigint, lease bigint, status text, content text, shown boolean, folded text, cancelled boolean, error_status int, error_message text, retry_after int, input_tokens int, output_tokens int, cached_tokens int)
+-- end_replies(id bigint, fence bigint, lease_until bigint, status text, content text, visible boolean, search_text text, cancelled boolean, error_status int, error_message text, retry_after int, input_tokens int, output_tokens int, cached_tokens int, stop_reason text, turns_left_out int)
 -- Store how replies ended that are under way and have this fence; where a lease is given, only if it is still that one.
 UPDATE turn
 SET status = given.status,
     content = given.content,
-    shown = given.shown,
-    folded = given.folded,
+    shown = given.visible,
+    folded = given.search_text,
     cancelled = given.cancelled,
     error_status = given.error_status,
     error_message = given.error_message,
@@ -26,20 +26,22 @@ SET status = given.status,
     input_tokens = given.input_tokens,
     output_tokens = given.output_tokens,
     cached_tokens = given.cached_tokens,
+    stop_reason = given.stop_reason,
+    turns_left_out = given.turns_left_out,
     lease_until = NULL
 FROM given
 WHERE turn.id = given.id
 AND turn.status = 'in_progress'
 AND coalesce(turn.fence, 0) = coalesce(given.fence, 0)
-AND turn.lease_until = coalesce(given.lease, turn.lease_until)
+AND turn.lease_until = coalesce(given.lease_until, turn.lease_until)
 RETURNING turn.id;
 
--- drop_pieces(id bigint, shown bigint)
+-- drop_pieces(id bigint, shown bigint, trim bigint)
 -- Of replies that have ended: their content has the text now.
 DELETE FROM piece
 WHERE turn_id IN (SELECT id FROM given);
 
--- show_turns(id bigint, shown bigint)
+-- show_turns(id bigint, shown bigint, trim bigint)
 -- Show a reply again that the one that ended would have replaced.
 UPDATE turn
 SET shown = TRUE
@@ -47,11 +49,17 @@ FROM given
 WHERE turn.id = given.shown
 AND NOT turn.shown;
 
--- set_previews(id bigint, shown bigint)
+-- change_sessions(id bigint, shown bigint, trim bigint)
+-- The preview is that of the reply that is shown; the trim, where there is one, holds for the model that replied.
 UPDATE session
-SET preview = coalesce(nullif(substr(turn.content, 1, {preview}), ''), session.preview)
+SET preview = coalesce(nullif(substr(turn.content, 1, {preview}), ''), session.preview),
+    trim = CASE
+        WHEN session.model = reply.model AND coalesce(reply.error_status, 0) <> 413 THEN coalesce(given.trim, session.trim)
+        ELSE session.trim
+    END
 FROM given
 JOIN turn ON turn.id = given.shown
+JOIN turn AS reply ON reply.id = given.id
 WHERE session.id = turn.session_id;
 
 -- renew_leases(id bigint, fence bigint)
@@ -63,15 +71,22 @@ AND turn.fence = given.fence
 AND turn.status = 'in_progress';
 
 -- read_news(id bigint, start int)
--- What has become of turns, whether their leases are to be renewed, and their pieces from this position on.
+-- What has become of turns, whether their leases are to be renewed, and their text from this position on, where one is given.
 SELECT turn.id, turn.status,
     turn.lease_until NOT BETWEEN {clock} + {lease} - {renewal} AND {clock} + {lease} + {renewal},
-    session.title, piece.start, piece.text
+    session.title,
+    coalesce((
+        SELECT {concat}(text, '')
+        FROM (
+            SELECT substr(text, CASE WHEN start < given.start THEN given.start - start ELSE 0 END + 1) AS text
+            FROM piece
+            WHERE given.start IS NOT NULL AND turn_id = turn.id AND piece.start + length(piece.text) > given.start
+            ORDER BY piece.start
+        ) AS rest
+    ), '')
 FROM given
 JOIN turn ON turn.id = given.id
-JOIN session ON session.id = turn.session_id
-LEFT JOIN piece ON piece.turn_id = turn.id AND piece.start + length(piece.text) > given.start
-ORDER BY turn.id, piece.start;
+JOIN session ON session.id = turn.session_id;
 
 -- add_usage(owner text, day text, model text, replies bigint, input_tokens bigint, output_tokens bigint, cached_tokens bigint)
 INSERT INTO usage (owner, day, model, replies, input_tokens, output_tokens, cached_tokens, estimated_tokens)

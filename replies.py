@@ -16,16 +16,17 @@ import weakref
 
 import conversation
 from catalog import UnknownModel
-from database import Unavailable, Unstorable, check_writers, db, limit_time, transaction
+from database import Unavailable, Unstorable, check_writers, db, limit_time
 from faults import ModelError
 from limits import REPLIES, TITLES, Overloaded, Room
-from models import COMPLETE, FAILED, IN_PROGRESS, INTERRUPTED, Piece, Turn
+from models import COMPLETE, FAILED, IN_PROGRESS, INTERRUPTED, Missing, Turn
 from search import normalize
 from titles import generate_title
 from wire import Call, HungUp
 
 log = logging.getLogger("parley")
 
+THINKING_INTERVAL = 1  # seconds
 POLL_INTERVALS = {False: 0.25, True: 0.1}  # seconds; True: a reply is followed that another process writes
 # A reply is orphaned whose lapsed lease is seen unchanged at so many looks, each a second behind the one before: so what
 # holds up all processes, an outage, a pause or a step of the clock, costs none its reply, since it renews the lease first.
@@ -43,23 +44,15 @@ class Feed:
         self.id = turn.id
         self.text = ""
         self.turn = None  # the turn as it ended
-        self.deleted = False  # its session was deleted
-        self.detached = False  # this process stops before it knows the end
+        self.over = None  # "ended", "deleted" with its session, or "detached": this process stops before it knows the end
         self.title = None  # of the session, as far as it is known to have changed
+        self.thinking = 0  # characters, as long as nothing follows them
         self.watched = False  # somebody reads the text here, as it comes
         self.begun = threading.Event()  # somebody has sent the first of it
         self._news = threading.Condition()
+        self.add(turn.content)
         if turn.status != IN_PROGRESS:
             self.end(turn)
-        else:
-            self.add(turn.content)
-
-    @property
-    def over(self):
-        return self.turn is not None or self.deleted or self.detached
-
-    def has_news_of(self, title):
-        return title is not None and self.title not in (None, title)
 
     def tell(self, **news):
         """Set these, and wake whoever waits for news."""
@@ -69,43 +62,50 @@ class Feed:
 
     def add(self, text):
         if text:
-            self.tell(text=self.text + text)
+            self.tell(text=self.text + text, thinking=0)
 
     def end(self, turn):
         """`turn` is the reply as it ended, or None where there is none any more."""
         rest = turn.content[len(self.text) :] if turn else ""
-        self.tell(text=self.text + rest, turn=turn, deleted=turn is None)
+        self.tell(text=self.text + rest, turn=turn, over="ended" if turn else "deleted")
 
     def wait(self, seconds):
-        """Wait until the reply is over, or this process stops following it; returns whether it is."""
+        """Wait until the reply is over, or this process stops following it; returns the turn, if it has ended."""
         with self._news:
-            return self._news.wait_for(lambda: self.over, seconds)
+            self._news.wait_for(lambda: self.over, seconds)
+            return self.turn
 
-    def read(self, position, title, seconds):
-        """Wait for news, so many seconds at most: returns the text behind the position, and whether the reply is over.
-
-        Another title than `title` is news, except where that is None.
-        """
+    def read(self, position, title, thinking, seconds):
+        """Wait for news, so many seconds at most: returns the text behind the position, and whether the reply is over."""
         if position:
             self.begun.set()  # whoever asks for what follows has sent what is before
         with self._news:
-            self._news.wait_for(lambda: self.over or len(self.text) > position or self.has_news_of(title), seconds)
+            self._news.wait_for(lambda: self._has_news(position, title, thinking), seconds)
             return self.text[position:], self.over
+
+    def _has_news(self, position, title, thinking):
+        """Whether there is more than a reader knows; one whose `title` is None does not want to know of another."""
+        is_renamed = title is not None and self.title not in (None, title)
+        return self.over or len(self.text) > position or is_renamed or self.thinking not in (0, thinking)
 
 
 class Reply(Feed):
     """A reply that is written in this process: a feed, what has arrived for it and is not stored yet, and its call."""
 
-    def __init__(self, session, turn):
+    def __init__(self, session, turn, leaving):
         super().__init__(turn)
         self.session = session
         self.row = turn
+        self.leaving = leaving  # its place in this process is, when it is over
         self.call = Call()
+        self.call.on_thinking = self._think
+        self._thought, self._next_thought = 0, 0.0  # characters; when followers are told of them
+        self.prompt = None  # what the model is sent
         self.asked_at = time.monotonic()
         self.first_word_after = None  # seconds
         self._arrived = ""
         self._finished = False
-        self._outcome = None  # (status, what the search reads, columns of the turn), once it has ended
+        self._outcome = None  # columns of the turn as it ends, once nothing more arrives
 
     def arrive(self, text):
         with self._news:
@@ -114,13 +114,22 @@ class Reply(Feed):
         if self.first_word_after is None:
             self.first_word_after = round(time.monotonic() - self.asked_at, 4)
 
-    def finish(self, status, columns=None):
+    def _think(self, characters):
+        self._thought += characters
+        if time.monotonic() >= self._next_thought:
+            self._next_thought = time.monotonic() + THINKING_INTERVAL
+            self.tell(thinking=self._thought)
+
+    def finish(self, outcome):
         """Nothing more arrives: the first to say so decides how it ends."""
         with self._news:
             if self._finished:
                 return
             self._finished, content = True, self.text + self._arrived
-        outcome = status, normalize(content), (columns or {}) | self.call.usage
+        outcome |= self.call.usage | {"search_text": normalize(content)}
+        if self.prompt:
+            outcome["turns_left_out"] = self.prompt.left_out
+            self.row.trim = self.prompt.trim(self.id, content if self.call.window_is_full else None)
         with self._news:
             self._outcome = outcome
 
@@ -138,10 +147,9 @@ class Reply(Feed):
     def give_up(self):
         """The database does not take it: what is not stored is dropped, and it ends as failed."""
         self.call.hang_up()
-        status, columns = _failed(500, "The database did not take the reply. Ask again.")
+        outcome = _failed(500, "The database did not take the reply. Ask again.") | {"search_text": normalize(self.text)}
         with self._news:
-            self._arrived, self._finished = "", True
-            self._outcome = status, normalize(self.text), columns
+            self._arrived, self._finished, self._outcome = "", True, outcome
 
     def log(self, turn):
         """One line about how it went; `turn` is None where its session was deleted."""
@@ -175,7 +183,7 @@ class Replies:
         self._checks = collections.deque()  # of those who want to know whether it can do its work
         self._ended = collections.deque()  # (when, turn): how replies ended here, in the last seconds
         self._next_poll = self._next_look = self._stored_at = 0.0
-        self._lapsed = {}  # id → (lease, how often it was seen lapsed)
+        self._lapsed = {}  # (id, lease) → how often the reply was seen with this lease, which has lapsed
         self.orphans = []  # ids of those whose processes have died, and that could not be ended yet
 
     # What a request asks for
@@ -187,25 +195,22 @@ class Replies:
         and then nothing has changed.
         """
         self.start_keeper()
-        if not self.room.take(request.owner):
-            raise Overloaded
         with contextlib.ExitStack() as leaving:
-            leaving.callback(self.room.leave, request.owner)
+            leaving.enter_context(self.room.place(request.owner))
             session, turn, is_new = request.claim()
             if not is_new:
                 return session, self.follow(turn, watched)
-            leaving.pop_all()  # its place is left when the reply is over
-        reply = Reply(session, turn)
+            reply = Reply(session, turn, leaving.pop_all())
         with self._lock:
             early = self._feeds.get(turn.id)  # of a reader who came between the claim and now
             self._feeds[turn.id] = reply
             self._written.add(reply)
         if early:
-            early.tell(detached=True)  # nobody would tell it anything; the reader comes back
+            early.tell(over="detached")  # nobody would tell it anything; the reader comes back
         feed = self.follow(turn, watched)
         first = request.content if request.new else None
         if not self._start(self._make, reply, first):
-            self._finish(reply, *_failed(503, str(Overloaded())))
+            self._finish(reply, _failed(503, str(Overloaded())))
         if first is not None and self.title_model and self._titles.take(request.owner):
             self._start(self._generate_title, reply, first) or self._titles.leave(request.owner)
         return session, feed
@@ -239,9 +244,9 @@ class Replies:
         """Let the replies under way end for `grace` seconds, interrupt those written here, and wait until these are stored."""
         for feed in self._wait_for_all(grace):
             if isinstance(feed, Reply):
-                self._finish(feed, INTERRUPTED)
+                self._finish(feed, {"status": INTERRUPTED})
         for feed in self._wait_for_all(3):  # another process writes these: whoever follows them comes back there
-            feed.tell(detached=True)
+            feed.tell(over="detached")
 
     def _wait_for_all(self, seconds):
         """Wait for all replies, those that begin meanwhile among them; returns the feeds of those that are not over."""
@@ -276,21 +281,17 @@ class Replies:
 
     def _make(self, reply, first):
         """Read the provider to the end of its answer. `first` is the message of a new session."""
-        session, outcome = reply.session, _failed(500, "The server failed. Ask again.")
+        outcome = _failed(500, "The server failed. Ask again.")
         try:
-            provider = self.catalog.provider_of(session.model)
-            turns = [("user", first)] if first is not None else self._history(reply)
-            messages = conversation.messages_of(turns)
-            texts = provider.stream(reply.call, session.model, session.system, messages, self.max_tokens)
-            for number, text in enumerate(texts):
+            for number, text in enumerate(self._answer(reply, first)):
                 reply.arrive(text)
                 if reply.watched:  # else the keeper's next poll is soon enough, and the end may come before
                     self._wake.set()
                     if number == 0:  # the first words are on their way before this thread reads on
                         reply.begun.wait(0.05)
-            outcome = COMPLETE, {}
-        except HungUp:
-            outcome = INTERRUPTED, {}
+            outcome = {"status": COMPLETE, "stop_reason": reply.call.stop_reason}
+        except (HungUp, Missing):  # the latter: its session was deleted, as the keeper will see
+            outcome = {"status": INTERRUPTED}
         except UnknownModel as error:
             outcome = _failed(400, str(error))
         except ModelError as error:
@@ -298,15 +299,32 @@ class Replies:
         except Unavailable:
             outcome = _failed(503, "The database did not answer. Ask again.")
         finally:
-            self._finish(reply, *outcome)
+            self._finish(reply, outcome)
 
-    def _history(self, reply):
-        limit_time()
-        with db.connection_context():
-            return reply.session.history(reply.id)
+    def _answer(self, reply, first):
+        """The texts of the answer to the conversation. Where the model's window does not hold it, its newest half is sent, again
+        and again, until that fits or only the last turn is left."""
+        session, call = reply.session, reply.call
+        turns, before = [Turn(kind="user", content=first)], 0
+        if first is None:
+            limit_time()
+            with db.connection_context():
+                turns, before = session.history(reply.id)
+        provider = self.catalog.provider_of(session.model)
+        options = session.options or {}
+        limit = min(self.max_tokens, options.get("max_tokens", self.max_tokens))
+        prompt = reply.prompt = conversation.Prompt(turns, before, session.model, session.system)
+        while True:
+            messages = conversation.messages_of(prompt.turns)
+            try:
+                yield from provider.stream(call, session.model, session.system, messages, limit, options, prompt.tokens)
+                return
+            except ModelError as error:
+                if error.status != 413 or reply.first_word_after is not None or not prompt.shorten():
+                    raise
 
-    def _finish(self, reply, status, columns=None):
-        reply.finish(status, columns)
+    def _finish(self, reply, outcome):
+        reply.finish(outcome)
         self._wake.set()
 
     def _generate_title(self, reply, message):
@@ -349,8 +367,8 @@ class Replies:
                 time.sleep(1)
 
     def _answer_checks(self, error=None):
-        for check in [self._checks.popleft() for _ in range(len(self._checks))]:
-            check.set_exception(error) if error else check.set_result(None)
+        while self._checks:
+            self._checks.popleft().set_exception(error)
 
     def _rest(self):
         """Wait for something to do. The more replies are under way, the longer they are gathered for one commit."""
@@ -380,9 +398,9 @@ class Replies:
         ending = [(reply, reply.text + text, outcome) for reply, text, outcome in taken if outcome is not None]
         if not growing and not ending:
             return
-        for reply, content, (status, search_text, columns) in ending:
-            reply.row.finish(status, content, search_text, **columns)
-        stored, ended = _commit(
+        for reply, content, outcome in ending:
+            reply.row.finish(content=content, **outcome)
+        stored, ended = Turn.store(
             [(turn_id, reply.row.fence, len(reply.text), text) for turn_id, (reply, text) in growing.items()],
             [reply.row for reply, _, _ in ending],
         )
@@ -418,8 +436,8 @@ class Replies:
                 reply.stored(turn.content[len(reply.text) :])
                 lost = reply.text[len(turn.content) :]
                 if lost:
-                    _commit([(reply.id, reply.row.fence, len(turn.content), lost)], [])
-        _commit([], [turn for when, turn in self._ended if when > time.monotonic() - MEMORY])
+                    Turn.store([(reply.id, reply.row.fence, len(turn.content), lost)], [])
+        Turn.store([], [turn for when, turn in self._ended if when > time.monotonic() - MEMORY])
 
     def _poll(self):
         """See what other processes, or requests in this one, did to the replies that are known here."""
@@ -446,11 +464,8 @@ class Replies:
     def _look(self):
         """End the replies whose processes have died."""
         self._next_look = time.monotonic() + LOOK_INTERVAL
-        before, self._lapsed = self._lapsed, {}
-        for turn_id, lease in Turn.lapsed().items():
-            seen, looks = before.get(turn_id, (lease, 0))
-            self._lapsed[turn_id] = lease, looks + 1 if seen == lease else 1
-        self.orphans = [turn_id for turn_id, (_, looks) in self._lapsed.items() if looks >= LOOKS]
+        self._lapsed = {lapsed: self._lapsed.get(lapsed, 0) + 1 for lapsed in Turn.lapsed()}
+        self.orphans = [turn_id for (turn_id, _), looks in self._lapsed.items() if looks >= LOOKS]
         for number in range(0, len(self.orphans), ORPHANS):
             turns = Turn.readable().where(Turn.id.in_(self.orphans[number : number + ORPHANS]))
             Turn.interrupt(list(turns), orphaned=True)
@@ -466,26 +481,21 @@ class Replies:
                 turn.content += feed.text[len(turn.content) :]  # what a failover took back
                 if turn.resume(feed.session.owner):
                     return feed.stored(turn.content[len(feed.text) :])
-            if feed.call.usage:
-                feed.row.store_usage(feed.call.usage)
+            left_out = {"turns_left_out": feed.prompt.left_out} if feed.prompt and feed.prompt.left_out else {}
+            if feed.call.usage or left_out:
+                feed.row.trim = feed.prompt.trim(feed.id)
+                feed.row.store_usage(feed.call.usage | left_out)
         with self._lock:
             if self._feeds.get(feed.id) is feed:  # else another one has taken its place
                 del self._feeds[feed.id]
             self._written.discard(feed)
         feed.end(turn)
         if isinstance(feed, Reply):
-            self.room.leave(feed.session.owner)
+            feed.leaving.close()
             feed.call.hang_up()
             feed.log(turn)
 
 
-@transaction
-def _commit(pieces, turns):
-    """Store these pieces, and how these turns ended; returns what Piece.add and Turn.end do."""
-    stored = Piece.add(pieces) if pieces else list
-    return stored, Turn.end(turns) if turns else set()
-
-
 def _failed(status, message, retry_after=None):
     """The outcome of a reply that failed."""
-    return FAILED, {"error_status": status, "error_message": message, "retry_after": retry_after}
+    return {"status": FAILED, "error_status": status, "error_message": message, "retry_after": retry_after}

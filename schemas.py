@@ -9,9 +9,11 @@ import json
 import re
 import time
 
-from marshmallow import EXCLUDE, Schema, ValidationError, fields, post_dump, pre_load, validate
+from flask import current_app
+from marshmallow import EXCLUDE, Schema, ValidationError, fields, pre_load, validate
 
 import search
+from ledger import TOKENS
 
 FAULTS = 20  # that an answer names at most
 LONGEST_NAME = 200  # characters of a name in an answer
@@ -20,10 +22,8 @@ LONGEST_NAME = 200  # characters of a name in an answer
 storable = validate.Regexp(
     "[^\0\ud800-\udfff]*\\Z", error="Take out the characters that cannot be stored: NUL and lone surrogates."
 )
+one_word = validate.Regexp(r"[\w.-]{1,40}\Z", re.ASCII, error="Give one word in ASCII, such as low.")
 not_blank = validate.Predicate("strip", error="Give some text; this is blank.")
-# What these two check, for the API's description. Many regular expression engines know no surrogates, and to those of
-# JavaScript, other than to Python, U+001C to U+001F and U+0085 are no white space.
-TEXT_PATTERN = r"^[^\u0000]*[^\s\u0000\u001c-\u001f\u0085][^\u0000]*$"
 
 
 # Fields
@@ -39,6 +39,17 @@ def few_words(text):
         raise ValidationError(f"Give at most {search.MAX_WORDS} words.")
 
 
+def is_temperature(value):
+    if type(value) not in (int, float) or not 0 <= value <= 2:
+        raise ValidationError("Give a number from 0 to 2.")
+
+
+def is_length(value):
+    most = current_app.config["MAX_TOKENS"]
+    if type(value) is not int or not 1 <= value <= most:
+        raise ValidationError(f"Give a whole number from 1 to {most}.")
+
+
 class Text(fields.String):
     """A string that can be stored, is not blank, and has at most `max_length` characters."""
 
@@ -49,11 +60,14 @@ class Text(fields.String):
     }
 
     def __init__(self, max_length=None, **kwargs):
-        super().__init__(validate=[storable, not_blank, at_most(max_length)], metadata={"pattern": TEXT_PATTERN}, **kwargs)
+        super().__init__(validate=[storable, not_blank, at_most(max_length)], **kwargs)
 
 
 class WholeNumber(fields.Integer):
-    """An integer of a query, in ASCII digits. (`int` would also read `1_000`, ` 7` and `٣`.)"""
+    """An integer of a query, in ASCII digits. (`int` would also read `1_000`, ` 7` and `٣`.) `problem` says what to give."""
+
+    def __init__(self, problem, least=None, most=None, **kwargs):
+        super().__init__(error_messages={"invalid": problem}, validate=validate.Range(least, most, error=problem), **kwargs)
 
     def _deserialize(self, value, attr, data, **kwargs):
         if not re.fullmatch(r"-?[0-9]{1,1000}", value):
@@ -97,49 +111,62 @@ class RequestSchema(Schema):
         return {name: data[name] for name in self.fields if name in data} | {name[:LONGEST_NAME]: None for name in unknown}
 
 
+class OptionsSchema(RequestSchema):
+    temperature = fields.Raw(allow_none=True, validate=is_temperature)
+    max_tokens = fields.Raw(allow_none=True, validate=is_length)
+    reasoning_effort = fields.String(allow_none=True, validate=one_word, error_messages={"invalid": "Give a string."})
+
+
 class NewSessionSchema(RequestSchema):
     content = Text(required=True)
     model = Text(max_length=200, allow_none=True)
     system = Text(allow_none=True)
+    options = fields.Nested(OptionsSchema, allow_none=True)
 
 
-class MessageSchema(RequestSchema):
-    content = Text(required=True)
-
-
-class EmptySchema(RequestSchema):
-    """An object without fields."""
+MessageSchema = RequestSchema.from_dict({"content": Text(required=True)}, name="MessageSchema")
+RetrySchema = RequestSchema.from_dict({"content": Text(allow_none=True)}, name="RetrySchema")
+EmptySchema = RequestSchema.from_dict({}, name="EmptySchema")
 
 
 class ChangeSchema(RequestSchema):
     title = Text(max_length=200)
     model = Text(max_length=200)
     system = Text(allow_none=True)
+    options = fields.Nested(OptionsSchema, allow_none=True)
 
 
-class PageSchema(Schema):
-    """The query parameters of the list of sessions."""
+class QuerySchema(Schema):
+    """The parameters of a query; what others it has is nobody's."""
+
+    class Meta:
+        unknown = EXCLUDE
 
     def handle_error(self, error, data, **kwargs):
         raise ValidationError(error.messages, source="parameter")
 
-    limit = WholeNumber(
-        data_key="page[limit]", load_default=20, error_messages={"invalid": "Give a whole number from 1 to 100."}
-    )
-    offset = WholeNumber(
-        data_key="page[offset]",
-        load_default=0,
-        validate=validate.Range(0, 2**53, error="Give a whole number from 0 on."),
-        error_messages={"invalid": "Give a whole number from 0 on."},
-    )
+
+class PageSchema(QuerySchema):
+    """The list of sessions."""
+
+    limit = WholeNumber("Give a whole number from 1 to 100.", data_key="page[limit]", load_default=20)  # clamped to these
+    offset = WholeNumber("Give a whole number from 0 on.", 0, 2**53, data_key="page[offset]", load_default=0)
     query = fields.String(load_default="", validate=[storable, at_most(200), few_words])
+
+
+class TurnsPageSchema(QuerySchema):
+    """The turns of a session."""
+
+    limit = WholeNumber("Give a whole number from 1 to 200.", data_key="turns[limit]")  # clamped to these
+    before = WholeNumber("Give the id of a turn.", 0, 2**63 - 1, data_key="turns[before]")
 
 
 # Responses
 
 
-class ModelSchema(Schema):
-    id = fields.String(attribute="model", required=True)
+ModelSchema = Schema.from_dict({"id": fields.String(attribute="model", required=True)}, name="ModelSchema")
+UsageSchema = Schema.from_dict({name: fields.Integer(required=True, allow_none=True) for name in TOKENS}, name="UsageSchema")
+MetaSchema = Schema.from_dict({"has_more": fields.Boolean(required=True)}, name="MetaSchema")
 
 
 class SessionSchema(Schema):
@@ -151,10 +178,8 @@ class SessionSchema(Schema):
 
 
 class CreatedSessionSchema(SessionSchema):
-    @post_dump
-    def _restore_updated_at(self, data, **kwargs):
-        # An `Idempotency-Key` that is sent again gives the first answer again, though the session was used since.
-        return data | {"updated_at": data["created_at"]}
+    # An `Idempotency-Key` that is sent again gives the first answer again, though the session was used since.
+    updated_at = Timestamp(attribute="created_at", required=True, dump_only=True)
 
 
 class ListedSessionSchema(SessionSchema):
@@ -168,12 +193,6 @@ class UserTurnSchema(Schema):
     created_at = Timestamp(required=True)
 
 
-class UsageSchema(Schema):
-    input_tokens = fields.Integer(required=True, allow_none=True)
-    output_tokens = fields.Integer(required=True, allow_none=True)
-    cached_tokens = fields.Integer(required=True, allow_none=True)
-
-
 class TurnErrorSchema(Schema):
     status = fields.Integer(attribute="error_status", required=True)
     message = fields.String(attribute="error_message", required=True)
@@ -184,6 +203,9 @@ class AssistantTurnSchema(UserTurnSchema):
     status = fields.String(required=True)
     usage = Part(UsageSchema, required=True)
     error = Part(TurnErrorSchema, attribute="error_status", required=True, allow_none=True)
+    stop_reason = fields.String(required=True, allow_none=True)
+    continued = fields.Integer(required=True)
+    turns_left_out = fields.Integer(required=True)
 
 
 TURN_SCHEMAS = {"user": UserTurnSchema(), "assistant": AssistantTurnSchema()}
@@ -193,26 +215,23 @@ def dump_turn(turn):
     return TURN_SCHEMAS[turn.kind].dump(turn)
 
 
-class TurnField(fields.Field):
-    """A turn, dumped by the schema of its kind. Nested will not do, since it takes one schema only."""
-
-    def _serialize(self, value, attr, obj, **kwargs):
-        return dump_turn(value)
-
-
 class ChangedSessionSchema(SessionSchema):
     system = fields.String(required=True, allow_none=True)
+    options = fields.Raw(required=True)
 
 
 class WholeSessionSchema(ChangedSessionSchema):
-    turns = fields.List(TurnField(), required=True)
+    turns = fields.Function(lambda session: [dump_turn(turn) for turn in session.turns], required=True)
+    meta = Part(MetaSchema, attribute="has_more", required=True)
 
 
 new_session_schema = NewSessionSchema()
 message_schema = MessageSchema()
+retry_schema = RetrySchema()
 empty_schema = EmptySchema()
 change_schema = ChangeSchema()
-page_schema = PageSchema(unknown=EXCLUDE)
+page_schema = PageSchema()
+turns_page_schema = TurnsPageSchema()
 created_session_schema = CreatedSessionSchema()
 listed_session_schema = ListedSessionSchema(many=True)
 changed_session_schema = ChangedSessionSchema()
@@ -224,19 +243,8 @@ turn_error_schema = TurnErrorSchema()
 
 
 def parse_json(body):
-    """The value of a JSON text in UTF-8. Raises ValidationError.
-
-    `json.loads` alone would take NaN and infinities, which JSON does not have (`int` refuses them by a ValueError), and of
-    a name that stands twice in an object it would drop the first value.
-    """
+    """The value of a JSON text in UTF-8, which has no NaN and no infinities. Raises ValidationError."""
     try:
-        return json.loads(body.decode(), object_pairs_hook=_unique, parse_constant=int)
+        return json.loads(body.decode(), parse_constant=int)  # `int` refuses these by a ValueError
     except (ValueError, RecursionError):
-        raise ValidationError("Send one valid JSON value in UTF-8, without NaN and without a name twice.") from None
-
-
-def _unique(pairs):
-    names = dict(pairs)
-    if len(names) < len(pairs):
-        raise ValueError("a name stands twice")
-    return names
+        raise ValidationError("Send one valid JSON value in UTF-8, without NaN.") from None

@@ -66,6 +66,8 @@ class Call:
         self._end = self.deadline = time.monotonic() + seconds  # of all that the call may take; of what it does now
         self.usage = {}  # input_tokens, output_tokens, cached_tokens, as far as the provider said
         self.request_id = None
+        self.stop_reason, self.window_is_full = "stop", False  # how the answer ended, where it was whole
+        self.on_thinking = lambda characters: None  # called with how many the model has thought, each time
         self.reused = False  # its connection has served another call before
         self.answered = False  # the first byte of an answer has come
         self._hung_up = threading.Event()

@@ -673,7 +673,7 @@ ENDS_OF = {
 # Reasons, in the words of either protocol
 
 GOOD = ["stop", "end_turn", "stop_sequence", "eos", "eos_token", "tool_calls", "tool_use", "function_call"]
-LIMITS = {"length": 502, "max_tokens": 502, "model_length": (502, 413), "model_context_window_exceeded": 413}
+LIMITS = ["length", "max_tokens", "model_length", "model_context_window_exceeded"]
 DECLINED = ["content_filter", "refusal", "safety", "recitation", "sensitive"]
 BREAKS = ["error", "abort", "insufficient_system_resource", "network_error", "cancelled", "timeout", "pause_turn"]
 UNKNOWN = ["reason_of_the_future", "Reason of the future; 42%", "future" * 50]
@@ -687,10 +687,11 @@ def ends_with(reason, *words):
 REASONS = {
     **{f"{reason} behind text": (ends_with(reason, "So far"), ok("So far")) for reason in (*GOOD, *LIMITS, *UNKNOWN)},
     **{f"{reason} alone": (ends_with(reason), ok("")) for reason in (*GOOD, *UNKNOWN)},
-    **{f"{reason} alone": (ends_with(reason), bad(code)) for reason, code in LIMITS.items()},
+    # As COUNT says, the answer is shorter than our limit: the window is full. Behind thoughts that nobody counted, who knows.
+    **{f"{reason} alone": (ends_with(reason), bad(413)) for reason in LIMITS},
     **{
-        f"{reason} behind thoughts": ((head(), BEGIN, think("Hm"), stop(reason), END), bad(code))
-        for reason, code in LIMITS.items()
+        f"{reason} behind thoughts": ((head(), BEGIN, think("Hm"), stop(reason), END), bad((502, 413)))
+        for reason in LIMITS
     },
     **{f"{reason} behind text": (ends_with(reason, "So ", "far"), bad(502, "declined", "So far")) for reason in DECLINED},
     **{f"{reason} alone": (ends_with(reason), bad(502, "declined")) for reason in DECLINED},

@@ -207,6 +207,7 @@ class Provider:
                 sock, _ = self._socket.accept()
             except OSError:
                 return
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # else the parts of an answer wait for each other
             connection = Connection(sock, self)
             self.connections.append(connection)
             threading.Thread(target=connection.serve, daemon=True).start()
@@ -258,17 +259,23 @@ def openai_events(pieces, stop="stop", usage=(15, 7, 3)):
     yield event("[DONE]")
 
 
+def thought(**delta):
+    """An event of OpenAI's protocol with this in its delta, which is no text."""
+    return event({"choices": [{"index": 0, "delta": delta, "finish_reason": None}]})
+
+
 def events_of(request, pieces, **options):
     """The events of an answer in the protocol that is asked for; what is no text among the pieces is passed on."""
     return (anthropic_events if request.path.endswith("/messages") else openai_events)(pieces, **options)
 
 
-def reply(*pieces, stop=None, **headers):
+def reply(*pieces, stop=None, usage=None, **headers):
     """A whole answer in the protocol that is asked for; numbers and Events among the pieces are waited for."""
+    options = {name: value for name, value in (("stop", stop), ("usage", usage)) if value is not None}
 
     def answer(request):
         yield head(Transfer_Encoding="chunked", Request_Id="req_1", **headers)
-        for part in events_of(request, pieces, **({"stop": stop} if stop else {})):
+        for part in events_of(request, pieces, **options):
             yield chunk(part) if isinstance(part, bytes) else part
         yield chunk(b"")
         yield KEEP

@@ -98,9 +98,6 @@ BAD_BODIES = {
     "not a number": (b'{"content": NaN}', [""]),
     "not a number in an unknown field": (b'{"content": "x", "odd": -Infinity}', [""]),
     "a long number": (LONG_NUMBER, [""]),
-    "one name twice": (b'{"content": "x", "content": "y"}', [""]),
-    "one name twice, escaped": (b'{"content": "x", "\\u0063ontent": "y"}', [""]),
-    "one name twice further in": (b'{"content": {"a": 1, "a": 2}}', [""]),
     # Missing, null, of the wrong type, blank
     "nothing in it": (b"{}", ["/content"]),
     "no content": (b'{"model": "m-1"}', ["/content"]),
@@ -202,10 +199,10 @@ def test_refuses_a_bad_message(server, alice, body, faults):
 
 
 @pytest.mark.parametrize("action", ["retry", "cancel"])
-def test_refuses_a_body_where_there_is_nothing_to_say(server, alice, action):
+def test_takes_no_body_where_it_has_nothing_to_say(server, alice, action):
     session = alice.create()
     path = f"/sessions/{session['id']}/{action}"
-    assert pointers(send(server, "POST", path, b'{"content": "x"}')) == ["/content"]
+    assert pointers(send(server, "POST", path, b'{"content": " ", "model": "m-2"}')) == ["/content", "/model"]
     assert pointers(send(server, "POST", path, b"[]")) == [""]
     errors_of(send(server, "POST", path, b"odd", content_type="text/plain"), 415)
     assert len(alice.turns(session)) == 2
@@ -247,7 +244,7 @@ def test_changes_only_what_is_given(alice):
     session = alice.create(system="Be brief.")
     path = f"/sessions/{session['id']}"
     before = alice.get(path).json()
-    del before["turns"]
+    del before["turns"], before["meta"]
     assert alice.patch(path, {}).json() == before
     for change, field, shown in [
         ({"title": "👩‍👩‍👧" * 40}, "title", "👩‍👩‍👧" * 40),

@@ -5,10 +5,11 @@ import json
 import socket
 import threading
 import time
+import uuid
 
 import pytest
 
-import llm
+import protocols
 import wire
 from client import free_port, running
 from provider import (
@@ -126,7 +127,7 @@ def test_leaves_out_empty_turns_and_joins_neighbours(alice, provider, model):
 
 
 def test_asks_openai_itself_with_the_new_name_of_the_limit():
-    body = llm.OpenAI("https://api.openai.com/v1", "key", 1).body("gpt", None, [], 5)
+    body = protocols.OpenAI("https://api.openai.com/v1", "key", 1).body("gpt", None, [], 5, {})
     assert body["max_completion_tokens"] == 5
     assert "max_tokens" not in body
 
@@ -776,7 +777,6 @@ OVERFLOWS = [
         "type": "error",
         "error": {"type": "invalid_request_error", "message": "prompt is too long: 213462 tokens > 200000 maximum"},
     },
-    {"error": {"message": "input length and `max_tokens` exceed context limit: 5 + 8192 > 200000"}},
     {"error": {"message": "Too many.", "type": "invalid_request_error", "code": "context_length_exceeded"}},
     {"error": {"message": "This model's maximum context length is 4096 tokens. However, you requested 5000."}},
     {"error": {"message": "Your input exceeds the context window of this model."}},
@@ -789,11 +789,13 @@ OVERFLOWS = [
         }
     },
     {"error": "The number of tokens is greater than the context length."},
-    {"error": {"message": "Please reduce the length of the messages or completion."}},
-    {
-        "object": "error",
-        "message": "'max_tokens' is too large: 8192. This model's maximum context length is 4096 tokens",
-    },
+]
+# Those that count our own limit in, and how often such a server is asked: the limit is lowered, first to what fits beside the
+# prompt where a window is named, then to the least; a quarter of 200,000 is more than the limit.
+COUNTED = [
+    ({"error": {"message": "input length and `max_tokens` exceed context limit: 199759 + 8192 > 200000"}}, 1),
+    ({"error": {"message": "Please reduce the length of the messages or completion."}}, 2),
+    ({"message": "'max_tokens' is too large: 8192. This model's maximum context length is 4096 tokens", "object": "error"}, 3),
 ]
 UNKNOWN_MODELS = [
     (404, {"error": {"message": "The model `my-credential-model` does not exist.", "code": "model_not_found"}}),
@@ -806,7 +808,8 @@ UNKNOWN_MODELS = [
     (422, {"detail": "Unknown model m-0"}),
 ]
 STATUSES = [  # a provider's answer; the status of ours, and words of its detail; how often it is asked
-    *((400, body, 413, "context window", 1) for body in OVERFLOWS),
+    *((400, body, 413, "Shorten this message", 1) for body in OVERFLOWS),
+    *((400, body, 413, "Shorten this message", times) for body, times in COUNTED),
     (
         413,
         {"type": "error", "error": {"type": "request_too_large", "message": "Too many bytes"}},
@@ -854,7 +857,7 @@ STATUSES = [  # a provider's answer; the status of ours, and words of its detail
 @pytest.mark.parametrize("code, body, ours, words, times", STATUSES)
 def test_says_what_the_status_of_a_provider_means(alice, server, provider, model, code, body, ours, words, times):
     provider.default = status(code, body, retry_after_ms="1")
-    response, error, turn = failed(alice, model)
+    response, error, turn = failed(alice, f"{model}-{uuid.uuid4().hex}")  # what a refusal tells is remembered for its model
     assert (response.status_code, error["status"]) == (ours, str(ours))
     assert words in error["detail"]
     assert turn["content"] == ""

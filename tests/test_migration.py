@@ -15,6 +15,7 @@ import pytest
 
 from client import ALICE, BOB, ROOT, SECRET, parse_time
 from tables import tables_of
+from test_windows import LLAMA, OPENAI, Model, sent_of, words
 
 SCHEMAS = pathlib.Path(__file__).parent / "release_1_0_0"
 SECOND = 1_000_000
@@ -499,3 +500,58 @@ def test_on_sqlite_a_turn_without_an_id_comes_behind_all_others(start, settings,
         turns = alice.turns({"id": session_id})
         assert [turn["content"] for turn in turns] == contents
         assert ids(turns) == sorted(set(ids(turns)))
+
+
+# A conversation that release 1.0.0 had ended
+
+
+def ended_by_100(old, count=12, size=30):
+    """A session of so many messages of which the last two were too long for release 1.0.0, and both replies' ids."""
+    session_id, turn_id = old.answered(words(size, "Message 1:"), words(size, "Answer 1:"))
+    for number in range(2, count - 1):
+        turn_id = old.ask(session_id, words(size, f"Message {number}:"))
+        old.write(turn_id, words(size, f"Answer {number}:"))
+        old.end(turn_id)
+    for number in (count - 1, count):
+        turn_id = old.ask(session_id, words(size, f"Message {number}:"))
+        message = "The conversation is too long for the model's context window. Start a new session."
+        old.end(turn_id, "failed", error_status=413, error_message=message)
+    return session_id
+
+
+@pytest.mark.parametrize("operation, content", [("messages", "Go on."), ("retry", None), ("retry", "Go on.")])
+def test_a_session_that_release_1_0_0_had_ended_goes_on(start, settings, old, provider, operation, content):
+    session_id = ended_by_100(old)
+    provider.default = model = Model(400, LLAMA, OPENAI)
+    model.name = "m-1"  # of 1.0.0's sessions
+    alice, path = start(**settings).client(), f"/sessions/{session_id}"
+    before = alice.get(path)
+    assert "First-Turn-Sent" not in before.headers
+    response = alice.post(f"{path}/{operation}", content and {"content": content})
+    assert response.status_code == 201, response.text
+    assert response.json()["turns_left_out"] > 0
+    assert sent_of(model.accepted[-1])[-1] == (content or words(30, "Message 12:"))
+    after = alice.get(path)
+    turns = after.json()["turns"]
+    assert turns[:22] == before.json()["turns"][:22], "all that there was is still shown"
+    assert turns[-1] == response.json()
+    assert after.headers["First-Turn-Sent"] in {turn["id"] for turn in turns if turn["kind"] == "user"}
+    for number in range(13, 30):
+        response = alice.post(path + "/messages", {"content": words(30, f"Message {number}:")})
+        assert response.status_code == 201
+    assert model.share > 0.6
+
+
+def test_replies_of_release_1_0_0_say_nothing_of_their_end(start, settings, old, provider):
+    session_id = ended_by_100(old, 4)
+    alice = start(**settings).client()
+    replies = alice.turns({"id": session_id})[1::2]
+    assert [(turn["status"], turn["stop_reason"], turn["continued"], turn["turns_left_out"]) for turn in replies] == [
+        *[("complete", None, 0, 0)] * 2,
+        *[("failed", None, 0, 0)] * 2,
+    ]
+    whole = alice.get(f"/sessions/{session_id}").json()
+    assert (whole["options"], whole["meta"]) == ({}, {"has_more": False})
+    assert alice.patch(f"/sessions/{session_id}", {"options": {"temperature": 1}}).json()["options"] == {"temperature": 1}
+    assert alice.post(f"/sessions/{session_id}/messages", {"content": "Go on."}).json()["stop_reason"] == "stop"
+    assert provider.posts[-1].body["temperature"] == 1

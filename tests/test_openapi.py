@@ -15,7 +15,9 @@ import requests
 from app import create_app
 from client import BOB, SECRET, make_token, npm_folder
 from openapi import __main__ as tool
-from provider import cut, reply, silence, status
+from provider import cut, reply, silence, status, thought
+
+OPTIONS = {"temperature": 0.5, "max_tokens": 100, "reasoning_effort": "low"}
 
 SEED = {
     "content": "Add rate limiting to the auth endpoints using a sliding window approach with Redis, 10 requests per "
@@ -139,7 +141,8 @@ def test_has_the_words_and_the_examples_of_the_seed(document):
     def example(schema):
         schema = resolve(document, schema)
         if schema["type"] == "object":
-            return {name: example(property) for name, property in schema["properties"].items()}
+            properties = ((name, part) for name, part in schema["properties"].items() if name != "options")  # no word of the seed
+            return {name: example(part) for name, part in properties}
         return schema["examples"][0]
 
     text = json.dumps(document)
@@ -156,6 +159,7 @@ def test_names_the_headers_and_the_limits_of_a_request(document):
         return {resolve(document, parameter)["name"] for parameter in operations(document)[route]["parameters"]}
 
     assert names("GET /sessions") == {"page[limit]", "page[offset]", "query", "X-Request-ID"}
+    assert names("GET /sessions/{session_id}") == {"session_id", "turns[limit]", "turns[before]", "X-Request-ID"}
     assert names("POST /sessions") == {"Idempotency-Key", "Prefer", "X-Request-ID"}
     assert names("POST /sessions/{session_id}/retry") == {"session_id", "Idempotency-Key", "Prefer", "X-Request-ID"}
     assert names("GET /sessions/{session_id}/events") == {"session_id", "Last-Event-ID", "X-Request-ID"}
@@ -183,12 +187,15 @@ class Watch:
             self._validate(schema, response.json())
         return response
 
-    def see_stream(self, route, stream):
-        """A stream, which is read to its end; returns its events."""
+    def see_stream(self, route, stream, thinking=None):
+        """A stream, which is read to its end; returns its events. `thinking` is set where one of these has come."""
         schema = resolve(self.document, self._answer(route, stream.status, stream.headers))
         kinds = {kind["properties"]["event"]["const"]: kind["properties"]["data"] for kind in schema["oneOf"]}
-        events = list(stream)
-        for event in events:
+        events = []
+        for event in stream:
+            events.append(event)
+            if event.name == "thinking":
+                thinking.set()
             self._validate(schema, {"id": event.id, "event": event.name, "data": json.dumps(event.data)})
             self._validate(kinds[event.name]["contentSchema"], event.data)
             self.events.add(event.name)
@@ -220,9 +227,9 @@ def test_every_answer_that_succeeds_is_as_described(alice, provider, document):
     watch = Watch(document)
     session = watch.see("POST /sessions", alice.post("/sessions", SEED)).json()
     path = f"/sessions/{session['id']}"
-    asked = [("messages", {"content": "And?"}), ("retry", None)]
+    asked = [("messages", {"content": "And?"}), ("retry", None), ("retry", {"content": "Or?"})]
     for name, body in asked:
-        watch.see(f"POST {ONE}/{name}", alice.post(f"{path}/{name}", body, Idempotency_Key=name, X_Request_ID="r-1"))
+        watch.see(f"POST {ONE}/{name}", alice.post(f"{path}/{name}", body, Idempotency_Key=f"{name} {body}", X_Request_ID="r-1"))
         with alice.stream("POST", f"{path}/{name}", body) as stream:
             watch.see_stream(f"POST {ONE}/{name}", stream)
         gate = threading.Event()
@@ -230,8 +237,9 @@ def test_every_answer_that_succeeds_is_as_described(alice, provider, document):
         watch.see(f"POST {ONE}/{name}", alice.post(f"{path}/{name}", body, Prefer="respond-async"))
         watch.see(f"GET {ONE}", alice.get(path))
         watch.see(f"POST {ONE}/cancel", alice.post(path + "/cancel"))
-    with alice.stream("POST", "/sessions", {"content": "Hello"}) as stream:
-        watch.see_stream("POST /sessions", stream)
+    provider.script = [reply(thought(reasoning="Hm."), gate := threading.Event(), "Hello.")]
+    with alice.stream("POST", "/sessions", {"content": "Hello", "options": OPTIONS}) as stream:
+        watch.see_stream("POST /sessions", stream, gate)
     with alice.events(session) as stream:
         events = watch.see_stream(f"GET {ONE}/events", stream)
     watch.see(f"GET {ONE}/events", alice.get(path + "/events", Last_Event_ID=events[-1].id))
@@ -240,7 +248,8 @@ def test_every_answer_that_succeeds_is_as_described(alice, provider, document):
         watch.see_stream(f"POST {ONE}/messages", stream)
     watch.see(f"GET {ONE}", alice.get(path))
     watch.see("GET /sessions", alice.request("GET", "/sessions?page[limit]=1&page[offset]=0&query=redis"))
-    watch.see(f"PATCH {ONE}", alice.patch(path, {"title": "Mine", "model": "m-2", "system": None}))
+    watch.see(f"PATCH {ONE}", alice.patch(path, {"title": "Mine", "model": "m-2", "system": None, "options": OPTIONS}))
+    watch.see(f"GET {ONE}", alice.get(path + "?turns[limit]=2"))
     watch.see(f"DELETE {ONE}", alice.delete(path))
     for place in ("/models", "/health", "/openapi.json", "/"):
         watch.see("GET " + place, alice.get(place))
@@ -251,7 +260,7 @@ def test_every_answer_that_succeeds_is_as_described(alice, provider, document):
         if code.startswith("2")
     }
     assert watch.answers == succeeding
-    assert watch.events == {"session", "content_delta", "assistant_turn", "done", "error"}
+    assert watch.events == {"session", "thinking", "content_delta", "assistant_turn", "done", "error"}
 
 
 def test_every_error_is_as_described(alice, provider, document, start):
@@ -262,6 +271,7 @@ def test_every_error_is_as_described(alice, provider, document, start):
     message, messages = {"content": "And?"}, f"POST {ONE}/messages"
     watch.see("POST /sessions", alice.post("/sessions", {"model": 1, "colour": "red"}))
     watch.see("GET /sessions", alice.get("/sessions?page[limit]=many"))
+    watch.see(f"GET {ONE}", alice.get(path + "?turns[limit]=many"))
     watch.see("GET /models", alice.get("/models", Authorization=None))
     watch.see("GET /models", alice.get("/models", Authorization="Bearer nonsense"))
     watch.see(f"GET {ONE}", strict.client().get(path))
@@ -296,9 +306,12 @@ def test_schemathesis_finds_no_fault(alice, provider, tmp_path):
         """[checks.positive_data_acceptance]
         expected-statuses = ["2xx", "404", "409", "422"]"""
     )
+    described = alice.get("/openapi.json").json()  # which knows no MAX_TOKENS: that is the server's own
+    described["components"]["schemas"]["Options"]["properties"]["max_tokens"]["maximum"] = 8192
+    (tmp_path / "openapi.json").write_text(json.dumps(described))
     command = [
         str(pathlib.Path(sys.executable).with_name("schemathesis")),
-        *("run", alice.url + "/openapi.json"),
+        *("run", "openapi.json", "--url", alice.url),
         *("--header", "Authorization: Bearer " + make_token()),
         *("--max-examples", "20", "--generation-deterministic", "--no-color"),
         *("--report", "json", "--report-json-path", "report.json"),

@@ -1,6 +1,9 @@
 """The life of a reply: waited for, deferred, cancelled, asked for again, counted, never made twice."""
 
 import concurrent.futures
+import contextlib
+import http.client
+import json
 import threading
 import time
 import uuid
@@ -58,6 +61,92 @@ def test_answers_at_once_where_the_client_prefers_it(alice, provider):
         assert answer.headers["Location"] == path + "/events"
         more.set()
         wait_for_status(alice, session.json(), "complete")
+
+
+def prefer(client, path, *lines):
+    """POST a message with these header lines; returns its status and its answer."""
+    host, port = client.url.removeprefix("http://").split(":")
+    with contextlib.closing(http.client.HTTPConnection(host, int(port), timeout=30)) as connection:
+        body = b'{"content": "More"}'
+        connection.putrequest("POST", path + "/messages")
+        headers = {"Authorization": f"Bearer {client.token}", "Content-Type": "application/json", "Content-Length": len(body)}
+        for name, value in [*headers.items(), *(("Prefer", line) for line in lines)]:
+            connection.putheader(name, value)
+        connection.endheaders(body)
+        response = connection.getresponse()
+        return response.status, json.loads(response.read())
+
+
+AT_ONCE = [
+    ["wait=0"],
+    ["wait=00"],
+    ['wait="0"'],
+    ["WAIT = 0"],
+    ["wait=0; why=not"],
+    ['wait="0"; why="not"'],
+    ["handling=lenient, wait=0, return=minimal"],
+    ["handling=lenient", "wait=0"],
+    ["wait=0", "wait=9"],  # RFC 7240, 2: the first one counts
+    ["wait=0, wait=9"],
+    ["respond-async, wait=9"],
+    ["wait=9", "respond-async"],
+    ["respond-async, wait=0"],
+    ["wait=odd, respond-async"],
+]
+UNTIL_THE_END = [
+    [],
+    ["wait=9"],
+    ["wait=99999"],
+    ["wait=" + "9" * 400],
+    ["wait"],
+    ["wait="],
+    ['wait=""'],
+    ["wait=-1"],
+    ["wait=+0"],
+    ["wait=0.0"],
+    ["wait=0x0"],
+    ["wait=\u00b2"],
+    ["await=0"],
+    ["why=not; wait=0"],  # a parameter of another preference
+    ['why="wait=0"'],
+    ["wait=9", "wait=0"],
+    [",,;=,"],
+]
+
+
+@pytest.mark.parametrize("lines", AT_ONCE)
+def test_waits_no_longer_than_the_client_prefers(alice, provider, lines):
+    session, gate = alice.create(), threading.Event()
+    provider.script = [reply(gate, "Later.")]
+    began = time.monotonic()
+    assert prefer(alice, f"/sessions/{session['id']}", *lines) == (202, {"accepted": True})
+    assert time.monotonic() - began < 8, "REPLY_WAIT is 10 s"
+    gate.set()
+    assert wait_for_status(alice, session, "complete")["content"] == "Later."
+
+
+@pytest.mark.parametrize("lines", UNTIL_THE_END)
+def test_waits_for_the_end_where_the_client_does_not_prefer_less(alice, provider, lines):
+    session = alice.create()
+    provider.script = [reply(0.2, "Later.")]
+    code, turn = prefer(alice, f"/sessions/{session['id']}", *lines)
+    assert (code, turn.get("content")) == (201, "Later.")
+
+
+def test_waits_no_longer_than_the_server_allows(start, settings, provider):
+    alice = start(**settings, REPLY_WAIT=1, WEB_CONCURRENCY=1).client()
+    provider.script = [reply(gate := threading.Event(), "Later.")]
+    session = alice.post("/sessions", {"content": "Hello"}, Prefer="wait=50", timeout=20)
+    assert (session.status_code, "Preference-Applied" in session.headers) == (201, False)
+    assert alice.turns(session.json())[-1]["status"] == "in_progress"
+    gate.set()
+    wait_for_status(alice, session.json(), "complete")
+
+
+def test_a_wait_does_not_shorten_a_stream(alice, provider):
+    provider.script = [reply(0.2, "Later.")]
+    with alice.stream("POST", "/sessions", {"content": "Hello"}, Prefer="wait=0") as events:
+        assert [event.name for event in events] == ["session", "content_delta", "assistant_turn", "done"]
 
 
 def test_goes_on_when_the_client_goes_away(alice, provider):

@@ -60,6 +60,9 @@ def test_keeps_the_conversation(alice, provider):
         "status": "complete",
         "usage": {"input_tokens": 15, "output_tokens": 7, "cached_tokens": 3},
         "error": None,
+        "stop_reason": "stop",
+        "continued": 0,
+        "turns_left_out": 0,
     }
     assert [message["role"] for message in provider.posts[1].body["messages"]] == [
         "system",
@@ -94,7 +97,7 @@ def test_changes_title_model_and_system_from_the_next_reply_on(alice, provider):
     before = alice.get(path).json()
     changed = alice.patch(path, {"title": "Mine", "model": "claude-x", "system": None})
     assert changed.status_code == 200
-    assert changed.json() == {**session, "title": "Mine", "model": {"id": "claude-x"}, "system": None}
+    assert changed.json() == {**session, "title": "Mine", "model": {"id": "claude-x"}, "system": None, "options": {}}
     assert alice.patch(path, {}).json() == changed.json()
     alice.post(path + "/messages", {"content": "More"})
     after = alice.get(path).json()

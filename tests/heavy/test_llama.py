@@ -1,5 +1,6 @@
 """llama.cpp's own server as the provider, in both protocols that it speaks, with a model that is made here."""
 
+import contextlib
 import pathlib
 import struct
 import subprocess
@@ -16,7 +17,8 @@ from test_llm import answered, failed, models_of
 
 pytest.importorskip("xllamacpp", reason="xllamacpp is not installed, or libgomp, which it needs", exc_type=ImportError)
 
-WINDOW, MAX_TOKENS, WIDTH, LAYERS = 4096, 50, 16, 32  # the layers do nothing, but take the time in which one can cancel
+WINDOW, SMALL, MAX_TOKENS = 4096, 512, 50
+WIDTH, LAYERS = 16, 32  # the layers do nothing, but take the time in which one can cancel
 PARTS = "attn_norm attn_q attn_k attn_v attn_output ffn_norm ffn_gate ffn_up ffn_down".split()
 # What the model says behind each token, and "One" behind any other: it knows no more than the last.
 SAYS = {"One": "▁two", "▁two": "▁schön", "▁schön": "▁😀", "▁😀": ".", ".": "</s>"}
@@ -28,6 +30,7 @@ params = xllamacpp.CommonParams()
 params.model.path, params.model_alias = sys.argv[1], {sys.argv[2]}
 params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 1
 params.n_batch = 128  # tokens of a prompt, behind which it looks who has hung up
+params.n_ctx, params.n_parallel = int(sys.argv[3]), 1  # each of several slots would have a part of it
 server = xllamacpp.Server(params)  # on a free port of the loopback interface
 print(server.listening_address, flush=True)
 sys.stdin.read()  # until whoever started it is gone
@@ -92,11 +95,11 @@ def wait_until(is_so, seconds=20):
         time.sleep(0.01)
 
 
-@pytest.fixture(scope="module", params=PROTOCOLS)
-def llama(request, tmp_path_factory):
-    folder, (setting, path, model) = tmp_path_factory.mktemp("llama"), PROTOCOLS[request.param]
+@contextlib.contextmanager
+def serving(folder, protocol, window):
+    setting, path, model = PROTOCOLS[protocol]
     write_model(folder / "tiny.gguf")
-    command = [sys.executable, "-c", SERVE, folder / "tiny.gguf", model]
+    command = [sys.executable, "-c", SERVE, folder / "tiny.gguf", model, str(window)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         try:
             url = process.stdout.readline().strip()
@@ -105,6 +108,12 @@ def llama(request, tmp_path_factory):
                 yield Llama(url, model, {setting: url + path}, server.client())
         finally:
             process.kill()
+
+
+@pytest.fixture(scope="module", params=PROTOCOLS)
+def llama(request, tmp_path_factory):
+    with serving(tmp_path_factory.mktemp("llama"), request.param, WINDOW) as llama:
+        yield llama
 
 
 def test_a_reply_streams_and_is_stored_with_its_usage(llama):
@@ -129,13 +138,36 @@ def test_lists_its_model_and_uses_a_connection_until_llama_closes_it(llama, tmp_
         assert kept not in llama.connections()
 
 
-def test_a_conversation_that_no_longer_fits_is_413(llama):
+def test_a_message_that_does_not_fit_alone_is_413_and_a_full_window_is_no_end(llama):
     response, error, _ = failed(llama.alice, llama.model, "x" * WINDOW)
-    assert response.status_code == 413 and "context window" in error["detail"]
+    assert response.status_code == 413 and error["detail"].startswith("Shorten this message")
     session = llama.alice.create("x" * 3900 + "!", model=llama.model)
     turn = wait_for_status(llama.alice, session, "complete", 30)
     assert ENDLESS.startswith(turn["content"]) and turn["usage"]["output_tokens"] == WINDOW - 3905  # it is full
-    assert llama.alice.post(f"/sessions/{session['id']}/messages", {"content": "More?"}).status_code == 413
+    assert turn["stop_reason"] == "length"
+    turn = llama.alice.post(f"/sessions/{session['id']}/messages", {"content": "More?"}).json()
+    assert (turn["content"], turn["stop_reason"], turn["turns_left_out"]) == (SHORT, "stop", 2)
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("mark", ["?", "!"], ids=["short answers", "answers without an end"])
+def test_thirty_messages_go_on_in_a_window_of_512_tokens(tmp_path, protocol, mark):
+    """A byte is a token to this model, or two words of its own are one: a message and its answer take some 50."""
+    with serving(tmp_path, protocol, SMALL) as llama:
+        session = llama.alice.create(f"This is message number 1{mark}", model=llama.model)
+        path, turns = f"/sessions/{session['id']}", llama.alice.turns(session)[1:]
+        for number in range(2, 31):
+            response = llama.alice.post(path + "/messages", {"content": f"This is message number {number}{mark}"})
+            assert response.status_code == 201, (number, response.text)
+            turns.append(response.json())
+        shown = llama.alice.get(path)
+        assert len(shown.json()["turns"]) == 60 and shown.headers["First-Turn-Sent"]
+        assert {turn["stop_reason"] for turn in turns} == ({"stop"} if mark == "?" else {"length"})
+        assert all((turn["content"] == SHORT) if mark == "?" else ENDLESS.startswith(turn["content"]) for turn in turns)
+        cuts = [turn["turns_left_out"] for turn in turns]
+        assert cuts == sorted(cuts) and cuts[-1] > 20
+        moved = sum(later != earlier for earlier, later in zip(cuts, cuts[1:]))
+        assert mark == "!" or moved <= 8, cuts
 
 
 @on_linux

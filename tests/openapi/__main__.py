@@ -28,6 +28,9 @@ BASE = json.loads(BASE_TEXT)
 DESCRIPTIONS, FIELDS, HEADERS, OPERATIONS = map(BASE.pop, ("descriptions", "fields", "headers", "operations"))
 # What it refers to and does not have itself is in `schemas`.
 SCHEMAS = sorted({*re.findall(r"#/components/schemas/(\w+)", BASE_TEXT)} - BASE["components"]["schemas"].keys())
+# What a Text takes. Many regular expression engines know no surrogates, and to those of JavaScript, other than to Python,
+# U+001C to U+001F and U+0085 are no white space.
+TEXT = r"^[^\u0000]*[^\s\u0000\u001c-\u001f\u0085][^\u0000]*$"
 
 
 class Converter(OpenAPIConverter):
@@ -37,7 +40,8 @@ class Converter(OpenAPIConverter):
         return {"description": DESCRIPTIONS[type(schema).__name__.removesuffix("Schema")]} | super().schema2jsonschema(schema)
 
     def field2property(self, field):
-        described = super().field2property(field)
+        described = super().field2property(field) | ({"pattern": TEXT} if isinstance(field, schemas.Text) else {})
+        described.pop("readOnly", None)  # it is said of fields that are made by a function, as if others were not
         for kind in reversed(type(field.parent).__mro__):
             described |= FIELDS.get(kind.__name__.removesuffix("Schema"), {}).get(field.name, {})
         return described
