@@ -11,17 +11,18 @@ export const on = { lost: () => {}, found: () => {}, refused: () => {} };
 /**
  * Returns the response. What Parley refuses is thrown, with its `status`. Where no answer of Parley's arrives, the request
  * is sent again until one does, or until `signal` aborts. `as` is a token that is only tried, or "" for none; `unless` is a
- * status that is no error. An answer in JSON is read: it may be cut in its middle, too.
+ * status that is no error. An answer in JSON is read: it may be cut in its middle, too. It has the `headers` of its response.
  */
 export async function api(method, path, { body, headers, signal, as = token, unless } = {}) {
   headers = { Accept: "application/json", ...(as && { Authorization: `Bearer ${as}` }), ...headers };
   if (body) headers["Content-Type"] = "application/json";
   for (let tries = 1; ; tries++) {
     try {
-      const response = await fetch(path, { method, headers, body: body && JSON.stringify(body) });
+      const ending = method === "GET" ? { signal } : {}; // what may change something is not taken back by hanging up
+      const response = await fetch(path, { method, headers, body: body && JSON.stringify(body), ...ending });
       if (!response.ok || !response.headers.has("X-Request-ID")) throw await refusal(response);
       const isJson = response.headers.get("Content-Type")?.startsWith("application/json");
-      const answer = isJson ? await response.json() : response;
+      const answer = isJson ? Object.assign(await response.json(), { headers: response.headers }) : response;
       on.found();
       return answer;
     } catch (error) {
@@ -30,17 +31,18 @@ export async function api(method, path, { body, headers, signal, as = token, unl
       if (error.status && error.status === unless) return error;
       if (error.status) throw error;
     }
+    signal?.throwIfAborted();
     on.lost();
     await pause(tries, signal);
   }
 }
 
-/** The error that a response tells of. It has no status where not Parley answered but what stands before it. */
+/** The error that a response tells of, with its `faults`. It has no status where not Parley answered but what stands before. */
 async function refusal(response) {
   const { errors } = await response.json().catch(() => ({}));
   if (!errors && (response.ok || response.status >= 500)) return new Error("The server cannot be reached.");
   const message = errors?.map((error) => error.detail).join(" ") ?? `The server answered with the status ${response.status}.`;
-  return Object.assign(new Error(message), { status: response.status, meta: errors?.[0].meta ?? {} });
+  return Object.assign(new Error(message), { status: response.status, meta: errors?.[0].meta ?? {}, faults: errors ?? [] });
 }
 
 /** Waits longer with each try, but no longer than until the device is online again. Throws where the signal aborts. */
@@ -53,15 +55,15 @@ export function pause(tries, signal) {
   });
 }
 
-/** Has the model reply to turn `at`. What may have arrived before has the same key: the server makes one reply of both. */
-export async function startReply(path, body, signal, at) {
-  let unanswered = JSON.parse(sessionStorage.getItem("unanswered")); // kept, as the page may be loaded again meanwhile
-  if (unanswered?.path !== path || JSON.stringify(unanswered.body) !== JSON.stringify(body)) {
-    unanswered = { path, body, at, key: crypto.getRandomValues(new Uint32Array(4)).join("-") };
-    store("unanswered", JSON.stringify(unanswered));
+/** Has the model reply behind turn `after`. What may have arrived before has the same key: the server makes one reply of both. */
+export async function startReply(path, body, signal, after) {
+  let { key, ...unanswered } = JSON.parse(sessionStorage.getItem("unanswered")) ?? {}; // the page may be loaded again meanwhile
+  if (JSON.stringify(unanswered) !== JSON.stringify({ path, body, after })) {
+    key = crypto.getRandomValues(new Uint32Array(4)).join("-");
+    store("unanswered", JSON.stringify({ path, body, after, key }));
   }
   try {
-    const response = await api("POST", path, { body, headers: { ...STREAM, "Idempotency-Key": unanswered.key }, signal });
+    const response = await api("POST", path, { body, headers: { ...STREAM, "Idempotency-Key": key }, signal });
     const id = response.headers.get("Location").split("/")[2];
     store("unanswered", "");
     return { id, response };
@@ -69,6 +71,12 @@ export async function startReply(path, body, signal, at) {
     if (error.status) store("unanswered", "");
     throw error;
   }
+}
+
+/** A session with its last fifty turns, or as `query` says, `before` a turn, or so many as `limit`. */
+export function fetchSession(id, { limit = 50, before } = {}, options) {
+  const query = new URLSearchParams({ "turns[limit]": limit, ...(before && { "turns[before]": before }) });
+  return api("GET", `sessions/${encodeURIComponent(id)}?${query}`, options);
 }
 
 export const followEvents = (id, lastId, signal) =>

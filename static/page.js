@@ -1,8 +1,9 @@
-import { api, followEvents, on, parseSSE, pause, startReply, store, useToken } from "./api.js";
+import { api, fetchSession, followEvents, on, parseSSE, pause, startReply, store, useToken } from "./api.js";
 import { Markdown, element, write } from "./markdown.js";
 
 const $ = (id) => document.getElementById(id);
 const PAGE = 20;
+const OPTIONS = ["temperature", "max_tokens", "reasoning_effort"];
 let current = null; // the session on the screen, or null while it is not yet created
 let screen = new AbortController(); // aborts when another session takes the screen
 let starting = null; // aborts when Stop is pressed before the reply has begun
@@ -19,33 +20,41 @@ const attempt = (action, tell = say) => async (event) => {
     await action();
   } catch (error) {
     if (error.name === "AbortError") return; // another session has taken the screen
-    tell(error.status ? error.message : "The page failed. Load it again.");
+    tell(error.status ? showAtFields(error) : "The page failed. Load it again.");
     if (!error.status) throw error;
   }
 };
 
 // Replies
-/** Starts a reply to the message in the body or, without a body, to the last message again; shows the reply as it comes. */
+/**
+ * Starts a reply to the message in the body or, by a retry, to the last message again, as it is or as the body changes it;
+ * shows the reply as it comes.
+ */
 async function converse(path, body) {
   const signal = takeScreen();
-  const draft = draftName();
+  const isRetry = path.endsWith("/retry");
+  const [draft, edited] = [draftName(), editName()];
   const stop = (starting = new AbortController());
-  const before = [...$("turns").children];
-  pending = body?.content ?? "";
-  if (body) show({ kind: "user", content: pending });
-  else before.at(-1).remove();
-  show({ kind: "assistant", content: "", model: { id: modelId() }, status: "in_progress" });
+  if (!isRetry || !body) leaveEditing();
+  const after = articles().at(-1)?.dataset.id;
+  const replaced = isRetry ? articles().slice(body ? -2 : -1) : [];
+  pending = isRetry ? "" : body.content;
+  replaced.forEach((article) => article.remove());
+  const shown = body ? [show({ kind: "user", content: body.content, id: replaced[0]?.dataset.id })] : [];
+  shown.push(show({ kind: "assistant", content: "", model: { id: modelId() }, status: "in_progress" }));
+  markMemory();
   showEnd();
   let id, response;
   try {
-    ({ id, response } = await startReply(path, body, AbortSignal.any([signal, stop.signal]), before.length));
+    ({ id, response } = await startReply(path, body, AbortSignal.any([signal, stop.signal]), after));
   } catch (error) {
     if (signal.aborted) return; // the text is still stored as the draft of that session
     const arrived = error.meta?.session_id; // an earlier try had arrived, and only its response was lost
     if (!arrived) $("text").value = unsent();
     pending = "";
     keepDraft();
-    $("turns").replaceChildren(...before);
+    shown.forEach((article) => article.remove());
+    $("turns").append(...replaced);
     setBusy(false);
     if (stop.signal.aborted) return;
     if (error.status !== 409) throw error;
@@ -56,13 +65,16 @@ async function converse(path, body) {
   }
   if (stop.signal.aborted) cancel(id);
   if (signal.aborted) {
-    takeOut(body?.content ?? "", draft);
-    return response.body.cancel(); // the server goes on by itself
+    if (isRetry) store(edited, "");
+    else takeOut(body.content, draft);
+    response.body.cancel(); // the server goes on by itself
+    if (current?.id === id && $("stop").hidden) await open(id); // whoever came back may have been shown what was before
+    return;
   }
   pending = "";
-  store(draft, "");
-  if (!current) (history.pushState(null, "", `#${id}`), store("system", ""));
-  current ??= { id, title: "New chat", system: systemPrompt() };
+  for (const name of [draft, edited]) store(name, "");
+  if (!current) (history.pushState(null, "", `#${id}`), store("system", ""), store("options", ""));
+  current ??= { id, title: "New chat", system: systemPrompt(), options: options() };
   keepDraft();
   await follow(id, response, signal);
 }
@@ -80,8 +92,9 @@ async function follow(id, response, signal) {
         on.found();
         const name = eventId.split("-")[0]; // 7-12 belongs to turn 7
         if (turn && turn !== name) return open(id); // another reply was started meanwhile
-        turn = name;
+        article.dataset.id = turn = name;
         if (event === "session") created(data);
+        if (event === "thinking") showThinking(article, data);
         if (event === "content_delta") {
           article.querySelector(".waiting")?.remove();
           markdown.append(data.delta);
@@ -106,16 +119,21 @@ async function follow(id, response, signal) {
 }
 
 async function ended(id, article, turn, problem) {
-  if (turn?.status === "complete") {
+  const unfinished = $("turns").querySelector("[aria-busy=true]:not(:last-child)"); // a message was sent before it was fetched
+  const isComplete = turn?.status === "complete" && !unfinished;
+  if (isComplete) {
     finish(article, turn);
+    setBusy(false);
   } else {
     // A retry that is not complete gives way to the reply before it. The server knows which turns stand.
-    await open(id, $("turns").children.length - 1);
+    await open(id);
     if (current?.id !== id) return; // another session has taken the screen meanwhile, or this one is gone
     if (problem && current.turns.at(-1).status !== "failed") say(problem);
   }
-  announce($("turns").lastElementChild);
-  await list();
+  const said = [...$("turns").lastElementChild.querySelectorAll(".text, .note")].map((node) => node.innerText);
+  announce(said.join("\n")); // once, when it is whole
+  const hasMoved = isComplete && (turn.stop_reason === "length" || turn.turns_left_out !== (current.leftOut ?? 0));
+  await Promise.all([list(), hasMoved && findMemory(turn)]);
 }
 
 const cancel = (id) => api("POST", `sessions/${id}/cancel`, { unless: 409 }); // which says that it has ended by itself
@@ -124,11 +142,10 @@ const cancel = (id) => api("POST", `sessions/${id}/cancel`, { unless: 409 }); //
 const isFetched = () => Boolean(current && !current.model); // the session on the screen, which is not there yet
 const modelId = () => $("model").value || current?.model?.id;
 
-/** A screen reader hears a reply once, when it is whole. */
-function announce(article) {
-  const parts = [...article.querySelectorAll(".text, .note")].map((node) => node.innerText);
-  if (document.ariaNotify) document.ariaNotify(parts.join("\n"));
-  else $("announcer").textContent = parts.join("\n");
+/** A screen reader says this. */
+function announce(text) {
+  if (document.ariaNotify) document.ariaNotify(text);
+  else $("announcer").textContent = text;
 }
 
 function takeScreen() {
@@ -144,9 +161,11 @@ function setBusy(busy) {
   [$("send").hidden, $("stop").hidden] = [busy, !busy];
 }
 
+const isTouched = () => matchMedia("(pointer: coarse)").matches;
+
 /** Puts the focus where one types; on a phone, whose keyboard would cover the text, where one reads. */
 function focusText() {
-  $(matchMedia("(pointer: coarse)").matches ? "log" : "text").focus({ preventScroll: true });
+  $(isTouched() ? "log" : "text").focus({ preventScroll: true });
 }
 
 // The end of the conversation stays in view, whatever grows or shrinks, unless the reader scrolls away from it. A scroll event
@@ -155,7 +174,11 @@ let isAtEnd = true;
 let position = 0;
 const gap = () => $("log").scrollHeight - $("log").scrollTop - $("log").clientHeight;
 const showEnd = () => ((isAtEnd = true), $("log").scrollTo(0, $("log").scrollHeight), (position = $("log").scrollTop));
-const resized = new ResizeObserver(() => (isAtEnd ? showEnd() : noteGap()));
+const resized = new ResizeObserver(() => {
+  if (isAtEnd) showEnd();
+  else noteGap();
+  if (wantsOlder()) attemptOlder();
+});
 const noteGap = () => ($("down").hidden = isAtEnd || gap() < 48);
 for (const id of ["log", "turns"]) resized.observe($(id));
 $("log").onscroll = ({ target }) => {
@@ -163,8 +186,70 @@ $("log").onscroll = ({ target }) => {
   else if (target.scrollTop > position && gap() < 48) isAtEnd = true;
   position = target.scrollTop;
   noteGap();
+  if (wantsOlder()) attemptOlder();
 };
 $("down").onclick = () => (showEnd(), focusText());
+
+/** Changes what is shown. What the reader sees first stays where it is. */
+function keepView(change) {
+  const edge = $("log").getBoundingClientRect().top;
+  const seen = articles().find((article) => article.getBoundingClientRect().bottom > edge)?.querySelector("h3");
+  const top = () => seen?.getBoundingClientRect().top ?? 0;
+  const before = top();
+  change();
+  $("log").scrollTop += top() - before;
+  position = $("log").scrollTop;
+}
+
+// Older turns come as the reader nears the first that is shown, or by the button above it.
+let older = null; // the screen that they are fetched for
+const wantsOlder = () => current?.meta?.has_more && older !== screen && $("log").scrollTop < $("log").clientHeight;
+const attemptOlder = attempt(showOlder, (message) => message && say(message));
+$("older").onclick = () => older === screen || attemptOlder();
+
+async function showOlder() {
+  const { signal } = (older = screen);
+  try {
+    const first = $("turns").firstElementChild;
+    const { turns, meta } = await fetchSession(current.id, { before: first.dataset.id }, { signal });
+    if (signal.aborted) return;
+    current.meta = meta;
+    const isFocused = document.activeElement === $("older");
+    if (isFocused) announce("Earlier messages are shown.");
+    if (isFocused && !meta.has_more) $("log").focus({ preventScroll: true }); // else hiding it would leave the focus nowhere
+    keepView(() => {
+      turns.forEach((turn) => show(turn, first));
+      frame();
+    });
+    markMemory();
+  } finally {
+    if (older?.signal === signal) older = null;
+  }
+}
+
+/** Draws the line above the first turn that the model is sent, unless that is the first of all, or not shown. */
+function markMemory() {
+  const [line, article] = [$("turns").querySelector(".memory"), articleOf(current?.firstSent)];
+  if (line?.parentNode === article) return;
+  keepView(() => {
+    line?.remove();
+    article?.prepend(element("p", { className: "memory" }, "The model no longer sees what is above."));
+  });
+}
+
+/** Asks where the model's memory begins behind this reply, and for the ids of the turns that were sent from here. */
+async function findMemory({ turns_left_out } = {}) {
+  const { signal } = screen;
+  const unnamed = articles().findIndex(({ dataset }) => !dataset.id);
+  const limit = unnamed < 0 ? 1 : Math.min(articles().length - unnamed, 200);
+  const { turns, headers } = await fetchSession(current.id, { limit }, { signal });
+  if (signal.aborted) return;
+  const place = placeOf(turns);
+  if (place >= 0) turns.forEach((turn, number) => isShown(turn, articles()[place + number]));
+  current.firstSent = headers.get("First-Turn-Sent");
+  current.leftOut = turns_left_out; // not before it was found: the screen may have been taken meanwhile
+  markMemory();
+}
 
 function timeOf(iso) {
   const [day, time] = [{ month: "short", day: "numeric" }, { hour: "numeric", minute: "2-digit" }];
@@ -178,13 +263,19 @@ function dayOf(iso) {
   return days < 1 ? "Today" : days < 2 ? "Yesterday" : "Earlier";
 }
 
-function show(turn) {
+const articles = () => [...$("turns").children];
+const articleOf = (id) => articles().find(({ dataset }) => id && dataset.id === id);
+
+/** Shows a turn as the last, or before the article that is next; returns its article. */
+function show(turn, next = null) {
   const isUser = turn.kind === "user";
   const name = element("bdi", {}, isUser ? "You" : turn.model.id);
   const heading = element("h3", {}, name, " ", timeOf(turn.created_at ?? new Date().toISOString()));
   const text = element("div", { className: "text", dir: isUser ? "auto" : "" }, isUser ? turn.content : []);
   const article = element("article", { className: turn.kind }, heading, text);
-  $("turns").append(article);
+  if (turn.id) article.dataset.id = turn.id;
+  if (isUser) article.append(button("Edit", () => edit(article).focus(), "quiet edit"));
+  $("turns").insertBefore(article, next);
   if (turn.status === "in_progress") {
     article.ariaBusy = "true";
     article.append(waiting());
@@ -193,11 +284,13 @@ function show(turn) {
     write(text, turn.content);
     finish(article, turn);
   }
+  return article;
 }
 
-/** What moves until the first word is there. Marks of what a model does meanwhile have their place here. */
+/** What moves until the first word is there. */
 function waiting() {
-  const node = element("p", { className: "waiting" }, element("span", { className: "dots", ariaHidden: "true" }, "•••"), "");
+  const dots = element("span", { className: "dots", ariaHidden: "true" }, "•••");
+  const node = element("p", { className: "waiting" }, dots, element("span", { className: "thinking" }), "");
   const began = Date.now();
   const timer = setInterval(() => {
     if (!node.isConnected) return clearInterval(timer);
@@ -206,24 +299,31 @@ function waiting() {
   return node;
 }
 
+function showThinking(article, { characters }) {
+  const place = article.querySelector(".thinking"); // which is gone where text has come
+  if (place) place.textContent = `Thinking … ${characters.toLocaleString("en")} characters`;
+}
+
+const button = (name, onclick, className = "quiet") => element("button", { type: "button", className, onclick }, name);
+
 function finish(article, turn) {
-  const button = (name, onclick) => element("button", { type: "button", className: "quiet", onclick }, name);
   const copyAll = button("Copy", ({ target }) => copy(turn.content, target));
   const retry = button("Retry", attempt(() => (focusText(), converse(`sessions/${current.id}/retry`))));
   const alarm = turn.status === "failed" ? " alarm" : "";
   article.querySelector(".waiting")?.remove();
+  article.dataset.id = turn.id;
   article.querySelector("bdi").textContent = turn.model.id;
   const said = notes(turn).map((note) => element("span", { className: `note${alarm}` }, note));
   article.append(element("footer", {}, turn.content ? copyAll : [], retry, said));
   article.ariaBusy = "false";
-  setBusy(false);
 }
 
-/** What is to be said of a reply. Marks of limits, of going on and of the model's memory have their place here. */
-function notes({ status, error, usage: { input_tokens: read, output_tokens: written } }) {
+/** What is to be said of a reply. Marks of going on have their place here. */
+function notes({ status, error, stop_reason, usage: { input_tokens: read, output_tokens: written } }) {
   if (status === "failed") return [error.message];
   if (status === "interrupted") return ["Stopped before it was complete."];
-  return read && written ? [`${read} tokens read, ${written} written`] : [];
+  const end = stop_reason === "length" ? ["Cut at the limit."] : [];
+  return read && written ? [...end, `${read} tokens read, ${written} written`] : end;
 }
 
 async function copy(text, button) {
@@ -241,18 +341,60 @@ $("turns").onclick = ({ target }) => {
   if (target.matches("figcaption button")) copy(target.closest("figure").querySelector("code").textContent, target);
 };
 
+// Editing the last message, in its place. What is typed is kept for this tab, with the message that it changes.
+const editName = () => `edit ${current?.id}`;
+
+/** Returns the field. */
+function edit(article, content = article.querySelector(".text").textContent) {
+  const field = element("textarea", { value: content, rows: 3, dir: "auto", ariaLabel: "Message, edited" });
+  const leave = () => (leaveEditing(), article.querySelector(".edit").focus());
+  const onsubmit = attempt(() => {
+    if (!field.value.trim() || $("send").hidden) return;
+    focusText();
+    return converse(`sessions/${current.id}/retry`, { content: field.value });
+  });
+  const onkeydown = (event) => {
+    if (event.key === "Escape" && !event.isComposing) (event.stopPropagation(), leave()); // else it would stop a reply, too
+    if (event.target === field && isEnter(event) && !isTouched()) onsubmit(event); // a phone's keyboard has no Shift-Enter
+  };
+  const buttons = element("div", {}, element("button", { className: "main" }, "Send"), button("Cancel", leave));
+  const text = article.querySelector(".text");
+  field.oninput = () => store(editName(), JSON.stringify([text.textContent, field.value]));
+  text.hidden = true;
+  article.querySelector(".edit").before(element("form", { onsubmit, onkeydown }, field, buttons));
+  return field;
+}
+
+/** Edits on what was typed before, where its message is still the last. */
+function resumeEditing() {
+  const [original, content] = JSON.parse(sessionStorage.getItem(editName())) ?? [];
+  const message = articles().at(-2);
+  if ($("turns").querySelector("form")?.parentNode !== message) closeEditing();
+  if (original === message.querySelector(".text").textContent && !message.querySelector("form")) edit(message, content);
+}
+
+function closeEditing() {
+  const form = $("turns").querySelector("form");
+  if (form) form.previousElementSibling.hidden = false;
+  form?.remove();
+}
+
+const leaveEditing = () => (closeEditing(), store(editName(), ""));
+
 /** Shows what belongs to the session around its turns. */
 function frame() {
+  $("older").hidden = !current?.meta?.has_more;
   $("title").textContent = current ? current.title ?? "" : "New chat";
   document.title = current?.title ? `${current.title} – Parley` : "Parley";
   $("echo").hidden = models.find(({ id }) => id === modelId())?.provider !== "echo";
-  $("system-button").classList.toggle("set", Boolean(systemPrompt()));
-  $("system-button").disabled = isFetched();
+  const isSet = [systemPrompt(), ...Object.values(options())].some((value) => value !== null);
+  $("settings-button").classList.toggle("set", isSet);
+  $("settings-button").disabled = isFetched();
   for (const link of $("list").querySelectorAll("a")) link.ariaCurrent = link.hash.slice(1) === current?.id ? "page" : null;
 }
 
-/** Takes a session to the screen. If it is there, and has no more turns than shown, the first of them stay as they are. */
-async function open(id, kept = 0) {
+/** Takes a session to the screen. If it is there, the turns that are the same stay as they are, but for the last. */
+async function open(id) {
   const signal = takeScreen();
   const isOther = current?.id !== id;
   if (isOther) {
@@ -261,33 +403,58 @@ async function open(id, kept = 0) {
     $("turns").replaceChildren();
     takeUp();
   }
-  const session = await api("GET", `sessions/${id}`, { signal, unless: 404 });
+  const session = await fetchSession(id, {}, { signal, unless: 404 });
   if (signal.aborted) return;
   if (session instanceof Error) {
     history.replaceState(null, "", location.pathname); // it was deleted elsewhere
     await Promise.all([route(), list()]);
     return say(session.message);
   }
-  current = session;
-  const { path, body, at } = JSON.parse(sessionStorage.getItem("unanswered")) ?? {};
-  if (body && path === `sessions/${id}/messages` && session.turns[at]?.content === body.content) {
+  const { turns, headers, meta } = session;
+  const place = placeOf(turns);
+  const firstSent = headers.get("First-Turn-Sent");
+  current = { ...session, firstSent, leftOut: turns.at(-1).turns_left_out, meta: place > 0 ? current.meta : meta };
+  const { path, body, after } = JSON.parse(sessionStorage.getItem("unanswered")) ?? {};
+  const before = turns.findIndex((turn) => turn.id === after);
+  if (body && path === `sessions/${id}/messages` && before >= 0 && turns[before + 1]?.content === body.content) {
     store("unanswered", ""); // it has arrived, and only its response was lost
     takeOut(body.content, draftName());
   }
   takeUp();
-  if (current.turns.length !== kept + 1) kept = 0;
-  [...$("turns").children].slice(kept).forEach((node) => node.remove());
-  current.turns.slice(kept).forEach(show);
-  if (isOther) showEnd();
-  if (current.turns.at(-1).status === "in_progress") await follow(id, null, signal);
+  let same = 0;
+  while (place >= 0 && same < turns.length - 1 && isShown(turns[same], articles()[place + same])) same++;
+  articles().slice(Math.max(0, place + same)).forEach((node) => node.remove());
+  turns.slice(same).forEach((turn) => show(turn));
+  markMemory();
+  resumeEditing();
+  if (isOther || same === 0) showEnd();
+  if (wantsOlder()) attemptOlder();
+  if (turns.at(-1).status === "in_progress") await follow(id, null, signal);
 }
 
-/** Shows model, system prompt and draft of the session on the screen, or of one to be created. */
+/** The place among the articles of the first of these turns; negative where it is not shown. */
+function placeOf(turns) {
+  const ids = articles().map(({ dataset }) => dataset.id);
+  const known = turns.findIndex(({ id }) => ids.includes(id));
+  return known < 0 ? -1 : ids.indexOf(turns[known].id) - known;
+}
+
+/** Whether this article shows the turn. It learns its id: what was sent from here has none yet. */
+function isShown(turn, article) {
+  if (!article?.matches(`.${turn.kind}:not([aria-busy=true])`) || (article.dataset.id ??= turn.id) !== turn.id) return false;
+  return turn.kind !== "user" || article.querySelector(".text").textContent === turn.content;
+}
+
+/** Shows model, system prompt, options and draft of the session on the screen, or of one to be created. */
 function takeUp() {
   chooseModel();
   const system = current ? current.system : sessionStorage.getItem("system");
   const draft = sessionStorage.getItem(draftName()) ?? "";
-  if (!$("settings").matches(":popover-open")) $("system").textContent = system ?? ""; // else it is being typed
+  const held = current ? current.options : JSON.parse(sessionStorage.getItem("options"));
+  if (!$("settings").matches(":popover-open")) { // else they are being typed
+    $("system").textContent = system ?? "";
+    for (const name of OPTIONS) $(name).value = held?.[name] ?? "";
+  }
   if ($("text").value !== draft) $("text").value = draft; // else the cursor stays where it is
   frame();
 }
@@ -349,7 +516,7 @@ $("delete").onclick = attempt(async () => {
   if (!confirm(`Delete “${linkOf(id).title}”?`)) return;
   if (current?.id === id) screen.abort();
   await api("DELETE", `sessions/${id}`, { unless: 404 }); // an earlier try had arrived, and only its response was lost
-  store(`draft ${id}`, "");
+  for (const name of ["draft", "edit"]) store(`${name} ${id}`, "");
   if (current?.id === id) goToNew();
   await list();
   $("new").focus();
@@ -383,13 +550,34 @@ const keepDraft = () => store(draftName(), unsent());
 const takeOut = (content, draft) => store(draft, sessionStorage.getItem(draft)?.replace(content, () => "").trim());
 const systemPrompt = () => $("system").textContent.trim() || null; // innerText has no newlines where it is not shown
 
+/** What the fields hold of the options; null is what is empty. */
+function options() {
+  const value = ({ type, value }) => (!value.trim() ? null : type === "number" ? Number(value) : value.trim());
+  return Object.fromEntries(OPTIONS.map((name) => [name, value($(name))]));
+}
+
+/** Shows the faults of options at their fields; returns what is to be said of all else. */
+function showAtFields({ message, faults }) {
+  const fields = OPTIONS.filter((name) => {
+    const fault = faults.find(({ source }) => source?.pointer === `/options/${name}`);
+    $(`${name}-fault`).textContent = fault?.detail ?? "";
+    $(name).ariaInvalid = fault ? "true" : null;
+    return fault;
+  });
+  if (!fields.length) return message;
+  if (!$("settings").matches(":popover-open")) $("settings").showPopover();
+  $(fields[0]).focus();
+  const others = faults.filter(({ source }) => !fields.some((name) => source?.pointer === `/options/${name}`));
+  return others.map(({ detail }) => detail).join(" ");
+}
+
 function send() {
   const content = $("text").value;
   if (!content.trim() || $("send").hidden || isFetched()) return;
   $("text").value = "";
   if (current) return converse(`sessions/${current.id}/messages`, { content });
   $("turns").replaceChildren();
-  return converse("sessions", { content, model: $("model").value || null, system: systemPrompt() });
+  return converse("sessions", { content, model: $("model").value || null, system: systemPrompt(), options: options() });
 }
 
 async function listModels() {
@@ -399,10 +587,11 @@ async function listModels() {
   frame();
 }
 
+const isEnter = (event) => event.key === "Enter" && !event.shiftKey && !event.isComposing;
 $("composer").onsubmit = attempt(send);
 $("text").oninput = keepDraft;
 $("text").onkeydown = (event) => {
-  if (event.key === "Enter" && !event.shiftKey && !event.isComposing) attempt(send)(event);
+  if (isEnter(event)) attempt(send)(event);
 };
 // A phone's keyboard has no Shift-Enter. The field keeps the focus, else the keyboard would go.
 $("newline").onpointerdown = (event) => event.preventDefault();
@@ -415,12 +604,19 @@ $("stop").onclick = attempt(() => (starting ? starting.abort() : cancel(current.
 
 $("model").onchange = attempt(async () => {
   frame();
-  if (current) await change(current.id, { model: $("model").value }).finally(chooseModel);
+  if (!current) return;
+  await change(current.id, { model: $("model").value }).finally(chooseModel);
+  if (current) await findMemory(); // of another model, it begins from the whole again
 });
-$("system").oninput = () => current || store("system", $("system").textContent);
+$("settings").oninput = () => {
+  if (current) return;
+  store("system", $("system").textContent);
+  store("options", JSON.stringify(options()));
+};
+$("settings").ontoggle = ({ newState }) => newState === "closed" && showAtFields({ faults: [] });
 $("system").autofocus = true; // its panel gives it the focus; as an attribute in the HTML, the whole page would try to
 $("settings").onsubmit = attempt(async () => {
-  if (current) await change(current.id, { system: systemPrompt() });
+  if (current) await change(current.id, { system: systemPrompt(), options: options() });
   $("settings").hidePopover();
   frame();
 });

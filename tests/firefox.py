@@ -8,6 +8,7 @@ import pathlib
 import shutil
 import sys
 import tempfile
+import threading
 import time
 
 from marionette_driver import By
@@ -15,7 +16,8 @@ from marionette_driver.keys import Keys
 from marionette_driver.marionette import Alert, Marionette
 
 from client import free_port, make_token, running
-from provider import Provider, reply, silence
+from provider import Provider, event, reply, silence
+from tables import lengthen
 
 FIREFOX = os.environ.get("FIREFOX") or shutil.which("firefox-esr") or shutil.which("firefox")
 USER = "https://github.com/you"
@@ -50,7 +52,7 @@ class Page:
         self.wait(lambda: self.run(script) == count and self.text("article:last-child footer"), f"{count} turns")
 
 
-def check(page, server, provider):
+def check(page, server, provider, database):
     page.firefox.navigate(f"{server.url}/#token={make_token(USER)}")
     page.wait(lambda: page.text("#user") == "you", "signed in by the link")
     assert "token" not in page.firefox.get_url()
@@ -75,13 +77,31 @@ def check(page, server, provider):
         gap = page.run("((log) => log.scrollHeight - log.scrollTop - log.clientHeight)(document.getElementById('log'))")
         assert gap < 2, f"at {rate} words a second the view is {gap} pixels behind"
 
-    page.find("#system-button").click()
+    page.find("#settings-button").click()
     page.find("#system").send_keys("Be kind." + Keys.ENTER + "Be short.")
     page.find("#settings .main").click()
     page.wait(lambda: not page.find("#settings").is_displayed(), "saved")
     page.say("Hello")
     page.wait_for_end(turns + 2)
     assert provider.posts[-1].body["messages"][0]["content"] == "Be kind.\nBe short."
+
+    page.find("#settings-button").click()
+    page.find("#temperature").send_keys("0.5")
+    page.find("#settings .main").click()
+    page.wait(lambda: not page.find("#settings").is_displayed(), "saved, with an option")
+    page.find(".user:nth-last-child(2) .edit").click()
+    page.find("article textarea").send_keys(", edited" + Keys.ENTER)
+    page.wait(lambda: page.text(".user:nth-last-child(2) .text") == "Hello, edited", "edited")
+    page.wait_for_end(turns + 2)
+    asked = provider.posts[-1].body
+    assert (asked["messages"][-1]["content"], asked["temperature"]) == ("Hello, edited", 0.5)
+
+    thoughts = event({"choices": [{"index": 0, "delta": {"reasoning_content": "x" * 1234}}]})
+    provider.script = [reply(thoughts, threading.Event())]
+    page.say("Think")
+    page.wait(lambda: "1,234 characters" in page.text(".waiting"), "thinking")
+    page.find("#stop").click()
+    page.wait(lambda: "Stopped" in page.text("article:last-child footer"), "thinking is stopped")
 
     provider.script = [silence(30)]
     page.say("Think")
@@ -97,15 +117,26 @@ def check(page, server, provider):
     alert.accept()
     page.wait(lambda: page.text("#list strong") == "Renamed", "renamed")
 
+    [session] = server.client(USER).get("/sessions").json()["data"]
+    lengthen(database, session, 100)
+    page.firefox.refresh()
+    count = "document.querySelectorAll('article').length"
+    page.wait(lambda: page.run(count) == 50, "the last fifty turns")
+    for more in (100, 100 + turns + 6):
+        page.run("document.getElementById('log').scrollTo(0, 5)")
+        page.wait(lambda: page.run(count) == more, f"{more} turns")
+        assert page.run("document.getElementById('log').scrollTop") > 1000, "it jumped to the older turns"
+
 
 def main():
     provider, firefox = Provider(), Marionette(bin=FIREFOX, port=free_port(), headless=True)
     with tempfile.TemporaryDirectory() as folder:
-        environment = {"OPENAI_BASE_URL": provider.url + "/v1", "DEFAULT_MODEL": "m-1"}
+        database = f"sqlite:///{folder}/parley.db"
+        environment = {"DATABASE_URL": database, "OPENAI_BASE_URL": provider.url + "/v1", "DEFAULT_MODEL": "m-1"}
         with running(pathlib.Path(folder), **environment) as server:
             firefox.start_session()
             try:
-                check(Page(firefox), server, provider)
+                check(Page(firefox), server, provider, database)
                 print("Firefox", firefox.session_capabilities["browserVersion"], "does all of it.")
             finally:
                 firefox.quit()

@@ -65,3 +65,17 @@ def tables_of(url):
         connection = psycopg.connect(url, autocommit=True)
     with contextlib.closing(connection):
         yield Tables(connection)
+
+
+def lengthen(url, session, count):
+    """Put so many turns before those that the session has: `turn 0`, `turn 1`, and so on."""
+    with tables_of(url) as tables:
+        key = session["id"].replace("-", "") if tables.is_sqlite else session["id"]
+        first = tables.value("SELECT min(id) FROM turn WHERE session_id = ?", key)
+        rows = (
+            (first - count + number, key, kind, f"turn {number}", number, True, "m-1", "complete", False, f"turn {number}")
+            for number in range(count)
+            for kind in [("user", "assistant")[number % 2]]
+        )
+        columns = ("id", "session_id", "kind", "content", "created_at", "shown", "model", "status", "cancelled", "folded")
+        tables.fill("turn", columns, rows)

@@ -10,8 +10,9 @@ from selenium.webdriver.common.keys import Keys
 
 from browser import Page
 from client import make_token, running
-from provider import cut, reply, status
+from provider import cut, event, reply, status
 from proxy import Proxy
+from tables import lengthen, tables_of
 
 EVERYTHING = """
 ### Headings
@@ -116,6 +117,21 @@ def test_a_failure_says_why_and_offers_a_retry(page, provider):
     page.wait_for_turns("Hello", "Whole.")
 
 
+def test_a_message_may_follow_a_failure_at_once(page, provider):
+    gate = threading.Event()
+    provider.script = [cut("Half ", gate)]
+    page.say("One")
+    page.wait_for_text("Half", "article:last-child")
+    page.driver.execute_script(HOLD, "turns")  # what became of it is long in coming
+    gate.set()
+    page.wait(lambda: page.run("window.held.length") == 1)
+    page.say("Two")
+    page.wait(lambda: page.run("window.held.length") == 2)
+    page.driver.execute_script(RELEASE)
+    page.wait(lambda: page.texts("article:nth-child(2) .alarm") and page.is_idle)
+    assert page.turns == ["One", "Half ", "Two", "The answer."]
+
+
 def test_only_the_last_reply_is_asked_for_again(page, provider):
     provider.script = [status(400, {"error": {"message": "No."}}), reply("Good.")]
     page.say("One")
@@ -145,13 +161,13 @@ def test_a_refused_message_is_given_back(page, provider):
 
 def test_model_and_system_prompt_hold_from_the_next_reply_on(page, provider):
     page.wait_for_text("m-1", "#model")
-    page.click("System prompt")
+    page.click("Settings")
     page.press("Be kind.\n", "Be short.")
     page.click("Save")
     page.say("Hello")
     page.wait_for_turns("Hello", "The answer.")
     assert provider.posts[0].body["messages"][0] == {"role": "system", "content": "Be kind.\nBe short."}
-    page.click("System prompt")
+    page.click("Settings")
     assert page.text("#system") == "Be kind.\nBe short."
     page.find("#system").clear()
     page.click("Save")
@@ -167,7 +183,7 @@ def test_model_and_system_prompt_hold_from_the_next_reply_on(page, provider):
 
 def test_a_system_prompt_keeps_its_lines_where_the_page_is_loaded_again(page, provider):
     page.wait_for_text("m-1", "#model")
-    page.click("System prompt")
+    page.click("Settings")
     page.press("Be kind.\n", "Be short.")
     page.click("Save")
     page.driver.refresh()
@@ -264,6 +280,21 @@ def test_a_reply_goes_on_where_the_page_is_loaded_again(page, provider):
     assert len(provider.posts) == 1
 
 
+def test_a_reply_is_shown_where_its_session_is_left_and_opened_again_at_once(page, provider):
+    provider.script = [reply("Old."), reply("New.")]
+    page.say("Hello")
+    page.wait_for_turns("Hello", "Old.")
+    page.driver.execute_script(HOLD, "retry")
+    page.click("Retry")
+    page.wait(lambda: page.run("window.held.length") == 1)  # the server does not have it yet
+    page.click("New chat")
+    page.wait(lambda: page.turns == [])
+    page.driver.back()
+    page.wait_for_turns("Hello", "Old.")
+    page.driver.execute_script(RELEASE)
+    page.wait_for_turns("Hello", "New.")
+
+
 @pytest.mark.parametrize("behind", [b"", b"\r\n\r\n"], ids=["before the answer", "behind its headers"])
 def test_a_message_whose_answer_is_lost_is_answered_once(behind, browser, server, provider, proxy):
     page = Page(browser, server, proxy.url).enter()
@@ -351,6 +382,14 @@ def test_fits_a_narrow_screen_with_the_list_as_a_drawer(page, provider):
         page.find("#newline").click()
         page.press("lines", Keys.ENTER)
         page.wait_for_turns("Two\nlines", "The answer.")
+        page.click("Edit")
+        page.press(Keys.ENTER, "x" * 100)  # a phone's keyboard has no Shift-Enter
+        assert page.run("[innerWidth, document.documentElement.scrollWidth]") == [320, 320], "editing is wider than the screen"
+        page.find("article .main").click()
+        page.wait_for_turns("Two\nlines\n" + "x" * 100, "The answer.")
+        page.click("Settings")
+        assert page.run("document.getElementById('settings').scrollWidth") <= 320
+        page.press(Keys.ESCAPE)
     finally:
         page.driver.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": False})
         page.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
@@ -543,6 +582,414 @@ def test_colours_are_chosen_and_kept(page):
     page.driver.execute_script("localStorage.removeItem('theme')")
 
 
+# What the model is told, and how it answers
+
+def test_options_hold_from_the_next_reply_on_and_an_empty_field_clears_one(page, provider):
+    page.wait_for_text("m-1", "#model")
+    page.click("Settings")
+    page.find("#temperature").send_keys("0.5")
+    page.find("#max_tokens").send_keys("100")
+    page.find("#reasoning_effort").send_keys("low")
+    page.driver.refresh()  # what is not sent yet stays
+    page.say("Hello")
+    page.wait_for_turns("Hello", "The answer.")
+    [session] = page.user.get("/sessions").json()["data"]
+    assert options_of(page, session) == {"temperature": 0.5, "max_tokens": 100, "reasoning_effort": "low"}
+    page.click("Settings")
+    page.find("#max_tokens").clear()
+    page.find("#temperature").clear()
+    page.find("#temperature").send_keys("0")
+    page.click("Save")
+    page.wait(lambda: not page.find("#settings").is_displayed())
+    assert options_of(page, session) == {"temperature": 0, "reasoning_effort": "low"}
+    page.driver.refresh()
+    page.wait_for_turns("Hello", "The answer.")
+    page.click("Settings")
+    fields = "['temperature', 'max_tokens', 'reasoning_effort'].map((name) => document.getElementById(name).value)"
+    assert page.run(fields) == ["0", "", "low"]
+    page.press(Keys.ESCAPE)
+    page.click("New chat")  # which has none of them
+    page.wait(lambda: page.turns == [])
+    assert page.run(fields) == ["", "", ""]
+    page.say("More")
+    page.wait_for_turns("More", "The answer.")
+    assert options_of(page, page.user.get("/sessions").json()["data"][0]) == {}
+    assert [post.body.get("temperature") for post in provider.posts] == [0.5, None]
+
+
+def options_of(page, session):
+    return page.user.get(f"/sessions/{session['id']}").json()["options"]
+
+
+def test_an_option_that_is_refused_says_so_at_its_place(page):
+    page.wait_for_text("m-1", "#model")
+    page.click("Settings")
+    page.find("#temperature").send_keys("7")
+    page.find("#settings .main").click()
+    page.wait(lambda: not page.find("#settings").is_displayed())
+    page.say("Hello")  # the settings open again, where the new session was refused
+    page.wait(lambda: page.text("#temperature-fault"))
+    assert (page.focused, page.text("#notice"), page.turns) == ("temperature", "", [])
+    assert page.find("#temperature").get_attribute("aria-invalid") == "true"
+    assert page.find("#text").get_attribute("value") == "Hello"
+    page.press(Keys.BACKSPACE, "1", Keys.ENTER)
+    page.wait(lambda: not page.find("#settings").is_displayed())
+    page.find("#text").send_keys(Keys.ENTER)
+    page.wait_for_turns("Hello", "The answer.")
+    page.click("Settings")
+    page.find("#temperature").send_keys("7")
+    page.click("Save")
+    page.wait(lambda: page.text("#temperature-fault"))
+    assert page.find("#settings").is_displayed() and page.text("#notice") == ""
+    page.press(Keys.ESCAPE)
+    page.wait(lambda: not page.find("#settings").is_displayed())
+    page.click("Settings")
+    assert page.text("#temperature-fault") == ""
+
+
+def test_a_reply_that_a_limit_cut_says_so(page, provider):
+    provider.script = [reply("Half a", stop="length"), reply("Whole.")]
+    page.say("Talk")
+    page.wait_for_text("Cut at the limit", "article:last-child footer")
+    page.driver.refresh()
+    page.wait_for_text("Cut at the limit", "article:last-child footer")
+    page.click("Retry")
+    page.wait_for_turns("Talk", "Whole.")
+    assert "Cut at the limit" not in page.text("#turns")
+
+
+def test_thinking_is_shown_until_text_comes(page, provider):
+    gate, more = threading.Event(), threading.Event()
+    thoughts = [event({"choices": [{"index": 0, "delta": {"reasoning_content": "x" * size}}]}) for size in (1234, 1000)]
+    provider.script = [reply(thoughts[0], gate, 1, thoughts[1], more, "Word")]
+    page.say("Think")
+    page.wait_for_text("Thinking … 1,234 characters", "article:last-child .waiting")
+    assert page.find("article:last-child").get_attribute("aria-busy") == "true"
+    gate.set()
+    page.wait_for_text("Thinking … 2,234 characters", "article:last-child .waiting")
+    more.set()
+    page.wait_for_turns("Think", "Word")
+    assert "Thinking" not in page.text("#turns")
+
+
+# Editing the last message
+
+def test_the_last_message_is_edited_and_answered_anew(page, provider):
+    page.say("One")
+    page.wait_for_turns("One", "The answer.")
+    page.say("Twwo")
+    page.wait_for_turns("One", "The answer.", "Twwo", "The answer.")
+    assert page.run(EDITS) == 1  # of the last alone
+    page.find("#text").send_keys("A draft")
+    gate = threading.Event()
+    provider.script = [reply("Better", gate)]
+    page.click("Edit")
+    page.press(Keys.BACKSPACE * 2, "o")
+    page.press(Keys.ENTER, hold=Keys.SHIFT)
+    page.press("lines", Keys.ENTER)
+    page.wait(lambda: page.turns == ["One", "The answer.", "Two\nlines", "Better"])
+    assert page.run(EDITS) == 0  # while a reply is under way
+    gate.set()
+    page.wait_for_turns("One", "The answer.", "Two\nlines", "Better")
+    assert provider.posts[-1].body["messages"][-1] == {"role": "user", "content": "Two\nlines"}
+    assert page.find("#text").get_attribute("value") == "A draft"
+    assert page.run(EDITS) == 1 and page.texts("article form") == []
+    page.driver.refresh()
+    page.wait_for_turns("One", "The answer.", "Two\nlines", "Better")
+
+
+EDITS = "[...document.querySelectorAll('article .edit')].filter((e) => e.checkVisibility()).length"
+
+
+def test_editing_is_left_by_escape_and_by_a_button(page, provider):
+    page.say("Hello")
+    page.wait_for_turns("Hello", "The answer.")
+    for leave in (lambda: page.press(Keys.ESCAPE), lambda: page.click("Cancel")):
+        page.click("Edit")
+        page.press(", and more")
+        leave()
+        page.wait(lambda: page.texts("article form") == [])
+        assert page.text("article .text") == "Hello"
+        assert page.run("document.activeElement.textContent") == "Edit"
+    page.press(Keys.ENTER)  # and it begins again by the keyboard
+    assert page.run("document.activeElement.value") == "Hello"
+    page.say("Another")  # which ends it too
+    page.wait_for_turns("Hello", "The answer.", "Another", "The answer.")
+    assert page.texts("article form") == [] and page.text("article .text") == "Hello"
+    assert len(provider.posts) == 2
+
+
+def test_an_edited_message_that_is_not_sent_yet_stays_where_the_page_is_loaded_again(page, provider):
+    page.say("Hello")
+    page.wait_for_turns("Hello", "The answer.")
+    page.click("Edit")
+    page.press(" there")
+    page.driver.refresh()
+    page.wait(lambda: page.texts("article form"))
+    assert page.run("document.querySelector('article textarea').value") == "Hello there"
+    page.click("New chat")
+    page.wait(lambda: page.turns == [])
+    page.driver.back()
+    page.wait(lambda: page.texts("article form"))
+    page.find("article .main").click()
+    page.wait_for_turns("Hello there", "The answer.")
+    page.driver.refresh()
+    page.wait_for_turns("Hello there", "The answer.")
+    assert page.texts("article form") == []
+
+
+def test_an_edited_message_is_answered_once_where_the_answer_is_lost(browser, server, provider, proxy):
+    page = Page(browser, server, proxy.url).enter()
+    page.say("Hello")
+    page.wait_for_turns("Hello", "The answer.")
+    provider.script = [reply("One ", 0.5, "two.")]
+    proxy.cut_behind = b""
+    page.click("Edit")
+    page.press(" there", Keys.ENTER)
+    page.wait_for_turns("Hello there", "One two.")
+    assert proxy.cut_behind is None and len(provider.posts) == 2
+
+
+def test_an_edit_whose_reply_fails_or_is_stopped_stands(page, provider):
+    provider.script = [reply("Old."), cut("Half"), reply(*WORDS)]
+    page.say("One")
+    page.wait_for_turns("One", "Old.")
+    page.click("Edit")
+    page.press(" more", Keys.ENTER)
+    page.wait_for_turns("One more", "Half")
+    page.wait_for_text("broke the connection", "article:last-child")
+    page.click("Edit")
+    page.press(" time", Keys.ENTER)
+    page.wait_for_text("word1")
+    page.click("Stop")
+    page.wait_for_text("Stopped", "article:last-child")
+    assert page.turns[0] == "One more time" and "word1" in page.turns[1]
+
+
+def test_an_edit_that_is_refused_is_given_back(page, provider):
+    page.say("Hello")
+    page.wait_for_turns("Hello", "The answer.")
+    gate = threading.Event()
+    provider.script = [reply("Elsewhere ", gate, "done.")]
+    session = page.user.get("/sessions").json()["data"][0]
+    page.user.post(f"/sessions/{session['id']}/retry", Prefer="respond-async")
+    page.click("Edit")
+    page.press(" there", Keys.ENTER)
+    page.wait_for_text("A reply is under way", "#notice")
+    page.wait_for_text("Elsewhere")
+    assert page.run("document.querySelector('article textarea').value") == "Hello there"
+    gate.set()
+    page.wait(lambda: page.is_idle)
+    page.find("article .main").click()
+    page.wait_for_turns("Hello there", "The answer.")
+
+
+# Long sessions
+
+HOLD = """
+    window.held = [];
+    window.count = 0;
+    const ask = fetch;
+    window.fetch = async (path, options) => {
+        if (path.includes(arguments[0])) {
+            window.count++;
+            await new Promise((resolve) => window.held.push(resolve));
+        }
+        return ask(path, options);
+    };
+"""
+RELEASE = "window.held.splice(0).forEach((resolve) => resolve())"
+TOP = "[...document.querySelectorAll('article')].find((e) => e.innerText.includes(arguments[0])).getBoundingClientRect().top"
+
+
+def turns_from(number, count):
+    return [f"turn {number}" for number in range(number, count)] + ["Last", "The answer."]
+
+
+def scroll_to(page, top):
+    page.driver.execute_script("document.getElementById('log').scrollTo(0, arguments[0])", top)
+
+
+@pytest.fixture
+def long_page(browser, start, settings):
+    """A page whose user has a session of 130 turns, opened."""
+    page = Page(browser, start(**settings))
+    lengthen(settings["DATABASE_URL"], page.user.create("Last"), 128)
+    page.enter()
+    page.click("Last")
+    page.wait_for_turns(*turns_from(80, 128))
+    return page
+
+
+def test_a_session_of_twenty_thousand_turns_opens_with_the_last_fifty(browser, start, settings):
+    page = Page(browser, start(**settings))
+    lengthen(settings["DATABASE_URL"], page.user.create("Last"), 19_998)
+    page.enter()
+    page.click("Last")
+    page.wait_for_turns(*turns_from(19_950, 19_998))
+    assert page.gap < 2
+    scroll_to(page, 0)
+    page.wait_for_turns(*turns_from(19_900, 19_998))
+
+
+@pytest.mark.parametrize("position", [0, 1, 200])
+def test_older_turns_come_as_one_scrolls_up_and_nothing_jumps(position, long_page):
+    page = long_page
+    page.driver.execute_script(HOLD, "before")
+    for first in (30, 0):
+        seen = page.turns[2]
+        scroll_to(page, position)
+        page.wait(lambda: page.run("window.held.length") == 1)
+        for _ in range(5):  # whoever scrolls on meanwhile
+            scroll_to(page, position + 5)
+            scroll_to(page, position)
+        top = page.run(TOP, seen)
+        page.driver.execute_script(RELEASE)
+        page.wait(lambda: page.turns == turns_from(first, 128))
+        for _ in range(10):
+            assert abs(page.run(TOP, seen) - top) <= 1
+    assert page.run("window.count") == 2
+    assert not page.find("#older").is_displayed()
+    scroll_to(page, 50)
+    scroll_to(page, 0)
+    assert page.run("window.count") == 2
+
+
+def test_older_turns_come_by_the_keyboard(long_page):
+    page = long_page
+    page.driver.execute_script("window.heard = []; document.ariaNotify = (text) => window.heard.push(text)")
+    page.driver.execute_script(HOLD, "before")
+    page.driver.execute_script("document.getElementById('older').focus({ preventScroll: true })")
+    page.press(Keys.ENTER)
+    page.press(Keys.ENTER)
+    page.driver.execute_script(RELEASE)
+    page.wait(lambda: page.turns == turns_from(30, 128))
+    page.wait(lambda: page.run("window.heard") == ["Earlier messages are shown."])
+    assert page.run("window.count") == 1 and page.focused == "older"
+    page.press(Keys.ENTER)
+    page.driver.execute_script(RELEASE)
+    page.wait(lambda: page.turns == turns_from(0, 128))
+    assert page.focused == "log"
+
+
+def test_older_turns_of_a_session_that_was_left_come_nowhere(long_page):
+    page = long_page
+    page.user.create("Other")
+    page.find("#search").send_keys(" ")
+    page.wait(lambda: page.titles == ["Other", "Last"])
+    page.driver.execute_script(HOLD, "before")
+    scroll_to(page, 0)
+    page.wait(lambda: page.run("window.held.length") == 1)
+    page.click("Other")
+    page.wait_for_turns("Other", "The answer.")
+    page.click("Last")
+    page.wait_for_turns(*turns_from(80, 128))
+    scroll_to(page, 0)
+    page.wait(lambda: page.run("window.held.length") == 2)
+    page.click("Other")
+    page.click("Last")
+    page.wait_for_turns(*turns_from(80, 128))
+    page.driver.execute_script(RELEASE)
+    scroll_to(page, 0)
+    page.wait(lambda: page.run("window.held.length") == 1)
+    page.driver.execute_script(RELEASE)
+    page.wait_for_turns(*turns_from(30, 128))
+    assert page.text("#connection") == "" and page.text("#notice") == ""
+
+
+def test_older_turns_come_while_a_reply_is_written(long_page, provider):
+    page, gate = long_page, threading.Event()
+    provider.script = [reply("One ", gate, "two."), cut("Half"), reply("Again.")]
+    page.say("Count")
+    page.wait_for_text("One", "article:last-child")
+    scroll_to(page, 0)
+    page.wait(lambda: page.turns == turns_from(30, 128) + ["Count", "One "])
+    assert page.find("#stop").is_displayed() and page.find("article:last-child").get_attribute("aria-busy") == "true"
+    gate.set()
+    page.wait_for_turns(*turns_from(30, 128), "Count", "One two.")
+    assert page.gap > 1000
+    page.say("Fail")  # the last turn is fetched again, and what was there stays
+    page.wait_for_text("broke the connection", "article:last-child")
+    page.wait_for_turns(*turns_from(30, 128), "Count", "One two.", "Fail", "Half")
+    page.click("Retry")
+    page.wait_for_turns(*turns_from(30, 128), "Count", "One two.", "Fail", "Again.")
+    scroll_to(page, 0)
+    page.wait_for_turns(*turns_from(0, 128), "Count", "One two.", "Fail", "Again.")
+
+
+# The model's memory
+
+LINE = "document.querySelector('.memory')?.closest('article').querySelector('.text').textContent"
+FORGETS = "The model no longer sees what is above."
+
+
+def window(words):
+    """A provider whose model reads so many words at most."""
+
+    def answer(request):
+        read = sum(len(message["content"].split()) for message in request.body["messages"])
+        whole = {"error": {"message": f"This model's maximum context length is {words} tokens. However, your messages "
+                                      f"resulted in {read} tokens.", "code": "context_length_exceeded"}}
+        yield from (reply("Good.") if read <= words else status(400, whole))(request)
+
+    return answer
+
+
+def test_a_line_shows_where_the_memory_of_the_model_begins(page, provider):
+    provider.default = window(100)
+    page.say("first " * 30)
+    page.wait(lambda: page.is_idle and len(page.turns) == 2)
+    page.say("second " * 30)
+    page.wait(lambda: page.is_idle and len(page.turns) == 4)
+    assert page.run(LINE) is None
+    page.say("third " * 60)
+    page.wait(lambda: page.is_idle and len(page.turns) == 6)
+    page.wait(lambda: page.run(LINE))
+    line = page.run(LINE)
+    assert page.text(".memory") == FORGETS and line in page.turns[2:5:2]
+    page.say("fourth " * 80)
+    page.wait(lambda: page.is_idle and len(page.turns) == 8)
+    page.wait(lambda: page.run(LINE) == page.turns[6])
+    assert page.texts(".memory") == [FORGETS]
+    page.driver.refresh()
+    page.wait(lambda: [page.run(LINE)] == page.turns[6:7])
+    page.click("Edit")  # the line stays where its turn is changed
+    page.press(Keys.END, "fifth", Keys.ENTER)
+    page.wait(lambda: page.is_idle and "fifth" in page.turns[6])
+    assert page.run(LINE) == page.turns[6]
+    page.find("#model").send_keys("m-2", Keys.TAB)  # another model is sent all of it
+    page.wait(lambda: page.texts(".memory") == [])
+
+
+def test_the_line_is_drawn_where_the_next_request_follows_at_once(page, provider):
+    provider.default = window(100)
+    page.say("first " * 60)
+    page.wait(lambda: page.is_idle and len(page.turns) == 2)
+    page.driver.execute_script(HOLD, "turns")
+    page.say("second " * 60)
+    page.wait(lambda: page.run("window.held.length") == 1)  # it asks where the memory begins
+    page.click("Retry")
+    page.wait(lambda: page.run("window.held.length") == 2)
+    page.driver.execute_script(RELEASE)
+    page.wait(lambda: page.run(LINE) == page.turns[2])
+
+
+def test_the_line_of_the_memory_comes_with_the_older_turns(browser, start, settings, check):
+    page = Page(browser, start(**settings))
+    session = page.user.create("Last")
+    lengthen(settings["DATABASE_URL"], session, 128)
+    with tables_of(settings["DATABASE_URL"]) as tables:
+        tables.rows("UPDATE session SET trim = (SELECT id FROM turn WHERE content = 'turn 40')")
+    page.enter()
+    page.click("Last")
+    page.wait_for_turns(*turns_from(80, 128))
+    assert page.texts(".memory") == []
+    scroll_to(page, 0)
+    page.wait(lambda: page.turns == turns_from(30, 128))
+    assert page.run(LINE) == "turn 40"
+    check("a long session")
+
+
 # Signing in
 
 def test_a_link_signs_in_and_leaves_nothing_in_the_address(browser, server, provider):
@@ -651,7 +1098,9 @@ def test_says_where_tokens_come_from_and_that_echo_is_no_model(browser, server, 
 
 # For everyone
 
-def test_axe_finds_nothing(browser, server, provider, npm):
+@pytest.fixture
+def check(browser, npm):
+    """A function that asserts that axe finds nothing, where the page has come to."""
     axe = (npm / "axe-core" / "axe.min.js").read_text()
 
     def check(place):
@@ -661,6 +1110,10 @@ def test_axe_finds_nothing(browser, server, provider, npm):
         """)
         assert found == [], f"{place}, {found}"
 
+    return check
+
+
+def test_axe_finds_nothing(browser, server, provider, check):
     for colours in ("light", "dark"):
         features = [{"name": "prefers-color-scheme", "value": colours}, {"name": "prefers-reduced-motion", "value": "reduce"}]
         browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
@@ -677,7 +1130,10 @@ def test_axe_finds_nothing(browser, server, provider, npm):
         page.wait_for_text("broke the connection", "article:last-child")
         page.wait(lambda: page.titles)
         check(f"conversation, {colours}")
-        for button, place in (("#account-button", "#account"), ("#system-button", "#settings"), ("#list li button", "#menu")):
+        page.click("Edit")
+        check(f"editing, {colours}")
+        page.press(Keys.ESCAPE)
+        for button, place in (("#account-button", "#account"), ("#settings-button", "#settings"), ("#list li button", "#menu")):
             page.find(button).click()
             page.wait(lambda: page.find(place).is_displayed())
             check(f"{place}, {colours}")
