@@ -1,0 +1,159 @@
+"""What is left out of a conversation, and how long an answer may be: properties that hold for any conversation at all."""
+
+import random
+
+import pytest
+
+from conversation import Prompt, Windows, messages_of, newest_half
+from models import Turn
+
+CONTENTS = ["", " ", "x", "Some words.", "世界 " * 50, "y" * 1000]
+
+
+@pytest.fixture(params=range(10))
+def chance(request):
+    return random.Random(request.param)
+
+
+def conversations(chance):
+    return [conversation(chance) for _ in range(50)]
+
+
+def conversation(chance):
+    """Turns as a session may have them: mostly in turn, but a reply may be missing, empty, failed or refused."""
+    turns = []
+    for number in range(chance.randrange(1, 30)):
+        kind = "assistant" if turns and chance.random() < 0.5 else "user"
+        turn = Turn(id=number + 1, kind=kind, content=chance.choice(CONTENTS))
+        if kind == "assistant":
+            turn.model, turn.error_status = chance.choice(["a", "b"]), chance.choice([None, None, 413, 502])
+        turns.append(turn)
+    return [*turns, Turn(id=99, kind="user", content=chance.choice(CONTENTS[2:]))]
+
+
+def size_of(turns):
+    return sum(len(turn.content) for turn in turns)
+
+
+def test_the_messages_are_what_every_provider_takes_and_hold_all_text(chance):
+    for turns in conversations(chance):
+        messages = messages_of(turns)
+        roles = [message["role"] for message in messages]
+        assert roles == ["user", "assistant"] * (len(roles) // 2) + ["user"] * (len(roles) % 2)
+        assert roles[-1] == "user"
+        assert all(message["content"].strip() for message in messages)
+        first = next(number for number, turn in enumerate(turns) if turn.kind == "user" and turn.content.strip())
+        texts = [turn.content for turn in turns[first:] if turn.content.strip()]
+        assert "\n\n".join(message["content"] for message in messages) == "\n\n".join(texts)
+
+
+def test_the_newest_half_is_the_longest_end_from_a_user_turn_on_with_half_of_the_characters(chance):
+    for turns in conversations(chance):
+        half = newest_half(turns)
+        assert half == turns[len(turns) - len(half) :] and len(half) < len(turns)
+        assert 2 * size_of(half) <= size_of(turns)
+        assert not half or half[0].kind == "user"
+        longer = (turns[number:] for number in range(len(turns) - len(half)) if turns[number].kind == "user")
+        assert all(2 * size_of(end) > size_of(turns) for end in longer)
+
+
+def test_halving_ends_at_the_last_message(chance):
+    for turns in conversations(chance):
+        steps = 0
+        while len(turns) > 1:
+            turns, steps = newest_half(turns) or turns[-1:], steps + 1
+        assert turns[0].id == 99
+        assert steps <= 15  # of some ten thousand characters
+
+
+def test_only_user_turns_that_this_model_has_refused_are_not_sent_and_never_the_last(chance):
+    for turns in conversations(chance):
+        prompt = Prompt(turns, 7, "a", None)
+        assert prompt.turns[-1] is turns[-1]
+        assert prompt.turns[0].kind == "user"
+        assert prompt.left_out == 7 + len(turns) - len(prompt.turns)
+        refused = [turn.error_status == 413 and turn.model == "a" and not turn.content for turn in turns[1:]]
+        sent = [turn for turn, is_refused in zip(turns, [*refused, False]) if turn.kind == "assistant" or not is_refused]
+        assert prompt.turns == sent[next(number for number, turn in enumerate(sent) if turn.kind == "user") :]
+
+
+def test_a_prompt_is_shortened_to_its_last_message_and_names_where_it_begins(chance):
+    for turns in conversations(chance):
+        prompt, steps = Prompt(turns, 0, "none", "Be brief."), 0
+        assert (prompt.left_out, prompt.trim(100)) == (0, 0)
+        while prompt.shorten():
+            steps += 1
+            assert prompt.left_out + len(prompt.turns) == len(turns)
+            assert prompt.trim(100) == prompt.turns[0].id == turns[prompt.left_out].id
+            assert prompt.turns[0].kind == "user"
+        assert prompt.turns[-1] is turns[-1] and size_of(prompt.turns) == size_of(turns[-1:])  # empty ones change nothing
+        assert steps <= 15
+        assert Prompt(turns[-1:], len(turns) - 1, "none", None).trim(100) == (99 if len(turns) > 1 else 0)
+
+
+def test_a_full_window_leaves_the_newest_half_of_all_that_was_sent_and_said(chance):
+    for turns in conversations(chance):
+        full = chance.choice(CONTENTS)
+        start = Prompt(turns, 0, "none", None).trim(100, full)
+        kept = [turn for turn in turns if turn.id >= start]
+        assert len(kept) < len(turns) or size_of(turns) == 0
+        assert 2 * (size_of(kept) + len(full)) <= size_of(turns) + len(full) or not kept
+        assert start == 101 if not kept else kept[0].kind == "user"
+
+
+def test_a_prompt_is_never_thought_to_have_fewer_tokens_than_its_provider_counts(chance):
+    for turns in conversations(chance):
+        bytes_a_token, frame, system = chance.uniform(1, 8), chance.randrange(32), chance.choice([None, "Be brief."])
+
+        def count(texts):
+            return sum(int(len(text.encode()) / bytes_a_token) for text in texts)
+
+        for number, turn in enumerate(turns):
+            if turn.kind == "assistant" and turn.model == "a":
+                sent, turn.error_status = turns[:number], None
+                turn.input_tokens = count([system or "", *(other.content for other in sent)]) + frame * len(sent)
+                turn.output_tokens = count([turn.content]) + chance.choice([0, 500])  # thoughts, too
+        prompt = Prompt(turns, 0, "a", system)
+        real = count([system or "", *(turn.content for turn in prompt.turns)]) + frame * len(prompt.turns)
+        assert prompt.left_out or prompt.tokens >= real
+
+
+def test_what_a_refusal_tells_gives_each_prompt_that_leaves_a_quarter_an_answer(chance):
+    """The server counts tokens, of one to eight bytes, adds some of its own, and may name its window or not."""
+    for _ in range(20):
+        window, most = chance.choice([1000, 8192, 200_000]), chance.choice([100, 256, 8192, 100_000])
+        hidden = chance.choice([0, 150])
+        is_named, bytes_a_token, windows = chance.random() < 0.5, chance.uniform(1, 8), Windows()
+        least, is_known = window // 4 if is_named else 256, False
+
+        def ask(prompt):
+            """(refusals, limit) of a message; the limit is None where its prompt is too long."""
+            limit, refusals = windows.room("m", prompt, most), 0
+            while hidden + prompt / bytes_a_token + limit > window:
+                assert min(least, most) <= limit <= most
+                before, limit = limit, windows.learn("m", window * is_named, prompt, limit)
+                refusals += 1
+                assert limit <= before
+                if limit == before:
+                    return refusals, None
+            return refusals, limit
+
+        for _ in range(20):
+            prompt = chance.randrange(1, int(window * bytes_a_token))
+            refusals, limit = ask(prompt)
+            assert refusals <= 3
+            fits = hidden + prompt / bytes_a_token + min(least, most) <= window
+            assert (limit is not None) == fits
+            if is_known and is_named and not hidden and fits:
+                assert refusals == 0, "what was learned is not paid for again"
+            is_known |= refusals > 0
+            assert windows.room("other", prompt, most) == most
+
+
+def test_what_is_learned_of_models_that_anyone_may_name_has_an_end():
+    windows = Windows()
+    for number in range(2000):
+        windows.learn(f"m-{number}", 1000, 10, 8192)
+    assert windows.room("m-0", 10, 8192) == 990
+    assert windows.room("m-1999", 10, 8192) == 8192
+    assert windows.learn("m-0", 500, 10, 990) == 490

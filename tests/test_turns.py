@@ -1,0 +1,346 @@
+"""The turns of a session: shown page by page, and the last message changed by a retry that has a text of its own."""
+
+import json
+import subprocess
+import sys
+import threading
+import uuid
+
+import pytest
+
+from client import ROOT, SECRET, at_once, wait_for_status
+from provider import cut, reply, status
+from tables import tables_of
+
+TURNS_ODD = [
+    ("turns[limit]=", "turns[limit]"),
+    ("turns[limit]=many", "turns[limit]"),
+    ("turns[limit]=1.5", "turns[limit]"),
+    ("turns[limit]=1_0", "turns[limit]"),
+    ("turns[limit]=%D9%A3", "turns[limit]"),
+    ("turns[before]=", "turns[before]"),
+    ("turns[before]=x", "turns[before]"),
+    ("turns[before]=-1", "turns[before]"),
+    ("turns[before]=" + "9" * 19, "turns[before]"),
+    ("turns[before]=" + "9" * 3000, "turns[before]"),
+    ("turns[before]=1-2", "turns[before]"),
+]
+
+
+@pytest.fixture(scope="module")
+def long(server, provider_of_all):
+    """A client, and the path of a session of 140 turns."""
+    provider_of_all.reset()
+    alice = server.client("https://github.com/reader")
+    session = alice.create("Message 1")
+    for number in range(2, 71):
+        assert alice.post(f"/sessions/{session['id']}/messages", {"content": f"Message {number}"}).status_code == 201
+    return alice, f"/sessions/{session['id']}"
+
+
+def ids(page):
+    return [turn["id"] for turn in page["turns"]]
+
+
+def test_shows_all_turns_unless_it_is_asked_for_fewer(long):
+    alice, path = long
+    whole = alice.get(path).json()
+    assert (len(whole["turns"]), whole["meta"]) == (140, {"has_more": False})
+    assert list(whole)[-1] == "meta"
+
+
+@pytest.mark.parametrize(
+    "limit, count", [("1", 1), ("2", 2), ("50", 50), ("139", 139), ("140", 140), ("200", 140), ("5000", 140), ("0", 1), ("-7", 1)]
+)
+def test_shows_the_last_so_many_turns_oldest_first(long, limit, count):
+    alice, path = long
+    page = alice.get(f"{path}?turns[limit]={limit}").json()
+    assert ids(page) == ids(alice.get(path).json())[-count:]
+    assert page["meta"] == {"has_more": count < 140}
+
+
+@pytest.mark.parametrize("size", [1, 7, 50, 140])
+def test_the_pages_put_together_are_all_turns(long, size):
+    alice, path = long
+    found, has_more, before = [], True, ""
+    while has_more:
+        page = alice.get(f"{path}?turns[limit]={size}{before}").json()
+        assert len(page["turns"]) <= size
+        found, has_more = page["turns"] + found, page["meta"]["has_more"]
+        before = f"&turns[before]={found[0]['id']}"
+    assert found == alice.get(path).json()["turns"]
+    assert alice.get(f"{path}?turns[limit]={size}{before}").json()["turns"] == []
+
+
+def test_shows_fifty_where_only_before_is_given(long):
+    alice, path = long
+    whole = ids(alice.get(path).json())
+    page = alice.get(f"{path}?turns[before]={whole[100]}").json()
+    assert (ids(page), page["meta"]) == (whole[50:100], {"has_more": True})
+
+
+def test_an_id_that_no_turn_has_is_a_place_all_the_same(long):
+    alice, path = long
+    whole = ids(alice.get(path).json())
+    for before, expected in [
+        (int(whole[10]) + 1, whole[:11]),
+        (int(whole[10]) - 1, whole[:10]),
+        (int(whole[-1]) + 1, whole[-50:]),
+        (2**63 - 1, whole[-50:]),
+        (int(whole[0]), []),
+        (1, []),
+    ]:
+        page = alice.get(f"{path}?turns[before]={before}").json()
+        assert ids(page) == expected, before
+        assert page["meta"] == {"has_more": len(expected) == 50}
+
+
+def test_no_turn_is_before_the_id_0(long):
+    alice, path = long
+    page = alice.get(path + "?turns[before]=0").json()
+    assert (page["turns"], page["meta"]) == ([], {"has_more": False})
+
+
+@pytest.mark.parametrize("query, parameter", TURNS_ODD)
+def test_refuses_a_bad_page(long, query, parameter):
+    alice, path = long
+    response = alice.get(f"{path}?{query}")
+    assert response.status_code == 400
+    assert [error["source"] for error in response.json()["errors"]] == [{"parameter": parameter}]
+
+
+def test_both_parameters_are_faulted_at_once_and_others_are_nobodys(long):
+    alice, path = long
+    errors = alice.get(path + "?turns[limit]=x&turns[before]=y&colour=red").json()["errors"]
+    assert sorted(error["source"]["parameter"] for error in errors) == ["turns[before]", "turns[limit]"]
+    assert len(alice.get(path + "?colour=red").json()["turns"]) == 140
+
+
+def test_the_page_of_another_user_is_404(long, bob):
+    assert bob.get(long[1] + "?turns[limit]=1").status_code == 404
+
+
+def test_a_reply_under_way_is_the_last_of_a_page(alice, provider):
+    session = alice.create()
+    path, gate = f"/sessions/{session['id']}", threading.Event()
+    provider.script = [reply("Half, ", gate, "and the rest.")]
+    with alice.stream("POST", path + "/messages", {"content": "More"}) as stream:
+        assert next(iter(stream)).data == {"delta": "Half, "}
+        page = alice.get(path + "?turns[limit]=1").json()
+        assert [(turn["status"], turn["content"]) for turn in page["turns"]] == [("in_progress", "Half, ")]
+        assert page["meta"] == {"has_more": True}
+        older = alice.get(f"{path}?turns[before]={page['turns'][0]['id']}").json()
+        assert [turn["content"] for turn in older["turns"]] == ["Hello", "The answer.", "More"]
+        gate.set()
+        assert [event.name for event in stream][-1] == "done"
+
+
+def test_a_reply_that_was_replaced_is_on_no_page(alice, provider):
+    session = alice.create()
+    path = f"/sessions/{session['id']}"
+    replaced = alice.turns(session)[1]["id"]
+    alice.post(path + "/retry")
+    page = alice.get(path + "?turns[limit]=2").json()
+    assert replaced not in ids(page) and len(page["turns"]) == 2 and not page["meta"]["has_more"]
+
+
+COST = """
+import sys, app, models
+from database import db
+app.create_app()
+def cost(session_id):
+    session = models.Session.get_by_id(session_id)
+    connection, steps = db.connection(), [0]
+    def step():
+        steps[0] += 1
+    if hasattr(connection, "set_progress_handler"):  # SQLite: steps of its machine
+        connection.set_progress_handler(step, 1)
+        session.with_turns([], limit=50)
+        connection.set_progress_handler(None, 1)
+        return steps[0]
+    # PostgreSQL: rows that it read
+    read = "SELECT coalesce(sum(seq_tup_read + idx_tup_fetch), 0) FROM pg_stat_xact_user_tables"
+    with db.atomic():
+        before = db.execute_sql(read).fetchone()[0]
+        session.with_turns([], limit=50)
+        return int(db.execute_sql(read).fetchone()[0] - before)
+with db.connection_context():
+    print(*map(cost, sys.argv[1:]))
+"""
+
+
+def test_opening_a_session_of_20_000_turns_costs_what_50_cost(start, settings, provider):
+    server = start(**settings)
+    alice = server.client()
+    sizes = {alice.create("Hello")["id"]: size for size in (50, 20_000)}
+    columns = ("id", "session_id", "kind", "content", "folded", "created_at", "shown", "cancelled", "model", "status")
+    with tables_of(settings["DATABASE_URL"]) as tables:
+        for session, size in sizes.items():
+            key, first, at = tables.rows("SELECT session_id, min(id), min(created_at) FROM turn GROUP BY session_id")[0]
+            for key, first, at in tables.rows("SELECT session_id, max(id), max(created_at) FROM turn GROUP BY session_id"):
+                if uuid.UUID(str(key)) == uuid.UUID(session):
+                    break
+            kinds = [("user", None, None), ("assistant", "m-1", "complete")]
+            rows = (
+                (first + number, key, kind, f"Turn {number} " + "x" * 200, "", at, True, False, model, state)
+                for number in range(1, size - 1)
+                for kind, model, state in [kinds[(number - 1) % 2]]
+            )
+            tables.fill("turn", columns, rows)
+        if not tables.is_sqlite:
+            tables.rows("ANALYZE turn")
+    for session, size in sizes.items():
+        page = alice.get(f"/sessions/{session}?turns[limit]=50").json()
+        assert (len(page["turns"]), page["meta"]["has_more"]) == (50, size > 50)
+        assert page["turns"][-1]["content"].startswith(f"Turn {size - 2} ")
+    assert len(alice.get(f"/sessions/{[*sizes][1]}").json()["turns"]) == 20_000
+    environment = {"DATABASE_URL": settings["DATABASE_URL"], "JWT_SECRET": SECRET, "PATH": ""}
+    run = subprocess.run([sys.executable, "-c", COST, *sizes], cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    few, many = map(int, run.stdout.split())
+    assert 50 <= many <= 1.2 * few, (few, many)
+
+
+# A retry with a text of its own
+
+OUTCOMES = {  # what the provider says, how the new reply ends, and with which text
+    "complete": (reply("The new answer."), 201, "complete", "The new answer."),
+    "failed without a word": (status(400), 502, "failed", ""),
+    "failed in the middle": (cut("So far"), 502, "failed", "So far"),
+}
+
+
+@pytest.mark.parametrize("answer, code, ending, content", OUTCOMES.values(), ids=OUTCOMES)
+def test_a_retry_with_content_changes_the_last_message_and_its_reply_stands_however_it_ends(
+    alice, provider, answer, code, ending, content
+):
+    old, new = (uuid.uuid4().hex for _ in range(2))
+    session = alice.create("First")
+    path = f"/sessions/{session['id']}"
+    provider.script = [reply(f"An answer to {old}."), answer]
+    alice.post(path + "/messages", {"content": f"The old {old}"})
+    before = alice.turns(session)
+    assert alice.post(path + "/retry", {"content": f"The new {new}"}).status_code == code
+    after = alice.turns(session)
+    assert after[:2] == before[:2]
+    assert after[2] == before[2] | {"content": f"The new {new}"}, "the same turn, at the same time"
+    assert [(turn["status"], turn["content"]) for turn in after[3:]] == [(ending, content)]
+    assert after[3]["id"] > before[3]["id"]
+    assert [message["content"] for message in provider.posts[-1].body["messages"]] == ["First", "The answer.", f"The new {new}"]
+    preview = content or f"The new {new}"
+    assert alice.get("/sessions?page[limit]=1").json()["data"][0]["last_message_preview"] == preview
+    assert [item["id"] for item in alice.get(f"/sessions?query={new}").json()["data"]] == [session["id"]]
+    assert alice.get(f"/sessions?query={old}").json()["data"] == []
+    provider.script = [reply("Once more.")]
+    assert alice.post(path + "/retry").json()["content"] == "Once more."
+    assert [turn["content"] for turn in alice.turns(session)][2:] == [f"The new {new}", "Once more."]
+
+
+def test_a_cancelled_retry_with_content_does_not_bring_the_old_reply_back(alice, provider):
+    session = alice.create("Old")
+    path, gate = f"/sessions/{session['id']}", threading.Event()
+    old = alice.turns(session)[1]
+    provider.script = [reply("Half", gate)]
+    with alice.stream("POST", path + "/retry", {"content": "New"}) as stream:
+        assert next(iter(stream)).data == {"delta": "Half"}
+        assert [turn["content"] for turn in alice.turns(session)] == ["New", "Half"]
+        assert alice.post(path + "/cancel").status_code == 200
+    turns = alice.turns(session)
+    assert [(turn["content"], turn.get("status")) for turn in turns] == [("New", None), ("Half", "interrupted")]
+    assert turns[1]["id"] != old["id"]
+    for answer in (status(400), reply("Whole.")):  # a plain retry that fails gives way to what was there
+        provider.script = [answer]
+        alice.post(path + "/retry")
+    assert [turn["content"] for turn in alice.turns(session)] == ["New", "Whole."]
+
+
+def test_the_message_is_changed_while_its_reply_is_under_way(alice, provider):
+    session = alice.create("Old")
+    path, gate = f"/sessions/{session['id']}", threading.Event()
+    provider.script = [reply(gate, "The answer.")]
+    assert alice.post(path + "/retry", {"content": "New"}, Prefer="respond-async").status_code == 202
+    assert [turn["content"] for turn in alice.turns(session)] == ["New", ""]
+    for body in ({"content": "Newer"}, None):
+        response = alice.post(path + "/retry", body)
+        assert (response.status_code, "Retry-After" in response.headers) == (409, True)
+    gate.set()
+    wait_for_status(alice, session, "complete")
+    assert [turn["content"] for turn in alice.turns(session)] == ["New", "The answer."]
+
+
+def test_one_of_eight_simultaneous_retries_with_content_gets_through(alice, provider):
+    session, gate = alice.create("Old"), threading.Event()
+    provider.script = [reply(gate, "The answer.")]
+
+    def change(number):
+        body = {"content": f"New {number}"}
+        return alice.post(f"/sessions/{session['id']}/retry", body, Prefer="respond-async").status_code
+
+    codes = at_once(8, change)
+    assert sorted(codes) == [202] + [409] * 7
+    gate.set()
+    wait_for_status(alice, session, "complete")
+    assert [turn["content"] for turn in alice.turns(session)] == [f"New {codes.index(202)}", "The answer."]
+
+
+def test_a_retry_with_content_is_made_once_under_its_key(alice, provider):
+    session = alice.create("Old")
+    path = f"/sessions/{session['id']}/retry"
+    provider.script = [status(400), reply("The new answer.")]
+    assert alice.post(path, {"content": "New"}, Idempotency_Key="k").status_code == 502
+    first = alice.post(path, {"content": "New"}, Idempotency_Key="k")
+    assert first.status_code == 201
+    asked = len(provider.posts)
+    again = alice.post(path, {"content": "New"}, Idempotency_Key="k")
+    assert (again.status_code, again.json()) == (201, first.json())
+    assert len(provider.posts) == asked
+    for body in ({"content": "Newer"}, {}, None):
+        assert alice.post(path, body, Idempotency_Key="k").status_code == 422
+    assert [turn["content"] for turn in alice.turns(session)] == ["New", "The new answer."]
+    alice.post(path, None, Idempotency_Key="plain")
+    assert alice.post(path, {"content": "New"}, Idempotency_Key="plain").status_code == 422
+    assert alice.post(path, {"content": None}, Idempotency_Key="plain").status_code == 201, "null is the same as nothing"
+
+
+@pytest.mark.parametrize("body", [None, {}, {"content": None}])
+def test_a_retry_without_content_is_a_plain_one(alice, provider, body):
+    session = alice.create("Hello")
+    before = alice.turns(session)
+    provider.script = [status(400)]
+    assert alice.post(f"/sessions/{session['id']}/retry", body).status_code == 502
+    assert alice.turns(session) == before
+
+
+BLANK = {"blank": " \n", "empty": "", "a number": 5, "a list": ["x"], "NUL": "a\0b", "half a character": "\ud800"}
+
+
+@pytest.mark.parametrize("content", BLANK.values(), ids=BLANK)
+def test_refuses_a_bad_content_and_changes_nothing(alice, provider, content):
+    session = alice.create("Hello")
+    before = alice.turns(session)
+    headers = {"Authorization": f"Bearer {alice.token}", "Content-Type": "application/json"}
+    response = alice.request("POST", f"/sessions/{session['id']}/retry", {"content": content}, **headers)
+    assert response.status_code == 400
+    assert [error["source"] for error in json.loads(response.text)["errors"]] == [{"pointer": "/content"}]
+    assert alice.turns(session) == before
+    assert len(provider.posts) == 1
+
+
+def test_a_retry_with_content_changes_the_last_of_several_messages_without_an_answer(alice, provider):
+    provider.script = [status(400), status(400), reply("At last.")]
+    response = alice.post("/sessions", {"content": "One"})
+    path = response.headers["Location"]
+    assert alice.post(path + "/messages", {"content": "Two"}).status_code == 502
+    assert alice.post(path + "/retry", {"content": "Three"}).status_code == 201
+    turns = alice.get(path).json()["turns"]
+    assert [turn["content"] for turn in turns] == ["One", "", "Three", "At last."]
+    assert provider.posts[-1].body["messages"] == [{"role": "user", "content": "One\n\nThree"}]
+
+
+def test_a_change_of_the_last_message_leaves_the_title_and_moves_the_session_to_the_top(alice, provider):
+    session = alice.create("Old words")
+    other = alice.create("Another")
+    assert alice.get("/sessions?page[limit]=1").json()["data"][0]["id"] == other["id"]
+    alice.post(f"/sessions/{session['id']}/retry", {"content": "New words"})
+    listed = alice.get("/sessions?page[limit]=1").json()["data"][0]
+    assert (listed["id"], listed["title"]) == (session["id"], session["title"])
