@@ -78,7 +78,7 @@ class Chat:
         server makes one reply only. Ctrl-C cancels the reply.
         """
         headers = {"Accept": "text/event-stream", "Idempotency-Key": uuid.uuid4().hex}
-        failures = 0
+        failures, has_thought = 0, False
         while True:
             try:
                 time.sleep(PAUSES[failures])
@@ -90,6 +90,8 @@ class Chat:
                     chunks = iter(functools.partial(response.raw.read1, 65536, decode_content=True), b"")
                     for event in itertools.chain.from_iterable(wire.parse_sse(chunks)):
                         failures, headers["Last-Event-ID"] = 0, event["id"]
+                        click.echo("\033[K" if has_thought else "", nl=False)  # on a terminal, it clears what was said of it
+                        has_thought = event["event"] == "thinking"
                         if show(event["event"], json.loads(event["data"])):
                             return
             except KeyboardInterrupt:
@@ -137,10 +139,10 @@ class Chat:
 
 def show(name, data):
     """Print what an event says; returns whether it is the last. Raises Refused where the reply failed."""
+    if name == "thinking" and sys.stdout.isatty():  # from where the cursor is, which goes back there
+        return click.echo(f"\033[s[thinking: {data['characters']} characters]\033[u", nl=False)
     if name == "content_delta":
-        click.echo("\033[K" + clean(data["delta"]), nl=False)  # on a terminal, it clears what was said of thinking
-    elif name == "thinking" and sys.stdout.isatty():
-        click.echo(f"[thinking: {data['characters']} characters]\r", nl=False)
+        say(data["delta"], nl=False)
     elif name == "assistant_turn":
         click.echo(mark_of(data), nl=False)
     elif name in ("done", "error"):

@@ -3,6 +3,7 @@
 import itertools
 import math
 
+LONGEST = 8 * 2**20  # bytes of all turns
 FRAME = 32  # tokens at most that a provider puts around a message
 LEAST = 256  # tokens of an answer, where a refusal names no window
 LEARNED_MAX = 1000  # models of a provider; any user may name more
@@ -36,18 +37,31 @@ def _characters(turns):
 
 
 class Prompt:
-    """What this model is sent of a conversation: turns, which end with a user's, without those that it refused as too long.
+    """What this model is sent of a conversation: the turns from `trim` on, without those that it refused as too long.
 
-    The last one is always asked again. `before` is how many turns there are before these.
+    `turns` are those before the reply, the newest first: no more of them are taken than may be sent, which are 8 MB at most.
+    The last user turn, the first of these, is sent in any case. `count_before` counts the turns before one that was taken.
     """
 
-    def __init__(self, turns, before, model, system):
-        refused = [(reply.error_status, reply.model, reply.content) == (413, model, "") for reply in turns[1:]] + [False]
-        kept = (turn for turn, is_refused in zip(turns, refused) if turn.kind != "user" or not is_refused)
-        self.turns = list(itertools.dropwhile(lambda turn: turn.kind != "user", kept))
-        self.left_out = before + len(turns) - len(self.turns)
+    def __init__(self, turns, model, system, trim=0, count_before=None):
+        self.turns, before, taken, size, newer = [], 0, 0, 0, None
+        for turn in turns:
+            if newer and (turn.id < trim or size > LONGEST):
+                before = count_before(newer.id)
+                break
+            taken += 1
+            is_refused = newer and (newer.error_status, newer.model, newer.content) == (413, model, "")
+            if turn.kind != "user" or not is_refused:
+                self.turns.append(turn)
+                size += len(turn.content.encode())
+            newer = turn
+        self.turns.reverse()
+        if size > LONGEST:
+            self.turns = newest_half(self.turns) or self.turns[-1:]
+        self.turns = list(itertools.dropwhile(lambda turn: turn.kind != "user", self.turns))
+        self.left_out = before + taken - len(self.turns)
+        self._is_whole = not before and self.turns[:1] == [newer]
         self.tokens = self._most_tokens(model, system)  # it has at most, as far as is known
-        self._is_whole = not before and self.turns[0] is turns[0]
 
     def _most_tokens(self, model, system):
         """A token has a byte or more; four, where the provider has counted less of a prompt with which this one begins."""
@@ -59,7 +73,7 @@ class Prompt:
         return max(size - known, size // 4)
 
     def shorten(self):
-        """Leave out the older half; returns whether there was one."""
+        """Leave out the older half; returns whether that makes it shorter."""
         kept = newest_half(self.turns) or self.turns[-1:]
         if _characters(kept) == _characters(self.turns):
             return False
@@ -69,8 +83,8 @@ class Prompt:
         return True
 
     def trim(self, reply_id, full=None):
-        """The id of the first turn that the model is sent from here on, or 0 where that is the first of all. `full` is the
-        reply where it has filled the window: half of it all is left out then."""
+        """Where what the model is sent is to begin from here on: an id, or 0 for the first turn. `full` is the text of the reply
+        where it has filled the window: half of it all is left out then, and the reply itself where it is longer than that."""
         if full is None:
             return 0 if self._is_whole else self.turns[0].id
         kept = newest_half(self.turns, behind=len(full))

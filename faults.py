@@ -1,7 +1,4 @@
-"""What the failures of a provider mean: from its status, its body, the end of its answer or the wire to a ModelError.
-
-`faults.toml` has the tables.
-"""
+"""What the failures of a provider mean: from a status, a body, an end or the wire to a ModelError, by `faults.toml`."""
 
 import base64
 import dataclasses
@@ -100,7 +97,7 @@ class Faults:
     def of_options(self, failure, options):
         """The failure of a request that had these options; it is the client's where the provider refused one of them."""
         for option in options if failure.refusal else ():
-            if _OPTIONS[option].search(failure.refusal):
+            if option in failure.unsupported or _OPTIONS[option].search(failure.refusal):
                 return self.error(400, f"refuses the option {option}: {failure.refusal}")
         return failure
 

@@ -13,7 +13,6 @@ import uuid
 import peewee
 from peewee import SQL, BigAutoField, BigIntegerField, BooleanField, IntegerField, TextField, UUIDField, fn
 
-from conversation import newest_half
 from database import QUERIES, SECOND, db, given, insertion, limit_time, transaction
 from idempotency import IdempotencyKey
 from ledger import Usage
@@ -22,8 +21,7 @@ from search import contains, normalize
 
 LEASE, RENEWAL = 20 * SECOND, SECOND  # how long a lease is, and how much of it has gone when it is renewed
 PREVIEW = 100  # characters
-HISTORY_SIZE = 8 * 2**20  # bytes
-HISTORY_ROWS = 16  # that are read at once
+HISTORY_ROWS = 64  # turns that are read at once
 NO_TURN = 2**63 - 1  # an id behind all others
 DELETION_STEP = 0.05  # seconds that a step of a deletion may hold up other writers
 
@@ -67,7 +65,6 @@ class OptionsField(TextField):
     """The options of a session that are set, as JSON."""
 
     def db_value(self, options):
-        options = {name: value for name, value in (options or {}).items() if value is not None}
         return json.dumps(options) if options else None
 
     def python_value(self, text):
@@ -85,7 +82,7 @@ class Session(db.Model):
     created_at = BigIntegerField()
     updated_at = BigIntegerField()
     search_title = TextField(column_name="folded_title")
-    trim = BigIntegerField(null=True)  # the first turn that the model is sent
+    trim = BigIntegerField(null=True)  # turns before this id are not sent to the model
     options = OptionsField(null=True, default=dict)
     latest_reply = BigIntegerField(null=True)  # the one last asked for or continued
 
@@ -121,7 +118,8 @@ class Session(db.Model):
             changes |= {"search_title": normalize(changes["title"]), "title_is_users": True}
         if changes.get("model", session.model) != session.model:
             changes["trim"] = None  # the other model may remember more
-        changes["options"] = {} if options is None else session.options | options
+        options = {} if options is None else session.options | options
+        changes["options"] = {name: value for name, value in options.items() if value is not None}
         Session.update(changes).where(Session.id == session.id).execute()
         return Session.get_owned(self.owner, self.id)
 
@@ -148,27 +146,17 @@ class Session(db.Model):
             turn.status = INTERRUPTED if turn.status == IN_PROGRESS and turn.id in orphans else turn.status
         return self
 
-    def history(self, reply_id):
-        """The visible turns before this reply that the model may be sent, oldest first, and how many there are before these. Of
-        more than 8 MB, which are all that is read, it is the newest half."""
-        turns, room, oldest = [], HISTORY_SIZE, 0
+    def turns_before(self, turn_id):
+        """The visible turns before this one, the newest first, with what is told of replies; read as they are wanted."""
         told = Turn.model, Turn.error_status, Turn.input_tokens, Turn.output_tokens, Turn.turns_left_out
         visible = Turn.select(Turn.id, Turn.kind, Turn.content, *told).where(Turn.session == self.id, Turn.visible)
-        while room > 0:
-            older = visible.where(Turn.id < (turns[-1].id if turns else reply_id), Turn.id >= oldest)
-            rows = list(older.order_by(Turn.id.desc()).limit(HISTORY_ROWS))
-            if not rows:
-                break
-            oldest = min(self.trim or 0, (turns or rows)[0].id)  # the last user turn is sent in any case
-            turns += [turn for turn in rows if turn.id >= oldest]
-            room -= sum(len(turn.content.encode()) for turn in rows)
-        if not turns:
-            raise Missing("The session was deleted.")  # meanwhile
-        turns.reverse()
-        if room <= 0:
-            turns = newest_half(turns) or turns[-1:]
-        is_whole = room > 0 and not self.trim
-        return turns, 0 if is_whole else visible.select(fn.COUNT(Turn.id)).where(Turn.id < turns[0].id).scalar()
+        while rows := list(visible.where(Turn.id < turn_id).order_by(Turn.id.desc()).limit(HISTORY_ROWS)):
+            yield from rows
+            turn_id = rows[-1].id
+
+    def count_before(self, turn_id):
+        """How many visible turns there are before this one."""
+        return Turn.select().where(Turn.session == self.id, Turn.visible, Turn.id < turn_id).count()
 
     def delete_whole(self):
         """Delete it: first out of its owner's sight, then in steps that hold up nobody for long."""

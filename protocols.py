@@ -62,7 +62,7 @@ class Anthropic(HTTPProvider):
         if kind in self.members:
             part = event.get(self.members[kind], event)
             text, thoughts = _read(part.get("text") or part.get("content"))
-            answer.add(text, part.get("thinking") or thoughts)
+            answer.add(text, str(part.get("thinking") or thoughts))
             answer.end(part.get("stop_reason"))
             self._count(event.get("usage") or part.get("usage") or {}, answer)
             answer.length = answer.length if kind != "message_start" else None  # that is a place-holder
@@ -104,7 +104,7 @@ class OpenAI(HTTPProvider):
                 continue  # a second answer, for which nobody asked
             delta = choice.get("delta") or choice.get("message") or {}
             text, thoughts = _read(delta.get("content"))
-            thoughts = thoughts or next((_read(delta[name])[0] or "…" for name in self.thoughts if delta.get(name)), "")
+            thoughts = thoughts or next((str(delta[name]) for name in self.thoughts if delta.get(name)), "")
             answer.add(text + (delta.get("refusal") or ""), thoughts)
             answer.end(choice.get("finish_reason"))
         usage = event.get("usage") or {}

@@ -211,8 +211,8 @@ class Replies:
         first = request.content if request.new else None
         if not self._start(self._make, reply, first):
             self._finish(reply, _failed(503, str(Overloaded())))
-        if first is not None and self.title_model and self._titles.take(request.owner):
-            self._start(self._generate_title, reply, first) or self._titles.leave(request.owner)
+        if first is not None and self.title_model:
+            self._start(self._generate_title, reply, first)
         return session, feed
 
     def follow(self, turn, watched=False):
@@ -305,15 +305,16 @@ class Replies:
         """The texts of the answer to the conversation. Where the model's window does not hold it, its newest half is sent, again
         and again, until that fits or only the last turn is left."""
         session, call = reply.session, reply.call
-        turns, before = [Turn(kind="user", content=first)], 0
-        if first is None:
-            limit_time()
-            with db.connection_context():
-                turns, before = session.history(reply.id)
         provider = self.catalog.provider_of(session.model)
         options = session.options or {}
-        limit = min(self.max_tokens, options.get("max_tokens", self.max_tokens))
-        prompt = reply.prompt = conversation.Prompt(turns, before, session.model, session.system)
+        limit = int(min(self.max_tokens, options.get("max_tokens", self.max_tokens)))
+        limit_time()
+        with db.connection_context() if first is None else contextlib.nullcontext():
+            turns = [Turn(kind="user", content=first)] if first is not None else session.turns_before(reply.id)
+            prompt = conversation.Prompt(turns, session.model, session.system, session.trim or 0, session.count_before)
+        if not prompt.turns:
+            raise Missing  # the session was deleted meanwhile
+        reply.prompt = prompt
         while True:
             messages = conversation.messages_of(prompt.turns)
             try:
@@ -328,17 +329,13 @@ class Replies:
         self._wake.set()
 
     def _generate_title(self, reply, message):
-        try:
+        """Where there is no room for it, or the database does not answer, the title stays that was written from the message."""
+        with contextlib.suppress(Overloaded, *Unavailable), self._titles.place(reply.session.owner):
             title = generate_title(self.catalog.provider_of(self.title_model), self.title_model, message)
-            if title is not None:  # else the one that was written from the message stays
-                limit_time()
-                with db.connection_context():
-                    if reply.session.suggest_title(title):
-                        reply.tell(title=title)
-        except Unavailable as error:
-            log.warning("a title was not stored: %s", type(error).__name__)
-        finally:
-            self._titles.leave(reply.session.owner)
+            limit_time()
+            with db.connection_context():
+                if title is not None and reply.session.suggest_title(title):
+                    reply.tell(title=title)
 
     # Keeping them
 

@@ -46,7 +46,7 @@ def is_temperature(value):
 
 def is_length(value):
     most = current_app.config["MAX_TOKENS"]
-    if type(value) is not int or not 1 <= value <= most:
+    if type(value) not in (int, float) or value % 1 or not 1 <= value <= most:  # JSON's 10.0 is a whole number, too
         raise ValidationError(f"Give a whole number from 1 to {most}.")
 
 

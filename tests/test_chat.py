@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519
 
 from client import ROOT, SECRET
-from provider import Provider, cut, reply, status
+from provider import Provider, cut, reply, status, thought
 
 PIPES = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
 
@@ -290,3 +290,14 @@ def test_asks_for_a_token_where_it_cannot_sign_one(run):
     done = run("Hello", PARLEY_TOKEN="", JWT_SECRET="", JWT_PUBLIC_KEY=pem)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("Error: Give --token, or set PARLEY_TOKEN. ")
+
+
+def test_a_terminal_shows_that_a_model_thinks_and_loses_no_word_by_it(terminal, run, provider):
+    told = [thought(reasoning="Hm."), 0.1, "The first ", 1.1, thought(reasoning="Hm, hm."), 0.1, "words."]
+    provider.script = [reply(*told), reply(*told)]
+    chat = terminal()
+    chat.wait_for("> ")
+    chat.type("Hello\n")
+    # What is said of thinking is written behind the cursor, which goes back, and is cleared by what comes next.
+    chat.wait_for("\033[s[thinking: 3 characters]\033[u\033[KThe first \033[s[thinking: 10 characters]\033[u\033[Kwords.\r\n> ")
+    assert run("Hello").stdout == "The first words.\n"

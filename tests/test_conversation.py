@@ -31,6 +31,10 @@ def conversation(chance):
     return [*turns, Turn(id=99, kind="user", content=chance.choice(CONTENTS[2:]))]
 
 
+def prompt_of(turns, model, system=None, trim=0):
+    return Prompt(turns[::-1], model, system, trim, lambda turn_id: sum(turn.id < turn_id for turn in turns))
+
+
 def size_of(turns):
     return sum(len(turn.content) for turn in turns)
 
@@ -68,10 +72,10 @@ def test_halving_ends_at_the_last_message(chance):
 
 def test_only_user_turns_that_this_model_has_refused_are_not_sent_and_never_the_last(chance):
     for turns in conversations(chance):
-        prompt = Prompt(turns, 7, "a", None)
+        prompt = prompt_of(turns, "a")
         assert prompt.turns[-1] is turns[-1]
         assert prompt.turns[0].kind == "user"
-        assert prompt.left_out == 7 + len(turns) - len(prompt.turns)
+        assert prompt.left_out == len(turns) - len(prompt.turns)
         refused = [turn.error_status == 413 and turn.model == "a" and not turn.content for turn in turns[1:]]
         sent = [turn for turn, is_refused in zip(turns, [*refused, False]) if turn.kind == "assistant" or not is_refused]
         assert prompt.turns == sent[next(number for number, turn in enumerate(sent) if turn.kind == "user") :]
@@ -79,7 +83,7 @@ def test_only_user_turns_that_this_model_has_refused_are_not_sent_and_never_the_
 
 def test_a_prompt_is_shortened_to_its_last_message_and_names_where_it_begins(chance):
     for turns in conversations(chance):
-        prompt, steps = Prompt(turns, 0, "none", "Be brief."), 0
+        prompt, steps = prompt_of(turns, "none", "Be brief."), 0
         assert (prompt.left_out, prompt.trim(100)) == (0, 0)
         while prompt.shorten():
             steps += 1
@@ -88,13 +92,33 @@ def test_a_prompt_is_shortened_to_its_last_message_and_names_where_it_begins(cha
             assert prompt.turns[0].kind == "user"
         assert prompt.turns[-1] is turns[-1] and size_of(prompt.turns) == size_of(turns[-1:])  # empty ones change nothing
         assert steps <= 15
-        assert Prompt(turns[-1:], len(turns) - 1, "none", None).trim(100) == (99 if len(turns) > 1 else 0)
+
+
+def test_a_prompt_begins_where_the_trim_is_or_with_the_last_message(chance):
+    for turns in conversations(chance):
+        trim = chance.randrange(110)
+        prompt = prompt_of(turns, "none", trim=trim)
+        sent = [turn for turn in turns if turn.id >= trim] or turns[-1:]
+        assert prompt.turns == sent[next(number for number, turn in enumerate(sent) if turn.kind == "user") :]
+        assert prompt.left_out == len(turns) - len(prompt.turns)
+        assert prompt.trim(100) == (prompt.turns[0].id if prompt.left_out else 0)
+
+
+def test_refused_messages_take_no_room_of_others(chance):
+    """Nine pastes of a megabyte, each of which was refused, are more than what is read of a conversation."""
+    turns = [Turn(id=number, kind="user", content="My name is Ada.") for number in (1, 2)]
+    for number in range(3, 21, 2):
+        turns.append(Turn(id=number, kind="user", content="x" * 950_000))
+        turns.append(Turn(id=number + 1, kind="assistant", content="", model="a", error_status=413))
+    turns.append(Turn(id=99, kind="user", content="What is my name?"))
+    assert [turn.id for turn in prompt_of(turns, "a").turns if turn.kind == "user"] == [1, 2, 99]
+    assert prompt_of(turns, "b").turns[-1].id == 99 and prompt_of(turns, "b").left_out > 9
 
 
 def test_a_full_window_leaves_the_newest_half_of_all_that_was_sent_and_said(chance):
     for turns in conversations(chance):
         full = chance.choice(CONTENTS)
-        start = Prompt(turns, 0, "none", None).trim(100, full)
+        start = prompt_of(turns, "none").trim(100, full)
         kept = [turn for turn in turns if turn.id >= start]
         assert len(kept) < len(turns) or size_of(turns) == 0
         assert 2 * (size_of(kept) + len(full)) <= size_of(turns) + len(full) or not kept
@@ -113,7 +137,7 @@ def test_a_prompt_is_never_thought_to_have_fewer_tokens_than_its_provider_counts
                 sent, turn.error_status = turns[:number], None
                 turn.input_tokens = count([system or "", *(other.content for other in sent)]) + frame * len(sent)
                 turn.output_tokens = count([turn.content]) + chance.choice([0, 500])  # thoughts, too
-        prompt = Prompt(turns, 0, "a", system)
+        prompt = prompt_of(turns, "a", system)
         real = count([system or "", *(turn.content for turn in prompt.turns)]) + frame * len(prompt.turns)
         assert prompt.left_out or prompt.tokens >= real
 

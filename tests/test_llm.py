@@ -942,6 +942,7 @@ THOUGHTS = {
     "OpenRouter": {"reasoning_details": [{"type": "reasoning.text", "text": "Hm"}]},
     "Mistral": {"content": [{"type": "thinking", "thinking": [{"type": "text", "text": "Hm"}]}]},
 }
+ODD_THOUGHTS = [{"text": "Hm"}, True, ["Hm"], [{"text": 5}], 5]
 
 
 @pytest.mark.parametrize("delta", THOUGHTS.values(), ids=THOUGHTS)
@@ -954,6 +955,13 @@ def test_takes_thoughts_for_a_sign_of_life_and_no_comments(lone, provider, delta
     provider.script = [reply(*[b": ping\n\n", 0.1] * 30, "The answer.")]
     response, error, turn = failed(lone.client(), GPT)
     assert (response.status_code, turn["content"]) == (504, "")
+
+
+@pytest.mark.parametrize("thoughts", ODD_THOUGHTS)
+@pytest.mark.parametrize("name", ["reasoning", "reasoning_content", "reasoning_details"])
+def test_thoughts_of_a_shape_that_is_not_known_cost_no_reply(alice, provider, name, thoughts):
+    provider.script = [reply(f"data: {json.dumps(choice(**{name: thoughts}))}\n\n".encode(), "The answer.")]
+    assert answered(alice, GPT)["content"] == "The answer."
 
 
 # Retries

@@ -9,7 +9,7 @@ import uuid
 
 import pytest
 
-from client import Server, running, wait_for_status
+from client import Server, running, wait_for_status, wait_until
 from provider import KEEP, cut, head, raw, reply, silence, stream, thought
 
 ANTHROPIC, OPENAI = "claude-w", "w"
@@ -783,3 +783,74 @@ def test_an_overflow_that_is_told_behind_text_is_no_refusal_of_the_message(talk,
     assert conversation.show()[0][-1]["content"] == "Half"
     assert conversation.say("Message 3.").status_code == 201
     assert "Message 2." in sent_of(model.accepted[-1])
+
+
+# What a stranger broke
+
+
+@pytest.mark.parametrize("body", [None, {"content": words(10, "Changed:")}], ids=["as it is", "changed"])
+def test_a_first_reply_that_filled_the_window_is_asked_for_again_and_remembered(talk, provider, body):
+    model = Model(10_000, LLAMA, OPENAI)
+    conversation = talk(model)
+    provider.script = [ended("length", words(200))]
+    assert conversation.client.post(conversation.path + "/retry").json()["stop_reason"] == "length"
+    assert conversation.client.post(conversation.path + "/retry", body).json()["stop_reason"] == "stop"
+    assert conversation.say("Message 2.").json()["turns_left_out"] == 0
+    assert len(sent_of(model.accepted[-1])) == 3
+    assert conversation.show()[1] is None
+
+
+@pytest.mark.parametrize("kind", [ANTHROPIC, OPENAI])
+@pytest.mark.parametrize("tokens_written", [0, 1])
+def test_a_full_window_that_yields_no_word_leaves_turns_out(talk, provider, kind, tokens_written):
+    if (kind, tokens_written) == (ANTHROPIC, 1):
+        tokens_written = 2  # 1 is no place-holder at the end, but the stand-in could not tell it from one
+    model = Model(10_000, kind=kind)
+    conversation = talk(model)
+    conversation.go_on(4)
+    provider.script = [ended("length" if kind == OPENAI else "max_tokens", "", (15, tokens_written, 0))]
+    turn = conversation.say("Message 6.").json()
+    assert (turn["status"], turn["stop_reason"]) == ("complete", "stop")
+    assert turn["turns_left_out"] > 0
+
+
+def test_no_request_is_sent_twice_where_only_empty_replies_could_be_left_out(one, provider):
+    model = Model(20)
+    provider.default = model
+    alice = one.client()
+    response = alice.post("/sessions", {"content": words(30), "model": model.name})
+    path = response.headers["Location"]
+    for number in range(3):
+        before = len(provider.posts)
+        assert alice.post(path + "/messages", {"content": words(30, f"Message {number}:")}).status_code == 413
+        assert len(provider.posts) == before + 1
+    assert alice.post(path + "/messages", {"content": "Short."}).status_code == 201
+    shown = alice.get(path)
+    by_id = {turn["id"]: turn["content"] for turn in shown.json()["turns"]}
+    assert by_id[shown.headers["First-Turn-Sent"]] == "Short."
+
+
+def test_what_a_cancelled_reply_has_learned_of_the_window_is_kept(talk, provider):
+    model, gate = Model(200), threading.Event()
+    conversation = talk(model)
+    conversation.go_on(2)
+    before = len(provider.posts)
+    provider.script = [model, reply("Half", gate)]
+    conversation.say(words(100, "Message 4:"), Prefer="respond-async")
+    provider.wait_for_request(before + 2)
+    wait_until(lambda: conversation.show()[0][-1]["content"] == "Half")
+    assert conversation.client.post(conversation.path + "/cancel").status_code == 200
+    wait_until(lambda: conversation.show()[1] is not None)
+    assert conversation.show()[0][-1]["turns_left_out"] > 0
+    refused = len(model.refused)
+    assert conversation.say("Message 5.").status_code == 201
+    assert len(model.refused) == refused
+
+
+def test_no_user_can_teach_a_window_by_an_option(one, provider):
+    """A provider may quote the value that it refuses."""
+    text = "max_new_tokens` must be <= 4"
+    response = one.client().post("/sessions", {"content": "Hello", "options": {"reasoning_effort": text}})
+    assert response.status_code == 400
+    assert response.json()["errors"][0]["source"] == {"pointer": "/options/reasoning_effort"}
+    assert provider.posts == []
