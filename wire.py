@@ -31,6 +31,7 @@ IDLE_TTL = 180  # seconds; firewalls silently forget a connection after four min
 IDLE_MAX = 256  # idle connections to one server; a process has as many threads
 JOINED_SIZE = 8 * 2**20  # bytes of what is joined before it is looked at: a list, an answer that is not streamed, an event
 INTERIM_MAX = 100  # answers of 100 to 199 before the real one
+_Decoder = codecs.getincrementaldecoder("utf-16-le")  # now: Python finds it in a file, and later there may be no more files
 UNSTORABLE = re.compile("[\0\ud800-\udfff]")  # what no database, or not every one, holds
 _BOM = b"\xef\xbb\xbf"
 _ENCODING = re.compile("gzip|deflate|compress|br|zstd", re.IGNORECASE)
@@ -422,7 +423,7 @@ def made_storable(texts):
     JSON may write a character as two surrogates, and a provider may send these in two texts: the first is held back
     until the second has come, so that "\\ud83d" and "\\ude00" give "😀".
     """
-    decoder = codecs.getincrementaldecoder("utf-16-le")("replace")
+    decoder = _Decoder("replace")
     for text in texts:
         text = decoder.decode(text.encode("utf-16-le", "surrogatepass")).replace("\0", "\ufffd")
         if text:
