@@ -785,7 +785,7 @@ def test_an_overflow_that_is_told_behind_text_is_no_refusal_of_the_message(talk,
     assert "Message 2." in sent_of(model.accepted[-1])
 
 
-# What a stranger broke
+# Where a window, a limit or a cut could be wrong for good
 
 
 @pytest.mark.parametrize("body", [None, {"content": words(10, "Changed:")}], ids=["as it is", "changed"])
