@@ -332,10 +332,11 @@ class Replies:
         """Where there is no room for it, or the database does not answer, the title stays that was written from the message."""
         with contextlib.suppress(Overloaded, *Unavailable), self._titles.place(reply.session.owner):
             title = generate_title(self.catalog.provider_of(self.title_model), self.title_model, message)
-            limit_time()
-            with db.connection_context():
-                if title is not None and reply.session.suggest_title(title):
-                    reply.tell(title=title)
+            if title is not None:
+                limit_time()
+                with db.connection_context():
+                    if reply.session.suggest_title(title):
+                        reply.tell(title=title)
 
     # Keeping them
 
