@@ -810,23 +810,23 @@ def scroll_to(page, top):
     page.driver.execute_script("document.getElementById('log').scrollTo(0, arguments[0])", top)
 
 
-@pytest.fixture
-def long_page(browser, start, settings):
-    """A page whose user has a session of 130 turns, opened."""
-    page = Page(browser, start(**settings))
-    lengthen(settings["DATABASE_URL"], page.user.create("Last"), 128)
+def open_long_session(browser, server, url, count):
+    """A page whose user has a session of two turns more than this count, opened: the last fifty are shown."""
+    page = Page(browser, server)
+    lengthen(url, page.user.create("Last"), count)
     page.enter()
     page.click("Last")
-    page.wait_for_turns(*turns_from(80, 128))
+    page.wait_for_turns(*turns_from(count - 48, count))
     return page
 
 
+@pytest.fixture
+def long_page(browser, start, settings):
+    return open_long_session(browser, start(**settings), settings["DATABASE_URL"], 128)
+
+
 def test_a_session_of_twenty_thousand_turns_opens_with_the_last_fifty(browser, start, settings):
-    page = Page(browser, start(**settings))
-    lengthen(settings["DATABASE_URL"], page.user.create("Last"), 19_998)
-    page.enter()
-    page.click("Last")
-    page.wait_for_turns(*turns_from(19_950, 19_998))
+    page = open_long_session(browser, start(**settings), settings["DATABASE_URL"], 19_998)
     assert page.gap < 2
     scroll_to(page, 0)
     page.wait_for_turns(*turns_from(19_900, 19_998))
