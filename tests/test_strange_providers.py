@@ -259,7 +259,7 @@ def test_no_flood_fills_the_memory(tmp_path):
         assert alice.get("/sessions").status_code == 503
         assert peak(worker) < least, "keys"
         identity.models = jwks(jwk(ED25519.public_key(), "1"))
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 30  # the failure counts for as long as it took
         while alice.get("/sessions").status_code != 200:
             assert time.monotonic() < deadline
             time.sleep(0.1)
