@@ -1,7 +1,7 @@
 """The wire to a provider: connections, a call, its hang-up and its deadline, event streams.
 
 No other room touches a provider's socket. Connections are kept; what decides whether one may serve another call is here,
-in `_Idle.put`, `_Idle.get` and `Wire._send`.
+in `Wire._send`, `Wire._release` and `Wire.request`.
 """
 
 import codecs
@@ -15,7 +15,6 @@ import itertools
 import json
 import math
 import os
-import queue
 import re
 import socket
 import threading
@@ -28,7 +27,6 @@ from urllib3.util.ssl_ import create_urllib3_context
 
 CONNECT_TIMEOUT = 10  # seconds
 IDLE_TTL = 180  # seconds; firewalls silently forget a connection after four minutes or more
-IDLE_MAX = 256  # idle connections to one server; a process has as many threads
 JOINED_SIZE = 8 * 2**20  # bytes of what is joined before it is looked at: a list, an answer that is not streamed, an event
 INTERIM_MAX = 100  # answers of 100 to 199 before the real one
 _Decoder = codecs.getincrementaldecoder("utf-16-le")  # now: Python finds it in a file, and later there may be no more files
@@ -69,6 +67,7 @@ class Call:
         self.request_id = None
         self.stop_reason, self.window_is_full = "stop", False  # how the answer ended, where it was whole
         self.on_thinking = lambda characters: None  # called with how many the model has thought, each time
+        self.is_long = False  # its request may not fit into what the system holds ready for sending
         self.reused = False  # its connection has served another call before
         self.answered = False  # the first byte of an answer has come
         self._hung_up = threading.Event()
@@ -103,8 +102,10 @@ class Call:
         """Remember the socket on which the request is sent, by a duplicate, since TLS puts another object in its place."""
         self.disconnected()
         with self._lock:
-            self._socket = socket.fromfd(sock.fileno(), sock.family, sock.type)
+            self._socket = socket.fromfd(sock.fileno(), -1, -1)  # of the same family and type
             self.reused, self.answered = reused, False
+            if hasattr(socket, "TCP_USER_TIMEOUT"):  # it counts, too, while the other side does not take a long request
+                self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 60_000 if self.is_long else 10_000)  # ms
         if self._hung_up.is_set():
             self.hang_up()
 
@@ -122,27 +123,23 @@ class Call:
             raise HungUp
 
 
-# What this thread is sending, since urllib3 hands no argument of ours to its pools and connections: its `call`; whether only
-# a new connection will do (`fresh`); whether it may not fit into what the system holds ready for sending (`is_long`); the
-# socket (`sock`) on which it is sent, and its answer comes.
-_current = threading.local()
-
-
 class _Answer(http.client.HTTPResponse):
     """An answer that ends with its call's time, and tells its call when its first byte has come."""
 
     _interim = 0
 
-    def begin(self):
-        raw, sock, call = self.fp.raw, _current.sock, _current.call
-        read = raw.readinto
+    def __init__(self, call, sock, **options):
+        super().__init__(sock, **options)
+        self._call, read = call, self.fp.raw.readinto
 
         def readinto(buffer):
             call.bound(sock)  # before each read: a timeout of the socket alone would begin anew with each byte
             return read(buffer)
 
-        raw.readinto = readinto
-        call.answered = bool(self.fp.peek(1))
+        self.fp.raw.readinto = readinto
+
+    def begin(self):
+        self._call.answered = bool(self.fp.peek(1))
         super().begin()
 
     def _read_status(self):
@@ -156,88 +153,21 @@ class _Answer(http.client.HTTPResponse):
 
 
 class _Connection:
-    """What is added to urllib3's connections: each tells its call on which socket the request is sent."""
+    """What is added to urllib3's connections, each of which serves one `call` at a time."""
 
-    response_class = _Answer
-    call = None  # the one that it serves
+    def response_class(self, sock, **options):
+        return _Answer(self.call, sock, **options)
 
     def _new_conn(self):
         sock = super()._new_conn()
-        self._serve(sock, reused=False)  # before the handshake of TLS, which may be hung up too
+        self.call.connected(sock, reused=False)  # before the handshake of TLS, which may be hung up too
         return sock
 
     def send(self, data):
         """The other side may take it slowly: so it is sent in what TLS sends at once, since a timeout begins anew with each."""
-        if self.sock is None:
-            self.connect()
-        elif self.call is None:
-            self._serve(self.sock, reused=True)
-        _current.sock = self.sock
         for start in range(0, len(data), 16384):
             self.call.bound(self.sock)
             super().send(data[start : start + 16384])
-
-    def _serve(self, sock, reused):
-        if hasattr(socket, "TCP_USER_TIMEOUT"):  # it counts, too, while the other side does not take a long request
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 60_000 if _current.is_long else 10_000)  # ms
-        self.call = _current.call
-        self.call.connected(sock, reused)
-
-
-class _Idle(queue.LifoQueue):
-    """The idle connections to one server, the last used on top, in the place of urllib3's own queue.
-
-    That would keep those at its bottom for ever.
-    """
-
-    def get(self, block=False, timeout=None):
-        """A connection to use again. Raises queue.Empty, upon which urllib3 makes a new one."""
-        with self.mutex:
-            while self.queue and self.queue[0].idle_since < time.monotonic() - IDLE_TTL:
-                self.queue.pop(0).close()
-        if _current.fresh:
-            raise queue.Empty
-        return super().get(block=False)
-
-    def put(self, connection, block=False):
-        """Take a connection whose call is over, to use it again if its answer was read to the end and nothing follows."""
-        if connection is None or connection.call is None:  # it was never connected
-            return
-        hung_up = connection.call.disconnected()
-        connection.call = None
-        sock = connection.sock
-        # What follows an answer may already be decrypted, where `is_connected`, which looks at the socket, does not see it.
-        if hung_up or sock is None or getattr(sock, "pending", int)():
-            connection.close()
-            return
-        connection.idle_since = time.monotonic()
-        super().put(connection, block=False)  # raises queue.Full, upon which urllib3 closes it
-
-
-class _Adapter(requests.adapters.HTTPAdapter):
-    """The connections to one server, with one TLS context: to make one for each takes milliseconds of the processor."""
-
-    _lock = threading.Lock()
-
-    def get_connection_with_tls_context(self, request, verify, proxies=None, cert=None):
-        """The pool of urllib3, whose idle connections, class of connections and TLS context are ours."""
-        with self._lock:
-            pool = super().get_connection_with_tls_context(request, verify, proxies, cert)
-            if not isinstance(pool.pool, _Idle):
-                if pool.scheme == "https":
-                    context = pool.conn_kw["ssl_context"] = create_urllib3_context()
-                    if verify is True:
-                        context.load_default_certs()  # the system's own
-                        verify = requests.certs.where()
-                    context.load_verify_locations(**{"capath" if os.path.isdir(verify) else "cafile": verify})
-                    pool.ca_certs = pool.ca_cert_dir = None  # else each connection would read them again
-                pool.conn_kw["socket_options"] = SOCKET_OPTIONS
-                pool.ConnectionCls = type("Connection", (_Connection, pool.ConnectionCls), {})
-                pool.pool = _Idle(IDLE_MAX)
-            return pool
-
-    def cert_verify(self, *args):
-        """Nothing is to be done: the TLS context has the certificates."""
 
 
 def route(url):
@@ -253,21 +183,24 @@ def route(url):
 class Response:
     """The answer to a request: its status, its headers, and its body while it arrives."""
 
-    def __init__(self, response, call):
-        self.status, self.headers = response.status_code, response.headers
-        self._raw, self._call = response.raw, call
+    def __init__(self, connection):
+        self.raw, self._call = connection.getresponse(), connection.call
+        self.status, self.headers = self.raw.status, self.raw.headers
+        self.connection = connection
+        self.is_read = False  # to its end
 
     def chunks(self):
         """What each read of the socket brings; nothing waits for a buffer to fill. Raises HungUp or a Fault."""
         if _ENCODING.search(self.headers.get("Content-Encoding", "")):
             raise Fault("encoded")  # none was asked for; a few bytes could become gigabytes
         try:
-            while chunk := self._raw.read1(65536, decode_content=False):
+            while chunk := self.raw.read1(65536, decode_content=False):
                 self._call.check()
                 yield chunk
         except _RAW_FAULTS as error:
             raise _fault(error, self._call) from None
         self._call.check()  # what is shut down looks like what has ended
+        self.is_read = True
 
     def events(self):
         """The events of the body, in batches as they arrive, each as `parse_sse` gives it.
@@ -275,9 +208,7 @@ class Response:
         The first byte tells what the body is, since servers name its type wrong: a JSON text is one event.
         """
         chunks = self.chunks()
-        first = b""
-        while not first and (chunk := next(chunks, b"")):
-            first = chunk.removeprefix(_BOM).lstrip()
+        first = next(filter(None, (chunk.removeprefix(_BOM).lstrip() for chunk in chunks)), b"")
         if first.startswith(b"<"):
             raise Fault("page")
         chunks = itertools.chain([first], chunks)
@@ -305,17 +236,13 @@ class Wire:
 
     def __init__(self, base_url):
         self.base_url = base_url
-        self._adapter = _Adapter()
-        self._route = route(base_url)
+        self._adapter, self._route = requests.adapters.HTTPAdapter(), route(base_url)
+        self._idle = []  # connections, the last used at the end
+        self._lock = threading.Lock()
 
     @contextlib.contextmanager
     def request(self, call, method, path, headers, body=None):
-        """Send a request; within the context its Response can be read. Raises HungUp or a Fault."""
-        with self._send(call, method, path, headers, body) as response:
-            yield Response(response, call)
-
-    def _send(self, call, method, path, headers, body):
-        """The response of requests. Its connection is kept if it is read to the end, and closed if not.
+        """Send a request; within the context its Response can be read. Raises HungUp or a Fault.
 
         The server may close a kept connection at the moment in which it is used again. Then no byte of an answer comes,
         and the request is sent once more, on a fresh connection.
@@ -323,18 +250,77 @@ class Wire:
         common = {"User-Agent": "parley", "Accept-Encoding": "identity"}
         for fresh in (False, True):
             call.check()
-            _current.call, _current.fresh, _current.is_long = call, fresh, len(body or b"") > 65536
-            call.answered = False
+            call.answered, call.is_long = False, len(body or b"") > 65536
             try:
                 # A requests session would follow redirects, with key and conversation, and put ~/.netrc in the key's place.
                 request = requests.Request(method, self.base_url + path, common, data=body).prepare()
                 request.headers.update(headers)  # after `prepare`, which puts a password of the URL in the key's place
-                timeout = (min(CONNECT_TIMEOUT, call.remaining()), None)  # how long the rest takes is the call's affair
-                return self._adapter.send(request, timeout=timeout, **self._route)
+                response = self._send(call, request, fresh)
+                break
             except _RAW_FAULTS as error:
                 call.disconnected()
                 if call.answered or fresh or not call.reused:
                     raise _fault(error, call) from None
+        try:
+            yield response
+        finally:
+            self._release(response)
+
+    def _send(self, call, request, fresh):
+        """Send it on the idle connection that was used last, or on a new one."""
+        with self._lock:
+            pool = self._pool_for(request)
+            while self._idle and self._idle[0].idle_since < time.monotonic() - IDLE_TTL:
+                self._idle.pop(0).close()
+            connection = pool._new_conn() if fresh or not self._idle else self._idle.pop()
+        connection.call, connection.timeout = call, min(CONNECT_TIMEOUT, call.remaining())
+        is_tunnel = pool.proxy and request.url.startswith("https:")
+        try:
+            if connection.is_connected:
+                call.connected(connection.sock, reused=True)
+            else:
+                connection.close()
+                if is_tunnel:
+                    connection.set_tunnel(pool.host, pool.port, pool.proxy_headers, pool.proxy.scheme)
+                connection.connect()
+            url = self._adapter.request_url(request, self._route["proxies"])
+            request.headers.update({} if is_tunnel else pool.proxy_headers)
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it may have answered before it had all
+                connection.request(request.method, url, request.body, request.headers, preload_content=False)
+            return Response(connection)
+        except BaseException:
+            connection.close()
+            raise
+
+    def _release(self, response):
+        """Keep the connection of a call that is over, if its answer was read to the end and nothing follows; else close it."""
+        connection, sock = response.connection, response.connection.sock
+        hung_up = connection.call.disconnected()
+        # What follows may already be decrypted, where `is_connected`, which looks at the socket, does not see it.
+        if hung_up or not response.is_read or sock is None or getattr(sock, "pending", int)():
+            response.raw.close()
+            connection.close()
+            return
+        connection.call, connection.idle_since = None, time.monotonic()
+        with self._lock:
+            self._idle.append(connection)
+
+    def _pool_for(self, request):
+        """urllib3's pool, which only makes connections: all with one TLS context, since each takes milliseconds to make."""
+        verify = self._route["verify"]
+        pool = self._adapter.get_connection_with_tls_context(request, verify, self._route["proxies"])
+        if issubclass(pool.ConnectionCls, _Connection):
+            return pool
+        if pool.scheme == "https":
+            context = pool.conn_kw["ssl_context"] = create_urllib3_context()
+            if verify is True:
+                context.load_default_certs()  # the system's own
+                verify = requests.certs.where()
+            context.load_verify_locations(**{"capath" if os.path.isdir(verify) else "cafile": verify})
+            pool.ca_certs = pool.ca_cert_dir = None  # else each connection would read them again
+        pool.conn_kw["socket_options"] = SOCKET_OPTIONS
+        pool.ConnectionCls = type("Connection", (_Connection, pool.ConnectionCls), {})
+        return pool
 
 
 # Those of requests are OSErrors.
