@@ -126,8 +126,6 @@ class Call:
 class _Answer(http.client.HTTPResponse):
     """An answer that ends with its call's time, and tells its call when its first byte has come."""
 
-    _interim = 0
-
     def __init__(self, call, sock, **options):
         super().__init__(sock, **options)
         self._call, read = call, self.fp.raw.readinto
@@ -143,13 +141,13 @@ class _Answer(http.client.HTTPResponse):
         super().begin()
 
     def _read_status(self):
-        version, status, reason = super()._read_status()
-        if not 100 <= status < 200 or status == http.HTTPStatus.SWITCHING_PROTOCOLS:
-            return version, status, reason
-        self._interim += 1
-        if self._interim > INTERIM_MAX:
-            raise http.client.HTTPException("too many interim answers")
-        return version, http.HTTPStatus.CONTINUE, reason  # http.client passes over this one, and not over 102 and 103
+        """That of the real answer: http.client itself passes over 100 only."""
+        for _ in range(INTERIM_MAX + 1):
+            version, status, reason = super()._read_status()
+            if not 100 <= status < 200 or status == http.HTTPStatus.SWITCHING_PROTOCOLS:
+                return version, status, reason
+            http.client.parse_headers(self.fp)
+        raise http.client.HTTPException("too many interim answers")
 
 
 class _Connection:
