@@ -29,7 +29,7 @@ CONNECT_TIMEOUT = 10  # seconds
 IDLE_TTL = 180  # seconds; firewalls silently forget a connection after four minutes or more
 JOINED_SIZE = 8 * 2**20  # bytes of what is joined before it is looked at: a list, an answer that is not streamed, an event
 INTERIM_MAX = 100  # answers of 100 to 199 before the real one
-_Decoder = codecs.getincrementaldecoder("utf-16-le")  # now: Python finds it in a file, and later there may be no more files
+codecs.lookup("utf-16-le")  # for `made_storable`: Python finds it in a file, and later there may be no more files
 UNSTORABLE = re.compile("[\0\ud800-\udfff]")  # what no database, or not every one, holds
 _BOM = b"\xef\xbb\xbf"
 _ENCODING = re.compile("gzip|deflate|compress|br|zstd", re.IGNORECASE)
@@ -407,13 +407,9 @@ def made_storable(texts):
     JSON may write a character as two surrogates, and a provider may send these in two texts: the first is held back
     until the second has come, so that "\\ud83d" and "\\ude00" give "😀".
     """
-    decoder = _Decoder("replace")
-    for text in texts:
-        text = decoder.decode(text.encode("utf-16-le", "surrogatepass")).replace("\0", "\ufffd")
-        if text:
-            yield text
-    if decoder.decode(b"", final=True):
-        yield "\ufffd"
+    coded = (text.encode("utf-16-le", "surrogatepass") for text in texts)
+    for text in codecs.iterdecode(coded, "utf-16-le", "replace"):
+        yield text.replace("\0", "\ufffd")
 
 
 def retry_after(headers):
