@@ -222,10 +222,7 @@ class Response:
         body = bytearray()
         self._call.allow(min(seconds, self._call.remaining()))
         with contextlib.suppress(Fault, HungUp):
-            for chunk in self.chunks():
-                body += chunk
-                if len(body) > limit:
-                    break
+            join(self.chunks(), limit, body)
         return body
 
 
@@ -343,9 +340,9 @@ def _fault(error, call):
     return Fault(kind, "a URL is not understood" if "parse" in str(error) else str(error))  # the former may show a password
 
 
-def join(chunks, limit=JOINED_SIZE):
-    """All of the chunks. Raises a Fault where they have more bytes than the limit."""
-    joined = bytearray()
+def join(chunks, limit=JOINED_SIZE, joined=None):
+    """All of the chunks, behind what is `joined` already. Raises a Fault where that has more bytes than the limit."""
+    joined = bytearray() if joined is None else joined
     for chunk in chunks:
         joined += chunk
         if len(joined) > limit:
