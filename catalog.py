@@ -11,6 +11,7 @@ from wire import UNSTORABLE
 
 LIST_TTL = 300  # seconds
 LONGEST_LIST, LONGEST_ID = 10_000, 200  # models; characters
+_DEFAULTS = {"anthropic": "claude-opus-4-6", "echo": "echo"}  # of a provider; another's is the first that it lists
 _SWITCHES = {"echo": "MODELS", "anthropic": "ANTHROPIC_API_KEY", "openai": "OPENAI_API_KEY or OPENAI_BASE_URL"}
 
 
@@ -24,9 +25,9 @@ class Catalog:
     def __init__(self, providers, allowed=(), default=None):
         self.providers = {provider.name: provider for provider in providers}
         self.allowed = list(allowed)
-        self._default = default
         if not self.providers or "echo" in self.allowed:
             self.providers["echo"] = Echo()
+        self._default = default or next(iter(self.allowed), None) or _DEFAULTS.get(next(iter(self.providers)))
         self._lists = {
             name: Fetched(functools.partial(self._fetch, provider), LIST_TTL, failure_ttl=LIST_TTL)
             for name, provider in self.providers.items()
@@ -49,18 +50,11 @@ class Catalog:
     def _name_of(model):
         return "echo" if model == "echo" else "anthropic" if model.startswith("claude") else "openai"
 
-    def default(self, refresh=True):
-        """The model for a session that names none. Raises ModelError where only the provider could tell, and does not.
-
-        Where the provider listed none, `refresh` asks it again, however lately that was.
-        """
-        if self._default or self.allowed:
-            return self._default or self.allowed[0]
-        if "anthropic" in self.providers:
-            return "claude-opus-4-6"
-        if "openai" not in self.providers:
-            return "echo"
-        for model in self._listed("openai", refresh):
+    def default(self):
+        """The model for a session that names none. Raises ModelError where only the provider could tell, and does not."""
+        if self._default:
+            return self._default
+        for model in self._listed("openai") or self._listed("openai", wanting=True):  # asked again, however lately that was
             return model
         raise ModelError(502, "The provider openai lists no model. Name one, or set DEFAULT_MODEL on the server.")
 
@@ -70,17 +64,12 @@ class Catalog:
             for models in self._lists.values():  # all are asked at the same time
                 models.begin()
         ids = self.allowed or [model for name in self.providers for model in self._listed(name)]
-        default = None
-        with contextlib.suppress(ModelError):
-            default = self.default(refresh=False)
-        return [(model, self._name_of(model), model == default) for model in ids]
+        return [(model, self._name_of(model), model == (self._default or ids[0])) for model in ids]
 
-    def _listed(self, name, refresh=False):
+    def _listed(self, name, wanting=False):
         """Those models that a provider lists and that would be asked of it; none where it does not answer."""
-        for wanting in (False, True) if refresh else (False,):
-            with contextlib.suppress(ModelError):
-                if ids := self._lists[name].get(wanting):
-                    return ids
+        with contextlib.suppress(ModelError):
+            return self._lists[name].get(wanting)
         return []
 
     def _fetch(self, provider):

@@ -17,7 +17,6 @@ class Echo:
         for word in re.findall(r"\s*\S+\s*", messages[-1]["content"]):
             call.pause(0)  # which raises HungUp
             yield word
-        call.stop_reason = "stop"
 
 
 def _read(content):
