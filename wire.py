@@ -32,7 +32,6 @@ INTERIM_MAX = 100  # answers of 100 to 199 before the real one
 codecs.lookup("utf-16-le")  # for `made_storable`: Python finds it in a file, and later there may be no more files
 UNSTORABLE = re.compile("[\0\ud800-\udfff]")  # what no database, or not every one, holds
 _BOM = b"\xef\xbb\xbf"
-_ENCODING = re.compile("gzip|deflate|compress|br|zstd", re.IGNORECASE)
 _FIELDS = (b"data", b"event", b"id", b"error")  # of an event
 # A connection that its network has silently dropped is noticed: while it is idle after 40 seconds, when a request is sent
 # on it after 10. In the middle of an answer, the network may be away for 40 seconds.
@@ -189,7 +188,7 @@ class Response:
 
     def chunks(self):
         """What each read of the socket brings; nothing waits for a buffer to fill. Raises HungUp or a Fault."""
-        if _ENCODING.search(self.headers.get("Content-Encoding", "")):
+        if re.search("gzip|deflate|compress|br|zstd", self.headers.get("Content-Encoding", ""), re.IGNORECASE):
             raise Fault("encoded")  # none was asked for; a few bytes could become gigabytes
         try:
             while chunk := self.raw.read1(65536, decode_content=False):
@@ -358,11 +357,8 @@ def parse_sse(chunks):
     field (llama.cpp), and a line of plain JSON is an event. Raises a Fault where an event has no end.
     """
     rest, fields, size, is_first, after_cr = bytearray(), {}, 0, True, False
-    for chunk in itertools.chain(filter(None, chunks), [None]):
-        is_end = chunk is None
-        if is_end:
-            chunk = b"\n\n"
-        elif after_cr:
+    for chunk, is_end in itertools.chain(zip(filter(None, chunks), itertools.repeat(False)), [(b"\n\n", True)]):
+        if after_cr:
             chunk = chunk.removeprefix(b"\n")
         after_cr = chunk.endswith(b"\r")
         rest += chunk
