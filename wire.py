@@ -76,7 +76,7 @@ class Call:
     def check(self):
         """Raises HungUp where it was hung up, and a Fault where its time is over."""
         self.pause(0)
-        if not self.remaining():
+        if time.monotonic() >= self.deadline:
             raise Fault("silent")
 
     def hang_up(self):
@@ -91,18 +91,15 @@ class Call:
         self.deadline = min(self._end, time.monotonic() + seconds)
 
     def remaining(self):
-        return max(0.0, self.deadline - time.monotonic())
-
-    def bound(self, sock):
-        """Let the next use of this socket take no longer than the call may."""
-        sock.settimeout(self.remaining() or 0.001)
+        """The seconds that it still has. They are never none, by which a socket would not wait at all, without a fault."""
+        return max(0.001, self.deadline - time.monotonic())
 
     def connected(self, sock, reused):
         """Remember the socket on which the request is sent, by a duplicate, since TLS puts another object in its place."""
         self.disconnected()
         with self._lock:
             self._socket = socket.fromfd(sock.fileno(), -1, -1)  # of the same family and type
-            self.reused, self.answered = reused, False
+            self.reused = reused
             if hasattr(socket, "TCP_USER_TIMEOUT"):  # it counts, too, while the other side does not take a long request
                 self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 60_000 if self.is_long else 10_000)  # ms
         if self._hung_up.is_set():
@@ -130,7 +127,7 @@ class _Answer(http.client.HTTPResponse):
         self._call, read = call, self.fp.raw.readinto
 
         def readinto(buffer):
-            call.bound(sock)  # before each read: a timeout of the socket alone would begin anew with each byte
+            sock.settimeout(call.remaining())  # before each read: a timeout alone would begin anew with each byte
             return read(buffer)
 
         self.fp.raw.readinto = readinto
@@ -163,7 +160,7 @@ class _Connection:
     def send(self, data):
         """The other side may take it slowly: so it is sent in what TLS sends at once, since a timeout begins anew with each."""
         for start in range(0, len(data), 16384):
-            self.call.bound(self.sock)
+            self.sock.settimeout(self.call.remaining())
             super().send(data[start : start + 16384])
 
 
@@ -356,7 +353,7 @@ def parse_sse(chunks):
     wherever the chunks are cut. Beyond that, as servers have it: the last event may lack its blank line, `error` is a
     field (llama.cpp), and a line of plain JSON is an event. Raises a Fault where an event has no end.
     """
-    rest, fields, size, is_first, after_cr = bytearray(), {}, 0, True, False
+    rest, fields, size, after_cr = bytearray(), {}, 0, False
     for chunk, is_end in itertools.chain(zip(filter(None, chunks), itertools.repeat(False)), [(b"\n\n", True)]):
         if after_cr:
             chunk = chunk.removeprefix(b"\n")
@@ -370,8 +367,7 @@ def parse_sse(chunks):
         *lines, rest = re.split(rb"\r\n|\r|\n", rest)
         complete = []
         for line in lines:
-            if is_first:
-                line, is_first = line.removeprefix(_BOM), False
+            line = line.removeprefix(_BOM)  # the first may have one; in another it is nothing
             name, _, value = line.partition(b":")
             if name in _FIELDS:
                 fields.setdefault(name.decode(), []).append(value.removeprefix(b" ").decode("utf-8", "replace"))
