@@ -156,10 +156,7 @@ def _describe(body):
     """(type, code, message) of an error's body, each a string, in any of the shapes that servers give it."""
     error = _inner(body)
     message = error.get("message") or error.get("detail") or ""
-    try:
-        message = message if isinstance(message, str) else json.dumps(message)
-    except RecursionError:
-        message = ""
+    message = message if isinstance(message, str) else json.dumps(message)
     message = "".join(wire.made_storable([" ".join(message[:2000].split())]))
     return str(error.get("type") or "")[:100], str(error.get("code") or "")[:100], message
 

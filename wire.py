@@ -264,7 +264,7 @@ class Wire:
             while self._idle and self._idle[0].idle_since < time.monotonic() - IDLE_TTL:
                 self._idle.pop(0).close()
             connection = pool._new_conn() if fresh or not self._idle else self._idle.pop()
-        connection.call, connection.timeout = call, min(CONNECT_TIMEOUT, call.remaining())
+        connection.call, connection.timeout = call, min(CONNECT_TIMEOUT, call.remaining())  # the rest is the call's affair
         is_tunnel = pool.proxy and request.url.startswith("https:")
         try:
             if connection.is_connected:
