@@ -16,7 +16,6 @@ import threading
 import time
 
 from gunicorn.http import errors as http
-from gunicorn.util import write_nonblock
 from gunicorn.workers.gthread import STOP_KEEPALIVE_LINGER, TConn, ThreadWorker
 
 import errors
@@ -102,11 +101,9 @@ class Worker(ThreadWorker):
     def accept(self, listener):
         try:
             accepted, address = listener.accept()
-        except OSError as error:
-            if error.errno in (errno.EMFILE, errno.ENFILE):
-                time.sleep(0.05)  # the worker would die of it; the client waits until a file is closed
-            elif error.errno not in (errno.EAGAIN, errno.ECONNABORTED):
-                raise
+        except OSError as error:  # the worker would die of it; where no file is left, the client waits until one is closed
+            if error.errno not in (errno.EAGAIN, errno.ECONNABORTED):
+                time.sleep(0.05)
             return
         self.nr_conns += 1
         client = accepted if self.cfg.is_ssl else ClientSocket(accepted)
@@ -167,12 +164,9 @@ class Worker(ThreadWorker):
         if status != 408:  # many may come at a time
             self.log.warning("request refused: %s", type(exc).__name__, exc_info=exc if status == 500 else None)
         body = json.dumps(errors.document(status, [(detail, None)]))
-        head = (
-            f"HTTP/1.1 {status} {errors.TITLES[status]}\r\nConnection: close\r\n"
-            f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
-        )
+        head = f"HTTP/1.1 {status} {errors.TITLES[status]}\r\nConnection: close\r\nContent-Type: application/json\r\n"
         with contextlib.suppress(OSError):  # the client has gone
-            write_nonblock(client, (head + body).encode())
+            client.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n{body}".encode())
 
 
 def closing(app, environ, start_response):
