@@ -2,11 +2,11 @@
 
 import contextlib
 import errno
-import select
 import socket
 import threading
 import time
 
+from urllib3.util import wait_for_read, wait_for_write
 from werkzeug.exceptions import RequestTimeout
 
 REQUEST = 60  # seconds in which a request must be whole
@@ -31,21 +31,19 @@ class ClientSocket(socket.socket):
     def setblocking(self, flag):
         """gunicorn says True when a thread begins to read a request, and False when the poller is to watch."""
         self.blocking = flag
-        self.deadline = time.monotonic() + REQUEST
+        self.deadline = time.monotonic() + (REQUEST if flag else threading.TIMEOUT_MAX)
 
     def recv(self, size, flags=0):
         """Raises RequestTimeout where the client is too slow."""
-        while True:
-            now = time.monotonic()
-            if self.blocking and now >= self.deadline:
-                raise RequestTimeout
+        while (now := time.monotonic()) < self.deadline:
             try:
                 return super().recv(size, flags)
             except BlockingIOError:
                 if not self.blocking:
                     raise
-            if not self._wait(select.POLLIN, self.deadline - REQUEST, min(SILENCE, self.deadline - now)):
-                raise RequestTimeout
+            if not self._wait(wait_for_read, self.deadline - REQUEST, min(SILENCE, self.deadline - now)):
+                break
+        raise RequestTimeout
 
     def sendall(self, data, flags=0):
         """Raises ConnectionResetError, about which gunicorn is quiet, where the client takes nothing any more."""
@@ -54,20 +52,18 @@ class ClientSocket(socket.socket):
             try:
                 rest = rest[self.send(rest, flags) :]
             except BlockingIOError:
-                if not self._wait(select.POLLOUT, time.monotonic(), SILENCE):
+                if not self._wait(wait_for_write, time.monotonic(), SILENCE):
                     raise ConnectionResetError(errno.ECONNRESET, "the client takes nothing") from None
 
-    def _wait(self, event, since, seconds):
+    def _wait(self, wait, since, seconds):
         """Wait until the client lets the thread go on; returns whether it does so within these seconds."""
-        self.since, self.event = since, event
+        self.since, self.is_read = since, wait is wait_for_read
         with self.lock:
             self.waiting.add(self)
             if len(self.waiting) > self.most_waiting:
                 min(self.waiting, key=lambda client: client.since)._give_up()
-        poller = select.poll()  # takes no descriptor
-        poller.register(self, event)
         try:
-            return bool(poller.poll(seconds * 1000))
+            return wait(self, seconds)  # by poll, which takes no descriptor
         finally:
             with self.lock:
                 self.waiting.discard(self)
@@ -77,4 +73,4 @@ class ClientSocket(socket.socket):
         self.waiting.discard(self)
         self.deadline = 0
         with contextlib.suppress(OSError):  # it has gone
-            self.shutdown(socket.SHUT_RD if self.event == select.POLLIN else socket.SHUT_RDWR)
+            self.shutdown(socket.SHUT_RD if self.is_read else socket.SHUT_RDWR)
