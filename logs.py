@@ -1,5 +1,6 @@
 """What the service says about itself: one line a request and one a reply, as text or as JSON; never content or tokens."""
 
+import contextlib
 import json
 import logging
 import os
@@ -56,10 +57,8 @@ class Background(logging.Handler):
         if not self._thread.is_alive():  # a thread does not live on in a process that is forked
             self._lines, self._dropped = queue.SimpleQueue(), 0
             self._thread = threading.Thread(target=self._write, name="log", daemon=True)
-            try:
+            with contextlib.suppress(RuntimeError):  # the system gives no more threads, and the line is lost
                 self._thread.start()
-            except RuntimeError:  # the system gives no more threads
-                return
         if self._lines.qsize() >= (LINES // 2 if self._dropped else LINES):
             self._dropped += 1
         else:
@@ -68,9 +67,8 @@ class Background(logging.Handler):
     def flush(self):
         """What `logging` calls at the end of the process: wait until all is written, but not for long."""
         if self._thread.is_alive():
-            written = threading.Event()
-            self._put(written)
-            written.wait(FLUSH_TIMEOUT)
+            self._put(None)
+            self._thread.join(FLUSH_TIMEOUT)
 
     def _put(self, line):
         if self._dropped:
@@ -80,11 +78,7 @@ class Background(logging.Handler):
         self._lines.put(line)
 
     def _write(self):
-        while True:
-            line = self._lines.get()
-            if isinstance(line, threading.Event):
-                line.set()
-                continue
+        for line in iter(self._lines.get, None):
             data = f"{line}\n".encode("utf-8", "backslashreplace")
             while data:
                 try:
@@ -114,7 +108,7 @@ def set_up(format):
 
 def kind_of(error):
     """The class of an exception, and the code that the database gave it: `psycopg.errors.CheckViolation 23514`."""
-    code = getattr(getattr(error, "diag", None), "sqlstate", None) or getattr(error, "sqlite_errorname", None)
+    code = getattr(error, "sqlstate", None) or getattr(error, "sqlite_errorname", None)
     return f"{type(error).__module__}.{type(error).__qualname__}" + (f" {code}" if code else "")
 
 
