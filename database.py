@@ -85,13 +85,21 @@ class Pool:
         """Do not keep the connection of this thread: after a failure, its server may be one that cannot write any more."""
         self._state.failed = True
 
+    def clock(self):
+        """The time in microseconds, for a statement, also within a transaction: by the clock of the server, or a file's host."""
+        return SQL(self.clock_sql)
+
+    def now(self):
+        """The same time, asked for."""
+        return self.execute_sql(f"SELECT {self.clock_sql}").fetchone()[0]
+
 
 class SQLite(Pool, peewee.SqliteDatabase):
     """One file, with one writer at a time."""
 
     ask_for_encoding = "PRAGMA encoding"
     concat, held = "group_concat", ""
-    clock_sql = "CAST((julianday('now') - 2440587.5) * 86400000000 AS INTEGER)"
+    clock_sql = "clock()"
     options = {
         "pragmas": {"journal_mode": "wal", "synchronous": "full", "foreign_keys": 1, "journal_size_limit": 2**24},
         # A transaction that took the writer's lock after it had read could be refused without waiting.
@@ -140,6 +148,7 @@ class SQLite(Pool, peewee.SqliteDatabase):
 
     def _add_conn_hooks(self, connection):
         super()._add_conn_hooks(connection)
+        connection.create_function("clock", 0, lambda: time.time_ns() // 1000)  # SQLite's own counts milliseconds
         connection.set_progress_handler(lambda: not remaining(), 10_000)  # steps of SQLite's machine
         connection.text_factory = lambda text: text.decode("utf-8", "replace")  # damage is one reply's, and costs no other
 
@@ -180,12 +189,6 @@ class SQLite(Pool, peewee.SqliteDatabase):
                 time.sleep(0.001)
         finally:
             connection.execute(f"PRAGMA busy_timeout = {WAIT * 1000}")
-
-    def clock(self):
-        """The time in microseconds, for a statement: by the clock of the host, which all its processes share."""
-        return time.time_ns() // 1000
-
-    now = clock
 
     def lock(self, name):
         """Nothing is to be done: the transaction keeps all others out."""
@@ -276,14 +279,6 @@ class PostgreSQL(Pool, peewee.PostgresqlDatabase):
     def send(self, query):
         """Execute the query without waiting; returns a function that returns its rows, once the answer is there."""
         return self.execute_sql(*self.get_sql_context().sql(query).query()).fetchall
-
-    def clock(self):
-        """The time in microseconds, for a statement: by the clock of the server, also within a transaction."""
-        return SQL(self.clock_sql)
-
-    def now(self):
-        """The same time, asked for."""
-        return self.execute_sql(f"SELECT {self.clock_sql}").fetchone()[0]
 
     def lock(self, name):
         """Hold `name` until the transaction ends."""
