@@ -97,7 +97,6 @@ class Pool:
 class SQLite(Pool, peewee.SqliteDatabase):
     """One file, with one writer at a time."""
 
-    ask_for_encoding = "PRAGMA encoding"
     concat, held = "group_concat", ""
     clock_sql = "clock()"
     options = {
@@ -226,7 +225,6 @@ class PostgreSQL(Pool, peewee.PostgresqlDatabase):
     """A server, which one host or many use."""
 
     psycopg3_adapter = Adapter
-    ask_for_encoding = "SHOW server_encoding"
     concat, held = "string_agg", "FOR UPDATE OF turn"
     clock_sql = "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
     # The driver gives up a server whose host is gone: seconds, but milliseconds for tcp_user_timeout.
@@ -320,26 +318,24 @@ def open_database(settings, folder, migrations):
         url = settings["DATABASE_URL"]
         connect(url, None if url else os.path.join(ensure_folder(folder, "DATABASE_URL"), "parley.db"))
         migrate(migrations)
-    except ValueError as error:
-        raise SettingError("DATABASE_URL", error) from None
     except Unavailable as error:
         raise SettingError("DATABASE_URL", f"the database cannot be opened ({type(error).__name__})") from None
 
 
 def connect(url, path=None, connections=8):
-    """Point all models at the database of this URL, or else at the SQLite file of this path. Raises ValueError for a bad URL.
+    """Point all models at the database of this URL, or else at the SQLite file of this path. Raises SettingError.
 
     `connections` is the most that one process holds open. User name and password may be percent-encoded.
     """
-    engine, options = _read(url) if url else (SQLite, {"database": path})
     try:
+        engine, options = _read(url) if url else (SQLite, {"database": path})
         db.initialize(engine(**engine.options | options | {"autoconnect": False}, max_connections=connections))
         with db.connection_context():  # only now the driver looks at some options
             db.execute_sql("SELECT 1")
     except (*Unavailable, SettingError):
         raise
     except Exception:  # for an option that they do not take, the libraries raise whatever they fall over
-        raise ValueError("the options behind its ? are not understood") from None
+        raise SettingError("DATABASE_URL", "the options behind its ? are not understood") from None
 
 
 def _read(url):
@@ -348,7 +344,7 @@ def _read(url):
     try:
         options = psycopg.conninfo.conninfo_to_dict(url)  # as the server's own programs read it, with several hosts
     except psycopg.Error:  # which may quote the password
-        raise ValueError("it is not written as PostgreSQL has it: postgresql://user:password@host:port/database") from None
+        raise SettingError("DATABASE_URL", "write it as postgresql://user:password@host:port/database") from None
     return PostgreSQL, {"database": options.pop("dbname", "")} | options
 
 
@@ -410,16 +406,16 @@ class SchemaVersion(db.Model):
 def migrate(migrations):
     """Apply the migrations that are missing, exactly once however many processes start together.
 
-    Raises ValueError where a newer release has written the database, or it does not take every text, and touches nothing.
+    Raises SettingError where a newer release has written the database, or it does not take every text, and touches nothing.
     """
     with db.connection_context(), db.write():
-        if not db.execute_sql(db.ask_for_encoding).fetchone()[0].startswith("UTF"):
-            raise ValueError("the encoding of this database is not UTF8; make one with ENCODING 'UTF8'")
+        if isinstance(db.obj, PostgreSQL) and db.execute_sql("SHOW server_encoding").fetchone()[0] != "UTF8":
+            raise SettingError("DATABASE_URL", "the encoding of this database is not UTF8; make one with ENCODING 'UTF8'")
         db.lock("parley migrations")
         db.create_tables([SchemaVersion])
         version = SchemaVersion.select().first() or SchemaVersion(migrations=0)
         if version.migrations > len(migrations):
-            raise ValueError("it belongs to a newer release of Parley; start that one")
+            raise SettingError("DATABASE_URL", "it belongs to a newer release of Parley; start that one")
         for step in migrations[version.migrations :]:
             step()
         version.migrations = len(migrations)
