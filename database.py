@@ -15,22 +15,25 @@ import shutil
 import sqlite3
 import threading
 import time
-import urllib.parse
 
 import peewee
 import psycopg
 from peewee import SQL, DataError, DatabaseError, DatabaseProxy, IntegerField, IntegrityError, OperationalError
 from peewee import __exception_wrapper__ as peewee_errors
 from playhouse.db_url import parse
+from urllib3.util import wait_for_read
 
 from settings import SettingError, ensure_folder
 
 SECOND = 1_000_000
 TRIES = 5  # of a transaction that the database gives up for another's sake
 WAIT = 9  # seconds that a request waits for the database in all, whatever it waits for; its answer comes within ten
+CONNECTIONS = 8  # that one process holds open at most
 STUCK = 5  # seconds after which a transaction that waits, or writes, is taken for one that does not end
 EXAMINED_SIZE = 100 * 2**20  # bytes of a SQLite file that is looked through at the start
 LEAST_FREE = 2**18  # bytes of a disk that is not full
+# A PostgreSQL whose host is gone is given up (after seconds; milliseconds for tcp_user_timeout), one that cannot write not taken.
+PATIENCE = "tcp_user_timeout=10000 keepalives_idle=5 keepalives_interval=2 keepalives_count=3 target_session_attrs=read-write"
 APPLICATION_ID = 0x50726C79  # "Prly", by which `file` tells whose SQLite file it is
 
 # The drivers' own errors come where rows are fetched. The last one, where a file is gone, or none is left for a connection.
@@ -54,11 +57,11 @@ def remaining():
 class Pool:
     """Connections, which are kept. Who needs a new one waits for that alone; in playhouse's pool, all others would, too."""
 
-    def __init__(self, database, max_connections, **options):
-        super().__init__(database, **options)
+    def __init__(self, database, **options):
+        super().__init__(database, autoconnect=False, **options)
         self._lock = contextlib.nullcontext()  # peewee connects within it
         self._places = queue.LifoQueue()  # each is a connection that is idle, or None where none is made yet
-        for _ in range(max_connections):
+        for _ in range(CONNECTIONS):
             self._places.put(None)
 
     def _connect(self):
@@ -74,12 +77,10 @@ class Pool:
             raise
 
     def _close(self, connection):
-        kept = None if self._state.failed else connection
-        try:
-            if kept is None:
-                super()._close(connection)
-        finally:
-            self._places.put(kept)
+        failed = self._state.failed
+        self._places.put(None if failed else connection)
+        if failed:
+            super()._close(connection)
 
     def discard(self):
         """Do not keep the connection of this thread: after a failure, its server may be one that cannot write any more."""
@@ -120,11 +121,11 @@ class SQLite(Pool, peewee.SqliteDatabase):
 
     def _examine(self):
         """Raises SettingError where the file is not Parley's, or is damaged, and changes nothing."""
-        path = urllib.parse.quote(os.path.abspath(self.database))
+        uri = pathlib.Path(self.database).absolute().as_uri()
         for mode in ("immutable=1", "mode=ro"):  # the latter reads the log too, and may leave files beside another program's
             found, names, mark = "ok", set(), 0
             try:
-                with contextlib.closing(sqlite3.connect(f"file:{path}?{mode}", uri=True)) as file:
+                with contextlib.closing(sqlite3.connect(f"{uri}?{mode}", uri=True)) as file:
                     names = {name for (name,) in file.execute("SELECT name FROM sqlite_master")}
                     (mark,) = file.execute("PRAGMA application_id").fetchone()
                     if mode == "mode=ro" and self._file.st_size < EXAMINED_SIZE:
@@ -217,8 +218,8 @@ class Connection(psycopg.Connection):
 class Adapter(peewee.Psycopg3Adapter):
     def connect(self, db, **options):
         each = remaining() / (options.get("host", "").count(",") + 1)  # of several hosts, one is tried after the other
-        options["connect_timeout"] = max(2, int(min(each, float(options["connect_timeout"]))))
-        return Connection.connect(dbname=db.database, **options)
+        options["connect_timeout"] = max(2, int(min(each, float(options.get("connect_timeout", 5)))))
+        return Connection.connect(PATIENCE, dbname=db.database, **options)
 
 
 class PostgreSQL(Pool, peewee.PostgresqlDatabase):
@@ -227,16 +228,9 @@ class PostgreSQL(Pool, peewee.PostgresqlDatabase):
     psycopg3_adapter = Adapter
     concat, held = "string_agg", "FOR UPDATE OF turn"
     clock_sql = "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
-    # The driver gives up a server whose host is gone: seconds, but milliseconds for tcp_user_timeout.
     options = {
-        "connect_timeout": 5,
-        "tcp_user_timeout": 10_000,
-        "keepalives_idle": 5,
-        "keepalives_interval": 2,
-        "keepalives_count": 3,
         "isolation_level": "READ COMMITTED",  # of transactions; that of a lone statement is the database's default
         "prepare_threshold": None,  # PgBouncer may give a prepared statement's connection to others
-        "target_session_attrs": "read-write",  # a server that cannot write is not taken
     }
 
     @contextlib.contextmanager
@@ -262,9 +256,8 @@ class PostgreSQL(Pool, peewee.PostgresqlDatabase):
             with peewee_errors:
                 raise
         finally:
-            if connection.pgconn.transaction_status != psycopg.pq.TransactionStatus.IDLE:
-                with contextlib.suppress(psycopg.Error):
-                    connection.rollback()
+            with contextlib.suppress(psycopg.Error):
+                connection.rollback()  # does nothing where the transaction has ended
 
     def execute(self, query, **options):
         """Within a pipeline, wait for the answer: peewee looks at what it is before it fetches it."""
@@ -276,7 +269,7 @@ class PostgreSQL(Pool, peewee.PostgresqlDatabase):
 
     def send(self, query):
         """Execute the query without waiting; returns a function that returns its rows, once the answer is there."""
-        return self.execute_sql(*self.get_sql_context().sql(query).query()).fetchall
+        return super().execute(query).fetchall
 
     def lock(self, name):
         """Hold `name` until the transaction ends."""
@@ -287,12 +280,8 @@ class PostgreSQL(Pool, peewee.PostgresqlDatabase):
         self.send(query.for_update())
 
     def is_usable(self, connection):
-        """The system knows whether the server has closed it, or is gone: nothing is asked."""
-        with contextlib.suppress(psycopg.Error, AttributeError):  # the latter: there is none yet
-            for _ in range(2):  # the first may take what the server said last
-                connection.pgconn.consume_input()
-            return not connection.closed
-        return False
+        """Nothing is asked: the last that a server says, and its end, can be read where else there is nothing to read."""
+        return connection is not None and not connection.closed and not wait_for_read(connection, 0)
 
     def check(self):
         """Raises one of Unavailable where nobody can write."""
@@ -322,14 +311,11 @@ def open_database(settings, folder, migrations):
         raise SettingError("DATABASE_URL", f"the database cannot be opened ({type(error).__name__})") from None
 
 
-def connect(url, path=None, connections=8):
-    """Point all models at the database of this URL, or else at the SQLite file of this path. Raises SettingError.
-
-    `connections` is the most that one process holds open. User name and password may be percent-encoded.
-    """
+def connect(url, path=None):
+    """Point all models at the database of this URL, or else at the SQLite file of this path. Raises SettingError."""
     try:
         engine, options = _read(url) if url else (SQLite, {"database": path})
-        db.initialize(engine(**engine.options | options | {"autoconnect": False}, max_connections=connections))
+        db.initialize(engine(**engine.options | options))
         with db.connection_context():  # only now the driver looks at some options
             db.execute_sql("SELECT 1")
     except (*Unavailable, SettingError):
