@@ -163,7 +163,10 @@ def load_body(schema, required=True):
         return {}
     if not request.is_json:
         raise exceptions.UnsupportedMediaType("Send JSON, with Content-Type: application/json.")
-    return schema.load(schemas.parse_json(g.body))
+    try:
+        return schema.loads(g.body.decode(), parse_constant=int)  # `int` refuses NaN and the infinities by a ValueError
+    except (ValueError, RecursionError):
+        raise ValidationError("Send one valid JSON value in UTF-8, without NaN.") from None
 
 
 def without_nulls(fields):

@@ -5,7 +5,6 @@
 """
 
 import itertools
-import json
 import re
 import time
 
@@ -237,14 +236,3 @@ listed_session_schema = ListedSessionSchema(many=True)
 changed_session_schema = ChangedSessionSchema()
 whole_session_schema = WholeSessionSchema()
 turn_error_schema = TurnErrorSchema()
-
-
-# The text of a request's body
-
-
-def parse_json(body):
-    """The value of a JSON text in UTF-8, which has no NaN and no infinities. Raises ValidationError."""
-    try:
-        return json.loads(body.decode(), parse_constant=int)  # `int` refuses these by a ValueError
-    except (ValueError, RecursionError):
-        raise ValidationError("Send one valid JSON value in UTF-8, without NaN.") from None
