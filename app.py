@@ -33,7 +33,7 @@ import titles
 from database import db
 from idempotency import IdempotencyKey
 from replies import Replies
-from settings import SettingError, read_settings
+from settings import read_settings
 
 __version__ = "1.0.0"
 
@@ -51,20 +51,17 @@ public = Blueprint("public", __name__)
 
 
 def create_app(config=None):
-    """The application. `config` has settings in place of the environment's and `.env`'s."""
+    """The application. `config` has settings in place of the environment's and `.env`'s. Raises SettingError."""
     app = Flask(__name__)
     app.json.sort_keys = False
     if config is None:
         config = dotenv_values(os.path.join(app.root_path, ".env")) | os.environ
-    try:
-        settings = read_settings(config)
-        app.config.update(settings)
-        logs.set_up(settings["LOG_FORMAT"])
-        app.tokens = auth.open_tokens(settings, app.instance_path)
-        app.catalog = catalog.open_catalog(settings)
-        database.open_database(settings, app.instance_path, migrations.MIGRATIONS)
-    except SettingError as error:
-        raise SystemExit(str(error)) from None
+    settings = read_settings(config)
+    app.config.update(settings)
+    logs.set_up(settings["LOG_FORMAT"])
+    app.tokens = auth.open_tokens(settings, app.instance_path)
+    app.catalog = catalog.open_catalog(settings)
+    database.open_database(settings, app.instance_path, migrations.MIGRATIONS)
     app.replies = Replies(app.catalog, settings["MAX_TOKENS"], settings["TITLE_MODEL"])
     app.held, app.searches = limits.Room(limits.HELD), limits.Room(limits.SEARCHES)
     atexit.register(app.replies.stop, 0)

@@ -9,8 +9,8 @@ import tomllib
 from urllib.parse import urlsplit
 
 
-class SettingError(Exception):
-    """A setting that is not understood; the text is one line that names it, and shows no secret."""
+class SettingError(SystemExit):
+    """A setting that is not understood: it stops the start with its text, one line that names it, and shows no secret."""
 
     def __init__(self, name, problem):
         super().__init__(f"{name}: {problem}")
