@@ -279,6 +279,8 @@ def stream(leaving, session, feed, is_new=False, position=0, turn_seen=False):
 def create_session():
     """Start a session."""
     return make_reply(load_body(schemas.new_session_schema))
+    if len(words) > search.MAX_WORDS:
+        raise ValidationError({"query": [f"Give at most {search.MAX_WORDS} words."]}, source="parameter")
 
 
 @api.get("/sessions")

@@ -11,7 +11,6 @@ import time
 from flask import current_app
 from marshmallow import EXCLUDE, Schema, ValidationError, fields, pre_load, validate
 
-import search
 from ledger import TOKENS
 
 FAULTS = 20  # that an answer names at most
@@ -30,12 +29,6 @@ not_blank = validate.Predicate("strip", error="Give some text; this is blank.")
 
 def at_most(length):
     return validate.Length(max=length, error="Shorten this to at most {max} characters.")
-
-
-def few_words(text):
-    """A validator: a query has no more words than are looked for."""
-    if len(search.words_of(text)) > search.MAX_WORDS:
-        raise ValidationError(f"Give at most {search.MAX_WORDS} words.")
 
 
 def is_temperature(value):
@@ -150,7 +143,7 @@ class PageSchema(QuerySchema):
 
     limit = WholeNumber("Give a whole number from 1 to 100.", data_key="page[limit]", load_default=20)  # clamped to these
     offset = WholeNumber("Give a whole number from 0 on.", 0, 2**53, data_key="page[offset]", load_default=0)
-    query = fields.String(load_default="", validate=[storable, at_most(200), few_words])
+    query = fields.String(load_default="", validate=[storable, at_most(200)])
 
 
 class TurnsPageSchema(QuerySchema):
