@@ -88,8 +88,7 @@ def begin_request():
     g.id = request_id if re.fullmatch(r"[\w.:+/=-]{1,128}", request_id, re.ASCII) else uuid.uuid4().hex
     if "//" in request.environ["PATH_INFO"]:
         raise exceptions.NotFound  # werkzeug would redirect to the host that the client names, or take two slashes for one
-    connection, upgrade = (request.headers.get(name, "").lower() for name in ("Connection", "Upgrade"))
-    if "upgrade" in connection and upgrade == "websocket":
+    if request.headers.get("Upgrade", "").lower() == "websocket":
         raise exceptions.BadRequest("This path takes no WebSocket. Send a plain request, Accept: text/event-stream for a stream.")
     accept = request.accept_mimetypes
     page = request.endpoint == "static" or (request.path == "/" and accept["text/html"])
