@@ -211,9 +211,8 @@ def make_reply(body, session=None, retry=False):
     body = without_nulls(body)
     is_new, content, key = session is None, body.get("content"), idempotency_key(body)
     model = choose_model(key, body, session)
-    new = None
-    if is_new:
-        new = {"title": titles.local_title(content), "model": model} | {name: body.get(name) for name in ("system", "options")}
+    content, is_new = body.pop("content", None), session is None
+    new = body | {"title": titles.local_title(content), "model": model} if is_new else None
     wanted = models.ReplyRequest(g.user, content, new, session and session.id, retry, key, current_app.config["RATE_LIMIT"])
     streams = request.accept_mimetypes.best_match(["application/json", "text/event-stream"]) == "text/event-stream"
     wait = longest_wait()
