@@ -184,18 +184,12 @@ def idempotency_key(body):
 
 
 def preferences():
-    """The preferences in the header Prefer (RFC 7240), with their values; of one that stands several times, the first counts."""
-    given = reversed(parse_list_header(",".join(request.headers.getlist("Prefer"))))
-    pairs = (pair for each in given for pair in parse_dict_header(each.partition(";")[0]).items())
-    return {name.lower(): value or "" for name, value in pairs}
-
-
-def longest_wait():
-    """The seconds that the client wants to wait for a reply, at most as many as this server allows."""
-    allowed, preferred = current_app.config["REPLY_WAIT"], preferences()
-    if "respond-async" in preferred:
-        return 0
-    return min(allowed, int(preferred["wait"])) if re.fullmatch("[0-9]{1,9}", preferred.get("wait", "")) else allowed
+    """By the header Prefer (RFC 7240): whether no reply is wanted in the answer, and the seconds to wait for one at most."""
+    preferred, allowed = {}, current_app.config["REPLY_WAIT"]
+    for each in reversed(parse_list_header(request.headers.get("Prefer", ""))):  # of two with one name, the first counts
+        preferred |= parse_dict_header(each.lower().partition(";")[0])
+    wait = preferred.get("wait") or ""
+    return "respond-async" in preferred, min(allowed, int(wait)) if re.fullmatch("[0-9]{1,9}", wait) else allowed
 
 
 def location(session, is_new):
@@ -209,23 +203,23 @@ def location(session, is_new):
 def make_reply(body, session=None, retry=False):
     """Have the model reply, in this session or a new one, and answer in the way that the client wants to receive it."""
     body = without_nulls(body)
-    is_new, content, key = session is None, body.get("content"), idempotency_key(body)
+    key = idempotency_key(body)
     model = choose_model(key, body, session)
     content, is_new = body.pop("content", None), session is None
     new = body | {"title": titles.local_title(content), "model": model} if is_new else None
     wanted = models.ReplyRequest(g.user, content, new, session and session.id, retry, key, current_app.config["RATE_LIMIT"])
     streams = request.accept_mimetypes.best_match(["application/json", "text/event-stream"]) == "text/event-stream"
-    wait = longest_wait()
+    is_async, wait = preferences()
     with contextlib.ExitStack() as leaving:
         if streams:
             leaving.enter_context(current_app.held.place(g.user))
-        elif wait and current_app.held.take(g.user):
+        elif wait and not is_async and current_app.held.take(g.user):
             leaving.callback(current_app.held.leave, g.user)
         else:
             wait = 0  # it is answered at once
         with db.connection_context():  # it is given back before the request waits
             session, feed = current_app.replies.start(wanted, watched=streams)
-        return stream(leaving, session, feed, is_new) if streams else answer(session, feed, is_new, wait)
+        return stream(leaving, session, feed, is_new) if streams else answer(session, feed, is_new, is_async, wait)
 
 
 def choose_model(key, body, session):
@@ -244,9 +238,9 @@ def choose_model(key, body, session):
     return model
 
 
-def answer(session, feed, is_new, wait):
+def answer(session, feed, is_new, is_async, wait):
     """The answer once the reply is over; after so many seconds a deferred one: it is followed on the session's events."""
-    turn, is_async = feed.wait(wait), "respond-async" in preferences()
+    turn = feed.wait(wait)
     if feed.over == "deleted":
         raise models.Missing("The session was deleted while its reply was being written.")
     if turn and not is_async:
@@ -277,8 +271,6 @@ def stream(leaving, session, feed, is_new=False, position=0, turn_seen=False):
 def create_session():
     """Start a session."""
     return make_reply(load_body(schemas.new_session_schema))
-    if len(words) > search.MAX_WORDS:
-        raise ValidationError({"query": [f"Give at most {search.MAX_WORDS} words."]}, source="parameter")
 
 
 @api.get("/sessions")
@@ -287,6 +279,8 @@ def list_sessions():
     query = schemas.page_schema.load(request.args.to_dict())
     page = min(max(query["limit"], 1), 100), query["offset"]
     words = search.words_of(query["query"])
+    if len(words) > search.MAX_WORDS:
+        raise ValidationError({"query": [f"Give at most {search.MAX_WORDS} words."]}, source="parameter")
     with contextlib.ExitStack() as leaving:
         if words:
             leaving.enter_context(current_app.held.place(g.user))
