@@ -227,10 +227,8 @@ def choose_model(key, body, session):
 
     None where the key is known: its outcome is there already, whatever models there are by now.
     """
-    if key is not None:
-        with db.connection_context():
-            if key.stored() is not None:
-                return None
+    if key is not None and key.stored() is not None:
+        return None
     left = database.remaining()
     model = (session.model if session else body.get("model")) or current_app.catalog.default()
     current_app.catalog.allow(model)

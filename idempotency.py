@@ -25,12 +25,12 @@ class IdempotencyKey(db.Model):
 
     def stored(self):
         """The same key as it was stored before, or None."""
-        return IdempotencyKey.get_or_none(owner=self.owner, path=self.path, key=self.key)
+        with db.connection_context():
+            return IdempotencyKey.get_or_none(owner=self.owner, path=self.path, key=self.key)
 
     def known(self, now):
         """The same key as it was stored within its time to live, or None. Raises UnprocessableEntity."""
-        expired = IdempotencyKey.created_at <= now - TTL
-        db.send(IdempotencyKey.delete().where(IdempotencyKey.owner == self.owner, expired))
+        db.send(IdempotencyKey.delete().where(IdempotencyKey.owner == self.owner, IdempotencyKey.created_at <= now - TTL))
         known = self.stored()
         if known is not None and known.fingerprint != self.fingerprint:
             raise UnprocessableEntity("This Idempotency-Key came with another body before. Use a new key for a new request.")
@@ -39,5 +39,4 @@ class IdempotencyKey(db.Model):
     def remember(self, session, reply, now):
         """Store the key for this reply, or this reply for the key that is stored."""
         row = self.__data__ | {"session_id": session.id, "turn_id": reply.id, "created_at": now}
-        target = [IdempotencyKey.owner, IdempotencyKey.path, IdempotencyKey.key]
-        db.send(IdempotencyKey.insert(row).on_conflict(conflict_target=target, preserve=[IdempotencyKey.turn_id]))
+        db.send(IdempotencyKey.insert(row).on_conflict(conflict_target=("owner", "path", "key"), preserve="turn_id"))
