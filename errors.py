@@ -6,7 +6,6 @@ import math
 
 from flask import url_for
 from marshmallow import ValidationError
-from werkzeug.datastructures import Headers
 from werkzeug.exceptions import HTTPException
 from werkzeug.http import HTTP_STATUS_CODES
 
@@ -32,8 +31,8 @@ def document(status, faults, session_id=None):
     return {"errors": [{name: value for name, value in entry.items() if value is not None} for entry in entries]}
 
 
-def error_response(status, faults, headers=(), session_id=None):
-    headers = Headers(headers)
+def error_response(status, faults, headers={}, session_id=None):
+    headers = dict(headers)
     if session_id:
         headers["Location"] = url_for("api.show_session", session_id=session_id)
     if status == 413:
@@ -50,7 +49,7 @@ def guarded(frames, request_id):
 
 
 def on_http_error(error):
-    kept = [(name, value) for name, value in error.get_headers() if name.lower() != "content-type"]
+    kept = {name: value for name, value in error.get_headers() if name != "Content-Type"}
     return error_response(error.code, [(FRAMEWORK_DETAILS.get(error.code, error.description), None)], kept)
 
 
