@@ -17,18 +17,13 @@ FAULTS = 20  # that an answer names at most
 LONGEST_NAME = 200  # characters of a name in an answer
 
 # PostgreSQL stores no NUL, and UTF-8 has no surrogates.
-storable = validate.Regexp(
-    "[^\0\ud800-\udfff]*\\Z", error="Take out the characters that cannot be stored: NUL and lone surrogates."
-)
+storable = validate.Regexp("[^\0\ud800-\udfff]*\\Z", error="Take out what cannot be stored: NUL and lone surrogates.")
 one_word = validate.Regexp(r"[\w.-]{1,40}\Z", re.ASCII, error="Give one word in ASCII, such as low.")
 not_blank = validate.Predicate("strip", error="Give some text; this is blank.")
+short = validate.Length(max=200, error="Shorten this to at most {max} characters.")
 
 
 # Fields
-
-
-def at_most(length):
-    return validate.Length(max=length, error="Shorten this to at most {max} characters.")
 
 
 def is_temperature(value):
@@ -43,16 +38,12 @@ def is_length(value):
 
 
 class Text(fields.String):
-    """A string that can be stored, is not blank, and has at most `max_length` characters."""
+    """A string that can be stored, is not blank, and is what `validators` want besides."""
 
-    default_error_messages = {
-        "required": "This field is required. Give a string.",
-        "null": "This field cannot be null. Give a string.",
-        **dict.fromkeys(("invalid", "invalid_utf8"), "Give a string."),
-    }
+    default_error_messages = dict.fromkeys(("required", "null", "invalid"), "Give a string.")
 
-    def __init__(self, max_length=None, **kwargs):
-        super().__init__(validate=[storable, not_blank, at_most(max_length)], **kwargs)
+    def __init__(self, *validators, **kwargs):
+        super().__init__(validate=[storable, not_blank, *validators], **kwargs)
 
 
 class WholeNumber(fields.Integer):
@@ -111,7 +102,7 @@ class OptionsSchema(RequestSchema):
 
 class NewSessionSchema(RequestSchema):
     content = Text(required=True)
-    model = Text(max_length=200, allow_none=True)
+    model = Text(short, allow_none=True)
     system = Text(allow_none=True)
     options = fields.Nested(OptionsSchema, allow_none=True)
 
@@ -122,8 +113,8 @@ EmptySchema = RequestSchema.from_dict({}, name="EmptySchema")
 
 
 class ChangeSchema(RequestSchema):
-    title = Text(max_length=200)
-    model = Text(max_length=200)
+    title = Text(short)
+    model = Text(short)
     system = Text(allow_none=True)
     options = fields.Nested(OptionsSchema, allow_none=True)
 
@@ -143,7 +134,7 @@ class PageSchema(QuerySchema):
 
     limit = WholeNumber("Give a whole number from 1 to 100.", data_key="page[limit]", load_default=20)  # clamped to these
     offset = WholeNumber("Give a whole number from 0 on.", 0, 2**53, data_key="page[offset]", load_default=0)
-    query = fields.String(load_default="", validate=[storable, at_most(200)])
+    query = fields.String(load_default="", validate=[storable, short])
 
 
 class TurnsPageSchema(QuerySchema):
