@@ -113,8 +113,6 @@ def authenticate():
 @api.before_request
 def read_body():
     """Read the body, before any connection to the database is taken: a client may send it slowly."""
-    if request.method not in ("POST", "PATCH"):
-        return
     limit = current_app.config["MAX_CONTENT_LENGTH"]
     request.max_content_length = limit + 1  # one byte more tells a chunked body that is too large from one that fits
     length = request.content_length or 0
