@@ -112,7 +112,7 @@ def authenticate():
 
 @api.before_request
 def read_body():
-    """Read the body, before any connection to the database is taken: a client may send it slowly."""
+    """Read the body, before any connection to the database is taken and its time begins: a client may send it slowly."""
     limit = current_app.config["MAX_CONTENT_LENGTH"]
     request.max_content_length = limit + 1  # one byte more tells a chunked body that is too large from one that fits
     length = request.content_length or 0
@@ -124,9 +124,7 @@ def read_body():
         raise exceptions.RequestEntityTooLarge(f"Send at most {limit} bytes.")
     if len(g.body) < length:
         raise exceptions.BadRequest("The body ended before its Content-Length. Send it whole.")
-
-
-api.before_request(database.limit_time)
+    database.limit_time()
 
 
 def end_request(response):
