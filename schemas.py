@@ -120,10 +120,7 @@ class ChangeSchema(RequestSchema):
 
 
 class QuerySchema(Schema):
-    """The parameters of a query; what others it has is nobody's."""
-
-    class Meta:
-        unknown = EXCLUDE
+    """The parameters of a query."""
 
     def handle_error(self, error, data, **kwargs):
         raise ValidationError(error.messages, source="parameter")
@@ -213,8 +210,8 @@ message_schema = MessageSchema()
 retry_schema = RetrySchema()
 empty_schema = EmptySchema()
 change_schema = ChangeSchema()
-page_schema = PageSchema()
-turns_page_schema = TurnsPageSchema()
+page_schema = PageSchema(unknown=EXCLUDE)  # what else a query has is nobody's
+turns_page_schema = TurnsPageSchema(unknown=EXCLUDE)
 created_session_schema = CreatedSessionSchema()
 listed_session_schema = ListedSessionSchema(many=True)
 changed_session_schema = ChangedSessionSchema()
