@@ -24,15 +24,10 @@ def _list(value):
 
 
 def _url(value):
-    if urlsplit(value).port == 0:  # of other bad ports and hosts, `urlsplit` raises ValueError itself
-        raise ValueError
-    return value
-
-
-def _database(value):
-    hosts = value.partition("://")[2].partition("?")[0].partition("/")[0].rpartition("@")[2]
+    hosts = value.partition("://")[2].partition("/")[0].rpartition("@")[2]
     for host in hosts.split(","):  # PostgreSQL's library takes several: host:port,host:port
-        _url(value.replace(hosts, host, 1))
+        if urlsplit(value.replace(hosts, host, 1)).port == 0:  # of other bad ports and hosts, it raises ValueError itself
+            raise ValueError
     return value
 
 
@@ -49,7 +44,7 @@ def _rate(value):
 
 # What makes the value of a setting of the text that matches its kind's pattern; it may raise ValueError. Of other kinds, the
 # value is the text.
-_READERS = {"number": int, "seconds": float, "list": _list, "models": _list, "url": _url, "database": _database}
+_READERS = {"number": int, "seconds": float, "list": _list, "models": _list, "url": _url, "database": _url}
 _READERS |= {"secret": _secret, "rate": _rate}
 _TABLE = tomllib.loads(pathlib.Path(__file__).with_suffix(".toml").read_text("utf-8"))
 _KINDS = _TABLE.pop("kinds")
