@@ -2,7 +2,6 @@
 
 import base64
 import contextlib
-import dataclasses
 import datetime
 import json
 import logging
@@ -36,7 +35,6 @@ FAULTS = {
     jwt.InvalidAudienceError: "The token is for another audience.",
     jwt.MissingRequiredClaimError: "The token lacks the claim {0.claim}.",
 }
-LEAST_RSA_BITS = 2048
 LOCAL_USER = "https://github.com/you"  # who signs their own tokens on a laptop: the page, `flask chat` and the README's curl
 # A key of Ed25519 is a point, encoded as its y, in the field of this prime, and a bit for x (RFC 8032, 5.1). Anyone can sign for
 # a point of small order. These eight have y = 0, 1 or -1, or the y of order 8 or its negative; libsodium refuses the same.
@@ -53,14 +51,13 @@ class UnfitKey(ValueError):
     """A public key by which no token may be verified; the text says why."""
 
 
-@dataclasses.dataclass(repr=False)  # it would show the keys
 class Tokens:
-    """Verifies tokens with fixed keys, and signs them where it has a key for that."""
+    """Verifies tokens, and signs them where it has a key for that."""
 
-    keys: list  # (algorithm, key) pairs, any of which may have signed a token
-    signing: tuple | None = None  # such a pair
-    issuer: str = "fabro-web"
-    audience: str | None = None
+    def __init__(self, keys_for, signing, issuer, audience):
+        self._keys_for = keys_for  # returns the (algorithm, key) pairs any of which may have signed this token
+        self.signing = signing  # such a pair, or None
+        self.issuer, self.audience = issuer, audience
 
     @property
     def source(self):
@@ -69,13 +66,10 @@ class Tokens:
             return f"Tokens for this server come from {self.issuer}."
         return f"On the server, in Parley's folder, `.venv/bin/flask token {LOCAL_USER}` prints one."
 
-    def keys_for(self, token):
-        return self.keys
-
     def verify(self, token):
         """The `sub` of a token. Raises InvalidToken; ServiceUnavailable where its key cannot be had."""
         try:
-            for algorithm, key in self.keys_for(token):
+            for algorithm, key in self._keys_for(token):
                 with contextlib.suppress(jwt.InvalidSignatureError, jwt.InvalidAlgorithmError):  # another may have signed it
                     return self._decode(token, algorithm, key)
         except (jwt.InvalidTokenError, ValueError, OverflowError) as error:
@@ -104,11 +98,10 @@ class Tokens:
         return jwt.encode(claims | ({"aud": self.audience} if self.audience else {}), key, algorithm)
 
 
-class RemoteTokens(Tokens):
-    """Verifies tokens with the keys that an identity provider publishes (JWKS, RFC 7517), found by their `kid`."""
+class PublishedKeys:
+    """The keys that an identity provider publishes (JWKS, RFC 7517), found by their `kid`."""
 
-    def __init__(self, url, issuer, audience):
-        super().__init__([], None, issuer, audience)
+    def __init__(self, url):
         self.wire = wire.Wire(url)
         # An unknown kid has the keys fetched again, as they may have been rotated, but not more than once a second.
         self.published = Fetched(self._fetch, KEYS_TTL, cooldown=1)
@@ -159,8 +152,8 @@ def algorithm_of(key):
             raise UnfitKey("it is a point of small order, for which anyone can sign")
         return "EdDSA"
     if isinstance(key, rsa.RSAPublicKey):
-        if key.key_size < LEAST_RSA_BITS:
-            raise UnfitKey(f"an RSA key must have {LEAST_RSA_BITS} bits or more")
+        if key.key_size < 2048:
+            raise UnfitKey("an RSA key must have 2048 bits or more")
         return "RS256"
     if isinstance(key, ec.EllipticCurvePublicKey) and key.curve.name in _EC_ALGORITHMS:
         return _EC_ALGORITHMS[key.curve.name]
@@ -169,7 +162,7 @@ def algorithm_of(key):
 
 def public_keys(text):
     """The (algorithm, key) pairs of public keys in PEM, or in base64 of PEM. Raises ValueError or UnsupportedAlgorithm."""
-    text = text.strip().replace("\\n", "\n")
+    text = text.replace("\\n", "\n")
     if not text.startswith("-----BEGIN"):
         text = base64.b64decode(text).decode("ascii")
     blocks = re.findall(r"-----BEGIN (?:RSA )?PUBLIC KEY-----.+?-----END (?:RSA )?PUBLIC KEY-----", text, re.DOTALL)
@@ -205,24 +198,25 @@ def open_tokens(settings, folder):
     """What verifies tokens by these settings; the server's own key has its place in the folder. Raises SettingError."""
     issuer, audience = settings["JWT_ISSUER"], settings["JWT_AUDIENCE"]
     if settings["JWT_JWKS_URL"]:
-        return RemoteTokens(settings["JWT_JWKS_URL"], issuer, audience)
+        return Tokens(PublishedKeys(settings["JWT_JWKS_URL"]).keys_for, None, issuer, audience)
     if settings["JWT_SECRET"]:
         pair = ("HS256", settings["JWT_SECRET"])
         try:
             jwt.encode({}, pair[1], pair[0])
         except jwt.InvalidKeyError:
             raise SettingError("JWT_SECRET", "it is a key; a public key goes into JWT_PUBLIC_KEY") from None
-        return Tokens([pair], pair, issuer, audience)
+        return Tokens(lambda token: [pair], pair, issuer, audience)
     if settings["JWT_PUBLIC_KEY"]:
         try:
-            return Tokens(public_keys(settings["JWT_PUBLIC_KEY"]), None, issuer, audience)
+            keys = public_keys(settings["JWT_PUBLIC_KEY"])
         except UnfitKey as error:
             raise SettingError("JWT_PUBLIC_KEY", error) from None
         except (ValueError, UnsupportedAlgorithm):
             raise SettingError("JWT_PUBLIC_KEY", "give an Ed25519, EC or RSA public key, in PEM or base64 of PEM") from None
+        return Tokens(lambda token: keys, None, issuer, audience)
     path = os.path.join(ensure_folder(folder, "JWT_PUBLIC_KEY"), "jwt_key.pem")
     try:
         key = own_key(path)
     except (ValueError, TypeError, OSError):
         raise SettingError("JWT_PUBLIC_KEY", f"it is not set, and {path} is no Ed25519 key in PEM") from None
-    return Tokens([("EdDSA", key.public_key())], ("EdDSA", key), issuer, audience)
+    return Tokens(lambda token: [("EdDSA", key.public_key())], ("EdDSA", key), issuer, audience)
