@@ -5,7 +5,6 @@ import sys
 
 import click
 from flask import current_app
-from flask.cli import with_appcontext
 from werkzeug.serving import is_running_from_reloader
 
 import auth
@@ -35,7 +34,6 @@ def prepare_run(app, version):
 @click.command("token")
 @click.argument("subject")
 @click.option("--days", default=30, show_default=True, type=click.IntRange(1, 36500), help="How long it is valid.")
-@with_appcontext
 def print_token(subject, days):
     """Print a token for SUBJECT, such as https://github.com/username."""
     try:
