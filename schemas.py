@@ -188,13 +188,6 @@ class AssistantTurnSchema(UserTurnSchema):
     turns_left_out = fields.Integer(required=True)
 
 
-TURN_SCHEMAS = {"user": UserTurnSchema(), "assistant": AssistantTurnSchema()}
-
-
-def dump_turn(turn):
-    return TURN_SCHEMAS[turn.kind].dump(turn)
-
-
 class ChangedSessionSchema(SessionSchema):
     system = fields.String(required=True, allow_none=True)
     options = fields.Raw(required=True)
@@ -217,3 +210,8 @@ listed_session_schema = ListedSessionSchema(many=True)
 changed_session_schema = ChangedSessionSchema()
 whole_session_schema = WholeSessionSchema()
 turn_error_schema = TurnErrorSchema()
+turn_schemas = {"user": UserTurnSchema(), "assistant": AssistantTurnSchema()}
+
+
+def dump_turn(turn):
+    return turn_schemas[turn.kind].dump(turn)
