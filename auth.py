@@ -181,9 +181,8 @@ def own_key(path):
         pem = ed25519.Ed25519PrivateKey.generate().private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         )
-        with tempfile.NamedTemporaryFile(dir=os.path.dirname(path)) as draft:  # mode 0600
+        with tempfile.NamedTemporaryFile(dir=os.path.dirname(path), buffering=0) as draft:  # mode 0600
             draft.write(pem)
-            draft.flush()
             os.fsync(draft.fileno())
             with contextlib.suppress(FileExistsError):
                 os.link(draft.name, path)
