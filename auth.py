@@ -58,13 +58,9 @@ class Tokens:
         self._keys_for = keys_for  # returns the (algorithm, key) pairs any of which may have signed this token
         self.signing = signing  # such a pair, or None
         self.issuer, self.audience = issuer, audience
-
-    @property
-    def source(self):
-        """A sentence for whoever has no token."""
-        if self.signing is None:
-            return f"Tokens for this server come from {self.issuer}."
-        return f"On the server, in Parley's folder, `.venv/bin/flask token {LOCAL_USER}` prints one."
+        self.source = f"Tokens for this server come from {issuer}."  # a sentence for whoever has no token
+        if signing is not None:
+            self.source = f"On the server, in Parley's folder, `.venv/bin/flask token {LOCAL_USER}` prints one."
 
     def verify(self, token):
         """The `sub` of a token. Raises InvalidToken; ServiceUnavailable where its key cannot be had."""
