@@ -376,10 +376,6 @@ def show_index():
     if request.accept_mimetypes.best_match(["application/json", "text/html"]) == "text/html":
         page = current_app.send_static_file("index.html")
         return page, {"Content-Security-Policy": PAGE_POLICY, "Cache-Control": "no-store", "Vary": "Accept"}
-    names = {
-        "openapi_url": "public.show_openapi",
-        "health_url": "public.show_health",
-        "sessions_url": "api.list_sessions",
-        "models_url": "api.list_models",
-    }
-    return {"urls": {name: url_for(endpoint) for name, endpoint in names.items()}}, {"Vary": "Accept"}
+    urls = {"openapi_url": url_for("public.show_openapi"), "health_url": url_for("public.show_health")}
+    urls |= {"sessions_url": url_for("api.list_sessions"), "models_url": url_for("api.list_models")}
+    return {"urls": urls}, {"Vary": "Accept"}
