@@ -179,7 +179,7 @@ def idempotency_key(body):
 
 
 def preferences():
-    """By the header Prefer (RFC 7240): whether no reply is wanted in the answer, and the seconds to wait for one at most."""
+    """By the header Prefer (RFC 7240): whether the reply is not waited for, and how many seconds at most, if it is."""
     preferred, allowed = {}, current_app.config["REPLY_WAIT"]
     for each in reversed(parse_list_header(request.headers.get("Prefer", ""))):  # of two with one name, the first counts
         preferred |= parse_dict_header(each.lower().partition(";")[0])
