@@ -1,4 +1,4 @@
-"""What the model is sent of a conversation, pure functions of its turns, and how long its answer may be."""
+"""What the model is sent of a conversation, pure functions of its turns; how long its answer may be, and how one goes on."""
 
 import itertools
 import math
@@ -7,17 +7,52 @@ LONGEST = 8 * 2**20  # bytes of all turns
 FRAME = 32  # tokens at most that a provider puts around a message
 LEAST = 256  # tokens of an answer, where a refusal names no window
 LEARNED_MAX = 1000  # models of a provider; any user may name more
+GO_ON = "Your answer was cut off. Go on exactly where it stopped, with the very next character: repeat and explain nothing."
+LEAST_OVERLAP, LONGEST_OVERLAP = 20, 10_000  # characters; what is shorter may be text that only looks like a repetition
 
 
-def messages_of(turns):
-    """The messages of a request, made of turns, oldest first.
+def messages_of(turns, so_far=""):
+    """The messages of a request, made of turns, oldest first; with the text `so_far` of a reply, they ask to go on with that.
 
     The first is the user's, empty turns are left out and neighbours of one role are joined, since providers refuse all else:
     the turns user "One", assistant "", user "Two" give the one message {"role": "user", "content": "One\\n\\nTwo"}.
     """
     said = itertools.dropwhile(lambda turn: turn.kind != "user", (turn for turn in turns if turn.content.strip()))
     groups = itertools.groupby(said, lambda turn: turn.kind)
-    return [{"role": role, "content": "\n\n".join(turn.content for turn in group)} for role, group in groups]
+    messages = [{"role": role, "content": "\n\n".join(turn.content for turn in group)} for role, group in groups]
+    # Many models refuse a conversation that ends with their own words: the wish to go on is the user's.
+    going_on = [{"role": "assistant", "content": so_far}, {"role": "user", "content": GO_ON}]
+    return messages + (going_on if so_far.strip() else [])
+
+
+def overlap(text, more):
+    """How many characters `more` surely repeats of the end of `text`: none where it may be text that only looks like that, as a
+    word or two, a rule or an indent without a letter, or a rhythm that goes on, "ha ha ha …"."""
+    sizes = range(min(len(text), len(more), LONGEST_OVERLAP), LEAST_OVERLAP - 1, -1)
+    longest, *shorter = [size for size in sizes if more[size - 1] == text[-1] and text.endswith(more[:size])] or [0]
+    if not any(character.isalpha() for character in more[:longest]):
+        return 0
+    goes_on = shorter and more[shorter[0] :].startswith(more[longest : 2 * longest - shorter[0]])
+    return 0 if goes_on else longest
+
+
+class Continuation:
+    """What comes behind a text with which a model was asked to go on, without what it repeats of it. What may yet be a
+    repetition is held back, until it is none, or whoever has it decides."""
+
+    def __init__(self, text):
+        self.held, self._text = "", text
+
+    def add(self, more):
+        """Take what has come; returns what of all that has come is known to be new."""
+        self.held += more
+        return "" if self.held in self._text else self.decide()
+
+    def decide(self):
+        """What is held back, without the repetition, if it is one. From here on, all that comes is new."""
+        new, self.held = self.held[overlap(self._text, self.held) :], ""
+        self._text = "" if new else self._text
+        return new
 
 
 def newest_half(turns, behind=0):
@@ -67,7 +102,7 @@ class Prompt:
         """A token has a byte or more; four, where the provider has counted less of a prompt with which this one begins."""
         known, size = 0, len((system or "").encode())
         for turn in self.turns:
-            if turn.input_tokens and (turn.model, turn.turns_left_out) == (model, self.left_out):
+            if turn.input_tokens and (turn.model, turn.turns_left_out, turn.continued) == (model, self.left_out, 0):
                 known = size - turn.input_tokens  # bytes that are no tokens
             size += len(turn.content.encode()) + FRAME
         return max(size - known, size // 4)

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from conversation import Prompt, Windows, messages_of, newest_half
+from conversation import GO_ON, Continuation, Prompt, Windows, messages_of, newest_half
 from models import Turn
 
 CONTENTS = ["", " ", "x", "Some words.", "世界 " * 50, "y" * 1000]
@@ -181,3 +181,82 @@ def test_what_is_learned_of_models_that_anyone_may_name_has_an_end():
     assert windows.room("m-0", 10, 8192) == 990
     assert windows.room("m-1999", 10, 8192) == 8192
     assert windows.learn("m-0", 500, 10, 990) == 490
+
+
+# Going on
+
+WORDS = "the of and to in is that for it as was with be by on not he his but at are this have from or 世界 x = { }".split()
+
+
+def texts(chance):
+    """Texts of words and of lines, where many of them stand more than once."""
+    for _ in range(200):
+        words = [chance.choice(WORDS) for _ in range(chance.randrange(2, 120))]
+        yield "".join(word + chance.choice([" ", " ", " ", "\n", "\n    "]) for word in words)
+
+
+def going_on(text, more, chance):
+    """What is stored where a model that was asked to go on behind this text says this, in pieces of some characters."""
+    continuation = Continuation(text)
+    while more:
+        size = chance.randrange(1, 12)
+        text += continuation.add(more[:size])
+        more = more[size:]
+    return text + continuation.decide()
+
+
+def test_takes_off_what_a_model_repeats_wherever_it_broke_and_however_much_that_is(chance):
+    for text in texts(chance):
+        for _ in range(5):
+            end = chance.randrange(len(text) + 1)
+            begin = chance.randrange(max(0, end - 20) + 1)
+            if any(map(str.isalpha, text[begin:end])) and end - begin >= 20:
+                assert going_on(text[:end], text[begin:], chance) == text
+
+
+def test_takes_nothing_off_what_only_goes_on(chance):
+    for text in texts(chance):
+        end = chance.randrange(len(text) + 1)
+        assert going_on(text[:end], text[end:], chance) == text
+
+
+@pytest.mark.parametrize(
+    "text, more",
+    [
+        ("hel", "lo world"),
+        ("100", "000 people"),
+        ("ha ha ", "ha ha!"),
+        ("Go on: " + "ha " * 40, "ha " * 40),
+        ("if x:\n" + " " * 40, " " * 40 + "return"),
+        ("Title\n" + "-" * 30, "-" * 30 + "\nText"),
+        ("| --- | --- | --- | --- ", "| --- | --- | --- | --- |\n"),
+        ("0123456789" * 3, "0123456789" * 3),
+        ("A text of nineteen", "A text of nineteen and more"),
+        ("", "A text of twenty characters"),
+        ("A text of twenty characters", ""),
+    ],
+)
+def test_keeps_what_only_looks_like_a_repetition(chance, text, more):
+    assert going_on(text, more, chance) == text + more
+
+
+def test_a_model_that_begins_anew_is_taken_at_its_rest(chance):
+    text = "Once upon a time there was a programmer who"
+    assert going_on(text, text + " never slept.", chance) == text + " never slept."
+    assert going_on(text, text, chance) == text
+    assert going_on(text, "I am sorry. " + text, chance) == text + "I am sorry. " + text
+
+
+def test_holds_back_only_what_may_be_a_repetition():
+    continuation = Continuation("The quick brown fox jumps over the dog, ")
+    assert continuation.add("the ") == ""
+    assert continuation.add("cat") == "the cat"
+    assert continuation.add("the ") == "the "
+    assert continuation.decide() == ""
+
+
+def test_asks_to_go_on_only_behind_words():
+    turns = [Turn(id=1, kind="user", content="One")]
+    asked = {"role": "user", "content": "One"}
+    assert messages_of(turns, "Tw") == [asked, {"role": "assistant", "content": "Tw"}, {"role": "user", "content": GO_ON}]
+    assert messages_of(turns, "") == messages_of(turns, " \n") == [asked]
