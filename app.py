@@ -61,7 +61,7 @@ def create_app(config=None):
     app.tokens = auth.open_tokens(settings, app.instance_path)
     app.catalog = catalog.open_catalog(settings)
     database.open_database(settings, app.instance_path, migrations.MIGRATIONS)
-    app.replies = Replies(app.catalog, settings["MAX_TOKENS"], settings["TITLE_MODEL"])
+    app.replies = Replies(app.catalog, settings)
     app.held, app.searches = limits.Room(limits.HELD), limits.Room(limits.SEARCHES)
     atexit.register(app.replies.stop, 0)
     app.register_blueprint(api)
@@ -187,22 +187,18 @@ def preferences():
     return "respond-async" in preferred, min(allowed, int(wait)) if re.fullmatch("[0-9]{1,9}", wait) else allowed
 
 
-def location(session, is_new):
-    """What an answer's `Location` is: the session, or where it is not new the events of its reply."""
-    return url_for("api.show_session" if is_new else "api.follow_events", session_id=session.id)
-
-
 # One reply, three ways to receive it
 
 
-def make_reply(body, session=None, retry=False):
+def make_reply(body, session=None, retry=False, goes_on=False):
     """Have the model reply, in this session or a new one, and answer in the way that the client wants to receive it."""
     body = without_nulls(body)
     key = idempotency_key(body)
     model = choose_model(key, body, session)
     content, is_new = body.pop("content", None), session is None
     new = body | {"title": titles.local_title(content), "model": model} if is_new else None
-    wanted = models.ReplyRequest(g.user, content, new, session and session.id, retry, key, current_app.config["RATE_LIMIT"])
+    limit = current_app.config["RATE_LIMIT"]
+    wanted = models.ReplyRequest(g.user, content, new, session and session.id, retry, goes_on, key, limit)
     streams = request.accept_mimetypes.best_match(["application/json", "text/event-stream"]) == "text/event-stream"
     is_async, wait = preferences()
     with contextlib.ExitStack() as leaving:
@@ -214,7 +210,11 @@ def make_reply(body, session=None, retry=False):
             wait = 0  # it is answered at once
         with db.connection_context():  # it is given back before the request waits
             session, feed = current_app.replies.start(wanted, watched=streams)
-        return stream(leaving, session, feed, is_new) if streams else answer(session, feed, is_new, is_async, wait)
+        headers = {"Location": url_for("api.show_session" if is_new else "api.follow_events", session_id=session.id)}
+        if streams:
+            status, position = 201 if is_new else 200, feed.start if goes_on else 0
+            return stream(leaving, events.frames(feed, position, session=session if is_new else None), status, headers)
+        return answer(session, feed, is_new, is_async, wait, headers)
 
 
 def choose_model(key, body, session):
@@ -231,7 +231,7 @@ def choose_model(key, body, session):
     return model
 
 
-def answer(session, feed, is_new, is_async, wait):
+def answer(session, feed, is_new, is_async, wait, headers):
     """The answer once the reply is over; after so many seconds a deferred one: it is followed on the session's events."""
     turn = feed.wait(wait)
     if feed.over == "deleted":
@@ -241,18 +241,17 @@ def answer(session, feed, is_new, is_async, wait):
             return errors.model_failure(turn.error_status, turn.error_message, turn.retry_after, session.id)
         if not is_new:
             return schemas.dump_turn(turn), 201
-    headers = {"Location": location(session, is_new)} | ({"Preference-Applied": "respond-async"} if is_async else {})
+    headers |= {"Preference-Applied": "respond-async"} if is_async else {}
     if not is_new:
         return {"accepted": True}, 202, headers
     session.title = feed.title or session.title
     return schemas.created_session_schema.dump(session), 201, headers
 
 
-def stream(leaving, session, feed, is_new=False, position=0, turn_seen=False):
-    """The event stream of this reply, from a position on. What is in the stack `leaving` is left when the stream ends."""
-    frames = events.frames(feed, position, turn_seen, session if is_new else None)
-    headers = {"Cache-Control": "no-cache, no-transform", "X-Accel-Buffering": "no", "Location": location(session, is_new)}
-    response = Response(errors.guarded(frames, g.id), 201 if is_new else 200, headers, mimetype="text/event-stream")
+def stream(leaving, frames, status=200, headers={}):
+    """The event stream of these frames. What is in the stack `leaving` is left when it ends."""
+    headers = headers | {"Cache-Control": "no-cache, no-transform", "X-Accel-Buffering": "no"}
+    response = Response(errors.guarded(frames, g.id), status, headers, mimetype="text/event-stream")
     response.call_on_close(leaving.pop_all().close)
     return response
 
@@ -273,7 +272,7 @@ def list_sessions():
     page = min(max(query["limit"], 1), 100), query["offset"]
     words = search.words_of(query["query"])
     if len(words) > search.MAX_WORDS:
-        raise ValidationError({"query": [f"Give at most {search.MAX_WORDS} words."]}, source="parameter")
+        raise ValidationError({"query": [f"Give at most {search.MAX_WORDS} words."]})
     with contextlib.ExitStack() as leaving:
         if words:
             leaving.enter_context(current_app.held.place(g.user))
@@ -290,7 +289,7 @@ def show_session(session_id):
     query = schemas.turns_page_schema.load(request.args.to_dict())
     if query:
         query["limit"] = min(max(query.get("limit", 50), 1), 200)
-    session = get_session(session_id).with_turns(current_app.replies.orphans, **query)
+    session = get_session(session_id).with_turns(**query)
     return schemas.whole_session_schema.dump(session), {"First-Turn-Sent": session.trim} if session.trim else {}
 
 
@@ -326,6 +325,13 @@ def retry_reply(session_id):
     return make_reply(load_body(schemas.retry_schema, required=False), session, retry=True)
 
 
+@api.post("/sessions/<uuid:session_id>/continue")
+def continue_reply(session_id):
+    """Have the last reply go on where it stopped."""
+    session = get_session(session_id)
+    return make_reply(load_body(schemas.empty_schema, required=False), session, goes_on=True)
+
+
 @api.post("/sessions/<uuid:session_id>/cancel")
 def cancel_reply(session_id):
     """Stop the reply under way."""
@@ -347,7 +353,7 @@ def follow_events(session_id):
     with contextlib.ExitStack() as leaving:
         leaving.enter_context(current_app.held.place(g.user))
         feed = current_app.replies.follow(turn, watched=True)
-        return stream(leaving, session, feed, False, *resumed)
+        return stream(leaving, events.frames(feed, *resumed))
 
 
 @api.get("/models")
@@ -360,7 +366,8 @@ def list_models():
 @public.get("/health")
 def show_health():
     """Tell whether the server and its database answer."""
-    current_app.replies.check()
+    current_app.replies.start_keeper()
+    database.check()
     return {"status": "ok", "version": __version__}
 
 

@@ -5,7 +5,6 @@ import sys
 
 import click
 from flask import current_app
-from werkzeug.serving import is_running_from_reloader
 
 import auth
 
@@ -17,8 +16,6 @@ def prepare_run(app, version):
         return
     app.replies.start_keeper()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    if is_running_from_reloader():
-        return
     url = f"http://{context.params['host']}:{context.params['port']}/"
     if not app.tokens.signing:
         click.echo(f"Parley {version}. Open it: {url}\n\n  {app.tokens.source}\n")

@@ -302,25 +302,19 @@ db = DatabaseProxy()
 
 
 def open_database(settings, folder, migrations):
-    """Open the database of these settings, by default one in this folder, and migrate it. Raises SettingError."""
+    """Point all models at the database of these settings, by default a file in the folder, migrated. Raises SettingError."""
+    url = settings["DATABASE_URL"] or ""
     try:
-        url = settings["DATABASE_URL"]
-        connect(url, None if url else os.path.join(ensure_folder(folder, "DATABASE_URL"), "parley.db"))
-        migrate(migrations)
-    except Unavailable as error:
-        raise SettingError("DATABASE_URL", f"the database cannot be opened ({type(error).__name__})") from None
-
-
-def connect(url, path=None):
-    """Point all models at the database of this URL, or else at the SQLite file of this path. Raises SettingError."""
-    try:
-        engine, options = _read(url) if url else (SQLite, {"database": path})
+        engine, options = _read(url) if url else (SQLite, {"database": f"{ensure_folder(folder, 'DATABASE_URL')}/parley.db"})
         db.initialize(engine(**engine.options | options))
         with db.connection_context():  # only now the driver looks at some options
             db.execute_sql("SELECT 1")
-    except (*Unavailable, SettingError):
-        raise
+        migrate(migrations)
+    except Unavailable as error:
+        raise SettingError("DATABASE_URL", f"the database cannot be opened ({type(error).__name__})") from None
     except Exception:  # for an option that they do not take, the libraries raise whatever they fall over
+        if "?" not in url:
+            raise
         raise SettingError("DATABASE_URL", "the options behind its ? are not understood") from None
 
 
@@ -374,8 +368,11 @@ def transaction(function):
     return wrapper
 
 
-def check_writers():
-    """Raises one of Unavailable where a transaction of this process has not ended for too long."""
+def check():
+    """Raises one of Unavailable where nobody can write, or a transaction of this process has not ended for too long."""
+    limit_time()
+    with db.connection_context():
+        db.check()
     if any(since < time.monotonic() - STUCK for since in list(_writing.values())):
         raise OperationalError("a transaction does not end")
 

@@ -4,7 +4,7 @@ import itertools
 import logging
 import math
 
-from flask import url_for
+from flask import request, url_for
 from marshmallow import ValidationError
 from werkzeug.exceptions import HTTPException
 from werkzeug.http import HTTP_STATUS_CODES
@@ -14,7 +14,6 @@ import models
 from catalog import UnknownModel
 from database import Unavailable
 from faults import REFUSED_OPTION, ModelError
-from limits import Overloaded
 from schemas import FAULTS
 
 CHALLENGE = 'Bearer realm="parley"'  # RFC 6750, section 3
@@ -54,12 +53,12 @@ def on_http_error(error):
 
 
 def faults(error):
-    """(detail, source) of each fault in a ValidationError, whose `source` is a parameter or a header, else it is the body.
+    """(detail, source) of each fault in a ValidationError: its `source`, else a GET's parameters, else the body.
 
     The names of a body's become JSON pointers into it (RFC 6901): the messages `{"title": ["Give a string."]}` give
     `("Give a string.", {"pointer": "/title"})`.
     """
-    source = error.kwargs.get("source", "pointer")
+    source = error.kwargs.get("source", "parameter" if request.method == "GET" else "pointer")
     places = [(error.normalized_messages(), "")]
     for messages, place in places:
         for name, details in messages.items():
@@ -101,15 +100,12 @@ FRAMEWORK_DETAILS = {
     500: "The server failed. Ask again; its log says more under this X-Request-ID.",
 }
 
-REFUSALS = {models.Missing: 404, models.RateLimited: 429}  # all others are conflicts
-
 HANDLERS = {
     HTTPException: on_http_error,
     ValidationError: lambda error: error_response(400, itertools.islice(faults(error), FAULTS)),
-    models.Refused: lambda error: refusal(REFUSALS.get(type(error), 409), str(error), error.retry_after, error.session_id),
+    models.Refused: lambda error: refusal(error.status, str(error), error.retry_after, error.session_id),
     UnknownModel: lambda error: error_response(400, [(str(error), {"pointer": "/model"})]),
     ModelError: lambda error: model_failure(error.status, error.message, error.retry_after),
     auth.InvalidToken: on_invalid_token,
-    Overloaded: lambda error: refusal(503, str(error), retry_after=5),
     **dict.fromkeys(Unavailable, on_database_error),
 }

@@ -39,22 +39,23 @@ def frames(feed, position=0, turn_seen=False, session=None):
     `session` is the one that was made with this reply: its events tell the client its id, and its title.
     """
     yield _frame("session", schemas.created_session_schema.dump(session), feed.id, position) if session else COMMENT
-    over, thinking = False, 0
+    over, told = False, (None, 0)
     while not over:
-        text, over = feed.read(position, session and session.title, thinking, KEEPALIVE_INTERVAL)
+        text, (title, thinking), over = feed.read(position, told, KEEPALIVE_INTERVAL)
         batch = ""
-        if feed.thinking not in (0, thinking):
-            thinking = feed.thinking
+        if thinking not in (0, told[1]):
             batch += _frame("thinking", {"characters": thinking}, feed.id, position)
-        if session and feed.title not in (None, session.title):
-            session.title = feed.title
+        if session and title not in (None, session.title):
+            session.title = title
             batch += _frame("session", schemas.created_session_schema.dump(session), feed.id, position)
         if text:
             position += len(text)
             batch += _frame("content_delta", {"delta": text}, feed.id, position)
         if over:
             batch += _ending(feed, turn_seen)
-        yield batch or COMMENT
+        if batch or told == (title, thinking):
+            yield batch or COMMENT
+        told = title, thinking
 
 
 def _ending(feed, turn_seen):

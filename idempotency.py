@@ -1,6 +1,6 @@
 """Idempotency keys (IETF's draft of the header Idempotency-Key): what a client sent under one, and the reply it got."""
 
-from peewee import BigIntegerField, CompositeKey, TextField, UUIDField
+from peewee import SQL, BigIntegerField, BooleanField, CompositeKey, TextField, UUIDField
 from werkzeug.exceptions import UnprocessableEntity
 
 from database import SECOND, db
@@ -18,6 +18,7 @@ class IdempotencyKey(db.Model):
     session_id = UUIDField()
     turn_id = BigIntegerField()
     created_at = BigIntegerField()
+    settled = BooleanField(default=False, constraints=[SQL("DEFAULT FALSE")])  # it had its answer before the reply was continued
 
     class Meta:
         table_name = "key"
@@ -40,3 +41,15 @@ class IdempotencyKey(db.Model):
         """Store the key for this reply, or this reply for the key that is stored."""
         row = self.__data__ | {"session_id": session.id, "turn_id": reply.id, "created_at": now}
         db.send(IdempotencyKey.insert(row).on_conflict(conflict_target=("owner", "path", "key"), preserve="turn_id"))
+
+    @classmethod
+    def settle(cls, reply):
+        """The keys of this reply have had their answer, whatever becomes of it from here on."""
+        db.send(cls.update(settled=True).where(cls.owner == reply.session.owner, cls.turn_id == reply.id))
+
+    @classmethod
+    def forget(cls, replies):
+        """Forget the keys by which these were continued in vain: they name an attempt that failed."""
+        in_vain = cls.path.endswith("/continue") & ~cls.settled
+        for reply in replies:
+            db.send(cls.delete().where(cls.owner == reply.session.owner, cls.turn_id == reply.id, in_vain))

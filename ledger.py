@@ -27,11 +27,12 @@ class Usage(db.Model):
 
     @classmethod
     def add(cls, used):
-        """Add these (turn, its owner, replies) in the caller's transaction, and the tokens that the turns say."""
+        """Add these (turn, its owner, replies) in the caller's transaction, and what of the turns' tokens is not counted yet."""
         sums = collections.defaultdict(collections.Counter)
         for turn, owner, replies in used:
             day = datetime.datetime.fromtimestamp(turn.created_at // SECOND, datetime.UTC).date().isoformat()
-            sums[owner, day, turn.model].update({name: getattr(turn, name) or 0 for name in TOKENS}, replies=replies)
+            tokens = {name: (turn.usage[name] or 0) - (turn.counted[name] or 0) for name in TOKENS}
+            sums[owner, day, turn.model].update(tokens, replies=replies)
         # In one order, so that no two transactions wait for each other.
         rows = [[*key, total["replies"], *(total[name] for name in TOKENS)] for key, total in sorted(sums.items())]
         db.send(given("add_usage", rows))

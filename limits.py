@@ -5,6 +5,7 @@ import contextlib
 import threading
 
 from peewee import BigIntegerField, TextField
+from werkzeug.exceptions import ServiceUnavailable
 
 from database import SECOND, db
 
@@ -14,11 +15,11 @@ HELD = 240  # requests that wait for a reply or stream one; a worker of gunicorn
 SEARCHES = 2
 
 
-class Overloaded(Exception):
+class Overloaded(ServiceUnavailable):
     """This process carries as much as it can; the text says what to do."""
 
     def __init__(self, message="The server has too much to do. Ask again in a moment."):
-        super().__init__(message)
+        super().__init__(message, retry_after=5)
 
 
 class Room:

@@ -5,7 +5,6 @@ Whatever goes wrong is a ModelError, or HungUp after `call.hang_up()`.
 """
 
 import json
-import math
 import random
 
 import wire
@@ -17,6 +16,15 @@ RETRY_PAUSES = (0.5, 1.0)  # seconds before the second and the third try, where 
 LONGEST_PAUSE = 20  # seconds
 USAGE_TIMEOUT = 5  # seconds for the usage, which may come behind the end of the text
 CHARACTERS_A_TOKEN = 64  # at most, thoughts among them; no model's longest token has more but for white space
+
+
+def pause(call, error, seconds):
+    """Pause for as long as the provider wishes, or some of these seconds. Returns whether it is to be asked again."""
+    seconds = seconds * random.uniform(0.75, 1) if error.retry_after is None else error.retry_after
+    is_worth_it = error.retryable and seconds <= min(LONGEST_PAUSE, call.remaining())
+    if is_worth_it:
+        call.pause(seconds)
+    return is_worth_it
 
 
 class Answer:
@@ -104,7 +112,7 @@ class HTTPProvider:
         Raises a ModelError of status 413 where they do not fit the model's window beside an answer of a quarter of it.
         """
         limit = self._windows.room(model, prompt, max_tokens)
-        pauses = [*RETRY_PAUSES[:retries], math.inf]
+        pauses = [*RETRY_PAUSES[:retries]]
         call.allow(self.timeout)
         deadline = call.deadline  # of all tries, until something of an answer comes
         refused = self._refused.get(model, ())
@@ -116,6 +124,7 @@ class HTTPProvider:
                 return
             except ModelError as error:
                 if answer.has_text:
+                    call.allow(self.timeout)  # for whoever has it go on
                     raise
                 call.deadline = max(call.deadline, deadline)  # an end shortens it
                 unsupported = [name for name in error.unsupported if name in self.substitutes and name not in refused]
@@ -126,12 +135,8 @@ class HTTPProvider:
                     before, limit = limit, self._windows.learn(model, error.window, prompt, limit)
                     if limit < before:
                         continue
-                pause = pauses.pop(0) * random.uniform(0.75, 1)
-                if error.retry_after is not None and pause < math.inf:
-                    pause = error.retry_after
-                if not error.retryable or pause > min(LONGEST_PAUSE, call.remaining()):
+                if not pauses or not pause(call, error, pauses.pop(0)):
                     raise self.faults.of_options(error, options) from None
-                call.pause(pause)
 
     def _answer(self, call, body, refused, answer, limit):
         """Send the request once, without what was refused, and yield the text of each batch of events, perhaps none."""

@@ -10,20 +10,13 @@ from limits import RateLimitHit
 from models import Piece, Session, Turn
 
 
-def _create_tables():
-    db.create_tables([Session, Turn, Piece, IdempotencyKey, RateLimitHit, Usage])
+TABLES = [Session, Turn, Piece, IdempotencyKey, RateLimitHit, Usage]
 
 
 def _add_fences_and_usage():
     """From 1.0.0. Its processes may go on beside the new ones: what they insert has its place in the order."""
     db.create_tables([Usage])
-    for model in (Session, Turn):
-        there = {column.name for column in db.get_columns(model._meta.table_name)}
-        for field in model._meta.sorted_fields:
-            if field.column_name not in there:
-                context = db.get_sql_context()
-                context.literal(f'ALTER TABLE "{model._meta.table_name}" ADD COLUMN ').sql(field.ddl(context))
-                db.execute_sql(*context.query())
+    _add_columns()
     if isinstance(db.obj, SQLite):
         db.execute_sql(f"PRAGMA application_id = {APPLICATION_ID}")
     else:
@@ -32,4 +25,15 @@ def _add_fences_and_usage():
         db.execute_sql(f"ALTER TABLE turn ALTER COLUMN id SET DEFAULT ({by_time})")
 
 
-MIGRATIONS = [_create_tables, _add_fences_and_usage]
+def _add_columns():
+    """Those that are missing of all tables."""
+    for model in TABLES:
+        there = {column.name for column in db.get_columns(model._meta.table_name)}
+        for field in model._meta.sorted_fields:
+            if field.column_name not in there:
+                context = db.get_sql_context()
+                context.literal(f'ALTER TABLE "{model._meta.table_name}" ADD COLUMN ').sql(field.ddl(context))
+                db.execute_sql(*context.query())
+
+
+MIGRATIONS = [lambda: db.create_tables(TABLES), _add_fences_and_usage, _add_columns]

@@ -15,11 +15,12 @@ from peewee import SQL, BigAutoField, BigIntegerField, BooleanField, IntegerFiel
 
 from database import QUERIES, SECOND, db, given, insertion, limit_time, transaction
 from idempotency import IdempotencyKey
-from ledger import Usage
+from ledger import TOKENS, Usage
 from limits import RateLimitHit
 from search import contains, normalize
 
 LEASE, RENEWAL = 20 * SECOND, SECOND  # how long a lease is, and how much of it has gone when it is renewed
+RELEASED = 0  # the lease of a reply that was handed over: anyone may take it at once
 PREVIEW = 100  # characters
 HISTORY_ROWS = 64  # turns that are read at once
 NO_TURN = 2**63 - 1  # an id behind all others
@@ -29,30 +30,27 @@ IN_PROGRESS, COMPLETE, FAILED, INTERRUPTED = "in_progress", "complete", "failed"
 
 
 class Refused(Exception):
-    """The state of the database forbids a request; the text tells the client what to do.
+    """The state of the database forbids a request: by default a conflict. The text tells the client what to do.
 
     `session_id` is the session that is kept all the same, `retry_after` the seconds to wait, where there are any.
     """
 
-    def __init__(self, message, session_id=None, retry_after=None):
+    def __init__(self, message, session_id=None, retry_after=None, status=409):
         super().__init__(message)
-        self.session_id = session_id
-        self.retry_after = retry_after
+        self.status, self.session_id, self.retry_after = status, session_id, retry_after
 
 
 class Missing(Refused):
     """There is no such session for this owner."""
 
     def __init__(self, message="There is no such session. Look it up in GET /sessions."):
-        super().__init__(message)
+        super().__init__(message, status=404)
 
 
-class Conflict(Refused):
-    """A reply is under way, or none is, or newer turns followed."""
-
-
-class RateLimited(Refused):
-    """The owner has asked for as many replies as the limit allows."""
+def outcome_of(status, error_status=None, error_message=None, retry_after=None, stop_reason=None):
+    """The columns that say how a reply ends."""
+    error = {"error_status": error_status, "error_message": error_message, "retry_after": retry_after}
+    return {"status": status, "stop_reason": stop_reason} | error
 
 
 def new_turn_id(now, last=0):
@@ -131,24 +129,19 @@ class Session(db.Model):
     def _update(self, changes, *conditions):
         return bool(Session.update(changes).where(Session.id == self.id, *conditions).execute())
 
-    def with_turns(self, orphans, limit=None, before=NO_TURN):
+    def with_turns(self, limit=None, before=NO_TURN):
         """This session with its visible `turns`, oldest first, one under way with what has been stored of it: all, or so many
-        before one, and whether there are more before these.
-
-        Those of these ids count as interrupted, though nobody could write it yet.
-        """
+        before one, and whether there are more before these."""
         rows = Turn.readable().where(Turn.session == self.id, Turn.visible, Turn.id < before)
         turns = list(rows.order_by(Turn.id.desc()).limit(limit and limit + 1))
         if not turns and before == NO_TURN:
             raise Missing("The session was deleted.")  # meanwhile
         self.turns, self.has_more = turns[:limit][::-1], limit is not None and len(turns) > limit
-        for turn in self.turns:
-            turn.status = INTERRUPTED if turn.status == IN_PROGRESS and turn.id in orphans else turn.status
         return self
 
     def turns_before(self, turn_id):
         """The visible turns before this one, the newest first, with what is told of replies; read as they are wanted."""
-        told = Turn.model, Turn.error_status, Turn.input_tokens, Turn.output_tokens, Turn.turns_left_out
+        told = Turn.model, Turn.error_status, Turn.input_tokens, Turn.output_tokens, Turn.turns_left_out, Turn.continued
         visible = Turn.select(Turn.id, Turn.kind, Turn.content, *told).where(Turn.session == self.id, Turn.visible)
         while rows := list(visible.where(Turn.id < turn_id).order_by(Turn.id.desc()).limit(HISTORY_ROWS)):
             yield from rows
@@ -184,7 +177,7 @@ class Turn(db.Model):
     id = BigAutoField()  # see new_turn_id
     session = peewee.ForeignKeyField(Session, on_delete="CASCADE", index=False)
     kind = TextField()  # user or assistant
-    content = TextField()  # empty while a reply is under way: its pieces have the text
+    content = TextField()  # of a reply under way what it had when it last ended, or nothing: its pieces have the text
     created_at = BigIntegerField()
     visible = BooleanField(column_name="shown", default=True)  # false: it was replaced, or failed to replace another
     model = TextField(null=True)
@@ -201,21 +194,37 @@ class Turn(db.Model):
     search_text = TextField(column_name="folded", default="")
     fence = BigIntegerField(null=True)  # which attempt may write it: whatever comes late names an older one
     stop_reason = TextField(null=True)
-    continued = IntegerField(default=0, constraints=[SQL("DEFAULT 0")])
+    continued = IntegerField(default=0, constraints=[SQL("DEFAULT 0")])  # how often, by whomever
+    restarts = IntegerField(default=0, constraints=[SQL("DEFAULT 0")])  # how often by itself since a person last asked for it
     turns_left_out = IntegerField(default=0, constraints=[SQL("DEFAULT 0")])
     trim = None  # what the session's is set to when the reply ends
+    base = 0  # of a reply under way that a person had continued: how many characters it had before
+    counted = None  # the tokens that are in the ledger already
 
     @property
     def is_settled(self):
         """Whether an idempotency key that named this reply has had its answer."""
         return self.status == COMPLETE or self.cancelled
 
+    @property
+    def usage(self):
+        return {name: getattr(self, name) for name in TOKENS}
+
+    def fallback(self, cancelled=False):
+        """How this reply under way ends if nothing more comes: as before, where nothing has come since it was continued."""
+        if len(self.content) > self.base or not self.base:
+            return outcome_of(INTERRUPTED)
+        status = COMPLETE if self.stop_reason else FAILED if self.error_status and not cancelled else INTERRUPTED
+        error = (self.error_status, self.error_message, self.retry_after) if status == FAILED else ()
+        return outcome_of(status, *error, stop_reason=self.stop_reason) | {"continued": self.continued - self.restarts - 1}
+
     @classmethod
     def readable(cls):
         """A query of turns, with what has been stored of one under way, and whose it is; without what only the search reads."""
         text = peewee.Case(None, [(cls.under_way(), fn.COALESCE(Piece.text_of(cls.id), ""))], cls.content)
+        base = peewee.Case(None, [(cls.under_way(), fn.LENGTH(cls.content))], 0).alias("base")
         columns = [field for field in cls._meta.sorted_fields if field.name not in ("content", "search_text")]
-        return cls.select(*columns, text.alias("content"), Session.id, Session.owner).join(Session)
+        return cls.select(*columns, text.alias("content"), base, Session.id, Session.owner).join(Session)
 
     @classmethod
     def under_way(cls):
@@ -229,26 +238,60 @@ class Turn(db.Model):
 
     @classmethod
     def latest(cls, session_id):
-        """The latest reply of a session, visible or not."""
-        turn = cls.readable().where(cls.session == session_id, cls.kind == "assistant").order_by(cls.id.desc()).first()
+        """The latest reply of a session, visible or not: the one that was last asked for or continued."""
+        replies = cls.select(cls.id).where(cls.session == session_id, cls.kind == "assistant")
+        newest = replies.order_by(cls.id.desc()).limit(1)
+        asked_for = fn.COALESCE(replies.where(cls.under_way()), Session.latest_reply, newest)  # 1.0.0 does not say which it was
+        turn = cls.readable().where(cls.id == Session.select(asked_for).where(Session.id == session_id)).first()
         if turn is None:
             raise Missing("The session was deleted.")
         return turn
 
     @classmethod
     def lapsed(cls):
-        """(id, lease) of replies under way whose lease has lapsed, or is longer than any since the clock was set back: their
-        processes are gone, or have been held up."""
+        """(id, lease, restarts, owner) of replies under way that were handed over, or whose processes are gone, or held up: their
+        lease has lapsed, or is longer than any since the clock was set back."""
         holds = cls.lease_until.between(db.clock(), db.clock() + LEASE + RENEWAL)
-        return list(cls.select(cls.id, cls.lease_until).where(cls.under_way(), ~holds).tuples())
+        found = cls.select(cls.id, cls.lease_until, cls.restarts, Session.owner).join(Session)
+        found = found.where(cls.under_way(), ~holds, Session.owner != "").tuples()
+
+        @transaction
+        def held():  # where nobody can write, they are not told of: their writers may be waiting, too, to renew the leases
+            db.hold(cls.select(cls.id).where(cls.under_way(), ~holds).order_by(cls.id))
+            return list(found.clone())
+
+        return held() if found.exists() else []
+
+    @classmethod
+    @transaction
+    def take_over(cls, turn_id, lease, limit):
+        """Have this process write on a reply whose lease is still this one, and that went on by itself less often than `limit`;
+        that it was handed over does not count. Returns it, or None where that is not so, or another was faster."""
+        same = cls.id == turn_id, cls.under_way(), cls.lease_until == lease
+        died = int(lease != RELEASED)
+        counts = {"continued": cls.continued + 1, "restarts": cls.restarts + died}
+        changes = {"fence": secrets.randbits(63), "lease_until": db.now() + LEASE} | counts
+        if not cls.update(changes).where(*same, cls.restarts + died <= limit).execute():
+            return None
+        turn = cls.read(turn_id)
+        turn.session = Session.get_by_id(turn.session_id)
+        turn.session.model = turn.model  # as it was then
+        if lease == RELEASED and 0 < turn.base == len(turn.content):
+            turn.continued -= 1  # it was handed over before a word
+        return turn
+
+    @transaction
+    def go_on(self):
+        """Count that this reply goes on by itself; returns whether it is still this process's."""
+        counts = {"continued": self.continued + 1, "restarts": self.restarts + 1}
+        mine = bool(Turn.update(counts).where(Turn.id == self.id, Turn.fence == self.fence, Turn.under_way()).execute())
+        self.__data__ |= counts if mine else {}
+        return mine
 
     @classmethod
     def news(cls, positions):
-        """id → [status, whether its lease is to be renewed, title of the session, text behind the position], for each of
-        these ids that still exists.
-
-        `positions` are {id: position}; where that is None, no text is asked for.
-        """
+        """id → [status, fence, whether its lease is to be renewed, title of the session, text behind the position], for those of
+        these {id: position} that still exist. Where the position is None, no text is asked for."""
         statement = given("read_news", list(positions.items()), lease=LEASE, renewal=RENEWAL, concat=db.concat)
         return {turn_id: news for turn_id, *news in db.execute(statement).fetchall()}
 
@@ -260,18 +303,24 @@ class Turn(db.Model):
 
     def finish(self, **columns):
         """Say how it ends, in memory. Unless it is complete, it gives way to the reply that it replaces."""
+        self.counted = self.counted or self.usage
         self.__data__ |= {"lease_until": None} | columns
         self.visible = self.status == COMPLETE or self.replaces is None
         return self
 
     @classmethod
     @transaction
-    def store(cls, pieces, ended):
-        """Store these pieces (id, fence, start, text) of replies that are under way and have this fence, and how these replies
-        ended. Returns a function that returns the rows of the ids of the former, without waiting once the transaction has
-        ended, and what `end` does."""
+    def store(cls, pieces, ended, released=()):
+        """Store these pieces (id, fence, start, text), how these replies ended, and that these are handed over, by their fences.
+        Returns a function that returns the ids of the first, as rows, once the transaction has ended; and what `end` does."""
         stored = db.send(given("add_pieces", pieces)) if pieces else list
-        return stored, cls.end(ended) if ended else set()
+        for turn in released:
+            mine = cls.id == turn.id, cls.fence == turn.fence, cls.under_way()
+            db.send(cls.update(turn.usage | {"lease_until": RELEASED}).where(*mine))
+        ids = cls.end(ended) if ended else set()
+        for turn in released:  # now, as usage is locked last
+            Usage.add([(turn, turn.session.owner, 0)])
+        return stored, ids
 
     @classmethod
     def end(cls, turns):
@@ -288,62 +337,47 @@ class Turn(db.Model):
             for name in ("drop_pieces", "show_turns", "change_sessions"):
                 db.send(given(name, rows, preview=PREVIEW))
             Usage.add([(turn, turn.session.owner, 1) for turn in ended])
+            IdempotencyKey.forget([turn for turn in ended if turn.base == len(turn.content) > 0 and not turn.cancelled])
         return ids
 
     @classmethod
-    def interrupt(cls, turns, cancelled=False, orphaned=False):
-        """End these replies as interrupted, with what has been stored of them; returns those that were ended so."""
-        return cls._interrupt(turns, [normalize(turn.content) for turn in turns], cancelled, orphaned)
-
-    @classmethod
     @transaction
-    def _interrupt(cls, turns, search_texts, cancelled, orphaned):
+    def interrupt(cls, turns, search_texts, cancelled=False, orphaned=False):
+        """End these replies, whose texts are these normalized, with what was stored since; returns those that this has ended."""
         # With their sessions and rows held, nobody adds a piece behind those that are read here.
         db.hold(Session.select(Session.id).where(Session.id.in_([turn.session_id for turn in turns])).order_by(Session.id))
         db.hold(cls.select(cls.id).where(cls.id.in_([turn.id for turn in turns])))
-        news, interrupted = cls.news({turn.id: len(turn.content) for turn in turns}), []
+        news, ended = cls.news({turn.id: len(turn.content) for turn in turns}), []
         for turn, search_text in zip(turns, search_texts):
-            rest = news[turn.id][3] if turn.id in news else ""
+            rest = news[turn.id][-1] if turn.id in news else ""
             texts = {"content": turn.content + rest, "search_text": search_text + normalize(rest)}
-            ending, lease = Turn(**turn.__data__ | {"session": turn.session}), turn.lease_until if orphaned else None
-            interrupted.append(ending.finish(status=INTERRUPTED, cancelled=cancelled, lease_until=lease, **texts))
-        ids = cls.end(interrupted)
-        return [turn for turn in interrupted if turn.id in ids]
-
-    @transaction
-    def resume(self, owner):
-        """Take up a reply of this process that others have ended, since they took it for dead; returns whether nothing newer
-        happened."""
-        db.hold(Session.select(Session.id).where(Session.id == self.session_id))
-        same = (Turn.id == self.id) & (Turn.fence == self.fence) & (Turn.status == INTERRUPTED) & ~Turn.cancelled
-        last = Turn.select(fn.MAX(Turn.id)).where(Turn.session == self.session_id)
-        lease = {"status": IN_PROGRESS, "lease_until": db.now() + LEASE}
-        if not Turn.update(content="", search_text="", visible=True, **lease).where(same, Turn.id == last).execute():
-            return False
-        db.send(Turn.update(visible=False).where(Turn.id == self.replaces))
-        if self.content:
-            db.send(insertion(Piece(turn=self, start=0, text=self.content)))
-        Usage.add([(self, owner, -1)])
-        return True
+            ending = Turn(**turn.__data__ | {"session": turn.session} | texts, base=turn.base)
+            lease = turn.lease_until if orphaned else None
+            ended.append(ending.finish(**ending.fallback(cancelled), cancelled=cancelled, lease_until=lease))
+        ids = cls.end(ended)
+        return [turn for turn in ended if turn.id in ids]
 
     @transaction
     def store_usage(self, usage):
         """Store what the provider said of a reply that this process wrote, and that somebody cancelled or deleted."""
+        db.hold(Session.select(Session.id).where(Session.id == self.session_id))  # so nobody continues it meanwhile
         if self.trim:
             db.send(Session.update(trim=self.trim).where(Session.id == self.session_id, Session.model == self.model))
-        self.__data__ |= usage
+        self.finish(**usage)
         mine = (Turn.id == self.id) & (Turn.fence == self.fence) & Turn.cancelled
-        cancelled = Turn.update(usage).where(mine, Turn.input_tokens.is_null(), Turn.output_tokens.is_null()).execute()
+        for name, count in self.counted.items():  # else it is stored already
+            mine &= fn.COALESCE(getattr(Turn, name), 0) == (count or 0)
+        cancelled = Turn.update(usage).where(mine).execute()
         if cancelled or not Turn.select(Turn.id).where(Turn.id == self.id).exists():
             Usage.add([(self, self.session.owner, 0 if cancelled else 1)])
 
     @classmethod
     def cancel(cls, session):
-        """Interrupt the reply under way and return it as far as it got. Raises Conflict where there is none."""
-        ended = cls.interrupt([cls.latest(session.id)], cancelled=True)
-        if not ended:
-            raise Conflict("No reply is under way, so there is nothing to cancel.")
-        return ended[0]
+        """Interrupt the reply under way and return it as far as it got. Raises Refused where there is none."""
+        while (turn := cls.latest(session.id)).status == IN_PROGRESS:
+            if ended := cls.interrupt([turn], [normalize(turn.content)], cancelled=True):  # else it has ended, or changed hands
+                return ended[0]
+        raise Refused("No reply is under way, so there is nothing to cancel.")
 
 
 class Piece(db.Model):
@@ -377,7 +411,7 @@ class ReplyRequest:
 
     With `new`, the fields of a session to create, `content` is its first message. With `session_id`, `content` is a
     further message of that session, or with `retry` what its last user turn is changed to; where it is None, that turn is
-    answered again as it is.
+    answered again as it is. With `goes_on`, the last reply is written on.
     """
 
     owner: str
@@ -385,6 +419,7 @@ class ReplyRequest:
     new: dict | None = None
     session_id: uuid.UUID | None = None
     retry: bool = False
+    goes_on: bool = False
     key: IdempotencyKey | None = None  # as the client sent it: without a reply
     limit: tuple | None = None  # (replies, seconds)
 
@@ -398,7 +433,7 @@ class ReplyRequest:
     def claim(self):
         """Commit the user turn and an empty reply; returns (session, reply, whether it is to be made now).
 
-        Where the key is known and its reply is settled, that one is returned. Raises a Refused, and changes nothing.
+        Where the key is known and its reply is settled, that one is returned. Raises Refused, and changes nothing.
         """
         if self.key or self.limit:
             db.lock(self.owner)  # two of one owner's requests are counted, and keys compared, one after the other
@@ -406,16 +441,16 @@ class ReplyRequest:
         known = self.key and self.key.known(now)
         if known is not None:
             session, reply = self._first_outcome(known)
-            if reply.is_settled:
+            if known.settled or reply.is_settled:
                 return session, reply, False
         wait = RateLimitHit.count(self.owner, *self.limit, now) if self.limit else 0
         if wait:
             message = "You may ask for {} replies in {} seconds. Ask again in {} seconds.".format(*self.limit, wait)
-            raise RateLimited(message, retry_after=wait)
+            raise Refused(message, retry_after=wait, status=429)
         if known is not None:
             self.session_id, self.content, self.retry = session.id, None, True  # it is asked for again
         session, last = self._create(now) if self.new and known is None else self._take(now)
-        reply = self._retry(session, last, now) if self.retry else self._append(session, last, now)
+        reply = (self._continue if self.goes_on else self._retry if self.retry else self._append)(session, last, now)
         if self.key:
             self.key.remember(session, reply, now)
         return session, reply, True
@@ -427,15 +462,17 @@ class ReplyRequest:
         return session, 0
 
     def _take(self, now):
-        """The session, locked by the update of its row, and the id of its last turn. Raises Conflict where one is in progress."""
-        changes = {"updated_at": now} | ({} if self.content is None else {"preview": self.content[:PREVIEW]})
+        """The session, locked by the update of its row, and the id of its last turn. Raises Refused where one is in progress."""
+        preview = {} if self.content is None else {"preview": self.content[:PREVIEW]}
+        changes = {"updated_at": now, "latest_reply": None} | preview  # that is the newest now
         db.send(Session.update(changes).where(Session.id == self.session_id, Session.owner == self.owner))
-        turns = Turn.select(Turn.id, Turn.status).where(Turn.session == self.session_id)
+        is_busy = fn.EXISTS(Turn.select(Turn.id).where(Turn.session == self.session_id, Turn.under_way()))
+        turns = Turn.select(Turn.id, is_busy).where(Turn.session == self.session_id)
         last = db.send(turns.order_by(Turn.id.desc()).limit(1))
         session = Session.get_owned(self.owner, self.session_id)
-        ((turn_id, status),) = last()
-        if status == IN_PROGRESS:
-            raise Conflict("A reply is under way. Wait until it is done, or cancel it.", retry_after=1)
+        ((turn_id, is_busy),) = last()
+        if is_busy:
+            raise Refused("A reply is under way. Wait until it is done, or cancel it.", retry_after=1)
         return session, turn_id
 
     def _append(self, session, last, now):
@@ -461,22 +498,41 @@ class ReplyRequest:
         db.send(Session.update(preview=message).where(Session.id == session.id))
         return reply
 
+    def _continue(self, session, last, now):
+        """The last visible reply, under way again behind its text. Raises Refused where there is nothing to continue."""
+        replies = Turn.readable().where(Turn.session == session, Turn.visible, Turn.kind == "assistant")
+        reply = replies.order_by(Turn.id.desc()).first()
+        is_whole = reply.status == COMPLETE and reply.stop_reason != "length"
+        if is_whole or not reply.content.strip():
+            raise Refused("There is nothing to continue: the last reply is whole, or has no text. Send a message, or retry.")
+        if reply.is_settled:
+            IdempotencyKey.settle(reply)
+        changes = {"status": IN_PROGRESS, "fence": secrets.randbits(63), "lease_until": now + LEASE, "cancelled": False}
+        changes |= {"continued": reply.continued + 1, "restarts": 0, "replaces": None}  # whatever becomes of it, it is visible
+        db.send(Turn.update(changes).where(Turn.id == reply.id))
+        db.send(insertion(Piece(turn=reply, start=0, text=reply.content)))
+        db.send(Session.update(latest_reply=reply.id).where(Session.id == session.id))
+        reply.__data__ |= changes
+        reply.session, reply.base, session.model = session, len(reply.content), reply.model
+        return reply
+
     def _begin(self, session, last, now, replaces=None):
         columns = {"kind": "assistant", "content": "", "model": session.model, "status": IN_PROGRESS, "replaces": replaces}
         fence = {"fence": secrets.randbits(63), "lease_until": now + LEASE}
         return Turn(id=new_turn_id(now, last), session=session, created_at=now, **columns, **fence)
 
     def _first_outcome(self, known):
-        """The session and the reply of a known key. Where that reply failed, it may be asked for again: else raises a Refused."""
+        """The session and the reply of a known key. Where that reply failed, it may be asked for again: else raises Refused."""
         session = Session.get_owned(self.owner, known.session_id)
         reply = Turn.get_or_none(Turn.id == known.turn_id)
         if reply is None:
             raise Missing  # deleted meanwhile
-        if reply.is_settled:
+        if known.settled or reply.is_settled:
+            reply.__data__ |= outcome_of(INTERRUPTED) if reply.status == FAILED else {}  # as of what was asked for later
             session.model = reply.model  # as it was then
         elif reply.status == IN_PROGRESS:
             message = "The first request with this key is under way. Ask again for its answer."
-            raise Conflict(message, session.id, retry_after=1)
+            raise Refused(message, session.id, retry_after=1)
         elif Turn.select().where(Turn.session == session, Turn.id > reply.id).exists():
-            raise Conflict("The reply failed, and newer turns followed: it is not asked for again.", session.id)
+            raise Refused("The reply failed, and newer turns followed: it is not asked for again.", session.id)
         return session, reply

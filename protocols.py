@@ -2,6 +2,7 @@
 
 import re
 
+from conversation import GO_ON
 from llm import HTTPProvider
 
 
@@ -14,7 +15,10 @@ class Echo:
         return [{"id": "echo"}]
 
     def stream(self, call, model, system, messages, max_tokens, options={}, prompt=0, retries=0):
-        for word in re.findall(r"\s*\S+\s*", messages[-1]["content"]):
+        words = messages[-1]["content"]
+        if words == GO_ON:
+            words = messages[-3]["content"][len(messages[-2]["content"]) :]
+        for word in re.findall(r"\s*\S+\s*", words):
             call.pause(0)  # which raises HungUp
             yield word
 
@@ -34,13 +38,8 @@ class Anthropic(HTTPProvider):
     path = "/v1/messages"
     list_path = "/v1/models?limit=1000"
     # An event has text, usage and stop reason in one member: {"type": "content_block_delta", "delta": {"text": "Hi"}}.
-    members = {
-        "message_start": "message",
-        "content_block_start": "content_block",
-        "content_block_delta": "delta",
-        "message_delta": "delta",
-        "message": None,  # a whole answer, of a server that does not stream: the event itself has them
-    }
+    members = {"message_start": "message", "content_block_start": "content_block", "content_block_delta": "delta"}
+    members |= {"message_delta": "delta", "message": None}  # the latter, of a server that does not stream, has them itself
 
     def __init__(self, base_url, key, timeout):
         super().__init__(base_url.rstrip("/").removesuffix("/v1"), key, timeout)

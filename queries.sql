@@ -12,7 +12,7 @@ WHERE turn.status = 'in_progress'
 {held}
 RETURNING turn_id;
 
--- end_replies(id bigint, fence bigint, lease_until bigint, status text, content text, visible boolean, search_text text, cancelled boolean, error_status int, error_message text, retry_after int, input_tokens int, output_tokens int, cached_tokens int, stop_reason text, turns_left_out int)
+-- end_replies(id bigint, fence bigint, lease_until bigint, status text, content text, visible boolean, search_text text, cancelled boolean, error_status int, error_message text, retry_after int, input_tokens int, output_tokens int, cached_tokens int, stop_reason text, turns_left_out int, continued int)
 -- Store how replies ended that are under way and have this fence; where a lease is given, only if it is still that one.
 UPDATE turn
 SET status = given.status,
@@ -28,6 +28,7 @@ SET status = given.status,
     cached_tokens = given.cached_tokens,
     stop_reason = given.stop_reason,
     turns_left_out = given.turns_left_out,
+    continued = given.continued,
     lease_until = NULL
 FROM given
 WHERE turn.id = given.id
@@ -72,7 +73,7 @@ AND turn.status = 'in_progress';
 
 -- read_news(id bigint, start int)
 -- What has become of turns, whether their leases are to be renewed, and their text from this position on, where one is given.
-SELECT turn.id, turn.status,
+SELECT turn.id, turn.status, turn.fence,
     turn.lease_until NOT BETWEEN {clock} + {lease} - {renewal} AND {clock} + {lease} + {renewal},
     session.title,
     coalesce((

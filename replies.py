@@ -3,11 +3,10 @@
 A reply is made in a thread of its own. What the model says is committed by the process's keeper, one commit for all
 that has arrived meanwhile, and only then shown. Whoever follows a reply reads a feed, whether it is written in this
 process (the keeper feeds it with what it commits) or elsewhere (the keeper polls the database). The keepers of all
-processes end the replies whose processes have died.
+processes take over the replies whose processes have died, or have handed them over.
 """
 
 import collections
-import concurrent.futures
 import contextlib
 import logging
 import threading
@@ -16,10 +15,11 @@ import weakref
 
 import conversation
 from catalog import UnknownModel
-from database import Unavailable, Unstorable, check_writers, db, limit_time
+from database import Unavailable, Unstorable, db, limit_time
 from faults import ModelError
 from limits import REPLIES, TITLES, Overloaded, Room
-from models import COMPLETE, FAILED, IN_PROGRESS, INTERRUPTED, Missing, Turn
+from llm import RETRY_PAUSES, pause
+from models import COMPLETE, FAILED, IN_PROGRESS, INTERRUPTED, RELEASED, Missing, Turn, outcome_of
 from search import normalize
 from titles import generate_title
 from wire import Call, HungUp
@@ -31,9 +31,14 @@ POLL_INTERVALS = {False: 0.25, True: 0.1}  # seconds; True: a reply is followed 
 # A reply is orphaned whose lapsed lease is seen unchanged at so many looks, each a second behind the one before: so what
 # holds up all processes, an outage, a pause or a step of the clock, costs none its reply, since it renews the lease first.
 LOOK_INTERVAL, LOOKS = 1, 7
-ORPHANS = 100  # that are ended in one transaction
+ORPHANS = 100  # that are interrupted in one transaction
+PATIENCE = {False: 2, True: 20}  # further looks for which one waits that no process has room for; True: it was handed over
+HOLD = 1  # seconds for which the beginning of what goes on is held back, where it may be a repetition
 GATHERING = 0.0001, 0.25  # seconds from one commit to the next, for each reply under way here, and at most
-CHECK_TIMEOUT = 7  # seconds
+IN_VAIN = {  # what is told of an attempt to go on that brought nothing, by the status of its error
+    None: (502, "The model has written nothing more."),
+    413: (409, "The reply so far does not fit the model's context window. Start a new message."),
+}
 MEMORY = 10  # seconds for which a failover of the database may take back the end of a reply
 
 
@@ -42,9 +47,10 @@ class Feed:
 
     def __init__(self, turn):
         self.id = turn.id
+        self.start = len(turn.content)  # where what comes from now on begins
         self.text = ""
         self.turn = None  # the turn as it ended
-        self.over = None  # "ended", "deleted" with its session, or "detached": this process stops before it knows the end
+        self.over = None  # "ended", "deleted" with its session, or "detached": nobody will learn here how it ends
         self.title = None  # of the session, as far as it is known to have changed
         self.thinking = 0  # characters, as long as nothing follows them
         self.watched = False  # somebody reads the text here, as it comes
@@ -65,7 +71,9 @@ class Feed:
             self.tell(text=self.text + text, thinking=0)
 
     def end(self, turn):
-        """`turn` is the reply as it ended, or None where there is none any more."""
+        """`turn` is the reply as it ended, or None where there is none any more; in progress it has another writer now."""
+        if turn and turn.status == IN_PROGRESS:
+            return self.tell(over="detached")
         rest = turn.content[len(self.text) :] if turn else ""
         self.tell(text=self.text + rest, turn=turn, over="ended" if turn else "deleted")
 
@@ -75,18 +83,14 @@ class Feed:
             self._news.wait_for(lambda: self.over, seconds)
             return self.turn
 
-    def read(self, position, title, thinking, seconds):
-        """Wait for news, so many seconds at most: returns the text behind the position, and whether the reply is over."""
+    def read(self, position, told, seconds):
+        """Wait for more than a reader knows, so many seconds at most. Returns the text behind the position; (title, thinking), of
+        which it was `told` before; and whether the reply is over."""
         if position:
             self.begun.set()  # whoever asks for what follows has sent what is before
         with self._news:
-            self._news.wait_for(lambda: self._has_news(position, title, thinking), seconds)
-            return self.text[position:], self.over
-
-    def _has_news(self, position, title, thinking):
-        """Whether there is more than a reader knows; one whose `title` is None does not want to know of another."""
-        is_renamed = title is not None and self.title not in (None, title)
-        return self.over or len(self.text) > position or is_renamed or self.thinking not in (0, thinking)
+            self._news.wait_for(lambda: self.over or len(self.text) > position or told != (self.title, self.thinking), seconds)
+            return self.text[position:], (self.title, self.thinking), self.over
 
 
 class Reply(Feed):
@@ -96,6 +100,7 @@ class Reply(Feed):
         super().__init__(turn)
         self.session = session
         self.row = turn
+        self._used = turn.counted = turn.usage  # by the calls before this one, in whatever process
         self.leaving = leaving  # its place in this process is, when it is over
         self.call = Call()
         self.call.on_thinking = self._think
@@ -104,15 +109,35 @@ class Reply(Feed):
         self.asked_at = time.monotonic()
         self.first_word_after = None  # seconds
         self._arrived = ""
+        self._continuation, self._held_until = conversation.Continuation(turn.content), 0.0
+        self.failure = None  # of an attempt to go on that changed nothing
         self._finished = False
         self._outcome = None  # columns of the turn as it ends, once nothing more arrives
 
     def arrive(self, text):
         with self._news:
+            if not self._continuation.held:
+                self._held_until = time.monotonic() + HOLD
             if not self._finished:
-                self._arrived += text
+                self._arrived += self._continuation.add(text)
         if self.first_word_after is None:
             self.first_word_after = round(time.monotonic() - self.asked_at, 4)
+
+    def so_far(self):
+        """Its text with all that has arrived."""
+        with self._news:
+            return self.text + self._arrived
+
+    def take_usage(self):
+        """Add what the provider has said of this call so far to what was used before. Two threads may do so at any time."""
+        for name, count in self.call.usage.items():
+            setattr(self.row, name, min((self._used[name] or 0) + count, 2**31 - 1))
+
+    def go_on(self):
+        """Its provider is asked to go on behind a break. What is held back was about to be repeated."""
+        self.take_usage()
+        self._used, self.call.usage = self.row.usage, {}
+        self._continuation = conversation.Continuation(self.so_far())
 
     def _think(self, characters):
         self._thought += characters
@@ -125,9 +150,18 @@ class Reply(Feed):
         with self._news:
             if self._finished:
                 return
-            self._finished, content = True, self.text + self._arrived
-        outcome |= self.call.usage | {"search_text": normalize(content)}
-        if self.prompt:
+            if outcome["status"] == COMPLETE:
+                self._arrived += self._continuation.decide()
+            self._finished, content = True, self.so_far()
+        in_vain = 0 < self.row.base == len(content) and outcome["status"] != IN_PROGRESS  # a person had it continued
+        if in_vain or (outcome["status"] == FAILED and self.row.continued and 0 < self.start == len(content)):
+            if in_vain and outcome["status"] != INTERRUPTED:
+                told = IN_VAIN.get(outcome["error_status"])
+                self.failure = outcome_of(FAILED, *told) if told else outcome
+            outcome = self.row.fallback()
+        outcome["search_text"] = normalize(content)
+        self.take_usage()
+        if self.prompt and not in_vain:
             outcome["turns_left_out"] = self.prompt.left_out
             self.row.trim = self.prompt.trim(self.id, content if self.call.window_is_full else None)
         with self._news:
@@ -136,6 +170,8 @@ class Reply(Feed):
     def take(self):
         """What has arrived and is not stored yet, and the outcome, which is None as long as more may arrive."""
         with self._news:
+            if not self._finished and time.monotonic() >= self._held_until:
+                self._arrived += self._continuation.decide()
             return self._arrived, self._outcome
 
     def stored(self, text):
@@ -147,44 +183,36 @@ class Reply(Feed):
     def give_up(self):
         """The database does not take it: what is not stored is dropped, and it ends as failed."""
         self.call.hang_up()
-        outcome = _failed(500, "The database did not take the reply. Ask again.") | {"search_text": normalize(self.text)}
+        outcome = outcome_of(FAILED, 500, "The database did not take the reply. Ask again.")
         with self._news:
-            self._arrived, self._finished, self._outcome = "", True, outcome
+            self._arrived, self._finished, self._outcome = "", True, outcome | {"search_text": normalize(self.text)}
 
     def log(self, turn):
         """One line about how it went; `turn` is None where its session was deleted."""
-        line = {
-            "session": str(self.session.id),
-            "model": self.session.model,
-            "outcome": turn.status if turn else "deleted",
-            "status": turn and turn.error_status,
-            "seconds": round(time.monotonic() - self.asked_at, 4),
-            "first_word": self.first_word_after,
-            **dict.fromkeys(("input_tokens", "output_tokens", "cached_tokens")),
-            **self.call.usage,
-            "provider_id": self.call.request_id,
-        }
-        log.info("reply", line)
+        outcome = {"outcome": turn.status if turn else "deleted", "status": turn and turn.error_status}
+        times = {"seconds": round(time.monotonic() - self.asked_at, 4), "first_word": self.first_word_after}
+        line = {"session": str(self.session.id), "model": self.session.model} | outcome | times | self.row.usage
+        log.info("reply", line | {"continued": self.row.continued, "provider_id": self.call.request_id})
 
 
 class Replies:
     """The replies of one process, of models in the catalog. Its keeper is started where a process begins to serve."""
 
-    def __init__(self, catalog, max_tokens, title_model=None):
+    def __init__(self, catalog, settings):
         self.catalog = catalog
-        self.max_tokens = max_tokens
-        self.title_model = title_model
+        self.max_tokens = settings["MAX_TOKENS"]
+        self.continue_limit = settings["CONTINUE_LIMIT"]
+        self.title_model = settings["TITLE_MODEL"]
+        self.stopping = False  # this process takes over nothing any more
         self.room, self._titles = Room(REPLIES), Room(TITLES)
         self._feeds = weakref.WeakValueDictionary()  # turn id → the feed of a reply under way, until nobody has it any more
-        self._written = set()  # of these, the replies that are written here, until they are over
+        self._written = set()  # the replies that are written here, until they are over
         self._lock = threading.Lock()
         self._wake = threading.Event()
         self._keeper = None
-        self._checks = collections.deque()  # of those who want to know whether it can do its work
         self._ended = collections.deque()  # (when, turn): how replies ended here, in the last seconds
         self._next_poll = self._next_look = self._stored_at = 0.0
-        self._lapsed = {}  # (id, lease) → how often the reply was seen with this lease, which has lapsed
-        self.orphans = []  # ids of those whose processes have died, and that could not be ended yet
+        self._lapsed = {}  # (id, lease, …) → how often the reply was seen with this lease, which has lapsed
 
     # What a request asks for
 
@@ -201,19 +229,21 @@ class Replies:
             if not is_new:
                 return session, self.follow(turn, watched)
             reply = Reply(session, turn, leaving.pop_all())
-        with self._lock:
-            early = self._feeds.get(turn.id)  # of a reader who came between the claim and now
-            self._feeds[turn.id] = reply
-            self._written.add(reply)
-        if early:
-            early.tell(over="detached")  # nobody would tell it anything; the reader comes back
-        feed = self.follow(turn, watched)
+        reply.watched = watched
         first = request.content if request.new else None
-        if not self._start(self._make, reply, first):
-            self._finish(reply, _failed(503, str(Overloaded())))
+        self._begin(reply, first)
         if first is not None and self.title_model:
             self._start(self._generate_title, reply, first)
-        return session, feed
+        return session, reply
+
+    def _begin(self, reply, first=None):
+        """Begin to make a reply that this process has claimed, or taken over. `first` is the message of a new session."""
+        with self._lock:
+            self._feeds.setdefault(reply.id, reply)  # who followed it here before, when another process wrote it, goes on so
+            self._written.add(reply)
+        if not self._start(self._make, reply, first):
+            reply.finish(outcome_of(FAILED, 503, Overloaded().description))
+        self._wake.set()
 
     def follow(self, turn, watched=False):
         """The feed of this turn. `watched`: its text is read as it comes, so it is stored as soon as it arrives."""
@@ -231,20 +261,13 @@ class Replies:
         self._next_poll = 0.0
         self._wake.set()
 
-    def check(self):
-        """Raises one of Unavailable where the keeper cannot do its work now, or a transaction does not end."""
-        self.start_keeper()
-        check = concurrent.futures.Future()
-        self._checks.append(check)
-        self._wake.set()
-        check.result(CHECK_TIMEOUT)
-        check_writers()
-
     def stop(self, grace):
-        """Let the replies under way end for `grace` seconds, interrupt those written here, and wait until these are stored."""
+        """Let the replies under way end for `grace` seconds, hand over those written here, and wait until these are stored."""
+        self.stopping = True
         for feed in self._wait_for_all(grace):
             if isinstance(feed, Reply):
-                self._finish(feed, {"status": INTERRUPTED})
+                feed.finish(outcome_of(IN_PROGRESS if self.continue_limit else INTERRUPTED))
+        self._wake.set()
         for feed in self._wait_for_all(3):  # another process writes these: whoever follows them comes back there
             feed.tell(over="detached")
 
@@ -252,11 +275,14 @@ class Replies:
         """Wait for all replies, those that begin meanwhile among them; returns the feeds of those that are not over."""
         deadline = time.monotonic() + seconds
         while True:
-            with self._lock:
-                feeds = [feed for feed in self._feeds.values() if not feed.over]
+            feeds = [feed for feed in self._all() if not feed.over]
             if not feeds or time.monotonic() >= deadline:
                 return feeds
             feeds[0].wait(deadline - time.monotonic())
+
+    def _all(self):
+        with self._lock:
+            return {*self._feeds.values(), *self._written}
 
     def start_keeper(self):
         """Start the keeper, where it does not run. Raises Overloaded where the system gives no thread."""
@@ -281,7 +307,7 @@ class Replies:
 
     def _make(self, reply, first):
         """Read the provider to the end of its answer. `first` is the message of a new session."""
-        outcome = _failed(500, "The server failed. Ask again.")
+        outcome = outcome_of(FAILED, 500, "The server failed. Ask again.")
         try:
             for number, text in enumerate(self._answer(reply, first)):
                 reply.arrive(text)
@@ -289,21 +315,22 @@ class Replies:
                     self._wake.set()
                     if number == 0:  # the first words are on their way before this thread reads on
                         reply.begun.wait(0.05)
-            outcome = {"status": COMPLETE, "stop_reason": reply.call.stop_reason}
+            outcome = outcome_of(COMPLETE, stop_reason=reply.call.stop_reason)
         except (HungUp, Missing):  # the latter: its session was deleted, as the keeper will see
-            outcome = {"status": INTERRUPTED}
+            outcome = outcome_of(INTERRUPTED)
         except UnknownModel as error:
-            outcome = _failed(400, str(error))
+            outcome = outcome_of(FAILED, 400, str(error))
         except ModelError as error:
-            outcome = _failed(error.status, error.message, error.retry_after)
+            outcome = outcome_of(FAILED, error.status, error.message, error.retry_after)
         except Unavailable:
-            outcome = _failed(503, "The database did not answer. Ask again.")
+            outcome = outcome_of(FAILED, 503, "The database did not answer. Ask again.")
         finally:
-            self._finish(reply, outcome)
+            reply.finish(outcome)
+            self._wake.set()
 
     def _answer(self, reply, first):
         """The texts of the answer to the conversation. Where the model's window does not hold it, its newest half is sent, again
-        and again, until that fits or only the last turn is left."""
+        and again, until that fits or only the last turn is left. Behind a break the answer goes on, if it may."""
         session, call = reply.session, reply.call
         provider = self.catalog.provider_of(session.model)
         options = session.options or {}
@@ -315,18 +342,32 @@ class Replies:
         if not prompt.turns:
             raise Missing  # the session was deleted meanwhile
         reply.prompt = prompt
+        broken = None  # by this error, the last time
         while True:
-            messages = conversation.messages_of(prompt.turns)
+            so_far, has_begun = reply.so_far(), False
+            messages, tokens = conversation.messages_of(prompt.turns, so_far), prompt.tokens + len(so_far.encode()) // 4
             try:
-                yield from provider.stream(call, session.model, session.system, messages, limit, options, prompt.tokens)
+                for text in provider.stream(call, session.model, session.system, messages, limit, options, tokens):
+                    has_begun = True
+                    yield text
                 return
             except ModelError as error:
-                if error.status != 413 or reply.first_word_after is not None or not prompt.shorten():
-                    raise
+                if has_begun:
+                    self._go_on(reply, error)
+                    broken = error
+                elif error.status != 413 or not prompt.shorten():
+                    raise broken or error
 
-    def _finish(self, reply, outcome):
-        reply.finish(outcome)
-        self._wake.set()
+    def _go_on(self, reply, error):
+        """Have a reply go on behind this error of its provider, once that is stored; else raises the error."""
+        while reply.row.restarts < self.continue_limit and pause(reply.call, error, RETRY_PAUSES[0]):
+            with contextlib.suppress(*Unavailable):
+                limit_time()
+                with db.connection_context():
+                    if not reply.row.go_on():
+                        raise HungUp  # another process has taken it over, or it was cancelled
+                return reply.go_on()
+        raise error
 
     def _generate_title(self, reply, message):
         """Where there is no room for it, or the database does not answer, the title stays that was written from the message."""
@@ -360,17 +401,12 @@ class Replies:
                     log.error("the database does not answer: %s", type(error).__name__)
                 else:
                     log.error("the keeper failed, and begins again", exc_info=error)
-                self._answer_checks(error)
                 self._lapsed = {}
                 time.sleep(1)
 
-    def _answer_checks(self, error=None):
-        while self._checks:
-            self._checks.popleft().set_exception(error)
-
     def _rest(self):
         """Wait for something to do. The more replies are under way, the longer they are gathered for one commit."""
-        idle = not self._feeds
+        idle = not self._all()
         due = self._next_look if idle else min(self._next_look, self._next_poll)
         self._wake.wait(max(0.0, due - time.monotonic()))
         if idle:  # nothing has become yet of what is new
@@ -382,36 +418,36 @@ class Replies:
     def _store_all(self):
         limit_time()
         try:
-            self._store(list(self._written))
+            newest = {reply.id: reply for reply in sorted(self._written, key=lambda reply: reply.asked_at)}
+            self._store(list(newest.values()))  # an older one of the same turn is lost, as the next poll will see
         except Unstorable:
             self._store_one_by_one()
-        if self._checks:
-            db.check()
-            self._answer_checks()
 
     def _store(self, replies):
         """Commit in one transaction what has arrived of these replies and how they ended; then tell their followers."""
         taken = [(reply, *reply.take()) for reply in replies]
-        growing = {reply.id: (reply, text) for reply, text, outcome in taken if text and outcome is None}
-        ending = [(reply, reply.text + text, outcome) for reply, text, outcome in taken if outcome is not None]
-        if not growing and not ending:
+        for reply, text, outcome in taken:
+            if outcome is not None:
+                reply.row.finish(content=reply.text + text, **outcome)
+        growing = [(reply, text) for reply, text, _ in taken if text and reply.row.status == IN_PROGRESS]
+        ending = [reply for reply, _, _ in taken if reply.row.status != IN_PROGRESS]
+        released = [reply for reply, _, outcome in taken if outcome and reply.row.status == IN_PROGRESS]
+        if not growing and not ending and not released:
             return
-        for reply, content, outcome in ending:
-            reply.row.finish(content=content, **outcome)
-        stored, ended = Turn.store(
-            [(turn_id, reply.row.fence, len(reply.text), text) for turn_id, (reply, text) in growing.items()],
-            [reply.row for reply, _, _ in ending],
-        )
+        pieces = [(reply.id, reply.row.fence, len(reply.text), text) for reply, text in growing]
+        stored, ended = Turn.store(pieces, [reply.row for reply in ending], [reply.row for reply in released])
         self._stored_at, grown = time.monotonic(), {turn_id for (turn_id,) in stored()}
-        for turn_id, (reply, text) in growing.items():
-            if turn_id in grown:
+        for reply, text in growing:
+            if reply.id in grown:
                 reply.stored(text)
             else:
-                self._end(reply, Turn.read(turn_id))
-        for reply, _, _ in ending:
+                self._end(reply, Turn.read(reply.id))
+        for reply in ending:
             if reply.id in ended:
                 self._ended.append((time.monotonic(), reply.row))
             self._end(reply, reply.row if reply.id in ended else Turn.read(reply.id))
+        for reply in self._written.intersection(released):
+            self._end(reply, reply.row)
         while self._ended and self._ended[0][0] < time.monotonic() - MEMORY:
             self._ended.popleft()
 
@@ -430,7 +466,7 @@ class Replies:
         for reply in list(self._written):
             limit_time()  # they may be many, and the database far away
             turn = Turn.read(reply.id)
-            if turn is not None and turn.status == IN_PROGRESS:  # else the next poll tells what has become of it
+            if turn is not None and turn.status == IN_PROGRESS and turn.fence == reply.row.fence:  # else the next poll tells
                 reply.stored(turn.content[len(reply.text) :])
                 lost = reply.text[len(turn.content) :]
                 if lost:
@@ -439,61 +475,73 @@ class Replies:
 
     def _poll(self):
         """See what other processes, or requests in this one, did to the replies that are known here."""
-        with self._lock:
-            feeds = dict(self._feeds.items())
-        elsewhere = {turn_id: len(feed.text) for turn_id, feed in feeds.items() if not isinstance(feed, Reply)}
+        feeds = self._all()
+        elsewhere = {feed.id: len(feed.text) for feed in feeds if not isinstance(feed, Reply)}
         self._next_poll = time.monotonic() + POLL_INTERVALS[bool(elsewhere)]
         if not feeds:
             return
-        news, due = Turn.news(dict.fromkeys(feeds) | elsewhere), {}
-        for turn_id, feed in feeds.items():
-            status, is_due, title, text = news.get(turn_id, (None, False, None, ""))
-            if status != IN_PROGRESS:
-                self._end(feed, Turn.read(turn_id))
+        news, due = Turn.news({feed.id: None for feed in feeds} | elsewhere), {}
+        for feed in feeds:
+            status, fence, is_due, title, text = news.get(feed.id, (None, None, False, None, ""))
+            is_written_here = isinstance(feed, Reply)
+            if status != IN_PROGRESS or (is_written_here and fence != feed.row.fence):
+                self._end(feed, Turn.read(feed.id))
                 continue
-            if is_due and isinstance(feed, Reply):
-                due[turn_id] = feed.row.fence
-            feed.add(text)
+            if is_written_here and is_due:
+                due[feed.id] = fence
+            feed.add("" if is_written_here else text)
             if title != feed.title:
                 feed.tell(title=title)
         if due:
             Turn.renew(due)
 
     def _look(self):
-        """End the replies whose processes have died."""
+        """Take over the replies whose processes have died, or have handed them over; interrupt those that do not go on."""
         self._next_look = time.monotonic() + LOOK_INTERVAL
-        self._lapsed = {lapsed: self._lapsed.get(lapsed, 0) + 1 for lapsed in Turn.lapsed()}
-        self.orphans = [turn_id for (turn_id, _), looks in self._lapsed.items() if looks >= LOOKS]
-        for number in range(0, len(self.orphans), ORPHANS):
-            turns = Turn.readable().where(Turn.id.in_(self.orphans[number : number + ORPHANS]))
-            Turn.interrupt(list(turns), orphaned=True)
-            time.sleep(0.01)  # a writer who has waited comes first
-            self._store_all()
+        if self.stopping:
+            return
+        self._lapsed = {orphan: self._lapsed.get(orphan, 0) + 1 for orphan in Turn.lapsed()}
+        lost = {}  # id → lease
+        for (turn_id, lease, restarts, owner), looks in self._lapsed.items():
+            may_go_on = self.continue_limit and (lease == RELEASED or restarts < self.continue_limit)
+            if may_go_on and looks < LOOKS + PATIENCE[lease == RELEASED]:
+                if looks >= LOOKS or lease == RELEASED:
+                    self._take_over(turn_id, lease, owner)
+            elif looks >= LOOKS:
+                lost[turn_id] = lease
+        for number in range(0, len(lost), ORPHANS):
+            turns = Turn.readable().where(Turn.id.in_(list(lost)[number : number + ORPHANS]))
+            turns = [turn for turn in turns if turn.lease_until == lost[turn.id]]
+            Turn.interrupt(turns, [normalize(turn.content) for turn in turns], orphaned=True)
+            self._store_all()  # a writer who has waited comes first
+
+    def _take_over(self, turn_id, lease, owner):
+        """Write an orphaned reply on, unless there is no room for it here, or another process was faster."""
+        with contextlib.suppress(Overloaded), contextlib.ExitStack() as leaving:
+            leaving.enter_context(self.room.place(owner))
+            turn = Turn.take_over(turn_id, lease, self.continue_limit)
+            if turn is not None:
+                self._begin(Reply(turn.session, turn, leaving.pop_all()))
+                self._store_all()  # a writer who has waited comes first
 
     def _end(self, feed, turn):
-        """`turn` is the reply as it ended; None where it is gone."""
-        if turn is not None and turn.status == IN_PROGRESS:
+        """`turn` is the reply as it ended; None where it is gone. In progress it has been handed over, or another writes it."""
+        row = feed.row if isinstance(feed, Reply) else None
+        if turn is not None and turn.status == IN_PROGRESS and turn is not row and (row is None or turn.fence == row.fence):
             return  # it goes on after all
-        if isinstance(feed, Reply) and turn is not feed.row:  # somebody else has ended it
-            if turn is not None and turn.fence == feed.row.fence and turn.status != feed.row.status:
-                turn.content += feed.text[len(turn.content) :]  # what a failover took back
-                if turn.resume(feed.session.owner):
-                    return feed.stored(turn.content[len(feed.text) :])
+        if row is not None and turn is not row:
             left_out = {"turns_left_out": feed.prompt.left_out} if feed.prompt and feed.prompt.left_out else {}
-            if feed.call.usage or left_out:
-                feed.row.trim = feed.prompt.trim(feed.id)
-                feed.row.store_usage(feed.call.usage | left_out)
+            feed.take_usage()
+            if left_out or row.usage != row.counted:
+                row.trim = feed.prompt.trim(feed.id)
+                row.store_usage(row.usage | left_out)
         with self._lock:
             if self._feeds.get(feed.id) is feed:  # else another one has taken its place
                 del self._feeds[feed.id]
             self._written.discard(feed)
-        feed.end(turn)
-        if isinstance(feed, Reply):
-            feed.leaving.close()
-            feed.call.hang_up()
-            feed.log(turn)
-
-
-def _failed(status, message, retry_after=None):
-    """The outcome of a reply that failed."""
-    return {"status": FAILED, "error_status": status, "error_message": message, "retry_after": retry_after}
+        if row is None:
+            return feed.end(turn)
+        feed.end(Turn(**turn.__data__ | feed.failure) if feed.failure and turn is row else turn)
+        feed.leaving.close()
+        feed.call.hang_up()
+        feed.log(turn)

@@ -9,7 +9,7 @@ import re
 import time
 
 from flask import current_app
-from marshmallow import EXCLUDE, Schema, ValidationError, fields, pre_load, validate
+from marshmallow import EXCLUDE, Schema, ValidationError, fields, post_dump, pre_load, validate
 
 from ledger import TOKENS
 
@@ -119,23 +119,16 @@ class ChangeSchema(RequestSchema):
     options = fields.Nested(OptionsSchema, allow_none=True)
 
 
-class QuerySchema(Schema):
-    """The parameters of a query."""
-
-    def handle_error(self, error, data, **kwargs):
-        raise ValidationError(error.messages, source="parameter")
-
-
-class PageSchema(QuerySchema):
-    """The list of sessions."""
+class PageSchema(Schema):
+    """The parameters of the list of sessions."""
 
     limit = WholeNumber("Give a whole number from 1 to 100.", data_key="page[limit]", load_default=20)  # clamped to these
     offset = WholeNumber("Give a whole number from 0 on.", 0, 2**53, data_key="page[offset]", load_default=0)
     query = fields.String(load_default="", validate=[storable, short])
 
 
-class TurnsPageSchema(QuerySchema):
-    """The turns of a session."""
+class TurnsPageSchema(Schema):
+    """The parameters of the turns of a session."""
 
     limit = WholeNumber("Give a whole number from 1 to 200.", data_key="turns[limit]")  # clamped to these
     before = WholeNumber("Give the id of a turn.", 0, 2**63 - 1, data_key="turns[before]")
@@ -186,6 +179,11 @@ class AssistantTurnSchema(UserTurnSchema):
     stop_reason = fields.String(required=True, allow_none=True)
     continued = fields.Integer(required=True)
     turns_left_out = fields.Integer(required=True)
+
+    @post_dump
+    def forget_the_last_end(self, turn, **kwargs):
+        """One that goes on has not ended, though its row has how it did before."""
+        return turn | ({"error": None, "stop_reason": None} if turn["status"] == "in_progress" else {})
 
 
 class ChangedSessionSchema(SessionSchema):

@@ -44,7 +44,7 @@ def _rate(value):
 
 # What makes the value of a setting of the text that matches its kind's pattern; it may raise ValueError. Of other kinds, the
 # value is the text.
-_READERS = {"number": int, "seconds": float, "list": _list, "models": _list, "url": _url, "database": _url}
+_READERS = {"number": int, "count": int, "seconds": float, "list": _list, "models": _list, "url": _url, "database": _url}
 _READERS |= {"secret": _secret, "rate": _rate}
 _TABLE = tomllib.loads(pathlib.Path(__file__).with_suffix(".toml").read_text("utf-8"))
 _KINDS = _TABLE.pop("kinds")

@@ -23,7 +23,7 @@ from sockets import ClientSocket, RequestTimeout
 
 WATCH = 10  # seconds in which a connection without a thread must send something
 CLOSING = 30  # seconds after which a connection is closed for good, whatever is still being sent
-STORING = 5  # seconds of the grace that are kept for storing what is interrupted
+STORING = 5  # seconds of the grace that are kept for handing over what has not ended
 UNWANTED = 65536  # bytes of a body that nobody reads are taken from a connection that goes on
 
 BROKEN_BODY = "The body is broken: its chunks are not framed as RFC 9112 has it."
@@ -82,16 +82,8 @@ class Worker(ThreadWorker):
             self.notify()
             ending.join(1)
 
-    def handle_exit(self, signum, frame):
-        """On SIGTERM, interrupt what has not ended shortly before the worker is killed."""
-        super().handle_exit(signum, frame)
-        if self.booted:
-            interrupt = threading.Timer(self.grace, self.replies.stop, (0,))
-            interrupt.daemon = True
-            interrupt.start()
-
     def handle_quit(self, signum, frame):
-        """On SIGINT and SIGQUIT, interrupt all replies, else their followers would hold up the exit."""
+        """On SIGINT and SIGQUIT, hand over all replies, else their followers would hold up the exit."""
         if self.booted:
             self.replies.stop(0)
         super().handle_quit(signum, frame)
@@ -151,8 +143,13 @@ class Worker(ThreadWorker):
         conn.close()
 
     def _cap_keepalive(self, deadline):
-        """gunicorn calls it when it begins to stop: what is watched ends with what is kept alive."""
+        """gunicorn calls it when it begins to stop: what is watched ends with what is kept alive, and what is not said by the end
+        of the grace is handed over."""
         super()._cap_keepalive(deadline)
+        self.replies.stopping = True
+        hand_over = threading.Timer(self.grace, self.replies.stop, (0,))
+        hand_over.daemon = True
+        hand_over.start()
         for conn in self.pending_conns:
             conn.timeout = min(conn.timeout, deadline)
 

@@ -5,6 +5,7 @@ import ctypes
 import datetime
 import ipaddress
 import json
+import re
 import select
 import socket
 import ssl
@@ -296,6 +297,52 @@ def cut(*pieces):
     return answer
 
 
+def fails(*pieces):
+    """An answer that the provider ends behind these pieces with an error that would come again, so that nothing goes on."""
+
+    def answer(request):
+        yield head(Transfer_Encoding="chunked")
+        for part in events_of(request, (*pieces, StopIteration)):
+            if part is StopIteration:
+                break
+            yield chunk(part) if isinstance(part, bytes) else part
+        error = {"type": "invalid_request_error", "message": "It is odd."}
+        yield chunk(event({"type": "error", "error": error}, "error")) + chunk(b"")
+        yield KEEP
+
+    return answer
+
+
+def so_far(request):
+    """The part of an answer that this request has as the model's own, or nothing."""
+    messages = [message for message in request.body["messages"] if message["role"] != "system"]
+    return messages[-2]["content"] if len(messages) > 1 and messages[-1]["content"].startswith("Your answer was cut off.") else ""
+
+
+def asked(request):
+    """The message that this request has answered, whether from the beginning or from where an answer had stopped."""
+    return request.body["messages"][-3 if so_far(request) else -1]["content"]
+
+
+def writes(text, *breaks, pace=0, repeats=0):
+    """A model that writes this text word by word, and goes on behind what a request has of it, but for so many characters.
+
+    The connections of the first requests break behind so many words each. `pace` is how long it waits before each word.
+    """
+    breaks = list(breaks)
+
+    def answer(request):
+        said = so_far(request)
+        words = re.findall(r"\s*\S+\s*", text[max(0, len(said) - repeats) if said else 0 :])
+        paced = [part for word in words for part in ((pace, word) if pace else (word,))]
+        if breaks:
+            yield from cut(*paced[: breaks.pop(0) * (2 if pace else 1)])(request)
+        else:
+            yield from reply(*paced)(request)
+
+    return answer
+
+
 def status(code, body=None, **headers):
     """An error; the body is JSON, or text."""
 
@@ -306,6 +353,9 @@ def status(code, body=None, **headers):
         yield KEEP
 
     return answer
+
+
+REFUSED = status(400, {"error": {"message": "Not today."}})  # behind a `cut`, the reply does not go on
 
 
 def silence(until):

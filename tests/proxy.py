@@ -12,6 +12,8 @@ class Proxy:
         self.target = target
         self.sent = b""  # by clients
         self.cut_behind = None  # bytes of an answer: the connection breaks behind the next that hold them
+        self.passes = threading.Event()  # as long as it is not set, what comes is held
+        self.passes.set()
         self._pairs = []
         self._socket = socket.create_server(("127.0.0.1", port))
         self.url = "http://127.0.0.1:%d" % self._socket.getsockname()[1]
@@ -40,6 +42,7 @@ class Proxy:
     def _pass_on(self, pair, source, target):
         with contextlib.suppress(OSError):
             while data := source.recv(65536):
+                self.passes.wait()
                 if source is pair[0]:
                     self.sent += data
                 elif self.cut_behind is not None and self.cut_behind in data:

@@ -3,6 +3,7 @@
 import base64
 import concurrent.futures
 import contextlib
+import itertools
 import os
 import pathlib
 import re
@@ -17,7 +18,23 @@ import pytest
 
 import storm
 from client import ROOT, Server, free_port, make_token, running
-from provider import KEEP, Connection, Provider, certificate, chunk, cut, events_of, head, raw, reply, silence, status
+from provider import (
+    KEEP,
+    Connection,
+    Provider,
+    asked,
+    certificate,
+    chunk,
+    cut,
+    event,
+    events_of,
+    head,
+    raw,
+    reply,
+    silence,
+    so_far,
+    status,
+)
 from test_auth import ED25519, jwk, jwks, status_of
 from test_llm import CLAUDE, GPT, OWN_PAUSE, answered, at_any_time, both, by_any_way, failed, pauses, stop
 
@@ -60,7 +77,8 @@ on_both_lines = {"params": [False, True], "ids": ["plain", "TLS"]}
 
 @pytest.fixture(scope="module", **on_both_lines)
 def line_of_all(request, tmp_path_factory):
-    with connected(tmp_path_factory.mktemp("line"), request.param, MODEL_TIMEOUT=20) as line:
+    # No reply goes on: a break behind its first words is the end of it.
+    with connected(tmp_path_factory.mktemp("line"), request.param, MODEL_TIMEOUT=20, CONTINUE_LIMIT=0) as line:
         yield line
 
 
@@ -351,6 +369,22 @@ def test_a_break_behind_the_first_words_fails(line):
     assert len(line.posts) == 2
     answered(line.alice, GPT)
     assert len(connections_of(line.posts)) == 2
+
+
+@pytest.mark.parametrize("is_secure", [False, True], ids=["plain", "TLS"])
+def test_goes_on_on_another_connection_behind_a_break(tmp_path, is_secure):
+    """Whoever broke it: what is still to come of the first answer is in no other."""
+    overloaded = then_more(event({"error": {"type": "overloaded_error", "message": "Overloaded"}}), "No.")
+    breaks = [cut("So far"), lambda request: itertools.chain(cut("So far")(request), [0.1, Connection.reset]), overloaded]
+    with connected(tmp_path, is_secure) as line, concurrent.futures.ThreadPoolExecutor(len(breaks)) as pool:
+        line.provider.default = lambda request: (reply(".") if so_far(request) else breaks[int(asked(request))])(request)
+        turns = list(pool.map(lambda number: answered(line.alice, GPT, str(number)), range(len(breaks))))
+        assert [(turn["content"], turn["continued"]) for turn in turns] == [("So far.", 1)] * len(breaks)
+        broken = [request for request in line.posts if not so_far(request)]
+        others = [request for request in line.posts if so_far(request)]
+        assert len(broken) == len(others) == len(breaks)
+        assert not set(connections_of(broken)) & set(connections_of(others))
+        assert all(request.hung_up.wait(1) for request in broken)
 
 
 def test_a_provider_that_is_silent_on_an_old_connection_is_asked_once(impatient_line):

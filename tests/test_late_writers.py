@@ -1,4 +1,4 @@
-"""A process that was paused while it wrote a reply: what was ended meanwhile stays as it is, what was not goes on."""
+"""A process that was paused while it wrote a reply: what others wrote or ended meanwhile stays, what they did not goes on."""
 
 import contextlib
 import os
@@ -7,16 +7,15 @@ import sqlite3
 import threading
 import time
 
-import pytest
 
-from client import wait_for_status
-from provider import event, reply
+from client import wait_for_status, wait_until
+from provider import event, reply, so_far
 from tables import tables_of
 
 USAGE = {"prompt_tokens": 15, "completion_tokens": 7, "prompt_tokens_details": {"cached_tokens": 3}}
 SAID = event({"choices": [], "usage": USAGE})
 TABLES = ("session", "turn", "piece", "usage")
-ENDING = 30  # seconds after which no reply of a dead process is under way any more
+TAKEN = 30  # seconds after which a reply of a dead process is written by another one, or has ended
 
 
 def pause(server, url):
@@ -63,14 +62,16 @@ def snapshot(tables):
     return {table: sorted(map(repr, tables.rows(f"SELECT * FROM {table}"))) for table in TABLES}
 
 
-def check_late_writer(start, settings, provider, is_whole, lapse):
-    """`is_whole`: the provider ends its answer; else it goes on until somebody hangs up. `lapse` makes the lease lapse."""
+def check_late_writer(start, settings, provider, is_whole, lapse, goes_on=True):
+    """`is_whole`: the late writer's provider ends its answer; else it goes on until somebody hangs up. `lapse` makes the lease
+    lapse. `goes_on`: the other process writes the reply on to its end; else it is interrupted there."""
     url, more, sent, never = settings["DATABASE_URL"], threading.Event(), threading.Event(), threading.Event()
-    rest = ["and half.", lambda connection: sent.set()]
-    provider.script = [reply(SAID, "Half ", more, *rest, *([] if is_whole else [never]))]
+    rest = ["and late.", lambda connection: sent.set()]
+    provider.script = [reply(SAID, "Half ", more, *rest, *([] if is_whole else [never]))] + [reply("and half.")] * goes_on
+    limit = {} if goes_on else {"CONTINUE_LIMIT": 0}
     # A master of gunicorn that wakes up before its worker would kill it, if it had been silent for the usual 30 s.
-    late = start(**settings, WEB_CONCURRENCY=1, GUNICORN_CMD_ARGS="--timeout 300")
-    other = start(**settings, WEB_CONCURRENCY=1)
+    late = start(**settings, **limit, WEB_CONCURRENCY=1, GUNICORN_CMD_ARGS="--timeout 300")
+    other = start(**settings, **limit, WEB_CONCURRENCY=1)
     with tables_of(url) as tables, late.client().stream("POST", "/sessions", {"content": "Hello"}) as stream:
         frames = iter(stream)
         session = next(frames).data
@@ -78,34 +79,34 @@ def check_late_writer(start, settings, provider, is_whole, lapse):
         request = provider.wait_for_request()
         with paused(late, url):
             lapse(tables)
-            # By SQL: nobody asks the other server, which ends the reply all the same.
-            deadline = time.monotonic() + ENDING
-            while tables.rows("SELECT id FROM turn WHERE status = 'in_progress'"):
-                assert time.monotonic() < deadline, "nobody ended the reply"
-                time.sleep(0.05)
+            # By SQL: nobody asks the other server, which takes the reply over, or ends it, all the same.
+            wait_until(lambda: not tables.rows("SELECT id FROM turn WHERE status = 'in_progress'"), TAKEN)
             alice = other.client()
             [question, first] = alice.turns(session)
-            assert (first["status"], first["content"]) == ("interrupted", "Half ")
+            ended = ("complete", "Half and half.", 1) if goes_on else ("interrupted", "Half ", 0)
+            assert (first["status"], first["content"], first["continued"]) == ended
+            assert [so_far(each) for each in provider.posts] == ["", "Half "][: 1 + goes_on]
             assert not request.hung_up.is_set()
             answer = alice.post(f"/sessions/{session['id']}/messages", {"content": "Go on"})
             assert (answer.status_code, answer.json()["content"]) == (201, "The answer.")
             before, turns = snapshot(tables), alice.turns(session)
-            assert [turn["content"] for turn in turns] == ["Hello", "Half ", "Go on", "The answer."]
+            assert [turn["content"] for turn in turns] == ["Hello", first["content"], "Go on", "The answer."]
             more.set()
             assert sent.wait(5)  # when it runs again, all of it is there
         assert is_whole or request.hung_up.wait(5), "the late writer did not hang up"
-        rest = list(frames)
-        assert [frame.name for frame in rest] == ["assistant_turn", "done"]
-        assert rest[0].data == first
+        read = list(frames)
+        assert "Half " + "".join(frame.data["delta"] for frame in read[:-2]) == first["content"]
+        assert [frame.name for frame in read[-2:]] == ["assistant_turn", "done"]
+        assert read[-2].data == first
         late.wait_for_output("outcome=")  # it is done with the reply
         assert late.client().turns(session) == turns
         late.stop()  # behind which it writes nothing
         assert snapshot(tables) == before
-    assert "Traceback" not in late.output()
+    assert "Traceback" not in late.output() + other.output()
     answer = alice.post(f"/sessions/{session['id']}/messages", {"content": "And more"})
     assert (answer.status_code, answer.json()["content"]) == (201, "The answer.")
     sent = [message["content"] for message in provider.posts[-1].body["messages"]]
-    assert sent == ["Hello", "Half ", "Go on", "The answer.", "And more"]
+    assert sent == ["Hello", first["content"], "Go on", "The answer.", "And more"]
 
 
 def lapse_now(tables):
@@ -113,10 +114,49 @@ def lapse_now(tables):
     tables.rows("UPDATE turn SET lease_until = 1 WHERE status = 'in_progress'")
 
 
-@pytest.mark.parametrize("is_whole", [False, True])
-def test_a_late_writer_changes_nothing_of_what_was_ended_in_its_place(start, settings, provider, is_whole):
+def hand_over(tables):
+    """As a process does that stops: another one need not see that the lease stays as it is."""
+    tables.rows("UPDATE turn SET lease_until = 0 WHERE status = 'in_progress'")
+
+
+def test_a_late_writer_changes_nothing_of_what_another_process_wrote(start, settings, provider):
     """Neither the reply's text, status and usage, nor what followed; and it hangs up as soon as it runs again."""
-    check_late_writer(start, settings, provider, is_whole, lapse_now)
+    check_late_writer(start, settings, provider, False, lapse_now)
+
+
+def test_a_late_writer_changes_nothing_of_what_was_ended_in_its_place(start, settings, provider):
+    check_late_writer(start, settings, provider, False, lapse_now, goes_on=False)
+
+
+def test_a_late_writer_that_wakes_up_while_another_writes_is_not_mixed_in(start, settings, provider):
+    """Its reader is sent away without an end, and is given the rest by the other: what the late one had is dropped."""
+    url, more, half, sent = settings["DATABASE_URL"], threading.Event(), threading.Event(), threading.Event()
+    late_answer = reply("Half ", more, "and late.", lambda connection: sent.set(), threading.Event())
+    provider.script = [late_answer, reply("and ", half, "half.")]
+    late = start(**settings, WEB_CONCURRENCY=1, GUNICORN_CMD_ARGS="--timeout 300")
+    other = start(**settings, WEB_CONCURRENCY=1)
+    with tables_of(url) as tables, late.client().stream("POST", "/sessions", {"content": "Hello"}) as stream:
+        frames = iter(stream)
+        session = next(frames).data
+        last = next(frames)
+        with paused(late, url):
+            hand_over(tables)
+            alice = other.client()
+            wait_until(lambda: alice.turns(session)[1]["content"] == "Half and ")
+            more.set()
+            assert sent.wait(5)
+        assert provider.posts[0].hung_up.wait(5), "the late writer did not hang up"
+        text = last.data["delta"]
+        for frame in frames:
+            assert frame.name == "content_delta"
+            text, last = text + frame.data["delta"], frame
+        with late.client().events(session, last.id) as following:
+            half.set()
+            rest = list(following)
+        assert [frame.name for frame in rest[-2:]] == ["assistant_turn", "done"]
+        assert text + "".join(frame.data["delta"] for frame in rest[:-2]) == "Half and half."
+        assert rest[-2].data == wait_for_status(alice, session, "complete")
+    assert len(provider.posts) == 2
 
 
 def test_a_writer_that_was_only_paused_goes_on(start, settings, provider):
@@ -132,10 +172,7 @@ def test_a_writer_that_was_only_paused_goes_on(start, settings, provider):
         with paused(server, url):
             lapse_now(tables)
         lease = "SELECT lease_until FROM turn WHERE status = 'in_progress'"
-        deadline = time.monotonic() + 10
-        while tables.rows(lease) == [(1,)]:  # until the next heartbeat
-            assert time.monotonic() < deadline, "the lease is not renewed"
-            time.sleep(0.05)
+        wait_until(lambda: tables.rows(lease) != [(1,)], 10)  # the next heartbeat renews it
         more.set()
         assert [frame.name for frame in frames] == ["content_delta", "assistant_turn", "done"]
     assert wait_for_status(alice, session, "complete")["content"] == "Half and half."

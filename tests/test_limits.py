@@ -60,7 +60,7 @@ def test_what_is_over_the_limit_is_deferred_or_refused_before_anything_is_claime
 
 
 def test_a_user_may_not_begin_any_number_of_replies(start, settings, provider):
-    server = start(**settings, WEB_CONCURRENCY=1)
+    server = start(**settings, WEB_CONCURRENCY=1, GUNICORN_CMD_ARGS="--graceful-timeout 6")
     alice, bob = server.client(), server.client(BOB)
     never = threading.Event()
     provider.default = silence(never)
@@ -109,11 +109,11 @@ def test_a_title_is_asked_for_once(start, settings, provider):
 
 SLOW = """
 import sys
-from database import connect, db, limit_time
+from database import db, limit_time, open_database
 from limits import Overloaded
 from search import limited
 
-connect(sys.argv[1])
+open_database({"DATABASE_URL": sys.argv[1]}, None, [])
 slow = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1000000000) SELECT count(*) FROM n"
 with db.connection_context():
     try:

@@ -1,5 +1,6 @@
 """Both protocols on the wire: what is asked, how an answer is read, what its failures become, and hanging up."""
 
+import concurrent.futures
 import email.utils
 import json
 import socket
@@ -17,12 +18,15 @@ from provider import (
     anthropic_events,
     certificate,
     chunk,
+    asked,
     cut,
+    fails,
     head,
     openai_events,
     raw,
     reply,
     silence,
+    so_far,
     status,
     stream,
 )
@@ -110,7 +114,7 @@ def test_sends_text_as_it_is(alice, provider, model):
 
 @both
 def test_leaves_out_empty_turns_and_joins_neighbours(alice, provider, model):
-    provider.script = [status(400), cut("Half"), reply("Whole."), reply()]
+    provider.script = [status(400), fails("Half"), reply("Whole."), reply()]
     _, error, _ = failed(alice, model, "One")
     path = f"/sessions/{error['meta']['session_id']}/messages"
     assert alice.post(path, {"content": "Two"}).status_code == 502
@@ -470,6 +474,20 @@ def test_counts_cached_tokens_among_the_input(alice, provider, model):
     assert answered(alice, model)["usage"] == counts(15, 7, 3)
 
 
+@pytest.fixture(scope="module")
+def single(provider_of_all, tmp_path_factory):
+    """One worker that does not have a reply go on: what one answer gives is the reply."""
+    settings = {
+        "ANTHROPIC_BASE_URL": provider_of_all.url,
+        "ANTHROPIC_API_KEY": "key-of-anthropic",
+        "OPENAI_BASE_URL": provider_of_all.url + "/v1",
+        "OPENAI_API_KEY": "key-of-openai",
+        "CONTINUE_LIMIT": 0,
+    }
+    with running(tmp_path_factory.mktemp("single"), **settings) as server:
+        yield server
+
+
 MALFORMED = '{"type":"content_block_delta","index":0,"de'
 
 FAULTY_STREAMS = {
@@ -589,27 +607,58 @@ FAULTY_STREAMS = {
 
 
 @pytest.mark.parametrize("model, events, outcome", FAULTY_STREAMS.values(), ids=FAULTY_STREAMS)
-def test_keeps_what_came_of_a_stream_that_fails(alice, server, provider, model, events, outcome):
+def test_keeps_what_came_of_a_stream_that_fails(single, provider, model, events, outcome):
     provider.script = [stream(*events)]
-    response, error, turn = failed(alice, model)
+    response, error, turn = failed(single.client(), model)
     code, text, words = outcome
     assert (response.status_code, turn["content"]) == (code, text)
     assert words in error["detail"]
-    assert "key-of" not in response.text + server.output()
+    assert "key-of" not in response.text + single.output()
     assert len(provider.posts) == 1
 
 
+BREAKS = {  # those behind which the same model may have more to say
+    "litellm, openai: an error behind text",
+    "litellm, anthropic: an error behind text",
+    "litellm, anthropic: no end",
+    "openai: no end",
+    "litellm, openai: [DONE] without a reason",
+    "anthropic: overloaded behind text",
+    "openai: limited behind text",
+    "openrouter: an error beside a choice",
+}
+
+
+def test_goes_on_behind_a_break_and_behind_no_other_fault(server, provider):
+    streams = {name: row for name, row in FAULTY_STREAMS.items() if row[2][1]}
+    provider.default = lambda request: (reply(".") if so_far(request) else stream(*streams[asked(request)][1]))(request)
+
+    def ask(name):
+        response = server.client().post("/sessions", {"content": name, "model": streams[name][0]})
+        session = {"id": response.headers["Location"].rpartition("/")[2]}
+        turn = server.client().turns(session)[-1]
+        return name, (response.status_code, turn["content"], turn["status"], turn["continued"])
+
+    with concurrent.futures.ThreadPoolExecutor(len(streams)) as pool:
+        found = dict(pool.map(ask, streams))
+    assert found == {
+        name: (201, text + ".", "complete", 1) if name in BREAKS else (code, text, "failed", 0)
+        for name, (_, _, (code, text, _)) in streams.items()
+    }
+    assert len(provider.posts) == len(streams) + len(BREAKS)
+
+
 @both
-def test_keeps_what_came_before_the_connection_broke(alice, provider, model):
+def test_keeps_what_came_before_the_connection_broke(single, provider, model):
     provider.script = [cut("So ", "far")]
-    response, error, turn = failed(alice, model)
+    response, error, turn = failed(single.client(), model)
     assert (response.status_code, turn["content"]) == (502, "So far")
     assert "broke the connection" in error["detail"]
 
 
-def test_keeps_the_usage_of_a_reply_that_failed(alice, provider):
+def test_keeps_the_usage_of_a_reply_that_failed(single, provider):
     provider.script = [stream(message_start(input_tokens=5, output_tokens=1), text_delta("So far"))]
-    assert failed(alice, CLAUDE)[2]["usage"] == counts(5, 1)
+    assert failed(single.client(), CLAUDE)[2]["usage"] == counts(5, 1)
 
 
 WHOLE_ANSWERS = {
@@ -741,10 +790,10 @@ def test_hands_on_at_once_what_comes_without_a_length(alice, provider, model):
 
 
 @both
-def test_sees_the_cut_in_a_stream_without_a_length(alice, provider, model):
+def test_sees_the_cut_in_a_stream_without_a_length(single, provider, model):
     data = whole_stream(model, ["So far", "."])
     provider.script = [close_delimited(data[: data.index(b"}\n\n", data.index(b"So far")) + 20])]
-    response, error, turn = failed(alice, model)
+    response, error, turn = failed(single.client(), model)
     assert (response.status_code, turn["content"]) == (502, "So far")
     assert "cut its answer short" in error["detail"]
 

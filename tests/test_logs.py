@@ -18,7 +18,7 @@ import pytest
 
 import client
 from client import ROOT, Server, copy_of_the_service
-from provider import chunk, cut, head, openai_events, raw, reply
+from provider import chunk, cut, fails, head, openai_events, raw, reply
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def lines_of(output, message):
 def test_says_what_became_of_requests_and_replies(start, settings, provider):
     server = start(**settings, LOG_FORMAT="json")
     alice = server.client()
-    provider.script = [reply("Some text."), cut("Half")]
+    provider.script = [cut("Some "), reply("text."), fails("Half")]
     session = alice.post("/sessions", {"content": "Hello"}, X_Request_ID="my-id")
     assert session.headers["X-Request-ID"] == "my-id"
     failed = alice.post("/sessions", {"content": "Hello"}, X_Request_ID='forged" id=1')
@@ -66,12 +66,13 @@ def test_says_what_became_of_requests_and_replies(start, settings, provider):
         "model": "m-1",
         "outcome": "complete",
         "status": None,
+        "continued": 1,
         "input_tokens": 15,
         "output_tokens": 7,
         "cached_tokens": 3,
         "provider_id": "req_1",
     }
-    assert (second["outcome"], second["status"]) == ("failed", 502)
+    assert (second["outcome"], second["status"], second["continued"]) == ("failed", 502, 0)
 
 
 def test_has_a_line_for_each_file_of_the_page(start):
@@ -87,7 +88,7 @@ def test_has_a_line_for_each_file_of_the_page(start):
 def test_shows_no_content_and_no_secret(start, settings, provider, form):
     server = start(**settings, LOG_FORMAT=form)
     alice = server.client()
-    provider.script = [reply("The answer is classified."), cut("Half of it is classified.")]
+    provider.script = [reply("The answer is classified."), fails("Half of it is classified.")]
     session = alice.post("/sessions", {"content": "A classified question", "system": "classified"})
     alice.post("/sessions", {"content": "A classified question"})
     alice.patch(f"/sessions/{session.json()['id']}", {"title": "classified"})
@@ -171,7 +172,7 @@ def test_a_stream_that_fails_is_a_trace_of_its_request(changed_service, start, s
 
 @pytest.mark.parametrize("form", ["text", "json"])
 def test_a_thread_that_dies_is_a_trace_without_any_text(changed_service, start, settings, form):
-    changed_service("conversation.py", "def messages_of(turns):\n    raise ValueError(turns)")
+    changed_service("conversation.py", "def messages_of(turns, so_far):\n    raise ValueError(turns)")
     server = start(**settings, LOG_FORMAT=form)
     assert server.client().post("/sessions", {"content": "A classified question"}).status_code == 500
     trace = the_trace(server, form, "a thread died")

@@ -13,7 +13,8 @@ import uuid
 
 import pytest
 
-from client import ALICE, BOB, ROOT, SECRET, parse_time
+from client import ALICE, BOB, ROOT, SECRET, parse_time, wait_for_status
+from provider import reply, so_far
 from tables import tables_of
 from test_windows import LLAMA, OPENAI, Model, sent_of, words
 
@@ -227,7 +228,7 @@ def test_a_database_with_100_000_turns_starts_within_seconds_and_keeps_all_of_it
     began = time.monotonic()
     server = start(**settings)
     assert time.monotonic() - began < 15
-    assert tables.rows("SELECT migrations FROM release") == [(2,)]
+    assert tables.rows("SELECT migrations FROM release") == [(3,)]
     assert tables.rows(sums) == before
     alice, bob = server.client(ALICE), server.client(BOB)
 
@@ -312,7 +313,7 @@ def test_of_processes_that_start_together_one_migrates(settings, tables):
         ]
         ended = [(process.communicate(timeout=30)[1], process.returncode) for process in processes]
     assert ended == [("", 0)] * 3
-    assert tables.rows("SELECT migrations FROM release") == [(2,)]
+    assert tables.rows("SELECT migrations FROM release") == [(3,)]
     assert tables.rows("SELECT max(id) FROM turn") == [(old_id,)]
 
 
@@ -331,7 +332,9 @@ def test_a_database_of_a_newer_release_is_refused_in_one_line_and_not_touched(se
 # Replies that were under way
 
 
-def test_replies_that_were_under_way_when_release_1_0_0_was_killed_end_with_their_text(start, settings, tables, old):
+def test_replies_that_were_under_way_when_release_1_0_0_was_killed_go_on_behind_their_text(
+    start, settings, tables, old, provider
+):
     """Though nobody asks for them; then their sessions take messages."""
     lapsed = -5 * SECOND
     half, half_id = old.create("Half", lease=lapsed)
@@ -339,29 +342,32 @@ def test_replies_that_were_under_way_when_release_1_0_0_was_killed_end_with_thei
     nothing, _ = old.create("Nothing", lease=lapsed)
     retried, first_id = old.answered("Retried", "The first.")
     old.write(old.retry(retried, first_id, lease=lapsed), "The sec")
+    provider.default = reply("… and on.")
     server = start(**settings)
     # By SQL: a request could be what ends them.
     under_way = "SELECT count(*) FROM turn WHERE status = 'in_progress'"
     wait_until(lambda: tables.value(under_way) == 0, ENDING)
     assert tables.value("SELECT count(*) FROM piece") == 0
     alice = server.client()
-    for session_id, status, content in [
-        (half, "interrupted", "As far as thís"),
-        (nothing, "interrupted", ""),
-        (retried, "complete", "The first."),  # which stands again
+    for session_id, content in [
+        (half, "As far as thís… and on."),
+        (nothing, "… and on."),
+        (retried, "The sec… and on."),
     ]:
         session = {"id": session_id}
         [turn] = alice.turns(session)[1:]
-        assert (turn["status"], turn["content"], turn["error"]) == (status, content, None)
+        assert (turn["status"], turn["content"], turn["error"]) == ("complete", content, None)
         assert alice.post(f"/sessions/{session_id}/messages", {"content": "Go on"}).status_code == 201
         turns = alice.turns(session)
-        assert [turn["content"] for turn in turns][1:] == [content, "Go on", "The answer."]
+        assert [turn["content"] for turn in turns][1:] == [content, "Go on", "… and on."]
         assert ids(turns) == sorted(ids(turns))
     found = alice.get("/sessions", params={"query": "thís"}).json()["data"]
     assert [session["id"] for session in found] == [str(half)]
 
 
-def test_a_reply_of_a_1_0_0_that_may_still_live_is_not_ended_before_its_lease_lapses(start, settings, tables, old):
+def test_a_reply_of_a_1_0_0_that_may_still_live_is_not_taken_over_before_its_lease_lapses(
+    start, settings, tables, old, provider
+):
     session_id, turn_id = old.create("Hello", lease=60 * SECOND)
     old.write(turn_id, "Half ")
     alice = start(**settings).client()
@@ -373,10 +379,10 @@ def test_a_reply_of_a_1_0_0_that_may_still_live_is_not_ended_before_its_lease_la
         tables.rows("UPDATE turn SET lease_until = ? WHERE id = ?", lapses, turn_id)  # its last heartbeat
         old.write(turn_id, "and half")
         assert next(events).data == {"delta": "and half"}
-        turn = next(events)
+        asked = provider.wait_for_request(seconds=ENDING)
         assert now() > lapses
-        assert (turn.name, turn.data["status"], turn.data["content"]) == ("assistant_turn", "interrupted", "Half and half")
-        assert next(events).name == "done"
+        assert so_far(asked) == "Half and half"
+    assert wait_for_status(alice, {"id": session_id}, "complete")["content"] == "Half and halfThe answer."
     assert alice.post(f"/sessions/{session_id}/messages", {"content": "More"}).status_code == 201
 
 

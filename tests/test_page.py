@@ -10,7 +10,7 @@ from selenium.webdriver.common.keys import Keys
 
 from browser import Page
 from client import make_token, running
-from provider import cut, event, reply, status
+from provider import REFUSED, cut, event, reply, status
 from proxy import Proxy
 from tables import lengthen, tables_of
 
@@ -105,7 +105,7 @@ def test_a_reply_is_stopped_and_asked_for_again(page, provider):
 
 
 def test_a_failure_says_why_and_offers_a_retry(page, provider):
-    provider.script = [cut("Half"), cut("Less"), reply("Whole.")]
+    provider.script = [cut("Half"), REFUSED, cut("Less"), REFUSED, reply("Whole.")]
     page.say("Hello")
     page.wait_for_turns("Hello", "Half")
     page.wait_for_text("The provider openai broke the connection", "article:last-child")
@@ -119,7 +119,7 @@ def test_a_failure_says_why_and_offers_a_retry(page, provider):
 
 def test_a_message_may_follow_a_failure_at_once(page, provider):
     gate = threading.Event()
-    provider.script = [cut("Half ", gate)]
+    provider.script = [cut("Half ", gate), REFUSED]
     page.say("One")
     page.wait_for_text("Half", "article:last-child")
     page.driver.execute_script(HOLD, "turns")  # what became of it is long in coming
@@ -751,7 +751,7 @@ def test_an_edited_message_is_answered_once_where_the_answer_is_lost(browser, se
 
 
 def test_an_edit_whose_reply_fails_or_is_stopped_stands(page, provider):
-    provider.script = [reply("Old."), cut("Half"), reply(*WORDS)]
+    provider.script = [reply("Old."), cut("Half"), REFUSED, reply(*WORDS)]
     page.say("One")
     page.wait_for_turns("One", "Old.")
     page.click("Edit")
@@ -899,7 +899,7 @@ def test_older_turns_of_a_session_that_was_left_come_nowhere(long_page):
 
 def test_older_turns_come_while_a_reply_is_written(long_page, provider):
     page, gate = long_page, threading.Event()
-    provider.script = [reply("One ", gate, "two."), cut("Half"), reply("Again.")]
+    provider.script = [reply("One ", gate, "two."), cut("Half"), REFUSED, reply("Again.")]
     page.say("Count")
     page.wait_for_text("One", "article:last-child")
     scroll_to(page, 0)
@@ -1123,7 +1123,7 @@ def test_axe_finds_nothing(browser, server, provider, check):
         page.enter()
         page.wait_for_text("No chats yet.")
         check(f"empty, {colours}")
-        provider.script = [reply(EVERYTHING), cut("Half")]
+        provider.script = [reply(EVERYTHING), cut("Half"), REFUSED]
         page.say("Show all there is")
         page.wait_for_text("tokens read", "article:last-child")
         page.say("And fail")

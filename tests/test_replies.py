@@ -11,7 +11,7 @@ import uuid
 import pytest
 
 from client import at_once, wait_for_status
-from provider import cut, reply, silence, status
+from provider import fails, reply, silence, status
 
 
 # Waiting and deferring
@@ -268,7 +268,7 @@ def test_retry_replaces_a_complete_reply(alice, provider):
 
 def test_the_old_reply_stands_again_where_a_retry_fails_or_is_cancelled(alice, provider):
     never = threading.Event()
-    provider.script = [reply("Old."), cut("Broken"), reply("Cancelled", never), reply("More.")]
+    provider.script = [reply("Old."), fails("Broken"), reply("Cancelled", never), reply("More.")]
     session = alice.create()
     path = f"/sessions/{session['id']}"
     failed = alice.post(path + "/retry")
@@ -287,7 +287,7 @@ def test_the_old_reply_stands_again_where_a_retry_fails_or_is_cancelled(alice, p
 
 
 def test_retry_asks_again_after_a_failure(alice, provider):
-    provider.script = [cut("Half"), reply("Whole.")]
+    provider.script = [fails("Half"), reply("Whole.")]
     failed = alice.post("/sessions", {"content": "Hello"})
     assert failed.status_code == 502
     session_id = failed.json()["errors"][0]["meta"]["session_id"]
@@ -300,7 +300,7 @@ def test_retry_asks_again_after_a_failure(alice, provider):
 
 
 def test_no_failure_poisons_a_session(alice, provider):
-    provider.script = [status(400), cut("Half"), reply("Fine.")]
+    provider.script = [status(400), fails("Half"), reply("Fine.")]
     failed = alice.post("/sessions", {"content": "One"})
     path = failed.headers["Location"]
     assert alice.post(path + "/messages", {"content": "Two"}).status_code == 502
@@ -354,7 +354,7 @@ def test_gives_the_first_outcome_again_however_it_is_received(alice, bob, provid
 
 
 def test_asks_again_under_a_key_whose_reply_failed(alice, provider):
-    provider.script = [cut("Half"), cut("Half again"), reply("Whole."), reply("Newer.")]
+    provider.script = [fails("Half"), fails("Half again"), reply("Whole."), reply("Newer.")]
     key = uuid.uuid4().hex
     failed = alice.post("/sessions", {"content": "Hello"}, Idempotency_Key=key)
     assert failed.status_code == 502
@@ -369,7 +369,7 @@ def test_asks_again_under_a_key_whose_reply_failed(alice, provider):
 
 
 def test_does_not_ask_again_where_newer_turns_followed(alice, provider):
-    provider.script = [cut("Half"), reply("Newer.")]
+    provider.script = [fails("Half"), reply("Newer.")]
     failed = alice.post("/sessions", {"content": "Hello"}, Idempotency_Key="k-2")
     path = failed.headers["Location"]
     alice.post(path + "/messages", {"content": "Never mind"})

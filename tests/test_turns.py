@@ -9,7 +9,7 @@ import uuid
 import pytest
 
 from client import ROOT, SECRET, at_once, wait_for_status
-from provider import cut, reply, status
+from provider import fails, reply, status
 from tables import tables_of
 
 TURNS_ODD = [
@@ -155,14 +155,14 @@ def cost(session_id):
         steps[0] += 1
     if hasattr(connection, "set_progress_handler"):  # SQLite: steps of its machine
         connection.set_progress_handler(step, 1)
-        session.with_turns([], limit=50)
+        session.with_turns(limit=50)
         connection.set_progress_handler(None, 1)
         return steps[0]
     # PostgreSQL: rows that it read
     read = "SELECT coalesce(sum(seq_tup_read + idx_tup_fetch), 0) FROM pg_stat_xact_user_tables"
     with db.atomic():
         before = db.execute_sql(read).fetchone()[0]
-        session.with_turns([], limit=50)
+        session.with_turns(limit=50)
         return int(db.execute_sql(read).fetchone()[0] - before)
 with db.connection_context():
     print(*map(cost, sys.argv[1:]))
@@ -206,7 +206,7 @@ def test_opening_a_session_of_20_000_turns_costs_what_50_cost(start, settings, p
 OUTCOMES = {  # what the provider says, how the new reply ends, and with which text
     "complete": (reply("The new answer."), 201, "complete", "The new answer."),
     "failed without a word": (status(400), 502, "failed", ""),
-    "failed in the middle": (cut("So far"), 502, "failed", "So far"),
+    "failed in the middle": (fails("So far"), 502, "failed", "So far"),
 }
 
 

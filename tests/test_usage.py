@@ -6,7 +6,7 @@ import threading
 import pytest
 
 from client import ALICE, BOB, at_once, wait_for_status
-from provider import chunk, cut, event, head, reply
+from provider import chunk, event, fails, head, reply
 from tables import tables_of
 
 USAGE = {"prompt_tokens": 15, "completion_tokens": 7, "prompt_tokens_details": {"cached_tokens": 3}}  # as `reply` ends
@@ -99,7 +99,7 @@ def test_echo_counts_replies_too(start, settings, usage_of):
 
 
 def test_a_failed_reply_adds_what_its_provider_had_said(start, settings, provider, usage_of):
-    provider.script = [cut("Half"), cut(SAID, "Half"), reply("Whole.")]
+    provider.script = [fails("Half"), fails(SAID, "Half"), reply("Whole.")]
     server = start(**settings)
     alice = server.client()
     tokens = []
@@ -192,12 +192,16 @@ def test_usage_survives_the_deletion_of_its_session(start, settings, usage_of):
     assert usage_of() == {"m-1": (2, 30, 14, 6)}
 
 
-def test_a_reply_that_a_stopping_process_interrupts_adds_what_its_provider_had_said(start, settings, provider, usage_of):
-    provider.script = [reply(SAID, "Half", threading.Event())]
-    server = start(**settings, GUNICORN_CMD_ARGS="--graceful-timeout 6")  # of which five seconds are kept for storing
+def test_a_reply_that_is_handed_over_adds_once_what_both_calls_took(start, settings, provider, usage_of):
+    provider.script = [reply(SAID, "Half ", threading.Event()), reply("and half.")]
+    server = start(**settings, GUNICORN_CMD_ARGS="--graceful-timeout 6")  # of which five seconds are kept for handing over
     with server.client().stream("POST", "/sessions", {"content": "Hello"}) as stream:
-        assert [next(iter(stream)).name for _ in range(2)] == ["session", "content_delta"]
+        session, delta = (next(iter(stream)) for _ in range(2))
+        assert (session.name, delta.data) == ("session", {"delta": "Half "})
         server.process.terminate()
-        assert [frame.name for frame in stream] == ["assistant_turn", "done"]
+        assert list(stream) == []
     server.stop()
-    assert usage_of() == {"m-1": (1, 15, 7, 3)}
+    turn = wait_for_status(start(**settings).client(), session.data, "complete")
+    assert turn["content"] == "Half and half."
+    assert turn["usage"] == {"input_tokens": 30, "output_tokens": 14, "cached_tokens": 6}
+    assert usage_of() == {"m-1": (1, 30, 14, 6)}

@@ -10,7 +10,8 @@ import uuid
 import pytest
 
 from client import Server, running, wait_for_status, wait_until
-from provider import KEEP, cut, head, raw, reply, silence, stream, thought
+from provider import KEEP, fails, head, raw, reply, silence, so_far, status, stream, thought
+from tables import tables_of
 
 ANTHROPIC, OPENAI = "claude-w", "w"
 REFUSALS = tomllib.loads(pathlib.Path(__file__).with_name("refusals.toml").read_text("utf-8"))
@@ -613,7 +614,7 @@ def test_a_reply_longer_than_half_of_all_leaves_the_next_message_alone(talk, pro
 
 # What a provider says of the end
 
-ENDS = {  # the status of the turn, and its `stop_reason`
+ENDS = {  # the status of the turn, its `stop_reason`, and whether it is one that may pass
     "stop": ("complete", "stop"),
     "STOP": ("complete", "stop"),
     "end_turn": ("complete", "stop"),
@@ -634,11 +635,11 @@ ENDS = {  # the status of the turn, and its `stop_reason`
     "SAFETY": ("failed", None),
     "RECITATION": ("failed", None),
     "sensitive": ("failed", None),
-    "error": ("failed", None),
-    "abort": ("failed", None),
-    "network_error": ("failed", None),
-    "insufficient_system_resource": ("failed", None),
-    "pause_turn": ("failed", None),
+    "error": ("failed", None, "and is asked to go on"),
+    "abort": ("failed", None, "and is asked to go on"),
+    "network_error": ("failed", None, "and is asked to go on"),
+    "insufficient_system_resource": ("failed", None, "and is asked to go on"),
+    "pause_turn": ("failed", None, "and is asked to go on"),
 }
 
 
@@ -646,14 +647,14 @@ ENDS = {  # the status of the turn, and its `stop_reason`
 @pytest.mark.parametrize("kind", [ANTHROPIC, OPENAI])
 @pytest.mark.parametrize("reason, outcome", ENDS.items(), ids=ENDS)
 def test_a_turn_tells_how_its_answer_ended(one, provider, kind, reason, outcome):
-    provider.default = ended(reason, "So far.")
+    provider.default = lambda request: (status(400) if so_far(request) else ended(reason, "So far."))(request)
     alice = one.client()
     with alice.stream("POST", "/sessions", {"content": "Hello", "model": f"{kind}-{uuid.uuid4().hex}"}) as events:
         session, *_, last = events
     turn = alice.turns(session.data)[-1]
-    assert (turn["status"], turn["stop_reason"], turn["content"]) == (*outcome, "So far.")
+    assert (turn["status"], turn["stop_reason"], turn["content"]) == (*outcome[:2], "So far.")
     assert last.name == ("done" if outcome[0] == "complete" else "error")
-    assert (turn["continued"], turn["turns_left_out"]) == (0, 0)
+    assert (turn["continued"], turn["turns_left_out"]) == (len(outcome[2:]), 0)
 
 
 NO_ENDS = {
@@ -697,7 +698,7 @@ def test_a_reply_that_is_trimmed_and_then_cut_keeps_its_text_and_the_cut(talk, p
     model = Model(200)
     conversation = talk(model)
     conversation.go_on(2)
-    provider.script = [model, cut("Half")]
+    provider.script = [model, fails("Half")]
     response = conversation.say(words(100, "Message 4:"))
     assert response.status_code == 502
     turns, first = conversation.show()
@@ -727,7 +728,7 @@ def test_a_cancel_while_a_reply_is_trimmed_hangs_up_and_the_next_message_works(t
 
 
 @on_one_engine
-def test_kill_9_while_a_reply_is_trimmed_loses_nothing_but_that(start, settings, provider):
+def test_a_reply_that_is_trimmed_goes_on_trimmed_behind_kill_9(start, settings, provider):
     model = Model(200, LLAMA, OPENAI)
     provider.default = model
     server = start(**settings)
@@ -738,11 +739,14 @@ def test_kill_9_while_a_reply_is_trimmed_loses_nothing_but_that(start, settings,
         assert next(iter(events)).data == {"delta": "Half"}
         server.kill()
     provider.script = []
+    with tables_of(settings["DATABASE_URL"]) as tables:  # as if its lease had lapsed for long enough
+        tables.rows("UPDATE turn SET lease_until = 0 WHERE status = 'in_progress'")
     conversation.client = start(**settings).client()
-    turn = wait_for_status(conversation.client, {"id": conversation.id}, "interrupted", 40)
-    assert turn["content"] == "Half"
+    turn = wait_for_status(conversation.client, {"id": conversation.id}, "complete")
+    assert (turn["continued"], turn["turns_left_out"] > 0) == (1, True)
+    assert tokens(model.accepted[-1]) <= 200
     turns, _ = conversation.show()
-    assert [turn["content"].split()[0] for turn in turns] == ["Message", "Answer"] * 3 + ["Message", "Half"]
+    assert [turn["content"].split()[0] for turn in turns] == ["Message", "Answer"] * 3 + ["Message", "HalfAnswer"]
     assert conversation.client.post(conversation.path + "/retry").status_code == 201
     conversation.go_on(2, first=5)
     assert conversation.show()[1]
