@@ -28,20 +28,23 @@ const attempt = (action, tell = say) => async (event) => {
 // Replies
 /**
  * Starts a reply to the message in the body or, by a retry, to the last message again, as it is or as the body changes it;
- * shows the reply as it comes.
+ * or has the last reply go on, which is `turn`. Shows the reply as it comes.
  */
-async function converse(path, body) {
+async function converse(path, body, turn) {
   const signal = takeScreen();
   const isRetry = path.endsWith("/retry");
+  const isMessage = !isRetry && !turn;
   const [draft, edited] = [draftName(), editName()];
   const stop = (starting = new AbortController());
   if (!isRetry || !body) leaveEditing();
-  const after = articles().at(-1)?.dataset.id;
+  // A turn may go on more than once, each time under a key of its own.
+  const after = turn ? `${turn.id} ${turn.continued}` : articles().at(-1)?.dataset.id;
   const replaced = isRetry ? articles().slice(body ? -2 : -1) : [];
-  pending = isRetry ? "" : body.content;
+  pending = isMessage ? body.content : "";
   replaced.forEach((article) => article.remove());
   const shown = body ? [show({ kind: "user", content: body.content, id: replaced[0]?.dataset.id })] : [];
-  shown.push(show({ kind: "assistant", content: "", model: { id: modelId() }, status: "in_progress" }));
+  if (turn) begin(articles().at(-1));
+  else shown.push(show({ kind: "assistant", content: "", model: { id: modelId() }, status: "in_progress" }));
   markMemory();
   showEnd();
   let id, response;
@@ -55,6 +58,7 @@ async function converse(path, body) {
     keepDraft();
     shown.forEach((article) => article.remove());
     $("turns").append(...replaced);
+    if (turn) finish(articles().at(-1), turn);
     setBusy(false);
     if (stop.signal.aborted) return;
     if (error.status !== 409) throw error;
@@ -65,8 +69,8 @@ async function converse(path, body) {
   }
   if (stop.signal.aborted) cancel(id);
   if (signal.aborted) {
-    if (isRetry) store(edited, "");
-    else takeOut(body.content, draft);
+    if (isMessage) takeOut(body.content, draft);
+    else store(edited, "");
     response.body.cancel(); // the server goes on by itself
     if (current?.id === id && $("stop").hidden) await open(id); // whoever came back may have been shown what was before
     return;
@@ -76,16 +80,20 @@ async function converse(path, body) {
   if (!current) (history.pushState(null, "", `#${id}`), store("system", ""), store("options", ""));
   current ??= { id, title: "New chat", system: systemPrompt(), options: options() };
   keepDraft();
-  await follow(id, response, signal);
+  await follow(id, response, signal, turn?.content);
 }
 
-/** Reads a reply into the last article, to its end, however often the connection is lost. */
-async function follow(id, response, signal) {
+/** Reads a reply into the last article, to its end, however often the connection is lost. The response goes on behind `text`. */
+async function follow(id, response, signal, text = "") {
   const article = $("turns").lastElementChild;
-  const markdown = new Markdown(article.querySelector(".text"));
+  const place = article.querySelector(".text");
+  const heard = place.innerText;
+  let markdown = new Markdown(place);
+  markdown.tail = text;
   let turn, whole, lastId = "", tries = 0;
   for (;;) {
     try {
+      if (!response && !lastId) [text, markdown] = ["", new Markdown(place)]; // all of it comes, from its start
       response ??= await followEvents(id, lastId, signal);
       for await (const { id: eventId, event, data } of parseSSE(response, signal)) {
         [lastId, tries] = [eventId, 0];
@@ -98,11 +106,13 @@ async function follow(id, response, signal) {
         if (event === "content_delta") {
           article.querySelector(".waiting")?.remove();
           markdown.append(data.delta);
+          text += data.delta;
         }
         if (event === "assistant_turn") whole = data;
         if (event === "done" || event === "error") {
           markdown.draw(true);
-          return ended(id, article, whole, data.message);
+          // Where a request is answered again whose reply has ended meanwhile, its text is not among the answer.
+          return ended(id, article, whole?.content === text ? whole : null, data.message, heard);
         }
       }
     } catch (error) {
@@ -118,20 +128,22 @@ async function follow(id, response, signal) {
   }
 }
 
-async function ended(id, article, turn, problem) {
+async function ended(id, article, turn, problem, heard) {
   const unfinished = $("turns").querySelector("[aria-busy=true]:not(:last-child)"); // a message was sent before it was fetched
   const isComplete = turn?.status === "complete" && !unfinished;
   if (isComplete) {
     finish(article, turn);
     setBusy(false);
   } else {
-    // A retry that is not complete gives way to the reply before it. The server knows which turns stand.
+    // A retry that is not complete gives way to the reply before it, and what goes on may be as it was before. The server
+    // knows which turns stand.
     await open(id);
     if (current?.id !== id) return; // another session has taken the screen meanwhile, or this one is gone
-    if (problem && current.turns.at(-1).status !== "failed") say(problem);
+    if (problem && current.turns.at(-1).error?.message !== problem) say(problem);
   }
   const said = [...$("turns").lastElementChild.querySelectorAll(".text, .note")].map((node) => node.innerText);
-  announce(said.join("\n")); // once, when it is whole
+  if (said[0].startsWith(heard)) said[0] = said[0].slice(heard.length).trim(); // else it is read differently by now
+  announce(said.filter(Boolean).join("\n")); // once, when it is whole
   const hasMoved = isComplete && (turn.stop_reason === "length" || turn.turns_left_out !== (current.leftOut ?? 0));
   await Promise.all([list(), hasMoved && findMemory(turn)]);
 }
@@ -276,15 +288,20 @@ function show(turn, next = null) {
   if (turn.id) article.dataset.id = turn.id;
   if (isUser) article.append(button("Edit", () => edit(article).focus(), "quiet edit"));
   $("turns").insertBefore(article, next);
-  if (turn.status === "in_progress") {
-    article.ariaBusy = "true";
-    article.append(waiting());
-    setBusy(true);
-  } else if (!isUser) {
+  if (turn.status === "in_progress") begin(article);
+  else if (!isUser) {
     write(text, turn.content);
     finish(article, turn);
   }
   return article;
+}
+
+/** Shows that a reply is under way, or goes on. */
+function begin(article) {
+  article.querySelector("footer")?.remove();
+  article.ariaBusy = "true";
+  article.append(waiting());
+  setBusy(true);
 }
 
 /** What moves until the first word is there. */
@@ -308,22 +325,25 @@ const button = (name, onclick, className = "quiet") => element("button", { type:
 
 function finish(article, turn) {
   const copyAll = button("Copy", ({ target }) => copy(turn.content, target));
-  const retry = button("Retry", attempt(() => (focusText(), converse(`sessions/${current.id}/retry`))));
-  const alarm = turn.status === "failed" ? " alarm" : "";
+  const ask = (operation, ...rest) => attempt(() => (focusText(), converse(`sessions/${current.id}/${operation}`, ...rest)));
+  const isCut = turn.status !== "complete" || turn.stop_reason === "length";
+  const goOn = isCut && turn.content.trim() ? button("Continue", ask("continue", null, turn), "quiet again") : [];
+  const retry = button("Retry", ask("retry"), "quiet again");
   article.querySelector(".waiting")?.remove();
-  article.dataset.id = turn.id;
+  Object.assign(article.dataset, { id: turn.id, continued: turn.continued });
   article.querySelector("bdi").textContent = turn.model.id;
-  const said = notes(turn).map((note) => element("span", { className: `note${alarm}` }, note));
-  article.append(element("footer", {}, turn.content ? copyAll : [], retry, said));
+  const mark = (note) => element("span", { className: note === turn.error?.message ? "note alarm" : "note" }, note);
+  article.append(element("footer", {}, turn.content ? copyAll : [], goOn, retry, notes(turn).map(mark)));
   article.ariaBusy = "false";
 }
 
-/** What is to be said of a reply. Marks of going on have their place here. */
-function notes({ status, error, stop_reason, usage: { input_tokens: read, output_tokens: written } }) {
-  if (status === "failed") return [error.message];
-  if (status === "interrupted") return ["Stopped before it was complete."];
+/** What is to be said of a reply. */
+function notes({ status, error, stop_reason, continued, usage: { input_tokens: read, output_tokens: written } }) {
+  const wentOn = continued ? ["Went on after an interruption."] : [];
+  if (status === "failed") return [...wentOn, error.message];
+  if (status === "interrupted") return [...wentOn, "Stopped before it was complete."];
   const end = stop_reason === "length" ? ["Cut at the limit."] : [];
-  return read && written ? [...end, `${read} tokens read, ${written} written`] : end;
+  return [...wentOn, ...end, ...(read && written ? [`${read} tokens read, ${written} written`] : [])];
 }
 
 async function copy(text, button) {
@@ -442,7 +462,8 @@ function placeOf(turns) {
 /** Whether this article shows the turn. It learns its id: what was sent from here has none yet. */
 function isShown(turn, article) {
   if (!article?.matches(`.${turn.kind}:not([aria-busy=true])`) || (article.dataset.id ??= turn.id) !== turn.id) return false;
-  return turn.kind !== "user" || article.querySelector(".text").textContent === turn.content;
+  if (turn.kind !== "user") return article.dataset.continued === String(turn.continued); // a reply may have gone on elsewhere
+  return article.querySelector(".text").textContent === turn.content;
 }
 
 /** Shows model, system prompt, options and draft of the session on the screen, or of one to be created. */
