@@ -12,13 +12,12 @@ import click
 import requests
 import urllib3
 from flask import current_app
-from flask.cli import with_appcontext
 
 import auth
 import wire
 
 TIMEOUT = (10, 40)  # seconds to connect, and of silence: a stream says something every 15 s
-PAUSES = (0, 0.5, 1, 2, 4, 8)  # seconds before each try, until a lost connection is given up
+PAUSES = (0, 0.5, 1, 2, 4, 8, 8, 8)  # seconds before each try, until a lost connection is given up
 LOST = (requests.ConnectionError, requests.Timeout, urllib3.exceptions.HTTPError, wire.Fault)
 
 # All of C0 but tab and line feed, all of C1, and what turns the direction of text around.
@@ -61,21 +60,20 @@ class Chat:
         raise Refused(message, response.status_code, session_id)
 
     def send(self, line, **fields):
-        """Send a message, or /retry, and print the reply; the fields are those of a new session."""
-        if self.session_id and line == "/retry":
-            self.follow(f"/sessions/{self.session_id}/retry")
+        """Send a message, /retry or /continue, and print what comes; the fields are those of a new session."""
+        if self.session_id and line in ("/retry", "/continue"):
+            self.follow(f"/sessions/{self.session_id}{line}")
         elif self.session_id:
             self.follow(f"/sessions/{self.session_id}/messages", {"content": line})
-        elif line == "/retry":
-            raise Refused("There is nothing to ask again yet.")
+        elif line in ("/retry", "/continue"):
+            raise Refused("There is no reply yet.")
         else:
             self.follow("/sessions", {"content": line} | fields)
 
     def follow(self, post=None, body=None):
-        """Print the latest reply as it comes, however often the connection is lost.
+        """Print the latest reply as it comes, or what is new of it, however often the connection is lost. Ctrl-C cancels it.
 
-        With `post`, a path, the reply is asked for first. What got no answer is sent again: under the same key the
-        server makes one reply only. Ctrl-C cancels the reply.
+        With `post`, a path, it is asked for first. What got no answer is sent again: under one key the server makes one reply.
         """
         headers = {"Accept": "text/event-stream", "Idempotency-Key": uuid.uuid4().hex}
         failures, has_thought = 0, False
@@ -84,12 +82,14 @@ class Chat:
                 time.sleep(PAUSES[failures])
                 method, path = ("POST", post) if post else ("GET", f"/sessions/{self.session_id}/events")
                 with self.call(method, path, body, **headers) as response:
+                    if response.status_code == 204:  # nothing new has come, and the answer that would have said why was lost
+                        return
                     if post:
                         location = re.fullmatch("/sessions/([0-9a-f-]{36})(/events)?", response.headers.get("Location", ""))
                         post, body, self.session_id = None, None, location[1]
                     chunks = iter(functools.partial(response.raw.read1, 65536, decode_content=True), b"")
                     for event in itertools.chain.from_iterable(wire.parse_sse(chunks)):
-                        failures, headers["Last-Event-ID"] = 0, event["id"]
+                        failures, self.http.headers["Last-Event-ID"] = 0, event["id"]
                         click.echo("\033[K" if has_thought else "", nl=False)  # on a terminal, it clears what was said of it
                         has_thought = event["event"] == "thinking"
                         if show(event["event"], json.loads(event["data"])):
@@ -144,7 +144,7 @@ def show(name, data):
     if name == "content_delta":
         say(data["delta"], nl=False)
     elif name == "assistant_turn":
-        click.echo(mark_of(data), nl=False)
+        click.echo(mark_of(data, ": /continue goes on"), nl=False)
     elif name in ("done", "error"):
         click.echo()
     if name == "error":
@@ -152,11 +152,12 @@ def show(name, data):
     return name == "done"
 
 
-def mark_of(turn):
-    """What is to be said behind a reply that is not whole."""
-    if turn.get("stop_reason") == "length":  # a server of an older release has none
-        return " [cut at the limit]"
-    return "" if turn["status"] == "complete" else f" [{turn['status']}]"
+def mark_of(turn, hint=""):
+    """What is to be said behind a reply that went on, or is not whole."""
+    mark = " [went on after an interruption]" if turn.get("continued") else ""  # a server of an older release says nothing of it
+    if turn.get("stop_reason") == "length":
+        return f"{mark} [cut at the limit{hint}]"
+    return mark if turn["status"] == "complete" else f"{mark} [{turn['status']}{hint}]"
 
 
 def clean(text):
@@ -195,9 +196,8 @@ def typed_lines():
 @click.option("--system", help="The system prompt.")
 @click.option("--session", "session_id", type=click.UUID, help="Continue this session.")
 @click.option("--list", "is_list", is_flag=True, help="Print the latest sessions, and leave.")
-@with_appcontext
 def chat_command(url, token, model, system, session_id, is_list):
-    """Chat in the terminal. Ctrl-C stops a reply, /retry asks again, /quit or Ctrl-D leaves."""
+    """Chat in the terminal. Ctrl-C stops a reply, /retry asks again, /continue goes on, /quit or Ctrl-D leaves."""
     sys.stdout.reconfigure(errors="replace")  # for a terminal that is not in UTF-8
     fields = {name: value for name, value in (("model", model), ("system", system)) if value}
     try:

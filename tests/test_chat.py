@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519
 
 from client import ROOT, SECRET
-from provider import Provider, cut, reply, status, thought
+from provider import REFUSED, Provider, cut, reply, status, thought
 
 PIPES = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
 
@@ -183,11 +183,11 @@ def test_a_message_whose_answer_is_lost_is_answered_once(behind, pieces, run, pr
 
 
 def test_an_old_session_is_shown_and_continued(run, alice, provider):
-    provider.script = [reply("A1"), cut("A2"), reply("A3")]
+    provider.script = [reply("A1"), cut("A2"), REFUSED, reply("A3")]
     session = alice.create("Q1\nin two lines")
     alice.post(f"/sessions/{session['id']}/messages", {"content": "Q2"})
     done = run("Q3", options=["--session", session["id"], "--model", "m-2", "--system", "Be brief."])
-    assert done.stdout == "> Q1\n> in two lines\nA1\n> Q2\nA2 [failed]\nA3\n"
+    assert done.stdout == "> Q1\n> in two lines\nA1\n> Q2\nA2 [went on after an interruption] [failed]\nA3\n"
     assert provider.posts[-1].body["model"] == "m-2"
     assert provider.posts[-1].body["messages"][0]["content"] == "Be brief."
 
@@ -265,7 +265,7 @@ def test_an_error_is_one_line(options, problem, run, provider):
 
 
 def test_a_model_that_fails_ends_a_pipe_but_not_a_talk(run, terminal, provider):
-    provider.script = [cut("Half"), cut("Half")]
+    provider.script = [cut("Half"), REFUSED, cut("Half"), REFUSED]
     done = run("Hello", "Not sent")
     assert (done.returncode, done.stdout) == (1, "Half\n")
     assert done.stderr.startswith("Error: ") and done.stderr.count("\n") == 1
@@ -301,3 +301,48 @@ def test_a_terminal_shows_that_a_model_thinks_and_loses_no_word_by_it(terminal, 
     # What is said of thinking is written behind the cursor, which goes back, and is cleared by what comes next.
     chat.wait_for("\033[s[thinking: 3 characters]\033[u\033[KThe first \033[s[thinking: 10 characters]\033[u\033[Kwords.\r\n> ")
     assert run("Hello").stdout == "The first words.\n"
+
+
+def test_a_reply_goes_on_where_it_had_stopped(run, alice, provider):
+    provider.script = [reply(word, stop="length") for word in ("One ", "two ")]
+    provider.script += [REFUSED, cut("three "), cut("four "), reply("five.")]
+    cut_at_the_limit = "[cut at the limit: /continue goes on]\n"
+    done = run("Count", "/continue", "/continue", "Not sent")
+    assert done.stdout == f"One  {cut_at_the_limit}two  [went on after an interruption] {cut_at_the_limit}\n"
+    assert done.returncode == 1 and done.stderr.endswith("Not today.\n")
+    session = first_session(alice)
+    done = run("/continue", "/continue", options=["--session", session["id"]])
+    shown = "> Count\nOne two  [went on after an interruption] [cut at the limit]\n"
+    assert done.stdout == shown + "three four five. [went on after an interruption]\n"
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1) and "There is nothing to continue" in done.stderr
+    assert [turn["content"] for turn in alice.turns(session)] == ["Count", "One two three four five."]
+
+
+def test_what_cannot_go_on_is_not_said_to(terminal, provider):
+    whole = {"error": {"message": "This model's maximum context length is 9 tokens.", "code": "context_length_exceeded"}}
+    provider.script = [REFUSED, reply("Whole."), cut("Half"), REFUSED, reply("One ", stop="length"), status(400, whole)]
+    chat = terminal()
+    chat.wait_for("> ")
+    for line, answer in (("/continue", "There is no reply yet."), ("Hello", "Not today."), ("Hello", "Whole.")):
+        chat.type(line + "\n")
+        chat.wait_for(answer + "\r\n> ")
+    chat.type("/retry\n")  # it gives way to the whole reply before it
+    chat.wait_for("Half\r\nError: ")
+    chat.wait_for("> ")
+    chat.type("/continue\n")
+    chat.wait_for("There is nothing to continue")
+    assert "goes on" not in chat.screen
+    chat.type("Count\n/continue\n")
+    chat.wait_for("[cut at the limit: /continue goes on]")
+    chat.wait_for("Start a new message.\r\n> ")
+
+
+def test_what_goes_on_is_read_once_where_the_answer_is_lost(command, proxy, provider):
+    provider.script = [reply(*words, stop="length") for words in (["One "], ["two ", 1, "three "], ["four ", "five."])]
+    with subprocess.Popen(**command(url=proxy.url), **PIPES) as process:
+        for behind, line in ((None, "Count"), (b"", "/continue"), (b"\r\n\r\n", "/continue")):
+            proxy.cut_behind = behind  # before the answer, and behind its headers
+            process.stdin.write(line + "\n")
+            process.stdin.flush()
+            assert process.stdout.readline().partition(" [")[0] == {None: "One ", b"": "two three "}.get(behind, "four five.")
+    assert len(provider.posts) == 3 and proxy.cut_behind is None
