@@ -1,6 +1,7 @@
-"""A soak: users do at random all that can be done, strangers disturb, a quarter of the provider's calls fail.
+"""A soak: users do at random all that can be done, strangers disturb, a quarter of the provider's calls break or fail.
 
-Afterwards the invariants hold: what was answered is there, no reply is under way, no text is another's, lost or doubled.
+Afterwards the invariants hold: what was answered is there, no reply is under way, no text is another's, lost or doubled,
+also where a reply went on behind a break, or because it was asked to.
 The suite runs it for ten seconds. For longer, and on a PostgreSQL of your own:
 
     .venv/bin/python tests/soak.py --seconds 3600 [--database postgresql://…] [--seed 1]
@@ -21,23 +22,34 @@ import uuid
 import requests
 
 from client import Server
-from provider import Provider, cut, reply, status
+from provider import Provider, asked, cut, fails, reply, so_far, status
 
 USERS = [f"https://github.com/soak{number}" for number in range(3)]
 MARK = re.compile(r"\[\w+\]")
 
 
 def misbehave(chance):
-    """A provider's default: it repeats the mark of the message it answers, and a quarter of its calls fail."""
+    """A provider's default: it repeats the mark of the message it answers, and a quarter of its calls break or fail."""
 
     def answer(request):
-        mark = MARK.findall(request.body["messages"][-1]["content"])[-1]
-        words = [part for word in range(chance.randrange(1, 30)) for part in (f"{mark}{word} ", 0.01)]
-        whole = reply(f"{mark} ", *words, "end.")
-        failures = [cut(f"{mark} ", "half"), cut(), status(500), status(429, {}, retry_after_ms="1")]
-        return (chance.choice(failures) if chance.random() < 0.25 else whole)(request)
+        words = counting(request, chance.randrange(1, 30), 0.01)
+        some = words[: chance.randrange(len(words))]
+        failures = [cut(*some, " half"), fails(*some, " half"), cut(), status(500), status(429, {}, retry_after_ms="1")]
+        return (chance.choice(failures) if chance.random() < 0.25 else reply(*words))(request)
 
     return answer
+
+
+def counting(request, count, pause):
+    """The words of an answer, each behind so long a pause: the mark of the message, so many numbers with it, and an end.
+
+    Where an answer goes on, so do its numbers.
+    """
+    mark, said = MARK.findall(asked(request))[-1], so_far(request)
+    known = said.count(mark)
+    first = [] if known else [f" {mark}"]
+    numbers = range(max(0, known - 1), max(0, known - 1) + count * (not said.endswith("end.")))
+    return [*first, *(part for number in numbers for part in (pause, f" {mark}{number}")), " end."]
 
 
 class User(threading.Thread):
@@ -55,6 +67,7 @@ class User(threading.Thread):
     def run(self):
         actions = [self.create, self.create, self.message, self.message, self.message, self.stream, self.stream]
         actions += [self.retry, self.cancel, self.delete, self.change, self.list, self.repeat, self.show, self.follow]
+        actions += [self.go_on, self.go_on]
         while time.monotonic() < self.until:
             action = self.chance.choice(actions)
             try:
@@ -88,6 +101,15 @@ class User(threading.Thread):
 
     def retry(self):
         self.see(self.client.post(self.path() + "/retry"), 201, 202, 404)
+
+    def go_on(self):
+        """Of a reply that has failed or ended; or that is cut off now, perhaps before it has a word."""
+        path = self.path()
+        if self.chance.random() < 0.7:
+            self.see(self.client.post(path + "/messages", {"content": self.content()}, Prefer="respond-async"), 202, 404)
+            time.sleep(self.chance.uniform(0, 0.3))
+            self.see(self.client.post(path + "/cancel"), 200, 404)
+        self.told[f"continue: {self.see(self.client.post(path + '/continue'), 201, 202, 404)}"] += 1
 
     def cancel(self):
         self.see(self.client.post(self.path() + "/cancel"), 200, 404)
@@ -205,7 +227,8 @@ def soak(server, provider, seconds, seed):
             assert user.client.get(f"/sessions/{session}").status_code == 404
     assert "Traceback" not in server.output(), server.output()[-5000:]
     told = sum((user.told for user in users), collections.Counter())
-    return f"answers {dict(sorted(told.items()))}, replies {dict(counts)}, slowest /health {slowest:.2f} s"
+    assert counts["went on"], "no reply went on"
+    return f"answers {dict(sorted(told.items(), key=str))}, replies {dict(counts)}, slowest /health {slowest:.2f} s"
 
 
 def check(client, session, deadline, counts):
@@ -218,10 +241,12 @@ def check(client, session, deadline, counts):
         mark = MARK.findall(message["content"])[0]
         words = answer["content"].split()
         assert {MARK.findall(word)[0] for word in words if MARK.match(word)} <= {mark}, "a word of another's"
-        numbers = [int(word.removeprefix(mark)) for word in words[1:] if word.startswith(mark)]
+        numbers = [int(word.removeprefix(mark)) for word in words if word.startswith(mark) and word != mark]
         assert numbers == list(range(len(numbers))), "a word is lost, or doubled"
-        assert answer["status"] != "complete" or words[-1] == "end."
+        assert words.count(mark) == (mark in words), "the beginning is doubled"
+        assert answer["status"] != "complete" or (mark in words and words[-1] == "end.")
         counts[answer["status"]] += 1
+        counts["went on"] += answer["continued"] > 0
     return turns
 
 

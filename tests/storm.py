@@ -12,7 +12,7 @@ from typing import NamedTuple
 import requests
 
 from client import Client
-from provider import KEEP, Connection, chunk, events_of, head, openai_events, reply
+from provider import KEEP, Connection, asked, chunk, events_of, head, openai_events, reply
 
 MODELS = "claude-x", "m-1"
 TRIES = 3
@@ -29,7 +29,7 @@ INTRUDER = whole_answer("INTRUDER")
 
 class Try(NamedTuple):
     mood: str
-    text: str
+    pieces: list  # of its text
     is_disturbed: bool  # a late byte of the answer before may have come first, which nobody can tell from this answer
 
 
@@ -44,6 +44,7 @@ class Storm:
         self.served = collections.defaultdict(list)  # number of a call → its tries
         self.reuses = 0  # requests that came on a connection that had had one
         self.outcomes = collections.Counter()
+        self.went_on = 0  # replies that have text of more than one answer
         self._last = {}  # connection → the mood of its last answer
         self._lock = threading.Lock()
         provider.default = self.answer
@@ -58,14 +59,14 @@ class Storm:
     # The provider
 
     def answer(self, request):
-        number = int(request.body["messages"][-1]["content"])
+        number = int(asked(request))
         with self._lock:
             before = self._last.get(request.connection)
             self.reuses += before is not None
             chance = self.random(number, len(self.served[number]))
             pieces = self._pieces(chance, number)
             mood = self._last[request.connection] = self._mood(chance, number, before is not None)
-            self.served[number].append(Try(mood, "".join(pieces), before == "with_a_byte_later"))
+            self.served[number].append(Try(mood, pieces, before == "with_a_byte_later"))
         return getattr(self, mood)(request, pieces, chance)
 
     def _pieces(self, chance, number):
@@ -202,19 +203,28 @@ class Storm:
             self.check(number, client.get(path).json()["turns"][-1], is_cancelled=way is not None)
 
     def check(self, number, turn, is_cancelled):
-        """The turn of a call that is over has what one of the call's own answers had, and nothing besides."""
-        tries = self.served.get(number, [Try("not asked", "", False)])
+        """The turn of a call that is over has what the call's own answers had, one behind the other, and nothing besides."""
+        tries = self.served.get(number, [Try("not asked", [], False)])
         *others, last = tries
         status, text, error = turn["status"], turn["content"], turn.get("error")
         told = f"seed {self.seed}, call {number}: {[each.mood for each in tries]} became {status} {error} {text[:200]!r}"
         self.outcomes[f"{last.mood}: {status}"] += 1
         assert "INTRUDER" not in f"{text} {error}", told
         assert set(re.findall(r"<(\d+)\.", f"{text} {error}")) <= {str(number)}, told
-        assert last.text.startswith(text), told
+        rest, parts = text, []  # each answer that broke has so many pieces in it, perhaps none; the last may have all
+        for each in tries:
+            before = rest
+            for piece in each.pieces:
+                if not rest.startswith(piece):
+                    break
+                rest = rest.removeprefix(piece)
+            parts += [before] if rest != before else []
+        assert not rest, told
+        self.went_on += len(parts) > 1
         for each in others:
             assert each.mood not in GOOD or each.is_disturbed, told  # else it was tried again for another's sake
         if status == "complete":
-            assert text == last.text, told
+            assert text.endswith("".join(last.pieces)), told
         elif status == "interrupted":
             assert is_cancelled, told  # else it was hung up for another's sake
         else:
@@ -273,4 +283,5 @@ def check_a_storm(server, provider, seed, count):
         assert time.monotonic() < deadline, "sockets are left open"
         time.sleep(0.05)
     assert storm.reuses > len(provider.requests) / 10, "connections were hardly kept"
+    assert storm.went_on, "no reply went on behind a break"
     return storm

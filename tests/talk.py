@@ -14,7 +14,7 @@ import time
 import requests
 
 from client import wait_until
-from provider import KEEP, chunk, events_of, head, reply
+from provider import KEEP, asked, chunk, events_of, head, reply
 from trouble import stopped
 
 LONGEST = 11  # seconds until a request is answered, whatever happens: ten, and one for a busy machine
@@ -118,7 +118,7 @@ class Talk:
             event.set()
 
     def _answer(self, request):
-        mark = request.body["messages"][-1]["content"]
+        mark = asked(request)
         if not mark.startswith("talk-"):
             return reply("The answer.")(request)
         return self._talk(request, mark)

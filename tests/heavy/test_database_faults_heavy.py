@@ -17,7 +17,7 @@ import pytest
 import requests
 
 import trouble
-from client import ALICE, running, wait_until
+from client import ALICE, running, wait_for_status, wait_until
 from cluster import new_cluster
 from fault_soak import ENGINES, soak_on
 from provider import Provider, reply
@@ -307,7 +307,7 @@ def test_a_row_that_somebody_holds_costs_its_owner_only(folder):
 
 
 @together
-def test_what_is_damaged_holds_up_the_end_of_no_dead_reply(folder):
+def test_what_is_damaged_holds_up_no_other_dead_reply(folder):
     with served(folder, WEB_CONCURRENCY=1) as (server, provider, url):
         talk = Talk(server.client(), provider, 3).begin(server, path_of(url))
         server.kill()
@@ -319,7 +319,8 @@ def test_what_is_damaged_holds_up_the_end_of_no_dead_reply(folder):
             client = again.client()
             for each in talk.replies:
                 each.give_up()
-                wait_until(lambda: client.turns(each.session)[-1]["status"] == "interrupted", 40)
+                turn = wait_for_status(client, each.session, "complete", 40)
+                assert (turn["continued"], turn["content"].endswith("The answer.")) == (1, True)
         assert time.monotonic() - began < 32
         talk.end()
 
@@ -328,11 +329,11 @@ def test_what_is_damaged_holds_up_the_end_of_no_dead_reply(folder):
 
 
 def check_late(folder, url):
-    """Five replies of a worker that stands still, until another service has ended them all; then it goes on."""
+    """Five replies of a worker that stands still, until another service has written them all on; then it comes back."""
     with contextlib.ExitStack() as stack:
         lone = {"WEB_CONCURRENCY": 1, "GUNICORN_CMD_ARGS": "--timeout 300"}  # its master does not kill it for its silence
         late, provider, url = stack.enter_context(served(folder / "late", url, **lone))
-        other, _, _ = stack.enter_context(served(folder / "other", url, **lone))
+        other, other_provider, _ = stack.enter_context(served(folder / "other", url, **lone))
         replies = [Late(late, other, provider, name) for name in ("meanwhile", "later", "again", "newer", "silent")]
         meanwhile, later, again, newer, silent = replies
         provider.default = lambda request: Late.answer(replies, request)
@@ -341,24 +342,23 @@ def check_late(folder, url):
         with trouble.service_stopped(late, path_of(url)):
             for each in replies:
                 each.wait_for_its_end()
-            assert [turn["content"] for turn in again.turns()] == ["again", "The answer."]  # the one that it would replace
             meanwhile.more.set()
             answer = newer.there.post(newer.path + "/retry")
             assert (answer.status_code, answer.json()["content"]) == (201, "The answer.")
-            before = newer.turns()
-        for each in (meanwhile, later, again, silent):
-            each.check_rest()
+            before = [each.turns() for each in replies]
         for each in replies:
-            assert each.calls == 1
-            assert [turn["kind"] for turn in each.turns()] == ["user", "assistant"]
-        wait_until(lambda: late.output().count("outcome=interrupted") == 1)  # it has done with the one that was replaced
-        assert newer.turns() == before
+            assert each.asked.hung_up.wait(BACK) or each is meanwhile
+        wait_until(lambda: late.output().count(" INFO reply ") == len(replies), BACK)  # it has done with all of them
+        later.more.set()
+        assert [each.turns() for each in replies] == before
+        assert [each.calls for each in replies] == [1] * len(replies)
+        assert len(other_provider.posts) == len(replies) + 2  # once for each, the first of `again`, the retry of `newer`
         with tables_of(url) as tables:
             rows = tables.rows("SELECT owner, replies, input_tokens, output_tokens, cached_tokens FROM usage")
         used = {owner: tuple(map(int, counts)) for owner, *counts in rows}
         once, twice = (1, 15, 7, 3), (2, 30, 14, 6)
-        # Of the reply that was given up, nobody knows the tokens.
-        assert used == {"meanwhile": once, "later": once, "again": twice, "newer": (2, 15, 7, 3), "silent": once}
+        # What the late writer's provider said is dropped with its words.
+        assert used == {"meanwhile": once, "later": once, "again": twice, "newer": twice, "silent": once}
 
 
 class Late:
@@ -366,17 +366,18 @@ class Late:
 
     def __init__(self, late, other, provider, name):
         self.here, self.there, self.name = late.client(name), other.client(name), name
-        self.more, self.calls = threading.Event(), 0
+        self.more, self.calls, self.asked = threading.Event(), 0, None
         self.first = "" if name == "silent" else "Half "
 
     def answer(replies, request):
         mark = request.body["messages"][0]["content"]
         [each] = [each for each in replies if each.name == mark]
         each.calls += 1
+        each.asked = request
         return reply(*filter(None, [each.first]), each.more, "and half.")(request)
 
     def begin(self, again):
-        """Ask for it. With `again`, there is one already, which it would replace."""
+        """Ask for it. With `again`, there is one already, which it is to replace."""
         client = self.there if again else self.here
         self.session = client.post("/sessions", {"content": self.name}, Prefer=None if again else "respond-async").json()
         self.path = f"/sessions/{self.session['id']}"
@@ -392,38 +393,28 @@ class Late:
         return self.turns()[-1]
 
     def wait_for_its_end(self):
-        """Follow it elsewhere until it is ended there."""
-        with self.there.events(self.session) as stream:
-            *_, turn, done = stream
-        assert (turn.data["status"], turn.data["content"], done.name) == ("interrupted", self.first, "done")
-        self.last_id = done.id
-        with self.there.events(self.session, self.last_id) as stream:
-            assert stream.status == 204
-
-    def check_rest(self):
-        """It goes on: the same turn, the same text, and who has seen its end gets what is behind it."""
-        wait_until(lambda: self.last()["status"] != "interrupted" and self.last()["id"] == self.id, BACK)
-        self.more.set()
-        with self.there.events(self.session, self.last_id) as stream:
-            *deltas, turn, done = stream
-        assert "".join(frame.data["delta"] for frame in deltas) == "and half."
-        assert (turn.data["status"], turn.data["content"], done.name) == ("complete", self.first + "and half.", "done")
-        assert self.last() == turn.data and turn.data["id"] == self.id
-        [listed] = self.there.get("/sessions").json()["data"]
-        assert listed["last_message_preview"] == self.first + "and half."
-        with self.there.events(self.session, done.id) as stream:
-            assert stream.status == 204
+        """Follow it elsewhere until it is whole: a stream may end where the reply is taken over."""
+        text, last_id, name = "", None, None
+        while name != "done":
+            with self.there.events(self.session, last_id) as stream:
+                for frame in stream:
+                    text, last_id, name = text + frame.data.get("delta", ""), frame.id, frame.name
+                    assert name != "error", frame.data
+        turn = self.last()
+        assert (turn["id"], turn["status"], turn["continued"]) == (self.id, "complete", 1)
+        assert turn["content"] == text == self.first + "The answer."
+        assert [each["kind"] for each in self.turns()] == ["user", "assistant"]
 
 
 @together
-def test_a_writer_that_comes_back_takes_up_what_was_ended_in_its_place_on_sqlite(folder):
-    """Whether its provider has said the rest by then or says it later, and whether or not it replaces a reply; but not where
-    somebody has asked for a newer one."""
+def test_a_writer_that_comes_back_drops_what_was_written_on_in_its_place_on_sqlite(folder):
+    """Whether its provider has said the rest by then or says it later, whether or not it replaces a reply, and where somebody
+    has asked for a newer one."""
     check_late(folder, f"sqlite:///{folder}/parley.db")
 
 
 @together
-def test_a_writer_that_comes_back_takes_up_what_was_ended_in_its_place_on_postgresql(folder):
+def test_a_writer_that_comes_back_drops_what_was_written_on_in_its_place_on_postgresql(folder):
     with new_cluster() as cluster:
         check_late(folder, cluster.url())
 
@@ -555,8 +546,8 @@ def test_a_clock_that_is_stepped_back_by_an_hour_costs_no_reply(folder):
 
 
 @together
-def test_a_reply_of_a_dead_process_is_ended_though_the_clock_was_stepped_back(folder):
-    """Its lease would hold for an hour more. Whoever follows it is told within half a minute all the same."""
+def test_a_reply_of_a_dead_process_goes_on_though_the_clock_was_stepped_back(folder):
+    """Its lease would hold for an hour more. Another process takes it over within half a minute all the same."""
     clock = a_clock(folder)
     (folder / "other").mkdir()
     with served(folder, **clock.settings) as (first, provider, url):
@@ -566,8 +557,9 @@ def test_a_reply_of_a_dead_process_is_ended_though_the_clock_was_stepped_back(fo
             clock.step(-3600)
             first.kill()
             began, bob = time.monotonic(), patient(other)
-            wait_until(lambda: bob.turns(session)[-1]["status"] == "interrupted", 40)
+            turn = wait_for_status(bob, session, "complete", 40)
             assert time.monotonic() - began < 30
+            assert (turn["continued"], turn["content"].endswith(" The answer.")) == (1, True)
 
 
 # Many at a time
@@ -578,7 +570,8 @@ def test_five_thousand_dead_replies_hold_up_nobody(start, settings):
 
 
 def test_who_reads_beside_dead_replies_writes_nothing(start, settings, provider):
-    """While nobody can write, lists and sessions are shown at once, and what is dead is shown as interrupted."""
+    """While nobody can write, lists and sessions are shown at once, and what is dead is shown as under way: it goes on when
+    somebody can write again."""
     url = settings["DATABASE_URL"]
     server = start(**settings)
     session, alice = server.client(ALICE).create("Hello"), server.client(ALICE)
@@ -587,8 +580,7 @@ def test_who_reads_beside_dead_replies_writes_nothing(start, settings, provider)
         paths = [f"/sessions/{dead[number]}" for number in range(5)] + ["/sessions?page[limit]=100"]
         began = time.monotonic()
         seen = set()
-        while time.monotonic() < began + 25 and seen != {"interrupted"}:
-            seen = set()
+        while time.monotonic() < began + 12:
             for path in paths:
                 asked = time.monotonic()
                 answer = alice.get(path)
@@ -597,7 +589,11 @@ def test_who_reads_beside_dead_replies_writes_nothing(start, settings, provider)
                     seen.add(answer.json()["turns"][-1]["status"])
             time.sleep(0.5)
         assert tables.value("SELECT count(*) FROM turn WHERE status = 'in_progress'") == 50
-        assert seen == {"interrupted"}
+        assert seen == {"in_progress"}
+        assert len(provider.posts) == 1
+    alive = {"id": dead[0]}, {"id": dead[-1]}
+    for turn in [wait_for_status(alice, session, "complete", 40) for session in alive]:
+        assert (turn["content"], turn["continued"]) == ("The answer.", 1)
 
 
 @contextlib.contextmanager

@@ -16,7 +16,7 @@ import pytest
 from client import ROOT, at_once, running
 from cluster import new_cluster
 from provider import reply
-from soak import MARK, User
+from soak import User, counting
 
 SERIALIZABLE = {"default_transaction_isolation": "serializable"}
 TESTS = [
@@ -86,8 +86,7 @@ def test_no_request_fails_because_of_another(server, provider):
 
 def repeat(request):
     """What the model says: the mark of the message, a few times."""
-    mark = MARK.findall(request.body["messages"][-1]["content"])[-1]
-    return reply(f"{mark} ", *(part for word in range(10) for part in (f"{mark}{word} ", 0.01)), "end.")(request)
+    return reply(*counting(request, 10, 0.01))(request)
 
 
 def test_what_many_ask_at_the_same_instant_is_answered_as_if_one_after_the_other(server, provider):

@@ -1,0 +1,24 @@
+"""Fifty replies on two hosts, while processes die and hosts are replaced. `-s` shows how long their readers waited."""
+
+from fleet import Fleet, kill_worker, tell
+
+GRACE = "--graceful-timeout 7"  # of which five seconds are for handing over
+
+
+def test_fifty_replies_outlive_a_death_and_a_host_that_is_replaced(start, settings, provider):
+    """A worker is killed, and another host is replaced: every reader has the whole text, once."""
+    fleet = Fleet(start, settings, provider, pace=0.7)
+    first, second = fleet.host(), fleet.host(GRACE)
+    with fleet.reading():
+        fleet.happens("kill -9 of a worker")
+        kill_worker(first)
+        fleet.happens("SIGTERM of a host")  # which hands over its replies while those of the worker are orphans
+        second.process.terminate()
+        fleet.leave(second)
+        fleet.host(GRACE)
+    waits = fleet.waits()
+    tell(waits)
+    fleet.check()
+    died, stopped = waits.values()
+    assert died and died[-1] < 35
+    assert stopped and stopped[-1] < 10
