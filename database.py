@@ -42,6 +42,7 @@ Unstorable = (DataError, IntegrityError)  # the database answers, and does not t
 
 _thread = threading.local()  # `deadline`: until when this thread may wait for the database
 _writing = {}  # thread → since when it has waited to write, or been writing
+_failed = {}  # `at`: when a transaction failed, as long as none has succeeded since
 
 
 def limit_time(seconds=WAIT):
@@ -356,10 +357,13 @@ def transaction(function):
             for number in range(1, TRIES + 1):
                 try:
                     with db.write():
-                        return function(*args, **kwargs)
+                        result = function(*args, **kwargs)
+                    _failed.clear()
+                    return result
                 except (IntegrityError, OperationalError) as error:
                     code = getattr(getattr(error, "orig", None), "sqlstate", None)  # our own errors have no other behind them
                     if number == TRIES or not (isinstance(error, IntegrityError) or code in ("40001", "40P01")):
+                        _failed.update({"at": time.monotonic()} if isinstance(error, OperationalError) else {})
                         raise
                 time.sleep(random.uniform(0, 0.01 * 2**number))
         finally:
@@ -369,11 +373,12 @@ def transaction(function):
 
 
 def check():
-    """Raises one of Unavailable where nobody can write, or a transaction of this process has not ended for too long."""
+    """Raises one of Unavailable where nobody can write, or a transaction of this process does not end, or has failed lately."""
     limit_time()
     with db.connection_context():
         db.check()
-    if any(since < time.monotonic() - STUCK for since in list(_writing.values())):
+    now = time.monotonic()
+    if any(since < now - STUCK for since in list(_writing.values())) or _failed.get("at", 0) > now - STUCK - 2:
         raise OperationalError("a transaction does not end")
 
 

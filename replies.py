@@ -35,10 +35,8 @@ ORPHANS = 100  # that are interrupted in one transaction
 PATIENCE = {False: 2, True: 20}  # further looks for which one waits that no process has room for; True: it was handed over
 HOLD = 1  # seconds for which the beginning of what goes on is held back, where it may be a repetition
 GATHERING = 0.0001, 0.25  # seconds from one commit to the next, for each reply under way here, and at most
-IN_VAIN = {  # what is told of an attempt to go on that brought nothing, by the status of its error
-    None: (502, "The model has written nothing more."),
-    413: (409, "The reply so far does not fit the model's context window. Start a new message."),
-}
+IN_VAIN = {None: (502, "The model has written nothing more.")}  # what is told of going on that brought nothing, by its error
+IN_VAIN[413] = 409, "The reply so far does not fit the model's context window. Start a new message."
 MEMORY = 10  # seconds for which a failover of the database may take back the end of a reply
 
 
@@ -200,16 +198,13 @@ class Replies:
 
     def __init__(self, catalog, settings):
         self.catalog = catalog
-        self.max_tokens = settings["MAX_TOKENS"]
+        self.max_tokens, self.title_model = settings["MAX_TOKENS"], settings["TITLE_MODEL"]
         self.continue_limit = settings["CONTINUE_LIMIT"]
-        self.title_model = settings["TITLE_MODEL"]
         self.stopping = False  # this process takes over nothing any more
         self.room, self._titles = Room(REPLIES), Room(TITLES)
         self._feeds = weakref.WeakValueDictionary()  # turn id → the feed of a reply under way, until nobody has it any more
         self._written = set()  # the replies that are written here, until they are over
-        self._lock = threading.Lock()
-        self._wake = threading.Event()
-        self._keeper = None
+        self._lock, self._wake, self._keeper = threading.Lock(), threading.Event(), None
         self._ended = collections.deque()  # (when, turn): how replies ended here, in the last seconds
         self._next_poll = self._next_look = self._stored_at = 0.0
         self._lapsed = {}  # (id, lease, …) → how often the reply was seen with this lease, which has lapsed
@@ -505,7 +500,7 @@ class Replies:
         for (turn_id, lease, restarts, owner), looks in self._lapsed.items():
             may_go_on = self.continue_limit and (lease == RELEASED or restarts < self.continue_limit)
             if may_go_on and looks < LOOKS + PATIENCE[lease == RELEASED]:
-                if looks >= LOOKS or lease == RELEASED:
+                if (looks >= LOOKS or lease == RELEASED) and time.monotonic() < self._next_look + 1:  # for two seconds a look
                     self._take_over(turn_id, lease, owner)
             elif looks >= LOOKS:
                 lost[turn_id] = lease

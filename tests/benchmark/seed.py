@@ -12,7 +12,8 @@ from peewee import chunked
 sys.path.insert(0, str(pathlib.Path(__file__).parent.parent.parent))
 
 import models
-from database import SECOND, connect, db
+from database import SECOND, db, open_database
+from migrations import MIGRATIONS
 
 TURNS = 200  # of the long session; the others have two
 TEXT = "Use a sorted set for each address: drop what is older than the window, count the rest, and answer 429."
@@ -55,6 +56,6 @@ def insert(table, rows):
 
 if __name__ == "__main__":
     url, owner, count = sys.argv[1:]
-    connect(url)
+    open_database({"DATABASE_URL": url}, None, MIGRATIONS)
     with db.connection_context():
         print(seed(owner, int(count)))

@@ -14,9 +14,10 @@ from provider import reply
 FILL = """
 import sys
 import models
-from database import connect, db
+from migrations import MIGRATIONS
+from database import db, open_database
 
-connect(sys.argv[1])
+open_database({"DATABASE_URL": sys.argv[1]}, None, MIGRATIONS)
 text = "Use a sorted set for each address: drop what is older than the window, count the rest. " * 450
 with db.connection_context():
     for number in range(int(sys.argv[3])):
