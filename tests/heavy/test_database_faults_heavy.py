@@ -91,10 +91,10 @@ def session_of(client):
 
 @together
 def test_faults_at_random_under_all_that_can_be_done_keep_the_invariants(folder):
-    """The first five minutes of the soak with faults, on both engines; tests/fault_soak.py says what it is."""
+    """The first three minutes of the soak with faults, on both engines; tests/fault_soak.py says what it is."""
     seed = random.SystemRandom().randrange(10**6)
     try:
-        soak_on(folder, ENGINES, 285, seed)  # five faults on each; with its start and its checks, it takes five minutes
+        soak_on(folder, ENGINES, 165, seed)  # three faults on each; with its start and its checks, it takes three minutes
     except BaseException as problem:
         problem.add_note(f"seed {seed}")
         raise
