@@ -36,6 +36,7 @@ print("a line that is so long that it does not fit into the column, and has to b
 
 $$ x^2 $$
 """
+pytestmark = pytest.mark.parametrize("engine", ["sqlite"], indirect=True)  # what the page does is the same on both
 WORDS = [word for number in range(60) for word in (f"word{number} ", 0.1)]  # 6 s of talk
 
 
