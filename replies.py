@@ -506,8 +506,8 @@ class Replies:
                 lost[turn_id] = lease
         for number in range(0, len(lost), ORPHANS):
             turns = Turn.readable().where(Turn.id.in_(list(lost)[number : number + ORPHANS]))
-            turns = [turn for turn in turns if turn.lease_until == lost[turn.id]]
-            Turn.interrupt(turns, [normalize(turn.content) for turn in turns], orphaned=True)
+            if turns := [turn for turn in turns if turn.lease_until == lost[turn.id]]:  # else another process was faster
+                Turn.interrupt(turns, [normalize(turn.content) for turn in turns], orphaned=True)
             self._store_all()  # a writer who has waited comes first
 
     def _take_over(self, turn_id, lease, owner):

@@ -301,11 +301,7 @@ def fails(*pieces):
     """An answer that the provider ends behind these pieces with an error that would come again, so that nothing goes on."""
 
     def answer(request):
-        yield head(Transfer_Encoding="chunked")
-        for part in events_of(request, (*pieces, StopIteration)):
-            if part is StopIteration:
-                break
-            yield chunk(part) if isinstance(part, bytes) else part
+        yield from cut(*pieces)(request)
         error = {"type": "invalid_request_error", "message": "It is odd."}
         yield chunk(event({"type": "error", "error": error}, "error")) + chunk(b"")
         yield KEEP

@@ -228,6 +228,7 @@ def check_many_dead(start, settings, count):
     assert slowest.seconds < 1
     asking.check()
     assert asking.told("list") == asking.told("show") == {200}
+    assert "ERROR" not in server.output()
 
 
 def test_hundreds_of_dead_replies_hold_up_nobody(start, settings):
