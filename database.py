@@ -41,8 +41,8 @@ Unavailable = (DatabaseError, sqlite3.Error, psycopg.Error, OSError)
 Unstorable = (DataError, IntegrityError)  # the database answers, and does not take a row
 
 _thread = threading.local()  # `deadline`: until when this thread may wait for the database
-_writing = {}  # thread → since when it has waited to write, or been writing
-_failed = {}  # `at`: when a transaction failed, as long as none has succeeded since
+_begun = {}  # thread → since when it has been at the step that is `watched`
+_failed = {}  # `at`: when one failed, as long as no transaction has succeeded since
 
 
 def limit_time(seconds=WAIT):
@@ -53,6 +53,22 @@ def limit_time(seconds=WAIT):
 def remaining():
     """The seconds that this thread may still wait; for ever, as it were, where nobody has limited them."""
     return max(0.0, getattr(_thread, "deadline", threading.TIMEOUT_MAX) - time.monotonic())
+
+
+@contextlib.contextmanager
+def watched():
+    """`check` is told where what is done within this takes too long, or fails."""
+    thread, is_inner = threading.get_ident(), threading.get_ident() in _begun
+    _begun[thread] = time.monotonic()
+    try:
+        yield
+    except OperationalError:
+        _failed["at"] = time.monotonic()
+        raise
+    finally:
+        del _begun[thread]
+        if is_inner:
+            _begun[thread] = time.monotonic()  # the database has answered until now
 
 
 class Pool:
@@ -352,34 +368,29 @@ def transaction(function):
 
     @functools.wraps(function)
     def wrapper(*args, **kwargs):
-        _writing[threading.get_ident()] = time.monotonic()
-        try:
-            for number in range(1, TRIES + 1):
-                try:
-                    with db.write():
-                        result = function(*args, **kwargs)
-                    _failed.clear()
-                    return result
-                except (IntegrityError, OperationalError) as error:
-                    code = getattr(getattr(error, "orig", None), "sqlstate", None)  # our own errors have no other behind them
-                    if number == TRIES or not (isinstance(error, IntegrityError) or code in ("40001", "40P01")):
-                        _failed.update({"at": time.monotonic()} if isinstance(error, OperationalError) else {})
-                        raise
-                time.sleep(random.uniform(0, 0.01 * 2**number))
-        finally:
-            del _writing[threading.get_ident()]
+        for number in range(1, TRIES + 1):
+            try:
+                with watched(), db.write():
+                    result = function(*args, **kwargs)
+                _failed.clear()
+                return result
+            except (IntegrityError, OperationalError) as error:
+                code = getattr(getattr(error, "orig", None), "sqlstate", None)  # our own errors have no other behind them
+                if number == TRIES or not (isinstance(error, IntegrityError) or code in ("40001", "40P01")):
+                    raise
+            time.sleep(random.uniform(0, 0.01 * 2**number))
 
     return wrapper
 
 
 def check():
-    """Raises one of Unavailable where nobody can write, or a transaction of this process does not end, or has failed lately."""
+    """Raises one of Unavailable where nobody can write, or a step of this process does not end, or has failed lately."""
     limit_time()
     with db.connection_context():
         db.check()
     now = time.monotonic()
-    if any(since < now - STUCK for since in list(_writing.values())) or _failed.get("at", 0) > now - STUCK - 2:
-        raise OperationalError("a transaction does not end")
+    if any(since < now - STUCK for since in list(_begun.values())) or _failed.get("at", 0) > now - STUCK - 2:
+        raise OperationalError("what is to be written does not end, or failed")
 
 
 class SchemaVersion(db.Model):

@@ -15,7 +15,7 @@ import weakref
 
 import conversation
 from catalog import UnknownModel
-from database import Unavailable, Unstorable, db, limit_time
+from database import Unavailable, Unstorable, db, limit_time, watched
 from faults import ModelError
 from limits import REPLIES, TITLES, Overloaded, Room
 from llm import RETRY_PAUSES, pause
@@ -382,13 +382,15 @@ class Replies:
             try:
                 limit_time()
                 with db.connection_context():
-                    self._catch_up()
+                    with watched():
+                        self._catch_up()
                     while True:
-                        self._store_all()
-                        if time.monotonic() >= self._next_poll:
-                            self._poll()
-                        if time.monotonic() >= self._next_look:
-                            self._look()
+                        with watched():
+                            self._store_all()
+                            if time.monotonic() >= self._next_poll:
+                                self._poll()
+                            if time.monotonic() >= self._next_look:
+                                self._look()
                         self._rest()
             except Exception as error:  # whatever it is: without a keeper, no reply of this process would go on
                 # What has arrived stays in memory, unseen, until the database is back.

@@ -215,6 +215,24 @@ def check_locked(server, provider, url, seconds, reads):
     asking.check()
 
 
+@together
+def test_health_knows_of_a_table_that_only_a_reply_needs(folder):
+    """Nobody else writes: the reply's process tries to store it, and then to see what is stored, for as long as it is locked."""
+    with new_cluster() as cluster, served(folder, cluster.url(), WEB_CONCURRENCY=1) as (server, provider, url):
+        alice = server.client()
+        session = session_of(alice)
+        talk = Talk(alice, provider, 1, patience=90).begin(server)
+        with Asking(alice, session, writers=0) as asking:
+            asking.wait_for("health", 200, BACK)
+            with trouble.locked(url):
+                began = time.monotonic()
+                time.sleep(22)
+                ended = time.monotonic()
+            asking.wait_for("health", 200, BACK)
+        assert asking.answered("health", began + SEEN, ended) == {503}
+        assert talk.check() == 0
+
+
 def check_answers(asking, began, ended, reads):
     """Between these times nobody could write, lists and sessions were answered so, and /health knew it soon."""
     for what, status, since in (("create", 503, LATE), ("health", 503, SEEN), ("list", reads, LATE), ("show", reads, LATE)):
