@@ -5,12 +5,10 @@ import contextlib
 import hashlib
 import json
 import logging
-import os
 import re
 import time
 import uuid
 
-from dotenv import dotenv_values
 from flask import Blueprint, Flask, Response, current_app, g, request, url_for
 from marshmallow import ValidationError
 from werkzeug import exceptions
@@ -33,7 +31,7 @@ import titles
 from database import db
 from idempotency import IdempotencyKey
 from replies import Replies
-from settings import read_settings
+from settings import read_environment, read_settings
 
 __version__ = "1.0.0"
 
@@ -50,20 +48,12 @@ public = Blueprint("public", __name__)
 
 
 def create_app(config=None):
-    """The application. `config` has settings in place of the environment's and `.env`'s. Raises SettingError."""
+    """The application. `config` has settings in place of the environment's and `.env`'s. Raises SettingError.
+
+    Where `flask` only looks for a command of ours, nothing is opened: the command opens what it needs.
+    """
     app = Flask(__name__)
     app.json.sort_keys = False
-    if config is None:
-        config = dotenv_values(os.path.join(app.root_path, ".env")) | os.environ
-    settings = read_settings(config)
-    app.config.update(settings)
-    logs.set_up(settings["LOG_FORMAT"])
-    app.tokens = auth.open_tokens(settings, app.instance_path)
-    app.catalog = catalog.open_catalog(settings)
-    database.open_database(settings, app.instance_path, migrations.MIGRATIONS)
-    app.replies = Replies(app.catalog, settings)
-    app.held, app.searches = limits.Room(limits.HELD), limits.Room(limits.SEARCHES)
-    atexit.register(app.replies.stop, 0)
     app.register_blueprint(api)
     app.register_blueprint(public)
     for error, handler in errors.HANDLERS.items():
@@ -73,8 +63,23 @@ def create_app(config=None):
     app.teardown_request(lambda error: db.close())  # gives the request's connection back to the pool, if it took one
     app.cli.add_command(cli.print_token)
     app.cli.add_command(chat.chat_command)
-    cli.prepare_run(app, __version__)
+    if not cli.is_looking_for_commands():
+        open_app(app, read_environment(app.root_path) if config is None else config)
     return app
+
+
+def open_app(app, environment):
+    """Read the settings, and open what they name. Raises SettingError."""
+    settings = read_settings(environment)
+    app.config.update(settings)
+    logs.set_up(settings["LOG_FORMAT"])
+    app.tokens = auth.open_tokens(settings, app.instance_path)
+    app.catalog = catalog.open_catalog(settings)
+    database.open_database(settings, app.instance_path, migrations.MIGRATIONS)
+    app.replies = Replies(app.catalog, settings)
+    app.held, app.searches = limits.Room(limits.HELD), limits.Room(limits.SEARCHES)
+    atexit.register(app.replies.stop, 0)
+    cli.prepare_run(app, __version__)
 
 
 # Hooks

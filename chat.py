@@ -11,9 +11,9 @@ import uuid
 import click
 import requests
 import urllib3
-from flask import current_app
 
 import auth
+import cli
 import wire
 
 TIMEOUT = (10, 40)  # seconds to connect, and of silence: a stream says something every 15 s
@@ -201,7 +201,7 @@ def chat_command(url, token, model, system, session_id, is_list):
     sys.stdout.reconfigure(errors="replace")  # for a terminal that is not in UTF-8
     fields = {name: value for name, value in (("model", model), ("system", system)) if value}
     try:
-        chat = Chat(url, token or current_app.tokens.sign(auth.LOCAL_USER, 1), session_id)
+        chat = Chat(url, token or cli.open_tokens().sign(auth.LOCAL_USER, 1), session_id)
         if is_list:
             return chat.show_list()
         if session_id:

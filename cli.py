@@ -7,6 +7,19 @@ import click
 from flask import current_app
 
 import auth
+from settings import read_environment, read_settings
+
+
+def is_looking_for_commands():
+    """Whether this is `flask` itself, which makes the application to see which commands there are."""
+    context = click.get_current_context(silent=True)
+    return context is not None and context.parent is None
+
+
+def open_tokens():
+    """What signs and verifies tokens by the settings. Raises SettingError."""
+    settings = read_settings(read_environment(current_app.root_path))
+    return auth.open_tokens(settings, current_app.instance_path)
 
 
 def prepare_run(app, version):
@@ -34,6 +47,6 @@ def prepare_run(app, version):
 def print_token(subject, days):
     """Print a token for SUBJECT, such as https://github.com/username."""
     try:
-        click.echo(current_app.tokens.sign(subject, days))
+        click.echo(open_tokens().sign(subject, days))
     except auth.InvalidToken as error:
         raise click.ClickException(str(error)) from None

@@ -8,6 +8,8 @@ import re
 import tomllib
 from urllib.parse import urlsplit
 
+from dotenv import dotenv_values
+
 
 class SettingError(SystemExit):
     """A setting that is not understood: it stops the start with its text, one line that names it, and shows no secret."""
@@ -49,6 +51,11 @@ _READERS |= {"secret": _secret, "rate": _rate}
 _TABLE = tomllib.loads(pathlib.Path(__file__).with_suffix(".toml").read_text("utf-8"))
 _KINDS = _TABLE.pop("kinds")
 SETTINGS = {name: Setting(*row) for name, row in _TABLE.items()}
+
+
+def read_environment(folder):
+    """What the environment says, and `.env` in this folder where it says nothing."""
+    return dotenv_values(os.path.join(folder, ".env")) | os.environ
 
 
 def read_settings(environment):
