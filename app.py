@@ -31,7 +31,7 @@ import titles
 from database import db
 from idempotency import IdempotencyKey
 from replies import Replies
-from settings import read_environment, read_settings
+from settings import misspelt, read_environment, read_settings
 
 __version__ = "1.0.0"
 
@@ -73,6 +73,8 @@ def open_app(app, environment):
     settings = read_settings(environment)
     app.config.update(settings)
     logs.set_up(settings["LOG_FORMAT"])
+    for name, meant in misspelt(environment).items():
+        log.warning("%s is no setting, and not read. Is it %s?", name, " or ".join(meant))
     app.tokens = auth.open_tokens(settings, app.instance_path)
     app.catalog = catalog.open_catalog(settings)
     database.open_database(settings, app.instance_path, migrations.MIGRATIONS)

@@ -2,7 +2,14 @@
 
 import gc
 import os
+import re
 import resource
+
+for _name in ("PORT", "WEB_CONCURRENCY"):
+    if not os.environ.get(_name, "").strip():
+        os.environ.pop(_name, None)
+    elif not re.fullmatch("[1-9][0-9]{0,4}", os.environ[_name]) or int(os.environ[_name]) > 65535:
+        raise SystemExit(f"{_name}: give a whole number from 1 to 65535")
 
 # The files that a process may have open: as many as it is allowed, up to 8192.
 _soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -24,3 +31,9 @@ forwarder_headers = ""  # SCRIPT_NAME comes from the environment only, never fro
 def pre_fork(server, worker):
     """Keep the collector off what the workers share, else each of them would get a copy of it."""
     gc.freeze()
+
+
+if __name__ == "__main__":  # as the Procfile has it: gunicorn itself reads the two above first, and answers with a traceback
+    from gunicorn.app.wsgiapp import run
+
+    run()

@@ -2,6 +2,7 @@
 
 import collections
 import contextlib
+import difflib
 import os
 import pathlib
 import re
@@ -18,6 +19,7 @@ class SettingError(SystemExit):
         super().__init__(f"{name}: {problem}")
 
 
+LIKENESS = 0.8  # from which on a name may be a setting's, misspelt: OPENAI_APIKEY, DATABASE_URI, MODEL
 Setting = collections.namedtuple("Setting", "kind meaning default", defaults=[None])
 
 
@@ -46,7 +48,7 @@ def _rate(value):
 
 # What makes the value of a setting of the text that matches its kind's pattern; it may raise ValueError. Of other kinds, the
 # value is the text.
-_READERS = {"number": int, "count": int, "seconds": float, "list": _list, "models": _list, "url": _url, "database": _url}
+_READERS = {"number": int, "count": int, "seconds": float, "users": _list, "models": _list, "url": _url, "database": _url}
 _READERS |= {"secret": _secret, "rate": _rate}
 _TABLE = tomllib.loads(pathlib.Path(__file__).with_suffix(".toml").read_text("utf-8"))
 _KINDS = _TABLE.pop("kinds")
@@ -56,6 +58,13 @@ SETTINGS = {name: Setting(*row) for name, row in _TABLE.items()}
 def read_environment(folder):
     """What the environment says, and `.env` in this folder where it says nothing."""
     return dotenv_values(os.path.join(folder, ".env")) | os.environ
+
+
+def misspelt(environment):
+    """Those names in the environment that no setting has, and that are close to one's: {name: those it may stand for}."""
+    others = [name for name in environment if name not in SETTINGS and not name.endswith("_DATABASE_URL")]  # a further database
+    near = {name: difflib.get_close_matches(name.upper(), SETTINGS, 2, LIKENESS) for name in others}
+    return {name: settings for name, settings in near.items() if settings}
 
 
 def read_settings(environment):

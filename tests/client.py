@@ -138,7 +138,7 @@ class Server:
     def __init__(self, folder, log=None, **environment):
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
-        self.count = int(environment.get("WEB_CONCURRENCY", 2))
+        self.count = int(environment.get("WEB_CONCURRENCY") or 2)
         self.log_file = folder / f"server-{self.port}.log"
         command = (ROOT / "Procfile").read_text().partition("web: ")[2].strip()
         clean = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}

@@ -12,7 +12,7 @@ import psycopg
 import pytest
 
 import auth
-from client import ROOT, SECRET, copy_of_the_service, free_port
+from client import ROOT, SECRET, copy_of_the_service, free_port, running
 from settings import SETTINGS, SettingError, read_settings
 
 DEFAULTS = {
@@ -112,7 +112,7 @@ BAD = {
     ],
     "JWT_JWKS_URL": [*NO_URLS, "file:///etc/passwd"],
     "JWT_SECRET": ["hush", "hush" * 7, "ü" * 15 + "x"],
-    "ALLOWED_USERS": [",", " , "],
+    "ALLOWED_USERS": [",", " , ", "https://github.com/alice", "alice,github.com/bob", "alice:"],
     "ANTHROPIC_API_KEY": ["hush hush", "hush\nhush", "hushé", "hush\x7f", "hush\0"],
     "ANTHROPIC_BASE_URL": NO_URLS,
     "OPENAI_API_KEY": ["hush hush", "hush\r\nhush", "hush→"],
@@ -194,6 +194,8 @@ BAD_STARTS = [
     ("JWT_PUBLIC_KEY", ED25519_KEY_OF_ANYBODY, {}),
     *(("JWT_SECRET", secret, {}) for secret in SECRETS_THAT_ARE_KEYS),
     ("JWT_SECRET", SECRET, {"JWT_PUBLIC_KEY": X25519_KEY}),
+    *(("WEB_CONCURRENCY", value, {}) for value in ("two", "0", "-1", "1.5", "1_0", "65536")),
+    ("PORT", "http", {}),
     ("DEFAULT_MODEL", "m-3", {"OPENAI_API_KEY": "hush", "MODELS": "m-1,m-2"}),
     ("MODELS", "m-1,claude-x", {"OPENAI_API_KEY": "hush"}),
     ("TITLE_MODEL", "claude-x", {"OPENAI_API_KEY": "hush"}),
@@ -219,6 +221,31 @@ def test_stops_the_start_with_one_line(tmp_path, name, value, more):
 @pytest.mark.parametrize("name, value, more", BAD_STARTS[:3])
 def test_stops_the_start_for_local_work_with_one_line(tmp_path, name, value, more):
     check_that_it_stops(f"flask run --port {free_port()}", tmp_path, name, value, more)
+
+
+MISSPELT = [
+    ("OPENAI_APIKEY", "OPENAI_API_KEY"),
+    ("openai_base_url", "OPENAI_BASE_URL"),
+    ("DATABASE_URI", "DATABASE_URL"),
+    ("DEFAULT_MODELS", "DEFAULT_MODEL"),
+    ("JWKS_URL", "JWT_JWKS_URL"),
+    ("RATELIMIT", "RATE_LIMIT"),
+]
+
+
+def test_warns_of_names_that_are_misspelt_and_of_no_others(start):
+    others = {"TEST_DATABASE_URL": "postgresql://other", "OPENAI_ORG_ID": "org", "LOG_LEVEL": "debug", "WEB_CONCURRENCY": "1"}
+    server = start(**{name: "hush" for name, _ in MISSPELT}, **others)
+    told = [line for line in server.output().splitlines() if "is no setting" in line]
+    assert len(told) == len(MISSPELT), told
+    for name, meant in MISSPELT:
+        assert any(f"{name} is no setting, and not read. Is it {meant}?" in line for line in told), (name, told)
+    assert "hush" not in server.output()
+
+
+def test_takes_an_empty_number_of_processes_as_not_set(tmp_path):
+    with running(tmp_path, WEB_CONCURRENCY="") as server:
+        assert server.client().get("/health").status_code == 200
 
 
 def check_that_it_stops_at(path):
