@@ -41,7 +41,7 @@ Unavailable = (DatabaseError, sqlite3.Error, psycopg.Error, OSError)
 Unstorable = (DataError, IntegrityError)  # the database answers, and does not take a row
 
 _thread = threading.local()  # `deadline`: until when this thread may wait for the database
-_begun = {}  # thread → since when it has been at the step that is `watched`
+_begun = {}  # what is `watched` → since when
 _failed = {}  # `at`: when one failed, as long as no transaction has succeeded since
 
 
@@ -58,17 +58,15 @@ def remaining():
 @contextlib.contextmanager
 def watched():
     """`check` is told where what is done within this takes too long, or fails."""
-    thread, is_inner = threading.get_ident(), threading.get_ident() in _begun
-    _begun[thread] = time.monotonic()
+    step = object()
+    _begun[step] = time.monotonic()
     try:
         yield
     except OperationalError:
         _failed["at"] = time.monotonic()
         raise
     finally:
-        del _begun[thread]
-        if is_inner:
-            _begun[thread] = time.monotonic()  # the database has answered until now
+        del _begun[step]
 
 
 class Pool:

@@ -389,8 +389,8 @@ class Replies:
                             self._store_all()
                             if time.monotonic() >= self._next_poll:
                                 self._poll()
-                            if time.monotonic() >= self._next_look:
-                                self._look()
+                        if time.monotonic() >= self._next_look:
+                            self._look()
                         self._rest()
             except Exception as error:  # whatever it is: without a keeper, no reply of this process would go on
                 # What has arrived stays in memory, unseen, until the database is back.
