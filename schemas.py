@@ -66,17 +66,13 @@ class Timestamp(fields.DateTime):
 
 
 class Part(fields.Nested):
-    """A part of an object's JSON that is made from the object itself: a turn's `usage` from columns of the turn.
-
-    The part is null where the object's attribute of this name is None; `attribute` names another one.
-    """
-
-    def get_value(self, obj, attr, **kwargs):
-        return None if super().get_value(obj, attr, **kwargs) is None else obj
+    """A part of an object's JSON that is made from the object itself: a turn's `usage` from columns of the turn. The part is
+    null where the object's attribute of this name is None; `attribute` names another one."""
 
     def _serialize(self, value, attr, obj, **kwargs):
-        # `Nested` would call the schema's `dump` for each part of each turn, for values that are JSON already.
-        return value and {name: getattr(obj, field.attribute or name) for name, field in self.schema.fields.items()}
+        if value is not None:
+            # `Nested` would call the schema's `dump` for each part of each turn, for values that are JSON already.
+            return {name: getattr(obj, field.attribute or name) for name, field in self.schema.fields.items()}
 
 
 # Requests
@@ -105,11 +101,6 @@ class NewSessionSchema(RequestSchema):
     model = Text(short, allow_none=True)
     system = Text(allow_none=True)
     options = fields.Nested(OptionsSchema, allow_none=True)
-
-
-MessageSchema = RequestSchema.from_dict({"content": Text(required=True)}, name="MessageSchema")
-RetrySchema = RequestSchema.from_dict({"content": Text(allow_none=True)}, name="RetrySchema")
-EmptySchema = RequestSchema.from_dict({}, name="EmptySchema")
 
 
 class ChangeSchema(RequestSchema):
@@ -197,9 +188,9 @@ class WholeSessionSchema(ChangedSessionSchema):
 
 
 new_session_schema = NewSessionSchema()
-message_schema = MessageSchema()
-retry_schema = RetrySchema()
-empty_schema = EmptySchema()
+message_schema = RequestSchema.from_dict({"content": Text(required=True)}, name="MessageSchema")()
+retry_schema = RequestSchema.from_dict({"content": Text(allow_none=True)}, name="RetrySchema")()
+empty_schema = RequestSchema.from_dict({}, name="EmptySchema")()
 change_schema = ChangeSchema()
 page_schema = PageSchema(unknown=EXCLUDE)  # what else a query has is nobody's
 turns_page_schema = TurnsPageSchema(unknown=EXCLUDE)

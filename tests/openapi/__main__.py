@@ -18,6 +18,7 @@ sys.path.insert(0, str(ROOT))
 
 from apispec import APISpec
 from apispec.ext.marshmallow import MarshmallowPlugin, OpenAPIConverter
+from marshmallow import Schema
 
 import schemas
 from app import __version__, create_app
@@ -28,6 +29,7 @@ BASE = json.loads(BASE_TEXT)
 DESCRIPTIONS, FIELDS, HEADERS, OPERATIONS = map(BASE.pop, ("descriptions", "fields", "headers", "operations"))
 # What it refers to and does not have itself is in `schemas`.
 SCHEMAS = sorted({*re.findall(r"#/components/schemas/(\w+)", BASE_TEXT)} - BASE["components"]["schemas"].keys())
+KINDS = vars(schemas) | {type(each).__name__: type(each) for each in vars(schemas).values() if isinstance(each, Schema)}
 # What a Text takes. Many regular expression engines know no surrogates, and to those of JavaScript, other than to Python,
 # U+001C to U+001F and U+0085 are no white space.
 TEXT = r"^[^\u0000]*[^\s\u0000\u001c-\u001f\u0085][^\u0000]*$"
@@ -74,7 +76,7 @@ def document(app):
     _describe_headers(base["components"]["responses"])
     spec = APISpec("Parley", __version__, "3.1.1", [plugin], **base)
     for name in SCHEMAS:
-        plugin.converter.resolve_nested_schema(getattr(schemas, f"{name}Schema"))
+        plugin.converter.resolve_nested_schema(KINDS[f"{name}Schema"])
     for rule in app.url_map.iter_rules():
         if rule.endpoint != "static":
             path = re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule.rule)
