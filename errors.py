@@ -53,11 +53,8 @@ def on_http_error(error):
 
 
 def faults(error):
-    """(detail, source) of each fault in a ValidationError: its `source`, else a GET's parameters, else the body.
-
-    The names of a body's become JSON pointers into it (RFC 6901): the messages `{"title": ["Give a string."]}` give
-    `("Give a string.", {"pointer": "/title"})`.
-    """
+    """(detail, source) of each fault in a ValidationError: its `source`, else a GET's parameters, else the body. A body's names
+    become JSON pointers (RFC 6901): `{"title": ["Give a string."]}` gives `("Give a string.", {"pointer": "/title"})`."""
     source = error.kwargs.get("source", "parameter" if request.method == "GET" else "pointer")
     places = [(error.normalized_messages(), "")]
     for messages, place in places:

@@ -15,11 +15,9 @@ COMMENT = ":\n\n"
 
 
 def position_after(last_event_id, turn):
-    """Where a client resumes that has seen this id, and whether it has seen `assistant_turn`.
-
-    That is at 0 where the id is of another reply, and None where it is that of the end. While a reply is under way, the
-    position may be one that a failover of the database has taken back: its writer stores the text again.
-    """
+    """Where a client resumes that has seen this id, 0 where it is another reply's, and whether it has seen `assistant_turn`; None
+    where the id is that of the end. While a reply is under way, a failover of the database may have taken the position back:
+    its writer stores the text again."""
     match = re.fullmatch(r"([0-9]{1,19})-([0-9]{1,10})(-turn|-end)?", last_event_id or "")
     if match is None or int(match[1]) != turn.id:
         return 0, False
@@ -35,9 +33,7 @@ def position_after(last_event_id, turn):
 
 def frames(feed, position=0, turn_seen=False, session=None):
     """The frames of a reply from this position to its end, as soon as they can be sent; `assistant_turn` unless it was seen.
-
-    `session` is the one that was made with this reply: its events tell the client its id, and its title.
-    """
+    `session` is the one that was made with this reply: its events tell the client its id, and its title."""
     yield _frame("session", schemas.created_session_schema.dump(session), feed.id, position) if session else COMMENT
     over, told = False, (None, 0)
     while not over:

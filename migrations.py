@@ -9,7 +9,6 @@ from ledger import Usage
 from limits import RateLimitHit
 from models import Piece, Session, Turn
 
-
 TABLES = [Session, Turn, Piece, IdempotencyKey, RateLimitHit, Usage]
 
 

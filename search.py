@@ -18,13 +18,11 @@ _PIECE = re.compile(r".{1,199}\s|\S{1,200}|\s", re.DOTALL)
 
 
 def normalize(text):
-    """Text as it is searched: spellings that differ in case or width alone become equal (Unicode NFKC, case folding).
-
-    `unicodedata.normalize` sorts the marks of one character in quadratic time, a million of them for minutes (CPython's
-    gh-149079). So it gets the text in pieces; only within a word of more than 200 characters can that be seen.
-    """
+    """Text as it is searched: spellings that differ in case or width alone become equal (Unicode NFKC, case folding)."""
     if text.isascii():
         return text.lower()
+    # `unicodedata.normalize` sorts the marks of one character in quadratic time, a million of them for minutes (CPython's
+    # gh-149079). So it gets the text in pieces; only within a word of more than 200 characters can that be seen.
     nfkc = functools.partial(unicodedata.normalize, "NFKC")
     return "".join(nfkc(nfkc(piece).casefold()) for piece in _PIECE.findall(text))
 

@@ -26,11 +26,8 @@ _QUOTES = "\"'`*_“”‘’«»„‹›「」『』"
 
 
 def local_title(message):
-    """Return one line of at most 60 characters that names what the message is about.
-
-    A message that fits is its own title. The title of a longer one is the beginning of its first sentence. It ends where
-    the sentence turns to details, has no articles, and is shortened between words, never inside a character.
-    """
+    """Return one line of at most 60 characters that names what the message is about: the message itself where it fits, else the
+    beginning of its first sentence, up to where that turns to details, without articles, and shortened between words."""
     line = _one_line(_first_line(message))
     if len(line) > LONGEST:
         line = _pattern.sentence_end.split(line)[0]
