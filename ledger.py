@@ -26,13 +26,13 @@ class Usage(db.Model):
         primary_key = CompositeKey("owner", "day", "model")
 
     @classmethod
-    def add(cls, used):
-        """Add these (turn, its owner, replies) in the caller's transaction, and what of the turns' tokens is not counted yet."""
+    def add(cls, turns, replies):
+        """Add so many replies for each of these turns, and what of its tokens is not counted yet, in the caller's transaction."""
         sums = collections.defaultdict(collections.Counter)
-        for turn, owner, replies in used:
+        for turn in turns:
             day = datetime.datetime.fromtimestamp(turn.created_at // SECOND, datetime.UTC).date().isoformat()
             tokens = {name: (turn.usage[name] or 0) - (turn.counted[name] or 0) for name in TOKENS}
-            sums[owner, day, turn.model].update(tokens, replies=replies)
+            sums[turn.session.owner, day, turn.model].update(tokens, replies=replies)
         # In one order, so that no two transactions wait for each other.
         rows = [[*key, total["replies"], *(total[name] for name in TOKENS)] for key, total in sorted(sums.items())]
         db.send(given("add_usage", rows))

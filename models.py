@@ -30,10 +30,8 @@ IN_PROGRESS, COMPLETE, FAILED, INTERRUPTED = "in_progress", "complete", "failed"
 
 
 class Refused(Exception):
-    """The state of the database forbids a request: by default a conflict. The text tells the client what to do.
-
-    `session_id` is the session that is kept all the same, `retry_after` the seconds to wait, where there are any.
-    """
+    """The state of the database forbids a request: by default a conflict. The text tells the client what to do, `session_id`
+    which session is kept all the same, and `retry_after` how many seconds to wait."""
 
     def __init__(self, message, session_id=None, retry_after=None, status=409):
         super().__init__(message)
@@ -108,8 +106,7 @@ class Session(db.Model):
 
     @transaction
     def change(self, options={}, **changes):
-        """Store these fields: title, model, system, which may be None, and those options that are given; None clears one, and
-        for `options` all."""
+        """Store these fields, title, model, system, and those options that are given; None clears one, and for `options` all."""
         db.hold(Session.select(Session.id).where(Session.id == self.id))
         session = Session.get_owned(self.owner, self.id)
         if "title" in changes:
@@ -121,17 +118,14 @@ class Session(db.Model):
         Session.update(changes).where(Session.id == session.id).execute()
         return Session.get_owned(self.owner, self.id)
 
+    @transaction
     def suggest_title(self, title):
         """Take a title that a model wrote, unless the user set one; returns whether it was taken."""
-        return self._update({"title": title, "search_title": normalize(title)}, ~Session.title_is_users)
-
-    @transaction
-    def _update(self, changes, *conditions):
-        return bool(Session.update(changes).where(Session.id == self.id, *conditions).execute())
+        changes = {"title": title, "search_title": normalize(title)}
+        return bool(Session.update(changes).where(Session.id == self.id, ~Session.title_is_users).execute())
 
     def with_turns(self, limit=None, before=NO_TURN):
-        """This session with its visible `turns`, oldest first, one under way with what has been stored of it: all, or so many
-        before one, and whether there are more before these."""
+        """This session with its visible `turns`, oldest first: all, or so many before one, and whether more are before these."""
         rows = Turn.readable().where(Turn.session == self.id, Turn.visible, Turn.id < before)
         turns = list(rows.order_by(Turn.id.desc()).limit(limit and limit + 1))
         if not turns and before == NO_TURN:
@@ -153,7 +147,7 @@ class Session(db.Model):
 
     def delete_whole(self):
         """Delete it: first out of its owner's sight, then in steps that hold up nobody for long."""
-        self._update({"owner": ""})
+        transaction(Session.update(owner="").where(Session.id == self.id).execute)()
         for session in list(Session.select().where(Session.owner == "")):  # what a process that died has left, too
             count, more = 1, True
             while more:
@@ -242,7 +236,7 @@ class Turn(db.Model):
         replies = cls.select(cls.id).where(cls.session == session_id, cls.kind == "assistant")
         newest = replies.order_by(cls.id.desc()).limit(1)
         asked_for = fn.COALESCE(replies.where(cls.under_way()), Session.latest_reply, newest)  # 1.0.0 does not say which it was
-        turn = cls.readable().where(cls.id == Session.select(asked_for).where(Session.id == session_id)).first()
+        turn = cls.read(Session.select(asked_for).where(Session.id == session_id))
         if turn is None:
             raise Missing("The session was deleted.")
         return turn
@@ -251,16 +245,14 @@ class Turn(db.Model):
     def lapsed(cls):
         """(id, lease, restarts, owner) of replies under way that were handed over, or whose processes are gone, or held up: their
         lease has lapsed, or is longer than any since the clock was set back."""
-        holds = cls.lease_until.between(db.clock(), db.clock() + LEASE + RENEWAL)
+        has_lapsed = cls.under_way() & ~cls.lease_until.between(db.clock(), db.clock() + LEASE + RENEWAL)
         found = cls.select(cls.id, cls.lease_until, cls.restarts, Session.owner).join(Session)
-        found = found.where(cls.under_way(), ~holds, Session.owner != "").tuples()
-
-        @transaction
-        def held():  # where nobody can write, they are not told of: their writers may be waiting, too, to renew the leases
-            db.hold(cls.select(cls.id).where(cls.under_way(), ~holds).order_by(cls.id))
-            return list(found.clone())
-
-        return held() if found.exists() else []
+        found = found.where(has_lapsed, Session.owner != "").tuples()
+        if not found.exists():
+            return []
+        # Where nobody can write, they are not told of: their writers may be waiting, too, to renew the leases.
+        transaction(db.hold)(cls.select(cls.id).where(has_lapsed).order_by(cls.id))
+        return list(found)
 
     @classmethod
     @transaction
@@ -268,14 +260,12 @@ class Turn(db.Model):
         """Have this process write on a reply whose lease is still this one, and that went on by itself less often than `limit`;
         that it was handed over does not count. Returns it, or None where that is not so, or another was faster."""
         same = cls.id == turn_id, cls.under_way(), cls.lease_until == lease
-        died = int(lease != RELEASED)
-        counts = {"continued": cls.continued + 1, "restarts": cls.restarts + died}
-        changes = {"fence": secrets.randbits(63), "lease_until": db.now() + LEASE} | counts
-        if not cls.update(changes).where(*same, cls.restarts + died <= limit).execute():
+        restarts = cls.restarts + int(lease != RELEASED)
+        changes = {"fence": secrets.randbits(63), "lease_until": db.now() + LEASE, "restarts": restarts}
+        if not cls.update(changes, continued=cls.continued + 1).where(*same, restarts <= limit).execute():
             return None
         turn = cls.read(turn_id)
         turn.session = Session.get_by_id(turn.session_id)
-        turn.session.model = turn.model  # as it was then
         if lease == RELEASED and 0 < turn.base == len(turn.content):
             turn.continued -= 1  # it was handed over before a word
         return turn
@@ -303,31 +293,30 @@ class Turn(db.Model):
 
     def finish(self, **columns):
         """Say how it ends, in memory. Unless it is complete, it gives way to the reply that it replaces."""
-        self.counted = self.counted or self.usage
         self.__data__ |= {"lease_until": None} | columns
         self.visible = self.status == COMPLETE or self.replaces is None
         return self
 
     @classmethod
     @transaction
-    def store(cls, pieces, ended, released=()):
-        """Store these pieces (id, fence, start, text), how these replies ended, and that these are handed over, by their fences.
-        Returns a function that returns the ids of the first, as rows, once the transaction has ended; and what `end` does."""
-        stored = db.send(given("add_pieces", pieces)) if pieces else list
+    def store(cls, pieces, turns):
+        """Store these pieces (id, fence, start, text), and how these replies ended, or that they are handed over. Returns the ids
+        of those that have ended, and functions that return the others' as rows, once the transaction has ended."""
+        stored = [db.send(given("add_pieces", pieces))] if pieces else []
+        released = [turn for turn in turns if turn.status == IN_PROGRESS]
         for turn in released:
             mine = cls.id == turn.id, cls.fence == turn.fence, cls.under_way()
-            db.send(cls.update(turn.usage | {"lease_until": RELEASED}).where(*mine))
+            stored.append(db.send(cls.update(turn.usage | {"lease_until": RELEASED}).where(*mine).returning(cls.id)))
+        ended = [turn for turn in turns if turn.status != IN_PROGRESS]
         ids = cls.end(ended) if ended else set()
-        for turn in released:  # now, as usage is locked last
-            Usage.add([(turn, turn.session.owner, 0)])
-        return stored, ids
+        if released:  # only now, as usage is locked last
+            Usage.add(released, replies=0)
+        return ids, stored
 
     @classmethod
     def end(cls, turns):
-        """Store how these replies ended, in the caller's transaction; returns the ids of those that this has ended.
-
-        Others have ended before, are gone, or have another fence by now, or another lease where `lease_until` is set.
-        """
+        """Store how these replies ended, in the caller's transaction; returns the ids of those that this has ended. Others are
+        gone, have ended before, or have another fence by now, or another lease where `lease_until` is set."""
         db.hold(Session.select(Session.id).where(Session.id.in_([turn.session_id for turn in turns])).order_by(Session.id))
         rows = [[getattr(turn, name) for name in QUERIES["end_replies"][0]] for turn in turns]
         ids = {turn_id for (turn_id,) in db.send(given("end_replies", rows))()}
@@ -336,14 +325,15 @@ class Turn(db.Model):
         if ended:
             for name in ("drop_pieces", "show_turns", "change_sessions"):
                 db.send(given(name, rows, preview=PREVIEW))
-            Usage.add([(turn, turn.session.owner, 1) for turn in ended])
+            Usage.add(ended, replies=1)
             IdempotencyKey.forget([turn for turn in ended if turn.base == len(turn.content) > 0 and not turn.cancelled])
         return ids
 
     @classmethod
     @transaction
-    def interrupt(cls, turns, search_texts, cancelled=False, orphaned=False):
-        """End these replies, whose texts are these normalized, with what was stored since; returns those that this has ended."""
+    def interrupt(cls, turns, search_texts, cancelled):
+        """End these replies, whose texts are these normalized, with what was stored since: `cancelled`, or else orphaned, as long
+        as their leases are still these. Returns those that this has ended."""
         # With their sessions and rows held, nobody adds a piece behind those that are read here.
         db.hold(Session.select(Session.id).where(Session.id.in_([turn.session_id for turn in turns])).order_by(Session.id))
         db.hold(cls.select(cls.id).where(cls.id.in_([turn.id for turn in turns])))
@@ -351,8 +341,8 @@ class Turn(db.Model):
         for turn, search_text in zip(turns, search_texts):
             rest = news[turn.id][-1] if turn.id in news else ""
             texts = {"content": turn.content + rest, "search_text": search_text + normalize(rest)}
-            ending = Turn(**turn.__data__ | {"session": turn.session} | texts, base=turn.base)
-            lease = turn.lease_until if orphaned else None
+            ending = Turn(**turn.__data__ | {"session": turn.session} | texts, base=turn.base, counted=turn.usage)
+            lease = None if cancelled else turn.lease_until
             ended.append(ending.finish(**ending.fallback(cancelled), cancelled=cancelled, lease_until=lease))
         ids = cls.end(ended)
         return [turn for turn in ended if turn.id in ids]
@@ -364,12 +354,11 @@ class Turn(db.Model):
         if self.trim:
             db.send(Session.update(trim=self.trim).where(Session.id == self.session_id, Session.model == self.model))
         self.finish(**usage)
-        mine = (Turn.id == self.id) & (Turn.fence == self.fence) & Turn.cancelled
-        for name, count in self.counted.items():  # else it is stored already
-            mine &= fn.COALESCE(getattr(Turn, name), 0) == (count or 0)
-        cancelled = Turn.update(usage).where(mine).execute()
+        mine = Turn.id == self.id, Turn.fence == self.fence, Turn.cancelled
+        is_new = [fn.COALESCE(getattr(Turn, name), 0) == (count or 0) for name, count in self.counted.items()]
+        cancelled = Turn.update(usage).where(*mine, *is_new).execute()
         if cancelled or not Turn.select(Turn.id).where(Turn.id == self.id).exists():
-            Usage.add([(self, self.session.owner, 0 if cancelled else 1)])
+            Usage.add([self], replies=0 if cancelled else 1)
 
     @classmethod
     def cancel(cls, session):
@@ -407,16 +396,13 @@ Turn.add_index(Turn.session, unique=True, where=SQL("status = 'in_progress'"), n
 
 @dataclasses.dataclass
 class ReplyRequest:
-    """What a client wants a reply to.
-
-    With `new`, the fields of a session to create, `content` is its first message. With `session_id`, `content` is a
-    further message of that session, or with `retry` what its last user turn is changed to; where it is None, that turn is
-    answered again as it is. With `goes_on`, the last reply is written on.
-    """
+    """What a client wants a reply to: `content` is the first message of a `new` session, or a further one of `session_id`. With
+    `retry`, its last user turn is changed to that, or where it is None answered again as it is. With `goes_on`, the last reply
+    is written on."""
 
     owner: str
     content: str | None = None
-    new: dict | None = None
+    new: dict | None = None  # the fields of a session to create
     session_id: uuid.UUID | None = None
     retry: bool = False
     goes_on: bool = False
@@ -425,16 +411,14 @@ class ReplyRequest:
 
     def __post_init__(self):
         # Here, since no transaction waits for a long text to be normalized.
-        self._search_text = normalize(self.content or "")
+        self._text = {"content": self.content, "search_text": normalize(self.content or "")}
         if self.new:
             self.new["search_title"] = normalize(self.new["title"])
 
     @transaction
     def claim(self):
-        """Commit the user turn and an empty reply; returns (session, reply, whether it is to be made now).
-
-        Where the key is known and its reply is settled, that one is returned. Raises Refused, and changes nothing.
-        """
+        """Commit the user turn and an empty reply; returns (session, reply, whether it is to be made now). Where the key is known
+        and its reply is settled, it returns that one. Raises Refused, and changes nothing."""
         if self.key or self.limit:
             db.lock(self.owner)  # two of one owner's requests are counted, and keys compared, one after the other
         now = db.now()
@@ -443,8 +427,7 @@ class ReplyRequest:
             session, reply = self._first_outcome(known)
             if known.settled or reply.is_settled:
                 return session, reply, False
-        wait = RateLimitHit.count(self.owner, *self.limit, now) if self.limit else 0
-        if wait:
+        if self.limit and (wait := RateLimitHit.count(self.owner, *self.limit, now)):
             message = "You may ask for {} replies in {} seconds. Ask again in {} seconds.".format(*self.limit, wait)
             raise Refused(message, retry_after=wait, status=429)
         if known is not None:
@@ -477,24 +460,18 @@ class ReplyRequest:
 
     def _append(self, session, last, now):
         """The user turn, and the reply to it."""
-        content = {"content": self.content, "search_text": self._search_text}
-        message = Turn(id=new_turn_id(now, last), session=session, kind="user", created_at=now, **content)
-        reply = self._begin(session, message.id, now)
-        db.send(insertion(message, reply))
-        return reply
+        message = Turn(id=new_turn_id(now, last), session=session, kind="user", created_at=now, **self._text)
+        return self._begin(session, message.id, now, message)
 
     def _retry(self, session, last, now):
-        """Another reply in the place of the last one, which is visible again unless the new one completes, or the last user
-        turn was changed."""
+        """Another reply in the place of the last one, which it `replaces` unless the last user turn was changed."""
         turns = Turn.select(Turn.id, Turn.content).where(Turn.session == session, Turn.visible).order_by(Turn.id.desc())
         replaced = turns.where(Turn.kind == "assistant").first()
         reply = self._begin(session, last, now, replaces=replaced.id if self.content is None else None)
         db.send(Turn.update(visible=False).where(Turn.id == replaced.id))
-        db.send(insertion(reply))
         message = turns.select(fn.SUBSTR(Turn.content, 1, PREVIEW)).where(Turn.kind == "user").limit(1)
         if self.content is not None:
-            changes = {"content": self.content, "search_text": self._search_text}
-            db.send(Turn.update(changes).where(Turn.id == message.select(Turn.id)))
+            db.send(Turn.update(self._text).where(Turn.id == message.select(Turn.id)))
         db.send(Session.update(preview=message).where(Session.id == session.id))
         return reply
 
@@ -513,13 +490,16 @@ class ReplyRequest:
         db.send(insertion(Piece(turn=reply, start=0, text=reply.content)))
         db.send(Session.update(latest_reply=reply.id).where(Session.id == session.id))
         reply.__data__ |= changes
-        reply.session, reply.base, session.model = session, len(reply.content), reply.model
+        reply.session, reply.base = session, len(reply.content)
         return reply
 
-    def _begin(self, session, last, now, replaces=None):
+    def _begin(self, session, last, now, *before, replaces=None):
+        """A new reply, which is stored with the turns that come `before` it."""
         columns = {"kind": "assistant", "content": "", "model": session.model, "status": IN_PROGRESS, "replaces": replaces}
         fence = {"fence": secrets.randbits(63), "lease_until": now + LEASE}
-        return Turn(id=new_turn_id(now, last), session=session, created_at=now, **columns, **fence)
+        reply = Turn(id=new_turn_id(now, last), session=session, created_at=now, **columns, **fence)
+        db.send(insertion(*before, reply))
+        return reply
 
     def _first_outcome(self, known):
         """The session and the reply of a known key. Where that reply failed, it may be asked for again: else raises Refused."""

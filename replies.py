@@ -6,7 +6,6 @@ process (the keeper feeds it with what it commits) or elsewhere (the keeper poll
 processes take over the replies whose processes have died, or have handed them over.
 """
 
-import collections
 import contextlib
 import logging
 import threading
@@ -34,7 +33,7 @@ LOOK_INTERVAL, LOOKS = 1, 7
 ORPHANS = 100  # that are interrupted in one transaction
 PATIENCE = {False: 2, True: 20}  # further looks for which one waits that no process has room for; True: it was handed over
 HOLD = 1  # seconds for which the beginning of what goes on is held back, where it may be a repetition
-GATHERING = 0.0001, 0.25  # seconds from one commit to the next, for each reply under way here, and at most
+GATHERING, LONGEST_GATHERING = 0.0001, 0.25  # seconds from one commit to the next, for each reply under way here, and at most
 IN_VAIN = {None: (502, "The model has written nothing more.")}  # what is told of going on that brought nothing, by its error
 IN_VAIN[413] = 409, "The reply so far does not fit the model's context window. Start a new message."
 MEMORY = 10  # seconds for which a failover of the database may take back the end of a reply
@@ -43,10 +42,12 @@ MEMORY = 10  # seconds for which a failover of the database may take back the en
 class Feed:
     """What this process knows of one reply, for all who follow it here: the text that is stored, the turn once it has ended."""
 
+    row = failure = None  # of a Reply: the turn that it writes, and how an attempt to go on failed that changed nothing
+
     def __init__(self, turn):
         self.id = turn.id
         self.start = len(turn.content)  # where what comes from now on begins
-        self.text = ""
+        self.text = turn.content
         self.turn = None  # the turn as it ended
         self.over = None  # "ended", "deleted" with its session, or "detached": nobody will learn here how it ends
         self.title = None  # of the session, as far as it is known to have changed
@@ -54,7 +55,6 @@ class Feed:
         self.watched = False  # somebody reads the text here, as it comes
         self.begun = threading.Event()  # somebody has sent the first of it
         self._news = threading.Condition()
-        self.add(turn.content)
         if turn.status != IN_PROGRESS:
             self.end(turn)
 
@@ -94,10 +94,9 @@ class Feed:
 class Reply(Feed):
     """A reply that is written in this process: a feed, what has arrived for it and is not stored yet, and its call."""
 
-    def __init__(self, session, turn, leaving):
+    def __init__(self, turn, leaving):
         super().__init__(turn)
-        self.session = session
-        self.row = turn
+        self.session, self.row = turn.session, turn
         self._used = turn.counted = turn.usage  # by the calls before this one, in whatever process
         self.leaving = leaving  # its place in this process is, when it is over
         self.call = Call()
@@ -108,7 +107,6 @@ class Reply(Feed):
         self.first_word_after = None  # seconds
         self._arrived = ""
         self._continuation, self._held_until = conversation.Continuation(turn.content), 0.0
-        self.failure = None  # of an attempt to go on that changed nothing
         self._finished = False
         self._outcome = None  # columns of the turn as it ends, once nothing more arrives
 
@@ -162,15 +160,16 @@ class Reply(Feed):
         if self.prompt and not in_vain:
             outcome["turns_left_out"] = self.prompt.left_out
             self.row.trim = self.prompt.trim(self.id, content if self.call.window_is_full else None)
-        with self._news:
-            self._outcome = outcome
+        self._outcome = outcome
 
     def take(self):
-        """What has arrived and is not stored yet, and the outcome, which is None as long as more may arrive."""
+        """What has arrived and is not stored yet, and whether nothing more arrives: then `row` is the turn as it ends."""
         with self._news:
             if not self._finished and time.monotonic() >= self._held_until:
                 self._arrived += self._continuation.decide()
-            return self._arrived, self._outcome
+            if self._outcome:
+                self.row.finish(content=self.text + self._arrived, **self._outcome)
+            return self._arrived, bool(self._outcome)
 
     def stored(self, text):
         """The first part of what has arrived is committed: the followers may have it."""
@@ -189,7 +188,7 @@ class Reply(Feed):
         """One line about how it went; `turn` is None where its session was deleted."""
         outcome = {"outcome": turn.status if turn else "deleted", "status": turn and turn.error_status}
         times = {"seconds": round(time.monotonic() - self.asked_at, 4), "first_word": self.first_word_after}
-        line = {"session": str(self.session.id), "model": self.session.model} | outcome | times | self.row.usage
+        line = {"session": str(self.session.id), "model": self.row.model} | outcome | times | self.row.usage
         log.info("reply", line | {"continued": self.row.continued, "provider_id": self.call.request_id})
 
 
@@ -205,25 +204,22 @@ class Replies:
         self._feeds = weakref.WeakValueDictionary()  # turn id → the feed of a reply under way, until nobody has it any more
         self._written = set()  # the replies that are written here, until they are over
         self._lock, self._wake, self._keeper = threading.Lock(), threading.Event(), None
-        self._ended = collections.deque()  # (when, turn): how replies ended here, in the last seconds
+        self._ended = []  # (when, turn): how replies ended here, in the last seconds
         self._next_poll = self._next_look = self._stored_at = 0.0
         self._lapsed = {}  # (id, lease, …) → how often the reply was seen with this lease, which has lapsed
 
     # What a request asks for
 
     def start(self, request, watched):
-        """Claim the reply that a ReplyRequest asks for, and begin to make it. Returns (session, feed).
-
-        Where an idempotency key has had its reply already, the feed is that one's. Raises models.Refused or Overloaded,
-        and then nothing has changed.
-        """
+        """Claim the reply that a ReplyRequest asks for, and begin to make it. Returns (session, feed); where an idempotency key
+        has had its reply already, that one's. Raises models.Refused or Overloaded, and then nothing has changed."""
         self.start_keeper()
         with contextlib.ExitStack() as leaving:
             leaving.enter_context(self.room.place(request.owner))
             session, turn, is_new = request.claim()
             if not is_new:
                 return session, self.follow(turn, watched)
-            reply = Reply(session, turn, leaving.pop_all())
+            reply = Reply(turn, leaving.pop_all())
         reply.watched = watched
         first = request.content if request.new else None
         self._begin(reply, first)
@@ -260,7 +256,7 @@ class Replies:
         """Let the replies under way end for `grace` seconds, hand over those written here, and wait until these are stored."""
         self.stopping = True
         for feed in self._wait_for_all(grace):
-            if isinstance(feed, Reply):
+            if feed.row:
                 feed.finish(outcome_of(IN_PROGRESS if self.continue_limit else INTERRUPTED))
         self._wake.set()
         for feed in self._wait_for_all(3):  # another process writes these: whoever follows them comes back there
@@ -269,11 +265,9 @@ class Replies:
     def _wait_for_all(self, seconds):
         """Wait for all replies, those that begin meanwhile among them; returns the feeds of those that are not over."""
         deadline = time.monotonic() + seconds
-        while True:
-            feeds = [feed for feed in self._all() if not feed.over]
-            if not feeds or time.monotonic() >= deadline:
-                return feeds
+        while (feeds := [feed for feed in self._all() if not feed.over]) and time.monotonic() < deadline:
             feeds[0].wait(deadline - time.monotonic())
+        return feeds
 
     def _all(self):
         with self._lock:
@@ -326,14 +320,13 @@ class Replies:
     def _answer(self, reply, first):
         """The texts of the answer to the conversation. Where the model's window does not hold it, its newest half is sent, again
         and again, until that fits or only the last turn is left. Behind a break the answer goes on, if it may."""
-        session, call = reply.session, reply.call
-        provider = self.catalog.provider_of(session.model)
-        options = session.options or {}
-        limit = int(min(self.max_tokens, options.get("max_tokens", self.max_tokens)))
+        session, call, model = reply.session, reply.call, reply.row.model
+        provider = self.catalog.provider_of(model)
+        limit = int(min(self.max_tokens, session.options.get("max_tokens", self.max_tokens)))
         limit_time()
         with db.connection_context() if first is None else contextlib.nullcontext():
             turns = [Turn(kind="user", content=first)] if first is not None else session.turns_before(reply.id)
-            prompt = conversation.Prompt(turns, session.model, session.system, session.trim or 0, session.count_before)
+            prompt = conversation.Prompt(turns, model, session.system, session.trim or 0, session.count_before)
         if not prompt.turns:
             raise Missing  # the session was deleted meanwhile
         reply.prompt = prompt
@@ -342,7 +335,7 @@ class Replies:
             so_far, has_begun = reply.so_far(), False
             messages, tokens = conversation.messages_of(prompt.turns, so_far), prompt.tokens + len(so_far.encode()) // 4
             try:
-                for text in provider.stream(call, session.model, session.system, messages, limit, options, tokens):
+                for text in provider.stream(call, model, session.system, messages, limit, session.options, tokens):
                     has_begun = True
                     yield text
                 return
@@ -367,8 +360,7 @@ class Replies:
     def _generate_title(self, reply, message):
         """Where there is no room for it, or the database does not answer, the title stays that was written from the message."""
         with contextlib.suppress(Overloaded, *Unavailable), self._titles.place(reply.session.owner):
-            title = generate_title(self.catalog.provider_of(self.title_model), self.title_model, message)
-            if title is not None:
+            if title := generate_title(self.catalog.provider_of(self.title_model), self.title_model, message):
                 limit_time()
                 with db.connection_context():
                     if reply.session.suggest_title(title):
@@ -392,14 +384,12 @@ class Replies:
                         if time.monotonic() >= self._next_look:
                             self._look()
                         self._rest()
+            except Unavailable as error:  # what has arrived stays in memory, unseen, until the database is back
+                log.error("the database does not answer: %s", type(error).__name__)
             except Exception as error:  # whatever it is: without a keeper, no reply of this process would go on
-                # What has arrived stays in memory, unseen, until the database is back.
-                if isinstance(error, Unavailable):
-                    log.error("the database does not answer: %s", type(error).__name__)
-                else:
-                    log.error("the keeper failed, and begins again", exc_info=error)
-                self._lapsed = {}
-                time.sleep(1)
+                log.error("the keeper failed, and begins again", exc_info=error)
+            self._lapsed = {}
+            time.sleep(1)
 
     def _rest(self):
         """Wait for something to do. The more replies are under way, the longer they are gathered for one commit."""
@@ -408,54 +398,42 @@ class Replies:
         self._wake.wait(max(0.0, due - time.monotonic()))
         if idle:  # nothing has become yet of what is new
             self._next_poll = time.monotonic() + POLL_INTERVALS[True]
-        each, most = GATHERING
-        time.sleep(max(0.0, self._stored_at + min(each * len(self._written), most) - time.monotonic()))
+        gathering = min(GATHERING * len(self._written), LONGEST_GATHERING)
+        time.sleep(max(0.0, self._stored_at + gathering - time.monotonic()))
         self._wake.clear()
 
     def _store_all(self):
+        """Store what there is; where the database does not take it, all that it takes, and give up the replies of the rest."""
         limit_time()
         try:
             newest = {reply.id: reply for reply in sorted(self._written, key=lambda reply: reply.asked_at)}
             self._store(list(newest.values()))  # an older one of the same turn is lost, as the next poll will see
         except Unstorable:
-            self._store_one_by_one()
+            for reply in list(self._written):
+                try:
+                    self._store([reply])
+                except Unstorable as error:
+                    log.error("the database does not take a reply: %s", type(error).__name__)
+                    reply.give_up()
 
     def _store(self, replies):
         """Commit in one transaction what has arrived of these replies and how they ended; then tell their followers."""
         taken = [(reply, *reply.take()) for reply in replies]
-        for reply, text, outcome in taken:
-            if outcome is not None:
-                reply.row.finish(content=reply.text + text, **outcome)
-        growing = [(reply, text) for reply, text, _ in taken if text and reply.row.status == IN_PROGRESS]
-        ending = [reply for reply, _, _ in taken if reply.row.status != IN_PROGRESS]
-        released = [reply for reply, _, outcome in taken if outcome and reply.row.status == IN_PROGRESS]
-        if not growing and not ending and not released:
+        changed = [(reply, text, is_over) for reply, text, is_over in taken if text or is_over]
+        if not changed:
             return
+        growing = [(reply, text) for reply, text, _ in changed if text and reply.row.status == IN_PROGRESS]
         pieces = [(reply.id, reply.row.fence, len(reply.text), text) for reply, text in growing]
-        stored, ended = Turn.store(pieces, [reply.row for reply in ending], [reply.row for reply in released])
-        self._stored_at, grown = time.monotonic(), {turn_id for (turn_id,) in stored()}
-        for reply, text in growing:
-            if reply.id in grown:
-                reply.stored(text)
-            else:
-                self._end(reply, Turn.read(reply.id))
-        for reply in ending:
+        ended, others = Turn.store(pieces, [reply.row for reply, _, is_over in changed if is_over])
+        self._stored_at, stored = time.monotonic(), ended.union(turn_id for rows in others for (turn_id,) in rows())
+        for reply, text, is_over in changed:
+            is_stored = reply.id in stored
             if reply.id in ended:
                 self._ended.append((time.monotonic(), reply.row))
-            self._end(reply, reply.row if reply.id in ended else Turn.read(reply.id))
-        for reply in self._written.intersection(released):
-            self._end(reply, reply.row)
-        while self._ended and self._ended[0][0] < time.monotonic() - MEMORY:
-            self._ended.popleft()
-
-    def _store_one_by_one(self):
-        """Store what the database takes, and give up those replies of which it does not."""
-        for reply in list(self._written):
-            try:
-                self._store([reply])
-            except Unstorable as error:
-                log.error("the database does not take a reply: %s", type(error).__name__)
-                reply.give_up()
+            elif is_stored:
+                reply.stored(text)
+            if is_over or not is_stored:
+                self._end(reply, reply.row if is_stored else Turn.read(reply.id))
 
     def _catch_up(self):
         """Store again what is not there, and see what is, after a fault: a commit may have come through all the same, and a
@@ -468,25 +446,26 @@ class Replies:
                 lost = reply.text[len(turn.content) :]
                 if lost:
                     Turn.store([(reply.id, reply.row.fence, len(turn.content), lost)], [])
-        Turn.store([], [turn for when, turn in self._ended if when > time.monotonic() - MEMORY])
+        Turn.store([], [turn for _, turn in self._ended])
 
     def _poll(self):
         """See what other processes, or requests in this one, did to the replies that are known here."""
+        self._ended = [(when, turn) for when, turn in self._ended if when > time.monotonic() - MEMORY]
         feeds = self._all()
-        elsewhere = {feed.id: len(feed.text) for feed in feeds if not isinstance(feed, Reply)}
+        elsewhere = {feed.id: len(feed.text) for feed in feeds if not feed.row}
         self._next_poll = time.monotonic() + POLL_INTERVALS[bool(elsewhere)]
         if not feeds:
             return
         news, due = Turn.news({feed.id: None for feed in feeds} | elsewhere), {}
         for feed in feeds:
             status, fence, is_due, title, text = news.get(feed.id, (None, None, False, None, ""))
-            is_written_here = isinstance(feed, Reply)
-            if status != IN_PROGRESS or (is_written_here and fence != feed.row.fence):
+            if status != IN_PROGRESS or (feed.row and fence != feed.row.fence):
                 self._end(feed, Turn.read(feed.id))
                 continue
-            if is_written_here and is_due:
+            if not feed.row:
+                feed.add(text)
+            elif is_due:
                 due[feed.id] = fence
-            feed.add("" if is_written_here else text)
             if title != feed.title:
                 feed.tell(title=title)
         if due:
@@ -509,7 +488,7 @@ class Replies:
         for number in range(0, len(lost), ORPHANS):
             turns = Turn.readable().where(Turn.id.in_(list(lost)[number : number + ORPHANS]))
             if turns := [turn for turn in turns if turn.lease_until == lost[turn.id]]:  # else another process was faster
-                Turn.interrupt(turns, [normalize(turn.content) for turn in turns], orphaned=True)
+                Turn.interrupt(turns, [normalize(turn.content) for turn in turns], cancelled=False)
             self._store_all()  # a writer who has waited comes first
 
     def _take_over(self, turn_id, lease, owner):
@@ -518,27 +497,25 @@ class Replies:
             leaving.enter_context(self.room.place(owner))
             turn = Turn.take_over(turn_id, lease, self.continue_limit)
             if turn is not None:
-                self._begin(Reply(turn.session, turn, leaving.pop_all()))
+                self._begin(Reply(turn, leaving.pop_all()))
                 self._store_all()  # a writer who has waited comes first
 
     def _end(self, feed, turn):
         """`turn` is the reply as it ended; None where it is gone. In progress it has been handed over, or another writes it."""
-        row = feed.row if isinstance(feed, Reply) else None
+        row = feed.row
         if turn is not None and turn.status == IN_PROGRESS and turn is not row and (row is None or turn.fence == row.fence):
             return  # it goes on after all
         if row is not None and turn is not row:
-            left_out = {"turns_left_out": feed.prompt.left_out} if feed.prompt and feed.prompt.left_out else {}
             feed.take_usage()
-            if left_out or row.usage != row.counted:
+            if feed.prompt and (feed.prompt.left_out or row.usage != row.counted):
                 row.trim = feed.prompt.trim(feed.id)
-                row.store_usage(row.usage | left_out)
+                row.store_usage(row.usage | {"turns_left_out": feed.prompt.left_out})
         with self._lock:
             if self._feeds.get(feed.id) is feed:  # else another one has taken its place
                 del self._feeds[feed.id]
             self._written.discard(feed)
-        if row is None:
-            return feed.end(turn)
         feed.end(Turn(**turn.__data__ | feed.failure) if feed.failure and turn is row else turn)
-        feed.leaving.close()
-        feed.call.hang_up()
-        feed.log(turn)
+        if row is not None:
+            feed.leaving.close()
+            feed.call.hang_up()
+            feed.log(turn)
