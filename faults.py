@@ -81,7 +81,7 @@ class Faults:
 
     def of_response(self, response):
         """For a response that is no answer."""
-        body = wire.parse_json(response.read(ERROR_SIZE, ERROR_TIMEOUT))
+        body = wire.parse_json(response.read_some(ERROR_SIZE, ERROR_TIMEOUT))
         error = self._of_body(response.status, body, wire.retry_after(response.headers))
         error.retryable = {"true": True, "false": False}.get(response.headers.get("x-should-retry"), error.retryable)
         return error

@@ -161,7 +161,7 @@ class HTTPProvider:
                             self._take(event, answer)
                     yield answer.take()
                     if answer.over:
-                        response.read(65536, 0.1)  # what is left of it, so that the connection can be kept
+                        response.read_some(65536, 0.1)  # what is left of it, so that the connection can be kept
                         break
         except (ModelError, wire.Fault, *NOT_UNDERSTOOD) as failure:
             yield answer.take()  # what came before it

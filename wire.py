@@ -66,7 +66,6 @@ class Call:
         self.request_id = None
         self.stop_reason, self.window_is_full = "stop", False  # how the answer ended, where it was whole
         self.on_thinking = lambda characters: None  # called with how many the model has thought, each time
-        self.is_long = False  # its request may not fit into what the system holds ready for sending
         self.reused = False  # its connection has served another call before
         self.answered = False  # the first byte of an answer has come
         self._hung_up = threading.Event()
@@ -94,14 +93,11 @@ class Call:
         """The seconds that it still has. They are never none, by which a socket would not wait at all, without a fault."""
         return max(0.001, self.deadline - time.monotonic())
 
-    def connected(self, sock, reused):
+    def connected(self, sock):
         """Remember the socket on which the request is sent, by a duplicate, since TLS puts another object in its place."""
         self.disconnected()
         with self._lock:
             self._socket = socket.fromfd(sock.fileno(), -1, -1)  # of the same family and type
-            self.reused = reused
-            if hasattr(socket, "TCP_USER_TIMEOUT"):  # it counts, too, while the other side does not take a long request
-                self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 60_000 if self.is_long else 10_000)  # ms
         if self._hung_up.is_set():
             self.hang_up()
 
@@ -119,42 +115,15 @@ class Call:
             raise HungUp
 
 
-class _Answer(http.client.HTTPResponse):
-    """An answer that ends with its call's time, and tells its call when its first byte has come."""
-
-    def __init__(self, call, sock, **options):
-        super().__init__(sock, **options)
-        self._call, read = call, self.fp.raw.readinto
-
-        def readinto(buffer):
-            sock.settimeout(call.remaining())  # before each read: a timeout alone would begin anew with each byte
-            return read(buffer)
-
-        self.fp.raw.readinto = readinto
-
-    def begin(self):
-        self._call.answered = bool(self.fp.peek(1))
-        super().begin()
-
-    def _read_status(self):
-        """That of the real answer: http.client itself passes over 100 only."""
-        for _ in range(INTERIM_MAX + 1):
-            version, status, reason = super()._read_status()
-            if not 100 <= status < 200 or status == http.HTTPStatus.SWITCHING_PROTOCOLS:
-                return version, status, reason
-            http.client.parse_headers(self.fp)
-        raise http.client.HTTPException("too many interim answers")
-
-
 class _Connection:
     """What is added to urllib3's connections, each of which serves one `call` at a time."""
 
     def response_class(self, sock, **options):
-        return _Answer(self.call, sock, **options)
+        return Response(self, sock, **options)
 
     def _new_conn(self):
         sock = super()._new_conn()
-        self.call.connected(sock, reused=False)  # before the handshake of TLS, which may be hung up too
+        self.call.connected(sock)  # before the handshake of TLS, which may be hung up too
         return sock
 
     def send(self, data):
@@ -174,23 +143,43 @@ def route(url):
     return found
 
 
-class Response:
-    """The answer to a request: its status, its headers, and its body while it arrives."""
+class Response(http.client.HTTPResponse):
+    """The answer to a request: its status, its headers, and its body while it arrives. It ends with the time of its call."""
 
-    def __init__(self, connection):
-        self.raw, self._call = connection.getresponse(), connection.call
-        self.status, self.headers = self.raw.status, self.raw.headers
-        self.connection = connection
+    def __init__(self, connection, sock, **options):
+        super().__init__(sock, **options)
+        self.connection, self._call, read = connection, connection.call, self.fp.raw.readinto
         self.is_read = False  # to its end
+
+        def readinto(buffer):
+            sock.settimeout(self._call.remaining())  # before each read: a timeout alone would begin anew with each byte
+            return read(buffer)
+
+        self.fp.raw.readinto = readinto
+
+    def begin(self):
+        self._call.answered = bool(self.fp.peek(1))
+        super().begin()
+
+    def _read_status(self):
+        """That of the real answer: http.client itself passes over 100 only."""
+        for _ in range(INTERIM_MAX + 1):
+            version, status, reason = super()._read_status()
+            if not 100 <= status < 200 or status == http.HTTPStatus.SWITCHING_PROTOCOLS:
+                return version, status, reason
+            http.client.parse_headers(self.fp)
+        raise http.client.HTTPException("too many interim answers")
 
     def chunks(self):
         """What each read of the socket brings; nothing waits for a buffer to fill. Raises HungUp or a Fault."""
         if re.search("gzip|deflate|compress|br|zstd", self.headers.get("Content-Encoding", ""), re.IGNORECASE):
             raise Fault("encoded")  # none was asked for; a few bytes could become gigabytes
         try:
-            while chunk := self.raw.read1(65536, decode_content=False):
+            while chunk := self.read1(65536):
                 self._call.check()
                 yield chunk
+            if self.length:
+                raise http.client.IncompleteRead(b"", self.length)
         except _RAW_FAULTS as error:
             raise _fault(error, self._call) from None
         self._call.check()  # what is shut down looks like what has ended
@@ -213,7 +202,7 @@ class Response:
             chunks = [whole]  # perhaps the JSON of each event is a line
         return parse_sse(chunks)
 
-    def read(self, limit, seconds):
+    def read_some(self, limit, seconds):
         """So many bytes of the body, or what of them came within these seconds, before the wire failed."""
         body = bytearray()
         self._call.allow(min(seconds, self._call.remaining()))
@@ -228,6 +217,7 @@ class Wire:
     def __init__(self, base_url):
         self.base_url = base_url
         self._adapter, self._route = requests.adapters.HTTPAdapter(), route(base_url)
+        self._pool = None  # is opened with the first request
         self._idle = []  # connections, the last used at the end
         self._lock = threading.Lock()
 
@@ -241,7 +231,6 @@ class Wire:
         common = {"User-Agent": "parley", "Accept-Encoding": "identity"}
         for fresh in (False, True):
             call.check()
-            call.answered, call.is_long = False, len(body or b"") > 65536
             try:
                 # A requests session would follow redirects, with key and conversation, and put ~/.netrc in the key's place.
                 request = requests.Request(method, self.base_url + path, common, data=body).prepare()
@@ -260,25 +249,29 @@ class Wire:
     def _send(self, call, request, fresh):
         """Send it on the idle connection that was used last, or on a new one."""
         with self._lock:
-            pool = self._pool_for(request)
+            pool = self._pool = self._pool or self._open(request)
             while self._idle and self._idle[0].idle_since < time.monotonic() - IDLE_TTL:
                 self._idle.pop(0).close()
             connection = pool._new_conn() if fresh or not self._idle else self._idle.pop()
         connection.call, connection.timeout = call, min(CONNECT_TIMEOUT, call.remaining())  # the rest is the call's affair
         is_tunnel = pool.proxy and request.url.startswith("https:")
         try:
-            if connection.is_connected:
-                call.connected(connection.sock, reused=True)
+            call.answered, call.reused = False, connection.is_connected
+            if call.reused:
+                call.connected(connection.sock)
             else:
                 connection.close()
                 if is_tunnel:
                     connection.set_tunnel(pool.host, pool.port, pool.proxy_headers, pool.proxy.scheme)
                 connection.connect()
+            if hasattr(socket, "TCP_USER_TIMEOUT"):  # in ms; it counts, too, while the other side does not take a long request
+                patience = 60_000 if len(request.body or b"") > 65536 else 10_000
+                connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, patience)
             url = self._adapter.request_url(request, self._route["proxies"])
             request.headers.update({} if is_tunnel else pool.proxy_headers)
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it may have answered before it had all
-                connection.request(request.method, url, request.body, request.headers, preload_content=False)
-            return Response(connection)
+                connection.request(request.method, url, request.body, request.headers)
+            return http.client.HTTPConnection.getresponse(connection)  # urllib3's own would put another one around it
         except BaseException:
             connection.close()
             raise
@@ -287,28 +280,25 @@ class Wire:
         """Keep the connection of a call that is over, if its answer was read to the end and nothing follows; else close it."""
         connection, sock = response.connection, response.connection.sock
         hung_up = connection.call.disconnected()
+        response.close()
         # What follows may already be decrypted, where `is_connected`, which looks at the socket, does not see it.
         if hung_up or not response.is_read or sock is None or getattr(sock, "pending", int)():
-            response.raw.close()
-            connection.close()
-            return
+            return connection.close()
         connection.call, connection.idle_since = None, time.monotonic()
         with self._lock:
             self._idle.append(connection)
 
-    def _pool_for(self, request):
+    def _open(self, request):
         """urllib3's pool, which only makes connections: all with one TLS context, since each takes milliseconds to make."""
-        verify = self._route["verify"]
-        pool = self._adapter.get_connection_with_tls_context(request, verify, self._route["proxies"])
-        if issubclass(pool.ConnectionCls, _Connection):
-            return pool
+        # With `verify` it would have each connection read the certificates again.
+        pool = self._adapter.get_connection_with_tls_context(request, True, self._route["proxies"])
         if pool.scheme == "https":
-            context = pool.conn_kw["ssl_context"] = create_urllib3_context()
+            context, verify = create_urllib3_context(), self._route["verify"]
             if verify is True:
                 context.load_default_certs()  # the system's own
                 verify = requests.certs.where()
             context.load_verify_locations(**{"capath" if os.path.isdir(verify) else "cafile": verify})
-            pool.ca_certs = pool.ca_cert_dir = None  # else each connection would read them again
+            pool.conn_kw["ssl_context"] = context
         pool.conn_kw["socket_options"] = SOCKET_OPTIONS
         pool.ConnectionCls = type("Connection", (_Connection, pool.ConnectionCls), {})
         return pool
@@ -408,7 +398,7 @@ def retry_after(headers):
         lambda: float(headers["retry-after"]),
         lambda: email.utils.parsedate_to_datetime(headers["retry-after"]).timestamp() - time.time(),
     ):
-        with contextlib.suppress(KeyError, ValueError, OverflowError):
+        with contextlib.suppress(TypeError, ValueError, OverflowError):
             seconds = read()
             if math.isfinite(seconds):
                 return min(max(seconds, 0.0), 86400.0)
