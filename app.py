@@ -186,12 +186,14 @@ def idempotency_key(body):
 
 
 def preferences():
-    """By the header Prefer (RFC 7240): whether the reply is not waited for, and how many seconds at most, if it is."""
+    """By the header Prefer (RFC 7240): whether the client wants no waiting for the reply, and for how many seconds it waits."""
     preferred, allowed = {}, current_app.config["REPLY_WAIT"]
     for each in reversed(parse_list_header(request.headers.get("Prefer", ""))):  # of two with one name, the first counts
         preferred |= parse_dict_header(each.lower().partition(";")[0])
+    if "respond-async" in preferred:
+        return True, 0
     wait = preferred.get("wait") or ""
-    return "respond-async" in preferred, min(allowed, int(wait)) if re.fullmatch("[0-9]{1,9}", wait) else allowed
+    return False, min(allowed, int(wait)) if re.fullmatch("[0-9]{1,9}", wait) else allowed
 
 
 # One reply, three ways to receive it
@@ -209,11 +211,12 @@ def make_reply(body, session=None, retry=False, goes_on=False):
     streams = request.accept_mimetypes.best_match(["application/json", "text/event-stream"]) == "text/event-stream"
     is_async, wait = preferences()
     with contextlib.ExitStack() as leaving:
-        if streams:
-            leaving.enter_context(current_app.held.place(g.user))
-        elif wait and not is_async and current_app.held.take(g.user):
-            leaving.callback(current_app.held.leave, g.user)
-        else:
+        try:
+            if streams or wait:
+                leaving.enter_context(current_app.held.place(g.user))
+        except limits.Overloaded:
+            if streams:
+                raise
             wait = 0  # it is answered at once
         with db.connection_context():  # it is given back before the request waits
             session, feed = current_app.replies.start(wanted, watched=streams)

@@ -30,29 +30,20 @@ class Room:
         self._users = collections.Counter()
         self._changed = threading.Condition()
 
-    def take(self, user, seconds=0):
-        """Take a place, waiting so long for one; returns whether there was one. It is given back with `leave`."""
-        share = max(1, self.size // 2)
-        with self._changed:
-            taken = self._changed.wait_for(lambda: self._users.total() < self.size and self._users[user] < share, seconds)
-            if taken:
-                self._users[user] += 1
-            return taken
-
-    def leave(self, user):
-        with self._changed:
-            self._users -= {user: 1}  # which also forgets a user who has none any more
-            self._changed.notify_all()
-
     @contextlib.contextmanager
     def place(self, user, seconds=0):
-        """A place as long as the context lasts. Raises Overloaded."""
-        if not self.take(user, seconds):
-            raise Overloaded
+        """A place as long as the context lasts. Raises Overloaded where there is none within these seconds."""
+        share = max(1, self.size // 2)
+        with self._changed:
+            if not self._changed.wait_for(lambda: self._users.total() < self.size and self._users[user] < share, seconds):
+                raise Overloaded
+            self._users[user] += 1
         try:
             yield
         finally:
-            self.leave(user)
+            with self._changed:
+                self._users -= {user: 1}  # which also forgets a user who has none any more
+                self._changed.notify_all()
 
 
 class RateLimitHit(db.Model):
