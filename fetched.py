@@ -6,10 +6,9 @@ import time
 
 
 class Fetched:
-    """What `fetch` returned last. It is fetched again after `ttl` seconds; by whoever finds it wanting, after `cooldown`.
+    """What `fetch` returned last. It is called again after `ttl` seconds; by whoever finds that wanting, after `cooldown`.
 
-    An exception leaves what was there before. It is tried again after `failure_ttl` seconds; by whoever finds what is there
-    wanting, after as long as it took.
+    An exception leaves what was there before. Then these are `failure_ttl` seconds, and as many as it took.
     """
 
     def __init__(self, fetch, ttl, failure_ttl=0, cooldown=0):

@@ -55,11 +55,6 @@ class Answer:
         self.text += text
         self.has_text |= bool(text)
 
-    def take(self):
-        """The text that has come since the last time, perhaps none."""
-        text, self.text = self.text, ""
-        return text
-
     def spend(self, characters):
         """Raises a Fault where more comes than an answer can have."""
         self._room -= characters
@@ -79,10 +74,7 @@ class Answer:
 
 
 class HTTPProvider:
-    """What both protocols share: the request, its retries, the reading of the stream, and the failures.
-
-    A subclass says how a request looks (`headers`, `path`, `body`), and `read(event, answer)` what an event means.
-    """
+    """What both protocols share. A subclass says how a request looks (`headers`, `path`, `body`), and what an event means (`read`)."""
 
     substitutes = {}  # a parameter that some servers refuse → the one to send in its place, or None
 
@@ -159,12 +151,13 @@ class HTTPProvider:
                     for event in batch:
                         if not answer.over:
                             self._take(event, answer)
-                    yield answer.take()
+                    yield answer.text
+                    answer.text = ""
                     if answer.over:
                         response.read_some(65536, 0.1)  # what is left of it, so that the connection can be kept
                         break
         except (ModelError, wire.Fault, *NOT_UNDERSTOOD) as failure:
-            yield answer.take()  # what came before it
+            yield answer.text  # what came before it
             if not answer.reason:  # behind the end it is none
                 raise self.faults.of(failure) from None
         length = (answer.size if answer.has_text else limit) if answer.length is None else answer.length

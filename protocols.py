@@ -62,18 +62,16 @@ class Anthropic(HTTPProvider):
             text, thoughts = _read(part.get("text") or part.get("content"))
             answer.add(text, str(part.get("thinking") or thoughts))
             answer.end(part.get("stop_reason"))
-            self._count(event.get("usage") or part.get("usage") or {}, answer)
+            usage = event.get("usage") or part.get("usage") or {}
+            # Cached tokens are not in `input_tokens` here; they are in ours.
+            counts = [usage.get(name) for name in ("input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")]
+            if type(counts[0]) is int:
+                answer.count(input_tokens=sum(count for count in counts if type(count) is int), cached_tokens=counts[1])
+            answer.count(output_tokens=usage.get("output_tokens"))
             answer.length = answer.length if kind != "message_start" else None  # that is a place-holder
         if kind in ("message", "message_stop"):
             answer.end("end_turn")
             answer.over = True
-
-    def _count(self, usage, answer):
-        """Cached tokens are not in `input_tokens` here; they are in ours."""
-        counts = [usage.get(name) for name in ("input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")]
-        if type(counts[0]) is int:
-            answer.count(input_tokens=sum(count for count in counts if type(count) is int), cached_tokens=counts[1])
-        answer.count(output_tokens=usage.get("output_tokens"))
 
 
 class OpenAI(HTTPProvider):

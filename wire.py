@@ -1,7 +1,6 @@
 """The wire to a provider: connections, a call, its hang-up and its deadline, event streams.
 
-No other room touches a provider's socket. Connections are kept; what decides whether one may serve another call is here,
-in `Wire._send`, `Wire._release` and `Wire.request`.
+No other room touches a provider's socket. Connections are kept; `Wire` decides whether one may serve another call.
 """
 
 import codecs
@@ -55,10 +54,7 @@ class Fault(Exception):
 
 
 class Call:
-    """One call to a provider, however often it is tried, which has so many seconds in all.
-
-    Any thread may hang it up. It holds what is known of the answer besides its text.
-    """
+    """One call to a provider, which has so many seconds in all its tries, and what is known of its answer besides the text."""
 
     def __init__(self, seconds=math.inf):
         self._end = self.deadline = time.monotonic() + seconds  # of all that the call may take; of what it does now
@@ -79,9 +75,9 @@ class Call:
             raise Fault("silent")
 
     def hang_up(self):
-        """Close the connection to the provider now, even where it has not begun to answer."""
+        """Close the connection to the provider now, even where it has not begun to answer. Any thread may do so."""
         self._hung_up.set()
-        with self._lock, contextlib.suppress(OSError):  # the other side was faster
+        with self._lock, contextlib.suppress(OSError):  # it is closed, or the other side was faster
             if self._socket is not None:
                 self._socket.shutdown(socket.SHUT_RDWR)
 
@@ -102,12 +98,10 @@ class Call:
             self.hang_up()
 
     def disconnected(self):
-        """Forget the socket: from here on the call cannot touch it. Returns whether the call was hung up before."""
+        """From here on the call cannot touch the connection."""
         with self._lock:
             if self._socket is not None:
                 self._socket.close()
-                self._socket = None
-            return self._hung_up.is_set()
 
     def pause(self, seconds):
         """Wait. Raises HungUp where the call is hung up meanwhile."""
@@ -186,10 +180,8 @@ class Response(http.client.HTTPResponse):
         self.is_read = True
 
     def events(self):
-        """The events of the body, in batches as they arrive, each as `parse_sse` gives it.
-
-        The first byte tells what the body is, since servers name its type wrong: a JSON text is one event.
-        """
+        """The events of the body, in batches as they arrive, each as `parse_sse` gives it. The first byte tells what the body is,
+        since servers name its type wrong: a JSON text is one event."""
         chunks = self.chunks()
         first = next(filter(None, (chunk.removeprefix(_BOM).lstrip() for chunk in chunks)), b"")
         if first.startswith(b"<"):
@@ -223,11 +215,8 @@ class Wire:
 
     @contextlib.contextmanager
     def request(self, call, method, path, headers, body=None):
-        """Send a request; within the context its Response can be read. Raises HungUp or a Fault.
-
-        The server may close a kept connection at the moment in which it is used again. Then no byte of an answer comes,
-        and the request is sent once more, on a fresh connection.
-        """
+        """Send a request; within the context its Response can be read. Raises HungUp or a Fault. A kept connection may be closed
+        at the moment in which it is used again: where no byte of an answer comes, it is sent once more, on a fresh one."""
         common = {"User-Agent": "parley", "Accept-Encoding": "identity"}
         for fresh in (False, True):
             call.check()
@@ -279,10 +268,10 @@ class Wire:
     def _release(self, response):
         """Keep the connection of a call that is over, if its answer was read to the end and nothing follows; else close it."""
         connection, sock = response.connection, response.connection.sock
-        hung_up = connection.call.disconnected()
+        connection.call.disconnected()
         response.close()
         # What follows may already be decrypted, where `is_connected`, which looks at the socket, does not see it.
-        if hung_up or not response.is_read or sock is None or getattr(sock, "pending", int)():
+        if not response.is_read or sock is None or getattr(sock, "pending", int)():
             return connection.close()
         connection.call, connection.idle_since = None, time.monotonic()
         with self._lock:
@@ -381,11 +370,9 @@ def parse_json(text):
 
 
 def made_storable(texts):
-    """The same texts as every database holds them: NUL and lone surrogates become U+FFFD.
-
-    JSON may write a character as two surrogates, and a provider may send these in two texts: the first is held back
-    until the second has come, so that "\\ud83d" and "\\ude00" give "😀".
-    """
+    """The same texts as every database holds them: NUL and lone surrogates become U+FFFD. JSON may write a character as two of
+    these, and a provider may send it in two texts: the first is held back until the second has come, so "\\ud83d" and "\\ude00"
+    give "😀"."""
     coded = (text.encode("utf-16-le", "surrogatepass") for text in texts)
     for text in codecs.iterdecode(coded, "utf-16-le", "replace"):
         yield text.replace("\0", "\ufffd")
