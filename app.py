@@ -186,14 +186,12 @@ def idempotency_key(body):
 
 
 def preferences():
-    """By the header Prefer (RFC 7240): whether the client wants no waiting for the reply, and for how many seconds it waits."""
+    """By the header Prefer (RFC 7240): whether the reply is not waited for, and how many seconds at most, if it is."""
     preferred, allowed = {}, current_app.config["REPLY_WAIT"]
     for each in reversed(parse_list_header(request.headers.get("Prefer", ""))):  # of two with one name, the first counts
         preferred |= parse_dict_header(each.lower().partition(";")[0])
-    if "respond-async" in preferred:
-        return True, 0
     wait = preferred.get("wait") or ""
-    return False, min(allowed, int(wait)) if re.fullmatch("[0-9]{1,9}", wait) else allowed
+    return "respond-async" in preferred, min(allowed, int(wait)) if re.fullmatch("[0-9]{1,9}", wait) else allowed
 
 
 # One reply, three ways to receive it
@@ -212,7 +210,7 @@ def make_reply(body, session=None, retry=False, goes_on=False):
     is_async, wait = preferences()
     with contextlib.ExitStack() as leaving:
         try:
-            if streams or wait:
+            if streams or (wait and not is_async):
                 leaving.enter_context(current_app.held.place(g.user))
         except limits.Overloaded:
             if streams:
@@ -243,7 +241,7 @@ def choose_model(key, body, session):
 
 def answer(session, feed, is_new, is_async, wait, headers):
     """The answer once the reply is over; after so many seconds a deferred one: it is followed on the session's events."""
-    turn = feed.wait(wait)
+    turn = feed.wait(0 if is_async else wait)
     if feed.over == "deleted":
         raise models.Missing("The session was deleted while its reply was being written.")
     if turn and not is_async:

@@ -58,13 +58,10 @@ class Continuation:
 def newest_half(turns, behind=0):
     """The newest of these turns that have at most half of all characters, from a user turn on; perhaps none. So the next cut is
     far away, and until it the provider's cache of what is sent holds. `behind` them are so many characters more."""
-    room, start = (_characters(turns) + behind) // 2 - behind, len(turns)
-    for number, turn in reversed(list(enumerate(turns))):
-        room -= len(turn.content)
-        if room < 0:
-            break
-        start = number if turn.kind == "user" else start
-    return turns[start:]
+    room = (_characters(turns) + behind) // 2 - behind
+    sizes = itertools.accumulate(len(turn.content) for turn in reversed(turns))
+    start = len(turns) - sum(size <= room for size in sizes)
+    return list(itertools.dropwhile(lambda turn: turn.kind != "user", turns[start:]))
 
 
 def _characters(turns):

@@ -74,7 +74,7 @@ class Answer:
 
 
 class HTTPProvider:
-    """What both protocols share. A subclass says how a request looks (`headers`, `path`, `body`), and what an event means (`read`)."""
+    """What both protocols share. A subclass says how requests look (`headers`, `path`, `body`), and what events mean (`read`)."""
 
     substitutes = {}  # a parameter that some servers refuse → the one to send in its place, or None
 

@@ -104,8 +104,5 @@ class OpenAI(HTTPProvider):
             answer.add(text + (delta.get("refusal") or ""), thoughts)
             answer.end(choice.get("finish_reason"))
         usage = event.get("usage") or {}
-        answer.count(
-            input_tokens=usage.get("prompt_tokens"),
-            output_tokens=usage.get("completion_tokens"),
-            cached_tokens=(usage.get("prompt_tokens_details") or {}).get("cached_tokens"),
-        )
+        cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens")
+        answer.count(input_tokens=usage.get("prompt_tokens"), output_tokens=usage.get("completion_tokens"), cached_tokens=cached)

@@ -91,7 +91,6 @@ class Call:
 
     def connected(self, sock):
         """Remember the socket on which the request is sent, by a duplicate, since TLS puts another object in its place."""
-        self.disconnected()
         with self._lock:
             self._socket = socket.fromfd(sock.fileno(), -1, -1)  # of the same family and type
         if self._hung_up.is_set():
@@ -172,11 +171,11 @@ class Response(http.client.HTTPResponse):
             while chunk := self.read1(65536):
                 self._call.check()
                 yield chunk
-            if self.length:
-                raise http.client.IncompleteRead(b"", self.length)
         except _RAW_FAULTS as error:
             raise _fault(error, self._call) from None
         self._call.check()  # what is shut down looks like what has ended
+        if self.length:  # bytes did not come, about which http.client is silent
+            raise Fault("broken")
         self.is_read = True
 
     def events(self):
@@ -227,7 +226,6 @@ class Wire:
                 response = self._send(call, request, fresh)
                 break
             except _RAW_FAULTS as error:
-                call.disconnected()
                 if call.answered or fresh or not call.reused:
                     raise _fault(error, call) from None
         try:
@@ -262,6 +260,7 @@ class Wire:
                 connection.request(request.method, url, request.body, request.headers)
             return http.client.HTTPConnection.getresponse(connection)  # urllib3's own would put another one around it
         except BaseException:
+            call.disconnected()
             connection.close()
             raise
 
@@ -370,9 +369,8 @@ def parse_json(text):
 
 
 def made_storable(texts):
-    """The same texts as every database holds them: NUL and lone surrogates become U+FFFD. JSON may write a character as two of
-    these, and a provider may send it in two texts: the first is held back until the second has come, so "\\ud83d" and "\\ude00"
-    give "😀"."""
+    """The same texts as every database holds them: NUL and lone surrogates become U+FFFD. A character that JSON writes as two of
+    these may come in two texts: the first half is held back until the second is there, so "\\ud83d" and "\\ude00" give "😀"."""
     coded = (text.encode("utf-16-le", "surrogatepass") for text in texts)
     for text in codecs.iterdecode(coded, "utf-16-le", "replace"):
         yield text.replace("\0", "\ufffd")
