@@ -207,7 +207,6 @@ class Wire:
 
     def __init__(self, base_url):
         self.base_url = base_url
-        self._adapter, self._route = requests.adapters.HTTPAdapter(), route(base_url)
         self._pool = None  # is opened with the first request
         self._idle = []  # connections, the last used at the end
         self._lock = threading.Lock()
@@ -216,14 +215,10 @@ class Wire:
     def request(self, call, method, path, headers, body=None):
         """Send a request; within the context its Response can be read. Raises HungUp or a Fault. A kept connection may be closed
         at the moment in which it is used again: where no byte of an answer comes, it is sent once more, on a fresh one."""
-        common = {"User-Agent": "parley", "Accept-Encoding": "identity"}
         for fresh in (False, True):
             call.check()
             try:
-                # A requests session would follow redirects, with key and conversation, and put ~/.netrc in the key's place.
-                request = requests.Request(method, self.base_url + path, common, data=body).prepare()
-                request.headers.update(headers)  # after `prepare`, which puts a password of the URL in the key's place
-                response = self._send(call, request, fresh)
+                response = self._send(fresh, call, method, path, headers, body)
                 break
             except _RAW_FAULTS as error:
                 if call.answered or fresh or not call.reused:
@@ -233,31 +228,26 @@ class Wire:
         finally:
             self._release(response)
 
-    def _send(self, call, request, fresh):
+    def _send(self, fresh, call, method, path, headers, body):
         """Send it on the idle connection that was used last, or on a new one."""
         with self._lock:
-            pool = self._pool = self._pool or self._open(request)
+            self._pool = self._pool or self._open()
             while self._idle and self._idle[0].idle_since < time.monotonic() - IDLE_TTL:
                 self._idle.pop(0).close()
-            connection = pool._new_conn() if fresh or not self._idle else self._idle.pop()
+            connection = self._pool._new_conn() if fresh or not self._idle else self._idle.pop()
         connection.call, connection.timeout = call, min(CONNECT_TIMEOUT, call.remaining())  # the rest is the call's affair
-        is_tunnel = pool.proxy and request.url.startswith("https:")
         try:
             call.answered, call.reused = False, connection.is_connected
             if call.reused:
                 call.connected(connection.sock)
             else:
                 connection.close()
-                if is_tunnel:
-                    connection.set_tunnel(pool.host, pool.port, pool.proxy_headers, pool.proxy.scheme)
-                connection.connect()
+                self._connect(connection)
             if hasattr(socket, "TCP_USER_TIMEOUT"):  # in ms; it counts, too, while the other side does not take a long request
-                patience = 60_000 if len(request.body or b"") > 65536 else 10_000
+                patience = 60_000 if len(body or b"") > 65536 else 10_000
                 connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, patience)
-            url = self._adapter.request_url(request, self._route["proxies"])
-            request.headers.update({} if is_tunnel else pool.proxy_headers)
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it may have answered before it had all
-                connection.request(request.method, url, request.body, request.headers)
+                connection.request(method, self._target + path, body, self._headers | headers)
             return http.client.HTTPConnection.getresponse(connection)  # urllib3's own would put another one around it
         except BaseException:
             call.disconnected()
@@ -276,12 +266,20 @@ class Wire:
         with self._lock:
             self._idle.append(connection)
 
-    def _open(self, request):
+    def _open(self):
         """urllib3's pool, which only makes connections: all with one TLS context, since each takes milliseconds to make."""
+        adapter, found = requests.adapters.HTTPAdapter(), route(self.base_url)
+        # Not by a session of requests: it would follow redirects, with key and conversation, and put ~/.netrc in the key's place.
+        request = requests.Request("GET", self.base_url, {"User-Agent": "parley", "Accept-Encoding": "identity"}).prepare()
         # With `verify` it would have each connection read the certificates again.
-        pool = self._adapter.get_connection_with_tls_context(request, True, self._route["proxies"])
+        pool = adapter.get_connection_with_tls_context(request, True, found["proxies"])
+        is_tunnel = pool.proxy and pool.scheme == "https"
+        self._connect = pool._prepare_proxy if is_tunnel else pool.ConnectionCls.connect
+        self._headers = dict(request.headers) | ({} if is_tunnel else pool.proxy_headers)  # the URL's password among them
+        target = adapter.request_url(request, found["proxies"])
+        self._target = target if self.base_url.endswith("/") else target.removesuffix("/")  # of a URL without a path
         if pool.scheme == "https":
-            context, verify = create_urllib3_context(), self._route["verify"]
+            context, verify = create_urllib3_context(), found["verify"]
             if verify is True:
                 context.load_default_certs()  # the system's own
                 verify = requests.certs.where()
