@@ -102,12 +102,15 @@ class Fleet:
         self.hosts, self.old = [], []
         self.clients = [[] for _ in range(USERS)]  # of each user, for the hosts that there are
         self.readers, self.following = [], []
-        self.happened = []  # (what, when), in this order
+        self.happened = []  # (what, when, to which host, or None: to all), in this order
         self.fences = self._pool = None
 
     def host(self, args="", **settings):
-        """A further host of two workers."""
-        server = self._start(**self.settings | settings, WEB_CONCURRENCY=2, GUNICORN_CMD_ARGS=args)
+        """A further host of two workers. It has a URL of its own of the provider, which shows whose call is whose."""
+        number = len(self.hosts) + len(self.old)
+        settings = self.settings | {"OPENAI_BASE_URL": f"{self.provider.url}/{number}/v1"} | settings
+        server = self._start(**settings, WEB_CONCURRENCY=2, GUNICORN_CMD_ARGS=args)
+        server.calls = f"/{number}/"  # how the path of each of its calls begins
         self.hosts.append(server)
         for number, clients in enumerate(self.clients):
             clients.append(server.client(f"https://github.com/reader-{number}"))
@@ -143,18 +146,25 @@ class Fleet:
                 self.fences.stop()
         print(f"\n{STREAMS} replies in {time.monotonic() - began:.0f} s, {self.models.count()} calls")
 
-    def happens(self, what):
-        self.happened.append((what, time.monotonic()))
+    def happens(self, what, host=None):
+        """From now on, to this host, or to all."""
+        self.happened.append((what, time.monotonic(), host))
 
     def waits(self):
         """How long the readers waited for text where replies changed hands, the shortest first, by what had happened."""
-        found = {what: [] for what, _ in self.happened}
+        found = {what: [] for what, _, _ in self.happened}
         for number, reader in enumerate(self.readers):
             for before, call in itertools.pairwise(self.models.calls[number]):
-                lost_at = before.hung_up.at if before.hung_up.is_set() else call.at
-                what = [what for what, when in self.happened if when <= lost_at or when == self.happened[0][1]][-1]
-                found[what].append(reader.silence(call.at))
+                found[self._why_lost(before, call)].append(reader.silence(call.at))
         return {what: sorted(silences) for what, silences in found.items()}
+
+    def _why_lost(self, before, call):
+        """What had happened last to the host whose call ended, so that another call was made. The host tells, not the time
+        alone: of two things that happen within a moment, either may be what the provider sees first."""
+        lost_at = before.hung_up.at if before.hung_up.is_set() else call.at
+        of_host = [(what, when) for what, when, host in self.happened if host is None or before.path.startswith(host.calls)]
+        assert of_host, f"{before.path} ended, and nothing had happened to its host"
+        return [what for what, when in of_host if when <= lost_at or when == of_host[0][1]][-1]
 
     def check(self, most_calls=1):
         """What must hold of every reply. `most_calls`: as often it may have been asked to go on."""

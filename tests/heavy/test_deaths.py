@@ -10,9 +10,9 @@ def test_fifty_replies_outlive_a_death_and_a_host_that_is_replaced(start, settin
     fleet = Fleet(start, settings, provider, pace=0.7)
     first, second = fleet.host(), fleet.host(GRACE)
     with fleet.reading():
-        fleet.happens("kill -9 of a worker")
+        fleet.happens("kill -9 of a worker", first)
         kill_worker(first)
-        fleet.happens("SIGTERM of a host")  # which hands over its replies while those of the worker are orphans
+        fleet.happens("SIGTERM of a host", second)  # which hands over its replies while those of the worker are orphans
         second.process.terminate()
         fleet.leave(second)
         fleet.host(GRACE)

@@ -37,7 +37,7 @@ def test_all_processes_are_killed_and_started_again(start, settings, provider):
     fleet = Fleet(start, settings, provider, pace=0.7)
     server = fleet.host()
     with fleet.reading():
-        fleet.happens("kill -9 of all")
+        fleet.happens("kill -9 of all", server)
         server.kill()
         time.sleep(5)
         fleet.host()
@@ -50,7 +50,7 @@ def test_the_whole_service_is_stopped_for_a_while(start, settings, provider):
     fleet = Fleet(start, settings, provider, pace=0.7)
     server = fleet.host(GRACE)
     with fleet.reading():
-        fleet.happens("SIGTERM of all, 40 s")
+        fleet.happens("SIGTERM of all, 40 s", server)
         server.stop()
         time.sleep(40)
         fleet.host()
@@ -64,7 +64,7 @@ def test_two_hosts_are_replaced_one_after_the_other(start, settings, provider):
     hosts = [fleet.host(GRACE), fleet.host(GRACE)]
     with fleet.reading():
         for number, host in enumerate(hosts):
-            fleet.happens(f"SIGTERM of host {number}")
+            fleet.happens(f"SIGTERM of host {number}", host)
             host.process.terminate()
             fleet.leave(host)
             fleet.host(GRACE)
@@ -78,7 +78,7 @@ def test_a_master_is_told_to_replace_its_workers(start, settings, provider):
     server = fleet.host(GRACE)
     with fleet.reading():
         before = set(server.workers())
-        fleet.happens("SIGHUP of a master")
+        fleet.happens("SIGHUP of a master", server)
         server.process.send_signal(signal.SIGHUP)
         wait_until(lambda: len(server.workers()) == 2 and not before & set(server.workers()))
     [silences] = finish(fleet).values()
@@ -106,7 +106,7 @@ def test_workers_are_replaced_after_so_many_requests(start, settings, provider):
     before = set(server.workers())
     try:
         with fleet.reading():
-            fleet.happens("--max-requests 20")
+            fleet.happens("--max-requests 20", server)
             asking.start()
             wait_until(lambda: len(server.workers()) == 2 and not before & set(server.workers()), 60)
     finally:
@@ -171,10 +171,10 @@ def test_a_minute_without_the_database_for_one_of_two_hosts(relay, start, settin
     """
     fleet = Fleet(start, settings, provider, pace=1.5)
     fleet.host()
-    fleet.host(DATABASE_URL=relay.url)
+    cut_off = fleet.host(DATABASE_URL=relay.url)
     with fleet.reading():
         fleet.models.may_overlap = True  # the host cannot know that it has lost them
-        fleet.happens("a minute without the database for one of two hosts")
+        fleet.happens("a minute without the database for one of two hosts", cut_off)
         away = time.monotonic()
         outage(relay, MINUTE)
         back = time.monotonic()
