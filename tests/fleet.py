@@ -18,13 +18,13 @@ from provider import reply, so_far
 from readers import Reader
 from tables import tables_of
 
-STREAMS, USERS, WORDS = 50, 10, 60
+STREAMS, USERS = 50, 10
 HANG_UP = 5  # seconds in which a writer that has lost its reply has closed its call
 SAMPLES = 0.25  # seconds between two looks at the fences
 
 
-def text_of(number):
-    return " ".join(f"s{number}.{word}{'xyz'[: word % 4]}" for word in range(WORDS)) + "."
+def text_of(number, words):
+    return " ".join(f"s{number}.{word}{'xyz'[: word % 4]}" for word in range(words)) + "."
 
 
 class HangUp(threading.Event):
@@ -38,8 +38,8 @@ class HangUp(threading.Event):
 class Models:
     """What answers in the provider's place: it writes the text of each session word by word, and goes on with it."""
 
-    def __init__(self, pace):
-        self.pace = pace
+    def __init__(self, pace, words):
+        self.pace, self.words = pace, words
         self.calls = {number: [] for number in range(STREAMS)}
         self.problems = []
         self.may_overlap = False  # a writer that has lost its reply may not be able to know
@@ -57,7 +57,7 @@ class Models:
             self.calls[number].append(request)
         if not self.may_overlap and not all(call.hung_up.wait(HANG_UP) for call in before):
             self.problems.append(f"reply {number} has two writers")
-        text = text_of(number)
+        text = text_of(number, self.words)
         if not text.startswith(said):
             self.problems.append(f"reply {number} is to go on behind {said[-40:]!r}")
         words = re.findall(r"\s*\S+", text[len(said) :])
@@ -95,9 +95,9 @@ class Fences:
 class Fleet:
     """Hosts, their readers, and what happened to them."""
 
-    def __init__(self, start, settings, provider, pace, database=None):
+    def __init__(self, start, settings, provider, pace, database=None, words=60):
         self._start, self.settings, self.provider = start, settings, provider
-        self.models = provider.default = Models(pace)
+        self.models = provider.default = Models(pace, words)
         self.url = database or settings["DATABASE_URL"]
         self.hosts, self.old = [], []
         self.clients = [[] for _ in range(USERS)]  # of each user, for the hosts that there are
@@ -170,7 +170,7 @@ class Fleet:
         """What must hold of every reply. `most_calls`: as often it may have been asked to go on."""
         continued, problems = 0, self.models.problems + self.fences.problems
         for number, reader in enumerate(self.readers):
-            client, text = reader.clients[-1], text_of(number)
+            client, text = reader.clients[-1], text_of(number, self.models.words)
             turn = client.turns(reader.session)[1]
             continued += turn["continued"]
             if (turn["status"], turn["content"], turn["error"]) != ("complete", text, None):

@@ -144,18 +144,6 @@ def test_takes_a_message_the_instant_that_done_arrives(alice, provider):
     assert alice.post(path, {"content": "One more"}).status_code == 201
 
 
-@pytest.mark.parametrize("engine", ["sqlite"], indirect=True)  # nothing is asked of the database meanwhile
-def test_comments_in_silence(start, provider):
-    server = start(OPENAI_BASE_URL=provider.url + "/v1", DEFAULT_MODEL="m-1")
-    provider.script = [reply("Before ", 16, "after.")]
-    with server.client().stream("POST", "/sessions", {"content": "Hello"}) as stream:
-        events = iter(stream)
-        next(events), next(events)
-        assert stream.comments == 0
-        assert next(events).data == {"delta": "after."}
-        assert stream.comments == 1
-
-
 def test_a_reply_that_another_process_lost_goes_on_for_whoever_follows_it(start, new_database, provider):
     """Whoever follows it in the process that takes it over reads on, in the same stream."""
     url = new_database()

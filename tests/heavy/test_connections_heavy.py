@@ -5,9 +5,9 @@ import time
 import pytest
 
 import storm
-from client import running
-from provider import Provider, reply
+from provider import reply
 from test_connections import GPT, answered, connected, connections_of, on_linux, timers
+from together import aside, served
 
 
 @pytest.mark.parametrize("is_secure, count", [(False, 3000), (True, 1000)], ids=["plain", "TLS"])
@@ -17,9 +17,10 @@ def test_connections_heavy(tmp_path, is_secure, count):
 
 
 @on_linux
-def test_notices_an_idle_connection_that_was_dropped_before_it_is_used(tmp_path):
+@aside
+def test_notices_an_idle_connection_that_was_dropped_before_it_is_used(folder):
     """The kernel asks for a sign of life, and closes the connection where none comes."""
-    with connected(tmp_path, is_secure=False, MODEL_TIMEOUT=60) as line:
+    with connected(folder, is_secure=False, MODEL_TIMEOUT=60) as line:
         answered(line.alice, GPT)
         line.posts[0].connection.vanish()
         deadline = time.monotonic() + 60
@@ -32,11 +33,10 @@ def test_notices_an_idle_connection_that_was_dropped_before_it_is_used(tmp_path)
         assert len(connections_of(line.posts)) == len(line.posts) == 2
 
 
-def test_a_kept_connection_has_the_patience_of_its_request(tmp_path):
+@aside
+def test_a_kept_connection_has_the_patience_of_its_request(folder):
     """A list of models is waited for ten seconds, a model that thinks for MODEL_TIMEOUT."""
-    provider = Provider()
-    settings = {"OPENAI_BASE_URL": provider.url + "/v1", "MODEL_TIMEOUT": 60}
-    with running(tmp_path, **settings) as server:
+    with served(folder, WEB_CONCURRENCY=1, DEFAULT_MODEL=None, MODEL_TIMEOUT=60) as (server, provider, _):
         alice = server.client()
         provider.script = [reply("Now.")]
         assert answered(alice, GPT)["content"] == "Now."
@@ -45,6 +45,18 @@ def test_a_kept_connection_has_the_patience_of_its_request(tmp_path):
         session = alice.create("Hello", model=GPT)  # it is answered before the reply is there
         with alice.events(session) as events:
             assert [event.data["content"] for event in events if event.name == "assistant_turn"] == ["Thought over."]
-    assert len(provider.posts) == 2
-    assert len(connections_of(provider.requests)) == 1
-    provider.close()
+        assert len(provider.posts) == 2
+        assert len(connections_of(provider.requests)) == 1
+
+
+@aside
+def test_comments_in_silence(folder):
+    """Of a stream, for proxies that end one in which nothing comes."""
+    with served(folder) as (server, provider, _):
+        provider.script = [reply("Before ", 16, "after.")]
+        with server.client().stream("POST", "/sessions", {"content": "Hello"}) as stream:
+            events = iter(stream)
+            next(events), next(events)
+            assert stream.comments == 0
+            assert next(events).data == {"delta": "after."}
+            assert stream.comments == 1

@@ -1,7 +1,6 @@
 """Databases that are away, hang, are full or damaged, and processes that are stopped: what the living lose by it, nothing.
 
-Each test waits most of its time, so those that `together` marks run beside each other, each on a database, a provider
-and a server of its own.
+Each test waits most of its time, so those that `together` marks run beside each other.
 """
 
 import concurrent.futures
@@ -17,57 +16,18 @@ import pytest
 import requests
 
 import trouble
-from client import ALICE, running, wait_for_status, wait_until
+from client import ALICE, wait_for_status, wait_until
 from cluster import new_cluster
 from fault_soak import ENGINES, soak_on
-from provider import Provider, reply
+from provider import reply
 from tables import tables_of
 from talk import LONGEST, Asking, Talk
+from together import served, together
 from test_database_faults import check_many_dead
 
-AT_A_TIME = 5  # of those that run beside each other
 BACK = 10  # seconds within which all is well again
 LATE = 1  # seconds that an answer may take which was ready before
-SEEN = 6  # seconds after which /health knows that nobody can write
-TOGETHER = {}
-
-
-def together(function):
-    """A test that waits most of its time: it begins with the first of its kind, beside all the others."""
-
-    def test(begun):
-        if told := begun[function.__name__].result():
-            print(told)  # here, since there it would be shown with the first that waits
-
-    test.__name__, test.__doc__ = function.__name__, function.__doc__
-    TOGETHER[function.__name__] = function
-    return test
-
-
-@pytest.fixture(scope="module")
-def begun(request, tmp_path_factory):
-    """Those of them that are asked for: name → what becomes of it."""
-    names = {item.name for item in request.session.items if item.path == request.path}
-    pool = concurrent.futures.ThreadPoolExecutor(AT_A_TIME)
-    yield {
-        name: pool.submit(function, tmp_path_factory.mktemp(name[:40]))
-        for name, function in TOGETHER.items()
-        if name in names
-    }
-    pool.shutdown(cancel_futures=True)
-
-
-@contextlib.contextmanager
-def served(folder, url=None, **settings):
-    """A server with a provider of its own, by default on a SQLite file of its own: yields both, and the URL of the database."""
-    provider, url = Provider(), url or f"sqlite:///{folder}/parley.db"
-    settings = {"WEB_CONCURRENCY": 2, "OPENAI_BASE_URL": provider.url + "/v1", "DEFAULT_MODEL": "m-1"} | settings
-    try:
-        with running(folder, DATABASE_URL=url, **settings) as server:
-            yield server, provider, url
-            assert "Traceback" not in server.output(), server.output()[-3000:]
-    finally:
-        provider.close()
+SEEN = 8  # seconds after which /health knows that nobody can write: five of a transaction, and what a slow machine needs
 
 
 def patient(server, subject=ALICE):
@@ -91,10 +51,10 @@ def session_of(client):
 
 @together
 def test_faults_at_random_under_all_that_can_be_done_keep_the_invariants(folder):
-    """The first three minutes of the soak with faults, on both engines; tests/fault_soak.py says what it is."""
+    """The first two minutes of the soak with faults, on both engines; tests/fault_soak.py says what it is."""
     seed = random.SystemRandom().randrange(10**6)
     try:
-        soak_on(folder, ENGINES, 165, seed)  # three faults on each; with its start and its checks, it takes three minutes
+        soak_on(folder, ENGINES, 105, seed)  # two faults on each; with its start and its checks, it takes two minutes and more
     except BaseException as problem:
         problem.add_note(f"seed {seed}")
         raise
@@ -284,12 +244,14 @@ def test_a_worker_that_was_stopped_goes_on_with_its_replies_on_sqlite(folder):
     return check_stopped(folder, None, whole=False, seconds=24)
 
 
+@pytest.mark.long
 @together
 def test_a_worker_that_was_stopped_goes_on_with_its_replies_on_postgresql(folder):
     with new_cluster() as cluster:
         return check_stopped(folder, cluster.url(), whole=False, seconds=24)
 
 
+@pytest.mark.long
 @together
 def test_a_service_that_was_stopped_goes_on_with_its_replies_on_sqlite(folder):
     """A laptop that was shut: twice as long as the leases hold."""
@@ -548,6 +510,7 @@ def check_step(folder, seconds):
         assert talk.check() == 0
 
 
+@pytest.mark.long
 @together
 def test_a_clock_that_is_stepped_forward_by_a_minute_costs_no_reply(folder):
     check_step(folder, 60)
@@ -587,31 +550,30 @@ def test_five_thousand_dead_replies_hold_up_nobody(start, settings):
     check_many_dead(start, settings, 5000)
 
 
-def test_who_reads_beside_dead_replies_writes_nothing(start, settings, provider):
+def check_readers(folder, url):
     """While nobody can write, lists and sessions are shown at once, and what is dead is shown as under way: it goes on when
     somebody can write again."""
-    url = settings["DATABASE_URL"]
-    server = start(**settings)
-    session, alice = server.client(ALICE).create("Hello"), server.client(ALICE)
-    dead = trouble.copy_as_dead(url, session, 50)
-    with writers_kept_out(url) as tables:
-        paths = [f"/sessions/{dead[number]}" for number in range(5)] + ["/sessions?page[limit]=100"]
-        began = time.monotonic()
-        seen = set()
-        while time.monotonic() < began + 12:
-            for path in paths:
-                asked = time.monotonic()
-                answer = alice.get(path)
-                assert answer.status_code == 200 and time.monotonic() < asked + 2, (path, answer.text)
-                if "turns" in answer.json():
-                    seen.add(answer.json()["turns"][-1]["status"])
-            time.sleep(0.5)
-        assert tables.value("SELECT count(*) FROM turn WHERE status = 'in_progress'") == 50
-        assert seen == {"in_progress"}
-        assert len(provider.posts) == 1
-    alive = {"id": dead[0]}, {"id": dead[-1]}
-    for turn in [wait_for_status(alice, session, "complete", 40) for session in alive]:
-        assert (turn["content"], turn["continued"]) == ("The answer.", 1)
+    with served(folder, url) as (server, provider, url):
+        session, alice = server.client(ALICE).create("Hello"), server.client(ALICE)
+        dead = trouble.copy_as_dead(url, session, 50)
+        with writers_kept_out(url) as tables:
+            paths = [f"/sessions/{dead[number]}" for number in range(5)] + ["/sessions?page[limit]=100"]
+            began = time.monotonic()
+            seen = set()
+            while time.monotonic() < began + 12:
+                for path in paths:
+                    asked = time.monotonic()
+                    answer = alice.get(path)
+                    assert answer.status_code == 200 and time.monotonic() < asked + 2, (path, answer.text)
+                    if "turns" in answer.json():
+                        seen.add(answer.json()["turns"][-1]["status"])
+                time.sleep(0.5)
+            assert tables.value("SELECT count(*) FROM turn WHERE status = 'in_progress'") == 50
+            assert seen == {"in_progress"}
+            assert len(provider.posts) == 1
+        alive = {"id": dead[0]}, {"id": dead[-1]}
+        for turn in [wait_for_status(alice, session, "complete", 40) for session in alive]:
+            assert (turn["content"], turn["continued"]) == ("The answer.", 1)
 
 
 @contextlib.contextmanager
@@ -627,3 +589,14 @@ def writers_kept_out(url):
             yield tables
         finally:
             tables.rows("ROLLBACK")
+
+
+@together
+def test_who_reads_beside_dead_replies_writes_nothing_on_sqlite(folder):
+    check_readers(folder, None)
+
+
+@together
+def test_who_reads_beside_dead_replies_writes_nothing_on_postgresql(folder):
+    with new_cluster() as cluster:
+        check_readers(folder, cluster.url())

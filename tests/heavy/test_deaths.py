@@ -1,13 +1,15 @@
 """Fifty replies on two hosts, while processes die and hosts are replaced. `-s` shows how long their readers waited."""
 
 from fleet import Fleet, kill_worker, tell
+from together import on_postgresql
 
 GRACE = "--graceful-timeout 7"  # of which five seconds are for handing over
 
 
+@on_postgresql
 def test_fifty_replies_outlive_a_death_and_a_host_that_is_replaced(start, settings, provider):
     """A worker is killed, and another host is replaced: every reader has the whole text, once."""
-    fleet = Fleet(start, settings, provider, pace=0.7)
+    fleet = Fleet(start, settings, provider, pace=0.7, words=36)
     first, second = fleet.host(), fleet.host(GRACE)
     with fleet.reading():
         fleet.happens("kill -9 of a worker", first)

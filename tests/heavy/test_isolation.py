@@ -26,7 +26,7 @@ TESTS = [
     "tests/heavy/test_load.py::test_starts_with_many_processes_at_the_same_instant_on_an_empty_database",
 ]
 # These have nothing to do with the database, or wait for long.
-LEFT_OUT = ["nginx", "eventsource", "comments_in_silence", "that_another_process_lost"]
+LEFT_OUT = ["nginx", "eventsource", "that_another_process_lost"]
 
 
 @pytest.fixture(scope="module")

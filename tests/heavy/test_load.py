@@ -17,6 +17,7 @@ import requests
 
 from client import Server
 from provider import reply
+from together import on_postgresql, on_sqlite
 
 
 def test_two_hundred_readers_of_fifty_replies(start, settings, provider):
@@ -41,6 +42,7 @@ def test_two_hundred_readers_of_fifty_replies(start, settings, provider):
     assert "ERROR" not in server.output()
 
 
+@on_sqlite  # a kill of these processes is none of PostgreSQL's
 def test_keeps_what_was_answered_through_three_kills_under_load(start, settings, provider):
     provider.default = reply("Some ", 0.02, "words ", 0.02, "more.")
     answered, streamed = [], {}
@@ -139,6 +141,7 @@ def test_no_session_is_stuck_where_the_system_gives_no_more_threads(few_threads,
     assert server.workers() == workers
 
 
+@on_postgresql  # whose connections are files too
 def test_a_worker_outlives_the_last_of_its_files(start, settings, provider):
     provider.default = reply(0.5, "Done.")
     server = start(**settings)

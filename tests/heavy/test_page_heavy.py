@@ -7,6 +7,8 @@ import pytest
 from provider import reply
 from test_markdown import written
 
+pytestmark = pytest.mark.parametrize("engine", ["sqlite"], indirect=True)  # what the page does is the same on both
+
 BLOCKS = """## Part
 
 Use a **sorted set** for each `address`: drop what is older than the window, [count](https://example.com) the rest.
