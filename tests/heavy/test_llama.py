@@ -149,8 +149,15 @@ def test_a_message_that_does_not_fit_alone_is_413_and_a_full_window_is_no_end(ll
     assert (turn["content"], turn["stop_reason"], turn["turns_left_out"]) == (SHORT, "stop", 2)
 
 
-@pytest.mark.parametrize("protocol", PROTOCOLS)
-@pytest.mark.parametrize("mark", ["?", "!"], ids=["short answers", "answers without an end"])
+@pytest.mark.parametrize(
+    "protocol, mark",
+    [
+        pytest.param("openai", "?", id="openai, short answers"),
+        pytest.param("anthropic", "!", id="anthropic, answers without an end"),
+        pytest.param("openai", "!", id="openai, answers without an end", marks=pytest.mark.long),
+        pytest.param("anthropic", "?", id="anthropic, short answers", marks=pytest.mark.long),
+    ],
+)
 def test_thirty_messages_go_on_in_a_window_of_512_tokens(tmp_path, protocol, mark):
     """A byte is a token to this model, or two words of its own are one: a message and its answer take some 50."""
     with serving(tmp_path, protocol, SMALL) as llama:

@@ -20,14 +20,15 @@ from database import db, open_database
 open_database({"DATABASE_URL": sys.argv[1]}, None, MIGRATIONS)
 text = "Use a sorted set for each address: drop what is older than the window, count the rest. " * 450
 with db.connection_context():
-    for number in range(int(sys.argv[3])):
+    for number in range(int(sys.argv[3]) // 100):
         with db.write():
-            now = db.now()
-            columns = {"title": "Rate limits", "search_title": "rate limits", "model": "m-1", "preview": text[:100]}
-            session = models.Session.create(owner=sys.argv[2], created_at=now, updated_at=now, **columns)
-            for kind, status in (("user", None), ("assistant", "complete")):
-                row = {"session": session, "kind": kind, "content": "x", "search_text": text.lower(), "created_at": now}
-                models.Turn.create(model="m-1", status=status, **row)
+            for number in range(100):
+                now = db.now()
+                columns = {"title": "Rate limits", "search_title": "rate limits", "model": "m-1", "preview": text[:100]}
+                session = models.Session.create(owner=sys.argv[2], created_at=now, updated_at=now, **columns)
+                for kind, status in (("user", None), ("assistant", "complete")):
+                    row = {"session": session, "kind": kind, "content": "x", "search_text": text.lower(), "created_at": now}
+                    models.Turn.create(model="m-1", status=status, **row)
 """
 
 
@@ -54,7 +55,7 @@ def test_a_users_searches_do_not_stall_others(filled, provider):
     slowest = []
     with concurrent.futures.ThreadPoolExecutor(32) as pool:
         looking = [pool.submit(look, number) for number in range(32)]
-        deadline = time.monotonic() + 15
+        deadline = time.monotonic() + 10
         while time.monotonic() < deadline:
             began = time.monotonic()
             assert bob.get("/health").status_code == 200
