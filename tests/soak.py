@@ -2,7 +2,7 @@
 
 Afterwards the invariants hold: what was answered is there, no reply is under way, no text is another's, lost or doubled,
 also where a reply went on behind a break, or because it was asked to.
-The suite runs it for ten seconds. For longer, and on a PostgreSQL of your own:
+The suite runs it for six seconds. For longer, and on a PostgreSQL of your own:
 
     .venv/bin/python tests/soak.py --seconds 3600 [--database postgresql://…] [--seed 1]
 """

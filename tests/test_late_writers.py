@@ -121,7 +121,7 @@ def hand_over(tables):
 
 def test_a_late_writer_changes_nothing_of_what_another_process_wrote(start, settings, provider):
     """Neither the reply's text, status and usage, nor what followed; and it hangs up as soon as it runs again."""
-    check_late_writer(start, settings, provider, False, lapse_now)
+    check_late_writer(start, settings, provider, False, hand_over)
 
 
 def test_a_late_writer_changes_nothing_of_what_was_ended_in_its_place(start, settings, provider):

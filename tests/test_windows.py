@@ -147,6 +147,7 @@ def talk(one, provider):
 WORDINGS = {"anthropic": (PROMPT_TOO_LONG, ANTHROPIC), "llama.cpp": (LLAMA, OPENAI)}
 
 
+@on_one_engine
 @pytest.mark.parametrize("refusal, kind", WORDINGS.values(), ids=WORDINGS)
 @pytest.mark.parametrize("size, least", [(30, 0.85), (200, 0.5)])
 def test_hundreds_of_messages_go_on_in_a_window_of_two_thousand_words(talk, refusal, kind, size, least):

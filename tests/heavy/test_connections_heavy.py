@@ -10,7 +10,14 @@ from test_connections import GPT, answered, connected, connections_of, on_linux,
 from together import aside, served
 
 
-@pytest.mark.parametrize("is_secure, count", [(False, 3000), (True, 1000)], ids=["plain", "TLS"])
+@pytest.mark.parametrize(
+    "is_secure, count",
+    [
+        pytest.param(False, 1500, id="plain"),
+        pytest.param(True, 500, id="TLS"),
+        pytest.param(False, 5000, id="plain, for long", marks=pytest.mark.long),
+    ],
+)
 def test_connections_heavy(tmp_path, is_secure, count):
     with connected(tmp_path, is_secure, MODEL_TIMEOUT=20) as line:
         storm.check_a_storm(*line, seed=2, count=count)

@@ -49,7 +49,7 @@ def server(serializable, provider, tmp_path):
 
 def test_the_suite_passes_where_transactions_are_serializable(serializable):
     names = "postgresql and not " + " and not ".join(LEFT_OUT)
-    command = [sys.executable, "-m", "pytest", "-n", "0", "-q", "--tb=short", "-k", names, *TESTS]
+    command = [sys.executable, "-m", "pytest", "-n", "2", "-q", "--tb=short", "-k", names, *TESTS]
     environment = os.environ | {"TEST_DATABASE_URL": serializable.url("postgres")}
     suite = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=200)
     assert suite.returncode == 0, suite.stdout[-5000:]
