@@ -282,6 +282,7 @@ def kill_worker(server):
     wait_until(lambda: server.workers() not in ([], [worker]))
 
 
+@pytest.mark.parametrize("engine", ["sqlite"], indirect=True)  # it waits for long, and counts the same on both
 def test_a_reply_goes_on_by_itself_as_often_as_the_limit_says(start, new_database, provider):
     """Deaths and breaks count alike. Where the limit is 0, neither a death nor a stop is gone on behind."""
     settings = {"OPENAI_BASE_URL": provider.url + "/v1", "DEFAULT_MODEL": "m-1", "WEB_CONCURRENCY": 1}

@@ -162,8 +162,8 @@ def test_a_reply_that_another_process_lost_goes_on_for_whoever_follows_it(start,
             assert events[0].data == {"delta": "Half "}
             lost.kill()
             assert alice.turns(session)[1]["status"] == "in_progress"
-            with tables_of(url) as tables:  # as if the twenty seconds were over; tests/heavy waits for them
-                tables.rows("UPDATE turn SET lease_until = 1 WHERE status = 'in_progress'")
+            with tables_of(url) as tables:  # as a process does that stops; tests/heavy waits until the lease lapses
+                tables.rows("UPDATE turn SET lease_until = 0 WHERE status = 'in_progress'")
             events += following
     assert [event.name for event in events][1:] == ["content_delta", "assistant_turn", "done"]
     turn = events[2].data

@@ -153,7 +153,7 @@ WORDINGS = {"anthropic": (PROMPT_TOO_LONG, ANTHROPIC), "llama.cpp": (LLAMA, OPEN
 def test_hundreds_of_messages_go_on_in_a_window_of_two_thousand_words(talk, refusal, kind, size, least):
     model = Model(2000, refusal, kind, answer_size=size)
     conversation = talk(model, system="Be brief.")
-    pairs = 60 if size == 200 else 500 if kind == ANTHROPIC else 150
+    pairs = 60 if size == 200 else 250 if kind == ANTHROPIC else 150
     turn = conversation.go_on(pairs - 1, size)
     print(f"{size} words: {model.share:.1%} begin with the one before, {len(model.refused)} refused")
     assert len(model.accepted) == pairs
