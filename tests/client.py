@@ -163,7 +163,7 @@ class Server:
     def wait_until_up(self, seconds=20):
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
-            with contextlib.suppress(requests.ConnectionError):
+            with contextlib.suppress(requests.ConnectionError, requests.Timeout):  # several that start at once take their time
                 is_up = requests.get(self.url + "/health", timeout=5).status_code == 200
                 if is_up and len(self.workers()) == self.count and all(map(listens_to_signals, self.workers())):
                     return self
