@@ -18,6 +18,8 @@ from cryptography.hazmat.primitives.asymmetric import ed25519
 from client import ROOT, SECRET
 from provider import REFUSED, Provider, cut, reply, status, thought
 
+pytestmark = pytest.mark.parametrize("engine", ["sqlite"], indirect=True)  # the terminal speaks HTTP, which is the same on both
+
 PIPES = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
 
 

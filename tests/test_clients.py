@@ -148,6 +148,7 @@ def test_a_header_does_not_move_the_service(small):
     assert moved.status_code == 404
 
 
+@pytest.mark.parametrize("engine", ["sqlite"], indirect=True)  # what a connection or a worker does is the same on both
 def test_a_server_stops_at_once_though_clients_are_silent(start, settings):
     server = start(**settings)
     with connected(server, 4) as silent, connected(server, 4) as open_ones:
@@ -159,6 +160,7 @@ def test_a_server_stops_at_once_though_clients_are_silent(start, settings):
         assert [client.recv(1) for client in silent] == [b""] * 4
 
 
+@pytest.mark.parametrize("engine", ["sqlite"], indirect=True)  # what a connection or a worker does is the same on both
 def test_hanging_up_the_terminal_interrupts_nothing(start, settings, provider):
     server = start(**settings)
     alice, go_on = server.client(), threading.Event()
@@ -172,6 +174,7 @@ def test_hanging_up_the_terminal_interrupts_nothing(start, settings, provider):
         assert wait_for_status(alice, session, "complete")["content"] == "Half whole."
 
 
+@pytest.mark.parametrize("engine", ["sqlite"], indirect=True)  # what a connection or a worker does is the same on both
 def test_a_worker_that_has_served_its_requests_lets_its_replies_end(start, settings, provider):
     server = start(**settings, GUNICORN_CMD_ARGS="--max-requests 20")
     alice, workers = server.client(), server.workers()

@@ -6,6 +6,8 @@ import re
 import subprocess
 import urllib.parse
 
+import pytest
+
 from client import ROOT
 from provider import reply, status
 
@@ -114,6 +116,7 @@ def examples(npm):
     return json.loads(printed.replace("→", "\\t"))
 
 
+@pytest.mark.parametrize("engine", ["sqlite"], indirect=True)  # what the page does is the same on both
 def test_the_examples_of_commonmark(page, npm):
     chosen = [example for example in examples(npm) if example["section"] not in LEFT_OUT]
     shown = written(page, [example["markdown"] for example in chosen])
@@ -125,11 +128,13 @@ def test_the_examples_of_commonmark(page, npm):
     assert len(chosen) == 571 and {number: wrong[number] for number in wrong.keys() - DEVIATING} == {}
 
 
+@pytest.mark.parametrize("engine", ["sqlite"], indirect=True)  # what the page does is the same on both
 def test_text_that_comes_by_characters_gives_the_same_page(page, npm):
     texts = [example["markdown"] for example in examples(npm)] + [text[:300] for text in ATTACKS]
     assert written(page, texts, step=1) == written(page, texts)
 
 
+@pytest.mark.parametrize("engine", ["sqlite"], indirect=True)  # what the page does is the same on both
 def test_attacks_stay_text_and_links(page):
     for ours in written(page, ATTACKS):
         tags = set(re.findall(r"<(\w+)", ours))
@@ -141,6 +146,7 @@ def test_attacks_stay_text_and_links(page):
         assert all(re.match("(?:https?|mailto):", address) for address in re.findall(r'href="([^"]*)"', ours))
 
 
+@pytest.mark.parametrize("engine", ["sqlite"], indirect=True)  # what the page does is the same on both
 def test_attacks_run_nothing_and_load_nothing(page, provider):
     page.wait_for_text("No chats yet.")
     evil = "\n\n".join(text[:1500] for text in ATTACKS).replace("\0", "")

@@ -172,6 +172,7 @@ def test_a_reply_that_another_process_lost_goes_on_for_whoever_follows_it(start,
     assert len(provider.posts) == 2
 
 
+@pytest.mark.parametrize("engine", ["sqlite"], indirect=True)  # what stands between a stream and its reader is the same on both
 def test_the_eventsource_package_reads_to_the_end_and_stops(alice, server, provider):
     folder = npm_folder("eventsource-client")
     provider.script = [reply(*itertools.chain(*((piece, 0.02) for piece in PIECES)))]
@@ -181,6 +182,7 @@ def test_the_eventsource_package_reads_to_the_end_and_stops(alice, server, provi
     assert json.loads(output) == {"text": "".join(PIECES), "turn": alice.turns(session)[1], "connections": 2}
 
 
+@pytest.mark.parametrize("engine", ["sqlite"], indirect=True)  # what stands between a stream and its reader is the same on both
 def test_shows_words_as_they_come_through_nginx(alice, server, provider, tmp_path):
     nginx = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
     if not nginx or not shutil.which("curl"):
