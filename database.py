@@ -23,7 +23,7 @@ from peewee import __exception_wrapper__ as peewee_errors
 from playhouse.db_url import parse
 from urllib3.util import wait_for_read
 
-from settings import SettingError, ensure_folder
+from settings import SettingError, ensure_folder, mistake, whose
 
 SECOND = 1_000_000
 TRIES = 5  # of a transaction that the database gives up for another's sake
@@ -39,6 +39,8 @@ APPLICATION_ID = 0x50726C79  # "Prly", by which `file` tells whose SQLite file i
 # The drivers' own errors come where rows are fetched. The last one, where a file is gone, or none is left for a connection.
 Unavailable = (DatabaseError, sqlite3.Error, psycopg.Error, OSError)
 Unstorable = (DataError, IntegrityError)  # the database answers, and does not take a row
+# The drivers' errors whose texts quote no row.
+_TELLING = (OperationalError, sqlite3.OperationalError, psycopg.OperationalError, psycopg.errors.InsufficientPrivilege, OSError)
 
 _thread = threading.local()  # `deadline`: until when this thread may wait for the database
 _begun = {}  # what is `watched` → since when
@@ -53,6 +55,14 @@ def limit_time(seconds=WAIT):
 def remaining():
     """The seconds that this thread may still wait; for ever, as it were, where nobody has limited them."""
     return max(0.0, getattr(_thread, "deadline", threading.TIMEOUT_MAX) - time.monotonic())
+
+
+def reason(error):
+    """What the driver says of one of Unavailable, in a line for the log."""
+    cause = getattr(error, "orig", None) or error
+    said = f": {cause}" if isinstance(cause, _TELLING) else ""
+    # What SQLite says of a text is behind "with text"; a password may stand before an @.
+    return re.sub("(\n| with text ).*|[^\\s/'\"]*(?=@)", "", f"{type(error).__name__}{said}", flags=re.DOTALL)[:200]
 
 
 @contextlib.contextmanager
@@ -326,7 +336,7 @@ def open_database(settings, folder, migrations):
             db.execute_sql("SELECT 1")
         migrate(migrations)
     except Unavailable as error:
-        raise SettingError("DATABASE_URL", f"the database cannot be opened ({type(error).__name__})") from None
+        raise SettingError("DATABASE_URL", mistake("database", reason(error), whose=whose(options["database"]))) from None
     except Exception:  # for an option that they do not take, the libraries raise whatever they fall over
         if "?" not in url:
             raise

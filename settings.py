@@ -5,6 +5,7 @@ import contextlib
 import difflib
 import os
 import pathlib
+import pwd
 import re
 import tomllib
 from urllib.parse import urlsplit
@@ -53,6 +54,7 @@ _READERS |= {"secret": _secret, "rate": _rate}
 _TABLE = tomllib.loads(pathlib.Path(__file__).with_suffix(".toml").read_text("utf-8"))
 _KINDS = _TABLE.pop("kinds")
 SETTINGS = {name: Setting(*row) for name, row in _TABLE.items()}
+_MISTAKES = tomllib.loads(pathlib.Path(__file__).with_name("mistakes.toml").read_text("utf-8"))
 
 
 def read_environment(folder):
@@ -97,3 +99,17 @@ def ensure_folder(folder, setting):
     except OSError as error:
         raise SettingError(setting, f"it is not set, and {folder} cannot be made ({error.strerror})") from None
     return folder
+
+
+def mistake(kind, text, **values):
+    """What to do about a mistake: the sentence of `mistakes.toml` whose pattern is the first that this text matches."""
+    matches = ((re.search(pattern, text), sentence) for pattern, sentence in _MISTAKES[kind])
+    return next(sentence.format(*match.groups(), **values) for match, sentence in matches if match)
+
+
+def whose(path):
+    """To whom a file and its folder belong, as far as they are there, and who would use them."""
+    names = {user.pw_uid: user.pw_name for user in pwd.getpwall()}
+    found = {each: os.stat(each) for each in (path, os.path.dirname(os.path.abspath(path))) if os.path.exists(each)}
+    owners = [f"{each} belongs to {names.get(at.st_uid, at.st_uid)} (mode {at.st_mode & 0o777:o})" for each, at in found.items()]
+    return f"{', '.join(owners)}, and this server runs as {names.get(os.getuid(), os.getuid())}"
