@@ -18,7 +18,7 @@ from werkzeug.exceptions import ServiceUnavailable
 import wire
 from faults import NOT_UNDERSTOOD
 from fetched import Fetched
-from settings import SettingError, ensure_folder
+from settings import SettingError, ensure_folder, mistake, whose
 
 log = logging.getLogger("parley")
 jwt.register_algorithm("Ed25519", jwt.get_algorithm_by_name("EdDSA"))  # the name in RFC 9864 of what was EdDSA
@@ -28,13 +28,6 @@ KEYS_SIZE = 2**20  # bytes
 LEEWAY = 30  # seconds by which clocks may differ
 LONGEST_SUBJECT = 255  # characters, as in OpenID Connect Core 1.0, section 2
 REQUIRED = ["iss", "iat", "exp", "sub"]
-FAULTS = {
-    jwt.ExpiredSignatureError: "The token has expired. Get a new one.",
-    jwt.ImmatureSignatureError: "The token is not valid yet.",
-    jwt.InvalidIssuerError: "The token is by another issuer.",
-    jwt.InvalidAudienceError: "The token is for another audience.",
-    jwt.MissingRequiredClaimError: "The token lacks the claim {0.claim}.",
-}
 LOCAL_USER = "https://github.com/you"  # who signs their own tokens on a laptop: the page, `flask chat` and the README's curl
 # A key of Ed25519 is a point, encoded as its y, in the field of this prime, and a bit for x (RFC 8032, 5.1). Anyone can sign for
 # a point of small order. These eight have y = 0, 1 or -1, or the y of order 8 or its negative; libsodium refuses the same.
@@ -54,9 +47,10 @@ class UnfitKey(ValueError):
 class Tokens:
     """Verifies tokens, and signs them where it has a key for that."""
 
-    def __init__(self, keys_for, signing, issuer, audience):
+    def __init__(self, keys_for, signing, issuer, audience, taken):
         self._keys_for = keys_for  # returns the (algorithm, key) pairs any of which may have signed this token
         self.signing = signing  # such a pair, or None
+        self._taken = taken  # returns what there is of algorithms, or of `kid`s where these decide
         self.issuer, self.audience = issuer, audience
         self.source = f"Tokens for this server come from {issuer}."  # a sentence for whoever has no token
         if signing is not None:
@@ -69,7 +63,7 @@ class Tokens:
                 with contextlib.suppress(jwt.InvalidSignatureError, jwt.InvalidAlgorithmError):  # another may have signed it
                     return self._decode(token, algorithm, key)
         except (jwt.InvalidTokenError, ValueError, OverflowError) as error:
-            raise InvalidToken(FAULTS.get(type(error), "The token is malformed.").format(error)) from None
+            raise InvalidToken(mistake("token", f"{type(error).__name__}: {error}")) from None
         raise InvalidToken("The token was not signed with a key and an algorithm that this server takes.")
 
     def _decode(self, token, algorithm, key):
@@ -81,6 +75,17 @@ class Tokens:
         if not names_somebody(claims["sub"]):
             raise InvalidToken("The token's sub names nobody.")
         return claims["sub"]
+
+    def compare(self, token):
+        """What a token that is refused names, for the log, and what is taken here. Nothing is shown of what is no token."""
+        with contextlib.suppress(jwt.InvalidTokenError, OverflowError, *NOT_UNDERSTOOD):
+            whole = jwt.decode_complete(token, options={"verify_signature": False})
+            named = whole["payload"] | whole["header"]
+            shown = [f"{name} {json.dumps(named.get(name))[:100]}" for name in ("alg", "kid", "iss", "aud")]
+            ago = datetime.datetime.now().timestamp() - named.get("exp", float("inf"))
+            shown += [f"and expired {ago:.0f} s ago"] if ago > 0 else []
+            return f"It names {', '.join(shown)}; taken are {[*self._taken()][:20]}, iss {self.issuer}, aud {self.audience}."
+        return ""
 
     def sign(self, subject, days):
         """A token for this subject. Raises InvalidToken where this server would not take it, or cannot sign it."""
@@ -100,15 +105,15 @@ class PublishedKeys:
     def __init__(self, url):
         self.wire = wire.Wire(url)
         # An unknown kid has the keys fetched again, as they may have been rotated, but not more than once a second.
-        self.published = Fetched(self._fetch, KEYS_TTL, cooldown=1)
+        self.published = Fetched("the keys at " + re.sub("//[^/@]*@", "//…@", url), self._fetch, KEYS_TTL, cooldown=1)
 
     def keys_for(self, token):
         kid = jwt.get_unverified_header(token).get("kid")
         try:
             keys = self.published.get().get(kid) or self.published.get(wanting=True).get(kid)
         except (wire.Fault, *NOT_UNDERSTOOD) as failure:
-            log.warning("The published keys cannot be had: %r", failure)
-            raise ServiceUnavailable("The identity provider does not answer. Ask again later.", retry_after=5) from None
+            told = ServiceUnavailable("The identity provider does not answer. Ask again later.", retry_after=5)
+            raise told from ValueError(f"The keys at {self.published.name} cannot be had: {failure!r}")
         if not keys:
             raise InvalidToken("The token was signed with a key that the identity provider does not publish, or a weak one.")
         return keys
@@ -118,9 +123,11 @@ class PublishedKeys:
         with self.wire.request(wire.Call(KEYS_TIMEOUT), "GET", "", {"Accept": "application/json"}) as response:
             if response.status != 200:
                 raise ValueError(f"status {response.status}")
-            published = json.loads(wire.join(response.chunks(), KEYS_SIZE))["keys"]
+            document = json.loads(wire.join(response.chunks(), KEYS_SIZE))
+        if "jwks_uri" in document:
+            raise ValueError("it is an OpenID configuration: JWT_JWKS_URL is its jwks_uri")
         keys, refused = {}, {}
-        for number, each in enumerate(published):
+        for number, each in enumerate(document["keys"]):
             try:
                 key = jwt.PyJWK(each, "EdDSA" if each.get("alg") == "Ed25519" else None)
                 algorithm_of(key.key)
@@ -130,7 +137,7 @@ class PublishedKeys:
             except Exception as error:  # PyJWT raises whatever the odd key brings about; its text may show a secret one
                 refused[number] = str(error) if isinstance(error, UnfitKey) else type(error).__name__
         if refused:
-            log.warning("Of %d published keys these are not taken: %s", len(published), str(refused)[:500])
+            log.warning("Of %d published keys these are not taken: %s", len(document["keys"]), str(refused)[:500])
         if not keys:
             raise ValueError("no key that is taken")
         return keys
@@ -193,25 +200,26 @@ def open_tokens(settings, folder):
     """What verifies tokens by these settings; the server's own key has its place in the folder. Raises SettingError."""
     issuer, audience = settings["JWT_ISSUER"], settings["JWT_AUDIENCE"]
     if settings["JWT_JWKS_URL"]:
-        return Tokens(PublishedKeys(settings["JWT_JWKS_URL"]).keys_for, None, issuer, audience)
+        keys = PublishedKeys(settings["JWT_JWKS_URL"])
+        return Tokens(keys.keys_for, None, issuer, audience, keys.published.get)
     if settings["JWT_SECRET"]:
         pair = ("HS256", settings["JWT_SECRET"])
         try:
             jwt.encode({}, pair[1], pair[0])
         except jwt.InvalidKeyError:
             raise SettingError("JWT_SECRET", "it is a key; a public key goes into JWT_PUBLIC_KEY") from None
-        return Tokens(lambda token: [pair], pair, issuer, audience)
+        return Tokens(lambda token: [pair], pair, issuer, audience, lambda: [pair[0]])
     if settings["JWT_PUBLIC_KEY"]:
         try:
             keys = public_keys(settings["JWT_PUBLIC_KEY"])
         except UnfitKey as error:
             raise SettingError("JWT_PUBLIC_KEY", error) from None
         except (ValueError, UnsupportedAlgorithm):
-            raise SettingError("JWT_PUBLIC_KEY", "give an Ed25519, EC or RSA public key, in PEM or base64 of PEM") from None
-        return Tokens(lambda token: keys, None, issuer, audience)
+            raise SettingError("JWT_PUBLIC_KEY", mistake("public_key", settings["JWT_PUBLIC_KEY"])) from None
+        return Tokens(lambda token: keys, None, issuer, audience, lambda: dict(keys))
     path = os.path.join(ensure_folder(folder, "JWT_PUBLIC_KEY"), "jwt_key.pem")
     try:
         key = own_key(path)
-    except (ValueError, TypeError, OSError):
-        raise SettingError("JWT_PUBLIC_KEY", f"it is not set, and {path} is no Ed25519 key in PEM") from None
-    return Tokens(lambda token: [("EdDSA", key.public_key())], ("EdDSA", key), issuer, audience)
+    except (ValueError, TypeError, OSError) as error:
+        raise SettingError("JWT_PUBLIC_KEY", mistake("own_key", str(error), path=path, whose=whose(path))) from None
+    return Tokens(lambda token: [("EdDSA", key.public_key())], ("EdDSA", key), issuer, audience, lambda: ["EdDSA"])

@@ -29,7 +29,7 @@ class Catalog:
             self.providers["echo"] = Echo()
         self._default = default or next(iter(self.allowed), None) or _DEFAULTS.get(next(iter(self.providers)))
         self._lists = {
-            name: Fetched(functools.partial(self._fetch, provider), LIST_TTL, failure_ttl=LIST_TTL)
+            name: Fetched(f"The models of {name}", functools.partial(self._fetch, provider), LIST_TTL, failure_ttl=LIST_TTL)
             for name, provider in self.providers.items()
         }
 
@@ -54,7 +54,7 @@ class Catalog:
         """The model for a session that names none. Raises ModelError where only the provider could tell, and does not."""
         if self._default:
             return self._default
-        for model in self._listed("openai") or self._listed("openai", wanting=True):  # asked again, however lately that was
+        for model in self._listed("openai") or self._lists["openai"].get(wanting=True):  # asked again, however lately that was
             return model
         raise ModelError(502, "The provider openai lists no model. Name one, or set DEFAULT_MODEL on the server.")
 

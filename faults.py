@@ -27,12 +27,16 @@ class ModelError(Exception):
     """The model gave no whole answer."""
 
     status: int  # HTTP's, that tells a client what kind of failure it was
-    message: str
+    message: str  # what a client is told
     retry_after: float | None = None  # seconds
     retryable: bool = False  # whether the same request may succeed a moment later
     unsupported: tuple = ()  # the parameters that were refused
     refusal: str = ""  # the provider's own words, where the request was at fault
     window: int | None = None  # tokens, where these have no room for prompt and answer together; 0 where none are named
+    words: str = ""  # the provider's own, or the wire's, for the log
+
+    def __str__(self):
+        return self.message if self.words in self.message else f"{self.message} {self.words}"
 
 
 class Mask:
@@ -65,19 +69,17 @@ class Faults:
         user, _, password = urllib.parse.unquote(url.partition("//")[2].partition("/")[0].rpartition("@")[0]).partition(":")
         self.mask = Mask(key, password or user, password and f"{user}:{password}")
 
-    def error(self, status, text, *args, detail="", **kwargs):
-        if text.endswith(_TELL):
-            detail = re.sub("//[^/@]*@", "//…@", self.mask(detail[:500]))  # a proxy may have a password too
-            log.error("The provider %s %s %s", self.name, text.removesuffix(_TELL).strip(), detail)
-        return ModelError(status, f"The provider {self.name} {text}", *args, **kwargs)
+    def error(self, status, text, *args, words="", **kwargs):
+        words = re.sub("//[^/@]*@", "//…@", self.mask(words[:500]))  # a proxy may have a password too
+        return ModelError(status, f"The provider {self.name} {text}", *args, words=words, **kwargs)
 
     def of(self, failure):
         """For a Fault of the wire, or what reading an answer raises."""
         if isinstance(failure, ModelError):
             return failure
-        fault = failure if isinstance(failure, wire.Fault) else wire.Fault("odd")
+        fault = failure if isinstance(failure, wire.Fault) else wire.Fault("odd", type(failure).__name__)
         status, retryable, text = _TABLES["wire"][fault.kind]
-        return self.error(status, text, retryable=retryable, detail=fault.detail)
+        return self.error(status, text, retryable=retryable, words=fault.detail)
 
     def of_response(self, response):
         """For a response that is no answer."""
@@ -123,7 +125,7 @@ class Faults:
         counted = _WORDS["counted"].search(description)
         if status == 413 or (status in (400, 422, 500) and (counted or _WORDS["overflow"].search(description))):
             window = counted and int(next(filter(None, counted.groups()), 0))
-            return ModelError(*_TABLES["no_answer"]["window"], window=window)
+            return ModelError(*_TABLES["no_answer"]["window"], window=window, words=message)
         if status in (400, 404, 422) and _WORDS["unknown_model"].search(description):
             return self.error(400, f"has no such model: {message}. GET /models lists those there are.")
         if status in (400, 404, 422) and _WORDS["key"].search(description):
@@ -133,7 +135,7 @@ class Faults:
         refusal = message if status in (400, 422) else ""
         unsupported = [name for name in _unsupported(body) if refusal and isinstance(name, str)]
         text = text.format(status=status, message=message)
-        return self.error(ours, text, pause, retryable, unsupported, refusal, detail=message)
+        return self.error(ours, text, pause, retryable, unsupported, refusal, words=message)
 
 
 def is_error(body):
@@ -179,7 +181,6 @@ def _unsupported(body):
     return [next((name for name in place if name != "body"), None) for place in places]
 
 
-_TELL = "Tell whoever runs this server."
 _TABLES = tomllib.loads(pathlib.Path(__file__).with_suffix(".toml").read_text("utf-8"))
 _MEANINGS = {status: meaning for statuses, *meaning in _TABLES["answer"]["meanings"] for status in statuses}
 _REASONS = {reason: meaning for meaning, reasons in _TABLES["ends"].items() for reason in reasons}

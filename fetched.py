@@ -1,6 +1,7 @@
 """What many wait for and somebody else has: a list of models, published keys. It is fetched by one thread for all."""
 
 import concurrent.futures
+import logging
 import threading
 import time
 
@@ -11,9 +12,9 @@ class Fetched:
     An exception leaves what was there before. Then these are `failure_ttl` seconds, and as many as it took.
     """
 
-    def __init__(self, fetch, ttl, failure_ttl=0, cooldown=0):
-        self._fetch, self._ttl, self._failure_ttl, self._cooldown = fetch, ttl, failure_ttl, cooldown
-        self._value = self._latest = None  # the latter: a Future, of the failure or None
+    def __init__(self, name, fetch, ttl, failure_ttl=0, cooldown=0):
+        self.name, self._fetch, self._ttl, self._failure_ttl, self._cooldown = name, fetch, ttl, failure_ttl, cooldown
+        self._value = self._latest = self._told = None  # the others: a Future, of the failure or None; the last one's text
         self._due = self._again = 0.0  # when it is too old; when it may be found wanting
         self._lock = threading.Lock()
 
@@ -42,6 +43,9 @@ class Fetched:
             self._value = self._fetch()
         except Exception as error:  # whoever asks is told
             failure = error
+            if self._told != str(error):
+                logging.getLogger("parley").warning("%s cannot be had: %s", self.name, error)
+        self._told = str(failure)
         now = time.monotonic()
         self._again = now + (now - begun if failure else self._cooldown)
         self._due = max(self._again, now + (self._failure_ttl if failure else self._ttl))

@@ -14,7 +14,7 @@ import weakref
 
 import conversation
 from catalog import UnknownModel
-from database import Unavailable, Unstorable, db, limit_time, watched
+from database import Unavailable, Unstorable, db, limit_time, reason, watched
 from faults import ModelError
 from limits import REPLIES, TITLES, Overloaded, Room
 from llm import RETRY_PAUSES, pause
@@ -42,7 +42,8 @@ MEMORY = 10  # seconds for which a failover of the database may take back the en
 class Feed:
     """What this process knows of one reply, for all who follow it here: the text that is stored, the turn once it has ended."""
 
-    row = failure = None  # of a Reply: the turn that it writes, and how an attempt to go on failed that changed nothing
+    # Of a Reply: the turn that it writes, how an attempt to go on failed that changed nothing, by which ModelError it ended.
+    row = failure = error = None
 
     def __init__(self, turn):
         self.id = turn.id
@@ -189,7 +190,9 @@ class Reply(Feed):
         outcome = {"outcome": turn.status if turn else "deleted", "status": turn and turn.error_status}
         times = {"seconds": round(time.monotonic() - self.asked_at, 4), "first_word": self.first_word_after}
         line = {"session": str(self.session.id), "model": self.row.model} | outcome | times | self.row.usage
-        log.info("reply", line | {"continued": self.row.continued, "provider_id": self.call.request_id})
+        why = str(self.error) if self.error else turn and turn.error_message
+        line |= {"why": why} if why else {}
+        (log.warning if why else log.info)("reply", line | {"continued": self.row.continued, "provider_id": self.call.request_id})
 
 
 class Replies:
@@ -310,7 +313,7 @@ class Replies:
         except UnknownModel as error:
             outcome = outcome_of(FAILED, 400, str(error))
         except ModelError as error:
-            outcome = outcome_of(FAILED, error.status, error.message, error.retry_after)
+            outcome, reply.error = outcome_of(FAILED, error.status, error.message, error.retry_after), error
         except Unavailable:
             outcome = outcome_of(FAILED, 503, "The database did not answer. Ask again.")
         finally:
@@ -370,6 +373,7 @@ class Replies:
 
     def _keep(self):
         """Keep the replies, by a connection that is held until it breaks."""
+        lost_at = None  # when the database was found not to answer
         while True:
             try:
                 limit_time()
@@ -383,9 +387,14 @@ class Replies:
                                 self._poll()
                         if time.monotonic() >= self._next_look:
                             self._look()
+                        if lost_at is not None:
+                            log.warning("the database answers again after %.0f s", time.monotonic() - lost_at)
+                            lost_at = None
                         self._rest()
             except Unavailable as error:  # what has arrived stays in memory, unseen, until the database is back
-                log.error("the database does not answer: %s", type(error).__name__)
+                if lost_at is None:
+                    lost_at = time.monotonic()
+                    log.error("the database does not answer: %s", reason(error))
             except Exception as error:  # whatever it is: without a keeper, no reply of this process would go on
                 log.error("the keeper failed, and begins again", exc_info=error)
             self._lapsed = {}
