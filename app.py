@@ -31,7 +31,7 @@ import titles
 from database import db
 from idempotency import IdempotencyKey
 from replies import Replies
-from settings import misspelt, read_environment, read_settings
+from settings import misspelt, mistake, read_environment, read_settings
 
 __version__ = "1.0.0"
 
@@ -113,6 +113,7 @@ def authenticate():
     allowed = current_app.config["ALLOWED_USERS"]
     name = g.user.rpartition("/")[2]  # of the user: the last segment of `sub`; behind a slash at the end there is no name
     if allowed is not None and name not in allowed:
+        g.why = f"ALLOWED_USERS lacks the name {name!r}."
         raise exceptions.Forbidden("This user is not allowed on this server. Ask whoever runs it.")
 
 
@@ -141,7 +142,7 @@ def end_request(response):
     # Werkzeug never closes a response that it passes through, such as a file: it would have no line in the log.
     response.direct_passthrough = False
     line = {"method": request.method, "path": request.path, "status": response.status_code}
-    began, who = g.began, {"user": g.user, "id": g.id}
+    began, who = g.began, {"user": g.user, "id": g.id} | ({"why": g.why} if "why" in g else {})
     response.call_on_close(lambda: log.info("request", line | {"seconds": round(time.monotonic() - began, 4)} | who))
     return response
 
@@ -163,8 +164,8 @@ def load_body(schema, required=True):
         raise exceptions.UnsupportedMediaType("Send JSON, with Content-Type: application/json.")
     try:
         return schema.loads(g.body.decode(), parse_constant=int)  # `int` refuses NaN and the infinities by a ValueError
-    except (ValueError, RecursionError):
-        raise ValidationError("Send one valid JSON value in UTF-8, without NaN.") from None
+    except (ValueError, RecursionError) as error:
+        raise ValidationError(mistake("json", str(error) if g.body else "")) from None
 
 
 def without_nulls(fields):

@@ -4,7 +4,7 @@ import itertools
 import logging
 import math
 
-from flask import request, url_for
+from flask import current_app, g, request, url_for
 from marshmallow import ValidationError
 from werkzeug.exceptions import HTTPException
 from werkzeug.http import HTTP_STATUS_CODES
@@ -12,7 +12,7 @@ from werkzeug.http import HTTP_STATUS_CODES
 import auth
 import models
 from catalog import UnknownModel
-from database import Unavailable
+from database import Unavailable, reason
 from faults import REFUSED_OPTION, ModelError
 from schemas import FAULTS
 
@@ -31,7 +31,8 @@ def document(status, faults, session_id=None):
 
 
 def error_response(status, faults, headers={}, session_id=None):
-    headers = dict(headers)
+    headers, faults = dict(headers), list(faults)
+    g.setdefault("why", " ".join(dict.fromkeys(detail for detail, _ in faults)))  # for the log
     if session_id:
         headers["Location"] = url_for("api.show_session", session_id=session_id)
     if status == 413:
@@ -48,6 +49,8 @@ def guarded(frames, request_id):
 
 
 def on_http_error(error):
+    if error.__cause__:
+        g.why = f"{error.description} {error.__cause__}"
     kept = {name: value for name, value in error.get_headers() if name != "Content-Type"}
     return error_response(error.code, [(FRAMEWORK_DETAILS.get(error.code, error.description), None)], kept)
 
@@ -80,12 +83,14 @@ def model_failure(status, message, retry_after, session_id=None):
 
 
 def on_invalid_token(error):
+    g.why = f"{error} {current_app.tokens.compare(request.authorization.token or '')}"
     challenge = f'{CHALLENGE}, error="invalid_token", error_description="{error}"'
     return error_response(401, [(str(error), None)], {"WWW-Authenticate": challenge})
 
 
 def on_database_error(error):
-    log.error("the database does not answer: %s", type(error).__name__, exc_info=error)
+    g.why = reason(error)
+    log.error("the database does not answer: %s", g.why, exc_info=error)
     return refusal(503, "The database does not answer. Ask again in a moment.", retry_after=5)
 
 
