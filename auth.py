@@ -105,7 +105,7 @@ class PublishedKeys:
     def __init__(self, url):
         self.wire = wire.Wire(url)
         # An unknown kid has the keys fetched again, as they may have been rotated, but not more than once a second.
-        self.published = Fetched("the keys at " + re.sub("//[^/@]*@", "//…@", url), self._fetch, KEYS_TTL, cooldown=1)
+        self.published = Fetched("The keys at " + re.sub("//[^/@]*@", "//…@", url), self._fetch, KEYS_TTL, cooldown=1)
 
     def keys_for(self, token):
         kid = jwt.get_unverified_header(token).get("kid")
@@ -113,7 +113,7 @@ class PublishedKeys:
             keys = self.published.get().get(kid) or self.published.get(wanting=True).get(kid)
         except (wire.Fault, *NOT_UNDERSTOOD) as failure:
             told = ServiceUnavailable("The identity provider does not answer. Ask again later.", retry_after=5)
-            raise told from ValueError(f"The keys at {self.published.name} cannot be had: {failure!r}")
+            raise told from ValueError(f"{self.published.name} cannot be had: {failure!r}")
         if not keys:
             raise InvalidToken("The token was signed with a key that the identity provider does not publish, or a weak one.")
         return keys

@@ -83,7 +83,7 @@ def model_failure(status, message, retry_after, session_id=None):
 
 
 def on_invalid_token(error):
-    g.why = f"{error} {current_app.tokens.compare(request.authorization.token or '')}"
+    g.why = f"{error} {current_app.tokens.compare(request.authorization.token or '')}".strip()
     challenge = f'{CHALLENGE}, error="invalid_token", error_description="{error}"'
     return error_response(401, [(str(error), None)], {"WWW-Authenticate": challenge})
 
