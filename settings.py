@@ -5,7 +5,6 @@ import contextlib
 import difflib
 import os
 import pathlib
-import pwd
 import re
 import tomllib
 from urllib.parse import urlsplit
@@ -109,6 +108,8 @@ def mistake(kind, text, **values):
 
 def whose(path):
     """To whom a file and its folder belong, as far as they are there, and who would use them."""
+    import pwd  # POSIX's own: without it, local work goes on all the same
+
     names = {user.pw_uid: user.pw_name for user in pwd.getpwall()}
     found = {each: os.stat(each) for each in (path, os.path.dirname(os.path.abspath(path))) if os.path.exists(each)}
     owners = [f"{each} belongs to {names.get(at.st_uid, at.st_uid)} (mode {at.st_mode & 0o777:o})" for each, at in found.items()]
