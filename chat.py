@@ -1,7 +1,6 @@
 """A client for the terminal, which knows Parley by its API alone: `flask chat`."""
 
-import functools
-import itertools
+import contextlib
 import json
 import re
 import sys
@@ -14,142 +13,231 @@ import urllib3
 
 import auth
 import cli
+import terminal
 import wire
+from settings import SettingError
 
-TIMEOUT = (10, 40)  # seconds to connect, and of silence: a stream says something every 15 s
+TIMEOUT = (5, 40)  # seconds to connect, and of silence: a stream says something every 15 s
 PAUSES = (0, 0.5, 1, 2, 4, 8, 8, 8)  # seconds before each try, until a lost connection is given up
 LOST = (requests.ConnectionError, requests.Timeout, urllib3.exceptions.HTTPError, wire.Fault)
+ODD = (requests.RequestException, ValueError, LookupError, TypeError, AttributeError)  # what comes of an answer of no Parley
+FAREWELLS = ("exit", "quit", "bye", "/exit", "/quit", "/bye")
+HELP = """/retry has the last reply anew; /continue has it go on; /model lists the models; /model ID takes one;
+/new begins a new session; /list lists the latest; /quit, exit and Ctrl-D leave; Ctrl-C stops a reply, twice leaves;
+\""" begins and ends several lines; a blank before such a word sends it."""
 
-# All of C0 but tab and line feed, all of C1, and what turns the direction of text around.
-_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
-
-class Refused(click.ClickException):
+class Refused(Exception):
     """The server, or its model, refused; the text says why."""
 
     def __init__(self, message, status=400, session_id=None):
-        super().__init__(clean(message))
+        super().__init__(message)
         self.status, self.session_id = status, session_id
 
 
 class Chat:
-    """One user's session on a server; the first message creates it where there is no id yet."""
+    """One user's session on a server; the first message creates it, with these fields, where there is no id yet."""
 
-    def __init__(self, url, token, session_id=None):
-        self.url = url.rstrip("/")
-        self.session_id = session_id
+    def __init__(self, url, token, **fields):
+        self.url = re.sub("//[^/]*@", "//", url).rstrip("/")  # a password in it would take the token's place
+        self.fields = {name: value for name, value in fields.items() if value}
+        self.session_id, self.model = None, fields["model"] or ""
+        self.screen = terminal.Screen()
+        self.outcome = None  # of what was done last: complete, interrupted, failed; stopped, which is by Ctrl-C
         self.http = requests.Session()
-        self.http.trust_env = False  # else ~/.netrc would have its say; what the environment says of the way is in `route`
-        self.http.headers["Authorization"] = f"Bearer {token.strip()}".encode()
-        self.http.auth = lambda request: request  # else a password in the URL would take the header's place
-        self.route = wire.route(self.url)
+        self.http.trust_env = False  # else ~/.netrc would have its say; what the environment says of the way is in its route
+        self.http.headers["Authorization"] = f"Bearer {''.join(token.split())}".encode(errors="replace")
+
+    def run(self, action, *arguments):
+        """Call this, and set its outcome: Ctrl-C cancels the reply under way, and what goes wrong is printed."""
+        self.outcome, problem = "complete", None
+        try:
+            try:
+                action(*arguments)
+            except KeyboardInterrupt:  # a second one is not caught
+                self.outcome = "stopped"
+                self.cancel()
+        except (Refused, *LOST, *ODD) as error:
+            self.outcome, problem = "failed", error if isinstance(error, Refused) else self.advice(error)
+        finally:
+            self.screen.end_line()
+        if problem:
+            self.screen.say(f"Error: {problem}", err=True)
 
     def call(self, method, path, body=None, **headers):
         """The response, its body yet to be read. Raises Refused, or one of LOST."""
         sent = {"json": body, "headers": headers, "timeout": TIMEOUT, "allow_redirects": False}
-        response = self.http.request(method, self.url + path, **sent, **self.route)
+        response = self.http.request(method, self.url + path, **sent, **wire.route(self.url))
         if response.is_redirect:
-            raise Refused(f"{self.url} redirects to {response.headers['Location']}: give that as --url.")
+            raise Refused(f"{self.url} redirects to {response.headers['Location']}: give --url as it is there.")
         if response.ok:
             return response
         try:
             error = response.json()["errors"][0]
             message, session_id = error["detail"], error.get("meta", {}).get("session_id")
-        except (ValueError, LookupError, TypeError):  # it is not Parley that answered
-            message, session_id = f"{self.url} answered with the status {response.status_code}.", None
-        raise Refused(message, response.status_code, session_id)
+        except ODD as error:  # it is not Parley that answered
+            message, session_id = self.advice(error), None
+        hint = " Give one by --token or PARLEY_TOKEN." if response.status_code == 401 else ""
+        raise Refused(message + hint, response.status_code, session_id)
 
-    def send(self, line, **fields):
-        """Send a message, /retry or /continue, and print what comes; the fields are those of a new session."""
-        if self.session_id and line in ("/retry", "/continue"):
-            self.follow(f"/sessions/{self.session_id}{line}")
-        elif self.session_id:
-            self.follow(f"/sessions/{self.session_id}/messages", {"content": line})
-        elif line in ("/retry", "/continue"):
-            raise Refused("There is no reply yet.")
-        else:
-            self.follow("/sessions", {"content": line} | fields)
+    def advice(self, error):
+        """What is wrong with the address, as far as that can be known, and what to do."""
+        scheme, _, place = self.url.partition("://")
+        if scheme not in ("http", "https"):
+            return f"Begin the address with http:// or https://, as in http://{place or scheme}."
+        if "CERTIFICATE_VERIFY_FAILED" in str(error):
+            return f"The certificate of {self.url} is not trusted. REQUESTS_CA_BUNDLE can name a file of those that are."
+        other = f"{'http' if scheme == 'https' else 'https'}://{place}"
+        urllib3.disable_warnings()  # whoever answers there is only named
+        with contextlib.suppress(*LOST, *ODD):
+            sent = {"headers": {"Authorization": None}, "timeout": 3} | wire.route(other) | {"verify": False}
+            self.http.head(other + "/health", **sent).raise_for_status()
+            return f"It is {other} that answers: give that as --url."
+        problem = "cannot be reached" if isinstance(error, LOST) else "is no Parley"
+        is_here = re.match(r"localhost|127\.|\[::1\]", place)
+        return f"{self.url} {problem}. " + ("Start it with `flask run`, or give --url." if is_here else "Check the address.")
+
+    def open(self, session_id, goes_on):
+        """Take this session, the last one, or a new one. What is wrong with the server or the token shows here."""
+        if not session_id:
+            latest = self.call("GET", "/sessions?page[limit]=1").json()["data"]
+            session_id = latest[0]["id"] if goes_on and latest else None
+            if goes_on and not latest:
+                self.screen.say("There is no session yet: this is a new one.", err=True)
+        if session_id:
+            path = f"/sessions/{session_id}?turns[limit]=1"
+            session = self.call("PATCH" if self.fields else "GET", path, self.fields or None).json()
+            self.session_id, self.model = session["id"], session["model"]["id"]
+
+    def greet(self):
+        """Say where the user is, with which model, and show what has been said."""
+        self.screen.wait()
+        models = [] if self.model else self.call("GET", "/models").json()["data"]
+        self.model = next((model["id"] for model in models if model["default"]), self.model)
+        self.screen.say(f"{self.url}, {self.model or 'no model'}, /? for help")
+        response = self.session_id and self.call("GET", f"/sessions/{self.session_id}")
+        for turn in response.json()["turns"] if response else ():
+            if turn.get("id") == response.headers.get("First-Turn-Sent", ""):
+                self.screen.say("[The model no longer sees what is above.]")
+            if turn["kind"] == "user":
+                self.screen.say("> " + turn["content"].replace("\n", "\n> "))
+            elif turn["status"] == "in_progress":
+                self.follow()
+            else:
+                self.screen.say(turn["content"] + mark_of(turn))
+
+    def obey(self, text):
+        """Send what was typed, or do what it says: a command is a line that begins with a slash and one word."""
+        is_command = "\n" not in text and re.match(r"/[a-z?]+(\s|$)", text, re.IGNORECASE)
+        match text.split() if is_command else []:
+            case [] if text:
+                path, fields = (f"/sessions/{self.session_id}/messages", {}) if self.session_id else ("/sessions", self.fields)
+                self.follow(path, {"content": terminal.QUOTED.sub(r"\1", text).strip("\n")} | fields)
+            case []:  # a blank line
+                pass
+            case ["/retry" | "/continue" as command] if self.session_id:
+                self.follow(f"/sessions/{self.session_id}{command}")
+            case ["/retry" | "/continue"]:
+                raise Refused("There is no reply yet.")
+            case ["/model"]:
+                for model in self.call("GET", "/models").json()["data"]:
+                    self.screen.say(f"{'*' if model['id'] == self.model else ' '} {model['id']}")
+            case ["/model", model]:
+                if self.session_id:
+                    self.call("PATCH", f"/sessions/{self.session_id}", {"model": model})
+                self.model = self.fields["model"] = model
+            case ["/new"]:
+                self.session_id, self.fields["model"] = None, self.model or None
+                self.screen.say("Your next message begins a new session.", err=True)
+            case ["/list"]:
+                for session in self.call("GET", "/sessions").json()["data"]:
+                    self.screen.say(f"{session['id']}  {session['updated_at'][:10]}  {' '.join(session['title'].split())}")
+            case ["/?" | "/help"]:
+                self.screen.say(re.sub(r";\s", "\n", HELP))
+            case _:
+                raise Refused("It was not sent: there is no such command, /? lists them. To send it, put a blank before it.")
 
     def follow(self, post=None, body=None):
-        """Print the latest reply as it comes, or what is new of it, however often the connection is lost. Ctrl-C cancels it.
+        """Print the latest reply as it comes, or what is new of it, however often the connection is lost.
 
         With `post`, a path, it is asked for first. What got no answer is sent again: under one key the server makes one reply.
         """
         headers = {"Accept": "text/event-stream", "Idempotency-Key": uuid.uuid4().hex}
-        failures, has_thought = 0, False
+        failures = 0
         while True:
+            self.screen.wait()
             try:
                 time.sleep(PAUSES[failures])
                 method, path = ("POST", post) if post else ("GET", f"/sessions/{self.session_id}/events")
                 with self.call(method, path, body, **headers) as response:
-                    if response.status_code == 204:  # nothing new has come, and the answer that would have said why was lost
-                        return
+                    if response.status_code == 204:  # the answer that would have said why was lost
+                        raise Refused("Nothing came of it.")
                     if post:
                         location = re.fullmatch("/sessions/([0-9a-f-]{36})(/events)?", response.headers.get("Location", ""))
                         post, body, self.session_id = None, None, location[1]
-                    chunks = iter(functools.partial(response.raw.read1, 65536, decode_content=True), b"")
-                    for event in itertools.chain.from_iterable(wire.parse_sse(chunks)):
+                    chunks = iter(lambda: response.raw.read1(65536, decode_content=True), b"")
+                    for event in (event for events in wire.parse_sse(chunks) for event in events):
                         failures, self.http.headers["Last-Event-ID"] = 0, event["id"]
-                        click.echo("\033[K" if has_thought else "", nl=False)  # on a terminal, it clears what was said of it
-                        has_thought = event["event"] == "thinking"
-                        if show(event["event"], json.loads(event["data"])):
+                        if self.show(event["event"], json.loads(event["data"])):
                             return
-            except KeyboardInterrupt:
-                if not self.session_id:
-                    raise
-                return self.cancel()
             except Refused as error:
                 if post and error.session_id:  # the answer was lost, but not the question
                     post, body, self.session_id = None, None, error.session_id
                 elif post or error.status < 500:
                     raise
             except LOST:
-                pass
+                if failures == len(PAUSES) - 1:
+                    raise
+            if not failures:
+                self.screen.say("No connection. Trying again.", err=True)
             failures += 1
-            if failures == len(PAUSES):
-                raise Refused(f"{self.url} cannot be reached.")
-            click.echo("No connection. Trying again.", err=True)
+
+    def show(self, name, data):
+        """Print what an event says; returns whether it is the last. Raises Refused where the reply failed."""
+        if name == "session":
+            self.model = data["model"]["id"]
+        elif name == "thinking":
+            self.screen.awaits = f"thinking: {data['characters']} characters"
+        elif name == "content_delta":
+            self.screen.say(data["delta"], nl=False)
+            self.screen.wait()
+        elif name == "assistant_turn":
+            self.outcome = data["status"]
+            if mark := mark_of(data, ": /continue goes on"):
+                self.screen.say(mark, err=True)
+        elif name == "error":
+            raise Refused(data["message"])
+        return name == "done"
 
     def cancel(self):
+        """Stop the reply under way; one whose session is not known yet is only left alone."""
         try:
-            self.call("POST", f"/sessions/{self.session_id}/cancel")
+            if self.session_id:
+                self.call("POST", f"/sessions/{self.session_id}/cancel")
         except Refused as error:
             if error.status != 409:  # else it has ended by itself
                 raise
-        click.echo(" [stopped]")
-        if not sys.stdin.isatty():
-            raise click.Abort  # there is nobody to say what comes next
+        self.screen.say(" [stopped]", err=True)
 
-    def show_turns(self):
-        response = self.call("GET", f"/sessions/{self.session_id}")
-        for turn in response.json()["turns"]:
-            if turn.get("id") == response.headers.get("First-Turn-Sent", ""):
-                click.echo("[The model no longer sees what is above.]")
-            if turn["kind"] == "user":
-                say("> " + turn["content"].replace("\n", "\n> "))
-            elif turn["status"] == "in_progress":
-                self.follow()
-            else:
-                say(turn["content"] + mark_of(turn))
-
-    def show_list(self):
-        for session in self.call("GET", "/sessions").json()["data"]:
-            say(f"{session['id']}  {session['updated_at'][:10]}  {' '.join(session['title'].split())}")
-
-
-def show(name, data):
-    """Print what an event says; returns whether it is the last. Raises Refused where the reply failed."""
-    if name == "thinking" and sys.stdout.isatty():  # from where the cursor is, which goes back there
-        return click.echo(f"\033[s[thinking: {data['characters']} characters]\033[u", nl=False)
-    if name == "content_delta":
-        say(data["delta"], nl=False)
-    elif name == "assistant_turn":
-        click.echo(mark_of(data, ": /continue goes on"), nl=False)
-    elif name in ("done", "error"):
-        click.echo()
-    if name == "error":
-        raise Refused(data["message"])
-    return name == "done"
+    def talk(self):
+        """Do what is typed, until the user leaves: by a word, by Ctrl-D, or by Ctrl-C twice in a row."""
+        self.run(self.greet)
+        readline, interrupts = terminal.open_history(), 0
+        while interrupts < 2:
+            name = " ".join(self.model.split()).rpartition("/")[2]
+            prompt = f"{name if len(name) <= 20 else name[:19] + '…'}> "
+            text = terminal.read_typed(terminal.CONTROLS.sub("", prompt), readline)
+            if text is None:
+                interrupts += 1
+                if interrupts == 1:
+                    self.screen.say("Ctrl-C again, or Ctrl-D, leaves.", err=True)
+                continue
+            if text.lower() in FAREWELLS:
+                break
+            self.run(self.obey, text)
+            interrupts = int(self.outcome == "stopped")
+        note = "`flask chat -c` goes on from here." if self.session_id else "Nothing was sent."
+        click.echo(f"\r{note:24}", err=True)  # over the prompt, where Ctrl-D left the cursor there
 
 
 def mark_of(turn, hint=""):
@@ -160,64 +248,34 @@ def mark_of(turn, hint=""):
     return mark if turn["status"] == "complete" else f"{mark} [{turn['status']}{hint}]"
 
 
-def clean(text):
-    """The text without what a terminal would obey."""
-    return _CONTROLS.sub("", text)
-
-
-def say(text, **options):
-    """Print what a server sent."""
-    click.echo(clean(text), **options)
-
-
-def typed_lines():
-    """What the user types, or pipes in, line by line, until its end or /quit."""
-    prompt = "> " if sys.stdin.isatty() else ""
-    while True:
-        try:
-            line = input(prompt).strip()
-        except EOFError:
-            return
-        except KeyboardInterrupt:
-            if not prompt:
-                raise
-            line = ""  # it is dropped, as in a shell
-            click.echo()
-        if line == "/quit":
-            return
-        if line:
-            yield line
-
-
-@click.command("chat")
+@click.command("chat", epilog=HELP)
+@click.argument("message", required=False)
 @click.option("--url", envvar="PARLEY_URL", default="http://127.0.0.1:5000", show_default=True, help="Or $PARLEY_URL.")
 @click.option("--token", envvar="PARLEY_TOKEN", help="Or $PARLEY_TOKEN, or else one that this folder's server signs.")
 @click.option("--model", help="The model that answers.")
 @click.option("--system", help="The system prompt.")
-@click.option("--session", "session_id", type=click.UUID, help="Continue this session.")
+@click.option("-c", "--continue", "goes_on", is_flag=True, help="Go on with the last session.")
+@click.option("--session", "session_id", type=click.UUID, help="Go on with this session.")
 @click.option("--list", "is_list", is_flag=True, help="Print the latest sessions, and leave.")
-def chat_command(url, token, model, system, session_id, is_list):
-    """Chat in the terminal. Ctrl-C stops a reply, /retry asks again, /continue goes on, /quit or Ctrl-D leaves."""
+def chat_command(message, url, token, model, system, goes_on, session_id, is_list):
+    """Chat in the terminal. With MESSAGE, or what is piped in, or with both, which are one message, print its reply only."""
     sys.stdout.reconfigure(errors="replace")  # for a terminal that is not in UTF-8
-    fields = {name: value for name, value in (("model", model), ("system", system)) if value}
+    sys.stdin.reconfigure(errors="surrogateescape")  # the server says so where a message is not
+    is_typed = sys.stdin.isatty()
+    piped = "" if is_typed or is_list else sys.stdin.read().rstrip()
+    message = "/list" if is_list else message or ""
+    if piped:  # in quotes, it is no command
+        message = f'"""{message}\n\n{piped}"""' if message else f'"""{piped}"""'
+    if not (message or is_typed):
+        raise click.ClickException("There is no message: what was piped in is empty.")
     try:
-        chat = Chat(url, token or cli.open_tokens().sign(auth.LOCAL_USER, 1), session_id)
-        if is_list:
-            return chat.show_list()
-        if session_id:
-            if fields:
-                chat.call("PATCH", f"/sessions/{session_id}", fields)
-            chat.show_turns()
-        for line in typed_lines():
-            try:
-                chat.send(line, **fields)
-            except Refused as error:
-                if not sys.stdin.isatty():
-                    raise
-                error.show()
-    except auth.InvalidToken as error:
+        token = token or cli.open_tokens().sign(auth.LOCAL_USER, 1)
+    except (auth.InvalidToken, SettingError, OSError) as error:
         raise click.ClickException(f"Give --token, or set PARLEY_TOKEN. {error}") from None
-    except (requests.exceptions.JSONDecodeError, LookupError, TypeError, AttributeError):
-        raise click.ClickException(f"{url} is no Parley.") from None
-    except (requests.RequestException, ValueError, *LOST):
-        raise click.ClickException(f"{url} cannot be reached.") from None
+    chat = Chat(url, token, model=model, system=system)
+    chat.run(chat.open, session_id, goes_on)
+    if chat.outcome == "complete" and message:
+        chat.run(chat.obey, message)
+    elif chat.outcome == "complete":
+        return chat.talk()
+    sys.exit(chat.outcome != "complete")

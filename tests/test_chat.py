@@ -1,5 +1,6 @@
 """`flask chat`, as it is typed into a terminal, or at the end of a pipe."""
 
+import contextlib
 import os
 import pathlib
 import pty
@@ -15,8 +16,8 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519
 
-from client import ROOT, SECRET
-from provider import REFUSED, Provider, cut, reply, status, thought
+from client import ROOT, SECRET, free_port, make_token
+from provider import REFUSED, Provider, certificate, cut, reply, status, thought
 
 pytestmark = pytest.mark.parametrize("engine", ["sqlite"], indirect=True)  # the terminal speaks HTTP, which is the same on both
 
@@ -31,8 +32,9 @@ def command(server, alice, tmp_path):
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def command(*options, url=server.url, **environment):
-        clean = {name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR") if name in os.environ}
-        clean |= {"LANG": "C.UTF-8", "DATABASE_URL": f"sqlite:///{tmp_path}/unused.db", "JWT_SECRET": SECRET}
+        clean = {name: os.environ[name] for name in ("PATH", "TMPDIR") if name in os.environ}
+        clean |= {"HOME": str(tmp_path), "LANG": "C.UTF-8", "TERM": "dumb"}
+        clean |= {"DATABASE_URL": f"sqlite:///{tmp_path}/unused.db", "JWT_SECRET": SECRET}
         clean["PARLEY_TOKEN"] = alice.token
         words = [sys.executable, "-m", "flask", "chat", "--url", url, *options]
         return {"args": words, "cwd": ROOT, "env": clean | environment, "encoding": "utf-8"}
@@ -43,10 +45,9 @@ def command(server, alice, tmp_path):
 
 @pytest.fixture
 def run(command):
-    """A function that pipes these lines into `flask chat` and returns the process that has ended."""
+    """A function that pipes this text into `flask chat` and returns the process that has ended."""
 
-    def run(*lines, options=(), **environment):
-        text = "".join(f"{line}\n" for line in lines)
+    def run(text="", options=(), **environment):
         return subprocess.run(**command(*options, **environment), input=text, capture_output=True, timeout=30)
 
     return run
@@ -72,6 +73,7 @@ class Terminal:
         self._seen = 0
         self._keyboard, inside = pty.openpty()
         del command["encoding"]
+        self.url = command["args"][5]
         self.process = subprocess.Popen(**command, stdin=inside, stdout=inside, stderr=inside, start_new_session=True)
         os.close(inside)
 
@@ -93,6 +95,13 @@ class Terminal:
             self.screen += os.read(self._keyboard, 4096).decode()
         self._seen = self.screen.find(text, self._seen) + len(text)
 
+    def wait_for_end(self):
+        """Wait until it has ended, and all that it wrote is there."""
+        with contextlib.suppress(OSError):  # so a terminal ends, on Linux
+            while data := os.read(self._keyboard, 4096):
+                self.screen += data.decode()
+        return self.process.wait(10)
+
     def close(self):
         if self.process.poll() is None:
             self.process.kill()
@@ -104,14 +113,57 @@ def first_session(client):
     return client.get("/sessions").json()["data"][0]
 
 
-def test_each_piped_line_is_a_message_of_one_session(run, alice, provider):
-    provider.script = [reply("Good ", "day."), reply("Fine."), reply("Very well.")]
-    done = run("Hello", "", "How are you?", "/retry", "/quit", "Not sent", options=["--system", "Be kind.", "--model", "m-2"])
-    assert (done.returncode, done.stdout, done.stderr) == (0, "Good day.\nFine.\nVery well.\n", "")
+def test_what_is_piped_in_is_one_message(run, alice, provider):
+    text = "/retry\n\n    exit\r\n\"\"\"odd\"\"\"\n"
+    done = run(text, options=["--system", "Be kind.", "--model", "m-2"])
+    assert (done.returncode, done.stdout, done.stderr) == (0, "The answer.\n", "")
     asked = provider.posts[-1].body
     assert asked["model"] == "m-2"
-    assert [message["content"] for message in asked["messages"]] == ["Be kind.", "Hello", "Good day.", "How are you?"]
-    assert [turn["content"] for turn in alice.turns(first_session(alice))] == ["Hello", "Good day.", "How are you?", "Very well."]
+    message = '/retry\n\n    exit\r\n"""odd"""'
+    assert [message["content"] for message in asked["messages"]] == ["Be kind.", message]
+    assert [turn["content"] for turn in alice.turns(first_session(alice))] == [message, "The answer."]
+
+
+@pytest.mark.parametrize("piped, message", [("", "Sum up"), ("\n \n", "Sum up"), (" 1\n2\n", "Sum up\n\n 1\n2")])
+def test_an_argument_is_one_message_with_what_is_piped_in(piped, message, run, alice):
+    done = run(piped, options=["Sum up"])
+    assert (done.returncode, done.stdout, done.stderr) == (0, "The answer.\n", "")
+    assert alice.turns(first_session(alice))[0]["content"] == message
+
+
+@pytest.mark.parametrize("piped", ["", "\n \t\n"])
+def test_nothing_is_sent_where_nothing_is_piped_in(piped, run, provider):
+    done = run(piped)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "Error: There is no message: what was piped in is empty.\n"
+    assert not provider.requests
+
+
+def test_an_argument_may_be_a_command(run, alice, provider):
+    provider.script = [reply("One ", stop="length"), reply("two."), reply("Anew.")]
+    assert run(options=["Count"]).stdout == "One \n"
+    for command, answer in (("/continue", "two."), ("/retry", "Anew.")):
+        done = run(options=["-c", command])
+        assert (done.returncode, done.stdout) == (0, answer + "\n")
+    assert run(options=["/model"]).stdout.splitlines()[-2:] == ["  m-1", "  m-2"]
+    assert "/retry" in run(options=["/?"]).stdout
+    done = run(options=["/tmp is full"])
+    assert (done.returncode, done.stdout) == (1, "") and "was not sent" in done.stderr
+    assert run(options=[" /tmp is full"]).returncode == 0
+    assert run(options=["/etc/hosts is odd"]).returncode == 0
+    assert [session["title"] for session in alice.get("/sessions").json()["data"][:2]] == ["/etc/hosts is odd", "/tmp is full"]
+
+
+def test_goes_on_with_the_last_session(run, alice, server):
+    session = alice.create("Hello")
+    alice.create("Another")
+    alice.post(f"/sessions/{session['id']}/messages", {"content": "Once more"})
+    assert run(options=["-c", "And again"]).stdout == "The answer.\n"
+    assert [turn["content"] for turn in alice.turns(session)][::2] == ["Hello", "Once more", "And again"]
+    token = make_token("https://github.com/nobody-yet")
+    done = run(options=["--continue", "Hello"], PARLEY_TOKEN=token)
+    assert (done.returncode, done.stdout) == (0, "The answer.\n")
+    assert done.stderr == "There is no session yet: this is a new one.\n"
 
 
 def test_words_are_shown_as_they_come(terminal, provider):
@@ -123,7 +175,7 @@ def test_words_are_shown_as_they_come(terminal, provider):
     for word, gate in zip(["One ", "two\u2028", "👩‍👩‍👧 "], gates):
         chat.wait_for(word)
         gate.set()
-    chat.wait_for("four.\r\n> ")
+    chat.wait_for("four.\r\nm-1> ")
     chat.type("\x04")
     assert chat.process.wait(10) == 0
 
@@ -135,73 +187,110 @@ def test_ctrl_c_stops_the_reply_and_the_talk_goes_on(terminal, alice, provider):
     chat.type("Tell me a story\n")
     chat.wait_for("Once upon")
     chat.press_ctrl_c()
-    chat.wait_for("[stopped]\r\n> ")
+    chat.wait_for("[stopped]\r\nm-1> ")
     assert alice.turns(first_session(alice))[1]["status"] == "interrupted"
     assert provider.posts[0].hung_up.wait(5)
-    chat.press_ctrl_c()  # with no reply under way it drops the line, and no more
+    chat.type("Never")
+    chat.wait_for("Never")
+    chat.press_ctrl_c()  # it drops the line, and no more
     chat.wait_for("> ")
+    chat.press_ctrl_c()
+    chat.wait_for("Ctrl-C again, or Ctrl-D, leaves.\r\nm-1> ")
     chat.type("/retry\n")
-    chat.wait_for("The end.\r\n> ")
-    chat.type("/quit\n")
+    chat.wait_for("The end.\r\nm-1> ")
+    chat.press_ctrl_c()
+    chat.wait_for("leaves.\r\nm-1> ")
+    chat.press_ctrl_c()
+    chat.wait_for("`flask chat -c` goes on from here.\r\n")
     assert chat.process.wait(10) == 0
     assert [turn["content"] for turn in alice.turns(first_session(alice))] == ["Tell me a story", "The end."]
 
 
-def test_ctrl_c_ends_a_pipe(command, alice, provider):
+def test_ctrl_c_twice_leaves_a_reply(terminal, alice, provider):
     provider.script = [reply("Once upon ", threading.Event())]
-    with subprocess.Popen(**command(), **PIPES) as process:
-        process.stdin.write("Tell me a story\nAnd another\n")
-        process.stdin.flush()
+    chat = terminal()
+    chat.wait_for("> ")
+    chat.type("Tell me a story\n")
+    chat.wait_for("Once upon")
+    chat.press_ctrl_c()
+    chat.wait_for("[stopped]\r\nm-1> ")
+    chat.press_ctrl_c()
+    chat.wait_for("goes on from here.")
+    assert chat.process.wait(10) == 0
+
+
+def test_ctrl_c_leaves_while_a_reply_is_being_cancelled(terminal, proxy, provider):
+    provider.script = [reply("Once upon ", threading.Event())]
+    chat = terminal(url=proxy.url)
+    chat.wait_for("> ")
+    chat.type("Tell me a story\n")
+    chat.wait_for("Once upon")
+    proxy.passes.clear()
+    chat.press_ctrl_c()
+    chat.press_ctrl_c()
+    chat.wait_for("Aborted!")
+    assert chat.process.wait(10) == 1
+    proxy.passes.set()
+
+
+def test_ctrl_c_ends_one_question(command, alice, provider):
+    provider.script = [reply("Once upon ", threading.Event())]
+    with subprocess.Popen(**command("Tell me a story"), **PIPES) as process:
+        process.stdin.close()
         assert process.stdout.read(10) == "Once upon "
         process.send_signal(signal.SIGINT)
-        assert process.communicate(timeout=10) == (" [stopped]\n", "Aborted!\n")
+        assert (process.stdout.read(), process.stderr.read()) == ("\n", " [stopped]\n")
     assert process.returncode == 1
-    assert len(alice.turns(first_session(alice))) == 2
+    assert alice.turns(first_session(alice))[1]["status"] == "interrupted"
 
 
 def test_a_reply_whose_connection_breaks_is_read_on(command, proxy, provider):
     gate = threading.Event()
     provider.script = [reply("One ", "two ", gate, "three.")]
-    with subprocess.Popen(**command(url=proxy.url), **PIPES) as process:
-        process.stdin.write("Count\n")
-        process.stdin.flush()
+    with subprocess.Popen(**command("Count", url=proxy.url), **PIPES) as process:
+        process.stdin.close()
         assert process.stdout.read(8) == "One two "
         proxy.cut()
         gate.set()
-        assert process.communicate(timeout=10) == ("three.\n", "No connection. Trying again.\n")
+        assert (process.stdout.read(), process.stderr.read()) == ("three.\n", "No connection. Trying again.\n")
     assert b"Last-Event-ID" in proxy.sent
     assert len(provider.posts) == 1
 
 
 @pytest.mark.parametrize("behind", [b"", b"\r\n\r\n"], ids=["before the answer", "behind its headers"])
 @pytest.mark.parametrize("pieces", [("One ", "two."), ("One ", 1, "two.")], ids=["a quick reply", "a slow reply"])
-def test_a_message_whose_answer_is_lost_is_answered_once(behind, pieces, run, proxy, alice, provider):
+def test_a_message_whose_answer_is_lost_is_answered_once(behind, pieces, terminal, proxy, alice, provider):
     provider.script = [reply(*pieces)]
+    chat = terminal(url=proxy.url)
+    chat.wait_for("> ")
     proxy.cut_behind = behind
-    done = run("Count", url=proxy.url)
-    assert (done.returncode, done.stdout) == (0, "One two.\n")
+    chat.type("Count\n")
+    chat.wait_for("No connection. Trying again.\r\nOne two.\r\nm-1> ")
     assert len(provider.posts) == 1
     assert [turn["content"] for turn in alice.turns(first_session(alice))] == ["Count", "One two."]
 
 
-def test_an_old_session_is_shown_and_continued(run, alice, provider):
+def test_an_old_session_is_shown_and_continued(terminal, alice, provider):
     provider.script = [reply("A1"), cut("A2"), REFUSED, reply("A3")]
     session = alice.create("Q1\nin two lines")
     alice.post(f"/sessions/{session['id']}/messages", {"content": "Q2"})
-    done = run("Q3", options=["--session", session["id"], "--model", "m-2", "--system", "Be brief."])
-    assert done.stdout == "> Q1\n> in two lines\nA1\n> Q2\nA2 [went on after an interruption] [failed]\nA3\n"
+    chat = terminal("--session", session["id"], "--model", "m-2", "--system", "Be brief.")
+    chat.wait_for(f"{chat.url}, m-2, /? for help\r\n> Q1\r\n> in two lines\r\nA1\r\n> Q2\r\n")
+    chat.wait_for("A2 [went on after an interruption] [failed]\r\nm-2> ")
+    chat.type("Q3\n")
+    chat.wait_for("A3\r\nm-2> ")
     assert provider.posts[-1].body["model"] == "m-2"
     assert provider.posts[-1].body["messages"][0]["content"] == "Be brief."
 
 
-def test_a_reply_that_is_under_way_elsewhere_is_followed(command, alice, provider):
-    gate, words = threading.Event(), [part for number in range(60) for part in (f"{number} ", 0.1)]
+def test_a_reply_that_is_under_way_elsewhere_is_followed(terminal, alice, provider):
+    gate, words = threading.Event(), [part for number in range(60) for part in (f"{number} ", 0.05)]
     provider.script = [reply("One ", *words, gate, "two.")]
-    session = alice.post("/sessions", {"content": "Count"}, Prefer="respond-async").json()
-    with subprocess.Popen(**command("--session", session["id"]), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as process:
-        assert process.stdout.read(12) == "> Count\nOne "
-        gate.set()
-        assert process.stdout.read() == "".join(words[::2]) + "two.\n"
+    alice.post("/sessions", {"content": "Count"}, Prefer="respond-async").json()
+    chat = terminal("-c")
+    chat.wait_for("> Count\r\nOne ")
+    gate.set()
+    chat.wait_for("".join(words[::2]) + "two.\r\nm-1> ")
 
 
 def test_lists_the_latest_sessions(run, alice):
@@ -215,26 +304,34 @@ ODD = "\x1b]0;title\x07\x9b2J\u202e\u2066\r\x08"
 OBEYED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 TURN = {"kind": "assistant", "content": "text", "status": "complete"}
 SESSION = "a1b2c3d4-e5f6-7890-abcd-ef1234567890"
+PLACE = {"id": SESSION, "model": {"id": "m"}}
 ODD_ANSWERS = {
     "ids of a list": (["--list"], 200, {"data": [{"id": ODD, "updated_at": "2026-11-24", "title": "text"}]}),
     "times of a list": (["--list"], 200, {"data": [{"id": "7", "updated_at": ODD, "title": "text"}]}),
     "titles of a list": (["--list"], 200, {"data": [{"id": "7", "updated_at": "2026-11-24", "title": ODD + "text"}]}),
-    "messages": (["--session", SESSION], 200, {"turns": [{"kind": "user", "content": ODD + "text"}]}),
-    "replies": (["--session", SESSION], 200, {"turns": [TURN | {"content": ODD + "text"}]}),
-    "outcomes": (["--session", SESSION], 200, {"turns": [TURN | {"status": ODD + "text"}]}),
+    "models": ([], 200, {"data": [{"id": ODD + "text", "default": True}]}),
+    "a session's model": (["-c"], 200, {"data": [PLACE], "turns": []} | PLACE | {"model": {"id": ODD + "text\n\t"}}),
+    "messages": (["--session", SESSION], 200, PLACE | {"turns": [{"kind": "user", "content": ODD + "text"}]}),
+    "replies": (["--session", SESSION], 200, PLACE | {"turns": [TURN | {"content": ODD + "text"}]}),
+    "outcomes": (["--session", SESSION], 200, PLACE | {"turns": [TURN | {"status": ODD + "text"}]}),
     "errors": (["--list"], 400, {"errors": [{"detail": ODD + "text"}]}),
     "errors of a session": (["--session", SESSION], 404, {"errors": [{"detail": ODD + "text"}]}),
 }
 
 
 @pytest.mark.parametrize("options, code, body", ODD_ANSWERS.values(), ids=ODD_ANSWERS)
-def test_what_a_server_says_cannot_steer_a_terminal(run, options, code, body):
+def test_what_a_server_says_cannot_steer_a_terminal(terminal, options, code, body):
     server = Provider()
     server.models = status(code, body)
-    done = run(options=options, url=server.url)
+    chat = terminal(*options, url=server.url)
+    chat.wait_for("text")
+    if code == 200 and options != ["--list"]:
+        chat.wait_for("> ")
+        chat.type("/quit\n")
+    chat.wait_for_end()
     server.close()
-    said = done.stdout + done.stderr
-    assert "text" in said and "Traceback" not in said
+    assert "Traceback" not in chat.screen
+    said = chat.screen.replace("\r\n", "\n").replace("\r", "", 1)  # the one before the last line
     assert not OBEYED.search(said), said
 
 
@@ -248,6 +345,9 @@ def test_what_a_terminal_would_obey_does_not_reach_it(run, provider):
     assert run("Hello").stdout == "[31mred 2J]0;titleover\n\ttab\n"
 
 
+START_IT = "Start it with `flask run`, or give --url."
+
+
 @pytest.mark.parametrize(
     "options, problem",
     [
@@ -255,8 +355,12 @@ def test_what_a_terminal_would_obey_does_not_reach_it(run, provider):
         (["--session", "a1b2c3d4-e5f6-7890-abcd-ef1234567890"], "Error: There is no such session."),
         (["--token", "none"], "Error: The token is malformed."),
         (["--token", "ünïcode"], "Error: The token is malformed."),
-        (["--url", "nowhere"], "Error: nowhere cannot be reached."),
-        (["--url", "http://127.0.0.1:1", "--list"], "Error: http://127.0.0.1:1 cannot be reached."),
+        (["--url", "nowhere"], "Error: Begin the address with http:// or https://, as in http://nowhere."),
+        (["--url", "127.0.0.1:5000"], "Error: Begin the address with http:// or https://, as in http://127.0.0.1:5000."),
+        (["--url", "http://127.0.0.1:1", "--list"], f"Error: http://127.0.0.1:1 cannot be reached. {START_IT}"),
+        (["--url", "http://localhost:1"], f"Error: http://localhost:1 cannot be reached. {START_IT}"),
+        (["--url", "http://me:secret@[::1]:1"], f"Error: http://[::1]:1 cannot be reached. {START_IT}"),
+        (["--url", "http://parley.invalid"], "Error: http://parley.invalid cannot be reached. Check the address."),
     ],
 )
 def test_an_error_is_one_line(options, problem, run, provider):
@@ -266,9 +370,35 @@ def test_an_error_is_one_line(options, problem, run, provider):
     assert done.stderr.startswith(problem) and done.stderr.count("\n") == 1, done.stderr
 
 
-def test_a_model_that_fails_ends_a_pipe_but_not_a_talk(run, terminal, provider):
+@pytest.mark.parametrize("options", [[], ["Hello"], ["-c"]])
+def test_a_server_that_is_not_there_is_told_at_once(options, terminal):
+    port = free_port()
+    began = time.monotonic()
+    chat = terminal(*options, url=f"http://127.0.0.1:{port}")
+    assert chat.wait_for_end() == 1
+    assert chat.screen == f"Error: http://127.0.0.1:{port} cannot be reached. {START_IT}\r\n"
+    assert time.monotonic() - began < 8  # Python needs one or two on a busy machine
+
+
+def test_the_other_scheme_is_named_where_that_answers(run, server, tmp_path):
+    other = server.url.replace("http:", "https:")
+    done = run("Hello", url=other)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == f"Error: It is {server.url} that answers: give that as --url.\n"
+    path, context = certificate(tmp_path)
+    with contextlib.closing(Provider(context)) as secure:
+        secure.models, secure.default = status(200, {"data": []}), status(200)
+        done = run("Hello", url=secure.url.replace("https:", "http:"))
+        assert (done.returncode, done.stderr) == (1, f"Error: It is {secure.url} that answers: give that as --url.\n")
+        assert not any("authorization" in request.headers for request in secure.requests)
+        done = run("Hello", url=secure.url)
+        assert done.returncode == 1 and done.stderr.startswith(f"Error: The certificate of {secure.url} is not trusted.")
+        assert run(options=["--list"], url=secure.url, REQUESTS_CA_BUNDLE=str(path)).returncode == 0
+
+
+def test_a_model_that_fails_ends_one_question_but_not_a_talk(run, terminal, provider):
     provider.script = [cut("Half"), REFUSED, cut("Half"), REFUSED]
-    done = run("Hello", "Not sent")
+    done = run("Hello")
     assert (done.returncode, done.stdout) == (1, "Half\n")
     assert done.stderr.startswith("Error: ") and done.stderr.count("\n") == 1
     chat = terminal()
@@ -277,7 +407,7 @@ def test_a_model_that_fails_ends_a_pipe_but_not_a_talk(run, terminal, provider):
     chat.wait_for("Half\r\nError: ")
     chat.wait_for("> ")
     chat.type("/retry\n")
-    chat.wait_for("The answer.\r\n> ")
+    chat.wait_for("The answer.\r\nm-1> ")
 
 
 def test_signs_its_own_token_where_the_server_is_this_one(run, server):
@@ -294,30 +424,27 @@ def test_asks_for_a_token_where_it_cannot_sign_one(run):
     assert done.stderr.startswith("Error: Give --token, or set PARLEY_TOKEN. ")
 
 
-def test_a_terminal_shows_that_a_model_thinks_and_loses_no_word_by_it(terminal, run, provider):
-    told = [thought(reasoning="Hm."), 0.1, "The first ", 1.1, thought(reasoning="Hm, hm."), 0.1, "words."]
-    provider.script = [reply(*told), reply(*told)]
-    chat = terminal()
-    chat.wait_for("> ")
-    chat.type("Hello\n")
-    # What is said of thinking is written behind the cursor, which goes back, and is cleared by what comes next.
-    chat.wait_for("\033[s[thinking: 3 characters]\033[u\033[KThe first \033[s[thinking: 10 characters]\033[u\033[Kwords.\r\n> ")
-    assert run("Hello").stdout == "The first words.\n"
+def test_nothing_is_said_of_thinking_where_there_is_no_terminal(run, provider):
+    provider.script = [reply(thought(reasoning="Hm."), 1.5, "The first ", thought(reasoning="Hm, hm."), 1.5, "words.")]
+    done = run("Hello")
+    assert (done.stdout, done.stderr) == ("The first words.\n", "")
 
 
 def test_a_reply_goes_on_where_it_had_stopped(run, alice, provider):
     provider.script = [reply(word, stop="length") for word in ("One ", "two ")]
     provider.script += [REFUSED, cut("three "), cut("four "), reply("five.")]
-    cut_at_the_limit = "[cut at the limit: /continue goes on]\n"
-    done = run("Count", "/continue", "/continue", "Not sent")
-    assert done.stdout == f"One  {cut_at_the_limit}two  [went on after an interruption] {cut_at_the_limit}\n"
-    assert done.returncode == 1 and done.stderr.endswith("Not today.\n")
-    session = first_session(alice)
-    done = run("/continue", "/continue", options=["--session", session["id"]])
-    shown = "> Count\nOne two  [went on after an interruption] [cut at the limit]\n"
-    assert done.stdout == shown + "three four five. [went on after an interruption]\n"
+    cut_at_the_limit, went_on = " [cut at the limit: /continue goes on]\n", " [went on after an interruption]"
+    done = run("Count")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "One \n", cut_at_the_limit)
+    done = run(options=["-c", "/continue"])
+    assert (done.returncode, done.stdout, done.stderr) == (0, "two \n", went_on + cut_at_the_limit)
+    done = run(options=["-c", "/continue"])
+    assert (done.returncode, done.stdout) == (1, "") and done.stderr.endswith("Not today.\n")
+    done = run(options=["-c", "/continue"])
+    assert (done.returncode, done.stdout, done.stderr) == (0, "three four five.\n", went_on + "\n")
+    done = run(options=["-c", "/continue"])
     assert (done.returncode, done.stderr.count("\n")) == (1, 1) and "There is nothing to continue" in done.stderr
-    assert [turn["content"] for turn in alice.turns(session)] == ["Count", "One two three four five."]
+    assert [turn["content"] for turn in alice.turns(first_session(alice))] == ["Count", "One two three four five."]
 
 
 def test_what_cannot_go_on_is_not_said_to(terminal, provider):
@@ -327,24 +454,26 @@ def test_what_cannot_go_on_is_not_said_to(terminal, provider):
     chat.wait_for("> ")
     for line, answer in (("/continue", "There is no reply yet."), ("Hello", "Not today."), ("Hello", "Whole.")):
         chat.type(line + "\n")
-        chat.wait_for(answer + "\r\n> ")
+        chat.wait_for(answer + "\r\nm-1> ")
     chat.type("/retry\n")  # it gives way to the whole reply before it
     chat.wait_for("Half\r\nError: ")
     chat.wait_for("> ")
     chat.type("/continue\n")
     chat.wait_for("There is nothing to continue")
     assert "goes on" not in chat.screen
-    chat.type("Count\n/continue\n")
-    chat.wait_for("[cut at the limit: /continue goes on]")
-    chat.wait_for("Start a new message.\r\n> ")
+    chat.type("Count\n")
+    chat.wait_for("One  [cut at the limit: /continue goes on]\r\nm-1> ")
+    chat.type("/continue\n")
+    chat.wait_for("Start a new message.\r\nm-1> ")
 
 
-def test_what_goes_on_is_read_once_where_the_answer_is_lost(command, proxy, provider):
+def test_what_goes_on_is_read_once_where_the_answer_is_lost(terminal, proxy, provider):
     provider.script = [reply(*words, stop="length") for words in (["One "], ["two ", 1, "three "], ["four ", "five."])]
-    with subprocess.Popen(**command(url=proxy.url), **PIPES) as process:
-        for behind, line in ((None, "Count"), (b"", "/continue"), (b"\r\n\r\n", "/continue")):
-            proxy.cut_behind = behind  # before the answer, and behind its headers
-            process.stdin.write(line + "\n")
-            process.stdin.flush()
-            assert process.stdout.readline().partition(" [")[0] == {None: "One ", b"": "two three "}.get(behind, "four five.")
+    chat = terminal(url=proxy.url)
+    chat.wait_for("> ")
+    for behind, line, words in ((None, "Count", "One "), (b"", "/continue", "two three "), (b"\r\n\r\n", "/continue", "four")):
+        proxy.cut_behind = behind  # before the answer, and behind its headers
+        chat.type(line + "\n")
+        chat.wait_for(f"\n{words}")
+        chat.wait_for("[cut at the limit: /continue goes on]\r\nm-1> ")
     assert len(provider.posts) == 3 and proxy.cut_behind is None
