@@ -416,6 +416,15 @@ def test_signs_its_own_token_where_the_server_is_this_one(run, server):
     assert first_session(user)["title"] == "Hello"
 
 
+def test_with_an_address_and_a_token_it_needs_no_settings(run):
+    odd = {"DATABASE_URL": "postgresql://127.0.0.1:1/none", "JWT_SECRET": "short", "PROVIDERS": "odd", "DEFAULT_MODEL": "none"}
+    done = run("Hello", **odd)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "The answer.\n", "")
+    done = run("Hello", PARLEY_TOKEN="", **odd)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("Error: Give --token, or set PARLEY_TOKEN. JWT_SECRET: ") and done.stderr.count("\n") == 1
+
+
 def test_asks_for_a_token_where_it_cannot_sign_one(run):
     key = ed25519.Ed25519PrivateKey.generate().public_key()
     pem = key.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo).decode()
