@@ -43,7 +43,7 @@ class Chat:
         self.fields = {name: value for name, value in fields.items() if value}
         self.session_id, self.model = None, fields["model"] or ""
         self.screen = terminal.Screen()
-        self.outcome = None  # of what was done last: complete, interrupted, failed; stopped, which is by Ctrl-C
+        self.outcome = "complete"  # what was done last: complete, interrupted, failed; stopped, which is by Ctrl-C
         self.http = requests.Session()
         self.http.trust_env = False  # else ~/.netrc would have its say; what the environment says of the way is in its route
         self.http.headers["Authorization"] = f"Bearer {''.join(token.split())}".encode(errors="replace")
@@ -57,11 +57,14 @@ class Chat:
             except KeyboardInterrupt:  # a second one is not caught
                 self.outcome = "stopped"
                 self.cancel()
-        except (Refused, *LOST, *ODD) as error:
-            self.outcome, problem = "failed", error if isinstance(error, Refused) else self.advice(error)
+        except Refused as error:
+            problem = error
+        except (*LOST, *ODD) as error:
+            problem = self.advice("cannot be reached" if isinstance(error, LOST) else "is no Parley", error)
         finally:
             self.screen.end_line()
         if problem:
+            self.outcome = "failed"
             self.screen.say(f"Error: {problem}", err=True)
 
     def call(self, method, path, body=None, **headers):
@@ -75,13 +78,14 @@ class Chat:
         try:
             error = response.json()["errors"][0]
             message, session_id = error["detail"], error.get("meta", {}).get("session_id")
-        except ODD as error:  # it is not Parley that answered
-            message, session_id = self.advice(error), None
+        except ODD as error:
+            problem = f"answered with the status {response.status_code}, and not as Parley does"
+            message, session_id = self.advice(problem, error), None
         hint = " Give one by --token or PARLEY_TOKEN." if response.status_code == 401 else ""
         raise Refused(message + hint, response.status_code, session_id)
 
-    def advice(self, error):
-        """What is wrong with the address, as far as that can be known, and what to do."""
+    def advice(self, problem, error):
+        """What is wrong with the address, or else this problem, and what to do."""
         scheme, _, place = self.url.partition("://")
         if scheme not in ("http", "https"):
             return f"Begin the address with http:// or https://, as in http://{place or scheme}."
@@ -93,7 +97,6 @@ class Chat:
             sent = {"headers": {"Authorization": None}, "timeout": 3} | wire.route(other) | {"verify": False}
             self.http.head(other + "/health", **sent).raise_for_status()
             return f"It is {other} that answers: give that as --url."
-        problem = "cannot be reached" if isinstance(error, LOST) else "is no Parley"
         is_here = re.match(r"localhost|127\.|\[::1\]", place)
         return f"{self.url} {problem}. " + ("Start it with `flask run`, or give --url." if is_here else "Check the address.")
 
@@ -130,11 +133,9 @@ class Chat:
         """Send what was typed, or do what it says: a command is a line that begins with a slash and one word."""
         is_command = "\n" not in text and re.match(r"/[a-z?]+(\s|$)", text, re.IGNORECASE)
         match text.split() if is_command else []:
-            case [] if text:
+            case []:
                 path, fields = (f"/sessions/{self.session_id}/messages", {}) if self.session_id else ("/sessions", self.fields)
                 self.follow(path, {"content": terminal.QUOTED.sub(r"\1", text).strip("\n")} | fields)
-            case []:  # a blank line
-                pass
             case ["/retry" | "/continue" as command] if self.session_id:
                 self.follow(f"/sessions/{self.session_id}{command}")
             case ["/retry" | "/continue"]:
@@ -164,7 +165,7 @@ class Chat:
         """
         headers = {"Accept": "text/event-stream", "Idempotency-Key": uuid.uuid4().hex}
         failures = 0
-        while True:
+        while failures < len(PAUSES):
             self.screen.wait()
             try:
                 time.sleep(PAUSES[failures])
@@ -186,11 +187,11 @@ class Chat:
                 elif post or error.status < 500:
                     raise
             except LOST:
-                if failures == len(PAUSES) - 1:
-                    raise
-            if not failures:
-                self.screen.say("No connection. Trying again.", err=True)
+                pass
             failures += 1
+            if failures == 1:
+                self.screen.say("No connection. Trying again.", err=True)
+        raise requests.ConnectionError
 
     def show(self, name, data):
         """Print what an event says; returns whether it is the last. Raises Refused where the reply failed."""
@@ -234,8 +235,9 @@ class Chat:
                 continue
             if text.lower() in FAREWELLS:
                 break
-            self.run(self.obey, text)
-            interrupts = int(self.outcome == "stopped")
+            if text:
+                self.run(self.obey, text)
+            interrupts = int(text > "" and self.outcome == "stopped")
         note = "`flask chat -c` goes on from here." if self.session_id else "Nothing was sent."
         click.echo(f"\r{note:24}", err=True)  # over the prompt, where Ctrl-D left the cursor there
 
@@ -273,7 +275,8 @@ def chat_command(message, url, token, model, system, goes_on, session_id, is_lis
     except (auth.InvalidToken, SettingError, OSError) as error:
         raise click.ClickException(f"Give --token, or set PARLEY_TOKEN. {error}") from None
     chat = Chat(url, token, model=model, system=system)
-    chat.run(chat.open, session_id, goes_on)
+    if not is_list:
+        chat.run(chat.open, session_id, goes_on)
     if chat.outcome == "complete" and message:
         chat.run(chat.obey, message)
     elif chat.outcome == "complete":
