@@ -10,12 +10,13 @@ import time
 
 import click
 
-HISTORY = os.path.join(os.environ.get("HOME") or os.devnull, ".parley_history")  # readline makes it with mode 0600
-IS_DUMB = os.environ.get("TERM", "dumb") == "dumb"
-LONGEST_HISTORY = 1000  # lines
-PASTE_PAUSE = 0.05  # seconds; lines that come faster are pasted
+_HISTORY = os.path.join(os.environ.get("HOME") or os.devnull, ".parley_history")  # readline makes it with mode 0600
+_IS_DUMB = os.environ.get("TERM", "dumb") == "dumb"
+_LONGEST = 1000  # lines
+_PASTE_PAUSE = 0.05  # seconds; lines that come faster are pasted
+_OPEN = re.compile(r'"""(?!.*"""\s*\Z)', re.DOTALL)  # a message that begins with three quotes, and has not ended with three
 QUOTED = re.compile(r'\A"""(.*)"""\s*\Z', re.DOTALL)
-SAVE, ERASE = b"\0337", b"\0338\033[K"  # where the cursor is; what is behind that
+_SAVE, _ERASE = b"\0337", b"\0338\033[K"  # where the cursor is; what is behind that
 # All of C0 but tab and line feed, all of C1, and what turns the direction of text around.
 CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
@@ -48,7 +49,7 @@ class Screen:
 
     def wait(self):
         """From here on something is awaited."""
-        if self._since is None and sys.stderr.isatty() and not IS_DUMB:
+        if self._since is None and sys.stderr.isatty() and not _IS_DUMB:
             self._since = time.monotonic()
             signal.signal(signal.SIGALRM, self._draw)
             signal.setitimer(signal.ITIMER_REAL, 1, 1)
@@ -60,13 +61,13 @@ class Screen:
         columns, line = os.get_terminal_size(sys.stderr.fileno()).columns or 80, self._line.expandtabs()
         column = len(line) % columns if line.isascii() else len(line) * 2  # at the most
         if column + len(sign) < columns and (column or not line):  # at 0 behind a full line, terminals differ
-            os.write(sys.stderr.fileno(), (ERASE if self._has_sign else SAVE) + sign.encode())
+            os.write(sys.stderr.fileno(), (_ERASE if self._has_sign else _SAVE) + sign.encode())
             self._has_sign = True
 
     def _erase(self):
         signal.setitimer(signal.ITIMER_REAL, 0)
         if self._has_sign:
-            os.write(sys.stderr.fileno(), ERASE)
+            os.write(sys.stderr.fileno(), _ERASE)
         self.awaits, self._since, self._has_sign = "waiting", None, False
 
 
@@ -75,11 +76,11 @@ def open_history():
     with contextlib.suppress(ImportError):
         import readline  # here: it changes what `input` does
 
-        if not IS_DUMB:
+        if not _IS_DUMB:
             readline.parse_and_bind("set enable-bracketed-paste on")  # which Python switches off
-        readline.set_history_length(LONGEST_HISTORY)
+        readline.set_history_length(_LONGEST)
         with contextlib.suppress(OSError):
-            readline.read_history_file(HISTORY)
+            readline.read_history_file(_HISTORY)
         return readline
 
 
@@ -88,18 +89,13 @@ def read_typed(prompt, readline):
     text = ""
     try:
         text = input(prompt)
-        while is_open(text) or select.select([sys.stdin], [], [], PASTE_PAUSE)[0]:
+        while _OPEN.match(text) or select.select([sys.stdin], [], [], _PASTE_PAUSE)[0]:
             text += "\n" + input("... ")
     except EOFError:
-        return text if text and not is_open(text) else "/quit"
+        return text if text and not _OPEN.match(text) else "/quit"
     except KeyboardInterrupt:
         click.echo()
         return "" if text or (readline and readline.get_line_buffer()) else None
     with contextlib.suppress(OSError, AttributeError):
-        readline.write_history_file(HISTORY)
+        readline.write_history_file(_HISTORY)
     return text.rstrip()
-
-
-def is_open(text):
-    """Whether this message begins with three quotes, and has not ended with three."""
-    return text.startswith('"""') and not QUOTED.match(text)
