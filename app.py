@@ -17,6 +17,7 @@ from werkzeug.http import parse_dict_header, parse_list_header
 import auth
 import catalog
 import chat
+import check
 import cli
 import database
 import errors
@@ -63,6 +64,7 @@ def create_app(config=None):
     app.teardown_request(lambda error: db.close())  # gives the request's connection back to the pool, if it took one
     app.cli.add_command(cli.print_token)
     app.cli.add_command(chat.chat_command)
+    app.cli.add_command(check.check_command)
     if not cli.is_looking_for_commands():
         open_app(app, read_environment(app.root_path) if config is None else config)
     return app
@@ -71,7 +73,7 @@ def create_app(config=None):
 def open_app(app, environment):
     """Read the settings, and open what they name. Raises SettingError."""
     settings = read_settings(environment)
-    app.config.update(settings)
+    app.config.update(settings, VERSION=__version__)
     logs.set_up(settings["LOG_FORMAT"])
     for name, meant in misspelt(environment).items():
         log.warning("%s is no setting, and not read. Is it %s?", name, " or ".join(meant))
@@ -81,7 +83,7 @@ def open_app(app, environment):
     app.replies = Replies(app.catalog, settings)
     app.held, app.searches = limits.Room(limits.HELD), limits.Room(limits.SEARCHES)
     atexit.register(app.replies.stop, 0)
-    cli.prepare_run(app, __version__)
+    cli.prepare_run(app)
 
 
 # Hooks

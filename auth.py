@@ -196,6 +196,22 @@ def own_key(path):
     return key
 
 
+def signing_with(path, settings):
+    """What signs tokens with the private key in this file. Raises InvalidToken, which says why it cannot sign."""
+    try:
+        with open(path, "rb") as file:
+            text = file.read()
+        key = serialization.load_pem_private_key(text, None)
+        return Tokens(None, (algorithm_of(key.public_key()), key), settings["JWT_ISSUER"], settings["JWT_AUDIENCE"])
+    except (OSError, UnfitKey) as error:
+        problem = getattr(error, "strerror", error)
+    except TypeError:
+        problem = f"it is encrypted; `openssl pkey -in {path}` prints it plain"
+    except (ValueError, UnsupportedAlgorithm):
+        problem = "it is a public key" if b" PUBLIC KEY-" in text else "it is no Ed25519, EC or RSA private key in PEM"
+    raise InvalidToken(f"{path} cannot sign: {problem}.")
+
+
 def open_tokens(settings, folder):
     """What verifies tokens by these settings; the server's own key has its place in the folder. Raises SettingError."""
     issuer, audience = settings["JWT_ISSUER"], settings["JWT_AUDIENCE"]

@@ -28,6 +28,13 @@ errorlog = None  # its lines go where all others go
 forwarder_headers = ""  # SCRIPT_NAME comes from the environment only, never from a header
 
 
+def when_ready(server):
+    """Say once, not in each worker, what the service starts with."""
+    import check
+
+    check.announce(server.app.wsgi(), ",".join(map(str, server.LISTENERS)))
+
+
 def pre_fork(server, worker):
     """Keep the collector off what the workers share, else each of them would get a copy of it."""
     gc.freeze()

@@ -1,0 +1,185 @@
+"""What is set up: told at the start, and tried by `flask check`."""
+
+import contextlib
+import logging
+import os
+import re
+import socket
+import sys
+import time
+
+import click
+from flask import current_app
+from werkzeug.http import parse_date
+
+import auth
+import database
+from catalog import open_catalog
+from faults import ModelError
+from migrations import MIGRATIONS
+from settings import SettingError, misspelt, read_environment, read_settings
+from wire import JOINED_SIZE, Call, Fault, Wire, parse_json
+
+NEARBY = ("http://127.0.0.1:11434/v1", "http://127.0.0.1:8080/v1")  # where Ollama and llama.cpp's server usually are
+LEAST_PROMPT = 4096  # tokens that a context window should have besides those of a reply
+# Where servers of OpenAI's protocol tell the window of the model that answered last, and what sets it.
+WINDOWS = {"/api/ps": ("context_length", "OLLAMA_CONTEXT_LENGTH={} ollama serve"), "/props": ("n_ctx", "llama-server -c {}")}
+WINDOWS |= {"/v1/models": ("max_model_len", "vllm serve --max-model-len {}")}
+
+log = logging.getLogger("parley")
+
+
+def hide_secrets(text):
+    """The same with no user and no password in its URLs: either may be a key."""
+    return re.sub(r"([?&][^=&\s]*(?:password|secret|%)[^=&]*=)[^&\s]*", r"\1…", re.sub(r"//[^?\s]*@", "//…@", text))
+
+
+def describe(settings, folder, catalog):
+    """What is set up, by name, without a key or a password. Nothing is asked, opened or made."""
+    url, public = settings["DATABASE_URL"] or f"sqlite:///{folder}/parley.db", settings["JWT_PUBLIC_KEY"]
+    keys = public and f"{len(auth.public_keys(public))} in JWT_PUBLIC_KEY"
+    described = {
+        "database": f"sqlite:///{os.path.abspath(url[10:])}" if url.startswith("sqlite") else url,
+        "keys": keys or (settings["JWT_SECRET"] and "JWT_SECRET") or settings["JWT_JWKS_URL"] or f"{folder}/jwt_key.pem",
+        "providers": ", ".join(f"{name} {settings.get(f'{name.upper()}_BASE_URL', '')}".strip() for name in catalog.providers),
+        "model": catalog._default or "the first that openai lists",
+    }
+    return {name: hide_secrets(text) for name, text in described.items()}
+
+
+def announce(app, address):
+    """Log what the service starts with. Returns that, and the setting for a model server of this machine, where none is set."""
+    described = describe(app.config, app.instance_path, app.catalog)
+    log.info("start", {"version": app.config["VERSION"], "address": address} | described)
+    for url in NEARBY if list(app.catalog.providers) == ["echo"] else ():
+        with contextlib.suppress(Fault, TypeError, LookupError):  # each has a fifth of a second, since the start waits
+            if isinstance(parse_json(ask(f"{url}/models", seconds=0.2)[1])["data"], list):
+                log.info("a model server answers on this machine; to use it, set OPENAI_BASE_URL=%s", url)
+                return described, f"OPENAI_BASE_URL={url}"
+    return described, None
+
+
+def ask(url, headers={}, seconds=5):
+    """(headers, text) of the answer to a GET, whatever its status. Raises a Fault of the wire."""
+    with Wire(url).request(Call(seconds), "GET", "", {"Connection": "close"} | headers) as response:
+        return response.headers, response.read(JOINED_SIZE, seconds).decode("utf-8", "replace")
+
+
+def say(level, sentence):
+    click.echo(f"{level:8} {hide_secrets(sentence)}")
+
+
+@click.command("check")
+def check_command():
+    """Try all that is set up, and say what to do. The status is 0 where nothing failed.
+
+    Nothing is changed. The default model is asked for one word, which costs a few tokens.
+    """
+    environment, folder = read_environment(current_app.root_path), current_app.instance_path
+    try:
+        settings = read_settings(environment)
+        catalog = open_catalog(settings)
+    except SettingError as error:
+        say("FAILED", f"{error}. All else can be tried when this is right.")
+        sys.exit(1)
+    for name, meant in misspelt(environment).items():
+        say("warning", f"{name} is no setting, and not read. Is it {' or '.join(meant)}?")
+    checks = [("DATABASE_URL", check_database, settings, folder), ("JWT_JWKS_URL", check_keys, settings, folder)]
+    for name, provider in catalog.providers.items():
+        checks.append((f"{name.upper()}_BASE_URL, {name.upper()}_API_KEY", check_provider, settings, catalog, provider))
+    checks += [("PORT", check_port, os.environ.get("PORT") or "8000"), ("PORT", check_port, "5000")]
+    sys.exit(any([has_failed(*check) for check in checks]))
+
+
+def has_failed(setting, check, *arguments):
+    """Try this. Where it fails, it is most likely for this setting."""
+    try:
+        check(*arguments)
+    except (Exception, SettingError) as error:  # whatever it is, the others are tried, too
+        reason = getattr(error, "message", "") or getattr(error, "detail", "") or str(error)
+        say("FAILED", f"{setting}: {reason.removeprefix(f'{setting}: ').partition(chr(10))[0]}")
+        return True
+
+
+def check_database(settings, folder):
+    """Whether it can be read, and be written by a transaction that is rolled back."""
+    url = settings["DATABASE_URL"] or f"sqlite:///{folder}/parley.db"
+    engine, options = database._read(url)
+    if engine is database.SQLite and is_to_be_made(options["database"], folder):
+        return
+    database.limit_time()
+    opened = engine(**engine.options | options)
+    with opened.connection_context():
+        opened.check()
+        with opened.atomic() as attempt:
+            opened.execute_sql("CREATE TABLE parley_check (id INTEGER)")
+            attempt.rollback()
+        if opened.table_exists("release"):
+            (version,) = opened.execute_sql("SELECT migrations FROM release").fetchone()
+            if version > len(MIGRATIONS):
+                raise ValueError("it belongs to a newer release of Parley; start that one")
+    say("ok", f"{url} can be read and written")
+
+
+def is_to_be_made(path, folder):
+    """Whether there is no such file yet, and says so. Raises ValueError where it cannot be made."""
+    parent = os.path.dirname(path)
+    if parent == folder and not os.path.exists(folder):
+        parent = os.path.dirname(folder)  # the folder will be made, too
+    if os.path.exists(path):
+        if os.stat(path).st_mode & 0o077:
+            say("warning", f"others on this machine can read {path}: chmod 600 {path}")
+        return False
+    if not os.access(parent, os.W_OK | os.X_OK):
+        raise ValueError(f"{path} cannot be made: {parent} is missing, or whoever runs this may not write there")
+    say("ok", f"{path} will be made at the first start")
+    return True
+
+
+def check_keys(settings, folder):
+    """Whether tokens can be verified, by a clock that is that of whoever signs them."""
+    url, secret = settings["JWT_JWKS_URL"], settings["JWT_SECRET"] or settings["JWT_PUBLIC_KEY"]
+    if not (url or secret) and is_to_be_made(f"{folder}/jwt_key.pem", folder):
+        return
+    auth.open_tokens(settings, folder)
+    keys = auth.PublishedKeys(url).published.get() if url else {}
+    say("ok", f"{url} publishes {sum(map(len, keys.values()))} keys that are taken" if url else "the keys are understood")
+    date = parse_date(ask(url)[0].get("Date")) if url else None
+    if date and abs(time.time() - date.timestamp()) > auth.LEEWAY:
+        say("warning", f"this machine's clock is {time.time() - date.timestamp():.0f} s ahead of that of {url}: set it right")
+
+
+def check_provider(settings, catalog, provider):
+    """Whether it answers, and lists the models that are set; whether the default model answers, if it is its own."""
+    listed = [str(each["id"]) for each in provider.list_models()]
+    say("ok", f"{provider.name} answers, and lists {len(listed)} models")
+    for model in filter(None, [*(settings["MODELS"] or ()), settings["DEFAULT_MODEL"], settings["TITLE_MODEL"]]):
+        if catalog.provider_of(model) is provider and not {model, f"{model}:latest"} & {*listed}:
+            say("warning", f"{provider.name} does not list {model}, but {', '.join(listed[:9])}")
+    model = catalog.default()
+    if catalog.provider_of(model) is not provider:
+        return
+    click.echo(f"waiting  for {model}, half a minute at most", err=True)
+    limit, messages = min(256, settings["MAX_TOKENS"]), [{"role": "user", "content": "Say ok."}]
+    try:
+        "".join(provider.stream(Call(30), model, None, messages, limit, retries=0))
+    except ModelError as error:
+        if not error.message.startswith("The model "):  # it is there: it declined, or thought for too long
+            raise
+    say("ok", f"{model} answers")
+    for path, (name, cure) in WINDOWS.items() if provider.name == "openai" else ():
+        with contextlib.suppress(Fault, TypeError):  # it does not say
+            text = ask(provider.wire.base_url.removesuffix("/v1") + path, provider.headers())[1]
+            window, needed = int(re.search(rf'"{name}": ?([0-9]+)', text)[1]), settings["MAX_TOKENS"] + LEAST_PROMPT
+            if window < needed:
+                advice = f"start its server by {cure.format(needed)}, or set MAX_TOKENS={window // 2}"
+                say("warning", f"the window of {model} has {window} tokens, no room for a conversation and MAX_TOKENS: {advice}")
+
+
+def check_port(port):
+    """Who listens there, if anybody does."""
+    with contextlib.suppress(ConnectionRefusedError), socket.create_connection(("127.0.0.1", int(port)), 1):
+        with contextlib.suppress(Fault):
+            if '"version"' in ask(f"http://127.0.0.1:{port}/health")[1]:
+                return say("ok", f"Parley is running on port {port}")
+        say("warning", f"another program listens on port {port}: stop it, or choose another port (PORT=…, flask run -p …)")
