@@ -80,8 +80,7 @@ def check_command():
         settings = read_settings(environment)
         catalog = open_catalog(settings)
     except SettingError as error:
-        say("FAILED", f"{error}. All else can be tried when this is right.")
-        sys.exit(1)
+        sys.exit(f"FAILED   {error}. All else can be tried when this is right.")
     for name, meant in misspelt(environment).items():
         say("warning", f"{name} is no setting, and not read. Is it {' or '.join(meant)}?")
     checks = [("DATABASE_URL", check_database, settings, folder), ("JWT_JWKS_URL", check_keys, settings, folder)]
@@ -97,60 +96,61 @@ def has_failed(setting, check, *arguments):
         check(*arguments)
     except (Exception, SettingError) as error:  # whatever it is, the others are tried, too
         reason = getattr(error, "message", "") or getattr(error, "detail", "") or str(error)
-        say("FAILED", f"{setting}: {reason.removeprefix(f'{setting}: ').partition(chr(10))[0]}")
+        say("FAILED", ("" if isinstance(error, SettingError) else f"{setting}: ") + reason.partition("\n")[0])
         return True
+
+
+def is_there(path, folder):
+    """Whether this file is there; else it is made at the first start. Raises ValueError where it cannot be."""
+    if os.path.exists(path):
+        if os.stat(path).st_mode & 0o077:
+            say("warning", f"others on this machine can read {path}: chmod 600 {path}")
+        return True
+    parent = os.path.dirname(path)
+    if parent == folder and not os.path.exists(folder):
+        parent = os.path.dirname(folder)  # the folder is made, too
+    if not os.access(parent, os.W_OK | os.X_OK):
+        raise ValueError(f"{path} cannot be made: {parent} is missing, or is not to be written by whoever runs this")
+    say("ok", f"{path} will be made at the first start")
 
 
 def check_database(settings, folder):
     """Whether it can be read, and be written by a transaction that is rolled back."""
     url = settings["DATABASE_URL"] or f"sqlite:///{folder}/parley.db"
     engine, options = database._read(url)
-    if engine is database.SQLite and is_to_be_made(options["database"], folder):
-        return
+    if engine is database.SQLite:
+        if not is_there(options["database"], folder):
+            return
+        options["pragmas"] = {}  # the file stays as it is
     database.limit_time()
     opened = engine(**engine.options | options)
+    with opened.connection_context(), opened.atomic() as attempt:
+        opened.execute_sql("CREATE TABLE parley_check (id INTEGER)")
+        attempt.rollback()
     with opened.connection_context():
         opened.check()
-        with opened.atomic() as attempt:
-            opened.execute_sql("CREATE TABLE parley_check (id INTEGER)")
-            attempt.rollback()
-        if opened.table_exists("release"):
-            (version,) = opened.execute_sql("SELECT migrations FROM release").fetchone()
-            if version > len(MIGRATIONS):
-                raise ValueError("it belongs to a newer release of Parley; start that one")
+        rows = opened.execute_sql("SELECT migrations FROM release").fetchall() if opened.table_exists("release") else [(0,)]
+        if rows[0][0] > len(MIGRATIONS):
+            raise ValueError("it belongs to a newer release of Parley; start that one")
+        if engine is database.PostgreSQL and opened.execute_sql("SHOW server_encoding").fetchone()[0] != "UTF8":
+            raise ValueError("its encoding is not UTF8; make one with ENCODING 'UTF8'")
     say("ok", f"{url} can be read and written")
-
-
-def is_to_be_made(path, folder):
-    """Whether there is no such file yet, and says so. Raises ValueError where it cannot be made."""
-    parent = os.path.dirname(path)
-    if parent == folder and not os.path.exists(folder):
-        parent = os.path.dirname(folder)  # the folder will be made, too
-    if os.path.exists(path):
-        if os.stat(path).st_mode & 0o077:
-            say("warning", f"others on this machine can read {path}: chmod 600 {path}")
-        return False
-    if not os.access(parent, os.W_OK | os.X_OK):
-        raise ValueError(f"{path} cannot be made: {parent} is missing, or whoever runs this may not write there")
-    say("ok", f"{path} will be made at the first start")
-    return True
 
 
 def check_keys(settings, folder):
     """Whether tokens can be verified, by a clock that is that of whoever signs them."""
-    url, secret = settings["JWT_JWKS_URL"], settings["JWT_SECRET"] or settings["JWT_PUBLIC_KEY"]
-    if not (url or secret) and is_to_be_made(f"{folder}/jwt_key.pem", folder):
-        return
-    auth.open_tokens(settings, folder)
-    keys = auth.PublishedKeys(url).published.get() if url else {}
-    say("ok", f"{url} publishes {sum(map(len, keys.values()))} keys that are taken" if url else "the keys are understood")
+    url = settings["JWT_JWKS_URL"]
+    if url or settings["JWT_SECRET"] or settings["JWT_PUBLIC_KEY"] or is_there(f"{folder}/jwt_key.pem", folder):
+        auth.open_tokens(settings, folder)
+        keys = auth.PublishedKeys(url).published.get() if url else {}
+        say("ok", f"{url} publishes {sum(map(len, keys.values()))} keys that are taken" if url else "there is a key for tokens")
     date = parse_date(ask(url)[0].get("Date")) if url else None
     if date and abs(time.time() - date.timestamp()) > auth.LEEWAY:
-        say("warning", f"this machine's clock is {time.time() - date.timestamp():.0f} s ahead of that of {url}: set it right")
+        say("warning", f"this machine's clock is {time.time() - date.timestamp():+.0f} s from that of {url}: set it right")
 
 
 def check_provider(settings, catalog, provider):
-    """Whether it answers, and lists the models that are set; whether the default model answers, if it is its own."""
+    """Whether it answers, and lists the models that are set; whether the default model answers, where it is its own."""
     listed = [str(each["id"]) for each in provider.list_models()]
     say("ok", f"{provider.name} answers, and lists {len(listed)} models")
     for model in filter(None, [*(settings["MODELS"] or ()), settings["DEFAULT_MODEL"], settings["TITLE_MODEL"]]):

@@ -38,7 +38,7 @@ def prepare_run(app):
 
 def print_banner(app, host, port, cert, **others):
     with contextlib.suppress(OSError), socket.create_connection((host, port), 1):
-        raise click.ClickException(f"Another program listens on port {port}. Stop it, or take another: flask run -p {port + 1}")
+        raise click.ClickException(f"Another program listens on port {port}. Stop it, or: flask run -p {port + 1}")
     url = f"{'https' if cert else 'http'}://{host}:{port}/"
     described, unused = check.announce(app, url)
     lines = [f"Parley {app.config['VERSION']}", "", *(f"  {name:10} {text}" for name, text in described.items()), ""]

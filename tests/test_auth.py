@@ -15,7 +15,7 @@ import jwt
 import pytest
 import requests
 from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa, x25519
 
 import client
 from client import ALICE, ROOT, SECRET, Client, copy_of_the_service, free_port, make_token, running, wait_until
@@ -563,6 +563,58 @@ def test_makes_no_token_that_it_would_refuse(tmp_path, subject):
     assert (command.returncode, command.stdout) == (1, "")
     assert command.stderr.startswith("Error: The subject names nobody. Give from 1 to 255 characters")
     assert command.stderr.count("\n") == 1
+
+
+def private_pem(key, encryption=serialization.NoEncryption(), form=serialization.PrivateFormat.PKCS8):
+    return key.private_bytes(serialization.Encoding.PEM, form, encryption).decode()
+
+
+@pytest.mark.parametrize("form", [serialization.PrivateFormat.PKCS8, serialization.PrivateFormat.TraditionalOpenSSL])
+@pytest.mark.parametrize("kind", KEYS)
+def test_signs_with_a_private_key_where_nothing_else_can_be_opened(tmp_path, kind, form):
+    key, algorithm, _ = KEYS[kind]
+    if kind == "Ed25519" and form is not serialization.PrivateFormat.PKCS8:
+        pytest.skip("it has one form only")
+    (tmp_path / "private.pem").write_text(private_pem(key, form=form))
+    settings = {"JWT_PUBLIC_KEY": pem(key.public_key()), "JWT_AUDIENCE": "parley", "DATABASE_URL": "sqlite:////nowhere/a.db"}
+    command = flask(ROOT, "token", ALICE, "--key", str(tmp_path / "private.pem"), **settings)
+    assert (command.returncode, command.stderr) == (0, "")
+    token = command.stdout.strip()
+    assert jwt.get_unverified_header(token)["alg"] == algorithm
+    claims = jwt.decode(token, key.public_key(), [algorithm], issuer="fabro-web", audience="parley")
+    assert claims["sub"] == ALICE
+
+
+def test_says_that_this_server_would_refuse_what_another_key_signs(tmp_path):
+    key, algorithm, other = KEYS["P-256"]
+    (tmp_path / "private.pem").write_text(private_pem(other))
+    arguments = "token", ALICE, "--key", str(tmp_path / "private.pem")
+    command = flask(ROOT, *arguments, JWT_PUBLIC_KEY=pem(key.public_key()))
+    assert command.returncode == 0 and command.stderr.startswith("Warning: this server would refuse it.")
+    assert jwt.decode(command.stdout.strip(), other.public_key(), [algorithm], issuer="fabro-web")
+    both = pem(key.public_key()) + pem(other.public_key())
+    assert flask(ROOT, *arguments, JWT_PUBLIC_KEY=both).stderr == ""
+
+
+@pytest.mark.parametrize(
+    "text, problem",
+    [
+        (None, "No such file or directory"),
+        ("odd", "it is no Ed25519, EC or RSA private key in PEM"),
+        (pem(ED25519.public_key()), "it is a public key"),
+        (private_pem(ED25519, serialization.BestAvailableEncryption(b"hush")), "it is encrypted; `openssl pkey"),
+        (private_pem(rsa.generate_private_key(65537, 1024)), "an RSA key must have 2048 bits or more"),
+        (private_pem(x25519.X25519PrivateKey.generate()), "it is no Ed25519, EC or RSA private key in PEM"),
+    ],
+    ids=["missing", "none", "public", "encrypted", "weak", "of another type"],
+)
+def test_says_why_a_key_does_not_sign(tmp_path, text, problem):
+    path = tmp_path / "private.pem"
+    if text is not None:
+        path.write_text(text)
+    command = flask(ROOT, "token", ALICE, "--key", str(path))
+    assert (command.returncode, command.stdout) == (1, "")
+    assert command.stderr.startswith(f"Error: {path} cannot sign: {problem}") and command.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize("arguments", [["token"], ["token", ALICE, "--days", "0"], ["token", ALICE, "--days", "odd"]])

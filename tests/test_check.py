@@ -1,0 +1,422 @@
+"""`flask check`: what it says of all that may be set up wrongly, and its status. What a start says of what is set up."""
+
+import contextlib
+import email.utils
+import os
+import re
+import shutil
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import time
+import uuid
+
+import psycopg
+import pytest
+
+from catalog import open_catalog
+from check import describe
+from client import ROOT, copy_of_the_service, free_port, running, wait_until_up
+from conftest import POSTGRESQL
+from provider import Provider, reply, status, thought
+from settings import read_settings
+from tables import tables_of
+from test_auth import ED25519, jwk, pem
+
+FLASK = [sys.executable, "-m", "flask"]
+CREATE_APP = [sys.executable, "-c", "import app; app.create_app()"]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """The service in a folder of its own, where it has not been started yet."""
+    return copy_of_the_service(tmp_path / "parley")
+
+
+def environment_of(settings):
+    clean = {name: os.environ[name] for name in ("PATH", "LANG") if name in os.environ}
+    settings = {"PORT": free_port(), "PYTHONUNBUFFERED": 1} | settings
+    return clean | {name: str(value) for name, value in settings.items()}
+
+
+def check(folder, **settings):
+    """(status, levels and sentences) of `flask check` with these settings. Nothing secret is shown, nor how the code looks."""
+    command = [*FLASK, "check"]
+    ended = subprocess.run(command, cwd=folder, env=environment_of(settings), capture_output=True, text=True, timeout=60)
+    assert "hush" not in ended.stdout + ended.stderr
+    assert "Traceback" not in ended.stderr, ended.stderr
+    lines = [line for line in (ended.stdout + ended.stderr).splitlines() if not line.startswith("waiting")]
+    return ended.returncode, [(line[:9].strip(), line[9:]) for line in lines if "port 5000" not in line]
+
+
+def of_level(level, found):
+    return [sentence for its_level, sentence in found if its_level == level]
+
+
+def check_that_it_fails(folder, *sentences, **settings):
+    """That just these are said of failures, in this order, and the status tells."""
+    code, found = check(folder, **settings)
+    failures = of_level("FAILED", found)
+    assert code == 1 and len(failures) == len(sentences), found
+    for failure, sentence in zip(failures, sentences):
+        assert re.search(sentence, failure), failure
+    return found
+
+
+def check_that_it_warns(folder, *sentences, **settings):
+    """That just these are warned of, in this order, and that the status does not mind."""
+    code, found = check(folder, **settings)
+    warnings = of_level("warning", found)
+    assert code == 0 and len(warnings) == len(sentences), found
+    for warning, sentence in zip(warnings, sentences):
+        assert re.search(sentence, warning), warning
+    return of_level("ok", found)
+
+
+def start_once(folder, **settings):
+    """Have made what a start makes."""
+    subprocess.run(CREATE_APP, cwd=folder, env=environment_of(settings), check=True, timeout=60, stderr=subprocess.DEVNULL)
+
+
+def state_of(folder):
+    """All that is in this folder: names, modes, times and bytes."""
+    files = [path for path in sorted(folder.rglob("*")) if "__pycache__" not in path.parts]
+    return [(path, path.stat().st_mode, path.is_file() and path.read_bytes()) for path in files]
+
+
+# What is there
+
+
+def test_all_is_well_before_the_first_start_and_after_it_and_nothing_is_changed(folder):
+    before = state_of(folder)
+    fine = check_that_it_warns(folder)
+    assert f"{folder}/instance/parley.db will be made at the first start" in fine
+    assert f"{folder}/instance/jwt_key.pem will be made at the first start" in fine
+    assert state_of(folder) == before
+    start_once(folder)
+    before = state_of(folder)
+    fine = check_that_it_warns(folder)
+    assert f"sqlite:///{folder}/instance/parley.db can be read and written" in fine
+    assert "there is a key for tokens" in fine
+    assert "echo answers" in fine
+    assert state_of(folder) == before
+
+
+def test_stops_at_a_setting_that_is_not_understood(folder):
+    check_that_it_fails(folder, "^MAX_TOKENS: give a whole number from 1 on. All else", MAX_TOKENS="hush", RATE_LIMIT="odd")
+    check_that_it_fails(folder, "^DEFAULT_MODEL: m-1 is not served", DEFAULT_MODEL="m-1")
+
+
+def test_goes_on_after_each_failure(folder, provider):
+    provider.models = status(401, {"error": {"message": "Incorrect API key: sk-hush-hush"}})
+    settings = {"DATABASE_URL": "sqlite:////nowhere/parley.db", "JWT_JWKS_URL": f"http://hush:hush@127.0.0.1:{free_port()}/keys"}
+    settings |= {"ANTHROPIC_BASE_URL": provider.url, "ANTHROPIC_API_KEY": "sk-hush-hush"}
+    settings |= {"OPENAI_BASE_URL": f"http://127.0.0.1:{free_port()}/v1", "DATABASE_URI": "hush"}
+    found = check_that_it_fails(
+        folder,
+        "^DATABASE_URL: /nowhere/parley.db cannot be made",
+        "^JWT_JWKS_URL: .*refused",
+        "^ANTHROPIC_BASE_URL, ANTHROPIC_API_KEY: The provider anthropic refused this server's own key",
+        "^OPENAI_BASE_URL, OPENAI_API_KEY: The provider openai could not be reached",
+        **settings,
+    )
+    assert of_level("warning", found) == ["DATABASE_URI is no setting, and not read. Is it DATABASE_URL?"]
+
+
+def test_says_who_can_read_what_others_should_not(folder):
+    start_once(folder)
+    for name in ("parley.db", "jwt_key.pem"):
+        (folder / "instance" / name).chmod(0o644)
+    check_that_it_warns(folder, "parley.db.*chmod 600", "jwt_key.pem.*chmod 600")
+
+
+# The database
+
+
+@pytest.fixture
+def database(new_database, folder):
+    """The URL of a database that has had a start."""
+    url = new_database()
+    start_once(folder, DATABASE_URL=url)
+    return url
+
+
+def test_a_database_of_a_newer_release_is_told(folder, database):
+    with tables_of(database) as tables:
+        tables.rows("UPDATE release SET migrations = 99")
+    check_that_it_fails(folder, "^DATABASE_URL: it belongs to a newer release of Parley", DATABASE_URL=database)
+
+
+def test_an_empty_database_is_fine_and_stays_empty(folder, new_database):
+    url = new_database()
+    check_that_it_warns(folder, DATABASE_URL=url)
+    assert not os.path.exists(url.removeprefix("sqlite:///"))
+    with tables_of(url) as tables:
+        assert tables.columns() == set()
+
+
+def test_a_database_is_checked_while_it_is_written(start, settings, folder):
+    server = start(**settings)
+    server.client().create()
+    assert any("can be read and written" in each for each in check_that_it_warns(folder, **settings))
+
+
+def test_a_file_that_is_damaged_or_another_programs_is_told(folder, tmp_path):
+    path = tmp_path / "notes.db"
+    path.write_bytes(b"no database" * 500)
+    check_that_it_fails(folder, "^DATABASE_URL: this file is damaged, or no SQLite database", DATABASE_URL=f"sqlite:///{path}")
+    path.unlink()
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute("CREATE TABLE notes (text)")
+    check_that_it_fails(folder, "^DATABASE_URL: this file is another program's", DATABASE_URL=f"sqlite:///{path}")
+
+
+@pytest.mark.skipif(not POSTGRESQL, reason="TEST_DATABASE_URL is not set")
+def test_what_a_server_of_databases_refuses_is_told(folder):
+    """A wrong port, a name that is none, an encoding, a role that may not write: nothing is left behind."""
+    place, name, role = POSTGRESQL.rpartition("/")[0], f"parley_{uuid.uuid4().hex}", f"role_{uuid.uuid4().hex}"
+    nowhere = f"postgresql://hush:hush@127.0.0.1:{free_port()}/parley"
+    check_that_it_fails(folder, "^DATABASE_URL: .*refused", DATABASE_URL=nowhere)
+    check_that_it_fails(folder, f"^DATABASE_URL: .*{name}", DATABASE_URL=f"{place}/{name}")
+    with psycopg.connect(POSTGRESQL, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name} ENCODING 'SQL_ASCII' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0")
+        try:
+            connection.execute(f"CREATE ROLE {role} LOGIN PASSWORD 'hush'")
+            check_that_it_fails(folder, "^DATABASE_URL: .*encoding.*UTF8", DATABASE_URL=f"{place}/{name}")
+            url = f"{place.partition('//')[0]}//{role}:hush@{place.rpartition('@')[2]}/{name}"
+            check_that_it_fails(folder, "^DATABASE_URL: .*permission", DATABASE_URL=url)
+        finally:
+            connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+            connection.execute(f"DROP ROLE {role}")
+
+
+# The keys
+
+
+def test_a_key_that_is_none_is_told(folder):
+    start_once(folder)
+    (folder / "instance" / "jwt_key.pem").write_text("odd")
+    check_that_it_fails(folder, "jwt_key.pem is no Ed25519 key in PEM")
+    check_that_it_fails(folder, "^JWT_PUBLIC_KEY", JWT_PUBLIC_KEY="hush")
+
+
+@pytest.fixture
+def identity():
+    """An identity provider: what it answers is its `models`."""
+    provider = Provider()
+    yield provider
+    provider.close()
+
+
+def test_published_keys_are_counted_and_clocks_are_compared(folder, identity):
+    keys = {"keys": [jwk(ED25519.public_key(), "1"), {"kty": "of the future", "kid": "2"}]}
+    identity.models = status(200, keys, Date=email.utils.formatdate(time.time() - 5, usegmt=True))
+    fine = check_that_it_warns(folder, JWT_JWKS_URL=identity.url)
+    assert f"{identity.url} publishes 1 keys that are taken" in fine
+    identity.models = status(200, keys, Date=email.utils.formatdate(time.time() - 300, usegmt=True))
+    check_that_it_warns(folder, r"clock is \+\d+ s from that of", JWT_JWKS_URL=identity.url)
+    identity.models = status(404)
+    check_that_it_fails(folder, "^JWT_JWKS_URL: .*404", JWT_JWKS_URL=identity.url)
+
+
+# The providers
+
+
+@pytest.fixture
+def openai(provider):
+    return {"OPENAI_BASE_URL": f"{provider.url}/v1", "OPENAI_API_KEY": "sk-hush-hush"}
+
+
+def test_models_that_are_not_listed_are_warned_of(folder, provider, openai):
+    sentences = "openai does not list odd, but m-1, m-2", "openai does not list old, but"
+    fine = check_that_it_warns(folder, *sentences, MODELS="m-1,odd", TITLE_MODEL="old", **openai)
+    assert "openai answers, and lists 2 models" in fine and "m-1 answers" in fine
+    assert len(provider.posts) == 1 and provider.posts[0].body["max_tokens"] <= 256
+
+
+def test_a_default_model_that_does_not_answer_is_told(folder, provider, openai):
+    provider.default = status(404, {"error": {"message": "model \"m-1\" not found, try pulling it first"}})
+    check_that_it_fails(folder, "has no such model: model .m-1. not found", **openai)
+    provider.default = status(500, {"error": {"message": "out of memory"}})
+    check_that_it_fails(folder, "failed with status 500", **openai)
+    assert len(provider.posts) == 2  # it is not tried again
+
+
+def test_a_model_that_thinks_for_too_long_is_there(folder, provider, openai):
+    provider.default = reply(thought(reasoning_content="Hm. " * 10), stop="length", usage=(15, 256, 0))
+    assert "m-1 answers" in check_that_it_warns(folder, **openai)
+
+
+def test_a_provider_that_lists_nothing_needs_a_default(folder, provider, openai):
+    provider.models = []
+    check_that_it_fails(folder, "lists no model", **openai)
+    check_that_it_warns(folder, "openai does not list m-1", DEFAULT_MODEL="m-1", **openai)
+
+
+def windows(path, answer):
+    """A server that lists llama3.2, and tells of its window at this path."""
+    listed = {"/v1/models": {"object": "list", "data": [{"id": "llama3.2:latest", "object": "model"}]}} | {path: answer}
+    found = {path: status(200, body) for path, body in listed.items()}
+    return lambda request: found.get(request.path, status(404, {"error": "not found"}))(request)
+
+
+# github.com/ollama/ollama/blob/main/docs/api.md, github.com/ggml-org/llama.cpp/blob/master/tools/server/README.md, docs.vllm.ai
+WINDOWS = {
+    "OLLAMA_CONTEXT_LENGTH=12288": ("/api/ps", {"models": [{"name": "llama3.2:latest", "size": 1, "context_length": 4096}]}),
+    "llama-server -c 12288": ("/props", {"default_generation_settings": {"id": 0, "n_ctx": 4096}, "total_slots": 1}),
+    "--max-model-len 12288": ("/v1/models", {"data": [{"id": "llama3.2", "max_model_len": 4096}]}),
+}
+
+
+@pytest.mark.parametrize("cure", WINDOWS)
+def test_a_window_that_is_too_small_is_warned_of(folder, provider, openai, cure):
+    provider.models = windows(*WINDOWS[cure])
+    sentence = f"the window of llama3.2 has 4096 tokens.*{re.escape(cure)}.*MAX_TOKENS=2048"
+    check_that_it_warns(folder, sentence, DEFAULT_MODEL="llama3.2", **openai)
+
+
+def test_a_window_that_is_large_enough_is_not_warned_of(folder, provider, openai):
+    provider.models = windows("/api/ps", {"models": [{"name": "llama3.2:latest", "size": 1, "context_length": 12288}]})
+    check_that_it_warns(folder, DEFAULT_MODEL="llama3.2", **openai)
+
+
+# The ports
+
+
+def test_says_who_listens_on_its_port(folder, tmp_path):
+    with running(tmp_path / "server") as server:
+        assert f"Parley is running on port {server.port}" in check_that_it_warns(folder, PORT=server.port)
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        check_that_it_warns(folder, f"another program listens on port {port}", PORT=port)
+
+
+# The start
+
+
+def start_lines(output):
+    return [line for line in output.splitlines() if " start " in line or '"start"' in line]
+
+
+def test_the_log_says_once_what_a_server_starts_with(provider, tmp_path):
+    """Also where it reloads; and no password, in whatever form its URL has it."""
+    public = pem(ED25519.public_key())
+    settings = {"JWT_PUBLIC_KEY": public, "JWT_SECRET": "", "DEFAULT_MODEL": "m-1", "OPENAI_API_KEY": "sk-hush"}
+    settings |= {"OPENAI_BASE_URL": provider.url.replace("//", "//hush:hush@") + "/v1", "WEB_CONCURRENCY": 2}
+    with running(tmp_path, **settings) as server:
+        server.process.send_signal(signal.SIGHUP)
+        server.wait_for_output("Booting worker", 4)
+        (line,) = start_lines(server.output())
+    assert line.partition(" INFO ")[2] == (
+        f"start version=1.0.0 address=http://127.0.0.1:{server.port} database=sqlite:///{tmp_path}/parley.db "
+        f'keys="1 in JWT_PUBLIC_KEY" providers="openai http://\\u2026@127.0.0.1:{provider.port}/v1" model=m-1'
+    )
+
+
+@pytest.mark.parametrize(
+    "url, shown",
+    [
+        ("postgresql://hush:hu%40sh@db:5432,[::1]:5433/name?a=b", "postgresql://…@db:5432,[::1]:5433/name?a=b"),
+        ("postgresql://db/name?user=me&password=hush&a=b", "postgresql://db/name?user=me&password=…&a=b"),
+        ("postgres:///name?host=/tmp&pass%77ord=hush", "postgres:///name?host=/tmp&pass%77ord=…"),
+        ("sqlite:///some/where.db", f"sqlite:///{ROOT}/some/where.db"),
+    ],
+)
+def test_no_form_of_a_password_is_shown(url, shown, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    settings = read_settings({"DATABASE_URL": url, "JWT_JWKS_URL": "https://hush@identity.example/keys"})
+    assert describe(settings, "/instance", open_catalog(settings)) == {
+        "database": shown,
+        "keys": "https://…@identity.example/keys",
+        "providers": "echo",
+        "model": "echo",
+    }
+
+
+def test_says_that_only_the_provider_knows_its_default_model():
+    """It is not asked."""
+    settings = read_settings({"OPENAI_BASE_URL": "http://127.0.0.1:9/v1", "ANTHROPIC_API_KEY": ""})
+    described = describe(settings, "/instance", open_catalog(settings))
+    assert described["model"] == "the first that openai lists"
+    assert described["keys"] == "/instance/jwt_key.pem"
+
+
+def run_once(folder, *arguments, **settings):
+    """(port, what `flask run` prints, what it logs) until it is up."""
+    port, pipes = free_port(), {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    command = [*FLASK, "run", "--port", str(port), *arguments]
+    process = subprocess.Popen(command, cwd=folder, env=environment_of(settings), start_new_session=True, **pipes)
+    try:
+        wait_until_up(f"http://127.0.0.1:{port}", process)
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        printed, log = process.communicate(timeout=20)
+    return port, printed, log
+
+
+def test_flask_run_prints_what_is_set_up_and_how_to_begin(folder):
+    port, printed, log = run_once(folder, "--debug")
+    rows = dict(re.findall("^  (database|keys|providers|model) +(.+)$", printed, re.M))
+    assert rows == {
+        "database": f"sqlite:///{folder}/instance/parley.db",
+        "keys": f"{folder}/instance/jwt_key.pem",
+        "providers": "echo",
+        "model": "echo",
+    }
+    assert printed.count("curl") == printed.count("#token=") == 1  # though there are two processes
+    assert "secret" in printed[: printed.index("#token=")] and "for a day" in printed
+    assert len(start_lines(log)) == 1 and f"address=http://127.0.0.1:{port}/" in log
+
+
+def test_flask_run_prints_no_token_where_it_cannot_make_one(folder):
+    port, printed, _ = run_once(folder, JWT_PUBLIC_KEY=pem(ED25519.public_key()))
+    assert f"Open it: http://127.0.0.1:{port}/" in printed and "Tokens for this server come from fabro-web." in printed
+    assert "curl" not in printed
+
+
+def test_flask_run_prints_nothing_where_its_port_is_taken(folder):
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        command = [*FLASK, "run", "--port", str(port)]
+        ended = subprocess.run(command, cwd=folder, env=environment_of({}), capture_output=True, text=True, timeout=60)
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert ended.stderr.splitlines()[-1] == f"Error: Another program listens on port {port}. Stop it, or: flask run -p {port + 1}"
+
+
+IN_A_NETWORK_OF_ITS_OWN = r"""
+import http.server, json, subprocess, sys, threading
+
+class Models(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        body = json.dumps({"object": "list", "data": [{"id": "llama3.2"}]}).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_):
+        pass
+
+subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+silent = __import__("socket").create_server(("127.0.0.1", 11434))
+if sys.argv[1] == "8080":
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 8080), Models)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+command = [sys.executable, "-c", "import app, check; print(check.announce(app.create_app(), 'here')[1])"]
+print(subprocess.run(command, capture_output=True, text=True, timeout=60).stdout)
+"""
+
+
+HAS_NETWORKS = os.getuid() == 0 and shutil.which("unshare") and shutil.which("ip")
+
+
+@pytest.mark.skipif(not HAS_NETWORKS, reason="a network of its own needs root, unshare and ip")
+def test_a_model_server_of_this_machine_is_named_and_not_used(folder):
+    """One that says nothing, on Ollama's port, does not hold up the start; one that has a list is named, by whatever proxy."""
+    command = ["unshare", "-n", sys.executable, "-c", IN_A_NETWORK_OF_ITS_OWN]
+    environment = environment_of({"HTTP_PROXY": "http://127.0.0.1:9", "http_proxy": "http://127.0.0.1:9"})
+    for port, found in (("8080", "OPENAI_BASE_URL=http://127.0.0.1:8080/v1"), ("0", "None")):
+        ended = subprocess.run([*command, port], cwd=folder, env=environment, capture_output=True, text=True, timeout=60)
+        assert ended.stdout.strip() == found, ended.stderr
