@@ -75,7 +75,7 @@ def check_command():
 
     Nothing is changed. The default model is asked for one word, which costs a few tokens.
     """
-    environment, folder = read_environment(current_app.root_path), current_app.instance_path
+    environment, folder, has_failed = read_environment(current_app.root_path), current_app.instance_path, False
     try:
         settings = read_settings(environment)
         catalog = open_catalog(settings)
@@ -87,21 +87,18 @@ def check_command():
     for name, provider in catalog.providers.items():
         checks.append((f"{name.upper()}_BASE_URL, {name.upper()}_API_KEY", check_provider, settings, catalog, provider))
     checks += [("PORT", check_port, os.environ.get("PORT") or "8000"), ("PORT", check_port, "5000")]
-    sys.exit(any([has_failed(*check) for check in checks]))
-
-
-def has_failed(setting, check, *arguments):
-    """Try this. Where it fails, it is most likely for this setting."""
-    try:
-        check(*arguments)
-    except (Exception, SettingError) as error:  # whatever it is, the others are tried, too
-        reason = getattr(error, "message", "") or getattr(error, "detail", "") or str(error)
-        say("FAILED", ("" if isinstance(error, SettingError) else f"{setting}: ") + reason.partition("\n")[0])
-        return True
+    for setting, check, *arguments in checks:
+        try:
+            check(*arguments)
+        except (Exception, SettingError) as error:  # whatever it is, the others are tried, too
+            reason = getattr(error, "message", "") or getattr(error, "detail", "") or str(error)
+            say("FAILED", ("" if isinstance(error, SettingError) else f"{setting}: ") + reason.partition("\n")[0])
+            has_failed = True
+    sys.exit(has_failed)
 
 
 def is_there(path, folder):
-    """Whether this file is there; else it is made at the first start. Raises ValueError where it cannot be."""
+    """Whether this file is there; else a start makes it. Raises ValueError where it could not."""
     if os.path.exists(path):
         if os.stat(path).st_mode & 0o077:
             say("warning", f"others on this machine can read {path}: chmod 600 {path}")
@@ -115,25 +112,19 @@ def is_there(path, folder):
 
 
 def check_database(settings, folder):
-    """Whether it can be read, and be written by a transaction that is rolled back."""
+    """Open it as a start does. In the place of a migration that is missing comes an exit, by which all is rolled back."""
     url = settings["DATABASE_URL"] or f"sqlite:///{folder}/parley.db"
-    engine, options = database._read(url)
-    if engine is database.SQLite:
-        if not is_there(options["database"], folder):
-            return
-        options["pragmas"] = {}  # the file stays as it is
+    if url.startswith("sqlite") and not is_there(os.path.abspath(url[10:]), folder):
+        return
     database.limit_time()
-    opened = engine(**engine.options | options)
-    with opened.connection_context(), opened.atomic() as attempt:
-        opened.execute_sql("CREATE TABLE parley_check (id INTEGER)")
-        attempt.rollback()
-    with opened.connection_context():
-        opened.check()
-        rows = opened.execute_sql("SELECT migrations FROM release").fetchall() if opened.table_exists("release") else [(0,)]
-        if rows[0][0] > len(MIGRATIONS):
-            raise ValueError("it belongs to a newer release of Parley; start that one")
-        if engine is database.PostgreSQL and opened.execute_sql("SHOW server_encoding").fetchone()[0] != "UTF8":
-            raise ValueError("its encoding is not UTF8; make one with ENCODING 'UTF8'")
+    try:
+        database.open_database(settings, folder, [sys.exit] * len(MIGRATIONS))
+    except SystemExit as error:
+        if error.code:  # it is a SettingError
+            raise
+    with database.db.connection_context():
+        database.db.check()
+        database.db.discard()  # closed, it leaves nothing beside its file
     say("ok", f"{url} can be read and written")
 
 
@@ -157,12 +148,15 @@ def check_provider(settings, catalog, provider):
         if catalog.provider_of(model) is provider and not {model, f"{model}:latest"} & {*listed}:
             say("warning", f"{provider.name} does not list {model}, but {', '.join(listed[:9])}")
     model = catalog.default()
-    if catalog.provider_of(model) is not provider:
-        return
-    click.echo(f"waiting  for {model}, half a minute at most", err=True)
-    limit, messages = min(256, settings["MAX_TOKENS"]), [{"role": "user", "content": "Say ok."}]
+    if catalog.provider_of(model) is provider:
+        check_model(provider, model, settings["MAX_TOKENS"])
+
+
+def check_model(provider, model, max_tokens):
+    """Whether it answers within half a minute, and has a context window that is large enough."""
+    click.echo(f"waiting  for {model}", err=True)  # it may have to be loaded first
     try:
-        "".join(provider.stream(Call(30), model, None, messages, limit, retries=0))
+        "".join(provider.stream(Call(30), model, "", [{"role": "user", "content": "Say ok."}], min(256, max_tokens), retries=0))
     except ModelError as error:
         if not error.message.startswith("The model "):  # it is there: it declined, or thought for too long
             raise
@@ -170,9 +164,8 @@ def check_provider(settings, catalog, provider):
     for path, (name, cure) in WINDOWS.items() if provider.name == "openai" else ():
         with contextlib.suppress(Fault, TypeError):  # it does not say
             text = ask(provider.wire.base_url.removesuffix("/v1") + path, provider.headers())[1]
-            window, needed = int(re.search(rf'"{name}": ?([0-9]+)', text)[1]), settings["MAX_TOKENS"] + LEAST_PROMPT
-            if window < needed:
-                advice = f"start its server by {cure.format(needed)}, or set MAX_TOKENS={window // 2}"
+            if (window := int(re.search(rf'"{name}": ?([0-9]+)', text)[1])) < max_tokens + LEAST_PROMPT:
+                advice = f"start its server by {cure.format(max_tokens + LEAST_PROMPT)}, or set MAX_TOKENS={window // 2}"
                 say("warning", f"the window of {model} has {window} tokens, no room for a conversation and MAX_TOKENS: {advice}")
 
 
