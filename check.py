@@ -18,7 +18,7 @@ from catalog import open_catalog
 from faults import ModelError
 from migrations import MIGRATIONS
 from settings import SettingError, misspelt, read_environment, read_settings
-from wire import JOINED_SIZE, Call, Fault, Wire, parse_json
+from wire import Call, Fault, Wire, join, parse_json
 
 NEARBY = ("http://127.0.0.1:11434/v1", "http://127.0.0.1:8080/v1")  # where Ollama and llama.cpp's server usually are
 LEAST_PROMPT = 4096  # tokens that a context window should have besides those of a reply
@@ -31,7 +31,7 @@ log = logging.getLogger("parley")
 
 def hide_secrets(text):
     """The same with no user and no password in its URLs: either may be a key."""
-    return re.sub(r"([?&][^=&\s]*(?:password|secret|%)[^=&]*=)[^&\s]*", r"\1…", re.sub(r"//[^?\s]*@", "//…@", text))
+    return re.sub(r"([?&][^=&\s]*(?:password|secret|%)[^=&]*=)[^&\s]*", r"\1***", re.sub(r"//[^?\s]*@", "//***@", text))
 
 
 def describe(settings, folder, catalog):
@@ -62,7 +62,7 @@ def announce(app, address):
 def ask(url, headers={}, seconds=5):
     """(headers, text) of the answer to a GET, whatever its status. Raises a Fault of the wire."""
     with Wire(url).request(Call(seconds), "GET", "", {"Connection": "close"} | headers) as response:
-        return response.headers, response.read(JOINED_SIZE, seconds).decode("utf-8", "replace")
+        return response.headers, join(response.chunks()).decode("utf-8", "replace")
 
 
 def say(level, sentence):
