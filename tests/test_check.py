@@ -185,6 +185,8 @@ def test_what_a_server_of_databases_refuses_is_told(folder):
         try:
             connection.execute(f"CREATE ROLE {role} LOGIN PASSWORD 'hush'")
             check_that_it_fails(folder, "^DATABASE_URL: .*encoding.*UTF8", DATABASE_URL=f"{place}/{name}")
+            connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+            connection.execute(f"CREATE DATABASE {name} ENCODING 'UTF8' TEMPLATE template0")
             url = f"{place.partition('//')[0]}//{role}:hush@{place.rpartition('@')[2]}/{name}"
             check_that_it_fails(folder, "^DATABASE_URL: ", DATABASE_URL=url)
         finally:
