@@ -142,7 +142,7 @@ def check_keys(settings, folder):
 
 def check_provider(settings, catalog, provider):
     """Whether it answers, and lists the models that are set; whether the default model answers, where it is its own."""
-    listed = [str(each["id"]) for each in provider.list_models()]
+    listed = [str(each["id"]) for each in provider.list_models() if isinstance(each, dict) and "id" in each]
     say("ok", f"{provider.name} answers, and lists {len(listed)} models")
     for model in filter(None, [*(settings["MODELS"] or ()), settings["DEFAULT_MODEL"], settings["TITLE_MODEL"]]):
         if catalog.provider_of(model) is provider and not {model, f"{model}:latest"} & {*listed}:
@@ -164,7 +164,9 @@ def check_model(provider, model, max_tokens):
     for path, (name, cure) in WINDOWS.items() if provider.name == "openai" else ():
         with contextlib.suppress(Fault, TypeError):  # it does not say
             text = ask(provider.wire.base_url.removesuffix("/v1") + path, provider.headers())[1]
-            if (window := int(re.search(rf'"{name}": ?([0-9]+)', text)[1])) < max_tokens + LEAST_PROMPT:
+            find = re.compile(rf'"{name}": ?([0-9]+)').search
+            window = int((find(text, max(0, text.find(f'"{model}'))) or find(text))[1])  # of this model, rather than the first
+            if window < max_tokens + LEAST_PROMPT:
                 advice = f"start its server by {cure.format(max_tokens + LEAST_PROMPT)}, or set MAX_TOKENS={window // 2}"
                 say("warning", f"the window of {model} has {window} tokens, no room for a conversation and MAX_TOKENS: {advice}")
 

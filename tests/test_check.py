@@ -266,8 +266,11 @@ def windows(path, answer):
 
 # github.com/ollama/ollama/blob/main/docs/api.md, github.com/ggml-org/llama.cpp/blob/master/tools/server/README.md, docs.vllm.ai
 WINDOWS = {
-    "OLLAMA_CONTEXT_LENGTH=12288": ("/api/ps", {"models": [{"name": "llama3.2:latest", "size": 1, "context_length": 4096}]}),
-    "llama-server -c 12288": ("/props", {"default_generation_settings": {"id": 0, "n_ctx": 4096}, "total_slots": 1}),
+    "OLLAMA_CONTEXT_LENGTH=12288": (
+        "/api/ps",
+        {"models": [{"name": "other", "context_length": 65536}, {"name": "llama3.2:latest", "context_length": 4096}]},
+    ),
+    "llama-server -c 12288": ("/props", {"default_generation_settings": {"n_ctx": 4096}, "model_alias": "llama3.2"}),
     "--max-model-len 12288": ("/v1/models", {"data": [{"id": "llama3.2", "max_model_len": 4096}]}),
 }
 
@@ -280,7 +283,7 @@ def test_a_window_that_is_too_small_is_warned_of(folder, provider, openai, cure)
 
 
 def test_a_window_that_is_large_enough_is_not_warned_of(folder, provider, openai):
-    provider.models = windows("/api/ps", {"models": [{"name": "llama3.2:latest", "size": 1, "context_length": 12288}]})
+    provider.models = windows("/api/ps", {"models": [{"name": "llama3.2:latest", "context_length": 12288}, {"name": "other", "context_length": 1}]})
     check_that_it_warns(folder, DEFAULT_MODEL="llama3.2", **openai)
 
 
