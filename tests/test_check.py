@@ -283,7 +283,8 @@ def test_a_window_that_is_too_small_is_warned_of(folder, provider, openai, cure)
 
 
 def test_a_window_that_is_large_enough_is_not_warned_of(folder, provider, openai):
-    provider.models = windows("/api/ps", {"models": [{"name": "llama3.2:latest", "context_length": 12288}, {"name": "other", "context_length": 1}]})
+    loaded = [{"name": "llama3.2:latest", "context_length": 12288}, {"name": "other", "context_length": 1}]
+    provider.models = windows("/api/ps", {"models": loaded})
     check_that_it_warns(folder, DEFAULT_MODEL="llama3.2", **openai)
 
 
