@@ -202,7 +202,7 @@ def signing_with(path, settings):
         with open(path, "rb") as file:
             text = file.read()
         key = serialization.load_pem_private_key(text, None)
-        return Tokens(None, (algorithm_of(key.public_key()), key), settings["JWT_ISSUER"], settings["JWT_AUDIENCE"])
+        return Tokens(None, (algorithm_of(key.public_key()), key), settings["JWT_ISSUER"], settings["JWT_AUDIENCE"], None)
     except (OSError, UnfitKey) as error:
         problem = getattr(error, "strerror", error)
     except TypeError:

@@ -17,7 +17,7 @@ import database
 from catalog import open_catalog
 from faults import ModelError
 from migrations import MIGRATIONS
-from settings import SettingError, misspelt, read_environment, read_settings
+from settings import SettingError, misspelt, read_environment, read_settings, whose
 from wire import Call, Fault, Wire, join, parse_json
 
 NEARBY = ("http://127.0.0.1:11434/v1", "http://127.0.0.1:8080/v1")  # where Ollama and llama.cpp's server usually are
@@ -91,7 +91,7 @@ def check_command():
         try:
             check(*arguments)
         except (Exception, SettingError) as error:  # whatever it is, the others are tried, too
-            reason = getattr(error, "message", "") or getattr(error, "detail", "") or str(error)
+            reason = getattr(error, "detail", "") or str(error)  # the former, of the wire
             say("FAILED", ("" if isinstance(error, SettingError) else f"{setting}: ") + reason.partition("\n")[0])
             has_failed = True
     sys.exit(has_failed)
@@ -100,14 +100,15 @@ def check_command():
 def is_there(path, folder):
     """Whether this file is there; else a start makes it. Raises ValueError where it could not."""
     if os.path.exists(path):
-        if os.stat(path).st_mode & 0o077:
-            say("warning", f"others on this machine can read {path}: chmod 600 {path}")
+        if os.stat(path).st_mode & 0o077 or os.stat(path).st_uid != os.getuid():
+            say("warning", f"{whose(path)}; only who runs the server should read it (chown, chmod 600)")
         return True
     parent = os.path.dirname(path)
     if parent == folder and not os.path.exists(folder):
         parent = os.path.dirname(folder)  # the folder is made, too
     if not os.access(parent, os.W_OK | os.X_OK):
-        raise ValueError(f"{path} cannot be made: {parent} is missing, or is not to be written by whoever runs this")
+        problem = whose(parent) if os.path.exists(parent) else f"make its folder, {parent}"
+        raise ValueError(f"{path} cannot be made: {problem}")
     say("ok", f"{path} will be made at the first start")
 
 
@@ -168,7 +169,7 @@ def check_model(provider, model, max_tokens):
             window = int((find(text, max(0, text.find(f'"{model}'))) or find(text))[1])  # of this model, rather than the first
             if window < max_tokens + LEAST_PROMPT:
                 advice = f"start its server by {cure.format(max_tokens + LEAST_PROMPT)}, or set MAX_TOKENS={window // 2}"
-                say("warning", f"the window of {model} has {window} tokens, no room for a conversation and MAX_TOKENS: {advice}")
+                say("warning", f"the window of {model}, {window} tokens, has no room for MAX_TOKENS and a conversation: {advice}")
 
 
 def check_port(port):
