@@ -51,7 +51,7 @@ listen parley
 """
 
 PROXIES = {
-    "nginx as in the README": ("nginx", NGINX, ""),
+    "nginx by HTTP/1.0": ("nginx", NGINX, ""),
     "nginx that keeps connections": ("nginx", NGINX, KEPT),
     "nginx that passes bodies on": ("nginx", NGINX, KEPT + " proxy_request_buffering off;"),
     "Caddy": ("caddy", CADDY, ""),
