@@ -75,8 +75,8 @@ def open_app(app, environment):
     settings = read_settings(environment)
     app.config.update(settings, VERSION=__version__)
     logs.set_up(settings["LOG_FORMAT"])
-    for name, meant in misspelt(environment).items():
-        log.warning("%s is no setting, and not read. Is it %s?", name, " or ".join(meant))
+    for sentence in misspelt(environment):
+        log.warning(sentence)
     app.tokens = auth.open_tokens(settings, app.instance_path)
     app.catalog = catalog.open_catalog(settings)
     database.open_database(settings, app.instance_path, migrations.MIGRATIONS)

@@ -18,7 +18,7 @@ from catalog import open_catalog
 from faults import ModelError
 from migrations import MIGRATIONS
 from settings import SettingError, misspelt, read_environment, read_settings, whose
-from wire import Call, Fault, Wire, join, parse_json
+from wire import Call, Fault, Wire, join
 
 NEARBY = ("http://127.0.0.1:11434/v1", "http://127.0.0.1:8080/v1")  # where Ollama and llama.cpp's server usually are
 LEAST_PROMPT = 4096  # tokens that a context window should have besides those of a reply
@@ -36,11 +36,10 @@ def hide_secrets(text):
 
 def describe(settings, folder, catalog):
     """What is set up, by name, without a key or a password. Nothing is asked, opened or made."""
-    url, public = settings["DATABASE_URL"] or f"sqlite:///{folder}/parley.db", settings["JWT_PUBLIC_KEY"]
-    keys = public and f"{len(auth.public_keys(public))} in JWT_PUBLIC_KEY"
+    keys = [name for name in ("JWT_PUBLIC_KEY", "JWT_SECRET") if settings[name]] or [settings["JWT_JWKS_URL"]]
     described = {
-        "database": f"sqlite:///{os.path.abspath(url[10:])}" if url.startswith("sqlite") else url,
-        "keys": keys or (settings["JWT_SECRET"] and "JWT_SECRET") or settings["JWT_JWKS_URL"] or f"{folder}/jwt_key.pem",
+        "database": settings["DATABASE_URL"] or f"sqlite:///{folder}/parley.db",
+        "keys": keys[0] or f"{folder}/jwt_key.pem",
         "providers": ", ".join(f"{name} {settings.get(f'{name.upper()}_BASE_URL', '')}".strip() for name in catalog.providers),
         "model": catalog._default or "the first that openai lists",
     }
@@ -48,15 +47,15 @@ def describe(settings, folder, catalog):
 
 
 def announce(app, address):
-    """Log what the service starts with. Returns that, and the setting for a model server of this machine, where none is set."""
+    """Log what the service starts with, and return it. Where no provider is set, `unused` names one of this machine."""
     described = describe(app.config, app.instance_path, app.catalog)
-    log.info("start", {"version": app.config["VERSION"], "address": address} | described)
     for url in NEARBY if list(app.catalog.providers) == ["echo"] else ():
-        with contextlib.suppress(Fault, TypeError, LookupError):  # each has a fifth of a second, since the start waits
-            if isinstance(parse_json(ask(f"{url}/models", seconds=0.2)[1])["data"], list):
-                log.info("a model server answers on this machine; to use it, set OPENAI_BASE_URL=%s", url)
-                return described, f"OPENAI_BASE_URL={url}"
-    return described, None
+        with contextlib.suppress(Fault):  # each has a fifth of a second, since the start waits
+            if '"data"' in ask(f"{url}/models", seconds=0.2)[1]:
+                described["unused"] = f"OPENAI_BASE_URL={url}"
+                break
+    log.info("start", {"version": app.config["VERSION"], "address": address} | described)
+    return described
 
 
 def ask(url, headers={}, seconds=5):
@@ -71,18 +70,16 @@ def say(level, sentence):
 
 @click.command("check")
 def check_command():
-    """Try all that is set up, and say what to do. The status is 0 where nothing failed.
-
-    Nothing is changed. The default model is asked for one word, which costs a few tokens.
-    """
+    """Try all that is set up, and say what to do. The status is 0 where nothing failed. Nothing is changed. The default model is
+    asked for one word, which costs a few tokens."""
     environment, folder, has_failed = read_environment(current_app.root_path), current_app.instance_path, False
     try:
         settings = read_settings(environment)
         catalog = open_catalog(settings)
     except SettingError as error:
         sys.exit(f"FAILED   {error}. All else can be tried when this is right.")
-    for name, meant in misspelt(environment).items():
-        say("warning", f"{name} is no setting, and not read. Is it {' or '.join(meant)}?")
+    for sentence in misspelt(environment):
+        say("warning", sentence)
     checks = [("DATABASE_URL", check_database, settings, folder), ("JWT_JWKS_URL", check_keys, settings, folder)]
     for name, provider in catalog.providers.items():
         checks.append((f"{name.upper()}_BASE_URL, {name.upper()}_API_KEY", check_provider, settings, catalog, provider))
@@ -98,17 +95,14 @@ def check_command():
 
 
 def is_there(path, folder):
-    """Whether this file is there; else a start makes it. Raises ValueError where it could not."""
+    """Whether this file is there; else a start makes it, and its folder. Raises ValueError where it could not."""
     if os.path.exists(path):
         if os.stat(path).st_mode & 0o077 or os.stat(path).st_uid != os.getuid():
             say("warning", f"{whose(path)}; only who runs the server should read it (chown, chmod 600)")
         return True
-    parent = os.path.dirname(path)
-    if parent == folder and not os.path.exists(folder):
-        parent = os.path.dirname(folder)  # the folder is made, too
+    parent = os.path.dirname(folder if path.startswith(folder) and not os.path.exists(folder) else path)
     if not os.access(parent, os.W_OK | os.X_OK):
-        problem = whose(parent) if os.path.exists(parent) else f"make its folder, {parent}"
-        raise ValueError(f"{path} cannot be made: {problem}")
+        raise ValueError(f"{path} cannot be made: {whose(parent) if os.path.exists(parent) else f'make its folder, {parent}'}")
     say("ok", f"{path} will be made at the first start")
 
 
@@ -132,11 +126,14 @@ def check_database(settings, folder):
 def check_keys(settings, folder):
     """Whether tokens can be verified, by a clock that is that of whoever signs them."""
     url = settings["JWT_JWKS_URL"]
-    if url or settings["JWT_SECRET"] or settings["JWT_PUBLIC_KEY"] or is_there(f"{folder}/jwt_key.pem", folder):
-        auth.open_tokens(settings, folder)
-        keys = auth.PublishedKeys(url).published.get() if url else {}
-        say("ok", f"{url} publishes {sum(map(len, keys.values()))} keys that are taken" if url else "there is a key for tokens")
-    date = parse_date(ask(url)[0].get("Date")) if url else None
+    if not (url or settings["JWT_SECRET"] or settings["JWT_PUBLIC_KEY"] or is_there(f"{folder}/jwt_key.pem", folder)):
+        return
+    auth.open_tokens(settings, folder)
+    if not url:
+        return say("ok", "there is a key for tokens")
+    keys = auth.PublishedKeys(url).published.get().values()
+    say("ok", f"{url} publishes {sum(map(len, keys))} keys that are taken")
+    date = parse_date(ask(url)[0].get("Date"))
     if date and abs(time.time() - date.timestamp()) > auth.LEEWAY:
         say("warning", f"this machine's clock is {time.time() - date.timestamp():+.0f} s from that of {url}: set it right")
 

@@ -20,10 +20,10 @@ def is_looking_for_commands():
     return context is not None and context.parent is None
 
 
-def open_tokens():
-    """What signs and verifies tokens by the settings. Raises SettingError."""
+def open_tokens(key=None):
+    """What signs tokens by the settings, or with the private key in this file. Raises SettingError, or InvalidToken."""
     settings = read_settings(read_environment(current_app.root_path))
-    return auth.open_tokens(settings, current_app.instance_path)
+    return auth.signing_with(key, settings) if key else auth.open_tokens(settings, current_app.instance_path)
 
 
 def prepare_run(app):
@@ -40,19 +40,20 @@ def print_banner(app, host, port, cert, **others):
     with contextlib.suppress(OSError), socket.create_connection((host, port), 1):
         raise click.ClickException(f"Another program listens on port {port}. Stop it, or: flask run -p {port + 1}")
     url = f"{'https' if cert else 'http'}://{host}:{port}/"
-    described, unused = check.announce(app, url)
-    lines = [f"Parley {app.config['VERSION']}", "", *(f"  {name:10} {text}" for name, text in described.items()), ""]
+    described = check.announce(app, url)
+    unused = described.pop("unused", None)
+    rows = "\n".join(f"  {name:10} {text}" for name, text in described.items())
+    click.echo(f"Parley {app.config['VERSION']}\n\n{rows}\n")
     if unused:
-        lines += ["A model server answers on this machine. To use it, put this line into .env:", "", f"  {unused}", ""]
+        click.echo(f"A model server answers on this machine. To use it, put this line into .env:\n\n  {unused}\n")
     if not app.tokens.signing:
-        lines += [f"Open it: {url}", "", f"  {app.tokens.source}", ""]
-    else:
-        token = app.tokens.sign(auth.LOCAL_USER, 1)
-        curl = f"curl -N {url}sessions -H 'Accept: text/event-stream' -H 'Authorization: Bearer {token}' "
-        curl += """-H 'Content-Type: application/json' -d '{"content": "Hello, Parley!"}'"""
-        lines += ["Open it; the token in it is a secret, and signs in for a day:", "", f"  {url}#token={token}", ""]
-        lines += ["Or try its API:", "", f"  {curl}", ""]
-    click.echo("\n".join(lines))
+        return click.echo(f"Open it: {url}\n\n  {app.tokens.source}\n")
+    token = app.tokens.sign(auth.LOCAL_USER, 1)
+    click.echo(
+        f"Open it; the token in it is a secret, and signs in for a day:\n\n  {url}#token={token}\n\nOr try its API:\n\n"
+        f"  curl -N {url}sessions -H 'Accept: text/event-stream' -H 'Authorization: Bearer {token}' "
+        """-H 'Content-Type: application/json' -d '{"content": "Hello, Parley!"}'\n"""
+    )
 
 
 @click.command("token")
@@ -61,15 +62,7 @@ def print_banner(app, host, port, cert, **others):
 @click.option("--key", help="A file with a private key in PEM, to sign with instead of the server's own.")
 def print_token(subject, days, key):
     """Print a token for SUBJECT, such as https://github.com/username."""
-    settings = read_settings(read_environment(current_app.root_path))
     try:
-        tokens = auth.signing_with(key, settings) if key else open_tokens()
-        token = tokens.sign(subject, days)
+        click.echo(open_tokens(key).sign(subject, days))
     except auth.InvalidToken as error:
         raise click.ClickException(str(error)) from None
-    click.echo(token)
-    if key and settings["JWT_PUBLIC_KEY"]:
-        try:
-            open_tokens().verify(token)
-        except auth.InvalidToken as error:
-            click.echo(f"Warning: this server would refuse it. {error}", err=True)

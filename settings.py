@@ -62,10 +62,11 @@ def read_environment(folder):
 
 
 def misspelt(environment):
-    """Those names in the environment that no setting has, and that are close to one's: {name: those it may stand for}."""
-    others = [name for name in environment if name not in SETTINGS and not name.endswith("_DATABASE_URL")]  # a further database
-    near = {name: difflib.get_close_matches(name.upper(), SETTINGS, 2, LIKENESS) for name in others}
-    return {name: settings for name, settings in near.items() if settings}
+    """A sentence for each name in the environment that no setting has, and that is close to one's."""
+    for name in environment:
+        near = difflib.get_close_matches(name.upper(), SETTINGS, 2, LIKENESS)
+        if near and name not in SETTINGS and not name.endswith("_DATABASE_URL"):  # which is a further database
+            yield f"{name} is no setting, and not read. Is it {' or '.join(near)}?"
 
 
 def read_settings(environment):

@@ -585,17 +585,6 @@ def test_signs_with_a_private_key_where_nothing_else_can_be_opened(tmp_path, kin
     assert claims["sub"] == ALICE
 
 
-def test_says_that_this_server_would_refuse_what_another_key_signs(tmp_path):
-    key, algorithm, other = KEYS["P-256"]
-    (tmp_path / "private.pem").write_text(private_pem(other))
-    arguments = "token", ALICE, "--key", str(tmp_path / "private.pem")
-    command = flask(ROOT, *arguments, JWT_PUBLIC_KEY=pem(key.public_key()))
-    assert command.returncode == 0 and command.stderr.startswith("Warning: this server would refuse it.")
-    assert jwt.decode(command.stdout.strip(), other.public_key(), [algorithm], issuer="fabro-web")
-    both = pem(key.public_key()) + pem(other.public_key())
-    assert flask(ROOT, *arguments, JWT_PUBLIC_KEY=both).stderr == ""
-
-
 @pytest.mark.parametrize(
     "text, problem",
     [
