@@ -19,7 +19,7 @@ from ledger import TOKENS, Usage
 from limits import RateLimitHit
 from search import contains, normalize
 
-LEASE, RENEWAL = 20 * SECOND, SECOND  # how long a lease is, and how much of it has gone when it is renewed
+LEASE = 20 * SECOND
 RELEASED = 0  # the lease of a reply that was handed over: anyone may take it at once
 PREVIEW = 100  # characters
 HISTORY_ROWS = 64  # turns that are read at once
@@ -245,14 +245,12 @@ class Turn(db.Model):
     def lapsed(cls):
         """(id, lease, restarts, owner) of replies under way that were handed over, or whose processes are gone, or held up: their
         lease has lapsed, or is longer than any since the clock was set back."""
-        has_lapsed = cls.under_way() & ~cls.lease_until.between(db.clock(), db.clock() + LEASE + RENEWAL)
+        has_lapsed = cls.under_way() & ~cls.lease_until.between(db.clock(), db.clock() + LEASE + SECOND)
         found = cls.select(cls.id, cls.lease_until, cls.restarts, Session.owner).join(Session)
-        found = found.where(has_lapsed, Session.owner != "").tuples()
-        if not found.exists():
-            return []
-        # Where nobody can write, they are not told of: their writers may be waiting, too, to renew the leases.
-        transaction(db.hold)(cls.select(cls.id).where(has_lapsed).order_by(cls.id))
-        return list(found)
+        lapsed = list(found.where(has_lapsed, Session.owner != "").tuples())
+        if lapsed:  # where nobody can write, they are not told of: their writers may be waiting, too, to renew the leases
+            transaction(db.hold)(cls.select(cls.id).where(has_lapsed).order_by(cls.id))
+        return lapsed
 
     @classmethod
     @transaction
@@ -261,7 +259,7 @@ class Turn(db.Model):
         that it was handed over does not count. Returns it, or None where that is not so, or another was faster."""
         same = cls.id == turn_id, cls.under_way(), cls.lease_until == lease
         restarts = cls.restarts + int(lease != RELEASED)
-        changes = {"fence": secrets.randbits(63), "lease_until": db.now() + LEASE, "restarts": restarts}
+        changes = {"fence": secrets.randbits(63), "lease_until": db.clock() + LEASE, "restarts": restarts}
         if not cls.update(changes, continued=cls.continued + 1).where(*same, restarts <= limit).execute():
             return None
         turn = cls.read(turn_id)
@@ -280,9 +278,9 @@ class Turn(db.Model):
 
     @classmethod
     def news(cls, positions):
-        """id → [status, fence, whether its lease is to be renewed, title of the session, text behind the position], for those of
-        these {id: position} that still exist. Where the position is None, no text is asked for."""
-        statement = given("read_news", list(positions.items()), lease=LEASE, renewal=RENEWAL, concat=db.concat)
+        """id → [status, fence, title of the session, text behind the position], for those of these {id: position} that still
+        exist. Where the position is None, no text is asked for."""
+        statement = given("read_news", list(positions.items()), concat=db.concat)
         return {turn_id: news for turn_id, *news in db.execute(statement).fetchall()}
 
     @classmethod

@@ -72,10 +72,8 @@ AND turn.fence = given.fence
 AND turn.status = 'in_progress';
 
 -- read_news(id bigint, start int)
--- What has become of turns, whether their leases are to be renewed, and their text from this position on, where one is given.
-SELECT turn.id, turn.status, turn.fence,
-    turn.lease_until NOT BETWEEN {clock} + {lease} - {renewal} AND {clock} + {lease} + {renewal},
-    session.title,
+-- What has become of turns, and their text from this position on, where one is given.
+SELECT turn.id, turn.status, turn.fence, session.title,
     coalesce((
         SELECT {concat}(text, '')
         FROM (

@@ -452,8 +452,7 @@ class Replies:
             turn = Turn.read(reply.id)
             if turn is not None and turn.status == IN_PROGRESS and turn.fence == reply.row.fence:  # else the next poll tells
                 reply.stored(turn.content[len(reply.text) :])
-                lost = reply.text[len(turn.content) :]
-                if lost:
+                if lost := reply.text[len(turn.content) :]:
                     Turn.store([(reply.id, reply.row.fence, len(turn.content), lost)], [])
         Turn.store([], [turn for _, turn in self._ended])
 
@@ -465,24 +464,23 @@ class Replies:
         self._next_poll = time.monotonic() + POLL_INTERVALS[bool(elsewhere)]
         if not feeds:
             return
-        news, due = Turn.news({feed.id: None for feed in feeds} | elsewhere), {}
+        news = Turn.news({feed.id: None for feed in feeds} | elsewhere)
         for feed in feeds:
-            status, fence, is_due, title, text = news.get(feed.id, (None, None, False, None, ""))
+            status, fence, title, text = news.get(feed.id, (None, None, None, ""))
             if status != IN_PROGRESS or (feed.row and fence != feed.row.fence):
                 self._end(feed, Turn.read(feed.id))
                 continue
             if not feed.row:
                 feed.add(text)
-            elif is_due:
-                due[feed.id] = fence
             if title != feed.title:
                 feed.tell(title=title)
-        if due:
-            Turn.renew(due)
 
     def _look(self):
-        """Take over the replies whose processes have died, or have handed them over; interrupt those that do not go on."""
-        self._next_look = time.monotonic() + LOOK_INTERVAL
+        """Renew the leases of what is written here. Take over the replies whose processes have died, or have handed them over;
+        interrupt those that do not go on."""
+        last_look, self._next_look = time.monotonic() - LOOK_INTERVAL, time.monotonic() + LOOK_INTERVAL
+        if leases := {reply.id: reply.row.fence for reply in list(self._written) if reply.asked_at < last_look}:
+            Turn.renew(leases)
         if self.stopping:
             return
         self._lapsed = {orphan: self._lapsed.get(orphan, 0) + 1 for orphan in Turn.lapsed()}
