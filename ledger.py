@@ -1,6 +1,5 @@
 """What was used: tokens and replies, by owner, day and model. It outlives the sessions that it was used in."""
 
-import collections
 import datetime
 
 from peewee import BigIntegerField, CompositeKey, TextField
@@ -28,11 +27,9 @@ class Usage(db.Model):
     @classmethod
     def add(cls, turns, replies):
         """Add so many replies for each of these turns, and what of its tokens is not counted yet, in the caller's transaction."""
-        sums = collections.defaultdict(collections.Counter)
+        rows = []
         for turn in turns:
             day = datetime.datetime.fromtimestamp(turn.created_at // SECOND, datetime.UTC).date().isoformat()
-            tokens = {name: (turn.usage[name] or 0) - (turn.counted[name] or 0) for name in TOKENS}
-            sums[turn.session.owner, day, turn.model].update(tokens, replies=replies)
-        # In one order, so that no two transactions wait for each other.
-        rows = [[*key, total["replies"], *(total[name] for name in TOKENS)] for key, total in sorted(sums.items())]
+            tokens = [(turn.usage[name] or 0) - (turn.counted[name] or 0) for name in TOKENS]
+            rows.append([turn.session.owner, day, turn.model, replies, *tokens])
         db.send(given("add_usage", rows))

@@ -204,11 +204,11 @@ class Turn(db.Model):
     def usage(self):
         return {name: getattr(self, name) for name in TOKENS}
 
-    def fallback(self, cancelled=False):
+    def fallback(self):
         """How this reply under way ends if nothing more comes: as before, where nothing has come since it was continued."""
         if len(self.content) > self.base or not self.base:
             return outcome_of(INTERRUPTED)
-        status = COMPLETE if self.stop_reason else FAILED if self.error_status and not cancelled else INTERRUPTED
+        status = COMPLETE if self.stop_reason else FAILED if self.error_status and not self.cancelled else INTERRUPTED
         error = (self.error_status, self.error_message, self.retry_after) if status == FAILED else ()
         return outcome_of(status, *error, stop_reason=self.stop_reason) | {"continued": self.continued - self.restarts - 1}
 
@@ -289,12 +289,6 @@ class Turn(db.Model):
         """Extend the leases of these replies, {id: fence}."""
         db.send(given("renew_leases", sorted(fences.items()), lease=LEASE))
 
-    def finish(self, **columns):
-        """Say how it ends, in memory. Unless it is complete, it gives way to the reply that it replaces."""
-        self.__data__ |= {"lease_until": None} | columns
-        self.visible = self.status == COMPLETE or self.replaces is None
-        return self
-
     @classmethod
     @transaction
     def store(cls, pieces, turns):
@@ -306,26 +300,25 @@ class Turn(db.Model):
             mine = cls.id == turn.id, cls.fence == turn.fence, cls.under_way()
             stored.append(db.send(cls.update(turn.usage | {"lease_until": RELEASED}).where(*mine).returning(cls.id)))
         ended = [turn for turn in turns if turn.status != IN_PROGRESS]
-        ids = cls.end(ended) if ended else set()
+        ids = {turn.id for turn in cls.end(ended)} if ended else set()
         if released:  # only now, as usage is locked last
             Usage.add(released, replies=0)
         return ids, stored
 
     @classmethod
     def end(cls, turns):
-        """Store how these replies ended, in the caller's transaction; returns the ids of those that this has ended. Others are
-        gone, have ended before, or have another fence by now, or another lease where `lease_until` is set."""
+        """Store how these replies ended, in the caller's transaction; returns those that this has ended. Others are gone, have
+        ended before, or have another fence by now, or another lease where `lease_until` is set."""
         db.hold(Session.select(Session.id).where(Session.id.in_([turn.session_id for turn in turns])).order_by(Session.id))
         rows = [[getattr(turn, name) for name in QUERIES["end_replies"][0]] for turn in turns]
         ids = {turn_id for (turn_id,) in db.send(given("end_replies", rows))()}
         ended = [turn for turn in turns if turn.id in ids]
-        rows = [(turn.id, turn.id if turn.visible else turn.replaces, turn.trim) for turn in ended]
         if ended:
             for name in ("drop_pieces", "show_turns", "change_sessions"):
-                db.send(given(name, rows, preview=PREVIEW))
+                db.send(given(name, [(turn.id, turn.trim) for turn in ended], preview=PREVIEW))
             Usage.add(ended, replies=1)
             IdempotencyKey.forget([turn for turn in ended if turn.base == len(turn.content) > 0 and not turn.cancelled])
-        return ids
+        return ended
 
     @classmethod
     @transaction
@@ -338,20 +331,19 @@ class Turn(db.Model):
         news, ended = cls.news({turn.id: len(turn.content) for turn in turns}), []
         for turn, search_text in zip(turns, search_texts):
             rest = news[turn.id][-1] if turn.id in news else ""
-            texts = {"content": turn.content + rest, "search_text": search_text + normalize(rest)}
-            ending = Turn(**turn.__data__ | {"session": turn.session} | texts, base=turn.base, counted=turn.usage)
-            lease = None if cancelled else turn.lease_until
-            ended.append(ending.finish(**ending.fallback(cancelled), cancelled=cancelled, lease_until=lease))
-        ids = cls.end(ended)
-        return [turn for turn in ended if turn.id in ids]
+            changes = {"content": turn.content + rest, "search_text": search_text + normalize(rest), "cancelled": cancelled}
+            ending = Turn(**turn.__data__ | {"session": turn.session} | changes, base=turn.base, counted=turn.usage)
+            ending.__data__ |= ending.fallback()
+            ended.append(ending)
+        return cls.end(ended)
 
     @transaction
-    def store_usage(self, usage):
+    def store_usage(self):
         """Store what the provider said of a reply that this process wrote, and that somebody cancelled or deleted."""
+        usage = self.usage | {"turns_left_out": self.turns_left_out}
         db.hold(Session.select(Session.id).where(Session.id == self.session_id))  # so nobody continues it meanwhile
         if self.trim:
             db.send(Session.update(trim=self.trim).where(Session.id == self.session_id, Session.model == self.model))
-        self.finish(**usage)
         mine = Turn.id == self.id, Turn.fence == self.fence, Turn.cancelled
         is_new = [fn.COALESCE(getattr(Turn, name), 0) == (count or 0) for name, count in self.counted.items()]
         cancelled = Turn.update(usage).where(*mine, *is_new).execute()

@@ -12,12 +12,13 @@ WHERE turn.status = 'in_progress'
 {held}
 RETURNING turn_id;
 
--- end_replies(id bigint, fence bigint, lease_until bigint, status text, content text, visible boolean, search_text text, cancelled boolean, error_status int, error_message text, retry_after int, input_tokens int, output_tokens int, cached_tokens int, stop_reason text, turns_left_out int, continued int)
--- Store how replies ended that are under way and have this fence; where a lease is given, only if it is still that one.
+-- end_replies(id bigint, fence bigint, lease_until bigint, status text, content text, search_text text, cancelled boolean, error_status int, error_message text, retry_after int, input_tokens int, output_tokens int, cached_tokens int, stop_reason text, turns_left_out int, continued int)
+-- Store how replies ended that are under way and have this fence; where a lease is given, only if it is still that one, or the
+-- reply was cancelled. One that is not complete gives way to the reply that it replaces.
 UPDATE turn
 SET status = given.status,
     content = given.content,
-    shown = given.visible,
+    shown = given.status = 'complete' OR turn.replaces IS NULL,
     folded = given.search_text,
     cancelled = given.cancelled,
     error_status = given.error_status,
@@ -34,23 +35,24 @@ FROM given
 WHERE turn.id = given.id
 AND turn.status = 'in_progress'
 AND coalesce(turn.fence, 0) = coalesce(given.fence, 0)
-AND turn.lease_until = coalesce(given.lease_until, turn.lease_until)
+AND (given.cancelled OR turn.lease_until = coalesce(given.lease_until, turn.lease_until))
 RETURNING turn.id;
 
--- drop_pieces(id bigint, shown bigint, trim bigint)
+-- drop_pieces(id bigint, trim bigint)
 -- Of replies that have ended: their content has the text now.
 DELETE FROM piece
 WHERE turn_id IN (SELECT id FROM given);
 
--- show_turns(id bigint, shown bigint, trim bigint)
+-- show_turns(id bigint, trim bigint)
 -- Show a reply again that the one that ended would have replaced.
 UPDATE turn
 SET shown = TRUE
 FROM given
-WHERE turn.id = given.shown
-AND NOT turn.shown;
+JOIN turn AS reply ON reply.id = given.id
+WHERE turn.id = reply.replaces
+AND NOT reply.shown;
 
--- change_sessions(id bigint, shown bigint, trim bigint)
+-- change_sessions(id bigint, trim bigint)
 -- The preview is that of the reply that is shown; the trim, where there is one, holds for the model that replied.
 UPDATE session
 SET preview = coalesce(nullif(substr(turn.content, 1, {preview}), ''), session.preview),
@@ -59,8 +61,8 @@ SET preview = coalesce(nullif(substr(turn.content, 1, {preview}), ''), session.p
         ELSE session.trim
     END
 FROM given
-JOIN turn ON turn.id = given.shown
 JOIN turn AS reply ON reply.id = given.id
+JOIN turn ON turn.id = CASE WHEN reply.shown THEN reply.id ELSE reply.replaces END
 WHERE session.id = turn.session_id;
 
 -- renew_leases(id bigint, fence bigint)
@@ -88,10 +90,12 @@ JOIN turn ON turn.id = given.id
 JOIN session ON session.id = turn.session_id;
 
 -- add_usage(owner text, day text, model text, replies bigint, input_tokens bigint, output_tokens bigint, cached_tokens bigint)
+-- In one order, so that no two transactions wait for each other.
 INSERT INTO usage (owner, day, model, replies, input_tokens, output_tokens, cached_tokens, estimated_tokens)
-SELECT owner, day, model, replies, input_tokens, output_tokens, cached_tokens, 0
+SELECT owner, day, model, sum(replies), sum(input_tokens), sum(output_tokens), sum(cached_tokens), 0
 FROM given
-WHERE TRUE -- without it, SQLite would take the ON for one of a join
+GROUP BY owner, day, model
+ORDER BY owner, day, model
 ON CONFLICT (owner, day, model) DO UPDATE
 SET replies = usage.replies + excluded.replies,
     input_tokens = usage.input_tokens + excluded.input_tokens,

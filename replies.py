@@ -151,7 +151,7 @@ class Reply(Feed):
                 self._arrived += self._continuation.decide()
             self._finished, content = True, self.so_far()
         in_vain = 0 < self.row.base == len(content) and outcome["status"] != IN_PROGRESS  # a person had it continued
-        if in_vain or (outcome["status"] == FAILED and self.row.continued and 0 < self.start == len(content)):
+        if in_vain or (outcome["status"] == FAILED and 0 < self.start == len(content)):
             if in_vain and outcome["status"] != INTERRUPTED:
                 told = IN_VAIN.get(outcome["error_status"])
                 self.failure = outcome_of(FAILED, *told) if told else outcome
@@ -169,7 +169,7 @@ class Reply(Feed):
             if not self._finished and time.monotonic() >= self._held_until:
                 self._arrived += self._continuation.decide()
             if self._outcome:
-                self.row.finish(content=self.text + self._arrived, **self._outcome)
+                self.row.__data__ |= {"content": self.text + self._arrived, "lease_until": None} | self._outcome
             return self._arrived, bool(self._outcome)
 
     def stored(self, text):
@@ -515,8 +515,8 @@ class Replies:
         if row is not None and turn is not row:
             feed.take_usage()
             if feed.prompt and (feed.prompt.left_out or row.usage != row.counted):
-                row.trim = feed.prompt.trim(feed.id)
-                row.store_usage(row.usage | {"turns_left_out": feed.prompt.left_out})
+                row.trim, row.turns_left_out = feed.prompt.trim(feed.id), feed.prompt.left_out
+                row.store_usage()
         with self._lock:
             if self._feeds.get(feed.id) is feed:  # else another one has taken its place
                 del self._feeds[feed.id]
