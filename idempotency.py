@@ -37,9 +37,9 @@ class IdempotencyKey(db.Model):
             raise UnprocessableEntity("This Idempotency-Key came with another body before. Use a new key for a new request.")
         return known
 
-    def remember(self, session, reply, now):
+    def remember(self, reply, now):
         """Store the key for this reply, or this reply for the key that is stored."""
-        row = self.__data__ | {"session_id": session.id, "turn_id": reply.id, "created_at": now}
+        row = self.__data__ | {"session_id": reply.session_id, "turn_id": reply.id, "created_at": now}
         db.send(IdempotencyKey.insert(row).on_conflict(conflict_target=("owner", "path", "key"), preserve="turn_id"))
 
     @classmethod

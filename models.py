@@ -51,7 +51,7 @@ def outcome_of(status, error_status=None, error_message=None, retry_after=None, 
     return {"status": status, "stop_reason": stop_reason} | error
 
 
-def new_turn_id(now, last=0):
+def new_turn_id(now, last):
     """An id for a turn: 63 bits, behind the last one of its session, and never given twice, as a sequence would after a
     failover. It is the time in milliseconds, with 20 bits of chance below."""
     return max((now // 1000 << 20) + secrets.randbits(20), last + 1)
@@ -91,7 +91,7 @@ class Session(db.Model):
         return session
 
     @classmethod
-    def page(cls, owner, limit, offset, words=()):
+    def page(cls, owner, limit, offset, words):
         """Up to `limit` sessions, the last used first, and whether more follow. Each has all these words in it."""
         reply = Turn.select(Turn.id).where(Turn.session == cls.id, Turn.under_way())
         beginning = fn.SUBSTR(Piece.text_of(reply, Piece.start < PREVIEW), 1, PREVIEW)
@@ -402,8 +402,6 @@ class ReplyRequest:
     def __post_init__(self):
         # Here, since no transaction waits for a long text to be normalized.
         self._text = {"content": self.content, "search_text": normalize(self.content or "")}
-        if self.new:
-            self.new["search_title"] = normalize(self.new["title"])
 
     @transaction
     def claim(self):
@@ -413,24 +411,27 @@ class ReplyRequest:
             db.lock(self.owner)  # two of one owner's requests are counted, and keys compared, one after the other
         now = db.now()
         known = self.key and self.key.known(now)
-        if known is not None:
-            session, reply = self._first_outcome(known)
-            if known.settled or reply.is_settled:
-                return session, reply, False
+        if known and (outcome := self._first_outcome(known)):
+            return *outcome, False
         if self.limit and (wait := RateLimitHit.count(self.owner, *self.limit, now)):
             message = "You may ask for {} replies in {} seconds. Ask again in {} seconds.".format(*self.limit, wait)
             raise Refused(message, retry_after=wait, status=429)
-        if known is not None:
-            self.session_id, self.content, self.retry = session.id, None, True  # it is asked for again
-        session, last = self._create(now) if self.new and known is None else self._take(now)
-        reply = (self._continue if self.goes_on else self._retry if self.retry else self._append)(session, last, now)
+        session, last = self._create(now) if self.new else self._take(now)
+        if self.goes_on:
+            reply = self._continue(session, now)
+        elif self.retry:
+            reply = self._retry(session, last, now)
+        else:
+            message = Turn(id=new_turn_id(now, last), session=session, kind="user", created_at=now, **self._text)
+            reply = self._begin(session, message.id, now, message)
         if self.key:
-            self.key.remember(session, reply, now)
+            self.key.remember(reply, now)
         return session, reply, True
 
     def _create(self, now):
         """A new session, and 0 for the id of its last turn."""
-        session = Session(owner=self.owner, preview=self.content[:PREVIEW], created_at=now, updated_at=now, **self.new)
+        derived = {"preview": self.content[:PREVIEW], "search_title": normalize(self.new["title"])}
+        session = Session(owner=self.owner, created_at=now, updated_at=now, **derived, **self.new)
         db.send(insertion(session))
         return session, 0
 
@@ -448,14 +449,9 @@ class ReplyRequest:
             raise Refused("A reply is under way. Wait until it is done, or cancel it.", retry_after=1)
         return session, turn_id
 
-    def _append(self, session, last, now):
-        """The user turn, and the reply to it."""
-        message = Turn(id=new_turn_id(now, last), session=session, kind="user", created_at=now, **self._text)
-        return self._begin(session, message.id, now, message)
-
     def _retry(self, session, last, now):
         """Another reply in the place of the last one, which it `replaces` unless the last user turn was changed."""
-        turns = Turn.select(Turn.id, Turn.content).where(Turn.session == session, Turn.visible).order_by(Turn.id.desc())
+        turns = Turn.select(Turn.id).where(Turn.session == session, Turn.visible).order_by(Turn.id.desc())
         replaced = turns.where(Turn.kind == "assistant").first()
         reply = self._begin(session, last, now, replaces=replaced.id if self.content is None else None)
         db.send(Turn.update(visible=False).where(Turn.id == replaced.id))
@@ -465,7 +461,7 @@ class ReplyRequest:
         db.send(Session.update(preview=message).where(Session.id == session.id))
         return reply
 
-    def _continue(self, session, last, now):
+    def _continue(self, session, now):
         """The last visible reply, under way again behind its text. Raises Refused where there is nothing to continue."""
         replies = Turn.readable().where(Turn.session == session, Turn.visible, Turn.kind == "assistant")
         reply = replies.order_by(Turn.id.desc()).first()
@@ -492,7 +488,7 @@ class ReplyRequest:
         return reply
 
     def _first_outcome(self, known):
-        """The session and the reply of a known key. Where that reply failed, it may be asked for again: else raises Refused."""
+        """The session and the reply of a known key; None where that failed, and is asked for again. Raises Refused."""
         session = Session.get_owned(self.owner, known.session_id)
         reply = Turn.get_or_none(Turn.id == known.turn_id)
         if reply is None:
@@ -500,9 +496,11 @@ class ReplyRequest:
         if known.settled or reply.is_settled:
             reply.__data__ |= outcome_of(INTERRUPTED) if reply.status == FAILED else {}  # as of what was asked for later
             session.model = reply.model  # as it was then
-        elif reply.status == IN_PROGRESS:
+            return session, reply
+        if reply.status == IN_PROGRESS:
             message = "The first request with this key is under way. Ask again for its answer."
             raise Refused(message, session.id, retry_after=1)
-        elif Turn.select().where(Turn.session == session, Turn.id > reply.id).exists():
+        if Turn.select().where(Turn.session == session, Turn.id > reply.id).exists():
             raise Refused("The reply failed, and newer turns followed: it is not asked for again.", session.id)
-        return session, reply
+        self.session_id, self.new, self.content, self.retry = session.id, None, None, True
+        return None
