@@ -141,15 +141,6 @@ class SessionSchema(Schema):
     updated_at = Timestamp(required=True)
 
 
-class CreatedSessionSchema(SessionSchema):
-    # An `Idempotency-Key` that is sent again gives the first answer again, though the session was used since.
-    updated_at = Timestamp(attribute="created_at", required=True, dump_only=True)
-
-
-class ListedSessionSchema(SessionSchema):
-    last_message_preview = fields.String(attribute="preview", required=True)
-
-
 class UserTurnSchema(Schema):
     id = fields.String(required=True)
     kind = fields.String(required=True)
@@ -194,8 +185,11 @@ empty_schema = RequestSchema.from_dict({}, name="EmptySchema")()
 change_schema = ChangeSchema()
 page_schema = PageSchema(unknown=EXCLUDE)  # what else a query has is nobody's
 turns_page_schema = TurnsPageSchema(unknown=EXCLUDE)
-created_session_schema = CreatedSessionSchema()
-listed_session_schema = ListedSessionSchema(many=True)
+# An `Idempotency-Key` that is sent again gives the first answer again, though the session was used since.
+first_update = {"updated_at": Timestamp(attribute="created_at", required=True, dump_only=True)}
+created_session_schema = SessionSchema.from_dict(first_update, name="CreatedSessionSchema")()
+preview = {"last_message_preview": fields.String(attribute="preview", required=True)}
+listed_session_schema = SessionSchema.from_dict(preview, name="ListedSessionSchema")(many=True)
 changed_session_schema = ChangedSessionSchema()
 whole_session_schema = WholeSessionSchema()
 turn_error_schema = TurnErrorSchema()
