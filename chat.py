@@ -1,6 +1,5 @@
 """A client for the terminal, which knows Parley by its API alone: `flask chat`."""
 
-import contextlib
 import json
 import re
 import sys
@@ -21,10 +20,13 @@ TIMEOUT = (5, 40)  # seconds to connect, and of silence: a stream says something
 PAUSES = (0, 0.5, 1, 2, 4, 8, 8, 8)  # seconds before each try, until a lost connection is given up
 LOST = (requests.ConnectionError, requests.Timeout, urllib3.exceptions.HTTPError, wire.Fault)
 ODD = (requests.RequestException, ValueError, LookupError, TypeError, AttributeError)  # what comes of an answer of no Parley
+DONE, FAILED, STOPPED = range(3)  # what became of an action; stopped, which is by Ctrl-C
 FAREWELLS = ("exit", "quit", "bye", "/exit", "/quit", "/bye")
-HELP = """/retry has the last reply anew; /continue has it go on; /model lists the models; /model ID takes one;
-/new begins a new session; /list lists the latest; /quit, exit and Ctrl-D leave; Ctrl-C stops a reply, twice leaves;
-\""" begins and ends several lines; a blank before such a word sends it."""
+HELP = """/retry has the last reply anew, /continue has it go on
+/model lists the models, /model ID takes one
+/new begins a new session, /list lists the latest
+/quit, exit and Ctrl-D leave; Ctrl-C stops a reply, twice leaves
+\""" begins and ends several lines; a blank before such a word sends it"""
 
 
 class Refused(Exception):
@@ -40,65 +42,48 @@ class Chat:
 
     def __init__(self, url, token, **fields):
         self.url = re.sub("//[^/]*@", "//", url).rstrip("/")  # a password in it would take the token's place
-        self.fields = {name: value for name, value in fields.items() if value}
-        self.session_id, self.model = None, fields["model"] or ""
+        self.fields = {name: value for name, value in fields.items() if value}  # its model is the one that answers
+        self.session_id = None
         self.screen = terminal.Screen()
-        self.outcome = "complete"  # what was done last: complete, interrupted, failed; stopped, which is by Ctrl-C
         self.http = requests.Session()
         self.http.trust_env = False  # else ~/.netrc would have its say; what the environment says of the way is in its route
         self.http.headers["Authorization"] = f"Bearer {''.join(token.split())}".encode(errors="replace")
 
     def run(self, action, *arguments):
-        """Call this, and set its outcome: Ctrl-C cancels the reply under way, and what goes wrong is printed."""
-        self.outcome, problem = "complete", None
+        """Call this, and return what became of it: Ctrl-C cancels the reply under way, and what goes wrong is printed."""
+        outcome, problem = FAILED, None
         try:
-            try:
-                action(*arguments)
-            except KeyboardInterrupt:  # a second one is not caught
-                self.outcome = "stopped"
-                self.cancel()
+            with self.screen:
+                try:
+                    action(*arguments)
+                    outcome = DONE
+                except KeyboardInterrupt:  # a second one is not caught
+                    outcome = STOPPED
+                    self.screen.say(" [stopped]", err=True)
+                    if self.session_id:  # else the reply, if one was asked for, is only left alone
+                        self.call("POST", f"/sessions/{self.session_id}/cancel")
         except Refused as error:
             problem = error
-        except (*LOST, *ODD) as error:
-            problem = self.advice("cannot be reached" if isinstance(error, LOST) else "is no Parley", error)
-        finally:
-            self.screen.end_line()
+        except requests.exceptions.SSLError:
+            problem = f"{self.url} has no https:// that is trusted here. Is it http://?"
+        except LOST:
+            problem = f"{self.url} cannot be reached. Start it with `flask run`, or check --url, from http:// or https:// on."
+        except ODD:
+            problem = f"{self.url} is no Parley. Check --url, which begins with http:// or https://."
         if problem:
-            self.outcome = "failed"
             self.screen.say(f"Error: {problem}", err=True)
+        return outcome
 
     def call(self, method, path, body=None, **headers):
-        """The response, its body yet to be read. Raises Refused, or one of LOST."""
+        """The response, its body yet to be read. Raises Refused, one of LOST, or one of ODD."""
         sent = {"json": body, "headers": headers, "timeout": TIMEOUT, "allow_redirects": False}
         response = self.http.request(method, self.url + path, **sent, **wire.route(self.url))
-        if response.is_redirect:
-            raise Refused(f"{self.url} redirects to {response.headers['Location']}: give --url as it is there.")
         if response.ok:
             return response
-        try:
-            error = response.json()["errors"][0]
-            message, session_id = error["detail"], error.get("meta", {}).get("session_id")
-        except ODD as error:
-            problem = f"answered with the status {response.status_code}, and not as Parley does"
-            message, session_id = self.advice(problem, error), None
-        hint = " Give one by --token or PARLEY_TOKEN." if response.status_code == 401 else ""
-        raise Refused(message + hint, response.status_code, session_id)
-
-    def advice(self, problem, error):
-        """What is wrong with the address, or else this problem, and what to do."""
-        scheme, _, place = self.url.partition("://")
-        if scheme not in ("http", "https"):
-            return f"Begin the address with http:// or https://, as in http://{place or scheme}."
-        if "CERTIFICATE_VERIFY_FAILED" in str(error):
-            return f"The certificate of {self.url} is not trusted. REQUESTS_CA_BUNDLE can name a file of those that are."
-        other = f"{'http' if scheme == 'https' else 'https'}://{place}"
-        urllib3.disable_warnings()  # whoever answers there is only named
-        with contextlib.suppress(*LOST, *ODD):
-            sent = {"headers": {"Authorization": None}, "timeout": 3} | wire.route(other) | {"verify": False}
-            self.http.head(other + "/health", **sent).raise_for_status()
-            return f"It is {other} that answers: give that as --url."
-        is_here = re.match(r"localhost|127\.|\[::1\]", place)
-        return f"{self.url} {problem}. " + ("Start it with `flask run`, or give --url." if is_here else "Check the address.")
+        if response.status_code >= 500 and "json" not in response.headers.get("Content-Type", ""):
+            raise requests.ConnectionError  # a proxy says that the server behind it is away
+        error = response.json()["errors"][0]
+        raise Refused(error["detail"], response.status_code, error.get("meta", {}).get("session_id"))
 
     def open(self, session_id, goes_on):
         """Take this session, the last one, or a new one. What is wrong with the server or the token shows here."""
@@ -110,14 +95,13 @@ class Chat:
         if session_id:
             path = f"/sessions/{session_id}?turns[limit]=1"
             session = self.call("PATCH" if self.fields else "GET", path, self.fields or None).json()
-            self.session_id, self.model = session["id"], session["model"]["id"]
+            self.session_id, self.fields["model"] = session["id"], session["model"]["id"]
 
     def greet(self):
         """Say where the user is, with which model, and show what has been said."""
-        self.screen.wait()
-        models = [] if self.model else self.call("GET", "/models").json()["data"]
-        self.model = next((model["id"] for model in models if model["default"]), self.model)
-        self.screen.say(f"{self.url}, {self.model or 'no model'}, /? for help")
+        models = [] if "model" in self.fields else self.call("GET", "/models").json()["data"]
+        self.fields |= {"model": model["id"] for model in models if model["default"]}
+        self.screen.say(f"{self.url}, {self.fields.get('model', 'no model')}, /? for help")
         response = self.session_id and self.call("GET", f"/sessions/{self.session_id}")
         for turn in response.json()["turns"] if response else ():
             if turn.get("id") == response.headers.get("First-Turn-Sent", ""):
@@ -142,31 +126,28 @@ class Chat:
                 raise Refused("There is no reply yet.")
             case ["/model"]:
                 for model in self.call("GET", "/models").json()["data"]:
-                    self.screen.say(f"{'*' if model['id'] == self.model else ' '} {model['id']}")
+                    self.screen.say(f"{'*' if model['id'] == self.fields.get('model') else ' '} {model['id']}")
             case ["/model", model]:
                 if self.session_id:
                     self.call("PATCH", f"/sessions/{self.session_id}", {"model": model})
-                self.model = self.fields["model"] = model
+                self.fields["model"] = model
             case ["/new"]:
-                self.session_id, self.fields["model"] = None, self.model or None
+                self.session_id = None
                 self.screen.say("Your next message begins a new session.", err=True)
             case ["/list"]:
                 for session in self.call("GET", "/sessions").json()["data"]:
                     self.screen.say(f"{session['id']}  {session['updated_at'][:10]}  {' '.join(session['title'].split())}")
             case ["/?" | "/help"]:
-                self.screen.say(re.sub(r";\s", "\n", HELP))
+                self.screen.say(HELP)
             case _:
                 raise Refused("It was not sent: there is no such command, /? lists them. To send it, put a blank before it.")
 
     def follow(self, post=None, body=None):
-        """Print the latest reply as it comes, or what is new of it, however often the connection is lost.
-
-        With `post`, a path, it is asked for first. What got no answer is sent again: under one key the server makes one reply.
-        """
+        """Print the latest reply as it comes, or what is new of it, however often the connection is lost. With `post`, a path,
+        it is asked for first, and again where no answer came: under one key the server makes one reply."""
         headers = {"Accept": "text/event-stream", "Idempotency-Key": uuid.uuid4().hex}
         failures = 0
         while failures < len(PAUSES):
-            self.screen.wait()
             try:
                 time.sleep(PAUSES[failures])
                 method, path = ("POST", post) if post else ("GET", f"/sessions/{self.session_id}/events")
@@ -174,8 +155,7 @@ class Chat:
                     if response.status_code == 204:  # the answer that would have said why was lost
                         raise Refused("Nothing came of it.")
                     if post:
-                        location = re.fullmatch("/sessions/([0-9a-f-]{36})(/events)?", response.headers.get("Location", ""))
-                        post, body, self.session_id = None, None, location[1]
+                        post, body, self.session_id = None, None, response.headers["Location"].split("/")[2]
                     chunks = iter(lambda: response.raw.read1(65536, decode_content=True), b"")
                     for event in (event for events in wire.parse_sse(chunks) for event in events):
                         failures, self.http.headers["Last-Event-ID"] = 0, event["id"]
@@ -196,50 +176,32 @@ class Chat:
     def show(self, name, data):
         """Print what an event says; returns whether it is the last. Raises Refused where the reply failed."""
         if name == "session":
-            self.model = data["model"]["id"]
+            self.fields["model"] = data["model"]["id"]
         elif name == "thinking":
             self.screen.awaits = f"thinking: {data['characters']} characters"
         elif name == "content_delta":
             self.screen.say(data["delta"], nl=False)
-            self.screen.wait()
+        elif name == "assistant_turn" and data["status"] != "complete":
+            raise Refused(f"The reply is {data['status']}: /continue goes on.")
         elif name == "assistant_turn":
-            self.outcome = data["status"]
             if mark := mark_of(data, ": /continue goes on"):
                 self.screen.say(mark, err=True)
         elif name == "error":
             raise Refused(data["message"])
         return name == "done"
 
-    def cancel(self):
-        """Stop the reply under way; one whose session is not known yet is only left alone."""
-        try:
-            if self.session_id:
-                self.call("POST", f"/sessions/{self.session_id}/cancel")
-        except Refused as error:
-            if error.status != 409:  # else it has ended by itself
-                raise
-        self.screen.say(" [stopped]", err=True)
-
     def talk(self):
         """Do what is typed, until the user leaves: by a word, by Ctrl-D, or by Ctrl-C twice in a row."""
-        self.run(self.greet)
-        readline, interrupts = terminal.open_history(), 0
-        while interrupts < 2:
-            name = " ".join(self.model.split()).rpartition("/")[2]
-            prompt = f"{name if len(name) <= 20 else name[:19] + '…'}> "
-            text = terminal.read_typed(terminal.CONTROLS.sub("", prompt), readline)
-            if text is None:
-                interrupts += 1
-                if interrupts == 1:
-                    self.screen.say("Ctrl-C again, or Ctrl-D, leaves.", err=True)
-                continue
-            if text.lower() in FAREWELLS:
-                break
-            if text:
-                self.run(self.obey, text)
-            interrupts = int(text > "" and self.outcome == "stopped")
-        note = "`flask chat -c` goes on from here." if self.session_id else "Nothing was sent."
-        click.echo(f"\r{note:24}", err=True)  # over the prompt, where Ctrl-D left the cursor there
+        outcome, readline = self.run(self.greet), terminal.open_history()
+        while True:
+            text = terminal.read_typed(self.fields.get("model", ""), readline)
+            if text is None and outcome != STOPPED:
+                self.screen.say("Ctrl-C again, or Ctrl-D, leaves.", err=True)
+                outcome = STOPPED
+            elif text is None or text.lower() in FAREWELLS:
+                return DONE
+            else:
+                outcome = self.run(self.obey, text) if text else DONE
 
 
 def mark_of(turn, hint=""):
@@ -247,10 +209,10 @@ def mark_of(turn, hint=""):
     mark = " [went on after an interruption]" if turn.get("continued") else ""  # a server of an older release says nothing of it
     if turn.get("stop_reason") == "length":
         return f"{mark} [cut at the limit{hint}]"
-    return mark if turn["status"] == "complete" else f"{mark} [{turn['status']}{hint}]"
+    return mark if turn["status"] == "complete" else f"{mark} [{turn['status']}]"
 
 
-@click.command("chat", epilog=HELP)
+@click.command("chat", epilog="\b\n" + HELP)
 @click.argument("message", required=False)
 @click.option("--url", envvar="PARLEY_URL", default="http://127.0.0.1:5000", show_default=True, help="Or $PARLEY_URL.")
 @click.option("--token", envvar="PARLEY_TOKEN", help="Or $PARLEY_TOKEN, or else one that this folder's server signs.")
@@ -263,22 +225,18 @@ def chat_command(message, url, token, model, system, goes_on, session_id, is_lis
     """Chat in the terminal. With MESSAGE, or what is piped in, or with both, which are one message, print its reply only."""
     sys.stdout.reconfigure(errors="replace")  # for a terminal that is not in UTF-8
     sys.stdin.reconfigure(errors="surrogateescape")  # the server says so where a message is not
-    is_typed = sys.stdin.isatty()
-    piped = "" if is_typed or is_list else sys.stdin.read().rstrip()
     message = "/list" if is_list else message or ""
+    piped = "" if is_list or sys.stdin.isatty() else sys.stdin.read().rstrip()
     if piped:  # in quotes, it is no command
-        message = f'"""{message}\n\n{piped}"""' if message else f'"""{piped}"""'
-    if not (message or is_typed):
+        message = f'"""{message}\n\n{piped}"""'
+    if not (message or sys.stdin.isatty()):
         raise click.ClickException("There is no message: what was piped in is empty.")
     try:
         token = token or cli.open_tokens().sign(auth.LOCAL_USER, 1)
     except (auth.InvalidToken, SettingError, OSError) as error:
         raise click.ClickException(f"Give --token, or set PARLEY_TOKEN. {error}") from None
     chat = Chat(url, token, model=model, system=system)
-    if not is_list:
-        chat.run(chat.open, session_id, goes_on)
-    if chat.outcome == "complete" and message:
-        chat.run(chat.obey, message)
-    elif chat.outcome == "complete":
-        return chat.talk()
-    sys.exit(chat.outcome != "complete")
+    outcome = DONE if is_list else chat.run(chat.open, session_id, goes_on)
+    if outcome == DONE:
+        outcome = chat.run(chat.obey, message) if message else chat.talk()
+    sys.exit(outcome != DONE)
