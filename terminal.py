@@ -25,7 +25,7 @@ class Screen:
         self._line = ""  # the text on the cursor's line; None where the sign of life stands there
 
     def __enter__(self):
-        self.end_line()
+        self.end_line()  # which sets the clock, too
         signal.signal(signal.SIGALRM, self._draw)
         signal.setitimer(signal.ITIMER_REAL, 1, 1)
 
@@ -35,7 +35,7 @@ class Screen:
 
     def say(self, text, nl=True, err=False):
         """Print this, or, with `err`, what is said of it: that has a line of its own, unless it begins with a blank."""
-        self.awaits, self._since = "waiting", time.monotonic()  # so, no sign is drawn for a second
+        self.awaits, self._since = "waiting", time.monotonic()  # so that no sign is drawn into what follows
         if self._line is None:
             click.echo("\r\033[K", nl=False, err=True)
             self._line = ""
