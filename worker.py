@@ -196,7 +196,7 @@ def has_whole_body(response):
 class ClientSocket(socket.socket):
     """The connection of a client. For the system it never blocks; where gunicorn has it block, it waits with limits."""
 
-    waiting = set()  # those that a thread waits for
+    waiting = {}  # those that a thread waits for → (since when, how the connection is shut where it is given up)
     most_waiting = 1  # for one more, the one that has kept its thread for the longest is given up
     lock = threading.Lock()  # over these
 
@@ -220,7 +220,8 @@ class ClientSocket(socket.socket):
             except BlockingIOError:
                 if not self.blocking:
                     raise
-            if not self._wait(wait_for_read, self.deadline - REQUEST, min(SILENCE, self.deadline - now)):
+            # One that sent too little can still be told so.
+            if not self._wait(wait_for_read, min(SILENCE, self.deadline - now), self.deadline - REQUEST, socket.SHUT_RD):
                 break
         raise RequestTimeout
 
@@ -231,25 +232,19 @@ class ClientSocket(socket.socket):
             try:
                 rest = rest[self.send(rest, flags) :]
             except BlockingIOError:
-                if not self._wait(wait_for_write, time.monotonic(), SILENCE):
+                if not self._wait(wait_for_write, SILENCE, time.monotonic(), socket.SHUT_RDWR):
                     raise ConnectionResetError(errno.ECONNRESET, "the client takes nothing") from None
 
-    def _wait(self, wait, since, seconds):
+    def _wait(self, wait, seconds, since, how):
         """Wait until the client lets the thread go on; returns whether it does so within these seconds."""
-        self.since, self.is_read = since, wait is wait_for_read
-        with self.lock:
-            self.waiting.add(self)
+        with self.lock, contextlib.suppress(OSError):  # the one that is given up has gone
+            self.waiting[self] = since, how
             if len(self.waiting) > self.most_waiting:
-                min(self.waiting, key=lambda client: client.since)._give_up()
+                first = min(self.waiting, key=self.waiting.get)
+                first.deadline = 0
+                first.shutdown(self.waiting.pop(first)[1])
         try:
             return wait(self, seconds)  # by poll, which takes no descriptor
         finally:
             with self.lock:
-                self.waiting.discard(self)
-
-    def _give_up(self):
-        """End the waiting of its thread: a client that sent too little is told so, one that takes nothing cannot be."""
-        self.waiting.discard(self)
-        self.deadline = 0
-        with contextlib.suppress(OSError):  # it has gone
-            self.shutdown(socket.SHUT_RD if self.is_read else socket.SHUT_RDWR)
+                self.waiting.pop(self, None)
