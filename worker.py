@@ -9,11 +9,13 @@ import contextlib
 import errno
 import functools
 import json
+import pathlib
 import selectors
 import signal
 import socket
 import threading
 import time
+import tomllib
 
 from gunicorn.http import errors as http
 from gunicorn.workers.gthread import STOP_KEEPALIVE_LINGER, TConn, ThreadWorker
@@ -30,16 +32,8 @@ SILENCE = 30  # seconds in which a client that is waited for must send or take s
 UNSENT = 65536  # bytes of an answer that the system holds ready, besides what is on its way
 UNWANTED = 65536  # bytes of a body that nobody reads are taken from a connection that goes on
 
-BROKEN_BODY = "The body is broken: its chunks are not framed as RFC 9112 has it."
-REFUSALS = {
-    RequestTimeout: (408, errors.FRAMEWORK_DETAILS[408]),
-    http.LimitRequestLine: (414, "Shorten the request line."),
-    http.LimitRequestHeaders: (431, "Shorten the headers."),
-    http.ExpectationFailed: (417, "Leave the header Expect out."),
-    http.UnsupportedTransferCoding: (501, "Send the body plain, or chunked."),
-    http.ParseException: (400, "Send a request as RFC 9112 has it."),
-    Exception: (500, "The server failed. Ask again."),
-}
+REFUSALS = tomllib.loads(pathlib.Path(__file__).with_suffix(".toml").read_text("utf-8"))
+REFUSALS["RequestTimeout"] = 408, errors.FRAMEWORK_DETAILS[408]  # which may come while the application reads, too
 
 
 class Threads(concurrent.futures.ThreadPoolExecutor):
@@ -64,7 +58,7 @@ class Worker(ThreadWorker):
         # Half of the files are for connections. A reply has two, and a third of all files is for replies.
         self.replies.room.size = max(1, min(self.replies.room.size, self.cfg.worker_connections // 3))
         self.grace = max(0, self.cfg.graceful_timeout - STORING)
-        self.wsgi.register_error_handler(http.ParseException, lambda error: errors.refusal(400, BROKEN_BODY))
+        self.wsgi.register_error_handler(http.ParseException, lambda error: errors.refusal(*REFUSALS["broken body"]))
         self.wsgi = functools.partial(closing, self.wsgi)
 
     def init_signals(self):
@@ -161,7 +155,7 @@ class Worker(ThreadWorker):
 
     def handle_error(self, req, client, addr, exc):
         """Refuse what is no request. Nothing of it is quoted, here or in the log."""
-        status, detail = next(REFUSALS[kind] for kind in REFUSALS if isinstance(exc, kind))
+        status, detail = next(REFUSALS[kind.__name__] for kind in type(exc).__mro__ if kind.__name__ in REFUSALS)
         if status != 408:  # many may come at a time
             self.log.warning("request refused: %s", type(exc).__name__, exc_info=exc if status == 500 else None)
         body = json.dumps(errors.document(status, [(detail, None)]))
