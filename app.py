@@ -200,8 +200,8 @@ def preferences():
 # One reply, three ways to receive it
 
 
-def make_reply(body, session=None, retry=False, goes_on=False):
-    """Have the model reply, in this session or a new one, and answer in the way that the client wants to receive it."""
+def make_reply(session, body, retry=False, goes_on=False):
+    """Have the model reply, in this session or in a new one (None), and answer in the way the client wants to receive it."""
     body = without_nulls(body)
     key = idempotency_key(body)
     model = choose_model(key, body, session)
@@ -273,7 +273,7 @@ def stream(leaving, frames, status=200, headers={}):
 @api.post("/sessions")
 def create_session():
     """Start a session."""
-    return make_reply(load_body(schemas.new_session_schema))
+    return make_reply(None, load_body(schemas.new_session_schema))
 
 
 @api.get("/sessions")
@@ -325,22 +325,19 @@ def delete_session(session_id):
 @api.post("/sessions/<uuid:session_id>/messages")
 def add_message(session_id):
     """Send a message."""
-    session = get_session(session_id)
-    return make_reply(load_body(schemas.message_schema), session)
+    return make_reply(get_session(session_id), load_body(schemas.message_schema))
 
 
 @api.post("/sessions/<uuid:session_id>/retry")
 def retry_reply(session_id):
     """Request the last reply again."""
-    session = get_session(session_id)
-    return make_reply(load_body(schemas.retry_schema, required=False), session, retry=True)
+    return make_reply(get_session(session_id), load_body(schemas.retry_schema, required=False), retry=True)
 
 
 @api.post("/sessions/<uuid:session_id>/continue")
 def continue_reply(session_id):
     """Have the last reply go on where it stopped."""
-    session = get_session(session_id)
-    return make_reply(load_body(schemas.empty_schema, required=False), session, goes_on=True)
+    return make_reply(get_session(session_id), load_body(schemas.empty_schema, required=False), goes_on=True)
 
 
 @api.post("/sessions/<uuid:session_id>/cancel")
