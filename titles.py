@@ -1,5 +1,6 @@
 """Titles of sessions: written from the first message, or asked of a model. `titles.toml` has the patterns."""
 
+import itertools
 import logging
 import pathlib
 import tomllib
@@ -62,13 +63,10 @@ def proposed_title(answer):
 
 def _first_line(message):
     """Return the first line of prose that has words in it; the first of code where no prose has."""
-    prose, code, fenced = [], [], False
-    for line in message[:MAX_CHARACTERS].splitlines():
-        if _pattern.fence.match(line):
-            fenced = not fenced
-        elif any(character.isalnum() for character in line):
-            (code if fenced else prose).append(line)
-    return _pattern.markup.sub("", (prose or code or [message[:1000]])[0])
+    parts = _pattern.fence.split("\n".join(message[:MAX_CHARACTERS].splitlines()))  # prose, code, prose, …
+    lines = itertools.chain.from_iterable(part.splitlines() for part in parts[::2] + parts[1::2])
+    worded = (line for line in lines if any(character.isalnum() for character in line))
+    return _pattern.markup.sub("", next(worded, message[:1000]))
 
 
 def _one_line(text):
