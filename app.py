@@ -229,10 +229,8 @@ def make_reply(session, body, retry=False, goes_on=False):
 
 
 def choose_model(key, body, session):
-    """The model that is to reply. Raises UnknownModel, or ModelError where only its provider could tell the default.
-
-    None where the key is known: its outcome is there already, whatever models there are by now.
-    """
+    """The model that is to reply, or None where the key is known: its outcome is there, whatever models there are by now. Raises
+    UnknownModel, or ModelError where only its provider could tell the default."""
     if key is not None and key.stored() is not None:
         return None
     left = database.remaining()

@@ -260,11 +260,8 @@ class PostgreSQL(Pool, peewee.PostgresqlDatabase):
 
     @contextlib.contextmanager
     def write(self):
-        """One short write transaction, within which no other may begin.
-
-        The driver collects its statements, and sends them when an answer is read, or at the end (a pipeline, in
-        PostgreSQL's words): a transaction of which nothing is read costs one round trip.
-        """
+        """One short write transaction, within which no other may begin. Its statements are sent when an answer is read, or at the
+        end (a pipeline, in PostgreSQL's words): a transaction of which nothing is read costs one round trip."""
         connection = self.connection()
         try:
             with connection.pipeline() as pipeline, self.atomic():
@@ -315,13 +312,10 @@ class PostgreSQL(Pool, peewee.PostgresqlDatabase):
             raise OperationalError("the database is read-only")
 
 
+_QUERY = re.compile(r"^-- (\w+)\(([^)]+)\)\n(.+?);$", re.MULTILINE | re.DOTALL)
+_found = _QUERY.findall(pathlib.Path(__file__).with_name("queries.sql").read_text("utf-8"))
 # name → the types of the columns of its `given`, and the statement
-QUERIES = {
-    name: (dict(column.split() for column in columns.split(",")), statement)
-    for name, columns, statement in re.findall(
-        r"^-- (\w+)\(([^)]+)\)\n(.+?);$", pathlib.Path(__file__).with_name("queries.sql").read_text("utf-8"), re.M | re.S
-    )
-}
+QUERIES = {name: (dict(column.split() for column in columns.split(",")), statement) for name, columns, statement in _found}
 
 db = DatabaseProxy()
 

@@ -7,10 +7,8 @@ import time
 
 
 class Fetched:
-    """What `fetch` returned last. It is called again after `ttl` seconds; by whoever finds that wanting, after `cooldown`.
-
-    An exception leaves what was there before. Then these are `failure_ttl` seconds, and as many as it took.
-    """
+    """What `fetch` returned last. It is called again after `ttl` seconds; by whoever finds that wanting, after `cooldown`. A
+    failure leaves what was there before. Then these are `failure_ttl` seconds, and as many as it took."""
 
     def __init__(self, name, fetch, ttl, failure_ttl=0, cooldown=0):
         self.name, self._fetch, self._ttl, self._failure_ttl, self._cooldown = name, fetch, ttl, failure_ttl, cooldown

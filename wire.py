@@ -34,11 +34,10 @@ _BOM = b"\xef\xbb\xbf"
 _FIELDS = (b"data", b"event", b"id", b"error")  # of an event
 # A connection that its network has silently dropped is noticed: while it is idle after 40 seconds, when a request is sent
 # on it after 10. In the middle of an answer, the network may be away for 40 seconds.
-SOCKET_OPTIONS = [(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1), (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)] + [
-    (socket.IPPROTO_TCP, getattr(socket, name), value)
-    for name, value in (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 2))  # seconds, seconds, probes
-    if hasattr(socket, name)  # each system has its own selection
-]
+SOCKET_OPTIONS = [(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1), (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)]
+for _name, _value in (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 2)):  # seconds, seconds, probes
+    if hasattr(socket, _name):  # each system has its own selection
+        SOCKET_OPTIONS.append((socket.IPPROTO_TCP, getattr(socket, _name), _value))
 
 
 class HungUp(Exception):
@@ -385,4 +384,3 @@ def retry_after(headers):
             seconds = read()
             if math.isfinite(seconds):
                 return min(max(seconds, 0.0), 86400.0)
-    return None
