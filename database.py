@@ -405,10 +405,8 @@ class SchemaVersion(db.Model):
 
 
 def migrate(migrations):
-    """Apply the migrations that are missing, exactly once however many processes start together.
-
-    Raises SettingError where a newer release has written the database, or it does not take every text, and touches nothing.
-    """
+    """Apply the migrations that are missing, exactly once however many processes start together. Raises SettingError where a
+    newer release has written the database, or it does not take every text, and touches nothing."""
     with db.connection_context(), db.write():
         if isinstance(db.obj, PostgreSQL) and db.execute_sql("SHOW server_encoding").fetchone()[0] != "UTF8":
             raise SettingError("DATABASE_URL", "the encoding of this database is not UTF8; make one with ENCODING 'UTF8'")

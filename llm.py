@@ -98,11 +98,9 @@ class HTTPProvider:
             raise self.faults.of(failure) from None
 
     def stream(self, call, model, system, messages, max_tokens, options={}, prompt=0, retries=len(RETRY_PAUSES)):
-        """Yield the text of the answer in pieces, none of them empty. Tries again so often, as long as none has come.
-
-        `options` may have a `temperature` and a `reasoning_effort`; `prompt` is how many tokens the messages have at most.
-        Raises a ModelError of status 413 where they do not fit the model's window beside an answer of a quarter of it.
-        """
+        """Yield the text of the answer in pieces, none of them empty. Tries again so often, as long as none has come. `options`
+        may have a `temperature` and a `reasoning_effort`; `prompt` is how many tokens the messages have at most. Raises a
+        ModelError of status 413 where they do not fit the model's window beside an answer of a quarter of it."""
         limit = self._windows.room(model, prompt, max_tokens)
         pauses = [*RETRY_PAUSES[:retries]]
         call.allow(self.timeout)
@@ -132,13 +130,12 @@ class HTTPProvider:
 
     def _answer(self, call, body, refused, answer, limit):
         """Send the request once, without what was refused, and yield the text of each batch of events, perhaps none."""
-        sent = dict(body)
         for name in refused:
-            if name in sent:
-                value, substitute = sent.pop(name), self.substitutes[name]
-                sent |= {substitute: value} if substitute else {}
+            if name in body:
+                body[self.substitutes[name]] = body.pop(name)
+        body.pop(None, None)  # what has no substitute
         headers = {"Accept": "text/event-stream", "Content-Type": "application/json"} | self.headers()
-        data = json.dumps(sent, ensure_ascii=False).encode("utf-8", "replace")
+        data = json.dumps(body, ensure_ascii=False).encode("utf-8", "replace")
         try:
             with self.wire.request(call, "POST", self.path, headers, data) as response:
                 if response.status not in (200, 201, 203):
