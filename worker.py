@@ -101,14 +101,13 @@ class Worker(ThreadWorker):
 
     def finish_request(self, conn, future):
         """Close in the background: gunicorn would wait for the client to close, in the loop that accepts all others."""
-        if future.exception() is None and future.result():
-            return super().finish_request(conn, future)
-        conn.discard_until = time.monotonic() + CLOSING
-        with contextlib.suppress(OSError):  # the client has gone
-            conn.sock.setblocking(False)
-            conn.sock.shutdown(socket.SHUT_WR)
-            return self.watch(conn, self.discard)
-        self.drop(conn)
+        if future.exception() or not future.result():
+            with contextlib.suppress(OSError):  # the client has gone, and gunicorn need not wait
+                conn.sock.setblocking(False)
+                conn.sock.shutdown(socket.SHUT_WR)
+                conn.discard_until = time.monotonic() + CLOSING
+                return self.watch(conn, self.discard)
+        super().finish_request(conn, future)
 
     def discard(self, conn, client):
         """Read what nobody wants, until the client closes too: else it might lose the answer (RFC 9112, section 9.6)."""
@@ -117,28 +116,21 @@ class Worker(ThreadWorker):
         with contextlib.suppress(OSError):
             if client.recv(65536) and time.monotonic() < conn.discard_until:
                 return self.watch(conn, self.discard)
-        self.drop(conn)
+        self.nr_conns -= 1
+        conn.close()
 
     def watch(self, conn, callback):
-        """Have the poller watch this connection for a while."""
+        """Have the poller watch this connection for a while. Of too many, the first are closed."""
         conn.timeout = time.monotonic() + (WATCH if self.alive else STOP_KEEPALIVE_LINGER)
         self.pending_conns.append(conn)
         self.poller.register(conn.sock, selectors.EVENT_READ, functools.partial(callback, conn))
+        if (excess := len(self.pending_conns) - self.worker_connections // 2) > 0:
+            self.pending_conns[excess - 1].timeout = 0  # those before it have that already
 
     def murder_keepalived(self, force=False):
         if not force:  # what came while this process stood still is served before its connection counts as silent
             self.wait_for_and_dispatch_events(timeout=0)
         super().murder_keepalived(force)
-
-    def murder_pending(self):
-        """Close what was watched for long enough, and of too many the first."""
-        for number in range(len(self.pending_conns) - self.worker_connections // 2):
-            self.pending_conns[number].timeout = 0
-        super().murder_pending()
-
-    def drop(self, conn):
-        self.nr_conns -= 1
-        conn.close()
 
     def _cap_keepalive(self, deadline):
         """gunicorn calls it when it begins to stop: what is watched ends with what is kept alive, and what is not said by the end
