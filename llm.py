@@ -33,23 +33,21 @@ class Answer:
     def __init__(self, call, timeout, max_tokens):
         self.text = ""
         self.has_text = False
-        self.size, self.length = 0, None  # bytes of text and thoughts; tokens, as far as the provider said
+        self.size = self.length = None  # bytes of text and thoughts, once it begins; tokens, as far as the provider said
         self.reason = None  # the protocol's own, for the end; what comes behind it is no text
         self.over = False  # nothing of use comes any more
         self._call = call
         self._timeout = timeout
         self._room = CHARACTERS_A_TOKEN * max_tokens + 65536  # characters that may still come
-        self._begun = False
 
     def add(self, text, thoughts=""):
         """Take text, or thoughts, or neither where the answer begins. Each is a sign that the model works."""
         if self.reason:
             return
-        if text or thoughts or not self._begun:
-            self._begun = True
+        if text or thoughts or self.size is None:
             self._call.allow(self._timeout)
         self.spend(len(text) + len(thoughts))
-        self.size += len((text + thoughts).encode("utf-8", "replace"))
+        self.size = (self.size or 0) + len((text + thoughts).encode("utf-8", "replace"))
         if thoughts:
             self._call.on_thinking(len(thoughts))
         self.text += text
