@@ -17,7 +17,6 @@ from werkzeug.http import parse_dict_header, parse_list_header
 import auth
 import catalog
 import chat
-import check
 import cli
 import database
 import errors
@@ -64,7 +63,7 @@ def create_app(config=None):
     app.teardown_request(lambda error: db.close())  # gives the request's connection back to the pool, if it took one
     app.cli.add_command(cli.print_token)
     app.cli.add_command(chat.chat_command)
-    app.cli.add_command(check.check_command)
+    app.cli.add_command(cli.check_command)
     if not cli.is_looking_for_commands():
         open_app(app, read_environment(app.root_path) if config is None else config)
     return app

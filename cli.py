@@ -1,17 +1,34 @@
-"""The command line: what `flask run` prints, and `flask token`."""
+"""The command line: what `flask run` prints, `flask token`, and `flask check`; and what a start says of what is set up."""
 
 import contextlib
+import logging
+import os
+import re
 import signal
 import socket
 import sys
+import time
 
 import click
 from flask import current_app
+from werkzeug.http import parse_date
 from werkzeug.serving import is_running_from_reloader
 
 import auth
-import check
-from settings import read_environment, read_settings
+import database
+from catalog import open_catalog
+from faults import ModelError
+from migrations import MIGRATIONS
+from settings import SettingError, misspelt, read_environment, read_settings, whose
+from wire import Call, Fault, Wire, join
+
+NEARBY = ("http://127.0.0.1:11434/v1", "http://127.0.0.1:8080/v1")  # where Ollama and llama.cpp's server usually are
+LEAST_PROMPT = 4096  # tokens that a context window should have besides those of a reply
+# Where servers of OpenAI's protocol tell the window of the model that answered last, and what sets it.
+WINDOWS = {"/api/ps": ("context_length", "OLLAMA_CONTEXT_LENGTH={} ollama serve"), "/props": ("n_ctx", "llama-server -c {}")}
+WINDOWS |= {"/v1/models": ("max_model_len", "vllm serve --max-model-len {}")}
+
+log = logging.getLogger("parley")
 
 
 def is_looking_for_commands():
@@ -40,7 +57,7 @@ def print_banner(app, host, port, cert, **others):
     with contextlib.suppress(OSError), socket.create_connection((host, port), 1):
         raise click.ClickException(f"Another program listens on port {port}. Stop it, or: flask run -p {port + 1}")
     url = f"{'https' if cert else 'http'}://{host}:{port}/"
-    described = check.announce(app, url)
+    described = announce(app, url)
     unused = described.pop("unused", None)
     rows = "\n".join(f"  {name:10} {text}" for name, text in described.items())
     click.echo(f"Parley {app.config['VERSION']}\n\n{rows}\n")
@@ -66,3 +83,158 @@ def print_token(subject, days, key):
         click.echo(open_tokens(key).sign(subject, days))
     except auth.InvalidToken as error:
         raise click.ClickException(str(error)) from None
+
+
+# What is set up
+
+
+def hide_secrets(text):
+    """The same with no user and no password in its URLs: either may be a key."""
+    return re.sub(r"([?&][^=&\s]*(?:password|secret|%)[^=&]*=)[^&\s]*", r"\1***", re.sub(r"//[^?\s]*@", "//***@", text))
+
+
+def describe(settings, folder, catalog):
+    """What is set up, by name, without a key or a password. Nothing is asked, opened or made."""
+    keys = [name for name in ("JWT_PUBLIC_KEY", "JWT_SECRET") if settings[name]] or [settings["JWT_JWKS_URL"]]
+    described = {
+        "database": settings["DATABASE_URL"] or f"sqlite:///{folder}/parley.db",
+        "keys": keys[0] or f"{folder}/jwt_key.pem",
+        "providers": ", ".join(f"{name} {settings.get(f'{name.upper()}_BASE_URL', '')}".strip() for name in catalog.providers),
+        "model": catalog._default or "the first that openai lists",
+    }
+    return {name: hide_secrets(text) for name, text in described.items()}
+
+
+def announce(app, address):
+    """Log what the service starts with, and return it. Where no provider is set, `unused` names one of this machine."""
+    described = describe(app.config, app.instance_path, app.catalog)
+    for url in NEARBY if list(app.catalog.providers) == ["echo"] else ():
+        with contextlib.suppress(Fault):  # each has a fifth of a second, since the start waits
+            if '"data"' in ask(f"{url}/models", seconds=0.2)[1]:
+                described["unused"] = f"OPENAI_BASE_URL={url}"
+                break
+    log.info("start", {"version": app.config["VERSION"], "address": address} | described)
+    return described
+
+
+def ask(url, headers={}, seconds=5):
+    """(headers, text) of the answer to a GET, whatever its status. Raises a Fault of the wire."""
+    with Wire(url).request(Call(seconds), "GET", "", {"Connection": "close"} | headers) as response:
+        return response.headers, join(response.chunks()).decode("utf-8", "replace")
+
+
+# Trying it
+
+
+def say(level, sentence):
+    click.echo(f"{level:8} {hide_secrets(sentence)}")
+
+
+@click.command("check")
+def check_command():
+    """Try all that is set up, and say what to do. The status is 0 where nothing failed. Nothing is changed. The default model is
+    asked for one word, which costs a few tokens."""
+    environment, folder, has_failed = read_environment(current_app.root_path), current_app.instance_path, False
+    try:
+        settings = read_settings(environment)
+        catalog = open_catalog(settings)
+    except SettingError as error:
+        sys.exit(f"FAILED   {error}. All else can be tried when this is right.")
+    for sentence in misspelt(environment):
+        say("warning", sentence)
+    checks = [("DATABASE_URL", check_database, settings, folder), ("JWT_JWKS_URL", check_keys, settings, folder)]
+    for name, provider in catalog.providers.items():
+        checks.append((f"{name.upper()}_BASE_URL, {name.upper()}_API_KEY", check_provider, settings, catalog, provider))
+    checks += [("PORT", check_port, os.environ.get("PORT") or "8000"), ("PORT", check_port, "5000")]
+    for setting, check, *arguments in checks:
+        try:
+            check(*arguments)
+        except (Exception, SettingError) as error:  # whatever it is, the others are tried, too
+            reason = getattr(error, "detail", "") or str(error)  # the former, of the wire
+            say("FAILED", ("" if isinstance(error, SettingError) else f"{setting}: ") + reason.partition("\n")[0])
+            has_failed = True
+    sys.exit(has_failed)
+
+
+def is_there(path, folder):
+    """Whether this file is there; else a start makes it, and its folder. Raises ValueError where it cannot."""
+    if os.path.exists(path):
+        if os.stat(path).st_mode & 0o077 or os.stat(path).st_uid != os.getuid():
+            say("warning", f"{whose(path)}; only who runs the server should read it (chown, chmod 600)")
+        return True
+    parent = os.path.dirname(folder if path.startswith(folder) and not os.path.exists(folder) else path)
+    if not os.access(parent, os.W_OK | os.X_OK):
+        raise ValueError(f"{path} cannot be made: have its folder, {parent}, made for this user to write into")
+    say("ok", f"{path} will be made at the first start")
+
+
+def check_database(settings, folder):
+    """Open it as a start does. In the place of a migration that is missing comes an exit, by which all is rolled back."""
+    url = settings["DATABASE_URL"] or f"sqlite:///{folder}/parley.db"
+    if url.startswith("sqlite") and not is_there(os.path.abspath(url[10:]), folder):
+        return
+    database.limit_time()
+    try:
+        database.open_database(settings, folder, [sys.exit] * len(MIGRATIONS))
+    except SystemExit as error:
+        if error.code:  # it is a SettingError
+            raise
+    with database.db.connection_context():
+        database.db.check()
+        database.db.discard()  # closed, it leaves nothing beside its file
+    say("ok", f"{url} can be read and written")
+
+
+def check_keys(settings, folder):
+    """Whether tokens can be verified, by a clock that is that of whoever signs them."""
+    url = settings["JWT_JWKS_URL"]
+    if not (url or settings["JWT_SECRET"] or settings["JWT_PUBLIC_KEY"] or is_there(f"{folder}/jwt_key.pem", folder)):
+        return
+    auth.open_tokens(settings, folder)
+    if not url:
+        return say("ok", "there is a key for tokens")
+    keys = auth.PublishedKeys(url).published.get().values()
+    say("ok", f"{url} publishes {sum(map(len, keys))} keys that are taken")
+    date = parse_date(ask(url)[0].get("Date"))
+    if date and abs(time.time() - date.timestamp()) > auth.LEEWAY:
+        say("warning", f"this machine's clock is {time.time() - date.timestamp():+.0f} s from that of {url}: set it right")
+
+
+def check_provider(settings, catalog, provider):
+    """Whether it answers, and lists the models that are set; whether the default model answers, where it is its own."""
+    listed = [str(each["id"]) for each in provider.list_models() if isinstance(each, dict) and "id" in each]
+    say("ok", f"{provider.name} answers, and lists {len(listed)} models")
+    for model in filter(None, [*(settings["MODELS"] or ()), settings["DEFAULT_MODEL"], settings["TITLE_MODEL"]]):
+        if catalog.provider_of(model) is provider and not {model, f"{model}:latest"} & {*listed}:
+            say("warning", f"{provider.name} does not list {model}, but {', '.join(listed[:9])}")
+    model = catalog.default()
+    if catalog.provider_of(model) is provider:
+        check_model(provider, model, settings["MAX_TOKENS"])
+
+
+def check_model(provider, model, max_tokens):
+    """Whether it answers within half a minute, and has a context window that is large enough."""
+    click.echo(f"waiting  for {model}", err=True)  # it may have to be loaded first
+    try:
+        "".join(provider.stream(Call(30), model, "", [{"role": "user", "content": "Say ok."}], min(256, max_tokens), retries=0))
+    except ModelError as error:
+        if not error.message.startswith("The model "):  # it is there: it declined, or thought for too long
+            raise
+    say("ok", f"{model} answers")
+    for path, (name, cure) in WINDOWS.items() if provider.name == "openai" else ():
+        with contextlib.suppress(Fault, TypeError):  # it does not say
+            text = ask(provider.wire.base_url.removesuffix("/v1") + path, provider.headers())[1]
+            find = re.compile(rf'"{name}": ?([0-9]+)').search
+            window = int((find(text, max(0, text.find(f'"{model}'))) or find(text))[1])  # of this model, rather than the first
+            if window < max_tokens + LEAST_PROMPT:
+                advice = f"start its server by {cure.format(max_tokens + LEAST_PROMPT)}, or set MAX_TOKENS={window // 2}"
+                say("warning", f"the window of {model}, {window} tokens, has no room for MAX_TOKENS and a conversation: {advice}")
+
+
+def check_port(port):
+    """Who listens there, if anybody does."""
+    with contextlib.suppress(ConnectionRefusedError), socket.create_connection(("127.0.0.1", int(port)), 1):
+        with contextlib.suppress(Fault):
+            if '"version"' in ask(f"http://127.0.0.1:{port}/health")[1]:
+                return say("ok", f"Parley is running on port {port}")
+        say("warning", f"another program listens on port {port}: stop it, or choose another port (PORT=…, flask run -p …)")

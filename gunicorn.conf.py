@@ -30,9 +30,9 @@ forwarder_headers = ""  # SCRIPT_NAME comes from the environment only, never fro
 
 def when_ready(server):
     """Say once, not in each worker, what the service starts with."""
-    import check
+    import cli
 
-    check.announce(server.app.wsgi(), ",".join(map(str, server.LISTENERS)))
+    cli.announce(server.app.wsgi(), ",".join(map(str, server.LISTENERS)))
 
 
 def pre_fork(server, worker):

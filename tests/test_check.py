@@ -17,7 +17,7 @@ import psycopg
 import pytest
 
 from catalog import open_catalog
-from check import describe
+from cli import describe
 from client import copy_of_the_service, free_port, running, wait_until_up
 from conftest import POSTGRESQL
 from provider import Provider, reply, status, thought
@@ -116,7 +116,7 @@ def test_goes_on_after_each_failure(folder, provider):
     settings |= {"OPENAI_BASE_URL": f"http://127.0.0.1:{free_port()}/v1", "DATABASE_URI": "hush"}
     found = check_that_it_fails(
         folder,
-        "^DATABASE_URL: /nowhere/parley.db cannot be made: make its folder, /nowhere",
+        "^DATABASE_URL: /nowhere/parley.db cannot be made: have its folder, /nowhere, made",
         "^JWT_JWKS_URL: .*refused",
         "^ANTHROPIC_BASE_URL, ANTHROPIC_API_KEY: The provider anthropic refused this server's own key",
         "^OPENAI_BASE_URL, OPENAI_API_KEY: The provider openai could not be reached",
@@ -409,7 +409,7 @@ silent = __import__("socket").create_server(("127.0.0.1", 11434))
 if sys.argv[1] == "8080":
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 8080), Models)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-command = [sys.executable, "-c", "import app, check; print(check.announce(app.create_app(), 'here').get('unused'))"]
+command = [sys.executable, "-c", "import app, cli; print(cli.announce(app.create_app(), 'here').get('unused'))"]
 print(subprocess.run(command, capture_output=True, text=True, timeout=60).stdout)
 """
 

@@ -130,7 +130,7 @@ def test_a_request_whose_client_goes_is_no_fault_of_the_database(small):
         client.sendall(head(Content_Length=100) + b"{")
         time.sleep(0.2)
     small.wait_for_output("path=/sessions status=400", 2)
-    assert "database" not in small.output()
+    assert "the database" not in small.output()
 
 
 def test_bodies_that_do_not_come_hold_no_connection_to_the_database(start, settings):
