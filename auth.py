@@ -2,12 +2,12 @@
 
 import base64
 import contextlib
-import datetime
 import json
 import logging
 import os
 import re
 import tempfile
+import time
 
 import jwt
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -27,7 +27,6 @@ KEYS_TIMEOUT, KEYS_TTL = 10, 300  # seconds
 KEYS_SIZE = 2**20  # bytes
 LEEWAY = 30  # seconds by which clocks may differ
 LONGEST_SUBJECT = 255  # characters, as in OpenID Connect Core 1.0, section 2
-REQUIRED = ["iss", "iat", "exp", "sub"]
 LOCAL_USER = "https://github.com/you"  # who signs their own tokens on a laptop: the page, `flask chat` and the README's curl
 # A key of Ed25519 is a point, encoded as its y, in the field of this prime, and a bit for x (RFC 8032, 5.1). Anyone can sign for
 # a point of small order. These eight have y = 0, 1 or -1, or the y of order 8 or its negative; libsodium refuses the same.
@@ -47,13 +46,12 @@ class UnfitKey(ValueError):
 class Tokens:
     """Verifies tokens, and signs them where it has a key for that."""
 
-    def __init__(self, keys_for, signing, issuer, audience, taken):
+    def __init__(self, settings, keys_for, signing=None):
+        self.issuer, self.audience = settings["JWT_ISSUER"], settings["JWT_AUDIENCE"]
         self._keys_for = keys_for  # returns the (algorithm, key) pairs any of which may have signed this token
         self.signing = signing  # such a pair, or None
-        self._taken = taken  # returns what there is of algorithms, or of `kid`s where these decide
-        self.issuer, self.audience = issuer, audience
-        self.source = f"Tokens for this server come from {issuer}."  # a sentence for whoever has no token
-        if signing is not None:
+        self.source = f"Tokens for this server come from {self.issuer}."  # a sentence for whoever has no token
+        if signing:
             self.source = f"On the server, in Parley's folder, `.venv/bin/flask token {LOCAL_USER}` prints one."
 
     def verify(self, token):
@@ -67,7 +65,8 @@ class Tokens:
         raise InvalidToken("The token was not signed with a key and an algorithm that this server takes.")
 
     def _decode(self, token, algorithm, key):
-        options = {"require": REQUIRED, "verify_aud": bool(self.audience)}  # where there is one, a token must have it, too
+        # Where there is an audience, a token must have it, too.
+        options = {"require": ["iss", "iat", "exp", "sub"], "verify_aud": bool(self.audience)}
         algorithms = [algorithm, "Ed25519"] if algorithm == "EdDSA" else [algorithm]
         claims = jwt.decode(token, key, algorithms, options, issuer=self.issuer, audience=self.audience, leeway=LEEWAY)
         if any(type(claims.get(name, 0)) not in (int, float) for name in ("iat", "exp", "nbf")):
@@ -77,14 +76,14 @@ class Tokens:
         return claims["sub"]
 
     def compare(self, token):
-        """What a token that is refused names, for the log, and what is taken here. Nothing is shown of what is no token."""
+        """What a token that is refused names, and what it must name here, for the log. Nothing is shown of what is no token."""
         with contextlib.suppress(jwt.InvalidTokenError, OverflowError, *NOT_UNDERSTOOD):
             whole = jwt.decode_complete(token, options={"verify_signature": False})
             named = whole["payload"] | whole["header"]
             shown = [f"{name} {json.dumps(named.get(name))[:100]}" for name in ("alg", "kid", "iss", "aud")]
-            ago = datetime.datetime.now().timestamp() - named.get("exp", float("inf"))
+            ago = time.time() - named.get("exp", float("inf"))
             shown += [f"and expired {ago:.0f} s ago"] if ago > 0 else []
-            return f"It names {', '.join(shown)}; taken are {[*self._taken()][:20]}, iss {self.issuer}, aud {self.audience}."
+            return f"It names {', '.join(shown)}; taken are iss {self.issuer}, aud {self.audience}."
         return ""
 
     def sign(self, subject, days):
@@ -94,8 +93,8 @@ class Tokens:
         if self.signing is None:
             raise InvalidToken("This server only has public keys: tokens come from whoever holds the private one.")
         algorithm, key = self.signing
-        now = datetime.datetime.now(datetime.timezone.utc)
-        claims = {"iss": self.issuer, "iat": now, "exp": now + datetime.timedelta(days=days), "sub": subject}
+        now = int(time.time())
+        claims = {"iss": self.issuer, "iat": now, "exp": now + days * 86400, "sub": subject}
         return jwt.encode(claims | ({"aud": self.audience} if self.audience else {}), key, algorithm)
 
 
@@ -123,11 +122,9 @@ class PublishedKeys:
         with self.wire.request(wire.Call(KEYS_TIMEOUT), "GET", "", {"Accept": "application/json"}) as response:
             if response.status != 200:
                 raise ValueError(f"status {response.status}")
-            document = json.loads(wire.join(response.chunks(), KEYS_SIZE))
-        if "jwks_uri" in document:
-            raise ValueError("it is an OpenID configuration: JWT_JWKS_URL is its jwks_uri")
+            published = json.loads(wire.join(response.chunks(), KEYS_SIZE))["keys"]
         keys, refused = {}, {}
-        for number, each in enumerate(document["keys"]):
+        for number, each in enumerate(published):
             try:
                 key = jwt.PyJWK(each, "EdDSA" if each.get("alg") == "Ed25519" else None)
                 algorithm_of(key.key)
@@ -137,7 +134,7 @@ class PublishedKeys:
             except Exception as error:  # PyJWT raises whatever the odd key brings about; its text may show a secret one
                 refused[number] = str(error) if isinstance(error, UnfitKey) else type(error).__name__
         if refused:
-            log.warning("Of %d published keys these are not taken: %s", len(document["keys"]), str(refused)[:500])
+            log.warning("Of %d published keys these are not taken: %s", len(published), str(refused)[:500])
         if not keys:
             raise ValueError("no key that is taken")
         return keys
@@ -168,27 +165,22 @@ def public_keys(text):
     text = text.replace("\\n", "\n")
     if not text.startswith("-----BEGIN"):
         text = base64.b64decode(text).decode("ascii")
-    blocks = re.findall(r"-----BEGIN (?:RSA )?PUBLIC KEY-----.+?-----END (?:RSA )?PUBLIC KEY-----", text, re.DOTALL)
-    if not blocks:
-        raise ValueError("it is neither a public key in PEM nor base64 of one")
-    keys = [serialization.load_pem_public_key(block.encode()) for block in blocks]
+    blocks = re.findall("-----BEGIN (?:RSA )?PUBLIC KEY-----.+?-----END (?:RSA )?PUBLIC KEY-----", text, re.DOTALL)
+    keys = [serialization.load_pem_public_key(block.encode()) for block in blocks or [text]]
     return [(algorithm_of(key), key) for key in keys]
 
 
 def own_key(path):
-    """The Ed25519 key in this file (PEM, PKCS #8, mode 0600), which is made where there is none.
-
-    Of several processes that make one at the same time, one wins, and all have its key. Raises ValueError.
-    """
+    """The Ed25519 key in this file (PEM, PKCS #8, mode 0600), which is made where there is none: of several processes that make
+    one at the same time, one wins, and all have its key. Raises ValueError, TypeError where it is encrypted, or OSError."""
     if not os.path.exists(path):
-        pem = ed25519.Ed25519PrivateKey.generate().private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
-        with tempfile.NamedTemporaryFile(dir=os.path.dirname(path), buffering=0) as draft:  # mode 0600
+        form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        pem = ed25519.Ed25519PrivateKey.generate().private_bytes(*form)
+        draft = tempfile.NamedTemporaryFile(dir=os.path.dirname(path), buffering=0)  # mode 0600
+        with draft, contextlib.suppress(FileExistsError):
             draft.write(pem)
             os.fsync(draft.fileno())
-            with contextlib.suppress(FileExistsError):
-                os.link(draft.name, path)
+            os.link(draft.name, path)
     with open(path, "rb") as file:
         key = serialization.load_pem_private_key(file.read(), None)
     if not isinstance(key, ed25519.Ed25519PrivateKey):
@@ -214,28 +206,25 @@ def signing_with(path, settings):
 
 def open_tokens(settings, folder):
     """What verifies tokens by these settings; the server's own key has its place in the folder. Raises SettingError."""
-    issuer, audience = settings["JWT_ISSUER"], settings["JWT_AUDIENCE"]
     if settings["JWT_JWKS_URL"]:
-        keys = PublishedKeys(settings["JWT_JWKS_URL"])
-        return Tokens(keys.keys_for, None, issuer, audience, keys.published.get)
+        return Tokens(settings, PublishedKeys(settings["JWT_JWKS_URL"]).keys_for)
     if settings["JWT_SECRET"]:
         pair = ("HS256", settings["JWT_SECRET"])
         try:
             jwt.encode({}, pair[1], pair[0])
         except jwt.InvalidKeyError:
             raise SettingError("JWT_SECRET", "it is a key; a public key goes into JWT_PUBLIC_KEY") from None
-        return Tokens(lambda token: [pair], pair, issuer, audience, lambda: [pair[0]])
+        return Tokens(settings, lambda token: [pair], pair)
     if settings["JWT_PUBLIC_KEY"]:
         try:
             keys = public_keys(settings["JWT_PUBLIC_KEY"])
-        except UnfitKey as error:
-            raise SettingError("JWT_PUBLIC_KEY", error) from None
-        except (ValueError, UnsupportedAlgorithm):
-            raise SettingError("JWT_PUBLIC_KEY", mistake("public_key", settings["JWT_PUBLIC_KEY"])) from None
-        return Tokens(lambda token: keys, None, issuer, audience, lambda: dict(keys))
+        except (ValueError, UnsupportedAlgorithm) as error:
+            problem = error if isinstance(error, UnfitKey) else mistake("public_key", settings["JWT_PUBLIC_KEY"])
+            raise SettingError("JWT_PUBLIC_KEY", problem) from None
+        return Tokens(settings, lambda token: keys)
     path = os.path.join(ensure_folder(folder, "JWT_PUBLIC_KEY"), "jwt_key.pem")
     try:
         key = own_key(path)
     except (ValueError, TypeError, OSError) as error:
         raise SettingError("JWT_PUBLIC_KEY", mistake("own_key", str(error), path=path, whose=whose(path))) from None
-    return Tokens(lambda token: [("EdDSA", key.public_key())], ("EdDSA", key), issuer, audience, lambda: ["EdDSA"])
+    return Tokens(settings, lambda token: [("EdDSA", key.public_key())], ("EdDSA", key))

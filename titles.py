@@ -1,7 +1,7 @@
 """Titles of sessions: written from the first message, or asked of a model. `titles.toml` has the patterns."""
 
+import contextlib
 import itertools
-import logging
 import pathlib
 import tomllib
 import types
@@ -42,10 +42,8 @@ def local_title(message):
 def generate_title(provider, model, message):
     """The title that this model of the provider writes for a message, or None where it writes none within ten seconds."""
     messages = [{"role": "user", "content": message[:PROMPT_CHARACTERS]}]
-    try:
+    with contextlib.suppress(ModelError):
         return proposed_title("".join(provider.stream(Call(TIMEOUT), model, PROMPT, messages, MAX_TOKENS, retries=0)))
-    except ModelError as error:
-        logging.getLogger("parley").warning("The model %s wrote no title: %s", model, error)
 
 
 def proposed_title(answer):
