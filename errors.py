@@ -15,9 +15,11 @@ from catalog import UnknownModel
 from database import Unavailable, reason
 from faults import REFUSED_OPTION, ModelError
 from schemas import FAULTS
+from settings import MISTAKES
 
 CHALLENGE = 'Bearer realm="parley"'  # RFC 6750, section 3
 TITLES = HTTP_STATUS_CODES | {414: "URI Too Long"}  # as RFC 9110 calls it now
+FRAMEWORK_DETAILS = {int(status): detail for status, detail in MISTAKES["statuses"].items()}  # in place of the framework's own
 
 log = logging.getLogger("parley")
 
@@ -93,14 +95,6 @@ def on_database_error(error):
     log.error("the database does not answer: %s", g.why, exc_info=error)
     return refusal(503, "The database does not answer. Ask again in a moment.", retry_after=5)
 
-
-# The framework says of these what happened; a client wants to know what to do.
-FRAMEWORK_DETAILS = {
-    404: "There is nothing at this path. GET / names the places to begin.",
-    405: "This path does not take this method. Use one that the header Allow names.",
-    408: "The request did not arrive in time. Send it again, all of it at once.",
-    500: "The server failed. Ask again; its log says more under this X-Request-ID.",
-}
 
 HANDLERS = {
     HTTPException: on_http_error,

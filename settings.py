@@ -53,7 +53,7 @@ _READERS |= {"secret": _secret, "rate": _rate}
 _TABLE = tomllib.loads(pathlib.Path(__file__).with_suffix(".toml").read_text("utf-8"))
 _KINDS = _TABLE.pop("kinds")
 SETTINGS = {name: Setting(*row) for name, row in _TABLE.items()}
-_MISTAKES = tomllib.loads(pathlib.Path(__file__).with_name("mistakes.toml").read_text("utf-8"))
+MISTAKES = tomllib.loads(pathlib.Path(__file__).with_name("mistakes.toml").read_text("utf-8"))
 
 
 def read_environment(folder):
@@ -103,7 +103,7 @@ def ensure_folder(folder, setting):
 
 def mistake(kind, text, **values):
     """What to do about a mistake: the sentence of `mistakes.toml` whose pattern is the first that this text matches."""
-    matches = ((re.search(pattern, text), sentence) for pattern, sentence in _MISTAKES[kind])
+    matches = ((re.search(pattern, text), sentence) for pattern, sentence in MISTAKES[kind])
     return next(sentence.format(*match.groups(), **values) for match, sentence in matches if match)
 
 
