@@ -324,27 +324,23 @@ def open_database(settings, folder, migrations):
     """Point all models at the database of these settings, by default a file in the folder, migrated. Raises SettingError."""
     url = settings["DATABASE_URL"] or ""
     try:
-        engine, options = _read(url) if url else (SQLite, {"database": f"{ensure_folder(folder, 'DATABASE_URL')}/parley.db"})
+        if not url:
+            engine, options = SQLite, {"database": f"{ensure_folder(folder, 'DATABASE_URL')}/parley.db"}
+        elif url.startswith("sqlite"):
+            engine, options = SQLite, parse(url)
+        else:  # as the server's own programs read it, with several hosts
+            engine, options = PostgreSQL, psycopg.conninfo.conninfo_to_dict(url)
+            options["database"] = options.pop("dbname", "")
         db.initialize(engine(**engine.options | options))
-        with db.connection_context():  # only now the driver looks at some options
-            db.execute_sql("SELECT 1")
         migrate(migrations)
+    except psycopg.ProgrammingError:  # of the URL, which it may quote with the password
+        raise SettingError("DATABASE_URL", "write it as postgresql://user:password@host:port/database") from None
     except Unavailable as error:
         raise SettingError("DATABASE_URL", mistake("database", reason(error), whose=whose(options["database"]))) from None
     except Exception:  # for an option that they do not take, the libraries raise whatever they fall over
         if "?" not in url:
             raise
         raise SettingError("DATABASE_URL", "the options behind its ? are not understood") from None
-
-
-def _read(url):
-    if url.startswith("sqlite"):
-        return SQLite, parse(url)
-    try:
-        options = psycopg.conninfo.conninfo_to_dict(url)  # as the server's own programs read it, with several hosts
-    except psycopg.Error:  # which may quote the password
-        raise SettingError("DATABASE_URL", "write it as postgresql://user:password@host:port/database") from None
-    return PostgreSQL, {"database": options.pop("dbname", "")} | options
 
 
 def given(name, rows, **values):
