@@ -16,26 +16,34 @@ from flask import g
 LINES = 10_000  # that wait at most for whoever reads standard error
 FLUSH_TIMEOUT = 1  # seconds at the end of a process
 FRAMES = 30  # of each exception in a trace, the innermost
+WORD = re.compile(r"[\x21\x23-\x7e]+")  # what needs no quotes
 
 
 class TextLine(logging.Formatter):
-    """`time LEVEL message name=value …`; values that hold more than a word are quoted, on one line.
-
-    A trace says the kinds of exceptions, and their frames. Their texts may quote what a user or a model said.
-    """
+    """`time LEVEL message name=value …`, where a value that is more than a word is quoted, on one line. A trace says the kinds of
+    exceptions, and their frames: their texts may quote what a user or a model said."""
 
     converter = time.gmtime
 
     def formatMessage(self, record):
-        pairs = (f"{name}={_word(value)}" for name, value in _fields(record).items())
+        texts = {name: "-" if value is None else str(value) for name, value in self.fields(record).items()}
+        pairs = (f"{name}={text if WORD.fullmatch(text) else json.dumps(text)}" for name, text in texts.items())
         return " ".join([super().formatMessage(record), *pairs])
 
     def formatException(self, exc_info):
         parts, error = [], exc_info[1]
         while error is not None and len(parts) < 5:
-            parts.insert(0, "".join(traceback.format_tb(error.__traceback__, -FRAMES)) + kind_of(error))
+            # As `psycopg.errors.CheckViolation 23514`: the database gave it the code.
+            code = getattr(error, "sqlstate", None) or getattr(error, "sqlite_errorname", None) or ""
+            kind = f"{type(error).__module__}.{type(error).__qualname__} {code}".rstrip()
+            parts.insert(0, "".join(traceback.format_tb(error.__traceback__, -FRAMES)) + kind)
             error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
         return "\n".join(parts)
+
+    def fields(self, record):
+        """What the line has besides its message; a trace has the request's id, too."""
+        fields = record.args if isinstance(record.args, dict) else {}
+        return fields | {"id": g.get("id")} if record.exc_info and g else fields
 
 
 class JSONLine(TextLine):
@@ -45,7 +53,7 @@ class JSONLine(TextLine):
         line = {"time": round(record.created, 3), "level": record.levelname, "message": record.getMessage()}
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        return json.dumps(line | _fields(record), default=str)
+        return json.dumps(line | self.fields(record), default=str)
 
 
 class Background(logging.Handler):
@@ -104,19 +112,3 @@ def set_up(format):
     for name in ("werkzeug", "urllib3"):
         logging.getLogger(name).setLevel(logging.ERROR)
     logging.getLogger("gunicorn.error").propagate = True  # `gunicorn.conf.py` gives it no handler of its own
-
-
-def kind_of(error):
-    """The class of an exception, and the code that the database gave it: `psycopg.errors.CheckViolation 23514`."""
-    code = getattr(error, "sqlstate", None) or getattr(error, "sqlite_errorname", None)
-    return f"{type(error).__module__}.{type(error).__qualname__}" + (f" {code}" if code else "")
-
-
-def _fields(record):
-    fields = record.args if isinstance(record.args, dict) else {}
-    return fields | {"id": g.get("id")} if record.exc_info and g else fields
-
-
-def _word(value):
-    text = "-" if value is None else str(value)
-    return text if re.fullmatch(r"[\x21\x23-\x7e]+", text) else json.dumps(text)
