@@ -22,12 +22,12 @@ class UnknownModel(Exception):
 class Catalog:
     """The models of these providers, or those of them that are allowed."""
 
-    def __init__(self, providers, allowed=(), default=None):
+    def __init__(self, providers, allowed, default):
         self.providers = {provider.name: provider for provider in providers}
-        self.allowed = list(allowed)
-        if not self.providers or "echo" in self.allowed:
+        self.allowed = allowed
+        if not providers or "echo" in allowed:
             self.providers["echo"] = Echo()
-        self._default = default or next(iter(self.allowed), None) or _DEFAULTS.get(next(iter(self.providers)))
+        self._default = default or next(iter(allowed), None) or _DEFAULTS.get(next(iter(self.providers)))
         self._lists = {
             name: Fetched(f"The models of {name}", functools.partial(self._fetch, provider), LIST_TTL, failure_ttl=LIST_TTL)
             for name, provider in self.providers.items()
@@ -66,10 +66,10 @@ class Catalog:
         ids = self.allowed or [model for name in self.providers for model in self._listed(name)]
         return [(model, self._name_of(model), model == (self._default or ids[0])) for model in ids]
 
-    def _listed(self, name, wanting=False):
+    def _listed(self, name):
         """Those models that a provider lists and that would be asked of it; none where it does not answer."""
         with contextlib.suppress(ModelError):
-            return self._lists[name].get(wanting)
+            return self._lists[name].get()
         return []
 
     def _fetch(self, provider):
