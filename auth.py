@@ -5,6 +5,7 @@ import contextlib
 import json
 import logging
 import os
+import pathlib
 import re
 import tempfile
 import time
@@ -181,8 +182,7 @@ def own_key(path):
             draft.write(pem)
             os.fsync(draft.fileno())
             os.link(draft.name, path)
-    with open(path, "rb") as file:
-        key = serialization.load_pem_private_key(file.read(), None)
+    key = serialization.load_pem_private_key(pathlib.Path(path).read_bytes(), None)
     if not isinstance(key, ed25519.Ed25519PrivateKey):
         raise ValueError("it does not hold an Ed25519 private key")
     return key
@@ -190,18 +190,14 @@ def own_key(path):
 
 def signing_with(path, settings):
     """What signs tokens with the private key in this file. Raises InvalidToken, which says why it cannot sign."""
+    data = b""
     try:
-        with open(path, "rb") as file:
-            text = file.read()
-        key = serialization.load_pem_private_key(text, None)
-        return Tokens(None, (algorithm_of(key.public_key()), key), settings["JWT_ISSUER"], settings["JWT_AUDIENCE"], None)
-    except (OSError, UnfitKey) as error:
-        problem = getattr(error, "strerror", error)
-    except TypeError:
-        problem = f"it is encrypted; `openssl pkey -in {path}` prints it plain"
-    except (ValueError, UnsupportedAlgorithm):
-        problem = "it is a public key" if b" PUBLIC KEY-" in text else "it is no Ed25519, EC or RSA private key in PEM"
-    raise InvalidToken(f"{path} cannot sign: {problem}.")
+        data = pathlib.Path(path).read_bytes()
+        key = serialization.load_pem_private_key(data, None)
+        return Tokens(settings, None, (algorithm_of(key.public_key()), key))
+    except (OSError, TypeError, ValueError, UnsupportedAlgorithm) as error:
+        problem = mistake("private_key", f"{error!r} {data}", path=path)
+        raise InvalidToken(f"{path} cannot sign: {problem}.") from None
 
 
 def open_tokens(settings, folder):
