@@ -27,9 +27,8 @@ log = logging.getLogger("parley")
 def document(status, faults, session_id=None):
     """The one shape of all errors; `faults` are (detail, source) pairs, and a source may be None."""
     shared = {"status": str(status), "title": TITLES[status]}
-    meta = {"session_id": str(session_id)} if session_id else None
-    entries = [shared | {"detail": detail, "source": source, "meta": meta} for detail, source in faults]
-    return {"errors": [{name: value for name, value in entry.items() if value is not None} for entry in entries]}
+    meta = {"meta": {"session_id": str(session_id)}} if session_id else {}
+    return {"errors": [shared | {"detail": detail} | ({"source": source} if source else {}) | meta for detail, source in faults]}
 
 
 def error_response(status, faults, headers={}, session_id=None):
