@@ -626,11 +626,10 @@ def test_a_reply_that_a_person_has_go_on_in_vain_says_why(asker):
         status(400, {"error": {"message": "Nor now"}}),
     ]
     answer = requests.post(f"{asker.server.url}/sessions", json={"content": WORDS, "model": "m-1"}, headers=bearer(), timeout=30)
-    session, before = answer.json()["errors"][0]["meta"]["session_id"], len(why_of_replies(asker.server))
+    session = answer.json()["errors"][0]["meta"]["session_id"]
     status_, detail, reason = asker.ask(f"/sessions/{session}/continue", {}, **bearer())
     assert status_ == 502 and "Nor now" in detail
-    [why] = wait_until(lambda: why_of_replies(asker.server)[before:])
-    assert "Nor now" in why
+    wait_until(lambda: any("Nor now" in why for why in why_of_replies(asker.server)))
 
 
 def test_a_list_of_models_that_fails_is_told_once_and_is_not_called_empty(asker):
