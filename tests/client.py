@@ -5,6 +5,7 @@ import contextlib
 import datetime
 import fcntl
 import http.client
+import itertools
 import json
 import os
 import pathlib
@@ -35,11 +36,19 @@ def make_token(subject=ALICE, key=SECRET, algorithm="HS256", headers=None, **cla
     return jwt.encode(claims, key, algorithm, headers)
 
 
+def ports():
+    """Ports below those that the system gives to whoever connects: else one of these might have it before it is listened to,
+    or while its server is away. No two of four workers of pytest have one in common, and none is given twice in a row."""
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 4
+    return itertools.cycle(random.SystemRandom().sample(range(10_000 + worker * 5500, 10_000 + worker * 5500 + 5500), 5500))
+
+
+PORTS = ports()
+
+
 def free_port():
-    """A port where nobody listens. It is below those that the system gives to whoever connects: else one of these might
-    have it before it is listened to, or while its server is away."""
-    while True:
-        port = random.SystemRandom().randrange(10_000, 32_000)
+    """A port where nobody listens."""
+    for port in PORTS:
         with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
             return port
 
