@@ -78,6 +78,8 @@ class Chat:
         """The response, its body yet to be read. Raises Refused, one of LOST, or one of ODD."""
         sent = {"json": body, "headers": headers, "timeout": TIMEOUT, "allow_redirects": False}
         response = self.http.request(method, self.url + path, **sent, **wire.route(self.url))
+        if response.is_redirect:
+            raise Refused(f"{self.url} redirects to {response.headers['Location']}: give --url as it is there.")
         if response.ok:
             return response
         if response.status_code >= 500 and "json" not in response.headers.get("Content-Type", ""):
