@@ -113,7 +113,7 @@ class PublishedKeys:
             keys = self.published.get().get(kid) or self.published.get(wanting=True).get(kid)
         except (wire.Fault, *NOT_UNDERSTOOD) as failure:
             told = ServiceUnavailable("The identity provider does not answer. Ask again later.", retry_after=5)
-            raise told from ValueError(f"{self.published.name} cannot be had: {failure!r}")
+            raise told from ValueError(f"{self.published.name} cannot be had: {type(failure).__name__} {failure}")
         if not keys:
             raise InvalidToken("The token was signed with a key that the identity provider does not publish, or a weak one.")
         return keys

@@ -64,7 +64,8 @@ class Catalog:
             for models in self._lists.values():  # all are asked at the same time
                 models.begin()
         ids = self.allowed or [model for name in self.providers for model in self._listed(name)]
-        return [(model, self._name_of(model), model == (self._default or ids[0])) for model in ids]
+        defaults = (self._default, f"{self._default}:latest") if self._default else ids[:1]  # Ollama lists llama3.2:latest
+        return [(model, self._name_of(model), model in defaults) for model in ids]
 
     def _listed(self, name):
         """Those models that a provider lists and that would be asked of it; none where it does not answer."""

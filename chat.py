@@ -82,8 +82,10 @@ class Chat:
             raise Refused(f"{self.url} redirects to {response.headers['Location']}: give --url as it is there.")
         if response.ok:
             return response
-        if response.status_code >= 500 and "json" not in response.headers.get("Content-Type", ""):
-            raise requests.ConnectionError  # a proxy says that the server behind it is away
+        if "json" not in response.headers.get("Content-Type", ""):  # it is a proxy's, or another program's
+            if response.status_code >= 500:
+                raise requests.ConnectionError  # the server behind it is away
+            raise Refused(f"{self.url} answered with the status {response.status_code}, and not as Parley. Check --url.")
         error = response.json()["errors"][0]
         raise Refused(error["detail"], response.status_code, error.get("meta", {}).get("session_id"))
 

@@ -4,6 +4,7 @@ import contextlib
 import logging
 import os
 import re
+import runpy
 import signal
 import socket
 import sys
@@ -40,7 +41,7 @@ def is_looking_for_commands():
 def open_tokens(key=None):
     """What signs tokens by the settings, or with the private key in this file. Raises SettingError, or InvalidToken."""
     settings = read_settings(read_environment(current_app.root_path))
-    return auth.signing_with(key, settings) if key else auth.open_tokens(settings, current_app.instance_path)
+    return auth.open_tokens(settings, current_app.instance_path) if key is None else auth.signing_with(key, settings)
 
 
 def prepare_run(app):
@@ -56,7 +57,7 @@ def prepare_run(app):
 def print_banner(app, host, port, cert, **others):
     with contextlib.suppress(OSError), socket.create_connection((host, port), 1):
         raise click.ClickException(f"Another program listens on port {port}. Stop it, or: flask run -p {port + 1}")
-    url = f"{'https' if cert else 'http'}://{host}:{port}/"
+    url = f"{'https' if cert else 'http'}://{f'[{host}]' if ':' in host else host}:{port}/"
     described = announce(app, url)
     unused = described.pop("unused", None)
     rows = "\n".join(f"  {name:10} {text}" for name, text in described.items())
@@ -145,13 +146,13 @@ def check_command():
     checks = [("DATABASE_URL", check_database, settings, folder), ("JWT_JWKS_URL", check_keys, settings, folder)]
     for name, provider in catalog.providers.items():
         checks.append((f"{name.upper()}_BASE_URL, {name.upper()}_API_KEY", check_provider, settings, catalog, provider))
-    checks += [("PORT", check_port, os.environ.get("PORT") or "8000"), ("PORT", check_port, "5000")]
+    checks += [("PORT", check_gunicorn, current_app.root_path), ("PORT", check_port, "5000")]
     for setting, check, *arguments in checks:
         try:
             check(*arguments)
-        except (Exception, SettingError) as error:  # whatever it is, the others are tried, too
-            reason = getattr(error, "detail", "") or str(error)  # the former, of the wire
-            say("FAILED", ("" if isinstance(error, SettingError) else f"{setting}: ") + reason.partition("\n")[0])
+        except (Exception, SystemExit) as error:  # whatever it is, the others are tried, too; the latter is a SettingError
+            reason = str(error) if isinstance(error, SystemExit) else hide_secrets(f"{setting}: {error}")
+            click.echo("FAILED   " + reason.partition("\n")[0].removesuffix(" Tell whoever runs this server."))
             has_failed = True
     sys.exit(has_failed)
 
@@ -193,7 +194,10 @@ def check_keys(settings, folder):
     auth.open_tokens(settings, folder)
     if not url:
         return say("ok", "there is a key for tokens")
-    keys = auth.PublishedKeys(url).published.get().values()
+    try:
+        keys = auth.PublishedKeys(url).published.get().values()
+    except (Fault, ValueError, LookupError, TypeError) as error:
+        raise ValueError(f"its keys cannot be had ({error}); is it the address of a JWKS, and is it reached from here?") from None
     say("ok", f"{url} publishes {sum(map(len, keys))} keys that are taken")
     date = parse_date(ask(url)[0].get("Date"))
     if date and abs(time.time() - date.timestamp()) > auth.LEEWAY:
@@ -202,8 +206,14 @@ def check_keys(settings, folder):
 
 def check_provider(settings, catalog, provider):
     """Whether it answers, and lists the models that are set; whether the default model answers, where it is its own."""
-    listed = [str(each["id"]) for each in provider.list_models() if isinstance(each, dict) and "id" in each]
-    say("ok", f"{provider.name} answers, and lists {len(listed)} models")
+    try:
+        listed = [str(each["id"]) for each in provider.list_models() if isinstance(each, dict) and "id" in each]
+        say("ok", f"{provider.name} answers, and lists {len(listed)} models")
+    except ModelError as error:
+        if not catalog._default or catalog.provider_of(catalog._default) is not provider:
+            raise
+        listed = []  # some servers have no list: whether the default model answers decides
+        say("warning", str(error))
     for model in filter(None, [*(settings["MODELS"] or ()), settings["DEFAULT_MODEL"], settings["TITLE_MODEL"]]):
         if catalog.provider_of(model) is provider and not {model, f"{model}:latest"} & {*listed}:
             say("warning", f"{provider.name} does not list {model}, but {', '.join(listed[:9])}")
@@ -224,11 +234,19 @@ def check_model(provider, model, max_tokens):
     for path, (name, cure) in WINDOWS.items() if provider.name == "openai" else ():
         with contextlib.suppress(Fault, TypeError):  # it does not say
             text = ask(provider.wire.base_url.removesuffix("/v1") + path, provider.headers())[1]
+            place = re.search(rf'"{re.escape(model)}(:latest)?"', text)
             find = re.compile(rf'"{name}": ?([0-9]+)').search
-            window = int((find(text, max(0, text.find(f'"{model}'))) or find(text))[1])  # of this model, rather than the first
+            window = int((find(text, place.end() if place else 0) or find(text))[1])  # of this model, rather than the first
             if window < max_tokens + LEAST_PROMPT:
-                advice = f"start its server by {cure.format(max_tokens + LEAST_PROMPT)}, or set MAX_TOKENS={window // 2}"
+                advice = f"start its server by {cure.format(max_tokens + LEAST_PROMPT)}"
+                advice += f", or set MAX_TOKENS={window - LEAST_PROMPT}" if window > LEAST_PROMPT else ""
                 say("warning", f"the window of {model}, {window} tokens, has no room for MAX_TOKENS and a conversation: {advice}")
+
+
+def check_gunicorn(folder):
+    """Whether its configuration is right, and who listens on its port."""
+    runpy.run_path(os.path.join(folder, "gunicorn.conf.py"))
+    check_port(os.environ.get("PORT") or "8000")
 
 
 def check_port(port):

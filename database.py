@@ -5,6 +5,7 @@ by the database's clock, so that processes and hosts agree.
 """
 
 import contextlib
+import errno
 import functools
 import os
 import pathlib
@@ -139,6 +140,8 @@ class SQLite(Pool, peewee.SqliteDatabase):
         super().__init__(database, **kwargs)
         if not os.path.exists(database):  # SQLite itself would let everybody read it; -wal and -shm have its mode
             os.close(os.open(database, os.O_CREAT | os.O_WRONLY, 0o600))
+        elif not os.access(database, os.R_OK | os.W_OK):  # SQLite would leave files beside it that nobody could write later
+            raise PermissionError(errno.EACCES, "Permission denied")
         self._file = os.stat(database)
         if self._file.st_size:
             self._examine()

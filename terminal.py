@@ -54,7 +54,9 @@ class Screen:
     def _draw(self, *_):
         seconds = int(time.monotonic() - self._since)
         if seconds and not self._line and sys.stderr.isatty():
-            os.write(sys.stderr.fileno(), f"\r[{self.awaits}, {seconds} s]\033[K".encode())
+            columns = os.get_terminal_size(sys.stderr.fileno()).columns or 80
+            sign = f"[{self.awaits}, {seconds} s]"[: columns - 1]  # only one row can be erased
+            os.write(sys.stderr.fileno(), f"\r{sign}\033[K".encode())
             self._line = None
 
 

@@ -51,6 +51,9 @@ class Fault(Exception):
     kind: str
     detail: str = ""  # what the libraries say of it, for the log
 
+    def __str__(self):
+        return f"{self.kind} {self.detail}".strip()
+
 
 class Call:
     """One call to a provider, which has so many seconds in all its tries, and what is known of its answer besides the text."""

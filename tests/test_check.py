@@ -110,7 +110,7 @@ def test_stops_at_a_setting_that_is_not_understood(folder):
 
 
 def test_goes_on_after_each_failure(folder, provider):
-    provider.models = status(401, {"error": {"message": "Incorrect API key: sk-hush-hush"}})
+    provider.models = provider.default = status(401, {"error": {"message": "Incorrect API key: sk-hush-hush"}})
     settings = {"DATABASE_URL": "sqlite:////nowhere/parley.db", "JWT_JWKS_URL": f"http://hush:hush@127.0.0.1:{free_port()}/keys"}
     settings |= {"ANTHROPIC_BASE_URL": provider.url, "ANTHROPIC_API_KEY": "sk-hush-hush"}
     settings |= {"OPENAI_BASE_URL": f"http://127.0.0.1:{free_port()}/v1", "DATABASE_URI": "hush"}
@@ -122,7 +122,9 @@ def test_goes_on_after_each_failure(folder, provider):
         "^OPENAI_BASE_URL, OPENAI_API_KEY: The provider openai could not be reached",
         **settings,
     )
-    assert of_level("warning", found) == ["DATABASE_URI is no setting, and not read. Is it DATABASE_URL?"]
+    misspelt, unlisted = of_level("warning", found)
+    assert misspelt == "DATABASE_URI is no setting, and not read. Is it DATABASE_URL?"
+    assert unlisted.startswith("The provider anthropic refused this server's own key")  # whether it answers decides
 
 
 def test_says_who_can_read_what_others_should_not(folder):
@@ -257,6 +259,13 @@ def test_a_provider_that_lists_nothing_needs_a_default(folder, provider, openai)
     check_that_it_warns(folder, "openai does not list m-1", DEFAULT_MODEL="m-1", **openai)
 
 
+def test_whether_a_default_model_answers_decides_where_nothing_is_listed(folder, provider, openai):
+    provider.models = status(404)
+    warnings = "does not list|failed|404", "openai does not list m-1"
+    assert "m-1 answers" in check_that_it_warns(folder, *warnings, DEFAULT_MODEL="m-1", **openai)
+    check_that_it_fails(folder, "404", **openai)
+
+
 def windows(path, answer):
     """A server that lists llama3.2, and tells of its window at this path."""
     listed = {"/v1/models": {"object": "list", "data": [{"id": "llama3.2:latest", "object": "model"}]}} | {path: answer}
@@ -268,18 +277,24 @@ def windows(path, answer):
 WINDOWS = {
     "OLLAMA_CONTEXT_LENGTH=12288": (
         "/api/ps",
-        {"models": [{"name": "other", "context_length": 65536}, {"name": "llama3.2:latest", "context_length": 4096}]},
+        {
+            "models": [
+                {"name": "llama3.2-vision:latest", "context_length": 65536},
+                {"name": "llama3.2:latest", "context_length": 5096},
+            ]
+        },
     ),
-    "llama-server -c 12288": ("/props", {"default_generation_settings": {"n_ctx": 4096}, "model_alias": "llama3.2"}),
-    "--max-model-len 12288": ("/v1/models", {"data": [{"id": "llama3.2", "max_model_len": 4096}]}),
+    "llama-server -c 12288": ("/props", {"default_generation_settings": {"n_ctx": 5096}, "model_alias": "llama3.2"}),
+    "--max-model-len 12288": ("/v1/models", {"data": [{"id": "llama3.2", "max_model_len": 5096}]}),
 }
 
 
 @pytest.mark.parametrize("cure", WINDOWS)
 def test_a_window_that_is_too_small_is_warned_of(folder, provider, openai, cure):
     provider.models = windows(*WINDOWS[cure])
-    sentence = f"the window of llama3.2, 4096 tokens, has no room.*{re.escape(cure)}.*MAX_TOKENS=2048"
+    sentence = f"the window of llama3.2, 5096 tokens, has no room.*{re.escape(cure)}.*MAX_TOKENS=1000$"
     check_that_it_warns(folder, sentence, DEFAULT_MODEL="llama3.2", **openai)
+    check_that_it_warns(folder, DEFAULT_MODEL="llama3.2", MAX_TOKENS=1000, **openai)
 
 
 def test_a_window_that_is_large_enough_is_not_warned_of(folder, provider, openai):
@@ -289,6 +304,12 @@ def test_a_window_that_is_large_enough_is_not_warned_of(folder, provider, openai
 
 
 # The ports
+
+
+def test_what_gunicorn_would_not_take_is_told(folder):
+    for port in ("abc", "99999"):
+        check_that_it_fails(folder, "^PORT: give a whole number from 1 to 65535$", PORT=port)
+    check_that_it_fails(folder, "^WEB_CONCURRENCY: give a whole number", WEB_CONCURRENCY="two")
 
 
 def test_says_who_listens_on_its_port(folder, tmp_path):

@@ -250,6 +250,20 @@ def test_a_sign_of_life_leaves_no_trace(columns, terminal, provider):
     chat.wait_for("> Hello\n世界 first words\n\none word more.\nm-1>")
 
 
+def test_a_sign_of_life_is_cut_where_the_terminal_ends(terminal, provider):
+    """More than one row could not be erased."""
+    gate = threading.Event()
+    provider.script = [reply(thought(reasoning="Hm." * 10), gate, "Yes.")]
+    chat = terminal(20)
+    chat.enter("flask chat")
+    chat.wait_for("m-1>")
+    chat.enter("Hello")
+    chat.wait_for("> Hello\n[thinking: 30 chara")
+    time.sleep(1.2)  # it is drawn again
+    gate.set()
+    chat.wait_for("> Hello\nYes.\nm-1>")
+
+
 def test_ctrl_c_and_ctrl_d(terminal, provider):
     provider.script = [reply("Once upon ", threading.Event()) for _ in range(2)]
     chat = terminal()
