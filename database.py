@@ -63,7 +63,8 @@ def reason(error):
     cause = getattr(error, "orig", None) or error
     said = f": {cause}" if isinstance(cause, _TELLING) else ""
     # What SQLite says of a text is behind "with text"; a password may stand before an @.
-    return re.sub("(\n| with text ).*|[^\\s/'\"]*(?=@)", "", f"{type(error).__name__}{said}", flags=re.DOTALL)[:200]
+    hidden = "(\n| with text ).*|(?<= ['\"])\\S*(?=@)|[^\\s/'\"]*(?=@)"
+    return re.sub(hidden, "", f"{type(error).__name__}{said}", flags=re.DOTALL)[:200]
 
 
 @contextlib.contextmanager
@@ -369,17 +370,18 @@ def transaction(function):
 
     @functools.wraps(function)
     def wrapper(*args, **kwargs):
-        for number in range(1, TRIES + 1):
-            try:
-                with watched(), db.write():
-                    result = function(*args, **kwargs)
-                _failed.clear()
-                return result
-            except (IntegrityError, OperationalError) as error:
-                code = getattr(getattr(error, "orig", None), "sqlstate", None)  # our own errors have no other behind them
-                if number == TRIES or not (isinstance(error, IntegrityError) or code in ("40001", "40P01")):
-                    raise
-            time.sleep(random.uniform(0, 0.01 * 2**number))
+        with watched():
+            for number in range(1, TRIES + 1):
+                try:
+                    with db.write():
+                        result = function(*args, **kwargs)
+                    _failed.clear()
+                    return result
+                except (IntegrityError, OperationalError) as error:
+                    code = getattr(getattr(error, "orig", None), "sqlstate", None)  # our own errors have no other behind them
+                    if number == TRIES or not (isinstance(error, IntegrityError) or code in ("40001", "40P01")):
+                        raise
+                time.sleep(random.uniform(0, 0.01 * 2**number))
 
     return wrapper
 

@@ -28,7 +28,8 @@ class TextLine(logging.Formatter):
     def formatMessage(self, record):
         texts = {name: "-" if value is None else str(value) for name, value in self.fields(record).items()}
         pairs = (f"{name}={text if WORD.fullmatch(text) else json.dumps(text)}" for name, text in texts.items())
-        return " ".join([super().formatMessage(record), *pairs])
+        message = re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]", " ", super().formatMessage(record))  # a provider may have said it
+        return " ".join([message, *pairs])
 
     def formatException(self, exc_info):
         parts, error = [], exc_info[1]

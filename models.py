@@ -296,9 +296,12 @@ class Turn(db.Model):
         of those that have ended, and functions that return the others' as rows, once the transaction has ended."""
         stored = [db.send(given("add_pieces", pieces))] if pieces else []
         released = [turn for turn in turns if turn.status == IN_PROGRESS]
+        sent = []
         for turn in released:
             mine = cls.id == turn.id, cls.fence == turn.fence, cls.under_way()
-            stored.append(db.send(cls.update(turn.usage | {"lease_until": RELEASED}).where(*mine).returning(cls.id)))
+            sent.append(db.send(cls.update(turn.usage | {"lease_until": RELEASED}).where(*mine).returning(cls.id)))
+        released = [turn for turn, rows in zip(released, sent) if rows()]  # of others, `store_usage` counts what was used
+        stored.append(lambda: [(turn.id,) for turn in released])
         ended = [turn for turn in turns if turn.status != IN_PROGRESS]
         ids = {turn.id for turn in cls.end(ended)} if ended else set()
         if released:  # only now, as usage is locked last

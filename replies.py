@@ -161,7 +161,8 @@ class Reply(Feed):
         if self.prompt and not in_vain:
             outcome["turns_left_out"] = self.prompt.left_out
             self.row.trim = self.prompt.trim(self.id, content if self.call.window_is_full else None)
-        self._outcome = outcome
+        with self._news:
+            self._outcome = outcome
 
     def take(self):
         """What has arrived and is not stored yet, and whether nothing more arrives: then `row` is the turn as it ends."""

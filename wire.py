@@ -155,6 +155,11 @@ class Response(http.client.HTTPResponse):
     def begin(self):
         self._call.answered = bool(self.fp.peek(1))
         super().begin()
+        lengths = {each.strip() for line in self.headers.get_all("Content-Length", []) for each in line.split(",")}
+        if len(lengths) > 1 and not self.chunked:
+            raise http.client.HTTPException("contradicting lengths")
+        if self.length is None and not self.chunked and "".join(lengths).isdecimal():  # "5, 5", of which http.client makes none
+            self.length = int(lengths.pop())
 
     def _read_status(self):
         """That of the real answer: http.client itself passes over 100 only."""
@@ -247,7 +252,7 @@ class Wire:
                 self._connect(connection)
             if hasattr(socket, "TCP_USER_TIMEOUT"):  # in ms; it counts, too, while the other side does not take a long request
                 patience = 60_000 if len(body or b"") > 65536 else 10_000
-                connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, patience)
+                call._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, patience)
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it may have answered before it had all
                 connection.request(method, self._target + path, body, self._headers | headers)
             return http.client.HTTPConnection.getresponse(connection)  # urllib3's own would put another one around it

@@ -9,6 +9,7 @@ import pathlib
 import re
 import signal
 import socket
+import ssl
 import sys
 import threading
 import time
@@ -638,8 +639,8 @@ def test_a_storm_mixes_up_nothing(tmp_path, is_secure):
 class Tunnels:
     """A proxy that tunnels (RFC 9110, 9.3.6), and remembers what it was asked."""
 
-    def __init__(self):
-        self.heads = []
+    def __init__(self, certificate=None):
+        self.heads, self._certificate = [], certificate  # the latter: a file that is there when somebody connects
         self._socket = socket.create_server(("127.0.0.1", 0))
         self.address = f"127.0.0.1:{self._socket.getsockname()[1]}"
         threading.Thread(target=self._accept, daemon=True).start()
@@ -656,6 +657,10 @@ class Tunnels:
                 threading.Thread(target=self._serve, args=(sock,), daemon=True).start()
 
     def _serve(self, sock):
+        if self._certificate:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(self._certificate)
+            sock = context.wrap_socket(sock, server_side=True)
         with sock:
             data = b""
             while b"\r\n\r\n" not in data:
@@ -682,10 +687,12 @@ class Tunnels:
 CREDENTIALS = base64.b64encode(b"user:password").decode()
 
 
-def test_keeps_its_tunnel_through_a_proxy(tmp_path):
-    proxy = Tunnels()
-    address = f"http://user:password@{proxy.address}"
-    with connected(tmp_path, True, host="provider.invalid", HTTPS_PROXY=address) as line:
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_keeps_its_tunnel_through_a_proxy(tmp_path, scheme):
+    proxy = Tunnels(tmp_path / "certificate.pem" if scheme == "https" else None)
+    address = f"{scheme}://user:password@{proxy.address}"
+    trusted = {"SSL_CERT_FILE": tmp_path / "certificate.pem"}  # the system's, by which proxies are known
+    with connected(tmp_path, True, host="provider.invalid", HTTPS_PROXY=address, **trusted) as line:
         for _ in range(3):
             assert answered(line.alice, GPT)["content"] == "The answer."
         [tunnel] = proxy.heads

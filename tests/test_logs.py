@@ -18,7 +18,7 @@ import pytest
 
 import client
 from client import ROOT, Server, copy_of_the_service
-from provider import chunk, cut, fails, head, openai_events, raw, reply
+from provider import chunk, cut, fails, head, openai_events, raw, reply, status
 
 
 @pytest.fixture
@@ -29,6 +29,15 @@ def settings(provider):
 def lines_of(output, message):
     found = [json.loads(line) for line in output.splitlines() if line.startswith("{")]
     return [line for line in found if line["message"] == message]
+
+
+def test_what_a_provider_says_forges_no_line(start, settings, provider):
+    provider.models = status(401, {"error": {"message": "Odd\x1b[2J\u2028\x85INFO forged"}})
+    server = start(**settings | {"DEFAULT_MODEL": None})
+    assert server.client().get("/models").json()["data"] == []
+    output = server.wait_for_output("cannot be had")
+    (line,) = [line for line in output.split("\n") if "forged" in line]
+    assert " WARNING The models of openai cannot be had: " in line and not re.search("[\x00-\x1f\x7f-\x9f\u2028]", line)
 
 
 def test_says_what_became_of_requests_and_replies(start, settings, provider):

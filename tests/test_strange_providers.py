@@ -55,7 +55,7 @@ from hell import (
     told,
     zipped,
 )
-from provider import Provider, certificate, head, raw, status
+from provider import KEEP, Provider, certificate, head, raw, status
 from test_auth import ED25519, RSA, good_claims, in_base64, jwk, jwks, pem, status_of
 from test_llm import CLAUDE, GPT, both, counts
 
@@ -464,6 +464,20 @@ def test_entries_that_are_none_spoil_no_list(entries, provider, tmp_path):
     provider.models = status(200, json.loads(f'{{"data": {entries}}}'))
     with running(tmp_path, OPENAI_BASE_URL=provider.url + "/v1") as server:
         assert [model["id"] for model in server.client().get("/models").json()["data"]] == ["m-good"]
+
+
+LISTED = b'{"data": [{"id": "m-1"}]}'
+
+
+@pytest.mark.parametrize("lengths, found", [("Content-Length: 25, 25", ["m-1"]), ("Content-Length: 25\r\nContent-Length: 3", [])])
+def test_a_length_that_is_said_twice_holds_and_two_lengths_are_none(provider, tmp_path, lengths, found):
+    """RFC 9110, 8.6. The connection stays open: nobody waits for its end."""
+    assert len(LISTED) == 25
+    provider.models = raw(f"HTTP/1.1 200 OK\r\n{lengths}\r\n\r\n".encode() + LISTED, KEEP)
+    with running(tmp_path, OPENAI_BASE_URL=provider.url + "/v1", DEFAULT_MODEL="m-1") as server:
+        began = time.monotonic()
+        assert [model["id"] for model in server.client().get("/models").json()["data"]] == found
+        assert time.monotonic() - began < 5
 
 
 def test_a_list_is_fetched_by_one(provider, tmp_path):
