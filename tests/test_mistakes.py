@@ -397,8 +397,8 @@ class Asker:
         data = json.dumps(body) if isinstance(body, dict) else body
         method = method or ("GET" if body is None else "POST")
         answer = requests.request(method, self.server.url + path, data=data, headers=headers, timeout=30)
-        output = self.server.wait_for_output(f"id={name}")
-        [line] = [line for line in output.splitlines() if f"id={name}" in line and " request method=" in line]
+        mine = re.compile(f".* request method=.* id={name}.*")  # written behind the answer
+        [line] = wait_until(lambda: mine.findall(self.server.output()))
         details = [error["detail"] for error in answer.json().get("errors", ())]
         return answer.status_code, " ".join(details), why(line)
 
