@@ -26,6 +26,7 @@ jwt.register_algorithm("Ed25519", jwt.get_algorithm_by_name("EdDSA"))  # the nam
 
 KEYS_TIMEOUT, KEYS_TTL = 10, 300  # seconds
 KEYS_SIZE = 2**20  # bytes
+KEY_FILE = "jwt_key.pem"  # the server's own key, in its folder
 LEEWAY = 30  # seconds by which clocks may differ
 LONGEST_SUBJECT = 255  # characters, as in OpenID Connect Core 1.0, section 2
 LOCAL_USER = "https://github.com/you"  # who signs their own tokens on a laptop: the page, `flask chat` and the README's curl
@@ -105,7 +106,7 @@ class PublishedKeys:
     def __init__(self, url):
         self.wire = wire.Wire(url)
         # An unknown kid has the keys fetched again, as they may have been rotated, but not more than once a second.
-        self.published = Fetched("The keys at " + re.sub("//[^/@]*@", "//…@", url), self._fetch, KEYS_TTL, cooldown=1)
+        self.published = Fetched("The keys at " + wire.without_password(url), self._fetch, KEYS_TTL, cooldown=1)
 
     def keys_for(self, token):
         kid = jwt.get_unverified_header(token).get("kid")
@@ -218,7 +219,7 @@ def open_tokens(settings, folder):
             problem = error if isinstance(error, UnfitKey) else mistake("public_key", settings["JWT_PUBLIC_KEY"])
             raise SettingError("JWT_PUBLIC_KEY", problem) from None
         return Tokens(settings, lambda token: keys)
-    path = os.path.join(ensure_folder(folder, "JWT_PUBLIC_KEY"), "jwt_key.pem")
+    path = os.path.join(ensure_folder(folder, "JWT_PUBLIC_KEY"), KEY_FILE)
     try:
         key = own_key(path)
     except (ValueError, TypeError, OSError) as error:

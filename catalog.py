@@ -27,9 +27,10 @@ class Catalog:
         self.allowed = allowed
         if not providers or "echo" in allowed:
             self.providers["echo"] = Echo()
-        self._default = default or next(iter(allowed), None) or _DEFAULTS.get(next(iter(self.providers)))
+        # The default, as far as no provider has to be asked for it; else None.
+        self.known_default = default or next(iter(allowed), None) or _DEFAULTS.get(next(iter(self.providers)))
         self._lists = {
-            name: Fetched(f"The models of {name}", functools.partial(self._fetch, provider), LIST_TTL, failure_ttl=LIST_TTL)
+            name: Fetched(f"The models of {name}", functools.partial(self.fetch, provider), LIST_TTL, failure_ttl=LIST_TTL)
             for name, provider in self.providers.items()
         }
 
@@ -52,8 +53,8 @@ class Catalog:
 
     def default(self):
         """The model for a session that names none. Raises ModelError where only the provider could tell, and does not."""
-        if self._default:
-            return self._default
+        if self.known_default:
+            return self.known_default
         for model in self._listed("openai") or self._lists["openai"].get(wanting=True):  # asked again, however lately that was
             return model
         raise ModelError(502, "The provider openai lists no model. Name one, or set DEFAULT_MODEL on the server.")
@@ -64,20 +65,26 @@ class Catalog:
             for models in self._lists.values():  # all are asked at the same time
                 models.begin()
         ids = self.allowed or [model for name in self.providers for model in self._listed(name)]
-        defaults = (self._default, f"{self._default}:latest") if self._default else ids[:1]  # Ollama lists llama3.2:latest
+        defaults = spellings(self.known_default) if self.known_default else ids[:1]
         return [(model, self._name_of(model), model in defaults) for model in ids]
 
     def _listed(self, name):
-        """Those models that a provider lists and that would be asked of it; none where it does not answer."""
+        """What this provider has listed; none where it does not answer."""
         with contextlib.suppress(ModelError):
             return self._lists[name].get()
         return []
 
-    def _fetch(self, provider):
-        """Each model is looked at by itself: one that no session could name does not hide the others."""
+    def fetch(self, provider):
+        """Those models that a provider lists now and that would be asked of it. Each is looked at by itself: one that no session
+        could name does not hide the others. Raises ModelError."""
         ids = (model.get("id") for model in provider.list_models()[:LONGEST_LIST] if isinstance(model, dict))
         ids = (each for each in ids if isinstance(each, str) and each.strip() and len(each) <= LONGEST_ID)
         return [each for each in ids if self._name_of(each) == provider.name and not UNSTORABLE.search(each)]
+
+
+def spellings(model):
+    """The names under which a model may be listed: Ollama lists `llama3.2` as `llama3.2:latest`."""
+    return model, f"{model}:latest"
 
 
 def open_catalog(settings):

@@ -17,7 +17,7 @@ from werkzeug.serving import is_running_from_reloader
 
 import auth
 import database
-from catalog import open_catalog
+from catalog import open_catalog, spellings
 from faults import ModelError
 from migrations import MIGRATIONS
 from settings import SettingError, misspelt, read_environment, read_settings, whose
@@ -98,10 +98,10 @@ def describe(settings, folder, catalog):
     """What is set up, by name, without a key or a password. Nothing is asked, opened or made."""
     keys = [name for name in ("JWT_PUBLIC_KEY", "JWT_SECRET") if settings[name]] or [settings["JWT_JWKS_URL"]]
     described = {
-        "database": settings["DATABASE_URL"] or f"sqlite:///{folder}/parley.db",
-        "keys": keys[0] or f"{folder}/jwt_key.pem",
+        "database": database.url_of(settings, folder),
+        "keys": keys[0] or f"{folder}/{auth.KEY_FILE}",
         "providers": ", ".join(f"{name} {settings.get(f'{name.upper()}_BASE_URL', '')}".strip() for name in catalog.providers),
-        "model": catalog._default or "the first that openai lists",
+        "model": catalog.known_default or "the first that openai lists",
     }
     return {name: hide_secrets(text) for name, text in described.items()}
 
@@ -171,7 +171,7 @@ def is_there(path, folder):
 
 def check_database(settings, folder):
     """Open it as a start does. In the place of a migration that is missing comes an exit, by which all is rolled back."""
-    url = settings["DATABASE_URL"] or f"sqlite:///{folder}/parley.db"
+    url = database.url_of(settings, folder)
     if url.startswith("sqlite") and not is_there(os.path.abspath(url[10:]), folder):
         return
     database.limit_time()
@@ -189,10 +189,10 @@ def check_database(settings, folder):
 def check_keys(settings, folder):
     """Whether tokens can be verified, by a clock that is that of whoever signs them."""
     url = settings["JWT_JWKS_URL"]
-    if not (url or settings["JWT_SECRET"] or settings["JWT_PUBLIC_KEY"] or is_there(f"{folder}/jwt_key.pem", folder)):
+    if not (url or settings["JWT_SECRET"] or settings["JWT_PUBLIC_KEY"] or is_there(f"{folder}/{auth.KEY_FILE}", folder)):
         return
-    auth.open_tokens(settings, folder)
     if not url:
+        auth.open_tokens(settings, folder)
         return say("ok", "there is a key for tokens")
     try:
         keys = auth.PublishedKeys(url).published.get().values()
@@ -207,15 +207,15 @@ def check_keys(settings, folder):
 def check_provider(settings, catalog, provider):
     """Whether it answers, and lists the models that are set; whether the default model answers, where it is its own."""
     try:
-        listed = [str(each["id"]) for each in provider.list_models() if isinstance(each, dict) and "id" in each]
+        listed = catalog.fetch(provider)
         say("ok", f"{provider.name} answers, and lists {len(listed)} models")
     except ModelError as error:
-        if not catalog._default or catalog.provider_of(catalog._default) is not provider:
+        if not catalog.known_default or catalog.provider_of(catalog.known_default) is not provider:
             raise
         listed = []  # some servers have no list: whether the default model answers decides
         say("warning", str(error))
     for model in filter(None, [*(settings["MODELS"] or ()), settings["DEFAULT_MODEL"], settings["TITLE_MODEL"]]):
-        if catalog.provider_of(model) is provider and not {model, f"{model}:latest"} & {*listed}:
+        if catalog.provider_of(model) is provider and not {*spellings(model)}.intersection(listed):
             say("warning", f"{provider.name} does not list {model}, but {', '.join(listed[:9])}")
     model = catalog.default()
     if catalog.provider_of(model) is provider:
@@ -234,7 +234,7 @@ def check_model(provider, model, max_tokens):
     for path, (name, cure) in WINDOWS.items() if provider.name == "openai" else ():
         with contextlib.suppress(Fault, TypeError):  # it does not say
             text = ask(provider.wire.base_url.removesuffix("/v1") + path, provider.headers())[1]
-            place = re.search(rf'"{re.escape(model)}(:latest)?"', text)
+            place = re.search("|".join(re.escape(f'"{each}"') for each in spellings(model)), text)
             find = re.compile(rf'"{name}": ?([0-9]+)').search
             window = int((find(text, place.end() if place else 0) or find(text))[1])  # of this model, rather than the first
             if window < max_tokens + LEAST_PROMPT:
@@ -245,7 +245,7 @@ def check_model(provider, model, max_tokens):
 
 def check_gunicorn(folder):
     """Whether its configuration is right, and who listens on its port."""
-    runpy.run_path(os.path.join(folder, "gunicorn.conf.py"))
+    runpy.run_path(os.path.join(folder, "gunicorn.conf.py"))  # which stops, as gunicorn would, where it is not
     check_port(os.environ.get("PORT") or "8000")
 
 

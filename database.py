@@ -324,12 +324,18 @@ QUERIES = {name: (dict(column.split() for column in columns.split(",")), stateme
 db = DatabaseProxy()
 
 
+def url_of(settings, folder):
+    """The URL of the database of these settings, by default of a file in the folder."""
+    return settings["DATABASE_URL"] or f"sqlite:///{folder}/parley.db"
+
+
 def open_database(settings, folder, migrations):
-    """Point all models at the database of these settings, by default a file in the folder, migrated. Raises SettingError."""
-    url = settings["DATABASE_URL"] or ""
+    """Point all models at the database of these settings, migrated. Raises SettingError."""
+    url = url_of(settings, folder)
     try:
-        if not url:
-            engine, options = SQLite, {"database": f"{ensure_folder(folder, 'DATABASE_URL')}/parley.db"}
+        if not settings["DATABASE_URL"]:
+            ensure_folder(folder, "DATABASE_URL")
+            engine, options = SQLite, {"database": url.removeprefix("sqlite:///")}  # whatever the folder's name has in it
         elif url.startswith("sqlite"):
             engine, options = SQLite, parse(url)
         else:  # as the server's own programs read it, with several hosts

@@ -70,7 +70,7 @@ class Faults:
         self.mask = Mask(key, password or user, password and f"{user}:{password}")
 
     def error(self, status, text, *args, words="", **kwargs):
-        words = re.sub("//[^/@]*@", "//…@", self.mask(words[:500]))  # a proxy may have a password too
+        words = wire.without_password(self.mask(words[:500]))  # a proxy may have one, too
         return ModelError(status, f"The provider {self.name} {text}", *args, words=words, **kwargs)
 
     def of(self, failure):

@@ -128,6 +128,11 @@ class _Connection:
             super().send(data[start : start + 16384])
 
 
+def without_password(text):
+    """The same with neither user nor password in its URLs."""
+    return re.sub("//[^/@]*@", "//…@", text)
+
+
 def route(url):
     """How requests gets there: `proxies`, `stream`, `verify` and `cert`, by the environment. This machine needs no proxy."""
     found = requests.Session().merge_environment_settings(url, {}, True, None, None)

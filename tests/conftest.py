@@ -61,6 +61,14 @@ def provider(provider_of_all):
     return provider_of_all
 
 
+@pytest.fixture
+def identity():
+    """An identity provider: what it answers is its `models`."""
+    provider = Provider()
+    yield provider
+    provider.close()
+
+
 @pytest.fixture(scope="session")
 def server(new_database, provider_of_all, tmp_path_factory):
     """Two workers that serve Anthropic's and OpenAI's protocol, and echo is the default."""

@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa, x25519
 
 import client
 from client import ALICE, ROOT, SECRET, Client, copy_of_the_service, free_port, make_token, running, wait_until
-from provider import Provider, chunk, head, raw, status
+from provider import chunk, head, raw, status
 
 CHALLENGE = 'Bearer realm="parley"'
 
@@ -124,14 +124,6 @@ def jwk(key, kid, **fields):
 
 def jwks(*keys):
     return status(200, {"keys": keys})
-
-
-@pytest.fixture
-def identity():
-    """An identity provider: what it answers is its `models`."""
-    provider = Provider()
-    yield provider
-    provider.close()
 
 
 def test_takes_tokens_that_the_published_keys_verify(identity, tmp_path):

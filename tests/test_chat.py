@@ -183,14 +183,20 @@ def test_words_are_shown_as_they_come(terminal, provider):
     assert chat.process.wait(10) == 0
 
 
-def test_ctrl_c_stops_the_reply_and_the_talk_goes_on(terminal, alice, provider):
-    provider.script = [reply("Once upon ", threading.Event()), reply("The end.")]
+def stopped(terminal):
+    """A talk whose reply was stopped behind its first words."""
     chat = terminal()
     chat.wait_for("> ")
     chat.type("Tell me a story\n")
     chat.wait_for("Once upon")
     chat.press_ctrl_c()
     chat.wait_for("[stopped]\r\nm-1> ")
+    return chat
+
+
+def test_ctrl_c_stops_the_reply_and_the_talk_goes_on(terminal, alice, provider):
+    provider.script = [reply("Once upon ", threading.Event()), reply("The end.")]
+    chat = stopped(terminal)
     assert alice.turns(first_session(alice))[1]["status"] == "interrupted"
     assert provider.posts[0].hung_up.wait(5)
     chat.type("Never")
@@ -210,12 +216,7 @@ def test_ctrl_c_stops_the_reply_and_the_talk_goes_on(terminal, alice, provider):
 
 def test_ctrl_c_twice_leaves_a_reply(terminal, alice, provider):
     provider.script = [reply("Once upon ", threading.Event())]
-    chat = terminal()
-    chat.wait_for("> ")
-    chat.type("Tell me a story\n")
-    chat.wait_for("Once upon")
-    chat.press_ctrl_c()
-    chat.wait_for("[stopped]\r\nm-1> ")
+    chat = stopped(terminal)
     chat.press_ctrl_c()
     assert chat.process.wait(10) == 0
 

@@ -20,7 +20,7 @@ from catalog import open_catalog
 from cli import describe
 from client import copy_of_the_service, free_port, running, wait_until_up
 from conftest import POSTGRESQL
-from provider import Provider, reply, status, thought
+from provider import reply, status, thought
 from settings import read_settings
 from tables import tables_of
 from test_auth import ED25519, jwk, pem
@@ -55,24 +55,24 @@ def of_level(level, found):
     return [sentence for its_level, sentence in found if its_level == level]
 
 
-def check_that_it_fails(folder, *sentences, **settings):
-    """That just these are said of failures, in this order, and the status tells."""
+def check_that_it_says(level, status, folder, sentences, settings):
+    """That just these sentences are of this level, in this order, and that the status is this; returns all that is said."""
     code, found = check(folder, **settings)
-    failures = of_level("FAILED", found)
-    assert code == 1 and len(failures) == len(sentences), found
-    for failure, sentence in zip(failures, sentences):
-        assert re.search(sentence, failure), failure
+    said = of_level(level, found)
+    assert code == status and len(said) == len(sentences), found
+    for each, sentence in zip(said, sentences):
+        assert re.search(sentence, each), each
     return found
 
 
+def check_that_it_fails(folder, *sentences, **settings):
+    """That just these are said of failures, in this order, and the status tells."""
+    return check_that_it_says("FAILED", 1, folder, sentences, settings)
+
+
 def check_that_it_warns(folder, *sentences, **settings):
-    """That just these are warned of, in this order, and that the status does not mind."""
-    code, found = check(folder, **settings)
-    warnings = of_level("warning", found)
-    assert code == 0 and len(warnings) == len(sentences), found
-    for warning, sentence in zip(warnings, sentences):
-        assert re.search(sentence, warning), warning
-    return of_level("ok", found)
+    """That just these are warned of, in this order, and that the status does not mind; returns what is fine."""
+    return of_level("ok", check_that_it_says("warning", 0, folder, sentences, settings))
 
 
 def start_once(folder, **settings):
@@ -204,14 +204,6 @@ def test_a_key_that_is_none_is_told(folder):
     (folder / "instance" / "jwt_key.pem").write_text("odd")
     check_that_it_fails(folder, "jwt_key.pem is no Ed25519 key in PEM")
     check_that_it_fails(folder, "^JWT_PUBLIC_KEY", JWT_PUBLIC_KEY="hush")
-
-
-@pytest.fixture
-def identity():
-    """An identity provider: what it answers is its `models`."""
-    provider = Provider()
-    yield provider
-    provider.close()
 
 
 def test_published_keys_are_counted_and_clocks_are_compared(folder, identity):

@@ -552,13 +552,6 @@ ODD_KEYS = [
 ]
 
 
-@pytest.fixture
-def identity():
-    """An identity provider: what it answers is its `models`."""
-    with contextlib.closing(Provider()) as provider:
-        yield provider
-
-
 def signed(key, kid, alg="EdDSA"):
     """A token by hand, whose header says what a library would not."""
     text = ".".join(in_base64(json.dumps(part).encode()) for part in ({"alg": alg, "kid": kid}, good_claims()))
