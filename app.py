@@ -74,7 +74,7 @@ def open_app(app, environment):
     settings = read_settings(environment)
     app.config.update(settings, VERSION=__version__)
     logs.set_up(settings["LOG_FORMAT"])
-    for sentence in misspelt(environment):
+    for sentence in misspelt(environment, settings):
         log.warning(sentence)
     app.tokens = auth.open_tokens(settings, app.instance_path)
     app.catalog = catalog.open_catalog(settings)

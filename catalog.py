@@ -5,12 +5,12 @@ import functools
 
 from faults import ModelError
 from fetched import Fetched
-from protocols import Anthropic, Echo, OpenAI
+from protocols import PROTOCOLS, Echo
 from settings import SettingError
 from wire import UNSTORABLE
 
 LIST_TTL = 300  # seconds
-LONGEST_LIST, LONGEST_ID = 10_000, 200  # models; characters
+LONGEST_ID = 200  # characters
 _DEFAULTS = {"anthropic": "claude-opus-4-6", "echo": "echo"}  # of a provider; another's is the first that it lists
 _SWITCHES = {"echo": "MODELS", "anthropic": "ANTHROPIC_API_KEY", "openai": "OPENAI_API_KEY or OPENAI_BASE_URL"}
 
@@ -44,42 +44,54 @@ class Catalog:
         """The provider that serves this model. Raises UnknownModel where none of this server's does."""
         name = self._name_of(model)
         if name not in self.providers:
-            raise UnknownModel(f"GET /models lists what this server serves. To serve this one, set {_SWITCHES[name]} on it.")
+            prefixes = " or ".join(provider.prefix for provider in self.providers.values() if provider.prefix)
+            further = f", ids that begin with {prefixes} among it" if prefixes else ""
+            served = f"GET /models lists what this server serves{further}."
+            raise UnknownModel(f"{served} To serve this one, set {_SWITCHES[name]} on it.")
         return self.providers[name]
 
-    @staticmethod
-    def _name_of(model):
+    def _name_of(self, model):
+        name, _, rest = model.partition("/")
+        if rest and name in self.providers and self.providers[name].prefix:
+            return name
         return "echo" if model == "echo" else "anthropic" if model.startswith("claude") else "openai"
 
     def default(self):
-        """The model for a session that names none. Raises ModelError where only the provider could tell, and does not."""
+        """The model for a session that names none: else the first of the first provider that lists one. Raises ModelError where
+        none does."""
         if self.known_default:
             return self.known_default
-        for model in self._listed("openai") or self._lists["openai"].get(wanting=True):  # asked again, however lately that was
-            return model
-        raise ModelError(502, "The provider openai lists no model. Name one, or set DEFAULT_MODEL on the server.")
+        failure = None
+        for wanting in (False, True):  # asked again, however lately that was
+            for fetched in self._fetch_all(wanting):
+                try:
+                    for model in fetched.get(wanting):
+                        return model
+                except ModelError as error:
+                    failure = failure or error
+        name = next(iter(self.providers))
+        raise failure or ModelError(502, f"The provider {name} lists no model. Name one, or set DEFAULT_MODEL on the server.")
 
     def list(self):
         """All models that a client may name: (id, name of the provider, whether it is the default)."""
-        if not self.allowed:
-            for models in self._lists.values():  # all are asked at the same time
-                models.begin()
-        ids = self.allowed or [model for name in self.providers for model in self._listed(name)]
+        ids = list(self.allowed)
+        for fetched in () if self.allowed else self._fetch_all():
+            with contextlib.suppress(ModelError):
+                ids += fetched.get()
         defaults = spellings(self.known_default) if self.known_default else ids[:1]
         return [(model, self._name_of(model), model in defaults) for model in ids]
 
-    def _listed(self, name):
-        """What this provider has listed; none where it does not answer."""
-        with contextlib.suppress(ModelError):
-            return self._lists[name].get()
-        return []
+    def _fetch_all(self, wanting=False):
+        """The lists of all providers, which are asked for at the same time."""
+        for fetched in self._lists.values():
+            fetched.begin(wanting)
+        return self._lists.values()
 
     def fetch(self, provider):
         """Those models that a provider lists now and that would be asked of it. Each is looked at by itself: one that no session
         could name does not hide the others. Raises ModelError."""
-        ids = (model.get("id") for model in provider.list_models()[:LONGEST_LIST] if isinstance(model, dict))
-        ids = (each for each in ids if isinstance(each, str) and each.strip() and len(each) <= LONGEST_ID)
-        return [each for each in ids if self._name_of(each) == provider.name and not UNSTORABLE.search(each)]
+        ids = [each for each in provider.list_models() if len(each) <= LONGEST_ID and not UNSTORABLE.search(each)]
+        return [each for each in ids if self._name_of(each) == provider.name]
 
 
 def spellings(model):
@@ -89,10 +101,11 @@ def spellings(model):
 
 def open_catalog(settings):
     """The catalog of these settings. Raises SettingError where they name a model that is not served."""
+    rows = [(name, name, settings[f"{name.upper()}_BASE_URL"], "") for name in PROTOCOLS if settings[name.upper()]]
+    rows += [(name, protocol, url, f"{name}/") for name, protocol, url in settings["PROVIDERS"] or ()]
     providers = [
-        kind(settings[f"{name}_BASE_URL"], settings[f"{name}_API_KEY"], settings["MODEL_TIMEOUT"])
-        for name, kind in (("ANTHROPIC", Anthropic), ("OPENAI", OpenAI))
-        if settings[name]
+        PROTOCOLS[protocol](name, url, settings[f"{name.upper()}_API_KEY"], settings["MODEL_TIMEOUT"], prefix)
+        for name, protocol, url, prefix in rows
     ]
     catalog = Catalog(providers, settings["MODELS"] or (), settings["DEFAULT_MODEL"])
     named = [("MODELS", model, catalog.allow) for model in settings["MODELS"] or ()]

@@ -20,6 +20,7 @@ import database
 from catalog import open_catalog, spellings
 from faults import ModelError
 from migrations import MIGRATIONS
+from protocols import OpenAI
 from settings import SettingError, misspelt, read_environment, read_settings, whose
 from wire import Call, Fault, Wire, join
 
@@ -100,8 +101,8 @@ def describe(settings, folder, catalog):
     described = {
         "database": database.url_of(settings, folder),
         "keys": keys[0] or f"{folder}/{auth.KEY_FILE}",
-        "providers": ", ".join(f"{name} {settings.get(f'{name.upper()}_BASE_URL', '')}".strip() for name in catalog.providers),
-        "model": catalog.known_default or "the first that openai lists",
+        "providers": ", ".join(f"{name} {each.base_url}".strip() for name, each in catalog.providers.items()),
+        "model": catalog.known_default or f"the first that {next(iter(catalog.providers))} lists",
     }
     return {name: hide_secrets(text) for name, text in described.items()}
 
@@ -141,11 +142,12 @@ def check_command():
         catalog = open_catalog(settings)
     except SettingError as error:
         sys.exit(f"FAILED   {error}. All else can be tried when this is right.")
-    for sentence in misspelt(environment):
+    for sentence in misspelt(environment, settings):
         say("warning", sentence)
     checks = [("DATABASE_URL", check_database, settings, folder), ("JWT_JWKS_URL", check_keys, settings, folder)]
     for name, provider in catalog.providers.items():
-        checks.append((f"{name.upper()}_BASE_URL, {name.upper()}_API_KEY", check_provider, settings, catalog, provider))
+        place = "PROVIDERS" if provider.prefix else f"{name.upper()}_BASE_URL"
+        checks.append((f"{place}, {name.upper()}_API_KEY", check_provider, settings, catalog, provider))
     checks += [("PORT", check_gunicorn, current_app.root_path), ("PORT", check_port, "5000")]
     for setting, check, *arguments in checks:
         try:
@@ -206,20 +208,21 @@ def check_keys(settings, folder):
 
 def check_provider(settings, catalog, provider):
     """Whether it answers, and lists the models that are set; whether the default model answers, where it is its own."""
+    named = filter(None, [catalog.known_default, *(settings["MODELS"] or ()), settings["TITLE_MODEL"]])
+    named = [model for model in dict.fromkeys(named) if catalog.provider_of(model) is provider]
     try:
-        listed = catalog.fetch(provider)
+        listed, tried = catalog.fetch(provider), catalog.known_default or catalog.default()
         say("ok", f"{provider.name} answers, and lists {len(listed)} models")
     except ModelError as error:
-        if not catalog.known_default or catalog.provider_of(catalog.known_default) is not provider:
+        if not named:
             raise
-        listed = []  # some servers have no list: whether the default model answers decides
+        listed, tried = named, named[0]  # some servers have no list: whether a model answers decides
         say("warning", str(error))
-    for model in filter(None, [*(settings["MODELS"] or ()), settings["DEFAULT_MODEL"], settings["TITLE_MODEL"]]):
-        if catalog.provider_of(model) is provider and not {*spellings(model)}.intersection(listed):
-            say("warning", f"{provider.name} does not list {model}, but {', '.join(listed[:9])}")
-    model = catalog.default()
-    if catalog.provider_of(model) is provider:
-        check_model(provider, model, settings["MAX_TOKENS"])
+    for model in named:
+        if not {*spellings(model)}.intersection(listed):
+            say("warning", f"{provider.name} does not list {model}, but {', '.join(listed[:9]) or 'nothing'}")
+    if catalog.provider_of(tried) is provider:
+        check_model(provider, tried, settings["MAX_TOKENS"])
 
 
 def check_model(provider, model, max_tokens):
@@ -231,10 +234,10 @@ def check_model(provider, model, max_tokens):
         if not error.message.startswith("The model "):  # it is there: it declined, or thought for too long
             raise
     say("ok", f"{model} answers")
-    for path, (name, cure) in WINDOWS.items() if provider.name == "openai" else ():
+    for path, (name, cure) in WINDOWS.items() if isinstance(provider, OpenAI) else ():
         with contextlib.suppress(Fault, TypeError):  # it does not say
             text = ask(provider.wire.base_url.removesuffix("/v1") + path, provider.headers())[1]
-            place = re.search("|".join(re.escape(f'"{each}"') for each in spellings(model)), text)
+            place = re.search("|".join(re.escape(f'"{each}"') for each in spellings(model.removeprefix(provider.prefix))), text)
             find = re.compile(rf'"{name}": ?([0-9]+)').search
             window = int((find(text, place.end() if place else 0) or find(text))[1])  # of this model, rather than the first
             if window < max_tokens + LEAST_PROMPT:

@@ -167,6 +167,7 @@ def _unsupported(body):
     """The parameters that were refused, by the structure of the error; its text may quote the user.
 
     OpenAI: {"error": {"code": "unsupported_parameter", "param": "max_tokens"}} (platform.openai.com/docs/guides/error-codes).
+    Anthropic: {"error": {"message": "cache_control: Extra inputs are not permitted"}}, and nothing else in it.
     Pydantic, as in vLLM and Mistral: {"detail": [{"type": "extra_forbidden", "loc": ["body", "stream_options"]}]}
     (docs.pydantic.dev/latest/errors/validation_errors), in Mistral's within `message`.
     """
@@ -174,6 +175,8 @@ def _unsupported(body):
     if error.get("code") in ("unsupported_parameter", "unknown_parameter"):
         return [error.get("param")]
     message = error.get("message")
+    if isinstance(message, str) and (match := re.fullmatch(r"(\w+): Extra inputs are not permitted", message)):
+        return [match[1]]
     details = (message if isinstance(message, dict) else error).get("detail")
     extra = ("extra_forbidden", "value_error.extra")
     details = [each for each in details if isinstance(each, dict)] if isinstance(details, list) else []

@@ -5,7 +5,10 @@ Whatever goes wrong is a ModelError, or HungUp after `call.hang_up()`.
 """
 
 import json
+import pathlib
 import random
+import re
+import tomllib
 
 import wire
 from conversation import LEARNED_MAX, Windows
@@ -16,6 +19,8 @@ RETRY_PAUSES = (0.5, 1.0)  # seconds before the second and the third try, where 
 LONGEST_PAUSE = 20  # seconds
 USAGE_TIMEOUT = 5  # seconds for the usage, which may come behind the end of the text
 CHARACTERS_A_TOKEN = 64  # at most, thoughts among them; no model's longest token has more but for white space
+LONGEST_LIST = 10_000  # models
+_QUIRKS = tomllib.loads(pathlib.Path(__file__).with_name("protocols.toml").read_text("utf-8"))
 
 
 def pause(call, error, seconds):
@@ -75,35 +80,44 @@ class HTTPProvider:
     """What both protocols share. A subclass says how requests look (`headers`, `path`, `body`), and what events mean (`read`)."""
 
     substitutes = {}  # a parameter that some servers refuse → the one to send in its place, or None
+    version = ""  # the end of a base URL that may be left out
 
-    def __init__(self, base_url, key, timeout):
-        self.key = key
+    def __init__(self, name, base_url, key, timeout, prefix=""):
+        self.name, self.base_url, self.key = name, base_url, key
+        self.prefix = prefix  # of the ids of its models, which it does not know: `ollama/`
         self.timeout = timeout  # seconds without anything of an answer
-        self.wire = wire.Wire(base_url.rstrip("/"))
-        self.faults = Faults(self.name, key, base_url)
+        self.wire = wire.Wire(base_url.rstrip("/").removesuffix(self.version))
+        self.faults = Faults(name, key, base_url)
+        self.quirks = next((quirks for host, quirks in _QUIRKS.items() if re.search(f"//([^/]*@)?{host}(/|$)", base_url)), {})
         self._refused = {}  # model → the parameters that this server does not take for it
         self._windows = Windows()
 
     def list_models(self):
-        """The list of what the provider says of its models, each with an `id` if it is right. Raises ModelError."""
+        """The ids of the models that the provider lists, with its prefix; what is none is passed over. Raises ModelError."""
+        if not self.quirks.get("lists", True):
+            raise self.faults.error(502, "lists no model that can be asked for. Name one, or set MODELS on the server.")
         call = Call(min(self.timeout, CONNECT_TIMEOUT))
         try:
             with self.wire.request(call, "GET", self.list_path, self.headers()) as response:
                 if response.status != 200:
                     raise self.faults.of_response(response)
-                return list(json.loads(wire.join(response.chunks()))["data"])
+                listed = list(json.loads(wire.join(response.chunks()))["data"])[:LONGEST_LIST]
         except (ModelError, wire.Fault, *NOT_UNDERSTOOD) as failure:
             raise self.faults.of(failure) from None
+        ids = [model.get("id") for model in listed if isinstance(model, dict)]
+        needless = self.quirks.get("needless", "")
+        return [self.prefix + each.removeprefix(needless) for each in ids if isinstance(each, str) and each.strip()]
 
     def stream(self, call, model, system, messages, max_tokens, options={}, prompt=0, retries=len(RETRY_PAUSES)):
         """Yield the text of the answer in pieces, none of them empty. Tries again so often, as long as none has come. `options`
         may have a `temperature` and a `reasoning_effort`; `prompt` is how many tokens the messages have at most. Raises a
         ModelError of status 413 where they do not fit the model's window beside an answer of a quarter of it."""
+        model = model.removeprefix(self.prefix)
         limit = self._windows.room(model, prompt, max_tokens)
         pauses = [*RETRY_PAUSES[:retries]]
         call.allow(self.timeout)
         deadline = call.deadline  # of all tries, until something of an answer comes
-        refused = self._refused.get(model, ())
+        refused = self._refused.get(model, self.quirks.get("refuses", ()))
         while True:
             answer = Answer(call, self.timeout, limit)
             try:

@@ -9,10 +9,10 @@ from llm import HTTPProvider
 class Echo:
     """Answers with the user's own words, word by word, without a network."""
 
-    name = "echo"
+    name, base_url, prefix = "echo", "", ""
 
     def list_models(self):
-        return [{"id": "echo"}]
+        return ["echo"]
 
     def stream(self, call, model, system, messages, max_tokens, options={}, prompt=0, retries=0):
         words = messages[-1]["content"]
@@ -34,15 +34,13 @@ def _read(content):
 class Anthropic(HTTPProvider):
     """The Messages API, version 2023-06-01, which compatible servers know too (docs.anthropic.com/en/api/messages)."""
 
-    name = "anthropic"
+    version = "/v1"
     path = "/v1/messages"
     list_path = "/v1/models?limit=1000"
     # An event has text, usage and stop reason in one member: {"type": "content_block_delta", "delta": {"text": "Hi"}}.
     members = {"message_start": "message", "content_block_start": "content_block", "content_block_delta": "delta"}
     members |= {"message_delta": "delta", "message": None}  # the latter, of a server that does not stream, has them itself
-
-    def __init__(self, base_url, key, timeout):
-        super().__init__(base_url.rstrip("/").removesuffix("/v1"), key, timeout)
+    substitutes = {"cache_control": None}
 
     def headers(self):
         return {"anthropic-version": "2023-06-01"} | ({"x-api-key": self.key} if self.key else {})
@@ -77,7 +75,6 @@ class Anthropic(HTTPProvider):
 class OpenAI(HTTPProvider):
     """Chat Completions, as OpenAI, Ollama, vLLM, llama.cpp and many others speak it (platform.openai.com/docs)."""
 
-    name = "openai"
     path = "/chat/completions"
     list_path = "/models"
     thoughts = ("reasoning_content", "reasoning", "reasoning_details")  # their names differ by server
@@ -88,9 +85,7 @@ class OpenAI(HTTPProvider):
 
     def body(self, model, system, messages, max_tokens, options):
         first = [{"role": "system", "content": system}] if system else []
-        # OpenAI's own models refuse the old name of the limit, many other servers do not know the new one.
-        limit = "max_completion_tokens" if "//api.openai.com" in self.wire.base_url else "max_tokens"
-        body = {"model": model, "stream": True, limit: max_tokens, "stream_options": {"include_usage": True}}
+        body = {"model": model, "stream": True, "max_tokens": max_tokens, "stream_options": {"include_usage": True}}
         chosen = {name: options[name] for name in ("temperature", "reasoning_effort") if name in options}
         return body | chosen | {"messages": first + messages}
 
@@ -106,3 +101,6 @@ class OpenAI(HTTPProvider):
         usage = event.get("usage") or {}
         cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens")
         answer.count(input_tokens=usage.get("prompt_tokens"), output_tokens=usage.get("completion_tokens"), cached_tokens=cached)
+
+
+PROTOCOLS = {"anthropic": Anthropic, "openai": OpenAI}

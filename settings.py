@@ -35,6 +35,17 @@ def _url(value):
     return value
 
 
+def _providers(value):
+    """(name, protocol, URL) of each."""
+    found = {}
+    for item in _list(value):
+        match = re.fullmatch(f"([a-z][a-z0-9_]*)=(?:(anthropic)[+])?({_KINDS['url'][0]})", item)
+        if match is None or match[1] in (*found, "anthropic", "openai", "echo"):
+            raise ValueError
+        found[match[1]] = match[1], match[2] or "openai", _url(match[3])
+    return [*found.values()]
+
+
 def _secret(value):
     if len(value.encode()) < 32:
         raise ValueError
@@ -49,7 +60,7 @@ def _rate(value):
 # What makes the value of a setting of the text that matches its kind's pattern; it may raise ValueError. Of other kinds, the
 # value is the text.
 _READERS = {"number": int, "count": int, "seconds": float, "users": _list, "models": _list, "url": _url, "database": _url}
-_READERS |= {"secret": _secret, "rate": _rate}
+_READERS |= {"providers": _providers, "secret": _secret, "rate": _rate}
 _TABLE = tomllib.loads(pathlib.Path(__file__).with_suffix(".toml").read_text("utf-8"))
 _KINDS = _TABLE.pop("kinds")
 SETTINGS = {name: Setting(*row) for name, row in _TABLE.items()}
@@ -61,25 +72,25 @@ def read_environment(folder):
     return dotenv_values(os.path.join(folder, ".env")) | os.environ
 
 
-def misspelt(environment):
-    """A sentence for each name in the environment that no setting has, and that is close to one's."""
+def misspelt(environment, settings):
+    """A sentence for each name in the environment that none of the settings has, and that is close to one's."""
     for name in environment:
-        near = difflib.get_close_matches(name.upper(), SETTINGS, 2, LIKENESS)
-        if near and name not in SETTINGS and not name.endswith("_DATABASE_URL"):  # which is a further database
+        near = difflib.get_close_matches(name.upper(), settings, 2, LIKENESS)
+        if near and name not in settings and not name.endswith("_DATABASE_URL"):  # which is a further database
             yield f"{name} is no setting, and not read. Is it {' or '.join(near)}?"
 
 
 def read_settings(environment):
     """The value of every setting; an empty one counts as not set. Raises SettingError."""
-    settings = {}
-    for name, setting in SETTINGS.items():
-        value = environment.get(name, "").strip()
-        settings[name] = _read(name, setting.kind, value) if value else setting.default
+    given = {name: text.strip() for name, text in environment.items() if text and text.strip()}
+    settings = {name: _read(name, row.kind, given[name]) if name in given else row.default for name, row in SETTINGS.items()}
+    for name in (f"{name.upper()}_API_KEY" for name, *_ in settings["PROVIDERS"] or ()):
+        settings[name] = _read(name, "key", given[name]) if name in given else None
     kinds = [name for name in ("JWT_PUBLIC_KEY", "JWT_JWKS_URL", "JWT_SECRET") if settings[name]]
     if len(kinds) > 1:
         raise SettingError(kinds[1], f"set either this or {kinds[0]}")
     for provider in ("ANTHROPIC", "OPENAI"):
-        settings[provider] = any(environment.get(f"{provider}_{each}", "").strip() for each in ("API_KEY", "BASE_URL"))
+        settings[provider] = not given.keys().isdisjoint((f"{provider}_API_KEY", f"{provider}_BASE_URL"))
     return settings
 
 

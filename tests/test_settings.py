@@ -29,6 +29,7 @@ DEFAULTS = {
     "OPENAI": False,
     "OPENAI_API_KEY": None,
     "OPENAI_BASE_URL": "https://api.openai.com/v1",
+    "PROVIDERS": None,
     "MODELS": None,
     "DEFAULT_MODEL": None,
     "TITLE_MODEL": None,

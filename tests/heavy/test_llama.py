@@ -11,7 +11,8 @@ from typing import NamedTuple
 import pytest
 import requests
 
-from client import Client, running, wait_for_status
+from client import Client, free_port, running, wait_for_status
+from provider import reply
 from test_connections import on_linux
 from test_llm import answered, failed, models_of
 
@@ -136,6 +137,35 @@ def test_lists_its_model_and_uses_a_connection_until_llama_closes_it(llama, tmp_
         wait_until(lambda: kept not in llama.connections(["01"]))
         assert answered(alice, llama.model)["content"] == SHORT
         assert kept not in llama.connections()
+
+
+def test_serves_beside_other_providers_of_which_one_lists_the_same_ids_and_one_is_dead(llama, provider, tmp_path):
+    """And one lists 5,000 models. Each is asked for its own, in one session; the dead one is told of by its name."""
+    [address] = llama.settings.values()
+    protocol = "" if llama.model == "tiny" else "anthropic+"
+    urls = {"llama": protocol + address, "same": provider.url + "/v1", "gone": f"http://127.0.0.1:{free_port()}/v1"}
+    provider.models = [llama.model, *(f"m-{number}" for number in range(5000))]
+    provider.default = reply("I am another.")
+    settings = {"PROVIDERS": ",".join(f"{name}={url}" for name, url in urls.items()), "WEB_CONCURRENCY": 1}
+    with running(tmp_path, **settings) as server:
+        alice = server.client()
+        began = time.monotonic()
+        listed = models_of(alice)
+        assert time.monotonic() - began < 5
+        assert listed[0] == (f"llama/{llama.model}", "llama", True)
+        assert listed[1:] == [(f"same/{model}", "same", False) for model in provider.models]
+        session = alice.create()
+        path = f"/sessions/{session['id']}"
+        assert (session["model"]["id"], alice.turns(session)[-1]["content"]) == (f"llama/{llama.model}", SHORT)
+        alice.patch(path, {"model": f"same/{llama.model}"})
+        assert alice.post(f"{path}/messages", {"content": "And you?"}).json()["content"] == "I am another."
+        alice.patch(path, {"model": f"gone/{llama.model}"})
+        response = alice.post(f"{path}/messages", {"content": "And you?"})
+        assert response.status_code == 502 and "The provider gone could not be reached" in response.text
+        alice.patch(path, {"model": f"llama/{llama.model}"})
+        assert alice.post(f"{path}/retry").json()["content"] == SHORT
+        assert [post.body["model"] for post in provider.posts] == [llama.model]
+        assert "The models of gone cannot be had: The provider gone could not be reached" in server.output()
 
 
 def test_a_message_that_does_not_fit_alone_is_413_and_a_full_window_is_no_end(llama):
