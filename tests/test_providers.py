@@ -5,7 +5,9 @@ import threading
 import time
 
 import pytest
+from selenium.webdriver.common.keys import Keys
 
+from browser import Page
 from client import copy_of_the_service, free_port, wait_for_status, wait_until
 from provider import Provider, cut, head, models, raw, reply, status
 from settings import SettingError, read_settings
@@ -217,6 +219,18 @@ def test_five_thousand_models_of_one_provider_are_listed_and_can_be_asked(start,
     listed = [model for model, name, _ in models_of(alice) if name == "near"]
     assert listed == [f"near/{model}" for model in near.models]
     assert alice.create(model=listed[-1])["model"] == {"id": "near/org-29/model-4999"}
+    assert near.posts[-1].body["model"] == "org-29/model-4999"
+
+
+@pytest.mark.parametrize("engine", ["sqlite"], indirect=True)
+def test_the_page_offers_five_thousand_models_and_takes_the_last(start, several, browser, near):
+    near.models = [f"org-{number % 70}/model-{number}" for number in range(5000)]
+    page = Page(browser, start(**several)).enter()
+    page.wait(lambda: page.run("document.querySelectorAll('#model option').length") > 5000)
+    page.find("#model").send_keys("near/org-29/model-4999", Keys.TAB)
+    page.say("Hello")
+    page.wait_for_turns("Hello", "The answer.")
+    assert page.text("article:last-child h3 bdi") == "near/org-29/model-4999"
     assert near.posts[-1].body["model"] == "org-29/model-4999"
 
 
