@@ -394,3 +394,65 @@ def test_reads_a_file_of_settings_which_the_environment_overrules(tmp_path):
     good = subprocess.run(command, cwd=folder, env={"MAX_TOKENS": "5"}, capture_output=True, text=True)
     assert (good.returncode, good.stderr) == (0, "")
     assert not (folder / "instance" / "jwt_key.pem").exists()  # its secret was read
+
+
+# Providers
+
+PROVIDERS = [
+    ("a=http://h", [("a", "openai", "http://h")]),
+    (" a = http://h", None),
+    ("ollama=http://127.0.0.1:11434/v1, w_2=anthropic+https://u:p@h:8443/x ,", "ollama w_2"),
+    ("claude=https://h/v1,echo_2=https://[::1]:1/v1", "claude echo_2"),
+]
+NO_PROVIDERS = [
+    "http://h/v1",
+    "a=",
+    "a=h/v1",
+    "a=openai+http://h",
+    "a=+http://h",
+    "a=anthropichttp://h",
+    "a=anthropic+ftp://h",
+    "A=http://h",
+    "1a=http://h",
+    "_a=http://h",
+    "ä=http://h",
+    "a-b=http://h",
+    "a=http://h b=http://h",
+    "a=http://h,a=http://g",
+    "anthropic=http://h",
+    "openai=http://h",
+    "echo=http://h",
+    "a=http://h?x=1",
+    "a=http://h#x",
+    "a=http://h:99999",
+    "a=http://h:0",
+    "a=http://[::1",
+    "a=http://h,b",
+]
+
+
+@pytest.mark.parametrize("text, expected", PROVIDERS)
+def test_takes_providers(text, expected):
+    if expected is None:
+        with pytest.raises(SettingError):
+            read_settings({"PROVIDERS": text})
+    else:
+        found = read_settings({"PROVIDERS": text})["PROVIDERS"]
+        assert (found if isinstance(expected, list) else " ".join(name for name, *_ in found)) == expected
+
+
+@pytest.mark.parametrize("text", NO_PROVIDERS)
+def test_refuses_what_names_no_provider(text):
+    with pytest.raises(SettingError, match="^PROVIDERS: write it like ollama=http"):
+        read_settings({"PROVIDERS": text})
+
+
+@pytest.mark.parametrize("key", ["with blank", "with\nline", "schlüssel", "\x7f"])
+def test_refuses_a_key_that_no_header_holds_by_its_name(key):
+    with pytest.raises(SettingError, match="^NEAR_API_KEY: it has characters that no key has$"):
+        read_settings({"PROVIDERS": "near=http://h", "NEAR_API_KEY": key})
+
+
+def test_a_key_without_its_provider_is_nothing():
+    assert "NEAR_API_KEY" not in read_settings({"PROVIDERS": "far=http://h", "NEAR_API_KEY": "with blank"})
+    assert read_settings({"PROVIDERS": "far=http://h", "FAR_API_KEY": " k "})["FAR_API_KEY"] == "k"
