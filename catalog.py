@@ -44,9 +44,8 @@ class Catalog:
         """The provider that serves this model. Raises UnknownModel where none of this server's does."""
         name = self._name_of(model)
         if name not in self.providers:
-            prefixes = " or ".join(provider.prefix for provider in self.providers.values() if provider.prefix)
-            further = f", ids that begin with {prefixes} among it" if prefixes else ""
-            served = f"GET /models lists what this server serves{further}."
+            further = " or ".join(f"{provider.prefix}…" for provider in self.providers.values() if provider.prefix)
+            served = f"GET /models lists what this server serves{', such as ' if further else ''}{further}."
             raise UnknownModel(f"{served} To serve this one, set {_SWITCHES[name]} on it.")
         return self.providers[name]
 
