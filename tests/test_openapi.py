@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import urllib.parse
 
 import jsonschema
 import openapi_spec_validator
@@ -17,7 +18,9 @@ from app import create_app
 from client import BOB, SECRET, make_token, npm_folder, wait_for_status
 from openapi import __main__ as tool
 from provider import fails, reply, silence, status, thought
+from test_clients import connected, read_answer
 
+ONE = "/sessions/{session_id}"
 OPTIONS = {"temperature": 0.5, "max_tokens": 100, "reasoning_effort": "low"}
 
 SEED = {
@@ -123,6 +126,33 @@ def test_is_valid_openapi(document):
     openapi_spec_validator.validate(document)
 
 
+def parts(value):
+    """All objects of a document or a part of it."""
+    if isinstance(value, dict):
+        yield value
+    for part in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from parts(part)
+
+
+def test_is_as_generators_and_linters_want_it(document):
+    for route, operation in operations(document).items():
+        assert operation["description"] and set(operation["tags"]) <= {tag["name"] for tag in document["tags"]}, route
+    objects = list(parts(document))
+    assert [part for part in objects if "allOf" in part or "readOnly" in part] == []
+    named = document["components"]["schemas"]
+    assert [part for part in objects if part.get("type") == "object" and part not in named.values()] == []
+    described = [*named.values(), *document["components"]["responses"].values(), *document["tags"]]
+    described += [part for part in objects if "schema" in part and "required" in part]  # parameters and headers
+    assert [part for part in described if not part.get("description")] == []
+
+
+def test_the_server_is_where_the_document_is(document):
+    (server,) = document["servers"]
+    for prefix in ("", "/chat/v1"):
+        place = urllib.parse.urljoin(f"https://example.com{prefix}/openapi.json", server["url"])
+        assert place.removesuffix("/") == f"https://example.com{prefix}"
+
+
 def test_is_what_the_index_points_to(alice, document):
     url = requests.get(alice.url + "/", timeout=10).json()["urls"]["openapi_url"]
     assert alice.get(url, Authorization=None).json() == document
@@ -173,6 +203,13 @@ def test_names_the_headers_and_the_limits_of_a_request(document):
 # What the server really answers
 
 
+# What is none of the service's own: headers of connections, bodies and files, and those that only browsers heed.
+HEADERS_OF_HTTP = {
+    *("Accept-Ranges", "Connection", "Content-Disposition", "Content-Length", "Content-Type", "Date", "ETag", "Last-Modified"),
+    *("Referrer-Policy", "Server", "Transfer-Encoding", "Vary", "X-Content-Type-Options"),
+}
+
+
 class Watch:
     """Holds real answers against their description, and remembers which it has seen."""
 
@@ -192,15 +229,14 @@ class Watch:
 
     def see_stream(self, route, stream, thinking=None):
         """A stream, which is read to its end; returns its events. `thinking` is set where one of these has come."""
-        schema = resolve(self.document, self._answer(route, stream.status, stream.headers))
-        kinds = {kind["properties"]["event"]["const"]: kind["properties"]["data"] for kind in schema["oneOf"]}
+        body = resolve(self.document, self._answer(route, stream.status, stream.headers))
+        assert (body["type"], body["contentMediaType"]) == ("string", "text/event-stream")
         events = []
         for event in stream:
             events.append(event)
             if event.name == "thinking":
                 thinking.set()
-            self._validate(schema, {"id": event.id, "event": event.name, "data": json.dumps(event.data)})
-            self._validate(kinds[event.name]["contentSchema"], event.data)
+            self._validate(body["contentSchema"], [{"id": event.id, "event": event.name, "data": event.data}])
             self.events.add(event.name)
         return events
 
@@ -214,16 +250,16 @@ class Watch:
             if name in headers:
                 is_number = header["schema"].get("type") == "integer"
                 self._validate(header["schema"], int(headers[name]) if is_number else headers[name])
-        for name in ("Location", "Retry-After", "Preference-Applied", "WWW-Authenticate"):
-            assert name in answer["headers"] or name not in headers, f"{route} gave {status} with {name}"
-        return answer["content"][headers["Content-Type"].partition(";")[0]]["schema"] if "content" in answer else None
+        unknown = set(headers) - answer["headers"].keys() - HEADERS_OF_HTTP
+        assert not unknown, f"{route} gave {status} with {unknown}"
+        if "content" not in answer:
+            return None
+        schemas = {media_type.partition(";")[0]: content["schema"] for media_type, content in answer["content"].items()}
+        return schemas[headers["Content-Type"].partition(";")[0]]
 
     def _validate(self, schema, value):
         schema = schema | {"components": self.document["components"]}
         jsonschema.Draft202012Validator(schema, format_checker=jsonschema.FormatChecker()).validate(value)
-
-
-ONE = "/sessions/{session_id}"
 
 
 def test_every_answer_that_succeeds_is_as_described(alice, provider, document):
@@ -277,7 +313,8 @@ def test_every_answer_that_succeeds_is_as_described(alice, provider, document):
 @pytest.mark.parametrize("engine", ["sqlite"], indirect=True)  # it waits for a model's silence, and no error is of one engine
 def test_every_error_is_as_described(alice, provider, document, start):
     watch = Watch(document)
-    strict = start(ALLOWED_USERS="bob", RATE_LIMIT="1/minute", MAX_CONTENT_LENGTH=200)
+    few = {"WEB_CONCURRENCY": 1, "GUNICORN_CMD_ARGS": "--threads 8"}
+    strict = start(ALLOWED_USERS="bob", RATE_LIMIT="1/minute", MAX_CONTENT_LENGTH=200, **few)
     session = alice.create()
     path = f"/sessions/{session['id']}"
     message, messages = {"content": "And?"}, f"POST {ONE}/messages"
@@ -294,6 +331,10 @@ def test_every_error_is_as_described(alice, provider, document, start):
     watch.see("POST /sessions", strict.client(BOB).post("/sessions", {"content": "x" * 200}))
     watch.see("POST /sessions", strict.client(BOB).post("/sessions", message))
     watch.see("POST /sessions", strict.client(BOB).post("/sessions", message))
+    with connected(strict, 8) as clients:  # of half requests, a quarter of the threads wait for the last ones
+        for client in clients:
+            client.sendall(b"GET /health HTTP/1.1\r\nHost:")
+        watch.see("GET /health", read_answer(clients[0]))
     watch.see(messages, alice.post(path + "/messages", message, Idempotency_Key="k"))
     watch.see(messages, alice.post(path + "/messages", {"content": "Or?"}, Idempotency_Key="k"))
     provider.script = [reply("Some ", threading.Event())]
@@ -313,6 +354,12 @@ def test_every_error_is_as_described(alice, provider, document, start):
 # Stock tools
 
 
+def frame(event):
+    """The schema of an event before its data is parsed."""
+    data = {"type": "string", "contentMediaType": "application/json", "contentSchema": event["properties"]["data"]}
+    return event | {"properties": event["properties"] | {"data": data}}
+
+
 # It takes long, and finds what a database does not store on the stricter one.
 @pytest.mark.parametrize("engine", ["postgresql" if os.environ.get("TEST_DATABASE_URL") else "sqlite"], indirect=True)
 def test_schemathesis_finds_no_fault(alice, provider, tmp_path):
@@ -322,9 +369,12 @@ def test_schemathesis_finds_no_fault(alice, provider, tmp_path):
         expected-statuses = ["2xx", "404", "409", "422"]"""
     )
     described = alice.get("/openapi.json").json()  # which knows no MAX_TOKENS: that is the server's own
-    described["components"]["schemas"]["Options"]["properties"]["max_tokens"]["maximum"] = 8192
+    named = described["components"]["schemas"]
+    named["Options"]["properties"]["max_tokens"]["maximum"] = 8192
     for operation in operations(described).values():  # nor how long a request line may be
         operation["responses"]["414"] = {"description": "Too long."}
+    # The tool takes the schema of a stream for that of each of its events.
+    named["EventStream"] = {"oneOf": [frame(resolve(described, event)) for event in named["Event"]["oneOf"]]}
     (tmp_path / "openapi.json").write_text(json.dumps(described))
     command = [
         str(pathlib.Path(sys.executable).with_name("schemathesis")),

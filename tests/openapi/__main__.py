@@ -3,6 +3,9 @@
 The routes give the paths, the methods and the operations' names; the docstrings of their handlers give summaries; the
 schemas give the bodies. `base.json` says what none of these does, in the words of OpenAPI; an operation's parameters stand
 there by their names, its errors by their statuses, and a response's headers only say whether they are `required`.
+
+Under 3.1 the schema of an event stream describes its whole body, a text; its `contentSchema` has the events, of which
+generators make types.
 """
 
 import copy
@@ -26,9 +29,11 @@ from app import __version__, create_app
 FILE = ROOT / "static" / "openapi.json"
 BASE_TEXT = pathlib.Path(__file__).with_name("base.json").read_text("utf-8")
 BASE = json.loads(BASE_TEXT)
-DESCRIPTIONS, FIELDS, HEADERS, OPERATIONS = map(BASE.pop, ("descriptions", "fields", "headers", "operations"))
-# What it refers to and does not have itself is in `schemas`.
-SCHEMAS = sorted({*re.findall(r"#/components/schemas/(\w+)", BASE_TEXT)} - BASE["components"]["schemas"].keys())
+PARTS = ("descriptions", "events", "fields", "headers", "operations")
+DESCRIPTIONS, EVENTS, FIELDS, HEADERS, OPERATIONS = map(BASE.pop, PARTS)
+HEADERS_OF_ALL = {"X-Request-ID": {"required": True}, "Cache-Control": {"required": True}}
+# What it refers to, and neither has itself nor makes of its events, is in `schemas`.
+SCHEMAS = sorted({*re.findall(r"#/components/schemas/(\w+)", BASE_TEXT)} - BASE["components"]["schemas"].keys() - {"Event"})
 KINDS = vars(schemas) | {type(each).__name__: type(each) for each in vars(schemas).values() if isinstance(each, Schema)}
 # What a Text takes. Many regular expression engines know no surrogates, and to those of JavaScript, other than to Python,
 # U+001C to U+001F and U+0085 are no white space.
@@ -36,7 +41,8 @@ TEXT = r"^[^\u0000]*[^\s\u0000\u001c-\u001f\u0085][^\u0000]*$"
 
 
 class Converter(OpenAPIConverter):
-    """Describes schemas as apispec does, with what DESCRIPTIONS and FIELDS have of them, and of those they extend."""
+    """Describes schemas as apispec does, with what DESCRIPTIONS and FIELDS have of them, and of those they extend. What is null
+    in FIELDS is left out."""
 
     def schema2jsonschema(self, schema):
         return {"description": DESCRIPTIONS[type(schema).__name__.removesuffix("Schema")]} | super().schema2jsonschema(schema)
@@ -46,14 +52,36 @@ class Converter(OpenAPIConverter):
         described.pop("readOnly", None)  # it is said of fields that are made by a function, as if others were not
         for kind in reversed(type(field.parent).__mro__):
             described |= FIELDS.get(kind.__name__.removesuffix("Schema"), {}).get(field.name, {})
-        return described
+        return {name: value for name, value in described.items() if value is not None}
+
+
+def _describe_events():
+    """A schema for each kind of event, with its data parsed, and one for them all."""
+    schemas, mapping = {}, {}
+    for event, described in EVENTS.items():
+        name = event.title().replace("_", "") + "Event"
+        mapping[event] = f"#/components/schemas/{name}"
+        schemas[name] = {
+            "description": described["description"],
+            "type": "object",
+            "properties": FIELDS["Event"] | {"event": {"type": "string", "const": event}, "data": described["data"]},
+            "required": ["id", "event", "data"],
+            "additionalProperties": False,
+        }
+    return schemas | {
+        "Event": {
+            "description": DESCRIPTIONS["Event"],
+            "oneOf": [{"$ref": reference} for reference in mapping.values()],
+            "discriminator": {"propertyName": "event", "mapping": mapping},
+        }
+    }
 
 
 def _describe_headers(responses):
-    """Say of each response what its headers are, and that it has the one that all have."""
+    """Say of each response what its headers are, and that it has those that all have."""
     for response in responses.values():
         if "$ref" not in response:
-            headers = {"X-Request-ID": {"required": True}} | response.get("headers", {})
+            headers = HEADERS_OF_ALL | response.get("headers", {})
             response["headers"] = {name: HEADERS[name] | header for name, header in headers.items()}
 
 
@@ -74,6 +102,7 @@ def document(app):
     plugin.Converter = Converter
     base = copy.deepcopy(BASE)
     _describe_headers(base["components"]["responses"])
+    base["components"]["schemas"] |= _describe_events()
     spec = APISpec("Parley", __version__, "3.1.1", [plugin], **base)
     for name in SCHEMAS:
         plugin.converter.resolve_nested_schema(KINDS[f"{name}Schema"])
