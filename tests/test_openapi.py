@@ -146,6 +146,19 @@ def test_is_as_generators_and_linters_want_it(document):
     assert [part for part in described if not part.get("description")] == []
 
 
+def test_only_an_operation_that_does_nothing_else_is_described_as_a_stream(document):
+    # Of others @hey-api/openapi-ts would make functions that find no event in JSON, and say nothing. A charset prevents it.
+    answers = {
+        (route, media_type)
+        for route, operation in operations(document).items()
+        for answer in operation["responses"].values()
+        for media_type in resolve(document, answer).get("content", {})
+    }
+    assert {route for route, media_type in answers if media_type == "text/event-stream"} == {f"GET {ONE}/events"}
+    asking = {"POST /sessions", f"POST {ONE}/messages", f"POST {ONE}/retry", f"POST {ONE}/continue"}
+    assert {route for route, media_type in answers if media_type == "text/event-stream; charset=utf-8"} == asking
+
+
 def test_the_server_is_where_the_document_is(document):
     (server,) = document["servers"]
     for prefix in ("", "/chat/v1"):

@@ -5,7 +5,8 @@ schemas give the bodies. `base.json` says what none of these does, in the words 
 there by their names, its errors by their statuses, and a response's headers only say whether they are `required`.
 
 Under 3.1 the schema of an event stream describes its whole body, a text; its `contentSchema` has the events, of which
-generators make types.
+generators make types. Where JSON may come instead, the stream's media type is said with its charset: a plain
+`text/event-stream` has @hey-api/openapi-ts make a function that does nothing but stream.
 """
 
 import copy
