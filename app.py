@@ -12,6 +12,7 @@ import uuid
 from flask import Blueprint, Flask, Response, current_app, g, request, url_for
 from marshmallow import ValidationError
 from werkzeug import exceptions
+from werkzeug.datastructures import MIMEAccept
 from werkzeug.http import parse_dict_header, parse_list_header
 
 import auth
@@ -97,7 +98,9 @@ def begin_request():
         raise exceptions.NotFound  # werkzeug would redirect to the host that the client names, or take two slashes for one
     if request.headers.get("Upgrade", "").lower() == "websocket":
         raise exceptions.BadRequest("This path takes no WebSocket. Send a plain request, Accept: text/event-stream for a stream.")
-    accept = request.accept_mimetypes
+    # All is in UTF-8: "application/json; charset=utf-8", which werkzeug takes for another type, is none.
+    types = [(kind.partition(";")[0].rstrip(), quality) for kind, quality in request.accept_mimetypes]
+    accept = request.accept_mimetypes = MIMEAccept(types)
     page = request.endpoint == "static" or (request.path == "/" and accept["text/html"])
     if accept and not (accept["application/json"] or accept["text/event-stream"] or page):
         raise exceptions.NotAcceptable("Accept application/json or text/event-stream.")

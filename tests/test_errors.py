@@ -296,6 +296,10 @@ def test_takes_what_is_called_json(server, provider, content_type):
         ("application/*", 200),
         ("text/html, application/json;q=0.1", 200),
         ("text/event-stream", 200),
+        ("application/json; charset=utf-8", 200),
+        ("application/JSON ;charset=UTF-8;q=0.5, text/html", 200),
+        ("application/json;charset=utf-8;q=0", 406),
+        ("text/html;level=1", 406),
     ],
 )
 def test_answers_only_in_what_is_accepted(server, accept, status):
@@ -304,6 +308,11 @@ def test_answers_only_in_what_is_accepted(server, accept, status):
         errors_of(response, 406)
     else:
         assert response.status_code == 200
+
+
+def test_a_stream_may_be_asked_for_by_its_charset(alice):
+    with alice.stream("POST", "/sessions", {"content": "Hello"}, Accept="text/event-stream; charset=utf-8") as stream:
+        assert [event.name for event in stream][-1] == "done"
 
 
 def test_refuses_an_answer_that_is_not_accepted_before_anything_is_stored(server, newcomer):
