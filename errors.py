@@ -31,9 +31,12 @@ def document(status, faults, session_id=None):
     return {"errors": [shared | {"detail": detail} | ({"source": source} if source else {}) | meta for detail, source in faults]}
 
 
-def error_response(status, faults, headers={}, session_id=None):
+def error_response(status, faults, retry_after=None, session_id=None, headers={}):
+    """What the application answers; `retry_after` are the seconds to wait, where there are any."""
     headers, faults = dict(headers), list(faults)
     g.setdefault("why", " ".join(dict.fromkeys(detail for detail, _ in faults)))  # for the log
+    if retry_after:
+        headers["Retry-After"] = str(max(1, math.ceil(retry_after)))
     if session_id:
         headers["Location"] = url_for("api.show_session", session_id=session_id)
     if status == 413:
@@ -53,7 +56,7 @@ def on_http_error(error):
     if error.__cause__:
         g.why = f"{error.description} {error.__cause__}"
     kept = {name: value for name, value in error.get_headers() if name != "Content-Type"}
-    return error_response(error.code, [(FRAMEWORK_DETAILS.get(error.code, error.description), None)], kept)
+    return error_response(error.code, [(FRAMEWORK_DETAILS.get(error.code, error.description), None)], headers=kept)
 
 
 def faults(error):
@@ -71,34 +74,28 @@ def faults(error):
                 yield from ((detail, {source: name}) for detail in details)
 
 
-def refusal(status, detail, retry_after=None, session_id=None, source=None):
-    """One fault; `retry_after` are the seconds to wait, where there are any."""
-    headers = {"Retry-After": str(max(1, math.ceil(retry_after)))} if retry_after else {}
-    return error_response(status, [(detail, source)], headers, session_id)
-
-
 def model_failure(status, message, retry_after, session_id=None):
     option = REFUSED_OPTION.match(message)
     source = option and {"pointer": f"/options/{option[1]}"}
-    return refusal(status, message, (retry_after or 10) if status == 503 else None, session_id, source)
+    return error_response(status, [(message, source)], (retry_after or 10) if status == 503 else None, session_id)
 
 
 def on_invalid_token(error):
     g.why = f"{error} {current_app.tokens.compare(request.authorization.token or '')}".strip()
     challenge = f'{CHALLENGE}, error="invalid_token", error_description="{error}"'
-    return error_response(401, [(str(error), None)], {"WWW-Authenticate": challenge})
+    return error_response(401, [(str(error), None)], headers={"WWW-Authenticate": challenge})
 
 
 def on_database_error(error):
     g.why = reason(error)
     log.error("the database does not answer: %s", g.why, exc_info=error)
-    return refusal(503, "The database does not answer. Ask again in a moment.", retry_after=5)
+    return error_response(503, [("The database does not answer. Ask again in a moment.", None)], retry_after=5)
 
 
 HANDLERS = {
     HTTPException: on_http_error,
     ValidationError: lambda error: error_response(400, itertools.islice(faults(error), FAULTS)),
-    models.Refused: lambda error: refusal(error.status, str(error), error.retry_after, error.session_id),
+    models.Refused: lambda error: error_response(error.status, [(str(error), None)], error.retry_after, error.session_id),
     UnknownModel: lambda error: error_response(400, [(str(error), {"pointer": "/model"})]),
     ModelError: lambda error: model_failure(error.status, error.message, error.retry_after),
     auth.InvalidToken: on_invalid_token,

@@ -9,13 +9,11 @@ import contextlib
 import errno
 import functools
 import json
-import pathlib
 import selectors
 import signal
 import socket
 import threading
 import time
-import tomllib
 
 from gunicorn.http import errors as http
 from gunicorn.workers.gthread import STOP_KEEPALIVE_LINGER, TConn, ThreadWorker
@@ -23,6 +21,7 @@ from urllib3.util import wait_for_read, wait_for_write
 from werkzeug.exceptions import RequestTimeout
 
 import errors
+from settings import MISTAKES
 
 WATCH = 10  # seconds in which a connection without a thread must send something
 CLOSING = 30  # seconds after which a connection is closed for good, whatever is still being sent
@@ -32,8 +31,7 @@ SILENCE = 30  # seconds in which a client that is waited for must send or take s
 UNSENT = 65536  # bytes of an answer that the system holds ready, besides what is on its way
 UNWANTED = 65536  # bytes of a body that nobody reads are taken from a connection that goes on
 
-REFUSALS = tomllib.loads(pathlib.Path(__file__).with_suffix(".toml").read_text("utf-8"))
-REFUSALS["RequestTimeout"] = 408, errors.FRAMEWORK_DETAILS[408]  # which may come while the application reads, too
+REFUSALS = MISTAKES["requests"] | {"RequestTimeout": [408, errors.FRAMEWORK_DETAILS[408]]}  # it may come later, too
 
 
 class Threads(concurrent.futures.ThreadPoolExecutor):
@@ -58,7 +56,8 @@ class Worker(ThreadWorker):
         # Half of the files are for connections. A reply has two, and a third of all files is for replies.
         self.replies.room.size = max(1, min(self.replies.room.size, self.cfg.worker_connections // 3))
         self.grace = max(0, self.cfg.graceful_timeout - STORING)
-        self.wsgi.register_error_handler(http.ParseException, lambda error: errors.refusal(*REFUSALS["broken body"]))
+        broken_body = [(MISTAKES["broken_body"], None)]
+        self.wsgi.register_error_handler(http.ParseException, lambda error: errors.error_response(400, broken_body))
         self.wsgi = functools.partial(closing, self.wsgi)
 
     def init_signals(self):
