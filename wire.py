@@ -1,11 +1,8 @@
-"""The wire to a provider: connections, a call, its hang-up and its deadline, event streams.
-
-No other room touches a provider's socket. Connections are kept; `Wire` decides whether one may serve another call.
-"""
+"""The wire to a provider: connections, a call, its hang-up and its deadline, event streams. No other room touches a provider's
+socket. Connections are kept; `Wire` decides whether one may serve another call."""
 
 import codecs
 import contextlib
-import dataclasses
 import email.utils
 import errno
 import http.client
@@ -34,25 +31,21 @@ _BOM = b"\xef\xbb\xbf"
 _FIELDS = (b"data", b"event", b"id", b"error")  # of an event
 # A connection that its network has silently dropped is noticed: while it is idle after 40 seconds, when a request is sent
 # on it after 10. In the middle of an answer, the network may be away for 40 seconds.
-SOCKET_OPTIONS = [(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1), (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)]
-for _name, _value in (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 2)):  # seconds, seconds, probes
-    if hasattr(socket, _name):  # each system has its own selection
-        SOCKET_OPTIONS.append((socket.IPPROTO_TCP, getattr(socket, _name), _value))
+_TCP = {"TCP_NODELAY": 1, "TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 2}  # the latter: seconds, seconds, probes
+SOCKET_OPTIONS = [(socket.IPPROTO_TCP, getattr(socket, name), _TCP[name]) for name in _TCP if hasattr(socket, name)]
+SOCKET_OPTIONS.append((socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1))
 
 
 class HungUp(Exception):
     """The call was hung up from this side."""
 
 
-@dataclasses.dataclass(eq=False)
 class Fault(Exception):
-    """The wire failed. `kind` says how: `faults` has what each means."""
+    """The wire failed. `kind` says how: `faults` has what each means. `detail` is what the libraries say of it, for the log."""
 
-    kind: str
-    detail: str = ""  # what the libraries say of it, for the log
-
-    def __str__(self):
-        return f"{self.kind} {self.detail}".strip()
+    def __init__(self, kind, detail=""):
+        super().__init__(f"{kind} {detail}".strip())
+        self.kind, self.detail = kind, detail
 
 
 class Call:
