@@ -21,14 +21,11 @@ from catalog import open_catalog, spellings
 from faults import ModelError
 from migrations import MIGRATIONS
 from protocols import OpenAI
-from settings import SettingError, misspelt, read_environment, read_settings, whose
+from settings import MISTAKES, SettingError, misspelt, read_environment, read_settings, whose
 from wire import Call, Fault, Wire, join
 
 NEARBY = ("http://127.0.0.1:11434/v1", "http://127.0.0.1:8080/v1")  # where Ollama and llama.cpp's server usually are
 LEAST_PROMPT = 4096  # tokens that a context window should have besides those of a reply
-# Where servers of OpenAI's protocol tell the window of the model that answered last, and what sets it.
-WINDOWS = {"/api/ps": ("context_length", "OLLAMA_CONTEXT_LENGTH={} ollama serve"), "/props": ("n_ctx", "llama-server -c {}")}
-WINDOWS |= {"/v1/models": ("max_model_len", "vllm serve --max-model-len {}")}
 
 log = logging.getLogger("parley")
 
@@ -148,7 +145,7 @@ def check_command():
     for name, provider in catalog.providers.items():
         place = "PROVIDERS" if provider.prefix else f"{name.upper()}_BASE_URL"
         checks.append((f"{place}, {name.upper()}_API_KEY", check_provider, settings, catalog, provider))
-    checks += [("PORT", check_gunicorn, current_app.root_path), ("PORT", check_port, "5000")]
+    checks.append(("PORT", check_ports, current_app.root_path))
     for setting, check, *arguments in checks:
         try:
             check(*arguments)
@@ -234,7 +231,7 @@ def check_model(provider, model, max_tokens):
         if not error.message.startswith("The model "):  # it is there: it declined, or thought for too long
             raise
     say("ok", f"{model} answers")
-    for path, (name, cure) in WINDOWS.items() if isinstance(provider, OpenAI) else ():
+    for path, name, cure in MISTAKES["windows"] if isinstance(provider, OpenAI) else ():
         with contextlib.suppress(Fault, TypeError):  # it does not say
             text = ask(provider.wire.base_url.removesuffix("/v1") + path, provider.headers())[1]
             place = re.search("|".join(re.escape(f'"{each}"') for each in spellings(model.removeprefix(provider.prefix))), text)
@@ -246,16 +243,13 @@ def check_model(provider, model, max_tokens):
                 say("warning", f"the window of {model}, {window} tokens, has no room for MAX_TOKENS and a conversation: {advice}")
 
 
-def check_gunicorn(folder):
-    """Whether its configuration is right, and who listens on its port."""
+def check_ports(folder):
+    """Whether gunicorn's configuration is right, and who listens on its port, or on that of `flask run`."""
     runpy.run_path(os.path.join(folder, "gunicorn.conf.py"))  # which stops, as gunicorn would, where it is not
-    check_port(os.environ.get("PORT") or "8000")
-
-
-def check_port(port):
-    """Who listens there, if anybody does."""
-    with contextlib.suppress(ConnectionRefusedError), socket.create_connection(("127.0.0.1", int(port)), 1):
-        with contextlib.suppress(Fault):
-            if '"version"' in ask(f"http://127.0.0.1:{port}/health")[1]:
-                return say("ok", f"Parley is running on port {port}")
-        say("warning", f"another program listens on port {port}: stop it, or choose another port (PORT=…, flask run -p …)")
+    for port in os.environ.get("PORT") or "8000", "5000":
+        with contextlib.suppress(ConnectionRefusedError), socket.create_connection(("127.0.0.1", int(port)), 1):
+            with contextlib.suppress(Fault):
+                if '"version"' in ask(f"http://127.0.0.1:{port}/health")[1]:
+                    say("ok", f"Parley is running on port {port}")
+                    continue
+            say("warning", f"another program listens on port {port}: stop it, or choose another port (PORT=…, flask run -p …)")
