@@ -1,8 +1,5 @@
-"""The marshmallow schemas: requests are loaded through them, and responses are dumped through them.
-
-`tests/openapi` describes the API from them; what its description says of a schema and its fields stands in
-`tests/openapi/base.json`.
-"""
+"""The marshmallow schemas: requests are loaded through them, and responses are dumped through them. `tests/openapi` describes the
+API from them; what its description says of a schema and its fields stands in `tests/openapi/base.json`."""
 
 import itertools
 import re

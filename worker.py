@@ -1,8 +1,6 @@
-"""The gunicorn worker: clients that cannot hold it up, refusals in the shape of all errors, replies that end before it does.
-
-A connection has a thread only while a request of it is read and answered. Until it speaks, and once it is to be closed,
-gunicorn's poller watches it. A thread waits for its client for a limited time, and not all threads at once.
-"""
+"""The gunicorn worker: clients that cannot hold it up, refusals in the shape of all errors, replies that end before it does. A
+connection has a thread only while a request of it is read and answered. Until it speaks, and once it is to be closed, gunicorn's
+poller watches it. A thread waits for its client for a limited time, and not all threads at once."""
 
 import concurrent.futures
 import contextlib
