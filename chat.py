@@ -187,9 +187,8 @@ class Chat:
             self.screen.say(data["delta"], nl=False)
         elif name == "assistant_turn" and data["status"] != "complete":
             raise Refused(f"The reply is {data['status']}: /continue goes on.")
-        elif name == "assistant_turn":
-            if mark := mark_of(data, ": /continue goes on"):
-                self.screen.say(mark, err=True)
+        elif name == "assistant_turn" and (mark := mark_of(data, ": /continue goes on")):
+            self.screen.say(mark, err=True)
         elif name == "error":
             raise Refused(data["message"])
         return name == "done"

@@ -130,8 +130,7 @@ class Worker(ThreadWorker):
         super().murder_keepalived(force)
 
     def _cap_keepalive(self, deadline):
-        """gunicorn calls it when it begins to stop: what is watched ends with what is kept alive, and what is not said by the end
-        of the grace is handed over."""
+        """As it begins to stop: what is watched ends with what is kept alive; a reply that outlasts the grace is handed over."""
         super()._cap_keepalive(deadline)
         self.replies.stopping = True
         hand_over = threading.Timer(self.grace, self.replies.stop, (0,))
