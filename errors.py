@@ -19,7 +19,6 @@ from settings import MISTAKES
 
 CHALLENGE = 'Bearer realm="parley"'  # RFC 6750, section 3
 TITLES = HTTP_STATUS_CODES | {414: "URI Too Long"}  # as RFC 9110 calls it now
-FRAMEWORK_DETAILS = {int(status): detail for status, detail in MISTAKES["statuses"].items()}  # in place of the framework's own
 
 log = logging.getLogger("parley")
 
@@ -56,7 +55,7 @@ def on_http_error(error):
     if error.__cause__:
         g.why = f"{error.description} {error.__cause__}"
     kept = {name: value for name, value in error.get_headers() if name != "Content-Type"}
-    return error_response(error.code, [(FRAMEWORK_DETAILS.get(error.code, error.description), None)], headers=kept)
+    return error_response(error.code, [(MISTAKES["statuses"].get(str(error.code), error.description), None)], headers=kept)
 
 
 def faults(error):

@@ -29,7 +29,7 @@ SILENCE = 30  # seconds in which a client that is waited for must send or take s
 UNSENT = 65536  # bytes of an answer that the system holds ready, besides what is on its way
 UNWANTED = 65536  # bytes of a body that nobody reads are taken from a connection that goes on
 
-REFUSALS = MISTAKES["requests"] | {"RequestTimeout": [408, errors.FRAMEWORK_DETAILS[408]]}  # it may come later, too
+REFUSALS = MISTAKES["requests"] | {"RequestTimeout": [408, MISTAKES["statuses"]["408"]]}  # it may come later, too
 
 
 class Threads(concurrent.futures.ThreadPoolExecutor):
