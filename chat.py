@@ -1,7 +1,11 @@
-"""A client for the terminal, which knows Parley by its API alone: `flask chat`."""
+"""A client for the terminal, which knows Parley by its API alone: `flask chat`. What it prints, what is typed, and the talk."""
 
+import contextlib
 import json
+import os
 import re
+import select
+import signal
 import sys
 import time
 import uuid
@@ -12,7 +16,6 @@ import urllib3
 
 import auth
 import cli
-import terminal
 import wire
 from settings import SettingError
 
@@ -21,12 +24,90 @@ PAUSES = (0, 0.5, 1, 2, 4, 8, 8, 8)  # seconds before each try, until a lost con
 LOST = (requests.ConnectionError, requests.Timeout, urllib3.exceptions.HTTPError, wire.Fault)
 ODD = (requests.RequestException, ValueError, LookupError, TypeError, AttributeError)  # what comes of an answer of no Parley
 DONE, FAILED, STOPPED = range(3)  # what became of an action; stopped, which is by Ctrl-C
+HISTORY = os.path.join(os.environ.get("HOME") or os.devnull, ".parley_history")  # readline makes it with mode 0600
+PASTE_PAUSE = 0.05  # seconds; lines that come faster are pasted
+QUOTED = re.compile(r'\A"""(.*)"""\s*\Z', re.DOTALL)
+# All of C0 but tab and line feed, all of C1, and what turns the direction of text around.
+CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 FAREWELLS = ("exit", "quit", "bye", "/exit", "/quit", "/bye")
 HELP = """/retry has the last reply anew, /continue has it go on
 /model lists the models, /model ID takes one
 /new begins a new session, /list lists the latest
 /quit, exit and Ctrl-D leave; Ctrl-C stops a reply, twice leaves
 \""" begins and ends several lines; a blank before such a word sends it"""
+
+
+class Screen:
+    """Where text is printed. Within `with`, a terminal's empty line shows for how long nothing has come, and no trace of that
+    stays: a timer of the system has it drawn. Behind `with` a line begins."""
+
+    def __init__(self):
+        self._line = ""  # the text on the cursor's line; None where the sign of life stands there
+
+    def __enter__(self):
+        self.end_line()  # which sets the clock, too
+        signal.signal(signal.SIGALRM, self._draw)
+        signal.setitimer(signal.ITIMER_REAL, 1, 1)
+
+    def __exit__(self, *_):
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        self.end_line()
+
+    def say(self, text, nl=True, err=False):
+        """Print this, or, with `err`, what is said of it: that has a line of its own, unless it begins with a blank."""
+        self.awaits, self._since = "waiting", time.monotonic()  # so that no sign is drawn into what follows
+        if self._line is None:
+            click.echo("\r\033[K", nl=False, err=True)
+            self._line = ""
+        is_on_line = sys.stdout.isatty() or not err
+        if err and is_on_line and not text.startswith(" "):
+            self.end_line()
+        text = CONTROLS.sub("", text)
+        if is_on_line:
+            self._line = "" if nl else (self._line + text).rpartition("\n")[2]
+        click.echo(text, nl=nl, err=err)
+
+    def end_line(self):
+        """What comes next begins a line."""
+        self.say("", nl=bool(self._line))
+
+    def _draw(self, *_):
+        seconds = int(time.monotonic() - self._since)
+        if seconds and not self._line and sys.stderr.isatty():
+            columns = os.get_terminal_size(sys.stderr.fileno()).columns or 80
+            sign = f"[{self.awaits}, {seconds} s]"[: columns - 1]  # only one row can be erased
+            os.write(sys.stderr.fileno(), f"\r{sign}\033[K".encode())
+            self._line = None
+
+
+def open_history():
+    """Python's readline, if it has one, by which `input` edits and calls back lines, also those of another day."""
+    with contextlib.suppress(ImportError):
+        import readline  # here: it changes what `input` does
+
+        readline.parse_and_bind("set enable-bracketed-paste on")  # which Python switches off
+        readline.set_history_length(1000)  # lines
+        with contextlib.suppress(OSError):
+            readline.read_history_file(HISTORY)
+        return readline
+
+
+def read_typed(model, readline):
+    """A message for this model, typed or pasted; /quit at the end of all; None for a Ctrl-C where there was nothing to drop."""
+    name, text = " ".join(CONTROLS.sub("", model).split()).rpartition("/")[2], ""
+    try:
+        text = input(f"{name if len(name) <= 20 else name[:19] + '…'}> ")
+        while (text.startswith('"""') and not QUOTED.match(text)) or select.select([sys.stdin], [], [], PASTE_PAUSE)[0]:
+            text += "\n" + input("... ")
+    except EOFError:
+        click.echo("\r\033[K", nl=False)  # GNU readline ends the line, others leave the prompt there
+        return "/quit"
+    except KeyboardInterrupt:
+        click.echo()
+        return "" if text or (readline and readline.get_line_buffer()) else None
+    with contextlib.suppress(OSError, AttributeError):
+        readline.write_history_file(HISTORY)
+    return text.rstrip()
 
 
 class Refused(Exception):
@@ -44,7 +125,7 @@ class Chat:
         self.url = re.sub("//[^/]*@", "//", url).rstrip("/")  # a password in it would take the token's place
         self.fields = {name: value for name, value in fields.items() if value}  # its model is the one that answers
         self.session_id = None
-        self.screen = terminal.Screen()
+        self.screen = Screen()
         self.http = requests.Session()
         self.http.trust_env = False  # else ~/.netrc would have its say; what the environment says of the way is in its route
         self.http.headers["Authorization"] = f"Bearer {''.join(token.split())}".encode(errors="replace")
@@ -123,7 +204,7 @@ class Chat:
         match text.split() if is_command else []:
             case []:
                 path, fields = (f"/sessions/{self.session_id}/messages", {}) if self.session_id else ("/sessions", self.fields)
-                self.follow(path, {"content": terminal.QUOTED.sub(r"\1", text).strip("\n")} | fields)
+                self.follow(path, {"content": QUOTED.sub(r"\1", text).strip("\n")} | fields)
             case ["/retry" | "/continue" as command] if self.session_id:
                 self.follow(f"/sessions/{self.session_id}{command}")
             case ["/retry" | "/continue"]:
@@ -195,9 +276,9 @@ class Chat:
 
     def talk(self):
         """Do what is typed, until the user leaves: by a word, by Ctrl-D, or by Ctrl-C twice in a row."""
-        outcome, readline = self.run(self.greet), terminal.open_history()
+        outcome, readline = self.run(self.greet), open_history()
         while True:
-            text = terminal.read_typed(self.fields.get("model", ""), readline)
+            text = read_typed(self.fields.get("model", ""), readline)
             if text is None and outcome != STOPPED:
                 self.screen.say("Ctrl-C again, or Ctrl-D, leaves.", err=True)
                 outcome = STOPPED
@@ -225,7 +306,7 @@ def mark_of(turn, hint=""):
 @click.option("--session", "session_id", type=click.UUID, help="Go on with this session.")
 @click.option("--list", "is_list", is_flag=True, help="Print the latest sessions, and leave.")
 def chat_command(message, url, token, model, system, goes_on, session_id, is_list):
-    """Chat in the terminal. With MESSAGE, or what is piped in, or with both, which are one message, print its reply only."""
+    """Chat in the  With MESSAGE, or what is piped in, or with both, which are one message, print its reply only."""
     sys.stdout.reconfigure(errors="replace")  # for a terminal that is not in UTF-8
     sys.stdin.reconfigure(errors="surrogateescape")  # the server says so where a message is not
     message = "/list" if is_list else message or ""
