@@ -3,7 +3,6 @@
 import base64
 import contextlib
 import json
-import logging
 import os
 import pathlib
 import re
@@ -19,9 +18,9 @@ from werkzeug.exceptions import ServiceUnavailable
 import wire
 from faults import NOT_UNDERSTOOD
 from fetched import Fetched
+from logs import log
 from settings import SettingError, ensure_folder, mistake, whose
 
-log = logging.getLogger("parley")
 jwt.register_algorithm("Ed25519", jwt.get_algorithm_by_name("EdDSA"))  # the name in RFC 9864 of what was EdDSA
 
 KEYS_TIMEOUT, KEYS_TTL = 10, 300  # seconds

@@ -1,7 +1,6 @@
 """The command line: what `flask run` prints, `flask token`, and `flask check`; and what a start says of what is set up."""
 
 import contextlib
-import logging
 import os
 import re
 import runpy
@@ -19,6 +18,7 @@ import auth
 import database
 from catalog import open_catalog, spellings
 from faults import ModelError
+from logs import log
 from migrations import MIGRATIONS
 from protocols import OpenAI
 from settings import MISTAKES, SettingError, misspelt, read_environment, read_settings, whose
@@ -26,8 +26,6 @@ from wire import Call, Fault, Wire, join
 
 NEARBY = ("http://127.0.0.1:11434/v1", "http://127.0.0.1:8080/v1")  # where Ollama and llama.cpp's server usually are
 LEAST_PROMPT = 4096  # tokens that a context window should have besides those of a reply
-
-log = logging.getLogger("parley")
 
 
 def is_looking_for_commands():

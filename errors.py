@@ -1,7 +1,6 @@
 """What a client is told when something goes wrong: one shape for all errors, and one handler for each kind."""
 
 import itertools
-import logging
 import math
 
 from flask import current_app, g, request, url_for
@@ -14,13 +13,12 @@ import models
 from catalog import UnknownModel
 from database import Unavailable, reason
 from faults import REFUSED_OPTION, ModelError
+from logs import log
 from schemas import FAULTS
 from settings import MISTAKES
 
 CHALLENGE = 'Bearer realm="parley"'  # RFC 6750, section 3
 TITLES = HTTP_STATUS_CODES | {414: "URI Too Long"}  # as RFC 9110 calls it now
-
-log = logging.getLogger("parley")
 
 
 def document(status, faults, session_id=None):

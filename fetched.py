@@ -1,9 +1,10 @@
 """What many wait for and somebody else has: a list of models, published keys. It is fetched by one thread for all."""
 
 import concurrent.futures
-import logging
 import threading
 import time
+
+from logs import log
 
 
 class Fetched:
@@ -42,7 +43,7 @@ class Fetched:
         except Exception as error:  # whoever asks is told
             failure = error
             if self._told != str(error):
-                logging.getLogger("parley").warning("%s cannot be had: %s", self.name, error)
+                log.warning("%s cannot be had: %s", self.name, error)
         self._told = str(failure)
         now = time.monotonic()
         self._again = now + (now - begun if failure else self._cooldown)

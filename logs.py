@@ -16,6 +16,7 @@ from flask import g
 LINES = 10_000  # that wait at most for whoever reads standard error
 FLUSH_TIMEOUT = 1  # seconds at the end of a process
 FRAMES = 30  # of each exception in a trace, the innermost
+log = logging.getLogger("parley")  # of all rooms
 WORD = re.compile(r"[\x21\x23-\x7e]+")  # what needs no quotes
 
 
@@ -105,7 +106,6 @@ def set_up(format):
     handler = Background()
     handler.setFormatter(JSONLine() if format == "json" else text)
     logging.getLogger().handlers = [handler]
-    log = logging.getLogger("parley")
     log.setLevel(logging.INFO)
     logging.captureWarnings(True)
     threading.excepthook = lambda ended: log.error("a thread died", exc_info=ended[:3])
