@@ -8,7 +8,6 @@ import select
 import signal
 import sys
 import time
-import uuid
 
 import click
 import requests
@@ -230,7 +229,7 @@ class Chat:
     def follow(self, post=None, body=None):
         """Print the latest reply as it comes, or what is new of it, however often the connection is lost. With `post`, a path,
         it is asked for first, and again where no answer came: under one key the server makes one reply."""
-        headers = {"Accept": "text/event-stream", "Idempotency-Key": uuid.uuid4().hex}
+        headers = {"Accept": "text/event-stream", "Idempotency-Key": os.urandom(16).hex()}
         failures = 0
         while failures < len(PAUSES):
             try:

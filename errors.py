@@ -1,6 +1,5 @@
 """What a client is told when something goes wrong: one shape for all errors, and one handler for each kind."""
 
-import itertools
 import math
 
 from flask import current_app, g, request, url_for
@@ -30,7 +29,7 @@ def document(status, faults, session_id=None):
 
 def error_response(status, faults, retry_after=None, session_id=None, headers={}):
     """What the application answers; `retry_after` are the seconds to wait, where there are any."""
-    headers, faults = dict(headers), list(faults)
+    headers = dict(headers)
     g.setdefault("why", " ".join(dict.fromkeys(detail for detail, _ in faults)))  # for the log
     if retry_after:
         headers["Retry-After"] = str(max(1, math.ceil(retry_after)))
@@ -91,7 +90,7 @@ def on_database_error(error):
 
 HANDLERS = {
     HTTPException: on_http_error,
-    ValidationError: lambda error: error_response(400, itertools.islice(faults(error), FAULTS)),
+    ValidationError: lambda error: error_response(400, list(faults(error))[:FAULTS]),
     models.Refused: lambda error: error_response(error.status, [(str(error), None)], error.retry_after, error.session_id),
     UnknownModel: lambda error: error_response(400, [(str(error), {"pointer": "/model"})]),
     ModelError: lambda error: model_failure(error.status, error.message, error.retry_after),

@@ -1,7 +1,6 @@
 """Titles of sessions: written from the first message, or asked of a model. `titles.toml` has the patterns."""
 
 import contextlib
-import itertools
 import pathlib
 import tomllib
 import types
@@ -62,7 +61,7 @@ def proposed_title(answer):
 def _first_line(message):
     """Return the first line of prose that has words in it; the first of code where no prose has."""
     parts = _pattern.fence.split("\n".join(message[:MAX_CHARACTERS].splitlines()))  # prose, code, prose, …
-    lines = itertools.chain.from_iterable(part.splitlines() for part in parts[::2] + parts[1::2])
+    lines = (line for part in parts[::2] + parts[1::2] for line in part.splitlines())
     worded = (line for line in lines if any(character.isalnum() for character in line))
     return _pattern.markup.sub("", next(worded, message[:1000]))
 
