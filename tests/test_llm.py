@@ -724,6 +724,7 @@ EVENT_STREAMS = {
     "other fields": (b"event: x\nid: 1\nretry: 5\ndatax: no\n data: no\nData: no\ndata: a\n\n", ["a"]),
     "spaces and colons": (b"data:a\n\ndata:  a: b \n\n", ["a", " a: b "]),
     "a mark at the start": (b"\xef\xbb\xbfdata: a\n\ndata: b\n\n", ["a", "b"]),
+    "a mark before later lines": (b"data: a\n\xef\xbb\xbf\n\xef\xbb\xbfdata: b\n\n", ["a", "b"]),
     "a mark elsewhere": ("data: \ufeffa\n\n".encode(), ["\ufeffa"]),
     "characters of several bytes": ("data: é 世界 👩‍👩‍👧\r\n\r\n".encode(), ["é 世界 👩‍👩‍👧"]),
     "what looks like a line's end": (
