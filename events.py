@@ -68,4 +68,5 @@ def _ending(feed, turn_seen):
 
 
 def _frame(name, data, turn_id, position):
-    return f"id: {turn_id}-{position}\nevent: {name}\ndata: {json.dumps(data, ensure_ascii=False)}\n\n"
+    # The id comes last: some clients take it before the frame is whole, and would resume behind what they do not have.
+    return f"event: {name}\ndata: {json.dumps(data, ensure_ascii=False)}\nid: {turn_id}-{position}\n\n"

@@ -147,7 +147,8 @@ class Worker(ThreadWorker):
         if status != 408:  # many may come at a time
             self.log.warning("request refused: %s", type(exc).__name__, exc_info=exc if status == 500 else None)
         body = json.dumps(errors.document(status, [(detail, None)]))
-        head = f"HTTP/1.1 {status} {errors.TITLES[status]}\r\nConnection: close\r\nContent-Type: application/json\r\n"
+        head = f"HTTP/1.1 {status} {errors.TITLES[status]}\r\nConnection: close\r\nCache-Control: no-store\r\n"
+        head += "Content-Type: application/json\r\n"
         with contextlib.suppress(OSError):  # the client has gone
             client.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n{body}".encode())
 

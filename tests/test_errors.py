@@ -412,7 +412,9 @@ BROKEN_REQUESTS = {
 
 @pytest.mark.parametrize("status, parts", BROKEN_REQUESTS.values(), ids=BROKEN_REQUESTS)
 def test_refuses_a_broken_request_in_the_same_shape(server, status, parts):
-    errors_of(raw(server, *parts), status)
+    response = raw(server, *parts)
+    errors_of(response, status)
+    assert response.headers["Cache-Control"] == "no-store"
 
 
 def test_refuses_a_body_that_ends_too_early(server, newcomer):

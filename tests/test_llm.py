@@ -10,7 +10,6 @@ import uuid
 
 import pytest
 
-import protocols
 import wire
 from client import free_port, running, wait_until
 from provider import (
@@ -128,12 +127,6 @@ def test_leaves_out_empty_turns_and_joins_neighbours(alice, provider, model):
         {"role": "assistant", "content": "Whole."},
         {"role": "user", "content": "Four\n\nFive"},
     ]
-
-
-def test_asks_openai_itself_with_the_new_name_of_the_limit():
-    body = protocols.OpenAI("https://api.openai.com/v1", "key", 1).body("gpt", None, [], 5, {})
-    assert body["max_completion_tokens"] == 5
-    assert "max_tokens" not in body
 
 
 @pytest.fixture(scope="module")

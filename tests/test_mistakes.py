@@ -173,6 +173,7 @@ SAID = [
         'no pg_hba.conf entry for host "1.2.3.4", user "parley"',
         "the server lets nobody in this way; its pg_hba.conf lacks",
     ),
+    ("08006", "SSL error: certificate verify failed", "the server's certificate is not trusted; name its authority with sslroot"),
     (
         "XX000",
         "something that nobody knows",
@@ -277,6 +278,7 @@ def test_each_fault_of_a_file_has_its_own_sentence_at_the_start(start_with, serv
     owned = r"/a.db belongs to (root|nobody) \(mode {}\), {}/\w+ belongs to \w+ \(mode 7\d\d\), and this server runs as nobody"
     table = [
         ("no folder", f"{files}/none/a.db", 0, "the folder of this file is not there; make it"),
+        ("no folder of this name", f"{files}/locked certificates/a.db", 0, "the folder of this file is not there; make it"),
         ("a folder", f"{files}", 0, f"this file, or its folder, cannot be opened and written: {files} belongs to"),
         ("text", str(service / "README.md"), 0, "this file is damaged, or no SQLite database"),
     ]
