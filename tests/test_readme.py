@@ -34,6 +34,7 @@ BLOCKS = [
 LEFT_OUT = {
     r"\b(apt|systemctl)\b": "they are for root on a machine of its own",
     r"\bheroku\b": "they need an account",
+    r"^docker\b": "they need Docker, with which tests/container runs them",
     r"\bexample\.com\b": "they need other hosts",
     r"bin/pytest$": "that is what runs here",
 }
