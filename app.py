@@ -30,7 +30,7 @@ import schemas
 import search
 import titles
 from database import db
-from idempotency import IdempotencyKey
+from ledger import IdempotencyKey
 from replies import Replies
 from settings import misspelt, mistake, read_environment, read_settings
 

@@ -1,12 +1,14 @@
-"""What was used: tokens and replies, by owner, day and model. It outlives the sessions that it was used in."""
+"""What outlives the sessions: what was used, how many replies were asked for, and the idempotency keys of requests."""
 
 import datetime
 
-from peewee import BigIntegerField, CompositeKey, TextField
+from peewee import SQL, BigIntegerField, BooleanField, CompositeKey, TextField, UUIDField
+from werkzeug.exceptions import UnprocessableEntity
 
 from database import SECOND, db, given
 
 TOKENS = ("input_tokens", "output_tokens", "cached_tokens")
+KEY_TTL = 24 * 3600 * SECOND
 
 
 class Usage(db.Model):
@@ -33,3 +35,74 @@ class Usage(db.Model):
             tokens = [(turn.usage[name] or 0) - (turn.counted[name] or 0) for name in TOKENS]
             rows.append([turn.session.owner, day, turn.model, replies, *tokens])
         db.send(given("add_usage", rows))
+
+
+class RateLimitHit(db.Model):
+    """One reply that an owner asked for. Deleting its session gives nothing back."""
+
+    owner = TextField()
+    at = BigIntegerField()
+
+    class Meta:
+        table_name = "asked"
+        indexes = ((("owner", "at"), False),)
+
+    @classmethod
+    def count(cls, owner, limit, seconds, now):
+        """Count one more, under the lock of the owner; or return the seconds to wait, if `limit` came within `seconds`."""
+        window = now - seconds * SECOND
+        db.send(cls.delete().where(cls.owner == owner, cls.at <= window))
+        # The oldest of the last `limit`: where there is one, the limit is reached.
+        hits = cls.select(cls.at).where(cls.owner == owner).order_by(cls.at.desc())
+        if (oldest := hits.offset(limit - 1).limit(1).scalar()) is not None:
+            return max(1, -((window - oldest) // SECOND))
+        db.send(cls.insert(owner=owner, at=now))
+        return 0
+
+
+class IdempotencyKey(db.Model):
+    """A key that a client sent (IETF's draft of the header Idempotency-Key), what it sent under it, and the reply that was first
+    asked for so."""
+
+    owner = TextField()
+    path = TextField()
+    key = TextField()
+    fingerprint = TextField(column_name="body")  # a digest of the request's body
+    session_id = UUIDField()
+    turn_id = BigIntegerField()
+    created_at = BigIntegerField()
+    settled = BooleanField(default=False, constraints=[SQL("DEFAULT FALSE")])  # it had its answer before the reply was continued
+
+    class Meta:
+        table_name = "key"
+        primary_key = CompositeKey("owner", "path", "key")
+
+    def stored(self):
+        """The same key as it was stored before, or None."""
+        with db.connection_context():
+            return IdempotencyKey.get_or_none(owner=self.owner, path=self.path, key=self.key)
+
+    def known(self, now):
+        """The same key as it was stored within its time to live, or None. Raises UnprocessableEntity."""
+        db.send(IdempotencyKey.delete().where(IdempotencyKey.owner == self.owner, IdempotencyKey.created_at <= now - KEY_TTL))
+        known = self.stored()
+        if known is not None and known.fingerprint != self.fingerprint:
+            raise UnprocessableEntity("This Idempotency-Key came with another body before. Use a new key for a new request.")
+        return known
+
+    def remember(self, reply, now):
+        """Store the key for this reply, or this reply for the key that is stored."""
+        row = self.__data__ | {"session_id": reply.session_id, "turn_id": reply.id, "created_at": now}
+        db.send(IdempotencyKey.insert(row).on_conflict(conflict_target=("owner", "path", "key"), preserve="turn_id"))
+
+    @classmethod
+    def settle(cls, reply):
+        """The keys of this reply have had their answer, whatever becomes of it from here on."""
+        db.send(cls.update(settled=True).where(cls.owner == reply.session.owner, cls.turn_id == reply.id))
+
+    @classmethod
+    def forget(cls, replies):
+        """Forget the keys by which these were continued in vain: they name an attempt that failed."""
+        in_vain = cls.path.endswith("/continue") & ~cls.settled
+        for reply in replies:
+            db.send(cls.delete().where(cls.owner == reply.session.owner, cls.turn_id == reply.id, in_vain))

@@ -1,13 +1,10 @@
-"""Limits: what a process carries at a time, and how many replies a user may ask for."""
+"""Limits: what a process carries at a time."""
 
 import collections
 import contextlib
 import threading
 
-from peewee import BigIntegerField, TextField
 from werkzeug.exceptions import ServiceUnavailable
-
-from database import SECOND, db
 
 REPLIES = 400  # under way in one process; each has a thread, a connection to a provider, and some 200 kB
 TITLES = 100  # asked of a model at a time
@@ -44,26 +41,3 @@ class Room:
             with self._changed:
                 self._users -= {user: 1}  # which also forgets a user who has none any more
                 self._changed.notify_all()
-
-
-class RateLimitHit(db.Model):
-    """One reply that an owner asked for. It outlives its session: deleting a session gives nothing back."""
-
-    owner = TextField()
-    at = BigIntegerField()
-
-    class Meta:
-        table_name = "asked"
-        indexes = ((("owner", "at"), False),)
-
-    @classmethod
-    def count(cls, owner, limit, seconds, now):
-        """Count one more, under the lock of the owner; or return the seconds to wait, if `limit` came within `seconds`."""
-        window = now - seconds * SECOND
-        db.send(cls.delete().where(cls.owner == owner, cls.at <= window))
-        # The oldest of the last `limit`: where there is one, the limit is reached.
-        hits = cls.select(cls.at).where(cls.owner == owner).order_by(cls.at.desc())
-        if (oldest := hits.offset(limit - 1).limit(1).scalar()) is not None:
-            return max(1, -((window - oldest) // SECOND))
-        db.send(cls.insert(owner=owner, at=now))
-        return 0

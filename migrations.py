@@ -4,9 +4,7 @@ A new database gets all that there is in the first step, and the others find not
 """
 
 from database import APPLICATION_ID, SQLite, db
-from idempotency import IdempotencyKey
-from ledger import Usage
-from limits import RateLimitHit
+from ledger import IdempotencyKey, RateLimitHit, Usage
 from models import Piece, Session, Turn
 
 TABLES = [Session, Turn, Piece, IdempotencyKey, RateLimitHit, Usage]

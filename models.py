@@ -1,4 +1,4 @@
-"""What Parley keeps: sessions and their turns; `idempotency.py`, `limits.py` and `ledger.py` have their own tables.
+"""What Parley keeps: sessions and their turns; `ledger.py` has the tables of what outlives them.
 
 Whoever locks rows locks them in one order, sessions by their ids, turns, usage, so that no two transactions wait for each
 other. Within a transaction, what is sent (`db.send`) is not waited for.
@@ -14,9 +14,7 @@ import peewee
 from peewee import SQL, BigAutoField, BigIntegerField, BooleanField, IntegerField, TextField, UUIDField, fn
 
 from database import QUERIES, SECOND, db, given, insertion, limit_time, transaction
-from idempotency import IdempotencyKey
-from ledger import TOKENS, Usage
-from limits import RateLimitHit
+from ledger import TOKENS, IdempotencyKey, RateLimitHit, Usage
 from search import contains, normalize
 
 LEASE = 20 * SECOND
