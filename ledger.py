@@ -34,7 +34,8 @@ class Usage(db.Model):
             day = datetime.datetime.fromtimestamp(turn.created_at // SECOND, datetime.UTC).date().isoformat()
             tokens = [(turn.usage[name] or 0) - (turn.counted[name] or 0) for name in TOKENS]
             rows.append([turn.session.owner, day, turn.model, replies, *tokens])
-        db.send(given("add_usage", rows))
+        if rows:
+            db.send(given("add_usage", rows))
 
 
 class RateLimitHit(db.Model):

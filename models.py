@@ -290,31 +290,28 @@ class Turn(db.Model):
     @classmethod
     @transaction
     def store(cls, pieces, turns):
-        """Store these pieces (id, fence, start, text), and how these replies ended, or that they are handed over. Returns the ids
-        of those that have ended, and functions that return the others' as rows, once the transaction has ended."""
-        stored = [db.send(given("add_pieces", pieces))] if pieces else []
-        released = [turn for turn in turns if turn.status == IN_PROGRESS]
-        sent = []
-        for turn in released:
-            mine = cls.id == turn.id, cls.fence == turn.fence, cls.under_way()
-            sent.append(db.send(cls.update(turn.usage | {"lease_until": RELEASED}).where(*mine).returning(cls.id)))
-        released = [turn for turn, rows in zip(released, sent) if rows()]  # of others, `store_usage` counts what was used
-        stored.append(lambda: [(turn.id,) for turn in released])
-        ended = [turn for turn in turns if turn.status != IN_PROGRESS]
-        ids = {turn.id for turn in cls.end(ended)} if ended else set()
-        if released:  # only now, as usage is locked last
-            Usage.add(released, replies=0)
-        return ids, stored
+        """Store these pieces (id, fence, start, text), and how these replies ended, or that they are handed over. Returns a
+        function that returns, once the transaction has ended, the ids of all that were this process's to write."""
+        grown = db.send(given("add_pieces", pieces)) if pieces else list
+        released = cls._change("release_replies", [turn for turn in turns if turn.status == IN_PROGRESS])
+        ended = cls.end([turn for turn in turns if turn.status != IN_PROGRESS])
+        Usage.add(released, replies=0)  # only now, as usage is locked last; of others, `store_usage` counts what was used
+        return lambda: {turn_id for (turn_id,) in grown()}.union(turn.id for turn in released + ended)
+
+    @classmethod
+    def _change(cls, name, turns):
+        """Execute the statement of this name for these turns; returns those that it has changed."""
+        rows = [[getattr(turn, column) for column in QUERIES[name][0]] for turn in turns]
+        ids = {turn_id for (turn_id,) in db.send(given(name, rows))()} if rows else set()
+        return [turn for turn in turns if turn.id in ids]
 
     @classmethod
     def end(cls, turns):
         """Store how these replies ended, in the caller's transaction; returns those that this has ended. Others are gone, have
         ended before, or have another fence by now, or another lease where `lease_until` is set."""
-        db.hold(Session.select(Session.id).where(Session.id.in_([turn.session_id for turn in turns])).order_by(Session.id))
-        rows = [[getattr(turn, name) for name in QUERIES["end_replies"][0]] for turn in turns]
-        ids = {turn_id for (turn_id,) in db.send(given("end_replies", rows))()}
-        ended = [turn for turn in turns if turn.id in ids]
-        if ended:
+        if turns:
+            db.hold(Session.select(Session.id).where(Session.id.in_([turn.session_id for turn in turns])).order_by(Session.id))
+        if ended := cls._change("end_replies", turns):
             for name in ("drop_pieces", "show_turns", "change_sessions"):
                 db.send(given(name, [(turn.id, turn.trim) for turn in ended], preview=PREVIEW))
             Usage.add(ended, replies=1)

@@ -38,6 +38,19 @@ AND coalesce(turn.fence, 0) = coalesce(given.fence, 0)
 AND (given.cancelled OR turn.lease_until = coalesce(given.lease_until, turn.lease_until))
 RETURNING turn.id;
 
+-- release_replies(id bigint, fence bigint, input_tokens int, output_tokens int, cached_tokens int)
+-- Hand over replies that are under way and have this fence: whoever sees the lease 0 may take them at once.
+UPDATE turn
+SET lease_until = 0,
+    input_tokens = given.input_tokens,
+    output_tokens = given.output_tokens,
+    cached_tokens = given.cached_tokens
+FROM given
+WHERE turn.id = given.id
+AND turn.fence = given.fence
+AND turn.status = 'in_progress'
+RETURNING turn.id;
+
 -- drop_pieces(id bigint, trim bigint)
 -- Of replies that have ended: their content has the text now.
 DELETE FROM piece

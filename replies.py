@@ -434,11 +434,11 @@ class Replies:
             return
         growing = [(reply, text) for reply, text, _ in changed if text and reply.row.status == IN_PROGRESS]
         pieces = [(reply.id, reply.row.fence, len(reply.text), text) for reply, text in growing]
-        ended, others = Turn.store(pieces, [reply.row for reply, _, is_over in changed if is_over])
-        self._stored_at, stored = time.monotonic(), ended.union(turn_id for rows in others for (turn_id,) in rows())
+        stored = Turn.store(pieces, [reply.row for reply, _, is_over in changed if is_over])
+        self._stored_at, ids = time.monotonic(), stored()
         for reply, text, is_over in changed:
-            is_stored = reply.id in stored
-            if reply.id in ended:
+            is_stored = reply.id in ids
+            if is_stored and reply.row.status != IN_PROGRESS:
                 self._ended.append((time.monotonic(), reply.row))
             elif is_stored:
                 reply.stored(text)
