@@ -113,12 +113,8 @@ class Pool:
         """Do not keep the connection of this thread: after a failure, its server may be one that cannot write any more."""
         self._state.failed = True
 
-    def clock(self):
-        """The time in microseconds, for a statement, also within a transaction: by the clock of the server, or a file's host."""
-        return SQL(self.clock_sql)
-
     def now(self):
-        """The same time, asked for."""
+        """The time in microseconds, also within a transaction: by the clock of the server, or of a file's host."""
         return self.execute_sql(f"SELECT {self.clock_sql}").fetchone()[0]
 
 

@@ -243,11 +243,9 @@ class Turn(db.Model):
     def lapsed(cls):
         """(id, lease, restarts, owner) of replies under way that were handed over, or whose processes are gone, or held up: their
         lease has lapsed, or is longer than any since the clock was set back."""
-        has_lapsed = cls.under_way() & ~cls.lease_until.between(db.clock(), db.clock() + LEASE + SECOND)
-        found = cls.select(cls.id, cls.lease_until, cls.restarts, Session.owner).join(Session)
-        lapsed = list(found.where(has_lapsed, Session.owner != "").tuples())
+        lapsed = db.execute(given("find_lapsed", [(LEASE + SECOND,)])).fetchall()
         if lapsed:  # where nobody can write, they are not told of: their writers may be waiting, too, to renew the leases
-            transaction(db.hold)(cls.select(cls.id).where(has_lapsed).order_by(cls.id))
+            transaction(db.hold)(cls.select(cls.id).where(cls.id.in_([turn[0] for turn in lapsed])).order_by(cls.id))
         return lapsed
 
     @classmethod
@@ -255,10 +253,8 @@ class Turn(db.Model):
     def take_over(cls, turn_id, lease, limit):
         """Have this process write on a reply whose lease is still this one, and that went on by itself less often than `limit`;
         that it was handed over does not count. Returns it, or None where that is not so, or another was faster."""
-        same = cls.id == turn_id, cls.under_way(), cls.lease_until == lease
-        restarts = cls.restarts + int(lease != RELEASED)
-        changes = {"fence": secrets.randbits(63), "lease_until": db.clock() + LEASE, "restarts": restarts}
-        if not cls.update(changes, continued=cls.continued + 1).where(*same, restarts <= limit).execute():
+        row = turn_id, secrets.randbits(63), lease, int(lease != RELEASED), limit
+        if not db.execute(given("take_over", [row], lease=LEASE)).fetchall():
             return None
         turn = cls.read(turn_id)
         turn.session = Session.get_by_id(turn.session_id)

@@ -86,6 +86,29 @@ WHERE turn.id = given.id
 AND turn.fence = given.fence
 AND turn.status = 'in_progress';
 
+-- find_lapsed(longest bigint)
+-- Replies under way that were handed over, or whose leases have lapsed or are longer than any; none that is being deleted.
+SELECT turn.id, turn.lease_until, turn.restarts, session.owner
+FROM given
+JOIN turn ON turn.lease_until NOT BETWEEN {clock} AND {clock} + given.longest
+JOIN session ON session.id = turn.session_id
+WHERE turn.status = 'in_progress'
+AND session.owner <> '';
+
+-- take_over(id bigint, fence bigint, lease_until bigint, restarts int, most int)
+-- Have another process, with this fence, write on a reply whose lease is still this one. So many restarts more may be the most.
+UPDATE turn
+SET fence = given.fence,
+    lease_until = {clock} + {lease},
+    continued = turn.continued + 1,
+    restarts = turn.restarts + given.restarts
+FROM given
+WHERE turn.id = given.id
+AND turn.status = 'in_progress'
+AND turn.lease_until = given.lease_until
+AND turn.restarts + given.restarts <= given.most
+RETURNING turn.id;
+
 -- read_news(id bigint, start int)
 -- What has become of turns, and their text from this position on, where one is given.
 SELECT turn.id, turn.status, turn.fence, session.title,
