@@ -433,15 +433,16 @@ class ReplyRequest:
         """The session, locked by the update of its row, and the id of its last turn. Raises Refused where one is in progress."""
         preview = {} if self.content is None else {"preview": self.content[:PREVIEW]}
         changes = {"updated_at": now, "latest_reply": None} | preview  # that is the newest now
-        db.send(Session.update(changes).where(Session.id == self.session_id, Session.owner == self.owner))
-        is_busy = fn.EXISTS(Turn.select(Turn.id).where(Turn.session == self.session_id, Turn.under_way()))
-        turns = Turn.select(Turn.id, is_busy).where(Turn.session == self.session_id)
-        last = db.send(turns.order_by(Turn.id.desc()).limit(1))
-        session = Session.get_owned(self.owner, self.session_id)
-        ((turn_id, is_busy),) = last()
-        if is_busy:
+        mine = Session.id == self.session_id, Session.owner == self.owner
+        db.send(Session.update(changes).where(*mine))
+        under_way = Turn.select(Turn.id).where(Turn.session == self.session_id, Turn.under_way())
+        turns = Turn.select(Turn.id, Session, fn.EXISTS(under_way).alias("is_busy")).join(Session).where(*mine)
+        last = turns.order_by(Turn.id.desc()).first()
+        if last is None:
+            raise Missing
+        if last.is_busy:
             raise Refused("A reply is under way. Wait until it is done, or cancel it.", retry_after=1)
-        return session, turn_id
+        return last.session, last.id
 
     def _retry(self, session, last, now):
         """Another reply in the place of the last one, which it `replaces` unless the last user turn was changed."""
@@ -483,10 +484,10 @@ class ReplyRequest:
 
     def _first_outcome(self, known):
         """The session and the reply of a known key; None where that failed, and is asked for again. Raises Refused."""
-        session = Session.get_owned(self.owner, known.session_id)
-        reply = Turn.get_or_none(Turn.id == known.turn_id)
-        if reply is None:
+        owned = Turn.select(Turn, Session).join(Session).where(Turn.id == known.turn_id, Session.owner == self.owner)
+        if (reply := owned.first()) is None:
             raise Missing  # deleted meanwhile
+        session = reply.session
         if known.settled or reply.is_settled:
             reply.__data__ |= outcome_of(INTERRUPTED) if reply.status == FAILED else {}  # as of what was asked for later
             session.model = reply.model  # as it was then
