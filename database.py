@@ -354,7 +354,7 @@ def given(name, rows, **values):
     types, statement = QUERIES[name]
     row = ", ".join(f"CAST({db.param} AS {type})" for type in types.values())
     table = f"WITH given ({', '.join(types)}) AS (VALUES {', '.join([f'({row})'] * len(rows))})"
-    statement = statement.format(held=db.held, clock=db.clock_sql, **values)
+    statement = statement.format(clock=db.clock_sql, concat=db.concat, held=db.held, **values)
     return SQL(f"{table} {statement}", [value for row in rows for value in row])
 
 

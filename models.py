@@ -15,7 +15,7 @@ from peewee import SQL, BigAutoField, BigIntegerField, BooleanField, IntegerFiel
 
 from database import QUERIES, SECOND, db, given, insertion, limit_time, transaction
 from ledger import TOKENS, IdempotencyKey, RateLimitHit, Usage
-from search import contains, normalize
+from search import normalize, pattern_of
 
 LEASE = 20 * SECOND
 RELEASED = 0  # the lease of a reply that was handed over: anyone may take it at once
@@ -91,15 +91,9 @@ class Session(db.Model):
     @classmethod
     def page(cls, owner, limit, offset, words):
         """Up to `limit` sessions, the last used first, and whether more follow. Each has all these words in it."""
-        reply = Turn.select(Turn.id).where(Turn.session == cls.id, Turn.under_way())
-        beginning = fn.SUBSTR(Piece.text_of(reply, Piece.start < PREVIEW), 1, PREVIEW)
-        preview = fn.COALESCE(fn.NULLIF(beginning, ""), cls.preview, "").alias("preview")
-        rows = cls.select(cls.id, cls.title, cls.model, preview, cls.created_at, cls.updated_at)
-        rows = rows.where(cls.owner == owner).order_by(cls.updated_at.desc(), cls.id.desc())
-        for word in words:
-            turns = Turn.select(Turn.id).where(Turn.session == cls.id, Turn.visible, contains(Turn.search_text, word))
-            rows = rows.where(contains(cls.search_title, word) | fn.EXISTS(turns))
-        found = list(rows.limit(limit + 1).offset(offset))
+        rows = [(owner, pattern_of(word)) for word in words or [""]]
+        page = given("list_sessions", rows, preview=PREVIEW, limit=limit + 1, offset=offset)
+        found = list(cls.raw(page.sql, *page.params))
         return found[:limit], len(found) > limit
 
     @transaction
@@ -213,7 +207,9 @@ class Turn(db.Model):
     @classmethod
     def readable(cls):
         """A query of turns, with what has been stored of one under way, and whose it is; without what only the search reads."""
-        text = peewee.Case(None, [(cls.under_way(), fn.COALESCE(Piece.text_of(cls.id), ""))], cls.content)
+        pieces = Piece.select(Piece.text).where(Piece.turn == cls.id).order_by(Piece.start).alias("pieces")
+        stored = fn.COALESCE(peewee.Select((pieces,), (getattr(fn, db.concat)(SQL("text"), ""),)), "")
+        text = peewee.Case(None, [(cls.under_way(), stored)], cls.content)
         base = peewee.Case(None, [(cls.under_way(), fn.LENGTH(cls.content))], 0).alias("base")
         columns = [field for field in cls._meta.sorted_fields if field.name not in ("content", "search_text")]
         return cls.select(*columns, text.alias("content"), base, Session.id, Session.owner).join(Session)
@@ -274,7 +270,7 @@ class Turn(db.Model):
     def news(cls, positions):
         """id → [status, fence, title of the session, text behind the position], for those of these {id: position} that still
         exist. Where the position is None, no text is asked for."""
-        statement = given("read_news", list(positions.items()), concat=db.concat)
+        statement = given("read_news", list(positions.items()))
         return {turn_id: news for turn_id, *news in db.execute(statement).fetchall()}
 
     @classmethod
@@ -362,12 +358,6 @@ class Piece(db.Model):
 
     class Meta:
         primary_key = peewee.CompositeKey("turn", "start")
-
-    @classmethod
-    def text_of(cls, turn, *conditions):
-        """What has been stored of this turn, of those pieces for which the conditions hold, as a part of a statement."""
-        pieces = cls.select(cls.text).where(cls.turn == turn, *conditions).order_by(cls.start).alias("pieces")
-        return peewee.Select((pieces,), (getattr(fn, db.concat)(SQL("text"), ""),))
 
 
 Session.add_index(Session.owner, Session.updated_at.desc(), Session.id.desc(), name="session_list")

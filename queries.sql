@@ -1,6 +1,6 @@
--- The statements that are executed for many replies at once. They are SQL since peewee takes longer to write them than a
--- database to execute them. `given` in them is the table of what they are executed for: its columns stand behind the
--- statement's name. {clock} is the time in microseconds, {held} holds the rows of `turn` that are read, {concat} joins texts.
+-- The statements that are executed for many replies at once, which peewee takes longer to write than a database to execute, and
+-- those that are easier to read as SQL. `given` in them is the table of what they are executed for: its columns stand behind the
+-- statement's name. {clock} is the time in microseconds, {concat} joins texts, {held} holds the rows of `turn` that are read.
 
 -- add_pieces(id bigint, fence bigint, start int, text text)
 -- Store text of replies that are under way and have this fence.
@@ -85,6 +85,36 @@ FROM given
 WHERE turn.id = given.id
 AND turn.fence = given.fence
 AND turn.status = 'in_progress';
+
+-- list_sessions(owner text, pattern text)
+-- An owner's sessions, the last used first, that are LIKE all patterns, each in the title or in a turn (ILIKE would take five
+-- times as long). The preview of a reply under way is its beginning.
+SELECT id, title, model, created_at, updated_at,
+    coalesce(nullif(substr((
+        SELECT {concat}(text, '')
+        FROM (
+            SELECT piece.text
+            FROM turn
+            JOIN piece ON piece.turn_id = turn.id AND piece.start < {preview}
+            WHERE turn.session_id = session.id AND turn.status = 'in_progress'
+            ORDER BY piece.start
+        ) AS pieces
+    ), 1, {preview}), ''), preview, '') AS preview
+FROM session
+WHERE owner = (SELECT owner FROM given LIMIT 1)
+AND NOT EXISTS (
+    SELECT 1
+    FROM given
+    WHERE session.folded_title NOT LIKE given.pattern ESCAPE '\'
+    AND NOT EXISTS (
+        SELECT 1
+        FROM turn
+        WHERE turn.session_id = session.id AND turn.shown AND turn.folded LIKE given.pattern ESCAPE '\'
+    )
+)
+ORDER BY updated_at DESC, id DESC
+LIMIT {limit}
+OFFSET {offset};
 
 -- find_lapsed(longest bigint)
 -- Replies under way that were handed over, or whose leases have lapsed or are longer than any; none that is being deleted.
