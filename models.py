@@ -83,8 +83,7 @@ class Session(db.Model):
     @classmethod
     def get_owned(cls, owner, session_id):
         """Raises Missing where there is none, or it is another's."""
-        session = cls.get_or_none(cls.owner == owner, cls.id == session_id)
-        if session is None:
+        if (session := cls.get_or_none(cls.owner == owner, cls.id == session_id)) is None:
             raise Missing
         return session
 
@@ -230,8 +229,7 @@ class Turn(db.Model):
         replies = cls.select(cls.id).where(cls.session == session_id, cls.kind == "assistant")
         newest = replies.order_by(cls.id.desc()).limit(1)
         asked_for = fn.COALESCE(replies.where(cls.under_way()), Session.latest_reply, newest)  # 1.0.0 does not say which it was
-        turn = cls.read(Session.select(asked_for).where(Session.id == session_id))
-        if turn is None:
+        if (turn := cls.read(Session.select(asked_for).where(Session.id == session_id))) is None:
             raise Missing("The session was deleted.")
         return turn
 
@@ -389,14 +387,14 @@ class ReplyRequest:
 
     @transaction
     def claim(self):
-        """Commit the user turn and an empty reply; returns (session, reply, whether it is to be made now). Where the key is known
-        and its reply is settled, it returns that one. Raises Refused, and changes nothing."""
+        """Commit the user turn and an empty reply; returns it, and whether it is to be made now. Where the key is known and its
+        reply is settled, it returns that one. Raises Refused, and changes nothing."""
         if self.key or self.limit:
             db.lock(self.owner)  # two of one owner's requests are counted, and keys compared, one after the other
         now = db.now()
         known = self.key and self.key.known(now)
-        if known and (outcome := self._first_outcome(known)):
-            return *outcome, False
+        if known and (reply := self._first_outcome(known)):
+            return reply, False
         if self.limit and (wait := RateLimitHit.count(self.owner, *self.limit, now)):
             message = "You may ask for {} replies in {} seconds. Ask again in {} seconds.".format(*self.limit, wait)
             raise Refused(message, retry_after=wait, status=429)
@@ -410,7 +408,7 @@ class ReplyRequest:
             reply = self._begin(session, message.id, now, message)
         if self.key:
             self.key.remember(reply, now)
-        return session, reply, True
+        return reply, True
 
     def _create(self, now):
         """A new session, and 0 for the id of its last turn."""
@@ -427,8 +425,7 @@ class ReplyRequest:
         db.send(Session.update(changes).where(*mine))
         under_way = Turn.select(Turn.id).where(Turn.session == self.session_id, Turn.under_way())
         turns = Turn.select(Turn.id, Session, fn.EXISTS(under_way).alias("is_busy")).join(Session).where(*mine)
-        last = turns.order_by(Turn.id.desc()).first()
-        if last is None:
+        if (last := turns.order_by(Turn.id.desc()).first()) is None:
             raise Missing
         if last.is_busy:
             raise Refused("A reply is under way. Wait until it is done, or cancel it.", retry_after=1)
@@ -436,15 +433,14 @@ class ReplyRequest:
 
     def _retry(self, session, last, now):
         """Another reply in the place of the last one, which it `replaces` unless the last user turn was changed."""
-        turns = Turn.select(Turn.id).where(Turn.session == session, Turn.visible).order_by(Turn.id.desc())
-        replaced = turns.where(Turn.kind == "assistant").first()
-        reply = self._begin(session, last, now, replaces=replaced.id if self.content is None else None)
-        db.send(Turn.update(visible=False).where(Turn.id == replaced.id))
-        message = turns.select(fn.SUBSTR(Turn.content, 1, PREVIEW)).where(Turn.kind == "user").limit(1)
+        newest = Turn.select(Turn.id).where(Turn.session == session, Turn.visible).order_by(Turn.id.desc()).limit(1)
+        replies, messages = newest.where(Turn.kind == "assistant"), newest.where(Turn.kind == "user")
+        ((replaced,),) = db.send(Turn.update(visible=False).where(Turn.id == replies).returning(Turn.id))()
         if self.content is not None:
-            db.send(Turn.update(self._text).where(Turn.id == message.select(Turn.id)))
-        db.send(Session.update(preview=message).where(Session.id == session.id))
-        return reply
+            db.send(Turn.update(self._text).where(Turn.id == messages))
+        preview = messages.select(fn.SUBSTR(Turn.content, 1, PREVIEW))
+        db.send(Session.update(preview=preview).where(Session.id == session.id))
+        return self._begin(session, last, now, replaces=replaced if self.content is None else None)
 
     def _continue(self, session, now):
         """The last visible reply, under way again behind its text. Raises Refused where there is nothing to continue."""
@@ -473,19 +469,18 @@ class ReplyRequest:
         return reply
 
     def _first_outcome(self, known):
-        """The session and the reply of a known key; None where that failed, and is asked for again. Raises Refused."""
+        """The reply of a known key; None where it failed, and is asked for again. Raises Refused."""
         owned = Turn.select(Turn, Session).join(Session).where(Turn.id == known.turn_id, Session.owner == self.owner)
         if (reply := owned.first()) is None:
             raise Missing  # deleted meanwhile
-        session = reply.session
         if known.settled or reply.is_settled:
             reply.__data__ |= outcome_of(INTERRUPTED) if reply.status == FAILED else {}  # as of what was asked for later
-            session.model = reply.model  # as it was then
-            return session, reply
+            reply.session.model = reply.model  # as it was then
+            return reply
         if reply.status == IN_PROGRESS:
             message = "The first request with this key is under way. Ask again for its answer."
-            raise Refused(message, session.id, retry_after=1)
-        if Turn.select().where(Turn.session == session, Turn.id > reply.id).exists():
-            raise Refused("The reply failed, and newer turns followed: it is not asked for again.", session.id)
-        self.session_id, self.new, self.content, self.retry = session.id, None, None, True
+            raise Refused(message, reply.session_id, retry_after=1)
+        if Turn.select().where(Turn.session == reply.session, Turn.id > reply.id).exists():
+            raise Refused("The reply failed, and newer turns followed: it is not asked for again.", reply.session_id)
+        self.session_id, self.new, self.content, self.retry = reply.session_id, None, None, True
         return None

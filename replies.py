@@ -188,9 +188,9 @@ class Reply(Feed):
 
     def log(self, turn):
         """One line about how it went; `turn` is None where its session was deleted."""
-        outcome = {"outcome": turn.status if turn else "deleted", "status": turn and turn.error_status}
-        times = {"seconds": round(time.monotonic() - self.asked_at, 4), "first_word": self.first_word_after}
-        line = {"session": str(self.session.id), "model": self.row.model} | outcome | times | self.row.usage
+        line = {"session": str(self.session.id), "model": self.row.model}
+        line |= {"outcome": turn.status if turn else "deleted", "status": turn and turn.error_status}
+        line |= {"seconds": round(time.monotonic() - self.asked_at, 4), "first_word": self.first_word_after} | self.row.usage
         why = str(self.error) if self.error else turn and turn.error_message
         line |= {"why": why} if why else {}
         (log.warning if why else log.info)("reply", line | {"continued": self.row.continued, "provider_id": self.call.request_id})
@@ -220,16 +220,16 @@ class Replies:
         self.start_keeper()
         with contextlib.ExitStack() as leaving:
             leaving.enter_context(self.room.place(request.owner))
-            session, turn, is_new = request.claim()
+            turn, is_new = request.claim()
             if not is_new:
-                return session, self.follow(turn, watched)
+                return turn.session, self.follow(turn, watched)
             reply = Reply(turn, leaving.pop_all())
         reply.watched = watched
         first = request.content if request.new else None
         self._begin(reply, first)
         if first is not None and self.title_model:
             self._start(self._generate_title, reply, first)
-        return session, reply
+        return turn.session, reply
 
     def _begin(self, reply, first=None):
         """Begin to make a reply that this process has claimed, or taken over. `first` is the message of a new session."""
