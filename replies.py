@@ -34,8 +34,8 @@ ORPHANS = 100  # that are interrupted in one transaction
 PATIENCE = {False: 2, True: 20}  # further looks for which one waits that no process has room for; True: it was handed over
 HOLD = 1  # seconds for which the beginning of what goes on is held back, where it may be a repetition
 GATHERING, LONGEST_GATHERING = 0.0001, 0.25  # seconds from one commit to the next, for each reply under way here, and at most
-IN_VAIN = {None: (502, "The model has written nothing more.")}  # what is told of going on that brought nothing, by its error
-IN_VAIN[413] = 409, "The reply so far does not fit the model's context window. Start a new message."
+IN_VAIN = {None: outcome_of(FAILED, 502, "The model has written nothing more.")}  # what is told of going on in vain, by its error
+IN_VAIN[413] = outcome_of(FAILED, 409, "The reply so far does not fit the model's context window. Start a new message.")
 MEMORY = 10  # seconds for which a failover of the database may take back the end of a reply
 
 
@@ -108,17 +108,15 @@ class Reply(Feed):
         self.first_word_after = None  # seconds
         self._arrived = ""
         self._continuation, self._held_until = conversation.Continuation(turn.content), 0.0
-        self._finished = False
-        self._outcome = None  # columns of the turn as it ends, once nothing more arrives
+        self._outcome = None  # columns of the turn as it ends, once nothing more arrives; none as long as they are worked out
 
     def arrive(self, text):
         with self._news:
             if not self._continuation.held:
                 self._held_until = time.monotonic() + HOLD
-            if not self._finished:
+            if self._outcome is None:
                 self._arrived += self._continuation.add(text)
-        if self.first_word_after is None:
-            self.first_word_after = round(time.monotonic() - self.asked_at, 4)
+        self.first_word_after = self.first_word_after or round(time.monotonic() - self.asked_at, 4)
 
     def so_far(self):
         """Its text with all that has arrived."""
@@ -145,16 +143,15 @@ class Reply(Feed):
     def finish(self, outcome):
         """Nothing more arrives: the first to say so decides how it ends."""
         with self._news:
-            if self._finished:
+            if self._outcome is not None:
                 return
             if outcome["status"] == COMPLETE:
                 self._arrived += self._continuation.decide()
-            self._finished, content = True, self.so_far()
+            self._outcome, content = {}, self.so_far()
         in_vain = 0 < self.row.base == len(content) and outcome["status"] != IN_PROGRESS  # a person had it continued
         if in_vain or (outcome["status"] == FAILED and 0 < self.start == len(content)):
             if in_vain and outcome["status"] != INTERRUPTED:
-                told = IN_VAIN.get(outcome["error_status"])
-                self.failure = outcome_of(FAILED, *told) if told else outcome
+                self.failure = IN_VAIN.get(outcome["error_status"], outcome)
             outcome = self.row.fallback()
         outcome["search_text"] = normalize(content)
         self.take_usage()
@@ -167,7 +164,7 @@ class Reply(Feed):
     def take(self):
         """What has arrived and is not stored yet, and whether nothing more arrives: then `row` is the turn as it ends."""
         with self._news:
-            if not self._finished and time.monotonic() >= self._held_until:
+            if self._outcome is None and time.monotonic() >= self._held_until:
                 self._arrived += self._continuation.decide()
             if self._outcome:
                 self.row.__data__ |= {"content": self.text + self._arrived, "lease_until": None} | self._outcome
@@ -184,7 +181,7 @@ class Reply(Feed):
         self.call.hang_up()
         outcome = outcome_of(FAILED, 500, "The database did not take the reply. Ask again.")
         with self._news:
-            self._arrived, self._finished, self._outcome = "", True, outcome | {"search_text": normalize(self.text)}
+            self._arrived, self._outcome = "", outcome | {"search_text": normalize(self.text)}
 
     def log(self, turn):
         """One line about how it went; `turn` is None where its session was deleted."""
