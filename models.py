@@ -6,6 +6,7 @@ other. Within a transaction, what is sent (`db.send`) is not waited for.
 
 import dataclasses
 import json
+import re
 import secrets
 import time
 import uuid
@@ -15,7 +16,7 @@ from peewee import SQL, BigAutoField, BigIntegerField, BooleanField, IntegerFiel
 
 from database import QUERIES, SECOND, db, given, insertion, limit_time, transaction
 from ledger import TOKENS, IdempotencyKey, RateLimitHit, Usage
-from search import normalize, pattern_of
+from search import normalize
 
 LEASE = 20 * SECOND
 RELEASED = 0  # the lease of a reply that was handed over: anyone may take it at once
@@ -90,7 +91,7 @@ class Session(db.Model):
     @classmethod
     def page(cls, owner, limit, offset, words):
         """Up to `limit` sessions, the last used first, and whether more follow. Each has all these words in it."""
-        rows = [(owner, pattern_of(word)) for word in words or [""]]
+        rows = [(owner, "%" + re.sub(r"([%_\\])", r"\\\1", word) + "%") for word in words or [""]]
         page = given("list_sessions", rows, preview=PREVIEW, limit=limit + 1, offset=offset)
         found = list(cls.raw(page.sql, *page.params))
         return found[:limit], len(found) > limit

@@ -108,7 +108,7 @@ class Reply(Feed):
         self.first_word_after = None  # seconds
         self._arrived = ""
         self._continuation, self._held_until = conversation.Continuation(turn.content), 0.0
-        self._outcome = None  # columns of the turn as it ends, once nothing more arrives; none as long as they are worked out
+        self._outcome = None  # columns of the turn as it ends, once nothing more arrives; {} until they are known
 
     def arrive(self, text):
         with self._news:

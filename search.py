@@ -1,4 +1,4 @@
-"""Searching: the text that is searched, the words of a query, and for how long."""
+"""Searching: the text that is searched, the words of a query, and how long it may take."""
 
 import contextlib
 import functools
@@ -28,11 +28,6 @@ def normalize(text):
 def words_of(query):
     """The words that are looked for. "\ufdfa", one character, is four words once it is normalized."""
     return list(dict.fromkeys(normalize(query).split()))
-
-
-def pattern_of(word):
-    """What a normalized text is LIKE that has this word in it, where a backslash escapes."""
-    return "%" + re.sub(r"([%_\\])", r"\\\1", word) + "%"
 
 
 @contextlib.contextmanager
