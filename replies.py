@@ -185,9 +185,9 @@ class Reply(Feed):
 
     def log(self, turn):
         """One line about how it went; `turn` is None where its session was deleted."""
-        line = {"session": str(self.session.id), "model": self.row.model}
-        line |= {"outcome": turn.status if turn else "deleted", "status": turn and turn.error_status}
-        line |= {"seconds": round(time.monotonic() - self.asked_at, 4), "first_word": self.first_word_after} | self.row.usage
+        outcome = {"outcome": turn.status if turn else "deleted", "status": turn and turn.error_status}
+        times = {"seconds": round(time.monotonic() - self.asked_at, 4), "first_word": self.first_word_after}
+        line = {"session": str(self.session.id), "model": self.row.model} | outcome | times | self.row.usage
         why = str(self.error) if self.error else turn and turn.error_message
         line |= {"why": why} if why else {}
         (log.warning if why else log.info)("reply", line | {"continued": self.row.continued, "provider_id": self.call.request_id})
@@ -256,9 +256,9 @@ class Replies:
     def stop(self, grace):
         """Let the replies under way end for `grace` seconds, hand over those written here, and wait until these are stored."""
         self.stopping = True
-        for feed in self._wait_for_all(grace):
-            if feed.row:
-                feed.finish(outcome_of(IN_PROGRESS if self.continue_limit else INTERRUPTED))
+        self._wait_for_all(grace)
+        for reply in list(self._written):
+            reply.finish(outcome_of(IN_PROGRESS if self.continue_limit else INTERRUPTED))
         self._wake.set()
         for feed in self._wait_for_all(3):  # another process writes these: whoever follows them comes back there
             feed.tell(over="detached")
