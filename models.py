@@ -329,13 +329,11 @@ class Turn(db.Model):
     @transaction
     def store_usage(self):
         """Store what the provider said of a reply that this process wrote, and that somebody cancelled or deleted."""
-        usage = self.usage | {"turns_left_out": self.turns_left_out}
         db.hold(Session.select(Session.id).where(Session.id == self.session_id))  # so nobody continues it meanwhile
         if self.trim:
             db.send(Session.update(trim=self.trim).where(Session.id == self.session_id, Session.model == self.model))
-        mine = Turn.id == self.id, Turn.fence == self.fence, Turn.cancelled
-        is_new = [fn.COALESCE(getattr(Turn, name), 0) == (count or 0) for name, count in self.counted.items()]
-        cancelled = Turn.update(usage).where(*mine, *is_new).execute()
+        row = self.id, self.fence, self.turns_left_out, *self.usage.values(), *self.counted.values()
+        cancelled = db.execute(given("store_usage", [row])).fetchall()
         if cancelled or not Turn.select(Turn.id).where(Turn.id == self.id).exists():
             Usage.add([self], replies=0 if cancelled else 1)
 

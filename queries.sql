@@ -51,6 +51,22 @@ AND turn.fence = given.fence
 AND turn.status = 'in_progress'
 RETURNING turn.id;
 
+-- store_usage(id bigint, fence bigint, turns_left_out int, input_tokens int, output_tokens int, cached_tokens int, counted_input int, counted_output int, counted_cached int)
+-- What a cancelled reply with this fence used, unless that is stored already: the tokens are those that the ledger has of it.
+UPDATE turn
+SET turns_left_out = given.turns_left_out,
+    input_tokens = given.input_tokens,
+    output_tokens = given.output_tokens,
+    cached_tokens = given.cached_tokens
+FROM given
+WHERE turn.id = given.id
+AND turn.fence = given.fence
+AND turn.cancelled
+AND coalesce(turn.input_tokens, 0) = coalesce(given.counted_input, 0)
+AND coalesce(turn.output_tokens, 0) = coalesce(given.counted_output, 0)
+AND coalesce(turn.cached_tokens, 0) = coalesce(given.counted_cached, 0)
+RETURNING turn.id;
+
 -- drop_pieces(id bigint, trim bigint)
 -- Of replies that have ended: their content has the text now.
 DELETE FROM piece
