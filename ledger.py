@@ -86,8 +86,7 @@ class IdempotencyKey(db.Model):
     def known(self, now):
         """The same key as it was stored within its time to live, or None. Raises UnprocessableEntity."""
         db.send(IdempotencyKey.delete().where(IdempotencyKey.owner == self.owner, IdempotencyKey.created_at <= now - KEY_TTL))
-        known = self.stored()
-        if known is not None and known.fingerprint != self.fingerprint:
+        if (known := self.stored()) is not None and known.fingerprint != self.fingerprint:
             raise UnprocessableEntity("This Idempotency-Key came with another body before. Use a new key for a new request.")
         return known
 

@@ -500,8 +500,7 @@ class Replies:
         """Write an orphaned reply on, unless there is no room for it here, or another process was faster."""
         with contextlib.suppress(Overloaded), contextlib.ExitStack() as leaving:
             leaving.enter_context(self.room.place(owner))
-            turn = Turn.take_over(turn_id, lease, self.continue_limit)
-            if turn is not None:
+            if (turn := Turn.take_over(turn_id, lease, self.continue_limit)) is not None:
                 self._begin(Reply(turn, leaving.pop_all()))
                 self._store_all()  # a writer who has waited comes first
 
