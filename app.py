@@ -42,6 +42,14 @@ PAGE_POLICY = (
     "form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
 )
 
+# What the page of another origin may send, as its browser asks beforehand, and what it may read besides an answer's body.
+PREFLIGHT = {
+    "Access-Control-Allow-Methods": "GET, POST, PATCH, DELETE",
+    "Access-Control-Allow-Headers": "Authorization, Content-Type, Idempotency-Key, Last-Event-ID, Prefer, X-Request-ID",
+    "Access-Control-Max-Age": "7200",  # seconds
+}
+EXPOSED = "Location, Retry-After, X-Request-ID, First-Turn-Sent"
+
 log = logging.getLogger("parley")
 
 api = Blueprint("api", __name__)
@@ -90,10 +98,14 @@ def open_app(app, environment):
 
 
 def begin_request():
-    """Name the request, and refuse it where it wants a WebSocket, or accepts nothing that can be answered."""
+    """Name the request, answer a preflight, and refuse what wants a WebSocket, or accepts nothing that can be answered."""
     g.began, g.user = time.monotonic(), None
     request_id = request.headers.get("X-Request-ID", "")
     g.id = request_id if re.fullmatch(r"[\w.:+/=-]{1,128}", request_id, re.ASCII) else uuid.uuid4().hex
+    origin, allowed = request.headers.get("Origin", ""), current_app.config["ALLOWED_ORIGINS"] or []
+    g.origin = "*" if origin and "*" in allowed else origin if origin.lower() in allowed else None  # of a page that may ask
+    if g.origin and request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers:
+        return "", 204, PREFLIGHT
     if "//" in request.environ["PATH_INFO"]:
         raise exceptions.NotFound  # werkzeug would redirect to the host that the client names, or take two slashes for one
     if request.headers.get("Upgrade", "").lower() == "websocket":
@@ -141,6 +153,10 @@ def read_body():
 def end_request(response):
     response.headers.update({"X-Request-ID": g.id, "X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"})
     response.headers.setdefault("Cache-Control", "no-store")  # files and event streams have their own
+    if current_app.config["ALLOWED_ORIGINS"]:
+        response.vary.add("Origin")
+    if g.origin:
+        response.headers.update({"Access-Control-Allow-Origin": g.origin, "Access-Control-Expose-Headers": EXPOSED})
     if response.status_code == 204:
         del response.headers["Content-Type"]
     # Werkzeug never closes a response that it passes through, such as a file: it would have no line in the log.

@@ -46,6 +46,11 @@ def _providers(value):
     return [*found.values()]
 
 
+def _origins(value):
+    """As browsers send them: in lower case, without the port that is the scheme's own."""
+    return [re.sub("^(http://.+):80$|^(https://.+):443$", r"\1\2", _url(origin)) for origin in _list(value.lower())]
+
+
 def _secret(value):
     if len(value.encode()) < 32:
         raise ValueError
@@ -60,7 +65,7 @@ def _rate(value):
 # What makes the value of a setting of the text that matches its kind's pattern; it may raise ValueError. Of other kinds, the
 # value is the text.
 _READERS = {"number": int, "count": int, "seconds": float, "users": _list, "models": _list, "url": _url, "database": _url}
-_READERS |= {"providers": _providers, "secret": _secret, "rate": _rate}
+_READERS |= {"origins": _origins, "providers": _providers, "secret": _secret, "rate": _rate}
 _TABLE = tomllib.loads(pathlib.Path(__file__).with_suffix(".toml").read_text("utf-8"))
 _KINDS = _TABLE.pop("kinds")
 SETTINGS = {name: Setting(*row) for name, row in _TABLE.items()}

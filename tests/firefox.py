@@ -16,7 +16,9 @@ from marionette_driver.keys import Keys
 from marionette_driver.marionette import Alert, Marionette
 
 from client import free_port, make_token, running
+from other_origin import ALL_OF_IT, ASYNCHRONOUS, CLIENT, READERS, SEEN, START, WITHOUT_LEAVE, Site
 from provider import Provider, event, reply, silence
+from proxy import Proxy
 from tables import lengthen
 
 FIREFOX = os.environ.get("FIREFOX") or shutil.which("firefox-esr") or shutil.which("firefox")
@@ -128,19 +130,50 @@ def check(page, server, provider, database):
         assert page.run("document.getElementById('log').scrollTop") > 1000, "it jumped to the older turns"
 
 
+def check_other_origins(page, server, provider, site):
+    firefox, token = page.firefox, make_token("https://github.com/another")
+    firefox.timeout.script = 60
+
+    def run(script):
+        return firefox.execute_async_script(ASYNCHRONOUS % script, script_args=(server.url, token), sandbox=None)
+
+    firefox.navigate(f"http://127.0.0.1:{site.port}/")
+    asked = len(provider.posts)
+    assert run(WITHOUT_LEAVE) == ["rejected TypeError"] * 9 and len(provider.posts) == asked
+    firefox.navigate(f"http://localhost:{site.port}/")
+    provider.script = [silence(30)]
+    assert run(ALL_OF_IT) == SEEN
+
+    read, comes_back, proxy = threading.Event(), threading.Event(), Proxy(server.port)
+    provider.script = [reply("One ", read, "twö ", comes_back, "🎉.")]
+    proxy.cut_behind = "ö".encode()[:1]
+    firefox.execute_script(START % READERS["the client of the README"], script_args=(proxy.url, token), sandbox=None)
+    page.wait(lambda: page.run("seen.text") == "One ", "the first word")
+    read.set()
+    page.wait(lambda: b"last-event-id: " in proxy.sent.lower(), "back again")
+    comes_back.set()
+    page.wait(lambda: page.run("seen.over"), "done")
+    assert page.run("seen.text") == "One twö 🎉."
+    proxy.close()
+
+
 def main():
-    provider, firefox = Provider(), Marionette(bin=FIREFOX, port=free_port(), headless=True)
+    provider, site = Provider(), Site(**{"client.js": CLIENT})
+    firefox = Marionette(bin=FIREFOX, port=free_port(), headless=True)
     with tempfile.TemporaryDirectory() as folder:
         database = f"sqlite:///{folder}/parley.db"
         environment = {"DATABASE_URL": database, "OPENAI_BASE_URL": provider.url + "/v1", "DEFAULT_MODEL": "m-1"}
+        environment |= {"ALLOWED_ORIGINS": f"http://localhost:{site.port}", "MAX_CONTENT_LENGTH": "100000"}
         with running(pathlib.Path(folder), **environment) as server:
             firefox.start_session()
             try:
                 check(Page(firefox), server, provider, database)
+                check_other_origins(Page(firefox), server, provider, site)
                 print("Firefox", firefox.session_capabilities["browserVersion"], "does all of it.")
             finally:
                 firefox.quit()
     provider.close()
+    site.close()
 
 
 if __name__ == "__main__":

@@ -1,8 +1,10 @@
 """A proxy on the loopback interface that breaks connections when it is told to."""
 
 import contextlib
+import re
 import socket
 import threading
+import time
 
 
 class Proxy:
@@ -12,6 +14,7 @@ class Proxy:
         self.target = target
         self.sent = b""  # by clients
         self.cut_behind = None  # bytes of an answer: the connection breaks behind the next that hold them
+        self.splits = False  # whether a letter of several bytes is passed on byte by byte
         self.passes = threading.Event()  # as long as it is not set, what comes is held
         self.passes.set()
         self._pairs = []
@@ -34,7 +37,13 @@ class Proxy:
     def _accept(self):
         with contextlib.suppress(OSError):
             while True:
-                pair = self._socket.accept()[0], socket.create_connection(("127.0.0.1", self.target))
+                client = self._socket.accept()[0]
+                client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                try:
+                    pair = client, socket.create_connection(("127.0.0.1", self.target))
+                except ConnectionRefusedError:  # the server is away
+                    client.close()
+                    continue
                 self._pairs.append(pair)
                 threading.Thread(target=self._pass_on, args=(pair, *pair), daemon=True).start()
                 threading.Thread(target=self._pass_on, args=(pair, *reversed(pair)), daemon=True).start()
@@ -49,7 +58,9 @@ class Proxy:
                     target.sendall(data[: data.index(self.cut_behind) + len(self.cut_behind)])
                     self.cut_behind = None
                     break
-                target.sendall(data)
+                for part in re.findall(rb"[\x80-\xff]|[\x00-\x7f]+", data) if self.splits else [data]:
+                    target.sendall(part)
+                    time.sleep(0.01 if self.splits else 0)  # so that it is read alone: nothing tells when it was
         self._break(pair)
         source.close()
 

@@ -38,6 +38,7 @@ DEFAULTS = {
     "CONTINUE_LIMIT": 2,
     "REPLY_WAIT": 25,
     "RATE_LIMIT": None,
+    "ALLOWED_ORIGINS": None,
     "MAX_CONTENT_LENGTH": 1048576,
     "LOG_FORMAT": "text",
 }
@@ -71,6 +72,14 @@ GOOD = [
     ("RATE_LIMIT", "1 / second", (1, 1)),
     ("RATE_LIMIT", "5/hour", (5, 3600)),
     ("RATE_LIMIT", "200/day", (200, 86400)),
+    ("ALLOWED_ORIGINS", "*", ["*"]),
+    ("ALLOWED_ORIGINS", "https://app.example.com,http://localhost:3000", ["https://app.example.com", "http://localhost:3000"]),
+    ("ALLOWED_ORIGINS", " HTTPS://App.Example.com , ,", ["https://app.example.com"]),
+    ("ALLOWED_ORIGINS", "https://a:443,http://a:80", ["https://a", "http://a"]),
+    ("ALLOWED_ORIGINS", "https://a:80,http://a:443", ["https://a:80", "http://a:443"]),
+    ("ALLOWED_ORIGINS", "http://127.0.0.1:5173, http://[::1]:5173", ["http://127.0.0.1:5173", "http://[::1]:5173"]),
+    ("ALLOWED_ORIGINS", "capacitor://localhost,tauri://localhost", ["capacitor://localhost", "tauri://localhost"]),
+    ("ALLOWED_ORIGINS", "chrome-extension://abcdefghijklmnop,*", ["chrome-extension://abcdefghijklmnop", "*"]),
     ("LOG_FORMAT", "json", "json"),
 ]
 
@@ -96,6 +105,33 @@ NO_URLS = [
     "http://a.b:odd",
     "http://a:99999",
     "http://[::1",
+]
+NO_ORIGINS = [
+    ",",
+    "null",
+    "**",
+    "app.example.com",
+    "localhost:3000",
+    "//app.example.com",
+    "://app.example.com",
+    "https://",
+    "file://",
+    "https://app.example.com/",
+    "https://app.example.com/path",
+    "https://app.example.com?query",
+    "https://*.example.com",
+    "https://*",
+    "https://you:password@app.example.com",
+    "https://app.example.com:",
+    "https://app.example.com:0",
+    "https://app.example.com:0443",
+    "https://app.example.com:65536",
+    "https://app.example.com:port",
+    "https://bücher.example",
+    "http://[::1",
+    "https://app.example.com https://web.example.com",
+    "https://app.example.com;https://web.example.com",
+    "https://app.example.com,null",
 ]
 BAD = {
     "DATABASE_URL": [
@@ -126,6 +162,7 @@ BAD = {
     "CONTINUE_LIMIT": ["-1", "1.5", "odd", "1e3", "9999999999"],
     "REPLY_WAIT": ["0", "-1", "inf", "odd"],
     "RATE_LIMIT": ["10", "0/minute", "10/minutes", "/minute", "10/", "-1/day", "1.5/day", "odd", "10 per minute"],
+    "ALLOWED_ORIGINS": NO_ORIGINS,
     "MAX_CONTENT_LENGTH": ["0", "-1", "odd", "1MB"],
     "LOG_FORMAT": ["odd", "JSON"],
 }
@@ -140,6 +177,11 @@ def test_refuses_a_bad_value_without_showing_it(name, value):
     with pytest.raises(SettingError) as caught:
         read_settings({name: value})
     assert is_one_line_about(name, str(caught.value))
+
+
+def test_says_how_an_origin_is_written():
+    with pytest.raises(SettingError, match="https://app.example.com or http://localhost:3000, no slash or path behind it"):
+        read_settings({"ALLOWED_ORIGINS": "https://app.example.com/"})
 
 
 @pytest.mark.parametrize(
