@@ -34,6 +34,6 @@ HEALTHCHECK --interval=30s --timeout=15s --start-period=30s --retries=2 CMD ["py
 import http.client, os, signal, sys; \
 signal.alarm(12); \
 service = http.client.HTTPConnection('127.0.0.1', int(os.environ['PORT'] or 8000)); \
-service.request('GET', '/health'); \
+service.request('GET', os.environ.get('SCRIPT_NAME', '').rstrip('/') + '/health'); \
 sys.exit(service.getresponse().status != 200)"]
 CMD ["python", "gunicorn.conf.py"]

@@ -106,8 +106,11 @@ def begin_request():
     g.origin = "*" if origin and "*" in allowed else origin if origin.lower() in allowed else None  # of a page that may ask
     if g.origin and request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers:
         return "", 204, PREFLIGHT
-    if "//" in request.environ["PATH_INFO"]:
-        raise exceptions.NotFound  # werkzeug would redirect to the host that the client names, or take two slashes for one
+    path, prefix = request.environ["PATH_INFO"], request.script_root
+    if prefix and not path:
+        return "", 308, {"Location": f"{prefix}/"}  # from there on, the page finds its files and the API
+    if "//" in path or (prefix and path[0] != "/"):
+        raise exceptions.NotFound  # werkzeug would redirect to the host that the client names, or add and take slashes
     if request.headers.get("Upgrade", "").lower() == "websocket":
         raise exceptions.BadRequest("This path takes no WebSocket. Send a plain request, Accept: text/event-stream for a stream.")
     # All is in UTF-8: "application/json; charset=utf-8", which werkzeug takes for another type, is none.

@@ -239,7 +239,7 @@ class Chat:
                     if response.status_code == 204:  # the answer that would have said why was lost
                         raise Refused("Nothing came of it.")
                     if post:
-                        post, body, self.session_id = None, None, response.headers["Location"].split("/")[2]
+                        post, body, self.session_id = None, None, response.headers["Location"].rsplit("/sessions/", 1)[1][:36]
                     chunks = iter(lambda: response.raw.read1(65536, decode_content=True), b"")
                     for event in (event for events in wire.parse_sse(chunks) for event in events):
                         failures, self.http.headers["Last-Event-ID"] = 0, event["id"]

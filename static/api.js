@@ -64,7 +64,7 @@ export async function startReply(path, body, signal, after) {
   }
   try {
     const response = await api("POST", path, { body, headers: { ...STREAM, "Idempotency-Key": key }, signal });
-    const id = response.headers.get("Location").split("/")[2];
+    const id = response.headers.get("Location").split("/sessions/").at(-1).split("/")[0]; // there may be a prefix
     store("unanswered", "");
     return { id, response };
   } catch (error) {

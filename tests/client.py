@@ -18,6 +18,7 @@ import subprocess
 import sys
 import threading
 import time
+from urllib.parse import urlsplit
 
 import jwt
 import pytest
@@ -125,15 +126,15 @@ class Client:
 
     @contextlib.contextmanager
     def stream(self, method, path, body=None, timeout=60, **headers):
-        host, port = self.url.removeprefix("http://").split(":")
-        connection = http.client.HTTPConnection(host, int(port), timeout=timeout)
+        place = urlsplit(self.url)
+        connection = http.client.HTTPConnection(place.hostname, place.port, timeout=timeout)
         headers = {"Authorization": f"Bearer {self.token}", "Accept": "text/event-stream"} | {
             name.replace("_", "-"): value for name, value in headers.items() if value is not None
         }
         if body is not None:
             headers["Content-Type"] = "application/json"
         with contextlib.closing(connection):
-            connection.request(method, path, json.dumps(body) if body is not None else None, headers)
+            connection.request(method, place.path + path, json.dumps(body) if body is not None else None, headers)
             with contextlib.closing(Stream(connection, connection.getresponse())) as stream:
                 yield stream
 
@@ -146,7 +147,7 @@ class Server:
 
     def __init__(self, folder, log=None, **environment):
         self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
+        self.url = f"http://127.0.0.1:{self.port}{environment.get('SCRIPT_NAME', '').rstrip('/')}"
         self.count = int(environment.get("WEB_CONCURRENCY") or 2)
         self.log_file = folder / f"server-{self.port}.log"
         command = (ROOT / "Procfile").read_text().partition("web: ")[2].strip()

@@ -26,4 +26,4 @@ def test_the_readme_and_the_example_have_every_setting_with_its_default():
 def test_no_setting_is_read_elsewhere():
     for path in ROOT.glob("*.py"):
         named = set(re.findall(r"(?:environ|getenv|envvar)\W+([A-Z_]{4,})", path.read_text()))
-        assert named <= {"WEB_CONCURRENCY", "PARLEY_URL", "PARLEY_TOKEN", "PATH_INFO"}, path  # the last is WSGI's
+        assert named <= {"WEB_CONCURRENCY", "PARLEY_URL", "PARLEY_TOKEN", "PATH_INFO", "SCRIPT_NAME"}, path  # two are WSGI's

@@ -1,28 +1,34 @@
-"""Front ends of one's own: pages of other origins, and the client that the README has for both."""
+"""Front ends of one's own: pages of other origins, a service under a prefix, and the client that the README has for both."""
 
 import contextlib
 import functools
 import json
+import os
 import re
 import shutil
 import subprocess
+import sys
 import threading
 
 import pytest
 import requests
 
 import client
+from browser import Page
 from client import ROOT, Client, Server, copy_of_the_service, make_token, npm_folder, running, wait_until
 from other_origin import ALL_OF_IT, ASYNCHRONOUS, CLIENT, READERS, SEEN, START, USE, WITHOUT_LEAVE, Site
 from provider import REFUSED, cut, reply, silence
 from proxy import Proxy
 from tables import tables_of
 from test_errors import head, raw
+from test_proxies import CADDY, HAPROXY, KEPT, NGINX, proxy_in_front_of
+from test_readme import NGINX_CONF, text_of
 
 ORIGIN = "https://app.example.com"
 LISTED = f"{ORIGIN}, http://LOCALHOST:80,https://web.example:443, http://127.0.0.1:3000,capacitor://localhost,app://Desk-TOP"
 ALLOWED_HEADERS = "Authorization, Content-Type, Idempotency-Key, Last-Event-ID, Prefer, X-Request-ID"
 EXPOSED_HEADERS = "Location, Retry-After, X-Request-ID, First-Turn-Sent"
+PREFIX = "/chat/v1"
 
 
 @pytest.fixture(scope="module")
@@ -259,6 +265,151 @@ def test_a_page_of_a_listed_origin_goes_on_where_the_connection_breaks(driver, o
     assert len(set(ids)) == len(ids)
     assert len(provider.posts) == 1
     assert [entry for entry in console(driver) if "CORS" in entry] == []
+    proxy.close()
+
+
+# A service under a prefix
+
+
+@pytest.fixture
+def prefixed(server_with):
+    return server_with(SCRIPT_NAME=PREFIX)
+
+
+def use(alice, provider):
+    """Use all that gives or takes a path, by a client whose URL ends with the prefix."""
+    assert alice.get("/health").json()["status"] == "ok"
+    assert alice.get("/openapi.json").json()["openapi"].startswith("3.1")
+    urls = alice.get("/").json()["urls"]
+    assert urls == {
+        "openapi_url": f"{PREFIX}/openapi.json",
+        "health_url": f"{PREFIX}/health",
+        "sessions_url": f"{PREFIX}/sessions",
+        "models_url": f"{PREFIX}/models",
+    }
+    provider.script = [reply("One."), reply("Two."), cut("Half"), REFUSED]
+    [first, again] = [alice.post("/sessions", {"content": "Hello"}, Idempotency_Key="a key of one") for _ in range(2)]
+    session = first.json()
+    assert first.headers["Location"] == again.headers["Location"] == f"{PREFIX}/sessions/{session['id']}"
+    with alice.stream("POST", f"/sessions/{session['id']}/messages", {"content": "More"}) as stream:
+        assert stream.headers["Location"] == f"{PREFIX}/sessions/{session['id']}/events"
+        *_, turn, done = stream
+    with alice.events(session, turn.id) as stream:
+        assert [event.name for event in stream] == ["done"]
+    assert alice.get(f"/sessions/{session['id']}/events", Last_Event_ID=done.id).status_code == 204
+    failed = alice.post("/sessions", {"content": "Hello"})
+    assert failed.status_code == 502
+    assert failed.headers["Location"] == f"{PREFIX}/sessions/{failed.json()['errors'][0]['meta']['session_id']}"
+    assert [turn["content"] for turn in alice.turns(session)] == ["Hello", "One.", "More", "Two."]
+    assert len(provider.posts) == 4
+
+
+def test_the_api_is_whole_under_a_prefix(prefixed, provider):
+    use(prefixed.client("https://github.com/plain"), provider)
+
+
+def of_the_prefix(template):
+    """The configuration of a proxy that passes on what begins with the prefix, as it is."""
+    return template.replace("location / ", f"location {PREFIX} ").replace("reverse_proxy ", f"reverse_proxy {PREFIX}* ")
+
+
+PROXIES = {"nginx": (NGINX, KEPT), "caddy": (CADDY, ""), "haproxy": (HAPROXY, "")}
+
+
+@pytest.mark.parametrize("name", PROXIES)
+def test_the_api_is_whole_under_a_prefix_behind(prefixed, provider, tmp_path, name):
+    template, more = PROXIES[name]
+    with proxy_in_front_of(prefixed, name, of_the_prefix(template), more, tmp_path) as url:
+        use(Client(url + PREFIX, make_token(f"https://github.com/{name}")), provider)
+
+
+OUTSIDE = ["/", "/health", "/sessions", "/chat", "/Chat/v1/health", "/chat%2Fv1/health", "/x/chat/v1/health", "//chat/v1/health"]
+OUTSIDE += [PREFIX + path for path in ("health", "/nowhere", "x/health", "//health", "//example.com/health")]
+
+
+@pytest.mark.parametrize("path", OUTSIDE)
+def test_what_is_not_under_the_prefix_is_an_error_as_all_are(prefixed, path):
+    answer = raw(prefixed, head("GET", path, Connection="close"))
+    assert (answer.status_code, answer.headers["Content-Type"]) == (404, "application/json")
+    [error] = answer.json()["errors"]
+    assert (error["status"], error["title"]) == ("404", "Not Found")
+    assert error["detail"].startswith("There is nothing")
+    assert "Traceback" not in prefixed.output()
+
+
+def test_the_prefix_without_a_slash_leads_to_the_page(prefixed):
+    answer = raw(prefixed, head("GET", PREFIX, Connection="close"))
+    assert (answer.status_code, answer.headers["Location"]) == (308, f"{PREFIX}/")
+
+
+def test_the_prefix_may_end_with_a_slash(tmp_path):
+    with running(tmp_path, SCRIPT_NAME=f"{PREFIX}/") as server:
+        assert requests.get(f"{server.url}/sessions", timeout=20).status_code == 401
+        assert f"address={server.url} " in server.output()
+
+
+@pytest.fixture(params=["itself", "the nginx of the README"])
+def url(request, prefixed, tmp_path):
+    """Where a browser finds the service under its prefix: by what, without the slash at the end."""
+    if request.param == "itself":
+        yield prefixed.url
+    else:
+        block = text_of("nginx").replace("{", "{{").replace("}", "}}").replace("127.0.0.1:8000", "{server}")
+        template = NGINX_CONF % f"server {{{{ listen 127.0.0.1:{{port}}; {block} }}}}"
+        with proxy_in_front_of(prefixed, "nginx", template, "", tmp_path) as url:
+            yield url + PREFIX
+
+
+@pytest.mark.parametrize("slash", ["", "/"])
+def test_the_page_works_under_a_prefix(browser, prefixed, provider, url, slash):
+    page = Page(browser, prefixed, url + slash).enter()
+    assert page.run("location.pathname") == f"{PREFIX}/"
+    provider.script = [reply("**Good.**"), cut("Half"), REFUSED, reply("Whole.")]
+    page.say("One")
+    page.wait_for_turns("One", "Good.")
+    page.say("Two")
+    page.wait_for_turns("One", "Good.", "Two", "Half")
+    page.wait_for_text("The provider openai broke the connection", "article:last-child")
+    page.click("Retry")
+    page.wait_for_turns("One", "Good.", "Two", "Whole.")
+    page.driver.refresh()
+    page.wait_for_turns("One", "Good.", "Two", "Whole.")
+    assert page.run("location.pathname") == f"{PREFIX}/"
+    page.click("New chat")
+    page.wait(lambda: page.turns == [])
+    page.click("One")
+    page.wait_for_turns("One", "Good.", "Two", "Whole.")
+    assert page.text("#notice") == ""
+    browser.get(f"{url}#token={page.user.token}")  # as a link has it: a redirect keeps the fragment
+    page.wait(lambda: page.titles == ["One"])
+    assert page.run("location.href").endswith(f"{PREFIX}/")
+
+
+def test_the_page_goes_on_under_a_prefix_where_the_connection_breaks(browser, prefixed, provider):
+    gate, proxy = threading.Event(), Proxy(prefixed.port)
+    page = Page(browser, prefixed, proxy.url + PREFIX).enter()
+    provider.script = [reply("One ", gate, "two.")]
+    page.say("Count")
+    page.wait_for_text("One")
+    proxy.cut()
+    page.wait_for_text("The connection is lost", "#connection")
+    gate.set()
+    page.wait_for_turns("Count", "One two.")
+    assert b"Last-Event-ID" in proxy.sent
+    assert len(provider.posts) == 1
+    proxy.close()
+
+
+@pytest.mark.parametrize("behind", [b"event: session", b"delta"], ids=["in the first event", "in a word"])
+def test_flask_chat_works_under_a_prefix(prefixed, provider, tmp_path, behind):
+    proxy = Proxy(prefixed.port)
+    proxy.cut_behind = behind
+    provider.script = [reply("One ", 0.3, "two."), reply("Three.")]
+    environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "PARLEY_TOKEN": make_token(), "LANG": "C.UTF-8"}
+    command = [sys.executable, "-m", "flask", "chat", "--url", proxy.url + PREFIX]
+    run = {"cwd": ROOT, "env": environment, "capture_output": True, "text": True, "timeout": 30}
+    told = subprocess.run(command, input="Count\n", **run)
+    assert (told.returncode, told.stdout.strip()) == (0, "One two.")
     proxy.close()
 
 

@@ -239,6 +239,7 @@ BAD_STARTS = [
     ("JWT_SECRET", SECRET, {"JWT_PUBLIC_KEY": X25519_KEY}),
     *(("WEB_CONCURRENCY", value, {}) for value in ("two", "0", "-1", "1.5", "1_0", "65536")),
     ("PORT", "http", {}),
+    *(("SCRIPT_NAME", value, {}) for value in ("chat/v1", "/chat v1", "//chat", "/chat?v1", "http://localhost/chat")),
     ("DEFAULT_MODEL", "m-3", {"OPENAI_API_KEY": "hush", "MODELS": "m-1,m-2"}),
     ("MODELS", "m-1,claude-x", {"OPENAI_API_KEY": "hush"}),
     ("TITLE_MODEL", "claude-x", {"OPENAI_API_KEY": "hush"}),
