@@ -4,7 +4,6 @@ import atexit
 import contextlib
 import hashlib
 import json
-import logging
 import re
 import time
 import uuid
@@ -31,6 +30,7 @@ import search
 import titles
 from database import db
 from ledger import IdempotencyKey
+from logs import log
 from replies import Replies
 from settings import misspelt, mistake, read_environment, read_settings
 
@@ -49,8 +49,6 @@ PREFLIGHT = {
     "Access-Control-Max-Age": "7200",  # seconds
 }
 EXPOSED = "Location, Retry-After, X-Request-ID, First-Turn-Sent"
-
-log = logging.getLogger("parley")
 
 api = Blueprint("api", __name__)
 public = Blueprint("public", __name__)

@@ -239,6 +239,9 @@ class Chat:
                     if response.status_code == 204:  # the answer that would have said why was lost
                         raise Refused("Nothing came of it.")
                     if post:
+                        kind = response.headers.get("Content-Type", headers["Accept"]).partition(";")[0]
+                        if kind == headers["Accept"] and "Location" not in response.headers:
+                            raise requests.ConnectionError  # within the head, which the libraries take for a whole one
                         post, body, self.session_id = None, None, response.headers["Location"].rsplit("/sessions/", 1)[1][:36]
                     chunks = iter(lambda: response.raw.read1(65536, decode_content=True), b"")
                     for event in (event for events in wire.parse_sse(chunks) for event in events):

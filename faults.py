@@ -3,13 +3,13 @@
 import base64
 import dataclasses
 import json
-import logging
 import pathlib
 import re
 import tomllib
 import urllib.parse
 
 import wire
+from logs import log
 
 ERROR_SIZE, ERROR_TIMEOUT = 65536, 10  # bytes of an error's body that are looked at; seconds for them
 # As the message of a failure that is stored begins, where the session's own option was refused.
@@ -18,8 +18,6 @@ MASKED = 6  # characters of a secret that may not be seen side by side
 
 # What reading an answer raises where it is not of the form that the protocol gives it.
 NOT_UNDERSTOOD = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
-
-log = logging.getLogger("parley")
 
 
 @dataclasses.dataclass(eq=False)

@@ -7,7 +7,6 @@ processes take over the replies whose processes have died, or have handed them o
 """
 
 import contextlib
-import logging
 import threading
 import time
 import weakref
@@ -18,12 +17,11 @@ from database import Unavailable, Unstorable, db, limit_time, reason, watched
 from faults import ModelError
 from limits import REPLIES, TITLES, Overloaded, Room
 from llm import RETRY_PAUSES, pause
+from logs import log
 from models import COMPLETE, FAILED, IN_PROGRESS, INTERRUPTED, RELEASED, Missing, Turn, outcome_of
 from search import normalize
 from titles import generate_title
 from wire import Call, HungUp
-
-log = logging.getLogger("parley")
 
 THINKING_INTERVAL = 1  # seconds
 POLL_INTERVALS = {False: 0.25, True: 0.1}  # seconds; True: a reply is followed that another process writes

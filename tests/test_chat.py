@@ -259,7 +259,11 @@ def test_a_reply_whose_connection_breaks_is_read_on(command, proxy, provider):
     assert len(provider.posts) == 1
 
 
-@pytest.mark.parametrize("behind", [b"", b"\r\n\r\n"], ids=["before the answer", "behind its headers"])
+BREAKS = {"before the answer": b"", "behind its status": b"201", "within its headers": b"Locat"}
+BREAKS |= {"behind its headers": b"\r\n\r\n"}
+
+
+@pytest.mark.parametrize("behind", BREAKS.values(), ids=BREAKS)
 @pytest.mark.parametrize("pieces", [("One ", "two."), ("One ", 1, "two.")], ids=["a quick reply", "a slow reply"])
 def test_a_message_whose_answer_is_lost_is_answered_once(behind, pieces, terminal, proxy, alice, provider):
     provider.script = [reply(*pieces)]
