@@ -25,7 +25,8 @@ COPY --from=build /app/.venv .venv
 COPY --from=build /code ./
 # gunicorn has a temporary file for each worker: where the root is read-only, every container can still write to /dev/shm. It
 # is small, and SQLite may have much to sort.
-ENV PATH=/app/.venv/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 TMPDIR=/dev/shm SQLITE_TMPDIR=/app/instance PORT=8000
+ENV PATH=/app/.venv/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 TMPDIR=/dev/shm SQLITE_TMPDIR=/app/instance PORT=8000 \
+    PARLEY_URL=http://127.0.0.1:8000
 USER 10001:0
 VOLUME /app/instance
 EXPOSE 8000
@@ -34,6 +35,6 @@ HEALTHCHECK --interval=30s --timeout=15s --start-period=30s --retries=2 CMD ["py
 import http.client, os, signal, sys; \
 signal.alarm(12); \
 service = http.client.HTTPConnection('127.0.0.1', int(os.environ['PORT'] or 8000)); \
-service.request('GET', os.environ.get('SCRIPT_NAME', '').rstrip('/') + '/health'); \
+service.request('GET', os.environ.get('SCRIPT_NAME', '').strip().rstrip('/') + '/health'); \
 sys.exit(service.getresponse().status != 200)"]
 CMD ["python", "gunicorn.conf.py"]

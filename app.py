@@ -223,9 +223,9 @@ def make_reply(session, body, retry=False, goes_on=False):
     """Have the model reply, in this session or in a new one (None), and answer in the way the client wants to receive it."""
     body = without_nulls(body)
     key = idempotency_key(body)
-    model = choose_model(key, body, session)
+    chosen = choose_model(key, body, session)
     content, is_new = body.pop("content", None), session is None
-    new = body | {"title": titles.local_title(content), "model": model} if is_new else None
+    new = body | {"title": titles.local_title(content)} | chosen if is_new else None
     limit = current_app.config["RATE_LIMIT"]
     wanted = models.ReplyRequest(g.user, content, new, session and session.id, retry, goes_on, key, limit)
     streams = request.accept_mimetypes.best_match(["application/json", "text/event-stream"]) == "text/event-stream"
@@ -248,15 +248,23 @@ def make_reply(session, body, retry=False, goes_on=False):
 
 
 def choose_model(key, body, session):
-    """The model that is to reply, or None where the key is known: its outcome is there, whatever models there are by now. Raises
-    UnknownModel, or ModelError where only its provider could tell the default."""
+    """The model of a new session, and its provider's name; that of another session is held against what is served by now. Nothing
+    where the key is known, whose outcome is there. Raises UnknownModel, or ModelError where no provider tells the default."""
     if key is not None and key.stored() is not None:
-        return None
+        return {}
+    if session:
+        try:
+            current_app.catalog.allow(session.model, session.provider)
+        except catalog.UnknownModel as error:
+            url = url_for("api.change_session", session_id=session.id)
+            detail = f"{session.model}, the model of this session, is not served any more. Give it another one: PATCH {url}."
+            raise exceptions.BadRequest(detail) from error
+        return {}
     left = database.remaining()
-    model = (session.model if session else body.get("model")) or current_app.catalog.default()
-    current_app.catalog.allow(model)
+    model = body.get("model") or current_app.catalog.default()
+    provider = current_app.catalog.allow(model)
     database.limit_time(left)  # what a provider took that was asked for its list is none of the database's time
-    return model
+    return {"model": model, "provider": provider.name}
 
 
 def answer(session, feed, is_new, is_async, wait, headers):
@@ -327,7 +335,7 @@ def change_session(session_id):
     session = get_session(session_id)
     changes = load_body(schemas.change_schema)
     if "model" in changes:
-        current_app.catalog.allow(changes["model"])
+        changes["provider"] = current_app.catalog.allow(changes["model"]).name
     return schemas.changed_session_schema.dump(session.change(**changes))
 
 

@@ -34,11 +34,15 @@ class Catalog:
             for name, provider in self.providers.items()
         }
 
-    def allow(self, model):
-        """Raises UnknownModel where a client may not name this model."""
+    def allow(self, model, provider=None):
+        """The provider of a model that a client may name. Raises UnknownModel where it may not, or where the model was that of
+        another `provider`, by its name: what was told to one is not sent to another that an id has come to mean."""
         if self.allowed and model not in self.allowed:
             raise UnknownModel(f"This server serves {', '.join(self.allowed)}. Name one of these, or none.")
-        self.provider_of(model)
+        found = self.provider_of(model)
+        if provider not in (None, found.name):
+            raise UnknownModel(f"{model} was a model of the provider {provider}, which is not set up any more.")
+        return found
 
     def provider_of(self, model):
         """The provider that serves this model. Raises UnknownModel where none of this server's does."""
@@ -46,7 +50,8 @@ class Catalog:
         if name not in self.providers:
             further = " or ".join(f"{provider.prefix}…" for provider in self.providers.values() if provider.prefix)
             served = f"GET /models lists what this server serves{', such as ' if further else ''}{further}."
-            raise UnknownModel(f"{served} To serve this one, set {_SWITCHES[name]} on it.")
+            switch = _SWITCHES[name] + (", or name its provider in PROVIDERS," if "/" in model else "")
+            raise UnknownModel(f"{served} To serve this one, set {switch} on it.")
         return self.providers[name]
 
     def _name_of(self, model):
@@ -100,7 +105,7 @@ def spellings(model):
 
 def open_catalog(settings):
     """The catalog of these settings. Raises SettingError where they name a model that is not served."""
-    rows = [(name, name, settings[f"{name.upper()}_BASE_URL"], "") for name in PROTOCOLS if settings[name.upper()]]
+    rows = [(name, name, settings[f"{name.upper()}_BASE_URL"], "") for name in PROTOCOLS if settings[name]]
     rows += [(name, protocol, url, f"{name}/") for name, protocol, url in settings["PROVIDERS"] or ()]
     providers = [
         PROTOCOLS[protocol](name, url, settings[f"{name.upper()}_API_KEY"], settings["MODEL_TIMEOUT"], prefix)

@@ -308,7 +308,7 @@ def mark_of(turn, hint=""):
 @click.option("--session", "session_id", type=click.UUID, help="Go on with this session.")
 @click.option("--list", "is_list", is_flag=True, help="Print the latest sessions, and leave.")
 def chat_command(message, url, token, model, system, goes_on, session_id, is_list):
-    """Chat in the  With MESSAGE, or what is piped in, or with both, which are one message, print its reply only."""
+    """Chat in the terminal. With MESSAGE, or what is piped in, or with both, which are one message, print its reply only."""
     sys.stdout.reconfigure(errors="replace")  # for a terminal that is not in UTF-8
     sys.stdin.reconfigure(errors="surrogateescape")  # the server says so where a message is not
     message = "/list" if is_list else message or ""

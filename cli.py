@@ -97,7 +97,7 @@ def describe(settings, folder, catalog):
         "database": database.url_of(settings, folder),
         "keys": keys[0] or f"{folder}/{auth.KEY_FILE}",
         "providers": ", ".join(f"{name} {each.base_url}".strip() for name, each in catalog.providers.items()),
-        "model": catalog.known_default or f"the first that {next(iter(catalog.providers))} lists",
+        "model": catalog.known_default or f"the first that {', else '.join(catalog.providers)} lists",
     }
     return {name: hide_secrets(text) for name, text in described.items()}
 
@@ -136,7 +136,7 @@ def check_command():
         settings = read_settings(environment)
         catalog = open_catalog(settings)
     except SettingError as error:
-        sys.exit(f"FAILED   {error}. All else can be tried when this is right.")
+        sys.exit(f"FAILED   {str(error).rstrip('.')}. All else can be tried when this is right.")
     for sentence in misspelt(environment, settings):
         say("warning", sentence)
     checks = [("DATABASE_URL", check_database, settings, folder), ("JWT_JWKS_URL", check_keys, settings, folder)]
@@ -205,19 +205,21 @@ def check_provider(settings, catalog, provider):
     """Whether it answers, and lists the models that are set; whether the default model answers, where it is its own."""
     named = filter(None, [catalog.known_default, *(settings["MODELS"] or ()), settings["TITLE_MODEL"]])
     named = [model for model in dict.fromkeys(named) if catalog.provider_of(model) is provider]
+    tried = []
     try:
-        listed, tried = catalog.fetch(provider), catalog.known_default or catalog.default()
+        listed = catalog.fetch(provider)
         say("ok", f"{provider.name} answers, and lists {len(listed)} models")
     except ModelError as error:
         if not named:
             raise
-        listed, tried = named, named[0]  # some servers have no list: whether a model answers decides
+        listed, tried = named, named[:1]  # some servers have no list: whether a model answers decides
         say("warning", str(error))
     for model in named:
         if not {*spellings(model)}.intersection(listed):
             say("warning", f"{provider.name} does not list {model}, but {', '.join(listed[:9]) or 'nothing'}")
-    if catalog.provider_of(tried) is provider:
-        check_model(provider, tried, settings["MAX_TOKENS"])
+    default = catalog.default()
+    for model in [default] if catalog.provider_of(default) is provider else tried:
+        check_model(provider, model, settings["MAX_TOKENS"])
 
 
 def check_model(provider, model, max_tokens):
@@ -242,12 +244,15 @@ def check_model(provider, model, max_tokens):
 
 
 def check_ports(folder):
-    """Whether gunicorn's configuration is right, and who listens on its port, or on that of `flask run`."""
-    runpy.run_path(os.path.join(folder, "gunicorn.conf.py"))  # which stops, as gunicorn would, where it is not
-    for port in os.environ.get("PORT") or "8000", "5000":
-        with contextlib.suppress(ConnectionRefusedError), socket.create_connection(("127.0.0.1", int(port)), 1):
-            with contextlib.suppress(Fault):
-                if '"version"' in ask(f"http://127.0.0.1:{port}/health")[1]:
-                    say("ok", f"Parley is running on port {port}")
-                    continue
-            say("warning", f"another program listens on port {port}: stop it, or choose another port (PORT=…, flask run -p …)")
+    """Who listens on the port of `flask run`, and on gunicorn's; whether the latter's configuration is right."""
+    check_port("5000")
+    prefix = runpy.run_path(os.path.join(folder, "gunicorn.conf.py"))["prefix"]  # stops, as gunicorn would, where it is not
+    check_port(os.environ.get("PORT") or "8000", prefix)
+
+
+def check_port(port, prefix=""):
+    with contextlib.suppress(ConnectionRefusedError), socket.create_connection(("127.0.0.1", int(port)), 1):
+        with contextlib.suppress(Fault):
+            if '"version"' in ask(f"http://127.0.0.1:{port}{prefix}/health")[1]:
+                return say("ok", f"Parley is running on port {port}")
+        say("warning", f"another program listens on port {port}: stop it, or choose another port (PORT=…, flask run -p …)")

@@ -13,7 +13,7 @@ class Fetched:
 
     def __init__(self, name, fetch, ttl, failure_ttl=0, cooldown=0):
         self.name, self._fetch, self._ttl, self._failure_ttl, self._cooldown = name, fetch, ttl, failure_ttl, cooldown
-        self._value = self._latest = self._told = None  # the others: a Future, of the failure or None; the last one's text
+        self._value = self._latest = self._failure = None  # the others: a Future, of the failure or None; the last one
         self._due = self._again = 0.0  # when it is too old; when it may be found wanting
         self._lock = threading.Lock()
 
@@ -30,9 +30,11 @@ class Fetched:
             self._run()
 
     def get(self, wanting=False):
-        """What there is. Waits only for the first, or for a better one; raises the failure where that cannot be had."""
+        """What there is. Waits only for the first, or for a better one; raises the failure where that cannot be had. Where a
+        failure is kept, the next try is not waited for."""
+        failure = self._failure if self._failure_ttl and not wanting else None
         self.begin(wanting)
-        if (self._value is None or wanting) and (failure := self._latest.exception()):
+        if (self._value is None or wanting) and (failure := failure or self._latest.exception()):
             raise failure.with_traceback(None)
         return self._value
 
@@ -42,10 +44,9 @@ class Fetched:
             self._value = self._fetch()
         except Exception as error:  # whoever asks is told
             failure = error
-            if self._told != str(error):
+            if str(self._failure) != str(error):
                 log.warning("%s cannot be had: %s", self.name, error)
-        self._told = str(failure)
-        now = time.monotonic()
+        self._failure, now = failure, time.monotonic()
         self._again = now + (now - begun if failure else self._cooldown)
         self._due = max(self._again, now + (self._failure_ttl if failure else self._ttl))
         self._latest.set_exception(failure)

@@ -11,8 +11,8 @@ for _name in ("PORT", "WEB_CONCURRENCY"):
     elif not re.fullmatch("[1-9][0-9]{0,4}", os.environ[_name]) or int(os.environ[_name]) > 65535:
         raise SystemExit(f"{_name}: give a whole number from 1 to 65535")
 
-_prefix = os.environ["SCRIPT_NAME"] = os.environ.get("SCRIPT_NAME", "").strip().rstrip("/")  # gunicorn itself takes it off a path
-if not re.fullmatch(r"(/[A-Za-z0-9._~-]+)*", _prefix):
+prefix = os.environ["SCRIPT_NAME"] = os.environ.get("SCRIPT_NAME", "").strip().rstrip("/")  # gunicorn itself takes it off a path
+if not re.fullmatch(r"(/(?!\.+(/|$))[A-Za-z0-9._~-]+)*", prefix):
     raise SystemExit("SCRIPT_NAME: write it like /chat/v1")
 
 # The files that a process may have open: as many as it is allowed, up to 8192.
@@ -36,7 +36,7 @@ def when_ready(server):
     """Say once, not in each worker, what the service starts with."""
     import cli
 
-    cli.announce(server.app.wsgi(), ",".join(f"{listener}{_prefix}" for listener in server.LISTENERS))
+    cli.announce(server.app.wsgi(), ",".join(f"{listener}{prefix}" for listener in server.LISTENERS))
 
 
 def pre_fork(server, worker):

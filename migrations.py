@@ -33,4 +33,4 @@ def _add_columns():
                 db.execute_sql(*context.query())
 
 
-MIGRATIONS = [lambda: db.create_tables(TABLES), _add_fences_and_usage, _add_columns]
+MIGRATIONS = [lambda: db.create_tables(TABLES), _add_fences_and_usage, _add_columns, _add_columns]

@@ -80,6 +80,7 @@ class Session(db.Model):
     trim = BigIntegerField(null=True)  # turns before this id are not sent to the model
     options = OptionsField(null=True, default=dict)
     latest_reply = BigIntegerField(null=True)  # the one last asked for or continued
+    provider = TextField(null=True)  # the name of the model's, when it was chosen
 
     @classmethod
     def get_owned(cls, owner, session_id):
@@ -91,7 +92,7 @@ class Session(db.Model):
     @classmethod
     def page(cls, owner, limit, offset, words):
         """Up to `limit` sessions, the last used first, and whether more follow. Each has all these words in it."""
-        rows = [(owner, "%" + re.sub(r"([%_\\])", r"\\\1", word) + "%") for word in words or [""]]
+        rows = [(owner, "%" + re.sub("([%_!])", r"!\1", word) + "%") for word in words or [""]]
         page = given("list_sessions", rows, preview=PREVIEW, limit=limit + 1, offset=offset)
         found = list(cls.raw(page.sql, *page.params))
         return found[:limit], len(found) > limit

@@ -121,11 +121,11 @@ WHERE owner = (SELECT owner FROM given LIMIT 1)
 AND NOT EXISTS (
     SELECT 1
     FROM given
-    WHERE session.folded_title NOT LIKE given.pattern ESCAPE '\'
+    WHERE session.folded_title NOT LIKE given.pattern ESCAPE '!'
     AND NOT EXISTS (
         SELECT 1
         FROM turn
-        WHERE turn.session_id = session.id AND turn.shown AND turn.folded LIKE given.pattern ESCAPE '\'
+        WHERE turn.session_id = session.id AND turn.shown AND turn.folded LIKE given.pattern ESCAPE '!'
     )
 )
 ORDER BY updated_at DESC, id DESC

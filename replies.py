@@ -40,7 +40,7 @@ MEMORY = 10  # seconds for which a failover of the database may take back the en
 class Feed:
     """What this process knows of one reply, for all who follow it here: the text that is stored, the turn once it has ended."""
 
-    # Of a Reply: the turn that it writes, how an attempt to go on failed that changed nothing, by which ModelError it ended.
+    # Of a Reply: the turn that it writes, how an attempt to go on failed that changed nothing, by which error it ended.
     row = failure = error = None
 
     def __init__(self, turn):
@@ -307,7 +307,7 @@ class Replies:
         except (HungUp, Missing):  # the latter: its session was deleted, as the keeper will see
             outcome = outcome_of(INTERRUPTED)
         except UnknownModel as error:
-            outcome = outcome_of(FAILED, 400, str(error))
+            outcome, reply.error = outcome_of(FAILED, 400, str(error)), error
         except ModelError as error:
             outcome, reply.error = outcome_of(FAILED, error.status, error.message, error.retry_after), error
         except Unavailable:
@@ -320,7 +320,7 @@ class Replies:
         """The texts of the answer to the conversation. Where the model's window does not hold it, its newest half is sent, again
         and again, until that fits or only the last turn is left. Behind a break the answer goes on, if it may."""
         session, call, model = reply.session, reply.call, reply.row.model
-        provider = self.catalog.provider_of(model)
+        provider = self.catalog.allow(model, session.provider if model == session.model else None)
         limit = int(min(self.max_tokens, session.options.get("max_tokens", self.max_tokens)))
         limit_time()
         with db.connection_context() if first is None else contextlib.nullcontext():

@@ -40,7 +40,7 @@ def _providers(value):
     found = {}
     for item in _list(value):
         match = re.fullmatch(f"([a-z][a-z0-9_]*)=(?:(anthropic)[+])?({_KINDS['url'][0]})", item)
-        if match is None or match[1] in (*found, "anthropic", "openai", "echo"):
+        if match is None or ";" in item or match[1] in (*found, "anthropic", "openai", "echo"):
             raise ValueError
         found[match[1]] = match[1], match[2] or "openai", _url(match[3])
     return [*found.values()]
@@ -94,8 +94,8 @@ def read_settings(environment):
     kinds = [name for name in ("JWT_PUBLIC_KEY", "JWT_JWKS_URL", "JWT_SECRET") if settings[name]]
     if len(kinds) > 1:
         raise SettingError(kinds[1], f"set either this or {kinds[0]}")
-    for provider in ("ANTHROPIC", "OPENAI"):
-        settings[provider] = not given.keys().isdisjoint((f"{provider}_API_KEY", f"{provider}_BASE_URL"))
+    for name in ("anthropic", "openai"):  # whether they are set up
+        settings[name] = not given.keys().isdisjoint((f"{name.upper()}_API_KEY", f"{name.upper()}_BASE_URL"))
     return settings
 
 

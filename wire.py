@@ -6,6 +6,7 @@ import contextlib
 import email.utils
 import errno
 import http.client
+import ipaddress
 import itertools
 import json
 import math
@@ -128,8 +129,10 @@ def without_password(text):
 def route(url):
     """How requests gets there: `proxies`, `stream`, `verify` and `cert`, by the environment. This machine needs no proxy."""
     found = requests.Session().merge_environment_settings(url, {}, True, None, None)
-    if re.fullmatch(r"localhost|127(\.[0-9]+){3}|::1", urllib.parse.urlsplit(url).hostname or ""):
-        found["proxies"] = {}
+    host = urllib.parse.urlsplit(url).hostname or ""
+    with contextlib.suppress(ValueError):
+        if host == "localhost" or ipaddress.ip_address(host).is_loopback:
+            found["proxies"] = {}
     return found
 
 

@@ -256,6 +256,7 @@ def test_whether_a_default_model_answers_decides_where_nothing_is_listed(folder,
     warning = "openai has nothing there .*404"
     assert "m-1 answers" in check_that_it_warns(folder, warning, DEFAULT_MODEL="m-1", **openai)
     check_that_it_fails(folder, "404", **openai)
+    check_that_it_fails(folder, "404", TITLE_MODEL="t", **openai)  # which is no default
 
 
 def windows(path, answer):

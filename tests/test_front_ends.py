@@ -15,9 +15,10 @@ import requests
 
 import client
 from browser import Page
-from client import ROOT, Client, Server, copy_of_the_service, make_token, npm_folder, running, wait_until
+from client import ROOT, Client, Server, copy_of_the_service, free_port, make_token, npm_folder, running, wait_until
 from other_origin import ALL_OF_IT, ASYNCHRONOUS, CLIENT, READERS, SEEN, START, USE, WITHOUT_LEAVE, Site
 from provider import REFUSED, cut, reply, silence
+from provider import status as answer_with
 from proxy import Proxy
 from tables import tables_of
 from test_errors import head, raw
@@ -487,3 +488,62 @@ def test_the_client_of_the_readme_sends_a_further_message(server_with, provider)
     told = subprocess.run(["node", "--input-type=module"], input=script, capture_output=True, text=True, timeout=30)
     assert (told.stdout, told.stderr) == ("Fine.\n", "")
     assert [turn["content"] for turn in server.client().turns(session)] == ["Hello", "The answer.", "Hello!", "Fine."]
+
+
+def in_node(client):
+    """What a script that has the client of the README prints."""
+    if not shutil.which("node"):
+        pytest.skip("node is not installed")
+    told = subprocess.run(["node", "--input-type=module"], input=CLIENT + client, capture_output=True, text=True, timeout=30)
+    assert told.stderr == ""
+    return told.stdout
+
+
+def test_the_client_of_the_readme_hangs_up_where_its_loop_is_left(server_with, provider):
+    """Else a page would have no connection left behind six of them."""
+    gate = threading.Event()
+    provider.default = reply("One ", gate, "two.")
+    server = server_with(MAX_CONTENT_LENGTH="100000")
+    use = f"for await (const {{ event }} of reply({json.dumps(server.url + '/sessions')}, {json.dumps(make_token())}, 'Hello'))"
+    left = in_node(f"""
+import {{ setTimeout as pause }} from "node:timers/promises";
+const open = () => process.getActiveResourcesInfo().filter((name) => name === "TCPSocketWrap").length;
+for (let number = 0; number < 3; number++) {{ {use} if (event === "content_delta") break; }}
+while (open()) await pause(10);
+console.log("none");""")
+    gate.set()
+    assert left == "none\n"
+
+
+def test_the_client_of_the_readme_mixes_no_two_replies(server_with, provider):
+    """Where another reply has followed while it was away, it says so: `/events` begins that one."""
+    server = server_with(MAX_CONTENT_LENGTH="100000")
+    alice, proxy, gate = server.client(), Proxy(server.port), threading.Event()
+    provider.script = [reply("One ", gate, "two."), reply("Another.")]
+    proxy.cut_behind = b"-4\n\n"  # the end of the first word's frame
+
+    def answer_meanwhile():
+        wait_until(lambda: proxy.cut_behind is None)
+        proxy.target = free_port()  # nothing is there
+        gate.set()
+        [session] = alice.get("/sessions").json()["data"]
+        wait_until(lambda: alice.turns(session)[-1]["status"] == "complete")
+        alice.post(f"/sessions/{session['id']}/messages", {"content": "More"})
+        proxy.target = server.port
+
+    threading.Thread(target=answer_meanwhile).start()
+    arguments = ", ".join(map(json.dumps, [proxy.url + "/sessions", alice.token, "Hello"]))
+    told = in_node(f"""
+let text = "";
+try {{ for await (const {{ event, data }} of reply({arguments})) if (event === "content_delta") text += data.delta; }}
+catch (error) {{ text += `${{error.status}} ${{error.message}}`; }}
+console.log(text);""")
+    proxy.close()
+    assert told == "One 409 Another reply followed: get the session.\n"
+
+
+def test_the_client_of_the_readme_gives_up_on_what_is_no_parley(provider):
+    provider.default = answer_with(200, "<html>")
+    arguments = ", ".join(map(json.dumps, [provider.url + "/sessions", "token", "Hello"]))
+    told = in_node(f"try {{ for await (const _ of reply({arguments})); }} catch (error) {{ console.log(error.status); }}")
+    assert (told, len(provider.posts)) == ("200\n", 1)

@@ -12,6 +12,7 @@ import pytest
 
 import wire
 from client import free_port, running, wait_until
+from fetched import Fetched
 from provider import (
     Provider,
     anthropic_events,
@@ -1311,3 +1312,22 @@ def test_asks_a_provider_that_does_not_answer_for_its_models_once(start, provide
     assert created_in_time(alice)["model"] == {"id": "m-9"}
     assert [model["id"] for model in alice.get("/models").json()["data"]] == ["m-9"]
     assert [request.method for request in provider.requests] == ["GET", "GET", "POST"]
+
+
+def test_a_list_that_failed_is_not_waited_for_again():
+    """Whoever asks when it is too old has the next try beside."""
+    gates = [threading.Event() for _ in range(2)]
+    failures = iter(range(2))
+
+    def fetch():
+        number = next(failures)
+        gates[number].wait(10)
+        raise LookupError(number)
+
+    fetched = Fetched("It", fetch, 300, failure_ttl=0.01)
+    gates[0].set()
+    for _ in range(2):
+        with pytest.raises(LookupError, match="0"):
+            fetched.get()
+        time.sleep(0.02)  # the failure is too old
+    gates[1].set()

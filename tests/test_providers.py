@@ -11,6 +11,7 @@ from selenium.webdriver.common.keys import Keys
 from browser import Page
 from client import copy_of_the_service, free_port, wait_for_status, wait_until
 from provider import Provider, cut, head, models, raw, reply, status
+from tables import tables_of
 from test_check import check, of_level
 from test_llm import answered, failed, models_of
 
@@ -239,6 +240,51 @@ def test_ids_that_no_session_could_name_hide_no_others(start, several, near):
     assert [model for model, name, _ in models_of(alice) if name == "near"] == [f"near/{'m' * 195}", "near/m-9"]
 
 
+# Where a name means another provider by now
+
+
+def renamed(settings):
+    """The settings of a server on which `near` is `other`, so that an id of it would be one of OpenAI's provider."""
+    return settings | {"PROVIDERS": settings["PROVIDERS"].replace("near=", "other=")}
+
+
+@pytest.mark.parametrize("allowed", [None, "far/m-1"], ids=["all models", "MODELS"])
+def test_what_was_told_to_a_provider_is_not_sent_to_another(start, several, provider, near, new_database, allowed):
+    """Until a user says so, by giving the session a model, be it of the same id."""
+    settings = several | {"DATABASE_URL": new_database(), "WEB_CONCURRENCY": 1}
+    session = start(**settings).client().create("A secret", model="near/m-1")
+    alice = start(**renamed(settings), MODELS=allowed).client()
+    path = f"/sessions/{session['id']}"
+    for action, body in (("messages", {"content": "More"}), ("retry", None)):
+        response = alice.post(f"{path}/{action}", body)
+        [error] = response.json()["errors"]
+        assert (response.status_code, error.get("source")) == (400, None)
+        assert error["detail"].startswith("near/m-1, the model of this session, is not served any more.")
+        assert error["detail"].endswith(f"PATCH {path}.")
+    assert provider.requests == []
+    assert alice.patch(path, {"model": allowed or "near/m-1"}).status_code == 200
+    assert alice.post(f"{path}/messages", {"content": "More"}).status_code == 201
+    assert len(provider.posts) == (0 if allowed else 1)
+
+
+def test_a_reply_that_is_taken_over_is_not_written_on_by_another_provider(start, several, provider, near, new_database):
+    settings = several | {"DATABASE_URL": new_database(), "WEB_CONCURRENCY": 1}
+    server, gate = start(**settings), threading.Event()
+    near.default = reply("One ", gate, "two.")
+    body = {"content": "A secret", "model": "near/m-1"}
+    session = server.client().post("/sessions", body, Prefer="respond-async").json()
+    wait_until(lambda: server.client().turns(session)[-1]["content"] == "One ")
+    server.kill()
+    gate.set()
+    with tables_of(settings["DATABASE_URL"]) as tables:  # its lease would lapse by itself, but later
+        tables.rows("UPDATE turn SET lease_until = 0 WHERE status = 'in_progress'")
+    server = start(**renamed(settings))
+    assert wait_for_status(server.client(), session, "interrupted", 30)["content"] == "One "
+    told = "near/m-1 was a model of the provider near, which is not set up any more."
+    assert f'why="{told}"' in server.wait_for_output("outcome=interrupted")
+    assert provider.requests == []
+
+
 @pytest.mark.parametrize("setting", ["MODELS", "DEFAULT_MODEL", "TITLE_MODEL"])
 def test_a_start_stops_at_a_model_of_no_provider(start, setting):
     with pytest.raises(AssertionError, match=rf"{setting}: nearer/m is not served\. .+near/"):
@@ -259,7 +305,7 @@ def test_the_start_and_the_check_name_each_provider(start, near, far, tmp_path):
     [line] = [line for line in server.output().splitlines() if " start " in line]
     host = near.url.partition("//")[2]
     assert f"near http://***@{host}/v1, far {far.url}, gone http://127.0.0.1:9/v1" in line
-    assert "the first that near lists" in line
+    assert "the first that near, else far, else gone lists" in line
     code, found = check(copy_of_the_service(tmp_path / "parley"), **settings)
     assert code == 1
     assert {"near answers, and lists 1 models", "near/m-1 answers"} <= {*of_level("ok", found)}

@@ -122,6 +122,9 @@ def test_changes_title_model_and_system_from_the_next_reply_on(alice, provider):
         ("привет nothing", False),
         ("100%", True),
         ("100_", False),
+        ("%\\ ! !", True),
+        ("!%", False),
+        ("\\%", False),
         ("世", True),
         ("title-of", True),
         ("", True),
@@ -129,7 +132,7 @@ def test_changes_title_model_and_system_from_the_next_reply_on(alice, provider):
 )
 def test_finds_words_in_titles_and_turns_in_any_alphabet(alice, provider, query, finds):
     marker = uuid.uuid4().hex
-    provider.script = [reply("Viele Grüße an die Straße, Ὀδυσσεύς Οδυσσεύς. 100% 世界")]
+    provider.script = [reply("Viele Grüße an die Straße, Ὀδυσσεύς Οδυσσεύς. 100% 世界 %\\ a!b")]
     session = alice.create(f"Привет, мир {marker}")
     alice.patch(f"/sessions/{session['id']}", {"title": "Title-Of-It"})
     found = alice.request("GET", f"/sessions?page[limit]=100&query={marker.upper()} {query.replace('%', '%25')}").json()

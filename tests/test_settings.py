@@ -23,10 +23,10 @@ DEFAULTS = {
     "JWT_ISSUER": "fabro-web",
     "JWT_AUDIENCE": None,
     "ALLOWED_USERS": None,
-    "ANTHROPIC": False,
+    "anthropic": False,
     "ANTHROPIC_API_KEY": None,
     "ANTHROPIC_BASE_URL": "https://api.anthropic.com",
-    "OPENAI": False,
+    "openai": False,
     "OPENAI_API_KEY": None,
     "OPENAI_BASE_URL": "https://api.openai.com/v1",
     "PROVIDERS": None,
@@ -92,7 +92,7 @@ def test_reads_a_good_value(name, value, read):
 @pytest.mark.parametrize("name", ["ANTHROPIC_API_KEY", "ANTHROPIC_BASE_URL", "OPENAI_API_KEY", "OPENAI_BASE_URL"])
 def test_switches_a_provider_on_by_its_key_or_its_url(name):
     settings = read_settings({name: "http://a-key-or-a-url"})
-    assert [provider for provider in ("ANTHROPIC", "OPENAI") if settings[provider]] == [name.partition("_")[0]]
+    assert [each for each in ("anthropic", "openai") if settings[each]] == [name.partition("_")[0].lower()]
 
 
 NO_URLS = [
@@ -274,11 +274,12 @@ MISSPELT = [
     ("DEFAULT_MODELS", "DEFAULT_MODEL"),
     ("JWKS_URL", "JWT_JWKS_URL"),
     ("RATELIMIT", "RATE_LIMIT"),
+    ("ANTHROPIC_KEY", "ANTHROPIC_API_KEY"),
 ]
 
 
 def test_warns_of_names_that_are_misspelt_and_of_no_others(start):
-    others = {"TEST_DATABASE_URL": "postgresql://other", "OPENAI_ORG_ID": "org", "LOG_LEVEL": "debug", "WEB_CONCURRENCY": "1"}
+    others = {"TEST_DATABASE_URL": "postgresql://other", "OPENAI_ORG_ID": "org", "OPEN_AI": "x", "LOG_LEVEL": "debug", "WEB_CONCURRENCY": "1"}
     server = start(**{name: "hush" for name, _ in MISSPELT}, **others)
     told = [line for line in server.output().splitlines() if "is no setting" in line]
     assert len(told) == len(MISSPELT), told
