@@ -279,7 +279,8 @@ MISSPELT = [
 
 
 def test_warns_of_names_that_are_misspelt_and_of_no_others(start):
-    others = {"TEST_DATABASE_URL": "postgresql://other", "OPENAI_ORG_ID": "org", "OPEN_AI": "x", "LOG_LEVEL": "debug", "WEB_CONCURRENCY": "1"}
+    others = {"TEST_DATABASE_URL": "postgresql://other", "OPENAI_ORG_ID": "org", "OPEN_AI": "x", "LOG_LEVEL": "debug"}
+    others["WEB_CONCURRENCY"] = "1"
     server = start(**{name: "hush" for name, _ in MISSPELT}, **others)
     told = [line for line in server.output().splitlines() if "is no setting" in line]
     assert len(told) == len(MISSPELT), told
