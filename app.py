@@ -250,7 +250,7 @@ def make_reply(session, body, retry=False, goes_on=False):
 def choose_model(key, body, session):
     """The model of a new session, and its provider's name; that of another session is held against what is served by now. Nothing
     where the key is known, whose outcome is there. Raises UnknownModel, or ModelError where no provider tells the default."""
-    if key is not None and key.stored() is not None:
+    if key is not None and key.is_known():
         return {}
     if session:
         try:

@@ -1,6 +1,7 @@
 """What outlives the sessions: what was used, how many replies were asked for, and the idempotency keys of requests."""
 
 import datetime
+import time
 
 from peewee import SQL, BigIntegerField, BooleanField, CompositeKey, TextField, UUIDField
 from werkzeug.exceptions import UnprocessableEntity
@@ -82,6 +83,11 @@ class IdempotencyKey(db.Model):
         """The same key as it was stored before, or None."""
         with db.connection_context():
             return IdempotencyKey.get_or_none(owner=self.owner, path=self.path, key=self.key)
+
+    def is_known(self):
+        """Whether it was stored before, and surely still is when it is claimed: an hour is left for clocks that differ."""
+        stored = self.stored()
+        return stored is not None and stored.created_at > time.time() * SECOND - KEY_TTL + 3600 * SECOND
 
     def known(self, now):
         """The same key as it was stored within its time to live, or None. Raises UnprocessableEntity."""

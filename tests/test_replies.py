@@ -12,6 +12,7 @@ import pytest
 
 from client import at_once, wait_for_status
 from provider import fails, reply, silence, status
+from tables import tables_of
 
 
 # Waiting and deferring
@@ -503,3 +504,16 @@ def test_counts_a_large_limit_at_once(start, new_database, provider):
     answers = [alice.post("/sessions", {"content": "Hello"}) for _ in range(5)]
     assert [answer.status_code for answer in answers] == [201, 201, 201, 429, 429]
     assert 3500 < int(answers[3].headers["Retry-After"]) <= 3600
+
+
+@pytest.mark.parametrize("hours, is_known", [(23, True), (24, False)])
+def test_a_key_holds_for_a_day(start, settings, provider, hours, is_known):
+    """Then it is a new one, for a new session too, whose model is chosen by itself."""
+    alice = start(**settings).client()
+    first = alice.post("/sessions", {"content": "Hello"}, Idempotency_Key="k").json()
+    with tables_of(settings["DATABASE_URL"]) as tables:
+        tables.rows(f"UPDATE key SET created_at = created_at - {(hours * 3600 + 60) * 1_000_000}")
+    again = alice.post("/sessions", {"content": "Hello"}, Idempotency_Key="k")
+    assert (again.status_code, again.json()["model"]) == (201, {"id": "m-1"})
+    assert (again.json()["id"] == first["id"]) == is_known
+    assert len(provider.posts) == (1 if is_known else 2)
