@@ -518,7 +518,7 @@ console.log("none");""")
 def test_the_client_of_the_readme_mixes_no_two_replies(server_with, provider):
     """Where another reply has followed while it was away, it says so: `/events` begins that one."""
     server = server_with(MAX_CONTENT_LENGTH="100000")
-    alice, proxy, gate = server.client(), Proxy(server.port), threading.Event()
+    user, proxy, gate = server.client("https://github.com/away"), Proxy(server.port), threading.Event()
     provider.script = [reply("One ", gate, "two."), reply("Another.")]
     proxy.cut_behind = b"-4\n\n"  # the end of the first word's frame
 
@@ -526,13 +526,13 @@ def test_the_client_of_the_readme_mixes_no_two_replies(server_with, provider):
         wait_until(lambda: proxy.cut_behind is None)
         proxy.target = free_port()  # nothing is there
         gate.set()
-        [session] = alice.get("/sessions").json()["data"]
-        wait_until(lambda: alice.turns(session)[-1]["status"] == "complete")
-        alice.post(f"/sessions/{session['id']}/messages", {"content": "More"})
+        [session] = user.get("/sessions").json()["data"]
+        wait_until(lambda: user.turns(session)[-1]["status"] == "complete")
+        user.post(f"/sessions/{session['id']}/messages", {"content": "More"})
         proxy.target = server.port
 
     threading.Thread(target=answer_meanwhile).start()
-    arguments = ", ".join(map(json.dumps, [proxy.url + "/sessions", alice.token, "Hello"]))
+    arguments = ", ".join(map(json.dumps, [proxy.url + "/sessions", user.token, "Hello"]))
     told = in_node(f"""
 let text = "";
 try {{ for await (const {{ event, data }} of reply({arguments})) if (event === "content_delta") text += data.delta; }}
