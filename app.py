@@ -66,6 +66,7 @@ def create_app(config=None):
     for error, handler in errors.HANDLERS.items():
         app.register_error_handler(error, handler)
     app.before_request(begin_request)
+    app.before_request(check_request)
     app.after_request(end_request)
     app.teardown_request(lambda error: db.close())  # gives the request's connection back to the pool, if it took one
     app.cli.add_command(cli.print_token)
@@ -96,7 +97,7 @@ def open_app(app, environment):
 
 
 def begin_request():
-    """Name the request, answer a preflight, and refuse what wants a WebSocket, or accepts nothing that can be answered."""
+    """Name the request, and know whether a page of its origin may read the answer. A preflight has its answer here."""
     g.began, g.user = time.monotonic(), None
     request_id = request.headers.get("X-Request-ID", "")
     g.id = request_id if re.fullmatch(r"[\w.:+/=-]{1,128}", request_id, re.ASCII) else uuid.uuid4().hex
@@ -104,6 +105,10 @@ def begin_request():
     g.origin = "*" if origin and "*" in allowed else origin if origin.lower() in allowed else None  # of a page that may ask
     if g.origin and request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers:
         return "", 204, PREFLIGHT
+
+
+def check_request():
+    """Refuse what has no path here, wants a WebSocket, or accepts no answer that there is. A prefix alone leads to the page."""
     path, prefix = request.environ["PATH_INFO"], request.script_root
     if prefix and not path:
         return "", 308, {"Location": f"{prefix}/"}  # from there on, the page finds its files and the API

@@ -251,6 +251,7 @@ def check_ports(folder):
 
 
 def check_port(port, prefix=""):
+    """Who listens there, if anybody does."""
     with contextlib.suppress(ConnectionRefusedError), socket.create_connection(("127.0.0.1", int(port)), 1):
         with contextlib.suppress(Fault):
             if '"version"' in ask(f"http://127.0.0.1:{port}{prefix}/health")[1]:

@@ -20,7 +20,7 @@ LONGEST_PAUSE = 20  # seconds
 USAGE_TIMEOUT = 5  # seconds for the usage, which may come behind the end of the text
 CHARACTERS_A_TOKEN = 64  # at most, thoughts among them; no model's longest token has more but for white space
 LONGEST_LIST = 10_000  # models
-_QUIRKS = tomllib.loads(pathlib.Path(__file__).with_name("protocols.toml").read_text("utf-8"))
+_QUIRKS = tomllib.loads(pathlib.Path(__file__).with_suffix(".toml").read_text("utf-8"))
 
 
 def pause(call, error, seconds):

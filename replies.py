@@ -114,7 +114,8 @@ class Reply(Feed):
                 self._held_until = time.monotonic() + HOLD
             if self._outcome is None:
                 self._arrived += self._continuation.add(text)
-        self.first_word_after = self.first_word_after or round(time.monotonic() - self.asked_at, 4)
+        if self.first_word_after is None:
+            self.first_word_after = round(time.monotonic() - self.asked_at, 4)
 
     def so_far(self):
         """Its text with all that has arrived."""

@@ -1,6 +1,7 @@
 """A browser for the tests, and the page as one user has it open there."""
 
 import shutil
+import threading
 import uuid
 
 import pytest
@@ -11,6 +12,7 @@ from selenium.webdriver.support import expected_conditions
 from selenium.webdriver.support.ui import WebDriverWait
 
 from client import npm_folder
+from provider import reply
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 CHROMEDRIVER = shutil.which("chromedriver")
@@ -111,6 +113,21 @@ class Page:
     def say(self, text):
         self.wait(lambda: self.find("#text").is_displayed())
         self.find("#text").send_keys(text + Keys.ENTER)
+
+
+def read_through_a_break(page, provider, proxy):
+    """Have the connection break in the middle of a reply: the page goes on with it, and the model is asked once."""
+    gate = threading.Event()
+    provider.script = [reply("One ", "two ", gate, "three ", 0.3, "four.")]
+    page.say("Count")
+    page.wait_for_text("One two")
+    proxy.cut()
+    page.wait_for_text("The connection is lost", "#connection")
+    gate.set()
+    page.wait_for_turns("Count", "One two three four.")
+    assert page.text("#connection") == ""
+    assert b"Last-Event-ID" in proxy.sent
+    assert len(provider.posts) == 1
 
 
 @pytest.fixture(scope="session")

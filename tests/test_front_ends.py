@@ -14,7 +14,7 @@ import pytest
 import requests
 
 import client
-from browser import Page
+from browser import Page, read_through_a_break
 from client import ROOT, Client, Server, copy_of_the_service, free_port, make_token, npm_folder, running, wait_until
 from other_origin import ALL_OF_IT, ASYNCHRONOUS, CLIENT, READERS, SEEN, START, USE, WITHOUT_LEAVE, Site
 from provider import REFUSED, cut, reply, silence
@@ -387,17 +387,8 @@ def test_the_page_works_under_a_prefix(browser, prefixed, provider, url, slash):
 
 
 def test_the_page_goes_on_under_a_prefix_where_the_connection_breaks(browser, prefixed, provider):
-    gate, proxy = threading.Event(), Proxy(prefixed.port)
-    page = Page(browser, prefixed, proxy.url + PREFIX).enter()
-    provider.script = [reply("One ", gate, "two.")]
-    page.say("Count")
-    page.wait_for_text("One")
-    proxy.cut()
-    page.wait_for_text("The connection is lost", "#connection")
-    gate.set()
-    page.wait_for_turns("Count", "One two.")
-    assert b"Last-Event-ID" in proxy.sent
-    assert len(provider.posts) == 1
+    proxy = Proxy(prefixed.port)
+    read_through_a_break(Page(browser, prefixed, proxy.url + PREFIX).enter(), provider, proxy)
     proxy.close()
 
 

@@ -8,7 +8,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519
 from selenium.webdriver.common.keys import Keys
 
-from browser import Page
+from browser import Page, read_through_a_break
 from client import make_token, running
 from provider import REFUSED, cut, event, reply, status
 from proxy import Proxy
@@ -254,18 +254,7 @@ def test_a_message_goes_to_the_session_that_is_opened(page, provider):
 
 
 def test_a_reply_goes_on_where_the_connection_breaks(browser, server, provider, proxy):
-    page = Page(browser, server, proxy.url).enter()
-    gate = threading.Event()
-    provider.script = [reply("One ", "two ", gate, "three ", 0.3, "four.")]
-    page.say("Count")
-    page.wait_for_text("One two")
-    proxy.cut()
-    page.wait_for_text("The connection is lost", "#connection")
-    gate.set()
-    page.wait_for_turns("Count", "One two three four.")
-    assert page.text("#connection") == ""
-    assert b"Last-Event-ID" in proxy.sent
-    assert len(provider.posts) == 1
+    read_through_a_break(Page(browser, server, proxy.url).enter(), provider, proxy)
 
 
 def test_a_reply_goes_on_where_the_page_is_loaded_again(page, provider):
