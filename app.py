@@ -2,7 +2,9 @@
 
 import atexit
 import contextlib
+import datetime
 import hashlib
+import hmac
 import json
 import re
 import time
@@ -21,6 +23,7 @@ import cli
 import database
 import errors
 import events
+import ledger
 import limits
 import logs
 import migrations
@@ -29,7 +32,7 @@ import schemas
 import search
 import titles
 from database import db
-from ledger import IdempotencyKey
+from idempotency import IdempotencyKey
 from logs import log
 from replies import Replies
 from settings import misspelt, mistake, read_environment, read_settings
@@ -71,7 +74,8 @@ def create_app(config=None):
     app.teardown_request(lambda error: db.close())  # gives the request's connection back to the pool, if it took one
     app.cli.add_command(cli.print_token)
     app.cli.add_command(chat.chat_command)
-    app.cli.add_command(cli.check_command)
+    for command in (cli.check_command, cli.usage_command, cli.forget_command):
+        app.cli.add_command(command)
     if not cli.is_looking_for_commands():
         open_app(app, read_environment(app.root_path) if config is None else config)
     return app
@@ -120,7 +124,8 @@ def check_request():
     types = [(kind.partition(";")[0].rstrip(), quality) for kind, quality in request.accept_mimetypes]
     accept = request.accept_mimetypes = MIMEAccept(types)
     page = request.endpoint == "static" or (request.path == "/" and accept["text/html"])
-    if accept and not (accept["application/json"] or accept["text/event-stream"] or page):
+    text = request.path == "/metrics" and accept["text/plain"]
+    if accept and not (accept["application/json"] or accept["text/event-stream"] or page or text):
         raise exceptions.NotAcceptable("Accept application/json or text/event-stream.")
 
 
@@ -231,8 +236,8 @@ def make_reply(session, body, retry=False, goes_on=False):
     chosen = choose_model(key, body, session)
     content, is_new = body.pop("content", None), session is None
     new = body | {"title": titles.local_title(content)} | chosen if is_new else None
-    limit = current_app.config["RATE_LIMIT"]
-    wanted = models.ReplyRequest(g.user, content, new, session and session.id, retry, goes_on, key, limit)
+    limits_of_user = current_app.config["RATE_LIMIT"], current_app.config["TOKEN_LIMIT"]
+    wanted = models.ReplyRequest(g.user, content, new, session and session.id, retry, goes_on, key, *limits_of_user)
     streams = request.accept_mimetypes.best_match(["application/json", "text/event-stream"]) == "text/event-stream"
     is_async, wait = preferences()
     with contextlib.ExitStack() as leaving:
@@ -399,6 +404,38 @@ def list_models():
     """List the models."""
     data = [{"id": model, "provider": name, "default": default} for model, name, default in current_app.catalog.list()]
     return {"data": data, "meta": {"has_more": False}}
+
+
+@api.get("/usage")
+def show_usage():
+    """Tell what you have used, by day and model, the newest first."""
+    query, limit = schemas.usage_page_schema.load(request.args.to_dict()), current_app.config["TOKEN_LIMIT"]
+    with db.connection_context():
+        now = db.now()
+        last = query.get("last") or ledger.utc(now).date()
+        first = query.get("first") or last - datetime.timedelta(days=min(29, last.toordinal() - 1))
+        if first > last:
+            raise ValidationError({"from": ["Give a day that is not behind the last one, `to`."]})
+        rows = ledger.Usage.days(g.user, first.isoformat(), last.isoformat())
+        if limit:
+            since, reset = ledger.period_at(now, limit[1])
+            meta = {"used": ledger.Usage.used(g.user, since), "limit": limit[0], "resets_at": reset}
+        else:
+            meta = {"used": sum(row.tokens for row in rows), "limit": None, "resets_at": None}
+    return {"data": schemas.daily_usage_schema.dump(rows), "meta": schemas.usage_meta_schema.dump(meta)}
+
+
+@public.get("/metrics")
+def show_metrics():
+    """Count what all have used, for Prometheus."""
+    scheme, _, sent = request.headers.get("Authorization", "").partition(" ")
+    token = current_app.config["METRICS_TOKEN"]
+    if token is None or scheme.lower() != "bearer" or not hmac.compare_digest(sent.strip().encode(), token.encode()):
+        raise exceptions.NotFound
+    database.limit_time()
+    with db.connection_context():
+        text = ledger.metrics(__version__, models.Turn.select().where(models.Turn.under_way()).count())
+    return Response(text, mimetype="text/plain; version=0.0.4")
 
 
 @public.get("/health")

@@ -1,6 +1,8 @@
-"""The command line: what `flask run` prints, `flask token`, and `flask check`; and what a start says of what is set up."""
+"""The command line: what `flask run` prints, `flask token`, `usage`, `forget`, `check`; what a start says of what is set up."""
 
 import contextlib
+import datetime
+import json
 import os
 import re
 import runpy
@@ -8,6 +10,7 @@ import signal
 import socket
 import sys
 import time
+import unicodedata
 
 import click
 from flask import current_app
@@ -17,14 +20,19 @@ from werkzeug.serving import is_running_from_reloader
 import auth
 import database
 from catalog import open_catalog, spellings
+from database import db
 from faults import ModelError
+from idempotency import IdempotencyKey
+from ledger import TOKENS, RateLimitHit, Usage, utc
 from logs import log
 from migrations import MIGRATIONS
+from models import Session
 from protocols import OpenAI
 from settings import MISTAKES, SettingError, misspelt, read_environment, read_settings, whose
 from wire import Call, Fault, Wire, join
 
 NEARBY = ("http://127.0.0.1:11434/v1", "http://127.0.0.1:8080/v1")  # where Ollama and llama.cpp's server usually are
+LINE = 79  # columns of a table
 LEAST_PROMPT = 4096  # tokens that a context window should have besides those of a reply
 
 
@@ -80,6 +88,72 @@ def print_token(subject, days, key):
         click.echo(open_tokens(key).sign(subject, days))
     except auth.InvalidToken as error:
         raise click.ClickException(str(error)) from None
+
+
+# What is stored of users
+
+
+def open_database():
+    """Open the database of the settings, as a start does. Raises SettingError."""
+    settings = read_settings(read_environment(current_app.root_path))
+    database.open_database(settings, current_app.instance_path, MIGRATIONS)
+    database.limit_time()
+
+
+@click.command("usage")
+@click.option("--days", default=30, show_default=True, type=click.IntRange(1, 36500), help="Up to today, in UTC.")
+@click.option("--json", "is_json", is_flag=True, help="As JSON, with whole names and numbers.")
+def usage_command(days, is_json):
+    """Print what each user has used, who has used most first."""
+    open_database()
+    with db.connection_context():
+        first = utc(db.now()).date() - datetime.timedelta(days - 1)
+        rows = sorted(Usage.sums(Usage.owner).where(Usage.day >= first.isoformat()), key=lambda row: -row.tokens)
+        db.discard()
+    names = ("replies", *TOKENS)
+    users = [{"user": row.owner or "(forgotten)"} | {name: getattr(row, name) for name in names} for row in rows]
+    if is_json:
+        return click.echo(json.dumps(users, ensure_ascii=False, indent=2))
+    cells = [[name.removesuffix("_tokens") for name in names], *([short(user[name]) for name in names] for user in users)]
+    widths = [max(map(len, column)) for column in zip(*cells)]
+    for counts, user in zip(cells, ["user", *(user["user"] for user in users)]):
+        line = "  ".join(count.rjust(width) for count, width in zip(counts, widths))
+        room = LINE - len(line) - 2
+        # What a terminal would obey, or show in two columns, is not a name's to say.
+        name = "".join(each if each.isprintable() and unicodedata.east_asian_width(each) not in "WF" else "?" for each in user)
+        click.echo(f"{line}  {name if len(name) <= room else '…' + name[1 - room :]}")
+
+
+def short(count):
+    """A number in nine characters at most: 9999999, 10.0M."""
+    return str(count) if count < 10**7 else f"{count / 10**6:.1f}M" if count < 10**9 else f"{count / 10**9:.1f}G"
+
+
+@click.command("forget")
+@click.argument("subject")
+def forget_command(subject):
+    """Delete all that is stored of SUBJECT, such as https://github.com/username. What all have used stays as it was, without the
+    name. A server may be running: replies under way stop."""
+    open_database()
+    with db.connection_context():
+        sessions = list(Session.select(Session.id).where(Session.owner == subject))
+        for session in sessions:
+            database.limit_time()
+            session.delete_whole()
+        database.limit_time()
+        others = [table.delete().where(table.owner == subject) for table in (RateLimitHit, IdempotencyKey)]
+        found = any([sessions, *(database.transaction(delete.execute)() for delete in others)])
+        while Usage.forget(subject):  # and once more, as a process may just have counted a reply that was under way
+            found = True
+            time.sleep(1)
+            database.limit_time()
+        db.discard()
+    if not found:
+        raise click.ClickException(f"Nothing is stored of {subject}. `flask usage --json` has the names of all users.")
+    click.echo(
+        f"{subject} is forgotten, with {len(sessions)} sessions. Backups, logs and providers keep what they have; the database's "
+        "files keep what was deleted until it is overwritten, or VACUUM is run (on PostgreSQL, VACUUM FULL)."
+    )
 
 
 # What is set up

@@ -25,6 +25,11 @@ def messages_of(turns, so_far=""):
     return messages + (going_on if so_far.strip() else [])
 
 
+def size_of(system, messages):
+    """The bytes of what a model is sent."""
+    return len((system or "").encode()) + sum(len(message["content"].encode()) for message in messages)
+
+
 def overlap(text, more):
     """How many characters `more` surely repeats of the end of `text`: none where it may be text that only looks like that, as a
     word or two, a rule or an indent without a letter, or a rhythm that goes on, "ha ha ha …"."""

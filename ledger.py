@@ -1,19 +1,41 @@
-"""What outlives the sessions: what was used, how many replies were asked for, and the idempotency keys of requests."""
+"""The ledger: what each owner has used, by day and model, which outlives sessions; the limits of it; the metrics.
 
+What no provider said is estimated, a token for four bytes, and counted apart. Whatever tokens stand in the row of a turn are
+counted here, by the same transaction: so each is counted once, whichever process writes the turn on, and nothing is lost with it.
+"""
+
+import collections
 import datetime
-import time
 
-from peewee import SQL, BigIntegerField, BooleanField, CompositeKey, TextField, UUIDField
-from werkzeug.exceptions import UnprocessableEntity
+from peewee import SQL, BigIntegerField, CompositeKey, TextField, fn
 
-from database import SECOND, db, given
+from database import SECOND, db, given, transaction
 
-TOKENS = ("input_tokens", "output_tokens", "cached_tokens")
-KEY_TTL = 24 * 3600 * SECOND
+SAID = ("input_tokens", "output_tokens", "cached_tokens")  # by a provider; those that are cached are among the input
+TOKENS = (*SAID, "estimated_tokens")
+FORGOTTEN = ""  # the owner of what those used who were forgotten
+MODELS = 1000  # that have metrics of their own; any user may name more
+
+
+def estimate(size):
+    """The tokens of so many bytes."""
+    return -(-max(0, size) // 4)
+
+
+def utc(microseconds):
+    return datetime.datetime.fromtimestamp(microseconds // SECOND, datetime.UTC)
+
+
+def period_at(microseconds, name):
+    """The first day of the `month`, or `day`, at this time, in UTC, and the time when the next one begins."""
+    today = utc(microseconds).replace(hour=0, minute=0, second=0)
+    first = today.replace(day=1) if name == "month" else today
+    following = (first + datetime.timedelta(days=32)).replace(day=1) if name == "month" else first + datetime.timedelta(days=1)
+    return first.date().isoformat(), int(following.timestamp()) * SECOND
 
 
 class Usage(db.Model):
-    """What an owner used of a model on a day: 2026-11-25, in UTC, is the day on which the reply was asked for."""
+    """What an owner used of a model on a day, 2026-11-25 in UTC: that on which the reply was asked for."""
 
     owner = TextField()
     day = TextField()
@@ -23,20 +45,94 @@ class Usage(db.Model):
     output_tokens = BigIntegerField(default=0)
     cached_tokens = BigIntegerField(default=0)
     estimated_tokens = BigIntegerField(default=0)  # of what no provider counted
+    failed = BigIntegerField(default=0, constraints=[SQL("DEFAULT 0")])  # of the replies
+    interrupted = BigIntegerField(default=0, constraints=[SQL("DEFAULT 0")])
 
     class Meta:
         primary_key = CompositeKey("owner", "day", "model")
 
+    @property
+    def tokens(self):
+        """All, in and out."""
+        return self.input_tokens + self.output_tokens + self.estimated_tokens
+
     @classmethod
-    def add(cls, turns, replies):
-        """Add so many replies for each of these turns, and what of its tokens is not counted yet, in the caller's transaction."""
+    def add(cls, turns, replies=0, fenced=False):
+        """Add so many replies for each of these turns, as it ended, and those of its tokens that are not counted yet, in the
+        caller's transaction; with `fenced`, only where the turn is in progress and has this fence. Where neither a turn nor usage
+        is left that names the owner, who was forgotten meanwhile, it is added without the name."""
         rows = []
         for turn in turns:
-            day = datetime.datetime.fromtimestamp(turn.created_at // SECOND, datetime.UTC).date().isoformat()
             tokens = [(turn.usage[name] or 0) - (turn.counted[name] or 0) for name in TOKENS]
-            rows.append([turn.session.owner, day, turn.model, replies, *tokens])
+            ended = [replies * (turn.outcome == status) for status in ("failed", "interrupted")]
+            place = turn.session.owner, utc(turn.session.updated_at).date().isoformat(), turn.model
+            rows.append([turn.id, turn.fence if fenced else None, *place, replies, *tokens, *ended])
         if rows:
             db.send(given("add_usage", rows))
+
+    @classmethod
+    @transaction
+    def add_late(cls, turn):
+        """The same, in a transaction of its own, of a turn that may be gone by now."""
+        db.lock(turn.session.owner)  # else its owner might be forgotten between the look and the addition
+        cls.add([turn])
+
+    @classmethod
+    def days(cls, owner, first, last):
+        """The rows of an owner from one day to another, the newest first."""
+        return list(cls.select().where(cls.owner == owner, cls.day.between(first, last)).order_by(cls.day.desc(), cls.model))
+
+    @classmethod
+    def used(cls, owner, first):
+        """The tokens that an owner has used from this day on, in and out."""
+        tokens = fn.SUM(cls.input_tokens + cls.output_tokens + cls.estimated_tokens)
+        return int(cls.select(tokens).where(cls.owner == owner, cls.day >= first).scalar() or 0)
+
+    @classmethod
+    def sums(cls, *columns):
+        """A query of the sums of all counts for each value of these columns."""
+        counts = [fn.SUM(field).cast("bigint").alias(field.name) for field in cls._meta.sorted_fields[3:]]
+        return cls.select(*columns, *counts).group_by(*columns)
+
+    @classmethod
+    @transaction
+    def forget(cls, owner):
+        """Keep the sums of what an owner used, without the name. Returns whether there were any."""
+        db.lock(owner)
+        rows = db.execute(cls.delete().where(cls.owner == owner).returning(*cls._meta.sorted_fields)).fetchall()
+        for start in range(0, len(rows), 1000):  # a statement takes 32,766 values at most
+            db.send(given("add_usage", [(None, None, FORGOTTEN, *counts) for _, *counts in rows[start : start + 1000]]))
+        return bool(rows)
+
+
+def metrics(version, in_progress):
+    """What all have used by now, in Prometheus's text format (prometheus.io/docs/instrumenting/exposition_formats)."""
+    counts = collections.defaultdict(collections.Counter)
+    for number, row in enumerate(Usage.sums(Usage.model).order_by(fn.MIN(Usage.day), Usage.model)):
+        ended = {"failed": row.failed, "interrupted": row.interrupted, "complete": row.replies - row.failed - row.interrupted}
+        tokens = {name.removesuffix("_tokens"): getattr(row, name) for name in TOKENS}
+        counts[row.model if number < MODELS else "other"].update(ended | tokens)
+
+    def series(name, label, values):
+        for model, counted in counts.items():
+            quoted = model.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
+            for value in values:
+                yield f'{name}{{model="{quoted}",{label}="{value}"}} {counted[value]}'
+
+    return "\n".join([
+        "# HELP parley_replies_total Replies that were asked for and have ended.",
+        "# TYPE parley_replies_total counter",
+        *series("parley_replies_total", "outcome", ("complete", "failed", "interrupted")),
+        "# HELP parley_tokens_total Tokens that were used; what no provider counted is estimated.",
+        "# TYPE parley_tokens_total counter",
+        *series("parley_tokens_total", "kind", ("input", "output", "cached", "estimated")),
+        "# HELP parley_replies_in_progress Replies that are being written.",
+        "# TYPE parley_replies_in_progress gauge",
+        f"parley_replies_in_progress {in_progress}",
+        "# HELP parley_info The release.",
+        "# TYPE parley_info gauge",
+        f'parley_info{{version="{version}"}} 1\n',
+    ])
 
 
 class RateLimitHit(db.Model):
@@ -60,55 +156,3 @@ class RateLimitHit(db.Model):
             return max(1, -((window - oldest) // SECOND))
         db.send(cls.insert(owner=owner, at=now))
         return 0
-
-
-class IdempotencyKey(db.Model):
-    """A key that a client sent (IETF's draft of the header Idempotency-Key), what it sent under it, and the reply that was first
-    asked for so."""
-
-    owner = TextField()
-    path = TextField()
-    key = TextField()
-    fingerprint = TextField(column_name="body")  # a digest of the request's body
-    session_id = UUIDField()
-    turn_id = BigIntegerField()
-    created_at = BigIntegerField()
-    settled = BooleanField(default=False, constraints=[SQL("DEFAULT FALSE")])  # it had its answer before the reply was continued
-
-    class Meta:
-        table_name = "key"
-        primary_key = CompositeKey("owner", "path", "key")
-
-    def stored(self):
-        """The same key as it was stored before, or None."""
-        with db.connection_context():
-            return IdempotencyKey.get_or_none(owner=self.owner, path=self.path, key=self.key)
-
-    def is_known(self):
-        """Whether it was stored before, and surely still is when it is claimed: an hour is left for clocks that differ."""
-        stored = self.stored()
-        return stored is not None and stored.created_at > time.time() * SECOND - KEY_TTL + 3600 * SECOND
-
-    def known(self, now):
-        """The same key as it was stored within its time to live, or None. Raises UnprocessableEntity."""
-        db.send(IdempotencyKey.delete().where(IdempotencyKey.owner == self.owner, IdempotencyKey.created_at <= now - KEY_TTL))
-        if (known := self.stored()) is not None and known.fingerprint != self.fingerprint:
-            raise UnprocessableEntity("This Idempotency-Key came with another body before. Use a new key for a new request.")
-        return known
-
-    def remember(self, reply, now):
-        """Store the key for this reply, or this reply for the key that is stored."""
-        row = self.__data__ | {"session_id": reply.session_id, "turn_id": reply.id, "created_at": now}
-        db.send(IdempotencyKey.insert(row).on_conflict(conflict_target=("owner", "path", "key"), preserve="turn_id"))
-
-    @classmethod
-    def settle(cls, reply):
-        """The keys of this reply have had their answer, whatever becomes of it from here on."""
-        db.send(cls.update(settled=True).where(cls.owner == reply.session.owner, cls.turn_id == reply.id))
-
-    @classmethod
-    def forget(cls, replies):
-        """Forget the keys by which these were continued in vain: they name an attempt that failed."""
-        in_vain = cls.path.endswith("/continue") & ~cls.settled
-        for reply in replies:
-            db.send(cls.delete().where(cls.owner == reply.session.owner, cls.turn_id == reply.id, in_vain))

@@ -11,7 +11,7 @@ import re
 import tomllib
 
 import wire
-from conversation import LEARNED_MAX, Windows
+from conversation import LEARNED_MAX, Windows, size_of
 from faults import NOT_UNDERSTOOD, Faults, ModelError, is_error
 from wire import CONNECT_TIMEOUT, Call, made_storable
 
@@ -33,17 +33,21 @@ def pause(call, error, seconds):
 
 
 class Answer:
-    """What has been read of one answer: the text of the last batch of events, how much there was, and how it ends."""
+    """What has been read of one answer: the text of the last batch of events, how much there was, how it ends, what it used."""
 
-    def __init__(self, call, timeout, max_tokens):
+    def __init__(self, call, timeout, max_tokens, prompt):
+        self.usage = {}  # input_tokens, output_tokens, cached_tokens, as far as the provider said
+        self.prompt = prompt  # bytes of what the model is sent
         self.text = ""
         self.has_text = False
-        self.size = self.length = None  # bytes of text and thoughts, once it begins; tokens, as far as the provider said
+        self.size = None  # bytes of text and thoughts, once it begins
         self.reason = None  # the protocol's own, for the end; what comes behind it is no text
         self.over = False  # nothing of use comes any more
         self._call = call
         self._timeout = timeout
         self._room = CHARACTERS_A_TOKEN * max_tokens + 65536  # characters that may still come
+        call.answers.append(self)
+        call.has_used = True
 
     def add(self, text, thoughts=""):
         """Take text, or thoughts, or neither where the answer begins. Each is a sign that the model works."""
@@ -72,8 +76,13 @@ class Answer:
     def count(self, **usage):
         """Take over those counts that are whole numbers, as a database holds them."""
         counts = {name: value for name, value in usage.items() if type(value) is int and 0 <= value < 2**31}
-        self._call.usage = self._call.usage | counts  # another thread may be reading it
-        self.length = counts.get("output_tokens", self.length)
+        if counts.items() - self.usage.items():
+            self.usage = self.usage | counts  # another thread may be reading it
+            self._call.has_used = True
+
+    def uncounted(self):
+        """The bytes of what the model was sent, and of what it wrote, whose tokens the provider has not counted."""
+        return 0 if "input_tokens" in self.usage else self.prompt, 0 if "output_tokens" in self.usage else self.size or 0
 
 
 class HTTPProvider:
@@ -118,8 +127,9 @@ class HTTPProvider:
         call.allow(self.timeout)
         deadline = call.deadline  # of all tries, until something of an answer comes
         refused = self._refused.get(model, self.quirks.get("refuses", ()))
+        size = size_of(system, messages)
         while True:
-            answer = Answer(call, self.timeout, limit)
+            answer = Answer(call, self.timeout, limit, size)
             try:
                 body = self.body(model, system, messages, limit, options)
                 yield from made_storable(self._answer(call, body, refused, answer, limit))
@@ -128,6 +138,8 @@ class HTTPProvider:
                 if answer.has_text:
                     call.allow(self.timeout)  # for whoever has it go on
                     raise
+                if answer.size is None and not answer.usage and error.status != 504:
+                    call.answers.remove(answer)  # a request that was refused, or did not arrive, costs nothing
                 call.deadline = max(call.deadline, deadline)  # an end shortens it
                 unsupported = [name for name in error.unsupported if name in self.substitutes and name not in refused]
                 if unsupported:
@@ -169,7 +181,7 @@ class HTTPProvider:
             yield answer.text  # what came before it
             if not answer.reason:  # behind the end it is none
                 raise self.faults.of(failure) from None
-        length = (answer.size if answer.has_text else limit) if answer.length is None else answer.length
+        length = answer.usage.get("output_tokens", answer.size if answer.has_text else limit)
         call.stop_reason, call.window_is_full = self.faults.check_end(answer.reason, answer.has_text, length >= limit)
 
     def _take(self, event, answer):

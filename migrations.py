@@ -4,7 +4,8 @@ A new database gets all that there is in the first step, and the others find not
 """
 
 from database import APPLICATION_ID, SQLite, db
-from ledger import IdempotencyKey, RateLimitHit, Usage
+from idempotency import IdempotencyKey
+from ledger import RateLimitHit, Usage
 from models import Piece, Session, Turn
 
 TABLES = [Session, Turn, Piece, IdempotencyKey, RateLimitHit, Usage]
@@ -33,4 +34,4 @@ def _add_columns():
                 db.execute_sql(*context.query())
 
 
-MIGRATIONS = [lambda: db.create_tables(TABLES), _add_fences_and_usage, _add_columns, _add_columns]
+MIGRATIONS = [lambda: db.create_tables(TABLES), _add_fences_and_usage, _add_columns, _add_columns, _add_columns]

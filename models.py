@@ -15,7 +15,8 @@ import peewee
 from peewee import SQL, BigAutoField, BigIntegerField, BooleanField, IntegerField, TextField, UUIDField, fn
 
 from database import QUERIES, SECOND, db, given, insertion, limit_time, transaction
-from ledger import TOKENS, IdempotencyKey, RateLimitHit, Usage
+from idempotency import IdempotencyKey
+from ledger import TOKENS, RateLimitHit, Usage, estimate, period_at
 from search import normalize
 
 LEASE = 20 * SECOND
@@ -141,7 +142,26 @@ class Session(db.Model):
     def delete_whole(self):
         """Delete it: first out of its owner's sight, then in steps that hold up nobody for long."""
         transaction(Session.update(owner="").where(Session.id == self.id).execute)()
-        for session in list(Session.select().where(Session.owner == "")):  # what a process that died has left, too
+        Session.finish_deletions()
+
+    @classmethod
+    def delete_unused(cls, days):
+        """Delete the sessions of all in which nothing was asked for within so many days, and no reply is under way."""
+        more = True
+        while more:
+            limit_time()
+            with db.connection_context():
+                under_way = Turn.select(Turn.id).where(Turn.session == cls.id, Turn.under_way())
+                unused = cls.updated_at < db.now() - days * 86400 * SECOND, cls.owner != "", ~fn.EXISTS(under_way)
+                more = list(cls.select(cls.id).where(*unused).limit(100))
+                for session in more:
+                    transaction(cls.update(owner="").where(cls.id == session.id, *unused).execute)()
+                cls.finish_deletions()
+
+    @classmethod
+    def finish_deletions(cls):
+        """Delete the sessions that have no owner any more, those that a process that died has left among them."""
+        for session in list(cls.select().where(cls.owner == "")):
             count, more = 1, True
             while more:
                 limit_time()  # each step shows that the database answers
@@ -175,6 +195,9 @@ class Turn(db.Model):
     input_tokens = IntegerField(null=True)
     output_tokens = IntegerField(null=True)
     cached_tokens = IntegerField(null=True)
+    estimated_tokens = IntegerField(default=0, constraints=[SQL("DEFAULT 0")])
+    # Of the call under way: the bytes that the tokens above do not count, besides those of the whole content.
+    uncounted = BigIntegerField(default=0, constraints=[SQL("DEFAULT 0")])
     error_status = IntegerField(null=True)
     error_message = TextField(null=True)
     retry_after = IntegerField(null=True)
@@ -186,7 +209,7 @@ class Turn(db.Model):
     turns_left_out = IntegerField(default=0, constraints=[SQL("DEFAULT 0")])
     trim = None  # what the session's is set to when the reply ends
     base = 0  # of a reply under way that a person had continued: how many characters it had before
-    counted = None  # the tokens that are in the ledger already
+    counted = dict.fromkeys(TOKENS)  # the tokens that are in the ledger already
 
     @property
     def is_settled(self):
@@ -197,9 +220,25 @@ class Turn(db.Model):
     def usage(self):
         return {name: getattr(self, name) for name in TOKENS}
 
+    @property
+    def in_vain(self):
+        """Whether nothing has come since a person had it continued."""
+        return self.base == len(self.content) > 0
+
+    @property
+    def outcome(self):
+        """What has become of what was last asked for."""
+        return FAILED if self.in_vain and not self.cancelled else INTERRUPTED if self.status == IN_PROGRESS else self.status
+
+    def estimate_rest(self):
+        """Count what the process that died has not: what its last call was sent, and has written, as far as it is stored."""
+        size = len(self.content.encode())
+        self.estimated_tokens += estimate(self.uncounted + size)
+        self.uncounted = -size
+
     def fallback(self):
         """How this reply under way ends if nothing more comes: as before, where nothing has come since it was continued."""
-        if len(self.content) > self.base or not self.base:
+        if not self.in_vain:
             return outcome_of(INTERRUPTED)
         status = COMPLETE if self.stop_reason else FAILED if self.error_status and not self.cancelled else INTERRUPTED
         error = (self.error_status, self.error_message, self.retry_after) if status == FAILED else ()
@@ -213,7 +252,7 @@ class Turn(db.Model):
         text = peewee.Case(None, [(cls.under_way(), stored)], cls.content)
         base = peewee.Case(None, [(cls.under_way(), fn.LENGTH(cls.content))], 0).alias("base")
         columns = [field for field in cls._meta.sorted_fields if field.name not in ("content", "search_text")]
-        return cls.select(*columns, text.alias("content"), base, Session.id, Session.owner).join(Session)
+        return cls.select(*columns, text.alias("content"), base, Session.id, Session.owner, Session.updated_at).join(Session)
 
     @classmethod
     def under_way(cls):
@@ -256,6 +295,8 @@ class Turn(db.Model):
         turn.session = Session.get_by_id(turn.session_id)
         if lease == RELEASED and 0 < turn.base == len(turn.content):
             turn.continued -= 1  # it was handed over before a word
+        turn.counted = turn.usage
+        turn.estimate_rest()
         return turn
 
     @transaction
@@ -281,21 +322,30 @@ class Turn(db.Model):
 
     @classmethod
     @transaction
-    def store(cls, pieces, turns):
-        """Store these pieces (id, fence, start, text), and how these replies ended, or that they are handed over. Returns a
-        function that returns, once the transaction has ended, the ids of all that were this process's to write."""
+    def store(cls, pieces, turns, used=()):
+        """Store these pieces (id, fence, start, text), how these replies ended, or that they are handed over, and what those have
+        `used` that go on. Returns a function that returns, once the transaction has ended, the ids of all with text, or an end,
+        that were this process's to write."""
         grown = db.send(given("add_pieces", pieces)) if pieces else list
-        released = cls._change("release_replies", [turn for turn in turns if turn.status == IN_PROGRESS])
+        going_on = {"only": "turn.status = 'in_progress'"}
+        if used:
+            db.send(given("store_usage", cls._rows("store_usage", used), also="fence = turn.fence", **going_on))
+            Usage.add(used, fenced=True)
+        released = [turn for turn in turns if turn.status == IN_PROGRESS]
+        released = cls._change("store_usage", released, also=f"lease_until = {RELEASED}", **going_on)
         ended = cls.end([turn for turn in turns if turn.status != IN_PROGRESS])
-        Usage.add(released, replies=0)  # only now, as usage is locked last; of others, `store_usage` counts what was used
+        Usage.add(released)  # only now, as usage is locked last; of others, `store_usage` counts what was used
         return lambda: {turn_id for (turn_id,) in grown()}.union(turn.id for turn in released + ended)
 
     @classmethod
-    def _change(cls, name, turns):
+    def _change(cls, name, turns, **values):
         """Execute the statement of this name for these turns; returns those that it has changed."""
-        rows = [[getattr(turn, column) for column in QUERIES[name][0]] for turn in turns]
-        ids = {turn_id for (turn_id,) in db.send(given(name, rows))()} if rows else set()
+        ids = {turn_id for (turn_id,) in db.send(given(name, cls._rows(name, turns), **values))()} if turns else set()
         return [turn for turn in turns if turn.id in ids]
+
+    @staticmethod
+    def _rows(name, turns):
+        return [[getattr(turn, column) for column in QUERIES[name][0]] for turn in turns]
 
     @classmethod
     def end(cls, turns):
@@ -307,7 +357,7 @@ class Turn(db.Model):
             for name in ("drop_pieces", "show_turns", "change_sessions"):
                 db.send(given(name, [(turn.id, turn.trim) for turn in ended], preview=PREVIEW))
             Usage.add(ended, replies=1)
-            IdempotencyKey.forget([turn for turn in ended if turn.base == len(turn.content) > 0 and not turn.cancelled])
+            IdempotencyKey.forget([turn for turn in ended if turn.in_vain and not turn.cancelled])
         return ended
 
     @classmethod
@@ -324,17 +374,19 @@ class Turn(db.Model):
             changes = {"content": turn.content + rest, "search_text": search_text + normalize(rest), "cancelled": cancelled}
             ending = Turn(**turn.__data__ | {"session": turn.session} | changes, base=turn.base, counted=turn.usage)
             ending.__data__ |= ending.fallback()
+            if turn.lease_until < time.time() * SECOND:  # else its process knows better, and will say so
+                ending.estimate_rest()
             ended.append(ending)
         return cls.end(ended)
 
     @transaction
     def store_usage(self):
-        """Store what the provider said of a reply that this process wrote, and that somebody cancelled or deleted."""
+        """Store, once, what a reply has used that this process wrote, and that somebody cancelled or deleted."""
+        db.lock(self.session.owner)  # see Usage.add_late
         db.hold(Session.select(Session.id).where(Session.id == self.session_id))  # so nobody continues it meanwhile
         if self.trim:
             db.send(Session.update(trim=self.trim).where(Session.id == self.session_id, Session.model == self.model))
-        row = self.id, self.fence, self.turns_left_out, *self.usage.values(), *self.counted.values()
-        cancelled = db.execute(given("store_usage", [row])).fetchall()
+        cancelled = Turn._change("store_usage", [self], also="fence = NULL", only="turn.cancelled")
         if cancelled or not Turn.select(Turn.id).where(Turn.id == self.id).exists():
             Usage.add([self], replies=0 if cancelled else 1)
 
@@ -380,10 +432,13 @@ class ReplyRequest:
     goes_on: bool = False
     key: IdempotencyKey | None = None  # as the client sent it: without a reply
     limit: tuple | None = None  # (replies, seconds)
+    token_limit: tuple | None = None  # (tokens, "month" or "day")
 
     def __post_init__(self):
         # Here, since no transaction waits for a long text to be normalized.
         self._text = {"content": self.content, "search_text": normalize(self.content or "")}
+        sent = ((self.new or {}).get("system") or "") + (self.content or "")  # of a new session, all that the model is sent
+        self._size = len(sent.encode())
 
     @transaction
     def claim(self):
@@ -395,6 +450,8 @@ class ReplyRequest:
         known = self.key and self.key.known(now)
         if known and (reply := self._first_outcome(known)):
             return reply, False
+        if self.token_limit:
+            self._check_tokens(*self.token_limit, now)
         if self.limit and (wait := RateLimitHit.count(self.owner, *self.limit, now)):
             message = "You may ask for {} replies in {} seconds. Ask again in {} seconds.".format(*self.limit, wait)
             raise Refused(message, retry_after=wait, status=429)
@@ -409,6 +466,12 @@ class ReplyRequest:
         if self.key:
             self.key.remember(reply, now)
         return reply, True
+
+    def _check_tokens(self, most, period, now):
+        first, reset = period_at(now, period)
+        if (used := Usage.used(self.owner, first)) >= most:
+            message = f"You have used {used:,} of {most:,} tokens of this {period} (UTC). Ask again in the next one."
+            raise Refused(message, retry_after=-((now - reset) // SECOND), status=429)
 
     def _create(self, now):
         """A new session, and 0 for the id of its last turn."""
@@ -453,17 +516,18 @@ class ReplyRequest:
             IdempotencyKey.settle(reply)
         changes = {"status": IN_PROGRESS, "fence": secrets.randbits(63), "lease_until": now + LEASE, "cancelled": False}
         changes |= {"continued": reply.continued + 1, "restarts": 0, "replaces": None}  # whatever becomes of it, it is visible
+        changes |= {"uncounted": -len(reply.content.encode())}
         db.send(Turn.update(changes).where(Turn.id == reply.id))
         db.send(insertion(Piece(turn=reply, start=0, text=reply.content)))
         db.send(Session.update(latest_reply=reply.id).where(Session.id == session.id))
         reply.__data__ |= changes
-        reply.session, reply.base = session, len(reply.content)
+        reply.session, reply.base, reply.counted = session, len(reply.content), reply.usage
         return reply
 
     def _begin(self, session, last, now, *before, replaces=None):
         """A new reply, which is stored with the turns that come `before` it."""
         columns = {"kind": "assistant", "content": "", "model": session.model, "status": IN_PROGRESS, "replaces": replaces}
-        fence = {"fence": secrets.randbits(63), "lease_until": now + LEASE}
+        fence = {"fence": secrets.randbits(63), "lease_until": now + LEASE, "uncounted": self._size}
         reply = Turn(id=new_turn_id(now, last), session=session, created_at=now, **columns, **fence)
         db.send(insertion(*before, reply))
         return reply

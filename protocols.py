@@ -1,9 +1,10 @@
 """The protocols of providers: how a request looks, and what an event of an answer means."""
 
+import math
 import re
 
-from conversation import GO_ON
-from llm import HTTPProvider
+from conversation import GO_ON, size_of
+from llm import Answer, HTTPProvider
 
 
 class Echo:
@@ -18,8 +19,10 @@ class Echo:
         words = messages[-1]["content"]
         if words == GO_ON:
             words = messages[-3]["content"][len(messages[-2]["content"]) :]
+        answer = Answer(call, math.inf, len(words), size_of(system, messages))
         for word in re.findall(r"\s*\S+\s*", words):
             call.pause(0)  # which raises HungUp
+            answer.add(word)
             yield word
 
 
@@ -65,8 +68,8 @@ class Anthropic(HTTPProvider):
             counts = [usage.get(name) for name in ("input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")]
             if type(counts[0]) is int:
                 answer.count(input_tokens=sum(count for count in counts if type(count) is int), cached_tokens=counts[1])
-            answer.count(output_tokens=usage.get("output_tokens"))
-            answer.length = answer.length if kind != "message_start" else None  # that is a place-holder
+            if kind != "message_start":  # which has a place-holder, 0 or 1
+                answer.count(output_tokens=usage.get("output_tokens"))
         if kind in ("message", "message_stop"):
             answer.end("end_turn")
             answer.over = True

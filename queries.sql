@@ -12,7 +12,7 @@ WHERE turn.status = 'in_progress'
 {held}
 RETURNING turn_id;
 
--- end_replies(id bigint, fence bigint, lease_until bigint, status text, content text, search_text text, cancelled boolean, error_status int, error_message text, retry_after int, input_tokens int, output_tokens int, cached_tokens int, stop_reason text, turns_left_out int, continued int)
+-- end_replies(id bigint, fence bigint, lease_until bigint, status text, content text, search_text text, cancelled boolean, error_status int, error_message text, retry_after int, input_tokens int, output_tokens int, cached_tokens int, estimated_tokens int, stop_reason text, turns_left_out int, continued int)
 -- Store how replies ended that are under way and have this fence; where a lease is given, only if it is still that one, or the
 -- reply was cancelled. One that is not complete gives way to the reply that it replaces.
 UPDATE turn
@@ -27,6 +27,7 @@ SET status = given.status,
     input_tokens = given.input_tokens,
     output_tokens = given.output_tokens,
     cached_tokens = given.cached_tokens,
+    estimated_tokens = given.estimated_tokens,
     stop_reason = given.stop_reason,
     turns_left_out = given.turns_left_out,
     continued = given.continued,
@@ -38,33 +39,21 @@ AND coalesce(turn.fence, 0) = coalesce(given.fence, 0)
 AND (given.cancelled OR turn.lease_until = coalesce(given.lease_until, turn.lease_until))
 RETURNING turn.id;
 
--- release_replies(id bigint, fence bigint, input_tokens int, output_tokens int, cached_tokens int)
--- Hand over replies that are under way and have this fence: whoever sees the lease 0 may take them at once.
-UPDATE turn
-SET lease_until = 0,
-    input_tokens = given.input_tokens,
-    output_tokens = given.output_tokens,
-    cached_tokens = given.cached_tokens
-FROM given
-WHERE turn.id = given.id
-AND turn.fence = given.fence
-AND turn.status = 'in_progress'
-RETURNING turn.id;
-
--- store_usage(id bigint, fence bigint, turns_left_out int, input_tokens int, output_tokens int, cached_tokens int, counted_input int, counted_output int, counted_cached int)
--- What a cancelled reply with this fence used, unless that is stored already: the tokens are those that the ledger has of it.
+-- store_usage(id bigint, fence bigint, turns_left_out int, input_tokens int, output_tokens int, cached_tokens int, estimated_tokens int, uncounted bigint)
+-- What replies with this fence have used, only where they go on, or were cancelled. With it, they are also handed over (whoever
+-- sees the lease 0 may take them at once), or lose their fence, so that it is stored once.
 UPDATE turn
 SET turns_left_out = given.turns_left_out,
     input_tokens = given.input_tokens,
     output_tokens = given.output_tokens,
-    cached_tokens = given.cached_tokens
+    cached_tokens = given.cached_tokens,
+    estimated_tokens = given.estimated_tokens,
+    uncounted = given.uncounted,
+    {also}
 FROM given
 WHERE turn.id = given.id
 AND turn.fence = given.fence
-AND turn.cancelled
-AND coalesce(turn.input_tokens, 0) = coalesce(given.counted_input, 0)
-AND coalesce(turn.output_tokens, 0) = coalesce(given.counted_output, 0)
-AND coalesce(turn.cached_tokens, 0) = coalesce(given.counted_cached, 0)
+AND {only}
 RETURNING turn.id;
 
 -- drop_pieces(id bigint, trim bigint)
@@ -171,15 +160,34 @@ FROM given
 JOIN turn ON turn.id = given.id
 JOIN session ON session.id = turn.session_id;
 
--- add_usage(owner text, day text, model text, replies bigint, input_tokens bigint, output_tokens bigint, cached_tokens bigint)
--- In one order, so that no two transactions wait for each other.
-INSERT INTO usage (owner, day, model, replies, input_tokens, output_tokens, cached_tokens, estimated_tokens)
-SELECT owner, day, model, sum(replies), sum(input_tokens), sum(output_tokens), sum(cached_tokens), 0
+-- add_usage(turn bigint, fence bigint, owner text, day text, model text, replies bigint, input_tokens bigint, output_tokens bigint, cached_tokens bigint, estimated_tokens bigint, failed bigint, interrupted bigint)
+-- Where a fence is given, only of turns under way that have it. An owner whom neither the turn's session names nor other usage was
+-- forgotten meanwhile, and is not named again. In one order, so that no two transactions wait for each other.
+INSERT INTO usage (
+    owner, day, model, replies, input_tokens, output_tokens, cached_tokens, estimated_tokens, failed, interrupted
+)
+SELECT
+    CASE
+        WHEN EXISTS (
+            SELECT 1
+            FROM turn
+            JOIN session ON session.id = turn.session_id
+            WHERE turn.id = given.turn AND session.owner = given.owner
+        ) OR EXISTS (SELECT 1 FROM usage AS known WHERE known.owner = given.owner) THEN owner
+        ELSE ''
+    END AS named,
+    day, model, sum(replies), sum(input_tokens), sum(output_tokens), sum(cached_tokens), sum(estimated_tokens), sum(failed),
+    sum(interrupted)
 FROM given
-GROUP BY owner, day, model
-ORDER BY owner, day, model
+WHERE fence IS NULL
+OR EXISTS (SELECT 1 FROM turn WHERE turn.id = given.turn AND turn.fence = given.fence AND turn.status = 'in_progress')
+GROUP BY named, day, model
+ORDER BY named, day, model
 ON CONFLICT (owner, day, model) DO UPDATE
 SET replies = usage.replies + excluded.replies,
     input_tokens = usage.input_tokens + excluded.input_tokens,
     output_tokens = usage.output_tokens + excluded.output_tokens,
-    cached_tokens = usage.cached_tokens + excluded.cached_tokens;
+    cached_tokens = usage.cached_tokens + excluded.cached_tokens,
+    estimated_tokens = usage.estimated_tokens + excluded.estimated_tokens,
+    failed = usage.failed + excluded.failed,
+    interrupted = usage.interrupted + excluded.interrupted;

@@ -15,11 +15,13 @@ import conversation
 from catalog import UnknownModel
 from database import Unavailable, Unstorable, db, limit_time, reason, watched
 from faults import ModelError
+from ledger import SAID, Usage, estimate
 from limits import REPLIES, TITLES, Overloaded, Room
 from llm import RETRY_PAUSES, pause
 from logs import log
-from models import COMPLETE, FAILED, IN_PROGRESS, INTERRUPTED, RELEASED, Missing, Turn, outcome_of
+from models import COMPLETE, FAILED, IN_PROGRESS, INTERRUPTED, RELEASED, Missing, Session, Turn, outcome_of
 from search import normalize
+from titles import TIMEOUT as TITLE_TIMEOUT
 from titles import generate_title
 from wire import Call, HungUp
 
@@ -34,7 +36,19 @@ HOLD = 1  # seconds for which the beginning of what goes on is held back, where 
 GATHERING, LONGEST_GATHERING = 0.0001, 0.25  # seconds from one commit to the next, for each reply under way here, and at most
 IN_VAIN = {None: outcome_of(FAILED, 502, "The model has written nothing more.")}  # what is told of going on in vain, by its error
 IN_VAIN[413] = outcome_of(FAILED, 409, "The reply so far does not fit the model's context window. Start a new message.")
+SWEEP_INTERVAL = 3600  # seconds
+MOST_TOKENS = 2**31 - 1  # that a turn's row can hold
 MEMORY = 10  # seconds for which a failover of the database may take back the end of a reply
+
+
+def count_usage(row, before, answers, over):
+    """Set the tokens of a row to those `before`, and what these answers used: what a provider said of them, and what it did not,
+    estimated, of those that are over."""
+    for name in SAID:
+        if said := [answer.usage[name] for answer in answers if name in answer.usage]:
+            setattr(row, name, min((before[name] or 0) + sum(said), MOST_TOKENS))
+    estimated = sum(estimate(sum(answer.uncounted())) for answer in over)
+    row.estimated_tokens = min(before["estimated_tokens"] + estimated, MOST_TOKENS)
 
 
 class Feed:
@@ -96,7 +110,7 @@ class Reply(Feed):
     def __init__(self, turn, leaving):
         super().__init__(turn)
         self.session, self.row = turn.session, turn
-        self._used = turn.counted = turn.usage  # by the calls before this one, in whatever process
+        self._used, self._begun = turn.usage, turn.content  # by processes before this one; before the call under way
         self.leaving = leaving  # its place in this process is, when it is over
         self.call = Call()
         self.call.on_thinking = self._think
@@ -122,16 +136,19 @@ class Reply(Feed):
         with self._news:
             return self.text + self._arrived
 
-    def take_usage(self):
-        """Add what the provider has said of this call so far to what was used before. Two threads may do so at any time."""
-        for name, count in self.call.usage.items():
-            setattr(self.row, name, min((self._used[name] or 0) + count, 2**31 - 1))
+    def take_usage(self, goes_on=False):
+        """Count what all calls have used, those of processes before this one among them. Two threads may do so at any time. Where
+        it goes on, the last call is not over: `uncounted` is for whoever has to estimate it when this process has died."""
+        answers = list(self.call.answers)
+        count_usage(self.row, self._used, answers, answers[:-1] if goes_on else answers)
+        if goes_on and answers:
+            counted = self.so_far() if "output_tokens" in answers[-1].usage else self._begun
+            self.row.uncounted = answers[-1].uncounted()[0] - len(counted.encode())
 
     def go_on(self):
         """Its provider is asked to go on behind a break. What is held back was about to be repeated."""
-        self.take_usage()
-        self._used, self.call.usage = self.row.usage, {}
-        self._continuation = conversation.Continuation(self.so_far())
+        self._begun = self.so_far()
+        self._continuation = conversation.Continuation(self._begun)
 
     def _think(self, characters):
         self._thought += characters
@@ -152,7 +169,7 @@ class Reply(Feed):
             if in_vain and outcome["status"] != INTERRUPTED:
                 self.failure = IN_VAIN.get(outcome["error_status"], outcome)
             outcome = self.row.fallback()
-        outcome["search_text"] = normalize(content)
+        outcome |= {"search_text": normalize(content), "uncounted": -len(content.encode())}
         self.take_usage()
         if self.prompt and not in_vain:
             outcome["turns_left_out"] = self.prompt.left_out
@@ -161,13 +178,21 @@ class Reply(Feed):
             self._outcome = outcome
 
     def take(self):
-        """What has arrived and is not stored yet, and whether nothing more arrives: then `row` is the turn as it ends."""
+        """What has arrived and is not stored yet; whether nothing more arrives: then `row` is the turn as it ends; else a copy of
+        that, where it has used more than is stored."""
+        used = None
         with self._news:
             if self._outcome is None and time.monotonic() >= self._held_until:
                 self._arrived += self._continuation.decide()
+            is_due = self._arrived or time.monotonic() > self.asked_at + LOOK_INTERVAL  # no commit is made for it before
+            if self._outcome is None and self.call.has_used and is_due:
+                self.call.has_used, stored = False, (self.row.counted, self.row.uncounted)
+                self.take_usage(goes_on=True)
+                if (self.row.usage, self.row.uncounted) != stored:
+                    used = Turn(**self.row.__data__ | {"session": self.session}, counted=self.row.counted)
             if self._outcome:
                 self.row.__data__ |= {"content": self.text + self._arrived, "lease_until": None} | self._outcome
-            return self._arrived, bool(self._outcome)
+            return self._arrived, bool(self._outcome), used
 
     def stored(self, text):
         """The first part of what has arrived is committed: the followers may have it."""
@@ -178,6 +203,7 @@ class Reply(Feed):
     def give_up(self):
         """The database does not take it: what is not stored is dropped, and it ends as failed."""
         self.call.hang_up()
+        self.take_usage()
         outcome = outcome_of(FAILED, 500, "The database did not take the reply. Ask again.")
         with self._news:
             self._arrived, self._outcome = "", outcome | {"search_text": normalize(self.text)}
@@ -198,14 +224,14 @@ class Replies:
     def __init__(self, catalog, settings):
         self.catalog = catalog
         self.max_tokens, self.title_model = settings["MAX_TOKENS"], settings["TITLE_MODEL"]
-        self.continue_limit = settings["CONTINUE_LIMIT"]
+        self.continue_limit, self.retention = settings["CONTINUE_LIMIT"], settings["RETENTION_DAYS"]
         self.stopping = False  # this process takes over nothing any more
         self.room, self._titles = Room(REPLIES), Room(TITLES)
         self._feeds = weakref.WeakValueDictionary()  # turn id → the feed of a reply under way, until nobody has it any more
         self._written = set()  # the replies that are written here, until they are over
         self._lock, self._wake, self._keeper = threading.Lock(), threading.Event(), None
         self._ended = []  # (when, turn): how replies ended here, in the last seconds
-        self._next_poll = self._next_look = self._stored_at = 0.0
+        self._next_poll = self._next_look = self._next_sweep = self._stored_at = 0.0
         self._lapsed = {}  # (id, lease, …) → how often the reply was seen with this lease, which has lapsed
 
     # What a request asks for
@@ -359,12 +385,15 @@ class Replies:
 
     def _generate_title(self, reply, message):
         """Where there is no room for it, or the database does not answer, the title stays that was written from the message."""
+        call, row = Call(TITLE_TIMEOUT), Turn(id=reply.id, session=reply.session, model=self.title_model, content="")
         with contextlib.suppress(Overloaded, *Unavailable), self._titles.place(reply.session.owner):
-            if title := generate_title(self.catalog.provider_of(self.title_model), self.title_model, message):
-                limit_time()
-                with db.connection_context():
-                    if reply.session.suggest_title(title):
-                        reply.tell(title=title)
+            title = generate_title(call, self.catalog.provider_of(self.title_model), self.title_model, message)
+            count_usage(row, row.usage, call.answers, call.answers)
+            limit_time()
+            with db.connection_context():
+                if title and reply.session.suggest_title(title):
+                    reply.tell(title=title)
+                Usage.add_late(row)
 
     # Keeping them
 
@@ -425,13 +454,16 @@ class Replies:
     def _store(self, replies):
         """Commit in one transaction what has arrived of these replies and how they ended; then tell their followers."""
         taken = [(reply, *reply.take()) for reply in replies]
-        changed = [(reply, text, is_over) for reply, text, is_over in taken if text or is_over]
-        if not changed:
+        changed = [(reply, text, is_over) for reply, text, is_over, _ in taken if text or is_over]
+        used = {reply: row for reply, _, _, row in taken if row}
+        if not changed and not used:
             return
         growing = [(reply, text) for reply, text, _ in changed if text and reply.row.status == IN_PROGRESS]
         pieces = [(reply.id, reply.row.fence, len(reply.text), text) for reply, text in growing]
-        stored = Turn.store(pieces, [reply.row for reply, _, is_over in changed if is_over])
+        stored = Turn.store(pieces, [reply.row for reply, _, is_over in changed if is_over], list(used.values()))
         self._stored_at, ids = time.monotonic(), stored()
+        for reply, row in used.items():
+            reply.row.counted = row.usage
         for reply, text, is_over in changed:
             is_stored = reply.id in ids
             if is_stored and reply.row.status != IN_PROGRESS:
@@ -448,6 +480,7 @@ class Replies:
             limit_time()  # they may be many, and the database far away
             turn = Turn.read(reply.id)
             if turn is not None and turn.status == IN_PROGRESS and turn.fence == reply.row.fence:  # else the next poll tells
+                reply.row.counted, reply.row.uncounted, reply.call.has_used = turn.usage, turn.uncounted, True
                 reply.stored(turn.content[len(reply.text) :])
                 if lost := reply.text[len(turn.content) :]:
                     Turn.store([(reply.id, reply.row.fence, len(turn.content), lost)], [])
@@ -480,6 +513,9 @@ class Replies:
             Turn.renew(leases)
         if self.stopping:
             return
+        if self.retention and time.monotonic() >= self._next_sweep:
+            self._next_sweep = time.monotonic() + SWEEP_INTERVAL
+            self._start(self._sweep)
         self._lapsed = {orphan: self._lapsed.get(orphan, 0) + 1 for orphan in Turn.lapsed()}
         lost = {}  # id → lease
         for (turn_id, lease, restarts, owner), looks in self._lapsed.items():
@@ -494,6 +530,11 @@ class Replies:
             if turns := [turn for turn in turns if turn.lease_until == lost[turn.id]]:  # else another process was faster
                 Turn.interrupt(turns, [normalize(turn.content) for turn in turns], cancelled=False)
             self._store_all()  # a writer who has waited comes first
+
+    def _sweep(self):
+        """Delete the sessions that were not used for too long. What the database does not take is left to the next sweep."""
+        with contextlib.suppress(*Unavailable):
+            Session.delete_unused(self.retention)
 
     def _take_over(self, turn_id, lease, owner):
         """Write an orphaned reply on, unless there is no room for it here, or another process was faster."""

@@ -1,13 +1,15 @@
 """The marshmallow schemas: requests are loaded through them, and responses are dumped through them. `tests/openapi` describes the
 API from them; what its description says of a schema and its fields stands in `tests/openapi/base.json`."""
 
+import contextlib
+import datetime
 import re
 import time
 
 from flask import current_app
 from marshmallow import EXCLUDE, Schema, ValidationError, fields, post_dump, pre_load, validate
 
-from ledger import TOKENS
+from ledger import SAID, TOKENS
 
 FAULTS = 20  # that an answer names at most
 LONGEST_NAME = 200  # characters of a name in an answer
@@ -54,11 +56,23 @@ class WholeNumber(fields.Integer):
         return int(value)
 
 
+class Day(fields.String):
+    """A day of a query: `2026-11-25`."""
+
+    default_error_messages = {"invalid": "Give a day like 2026-11-25."}
+
+    def _deserialize(self, value, attr, data, **kwargs):
+        with contextlib.suppress(ValueError):
+            if re.fullmatch("[0-9]{4}-[0-9]{2}-[0-9]{2}", value):
+                return datetime.date.fromisoformat(value)
+        raise self.make_error("invalid", input=value)
+
+
 class Timestamp(fields.DateTime):
     """Microseconds since 1970, dumped as RFC 3339 in UTC with whole seconds: `2026-03-06T16:00:00Z`."""
 
     def _serialize(self, value, attr, obj, **kwargs):
-        return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(value // 1_000_000))
+        return value and time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(value // 1_000_000))
 
 
 class Part(fields.Nested):
@@ -121,11 +135,18 @@ class TurnsPageSchema(Schema):
     before = WholeNumber("Give the id of a turn.", 0, 2**63 - 1, data_key="turns[before]")
 
 
+class UsagePageSchema(Schema):
+    """The parameters of the usage: both days are included."""
+
+    first = Day(data_key="from")
+    last = Day(data_key="to")
+
+
 # Responses
 
 
 ModelSchema = Schema.from_dict({"id": fields.String(attribute="model", required=True)}, name="ModelSchema")
-UsageSchema = Schema.from_dict({name: fields.Integer(required=True, allow_none=True) for name in TOKENS}, name="UsageSchema")
+UsageSchema = Schema.from_dict({name: fields.Integer(required=True, allow_none=True) for name in SAID}, name="UsageSchema")
 MetaSchema = Schema.from_dict({"has_more": fields.Boolean(required=True)}, name="MetaSchema")
 
 
@@ -169,6 +190,12 @@ class ChangedSessionSchema(SessionSchema):
     options = fields.Raw(required=True)
 
 
+class UsageMetaSchema(Schema):
+    used = fields.Integer(required=True)
+    limit = fields.Integer(required=True, allow_none=True)
+    resets_at = Timestamp(required=True, allow_none=True)
+
+
 class WholeSessionSchema(ChangedSessionSchema):
     turns = fields.Function(lambda session: [dump_turn(turn) for turn in session.turns], required=True)
     meta = Part(MetaSchema, attribute="has_more", required=True)
@@ -180,6 +207,11 @@ retry_schema = RequestSchema.from_dict({"content": Text(allow_none=True)}, name=
 empty_schema = RequestSchema.from_dict({}, name="EmptySchema")()
 change_schema = ChangeSchema()
 page_schema = PageSchema(unknown=EXCLUDE)  # what else a query has is nobody's
+usage_page_schema = UsagePageSchema(unknown=EXCLUDE)
+counts = {name: fields.Integer(required=True) for name in ("replies", *TOKENS)}
+place = {"day": fields.String(required=True), "model": fields.String(required=True)}
+daily_usage_schema = Schema.from_dict(place | counts, name="DailyUsageSchema")(many=True)
+usage_meta_schema = UsageMetaSchema()
 turns_page_schema = TurnsPageSchema(unknown=EXCLUDE)
 # An `Idempotency-Key` that is sent again gives the first answer again, though the session was used since.
 first_update = {"updated_at": Timestamp(attribute="created_at", required=True, dump_only=True)}

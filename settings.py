@@ -62,10 +62,16 @@ def _rate(value):
     return int(replies), {"second": 1, "minute": 60, "hour": 3600, "day": 86400}[period.strip()]
 
 
+def _token_limit(value):
+    tokens, period = value.split("/")
+    return int(tokens), period.strip()
+
+
 # What makes the value of a setting of the text that matches its kind's pattern; it may raise ValueError. Of other kinds, the
 # value is the text.
-_READERS = {"number": int, "count": int, "seconds": float, "users": _list, "models": _list, "url": _url, "database": _url}
-_READERS |= {"origins": _origins, "providers": _providers, "secret": _secret, "rate": _rate}
+_READERS = {"number": int, "count": int, "days": int, "seconds": float, "users": _list, "models": _list}
+_READERS |= {"url": _url, "database": _url, "origins": _origins, "providers": _providers, "secret": _secret, "rate": _rate}
+_READERS |= {"token_limit": _token_limit}
 _TABLE = tomllib.loads(pathlib.Path(__file__).with_suffix(".toml").read_text("utf-8"))
 _KINDS = _TABLE.pop("kinds")
 SETTINGS = {name: Setting(*row) for name, row in _TABLE.items()}

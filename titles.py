@@ -8,7 +8,6 @@ import types
 import regex
 
 from faults import ModelError
-from wire import Call
 
 LONGEST = 60  # characters
 FALLBACK = "New session"
@@ -38,11 +37,11 @@ def local_title(message):
     return title if _pattern.seen.search(title) else FALLBACK
 
 
-def generate_title(provider, model, message):
-    """The title that this model of the provider writes for a message, or None where it writes none within ten seconds."""
+def generate_title(call, provider, model, message):
+    """The title that this model of the provider writes for a message, or None where it writes none within the call's time."""
     messages = [{"role": "user", "content": message[:PROMPT_CHARACTERS]}]
     with contextlib.suppress(ModelError):
-        return proposed_title("".join(provider.stream(Call(TIMEOUT), model, PROMPT, messages, MAX_TOKENS, retries=0)))
+        return proposed_title("".join(provider.stream(call, model, PROMPT, messages, MAX_TOKENS, retries=0)))
 
 
 def proposed_title(answer):

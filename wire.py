@@ -53,7 +53,8 @@ class Call:
 
     def __init__(self, seconds=math.inf):
         self._end = self.deadline = time.monotonic() + seconds  # of all that the call may take; of what it does now
-        self.usage = {}  # input_tokens, output_tokens, cached_tokens, as far as the provider said
+        self.answers = []  # of its tries, but for those that were refused: each knows what it has used
+        self.has_used = False  # something of that is new
         self.request_id = None
         self.stop_reason, self.window_is_full = "stop", False  # how the answer ended, where it was whole
         self.on_thinking = lambda characters: None  # called with how many the model has thought, each time

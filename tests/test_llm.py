@@ -652,7 +652,7 @@ def test_keeps_what_came_before_the_connection_broke(single, provider, model):
 
 def test_keeps_the_usage_of_a_reply_that_failed(single, provider):
     provider.script = [stream(message_start(input_tokens=5, output_tokens=1), text_delta("So far"))]
-    assert failed(single.client(), CLAUDE)[2]["usage"] == counts(5, 1)
+    assert failed(single.client(), CLAUDE)[2]["usage"] == counts(5, None)  # the output's is a place-holder
 
 
 WHOLE_ANSWERS = {

@@ -79,6 +79,7 @@ def test_says_what_became_of_requests_and_replies(start, settings, provider):
         "input_tokens": 15,
         "output_tokens": 7,
         "cached_tokens": 3,
+        "estimated_tokens": 3,  # of the call that broke
         "provider_id": "req_1",
     }
     assert (second["outcome"], second["status"], second["continued"]) == ("failed", 502, 0)

@@ -228,7 +228,7 @@ def test_a_database_with_100_000_turns_starts_within_seconds_and_keeps_all_of_it
     began = time.monotonic()
     server = start(**settings)
     assert time.monotonic() - began < 15
-    assert tables.rows("SELECT migrations FROM release") == [(4,)]
+    assert tables.rows("SELECT migrations FROM release") == [(5,)]
     assert tables.rows(sums) == before
     alice, bob = server.client(ALICE), server.client(BOB)
 
@@ -313,7 +313,7 @@ def test_of_processes_that_start_together_one_migrates(settings, tables):
         ]
         ended = [(process.communicate(timeout=30)[1], process.returncode) for process in processes]
     assert ended == [("", 0)] * 3
-    assert tables.rows("SELECT migrations FROM release") == [(4,)]
+    assert tables.rows("SELECT migrations FROM release") == [(5,)]
     assert tables.rows("SELECT max(id) FROM turn") == [(old_id,)]
 
 

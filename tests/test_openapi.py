@@ -94,6 +94,8 @@ ROUTES = {
     "POST /sessions/{session_id}/cancel": "cancel_reply",
     "GET /sessions/{session_id}/events": "follow_events",
     "GET /models": "list_models",
+    "GET /usage": "show_usage",
+    "GET /metrics": "show_metrics",
     "GET /health": "show_health",
     "GET /openapi.json": "show_openapi",
     "GET /": "show_index",
@@ -178,8 +180,9 @@ def test_only_the_public_operations_need_no_token(document):
     assert (scheme["type"], scheme["scheme"], scheme["bearerFormat"]) == ("http", "bearer", "JWT")
     public = {route for route, operation in operations(document).items() if operation.get("security") == []}
     assert public == {"GET /", "GET /health", "GET /openapi.json"}
+    assert operations(document)["GET /metrics"]["security"] == [{"metrics_token": []}]
     refusing = {route for route, operation in operations(document).items() if "401" in operation["responses"]}
-    assert refusing == set(operations(document)) - public
+    assert refusing == set(operations(document)) - public - {"GET /metrics"}
 
 
 def test_has_the_words_and_the_examples_of_the_seed(document):
@@ -240,6 +243,9 @@ class Watch:
             self._validate(schema, response.json())
         return response
 
+    def see_text(self, route, response):
+        self._validate(self._answer(route, response.status_code, response.headers), response.text)
+
     def see_stream(self, route, stream, thinking=None):
         """A stream, which is read to its end; returns its events. `thinking` is set where one of these has come."""
         body = resolve(self.document, self._answer(route, stream.status, stream.headers))
@@ -275,7 +281,7 @@ class Watch:
         jsonschema.Draft202012Validator(schema, format_checker=jsonschema.FormatChecker()).validate(value)
 
 
-def test_every_answer_that_succeeds_is_as_described(alice, provider, document):
+def test_every_answer_that_succeeds_is_as_described(alice, provider, document, start, settings):
     watch = Watch(document)
     session = watch.see("POST /sessions", alice.post("/sessions", SEED)).json()
     path = f"/sessions/{session['id']}"
@@ -311,8 +317,10 @@ def test_every_answer_that_succeeds_is_as_described(alice, provider, document):
     watch.see(f"PATCH {ONE}", alice.patch(path, {"title": "Mine", "model": "m-2", "system": None, "options": OPTIONS}))
     watch.see(f"GET {ONE}", alice.get(path + "?turns[limit]=2"))
     watch.see(f"DELETE {ONE}", alice.delete(path))
-    for place in ("/models", "/health", "/openapi.json", "/"):
+    for place in ("/models", "/usage", "/health", "/openapi.json", "/"):
         watch.see("GET " + place, alice.get(place))
+    metered = start(**settings, METRICS_TOKEN="of-the-metrics-alone").client()
+    watch.see_text("GET /metrics", metered.get("/metrics", Authorization="Bearer of-the-metrics-alone"))
     succeeding = {
         (route, code)
         for route, operation in operations(document).items()
@@ -379,7 +387,15 @@ def test_schemathesis_finds_no_fault(alice, provider, tmp_path):
     # A key that comes again with another body is refused as it should be, which the tool cannot know.
     (tmp_path / "schemathesis.toml").write_text(
         """[checks.positive_data_acceptance]
-        expected-statuses = ["2xx", "404", "409", "422"]"""
+        expected-statuses = ["2xx", "404", "409", "422"]
+        [[operations]]
+        include-path = "/metrics"  # nobody is told that there are any
+        [operations.checks.missing_required_header]
+        enabled = false
+        [[operations]]
+        include-path = "/usage"  # where the first day is behind the last one
+        [operations.checks.positive_data_acceptance]
+        expected-statuses = ["2xx", "400"]"""
     )
     described = alice.get("/openapi.json").json()  # which knows no MAX_TOKENS: that is the server's own
     named = described["components"]["schemas"]
