@@ -108,7 +108,7 @@ def usage_command(days, is_json):
     open_database()
     with db.connection_context():
         first = utc(db.now()).date() - datetime.timedelta(days - 1)
-        rows = sorted(Usage.sums(Usage.owner).where(Usage.day >= first.isoformat()), key=lambda row: -row.tokens)
+        rows = sorted(Usage.sums(Usage.owner).where(Usage.day >= first.isoformat()), key=lambda row: (-row.tokens, row.owner))
         db.discard()
     names = ("replies", *TOKENS)
     users = [{"user": row.owner or "(forgotten)"} | {name: getattr(row, name) for name in names} for row in rows]

@@ -141,8 +141,18 @@ class Session(db.Model):
 
     def delete_whole(self):
         """Delete it: first out of its owner's sight, then in steps that hold up nobody for long."""
-        transaction(Session.update(owner="").where(Session.id == self.id).execute)()
+        self._withdraw()
         Session.finish_deletions()
+
+    @transaction
+    def _withdraw(self):
+        """Take it from its owner. What a reply under way has used is counted later: the ledger has to know the owner by then."""
+        db.hold(Session.select(Session.id).where(Session.id == self.id))
+        turns = list(Turn.readable().where(Turn.session == self.id, Turn.under_way()))
+        for turn in turns:
+            turn.counted = turn.usage
+        Usage.add(turns)
+        Session.update(owner="").where(Session.id == self.id).execute()
 
     @classmethod
     def delete_unused(cls, days):
@@ -155,6 +165,7 @@ class Session(db.Model):
                 unused = cls.updated_at < db.now() - days * 86400 * SECOND, cls.owner != "", ~fn.EXISTS(under_way)
                 more = list(cls.select(cls.id).where(*unused).limit(100))
                 for session in more:
+                    limit_time()
                     transaction(cls.update(owner="").where(cls.id == session.id, *unused).execute)()
                 cls.finish_deletions()
 
@@ -174,7 +185,8 @@ class Session(db.Model):
     def _delete_some(self, count):
         """Delete the last so many turns, and the session where there is none left; returns whether more is left."""
         turns = Turn.select(Turn.id).where(Turn.session == self.id).order_by(Turn.id.desc()).limit(count)
-        if Turn.delete().where(Turn.id.in_(turns)).execute():
+        # Where another process was faster with these, others may be left all the same.
+        if Turn.delete().where(Turn.id.in_(turns)).execute() or Turn.select().where(Turn.session == self.id).exists():
             return True
         Session.delete().where(Session.id == self.id).execute()
         return False

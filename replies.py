@@ -393,7 +393,8 @@ class Replies:
             with db.connection_context():
                 if title and reply.session.suggest_title(title):
                     reply.tell(title=title)
-                Usage.add_late(row)
+                if call.answers:
+                    Usage.add_late(row)
 
     # Keeping them
 
@@ -551,8 +552,9 @@ class Replies:
             return  # it goes on after all
         if row is not None and turn is not row:
             feed.take_usage()
-            if feed.prompt and (feed.prompt.left_out or row.usage != row.counted):
+            if feed.prompt:
                 row.trim, row.turns_left_out = feed.prompt.trim(feed.id), feed.prompt.left_out
+            if turn is None or row.turns_left_out or row.usage != row.counted:
                 row.store_usage()
         with self._lock:
             if self._feeds.get(feed.id) is feed:  # else another one has taken its place
