@@ -37,10 +37,12 @@ LEFT_OUT = {
     r"^docker\b": "they need Docker, with which tests/container runs them",
     r"\bexample\.com\b": "they need other hosts",
     r"bin/pytest$": "that is what runs here",
+    r"flask forget": "it would forget whoever has run the others",
 }
 INSTALLS = "python3 -m venv .venv && .venv/bin/pip install -qr requirements.txt && "  # `.ci/run` does that; it needs a network
 SERVES = r"flask run$|gunicorn\.conf\.py$"  # how the last line of a block ends that starts a server
 VARIES = {r"[\da-f]{8}(-[\da-f]{4}){3}-[\da-f]{12}": "UUID", r"\b\d{19}\b": "TURN", r"\d{4}-\d\d-\d\dT[\d:]{8}Z": "TIME"}
+VARIES[r"(?m)^ +\d+( +\d+)+"] = "COUNTS"
 
 
 def heredoc(path):
