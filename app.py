@@ -2,9 +2,7 @@
 
 import atexit
 import contextlib
-import datetime
 import hashlib
-import hmac
 import json
 import re
 import time
@@ -21,9 +19,9 @@ import catalog
 import chat
 import cli
 import database
+import deletion
 import errors
 import events
-import ledger
 import limits
 import logs
 import migrations
@@ -31,6 +29,7 @@ import models
 import schemas
 import search
 import titles
+import usage
 from database import db
 from idempotency import IdempotencyKey
 from logs import log
@@ -352,7 +351,7 @@ def change_session(session_id):
 @api.delete("/sessions/<uuid:session_id>")
 def delete_session(session_id):
     """Delete a session with its turns."""
-    get_session(session_id).delete_whole()
+    deletion.delete_session(get_session(session_id))
     current_app.replies.poll()
     return "", 204
 
@@ -406,36 +405,8 @@ def list_models():
     return {"data": data, "meta": {"has_more": False}}
 
 
-@api.get("/usage")
-def show_usage():
-    """Tell what you have used, by day and model, the newest first."""
-    query, limit = schemas.usage_page_schema.load(request.args.to_dict()), current_app.config["TOKEN_LIMIT"]
-    with db.connection_context():
-        now = db.now()
-        last = query.get("last") or ledger.utc(now).date()
-        first = query.get("first") or last - datetime.timedelta(days=min(29, last.toordinal() - 1))
-        if first > last:
-            raise ValidationError({"from": ["Give a day that is not behind the last one, `to`."]})
-        rows = ledger.Usage.days(g.user, first.isoformat(), last.isoformat())
-        if limit:
-            since, reset = ledger.period_at(now, limit[1])
-            meta = {"used": ledger.Usage.used(g.user, since), "limit": limit[0], "resets_at": reset}
-        else:
-            meta = {"used": sum(row.tokens for row in rows), "limit": None, "resets_at": None}
-    return {"data": schemas.daily_usage_schema.dump(rows), "meta": schemas.usage_meta_schema.dump(meta)}
-
-
-@public.get("/metrics")
-def show_metrics():
-    """Count what all have used, for Prometheus."""
-    scheme, _, sent = request.headers.get("Authorization", "").partition(" ")
-    token = current_app.config["METRICS_TOKEN"]
-    if token is None or scheme.lower() != "bearer" or not hmac.compare_digest(sent.strip().encode(), token.encode()):
-        raise exceptions.NotFound
-    database.limit_time()
-    with db.connection_context():
-        text = ledger.metrics(__version__, models.Turn.select().where(models.Turn.under_way()).count())
-    return Response(text, mimetype="text/plain; version=0.0.4")
+api.get("/usage")(usage.show_usage)
+public.get("/metrics")(usage.show_metrics)
 
 
 @public.get("/health")

@@ -21,12 +21,11 @@ import auth
 import database
 from catalog import open_catalog, spellings
 from database import db
+from deletion import forget
 from faults import ModelError
-from idempotency import IdempotencyKey
-from ledger import TOKENS, RateLimitHit, Usage, utc
+from ledger import TOKENS, Usage, utc
 from logs import log
 from migrations import MIGRATIONS
-from models import Session
 from protocols import OpenAI
 from settings import MISTAKES, SettingError, misspelt, read_environment, read_settings, whose
 from wire import Call, Fault, Wire, join
@@ -135,23 +134,11 @@ def forget_command(subject):
     """Delete all that is stored of SUBJECT, such as https://github.com/username. What all have used stays as it was, without the
     name. A server may be running: replies under way stop."""
     open_database()
-    with db.connection_context():
-        sessions = list(Session.select(Session.id).where(Session.owner == subject))
-        for session in sessions:
-            database.limit_time()
-            session.delete_whole()
-        database.limit_time()
-        others = [table.delete().where(table.owner == subject) for table in (RateLimitHit, IdempotencyKey)]
-        found = any([sessions, *(database.transaction(delete.execute)() for delete in others)])
-        while Usage.forget(subject):  # and once more, as a process may just have counted a reply that was under way
-            found = True
-            time.sleep(1)
-            database.limit_time()
-        db.discard()
-    if not found:
+    sessions = forget(subject)
+    if sessions is None:
         raise click.ClickException(f"Nothing is stored of {subject}. `flask usage --json` has the names of all users.")
     click.echo(
-        f"{subject} is forgotten, with {len(sessions)} sessions. Backups, logs and providers keep what they have; the database's "
+        f"{subject} is forgotten, with {sessions} sessions. Backups, logs and providers keep what they have; the database's "
         "files keep what was deleted until it is overwritten, or VACUUM is run (on PostgreSQL, VACUUM FULL)."
     )
 

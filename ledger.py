@@ -1,10 +1,9 @@
-"""The ledger: what each owner has used, by day and model, which outlives sessions; the limits of it; the metrics.
+"""The ledger: what each owner has used, by day and model, which outlives sessions, and the limits of it.
 
 What no provider said is estimated, a token for four bytes, and counted apart. Whatever tokens stand in the row of a turn are
 counted here, by the same transaction: so each is counted once, whichever process writes the turn on, and nothing is lost with it.
 """
 
-import collections
 import datetime
 
 from peewee import SQL, BigIntegerField, CompositeKey, TextField, fn
@@ -14,7 +13,6 @@ from database import SECOND, db, given, transaction
 SAID = ("input_tokens", "output_tokens", "cached_tokens")  # by a provider; those that are cached are among the input
 TOKENS = (*SAID, "estimated_tokens")
 FORGOTTEN = ""  # the owner of what those used who were forgotten
-MODELS = 1000  # that have metrics of their own; any user may name more
 
 
 def estimate(size):
@@ -103,36 +101,6 @@ class Usage(db.Model):
         for start in range(0, len(rows), 1000):  # a statement takes 32,766 values at most
             db.send(given("add_usage", [(None, None, FORGOTTEN, *counts) for _, *counts in rows[start : start + 1000]]))
         return bool(rows)
-
-
-def metrics(version, in_progress):
-    """What all have used by now, in Prometheus's text format (prometheus.io/docs/instrumenting/exposition_formats)."""
-    counts = collections.defaultdict(collections.Counter)
-    for number, row in enumerate(Usage.sums(Usage.model).order_by(fn.MIN(Usage.day), Usage.model)):
-        ended = {"failed": row.failed, "interrupted": row.interrupted, "complete": row.replies - row.failed - row.interrupted}
-        tokens = {name.removesuffix("_tokens"): getattr(row, name) for name in TOKENS}
-        counts[row.model if number < MODELS else "other"].update(ended | tokens)
-
-    def series(name, label, values):
-        for model, counted in counts.items():
-            quoted = model.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
-            for value in values:
-                yield f'{name}{{model="{quoted}",{label}="{value}"}} {counted[value]}'
-
-    return "\n".join([
-        "# HELP parley_replies_total Replies that were asked for and have ended.",
-        "# TYPE parley_replies_total counter",
-        *series("parley_replies_total", "outcome", ("complete", "failed", "interrupted")),
-        "# HELP parley_tokens_total Tokens that were used; what no provider counted is estimated.",
-        "# TYPE parley_tokens_total counter",
-        *series("parley_tokens_total", "kind", ("input", "output", "cached", "estimated")),
-        "# HELP parley_replies_in_progress Replies that are being written.",
-        "# TYPE parley_replies_in_progress gauge",
-        f"parley_replies_in_progress {in_progress}",
-        "# HELP parley_info The release.",
-        "# TYPE parley_info gauge",
-        f'parley_info{{version="{version}"}} 1\n',
-    ])
 
 
 class RateLimitHit(db.Model):

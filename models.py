@@ -14,7 +14,7 @@ import uuid
 import peewee
 from peewee import SQL, BigAutoField, BigIntegerField, BooleanField, IntegerField, TextField, UUIDField, fn
 
-from database import QUERIES, SECOND, db, given, insertion, limit_time, transaction
+from database import QUERIES, SECOND, db, given, insertion, transaction
 from idempotency import IdempotencyKey
 from ledger import TOKENS, RateLimitHit, Usage, estimate, period_at
 from search import normalize
@@ -24,7 +24,6 @@ RELEASED = 0  # the lease of a reply that was handed over: anyone may take it at
 PREVIEW = 100  # characters
 HISTORY_ROWS = 64  # turns that are read at once
 NO_TURN = 2**63 - 1  # an id behind all others
-DELETION_STEP = 0.05  # seconds that a step of a deletion may hold up other writers
 
 IN_PROGRESS, COMPLETE, FAILED, INTERRUPTED = "in_progress", "complete", "failed", "interrupted"
 
@@ -138,58 +137,6 @@ class Session(db.Model):
     def count_before(self, turn_id):
         """How many visible turns there are before this one."""
         return Turn.select().where(Turn.session == self.id, Turn.visible, Turn.id < turn_id).count()
-
-    def delete_whole(self):
-        """Delete it: first out of its owner's sight, then in steps that hold up nobody for long."""
-        self._withdraw()
-        Session.finish_deletions()
-
-    @transaction
-    def _withdraw(self):
-        """Take it from its owner. What a reply under way has used is counted later: the ledger has to know the owner by then."""
-        db.hold(Session.select(Session.id).where(Session.id == self.id))
-        turns = list(Turn.readable().where(Turn.session == self.id, Turn.under_way()))
-        for turn in turns:
-            turn.counted = turn.usage
-        Usage.add(turns)
-        Session.update(owner="").where(Session.id == self.id).execute()
-
-    @classmethod
-    def delete_unused(cls, days):
-        """Delete the sessions of all in which nothing was asked for within so many days, and no reply is under way."""
-        more = True
-        while more:
-            limit_time()
-            with db.connection_context():
-                under_way = Turn.select(Turn.id).where(Turn.session == cls.id, Turn.under_way())
-                unused = cls.updated_at < db.now() - days * 86400 * SECOND, cls.owner != "", ~fn.EXISTS(under_way)
-                more = list(cls.select(cls.id).where(*unused).limit(100))
-                for session in more:
-                    limit_time()
-                    transaction(cls.update(owner="").where(cls.id == session.id, *unused).execute)()
-                cls.finish_deletions()
-
-    @classmethod
-    def finish_deletions(cls):
-        """Delete the sessions that have no owner any more, those that a process that died has left among them."""
-        for session in list(cls.select().where(cls.owner == "")):
-            count, more = 1, True
-            while more:
-                limit_time()  # each step shows that the database answers
-                began = time.monotonic()
-                more = session._delete_some(count)
-                count = count * 2 if time.monotonic() - began < DELETION_STEP / 2 else max(1, count // 2)
-                time.sleep(0.01)  # a writer who has waited comes first
-
-    @transaction
-    def _delete_some(self, count):
-        """Delete the last so many turns, and the session where there is none left; returns whether more is left."""
-        turns = Turn.select(Turn.id).where(Turn.session == self.id).order_by(Turn.id.desc()).limit(count)
-        # Where another process was faster with these, others may be left all the same.
-        if Turn.delete().where(Turn.id.in_(turns)).execute() or Turn.select().where(Turn.session == self.id).exists():
-            return True
-        Session.delete().where(Session.id == self.id).execute()
-        return False
 
 
 class Turn(db.Model):

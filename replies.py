@@ -14,12 +14,13 @@ import weakref
 import conversation
 from catalog import UnknownModel
 from database import Unavailable, Unstorable, db, limit_time, reason, watched
+from deletion import delete_unused
 from faults import ModelError
 from ledger import SAID, Usage, estimate
 from limits import REPLIES, TITLES, Overloaded, Room
 from llm import RETRY_PAUSES, pause
 from logs import log
-from models import COMPLETE, FAILED, IN_PROGRESS, INTERRUPTED, RELEASED, Missing, Session, Turn, outcome_of
+from models import COMPLETE, FAILED, IN_PROGRESS, INTERRUPTED, RELEASED, Missing, Turn, outcome_of
 from search import normalize
 from titles import TIMEOUT as TITLE_TIMEOUT
 from titles import generate_title
@@ -535,7 +536,7 @@ class Replies:
     def _sweep(self):
         """Delete the sessions that were not used for too long. What the database does not take is left to the next sweep."""
         with contextlib.suppress(*Unavailable):
-            Session.delete_unused(self.retention)
+            delete_unused(self.retention)
 
     def _take_over(self, turn_id, lease, owner):
         """Write an orphaned reply on, unless there is no room for it here, or another process was faster."""

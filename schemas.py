@@ -1,15 +1,13 @@
 """The marshmallow schemas: requests are loaded through them, and responses are dumped through them. `tests/openapi` describes the
 API from them; what its description says of a schema and its fields stands in `tests/openapi/base.json`."""
 
-import contextlib
-import datetime
 import re
 import time
 
 from flask import current_app
 from marshmallow import EXCLUDE, Schema, ValidationError, fields, post_dump, pre_load, validate
 
-from ledger import SAID, TOKENS
+from ledger import SAID
 
 FAULTS = 20  # that an answer names at most
 LONGEST_NAME = 200  # characters of a name in an answer
@@ -54,18 +52,6 @@ class WholeNumber(fields.Integer):
         if not re.fullmatch(r"-?[0-9]{1,1000}", value):
             raise self.make_error("invalid", input=value)
         return int(value)
-
-
-class Day(fields.String):
-    """A day of a query: `2026-11-25`."""
-
-    default_error_messages = {"invalid": "Give a day like 2026-11-25."}
-
-    def _deserialize(self, value, attr, data, **kwargs):
-        with contextlib.suppress(ValueError):
-            if re.fullmatch("[0-9]{4}-[0-9]{2}-[0-9]{2}", value):
-                return datetime.date.fromisoformat(value)
-        raise self.make_error("invalid", input=value)
 
 
 class Timestamp(fields.DateTime):
@@ -135,13 +121,6 @@ class TurnsPageSchema(Schema):
     before = WholeNumber("Give the id of a turn.", 0, 2**63 - 1, data_key="turns[before]")
 
 
-class UsagePageSchema(Schema):
-    """The parameters of the usage: both days are included."""
-
-    first = Day(data_key="from")
-    last = Day(data_key="to")
-
-
 # Responses
 
 
@@ -190,12 +169,6 @@ class ChangedSessionSchema(SessionSchema):
     options = fields.Raw(required=True)
 
 
-class UsageMetaSchema(Schema):
-    used = fields.Integer(required=True)
-    limit = fields.Integer(required=True, allow_none=True)
-    resets_at = Timestamp(required=True, allow_none=True)
-
-
 class WholeSessionSchema(ChangedSessionSchema):
     turns = fields.Function(lambda session: [dump_turn(turn) for turn in session.turns], required=True)
     meta = Part(MetaSchema, attribute="has_more", required=True)
@@ -207,11 +180,6 @@ retry_schema = RequestSchema.from_dict({"content": Text(allow_none=True)}, name=
 empty_schema = RequestSchema.from_dict({}, name="EmptySchema")()
 change_schema = ChangeSchema()
 page_schema = PageSchema(unknown=EXCLUDE)  # what else a query has is nobody's
-usage_page_schema = UsagePageSchema(unknown=EXCLUDE)
-counts = {name: fields.Integer(required=True) for name in ("replies", *TOKENS)}
-place = {"day": fields.String(required=True), "model": fields.String(required=True)}
-daily_usage_schema = Schema.from_dict(place | counts, name="DailyUsageSchema")(many=True)
-usage_meta_schema = UsageMetaSchema()
 turns_page_schema = TurnsPageSchema(unknown=EXCLUDE)
 # An `Idempotency-Key` that is sent again gives the first answer again, though the session was used since.
 first_update = {"updated_at": Timestamp(attribute="created_at", required=True, dump_only=True)}

@@ -1,0 +1,88 @@
+"""Deleting: a session, first out of its owner's sight, then in steps that hold up nobody for long; the sessions that nobody uses;
+all that is stored of a person."""
+
+import time
+
+from peewee import fn
+
+from database import SECOND, db, limit_time, transaction
+from idempotency import IdempotencyKey
+from ledger import RateLimitHit, Usage
+from models import Session, Turn
+
+STEP = 0.05  # seconds that a step may hold up other writers
+
+
+def delete_session(session):
+    _withdraw(session.id)
+    _finish()
+
+
+def delete_unused(days):
+    """Delete the sessions of all in which nothing was asked for within so many days, and no reply is under way."""
+    ids = [None]
+    while ids:
+        limit_time()
+        with db.connection_context():
+            under_way = Turn.select(Turn.id).where(Turn.session == Session.id, Turn.under_way())
+            unused = Session.owner != "", Session.updated_at < db.now() - days * 86400 * SECOND, ~fn.EXISTS(under_way)
+            ids = [session.id for session in Session.select(Session.id).where(*unused).limit(100)]
+            for session_id in ids:
+                limit_time()
+                _withdraw(session_id, *unused)
+            _finish()
+
+
+def forget(owner):
+    """Delete all that is stored of an owner; the sums of what was used stay, without the name. Returns how many sessions there
+    were, or None where nothing was stored."""
+    limit_time()
+    with db.connection_context():
+        ids = [session.id for session in Session.select(Session.id).where(Session.owner == owner)]
+        for session_id in ids:
+            limit_time()
+            _withdraw(session_id)
+        _finish()
+        limit_time()
+        others = [table.delete().where(table.owner == owner) for table in (RateLimitHit, IdempotencyKey)]
+        found = any([ids, *(transaction(delete.execute)() for delete in others)])
+        while Usage.forget(owner):  # and once more, as a process may just have counted a reply that was under way
+            found = True
+            time.sleep(1)
+            limit_time()
+        db.discard()  # on SQLite, the last who closes it leaves no files beside it
+        return len(ids) if found else None
+
+
+@transaction
+def _withdraw(session_id, *conditions):
+    """Take a session from its owner. What a reply under way has used is counted later: the ledger must know the owner by then."""
+    db.hold(Session.select(Session.id).where(Session.id == session_id))
+    turns = list(Turn.readable().where(Turn.session == session_id, Turn.under_way()))
+    for turn in turns:
+        turn.counted = turn.usage
+    Usage.add(turns)
+    Session.update(owner="").where(Session.id == session_id, *conditions).execute()
+
+
+def _finish():
+    """Delete the sessions that have no owner any more, those that a process that died has left among them."""
+    for session in list(Session.select(Session.id).where(Session.owner == "")):
+        count, more = 1, True
+        while more:
+            limit_time()  # each step shows that the database answers
+            began = time.monotonic()
+            more = _delete_some(session.id, count)
+            count = count * 2 if time.monotonic() - began < STEP / 2 else max(1, count // 2)
+            time.sleep(0.01)  # a writer who has waited comes first
+
+
+@transaction
+def _delete_some(session_id, count):
+    """Delete the last so many turns, and the session where there is none left; returns whether more is left."""
+    turns = Turn.select(Turn.id).where(Turn.session == session_id)
+    # Where another process was faster with these, others may be left all the same.
+    if Turn.delete().where(Turn.id.in_(turns.order_by(Turn.id.desc()).limit(count))).execute() or turns.exists():
+        return True
+    Session.delete().where(Session.id == session_id).execute()
+    return False

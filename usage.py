@@ -1,0 +1,113 @@
+"""What is told of the ledger: a user's own days, and to Prometheus the sums of all."""
+
+import collections
+import contextlib
+import datetime
+import hmac
+import re
+
+from flask import Response, current_app, g, request
+from marshmallow import EXCLUDE, Schema, ValidationError, fields
+from peewee import fn
+from werkzeug.exceptions import NotFound
+
+import database
+from database import db
+from ledger import TOKENS, Usage, period_at, utc
+from models import Turn
+from schemas import Timestamp
+
+DAYS = 30  # by default
+MODELS = 1000  # that have metrics of their own; any user may name more
+
+
+class Day(fields.String):
+    """A day of a query: `2026-11-25`."""
+
+    default_error_messages = {"invalid": "Give a day like 2026-11-25."}
+
+    def _deserialize(self, value, attr, data, **kwargs):
+        with contextlib.suppress(ValueError):
+            if re.fullmatch("[0-9]{4}-[0-9]{2}-[0-9]{2}", value):
+                return datetime.date.fromisoformat(value)
+        raise self.make_error("invalid", input=value)
+
+
+class UsagePageSchema(Schema):
+    """The parameters of the usage: both days are included."""
+
+    first = Day(data_key="from")
+    last = Day(data_key="to")
+
+
+class UsageMetaSchema(Schema):
+    used = fields.Integer(required=True)
+    limit = fields.Integer(required=True, allow_none=True)
+    resets_at = Timestamp(required=True, allow_none=True)
+
+
+page_schema = UsagePageSchema(unknown=EXCLUDE)  # what else a query has is nobody's
+counts = {name: fields.Integer(required=True) for name in ("replies", *TOKENS)}
+place = {"day": fields.String(required=True), "model": fields.String(required=True)}
+days_schema = Schema.from_dict(place | counts, name="DailyUsageSchema")(many=True)
+meta_schema = UsageMetaSchema()
+
+
+def show_usage():
+    """Tell what you have used, by day and model, the newest first."""
+    query, limit = page_schema.load(request.args.to_dict()), current_app.config["TOKEN_LIMIT"]
+    with db.connection_context():
+        now = db.now()
+        last = query.get("last") or utc(now).date()
+        first = query.get("first") or last - datetime.timedelta(min(DAYS, last.toordinal()) - 1)
+        if first > last:
+            raise ValidationError({"from": ["Give a day that is not behind the last one, `to`."]})
+        rows = Usage.days(g.user, first.isoformat(), last.isoformat())
+        if limit:
+            since, reset = period_at(now, limit[1])
+            meta = {"used": Usage.used(g.user, since), "limit": limit[0], "resets_at": reset}
+        else:
+            meta = {"used": sum(row.tokens for row in rows), "limit": None, "resets_at": None}
+    return {"data": days_schema.dump(rows), "meta": meta_schema.dump(meta)}
+
+
+def show_metrics():
+    """Count what all have used, for Prometheus."""
+    scheme, _, sent = request.headers.get("Authorization", "").partition(" ")
+    token = current_app.config["METRICS_TOKEN"]
+    if token is None or scheme.lower() != "bearer" or not hmac.compare_digest(sent.strip().encode(), token.encode()):
+        raise NotFound
+    database.limit_time()
+    with db.connection_context():
+        text = metrics(current_app.config["VERSION"], Turn.select().where(Turn.under_way()).count())
+    return Response(text, mimetype="text/plain; version=0.0.4")
+
+
+def metrics(version, in_progress):
+    """What all have used by now, in Prometheus's text format (prometheus.io/docs/instrumenting/exposition_formats)."""
+    counts = collections.defaultdict(collections.Counter)
+    for number, row in enumerate(Usage.sums(Usage.model).order_by(fn.MIN(Usage.day), Usage.model)):
+        ended = {"failed": row.failed, "interrupted": row.interrupted, "complete": row.replies - row.failed - row.interrupted}
+        tokens = {name.removesuffix("_tokens"): getattr(row, name) for name in TOKENS}
+        counts[row.model if number < MODELS else "other"].update(ended | tokens)
+
+    def series(name, label, values):
+        for model, counted in counts.items():
+            quoted = model.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
+            for value in values:
+                yield f'{name}{{model="{quoted}",{label}="{value}"}} {counted[value]}'
+
+    return "\n".join([
+        "# HELP parley_replies_total Replies that were asked for and have ended.",
+        "# TYPE parley_replies_total counter",
+        *series("parley_replies_total", "outcome", ("complete", "failed", "interrupted")),
+        "# HELP parley_tokens_total Tokens that were used; what no provider counted is estimated.",
+        "# TYPE parley_tokens_total counter",
+        *series("parley_tokens_total", "kind", ("input", "output", "cached", "estimated")),
+        "# HELP parley_replies_in_progress Replies that are being written.",
+        "# TYPE parley_replies_in_progress gauge",
+        f"parley_replies_in_progress {in_progress}",
+        "# HELP parley_info The release.",
+        "# TYPE parley_info gauge",
+        f'parley_info{{version="{version}"}} 1\n',
+    ])
