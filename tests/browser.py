@@ -1,11 +1,13 @@
 """A browser for the tests, and the page as one user has it open there."""
 
+import contextlib
 import shutil
 import threading
 import uuid
 
 import pytest
 from selenium import webdriver
+from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver import ActionChains
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support import expected_conditions
@@ -97,10 +99,17 @@ class Page:
         self.wait(lambda: self.turns == list(turns) and self.is_idle, f"{turns} did not come")
 
     def click(self, name):
-        """Click the button or link that is called this, once it is there."""
+        """Click the button or link that is called this, once it is there; another one where it was drawn anew meanwhile."""
         script = """[...document.querySelectorAll("button, a")]
             .find((e) => e.checkVisibility() && (e.ariaLabel ?? e.innerText).startsWith(arguments[0]))"""
-        self.wait(lambda: self.run(script, name), f"there is no {name} to click").click()
+
+        def is_clicked():
+            with contextlib.suppress(StaleElementReferenceException):
+                if node := self.run(script, name):
+                    node.click()
+                    return True
+
+        self.wait(is_clicked, f"there is no {name} to click")
 
     def press(self, *keys, hold=None):
         """Press keys wherever the focus is."""
