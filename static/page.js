@@ -549,6 +549,57 @@ async function change(id, changes) {
   frame();
 }
 
+// What the user has used
+const COUNTS = { replies: "Replies", input_tokens: "Read", output_tokens: "Written", estimated_tokens: "Estimated" };
+const { format } = new Intl.NumberFormat();
+let usage = new AbortController(); // aborts when it is asked for again
+
+$("usage").autofocus = true; // a property, as that of the system prompt
+$("usage").onbeforetoggle = ({ newState }) => {
+  if (newState === "open") attemptUsage();
+  else if ($("usage").contains(document.activeElement)) $("usage-button").focus(); // from within a drawer, no browser does it
+};
+const attemptUsage = attempt(showUsage, (problem) => {
+  Object.assign($("used"), { textContent: problem || "Loading…", className: problem && "alarm" });
+  $("share").hidden = true;
+  $("by-model").replaceChildren();
+});
+
+async function showUsage() {
+  usage.abort();
+  const { signal } = (usage = new AbortController());
+  const { data, meta: { used, limit, resets_at } } = await api("GET", "usage", { signal });
+  const isLimited = limit !== null;
+  const reset = new Date(resets_at).toLocaleString([], { dateStyle: "full", timeStyle: "short" });
+  const recent = `You have used ${data.length ? `${format(used)} tokens` : "nothing"} in the last 30 days.`;
+  const ofLimit = `You have used ${format(used)} of ${format(limit)} tokens.`;
+  $("used").textContent = isLimited ? `${ofLimit} ${used < limit ? "The count begins anew" : "Ask again"} on ${reset}.` : recent;
+  Object.assign($("share"), { hidden: !isLimited, max: limit ?? 1, value: used, className: used < limit ? "" : "alarm" });
+  const parts = Object.entries(Object.groupBy(data, ({ model }) => model)).map(partOf);
+  parts.sort((one, other) => other.tokens - one.tokens);
+  if (isLimited && parts.length) $("by-model").append(element("h3", { className: "faint" }, "The last 30 days"));
+  $("by-model").append(...parts.map(({ node }) => node));
+  if (parts.length === 1) parts[0].node.open = true;
+}
+
+/** What was used of a model: all its tokens, and a node with the sums, and the days below. */
+function partOf([model, rows]) {
+  const sum = (name) => rows.reduce((total, row) => total + row[name], 0);
+  const [replies, read, written, estimated] = Object.keys(COUNTS).map(sum);
+  const names = Object.keys(COUNTS).slice(0, estimated ? 4 : 3);
+  const answers = `${format(replies)} ${replies === 1 ? "reply" : "replies"}`;
+  const told = [answers, `${format(read)} tokens read`, `${format(written)} written`];
+  if (estimated) told.push(`≈ ${format(estimated)} estimated`);
+  const dateOf = (day) => new Date(day).toLocaleDateString([], { month: "short", day: "numeric", timeZone: "UTC" });
+  const count = (name, number) => element("td", {}, (name === "estimated_tokens" && number ? "≈ " : "") + format(number));
+  const heading = (scope, text) => element("th", { scope }, text);
+  const head = element("tr", {}, ["Day (UTC)", ...names.map((name) => COUNTS[name])].map((text) => heading("col", text)));
+  const line = (row) => element("tr", {}, heading("row", dateOf(row.day)), names.map((name) => count(name, row[name])));
+  const table = element("table", { ariaLabel: model }, element("thead", {}, head), element("tbody", {}, rows.map(line)));
+  const summary = element("summary", {}, element("bdi", {}, model), element("small", {}, told.join(", ")));
+  return { tokens: read + written + estimated, node: element("details", {}, summary, table) };
+}
+
 // What the user does
 const idInAddress = () => /^#([\da-f]{8}(?:-[\da-f]{4}){3}-[\da-f]{12})$/.exec(location.hash)?.[1];
 

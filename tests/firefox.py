@@ -98,6 +98,13 @@ def check(page, server, provider, database):
     asked = provider.posts[-1].body
     assert (asked["messages"][-1]["content"], asked["temperature"]) == ("Hello, edited", 0.5)
 
+    page.find("#usage-button").click()
+    page.wait(lambda: page.text("summary small").startswith("7 replies, "), "the usage")
+    assert page.text("summary bdi") == "m-1" and page.run("document.activeElement.id") == "usage"
+    page.find("#usage").send_keys(Keys.ESCAPE)
+    page.wait(lambda: not page.find("#usage").is_displayed(), "left by Escape")
+    assert page.run("document.activeElement.id") == "usage-button"
+
     thoughts = event({"choices": [{"index": 0, "delta": {"reasoning_content": "x" * 1234}}]})
     provider.script = [reply(thoughts, threading.Event())]
     page.say("Think")
