@@ -426,7 +426,9 @@ def test_sessions_that_nobody_used_are_deleted_and_others_are_not(start, setting
     assert {row["id"] for row in alice.get("/sessions").json()["data"]} == {fresh["id"], busy["id"]}
     assert [row["id"] for row in bob.get("/sessions").json()["data"]] == [young["id"]]
     wait_until(lambda: tables.value("SELECT count(*) FROM turn") == 6)
-    assert [turn["content"] for turn in alice.turns(busy)] == ["Busy", "Half"]
+    shown = alice.get(f"/sessions/{busy['id']}")
+    assert shown.status_code == 200, shown.text
+    assert [turn["content"] for turn in shown.json()["turns"]] == ["Busy", "Half"]
     never.set()
     wait_for_status(alice, busy, "complete")
     assert counts_of(bob) == {"m-1": (2, 30, 14, 6, 0)}
