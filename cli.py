@@ -31,7 +31,7 @@ from settings import MISTAKES, SettingError, misspelt, read_environment, read_se
 from wire import Call, Fault, Wire, join
 
 NEARBY = ("http://127.0.0.1:11434/v1", "http://127.0.0.1:8080/v1")  # where Ollama and llama.cpp's server usually are
-LINE = 79  # columns of a table
+NAME = 28  # columns of a user's, in a table of eighty
 LEAST_PROMPT = 4096  # tokens that a context window should have besides those of a reply
 
 
@@ -113,19 +113,17 @@ def usage_command(days, is_json):
     users = [{"user": row.owner or "(forgotten)"} | {name: getattr(row, name) for name in names} for row in rows]
     if is_json:
         return click.echo(json.dumps(users, ensure_ascii=False, indent=2))
-    cells = [[name.removesuffix("_tokens") for name in names], *([short(user[name]) for name in names] for user in users)]
-    widths = [max(map(len, column)) for column in zip(*cells)]
-    for counts, user in zip(cells, ["user", *(user["user"] for user in users)]):
-        line = "  ".join(count.rjust(width) for count, width in zip(counts, widths))
-        room = LINE - len(line) - 2
+    click.echo("".join(f"{name.removesuffix('_tokens'):>10}" for name in names) + "  user")
+    for user in users:
         # What a terminal would obey, or show in two columns, is not a name's to say.
-        name = "".join(each if each.isprintable() and unicodedata.east_asian_width(each) not in "WF" else "?" for each in user)
-        click.echo(f"{line}  {name if len(name) <= room else '…' + name[1 - room :]}")
+        shown = [each if each.isprintable() and unicodedata.east_asian_width(each) not in "WF" else "?" for each in user["user"]]
+        name = "".join(shown if len(shown) <= NAME else ["…", *shown[1 - NAME :]])
+        click.echo("".join(f"{short(user[name]):>10}" for name in names) + "  " + name)
 
 
 def short(count):
-    """A number in nine characters at most: 9999999, 10.0M."""
-    return str(count) if count < 10**7 else f"{count / 10**6:.1f}M" if count < 10**9 else f"{count / 10**9:.1f}G"
+    """A number in nine characters at most: 99999999, 100M."""
+    return str(count) if count < 10**8 else f"{count / 10**6:.0f}M"
 
 
 @click.command("forget")

@@ -58,7 +58,7 @@ class Timestamp(fields.DateTime):
     """Microseconds since 1970, dumped as RFC 3339 in UTC with whole seconds: `2026-03-06T16:00:00Z`."""
 
     def _serialize(self, value, attr, obj, **kwargs):
-        return value and time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(value // 1_000_000))
+        return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(value // 1_000_000))
 
 
 class Part(fields.Nested):

@@ -15,7 +15,6 @@ import database
 from database import db
 from ledger import TOKENS, Usage, period_at, utc
 from models import Turn
-from schemas import Timestamp
 
 DAYS = 30  # by default
 MODELS = 1000  # that have metrics of their own; any user may name more
@@ -40,17 +39,7 @@ class UsagePageSchema(Schema):
     last = Day(data_key="to")
 
 
-class UsageMetaSchema(Schema):
-    used = fields.Integer(required=True)
-    limit = fields.Integer(required=True, allow_none=True)
-    resets_at = Timestamp(required=True, allow_none=True)
-
-
 page_schema = UsagePageSchema(unknown=EXCLUDE)  # what else a query has is nobody's
-counts = {name: fields.Integer(required=True) for name in ("replies", *TOKENS)}
-place = {"day": fields.String(required=True), "model": fields.String(required=True)}
-days_schema = Schema.from_dict(place | counts, name="DailyUsageSchema")(many=True)
-meta_schema = UsageMetaSchema()
 
 
 def show_usage():
@@ -63,12 +52,13 @@ def show_usage():
         if first > last:
             raise ValidationError({"from": ["Give a day that is not behind the last one, `to`."]})
         rows = Usage.days(g.user, first.isoformat(), last.isoformat())
+        meta = {"used": sum(row.tokens for row in rows), "limit": None, "resets_at": None}
         if limit:
             since, reset = period_at(now, limit[1])
+            reset = utc(reset).strftime("%Y-%m-%dT%H:%M:%SZ")
             meta = {"used": Usage.used(g.user, since), "limit": limit[0], "resets_at": reset}
-        else:
-            meta = {"used": sum(row.tokens for row in rows), "limit": None, "resets_at": None}
-    return {"data": days_schema.dump(rows), "meta": meta_schema.dump(meta)}
+    names = ("day", "model", "replies", *TOKENS)
+    return {"data": [{name: getattr(row, name) for name in names} for row in rows], "meta": meta}
 
 
 def show_metrics():

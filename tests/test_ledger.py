@@ -493,7 +493,7 @@ def test_prints_a_line_for_each_user(settings, start, tables, tmp_path):
     assert max(map(len, lines)) <= 80, lines
     assert [line.split() for line in lines] == [
         ["replies", "input", "output", "cached", "estimated", "user"],
-        ["500.0M", "1000.0G", "10000.0G", "0", "10.0M", "…ery-long-name-a-very-long-name-"],
+        ["500M", "1000000M", "10000000M", "0", "10000000", "…long-name-a-very-long-name-"],
         ["11", "1001", "201", "31", "5", ALICE],
         ["2", "0", "0", "0", "0", "(forgotten)"],
         ["1", "0", "0", "0", "0", "odd?[2J??"],

@@ -25,7 +25,6 @@ from apispec.ext.marshmallow import MarshmallowPlugin, OpenAPIConverter
 from marshmallow import Schema
 
 import schemas
-import usage
 from app import __version__, create_app
 
 FILE = ROOT / "static" / "openapi.json"
@@ -34,10 +33,9 @@ BASE = json.loads(BASE_TEXT)
 PARTS = ("descriptions", "events", "fields", "headers", "operations")
 DESCRIPTIONS, EVENTS, FIELDS, HEADERS, OPERATIONS = map(BASE.pop, PARTS)
 HEADERS_OF_ALL = {"X-Request-ID": {"required": True}, "Cache-Control": {"required": True}}
-# What it refers to, and neither has itself nor makes of its events, is in `schemas`, or in `usage`.
+# What it refers to, and neither has itself nor makes of its events, is in `schemas`.
 SCHEMAS = sorted({*re.findall(r"#/components/schemas/(\w+)", BASE_TEXT)} - BASE["components"]["schemas"].keys() - {"Event"})
-_FOUND = vars(schemas) | vars(usage)
-KINDS = _FOUND | {type(each).__name__: type(each) for each in _FOUND.values() if isinstance(each, Schema)}
+KINDS = vars(schemas) | {type(each).__name__: type(each) for each in vars(schemas).values() if isinstance(each, Schema)}
 # What a Text takes. Many regular expression engines know no surrogates, and to those of JavaScript, other than to Python,
 # U+001C to U+001F and U+0085 are no white space.
 TEXT = r"^[^\u0000]*[^\s\u0000\u001c-\u001f\u0085][^\u0000]*$"
