@@ -153,6 +153,11 @@ SELECT turn.id, turn.status, turn.fence, session.title,
             SELECT substr(text, CASE WHEN start < given.start THEN given.start - start ELSE 0 END + 1) AS text
             FROM piece
             WHERE given.start IS NOT NULL AND turn_id = turn.id AND piece.start + length(piece.text) > given.start
+            AND piece.start >= coalesce((
+                SELECT max(last.start)
+                FROM piece AS last
+                WHERE last.turn_id = turn.id AND last.start <= given.start
+            ), 0)
             ORDER BY piece.start
         ) AS rest
     ), '')
