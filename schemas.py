@@ -19,9 +19,6 @@ not_blank = validate.Predicate("strip", error="Give some text; this is blank.")
 short = validate.Length(max=200, error="Shorten this to at most {max} characters.")
 
 
-# Fields
-
-
 def is_temperature(value):
     if type(value) not in (int, float) or not 0 <= value <= 2:
         raise ValidationError("Give a number from 0 to 2.")
@@ -71,9 +68,6 @@ class Part(fields.Nested):
             return {name: getattr(obj, field.attribute or name) for name, field in self.schema.fields.items()}
 
 
-# Requests
-
-
 class RequestSchema(Schema):
     error_messages = {"unknown": "This field is not known here. Leave it out.", "type": "Send a JSON object."}
 
@@ -119,9 +113,6 @@ class TurnsPageSchema(Schema):
 
     limit = WholeNumber("Give a whole number from 1 to 200.", data_key="turns[limit]")  # clamped to these
     before = WholeNumber("Give the id of a turn.", 0, 2**63 - 1, data_key="turns[before]")
-
-
-# Responses
 
 
 ModelSchema = Schema.from_dict({"id": fields.String(attribute="model", required=True)}, name="ModelSchema")

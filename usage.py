@@ -1,7 +1,6 @@
 """What is told of the ledger: a user's own days, and to Prometheus the sums of all."""
 
 import collections
-import contextlib
 import datetime
 import hmac
 import re
@@ -20,16 +19,15 @@ DAYS = 30  # by default
 MODELS = 1000  # that have metrics of their own; any user may name more
 
 
-class Day(fields.String):
-    """A day of a query: `2026-11-25`."""
+class Day(fields.Date):
+    """A day of a query: `2026-11-25`. (ISO 8601 knows it as `20261125` and `2026-W48-3`, too.)"""
 
     default_error_messages = {"invalid": "Give a day like 2026-11-25."}
 
     def _deserialize(self, value, attr, data, **kwargs):
-        with contextlib.suppress(ValueError):
-            if re.fullmatch("[0-9]{4}-[0-9]{2}-[0-9]{2}", value):
-                return datetime.date.fromisoformat(value)
-        raise self.make_error("invalid", input=value)
+        if not re.fullmatch("[0-9]{4}-[0-9]{2}-[0-9]{2}", value):
+            raise self.make_error("invalid", input=value)
+        return super()._deserialize(value, attr, data, **kwargs)
 
 
 class UsagePageSchema(Schema):
