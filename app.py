@@ -57,10 +57,8 @@ public = Blueprint("public", __name__)
 
 
 def create_app(config=None):
-    """The application. `config` has settings in place of the environment's and `.env`'s. Raises SettingError.
-
-    Where `flask` only looks for a command of ours, nothing is opened: the command opens what it needs.
-    """
+    """The application. `config` has settings in place of the environment's and `.env`'s. Raises SettingError. Where `flask` only
+    looks for a command of ours, nothing is opened: the command opens what it needs."""
     app = Flask(__name__)
     app.json.sort_keys = False
     app.register_blueprint(api)
@@ -71,9 +69,7 @@ def create_app(config=None):
     app.before_request(check_request)
     app.after_request(end_request)
     app.teardown_request(lambda error: db.close())  # gives the request's connection back to the pool, if it took one
-    app.cli.add_command(cli.print_token)
-    app.cli.add_command(chat.chat_command)
-    for command in (cli.check_command, cli.usage_command, cli.forget_command):
+    for command in (cli.print_token, chat.chat_command, cli.check_command, cli.usage_command, cli.forget_command):
         app.cli.add_command(command)
     if not cli.is_looking_for_commands():
         open_app(app, read_environment(app.root_path) if config is None else config)
@@ -94,9 +90,6 @@ def open_app(app, environment):
     app.held, app.searches = limits.Room(limits.HELD), limits.Room(limits.SEARCHES)
     atexit.register(app.replies.stop, 0)
     cli.prepare_run(app)
-
-
-# Hooks
 
 
 def begin_request():
@@ -177,9 +170,6 @@ def end_request(response):
     return response
 
 
-# Getters
-
-
 def get_session(session_id):
     """The user's own session; anyone else's is a 404. Takes a connection to the database."""
     db.connect()
@@ -217,12 +207,14 @@ def idempotency_key(body):
 
 
 def preferences():
-    """By the header Prefer (RFC 7240): whether the reply is not waited for, and how many seconds at most, if it is."""
+    """By the header Prefer (RFC 7240): whether the answer is deferred at once, and how many seconds the reply is waited for."""
     preferred, allowed = {}, current_app.config["REPLY_WAIT"]
     for each in reversed(parse_list_header(request.headers.get("Prefer", ""))):  # of two with one name, the first counts
         preferred |= parse_dict_header(each.lower().partition(";")[0])
+    if "respond-async" in preferred:
+        return True, 0
     wait = preferred.get("wait") or ""
-    return "respond-async" in preferred, min(allowed, int(wait)) if re.fullmatch("[0-9]{1,9}", wait) else allowed
+    return False, min(allowed, int(wait)) if re.fullmatch("[0-9]{1,9}", wait) else allowed
 
 
 # One reply, three ways to receive it
@@ -241,7 +233,7 @@ def make_reply(session, body, retry=False, goes_on=False):
     is_async, wait = preferences()
     with contextlib.ExitStack() as leaving:
         try:
-            if streams or (wait and not is_async):
+            if streams or wait:
                 leaving.enter_context(current_app.held.place(g.user))
         except limits.Overloaded:
             if streams:
@@ -278,7 +270,7 @@ def choose_model(key, body, session):
 
 def answer(session, feed, is_new, is_async, wait, headers):
     """The answer once the reply is over; after so many seconds a deferred one: it is followed on the session's events."""
-    turn = feed.wait(0 if is_async else wait)
+    turn = feed.wait(wait)
     if feed.over == "deleted":
         raise models.Missing("The session was deleted while its reply was being written.")
     if turn and not is_async:
