@@ -61,8 +61,7 @@ class Catalog:
         return "echo" if model == "echo" else "anthropic" if model.startswith("claude") else "openai"
 
     def default(self):
-        """The model for a session that names none: else the first of the first provider that lists one. Raises ModelError where
-        none does."""
+        """The model for a session that names none: else the first of the first provider that lists one. Raises ModelError."""
         if self.known_default:
             return self.known_default
         failure = None
@@ -92,8 +91,7 @@ class Catalog:
         return self._lists.values()
 
     def fetch(self, provider):
-        """Those models that a provider lists now and that would be asked of it. Each is looked at by itself: one that no session
-        could name does not hide the others. Raises ModelError."""
+        """Those models that a provider lists now, that would be asked of it, and that a session can name. Raises ModelError."""
         ids = [each for each in provider.list_models() if len(each) <= LONGEST_ID and not UNSTORABLE.search(each)]
         return [each for each in ids if self._name_of(each) == provider.name]
 

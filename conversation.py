@@ -13,10 +13,8 @@ LEAST_OVERLAP, LONGEST_OVERLAP = 20, 10_000  # characters; what is shorter may b
 
 def messages_of(turns, so_far=""):
     """The messages of a request, made of turns, oldest first; with the text `so_far` of a reply, they ask to go on with that.
-
     The first is the user's, empty turns are left out and neighbours of one role are joined, since providers refuse all else:
-    the turns user "One", assistant "", user "Two" give the one message {"role": "user", "content": "One\\n\\nTwo"}.
-    """
+    the turns user "One", assistant "", user "Two" give the one message {"role": "user", "content": "One\\n\\nTwo"}."""
     said = itertools.dropwhile(lambda turn: turn.kind != "user", (turn for turn in turns if turn.content.strip()))
     groups = itertools.groupby(said, lambda turn: turn.kind)
     messages = [{"role": role, "content": "\n\n".join(turn.content for turn in group)} for role, group in groups]
@@ -75,10 +73,8 @@ def _characters(turns):
 
 class Prompt:
     """What this model is sent of a conversation: the turns from `trim` on, without those that it refused as too long.
-
     `turns` are those before the reply, the newest first: no more of them are taken than may be sent, which are 8 MB at most.
-    The last user turn, the first of these, is sent in any case. `count_before` counts the turns before one that was taken.
-    """
+    The last user turn, the first of these, is sent in any case. `count_before` counts the turns before one that was taken."""
 
     def __init__(self, turns, model, system, trim=0, count_before=None):
         self.turns, before, taken, size, newer = [], 0, 0, 0, None

@@ -1,8 +1,6 @@
-"""The database, a SQLite file or a PostgreSQL: opening, waiting, writing, locking, the clock, migrations.
-
-All that differs between the two engines is said here, in one class for each. Times are microseconds since 1970 in UTC,
-by the database's clock, so that processes and hosts agree.
-"""
+"""The database, a SQLite file or a PostgreSQL: opening, waiting, writing, locking, the clock, migrations. All that differs
+between the two engines is said here, in one class for each. Times are microseconds since 1970 in UTC, by the database's clock, so
+that processes and hosts agree."""
 
 import contextlib
 import errno

@@ -1,8 +1,6 @@
-"""The event stream of a reply (WHATWG HTML, 9.2): its frames, their ids, and where a client resumes.
-
-An id is a turn and a position in its text: `7-12` is turn 7, behind its 12th character; `7-12-turn` is behind its
-`assistant_turn`, and `7-12-end` behind the end.
-"""
+"""The event stream of a reply (WHATWG HTML, 9.2): its frames, their ids, and where a client resumes. An id is a turn and a
+position in its text: `7-12` is turn 7, behind its 12th character; `7-12-turn` is behind its `assistant_turn`, and `7-12-end`
+behind the end."""
 
 import json
 import re
@@ -16,8 +14,7 @@ COMMENT = ":\n\n"
 
 def position_after(last_event_id, turn):
     """Where a client resumes that has seen this id, 0 where it is another reply's, and whether it has seen `assistant_turn`; None
-    where the id is that of the end. While a reply is under way, a failover of the database may have taken the position back:
-    its writer stores the text again."""
+    where it is that of the end. Of a reply under way, a failover may have taken the position back: its writer stores it again."""
     match = re.fullmatch(r"([0-9]{1,19})-([0-9]{1,10})(-turn|-end)?", last_event_id or "")
     if match is None or int(match[1]) != turn.id:
         return 0, False

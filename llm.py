@@ -1,8 +1,6 @@
 """A call to a language model: its tries, its answer and its end, behind one interface for all protocols.
-
-`provider.stream(call, …)` yields the text of an answer as it arrives, and leaves what else is known of it in `call`.
-Whatever goes wrong is a ModelError, or HungUp after `call.hang_up()`.
-"""
+`provider.stream(call, …)` yields the text of an answer as it arrives, and leaves what else is known of it in `call`. Whatever
+goes wrong is a ModelError, or HungUp after `call.hang_up()`."""
 
 import json
 import pathlib

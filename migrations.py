@@ -1,7 +1,5 @@
 """The steps from one release's database to the next one's. What has been released is not changed: a newer release appends.
-
-A new database gets all that there is in the first step, and the others find nothing to do.
-"""
+A new database gets all that there is in the first step, and the others find nothing to do."""
 
 from database import APPLICATION_ID, SQLite, db
 from idempotency import IdempotencyKey

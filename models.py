@@ -1,8 +1,6 @@
-"""What Parley keeps: sessions and their turns; `ledger.py` has the tables of what outlives them.
-
-Whoever locks rows locks them in one order, sessions by their ids, turns, usage, so that no two transactions wait for each
-other. Within a transaction, what is sent (`db.send`) is not waited for.
-"""
+"""What Parley keeps: sessions and their turns; `ledger.py` has the tables of what outlives them. Whoever locks rows locks them in
+one order, sessions by their ids, turns, usage, so that no two transactions wait for each other. Within a transaction, what is
+sent (`db.send`) is not waited for."""
 
 import dataclasses
 import json
@@ -235,8 +233,7 @@ class Turn(db.Model):
 
     @classmethod
     def lapsed(cls):
-        """(id, lease, restarts, owner) of replies under way that were handed over, or whose processes are gone, or held up: their
-        lease has lapsed, or is longer than any since the clock was set back."""
+        """(id, lease, restarts, owner) of replies under way that were handed over, or whose processes are gone, or held up."""
         lapsed = db.execute(given("find_lapsed", [(LEASE + SECOND,)])).fetchall()
         if lapsed:  # where nobody can write, they are not told of: their writers may be waiting, too, to renew the leases
             transaction(db.hold)(cls.select(cls.id).where(cls.id.in_([turn[0] for turn in lapsed])).order_by(cls.id))
@@ -268,8 +265,7 @@ class Turn(db.Model):
 
     @classmethod
     def news(cls, positions):
-        """id → [status, fence, title of the session, text behind the position], for those of these {id: position} that still
-        exist. Where the position is None, no text is asked for."""
+        """id → [status, fence, title of the session, text behind the position, if there is one], for those that still exist."""
         statement = given("read_news", list(positions.items()))
         return {turn_id: news for turn_id, *news in db.execute(statement).fetchall()}
 
@@ -380,8 +376,7 @@ Turn.add_index(Turn.session, unique=True, where=SQL("status = 'in_progress'"), n
 @dataclasses.dataclass
 class ReplyRequest:
     """What a client wants a reply to: `content` is the first message of a `new` session, or a further one of `session_id`. With
-    `retry`, its last user turn is changed to that, or where it is None answered again as it is. With `goes_on`, the last reply
-    is written on."""
+    `retry`, its last user turn is changed to that, or answered again as it is; with `goes_on`, its last reply is written on."""
 
     owner: str
     content: str | None = None

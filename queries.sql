@@ -122,7 +122,8 @@ LIMIT {limit}
 OFFSET {offset};
 
 -- find_lapsed(longest bigint)
--- Replies under way that were handed over, or whose leases have lapsed or are longer than any; none that is being deleted.
+-- Replies under way that were handed over, or whose leases have lapsed, or are longer than any since the clock was set back; none
+-- that is being deleted.
 SELECT turn.id, turn.lease_until, turn.restarts, session.owner
 FROM given
 JOIN turn ON turn.lease_until NOT BETWEEN {clock} AND {clock} + given.longest

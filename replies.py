@@ -1,10 +1,8 @@
 """The life of a reply: started once, written down as it arrives, ended once, and followed by whoever wants to.
-
-A reply is made in a thread of its own. What the model says is committed by the process's keeper, one commit for all
-that has arrived meanwhile, and only then shown. Whoever follows a reply reads a feed, whether it is written in this
-process (the keeper feeds it with what it commits) or elsewhere (the keeper polls the database). The keepers of all
-processes take over the replies whose processes have died, or have handed them over.
-"""
+A reply is made in a thread of its own. What the model says is committed by the process's keeper, one commit for all that has
+arrived meanwhile, and only then shown. Whoever follows a reply reads a feed, whether it is written in this process (the keeper
+feeds it with what it commits) or elsewhere (the keeper polls the database). The keepers of all processes take over the replies
+whose processes have died, or have handed them over."""
 
 import contextlib
 import threading
@@ -96,8 +94,7 @@ class Feed:
             return self.turn
 
     def read(self, position, told, seconds):
-        """Wait for more than a reader knows, so many seconds at most. Returns the text behind the position; (title, thinking), of
-        which it was `told` before; and whether the reply is over."""
+        """Wait for text behind the position, or more than was `told`; returns the text, (title, thinking), whether it is over."""
         if position:
             self.begun.set()  # whoever asks for what follows has sent what is before
         with self._news:
@@ -508,8 +505,7 @@ class Replies:
                 feed.tell(title=title)
 
     def _look(self):
-        """Renew the leases of what is written here. Take over the replies whose processes have died, or have handed them over;
-        interrupt those that do not go on."""
+        """Renew the leases of what is written here; take over, or end, what dead processes have left and others handed over."""
         last_look, self._next_look = time.monotonic() - LOOK_INTERVAL, time.monotonic() + LOOK_INTERVAL
         if leases := {reply.id: reply.row.fence for reply in list(self._written) if reply.asked_at < last_look}:
             Turn.renew(leases)

@@ -330,11 +330,9 @@ def join(chunks, limit=JOINED_SIZE, joined=None):
 
 def parse_sse(chunks):
     """Parse an event stream: yields, for each chunk of bytes, the list of the events that it completed.
-
     An event is a dict of its fields, as {"event": "done", "data": "{}"}. WHATWG HTML, 9.2.6: a line ends in CR, LF or CRLF,
     wherever the chunks are cut. Beyond that, as servers have it: the last event may lack its blank line, `error` is a
-    field (llama.cpp), and a line of plain JSON is an event. Raises a Fault where an event has no end.
-    """
+    field (llama.cpp), and a line of plain JSON is an event. Raises a Fault where an event has no end."""
     rest, fields, size, after_cr = bytearray(), {}, 0, False
     for chunk, is_end in itertools.chain(zip(filter(None, chunks), itertools.repeat(False)), [(b"\n\n", True)]):
         if after_cr:
