@@ -217,9 +217,6 @@ def preferences():
     return False, min(allowed, int(wait)) if re.fullmatch("[0-9]{1,9}", wait) else allowed
 
 
-# One reply, three ways to receive it
-
-
 def make_reply(session, body, retry=False, goes_on=False):
     """Have the model reply, in this session or in a new one (None), and answer in the way the client wants to receive it."""
     body = without_nulls(body)

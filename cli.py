@@ -179,9 +179,6 @@ def ask(url, headers={}, seconds=5):
         return response.headers, join(response.chunks()).decode("utf-8", "replace")
 
 
-# Trying it
-
-
 def say(level, sentence):
     click.echo(f"{level:8} {hide_secrets(sentence)}")
 

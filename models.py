@@ -370,9 +370,6 @@ Turn.add_index(Turn.session, Turn.id, name="turn_session")
 Turn.add_index(Turn.session, unique=True, where=SQL("status = 'in_progress'"), name="one_reply_at_a_time")
 
 
-# Asking for a reply
-
-
 @dataclasses.dataclass
 class ReplyRequest:
     """What a client wants a reply to: `content` is the first message of a `new` session, or a further one of `session_id`. With

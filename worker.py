@@ -139,8 +139,6 @@ class Worker(ThreadWorker):
         for conn in self.pending_conns:
             conn.timeout = min(conn.timeout, deadline)
 
-    # Errors
-
     def handle_error(self, req, client, addr, exc):
         """Refuse what is no request. Nothing of it is quoted, here or in the log."""
         status, detail = next(REFUSALS[kind.__name__] for kind in type(exc).__mro__ if kind.__name__ in REFUSALS)
