@@ -249,7 +249,7 @@ class Turn(db.Model):
             return None
         turn = cls.read(turn_id)
         turn.session = Session.get_by_id(turn.session_id)
-        if lease == RELEASED and 0 < turn.base == len(turn.content):
+        if lease == RELEASED and turn.in_vain:
             turn.continued -= 1  # it was handed over before a word
         turn.counted = turn.usage
         turn.estimate_rest()
