@@ -56,7 +56,8 @@ def forget(owner):
 
 @transaction
 def _withdraw(session_id, *conditions):
-    """Take a session from its owner. What a reply under way has used is counted later: the ledger must know the owner by then."""
+    """Take a session from its owner. What a reply under way has used is counted later; a row without tokens has the ledger know
+    the owner by then."""
     db.hold(Session.select(Session.id).where(Session.id == session_id))
     turns = list(Turn.readable().where(Turn.session == session_id, Turn.under_way()))
     for turn in turns:

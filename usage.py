@@ -61,7 +61,7 @@ def show_usage():
 
 def show_metrics():
     """Count what all have used, for Prometheus."""
-    scheme, _, sent = request.headers.get("Authorization", "").partition(" ")
+    scheme, _, sent = request.headers.get("Authorization", "").partition(" ")  # werkzeug takes what has a "=" for no token
     token = current_app.config["METRICS_TOKEN"]
     if token is None or scheme.lower() != "bearer" or not hmac.compare_digest(sent.strip().encode(), token.encode()):
         raise NotFound
