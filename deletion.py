@@ -56,13 +56,14 @@ def forget(owner):
 
 @transaction
 def _withdraw(session_id, *conditions):
-    """Take a session from its owner. What a reply under way has used is counted later; a row without tokens has the ledger know
-    the owner by then."""
+    """Take a session from its owner. A reply under way, which one that nobody uses has not, is counted as interrupted; what it
+    has used besides, its process will say: the ledger knows the owner by then."""
     db.hold(Session.select(Session.id).where(Session.id == session_id))
-    turns = list(Turn.readable().where(Turn.session == session_id, Turn.under_way()))
-    for turn in turns:
+    if not conditions and (turn := Turn.readable().where(Turn.session == session_id, Turn.under_way()).first()):
         turn.counted = turn.usage
-    Usage.add(turns)
+        if turn.is_lost():
+            turn.estimate_rest()
+        Usage.add([turn], replies=1)
     Session.update(owner="").where(Session.id == session_id, *conditions).execute()
 
 

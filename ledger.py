@@ -12,6 +12,7 @@ from database import SECOND, db, given, transaction
 
 SAID = ("input_tokens", "output_tokens", "cached_tokens")  # by a provider; those that are cached are among the input
 TOKENS = (*SAID, "estimated_tokens")
+OTHER = "other"  # the model of what is not told apart
 FORGOTTEN = ""  # the owner of what those used who were forgotten
 
 
@@ -63,7 +64,9 @@ class Usage(db.Model):
         for turn in turns:
             tokens = [(turn.usage[name] or 0) - (turn.counted[name] or 0) for name in TOKENS]
             ended = [replies * (turn.outcome == status) for status in ("failed", "interrupted")]
-            place = turn.session.owner, utc(turn.session.updated_at).date().isoformat(), turn.model
+            # Any user may name what no provider knows: it is no word that is kept, or measured.
+            model = OTHER if turn.error_status == 400 and not any(turn.usage.values()) else turn.model
+            place = turn.session.owner, utc(turn.session.updated_at).date().isoformat(), model
             rows.append([turn.id, turn.fence if fenced else None, *place, replies, *tokens, *ended])
         if rows:
             db.send(given("add_usage", rows))

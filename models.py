@@ -6,7 +6,6 @@ import dataclasses
 import json
 import re
 import secrets
-import time
 import uuid
 
 import peewee
@@ -18,6 +17,7 @@ from ledger import TOKENS, RateLimitHit, Usage, estimate, period_at
 from search import normalize
 
 LEASE = 20 * SECOND
+LATELY = 5 * SECOND  # since a process has renewed a lease that is alive
 RELEASED = 0  # the lease of a reply that was handed over: anyone may take it at once
 PREVIEW = 100  # characters
 HISTORY_ROWS = 64  # turns that are read at once
@@ -187,6 +187,10 @@ class Turn(db.Model):
         """What has become of what was last asked for."""
         return FAILED if self.in_vain and not self.cancelled else INTERRUPTED if self.status == IN_PROGRESS else self.status
 
+    def is_lost(self):
+        """Whether the process that writes it has died, as far as is known: it has not renewed the lease lately."""
+        return (self.lease_until or 0) < db.now() + LEASE - LATELY
+
     def estimate_rest(self):
         """Count what the process that died has not: what its last call was sent, and has written, as far as it is stored."""
         size = len(self.content.encode())
@@ -279,18 +283,18 @@ class Turn(db.Model):
     @transaction
     def store(cls, pieces, turns, used=()):
         """Store these pieces (id, fence, start, text), how these replies ended, or that they are handed over, and what those have
-        `used` that go on. Returns a function that returns, once the transaction has ended, the ids of all with text, or an end,
-        that were this process's to write."""
+        `used` that go on. Returns a function that returns, once the transaction has ended, the ids of all that were still this
+        process's to write."""
         grown = db.send(given("add_pieces", pieces)) if pieces else list
-        going_on = {"only": "turn.status = 'in_progress'"}
+        counted, going_on = list, {"only": "turn.status = 'in_progress'"}
         if used:
-            db.send(given("store_usage", cls._rows("store_usage", used), also="fence = turn.fence", **going_on))
+            counted = db.send(given("store_usage", cls._rows("store_usage", used), also="fence = turn.fence", **going_on))
             Usage.add(used, fenced=True)
         released = [turn for turn in turns if turn.status == IN_PROGRESS]
         released = cls._change("store_usage", released, also=f"lease_until = {RELEASED}", **going_on)
         ended = cls.end([turn for turn in turns if turn.status != IN_PROGRESS])
         Usage.add(released)  # only now, as usage is locked last; of others, `store_usage` counts what was used
-        return lambda: {turn_id for (turn_id,) in grown()}.union(turn.id for turn in released + ended)
+        return lambda: {turn_id for (turn_id,) in [*grown(), *counted()]}.union(turn.id for turn in released + ended)
 
     @classmethod
     def _change(cls, name, turns, **values):
@@ -329,21 +333,22 @@ class Turn(db.Model):
             changes = {"content": turn.content + rest, "search_text": search_text + normalize(rest), "cancelled": cancelled}
             ending = Turn(**turn.__data__ | {"session": turn.session} | changes, base=turn.base, counted=turn.usage)
             ending.__data__ |= ending.fallback()
-            if turn.lease_until < time.time() * SECOND:  # else its process knows better, and will say so
+            if turn.is_lost():  # else its process knows better, and will say so
                 ending.estimate_rest()
             ended.append(ending)
         return cls.end(ended)
 
     @transaction
     def store_usage(self):
-        """Store, once, what a reply has used that this process wrote, and that somebody cancelled or deleted."""
+        """Store, once, what a reply has used that this process wrote, and that somebody cancelled or deleted; it is counted as a
+        reply by then."""
         db.lock(self.session.owner)  # see Usage.add_late
         db.hold(Session.select(Session.id).where(Session.id == self.session_id))  # so nobody continues it meanwhile
         if self.trim:
             db.send(Session.update(trim=self.trim).where(Session.id == self.session_id, Session.model == self.model))
         cancelled = Turn._change("store_usage", [self], also="fence = NULL", only="turn.cancelled")
         if cancelled or not Turn.select(Turn.id).where(Turn.id == self.id).exists():
-            Usage.add([self], replies=0 if cancelled else 1)
+            Usage.add([self])
 
     @classmethod
     def cancel(cls, session):
@@ -467,12 +472,16 @@ class ReplyRequest:
             IdempotencyKey.settle(reply)
         changes = {"status": IN_PROGRESS, "fence": secrets.randbits(63), "lease_until": now + LEASE, "cancelled": False}
         changes |= {"continued": reply.continued + 1, "restarts": 0, "replaces": None}  # whatever becomes of it, it is visible
-        changes |= {"uncounted": -len(reply.content.encode())}
+        reply.counted = reply.usage
+        if reply.cancelled and reply.fence:  # its process has not told yet what it used, and cannot any more
+            reply.estimate_rest()
+        else:
+            changes |= {"uncounted": -len(reply.content.encode())}
         db.send(Turn.update(changes).where(Turn.id == reply.id))
         db.send(insertion(Piece(turn=reply, start=0, text=reply.content)))
         db.send(Session.update(latest_reply=reply.id).where(Session.id == session.id))
         reply.__data__ |= changes
-        reply.session, reply.base, reply.counted = session, len(reply.content), reply.usage
+        reply.session, reply.base = session, len(reply.content)
         return reply
 
     def _begin(self, session, last, now, *before, replaces=None):

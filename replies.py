@@ -391,7 +391,7 @@ class Replies:
             with db.connection_context():
                 if title and reply.session.suggest_title(title):
                     reply.tell(title=title)
-                if call.answers:
+                if any(row.usage.values()):
                     Usage.add_late(row)
 
     # Keeping them
@@ -462,7 +462,8 @@ class Replies:
         stored = Turn.store(pieces, [reply.row for reply, _, is_over in changed if is_over], list(used.values()))
         self._stored_at, ids = time.monotonic(), stored()
         for reply, row in used.items():
-            reply.row.counted = row.usage
+            if reply.id in ids:
+                reply.row.counted = row.usage
         for reply, text, is_over in changed:
             is_stored = reply.id in ids
             if is_stored and reply.row.status != IN_PROGRESS:

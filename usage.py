@@ -12,7 +12,7 @@ from werkzeug.exceptions import NotFound
 
 import database
 from database import db
-from ledger import TOKENS, Usage, period_at, utc
+from ledger import OTHER, TOKENS, Usage, period_at, utc
 from models import Turn
 
 DAYS = 30  # by default
@@ -77,7 +77,7 @@ def metrics(version, in_progress):
     for number, row in enumerate(Usage.sums(Usage.model).order_by(fn.MIN(Usage.day), Usage.model)):
         ended = {"failed": row.failed, "interrupted": row.interrupted, "complete": row.replies - row.failed - row.interrupted}
         tokens = {name.removesuffix("_tokens"): getattr(row, name) for name in TOKENS}
-        counts[row.model if number < MODELS else "other"].update(ended | tokens)
+        counts[row.model if number < MODELS else OTHER].update(ended | tokens)
 
     def series(name, label, values):
         for model, counted in counts.items():

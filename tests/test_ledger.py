@@ -137,10 +137,11 @@ def test_what_a_provider_refuses_costs_nothing(start, settings, provider):
     for answers in ([refusals[0]] * 3, [refusals[1]] * 3, refusals[2:3], refusals[3:]):
         provider.script = [*answers]
         assert alice.post("/sessions", {"content": "Hello"}).status_code >= 400
-    assert counts_of(alice) == {"m-1": (4, 0, 0, 0, 0)}
+    assert sum(counts[0] for counts in counts_of(alice).values()) == 4
+    assert usage_of(alice)["meta"]["used"] == 0
     provider.script = [status(529), SILENT]
     alice.create("Eight by")
-    assert counts_of(alice) == {"m-1": (5, 0, 0, 0, 5)}
+    assert usage_of(alice)["meta"]["used"] == 5
 
 
 def test_a_call_that_breaks_is_counted_beside_the_one_that_goes_on(start, settings, provider):
@@ -242,6 +243,43 @@ def test_what_a_dead_process_used_is_counted(start, provider, new_database, limi
     wait_for_status(alice, session, "complete" if limit else "interrupted", 30)
     said = (1, 30, 7, 6) if limit else (1, 15, 0, 3)
     assert counts_of(alice) == {CLAUDE: (*said, 3)}
+
+
+@pytest.mark.parametrize("what", ["cancelled", "deleted"])
+def test_what_ends_before_anyone_takes_it_over_is_counted(start, settings, provider, tables, what):
+    writer, other = (start(**settings, WEB_CONCURRENCY=1) for _ in range(2))
+    provider.script = [reply("Twelve bytes", threading.Event())]
+    with writer.client().stream("POST", "/sessions", {"content": "Eight by"}) as stream:
+        frames = iter(stream)
+        session = next(frames).data
+        assert next(frames).data == {"delta": "Twelve bytes"}
+        writer.kill()
+    tables.rows("UPDATE turn SET lease_until = lease_until - 6000000 WHERE status = 'in_progress'")  # six seconds ago, as it were
+    alice, path = other.client(), f"/sessions/{session['id']}"
+    assert (alice.post(path + "/cancel") if what == "cancelled" else alice.delete(path)).ok
+    assert counts_of(alice) == {"m-1": (1, 0, 0, 0, 5)}
+
+
+def test_what_is_continued_at_once_where_another_process_has_it_cancelled_is_counted(start, settings, provider):
+    writer, other = (start(**settings, WEB_CONCURRENCY=1) for _ in range(2))
+    provider.script = [reply("Twelve bytes", threading.Event()), reply(" and more")]
+    session = writer.client().post("/sessions", {"content": "Eight by"}, Prefer="respond-async").json()
+    alice, path = other.client(), f"/sessions/{session['id']}"
+    with alice.events(session) as stream:
+        next(iter(stream))
+    assert alice.post(path + "/cancel").status_code == 200
+    assert alice.post(path + "/continue").status_code == 201
+    writer.wait_for_output("outcome=")  # of the process that had it, which may have come first
+    assert counts_of(alice) == {"m-1": (2, 15, 7, 3, 5)}
+
+
+def test_what_no_provider_knows_is_no_word_of_the_ledger(start, settings, provider):
+    """Any user may name it."""
+    provider.script = [status(404, {"error": {"message": "no such model"}})] * 2
+    alice = start(**settings).client()
+    for number in range(2):
+        assert alice.post("/sessions", {"content": "Hello", "model": f"my-secret-{number}"}).status_code == 400
+    assert counts_of(alice) == {"other": (2, 0, 0, 0, 0)}
 
 
 # The limit of tokens
