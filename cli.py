@@ -93,9 +93,16 @@ def print_token(subject, days, key):
 
 
 def open_database():
-    """Open the database of the settings, as a start does. Raises SettingError."""
-    settings = read_settings(read_environment(current_app.root_path))
-    database.open_database(settings, current_app.instance_path, MIGRATIONS)
+    """Open the database of the settings, which a start has made and migrated. Raises SettingError."""
+
+    def refuse():
+        raise SettingError("DATABASE_URL", "the service has not been started on this database yet; start it first")
+
+    settings, folder = read_settings(read_environment(current_app.root_path)), current_app.instance_path
+    url = database.url_of(settings, folder)
+    if url.startswith("sqlite") and not os.path.exists(url[10:]):
+        refuse()
+    database.open_database(settings, folder, [refuse] * len(MIGRATIONS))
     database.limit_time()
 
 
@@ -131,6 +138,8 @@ def short(count):
 def forget_command(subject):
     """Delete all that is stored of SUBJECT, such as https://github.com/username. What all have used stays as it was, without the
     name. A server may be running: replies under way stop."""
+    if not auth.names_somebody(subject):
+        raise click.ClickException("The subject names nobody. `flask usage --json` has the names of all users.")
     open_database()
     sessions = forget(subject)
     if sessions is None:

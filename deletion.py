@@ -15,12 +15,17 @@ STEP = 0.05  # seconds that a step may hold up other writers
 
 def delete_session(session):
     _withdraw(session.id)
-    _finish()
+    _finish(session.id)
 
 
-def delete_unused(days):
-    """Delete the sessions of all in which nothing was asked for within so many days, and no reply is under way."""
-    ids = [None]
+def sweep(days):
+    """Delete what processes that died have left of sessions; and, where `days` are given, the sessions of all in which nothing
+    was asked for within so many, and no reply is under way."""
+    limit_time()
+    with db.connection_context():
+        for session in list(Session.select(Session.id).where(Session.owner == "")):
+            _finish(session.id)
+    ids = [None] if days else []
     while ids:
         limit_time()
         with db.connection_context():
@@ -29,8 +34,8 @@ def delete_unused(days):
             ids = [session.id for session in Session.select(Session.id).where(*unused).limit(100)]
             for session_id in ids:
                 limit_time()
-                _withdraw(session_id, *unused)
-            _finish()
+                if _withdraw(session_id, *unused):  # else another process was faster
+                    _finish(session_id)
 
 
 def forget(owner):
@@ -42,7 +47,7 @@ def forget(owner):
         for session_id in ids:
             limit_time()
             _withdraw(session_id)
-        _finish()
+            _finish(session_id)
         limit_time()
         others = [table.delete().where(table.owner == owner) for table in (RateLimitHit, IdempotencyKey)]
         found = any([ids, *(transaction(delete.execute)() for delete in others)])
@@ -63,20 +68,18 @@ def _withdraw(session_id, *conditions):
         turn.counted = turn.usage
         if turn.is_lost():
             turn.estimate_rest()
-        Usage.add([turn], replies=1)
-    Session.update(owner="").where(Session.id == session_id, *conditions).execute()
+        Usage.add(ended=[turn])
+    return Session.update(owner="").where(Session.id == session_id, *conditions).execute()
 
 
-def _finish():
-    """Delete the sessions that have no owner any more, those that a process that died has left among them."""
-    for session in list(Session.select(Session.id).where(Session.owner == "")):
-        count, more = 1, True
-        while more:
-            limit_time()  # each step shows that the database answers
-            began = time.monotonic()
-            more = _delete_some(session.id, count)
-            count = count * 2 if time.monotonic() - began < STEP / 2 else max(1, count // 2)
-            time.sleep(0.01)  # a writer who has waited comes first
+def _finish(session_id):
+    count, more = 1, True
+    while more:
+        limit_time()  # each step shows that the database answers
+        began = time.monotonic()
+        more = _delete_some(session_id, count)
+        count = count * 2 if time.monotonic() - began < STEP / 2 else max(1, count // 2)
+        time.sleep(0.01)  # a writer who has waited comes first
 
 
 @transaction

@@ -12,6 +12,7 @@ from database import SECOND, db, given, transaction
 
 SAID = ("input_tokens", "output_tokens", "cached_tokens")  # by a provider; those that are cached are among the input
 TOKENS = (*SAID, "estimated_tokens")
+MOST_TOKENS = 2**31 - 1  # that a turn's row can hold
 OTHER = "other"  # the model of what is not told apart
 FORGOTTEN = ""  # the owner of what those used who were forgotten
 
@@ -56,18 +57,19 @@ class Usage(db.Model):
         return self.input_tokens + self.output_tokens + self.estimated_tokens
 
     @classmethod
-    def add(cls, turns, replies=0, fenced=False):
-        """Add so many replies for each of these turns, as it ended, and those of its tokens that are not counted yet, in the
-        caller's transaction; with `fenced`, only where the turn is in progress and has this fence. Where neither a turn nor usage
-        is left that names the owner, who was forgotten meanwhile, it is added without the name."""
+    def add(cls, turns=(), ended=(), fenced=()):
+        """Add those tokens of these turns that are not counted yet, in the caller's transaction, by one statement; of those that
+        `ended`, a reply, too; of those that are `fenced`, only where the turn is in progress and has this fence. Where neither a
+        turn nor usage is left that names the owner, who was forgotten meanwhile, it is added without the name."""
         rows = []
-        for turn in turns:
+        counted = [(turn, 0, None) for turn in turns] + [(turn, 1, None) for turn in ended]
+        for turn, replies, fence in [*counted, *((turn, 0, turn.fence) for turn in fenced)]:
             tokens = [(turn.usage[name] or 0) - (turn.counted[name] or 0) for name in TOKENS]
-            ended = [replies * (turn.outcome == status) for status in ("failed", "interrupted")]
+            outcomes = [replies * (turn.outcome == status) for status in ("failed", "interrupted")]
             # Any user may name what no provider knows: it is no word that is kept, or measured.
             model = OTHER if turn.error_status == 400 and not any(turn.usage.values()) else turn.model
             place = turn.session.owner, utc(turn.session.updated_at).date().isoformat(), model
-            rows.append([turn.id, turn.fence if fenced else None, *place, replies, *tokens, *ended])
+            rows.append([turn.id, fence, *place, replies, *tokens, *outcomes])
         if rows:
             db.send(given("add_usage", rows))
 
@@ -84,10 +86,11 @@ class Usage(db.Model):
         return list(cls.select().where(cls.owner == owner, cls.day.between(first, last)).order_by(cls.day.desc(), cls.model))
 
     @classmethod
-    def used(cls, owner, first):
-        """The tokens that an owner has used from this day on, in and out."""
+    def used(cls, owner, first, reset):
+        """The tokens that an owner has used from this day until this time, in and out."""
         tokens = fn.SUM(cls.input_tokens + cls.output_tokens + cls.estimated_tokens)
-        return int(cls.select(tokens).where(cls.owner == owner, cls.day >= first).scalar() or 0)
+        days = cls.day >= first, cls.day < utc(reset).date().isoformat()  # what a clock that was ahead has left is not among them
+        return int(cls.select(tokens).where(cls.owner == owner, *days).scalar() or 0)
 
     @classmethod
     def sums(cls, *columns):

@@ -72,8 +72,8 @@ class Answer:
             self._call.allow(USAGE_TIMEOUT)
 
     def count(self, **usage):
-        """Take over those counts that are whole numbers, as a database holds them, and no less than before: no counter falls."""
-        counts = {name: value for name, value in usage.items() if type(value) is int and self.usage.get(name, 0) <= value < 2**31}
+        """Take over those counts that are whole numbers, as a database holds them."""
+        counts = {name: value for name, value in usage.items() if type(value) is int and 0 <= value < 2**31}
         if counts.items() - self.usage.items():
             self.usage = self.usage | counts  # another thread may be reading it
             self._call.has_used = True

@@ -13,7 +13,7 @@ from peewee import SQL, BigAutoField, BigIntegerField, BooleanField, IntegerFiel
 
 from database import QUERIES, SECOND, db, given, insertion, transaction
 from idempotency import IdempotencyKey
-from ledger import TOKENS, RateLimitHit, Usage, estimate, period_at
+from ledger import MOST_TOKENS, TOKENS, RateLimitHit, Usage, estimate, period_at
 from search import normalize
 
 LEASE = 20 * SECOND
@@ -194,7 +194,7 @@ class Turn(db.Model):
     def estimate_rest(self):
         """Count what the process that died has not: what its last call was sent, and has written, as far as it is stored."""
         size = len(self.content.encode())
-        self.estimated_tokens += estimate(self.uncounted + size)
+        self.estimated_tokens = min(self.estimated_tokens + estimate(self.uncounted + size), MOST_TOKENS)
         self.uncounted = -size
 
     def fallback(self):
@@ -289,11 +289,9 @@ class Turn(db.Model):
         counted, going_on = list, {"only": "turn.status = 'in_progress'"}
         if used:
             counted = db.send(given("store_usage", cls._rows("store_usage", used), also="fence = turn.fence", **going_on))
-            Usage.add(used, fenced=True)
         released = [turn for turn in turns if turn.status == IN_PROGRESS]
         released = cls._change("store_usage", released, also=f"lease_until = {RELEASED}", **going_on)
-        ended = cls.end([turn for turn in turns if turn.status != IN_PROGRESS])
-        Usage.add(released)  # only now, as usage is locked last; of others, `store_usage` counts what was used
+        ended = cls.end([turn for turn in turns if turn.status != IN_PROGRESS], released, used)
         return lambda: {turn_id for (turn_id,) in [*grown(), *counted()]}.union(turn.id for turn in released + ended)
 
     @classmethod
@@ -307,16 +305,17 @@ class Turn(db.Model):
         return [[getattr(turn, column) for column in QUERIES[name][0]] for turn in turns]
 
     @classmethod
-    def end(cls, turns):
+    def end(cls, turns, released=(), used=()):
         """Store how these replies ended, in the caller's transaction; returns those that this has ended. Others are gone, have
-        ended before, or have another fence by now, or another lease where `lease_until` is set."""
+        ended before, or have another fence by now, or another lease where `lease_until` is set. What these, and others, have used
+        is counted."""
         if turns:
             db.hold(Session.select(Session.id).where(Session.id.in_([turn.session_id for turn in turns])).order_by(Session.id))
         if ended := cls._change("end_replies", turns):
             for name in ("drop_pieces", "show_turns", "change_sessions"):
                 db.send(given(name, [(turn.id, turn.trim) for turn in ended], preview=PREVIEW))
-            Usage.add(ended, replies=1)
             IdempotencyKey.forget([turn for turn in ended if turn.in_vain and not turn.cancelled])
+        Usage.add(released, ended, used)  # by one statement, which locks them in one order, and last of all
         return ended
 
     @classmethod
@@ -346,9 +345,12 @@ class Turn(db.Model):
         db.hold(Session.select(Session.id).where(Session.id == self.session_id))  # so nobody continues it meanwhile
         if self.trim:
             db.send(Session.update(trim=self.trim).where(Session.id == self.session_id, Session.model == self.model))
+        stored = Turn.select(*(getattr(Turn, name) for name in TOKENS)).where(Turn.id == self.id).first()
+        if stored:  # whoever has cancelled it may have estimated what it used
+            self.counted = stored.usage
+            self.__data__ |= {name: max(count, getattr(self, name) or 0) for name, count in stored.usage.items() if count}
         cancelled = Turn._change("store_usage", [self], also="fence = NULL", only="turn.cancelled")
-        if cancelled or not Turn.select(Turn.id).where(Turn.id == self.id).exists():
-            Usage.add([self])
+        Usage.add(cancelled if stored else [self])
 
     @classmethod
     def cancel(cls, session):
@@ -425,7 +427,7 @@ class ReplyRequest:
 
     def _check_tokens(self, most, period, now):
         first, reset = period_at(now, period)
-        if (used := Usage.used(self.owner, first)) >= most:
+        if (used := Usage.used(self.owner, first, reset)) >= most:
             message = f"You have used {used:,} of {most:,} tokens of this {period} (UTC). Ask again in the next one."
             raise Refused(message, retry_after=-((now - reset) // SECOND), status=429)
 
@@ -473,15 +475,18 @@ class ReplyRequest:
         changes = {"status": IN_PROGRESS, "fence": secrets.randbits(63), "lease_until": now + LEASE, "cancelled": False}
         changes |= {"continued": reply.continued + 1, "restarts": 0, "replaces": None}  # whatever becomes of it, it is visible
         reply.counted = reply.usage
-        if reply.cancelled and reply.fence:  # its process has not told yet what it used, and cannot any more
+        is_untold = reply.cancelled and reply.fence is not None  # its process has not said what it used, and cannot any more
+        if is_untold:
             reply.estimate_rest()
-        else:
-            changes |= {"uncounted": -len(reply.content.encode())}
+        changes |= {"uncounted": -len(reply.content.encode()), "estimated_tokens": reply.estimated_tokens}
         db.send(Turn.update(changes).where(Turn.id == reply.id))
         db.send(insertion(Piece(turn=reply, start=0, text=reply.content)))
         db.send(Session.update(latest_reply=reply.id).where(Session.id == session.id))
         reply.__data__ |= changes
         reply.session, reply.base = session, len(reply.content)
+        if is_untold:
+            Usage.add([reply])
+        reply.counted = reply.usage
         return reply
 
     def _begin(self, session, last, now, *before, replaces=None):

@@ -23,6 +23,7 @@ class Echo:
         for word in re.findall(r"\s*\S+\s*", words):
             call.pause(0)  # which raises HungUp
             answer.add(word)
+            answer.text = ""
             yield word
 
 

@@ -12,7 +12,7 @@ WHERE turn.status = 'in_progress'
 {held}
 RETURNING turn_id;
 
--- end_replies(id bigint, fence bigint, lease_until bigint, status text, content text, search_text text, cancelled boolean, error_status int, error_message text, retry_after int, input_tokens int, output_tokens int, cached_tokens int, estimated_tokens int, stop_reason text, turns_left_out int, continued int)
+-- end_replies(id bigint, fence bigint, lease_until bigint, status text, content text, search_text text, cancelled boolean, error_status int, error_message text, retry_after int, input_tokens int, output_tokens int, cached_tokens int, estimated_tokens int, uncounted bigint, stop_reason text, turns_left_out int, continued int)
 -- Store how replies ended that are under way and have this fence; where a lease is given, only if it is still that one, or the
 -- reply was cancelled. One that is not complete gives way to the reply that it replaces.
 UPDATE turn
@@ -28,6 +28,7 @@ SET status = given.status,
     output_tokens = given.output_tokens,
     cached_tokens = given.cached_tokens,
     estimated_tokens = given.estimated_tokens,
+    uncounted = given.uncounted,
     stop_reason = given.stop_reason,
     turns_left_out = given.turns_left_out,
     continued = given.continued,

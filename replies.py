@@ -12,9 +12,9 @@ import weakref
 import conversation
 from catalog import UnknownModel
 from database import Unavailable, Unstorable, db, limit_time, reason, watched
-from deletion import delete_unused
+from deletion import sweep
 from faults import ModelError
-from ledger import SAID, Usage, estimate
+from ledger import MOST_TOKENS, SAID, Usage, estimate
 from limits import REPLIES, TITLES, Overloaded, Room
 from llm import RETRY_PAUSES, pause
 from logs import log
@@ -36,18 +36,17 @@ GATHERING, LONGEST_GATHERING = 0.0001, 0.25  # seconds from one commit to the ne
 IN_VAIN = {None: outcome_of(FAILED, 502, "The model has written nothing more.")}  # what is told of going on in vain, by its error
 IN_VAIN[413] = outcome_of(FAILED, 409, "The reply so far does not fit the model's context window. Start a new message.")
 SWEEP_INTERVAL = 3600  # seconds
-MOST_TOKENS = 2**31 - 1  # that a turn's row can hold
 MEMORY = 10  # seconds for which a failover of the database may take back the end of a reply
 
 
 def count_usage(row, before, answers, over):
     """Set the tokens of a row to those `before`, and what these answers used: what a provider said of them, and what it did not,
-    estimated, of those that are over."""
+    estimated, of those that are over. They are no less than what is counted already, whatever a provider takes back."""
     for name in SAID:
         if said := [answer.usage[name] for answer in answers if name in answer.usage]:
-            setattr(row, name, min((before[name] or 0) + sum(said), MOST_TOKENS))
-    estimated = sum(estimate(sum(answer.uncounted())) for answer in over)
-    row.estimated_tokens = min(before["estimated_tokens"] + estimated, MOST_TOKENS)
+            setattr(row, name, max(min((before[name] or 0) + sum(said), MOST_TOKENS), row.counted[name] or 0))
+    estimated = before["estimated_tokens"] + sum(estimate(sum(answer.uncounted())) for answer in over)
+    row.estimated_tokens = max(min(estimated, MOST_TOKENS), row.counted["estimated_tokens"] or 0)
 
 
 class Feed:
@@ -108,6 +107,7 @@ class Reply(Feed):
     def __init__(self, turn, leaving):
         super().__init__(turn)
         self.session, self.row = turn.session, turn
+        self._next_count = 0.0  # when what it has used may be stored again
         self._used, self._begun = turn.usage, turn.content  # by processes before this one; before the call under way
         self.leaving = leaving  # its place in this process is, when it is over
         self.call = Call()
@@ -182,8 +182,10 @@ class Reply(Feed):
         with self._news:
             if self._outcome is None and time.monotonic() >= self._held_until:
                 self._arrived += self._continuation.decide()
-            is_due = self._arrived or time.monotonic() > self.asked_at + LOOK_INTERVAL  # no commit is made for it before
+            # No commit is made for it before; and some providers count with each word.
+            is_due = time.monotonic() > self._next_count and (self._arrived or time.monotonic() > self.asked_at + LOOK_INTERVAL)
             if self._outcome is None and self.call.has_used and is_due:
+                self._next_count = time.monotonic() + LOOK_INTERVAL
                 self.call.has_used, stored = False, (self.row.counted, self.row.uncounted)
                 self.take_usage(goes_on=True)
                 if (self.row.usage, self.row.uncounted) != stored:
@@ -389,10 +391,10 @@ class Replies:
             count_usage(row, row.usage, call.answers, call.answers)
             limit_time()
             with db.connection_context():
-                if title and reply.session.suggest_title(title):
-                    reply.tell(title=title)
                 if any(row.usage.values()):
                     Usage.add_late(row)
+                if title and reply.session.suggest_title(title):
+                    reply.tell(title=title)
 
     # Keeping them
 
@@ -512,7 +514,7 @@ class Replies:
             Turn.renew(leases)
         if self.stopping:
             return
-        if self.retention and time.monotonic() >= self._next_sweep:
+        if time.monotonic() >= self._next_sweep:
             self._next_sweep = time.monotonic() + SWEEP_INTERVAL
             self._start(self._sweep)
         self._lapsed = {orphan: self._lapsed.get(orphan, 0) + 1 for orphan in Turn.lapsed()}
@@ -531,9 +533,9 @@ class Replies:
             self._store_all()  # a writer who has waited comes first
 
     def _sweep(self):
-        """Delete the sessions that were not used for too long. What the database does not take is left to the next sweep."""
+        """Delete the sessions that are due. What the database does not take is left to the next sweep."""
         with contextlib.suppress(*Unavailable):
-            delete_unused(self.retention)
+            sweep(self.retention)
 
     def _take_over(self, turn_id, lease, owner):
         """Write an orphaned reply on, unless there is no room for it here, or another process was faster."""

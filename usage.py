@@ -53,8 +53,8 @@ def show_usage():
         meta = {"used": sum(row.tokens for row in rows), "limit": None, "resets_at": None}
         if limit:
             since, reset = period_at(now, limit[1])
-            reset = utc(reset).strftime("%Y-%m-%dT%H:%M:%SZ")
-            meta = {"used": Usage.used(g.user, since), "limit": limit[0], "resets_at": reset}
+            used, resets_at = Usage.used(g.user, since, reset), utc(reset).strftime("%Y-%m-%dT%H:%M:%SZ")
+            meta = {"used": used, "limit": limit[0], "resets_at": resets_at}
     names = ("day", "model", "replies", *TOKENS)
     return {"data": [{name: getattr(row, name) for name in names} for row in rows], "meta": meta}
 

@@ -2,6 +2,7 @@
 
 import datetime
 import json
+import pathlib
 import re
 import threading
 import uuid
@@ -10,7 +11,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from client import ALICE, BOB, ROOT, wait_for_status, wait_until
-from provider import cut, fails, reply, silence, status, thought
+from provider import cut, event, fails, reply, silence, status, thought
 from tables import tables_of
 from test_auth import flask
 
@@ -151,6 +152,20 @@ def test_a_call_that_breaks_is_counted_beside_the_one_that_goes_on(start, settin
     assert alice.turns(session)[1]["continued"] == 1
     assert counts_of(alice) == {"m-1": (1, 15, 7, 3, 4)}  # 8 + 5 bytes
     assert alice.turns(session)[1]["usage"] == {"input_tokens": 15, "output_tokens": 7, "cached_tokens": 3}
+
+
+def test_what_a_provider_takes_back_stays_counted(start, settings, provider):
+    """Else a counter would fall."""
+    gate = threading.Event()
+    counted = {"prompt_tokens": 100, "completion_tokens": 0}
+    provider.script = [reply(event({"choices": [], "usage": counted}), "Twelve bytes", gate, usage=(10, 7, 0))]
+    server = start(**settings, METRICS_TOKEN=METRICS)
+    alice = server.client()
+    session = alice.post("/sessions", {"content": "Hello"}, Prefer="respond-async").json()
+    wait_until(lambda: metrics_of(server).get(("parley_tokens_total", "input", "m-1")) == 100)
+    gate.set()
+    wait_for_status(alice, session, "complete")
+    assert counts_of(alice) == {"m-1": (1, 100, 7, 0, 0)}
 
 
 def test_a_place_holder_is_no_count(start, provider, new_database):
@@ -509,6 +524,43 @@ def test_forgets_a_person(start, settings, provider, tables, tmp_path):
     assert (again.returncode, again.stdout) == (1, "") and f"Nothing is stored of {ALICE}." in again.stderr
     alice.create()  # who comes back is new
     assert counts_of(alice)["m-1"][0] == 1
+
+
+NOBODY = "The subject names nobody."
+
+
+@pytest.mark.parametrize("subject, told", [("", NOBODY), (" ", NOBODY), ("bob", "Nothing is stored of bob.")])
+def test_forgets_nobody_by_mistake(start, settings, tables, tmp_path, subject, told):
+    start(**settings, RATE_LIMIT="9/day").client().create()
+    use(tables, "", 0)
+    before = words_of(tables)
+    ended = flask(tmp_path, "--app", APP, "forget", subject, DATABASE_URL=settings["DATABASE_URL"])
+    assert (ended.returncode, ended.stdout) == (1, "") and f"Error: {told}" in ended.stderr
+    assert words_of(tables) == before
+
+
+@pytest.mark.parametrize("words", [("usage",), ("forget", ALICE)], ids=lambda words: words[0])
+def test_the_operators_commands_make_no_database_and_migrate_none(settings, tmp_path, words):
+    url = settings["DATABASE_URL"]
+    ended = flask(tmp_path, "--app", APP, *words, DATABASE_URL=url)
+    told = "DATABASE_URL: the service has not been started on this database yet; start it first\n"
+    assert (ended.returncode, ended.stdout, ended.stderr) == (1, "", told)
+    if url.startswith("sqlite"):
+        assert not pathlib.Path(url.removeprefix("sqlite:///")).exists()
+    else:
+        with tables_of(url) as tables:
+            assert tables.columns() == set()
+
+
+def test_a_deletion_does_not_wait_for_those_of_others(start, settings, tables):
+    """Which a process that died has left; the next to start goes on with them."""
+    alice = start(**settings).client()
+    left, mine = alice.create("Left"), alice.create("Mine")
+    tables.rows("UPDATE session SET owner = '' WHERE id = ?", id_of(tables, left))
+    assert alice.delete(f"/sessions/{mine['id']}").status_code == 204
+    assert tables.value("SELECT count(*) FROM session") == 1
+    start(**settings)
+    wait_until(lambda: tables.value("SELECT count(*) FROM session") == tables.value("SELECT count(*) FROM turn") == 0)
 
 
 # The operator's table
