@@ -332,7 +332,7 @@ class Turn(db.Model):
             changes = {"content": turn.content + rest, "search_text": search_text + normalize(rest), "cancelled": cancelled}
             ending = Turn(**turn.__data__ | {"session": turn.session} | changes, base=turn.base, counted=turn.usage)
             ending.__data__ |= ending.fallback()
-            if turn.is_lost():  # else its process knows better, and will say so
+            if not cancelled or turn.is_lost():  # else its process knows better, and will say so
                 ending.estimate_rest()
             ended.append(ending)
         return cls.end(ended)

@@ -146,12 +146,12 @@ class Server:
     """Parley as its Procfile starts it, in processes of its own. `log` is where it writes, in place of a file, and `root` where
     its code is."""
 
-    def __init__(self, folder, log=None, root=ROOT, **environment):
+    def __init__(self, folder, log=None, root=None, **environment):
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}{environment.get('SCRIPT_NAME', '').rstrip('/')}"
         self.count = int(environment.get("WEB_CONCURRENCY") or 2)
         self.log_file = folder / f"server-{self.port}.log"
-        command = (root / "Procfile").read_text().partition("web: ")[2].strip()
+        command = ((root or ROOT) / "Procfile").read_text().partition("web: ")[2].strip()
         clean = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
         clean["PATH"] = os.path.dirname(sys.executable) + os.pathsep + clean["PATH"]
         environment = {name: str(value) for name, value in environment.items() if value is not None}
@@ -164,7 +164,7 @@ class Server:
         self.log = log or open(self.log_file, "wb")
         self.process = subprocess.Popen(
             ["sh", "-c", command],
-            cwd=root,
+            cwd=root or ROOT,
             env=clean | defaults | environment,
             stdout=self.log,
             stderr=self.log,
