@@ -41,6 +41,7 @@ def sweep(days):
 def forget(owner):
     """Delete all that is stored of an owner; the sums of what was used stay, without the name. Returns how many sessions there
     were, or None where nothing was stored."""
+    sweep(None)  # what a process has left may be this owner's
     limit_time()
     with db.connection_context():
         ids = [session.id for session in Session.select(Session.id).where(Session.owner == owner)]
