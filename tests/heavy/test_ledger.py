@@ -32,6 +32,7 @@ from test_late_writers import SAID, paused
 
 SECONDS = 18  # of load
 MOMENT = 0.3  # seconds within which what has come is in the ledger
+SELDOM = 1.3  # seconds more, where a provider counts with each word: once a second, it is stored
 UNSEEN = 1  # seconds more, as long as no word has come
 NOTICED = 2  # seconds in which the provider sees that the other side has gone
 TAKEN = 45  # seconds in which the replies of dead processes go on elsewhere, and end
@@ -213,6 +214,8 @@ class Bounds:
         settled = (killed or cut) - moment
         if killed and not any(at < settled and size for at, size, _ in call.sent):
             settled -= UNSEEN
+        if moment and call.model == "m-often":
+            settled -= SELDOM
         if call.model == TITLES and (killed or handed_over):  # it is counted when it is over, and not handed over
             settled = 0
         sure = [each for each in call.sent if each[0] < settled]
@@ -229,6 +232,8 @@ class Bounds:
         if "output_tokens" not in seen[-1]:
             most += sum(size for _, size, _ in call.sent)
             least += sum(size for _, size, _ in sure) if "output_tokens" not in said[-1] else 0
+        elif moment:  # what was written behind the count that was stored last
+            most += sum(size for at, size, _ in call.sent if at >= settled)
         # Nothing tells of a call whose process was killed when it had hardly begun. Where a person stops its reply before another
         # process takes that over, nobody counts what was not said.
         if killed and (not any(size for _, size, _ in sure) or (call.owner, call.number) in stopped):
