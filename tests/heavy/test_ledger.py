@@ -31,8 +31,8 @@ from tables import tables_of
 from test_late_writers import SAID, paused
 
 SECONDS = 18  # of load
-MOMENT = 0.3  # seconds within which what has come is in the ledger
-SELDOM = 1.3  # seconds more, where a provider counts with each word: once a second, it is stored
+MOMENT = 0.5  # seconds within which what has come is in the ledger
+SELDOM = 2  # seconds more, where a provider counts with each word: once a second, it is stored
 UNSEEN = 1  # seconds more, as long as no word has come
 NOTICED = 2  # seconds in which the provider sees that the other side has gone
 TAKEN = 45  # seconds in which the replies of dead processes go on elsewhere, and end
@@ -205,7 +205,8 @@ class Bounds:
         self.uncertain = []
 
     def add(self, call, moment, kills, stops, stopped, rash):
-        killed, handed_over, cut = call.befell(kills, moment), call.befell(stops, moment), call.cut()
+        within = moment + (UNSEEN if call.model == TITLES else 0)  # it waits for its place among all who store
+        killed, handed_over, cut = call.befell(kills, within), call.befell(stops, within), call.cut()
         moment = moment if killed or handed_over or (call.owner, call.number) in rash else 0
         if call.refused:  # which costs nothing, but for what was hung up before the refusal, or died in the pause behind it
             is_lost = killed or cut < math.inf
