@@ -145,8 +145,8 @@ def forget_command(subject):
     if sessions is None:
         raise click.ClickException(f"Nothing is stored of {subject}. `flask usage --json` has the names of all users.")
     click.echo(
-        f"{subject} is forgotten, with {sessions} session{'s' * (sessions != 1)}. Backups, logs and providers keep what they have; "
-        "the database's files keep what was deleted until it is overwritten, or VACUUM is run (on PostgreSQL, VACUUM FULL)."
+        f"{subject} is forgotten, with {sessions} session{'s' * (sessions != 1)}. Backups, logs and providers keep theirs. "
+        "The database's files keep what was deleted until it is overwritten, or VACUUM is run (on PostgreSQL, VACUUM FULL)."
     )
 
 

@@ -510,7 +510,7 @@ def test_forgets_a_person(start, settings, provider, tables, tmp_path):
         before = metrics_of(server)
         ended = flask(tmp_path, "--app", APP, "forget", ALICE, DATABASE_URL=settings["DATABASE_URL"])
         assert ended.returncode == 0, ended.stderr
-        assert ended.stdout.startswith(f"{ALICE} is forgotten, with 4 sessions. Backups, logs and providers keep what they have;")
+        assert ended.stdout.startswith(f"{ALICE} is forgotten, with 4 sessions. Backups, logs and providers keep theirs.")
         assert [(frame.name, frame.data["status"]) for frame in frames] == [("error", 404)]
     wait_until(lambda: metrics_of(server)[("parley_replies_in_progress",)] == 0)
     wait_until(lambda: metrics_of(server)[("parley_replies_total", "interrupted", "m-1")] == 1)
