@@ -30,7 +30,7 @@ class Catalog:
         # The default, as far as no provider has to be asked for it; else None.
         self.known_default = default or next(iter(allowed), None) or _DEFAULTS.get(next(iter(self.providers)))
         self._lists = {
-            name: Fetched(f"The models of {name}", functools.partial(self.fetch, provider), LIST_TTL, failure_ttl=LIST_TTL)
+            name: Fetched(f"The models of {name}", functools.partial(self.fetch, provider), LIST_TTL, LIST_TTL, cooldown=1)
             for name, provider in self.providers.items()
         }
 
