@@ -63,7 +63,7 @@ def forget(owner):
 @transaction
 def _withdraw(session_id, *conditions):
     """Take a session from its owner. A reply under way, which one that nobody uses has not, is counted as interrupted; what it
-    has used besides, its process will say: the ledger knows the owner by then."""
+    has used besides, its process will say: the ledger knows the owner by then. Returns whether it was taken."""
     db.hold(Session.select(Session.id).where(Session.id == session_id))
     if not conditions and (turn := Turn.readable().where(Turn.session == session_id, Turn.under_way()).first()):
         turn.counted = turn.usage

@@ -86,11 +86,12 @@ class Usage(db.Model):
         return list(cls.select().where(cls.owner == owner, cls.day.between(first, last)).order_by(cls.day.desc(), cls.model))
 
     @classmethod
-    def used(cls, owner, first, reset):
-        """The tokens that an owner has used from this day until this time, in and out."""
+    def in_period(cls, owner, name, now):
+        """The tokens that an owner has used, in and out, in the `month`, or `day`, of this time; and when the next one begins."""
+        first, reset = period_at(now, name)
         tokens = fn.SUM(cls.input_tokens + cls.output_tokens + cls.estimated_tokens)
         days = cls.day >= first, cls.day < utc(reset).date().isoformat()  # what a clock that was ahead has left is not among them
-        return int(cls.select(tokens).where(cls.owner == owner, *days).scalar() or 0)
+        return int(cls.select(tokens).where(cls.owner == owner, *days).scalar() or 0), reset
 
     @classmethod
     def sums(cls, *columns):

@@ -13,7 +13,7 @@ from peewee import SQL, BigAutoField, BigIntegerField, BooleanField, IntegerFiel
 
 from database import QUERIES, SECOND, db, given, insertion, transaction
 from idempotency import IdempotencyKey
-from ledger import MOST_TOKENS, TOKENS, RateLimitHit, Usage, estimate, period_at
+from ledger import MOST_TOKENS, TOKENS, RateLimitHit, Usage, estimate
 from search import normalize
 
 LEASE = 20 * SECOND
@@ -426,8 +426,8 @@ class ReplyRequest:
         return reply, True
 
     def _check_tokens(self, most, period, now):
-        first, reset = period_at(now, period)
-        if (used := Usage.used(self.owner, first, reset)) >= most:
+        used, reset = Usage.in_period(self.owner, period, now)
+        if used >= most:
             message = f"You have used {used:,} of {most:,} tokens of this {period} (UTC). Ask again in the next one."
             raise Refused(message, retry_after=-((now - reset) // SECOND), status=429)
 

@@ -12,7 +12,7 @@ from werkzeug.exceptions import NotFound
 
 import database
 from database import db
-from ledger import OTHER, TOKENS, Usage, period_at, utc
+from ledger import OTHER, TOKENS, Usage, utc
 from models import Turn
 
 DAYS = 30  # by default
@@ -52,9 +52,8 @@ def show_usage():
         rows = Usage.days(g.user, first.isoformat(), last.isoformat())
         meta = {"used": sum(row.tokens for row in rows), "limit": None, "resets_at": None}
         if limit:
-            since, reset = period_at(now, limit[1])
-            used, resets_at = Usage.used(g.user, since, reset), utc(reset).strftime("%Y-%m-%dT%H:%M:%SZ")
-            meta = {"used": used, "limit": limit[0], "resets_at": resets_at}
+            used, reset = Usage.in_period(g.user, limit[1], now)
+            meta = {"used": used, "limit": limit[0], "resets_at": utc(reset).strftime("%Y-%m-%dT%H:%M:%SZ")}
     names = ("day", "model", "replies", *TOKENS)
     return {"data": [{name: getattr(row, name) for name in names} for row in rows], "meta": meta}
 

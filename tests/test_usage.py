@@ -23,7 +23,8 @@ def usage_of(settings):
     first_day = today()
 
     def usage_of(owner=ALICE):
-        # No route tells it yet. Where midnight comes between, the replies are on two days.
+        # By the tables, since it is also looked at when the server has stopped. Where midnight comes between, the replies are
+        # on two days.
         query = "SELECT day, model, replies, input_tokens, output_tokens, cached_tokens FROM usage WHERE owner = ?"
         sums = {}
         with tables_of(settings["DATABASE_URL"]) as tables:
