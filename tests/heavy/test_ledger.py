@@ -15,8 +15,6 @@ import os
 import random
 import re
 import signal
-import subprocess
-import sys
 import threading
 import time
 
@@ -28,6 +26,7 @@ from client import ALICE, BOB, ROOT, wait_for_status, wait_until
 from fleet import HangUp
 from provider import KEEP, REFUSED, Connection, chunk, cut, event, events_of, head, reply, status
 from tables import tables_of
+from test_auth import flask
 from test_late_writers import SAID, paused
 
 SECONDS = 18  # of load
@@ -48,12 +47,6 @@ BREAK = object()
 
 def estimate(size):
     return math.ceil(size / 4)
-
-
-def flask(url, *words):
-    environment = {"PATH": os.environ["PATH"], "DATABASE_URL": url}
-    command = [sys.executable, "-m", "flask", *words]
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
 
 
 # The provider's ledger
@@ -495,7 +488,7 @@ class World:
                 user.begin()  # they are under way
         with tables_of(self.url) as tables:
             self.asked = {LEAVER: tables.value("SELECT count(*) FROM asked WHERE owner = ?", OWNER + LEAVER)}
-        done = flask(self.url, "forget", OWNER + LEAVER)
+        done = flask(ROOT, "forget", OWNER + LEAVER, DATABASE_URL=self.url)
         assert done.returncode == 0, done.stdout + done.stderr
         for user in leavers:
             all_of_his = {(call.owner, call.number) for call in self.ledger.calls if call.owner == LEAVER}
@@ -548,7 +541,7 @@ class World:
         found = collections.Counter()
         for (name, model, label), value in counters(texts[0]).items():
             found[(name, model, label) if name == "parley_tokens_total" else (name, model)] += value
-        told = {row.pop("user"): row for row in json.loads(flask(self.url, "usage", "--json").stdout)}
+        told = {row.pop("user"): row for row in json.loads(flask(ROOT, "usage", "--json", DATABASE_URL=self.url).stdout)}
         problems = [] if set(texts) == {texts[0]} else ["the servers differ"]
         problems += [] if found == sums else [f"the metrics differ: {set(found.items()) ^ set(sums.items())}"]
         return problems + ([] if told == users else [f"`flask usage` tells {told}, not {dict(users)}"])
@@ -706,7 +699,7 @@ def test_of_who_is_forgotten_while_replies_are_under_way_no_table_has_a_word(sta
         begin(client, "Dromedary ", "Axolotl, endless")
     wait_until(lambda: words_in(url) == WORDS | {"bob"})
     with paused(servers[1], url) if writer == "is paused" else contextlib.nullcontext():
-        done = flask(url, "forget", PERSON)
+        done = flask(ROOT, "forget", PERSON, DATABASE_URL=url)
         assert done.returncode == 0, done.stderr
         assert words_in(url) == {"bob"}
     calls = [call for call in provider.posts if "endless" in str(call.body) and call.body["model"] != TITLES]
