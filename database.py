@@ -27,6 +27,7 @@ from settings import SettingError, ensure_folder, mistake, whose
 SECOND = 1_000_000
 TRIES = 5  # of a transaction that the database gives up for another's sake
 WAIT = 9  # seconds that a request waits for the database in all, whatever it waits for; its answer comes within ten
+CLOCK_TTL = 1  # seconds
 CONNECTIONS = 8  # that one process holds open at most
 STUCK = 5  # seconds after which a transaction that waits, or writes, is taken for one that does not end
 EXAMINED_SIZE = 100 * 2**20  # bytes of a SQLite file that is looked through at the start
@@ -111,9 +112,11 @@ class Pool:
         """Do not keep the connection of this thread: after a failure, its server may be one that cannot write any more."""
         self._state.failed = True
 
-    def now(self):
-        """The time in microseconds, also within a transaction: by the clock of the server, or of a file's host."""
-        return self.execute_sql(f"SELECT {self.clock_sql}").fetchone()[0]
+    def execute(self, query, **options):
+        """What is SQL already, peewee need not make."""
+        if isinstance(query, SQL):
+            return self.execute_sql(query.sql, query.params)
+        return super().execute(query, **options)
 
 
 class SQLite(Pool, peewee.SqliteDatabase):
@@ -171,7 +174,7 @@ class SQLite(Pool, peewee.SqliteDatabase):
 
     def _add_conn_hooks(self, connection):
         super()._add_conn_hooks(connection)
-        connection.create_function("clock", 0, lambda: time.time_ns() // 1000)  # SQLite's own counts milliseconds
+        connection.create_function("clock", 0, self.now)  # SQLite's own counts milliseconds
         connection.set_progress_handler(lambda: not remaining(), 10_000)  # steps of SQLite's machine
         connection.text_factory = lambda text: text.decode("utf-8", "replace")  # damage is one reply's, and costs no other
 
@@ -213,6 +216,10 @@ class SQLite(Pool, peewee.SqliteDatabase):
         finally:
             connection.execute(f"PRAGMA busy_timeout = {WAIT * 1000}")
 
+    def now(self):
+        """The time in microseconds, by the clock of the file's host."""
+        return time.time_ns() // 1000
+
     def lock(self, name):
         """Nothing is to be done: the transaction keeps all others out."""
 
@@ -242,7 +249,11 @@ class Adapter(peewee.Psycopg3Adapter):
     def connect(self, db, **options):
         each = remaining() / (options.get("host", "").count(",") + 1)  # of several hosts, one is tried after the other
         options["connect_timeout"] = max(2, int(min(each, float(options.get("connect_timeout", 5)))))
-        return Connection.connect(PATIENCE, dbname=db.database, **options)
+        connection = Connection.connect(PATIENCE, dbname=db.database, autocommit=True, **options)
+        # PgBouncer may give a prepared statement's connection to others. The number it gives is none of a server's process.
+        if connection.execute("SELECT pg_backend_pid()").fetchone() == (connection.pgconn.backend_pid,):
+            connection.prepare_threshold = 5  # uses of a statement
+        return connection
 
 
 class PostgreSQL(Pool, peewee.PostgresqlDatabase):
@@ -253,8 +264,9 @@ class PostgreSQL(Pool, peewee.PostgresqlDatabase):
     clock_sql = "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
     options = {
         "isolation_level": "READ COMMITTED",  # of transactions; that of a lone statement is the database's default
-        "prepare_threshold": None,  # PgBouncer may give a prepared statement's connection to others
+        "prepare_threshold": None,
     }
+    _clock = -CLOCK_TTL, 0  # when it was asked, and what it said
 
     @contextlib.contextmanager
     def write(self):
@@ -291,13 +303,21 @@ class PostgreSQL(Pool, peewee.PostgresqlDatabase):
         """Execute the query without waiting; returns a function that returns its rows, once the answer is there."""
         return super().execute(query).fetchall
 
+    def now(self):
+        """The time in microseconds, by the server's clock, which is asked once a second and reckoned on meanwhile."""
+        asked_at, then = self._clock
+        if time.monotonic() - asked_at >= CLOCK_TTL:
+            (then,) = self.execute_sql(f"SELECT {self.clock_sql}").fetchone()
+            self._clock = asked_at, then = time.monotonic(), then
+        return then + int((time.monotonic() - asked_at) * SECOND)
+
     def lock(self, name):
         """Hold `name` until the transaction ends."""
         self.execute_sql("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", (name,))
 
     def hold(self, query):
         """Hold the rows of this query until the transaction ends."""
-        self.send(query.for_update())
+        self.send(query if isinstance(query, SQL) else query.for_update())
 
     def is_usable(self, connection):
         """Nothing is asked: the last that a server says, and its end, can be read where else there is nothing to read."""
@@ -347,13 +367,17 @@ def open_database(settings, folder, migrations):
         raise SettingError("DATABASE_URL", "the options behind its ? are not understood") from None
 
 
+@functools.lru_cache(1000)
+def _text(engine, name, count, **values):
+    types, statement = QUERIES[name]
+    row = ", ".join(f"CAST({engine.param} AS {type})" for type in types.values())
+    table = f"WITH given ({', '.join(types)}) AS (VALUES {', '.join([f'({row})'] * count)})"
+    return f"{table} {statement.format(clock=engine.clock_sql, concat=engine.concat, held=engine.held, **values)}"
+
+
 def given(name, rows, **values):
     """The statement of this name in `queries.sql`, with these rows, and with these values in the place of {…}."""
-    types, statement = QUERIES[name]
-    row = ", ".join(f"CAST({db.param} AS {type})" for type in types.values())
-    table = f"WITH given ({', '.join(types)}) AS (VALUES {', '.join([f'({row})'] * len(rows))})"
-    statement = statement.format(clock=db.clock_sql, concat=db.concat, held=db.held, **values)
-    return SQL(f"{table} {statement}", [value for row in rows for value in row])
+    return SQL(_text(type(db.obj), name, len(rows), **values), [value for row in rows for value in row])
 
 
 def insertion(*rows):

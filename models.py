@@ -164,6 +164,7 @@ class Turn(db.Model):
     continued = IntegerField(default=0, constraints=[SQL("DEFAULT 0")])  # how often, by whomever
     restarts = IntegerField(default=0, constraints=[SQL("DEFAULT 0")])  # how often by itself since a person last asked for it
     turns_left_out = IntegerField(default=0, constraints=[SQL("DEFAULT 0")])
+    has_pieces = True  # some of its text may be stored in pieces
     trim = None  # what the session's is set to when the reply ends
     base = 0  # of a reply under way that a person had continued: how many characters it had before
     counted = dict.fromkeys(TOKENS)  # the tokens that are in the ledger already
@@ -310,10 +311,14 @@ class Turn(db.Model):
         ended before, or have another fence by now, or another lease where `lease_until` is set. What these, and others, have used
         is counted."""
         if turns:
-            db.hold(Session.select(Session.id).where(Session.id.in_([turn.session_id for turn in turns])).order_by(Session.id))
+            db.hold(given("hold_sessions", [(turn.session_id,) for turn in turns]))
         if ended := cls._change("end_replies", turns):
-            for name in ("drop_pieces", "show_turns", "change_sessions"):
-                db.send(given(name, [(turn.id, turn.trim) for turn in ended], preview=PREVIEW))
+            rows = [(turn.id, turn.trim) for turn in ended]
+            if any(turn.has_pieces for turn in ended):
+                db.send(given("drop_pieces", rows))
+            if any(turn.replaces for turn in ended):
+                db.send(given("show_turns", rows))
+            db.send(given("change_sessions", rows, preview=PREVIEW))
             IdempotencyKey.forget([turn for turn in ended if turn.in_vain and not turn.cancelled])
         Usage.add(released, ended, used)  # by one statement, which locks them in one order, and last of all
         return ended
@@ -324,7 +329,7 @@ class Turn(db.Model):
         """End these replies, whose texts are these normalized, with what was stored since: `cancelled`, or else orphaned, as long
         as their leases are still these. Returns those that this has ended."""
         # With their sessions and rows held, nobody adds a piece behind those that are read here.
-        db.hold(Session.select(Session.id).where(Session.id.in_([turn.session_id for turn in turns])).order_by(Session.id))
+        db.hold(given("hold_sessions", [(turn.session_id,) for turn in turns]))
         db.hold(cls.select(cls.id).where(cls.id.in_([turn.id for turn in turns])))
         news, ended = cls.news({turn.id: len(turn.content) for turn in turns}), []
         for turn, search_text in zip(turns, search_texts):

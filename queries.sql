@@ -57,6 +57,13 @@ AND turn.fence = given.fence
 AND {only}
 RETURNING turn.id;
 
+-- hold_sessions(id uuid)
+SELECT id
+FROM session
+WHERE id IN (SELECT id FROM given)
+ORDER BY id
+FOR UPDATE;
+
 -- drop_pieces(id bigint, trim bigint)
 -- Of replies that have ended: their content has the text now.
 DELETE FROM piece

@@ -191,6 +191,7 @@ class Reply(Feed):
                 if (self.row.usage, self.row.uncounted) != stored:
                     used = Turn(**self.row.__data__ | {"session": self.session}, counted=self.row.counted)
             if self._outcome:
+                self.row.has_pieces = bool(self.text)
                 self.row.__data__ |= {"content": self.text + self._arrived, "lease_until": None} | self._outcome
             return self._arrived, bool(self._outcome), used
 
