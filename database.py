@@ -1,6 +1,6 @@
 """The database, a SQLite file or a PostgreSQL: opening, waiting, writing, locking, the clock, migrations. All that differs
-between the two engines is said here, in one class for each. Times are microseconds since 1970 in UTC, by the database's clock, so
-that processes and hosts agree."""
+between the two engines is said in one class for each; PostgreSQL's is in `postgresql.py`. Times are microseconds since 1970 in
+UTC, by the database's clock, so that processes and hosts agree."""
 
 import contextlib
 import errno
@@ -18,22 +18,17 @@ import time
 import peewee
 import psycopg
 from peewee import SQL, DataError, DatabaseError, DatabaseProxy, IntegerField, IntegrityError, OperationalError
-from peewee import __exception_wrapper__ as peewee_errors
 from playhouse.db_url import parse
-from urllib3.util import wait_for_read
 
 from settings import SettingError, ensure_folder, mistake, whose
 
 SECOND = 1_000_000
 TRIES = 5  # of a transaction that the database gives up for another's sake
 WAIT = 9  # seconds that a request waits for the database in all, whatever it waits for; its answer comes within ten
-CLOCK_TTL = 1  # seconds
 CONNECTIONS = 8  # that one process holds open at most
 STUCK = 5  # seconds after which a transaction that waits, or writes, is taken for one that does not end
 EXAMINED_SIZE = 100 * 2**20  # bytes of a SQLite file that is looked through at the start
 LEAST_FREE = 2**18  # bytes of a disk that is not full
-# A PostgreSQL whose host is gone is given up (after seconds; milliseconds for tcp_user_timeout), one that cannot write not taken.
-PATIENCE = "tcp_user_timeout=10000 keepalives_idle=5 keepalives_interval=2 keepalives_count=3 target_session_attrs=read-write"
 APPLICATION_ID = 0x50726C79  # "Prly", by which `file` tells whose SQLite file it is
 
 # The drivers' own errors come where rows are fetched. The last one, where a file is gone, or none is left for a connection.
@@ -231,105 +226,6 @@ class SQLite(Pool, peewee.SqliteDatabase):
         return lambda: rows
 
 
-class Connection(psycopg.Connection):
-    """A connection to PostgreSQL on which nothing takes longer than its thread may wait: a server may hang, and say nothing."""
-
-    def wait(self, gen, interval=0.1, timeout=None):
-        try:
-            return super().wait(gen, interval, remaining())
-        except psycopg.OperationalError:
-            if not remaining():  # what is still to come is not waited for
-                with contextlib.suppress(psycopg.Error):
-                    self.cancel_safe(timeout=0.5)
-                self.close()
-            raise
-
-
-class Adapter(peewee.Psycopg3Adapter):
-    def connect(self, db, **options):
-        each = remaining() / (options.get("host", "").count(",") + 1)  # of several hosts, one is tried after the other
-        options["connect_timeout"] = max(2, int(min(each, float(options.get("connect_timeout", 5)))))
-        connection = Connection.connect(PATIENCE, dbname=db.database, autocommit=True, **options)
-        # PgBouncer may give a prepared statement's connection to others. The number it gives is none of a server's process.
-        if connection.execute("SELECT pg_backend_pid()").fetchone() == (connection.pgconn.backend_pid,):
-            connection.prepare_threshold = 5  # uses of a statement
-        return connection
-
-
-class PostgreSQL(Pool, peewee.PostgresqlDatabase):
-    """A server, which one host or many use."""
-
-    psycopg3_adapter = Adapter
-    concat, held = "string_agg", "FOR UPDATE OF turn"
-    clock_sql = "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
-    options = {
-        "isolation_level": "READ COMMITTED",  # of transactions; that of a lone statement is the database's default
-        "prepare_threshold": None,
-    }
-    _clock = -CLOCK_TTL, 0  # when it was asked, and what it said
-
-    @contextlib.contextmanager
-    def write(self):
-        """One short write transaction, within which no other may begin. Its statements are sent when an answer is read, or at the
-        end (a pipeline, in PostgreSQL's words): a transaction of which nothing is read costs one round trip."""
-        connection = self.connection()
-        try:
-            with connection.pipeline() as pipeline, self.atomic():
-                try:
-                    yield
-                except BaseException as error:
-                    if isinstance(error, DatabaseError):
-                        self.discard()
-                    with contextlib.suppress(psycopg.Error):  # else the server would skip peewee's ROLLBACK after a failure
-                        pipeline.sync()
-                    raise
-        except psycopg.Error:  # of an answer that peewee did not see
-            self.discard()
-            with peewee_errors:
-                raise
-        finally:
-            with contextlib.suppress(psycopg.Error):
-                connection.rollback()  # does nothing where the transaction has ended
-
-    def execute(self, query, **options):
-        """Within a pipeline, wait for the answer: peewee looks at what it is before it fetches it."""
-        cursor = super().execute(query, **options)
-        if self.connection().pgconn.pipeline_status:
-            with peewee_errors, self.connection().pipeline() as pipeline:
-                pipeline.sync()
-        return cursor
-
-    def send(self, query):
-        """Execute the query without waiting; returns a function that returns its rows, once the answer is there."""
-        return super().execute(query).fetchall
-
-    def now(self):
-        """The time in microseconds, by the server's clock, which is asked once a second and reckoned on meanwhile."""
-        asked_at, then = self._clock
-        if time.monotonic() - asked_at >= CLOCK_TTL:
-            (then,) = self.execute_sql(f"SELECT {self.clock_sql}").fetchone()
-            self._clock = asked_at, then = time.monotonic(), then
-        return then + int((time.monotonic() - asked_at) * SECOND)
-
-    def lock(self, name):
-        """Hold `name` until the transaction ends."""
-        self.execute_sql("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", (name,))
-
-    def hold(self, query):
-        """Hold the rows of this query until the transaction ends."""
-        self.send(query if isinstance(query, SQL) else query.for_update())
-
-    def is_usable(self, connection):
-        """Nothing is asked: the last that a server says, and its end, can be read where else there is nothing to read."""
-        return connection is not None and not connection.closed and not wait_for_read(connection, 0)
-
-    def check(self):
-        """Raises one of Unavailable where nobody can write."""
-        if self.execute_sql("SHOW transaction_read_only").fetchone()[0] == "on":
-            self.discard()
-            raise OperationalError("the database is read-only")
-
-
 _QUERY = re.compile(r"^-- (\w+)\(([^)]+)\)\n(.+?);$", re.MULTILINE | re.DOTALL)
 _found = _QUERY.findall(pathlib.Path(__file__).with_name("queries.sql").read_text("utf-8"))
 # name → the types of the columns of its `given`, and the statement
@@ -353,6 +249,8 @@ def open_database(settings, folder, migrations):
         elif url.startswith("sqlite"):
             engine, options = SQLite, parse(url)
         else:  # as the server's own programs read it, with several hosts
+            from postgresql import PostgreSQL
+
             engine, options = PostgreSQL, psycopg.conninfo.conninfo_to_dict(url)
             options["database"] = options.pop("dbname", "")
         db.initialize(engine(**engine.options | options))
@@ -433,7 +331,7 @@ def migrate(migrations):
     """Apply the migrations that are missing, exactly once however many processes start together. Raises SettingError where a
     newer release has written the database, or it does not take every text, and touches nothing."""
     with db.connection_context(), db.write():
-        if isinstance(db.obj, PostgreSQL) and db.execute_sql("SHOW server_encoding").fetchone()[0] != "UTF8":
+        if not isinstance(db.obj, SQLite) and db.execute_sql("SHOW server_encoding").fetchone()[0] != "UTF8":
             raise SettingError("DATABASE_URL", "the encoding of this database is not UTF8; make one with ENCODING 'UTF8'")
         db.lock("parley migrations")
         db.create_tables([SchemaVersion])

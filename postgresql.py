@@ -1,0 +1,115 @@
+"""The engine of PostgreSQL: its connections, its transactions, its locks."""
+
+import contextlib
+import time
+
+import peewee
+import psycopg
+from peewee import SQL, DatabaseError, OperationalError
+from peewee import __exception_wrapper__ as peewee_errors
+from urllib3.util import wait_for_read
+
+from database import SECOND, Pool, remaining
+
+# A PostgreSQL whose host is gone is given up (after seconds; milliseconds for tcp_user_timeout), one that cannot write not taken.
+PATIENCE = "tcp_user_timeout=10000 keepalives_idle=5 keepalives_interval=2 keepalives_count=3 target_session_attrs=read-write"
+CLOCK_TTL = 1  # seconds
+
+
+class Connection(psycopg.Connection):
+    """A connection to PostgreSQL on which nothing takes longer than its thread may wait: a server may hang, and say nothing."""
+
+    def wait(self, gen, interval=0.1, timeout=None):
+        try:
+            return super().wait(gen, interval, remaining())
+        except psycopg.OperationalError:
+            if not remaining():  # what is still to come is not waited for
+                with contextlib.suppress(psycopg.Error):
+                    self.cancel_safe(timeout=0.5)
+                self.close()
+            raise
+
+
+class Adapter(peewee.Psycopg3Adapter):
+    def connect(self, db, **options):
+        each = remaining() / (options.get("host", "").count(",") + 1)  # of several hosts, one is tried after the other
+        options["connect_timeout"] = max(2, int(min(each, float(options.get("connect_timeout", 5)))))
+        connection = Connection.connect(PATIENCE, dbname=db.database, autocommit=True, **options)
+        # PgBouncer may give a prepared statement's connection to others. The number it gives is none of a server's process.
+        if connection.execute("SELECT pg_backend_pid()").fetchone() == (connection.pgconn.backend_pid,):
+            connection.prepare_threshold = 5  # uses of a statement
+        return connection
+
+
+class PostgreSQL(Pool, peewee.PostgresqlDatabase):
+    """A server, which one host or many use."""
+
+    psycopg3_adapter = Adapter
+    concat, held = "string_agg", "FOR UPDATE OF turn"
+    clock_sql = "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
+    options = {
+        "isolation_level": "READ COMMITTED",  # of transactions; that of a lone statement is the database's default
+        "prepare_threshold": None,
+    }
+    _clock = -CLOCK_TTL, 0  # when it was asked, and what it said
+
+    @contextlib.contextmanager
+    def write(self):
+        """One short write transaction, within which no other may begin. Its statements are sent when an answer is read, or at the
+        end (a pipeline, in PostgreSQL's words): a transaction of which nothing is read costs one round trip."""
+        connection = self.connection()
+        try:
+            with connection.pipeline() as pipeline, self.atomic():
+                try:
+                    yield
+                except BaseException as error:
+                    if isinstance(error, DatabaseError):
+                        self.discard()
+                    with contextlib.suppress(psycopg.Error):  # else the server would skip peewee's ROLLBACK after a failure
+                        pipeline.sync()
+                    raise
+        except psycopg.Error:  # of an answer that peewee did not see
+            self.discard()
+            with peewee_errors:
+                raise
+        finally:
+            with contextlib.suppress(psycopg.Error):
+                connection.rollback()  # does nothing where the transaction has ended
+
+    def execute(self, query, **options):
+        """Within a pipeline, wait for the answer: peewee looks at what it is before it fetches it."""
+        cursor = super().execute(query, **options)
+        if self.connection().pgconn.pipeline_status:
+            with peewee_errors, self.connection().pipeline() as pipeline:
+                pipeline.sync()
+        return cursor
+
+    def send(self, query):
+        """Execute the query without waiting; returns a function that returns its rows, once the answer is there."""
+        return super().execute(query).fetchall
+
+    def now(self):
+        """The time in microseconds, by the server's clock, which is asked once a second and reckoned on meanwhile."""
+        asked_at, then = self._clock
+        if time.monotonic() - asked_at >= CLOCK_TTL:
+            (then,) = self.execute_sql(f"SELECT {self.clock_sql}").fetchone()
+            self._clock = asked_at, then = time.monotonic(), then
+        return then + int((time.monotonic() - asked_at) * SECOND)
+
+    def lock(self, name):
+        """Hold `name` until the transaction ends."""
+        self.execute_sql("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", (name,))
+
+    def hold(self, query):
+        """Hold the rows of this query until the transaction ends."""
+        self.send(query if isinstance(query, SQL) else query.for_update())
+
+    def is_usable(self, connection):
+        """Nothing is asked: the last that a server says, and its end, can be read where else there is nothing to read."""
+        return connection is not None and not connection.closed and not wait_for_read(connection, 0)
+
+    def check(self):
+        """Raises one of Unavailable where nobody can write."""
+        if self.execute_sql("SHOW transaction_read_only").fetchone()[0] == "on":
+            self.discard()
+            raise OperationalError("the database is read-only")
