@@ -14,6 +14,7 @@ import traceback
 from flask import g
 
 LINES = 10_000  # that wait at most for whoever reads standard error
+GATHERING = 0.01  # seconds
 FLUSH_TIMEOUT = 1  # seconds at the end of a process
 FRAMES = 30  # of each exception in a trace, the innermost
 log = logging.getLogger("parley")  # of all rooms
@@ -98,6 +99,8 @@ class Background(logging.Handler):
                     time.sleep(0.05)
                 except (OSError, ValueError, AttributeError):  # it is full, or closed
                     break
+            if self._lines.empty():
+                time.sleep(GATHERING)  # who logs meanwhile need not wake this thread
 
 
 def set_up(format):

@@ -222,6 +222,10 @@ class Turn(db.Model):
         return cls.status == SQL(f"'{IN_PROGRESS}'")
 
     @classmethod
+    def is_any_under_way(cls):
+        return cls.select().where(cls.under_way()).exists()
+
+    @classmethod
     def read(cls, turn_id):
         """The turn with what has been stored of its text, or None where it is gone."""
         return cls.readable().where(cls.id == turn_id).first()

@@ -29,6 +29,8 @@ POLL_INTERVALS = {False: 0.25, True: 0.1}  # seconds; True: a reply is followed 
 # A reply is orphaned whose lapsed lease is seen unchanged at so many looks, each a second behind the one before: so what
 # holds up all processes, an outage, a pause or a step of the clock, costs none its reply, since it renews the lease first.
 LOOK_INTERVAL, LOOKS = 1, 7
+# Where nothing has been under way anywhere for so long, a look is as seldom: what begins elsewhere meanwhile lapses later.
+IDLE_AFTER, IDLE_INTERVAL = 60, 15
 ORPHANS = 100  # that are interrupted in one transaction
 PATIENCE = {False: 2, True: 20}  # further looks for which one waits that no process has room for; True: it was handed over
 HOLD = 1  # seconds for which the beginning of what goes on is held back, where it may be a repetition
@@ -233,6 +235,8 @@ class Replies:
         self._lock, self._wake, self._keeper = threading.Lock(), threading.Event(), None
         self._ended = []  # (when, turn): how replies ended here, in the last seconds
         self._next_poll = self._next_look = self._next_sweep = self._stored_at = 0.0
+        self._idle = False  # the keeper may rest for long
+        self._busy_at = time.monotonic()  # when a reply was under way, here or elsewhere
         self._lapsed = {}  # (id, lease, …) → how often the reply was seen with this lease, which has lapsed
 
     # What a request asks for
@@ -261,7 +265,9 @@ class Replies:
             self._written.add(reply)
         if not self._start(self._make, reply, first):
             reply.finish(outcome_of(FAILED, 503, Overloaded().description))
-        self._wake.set()
+            self._wake.set()
+        if self._idle:
+            self._wake.set()
 
     def follow(self, turn, watched=False):
         """The feed of this turn. `watched`: its text is read as it comes, so it is stored as soon as it arrives."""
@@ -430,13 +436,16 @@ class Replies:
 
     def _rest(self):
         """Wait for something to do. The more replies are under way, the longer they are gathered for one commit."""
-        idle = not self._all()
-        due = self._next_look if idle else min(self._next_look, self._next_poll)
+        self._idle = True  # before the look: who begins a reply behind it wakes the keeper
+        self._idle = not self._all() and time.monotonic() > self._stored_at + LOOK_INTERVAL
+        due = self._next_look if self._idle else min(self._next_look, self._next_poll)
         self._wake.wait(max(0.0, due - time.monotonic()))
-        if idle:  # nothing has become yet of what is new
+        if self._idle:  # nothing has become yet of what is new
             self._next_poll = time.monotonic() + POLL_INTERVALS[True]
+            self._next_look = min(self._next_look, time.monotonic() + LOOK_INTERVAL)
         gathering = min(GATHERING * len(self._written), LONGEST_GATHERING)
-        time.sleep(max(0.0, self._stored_at + gathering - time.monotonic()))
+        if (pause := self._stored_at + gathering - time.monotonic()) > 0:
+            time.sleep(pause)
         self._wake.clear()
 
     def _store_all(self):
@@ -518,6 +527,11 @@ class Replies:
         if time.monotonic() >= self._next_sweep:
             self._next_sweep = time.monotonic() + SWEEP_INTERVAL
             self._start(self._sweep)
+        if not self._all() and not Turn.is_any_under_way():
+            if time.monotonic() > self._busy_at + IDLE_AFTER:
+                self._next_look = time.monotonic() + IDLE_INTERVAL
+            return
+        self._busy_at = time.monotonic()
         self._lapsed = {orphan: self._lapsed.get(orphan, 0) + 1 for orphan in Turn.lapsed()}
         lost = {}  # id → lease
         for (turn_id, lease, restarts, owner), looks in self._lapsed.items():

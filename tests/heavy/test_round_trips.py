@@ -139,3 +139,11 @@ def test_sixty_streamed_replies_at_once_take_a_hundred_round_trips_each(measured
     with measured.counted(100, of=MANY), ThreadPoolExecutor(MANY) as pool:
         for streamed in [pool.submit(stream, measured.alice, number) for number in range(MANY)]:
             streamed.result()
+
+
+def test_an_idle_service_hardly_asks_its_database(measured):
+    """Another host's reply might be left there: so it looks, the more seldom the longer nothing has been under way."""
+    measured.alice.create("Hello")
+    measured.wait_for_replies(1)
+    time.sleep(65)
+    assert measured.rate(31) * 31 <= 3
