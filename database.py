@@ -12,13 +12,15 @@ import random
 import re
 import shutil
 import sqlite3
+import sys
 import threading
 import time
 
-import peewee
-import psycopg
-from peewee import SQL, DataError, DatabaseError, DatabaseProxy, IntegerField, IntegrityError, OperationalError
+sys.modules.setdefault("psycopg", None)  # else peewee would load PostgreSQL's driver wherever it is installed: 8 MB, 0.1 s
+from peewee import SQL, DataError, DatabaseError, DatabaseProxy, IntegerField, IntegrityError, OperationalError, SqliteDatabase
 from playhouse.db_url import parse
+if sys.modules["psycopg"] is None:
+    del sys.modules["psycopg"]
 
 from settings import SettingError, ensure_folder, mistake, whose
 
@@ -31,11 +33,9 @@ EXAMINED_SIZE = 100 * 2**20  # bytes of a SQLite file that is looked through at 
 LEAST_FREE = 2**18  # bytes of a disk that is not full
 APPLICATION_ID = 0x50726C79  # "Prly", by which `file` tells whose SQLite file it is
 
-# The drivers' own errors come where rows are fetched. The last one, where a file is gone, or none is left for a connection.
-Unavailable = (DatabaseError, sqlite3.Error, psycopg.Error, OSError)
+# SQLite's own errors come where rows are fetched. The last one, where a file is gone, or none is left for a connection.
+Unavailable = (DatabaseError, sqlite3.Error, OSError)
 Unstorable = (DataError, IntegrityError)  # the database answers, and does not take a row
-# The drivers' errors whose texts quote no row.
-_TELLING = (OperationalError, sqlite3.OperationalError, psycopg.OperationalError, psycopg.errors.InsufficientPrivilege, OSError)
 
 _thread = threading.local()  # `deadline`: until when this thread may wait for the database
 _begun = {}  # what is `watched` → since when
@@ -55,7 +55,8 @@ def remaining():
 def reason(error):
     """What the driver says of one of Unavailable, in a line for the log."""
     cause = getattr(error, "orig", None) or error
-    said = f": {cause}" if isinstance(cause, _TELLING) else ""
+    kinds = {kind.__name__ for kind in type(cause).__mro__}  # of either driver; the texts of these quote no row
+    said = f": {cause}" if kinds & {"OperationalError", "InsufficientPrivilege", "OSError"} else ""
     # What SQLite says of a text is behind "with text"; a password may stand before an @.
     hidden = "(\n| with text ).*|(?<= ['\"])\\S*(?=@)|[^\\s/'\"]*(?=@)"
     return re.sub(hidden, "", f"{type(error).__name__}{said}", flags=re.DOTALL)[:200]
@@ -114,7 +115,7 @@ class Pool:
         return super().execute(query, **options)
 
 
-class SQLite(Pool, peewee.SqliteDatabase):
+class SQLite(Pool, SqliteDatabase):
     """One file, with one writer at a time."""
 
     concat, held = "group_concat", ""
@@ -248,15 +249,12 @@ def open_database(settings, folder, migrations):
             engine, options = SQLite, {"database": url.removeprefix("sqlite:///")}  # whatever the folder's name has in it
         elif url.startswith("sqlite"):
             engine, options = SQLite, parse(url)
-        else:  # as the server's own programs read it, with several hosts
-            from postgresql import PostgreSQL
+        else:
+            import postgresql
 
-            engine, options = PostgreSQL, psycopg.conninfo.conninfo_to_dict(url)
-            options["database"] = options.pop("dbname", "")
+            engine, options = postgresql.PostgreSQL, postgresql.parse(url)
         db.initialize(engine(**engine.options | options))
         migrate(migrations)
-    except psycopg.ProgrammingError:  # of the URL, which it may quote with the password
-        raise SettingError("DATABASE_URL", "write it as postgresql://user:password@host:port/database") from None
     except Unavailable as error:
         raise SettingError("DATABASE_URL", mistake("database", reason(error), whose=whose(options["database"]))) from None
     except Exception:  # for an option that they do not take, the libraries raise whatever they fall over

@@ -8,9 +8,9 @@ from werkzeug.exceptions import HTTPException
 from werkzeug.http import HTTP_STATUS_CODES
 
 import auth
+import database
 import models
 from catalog import UnknownModel
-from database import Unavailable, reason
 from faults import REFUSED_OPTION, ModelError
 from logs import log
 from schemas import FAULTS
@@ -83,7 +83,7 @@ def on_invalid_token(error):
 
 
 def on_database_error(error):
-    g.why = reason(error)
+    g.why = database.reason(error)
     log.error("the database does not answer: %s", g.why, exc_info=error)
     return error_response(503, [("The database does not answer. Ask again in a moment.", None)], retry_after=5)
 
@@ -95,5 +95,5 @@ HANDLERS = {
     UnknownModel: lambda error: error_response(400, [(str(error), {"pointer": "/model"})]),
     ModelError: lambda error: model_failure(error.status, error.message, error.retry_after),
     auth.InvalidToken: on_invalid_token,
-    **dict.fromkeys(Unavailable, on_database_error),
+    **dict.fromkeys(database.Unavailable, on_database_error),
 }

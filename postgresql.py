@@ -5,15 +5,25 @@ import time
 
 import peewee
 import psycopg
-from peewee import SQL, DatabaseError, OperationalError
+from peewee import SQL
 from peewee import __exception_wrapper__ as peewee_errors
 from urllib3.util import wait_for_read
 
 from database import SECOND, Pool, remaining
+from settings import SettingError
 
+peewee.psycopg = psycopg  # `database` has it loaded without
 # A PostgreSQL whose host is gone is given up (after seconds; milliseconds for tcp_user_timeout), one that cannot write not taken.
 PATIENCE = "tcp_user_timeout=10000 keepalives_idle=5 keepalives_interval=2 keepalives_count=3 target_session_attrs=read-write"
 CLOCK_TTL = 1  # seconds
+
+
+def parse(url):
+    """The options in this URL, which may name several hosts, as the server's own programs read it. Raises SettingError."""
+    with contextlib.suppress(psycopg.ProgrammingError, ValueError, OverflowError):  # whose text may quote the password
+        options = {"connect_timeout": 5} | psycopg.conninfo.conninfo_to_dict(url)
+        return options | {"database": options.pop("dbname", ""), "connect_timeout": int(float(options["connect_timeout"]))}
+    raise SettingError("DATABASE_URL", "write it as postgresql://user:password@host:port/database")
 
 
 class Connection(psycopg.Connection):
@@ -33,7 +43,7 @@ class Connection(psycopg.Connection):
 class Adapter(peewee.Psycopg3Adapter):
     def connect(self, db, **options):
         each = remaining() / (options.get("host", "").count(",") + 1)  # of several hosts, one is tried after the other
-        options["connect_timeout"] = max(2, int(min(each, float(options.get("connect_timeout", 5)))))
+        options["connect_timeout"] = max(2, int(min(each, options["connect_timeout"])))
         connection = Connection.connect(PATIENCE, dbname=db.database, autocommit=True, **options)
         # PgBouncer may give a prepared statement's connection to others. The number it gives is none of a server's process.
         if connection.execute("SELECT pg_backend_pid()").fetchone() == (connection.pgconn.backend_pid,):
@@ -63,7 +73,7 @@ class PostgreSQL(Pool, peewee.PostgresqlDatabase):
                 try:
                     yield
                 except BaseException as error:
-                    if isinstance(error, DatabaseError):
+                    if isinstance(error, peewee.DatabaseError):
                         self.discard()
                     with contextlib.suppress(psycopg.Error):  # else the server would skip peewee's ROLLBACK after a failure
                         pipeline.sync()
@@ -112,4 +122,4 @@ class PostgreSQL(Pool, peewee.PostgresqlDatabase):
         """Raises one of Unavailable where nobody can write."""
         if self.execute_sql("SHOW transaction_read_only").fetchone()[0] == "on":
             self.discard()
-            raise OperationalError("the database is read-only")
+            raise peewee.OperationalError("the database is read-only")

@@ -5,6 +5,7 @@ import contextlib
 import http.client
 import json
 import os
+import pathlib
 import re
 import shutil
 import signal
@@ -48,6 +49,12 @@ def test_lets_replies_end_after_sigterm_and_hands_over_the_rest(start, settings,
         assert (turn["content"], turn["continued"]) == ("Half and half.", 1)
         assert alice.post(f"/sessions/{session['id']}/messages", {"content": "Go on"}).status_code == 201
     assert alice.turns(finished)[1]["content"] == "Not cut."
+
+
+def test_the_driver_of_postgresql_is_loaded_only_where_it_is_used(start, settings):
+    server = start(**settings)
+    files = [pathlib.Path(f"/proc/{pid}/maps").read_text() for pid in server.workers()]
+    assert files and all(("psycopg" in text) == settings["DATABASE_URL"].startswith("postgresql") for text in files)
 
 
 def test_a_newer_release_keeps_all_of_an_older_ones_data(start, settings, provider, tmp_path):
