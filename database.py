@@ -18,7 +18,6 @@ import time
 
 sys.modules.setdefault("psycopg", None)  # else peewee would load PostgreSQL's driver wherever it is installed: 8 MB, 0.1 s
 from peewee import SQL, DataError, DatabaseError, DatabaseProxy, IntegerField, IntegrityError, OperationalError, SqliteDatabase
-from playhouse.db_url import parse
 if sys.modules["psycopg"] is None:
     del sys.modules["psycopg"]
 
@@ -246,9 +245,8 @@ def open_database(settings, folder, migrations):
     try:
         if not settings["DATABASE_URL"]:
             ensure_folder(folder, "DATABASE_URL")
-            engine, options = SQLite, {"database": url.removeprefix("sqlite:///")}  # whatever the folder's name has in it
-        elif url.startswith("sqlite"):
-            engine, options = SQLite, parse(url)
+        if url.startswith("sqlite"):
+            engine, options = SQLite, {"database": url.removeprefix("sqlite:///")}
         else:
             import postgresql
 
@@ -257,10 +255,6 @@ def open_database(settings, folder, migrations):
         migrate(migrations)
     except Unavailable as error:
         raise SettingError("DATABASE_URL", mistake("database", reason(error), whose=whose(options["database"]))) from None
-    except Exception:  # for an option that they do not take, the libraries raise whatever they fall over
-        if "?" not in url:
-            raise
-        raise SettingError("DATABASE_URL", "the options behind its ? are not understood") from None
 
 
 @functools.lru_cache(1000)

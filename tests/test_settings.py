@@ -238,6 +238,8 @@ BAD_STARTS = [
     ("DATABASE_URL", "sqlite:////proc/nowhere/parley.db", {}),
     ("DATABASE_URL", f"sqlite:///{__file__}", {}),
     ("DATABASE_URL", "postgresql://user:hush@127.0.0.1:1/name?odd=hush", {}),
+    ("DATABASE_URL", "postgresql://user:hush@127.0.0.1:1/name?connect_timeout=hush", {}),
+    ("DATABASE_URL", "sqlite:////tmp/parley.db?timeout=9", {}),
     ("JWT_PUBLIC_KEY", PRIVATE_KEY, {}),
     ("JWT_PUBLIC_KEY", X25519_KEY, {}),
     ("JWT_PUBLIC_KEY", RSA_OF_1024_BITS, {}),
