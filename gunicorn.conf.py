@@ -42,9 +42,11 @@ def when_ready(server):
 def pre_fork(server, worker):
     """Keep the collector off what the workers share, else each of them would get a copy of it."""
     gc.freeze()
+    gc.enable()
 
 
 if __name__ == "__main__":  # as the Procfile has it: gunicorn itself reads the two above first, and answers with a traceback
+    gc.disable()  # until the workers are made: it would look through all that a start loads, and find nothing to collect
     from gunicorn.app.wsgiapp import run
 
     run()
