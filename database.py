@@ -270,12 +270,17 @@ def given(name, rows, **values):
     return SQL(_text(type(db.obj), name, len(rows), **values), [value for row in rows for value in row])
 
 
+@functools.lru_cache
+def _insertion(engine, table, columns, count):
+    row = f"({', '.join([engine.param] * len(columns))})"
+    return f"INSERT INTO {table} ({', '.join(columns)}) VALUES {', '.join([row] * count)}"
+
+
 def insertion(*rows):
     """The statement that inserts these instances of one model, which peewee would take longer to write."""
-    table, fields = rows[0]._meta.table_name, rows[0]._meta.sorted_fields
-    row = f"({', '.join([db.param] * len(fields))})"
-    statement = f"INSERT INTO {table} ({', '.join(field.column_name for field in fields)}) VALUES {', '.join([row] * len(rows))}"
-    return SQL(statement, [field.db_value(row.__data__.get(field.name)) for row in rows for field in fields])
+    meta = rows[0]._meta
+    statement = _insertion(type(db.obj), meta.table_name, tuple(meta.columns), len(rows))
+    return SQL(statement, [field.db_value(row.__data__.get(field.name)) for row in rows for field in meta.sorted_fields])
 
 
 def transaction(function):

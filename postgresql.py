@@ -45,8 +45,9 @@ class Adapter(peewee.Psycopg3Adapter):
         each = remaining() / (options.get("host", "").count(",") + 1)  # of several hosts, one is tried after the other
         options["connect_timeout"] = max(2, int(min(each, options["connect_timeout"])))
         connection = Connection.connect(PATIENCE, dbname=db.database, autocommit=True, **options)
-        # PgBouncer may give a prepared statement's connection to others. The number it gives is none of a server's process.
+        # PgBouncer may give to others what a connection has prepared, or set. The number it gives is none of a server's process.
         if connection.execute("SELECT pg_backend_pid()").fetchone() == (connection.pgconn.backend_pid,):
+            connection.execute("SET jit = off")  # what a keeper asks seems so dear that it would be compiled each time
             connection.prepare_threshold = 5  # uses of a statement
         return connection
 

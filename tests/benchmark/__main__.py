@@ -69,7 +69,7 @@ def measure_far(folder, stub, database_url):
         with Parley(folder, stub, database_url) as plain, Parley(folder, tls_stub, database_url) as over_tls:
             measures.warm_up(plain)
             measures.warm_up(over_tls)
-            yield from measures.measure_processor_time(plain, over_tls)
+            yield from measures.measure_tls(plain, over_tls)
 
 
 def measure_near(folder, stub, database_url):
@@ -81,6 +81,7 @@ def measure_near(folder, stub, database_url):
         measures.warm_up(floor)
         measures.warm_up(parley)
         yield from measures.measure_one_at_a_time(stub, floor, parley)
+        yield from measures.measure_work(floor, parley)
         yield from measures.measure_many_at_once(floor, parley)
         yield from measures.measure_waiting(floor, parley)
         yield from measures.measure_health(floor, parley)
