@@ -29,6 +29,7 @@ default_pool_size = {pool}
 min_pool_size = 0
 max_client_conn = 200
 server_login_retry = 1
+max_prepared_statements = 0
 """
 
 
