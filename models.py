@@ -90,9 +90,10 @@ class Session(db.Model):
     @classmethod
     def page(cls, owner, limit, offset, words):
         """Up to `limit` sessions, the last used first, and whether more follow. Each has all these words in it."""
-        rows = [(owner, "%" + re.sub("([%_!])", r"!\1", word) + "%") for word in words or [""]]
-        page = given("list_sessions", rows, preview=PREVIEW, limit=limit + 1, offset=offset)
-        found = list(cls.raw(page.sql, *page.params))
+        rows = [("%" + re.sub("([%_!])", r"!\1", word) + "%",) for word in words or [""]]
+        asked = {"owner": db.param, "all": not words, "limit": limit + 1, "offset": offset}
+        page = given("list_sessions", rows, preview=PREVIEW, **asked)
+        found = list(cls.raw(page.sql, *page.params, owner))
         return found[:limit], len(found) > limit
 
     @transaction

@@ -99,9 +99,10 @@ WHERE turn.id = given.id
 AND turn.fence = given.fence
 AND turn.status = 'in_progress';
 
--- list_sessions(owner text, pattern text)
--- An owner's sessions, the last used first, that are LIKE all patterns, each in the title or in a turn (ILIKE would take five
--- times as long). The preview of a reply under way is its beginning.
+-- list_sessions(pattern text)
+-- An owner's sessions, the last used first: all of them, or those that are LIKE all patterns, each in the title or in a turn
+-- (ILIKE would take five times as long). What comes before the page is skipped by the index alone. The preview of a reply under
+-- way is its beginning. The owner is no column of `given`, so that PostgreSQL's planner knows how many sessions to expect.
 SELECT id, title, model, created_at, updated_at,
     coalesce(nullif(substr((
         SELECT {concat}(text, '')
@@ -114,20 +115,25 @@ SELECT id, title, model, created_at, updated_at,
         ) AS pieces
     ), 1, {preview}), ''), preview, '') AS preview
 FROM session
-WHERE owner = (SELECT owner FROM given LIMIT 1)
-AND NOT EXISTS (
-    SELECT 1
-    FROM given
-    WHERE session.folded_title NOT LIKE given.pattern ESCAPE '!'
-    AND NOT EXISTS (
+WHERE id IN (
+    SELECT id
+    FROM session
+    WHERE owner = {owner}
+    AND ({all} OR NOT EXISTS (
         SELECT 1
-        FROM turn
-        WHERE turn.session_id = session.id AND turn.shown AND turn.folded LIKE given.pattern ESCAPE '!'
-    )
+        FROM given
+        WHERE session.folded_title NOT LIKE given.pattern ESCAPE '!'
+        AND NOT EXISTS (
+            SELECT 1
+            FROM turn
+            WHERE turn.session_id = session.id AND turn.shown AND turn.folded LIKE given.pattern ESCAPE '!'
+        )
+    ))
+    ORDER BY updated_at DESC, id DESC
+    LIMIT {limit}
+    OFFSET {offset}
 )
-ORDER BY updated_at DESC, id DESC
-LIMIT {limit}
-OFFSET {offset};
+ORDER BY updated_at DESC, id DESC;
 
 -- find_lapsed(longest bigint)
 -- Replies under way that were handed over, or whose leases have lapsed, or are longer than any since the clock was set back; none

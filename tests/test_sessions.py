@@ -139,6 +139,20 @@ def test_finds_words_in_titles_and_turns_in_any_alphabet(alice, provider, query,
     assert [item["id"] for item in found["data"]] == ([session["id"]] if finds else [])
 
 
+def test_finds_the_last_used_first_in_pages(start):
+    alice = start().client()
+    sessions = [alice.create(f"{'Ebb' if number % 2 else 'Flow'} {number}") for number in range(7)]
+    alice.post(f"/sessions/{sessions[1]['id']}/messages", {"content": "And the flood"})
+    found, has_more = [], True
+    while has_more:
+        page = alice.get(f"/sessions?query=ebb&page[limit]=2&page[offset]={len(found)}").json()
+        found, has_more = found + page["data"], page["meta"]["has_more"]
+    assert [session["id"] for session in found] == [sessions[number]["id"] for number in (1, 5, 3)]
+    assert found[0]["last_message_preview"] == "And the flood"
+    assert alice.get("/sessions?query=flood EBB 1").json()["data"] == found[:1]
+    assert alice.get("/sessions?query=flood 3").json()["data"] == []
+
+
 def test_deletes_a_session_with_its_turns(alice, provider):
     session = alice.create()
     path = f"/sessions/{session['id']}"
