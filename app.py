@@ -95,6 +95,7 @@ def open_app(app, environment):
 def begin_request():
     """Name the request, and know whether a page of its origin may read the answer. A preflight has its answer here."""
     g.began, g.user = time.monotonic(), None
+    database.begin_request(reads=request.method == "GET")
     request_id = request.headers.get("X-Request-ID", "")
     g.id = request_id if re.fullmatch(r"[\w.:+/=-]{1,128}", request_id, re.ASCII) else uuid.uuid4().hex
     origin, allowed = request.headers.get("Origin", ""), current_app.config["ALLOWED_ORIGINS"] or []

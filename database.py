@@ -27,6 +27,7 @@ SECOND = 1_000_000
 TRIES = 5  # of a transaction that the database gives up for another's sake
 WAIT = 9  # seconds that a request waits for the database in all, whatever it waits for; its answer comes within ten
 CONNECTIONS = 8  # that one process holds open at most
+CHANGING = 6  # of these, for requests that change something: many may come at once, and who only reads does not wait behind them
 STUCK = 5  # seconds after which a transaction that waits, or writes, is taken for one that does not end
 EXAMINED_SIZE = 100 * 2**20  # bytes of a SQLite file that is looked through at the start
 LEAST_FREE = 2**18  # bytes of a disk that is not full
@@ -36,9 +37,14 @@ APPLICATION_ID = 0x50726C79  # "Prly", by which `file` tells whose SQLite file i
 Unavailable = (DatabaseError, sqlite3.Error, OSError)
 Unstorable = (DataError, IntegrityError)  # the database answers, and does not take a row
 
-_thread = threading.local()  # `deadline`: until when this thread may wait for the database
+_thread = threading.local()  # `deadline`: until when this thread may wait for the database; `reads`: whether it only reads
 _begun = {}  # what is `watched` → since when
 _failed = {}  # `at`: when one failed, as long as no transaction has succeeded since
+
+
+def begin_request(reads):
+    """From now on, this thread serves a request that only `reads`, or one that does not."""
+    _thread.reads = reads
 
 
 def limit_time(seconds=WAIT):
@@ -81,25 +87,32 @@ class Pool:
     def __init__(self, database, **options):
         super().__init__(database, autoconnect=False, **options)
         self._lock = contextlib.nullcontext()  # peewee connects within it
+        self._shares = {True: threading.Semaphore(CONNECTIONS), False: threading.Semaphore(CHANGING)}  # whether it only reads →
         self._places = queue.LifoQueue()  # each is a connection that is idle, or None where none is made yet
         for _ in range(CONNECTIONS):
             self._places.put(None)
 
     def _connect(self):
+        share = self._shares[getattr(_thread, "reads", True)]
+        if not share.acquire(timeout=remaining()):
+            raise OperationalError("no connection became free in time")
         try:
             connection = self._places.get(timeout=remaining())
         except queue.Empty:
+            share.release()
             raise OperationalError("no connection became free in time") from None
-        self._state.failed = False
+        self._state.failed, self._state.share = False, share
         try:
             return connection if self.is_usable(connection) else super()._connect()
         except BaseException:
             self._places.put(None)
+            share.release()
             raise
 
     def _close(self, connection):
         failed = self._state.failed
         self._places.put(None if failed else connection)
+        self._state.share.release()
         if failed:
             super()._close(connection)
 

@@ -21,7 +21,7 @@ from talk import LONGEST, Asking, Talk
 
 PRIVATE = "private words of a user"
 BACK = 10  # seconds within which /health tells what is so
-CONNECTIONS = 8  # that a process has at most
+CHANGING = 6  # connections that a process has at most for requests that change something
 
 
 @pytest.fixture
@@ -160,7 +160,7 @@ def connections_to(url, server):
 
 
 def test_what_needs_no_database_is_answered_at_once_while_it_is_locked(start, settings, provider):
-    """Though all connections of the process are taken by those who wait, and more wait for these."""
+    """Though all connections that the process has for creations are taken by those who wait, and more wait for these."""
     url = settings["DATABASE_URL"]
     server = start(**settings, WEB_CONCURRENCY=1)
     alice = server.client()
@@ -168,7 +168,7 @@ def test_what_needs_no_database_is_answered_at_once_while_it_is_locked(start, se
     with concurrent.futures.ThreadPoolExecutor(10) as pool:
         with trouble.locked(url):
             creating = [pool.submit(create, alice) for _ in range(10)]
-            wait_until(lambda: connections_to(url, server) >= CONNECTIONS, 5)
+            wait_until(lambda: connections_to(url, server) >= CHANGING, 5)
             asked = [("/models", 200), ("/openapi.json", 200), ("/", 200), ("/nowhere", 404), ("/sessions?page[limit]=odd", 400)]
             for path, status in asked:
                 assert answered_at_once(alice, path) == status
@@ -177,6 +177,22 @@ def test_what_needs_no_database_is_answered_at_once_while_it_is_locked(start, se
             assert not any(each.done() for each in creating)
         assert {each.result().status_code for each in creating} == {201}
     wait_for_health(server, 200)
+
+
+def test_a_list_is_answered_at_once_while_many_wait_to_write(start, settings, provider):
+    url = settings["DATABASE_URL"]
+    server = start(**settings, WEB_CONCURRENCY=1)
+    alice = server.client()
+    session = alice.create("Hello")
+    with concurrent.futures.ThreadPoolExecutor(20) as pool:
+        with trouble.locked(url, mode="EXCLUSIVE"):
+            creating = [pool.submit(create, alice) for _ in range(20)]
+            wait_until(lambda: connections_to(url, server) >= CHANGING, 5)
+            for _ in range(50):
+                for path in ("/sessions", f"/sessions/{session['id']}", "/usage"):
+                    assert answered_at_once(alice, path) == 200
+            assert not any(each.done() for each in creating)
+        assert {each.result().status_code for each in creating} == {201}
 
 
 def answered_at_once(client, path):

@@ -177,13 +177,14 @@ def hanging(cluster):
 
 
 @contextlib.contextmanager
-def locked(url, table="turn"):
-    """Somebody holds what all replies need, and does not end: SQLite's writer, or a table of PostgreSQL. Yields his tables."""
+def locked(url, table="turn", mode="ACCESS EXCLUSIVE"):
+    """Somebody holds what all replies need, and does not end: SQLite's writer, or a table of PostgreSQL. Yields his tables. In
+    the mode EXCLUSIVE, others can read (in SQLite's journal, they always can)."""
     with tables_of(url) as tables:
         tables.rows("BEGIN EXCLUSIVE" if tables.is_sqlite else "BEGIN")
         try:
             if not tables.is_sqlite:
-                tables.rows(f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE")
+                tables.rows(f"LOCK TABLE {table} IN {mode} MODE")
             yield tables
         finally:
             tables.rows("ROLLBACK")
