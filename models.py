@@ -91,9 +91,8 @@ class Session(db.Model):
     def page(cls, owner, limit, offset, words):
         """Up to `limit` sessions, the last used first, and whether more follow. Each has all these words in it."""
         rows = [("%" + re.sub("([%_!])", r"!\1", word) + "%",) for word in words or [""]]
-        asked = {"owner": db.param, "all": not words, "limit": limit + 1, "offset": offset}
-        page = given("list_sessions", rows, preview=PREVIEW, **asked)
-        found = list(cls.raw(page.sql, *page.params, owner))
+        page = given("list_sessions", rows, all=not words, preview=PREVIEW, param=db.param)
+        found = list(cls.raw(page.sql, *page.params, owner, limit + 1, offset))
         return found[:limit], len(found) > limit
 
     @transaction
