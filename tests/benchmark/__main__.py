@@ -1,6 +1,6 @@
 """How fast Parley is, against the least that such a service can do: `python tests/benchmark` prints a table.
 
-It takes about six minutes, and listens on the loopback interface only. What is compared is measured in turns, and
+It takes about seven minutes, and listens on the loopback interface only. What is compared is measured in turns, and
 every figure is the median of its rounds. Run it on a machine that has nothing else to do: the last line says how far that
 was so. With `--only far` the rows of a provider that is far away and behind TLS are measured and no others, with `--only
 near` those of one that is near, with `--only database` those of a PostgreSQL that is near and of one that is far away. For
@@ -37,6 +37,7 @@ LIBRARIES = ("flask", "gunicorn", "marshmallow", "peewee", "psycopg", "pyjwt", "
 def main():
     parser = argparse.ArgumentParser(prog="python tests/benchmark", description=__doc__.partition(":")[0])
     parser.add_argument("--postgres", metavar="URL", help="measure Parley on this server, in databases of their own")
+    parser.add_argument("--turns", type=int, default=100_000, help="measure a search in so many turns of one user")
     parser.add_argument("--only", choices=("far", "near", "database"), help="measure these rows, and no others")
     options = parser.parse_args()
     url = options.postgres
@@ -49,12 +50,12 @@ def main():
         print(f"{machine()} {libraries()} Parley on {database_url.partition(':')[0]}. {speeds(folder, stub)}\n")
         print_row("", "against", "Parley", "compared", "goal", "met")
         print_row(*["---"] * 6)
-        for part, measure in (("far", measure_far), ("near", measure_near)):
+        for part, measure in (("far", measure_far), ("near", functools.partial(measure_near, options.turns))):
             if options.only in (None, part):
                 for row in measure(folder, stub, database_url):
                     print_row(*row)
         if options.only in (None, "database"):
-            for row in measure_database(folder, stub, url or os.environ.get("TEST_DATABASE_URL")):
+            for row in measure_database(options.turns, folder, stub, url or os.environ.get("TEST_DATABASE_URL")):
                 print_row(*row)
     seconds, busy = (now - then for now, then in zip((time.monotonic(), busy_seconds()), began))
     print(f"\nIt took {seconds:.0f} s, in which other processes used {max(0, busy) / seconds:.2f} cores.")
@@ -72,7 +73,7 @@ def measure_far(folder, stub, database_url):
             yield from measures.measure_tls(plain, over_tls)
 
 
-def measure_near(folder, stub, database_url):
+def measure_near(turns, folder, stub, database_url):
     """All other rows, as soon as they are known."""
     start_floor = functools.partial(Floor, folder, stub)
     start_parley = functools.partial(Parley, folder, stub, database_url)
@@ -84,23 +85,24 @@ def measure_near(folder, stub, database_url):
         yield from measures.measure_work(floor, parley)
         yield from measures.measure_many_at_once(floor, parley)
         yield from measures.measure_waiting(floor, parley)
-        yield from measures.measure_health(floor, parley)
+        yield from measures.measure_bursts(floor, parley)
         yield from measures.measure_streams(stub, floor, parley)
         # Before the lists, which the floor does not have.
         memory = measures.measure_memory(floor, parley)
         yield from measures.measure_lists(parley, database_url)
+        yield from measures.measure_search(parley, database_url, turns)
         yield from last
         yield from memory
 
 
-def measure_database(folder, stub, url):
+def measure_database(turns, folder, stub, url):
     """The rows of PostgreSQL, as soon as they are known."""
     if not url:
         print("\nThe rows of PostgreSQL are left out: there is neither --postgres URL nor TEST_DATABASE_URL.")
         return
     with contextlib.ExitStack() as stack:
         of_floor, of_near, of_far = (stack.enter_context(new_database(url)) for _ in range(3))
-        yield from on_postgresql.measure(folder, stub, of_floor, of_near, of_far)
+        yield from on_postgresql.measure(turns, folder, stub, of_floor, of_near, of_far)
 
 
 @contextlib.contextmanager

@@ -115,23 +115,34 @@ def measure_waiting(floor, parley):
     return [row("100 creations at once, of a model that takes 1 s", at_floor, at_parley, "s", goal, at_parley <= 1.3)]
 
 
-def measure_health(floor, parley):
-    """The slowest `GET /health` while 60 sessions are created at one instant."""
+def measure_bursts(floor, parley):
+    """Others' requests while many sessions are created at one instant. The floor has no list, so it is asked for its health."""
 
-    def slowest(server):
-        client, times = Client(server.port), []
+    def times(server, path, count, model):
+        """The times of `GET path`, again and again by one client with a pause of 5 ms."""
+        (client,), times = users(server, 1), []
         with concurrent.futures.ThreadPoolExecutor(1) as pool:
-            burst = pool.submit(at_once, users(server, 60), 1, functools.partial(ask, model="m-1s"))
+            burst = pool.submit(at_once, users(server, count), 1, functools.partial(ask, model=model))
             while not burst.done():
-                times.append(client.send("GET", "/health").seconds * MS)
+                times.append(client.send("GET", path).seconds * MS)
                 client.close()
                 time.sleep(0.005)
             burst.result()
-        return max(times)
+        return times
+
+    def slowest(server):
+        return max(times(server, "/health", 60, "m-1s"))
 
     at_floor, at_parley = in_turns(5, lambda: slowest(floor), lambda: slowest(parley))
     what = "the slowest GET /health while 60 are created at once"
-    return [row(what, at_floor, at_parley, "ms", "at most 50 ms", at_parley <= 50)]
+    yield row(what, at_floor, at_parley, "ms", "at most 50 ms", at_parley <= 50)
+    # Of a model that answers at once: with one that thinks, most of the time nothing would be created.
+    asked = (floor, "/health"), (parley, "/sessions")
+    rounds = [[times(*each, 100, "m-fast") for each in asked] for _ in range(ROUNDS)]
+    for name, figure, most in (("the median", median, 5), ("the slowest", max, 50)):
+        at_floor, at_parley = (median(map(figure, column)) for column in zip(*rounds))
+        what = f"{name} GET /sessions, a list of 20, while 100 are created at once"
+        yield row(what, at_floor, at_parley, "ms", f"at most {most} ms", at_parley <= most, "GET /health of the floor")
 
 
 # Streams
@@ -229,9 +240,9 @@ def sync_time(folder):
 # Lists
 
 
-def seed(database_url, owner, count):
+def seed(database_url, owner, count, *what):
     """Returns the id of the owner's long session."""
-    command = [sys.executable, HERE / "seed.py", database_url, owner, str(count)]
+    command = [sys.executable, HERE / "seed.py", database_url, owner, str(count), *what]
     return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
 
 
@@ -259,6 +270,25 @@ def measure_lists(parley, database_url):
         row(f"the page at offset {FAR:,}", page_many, page_far, "ms", "at most 5 ×", page_far <= 5 * page_many, "at offset 0"),
         row(f"a session with 200 turns, of {many}", session_few, session_many, "ms", name=f"of {few}"),
     ]
+
+
+def measure_search(parley, database_url, turns, where=""):
+    """An owner who says much, between as many turns of others. A search gives up after five seconds: then it fails here."""
+    owner = "https://github.com/searching"
+    seed(database_url, owner, turns, "turns")
+    client = Client(parley.port, make_token(owner))
+
+    def get(query, count):
+        return typical(lambda client: client.send("GET", "/sessions" + query), client, count) * MS
+
+    listed, everywhere, nowhere = in_turns(
+        5, lambda: get("", 20), lambda: get("?query=the", 20), lambda: get("?query=nowhere-at-all", 1)
+    )
+    most = turns // 1000
+    what, name = f"in {turns:,} turns of 200 to 4,000 characters{where}", "a list"
+    yield row(f"a search for a word that occurs everywhere {what}", listed, everywhere, "ms", name=name)
+    is_met = nowhere <= most
+    yield row(f"a search for a word that occurs nowhere {what}", listed, nowhere, "ms", f"at most {most:,} ms", is_met, name)
 
 
 # Memory and start

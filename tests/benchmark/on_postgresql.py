@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from client import make_token
 from counting import CountingRelay
 from load import Client, at_once
-from measures import MS, anew, ask, ask_directly, in_turns, row, typical, users
+from measures import MS, anew, ask, ask_directly, in_turns, measure_search, row, typical, users
 from servers import HERE, Floor, Parley
 
 FAR = 0.002  # seconds to a far server and back
@@ -37,8 +37,8 @@ class Place:
         self.slowest, self.ratio, self.fewest, self.most_lags = slowest, ratio, fewest, most_lags  # the goals
 
 
-def measure(folder, stub, of_floor, of_near, of_far):
-    """The rows, as soon as they are known, of these three empty databases."""
+def measure(turns, folder, stub, of_floor, of_near, of_far):
+    """The rows, as soon as they are known, of these three empty databases; so many turns are searched."""
     with contextlib.ExitStack() as stack:
         near, far = (stack.enter_context(relay_to(of_floor, round_trip)) for round_trip in (0, FAR))
 
@@ -59,6 +59,7 @@ def measure(folder, stub, of_floor, of_near, of_far):
         yield from measure_creations(stub, (here, away, file))
         yield from measure_rates((here, away, file))
         yield from measure_lags((here, away, file))
+        yield from measure_search(here.parley, of_near, turns, ", PostgreSQL near")
 
 
 @contextlib.contextmanager
