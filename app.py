@@ -87,7 +87,7 @@ def open_app(app, environment):
     app.catalog = catalog.open_catalog(settings)
     database.open_database(settings, app.instance_path, migrations.MIGRATIONS)
     app.replies = Replies(app.catalog, settings)
-    app.held, app.searches = limits.Room(limits.HELD), limits.Room(limits.SEARCHES)
+    app.held, app.streams, app.searches = map(limits.Room, (limits.HELD, limits.STREAMS, limits.SEARCHES))
     atexit.register(app.replies.stop, 0)
     cli.prepare_run(app)
 
@@ -232,7 +232,7 @@ def make_reply(session, body, retry=False, goes_on=False):
     with contextlib.ExitStack() as leaving:
         try:
             if streams or wait:
-                leaving.enter_context(current_app.held.place(g.user))
+                leaving.enter_context((current_app.streams if streams else current_app.held).place(g.user))
         except limits.Overloaded:
             if streams:
                 raise
@@ -242,7 +242,7 @@ def make_reply(session, body, retry=False, goes_on=False):
         headers = {"Location": url_for("api.show_session" if is_new else "api.follow_events", session_id=session.id)}
         if streams:
             status, position = 201 if is_new else 200, feed.start if goes_on else 0
-            return stream(leaving, events.frames(feed, position, session=session if is_new else None), status, headers)
+            return stream(leaving, feed, position, session=session if is_new else None, status=status, headers=headers)
         return answer(session, feed, is_new, is_async, wait, headers)
 
 
@@ -283,8 +283,9 @@ def answer(session, feed, is_new, is_async, wait, headers):
     return schemas.created_session_schema.dump(session), 201, headers
 
 
-def stream(leaving, frames, status=200, headers={}):
-    """The event stream of these frames. What is in the stack `leaving` is left when it ends."""
+def stream(leaving, feed, *place, session=None, status=200, headers={}):
+    """The event stream of this feed from a place on. What is in the stack `leaving` is left when it ends."""
+    frames = events.frames(feed, request.environ.get("parley.wake"), *place, session=session)
     headers = headers | {"Cache-Control": "no-cache, no-transform", "X-Accel-Buffering": "no"}
     response = Response(errors.guarded(frames, g.id), status, headers, mimetype="text/event-stream")
     response.call_on_close(leaving.pop_all().close)
@@ -383,9 +384,8 @@ def follow_events(session_id):
     if resumed is None:
         return "", 204
     with contextlib.ExitStack() as leaving:
-        leaving.enter_context(current_app.held.place(g.user))
-        feed = current_app.replies.follow(turn, watched=True)
-        return stream(leaving, events.frames(feed, *resumed))
+        leaving.enter_context(current_app.streams.place(g.user))
+        return stream(leaving, current_app.replies.follow(turn, watched=True), *resumed)
 
 
 @api.get("/models")

@@ -137,6 +137,7 @@ class SQLite(Pool, SqliteDatabase):
         # A transaction that took the writer's lock after it had read could be refused without waiting.
         "lock_type": "IMMEDIATE",
         "check_same_thread": False,
+        "cached_statements": 32,  # those of many replies at once differ each time, and take hundreds of kB
         "timeout": WAIT,  # of one who cannot read, as while another process recovers the file
     }
 

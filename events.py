@@ -4,6 +4,7 @@ behind the end."""
 
 import json
 import re
+import time
 
 import schemas
 from models import FAILED, IN_PROGRESS
@@ -28,13 +29,23 @@ def position_after(last_event_id, turn):
     return (position, position == length and tag == "-turn") if position <= length else (0, False)
 
 
-def frames(feed, position=0, turn_seen=False, session=None):
+def frames(feed, wake, position=0, turn_seen=False, session=None):
     """The frames of a reply from this position to its end, as soon as they can be sent; `assistant_turn` unless it was seen.
-    `session` is the one that was made with this reply: its events tell the client its id, and its title."""
-    yield _frame("session", schemas.created_session_schema.dump(session), feed.id, position) if session else COMMENT
-    over, told = False, (None, 0)
+    Where there is a function `wake`, nothing is waited for: "" means that it will be called. `session` is the one that was made
+    with this reply: its events tell the client its id, and its title."""
+    if wake:
+        feed.tell(followers=feed.followers | {wake})
+    try:
+        yield _frame("session", schemas.created_session_schema.dump(session), feed.id, position) if session else COMMENT
+        yield from _rest(feed, 0 if wake else KEEPALIVE_INTERVAL, position, turn_seen, session)
+    finally:
+        feed.tell(followers=feed.followers - {wake})
+
+
+def _rest(feed, patience, position, turn_seen, session):
+    over, told, spoken_at = False, (None, 0), time.monotonic()
     while not over:
-        text, (title, thinking), over = feed.read(position, told, KEEPALIVE_INTERVAL)
+        text, (title, thinking), over = feed.read(position, told, patience)
         batch = ""
         if thinking not in (0, told[1]):
             batch += _frame("thinking", {"characters": thinking}, feed.id, position)
@@ -46,9 +57,11 @@ def frames(feed, position=0, turn_seen=False, session=None):
             batch += _frame("content_delta", {"delta": text}, feed.id, position)
         if over:
             batch += _ending(feed, turn_seen)
-        if batch or told == (title, thinking):
-            yield batch or COMMENT
-        told = title, thinking
+        if not batch and time.monotonic() >= spoken_at + KEEPALIVE_INTERVAL:
+            batch = COMMENT
+        if batch or not patience:
+            yield batch
+        told, spoken_at = (title, thinking), time.monotonic() if batch else spoken_at
 
 
 def _ending(feed, turn_seen):

@@ -6,9 +6,11 @@ import threading
 
 from werkzeug.exceptions import ServiceUnavailable
 
-REPLIES = 400  # under way in one process; each has a thread, a connection to a provider, and some 200 kB
+# Of a process; a worker of gunicorn sets the first three by the number of its connections, or threads.
+REPLIES = 400  # under way; each has a thread, a connection to a provider, and some 100 kB
+STREAMS = 400  # of replies
+HELD = 240  # requests that wait for a reply, or search
 TITLES = 100  # asked of a model at a time
-HELD = 240  # requests that wait for a reply or stream one; a worker of gunicorn sets it by the number of its threads
 SEARCHES = 2
 
 

@@ -56,6 +56,7 @@ class Feed:
 
     # Of a Reply: the turn that it writes, how an attempt to go on failed that changed nothing, by which error it ended.
     row = failure = error = None
+    followers = frozenset()  # functions that are called when there is news, of those that do not wait for it
 
     def __init__(self, turn):
         self.id = turn.id
@@ -76,6 +77,8 @@ class Feed:
         with self._news:
             vars(self).update(news)
             self._news.notify_all()
+            for wake in self.followers:
+                wake()
 
     def add(self, text):
         if text:

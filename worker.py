@@ -1,7 +1,9 @@
 """The gunicorn worker: clients that cannot hold it up, refusals in the shape of all errors, replies that end before it does. A
 connection has a thread only while a request of it is read and answered. Until it speaks, and once it is to be closed, gunicorn's
-poller watches it. A thread waits for its client for a limited time, and not all threads at once."""
+poller watches it; an event stream is sent by gunicorn's loop, as far as its client takes it at once. A thread waits for its
+client for a limited time, and not all threads at once."""
 
+import collections
 import concurrent.futures
 import contextlib
 import errno
@@ -21,6 +23,7 @@ from werkzeug.exceptions import RequestTimeout
 import errors
 from settings import MISTAKES
 
+TURN = 50  # streams that are sent before the loop looks at what else there is
 WATCH = 10  # seconds in which a connection without a thread must send something
 CLOSING = 30  # seconds after which a connection is closed for good, whatever is still being sent
 STORING = 5  # seconds of the grace that are kept for handing over what has not ended
@@ -49,14 +52,16 @@ class Worker(ThreadWorker):
         super().load_wsgi()
         self.replies = self.wsgi.replies
         self.replies.start_keeper()
-        # Of eight threads, two may wait for clients, five be held by waits and streams: one is left for short requests.
+        # Of eight threads, two may wait for clients, five be held by waits: one is left for short requests.
         self.wsgi.held.size = max(1, self.cfg.threads * 5 // 8)
-        # Half of the files are for connections. A reply has two, and a third of all files is for replies.
-        self.replies.room.size = max(1, min(self.replies.room.size, self.cfg.worker_connections // 3))
+        # Half of the files are for connections, half of which may be streams. A reply has two, and a third of all is for replies.
+        self.wsgi.streams.size = max(1, self.cfg.worker_connections // 2)
+        self.replies.room.size = max(1, self.cfg.worker_connections // 3)
         self.grace = max(0, self.cfg.graceful_timeout - STORING)
         broken_body = [(MISTAKES["broken_body"], None)]
         self.wsgi.register_error_handler(http.ParseException, lambda error: errors.error_response(400, broken_body))
-        self.wsgi = functools.partial(closing, self.wsgi)
+        self.wsgi = functools.partial(self.call, self.wsgi)
+        self.streams, self.ready, self.is_woken, self.next_look = set(), collections.deque(), False, 0.0
 
     def init_signals(self):
         super().init_signals()
@@ -103,6 +108,10 @@ class Worker(ThreadWorker):
 
     def finish_request(self, conn, future):
         """Close in the background: gunicorn would wait for the client to close, in the loop that accepts all others."""
+        if getattr(conn.sock, "stream", None):
+            conn.sock.conn = conn
+            self.streams.add(conn.sock)
+            return self.send(conn.sock)
         if future.exception() or not future.result():
             with contextlib.suppress(OSError):  # the client has gone, and gunicorn need not wait
                 conn.sock.setblocking(False)
@@ -133,6 +142,10 @@ class Worker(ThreadWorker):
         if not force:  # what came while this process stood still is served before its connection counts as silent
             self.wait_for_and_dispatch_events(timeout=0)
         super().murder_keepalived(force)
+        if time.monotonic() >= self.next_look:  # comments may be due
+            self.next_look = time.monotonic() + 1
+            for client in self.streams:
+                self.wake(client)
 
     def _cap_keepalive(self, deadline):
         """As it begins to stop: what is watched ends with what is kept alive; a reply that outlasts the grace is handed over."""
@@ -143,6 +156,71 @@ class Worker(ThreadWorker):
         hand_over.start()
         for conn in self.pending_conns:
             conn.timeout = min(conn.timeout, deadline)
+
+    # Event streams
+
+    def call(self, app, environ, start_response):
+        """Close where the application says so, whose `Connection` header gunicorn drops, and where a body is still to come. An
+        event stream is taken out of its thread."""
+        response = start_response.__self__
+        client = response.sock
+        if isinstance(client, ClientSocket):
+            environ["parley.wake"] = functools.partial(self.wake, client)
+
+        def start(status, headers, exc_info=None):
+            if ("Connection", "close") in headers or not has_whole_body(response):
+                response.force_close()
+            return start_response(status, headers, exc_info)
+
+        body = app(environ, start)
+        if "parley.wake" in environ and dict(response.headers).get("Content-Type", "").startswith("text/event-stream"):
+            client.stream, client.response, client.unsent = steps(client, response, body), response, b""
+            raise BrokenPipeError(errno.EPIPE, "the loop sends it")  # about which gunicorn is quiet
+        return body
+
+    def wake(self, client):
+        """Have the loop send what there is for this client; any thread may do so."""
+        self.ready.append(client)
+        if not self.is_woken:
+            self.is_woken = True
+            self.method_queue.defer(self.send_ready)
+
+    def send_ready(self):
+        self.is_woken = False
+        for _ in range(min(len(self.ready), TURN)):
+            self.send(self.ready.popleft())
+        if self.ready:
+            self.wake(self.ready.popleft())
+
+    def send(self, client):
+        """Send what there is of a client's stream. Where it does not take all of it, a thread of gunicorn's waits for it."""
+        if client.stream is None or client.unsent is None:  # it is over, or a thread has it
+            return
+        try:
+            next(client.stream)
+        except (StopIteration, OSError) as ended:  # the latter: the client has gone
+            return self.end(client, isinstance(ended, StopIteration))
+        if client.unsent:
+            rest, client.unsent = client.unsent, None
+            self.tpool.submit(self.catch_up, client, rest)
+
+    def catch_up(self, client, rest):
+        try:
+            client.sendall(rest)
+        except OSError:
+            return self.method_queue.defer(self.end, client, False)
+        client.unsent = b""
+        self.wake(client)
+
+    def end(self, client, is_whole):
+        """A stream is over: its connection may serve another request, or is closed."""
+        client.stream.close()
+        self.streams.discard(client)
+        client.stream, client.unsent, ended = None, None, concurrent.futures.Future()
+        ended.set_result(self._keepalive_after(client.conn, is_whole and not client.response.should_close()))
+        self.finish_request(client.conn, ended)
+
+    # Refusals
 
     def handle_error(self, req, client, addr, exc):
         """Refuse what is no request. Nothing of it is quoted, here or in the log."""
@@ -156,16 +234,16 @@ class Worker(ThreadWorker):
             client.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n{body}".encode())
 
 
-def closing(app, environ, start_response):
-    """Close where the application says so, whose `Connection` header gunicorn drops, and where a body is still to come."""
-    response = start_response.__self__
-
-    def start(status, headers, exc_info=None):
-        if ("Connection", "close") in headers or not has_whole_body(response):
-            response.force_close()
-        return start_response(status, headers, exc_info)
-
-    return app(environ, start)
+def steps(client, response, frames):
+    """Send these frames. A step ends where nothing more is to be sent yet, or the client does not take it."""
+    with contextlib.closing(frames):
+        for frame in frames:
+            response.write(frame)
+            if client.unsent or not frame:
+                yield
+        response.close()
+    while client.unsent:
+        yield
 
 
 def has_whole_body(response):
@@ -181,6 +259,9 @@ def has_whole_body(response):
 
 class ClientSocket(socket.socket):
     """The connection of a client. For the system it never blocks; where gunicorn has it block, it waits with limits."""
+
+    stream = None  # steps in which the loop sends an event stream, and what the client has not taken of it
+    unsent = None
 
     waiting = {}  # those that a thread waits for → (since when, how the connection is shut where it is given up)
     most_waiting = 1  # for one more, the one that has kept its thread for the longest is given up
@@ -216,8 +297,13 @@ class ClientSocket(socket.socket):
         rest = memoryview(data)
         while rest:
             try:
+                if self.unsent:
+                    raise BlockingIOError
                 rest = rest[self.send(rest, flags) :]
             except BlockingIOError:
+                if self.unsent is not None:
+                    self.unsent += rest
+                    return
                 if not self._wait(wait_for_write, SILENCE, time.monotonic(), socket.SHUT_RDWR):
                     raise ConnectionResetError(errno.ECONNRESET, "the client takes nothing") from None
 

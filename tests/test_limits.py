@@ -21,30 +21,42 @@ def settings(new_database, provider):
 
 @pytest.fixture
 def small(start, settings):
-    """One worker with sixteen threads: ten of them may be held, five by one user."""
-    return start(**settings, WEB_CONCURRENCY=1, GUNICORN_CMD_ARGS="--threads 16")
+    """One worker with eight threads, five of which may wait, two for one user, and with twenty streams, ten of one user."""
+    return start(**settings, WEB_CONCURRENCY=1, GUNICORN_CMD_ARGS="--threads 8 --worker-connections 40")
 
 
-def test_what_is_over_the_limit_is_deferred_or_refused_before_anything_is_claimed(small, provider):
-    alice, bob = small.client(), small.client(BOB)
+def test_a_wait_that_is_over_the_limit_is_deferred(small, provider):
+    alice = small.client()
     session = alice.create()
     never = threading.Event()
     provider.default = reply("Some ", never)
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        waiting = [pool.submit(alice.post, "/sessions", {"content": "Hello"}) for _ in range(2)]
+        provider.wait_for_request(3)
+        began = time.monotonic()
+        deferred = alice.post(f"/sessions/{session['id']}/messages", {"content": "And?"})
+        assert (deferred.status_code, deferred.json()) == (202, {"accepted": True})
+        assert "Preference-Applied" not in deferred.headers
+        assert alice.post(f"/sessions/{session['id']}/cancel").status_code == 200
+        assert time.monotonic() - began < 5, "it was not answered at once"
+        never.set()
+        assert [answer.result().status_code for answer in waiting] == [201, 201]
+
+
+def test_a_stream_that_is_over_the_limit_is_refused_before_anything_is_claimed(small, provider):
+    alice, bob = small.client(), small.client(BOB)
+    never = threading.Event()
+    provider.default = reply("Some ", never)
+    session = alice.post("/sessions", {"content": "Hello"}, Prefer="respond-async").json()
     with contextlib.ExitStack() as streams:
-        for _ in range(5):
-            stream = streams.enter_context(alice.stream("POST", "/sessions", {"content": "Hello"}))
-            assert stream.status == 201
-        sessions = len(alice.get("/sessions").json()["data"])
+        for _ in range(10):
+            assert streams.enter_context(alice.events(session)).status == 200
         began = time.monotonic()
         with alice.stream("POST", "/sessions", {"content": "One more"}) as refused:
             assert (refused.status, refused.headers["Retry-After"]) == (503, "5")
         with alice.events(session) as refused:
             assert refused.status == 503
-        assert len(alice.get("/sessions").json()["data"]) == sessions
-        deferred = alice.post(f"/sessions/{session['id']}/messages", {"content": "And?"})
-        assert (deferred.status_code, deferred.json()) == (202, {"accepted": True})
-        assert "Preference-Applied" not in deferred.headers
-        assert alice.post(f"/sessions/{session['id']}/cancel").status_code == 200
+        assert len(alice.get("/sessions").json()["data"]) == 1
         assert time.monotonic() - began < 5, "it was not answered at once"
         assert bob.get("/health").status_code == 200
         with bob.stream("POST", "/sessions", {"content": "Hello"}) as stream:
@@ -60,16 +72,17 @@ def test_what_is_over_the_limit_is_deferred_or_refused_before_anything_is_claime
 
 
 def test_a_user_may_not_begin_any_number_of_replies(start, settings, provider):
-    server = start(**settings, WEB_CONCURRENCY=1, GUNICORN_CMD_ARGS="--graceful-timeout 6")
+    options = "--graceful-timeout 6 --threads 64 --worker-connections 300"  # a third of the latter may be replies
+    server = start(**settings, WEB_CONCURRENCY=1, GUNICORN_CMD_ARGS=options)
     alice, bob = server.client(), server.client(BOB)
     never = threading.Event()
     provider.default = silence(never)
     with concurrent.futures.ThreadPoolExecutor(32) as pool:
         ask = lambda number: alice.post("/sessions", {"content": f"{number}"}, Prefer="respond-async")  # noqa: E731
-        answers = list(pool.map(ask, range(260)))
+        answers = list(pool.map(ask, range(80)))
     begun = [answer for answer in answers if answer.status_code == 201]
     refused = [answer for answer in answers if answer.status_code == 503]
-    assert len(begun) == 200 and len(refused) == 60
+    assert len(begun) == 50 and len(refused) == 30
     assert all(int(answer.headers["Retry-After"]) >= 1 for answer in refused)
     provider.default = reply("Hi")
     assert bob.create("Hello")
