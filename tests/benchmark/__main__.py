@@ -1,11 +1,12 @@
 """How fast Parley is, against the least that such a service can do: `python tests/benchmark` prints a table.
 
-It takes about seven minutes, and listens on the loopback interface only. What is compared is measured in turns, and
+It takes about ten minutes, and listens on the loopback interface only. What is compared is measured in turns, and
 every figure is the median of its rounds. Run it on a machine that has nothing else to do: the last line says how far that
 was so. With `--only far` the rows of a provider that is far away and behind TLS are measured and no others, with `--only
-near` those of one that is near, with `--only database` those of a PostgreSQL that is near and of one that is far away. For
-these, `--postgres URL` says where there is one, or TEST_DATABASE_URL; in all other rows, Parley keeps its data there only
-with `--postgres URL`. What is made there is dropped.
+near` those of one that is near, with `--only database` those of a PostgreSQL that is near and of one that is far away, with
+`--only streams` those of many streams, on SQLite and on a PostgreSQL. For the latter two, `--postgres URL` says where there
+is one, or TEST_DATABASE_URL; in all other rows, Parley keeps its data there only with `--postgres URL`. What is made there is
+dropped.
 """
 
 import argparse
@@ -26,6 +27,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
 
 import psycopg
 
+import many_streams
 import measures
 import on_postgresql
 from load import Client, at_once
@@ -38,7 +40,7 @@ def main():
     parser = argparse.ArgumentParser(prog="python tests/benchmark", description=__doc__.partition(":")[0])
     parser.add_argument("--postgres", metavar="URL", help="measure Parley on this server, in databases of their own")
     parser.add_argument("--turns", type=int, default=100_000, help="measure a search in so many turns of one user")
-    parser.add_argument("--only", choices=("far", "near", "database"), help="measure these rows, and no others")
+    parser.add_argument("--only", choices=("far", "near", "database", "streams"), help="measure these rows, and no others")
     options = parser.parse_args()
     url = options.postgres
     began = time.monotonic(), busy_seconds()
@@ -56,6 +58,9 @@ def main():
                     print_row(*row)
         if options.only in (None, "database"):
             for row in measure_database(options.turns, folder, stub, url or os.environ.get("TEST_DATABASE_URL")):
+                print_row(*row)
+        if options.only in (None, "streams"):
+            for row in measure_many_streams(folder, stub, url or os.environ.get("TEST_DATABASE_URL")):
                 print_row(*row)
     seconds, busy = (now - then for now, then in zip((time.monotonic(), busy_seconds()), began))
     print(f"\nIt took {seconds:.0f} s, in which other processes used {max(0, busy) / seconds:.2f} cores.")
@@ -103,6 +108,13 @@ def measure_database(turns, folder, stub, url):
     with contextlib.ExitStack() as stack:
         of_floor, of_near, of_far = (stack.enter_context(new_database(url)) for _ in range(3))
         yield from on_postgresql.measure(turns, folder, stub, of_floor, of_near, of_far)
+
+
+def measure_many_streams(folder, stub, url):
+    """The rows of many streams, as soon as they are known; those of PostgreSQL where there is one."""
+    with contextlib.ExitStack() as stack:
+        urls = {"SQLite": f"sqlite:///{folder}/many.db"} | ({"PostgreSQL": stack.enter_context(new_database(url))} if url else {})
+        yield from many_streams.measure(folder, stub, urls)
 
 
 @contextlib.contextmanager

@@ -17,14 +17,19 @@ SENT = re.compile(rb"@(\d{9}\.\d{6})")  # as stub.py has it
 LONGEST = 16  # bytes of a word that may be there without its last
 
 
+def request(token, words, pace):
+    """The bytes that ask for a stream of so many words, so many milliseconds apart."""
+    body = json.dumps({"content": "How late are they?", "model": f"m-timed-{words}-{pace}"})
+    head = f"POST /sessions HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {token}\r\nConnection: close\r\n"
+    head += f"Accept: text/event-stream\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    return (head + body).encode()
+
+
 class Follower:
     """One stream."""
 
     def __init__(self, port, token, words):
-        body = json.dumps({"content": "How late are they?", "model": f"m-timed-{words}-{PACE}"})
-        head = f"POST /sessions HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {token}\r\nConnection: close\r\n"
-        head += f"Accept: text/event-stream\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
-        self.request = (head + body).encode()
+        self.request = request(token, words, PACE)
         self.socket = socket.create_connection(("127.0.0.1", port), timeout=60)
         self.words = words
         self.times = []  # (when it was sent, when it arrived) of each word

@@ -9,6 +9,7 @@ go over the wire, `m-paced-100` with a hundred words, one every 10 ms, `m-timed-
 import asyncio
 import functools
 import json
+import resource
 import ssl
 import sys
 import time
@@ -99,4 +100,6 @@ async def serve(port, certificate=None):
 
 
 if __name__ == "__main__":
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # each answer has one
     asyncio.run(serve(int(sys.argv[1]), *sys.argv[2:]))
