@@ -5,6 +5,8 @@ import os
 import re
 import resource
 
+import limits
+
 for _name in ("PORT", "WEB_CONCURRENCY"):
     if not os.environ.get(_name, "").strip():
         os.environ.pop(_name, None)
@@ -15,16 +17,11 @@ prefix = os.environ["SCRIPT_NAME"] = os.environ.get("SCRIPT_NAME", "").strip().r
 if not re.fullmatch(r"(/(?!\.+(/|$))[A-Za-z0-9._~-]+)*", prefix):
     raise SystemExit("SCRIPT_NAME: write it like /chat/v1")
 
-# The files that a process may have open: as many as it is allowed, up to 8192.
-_soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-_files = max(_soft, min(_hard, 8192))
-resource.setrlimit(resource.RLIMIT_NOFILE, (_files, _hard))
-
 wsgi_app = "app:create_app()"
 worker_class = "worker.Worker"
 workers = int(os.environ.get("WEB_CONCURRENCY", "2"))
-worker_connections = max(16, min(4096, _files // 2))  # each is an open file, and a reply has two of its own
-threads = worker_connections // 4  # each waiting request and each stream has one; they start when they are needed
+worker_connections, why_so_few = limits.fit(workers)  # half of them may be streams, a third replies under way
+threads = worker_connections // 4  # each request has one while it is read and answered, but no stream; they start when needed
 preload_app = True  # a bad setting is found once, and tables and keys are made once
 graceful_timeout = 25  # a platform that sends SIGTERM kills after 30 s
 control_socket_disable = True
@@ -32,10 +29,17 @@ errorlog = None  # its lines go where all others go
 forwarder_headers = ""  # SCRIPT_NAME comes from the environment only, never from a header
 
 
+# Each connection is an open file, and each reply has two of its own.
+_soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+resource.setrlimit(resource.RLIMIT_NOFILE, (max(_soft, 2 * worker_connections), _hard))
+
+
 def when_ready(server):
     """Say once, not in each worker, what the service starts with."""
     import cli
 
+    if why_so_few:
+        cli.log.warning("each process has room for %d connections only: %s", worker_connections, why_so_few)
     cli.announce(server.app.wsgi(), ",".join(f"{listener}{prefix}" for listener in server.LISTENERS))
 
 

@@ -1,17 +1,45 @@
-"""Limits: what a process carries at a time."""
+"""Limits: what a process carries at a time, by default as much as the machine allows."""
 
 import collections
 import contextlib
+import pathlib
+import resource
 import threading
 
 from werkzeug.exceptions import ServiceUnavailable
 
+CONNECTIONS = 4096  # of a process where the machine allows as many; each may need two files, and 7/12 of a thread
+OTHERS = 120  # threads of a process besides: those of titles, of the log, and so on
 # Of a process; a worker of gunicorn sets the first three by the number of its connections, or threads.
 REPLIES = 400  # under way; each has a thread, a connection to a provider, and some 100 kB
 STREAMS = 400  # of replies
 HELD = 240  # requests that wait for a reply, or search
 TITLES = 100  # asked of a model at a time
 SEARCHES = 2
+
+
+def fit(processes):
+    """(connections of each of these processes, why it is so few, or None): as many as the files and threads allow."""
+    files, threads = 2 * CONNECTIONS, processes * (CONNECTIONS * 7 // 12 + OTHERS)
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1] % 2**63  # endless is -1
+    sizes = {None: CONNECTIONS, f"ulimit -Hn is {hard} files, raise it to {files}": hard // 2}
+    for name in thread_limits():
+        with contextlib.suppress(OSError, ValueError):  # there is none, or it is "max"
+            most = int(pathlib.Path(name).read_text())
+            sizes[f"{name} is {most} threads, raise it to {threads}"] = (most // processes - OTHERS) * 12 // 7
+    why = min(sizes, key=sizes.get)
+    return max(16, sizes[why]), why
+
+
+def thread_limits():
+    """The files that may say how many threads there may be: the system's, those of the control group and its parents."""
+    yield "/proc/sys/kernel/threads-max"
+    with contextlib.suppress(OSError):
+        for line in pathlib.Path("/proc/self/cgroup").read_text().splitlines():
+            _, kinds, path = line.split(":", 2)
+            if not kinds or "pids" in kinds.split(","):
+                group = pathlib.Path("/sys/fs/cgroup" + ("/pids" if kinds else "") + path)
+                yield from (f"{each}/pids.max" for each in (group, *group.parents))
 
 
 class Overloaded(ServiceUnavailable):
