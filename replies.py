@@ -26,6 +26,7 @@ from wire import Call, HungUp
 
 THINKING_INTERVAL = 1  # seconds
 POLL_INTERVALS = {False: 0.25, True: 0.1}  # seconds; True: a reply is followed that another process writes
+POLLING = 0.001  # seconds from one poll to the next, at least, for each reply that is known here
 # A reply is orphaned whose lapsed lease is seen unchanged at so many looks, each a second behind the one before: so what
 # holds up all processes, an outage, a pause or a step of the clock, costs none its reply, since it renews the lease first.
 LOOK_INTERVAL, LOOKS = 1, 7
@@ -506,7 +507,7 @@ class Replies:
         self._ended = [(when, turn) for when, turn in self._ended if when > time.monotonic() - MEMORY]
         feeds = self._all()
         elsewhere = {feed.id: len(feed.text) for feed in feeds if not feed.row}
-        self._next_poll = time.monotonic() + POLL_INTERVALS[bool(elsewhere)]
+        self._next_poll = time.monotonic() + max(POLL_INTERVALS[bool(elsewhere)], len(feeds) * POLLING)
         if not feeds:
             return
         news = Turn.news({feed.id: None for feed in feeds} | elsewhere)
