@@ -5,6 +5,7 @@ UTC, by the database's clock, so that processes and hosts agree."""
 import contextlib
 import errno
 import functools
+import json
 import os
 import pathlib
 import queue
@@ -131,13 +132,13 @@ class SQLite(Pool, SqliteDatabase):
     """One file, with one writer at a time."""
 
     concat, held = "group_concat", ""
+    elements, element = "json_each(?)", "json_extract(value, '$[{}]')"  # of a JSON array of arrays
     clock_sql = "clock()"
     options = {
         "pragmas": {"journal_mode": "wal", "synchronous": "full", "foreign_keys": 1, "journal_size_limit": 2**24},
         # A transaction that took the writer's lock after it had read could be refused without waiting.
         "lock_type": "IMMEDIATE",
         "check_same_thread": False,
-        "cached_statements": 32,  # those of many replies at once differ each time, and take hundreds of kB
         "timeout": WAIT,  # of one who cannot read, as while another process recovers the file
     }
 
@@ -272,16 +273,17 @@ def open_database(settings, folder, migrations):
 
 
 @functools.lru_cache(1000)
-def _text(engine, name, count, **values):
+def _text(engine, name, **values):
     types, statement = QUERIES[name]
-    row = ", ".join(f"CAST({engine.param} AS {type})" for type in types.values())
-    table = f"WITH given ({', '.join(types)}) AS (VALUES {', '.join([f'({row})'] * count)})"
+    columns = (f"CAST({engine.element.format(at)} AS {types[column]}) AS {column}" for at, column in enumerate(types))
+    table = f"WITH given AS MATERIALIZED (SELECT {', '.join(columns)} FROM {engine.elements})"
     return f"{table} {statement.format(clock=engine.clock_sql, concat=engine.concat, held=engine.held, **values)}"
 
 
 def given(name, rows, **values):
-    """The statement of this name in `queries.sql`, with these rows, and with these values in the place of {…}."""
-    return SQL(_text(type(db.obj), name, len(rows), **values), [value for row in rows for value in row])
+    """The statement of this name in `queries.sql`, with these rows, and with these values in the place of {…}. All rows are one
+    parameter: psycopg would look for each of thousands, and SQLite's driver keep hundreds of kB for each number of them."""
+    return SQL(_text(type(db.obj), name, **values), [json.dumps(rows, default=str)])
 
 
 @functools.lru_cache
