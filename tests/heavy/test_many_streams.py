@@ -1,0 +1,51 @@
+"""Two thousand streams at once, as many as two workers are made for.
+
+`pytest` leaves these out; `pytest -n 0 tests/heavy` runs them, one at a time.
+"""
+
+import json
+import re
+import subprocess
+import sys
+import time
+
+import pytest
+import requests
+
+from client import ROOT, free_port, make_token
+
+STREAMS, WORDS = 2000, 40  # a second apart
+RATES = [100, 0]  # streams that are begun in a second; 0: all at once
+HERE = ROOT / "tests" / "benchmark"
+
+
+@pytest.fixture
+def settings(new_database):
+    """With a provider of little effort, in a process of its own."""
+    port = free_port()
+    stub = subprocess.Popen([sys.executable, HERE / "stub.py", str(port)])
+    yield {"DATABASE_URL": new_database(), "OPENAI_BASE_URL": f"http://127.0.0.1:{port}/v1"}
+    stub.terminate()
+    stub.wait()
+
+
+@pytest.mark.parametrize("rate", RATES)
+def test_two_thousand_streams_stand_and_each_text_arrives_whole(start, settings, rate):
+    server = start(**settings)
+    few = re.search("has room for ([0-9]+) connections", server.output())  # of which a third may be replies
+    count = min(STREAMS, int(few[1]) // 2) if few else STREAMS
+    command = [sys.executable, HERE / "crowd.py", *map(str, (server.port, count, WORDS, rate))]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as crowd:
+        crowd.stdin.write("\n".join(make_token(f"https://github.com/user-{number}") for number in range(10)))
+        crowd.stdin.close()
+        assert "standing" in json.loads(crowd.stdout.readline())
+        began = time.monotonic()
+        assert requests.get(server.url + "/health", timeout=10).status_code == 200
+        assert time.monotonic() - began < 2
+        told = json.loads(crowd.stdout.read())  # it fails where a text is not whole
+    assert crowd.returncode == 0
+    refused = told["statuses"].get("503", 0)
+    assert told["statuses"]["201"] == count - refused and (refused == 0 if rate else refused < count // 2)
+    assert max(told["lags"]) < 10
+    assert "Traceback" not in server.output() or refused
+    assert len(server.workers()) == 2
