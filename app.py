@@ -285,7 +285,10 @@ def answer(session, feed, is_new, is_async, wait, headers):
 
 def stream(leaving, feed, *place, session=None, status=200, headers={}):
     """The event stream of this feed from a place on. What is in the stack `leaving` is left when it ends."""
-    frames = events.frames(feed, request.environ.get("parley.wake"), *place, session=session)
+    if wake := request.environ.get("parley.wake"):  # what serves it wants to be woken by news
+        feed.followers.append(wake)
+        leaving.callback(feed.followers.remove, wake)
+    frames = events.frames(feed, *place, session=session, patience=0 if wake else events.KEEPALIVE_INTERVAL)
     headers = headers | {"Cache-Control": "no-cache, no-transform", "X-Accel-Buffering": "no"}
     response = Response(errors.guarded(frames, g.id), status, headers, mimetype="text/event-stream")
     response.call_on_close(leaving.pop_all().close)

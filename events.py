@@ -29,20 +29,11 @@ def position_after(last_event_id, turn):
     return (position, position == length and tag == "-turn") if position <= length else (0, False)
 
 
-def frames(feed, wake, position=0, turn_seen=False, session=None):
+def frames(feed, position=0, turn_seen=False, session=None, patience=KEEPALIVE_INTERVAL):
     """The frames of a reply from this position to its end, as soon as they can be sent; `assistant_turn` unless it was seen.
-    Where there is a function `wake`, nothing is waited for: "" means that it will be called. `session` is the one that was made
-    with this reply: its events tell the client its id, and its title."""
-    if wake:
-        feed.tell(followers=feed.followers | {wake})
-    try:
-        yield _frame("session", schemas.created_session_schema.dump(session), feed.id, position) if session else COMMENT
-        yield from _rest(feed, 0 if wake else KEEPALIVE_INTERVAL, position, turn_seen, session)
-    finally:
-        feed.tell(followers=feed.followers - {wake})
-
-
-def _rest(feed, patience, position, turn_seen, session):
+    `session` is the one that was made with this reply: its events tell the client its id, and its title. With a patience of 0
+    nothing is waited for: "" says that there is nothing yet."""
+    yield _frame("session", schemas.created_session_schema.dump(session), feed.id, position) if session else COMMENT
     over, told, spoken_at = False, (None, 0), time.monotonic()
     while not over:
         text, (title, thinking), over = feed.read(position, told, patience)

@@ -57,7 +57,6 @@ class Feed:
 
     # Of a Reply: the turn that it writes, how an attempt to go on failed that changed nothing, by which error it ended.
     row = failure = error = None
-    followers = frozenset()  # functions that are called when there is news, of those that do not wait for it
 
     def __init__(self, turn):
         self.id = turn.id
@@ -69,6 +68,7 @@ class Feed:
         self.thinking = 0  # characters, as long as nothing follows them
         self.watched = False  # somebody reads the text here, as it comes
         self.begun = threading.Event()  # somebody has sent the first of it
+        self.followers = []  # functions that are called when there is news, of those that do not wait for it
         self._news = threading.Condition()
         if turn.status != IN_PROGRESS:
             self.end(turn)
@@ -78,7 +78,7 @@ class Feed:
         with self._news:
             vars(self).update(news)
             self._news.notify_all()
-            for wake in self.followers:
+            for wake in [*self.followers]:
                 wake()
 
     def add(self, text):

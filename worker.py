@@ -55,7 +55,7 @@ class Worker(ThreadWorker):
         # Of eight threads, two may wait for clients, five be held by waits: one is left for short requests.
         self.wsgi.held.size = max(1, self.cfg.threads * 5 // 8)
         # Half of the files are for connections, half of which may be streams. A reply has two, and a third of all is for replies.
-        self.wsgi.streams.size = max(1, self.cfg.worker_connections // 2)
+        self.wsgi.streams.size = self.wsgi.held.size if self.cfg.is_ssl else self.cfg.worker_connections // 2
         self.replies.room.size = max(1, self.cfg.worker_connections // 3)
         self.grace = max(0, self.cfg.graceful_timeout - STORING)
         broken_body = [(MISTAKES["broken_body"], None)]
@@ -109,7 +109,7 @@ class Worker(ThreadWorker):
     def finish_request(self, conn, future):
         """Close in the background: gunicorn would wait for the client to close, in the loop that accepts all others."""
         if getattr(conn.sock, "stream", None):
-            conn.sock.conn = conn
+            conn.sock.conn, conn.sock.unsent = conn, b""
             self.streams.add(conn.sock)
             return self.send(conn.sock)
         if future.exception() or not future.result():
@@ -174,7 +174,7 @@ class Worker(ThreadWorker):
 
         body = app(environ, start)
         if "parley.wake" in environ and dict(response.headers).get("Content-Type", "").startswith("text/event-stream"):
-            client.stream, client.response, client.unsent = steps(client, response, body), response, b""
+            client.stream, client.response = steps(client, response, body), response
             raise BrokenPipeError(errno.EPIPE, "the loop sends it")  # about which gunicorn is quiet
         return body
 
@@ -194,11 +194,13 @@ class Worker(ThreadWorker):
 
     def send(self, client):
         """Send what there is of a client's stream. Where it does not take all of it, a thread of gunicorn's waits for it."""
-        if client.stream is None or client.unsent is None:  # it is over, or a thread has it
+        if client.unsent is None:  # a thread has it, or it is over
             return
         try:
             next(client.stream)
-        except (StopIteration, OSError) as ended:  # the latter: the client has gone
+        except Exception as ended:  # whatever it is, it is this stream's alone
+            if not isinstance(ended, (StopIteration, OSError)):  # the latter: the client has gone
+                self.log.error("a stream failed", exc_info=ended)
             return self.end(client, isinstance(ended, StopIteration))
         if client.unsent:
             rest, client.unsent = client.unsent, None
