@@ -203,16 +203,18 @@ def ask_for_replies(client, count):
         return list(pool.map(ask, range(count)))
 
 
-def test_one_user_asks_for_two_thousand_replies_at_once(busy):
-    server, alice = busy
-    mallory = server.client("https://github.com/mallory")
+def test_one_user_asks_for_two_thousand_replies_at_once(start, settings, provider):
+    provider.default = answer
+    # A third of the connections may be replies. Of more of them, the provider, a thread for each, would hold up everybody.
+    server = start(**settings, GUNICORN_CMD_ARGS="--worker-connections 1200")
+    alice, mallory = server.client(), server.client("https://github.com/mallory")
     # He asks in a process of his own: in this one, his threads would hold up alice's, and hers the provider's.
     spawn = multiprocessing.get_context("spawn")
     with nobody_is_held_up(server, alice), concurrent.futures.ProcessPoolExecutor(1, spawn) as process:
         answers = process.submit(ask_for_replies, mallory, 2000).result()
     begun = [answer for answer in answers if answer.status_code == 201]
     refused = [answer for answer in answers if answer.status_code == 503]
-    assert len(begun) + len(refused) == 2000 and 682 <= len(begun) <= 1364  # half of what each of two workers carries
+    assert len(begun) + len(refused) == 2000 and 200 <= len(begun) <= 400  # half of what each of two workers carries
     assert all(answer.headers["Retry-After"] for answer in refused)
     assert len(mallory.get(f"/sessions?page[offset]={len(begun) - 1}").json()["data"]) == 1
     server.kill()  # else it would let the replies end, which have no end
