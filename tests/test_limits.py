@@ -94,6 +94,14 @@ def test_a_user_may_not_begin_any_number_of_replies(start, settings, provider):
         time.sleep(0.1)
 
 
+def test_where_the_machine_allows_fewer_files_the_start_says_what_to_raise(start, settings, provider):
+    server = start(**settings, FILES=600)
+    said = server.wait_for_output("room for 300 connections only")
+    assert "ulimit -Hn is 600 files, raise it to 8192" in said
+    provider.default = reply("Hi")
+    assert server.client().create()
+
+
 def test_two_searches_at_a_time_leave_room_for_others(start, settings, provider):
     alice = start(**settings).client()
     for word in ("apple", "pear"):
