@@ -142,8 +142,8 @@ with db.connection_context():
             db.execute_sql(slow).fetchone()
     except Overloaded:
         print("given up")
+limit_time()
 with db.connection_context():
-    limit_time()
     print(db.execute_sql("SELECT 1").fetchone())
 """
 
