@@ -28,7 +28,6 @@ control_socket_disable = True
 errorlog = None  # its lines go where all others go
 forwarder_headers = ""  # SCRIPT_NAME comes from the environment only, never from a header
 
-
 # Each connection is an open file, and each reply has two of its own.
 _soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
 resource.setrlimit(resource.RLIMIT_NOFILE, (max(_soft, 2 * worker_connections), _hard))

@@ -3,7 +3,6 @@
 import collections
 import contextlib
 import pathlib
-import resource
 import threading
 
 from werkzeug.exceptions import ServiceUnavailable
@@ -20,6 +19,8 @@ SEARCHES = 2
 
 def fit(processes):
     """(connections of each of these processes, why it is so few, or None): as many as the files and threads allow."""
+    import resource  # POSIX's own, as gunicorn is
+
     files, threads = 2 * CONNECTIONS, processes * (CONNECTIONS * 7 // 12 + OTHERS)
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1] % 2**63  # endless is -1
     sizes = {None: CONNECTIONS, f"ulimit -Hn is {hard} files, raise it to {files}": hard // 2}
