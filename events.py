@@ -48,7 +48,8 @@ def frames(feed, position=0, turn_seen=False, session=None, patience=KEEPALIVE_I
             batch += _frame("content_delta", {"delta": text}, feed.id, position)
         if over:
             batch += _ending(feed, turn_seen)
-        if not batch and time.monotonic() >= spoken_at + KEEPALIVE_INTERVAL - (0 if patience else 2):  # it looks each second or two
+        late = 0 if patience else 2  # seconds that may pass between two looks of one who does not wait
+        if not batch and time.monotonic() >= spoken_at + KEEPALIVE_INTERVAL - late:
             batch = COMMENT
         if batch or not patience:
             yield batch

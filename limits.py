@@ -3,6 +3,7 @@
 import collections
 import contextlib
 import pathlib
+import queue
 import threading
 
 from werkzeug.exceptions import ServiceUnavailable
@@ -15,6 +16,7 @@ STREAMS = 400  # of replies
 HELD = 240  # requests that wait for a reply, or search
 TITLES = 100  # asked of a model at a time
 SEARCHES = 2
+THREAD_TTL = 60  # seconds
 
 
 def fit(processes):
@@ -48,6 +50,38 @@ class Overloaded(ServiceUnavailable):
 
     def __init__(self, message="The server has too much to do. Ask again in a moment."):
         super().__init__(message, retry_after=5)
+
+
+class KeptThreads:
+    """Threads that do one thing after the other: to start one takes longer than much of what is done in it. One that has nothing
+    to do for a while ends."""
+
+    def __init__(self):
+        self._idle, self._things, self._lock = 0, queue.SimpleQueue(), threading.Lock()
+
+    def start(self, *thing):
+        """Do this, a function and its arguments. Raises RuntimeError where the system gives no more threads."""
+        with self._lock:
+            is_waited_for = self._idle > 0
+            self._idle -= is_waited_for
+        if is_waited_for:
+            self._things.put(thing)
+        else:
+            threading.Thread(target=self._work, args=(thing,), daemon=True).start()
+
+    def _work(self, thing):
+        while thing:
+            function, *arguments = thing
+            function(*arguments)
+            with self._lock:
+                self._idle += 1
+            try:
+                thing = self._things.get(timeout=THREAD_TTL)
+            except queue.Empty:
+                with self._lock:
+                    is_needless = self._idle > 0  # else something is on its way
+                    self._idle -= is_needless
+                thing = None if is_needless else self._things.get()
 
 
 class Room:

@@ -15,7 +15,7 @@ from database import Unavailable, Unstorable, db, limit_time, reason, watched
 from deletion import sweep
 from faults import ModelError
 from ledger import MOST_TOKENS, SAID, Usage, estimate
-from limits import REPLIES, TITLES, Overloaded, Room
+from limits import REPLIES, TITLES, KeptThreads, Overloaded, Room
 from llm import RETRY_PAUSES, pause
 from logs import log
 from models import COMPLETE, FAILED, IN_PROGRESS, INTERRUPTED, RELEASED, Missing, Turn, outcome_of
@@ -233,7 +233,7 @@ class Replies:
         self.max_tokens, self.title_model = settings["MAX_TOKENS"], settings["TITLE_MODEL"]
         self.continue_limit, self.retention = settings["CONTINUE_LIMIT"], settings["RETENTION_DAYS"]
         self.stopping = False  # this process takes over nothing any more
-        self.room, self._titles = Room(REPLIES), Room(TITLES)
+        self.room, self._titles, self._threads = Room(REPLIES), Room(TITLES), KeptThreads()
         self._feeds = weakref.WeakValueDictionary()  # turn id → the feed of a reply under way, until nobody has it any more
         self._written = set()  # the replies that are written here, until they are over
         self._lock, self._wake, self._keeper = threading.Lock(), threading.Event(), None
@@ -314,20 +314,21 @@ class Replies:
         """Start the keeper, where it does not run. Raises Overloaded where the system gives no thread."""
         with self._lock:
             if self._keeper is None or not self._keeper.is_alive():
-                self._keeper = self._start(self._keep)
-        if self._keeper is None:
-            raise Overloaded
+                self._keeper = threading.Thread(target=self._keep, name="keeper", daemon=True)
+                try:
+                    self._keeper.start()
+                except RuntimeError as error:
+                    log.error("%s", error)
+                    raise Overloaded from None
 
-    @staticmethod
-    def _start(target, *args):
-        """The thread that does this, or None where the system gives no more threads."""
-        thread = threading.Thread(target=target, args=args, name=target.__name__, daemon=True)
+    def _start(self, function, *arguments):
+        """Have a thread do this; returns whether the system gives one."""
         try:
-            thread.start()
+            self._threads.start(function, *arguments)
+            return True
         except RuntimeError as error:
             log.error("%s", error)
-            return None
-        return thread
+            return False
 
     # Making a reply
 
