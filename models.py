@@ -4,6 +4,7 @@ sent (`db.send`) is not waited for."""
 
 import dataclasses
 import json
+import math
 import re
 import secrets
 import uuid
@@ -44,7 +45,8 @@ class Missing(Refused):
 
 def outcome_of(status, error_status=None, error_message=None, retry_after=None, stop_reason=None):
     """The columns that say how a reply ends."""
-    error = {"error_status": error_status, "error_message": error_message, "retry_after": retry_after}
+    seconds = None if retry_after is None else math.ceil(retry_after)  # a provider may say 7.5
+    error = {"error_status": error_status, "error_message": error_message, "retry_after": seconds}
     return {"status": status, "stop_reason": stop_reason} | error
 
 
