@@ -132,7 +132,7 @@ class SQLite(Pool, SqliteDatabase):
     """One file, with one writer at a time."""
 
     concat, held = "group_concat", ""
-    elements, element = "json_each(?)", "json_extract(value, '$[{}]')"  # of a JSON array of arrays
+    records = "(SELECT {} FROM json_each(?))", "CAST(json_extract(value, '$.{0}') AS {1}) AS {0}"  # of a JSON array of objects
     clock_sql = "clock()"
     options = {
         "pragmas": {"journal_mode": "wal", "synchronous": "full", "foreign_keys": 1, "journal_size_limit": 2**24},
@@ -273,17 +273,21 @@ def open_database(settings, folder, migrations):
 
 
 @functools.lru_cache(1000)
-def _text(engine, name, **values):
+def _text(engine, name, most, **values):
     types, statement = QUERIES[name]
-    columns = (f"CAST({engine.element.format(at)} AS {types[column]}) AS {column}" for at, column in enumerate(types))
-    table = f"WITH given AS MATERIALIZED (SELECT {', '.join(columns)} FROM {engine.elements})"
-    return f"{table} {statement.format(clock=engine.clock_sql, concat=engine.concat, held=engine.held, **values)}"
+    records, column = engine.records
+    records = records.format(", ".join(column.format(*each) for each in types.items()))
+    statement = statement.format(clock=engine.clock_sql, concat=engine.concat, held=engine.held, **values)
+    return f"WITH given AS MATERIALIZED (SELECT * FROM {records} LIMIT {most}) {statement}"
 
 
 def given(name, rows, **values):
     """The statement of this name in `queries.sql`, with these rows, and with these values in the place of {…}. All rows are one
-    parameter: psycopg would look for each of thousands, and SQLite's driver keep hundreds of kB for each number of them."""
-    return SQL(_text(type(db.obj), name, **values), [json.dumps(rows, default=str)])
+    parameter: psycopg would look for each of thousands, and SQLite's driver keep hundreds of kB for each number of them. That
+    they are at most so many, a power of two, is for PostgreSQL's planner, which would expect a hundred."""
+    objects = [dict(zip(QUERIES[name][0], row)) for row in rows]
+    text = _text(type(db.obj), name, 1 << (len(rows) - 1).bit_length(), **values)
+    return SQL(text, [json.dumps(objects, ensure_ascii=False, default=str)])
 
 
 @functools.lru_cache

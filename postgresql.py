@@ -57,7 +57,7 @@ class PostgreSQL(Pool, peewee.PostgresqlDatabase):
 
     psycopg3_adapter = Adapter
     concat, held = "string_agg", "FOR UPDATE OF turn"
-    elements, element = "json_array_elements(%s)", "value ->> {}"
+    records = "json_to_recordset(%s) AS given ({})", "{0} {1}"
     clock_sql = "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
     options = {
         "isolation_level": "READ COMMITTED",  # of transactions; that of a lone statement is the database's default
