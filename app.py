@@ -345,7 +345,7 @@ def change_session(session_id):
 @api.delete("/sessions/<uuid:session_id>")
 def delete_session(session_id):
     """Delete a session with its turns."""
-    deletion.delete_session(get_session(session_id))
+    deletion.delete_session(get_session(session_id).id)
     current_app.replies.poll()
     return "", 204
 

@@ -1,5 +1,4 @@
-"""Deleting: a session, first out of its owner's sight, then in steps that hold up nobody for long; the sessions that nobody uses;
-all that is stored of a person."""
+"""Deleting: a session, first out of sight, then in steps that hold up nobody for long; those that nobody uses; a person's all."""
 
 import time
 
@@ -13,42 +12,43 @@ from models import Session, Turn
 STEP = 0.05  # seconds that a step may hold up other writers
 
 
-def delete_session(session):
-    _withdraw(session.id)
-    _finish(session.id)
+def delete_session(session_id, *conditions):
+    """Delete it, where these conditions hold: else another process was faster."""
+    count, more = 1, _withdraw(session_id, *conditions)
+    while more:
+        limit_time()  # each step shows that the database answers
+        began = time.monotonic()
+        more = _delete_some(session_id, count)
+        count = count * 2 if time.monotonic() - began < STEP / 2 else max(1, count // 2)
+        time.sleep(0.01)  # a writer who has waited comes first
 
 
 def sweep(days):
-    """Delete what processes that died have left of sessions; and, where `days` are given, the sessions of all in which nothing
-    was asked for within so many, and no reply is under way."""
-    limit_time()
-    with db.connection_context():
-        for session in list(Session.select(Session.id).where(Session.owner == "")):
-            _finish(session.id)
-    ids = [None] if days else []
+    """Delete what dead processes have left of sessions; with `days`, also those unused for so long without a reply under way."""
+    ids = [None]
     while ids:
         limit_time()
         with db.connection_context():
-            under_way = Turn.select(Turn.id).where(Turn.session == Session.id, Turn.under_way())
-            unused = Session.owner != "", Session.updated_at < db.now() - days * 86400 * SECOND, ~fn.EXISTS(under_way)
-            ids = [session.id for session in Session.select(Session.id).where(*unused).limit(100)]
+            due = Session.owner == ""
+            if days:
+                under_way = Turn.select(Turn.id).where(Turn.session == Session.id, Turn.under_way())
+                due |= (Session.updated_at < db.now() - days * 86400 * SECOND) & ~fn.EXISTS(under_way)
+            ids = [session.id for session in Session.select(Session.id).where(due).limit(100)]
             for session_id in ids:
                 limit_time()
-                if _withdraw(session_id, *unused):  # else another process was faster
-                    _finish(session_id)
+                delete_session(session_id, due)
 
 
 def forget(owner):
-    """Delete all that is stored of an owner; the sums of what was used stay, without the name. Returns how many sessions there
-    were, or None where nothing was stored."""
+    """Delete all of an owner, but keep the sums of what was used, without the name. Returns how many sessions there were, or None
+    where nothing was stored."""
     sweep(None)  # what a process has left may be this owner's
     limit_time()
     with db.connection_context():
         ids = [session.id for session in Session.select(Session.id).where(Session.owner == owner)]
         for session_id in ids:
             limit_time()
-            _withdraw(session_id)
-            _finish(session_id)
+            delete_session(session_id)
         limit_time()
         others = [table.delete().where(table.owner == owner) for table in (RateLimitHit, IdempotencyKey)]
         found = any([ids, *(transaction(delete.execute)() for delete in others)])
@@ -71,16 +71,6 @@ def _withdraw(session_id, *conditions):
             turn.estimate_rest()
         Usage.add(ended=[turn])
     return Session.update(owner="").where(Session.id == session_id, *conditions).execute()
-
-
-def _finish(session_id):
-    count, more = 1, True
-    while more:
-        limit_time()  # each step shows that the database answers
-        began = time.monotonic()
-        more = _delete_some(session_id, count)
-        count = count * 2 if time.monotonic() - began < STEP / 2 else max(1, count // 2)
-        time.sleep(0.01)  # a writer who has waited comes first
 
 
 @transaction
