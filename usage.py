@@ -65,36 +65,22 @@ def show_metrics():
     if token is None or scheme.lower() != "bearer" or not hmac.compare_digest(sent.strip().encode(), token.encode()):
         raise NotFound
     database.limit_time()
+    replies, tokens = collections.Counter(), collections.Counter()  # by labels
     with db.connection_context():
-        text = metrics(current_app.config["VERSION"], Turn.select().where(Turn.under_way()).count())
-    return Response(text, mimetype="text/plain; version=0.0.4")
-
-
-def metrics(version, in_progress):
-    """What all have used by now, in Prometheus's text format (prometheus.io/docs/instrumenting/exposition_formats)."""
-    counts = collections.defaultdict(collections.Counter)
-    for number, row in enumerate(Usage.sums(Usage.model).order_by(fn.MIN(Usage.day), Usage.model)):
-        ended = {"failed": row.failed, "interrupted": row.interrupted, "complete": row.replies - row.failed - row.interrupted}
-        tokens = {name.removesuffix("_tokens"): getattr(row, name) for name in TOKENS}
-        counts[row.model if number < MODELS else OTHER].update(ended | tokens)
-
-    def series(name, label, values):
-        for model, counted in counts.items():
-            quoted = model.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
-            for value in values:
-                yield f'{name}{{model="{quoted}",{label}="{value}"}} {counted[value]}'
-
-    return "\n".join([
-        "# HELP parley_replies_total Replies that were asked for and have ended.",
-        "# TYPE parley_replies_total counter",
-        *series("parley_replies_total", "outcome", ("complete", "failed", "interrupted")),
-        "# HELP parley_tokens_total Tokens that were used; what no provider counted is estimated.",
-        "# TYPE parley_tokens_total counter",
-        *series("parley_tokens_total", "kind", ("input", "output", "cached", "estimated")),
-        "# HELP parley_replies_in_progress Replies that are being written.",
-        "# TYPE parley_replies_in_progress gauge",
-        f"parley_replies_in_progress {in_progress}",
-        "# HELP parley_info The release.",
-        "# TYPE parley_info gauge",
-        f'parley_info{{version="{version}"}} 1\n',
-    ])
+        in_progress = Turn.select().where(Turn.under_way()).count()
+        for number, row in enumerate(Usage.sums(Usage.model).order_by(fn.MIN(Usage.day), Usage.model)):
+            model = row.model if number < MODELS else OTHER
+            label = 'model="{}"'.format(model.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n"))
+            ended = {"complete": row.replies - row.failed - row.interrupted, "failed": row.failed, "interrupted": row.interrupted}
+            replies.update({f'{{{label},outcome="{outcome}"}}': count for outcome, count in ended.items()})
+            tokens.update({f'{{{label},kind="{name.removesuffix("_tokens")}"}}': getattr(row, name) for name in TOKENS})
+    lines = []  # prometheus.io/docs/instrumenting/exposition_formats
+    for name, kind, meaning, samples in (
+        ("parley_replies_total", "counter", "Replies that were asked for and have ended.", replies),
+        ("parley_tokens_total", "counter", "Tokens that were used; what no provider counted is estimated.", tokens),
+        ("parley_replies_in_progress", "gauge", "Replies that are being written.", {"": in_progress}),
+        ("parley_info", "gauge", "The release.", {'{version="%s"}' % current_app.config["VERSION"]: 1}),
+    ):
+        lines += [f"# HELP {name} {meaning}", f"# TYPE {name} {kind}"]
+        lines += [f"{name}{labels} {value}" for labels, value in samples.items()]
+    return Response("\n".join([*lines, ""]), mimetype="text/plain; version=0.0.4")
