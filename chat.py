@@ -37,8 +37,7 @@ HELP = """/retry has the last reply anew, /continue has it go on
 
 
 class Screen:
-    """Where text is printed. Within `with`, a terminal's empty line shows for how long nothing has come, and no trace of that
-    stays: a timer of the system has it drawn. Behind `with` a line begins."""
+    """Where text is printed. Within `with`, a terminal's empty line shows how long nothing has come; behind it, a line begins."""
 
     def __init__(self):
         self._line = ""  # the text on the cursor's line; None where the sign of life stands there

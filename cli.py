@@ -89,20 +89,14 @@ def print_token(subject, days, key):
         raise click.ClickException(str(error)) from None
 
 
-# What is stored of users
-
-
 def open_database():
-    """Open the database of the settings, which a start has made and migrated. Raises SettingError."""
-
-    def refuse():
-        raise SettingError("DATABASE_URL", "the service has not been started on this database yet; start it first")
-
+    """Open the database of the settings, which a start has made and migrated; else the command ends. Raises SettingError."""
+    refusal = SettingError("DATABASE_URL", "the service has not been started on this database yet; start it first")
     settings, folder = read_settings(read_environment(current_app.root_path)), current_app.instance_path
     url = database.url_of(settings, folder)
     if url.startswith("sqlite") and not os.path.exists(url[10:]):
-        refuse()
-    database.open_database(settings, folder, [refuse] * len(MIGRATIONS))
+        raise refusal
+    database.open_database(settings, folder, [lambda: sys.exit(str(refusal))] * len(MIGRATIONS))
     database.limit_time()
 
 
@@ -124,13 +118,9 @@ def usage_command(days, is_json):
     for user in users:
         # What a terminal would obey, or show in two columns, is not a name's to say.
         shown = [each if each.isprintable() and unicodedata.east_asian_width(each) not in "WF" else "?" for each in user["user"]]
+        counts = [str(user[name]) if user[name] < 10**8 else f"{user[name] / 10**6:.0f}M" for name in names]
         name = "".join(shown if len(shown) <= NAME else ["…", *shown[1 - NAME :]])
-        click.echo("".join(f"{short(user[name]):>10}" for name in names) + "  " + name)
-
-
-def short(count):
-    """A number in nine characters at most: 99999999, 100M."""
-    return str(count) if count < 10**8 else f"{count / 10**6:.0f}M"
+        click.echo("".join(f"{count:>10}" for count in counts) + "  " + name)
 
 
 @click.command("forget")
@@ -148,9 +138,6 @@ def forget_command(subject):
         f"{subject} is forgotten, with {sessions} session{'s' * (sessions != 1)}. Backups, logs and providers keep theirs. "
         "The database's files keep what was deleted until it is overwritten, or VACUUM is run (on PostgreSQL, VACUUM FULL)."
     )
-
-
-# What is set up
 
 
 def hide_secrets(text):
@@ -242,9 +229,9 @@ def check_database(settings, folder):
     except SystemExit as error:
         if error.code:  # it is a SettingError
             raise
-    with database.db.connection_context():
-        database.db.check()
-        database.db.discard()  # closed, it leaves nothing beside its file
+    with db.connection_context():
+        db.check()
+        db.discard()  # closed, it leaves nothing beside its file
     say("ok", f"{url} can be read and written")
 
 
