@@ -177,9 +177,8 @@ def own_key(path):
     if not os.path.exists(path):
         form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         pem = ed25519.Ed25519PrivateKey.generate().private_bytes(*form)
-        draft = tempfile.NamedTemporaryFile(dir=os.path.dirname(path), buffering=0)  # mode 0600
-        with draft, contextlib.suppress(FileExistsError):
-            draft.write(pem)
+        with tempfile.NamedTemporaryFile(dir=os.path.dirname(path), buffering=0) as draft, contextlib.suppress(FileExistsError):
+            draft.write(pem)  # its mode is 0600
             os.fsync(draft.fileno())
             os.link(draft.name, path)
     key = serialization.load_pem_private_key(pathlib.Path(path).read_bytes(), None)

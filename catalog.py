@@ -29,10 +29,8 @@ class Catalog:
             self.providers["echo"] = Echo()
         # The default, as far as no provider has to be asked for it; else None.
         self.known_default = default or next(iter(allowed), None) or _DEFAULTS.get(next(iter(self.providers)))
-        self._lists = {
-            name: Fetched(f"The models of {name}", functools.partial(self.fetch, provider), LIST_TTL, LIST_TTL, cooldown=1)
-            for name, provider in self.providers.items()
-        }
+        fetches = {name: functools.partial(self.fetch, provider) for name, provider in self.providers.items()}
+        self._lists = [Fetched(f"The models of {name}", fetch, LIST_TTL, LIST_TTL, cooldown=1) for name, fetch in fetches.items()]
 
     def allow(self, model, provider=None):
         """The provider of a model that a client may name. Raises UnknownModel where it may not, or where the model was that of
@@ -86,9 +84,9 @@ class Catalog:
 
     def _fetch_all(self, wanting=False):
         """The lists of all providers, which are asked for at the same time."""
-        for fetched in self._lists.values():
+        for fetched in self._lists:
             fetched.begin(wanting)
-        return self._lists.values()
+        return self._lists
 
     def fetch(self, provider):
         """Those models that a provider lists now, that would be asked of it, and that a session can name. Raises ModelError."""
@@ -105,10 +103,9 @@ def open_catalog(settings):
     """The catalog of these settings. Raises SettingError where they name a model that is not served."""
     rows = [(name, name, settings[f"{name.upper()}_BASE_URL"], "") for name in PROTOCOLS if settings[name]]
     rows += [(name, protocol, url, f"{name}/") for name, protocol, url in settings["PROVIDERS"] or ()]
-    providers = [
-        PROTOCOLS[protocol](name, url, settings[f"{name.upper()}_API_KEY"], settings["MODEL_TIMEOUT"], prefix)
-        for name, protocol, url, prefix in rows
-    ]
+    providers, timeout = [], settings["MODEL_TIMEOUT"]
+    for name, protocol, url, prefix in rows:
+        providers.append(PROTOCOLS[protocol](name, url, settings[f"{name.upper()}_API_KEY"], timeout, prefix))
     catalog = Catalog(providers, settings["MODELS"] or (), settings["DEFAULT_MODEL"])
     named = [("MODELS", model, catalog.allow) for model in settings["MODELS"] or ()]
     named.append(("DEFAULT_MODEL", settings["DEFAULT_MODEL"], catalog.allow))

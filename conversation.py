@@ -40,8 +40,7 @@ def overlap(text, more):
 
 
 class Continuation:
-    """What comes behind a text with which a model was asked to go on, without what it repeats of it. What may yet be a
-    repetition is held back, until it is none, or whoever has it decides."""
+    """What comes behind a text with which a model is to go on; what may repeat its end is held back until that is known."""
 
     def __init__(self, text):
         self.held, self._text = "", text

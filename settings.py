@@ -67,8 +67,7 @@ def _token_limit(value):
     return int(tokens), period.strip()
 
 
-# What makes the value of a setting of the text that matches its kind's pattern; it may raise ValueError. Of other kinds, the
-# value is the text.
+# What makes a value of a text that matches its kind's pattern, or raises ValueError; the value of another kind is the text.
 _READERS = {"number": int, "count": int, "days": int, "seconds": float, "users": _list, "models": _list}
 _READERS |= {"url": _url, "database": _url, "origins": _origins, "providers": _providers, "secret": _secret, "rate": _rate}
 _READERS |= {"token_limit": _token_limit}

@@ -11,7 +11,6 @@ from faults import ModelError
 
 LONGEST = 60  # characters
 FALLBACK = "New session"
-
 PROMPT = "Write a title of three to seven words for the conversation that begins with the user's message. Only the title."
 PROMPT_CHARACTERS = 1000  # of the message
 MAX_TOKENS = 500  # a model that thinks spends most of them on that
@@ -27,7 +26,11 @@ _QUOTES = "\"'`*_“”‘’«»„‹›「」『』"
 def local_title(message):
     """Return one line of at most 60 characters that names what the message is about: the message itself where it fits, else the
     beginning of its first sentence, up to where that turns to details, without articles, and shortened between words."""
-    line = _one_line(_first_line(message))
+    # The first line of prose that has words in it; the first of code where no prose has.
+    parts = _pattern.fence.split("\n".join(message[:MAX_CHARACTERS].splitlines()))  # prose, code, prose, …
+    lines = (line for part in parts[::2] + parts[1::2] for line in part.splitlines())
+    worded = (line for line in lines if any(character.isalnum() for character in line))
+    line = _one_line(_pattern.markup.sub("", next(worded, message[:1000])))
     if len(line) > LONGEST:
         line = _pattern.sentence_end.split(line)[0]
     if len(line) > LONGEST:
@@ -55,14 +58,6 @@ def proposed_title(answer):
     title = regex.sub(r"^title\s*:\s*", "", lines[0].strip(_QUOTES + " "), flags=regex.IGNORECASE).strip(_QUOTES + " ")
     title = _cut(title.removesuffix(".").replace("**", "").replace("`", ""))
     return title if any(character.isalnum() for character in title) else None
-
-
-def _first_line(message):
-    """Return the first line of prose that has words in it; the first of code where no prose has."""
-    parts = _pattern.fence.split("\n".join(message[:MAX_CHARACTERS].splitlines()))  # prose, code, prose, …
-    lines = (line for part in parts[::2] + parts[1::2] for line in part.splitlines())
-    worded = (line for line in lines if any(character.isalnum() for character in line))
-    return _pattern.markup.sub("", next(worded, message[:1000]))
 
 
 def _one_line(text):
