@@ -96,6 +96,14 @@ class PostgreSQL(Pool, peewee.PostgresqlDatabase):
                 pipeline.sync()
         return cursor
 
+    def execute_sql(self, *statement):
+        """Keep no connection whose prepared statements fail, as where a newer release has changed the type of a column."""
+        try:
+            return super().execute_sql(*statement)
+        except peewee.NotSupportedError:
+            self.discard()
+            raise
+
     def send(self, query):
         """Execute the query without waiting; returns a function that returns its rows, once the answer is there."""
         return super().execute(query).fetchall

@@ -449,6 +449,24 @@ def test_event_ids_begin_with_the_turns_id_and_name_the_two_frames_behind_its_te
 # Release 1.0.0 beside this one
 
 
+@pytest.mark.parametrize("engine", ["postgresql"], indirect=True)  # SQLite's columns take every type
+def test_an_old_process_serves_on_when_a_newer_release_has_widened_a_column(engine, start, new_database):
+    url = new_database()
+    client = start(DATABASE_URL=url, WEB_CONCURRENCY="1").client()
+    session = client.create("Hello")
+
+    def ask():
+        path = f"/sessions/{session['id']}"
+        return client.get(path).status_code, client.post(f"{path}/messages", {"content": "Again"}).status_code
+
+    assert {ask() for _ in range(10)} == {(200, 201)}  # by now the statements are prepared
+    with tables_of(url) as tables:
+        tables.rows("ALTER TABLE turn ALTER COLUMN input_tokens TYPE bigint")
+    for _ in range(10):  # each connection may find out by itself
+        ask()
+    assert {ask() for _ in range(10)} == {(200, 201)}
+
+
 @pytest.mark.parametrize("engine", ["postgresql"], indirect=True)  # on SQLite the old processes stop first: it is one machine
 def test_release_1_0_0_goes_on_beside_this_one(start, settings, tables, old, provider):
     """While a service is deployed, the old processes still write: their turns and the new ones are in order."""
