@@ -55,7 +55,9 @@ class Worker(ThreadWorker):
         # Of eight threads, two may wait for clients, five be held by waits: one is left for short requests.
         self.wsgi.held.size = max(1, self.cfg.threads * 5 // 8)
         # Half of the files are for connections, half of which may be streams. A reply has two, and a third of all is for replies.
-        self.wsgi.streams.size = self.wsgi.held.size if self.cfg.is_ssl else self.cfg.worker_connections // 2
+        self.wsgi.streams.size = self.cfg.worker_connections // 2
+        if self.cfg.is_ssl:  # then a stream has a thread, and its place is one of those of waits
+            self.wsgi.streams = self.wsgi.held
         self.replies.room.size = max(1, self.cfg.worker_connections // 3)
         self.grace = max(0, self.cfg.graceful_timeout - STORING)
         broken_body = [(MISTAKES["broken_body"], None)]
