@@ -16,6 +16,7 @@ peewee.psycopg = psycopg  # `database` has it loaded without
 # A PostgreSQL whose host is gone is given up (after seconds; milliseconds for tcp_user_timeout), one that cannot write not taken.
 PATIENCE = "tcp_user_timeout=10000 keepalives_idle=5 keepalives_interval=2 keepalives_count=3 target_session_attrs=read-write"
 CLOCK_TTL = 1  # seconds
+DRIFT = 1000  # microseconds that two clocks may part in such a time
 
 
 def parse(url):
@@ -63,7 +64,7 @@ class PostgreSQL(Pool, peewee.PostgresqlDatabase):
         "isolation_level": "READ COMMITTED",  # of transactions; that of a lone statement is the database's default
         "prepare_threshold": None,
     }
-    _clock = -CLOCK_TTL, 0  # when it was asked, and what it said
+    _clock = -CLOCK_TTL, 0  # when it was asked, and how far it is ahead of this process's own
 
     @contextlib.contextmanager
     def write(self):
@@ -110,11 +111,14 @@ class PostgreSQL(Pool, peewee.PostgresqlDatabase):
 
     def now(self):
         """The time in microseconds, by the server's clock, which is asked once a second and reckoned on meanwhile."""
-        asked_at, then = self._clock
+        asked_at, ahead = self._clock
         if time.monotonic() - asked_at >= CLOCK_TTL:
             (then,) = self.execute_sql(f"SELECT {self.clock_sql}").fetchone()
-            self._clock = asked_at, then = time.monotonic(), then
-        return then + int((time.monotonic() - asked_at) * SECOND)
+            asked_at = time.monotonic()
+            found = then - int(asked_at * SECOND)  # too little, where the answer has waited: else processes would not agree
+            ahead = max(found, ahead - DRIFT) if abs(found - ahead) < SECOND // 2 else found
+            self._clock = asked_at, ahead
+        return ahead + int(time.monotonic() * SECOND)
 
     def lock(self, name):
         """Hold `name` until the transaction ends."""
