@@ -85,10 +85,11 @@ class Worker(ThreadWorker):
             ending.join(1)
 
     def handle_quit(self, signum, frame):
-        """On SIGINT and SIGQUIT, hand over all replies, else their followers would hold up the exit."""
-        if self.booted:
-            self.replies.stop(0)
-        super().handle_quit(signum, frame)
+        """On SIGINT and SIGQUIT, hand over all replies, and quit when the loop, which this interrupts, has ended their streams."""
+        if not self.booted:
+            return super().handle_quit(signum, frame)
+        self.replies.stop(0)
+        self.method_queue.defer(super().handle_quit, signum, frame)
 
     # Connections without a thread
 
@@ -189,7 +190,7 @@ class Worker(ThreadWorker):
 
     def send_ready(self):
         self.is_woken = False
-        for _ in range(min(len(self.ready), TURN)):
+        for _ in range(len(self.ready) if self.replies.stopping else min(len(self.ready), TURN)):
             self.send(self.ready.popleft())
         if self.ready:
             self.wake(self.ready.popleft())
