@@ -51,7 +51,7 @@ def frames(feed, position=0, turn_seen=False, session=None, patience=KEEPALIVE_I
         late = 0 if patience else 2  # seconds that may pass between two looks of one who does not wait
         if not batch and time.monotonic() >= spoken_at + KEEPALIVE_INTERVAL - late:
             batch = COMMENT
-        if batch or not patience:
+        if batch or not (patience or over):
             yield batch
         told, spoken_at = (title, thinking), time.monotonic() if batch else spoken_at
 

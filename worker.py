@@ -85,7 +85,7 @@ class Worker(ThreadWorker):
             ending.join(1)
 
     def handle_quit(self, signum, frame):
-        """On SIGINT and SIGQUIT, hand over all replies, and quit when the loop, which this interrupts, has ended their streams."""
+        """On SIGINT and SIGQUIT, hand over all replies, and quit when the loop, which waits for this, has ended their streams."""
         if not self.booted:
             return super().handle_quit(signum, frame)
         self.replies.stop(0)
