@@ -4,8 +4,10 @@ import atexit
 import contextlib
 import hashlib
 import json
+import pathlib
 import re
 import time
+import tomllib
 import uuid
 
 from flask import Blueprint, Flask, Response, current_app, g, request, url_for
@@ -32,33 +34,18 @@ import titles
 import usage
 from database import db
 from idempotency import IdempotencyKey
-from logs import log
 from replies import Replies
 from settings import misspelt, mistake, read_environment, read_settings
 
 __version__ = "1.0.0"
 
-# A browser runs and loads the page's own files only, and lets it speak to this server only.
-PAGE_POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; base-uri 'none'; "
-    "form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
-)
-
-# What the page of another origin may send, as its browser asks beforehand, and what it may read besides an answer's body.
-PREFLIGHT = {
-    "Access-Control-Allow-Methods": "GET, POST, PATCH, DELETE",
-    "Access-Control-Allow-Headers": "Authorization, Content-Type, Idempotency-Key, Last-Event-ID, Prefer, X-Request-ID",
-    "Access-Control-Max-Age": "7200",  # seconds
-}
-EXPOSED = "Location, Retry-After, X-Request-ID, First-Turn-Sent"
-
+HEADERS = tomllib.loads(pathlib.Path(__file__).with_name("headers.toml").read_text("utf-8"))
 api = Blueprint("api", __name__)
 public = Blueprint("public", __name__)
 
 
 def create_app(config=None):
-    """The application. `config` has settings in place of the environment's and `.env`'s. Raises SettingError. Where `flask` only
-    looks for a command of ours, nothing is opened: the command opens what it needs."""
+    """The application. `config` has settings in place of the environment's and `.env`'s. Raises SettingError."""
     app = Flask(__name__)
     app.json.sort_keys = False
     app.register_blueprint(api)
@@ -71,18 +58,14 @@ def create_app(config=None):
     app.teardown_request(lambda error: db.close())  # gives the request's connection back to the pool, if it took one
     for command in (cli.print_token, chat.chat_command, cli.check_command, cli.usage_command, cli.forget_command):
         app.cli.add_command(command)
-    if not cli.is_looking_for_commands():
-        open_app(app, read_environment(app.root_path) if config is None else config)
-    return app
-
-
-def open_app(app, environment):
-    """Read the settings, and open what they name. Raises SettingError."""
+    if cli.is_looking_for_commands():  # the command opens what it needs
+        return app
+    environment = read_environment(app.root_path) if config is None else config
     settings = read_settings(environment)
     app.config.update(settings, VERSION=__version__)
     logs.set_up(settings["LOG_FORMAT"])
     for sentence in misspelt(environment, settings):
-        log.warning(sentence)
+        logs.log.warning(sentence)
     app.tokens = auth.open_tokens(settings, app.instance_path)
     app.catalog = catalog.open_catalog(settings)
     database.open_database(settings, app.instance_path, migrations.MIGRATIONS)
@@ -90,6 +73,7 @@ def open_app(app, environment):
     app.held, app.streams, app.searches = map(limits.Room, (limits.HELD, limits.STREAMS, limits.SEARCHES))
     atexit.register(app.replies.stop, 0)
     cli.prepare_run(app)
+    return app
 
 
 def begin_request():
@@ -101,7 +85,7 @@ def begin_request():
     origin, allowed = request.headers.get("Origin", ""), current_app.config["ALLOWED_ORIGINS"] or []
     g.origin = "*" if origin and "*" in allowed else origin if origin.lower() in allowed else None  # of a page that may ask
     if g.origin and request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers:
-        return "", 204, PREFLIGHT
+        return "", 204, HEADERS["preflight"]
 
 
 def check_request():
@@ -155,19 +139,19 @@ def read_body():
 
 
 def end_request(response):
-    response.headers.update({"X-Request-ID": g.id, "X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"})
+    response.headers.update({"X-Request-ID": g.id} | HEADERS["every"])
     response.headers.setdefault("Cache-Control", "no-store")  # files and event streams have their own
     if current_app.config["ALLOWED_ORIGINS"]:
         response.vary.add("Origin")
     if g.origin:
-        response.headers.update({"Access-Control-Allow-Origin": g.origin, "Access-Control-Expose-Headers": EXPOSED})
+        response.headers.update({"Access-Control-Allow-Origin": g.origin} | HEADERS["other_origin"])
     if response.status_code == 204:
         del response.headers["Content-Type"]
     # Werkzeug never closes a response that it passes through, such as a file: it would have no line in the log.
     response.direct_passthrough = False
     line = {"method": request.method, "path": request.path, "status": response.status_code}
     began, who = g.began, {"user": g.user, "id": g.id} | ({"why": g.why} if "why" in g else {})
-    response.call_on_close(lambda: log.info("request", line | {"seconds": round(time.monotonic() - began, 4)} | who))
+    response.call_on_close(lambda: logs.log.info("request", line | {"seconds": round(time.monotonic() - began, 4)} | who))
     return response
 
 
@@ -289,8 +273,7 @@ def stream(leaving, feed, *place, session=None, status=200, headers={}):
         feed.followers.append(wake)
         leaving.callback(feed.followers.remove, wake)
     frames = events.frames(feed, *place, session=session, patience=0 if wake else events.KEEPALIVE_INTERVAL)
-    headers = headers | {"Cache-Control": "no-cache, no-transform", "X-Accel-Buffering": "no"}
-    response = Response(errors.guarded(frames, g.id), status, headers, mimetype="text/event-stream")
+    response = Response(errors.guarded(frames, g.id), status, headers | HEADERS["stream"], mimetype="text/event-stream")
     response.call_on_close(leaving.pop_all().close)
     return response
 
@@ -420,8 +403,7 @@ def show_openapi():
 def show_index():
     """Name the places to begin."""
     if request.accept_mimetypes.best_match(["application/json", "text/html"]) == "text/html":
-        page = current_app.send_static_file("index.html")
-        return page, {"Content-Security-Policy": PAGE_POLICY, "Cache-Control": "no-store", "Vary": "Accept"}
+        return current_app.send_static_file("index.html"), HEADERS["page"]
     urls = {"openapi_url": url_for("public.show_openapi"), "health_url": url_for("public.show_health")}
     urls |= {"sessions_url": url_for("api.list_sessions"), "models_url": url_for("api.list_models")}
     return {"urls": urls}, {"Vary": "Accept"}

@@ -94,50 +94,29 @@ class NewSessionSchema(RequestSchema):
 
 
 class ChangeSchema(RequestSchema):
-    title = Text(short)
-    model = Text(short)
+    title = model = Text(short)
     system = Text(allow_none=True)
     options = fields.Nested(OptionsSchema, allow_none=True)
-
-
-class PageSchema(Schema):
-    """The parameters of the list of sessions."""
-
-    limit = WholeNumber("Give a whole number from 1 to 100.", data_key="page[limit]", load_default=20)  # clamped to these
-    offset = WholeNumber("Give a whole number from 0 on.", 0, 2**53, data_key="page[offset]", load_default=0)
-    query = fields.String(load_default="", validate=[storable, short])
-
-
-class TurnsPageSchema(Schema):
-    """The parameters of the turns of a session."""
-
-    limit = WholeNumber("Give a whole number from 1 to 200.", data_key="turns[limit]")  # clamped to these
-    before = WholeNumber("Give the id of a turn.", 0, 2**63 - 1, data_key="turns[before]")
 
 
 ModelSchema = Schema.from_dict({"id": fields.String(attribute="model", required=True)}, name="ModelSchema")
 UsageSchema = Schema.from_dict({name: fields.Integer(required=True, allow_none=True) for name in SAID}, name="UsageSchema")
 MetaSchema = Schema.from_dict({"has_more": fields.Boolean(required=True)}, name="MetaSchema")
+of_error = {"status": fields.Integer(attribute="error_status", required=True)}
+of_error |= {"message": fields.String(attribute="error_message", required=True)}
+TurnErrorSchema = Schema.from_dict(of_error, name="TurnErrorSchema")
 
 
 class SessionSchema(Schema):
     id = fields.UUID(required=True)
     title = fields.String(required=True)
     model = Part(ModelSchema, required=True)
-    created_at = Timestamp(required=True)
-    updated_at = Timestamp(required=True)
+    created_at = updated_at = Timestamp(required=True)
 
 
 class UserTurnSchema(Schema):
-    id = fields.String(required=True)
-    kind = fields.String(required=True)
-    content = fields.String(required=True)
+    id = kind = content = fields.String(required=True)
     created_at = Timestamp(required=True)
-
-
-class TurnErrorSchema(Schema):
-    status = fields.Integer(attribute="error_status", required=True)
-    message = fields.String(attribute="error_message", required=True)
 
 
 class AssistantTurnSchema(UserTurnSchema):
@@ -146,8 +125,7 @@ class AssistantTurnSchema(UserTurnSchema):
     usage = Part(UsageSchema, required=True)
     error = Part(TurnErrorSchema, attribute="error_status", required=True, allow_none=True)
     stop_reason = fields.String(required=True, allow_none=True)
-    continued = fields.Integer(required=True)
-    turns_left_out = fields.Integer(required=True)
+    continued = turns_left_out = fields.Integer(required=True)
 
     @post_dump
     def forget_the_last_end(self, turn, **kwargs):
@@ -170,8 +148,17 @@ message_schema = RequestSchema.from_dict({"content": Text(required=True)}, name=
 retry_schema = RequestSchema.from_dict({"content": Text(allow_none=True)}, name="RetrySchema")()
 empty_schema = RequestSchema.from_dict({}, name="EmptySchema")()
 change_schema = ChangeSchema()
-page_schema = PageSchema(unknown=EXCLUDE)  # what else a query has is nobody's
-turns_page_schema = TurnsPageSchema(unknown=EXCLUDE)
+page = {
+    "limit": WholeNumber("Give a whole number from 1 to 100.", data_key="page[limit]", load_default=20),  # clamped to these
+    "offset": WholeNumber("Give a whole number from 0 on.", 0, 2**53, data_key="page[offset]", load_default=0),
+    "query": fields.String(load_default="", validate=[storable, short]),
+}
+page_schema = Schema.from_dict(page, name="PageSchema")(unknown=EXCLUDE)  # what else a query has is nobody's
+turns_page = {
+    "limit": WholeNumber("Give a whole number from 1 to 200.", data_key="turns[limit]"),  # clamped to these
+    "before": WholeNumber("Give the id of a turn.", 0, 2**63 - 1, data_key="turns[before]"),
+}
+turns_page_schema = Schema.from_dict(turns_page, name="TurnsPageSchema")(unknown=EXCLUDE)
 # An `Idempotency-Key` that is sent again gives the first answer again, though the session was used since.
 first_update = {"updated_at": Timestamp(attribute="created_at", required=True, dump_only=True)}
 created_session_schema = SessionSchema.from_dict(first_update, name="CreatedSessionSchema")()
