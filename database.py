@@ -1,6 +1,5 @@
-"""The database, a SQLite file or a PostgreSQL: opening, waiting, writing, locking, the clock, migrations. All that differs
-between the two engines is said in one class for each; PostgreSQL's is in `postgresql.py`. Times are microseconds since 1970 in
-UTC, by the database's clock, so that processes and hosts agree."""
+"""The database: opening, waiting, writing, migrations. Each engine has a class for what is its own, PostgreSQL's in its file.
+Times are microseconds since 1970 in UTC, by the database's clock, so that processes and hosts agree."""
 
 import contextlib
 import errno
@@ -134,13 +133,9 @@ class SQLite(Pool, SqliteDatabase):
     concat, held = "group_concat", ""
     records = "(SELECT {} FROM json_each(?))", "CAST(json_extract(value, '$.{0}') AS {1}) AS {0}"  # of a JSON array of objects
     clock_sql = "clock()"
-    options = {
-        "pragmas": {"journal_mode": "wal", "synchronous": "full", "foreign_keys": 1, "journal_size_limit": 2**24},
-        # A transaction that took the writer's lock after it had read could be refused without waiting.
-        "lock_type": "IMMEDIATE",
-        "check_same_thread": False,
-        "timeout": WAIT,  # of one who cannot read, as while another process recovers the file
-    }
+    options = {"pragmas": {"journal_mode": "wal", "synchronous": "full", "foreign_keys": 1, "journal_size_limit": 2**24}}
+    options |= {"lock_type": "IMMEDIATE"}  # who took the writer's lock after reading could be refused without waiting
+    options |= {"timeout": WAIT, "check_same_thread": False}  # of one who cannot read, as another process recovers the file
 
     def __init__(self, database, **kwargs):
         if sqlite3.sqlite_version_info < (3, 35):
@@ -290,16 +285,11 @@ def given(name, rows, **values):
     return SQL(text, [json.dumps(objects, ensure_ascii=False, default=str)])
 
 
-@functools.lru_cache
-def _insertion(engine, table, columns, count):
-    row = f"({', '.join([engine.param] * len(columns))})"
-    return f"INSERT INTO {table} ({', '.join(columns)}) VALUES {', '.join([row] * count)}"
-
-
 def insertion(*rows):
     """The statement that inserts these instances of one model, which peewee would take longer to write."""
     meta = rows[0]._meta
-    statement = _insertion(type(db.obj), meta.table_name, tuple(meta.columns), len(rows))
+    values = ", ".join([f"({', '.join([db.param] * len(meta.columns))})"] * len(rows))
+    statement = f"INSERT INTO {meta.table_name} ({', '.join(meta.columns)}) VALUES {values}"
     return SQL(statement, [field.db_value(row.__data__.get(field.name)) for row in rows for field in meta.sorted_fields])
 
 
@@ -345,8 +335,7 @@ class SchemaVersion(db.Model):
 
 
 def migrate(migrations):
-    """Apply the migrations that are missing, exactly once however many processes start together. Raises SettingError where a
-    newer release has written the database, or it does not take every text, and touches nothing."""
+    """Apply the migrations that are missing, once however many processes start together. Raises SettingError where it cannot."""
     with db.connection_context(), db.write():
         if not isinstance(db.obj, SQLite) and db.execute_sql("SHOW server_encoding").fetchone()[0] != "UTF8":
             raise SettingError("DATABASE_URL", "the encoding of this database is not UTF8; make one with ENCODING 'UTF8'")

@@ -1,8 +1,6 @@
-"""The ledger: what each owner has used, by day and model, which outlives sessions, and the limits of it.
-
-What no provider said is estimated, a token for four bytes, and counted apart. Whatever tokens stand in the row of a turn are
-counted here, by the same transaction: so each is counted once, whichever process writes the turn on, and nothing is lost with it.
-"""
+"""The ledger: what each owner has used, by day and model, which outlives sessions, and the limits of it. What no provider said is
+estimated, a token for four bytes, and counted apart. Whatever tokens stand in the row of a turn are counted here, by the same
+transaction: so each is counted once, whichever process writes the turn on, and nothing is lost with it."""
 
 import datetime
 
@@ -24,14 +22,6 @@ def estimate(size):
 
 def utc(microseconds):
     return datetime.datetime.fromtimestamp(microseconds // SECOND, datetime.UTC)
-
-
-def period_at(microseconds, name):
-    """The first day of the `month`, or `day`, at this time, in UTC, and the time when the next one begins."""
-    today = utc(microseconds).replace(hour=0, minute=0, second=0)
-    first = today.replace(day=1) if name == "month" else today
-    following = (first + datetime.timedelta(days=32)).replace(day=1) if name == "month" else first + datetime.timedelta(days=1)
-    return first.date().isoformat(), int(following.timestamp()) * SECOND
 
 
 class Usage(db.Model):
@@ -61,8 +51,7 @@ class Usage(db.Model):
         """Add those tokens of these turns that are not counted yet, in the caller's transaction, by one statement; of those that
         `ended`, a reply, too; of those that are `fenced`, only where the turn is in progress and has this fence. Where neither a
         turn nor usage is left that names the owner, who was forgotten meanwhile, it is added without the name."""
-        rows = []
-        counted = [(turn, 0, None) for turn in turns] + [(turn, 1, None) for turn in ended]
+        rows, counted = [], [(turn, 0, None) for turn in turns] + [(turn, 1, None) for turn in ended]
         for turn, replies, fence in [*counted, *((turn, 0, turn.fence) for turn in fenced)]:
             tokens = [(turn.usage[name] or 0) - (turn.counted[name] or 0) for name in TOKENS]
             outcomes = [replies * (turn.outcome == status) for status in ("failed", "interrupted")]
@@ -88,10 +77,15 @@ class Usage(db.Model):
     @classmethod
     def in_period(cls, owner, name, now):
         """The tokens that an owner has used, in and out, in the `month`, or `day`, of this time; and when the next one begins."""
-        first, reset = period_at(now, name)
+        first = utc(now).replace(hour=0, minute=0, second=0)
+        following = first + datetime.timedelta(days=1)
+        if name == "month":
+            first = first.replace(day=1)
+            following = (first + datetime.timedelta(days=32)).replace(day=1)
         tokens = fn.SUM(cls.input_tokens + cls.output_tokens + cls.estimated_tokens)
-        days = cls.day >= first, cls.day < utc(reset).date().isoformat()  # what a clock that was ahead has left is not among them
-        return int(cls.select(tokens).where(cls.owner == owner, *days).scalar() or 0), reset
+        # What a clock that was ahead has left is not among them.
+        days = cls.day >= first.date().isoformat(), cls.day < following.date().isoformat()
+        return int(cls.select(tokens).where(cls.owner == owner, *days).scalar() or 0), int(following.timestamp()) * SECOND
 
     @classmethod
     def sums(cls, *columns):

@@ -53,35 +53,28 @@ class Overloaded(ServiceUnavailable):
 
 
 class KeptThreads:
-    """Threads that do one thing after the other: to start one takes longer than much of what is done in it. One that has nothing
-    to do for a while ends."""
+    """Threads that do one thing after the other, and end when idle for a while: to start one takes longer than many a thing."""
 
     def __init__(self):
-        self._idle, self._things, self._lock = 0, queue.SimpleQueue(), threading.Lock()
+        self._idle, self._things = threading.Semaphore(0), queue.SimpleQueue()
 
     def start(self, *thing):
         """Do this, a function and its arguments. Raises RuntimeError where the system gives no more threads."""
-        with self._lock:
-            is_waited_for = self._idle > 0
-            self._idle -= is_waited_for
-        if is_waited_for:
+        if self._idle.acquire(blocking=False):
             self._things.put(thing)
         else:
-            threading.Thread(target=self._work, args=(thing,), daemon=True).start()
+            threading.Thread(target=self._work, args=thing, daemon=True).start()
 
-    def _work(self, thing):
-        while thing:
-            function, *arguments = thing
+    def _work(self, function, *arguments):
+        while True:
             function(*arguments)
-            with self._lock:
-                self._idle += 1
+            self._idle.release()
             try:
-                thing = self._things.get(timeout=THREAD_TTL)
+                function, *arguments = self._things.get(timeout=THREAD_TTL)
             except queue.Empty:
-                with self._lock:
-                    is_needless = self._idle > 0  # else something is on its way
-                    self._idle -= is_needless
-                thing = None if is_needless else self._things.get()
+                if self._idle.acquire(blocking=False):
+                    return
+                function, *arguments = self._things.get()  # is on its way
 
 
 class Room:

@@ -68,8 +68,7 @@ class PostgreSQL(Pool, peewee.PostgresqlDatabase):
 
     @contextlib.contextmanager
     def write(self):
-        """One short write transaction, within which no other may begin. Its statements are sent when an answer is read, or at the
-        end (a pipeline, in PostgreSQL's words): a transaction of which nothing is read costs one round trip."""
+        """One short write transaction, within which no other may begin. A pipeline: if nothing is read, one round trip."""
         connection = self.connection()
         try:
             with connection.pipeline() as pipeline, self.atomic():
