@@ -1,6 +1,5 @@
-"""A call to a language model: its tries, its answer and its end, behind one interface for all protocols.
-`provider.stream(call, …)` yields the text of an answer as it arrives, and leaves what else is known of it in `call`. Whatever
-goes wrong is a ModelError, or HungUp after `call.hang_up()`."""
+"""A call to a language model, behind one interface for all protocols: `provider.stream(call, …)` yields the text of an answer as
+it arrives, and leaves what else is known of it in `call`. What goes wrong is a ModelError, or HungUp after `call.hang_up()`."""
 
 import json
 import pathlib
@@ -36,13 +35,11 @@ class Answer:
     def __init__(self, call, timeout, max_tokens, prompt):
         self.usage = {}  # input_tokens, output_tokens, cached_tokens, as far as the provider said
         self.prompt = prompt  # bytes of what the model is sent
-        self.text = ""
-        self.has_text = False
+        self.text, self.has_text = "", False
         self.size = None  # bytes of text and thoughts, once it begins
         self.reason = None  # the protocol's own, for the end; what comes behind it is no text
         self.over = False  # nothing of use comes any more
-        self._call = call
-        self._timeout = timeout
+        self._call, self._timeout = call, timeout
         self._room = CHARACTERS_A_TOKEN * max_tokens + 65536  # characters that may still come
         call.answers.append(self)
         call.has_used = True
@@ -116,18 +113,16 @@ class HTTPProvider:
         return [self.prefix + each.removeprefix(needless) for each in ids if isinstance(each, str) and each.strip()]
 
     def stream(self, call, model, system, messages, max_tokens, options={}, prompt=0, retries=len(RETRY_PAUSES)):
-        """Yield the text of the answer in pieces, none of them empty. Tries again so often, as long as none has come. `options`
-        may have a `temperature` and a `reasoning_effort`; `prompt` is how many tokens the messages have at most. Raises a
-        ModelError of status 413 where they do not fit the model's window beside an answer of a quarter of it."""
+        """Yield the text of the answer in pieces, none of them empty. Tries again so often, as long as none has come. `prompt` is
+        how many tokens the messages have at most; where they do not fit the window beside a quarter of it, the error is a 413."""
         model = model.removeprefix(self.prefix)
         limit = self._windows.room(model, prompt, max_tokens)
         pauses = [*RETRY_PAUSES[:retries]]
         call.allow(self.timeout)
         deadline = call.deadline  # of all tries, until something of an answer comes
         refused = self._refused.get(model, self.quirks.get("refuses", ()))
-        size = size_of(system, messages)
         while True:
-            answer = Answer(call, self.timeout, limit, size)
+            answer = Answer(call, self.timeout, limit, size_of(system, messages))
             try:
                 body = self.body(model, system, messages, limit, options)
                 yield from made_storable(self._answer(call, body, refused, answer, limit))

@@ -90,8 +90,7 @@ class OpenAI(HTTPProvider):
     def body(self, model, system, messages, max_tokens, options):
         first = [{"role": "system", "content": system}] if system else []
         body = {"model": model, "stream": True, "max_tokens": max_tokens, "stream_options": {"include_usage": True}}
-        chosen = {name: options[name] for name in ("temperature", "reasoning_effort") if name in options}
-        return body | chosen | {"messages": first + messages}
+        return body | {name: options[name] for name in options if name != "max_tokens"} | {"messages": first + messages}
 
     def read(self, event, answer):
         for choice in event.get("choices") or ():

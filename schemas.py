@@ -1,5 +1,4 @@
-"""The marshmallow schemas: requests are loaded through them, and responses are dumped through them. `tests/openapi` describes the
-API from them; what its description says of a schema and its fields stands in `tests/openapi/base.json`."""
+"""The marshmallow schemas, through which requests are loaded and answers dumped. `tests/openapi` describes the API from them."""
 
 import re
 import time
@@ -59,8 +58,7 @@ class Timestamp(fields.DateTime):
 
 
 class Part(fields.Nested):
-    """A part of an object's JSON that is made from the object itself: a turn's `usage` from columns of the turn. The part is
-    null where the object's attribute of this name is None; `attribute` names another one."""
+    """A part of an object's JSON that is made of columns of it; null where its attribute of this name, or `attribute`, is."""
 
     def _serialize(self, value, attr, obj, **kwargs):
         if value is not None:

@@ -1,5 +1,4 @@
-"""The wire to a provider: connections, a call, its hang-up and its deadline, event streams. No other room touches a provider's
-socket. Connections are kept; `Wire` decides whether one may serve another call."""
+"""The wire to a provider: connections, a call, its hang-up and its deadline, event streams. No other room touches its socket."""
 
 import codecs
 import contextlib
@@ -28,7 +27,6 @@ INTERIM_MAX = 100  # answers of 100 to 199 before the real one
 codecs.lookup("utf-16-le")  # for `made_storable`: Python finds it in a file, and later there may be no more files
 UNSTORABLE = re.compile("[\0\ud800-\udfff]")  # what no database, or not every one, holds
 _BOM = b"\xef\xbb\xbf"
-_FIELDS = (b"data", b"event", b"id", b"error")  # of an event
 # A connection that its network has silently dropped is noticed: while it is idle after 40 seconds, when a request is sent
 # on it after 10. In the middle of an answer, the network may be away for 40 seconds.
 _TCP = {"TCP_NODELAY": 1, "TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 2}  # the latter: seconds, seconds, probes
@@ -60,9 +58,7 @@ class Call:
         self.on_thinking = lambda characters: None  # called with how many the model has thought, each time
         self.reused = False  # its connection has served another call before
         self.answered = False  # the first byte of an answer has come
-        self._hung_up = threading.Event()
-        self._socket = None
-        self._lock = threading.Lock()
+        self._hung_up, self._socket, self._lock = threading.Event(), None, threading.Lock()
 
     def check(self):
         """Raises HungUp where it was hung up, and a Fault where its time is over."""
@@ -185,18 +181,16 @@ class Response(http.client.HTTPResponse):
         self.is_read = True
 
     def events(self):
-        """The events of the body, in batches as they arrive, each as `parse_sse` gives it. The first byte tells what the body is,
-        since servers name its type wrong: a JSON text is one event."""
+        """The events of the body, in batches as they come. The first byte tells what it is, since servers name its type wrong."""
         chunks = self.chunks()
         first = next(filter(None, (chunk.removeprefix(_BOM).lstrip() for chunk in chunks)), b"")
         if first.startswith(b"<"):
             raise Fault("page")
         chunks = itertools.chain([first], chunks)
         if first.startswith((b"{", b"[")):
-            whole = join(chunks)
-            if (value := parse_json(whole)) is not None:
-                return [[{"json": value}]]
-            chunks = [whole]  # perhaps the JSON of each event is a line
+            chunks = [join(chunks)]
+            if (value := parse_json(chunks[0])) is not None:
+                return [[{"json": value}]]  # else the JSON of each event may be a line
         return parse_sse(chunks)
 
     def read_some(self, limit, seconds):
@@ -212,10 +206,9 @@ class Wire:
     """The way to one server, by the proxies and the certificates that the environment names."""
 
     def __init__(self, base_url):
-        self.base_url = base_url
+        self.base_url, self._lock = base_url, threading.Lock()
         self._pool = None  # is opened with the first request
         self._idle = []  # connections, the last used at the end
-        self._lock = threading.Lock()
 
     @contextlib.contextmanager
     def request(self, call, method, path, headers, body=None):
@@ -232,7 +225,16 @@ class Wire:
         try:
             yield response
         finally:
-            self._release(response)
+            connection, sock = response.connection, response.connection.sock
+            call.disconnected()
+            response.close()
+            # What follows may already be decrypted, where `is_connected`, which looks at the socket, does not see it.
+            if response.is_read and sock is not None and not getattr(sock, "pending", int)():
+                connection.call, connection.idle_since = None, time.monotonic()
+                with self._lock:
+                    self._idle.append(connection)
+            else:
+                connection.close()
 
     def _send(self, fresh, call, method, path, headers, body):
         """Send it on the idle connection that was used last, or on a new one."""
@@ -259,18 +261,6 @@ class Wire:
             call.disconnected()
             connection.close()
             raise
-
-    def _release(self, response):
-        """Keep the connection of a call that is over, if its answer was read to the end and nothing follows; else close it."""
-        connection, sock = response.connection, response.connection.sock
-        connection.call.disconnected()
-        response.close()
-        # What follows may already be decrypted, where `is_connected`, which looks at the socket, does not see it.
-        if not response.is_read or sock is None or getattr(sock, "pending", int)():
-            return connection.close()
-        connection.call, connection.idle_since = None, time.monotonic()
-        with self._lock:
-            self._idle.append(connection)
 
     def _open(self):
         """urllib3's pool, which only makes connections: all with one TLS context, since each takes milliseconds to make."""
@@ -329,10 +319,9 @@ def join(chunks, limit=JOINED_SIZE, joined=None):
 
 
 def parse_sse(chunks):
-    """Parse an event stream: yields, for each chunk of bytes, the list of the events that it completed.
-    An event is a dict of its fields, as {"event": "done", "data": "{}"}. WHATWG HTML, 9.2.6: a line ends in CR, LF or CRLF,
-    wherever the chunks are cut. Beyond that, as servers have it: the last event may lack its blank line, `error` is a
-    field (llama.cpp), and a line of plain JSON is an event. Raises a Fault where an event has no end."""
+    """Parse an event stream (WHATWG HTML, 9.2.6): yields, for each chunk of bytes, the list of the events that it completed, each
+    a dict of its fields, as {"event": "done", "data": "{}"}. Beyond that, as servers have it: the last may lack its blank line,
+    `error` is a field (llama.cpp), and a line of plain JSON is an event. Raises a Fault where an event has no end."""
     rest, fields, size, after_cr = bytearray(), {}, 0, False
     for chunk, is_end in itertools.chain(zip(filter(None, chunks), itertools.repeat(False)), [(b"\n\n", True)]):
         if after_cr:
@@ -349,7 +338,7 @@ def parse_sse(chunks):
         for line in lines:
             line = line.removeprefix(_BOM)  # the first may have one; in another it is nothing
             name, _, value = line.partition(b":")
-            if name in _FIELDS:
+            if name in (b"data", b"event", b"id", b"error"):
                 fields.setdefault(name.decode(), []).append(value.removeprefix(b" ").decode("utf-8", "replace"))
             elif line.startswith(b"{") and (value := parse_json(line)) is not None:
                 complete.append({"json": value})
@@ -371,8 +360,7 @@ def parse_json(text):
 
 
 def made_storable(texts):
-    """The same texts as every database holds them: NUL and lone surrogates become U+FFFD. A character that JSON writes as two of
-    these may come in two texts: the first half is held back until the second is there, so "\\ud83d" and "\\ude00" give "😀"."""
+    """The same texts as every database holds them: NUL and lone surrogates become U+FFFD, halves in two texts their character."""
     coded = (text.encode("utf-16-le", "surrogatepass") for text in texts)
     for text in codecs.iterdecode(coded, "utf-16-le", "replace"):
         yield text.replace("\0", "\ufffd")
