@@ -30,12 +30,9 @@ def document(status, faults, session_id=None):
 def error_response(status, faults, retry_after=None, session_id=None, headers={}):
     """What the application answers; `retry_after` are the seconds to wait, where there are any."""
     g.setdefault("why", " ".join(dict.fromkeys(detail for detail, _ in faults)))  # for the log
-    if retry_after:
-        headers = headers | {"Retry-After": str(max(1, math.ceil(retry_after)))}
-    if session_id:
-        headers = headers | {"Location": url_for("api.show_session", session_id=session_id)}
-    if status == 413:
-        headers = headers | {"Connection": "close"}  # the rest of the body is not read
+    headers = headers | ({"Retry-After": str(max(1, math.ceil(retry_after)))} if retry_after else {})
+    headers |= {"Location": url_for("api.show_session", session_id=session_id)} if session_id else {}
+    headers |= {"Connection": "close"} if status == 413 else {}  # the rest of the body is not read
     return document(status, faults, session_id), status, headers
 
 

@@ -134,8 +134,7 @@ class HTTPProvider:
                 if answer.size is None and not answer.usage and error.status != 504:
                     answer.prompt = 0  # a request that was refused, or did not arrive, costs nothing
                 call.deadline = max(call.deadline, deadline)  # an end shortens it
-                unsupported = [name for name in error.unsupported if name in self.substitutes and name not in refused]
-                if unsupported:
+                if unsupported := [name for name in error.unsupported if name in self.substitutes and name not in refused]:
                     refused = (*refused, *unsupported)
                     continue
                 if error.window is not None:

@@ -51,10 +51,8 @@ class Anthropic(HTTPProvider):
 
     def body(self, model, system, messages, max_tokens, options):
         body = {"model": model, "max_tokens": max_tokens, "stream": True, "cache_control": {"type": "ephemeral"}}
-        if "temperature" in options:
-            body["temperature"] = options["temperature"]
-        if "reasoning_effort" in options:
-            body["output_config"] = {"effort": options["reasoning_effort"]}
+        body |= {"temperature": options["temperature"]} if "temperature" in options else {}
+        body |= {"output_config": {"effort": options["reasoning_effort"]}} if "reasoning_effort" in options else {}
         return body | ({"system": system} if system else {}) | {"messages": messages}
 
     def read(self, event, answer):

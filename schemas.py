@@ -102,7 +102,7 @@ UsageSchema = Schema.from_dict({name: fields.Integer(required=True, allow_none=T
 MetaSchema = Schema.from_dict({"has_more": fields.Boolean(required=True)}, name="MetaSchema")
 of_error = {"status": fields.Integer(attribute="error_status", required=True)}
 of_error |= {"message": fields.String(attribute="error_message", required=True)}
-TurnErrorSchema = Schema.from_dict(of_error, name="TurnErrorSchema")
+turn_error_schema = Schema.from_dict(of_error, name="TurnErrorSchema")()
 
 
 class SessionSchema(Schema):
@@ -121,7 +121,7 @@ class AssistantTurnSchema(UserTurnSchema):
     model = Part(ModelSchema, required=True)
     status = fields.String(required=True)
     usage = Part(UsageSchema, required=True)
-    error = Part(TurnErrorSchema, attribute="error_status", required=True, allow_none=True)
+    error = Part(turn_error_schema, attribute="error_status", required=True, allow_none=True)
     stop_reason = fields.String(required=True, allow_none=True)
     continued = turns_left_out = fields.Integer(required=True)
 
@@ -164,7 +164,6 @@ preview = {"last_message_preview": fields.String(attribute="preview", required=T
 listed_session_schema = SessionSchema.from_dict(preview, name="ListedSessionSchema")(many=True)
 changed_session_schema = ChangedSessionSchema()
 whole_session_schema = WholeSessionSchema()
-turn_error_schema = TurnErrorSchema()
 turn_schemas = {"user": UserTurnSchema(), "assistant": AssistantTurnSchema()}
 
 
