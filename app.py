@@ -32,7 +32,6 @@ import schemas
 import search
 import titles
 import usage
-from database import db
 from idempotency import IdempotencyKey
 from replies import Replies
 from settings import misspelt, mistake, read_environment, read_settings
@@ -55,7 +54,7 @@ def create_app(config=None):
     app.before_request(begin_request)
     app.before_request(check_request)
     app.after_request(end_request)
-    app.teardown_request(lambda error: db.close())  # gives the request's connection back to the pool, if it took one
+    app.teardown_request(lambda error: database.db.close())  # gives the request's connection back to the pool, if it took one
     for command in (cli.print_token, chat.chat_command, cli.check_command, cli.usage_command, cli.forget_command):
         app.cli.add_command(command)
     if cli.is_looking_for_commands():  # the command opens what it needs
@@ -79,7 +78,7 @@ def create_app(config=None):
 def begin_request():
     """Name the request, and know whether a page of its origin may read the answer. A preflight has its answer here."""
     g.began, g.user = time.monotonic(), None
-    database.begin_request(reads=request.method == "GET")
+    database.thread.reads = request.method == "GET"
     request_id = request.headers.get("X-Request-ID", "")
     g.id = request_id if re.fullmatch(r"[\w.:+/=-]{1,128}", request_id, re.ASCII) else uuid.uuid4().hex
     origin, allowed = request.headers.get("Origin", ""), current_app.config["ALLOWED_ORIGINS"] or []
@@ -157,7 +156,7 @@ def end_request(response):
 
 def get_session(session_id):
     """The user's own session; anyone else's is a 404. Takes a connection to the database."""
-    db.connect()
+    database.db.connect()
     return models.Session.get_owned(g.user, session_id)
 
 
@@ -221,7 +220,7 @@ def make_reply(session, body, retry=False, goes_on=False):
             if streams:
                 raise
             wait = 0  # it is answered at once
-        with db.connection_context():  # it is given back before the request waits
+        with database.db.connection_context():  # it is given back before the request waits
             session, feed = current_app.replies.start(wanted, watched=streams)
         headers = {"Location": url_for("api.show_session" if is_new else "api.follow_events", session_id=session.id)}
         if streams:
@@ -300,7 +299,7 @@ def list_sessions():
             leaving.enter_context(current_app.held.place(g.user))
             leaving.enter_context(current_app.searches.place(g.user, search.TIMEOUT))
             leaving.enter_context(search.limited())
-        leaving.enter_context(db.connection_context())
+        leaving.enter_context(database.db.connection_context())
         sessions, has_more = models.Session.page(g.user, *page, words)
     return {"data": schemas.listed_session_schema.dump(sessions), "meta": {"has_more": has_more}}
 

@@ -2,7 +2,6 @@
 Times are microseconds since 1970 in UTC, by the database's clock, so that processes and hosts agree."""
 
 import contextlib
-import errno
 import functools
 import json
 import os
@@ -37,24 +36,20 @@ APPLICATION_ID = 0x50726C79  # "Prly", by which `file` tells whose SQLite file i
 Unavailable = (DatabaseError, sqlite3.Error, OSError)
 Unstorable = (DataError, IntegrityError)  # the database answers, and does not take a row
 
-_thread = threading.local()  # `deadline`: until when this thread may wait for the database; `reads`: whether it only reads
+# Of a thread, `deadline`: until when it may wait for the database; `reads`: whether the request that it serves only reads.
+thread = threading.local()
 _begun = {}  # what is `watched` → since when
 _failed = {}  # `at`: when one failed, as long as no transaction has succeeded since
 
 
-def begin_request(reads):
-    """From now on, this thread serves a request that only `reads`, or one that does not."""
-    _thread.reads = reads
-
-
 def limit_time(seconds=WAIT):
     """From now on, all that this thread waits for the database takes so long at most; then it is one of Unavailable."""
-    _thread.deadline = time.monotonic() + seconds
+    thread.deadline = time.monotonic() + seconds
 
 
 def remaining():
     """The seconds that this thread may still wait; for ever, as it were, where nobody has limited them."""
-    return max(0.0, getattr(_thread, "deadline", threading.TIMEOUT_MAX) - time.monotonic())
+    return max(0.0, getattr(thread, "deadline", threading.TIMEOUT_MAX) - time.monotonic())
 
 
 def reason(error):
@@ -93,7 +88,7 @@ class Pool:
             self._places.put(None)
 
     def _connect(self):
-        share = self._shares[getattr(_thread, "reads", True)]
+        share = self._shares[getattr(thread, "reads", True)]
         if not share.acquire(timeout=remaining()):
             raise OperationalError("no connection became free in time")
         try:
@@ -144,7 +139,7 @@ class SQLite(Pool, SqliteDatabase):
         if not os.path.exists(database):  # SQLite itself would let everybody read it; -wal and -shm have its mode
             os.close(os.open(database, os.O_CREAT | os.O_WRONLY, 0o600))
         elif not os.access(database, os.R_OK | os.W_OK):  # SQLite would leave files beside it that nobody could write later
-            raise PermissionError(errno.EACCES, "Permission denied")
+            raise PermissionError("Permission denied")
         self._file = os.stat(database)
         if self._file.st_size:
             self._examine()
@@ -294,8 +289,7 @@ def insertion(*rows):
 
 
 def transaction(function):
-    """Do all of the function in one write transaction: again, from its start, where the database gives it up for another's
-    sake (40001, 40P01), or has a row under the same key, as an id may be that chance has given twice."""
+    """Do the function in one write transaction: again where it is given up for another's sake, or chance gave an id twice."""
 
     @functools.wraps(function)
     def wrapper(*args, **kwargs):

@@ -33,8 +33,7 @@ class IdempotencyKey(db.Model):
 
     def is_known(self):
         """Whether it was stored before, and surely still is when it is claimed: an hour is left for clocks that differ."""
-        stored = self.stored()
-        return stored is not None and stored.created_at > time.time() * SECOND - KEY_TTL + 3600 * SECOND
+        return (stored := self.stored()) is not None and stored.created_at > time.time() * SECOND - KEY_TTL + 3600 * SECOND
 
     def known(self, now):
         """The same key as it was stored within its time to live, or None. Raises UnprocessableEntity."""

@@ -10,7 +10,6 @@ import tomllib
 import wire
 from conversation import LEARNED_MAX, Windows, size_of
 from faults import NOT_UNDERSTOOD, Faults, ModelError, is_error
-from wire import CONNECT_TIMEOUT, Call, made_storable
 
 RETRY_PAUSES = (0.5, 1.0)  # seconds before the second and the third try, where the provider names none
 LONGEST_PAUSE = 20  # seconds
@@ -100,7 +99,7 @@ class HTTPProvider:
         """The ids of the models that the provider lists, with its prefix; what is none is passed over. Raises ModelError."""
         if not self.quirks.get("lists", True):
             raise self.faults.error(502, "lists no model that can be asked for. Name one, or set MODELS on the server.")
-        call = Call(min(self.timeout, CONNECT_TIMEOUT))
+        call = wire.Call(min(self.timeout, wire.CONNECT_TIMEOUT))
         try:
             with self.wire.request(call, "GET", self.list_path, self.headers()) as response:
                 if response.status != 200:
@@ -125,7 +124,7 @@ class HTTPProvider:
             answer = Answer(call, self.timeout, limit, size_of(system, messages))
             try:
                 body = self.body(model, system, messages, limit, options)
-                yield from made_storable(self._answer(call, body, refused, answer, limit))
+                yield from wire.made_storable(self._answer(call, body, refused, answer, limit))
                 return
             except ModelError as error:
                 if answer.has_text:
