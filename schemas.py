@@ -92,9 +92,21 @@ class NewSessionSchema(RequestSchema):
 
 
 class ChangeSchema(RequestSchema):
-    title = model = Text(short)
+    title = Text(short)
+    model = Text(short)
     system = Text(allow_none=True)
     options = fields.Nested(OptionsSchema, allow_none=True)
+
+
+class PageSchema(Schema):
+    limit = WholeNumber("Give a whole number from 1 to 100.", data_key="page[limit]", load_default=20)  # clamped to these
+    offset = WholeNumber("Give a whole number from 0 on.", 0, 2**53, data_key="page[offset]", load_default=0)
+    query = fields.String(load_default="", validate=[storable, short])
+
+
+class TurnsPageSchema(Schema):
+    limit = WholeNumber("Give a whole number from 1 to 200.", data_key="turns[limit]")  # clamped to these
+    before = WholeNumber("Give the id of a turn.", 0, 2**63 - 1, data_key="turns[before]")
 
 
 ModelSchema = Schema.from_dict({"id": fields.String(attribute="model", required=True)}, name="ModelSchema")
@@ -109,11 +121,14 @@ class SessionSchema(Schema):
     id = fields.UUID(required=True)
     title = fields.String(required=True)
     model = Part(ModelSchema, required=True)
-    created_at = updated_at = Timestamp(required=True)
+    created_at = Timestamp(required=True)
+    updated_at = Timestamp(required=True)
 
 
 class UserTurnSchema(Schema):
-    id = kind = content = fields.String(required=True)
+    id = fields.String(required=True)
+    kind = fields.String(required=True)
+    content = fields.String(required=True)
     created_at = Timestamp(required=True)
 
 
@@ -123,7 +138,8 @@ class AssistantTurnSchema(UserTurnSchema):
     usage = Part(UsageSchema, required=True)
     error = Part(turn_error_schema, attribute="error_status", required=True, allow_none=True)
     stop_reason = fields.String(required=True, allow_none=True)
-    continued = turns_left_out = fields.Integer(required=True)
+    continued = fields.Integer(required=True)
+    turns_left_out = fields.Integer(required=True)
 
     @post_dump
     def forget_the_last_end(self, turn, **kwargs):
@@ -146,17 +162,8 @@ message_schema = RequestSchema.from_dict({"content": Text(required=True)}, name=
 retry_schema = RequestSchema.from_dict({"content": Text(allow_none=True)}, name="RetrySchema")()
 empty_schema = RequestSchema.from_dict({}, name="EmptySchema")()
 change_schema = ChangeSchema()
-page = {
-    "limit": WholeNumber("Give a whole number from 1 to 100.", data_key="page[limit]", load_default=20),  # clamped to these
-    "offset": WholeNumber("Give a whole number from 0 on.", 0, 2**53, data_key="page[offset]", load_default=0),
-    "query": fields.String(load_default="", validate=[storable, short]),
-}
-page_schema = Schema.from_dict(page, name="PageSchema")(unknown=EXCLUDE)  # what else a query has is nobody's
-turns_page = {
-    "limit": WholeNumber("Give a whole number from 1 to 200.", data_key="turns[limit]"),  # clamped to these
-    "before": WholeNumber("Give the id of a turn.", 0, 2**63 - 1, data_key="turns[before]"),
-}
-turns_page_schema = Schema.from_dict(turns_page, name="TurnsPageSchema")(unknown=EXCLUDE)
+page_schema = PageSchema(unknown=EXCLUDE)  # what else a query has is nobody's
+turns_page_schema = TurnsPageSchema(unknown=EXCLUDE)
 # An `Idempotency-Key` that is sent again gives the first answer again, though the session was used since.
 first_update = {"updated_at": Timestamp(attribute="created_at", required=True, dump_only=True)}
 created_session_schema = SessionSchema.from_dict(first_update, name="CreatedSessionSchema")()
