@@ -23,7 +23,7 @@ import tempfile
 import time
 import uuid
 
-sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
+sys.path[:0] = map(str, pathlib.Path(__file__).parents[1:3])
 
 import psycopg
 
