@@ -445,9 +445,9 @@ class Replies:
         self._idle = not self._all() and time.monotonic() > self._stored_at + LOOK_INTERVAL
         due = self._next_look if self._idle else min(self._next_look, self._next_poll)
         self._wake.wait(max(0.0, due - time.monotonic()))
+        self._next_look = min(self._next_look, time.monotonic() + LOOK_INTERVAL)  # it was far, where nothing was under way
         if self._idle:  # nothing has become yet of what is new
             self._next_poll = time.monotonic() + POLL_INTERVALS[True]
-            self._next_look = min(self._next_look, time.monotonic() + LOOK_INTERVAL)
         gathering = min(GATHERING * len(self._written), LONGEST_GATHERING)
         if (pause := self._stored_at + gathering - time.monotonic()) > 0:
             time.sleep(pause)
