@@ -2,8 +2,10 @@
 
 import collections
 import contextlib
+import os
 import pathlib
 import queue
+import re
 import threading
 
 from werkzeug.exceptions import ServiceUnavailable
@@ -26,23 +28,26 @@ def fit(processes):
     files, threads = 2 * CONNECTIONS, processes * (CONNECTIONS * 7 // 12 + OTHERS)
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1] % 2**63  # endless is -1
     sizes = {None: CONNECTIONS, f"ulimit -Hn is {hard} files, raise it to {files}": hard // 2}
-    for name in thread_limits():
-        with contextlib.suppress(OSError, ValueError):  # there is none, or it is "max"
-            most = int(pathlib.Path(name).read_text())
-            sizes[f"{name} is {most} threads, raise it to {threads}"] = (most // processes - OTHERS) * 12 // 7
+    for name, pattern in thread_limits():
+        with contextlib.suppress(OSError, TypeError):  # there is none, or it is "max"
+            most = int(re.search(pattern, pathlib.Path(name).read_text())[1])
+            each = most // processes
+            sizes[f"{name} says {most} threads, raise it to {threads}"] = (each - min(OTHERS, each // 4)) * 12 // 7
     why = min(sizes, key=sizes.get)
     return max(16, sizes[why]), why
 
 
 def thread_limits():
-    """The files that may say how many threads there may be: the system's, those of the control group and its parents."""
-    yield "/proc/sys/kernel/threads-max"
+    """(file, pattern): what may say how many threads there may be, of the system, of a user but root, and of control groups."""
+    yield "/proc/sys/kernel/threads-max", "([0-9]+)"
+    if os.geteuid():
+        yield "/proc/self/limits", "Max processes +([0-9]+)"  # ulimit -u
     with contextlib.suppress(OSError):
         for line in pathlib.Path("/proc/self/cgroup").read_text().splitlines():
             _, kinds, path = line.split(":", 2)
             if not kinds or "pids" in kinds.split(","):
                 group = pathlib.Path("/sys/fs/cgroup" + ("/pids" if kinds else "") + path)
-                yield from (f"{each}/pids.max" for each in (group, *group.parents))
+                yield from ((f"{each}/pids.max", "([0-9]+)") for each in (group, *group.parents))
 
 
 class Overloaded(ServiceUnavailable):
