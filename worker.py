@@ -102,12 +102,7 @@ class Worker(ThreadWorker):
             return
         self.nr_conns += 1
         client = accepted if self.cfg.is_ssl else ClientSocket(accepted)
-        conn = TConn(self.cfg, client, address, listener.getsockname())
-        conn.data_ready = bool(wait_for_read(client, 0))
-        if conn.data_ready:  # as under load, when it has waited to be accepted
-            self.enqueue_req(conn)
-        else:
-            self.watch(conn, self.on_pending_socket_readable)
+        self.watch(TConn(self.cfg, client, address, listener.getsockname()), self.on_pending_socket_readable)
 
     def finish_request(self, conn, future):
         """Close in the background: gunicorn would wait for the client to close, in the loop that accepts all others."""
