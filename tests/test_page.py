@@ -428,7 +428,7 @@ def test_a_selection_stays_while_a_reply_goes_on(page, provider):
     begun = "# One\n\nTwo **three** four.\n\n- five\n- six"
     provider.script = [reply(begun, gate, " seven\n", 0.1, "- eight\n\nNine\n\n", 0.1, "Ten")]
     page.say("Count")
-    page.wait_for_text("six")
+    page.wait_for_text("six", "article:last-child li:last-child")
     page.driver.execute_script("""
         const [paragraph, item] = document.querySelectorAll("article:last-child :is(.text > p, li)");
         getSelection().setBaseAndExtent(paragraph.firstChild, 0, item.firstChild, 4);
