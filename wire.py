@@ -139,7 +139,7 @@ class Response(http.client.HTTPResponse):
     def __init__(self, connection, sock, **options):
         super().__init__(sock, **options)
         self.connection, self._call, read = connection, connection.call, self.fp.raw.readinto
-        self.is_read = False  # to its end
+        self.is_read = self.is_followed = False  # to its end; by what nobody asked for
 
         def readinto(buffer):
             sock.settimeout(self._call.remaining())  # before each read: a timeout alone would begin anew with each byte
@@ -164,6 +164,12 @@ class Response(http.client.HTTPResponse):
                 return version, status, reason
             http.client.parse_headers(self.fp)
         raise http.client.HTTPException("too many interim answers")
+
+    def _close_conn(self):
+        """As http.client does at the end of the body. What it has read beyond tells that more follows, of which some is late."""
+        self.fp.raw.readinto = lambda buffer: 0
+        self.is_followed = bool(self.fp.peek(1))
+        super()._close_conn()
 
     def chunks(self):
         """What each read of the socket brings; nothing waits for a buffer to fill. Raises HungUp or a Fault."""
@@ -229,7 +235,7 @@ class Wire:
             call.disconnected()
             response.close()
             # What follows may already be decrypted, where `is_connected`, which looks at the socket, does not see it.
-            if response.is_read and sock is not None and not getattr(sock, "pending", int)():
+            if response.is_read and not response.is_followed and sock is not None and not getattr(sock, "pending", int)():
                 connection.call, connection.idle_since = None, time.monotonic()
                 with self._lock:
                     self._idle.append(connection)

@@ -204,7 +204,8 @@ class Storm:
 
     def check(self, number, turn, is_cancelled):
         """The turn of a call that is over has what the call's own answers had, one behind the other, and nothing besides."""
-        tries = self.served.get(number, [Try("not asked", [], False)])
+        with self._lock:
+            tries = self.served.get(number, [Try("not asked", [], False)])
         *others, last = tries
         status, text, error = turn["status"], turn["content"], turn.get("error")
         told = f"seed {self.seed}, call {number}: {[each.mood for each in tries]} became {status} {error} {text[:200]!r}"
