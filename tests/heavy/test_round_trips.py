@@ -141,6 +141,7 @@ def test_sixty_streamed_replies_at_once_take_a_hundred_round_trips_each(measured
             streamed.result()
 
 
+@pytest.mark.long
 def test_an_idle_service_hardly_asks_its_database(measured):
     """Another host's reply might be left there: so it looks, the more seldom the longer nothing has been under way."""
     measured.alice.create("Hello")
