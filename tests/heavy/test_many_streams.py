@@ -14,7 +14,7 @@ import requests
 
 from client import ROOT, free_port, make_token
 
-STREAMS, WORDS = 2000, 40  # a second apart
+STREAMS, WORDS = 2000, 30  # a second apart
 RATES = [0, pytest.param(100, marks=pytest.mark.long)]  # streams that are begun in a second; 0: all at once
 HERE = ROOT / "tests" / "benchmark"
 
