@@ -267,10 +267,10 @@ class Replies:
         with self._lock:
             self._feeds.setdefault(reply.id, reply)  # who followed it here before, when another process wrote it, goes on so
             self._written.add(reply)
-        if not self._start(self._make, reply, first):
+        is_begun = self._start(self._make, reply, first)
+        if not is_begun:
             reply.finish(outcome_of(FAILED, 503, Overloaded().description))
-            self._wake.set()
-        if self._idle:
+        if self._idle or not is_begun:  # else the keeper comes round anyway
             self._wake.set()
 
     def follow(self, turn, watched=False):
