@@ -10,9 +10,9 @@ RUN python3 -m venv .venv \
 # The code is compiled here, since nothing can be written where it runs. Its modes are not those of the clone, whose umask
 # may have shut out all others.
 WORKDIR /code
-COPY *.py *.toml *.sql ./
-COPY static static
-RUN python3 -m compileall -q --invalidation-mode unchecked-hash -s /code -p /app /code && chmod -R go=u-w,a+X .
+COPY . ./
+RUN rm requirements.txt \
+    && python3 -m compileall -q --invalidation-mode unchecked-hash -s /code -p /app /code && chmod -R go=u-w,a+X .
 
 FROM $BASE
 LABEL org.opencontainers.image.title="Parley" \

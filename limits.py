@@ -6,73 +6,107 @@ import os
 import pathlib
 import queue
 import re
+import sys
 import threading
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
 
 from werkzeug.exceptions import ServiceUnavailable
 
-CONNECTIONS = 4096  # of a process where the machine allows as many; each may need two files, and 7/12 of a thread
-OTHERS = 120  # threads of a process besides: those of titles, of the log, and so on
-# Of a process; a worker of gunicorn sets the first three by the number of its connections, or threads.
+LEAST_CONNECTIONS = 16
+OTHER_THREADS = 120  # of a process besides: those of titles, of the log, and so on
+# Of a process; a worker of gunicorn sets the first three by the number of its connections, or
+# threads.
 REPLIES = 400  # under way; each has a thread, a connection to a provider, and some 100 kB
 STREAMS = 400  # of replies
 HELD = 240  # requests that wait for a reply, or search
 TITLES = 100  # asked of a model at a time
 SEARCHES = 2
+TEXTS = 2**28  # bytes of large texts
+SMALL = 2**14  # bytes of texts that need no room
 THREAD_TTL = 60  # seconds
 
 
-def fit(processes):
-    """(connections of each of these processes, why it is so few, or None): as many as the files and threads allow."""
+class Capacity(NamedTuple):
+    """What a process has room for."""
+
+    connections: int
+    why_so_few: str | None  # where the machine allows fewer than usual
+
+
+def fit(processes: int, most: int) -> Capacity:
+    """As many connections for each of these processes as files and threads allow, up to so many.
+    Each may need two files, and 7/12 of a thread."""
     import resource  # POSIX's own, as gunicorn is
 
-    files, threads = 2 * CONNECTIONS, processes * (CONNECTIONS * 7 // 12 + OTHERS)
+    files, threads = 2 * most, processes * (most * 7 // 12 + OTHER_THREADS)
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1] % 2**63  # endless is -1
-    sizes = {None: CONNECTIONS, f"ulimit -Hn is {hard} files, raise it to {files}": hard // 2}
-    for name, pattern in thread_limits():
-        with contextlib.suppress(OSError, TypeError):  # there is none, or it is "max"
-            most = int(re.search(pattern, pathlib.Path(name).read_text())[1])
-            each = most // processes
-            sizes[f"{name} says {most} threads, raise it to {threads}"] = (each - min(OTHERS, each // 4)) * 12 // 7
+    sizes = {None: most, f"ulimit -Hn is {hard} files, raise it to {files}": hard // 2}
+    for name, allowed in _thread_limits():
+        each = allowed // processes
+        left = each - min(OTHER_THREADS, each // 4)
+        sizes[f"{name} says {allowed} threads, raise it to {threads}"] = left * 12 // 7
     why = min(sizes, key=sizes.get)
-    return max(16, sizes[why]), why
+    return Capacity(max(LEAST_CONNECTIONS, sizes[why]), why)
 
 
-def thread_limits():
-    """(file, pattern): what may say how many threads there may be, of the system, of a user but root, and of control groups."""
+def _thread_limits() -> Iterator[tuple[str, int]]:
+    """What says how many threads there may be, of the system, of a user but root, and of control
+    groups; and how many."""
+    for name, pattern in _thread_files():
+        try:
+            found = re.search(pattern, pathlib.Path(name).read_text())
+        except OSError:  # there is none
+            continue
+        if found:  # else it is "max"
+            yield name, int(found[1])
+
+
+def _thread_files() -> Iterator[tuple[str, str]]:
+    """The files, and the patterns of the numbers in them."""
     yield "/proc/sys/kernel/threads-max", "([0-9]+)"
     if os.geteuid():
         yield "/proc/self/limits", "Max processes +([0-9]+)"  # ulimit -u
-    with contextlib.suppress(OSError):
-        for line in pathlib.Path("/proc/self/cgroup").read_text().splitlines():
-            _, kinds, path = line.split(":", 2)
-            if not kinds or "pids" in kinds.split(","):
-                group = pathlib.Path("/sys/fs/cgroup" + ("/pids" if kinds else "") + path)
-                yield from ((f"{each}/pids.max", "([0-9]+)") for each in (group, *group.parents))
+    try:
+        lines = pathlib.Path("/proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return
+    for line in lines:
+        _, kinds, path = line.split(":", 2)
+        if not kinds or "pids" in kinds.split(","):
+            group = pathlib.Path("/sys/fs/cgroup" + ("/pids" if kinds else "") + path)
+            yield from ((f"{each}/pids.max", "([0-9]+)") for each in (group, *group.parents))
 
 
 class Overloaded(ServiceUnavailable):
     """This process carries as much as it can; the text says what to do."""
 
-    def __init__(self, message="The server has too much to do. Ask again in a moment."):
+    def __init__(
+        self, message: str = "The server has too much to do. Ask again in a moment."
+    ) -> None:
         super().__init__(message, retry_after=5)
 
 
-class KeptThreads:
-    """Threads that do one thing after the other, and end when idle for a while: to start one takes longer than many a thing."""
+class CachedThreads:
+    """Threads that do one thing after the other, as many as there are things, and end when they
+    were idle for a while. To start a thread takes longer than many a thing does."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._idle, self._things = threading.Semaphore(0), queue.SimpleQueue()
 
-    def start(self, *thing):
-        """Do this, a function and its arguments. Raises RuntimeError where the system gives no more threads."""
+    def start(self, *thing: Any) -> None:
+        """Do this, a function and its arguments. Raises RuntimeError where the system gives no more
+        threads."""
         if self._idle.acquire(blocking=False):
             self._things.put(thing)
         else:
-            threading.Thread(target=self._work, args=thing, daemon=True).start()
+            threading.Thread(target=self._work, args=([thing],), daemon=True).start()
 
-    def _work(self, function, *arguments):
+    def _work(self, first: list) -> None:
+        function, *arguments = first.pop()  # Thread itself keeps `first` for as long as it runs
         while True:
             function(*arguments)
+            del function, arguments  # they may be large, and the next thing may be far away
             self._idle.release()
             try:
                 function, *arguments = self._things.get(timeout=THREAD_TTL)
@@ -82,25 +116,76 @@ class KeptThreads:
                 function, *arguments = self._things.get()  # is on its way
 
 
-class Room:
-    """Room in a process for so many at a time, and for half as many of one user."""
+def memory_of(texts: Iterable[str | None]) -> int:
+    """The bytes that these texts take in this process, which may be four for a character; 0 where
+    these are few, since only large texts have to wait for each other."""
+    size = sum(sys.getsizeof(text) for text in texts if text)
+    return size if size > SMALL else 0
 
-    def __init__(self, size):
+
+class Bulkhead:
+    """Room in a process for so much at a time, and for half as much of one user, so that no user
+    fills it for all. One thing that is larger than that has it alone.
+
+    With a size of 100: Alice has 50, Bob may have 50 more, and a further thing of either waits."""
+
+    def __init__(self, size: int) -> None:
         self.size = size
-        self._users = collections.Counter()
-        self._changed = threading.Condition()
+        self.users: collections.Counter[str] = collections.Counter()  # what each has of it
+        self.changed = threading.Condition()
 
     @contextlib.contextmanager
-    def place(self, user, seconds=0):
-        """A place as long as the context lasts. Raises Overloaded where there is none within these seconds."""
-        share = max(1, self.size // 2)
-        with self._changed:
-            if not self._changed.wait_for(lambda: self._users.total() < self.size and self._users[user] < share, seconds):
+    def slot(self, user: str, seconds: float = 0) -> Iterator[None]:
+        """Room for one thing within this. Raises Overloaded where there is none within these
+        seconds."""
+        with contextlib.closing(Slot(self, user)) as slot:
+            if not slot.take(1, seconds):
                 raise Overloaded
-            self._users[user] += 1
-        try:
             yield
-        finally:
-            with self._changed:
-                self._users -= {user: 1}  # which also forgets a user who has none any more
-                self._changed.notify_all()
+
+    def has_room(self, user: str, amount: int) -> bool:
+        of_all, of_user, share = self.users.total(), self.users[user], max(1, self.size // 2)
+        has_share = not of_user or of_user + amount <= share
+        return has_share and (not of_all or of_all + amount <= self.size)
+
+
+class Slot:
+    """What one user has of a bulkhead, for one thing: at first nothing, and nothing once it is
+    closed, which any thread may do."""
+
+    def __init__(self, bulkhead: Bulkhead, user: str) -> None:
+        self.amount, self._bulkhead, self._user = 0, bulkhead, user
+        self._is_closed = self._waits = False
+
+    def take(self, amount: int, seconds: float = 0) -> bool:
+        """Have so much instead of what it had. That is free for others while it waits, so no two
+        slots wait for each other. Returns whether there was room within these seconds, as there
+        always is for less; where there was none, it has nothing."""
+        with self._bulkhead.changed:
+            if amount == self.amount == 0:  # as of most requests
+                return not self._is_closed
+            is_less = amount <= self.amount
+            self._give_back()
+            self._waits = True
+            fits = self._bulkhead.changed.wait_for(
+                lambda: self._is_closed or is_less or self._bulkhead.has_room(self._user, amount),
+                seconds,
+            )
+            self._waits = False
+            if self._is_closed or not fits:
+                return False
+            self._bulkhead.users += {self._user: amount}
+            self.amount = amount
+            return True
+
+    def close(self) -> None:
+        with self._bulkhead.changed:
+            self._is_closed = True
+            if self.amount or self._waits:
+                self._give_back()
+
+    def _give_back(self) -> None:
+        # Which forgets a user who has none any more.
+        self._bulkhead.users -= {self._user: self.amount}
+        self.amount = 0
+        self._bulkhead.changed.notify_all()

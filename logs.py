@@ -1,4 +1,5 @@
-"""What the service says about itself: one line a request and one a reply, as text or as JSON; never content or tokens."""
+"""What the service says about itself: one line a request and one a reply, as text or as JSON; never
+content or tokens."""
 
 import contextlib
 import json
@@ -10,92 +11,124 @@ import sys
 import threading
 import time
 import traceback
+from typing import Any
 
 from flask import g
 
-LINES = 10_000  # that wait at most for whoever reads standard error
+LINES = 10_000  # that wait at most for the reader of standard error
 GATHERING = 0.01  # seconds
 FLUSH_TIMEOUT = 1  # seconds at the end of a process
+MOST_PARTS = 5  # of a trace, each an exception
 FRAMES = 30  # of each exception in a trace, the innermost
 log = logging.getLogger("parley")  # of all rooms
 WORD = re.compile(r"[\x21\x23-\x7e]+")  # what needs no quotes
+# What a terminal obeys: all of C0 but tab and line feed, all of C1, and what turns the direction of
+# text around.
+CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+
+
+def one_line(text: str) -> str:
+    """The same on one line, which commands no terminal: a provider may have said it."""
+    return re.sub("[\t\n\u2028\u2029]", " ", CONTROLS.sub(" ", text))
 
 
 class TextLine(logging.Formatter):
-    """`time LEVEL message name=value …`, where a value that is more than a word is quoted, on one line. A trace says the kinds of
-    exceptions, and their frames: their texts may quote what a user or a model said."""
+    """`time LEVEL message name=value …`, where a value that is more than a word is quoted, on one
+    line. A trace says the kinds of exceptions, and their frames: their texts may quote what a user
+    or a model said."""
 
     converter = time.gmtime
 
-    def formatMessage(self, record):
-        texts = {name: "-" if value is None else str(value) for name, value in self.fields(record).items()}
-        pairs = (f"{name}={text if WORD.fullmatch(text) else json.dumps(text)}" for name, text in texts.items())
-        message = re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]", " ", super().formatMessage(record))  # a provider may have said it
-        return " ".join([message, *pairs])
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        words = [one_line(super().formatMessage(record))]
+        for name, value in self.fields(record).items():
+            text = "-" if value is None else str(value)
+            words.append(f"{name}={text if WORD.fullmatch(text) else json.dumps(text)}")
+        return " ".join(words)
 
-    def formatException(self, exc_info):
+    def formatException(self, exc_info: Any) -> str:
         parts, error = [], exc_info[1]
-        while error is not None and len(parts) < 5:
-            # As `psycopg.errors.CheckViolation 23514`: the database gave it the code.
-            code = getattr(error, "sqlstate", None) or getattr(error, "sqlite_errorname", None) or ""
-            kind = f"{type(error).__module__}.{type(error).__qualname__} {code}".rstrip()
-            parts.insert(0, "".join(traceback.format_tb(error.__traceback__, -FRAMES)) + kind)
+        while error is not None and len(parts) < MOST_PARTS:
+            frames = traceback.format_tb(error.__traceback__, -FRAMES)
+            parts.insert(0, "".join([*frames, _kind_of(error)]))
             error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
         return "\n".join(parts)
 
-    def fields(self, record):
+    def fields(self, record: logging.LogRecord) -> dict[str, Any]:
         """What the line has besides its message; a trace has the request's id, too."""
         fields = record.args if isinstance(record.args, dict) else {}
-        return fields | {"id": g.get("id")} if record.exc_info and g else fields
+        if record.exc_info and g:
+            return fields | {"id": g.get("id")}
+        return fields
+
+
+def _kind_of(error: BaseException) -> str:
+    """As `psycopg.errors.CheckViolation 23514`, where the database gave it the code."""
+    code = getattr(error, "sqlstate", None) or getattr(error, "sqlite_errorname", None) or ""
+    return f"{type(error).__module__}.{type(error).__qualname__} {code}".rstrip()
+
+
+# By this Python prints the warnings of commands, which set up nothing.
+logging.lastResort.setFormatter(TextLine("%(message)s"))
 
 
 class JSONLine(TextLine):
     """The same as one JSON object a line."""
 
-    def format(self, record):
-        line = {"time": round(record.created, 3), "level": record.levelname, "message": record.getMessage()}
+    def format(self, record: logging.LogRecord) -> str:
+        line = {
+            "time": round(record.created, 3),
+            "level": record.levelname,
+            "message": record.getMessage(),
+        }
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
         return json.dumps(line | self.fields(record), default=str)
 
 
 class Background(logging.Handler):
-    """Has a thread of its own write to standard error: nobody else waits for its reader. What does not fit is counted."""
+    """Has a thread of its own write to standard error: nobody else waits for its reader. What does
+    not fit is counted."""
 
     _thread = threading.Thread()  # not started yet
 
-    def emit(self, record):
+    def emit(self, record: logging.LogRecord) -> None:
         if not self._thread.is_alive():  # a thread does not live on in a process that is forked
             self._lines, self._dropped = queue.SimpleQueue(), 0
             self._thread = threading.Thread(target=self._write, name="log", daemon=True)
-            with contextlib.suppress(RuntimeError):  # the system gives no more threads, and the line is lost
+            with contextlib.suppress(RuntimeError):
+                # The system gives no more threads, and the line is lost.
                 self._thread.start()
         if self._lines.qsize() >= (LINES // 2 if self._dropped else LINES):
             self._dropped += 1
         else:
             self._put(self.format(record))
 
-    def flush(self):
-        """What `logging` calls at the end of the process: wait until all is written, but not for long."""
+    def flush(self) -> None:
+        """What `logging` calls at the end of the process: wait until all is written, but not for
+        long."""
         if self._thread.is_alive():
             self._put(None)
             self._thread.join(FLUSH_TIMEOUT)
 
-    def _put(self, line):
+    def _put(self, line: str | None) -> None:
         if self._dropped:
             text = f"{self._dropped} lines of the log were dropped"
-            self._lines.put(self.format(logging.makeLogRecord({"levelname": "WARNING", "msg": text})))
+            self._lines.put(
+                self.format(logging.makeLogRecord({"levelname": "WARNING", "msg": text}))
+            )
             self._dropped = 0
         self._lines.put(line)
 
-    def _write(self):
+    def _write(self) -> None:
         for line in iter(self._lines.get, None):
             data = f"{line}\n".encode("utf-8", "backslashreplace")
             while data:
                 try:
-                    # Not by a file object: it would be locked while it waits, and Python's exit would wait for it.
+                    # Not by a file object: it would be locked while it waits, and Python's exit
+                    # would wait for it.
                     data = data[os.write(sys.stderr.fileno(), data) :]
-                except BlockingIOError:  # whoever shares it has made it so
+                except BlockingIOError:  # another process that shares it has made it so
                     time.sleep(0.05)
                 except (OSError, ValueError, AttributeError):  # it is full, or closed
                     break
@@ -103,8 +136,9 @@ class Background(logging.Handler):
                 time.sleep(GATHERING)  # who logs meanwhile need not wake this thread
 
 
-def set_up(format):
-    """Send all lines to standard error, in this format (`text` or `json`): Parley's, its server's, and the libraries'."""
+def set_up(format: str) -> None:
+    """Send all lines to standard error, in this format (`text` or `json`): Parley's, its server's,
+    and the libraries'."""
     text = TextLine("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%dT%H:%M:%S")
     handler = Background()
     handler.setFormatter(JSONLine() if format == "json" else text)
@@ -112,7 +146,10 @@ def set_up(format):
     log.setLevel(logging.INFO)
     logging.captureWarnings(True)
     threading.excepthook = lambda ended: log.error("a thread died", exc_info=ended[:3])
-    # The development server's own lines show queries, which may be what a user looks for; urllib3's, what a provider sent.
-    for name in ("werkzeug", "urllib3"):
+    # The development server's own lines show queries, which may be what a user looks for;
+    # urllib3's, what a provider sent. psycopg's say of a failure that is told by its exception that
+    # a pipeline has failed, too.
+    for name in ("werkzeug", "urllib3", "psycopg"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    logging.getLogger("gunicorn.error").propagate = True  # `gunicorn.conf.py` gives it no handler of its own
+    # `gunicorn.conf.py` gives it no handler of its own.
+    logging.getLogger("gunicorn.error").propagate = True

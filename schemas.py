@@ -1,31 +1,38 @@
-"""The marshmallow schemas, through which requests are loaded and answers dumped. `tests/openapi` describes the API from them."""
+"""The marshmallow schemas, through which requests are loaded and answers dumped. `tests/openapi`
+describes the API from them."""
 
 import re
 import time
+from typing import Any
 
 from flask import current_app
 from marshmallow import EXCLUDE, Schema, ValidationError, fields, post_dump, pre_load, validate
 
-from ledger import SAID
+from tables.ledger import SAID
 
-FAULTS = 20  # that an answer names at most
+MOST_ERRORS = 20  # that an answer names at most
 LONGEST_NAME = 200  # characters of a name in an answer
 
 # PostgreSQL stores no NUL, and UTF-8 has no surrogates.
-storable = validate.Regexp("[^\0\ud800-\udfff]*\\Z", error="Take out what cannot be stored: NUL and lone surrogates.")
-one_word = validate.Regexp(r"[\w.-]{1,40}\Z", re.ASCII, error="Give one word in ASCII, such as low.")
+storable = validate.Regexp(
+    "[^\0\ud800-\udfff]*\\Z", error="Take out what cannot be stored: NUL and lone surrogates."
+)
+one_word = validate.Regexp(
+    r"[\w.-]{1,40}\Z", re.ASCII, error="Give one word in ASCII, such as low."
+)
 not_blank = validate.Predicate("strip", error="Give some text; this is blank.")
 short = validate.Length(max=200, error="Shorten this to at most {max} characters.")
 
 
-def is_temperature(value):
+def is_temperature(value: Any) -> None:
     if type(value) not in (int, float) or not 0 <= value <= 2:
         raise ValidationError("Give a number from 0 to 2.")
 
 
-def is_length(value):
+def is_length(value: Any) -> None:
     most = current_app.config["MAX_TOKENS"]
-    if type(value) not in (int, float) or value % 1 or not 1 <= value <= most:  # JSON's 10.0 is a whole number, too
+    if type(value) not in (int, float) or value % 1 or not 1 <= value <= most:
+        # JSON's 10.0 is a whole number, too.
         raise ValidationError(f"Give a whole number from 1 to {most}.")
 
 
@@ -34,54 +41,75 @@ class Text(fields.String):
 
     default_error_messages = dict.fromkeys(("required", "null", "invalid"), "Give a string.")
 
-    def __init__(self, *validators, **kwargs):
+    def __init__(self, *validators: Any, **kwargs: Any) -> None:
         super().__init__(validate=[storable, not_blank, *validators], **kwargs)
 
 
 class WholeNumber(fields.Integer):
-    """An integer of a query, in ASCII digits. (`int` would also read `1_000`, ` 7` and `٣`.) `problem` says what to give."""
+    """An integer of a query, in ASCII digits. (`int` would also read `1_000`, ` 7` and `٣`.)
+    `problem` says what to give."""
 
-    def __init__(self, problem, least=None, most=None, **kwargs):
-        super().__init__(error_messages={"invalid": problem}, validate=validate.Range(least, most, error=problem), **kwargs)
+    def __init__(
+        self, problem: str, least: int | None = None, most: int | None = None, **kwargs: Any
+    ) -> None:
+        super().__init__(
+            error_messages={"invalid": problem},
+            validate=validate.Range(least, most, error=problem),
+            **kwargs,
+        )
 
-    def _deserialize(self, value, attr, data, **kwargs):
+    def _deserialize(self, value: str, attr: str, data: Any, **kwargs: Any) -> int:
         if not re.fullmatch(r"-?[0-9]{1,1000}", value):
             raise self.make_error("invalid", input=value)
         return int(value)
 
 
 class Timestamp(fields.DateTime):
-    """Microseconds since 1970, dumped as RFC 3339 in UTC with whole seconds: `2026-03-06T16:00:00Z`."""
+    """Microseconds since 1970, dumped as RFC 3339 in UTC with whole seconds:
+    `2026-03-06T16:00:00Z`."""
 
-    def _serialize(self, value, attr, obj, **kwargs):
+    def _serialize(self, value: int, attr: str, obj: Any, **kwargs: Any) -> str:
         return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(value // 1_000_000))
 
 
 class Part(fields.Nested):
-    """A part of an object's JSON that is made of columns of it; null where its attribute of this name, or `attribute`, is."""
+    """A part of an object's JSON that is made of columns of it; null where its attribute of this
+    name, or `attribute`, is."""
 
-    def _serialize(self, value, attr, obj, **kwargs):
+    def _serialize(self, value: Any, attr: str, obj: Any, **kwargs: Any) -> dict | None:
         if value is not None:
-            # `Nested` would call the schema's `dump` for each part of each turn, for values that are JSON already.
-            return {name: getattr(obj, field.attribute or name) for name, field in self.schema.fields.items()}
+            # `Nested` would call the schema's `dump` for each part of each turn, for values that
+            # are JSON already.
+            return {
+                name: getattr(obj, field.attribute or name)
+                for name, field in self.schema.fields.items()
+            }
 
 
 class RequestSchema(Schema):
-    error_messages = {"unknown": "This field is not known here. Leave it out.", "type": "Send a JSON object."}
+    error_messages = {
+        "unknown": "This field is not known here. Leave it out.",
+        "type": "Send a JSON object.",
+    }
 
     @pre_load
-    def _bound(self, data, **kwargs):
-        """Of the names that are not known, look at the first few only: a body may be full of them."""
+    def _bound(self, data: Any, **kwargs: Any) -> Any:
+        """Of the names that are not known, look at the first few only: a body may be full of
+        them."""
         if not isinstance(data, dict):
             return data
-        unknown = [name for name in data if name not in self.fields][:FAULTS]
-        return {name: data[name] for name in self.fields if name in data} | {name[:LONGEST_NAME]: None for name in unknown}
+        unknown = [name for name in data if name not in self.fields][:MOST_ERRORS]
+        return {name: data[name] for name in self.fields if name in data} | {
+            name[:LONGEST_NAME]: None for name in unknown
+        }
 
 
 class OptionsSchema(RequestSchema):
     temperature = fields.Raw(allow_none=True, validate=is_temperature)
     max_tokens = fields.Raw(allow_none=True, validate=is_length)
-    reasoning_effort = fields.String(allow_none=True, validate=one_word, error_messages={"invalid": "Give a string."})
+    reasoning_effort = fields.String(
+        allow_none=True, validate=one_word, error_messages={"invalid": "Give a string."}
+    )
 
 
 class NewSessionSchema(RequestSchema):
@@ -99,18 +127,28 @@ class ChangeSchema(RequestSchema):
 
 
 class PageSchema(Schema):
-    limit = WholeNumber("Give a whole number from 1 to 100.", data_key="page[limit]", load_default=20)  # clamped to these
-    offset = WholeNumber("Give a whole number from 0 on.", 0, 2**53, data_key="page[offset]", load_default=0)
+    # Clamped to these.
+    limit = WholeNumber(
+        "Give a whole number from 1 to 100.", data_key="page[limit]", load_default=20
+    )
+    offset = WholeNumber(
+        "Give a whole number from 0 on.", 0, 2**53, data_key="page[offset]", load_default=0
+    )
     query = fields.String(load_default="", validate=[storable, short])
 
 
 class TurnsPageSchema(Schema):
-    limit = WholeNumber("Give a whole number from 1 to 200.", data_key="turns[limit]")  # clamped to these
+    # Clamped to these.
+    limit = WholeNumber("Give a whole number from 1 to 200.", data_key="turns[limit]")
     before = WholeNumber("Give the id of a turn.", 0, 2**63 - 1, data_key="turns[before]")
 
 
-ModelSchema = Schema.from_dict({"id": fields.String(attribute="model", required=True)}, name="ModelSchema")
-UsageSchema = Schema.from_dict({name: fields.Integer(required=True, allow_none=True) for name in SAID}, name="UsageSchema")
+ModelSchema = Schema.from_dict(
+    {"id": fields.String(attribute="model", required=True)}, name="ModelSchema"
+)
+UsageSchema = Schema.from_dict(
+    {name: fields.Integer(required=True, allow_none=True) for name in SAID}, name="UsageSchema"
+)
 MetaSchema = Schema.from_dict({"has_more": fields.Boolean(required=True)}, name="MetaSchema")
 of_error = {"status": fields.Integer(attribute="error_status", required=True)}
 of_error |= {"message": fields.String(attribute="error_message", required=True)}
@@ -142,9 +180,11 @@ class AssistantTurnSchema(UserTurnSchema):
     turns_left_out = fields.Integer(required=True)
 
     @post_dump
-    def forget_the_last_end(self, turn, **kwargs):
+    def forget_the_last_end(self, turn: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
         """One that goes on has not ended, though its row has how it did before."""
-        return turn | ({"error": None, "stop_reason": None} if turn["status"] == "in_progress" else {})
+        return turn | (
+            {"error": None, "stop_reason": None} if turn["status"] == "in_progress" else {}
+        )
 
 
 class ChangedSessionSchema(SessionSchema):
@@ -153,7 +193,9 @@ class ChangedSessionSchema(SessionSchema):
 
 
 class WholeSessionSchema(ChangedSessionSchema):
-    turns = fields.Function(lambda session: [dump_turn(turn) for turn in session.turns], required=True)
+    turns = fields.Function(
+        lambda session: [dump_turn(turn) for turn in session.turns], required=True
+    )
     meta = Part(MetaSchema, attribute="has_more", required=True)
 
 
@@ -164,7 +206,8 @@ empty_schema = RequestSchema.from_dict({}, name="EmptySchema")()
 change_schema = ChangeSchema()
 page_schema = PageSchema(unknown=EXCLUDE)  # what else a query has is nobody's
 turns_page_schema = TurnsPageSchema(unknown=EXCLUDE)
-# An `Idempotency-Key` that is sent again gives the first answer again, though the session was used since.
+# An `Idempotency-Key` that is sent again gives the first answer again, though the session was used
+# since.
 first_update = {"updated_at": Timestamp(attribute="created_at", required=True, dump_only=True)}
 created_session_schema = SessionSchema.from_dict(first_update, name="CreatedSessionSchema")()
 preview = {"last_message_preview": fields.String(attribute="preview", required=True)}
@@ -174,5 +217,5 @@ whole_session_schema = WholeSessionSchema()
 turn_schemas = {"user": UserTurnSchema(), "assistant": AssistantTurnSchema()}
 
 
-def dump_turn(turn):
+def dump_turn(turn: Any) -> dict[str, Any]:
     return turn_schemas[turn.kind].dump(turn)

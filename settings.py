@@ -1,4 +1,5 @@
-"""The settings: what the environment may say, and what holds where it is silent. `settings.toml` has the tables."""
+"""The settings: what the environment may say, and what holds where it is silent. `settings.toml`
+has the tables."""
 
 import collections
 import contextlib
@@ -7,35 +8,43 @@ import os
 import pathlib
 import re
 import tomllib
+from collections.abc import Iterator, Mapping
+from typing import Any
 from urllib.parse import urlsplit
 
 from dotenv import dotenv_values
 
+from well_known import PORTS, SERVICES
+
 
 class SettingError(SystemExit):
-    """A setting that is not understood: it stops the start with its text, one line that names it, and shows no secret."""
+    """A setting that is not understood: it stops the start with its text, one line that names it,
+    and shows no secret."""
 
-    def __init__(self, name, problem):
+    def __init__(self, name: str, problem: object) -> None:
         super().__init__(f"{name}: {problem}")
 
 
-LIKENESS = 0.8  # from which on a name may be a setting's, misspelt: OPENAI_APIKEY, DATABASE_URI, MODEL
+LIKENESS = (
+    0.8  # from which on a name may be a setting's, misspelt: OPENAI_APIKEY, DATABASE_URI, MODEL
+)
 Setting = collections.namedtuple("Setting", "kind meaning default", defaults=[None])
 
 
-def _list(value):
+def _list(value: str) -> list[str]:
     return [item.strip() for item in value.split(",") if item.strip()]
 
 
-def _url(value):
+def _url(value: str) -> str:
     hosts = value.partition("://")[2].partition("/")[0].rpartition("@")[2]
     for host in hosts.split(","):  # PostgreSQL's library takes several: host:port,host:port
-        if urlsplit(value.replace(hosts, host, 1)).port == 0:  # of other bad ports and hosts, it raises ValueError itself
+        if urlsplit(value.replace(hosts, host, 1)).port == 0:
+            # Of other bad ports and hosts, it raises ValueError itself.
             raise ValueError
     return value
 
 
-def _providers(value):
+def _providers(value: str) -> list[tuple[str, str, str]]:
     """(name, protocol, URL) of each."""
     found = {}
     for item in _list(value):
@@ -46,93 +55,218 @@ def _providers(value):
     return [*found.values()]
 
 
-def _origins(value):
+def _origins(value: str) -> list[str]:
     """As browsers send them: in lower case, without the port that is the scheme's own."""
-    return [re.sub("^(http://.+):80$|^(https://.+):443$", r"\1\2", _url(origin)) for origin in _list(value.lower())]
+    return [
+        re.sub("^(http://.+):80$|^(https://.+):443$", r"\1\2", _url(origin))
+        for origin in _list(value.lower())
+    ]
 
 
-def _secret(value):
+def _secret(value: str) -> str:
     if len(value.encode()) < 32:
         raise ValueError
     return value
 
 
-def _rate(value):
+def _rate(value: str) -> tuple[int, int]:
     replies, period = value.split("/")
     return int(replies), {"second": 1, "minute": 60, "hour": 3600, "day": 86400}[period.strip()]
 
 
-def _token_limit(value):
+def _token_limit(value: str) -> tuple[int, str]:
     tokens, period = value.split("/")
     return int(tokens), period.strip()
 
 
-# What makes a value of a text that matches its kind's pattern, or raises ValueError; the value of another kind is the text.
-_READERS = {"number": int, "count": int, "days": int, "seconds": float, "users": _list, "models": _list}
-_READERS |= {"url": _url, "database": _url, "origins": _origins, "providers": _providers, "secret": _secret, "rate": _rate}
+# What makes a value of a text that matches its kind's pattern, or raises ValueError; the value of
+# another kind is the text.
+_READERS = {
+    "number": int,
+    "count": int,
+    "connections": int,
+    "days": int,
+    "seconds": float,
+    "users": _list,
+    "models": _list,
+}
+_READERS |= {
+    "url": _url,
+    "database": _url,
+    "origins": _origins,
+    "providers": _providers,
+    "secret": _secret,
+    "rate": _rate,
+}
 _READERS |= {"token_limit": _token_limit}
 _TABLE = tomllib.loads(pathlib.Path(__file__).with_suffix(".toml").read_text("utf-8"))
 _KINDS = _TABLE.pop("kinds")
 SETTINGS = {name: Setting(*row) for name, row in _TABLE.items()}
+# Names under which other programs are told where a model server is.
+_MEANT = ("OLLAMA_HOST", "OLLAMA_BASE_URL", "OLLAMA_API_BASE", "OPENAI_API_BASE")
+_PLAIN_URL = re.compile(r"https?://[\w.:\[\]-]+(/[\w.-]{1,9}){0,2}/?")
+_SECOND = re.compile(rf"\s({'|'.join(SETTINGS)}|[A-Z][A-Z0-9_]*_API_KEY)=")
 MISTAKES = tomllib.loads(pathlib.Path(__file__).with_name("mistakes.toml").read_text("utf-8"))
 
 
-def read_environment(folder):
-    """What the environment says, and `.env` in this folder where it says nothing."""
-    return dotenv_values(os.path.join(folder, ".env")) | os.environ
+def read_environment(folder: str) -> dict[str, str | None]:
+    """What the environment says, and `.env` in this folder where it says nothing. Raises
+    SettingError where the file cannot be read."""
+    path = os.path.join(folder, ".env")
+    try:
+        return dotenv_values(path) | os.environ
+    except UnicodeDecodeError:
+        raise SettingError(path, "it is not in UTF-8. Write it anew") from None
+    except OSError as error:
+        problem = f"it cannot be read ({error.strerror}). {whose(path)}"
+        raise SettingError(path, problem) from None
 
 
-def misspelt(environment, settings):
-    """A sentence for each name in the environment that none of the settings has, and that is close to one's."""
-    for name in environment:
+def unread(environment: dict[str, str | None], settings: dict) -> Iterator[str]:
+    """A sentence for each name in the environment that is no setting, where it was probably meant
+    as one. It shows no value but the address of a model server."""
+    for name, value in environment.items():
+        if name in settings or not value:
+            continue
         near = difflib.get_close_matches(name.upper(), settings, 2, LIKENESS)
-        if near and name not in settings and not name.endswith("_DATABASE_URL"):  # which is a further database
+        if advice := _advice(name, value, settings):
+            yield f"{name} is no setting, and not read. {advice}"
+        elif near and name not in _MEANT and not name.endswith("_DATABASE_URL"):  # a further one
             yield f"{name} is no setting, and not read. Is it {' or '.join(near)}?"
 
 
-def read_settings(environment):
+def _advice(name: str, value: str, settings: dict) -> str | None:
+    """What to write in the place of a name that other programs have, where nothing does so yet."""
+    if name in _MEANT:
+        return _advice_on_server(name, value, settings)
+    if name.endswith("_API_KEY"):
+        return _advice_on_key(name, settings)
+    return None
+
+
+def _advice_on_server(name: str, value: str, settings: dict) -> str | None:
+    default = SETTINGS["OPENAI_BASE_URL"].default
+    if settings["OPENAI_BASE_URL"] != default or value.rstrip("/") == default:
+        return None  # it is set
+    url = value
+    if name.startswith("OLLAMA"):
+        if any(settings[kind] for kind in ("openai", "anthropic", "PROVIDERS")):
+            return None  # Ollama itself reads OLLAMA_HOST
+        url = _ollama_url(value)
+    is_shown = url and _PLAIN_URL.fullmatch(url)  # another one may have a secret in it
+    return f"Write OPENAI_BASE_URL={url if is_shown else 'http://…/v1'}"
+
+
+def _advice_on_key(name: str, settings: dict) -> str | None:
+    prefix = name.removesuffix("_API_KEY").lower()
+    url = next((service.url for service in SERVICES if service.name == prefix), None)
+    given = settings["PROVIDERS"] or []
+    if url == settings["OPENAI_BASE_URL"]:
+        return None if settings["OPENAI_API_KEY"] else "Write OPENAI_API_KEY"
+    if url is None or url in [each for _, _, each in given]:
+        return None
+    return f"Write PROVIDERS={'…,' if given else ''}{prefix}={url} beside it"
+
+
+def _ollama_url(value: str) -> str | None:
+    """The base URL of the Ollama that listens there, such as at `0.0.0.0` or `http://host:11434/`.
+    Its port is 11434, or where a scheme is given, that of the scheme
+    (ollama/envconfig/config.go)."""
+    try:
+        url = urlsplit(value if "://" in value else f"http://{value}")
+        port = url.port or (PORTS.get(url.scheme) if "://" in value else 11434)
+    except ValueError:
+        return None
+    host = "127.0.0.1" if url.hostname in (None, "0.0.0.0", "::") else url.hostname
+    return f"{url.scheme}://{f'[{host}]' if ':' in host else host}:{port}{url.path.rstrip('/')}/v1"
+
+
+def read_settings(environment: Mapping[str, str | None]) -> dict[str, Any]:
     """The value of every setting; an empty one counts as not set. Raises SettingError."""
-    given = {name: text.strip() for name, text in environment.items() if text and text.strip()}
-    settings = {name: _read(name, row.kind, given[name]) if name in given else row.default for name, row in SETTINGS.items()}
-    for name in (f"{name.upper()}_API_KEY" for name, *_ in settings["PROVIDERS"] or ()):
-        settings[name] = _read(name, "key", given[name]) if name in given else None
-    kinds = [name for name in ("JWT_PUBLIC_KEY", "JWT_JWKS_URL", "JWT_SECRET") if settings[name]]
-    if len(kinds) > 1:
-        raise SettingError(kinds[1], f"set either this or {kinds[0]}")
+    stripped = {name: (text or "").strip() for name, text in environment.items()}
+    given = {name: text for name, text in stripped.items() if text}
+
+    def read(name: str, kind: str, default: Any = None) -> Any:
+        return _read(name, kind, given[name]) if name in given else default
+
+    settings = {name: read(name, row.kind, row.default) for name, row in SETTINGS.items()}
+    for provider, *_ in settings["PROVIDERS"] or ():
+        name = f"{provider.upper()}_API_KEY"
+        settings[name] = read(name, "key")
+    _check_one_key(settings)
+    if "GRACE" in given and settings["GRACE"] > settings["MODEL_TIMEOUT"]:
+        limit = f"{settings['MODEL_TIMEOUT']:g}"
+        raise SettingError(
+            "GRACE", f"give at most {limit}, what MODEL_TIMEOUT is: no reply waits longer"
+        )
     for name in ("anthropic", "openai"):  # whether they are set up
-        settings[name] = not given.keys().isdisjoint((f"{name.upper()}_API_KEY", f"{name.upper()}_BASE_URL"))
+        own = {f"{name.upper()}_API_KEY", f"{name.upper()}_BASE_URL"}
+        settings[name] = not own.isdisjoint(given)
     return settings
 
 
-def _read(name, kind, value):
-    """The value of this setting, which is not empty. Raises SettingError, which says nothing of it: it may be a secret."""
+def _check_one_key(settings: dict[str, Any]) -> None:
+    keys = [name for name in ("JWT_PUBLIC_KEY", "JWT_JWKS_URL", "JWT_SECRET") if settings[name]]
+    if len(keys) > 1:
+        raise SettingError(keys[1], f"set either this or {keys[0]}")
+
+
+def _read(name: str, kind: str, value: str) -> Any:
+    """The value of this setting, which is not empty. Raises SettingError, which says nothing of it:
+    it may be a secret."""
     pattern, problem = _KINDS[kind]
-    if re.fullmatch(pattern, value, re.DOTALL):
-        with contextlib.suppress(ValueError):
+    if second := _SECOND.search(value):
+        raise SettingError(name, f"{second[1]} stands on the same line. Give it a line of its own")
+    try:
+        if re.fullmatch(pattern, value, re.DOTALL):
             return _READERS.get(kind, str)(value)
+    except ValueError:
+        pass
     raise SettingError(name, problem)
 
 
-def ensure_folder(folder, setting):
-    """The folder in which something has its place where this setting does not say another. Raises SettingError."""
+def ensure_folder(folder: str, setting: str) -> str:
+    """The folder in which something has its place where this setting does not say another. Raises
+    SettingError."""
     try:
         os.makedirs(folder, 0o700, exist_ok=True)
     except OSError as error:
-        raise SettingError(setting, f"it is not set, and {folder} cannot be made ({error.strerror})") from None
+        problem = f"it is not set, and {folder} cannot be made ({error.strerror})"
+        raise SettingError(setting, f"{problem}. Make it, for this user to write into") from None
     return folder
 
 
-def mistake(kind, text, **values):
-    """What to do about a mistake: the sentence of `mistakes.toml` whose pattern is the first that this text matches."""
+def make_private(folder: str) -> None:
+    """Make what everybody may read, as an older release left it, the owner's: the folder, and what
+    it made there. What only a group may read is left as it was chosen."""
+    for name in ("", "parley.db", "parley.db-wal", "parley.db-shm", "jwt_key.pem"):
+        path = os.path.join(folder, name)
+        with contextlib.suppress(OSError):  # it is not there, or not ours
+            mode = os.stat(path).st_mode
+            if mode & 0o007:
+                # Where a group may write, it was given that on purpose.
+                os.chmod(path, mode & (0o7770 if mode & 0o020 else 0o7700))
+
+
+def mistake(kind: str, text: str, **values: str) -> str:
+    """What to do about a mistake: the sentence of `mistakes.toml` whose pattern is the first that
+    this text matches."""
     matches = ((re.search(pattern, text), sentence) for pattern, sentence in MISTAKES[kind])
     return next(sentence.format(*match.groups(), **values) for match, sentence in matches if match)
 
 
-def whose(path):
+def whose(path: str) -> str:
     """To whom a file and its folder belong, as far as they are there, and who would use them."""
     import pwd  # POSIX's own: without it, local work goes on all the same
 
     names = {user.pw_uid: user.pw_name for user in pwd.getpwall()}
-    found = {each: os.stat(each) for each in (path, os.path.dirname(os.path.abspath(path))) if os.path.exists(each)}
-    owners = [f"{each} belongs to {names.get(at.st_uid, at.st_uid)} (mode {at.st_mode & 0o777:o})" for each, at in found.items()]
+    found = {
+        each: os.stat(each)
+        for each in (path, os.path.dirname(os.path.abspath(path)))
+        if os.path.exists(each)
+    }
+    owners = [
+        f"{each} belongs to {names.get(at.st_uid, at.st_uid)} (mode {at.st_mode & 0o777:o})"
+        for each, at in found.items()
+    ]
     return f"{', '.join(owners)}, and this server runs as {names.get(os.getuid(), os.getuid())}"

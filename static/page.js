@@ -11,7 +11,8 @@ let pending = ""; // the message that is sent, until the server has it
 let sessions = []; // those in the list
 let models = [];
 
-const say = (message) => ($("notice").textContent = message);
+const sayAt = (id) => (message, className = "") => Object.assign($(id), { textContent: message, className });
+const say = sayAt("notice");
 /** Returns a handler that shows what went wrong where the user looks. */
 const attempt = (action, tell = say) => async (event) => {
   event?.preventDefault();
@@ -49,7 +50,7 @@ async function converse(path, body, turn) {
   showEnd();
   let id, response;
   try {
-    ({ id, response } = await startReply(path, body, AbortSignal.any([signal, stop.signal]), after));
+    ({ id, response } = await startAnyhow(path, body, AbortSignal.any([signal, stop.signal]), after));
   } catch (error) {
     if (signal.aborted) return; // the text is still stored as the draft of that session
     const arrived = error.meta?.session_id; // an earlier try had arrived, and only its response was lost
@@ -81,6 +82,39 @@ async function converse(path, body, turn) {
   current ??= { id, title: "New chat", system: systemPrompt(), options: options() };
   keepDraft();
   await follow(id, response, signal, turn?.content);
+}
+
+/** Starts a reply. Where the model of an old chat is not served any more, the default takes its place. */
+async function startAnyhow(path, body, signal, after) {
+  const id = current?.id;
+  try {
+    return await startReply(path, body, signal, after);
+  } catch (error) {
+    const isGone = error.faults?.some(({ source }) => source?.pointer === "/model");
+    if (!id || !isGone || !(await takeDefault(id))) throw error;
+    return startReply(path, body, signal, after);
+  }
+}
+
+/** Gives a session the default model, and says so; returns whether there is one. */
+async function takeDefault(id) {
+  const gone = modelId();
+  await listModels();
+  const model = models.find((each) => each.default)?.id;
+  if (!model || current?.id !== id) return false;
+  await change(id, { model });
+  chooseModel();
+  say(`${gone} is not served any more: ${model} answers from here on.`, "faint");
+  return true;
+}
+
+/** Whether the last reply failed since its provider knows the session's model no more. */
+async function isUnknown({ error, model }) {
+  const isNamed = error?.status === 400 && /^The provider \w+ has no such model: /.test(error.message);
+  if (!isNamed || model.id !== current.model.id) return false;
+  await listModels();
+  const ids = models.map(({ id }) => id);
+  return ids.length > 0 && !ids.includes(model.id) && !ids.includes(`${model.id}:latest`);
 }
 
 /** Reads a reply into the last article, to its end, however often the connection is lost. The response goes on behind `text`. */
@@ -139,6 +173,7 @@ async function ended(id, article, turn, problem, heard) {
     // knows which turns stand.
     await open(id);
     if (current?.id !== id) return; // another session has taken the screen meanwhile, or this one is gone
+    if ((await isUnknown(current.turns.at(-1))) && (await takeDefault(id))) return converse(`sessions/${id}/retry`);
     if (problem && current.turns.at(-1).error?.message !== problem) say(problem);
   }
   const said = [...$("turns").lastElementChild.querySelectorAll(".text, .note")].map((node) => node.innerText);
@@ -717,7 +752,11 @@ addEventListener("keydown", (event) => {
 // Who is signed in
 let shown = ""; // whose chats the page shows
 const heldToken = () => sessionStorage.getItem("token") ?? localStorage.getItem("token");
-const nameOf = (subject) => subject.split("/").at(-1) || subject;
+/** As the server has it: the last segment of a URL's path, else what is behind the last slash. */
+function nameOf(subject) {
+  const path = /^[^:/?#]+:\/\/[^/?#]*([^?#]*)/.exec(subject)?.[1] ?? subject;
+  return path.split("/").at(-1) || subject;
+}
 
 /** The `sub` of a token. Only the server can tell whether it is true. */
 function subjectOf(token) {
@@ -734,6 +773,23 @@ function keepToken(token, remember) {
   localStorage.removeItem("token");
   (remember ? localStorage : sessionStorage).setItem("token", token);
   localStorage.setItem("subject", subjectOf(token)); // that a link in a new tab can ask, too
+}
+
+// A new tab is signed in as the others are. Only pages of this address hear the question, and the answer.
+const tabs = new BroadcastChannel(`parley ${new URL(".", location).pathname}`);
+tabs.addEventListener("message", ({ data }) => {
+  if (data === "token?" && shown) tabs.postMessage({ token: heldToken() });
+  if (data === "signed out" && shown) (sessionStorage.clear(), leave());
+});
+
+/** The token that another tab has of the user who has signed in last, if one answers within a fifth of a second. */
+function askTabs() {
+  const isWanted = (token) => token && subjectOf(token) === localStorage.getItem("subject");
+  return new Promise((resolve) => {
+    tabs.addEventListener("message", ({ data }) => isWanted(data.token) && resolve(data.token));
+    tabs.postMessage("token?");
+    setTimeout(resolve, 200);
+  });
 }
 
 /** Who is signed in in this tab or, without "remember", in another. */
@@ -769,12 +825,12 @@ async function enter(token) {
 }
 
 /** Asks for a token, and says why. What was typed is kept for when the same user comes back. */
-async function knock(reason = "") {
+async function knock(reason = "", className = "") {
   screen.abort();
   document.querySelectorAll(":popover-open").forEach((popover) => popover.hidePopover());
   $("app").hidden = true;
   $("door").hidden = false;
-  refuse(reason);
+  refuse(reason, className);
   $("token").focus();
   const { message } = await api("GET", "models", { as: "" }).catch((error) => error);
   $("source").replaceChildren();
@@ -788,14 +844,24 @@ function takeToken() {
   return given;
 }
 
-/** Signs in with the token of a link. Anyone can send one, so it replaces the sign-in of another user only when asked to. */
+/**
+ * Signs in with the token of a link. Anyone can send one, so it renews at once only the sign-in of
+ * its own user. Another one is asked, and for who is not signed in it lies at the door.
+ */
 async function takeOver(token) {
-  if (!otherThan(token)) return signIn(token, Boolean(localStorage.getItem("token")));
-  const [offered, mine] = [subjectOf(token), otherThan(token)].map((subject) => `\u2068${subject}\u2069`); // isolated
-  if (confirm(`This link signs in ${offered}. You are signed in as ${mine}. Change?`)) await signIn(token, false);
+  const other = otherThan(token);
+  if (signedIn() && !other) return signIn(token, Boolean(localStorage.getItem("token")));
+  const isolated = (subject) => `\u2068${subject}\u2069`;
+  const offer = `This link signs in ${isolated(subjectOf(token) || "nobody")}.`;
+  if (!other) {
+    $("token").value = token;
+    knock(`${offer} If that is you, sign in.`, "faint");
+  } else if (confirm(`${offer} You are signed in as ${isolated(other)}. Change?`)) {
+    await signIn(token, false);
+  }
 }
 
-const refuse = (message) => ($("refusal").textContent = message);
+const refuse = sayAt("refusal");
 $("sign-in").onsubmit = attempt(() => {
   const token = $("token").value.trim();
   $("token").value = "";
@@ -805,6 +871,7 @@ $("remembered").onchange = ({ target }) => heldToken() && keepToken(heldToken(),
 $("sign-out").onclick = () => {
   sessionStorage.clear();
   ["token", "subject"].forEach((name) => localStorage.removeItem(name));
+  tabs.postMessage("signed out");
   leave();
 };
 addEventListener("storage", () => {
@@ -820,6 +887,10 @@ on.found = () => ($("connection").textContent = "");
 const given = takeToken();
 let problem = "";
 if (given) await takeOver(given).catch((error) => (problem = error.message));
+if ($("app").hidden && $("door").hidden && !heldToken() && localStorage.getItem("subject")) {
+  const token = await askTabs();
+  if (token && localStorage.getItem("subject")) keepToken(token, false); // else it was signed out meanwhile
+}
 if ($("app").hidden && heldToken()) attempt(() => enter(heldToken()))();
-else if ($("app").hidden) knock(problem);
+else if ($("app").hidden && $("door").hidden) knock(problem);
 say(problem);

@@ -25,6 +25,7 @@ import pytest
 import requests
 
 ROOT = pathlib.Path(__file__).parent.parent
+CODE = (".py", ".toml", ".sql")  # what files of the service are called by
 SECRET = "a secret for the tests, of 32 bytes or more"
 ALICE, BOB = "https://github.com/alice", "https://github.com/bob"
 
@@ -41,7 +42,11 @@ def ports():
     """Ports below those that the system gives to whoever connects: else one of these might have it before it is listened to,
     or while its server is away. No two of four workers of pytest have one in common, and none is given twice in a row."""
     worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 4
-    return itertools.cycle(random.SystemRandom().sample(range(10_000 + worker * 5500, 10_000 + worker * 5500 + 5500), 5500))
+    return itertools.cycle(
+        random.SystemRandom().sample(
+            range(10_000 + worker * 5500, 10_000 + worker * 5500 + 5500), 5500
+        )
+    )
 
 
 PORTS = ports()
@@ -99,9 +104,13 @@ class Client:
         self.token = token
 
     def request(self, method, path, body=None, timeout=60, params=None, **headers):
-        headers = {"Authorization": f"Bearer {self.token}"} | {n.replace("_", "-"): v for n, v in headers.items()}
+        headers = {"Authorization": f"Bearer {self.token}"} | {
+            n.replace("_", "-"): v for n, v in headers.items()
+        }
         headers = {name: value for name, value in headers.items() if value is not None}
-        return requests.request(method, self.url + path, json=body, params=params, headers=headers, timeout=timeout)
+        return requests.request(
+            method, self.url + path, json=body, params=params, headers=headers, timeout=timeout
+        )
 
     def get(self, path, **headers):
         return self.request("GET", path, **headers)
@@ -134,25 +143,33 @@ class Client:
         if body is not None:
             headers["Content-Type"] = "application/json"
         with contextlib.closing(connection):
-            connection.request(method, place.path + path, json.dumps(body) if body is not None else None, headers)
+            connection.request(
+                method, place.path + path, json.dumps(body) if body is not None else None, headers
+            )
             with contextlib.closing(Stream(connection, connection.getresponse())) as stream:
                 yield stream
 
     def events(self, session, last_id=None, **options):
-        return self.stream("GET", f"/sessions/{session['id']}/events", Last_Event_ID=last_id, **options)
+        return self.stream(
+            "GET", f"/sessions/{session['id']}/events", Last_Event_ID=last_id, **options
+        )
 
 
 class Server:
     """Parley as its Procfile starts it, in processes of its own. `log` is where it writes, in place of a file, and `root` where
     its code is."""
 
-    def __init__(self, folder, log=None, root=None, **environment):
-        self.port = free_port()
+    def __init__(self, folder, log=None, root=None, port=None, **environment):
+        self.port = port or free_port()
         self.url = f"http://127.0.0.1:{self.port}{environment.get('SCRIPT_NAME', '').rstrip('/')}"
         self.count = int(environment.get("WEB_CONCURRENCY") or 2)
         self.log_file = folder / f"server-{self.port}.log"
         command = ((root or ROOT) / "Procfile").read_text().partition("web: ")[2].strip()
-        clean = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
+        clean = {
+            name: os.environ[name]
+            for name in ("PATH", "HOME", "LANG", "TMPDIR")
+            if name in os.environ
+        }
         clean["PATH"] = os.path.dirname(sys.executable) + os.pathsep + clean["PATH"]
         environment = {name: str(value) for name, value in environment.items() if value is not None}
         if "FILES" in environment:  # so many may be open in a process
@@ -174,9 +191,15 @@ class Server:
     def wait_until_up(self, seconds=20):
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
-            with contextlib.suppress(requests.ConnectionError, requests.Timeout):  # several that start at once take their time
+            with contextlib.suppress(
+                requests.ConnectionError, requests.Timeout
+            ):  # several that start at once take their time
                 is_up = requests.get(self.url + "/health", timeout=5).status_code == 200
-                if is_up and len(self.workers()) == self.count and all(map(listens_to_signals, self.workers())):
+                if (
+                    is_up
+                    and len(self.workers()) == self.count
+                    and all(map(listens_to_signals, self.workers()))
+                ):
                     return self
             assert self.process.poll() is None, self.output()
             time.sleep(0.02)
@@ -232,19 +255,34 @@ def npm_folder(name):
     if not shutil.which("node") or not shutil.which("npm"):
         pytest.skip("node and npm are not installed")
     with open(folder / "package-lock.json") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # whoever comes while another installs waits for the end of it
+        fcntl.flock(
+            lock, fcntl.LOCK_EX
+        )  # whoever comes while another installs waits for the end of it
         if not (folder / "node_modules" / ".package-lock.json").exists():  # which npm writes last
-            subprocess.run(["npm", "ci", "--no-audit", "--no-fund"], cwd=folder, check=True, capture_output=True)
+            subprocess.run(
+                ["npm", "ci", "--no-audit", "--no-fund"],
+                cwd=folder,
+                check=True,
+                capture_output=True,
+            )
     return folder
 
 
 def copy_of_the_service(folder):
     """A folder with all that is needed to start, to be changed, or for an instance folder of its own."""
     folder.mkdir()
-    for path in [path for pattern in ("*.py", "*.toml", "*.sql", "Procfile") for path in ROOT.glob(pattern)]:
-        shutil.copy(path, folder)
+    for name in ["Procfile", *files_of_the_service()]:
+        (folder / name).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / name, folder / name)
     shutil.copytree(ROOT / "static", folder / "static")
     return folder
+
+
+def files_of_the_service() -> set[str]:
+    """The code, and the tables that stand beside it: `app.py`, `tables/queries.sql`."""
+    wings = [path.parent for path in ROOT.glob("*/__init__.py")]
+    files = [path for room in (ROOT, *wings) for kind in CODE for path in room.glob(f"*{kind}")]
+    return {path.relative_to(ROOT).as_posix() for path in files} - {"pyproject.toml"}
 
 
 def wait_until_up(url, process):
@@ -254,6 +292,15 @@ def wait_until_up(url, process):
             return requests.get(url + "/health", timeout=5)
         assert process.poll() is None, process.stdout and process.stdout.read()
         time.sleep(0.02)
+
+
+def read_until(client, text, came=b""):
+    """What comes on this connection, behind this, until it has this text."""
+    while text not in came:
+        data = client.recv(65536)
+        assert data, came
+        came += data
+    return came
 
 
 def wait_until(is_so, seconds=30):
@@ -300,7 +347,10 @@ def parse_time(text):
 def running(folder, **environment):
     """A server of one worker on a SQLite file of its own, for what has nothing to do with the kind of database."""
     folder.mkdir(parents=True, exist_ok=True)
-    server = Server(folder, **{"DATABASE_URL": f"sqlite:///{folder}/parley.db", "WEB_CONCURRENCY": 1} | environment)
+    server = Server(
+        folder,
+        **{"DATABASE_URL": f"sqlite:///{folder}/parley.db", "WEB_CONCURRENCY": 1} | environment,
+    )
     try:
         yield server.wait_until_up()
     finally:

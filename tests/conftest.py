@@ -90,7 +90,11 @@ def server(new_database, provider_of_all, tmp_path_factory):
 @pytest.fixture
 def settings(new_database, provider):
     """For servers that share a database of their own, and have the provider."""
-    return {"DATABASE_URL": new_database(), "OPENAI_BASE_URL": provider.url + "/v1", "DEFAULT_MODEL": "m-1"}
+    return {
+        "DATABASE_URL": new_database(),
+        "OPENAI_BASE_URL": provider.url + "/v1",
+        "DEFAULT_MODEL": "m-1",
+    }
 
 
 @pytest.fixture
@@ -99,7 +103,10 @@ def start(new_database, tmp_path):
     servers = []
 
     def start(**environment):
-        server = Server(tmp_path, **{"DATABASE_URL": environment.get("DATABASE_URL") or new_database()} | environment)
+        server = Server(
+            tmp_path,
+            **{"DATABASE_URL": environment.get("DATABASE_URL") or new_database()} | environment,
+        )
         servers.append(server)
         return server.wait_until_up()
 

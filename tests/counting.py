@@ -31,8 +31,16 @@ class CountingRelay:
 
     def __init__(self, target_host, target_port, delay=0.0):
         self._lock = threading.Lock()
-        command = [sys.executable, str(pathlib.Path(__file__).resolve()), target_host, str(target_port), str(delay)]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True)
+        command = [
+            sys.executable,
+            str(pathlib.Path(__file__).resolve()),
+            target_host,
+            str(target_port),
+            str(delay),
+        ]
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
+        )
         self.port = int(self._process.stdout.readline())
 
     @property
@@ -112,7 +120,9 @@ class Way:
         self.other = None  # the way back
         self.statements = None  # those of a client
         self.opened_at = opened_at
-        self.awaits_answer = False  # the source has sent something that the other side has not answered
+        self.awaits_answer = (
+            False  # the source has sent something that the other side has not answered
+        )
 
 
 class Lines:
@@ -191,7 +201,9 @@ class Lines:
             before = way.statements.count
             way.statements.read(data)
             self.statements += way.statements.count - before
-            if way.statements.wants_encryption:  # it is refused here, for what is encrypted could not be counted
+            if (
+                way.statements.wants_encryption
+            ):  # it is refused here, for what is encrypted could not be counted
                 way.statements.wants_encryption = False
                 self.round_trips += 1
                 return self.send(way.other, b"N", 2 * self.delay)

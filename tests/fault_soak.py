@@ -31,8 +31,8 @@ import requests
 import trouble
 from client import Client, Server, listens_to_signals, make_token, wait_until
 from provider import Provider, asked, cut, fails, reply, status
+from raw_tables import tables_of
 from soak import MARK, USERS, Stranger, User, check, counting
-from tables import tables_of
 from talk import LONGEST
 
 sys.path.append(str(pathlib.Path(__file__).parent / "heavy"))
@@ -41,14 +41,25 @@ from cluster import Cluster  # noqa: E402
 
 ENGINES = ("sqlite", "postgresql")
 MINUTE = 60  # seconds from one fault to the next
-SHORTEST, LONG, STILL = 3, 25, 20  # seconds that a fault lasts: at least, at most, and at most where one worker stands still
+SHORTEST, LONG, STILL = (
+    3,
+    25,
+    20,
+)  # seconds that a fault lasts: at least, at most, and at most where one worker stands still
 BACK = 15  # seconds behind a fault, within which all is well again
 PATIENCE = 100  # seconds for which a user goes on asking the same
 REPLY_WAIT = 2  # seconds that a waiting request is held
 STEPS = 60, -60, 3600, -3600  # seconds, of the clock
 CHECKER = "https://github.com/checker"
 LOST = requests.RequestException, OSError, http.client.HTTPException
-BAD_LINES = "Traceback", "a thread died", "the keeper failed", "a stream failed", "does not take a reply", "WORKER TIMEOUT"
+BAD_LINES = (
+    "Traceback",
+    "a thread died",
+    "the keeper failed",
+    "a stream failed",
+    "does not take a reply",
+    "WORKER TIMEOUT",
+)
 OUTPUT_TOKENS = 7  # that each answer of the provider says
 
 
@@ -74,7 +85,9 @@ class Model:
         self.calls[mark].append(call)
         try:
             number = len(self.calls[mark])
-            yield from self._answer(mark, request, number % 2 == 1, random.Random(f"{self.seed} {mark} {number}"))(request)
+            yield from self._answer(
+                mark, request, number % 2 == 1, random.Random(f"{self.seed} {mark} {number}")
+            )(request)
         finally:
             call[1] = time.monotonic()
 
@@ -83,7 +96,13 @@ class Model:
         words = counting(request, chance.randrange(1, 30), pause)
         if may_fail and not self.is_well and chance.random() < 0.2:
             some = words[: chance.randrange(len(words))]
-            faults = [cut(*some, " half"), fails(*some, " half"), cut(), status(500), status(429, {}, retry_after_ms="1")]
+            faults = [
+                cut(*some, " half"),
+                fails(*some, " half"),
+                cut(),
+                status(500),
+                status(429, {}, retry_after_ms="1"),
+            ]
             return chance.choice(faults)
         self.whole.append(mark)
         return reply(*words)
@@ -99,7 +118,10 @@ class Notes:
         self.began = time.monotonic()
         self.kills = []  # when
         self.pauses = []  # [when it began, when all stood still, when it was over, whether it was the whole service]
-        self.slow, self.lost = [], []  # requests: (what, when it was asked, when it was answered or lost, the limit)
+        self.slow, self.lost = (
+            [],
+            [],
+        )  # requests: (what, when it was asked, when it was answered or lost, the limit)
         self.kept = {}  # mark → the session in which it is, as somebody was told
         self.turns = {}  # id → a reply, as it was told at its end
         self.titles = {}  # session → the title that a user gave it
@@ -125,7 +147,10 @@ class Notes:
     def cut_off(self):
         """Requests that lost their connection though no worker was killed meanwhile."""
         lost = [each for each in self.lost if not self.is_killed(each[1] - 1, each[2] + 1)]
-        return [f"{self.since(began)}: {what} was lost after {ended - began:.1f} s" for what, began, ended, _ in lost]
+        return [
+            f"{self.since(began)}: {what} was lost after {ended - began:.1f} s"
+            for what, began, ended, _ in lost
+        ]
 
     def since(self, when):
         """When this was, as the faults are told."""
@@ -144,7 +169,9 @@ class Asker(Client):
         self.last = {}  # session → the mark of its last message
         self.deleted = set()
         self.told = collections.Counter()
-        self.continued = self.unsure = 0  # replies that went on as he asked; requests to go on of which he does not know
+        self.continued = self.unsure = (
+            0  # replies that went on as he asked; requests to go on of which he does not know
+        )
 
     def key(self):
         return f"{self.chance.getrandbits(64):x}"
@@ -155,7 +182,9 @@ class Asker(Client):
             headers.setdefault("Idempotency_Key", self.key())
         limit = LONGEST + (REPLY_WAIT if asks and not headers.get("Prefer") else 0)
         if method == "DELETE":
-            limit += LONGEST  # each of its steps has ten seconds: those before the fault count besides
+            limit += (
+                LONGEST  # each of its steps has ten seconds: those before the fault count besides
+            )
         session, mark = session_in(path), self.mark_of(path, body) if method == "POST" else None
         goes_on = path.endswith("/continue")
         if method == "DELETE":
@@ -195,7 +224,9 @@ class Asker(Client):
                         session = session or session_in(stream.headers.get("Location", ""))
                         continue
                     self.keep(stream, stream.status, session or session_in(path), body and mark)
-                    reading.session = session = session_in(stream.headers.get("Location", "")) or session
+                    reading.session = session = (
+                        session_in(stream.headers.get("Location", "")) or session
+                    )
                     if stream.status not in (200, 201) or reading.is_whole(stream, self.chance):
                         return stream.status, reading
             except LOST:
@@ -207,11 +238,17 @@ class Asker(Client):
         while time.monotonic() < deadline:
             yield time.monotonic()
             time.sleep(self.chance.uniform(0.2, 1.5))
-        raise AssertionError(f"{what} was not answered within {PATIENCE} s; he was told {dict(self.told)}")
+        raise AssertionError(
+            f"{what} was not answered within {PATIENCE} s; he was told {dict(self.told)}"
+        )
 
     def mark_of(self, path, body):
         """The mark of the message that this request sends, or else of the last one in its session."""
-        return MARK.findall(body["content"])[0] if body and "content" in body else self.last.get(session_in(path))
+        return (
+            MARK.findall(body["content"])[0]
+            if body and "content" in body
+            else self.last.get(session_in(path))
+        )
 
     def lose(self, what, began, limit):
         self.told["lost"] += 1
@@ -260,12 +297,16 @@ class Reading:
             self.last_id = event.id
             if event.name == "content_delta":
                 self.text += event.data["delta"]
-                assert len(self.text) == int(position), f"at {event.id} he has {len(self.text)} characters"
+                assert len(self.text) == int(position), (
+                    f"at {event.id} he has {len(self.text)} characters"
+                )
                 if chance.random() < 0.03:
                     return False
             elif event.name == "assistant_turn":
                 self.turn = self.notes.turns[event.data["id"]] = event.data
-                assert event.data["content"] == self.text, f"the deltas of {number} are not the reply"
+                assert event.data["content"] == self.text, (
+                    f"the deltas of {number} are not the reply"
+                )
             elif event.name == "error":
                 assert event.data["status"] in (404, 502, 503, 504), event.data
             if event.name in ("done", "error"):
@@ -302,10 +343,15 @@ class PatientUser(User):
     def delete(self):
         if len(self.sessions) > 5 and self.subject != USERS[0]:
             session = self.sessions.pop(self.chance.randrange(len(self.sessions)))
-            self.see(self.client.delete(f"/sessions/{session}"), 204, 404)  # 404 where the first answer was lost
+            self.see(
+                self.client.delete(f"/sessions/{session}"), 204, 404
+            )  # 404 where the first answer was lost
 
     def stream(self):
-        self.read(path=self.chance.choice(["/sessions", self.path() + "/messages"]), body={"content": self.content()})
+        self.read(
+            path=self.chance.choice(["/sessions", self.path() + "/messages"]),
+            body={"content": self.content()},
+        )
 
     def follow(self):
         self.read(session=session_in(self.path()))
@@ -340,7 +386,11 @@ class Service:
             self.cluster = Cluster()
             self._leaving.callback(self.cluster.close)
         # Whose clock is stepped has its database beside it.
-        self.clock = trouble.Clock(self.cluster.folder if self.cluster else self.folder) if trouble.find_libfaketime() else None
+        self.clock = (
+            trouble.Clock(self.cluster.folder if self.cluster else self.folder)
+            if trouble.find_libfaketime()
+            else None
+        )
         settings = self.clock.settings if self.clock else {}
         if self.cluster:
             self.cluster.environment |= {name: str(value) for name, value in settings.items()}
@@ -351,8 +401,15 @@ class Service:
             self.disk = self._mount()
             self.path = (self.disk or self.folder) / "parley.db"
             self.url = f"sqlite:///{self.path}"
-        settings = settings | {"DATABASE_URL": self.url, "OPENAI_BASE_URL": self.provider.url + "/v1"}
-        settings |= {"DEFAULT_MODEL": "m-1", "REPLY_WAIT": REPLY_WAIT, "CONTINUE_LIMIT": 1000}  # whatever befalls a reply
+        settings = settings | {
+            "DATABASE_URL": self.url,
+            "OPENAI_BASE_URL": self.provider.url + "/v1",
+        }
+        settings |= {
+            "DEFAULT_MODEL": "m-1",
+            "REPLY_WAIT": REPLY_WAIT,
+            "CONTINUE_LIMIT": 1000,
+        }  # whatever befalls a reply
         self.server = Server(self.folder, **settings)
         self._leaving.callback(self.server.stop)
         self.server.wait_until_up()
@@ -381,13 +438,19 @@ class Service:
             "a worker is killed": (self.worker_killed, SHORTEST),
         }
         if self.clock:
-            found["the clock is stepped"] = (lambda chance: self.clock.moved(chance.choice(STEPS)), LONG)
+            found["the clock is stepped"] = (
+                lambda chance: self.clock.moved(chance.choice(STEPS)),
+                LONG,
+            )
         if self.cluster:
             tables = ("session", "turn", "piece", "usage", "key")
             found["PostgreSQL is away"] = (lambda chance: trouble.away(self.cluster), LONG)
             found["PostgreSQL is read-only"] = (lambda chance: trouble.read_only(self.url), LONG)
             found["PostgreSQL hangs"] = (lambda chance: trouble.hanging(self.cluster), LONG)
-            found["a table is locked"] = (lambda chance: trouble.locked(self.url, chance.choice(tables)), LONG)
+            found["a table is locked"] = (
+                lambda chance: trouble.locked(self.url, chance.choice(tables)),
+                LONG,
+            )
         else:
             found["SQLite is written elsewhere"] = (lambda chance: trouble.locked(self.url), LONG)
         if self.disk:
@@ -396,10 +459,17 @@ class Service:
 
     def worker_stopped(self, chance):
         """Sometimes within what it writes."""
-        return self._noted(trouble.stopped([chance.choice(self.server.workers())], chance.choice([None, self.path])), False)
+        return self._noted(
+            trouble.stopped(
+                [chance.choice(self.server.workers())], chance.choice([None, self.path])
+            ),
+            False,
+        )
 
     def service_stopped(self, chance):
-        return self._noted(trouble.service_stopped(self.server, chance.choice([None, self.path])), True)
+        return self._noted(
+            trouble.service_stopped(self.server, chance.choice([None, self.path])), True
+        )
 
     @contextlib.contextmanager
     def _noted(self, context, is_whole):
@@ -419,7 +489,11 @@ class Service:
 
         def is_replaced():
             workers = self.server.workers()
-            return pid not in workers and len(workers) == self.server.count and all(map(listens_to_signals, workers))
+            return (
+                pid not in workers
+                and len(workers) == self.server.count
+                and all(map(listens_to_signals, workers))
+            )
 
         wait_until(is_replaced)
 
@@ -431,7 +505,10 @@ class Service:
             left = left or chance.sample(sorted(faults), len(faults))
             name = left.pop()
             context, most = faults[name]
-            pause, lasting = chance.uniform(2, MINUTE - LONG - BACK - 5), chance.uniform(SHORTEST, most)
+            pause, lasting = (
+                chance.uniform(2, MINUTE - LONG - BACK - 5),
+                chance.uniform(SHORTEST, most),
+            )
             time.sleep(max(0.0, began + minute * MINUTE + pause - time.monotonic()))
             done.append(f"{time.monotonic() - began:.0f} s: {name}, for {lasting:.0f} s")
             print(f"{self.engine}, {done[-1]}", flush=True)
@@ -451,9 +528,14 @@ class Service:
         while time.monotonic() < deadline:
             body = {"content": f"[{chance.getrandbits(48):012x}] Are you well?"}
             with contextlib.suppress(requests.RequestException):
-                answers = client.get("/health", timeout=BACK), client.post("/sessions", body, timeout=BACK)
+                answers = (
+                    client.get("/health", timeout=BACK),
+                    client.post("/sessions", body, timeout=BACK),
+                )
                 told = [answer.status_code for answer in answers]
-                is_made = told[1] != 503 or "Location" in answers[1].headers  # that the model failed is an answer
+                is_made = (
+                    told[1] != 503 or "Location" in answers[1].headers
+                )  # that the model failed is an answer
                 if told[0] == 200 and is_made:
                     return
             time.sleep(0.3)
@@ -499,7 +581,10 @@ def soak_with_faults(folder, engine, seconds, seed):
     chance, notes = random.Random(f"{seed} {engine}"), Notes()
     with Service(folder, engine, Model(seed), notes) as service:
         server, until = service.server, time.monotonic() + seconds
-        users = [PatientUser(server, USERS[number % 3], f"{seed} {engine} {number}", until, notes) for number in range(6)]
+        users = [
+            PatientUser(server, USERS[number % 3], f"{seed} {engine} {number}", until, notes)
+            for number in range(6)
+        ]
         looking = Looking(server, notes, until)
         stranger = Stranger(server, seed, until)
         stranger.pause = 0.5
@@ -527,8 +612,13 @@ def soak_with_faults(folder, engine, seconds, seed):
         ]
         summary = f"{engine}: " + "; ".join(summary)
         if problems:  # its folder goes
-            log = shutil.copy(server.log_file, os.path.join(tempfile.gettempdir(), f"fault_soak_{engine}_{seed}.log"))
-            raise AssertionError(f"{len(problems)} problems: {problems[:10]}, of {summary}; its log is {log}")
+            log = shutil.copy(
+                server.log_file,
+                os.path.join(tempfile.gettempdir(), f"fault_soak_{engine}_{seed}.log"),
+            )
+            raise AssertionError(
+                f"{len(problems)} problems: {problems[:10]}, of {summary}; its log is {log}"
+            )
     return summary
 
 
@@ -551,16 +641,31 @@ def check_all(service, users, counts, chance):
             found.update((MARK.findall(turn["content"])[0], session) for turn in turns[::2])
     deleted = set().union(*(user.deleted for user in users))
     for user in users:
-        problems += [f"{session} is not listed" for session in set(user.sessions) - deleted - set(listed[user.subject])]
-    problems += [f"{session} was deleted" for titles in listed.values() for session in deleted & set(titles)]
+        problems += [
+            f"{session} is not listed"
+            for session in set(user.sessions) - deleted - set(listed[user.subject])
+        ]
+    problems += [
+        f"{session} was deleted" for titles in listed.values() for session in deleted & set(titles)
+    ]
     for mark, session in notes.kept.items():
         if session not in deleted and found[mark, session] != 1:
             problems.append(f"{mark} is {found[mark, session]} times in {session}")
-    doubled = [mark for mark, count in collections.Counter(mark for mark, _ in found.elements()).items() if count > 1]
+    doubled = [
+        mark
+        for mark, count in collections.Counter(mark for mark, _ in found.elements()).items()
+        if count > 1
+    ]
     problems += [f"{mark} is there more than once" for mark in doubled]
     titles = {session: title for each in listed.values() for session, title in each.items()}
-    problems += [f"the title of {each} is lost" for each, title in notes.titles.items() if titles.get(each, title) != title]
-    problems += check_usage(service, [user.client for user in users if user.subject == USERS[0]], counts)
+    problems += [
+        f"the title of {each} is lost"
+        for each, title in notes.titles.items()
+        if titles.get(each, title) != title
+    ]
+    problems += check_usage(
+        service, [user.client for user in users if user.subject == USERS[0]], counts
+    )
     model.is_well = True
     for subject, client in askers.items():
         for session in chance.sample(sorted(listed[subject]), min(5, len(listed[subject]))):
@@ -582,16 +687,25 @@ def check_turns(session, turns, notes, counts):
     """No reply was interrupted that nobody cancelled, and what was told of their ends is still so, unless they went on behind
     it; returns the problems."""
     problems = []
-    for message, answer in zip(turns[::2], turns[1::2]):
+    for message, answer in zip(turns[::2], turns[1::2], strict=False):
         mark = MARK.findall(message["content"])[0]
         if answer["status"] == "interrupted" and mark not in notes.cancelled:
-            problems.append(f"the reply {answer['id']} to {mark} in {session} was interrupted, though nobody cancelled it")
+            problems.append(
+                f"the reply {answer['id']} to {mark} in {session} was interrupted, though nobody cancelled it"
+            )
         if answer["status"] == "failed" and answer["error"]["status"] not in (502, 503, 504):
             problems.append(f"the reply {answer['id']} failed: {answer['error']}")
         told = notes.turns.get(answer["id"], answer)
-        is_grown = answer["continued"] > told["continued"] and answer["content"].startswith(told["content"])
-        if (told["status"], told["content"]) != (answer["status"], answer["content"]) and not is_grown:
-            problems.append(f"the reply {answer['id']} was told as {told['status']}, and is {answer['status']}")
+        is_grown = answer["continued"] > told["continued"] and answer["content"].startswith(
+            told["content"]
+        )
+        if (told["status"], told["content"]) != (
+            answer["status"],
+            answer["content"],
+        ) and not is_grown:
+            problems.append(
+                f"the reply {answer['id']} was told as {told['status']}, and is {answer['status']}"
+            )
         if answer["error"] and "database" in answer["error"]["message"]:
             counts["failed for want of the database"] += 1
     return problems
@@ -604,36 +718,60 @@ def check_usage(service, askers, counts):
     with tables_of(service.url) as tables:
         made = tables.value(replies, USERS[0])  # who has deleted none
         used = tables.value("SELECT sum(replies) FROM usage WHERE owner = ?", USERS[0])
-        tokens = tables.value("SELECT sum(output_tokens) FROM usage WHERE owner <> ?", CHECKER) / OUTPUT_TOKENS
+        tokens = (
+            tables.value("SELECT sum(output_tokens) FROM usage WHERE owner <> ?", CHECKER)
+            / OUTPUT_TOKENS
+        )
     asked_for = made + sum(asker.continued for asker in askers)
     is_right = asked_for <= used <= asked_for + sum(asker.unsure for asker in askers)
-    problems = [] if is_right else [f"{made} replies were asked for {asked_for} times, and {used} are counted"]
+    problems = (
+        []
+        if is_right
+        else [f"{made} replies were asked for {asked_for} times, and {used} are counted"]
+    )
     if not counts["complete"] <= tokens <= len(service.model.whole):
         answered = len(service.model.whole)
-        problems.append(f"{counts['complete']} replies are complete, {tokens} counted, and the provider answered {answered}")
+        problems.append(
+            f"{counts['complete']} replies are complete, {tokens} counted, and the provider answered {answered}"
+        )
     return problems
 
 
 def check_goes_on(client, session, chance):
     """The session takes a message, and its stream is what is stored; returns the problems."""
-    response = client.post(f"/sessions/{session}/messages", {"content": f"[{chance.getrandbits(48):012x}] And now?"})
+    response = client.post(
+        f"/sessions/{session}/messages", {"content": f"[{chance.getrandbits(48):012x}] And now?"}
+    )
     if response.status_code not in (201, 202):
-        return [f"the session {session} takes no message: {response.status_code} {response.text[:200]}"]
+        return [
+            f"the session {session} takes no message: {response.status_code} {response.text[:200]}"
+        ]
     _, reading = client.read(session=session)
     last = client.turns({"id": session})[-1]
     is_whole = last["status"] == "complete" and last["content"] == reading.text
-    return [] if is_whole else [f"the last reply in {session} is {last['status']}, or not what was read of it"]
+    return (
+        []
+        if is_whole
+        else [f"the last reply in {session} is {last['status']}, or not what was read of it"]
+    )
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--seconds", type=float, default=3600)
     parser.add_argument("--database", choices=ENGINES, help="by default one soak runs on each")
     parser.add_argument("--seed", type=int, default=random.randrange(10**6))
     options = parser.parse_args()
     print(f"seed {options.seed}", flush=True)
     with tempfile.TemporaryDirectory() as folder:
-        soak_on(pathlib.Path(folder), [options.database] if options.database else ENGINES, options.seconds, options.seed)
+        soak_on(
+            pathlib.Path(folder),
+            [options.database] if options.database else ENGINES,
+            options.seconds,
+            options.seed,
+        )
 
 
 def soak_on(folder, engines, seconds, seed):

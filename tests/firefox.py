@@ -1,4 +1,4 @@
-"""The page in Firefox, which is driven without geckodriver: `pip install marionette-driver`, then `python tests/firefox.py`.
+"""The page in Firefox, which is driven without geckodriver: `pip install -r tests/firefox.txt`, then `python tests/firefox.py`.
 
 It needs `firefox-esr` or `firefox`; where one is elsewhere, `FIREFOX` names it. What fails is raised.
 """
@@ -19,7 +19,7 @@ from client import free_port, make_token, running
 from other_origin import ALL_OF_IT, ASYNCHRONOUS, CLIENT, READERS, SEEN, START, WITHOUT_LEAVE, Site
 from provider import Provider, event, reply, silence
 from proxy import Proxy
-from tables import lengthen
+from raw_tables import lengthen
 
 FIREFOX = os.environ.get("FIREFOX") or shutil.which("firefox-esr") or shutil.which("firefox")
 USER = "https://github.com/you"
@@ -51,18 +51,26 @@ class Page:
     def wait_for_end(self, count):
         """Wait until there are so many turns, the last with its footer."""
         script = "document.querySelectorAll('article').length"
-        self.wait(lambda: self.run(script) == count and self.text("article:last-child footer"), f"{count} turns")
+        self.wait(
+            lambda: self.run(script) == count and self.text("article:last-child footer"),
+            f"{count} turns",
+        )
 
 
 def check(page, server, provider, database):
     page.firefox.navigate(f"{server.url}/#token={make_token(USER)}")
+    page.wait(lambda: USER in page.text("#refusal"), "asked by the link")
+    page.find("#token").send_keys(Keys.ENTER)
     page.wait(lambda: page.text("#user") == "you", "signed in by the link")
     assert "token" not in page.firefox.get_url()
 
     provider.script = [reply(*MARKDOWN)]
     page.say("Show markdown")
     page.wait_for_end(2)
-    assert page.text("article:last-child .text h1") == "Title" and page.text("article:last-child pre") == "echo  <b>"
+    assert (
+        page.text("article:last-child .text h1") == "Title"
+        and page.text("article:last-child pre") == "echo  <b>"
+    )
     assert page.run("document.querySelectorAll('article :is(img, a)').length") == 0
     page.find("figcaption button").click()
     page.wait(lambda: page.text("figcaption button") == "Copied", "copied")
@@ -70,13 +78,19 @@ def check(page, server, provider, database):
     turns = 2
     for rate in (8, 50, 100, 500):
         step = max(1, rate // 50)
-        pieces = [part for _ in range(0, 2 * rate, step) for part in ("word " * step + "\n\n", step / rate)]
+        pieces = [
+            part
+            for _ in range(0, 2 * rate, step)
+            for part in ("word " * step + "\n\n", step / rate)
+        ]
         provider.script = [reply("word\n\n" * 40, *pieces)]
         page.say("Talk")
         turns += 2
         page.wait_for_end(turns)
         time.sleep(0.2)  # a frame or two
-        gap = page.run("((log) => log.scrollHeight - log.scrollTop - log.clientHeight)(document.getElementById('log'))")
+        gap = page.run(
+            "((log) => log.scrollHeight - log.scrollTop - log.clientHeight)(document.getElementById('log'))"
+        )
         assert gap < 2, f"at {rate} words a second the view is {gap} pixels behind"
 
     page.find("#settings-button").click()
@@ -114,7 +128,10 @@ def check(page, server, provider, database):
 
     provider.script = [silence(30)]
     page.say("Think")
-    page.wait(lambda: page.run("document.querySelector('.dots')?.getAnimations().length"), "something moves")
+    page.wait(
+        lambda: page.run("document.querySelector('.dots')?.getAnimations().length"),
+        "something moves",
+    )
     page.find("#stop").click()
     page.wait(lambda: "Stopped" in page.text("article:last-child footer"), "stopped")
 
@@ -134,7 +151,9 @@ def check(page, server, provider, database):
     for more in (100, 100 + turns + 6):
         page.run("document.getElementById('log').scrollTo(0, 5)")
         page.wait(lambda: page.run(count) == more, f"{more} turns")
-        assert page.run("document.getElementById('log').scrollTop") > 1000, "it jumped to the older turns"
+        assert page.run("document.getElementById('log').scrollTop") > 1000, (
+            "it jumped to the older turns"
+        )
 
 
 def check_other_origins(page, server, provider, site):
@@ -142,7 +161,9 @@ def check_other_origins(page, server, provider, site):
     firefox.timeout.script = 60
 
     def run(script):
-        return firefox.execute_async_script(ASYNCHRONOUS % script, script_args=(server.url, token), sandbox=None)
+        return firefox.execute_async_script(
+            ASYNCHRONOUS % script, script_args=(server.url, token), sandbox=None
+        )
 
     firefox.navigate(f"http://127.0.0.1:{site.port}/")
     asked = len(provider.posts)
@@ -154,7 +175,9 @@ def check_other_origins(page, server, provider, site):
     read, comes_back, proxy = threading.Event(), threading.Event(), Proxy(server.port)
     provider.script = [reply("One ", read, "twö ", comes_back, "🎉.")]
     proxy.cut_behind = "ö".encode()[:1]
-    firefox.execute_script(START % READERS["the client of the README"], script_args=(proxy.url, token), sandbox=None)
+    firefox.execute_script(
+        START % READERS["the client of the README"], script_args=(proxy.url, token), sandbox=None
+    )
     page.wait(lambda: page.run("seen.text") == "One ", "the first word")
     read.set()
     page.wait(lambda: b"last-event-id: " in proxy.sent.lower(), "back again")
@@ -169,8 +192,15 @@ def main():
     firefox = Marionette(bin=FIREFOX, port=free_port(), headless=True)
     with tempfile.TemporaryDirectory() as folder:
         database = f"sqlite:///{folder}/parley.db"
-        environment = {"DATABASE_URL": database, "OPENAI_BASE_URL": provider.url + "/v1", "DEFAULT_MODEL": "m-1"}
-        environment |= {"ALLOWED_ORIGINS": f"http://localhost:{site.port}", "MAX_CONTENT_LENGTH": "100000"}
+        environment = {
+            "DATABASE_URL": database,
+            "OPENAI_BASE_URL": provider.url + "/v1",
+            "DEFAULT_MODEL": "m-1",
+        }
+        environment |= {
+            "ALLOWED_ORIGINS": f"http://localhost:{site.port}",
+            "MAX_CONTENT_LENGTH": "100000",
+        }
         with running(pathlib.Path(folder), **environment) as server:
             firefox.start_session()
             try:

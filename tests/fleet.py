@@ -15,8 +15,8 @@ import time
 
 from client import wait_until
 from provider import reply, so_far
+from raw_tables import tables_of
 from readers import Reader
-from tables import tables_of
 
 STREAMS, USERS = 50, 10
 HANG_UP = 5  # seconds in which a writer that has lost its reply has closed its call
@@ -80,7 +80,9 @@ class Fences:
     def _watch(self):
         with tables_of(self._url) as tables:
             while not self._over.wait(SAMPLES):
-                for turn, fence in tables.rows("SELECT id, fence FROM turn WHERE status = 'in_progress'"):
+                for turn, fence in tables.rows(
+                    "SELECT id, fence FROM turn WHERE status = 'in_progress'"
+                ):
                     seen = self.seen.setdefault(turn, [])
                     if fence in seen[:-1]:
                         self.problems.append(f"turn {turn} has an older fence again")
@@ -108,7 +110,9 @@ class Fleet:
     def host(self, args="", **settings):
         """A further host of two workers. It has a URL of its own of the provider, which shows whose call is whose."""
         number = len(self.hosts) + len(self.old)
-        settings = self.settings | {"OPENAI_BASE_URL": f"{self.provider.url}/{number}/v1"} | settings
+        settings = (
+            self.settings | {"OPENAI_BASE_URL": f"{self.provider.url}/{number}/v1"} | settings
+        )
         server = self._start(**settings, WEB_CONCURRENCY=2, GUNICORN_CMD_ARGS=args)
         server.calls = f"/{number}/"  # how the path of each of its calls begins
         self.hosts.append(server)
@@ -144,7 +148,9 @@ class Fleet:
                 for reader in self.readers:
                     reader.given_up = True
                 self.fences.stop()
-        print(f"\n{STREAMS} replies in {time.monotonic() - began:.0f} s, {self.models.count()} calls")
+        print(
+            f"\n{STREAMS} replies in {time.monotonic() - began:.0f} s, {self.models.count()} calls"
+        )
 
     def happens(self, what, host=None):
         """From now on, to this host, or to all."""
@@ -162,7 +168,11 @@ class Fleet:
         """What had happened last to the host whose call ended, so that another call was made. The host tells, not the time
         alone: of two things that happen within a moment, either may be what the provider sees first."""
         lost_at = before.hung_up.at if before.hung_up.is_set() else call.at
-        of_host = [(what, when) for what, when, host in self.happened if host is None or before.path.startswith(host.calls)]
+        of_host = [
+            (what, when)
+            for what, when, host in self.happened
+            if host is None or before.path.startswith(host.calls)
+        ]
         assert of_host, f"{before.path} ended, and nothing had happened to its host"
         return [what for what, when in of_host if when <= lost_at or when == of_host[0][1]][-1]
 
@@ -174,15 +184,21 @@ class Fleet:
             turn = client.turns(reader.session)[1]
             continued += turn["continued"]
             if (turn["status"], turn["content"], turn["error"]) != ("complete", text, None):
-                problems.append(f"{number} is {turn['status']}, {len(turn['content'])} of {len(text)}, {turn['error']}")
+                problems.append(
+                    f"{number} is {turn['status']}, {len(turn['content'])} of {len(text)}, {turn['error']}"
+                )
             if reader.text != text:
-                problems.append(f"{number} was read as {reader.text[-60:]!r}, {len(reader.text)} of {len(text)}")
+                problems.append(
+                    f"{number} was read as {reader.text[-60:]!r}, {len(reader.text)} of {len(text)}"
+                )
             if (reader.end, reader.turn) != ("done", turn):
                 problems.append(f"{number} ended as {reader.end} for its reader")
             if turn["continued"] > most_calls:
                 problems.append(f"{number} was continued {turn['continued']} times")
             if len(self.models.calls[number]) != 1 + turn["continued"]:
-                problems.append(f"{number}: {len(self.models.calls[number])} calls, continued {turn['continued']} times")
+                problems.append(
+                    f"{number}: {len(self.models.calls[number])} calls, continued {turn['continued']} times"
+                )
             if len(self.fences.seen[int(turn["id"])]) > 1 + turn["continued"]:
                 problems.append(f"{number} had more writers than it was continued")
             answer = client.post(f"/sessions/{reader.session['id']}/messages", {"content": "More?"})

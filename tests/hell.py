@@ -34,21 +34,38 @@ def named(data):
 
 
 def choice(delta, reason=None):
-    return event({"object": "chat.completion.chunk", "choices": [{"index": 0, "delta": delta, "finish_reason": reason}]})
+    return event(
+        {
+            "object": "chat.completion.chunk",
+            "choices": [{"index": 0, "delta": delta, "finish_reason": reason}],
+        }
+    )
 
 
 def say(text):
-    delta = {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": text}}
+    delta = {
+        "type": "content_block_delta",
+        "index": 0,
+        "delta": {"type": "text_delta", "text": text},
+    }
     return {CLAUDE: named(delta), GPT: choice({"content": text})}
 
 
 def think(text):
-    delta = {"type": "content_block_delta", "index": 0, "delta": {"type": "thinking_delta", "thinking": text}}
+    delta = {
+        "type": "content_block_delta",
+        "index": 0,
+        "delta": {"type": "thinking_delta", "thinking": text},
+    }
     return {CLAUDE: named(delta), GPT: choice({"reasoning_content": text})}
 
 
 def stop(reason=None):
-    delta = {"type": "message_delta", "delta": {"stop_reason": reason or "end_turn"}, "usage": {"output_tokens": 7}}
+    delta = {
+        "type": "message_delta",
+        "delta": {"stop_reason": reason or "end_turn"},
+        "usage": {"output_tokens": 7},
+    }
     return {CLAUDE: named(delta), GPT: choice({}, reason or "stop")}
 
 
@@ -60,7 +77,12 @@ def numbers(**usage):
     return event({"choices": [], "usage": usage})
 
 
-INPUT = {"input_tokens": 11, "cache_read_input_tokens": 3, "cache_creation_input_tokens": 1, "output_tokens": 1}
+INPUT = {
+    "input_tokens": 11,
+    "cache_read_input_tokens": 3,
+    "cache_creation_input_tokens": 1,
+    "output_tokens": 1,
+}
 BEGIN = {
     CLAUDE: named({"type": "message_start", "message": {"id": "msg_1", "usage": INPUT}}),
     GPT: choice({"role": "assistant", "content": None}),
@@ -103,12 +125,25 @@ def resolve(part, protocol):
 
 
 def sized(*parts, more=0, **headers):
-    return Made(lambda data: [head(Content_Length=len(data) + more, **headers), data, b"" if more else KEEP], parts)
+    return Made(
+        lambda data: [
+            head(Content_Length=len(data) + more, **headers),
+            data,
+            b"" if more else KEEP,
+        ],
+        parts,
+    )
 
 
 def chunked(*parts, last=b"0\r\n\r\n"):
     return Made(
-        lambda data: [head(Transfer_Encoding="chunked"), chunk(data), last, KEEP if last.startswith(b"0\r\n") else b""], parts
+        lambda data: [
+            head(Transfer_Encoding="chunked"),
+            chunk(data),
+            last,
+            KEEP if last.startswith(b"0\r\n") else b"",
+        ],
+        parts,
     )
 
 
@@ -125,7 +160,14 @@ def drip(part, every=0.25, seconds=OPEN):
 
 def flood(part, megabytes=300):
     """So much of it, as fast as the other side takes it."""
-    return Made(lambda data: [lambda connection: [connection.send(data) for _ in range(megabytes * 2**20 // len(data))]], part)
+    return Made(
+        lambda data: [
+            lambda connection: [
+                connection.send(data) for _ in range(megabytes * 2**20 // len(data))
+            ]
+        ],
+        part,
+    )
 
 
 def shortened(part, count):
@@ -179,25 +221,69 @@ def among(value, right):
 # Status lines and headers
 
 PLAIN = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
-ONCE = [400, 402, 404, 405, 406, 410, 411, 412, 414, 415, 416, 417, 418, 421, 422, 423, 424, 425, 426, 428, 431, 451, 499]
+ONCE = [
+    400,
+    402,
+    404,
+    405,
+    406,
+    410,
+    411,
+    412,
+    414,
+    415,
+    416,
+    417,
+    418,
+    421,
+    422,
+    423,
+    424,
+    425,
+    426,
+    428,
+    431,
+    451,
+    499,
+]
 TWICE_MORE = [500, 502, 504, 506, 507, 508, 510, 520, 521, 522, 524, 530, 599]
-INTERIM = {code: b"HTTP/1.1 %d \r\nLink: </style.css>; rel=preload\r\n\r\n" % code for code in (100, 102, 103)}
+INTERIM = {
+    code: b"HTTP/1.1 %d \r\nLink: </style.css>; rel=preload\r\n\r\n" % code
+    for code in (100, 102, 103)
+}
 STATUSES = {
     **{f"{code} and a stream": ((head(code), ANSWER), ok()) for code in (200, 201, 203)},
-    **{f"{code} and JSON": ((head(code, "application/json"), JSON), ok("All of it.")) for code in (200, 201, 203)},
-    **{f"{code} and nothing": ((head(code, Connection="close"), b""), bad(502)) for code in (204, 205)},
+    **{
+        f"{code} and JSON": ((head(code, "application/json"), JSON), ok("All of it."))
+        for code in (200, 201, 203)
+    },
+    **{
+        f"{code} and nothing": ((head(code, Connection="close"), b""), bad(502))
+        for code in (204, 205)
+    },
     **{
         str(code): (refusal(code, Location="/elsewhere"), bad(502, "redirects"))
         for code in (300, 301, 302, 303, 305, 307, 308, 399)
     },
-    **{str(code): (refusal(code), bad(502, "It is odd.")) for code in (*ONCE, 600, 777, 999)},
-    **{str(code): (refusal(code), bad(502, "refused this server's own key")) for code in (401, 403)},
+    **{
+        str(code): (refusal(code), bad(502, "used up" if code == 402 else "It is odd."))
+        for code in (*ONCE, 600, 777, 999)
+    },
+    **{
+        str(code): (refusal(code), bad(502, "refused this server's own key")) for code in (401, 403)
+    },
     "407": (refusal(407, Proxy_Authenticate="Basic"), bad(502, "proxy")),
-    **{str(code): (refusal(code), bad(502, f"status {code}", tries=3)) for code in (408, 409, *TWICE_MORE)},
+    **{
+        str(code): (refusal(code), bad(502, f"status {code}", tries=3))
+        for code in (408, 409, *TWICE_MORE)
+    },
     "413": (refusal(413), bad(413, "context window")),
-    **{str(code): (refusal(code), bad(503, "overloaded or limits", tries=3)) for code in (429, 503, 529)},
+    **{str(code): (refusal(code), bad(503, "", tries=3)) for code in (429, 503, 529)},
     **{f"{code} first": ((part, head(), ANSWER), ok()) for code, part in INTERIM.items()},
-    **{f"{code} first, then 500": ((part, refusal(500)), bad(502, "status 500", tries=3)) for code, part in INTERIM.items()},
+    **{
+        f"{code} first, then 500": ((part, refusal(500)), bad(502, "status 500", tries=3))
+        for code, part in INTERIM.items()
+    },
     "all of 100, 102 and 103 first": ((list(INTERIM.values()), head(), ANSWER), ok()),
     "a hundred of 100 first": ((INTERIM[100] * 100, head(), ANSWER), ok()),
     "a hundred of 103 first": ((INTERIM[103] * 100, head(), ANSWER), ok()),
@@ -213,21 +299,41 @@ STATUSES = {
     "a header twice": ((PLAIN + b"Content-Type: text/plain\r\n\r\n", ANSWER), ok()),
     "ninety headers": ((PLAIN + b"X-Odd: 1\r\n" * 90 + b"\r\n", ANSWER), ok()),
     "a header of 60 kB": ((PLAIN + b"X-Odd: %s\r\n\r\n" % (b"x" * 60_000), ANSWER), ok()),
-    "too many headers": ((PLAIN + b"X-Odd: 1\r\n" * 500 + b"\r\n", ANSWER), bad(502, tries=ONCE_TO_THRICE, usage=None)),
-    "a header of 70 kB": ((PLAIN + b"X-Odd: %s\r\n\r\n" % (b"x" * 70_000), ANSWER), bad(502, tries=ONCE_TO_THRICE, usage=None)),
+    "too many headers": (
+        (PLAIN + b"X-Odd: 1\r\n" * 500 + b"\r\n", ANSWER),
+        bad(502, tries=ONCE_TO_THRICE, usage=None),
+    ),
+    "a header of 70 kB": (
+        (PLAIN + b"X-Odd: %s\r\n\r\n" % (b"x" * 70_000), ANSWER),
+        bad(502, tries=ONCE_TO_THRICE, usage=None),
+    ),
     "a status line of 70 kB": (
         (b"HTTP/1.1 200 %s\r\n\r\n" % (b"x" * 70_000), ANSWER),
         bad(502, tries=ONCE_TO_THRICE, usage=None),
     ),
     **{
         f"{line!r} first": (Tries([(line,), (head(), ANSWER)]), ok(tries=2))
-        for line in [b"", b"\r\n", b"SSH-2.0-OpenSSH\r\n", b"\x15\x03\x03\x00\x02\x02\x28", b"HTTP/1.1 200 OK\r\nContent-"]
-        + [b"HTTP/2 200\r\n\r\n", b"ICY 200 OK\r\n\r\n", b"HTTP/1.1 abc OK\r\n\r\n", b"HTTP/1.1 99 No\r\n\r\n"]
+        for line in [
+            b"",
+            b"\r\n",
+            b"SSH-2.0-OpenSSH\r\n",
+            b"\x15\x03\x03\x00\x02\x02\x28",
+            b"HTTP/1.1 200 OK\r\nContent-",
+        ]
+        + [
+            b"HTTP/2 200\r\n\r\n",
+            b"ICY 200 OK\r\n\r\n",
+            b"HTTP/1.1 abc OK\r\n\r\n",
+            b"HTTP/1.1 99 No\r\n\r\n",
+        ]
     },
     "a reset first": (Tries([(reset,), (head(), ANSWER)]), ok(tries=2)),
     "nothing, ever": ((b"",), bad(502, tries=3)),
     "500, nothing, an answer": (Tries([refusal(500), (b"",), (head(), ANSWER)]), ok(tries=3)),
-    "429 three times, then an answer": (Tries([refusal(429)] * 3 + [(head(), ANSWER)]), bad(503, tries=3)),
+    "429 three times, then an answer": (
+        Tries([refusal(429)] * 3 + [(head(), ANSWER)]),
+        bad(503, tries=3),
+    ),
     "500 with half a body": ((refusal(500)[0], b'{"err'), bad(502, "status 500", tries=3)),
     "400 with half a body": ((refusal(400)[0], b'{"err'), bad(502, "status 400")),
     "400 with a body that is reset": ((refusal(400)[0], b'{"err', reset), bad(502)),
@@ -241,7 +347,12 @@ def in_pieces(data, size):
 
 
 def in_chunks(data, size):
-    return [head(Transfer_Encoding="chunked"), [chunk(piece) for piece in in_pieces(data, size)], chunk(b""), KEEP]
+    return [
+        head(Transfer_Encoding="chunked"),
+        [chunk(piece) for piece in in_pieces(data, size)],
+        chunk(b""),
+        KEEP,
+    ]
 
 
 FRAMES = {
@@ -250,30 +361,60 @@ FRAMES = {
     "in chunks": ((chunked(ANSWER), KEEP), ok()),
     "a byte at a time": (Made(lambda data: [head(), in_pieces(data, 1)], ANSWER), ok()),
     **{
-        f"in chunks of {size}": (Made(functools.partial(in_chunks, size=size), ANSWER), ok(usage=counts(15, 7, 3)))
+        f"in chunks of {size}": (
+            Made(functools.partial(in_chunks, size=size), ANSWER),
+            ok(usage=counts(15, 7, 3)),
+        )
         for size in (1, 2, 3, 16, 1000)
     },
     "a chunk with extensions": (
-        Made(lambda data: [head(Transfer_Encoding="chunked"), b'%X;a=1;b="2"\r\n%s\r\n0;c\r\n\r\n' % (len(data), data)], ANSWER),
+        Made(
+            lambda data: [
+                head(Transfer_Encoding="chunked"),
+                b'%X;a=1;b="2"\r\n%s\r\n0;c\r\n\r\n' % (len(data), data),
+            ],
+            ANSWER,
+        ),
         ok(),
     ),
     "a chunk with zeros first": (
-        Made(lambda data: [head(Transfer_Encoding="Chunked"), b"000%x\r\n%s\r\n000\r\n\r\n" % (len(data), data)], ANSWER),
+        Made(
+            lambda data: [
+                head(Transfer_Encoding="Chunked"),
+                b"000%x\r\n%s\r\n000\r\n\r\n" % (len(data), data),
+            ],
+            ANSWER,
+        ),
         ok(),
     ),
-    "chunks and trailers": (chunked(ANSWER, last=b"0\r\nX-Odd: 1\r\nContent-Length: 5\r\n\r\n"), ok()),
+    "chunks and trailers": (
+        chunked(ANSWER, last=b"0\r\nX-Odd: 1\r\nContent-Length: 5\r\n\r\n"),
+        ok(),
+    ),
     "chunks and a length": (
-        Made(lambda data: [head(Transfer_Encoding="chunked", Content_Length=7), chunk(data), chunk(b"")], ANSWER),
+        Made(
+            lambda data: [
+                head(Transfer_Encoding="chunked", Content_Length=7),
+                chunk(data),
+                chunk(b""),
+            ],
+            ANSWER,
+        ),
         ok(),
     ),
     "the same length twice": (
-        Made(lambda data: [PLAIN + b"Content-Length: %d\r\n" % len(data) * 2 + b"\r\n", data], ANSWER),
+        Made(
+            lambda data: [PLAIN + b"Content-Length: %d\r\n" % len(data) * 2 + b"\r\n", data], ANSWER
+        ),
         ok(),
     ),
     "a length that is none": ((head(Content_Length="many"), ANSWER), ok()),
     "a length below zero": ((head(Content_Length=-1), ANSWER), ok()),
     "a length too short": (
-        Made(lambda data: [head(Content_Length=len(data), Connection="close"), data, [REST]], (BEGIN, say("Half"))),
+        Made(
+            lambda data: [head(Content_Length=len(data), Connection="close"), data, [REST]],
+            (BEGIN, say("Half")),
+        ),
         bad(502, "cut its answer short", "Half", usage=None),
     ),
     "a length of nothing": (
@@ -283,22 +424,60 @@ FRAMES = {
     "an empty body": ((head(),), bad(502, "cut its answer short", tries=3)),
     "an empty body in chunks": (chunked(), bad(502, "cut its answer short", tries=3)),
     "no size of a chunk": ((head(Transfer_Encoding="chunked"), b"odd\r\n"), bad(502, tries=3)),
-    "no size of a chunk behind a word": (chunked(BEGIN, say("Half"), last=b"odd\r\n"), bad(502, "", "Half")),
+    "no size of a chunk behind a word": (
+        chunked(BEGIN, say("Half"), last=b"odd\r\n"),
+        bad(502, "", "Half"),
+    ),
     "a reset behind a word": ((HALF, 0.2, reset), bad(502, "", "Half")),
     "a cut behind a word": (chunked(BEGIN, say("Half"), last=b""), bad(502, "", "Half")),
     "a cut within an event": ((HALF, shortened(say("No."), 20)), bad(502, "", "Half")),
     "a cut before the first word": ((head(), BEGIN), bad(502, "cut its answer short", tries=3)),
-    "a cut before the first word, then an answer": (Tries([(head(), BEGIN), (head(), ANSWER)]), ok(tries=2)),
-    "thoughts alone": ((head(), BEGIN, think("Hm")), bad(502, "cut its answer short", tries=ONCE_TO_THRICE)),
-    "what follows an answer": ((sized(ANSWER, Connection="close"), b"HTTP/1.1 500 No\r\n\r\n", 0.5), ok()),
+    "a cut before the first word, then an answer": (
+        Tries([(head(), BEGIN), (head(), ANSWER)]),
+        ok(tries=2),
+    ),
+    "thoughts alone": (
+        (head(), BEGIN, think("Hm")),
+        bad(502, "cut its answer short", tries=ONCE_TO_THRICE),
+    ),
+    "what follows an answer": (
+        (sized(ANSWER, Connection="close"), b"HTTP/1.1 500 No\r\n\r\n", 0.5),
+        ok(),
+    ),
     "an answer to nothing": ((sized(ANSWER, Connection="close"), sized(ANSWER), 0.5), ok()),
-    "slow chunks": ((head(Transfer_Encoding="chunked"), b"0", 0.4, b"0", 0.4, b"0", 0.4, Made(chunk, ANSWER), chunk(b"")), ok()),
+    "slow chunks": (
+        (
+            head(Transfer_Encoding="chunked"),
+            b"0",
+            0.4,
+            b"0",
+            0.4,
+            b"0",
+            0.4,
+            Made(chunk, ANSWER),
+            chunk(b""),
+        ),
+        ok(),
+    ),
 }
 
 # What a body is called, and how it is encoded
 
-KINDS = ["text/event-stream", "application/json", "application/x-ndjson", "text/plain", "text/html", "application/octet-stream"]
-KINDS += ["", "TEXT/EVENT-STREAM; charset=latin-1", "text/event-stream;charset=utf-16", "odd", "\xff"]
+KINDS = [
+    "text/event-stream",
+    "application/json",
+    "application/x-ndjson",
+    "text/plain",
+    "text/html",
+    "application/octet-stream",
+]
+KINDS += [
+    "",
+    "TEXT/EVENT-STREAM; charset=latin-1",
+    "text/event-stream;charset=utf-16",
+    "odd",
+    "\xff",
+]
 NO_KIND = b"HTTP/1.1 200 OK\r\n\r\n"
 
 
@@ -327,8 +506,14 @@ PAGES += [b"<head><meta charset=utf-8>", b"<html" + b" " * 200_000, b"<body>" + 
 
 def finished(reason, text):
     """A whole answer with another end."""
-    content, choices = [{"type": "text", "text": text}], [{"message": {"content": text}, "finish_reason": reason}]
-    answers = {CLAUDE: {"type": "message", "content": content, "stop_reason": reason}, GPT: {"choices": choices}}
+    content, choices = (
+        [{"type": "text", "text": text}],
+        [{"message": {"content": text}, "finish_reason": reason}],
+    )
+    answers = {
+        CLAUDE: {"type": "message", "content": content, "stop_reason": reason},
+        GPT: {"choices": choices},
+    }
     return {protocol: json.dumps(answer).encode() for protocol, answer in answers.items()}
 
 
@@ -337,12 +522,21 @@ BODIES = {
     "a stream called nothing": ((NO_KIND, ANSWER), ok()),
     **{f"JSON called {kind!r}": ((head(200, kind), JSON), ok("All of it.")) for kind in KINDS},
     "JSON called nothing": ((NO_KIND, JSON), ok("All of it.")),
-    "JSON in an encoding that is none": ((head(200, Content_Encoding="UTF-8"), JSON), ok("All of it.")),
+    "JSON in an encoding that is none": (
+        (head(200, Content_Encoding="UTF-8"), JSON),
+        ok("All of it."),
+    ),
     "JSON in chunks": ((chunked(JSON), KEEP), ok("All of it.")),
     "JSON with its length": ((sized(JSON), KEEP), ok("All of it.")),
-    "JSON a byte at a time": (Made(lambda data: [NO_KIND, in_pieces(data, 1)], JSON), ok("All of it.")),
+    "JSON a byte at a time": (
+        Made(lambda data: [NO_KIND, in_pieces(data, 1)], JSON),
+        ok("All of it."),
+    ),
     "JSON behind blanks": ((NO_KIND, b" \r\n\t\n ", JSON, b"\n\n"), ok("All of it.")),
-    "JSON behind a mark": ((head(200, "application/json"), b"\xef\xbb\xbf", JSON), ok("All of it.")),
+    "JSON behind a mark": (
+        (head(200, "application/json"), b"\xef\xbb\xbf", JSON),
+        ok("All of it."),
+    ),
     "JSON on many lines": (
         Made(lambda data: [NO_KIND, json.dumps(json.loads(data), indent=2).encode()], JSON),
         ok("All of it."),
@@ -353,9 +547,18 @@ BODIES = {
     ),
     "JSON cut by a limit": ((NO_KIND, finished("length", "So far")), ok("So far")),
     "JSON of nothing but thoughts": ((NO_KIND, finished("max_tokens", "")), bad(502, "MAX_TOKENS")),
-    "JSON that was filtered": ((NO_KIND, finished("content_filter", "So far")), bad(502, "declined", "So far")),
-    "JSON that broke off": ((NO_KIND, finished("error", "So far")), bad(502, "cut its answer short", "So far")),
-    "JSON that broke off at once": ((NO_KIND, finished("abort", "")), bad(502, "cut its answer short", tries=3)),
+    "JSON that was filtered": (
+        (NO_KIND, finished("content_filter", "So far")),
+        bad(502, "declined", "So far"),
+    ),
+    "JSON that broke off": (
+        (NO_KIND, finished("error", "So far")),
+        bad(502, "cut its answer short", "So far"),
+    ),
+    "JSON that broke off at once": (
+        (NO_KIND, finished("abort", "")),
+        bad(502, "cut its answer short", tries=3),
+    ),
     **{
         f"JSON that is {text}": ((NO_KIND, text.encode()), bad(502, tries=ONCE_TO_THRICE))
         for text in ("[]", "{}", "null", '"a"', "5", "[[[")
@@ -370,10 +573,19 @@ BODIES = {
         bad(503, "limits", tries=3),
     ),
     "blanks": ((head(), b"\n \r\n" * 50), bad(502, tries=ONCE_TO_THRICE)),
-    "a sentence": ((head(200, "text/plain"), b"Internal Server Error"), bad(502, tries=ONCE_TO_THRICE)),
-    "noise": ((head(200, "application/octet-stream"), bytes(range(256)) * 99), bad(502, tries=ONCE_TO_THRICE)),
+    "a sentence": (
+        (head(200, "text/plain"), b"Internal Server Error"),
+        bad(502, tries=ONCE_TO_THRICE),
+    ),
+    "noise": (
+        (head(200, "application/octet-stream"), bytes(range(256)) * 99),
+        bad(502, tries=ONCE_TO_THRICE),
+    ),
     **{
-        f"page {number} called {kind!r}": ((head(200, kind) if kind is not None else NO_KIND, page), bad(502, "page"))
+        f"page {number} called {kind!r}": (
+            (head(200, kind) if kind is not None else NO_KIND, page),
+            bad(502, "page"),
+        )
         for (number, page), kind in itertools.product(
             enumerate(PAGES), ("text/html", "text/event-stream", "application/json", None)
         )
@@ -388,13 +600,22 @@ BODIES = {
     },
     **{
         f"JSON in {name}": (
-            Made(lambda data, n=name, f=code: [head(200, "application/json", Content_Encoding=n), f(data)], JSON),
+            Made(
+                lambda data, n=name, f=code: [
+                    head(200, "application/json", Content_Encoding=n),
+                    f(data),
+                ],
+                JSON,
+            ),
             bad(502, usage=None),
         )
         for name, code in ENCODINGS.items()
     },
     **{
-        f"an error in {name}": (refusal(400, code(b'{"error": {"message": "No."}}'), Content_Encoding=name), bad(502))
+        f"an error in {name}": (
+            refusal(400, code(b'{"error": {"message": "No."}}'), Content_Encoding=name),
+            bad(502),
+        )
         for name, code in ENCODINGS.items()
     },
     "an encoding that is none": ((head(Content_Encoding="identity"), ANSWER), ok()),
@@ -412,7 +633,13 @@ FORMS = {
     "two lines of data": lambda data: data.replace(b'"delta": ', b'"delta":\ndata:'),
     "other fields": lambda data: b"id: 1\nretry: 5\ndatax: no\n data: no\nfoo\n" + data,
 }
-GAPS = {"once": (0,), "around a byte": (0, 1), "around two": (0, 2), "around three": (0, 3), "everywhere": None}
+GAPS = {
+    "once": (0,),
+    "around a byte": (0, 1),
+    "around two": (0, 2),
+    "around three": (0, 3),
+    "everywhere": None,
+}
 
 
 def split(end, form, gaps):
@@ -423,14 +650,23 @@ def split(end, form, gaps):
         if gaps is None:
             return [[chunk(data[i : i + 1]) for i in range(len(data))] * 10]
         assert len(data) + max(gaps) <= MANY
-        cuts = {n * len(data) + n % len(data) + gap for n in range(MANY) for gap in gaps} | {0, MANY * len(data)}
+        cuts = {n * len(data) + n % len(data) + gap for n in range(MANY) for gap in gaps} | {
+            0,
+            MANY * len(data),
+        }
         cuts, data = sorted(cut for cut in cuts if cut <= MANY * len(data)), data * MANY
         return [b"".join(chunk(data[i:j]) for i, j in itertools.pairwise(cuts))]
 
     def whole(data):
         return chunk(data.replace(b"\n", end))
 
-    parts = head(Transfer_Encoding="chunked"), Made(whole, BEGIN), Made(make, say(AWKWARD)), Made(whole, REST), chunk(b"")
+    parts = (
+        head(Transfer_Encoding="chunked"),
+        Made(whole, BEGIN),
+        Made(make, say(AWKWARD)),
+        Made(whole, REST),
+        chunk(b""),
+    )
     return (parts, KEEP), ok(AWKWARD * (10 if gaps is None else MANY))
 
 
@@ -442,9 +678,14 @@ SPLITS = {
 
 def spelt(*bodies):
     """Deltas whose JSON is written by hand."""
-    claude = '{"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "%s"}}'
+    claude = (
+        '{"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "%s"}}'
+    )
     gpt = '{"choices": [{"index": 0, "delta": {"content": "%s"}}]}'
-    return {model: [event(form % body) for body in bodies] for model, form in ((CLAUDE, claude), (GPT, gpt))}
+    return {
+        model: [event(form % body) for body in bodies]
+        for model, form in ((CLAUDE, claude), (GPT, gpt))
+    }
 
 
 def replaced(*pairs):
@@ -468,42 +709,83 @@ LINES = {
     "more space behind the colon": (replaced((b"data: ", b"data:  ")), ok()),
     "space at the end": (replaced((b"}\n", b"} \t\n")), ok()),
     "no names of events": (Made(lambda data: [head(), without_names(data)], ANSWER), ok()),
-    "another name of events": (Made(lambda data: [head(), b"event: message\n" + without_names(data)], ANSWER), ok()),
+    "another name of events": (
+        Made(lambda data: [head(), b"event: message\n" + without_names(data)], ANSWER),
+        ok(),
+    ),
     "a name behind the data": (replaced((b"\n\n", b"\nevent: x\n\n")), ok()),
     "names in capitals": (replaced((b"data:", b"DATA: no\ndata:")), ok()),
     "empty events": (replaced((b"\n\n", b"\n\n\n\ndata\n\ndata:\n\ndata: \n\nevent: x\n\n")), ok()),
     "a mark at the start": ((head(), b"\xef\xbb\xbf", ANSWER), ok()),
-    "comments": ((head(), b": hello\n\n:\n\n", BEGIN, b":\n", say("The answer."), b": bye\n", REST), ok()),
+    "comments": (
+        (head(), b": hello\n\n:\n\n", BEGIN, b":\n", say("The answer."), b": bye\n", REST),
+        ok(),
+    ),
     "a comment of 50 kB": ((head(), b":" + b"x" * 50_000 + b"\n\n", ANSWER), ok()),
     "eight thousand comments": ((head(), b": ping\n\n" * 8000, ANSWER), ok()),
-    "pings": ((head(), PING, BEGIN, PING, say("The answer."), PING, stop(), PING, COUNT, END), ok()),
-    "an event of the future": ((head(), BEGIN, event({"type": "future", "delta": "No."}), say("The answer."), REST), ok()),
-    "a choice of none": ((head(), BEGIN, event({"choices": [], "error": None}), say("The answer."), REST), ok()),
-    "an error of null": ((head(), event({"type": "future", "error": None, "choices": None}), ANSWER), ok()),
+    "pings": (
+        (head(), PING, BEGIN, PING, say("The answer."), PING, stop(), PING, COUNT, END),
+        ok(),
+    ),
+    "an event of the future": (
+        (head(), BEGIN, event({"type": "future", "delta": "No."}), say("The answer."), REST),
+        ok(),
+    ),
+    "a choice of none": (
+        (head(), BEGIN, event({"choices": [], "error": None}), say("The answer."), REST),
+        ok(),
+    ),
+    "an error of null": (
+        (head(), event({"type": "future", "error": None, "choices": None}), ANSWER),
+        ok(),
+    ),
     "no beginning": ((head(), say("The "), say("answer."), REST), ok(usage=None)),
     "thousands of empty words": ((head(), BEGIN, [say("")] * 3000, say("The answer."), REST), ok()),
     "thousands of letters": ((head(), BEGIN, [say("x")] * 4000, REST), ok("x" * 4000)),
     "thoughts": ((head(), BEGIN, [think("Hm. ")] * 3000, say("The answer."), REST), ok()),
     "escapes": ((head(), BEGIN, spelt("The \\u0061nswer\\u002e"), REST), ok()),
     "halves of characters": ((head(), BEGIN, spelt("a\\ud83c", "\\udf89b"), REST), ok("a🎉b")),
-    "lone halves": ((head(), BEGIN, spelt("a\\ud83c", "b", "\\udf89c", "\\ud83c"), REST), ok("a\ufffdb\ufffdc\ufffd")),
+    "lone halves": (
+        (head(), BEGIN, spelt("a\\ud83c", "b", "\\udf89c", "\\ud83c"), REST),
+        ok("a\ufffdb\ufffdc\ufffd"),
+    ),
     "NUL": ((head(), BEGIN, spelt("a\\u0000b"), REST), ok("a\ufffdb")),
-    "line ends in words": ((head(), BEGIN, spelt("a\\r\\nb\\rc\\u2028d\u2028e\x85f"), REST), ok("a\r\nb\rc\u2028d\u2028e\x85f")),
+    "line ends in words": (
+        (head(), BEGIN, spelt("a\\r\\nb\\rc\\u2028d\u2028e\x85f"), REST),
+        ok("a\r\nb\rc\u2028d\u2028e\x85f"),
+    ),
     "bytes that are no UTF-8": (
         (head(), BEGIN, Made(lambda data: [data.replace(b"@", b"\xff\xfe")], say("a@b")), REST),
         ok("a\ufffd\ufffdb"),
     ),
     "latin-1": (
-        (head(200, "text/event-stream; charset=latin-1"), BEGIN, Made(lambda d: [d.replace(b"@", b"\xe9")], say("a@b")), REST),
+        (
+            head(200, "text/event-stream; charset=latin-1"),
+            BEGIN,
+            Made(lambda d: [d.replace(b"@", b"\xe9")], say("a@b")),
+            REST,
+        ),
         ok("a\ufffdb"),
     ),
-    "UTF-16": (Made(lambda data: [head(), data.decode().encode("utf-16")], ANSWER), bad(502, tries=ONCE_TO_THRICE, usage=None)),
-    "no JSON": ((HALF, event('{"choices": [{"del'), REST), bad(502, "not understood", "Half", usage=None)),
+    "UTF-16": (
+        Made(lambda data: [head(), data.decode().encode("utf-16")], ANSWER),
+        bad(502, tries=ONCE_TO_THRICE, usage=None),
+    ),
+    "no JSON": (
+        (HALF, event('{"choices": [{"del'), REST),
+        bad(502, "not understood", "Half", usage=None),
+    ),
     "an array": ((HALF, event("[1, 2]"), REST), bad(502, "", "Half", usage=None)),
     "nested deeply": ((HALF, event("[" * 50_000), REST), bad(502, "", "Half", usage=None)),
     "NaN": ((HALF, event('{"type": "future", "x": NaN, "y": 1e999}'), say("."), REST), ok("Half.")),
-    "long numbers": ((HALF, event('{"type": "future", "x": 1%s}' % ("0" * 4000)), say("."), REST), ok("Half.")),
-    "a key twice": ((HALF, event('{"type": "future", "type": "of", "choices": []}'), say("."), REST), ok("Half.")),
+    "long numbers": (
+        (HALF, event('{"type": "future", "x": 1%s}' % ("0" * 4000)), say("."), REST),
+        ok("Half."),
+    ),
+    "a key twice": (
+        (HALF, event('{"type": "future", "type": "of", "choices": []}'), say("."), REST),
+        ok("Half."),
+    ),
 }
 
 # Ends
@@ -522,8 +804,15 @@ CLOSINGS = {
     "no JSON": (event('{"choices": [{"del'), b"data: {"),
     "a page": (PAGE,),
     "bytes that are no UTF-8": (b"\xff\xfe\x00data: \xff\n\n",),
-    "a broken usage": (numbers(prompt_tokens=15, prompt_tokens_details=7), event({"type": "message_delta", "usage": 7})),
-    "a usage that is none": (numbers(), event({"choices": 5, "usage": []}), event({"type": "message_delta", "delta": 5})),
+    "a broken usage": (
+        numbers(prompt_tokens=15, prompt_tokens_details=7),
+        event({"type": "message_delta", "usage": 7}),
+    ),
+    "a usage that is none": (
+        numbers(),
+        event({"choices": 5, "usage": []}),
+        event({"type": "message_delta", "delta": 5}),
+    ),
 }
 MARKS = {
     "the end": (REST, USAGE_WAIT - 0.5),
@@ -540,7 +829,10 @@ IN_CHUNKS = {
 
 def second(*deltas, index=1, reason=None):
     """A choice besides the first."""
-    return [event({"choices": [{"index": index, "delta": {"content": text}, "finish_reason": reason}]}) for text in deltas]
+    return [
+        event({"choices": [{"index": index, "delta": {"content": text}, "finish_reason": reason}]})
+        for text in deltas
+    ]
 
 
 ENDS = {
@@ -553,11 +845,19 @@ ENDS = {
         if (closing, mark) != ("a broken usage", "the end")
     },
     **{
-        f"{name} behind {mark}": (chunked(BEGIN, say("The answer."), parts, last=last), ok(seconds=(0, longest)))
-        for (name, last), (mark, (parts, longest)) in itertools.product(IN_CHUNKS.items(), MARKS.items())
+        f"{name} behind {mark}": (
+            chunked(BEGIN, say("The answer."), parts, last=last),
+            ok(seconds=(0, longest)),
+        )
+        for (name, last), (mark, (parts, longest)) in itertools.product(
+            IN_CHUNKS.items(), MARKS.items()
+        )
     },
     **{
-        f"a length too long behind {mark}": (sized(BEGIN, say("The answer."), parts, more=50), ok(seconds=(0, longest)))
+        f"a length too long behind {mark}": (
+            sized(BEGIN, say("The answer."), parts, more=50),
+            ok(seconds=(0, longest)),
+        )
         for mark, (parts, longest) in MARKS.items()
     },
     **{
@@ -568,7 +868,10 @@ ENDS = {
         for count, (mark, (parts, longest)) in itertools.product((1, 2), MARKS.items())
     },
     "the usage a second later": ((head(), BEGIN, say("The answer."), stop(), 1, COUNT, END), ok()),
-    "the usage a second later, and no end": ((head(), BEGIN, say("The answer."), stop(), 1, COUNT), ok()),
+    "the usage a second later, and no end": (
+        (head(), BEGIN, say("The answer."), stop(), 1, COUNT),
+        ok(),
+    ),
     "a word without the end of its event": (
         (head(), BEGIN, say("Ha"), shortened(say("lf"), 2)),
         bad(502, "cut its answer short", "Half"),
@@ -580,7 +883,10 @@ ENDS = {
         (
             head(),
             BEGIN,
-            {CLAUDE: named({"type": "message_delta", "delta": {"stop_reason": None}}), GPT: choice({}, "")},
+            {
+                CLAUDE: named({"type": "message_delta", "delta": {"stop_reason": None}}),
+                GPT: choice({}, ""),
+            },
             say("The answer."),
             REST,
         ),
@@ -600,35 +906,65 @@ ENDS_OF = {
         "[DONE] without a reason": ((HALF, END), bad(502, "cut its answer short", "Half")),
         "[DONE] alone": ((head(), END), bad(502, "cut its answer short", tries=3)),
         "[DONE] alone, then an answer": (Tries([(head(), END), (head(), ANSWER)]), ok(tries=2)),
-        "a reason with the last word": ((head(), BEGIN, say("The "), choice({"content": "answer."}, "stop"), COUNT, END), ok()),
+        "a reason with the last word": (
+            (head(), BEGIN, say("The "), choice({"content": "answer."}, "stop"), COUNT, END),
+            ok(),
+        ),
         "a reason and a usage with the only word": (
             (
                 head(),
                 event(
                     {
-                        "choices": [{"index": 0, "delta": {"content": "All."}, "finish_reason": "stop"}],
+                        "choices": [
+                            {"index": 0, "delta": {"content": "All."}, "finish_reason": "stop"}
+                        ],
                         "usage": {"prompt_tokens": 4},
                     }
                 ),
             ),
             ok("All.", usage=counts(4)),
         ),
-        "a usage with each word": ((head(), [numbers(prompt_tokens=15, completion_tokens=n) for n in (1, 2)], ANSWER), ok()),
-        "a second choice": ((head(), BEGIN, second("No."), say("The answer."), second(" No."), REST), ok()),
+        "a usage with each word": (
+            (head(), [numbers(prompt_tokens=15, completion_tokens=n) for n in (1, 2)], ANSWER),
+            ok(),
+        ),
+        "a second choice": (
+            (head(), BEGIN, second("No."), say("The answer."), second(" No."), REST),
+            ok(),
+        ),
         "a second choice first": ((head(), second("No.", reason="stop"), ANSWER), ok()),
-        "a second choice that ends first": ((HALF, second("No.", reason="length"), say("."), REST), ok("Half.")),
-        "a second choice that fails": ((HALF, second("No.", reason="content_filter"), say("."), REST), ok("Half.")),
-        "a second choice behind the end": ((head(), BEGIN, say("The answer."), stop(), second("No."), COUNT, END), ok()),
+        "a second choice that ends first": (
+            (HALF, second("No.", reason="length"), say("."), REST),
+            ok("Half."),
+        ),
+        "a second choice that fails": (
+            (HALF, second("No.", reason="content_filter"), say("."), REST),
+            ok("Half."),
+        ),
+        "a second choice behind the end": (
+            (head(), BEGIN, say("The answer."), stop(), second("No."), COUNT, END),
+            ok(),
+        ),
         "two choices in one event": (
             (
                 head(),
                 BEGIN,
-                event({"choices": [{"index": i, "delta": {"content": t}} for i, t in ((1, "No."), (0, "The answer."))]}),
+                event(
+                    {
+                        "choices": [
+                            {"index": i, "delta": {"content": t}}
+                            for i, t in ((1, "No."), (0, "The answer."))
+                        ]
+                    }
+                ),
                 REST,
             ),
             ok(),
         ),
-        "a choice without an index": ((head(), event({"choices": [{"delta": {"content": "The answer."}}]}), REST), ok()),
+        "a choice without an index": (
+            (head(), event({"choices": [{"delta": {"content": "The answer."}}]}), REST),
+            ok(),
+        ),
         "a choice with an index of null": ((head(), second("The answer.", index=None), REST), ok()),
         "a whole answer of two choices": (
             (
@@ -636,7 +972,8 @@ ENDS_OF = {
                 json.dumps(
                     {
                         "choices": [
-                            {"index": i, "message": {"content": t}, "finish_reason": "stop"} for i, t in ((1, "No."), (0, "Yes."))
+                            {"index": i, "message": {"content": t}, "finish_reason": "stop"}
+                            for i, t in ((1, "No."), (0, "Yes."))
                         ]
                     }
                 ).encode(),
@@ -648,7 +985,16 @@ ENDS_OF = {
         "a reason, but no end": ((head(), BEGIN, say("The answer."), stop()), ok()),
         "an end without a reason": ((head(), BEGIN, say("The answer."), END), ok()),
         "a reason of null, and no end": (
-            (HALF, named({"type": "message_delta", "delta": {"stop_reason": None}, "usage": {"output_tokens": 7}})),
+            (
+                HALF,
+                named(
+                    {
+                        "type": "message_delta",
+                        "delta": {"stop_reason": None},
+                        "usage": {"output_tokens": 7},
+                    }
+                ),
+            ),
             bad(502, "cut its answer short", "Half"),
         ),
         "the end alone": ((head(), END), Right((201, 502), "", tries=ONCE_TO_THRICE)),
@@ -658,13 +1004,25 @@ ENDS_OF = {
                 BEGIN,
                 say("The answer."),
                 stop(),
-                named({"type": "content_block_start", "index": 1, "content_block": {"type": "text", "text": "No."}}),
+                named(
+                    {
+                        "type": "content_block_start",
+                        "index": 1,
+                        "content_block": {"type": "text", "text": "No."},
+                    }
+                ),
                 END,
             ),
             ok(),
         ),
         "a usage at the beginning and none at the end": (
-            (head(), BEGIN, say("The answer."), named({"type": "message_delta", "delta": {"stop_reason": "end_turn"}}), END),
+            (
+                head(),
+                BEGIN,
+                say("The answer."),
+                named({"type": "message_delta", "delta": {"stop_reason": "end_turn"}}),
+                END,
+            ),
             ok(usage=counts(15, None, 3)),
         ),
     },
@@ -672,10 +1030,27 @@ ENDS_OF = {
 
 # Reasons, in the words of either protocol
 
-GOOD = ["stop", "end_turn", "stop_sequence", "eos", "eos_token", "tool_calls", "tool_use", "function_call"]
+GOOD = [
+    "stop",
+    "end_turn",
+    "stop_sequence",
+    "eos",
+    "eos_token",
+    "tool_calls",
+    "tool_use",
+    "function_call",
+]
 LIMITS = ["length", "max_tokens", "model_length", "model_context_window_exceeded"]
 DECLINED = ["content_filter", "refusal", "safety", "recitation", "sensitive"]
-BREAKS = ["error", "abort", "insufficient_system_resource", "network_error", "cancelled", "timeout", "pause_turn"]
+BREAKS = [
+    "error",
+    "abort",
+    "insufficient_system_resource",
+    "network_error",
+    "cancelled",
+    "timeout",
+    "pause_turn",
+]
 UNKNOWN = ["reason_of_the_future", "Reason of the future; 42%", "future" * 50]
 ODD_REASONS = [5, True, ["stop"], {"a": 1}]
 
@@ -685,21 +1060,45 @@ def ends_with(reason, *words):
 
 
 REASONS = {
-    **{f"{reason} behind text": (ends_with(reason, "So far"), ok("So far")) for reason in (*GOOD, *LIMITS, *UNKNOWN)},
+    **{
+        f"{reason} behind text": (ends_with(reason, "So far"), ok("So far"))
+        for reason in (*GOOD, *LIMITS, *UNKNOWN)
+    },
     **{f"{reason} alone": (ends_with(reason), ok("")) for reason in (*GOOD, *UNKNOWN)},
     # As COUNT says, the answer is shorter than our limit: the window is full. Behind thoughts that nobody counted, who knows.
     **{f"{reason} alone": (ends_with(reason), bad(413)) for reason in LIMITS},
     **{
-        f"{reason} behind thoughts": ((head(), BEGIN, think("Hm"), stop(reason), END), bad((502, 413)))
+        f"{reason} behind thoughts": (
+            (head(), BEGIN, think("Hm"), stop(reason), END),
+            bad((502, 413)),
+        )
         for reason in LIMITS
     },
-    **{f"{reason} behind text": (ends_with(reason, "So ", "far"), bad(502, "declined", "So far")) for reason in DECLINED},
-    **{f"{reason} alone": (ends_with(reason), bad(502, "declined")) for reason in DECLINED},
-    **{f"{reason} behind text": (ends_with(reason, "So far"), bad(502, "cut its answer short", "So far")) for reason in BREAKS},
-    **{f"{reason} alone": (ends_with(reason), bad(502, "cut its answer short", tries=3)) for reason in BREAKS},
-    **{f"{reason} first": (Tries([ends_with(reason), (head(), ANSWER)]), ok(tries=2)) for reason in BREAKS},
     **{
-        f"{reason!r} for a reason": (ends_with(reason, "So far"), Right((201, 502), "So far", usage=None))
+        f"{reason} behind text": (ends_with(reason, "So ", "far"), bad(502, "declined", "So far"))
+        for reason in DECLINED
+    },
+    **{f"{reason} alone": (ends_with(reason), bad(502, "declined")) for reason in DECLINED},
+    **{
+        f"{reason} behind text": (
+            ends_with(reason, "So far"),
+            bad(502, "cut its answer short", "So far"),
+        )
+        for reason in BREAKS
+    },
+    **{
+        f"{reason} alone": (ends_with(reason), bad(502, "cut its answer short", tries=3))
+        for reason in BREAKS
+    },
+    **{
+        f"{reason} first": (Tries([ends_with(reason), (head(), ANSWER)]), ok(tries=2))
+        for reason in BREAKS
+    },
+    **{
+        f"{reason!r} for a reason": (
+            ends_with(reason, "So far"),
+            Right((201, 502), "So far", usage=None),
+        )
         for reason in ODD_REASONS
     },
 }
@@ -713,53 +1112,121 @@ def event_error(data):
 
 OVERFLOW = "the request exceeds the available context size. try increasing the context size or enable context shift"
 FAULTS = {  # the error; our status, words of the detail, how often it is asked where it comes first
-    "overloaded_error": (fault({"type": "overloaded_error", "message": "Overloaded"}), 503, "overloaded", 3),
+    "overloaded_error": (
+        fault({"type": "overloaded_error", "message": "Overloaded"}),
+        503,
+        "overloaded",
+        3,
+    ),
     "rate_limit_error": (fault({"type": "rate_limit_error", "message": "Slow"}), 503, "limits", 3),
-    "out of credit": (fault({"message": "Pay", "code": "insufficient_quota"}), 503, "limits", 1),
+    "out of credit": (fault({"message": "Pay", "code": "insufficient_quota"}), 502, "used up", 1),
     "api_error": (fault({"type": "api_error", "message": "Internal"}), 502, "status 500", 3),
     "a code in words": (fault({"message": "No.", "code": "504"}), 502, "status 504", 3),
     "a code in digits": (fault({"message": "No.", "code": 502}), 502, "status 502", 3),
     "a code of 429": (fault({"message": "No.", "code": 429}), 503, "limits", 3),
-    "invalid_request_error": (fault({"type": "invalid_request_error", "message": "It is odd."}), 502, "It is odd.", 1),
-    "an unknown model": (fault({"type": "not_found_error", "message": "model: m-0"}), 400, "no such model", 1),
-    "too long": (fault({"message": "No.", "code": "context_length_exceeded"}), 413, "context window", 1),
+    "invalid_request_error": (
+        fault({"type": "invalid_request_error", "message": "It is odd."}),
+        502,
+        "It is odd.",
+        1,
+    ),
+    "an unknown model": (
+        fault({"type": "not_found_error", "message": "model: m-0"}),
+        400,
+        "no such model",
+        1,
+    ),
+    "too long": (
+        fault({"message": "No.", "code": "context_length_exceeded"}),
+        413,
+        "context window",
+        1,
+    ),
     "a bad key": (fault({"type": "authentication_error", "message": "No."}), 502, "own key", 1),
     "not allowed": (fault({"type": "permission_error", "message": "No."}), 502, "own key", 1),
     "a text": (event({"error": "It is odd."}), 502, "", ONCE_TO_THRICE),
     "an empty object": (event({"error": {}}), 502, "", ONCE_TO_THRICE),
     "a type and no more": (event({"type": "error"}), 502, "", ONCE_TO_THRICE),
-    "a type and a message": (event({"type": "error", "message": "It is odd.", "code": 400}), 502, "It is odd.", 1),
-    "vllm's": (event({"object": "error", "message": "It is odd.", "type": "BadRequestError", "code": 400}), 502, "It is odd.", 1),
-    "an event with a message": (event_error({"message": "It is odd.", "code": 400}), 502, "It is odd.", 1),
+    "a type and a message": (
+        event({"type": "error", "message": "It is odd.", "code": 400}),
+        502,
+        "It is odd.",
+        1,
+    ),
+    "vllm's": (
+        event({"object": "error", "message": "It is odd.", "type": "BadRequestError", "code": 400}),
+        502,
+        "It is odd.",
+        1,
+    ),
+    "an event with a message": (
+        event_error({"message": "It is odd.", "code": 400}),
+        502,
+        "It is odd.",
+        1,
+    ),
     "an event with a detail": (event_error({"detail": "It is odd."}), 502, "", ONCE_TO_THRICE),
-    "an event with an error": (event_error({"error": {"message": "It is odd.", "code": 422}}), 502, "It is odd.", 1),
+    "an event with an error": (
+        event_error({"error": {"message": "It is odd.", "code": 422}}),
+        502,
+        "It is odd.",
+        1,
+    ),
     "an event with a text": (event_error("It is odd."), 502, "", ONCE_TO_THRICE),
-    "an event that is too long": (event_error({"message": OVERFLOW, "code": 400}), 413, "context window", 1),
-    "llama.cpp's field": (
-        b'error: {"code":400,"message":"%s","type":"invalid_request_error"}\n\n' % OVERFLOW.encode(),
+    "an event that is too long": (
+        event_error({"message": OVERFLOW, "code": 400}),
         413,
         "context window",
         1,
     ),
-    "llama.cpp's field, of 500": (b'error: {"code":500,"message":"No.","type":"server_error"}\n\n', 502, "status 500", 3),
-    "llama.cpp's field, while it loads": (b'error: {"code":503,"message":"Loading","type":"unavailable_error"}\n\n', 503, "", 3),
-    "llama.cpp's field, of 400": (b'error: {"code":400,"message":"It is odd."}\n\n', 502, "It is odd.", 1),
+    "llama.cpp's field": (
+        b'error: {"code":400,"message":"%s","type":"invalid_request_error"}\n\n'
+        % OVERFLOW.encode(),
+        413,
+        "context window",
+        1,
+    ),
+    "llama.cpp's field, of 500": (
+        b'error: {"code":500,"message":"No.","type":"server_error"}\n\n',
+        502,
+        "status 500",
+        3,
+    ),
+    "llama.cpp's field, while it loads": (
+        b'error: {"code":503,"message":"Loading","type":"unavailable_error"}\n\n',
+        503,
+        "",
+        3,
+    ),
+    "llama.cpp's field, of 400": (
+        b'error: {"code":400,"message":"It is odd."}\n\n',
+        502,
+        "It is odd.",
+        1,
+    ),
 }
 ERRORS = {
-    **{f"{name}, first": ((head(), part), bad(code, words, tries=tries)) for name, (part, code, words, tries) in FAULTS.items()},
+    **{
+        f"{name}, first": ((head(), part), bad(code, words, tries=tries))
+        for name, (part, code, words, tries) in FAULTS.items()
+    },
     **{
         f"{name}, behind the beginning": ((head(), BEGIN, part, END), bad(code, words, tries=tries))
         for name, (part, code, words, tries) in FAULTS.items()
     },
     **{
-        f"{name}, behind a word": ((HALF, part, END), bad(code, words, "Half")) for name, (part, code, words, _) in FAULTS.items()
+        f"{name}, behind a word": ((HALF, part, END), bad(code, words, "Half"))
+        for name, (part, code, words, _) in FAULTS.items()
     },
     **{
         f"{name}, first, then an answer": (Tries([(head(), part), (head(), ANSWER)]), ok(tries=2))
         for name, (part, _, _, tries) in FAULTS.items()
         if tries == 3
     },
-    "plain JSON behind a word": ((HALF, b'{"error": {"message": "It is odd."}}\n'), bad(502, "", "Half")),
+    "plain JSON behind a word": (
+        (HALF, b'{"error": {"message": "It is odd."}}\n'),
+        bad(502, "", "Half"),
+    ),
     "gemini's list": (
         (head(200, "application/json"), b'[{"error": {"code": 400, "message": "No."}}]'),
         bad(502, tries=ONCE_TO_THRICE),
@@ -789,7 +1256,10 @@ SHAPES = {
     "a detail of a list": ({"detail": [{"loc": ["body"], "msg": "It is odd."}]}, "It is odd."),
     "a message of a number": ({"error": {"message": 5}}, ""),
     "a message of an object": ({"error": {"message": {"a": [1]}}}, ""),
-    "odd types": ({"error": {"message": ["It is odd."], "type": 5, "code": {"a": 1}, "param": []}}, "It is odd."),
+    "odd types": (
+        {"error": {"message": ["It is odd."], "type": 5, "code": {"a": 1}, "param": []}},
+        "It is odd.",
+    ),
     "line ends": ({"error": {"message": "It\r\nis\todd."}}, "It is odd."),
     "what no database holds": ({"error": {"message": "a\0b\ud800c"}}, "a\ufffdb\ufffdc"),
     "no UTF-8": (b'{"error": {"message": "\xff"}}', ""),
@@ -800,18 +1270,33 @@ SHAPES = {
     "long digits": (b'{"error": {"message": "It is odd.", "code": 1%s}}' % (b"0" * 5000), ""),
     "a page": (PAGE, "status 400"),
     "a long message": ({"error": {"message": "It is odd. " * 6000}}, ""),
-    **{f"a long {name}": ({"error": {"message": "No."} | {name: LONG}}, "") for name in ("type", "code", "param", "message")},
+    **{
+        f"a long {name}": ({"error": {"message": "No."} | {name: LONG}}, "")
+        for name in ("type", "code", "param", "message")
+    },
     **{
         f"a {name} of 60 kB": ({"error": {"message": "It is odd."} | {name: LONG[:60_000]}}, "")
         for name in ("type", "code", "param")
     },
     "a message of 60 kB": ({"error": {"message": LONG[:60_000]}}, ""),
-    "60 kB of not_found_error": ({"error": {"type": "not_found_error " * 3700, "message": "not_found_error"}}, ""),
+    "60 kB of not_found_error": (
+        {"error": {"type": "not_found_error " * 3700, "message": "not_found_error"}},
+        "",
+    ),
 }
 SHAPED = {
-    **{f"{name}, 400": (refusal(400, body), bad((502, 413, 400), words)) for name, (body, words) in SHAPES.items()},
-    **{f"{name}, 500": (refusal(500, body), bad((502, 413), tries=ONCE_TO_THRICE)) for name, (body, _) in SHAPES.items()},
-    "a text of as many characters as MAX_TOKENS can mean": ((head(), BEGIN, [say("x" * 10_000)] * 12, REST), ok("x" * 120_000)),
+    **{
+        f"{name}, 400": (refusal(400, body), bad((502, 413, 400), words))
+        for name, (body, words) in SHAPES.items()
+    },
+    **{
+        f"{name}, 500": (refusal(500, body), bad((502, 413), tries=ONCE_TO_THRICE))
+        for name, (body, _) in SHAPES.items()
+    },
+    "a text of as many characters as MAX_TOKENS can mean": (
+        (head(), BEGIN, [say("x" * 10_000)] * 12, REST),
+        ok("x" * 120_000),
+    ),
     "the same in one event": ((head(), BEGIN, say("x" * 120_000), REST), ok("x" * 120_000)),
     "a text of more": (
         (head(), BEGIN, [say("x" * 10_000)] * 60, REST),
@@ -847,14 +1332,23 @@ DRIPS = {
     "headers": ((PLAIN, drip(b"X-Odd: 1\r\n")), SILENT),
     **{f"{code} without end": ((drip(part),), SILENT) for code, part in INTERIM.items()},
     **{f"{name} behind the headers": ((head(), parts), SILENT) for name, parts in NOTHING.items()},
-    **{f"{name} behind the beginning": ((head(), BEGIN, parts), SILENT) for name, parts in NOTHING.items()},
     **{
-        f"{name} behind a word": ((HALF, parts), bad(504, "nothing of an answer", "Half", usage=None, **LATE))
+        f"{name} behind the beginning": ((head(), BEGIN, parts), SILENT)
+        for name, parts in NOTHING.items()
+    },
+    **{
+        f"{name} behind a word": (
+            (HALF, parts),
+            bad(504, "nothing of an answer", "Half", usage=None, **LATE),
+        )
         for name, parts in NOTHING.items()
     },
     "the size of a chunk": ((head(Transfer_Encoding="chunked"), drip(b"0")), SILENT),
     "the extension of a chunk": ((head(Transfer_Encoding="chunked"), b"5;", drip(b"x")), SILENT),
-    "the beginning": ((head(), drip(BEGIN)), bad(504, "nothing of an answer", usage=None, **AT_LAST)),
+    "the beginning": (
+        (head(), drip(BEGIN)),
+        bad(504, "nothing of an answer", usage=None, **AT_LAST),
+    ),
     "JSON": ((JSON_HEAD, b"{", drip(b" ")), SILENT),
     "JSON that falls silent": ((JSON_HEAD, b'{"choices": [', OPEN), SILENT),
     "JSON of nothing": ((JSON_HEAD, drip(b" ")), SILENT),
@@ -872,9 +1366,18 @@ DRIPS = {
     ),
     "errors that are slow": ((TIMEOUT * 0.42, refusal(500)), bad((502, 504), tries=(2, 3), **LATE)),
     "breaks that are slow": ((TIMEOUT * 0.42, b"SSH"), bad((502, 504), tries=(2, 3), **LATE)),
-    "a pause that is too long": ((head(429, Content_Length=0, Retry_After=2),), bad((503, 504), tries=ONCE_TO_THRICE, **AT_LAST)),
-    "words": ((HALF, [(TIMEOUT * 0.4, say("."))] * 4, REST), ok("Half....", seconds=(TIMEOUT * 1.6, 19))),
-    "thoughts": ((head(), BEGIN, [(TIMEOUT * 0.4, think("."))] * 4, say("The answer."), REST), ok(seconds=(TIMEOUT * 1.6, 19))),
+    "a pause that is too long": (
+        (head(429, Content_Length=0, Retry_After=2),),
+        bad((503, 504), tries=ONCE_TO_THRICE, **AT_LAST),
+    ),
+    "words": (
+        (HALF, [(TIMEOUT * 0.4, say("."))] * 4, REST),
+        ok("Half....", seconds=(TIMEOUT * 1.6, 19)),
+    ),
+    "thoughts": (
+        (head(), BEGIN, [(TIMEOUT * 0.4, think("."))] * 4, say("The answer."), REST),
+        ok(seconds=(TIMEOUT * 1.6, 19)),
+    ),
     "a beginning, then an answer": (
         (head(), TIMEOUT * 0.6, BEGIN, TIMEOUT * 0.6, say("The answer."), REST),
         ok(seconds=(TIMEOUT * 1.2, 18)),
@@ -890,8 +1393,15 @@ def forms_of(secret):
     """(each way to write it, how long six of its characters are in it)"""
     data = secret.encode()
     quoted = "".join(f"%{byte:02X}" for byte in data)
-    return [(secret, 6), (urllib.parse.quote(secret, ""), 6), (data.hex(), 12), (data.hex().upper(), 12), (quoted, 18)] + [
-        (base64.b64encode(b"x" * shift + data).decode()[4 if shift else 0 :].rstrip("="), 8) for shift in range(3)
+    return [
+        (secret, 6),
+        (urllib.parse.quote(secret, ""), 6),
+        (data.hex(), 12),
+        (data.hex().upper(), 12),
+        (quoted, 18),
+    ] + [
+        (base64.b64encode(b"x" * shift + data).decode()[4 if shift else 0 :].rstrip("="), 8)
+        for shift in range(3)
     ]
 
 
@@ -906,12 +1416,19 @@ STRETCHES = {
 def told(text):
     """What a text tells of the secrets."""
     return {
-        text[i : i + length] for length in (6, 8, 12, 18) for i in range(len(text)) if (length, text[i : i + length]) in STRETCHES
+        text[i : i + length]
+        for length in (6, 8, 12, 18)
+        for i in range(len(text))
+        if (length, text[i : i + length]) in STRETCHES
     }
 
 
 def ways_of(secret):
-    return [form for form, _ in forms_of(secret)] + [secret[:9] + "***" + secret[-8:], secret[4:12], secret[-6:]]
+    return [form for form, _ in forms_of(secret)] + [
+        secret[:9] + "***" + secret[-8:],
+        secret[4:12],
+        secret[-6:],
+    ]
 
 
 # Each protocol's provider repeats what it was sent: the one a password, the other a key.
@@ -920,22 +1437,53 @@ WAYS = [
     for password, key in zip(
         [*ways_of(PASSWORD), BASIC, BASIC[:16] + "…", f"user:{PASSWORD}"],
         [*ways_of(KEY), BASIC, f"Bearer {KEY}", urllib.parse.quote(PASSWORD, "")],
+        strict=True,
     )
 ]
 PLACES = {
-    "a message": lambda text: (refusal(400, {"error": {"message": f"bad header: Basic {text}"}}), bad(502, "refused")),
-    "a detail": lambda text: (refusal(422, {"detail": [{"loc": ["header"], "msg": text, "input": text}]}), bad(502)),
-    "an unknown model": lambda text: (refusal(404, {"error": {"message": f"no such model: {text}"}}), bad(400)),
-    "a type and a code": lambda text: (refusal(418, {"error": {"type": text, "code": text, "param": text}}), bad(502)),
-    "a stream": lambda text: ((HALF, fault({"type": "invalid_request_error", "message": f"({text})"})), bad(502, "", "Half")),
-    "an event": lambda text: ((HALF, event_error({"message": text, "code": 400})), bad(502, "", "Half")),
-    "a field": lambda text: ((HALF, b'error: {"code": 400, "message": "%s"}\n\n' % text.encode()), bad(502, "", "Half")),
+    "a message": lambda text: (
+        refusal(400, {"error": {"message": f"bad header: Basic {text}"}}),
+        bad(502, "refused"),
+    ),
+    "a detail": lambda text: (
+        refusal(422, {"detail": [{"loc": ["header"], "msg": text, "input": text}]}),
+        bad(502),
+    ),
+    "an unknown model": lambda text: (
+        refusal(404, {"error": {"message": f"no such model: {text}"}}),
+        bad(400),
+    ),
+    "a type and a code": lambda text: (
+        refusal(418, {"error": {"type": text, "code": text, "param": text}}),
+        bad(502),
+    ),
+    "a stream": lambda text: (
+        (HALF, fault({"type": "invalid_request_error", "message": f"({text})"})),
+        bad(502, "", "Half"),
+    ),
+    "an event": lambda text: (
+        (HALF, event_error({"message": text, "code": 400})),
+        bad(502, "", "Half"),
+    ),
+    "a field": lambda text: (
+        (HALF, b'error: {"code": 400, "message": "%s"}\n\n' % text.encode()),
+        bad(502, "", "Half"),
+    ),
     "a request id": lambda text: (
-        (head(X_Request_Id=text.encode().decode("latin-1"), Request_Id=text.encode().decode("latin-1")), ANSWER),
+        (
+            head(
+                X_Request_Id=text.encode().decode("latin-1"),
+                Request_Id=text.encode().decode("latin-1"),
+            ),
+            ANSWER,
+        ),
         ok(),
     ),
     "a reason": lambda text: (ends_with(f"odd {text}", "So far"), ok("So far")),
-    "a redirect": lambda text: (refusal(307, Location=f"/elsewhere/{urllib.parse.quote(text)}"), bad(502, "redirects")),
+    "a redirect": lambda text: (
+        refusal(307, Location=f"/elsewhere/{urllib.parse.quote(text)}"),
+        bad(502, "redirects"),
+    ),
 }
 OF_A_KEY = [
     "Incorrect API key provided: sk***gA. You can obtain an API key from https://console.x.ai.",
@@ -957,13 +1505,19 @@ SECRETS = {
     },
     **{
         f"status {code}": (
-            {protocol: refusal(code, {"error": {"message": f"It is {text}."}}) for protocol, text in WAYS[0].items()},
+            {
+                protocol: refusal(code, {"error": {"message": f"It is {text}."}})
+                for protocol, text in WAYS[0].items()
+            },
             bad((502, 503, 400), tries=ONCE_TO_THRICE),
         )
         for code in (400, 401, 402, 403, 404, 407, 409, 418, 422, 429, 500, 503, 529)
     },
     **{
-        f"{text} {code}": (refusal(code, {"error": text}), bad(502, "refused this server's own key"))
+        f"{text} {code}": (
+            refusal(code, {"error": text}),
+            bad(502, "refused this server's own key"),
+        )
         for text in OF_A_KEY
         for code in (400, 422)
     },
@@ -975,7 +1529,10 @@ SECRETS = {
         for text in OF_A_KEY
     },
     **{
-        f"{text} behind a word": ((HALF, fault({"message": text})), bad(502, "refused this server's own key", "Half"))
+        f"{text} behind a word": (
+            (HALF, fault({"message": text})),
+            bad(502, "refused this server's own key", "Half"),
+        )
         for text in OF_A_KEY
     },
 }
@@ -988,7 +1545,9 @@ TABLES = {
     "splits": SPLITS,
     "lines": LINES,
     "ends": {name: row for name, row in ENDS.items() if row[1].seconds[1] != USAGE_WAIT + SLACK},
-    "ends that are waited for": {name: row for name, row in ENDS.items() if row[1].seconds[1] == USAGE_WAIT + SLACK},
+    "ends that are waited for": {
+        name: row for name, row in ENDS.items() if row[1].seconds[1] == USAGE_WAIT + SLACK
+    },
     "reasons": REASONS,
     "errors": ERRORS,
     "shapes": SHAPED,

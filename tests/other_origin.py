@@ -7,7 +7,9 @@ import threading
 from client import ROOT
 
 # What the README shows: the client, and how it is used.
-CLIENT, USE = re.findall(r"^```js\n(.*?)^```$", (ROOT / "README.md").read_text("utf-8"), re.MULTILINE | re.DOTALL)
+CLIENT, USE = re.findall(
+    r"^```js\n(.*?)^```$", (ROOT / "README.md").read_text("utf-8"), re.MULTILINE | re.DOTALL
+)
 
 
 class Site:
@@ -20,7 +22,9 @@ class Site:
                 handler.send_response(200)
                 handler.send_header("Content-Type", "text/javascript" if script else "text/html")
                 handler.end_headers()
-                handler.wfile.write((script or "<!doctype html><link rel=icon href=data:,>").encode())
+                handler.wfile.write(
+                    (script or "<!doctype html><link rel=icon href=data:,>").encode()
+                )
 
             def log_message(self, *arguments):
                 pass

@@ -17,7 +17,6 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-
 KEEP = object()  # the last part of an answer behind which the connection may have another request
 
 
@@ -78,7 +77,9 @@ class Connection:
         """End it by a reset, as a server does that has died, or a router that has forgotten it."""
         self._ending = True
         self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self._shut_down(socket.SHUT_RD)  # sends nothing, but has the reading thread close the socket
+        self._shut_down(
+            socket.SHUT_RD
+        )  # sends nothing, but has the reading thread close the socket
         self.over.wait(5)
 
     def vanish(self):
@@ -86,7 +87,9 @@ class Connection:
         # A filter (man 7 socket, SO_ATTACH_FILTER) of one instruction, BPF_RET | BPF_K: of each packet, 0 bytes are taken.
         program = ctypes.create_string_buffer(struct.pack("HBBI", 0x06, 0, 0, 0))
         SO_ATTACH_FILTER = 26
-        self.sock.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("HP", 1, ctypes.addressof(program)))
+        self.sock.setsockopt(
+            socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("HP", 1, ctypes.addressof(program))
+        )
 
     def send(self, data):
         with self._lock:
@@ -94,7 +97,9 @@ class Connection:
 
     def _shut_down(self, how):
         with contextlib.suppress(OSError):  # the other side was faster
-            socket.socket.shutdown(self.sock, how)  # an SSLSocket's own would send in plain from here on
+            socket.socket.shutdown(
+                self.sock, how
+            )  # an SSLSocket's own would send in plain from here on
 
     def _answer(self, request):
         is_kept = False
@@ -122,7 +127,9 @@ class Connection:
         head, _, self._data = self._data.partition(b"\r\n\r\n")
         lines = head.decode("latin-1").split("\r\n")
         method, path, _ = lines[0].split(" ")
-        headers = {name.lower(): value for name, value in (line.split(": ", 1) for line in lines[1:])}
+        headers = {
+            name.lower(): value for name, value in (line.split(": ", 1) for line in lines[1:])
+        }
         length = int(headers.get("content-length", 0))
         while len(self._data) < length:
             if not self._receive():
@@ -180,7 +187,9 @@ class Provider:
     def wait_for_request(self, number=1, seconds=10):
         """The request of this number, once it has come."""
         with self._arrived:
-            assert self._arrived.wait_for(lambda: len(self.posts) >= number, seconds), "no request came"
+            assert self._arrived.wait_for(lambda: len(self.posts) >= number, seconds), (
+                "no request came"
+            )
             return self.posts[number - 1]
 
     @property
@@ -191,7 +200,13 @@ class Provider:
         with self._arrived:
             self.requests.append(request)
             is_list = request.method == "GET"
-            answer = models(self.models) if is_list else self.script.pop(0) if self.script else self.default
+            answer = (
+                models(self.models)
+                if is_list
+                else self.script.pop(0)
+                if self.script
+                else self.default
+            )
             self._arrived.notify_all()
         return answer(request)
 
@@ -208,7 +223,9 @@ class Provider:
                 sock, _ = self._socket.accept()
             except OSError:
                 return
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # else the parts of an answer wait for each other
+            sock.setsockopt(
+                socket.IPPROTO_TCP, socket.TCP_NODELAY, 1
+            )  # else the parts of an answer wait for each other
             connection = Connection(sock, self)
             self.connections.append(connection)
             threading.Thread(target=connection.serve, daemon=True).start()
@@ -231,18 +248,37 @@ def event(data, name=None):
 
 def anthropic_events(pieces, stop="end_turn", usage=(11, 7, 3)):
     """The events of an answer; what is no text among the pieces is passed on."""
-    start = {"input_tokens": usage[0], "cache_read_input_tokens": usage[2], "cache_creation_input_tokens": 1, "output_tokens": 1}
-    yield event({"type": "message_start", "message": {"id": "msg_1", "usage": start}}, "message_start")
-    yield event({"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}}, "content_block_start")
+    start = {
+        "input_tokens": usage[0],
+        "cache_read_input_tokens": usage[2],
+        "cache_creation_input_tokens": 1,
+        "output_tokens": 1,
+    }
+    yield event(
+        {"type": "message_start", "message": {"id": "msg_1", "usage": start}}, "message_start"
+    )
+    yield event(
+        {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
+        "content_block_start",
+    )
     yield event({"type": "ping"}, "ping")
     for piece in pieces:
         if isinstance(piece, str):
             delta = {"type": "text_delta", "text": piece}
-            yield event({"type": "content_block_delta", "index": 0, "delta": delta}, "content_block_delta")
+            yield event(
+                {"type": "content_block_delta", "index": 0, "delta": delta}, "content_block_delta"
+            )
         else:
             yield piece
     yield event({"type": "content_block_stop", "index": 0}, "content_block_stop")
-    yield event({"type": "message_delta", "delta": {"stop_reason": stop}, "usage": {"output_tokens": usage[1]}}, "message_delta")
+    yield event(
+        {
+            "type": "message_delta",
+            "delta": {"stop_reason": stop},
+            "usage": {"output_tokens": usage[1]},
+        },
+        "message_delta",
+    )
     yield event({"type": "message_stop"}, "message_stop")
 
 
@@ -255,7 +291,11 @@ def openai_events(pieces, stop="stop", usage=(15, 7, 3)):
     for piece in pieces:
         yield choice({"content": piece}) if isinstance(piece, str) else piece
     yield choice({}, stop)
-    counts = {"prompt_tokens": usage[0], "completion_tokens": usage[1], "prompt_tokens_details": {"cached_tokens": usage[2]}}
+    counts = {
+        "prompt_tokens": usage[0],
+        "completion_tokens": usage[1],
+        "prompt_tokens_details": {"cached_tokens": usage[2]},
+    }
     yield event({"choices": [], "usage": counts})
     yield event("[DONE]")
 
@@ -267,12 +307,16 @@ def thought(**delta):
 
 def events_of(request, pieces, **options):
     """The events of an answer in the protocol that is asked for; what is no text among the pieces is passed on."""
-    return (anthropic_events if request.path.endswith("/messages") else openai_events)(pieces, **options)
+    return (anthropic_events if request.path.endswith("/messages") else openai_events)(
+        pieces, **options
+    )
 
 
 def reply(*pieces, stop=None, usage=None, **headers):
     """A whole answer in the protocol that is asked for; numbers and Events among the pieces are waited for."""
-    options = {name: value for name, value in (("stop", stop), ("usage", usage)) if value is not None}
+    options = {
+        name: value for name, value in (("stop", stop), ("usage", usage)) if value is not None
+    }
 
     def answer(request):
         yield head(Transfer_Encoding="chunked", Request_Id="req_1", **headers)
@@ -312,7 +356,11 @@ def fails(*pieces):
 def so_far(request):
     """The part of an answer that this request has as the model's own, or nothing."""
     messages = [message for message in request.body["messages"] if message["role"] != "system"]
-    return messages[-2]["content"] if len(messages) > 1 and messages[-1]["content"].startswith("Your answer was cut off.") else ""
+    return (
+        messages[-2]["content"]
+        if len(messages) > 1 and messages[-1]["content"].startswith("Your answer was cut off.")
+        else ""
+    )
 
 
 def asked(request):
@@ -351,7 +399,9 @@ def status(code, body=None, **headers):
     return answer
 
 
-REFUSED = status(400, {"error": {"message": "Not today."}})  # behind a `cut`, the reply does not go on
+REFUSED = status(
+    400, {"error": {"message": "Not today."}}
+)  # behind a `cut`, the reply does not go on
 
 
 def silence(until):
@@ -404,7 +454,7 @@ def certificate(folder, address="127.0.0.1", days=1):
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "loopback")])
     names = [x509.IPAddress(ipaddress.ip_address(address)), x509.DNSName("provider.invalid")]
-    now = datetime.datetime.now(datetime.timezone.utc)
+    now = datetime.datetime.now(datetime.UTC)
     signed = (
         x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
         .not_valid_before(now - datetime.timedelta(days=2))
@@ -416,7 +466,9 @@ def certificate(folder, address="127.0.0.1", days=1):
     path.write_bytes(
         signed.public_bytes(serialization.Encoding.PEM)
         + key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
         )
     )
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

@@ -13,13 +13,15 @@ class Proxy:
     def __init__(self, target, port=0):
         self.target = target
         self.sent = b""  # by clients
-        self.cut_behind = None  # bytes of an answer: the connection breaks behind the next that hold them
+        self.cut_behind = (
+            None  # bytes of an answer: the connection breaks behind the next that hold them
+        )
         self.splits = False  # whether a letter of several bytes is passed on byte by byte
         self.passes = threading.Event()  # as long as it is not set, what comes is held
         self.passes.set()
         self._pairs = []
         self._socket = socket.create_server(("127.0.0.1", port))
-        self.url = "http://127.0.0.1:%d" % self._socket.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
         threading.Thread(target=self._accept, daemon=True).start()
 
     def cut(self):
@@ -46,7 +48,9 @@ class Proxy:
                     continue
                 self._pairs.append(pair)
                 threading.Thread(target=self._pass_on, args=(pair, *pair), daemon=True).start()
-                threading.Thread(target=self._pass_on, args=(pair, *reversed(pair)), daemon=True).start()
+                threading.Thread(
+                    target=self._pass_on, args=(pair, *reversed(pair)), daemon=True
+                ).start()
 
     def _pass_on(self, pair, source, target):
         with contextlib.suppress(OSError):
@@ -58,9 +62,13 @@ class Proxy:
                     target.sendall(data[: data.index(self.cut_behind) + len(self.cut_behind)])
                     self.cut_behind = None
                     break
-                for part in re.findall(rb"[\x80-\xff]|[\x00-\x7f]+", data) if self.splits else [data]:
+                for part in (
+                    re.findall(rb"[\x80-\xff]|[\x00-\x7f]+", data) if self.splits else [data]
+                ):
                     target.sendall(part)
-                    time.sleep(0.01 if self.splits else 0)  # so that it is read alone: nothing tells when it was
+                    time.sleep(
+                        0.01 if self.splits else 0
+                    )  # so that it is read alone: nothing tells when it was
         self._break(pair)
         source.close()
 

@@ -36,9 +36,13 @@ class Reader:
         """Read until the end."""
         deadline = time.monotonic() + seconds
         while self.end is None and not self.given_up:
-            assert time.monotonic() < deadline, f"the reply of {self.session} never ended for {self}"
+            assert time.monotonic() < deadline, (
+                f"the reply of {self.session} never ended for {self}"
+            )
             client = self.clients[(self.first + self.returns) % len(self.clients)]
-            with contextlib.suppress(OSError, http.client.HTTPException):  # that one is away, or has gone meanwhile
+            with contextlib.suppress(
+                OSError, http.client.HTTPException
+            ):  # that one is away, or has gone meanwhile
                 with client.events(self.session, self.last_id, timeout=20) as stream:
                     if stream.status == 200:
                         self._read(stream)

@@ -34,7 +34,13 @@ def misbehave(chance):
     def answer(request):
         words = counting(request, chance.randrange(1, 30), 0.01)
         some = words[: chance.randrange(len(words))]
-        failures = [cut(*some, " half"), fails(*some, " half"), cut(), status(500), status(429, {}, retry_after_ms="1")]
+        failures = [
+            cut(*some, " half"),
+            fails(*some, " half"),
+            cut(),
+            status(500),
+            status(429, {}, retry_after_ms="1"),
+        ]
         return (chance.choice(failures) if chance.random() < 0.25 else reply(*words))(request)
 
     return answer
@@ -65,8 +71,25 @@ class User(threading.Thread):
         self.sessions, self.deleted, self.told, self.problems = [], set(), collections.Counter(), []
 
     def run(self):
-        actions = [self.create, self.create, self.message, self.message, self.message, self.stream, self.stream]
-        actions += [self.retry, self.cancel, self.delete, self.change, self.list, self.repeat, self.show, self.follow]
+        actions = [
+            self.create,
+            self.create,
+            self.message,
+            self.message,
+            self.message,
+            self.stream,
+            self.stream,
+        ]
+        actions += [
+            self.retry,
+            self.cancel,
+            self.delete,
+            self.change,
+            self.list,
+            self.repeat,
+            self.show,
+            self.follow,
+        ]
         actions += [self.go_on, self.go_on]
         while time.monotonic() < self.until:
             action = self.chance.choice(actions)
@@ -88,7 +111,11 @@ class User(threading.Thread):
         return f"[{self.chance.getrandbits(48):012x}] " + self.chance.choice(texts)
 
     def path(self):
-        return f"/sessions/{self.chance.choice(self.sessions)}" if self.sessions else "/sessions/" + str(uuid.uuid4())
+        return (
+            f"/sessions/{self.chance.choice(self.sessions)}"
+            if self.sessions
+            else "/sessions/" + str(uuid.uuid4())
+        )
 
     def create(self):
         prefer = self.chance.choice([None, "respond-async"])
@@ -97,7 +124,9 @@ class User(threading.Thread):
             self.sessions.append(response.json()["id"])
 
     def message(self):
-        self.see(self.client.post(self.path() + "/messages", {"content": self.content()}), 201, 202, 404)
+        self.see(
+            self.client.post(self.path() + "/messages", {"content": self.content()}), 201, 202, 404
+        )
 
     def retry(self):
         self.see(self.client.post(self.path() + "/retry"), 201, 202, 404)
@@ -106,7 +135,13 @@ class User(threading.Thread):
         """Of a reply that has failed or ended; or that is cut off now, perhaps before it has a word."""
         path = self.path()
         if self.chance.random() < 0.7:
-            self.see(self.client.post(path + "/messages", {"content": self.content()}, Prefer="respond-async"), 202, 404)
+            self.see(
+                self.client.post(
+                    path + "/messages", {"content": self.content()}, Prefer="respond-async"
+                ),
+                202,
+                404,
+            )
             time.sleep(self.chance.uniform(0, 0.3))
             self.see(self.client.post(path + "/cancel"), 200, 404)
         self.told[f"continue: {self.see(self.client.post(path + '/continue'), 201, 202, 404)}"] += 1
@@ -124,7 +159,9 @@ class User(threading.Thread):
         self.see(self.client.patch(self.path(), {"title": self.content()[:50]}), 200, 404)
 
     def list(self):
-        query = self.chance.choice(["", "?query=end", "?query=half%20h", "?page[offset]=3&page[limit]=2"])
+        query = self.chance.choice(
+            ["", "?query=end", "?query=half%20h", "?page[offset]=3&page[limit]=2"]
+        )
         self.see(self.client.get("/sessions" + query), 200)
 
     def show(self):
@@ -132,14 +169,21 @@ class User(threading.Thread):
 
     def repeat(self):
         """The same message under one key gives one outcome."""
-        path, body, key = self.path() + "/messages", {"content": self.content()}, f"{self.chance.getrandbits(64):x}"
+        path, body, key = (
+            self.path() + "/messages",
+            {"content": self.content()},
+            f"{self.chance.getrandbits(64):x}",
+        )
         answers = [self.client.post(path, body, Idempotency_Key=key) for _ in range(2)]
         codes = [self.see(answer, 201, 202, 404) for answer in answers]
         if codes == [201, 201]:
             assert answers[0].json() == answers[1].json()
 
     def stream(self):
-        body, path = {"content": self.content()}, self.chance.choice(["/sessions", self.path() + "/messages"])
+        body, path = (
+            {"content": self.content()},
+            self.chance.choice(["/sessions", self.path() + "/messages"]),
+        )
         with self.client.stream("POST", path, body) as stream:
             if self.see(stream, 200, 201, 404) < 300:
                 self.read(stream, stream.headers["Location"].split("/")[2])
@@ -187,7 +231,11 @@ class Stranger(threading.Thread):
 
     def run(self):
         held = collections.deque()
-        words = [b"", b"GET /health HTTP/1.1\r\nHost:", b"GET /nowhere HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"]
+        words = [
+            b"",
+            b"GET /health HTTP/1.1\r\nHost:",
+            b"GET /nowhere HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",
+        ]
         words += [b"POST /sessions HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\nx"]
         while time.monotonic() < self.until:
             with contextlib.suppress(OSError):
@@ -237,11 +285,15 @@ def check(client, session, deadline, counts):
         assert time.monotonic() < deadline, f"{session} is stuck"
         time.sleep(0.2)
     assert [turn["kind"] for turn in turns] == ["user", "assistant"] * (len(turns) // 2)
-    for message, answer in zip(turns[::2], turns[1::2]):
+    for message, answer in zip(turns[::2], turns[1::2], strict=False):
         mark = MARK.findall(message["content"])[0]
         words = answer["content"].split()
-        assert {MARK.findall(word)[0] for word in words if MARK.match(word)} <= {mark}, "a word of another's"
-        numbers = [int(word.removeprefix(mark)) for word in words if word.startswith(mark) and word != mark]
+        assert {MARK.findall(word)[0] for word in words if MARK.match(word)} <= {mark}, (
+            "a word of another's"
+        )
+        numbers = [
+            int(word.removeprefix(mark)) for word in words if word.startswith(mark) and word != mark
+        ]
         assert numbers == list(range(len(numbers))), "a word is lost, or doubled"
         assert words.count(mark) == (mark in words), "the beginning is doubled"
         assert answer["status"] != "complete" or (mark in words and words[-1] == "end.")
@@ -251,7 +303,9 @@ def check(client, session, deadline, counts):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--seconds", type=float, default=3600)
     parser.add_argument("--database", help="the URL of an empty database; by default a SQLite file")
     parser.add_argument("--seed", type=int, default=random.randrange(10**6))
@@ -260,7 +314,11 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         provider = Provider()
         database = options.database or f"sqlite:///{folder}/soak.db"
-        settings = {"DATABASE_URL": database, "OPENAI_BASE_URL": provider.url + "/v1", "DEFAULT_MODEL": "m-1"}
+        settings = {
+            "DATABASE_URL": database,
+            "OPENAI_BASE_URL": provider.url + "/v1",
+            "DEFAULT_MODEL": "m-1",
+        }
         server = Server(pathlib.Path(folder), **settings)
         try:
             print(soak(server.wait_until_up(), provider, options.seconds, options.seed))

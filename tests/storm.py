@@ -71,7 +71,10 @@ class Storm:
 
     def _pieces(self, chance, number):
         mark = f"<{number}.{len(self.served[number])}> "
-        return [f"{mark * chance.choice([1, 1, 3, 40, 400])}{index} " for index in range(chance.randint(1, 6))]
+        return [
+            f"{mark * chance.choice([1, 1, 3, 40, 400])}{index} "
+            for index in range(chance.randint(1, 6))
+        ]
 
     def _mood(self, chance, number, is_reused):
         if self.is_silent(number):
@@ -137,7 +140,10 @@ class Storm:
         events = [chunk(event) for event in events_of(request, pieces)]
         data = b"".join(events)
         # A break before any text would cost a try and a pause each time.
-        yield head(Transfer_Encoding="chunked") + data[: chance.randrange(data.index(b"\n\n", data.index(b"<")) + 4, len(data))]
+        yield (
+            head(Transfer_Encoding="chunked")
+            + data[: chance.randrange(data.index(b"\n\n", data.index(b"<")) + 4, len(data))]
+        )
 
     def broken_by_reset(self, request, pieces, chance):
         yield from self.broken(request, pieces, chance)
@@ -152,7 +158,11 @@ class Storm:
 
     def refused(self, request, pieces, chance):
         data = b'{"error": {"message": "%s"}}' % pieces[0].encode()
-        yield head(400, "application/json", Content_Length=len(data)) + data + chance.choice([b"", b"", b"!", INTRUDER])
+        yield (
+            head(400, "application/json", Content_Length=len(data))
+            + data
+            + chance.choice([b"", b"", b"!", INTRUDER])
+        )
         yield KEEP
 
     def refused_at_length(self, request, pieces, chance):
@@ -190,7 +200,9 @@ class Storm:
         body = {"content": str(number), "model": chance.choice(MODELS)}
         response = client.post("/sessions", body, Prefer="respond-async" if way else None)
         fields = response.json()
-        path = "/sessions/" + (fields["id"] if "id" in fields else fields["errors"][0]["meta"]["session_id"])
+        path = "/sessions/" + (
+            fields["id"] if "id" in fields else fields["errors"][0]["meta"]["session_id"]
+        )
         if way:
             time.sleep(chance.choice([0, chance.uniform(0, 0.03)]))
         if way == "delete":
@@ -199,7 +211,9 @@ class Storm:
         else:
             if way == "cancel":
                 response = client.post(path + "/cancel")
-                assert response.status_code in (200, 409), response.text  # 409 where it has ended meanwhile
+                assert response.status_code in (200, 409), (
+                    response.text
+                )  # 409 where it has ended meanwhile
             self.check(number, client.get(path).json()["turns"][-1], is_cancelled=way is not None)
 
     def check(self, number, turn, is_cancelled):
@@ -212,7 +226,10 @@ class Storm:
         self.outcomes[f"{last.mood}: {status}"] += 1
         assert "INTRUDER" not in f"{text} {error}", told
         assert set(re.findall(r"<(\d+)\.", f"{text} {error}")) <= {str(number)}, told
-        rest, parts = text, []  # each answer that broke has so many pieces in it, perhaps none; the last may have all
+        rest, parts = (
+            text,
+            [],
+        )  # each answer that broke has so many pieces in it, perhaps none; the last may have all
         for each in tries:
             before = rest
             for piece in each.pieces:
@@ -223,7 +240,9 @@ class Storm:
         assert not rest, told
         self.went_on += len(parts) > 1
         for each in others:
-            assert each.mood not in GOOD or each.is_disturbed, told  # else it was tried again for another's sake
+            assert each.mood not in GOOD or each.is_disturbed, (
+                told
+            )  # else it was tried again for another's sake
         if status == "complete":
             assert text.endswith("".join(last.pieces)), told
         elif status == "interrupted":
@@ -233,7 +252,13 @@ class Storm:
             assert last.mood not in GOOD or (last.is_disturbed and len(tries) >= TRIES), told
 
 
-GOOD = {"well": 30, "delimited_by_close": 4, "with_a_byte_more": 6, "with_a_byte_later": 4, "with_another_answer": 12}
+GOOD = {
+    "well": 30,
+    "delimited_by_close": 4,
+    "with_a_byte_more": 6,
+    "with_a_byte_later": 4,
+    "with_another_answer": 12,
+}
 BAD = {
     "shorter_than_it_says": 5,
     "longer_than_it_says": 8,
@@ -253,8 +278,12 @@ class KeptClient(Client):
         self.session.trust_env = False
 
     def request(self, method, path, body=None, timeout=60, **headers):
-        headers = {"Authorization": f"Bearer {self.token}"} | {n.replace("_", "-"): v for n, v in headers.items() if v}
-        return self.session.request(method, self.url + path, json=body, headers=headers, timeout=timeout)
+        headers = {"Authorization": f"Bearer {self.token}"} | {
+            n.replace("_", "-"): v for n, v in headers.items() if v
+        }
+        return self.session.request(
+            method, self.url + path, json=body, headers=headers, timeout=timeout
+        )
 
 
 def open_sockets(server):

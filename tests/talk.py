@@ -17,7 +17,9 @@ from client import wait_until
 from provider import KEEP, asked, chunk, events_of, head, reply
 from trouble import stopped
 
-LONGEST = 11  # seconds until a request is answered, whatever happens: ten, and one for a busy machine
+LONGEST = (
+    11  # seconds until a request is answered, whatever happens: ten, and one for a busy machine
+)
 PAUSE = 0.2  # seconds between two words
 
 Answer = collections.namedtuple("Answer", "what at seconds status retry_after text")
@@ -104,7 +106,9 @@ class Talk:
         workers = server.workers()
         for number, pid in enumerate(workers):
             share = self.replies[number :: len(workers)]
-            with stopped([other for other in workers if other != pid], path):  # who stands still takes no request
+            with stopped(
+                [other for other in workers if other != pid], path
+            ):  # who stands still takes no request
                 for each in share:
                     each.start()
                 wait_until(lambda: all(each.text or each.problem for each in share))
@@ -132,7 +136,10 @@ class Talk:
         yield KEEP
 
     def _words(self, mark):
-        over, number = self._ends[int(mark.partition("-")[2]) // 2 % 2], 0  # in each of two workers, half of them
+        over, number = (
+            self._ends[int(mark.partition("-")[2]) // 2 % 2],
+            0,
+        )  # in each of two workers, half of them
         while not over.is_set():
             yield self._say(mark, f"{mark}.{number}{'xyz'[: number % 4]} ")
             yield PAUSE
@@ -158,9 +165,13 @@ class Talk:
             if [turn["kind"] for turn in turns] != ["user", "assistant"]:
                 problems.append(f"{each.mark}: {len(turns)} turns")
             elif (turns[1]["status"], turns[1]["content"]) != ("complete", said):
-                problems.append(f"{each.mark} is {turns[1]['status']}, {len(turns[1]['content'])} of {len(said)} characters")
+                problems.append(
+                    f"{each.mark} is {turns[1]['status']}, {len(turns[1]['content'])} of {len(said)} characters"
+                )
             elif each.text != said:
-                problems.append(f"{each.mark}: the stream had {len(each.text)} of {len(said)} characters")
+                problems.append(
+                    f"{each.mark}: the stream had {len(each.text)} of {len(said)} characters"
+                )
         problems += [f"{mark}: {count} calls" for mark, count in self.calls.items() if count > 1]
         assert not problems, f"{len(problems)} problems: {problems[:6]}"
         return sum(bool(each.ends) for each in self.replies)
@@ -178,7 +189,9 @@ class Asking:
         self.answers = []
         self._over = threading.Event()
         whats = ["health", "list", "show"] + ["create"] * writers
-        self._threads = [threading.Thread(target=self._ask, args=(what,), daemon=True) for what in whats]
+        self._threads = [
+            threading.Thread(target=self._ask, args=(what,), daemon=True) for what in whats
+        ]
 
     def __enter__(self):
         for thread in self._threads:
@@ -200,7 +213,9 @@ class Asking:
             "health": lambda: self.client.get("/health", timeout=LONGEST + 2),
             "list": lambda: self.client.get("/sessions", timeout=LONGEST + 2),
             "show": lambda: self.client.get(self.path, timeout=LONGEST + 2),
-            "create": lambda: self.writer.post("/sessions", body, Prefer="respond-async", timeout=LONGEST + 2),
+            "create": lambda: self.writer.post(
+                "/sessions", body, Prefer="respond-async", timeout=LONGEST + 2
+            ),
         }
         while not self._over.is_set():
             began = time.monotonic()
@@ -214,30 +229,50 @@ class Asking:
 
     def told(self, what, began=0.0, ended=float("inf")):
         """The set of what these were told, of those who asked within this time."""
-        return {answer.status for answer in self.answers if answer.what == what and began <= answer.at < ended}
+        return {
+            answer.status
+            for answer in self.answers
+            if answer.what == what and began <= answer.at < ended
+        }
 
     def answered(self, what, began, ended):
         """The set of what these were told, of those who were answered within this time."""
-        return {each.status for each in self.answers if each.what == what and began <= each.at + each.seconds < ended}
+        return {
+            each.status
+            for each in self.answers
+            if each.what == what and began <= each.at + each.seconds < ended
+        }
 
     def wait_for(self, what, status, seconds):
         """Wait until one who asks from now on is told so; returns how many seconds it took."""
         began = time.monotonic()
 
         def is_told():
-            return any(each.what == what and each.status == status and each.at >= began for each in self.answers[-200:])
+            return any(
+                each.what == what and each.status == status and each.at >= began
+                for each in self.answers[-200:]
+            )
 
         try:
             wait_until(is_told, seconds)
         except AssertionError:
-            raise AssertionError(f"{what} was not {status} within {seconds} s: {self.answers[-8:]}") from None
+            raise AssertionError(
+                f"{what} was not {status} within {seconds} s: {self.answers[-8:]}"
+            ) from None
         return time.monotonic() - began
 
     def check(self):
         """Every request was answered in time, with what is right or a 503 that says when to ask again; what is told is kept."""
-        problems = [each for each in self.answers if each.seconds > LONGEST or each.status not in (200, 201, 503)]
+        problems = [
+            each
+            for each in self.answers
+            if each.seconds > LONGEST or each.status not in (200, 201, 503)
+        ]
         problems += [each for each in self.answers if each.status == 503 and not each.retry_after]
-        shown = [(each.what, each.status, round(each.seconds, 1), each.text[:200]) for each in problems[:5]]
+        shown = [
+            (each.what, each.status, round(each.seconds, 1), each.text[:200])
+            for each in problems[:5]
+        ]
         assert not problems, f"{len(problems)} of {len(self.answers)} answers: {shown}"
         for each in self.answers:
             if each.status == 201:

@@ -2,12 +2,14 @@
 
 import base64
 import concurrent.futures
+import contextlib
 import hmac
 import json
 import os
 import stat
 import subprocess
 import sys
+import threading
 import time
 import uuid
 
@@ -16,16 +18,31 @@ import pytest
 import requests
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa, x25519
+from werkzeug.exceptions import ServiceUnavailable
 
 import client
-from client import ALICE, ROOT, SECRET, Client, copy_of_the_service, free_port, make_token, running, wait_until
+from auth import name_of
+from client import (
+    ALICE,
+    ROOT,
+    SECRET,
+    Client,
+    copy_of_the_service,
+    free_port,
+    make_token,
+    running,
+    wait_until,
+)
+from keys import PublishedKeys
 from provider import chunk, head, raw, status
 
 CHALLENGE = 'Bearer realm="parley"'
 
 
 def pem(key):
-    return key.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo).decode()
+    return key.public_bytes(
+        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+    ).decode()
 
 
 def in_base64(data):
@@ -35,7 +52,8 @@ def in_base64(data):
 def forge(claims, key=SECRET, digest="sha256", **header):
     """A token by hand, with what a library would not write."""
     parts = [
-        json.dumps(part).encode() if isinstance(part, dict) else part for part in ({"alg": "HS256"} | header, claims)
+        json.dumps(part).encode() if isinstance(part, dict) else part
+        for part in ({"alg": "HS256"} | header, claims)
     ]
     text = ".".join(map(in_base64, parts))
     return f"{text}.{in_base64(hmac.digest(key.encode(), text.encode(), digest))}"
@@ -70,8 +88,16 @@ ED25519 = ed25519.Ed25519PrivateKey.generate()
 RSA = rsa.generate_private_key(65537, 2048)
 KEYS = {
     "Ed25519": (ED25519, "EdDSA", ed25519.Ed25519PrivateKey.generate()),
-    "P-256": (ec.generate_private_key(ec.SECP256R1()), "ES256", ec.generate_private_key(ec.SECP256R1())),
-    "P-384": (ec.generate_private_key(ec.SECP384R1()), "ES384", ec.generate_private_key(ec.SECP384R1())),
+    "P-256": (
+        ec.generate_private_key(ec.SECP256R1()),
+        "ES256",
+        ec.generate_private_key(ec.SECP256R1()),
+    ),
+    "P-384": (
+        ec.generate_private_key(ec.SECP384R1()),
+        "ES384",
+        ec.generate_private_key(ec.SECP384R1()),
+    ),
     "RSA": (RSA, "RS256", rsa.generate_private_key(65537, 2048)),
 }
 WAYS = {"Ed25519": "PEM", "P-256": "base64", "P-384": "one line", "RSA": "base64"}
@@ -79,13 +105,19 @@ WAYS = {"Ed25519": "PEM", "P-256": "base64", "P-384": "one line", "RSA": "base64
 
 def written(public_key, way):
     text = pem(public_key)
-    return {"PEM": text, "base64": base64.b64encode(text.encode()).decode(), "one line": text.replace("\n", "\\n")}[way]
+    return {
+        "PEM": text,
+        "base64": base64.b64encode(text.encode()).decode(),
+        "one line": text.replace("\n", "\\n"),
+    }[way]
 
 
 @pytest.mark.parametrize("kind", KEYS)
 def test_takes_tokens_that_the_public_key_verifies(tmp_path, kind):
     key, algorithm, other = KEYS[kind]
-    with running(tmp_path, JWT_SECRET="", JWT_PUBLIC_KEY=written(key.public_key(), WAYS[kind])) as server:
+    with running(
+        tmp_path, JWT_SECRET="", JWT_PUBLIC_KEY=written(key.public_key(), WAYS[kind])
+    ) as server:
         assert status_of(server, make_token(key=key, algorithm=algorithm)) == 200
         for token in (
             make_token(key=other, algorithm=algorithm),
@@ -98,7 +130,8 @@ def test_takes_tokens_that_the_public_key_verifies(tmp_path, kind):
             make_token(key=key, algorithm=algorithm).rpartition(".")[0] + ".",
         ):
             assert (
-                refused(server, token) == "The token was not signed with a key and an algorithm that this server takes."
+                refused(server, token)
+                == "The token was not signed with a key and an algorithm that this server takes."
             )
         if kind == "RSA":
             for algorithm in ("RS512", "PS256"):
@@ -117,13 +150,16 @@ def test_takes_tokens_that_the_secret_verifies(server):
 
 
 def jwk(key, kid, **fields):
-    algorithms = {ed25519.Ed25519PublicKey: jwt.algorithms.OKPAlgorithm, rsa.RSAPublicKey: jwt.algorithms.RSAAlgorithm}
+    algorithms = {
+        ed25519.Ed25519PublicKey: jwt.algorithms.OKPAlgorithm,
+        rsa.RSAPublicKey: jwt.algorithms.RSAAlgorithm,
+    }
     make = next(algorithm for kind, algorithm in algorithms.items() if isinstance(key, kind)).to_jwk
     return make(key, as_dict=True) | {"kid": kid} | fields
 
 
-def jwks(*keys):
-    return status(200, {"keys": keys})
+def jwks(*keys, **headers):
+    return status(200, {"keys": keys}, **headers)
 
 
 def test_takes_tokens_that_the_published_keys_verify(identity, tmp_path):
@@ -139,8 +175,14 @@ def test_takes_tokens_that_the_published_keys_verify(identity, tmp_path):
     identity.models = jwks(*published)
     with running(tmp_path, JWT_SECRET="", JWT_JWKS_URL=identity.url + "/keys.json") as server:
         for _ in range(3):
-            assert status_of(server, make_token(key=first, algorithm="EdDSA", headers={"kid": "1"})) == 200
-            assert status_of(server, make_token(key=RSA, algorithm="RS256", headers={"kid": "2"})) == 200
+            assert (
+                status_of(server, make_token(key=first, algorithm="EdDSA", headers={"kid": "1"}))
+                == 200
+            )
+            assert (
+                status_of(server, make_token(key=RSA, algorithm="RS256", headers={"kid": "2"}))
+                == 200
+            )
         assert [request.path for request in identity.requests] == ["/keys.json"]
 
         for key, algorithm, kid in [
@@ -152,8 +194,10 @@ def test_takes_tokens_that_the_published_keys_verify(identity, tmp_path):
             (SECRET, "HS256", "1"),
         ]:
             headers = {"kid": kid} if kid else {}
-            assert "signed with a key" in refused(server, make_token(key=key, algorithm=algorithm, headers=headers))
-        for token in ("odd", forge(good_claims(), kid=5), forge(good_claims(), kid=["1"])):
+            assert "signed with a key" in refused(
+                server, make_token(key=key, algorithm=algorithm, headers=headers)
+            )
+        for token in ("o.d.d", forge(good_claims(), kid=5), forge(good_claims(), kid=["1"])):
             assert "malformed" in refused(server, token)
 
         identity.models = jwks(jwk(second.public_key(), "4"))
@@ -163,7 +207,9 @@ def test_takes_tokens_that_the_published_keys_verify(identity, tmp_path):
             assert time.monotonic() < deadline
             time.sleep(0.1)
         assert status_of(server, token) == 200
-        assert status_of(server, make_token(key=first, algorithm="EdDSA", headers={"kid": "1"})) == 401
+        assert (
+            status_of(server, make_token(key=first, algorithm="EdDSA", headers={"kid": "1"})) == 401
+        )
 
 
 @pytest.mark.filterwarnings("ignore::jwt.InsecureKeyLengthWarning")
@@ -175,21 +221,34 @@ def test_refuses_published_keys_that_are_too_weak(identity, tmp_path):
         {"kty": "OKP", "crv": "Ed25519", "x": identity_point, "kid": "anybody's"},
         jwk(ED25519.public_key(), "good"),
     )
-    signed = make_token(key=ED25519, algorithm="EdDSA", headers={"kid": "anybody's"}).rpartition(".")[0]
+    signed = make_token(key=ED25519, algorithm="EdDSA", headers={"kid": "anybody's"}).rpartition(
+        "."
+    )[0]
     forged = f"{signed}.{in_base64(bytes([1]) + bytes(63))}"  # by nobody: it is right for any text
     with running(tmp_path, JWT_SECRET="", JWT_JWKS_URL=identity.url) as server:
-        assert "a weak one" in refused(server, make_token(key=short, algorithm="RS256", headers={"kid": "short"}))
+        assert "a weak one" in refused(
+            server, make_token(key=short, algorithm="RS256", headers={"kid": "short"})
+        )
         assert "a weak one" in refused(server, forged)
-        assert status_of(server, make_token(key=ED25519, algorithm="EdDSA", headers={"kid": "good"})) == 200
+        assert (
+            status_of(server, make_token(key=ED25519, algorithm="EdDSA", headers={"kid": "good"}))
+            == 200
+        )
 
 
 def test_takes_published_keys_from_behind_a_password(identity, tmp_path):
     identity.models = jwks(jwk(ED25519.public_key(), "1"))
     url = identity.url.replace("http://", "http://user:pass%20word@")
     with running(tmp_path, JWT_SECRET="", JWT_JWKS_URL=url) as server:
-        assert status_of(server, make_token(key=ED25519, algorithm="EdDSA", headers={"kid": "1"})) == 200
+        assert (
+            status_of(server, make_token(key=ED25519, algorithm="EdDSA", headers={"kid": "1"}))
+            == 200
+        )
     [request] = identity.requests
-    assert base64.b64decode(request.headers["authorization"].removeprefix("Basic ")) == b"user:pass word"
+    assert (
+        base64.b64decode(request.headers["authorization"].removeprefix("Basic "))
+        == b"user:pass word"
+    )
 
 
 def test_says_that_the_published_keys_cannot_be_had(identity, tmp_path):
@@ -223,11 +282,125 @@ def test_says_that_nobody_publishes_keys(tmp_path):
         assert status_of(server, token) == 503
 
 
+def of_kid(kid, key=ED25519, **claims):
+    return make_token(key=key, algorithm="EdDSA", headers={"kid": kid}, **claims)
+
+
+@pytest.mark.parametrize("is_cached", [True, False], ids=["cached", "not yet"])
+def test_few_tokens_wait_for_the_identity_provider(identity, tmp_path, is_cached):
+    """Two of 32 threads; others with an unknown kid are to come back. A token has one place."""
+    new, gate = ed25519.Ed25519PrivateKey.generate(), threading.Event()
+    identity.models = jwks(jwk(ED25519.public_key(), "1"))
+    settings = {"JWT_SECRET": "", "JWT_JWKS_URL": identity.url, "GUNICORN_CMD_ARGS": "--threads 32"}
+    with running(tmp_path, **settings) as server, concurrent.futures.ThreadPoolExecutor(41) as pool:
+        if is_cached:
+            assert status_of(server, of_kid("1")) == 200
+
+        def publish(request):
+            yield gate
+            yield from jwks(jwk(ED25519.public_key(), "1"), jwk(new.public_key(), "2"))(request)
+
+        def ask(token):
+            return Client(server.url, token).request("GET", "/sessions", timeout=30)
+
+        identity.models, count, strange = publish, len(identity.requests), of_kid("unknown")
+        while len(identity.requests) == count:  # within a second it is not asked again
+            waiting = pool.submit(ask, strange)
+            wait_until(lambda: waiting.done() or len(identity.requests) > count)
+        others = [pool.submit(ask, strange) for _ in range(39)]
+        refused = [future.result() for future in concurrent.futures.as_completed(others, 8)]
+        told = {(answer.status_code, answer.headers.get("Retry-After")) for answer in refused}
+        assert told == {(503, "5")}
+        rotated = pool.submit(ask, of_kid("2", new))
+        assert requests.get(server.url + "/health", timeout=8).status_code == 200
+        if is_cached:
+            assert ask(of_kid("1")).status_code == 200
+        assert not waiting.done() and not rotated.done()
+        gate.set()
+        assert rotated.result().status_code == 200
+        assert waiting.result().status_code == 401
+        assert status_of(server, of_kid("1")) == 200
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [[], [{"kty": "oct", "kid": "1", "k": in_base64(SECRET.encode()), "alg": "HS256"}]],
+    ids=["empty", "with a key that is not taken"],
+)
+def test_a_set_without_a_key_withdraws_all(identity, tmp_path, keys):
+    identity.models = jwks(jwk(ED25519.public_key(), "1"))
+    with running(tmp_path, JWT_SECRET="", JWT_JWKS_URL=identity.url) as server:
+        assert status_of(server, of_kid("1")) == 200
+        identity.models = jwks(*keys)
+
+        def asked_again(number):
+            return status_of(server, of_kid("unknown")) == 401 and len(identity.requests) >= number
+
+        for number in (2, 3):
+            wait_until(lambda: asked_again(number))
+            assert "does not publish" in refused(server, of_kid("1"))
+        told = [line for line in server.output().splitlines() if " are withdrawn, or none " in line]
+        assert len(told) == 1 and " ERROR " in told[0]
+
+
+CLOSE = {"Connection": "close"}
+NO_SETS = {
+    "nothing": raw(),
+    "an error": status(500, {}, **CLOSE),
+    "no list": status(200, {"keys": {}}, **CLOSE),
+    "null": status(200, {"keys": None}, **CLOSE),
+}
+
+
+@pytest.mark.parametrize("answer", NO_SETS.values(), ids=NO_SETS)
+def test_keys_that_are_not_confirmed_end_after_a_time(identity, answer):
+    """Until then those are taken that there were. No connection is left behind here."""
+    identity.models = jwks(jwk(ED25519.public_key(), "1"), Connection="close")
+    lasting, short = PublishedKeys(identity.url), PublishedKeys(identity.url, lifetime=0.3)
+    for keys in (lasting, short):
+        assert [algorithm for algorithm, _ in keys.keys_for(of_kid("1"))] == ["EdDSA"]
+    identity.models = answer
+
+    def is_over():
+        with contextlib.suppress(ServiceUnavailable):
+            return not short.keys_for(of_kid("1"))
+        return True
+
+    wait_until(is_over)
+    with pytest.raises(ServiceUnavailable, match="The identity provider does not answer"):
+        short.keys_for(of_kid("1"))
+    with pytest.raises(ServiceUnavailable):
+        lasting.keys_for(of_kid("unknown"))
+    assert lasting.keys_for(of_kid("1"))
+    identity.models = jwks(jwk(ED25519.public_key(), "1"), Connection="close")
+    wait_until(lambda: not is_over())
+
+
+def test_takes_eight_keys_of_a_kid_and_looks_at_a_thousand(identity, tmp_path):
+    keys = [ed25519.Ed25519PrivateKey.generate() for _ in range(9)]
+    odd = [{"kty": "of the future", "kid": "odd"}] * (1000 - len(keys))
+    good = [jwk(key.public_key(), "1") for key in keys]
+    last, beyond = (jwk(ED25519.public_key(), kid) for kid in ("the thousandth", "one more"))
+    identity.models = jwks(*good, *odd[1:], last, beyond)
+    with running(tmp_path, JWT_SECRET="", JWT_JWKS_URL=identity.url) as server:
+        assert [status_of(server, of_kid("1", key)) for key in keys] == [200] * 8 + [401]
+        assert status_of(server, of_kid("the thousandth")) == 200
+        assert status_of(server, of_kid("one more")) == 401
+        output = server.output()
+        assert "Of 1001 published keys the first 1000 are looked at." in output
+        assert "8: 'there are 8 of its kid'" in output
+
+
 def flask(folder, *arguments, **environment):
     """A command of the checkout in this folder."""
-    environment = {"PATH": os.environ["PATH"], "DATABASE_URL": f"sqlite:///{folder}/token.db"} | environment
+    environment = {
+        "PATH": os.environ["PATH"],
+        "DATABASE_URL": f"sqlite:///{folder}/token.db",
+    } | environment
     command = [sys.executable, "-m", "flask", *arguments]
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=60)
+    return subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=60
+    )
 
 
 @pytest.fixture
@@ -252,9 +425,9 @@ def test_makes_one_key_pair_of_its_own(checkout):
     assert isinstance(key, ed25519.Ed25519PrivateKey)
     for number, token in enumerate(tokens):
         assert jwt.decode(token, key.public_key(), ["EdDSA"])["sub"] == f"user-{number}"
-    assert sorted(file.name for file in path.parent.iterdir() if not file.name.startswith("parley.db")) == [
-        "jwt_key.pem"
-    ]
+    assert sorted(
+        file.name for file in path.parent.iterdir() if not file.name.startswith("parley.db")
+    ) == ["jwt_key.pem"]
 
 
 def mode(path):
@@ -277,7 +450,11 @@ def test_leaves_the_modes_of_what_there_is(checkout):
     (folder / "parley.db").touch(mode=0o640)
     with running(checkout.parent / "server", DATABASE_URL=None) as server:
         server.client().create()
-        assert (mode(folder), mode(folder / "parley.db"), mode(folder / "parley.db-wal")) == (0o750, 0o640, 0o640)
+        assert (mode(folder), mode(folder / "parley.db"), mode(folder / "parley.db-wal")) == (
+            0o750,
+            0o640,
+            0o640,
+        )
 
 
 @pytest.mark.parametrize("name", ["a#b", "a?b=c", "a%20b%", "a b+&", "ä#?%23"])
@@ -335,17 +512,45 @@ def test_forgives_clocks_that_differ_by_half_a_minute(server, claim, seconds, pr
 
 
 ODD_CLAIMS = [
-    *(("exp", value) for value in ("Infinity", "NaN", '"9999999999"', "true", "[]", "{}", "1" + "0" * 5000, "-1", "0")),
-    *(("iat", value) for value in ("Infinity", "-Infinity", "NaN", '"1"', "false", "[1]", "1e30", "1e400")),
+    *(
+        ("exp", value)
+        for value in (
+            "Infinity",
+            "NaN",
+            '"9999999999"',
+            "true",
+            "[]",
+            "{}",
+            "1" + "0" * 5000,
+            "-1",
+            "0",
+        )
+    ),
+    *(
+        ("iat", value)
+        for value in ("Infinity", "-Infinity", "NaN", '"1"', "false", "[1]", "1e30", "1e400")
+    ),
     *(("nbf", value) for value in ("Infinity", "NaN", '"1"', "true", "{}", "1e30")),
     *(
         ("sub", value)
-        for value in ("5", "true", "[]", "{}", '""', r'" \t"', r'"a\u0000b"', r'"\ud800"', '"%s"' % ("x" * 256))
+        for value in (
+            "5",
+            "true",
+            "[]",
+            "{}",
+            '""',
+            r'" \t"',
+            r'"a\u0000b"',
+            r'"\ud800"',
+            '"%s"' % ("x" * 256),
+        )
     ),
 ]
 
 
-@pytest.mark.parametrize("claim, value", ODD_CLAIMS, ids=[f"{claim} {value[:12]}" for claim, value in ODD_CLAIMS])
+@pytest.mark.parametrize(
+    "claim, value", ODD_CLAIMS, ids=[f"{claim} {value[:12]}" for claim, value in ODD_CLAIMS]
+)
 def test_refuses_odd_claims(server, claim, value):
     claims = json.dumps(good_claims(**{claim: "odd"})).replace('"odd"', value)
     refused(server, forge(claims.encode()))
@@ -364,7 +569,12 @@ def test_takes_any_subject_for_a_user_of_its_own(server, provider, subject):
 def test_takes_fractions_of_seconds_and_audiences(server):
     now = time.time()
     assert (
-        status_of(server, forge(good_claims(iat=now, exp=now + 3600.5, nbf=now - 0.5, aud=["any"], more={"a": 1})))
+        status_of(
+            server,
+            forge(
+                good_claims(iat=now, exp=now + 3600.5, nbf=now - 0.5, aud=["any"], more={"a": 1})
+            ),
+        )
         == 200
     )
 
@@ -398,7 +608,9 @@ def test_refuses_what_is_no_token(server, token):
     headers = {"Authorization": f"Bearer {token}".encode(), "X-Request-ID": name}
     response = requests.get(server.url + "/sessions", headers=headers)
     assert response.status_code == 401, response.text
-    assert response.headers["WWW-Authenticate"].startswith(CHALLENGE + ', error="invalid_token", error_description="')
+    assert response.headers["WWW-Authenticate"].startswith(
+        CHALLENGE + ', error="invalid_token", error_description="'
+    )
     # Only in what is new of the log: a path that was asked for before may read like one of these tokens.
     assert token not in server.wait_for_output(name).removeprefix(before)
 
@@ -418,7 +630,8 @@ NO_BEARERS = {
 
 @pytest.mark.parametrize("header", NO_BEARERS.values(), ids=NO_BEARERS)
 @pytest.mark.parametrize(
-    "method, path", [("GET", "/sessions"), ("POST", "/sessions"), ("GET", "/models"), ("PATCH", "/sessions/odd")]
+    "method, path",
+    [("GET", "/sessions"), ("POST", "/sessions"), ("GET", "/models"), ("PATCH", "/sessions/odd")],
 )
 def test_asks_for_a_token_with_a_bare_challenge(server, header, method, path):
     if path == "/sessions/odd":
@@ -447,19 +660,27 @@ def test_takes_no_token_from_the_url(server):
 
 @pytest.mark.parametrize("scheme", ["bearer", "BEARER"])
 def test_takes_the_scheme_in_any_case(server, scheme):
-    response = requests.get(server.url + "/sessions", headers={"Authorization": f"{scheme} {make_token()}"})
+    response = requests.get(
+        server.url + "/sessions", headers={"Authorization": f"{scheme} {make_token()}"}
+    )
     assert response.status_code == 200
 
 
 @pytest.mark.parametrize("path", ["/", "/health"])
 def test_needs_no_token_for_what_is_public(server, path):
     assert requests.get(server.url + path).status_code == 200
-    assert requests.get(server.url + path, headers={"Authorization": "Bearer odd"}).status_code == 200
+    assert (
+        requests.get(server.url + path, headers={"Authorization": "Bearer odd"}).status_code == 200
+    )
 
 
 @pytest.fixture(scope="module")
 def strict(tmp_path_factory):
-    settings = {"JWT_ISSUER": "somebody", "JWT_AUDIENCE": "parley", "ALLOWED_USERS": " alice, bob ,"}
+    settings = {
+        "JWT_ISSUER": "somebody",
+        "JWT_AUDIENCE": "parley",
+        "ALLOWED_USERS": " alice, bob ,",
+    }
     with running(tmp_path_factory.mktemp("strict"), **settings) as server:
         yield server
 
@@ -490,6 +711,11 @@ def test_holds_issuer_and_audience_against_its_own(strict, claims, problem):
     "subject, is_allowed",
     [
         ("https://github.com/alice", True),
+        ("https://github.com/alice?x=/carol#/carol", True),
+        ("https://github.com/carol?x=/alice", False),
+        ("https://github.com/carol#/alice", False),
+        ("https://github.com?/alice", False),
+        ("https://alice", False),
         ("https://github.com/bob", True),
         ("https://github.com/bob/", False),
         ("https://github.com/bob//", False),
@@ -515,11 +741,41 @@ def test_lets_in_only_the_users_on_its_list(strict, subject, is_allowed):
         assert "bob" not in response.text
 
 
+@pytest.mark.parametrize(
+    "subject, name",
+    [
+        ("https://github.com/eve?x=/alice", "eve"),
+        ("https://github.com/eve#/alice", "eve"),
+        ("https://github.com/eve/?/alice", ""),
+        ("https://eve:/alice@github.com/eve", "eve"),
+        ("https://github.com/a/b;c=d%2Fe", "b;c=d%2Fe"),
+        ("https://github.com/alice\n", "alice\n"),
+        ("HTTPS://github.com//alice", "alice"),
+        ("https:///alice", "alice"),
+        ("https://", ""),
+        ("team/alice", "alice"),
+        ("team/eve?x=/alice", "alice"),
+        ("auth0|alice", "auth0|alice"),
+        ("urn:user:alice", "urn:user:alice"),
+    ],
+)
+def test_a_users_name_is_the_last_segment_of_the_path_of_a_url(subject, name):
+    assert name_of(subject) == name
+
+
 # Making one
 
 
 def test_makes_a_token_with_its_secret(tmp_path, server):
-    command = flask(ROOT, "token", ALICE, "--days", "7", JWT_SECRET=SECRET, DATABASE_URL=f"sqlite:///{tmp_path}/a.db")
+    command = flask(
+        ROOT,
+        "token",
+        ALICE,
+        "--days",
+        "7",
+        JWT_SECRET=SECRET,
+        DATABASE_URL=f"sqlite:///{tmp_path}/a.db",
+    )
     assert (command.returncode, command.stderr) == (0, "")
     token = command.stdout.strip()
     claims = jwt.decode(token, SECRET, ["HS256"], issuer="fabro-web")
@@ -545,30 +801,47 @@ def test_makes_no_token_with_a_key_that_only_verifies(tmp_path, settings):
     command = flask(ROOT, "token", ALICE, **settings, DATABASE_URL=f"sqlite:///{tmp_path}/a.db")
     assert (command.returncode, command.stdout) == (1, "")
     assert (
-        command.stderr == "Error: This server only has public keys: tokens come from whoever holds the private one.\n"
+        command.stderr
+        == "Error: This server only has public keys: tokens come from whoever holds the private one.\n"
     )
 
 
 @pytest.mark.parametrize("subject", ["", " ", "\n\t", "\u3000", "x" * 256, "x" * 300, "\udcff"])
 def test_makes_no_token_that_it_would_refuse(tmp_path, subject):
-    command = flask(ROOT, "token", subject, JWT_SECRET=SECRET, DATABASE_URL=f"sqlite:///{tmp_path}/a.db")
+    command = flask(
+        ROOT, "token", subject, JWT_SECRET=SECRET, DATABASE_URL=f"sqlite:///{tmp_path}/a.db"
+    )
     assert (command.returncode, command.stdout) == (1, "")
-    assert command.stderr.startswith("Error: The subject names nobody. Give from 1 to 255 characters")
+    assert command.stderr.startswith(
+        "Error: The subject names nobody. Give from 1 to 255 characters"
+    )
     assert command.stderr.count("\n") == 1
 
 
-def private_pem(key, encryption=serialization.NoEncryption(), form=serialization.PrivateFormat.PKCS8):
+NO_ENCRYPTION = serialization.NoEncryption()
+
+
+def private_pem(key, encryption=NO_ENCRYPTION, form=serialization.PrivateFormat.PKCS8):
     return key.private_bytes(serialization.Encoding.PEM, form, encryption).decode()
 
 
-PKCS8, TRADITIONAL = serialization.PrivateFormat.PKCS8, serialization.PrivateFormat.TraditionalOpenSSL
+PKCS8, TRADITIONAL = (
+    serialization.PrivateFormat.PKCS8,
+    serialization.PrivateFormat.TraditionalOpenSSL,
+)
 
 
-@pytest.mark.parametrize("kind, form", [*((kind, PKCS8) for kind in KEYS), ("P-256", TRADITIONAL), ("RSA", TRADITIONAL)])
+@pytest.mark.parametrize(
+    "kind, form", [*((kind, PKCS8) for kind in KEYS), ("P-256", TRADITIONAL), ("RSA", TRADITIONAL)]
+)
 def test_signs_with_a_private_key_where_nothing_else_can_be_opened(tmp_path, kind, form):
     key, algorithm, _ = KEYS[kind]
     (tmp_path / "private.pem").write_text(private_pem(key, form=form))
-    settings = {"JWT_PUBLIC_KEY": pem(key.public_key()), "JWT_AUDIENCE": "parley", "DATABASE_URL": "sqlite:////nowhere/a.db"}
+    settings = {
+        "JWT_PUBLIC_KEY": pem(key.public_key()),
+        "JWT_AUDIENCE": "parley",
+        "DATABASE_URL": "sqlite:////nowhere/a.db",
+    }
     command = flask(ROOT, "token", ALICE, "--key", str(tmp_path / "private.pem"), **settings)
     assert (command.returncode, command.stderr) == (0, "")
     token = command.stdout.strip()
@@ -583,9 +856,18 @@ def test_signs_with_a_private_key_where_nothing_else_can_be_opened(tmp_path, kin
         (None, "No such file or directory"),
         ("odd", "it is no Ed25519, EC or RSA private key in PEM"),
         (pem(ED25519.public_key()), "it is a public key"),
-        (private_pem(ED25519, serialization.BestAvailableEncryption(b"hush")), "it is encrypted; `openssl pkey"),
-        (private_pem(rsa.generate_private_key(65537, 1024)), "an RSA key must have 2048 bits or more"),
-        (private_pem(x25519.X25519PrivateKey.generate()), "it is no Ed25519, EC or RSA private key in PEM"),
+        (
+            private_pem(ED25519, serialization.BestAvailableEncryption(b"hush")),
+            "it is encrypted; `openssl pkey",
+        ),
+        (
+            private_pem(rsa.generate_private_key(65537, 1024)),
+            "an RSA key must have 2048 bits or more",
+        ),
+        (
+            private_pem(x25519.X25519PrivateKey.generate()),
+            "it is no Ed25519, EC or RSA private key in PEM",
+        ),
     ],
     ids=["missing", "none", "public", "encrypted", "weak", "of another type"],
 )
@@ -595,10 +877,15 @@ def test_says_why_a_key_does_not_sign(tmp_path, text, problem):
         path.write_text(text)
     command = flask(ROOT, "token", ALICE, "--key", str(path))
     assert (command.returncode, command.stdout) == (1, "")
-    assert command.stderr.startswith(f"Error: {path} cannot sign: {problem}") and command.stderr.count("\n") == 1
+    assert (
+        command.stderr.startswith(f"Error: {path} cannot sign: {problem}")
+        and command.stderr.count("\n") == 1
+    )
 
 
-@pytest.mark.parametrize("arguments", [["token"], ["token", ALICE, "--days", "0"], ["token", ALICE, "--days", "odd"]])
+@pytest.mark.parametrize(
+    "arguments", [["token"], ["token", ALICE, "--days", "0"], ["token", ALICE, "--days", "odd"]]
+)
 def test_explains_how_a_token_is_made(tmp_path, arguments):
     command = flask(ROOT, *arguments, JWT_SECRET=SECRET, DATABASE_URL=f"sqlite:///{tmp_path}/a.db")
     assert (command.returncode, command.stdout) == (2, "")

@@ -19,7 +19,9 @@ from cryptography.hazmat.primitives.asymmetric import ed25519
 from client import ROOT, SECRET, free_port, make_token
 from provider import REFUSED, Provider, certificate, cut, reply, status, thought
 
-pytestmark = pytest.mark.parametrize("engine", ["sqlite"], indirect=True)  # the terminal speaks HTTP, which is the same on both
+pytestmark = pytest.mark.parametrize(
+    "engine", ["sqlite"], indirect=True
+)  # the terminal speaks HTTP, which is the same on both
 
 PIPES = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
 
@@ -48,7 +50,9 @@ def run(command):
     """A function that pipes this text into `flask chat` and returns the process that has ended."""
 
     def run(text="", options=(), **environment):
-        return subprocess.run(**command(*options, **environment), input=text, capture_output=True, timeout=30)
+        return subprocess.run(
+            **command(*options, **environment), input=text, capture_output=True, timeout=30
+        )
 
     return run
 
@@ -67,7 +71,9 @@ def terminal(command):
         terminal.close()
 
 
-DRAWN = re.compile(r"\x1b\[\?2004(?:h|l\r)|\r(?:\[[^]\n]*, \d+ s\])?\x1b\[K")  # the marks of a paste; a sign of life, and its end
+DRAWN = re.compile(
+    r"\x1b\[\?2004(?:h|l\r)|\r(?:\[[^]\n]*, \d+ s\])?\x1b\[K"
+)  # the marks of a paste; a sign of life, and its end
 
 
 class Terminal:
@@ -77,7 +83,9 @@ class Terminal:
         self._keyboard, inside = pty.openpty()
         del command["encoding"]
         self.url = command["args"][5]
-        self.process = subprocess.Popen(**command, stdin=inside, stdout=inside, stderr=inside, start_new_session=True)
+        self.process = subprocess.Popen(
+            **command, stdin=inside, stdout=inside, stderr=inside, start_new_session=True
+        )
         os.close(inside)
 
     def type(self, text):
@@ -94,7 +102,9 @@ class Terminal:
         """Wait until this is written behind what was waited for before."""
         deadline = time.monotonic() + seconds
         while self.screen.find(text, self._seen) < 0:
-            assert select.select([self._keyboard], [], [], deadline - time.monotonic())[0], f"no {text!r} in {self.screen!r}"
+            assert select.select([self._keyboard], [], [], deadline - time.monotonic())[0], (
+                f"no {text!r} in {self.screen!r}"
+            )
             self.screen = DRAWN.sub("", self.screen + os.read(self._keyboard, 4096).decode())
         self._seen = self.screen.find(text, self._seen) + len(text)
 
@@ -117,17 +127,22 @@ def first_session(client):
 
 
 def test_what_is_piped_in_is_one_message(run, alice, provider):
-    text = "/retry\n\n    exit\r\n\"\"\"odd\"\"\"\n"
+    text = '/retry\n\n    exit\r\n"""odd"""\n'
     done = run(text, options=["--system", "Be kind.", "--model", "m-2"])
     assert (done.returncode, done.stdout, done.stderr) == (0, "The answer.\n", "")
     asked = provider.posts[-1].body
     assert asked["model"] == "m-2"
     message = '/retry\n\n    exit\r\n"""odd"""'
     assert [message["content"] for message in asked["messages"]] == ["Be kind.", message]
-    assert [turn["content"] for turn in alice.turns(first_session(alice))] == [message, "The answer."]
+    assert [turn["content"] for turn in alice.turns(first_session(alice))] == [
+        message,
+        "The answer.",
+    ]
 
 
-@pytest.mark.parametrize("piped, message", [("", "Sum up"), ("\n \n", "Sum up"), (" 1\n2\n", "Sum up\n\n 1\n2")])
+@pytest.mark.parametrize(
+    "piped, message", [("", "Sum up"), ("\n \n", "Sum up"), (" 1\n2\n", "Sum up\n\n 1\n2")]
+)
 def test_an_argument_is_one_message_with_what_is_piped_in(piped, message, run, alice):
     done = run(piped, options=["Sum up"])
     assert (done.returncode, done.stdout, done.stderr) == (0, "The answer.\n", "")
@@ -154,7 +169,10 @@ def test_an_argument_may_be_a_command(run, alice, provider):
     assert (done.returncode, done.stdout) == (1, "") and "was not sent" in done.stderr
     assert run(options=[" /tmp is full"]).returncode == 0
     assert run(options=["/etc/hosts is odd"]).returncode == 0
-    assert [session["title"] for session in alice.get("/sessions").json()["data"][:2]] == ["/etc/hosts is odd", "/tmp is full"]
+    assert [session["title"] for session in alice.get("/sessions").json()["data"][:2]] == [
+        "/etc/hosts is odd",
+        "/tmp is full",
+    ]
 
 
 def test_goes_on_with_the_last_session(run, alice, server):
@@ -162,7 +180,11 @@ def test_goes_on_with_the_last_session(run, alice, server):
     alice.create("Another")
     alice.post(f"/sessions/{session['id']}/messages", {"content": "Once more"})
     assert run(options=["-c", "And again"]).stdout == "The answer.\n"
-    assert [turn["content"] for turn in alice.turns(session)][::2] == ["Hello", "Once more", "And again"]
+    assert [turn["content"] for turn in alice.turns(session)][::2] == [
+        "Hello",
+        "Once more",
+        "And again",
+    ]
     token = make_token("https://github.com/nobody-yet")
     done = run(options=["--continue", "Hello"], PARLEY_TOKEN=token)
     assert (done.returncode, done.stdout) == (0, "The answer.\n")
@@ -175,7 +197,7 @@ def test_words_are_shown_as_they_come(terminal, provider):
     chat = terminal()
     chat.wait_for("> ")
     chat.type("Count\n")
-    for word, gate in zip(["One ", "two\u2028", "👩‍👩‍👧 "], gates):
+    for word, gate in zip(["One ", "two\u2028", "👩‍👩‍👧 "], gates, strict=True):
         chat.wait_for(word)
         gate.set()
     chat.wait_for("four.\r\nm-1> ")
@@ -211,7 +233,10 @@ def test_ctrl_c_stops_the_reply_and_the_talk_goes_on(terminal, alice, provider):
     chat.wait_for("leaves.\r\nm-1> ")
     chat.press_ctrl_c()
     assert chat.process.wait(10) == 0
-    assert [turn["content"] for turn in alice.turns(first_session(alice))] == ["Tell me a story", "The end."]
+    assert [turn["content"] for turn in alice.turns(first_session(alice))] == [
+        "Tell me a story",
+        "The end.",
+    ]
 
 
 def test_ctrl_c_twice_leaves_a_reply(terminal, alice, provider):
@@ -254,7 +279,10 @@ def test_a_reply_whose_connection_breaks_is_read_on(command, proxy, provider):
         assert process.stdout.read(8) == "One two "
         proxy.cut()
         gate.set()
-        assert (process.stdout.read(), process.stderr.read()) == ("three.\n", "No connection. Trying again.\n")
+        assert (process.stdout.read(), process.stderr.read()) == (
+            "three.\n",
+            "No connection. Trying again.\n",
+        )
     assert b"Last-Event-ID" in proxy.sent
     assert len(provider.posts) == 1
 
@@ -264,8 +292,12 @@ BREAKS |= {"behind its headers": b"\r\n\r\n"}
 
 
 @pytest.mark.parametrize("behind", BREAKS.values(), ids=BREAKS)
-@pytest.mark.parametrize("pieces", [("One ", "two."), ("One ", 1, "two.")], ids=["a quick reply", "a slow reply"])
-def test_a_message_whose_answer_is_lost_is_answered_once(behind, pieces, terminal, proxy, alice, provider):
+@pytest.mark.parametrize(
+    "pieces", [("One ", "two."), ("One ", 1, "two.")], ids=["a quick reply", "a slow reply"]
+)
+def test_a_message_whose_answer_is_lost_is_answered_once(
+    behind, pieces, terminal, proxy, alice, provider
+):
     provider.script = [reply(*pieces)]
     chat = terminal(url=proxy.url)
     chat.wait_for("> ")
@@ -306,18 +338,54 @@ def test_lists_the_latest_sessions(run, alice):
     assert line == f"{session['id']}  {session['created_at'][:10]}  Two lines [31mred"
 
 
-ODD = "\x1b]0;title\x07\x9b2J\u202e\u2066\r\x08"
-OBEYED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 TURN = {"kind": "assistant", "content": "text", "status": "complete"}
 SESSION = "a1b2c3d4-e5f6-7890-abcd-ef1234567890"
 PLACE = {"id": SESSION, "model": {"id": "m"}}
+
+
+def test_says_where_the_beginning_of_a_session_is_not_shown(terminal):
+    """As where all of it would be too much for one answer."""
+    turns = [{"kind": "user", "content": "the newest question"}, TURN]
+    server = Provider()
+    server.models = status(200, PLACE | {"turns": turns, "meta": {"has_more": True}})
+    chat = terminal("--session", SESSION, url=server.url)
+    chat.wait_for("text")
+    chat.type("/quit\n")
+    chat.wait_for_end()
+    server.close()
+    said = "[The beginning of this session is too long to be shown.]"
+    assert chat.screen.index(said) < chat.screen.index("> the newest question")
+
+
+ODD = "\x1b]0;title\x07\x9b2J\u202e\u2066\r\x08"
+OBEYED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 ODD_ANSWERS = {
-    "ids of a list": (["--list"], 200, {"data": [{"id": ODD, "updated_at": "2026-11-24", "title": "text"}]}),
-    "times of a list": (["--list"], 200, {"data": [{"id": "7", "updated_at": ODD, "title": "text"}]}),
-    "titles of a list": (["--list"], 200, {"data": [{"id": "7", "updated_at": "2026-11-24", "title": ODD + "text"}]}),
+    "ids of a list": (
+        ["--list"],
+        200,
+        {"data": [{"id": ODD, "updated_at": "2026-11-24", "title": "text"}]},
+    ),
+    "times of a list": (
+        ["--list"],
+        200,
+        {"data": [{"id": "7", "updated_at": ODD, "title": "text"}]},
+    ),
+    "titles of a list": (
+        ["--list"],
+        200,
+        {"data": [{"id": "7", "updated_at": "2026-11-24", "title": ODD + "text"}]},
+    ),
     "models": ([], 200, {"data": [{"id": ODD + "text", "default": True}]}),
-    "a session's model": (["-c"], 200, {"data": [PLACE], "turns": []} | PLACE | {"model": {"id": ODD + "text\n\t"}}),
-    "messages": (["--session", SESSION], 200, PLACE | {"turns": [{"kind": "user", "content": ODD + "text"}]}),
+    "a session's model": (
+        ["-c"],
+        200,
+        {"data": [PLACE], "turns": []} | PLACE | {"model": {"id": ODD + "text\n\t"}},
+    ),
+    "messages": (
+        ["--session", SESSION],
+        200,
+        PLACE | {"turns": [{"kind": "user", "content": ODD + "text"}]},
+    ),
     "replies": (["--session", SESSION], 200, PLACE | {"turns": [TURN | {"content": ODD + "text"}]}),
     "outcomes": (["--session", SESSION], 200, PLACE | {"turns": [TURN | {"status": ODD + "text"}]}),
     "errors": (["--list"], 400, {"errors": [{"detail": ODD + "text"}]}),
@@ -347,7 +415,9 @@ def test_the_direction_of_text_is_not_turned(run, provider):
 
 
 def test_what_a_terminal_would_obey_does_not_reach_it(run, provider):
-    provider.script = [reply("\x1b[31mred\x07 \x9b2J", "\x1b", "]0;title\x07\rover\x7f\u0085\n\ttab")]
+    provider.script = [
+        reply("\x1b[31mred\x07 \x9b2J", "\x1b", "]0;title\x07\rover\x7f\u0085\n\ttab")
+    ]
     assert run("Hello").stdout == "[31mred 2J]0;titleover\n\ttab\n"
 
 
@@ -359,18 +429,41 @@ START_IT = "Start it with `flask run`, or check --url, from http:// or https:// 
     [
         (["--model", "nobody"], "Error: The provider openai has no such model"),
         (["--session", "a1b2c3d4-e5f6-7890-abcd-ef1234567890"], "Error: There is no such session."),
-        (["--token", "none"], "Error: The token is malformed."),
-        (["--token", "ünïcode"], "Error: The token is malformed."),
-        (["--url", "nowhere"], "Error: nowhere is no Parley. Check --url, which begins with http:// or https://."),
-        (["--url", "127.0.0.1:5000"], "Error: 127.0.0.1:5000 is no Parley. Check --url, which begins with http:// or https://."),
-        (["--url", "http://127.0.0.1:1", "--list"], f"Error: http://127.0.0.1:1 cannot be reached. {START_IT}"),
-        (["--url", "http://localhost:1"], f"Error: http://localhost:1 cannot be reached. {START_IT}"),
-        (["--url", "http://me:secret@[::1]:1"], f"Error: http://[::1]:1 cannot be reached. {START_IT}"),
-        (["--url", "http://parley.invalid"], f"Error: http://parley.invalid cannot be reached. {START_IT}"),
+        (
+            ["--token", "none"],
+            "Error: The token is not whole: it has three parts, with dots between.",
+        ),
+        (["--token", "a.b.ünïcode"], "Error: The token is malformed."),
+        (
+            ["--url", "nowhere"],
+            "Error: nowhere is no Parley. Check --url, which begins with http:// or https://.",
+        ),
+        (
+            ["--url", "127.0.0.1:5000"],
+            "Error: 127.0.0.1:5000 is no Parley. Check --url, which begins with http:// or https://.",
+        ),
+        (
+            ["--url", "http://127.0.0.1:1", "--list"],
+            f"Error: http://127.0.0.1:1 cannot be reached. {START_IT}",
+        ),
+        (
+            ["--url", "http://localhost:1"],
+            f"Error: http://localhost:1 cannot be reached. {START_IT}",
+        ),
+        (
+            ["--url", "http://me:secret@[::1]:1"],
+            f"Error: http://[::1]:1 cannot be reached. {START_IT}",
+        ),
+        (
+            ["--url", "http://parley.invalid"],
+            f"Error: http://parley.invalid cannot be reached. {START_IT}",
+        ),
     ],
 )
 def test_an_error_is_one_line(options, problem, run, provider):
-    provider.script = [status(404, {"error": {"message": "no such model", "code": "model_not_found"}})]
+    provider.script = [
+        status(404, {"error": {"message": "no such model", "code": "model_not_found"}})
+    ]
     done = run("Hello", options=options)
     assert (done.returncode, done.stdout.strip()) == (1, "")
     assert done.stderr.startswith(problem) and done.stderr.count("\n") == 1, done.stderr
@@ -395,7 +488,9 @@ def test_a_wrong_scheme_is_told(run, server, tmp_path):
     with contextlib.closing(Provider(context)) as secure:
         secure.models = status(200, {"data": []})
         done = run("Hello", url=secure.url.replace("https:", "http:"))
-        assert (done.returncode, done.stdout) == (1, "") and "http:// or https://" in done.stderr, done.stderr
+        assert (done.returncode, done.stdout) == (1, "") and "http:// or https://" in done.stderr, (
+            done.stderr
+        )
         done = run("Hello", url=secure.url)
         assert (done.returncode, done.stderr) == (1, problem.replace(other, secure.url))
         assert not secure.requests
@@ -406,9 +501,17 @@ def test_a_wrong_scheme_is_told(run, server, tmp_path):
     "code, headers, problem",
     [
         (200, {}, "is no Parley. Check --url"),
-        (301, {"Location": "https://127.0.0.1:1/"}, "redirects to https://127.0.0.1:1/: give --url as it is there."),
+        (
+            301,
+            {"Location": "https://127.0.0.1:1/"},
+            "redirects to https://127.0.0.1:1/: give --url as it is there.",
+        ),
         (404, {}, "answered with the status 404, and not as Parley. Check --url."),
-        (413, {}, "answered with the status 413, and not as Parley. Check --url."),  # as a proxy says of a long message
+        (
+            413,
+            {},
+            "answered with the status 413, and not as Parley. Check --url.",
+        ),  # as a proxy says of a long message
         (502, {}, "cannot be reached."),  # as a proxy says it
     ],
 )
@@ -447,29 +550,45 @@ def test_a_model_that_fails_ends_one_question_but_not_a_talk(run, terminal, prov
 
 def test_signs_its_own_token_where_the_server_is_this_one(run, server):
     assert run("Hello", PARLEY_TOKEN="").stdout == "The answer.\n"
-    user = server.client("https://github.com/you")  # as in the README's curl, and on the page that `flask run` names
+    user = server.client(
+        "https://github.com/you"
+    )  # as in the README's curl, and on the page that `flask run` names
     assert first_session(user)["title"] == "Hello"
 
 
 def test_with_an_address_and_a_token_it_needs_no_settings(run):
-    odd = {"DATABASE_URL": "postgresql://127.0.0.1:1/none", "JWT_SECRET": "short", "PROVIDERS": "odd", "DEFAULT_MODEL": "none"}
+    odd = {
+        "DATABASE_URL": "postgresql://127.0.0.1:1/none",
+        "JWT_SECRET": "short",
+        "PROVIDERS": "odd",
+        "DEFAULT_MODEL": "none",
+    }
     done = run("Hello", **odd)
     assert (done.returncode, done.stdout, done.stderr) == (0, "The answer.\n", "")
     done = run("Hello", PARLEY_TOKEN="", **odd)
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.startswith("Error: Give --token, or set PARLEY_TOKEN. JWT_SECRET: ") and done.stderr.count("\n") == 1
+    assert (
+        done.stderr.startswith("Error: Give --token, or set PARLEY_TOKEN. JWT_SECRET: ")
+        and done.stderr.count("\n") == 1
+    )
 
 
 def test_asks_for_a_token_where_it_cannot_sign_one(run):
     key = ed25519.Ed25519PrivateKey.generate().public_key()
-    pem = key.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo).decode()
+    pem = key.public_bytes(
+        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+    ).decode()
     done = run("Hello", PARLEY_TOKEN="", JWT_SECRET="", JWT_PUBLIC_KEY=pem)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("Error: Give --token, or set PARLEY_TOKEN. ")
 
 
 def test_nothing_is_said_of_thinking_where_there_is_no_terminal(run, provider):
-    provider.script = [reply(thought(reasoning="Hm."), 1.5, "The first ", thought(reasoning="Hm, hm."), 1.5, "words.")]
+    provider.script = [
+        reply(
+            thought(reasoning="Hm."), 1.5, "The first ", thought(reasoning="Hm, hm."), 1.5, "words."
+        )
+    ]
     done = run("Hello")
     assert (done.stdout, done.stderr) == ("The first words.\n", "")
 
@@ -477,7 +596,10 @@ def test_nothing_is_said_of_thinking_where_there_is_no_terminal(run, provider):
 def test_a_reply_goes_on_where_it_had_stopped(run, alice, provider):
     provider.script = [reply(word, stop="length") for word in ("One ", "two ")]
     provider.script += [REFUSED, cut("three "), cut("four "), reply("five.")]
-    cut_at_the_limit, went_on = " [cut at the limit: /continue goes on]\n", " [went on after an interruption]"
+    cut_at_the_limit, went_on = (
+        " [cut at the limit: /continue goes on]\n",
+        " [went on after an interruption]",
+    )
     done = run("Count")
     assert (done.returncode, done.stdout, done.stderr) == (0, "One \n", cut_at_the_limit)
     done = run(options=["-c", "/continue"])
@@ -487,16 +609,38 @@ def test_a_reply_goes_on_where_it_had_stopped(run, alice, provider):
     done = run(options=["-c", "/continue"])
     assert (done.returncode, done.stdout, done.stderr) == (0, "three four five.\n", went_on + "\n")
     done = run(options=["-c", "/continue"])
-    assert (done.returncode, done.stderr.count("\n")) == (1, 1) and "There is nothing to continue" in done.stderr
-    assert [turn["content"] for turn in alice.turns(first_session(alice))] == ["Count", "One two three four five."]
+    assert (done.returncode, done.stderr.count("\n")) == (
+        1,
+        1,
+    ) and "There is nothing to continue" in done.stderr
+    assert [turn["content"] for turn in alice.turns(first_session(alice))] == [
+        "Count",
+        "One two three four five.",
+    ]
 
 
 def test_what_cannot_go_on_is_not_said_to(terminal, provider):
-    whole = {"error": {"message": "This model's maximum context length is 9 tokens.", "code": "context_length_exceeded"}}
-    provider.script = [REFUSED, reply("Whole."), cut("Half"), REFUSED, reply("One ", stop="length"), status(400, whole)]
+    whole = {
+        "error": {
+            "message": "This model's maximum context length is 9 tokens.",
+            "code": "context_length_exceeded",
+        }
+    }
+    provider.script = [
+        REFUSED,
+        reply("Whole."),
+        cut("Half"),
+        REFUSED,
+        reply("One ", stop="length"),
+        status(400, whole),
+    ]
     chat = terminal()
     chat.wait_for("> ")
-    for line, answer in (("/continue", "There is no reply yet."), ("Hello", "Not today."), ("Hello", "Whole.")):
+    for line, answer in (
+        ("/continue", "There is no reply yet."),
+        ("Hello", "Not today."),
+        ("Hello", "Whole."),
+    ):
         chat.type(line + "\n")
         chat.wait_for(answer + "\r\nm-1> ")
     chat.type("/retry\n")  # it gives way to the whole reply before it
@@ -512,12 +656,61 @@ def test_what_cannot_go_on_is_not_said_to(terminal, provider):
 
 
 def test_what_goes_on_is_read_once_where_the_answer_is_lost(terminal, proxy, provider):
-    provider.script = [reply(*words, stop="length") for words in (["One "], ["two ", 1, "three "], ["four ", "five."])]
+    provider.script = [
+        reply(*words, stop="length")
+        for words in (["One "], ["two ", 1, "three "], ["four ", "five."])
+    ]
     chat = terminal(url=proxy.url)
     chat.wait_for("> ")
-    for behind, line, words in ((None, "Count", "One "), (b"", "/continue", "two three "), (b"\r\n\r\n", "/continue", "four")):
+    for behind, line, words in (
+        (None, "Count", "One "),
+        (b"", "/continue", "two three "),
+        (b"\r\n\r\n", "/continue", "four"),
+    ):
         proxy.cut_behind = behind  # before the answer, and behind its headers
         chat.type(line + "\n")
         chat.wait_for(f"\n{words}")
         chat.wait_for("[cut at the limit: /continue goes on]\r\nm-1> ")
     assert len(provider.posts) == 3 and proxy.cut_behind is None
+
+
+@pytest.fixture
+def moved_on(start, new_database, provider):
+    """The settings by which alice's terminal finds her chat of echo on a server that serves other models by now."""
+    settings = {"DATABASE_URL": new_database(), "WEB_CONCURRENCY": 1}
+    alice = start(**settings).client()
+    alice.create("Hello")
+    server = start(**settings, OPENAI_BASE_URL=provider.url + "/v1")
+    return {"PARLEY_URL": server.url, "PARLEY_TOKEN": alice.token}
+
+
+GONE = "[echo is not served any more: m-1 answers from here on.]\n"
+
+
+@pytest.mark.parametrize("words", ["More", "/retry"])
+def test_a_session_whose_model_is_gone_goes_on_with_the_default(command, moved_on, provider, words):
+    made = command("-c", words, url=moved_on["PARLEY_URL"], PARLEY_TOKEN=moved_on["PARLEY_TOKEN"])
+    done = subprocess.run(**made, input="", capture_output=True, timeout=30)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "The answer.\n", GONE)
+    assert [post.body["model"] for post in provider.posts] == ["m-1"]
+
+
+def test_a_session_whose_provider_has_lost_its_model_goes_on_with_the_default(run, alice, provider):
+    session = alice.create("Hello")
+    alice.patch(f"/sessions/{session['id']}", {"model": "m-9"})
+    unknown = {"error": {"message": "The model `m-9` does not exist", "code": "model_not_found"}}
+    provider.script = [status(404, unknown)]
+    done = run(options=["-c", "More"])
+    assert (done.returncode, done.stdout) == (0, "The answer.\n")
+    assert done.stderr == GONE.replace("echo", "m-9")
+    assert [turn["content"] for turn in alice.turns(session)] == [
+        "Hello",
+        "The answer.",
+        "More",
+        "The answer.",
+    ]
+
+
+def test_a_model_that_was_asked_for_is_not_replaced(run, alice, provider):
+    done = run(options=["--model", "echo", "Hello"])
+    assert done.returncode == 1 and "GET /models" in done.stderr and provider.posts == []

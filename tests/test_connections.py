@@ -4,6 +4,7 @@ import base64
 import concurrent.futures
 import contextlib
 import itertools
+import json
 import os
 import pathlib
 import re
@@ -18,7 +19,7 @@ from typing import NamedTuple
 import pytest
 
 import storm
-from client import ROOT, Server, free_port, make_token, running
+from client import BOB, ROOT, Server, free_port, make_token, running
 from provider import (
     KEEP,
     Connection,
@@ -35,11 +36,28 @@ from provider import (
     silence,
     so_far,
     status,
+    stream,
 )
 from test_auth import ED25519, jwk, jwks, status_of
-from test_llm import CLAUDE, GPT, OWN_PAUSE, answered, at_any_time, both, by_any_way, failed, pauses, stop
+from test_llm import (
+    CLAUDE,
+    GPT,
+    MESSAGE_STOP,
+    OWN_PAUSE,
+    WHOLE_ANSWERS,
+    answered,
+    at_any_time,
+    both,
+    by_any_way,
+    choice,
+    failed,
+    pauses,
+    stop,
+)
 
-on_linux = pytest.mark.skipif(sys.platform != "linux", reason="it looks at Linux's own view of its connections")
+on_linux = pytest.mark.skipif(
+    sys.platform != "linux", reason="it looks at Linux's own view of its connections"
+)
 
 
 class Line(NamedTuple):
@@ -79,7 +97,9 @@ on_both_lines = {"params": [False, True], "ids": ["plain", "TLS"]}
 @pytest.fixture(scope="module", **on_both_lines)
 def line_of_all(request, tmp_path_factory):
     # No reply goes on: a break behind its first words is the end of it.
-    with connected(tmp_path_factory.mktemp("line"), request.param, MODEL_TIMEOUT=20, CONTINUE_LIMIT=0) as line:
+    with connected(
+        tmp_path_factory.mktemp("line"), request.param, MODEL_TIMEOUT=20, CONTINUE_LIMIT=0
+    ) as line:
         yield line
 
 
@@ -139,18 +159,33 @@ def test_keeps_all_connections_of_its_first_moment(tmp_path):
         assert len(line.provider.connections) == 16
 
 
-def test_keeps_its_connection_where_an_answer_is_an_error(line):
-    """Of which the body was read: connections are not lost where a provider limits this server."""
-    line.provider.script = [status(429, {}, retry_after_ms="1"), status(400, {"error": {"message": "No."}})]
-    failed(line.alice, GPT)
-    answered(line.alice, GPT)
-    assert len(line.posts) == 3
+@both
+def test_keeps_its_connection_behind_an_answer_that_is_not_streamed(line, model):
+    line.provider.default = status(200, WHOLE_ANSWERS[model])
+    for _ in range(3):
+        assert answered(line.alice, model)["content"] == "All of it."
+    assert len(line.provider.connections) == 1
+
+
+@both
+def test_keeps_its_connection_whatever_ends_the_lines(line, model):
+    def answer(request):
+        data = b"".join(events_of(request, ["Well."])).replace(b"\n", b"\r\n")
+        yield head(Transfer_Encoding="chunked")
+        yield chunk(b"\xef\xbb\xbf: hello\r\n\r\n" + data) + chunk(b"")
+        yield KEEP
+
+    line.provider.default = answer
+    for _ in range(3):
+        assert answered(line.alice, model)["content"] == "Well."
     assert len(line.provider.connections) == 1
 
 
 def test_lists_models_on_the_connection_of_the_replies(provider, tmp_path):
     provider.models = ["claude-x", "m-1"]
-    with running(tmp_path, ANTHROPIC_BASE_URL=provider.url, OPENAI_BASE_URL=provider.url + "/v1") as server:
+    with running(
+        tmp_path, ANTHROPIC_BASE_URL=provider.url, OPENAI_BASE_URL=provider.url + "/v1"
+    ) as server:
         assert len(server.client().get("/models").json()["data"]) == 2
         answered(server.client(), CLAUDE)
         answered(server.client(), GPT)
@@ -170,10 +205,28 @@ def test_lists_models_on_a_new_connection_where_the_old_one_has_ended(provider, 
     assert lists[0].connection is reply.connection
 
 
+NO_LISTS = {
+    "an error": status(404),
+    "no model": status(200, {"data": []}),
+    "no id": status(200, {"data": [{}]}),
+}
+
+
+@pytest.mark.parametrize("answer", NO_LISTS.values(), ids=NO_LISTS)
+def test_asks_on_no_connection_whose_list_names_no_model(provider, tmp_path, answer):
+    provider.models = answer
+    with running(tmp_path, OPENAI_BASE_URL=provider.url + "/v1", DEFAULT_MODEL=GPT) as server:
+        server.client().get("/models")
+        answered(server.client(), GPT)
+    assert len(connections_of(provider.requests)) == len(provider.requests) > 1
+
+
 def test_asks_for_titles_on_kept_connections(provider, tmp_path):
     """A title is asked for at the same time as the reply, so there are two; the next session needs no more."""
     provider.default = reply("A title")
-    with running(tmp_path, OPENAI_BASE_URL=provider.url + "/v1", DEFAULT_MODEL=GPT, TITLE_MODEL="m-2") as server:
+    with running(
+        tmp_path, OPENAI_BASE_URL=provider.url + "/v1", DEFAULT_MODEL=GPT, TITLE_MODEL="m-2"
+    ) as server:
         alice = server.client()
         for _ in range(3):
             session = alice.create("Hello")
@@ -185,26 +238,20 @@ def test_asks_for_titles_on_kept_connections(provider, tmp_path):
     assert len(connections_of(provider.posts)) <= 2
 
 
-def test_fetches_published_keys_on_a_kept_connection(tmp_path):
-    """And on a new one where that has ended, unseen by whoever sends a token."""
+def test_fetches_published_keys_each_time_on_a_new_connection(tmp_path):
+    """Nothing but a model's answer, or its list, has one kept."""
     identity = Provider()
     identity.models = jwks(jwk(ED25519.public_key(), "1"))
     token = make_token(key=ED25519, algorithm="EdDSA", headers={"kid": "unknown"})
     with running(tmp_path, JWT_SECRET="", JWT_JWKS_URL=identity.url + "/keys.json") as server:
-
-        def fetch(number):
-            deadline = time.monotonic() + 5
-            while len(identity.requests) < number:  # a kid that is not known has them fetched, once a second at most
-                assert status_of(server, token) == 401
-                assert time.monotonic() < deadline
-                time.sleep(0.05)
-
-        fetch(2)
-        assert len(identity.connections) == 1
-        identity.disconnect()
-        fetch(3)
-        identity.requests[-1].connection.reset()
-        fetch(4)
+        deadline = time.monotonic() + 5
+        # A kid that is not known has them fetched, once a second at most.
+        while len(identity.requests) < 3:
+            assert status_of(server, token) == 401
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        for request in identity.requests[:2]:
+            assert request.hung_up.wait(1)
     assert len(connections_of(identity.requests)) == 3
     identity.close()
 
@@ -230,11 +277,20 @@ def test_each_worker_has_connections_of_its_own(provider, tmp_path):
                 answered(server.client(), GPT)
                 answered(server.client(), GPT)
     one, other = connections_of(provider.posts)
-    assert [request.connection for request in provider.posts] == [one] * 2 + [other] * 2 + [one] * 2 + [other] * 2
+    assert [request.connection for request in provider.posts] == [one] * 2 + [other] * 2 + [
+        one
+    ] * 2 + [other] * 2
 
 
 def test_leaves_no_socket_open(line):
-    answers = [reply("Well."), cut("Half"), status(400), raw(b"odd"), raw(Connection.reset), reply("", Connection="close")]
+    answers = [
+        reply("Well."),
+        cut("Half"),
+        status(400),
+        raw(b"odd"),
+        raw(Connection.reset),
+        reply("", Connection="close"),
+    ]
 
     def ask():
         for answer in answers:
@@ -262,7 +318,7 @@ def test_asks_on_no_connection_that_was_idle_for_long(tmp_path):
     path = tmp_path / "impatient.conf.py"
     path.write_text(
         f"import sys\nsys.path.insert(0, {str(ROOT)!r})\nexec(open('gunicorn.conf.py').read())\n"
-        "import wire\nassert wire.IDLE_TTL >= 60\nwire.IDLE_TTL = 0.5\n"
+        "from wire import connection\nassert connection.IDLE_TTL >= 60\nconnection.IDLE_TTL = 0.5\n"
     )
     with connected(tmp_path, is_secure=False, GUNICORN_CMD_ARGS=f"-c {path}") as line:
         answered(line.alice, GPT)
@@ -305,16 +361,19 @@ def test_asks_at_once_on_a_new_connection_where_the_old_one_has_ended(line, mode
     """Without a pause, and without counting it: there are three tries behind it."""
     answered(line.alice, model)
     end(line)
-    is_seen = len(line.provider.script)  # whether the provider has read the request on which the connection ended
+    is_seen = len(
+        line.provider.script
+    )  # whether the provider has read the request on which the connection ended
     again = status(500, {}, retry_after_ms="1")
     line.provider.script += [again, again, reply("At last.")]
     assert answered(line.alice, model, LONG)["content"] == "At last."
     assert len(line.posts) == 1 + is_seen + 3
-    assert [request.body["messages"][-1]["content"] for request in line.posts[1:]] == [LONG] * (is_seen + 3)
-    first, *_, last = connections_of(line.posts)
-    assert line.posts[1].connection is (first if is_seen else last)
-    assert line.posts[-1].connection is last
-    assert last in line.provider.connections[1:]
+    assert [request.body["messages"][-1]["content"] for request in line.posts[1:]] == [LONG] * (
+        is_seen + 3
+    )
+    old = line.posts[: 1 + is_seen]
+    assert connections_of(old) == [old[0].connection]
+    assert len(connections_of(line.posts)) == 1 + 3  # none is kept behind an error
     if is_seen:
         assert pauses(line.provider)[1] < OWN_PAUSE
 
@@ -324,7 +383,9 @@ def test_tries_no_other_old_connection_where_one_has_ended(line, end):
     """A provider that was started anew has ended all of them."""
     answered_at_once(line, 5)
     old = connections_of(line.posts)
-    line.provider.default = lambda request: (end if request.connection in old else reply("Anew."))(request)
+    line.provider.default = lambda request: (end if request.connection in old else reply("Anew."))(
+        request
+    )
     assert answered(line.alice, GPT)["content"] == "Anew."
     assert len(line.posts) == 5 + 2
     assert line.posts[5].connection in old
@@ -375,12 +436,27 @@ def test_a_break_behind_the_first_words_fails(line):
 @pytest.mark.parametrize("is_secure", [False, True], ids=["plain", "TLS"])
 def test_goes_on_on_another_connection_behind_a_break(tmp_path, is_secure):
     """Whoever broke it: what is still to come of the first answer is in no other."""
-    overloaded = then_more(event({"error": {"type": "overloaded_error", "message": "Overloaded"}}), "No.")
-    breaks = [cut("So far"), lambda request: itertools.chain(cut("So far")(request), [0.1, Connection.reset]), overloaded]
-    with connected(tmp_path, is_secure) as line, concurrent.futures.ThreadPoolExecutor(len(breaks)) as pool:
-        line.provider.default = lambda request: (reply(".") if so_far(request) else breaks[int(asked(request))])(request)
-        turns = list(pool.map(lambda number: answered(line.alice, GPT, str(number)), range(len(breaks))))
-        assert [(turn["content"], turn["continued"]) for turn in turns] == [("So far.", 1)] * len(breaks)
+    overloaded = then_more(
+        event({"error": {"type": "overloaded_error", "message": "Overloaded"}}), "No."
+    )
+    breaks = [
+        cut("So far"),
+        lambda request: itertools.chain(cut("So far")(request), [0.1, Connection.reset]),
+        overloaded,
+    ]
+    with (
+        connected(tmp_path, is_secure) as line,
+        concurrent.futures.ThreadPoolExecutor(len(breaks)) as pool,
+    ):
+        line.provider.default = lambda request: (
+            reply(".") if so_far(request) else breaks[int(asked(request))]
+        )(request)
+        turns = list(
+            pool.map(lambda number: answered(line.alice, GPT, str(number)), range(len(breaks)))
+        )
+        assert [(turn["content"], turn["continued"]) for turn in turns] == [("So far.", 1)] * len(
+            breaks
+        )
         broken = [request for request in line.posts if not so_far(request)]
         others = [request for request in line.posts if so_far(request)]
         assert len(broken) == len(others) == len(breaks)
@@ -448,7 +524,9 @@ def test_notices_a_connection_that_was_dropped_in_silence(tmp_path):
 def timers(port):
     """What Linux waits for in the connections to this port (proc_net_tcp.txt): (number of a timer, its seconds)."""
     lines = [line.split() for line in pathlib.Path("/proc/net/tcp").read_text().splitlines()[1:]]
-    fields = [line[5].split(":") for line in lines if line[2].endswith(f":{port:04X}") and line[3] == "01"]
+    fields = [
+        line[5].split(":") for line in lines if line[2].endswith(f":{port:04X}") and line[3] == "01"
+    ]
     return [(int(kind), int(when, 16) / os.sysconf("SC_CLK_TCK")) for kind, when in fields]
 
 
@@ -458,7 +536,9 @@ def test_has_the_kernel_watch_over_idle_connections(line):
     deadline = time.monotonic() + 5
     while True:
         [(kind, seconds)] = timers(line.provider.port)
-        if kind == 2 and 1 < seconds <= 60:  # keep-alive; in the first moment the same timer is for an acknowledgement
+        if (
+            kind == 2 and 1 < seconds <= 60
+        ):  # keep-alive; in the first moment the same timer is for an acknowledgement
             return
         assert time.monotonic() < deadline
         time.sleep(0.05)
@@ -481,12 +561,16 @@ def test_hangs_up_within_a_second_on_any_connection(line, connection, begun, way
         events = iter(events)
         session = next(events).data
         asked = line.provider.wait_for_request(count)
-        assert (asked.connection is line.posts[0].connection) == (connection != "new as the old one had ended")
+        assert (asked.connection is line.posts[0].connection) == (
+            connection != "new as the old one had ended"
+        )
         if begun:
             assert next(events).data == {"delta": "So far"}
         stop(line.alice, session, way)
         assert asked.hung_up.wait(1)
-        assert [event.name for event in events] == (["assistant_turn", "done"] if way == "cancel" else ["error"])
+        assert [event.name for event in events] == (
+            ["assistant_turn", "done"] if way == "cancel" else ["error"]
+        )
     assert len(line.posts) == count
     assert answered(line.alice, GPT)["content"] == "The answer."
     assert line.posts[-1].connection is not asked.connection
@@ -554,8 +638,102 @@ def test_asks_on_no_connection_whose_answer_it_has_not_read(line, answer):
 def test_asks_on_no_connection_whose_answer_is_shorter_than_it_says(impatient_line):
     check_that_it_is_not_used_again(
         impatient_line,
-        raw(head(400, "application/json", Content_Length=1000), b'{"error": {"message": "No."}}', 30),
+        raw(
+            head(400, "application/json", Content_Length=1000), b'{"error": {"message": "No."}}', 30
+        ),
     )
+
+
+def in_one_packet(*parts):
+    """A whole answer, and these events behind it."""
+
+    def answer(request):
+        data = b"".join([*events_of(request, ["Well."]), *parts])
+        yield head(Content_Length=len(data)) + data
+        yield KEEP
+
+    return answer
+
+
+def without(member, model):
+    """A whole answer that is not streamed, but for this member, wherever it is."""
+    hook = lambda value: {name: value[name] for name in value if name != member}  # noqa: E731
+    return status(200, json.loads(json.dumps(WHOLE_ANSWERS[model]), object_hook=hook))
+
+
+NOT_WHOLE = {
+    "an error": (GPT, status(400, {"error": {"message": "No."}})),
+    "an error that passes": (GPT, status(429, {}, retry_after_ms="1")),
+    "nothing": (GPT, raw(b"HTTP/1.1 204 No Content\r\n\r\n", KEEP)),
+    "an empty stream": (CLAUDE, stream()),
+    "an end alone": (CLAUDE, stream(MESSAGE_STOP)),
+    "[DONE] alone": (GPT, stream("[DONE]")),
+    "an answer without a word": (GPT, reply()),
+    "[DONE] without a reason": (GPT, stream(choice(content="Well."), "[DONE]")),
+    "a reason without [DONE]": (GPT, stream(choice(content="Well."), choice("stop"))),
+    "a reason that is a fault": (GPT, reply("Well.", stop="error")),
+    "an error of another status": (CLAUDE, status(200, {"error": {"message": "No."}})),
+    "text": (GPT, status(200, "Well.")),
+    "other JSON": (GPT, status(200, {"object": "list", "data": []})),
+    "a message without a reason": (CLAUDE, without("stop_reason", CLAUDE)),
+    "a choice without a reason": (GPT, without("finish_reason", GPT)),
+    "an event behind [DONE]": (GPT, in_one_packet(event(choice(content="More.")))),
+    "an event behind message_stop": (CLAUDE, in_one_packet(event(MESSAGE_STOP))),
+    "a comment behind [DONE]": (
+        GPT,
+        stream(choice(content="Well."), choice("stop"), "[DONE]", 0.02, b": more\n\n"),
+    ),
+}
+
+
+@pytest.mark.parametrize("model, answer", NOT_WHOLE.values(), ids=NOT_WHOLE)
+def test_asks_on_no_connection_whose_answer_is_not_whole(line, model, answer):
+    """However it was framed, and whether or not it makes a reply."""
+    line.provider.script, line.provider.default = [in_one_packet()], answer
+    answered(line.alice, model)
+    line.alice.post("/sessions", {"content": "Hello", "model": model})
+    line.provider.default = reply("The answer.")
+    answered(line.alice, model)
+    first, second, *others = [post.connection for post in line.posts]
+    assert first is second
+    assert first not in others
+    assert len(set(others)) == len(others)
+
+
+STRAY = {
+    "408": raw(head(408, Content_Length=0, retry_after_ms="1")),
+    "429": status(429, {}, retry_after_ms="1"),
+    "500": status(500, {"error": "x"}, retry_after_ms="1"),
+    "403": status(403, {"error": "no"}),
+    "204": raw(b"HTTP/1.1 204 No Content\r\nRetry-After-Ms: 1\r\n\r\n"),
+    "an empty 200": raw(head(Content_Length=0)),
+    "text": status(200, "LATE"),
+    "a cut answer": stream(choice(content="So far")),
+    "408, and an answer in its packet": raw(
+        head(408, Content_Length=0, retry_after_ms="1") + storm.INTRUDER
+    ),
+}
+
+
+@pytest.mark.parametrize("stray", STRAY.values(), ids=STRAY)
+def test_gives_nobody_the_answer_to_anothers_message(line, stray):
+    """On a kept connection comes a response that nobody asked for, and then the right one."""
+    alice, bob = line.alice, line.server.client(BOB)
+
+    def slowly(request):
+        yield 0.6  # as a model thinks, for longer than the pause before a second try
+        yield from reply(f"For {asked(request)}.")(request)
+
+    def behind_a_stray_one(request):
+        yield from (part for part in stray(request) if part is not KEEP)
+        yield from slowly(request)
+
+    line.provider.script, line.provider.default = [in_one_packet(), behind_a_stray_one], slowly
+    answered(alice, GPT)
+    session = alice.post("/sessions", {"content": "Alice", "model": GPT})
+    assert line.posts[1].connection is line.posts[0].connection
+    assert answered(bob, GPT, "Bob")["content"] == "For Bob."
+    assert "INTRUDER" not in session.text
 
 
 def kept_open(version, **headers):
@@ -595,8 +773,14 @@ def with_more(more, framing, size):
         end = chunk(b"") if framing == "chunked" else b""
         wrap = chunk if framing == "chunked" else bytes
         comments = (b":" * length + b"\n\n" for length in range(size + 1))
-        data = next(comment + events for comment in comments if len(wrap(comment + events) + end) >= size)
-        yield head(Transfer_Encoding="chunked") if framing == "chunked" else head(Content_Length=len(data))
+        data = next(
+            comment + events for comment in comments if len(wrap(comment + events) + end) >= size
+        )
+        yield (
+            head(Transfer_Encoding="chunked")
+            if framing == "chunked"
+            else head(Content_Length=len(data))
+        )
         yield 0.05  # the other side has read the head, and waits
         yield wrap(data) + end + more
         yield KEEP
@@ -606,7 +790,9 @@ def with_more(more, framing, size):
 
 @pytest.mark.parametrize("more", MORE.values(), ids=MORE)
 @pytest.mark.parametrize("framing", ["chunked", "length"])
-@pytest.mark.parametrize("size", [0, 8192], ids=["", "behind a buffer"])  # what Python reads at once is 8192 bytes
+@pytest.mark.parametrize(
+    "size", [0, 8192], ids=["", "behind a buffer"]
+)  # what Python reads at once is 8192 bytes
 def test_takes_nothing_that_is_behind_an_answer(line, more, framing, size):
     line.provider.script = [with_more(more, framing, size)]
     line.provider.default = reply("The next one.")
@@ -627,6 +813,26 @@ def test_takes_nothing_that_comes_before_it_was_asked_for(line, more):
     assert line.posts[1].connection is not line.posts[0].connection
 
 
+def test_a_stop_costs_no_other_reply_anything(tmp_path):
+    """Threads make one reply after the other; those of stopped ones use kept connections next."""
+    with connected(tmp_path, is_secure=True) as line:
+        alice, provider = line.alice, line.provider
+        provider.default = raw(0.01, storm.whole_answer("The answer."), KEEP)
+        answered(alice, GPT)
+        provider.script = [silence(30), reply("So far", 30)] * 4
+        body = {"content": "Hello", "model": CLAUDE}
+        sessions = [alice.post("/sessions", body, Prefer="respond-async").json() for _ in range(8)]
+        provider.wait_for_request(9)
+        for session in sessions:
+            stop(alice, session, "cancel")
+        for post in line.posts[1:]:
+            assert post.hung_up.wait(1)
+        for _ in range(8):
+            assert answered(alice, GPT)["content"] == "The answer."
+        assert len(line.posts) == 17
+        assert connections_of([line.posts[0], *line.posts[9:]]) == [line.posts[0].connection]
+
+
 @pytest.mark.parametrize("is_secure", [False, True], ids=["plain", "TLS"])
 def test_a_storm_mixes_up_nothing(tmp_path, is_secure):
     with connected(tmp_path, is_secure, MODEL_TIMEOUT=20) as line:
@@ -640,7 +846,10 @@ class Tunnels:
     """A proxy that tunnels (RFC 9110, 9.3.6), and remembers what it was asked."""
 
     def __init__(self, certificate=None):
-        self.heads, self._certificate = [], certificate  # the latter: a file that is there when somebody connects
+        self.heads, self._certificate = (
+            [],
+            certificate,
+        )  # the latter: a file that is there when somebody connects
         self._socket = socket.create_server(("127.0.0.1", 0))
         self.address = f"127.0.0.1:{self._socket.getsockname()[1]}"
         threading.Thread(target=self._accept, daemon=True).start()
@@ -691,7 +900,9 @@ CREDENTIALS = base64.b64encode(b"user:password").decode()
 def test_keeps_its_tunnel_through_a_proxy(tmp_path, scheme):
     proxy = Tunnels(tmp_path / "certificate.pem" if scheme == "https" else None)
     address = f"{scheme}://user:password@{proxy.address}"
-    trusted = {"SSL_CERT_FILE": tmp_path / "certificate.pem"}  # the system's, by which proxies are known
+    trusted = {
+        "SSL_CERT_FILE": tmp_path / "certificate.pem"
+    }  # the system's, by which proxies are known
     with connected(tmp_path, True, host="provider.invalid", HTTPS_PROXY=address, **trusted) as line:
         for _ in range(3):
             assert answered(line.alice, GPT)["content"] == "The answer."
@@ -718,7 +929,11 @@ def test_keeps_its_tunnel_through_a_proxy(tmp_path, scheme):
 def test_keeps_its_connection_to_a_proxy(provider, tmp_path):
     """A proxy for plain HTTP is told the whole URL; this one answers in the place of a provider that nobody finds."""
     proxy = provider.url.replace("//", "//user:password@")
-    settings = {"OPENAI_BASE_URL": "http://provider.invalid/v1", "OPENAI_API_KEY": "key-of-openai", "DEFAULT_MODEL": GPT}
+    settings = {
+        "OPENAI_BASE_URL": "http://provider.invalid/v1",
+        "OPENAI_API_KEY": "key-of-openai",
+        "DEFAULT_MODEL": GPT,
+    }
     with running(tmp_path, HTTP_PROXY=proxy, **settings) as server:
         for _ in range(3):
             answered(server.client(), GPT)
@@ -752,6 +967,8 @@ def test_tells_nothing_to_a_provider_whose_certificate_is_not_right(tmp_path, fa
             answered(line.alice, GPT)  # it is right for its address
             url = line.provider.url.replace("127.0.0.1", "localhost") + "/v1"
             path = tmp_path / "certificate.pem"
-            with running(tmp_path / "named", OPENAI_BASE_URL=url, REQUESTS_CA_BUNDLE=path, DEFAULT_MODEL=GPT) as server:
+            with running(
+                tmp_path / "named", OPENAI_BASE_URL=url, REQUESTS_CA_BUNDLE=path, DEFAULT_MODEL=GPT
+            ) as server:
                 assert failed(server.client(), GPT)[0].status_code == 502
         assert len(line.posts) == (not settings)

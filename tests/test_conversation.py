@@ -4,8 +4,8 @@ import random
 
 import pytest
 
-from conversation import GO_ON, Continuation, Prompt, Windows, messages_of, newest_half
 from models import Turn
+from providers.conversation import GO_ON, Continuation, Prompt, Window, messages_of, newest_half
 
 CONTENTS = ["", " ", "x", "Some words.", "世界 " * 50, "y" * 1000]
 
@@ -26,13 +26,18 @@ def conversation(chance):
         kind = "assistant" if turns and chance.random() < 0.5 else "user"
         turn = Turn(id=number + 1, kind=kind, content=chance.choice(CONTENTS))
         if kind == "assistant":
-            turn.model, turn.error_status = chance.choice(["a", "b"]), chance.choice([None, None, 413, 502])
+            turn.model, turn.error_status = (
+                chance.choice(["a", "b"]),
+                chance.choice([None, None, 413, 502]),
+            )
         turns.append(turn)
     return [*turns, Turn(id=99, kind="user", content=chance.choice(CONTENTS[2:]))]
 
 
 def prompt_of(turns, model, system=None, trim=0):
-    return Prompt(turns[::-1], model, system, trim, lambda turn_id: sum(turn.id < turn_id for turn in turns))
+    return Prompt(
+        turns[::-1], model, system, trim, lambda turn_id: sum(turn.id < turn_id for turn in turns)
+    )
 
 
 def size_of(turns):
@@ -46,7 +51,11 @@ def test_the_messages_are_what_every_provider_takes_and_hold_all_text(chance):
         assert roles == ["user", "assistant"] * (len(roles) // 2) + ["user"] * (len(roles) % 2)
         assert roles[-1] == "user"
         assert all(message["content"].strip() for message in messages)
-        first = next(number for number, turn in enumerate(turns) if turn.kind == "user" and turn.content.strip())
+        first = next(
+            number
+            for number, turn in enumerate(turns)
+            if turn.kind == "user" and turn.content.strip()
+        )
         texts = [turn.content for turn in turns[first:] if turn.content.strip()]
         assert "\n\n".join(message["content"] for message in messages) == "\n\n".join(texts)
 
@@ -57,7 +66,11 @@ def test_the_newest_half_is_the_longest_end_from_a_user_turn_on_with_half_of_the
         assert half == turns[len(turns) - len(half) :] and len(half) < len(turns)
         assert 2 * size_of(half) <= size_of(turns)
         assert not half or half[0].kind == "user"
-        longer = (turns[number:] for number in range(len(turns) - len(half)) if turns[number].kind == "user")
+        longer = (
+            turns[number:]
+            for number in range(len(turns) - len(half))
+            if turns[number].kind == "user"
+        )
         assert all(2 * size_of(end) > size_of(turns) for end in longer)
 
 
@@ -76,9 +89,19 @@ def test_only_user_turns_that_this_model_has_refused_are_not_sent_and_never_the_
         assert prompt.turns[-1] is turns[-1]
         assert prompt.turns[0].kind == "user"
         assert prompt.left_out == len(turns) - len(prompt.turns)
-        refused = [turn.error_status == 413 and turn.model == "a" and not turn.content for turn in turns[1:]]
-        sent = [turn for turn, is_refused in zip(turns, [*refused, False]) if turn.kind == "assistant" or not is_refused]
-        assert prompt.turns == sent[next(number for number, turn in enumerate(sent) if turn.kind == "user") :]
+        refused = [
+            turn.error_status == 413 and turn.model == "a" and not turn.content
+            for turn in turns[1:]
+        ]
+        sent = [
+            turn
+            for turn, is_refused in zip(turns, [*refused, False], strict=True)
+            if turn.kind == "assistant" or not is_refused
+        ]
+        assert (
+            prompt.turns
+            == sent[next(number for number, turn in enumerate(sent) if turn.kind == "user") :]
+        )
 
 
 def test_a_prompt_is_shortened_to_its_last_message_and_names_where_it_begins(chance):
@@ -90,7 +113,9 @@ def test_a_prompt_is_shortened_to_its_last_message_and_names_where_it_begins(cha
             assert prompt.left_out + len(prompt.turns) == len(turns)
             assert prompt.trim(100) == prompt.turns[0].id == turns[prompt.left_out].id
             assert prompt.turns[0].kind == "user"
-        assert prompt.turns[-1] is turns[-1] and size_of(prompt.turns) == size_of(turns[-1:])  # empty ones change nothing
+        assert prompt.turns[-1] is turns[-1] and size_of(prompt.turns) == size_of(
+            turns[-1:]
+        )  # empty ones change nothing
         assert steps <= 15
 
 
@@ -99,7 +124,10 @@ def test_a_prompt_begins_where_the_trim_is_or_with_the_last_message(chance):
         trim = chance.randrange(110)
         prompt = prompt_of(turns, "none", trim=trim)
         sent = [turn for turn in turns if turn.id >= trim] or turns[-1:]
-        assert prompt.turns == sent[next(number for number, turn in enumerate(sent) if turn.kind == "user") :]
+        assert (
+            prompt.turns
+            == sent[next(number for number, turn in enumerate(sent) if turn.kind == "user") :]
+        )
         assert prompt.left_out == len(turns) - len(prompt.turns)
         assert prompt.trim(100) == (prompt.turns[0].id if prompt.left_out else 0)
 
@@ -127,7 +155,11 @@ def test_a_full_window_leaves_the_newest_half_of_all_that_was_sent_and_said(chan
 
 def test_a_prompt_is_never_thought_to_have_fewer_tokens_than_its_provider_counts(chance):
     for turns in conversations(chance):
-        bytes_a_token, frame, system = chance.uniform(1, 8), chance.randrange(32), chance.choice([None, "Be brief."])
+        bytes_a_token, frame, system = (
+            chance.uniform(1, 8),
+            chance.randrange(32),
+            chance.choice([None, "Be brief."]),
+        )
 
         def count(texts):
             return sum(int(len(text.encode()) / bytes_a_token) for text in texts)
@@ -135,52 +167,53 @@ def test_a_prompt_is_never_thought_to_have_fewer_tokens_than_its_provider_counts
         for number, turn in enumerate(turns):
             if turn.kind == "assistant" and turn.model == "a":
                 sent, turn.error_status = turns[:number], None
-                turn.input_tokens = count([system or "", *(other.content for other in sent)]) + frame * len(sent)
-                turn.output_tokens = count([turn.content]) + chance.choice([0, 500])  # thoughts, too
+                turn.input_tokens = count(
+                    [system or "", *(other.content for other in sent)]
+                ) + frame * len(sent)
+                turn.output_tokens = count([turn.content]) + chance.choice(
+                    [0, 500]
+                )  # thoughts, too
         prompt = prompt_of(turns, "a", system)
-        real = count([system or "", *(turn.content for turn in prompt.turns)]) + frame * len(prompt.turns)
+        real = count([system or "", *(turn.content for turn in prompt.turns)]) + frame * len(
+            prompt.turns
+        )
         assert prompt.left_out or prompt.tokens >= real
 
 
 def test_what_a_refusal_tells_gives_each_prompt_that_leaves_a_quarter_an_answer(chance):
     """The server counts tokens, of one to eight bytes, adds some of its own, and may name its window or not."""
     for _ in range(20):
-        window, most = chance.choice([1000, 8192, 200_000]), chance.choice([100, 256, 8192, 100_000])
+        window, most = (
+            chance.choice([1000, 8192, 200_000]),
+            chance.choice([100, 256, 8192, 100_000]),
+        )
         hidden = chance.choice([0, 150])
-        is_named, bytes_a_token, windows = chance.random() < 0.5, chance.uniform(1, 8), Windows()
+        is_named, bytes_a_token, known = chance.random() < 0.5, chance.uniform(1, 8), Window()
         least, is_known = window // 4 if is_named else 256, False
 
         def ask(prompt):
-            """(refusals, limit) of a message; the limit is None where its prompt is too long."""
-            limit, refusals = windows.room("m", prompt, most), 0
+            """(refusals, limit, Window) of a message; without a limit, its prompt is too long."""
+            window_now, limit, refusals = known, known.room(prompt, most), 0
             while hidden + prompt / bytes_a_token + limit > window:
                 assert min(least, most) <= limit <= most
-                before, limit = limit, windows.learn("m", window * is_named, prompt, limit)
+                window_now = Window.of_refusal(window * is_named, prompt)
+                before, limit = limit, window_now.lower(prompt, limit)
                 refusals += 1
                 assert limit <= before
                 if limit == before:
-                    return refusals, None
-            return refusals, limit
+                    return refusals, None, window_now
+            return refusals, limit, window_now
 
         for _ in range(20):
             prompt = chance.randrange(1, int(window * bytes_a_token))
-            refusals, limit = ask(prompt)
+            refusals, limit, known = ask(prompt)
             assert refusals <= 3
             fits = hidden + prompt / bytes_a_token + min(least, most) <= window
             assert (limit is not None) == fits
             if is_known and is_named and not hidden and fits:
                 assert refusals == 0, "what was learned is not paid for again"
             is_known |= refusals > 0
-            assert windows.room("other", prompt, most) == most
-
-
-def test_what_is_learned_of_models_that_anyone_may_name_has_an_end():
-    windows = Windows()
-    for number in range(2000):
-        windows.learn(f"m-{number}", 1000, 10, 8192)
-    assert windows.room("m-0", 10, 8192) == 990
-    assert windows.room("m-1999", 10, 8192) == 8192
-    assert windows.learn("m-0", 500, 10, 990) == 490
+            assert Window().room(prompt, most) == most
 
 
 # Going on
@@ -258,5 +291,9 @@ def test_holds_back_only_what_may_be_a_repetition():
 def test_asks_to_go_on_only_behind_words():
     turns = [Turn(id=1, kind="user", content="One")]
     asked = {"role": "user", "content": "One"}
-    assert messages_of(turns, "Tw") == [asked, {"role": "assistant", "content": "Tw"}, {"role": "user", "content": GO_ON}]
+    assert messages_of(turns, "Tw") == [
+        asked,
+        {"role": "assistant", "content": "Tw"},
+        {"role": "user", "content": GO_ON},
+    ]
     assert messages_of(turns, "") == messages_of(turns, " \n") == [asked]

@@ -8,6 +8,7 @@ import contextlib
 import os
 import pathlib
 import sqlite3
+import threading
 import time
 
 import pytest
@@ -16,7 +17,7 @@ import requests
 import trouble
 from client import ALICE, BOB, Client, at_once, running, wait_until
 from provider import reply
-from tables import tables_of
+from raw_tables import tables_of
 from talk import LONGEST, Asking, Talk
 
 PRIVATE = "private words of a user"
@@ -70,21 +71,35 @@ def test_a_file_that_is_damaged_while_it_is_used_is_told_and_not_quoted(alone):
     server, path = alone
     alice = server.client()
     sessions = [alice.create(f"{PRIVATE} {number} " + "x" * 3000) for number in range(20)]
-    paths = ("/sessions", "/sessions?query=x", "/health", *(f"/sessions/{session['id']}" for session in sessions))
+    paths = (
+        "/sessions",
+        "/sessions?query=x",
+        "/health",
+        *(f"/sessions/{session['id']}" for session in sessions),
+    )
     with contextlib.closing(sqlite3.connect(path, timeout=10, isolation_level=None)) as connection:
         for table, column in (("session", "preview"), ("turn", "content")):
             bad = (b"\xff" + PRIVATE.encode()).hex()
-            connection.execute(f"UPDATE {table} SET {column} = CAST(x'{bad}' AS TEXT) WHERE rowid % 2 = 0")
+            connection.execute(
+                f"UPDATE {table} SET {column} = CAST(x'{bad}' AS TEXT) WHERE rowid % 2 = 0"
+            )
         assert {alice.get(path).status_code for path in paths} == {200}
-        (page,) = connection.execute("SELECT rootpage FROM sqlite_master WHERE name = 'session_list'").fetchone()
+        (page,) = connection.execute(
+            "SELECT rootpage FROM sqlite_master WHERE name = 'session_list'"
+        ).fetchone()
         (size,) = connection.execute("PRAGMA page_size").fetchone()
         wait_until(lambda: connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0] == 0)
         with open(path, "r+b") as file:
             file.seek((page - 1) * size)
             file.write(PRIVATE.encode() * (size // len(PRIVATE)))
-        connection.execute("UPDATE release SET migrations = migrations")  # whoever has pages in memory reads them again
+        connection.execute(
+            "UPDATE release SET migrations = migrations"
+        )  # whoever has pages in memory reads them again
         asked = [alice.get(path).status_code for path in paths]
-        asked += [alice.post(f"/sessions/{session['id']}/messages", {"content": "Hello"}).status_code for session in sessions]
+        asked += [
+            alice.post(f"/sessions/{session['id']}/messages", {"content": "Hello"}).status_code
+            for session in sessions
+        ]
     assert set(asked) <= {200, 201, 503} and 503 in asked, asked
     assert is_quiet(server), server.output()[-3000:]
 
@@ -128,7 +143,9 @@ def create(client):
 
 def check_kept(server, sessions):
     alice = server.client()
-    assert [alice.get(f"/sessions/{session['id']}").status_code for session in sessions] == [200] * len(sessions)
+    assert [alice.get(f"/sessions/{session['id']}").status_code for session in sessions] == [
+        200
+    ] * len(sessions)
 
 
 def test_another_file_in_its_place_is_told_and_left_alone(alone):
@@ -136,7 +153,10 @@ def test_another_file_in_its_place_is_told_and_left_alone(alone):
     server, path = alone
     alice, copy = server.client(), path.with_name("copy.db")
     alice.create("Hello")
-    with contextlib.closing(sqlite3.connect(path)) as connection, contextlib.closing(sqlite3.connect(copy)) as backup:
+    with (
+        contextlib.closing(sqlite3.connect(path)) as connection,
+        contextlib.closing(sqlite3.connect(copy)) as backup,
+    ):
         connection.backup(backup)
     before = copy.read_bytes()
     copy.rename(path)
@@ -156,7 +176,9 @@ def connections_to(url, server):
             others = "datname = current_database() AND pid <> pg_backend_pid() AND state <> 'idle'"
             return tables.value(f"SELECT count(*) FROM pg_stat_activity WHERE {others}")
     path, [pid] = url.removeprefix("sqlite:///"), server.workers()
-    return [os.path.realpath(link) for link in pathlib.Path(f"/proc/{pid}/fd").iterdir()].count(os.path.realpath(path))
+    return [os.path.realpath(link) for link in pathlib.Path(f"/proc/{pid}/fd").iterdir()].count(
+        os.path.realpath(path)
+    )
 
 
 def test_what_needs_no_database_is_answered_at_once_while_it_is_locked(start, settings, provider):
@@ -169,7 +191,13 @@ def test_what_needs_no_database_is_answered_at_once_while_it_is_locked(start, se
         with trouble.locked(url):
             creating = [pool.submit(create, alice) for _ in range(10)]
             wait_until(lambda: connections_to(url, server) >= CHANGING, 5)
-            asked = [("/models", 200), ("/openapi.json", 200), ("/", 200), ("/nowhere", 404), ("/sessions?page[limit]=odd", 400)]
+            asked = [
+                ("/models", 200),
+                ("/openapi.json", 200),
+                ("/", 200),
+                ("/nowhere", 404),
+                ("/sessions?page[limit]=odd", 400),
+            ]
             for path, status in asked:
                 assert answered_at_once(alice, path) == status
             nobody = Client(server.url, "no token")
@@ -204,8 +232,12 @@ def answered_at_once(client, path):
 # A moment
 
 
-@pytest.mark.parametrize("engine", ["postgresql"], indirect=True)  # a SQLite file has no such setting
-def test_a_database_that_was_read_only_for_a_moment_is_written_again(engine, start, settings, provider):
+@pytest.mark.parametrize(
+    "engine", ["postgresql"], indirect=True
+)  # a SQLite file has no such setting
+def test_a_database_that_was_read_only_for_a_moment_is_written_again(
+    engine, start, settings, provider
+):
     """/health tells the truth meanwhile, and seconds later all is well; the reply under way is whole."""
     server = start(**settings)
     alice = server.client()
@@ -221,6 +253,45 @@ def test_a_database_that_was_read_only_for_a_moment_is_written_again(engine, sta
     asking.check()
 
 
+@pytest.mark.parametrize("engine", ["postgresql"], indirect=True)  # SQLite has no rows to lock
+def test_rows_are_locked_in_one_order(start, settings, provider):
+    """Sessions before turns, where one reply grows and another one ends by the same commit: so no two processes wait for each
+    other, as where one ends the other's replies in its place."""
+    first, grows, ends = threading.Event(), threading.Event(), threading.Event()
+    never = threading.Event()
+    provider.script = [
+        reply("One ", first, "more", never),
+        reply("Two ", grows, "more", never),
+        reply("Three ", ends, "end"),
+    ]
+    server = start(**settings, WEB_CONCURRENCY=1)
+    alice, sessions = server.client(), []
+    for word in ("One ", "Two ", "Three "):
+        sessions.append(
+            alice.post("/sessions", {"content": word}, Prefer="respond-async").json()["id"]
+        )
+        wait_until(lambda: alice.turns({"id": sessions[-1]})[1]["content"] == word, 10)
+    turn = "SELECT id FROM turn WHERE session_id = ? AND kind = 'assistant' FOR UPDATE"
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    with tables_of(settings["DATABASE_URL"]) as gate, tables_of(settings["DATABASE_URL"]) as other:
+        for tables in (gate, other):
+            tables.rows("BEGIN")
+        gate.rows(turn, sessions[0])
+        first.set()
+        wait_until(lambda: other.value(waiting), 5)  # the commit with the first one's text
+        other.rows("SELECT id FROM session WHERE id = ? FOR UPDATE", sessions[2])
+        grows.set()
+        ends.set()
+        time.sleep(0.5)  # both arrive, and wait for the next commit
+        gate.rows("ROLLBACK")
+        wait_until(
+            lambda: gate.value(waiting), 5
+        )  # the next commit waits for the session of the one that ends
+        assert other.rows(f"{turn} NOWAIT", sessions[1])
+        other.rows("ROLLBACK")
+    never.set()
+
+
 # What lasts
 
 
@@ -234,12 +305,20 @@ def check_many_dead(start, settings, count):
     server = start(**settings)
     began, alice = time.monotonic(), server.client(ALICE)
     dead = "SELECT count(*) FROM turn WHERE lease_until = 1000000 AND status = 'in_progress'"
-    with tables_of(url) as tables, Asking(alice, session, writers=2, user=server.client(BOB)) as asking:
+    with (
+        tables_of(url) as tables,
+        Asking(alice, session, writers=2, user=server.client(BOB)) as asking,
+    ):
         while tables.value(dead):
             assert time.monotonic() < began + 30, tables.value(dead)
             time.sleep(0.2)
-    slowest = max((answer for answer in asking.answers if answer.what == "create"), key=lambda each: each.seconds)
-    print(f"{count} ended {time.monotonic() - began:.1f} s after the start; the slowest creation took {slowest.seconds:.2f} s")
+    slowest = max(
+        (answer for answer in asking.answers if answer.what == "create"),
+        key=lambda each: each.seconds,
+    )
+    print(
+        f"{count} ended {time.monotonic() - began:.1f} s after the start; the slowest creation took {slowest.seconds:.2f} s"
+    )
     assert slowest.seconds < 1
     asking.check()
     assert asking.told("list") == asking.told("show") == {200}

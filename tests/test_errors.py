@@ -53,8 +53,12 @@ def pointers(response):
     return sorted(source["pointer"] for source, _ in errors_of(response, 400))
 
 
-def send(server, method, path, data=None, content_type="application/json", subject=ALICE, **headers):
-    headers = {"Authorization": f"Bearer {make_token(subject)}"} | {n.replace("_", "-"): v for n, v in headers.items()}
+def send(
+    server, method, path, data=None, content_type="application/json", subject=ALICE, **headers
+):
+    headers = {"Authorization": f"Bearer {make_token(subject)}"} | {
+        n.replace("_", "-"): v for n, v in headers.items()
+    }
     if content_type:
         headers["Content-Type"] = content_type
     return requests.request(method, server.url + path, data=data, headers=headers, timeout=30)
@@ -65,7 +69,10 @@ def newcomer(server, provider):
     """Somebody who has no session, before and after, and for whom no model is asked."""
     subject = f"https://github.com/{uuid.uuid4().hex}"
     yield subject
-    assert server.client(subject).get("/sessions").json() == {"data": [], "meta": {"has_more": False}}
+    assert server.client(subject).get("/sessions").json() == {
+        "data": [],
+        "meta": {"has_more": False},
+    }
     assert provider.requests == []
 
 
@@ -156,10 +163,22 @@ def test_takes_pairs_of_surrogates_and_odd_characters(alice):
 
 
 MANY_FAULTS = {
-    "a megabyte of unknown names": (json.dumps(dict.fromkeys(map(str, range(80_000)), 0)).encode(), 20),
-    "unknown names before a good one": (json.dumps(dict.fromkeys(map(str, range(50)), 0) | {"content": "x"}).encode(), 20),
-    "unknown names and a fault": (json.dumps(dict.fromkeys(map(str, range(50)), 0) | {"content": 5}).encode(), 20),
-    "long names": (json.dumps(dict.fromkeys((f"{number}" + "x" * 50_000 for number in range(20)), 0)).encode(), 20),
+    "a megabyte of unknown names": (
+        json.dumps(dict.fromkeys(map(str, range(80_000)), 0)).encode(),
+        20,
+    ),
+    "unknown names before a good one": (
+        json.dumps(dict.fromkeys(map(str, range(50)), 0) | {"content": "x"}).encode(),
+        20,
+    ),
+    "unknown names and a fault": (
+        json.dumps(dict.fromkeys(map(str, range(50)), 0) | {"content": 5}).encode(),
+        20,
+    ),
+    "long names": (
+        json.dumps(dict.fromkeys((f"{number}" + "x" * 50_000 for number in range(20)), 0)).encode(),
+        20,
+    ),
     "one long name": (json.dumps({"content": "x", "\u4e16" * 100_000: 0}).encode(), 1),
 }
 
@@ -172,7 +191,9 @@ def test_names_the_first_twenty_faults(server, newcomer, body, count):
     assert ("/content" in found) == (b'"content": "x"' not in body)
 
 
-@pytest.mark.parametrize("method, path", [("POST", "/messages"), ("POST", "/retry"), ("POST", "/cancel"), ("PATCH", "")])
+@pytest.mark.parametrize(
+    "method, path", [("POST", "/messages"), ("POST", "/retry"), ("POST", "/cancel"), ("PATCH", "")]
+)
 def test_names_the_first_twenty_faults_everywhere(server, alice, method, path):
     session = alice.create()
     body, _ = MANY_FAULTS["a megabyte of unknown names"]
@@ -202,7 +223,10 @@ def test_refuses_a_bad_message(server, alice, body, faults):
 def test_takes_no_body_where_it_has_nothing_to_say(server, alice, action):
     session = alice.create()
     path = f"/sessions/{session['id']}/{action}"
-    assert pointers(send(server, "POST", path, b'{"content": " ", "model": "m-2"}')) == ["/content", "/model"]
+    assert pointers(send(server, "POST", path, b'{"content": " ", "model": "m-2"}')) == [
+        "/content",
+        "/model",
+    ]
     assert pointers(send(server, "POST", path, b"[]")) == [""]
     errors_of(send(server, "POST", path, b"odd", content_type="text/plain"), 415)
     assert len(alice.turns(session)) == 2
@@ -266,7 +290,14 @@ JSON_BODY = b'{"content": "x"}'
 
 @pytest.mark.parametrize(
     "content_type",
-    [None, "text/plain", "text/json", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "odd"],
+    [
+        None,
+        "text/plain",
+        "text/json",
+        "application/x-www-form-urlencoded",
+        "multipart/form-data; boundary=x",
+        "odd",
+    ],
 )
 def test_refuses_what_is_not_called_json(server, alice, provider, newcomer, content_type):
     session = "/sessions/" + alice.create()["id"]
@@ -277,7 +308,8 @@ def test_refuses_what_is_not_called_json(server, alice, provider, newcomer, cont
 
 
 @pytest.mark.parametrize(
-    "content_type", ["application/json; charset=utf-8", "Application/JSON", "application/problem+json"]
+    "content_type",
+    ["application/json; charset=utf-8", "Application/JSON", "application/problem+json"],
 )
 def test_takes_what_is_called_json(server, provider, content_type):
     assert send(server, "POST", "/sessions", JSON_BODY, content_type).status_code == 201
@@ -311,12 +343,16 @@ def test_answers_only_in_what_is_accepted(server, accept, status):
 
 
 def test_a_stream_may_be_asked_for_by_its_charset(alice):
-    with alice.stream("POST", "/sessions", {"content": "Hello"}, Accept="text/event-stream; charset=utf-8") as stream:
+    with alice.stream(
+        "POST", "/sessions", {"content": "Hello"}, Accept="text/event-stream; charset=utf-8"
+    ) as stream:
         assert [event.name for event in stream][-1] == "done"
 
 
 def test_refuses_an_answer_that_is_not_accepted_before_anything_is_stored(server, newcomer):
-    errors_of(send(server, "POST", "/sessions", JSON_BODY, subject=newcomer, Accept="image/png"), 406)
+    errors_of(
+        send(server, "POST", "/sessions", JSON_BODY, subject=newcomer, Accept="image/png"), 406
+    )
 
 
 LIMIT = 1048576
@@ -354,10 +390,12 @@ def raw(server, *parts, timeout=5):
     with socket.create_connection(("127.0.0.1", server.port), timeout=timeout) as connection:
         for part in parts:
             connection.sendall(part)
-        data = b""
-        while more := connection.recv(65536):
-            data += more
-    return Answer(data)
+        return read_to_end(connection)
+
+
+def read_to_end(connection):
+    """The answer on a connection that is closed behind it."""
+    return Answer(b"".join(iter(lambda: connection.recv(65536), b"")))
 
 
 def head(method="POST", path="/sessions", subject=ALICE, **headers):
@@ -366,7 +404,10 @@ def head(method="POST", path="/sessions", subject=ALICE, **headers):
         "Authorization": f"Bearer {make_token(subject)}",
         "Content-Type": "application/json",
     } | headers
-    lines = [f"{method} {path} HTTP/1.1", *(f"{name.replace('_', '-')}: {value}" for name, value in headers.items())]
+    lines = [
+        f"{method} {path} HTTP/1.1",
+        *(f"{name.replace('_', '-')}: {value}" for name, value in headers.items()),
+    ]
     return ("\r\n".join(lines) + "\r\n\r\n").encode()
 
 
@@ -377,7 +418,9 @@ def chunk(data):
 def test_refuses_chunks_that_are_too_large_together(server, newcomer):
     data = b'{"content": "' + b"x" * LIMIT + b'"}'
     chunks = [chunk(data[i : i + 10_000]) for i in range(0, len(data), 10_000)]
-    response = raw(server, head(subject=newcomer, Transfer_Encoding="chunked"), *chunks, b"0\r\n\r\n")
+    response = raw(
+        server, head(subject=newcomer, Transfer_Encoding="chunked"), *chunks, b"0\r\n\r\n"
+    )
     errors_of(response, 413)
     assert response.headers["Connection"] == "close"
 
@@ -390,7 +433,12 @@ def test_refuses_at_once_what_says_that_it_is_too_large(server, newcomer):
 
 def test_takes_a_body_in_chunks(server, provider):
     parts = [chunk(JSON_BODY[i : i + 1]) for i in range(len(JSON_BODY))]
-    assert raw(server, head(Transfer_Encoding="chunked", Connection="close"), *parts, b"0\r\n\r\n").status_code == 201
+    assert (
+        raw(
+            server, head(Transfer_Encoding="chunked", Connection="close"), *parts, b"0\r\n\r\n"
+        ).status_code
+        == 201
+    )
 
 
 BROKEN_REQUESTS = {
@@ -398,12 +446,24 @@ BROKEN_REQUESTS = {
     "no version": (400, [b"GET /sessions\r\n\r\n"]),
     "a bad header": (400, [b"GET /sessions HTTP/1.1\r\nHost: x\r\nodd\r\n\r\n"]),
     "a long path": (414, [b"GET /" + b"x" * 8000 + b" HTTP/1.1\r\nHost: x\r\n\r\n"]),
-    "a long header": (431, [b"GET /sessions HTTP/1.1\r\nHost: x\r\nX-Odd: " + b"x" * 20_000 + b"\r\n\r\n"]),
-    "many headers": (431, [b"GET /sessions HTTP/1.1\r\nHost: x\r\n" + b"X-Odd: x\r\n" * 200 + b"\r\n"]),
-    "two lengths": (400, [head(Content_Length=5).replace(b"\r\n\r\n", b"\r\nContent-Length: 6\r\n\r\n"), b"{}    "]),
+    "a long header": (
+        431,
+        [b"GET /sessions HTTP/1.1\r\nHost: x\r\nX-Odd: " + b"x" * 20_000 + b"\r\n\r\n"],
+    ),
+    "many headers": (
+        431,
+        [b"GET /sessions HTTP/1.1\r\nHost: x\r\n" + b"X-Odd: x\r\n" * 200 + b"\r\n"],
+    ),
+    "two lengths": (
+        400,
+        [head(Content_Length=5).replace(b"\r\n\r\n", b"\r\nContent-Length: 6\r\n\r\n"), b"{}    "],
+    ),
     "a negative length": (400, [head(Content_Length=-1)]),
     "a length in words": (400, [head(Content_Length="odd")]),
-    "a length and chunks": (400, [head(Content_Length=5, Transfer_Encoding="chunked"), b"0\r\n\r\n"]),
+    "a length and chunks": (
+        400,
+        [head(Content_Length=5, Transfer_Encoding="chunked"), b"0\r\n\r\n"],
+    ),
     "chunks without a length": (400, [head(Transfer_Encoding="chunked"), b"odd\r\n"]),
     "an unknown coding": (501, [head(Transfer_Encoding="odd, chunked")]),
     "an unknown expectation": (417, [head(Expect="odd", Content_Length=2)]),
@@ -463,30 +523,64 @@ def test_knows_no_other_paths(server, method, path):
 
 def test_sends_nobody_to_a_host_that_a_client_named(server, alice):
     session = alice.create()
-    paths = ["//", "//sessions", "///sessions", "//evil.example/sessions", "//static/page.css", "/%2fsessions", "/sessions/"]
-    for path in (*paths, "//..//sessions", f"/sessions//{session['id']}", "/static//page.css", "http://evil.example//sessions"):
+    paths = [
+        "//",
+        "//sessions",
+        "///sessions",
+        "//evil.example/sessions",
+        "//static/page.css",
+        "/%2fsessions",
+        "/sessions/",
+    ]
+    for path in (
+        *paths,
+        "//..//sessions",
+        f"/sessions//{session['id']}",
+        "/static//page.css",
+        "http://evil.example//sessions",
+    ):
         answer = raw(server, head("GET", path, Host="evil.example", Connection="close"))
         errors_of(answer, 404)
         assert "Location" not in answer.headers
 
 
-@pytest.mark.parametrize("path", ["/", "/health", "/sessions", f"/sessions/{NOBODY}/events", "/static/page.css", "/odd"])
+@pytest.mark.parametrize(
+    "path", ["/", "/health", "/sessions", f"/sessions/{NOBODY}/events", "/static/page.css", "/odd"]
+)
 @pytest.mark.parametrize("connection", ["Upgrade", "keep-alive, Upgrade"])
 def test_says_that_there_are_no_websockets(server, path, connection):
     key = {"Sec_WebSocket_Version": "13", "Sec_WebSocket_Key": "dGhlIHNhbXBsZSBub25jZQ=="}
-    response = send(server, "GET", path, content_type=None, Connection=connection, Upgrade="websocket", **key)
+    response = send(
+        server, "GET", path, content_type=None, Connection=connection, Upgrade="websocket", **key
+    )
     [(_, detail)] = errors_of(response, 400)
     assert "no WebSocket" in detail and "text/event-stream" in detail
 
 
-PRIVATE_HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}
+PRIVATE_HEADERS = {
+    "Cache-Control": "no-store",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+}
 
 
 def test_lets_nobody_keep_an_answer_or_take_it_for_something_else(server, alice):
     session = alice.create()
     path = f"/sessions/{session['id']}"
     answers = [
-        *(alice.get(path) for path in ("/", "/health", "/openapi.json", "/models", "/sessions", path, "/odd", "/static/odd")),
+        *(
+            alice.get(path)
+            for path in (
+                "/",
+                "/health",
+                "/openapi.json",
+                "/models",
+                "/sessions",
+                path,
+                "/odd",
+                "/static/odd",
+            )
+        ),
         alice.get("/", Accept="text/html"),
         alice.get("/sessions", Authorization=None),
         alice.get("/sessions", Accept="image/png"),
@@ -574,10 +668,14 @@ BAD_QUERIES = [
 ]
 
 
-@pytest.mark.parametrize("name, value", BAD_QUERIES, ids=[f"{name} {value[:12]!r}" for name, value in BAD_QUERIES])
+@pytest.mark.parametrize(
+    "name, value", BAD_QUERIES, ids=[f"{name} {value[:12]!r}" for name, value in BAD_QUERIES]
+)
 def test_refuses_a_bad_parameter(server, name, value):
     response = requests.get(
-        server.url + "/sessions", params={name: value}, headers={"Authorization": f"Bearer {make_token()}"}
+        server.url + "/sessions",
+        params={name: value},
+        headers={"Authorization": f"Bearer {make_token()}"},
     )
     [(source, _)] = errors_of(response, 400)
     assert source == {"parameter": name}
@@ -651,13 +749,18 @@ def switch(new_database):
         with psycopg.connect(server + "/postgres", autocommit=True) as connection:
             connection.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS {everybody}")
             if not everybody:
-                connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", (name,))
+                connection.execute(
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s",
+                    (name,),
+                )
 
     yield url, let_in
     let_in(True)
 
 
-@pytest.mark.parametrize("engine", ["postgresql"], indirect=True)  # SQLite is a file: it does not go away
+@pytest.mark.parametrize(
+    "engine", ["postgresql"], indirect=True
+)  # SQLite is a file: it does not go away
 def test_works_again_after_the_database_was_away(start, switch, provider):
     """Without a restart; and what the model said meanwhile is stored."""
     url, let_in = switch
@@ -674,14 +777,18 @@ def test_works_again_after_the_database_was_away(start, switch, provider):
         let_in(False)
         gate.set()
         operations = [("GET", "/sessions", None), ("POST", "/sessions", JSON_BODY)]
-        operations += [(method, f"/sessions/{before['id']}{path}", body) for method, path, body in OPERATIONS]
+        operations += [
+            (method, f"/sessions/{before['id']}{path}", body) for method, path, body in OPERATIONS
+        ]
         for method, path, body in operations:
             response = send(server, method, path, body)
             [(_, detail)] = errors_of(response, 503)
             assert "database" in detail
             assert int(response.headers["Retry-After"]) >= 1
         errors_of(requests.get(server.url + "/health"), 503)
-        assert requests.get(server.url + "/sessions").status_code == 401  # for which no database is needed
+        assert (
+            requests.get(server.url + "/sessions").status_code == 401
+        )  # for which no database is needed
 
         let_in(True)
         deadline = time.monotonic() + 10
@@ -691,21 +798,35 @@ def test_works_again_after_the_database_was_away(start, switch, provider):
         assert [event.name for event in events] == ["content_delta", "assistant_turn", "done"]
     assert alice.turns(during)[-1]["content"] == "Said before, and meanwhile."
     assert requests.get(server.url + "/health").status_code == 200
-    assert {session["id"] for session in alice.get("/sessions").json()["data"]} == {before["id"], during["id"]}
+    assert {session["id"] for session in alice.get("/sessions").json()["data"]} == {
+        before["id"],
+        during["id"],
+    }
     assert alice.create("After")
 
 
 def test_a_reply_that_the_database_refuses_fails_alone(start, new_database, provider):
     url = new_database()
-    alice = start(DATABASE_URL=url, OPENAI_BASE_URL=provider.url + "/v1", DEFAULT_MODEL="m-1", WEB_CONCURRENCY=1).client()
+    alice = start(
+        DATABASE_URL=url,
+        OPENAI_BASE_URL=provider.url + "/v1",
+        DEFAULT_MODEL="m-1",
+        WEB_CONCURRENCY=1,
+    ).client()
     refuse_poison(url)
     provider.script = [reply("Fine. ", 0.3, "poison"), reply("All ", 0.6, "well.")]
     session = alice.post("/sessions", {"content": "Hello"}, Prefer="respond-async").json()
     provider.wait_for_request()  # else the second might get the first one's answer
-    with alice.stream("POST", "/sessions", {"content": "Hello"}) as other, alice.events(session) as events:
+    with (
+        alice.stream("POST", "/sessions", {"content": "Hello"}) as other,
+        alice.events(session) as events,
+    ):
         end = list(events)[-1]
         assert (end.name, end.data["status"]) == ("error", 500)
-        assert "".join(event.data["delta"] for event in other if event.name == "content_delta") == "All well."
+        assert (
+            "".join(event.data["delta"] for event in other if event.name == "content_delta")
+            == "All well."
+        )
     turn = alice.turns(session)[1]
     assert (turn["status"], turn["content"], turn["error"]) == ("failed", "Fine. ", end.data)
     provider.script = [reply("Poisonless.")]
@@ -716,7 +837,10 @@ def refuse_poison(url):
     """Have the database refuse each text of a reply that has the word poison."""
     if url.startswith("sqlite"):
         with contextlib.closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as connection:
-            for table, moment, column in (("piece", "INSERT", "text"), ("turn", "UPDATE", "content")):
+            for table, moment, column in (
+                ("piece", "INSERT", "text"),
+                ("turn", "UPDATE", "content"),
+            ):
                 connection.execute(
                     f"CREATE TRIGGER poison_{table} BEFORE {moment} ON {table} WHEN NEW.{column} GLOB '*poison*' "
                     "BEGIN SELECT RAISE(ABORT, 'poison'); END"

@@ -15,19 +15,41 @@ import requests
 
 import client
 from browser import Page, read_through_a_break
-from client import ROOT, Client, Server, copy_of_the_service, free_port, make_token, npm_folder, running, wait_until
-from other_origin import ALL_OF_IT, ASYNCHRONOUS, CLIENT, READERS, SEEN, START, USE, WITHOUT_LEAVE, Site
+from client import (
+    ROOT,
+    Client,
+    Server,
+    copy_of_the_service,
+    free_port,
+    make_token,
+    npm_folder,
+    running,
+    wait_until,
+)
+from other_origin import (
+    ALL_OF_IT,
+    ASYNCHRONOUS,
+    CLIENT,
+    READERS,
+    SEEN,
+    START,
+    USE,
+    WITHOUT_LEAVE,
+    Site,
+)
 from provider import REFUSED, cut, reply, silence
 from provider import status as answer_with
 from proxy import Proxy
-from tables import tables_of
+from raw_tables import tables_of
 from test_errors import head, raw
 from test_proxies import CADDY, HAPROXY, KEPT, NGINX, proxy_in_front_of
 from test_readme import NGINX_CONF, text_of
 
 ORIGIN = "https://app.example.com"
 LISTED = f"{ORIGIN}, http://LOCALHOST:80,https://web.example:443, http://127.0.0.1:3000,capacitor://localhost,app://Desk-TOP"
-ALLOWED_HEADERS = "Authorization, Content-Type, Idempotency-Key, Last-Event-ID, Prefer, X-Request-ID"
+ALLOWED_HEADERS = (
+    "Authorization, Content-Type, Idempotency-Key, Last-Event-ID, Prefer, X-Request-ID"
+)
 EXPOSED_HEADERS = "Location, Retry-After, X-Request-ID, First-Turn-Sent"
 PREFIX = "/chat/v1"
 
@@ -39,7 +61,10 @@ def server_with(tmp_path_factory, provider_of_all):
 
         @functools.cache
         def server_with(**settings):
-            settings = {"OPENAI_BASE_URL": provider_of_all.url + "/v1", "DEFAULT_MODEL": "m-1"} | settings
+            settings = {
+                "OPENAI_BASE_URL": provider_of_all.url + "/v1",
+                "DEFAULT_MODEL": "m-1",
+            } | settings
             return leaving.enter_context(running(tmp_path_factory.mktemp("server"), **settings))
 
         yield server_with
@@ -53,13 +78,23 @@ def shared(server_with):
 
 def preflight(server, path="/sessions", **headers):
     headers = {"Origin": ORIGIN, "Access_Control_Request_Method": "POST"} | headers
-    headers = {name.replace("_", "-"): value for name, value in headers.items() if value is not None}
+    headers = {
+        name.replace("_", "-"): value for name, value in headers.items() if value is not None
+    }
     return requests.options(server.url + path, headers=headers, timeout=20)
 
 
-@pytest.mark.parametrize("path", ["/sessions", "/sessions/odd/events", "/nowhere", "/a//b", "/static/page.js", "/health", "/"])
+@pytest.mark.parametrize(
+    "path",
+    ["/sessions", "/sessions/odd/events", "/nowhere", "/a//b", "/static/page.js", "/health", "/"],
+)
 def test_a_preflight_is_answered_on_any_path_before_a_token_is_asked_for(shared, path):
-    answer = preflight(shared, path, Access_Control_Request_Headers="authorization,last-event-id", Accept="image/png")
+    answer = preflight(
+        shared,
+        path,
+        Access_Control_Request_Headers="authorization,last-event-id",
+        Accept="image/png",
+    )
     assert (answer.status_code, answer.content) == (204, b"")
     assert answer.headers["Access-Control-Allow-Origin"] == ORIGIN
     assert answer.headers["Access-Control-Allow-Methods"] == "GET, POST, PATCH, DELETE"
@@ -82,14 +117,20 @@ def test_what_is_no_preflight_of_a_listed_origin_is_answered_as_ever(shared, hea
     assert (of_the_api.status_code, public.status_code) == (401, 200)
     assert set(public.headers["Allow"].split(", ")) == {"GET", "HEAD", "OPTIONS"}
     for answer in (of_the_api, public):
-        assert not {"Access-Control-Allow-Methods", "Access-Control-Allow-Headers"} & set(answer.headers)
+        assert not {"Access-Control-Allow-Methods", "Access-Control-Allow-Headers"} & set(
+            answer.headers
+        )
         assert answer.headers["Vary"] == "Origin"
 
 
 # What is sent as Origin, and what is allowed by LISTED, and by `*`.
 ORIGINS = [
     (ORIGIN, ORIGIN, "*"),
-    ("HTTPS://APP.example.com", "HTTPS://APP.example.com", "*"),  # no browser sends it, and whoever does compares with that
+    (
+        "HTTPS://APP.example.com",
+        "HTTPS://APP.example.com",
+        "*",
+    ),  # no browser sends it, and whoever does compares with that
     ("http://localhost", "http://localhost", "*"),
     ("https://web.example", "https://web.example", "*"),
     ("http://127.0.0.1:3000", "http://127.0.0.1:3000", "*"),
@@ -113,18 +154,26 @@ ORIGINS = [
 
 
 @pytest.mark.parametrize("origin, by_a_list, by_a_star", ORIGINS)
-def test_an_answer_names_the_origin_that_is_listed_and_no_other(server_with, shared, origin, by_a_list, by_a_star):
+def test_an_answer_names_the_origin_that_is_listed_and_no_other(
+    server_with, shared, origin, by_a_list, by_a_star
+):
     for server, allowed in [(shared, by_a_list), (server_with(ALLOWED_ORIGINS="*"), by_a_star)]:
         for method in ("GET", "HEAD"):
-            answer = requests.request(method, server.url + "/health", headers={"Origin": origin}, timeout=20)
+            answer = requests.request(
+                method, server.url + "/health", headers={"Origin": origin}, timeout=20
+            )
             assert answer.headers.get("Access-Control-Allow-Origin") == allowed
-            assert answer.headers.get("Access-Control-Expose-Headers") == (EXPOSED_HEADERS if allowed else None)
+            assert answer.headers.get("Access-Control-Expose-Headers") == (
+                EXPOSED_HEADERS if allowed else None
+            )
             assert answer.headers["Vary"] == "Origin"
             assert "Access-Control-Allow-Credentials" not in answer.headers
 
 
 def test_of_two_origins_none_is_allowed(shared):
-    told = raw(shared, head("GET", "/health", Connection="close", Origin=f"{ORIGIN}\r\nOrigin: {ORIGIN}"))
+    told = raw(
+        shared, head("GET", "/health", Connection="close", Origin=f"{ORIGIN}\r\nOrigin: {ORIGIN}")
+    )
     assert told.status_code == 200
     assert "Access-Control-Allow-Origin" not in told.headers
 
@@ -142,7 +191,10 @@ def answers_of_every_kind(server, **headers):
     yield 200, events
     last_id = re.findall("^id: (.*)$", events.text, re.MULTILINE)[-1]
     yield 204, alice.get(path + "/events", Last_Event_ID=last_id, **headers)
-    yield 202, alice.post(path + "/messages", {"content": "Hello"}, Prefer="respond-async", **headers)
+    yield (
+        202,
+        alice.post(path + "/messages", {"content": "Hello"}, Prefer="respond-async", **headers),
+    )
     yield 400, alice.post("/sessions", {}, **headers)
     yield 401, free.get("/sessions", **headers)
     yield 401, free.get("/sessions", Authorization=None, **headers)
@@ -173,7 +225,9 @@ def test_every_answer_may_be_read_by_a_page_of_a_listed_origin(shared, provider)
         assert answer.headers["Vary"] == ("Accept, Origin" if is_index else "Origin")
 
 
-@pytest.mark.parametrize("headers", [{}, {"Origin": "https://other.example.com"}], ids=["no origin", "another origin"])
+@pytest.mark.parametrize(
+    "headers", [{}, {"Origin": "https://other.example.com"}], ids=["no origin", "another origin"]
+)
 def test_every_answer_says_that_it_depends_on_the_origin(shared, provider, headers):
     provider.script = [reply("One."), reply("Two."), reply("Three."), cut("Half"), REFUSED]
     for status, answer in answers_of_every_kind(shared, **headers):
@@ -182,9 +236,11 @@ def test_every_answer_says_that_it_depends_on_the_origin(shared, provider, heade
         assert not [name for name in answer.headers if name.startswith("Access-Control-")]
 
 
-def test_a_failure_of_the_server_itself_may_be_read_by_a_page_of_a_listed_origin(tmp_path, monkeypatch):
+def test_a_failure_of_the_server_itself_may_be_read_by_a_page_of_a_listed_origin(
+    tmp_path, monkeypatch
+):
     folder = copy_of_the_service(tmp_path / "changed")
-    with open(folder / "titles.py", "a") as file:
+    with open(folder / "replies" / "titles.py", "a") as file:
         file.write("\ndef local_title(text):\n    raise ValueError")
     monkeypatch.setattr(client, "ROOT", folder)
     with running(tmp_path / "server", ALLOWED_ORIGINS=ORIGIN) as server:
@@ -225,7 +281,9 @@ def console(driver):
 @pytest.fixture
 def origins(server_with, site):
     """A server for the pages of `localhost` at the site's port, and not for those of 127.0.0.1 there."""
-    return server_with(ALLOWED_ORIGINS=f"{ORIGIN},http://localhost:{site.port}", MAX_CONTENT_LENGTH="100000")
+    return server_with(
+        ALLOWED_ORIGINS=f"{ORIGIN},http://localhost:{site.port}", MAX_CONTENT_LENGTH="100000"
+    )
 
 
 def test_a_page_of_a_listed_origin_does_all_that_the_api_has(driver, origins, site, provider):
@@ -245,11 +303,17 @@ def test_a_page_of_another_origin_can_do_none_of_it(driver, origins, site, provi
 
 
 @pytest.mark.parametrize("script", READERS.values(), ids=READERS)
-def test_a_page_of_a_listed_origin_goes_on_where_the_connection_breaks(driver, origins, site, provider, script):
+def test_a_page_of_a_listed_origin_goes_on_where_the_connection_breaks(
+    driver, origins, site, provider, script
+):
     if "/eventsource.js" in script:
         for name in ("eventsource", "eventsource-parser"):
-            text = (npm_folder("eventsource-client") / "node_modules" / name / "dist" / "index.js").read_text("utf-8")
-            site.files[f"{name}.js"] = text.replace('from "eventsource-parser"', 'from "/eventsource-parser.js"')
+            text = (
+                npm_folder("eventsource-client") / "node_modules" / name / "dist" / "index.js"
+            ).read_text("utf-8")
+            site.files[f"{name}.js"] = text.replace(
+                'from "eventsource-parser"', 'from "/eventsource-parser.js"'
+            )
     read, comes_back = threading.Event(), threading.Event()
     provider.script = [reply("One ", read, "twö ", comes_back, "🎉.")]
     proxy = Proxy(origins.port)
@@ -289,9 +353,16 @@ def use(alice, provider):
         "models_url": f"{PREFIX}/models",
     }
     provider.script = [reply("One."), reply("Two."), cut("Half"), REFUSED]
-    [first, again] = [alice.post("/sessions", {"content": "Hello"}, Idempotency_Key="a key of one") for _ in range(2)]
+    [first, again] = [
+        alice.post("/sessions", {"content": "Hello"}, Idempotency_Key="a key of one")
+        for _ in range(2)
+    ]
     session = first.json()
-    assert first.headers["Location"] == again.headers["Location"] == f"{PREFIX}/sessions/{session['id']}"
+    assert (
+        first.headers["Location"]
+        == again.headers["Location"]
+        == f"{PREFIX}/sessions/{session['id']}"
+    )
     with alice.stream("POST", f"/sessions/{session['id']}/messages", {"content": "More"}) as stream:
         assert stream.headers["Location"] == f"{PREFIX}/sessions/{session['id']}/events"
         *_, turn, done = stream
@@ -300,7 +371,10 @@ def use(alice, provider):
     assert alice.get(f"/sessions/{session['id']}/events", Last_Event_ID=done.id).status_code == 204
     failed = alice.post("/sessions", {"content": "Hello"})
     assert failed.status_code == 502
-    assert failed.headers["Location"] == f"{PREFIX}/sessions/{failed.json()['errors'][0]['meta']['session_id']}"
+    assert (
+        failed.headers["Location"]
+        == f"{PREFIX}/sessions/{failed.json()['errors'][0]['meta']['session_id']}"
+    )
     assert [turn["content"] for turn in alice.turns(session)] == ["Hello", "One.", "More", "Two."]
     assert len(provider.posts) == 4
 
@@ -311,7 +385,9 @@ def test_the_api_is_whole_under_a_prefix(prefixed, provider):
 
 def of_the_prefix(template):
     """The configuration of a proxy that passes on what begins with the prefix, as it is."""
-    return template.replace("location / ", f"location {PREFIX} ").replace("reverse_proxy ", f"reverse_proxy {PREFIX}* ")
+    return template.replace("location / ", f"location {PREFIX} ").replace(
+        "reverse_proxy ", f"reverse_proxy {PREFIX}* "
+    )
 
 
 PROXIES = {"nginx": (NGINX, KEPT), "caddy": (CADDY, ""), "haproxy": (HAPROXY, "")}
@@ -324,8 +400,19 @@ def test_the_api_is_whole_under_a_prefix_behind(prefixed, provider, tmp_path, na
         use(Client(url + PREFIX, make_token(f"https://github.com/{name}")), provider)
 
 
-OUTSIDE = ["/", "/health", "/sessions", "/chat", "/Chat/v1/health", "/chat%2Fv1/health", "/x/chat/v1/health", "//chat/v1/health"]
-OUTSIDE += [PREFIX + path for path in ("health", "/nowhere", "x/health", "//health", "//example.com/health")]
+OUTSIDE = [
+    "/",
+    "/health",
+    "/sessions",
+    "/chat",
+    "/Chat/v1/health",
+    "/chat%2Fv1/health",
+    "/x/chat/v1/health",
+    "//chat/v1/health",
+]
+OUTSIDE += [
+    PREFIX + path for path in ("health", "/nowhere", "x/health", "//health", "//example.com/health")
+]
 
 
 @pytest.mark.parametrize("path", OUTSIDE)
@@ -355,7 +442,12 @@ def url(request, prefixed, tmp_path):
     if request.param == "itself":
         yield prefixed.url
     else:
-        block = text_of("nginx").replace("{", "{{").replace("}", "}}").replace("127.0.0.1:8000", "{server}")
+        block = (
+            text_of("nginx")
+            .replace("{", "{{")
+            .replace("}", "}}")
+            .replace("127.0.0.1:8000", "{server}")
+        )
         template = NGINX_CONF % f"server {{{{ listen 127.0.0.1:{{port}}; {block} }}}}"
         with proxy_in_front_of(prefixed, "nginx", template, "", tmp_path) as url:
             yield url + PREFIX
@@ -392,12 +484,19 @@ def test_the_page_goes_on_under_a_prefix_where_the_connection_breaks(browser, pr
     proxy.close()
 
 
-@pytest.mark.parametrize("behind", [b"event: session", b"delta"], ids=["in the first event", "in a word"])
+@pytest.mark.parametrize(
+    "behind", [b"event: session", b"delta"], ids=["in the first event", "in a word"]
+)
 def test_flask_chat_works_under_a_prefix(prefixed, provider, tmp_path, behind):
     proxy = Proxy(prefixed.port)
     proxy.cut_behind = behind
     provider.script = [reply("One ", 0.3, "two."), reply("Three.")]
-    environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "PARLEY_TOKEN": make_token(), "LANG": "C.UTF-8"}
+    environment = {
+        "PATH": os.environ["PATH"],
+        "HOME": str(tmp_path),
+        "PARLEY_TOKEN": make_token(),
+        "LANG": "C.UTF-8",
+    }
     command = [sys.executable, "-m", "flask", "chat", "--url", proxy.url + PREFIX]
     run = {"cwd": ROOT, "env": environment, "capture_output": True, "text": True, "timeout": 30}
     told = subprocess.run(command, input="Count\n", **run)
@@ -408,11 +507,17 @@ def test_flask_chat_works_under_a_prefix(prefixed, provider, tmp_path, behind):
 # The client of the README, in Node.js
 
 
-def test_the_client_of_the_readme_has_a_reply_exactly_whatever_breaks(new_database, provider, tmp_path):
+def test_the_client_of_the_readme_has_a_reply_exactly_whatever_breaks(
+    new_database, provider, tmp_path
+):
     """The answer to the POST is lost, then a connection in the middle of a letter; then the server dies, and another starts."""
     if not shutil.which("node"):
         pytest.skip("node is not installed")
-    settings = {"DATABASE_URL": new_database(), "OPENAI_BASE_URL": provider.url + "/v1", "DEFAULT_MODEL": "m-1"}
+    settings = {
+        "DATABASE_URL": new_database(),
+        "OPENAI_BASE_URL": provider.url + "/v1",
+        "DEFAULT_MODEL": "m-1",
+    }
     gates = [threading.Event() for _ in range(3)]
     provider.script = [reply("One ", gates[0], "twö ", gates[1], "drëi ", gates[2]), reply("🎉🎉.")]
     server = Server(tmp_path, **settings, WEB_CONCURRENCY=1).wait_until_up()
@@ -423,7 +528,9 @@ def test_the_client_of_the_readme_has_a_reply_exactly_whatever_breaks(new_databa
     start = 'import { reply } from "./client.mjs";\nconst [url, token] = process.argv.slice(2);\n'
     (tmp_path / "use.mjs").write_text(f"{start}{use}\nconsole.log(JSON.stringify(text));", "utf-8")
     command = ["node", "use.mjs", f"{proxy.url}/sessions", alice.token]
-    node = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    node = subprocess.Popen(
+        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
     try:
         wait_until(lambda: proxy.cut_behind is None and b"GET /sessions/" in proxy.sent)
         proxy.cut_behind = "ö".encode()[:1]
@@ -433,7 +540,9 @@ def test_the_client_of_the_readme_has_a_reply_exactly_whatever_breaks(new_databa
         [session] = alice.get("/sessions").json()["data"]
         wait_until(lambda: alice.turns(session)[1]["content"] == "One twö drëi ")
         server.kill()
-        with tables_of(settings["DATABASE_URL"]) as tables:  # its lease would lapse by itself, but later
+        with tables_of(
+            settings["DATABASE_URL"]
+        ) as tables:  # its lease would lapse by itself, but later
             tables.rows("UPDATE turn SET lease_until = 0 WHERE status = 'in_progress'")
         server.stop()
         server = Server(tmp_path, **settings, WEB_CONCURRENCY=1).wait_until_up()
@@ -456,14 +565,20 @@ NO = [(401, "none", "Hello"), (400, None, " "), (413, None, "x" * 200_000)]
 
 
 @pytest.mark.parametrize("status, token, content", NO)
-def test_the_client_of_the_readme_throws_what_it_is_refused(server_with, tmp_path, status, token, content):
+def test_the_client_of_the_readme_throws_what_it_is_refused(
+    server_with, tmp_path, status, token, content
+):
     if not shutil.which("node"):
         pytest.skip("node is not installed")
     server = server_with(MAX_CONTENT_LENGTH="100000")
-    arguments = ", ".join(map(json.dumps, [server.url + "/sessions", token or make_token(), content]))
+    arguments = ", ".join(
+        map(json.dumps, [server.url + "/sessions", token or make_token(), content])
+    )
     use = f"try {{ for await (const _ of reply({arguments})); }} catch (error) {{ console.log(error.status, error.message); }}"
     script = f"{CLIENT}\n{use}"
-    told = subprocess.run(["node", "--input-type=module"], input=script, capture_output=True, text=True, timeout=30)
+    told = subprocess.run(
+        ["node", "--input-type=module"], input=script, capture_output=True, text=True, timeout=30
+    )
     code, _, document = told.stdout.partition(" ")
     assert (int(code), json.loads(document)["errors"][0]["status"]) == (status, str(status))
 
@@ -474,18 +589,34 @@ def test_the_client_of_the_readme_sends_a_further_message(server_with, provider)
     server = server_with(MAX_CONTENT_LENGTH="100000")
     session = server.client().create("Hello")
     provider.script = [reply("Fine.")]
-    use = USE.replace('"https://chat.example.com/sessions"', json.dumps(f"{server.url}/sessions/{session['id']}/messages"))
+    use = USE.replace(
+        '"https://chat.example.com/sessions"',
+        json.dumps(f"{server.url}/sessions/{session['id']}/messages"),
+    )
     script = f"{CLIENT}\nconst token = {json.dumps(make_token())};\n{use}\nconsole.log(text)"
-    told = subprocess.run(["node", "--input-type=module"], input=script, capture_output=True, text=True, timeout=30)
+    told = subprocess.run(
+        ["node", "--input-type=module"], input=script, capture_output=True, text=True, timeout=30
+    )
     assert (told.stdout, told.stderr) == ("Fine.\n", "")
-    assert [turn["content"] for turn in server.client().turns(session)] == ["Hello", "The answer.", "Hello!", "Fine."]
+    assert [turn["content"] for turn in server.client().turns(session)] == [
+        "Hello",
+        "The answer.",
+        "Hello!",
+        "Fine.",
+    ]
 
 
 def in_node(client):
     """What a script that has the client of the README prints."""
     if not shutil.which("node"):
         pytest.skip("node is not installed")
-    told = subprocess.run(["node", "--input-type=module"], input=CLIENT + client, capture_output=True, text=True, timeout=30)
+    told = subprocess.run(
+        ["node", "--input-type=module"],
+        input=CLIENT + client,
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
     assert told.stderr == ""
     return told.stdout
 
@@ -509,7 +640,11 @@ console.log("none");""")
 def test_the_client_of_the_readme_mixes_no_two_replies(server_with, provider):
     """Where another reply has followed while it was away, it says so: `/events` begins that one."""
     server = server_with(MAX_CONTENT_LENGTH="100000")
-    user, proxy, gate = server.client("https://github.com/away"), Proxy(server.port), threading.Event()
+    user, proxy, gate = (
+        server.client("https://github.com/away"),
+        Proxy(server.port),
+        threading.Event(),
+    )
     provider.script = [reply("One ", gate, "two."), reply("Another.")]
     proxy.cut_behind = b"-4\n\n"  # the end of the first word's frame
 
@@ -536,5 +671,7 @@ console.log(text);""")
 def test_the_client_of_the_readme_gives_up_on_what_is_no_parley(provider):
     provider.default = answer_with(200, "<html>")
     arguments = ", ".join(map(json.dumps, [provider.url + "/sessions", "token", "Hello"]))
-    told = in_node(f"try {{ for await (const _ of reply({arguments})); }} catch (error) {{ console.log(error.status); }}")
+    told = in_node(
+        f"try {{ for await (const _ of reply({arguments})); }} catch (error) {{ console.log(error.status); }}"
+    )
     assert (told, len(provider.posts)) == ("200\n", 1)

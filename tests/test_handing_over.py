@@ -15,8 +15,8 @@ import requests
 
 from client import Server, running, wait_for_status, wait_until
 from provider import REFUSED, cut, reply, silence, so_far, status, writes
+from raw_tables import tables_of
 from readers import Reader
-from tables import tables_of
 from test_late_writers import paused
 
 SHORT_GRACE = "--graceful-timeout 6"  # of which five seconds are for handing over
@@ -29,8 +29,15 @@ Hosts = collections.namedtuple("Hosts", "first second url")
 def hosts(new_database, provider_of_all, tmp_path_factory):
     """Two servers of one worker each on one database, both with the provider."""
     url, folder = new_database(), tmp_path_factory.mktemp("hosts")
-    settings = {"DATABASE_URL": url, "OPENAI_BASE_URL": provider_of_all.url + "/v1", "DEFAULT_MODEL": "m-1"}
-    servers = [Server(folder, **settings, WEB_CONCURRENCY=1, GUNICORN_CMD_ARGS="--timeout 300") for _ in range(2)]
+    settings = {
+        "DATABASE_URL": url,
+        "OPENAI_BASE_URL": provider_of_all.url + "/v1",
+        "DEFAULT_MODEL": "m-1",
+    }
+    servers = [
+        Server(folder, **settings, WEB_CONCURRENCY=1, GUNICORN_CMD_ARGS="--timeout 300")
+        for _ in range(2)
+    ]
     try:
         yield Hosts(*(server.wait_until_up() for server in servers), url)
     finally:
@@ -44,18 +51,27 @@ def key_of(tables, session):
 
 
 def set_lease(tables, session, lease):
-    tables.rows("UPDATE turn SET lease_until = ? WHERE session_id = ? AND status = 'in_progress'", lease, key_of(tables, session))
+    tables.rows(
+        "UPDATE turn SET lease_until = ? WHERE session_id = ? AND status = 'in_progress'",
+        lease,
+        key_of(tables, session),
+    )
 
 
 def lease_of(tables, session):
-    return tables.value("SELECT lease_until FROM turn WHERE session_id = ? AND kind = 'assistant'", key_of(tables, session))
+    return tables.value(
+        "SELECT lease_until FROM turn WHERE session_id = ? AND kind = 'assistant'",
+        key_of(tables, session),
+    )
 
 
 def begin(client, provider, *answer, **headers):
     """Ask for a reply, whose answer goes on until somebody hangs up: its session, once the model was asked, and has said this."""
     provider.script.append(reply(*answer, threading.Event()))
     number = len(provider.posts) + 1
-    session = client.post("/sessions", {"content": "Hello"}, Prefer="respond-async", **headers).json()
+    session = client.post(
+        "/sessions", {"content": "Hello"}, Prefer="respond-async", **headers
+    ).json()
     provider.wait_for_request(number)
     wait_until(lambda: client.turns(session)[1]["content"] == "".join(answer))
     return session
@@ -68,12 +84,19 @@ def post_message(client, session, content="More"):
 # A process that stops
 
 
-def test_a_reply_that_outlasts_the_grace_is_written_on_by_another_process(start, settings, provider):
+def test_a_reply_that_outlasts_the_grace_is_written_on_by_another_process(
+    start, settings, provider
+):
     """Whoever followed it comes back with the last id, and gets the rest; whoever waited is told where it goes on."""
     provider.default = writes(TEXT, pace=0.06)
-    first, second = (start(**settings, WEB_CONCURRENCY=1, GUNICORN_CMD_ARGS=SHORT_GRACE) for _ in range(2))
+    first, second = (
+        start(**settings, WEB_CONCURRENCY=1, GUNICORN_CMD_ARGS=SHORT_GRACE) for _ in range(2)
+    )
     before, after = first.client(), second.client()
-    with concurrent.futures.ThreadPoolExecutor() as pool, before.stream("POST", "/sessions", {"content": "Hello"}) as stream:
+    with (
+        concurrent.futures.ThreadPoolExecutor() as pool,
+        before.stream("POST", "/sessions", {"content": "Hello"}) as stream,
+    ):
         waiting = pool.submit(before.post, "/sessions", {"content": "Hello"})
         events = iter(stream)
         session = next(events).data
@@ -82,7 +105,10 @@ def test_a_reply_that_outlasts_the_grace_is_written_on_by_another_process(start,
         read_before = [next(events), *events]
         assert {event.name for event in read_before} == {"content_delta"}  # it ends without an end
         answer = waiting.result(10)
-        assert (answer.status_code, answer.headers["Location"]) == (201, f"/sessions/{answer.json()['id']}")
+        assert (answer.status_code, answer.headers["Location"]) == (
+            201,
+            f"/sessions/{answer.json()['id']}",
+        )
     text = "".join(event.data["delta"] for event in read_before)
     reader = Reader([after], session, read_before[-1].id).follow()
     assert text + reader.text == TEXT and reader.names[-2:] == ["assistant_turn", "done"]
@@ -93,13 +119,20 @@ def test_a_reply_that_outlasts_the_grace_is_written_on_by_another_process(start,
     assert all(request.hung_up.is_set() for request in provider.posts[:2])
     assert len(provider.posts) == 4 and all(so_far(request) for request in provider.posts[2:])
     with tables_of(settings["DATABASE_URL"]) as tables:
-        assert tables.rows("SELECT restarts FROM turn WHERE kind = 'assistant'") == [(0,), (0,)]  # no death, and no break
+        assert tables.rows("SELECT restarts FROM turn WHERE kind = 'assistant'") == [
+            (0,),
+            (0,),
+        ]  # no death, and no break
     assert post_message(after, session).status_code == 201
     assert "Traceback" not in first.output() + second.output()
 
 
-def test_a_process_that_is_stopping_takes_nothing_over_and_the_next_to_start_does(start, settings, provider):
-    first, second = (start(**settings, WEB_CONCURRENCY=1, GUNICORN_CMD_ARGS=args) for args in (SHORT_GRACE, ""))
+def test_a_process_that_is_stopping_takes_nothing_over_and_the_next_to_start_does(
+    start, settings, provider
+):
+    first, second = (
+        start(**settings, WEB_CONCURRENCY=1, GUNICORN_CMD_ARGS=args) for args in (SHORT_GRACE, "")
+    )
     session = begin(first.client(), provider, "Half ")
     more = threading.Event()
     provider.script.append(reply("Own ", more, "reply."))
@@ -109,7 +142,9 @@ def test_a_process_that_is_stopping_takes_nothing_over_and_the_next_to_start_doe
     first.process.terminate()
     with tables_of(settings["DATABASE_URL"]) as tables:
         wait_until(lambda: lease_of(tables, session) == 0)
-        for _ in range(2):  # heartbeats of the process that is stopping: it has looked at the leases meanwhile
+        for _ in range(
+            2
+        ):  # heartbeats of the process that is stopping: it has looked at the leases meanwhile
             lease = lease_of(tables, own)
             wait_until(lambda: lease_of(tables, own) != lease)
         assert lease_of(tables, session) == 0 and len(provider.posts) == 2
@@ -130,7 +165,10 @@ def test_a_process_that_ends_behind_so_many_requests_takes_nothing_over(start, s
     second = start(**settings, WEB_CONCURRENCY=1, GUNICORN_CMD_ARGS="--max-requests 12")
     alice = second.client()
     provider.script.append(reply("Own ", more, "reply."))
-    with tables_of(settings["DATABASE_URL"]) as tables, alice.stream("POST", "/sessions", {"content": "Hello"}) as stream:
+    with (
+        tables_of(settings["DATABASE_URL"]) as tables,
+        alice.stream("POST", "/sessions", {"content": "Hello"}) as stream,
+    ):
         events = iter(stream)
         own = next(events).data
         assert next(events).data == {"delta": "Own "}
@@ -174,13 +212,21 @@ def test_a_cancel_during_the_handing_over_wins(hosts, provider):
 
 def test_an_orphaned_session_refuses_messages_until_its_reply_has_ended(hosts, provider):
     first, second, url = hosts
-    alice, key, more = second.client(), {"Idempotency_Key": "the key of an orphan"}, threading.Event()
+    alice, key, more = (
+        second.client(),
+        {"Idempotency_Key": "the key of an orphan"},
+        threading.Event(),
+    )
     session = begin(first.client(), provider, "Half ", **key)
     provider.script.append(reply("and ", more, "half."))
     with tables_of(url) as tables, paused(first, url):
         set_lease(tables, session, 1)
         for _ in range(2):
-            for operation, body in (("messages", {"content": "More"}), ("retry", None), ("continue", None)):
+            for operation, body in (
+                ("messages", {"content": "More"}),
+                ("retry", None),
+                ("continue", None),
+            ):
                 answer = alice.post(f"/sessions/{session['id']}/{operation}", body)
                 assert (answer.status_code, "Retry-After" in answer.headers) == (409, True)
             assert alice.post("/sessions", {"content": "Hello"}, **key).status_code == 409
@@ -225,7 +271,12 @@ def test_a_reply_whose_session_is_being_deleted_is_not_taken_over(hosts, provide
             set_lease(tables, each, 0)
         wait_for_status(second.client(), other, "complete")
         with running(tmp_path, DATABASE_URL=url, WEB_CONCURRENCY=1):
-            wait_until(lambda: tables.rows("SELECT id FROM session WHERE id = ?", key_of(tables, session)) == [])
+            wait_until(
+                lambda: (
+                    tables.rows("SELECT id FROM session WHERE id = ?", key_of(tables, session))
+                    == []
+                )
+            )
     assert [so_far(request) for request in provider.posts] == ["", "", "Other "]
     assert all(request.hung_up.wait(5) for request in provider.posts[:2])
 
@@ -237,7 +288,9 @@ def test_a_reply_without_text_is_asked_for_anew(hosts, provider):
         set_lease(tables, session, 0)
         turn = wait_for_status(second.client(), session, "complete")
     assert (turn["content"], turn["continued"]) == ("The answer.", 1)
-    assert [request.body["messages"] for request in provider.posts] == 2 * [[{"role": "user", "content": "Hello"}]]
+    assert [request.body["messages"] for request in provider.posts] == 2 * [
+        [{"role": "user", "content": "Hello"}]
+    ]
 
 
 @pytest.mark.parametrize("code", [400, 413])
@@ -252,7 +305,11 @@ def test_a_reply_that_its_model_refuses_to_write_on_ends_with_its_text(hosts, pr
     assert Reader([alice], session).follow().names == ["content_delta", "assistant_turn", "done"]
     assert len(provider.posts) == 2
     assert post_message(alice, session).status_code == 201
-    assert [message["content"] for message in provider.posts[-1].body["messages"]] == ["Hello", "Half ", "More"]
+    assert [message["content"] for message in provider.posts[-1].body["messages"]] == [
+        "Hello",
+        "Half ",
+        "More",
+    ]
 
 
 def test_a_continue_that_is_handed_over_and_comes_to_nothing_changes_nothing(hosts, provider):
@@ -281,13 +338,21 @@ def kill_worker(server):
     wait_until(lambda: server.workers() not in ([], [worker]))
 
 
-@pytest.mark.parametrize("engine", ["sqlite"], indirect=True)  # it waits for long, and counts the same on both
+@pytest.mark.parametrize(
+    "engine", ["sqlite"], indirect=True
+)  # it waits for long, and counts the same on both
 def test_a_reply_goes_on_by_itself_as_often_as_the_limit_says(start, new_database, provider):
     """Deaths and breaks count alike. Where the limit is 0, neither a death nor a stop is gone on behind."""
-    settings = {"OPENAI_BASE_URL": provider.url + "/v1", "DEFAULT_MODEL": "m-1", "WEB_CONCURRENCY": 1}
+    settings = {
+        "OPENAI_BASE_URL": provider.url + "/v1",
+        "DEFAULT_MODEL": "m-1",
+        "WEB_CONCURRENCY": 1,
+    }
     urls = {1: new_database(), 0: new_database()}
     servers = {
-        limit: start(DATABASE_URL=url, CONTINUE_LIMIT=limit, GUNICORN_CMD_ARGS=SHORT_GRACE, **settings)
+        limit: start(
+            DATABASE_URL=url, CONTINUE_LIMIT=limit, GUNICORN_CMD_ARGS=SHORT_GRACE, **settings
+        )
         for limit, url in urls.items()
     }
     once, never = (server.client() for server in servers.values())
@@ -296,20 +361,27 @@ def test_a_reply_goes_on_by_itself_as_often_as_the_limit_says(start, new_databas
     provider.wait_for_request(2)
     whole, alone = begin(once, provider, "Half "), begin(never, provider, "Half ")
     with tables_of(urls[1]) as tables, tables_of(urls[0]) as others:
-        for server in servers.values():
-            kill_worker(server)
+        kill_worker(servers[0])
         stopped = begin(never, provider, "Half ")
         provider.script = [reply("and half.")]
+        kill_worker(servers[1])
         for each, session in ((tables, broken), (tables, whole), (others, alone)):
             set_lease(each, session, 1)
         for client, session, text in ((once, broken, "Half and "), (never, alone, "Half ")):
             turn = wait_for_status(client, session, "interrupted", 20)
             assert (turn["content"], turn["error"]) == (text, None)
-            assert Reader([client], session).follow().names == ["content_delta", "assistant_turn", "done"]
+            assert Reader([client], session).follow().names == [
+                "content_delta",
+                "assistant_turn",
+                "done",
+            ]
         turn = wait_for_status(once, whole, "complete", 20)
         assert (turn["content"], turn["continued"]) == ("Half and half.", 1)
         restarts = "SELECT restarts FROM turn WHERE session_id = ? AND kind = 'assistant'"
-        assert [tables.value(restarts, key_of(tables, session)) for session in (broken, whole)] == [1, 1]
+        assert [tables.value(restarts, key_of(tables, session)) for session in (broken, whole)] == [
+            1,
+            1,
+        ]
     with never.events(stopped) as stream:
         servers[0].process.terminate()
         events = list(stream)

@@ -7,10 +7,9 @@ import sqlite3
 import threading
 import time
 
-
 from client import wait_for_status, wait_until
 from provider import event, reply, so_far
-from tables import tables_of
+from raw_tables import tables_of
 
 USAGE = {"prompt_tokens": 15, "completion_tokens": 7, "prompt_tokens_details": {"cached_tokens": 3}}
 SAID = event({"choices": [], "usage": USAGE})
@@ -65,14 +64,24 @@ def snapshot(tables):
 def check_late_writer(start, settings, provider, is_whole, lapse, goes_on=True):
     """`is_whole`: the late writer's provider ends its answer; else it goes on until somebody hangs up. `lapse` makes the lease
     lapse. `goes_on`: the other process writes the reply on to its end; else it is interrupted there."""
-    url, more, sent, never = settings["DATABASE_URL"], threading.Event(), threading.Event(), threading.Event()
+    url, more, sent, never = (
+        settings["DATABASE_URL"],
+        threading.Event(),
+        threading.Event(),
+        threading.Event(),
+    )
     rest = ["and late.", lambda connection: sent.set()]
-    provider.script = [reply(SAID, "Half ", more, *rest, *([] if is_whole else [never]))] + [reply("and half.")] * goes_on
+    provider.script = [reply(SAID, "Half ", more, *rest, *([] if is_whole else [never]))] + [
+        reply("and half.")
+    ] * goes_on
     limit = {} if goes_on else {"CONTINUE_LIMIT": 0}
     # A master of gunicorn that wakes up before its worker would kill it, if it had been silent for the usual 30 s.
     late = start(**settings, **limit, WEB_CONCURRENCY=1, GUNICORN_CMD_ARGS="--timeout 300")
     other = start(**settings, **limit, WEB_CONCURRENCY=1)
-    with tables_of(url) as tables, late.client().stream("POST", "/sessions", {"content": "Hello"}) as stream:
+    with (
+        tables_of(url) as tables,
+        late.client().stream("POST", "/sessions", {"content": "Hello"}) as stream,
+    ):
         frames = iter(stream)
         session = next(frames).data
         assert next(frames).data == {"delta": "Half "}
@@ -80,7 +89,9 @@ def check_late_writer(start, settings, provider, is_whole, lapse, goes_on=True):
         with paused(late, url):
             lapse(tables)
             # By SQL: nobody asks the other server, which takes the reply over, or ends it, all the same.
-            wait_until(lambda: not tables.rows("SELECT id FROM turn WHERE status = 'in_progress'"), TAKEN)
+            wait_until(
+                lambda: not tables.rows("SELECT id FROM turn WHERE status = 'in_progress'"), TAKEN
+            )
             alice = other.client()
             [question, first] = alice.turns(session)
             ended = ("complete", "Half and half.", 1) if goes_on else ("interrupted", "Half ", 0)
@@ -90,7 +101,12 @@ def check_late_writer(start, settings, provider, is_whole, lapse, goes_on=True):
             answer = alice.post(f"/sessions/{session['id']}/messages", {"content": "Go on"})
             assert (answer.status_code, answer.json()["content"]) == (201, "The answer.")
             before, turns = snapshot(tables), alice.turns(session)
-            assert [turn["content"] for turn in turns] == ["Hello", first["content"], "Go on", "The answer."]
+            assert [turn["content"] for turn in turns] == [
+                "Hello",
+                first["content"],
+                "Go on",
+                "The answer.",
+            ]
             more.set()
             assert sent.wait(5)  # when it runs again, all of it is there
         assert is_whole or request.hung_up.wait(5), "the late writer did not hang up"
@@ -128,14 +144,26 @@ def test_a_late_writer_changes_nothing_of_what_was_ended_in_its_place(start, set
     check_late_writer(start, settings, provider, False, lapse_now, goes_on=False)
 
 
-def test_a_late_writer_that_wakes_up_while_another_writes_is_not_mixed_in(start, settings, provider):
+def test_a_late_writer_that_wakes_up_while_another_writes_is_not_mixed_in(
+    start, settings, provider
+):
     """Its reader is sent away without an end, and is given the rest by the other: what the late one had is dropped."""
-    url, more, half, sent = settings["DATABASE_URL"], threading.Event(), threading.Event(), threading.Event()
-    late_answer = reply("Half ", more, "and late.", lambda connection: sent.set(), threading.Event())
+    url, more, half, sent = (
+        settings["DATABASE_URL"],
+        threading.Event(),
+        threading.Event(),
+        threading.Event(),
+    )
+    late_answer = reply(
+        "Half ", more, "and late.", lambda connection: sent.set(), threading.Event()
+    )
     provider.script = [late_answer, reply("and ", half, "half.")]
     late = start(**settings, WEB_CONCURRENCY=1, GUNICORN_CMD_ARGS="--timeout 300")
     other = start(**settings, WEB_CONCURRENCY=1)
-    with tables_of(url) as tables, late.client().stream("POST", "/sessions", {"content": "Hello"}) as stream:
+    with (
+        tables_of(url) as tables,
+        late.client().stream("POST", "/sessions", {"content": "Hello"}) as stream,
+    ):
         frames = iter(stream)
         session = next(frames).data
         last = next(frames)
@@ -165,7 +193,10 @@ def test_a_writer_that_was_only_paused_goes_on(start, settings, provider):
     provider.script = [reply("Half ", more, "and half.")]
     server = start(**settings, WEB_CONCURRENCY=1)
     alice = server.client()
-    with tables_of(url) as tables, alice.stream("POST", "/sessions", {"content": "Hello"}) as stream:
+    with (
+        tables_of(url) as tables,
+        alice.stream("POST", "/sessions", {"content": "Hello"}) as stream,
+    ):
         frames = iter(stream)
         session = next(frames).data
         assert next(frames).data == {"delta": "Half "}

@@ -2,27 +2,38 @@
 
 import concurrent.futures
 import contextlib
+import json
 import subprocess
 import sys
 import threading
 import time
 import uuid
+import weakref
 
 import pytest
+import requests
 
-from client import BOB, ROOT, at_once
+from client import BOB, ROOT, at_once, wait_for_status, wait_until
+from limits import Bulkhead, CachedThreads, Slot
 from provider import cut, reply, silence
+from raw_tables import tables_of
 
 
 @pytest.fixture
 def settings(new_database, provider):
-    return {"DATABASE_URL": new_database(), "OPENAI_BASE_URL": provider.url + "/v1", "DEFAULT_MODEL": "m-1"}
+    return {
+        "DATABASE_URL": new_database(),
+        "OPENAI_BASE_URL": provider.url + "/v1",
+        "DEFAULT_MODEL": "m-1",
+    }
 
 
 @pytest.fixture
 def small(start, settings):
     """One worker with eight threads, five of which may wait, two for one user, and with twenty streams, ten of one user."""
-    return start(**settings, WEB_CONCURRENCY=1, GUNICORN_CMD_ARGS="--threads 8 --worker-connections 40")
+    return start(
+        **settings, WEB_CONCURRENCY=1, GUNICORN_CMD_ARGS="--threads 8 --worker-connections 40"
+    )
 
 
 def test_a_wait_that_is_over_the_limit_is_deferred(small, provider):
@@ -77,8 +88,11 @@ def test_a_user_may_not_begin_any_number_of_replies(start, settings, provider):
     alice, bob = server.client(), server.client(BOB)
     never = threading.Event()
     provider.default = silence(never)
+
+    def ask(number):
+        return alice.post("/sessions", {"content": f"{number}"}, Prefer="respond-async")
+
     with concurrent.futures.ThreadPoolExecutor(32) as pool:
-        ask = lambda number: alice.post("/sessions", {"content": f"{number}"}, Prefer="respond-async")  # noqa: E731
         answers = list(pool.map(ask, range(80)))
     begun = [answer for answer in answers if answer.status_code == 201]
     refused = [answer for answer in answers if answer.status_code == 503]
@@ -94,7 +108,128 @@ def test_a_user_may_not_begin_any_number_of_replies(start, settings, provider):
         time.sleep(0.1)
 
 
-def test_where_the_machine_allows_fewer_files_the_start_says_what_to_raise(start, settings, provider):
+LONG = "a" * 900_000 + "👩" * 24_000  # of a megabyte, and of four bytes a character in memory
+
+
+@pytest.fixture
+def one(start, settings):
+    """One worker, in which the long messages of one user may take 128 MB."""
+    return start(**settings, WEB_CONCURRENCY=1, GUNICORN_CMD_ARGS="--graceful-timeout 6")
+
+
+def post_long(user, path="/sessions", **headers):
+    """A POST whose body is UTF-8: escaped, it would be too large."""
+    headers |= {"Authorization": f"Bearer {user.token}", "Content-Type": "application/json"}
+    body = json.dumps({"content": LONG}, ensure_ascii=False).encode()
+    return requests.post(user.url + path, body, headers=headers, timeout=60)
+
+
+def test_long_messages_that_have_no_room_are_refused_before_anything_is_stored(one, provider):
+    alice, bob = one.client(), one.client(BOB)
+    never = threading.Event()
+    provider.default = silence(never)
+    answers = [post_long(alice, Prefer="respond-async") for _ in range(24)]
+    begun = [answer for answer in answers if answer.status_code == 201]
+    refused = [answer for answer in answers if answer.status_code == 503]
+    assert len(begun) + len(refused) == 24 and len(begun) >= 10 and len(refused) >= 4
+    assert all(int(answer.headers["Retry-After"]) >= 1 for answer in refused)
+    assert len(alice.get("/sessions?page[limit]=100").json()["data"]) == len(begun)
+    assert post_long(bob, Prefer="respond-async").status_code == 201
+    assert alice.post("/sessions", {"content": "Short"}, Prefer="respond-async").status_code == 201
+    assert alice.post(begun[0].headers["Location"] + "/cancel").status_code == 200
+    wait_until(lambda: post_long(alice, Prefer="respond-async").status_code == 201)
+
+
+def test_a_reply_whose_conversation_is_long_waits_for_room_and_holds_up_nobody_else(one, provider):
+    alice, bob = one.client(), one.client(BOB)
+    paths = [post_long(alice).headers["Location"] for _ in range(24)]
+    gate, asked = threading.Event(), []
+
+    def answer(request):
+        question = request.body["messages"][-1]["content"]
+        asked.append(question)
+        return reply("At once." if question == "Short" else gate, "Done.")(request)
+
+    provider.default = answer
+    for number, path in enumerate(paths):
+        question = {"content": f"Question {number}"}
+        assert alice.post(path + "/messages", question, Prefer="respond-async").status_code == 202
+    wait_until(lambda: len(asked) >= 8)
+    for user in (alice, bob):
+        assert user.create("Short")
+    waiting = [number for number in range(24) if f"Question {number}" not in asked]
+    assert len(waiting) >= 4
+    assert alice.post(paths[waiting[0]] + "/cancel").json()["status"] == "interrupted"
+    one.wait_for_output("outcome=interrupted")  # its process knows it, too
+    gate.set()
+    for number, path in enumerate(paths):
+        if number != waiting[0]:
+            turn = wait_for_status(alice, {"id": path.rsplit("/", 1)[1]}, "complete", 60)
+            assert turn["content"] == "Done."
+    expected = {f"Question {number}" for number in range(24) if number != waiting[0]}
+    assert len(asked) == 25 and set(asked) == expected | {"Short"}
+
+
+def test_a_room_has_so_much_and_half_of_it_for_one_user():
+    room = Bulkhead(100)
+    alice, more, bob = Slot(room, "alice"), Slot(room, "alice"), Slot(room, "bob")
+    assert alice.take(40) and not more.take(11) and more.take(10)
+    assert bob.take(50) and not Slot(room, "carol").take(1)
+    assert alice.take(30) and Slot(room, "carol").take(10), "what is taken instead leaves room"
+    bob.close()
+    assert not bob.take(1) and Slot(room, "dora").take(50)
+
+
+def test_what_is_larger_than_a_room_is_alone_there():
+    room = Bulkhead(100)
+    large, small = Slot(room, "alice"), Slot(room, "alice")
+    assert large.take(1000) and not small.take(1)
+    large.close()
+    assert small.take(1) and not Slot(room, "alice").take(1000)
+
+
+def test_who_waits_for_room_has_none_until_then():
+    room = Bulkhead(100)
+    first, second = Slot(room, "alice"), Slot(room, "alice")
+    assert first.take(30) and second.take(20)
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        taken = pool.submit(first.take, 45, 30)  # which needs what the second has
+        wait_until(lambda: room.users["alice"] == 20)
+        assert second.take(25) and not taken.done()
+        second.close()
+        assert taken.result(10)
+        assert not Slot(room, "alice").take(10)
+
+
+def test_a_place_that_is_closed_waits_no_longer():
+    room = Bulkhead(100)
+    first, second = Slot(room, "alice"), Slot(room, "alice")
+    assert first.take(50)
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        taken = pool.submit(second.take, 50, 30)
+        second.close()
+        assert taken.result(10) is False
+    first.close()
+    assert not second.take(50) and Slot(room, "alice").take(50)
+
+
+def test_a_thread_that_is_kept_lets_go_of_what_it_has_done():
+    class Thing:
+        pass
+
+    threads = CachedThreads()
+    for _ in range(3):  # the first begins the thread
+        thing, done = Thing(), threading.Event()
+        gone = weakref.ref(thing)
+        threads.start(lambda thing, done: done.set(), thing, done)
+        del thing
+        assert done.wait(10)
+        wait_until(lambda: gone() is None)
+
+
+def test_where_the_machine_allows_fewer_files_the_start_says_what_to_raise(
+    start, settings, provider
+):
     server = start(**settings, FILES=600)
     said = server.wait_for_output("room for 300 connections only")
     assert "ulimit -Hn is 600 files, raise it to 8192" in said
@@ -110,7 +245,9 @@ def test_two_searches_at_a_time_leave_room_for_others(start, settings, provider)
     assert [len(answer.json()["data"]) for answer in answers] == [1] * 12
 
 
-@pytest.mark.parametrize("query, count", [("100%", 1), ("_", 1), ("\\", 1), ("ÜBER", 1), ("a'b", 1), ("%", 1), ("zz", 0)])
+@pytest.mark.parametrize(
+    "query, count", [("100%", 1), ("_", 1), ("\\", 1), ("ÜBER", 1), ("a'b", 1), ("%", 1), ("zz", 0)]
+)
 def test_searches_for_signs_as_they_are(server, provider, query, count):
     user = server.client(f"https://github.com/{uuid.uuid4().hex}")
     user.create("100% of a_b, a\\c, über, a'b")
@@ -121,7 +258,9 @@ def test_searches_for_signs_as_they_are(server, provider, query, count):
 def test_a_title_is_asked_for_once(start, settings, provider):
     alice = start(**settings, TITLE_MODEL="m-2").client()
     answer = reply("The answer.")
-    provider.default = lambda request: (cut() if request.body["model"] == "m-2" else answer)(request)
+    provider.default = lambda request: (cut() if request.body["model"] == "m-2" else answer)(
+        request
+    )
     alice.create("Hello")
     provider.wait_for_request(2)
     time.sleep(1.2)  # a second try would have come by now
@@ -132,7 +271,7 @@ SLOW = """
 import sys
 from database import db, limit_time, open_database
 from limits import Overloaded
-from search import limited
+from tables.search import limited
 
 open_database({"DATABASE_URL": sys.argv[1]}, None, [])
 slow = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1000000000) SELECT count(*) FROM n"
@@ -150,6 +289,41 @@ with db.connection_context():
 
 def test_a_query_that_goes_on_for_too_long_is_given_up(new_database):
     began = time.monotonic()
-    run = subprocess.run([sys.executable, "-c", SLOW, new_database()], cwd=ROOT, capture_output=True, text=True)
+    run = subprocess.run(
+        [sys.executable, "-c", SLOW, new_database()], cwd=ROOT, capture_output=True, text=True
+    )
     assert run.stdout == "given up\n(1,)\n", run.stderr
     assert time.monotonic() - began < 10
+
+
+@pytest.mark.parametrize(
+    "engine", ["sqlite"], indirect=True
+)  # whose one writer is held up from outside
+def test_who_stores_a_short_text_waits_for_one_long_one_at_most(start, settings, provider):
+    """Though there are more of these than connections, and all came before."""
+    server = start(**settings, WEB_CONCURRENCY=1)
+    alice, bob, ended = server.client(), server.client(BOB), []
+    long = "x" * 500_000
+
+    def send(client, content):
+        assert (
+            client.post("/sessions", {"content": content}, Prefer="respond-async").status_code
+            == 201
+        )
+        ended.append(content)
+
+    with tables_of(settings["DATABASE_URL"]) as tables:
+        tables.rows("BEGIN IMMEDIATE")
+        threads = [
+            threading.Thread(target=send, args=(alice, f"{long} {number}")) for number in range(10)
+        ]
+        for thread in threads:
+            thread.start()
+        time.sleep(1)  # all wait for the writer, or for each other
+        threads.append(threading.Thread(target=send, args=(bob, "short")))
+        threads[-1].start()
+        time.sleep(0.5)
+        tables.rows("COMMIT")
+    for thread in threads:
+        thread.join()
+    assert len(ended) == 11 and ended.index("short") <= 2, ended.index("short")

@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import email.utils
+import itertools
 import json
 import socket
 import threading
@@ -12,13 +13,12 @@ import pytest
 
 import wire
 from client import free_port, running, wait_until
-from fetched import Fetched
 from provider import (
     Provider,
     anthropic_events,
+    asked,
     certificate,
     chunk,
-    asked,
     cut,
     fails,
     head,
@@ -30,6 +30,8 @@ from provider import (
     status,
     stream,
 )
+from providers.learned import Learned
+from wire import SingleFlight
 
 CLAUDE, GPT = "claude-x", "m-1"
 both = pytest.mark.parametrize("model", [CLAUDE, GPT], ids=["anthropic", "openai"])
@@ -93,7 +95,10 @@ def test_asks_openai_in_its_own_words(alice, provider):
         "max_tokens": 8192,
         "stream": True,
         "stream_options": {"include_usage": True},
-        "messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hello"}],
+        "messages": [
+            {"role": "system", "content": "Be brief."},
+            {"role": "user", "content": "Hello"},
+        ],
     }
 
 
@@ -119,7 +124,9 @@ def test_leaves_out_empty_turns_and_joins_neighbours(alice, provider, model):
     path = f"/sessions/{error['meta']['session_id']}/messages"
     assert alice.post(path, {"content": "Two"}).status_code == 502
     assert alice.post(path, {"content": "Three"}).status_code == 201
-    assert alice.post(path, {"content": "Four"}).status_code == 201  # to which the model has nothing to say
+    assert (
+        alice.post(path, {"content": "Four"}).status_code == 201
+    )  # to which the model has nothing to say
     assert alice.post(path, {"content": "Five"}).status_code == 201
     assert provider.posts[-1].body["messages"] == [
         {"role": "user", "content": "One\n\nTwo"},
@@ -167,7 +174,9 @@ def test_sends_its_own_key_and_none_of_netrc(lone, provider):
 
 def test_sends_its_own_key_and_no_password_of_the_url(provider, tmp_path):
     url = provider.url.replace("//", "//user:password@") + "/v1"
-    with running(tmp_path, OPENAI_BASE_URL=url, OPENAI_API_KEY="key-of-openai", DEFAULT_MODEL=GPT) as server:
+    with running(
+        tmp_path, OPENAI_BASE_URL=url, OPENAI_API_KEY="key-of-openai", DEFAULT_MODEL=GPT
+    ) as server:
         server.client().create("Hello")
         assert provider.requests[0].headers["authorization"] == "Bearer key-of-openai"
         assert "password" not in server.output()
@@ -175,7 +184,9 @@ def test_sends_its_own_key_and_no_password_of_the_url(provider, tmp_path):
 
 def unsupported(refused, instead):
     message = f"Unsupported parameter: '{refused}' is not supported with this model. Use '{instead}' instead."
-    return status(400, {"error": {"message": message, "param": refused, "code": "unsupported_parameter"}})
+    return status(
+        400, {"error": {"message": message, "param": refused, "code": "unsupported_parameter"}}
+    )
 
 
 def test_learns_once_which_parameters_the_server_takes(lone, provider):
@@ -192,7 +203,12 @@ def test_learns_once_which_parameters_the_server_takes(lone, provider):
     ]
 
     provider.reset()
-    provider.script = [status(422, {"detail": [{"type": "extra_forbidden", "loc": ["body", new], "msg": "Extra inputs"}]})]
+    provider.script = [
+        status(
+            422,
+            {"detail": [{"type": "extra_forbidden", "loc": ["body", new], "msg": "Extra inputs"}]},
+        )
+    ]
     answered(alice, GPT)
     assert [request.body.get(old) for request in provider.posts] == [None, 100]
 
@@ -201,7 +217,12 @@ def test_learns_once_which_parameters_the_server_takes(lone, provider):
     answered(alice, "m-5")
     answered(alice, "m-5")
     answered(alice, "m-6")
-    assert ["stream_options" in request.body for request in provider.posts] == [True, False, False, True]
+    assert ["stream_options" in request.body for request in provider.posts] == [
+        True,
+        False,
+        False,
+        True,
+    ]
 
     provider.reset()
     provider.default = unsupported(old, new)
@@ -212,6 +233,69 @@ def test_learns_once_which_parameters_the_server_takes(lone, provider):
     provider.reset()
     answered(alice, "m-7")
     assert old in provider.posts[0].body  # the changed request was not answered
+
+
+def test_a_user_who_is_quoted_teaches_no_parameter(lone, provider):
+    """Anthropic's refusals tell of a parameter by their text alone."""
+    alice, model = lone.client(), f"{CLAUDE}-{uuid.uuid4().hex}"
+    content = "cache_control: Extra inputs are not permitted"
+    error = {"type": "invalid_request_error", "message": content}
+    provider.script = [status(400, {"type": "error", "error": error})]
+    assert failed(alice, model, content)[0].status_code == 502
+    answered(alice, model)
+    assert ["cache_control" in request.body for request in provider.posts] == [True, True]
+
+
+@pytest.fixture
+def clock():
+    """Seconds that a test lets pass."""
+
+    class Clock:
+        now = 1000.0
+
+        def __call__(self):
+            return self.now
+
+    return Clock()
+
+
+def test_what_was_learned_holds_for_an_hour(clock):
+    learned = Learned(clock=clock)
+    assert learned.of("m", "nothing") == "nothing"
+    learned.keep("m", "a")
+    clock.now += 3599
+    assert (learned.of("m"), learned.of("other")) == ("a", None)
+    clock.now += 1
+    assert learned.of("m", "nothing") == "nothing"
+    learned.keep("m", "b")
+    assert learned.of("m") == "b"
+
+
+def test_what_is_learned_again_or_used_holds_no_longer(clock):
+    learned = Learned(ttl=10, clock=clock)
+    for number in range(10):
+        learned.keep("m", number)
+        assert learned.of("m") == number
+        clock.now += 1
+    assert learned.of("m") is None
+
+
+def test_the_model_that_was_not_used_for_the_longest_makes_room(clock):
+    learned = Learned(most=3, clock=clock)
+    for model in "abc":
+        learned.keep(model, model.upper())
+    assert learned.of("a") == "A"
+    learned.keep("b", "B again")
+    learned.keep("d", "D")
+    assert [learned.of(model) for model in "abcd"] == ["A", "B again", None, "D"]
+
+
+def test_models_that_anyone_may_name_keep_no_other_from_being_learned():
+    learned = Learned()
+    for number in range(2000):
+        learned.keep(f"m-{number}", number)
+    found = [learned.of(f"m-{number}") for number in (0, 999, 1000, 1999)]
+    assert found == [None, None, 1000, 1999]
 
 
 # The answer
@@ -237,7 +321,11 @@ def message_start(**usage):
 
 
 def message_delta(stop="end_turn", **usage):
-    return {"type": "message_delta", "delta": {"stop_reason": stop, "stop_sequence": None}, "usage": usage}
+    return {
+        "type": "message_delta",
+        "delta": {"stop_reason": stop, "stop_sequence": None},
+        "usage": usage,
+    }
 
 
 MESSAGE_STOP = {"type": "message_stop"}
@@ -256,7 +344,11 @@ def usage_chunk(**usage):
 
 
 def counts(input_tokens=None, output_tokens=None, cached_tokens=None):
-    return {"input_tokens": input_tokens, "output_tokens": output_tokens, "cached_tokens": cached_tokens}
+    return {
+        "input_tokens": input_tokens,
+        "output_tokens": output_tokens,
+        "cached_tokens": cached_tokens,
+    }
 
 
 STREAMS = {
@@ -292,7 +384,10 @@ STREAMS = {
             message_start(input_tokens=12, output_tokens=1),
             block_start(type="text", text=""),
             {"type": "ping"},
-            *(json.dumps(text_delta(text)) for text in ["h\u00e9llo ", "\u4e16\u754c ", "\U0001f389 "]),
+            *(
+                json.dumps(text_delta(text))
+                for text in ["h\u00e9llo ", "\u4e16\u754c ", "\U0001f389 "]
+            ),
             {"type": "content_block_stop", "index": 0},
             message_delta(output_tokens=15),
             MESSAGE_STOP,
@@ -319,7 +414,9 @@ STREAMS = {
             choice(role="assistant", content=None),
             *(choice(content=text) for text in [" h", "é", "lo2", " ", "🎉"]),
             choice("stop"),
-            usage_chunk(completion_tokens=31, prompt_tokens=56, prompt_tokens_details={"cached_tokens": 55})
+            usage_chunk(
+                completion_tokens=31, prompt_tokens=56, prompt_tokens_details={"cached_tokens": 55}
+            )
             | {"timings": {"cache_n": 55, "prompt_ms": 0.369}},
             "[DONE]",
         ],
@@ -330,7 +427,10 @@ STREAMS = {
         GPT,
         [
             choice(role="assistant"),
-            *(json.dumps(choice(content=text)) for text in ["[ech", "o]\nU", " h\u00e9l", "\u754c \U0001f389 "]),
+            *(
+                json.dumps(choice(content=text))
+                for text in ["[ech", "o]\nU", " h\u00e9l", "\u754c \U0001f389 "]
+            ),
             choice("stop", usage={"prompt_tokens": 13, "completion_tokens": 16}),
             "[DONE]",
         ],
@@ -339,14 +439,24 @@ STREAMS = {
     ),
     "litellm, openai: text in the first delta, the reason alone in the last, no usage": (
         GPT,
-        [choice(role="assistant", content="Hello! "), choice(content="You "), choice("stop"), "[DONE]"],
+        [
+            choice(role="assistant", content="Hello! "),
+            choice(content="You "),
+            choice("stop"),
+            "[DONE]",
+        ],
         "Hello! You ",
         counts(),
     ),
     "litellm, anthropic: the input counted at the end": (
         CLAUDE,
         [
-            message_start(input_tokens=0, output_tokens=0, cache_creation_input_tokens=0, cache_read_input_tokens=0),
+            message_start(
+                input_tokens=0,
+                output_tokens=0,
+                cache_creation_input_tokens=0,
+                cache_read_input_tokens=0,
+            ),
             block_start(type="text", text=""),
             text_delta("Hello! "),
             message_delta(input_tokens=6, output_tokens=11),
@@ -371,7 +481,12 @@ STREAMS = {
         CLAUDE,
         [
             {"type": "ping"},
-            message_start(input_tokens=10, cache_read_input_tokens=20, cache_creation_input_tokens=5, output_tokens=1),
+            message_start(
+                input_tokens=10,
+                cache_read_input_tokens=20,
+                cache_creation_input_tokens=5,
+                output_tokens=1,
+            ),
             block_start(type="thinking", thinking="Hm"),
             block_delta(type="thinking_delta", thinking="Let me see."),
             block_delta(type="signature_delta", signature="c2ln"),
@@ -379,7 +494,14 @@ STREAMS = {
             block_start(2, type="text", text="Hel"),
             text_delta("lo.", 2),
             block_delta(2, type="citations_delta", citation={"cited_text": "No."}),
-            {"type": "of_the_future", "index": 3, "message": "No.", "delta": "No.", "usage": 5, "error": None},
+            {
+                "type": "of_the_future",
+                "index": 3,
+                "message": "No.",
+                "delta": "No.",
+                "usage": 5,
+                "error": None,
+            },
             block_start(3, type="text", text=""),
             text_delta(" Bye.", 3),
             message_delta(output_tokens=3),
@@ -413,42 +535,80 @@ STREAMS = {
         "I would rather not.",
         counts(),
     ),
-    "anthropic: nothing to say": (CLAUDE, [message_start(), message_delta(), MESSAGE_STOP], "", counts()),
-    "openai: nothing to say": (GPT, [choice(role="assistant", content=""), choice("stop"), "[DONE]"], "", counts()),
+    "anthropic: nothing to say": (
+        CLAUDE,
+        [message_start(), message_delta(), MESSAGE_STOP],
+        "",
+        counts(),
+    ),
+    "openai: nothing to say": (
+        GPT,
+        [choice(role="assistant", content=""), choice("stop"), "[DONE]"],
+        "",
+        counts(),
+    ),
     "anthropic: as far as MAX_TOKENS": (
         CLAUDE,
         [message_start(), text_delta("So far"), message_delta("max_tokens"), MESSAGE_STOP],
         "So far",
         counts(),
     ),
-    "openai: as far as MAX_TOKENS": (GPT, [choice(content="So far"), choice("length"), "[DONE]"], "So far", counts()),
+    "openai: as far as MAX_TOKENS": (
+        GPT,
+        [choice(content="So far"), choice("length"), "[DONE]"],
+        "So far",
+        counts(),
+    ),
     "anthropic: as far as the context window": (
         CLAUDE,
-        [message_start(), text_delta("So far"), message_delta("model_context_window_exceeded"), MESSAGE_STOP],
+        [
+            message_start(),
+            text_delta("So far"),
+            message_delta("model_context_window_exceeded"),
+            MESSAGE_STOP,
+        ],
         "So far",
         counts(),
     ),
     "an error that is none, and a word of the state": (
         GPT,
-        [{"id": "1", "message": "queued"}, choice(content="Hello") | {"error": False}, choice("stop") | {"error": ""}, "[DONE]"],
+        [
+            {"id": "1", "message": "queued"},
+            choice(content="Hello") | {"error": False},
+            choice("stop") | {"error": ""},
+            "[DONE]",
+        ],
         "Hello",
         counts(),
     ),
     "usage that is none": (
         GPT,
-        [choice(content="Hello"), choice("stop", usage={"prompt_tokens": 1.5, "completion_tokens": -1}), "[DONE]"],
+        [
+            choice(content="Hello"),
+            choice("stop", usage={"prompt_tokens": 1.5, "completion_tokens": -1}),
+            "[DONE]",
+        ],
         "Hello",
         counts(),
     ),
     "usage that no column holds": (
         GPT,
-        [choice(content="Hello"), choice("stop", usage={"prompt_tokens": 2**40, "completion_tokens": "7"}), "[DONE]"],
+        [
+            choice(content="Hello"),
+            choice("stop", usage={"prompt_tokens": 2**40, "completion_tokens": "7"}),
+            "[DONE]",
+        ],
         "Hello",
         counts(),
     ),
     "usage in words": (
         CLAUDE,
-        [message_start(input_tokens="12"), text_delta("Hello"), message_delta(output_tokens=True), MESSAGE_STOP],
+        [
+            message_start(input_tokens="12"),
+            text_delta("Hello"),
+            message_delta(output_tokens=True),
+            MESSAGE_STOP,
+        ],
         "Hello",
         counts(),
     ),
@@ -495,7 +655,10 @@ FAULTY_STREAMS = {
     ),
     "litellm, anthropic: an error behind text": (
         CLAUDE,
-        [text_delta("So far"), {"type": "error", "error": {"type": "api_error", "message": "The stream was closed."}}],
+        [
+            text_delta("So far"),
+            {"type": "error", "error": {"type": "api_error", "message": "The stream was closed."}},
+        ],
         (502, "So far", "failed with status 500"),
     ),
     "litellm, anthropic: no end": (
@@ -516,30 +679,52 @@ FAULTY_STREAMS = {
     "openai: no end": (GPT, [choice(content="So far")], (502, "So far", "cut its answer short")),
     "anthropic: overloaded behind text": (
         CLAUDE,
-        [text_delta("So far"), {"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}],
+        [
+            text_delta("So far"),
+            {"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}},
+        ],
         (503, "So far", "overloaded"),
     ),
     "openai: limited behind text": (
         GPT,
-        [choice(content="So far"), {"error": {"message": "Slow.", "type": "tokens", "code": "rate_limit_exceeded"}}],
-        (503, "So far", "overloaded"),
+        [
+            choice(content="So far"),
+            {"error": {"message": "Slow.", "type": "tokens", "code": "rate_limit_exceeded"}},
+        ],
+        (503, "So far", "limits this server"),
     ),
     "vllm: an error of its own shape": (
         GPT,
         [
             choice(content="So far"),
-            {"object": "error", "message": "It is no number.", "type": "BadRequestError", "code": 400},
+            {
+                "object": "error",
+                "message": "It is no number.",
+                "type": "BadRequestError",
+                "code": 400,
+            },
         ],
         (502, "So far", "It is no number."),
     ),
     "openrouter: an error beside a choice": (
         GPT,
-        [choice(content="So far"), choice("error", content="") | {"error": {"code": 502, "message": "Upstream."}}],
+        [
+            choice(content="So far"),
+            choice("error", content="") | {"error": {"code": 502, "message": "Upstream."}},
+        ],
         (502, "So far", "failed with status 502"),
     ),
     "mock-llm: an error first, which is no use to try again": (
         GPT,
-        [{"error": {"message": "It must not be 7.", "type": "invalid_request_error", "code": "unsupported_value"}}],
+        [
+            {
+                "error": {
+                    "message": "It must not be 7.",
+                    "type": "invalid_request_error",
+                    "code": "unsupported_value",
+                }
+            }
+        ],
         (502, "", "It must not be 7."),
     ),
     "anthropic: an unknown model first": (
@@ -549,20 +734,48 @@ FAULTY_STREAMS = {
     ),
     "openai: too long first": (
         GPT,
-        [{"error": {"message": "It is too long.", "type": "invalid_request_error", "code": "context_length_exceeded"}}],
+        [
+            {
+                "error": {
+                    "message": "It is too long.",
+                    "type": "invalid_request_error",
+                    "code": "context_length_exceeded",
+                }
+            }
+        ],
         (413, "", "context window"),
     ),
     "openai: out of credit first": (
         GPT,
-        [{"error": {"message": "Pay.", "type": "insufficient_quota", "code": "insufficient_quota"}}],
-        (503, "", "overloaded or limits"),
+        [
+            {
+                "error": {
+                    "message": "Pay.",
+                    "type": "insufficient_quota",
+                    "code": "insufficient_quota",
+                }
+            }
+        ],
+        (502, "", "used up"),
     ),
     "openai: a bad key first": (
         GPT,
-        [{"error": {"message": "Wrong: key-of-ope***", "type": "invalid_request_error", "code": "invalid_api_key"}}],
+        [
+            {
+                "error": {
+                    "message": "Wrong: key-of-ope***",
+                    "type": "invalid_request_error",
+                    "code": "invalid_api_key",
+                }
+            }
+        ],
         (502, "", "refused this server's own key"),
     ),
-    "anthropic: a refusal": (CLAUDE, [message_start(), message_delta("refusal"), MESSAGE_STOP], (502, "", "declined")),
+    "anthropic: a refusal": (
+        CLAUDE,
+        [message_start(), message_delta("refusal"), MESSAGE_STOP],
+        (502, "", "declined"),
+    ),
     "anthropic: a refusal behind text": (
         CLAUDE,
         [message_start(), text_delta("So far"), message_delta("refusal"), MESSAGE_STOP],
@@ -581,7 +794,12 @@ FAULTY_STREAMS = {
     "openai: filtered at once": (GPT, [choice("content_filter"), "[DONE]"], (502, "", "declined")),
     "anthropic: nothing but thoughts": (
         CLAUDE,
-        [message_start(), block_delta(type="thinking_delta", thinking="Hm"), message_delta("max_tokens"), MESSAGE_STOP],
+        [
+            message_start(),
+            block_delta(type="thinking_delta", thinking="Hm"),
+            message_delta("max_tokens"),
+            MESSAGE_STOP,
+        ],
         (502, "", "MAX_TOKENS"),
     ),
     "openai: nothing but thoughts": (
@@ -596,7 +814,11 @@ FAULTY_STREAMS = {
     ),
     "no object": (GPT, ["[1, 2]"], (502, "", "not understood")),
     "no list": (GPT, [choice(content="So far"), {"choices": 5}], (502, "So far", "not understood")),
-    "nested deeply": (CLAUDE, [text_delta("So far"), "[" * 100_000], (502, "So far", "not understood")),
+    "nested deeply": (
+        CLAUDE,
+        [text_delta("So far"), "[" * 100_000],
+        (502, "So far", "not understood"),
+    ),
 }
 
 
@@ -625,7 +847,9 @@ BREAKS = {  # those behind which the same model may have more to say
 
 def test_goes_on_behind_a_break_and_behind_no_other_fault(server, provider):
     streams = {name: row for name, row in FAULTY_STREAMS.items() if row[2][1]}
-    provider.default = lambda request: (reply(".") if so_far(request) else stream(*streams[asked(request)][1]))(request)
+    provider.default = lambda request: (
+        reply(".") if so_far(request) else stream(*streams[asked(request)][1])
+    )(request)
 
     def ask(name):
         response = server.client().post("/sessions", {"content": name, "model": streams[name][0]})
@@ -652,7 +876,9 @@ def test_keeps_what_came_before_the_connection_broke(single, provider, model):
 
 def test_keeps_the_usage_of_a_reply_that_failed(single, provider):
     provider.script = [stream(message_start(input_tokens=5, output_tokens=1), text_delta("So far"))]
-    assert failed(single.client(), CLAUDE)[2]["usage"] == counts(5, None)  # the output's is a place-holder
+    assert failed(single.client(), CLAUDE)[2]["usage"] == counts(
+        5, None
+    )  # the output's is a place-holder
 
 
 WHOLE_ANSWERS = {
@@ -675,11 +901,19 @@ WHOLE_ANSWERS = {
         "object": "chat.completion",
         "choices": [
             {
-                "message": {"role": "assistant", "content": "All of it.", "reasoning_content": "Hm"},
+                "message": {
+                    "role": "assistant",
+                    "content": "All of it.",
+                    "reasoning_content": "Hm",
+                },
                 "finish_reason": "stop",
             }
         ],
-        "usage": {"prompt_tokens": 15, "completion_tokens": 7, "prompt_tokens_details": {"cached_tokens": 3}},
+        "usage": {
+            "prompt_tokens": 15,
+            "completion_tokens": 7,
+            "prompt_tokens_details": {"cached_tokens": 3},
+        },
     },
 }
 
@@ -693,7 +927,9 @@ def test_takes_a_whole_answer_from_a_server_that_does_not_stream(alice, provider
 
 @both
 def test_takes_an_error_from_a_server_that_does_not_stream(alice, provider, model):
-    provider.script = [status(200, {"type": "error", "error": {"type": "invalid_request_error", "message": "No."}})]
+    provider.script = [
+        status(200, {"type": "error", "error": {"type": "invalid_request_error", "message": "No."}})
+    ]
     response, error, _ = failed(alice, model)
     assert response.status_code == 502
     assert "No." in error["detail"]
@@ -715,7 +951,10 @@ EVENT_STREAMS = {
     "mixed": (b"data: a\r\n\rdata: b\n\r\ndata: c\r\n\n", ["a", "b", "c"]),
     "several lines": (b"data: a\r\ndata: b\r\ndata\r\ndata: c\r\n\r\n", ["a\nb\n\nc"]),
     "comments": (b": ping\n\n:\n\ndata: a\n: ping\n\n: ping\n\n", ["a"]),
-    "other fields": (b"event: x\nid: 1\nretry: 5\ndatax: no\n data: no\nData: no\ndata: a\n\n", ["a"]),
+    "other fields": (
+        b"event: x\nid: 1\nretry: 5\ndatax: no\n data: no\nData: no\ndata: a\n\n",
+        ["a"],
+    ),
     "spaces and colons": (b"data:a\n\ndata:  a: b \n\n", ["a", " a: b "]),
     "a mark at the start": (b"\xef\xbb\xbfdata: a\n\ndata: b\n\n", ["a", "b"]),
     "a mark before later lines": (b"data: a\n\xef\xbb\xbf\n\xef\xbb\xbfdata: b\n\n", ["a", "b"]),
@@ -736,7 +975,11 @@ EVENT_STREAMS = {
 
 
 def parse(*chunks):
-    return [event["json"] if "json" in event else event["data"] for batch in wire.parse_sse(chunks) for event in batch]
+    return [
+        event["json"] if "json" in event else event["data"]
+        for batch in wire.parse_sse(chunks)
+        for event in batch
+    ]
 
 
 @pytest.mark.parametrize("data, expected", EVENT_STREAMS.values(), ids=EVENT_STREAMS)
@@ -761,7 +1004,11 @@ def test_takes_streams_byte_by_byte(alice, provider, model, end):
     data = b"\xef\xbb\xbf: hello\n\n" + whole_stream(model) + b": bye\n\n"
     data = data.replace(b"\n", end)
     provider.script = [
-        raw(head(Transfer_Encoding="chunked"), *(chunk(data[i : i + 1]) for i in range(len(data))), chunk(b""))
+        raw(
+            head(Transfer_Encoding="chunked"),
+            *(chunk(data[i : i + 1]) for i in range(len(data))),
+            chunk(b""),
+        )
     ]
     assert answered(alice, model)["content"] == "".join(PIECES)
 
@@ -774,7 +1021,9 @@ def close_delimited(*parts):
 def test_hands_on_at_once_what_comes_without_a_length(alice, provider, model):
     """The provider waits for the client to have its first words."""
     gate = threading.Event()
-    parts = list((anthropic_events if model == CLAUDE else openai_events)(["Hello", gate, " again."]))
+    parts = list(
+        (anthropic_events if model == CLAUDE else openai_events)(["Hello", gate, " again."])
+    )
     provider.script = [close_delimited(*parts)]
     with alice.stream("POST", "/sessions", {"content": "Hello", "model": model}) as events:
         events = iter(events)
@@ -819,10 +1068,23 @@ PAGE = "<html><h1>Bad things</h1></html>"
 OVERFLOWS = [
     {
         "type": "error",
-        "error": {"type": "invalid_request_error", "message": "prompt is too long: 213462 tokens > 200000 maximum"},
+        "error": {
+            "type": "invalid_request_error",
+            "message": "prompt is too long: 213462 tokens > 200000 maximum",
+        },
     },
-    {"error": {"message": "Too many.", "type": "invalid_request_error", "code": "context_length_exceeded"}},
-    {"error": {"message": "This model's maximum context length is 4096 tokens. However, you requested 5000."}},
+    {
+        "error": {
+            "message": "Too many.",
+            "type": "invalid_request_error",
+            "code": "context_length_exceeded",
+        }
+    },
+    {
+        "error": {
+            "message": "This model's maximum context length is 4096 tokens. However, you requested 5000."
+        }
+    },
     {"error": {"message": "Your input exceeds the context window of this model."}},
     {
         "error": {
@@ -837,17 +1099,71 @@ OVERFLOWS = [
 # Those that count our own limit in, and how often such a server is asked: the limit is lowered, first to what fits beside the
 # prompt where a window is named, then to the least; a quarter of 200,000 is more than the limit.
 COUNTED = [
-    ({"error": {"message": "input length and `max_tokens` exceed context limit: 199759 + 8192 > 200000"}}, 1),
+    (
+        {
+            "error": {
+                "message": "input length and `max_tokens` exceed context limit: 199759 + 8192 > 200000"
+            }
+        },
+        1,
+    ),
     ({"error": {"message": "Please reduce the length of the messages or completion."}}, 2),
-    ({"message": "'max_tokens' is too large: 8192. This model's maximum context length is 4096 tokens", "object": "error"}, 3),
+    (
+        {
+            "message": "'max_tokens' is too large: 8192. This model's maximum context length is 4096 tokens",
+            "object": "error",
+        },
+        3,
+    ),
 ]
 UNKNOWN_MODELS = [
-    (404, {"error": {"message": "The model `my-credential-model` does not exist.", "code": "model_not_found"}}),
+    (
+        404,
+        {
+            "error": {
+                "message": "The model `my-credential-model` does not exist.",
+                "code": "model_not_found",
+            }
+        },
+    ),
     (404, {"type": "error", "error": {"type": "not_found_error", "message": "model: claude-0"}}),
-    (404, {"error": {"message": "The model `m-0` does not exist or you cannot use it.", "code": "model_not_found"}}),
-    (404, {"error": {"message": 'model "m-0" not found, try pulling it first', "type": "not_found_error"}}),
-    (404, {"object": "error", "message": "The model `m-0` does not exist.", "type": "NotFoundError", "code": 404}),
-    (400, {"error": {"message": "Invalid model name passed in model=m-0", "type": None, "code": "400"}}),
+    (
+        404,
+        {
+            "error": {
+                "message": "The model `m-0` does not exist or you cannot use it.",
+                "code": "model_not_found",
+            }
+        },
+    ),
+    (
+        404,
+        {
+            "error": {
+                "message": 'model "m-0" not found, try pulling it first',
+                "type": "not_found_error",
+            }
+        },
+    ),
+    (
+        404,
+        {
+            "object": "error",
+            "message": "The model `m-0` does not exist.",
+            "type": "NotFoundError",
+            "code": 404,
+        },
+    ),
+    (
+        400,
+        {
+            "error": {
+                "message": "Invalid model name passed in model=m-0",
+                "type": None,
+                "code": "400",
+            }
+        },
+    ),
     (400, {"error": {"message": "m-0 is not a valid model ID", "code": 400}}),
     (422, {"detail": "Unknown model m-0"}),
 ]
@@ -862,46 +1178,109 @@ STATUSES = [  # a provider's answer; the status of ours, and words of its detail
         1,
     ),
     (413, PAGE, 413, "context window", 1),
-    (500, {"error": {"message": "prompt is too long: 9 tokens > 8 maximum"}}, 413, "context window", 1),
+    (
+        500,
+        {"error": {"message": "prompt is too long: 9 tokens > 8 maximum"}},
+        413,
+        "context window",
+        1,
+    ),
     *((code, body, 400, "GET /models", 1) for code, body in UNKNOWN_MODELS),
-    (400, {"error": {"message": "temperature: Extra inputs are not permitted"}}, 502, "temperature: Extra inputs", 1),
-    (400, {"detail": [{"loc": ["body"], "msg": "odd"}]}, 502, '[{"loc": ["body"], "msg": "odd"}]', 1),
+    (
+        400,
+        {"error": {"message": "temperature: Extra inputs are not permitted"}},
+        502,
+        "temperature: Extra inputs",
+        1,
+    ),
+    (
+        400,
+        {"detail": [{"loc": ["body"], "msg": "odd"}]},
+        502,
+        '[{"loc": ["body"], "msg": "odd"}]',
+        1,
+    ),
     (400, PAGE, 502, "status 400", 1),
     (400, ["odd"], 502, "refused", 1),
     (400, "[" * 60_000, 502, "status 400", 1),
     (400, {"error": {"message": ["odd"], "type": 5, "code": {}}}, 502, '["odd"]', 1),
     (
         401,
-        {"error": {"message": "Incorrect API key provided: key-of-*****", "code": "invalid_api_key"}},
+        {
+            "error": {
+                "message": "Incorrect API key provided: key-of-*****",
+                "code": "invalid_api_key",
+            }
+        },
         502,
         "own key",
         1,
     ),
-    (403, {"type": "error", "error": {"type": "permission_error", "message": "No: key-of-*****"}}, 502, "own key", 1),
-    (402, {"error": {"message": "Out of credit", "code": 402}}, 502, "Out of credit", 1),
+    (
+        403,
+        {"type": "error", "error": {"type": "permission_error", "message": "No: key-of-*****"}},
+        502,
+        "own key",
+        1,
+    ),
+    (402, {"error": {"message": "Out of credit", "code": 402}}, 502, "used up", 1),
     (404, {"detail": "Not Found"}, 502, "Not Found", 1),
     (422, {"detail": "It is odd."}, 502, "It is odd.", 1),
     (418, "", 502, "status 418", 1),
     (204, "", 502, "status 204", 1),
     (408, {}, 502, "status 408", 3),
     (409, {}, 502, "status 409", 3),
-    (429, {"type": "error", "error": {"type": "rate_limit_error", "message": "Slow down"}}, 503, "limits", 3),
-    (429, {"error": {"message": "Pay", "type": "insufficient_quota", "code": "insufficient_quota"}}, 503, "limits", 1),
-    (429, {"error": {"message": "Pay", "code": "credit_balance_exhausted"}}, 503, "limits", 1),
-    (500, {"type": "error", "error": {"type": "api_error", "message": "Internal"}}, 502, "status 500", 3),
+    (
+        429,
+        {"type": "error", "error": {"type": "rate_limit_error", "message": "Slow down"}},
+        503,
+        "limits",
+        3,
+    ),
+    (
+        429,
+        {"error": {"message": "Pay", "type": "insufficient_quota", "code": "insufficient_quota"}},
+        502,
+        "used up",
+        1,
+    ),
+    (429, {"error": {"message": "Pay", "code": "credit_balance_exhausted"}}, 502, "used up", 1),
+    (
+        500,
+        {"type": "error", "error": {"type": "api_error", "message": "Internal"}},
+        502,
+        "status 500",
+        3,
+    ),
     (500, PAGE, 502, "status 500", 3),
     (502, PAGE, 502, "status 502", 3),
-    (503, {"error": {"message": "Overloaded", "code": "server_is_overloaded"}}, 503, "overloaded", 3),
+    (
+        503,
+        {"error": {"message": "Overloaded", "code": "server_is_overloaded"}},
+        503,
+        "overloaded",
+        3,
+    ),
     (504, PAGE, 502, "status 504", 3),
-    (529, {"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}, 503, "overloaded", 3),
+    (
+        529,
+        {"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}},
+        503,
+        "overloaded",
+        3,
+    ),
 ]
 
 
 @both
 @pytest.mark.parametrize("code, body, ours, words, times", STATUSES)
-def test_says_what_the_status_of_a_provider_means(alice, server, provider, model, code, body, ours, words, times):
+def test_says_what_the_status_of_a_provider_means(
+    alice, server, provider, model, code, body, ours, words, times
+):
     provider.default = status(code, body, retry_after_ms="1")
-    response, error, turn = failed(alice, f"{model}-{uuid.uuid4().hex}")  # what a refusal tells is remembered for its model
+    response, error, turn = failed(
+        alice, f"{model}-{uuid.uuid4().hex}"
+    )  # what a refusal tells is remembered for its model
     assert (response.status_code, error["status"]) == (ours, str(ours))
     assert words in error["detail"]
     assert turn["content"] == ""
@@ -910,6 +1289,24 @@ def test_says_what_the_status_of_a_provider_means(alice, server, provider, model
     assert response.headers.get("Retry-After") == ("1" if ours == 503 else None)
     assert "html" not in response.text
     assert "key-of" not in response.text + server.output()
+
+
+QUOTED_SIGNS = {  # what a user may say: as it is quoted, it is about neither a model nor a key
+    "model": "The model of the car was not found. No such model_not_found.",
+    "key": "My api key is invalid, what now?",
+}
+
+
+@both
+@pytest.mark.parametrize("content", QUOTED_SIGNS.values(), ids=QUOTED_SIGNS)
+@pytest.mark.parametrize("in_stream", [False, True], ids=["refused", "in a stream"])
+def test_a_quotation_is_about_no_model_and_no_key(alice, provider, model, content, in_stream):
+    error = {"error": {"message": f"Not allowed: '{content}'", "code": 400}}
+    provider.default = stream(error) if in_stream else status(400, error)
+    response, error, _ = failed(alice, f"{model}-{uuid.uuid4().hex}", content)
+    assert response.status_code == 502
+    assert "refused the request: Not allowed" in error["detail"]
+    assert len(provider.posts) == 1
 
 
 @both
@@ -926,7 +1323,9 @@ def test_follows_no_redirect(alice, provider, model):
 @both
 def test_shows_no_key_that_a_provider_repeats(alice, server, provider, model):
     key = {CLAUDE: "key-of-anthropic", GPT: "key-of-openai"}[model]
-    provider.script = [status(400, {"error": {"message": f"It does not like {key}. {'x' * 455} {key}"}})]
+    provider.script = [
+        status(400, {"error": {"message": f"It does not like {key}. {'x' * 455} {key}"}})
+    ]
     response, error, _ = failed(alice, model)
     assert "It does not like …." in error["detail"]
     assert "key-of" not in response.text + server.output()
@@ -947,13 +1346,19 @@ def test_tells_a_stream_of_the_failure(alice, provider):
 
 
 def test_says_that_nobody_listens(tmp_path):
-    with running(tmp_path, OPENAI_BASE_URL=f"http://127.0.0.1:{free_port()}/v1", DEFAULT_MODEL=GPT) as server:
+    with running(
+        tmp_path, OPENAI_BASE_URL=f"http://127.0.0.1:{free_port()}/v1", DEFAULT_MODEL=GPT
+    ) as server:
         response, error, _ = failed(server.client(), GPT)
     assert response.status_code == 502
     assert "could not be reached" in error["detail"]
 
 
-GARBAGE = {"nothing": [], "no HTTP": [b"SSH-2.0-OpenSSH\r\n"], "half a head": [b"HTTP/1.1 200 OK\r\nContent-"]}
+GARBAGE = {
+    "nothing": [],
+    "no HTTP": [b"SSH-2.0-OpenSSH\r\n"],
+    "half a head": [b"HTTP/1.1 200 OK\r\nContent-"],
+}
 
 
 @pytest.mark.parametrize("parts", GARBAGE.values(), ids=GARBAGE)
@@ -994,7 +1399,14 @@ def test_takes_thoughts_for_a_sign_of_life_and_no_comments(lone, provider, delta
     """Some seconds longer than its patience; the comments of a gateway go on for as long as it lives."""
     thought = chunk(f"data: {json.dumps(choice(**delta))}\n\n".encode())
     thoughts = [part for _ in range(8) for part in (thought, 0.1)]
-    provider.script = [raw(head(Transfer_Encoding="chunked"), *thoughts, *map(chunk, openai_events(["The answer."])), chunk(b""))]
+    provider.script = [
+        raw(
+            head(Transfer_Encoding="chunked"),
+            *thoughts,
+            *map(chunk, openai_events(["The answer."])),
+            chunk(b""),
+        )
+    ]
     assert answered(lone.client(), GPT)["content"] == "The answer."
     provider.script = [reply(*[b": ping\n\n", 0.1] * 30, "The answer.")]
     response, error, turn = failed(lone.client(), GPT)
@@ -1004,7 +1416,9 @@ def test_takes_thoughts_for_a_sign_of_life_and_no_comments(lone, provider, delta
 @pytest.mark.parametrize("thoughts", ODD_THOUGHTS)
 @pytest.mark.parametrize("name", ["reasoning", "reasoning_content", "reasoning_details"])
 def test_thoughts_of_a_shape_that_is_not_known_cost_no_reply(alice, provider, name, thoughts):
-    provider.script = [reply(f"data: {json.dumps(choice(**{name: thoughts}))}\n\n".encode(), "The answer.")]
+    provider.script = [
+        reply(f"data: {json.dumps(choice(**{name: thoughts}))}\n\n".encode(), "The answer.")
+    ]
     assert answered(alice, GPT)["content"] == "The answer."
 
 
@@ -1015,7 +1429,7 @@ OWN_PAUSE = 0.375  # at least, before the second try
 
 def pauses(provider):
     times = [request.at for request in provider.posts]
-    return [later - earlier for earlier, later in zip(times, times[1:])]
+    return [later - earlier for earlier, later in itertools.pairwise(times)]
 
 
 @both
@@ -1059,7 +1473,9 @@ def test_waits_as_long_as_the_provider_wants(alice, provider, headers, shortest,
     assert shortest <= pause < longest
 
 
-@pytest.mark.parametrize("value, told", [("21", 21), ("59.2", 60), ("99999999999", 86400), ("1e300", 86400)])
+@pytest.mark.parametrize(
+    "value, told", [("21", 21), ("59.2", 60), ("99999999999", 86400), ("1e300", 86400)]
+)
 def test_tells_the_client_of_a_pause_that_is_too_long(alice, provider, value, told):
     provider.script = [status(429, {}, retry_after=value)]
     response, _, _ = failed(alice, CLAUDE)
@@ -1068,7 +1484,9 @@ def test_tells_the_client_of_a_pause_that_is_too_long(alice, provider, value, to
     assert len(provider.posts) == 1
 
 
-@pytest.mark.parametrize("code, value, times", [(529, "false", 1), (400, "true", 2), (500, "maybe", 2)])
+@pytest.mark.parametrize(
+    "code, value, times", [(529, "false", 1), (400, "true", 2), (500, "maybe", 2)]
+)
 def test_heeds_x_should_retry(alice, provider, code, value, times):
     provider.script = [status(code, {}, x_should_retry=value, retry_after_ms="1")]
     alice.post("/sessions", {"content": "Hello", "model": CLAUDE})
@@ -1123,7 +1541,9 @@ def check_that_it_hangs_up(alice, provider, model, begun, way):
 
 
 by_any_way = pytest.mark.parametrize("way", ["cancel", "delete"])
-at_any_time = pytest.mark.parametrize("begun", [False, True], ids=["before the answer", "in the middle of it"])
+at_any_time = pytest.mark.parametrize(
+    "begun", [False, True], ids=["before the answer", "in the middle of it"]
+)
 
 
 @both
@@ -1145,7 +1565,9 @@ def test_hangs_up_within_a_second_over_tls(secure, begun, way):
 def test_hangs_up_on_a_provider_that_does_not_shake_hands(secure, way):
     server, _, mute = secure
     alice = server.client()
-    session = alice.post("/sessions", {"content": "Hello", "model": GPT}, Prefer="respond-async").json()
+    session = alice.post(
+        "/sessions", {"content": "Hello", "model": GPT}, Prefer="respond-async"
+    ).json()
     mute.settimeout(5)
     connection, _ = mute.accept()
     with connection:
@@ -1161,7 +1583,9 @@ def test_asks_no_more_once_it_is_stopped(lone, provider, way):
     """The next reply comes from the same process, after the pause that the first one would have made."""
     alice = lone.client()
     provider.script = [status(529, {}, retry_after="0.4")]
-    session = alice.post("/sessions", {"content": "Hello", "model": CLAUDE}, Prefer="respond-async").json()
+    session = alice.post(
+        "/sessions", {"content": "Hello", "model": CLAUDE}, Prefer="respond-async"
+    ).json()
     provider.wait_for_request()
     stop(alice, session, way)
     provider.script = [reply(0.3, "After 0.3 ", 0.3, "and 0.6 seconds.")]
@@ -1238,7 +1662,9 @@ def test_leaves_out_a_provider_that_does_not_answer(provider, tmp_path):
 
 def test_takes_the_first_model_that_openai_lists(provider, tmp_path):
     """Without a default of its own, the server needs the list, and gets it as soon as there is one."""
-    with running(tmp_path, OPENAI_BASE_URL=provider.url + "/v1", OPENAI_API_KEY="key-of-openai") as server:
+    with running(
+        tmp_path, OPENAI_BASE_URL=provider.url + "/v1", OPENAI_API_KEY="key-of-openai"
+    ) as server:
         alice = server.client()
         for answer in LISTS_THAT_FAIL.values():
             provider.models = answer
@@ -1265,7 +1691,11 @@ def test_serves_only_the_models_that_are_named(provider, tmp_path):
     }
     with running(tmp_path, **settings) as server:
         alice = server.client()
-        assert models_of(alice) == [("m-2", "openai", True), ("claude-x", "anthropic", False), ("echo", "echo", False)]
+        assert models_of(alice) == [
+            ("m-2", "openai", True),
+            ("claude-x", "anthropic", False),
+            ("echo", "echo", False),
+        ]
         assert alice.create()["model"] == {"id": "m-2"}
         response = alice.post("/sessions", {"content": "Hello", "model": "m-1"})
         assert response.status_code == 400
@@ -1324,7 +1754,7 @@ def test_a_list_that_failed_is_not_waited_for_again():
         gates[number].wait(10)
         raise LookupError(number)
 
-    fetched = Fetched("It", fetch, 300, failure_ttl=0.01)
+    fetched = SingleFlight("It", fetch, 300, failure_ttl=0.01)
     gates[0].set()
     for _ in range(2):
         with pytest.raises(LookupError, match="0"):

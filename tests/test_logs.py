@@ -17,13 +17,17 @@ import psycopg
 import pytest
 
 import client
-from client import ROOT, Server, copy_of_the_service
+from client import ROOT, Server, copy_of_the_service, free_port, make_token
 from provider import chunk, cut, fails, head, openai_events, raw, reply, status
 
 
 @pytest.fixture
 def settings(provider):
-    return {"OPENAI_BASE_URL": provider.url + "/v1", "OPENAI_API_KEY": "key-of-openai", "DEFAULT_MODEL": "m-1"}
+    return {
+        "OPENAI_BASE_URL": provider.url + "/v1",
+        "OPENAI_API_KEY": "key-of-openai",
+        "DEFAULT_MODEL": "m-1",
+    }
 
 
 def lines_of(output, message):
@@ -32,12 +36,13 @@ def lines_of(output, message):
 
 
 def test_what_a_provider_says_forges_no_line(start, settings, provider):
-    provider.models = status(401, {"error": {"message": "Odd\x1b[2J\u2028\x85INFO forged"}})
+    provider.models = status(401, {"error": {"message": "Odd\x1b[2J\u2028\x85\u202eINFO forged"}})
     server = start(**settings | {"DEFAULT_MODEL": None})
     assert server.client().get("/models").json()["data"] == []
     output = server.wait_for_output("cannot be had")
     (line,) = [line for line in output.split("\n") if "forged" in line]
-    assert " WARNING The models of openai cannot be had: " in line and not re.search("[\x00-\x1f\x7f-\x9f\u2028]", line)
+    assert " WARNING The models of openai cannot be had: " in line
+    assert not re.search("[\x00-\x1f\x7f-\x9f\u2028\u202e]", line)
 
 
 def test_says_what_became_of_requests_and_replies(start, settings, provider):
@@ -50,10 +55,16 @@ def test_says_what_became_of_requests_and_replies(start, settings, provider):
     made = failed.headers["X-Request-ID"]
     assert re.fullmatch("[0-9a-f]{32}", made)
     missing = alice.request("GET", "/nowhere", Authorization=None).headers["X-Request-ID"]
-    for name in ("my-id", made, missing):  # each line is written behind its response, by either process
+    for name in (
+        "my-id",
+        made,
+        missing,
+    ):  # each line is written behind its response, by either process
         server.wait_for_output(name)
     output = server.wait_for_output('"reply"', 2)
-    requests = {line["id"]: line for line in lines_of(output, "request") if line["path"] != "/health"}
+    requests = {
+        line["id"]: line for line in lines_of(output, "request") if line["path"] != "/health"
+    }
     assert set(requests) == {"my-id", made, missing}
     first, second, third = (requests[name] for name in ("my-id", made, missing))
     assert 0 < first.pop("seconds") < 60 and first.pop("time") and first.pop("level") == "INFO"
@@ -68,7 +79,11 @@ def test_says_what_became_of_requests_and_replies(start, settings, provider):
     assert second["status"] == 502
     assert (third["status"], third["user"]) == (404, None)
     first, second = sorted(lines_of(output, "reply"), key=lambda line: line["outcome"])
-    assert 0 <= first.pop("first_word") <= first.pop("seconds") < 60 and first.pop("time") and first.pop("level")
+    assert (
+        0 <= first.pop("first_word") <= first.pop("seconds") < 60
+        and first.pop("time")
+        and first.pop("level")
+    )
     assert first == {
         "message": "reply",
         "session": session.json()["id"],
@@ -110,6 +125,24 @@ def test_shows_no_content_and_no_secret(start, settings, provider, form):
         assert secret not in output
 
 
+SECRETS = ["of-one:hush@HUSHED", "hush@HUSHED", "hush@HUSHED:hush@HUSHED@of-one"]
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+@pytest.mark.parametrize("secret", SECRETS)
+def test_shows_no_part_of_a_password_with_an_at_sign(start, secret, form):
+    port = free_port()
+    url = f"http://{secret}@127.0.0.1:{port}/keys"
+    server = start(JWT_JWKS_URL=url, JWT_SECRET="", LOG_FORMAT=form)
+    token = make_token(headers={"kid": "a"})
+    answer = server.client().get("/sessions", Authorization=f"Bearer {token}", X_Request_ID="my-id")
+    assert answer.status_code == 503
+    server.wait_for_output("cannot be had")
+    output = server.wait_for_output("my-id")
+    assert f"@127.0.0.1:{port}/keys cannot be had" in output
+    assert not re.search("hush|of-one", output + answer.text, re.IGNORECASE)
+
+
 def test_keeps_a_line_a_line(start, provider):
     server = start()
     server.client('https://github.com/x\n2026 INFO forged user="root"').get("/sessions")
@@ -119,7 +152,11 @@ def test_keeps_a_line_a_line(start, provider):
 
 def test_cuts_the_name_that_a_provider_gives_to_a_request(start, settings, provider):
     server = start(**settings)
-    answer = [head(Transfer_Encoding="chunked", Request_Id="x" * 5000), *map(chunk, openai_events(["Hi"])), chunk(b"")]
+    answer = [
+        head(Transfer_Encoding="chunked", Request_Id="x" * 5000),
+        *map(chunk, openai_events(["Hi"])),
+        chunk(b""),
+    ]
     provider.script = [raw(*answer)]
     server.client().create()
     assert re.search("provider_id=(x+)", server.wait_for_output("provider_id="))[1] == "x" * 200
@@ -156,24 +193,43 @@ def changed_service(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("form", ["text", "json"])
-def test_a_trace_has_its_request_and_no_text_of_anybody(changed_service, start, settings, provider, form):
-    changed_service("titles.py", "def local_title(text):\n    raise ValueError(text) if 'title' in text else KeyError(text)")
+def test_a_trace_has_its_request_and_no_text_of_anybody(
+    changed_service, start, settings, provider, form
+):
+    changed_service(
+        "replies/titles.py",
+        "def local_title(text):\n    raise ValueError(text) if 'title' in text else KeyError(text)",
+    )
     server = start(**settings, LOG_FORMAT=form)
     for number, content in enumerate(("A classified title", "A classified word")):
-        answer = server.client().post("/sessions", {"content": content}, X_Request_ID=f"request-{number}")
+        answer = server.client().post(
+            "/sessions", {"content": content}, X_Request_ID=f"request-{number}"
+        )
         assert answer.status_code == 500
-        assert answer.json()["errors"][0]["detail"].endswith("its log says more under this X-Request-ID.")
+        assert answer.json()["errors"][0]["detail"].endswith(
+            "its log says more under this X-Request-ID."
+        )
         trace = the_trace(server, form, f"request-{number}")
-        assert ("ValueError", "KeyError")[number] in trace and "in local_title" in trace and "in create_session" in trace
+        assert (
+            ("ValueError", "KeyError")[number] in trace
+            and "in local_title" in trace
+            and "in create_session" in trace
+        )
     assert "classified" not in server.output()
 
 
 @pytest.mark.parametrize("form", ["text", "json"])
-def test_a_stream_that_fails_is_a_trace_of_its_request(changed_service, start, settings, provider, form):
-    changed_service("events.py", "def _ending(feed, position):\n    raise ValueError(feed.text)")
+def test_a_stream_that_fails_is_a_trace_of_its_request(
+    changed_service, start, settings, provider, form
+):
+    changed_service(
+        "api/events.py", "def _ending(feed, position):\n    raise ValueError(feed.text)"
+    )
     server = start(**settings, LOG_FORMAT=form)
     provider.script = [reply("A classified answer")]
-    with server.client().stream("POST", "/sessions", {"content": "Hello"}, X_Request_ID="my-stream") as stream:
+    with server.client().stream(
+        "POST", "/sessions", {"content": "Hello"}, X_Request_ID="my-stream"
+    ) as stream:
         assert "done" not in [event.name for event in stream]
     trace = the_trace(server, form, "my-stream")
     assert "ValueError" in trace and "in _ending" in trace
@@ -182,11 +238,32 @@ def test_a_stream_that_fails_is_a_trace_of_its_request(changed_service, start, s
 
 @pytest.mark.parametrize("form", ["text", "json"])
 def test_a_thread_that_dies_is_a_trace_without_any_text(changed_service, start, settings, form):
-    changed_service("conversation.py", "def messages_of(turns, so_far):\n    raise ValueError(turns)")
+    changed_service(
+        "providers/conversation.py", "def messages_of(turns, so_far):\n    raise ValueError(turns)"
+    )
     server = start(**settings, LOG_FORMAT=form)
-    assert server.client().post("/sessions", {"content": "A classified question"}).status_code == 500
+    assert (
+        server.client().post("/sessions", {"content": "A classified question"}).status_code == 500
+    )
     trace = the_trace(server, form, "a thread died")
     assert "ValueError" in trace and "in messages_of" in trace
+    assert "classified" not in server.output()
+
+
+def test_a_reply_whose_text_we_fail_to_take_has_failed(changed_service, start, settings, provider):
+    """Else its session would say for ever that a reply is under way."""
+    changed_service(
+        "providers/conversation.py", "def overlap(text, more):\n    raise ValueError(more)"
+    )
+    server = start(**settings)
+    alice, provider.default = server.client(), reply("A classified answer")
+    failed = alice.post("/sessions", {"content": "Hello"})
+    assert failed.status_code == 500
+    session = {"id": failed.headers["Location"].rpartition("/")[2]}
+    assert alice.turns(session)[1]["status"] == "failed"
+    path = f"/sessions/{session['id']}/messages"
+    assert alice.post(path, {"content": "Again"}).status_code == 500
+    assert "a thread died" in server.wait_for_output("in overlap")
     assert "classified" not in server.output()
 
 
@@ -208,17 +285,26 @@ def test_an_error_of_the_database_is_logged_by_its_code(start, settings, new_dat
     url = new_database()
     server = start(**settings, DATABASE_URL=url, LOG_FORMAT=form)
     refuse_classified(url)
-    answer = server.client().post("/sessions", {"content": "A classified question"}, X_Request_ID="my-id")
+    answer = server.client().post(
+        "/sessions", {"content": "A classified question"}, X_Request_ID="my-id"
+    )
     assert answer.status_code == 503
     trace = the_trace(server, form, "my-id")
-    assert ("SQLITE_CONSTRAINT_TRIGGER" if url.startswith("sqlite") else "psycopg.errors.CheckViolation 23514") in trace
+    assert (
+        "SQLITE_CONSTRAINT_TRIGGER"
+        if url.startswith("sqlite")
+        else "psycopg.errors.CheckViolation 23514"
+    ) in trace
     assert "peewee.IntegrityError" in trace and "in create_session" in trace
     assert "classified" not in server.output()
 
 
 def test_every_line_is_json_where_that_is_wanted(changed_service, start, settings):
     """gunicorn's lines too, also after it has read its configuration again."""
-    changed_service("titles.py", "import warnings\ndef local_title(text):\n    warnings.warn('odd')\n    return text[0:-1:0]")
+    changed_service(
+        "replies/titles.py",
+        "import warnings\ndef local_title(text):\n    warnings.warn('odd')\n    return text[0:-1:0]",
+    )
     server = start(**settings, LOG_FORMAT="json")
     before = server.workers()
     server.process.send_signal(signal.SIGHUP)
@@ -231,7 +317,13 @@ def test_every_line_is_json_where_that_is_wanted(changed_service, start, setting
         assert connection.recv(100).startswith(b"HTTP/1.1 400 ")
     server.stop()
     lines = [json.loads(line)["message"] for line in server.output().splitlines()]
-    expected = ["Listening at: ", "Booting worker", "Handling signal: hup", "Worker exiting", "Shutting down: "]
+    expected = [
+        "Listening at: ",
+        "Booting worker",
+        "Handling signal: hup",
+        "Worker exiting",
+        "Shutting down: ",
+    ]
     expected += ["request", "UserWarning: odd", "Exception on /sessions", "request refused: "]
     assert [text for text in expected if not any(text in line for line in lines)] == []
     assert sum("Shutting down: " in line for line in lines) == 1
@@ -286,7 +378,9 @@ for number in range({count}):
 print(flush=True)
 {behind}"""
     words = [sys.executable, "-c", code]
-    with subprocess.Popen(words, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=pipe) as process:
+    with subprocess.Popen(
+        words, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=pipe
+    ) as process:
         timer = threading.Timer(20, process.kill)
         timer.start()
         yield process
@@ -308,7 +402,10 @@ def test_says_how_many_lines_did_not_fit(pipe, form):
     numbers = [int(re.search(r'number(?:=|": )(\d+)', line)[1]) for line in kept]
     assert numbers == list(range(len(kept)))
     assert 10_000 <= len(kept) < 13_000
-    assert f" {13_000 - len(kept)} lines of the log were dropped" in notice.replace('"', " ") and "WARNING" in notice
+    assert (
+        f" {13_000 - len(kept)} lines of the log were dropped" in notice.replace('"', " ")
+        and "WARNING" in notice
+    )
     assert "behind" in last
 
 
@@ -316,10 +413,14 @@ def test_writes_what_is_left_at_the_end(pipe):
     writer, reader = pipe
     with log_lines(2000, "text", "", writer):
         writer.close()
-        assert [line.rpartition(b"=")[2] for line in reader.read().splitlines()] == [b"%d" % number for number in range(2000)]
+        assert [line.rpartition(b"=")[2] for line in reader.read().splitlines()] == [
+            b"%d" % number for number in range(2000)
+        ]
 
 
-@pytest.mark.parametrize("where", ["a pipe that nobody reads", "a pipe that nobody can read", "a full disk", "nowhere"])
+@pytest.mark.parametrize(
+    "where", ["a pipe that nobody reads", "a pipe that nobody can read", "a full disk", "nowhere"]
+)
 def test_ends_soon_wherever_it_writes(pipe, where):
     writer, reader = pipe
     if where == "a pipe that nobody can read":

@@ -29,7 +29,9 @@ def test_a_session_has_the_options_that_are_set(alice):
     assert options_of(alice, session) == ALL
     for nothing in ({}, {"options": None}, {"options": {}}, {"options": dict.fromkeys(ALL)}):
         assert options_of(alice, alice.create(**nothing)) == {}
-    assert options_of(alice, alice.create(options={"temperature": 0, "max_tokens": None})) == {"temperature": 0}
+    assert options_of(alice, alice.create(options={"temperature": 0, "max_tokens": None})) == {
+        "temperature": 0
+    }
 
 
 CHANGES = [  # one after the other: what is sent, and what is kept then
@@ -37,8 +39,14 @@ CHANGES = [  # one after the other: what is sent, and what is kept then
     ({}, ALL | {"temperature": 1}),
     ({"max_tokens": None}, {"temperature": 1, "reasoning_effort": "low"}),
     ({"max_tokens": None}, {"temperature": 1, "reasoning_effort": "low"}),
-    ({"reasoning_effort": "x" * 40, "temperature": 0.0}, {"temperature": 0.0, "reasoning_effort": "x" * 40}),
-    ({"max_tokens": 8192, "temperature": 2}, {"temperature": 2, "reasoning_effort": "x" * 40, "max_tokens": 8192}),
+    (
+        {"reasoning_effort": "x" * 40, "temperature": 0.0},
+        {"temperature": 0.0, "reasoning_effort": "x" * 40},
+    ),
+    (
+        {"max_tokens": 8192, "temperature": 2},
+        {"temperature": 2, "reasoning_effort": "x" * 40, "max_tokens": 8192},
+    ),
     (None, {}),
     ({"max_tokens": 1}, {"max_tokens": 1}),
     ({"max_tokens": None, "temperature": None}, {}),
@@ -62,7 +70,12 @@ def test_options_belong_to_what_an_idempotency_key_was_sent_with(alice, provider
     again = alice.post("/sessions", same, Idempotency_Key="k-options")
     assert (again.status_code, again.json()) == (201, first.json()), "null is the same as nothing"
     for options in ({"temperature": 0.6}, {}, None):
-        assert alice.post("/sessions", body | {"options": options}, Idempotency_Key="k-options").status_code == 422
+        assert (
+            alice.post(
+                "/sessions", body | {"options": options}, Idempotency_Key="k-options"
+            ).status_code
+            == 422
+        )
     assert len(provider.posts) == 1
 
 
@@ -93,7 +106,12 @@ BAD = {  # options, and where the faults are
     "effort with half a character": ({"reasoning_effort": "\ud800"}, ["/options/reasoning_effort"]),
     "all of them": (
         {"temperature": 3, "max_tokens": 0, "reasoning_effort": "", "seed": 1},
-        ["/options/max_tokens", "/options/reasoning_effort", "/options/seed", "/options/temperature"],
+        [
+            "/options/max_tokens",
+            "/options/reasoning_effort",
+            "/options/seed",
+            "/options/temperature",
+        ],
     ),
 }
 
@@ -118,7 +136,9 @@ def send(client, method, path, data):
 
 
 def test_the_longest_reply_is_the_servers_own(provider, tmp_path):
-    with running(tmp_path, OPENAI_BASE_URL=provider.url + "/v1", DEFAULT_MODEL="m-1", MAX_TOKENS=50) as server:
+    with running(
+        tmp_path, OPENAI_BASE_URL=provider.url + "/v1", DEFAULT_MODEL="m-1", MAX_TOKENS=50
+    ) as server:
         alice = server.client()
         response = alice.post("/sessions", {"content": "Hello", "options": {"max_tokens": 51}})
         assert response.status_code == 400
@@ -146,7 +166,17 @@ SENT = {
         (ALL, ALL),
     ],
 }
-NAMES = ("max_tokens", "temperature", "reasoning_effort", "output_config", "effort", "reasoning", "thinking", "top_p", "options")
+NAMES = (
+    "max_tokens",
+    "temperature",
+    "reasoning_effort",
+    "output_config",
+    "effort",
+    "reasoning",
+    "thinking",
+    "top_p",
+    "options",
+)
 
 
 @both
@@ -168,7 +198,13 @@ def test_options_hold_from_the_next_reply_on_in_every_way(alice, provider, kind)
         list(events)
     alice.patch(path, {"options": None})
     alice.post(path + "/retry", {"content": "Less"})
-    assert [request.body.get("temperature") for request in provider.posts] == [None, 0.5, 0.5, 0.5, None]
+    assert [request.body.get("temperature") for request in provider.posts] == [
+        None,
+        0.5,
+        0.5,
+        0.5,
+        None,
+    ]
 
 
 def test_a_title_is_asked_for_without_the_options(start, settings, provider):
@@ -184,7 +220,9 @@ def test_a_title_is_asked_for_without_the_options(start, settings, provider):
 
 
 def openai(message, code=None, param=None):
-    return 400, {"error": {"message": message, "type": "invalid_request_error", "param": param, "code": code}}
+    return 400, {
+        "error": {"message": message, "type": "invalid_request_error", "param": param, "code": code}
+    }
 
 
 REFUSED = tomllib.loads(pathlib.Path(__file__).with_name("refused_options.toml").read_text("utf-8"))
@@ -195,12 +233,16 @@ def refusing(code, body):
     return raw(head(code, "application/json", Content_Length=len(data)) + data, KEEP)
 
 
-@pytest.mark.parametrize("engine", ["sqlite"], indirect=True)  # what has nothing to do with the kind of database
+@pytest.mark.parametrize(
+    "engine", ["sqlite"], indirect=True
+)  # what has nothing to do with the kind of database
 @pytest.mark.parametrize("refused", REFUSED.values(), ids=REFUSED)
 def test_an_option_that_a_provider_refuses_is_named_and_the_session_kept(alice, provider, refused):
     option, model = refused["option"], f"{refused.get('kind', GPT)}-{uuid.uuid4().hex}"
     provider.default = refusing(refused.get("status", 400), refused["body"])
-    response = alice.post("/sessions", {"content": "Hello", "model": model, "options": {option: ALL[option]}})
+    response = alice.post(
+        "/sessions", {"content": "Hello", "model": model, "options": {option: ALL[option]}}
+    )
     assert response.status_code == 400, response.text
     [error] = response.json()["errors"]
     assert error["source"] == {"pointer": f"/options/{option}"}
@@ -221,14 +263,22 @@ def test_an_option_that_a_provider_refuses_is_named_and_the_session_kept(alice, 
 
 @both
 def test_only_an_option_that_was_sent_is_named(alice, provider, kind):
-    provider.default = refusing(*openai("temperature must be in [0, 2], and reasoning_effort is odd."))
-    response = alice.post("/sessions", {"content": "Hello", "model": kind, "options": {"reasoning_effort": "odd"}})
+    provider.default = refusing(
+        *openai("temperature must be in [0, 2], and reasoning_effort is odd.")
+    )
+    response = alice.post(
+        "/sessions", {"content": "Hello", "model": kind, "options": {"reasoning_effort": "odd"}}
+    )
     assert response.json()["errors"][0]["source"] == {"pointer": "/options/reasoning_effort"}
-    response = alice.post("/sessions", {"content": "Hello", "model": kind, "options": {"max_tokens": 5}})
+    response = alice.post(
+        "/sessions", {"content": "Hello", "model": kind, "options": {"max_tokens": 5}}
+    )
     assert response.status_code == 502
 
 
-def test_an_option_is_named_in_a_stream_a_deferred_answer_and_one_that_is_asked_for_again(alice, provider):
+def test_an_option_is_named_in_a_stream_a_deferred_answer_and_one_that_is_asked_for_again(
+    alice, provider
+):
     provider.default = refusing(400, REFUSED["OpenAI, value"]["body"])
     body = {"content": "Hello", "options": {"temperature": 0.2}}
     with alice.stream("POST", "/sessions", body) as events:
@@ -254,9 +304,33 @@ def test_an_option_is_named_in_a_stream_a_deferred_answer_and_one_that_is_asked_
 
 def test_an_option_that_is_refused_within_a_stream_is_named_too(alice, provider):
     provider.default = stream(
-        {"error": {"message": "temperature must be in [0, 2]", "type": "invalid_request_error", "param": "temperature"}}
+        {
+            "error": {
+                "message": "temperature must be in [0, 2]",
+                "type": "invalid_request_error",
+                "param": "temperature",
+            }
+        }
     )
     response = alice.post("/sessions", {"content": "Hello", "options": {"temperature": 0.2}})
+    assert response.status_code == 400
+    assert response.json()["errors"][0]["source"] == {"pointer": "/options/temperature"}
+
+
+@pytest.mark.parametrize("quotation", ["'{}'", "{}", '{{"input": "{}"}}'])
+def test_an_option_of_which_only_a_quotation_speaks_is_not_refused(alice, provider, quotation):
+    content = "Which temperature does a cake need?"
+    provider.default = refusing(*openai(f"Not allowed: {quotation.format(content)}"))
+    response = alice.post("/sessions", {"content": content, "options": {"temperature": 0.2}})
+    assert response.status_code == 502
+    assert "source" not in response.json()["errors"][0]
+
+
+def test_an_option_is_named_also_in_a_conversation_about_it(alice, provider):
+    """A parameter's name stands between marks wherever it is told of."""
+    provider.default = refusing(400, REFUSED["OpenAI, value"]["body"])
+    content = "Does this model know 'temperature', and does it support 0.2?"
+    response = alice.post("/sessions", {"content": content, "options": {"temperature": 0.2}})
     assert response.status_code == 400
     assert response.json()["errors"][0]["source"] == {"pointer": "/options/temperature"}
 

@@ -12,7 +12,7 @@ from browser import Page, read_through_a_break
 from client import make_token, running
 from provider import REFUSED, cut, event, reply, status
 from proxy import Proxy
-from tables import lengthen, tables_of
+from raw_tables import lengthen, tables_of
 
 EVERYTHING = """
 ### Headings
@@ -36,7 +36,9 @@ print("a line that is so long that it does not fit into the column, and has to b
 
 $$ x^2 $$
 """
-pytestmark = pytest.mark.parametrize("engine", ["sqlite"], indirect=True)  # what the page does is the same on both
+pytestmark = pytest.mark.parametrize(
+    "engine", ["sqlite"], indirect=True
+)  # what the page does is the same on both
 WORDS = [word for number in range(60) for word in (f"word{number} ", 0.1)]  # 6 s of talk
 
 
@@ -53,7 +55,9 @@ def test_a_reply_is_shown_as_it_comes(page, provider):
     page.wait(lambda: page.titles == ["Add rate limiting to the auth endpoints"])
     assert page.text("#title") == "Add rate limiting to the auth endpoints"
     page.say("How are you?")
-    page.wait_for_turns("Add rate limiting to the auth endpoints", "Hello wörld\u2028🎉", "How are you?", "Fine.")
+    page.wait_for_turns(
+        "Add rate limiting to the auth endpoints", "Hello wörld\u2028🎉", "How are you?", "Fine."
+    )
     assert len(page.user.get("/sessions").json()["data"]) == 1
 
 
@@ -82,7 +86,9 @@ def test_the_policy_lets_nothing_else_run(page):
         document.body.append(Object.assign(document.createElement("img"), { src: "/health" }));
     """)
     complaints = []
-    page.wait(lambda: complaints.extend(page.driver.get_log("browser")) or "img-src" in str(complaints))
+    page.wait(
+        lambda: complaints.extend(page.driver.get_log("browser")) or "img-src" in str(complaints)
+    )
     assert page.run("window.refused") == ["innerHTML", "outerHTML", "textContent", "src"]
 
 
@@ -100,7 +106,9 @@ def test_a_reply_is_stopped_and_asked_for_again(page, provider):
     page.click("Retry")
     page.wait_for_text("Once")
     page.press(Keys.ESCAPE)
-    page.wait_for_turns("Tell me a story", stopped)  # a retry that is not complete gives way to what there was
+    page.wait_for_turns(
+        "Tell me a story", stopped
+    )  # a retry that is not complete gives way to what there was
     page.click("Retry")
     page.wait_for_turns("Tell me a story", "The end.")
 
@@ -147,7 +155,10 @@ def test_only_the_last_reply_is_asked_for_again(page, provider):
 
 
 def test_a_refused_message_is_given_back(page, provider):
-    provider.script = [status(404, {"error": {"message": "No such model.", "code": "model_not_found"}}), reply(*WORDS)]
+    provider.script = [
+        status(404, {"error": {"message": "No such model.", "code": "model_not_found"}}),
+        reply(*WORDS),
+    ]
     page.say("Hello")
     page.wait_for_text("has no such model", "article:last-child")
     session = page.user.get("/sessions").json()["data"][0]
@@ -167,7 +178,10 @@ def test_model_and_system_prompt_hold_from_the_next_reply_on(page, provider):
     page.click("Save")
     page.say("Hello")
     page.wait_for_turns("Hello", "The answer.")
-    assert provider.posts[0].body["messages"][0] == {"role": "system", "content": "Be kind.\nBe short."}
+    assert provider.posts[0].body["messages"][0] == {
+        "role": "system",
+        "content": "Be kind.\nBe short.",
+    }
     page.click("Settings")
     assert page.text("#system") == "Be kind.\nBe short."
     page.find("#system").clear()
@@ -214,7 +228,9 @@ def test_renames_and_deletes_sessions_in_the_list(page, provider):
     page.answer(True)
     page.wait(lambda: page.titles == ["My own title"])
     assert page.text("#title") == "New chat" and page.turns == []
-    assert [session["title"] for session in page.user.get("/sessions").json()["data"]] == ["My own title"]
+    assert [session["title"] for session in page.user.get("/sessions").json()["data"]] == [
+        "My own title"
+    ]
 
 
 def test_lists_searches_and_opens_sessions(browser, server, provider):
@@ -285,7 +301,9 @@ def test_a_reply_is_shown_where_its_session_is_left_and_opened_again_at_once(pag
     page.wait_for_turns("Hello", "New.")
 
 
-@pytest.mark.parametrize("behind", [b"", b"\r\n\r\n"], ids=["before the answer", "behind its headers"])
+@pytest.mark.parametrize(
+    "behind", [b"", b"\r\n\r\n"], ids=["before the answer", "behind its headers"]
+)
 def test_a_message_whose_answer_is_lost_is_answered_once(behind, browser, server, provider, proxy):
     page = Page(browser, server, proxy.url).enter()
     page.wait_for_text("No chats yet.")
@@ -302,7 +320,7 @@ def test_a_message_whose_answer_is_lost_is_answered_once(behind, browser, server
 
 def test_a_bad_token_brings_back_its_field(browser, server, provider):
     page = Page(browser, server).enter("none")
-    page.wait_for_text("The token is malformed.", "#door")
+    page.wait_for_text("The token is not whole", "#door")
     page.enter(make_token(exp=1))
     page.wait_for_text("The token has expired.", "#door")
     page.enter()
@@ -359,7 +377,9 @@ def test_fits_a_narrow_screen_with_the_list_as_a_drawer(page, provider):
     page.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
     try:
         page.wait(lambda: not page.find("#sidebar").is_displayed())
-        assert page.run("[innerWidth, document.documentElement.scrollWidth]") == [320, 320], "it is wider than the screen"
+        assert page.run("[innerWidth, document.documentElement.scrollWidth]") == [320, 320], (
+            "it is wider than the screen"
+        )
         page.click("Chats")
         page.wait(lambda: page.find("#list").is_displayed())
         page.press(Keys.ESCAPE)
@@ -374,7 +394,9 @@ def test_fits_a_narrow_screen_with_the_list_as_a_drawer(page, provider):
         page.wait_for_turns("Two\nlines", "The answer.")
         page.click("Edit")
         page.press(Keys.ENTER, "x" * 100)  # a phone's keyboard has no Shift-Enter
-        assert page.run("[innerWidth, document.documentElement.scrollWidth]") == [320, 320], "editing is wider than the screen"
+        assert page.run("[innerWidth, document.documentElement.scrollWidth]") == [320, 320], (
+            "editing is wider than the screen"
+        )
         page.find("article .main").click()
         page.wait_for_turns("Two\nlines\n" + "x" * 100, "The answer.")
         page.click("Settings")
@@ -387,11 +409,15 @@ def test_fits_a_narrow_screen_with_the_list_as_a_drawer(page, provider):
 
 # Keeping up
 
+
 @pytest.mark.parametrize("rate", [8, 50, 100, 500])
 def test_the_end_stays_in_view_at_any_speed(rate, page, provider):
     # Words of a second and a half, in paragraphs, of which several come at a time where they come faster than 50 a second.
     step = max(1, rate // 50)
-    words = [f"word{number} " + ("\n\n" if number % 6 == 5 else "") for number in range(max(60, rate * 3 // 2))]
+    words = [
+        f"word{number} " + ("\n\n" if number % 6 == 5 else "")
+        for number in range(max(60, rate * 3 // 2))
+    ]
     start = len(words) - rate * 3 // 2
     pieces = ["".join(words[:start])]
     for at in range(start, len(words), step):
@@ -413,7 +439,9 @@ def test_a_reader_who_scrolls_away_is_left_there_and_brought_back(page, provider
     gate = threading.Event()
     provider.script = [reply("Line\n\n" * 60, gate, *["More\n\n", 0.02] * 40)]
     page.say("Talk")
-    page.wait(lambda: page.gap < 2 and page.run("document.getElementById('log').scrollHeight") > 2000)
+    page.wait(
+        lambda: page.gap < 2 and page.run("document.getElementById('log').scrollHeight") > 2000
+    )
     page.run("document.getElementById('log').scrollBy(0, -30)")  # by less than a line or two
     page.wait(lambda: page.gap > 20)
     gate.set()
@@ -453,6 +481,7 @@ def test_something_moves_until_the_first_word_is_there(page, provider):
 
 # What is typed and shown
 
+
 def test_a_draft_survives_a_reload_and_a_token_that_ran_out(page, provider):
     page.say("First")
     page.wait_for_turns("First", "The answer.")
@@ -461,7 +490,9 @@ def test_a_draft_survives_a_reload_and_a_token_that_ran_out(page, provider):
     page.wait(lambda: page.turns == ["First", "The answer."])
     assert page.run("document.getElementById('text').value") == "Half a thought"
     # The token runs out: the page holds one that is old by now.
-    page.driver.execute_script("sessionStorage.setItem('token', arguments[0])", make_token(page.subject, exp=1))
+    page.driver.execute_script(
+        "sessionStorage.setItem('token', arguments[0])", make_token(page.subject, exp=1)
+    )
     page.driver.refresh()
     page.wait_for_text("The token has expired.", "#door")
     page.enter()
@@ -538,7 +569,9 @@ def test_code_and_replies_are_copied_as_they_are_stored(page, provider):
     text = "Run:\n\n```sh\necho  <b> && ls\n```\n\n**Done**"
     provider.script = [reply(text)]
     page.say("How?")
-    page.wait_for_text("tokens read", "article:last-child")  # it has ended: nothing is drawn anew under the click
+    page.wait_for_text(
+        "tokens read", "article:last-child"
+    )  # it has ended: nothing is drawn anew under the click
     page.find("figcaption button").click()
     page.wait_for_text("Copied", "figcaption")
     page.find("#text").send_keys(Keys.CONTROL, "v")
@@ -553,7 +586,9 @@ def test_code_and_replies_are_copied_as_they_are_stored(page, provider):
 def test_sessions_stand_under_their_days(page):
     page.user.create("Hello")
     for days, name in ((0, "Today"), (1, "Yesterday"), (2, "Earlier")):
-        page.driver.execute_script(f"window.now ??= Date.now; Date.now = () => window.now() + {days} * 86400000")
+        page.driver.execute_script(
+            f"window.now ??= Date.now; Date.now = () => window.now() + {days} * 86400000"
+        )
         page.find("#search").send_keys(" ")
         page.wait(lambda: page.texts("#list h2") == [name])
 
@@ -574,6 +609,7 @@ def test_colours_are_chosen_and_kept(page):
 
 # What the model is told, and how it answers
 
+
 def test_options_hold_from_the_next_reply_on_and_an_empty_field_clears_one(page, provider):
     page.wait_for_text("m-1", "#model")
     page.click("Settings")
@@ -584,7 +620,11 @@ def test_options_hold_from_the_next_reply_on_and_an_empty_field_clears_one(page,
     page.say("Hello")
     page.wait_for_turns("Hello", "The answer.")
     [session] = page.user.get("/sessions").json()["data"]
-    assert options_of(page, session) == {"temperature": 0.5, "max_tokens": 100, "reasoning_effort": "low"}
+    assert options_of(page, session) == {
+        "temperature": 0.5,
+        "max_tokens": 100,
+        "reasoning_effort": "low",
+    }
     page.click("Settings")
     page.find("#max_tokens").clear()
     page.find("#temperature").clear()
@@ -650,7 +690,10 @@ def test_a_reply_that_a_limit_cut_says_so(page, provider):
 
 def test_thinking_is_shown_until_text_comes(page, provider):
     gate, more = threading.Event(), threading.Event()
-    thoughts = [event({"choices": [{"index": 0, "delta": {"reasoning_content": "x" * size}}]}) for size in (1234, 1000)]
+    thoughts = [
+        event({"choices": [{"index": 0, "delta": {"reasoning_content": "x" * size}}]})
+        for size in (1234, 1000)
+    ]
     provider.script = [reply(thoughts[0], gate, 1, thoughts[1], more, "Word")]
     page.say("Think")
     page.wait_for_text("Thinking … 1,234 characters", "article:last-child .waiting")
@@ -663,6 +706,7 @@ def test_thinking_is_shown_until_text_comes(page, provider):
 
 
 # Editing the last message
+
 
 def test_the_last_message_is_edited_and_answered_anew(page, provider):
     page.say("One")
@@ -709,7 +753,9 @@ def test_editing_is_left_by_escape_and_by_a_button(page, provider):
     assert len(provider.posts) == 2
 
 
-def test_an_edited_message_that_is_not_sent_yet_stays_where_the_page_is_loaded_again(page, provider):
+def test_an_edited_message_that_is_not_sent_yet_stays_where_the_page_is_loaded_again(
+    page, provider
+):
     page.say("Hello")
     page.wait_for_turns("Hello", "The answer.")
     page.click("Edit")
@@ -728,7 +774,9 @@ def test_an_edited_message_that_is_not_sent_yet_stays_where_the_page_is_loaded_a
     assert page.texts("article form") == []
 
 
-def test_an_edited_message_is_answered_once_where_the_answer_is_lost(browser, server, provider, proxy):
+def test_an_edited_message_is_answered_once_where_the_answer_is_lost(
+    browser, server, provider, proxy
+):
     page = Page(browser, server, proxy.url).enter()
     page.say("Hello")
     page.wait_for_turns("Hello", "The answer.")
@@ -847,7 +895,9 @@ def test_older_turns_come_as_one_scrolls_up_and_nothing_jumps(position, long_pag
 
 def test_older_turns_come_by_the_keyboard(long_page):
     page = long_page
-    page.driver.execute_script("window.heard = []; document.ariaNotify = (text) => window.heard.push(text)")
+    page.driver.execute_script(
+        "window.heard = []; document.ariaNotify = (text) => window.heard.push(text)"
+    )
     page.driver.execute_script(HOLD, "before")
     page.driver.execute_script("document.getElementById('older').focus({ preventScroll: true })")
     page.press(Keys.ENTER)
@@ -894,7 +944,10 @@ def test_older_turns_come_while_a_reply_is_written(long_page, provider):
     page.wait_for_text("One", "article:last-child")
     scroll_to(page, 0)
     page.wait(lambda: page.turns == turns_from(30, 128) + ["Count", "One "])
-    assert page.find("#stop").is_displayed() and page.find("article:last-child").get_attribute("aria-busy") == "true"
+    assert (
+        page.find("#stop").is_displayed()
+        and page.find("article:last-child").get_attribute("aria-busy") == "true"
+    )
     gate.set()
     page.wait_for_turns(*turns_from(30, 128), "Count", "One two.")
     assert page.gap > 1000
@@ -918,8 +971,13 @@ def window(words):
 
     def answer(request):
         read = sum(len(message["content"].split()) for message in request.body["messages"])
-        whole = {"error": {"message": f"This model's maximum context length is {words} tokens. However, your messages "
-                                      f"resulted in {read} tokens.", "code": "context_length_exceeded"}}
+        whole = {
+            "error": {
+                "message": f"This model's maximum context length is {words} tokens. However, your messages "
+                f"resulted in {read} tokens.",
+                "code": "context_length_exceeded",
+            }
+        }
         yield from (reply("Good.") if read <= words else status(400, whole))(request)
 
     return answer
@@ -982,9 +1040,13 @@ def test_the_line_of_the_memory_comes_with_the_older_turns(browser, start, setti
 
 # Signing in
 
+
 def test_a_link_signs_in_and_leaves_nothing_in_the_address(browser, server, provider):
     page = Page(browser, server)
     page.open_link(page.user.token)
+    page.wait_for_text(f"signs in \u2068{page.subject}\u2069. If that is you, sign in.", "#door")
+    assert "token" not in browser.current_url and not page.find("#app").is_displayed()
+    page.press(Keys.ENTER)
     page.wait_for_text(page.subject.rpartition("/")[2], "header")
     assert "token" not in browser.current_url
     page.say("Hello")
@@ -997,11 +1059,39 @@ def test_a_link_signs_in_and_leaves_nothing_in_the_address(browser, server, prov
 
 @pytest.mark.parametrize("rest", ["%20", ")", "&x=1"])
 def test_a_link_that_was_copied_badly_shows_its_token_to_nobody(rest, page, server):
-    for token in (page.user.token, page.user.token + rest):
+    for token in (page.user.token, page.user.token + rest):  # at once, since it is the same user's
         page.open_link(token)
         page.wait_for_text("No chats yet.")
         assert "token" not in page.driver.current_url
     assert page.user.token not in server.output()
+
+
+@pytest.mark.parametrize("in_place", [False, True], ids=["a new page", "in place"])
+def test_a_link_signs_in_nobody_who_is_not_asked(browser, server, in_place):
+    """Who is not signed in would write into the account of whoever has sent it."""
+    page, other = Page(browser, server), "https://github.com/mallory"
+    page.wait_for_text("flask token", "#source")
+    page.open_link(make_token(other), in_place)
+    page.wait_for_text(other, "#refusal")
+    assert page.run("sessionStorage.length + localStorage.length") == 0
+    page.driver.refresh()
+    page.wait_for_text("flask token", "#source")
+    assert page.text("#refusal") == "" and page.find("#token").get_attribute("value") == ""
+    page.open_link("none", in_place)
+    page.wait_for_text("This link signs in \u2068nobody\u2069.", "#refusal")
+    page.press(Keys.ENTER)
+    page.wait_for_text("The token is not whole", "#refusal")
+
+
+@pytest.mark.parametrize(
+    "rest, shown",
+    [("eve?x=/alice", "eve"), ("eve#/alice", "eve"), ("a/eve", "eve"), ("", "https://id.example/")],
+)
+def test_the_name_that_is_shown_is_the_last_segment_of_the_path(browser, server, rest, shown):
+    # Users of their own: another test's may have chats.
+    page = Page(browser, server).enter(make_token("https://id.example/" + rest))
+    page.wait_for_text("No chats yet.")
+    assert page.text("#user") == shown
 
 
 def test_a_link_in_a_new_tab_asks_too(page):
@@ -1009,9 +1099,91 @@ def test_a_link_in_a_new_tab_asks_too(page):
     page.driver.switch_to.new_window("tab")
     page.open_link(make_token("https://github.com/mallory"))
     assert page.subject in page.answer(False)
-    assert page.find("#door").is_displayed()
+    page.wait_for_text("No chats yet.")  # as who was signed in
+    assert page.text("#user") == page.subject.rpartition("/")[2]
     page.driver.close()
     page.driver.switch_to.window(first)
+
+
+def test_a_new_tab_is_signed_in_as_the_first_and_a_new_browser_is_not(page):
+    page.find("#account-button").click()
+    first, address = page.driver.current_window_handle, page.driver.current_url
+    page.driver.switch_to.new_window("tab")
+    page.driver.get(address)
+    page.wait_for_text("No chats yet.")
+    assert page.text("#user") == page.subject.rpartition("/")[2]
+    assert page.run("localStorage.token") is None  # it was not asked to remember it
+    for window in page.driver.window_handles:
+        if window != first:
+            page.driver.close()
+    page.driver.switch_to.window(first)
+    page.run("sessionStorage.clear()")
+    page.driver.get("about:blank")  # nobody is there who could answer
+    page.driver.get(address)
+    page.wait(lambda: page.find("#door").is_displayed())
+
+
+def test_a_link_offers_to_remember(browser, server):
+    page = Page(browser, server)
+    page.open_link(page.user.token)
+    page.wait_for_text("signs in", "#door")
+    page.find("#remember").click()
+    page.find("#door button").click()
+    page.wait_for_text("No chats yet.")
+    assert page.run("localStorage.token") == page.user.token
+
+
+@pytest.fixture
+def moved_on(browser, start, new_database, provider):
+    """The page of a user with a chat of echo, on a server that serves other models by now."""
+    settings = {"DATABASE_URL": new_database(), "WEB_CONCURRENCY": 1}
+    alice = start(**settings).client()
+    session = alice.create("Hello")
+    server = start(**settings, OPENAI_BASE_URL=provider.url + "/v1")
+    provider.models = ["m-1", "m-2"]
+    page = Page(browser, server).enter(alice.token)
+    page.wait_for_text("Hello", "#list")
+    browser.get(f"{server.url}/#{session['id']}")
+    page.wait_for_turns("Hello", "Hello")
+    return page
+
+
+@pytest.mark.parametrize("action", ["a message", "Retry", "Edit"])
+def test_a_chat_whose_model_is_gone_goes_on_with_the_default(moved_on, provider, action):
+    page = moved_on
+    if action == "a message":
+        page.say("More")
+        page.wait_for_turns("Hello", "Hello", "More", "The answer.")
+    elif action == "Retry":
+        page.click("Retry")
+        page.wait_for_turns("Hello", "The answer.")
+    else:
+        page.click("Edit")
+        page.press("!", Keys.ENTER)
+        page.wait_for_turns("Hello!", "The answer.")
+    assert page.text("#notice") == "echo is not served any more: m-1 answers from here on."
+    assert page.run("document.getElementById('model').value") == "m-1"
+    assert len(provider.posts) == 1
+    page.say("And now?")
+    page.wait(lambda: page.turns[-2:] == ["And now?", "The answer."] and page.is_idle)
+    assert page.text("#notice") == ""
+
+
+def test_a_chat_whose_provider_has_lost_its_model_goes_on_with_the_default(page, provider):
+    """The provider says so, and the reply has failed; then the model is not listed any more."""
+    page.say("Hello")
+    page.wait_for_turns("Hello", "The answer.")
+    session = page.run("location.hash.slice(1)")
+    page.user.patch(f"/sessions/{session}", {"model": "m-9"})
+    page.driver.refresh()
+    page.wait_for_turns("Hello", "The answer.")
+    unknown = {"error": {"message": "The model `m-9` does not exist", "code": "model_not_found"}}
+    provider.models = ["m-1", "m-2"]
+    provider.script = [status(404, unknown)]
+    page.say("More")
+    page.wait_for_turns("Hello", "The answer.", "More", "The answer.")
+    assert page.text("#notice") == "m-9 is not served any more: m-1 answers from here on."
+    assert [post.body["model"] for post in provider.posts] == ["m-1", "m-9", "m-1"]
 
 
 def test_who_signs_out_is_signed_out_in_all_tabs(browser, server):
@@ -1076,8 +1248,14 @@ def test_says_where_tokens_come_from_and_that_echo_is_no_model(browser, server, 
     page = Page(browser, server)
     page.wait_for_text(".venv/bin/flask token https://github.com/you", "#source code")
     key = ed25519.Ed25519PrivateKey.generate()
-    pem = key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo).decode()
-    with running(tmp_path, JWT_SECRET="", JWT_PUBLIC_KEY=pem, JWT_ISSUER="https://id.example.com") as other:
+    pem = (
+        key.public_key()
+        .public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+        .decode()
+    )
+    with running(
+        tmp_path, JWT_SECRET="", JWT_PUBLIC_KEY=pem, JWT_ISSUER="https://id.example.com"
+    ) as other:
         page = Page(browser, other)
         page.wait_for_text("Tokens for this server come from https://id.example.com.", "#source")
         page.enter(make_token(key=key, algorithm="EdDSA", iss="https://id.example.com"))
@@ -1088,27 +1266,39 @@ def test_says_where_tokens_come_from_and_that_echo_is_no_model(browser, server, 
 
 # For everyone
 
+
 @pytest.fixture
 def check(browser, npm):
     """A function that asserts that axe finds nothing, where the page has come to."""
     axe = (npm / "axe-core" / "axe.min.js").read_text()
 
     def check(place):
-        found = browser.execute_async_script(axe + """;
+        found = browser.execute_async_script(
+            axe
+            + """;
             const say = arguments[0];
             axe.run().then(({ violations }) => say(violations.map(({ id, nodes }) => [id, nodes.map(({ html }) => html)])));
-        """)
+        """
+        )
         assert found == [], f"{place}, {found}"
 
     return check
 
 
-PANELS = {"#account": "#account-button", "#settings": "#settings-button", "#usage": "#usage-button", "#menu": "#list li button"}
+PANELS = {
+    "#account": "#account-button",
+    "#settings": "#settings-button",
+    "#usage": "#usage-button",
+    "#menu": "#list li button",
+}
 
 
 def test_axe_finds_nothing(browser, server, provider, check):
     for colours in ("light", "dark"):
-        features = [{"name": "prefers-color-scheme", "value": colours}, {"name": "prefers-reduced-motion", "value": "reduce"}]
+        features = [
+            {"name": "prefers-color-scheme", "value": colours},
+            {"name": "prefers-reduced-motion", "value": "reduce"},
+        ]
         browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
         page = Page(browser, server)
         page.wait_for_text("flask token", "#source")
@@ -1136,7 +1326,9 @@ def test_axe_finds_nothing(browser, server, provider, check):
 
 
 def test_a_screen_reader_hears_a_reply_once(page, provider):
-    page.driver.execute_script("window.heard = []; document.ariaNotify = (text) => window.heard.push(text)")
+    page.driver.execute_script(
+        "window.heard = []; document.ariaNotify = (text) => window.heard.push(text)"
+    )
     provider.script = [reply("One ", 0.1, "**two** ", 0.1, "three.")]
     page.say("Count")
     page.wait_for_turns("Count", "One two three.")
@@ -1149,5 +1341,7 @@ def test_text_from_right_to_left_stands_right(page, provider):
     provider.script = [reply("שלום עולם\n\nHello\n\n- שלום\n\n```\ncode\n```")]
     page.say("שלום")
     page.wait_for_text("code", "article:last-child pre")
-    sides = page.run("[...document.querySelectorAll('article:last-child .text > *')].map((e) => getComputedStyle(e).direction)")
+    sides = page.run(
+        "[...document.querySelectorAll('article:last-child .text > *')].map((e) => getComputedStyle(e).direction)"
+    )
     assert sides == ["rtl", "ltr", "rtl", "ltr"]

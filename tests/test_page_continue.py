@@ -9,8 +9,12 @@ from browser import Page
 from provider import REFUSED, cut, reply, status
 from test_page import HOLD, RELEASE, WORDS
 
-BUTTONS = "[...document.querySelectorAll('article:last-child footer button')].map((e) => e.textContent)"
-pytestmark = pytest.mark.parametrize("engine", ["sqlite"], indirect=True)  # what the page does is the same on both
+BUTTONS = (
+    "[...document.querySelectorAll('article:last-child footer button')].map((e) => e.textContent)"
+)
+pytestmark = pytest.mark.parametrize(
+    "engine", ["sqlite"], indirect=True
+)  # what the page does is the same on both
 WENT_ON = "Went on after an interruption."
 
 
@@ -26,7 +30,9 @@ def test_a_reply_that_a_limit_cut_goes_on_in_its_turn(page, provider):
     page.say("Tell me a story")
     page.wait_for_turns("Tell me a story", "Once **upon")
     assert offers(page) == ["Copy", "Continue", "Retry"]
-    page.driver.execute_script("window.heard = []; document.ariaNotify = (text) => window.heard.push(text)")
+    page.driver.execute_script(
+        "window.heard = []; document.ariaNotify = (text) => window.heard.push(text)"
+    )
     page.driver.execute_script("window.last = document.querySelector('article:last-child')")
     page.driver.execute_script("[...document.querySelectorAll('.again')].at(-2).focus()")
     page.press(Keys.ENTER)
@@ -40,7 +46,9 @@ def test_a_reply_that_a_limit_cut_goes_on_in_its_turn(page, provider):
     assert page.texts("article:last-child .note")[0] == WENT_ON and page.texts(".alarm") == []
     assert page.run("window.last === document.querySelector('article:last-child')")
     page.wait(lambda: page.run("window.heard.length"))
-    assert "story" not in str(page.run("window.heard")) and page.run("window.heard").pop().startswith("Once upon a time.\nWent")
+    assert "story" not in str(page.run("window.heard")) and page.run(
+        "window.heard"
+    ).pop().startswith("Once upon a time.\nWent")
     page.driver.refresh()
     page.wait_for_turns("Tell me a story", "Once upon a time.")
     page.wait_for_text(WENT_ON, "article:last-child footer")
@@ -62,7 +70,12 @@ def test_what_goes_on_is_stopped_and_goes_on_again(page, provider):
 
 
 def test_where_nothing_comes_the_turn_is_as_before_and_the_error_is_shown(page, provider):
-    whole = {"error": {"message": "This model's maximum context length is 9 tokens.", "code": "context_length_exceeded"}}
+    whole = {
+        "error": {
+            "message": "This model's maximum context length is 9 tokens.",
+            "code": "context_length_exceeded",
+        }
+    }
     provider.script = [cut("Half"), REFUSED, REFUSED, status(400, whole), reply(" and whole.")]
     page.say("Hello")
     assert offers(page) == ["Copy", "Continue", "Retry"]
@@ -107,9 +120,14 @@ def test_what_went_on_by_itself_says_so_once(page, provider):
     assert offers(page) == ["Copy", "Retry"]
 
 
-@pytest.mark.parametrize("behind, pieces", [(b"", ["two."]), (b"\r\n\r\n", [0.5, "two."]), (None, ["two ", 0.5, "three."])],
-                         ids=["before the answer", "behind its headers", "in its middle"])
-def test_what_goes_on_is_read_once_where_the_connection_breaks(behind, pieces, browser, server, provider, proxy):
+@pytest.mark.parametrize(
+    "behind, pieces",
+    [(b"", ["two."]), (b"\r\n\r\n", [0.5, "two."]), (None, ["two ", 0.5, "three."])],
+    ids=["before the answer", "behind its headers", "in its middle"],
+)
+def test_what_goes_on_is_read_once_where_the_connection_breaks(
+    behind, pieces, browser, server, provider, proxy
+):
     page = Page(browser, server, proxy.url).enter()
     provider.script = [reply("One ", stop="length"), reply(*pieces)]
     page.say("Count")
@@ -123,6 +141,8 @@ def test_what_goes_on_is_read_once_where_the_connection_breaks(behind, pieces, b
         page.wait(lambda: page.run("window.held.length"))
         proxy.cut_behind = behind
         page.driver.execute_script(RELEASE)
-    page.wait_for_turns("Count", "One " + "".join(piece for piece in pieces if isinstance(piece, str)))
+    page.wait_for_turns(
+        "Count", "One " + "".join(piece for piece in pieces if isinstance(piece, str))
+    )
     assert proxy.cut_behind is None and len(provider.posts) == 2
     assert offers(page) == ["Copy", "Retry"]

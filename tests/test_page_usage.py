@@ -8,11 +8,22 @@ from selenium.webdriver.common.keys import Keys
 from browser import Page
 from client import make_token
 from provider import reply
-from tables import tables_of
+from raw_tables import tables_of
 from test_page import HOLD, RELEASE
 
-pytestmark = pytest.mark.parametrize("engine", ["sqlite"], indirect=True)  # what the page does is the same on both
-COLUMNS = ("owner", "day", "model", "replies", "input_tokens", "output_tokens", "cached_tokens", "estimated_tokens")
+pytestmark = pytest.mark.parametrize(
+    "engine", ["sqlite"], indirect=True
+)  # what the page does is the same on both
+COLUMNS = (
+    "owner",
+    "day",
+    "model",
+    "replies",
+    "input_tokens",
+    "output_tokens",
+    "cached_tokens",
+    "estimated_tokens",
+)
 DAYS = "[...document.querySelectorAll('#usage tr')].filter((e) => e.checkVisibility()).map((e) => e.innerText)"
 REST = "((e) => e.scrollHeight - e.scrollTop - e.clientHeight)(document.getElementById('usage'))"
 WIDE = "['usage', 'app'].map((id) => document.getElementById(id)).filter((e) => e.scrollWidth > e.clientWidth).length"
@@ -21,8 +32,11 @@ WIDE = "['usage', 'app'].map((id) => document.getElementById(id)).filter((e) => 
 def open_page(browser, server, settings, *rows):
     """The page of a user who has used this: (how many days ago, model, replies, four kinds of tokens)."""
     page = Page(browser, server)
-    today = datetime.datetime.now(datetime.timezone.utc).date()
-    rows = [(page.subject, str(today - datetime.timedelta(days=days)), *counts) for days, *counts in rows]
+    today = datetime.datetime.now(datetime.UTC).date()
+    rows = [
+        (page.subject, str(today - datetime.timedelta(days=days)), *counts)
+        for days, *counts in rows
+    ]
     with tables_of(settings["DATABASE_URL"]) as tables:
         tables.fill("usage", COLUMNS, rows)
     page.enter()
@@ -53,29 +67,50 @@ def test_shows_what_was_used_and_again_when_it_is_opened_again(page, provider):
     assert "≈" not in page.text("#usage")
 
 
-def test_sums_are_told_by_model_and_days_below_with_what_is_estimated_marked(browser, start, settings):
-    rows = [(0, "m-1", 2, 100, 1000, 0, 0), (0, "m-2", 1, 15, 7, 3, 0), (1, "m-2", 1, 0, 0, 0, 1500), (30, "m-2", 1, 9, 9, 9, 9)]
+def test_sums_are_told_by_model_and_days_below_with_what_is_estimated_marked(
+    browser, start, settings
+):
+    rows = [
+        (0, "m-1", 2, 100, 1000, 0, 0),
+        (0, "m-2", 1, 15, 7, 3, 0),
+        (1, "m-2", 1, 0, 0, 0, 1500),
+        (30, "m-2", 1, 9, 9, 9, 9),
+    ]
     page = open_page(browser, start(**settings), settings, *rows)
     page.click("Usage")
     page.wait_for_text("You have used 2,622 tokens in the last 30 days.", "#used")
     assert page.texts("summary bdi") == ["m-2", "m-1"]  # by all their tokens
-    sums = ["2 replies, 15 tokens read, 7 written, ≈ 1,500 estimated", "2 replies, 100 tokens read, 1,000 written"]
+    sums = [
+        "2 replies, 15 tokens read, 7 written, ≈ 1,500 estimated",
+        "2 replies, 100 tokens read, 1,000 written",
+    ]
     assert page.texts("summary small") == sums
     assert page.run(DAYS) == []
     page.find("summary").click()
     days = [f"{day(page, 1)}\t1\t15\t7\t0", f"{day(page, 2)}\t1\t0\t0\t≈ 1,500"]
     assert page.run(DAYS) == ["Day (UTC)\tReplies\tRead\tWritten\tEstimated", *days]
-    scopes = page.run("[...document.querySelectorAll('#usage details:first-of-type th')].map((e) => e.scope)")
+    scopes = page.run(
+        "[...document.querySelectorAll('#usage details:first-of-type th')].map((e) => e.scope)"
+    )
     assert scopes == ["col"] * 5 + ["row"] * 2
 
 
 @pytest.mark.parametrize("limit", ["2000/month", "2000/day"])
-def test_a_limit_is_shown_with_what_is_used_of_it_and_when_it_begins_anew(limit, browser, start, settings):
-    page = open_page(browser, start(**settings, TOKEN_LIMIT=limit), settings, (0, "m-1", 3, 1000, 0, 0, 500))
+def test_a_limit_is_shown_with_what_is_used_of_it_and_when_it_begins_anew(
+    limit, browser, start, settings
+):
+    page = open_page(
+        browser, start(**settings, TOKEN_LIMIT=limit), settings, (0, "m-1", 3, 1000, 0, 0, 500)
+    )
     page.click("Usage")
     meta = page.user.get("/usage").json()["meta"]
-    reset = page.run("new Date(arguments[0]).toLocaleString([], { dateStyle: 'full', timeStyle: 'short' })", meta["resets_at"])
-    page.wait_for_text(f"You have used 1,500 of 2,000 tokens. The count begins anew on {reset}.", "#used")
+    reset = page.run(
+        "new Date(arguments[0]).toLocaleString([], { dateStyle: 'full', timeStyle: 'short' })",
+        meta["resets_at"],
+    )
+    page.wait_for_text(
+        f"You have used 1,500 of 2,000 tokens. The count begins anew on {reset}.", "#used"
+    )
     assert page.run("document.getElementById('share').position") == 0.75
     assert page.text("#usage h3") == "The last 30 days"  # which may be more or less
     page.press(Keys.ESCAPE)
@@ -93,7 +128,9 @@ def test_is_opened_and_left_by_the_keyboard_and_stops_no_reply(page, provider):
     page.driver.execute_script("document.getElementById('usage-button').focus()")
     page.press(Keys.ENTER)
     page.wait(lambda: page.focused == "usage" and page.text("#used") != "Loading…")
-    assert page.find("#usage").aria_role == "dialog" and page.find("#usage").accessible_name == "Usage"
+    assert (
+        page.find("#usage").aria_role == "dialog" and page.find("#usage").accessible_name == "Usage"
+    )
     assert page.find("#used").aria_role == "status"
     page.press(Keys.ESCAPE)
     page.wait(lambda: page.focused == "usage-button" and not page.find("#usage").is_displayed())
@@ -108,7 +145,11 @@ def test_is_opened_and_left_by_the_keyboard_and_stops_no_reply(page, provider):
 
 def test_much_usage_fits_a_narrow_screen(browser, start, settings):
     name = "ollama/a-model-with-a-name-that-is-rather-long-{}"
-    rows = [(days, name.format(model), 100, 9_000_000, 900_000, 0, 99_000) for days in range(30) for model in range(20)]
+    rows = [
+        (days, name.format(model), 100, 9_000_000, 900_000, 0, 99_000)
+        for days in range(30)
+        for model in range(20)
+    ]
     page = open_page(browser, start(**settings), settings, *rows)
     metrics = {"width": 360, "height": 640, "deviceScaleFactor": 1, "mobile": True}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
@@ -117,10 +158,14 @@ def test_much_usage_fits_a_narrow_screen(browser, start, settings):
         page.click("Chats")
         page.click("Usage")
         page.wait(lambda: len(page.texts("summary")) == 20)
-        browser.execute_script("document.querySelectorAll('details').forEach((details) => (details.open = true))")
+        browser.execute_script(
+            "document.querySelectorAll('details').forEach((details) => (details.open = true))"
+        )
         assert len(page.run(DAYS)) == 20 * 31
         assert page.run(WIDE) == 0 and page.run("document.documentElement.scrollWidth") == 360
-        top, bottom = page.run("(({ top, bottom }) => [top, bottom])(document.getElementById('usage').getBoundingClientRect())")
+        top, bottom = page.run(
+            "(({ top, bottom }) => [top, bottom])(document.getElementById('usage').getBoundingClientRect())"
+        )
         assert 0 < top < bottom < 640
         page.press(Keys.END)
         page.wait(lambda: page.run(REST) < 2)
@@ -171,10 +216,13 @@ def test_says_what_went_wrong_and_waits_for_a_lost_connection(page):
 
 
 def test_a_token_that_has_run_out_brings_back_its_field(page):
-    page.driver.execute_script("""
+    page.driver.execute_script(
+        """
         const [ask, token] = [fetch, arguments[0]];
         window.fetch = (path, options) => ask(path, { ...options, headers: { ...options.headers, Authorization: token } });
-    """, "Bearer " + make_token(page.subject, exp=1))
+    """,
+        "Bearer " + make_token(page.subject, exp=1),
+    )
     page.click("Usage")
     page.wait_for_text("The token has expired.", "#door")
     assert page.focused == "token" and not page.find("#usage").is_displayed()
@@ -184,7 +232,9 @@ def test_a_token_that_has_run_out_brings_back_its_field(page):
 
 
 def test_is_found_under_a_prefix(browser, start, settings):
-    page = open_page(browser, start(**settings, SCRIPT_NAME="/chat/v1"), settings, (0, "m-1", 3, 1000, 0, 0, 500))
+    page = open_page(
+        browser, start(**settings, SCRIPT_NAME="/chat/v1"), settings, (0, "m-1", 3, 1000, 0, 0, 500)
+    )
     page.click("Usage")
     page.wait_for_text("You have used 1,500 tokens in the last 30 days.", "#used")
 
@@ -196,7 +246,9 @@ LIMITS = {
 
 
 @pytest.mark.parametrize("name", LIMITS)
-def test_a_limit_that_is_reached_says_so_and_takes_nothing_away(name, browser, start, settings, provider):
+def test_a_limit_that_is_reached_says_so_and_takes_nothing_away(
+    name, browser, start, settings, provider
+):
     limit, sentence = LIMITS[name]
     page = Page(browser, start(**settings, **{name: limit})).enter()
     provider.script = [reply("One."), reply("Half", stop="length")]

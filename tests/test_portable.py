@@ -39,9 +39,18 @@ def start(folder):
 
     def start(*words, **more):
         clean = {name: os.environ[name] for name in ("PATH", "LANG") if name in os.environ}
-        environment = clean | {"PYTHONPATH": str(folder.parent / "without"), "PYTHONUNBUFFERED": "1", "USERNAME": "you"}
+        environment = clean | {
+            "PYTHONPATH": str(folder.parent / "without"),
+            "PYTHONUNBUFFERED": "1",
+            "USERNAME": "you",
+        }
         command = [sys.executable, "-m", "flask", *words]
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+        pipes = {
+            "stdin": subprocess.PIPE,
+            "stdout": subprocess.PIPE,
+            "stderr": subprocess.STDOUT,
+            "text": True,
+        }
         processes.append(subprocess.Popen(command, cwd=folder, env=environment, **pipes))
         return processes[-1]
 
@@ -55,7 +64,10 @@ def test_the_modules_are_missing(folder):
     environment = {"PYTHONPATH": str(folder.parent / "without")}
     for name in ("fcntl", "gunicorn.http"):
         command = [sys.executable, "-c", f"import {name}"]
-        assert b"No module named" in subprocess.run(command, env=environment, capture_output=True).stderr
+        assert (
+            b"No module named"
+            in subprocess.run(command, env=environment, capture_output=True).stderr
+        )
 
 
 def test_runs_gives_tokens_and_chats_without_them(start):

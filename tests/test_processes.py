@@ -6,7 +6,6 @@ import http.client
 import json
 import os
 import pathlib
-import re
 import shutil
 import signal
 import subprocess
@@ -16,7 +15,17 @@ import time
 
 import pytest
 
-from client import ROOT, SECRET, Client, copy_of_the_service, free_port, make_token, wait_for_status, wait_until_up
+from client import (
+    ROOT,
+    SECRET,
+    Client,
+    copy_of_the_service,
+    free_port,
+    make_token,
+    wait_for_status,
+    wait_until,
+    wait_until_up,
+)
 from provider import reply
 
 
@@ -25,7 +34,10 @@ def test_lets_replies_end_after_sigterm_and_hands_over_the_rest(start, settings,
     alice = server.client()
     never, soon = threading.Event(), threading.Event()
     provider.script = [reply("Half", never), reply("Half", never), reply("Not ", soon, "cut.")]
-    sessions = [alice.post("/sessions", {"content": "Hello"}, Prefer="respond-async").json() for _ in range(2)]
+    sessions = [
+        alice.post("/sessions", {"content": "Hello"}, Prefer="respond-async").json()
+        for _ in range(2)
+    ]
     provider.wait_for_request(2)  # else the third might get the answer of one of these
     provider.wait_for_request(2)
     with concurrent.futures.ThreadPoolExecutor() as pool, alice.events(sessions[0]) as stream:
@@ -47,22 +59,27 @@ def test_lets_replies_end_after_sigterm_and_hands_over_the_rest(start, settings,
     for session in sessions:
         turn = wait_for_status(alice, session, "complete")
         assert (turn["content"], turn["continued"]) == ("Half and half.", 1)
-        assert alice.post(f"/sessions/{session['id']}/messages", {"content": "Go on"}).status_code == 201
+        assert (
+            alice.post(f"/sessions/{session['id']}/messages", {"content": "Go on"}).status_code
+            == 201
+        )
     assert alice.turns(finished)[1]["content"] == "Not cut."
 
 
 def test_the_driver_of_postgresql_is_loaded_only_where_it_is_used(start, settings):
     server = start(**settings)
     files = [pathlib.Path(f"/proc/{pid}/maps").read_text() for pid in server.workers()]
-    assert files and all(("psycopg" in text) == settings["DATABASE_URL"].startswith("postgresql") for text in files)
+    assert files and all(
+        ("psycopg" in text) == settings["DATABASE_URL"].startswith("postgresql") for text in files
+    )
 
 
 def test_a_newer_release_keeps_all_of_an_older_ones_data(start, settings, provider, tmp_path):
     session = start(**settings).client().create("Hello")
     newer = copy_of_the_service(tmp_path / "newer")
-    source = (newer / "migrations.py").read_text()
+    source = (newer / "upkeep" / "migrations.py").read_text()
     added = "\nMIGRATIONS.append(lambda: db.execute_sql('ALTER TABLE session ADD COLUMN colour TEXT'))\n"
-    (newer / "migrations.py").write_text(source + added)
+    (newer / "upkeep" / "migrations.py").write_text(source + added)
     command = [sys.executable, "-c", "import app; app.create_app()"]
     environment = os.environ | settings | {"JWT_SECRET": SECRET}
     for _ in range(2):
@@ -96,26 +113,43 @@ def interruptible():
 @pytest.mark.skipif(not shutil.which("curl"), reason="curl is not installed")
 @pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
-def test_flask_run_prints_a_request_that_can_be_pasted_and_stops_without_a_loss(provider, tmp_path, sign):
+def test_flask_run_prints_a_request_that_can_be_pasted_and_stops_without_a_loss(
+    provider, tmp_path, sign
+):
     folder, port = copy_of_the_service(tmp_path / "laptop"), free_port()
-    clean = {name: os.environ[name] for name in ("PATH", "LANG") if name in os.environ} | {"PYTHONUNBUFFERED": "1"}
+    (folder / ".venv").symlink_to(sys.prefix)
+    clean = {name: os.environ[name] for name in ("PATH", "LANG") if name in os.environ} | {
+        "PYTHONUNBUFFERED": "1"
+    }
     command = [sys.executable, "-m", "flask", "run", "--port", str(port)]
 
     def run(**environment):
         return subprocess.Popen(
-            command, cwd=folder, env=clean | environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            command,
+            cwd=folder,
+            env=clean | environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
         )
 
     process = run()
-    curl = next(line for line in process.stdout if line.strip().startswith("curl"))
-    wait_until_up(f"http://127.0.0.1:{port}", process)
-    answer = subprocess.run(["sh", "-c", curl], capture_output=True, text=True).stdout
-    assert "event: content_delta" in answer and '"content": "Hello, Parley!"' in answer and "event: done" in answer
+    curl = next(line for line in process.stdout if line.startswith("try: ")).removeprefix("try: ")
+    answer = subprocess.run(["sh", "-c", curl], cwd=folder, capture_output=True, text=True).stdout
+    assert (
+        "event: content_delta" in answer
+        and '"content": "Hello, Parley!"' in answer
+        and "event: done" in answer
+    )
     process.send_signal(sign)
     process.communicate(timeout=10)
 
     process = run(OPENAI_BASE_URL=provider.url + "/v1", DEFAULT_MODEL="m-1")
-    token = re.search(r"Bearer (\S+)'", next(line for line in process.stdout if line.strip().startswith("curl")))[1]
+    token = (
+        next(line for line in process.stdout if line.startswith("open"))
+        .partition("#token=")[2]
+        .strip()
+    )
     alice = Client(f"http://127.0.0.1:{port}", token)
     wait_until_up(alice.url, process)
     provider.script = [reply("Half", threading.Event())]
@@ -141,7 +175,11 @@ def test_a_reply_that_begins_after_sigterm_is_waited_for_like_the_rest(start, se
     with contextlib.closing(http.client.HTTPConnection(host, int(port), timeout=20)) as kept:
 
         def ask(content, **headers):
-            headers = {"Authorization": f"Bearer {alice.token}", "Content-Type": "application/json", **headers}
+            headers = {
+                "Authorization": f"Bearer {alice.token}",
+                "Content-Type": "application/json",
+                **headers,
+            }
             kept.request("POST", "/sessions", json.dumps({"content": content}), headers)
             response = kept.getresponse()
             return json.loads(response.read())
@@ -157,4 +195,50 @@ def test_a_reply_that_begins_after_sigterm_is_waited_for_like_the_rest(start, se
         server.process.wait(30)
     alice = start(**settings).client()
     assert alice.turns(first)[1]["status"] == "complete"
-    assert (alice.turns(second)[1]["status"], alice.turns(second)[1]["content"]) == ("complete", "Second whole.")
+    assert (alice.turns(second)[1]["status"], alice.turns(second)[1]["content"]) == (
+        "complete",
+        "Second whole.",
+    )
+
+
+def test_a_reply_goes_on_at_once_where_its_process_is_known_to_be_dead(start, settings, provider):
+    """The next start on the machine sees that its writer is gone: so a service that is killed every few seconds keeps its replies
+    going."""
+    gates = [threading.Event() for _ in range(3)]
+    provider.script = [
+        reply("One ", gates[0]),
+        reply("two ", gates[1]),
+        reply("three ", gates[2], "four."),
+    ]
+    servers, written = [start(**settings, CONTINUE_LIMIT=9)], "One "
+    session = (
+        servers[0].client().post("/sessions", {"content": "Count"}, Prefer="respond-async").json()
+    )
+    for more in ("two ", "three "):
+        client = servers[-1].client()
+        wait_until(lambda: client.turns(session)[1]["content"] == written, 10)
+        servers[-1].kill()
+        servers.append(start(**settings, CONTINUE_LIMIT=9))
+        written += more
+    client = servers[-1].client()
+    wait_until(lambda: client.turns(session)[1]["content"] == written, 10)
+    gates[2].set()
+    assert wait_for_status(client, session, "complete")["content"] == "One two three four."
+    for gate in gates:
+        gate.set()
+
+
+def test_a_reply_goes_on_at_once_where_its_worker_is_dead(start, settings, provider):
+    more = threading.Event()
+    provider.script = [reply("Half ", more), reply("and half.")]
+    server = start(**settings)
+    alice = server.client()
+    with alice.stream("POST", "/sessions", {"content": "Hello"}) as stream:
+        frames = iter(stream)
+        session = next(frames).data
+        next(frames)
+        for pid in server.workers():  # each of them, since one cannot see which writes it
+            os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: provider.posts[1:], 10)
+    assert wait_for_status(alice, session, "complete")["content"] == "Half and half."
+    more.set()

@@ -59,7 +59,11 @@ PROXIES = {
     "HAProxy": ("haproxy", HAPROXY, ""),
     "HAProxy that buffers bodies": ("haproxy", HAPROXY, "option http-buffer-request"),
 }
-COMMANDS = {"nginx": ["-c"], "caddy": ["run", "--adapter", "caddyfile", "--config"], "haproxy": ["-db", "-f"]}
+COMMANDS = {
+    "nginx": ["-c"],
+    "caddy": ["run", "--adapter", "caddyfile", "--config"],
+    "haproxy": ["-db", "-f"],
+}
 
 
 @pytest.fixture(scope="module")
@@ -76,12 +80,15 @@ def proxy_in_front_of(server, name, template, more, folder):
         pytest.skip(f"{name} is not installed")
     port = free_port()
     user = "user root;" if os.getuid() == 0 else ""
-    configuration = template.format(port=port, folder=folder, user=user, more=more, server=f"127.0.0.1:{server.port}")
+    configuration = template.format(
+        port=port, folder=folder, user=user, more=more, server=f"127.0.0.1:{server.port}"
+    )
     (folder / "proxy.conf").write_text(configuration)
     with open(folder / "proxy.log", "wb") as log:
         process = subprocess.Popen(
             [command, *COMMANDS[name], folder / "proxy.conf"],
-            env=os.environ | {"HOME": str(folder), "XDG_DATA_HOME": str(folder), "XDG_CONFIG_HOME": str(folder)},
+            env=os.environ
+            | {"HOME": str(folder), "XDG_DATA_HOME": str(folder), "XDG_CONFIG_HOME": str(folder)},
             stdout=log,
             stderr=log,
         )
@@ -113,7 +120,9 @@ def expect_errors(url, client):
                 continue
             for _ in range(5):
                 body = b"x" * size
-                response = client.request(method, url + path, data=body, headers=headers, timeout=20)
+                response = client.request(
+                    method, url + path, data=body, headers=headers, timeout=20
+                )
                 assert response.status_code == status, (size, response.text)
                 assert response.headers["Content-Type"] == "application/json"
                 assert response.json()["errors"][0]["status"] == str(status)
@@ -122,7 +131,10 @@ def expect_errors(url, client):
 
 @pytest.mark.parametrize("name, template, more", PROXIES.values(), ids=PROXIES)
 def test_an_error_before_the_body_arrives_through(upstream, tmp_path, name, template, more):
-    with proxy_in_front_of(upstream, name, template, more, tmp_path) as url, requests.Session() as session:
+    with (
+        proxy_in_front_of(upstream, name, template, more, tmp_path) as url,
+        requests.Session() as session,
+    ):
         # Such an nginx says that it keeps a client's connection, and closes it where it has not read the body itself.
         closes = "proxy_request_buffering off" in more
         expect_errors(url, requests if closes else session)

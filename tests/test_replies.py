@@ -2,33 +2,46 @@
 
 import concurrent.futures
 import contextlib
+import hashlib
 import http.client
+import itertools
 import json
+import subprocess
+import sys
 import threading
 import time
 import uuid
 
 import pytest
 
-from client import at_once, wait_for_status
-from provider import fails, reply, silence, status
-from tables import tables_of
+from client import ALICE, BOB, ROOT, at_once, wait_for_status, wait_until
+from provider import cut, fails, reply, silence, status
+from raw_tables import tables_of
+
+SECOND = 1_000_000  # as times are stored
+DAY = 24 * 3600 * SECOND
 
 
 # Waiting and deferring
 
 
 def test_defers_the_answer_of_a_reply_that_takes_long(start, provider):
-    alice = start(OPENAI_BASE_URL=provider.url + "/v1", DEFAULT_MODEL="m-1", REPLY_WAIT="0.3").client()
+    alice = start(
+        OPENAI_BASE_URL=provider.url + "/v1", DEFAULT_MODEL="m-1", REPLY_WAIT="0.3"
+    ).client()
     more = threading.Event()
-    provider.script = [reply("Half ", more, "and half."), reply("Second ", more, "answer."), reply(more, "Third.")]
+    provider.script = [
+        reply("Half ", more, "and half."),
+        reply("Second ", more, "answer."),
+        reply(more, "Third."),
+    ]
     began = time.monotonic()
     response = alice.post("/sessions", {"content": "Hello"})
     assert 0.3 <= time.monotonic() - began < 2
     assert response.status_code == 201
     session = response.json()
     assert set(session) == {"id", "title", "model", "created_at", "updated_at"}
-    assert alice.turns(session)[1]["content"] == "Half "
+    wait_until(lambda: alice.turns(session)[1]["content"] == "Half ")
     assert alice.turns(session)[1]["status"] == "in_progress"
     more.set()
     assert wait_for_status(alice, session, "complete")["content"] == "Half and half."
@@ -70,7 +83,11 @@ def prefer(client, path, *lines):
     with contextlib.closing(http.client.HTTPConnection(host, int(port), timeout=30)) as connection:
         body = b'{"content": "More"}'
         connection.putrequest("POST", path + "/messages")
-        headers = {"Authorization": f"Bearer {client.token}", "Content-Type": "application/json", "Content-Length": len(body)}
+        headers = {
+            "Authorization": f"Bearer {client.token}",
+            "Content-Type": "application/json",
+            "Content-Length": len(body),
+        }
         for name, value in [*headers.items(), *(("Prefer", line) for line in lines)]:
             connection.putheader(name, value)
         connection.endheaders(body)
@@ -147,7 +164,12 @@ def test_waits_no_longer_than_the_server_allows(start, settings, provider):
 def test_a_wait_does_not_shorten_a_stream(alice, provider):
     provider.script = [reply(0.2, "Later.")]
     with alice.stream("POST", "/sessions", {"content": "Hello"}, Prefer="wait=0") as events:
-        assert [event.name for event in events] == ["session", "content_delta", "assistant_turn", "done"]
+        assert [event.name for event in events] == [
+            "session",
+            "content_delta",
+            "assistant_turn",
+            "done",
+        ]
 
 
 def test_goes_on_when_the_client_goes_away(alice, provider):
@@ -168,7 +190,10 @@ def test_refuses_a_second_reply_while_one_is_under_way(alice, provider):
     session = alice.post("/sessions", {"content": "Hello"}, Prefer="respond-async").json()
     path = f"/sessions/{session['id']}"
     before = alice.get(path).json()
-    for answer in [alice.post(path + "/messages", {"content": "Again"}), alice.post(path + "/retry")]:
+    for answer in [
+        alice.post(path + "/messages", {"content": "Again"}),
+        alice.post(path + "/retry"),
+    ]:
         assert answer.status_code == 409
         assert int(answer.headers["Retry-After"]) >= 1
     after = alice.get(path).json()
@@ -207,7 +232,9 @@ def test_cancels_a_reply_and_hangs_up(alice, provider, begun):
         following = pool.submit(list, events)
         began = time.monotonic()
         answer = alice.post(f"/sessions/{session['id']}/cancel")
-        assert sent.hung_up.wait(1 - (time.monotonic() - began)), "the provider's connection stayed open"
+        assert sent.hung_up.wait(1 - (time.monotonic() - began)), (
+            "the provider's connection stayed open"
+        )
         names = [event.name for event in following.result(5)]
     assert answer.status_code == 200
     assert (answer.json()["status"], answer.json()["content"]) == ("interrupted", text)
@@ -215,7 +242,9 @@ def test_cancels_a_reply_and_hangs_up(alice, provider, begun):
     assert names[-2:] == ["assistant_turn", "done"]
     assert alice.turns(session)[1] == answer.json()
     assert alice.post(f"/sessions/{session['id']}/cancel").status_code == 409
-    assert alice.post(f"/sessions/{session['id']}/messages", {"content": "Go on"}).status_code == 201
+    assert (
+        alice.post(f"/sessions/{session['id']}/messages", {"content": "Go on"}).status_code == 201
+    )
     roles = [message["role"] for message in provider.posts[1].body["messages"]]
     assert roles == (["user", "assistant", "user"] if begun else ["user"])
 
@@ -276,7 +305,9 @@ def test_the_old_reply_stands_again_where_a_retry_fails_or_is_cancelled(alice, p
     assert failed.status_code == 502
     assert [turn["content"] for turn in alice.turns(session)] == ["Hello", "Old."]
     with alice.events(session) as events:
-        assert [(event.name, event.data) for event in events][:-1] == [("content_delta", {"delta": "Broken"})]
+        assert [(event.name, event.data) for event in events][:-1] == [
+            ("content_delta", {"delta": "Broken"})
+        ]
     with alice.stream("POST", path + "/retry") as stream:
         assert next(iter(stream)).data == {"delta": "Cancelled"}
         assert alice.post(path + "/cancel").json()["content"] == "Cancelled"
@@ -322,7 +353,9 @@ def test_makes_one_session_of_twenty_equal_creations(server, provider):
     provider.default = reply("An ", more, "answer.")
     key = uuid.uuid4().hex
     threading.Timer(1.5, more.set).start()
-    answers = at_once(20, lambda number: user.post("/sessions", {"content": "Equal"}, Idempotency_Key=key))
+    answers = at_once(
+        20, lambda number: user.post("/sessions", {"content": "Equal"}, Idempotency_Key=key)
+    )
     assert sorted(answer.status_code for answer in answers) == [201] + [409] * 19
     assert len(provider.posts) == 1
     first = next(answer for answer in answers if answer.status_code == 201)
@@ -332,7 +365,9 @@ def test_makes_one_session_of_twenty_equal_creations(server, provider):
     assert (again.status_code, again.json()) == (201, first.json())
     assert again.headers["Location"] == first.headers["Location"]
     assert len(provider.posts) == 1
-    assert [session["id"] for session in user.get("/sessions").json()["data"]] == [first.json()["id"]]
+    assert [session["id"] for session in user.get("/sessions").json()["data"]] == [
+        first.json()["id"]
+    ]
 
 
 def test_gives_the_first_outcome_again_however_it_is_received(alice, bob, provider):
@@ -340,7 +375,12 @@ def test_gives_the_first_outcome_again_however_it_is_received(alice, bob, provid
     path = f"/sessions/{session['id']}/messages"
     first = alice.post(path, {"content": "More"}, Idempotency_Key="k-1")
     assert alice.post(path, {"content": "More"}, Idempotency_Key="k-1").json() == first.json()
-    assert alice.post(path, {"content": "More"}, Idempotency_Key="k-1", Prefer="respond-async").status_code == 202
+    assert (
+        alice.post(
+            path, {"content": "More"}, Idempotency_Key="k-1", Prefer="respond-async"
+        ).status_code
+        == 202
+    )
     with alice.stream("POST", path, {"content": "More"}, Idempotency_Key="k-1") as stream:
         assert [event.data for event in stream if event.name == "assistant_turn"] == [first.json()]
     assert len(alice.turns(session)) == 4
@@ -414,11 +454,15 @@ def test_counts_replies_exactly_over_all_processes(start, provider):
 
 
 def test_the_window_of_the_limit_slides_and_keys_are_looked_up_first(start, provider):
-    alice = start(OPENAI_BASE_URL=provider.url + "/v1", DEFAULT_MODEL="m-1", RATE_LIMIT="2/second").client()
+    alice = start(
+        OPENAI_BASE_URL=provider.url + "/v1", DEFAULT_MODEL="m-1", RATE_LIMIT="2/second"
+    ).client()
     first = alice.post("/sessions", {"content": "Hello"}, Idempotency_Key="k")
     deadline = time.monotonic() + 20
     while (limited := alice.post("/sessions", {"content": "Hello"})).status_code == 201:
-        assert time.monotonic() < deadline  # a busy machine may take more than a second for the first three
+        assert (
+            time.monotonic() < deadline
+        )  # a busy machine may take more than a second for the first three
     assert (limited.status_code, limited.headers["Retry-After"]) == (429, "1")
     assert alice.post("/sessions", {"content": "Hello"}, Idempotency_Key="k").json() == first.json()
     time.sleep(1)
@@ -455,7 +499,9 @@ def test_a_title_model_is_asked_beside_the_reply(start, provider):
 
 
 def test_a_title_never_overwrites_the_users_and_never_delays_a_reply(start, provider):
-    alice = start(OPENAI_BASE_URL=provider.url + "/v1", DEFAULT_MODEL="m-1", TITLE_MODEL="m-title").client()
+    alice = start(
+        OPENAI_BASE_URL=provider.url + "/v1", DEFAULT_MODEL="m-1", TITLE_MODEL="m-title"
+    ).client()
     late = threading.Event()
 
     def answer(request):
@@ -477,8 +523,12 @@ def test_a_title_never_overwrites_the_users_and_never_delays_a_reply(start, prov
 
 def test_a_key_survives_another_spelling_of_the_path(alice, provider):
     session, key = alice.create(), uuid.uuid4().hex
-    first = alice.post(f"/sessions/{session['id']}/messages", {"content": "More"}, Idempotency_Key=key)
-    again = alice.post(f"/sessions/{session['id'].upper()}/messages", {"content": "More"}, Idempotency_Key=key)
+    first = alice.post(
+        f"/sessions/{session['id']}/messages", {"content": "More"}, Idempotency_Key=key
+    )
+    again = alice.post(
+        f"/sessions/{session['id'].upper()}/messages", {"content": "More"}, Idempotency_Key=key
+    )
     assert again.json() == first.json()
     assert len(provider.posts) == 2
 
@@ -491,16 +541,24 @@ def test_a_known_key_is_answered_whatever_models_there_are_by_now(start, new_dat
     message = first.post(path, {"content": "More"}, Idempotency_Key="k-2")
     asked = len(provider.requests)
     provider.models = []
-    for models in ("m-2", ""):  # another model is served; none is known, and the provider lists none
+    for models in (
+        "m-2",
+        "",
+    ):  # another model is served; none is known, and the provider lists none
         later = start(**settings, MODELS=models).client()
-        assert later.post("/sessions", {"content": "Hello"}, Idempotency_Key="k-1").json() == created.json()
+        assert (
+            later.post("/sessions", {"content": "Hello"}, Idempotency_Key="k-1").json()
+            == created.json()
+        )
         assert later.post(path, {"content": "More"}, Idempotency_Key="k-2").json() == message.json()
     assert len(provider.requests) == asked
     assert later.post("/sessions", {"content": "Hello"}, Idempotency_Key="k-3").status_code == 502
 
 
 def test_counts_a_large_limit_at_once(start, new_database, provider):
-    alice = start(OPENAI_BASE_URL=provider.url + "/v1", DEFAULT_MODEL="m-1", RATE_LIMIT="3/hour").client()
+    alice = start(
+        OPENAI_BASE_URL=provider.url + "/v1", DEFAULT_MODEL="m-1", RATE_LIMIT="3/hour"
+    ).client()
     answers = [alice.post("/sessions", {"content": "Hello"}) for _ in range(5)]
     assert [answer.status_code for answer in answers] == [201, 201, 201, 429, 429]
     assert 3500 < int(answers[3].headers["Retry-After"]) <= 3600
@@ -517,3 +575,127 @@ def test_a_key_holds_for_a_day(start, settings, provider, hours, is_known):
     assert (again.status_code, again.json()["model"]) == (201, {"id": "m-1"})
     assert (again.json()["id"] == first["id"]) == is_known
     assert len(provider.posts) == (1 if is_known else 2)
+
+
+@pytest.mark.parametrize("seconds_left", [3000, 60])
+def test_a_key_asks_for_no_model_before_its_day_is_over(
+    start, new_database, provider, seconds_left
+):
+    settings = {"DATABASE_URL": new_database(), "OPENAI_BASE_URL": provider.url + "/v1"}
+    created = (
+        start(**settings, MODELS="m-1")
+        .client()
+        .post("/sessions", {"content": "Hello"}, Idempotency_Key="k")
+    )
+    with tables_of(settings["DATABASE_URL"]) as tables:
+        tables.rows(f"UPDATE key SET created_at = created_at - {DAY - seconds_left * SECOND}")
+    asked, provider.models = len(provider.requests), status(500)
+    again = start(**settings).client().post("/sessions", {"content": "Hello"}, Idempotency_Key="k")
+    assert (again.status_code, again.json()) == (201, created.json())
+    assert len(provider.requests) == asked
+
+
+@pytest.mark.parametrize("is_under_way", [False, True], ids=["over", "under way"])
+def test_of_a_deleted_session_only_stays_under_which_key_it_was_created(
+    start, settings, provider, is_under_way
+):
+    server = start(**settings)
+    alice, bob = server.client(), server.client(BOB)
+    created = alice.post("/sessions", {"content": "My pin is 4711"}, Idempotency_Key="k-1")
+    path = created.headers["Location"]
+    assert alice.post(f"{path}/retry", Idempotency_Key="k-2").status_code == 201
+    kept = [
+        client.post("/sessions", {"content": "My pin is 4711"}, Idempotency_Key=key)
+        for client, key in ((bob, "k-1"), (alice, "k-3"))
+    ]
+    if is_under_way:
+        provider.script = [silence(threading.Event())]
+    message = {"content": "Hers is 0815"}
+    assert alice.post(f"{path}/messages", message, Idempotency_Key="k-1", Prefer="wait=1").ok
+    asked = len(provider.posts)
+    assert alice.delete(path).status_code == 204
+    with tables_of(settings["DATABASE_URL"]) as tables:
+        rows = tables.rows(
+            "SELECT path, key, body, turn_id, session_id FROM key WHERE owner = ?", ALICE
+        )
+    [tombstone] = [row for row in rows if row[1] != "k-3"]
+    assert tombstone[:4] == ("/sessions", "k-1", "", 0) and uuid.UUID(str(tombstone[4])).int == 0
+    for body in ({"content": "My pin is 4711"}, {"content": "Another"}):
+        assert alice.post("/sessions", body, Idempotency_Key="k-1").status_code == 404
+    assert alice.post(f"{path}/messages", message, Idempotency_Key="k-1").status_code == 404
+    again = [
+        client.post("/sessions", {"content": "My pin is 4711"}, Idempotency_Key=key)
+        for client, key in ((bob, "k-1"), (alice, "k-3"))
+    ]
+    assert [answer.json() for answer in again] == [answer.json() for answer in kept]
+    assert len(provider.posts) == asked
+
+
+def test_nobody_can_try_what_a_digest_is_of_without_the_databases_secret(start, new_database):
+    body, digests = {"content": "My pin is 4711"}, []
+    for url in (new_database(), new_database()):
+        created = [
+            start(DATABASE_URL=url).client().post("/sessions", body, Idempotency_Key="k")
+            for _ in range(2)
+        ]
+        assert created[0].json() == created[1].json()  # by any process of this database
+        with tables_of(url) as tables:
+            digests.append(tables.value("SELECT body FROM key"))
+    plain = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+    assert len({plain, *digests}) == 3
+
+
+def test_keys_and_what_limits_count_go_when_their_day_is_over(start, settings):
+    """Of all users, those who never come back among them; however many there are."""
+    start(**settings)
+    now, count = time.time_ns() // 1000, 3000
+    with tables_of(settings["DATABASE_URL"]) as tables:
+        for name, at in (("old", now - DAY - 60 * SECOND), ("new", now - DAY + 600 * SECOND)):
+            rows = [
+                (name, "/sessions", f"{number}", "", uuid.UUID(int=0).hex, 0, at)
+                for number in range(count)
+            ]
+            tables.fill(
+                "key", ("owner", "path", "key", "body", "session_id", "turn_id", "created_at"), rows
+            )
+            tables.fill("asked", ("owner", "at"), [(name, at)] * count)
+        start(**settings)  # as each process does hourly
+        for table in ("key", "asked"):
+            owners = f"SELECT owner, count(*) FROM {table} GROUP BY owner"
+            wait_until(lambda: tables.rows(owners) == [("new", count)])
+
+
+HELD = """
+import gc, json, sys, time
+import app
+from providers import conversation
+from replies import reply
+
+application = app.create_app(json.loads(sys.argv[1]))
+client = application.test_client()
+headers = {"Authorization": "Bearer " + application.extensions["parley"].tokens.sign("https://github.com/alice", 1)}
+gc.disable()  # else it is chance when what holds itself is found
+statuses = []
+for number in range(int(sys.argv[2])):
+    answer = client.post("/sessions", json={"content": f"Message {number}"}, headers=headers)
+    statuses.append(answer.status_code)
+held, deadline = True, time.monotonic() + 10
+while held and time.monotonic() < deadline:
+    time.sleep(0.02)
+    kinds = reply.Reply, conversation.Prompt
+    held = [type(each).__name__ for each in gc.get_objects() if type(each) in kinds]
+print(json.dumps([statuses, held]))
+"""
+
+
+def test_what_a_reply_held_is_let_go_of_when_it_is_over(settings, provider):
+    """However it ends: its connection is kept, and its thread, which have served it."""
+    broken = [cut("Half "), reply("and half.")], [cut("Half "), status(413)], [fails("Half ")]
+    refused = [status(400)], [status(413)], [status(500)] * 3
+    provider.script = [*itertools.chain(*broken, *refused), reply("Whole."), reply("Whole.")]
+    command = [sys.executable, "-c", HELD, json.dumps(settings), "8"]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert run.returncode == 0, run.stderr
+    statuses, held = json.loads(run.stdout)
+    assert statuses == [201, 502, 502, 502, 413, 502, 201, 201]
+    assert held == []

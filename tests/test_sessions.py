@@ -50,20 +50,28 @@ def test_keeps_the_conversation(alice, provider):
     ]
     assert set(whole["turns"][0]) == {"id", "kind", "content", "created_at"}
     ids = [turn["id"] for turn in whole["turns"]]
-    assert all(isinstance(turn_id, str) for turn_id in ids) and ids == sorted(ids) and len(set(ids)) == 4
-    assert whole["turns"][3] == turn.json() == {
-        "id": ids[3],
-        "kind": "assistant",
-        "content": "Two.",
-        "created_at": turn.json()["created_at"],
-        "model": {"id": "m-1"},
-        "status": "complete",
-        "usage": {"input_tokens": 15, "output_tokens": 7, "cached_tokens": 3},
-        "error": None,
-        "stop_reason": "stop",
-        "continued": 0,
-        "turns_left_out": 0,
-    }
+    assert (
+        all(isinstance(turn_id, str) for turn_id in ids)
+        and ids == sorted(ids)
+        and len(set(ids)) == 4
+    )
+    assert (
+        whole["turns"][3]
+        == turn.json()
+        == {
+            "id": ids[3],
+            "kind": "assistant",
+            "content": "Two.",
+            "created_at": turn.json()["created_at"],
+            "model": {"id": "m-1"},
+            "status": "complete",
+            "usage": {"input_tokens": 15, "output_tokens": 7, "cached_tokens": 3},
+            "error": None,
+            "stop_reason": "stop",
+            "continued": 0,
+            "turns_left_out": 0,
+        }
+    )
     assert [message["role"] for message in provider.posts[1].body["messages"]] == [
         "system",
         "user",
@@ -83,7 +91,14 @@ def test_lists_the_last_used_first_in_pages(start):
         has_more, offset = page["meta"]["has_more"], offset + 2
         found += page["data"]
     assert [session["id"] for session in found] == expected
-    assert set(found[0]) == {"id", "title", "model", "last_message_preview", "created_at", "updated_at"}
+    assert set(found[0]) == {
+        "id",
+        "title",
+        "model",
+        "last_message_preview",
+        "created_at",
+        "updated_at",
+    }
     assert found[0]["last_message_preview"] == "x" * 100
     assert found[1]["last_message_preview"] == "Message 4"
     for limit, count in [("0", 1), ("-5", 1), ("1000", 5), ("", None)]:
@@ -97,7 +112,13 @@ def test_changes_title_model_and_system_from_the_next_reply_on(alice, provider):
     before = alice.get(path).json()
     changed = alice.patch(path, {"title": "Mine", "model": "claude-x", "system": None})
     assert changed.status_code == 200
-    assert changed.json() == {**session, "title": "Mine", "model": {"id": "claude-x"}, "system": None, "options": {}}
+    assert changed.json() == {
+        **session,
+        "title": "Mine",
+        "model": {"id": "claude-x"},
+        "system": None,
+        "options": {},
+    }
     assert alice.patch(path, {}).json() == changed.json()
     alice.post(path + "/messages", {"content": "More"})
     after = alice.get(path).json()
@@ -135,7 +156,9 @@ def test_finds_words_in_titles_and_turns_in_any_alphabet(alice, provider, query,
     provider.script = [reply("Viele Grüße an die Straße, Ὀδυσσεύς Οδυσσεύς. 100% 世界 %\\ a!b")]
     session = alice.create(f"Привет, мир {marker}")
     alice.patch(f"/sessions/{session['id']}", {"title": "Title-Of-It"})
-    found = alice.request("GET", f"/sessions?page[limit]=100&query={marker.upper()} {query.replace('%', '%25')}").json()
+    found = alice.request(
+        "GET", f"/sessions?page[limit]=100&query={marker.upper()} {query.replace('%', '%25')}"
+    ).json()
     assert [item["id"] for item in found["data"]] == ([session["id"]] if finds else [])
 
 
@@ -158,14 +181,21 @@ def test_deletes_a_session_with_its_turns(alice, provider):
     path = f"/sessions/{session['id']}"
     response = alice.delete(path)
     assert (response.status_code, response.content) == (204, b"")
-    for answer in [alice.get(path), alice.delete(path), alice.get(path + "/events"), alice.post(path + "/retry")]:
+    for answer in [
+        alice.get(path),
+        alice.delete(path),
+        alice.get(path + "/events"),
+        alice.post(path + "/retry"),
+    ]:
         assert answer.status_code == 404
 
 
 def test_hides_the_sessions_of_others(alice, bob, provider):
     session = alice.create("A secret of Alice's")
     path = f"/sessions/{session['id']}"
-    assert all(item["id"] != session["id"] for item in bob.get("/sessions?page[limit]=100").json()["data"])
+    assert all(
+        item["id"] != session["id"] for item in bob.get("/sessions?page[limit]=100").json()["data"]
+    )
     assert bob.get("/sessions?query=secret").json()["data"] == []
     answers = [
         bob.get(path),
@@ -188,8 +218,12 @@ def test_shows_a_browser_the_page_with_its_files(alice):
     assert "script-src 'self'; style-src 'self';" in page.headers["Content-Security-Policy"]
     files = re.findall(r'(?:href|src)="(static/[^"]+)"', page.text)
     assert files == ["static/page.css", "static/page.js"]
-    for file, kind in zip(files, ("text/css", "text/javascript")):
+    for file, kind in zip(files, ("text/css", "text/javascript"), strict=True):
         assert alice.get("/" + file, Authorization=None, Accept=kind).status_code == 200
+    for path in ("/static/index.html", "/static/%2e/index.html"):
+        itself = alice.get(path, Authorization=None)
+        assert itself.text == page.text
+        assert itself.headers["Content-Security-Policy"] == page.headers["Content-Security-Policy"]
 
 
 def test_names_the_places_to_begin(server, alice):

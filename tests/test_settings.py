@@ -3,6 +3,8 @@
 import base64
 import contextlib
 import os
+import pathlib
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -13,7 +15,7 @@ import pytest
 
 import auth
 from client import ROOT, SECRET, copy_of_the_service, free_port, running
-from settings import SETTINGS, SettingError, read_settings
+from settings import SETTINGS, SettingError, read_settings, unread
 
 DEFAULTS = {
     "DATABASE_URL": None,
@@ -23,6 +25,7 @@ DEFAULTS = {
     "JWT_ISSUER": "fabro-web",
     "JWT_AUDIENCE": None,
     "ALLOWED_USERS": None,
+    "BLOCKED_USERS": None,
     "anthropic": False,
     "ANTHROPIC_API_KEY": None,
     "ANTHROPIC_BASE_URL": "https://api.anthropic.com",
@@ -37,6 +40,8 @@ DEFAULTS = {
     "MODEL_TIMEOUT": 600,
     "CONTINUE_LIMIT": 2,
     "REPLY_WAIT": 25,
+    "WEB_CONNECTIONS": 4096,
+    "GRACE": 20,
     "RATE_LIMIT": None,
     "TOKEN_LIMIT": None,
     "RETENTION_DAYS": None,
@@ -60,8 +65,16 @@ GOOD = [
         " postgres://u:p%23%40@[::1]:5432/name?sslmode=require ",
         "postgres://u:p%23%40@[::1]:5432/name?sslmode=require",
     ),
-    ("DATABASE_URL", "postgresql://u:p@a:5432,[::1]:5433/name", "postgresql://u:p@a:5432,[::1]:5433/name"),
-    ("JWT_JWKS_URL", "https://example.com/.well-known/jwks.json", "https://example.com/.well-known/jwks.json"),
+    (
+        "DATABASE_URL",
+        "postgresql://u:p@a:5432,[::1]:5433/name",
+        "postgresql://u:p@a:5432,[::1]:5433/name",
+    ),
+    (
+        "JWT_JWKS_URL",
+        "https://example.com/.well-known/jwks.json",
+        "https://example.com/.well-known/jwks.json",
+    ),
     ("JWT_SECRET", "ü" * 16, "ü" * 16),
     ("ALLOWED_USERS", " alice,bob ,, ", ["alice", "bob"]),
     ("ANTHROPIC_BASE_URL", "http://127.0.0.1:4010/anthropic", "http://127.0.0.1:4010/anthropic"),
@@ -70,6 +83,11 @@ GOOD = [
     ("CONTINUE_LIMIT", "0", 0),
     ("CONTINUE_LIMIT", "10", 10),
     ("REPLY_WAIT", "7", 7),
+    ("WEB_CONNECTIONS", "16", 16),
+    ("WEB_CONNECTIONS", "020", 20),
+    ("WEB_CONNECTIONS", "100000", 100_000),
+    ("GRACE", "0", 0),
+    ("GRACE", "600", 600),
     ("MAX_TOKENS", "1", 1),
     ("RATE_LIMIT", "10/minute", (10, 60)),
     ("RATE_LIMIT", "1 / second", (1, 1)),
@@ -80,13 +98,29 @@ GOOD = [
     ("RETENTION_DAYS", "90", 90),
     ("METRICS_TOKEN", "a-secret-of-16-c", "a-secret-of-16-c"),
     ("ALLOWED_ORIGINS", "*", ["*"]),
-    ("ALLOWED_ORIGINS", "https://app.example.com,http://localhost:3000", ["https://app.example.com", "http://localhost:3000"]),
+    (
+        "ALLOWED_ORIGINS",
+        "https://app.example.com,http://localhost:3000",
+        ["https://app.example.com", "http://localhost:3000"],
+    ),
     ("ALLOWED_ORIGINS", " HTTPS://App.Example.com , ,", ["https://app.example.com"]),
     ("ALLOWED_ORIGINS", "https://a:443,http://a:80", ["https://a", "http://a"]),
     ("ALLOWED_ORIGINS", "https://a:80,http://a:443", ["https://a:80", "http://a:443"]),
-    ("ALLOWED_ORIGINS", "http://127.0.0.1:5173, http://[::1]:5173", ["http://127.0.0.1:5173", "http://[::1]:5173"]),
-    ("ALLOWED_ORIGINS", "capacitor://localhost,tauri://localhost", ["capacitor://localhost", "tauri://localhost"]),
-    ("ALLOWED_ORIGINS", "chrome-extension://abcdefghijklmnop,*", ["chrome-extension://abcdefghijklmnop", "*"]),
+    (
+        "ALLOWED_ORIGINS",
+        "http://127.0.0.1:5173, http://[::1]:5173",
+        ["http://127.0.0.1:5173", "http://[::1]:5173"],
+    ),
+    (
+        "ALLOWED_ORIGINS",
+        "capacitor://localhost,tauri://localhost",
+        ["capacitor://localhost", "tauri://localhost"],
+    ),
+    (
+        "ALLOWED_ORIGINS",
+        "chrome-extension://abcdefghijklmnop,*",
+        ["chrome-extension://abcdefghijklmnop", "*"],
+    ),
     ("LOG_FORMAT", "json", "json"),
 ]
 
@@ -96,10 +130,14 @@ def test_reads_a_good_value(name, value, read):
     assert read_settings({name: value})[name] == read
 
 
-@pytest.mark.parametrize("name", ["ANTHROPIC_API_KEY", "ANTHROPIC_BASE_URL", "OPENAI_API_KEY", "OPENAI_BASE_URL"])
+@pytest.mark.parametrize(
+    "name", ["ANTHROPIC_API_KEY", "ANTHROPIC_BASE_URL", "OPENAI_API_KEY", "OPENAI_BASE_URL"]
+)
 def test_switches_a_provider_on_by_its_key_or_its_url(name):
     settings = read_settings({name: "http://a-key-or-a-url"})
-    assert [each for each in ("anthropic", "openai") if settings[each]] == [name.partition("_")[0].lower()]
+    assert [each for each in ("anthropic", "openai") if settings[each]] == [
+        name.partition("_")[0].lower()
+    ]
 
 
 NO_URLS = [
@@ -166,9 +204,21 @@ BAD = {
     "TITLE_MODEL": ["a" * 201],
     "MAX_TOKENS": ["0", "-1", "1.5", "odd", "1e3", "٣", "9999999999", "0x10", "1_000"],
     "MODEL_TIMEOUT": ["0", "0.0", "-1", "inf", "nan", "1e3", "odd", "1,5", ".5", "9999999"],
+    "WEB_CONNECTIONS": ["0", "15", "015", "1e3", "odd", "1000000"],
+    "GRACE": ["-1", "0.5", "601", "odd"],
     "CONTINUE_LIMIT": ["-1", "1.5", "odd", "1e3", "9999999999"],
     "REPLY_WAIT": ["0", "-1", "inf", "odd"],
-    "RATE_LIMIT": ["10", "0/minute", "10/minutes", "/minute", "10/", "-1/day", "1.5/day", "odd", "10 per minute"],
+    "RATE_LIMIT": [
+        "10",
+        "0/minute",
+        "10/minutes",
+        "/minute",
+        "10/",
+        "-1/day",
+        "1.5/day",
+        "odd",
+        "10 per minute",
+    ],
     "ALLOWED_ORIGINS": NO_ORIGINS,
     "MAX_CONTENT_LENGTH": ["0", "-1", "odd", "1MB"],
     "LOG_FORMAT": ["odd", "JSON"],
@@ -179,7 +229,9 @@ def is_one_line_about(name, text):
     return text.startswith(name + ": ") and "\n" not in text and "hu" not in text.partition(": ")[2]
 
 
-@pytest.mark.parametrize("name, value", [(name, value) for name, values in BAD.items() for value in values])
+@pytest.mark.parametrize(
+    "name, value", [(name, value) for name, values in BAD.items() for value in values]
+)
 def test_refuses_a_bad_value_without_showing_it(name, value):
     with pytest.raises(SettingError) as caught:
         read_settings({name: value})
@@ -187,15 +239,27 @@ def test_refuses_a_bad_value_without_showing_it(name, value):
 
 
 def test_says_how_an_origin_is_written():
-    with pytest.raises(SettingError, match="https://app.example.com or http://localhost:3000, no slash or path behind it"):
+    with pytest.raises(
+        SettingError,
+        match="https://app.example.com or http://localhost:3000, no slash or path behind it",
+    ):
         read_settings({"ALLOWED_ORIGINS": "https://app.example.com/"})
 
 
 @pytest.mark.parametrize(
-    "names", [("JWT_SECRET", "JWT_PUBLIC_KEY"), ("JWT_SECRET", "JWT_JWKS_URL"), ("JWT_JWKS_URL", "JWT_PUBLIC_KEY")]
+    "names",
+    [
+        ("JWT_SECRET", "JWT_PUBLIC_KEY"),
+        ("JWT_SECRET", "JWT_JWKS_URL"),
+        ("JWT_JWKS_URL", "JWT_PUBLIC_KEY"),
+    ],
 )
 def test_refuses_two_kinds_of_key(names):
-    values = {"JWT_SECRET": SECRET, "JWT_PUBLIC_KEY": "a key", "JWT_JWKS_URL": "https://example.com/keys"}
+    values = {
+        "JWT_SECRET": SECRET,
+        "JWT_PUBLIC_KEY": "a key",
+        "JWT_JWKS_URL": "https://example.com/keys",
+    }
     with pytest.raises(SettingError, match=f"^{names[0]}: .*{names[1]}"):
         read_settings({name: values[name] for name in names})
 
@@ -248,7 +312,10 @@ BAD_STARTS = [
     ("JWT_SECRET", SECRET, {"JWT_PUBLIC_KEY": X25519_KEY}),
     *(("WEB_CONCURRENCY", value, {}) for value in ("two", "0", "-1", "1.5", "1_0", "65536")),
     ("PORT", "http", {}),
-    *(("SCRIPT_NAME", value, {}) for value in ("chat/v1", "/chat v1", "//chat", "/chat?v1", "http://localhost/chat")),
+    *(
+        ("SCRIPT_NAME", value, {})
+        for value in ("chat/v1", "/chat v1", "//chat", "/chat?v1", "http://localhost/chat")
+    ),
     ("DEFAULT_MODEL", "m-3", {"OPENAI_API_KEY": "hush", "MODELS": "m-1,m-2"}),
     ("MODELS", "m-1,claude-x", {"OPENAI_API_KEY": "hush"}),
     ("TITLE_MODEL", "claude-x", {"OPENAI_API_KEY": "hush"}),
@@ -256,9 +323,19 @@ BAD_STARTS = [
 
 
 def check_that_it_stops(words, folder, name, value, more):
-    settings = {"PORT": str(free_port()), "DATABASE_URL": f"sqlite:///{folder}/a.db"} | more | {name: value}
+    settings = (
+        {"PORT": str(free_port()), "DATABASE_URL": f"sqlite:///{folder}/a.db"}
+        | more
+        | {name: value}
+    )
     settings["PATH"] = os.path.dirname(sys.executable) + os.pathsep + os.environ["PATH"]
-    run = {"env": settings, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "timeout": 30}
+    run = {
+        "env": settings,
+        "stdout": subprocess.PIPE,
+        "stderr": subprocess.STDOUT,
+        "text": True,
+        "timeout": 30,
+    }
     start = subprocess.run(["sh", "-c", f"exec {words}"], cwd=ROOT, **run)
     assert start.returncode != 0
     assert is_one_line_about(name, start.stdout.removesuffix("\n")), start.stdout
@@ -268,7 +345,9 @@ def check_that_it_stops(words, folder, name, value, more):
 
 @pytest.mark.parametrize("name, value, more", BAD_STARTS)
 def test_stops_the_start_with_one_line(tmp_path, name, value, more):
-    check_that_it_stops((ROOT / "Procfile").read_text().partition("web: ")[2].strip(), tmp_path, name, value, more)
+    check_that_it_stops(
+        (ROOT / "Procfile").read_text().partition("web: ")[2].strip(), tmp_path, name, value, more
+    )
 
 
 @pytest.mark.parametrize("name, value, more", BAD_STARTS[:3])
@@ -288,14 +367,197 @@ MISSPELT = [
 
 
 def test_warns_of_names_that_are_misspelt_and_of_no_others(start):
-    others = {"TEST_DATABASE_URL": "postgresql://other", "OPENAI_ORG_ID": "org", "OPEN_AI": "x", "LOG_LEVEL": "debug"}
+    others = {
+        "TEST_DATABASE_URL": "postgresql://other",
+        "OPENAI_ORG_ID": "org",
+        "OPEN_AI": "x",
+        "LOG_LEVEL": "debug",
+    }
     others["WEB_CONCURRENCY"] = "1"
     server = start(**{name: "hush" for name, _ in MISSPELT}, **others)
     told = [line for line in server.output().splitlines() if "is no setting" in line]
     assert len(told) == len(MISSPELT), told
     for name, meant in MISSPELT:
-        assert any(f"{name} is no setting, and not read. Is it {meant}?" in line for line in told), (name, told)
+        assert any(
+            f"{name} is no setting, and not read. Is it {meant}?" in line for line in told
+        ), (name, told)
     assert "hush" not in server.output()
+
+
+OF_OTHERS = [  # what the environment has, and what is said of it
+    ({"OLLAMA_HOST": "0.0.0.0"}, "OLLAMA_HOST", "Write OPENAI_BASE_URL=http://127.0.0.1:11434/v1"),
+    ({"OLLAMA_HOST": "[::]:99"}, "OLLAMA_HOST", "Write OPENAI_BASE_URL=http://127.0.0.1:99/v1"),
+    ({"OLLAMA_HOST": "odd:port"}, "OLLAMA_HOST", "Write OPENAI_BASE_URL=http://…/v1"),
+    (
+        {"OLLAMA_BASE_URL": "http://box/"},
+        "OLLAMA_BASE_URL",
+        "Write OPENAI_BASE_URL=http://box:80/v1",
+    ),
+    (
+        {"OLLAMA_HOST": "https://box/ollama"},
+        "OLLAMA_HOST",
+        "Write OPENAI_BASE_URL=https://box:443/ollama/v1",
+    ),
+    (
+        {"OPENAI_API_BASE": "https://h/s3cr3t-hush-in-a-path/v1"},
+        "OPENAI_API_BASE",
+        "Write OPENAI_BASE_URL=http://…/v1",
+    ),
+    (
+        {"GROQ_API_KEY": "hush", "OPENAI_BASE_URL": "https://api.groq.com/openai/v1"},
+        "GROQ_API_KEY",
+        "Write OPENAI_API_KEY",
+    ),
+    (
+        {"MISTRAL_APIKEY": "hush", "PROVIDERS": "mistral=http://h"},
+        "MISTRAL_APIKEY",
+        "Is it MISTRAL_API_KEY?",
+    ),
+    (
+        {"OPENAI_API_BASE": "http://h/v1", "OPENAI_API_KEY": "k"},
+        "OPENAI_API_BASE",
+        "Write OPENAI_BASE_URL=http://h/v1",
+    ),
+    (
+        {"OPENAI_API_BASE": "http://a:hush@h/v1"},
+        "OPENAI_API_BASE",
+        "Write OPENAI_BASE_URL=http://…/v1",
+    ),
+    (
+        {"MISTRAL_API_KEY": "hush"},
+        "MISTRAL_API_KEY",
+        "Write PROVIDERS=mistral=https://api.mistral.ai/v1 beside it",
+    ),
+    (
+        {"GROQ_API_KEY": "hush", "PROVIDERS": "near=http://h"},
+        "GROQ_API_KEY",
+        "Write PROVIDERS=…,groq=https://api.groq.com/openai/v1 beside it",
+    ),
+]
+
+
+@pytest.mark.parametrize("environment, name, advice", OF_OTHERS)
+def test_what_other_programs_are_told_is_not_read_and_the_line_to_write_is_told(
+    environment, name, advice
+):
+    told = list(unread(environment, read_settings(environment)))
+    assert told == [f"{name} is no setting, and not read. {advice}"]
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {
+            "OLLAMA_HOST": "0.0.0.0",
+            "OPENAI_BASE_URL": "http://127.0.0.1:11434/v1",
+        },  # which Ollama itself reads
+        {"OLLAMA_HOST": "0.0.0.0", "PROVIDERS": "ollama=http://127.0.0.1:11434/v1"},
+        {"OPENAI_API_BASE": "http://h/v1", "OPENAI_BASE_URL": "http://h/v1"},
+        {"GROQ_API_KEY": "k", "PROVIDERS": "groq=https://api.groq.com/openai/v1"},
+        {
+            "GROQ_API_KEY": "k",
+            "OPENAI_BASE_URL": "https://api.groq.com/openai/v1",
+            "OPENAI_API_KEY": "k",
+        },
+        {"OLLAMA_HOST": "0.0.0.0", "ANTHROPIC_API_KEY": "k"},
+        {"OPENAI_API_BASE": "https://api.openai.com/v1"},
+        {"SENDGRID_API_KEY": "k"},
+        {"OLLAMA_HOST": ""},
+    ],
+)
+def test_what_other_programs_are_told_is_no_mistake_where_nothing_is_missing(environment):
+    assert list(unread(environment, read_settings(environment))) == []
+
+
+@pytest.mark.parametrize(
+    "name, value, second",
+    [
+        ("OPENAI_BASE_URL", "http://127.0.0.1:1/v1 DEFAULT_MODEL=m", "DEFAULT_MODEL"),
+        ("OPENAI_API_KEY", "hush OPENAI_BASE_URL=http://h/v1", "OPENAI_BASE_URL"),
+        ("JWT_ISSUER", "me\tGROQ_API_KEY=hush", "GROQ_API_KEY"),
+    ],
+)
+def test_two_settings_on_one_line_are_told_as_such(name, value, second):
+    with pytest.raises(SettingError) as refusal:
+        read_settings({name: value})
+    assert (
+        str(refusal.value) == f"{name}: {second} stands on the same line. Give it a line of its own"
+    )
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can start it as another user")
+def test_a_file_of_settings_that_cannot_be_read_is_one_line(tmp_path):
+    os.chmod(tmp_path, 0o755)
+    folder = copy_of_the_service(tmp_path / "parley")
+    (folder / ".env").write_text("MODELS=hush")
+    (folder / ".env").chmod(0o600)
+    command = "import os; os.setgid(65534); os.setuid(65534); import app; app.create_app()"
+    for parent in tmp_path.parents:
+        if parent.stat().st_uid == os.getuid() and parent != pathlib.Path("/"):
+            parent.chmod(parent.stat().st_mode | 0o011)
+    ended = subprocess.run(
+        [sys.executable, "-c", command], cwd=folder, capture_output=True, text=True, timeout=60
+    )
+    assert ended.returncode == 1 and len(ended.stderr.splitlines()) == 1, ended.stderr
+    assert ended.stderr.startswith(f"{folder}/.env: it cannot be read (Permission denied). ")
+    assert "this server runs as nobody" in ended.stderr and "hush" not in ended.stderr
+
+
+@pytest.mark.parametrize(
+    "words, told", [(["app.py"], ".venv/bin/flask run"), (["gunicorn.conf.py"], ".venv/bin/python")]
+)
+def test_what_is_no_command_or_lacks_its_libraries_says_what_is_one(words, told):
+    """As where .venv is forgotten: -S leaves the libraries out, which are where `site` looks for them."""
+    environment = {"PATH": os.environ["PATH"]}
+    ended = subprocess.run(
+        [sys.executable, "-S", *words],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert told in ended.stderr and len(ended.stderr.splitlines()) == 1
+
+
+def test_a_port_that_another_program_has_is_one_line(tmp_path):
+    with socket.create_server(("0.0.0.0", 0)) as other:
+        port = other.getsockname()[1]
+        environment = {
+            "PATH": os.environ["PATH"],
+            "PORT": str(port),
+            "DATABASE_URL": f"sqlite:///{tmp_path}/p.db",
+        }
+        command = [sys.executable, "gunicorn.conf.py"]
+        ended = subprocess.run(
+            command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60
+        )
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert (
+        ended.stderr
+        == f"PORT: another program listens on port {port}. Stop it, or choose another\n"
+    )
+
+
+def test_files_of_an_older_release_are_made_private(tmp_path):
+    folder = copy_of_the_service(tmp_path / "parley")
+    instance = folder / "instance"
+    environment = {"PATH": os.environ["PATH"]}
+    command = [sys.executable, "-c", "import app; app.create_app()"]
+    subprocess.run(
+        command, cwd=folder, env=environment, check=True, timeout=60, capture_output=True
+    )
+    files = [instance, instance / "parley.db", instance / "jwt_key.pem"]
+    for file in files:
+        file.chmod(0o755 if file.is_dir() else 0o644)
+    (instance / "notes.txt").touch(0o644)
+    (instance / "notes.txt").chmod(0o644)
+    subprocess.run(
+        command, cwd=folder, env=environment, check=True, timeout=60, capture_output=True
+    )
+    assert [file.stat().st_mode & 0o777 for file in files] == [0o700, 0o600, 0o600]
+    assert (instance / "notes.txt").stat().st_mode & 0o777 == 0o644
 
 
 def test_takes_an_empty_number_of_processes_as_not_set(tmp_path):
@@ -306,21 +568,41 @@ def test_takes_an_empty_number_of_processes_as_not_set(tmp_path):
 def check_that_it_stops_at(path):
     """A start with this file stops, and leaves every byte of it as it is; returns what is told."""
     words, before = (ROOT / "Procfile").read_text().partition("web: ")[2].strip(), path.read_bytes()
-    told = check_that_it_stops(words, path.parent / "nowhere", "DATABASE_URL", f"sqlite:///{path}", {})
+    told = check_that_it_stops(
+        words, path.parent / "nowhere", "DATABASE_URL", f"sqlite:///{path}", {}
+    )
     assert path.read_bytes() == before
     return told
 
 
 # What another program may have in a file: (journal mode, statements). A table that has a name of Parley's is not Parley's.
 FOREIGN = {
-    "tables": ("delete", "CREATE TABLE notes (id INTEGER PRIMARY KEY, text); INSERT INTO notes (text) VALUES ('A note')"),
-    "tables and a log": ("wal", "CREATE TABLE notes (id INTEGER PRIMARY KEY, text); INSERT INTO notes (text) VALUES ('A note')"),
+    "tables": (
+        "delete",
+        "CREATE TABLE notes (id INTEGER PRIMARY KEY, text); INSERT INTO notes (text) VALUES ('A note')",
+    ),
+    "tables and a log": (
+        "wal",
+        "CREATE TABLE notes (id INTEGER PRIMARY KEY, text); INSERT INTO notes (text) VALUES ('A note')",
+    ),
     "a view alone": ("delete", "CREATE VIEW notes AS SELECT 1 AS note"),
     "an id alone": ("delete", "PRAGMA application_id = 252006675"),
-    "an id and tables": ("wal", "PRAGMA application_id = 252006675; CREATE TABLE vcache (id, value)"),
-    "a session": ("delete", "CREATE TABLE session (token TEXT PRIMARY KEY, data); INSERT INTO session VALUES ('t', x'00')"),
-    "a session in use": ("wal", "CREATE TABLE session (token TEXT PRIMARY KEY, data); INSERT INTO session VALUES ('t', x'00')"),
-    "a release": ("wal", "CREATE TABLE release (id INTEGER PRIMARY KEY, migrations); INSERT INTO release VALUES (1, 1)"),
+    "an id and tables": (
+        "wal",
+        "PRAGMA application_id = 252006675; CREATE TABLE vcache (id, value)",
+    ),
+    "a session": (
+        "delete",
+        "CREATE TABLE session (token TEXT PRIMARY KEY, data); INSERT INTO session VALUES ('t', x'00')",
+    ),
+    "a session in use": (
+        "wal",
+        "CREATE TABLE session (token TEXT PRIMARY KEY, data); INSERT INTO session VALUES ('t', x'00')",
+    ),
+    "a release": (
+        "wal",
+        "CREATE TABLE release (id INTEGER PRIMARY KEY, migrations); INSERT INTO release VALUES (1, 1)",
+    ),
 }
 
 
@@ -341,12 +623,23 @@ def test_does_not_touch_a_file_of_another_program(tmp_path, kind):
 def whole(tmp_path_factory):
     """The bytes of a file of Parley's that has 200 sessions, and the size of its pages."""
     path = tmp_path_factory.mktemp("whole") / "parley.db"
-    settings = {"DATABASE_URL": f"sqlite:///{path}", "JWT_SECRET": SECRET, "PATH": os.environ["PATH"]}
-    subprocess.run([sys.executable, "-c", "import app; app.create_app()"], cwd=ROOT, env=settings, check=True)
+    settings = {
+        "DATABASE_URL": f"sqlite:///{path}",
+        "JWT_SECRET": SECRET,
+        "PATH": os.environ["PATH"],
+    }
+    subprocess.run(
+        [sys.executable, "-c", "import app; app.create_app()"], cwd=ROOT, env=settings, check=True
+    )
     with contextlib.closing(sqlite3.connect(path)) as connection:
         columns = "id, owner, title, title_is_users, model, created_at, updated_at, folded_title"
-        rows = [(uuid.uuid4().hex, "alice", "x" * 500, 0, "m-1", number, number, "x" * 500) for number in range(200)]
-        connection.executemany(f"INSERT INTO session ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)
+        rows = [
+            (uuid.uuid4().hex, "alice", "x" * 500, 0, "m-1", number, number, "x" * 500)
+            for number in range(200)
+        ]
+        connection.executemany(
+            f"INSERT INTO session ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows
+        )
         connection.commit()
         (size,) = connection.execute("PRAGMA page_size").fetchone()
         assert connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0] == 0
@@ -354,13 +647,19 @@ def whole(tmp_path_factory):
 
 
 def flip(data, start, count, mask):
-    return data[:start] + bytes(byte ^ mask for byte in data[start : start + count]) + data[start + count :]
+    return (
+        data[:start]
+        + bytes(byte ^ mask for byte in data[start : start + count])
+        + data[start + count :]
+    )
 
 
 # What is left of a file, where `middle` is the beginning of a page in its middle.
 DAMAGES = {
     "a page": lambda data, middle, size: flip(data, middle, size, 255),
-    "a bit": lambda data, middle, size: flip(data, middle, 1, 8),  # by which SQLite knows what kind of page it is
+    "a bit": lambda data, middle, size: flip(
+        data, middle, 1, 8
+    ),  # by which SQLite knows what kind of page it is
     "the first page": lambda data, middle, size: flip(data, 100, 1, 8),
     "cut in half": lambda data, middle, size: data[:middle],
     "cut within a page": lambda data, middle, size: data[: middle + size // 2],
@@ -387,14 +686,24 @@ OPTIONS = {
         "pragmas=odd",
         "detect_types=99999999999999",
     ],
-    "postgresql": ["nosuch=1", "isolation_level=foo", "isolation_level=7", "row_factory=1", "sslmode=odd"],
+    "postgresql": [
+        "nosuch=1",
+        "isolation_level=foo",
+        "isolation_level=7",
+        "row_factory=1",
+        "sslmode=odd",
+    ],
 }
 
 
 @pytest.mark.parametrize(
-    "engine, option", [(engine, option) for engine in OPTIONS for option in OPTIONS[engine]], indirect=["engine"]
+    "engine, option",
+    [(engine, option) for engine in OPTIONS for option in OPTIONS[engine]],
+    indirect=["engine"],
 )
-def test_does_not_start_with_an_option_of_the_database_that_it_does_not_know(engine, new_database, tmp_path, option):
+def test_does_not_start_with_an_option_of_the_database_that_it_does_not_know(
+    engine, new_database, tmp_path, option
+):
     words = (ROOT / "Procfile").read_text().partition("web: ")[2].strip()
     check_that_it_stops(words, tmp_path, "DATABASE_URL", f"{new_database()}?{option}", {})
 
@@ -422,7 +731,10 @@ SMALL_ORDER = [
 def test_refuses_a_public_key_for_which_anyone_can_sign(point):
     key = base64.b64encode(bytes.fromhex("302a300506032b6570032100" + point)).decode()
     pem = f"-----BEGIN PUBLIC KEY-----\n{key}\n-----END PUBLIC KEY-----"
-    with pytest.raises(SettingError, match="^JWT_PUBLIC_KEY: it is a point of small order, for which anyone can sign$"):
+    with pytest.raises(
+        SettingError,
+        match="^JWT_PUBLIC_KEY: it is a point of small order, for which anyone can sign$",
+    ):
         auth.open_tokens(read_settings({"JWT_PUBLIC_KEY": pem}), "nowhere")
 
 
@@ -430,7 +742,9 @@ def test_refuses_a_public_key_for_which_anyone_can_sign(point):
 def test_does_not_start_on_a_database_that_cannot_hold_every_text(engine, tmp_path):
     server, name = os.environ["TEST_DATABASE_URL"].rpartition("/")[0], f"parley_{uuid.uuid4().hex}"
     with psycopg.connect(server + "/postgres", autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name} ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0")
+        connection.execute(
+            f"CREATE DATABASE {name} ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0"
+        )
         try:
             words = (ROOT / "Procfile").read_text().partition("web: ")[2].strip()
             check_that_it_stops(words, tmp_path, "DATABASE_URL", f"{server}/{name}", {})
@@ -445,7 +759,9 @@ def test_reads_a_file_of_settings_which_the_environment_overrules(tmp_path):
     bad = subprocess.run(command, cwd=folder, env={}, capture_output=True, text=True)
     assert (bad.returncode, bad.stdout) == (1, "")
     assert is_one_line_about("MAX_TOKENS", bad.stderr.removesuffix("\n"))
-    good = subprocess.run(command, cwd=folder, env={"MAX_TOKENS": "5"}, capture_output=True, text=True)
+    good = subprocess.run(
+        command, cwd=folder, env={"MAX_TOKENS": "5"}, capture_output=True, text=True
+    )
     assert (good.returncode, good.stderr) == (0, "")
     assert not (folder / "instance" / "jwt_key.pem").exists()  # its secret was read
 
@@ -492,7 +808,9 @@ def test_takes_providers(text, expected):
             read_settings({"PROVIDERS": text})
     else:
         found = read_settings({"PROVIDERS": text})["PROVIDERS"]
-        assert (found if isinstance(expected, list) else " ".join(name for name, *_ in found)) == expected
+        assert (
+            found if isinstance(expected, list) else " ".join(name for name, *_ in found)
+        ) == expected
 
 
 @pytest.mark.parametrize("text", NO_PROVIDERS)
@@ -508,5 +826,7 @@ def test_refuses_a_key_that_no_header_holds_by_its_name(key):
 
 
 def test_a_key_without_its_provider_is_nothing():
-    assert "NEAR_API_KEY" not in read_settings({"PROVIDERS": "far=http://h", "NEAR_API_KEY": "with blank"})
+    assert "NEAR_API_KEY" not in read_settings(
+        {"PROVIDERS": "far=http://h", "NEAR_API_KEY": "with blank"}
+    )
     assert read_settings({"PROVIDERS": "far=http://h", "FAR_API_KEY": " k "})["FAR_API_KEY"] == "k"

@@ -10,8 +10,8 @@ import threading
 import pytest
 
 from client import free_port, make_token, npm_folder, wait_until_up
-from provider import fails, reply
-from tables import tables_of
+from provider import REFUSED, cut, fails, reply
+from raw_tables import tables_of
 
 PIECES = ["Grü", "ße ", "世", "界 ", "👩‍👩‍👧", "‍👦 ", "e", "\u0301", "\u2028", "x\ny\r\nz ", "end."]
 
@@ -22,7 +22,7 @@ def text_of(events):
 
 def test_streams_a_new_session_from_the_first_byte_to_done(alice, provider):
     gates = [threading.Event() for _ in PIECES]
-    provider.script = [reply(*itertools.chain(*zip(gates, PIECES)))]
+    provider.script = [reply(*itertools.chain(*zip(gates, PIECES, strict=True)))]
     with alice.stream("POST", "/sessions", {"content": "Hello"}) as stream:
         assert stream.status == 201
         assert stream.headers["Content-Type"] == "text/event-stream; charset=utf-8"
@@ -35,11 +35,13 @@ def test_streams_a_new_session_from_the_first_byte_to_done(alice, provider):
         assert stream.headers["Location"] == f"/sessions/{first.data['id']}"
         assert first.data["created_at"] == first.data["updated_at"]
         received = []
-        for gate, piece in zip(gates, PIECES):
+        for gate, piece in zip(gates, PIECES, strict=True):
             gate.set()
             received.append(next(events))
             assert received[-1].data == {"delta": piece}
-            assert alice.turns(first.data)[1]["content"] == text_of(received), "sent before it was stored"
+            assert alice.turns(first.data)[1]["content"] == text_of(received), (
+                "sent before it was stored"
+            )
         turn, done = events
     assert (turn.name, done.name, done.data) == ("assistant_turn", "done", {})
     assert turn.data["content"] == "".join(PIECES)
@@ -111,13 +113,68 @@ def test_resumes_behind_every_frame_in_every_worker(start, provider):
         )
 
 
+LONGEST_DELTA = 16_384
+LONG = "".join(f"wörd-{number} 👩‍👩‍👧 e\u0301 " for number in range(4000))  # some 75,000 characters
+
+
+def exactly(events, text):
+    """Whether these are the events of a whole reply with this text, each with an id of its own."""
+    *deltas, turn, done = events
+    assert {event.name for event in deltas} == {"content_delta"}
+    assert (turn.name, done.name) == ("assistant_turn", "done")
+    assert len({event.id for event in events}) == len(events)
+    return text_of(deltas) == turn.data["content"] == text
+
+
+def test_a_long_reply_comes_in_slices_and_is_resumed_behind_each(alice, provider):
+    provider.script = [reply(LONG)]
+    with alice.stream("POST", "/sessions", {"content": "Hello"}) as stream:
+        first, *events = stream
+    session = first.data
+    assert exactly(events, LONG)
+    with alice.events(session) as stream:
+        again = list(stream)
+    assert exactly(again, LONG)
+    for deltas in (events[:-2], again[:-2]):
+        sizes = [len(event.data["delta"]) for event in deltas]
+        assert len(sizes) >= 5 and max(sizes) <= LONGEST_DELTA
+    for number, event in enumerate(again[:-1]):
+        with alice.events(session, event.id) as stream:
+            rest = list(stream)
+        assert text_of(again[: number + 1]) + text_of(rest) == LONG
+        *deltas, done = rest
+        assert done.name == "done"
+        assert all(len(event.data.get("delta", "")) <= LONGEST_DELTA for event in deltas)
+
+
+def test_two_who_begin_to_read_at_different_times_get_all_of_a_long_reply(alice, provider):
+    """Also where one has begun before the reply went on in the same turn, and reads behind that."""
+    provider.script = [cut(LONG), REFUSED, reply(" And so on.")]
+    session = alice.post("/sessions", {"content": "Hello"}).headers["Location"]
+    session = {"id": session.rsplit("/", 1)[1]}
+    with alice.events(session) as before:
+        early = iter(before)
+        began = [next(early)]
+        assert alice.post(f"/sessions/{session['id']}/continue").status_code == 201
+        with alice.events(session) as after:
+            assert exactly(list(after), LONG + " And so on.")
+        began += early
+    assert [event.name for event in began][-1] == "error" and text_of(began) == LONG
+
+
 def test_an_id_of_an_older_reply_or_of_none_starts_the_latest_from_its_beginning(alice, provider):
     provider.script = [reply("Old text."), reply("New text.")]
     session = alice.create()
     with alice.events(session) as stream:
         old = list(stream)
     alice.post(f"/sessions/{session['id']}/messages", {"content": "More"})
-    for last_id in [*(event.id for event in old), "nonsense", "1-x", "9" * 30 + "-0", old[0].id + "0000"]:
+    for last_id in [
+        *(event.id for event in old),
+        "nonsense",
+        "1-x",
+        "9" * 30 + "-0",
+        old[0].id + "0000",
+    ]:
         with alice.events(session, last_id) as stream:
             assert stream.status == 200
             assert text_of(stream) == "New text."
@@ -144,10 +201,16 @@ def test_takes_a_message_the_instant_that_done_arrives(alice, provider):
     assert alice.post(path, {"content": "One more"}).status_code == 201
 
 
-def test_a_reply_that_another_process_lost_goes_on_for_whoever_follows_it(start, new_database, provider):
+def test_a_reply_that_another_process_lost_goes_on_for_whoever_follows_it(
+    start, new_database, provider
+):
     """Whoever follows it in the process that takes it over reads on, in the same stream."""
     url = new_database()
-    settings = {"DATABASE_URL": url, "OPENAI_BASE_URL": provider.url + "/v1", "DEFAULT_MODEL": "m-1"}
+    settings = {
+        "DATABASE_URL": url,
+        "OPENAI_BASE_URL": provider.url + "/v1",
+        "DEFAULT_MODEL": "m-1",
+    }
     lost, kept = start(**settings), start(**settings)
     never = threading.Event()
     provider.script = [reply("Half ", never), reply("and half.")]
@@ -162,7 +225,9 @@ def test_a_reply_that_another_process_lost_goes_on_for_whoever_follows_it(start,
             assert events[0].data == {"delta": "Half "}
             lost.kill()
             assert alice.turns(session)[1]["status"] == "in_progress"
-            with tables_of(url) as tables:  # as a process does that stops; tests/heavy waits until the lease lapses
+            with tables_of(
+                url
+            ) as tables:  # as a process does that stops; tests/heavy waits until the lease lapses
                 tables.rows("UPDATE turn SET lease_until = 0 WHERE status = 'in_progress'")
             events += following
     assert [event.name for event in events][1:] == ["content_delta", "assistant_turn", "done"]
@@ -172,17 +237,27 @@ def test_a_reply_that_another_process_lost_goes_on_for_whoever_follows_it(start,
     assert len(provider.posts) == 2
 
 
-@pytest.mark.parametrize("engine", ["sqlite"], indirect=True)  # what stands between a stream and its reader is the same on both
+@pytest.mark.parametrize(
+    "engine", ["sqlite"], indirect=True
+)  # what stands between a stream and its reader is the same on both
 def test_the_eventsource_package_reads_to_the_end_and_stops(alice, server, provider):
     folder = npm_folder("eventsource-client")
     provider.script = [reply(*itertools.chain(*((piece, 0.02) for piece in PIECES)))]
     session = alice.post("/sessions", {"content": "Hello"}, Prefer="respond-async").json()
     command = ["node", "read.mjs", f"{server.url}/sessions/{session['id']}/events", make_token()]
-    output = subprocess.run(command, cwd=folder, check=True, capture_output=True, timeout=30, text=True).stdout
-    assert json.loads(output) == {"text": "".join(PIECES), "turn": alice.turns(session)[1], "connections": 2}
+    output = subprocess.run(
+        command, cwd=folder, check=True, capture_output=True, timeout=30, text=True
+    ).stdout
+    assert json.loads(output) == {
+        "text": "".join(PIECES),
+        "turn": alice.turns(session)[1],
+        "connections": 2,
+    }
 
 
-@pytest.mark.parametrize("engine", ["sqlite"], indirect=True)  # what stands between a stream and its reader is the same on both
+@pytest.mark.parametrize(
+    "engine", ["sqlite"], indirect=True
+)  # what stands between a stream and its reader is the same on both
 def test_shows_words_as_they_come_through_nginx(alice, server, provider, tmp_path):
     nginx = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
     if not nginx or not shutil.which("curl"):
@@ -202,7 +277,9 @@ def test_shows_words_as_they_come_through_nginx(alice, server, provider, tmp_pat
         wait_until_up(f"http://127.0.0.1:{port}", process)
         url = f"http://127.0.0.1:{port}/sessions/{session['id']}/events"
         curl = subprocess.Popen(
-            ["curl", "-sN", url, "-H", f"Authorization: Bearer {alice.token}"], stdout=subprocess.PIPE, text=True
+            ["curl", "-sN", url, "-H", f"Authorization: Bearer {alice.token}"],
+            stdout=subprocess.PIPE,
+            text=True,
         )
         lines = iter(curl.stdout.readline, "")
         assert any("Before" in line for line in lines)

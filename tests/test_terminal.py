@@ -13,7 +13,7 @@ import pytest
 
 from client import ROOT, Server, running
 from provider import reply, so_far, thought, writes
-from tables import tables_of
+from raw_tables import tables_of
 
 pytestmark = pytest.mark.skipif(not shutil.which("tmux"), reason="tmux is not installed")
 
@@ -28,11 +28,30 @@ class Terminal:
         self._socket = home / "tmux"
         self.server = server
         binaries = os.path.dirname(sys.executable) + os.pathsep + CLEAN["PATH"]
-        clean = CLEAN | {"PATH": binaries, "HOME": str(home), "LANG": "C.UTF-8", "PS1": "$ ", "ENV": ""}
+        clean = CLEAN | {
+            "PATH": binaries,
+            "HOME": str(home),
+            "LANG": "C.UTF-8",
+            "PS1": "$ ",
+            "ENV": "",
+        }
         clean |= {"PARLEY_URL": server.url, "PARLEY_TOKEN": server.client().token} | environment
         words = [f"{name}={value}" for name, value in clean.items()]
         size = ["-x", str(columns), "-y", "60"]
-        self.tmux("-f", os.devnull, "new-session", "-d", *size, "-c", str(ROOT), "env", "-i", *words, "TERM=screen", "sh")
+        self.tmux(
+            "-f",
+            os.devnull,
+            "new-session",
+            "-d",
+            *size,
+            "-c",
+            str(ROOT),
+            "env",
+            "-i",
+            *words,
+            "TERM=screen",
+            "sh",
+        )
         self.wait_for("$")
 
     def tmux(self, *words, **options):
@@ -84,7 +103,11 @@ class Terminal:
 @pytest.fixture(scope="module")
 def place(provider_of_all, tmp_path_factory):
     """A server; none of this has to do with the kind of its database."""
-    with running(tmp_path_factory.mktemp("place"), OPENAI_BASE_URL=provider_of_all.url + "/v1", DEFAULT_MODEL="m-1") as server:
+    with running(
+        tmp_path_factory.mktemp("place"),
+        OPENAI_BASE_URL=provider_of_all.url + "/v1",
+        DEFAULT_MODEL="m-1",
+    ) as server:
         yield server
 
 
@@ -172,7 +195,10 @@ def test_a_talk(columns, terminal, provider):
     chat.enter("/tmp is full of files, and none of them is mine: what would you do?")
     chat.wait_for("put a blank before it.\nm-1>")
     assert len(provider.posts) == 5
-    provider.script = [reply("漢字かな" * 3, 0.1, "漢字かな" * 3, " 👩 and back."), reply("Once upon a time ", threading.Event())]
+    provider.script = [
+        reply("漢字かな" * 3, 0.1, "漢字かな" * 3, " 👩 and back."),
+        reply("Once upon a time ", threading.Event()),
+    ]
     chat.press("Up", "C-a", "Space", "Enter")
     chat.wait_for("back.\nm-1>")
     assert said(provider).strip().startswith("/tmp is full")
@@ -191,14 +217,21 @@ def test_a_talk(columns, terminal, provider):
     assert len(provider.posts) == 7
     history = chat._socket.parent / ".parley_history"
     assert stat.S_IMODE(history.stat().st_mode) == 0o600
-    assert "Hello again" in history.read_text() and chat.server.client().token not in history.read_text()
+    assert (
+        "Hello again" in history.read_text()
+        and chat.server.client().token not in history.read_text()
+    )
 
 
 @pytest.mark.parametrize("columns", [WIDE, NARROW])
 def test_a_server_that_dies_in_mid_reply_and_comes_back(columns, terminal, provider, tmp_path):
     text = " ".join(f"word{number}" for number in range(30)) + "."
     gate = threading.Event()
-    settings = {"OPENAI_BASE_URL": provider.url + "/v1", "DEFAULT_MODEL": "m-1", "DATABASE_URL": f"sqlite:///{tmp_path}/p.db"}
+    settings = {
+        "OPENAI_BASE_URL": provider.url + "/v1",
+        "DEFAULT_MODEL": "m-1",
+        "DATABASE_URL": f"sqlite:///{tmp_path}/p.db",
+    }
     first = Server(tmp_path, **settings, WEB_CONCURRENCY=1).wait_until_up()
     chat = terminal(columns, first)
     chat.enter("flask chat")
@@ -210,7 +243,9 @@ def test_a_server_that_dies_in_mid_reply_and_comes_back(columns, terminal, provi
     chat.wait_for("No connection. Trying again.")
     with tables_of(settings["DATABASE_URL"]) as tables:  # its lease has lapsed, to spare waiting
         tables.rows("UPDATE turn SET lease_until = 1 WHERE status = 'in_progress'")
-    second = Server(tmp_path, **settings, WEB_CONCURRENCY=1, GUNICORN_CMD_ARGS=f"--bind 127.0.0.1:{first.port}")
+    second = Server(
+        tmp_path, **settings, WEB_CONCURRENCY=1, GUNICORN_CMD_ARGS=f"--bind 127.0.0.1:{first.port}"
+    )
     try:
         second.wait_until_up()
         words = text.split()
@@ -233,7 +268,15 @@ def test_a_sign_of_life_leaves_no_trace(columns, terminal, provider):
     """It is shown on an empty line only, and what is printed takes its place."""
     gates = [threading.Event() for _ in range(3)]
     provider.script = [
-        reply(thought(reasoning="Hm."), gates[0], "世界 first ", gates[1], "words\n\n", gates[2], "one word more."),
+        reply(
+            thought(reasoning="Hm."),
+            gates[0],
+            "世界 first ",
+            gates[1],
+            "words\n\n",
+            gates[2],
+            "one word more.",
+        ),
     ]
     chat = terminal(columns)
     chat.enter("flask chat")
@@ -307,7 +350,10 @@ def test_words_to_leave_by_and_commands_are_not_sent(terminal, provider):
     chat.wait_for("m-1>")
     chat.enter("/?")
     screen = chat.wait_for("a blank before such a word sends it\nm-1>")
-    assert all(word in screen for word in ("/retry", "/continue", "/model", "/new", "/quit", '"""', "Ctrl-C"))
+    assert all(
+        word in screen
+        for word in ("/retry", "/continue", "/model", "/new", "/quit", '"""', "Ctrl-C")
+    )
     chat.enter("/retry")
     chat.wait_for("Error: There is no reply yet.\nm-1>")
     refusal = "Error: It was not sent: there is no such command, /? lists them. To send it, put a blank before it."
@@ -321,7 +367,9 @@ def test_words_to_leave_by_and_commands_are_not_sent(terminal, provider):
     chat.wait_for("Your next message begins a new session.\nm-1>")
     chat.enter("exit the loop")
     chat.wait_for("The answer.\nm-1>")
-    assert [message["content"] for message in provider.posts[-1].body["messages"]] == ["exit the loop"]
+    assert [message["content"] for message in provider.posts[-1].body["messages"]] == [
+        "exit the loop"
+    ]
 
 
 def test_a_long_name_of_a_model_is_shortened(terminal, provider):

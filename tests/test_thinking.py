@@ -24,17 +24,31 @@ THINKING = {  # docs.vllm.ai (reasoning_outputs), openrouter.ai/docs (reasoning-
     "vLLM, Ollama, Groq, Cerebras": (GPT, [thought(reasoning=THOUGHT)]),
     "OpenRouter, twice the same": (
         GPT,
-        [thought(reasoning=THOUGHT, reasoning_details=[{"type": "reasoning.text", "text": THOUGHT}])],
+        [
+            thought(
+                reasoning=THOUGHT, reasoning_details=[{"type": "reasoning.text", "text": THOUGHT}]
+            )
+        ],
     ),
     "both names": (GPT, [thought(reasoning=THOUGHT, reasoning_content=THOUGHT)]),
-    "Mistral": (GPT, [thought(content=[{"type": "thinking", "thinking": [{"type": "text", "text": THOUGHT}]}])]),
+    "Mistral": (
+        GPT,
+        [thought(content=[{"type": "thinking", "thinking": [{"type": "text", "text": THOUGHT}]}])],
+    ),
     "Anthropic": (CLAUDE, [anthropic()]),
-    "Anthropic, signed": (CLAUDE, [anthropic(), anthropic("signature_delta", "signature", "c2ln" * 50)]),
+    "Anthropic, signed": (
+        CLAUDE,
+        [anthropic(), anthropic("signature_delta", "signature", "c2ln" * 50)],
+    ),
     "Anthropic, in a block's beginning": (
         CLAUDE,
         [
             event(
-                {"type": "content_block_start", "index": 0, "content_block": {"type": "thinking", "thinking": THOUGHT}},
+                {
+                    "type": "content_block_start",
+                    "index": 0,
+                    "content_block": {"type": "thinking", "thinking": THOUGHT},
+                },
                 "content_block_start",
             )
         ],
@@ -56,25 +70,42 @@ def test_a_stream_tells_how_much_a_model_has_thought(alice, provider, model, tho
         gate.set()
         rest = list(events)
     assert {each.name for each in rest} == {"content_delta", "assistant_turn", "done"}
-    assert "".join(each.data["delta"] for each in rest if each.name == "content_delta") == "The answer."
+    assert (
+        "".join(each.data["delta"] for each in rest if each.name == "content_delta")
+        == "The answer."
+    )
     with alice.events(session.data) as stream:
         assert [each.name for each in stream] == ["content_delta", "assistant_turn", "done"]
-    assert "世界" not in json.dumps(alice.get(f"/sessions/{session.data['id']}").json(), ensure_ascii=False)
+    assert "世界" not in json.dumps(
+        alice.get(f"/sessions/{session.data['id']}").json(), ensure_ascii=False
+    )
     provider.script = [reply("More.")]
     alice.post(f"/sessions/{session.data['id']}/messages", {"content": "More"})
-    assert [message["content"] for message in provider.posts[-1].body["messages"]] == ["Hello", "The answer.", "More"]
+    assert [message["content"] for message in provider.posts[-1].body["messages"]] == [
+        "Hello",
+        "The answer.",
+        "More",
+    ]
 
 
 SILENT = {
     "think in the text": (GPT, ["<think>Hm.", "</think>", "Hello."], "<think>Hm.</think>Hello."),
     "think in Anthropic's text": (CLAUDE, ["<think>Hm.</think>Hello."], "<think>Hm.</think>Hello."),
     "thought of Gemini": (GPT, ["<thought>Hm.</thought>Hello."], "<thought>Hm.</thought>Hello."),
-    "empty thoughts": (GPT, [thought(reasoning_content=""), thought(reasoning=None), "Hello."], "Hello."),
+    "empty thoughts": (
+        GPT,
+        [thought(reasoning_content=""), thought(reasoning=None), "Hello."],
+        "Hello.",
+    ),
     "hidden thoughts": (
         CLAUDE,
         [
             event(
-                {"type": "content_block_start", "index": 0, "content_block": {"type": "redacted_thinking", "data": "c2VjcmV0"}},
+                {
+                    "type": "content_block_start",
+                    "index": 0,
+                    "content_block": {"type": "redacted_thinking", "data": "c2VjcmV0"},
+                },
                 "content_block_start",
             ),
             "Hello.",
@@ -101,7 +132,7 @@ def test_it_is_told_once_a_second_at_most_and_grows(alice, provider):
         for each in stream:
             if each.name == "thinking":
                 seen.append((time.monotonic(), each.data["characters"]))
-    times, counts = zip(*seen)
+    times, counts = zip(*seen, strict=True)
     assert 2 <= len(seen) <= (times[-1] - times[0]) / 0.9 + 1
     assert counts[0] == 7 and list(counts) == sorted(set(counts)) and counts[-1] <= 350
 
@@ -116,11 +147,16 @@ def test_nothing_is_lost_by_a_cut_behind_a_thought(alice, provider):
     second.set()
     with alice.events(session.data, thinking.id) as stream:
         events = list(stream)
-    assert "".join(each.data["delta"] for each in events if each.name == "content_delta") == "The answer."
+    assert (
+        "".join(each.data["delta"] for each in events if each.name == "content_delta")
+        == "The answer."
+    )
     assert [each.name for each in events][-2:] == ["assistant_turn", "done"]
 
 
-def test_who_comes_while_a_model_thinks_is_told_too_and_resumes_behind_it(provider, start, settings):
+def test_who_comes_while_a_model_thinks_is_told_too_and_resumes_behind_it(
+    provider, start, settings
+):
     server = start(**settings, WEB_CONCURRENCY=1)
     alice, gate = server.client(), threading.Event()
     session = alice.create("Hello")
@@ -139,11 +175,23 @@ def test_who_comes_while_a_model_thinks_is_told_too_and_resumes_behind_it(provid
 
 def test_a_model_that_thinks_again_behind_text_is_told_of_too(alice, provider):
     """Another second has passed by then."""
-    provider.script = [reply(thought(reasoning="Hm."), 0.1, "The ", 1.1, thought(reasoning="Hm, hm."), 0.3, "answer.")]
+    provider.script = [
+        reply(
+            thought(reasoning="Hm."), 0.1, "The ", 1.1, thought(reasoning="Hm, hm."), 0.3, "answer."
+        )
+    ]
     with alice.stream("POST", "/sessions", {"content": "Hello"}) as stream:
         events = [(each.name, each.data.get("characters")) for each in stream]
-    names = ["session", "thinking", "content_delta", "thinking", "content_delta", "assistant_turn", "done"]
-    assert events == list(zip(names, [None, 3, None, 10, None, None, None]))
+    names = [
+        "session",
+        "thinking",
+        "content_delta",
+        "thinking",
+        "content_delta",
+        "assistant_turn",
+        "done",
+    ]
+    assert events == list(zip(names, [None, 3, None, 10, None, None, None], strict=True))
 
 
 def test_a_cancel_while_a_model_thinks_ends_the_stream(alice, provider):

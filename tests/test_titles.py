@@ -5,11 +5,9 @@ import random
 import pytest
 import regex
 
-from titles import FALLBACK, local_title, proposed_title
+from replies.titles import FALLBACK, local_title, proposed_title
 
-SEED = (
-    "Add rate limiting to the auth endpoints using a sliding window approach with Redis, 10 requests per minute per IP."
-)
+SEED = "Add rate limiting to the auth endpoints using a sliding window approach with Redis, 10 requests per minute per IP."
 FAMILY = "\U0001f468\u200d\U0001f469\u200d\U0001f467\u200d\U0001f466"  # 7 code points that are one picture
 ENGLAND = "\U0001f3f4\U000e0067\U000e0062\U000e0065\U000e006e\U000e0067\U000e007f"  # 7 as well
 SENTENCE = "写一个函数来计算两个日期之间的工作日数量"  # 20 ideographs
@@ -34,7 +32,10 @@ TITLES = [
         "Write a poem about the sea, the sky, the wind and the rain, and make it rhyme",
         "Write poem about sea, sky, wind and rain, and make it rhyme",
     ),
-    ("Explain recursion. Then write a long program in Haskell that shows it in use everywhere.", "Explain recursion."),
+    (
+        "Explain recursion. Then write a long program in Haskell that shows it in use everywhere.",
+        "Explain recursion.",
+    ),
     (
         "Why is my build slow? It takes ten minutes, and I have already tried to clean the cache.",
         "Why is my build slow?",
@@ -105,7 +106,9 @@ TITLES = [
 ]
 
 
-@pytest.mark.parametrize("message, title", TITLES, ids=[ascii(message)[1:30] for message, _ in TITLES])
+@pytest.mark.parametrize(
+    "message, title", TITLES, ids=[ascii(message)[1:30] for message, _ in TITLES]
+)
 def test_writes_a_title(message, title):
     assert local_title(message) == title
 
@@ -119,7 +122,9 @@ MEGABYTES = [
 ]
 
 
-@pytest.mark.parametrize("message, title", MEGABYTES, ids=[ascii(message)[1:30] for message, _ in MEGABYTES])
+@pytest.mark.parametrize(
+    "message, title", MEGABYTES, ids=[ascii(message)[1:30] for message, _ in MEGABYTES]
+)
 def test_writes_a_title_for_a_megabyte_of_flags_or_marks(message, title):
     assert local_title(message) == title
 
@@ -134,7 +139,19 @@ CHARACTERS = [
     *"abcdefgh.!?,;:-–—_'\"()[]{}<>#*`~=+/\\|@%&$^0123456789",
     *" \t\n\u3000\u2009",
     *"éßøñ世界写函数日本語ひらがなカタカナ한글กขनमמשمح",
-    *["e\u0301", "กำ", "ນຳ", "क्ष", "क्षि", "र्क", "நி", "\u1112\u1161\u11ab", "가\u11a8", "\ud7b0\ud7cb", "\ua960\u1161"],
+    *[
+        "e\u0301",
+        "กำ",
+        "ນຳ",
+        "क्ष",
+        "क्षि",
+        "र्क",
+        "நி",
+        "\u1112\u1161\u11ab",
+        "가\u11a8",
+        "\ud7b0\ud7cb",
+        "\ua960\u1161",
+    ],
     *[
         FAMILY,
         ENGLAND,
@@ -164,7 +181,10 @@ def test_cuts_no_character_of_any_text(seed):
         characters = iter(regex.findall(r"\X", " ".join(message.split())))
         if title != FALLBACK:
             # Words and markup may be missing, but each character of the title is one of the message.
-            assert all(character in characters for character in regex.findall(r"\X", title)), (message, title)
+            assert all(character in characters for character in regex.findall(r"\X", title)), (
+                message,
+                title,
+            )
 
 
 PROPOSALS = [
@@ -214,6 +234,8 @@ PROPOSALS = [
 ]
 
 
-@pytest.mark.parametrize("answer, title", PROPOSALS, ids=[ascii(answer)[1:30] for answer, _ in PROPOSALS])
+@pytest.mark.parametrize(
+    "answer, title", PROPOSALS, ids=[ascii(answer)[1:30] for answer, _ in PROPOSALS]
+)
 def test_takes_the_title_out_of_an_answer(answer, title):
     assert proposed_title(answer) == title

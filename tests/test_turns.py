@@ -7,10 +7,11 @@ import threading
 import uuid
 
 import pytest
+import requests
 
 from client import ROOT, SECRET, at_once, wait_for_status
 from provider import fails, reply, status
-from tables import tables_of
+from raw_tables import tables_of
 
 TURNS_ODD = [
     ("turns[limit]=", "turns[limit]"),
@@ -34,7 +35,12 @@ def long(server, provider_of_all):
     alice = server.client("https://github.com/reader")
     session = alice.create("Message 1")
     for number in range(2, 71):
-        assert alice.post(f"/sessions/{session['id']}/messages", {"content": f"Message {number}"}).status_code == 201
+        assert (
+            alice.post(
+                f"/sessions/{session['id']}/messages", {"content": f"Message {number}"}
+            ).status_code
+            == 201
+        )
     return alice, f"/sessions/{session['id']}"
 
 
@@ -50,7 +56,18 @@ def test_shows_all_turns_unless_it_is_asked_for_fewer(long):
 
 
 @pytest.mark.parametrize(
-    "limit, count", [("1", 1), ("2", 2), ("50", 50), ("139", 139), ("140", 140), ("200", 140), ("5000", 140), ("0", 1), ("-7", 1)]
+    "limit, count",
+    [
+        ("1", 1),
+        ("2", 2),
+        ("50", 50),
+        ("139", 139),
+        ("140", 140),
+        ("200", 140),
+        ("5000", 140),
+        ("0", 1),
+        ("-7", 1),
+    ],
 )
 def test_shows_the_last_so_many_turns_oldest_first(long, limit, count):
     alice, path = long
@@ -112,7 +129,10 @@ def test_refuses_a_bad_page(long, query, parameter):
 def test_both_parameters_are_faulted_at_once_and_others_are_nobodys(long):
     alice, path = long
     errors = alice.get(path + "?turns[limit]=x&turns[before]=y&colour=red").json()["errors"]
-    assert sorted(error["source"]["parameter"] for error in errors) == ["turns[before]", "turns[limit]"]
+    assert sorted(error["source"]["parameter"] for error in errors) == [
+        "turns[before]",
+        "turns[limit]",
+    ]
     assert len(alice.get(path + "?colour=red").json()["turns"]) == 140
 
 
@@ -127,7 +147,9 @@ def test_a_reply_under_way_is_the_last_of_a_page(alice, provider):
     with alice.stream("POST", path + "/messages", {"content": "More"}) as stream:
         assert next(iter(stream)).data == {"delta": "Half, "}
         page = alice.get(path + "?turns[limit]=1").json()
-        assert [(turn["status"], turn["content"]) for turn in page["turns"]] == [("in_progress", "Half, ")]
+        assert [(turn["status"], turn["content"]) for turn in page["turns"]] == [
+            ("in_progress", "Half, ")
+        ]
         assert page["meta"] == {"has_more": True}
         older = alice.get(f"{path}?turns[before]={page['turns'][0]['id']}").json()
         assert [turn["content"] for turn in older["turns"]] == ["Hello", "The answer.", "More"]
@@ -142,6 +164,90 @@ def test_a_reply_that_was_replaced_is_on_no_page(alice, provider):
     alice.post(path + "/retry")
     page = alice.get(path + "?turns[limit]=2").json()
     assert replaced not in ids(page) and len(page["turns"]) == 2 and not page["meta"]["has_more"]
+
+
+LONGEST_PAGE = 8 * 2**20  # bytes
+
+
+def size_of(turns):
+    return sum(len(turn["content"].encode()) for turn in turns)
+
+
+def make_large(alice):
+    """The path of a session with ten messages of a megabyte each, of three bytes a character."""
+    headers = {"Authorization": f"Bearer {alice.token}", "Content-Type": "application/json"}
+    path = "/sessions"
+    for number in range(10):
+        body = json.dumps({"content": f"{number}" + "世" * 340_000}, ensure_ascii=False).encode()
+        answer = requests.post(alice.url + path, body, headers=headers, timeout=60)
+        assert answer.status_code == 201, answer.text[:200]
+        path = "/sessions/{id}/messages".format(**answer.json()) if path == "/sessions" else path
+    return path.removesuffix("/messages")
+
+
+@pytest.fixture(scope="module")
+def large(server, provider_of_all):
+    """A client, and the path of such a session, which no test changes."""
+    provider_of_all.reset()
+    alice = server.client("https://github.com/writer")
+    return alice, make_large(alice)
+
+
+@pytest.mark.parametrize("query", ["", "?turns[limit]=200", "?turns[limit]=50", "?turns[limit]=20"])
+def test_shows_no_more_turns_than_are_eight_megabytes(large, query):
+    alice, path = large
+    page = alice.get(path + query).json()
+    assert len(page["turns"]) == 17 and page["meta"] == {"has_more": True}
+    assert size_of(page["turns"]) <= LONGEST_PAGE < size_of(page["turns"]) + 1_020_001
+    assert page["turns"][-1]["content"] == "The answer."
+
+
+def test_the_pages_of_a_large_session_put_together_are_all_turns(large):
+    alice, path = large
+    found, has_more, before = [], True, ""
+    while has_more:
+        page = alice.get(f"{path}{before}").json()
+        assert page["turns"] and size_of(page["turns"]) <= LONGEST_PAGE
+        found, has_more = page["turns"] + found, page["meta"]["has_more"]
+        before = f"?turns[limit]=200&turns[before]={found[0]['id']}"
+    assert "".join(turn["content"][0] for turn in found) == "0T1T2T3T4T5T6T7T8T9T"
+
+
+def test_a_page_that_is_small_enough_is_as_long_as_it_was_asked_for(large):
+    alice, path = large
+    page = alice.get(path + "?turns[limit]=3").json()
+    assert [turn["kind"] for turn in page["turns"]] == ["assistant", "user", "assistant"]
+    assert page["meta"] == {"has_more": True}
+
+
+def test_a_turn_that_is_larger_than_a_page_is_shown_alone(start, provider):
+    settings = {"OPENAI_BASE_URL": provider.url + "/v1", "DEFAULT_MODEL": "m-1"}
+    alice = start(**settings, MAX_CONTENT_LENGTH=2**24).client()
+    session = alice.create("Small")
+    path = f"/sessions/{session['id']}"
+    assert alice.post(path + "/messages", {"content": "x" * (LONGEST_PAGE + 1)}).status_code == 201
+    newest = alice.get(path).json()
+    assert [turn["content"] for turn in newest["turns"]] == ["The answer."]
+    assert newest["meta"] == {"has_more": True}
+    large = alice.get(f"{path}?turns[before]={newest['turns'][0]['id']}").json()
+    assert [len(turn["content"]) for turn in large["turns"]] == [LONGEST_PAGE + 1]
+    assert large["meta"] == {"has_more": True}
+    rest = alice.get(f"{path}?turns[before]={large['turns'][0]['id']}").json()
+    assert [turn["content"] for turn in rest["turns"]] == ["Small", "The answer."]
+    assert rest["meta"] == {"has_more": False}
+
+
+def test_the_text_of_a_reply_under_way_counts_for_its_page(alice, provider):
+    path = make_large(alice)
+    gate = threading.Event()
+    provider.script = [reply("界" * 300_000, gate)]
+    with alice.stream("POST", path + "/messages", {"content": "More"}) as stream:
+        next(iter(stream))
+        page = alice.get(path).json()
+        assert page["turns"][-1]["status"] == "in_progress" and page["turns"][-1]["content"]
+        assert len(page["turns"]) == 17 and size_of(page["turns"]) <= LONGEST_PAGE
+        gate.set()
+        assert [event.name for event in stream][-1] == "done"
 
 
 COST = """
@@ -173,16 +279,40 @@ def test_opening_a_session_of_20_000_turns_costs_what_50_cost(start, settings, p
     server = start(**settings)
     alice = server.client()
     sizes = {alice.create("Hello")["id"]: size for size in (50, 20_000)}
-    columns = ("id", "session_id", "kind", "content", "folded", "created_at", "shown", "cancelled", "model", "status")
+    columns = (
+        "id",
+        "session_id",
+        "kind",
+        "content",
+        "folded",
+        "created_at",
+        "shown",
+        "cancelled",
+        "model",
+        "status",
+    )
     with tables_of(settings["DATABASE_URL"]) as tables:
         for session, size in sizes.items():
-            key, first, at = tables.rows("SELECT session_id, min(id), min(created_at) FROM turn GROUP BY session_id")[0]
-            for key, first, at in tables.rows("SELECT session_id, max(id), max(created_at) FROM turn GROUP BY session_id"):
-                if uuid.UUID(str(key)) == uuid.UUID(session):
-                    break
+            sessions = tables.rows(
+                "SELECT session_id, max(id), max(created_at) FROM turn GROUP BY session_id"
+            )
+            key, first, at = next(
+                row for row in sessions if uuid.UUID(str(row[0])) == uuid.UUID(session)
+            )
             kinds = [("user", None, None), ("assistant", "m-1", "complete")]
             rows = (
-                (first + number, key, kind, f"Turn {number} " + "x" * 200, "", at, True, False, model, state)
+                (
+                    first + number,
+                    key,
+                    kind,
+                    f"Turn {number} " + "x" * 200,
+                    "",
+                    at,
+                    True,
+                    False,
+                    model,
+                    state,
+                )
                 for number in range(1, size - 1)
                 for kind, model, state in [kinds[(number - 1) % 2]]
             )
@@ -195,7 +325,13 @@ def test_opening_a_session_of_20_000_turns_costs_what_50_cost(start, settings, p
         assert page["turns"][-1]["content"].startswith(f"Turn {size - 2} ")
     assert len(alice.get(f"/sessions/{[*sizes][1]}").json()["turns"]) == 20_000
     environment = {"DATABASE_URL": settings["DATABASE_URL"], "JWT_SECRET": SECRET, "PATH": ""}
-    run = subprocess.run([sys.executable, "-c", COST, *sizes], cwd=ROOT, env=environment, capture_output=True, text=True)
+    run = subprocess.run(
+        [sys.executable, "-c", COST, *sizes],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
     assert run.returncode == 0, run.stderr
     few, many = map(int, run.stdout.split())
     assert 50 <= many <= 1.2 * few, (few, many)
@@ -226,14 +362,23 @@ def test_a_retry_with_content_changes_the_last_message_and_its_reply_stands_howe
     assert after[2] == before[2] | {"content": f"The new {new}"}, "the same turn, at the same time"
     assert [(turn["status"], turn["content"]) for turn in after[3:]] == [(ending, content)]
     assert after[3]["id"] > before[3]["id"]
-    assert [message["content"] for message in provider.posts[-1].body["messages"]] == ["First", "The answer.", f"The new {new}"]
+    assert [message["content"] for message in provider.posts[-1].body["messages"]] == [
+        "First",
+        "The answer.",
+        f"The new {new}",
+    ]
     preview = content or f"The new {new}"
     assert alice.get("/sessions?page[limit]=1").json()["data"][0]["last_message_preview"] == preview
-    assert [item["id"] for item in alice.get(f"/sessions?query={new}").json()["data"]] == [session["id"]]
+    assert [item["id"] for item in alice.get(f"/sessions?query={new}").json()["data"]] == [
+        session["id"]
+    ]
     assert alice.get(f"/sessions?query={old}").json()["data"] == []
     provider.script = [reply("Once more.")]
     assert alice.post(path + "/retry").json()["content"] == "Once more."
-    assert [turn["content"] for turn in alice.turns(session)][2:] == [f"The new {new}", "Once more."]
+    assert [turn["content"] for turn in alice.turns(session)][2:] == [
+        f"The new {new}",
+        "Once more.",
+    ]
 
 
 def test_a_cancelled_retry_with_content_does_not_bring_the_old_reply_back(alice, provider):
@@ -246,9 +391,15 @@ def test_a_cancelled_retry_with_content_does_not_bring_the_old_reply_back(alice,
         assert [turn["content"] for turn in alice.turns(session)] == ["New", "Half"]
         assert alice.post(path + "/cancel").status_code == 200
     turns = alice.turns(session)
-    assert [(turn["content"], turn.get("status")) for turn in turns] == [("New", None), ("Half", "interrupted")]
+    assert [(turn["content"], turn.get("status")) for turn in turns] == [
+        ("New", None),
+        ("Half", "interrupted"),
+    ]
     assert turns[1]["id"] != old["id"]
-    for answer in (status(400), reply("Whole.")):  # a plain retry that fails gives way to what was there
+    for answer in (
+        status(400),
+        reply("Whole."),
+    ):  # a plain retry that fails gives way to what was there
         provider.script = [answer]
         alice.post(path + "/retry")
     assert [turn["content"] for turn in alice.turns(session)] == ["New", "Whole."]
@@ -258,7 +409,9 @@ def test_the_message_is_changed_while_its_reply_is_under_way(alice, provider):
     session = alice.create("Old")
     path, gate = f"/sessions/{session['id']}", threading.Event()
     provider.script = [reply(gate, "The answer.")]
-    assert alice.post(path + "/retry", {"content": "New"}, Prefer="respond-async").status_code == 202
+    assert (
+        alice.post(path + "/retry", {"content": "New"}, Prefer="respond-async").status_code == 202
+    )
     assert [turn["content"] for turn in alice.turns(session)] == ["New", ""]
     for body in ({"content": "Newer"}, None):
         response = alice.post(path + "/retry", body)
@@ -274,13 +427,18 @@ def test_one_of_eight_simultaneous_retries_with_content_gets_through(alice, prov
 
     def change(number):
         body = {"content": f"New {number}"}
-        return alice.post(f"/sessions/{session['id']}/retry", body, Prefer="respond-async").status_code
+        return alice.post(
+            f"/sessions/{session['id']}/retry", body, Prefer="respond-async"
+        ).status_code
 
     codes = at_once(8, change)
     assert sorted(codes) == [202] + [409] * 7
     gate.set()
     wait_for_status(alice, session, "complete")
-    assert [turn["content"] for turn in alice.turns(session)] == [f"New {codes.index(202)}", "The answer."]
+    assert [turn["content"] for turn in alice.turns(session)] == [
+        f"New {codes.index(202)}",
+        "The answer.",
+    ]
 
 
 def test_a_retry_with_content_is_made_once_under_its_key(alice, provider):
@@ -299,7 +457,9 @@ def test_a_retry_with_content_is_made_once_under_its_key(alice, provider):
     assert [turn["content"] for turn in alice.turns(session)] == ["New", "The new answer."]
     alice.post(path, None, Idempotency_Key="plain")
     assert alice.post(path, {"content": "New"}, Idempotency_Key="plain").status_code == 422
-    assert alice.post(path, {"content": None}, Idempotency_Key="plain").status_code == 201, "null is the same as nothing"
+    assert alice.post(path, {"content": None}, Idempotency_Key="plain").status_code == 201, (
+        "null is the same as nothing"
+    )
 
 
 @pytest.mark.parametrize("body", [None, {}, {"content": None}])
@@ -311,7 +471,14 @@ def test_a_retry_without_content_is_a_plain_one(alice, provider, body):
     assert alice.turns(session) == before
 
 
-BLANK = {"blank": " \n", "empty": "", "a number": 5, "a list": ["x"], "NUL": "a\0b", "half a character": "\ud800"}
+BLANK = {
+    "blank": " \n",
+    "empty": "",
+    "a number": 5,
+    "a list": ["x"],
+    "NUL": "a\0b",
+    "half a character": "\ud800",
+}
 
 
 @pytest.mark.parametrize("content", BLANK.values(), ids=BLANK)
@@ -319,14 +486,20 @@ def test_refuses_a_bad_content_and_changes_nothing(alice, provider, content):
     session = alice.create("Hello")
     before = alice.turns(session)
     headers = {"Authorization": f"Bearer {alice.token}", "Content-Type": "application/json"}
-    response = alice.request("POST", f"/sessions/{session['id']}/retry", {"content": content}, **headers)
+    response = alice.request(
+        "POST", f"/sessions/{session['id']}/retry", {"content": content}, **headers
+    )
     assert response.status_code == 400
-    assert [error["source"] for error in json.loads(response.text)["errors"]] == [{"pointer": "/content"}]
+    assert [error["source"] for error in json.loads(response.text)["errors"]] == [
+        {"pointer": "/content"}
+    ]
     assert alice.turns(session) == before
     assert len(provider.posts) == 1
 
 
-def test_a_retry_with_content_changes_the_last_of_several_messages_without_an_answer(alice, provider):
+def test_a_retry_with_content_changes_the_last_of_several_messages_without_an_answer(
+    alice, provider
+):
     provider.script = [status(400), status(400), reply("At last.")]
     response = alice.post("/sessions", {"content": "One"})
     path = response.headers["Location"]
@@ -337,7 +510,9 @@ def test_a_retry_with_content_changes_the_last_of_several_messages_without_an_an
     assert provider.posts[-1].body["messages"] == [{"role": "user", "content": "One\n\nThree"}]
 
 
-def test_a_change_of_the_last_message_leaves_the_title_and_moves_the_session_to_the_top(alice, provider):
+def test_a_change_of_the_last_message_leaves_the_title_and_moves_the_session_to_the_top(
+    alice, provider
+):
     session = alice.create("Old words")
     other = alice.create("Another")
     assert alice.get("/sessions?page[limit]=1").json()["data"][0]["id"] == other["id"]

@@ -7,14 +7,18 @@ import pytest
 
 from client import ALICE, BOB, at_once, wait_for_status
 from provider import chunk, event, fails, head, reply
-from tables import tables_of
+from raw_tables import tables_of
 
-USAGE = {"prompt_tokens": 15, "completion_tokens": 7, "prompt_tokens_details": {"cached_tokens": 3}}  # as `reply` ends
+USAGE = {
+    "prompt_tokens": 15,
+    "completion_tokens": 7,
+    "prompt_tokens_details": {"cached_tokens": 3},
+}  # as `reply` ends
 SAID = event({"choices": [], "usage": USAGE})  # the same, wherever it stands
 
 
 def today():
-    return datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d")
+    return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d")
 
 
 @pytest.fixture
@@ -30,7 +34,9 @@ def usage_of(settings):
         with tables_of(settings["DATABASE_URL"]) as tables:
             for day, model, *counts in tables.rows(query, owner):
                 assert first_day <= day <= today()
-                sums[model] = tuple(map(sum, zip(sums.get(model, (0, 0, 0, 0)), counts)))
+                sums[model] = tuple(
+                    map(sum, zip(sums.get(model, (0, 0, 0, 0)), counts, strict=True))
+                )
         return sums
 
     return usage_of
@@ -72,7 +78,9 @@ def test_a_change_of_model_counts_from_the_next_reply_on(start, settings, usage_
 def test_one_key_is_one_reply(start, settings, usage_of):
     alice = start(**settings).client()
     for _ in range(3):
-        assert alice.post("/sessions", {"content": "Hello"}, Idempotency_Key="k-1").status_code == 201
+        assert (
+            alice.post("/sessions", {"content": "Hello"}, Idempotency_Key="k-1").status_code == 201
+        )
     assert usage_of() == {"m-1": (1, 15, 7, 3)}
 
 
@@ -80,7 +88,11 @@ def test_what_no_provider_said_is_no_token(start, settings, provider, usage_of):
     """Also where it said a part: a count is what was said of it."""
 
     def answer(*numbers):
-        words = [{"choices": [{"index": 0, "delta": {"content": "Hi."}, "finish_reason": "stop"}]}, *numbers, "[DONE]"]
+        words = [
+            {"choices": [{"index": 0, "delta": {"content": "Hi."}, "finish_reason": "stop"}]},
+            *numbers,
+            "[DONE]",
+        ]
         parts = [chunk(event(word)) for word in words]
         return lambda request: [head(Transfer_Encoding="chunked"), *parts, chunk(b"")]
 
@@ -117,7 +129,9 @@ def test_a_failed_reply_adds_what_its_provider_had_said(start, settings, provide
 
 
 @pytest.mark.parametrize("where", ["where it is written", "in another process"])
-def test_a_cancelled_reply_adds_once_what_its_provider_had_said(start, settings, provider, usage_of, where):
+def test_a_cancelled_reply_adds_once_what_its_provider_had_said(
+    start, settings, provider, usage_of, where
+):
     never = threading.Event()
     provider.script = [reply(SAID, "Half", never)]
     server = start(**settings, WEB_CONCURRENCY=1)
@@ -131,10 +145,18 @@ def test_a_cancelled_reply_adds_once_what_its_provider_had_said(start, settings,
         assert cancelled.status_code == 200
         [*_, done] = frames
         assert done.name == "done"
-    server.wait_for_output("outcome=interrupted")  # the writer knows of it, and has said what it cost
+    server.wait_for_output(
+        "outcome=interrupted"
+    )  # the writer knows of it, and has said what it cost
     assert usage_of() == {"m-1": (1, 15, 7, 3)}
-    assert alice.turns(session)[1]["usage"] == {"input_tokens": 15, "output_tokens": 7, "cached_tokens": 3}
-    assert alice.post(f"/sessions/{session['id']}/messages", {"content": "Go on"}).status_code == 201
+    assert alice.turns(session)[1]["usage"] == {
+        "input_tokens": 15,
+        "output_tokens": 7,
+        "cached_tokens": 3,
+    }
+    assert (
+        alice.post(f"/sessions/{session['id']}/messages", {"content": "Go on"}).status_code == 201
+    )
     server.stop()  # behind which nothing is added
     assert usage_of() == {"m-1": (2, 30, 14, 6)}
 
@@ -166,17 +188,23 @@ def test_cancelled_in_the_moment_of_its_end_it_counts_once(start, settings, prov
     clients = [server.client() for server in servers]
     sessions = []
     for number, gate in enumerate(gates):
-        provider.script = [reply(SAID, "Half ", gate, "and half.")]  # and the same usage again at the end
-        sessions.append(clients[0].post("/sessions", {"content": "Hello"}, Prefer="respond-async").json())
+        provider.script = [
+            reply(SAID, "Half ", gate, "and half.")
+        ]  # and the same usage again at the end
+        sessions.append(
+            clients[0].post("/sessions", {"content": "Hello"}, Prefer="respond-async").json()
+        )
         provider.wait_for_request(number + 1)
     for session in sessions:
         with clients[0].events(session) as stream:
             assert next(iter(stream)).data == {"delta": "Half "}
 
     ended = []
-    for session, gate in zip(sessions, gates):
+    for session, gate in zip(sessions, gates, strict=True):
         cancel = f"/sessions/{session['id']}/cancel"
-        _, status = at_once(2, lambda place: clients[1].post(cancel).status_code if place else gate.set())
+        _, status = at_once(
+            2, lambda place: clients[1].post(cancel).status_code if place else gate.set()
+        )
         ended.append("interrupted" if status == 200 else "complete")
         wait_for_status(clients[1], session, ended[-1])
     for server in servers:
@@ -193,9 +221,13 @@ def test_usage_survives_the_deletion_of_its_session(start, settings, usage_of):
     assert usage_of() == {"m-1": (2, 30, 14, 6)}
 
 
-def test_a_reply_that_is_handed_over_adds_once_what_both_calls_took(start, settings, provider, usage_of):
+def test_a_reply_that_is_handed_over_adds_once_what_both_calls_took(
+    start, settings, provider, usage_of
+):
     provider.script = [reply(SAID, "Half ", threading.Event()), reply("and half.")]
-    server = start(**settings, GUNICORN_CMD_ARGS="--graceful-timeout 6")  # of which five seconds are kept for handing over
+    server = start(
+        **settings, GUNICORN_CMD_ARGS="--graceful-timeout 6"
+    )  # of which five seconds are kept for handing over
     with server.client().stream("POST", "/sessions", {"content": "Hello"}) as stream:
         session, delta = (next(iter(stream)) for _ in range(2))
         assert (session.name, delta.data) == ("session", {"delta": "Half "})

@@ -12,7 +12,7 @@ import uuid
 import psycopg
 
 from client import wait_until
-from tables import tables_of
+from raw_tables import tables_of
 
 
 def pids_of(server):
@@ -118,7 +118,9 @@ def may_write(path):
         if "->" in fields or "WRITE" not in fields:  # the first is one who waits
             continue
         pid, place, first = fields[4:7]
-        if int(place.rpartition(":")[2]) == memory and first == "120":  # the byte of the one who writes, in WAL mode
+        if (
+            int(place.rpartition(":")[2]) == memory and first == "120"
+        ):  # the byte of the one who writes, in WAL mode
             pids.add(int(pid))
     return pids
 
@@ -149,7 +151,9 @@ def read_only(url):
     with psycopg.connect(server + "/postgres", autocommit=True) as connection:
         connection.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
         try:
-            connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", (name,))
+            connection.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", (name,)
+            )
             yield
         finally:
             connection.execute(f"ALTER DATABASE {name} RESET default_transaction_read_only")
@@ -234,14 +238,19 @@ def copy_as_dead(url, session, count):
                 f"SELECT * FROM {table} WHERE {key} = '{original.hex if tables.is_sqlite else original}' ORDER BY id"
             )
             columns = [column[0] for column in cursor.description]
-            rows, copies = [dict(zip(columns, row)) for row in cursor.fetchall()], []
+            rows, copies = [dict(zip(columns, row, strict=True)) for row in cursor.fetchall()], []
             for number, new in enumerate(stored):
                 for place, row in enumerate(rows):
                     copy = row | {key: new}
                     if table == "turn":
                         copy["id"] = rows[-1]["id"] + 1 + number * len(rows) + place
                         if row["kind"] == "assistant":
-                            dead = {"status": "in_progress", "content": "", "fence": copy["id"], "lease_until": 1_000_000}
+                            dead = {
+                                "status": "in_progress",
+                                "content": "",
+                                "fence": copy["id"],
+                                "lease_until": 1_000_000,
+                            }
                             copy |= {name: value for name, value in dead.items() if name in row}
                     copies.append([copy[name] for name in columns])
             tables.fill(table, columns, copies)

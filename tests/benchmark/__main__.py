@@ -37,42 +37,73 @@ LIBRARIES = ("flask", "gunicorn", "marshmallow", "peewee", "psycopg", "pyjwt", "
 
 
 def main():
-    parser = argparse.ArgumentParser(prog="python tests/benchmark", description=__doc__.partition(":")[0])
-    parser.add_argument("--postgres", metavar="URL", help="measure Parley on this server, in databases of their own")
-    parser.add_argument("--turns", type=int, default=100_000, help="measure a search in so many turns of one user")
-    parser.add_argument("--only", choices=("far", "near", "database", "streams"), help="measure these rows, and no others")
+    parser = argparse.ArgumentParser(
+        prog="python tests/benchmark", description=__doc__.partition(":")[0]
+    )
+    parser.add_argument(
+        "--postgres", metavar="URL", help="measure Parley on this server, in databases of their own"
+    )
+    parser.add_argument(
+        "--turns", type=int, default=100_000, help="measure a search in so many turns of one user"
+    )
+    parser.add_argument(
+        "--only",
+        choices=("far", "near", "database", "streams"),
+        help="measure these rows, and no others",
+    )
     options = parser.parse_args()
     url = options.postgres
     began = time.monotonic(), busy_seconds()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended"))  # and with it the servers
     with contextlib.ExitStack() as stack:
         folder = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        database_url = stack.enter_context(new_database(url)) if url else f"sqlite:///{folder}/parley.db"
+        database_url = (
+            stack.enter_context(new_database(url)) if url else f"sqlite:///{folder}/parley.db"
+        )
         stub = stack.enter_context(Stub(folder))
-        print(f"{machine()} {libraries()} Parley on {database_url.partition(':')[0]}. {speeds(folder, stub)}\n")
+        print(
+            f"{machine()} {libraries()} Parley on {database_url.partition(':')[0]}. {speeds(folder, stub)}\n"
+        )
         print_row("", "against", "Parley", "compared", "goal", "met")
         print_row(*["---"] * 6)
-        for part, measure in (("far", measure_far), ("near", functools.partial(measure_near, options.turns))):
+        for part, measure in (
+            ("far", measure_far),
+            ("near", functools.partial(measure_near, options.turns)),
+        ):
             if options.only in (None, part):
                 for row in measure(folder, stub, database_url):
                     print_row(*row)
         if options.only in (None, "database"):
-            for row in measure_database(options.turns, folder, stub, url or os.environ.get("TEST_DATABASE_URL")):
+            for row in measure_database(
+                options.turns, folder, stub, url or os.environ.get("TEST_DATABASE_URL")
+            ):
                 print_row(*row)
         if options.only in (None, "streams"):
-            for row in measure_many_streams(folder, stub, url or os.environ.get("TEST_DATABASE_URL")):
+            for row in measure_many_streams(
+                folder, stub, url or os.environ.get("TEST_DATABASE_URL")
+            ):
                 print_row(*row)
-    seconds, busy = (now - then for now, then in zip((time.monotonic(), busy_seconds()), began))
-    print(f"\nIt took {seconds:.0f} s, in which other processes used {max(0, busy) / seconds:.2f} cores.")
+    seconds, busy = (
+        now - then for now, then in zip((time.monotonic(), busy_seconds()), began, strict=True)
+    )
+    print(
+        f"\nIt took {seconds:.0f} s, in which other processes used {max(0, busy) / seconds:.2f} cores."
+    )
 
 
 def measure_far(folder, stub, database_url):
     """The rows of a provider as real ones are, as soon as they are known: far away, and behind TLS."""
     with TLSStub(folder) as tls_stub:
-        with FarStub(folder, tls_stub, measures.ROUND_TRIP) as far, Parley(folder, far, database_url) as parley:
+        with (
+            FarStub(folder, tls_stub, measures.ROUND_TRIP) as far,
+            Parley(folder, far, database_url) as parley,
+        ):
             measures.warm_up(parley)
             yield from measures.measure_far_first_word(folder, far, parley)
-        with Parley(folder, stub, database_url) as plain, Parley(folder, tls_stub, database_url) as over_tls:
+        with (
+            Parley(folder, stub, database_url) as plain,
+            Parley(folder, tls_stub, database_url) as over_tls,
+        ):
             measures.warm_up(plain)
             measures.warm_up(over_tls)
             yield from measures.measure_tls(plain, over_tls)
@@ -103,7 +134,9 @@ def measure_near(turns, folder, stub, database_url):
 def measure_database(turns, folder, stub, url):
     """The rows of PostgreSQL, as soon as they are known."""
     if not url:
-        print("\nThe rows of PostgreSQL are left out: there is neither --postgres URL nor TEST_DATABASE_URL.")
+        print(
+            "\nThe rows of PostgreSQL are left out: there is neither --postgres URL nor TEST_DATABASE_URL."
+        )
         return
     with contextlib.ExitStack() as stack:
         of_floor, of_near, of_far = (stack.enter_context(new_database(url)) for _ in range(3))
@@ -113,7 +146,9 @@ def measure_database(turns, folder, stub, url):
 def measure_many_streams(folder, stub, url):
     """The rows of many streams, as soon as they are known; those of PostgreSQL where there is one."""
     with contextlib.ExitStack() as stack:
-        urls = {"SQLite": f"sqlite:///{folder}/many.db"} | ({"PostgreSQL": stack.enter_context(new_database(url))} if url else {})
+        urls = {"SQLite": f"sqlite:///{folder}/many.db"} | (
+            {"PostgreSQL": stack.enter_context(new_database(url))} if url else {}
+        )
         yield from many_streams.measure(folder, stub, urls)
 
 
@@ -135,7 +170,10 @@ def print_row(*cells):
 
 def machine():
     lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
-    model = next((line.partition(": ")[2] for line in lines if line.startswith("model name")), platform.machine())
+    model = next(
+        (line.partition(": ")[2] for line in lines if line.startswith("model name")),
+        platform.machine(),
+    )
     return f"{len(os.sched_getaffinity(0))} cores of {model}, Linux {platform.release()}, Python {platform.python_version()}."
 
 
@@ -146,7 +184,11 @@ def libraries():
 
 def speeds(folder, stub):
     """What the figures depend on besides: the disk and the stub."""
-    rate = 32 * 50 / at_once([Client(stub.port) for _ in range(32)], 50, measures.anew(measures.ask_directly))
+    rate = (
+        32
+        * 50
+        / at_once([Client(stub.port) for _ in range(32)], 50, measures.anew(measures.ask_directly))
+    )
     disk = f"A write of 4 kB to the disk takes {measures.sync_time(folder) * 1000:.2g} ms"
     return f"{disk}, the stub alone gives {rate:,.0f} answers a second."
 

@@ -52,7 +52,9 @@ def follow(port, tokens, count, words, rate):
     began, streams, stand = time.monotonic(), [], False
     with selectors.DefaultSelector() as selector:
         while len(streams) < count or selector.get_map():
-            if is_due := len(streams) < count and (not rate or time.monotonic() - began >= len(streams) / rate):
+            if is_due := len(streams) < count and (
+                not rate or time.monotonic() - began >= len(streams) / rate
+            ):
                 data = request(tokens[len(streams) % len(tokens)], words, PACE)
                 streams.append(Stream(selector, port, data))
             if is_due and not rate:
@@ -73,12 +75,24 @@ def follow(port, tokens, count, words, rate):
 def summary(streams, words):
     begun = [stream.times for stream in streams if stream.status == "201"]
     statuses = [stream.status for stream in streams]
-    all_began, first_ends = max(times[0][1] for times in begun), min(times[-1][0] for times in begun)
-    lags = [arrived - sent for times in begun for sent, arrived in times if all_began <= sent < first_ends]
+    all_began, first_ends = (
+        max(times[0][1] for times in begun),
+        min(times[-1][0] for times in begun),
+    )
+    lags = [
+        arrived - sent
+        for times in begun
+        for sent, arrived in times
+        if all_began <= sent < first_ends
+    ]
     first = [times[0][1] - times[0][0] for times in begun]
     if short := [len(times) for times in begun if len(times) < words]:
         raise SystemExit(f"{len(short)} streams ended before their {words} words: {short[:9]}")
-    return {"statuses": {status: statuses.count(status) for status in sorted(set(statuses))}, "lags": lags, "first": first}
+    return {
+        "statuses": {status: statuses.count(status) for status in sorted(set(statuses))},
+        "lags": lags,
+        "first": first,
+    }
 
 
 if __name__ == "__main__":

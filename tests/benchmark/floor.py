@@ -67,7 +67,9 @@ class PostgreSQL:
         self.open()
 
 
-database = (PostgreSQL if os.environ["DATABASE"].startswith("postgres") else SQLite)(os.environ["DATABASE"])
+database = (PostgreSQL if os.environ["DATABASE"].startswith("postgres") else SQLite)(
+    os.environ["DATABASE"]
+)
 
 
 def create_app():
@@ -91,8 +93,17 @@ def create_session():
     row = (session["id"], claims["sub"], body["content"], session["created_at"])
     database.execute(database.insert, row)
     is_stream = request.headers.get("Accept") == "text/event-stream"
-    asked = {"model": body["model"], "messages": [{"role": "user", "content": body["content"]}], "stream": is_stream}
-    answer = requests.post(os.environ["OPENAI_BASE_URL"] + "/chat/completions", json=asked, stream=is_stream, timeout=60)
+    asked = {
+        "model": body["model"],
+        "messages": [{"role": "user", "content": body["content"]}],
+        "stream": is_stream,
+    }
+    answer = requests.post(
+        os.environ["OPENAI_BASE_URL"] + "/chat/completions",
+        json=asked,
+        stream=is_stream,
+        timeout=60,
+    )
     answer.raise_for_status()
     if is_stream:
         return Response(answer.iter_content(None), 201, mimetype="text/event-stream")

@@ -50,7 +50,9 @@ class Follower:
             if len(self.times) < self.words:
                 self.times.append((float(word[1]), now))
         if not data and len(self.times) < self.words:
-            raise SystemExit(f"of {self.words} words {len(self.times)} arrived, then {self.rest[-500:]}")
+            raise SystemExit(
+                f"of {self.words} words {len(self.times)} arrived, then {self.rest[-500:]}"
+            )
         self.rest = self.rest[max(end, len(self.rest) - LONGEST) :] if self.times else self.rest
         return bool(data)
 

@@ -27,12 +27,21 @@ def measure(folder, stub, urls):
 
 
 def measure_one(what, parley, rate):
-    before, tokens = parley.memory(), [make_token(f"https://github.com/user-{number}") for number in range(USERS)]
+    before, tokens = (
+        parley.memory(),
+        [make_token(f"https://github.com/user-{number}") for number in range(USERS)],
+    )
     command = [sys.executable, HERE / "crowd.py", *map(str, (parley.port, STREAMS, WORDS, rate))]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as crowd:
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as crowd:
         crowd.stdin.write("\n".join(tokens))
         crowd.stdin.close()
-        standing, processor_time, health = json.loads(crowd.stdout.readline())["standing"], parley.processor_seconds(), []
+        standing, processor_time, health = (
+            json.loads(crowd.stdout.readline())["standing"],
+            parley.processor_seconds(),
+            [],
+        )
         until = time.monotonic() + WINDOW
         while time.monotonic() < until:
             client = Client(parley.port)
@@ -43,14 +52,33 @@ def measure_one(what, parley, rate):
         told = json.loads(crowd.stdout.readline())
     lags, begun = [lag * MS for lag in told["lags"]], told["statuses"]["201"]
     figures = f"{STREAMS - begun}; {standing:.3g} s"
-    yield plain_row(f"{what}: how many were refused; when the others stood", figures, "0", begun == STREAMS)
+    yield plain_row(
+        f"{what}: how many were refused; when the others stood", figures, "0", begun == STREAMS
+    )
     figures = f"{median(lags):.3g}, {quantiles(lags, n=100)[98]:.3g}, {max(lags):.3g} ms"
-    yield plain_row("… lag of a word, median, p99 and the slowest", figures, "at most 1,000 ms", max(lags) <= 1000)
-    yield plain_row("… the slowest GET /health meanwhile", f"{max(health):.3g} ms", "at most 100 ms", max(health) <= 100)
+    yield plain_row(
+        "… lag of a word, median, p99 and the slowest",
+        figures,
+        "at most 1,000 ms",
+        max(lags) <= 1000,
+    )
+    yield plain_row(
+        "… the slowest GET /health meanwhile",
+        f"{max(health):.3g} ms",
+        "at most 100 ms",
+        max(health) <= 100,
+    )
     figures = f"{memory / begun * KB:.4g} kB; {(memory - before) / begun * KB:.4g} kB"
     goal, is_met = "at most 150 kB", memory <= 150_000 * begun
-    yield plain_row("… memory of all processes, for each stream; what they have more than before", figures, goal, is_met)
-    yield plain_row("… processor time of a word", f"{processor_time / (begun * WINDOW) * MS:.3g} ms")
+    yield plain_row(
+        "… memory of all processes, for each stream; what they have more than before",
+        figures,
+        goal,
+        is_met,
+    )
+    yield plain_row(
+        "… processor time of a word", f"{processor_time / (begun * WINDOW) * MS:.3g} ms"
+    )
 
 
 def plain_row(what, figure, goal="", is_met=None):

@@ -24,7 +24,7 @@ MS, MB = 1000, 1 / 2**20
 def in_turns(rounds, *measures):
     """The medians of what these functions return, which are called in turns: a busy moment hits them all alike."""
     results = [[measure() for measure in measures] for _ in range(rounds)]
-    return [median(column) for column in zip(*results)]
+    return [median(column) for column in zip(*results, strict=True)]
 
 
 def row(what, against, parley, unit, goal="", is_met=None, name="floor", is_difference=False):
@@ -88,7 +88,16 @@ def measure_one_at_a_time(stub, floor, parley):
     )
     floor_time, parley_time = (floor_time - model) * MS, (parley_time - streamed) * MS
     is_met = parley_time <= 1.8 * floor_time
-    return [row("a creation, without the model's own time", floor_time, parley_time, "ms", "at most 1.8 ×", is_met)]
+    return [
+        row(
+            "a creation, without the model's own time",
+            floor_time,
+            parley_time,
+            "ms",
+            "at most 1.8 ×",
+            is_met,
+        )
+    ]
 
 
 def measure_work(floor, parley):
@@ -103,7 +112,9 @@ def measure_many_at_once(floor, parley):
 
     at_floor, at_parley = in_turns(ROUNDS, lambda: rate(floor), lambda: rate(parley))
     is_met = at_parley >= 0.6 * at_floor
-    return [row("creations a second, 32 at once", at_floor, at_parley, "/s", "at least 0.60 ×", is_met)]
+    return [
+        row("creations a second, 32 at once", at_floor, at_parley, "/s", "at least 0.60 ×", is_met)
+    ]
 
 
 def measure_waiting(floor, parley):
@@ -112,7 +123,16 @@ def measure_waiting(floor, parley):
 
     at_floor, at_parley = in_turns(3, lambda: wall(floor), lambda: wall(parley))
     goal = "at most 1.3 s"
-    return [row("100 creations at once, of a model that takes 1 s", at_floor, at_parley, "s", goal, at_parley <= 1.3)]
+    return [
+        row(
+            "100 creations at once, of a model that takes 1 s",
+            at_floor,
+            at_parley,
+            "s",
+            goal,
+            at_parley <= 1.3,
+        )
+    ]
 
 
 def measure_bursts(floor, parley):
@@ -122,7 +142,9 @@ def measure_bursts(floor, parley):
         """The times of `GET path`, again and again by one client with a pause of 5 ms."""
         (client,), times = users(server, 1), []
         with concurrent.futures.ThreadPoolExecutor(1) as pool:
-            burst = pool.submit(at_once, users(server, count), 1, functools.partial(ask, model=model))
+            burst = pool.submit(
+                at_once, users(server, count), 1, functools.partial(ask, model=model)
+            )
             while not burst.done():
                 times.append(client.send("GET", path).seconds * MS)
                 client.close()
@@ -140,9 +162,17 @@ def measure_bursts(floor, parley):
     asked = (floor, "/health"), (parley, "/sessions")
     rounds = [[times(*each, 100, "m-fast") for each in asked] for _ in range(ROUNDS)]
     for name, figure, most in (("the median", median, 5), ("the slowest", max, 50)):
-        at_floor, at_parley = (median(map(figure, column)) for column in zip(*rounds))
+        at_floor, at_parley = (median(map(figure, column)) for column in zip(*rounds, strict=True))
         what = f"{name} GET /sessions, a list of 20, while 100 are created at once"
-        yield row(what, at_floor, at_parley, "ms", f"at most {most} ms", at_parley <= most, "GET /health of the floor")
+        yield row(
+            what,
+            at_floor,
+            at_parley,
+            "ms",
+            f"at most {most} ms",
+            at_parley <= most,
+            "GET /health of the floor",
+        )
 
 
 # Streams
@@ -166,14 +196,26 @@ def measure_streams(stub, floor, parley):
 
     rows = []
     # Of a flood the times scatter widely, as the stub writes it on one of the cores.
-    for model, count, name in ((f"m-words-{WORDS}", 20, "as fast as they go"), ("m-paced-20", 5, "10 ms apart")):
+    for model, count, name in (
+        (f"m-words-{WORDS}", 20, "as fast as they go"),
+        ("m-paced-20", 5, "10 ms apart"),
+    ):
         floor_time, parley_time = in_turns(
             ROUNDS,
             lambda: first_word(at_floor, model, count),
             lambda: first_word(at_parley, model, count),
         )
         is_met = parley_time <= 2 * floor_time
-        rows.append(row(f"time to the first word, words {name}", floor_time, parley_time, "ms", "at most 2 ×", is_met))
+        rows.append(
+            row(
+                f"time to the first word, words {name}",
+                floor_time,
+                parley_time,
+                "ms",
+                "at most 2 ×",
+                is_met,
+            )
+        )
     rates = in_turns(
         2 * ROUNDS,
         lambda: words_a_second(ask_directly, direct),
@@ -267,8 +309,22 @@ def measure_lists(parley, database_url):
     first, is_met = f"the first page of {many}", page_many <= 1.5 * page_few
     return [
         row(first, page_few, page_many, "ms", "at most 1.5 ×", is_met, f"of {few}"),
-        row(f"the page at offset {FAR:,}", page_many, page_far, "ms", "at most 5 ×", page_far <= 5 * page_many, "at offset 0"),
-        row(f"a session with 200 turns, of {many}", session_few, session_many, "ms", name=f"of {few}"),
+        row(
+            f"the page at offset {FAR:,}",
+            page_many,
+            page_far,
+            "ms",
+            "at most 5 ×",
+            page_far <= 5 * page_many,
+            "at offset 0",
+        ),
+        row(
+            f"a session with 200 turns, of {many}",
+            session_few,
+            session_many,
+            "ms",
+            name=f"of {few}",
+        ),
     ]
 
 
@@ -282,13 +338,26 @@ def measure_search(parley, database_url, turns, where=""):
         return typical(lambda client: client.send("GET", "/sessions" + query), client, count) * MS
 
     listed, everywhere, nowhere = in_turns(
-        5, lambda: get("", 20), lambda: get("?query=the", 20), lambda: get("?query=nowhere-at-all", 1)
+        5,
+        lambda: get("", 20),
+        lambda: get("?query=the", 20),
+        lambda: get("?query=nowhere-at-all", 1),
     )
     most = turns // 1000
     what, name = f"in {turns:,} turns of 200 to 4,000 characters{where}", "a list"
-    yield row(f"a search for a word that occurs everywhere {what}", listed, everywhere, "ms", name=name)
+    yield row(
+        f"a search for a word that occurs everywhere {what}", listed, everywhere, "ms", name=name
+    )
     is_met = nowhere <= most
-    yield row(f"a search for a word that occurs nowhere {what}", listed, nowhere, "ms", f"at most {most:,} ms", is_met, name)
+    yield row(
+        f"a search for a word that occurs nowhere {what}",
+        listed,
+        nowhere,
+        "ms",
+        f"at most {most:,} ms",
+        is_met,
+        name,
+    )
 
 
 # Memory and start
@@ -305,8 +374,18 @@ def measure_start(start_floor, start_parley):
             return server.seconds
 
     at_floor, at_parley = in_turns(3, lambda: seconds(start_floor), lambda: seconds(start_parley))
-    start = row("from the start to the first answer", at_floor, at_parley, "s", "at most 1 s", at_parley <= 1)
-    return [start, memory_row("at the start", median(memory[start_floor]), median(memory[start_parley]))]
+    start = row(
+        "from the start to the first answer",
+        at_floor,
+        at_parley,
+        "s",
+        "at most 1 s",
+        at_parley <= 1,
+    )
+    return [
+        start,
+        memory_row("at the start", median(memory[start_floor]), median(memory[start_parley])),
+    ]
 
 
 def measure_memory(floor, parley):
@@ -315,4 +394,11 @@ def measure_memory(floor, parley):
 
 def memory_row(when, at_floor, at_parley):
     is_met = at_parley <= 1.3 * at_floor
-    return row(f"memory (PSS of all processes) {when}", at_floor * MB, at_parley * MB, "MB", "at most 1.3 ×", is_met)
+    return row(
+        f"memory (PSS of all processes) {when}",
+        at_floor * MB,
+        at_parley * MB,
+        "MB",
+        "at most 1.3 ×",
+        is_met,
+    )

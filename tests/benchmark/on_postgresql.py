@@ -32,9 +32,24 @@ SILENT = "m-timed-2-60000"  # a model that says a word, and no other for a minut
 class Place:
     """A floor and a Parley, and where they keep their data."""
 
-    def __init__(self, name, floor, parley, relay=None, slowest=None, ratio=None, fewest=None, most_lags=(None, None)):
+    def __init__(
+        self,
+        name,
+        floor,
+        parley,
+        relay=None,
+        slowest=None,
+        ratio=None,
+        fewest=None,
+        most_lags=(None, None),
+    ):
         self.name, self.floor, self.parley, self.relay = name, floor, parley, relay
-        self.slowest, self.ratio, self.fewest, self.most_lags = slowest, ratio, fewest, most_lags  # the goals
+        self.slowest, self.ratio, self.fewest, self.most_lags = (
+            slowest,
+            ratio,
+            fewest,
+            most_lags,
+        )  # the goals
 
 
 def measure(turns, folder, stub, of_floor, of_near, of_far):
@@ -54,7 +69,9 @@ def measure(turns, folder, stub, of_floor, of_near, of_far):
         yield from count_all(counted)
         here = place("PostgreSQL near", of_floor, of_near, ratio=2)
         goals = {"slowest": 20, "fewest": 100, "most_lags": (15, 60)}
-        away = place(f"PostgreSQL {FAR * MS:.0f} ms away", by(far, of_floor), by(far, of_far), **goals)
+        away = place(
+            f"PostgreSQL {FAR * MS:.0f} ms away", by(far, of_floor), by(far, of_far), **goals
+        )
         file = place("SQLite", None, f"sqlite:///{folder}/one.db")
         yield from measure_creations(stub, (here, away, file))
         yield from measure_rates((here, away, file))
@@ -65,7 +82,9 @@ def measure(turns, folder, stub, of_floor, of_near, of_far):
 @contextlib.contextmanager
 def relay_to(url, round_trip):
     server = urlsplit(url)
-    with contextlib.closing(CountingRelay(server.hostname, server.port or 5432, round_trip / 2)) as relay:
+    with contextlib.closing(
+        CountingRelay(server.hostname, server.port or 5432, round_trip / 2)
+    ) as relay:
         yield relay
 
 
@@ -94,7 +113,7 @@ def count_all(place):
         for _ in range(times):
             act()
             settle(relay)
-        return [(after - then) / times for then, after in zip(before, relay.counts())]
+        return [(after - then) / times for then, after in zip(before, relay.counts(), strict=False)]
 
     def defer(path, body, status):
         anew(Client.send)(client, "POST", path, body, status=status, prefer="respond-async")
@@ -104,29 +123,40 @@ def count_all(place):
     path = f"/sessions/{session}/messages"
     yield counted("a message", count(lambda: defer(path, {"content": "And then?"}, 202), 10))
     timed = began | {"model": f"m-timed-{WORDS}-20"}
-    yield counted(f"a reply of {WORDS} words that is streamed alone", count(lambda: stream(timed)), 600)
+    yield counted(
+        f"a reply of {WORDS} words that is streamed alone", count(lambda: stream(timed)), 600
+    )
     together = count(lambda: follow(place.parley, TOGETHER, WORDS))
-    yield counted(f"each of {TOGETHER} such replies at once", [total / TOGETHER for total in together], 100)
+    yield counted(
+        f"each of {TOGETHER} such replies at once", [total / TOGETHER for total in together], 100
+    )
     yield from count_under_way(relay, client)
 
 
 def count_under_way(relay, client):
     """The same while replies are under way that say nothing: what the keeper asks, and what a list asks besides."""
     began = {"content": "Are you there?", "model": SILENT}
-    create = functools.partial(anew(Client.send), client, "POST", "/sessions", began, status=201, prefer="respond-async")
+    create = functools.partial(
+        anew(Client.send), client, "POST", "/sessions", began, status=201, prefer="respond-async"
+    )
 
     def idle(seconds):
         """What is sent a second."""
         before, began_at = relay.counts(), time.monotonic()
         time.sleep(seconds)
-        return [(after - then) / (time.monotonic() - began_at) for then, after in zip(before, relay.counts())]
+        return [
+            (after - then) / (time.monotonic() - began_at)
+            for then, after in zip(before, relay.counts(), strict=False)
+        ]
 
     def lists():
         """What is sent for a list, and by the keeper meanwhile."""
         before, began_at = relay.counts(), time.monotonic()
         for _ in range(LISTED):
             answer = anew(Client.send)(client, "GET", "/sessions?page[limit]=20")
-        rates = [(after - then) / LISTED for then, after in zip(before, relay.counts())]
+        rates = [
+            (after - then) / LISTED for then, after in zip(before, relay.counts(), strict=False)
+        ]
         if answer.data.count(b"@") < LISTED:
             raise RuntimeError("the list has not what its replies have said")
         return rates, (time.monotonic() - began_at) / LISTED
@@ -138,7 +168,7 @@ def count_under_way(relay, client):
     time.sleep(1)
     rates = idle(2)
     of_lists, seconds = lists()
-    counts = [of_list - rate * seconds for of_list, rate in zip(of_lists, rates)]
+    counts = [of_list - rate * seconds for of_list, rate in zip(of_lists, rates, strict=False)]
     yield counted(f"a list of {LISTED} sessions whose replies are under way", counts, 3)
     for session in sessions:  # else the server would wait for their ends
         anew(Client.send)(client, "DELETE", f"/sessions/{session}", status=204)
@@ -146,8 +176,14 @@ def count_under_way(relay, client):
 
 def counted(what, parley, most=None, floor=None):
     """A row of round trips, and statements beside them. The goal is of the first."""
-    goal, met = ("", "") if most is None else (f"at most {most}", "yes" if round(parley[0], 1) <= most else "no")
-    against, compared = (f"{plain(floor)} (floor)", f"{parley[0] / floor[0]:.2f} ×") if floor else ("", "")
+    goal, met = (
+        ("", "")
+        if most is None
+        else (f"at most {most}", "yes" if round(parley[0], 1) <= most else "no")
+    )
+    against, compared = (
+        (f"{plain(floor)} (floor)", f"{parley[0] / floor[0]:.2f} ×") if floor else ("", "")
+    )
     return f"round trips (and statements) of {what}", against, plain(parley), compared, goal, met
 
 
@@ -175,14 +211,27 @@ def measure_creations(stub, places):
     direct = Client(stub.port)
     streaming, whole = anew(ask_directly), anew(functools.partial(ask_directly, is_stream=False))
     creations = [
-        functools.partial(typical, ask, *users(server, 1), 20) for place in places for server in (place.floor, place.parley)
+        functools.partial(typical, ask, *users(server, 1), 20)
+        for place in places
+        for server in (place.floor, place.parley)
     ]
     model = functools.partial(typical, whole, direct, 50)
-    streamed, model, *times = in_turns(ROUNDS, functools.partial(typical, streaming, direct, 50), model, *creations)
+    streamed, model, *times = in_turns(
+        ROUNDS, functools.partial(typical, streaming, direct, 50), model, *creations
+    )
     for number, place in enumerate(places):
         floor, parley = (times[2 * number] - model) * MS, (times[2 * number + 1] - streamed) * MS
-        what, most = f"a creation, without the model's own time, on {place.name}", place.slowest or (place.ratio or 0) * floor
-        goal = place.slowest and f"at most {place.slowest} ms" or place.ratio and f"at most {place.ratio} ×" or ""
+        what, most = (
+            f"a creation, without the model's own time, on {place.name}",
+            place.slowest or (place.ratio or 0) * floor,
+        )
+        goal = (
+            place.slowest
+            and f"at most {place.slowest} ms"
+            or place.ratio
+            and f"at most {place.ratio} ×"
+            or ""
+        )
         yield row(what, floor, parley, "ms", goal, parley <= most if goal else None)
 
 
@@ -195,23 +244,54 @@ def measure_rates(places):
     for number, place in enumerate(places):
         floor, parley = rates[2 * number : 2 * number + 2]
         what, goal = f"creations a second of one process, 32 at once, on {place.name}", place.fewest
-        yield row(what, floor, parley, "/s", f"at least {goal} /s" if goal else "", goal and parley >= goal)
+        yield row(
+            what,
+            floor,
+            parley,
+            "/s",
+            f"at least {goal} /s" if goal else "",
+            goal and parley >= goal,
+        )
 
 
 def measure_lags(places):
     """How late words arrive. The floor does not touch the database meanwhile, so that one of the floors is enough."""
     servers = [places[0].floor, *(place.parley for place in places)]
-    rounds = [[median_and_p95(follow(server, TOGETHER, 80)) for server in servers] for _ in range(FEW_ROUNDS)]
-    floor, *of_places = ([median(figures) * MS for figures in zip(*server)] for server in zip(*rounds))
-    for place, lags in zip(places, of_places):
-        for name, at_floor, lag, most in zip(("median", "p95"), floor, lags, place.most_lags):
-            what = f"lag of a word, {TOGETHER} replies of 20 words a second, {name}, on {place.name}"
-            yield row(what, at_floor, lag, "ms", f"at most {most} ms" if most else "", most and lag <= most)
+    rounds = [
+        [median_and_p95(follow(server, TOGETHER, 80)) for server in servers]
+        for _ in range(FEW_ROUNDS)
+    ]
+    floor, *of_places = (
+        [median(figures) * MS for figures in zip(*server, strict=False)]
+        for server in zip(*rounds, strict=False)
+    )
+    for place, lags in zip(places, of_places, strict=False):
+        for name, at_floor, lag, most in zip(
+            ("median", "p95"), floor, lags, place.most_lags, strict=False
+        ):
+            what = (
+                f"lag of a word, {TOGETHER} replies of 20 words a second, {name}, on {place.name}"
+            )
+            yield row(
+                what,
+                at_floor,
+                lag,
+                "ms",
+                f"at most {most} ms" if most else "",
+                most and lag <= most,
+            )
 
 
 def follow(server, count, words):
     """The lags of these words (`followers.py`)."""
-    command = [sys.executable, HERE / "followers.py", str(server.port), make_token(), str(count), str(words)]
+    command = [
+        sys.executable,
+        HERE / "followers.py",
+        str(server.port),
+        make_token(),
+        str(count),
+        str(words),
+    ]
     lags = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
     if len(lags) < count * words / 10:
         raise RuntimeError("the streams were hardly under way at the same time")

@@ -18,9 +18,9 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 import models
 from database import SECOND, db, open_database
-from migrations import MIGRATIONS
-from search import normalize
-from tables import tables_of
+from raw_tables import tables_of
+from tables.search import normalize
+from upkeep.migrations import MIGRATIONS
 
 SESSION_COLUMNS = "id owner title folded_title title_is_users model preview created_at updated_at"
 TURN_COLUMNS = "id session_id content folded created_at shown cancelled kind model status"
@@ -44,14 +44,23 @@ def seed(owner, count):
         for number in range(count)
     ]
     lengths = [TURNS] + [2] * (count - 1)
-    turns = [turn(session, place) for session, length in zip(sessions, lengths) for place in range(length)]
+    turns = [
+        turn(session, place)
+        for session, length in zip(sessions, lengths, strict=True)
+        for place in range(length)
+    ]
     insert(models.Session, sessions)
     insert(models.Turn, turns)
     return sessions[0]["id"]
 
 
 def turn(session, place):
-    turn = {"session": session["id"], "content": TEXT, "search_text": TEXT.lower(), "created_at": session["created_at"]}
+    turn = {
+        "session": session["id"],
+        "content": TEXT,
+        "search_text": TEXT.lower(),
+        "created_at": session["created_at"],
+    }
     if place % 2 == 0:
         return turn | {"kind": "user", "model": None, "status": None}
     return turn | {"kind": "assistant", "model": "m-fast", "status": models.COMPLETE}
@@ -66,7 +75,9 @@ def insert(table, rows):
 def seed_turns(url, owner, count):
     """By SQL alone. The turns come in the order of their times, as people take turns."""
     chance, now = random.Random(1), 1_760_000_000 * SECOND
-    latin = "".join((ROOT / name).read_text("utf-8") for name in ("README.md", "CHANGELOG.md", "models.py"))
+    latin = "".join(
+        (ROOT / name).read_text("utf-8") for name in ("README.md", "CHANGELOG.md", "models.py")
+    )
     chinese = "".join(chr(0x4E00 + int(chance.expovariate(1 / 400))) for _ in range(len(latin)))
     folded, ids = {text: normalize(text) for text in (latin, chinese)}, itertools.count(2**60)
     with tables_of(url) as tables:
@@ -78,14 +89,31 @@ def seed_turns(url, owner, count):
                 if number % 2:
                     size, whose = min(size, count), owner
                     count -= size
-                sessions.append((key, whose, "Rate limits", "rate limits", False, "m-fast", TEXT[: models.PREVIEW], now, now))
+                sessions.append(
+                    (
+                        key,
+                        whose,
+                        "Rate limits",
+                        "rate limits",
+                        False,
+                        "m-fast",
+                        TEXT[: models.PREVIEW],
+                        now,
+                        now,
+                    )
+                )
                 times += [(now + place * 60 * SECOND, key, place % 2) for place in range(size)]
             turns = []
             for time, key, is_reply in sorted(times):
-                text, length = chance.choice((latin,) * 4 + (chinese,)), int(200 * 20 ** chance.random())
+                text, length = (
+                    chance.choice((latin,) * 4 + (chinese,)),
+                    int(200 * 20 ** chance.random()),
+                )
                 start = chance.randrange(len(text) - length)
                 texts = text[start : start + length], folded[text][start : start + length]
-                says = ("assistant", "m-fast", models.COMPLETE) if is_reply else ("user", None, None)
+                says = (
+                    ("assistant", "m-fast", models.COMPLETE) if is_reply else ("user", None, None)
+                )
                 turns.append((next(ids), key, *texts, time, True, False, *says))
             tables.fill("session", SESSION_COLUMNS.split(), sessions)
             tables.fill("turn", TURN_COLUMNS.split(), turns)

@@ -15,7 +15,13 @@ from load import Client
 from provider import certificate
 
 HERE = pathlib.Path(__file__).parent
-SAME = ("workers", "threads", "preload_app", "graceful_timeout", "control_socket_disable")  # as for Parley
+SAME = (
+    "workers",
+    "threads",
+    "preload_app",
+    "graceful_timeout",
+    "control_socket_disable",
+)  # as for Parley
 
 
 class Server:
@@ -24,11 +30,15 @@ class Server:
     tls = None  # the context of its clients, where it speaks TLS
 
     def __init__(self, command, folder, log, **environment):
-        clean = {name: os.environ[name] for name in ("HOME", "LANG", "TMPDIR") if name in os.environ}
+        clean = {
+            name: os.environ[name] for name in ("HOME", "LANG", "TMPDIR") if name in os.environ
+        }
         clean["PATH"] = os.path.dirname(sys.executable) + os.pathsep + os.environ["PATH"]
         began = time.perf_counter()
         with open(log, "ab") as output:
-            self.process = subprocess.Popen(command, cwd=folder, env=clean | environment, stdout=output, stderr=output)
+            self.process = subprocess.Popen(
+                command, cwd=folder, env=clean | environment, stdout=output, stderr=output
+            )
         self._wait(log)
         self.seconds = time.perf_counter() - began
 
@@ -84,7 +94,9 @@ class Stub(Server):
     def __init__(self, folder):
         self.port = free_port()
         self.settings = {"OPENAI_BASE_URL": f"http://127.0.0.1:{self.port}/v1"}
-        super().__init__([sys.executable, HERE / "stub.py", str(self.port)], HERE, folder / "stub.log")
+        super().__init__(
+            [sys.executable, HERE / "stub.py", str(self.port)], HERE, folder / "stub.log"
+        )
 
 
 class TLSStub(Server):
@@ -97,8 +109,13 @@ class TLSStub(Server):
         self.tls.load_verify_locations(path)
         bundle = folder / "bundle.pem"
         bundle.write_text(certifi.contents() + path.read_text())
-        self.settings = {"OPENAI_BASE_URL": f"https://127.0.0.1:{self.port}/v1", "REQUESTS_CA_BUNDLE": str(bundle)}
-        super().__init__([sys.executable, HERE / "stub.py", str(self.port), path], HERE, folder / "stub.log")
+        self.settings = {
+            "OPENAI_BASE_URL": f"https://127.0.0.1:{self.port}/v1",
+            "REQUESTS_CA_BUNDLE": str(bundle),
+        }
+        super().__init__(
+            [sys.executable, HERE / "stub.py", str(self.port), path], HERE, folder / "stub.log"
+        )
 
 
 class FarStub(Server):
@@ -108,7 +125,13 @@ class FarStub(Server):
         self.port = free_port()
         self.tls = stub.tls
         self.settings = stub.settings | {"OPENAI_BASE_URL": f"https://127.0.0.1:{self.port}/v1"}
-        command = [sys.executable, HERE / "relay.py", str(self.port), str(stub.port), str(round_trip)]
+        command = [
+            sys.executable,
+            HERE / "relay.py",
+            str(self.port),
+            str(stub.port),
+            str(round_trip),
+        ]
         super().__init__(command, HERE, folder / "relay.log")
 
 
@@ -138,9 +161,19 @@ class Floor(Server):
         parley = runpy.run_path(str(ROOT / "gunicorn.conf.py"))
         conf = folder / "floor.conf.py"
         same = {name: parley[name] for name in SAME} | ({"workers": processes} if processes else {})
-        conf.write_text("worker_class = 'gthread'\n" + "".join(f"{name} = {value!r}\n" for name, value in same.items()))
+        conf.write_text(
+            "worker_class = 'gthread'\n"
+            + "".join(f"{name} = {value!r}\n" for name, value in same.items())
+        )
         super().__init__(
-            ["gunicorn", "--config", conf, "--bind", f"127.0.0.1:{self.port}", "floor:create_app()"],
+            [
+                "gunicorn",
+                "--config",
+                conf,
+                "--bind",
+                f"127.0.0.1:{self.port}",
+                "floor:create_app()",
+            ],
             HERE,
             folder / "floor.log",
             JWT_SECRET=SECRET,

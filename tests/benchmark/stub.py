@@ -39,7 +39,9 @@ class Connection(asyncio.Protocol):
         if before:
             await asyncio.sleep(before)
         for part in parts:
-            self.transport.write(part.replace(TIME.encode(), b"%016.6f" % time.monotonic()) if between else part)
+            self.transport.write(
+                part.replace(TIME.encode(), b"%016.6f" % time.monotonic()) if between else part
+            )
             if between:
                 await asyncio.sleep(between)
         if is_last:
@@ -54,8 +56,13 @@ def content_length(head):
 def prepared(model, is_stream):
     """(seconds before the answer, seconds between its parts, the parts) of this model."""
     kind, count, pace, *_ = (*model.removeprefix("m-").split("-"), "", "")
-    words = [f"@{TIME} " if kind == "timed" else f"word{number} " for number in range(int(count or 1))]
-    before, between = (1 if kind == "1s" else 0), (PACE if kind == "paced" else int(pace or 0) / 1000)
+    words = [
+        f"@{TIME} " if kind == "timed" else f"word{number} " for number in range(int(count or 1))
+    ]
+    before, between = (
+        (1 if kind == "1s" else 0),
+        (PACE if kind == "paced" else int(pace or 0) / 1000),
+    )
     if not is_stream:
         return before, 0, [whole(words)]
     parts = streamed(words)
@@ -65,16 +72,23 @@ def prepared(model, is_stream):
 def whole(words):
     message = {"role": "assistant", "content": "".join(words)}
     choice = {"index": 0, "message": message, "finish_reason": "stop"}
-    body = json.dumps({"object": "chat.completion", "choices": [choice], "usage": usage(words)}).encode()
+    body = json.dumps(
+        {"object": "chat.completion", "choices": [choice], "usage": usage(words)}
+    ).encode()
     return HEAD % (b"application/json", b"Content-Length: %d" % len(body)) + body
 
 
 def streamed(words):
     """The parts of a stream: each word is one, the first has the head too, and the last the end."""
-    parts = [chunk({"choices": [{"index": 0, "delta": {"content": word}, "finish_reason": None}]}) for word in words]
+    parts = [
+        chunk({"choices": [{"index": 0, "delta": {"content": word}, "finish_reason": None}]})
+        for word in words
+    ]
     parts[0] = HEAD % (b"text/event-stream", b"Transfer-Encoding: chunked") + parts[0]
     parts[-1] += chunk({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})
-    parts[-1] += chunk({"choices": [], "usage": usage(words)}) + framed(b"data: [DONE]\n\n") + framed(b"")
+    parts[-1] += (
+        chunk({"choices": [], "usage": usage(words)}) + framed(b"data: [DONE]\n\n") + framed(b"")
+    )
     return parts
 
 
@@ -83,7 +97,9 @@ def usage(words):
 
 
 def chunk(event):
-    return framed(b"data: " + json.dumps({"object": "chat.completion.chunk"} | event).encode() + b"\n\n")
+    return framed(
+        b"data: " + json.dumps({"object": "chat.completion.chunk"} | event).encode() + b"\n\n"
+    )
 
 
 def framed(data):
@@ -95,7 +111,9 @@ async def serve(port, certificate=None):
     if certificate:
         tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         tls.load_cert_chain(certificate)
-    server = await asyncio.get_running_loop().create_server(Connection, "127.0.0.1", port, backlog=1024, ssl=tls)
+    server = await asyncio.get_running_loop().create_server(
+        Connection, "127.0.0.1", port, backlog=1024, ssl=tls
+    )
     await server.serve_forever()
 
 

@@ -24,11 +24,14 @@ import uuid
 sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
 
 import psycopg
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 import compose
-from client import ROOT, SECRET, make_token, wait_until
+from client import ROOT, SECRET, files_of_the_service, make_token, wait_until
 from engine import BASE, ONCE, SOMEBODY, TRIAL, Container, Engine, Unavailable
 from fleet import Models, text_of
+from pins import read_pins
 from provider import Provider
 from readers import Reader
 from trouble import read_only
@@ -42,6 +45,10 @@ FILES = """
 import pathlib
 files = (path for path in pathlib.Path('/app').rglob('*') if '.venv' not in path.parts and path.is_file())
 print(*(path.relative_to('/app') for path in files))
+"""
+INSTALLED = """
+import importlib.metadata
+print(*(f'{each.name}=={each.version}' for each in importlib.metadata.distributions()))
 """
 PROCESSES = """
 import pathlib, re
@@ -81,7 +88,10 @@ class Streams:
         self.models = provider.default = Models(pace, words)
         self.readers = [Reader(clients, first=number % len(clients)) for number in range(STREAMS)]
         self._pool = concurrent.futures.ThreadPoolExecutor(STREAMS)
-        self._reading = [self._pool.submit(reader.ask, f"Text {number}") for number, reader in enumerate(self.readers)]
+        self._reading = [
+            self._pool.submit(reader.ask, f"Text {number}")
+            for number, reader in enumerate(self.readers)
+        ]
         wait_until(lambda: all(reader.text for reader in self.readers))
 
     def finish(self):
@@ -97,17 +107,26 @@ class Streams:
             text = text_of(number, self.models.words)
             turn = reader.clients[-1].turns(reader.session)[1]
             continued += turn["continued"]
-            if (turn["status"], turn["content"], reader.text, reader.end) != ("complete", text, text, "done"):
+            if (turn["status"], turn["content"], reader.text, reader.end) != (
+                "complete",
+                text,
+                text,
+                "done",
+            ):
                 lengths = f"{len(turn['content'])} characters stored, {len(reader.text)} read of {len(text)}"
                 problems.append(f"{number} is {turn['status']}: {lengths}, {reader.end}")
             if turn["continued"] > 1 or len(self.models.calls[number]) != 1 + turn["continued"]:
-                problems.append(f"{number}: {len(self.models.calls[number])} calls, continued {turn['continued']} times")
+                problems.append(
+                    f"{number}: {len(self.models.calls[number])} calls, continued {turn['continued']} times"
+                )
         assert not problems, "\n".join(problems)
         return continued
 
     def tell(self, moment, continued):
         """What the clients noticed of what happened around this moment, and had so many replies go on elsewhere."""
-        assert (found := self.finish()) == continued, f"{found} replies went on elsewhere, not {continued}"
+        assert (found := self.finish()) == continued, (
+            f"{found} replies went on elsewhere, not {continued}"
+        )
         silences = sorted(reader.silence(moment) for reader in self.readers if reader.returns)
         waited = f"{statistics.median(silences):.1f} s (median), {silences[-1]:.1f} s (worst)"
         texts = f"{STREAMS} texts whole, none twice"
@@ -117,9 +136,19 @@ class Streams:
 def clone_with_secrets(folder):
     """What an owner's clone has: the service, its tests, and what must stay out of an image."""
     clone = folder / "clone"
-    leave = shutil.ignore_patterns(".git", ".venv", "node_modules", "instance", "__pycache__", ".pytest_cache", "tests", ".env")
+    leave = shutil.ignore_patterns(
+        ".git", ".venv", "node_modules", "instance", "__pycache__", ".pytest_cache", "tests", ".env"
+    )
     shutil.copytree(ROOT, clone, ignore=leave)
-    for name in (".git/config", ".env", "private.pem", "instance/parley.db", "tests/test_it.py", "static/.env", "sub/app.py"):
+    for name in (
+        ".git/config",
+        ".env",
+        "private.pem",
+        "instance/parley.db",
+        "tests/test_it.py",
+        "static/.env",
+        "sub/app.py",
+    ):
         (clone / name).parent.mkdir(parents=True, exist_ok=True)
         (clone / name).write_text(STRAY)
     for path in clone.rglob("*"):  # as by an umask of 077
@@ -132,15 +161,22 @@ def check_build(engine, folder, base):
     clone = clone_with_secrets(folder)
     say("build", f"{engine.build(clone, base, IMAGE):.0f} s")
     sizes = [engine.inspect(name)["Size"] / 1e6 for name in (base, IMAGE)]
-    say("size", f"{sizes[1]:.0f} MB, of which {sizes[0]:.0f} are the base's, and {sizes[1] - sizes[0]:.0f} ours")
+    say(
+        "size",
+        f"{sizes[1]:.0f} MB, of which {sizes[0]:.0f} are the base's, and {sizes[1] - sizes[0]:.0f} ours",
+    )
+    check_libraries(engine)
     found = set(engine.run(*ONCE, IMAGE, "python", "-c", FILES).split())
-    code = {path.name for kind in ("*.py", "*.toml", "*.sql") for path in ROOT.glob(kind)}
+    code = files_of_the_service()
     files = {f"static/{path.name}" for path in (ROOT / "static").iterdir() if path.suffix != ".png"}
-    compiled = {name for name in found if name.startswith("__pycache__/") and name.endswith(".pyc")}
+    compiled = {name for name in found if "__pycache__/" in name and name.endswith(".pyc")}
     assert found - compiled == code | files, found - compiled ^ (code | files)
     modules = {name.removesuffix(".py") for name in code if name.endswith(".py")}
-    assert {name.split("/")[1].rpartition(".cpython")[0] for name in compiled} == modules
-    assert not engine.run(*ONCE, IMAGE, "sh", "-c", "ls .venv/bin | grep pip; command -v cc || true")
+    of = {name.replace("__pycache__/", "").rpartition(".cpython")[0] for name in compiled}
+    assert of == modules
+    assert not engine.run(
+        *ONCE, IMAGE, "sh", "-c", "ls .venv/bin | grep pip; command -v cc || true"
+    )
     assert STRAY not in engine.run("history", "--no-trunc", IMAGE) + str(engine.inspect(IMAGE))
     layers = engine.inspect(IMAGE)["RootFS"]["Layers"]
     with open(clone / "app.py", "a") as code:
@@ -152,6 +188,20 @@ def check_build(engine, folder, base):
     return clone
 
 
+def check_libraries(engine: Engine) -> None:
+    """The image has what is pinned, in these versions, and nothing else."""
+    pins = read_pins("requirements.txt")
+    found = map(Requirement, engine.run(*ONCE, IMAGE, "python", "-c", INSTALLED).split())
+    installed = {canonicalize_name(each.name): str(each.specifier) for each in found}
+    installed.pop("setuptools", None)  # `venv` of Python 3.11 has it
+    assert installed.items() <= {name: f"=={pin.version}" for name, pin in pins.items()}.items(), (
+        installed
+    )
+    assert installed.keys() >= {
+        name for name, pin in pins.items() if pin.requirement.marker is None
+    }, installed
+
+
 def check_strangers_user(container):
     """It runs as a user that the image does not know, and writes to the volume only."""
     processes = {tuple(line.split()) for line in container.python(PROCESSES).splitlines()}
@@ -159,8 +209,16 @@ def check_strangers_user(container):
     container.python(SORT)
     written = container.python(WRITTEN).split()
     assert not written, written
-    assert container.exec("ls", "instance").split() == ["jwt_key.pem", "parley.db", "parley.db-shm", "parley.db-wal"]
-    say("user", f"all processes are {SOMEBODY}'s, without a capability; the volume alone was written to")
+    assert container.exec("ls", "instance").split() == [
+        "jwt_key.pem",
+        "parley.db",
+        "parley.db-shm",
+        "parley.db-wal",
+    ]
+    say(
+        "user",
+        f"all processes are {SOMEBODY}'s, without a capability; the volume alone was written to",
+    )
 
 
 def check_health(container, url):
@@ -169,7 +227,10 @@ def check_health(container, url):
     with read_only(url):
         wait_until(lambda: container.health() != 0)
     wait_until(lambda: container.health() == 0)
-    say("health", f"unhealthy without its database, and within {standstill(container):.0f} s where the server stands still")
+    say(
+        "health",
+        f"unhealthy without its database, and within {standstill(container):.0f} s where the server stands still",
+    )
 
 
 def standstill(container):
@@ -226,7 +287,10 @@ def check_one_container(house):
     assert status == 0, container.log()
     replacement = house.start_on_volume(container.port)
     out = time.monotonic() - began
-    say("stop", f"{took:.1f} s, status 0; {streams.tell(began + took, STREAMS)}; nobody new was let in for {out:.1f} s")
+    say(
+        "stop",
+        f"{took:.1f} s, status 0; {streams.tell(began + took, STREAMS)}; nobody new was let in for {out:.1f} s",
+    )
 
     streams = Streams(house.provider, [client], words=50, pace=0.2)
     replacement.kill()
@@ -246,7 +310,11 @@ def check_two_containers(house):
     with psycopg.connect(POSTGRESQL, autocommit=True) as connection:
         connection.execute(f"CREATE DATABASE {name}")
         try:
-            settings = {"DATABASE_URL": url, "JWT_SECRET": SECRET, "grace": 7}  # two seconds for replies, five to hand over
+            settings = {
+                "DATABASE_URL": url,
+                "JWT_SECRET": SECRET,
+                "grace": 7,
+            }  # two seconds for replies, five to hand over
             first, second = (house.start(**settings) for _ in range(2))
             clients = [each.wait_until_up().client(make_token()) for each in (first, second)]
             check_health(second, url)
@@ -255,7 +323,10 @@ def check_two_containers(house):
             stopped = time.monotonic()
             house.start(port=first.port, **settings).wait_until_up()
             assert status == 0, first.log()
-            say("two", f"one is stopped, {took:.1f} s, status 0; {streams.tell(stopped, STREAMS // 2)}")
+            say(
+                "two",
+                f"one is stopped, {took:.1f} s, status 0; {streams.tell(stopped, STREAMS // 2)}",
+            )
         finally:
             house.close()
             connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
@@ -266,14 +337,20 @@ def say(name, text):
 
 
 def main():
-    parser = argparse.ArgumentParser(prog="python tests/container", description=__doc__.partition(":")[0])
+    parser = argparse.ArgumentParser(
+        prog="python tests/container", description=__doc__.partition(":")[0]
+    )
     parser.add_argument("--engine", choices=("podman", "docker"), default="podman")
     parser.add_argument("--base", help="an image with Python in it, which is here or can be had")
     parser.add_argument("--keep", metavar="PATH", help="save the image in this file")
     options = parser.parse_args()
     began = time.monotonic()
     with contextlib.ExitStack() as stack:
-        folder = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="parley-", ignore_cleanup_errors=True)))
+        folder = pathlib.Path(
+            stack.enter_context(
+                tempfile.TemporaryDirectory(prefix="parley-", ignore_cleanup_errors=True)
+            )
+        )
         try:
             engine = Engine(options.engine, folder)
             stack.callback(engine.clean, [IMAGE, f"{IMAGE}-changed", BASE, TRIAL])

@@ -25,7 +25,9 @@ def check(engine, clone, base, image, say):
         return say("compose", "left out: docker-compose is not installed")
     for lines, services in (None, {"parley"}), (LINES, {"parley", "postgres"}):
         (clone / ".env").write_text(lines) if lines else (clone / ".env").unlink()
-        told = subprocess.run([*command, "config", "--services"], cwd=clone, capture_output=True, text=True)
+        told = subprocess.run(
+            [*command, "config", "--services"], cwd=clone, capture_output=True, text=True
+        )
         assert (told.returncode, set(told.stdout.split())) == (0, services), told
     say("compose", "its file is read, with PostgreSQL and without")
     if engine.name == "docker":
@@ -44,10 +46,23 @@ class Project:
         override = f"services: {{parley: {{image: {image}, build: {build}}}"
         if engine.call("pull", "docker.io/library/postgres:17").returncode:
             dockerfile = pathlib.Path(__file__).with_name("PostgreSQL.Dockerfile")
-            engine.run("build", *engine.build_options, "--build-arg", f"BASE={base}", "-f", dockerfile, "-t", STANDIN, folder)
+            engine.run(
+                "build",
+                *engine.build_options,
+                "--build-arg",
+                f"BASE={base}",
+                "-f",
+                dockerfile,
+                "-t",
+                STANDIN,
+                folder,
+            )
             override += f", postgres: {{image: {STANDIN}}}"
         (folder / "override.yaml").write_text(override + "}")
-        self.environment = os.environ | {"PARLEY_PORT": str(self.port), "COMPOSE_FILE": "compose.yaml:override.yaml"}
+        self.environment = os.environ | {
+            "PARLEY_PORT": str(self.port),
+            "COMPOSE_FILE": "compose.yaml:override.yaml",
+        }
         self.environment["COMPOSE_PROJECT_NAME"] = f"parley-test-{uuid.uuid4().hex[:8]}"
 
     def __enter__(self):
@@ -58,7 +73,13 @@ class Project:
         self.engine.call("image", "rm", "--force", STANDIN)
 
     def run(self, text):
-        told = subprocess.run(["sh", "-ec", text], cwd=self.folder, env=self.environment, capture_output=True, text=True)
+        told = subprocess.run(
+            ["sh", "-ec", text],
+            cwd=self.folder,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+        )
         assert told.returncode == 0, told
         return told.stdout
 
@@ -74,7 +95,9 @@ class Project:
 
     def check(self, say):
         """What is written stays through new code, a backup and its return; with PostgreSQL it is there."""
-        start, with_postgresql, backup = re.findall(r"^```sh\n([^`]*^docker compose (?:up|stop)[^`]*)^```", README, re.MULTILINE)
+        start, with_postgresql, backup = re.findall(
+            r"^```sh\n([^`]*^docker compose (?:up|stop)[^`]*)^```", README, re.MULTILINE
+        )
         save, restore = backup.split("# To restore it\n")
         [dump] = re.findall(r"`(docker compose exec [^`]*)`", README)
         client = Client(self.url, self.run(start).split()[-1])
@@ -92,4 +115,7 @@ class Project:
         client.create("Hello")
         self.run(dump)
         assert (self.folder / "parley.dump").read_bytes().startswith(b"PGDMP")
-        say("compose", "what is stored outlives new code, and returns from a backup; PostgreSQL is taken, and is saved")
+        say(
+            "compose",
+            "what is stored outlives new code, and returns from a backup; PostgreSQL is taken, and is saved",
+        )

@@ -37,17 +37,31 @@ class Engine:
         self.command, self.build_options = [name], ["--network", "host", "--label", LABEL]
         if name == "podman":
             # In a sandbox without systemd, Podman's own choices, crun and the cgroups of systemd, do not work.
-            self.command += ["--root", self.storage, "--runroot", folder / "run", "--cgroup-manager", "cgroupfs"]
+            self.command += [
+                "--root",
+                self.storage,
+                "--runroot",
+                folder / "run",
+                "--cgroup-manager",
+                "cgroupfs",
+            ]
             self.command += ["--runtime", "runc"] if shutil.which("runc") else []
             # The format of OCI has no health check.
             self.build_options += ["--isolation", "chroot", "--format", "docker"]
-            self.build_options += ["--ulimit", "nofile=20000:20000", "--ulimit", "nproc=20000:20000"]
+            self.build_options += [
+                "--ulimit",
+                "nofile=20000:20000",
+                "--ulimit",
+                "nproc=20000:20000",
+            ]
 
     def run(self, *arguments, **options):
         """What this command prints. Raises Failed."""
         told = self.call(*arguments, **options)
         if told.returncode:
-            raise Failed(f"{self.name} {' '.join(map(str, arguments))}:\n{told.stdout[-3000:]}{told.stderr[-3000:]}")
+            raise Failed(
+                f"{self.name} {' '.join(map(str, arguments))}:\n{told.stdout[-3000:]}{told.stderr[-3000:]}"
+            )
         return told.stdout.strip()
 
     def call(self, *arguments, **options):
@@ -61,7 +75,9 @@ class Engine:
     def take(self, image):
         """This image, which is here or can be had. Raises Unavailable."""
         if self.name == "podman" and self.call("image", "exists", image).returncode:
-            with subprocess.Popen(["podman", "save", image], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as saved:
+            with subprocess.Popen(
+                ["podman", "save", image], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+            ) as saved:
                 self.call("load", stdin=saved.stdout)  # from the user's own storage
         if self.call("image", "inspect", image).returncode and self.call("pull", image).returncode:
             raise Unavailable(f"there is no image {image}")
@@ -70,7 +86,9 @@ class Engine:
     def make_base(self, folder):
         """An image of Debian's Python, for who has no registry: the packages are Debian's. Raises Unavailable."""
         if os.geteuid() or not shutil.which("debootstrap"):
-            raise Unavailable("a base is made by debootstrap, as root: install it, or name an image with Python in it by --base")
+            raise Unavailable(
+                "a base is made by debootstrap, as root: install it, or name an image with Python in it by --base"
+            )
         packages = "--include=python3,python3-venv,ca-certificates"
         command = ["debootstrap", "--variant=minbase", packages, "trixie", folder / "base"]
         try:
@@ -124,12 +142,25 @@ class Container:
     def __init__(self, engine, image, volume=None, user=None, port=None, grace=None, **settings):
         self.engine, self.port = engine, port or free_port()
         self.url = f"http://127.0.0.1:{self.port}"
-        arguments = f"--bind 127.0.0.1:{self.port}" + (f" --graceful-timeout {grace}" if grace else "")
+        arguments = f"--bind 127.0.0.1:{self.port}" + (
+            f" --graceful-timeout {grace}" if grace else ""
+        )
         settings = {"PORT": self.port, "GUNICORN_CMD_ARGS": arguments} | settings
-        options = ["--detach", "--network", "host", "--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges"]
+        options = [
+            "--detach",
+            "--network",
+            "host",
+            "--read-only",
+            "--cap-drop",
+            "ALL",
+            "--security-opt",
+            "no-new-privileges",
+        ]
         options += ["--volume", f"{volume}:/app/instance"] if volume else []
         options += ["--user", user] if user else []
-        options += [part for name, value in settings.items() for part in ("--env", f"{name}={value}")]
+        options += [
+            part for name, value in settings.items() for part in ("--env", f"{name}={value}")
+        ]
         self.id = engine.run("run", *options, image)
 
     def wait_until_up(self, seconds=30):

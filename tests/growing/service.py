@@ -16,18 +16,24 @@ from collections import Counter
 
 import database
 import models
-import replies
 from client import ROOT
-from database import db, limit_time
-from idempotency import IdempotencyKey
-from llm import Answer
-from migrations import MIGRATIONS
-from models import COMPLETE, ReplyRequest, Session, Turn, outcome_of
+from database import connection, db, limit_time
+from limits import Slot
+from models import COMPLETE, Session, Turn, outcome_of
+from providers.answer import Answer
+from replies import Replies, claim, commits, keeper
+from replies.claim import ReplyRequest
+from replies.reply import Reply
 from settings import read_settings
+from tables.idempotency import IdempotencyKey
+from upkeep.migrations import MIGRATIONS
 
 LETTERS = 6  # of each word, with the space behind it: so the place of a word in its text is known
 # Of a real text, since the database packs words of chance less well.
-WORDS = [word[: LETTERS - 1].ljust(LETTERS) for word in re.findall("[A-Za-z]+", (ROOT / "README.md").read_text("utf-8"))]
+WORDS = [
+    word[: LETTERS - 1].ljust(LETTERS)
+    for word in re.findall("[A-Za-z]+", (ROOT / "README.md").read_text("utf-8"))
+]
 QUESTION = 50  # words
 NEW, ELSEWHERE = 0.25, 0.1  # of the replies: begin a session, are followed by another process
 PER_USER = 4  # replies
@@ -48,7 +54,11 @@ class Clock:
     """The service's time, of which a second takes so many of ours."""
 
     def __init__(self, slower):
-        self._pace = 0.0, time.monotonic(), slower  # its time then, ours, and how slow it has been since
+        self._pace = (
+            0.0,
+            time.monotonic(),
+            slower,
+        )  # its time then, ours, and how slow it has been since
 
     def now(self):
         then, began, slower = self._pace
@@ -80,13 +90,15 @@ class Meter:
         self._kind, self._at = kind, at
 
 
-class Process(replies.Replies):
-    """One process. Its threads are those of this class: `_keep` is done by the clock, and no provider is read."""
+class Process(Replies):
+    """One process. Its threads are those of this class: the keeper's steps are done by the clock, and no provider is read."""
 
     def __init__(self, service):
         super().__init__(None, read_settings({}))
         self.service, self.clock = service, service.clock
-        self.questions = queue.SimpleQueue()  # (owner, session or None) of a reply that is to be asked for
+        self.questions = (
+            queue.SimpleQueue()
+        )  # (owner, session or None) of a reply that is to be asked for
         self.texts = {}  # reply under way → (when its first word comes, its text)
         self.read_here = []  # feeds of replies of another process
         self.words = 0  # that were stored
@@ -105,7 +117,7 @@ class Process(replies.Replies):
                 limit_time()
                 meter.begin("a question: the claim of its reply, the turns for the model")
                 reply = self.ask(owner, session)
-                list(reply.session.turns_before(reply.id))
+                list(reply.session.pages_before(reply.id))
                 meter.begin("a page of sessions and one of turns, for each question")
                 Session.page(owner, 20, 0, [])
                 reply.session.with_turns(50)
@@ -113,31 +125,47 @@ class Process(replies.Replies):
     def ask_at_once(self, owners):
         """A reply for each, in one transaction: one by one it would take longer than all that is measured."""
         with db.write():
-            claims = [ReplyRequest(owner, text_of(QUESTION), new_session()) for owner in owners]
-            turns = [ReplyRequest.claim.__wrapped__(claim)[0] for claim in claims]
-        for turn in turns:
-            reply = replies.Reply(turn, contextlib.ExitStack())
-            self._begin(reply)
+            claims = [
+                ReplyRequest(owner=owner, content=text_of(QUESTION), new=new_session())
+                for owner in owners
+            ]
+            drafts = [ReplyRequest.commit.__wrapped__(claim).draft for claim in claims]
+        for draft in drafts:
+            memory = Slot(self.memory, draft.turn.session.owner)
+            reply = Reply(draft, contextlib.ExitStack(), memory)
+            self.begin(reply)
             self._call(reply)
 
     def ask(self, owner, session):
-        key = IdempotencyKey(owner=owner, path=f"/sessions/{session}", key=uuid.uuid4().hex, fingerprint=uuid.uuid4().hex * 2)
+        key = IdempotencyKey(
+            owner=owner,
+            path=f"/sessions/{session}",
+            key=uuid.uuid4().hex,
+            fingerprint=uuid.uuid4().hex * 2,
+        )
         key.is_known()
         if session:
             Session.get_owned(owner, session)
         new = None if session else new_session()
-        _, reply = self.start(ReplyRequest(owner, text_of(QUESTION), new, session, key=key), watched=True)
+        asked = ReplyRequest(
+            owner=owner, content=text_of(QUESTION), new=new, session_id=session, key=key
+        )
+        _, reply = self.start(asked, watched=True, memory=Slot(self.memory, owner))
         self._call(reply)
         return reply
 
     def _call(self, reply):
         """Its provider begins to answer."""
-        Answer(reply.call, 600, self.max_tokens, PROMPT)
+        Answer(reply.exchange, 600, self.max_tokens, PROMPT)
         self.texts[reply] = self.clock.now(), text_of(self.service.length)
 
     def keep(self, meter):
         """What its keeper does, when it is due."""
-        pauses = BUSY, replies.POLL_INTERVALS[True], replies.LOOK_INTERVAL  # no two processes begin at the same moment
+        pauses = (
+            BUSY,
+            keeper.POLL_INTERVAL_ELSEWHERE,
+            keeper.LOOK_INTERVAL,
+        )  # no two processes begin at the same moment
         store, poll, look = (self.clock.now() + random.random() * pause for pause in pauses)
         while not self.service.over.is_set():
             self.clock.wait_until(min(store, poll, look))
@@ -145,41 +173,53 @@ class Process(replies.Replies):
             limit_time()
             if now >= store:
                 self._write(now, meter)
-                gathering = min(replies.GATHERING * len(self._written), replies.LONGEST_GATHERING)
+                gathering = min(
+                    keeper.GATHERING * len(self.registry.written()), keeper.LONGEST_GATHERING
+                )
                 store = now + gathering + BUSY
             if now >= poll:
                 self._read_elsewhere(meter)
                 meter.begin("news of replies, and words of those that another process writes")
-                self._poll()
-                poll = now + replies.POLL_INTERVALS[bool(self.read_here)]
+                self.keeper.poll()
+                poll = now + (
+                    keeper.POLL_INTERVAL_ELSEWHERE if self.read_here else keeper.POLL_INTERVAL
+                )
             if now >= look:
                 meter.begin("leases: renewed, and looked for")
-                self._look()
-                look = now + replies.LOOK_INTERVAL
+                self.keeper.look()
+                look = now + keeper.LOOK_INTERVAL
 
     def _write(self, now, meter):
         """Store the words that have come."""
         growing, ending = [], []
         for reply, (begun, text) in list(self.texts.items()):
-            have, due = len(reply.text), min(len(text), int((now - begun) * self.service.pace) * LETTERS)
+            have, due = (
+                len(reply.text),
+                min(len(text), int((now - begun) * self.service.pace) * LETTERS),
+            )
             if due > have:
                 reply.arrive(text[have:due])
                 self.words += (due - have) // LETTERS
                 (ending if due == len(text) else growing).append(reply)
         if growing:
             meter.begin("words stored, of all replies of a process")
-            self._store(growing)
+            self.keeper.store(growing)
         for reply in ending:
             meter.begin("the end of a reply")
             self.finish([reply])
-            self.questions.put((reply.session.owner, None if random.random() < NEW else reply.session.id))
+            self.questions.put(
+                (reply.session.owner, None if random.random() < NEW else reply.session.id)
+            )
 
     def finish(self, ending):
         for reply in ending:
-            reply.call.answers[-1].usage = {"input_tokens": PROMPT // 4, "output_tokens": self.service.length}
+            reply.exchange.answers[-1].usage = {
+                "input_tokens": PROMPT // 4,
+                "output_tokens": self.service.length,
+            }
             reply.finish(outcome_of(COMPLETE, stop_reason="stop"))
             del self.texts[reply]
-        self._store(ending)
+        self.keeper.store(ending)
 
     def _read_elsewhere(self, meter):
         self.read_here = [feed for feed in self.read_here if not feed.over]
@@ -194,9 +234,10 @@ class Service:
     """So many processes on the database of this URL, each with so many replies under way, of `length` words, `pace` a second."""
 
     def __init__(self, url, processes, each, length, pace, slower):
-        database.CONNECTIONS = 2 * processes + 2  # of all of them together
+        connection.CONNECTIONS = 2 * processes + 2  # of all of them together
         database.open_database({"DATABASE_URL": url}, None, MIGRATIONS)
-        models.LEASE = int(models.LEASE * slower)
+        for module in (models, claim, commits, keeper):
+            module.LEASE = int(models.LEASE * slower) if module is models else models.LEASE
         self.clock, self.each, self.length, self.pace = Clock(slower), each, length, pace
         self.over, self.meters, self.threads, self.failures = threading.Event(), [], [], []
         self.processes = [Process(self) for _ in range(processes)]
@@ -206,12 +247,20 @@ class Service:
         with db.connection_context():
             for number, process in enumerate(self.processes):
                 first = number * self.each
-                process.ask_at_once(f"user-{place // PER_USER}" for place in range(first, first + self.each))
-            written = [(process, reply, random.randrange(self.length)) for process in self.processes for reply in process.texts]
+                process.ask_at_once(
+                    f"user-{place // PER_USER}" for place in range(first, first + self.each)
+                )
+            written = [
+                (process, reply, random.randrange(self.length))
+                for process in self.processes
+                for reply in process.texts
+            ]
             rows = ", ".join(f"({reply.id}, {words})" for _, reply, words in written)
             # Words that came at one time stand side by side, as they do where all replies are stored together.
             reply = f"(VALUES {rows}) AS reply (id, words), generate_series(0, words - 1) AS word ORDER BY words - word DESC"
-            db.execute_sql(f"INSERT INTO piece (turn_id, start, text) SELECT id, word * {LETTERS}, 'words ' FROM {reply}")
+            db.execute_sql(
+                f"INSERT INTO piece (turn_id, start, text) SELECT id, word * {LETTERS}, 'words ' FROM {reply}"
+            )
         for process, reply, words in written:
             _, text = process.texts[reply]
             process.texts[reply] = self.clock.now() - words / self.pace, text
@@ -248,5 +297,8 @@ class Service:
         if self.failures:
             raise self.failures[0]
         meters = list(self.meters)
-        seconds, times = (sum((getattr(meter, name).copy() for meter in meters), Counter()) for name in ("seconds", "times"))
+        seconds, times = (
+            sum((getattr(meter, name).copy() for meter in meters), Counter())
+            for name in ("seconds", "times")
+        )
         return seconds, times, sum(process.words for process in self.processes)

@@ -34,17 +34,34 @@ def measure_processes():
                     before, began = parley.processor_seconds(), time.monotonic()
                     lags = follow(parley, replies)
                     cores = (parley.processor_seconds() - before) / (time.monotonic() - began)
-                    yield count, replies, replies * 20, median(lags), quantiles(lags, n=20)[-1], cores
+                    yield (
+                        count,
+                        replies,
+                        replies * 20,
+                        median(lags),
+                        quantiles(lags, n=20)[-1],
+                        cores,
+                    )
 
 
 def follow(server, count):
     """The lags of the words of so many streams, of several users, as no one has all of a process."""
     users = [f"https://github.com/reader-{number}" for number in range(4)]
     options = str(count // len(users)), str(WORDS)
-    commands = [[sys.executable, HERE / "followers.py", str(server.port), make_token(user), *options] for user in users]
+    commands = [
+        [sys.executable, HERE / "followers.py", str(server.port), make_token(user), *options]
+        for user in users
+    ]
     with contextlib.ExitStack() as stack:
-        followers = [stack.enter_context(subprocess.Popen(command, stdout=subprocess.PIPE)) for command in commands]
-        return [lag for follower in followers for lag in json.loads(follower.communicate(timeout=120)[0])]
+        followers = [
+            stack.enter_context(subprocess.Popen(command, stdout=subprocess.PIPE))
+            for command in commands
+        ]
+        return [
+            lag
+            for follower in followers
+            for lag in json.loads(follower.communicate(timeout=120)[0])
+        ]
 
 
 def measure_file(seconds):
@@ -52,7 +69,9 @@ def measure_file(seconds):
     with tempfile.TemporaryDirectory() as folder:
         for count in WRITERS:
             with multiprocessing.get_context("spawn").Pool(count) as pool:
-                commits = sum(pool.starmap(write, [(f"sqlite:///{folder}/{count}.db", seconds)] * count))
+                commits = sum(
+                    pool.starmap(write, [(f"sqlite:///{folder}/{count}.db", seconds)] * count)
+                )
             yield count, commits / seconds, commits * TOGETHER / seconds
 
 

@@ -23,7 +23,9 @@ from counting import CountingRelay
 
 NEEDED = ("initdb", "postgres", "pg_basebackup")
 # Neither PostgreSQL nor PgBouncer runs as root.
-AS_SOMEBODY = {"user": "postgres", "group": "postgres", "extra_groups": []} if os.getuid() == 0 else {}
+AS_SOMEBODY = (
+    {"user": "postgres", "group": "postgres", "extra_groups": []} if os.getuid() == 0 else {}
+)
 ENVIRONMENT = {"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8"}
 SETTINGS = {
     "listen_addresses": "127.0.0.1",
@@ -40,7 +42,11 @@ def find_binaries():
     paths = glob.glob("/usr/lib/postgresql/*/bin")
     paths.sort(key=lambda path: -int(re.sub(r"\D", "", path)))
     paths += os.get_exec_path()
-    found = [pathlib.Path(path) for path in paths if all(os.access(os.path.join(path, name), os.X_OK) for name in NEEDED)]
+    found = [
+        pathlib.Path(path)
+        for path in paths
+        if all(os.access(os.path.join(path, name), os.X_OK) for name in NEEDED)
+    ]
     if not found:
         pytest.skip("the server of PostgreSQL is not installed")
     return found[0]
@@ -86,7 +92,15 @@ class Cluster:
         return f"postgresql://postgres@{self.place}/{database}"
 
     def initialize(self):
-        self.run("initdb", "--pgdata", self.data, "--username=postgres", "--auth=trust", "--encoding=UTF8", "--no-sync")
+        self.run(
+            "initdb",
+            "--pgdata",
+            self.data,
+            "--username=postgres",
+            "--auth=trust",
+            "--encoding=UTF8",
+            "--no-sync",
+        )
 
     def run(self, command, *arguments):
         subprocess.run(
@@ -106,7 +120,13 @@ class Cluster:
         command += [part for name, value in options.items() for part in ("-c", f"{name}={value}")]
         with open(self.folder / "log", "ab") as log:
             self.process = subprocess.Popen(
-                command, cwd=self.folder, env=self.environment, stdout=log, stderr=log, start_new_session=True, **AS_SOMEBODY
+                command,
+                cwd=self.folder,
+                env=self.environment,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                **AS_SOMEBODY,
             )
         self.wait_for("SELECT true", seconds)
         if not (self.data / "standby.signal").exists():
@@ -128,7 +148,9 @@ class Cluster:
                 rows = self.ask(statement, database)
                 if rows and rows[0][0]:
                     return
-            assert self.process.poll() is None and time.monotonic() < deadline, (self.folder / "log").read_text()
+            assert self.process.poll() is None and time.monotonic() < deadline, (
+                self.folder / "log"
+            ).read_text()
             time.sleep(0.02)
 
     def standby(self, delay_ms=0, synchronous=False):
@@ -141,7 +163,15 @@ class Cluster:
         self.relays.append(relay)
         standby = Cluster(**self.settings)
         self.standbys.append(standby)
-        standby.run("pg_basebackup", "--pgdata", standby.data, "--dbname", self.url("postgres"), "--checkpoint=fast", "--no-sync")
+        standby.run(
+            "pg_basebackup",
+            "--pgdata",
+            standby.data,
+            "--dbname",
+            self.url("postgres"),
+            "--checkpoint=fast",
+            "--no-sync",
+        )
         (standby.data / "standby.signal").touch()
         standby.settings |= {
             "primary_conninfo": f"host=127.0.0.1 port={relay.port} user=postgres application_name=standby",
@@ -153,7 +183,9 @@ class Cluster:
             self.ask("ALTER SYSTEM SET synchronous_commit = 'remote_apply'")
             self.ask("SELECT pg_reload_conf()")
         wanted = "state = 'streaming'" + " AND sync_state = 'sync'" * synchronous
-        self.wait_for(f"SELECT {wanted} FROM pg_stat_replication WHERE application_name = 'standby'")
+        self.wait_for(
+            f"SELECT {wanted} FROM pg_stat_replication WHERE application_name = 'standby'"
+        )
         return standby
 
     def lose_touch(self):

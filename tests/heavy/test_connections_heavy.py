@@ -43,7 +43,11 @@ def test_notices_an_idle_connection_that_was_dropped_before_it_is_used(folder):
 @aside
 def test_a_kept_connection_has_the_patience_of_its_request(folder):
     """A list of models is waited for ten seconds, a model that thinks for MODEL_TIMEOUT."""
-    with served(folder, WEB_CONCURRENCY=1, DEFAULT_MODEL=None, MODEL_TIMEOUT=60) as (server, provider, _):
+    with served(folder, WEB_CONCURRENCY=1, DEFAULT_MODEL=None, MODEL_TIMEOUT=60) as (
+        server,
+        provider,
+        _,
+    ):
         alice = server.client()
         provider.script = [reply("Now.")]
         assert answered(alice, GPT)["content"] == "Now."
@@ -51,7 +55,9 @@ def test_a_kept_connection_has_the_patience_of_its_request(folder):
         assert len(alice.get("/models").json()["data"]) == 2
         session = alice.create("Hello", model=GPT)  # it is answered before the reply is there
         with alice.events(session) as events:
-            assert [event.data["content"] for event in events if event.name == "assistant_turn"] == ["Thought over."]
+            assert [
+                event.data["content"] for event in events if event.name == "assistant_turn"
+            ] == ["Thought over."]
         assert len(provider.posts) == 2
         assert len(connections_of(provider.requests)) == 1
 

@@ -20,10 +20,10 @@ from client import ALICE, wait_for_status, wait_until
 from cluster import new_cluster
 from fault_soak import ENGINES, soak_on
 from provider import reply
-from tables import tables_of
+from raw_tables import tables_of
 from talk import LONGEST, Asking, Talk
-from together import served, together
 from test_database_faults import check_many_dead
+from together import served, together
 
 BACK = 10  # seconds within which all is well again
 LATE = 1  # seconds that an answer may take which was ready before
@@ -54,7 +54,9 @@ def test_faults_at_random_under_all_that_can_be_done_keep_the_invariants(folder)
     """The first two minutes of the soak with faults, on both engines; tests/fault_soak.py says what it is."""
     seed = random.SystemRandom().randrange(10**6)
     try:
-        soak_on(folder, ENGINES, 105, seed)  # two faults on each; with its start and its checks, it takes two minutes and more
+        soak_on(
+            folder, ENGINES, 105, seed
+        )  # two faults on each; with its start and its checks, it takes two minutes and more
     except BaseException as problem:
         problem.add_note(f"seed {seed}")
         raise
@@ -78,7 +80,9 @@ def test_an_outage_of_a_minute_costs_no_reply(folder):
             asking.wait_for("create", 201, BACK)
             asking.wait_for("health", 200, BACK)
         for what in ("create", "list", "show"):
-            assert asking.told(what, began, ended - LONGEST) == {503}  # who asked later may have waited for its return
+            assert asking.told(what, began, ended - LONGEST) == {
+                503
+            }  # who asked later may have waited for its return
         assert asking.told("health", began, ended - 1) == {503}
         assert talk.check() == 0
         asking.check()
@@ -100,7 +104,11 @@ def test_a_database_that_was_read_only_is_written_again(folder):
                 ended = time.monotonic()
             asking.wait_for("create", 201, BACK)
             asking.wait_for("health", 200, BACK)
-        assert asking.told("create", began, ended - 10) == asking.told("health", began, ended - 1) == {503}
+        assert (
+            asking.told("create", began, ended - 10)
+            == asking.told("health", began, ended - 1)
+            == {503}
+        )
         assert talk.check() == 0
         asking.check()
 
@@ -178,7 +186,10 @@ def check_locked(server, provider, url, seconds, reads):
 @together
 def test_health_knows_of_a_table_that_only_a_reply_needs(folder):
     """Nobody else writes: the reply's process tries to store it, and then to see what is stored, for as long as it is locked."""
-    with new_cluster() as cluster, served(folder, cluster.url(), WEB_CONCURRENCY=1) as (server, provider, url):
+    with (
+        new_cluster() as cluster,
+        served(folder, cluster.url(), WEB_CONCURRENCY=1) as (server, provider, url),
+    ):
         alice = server.client()
         session = session_of(alice)
         talk = Talk(alice, provider, 1, patience=90).begin(server)
@@ -195,7 +206,12 @@ def test_health_knows_of_a_table_that_only_a_reply_needs(folder):
 
 def check_answers(asking, began, ended, reads):
     """Between these times nobody could write, lists and sessions were answered so, and /health knew it soon."""
-    for what, status, since in (("create", 503, LATE), ("health", 503, SEEN), ("list", reads, LATE), ("show", reads, LATE)):
+    for what, status, since in (
+        ("create", 503, LATE),
+        ("health", 503, SEEN),
+        ("list", reads, LATE),
+        ("show", reads, LATE),
+    ):
         assert asking.answered(what, began + since, ended) == {status}, what
 
 
@@ -212,12 +228,17 @@ def check_stopped(folder, url, whole, seconds):
         talk = Talk(alice, provider, 12, patience=120).begin(server, path)
         with tables_of(url) as tables:  # it is stopped when the lease is just about to be renewed
             wait_until(lambda: 18.5 < float(tables.value(STOPPED)) - time.time() < 19.2, 12)
-        pause = trouble.service_stopped(server, path) if whole else trouble.stopped(workers[:1], path)
+        pause = (
+            trouble.service_stopped(server, path) if whole else trouble.stopped(workers[:1], path)
+        )
         with concurrent.futures.ThreadPoolExecutor(2 * len(talk.replies)) as lookers:
             with pause:
                 talk.end_half()
                 until = time.monotonic() + seconds
-                looking = [lookers.submit(look, alice, each.session, until, whole) for each in talk.replies * 2]
+                looking = [
+                    lookers.submit(look, alice, each.session, until, whole)
+                    for each in talk.replies * 2
+                ]
                 time.sleep(seconds)
             for each in looking:
                 assert each.result() == {200}
@@ -271,7 +292,11 @@ def test_a_row_that_somebody_holds_costs_its_owner_only(folder):
         alice, bob = server.client(), server.client("bob")
         session = session_of(alice)
         talk = Talk(bob, provider, 2).begin(server)
-        with Asking(bob, session_of(bob)) as asking, tables_of(url) as tables, concurrent.futures.ThreadPoolExecutor(10) as pool:
+        with (
+            Asking(bob, session_of(bob)) as asking,
+            tables_of(url) as tables,
+            concurrent.futures.ThreadPoolExecutor(10) as pool,
+        ):
             tables.rows("BEGIN")
             tables.rows(f"SELECT FROM session WHERE id = '{session['id']}' FOR UPDATE")
             path, body = f"/sessions/{session['id']}/messages", {"content": "Hello"}
@@ -279,7 +304,9 @@ def test_a_row_that_somebody_holds_costs_its_owner_only(folder):
             until = time.monotonic() + 12
             while time.monotonic() < until:
                 before = {each: len(each.text) for each in talk.replies}
-                wait_until(lambda: all(len(each.text) > length for each, length in before.items()), 2)
+                wait_until(
+                    lambda: all(len(each.text) > length for each, length in before.items()), 2
+                )
             tables.rows("ROLLBACK")
             assert {each.result().status_code for each in asked} <= {202, 409, 503}
         assert talk.check() == 0
@@ -292,7 +319,9 @@ def test_what_is_damaged_holds_up_no_other_dead_reply(folder):
         talk = Talk(server.client(), provider, 3).begin(server, path_of(url))
         server.kill()
         with tables_of(url) as tables:
-            tables.rows("UPDATE piece SET text = CAST(x'ff41' AS TEXT) WHERE turn_id = (SELECT min(turn_id) FROM piece)")
+            tables.rows(
+                "UPDATE piece SET text = CAST(x'ff41' AS TEXT) WHERE turn_id = (SELECT min(turn_id) FROM piece)"
+            )
         began = time.monotonic()
         (folder / "again").mkdir()
         with served(folder / "again", url) as (again, _, _):
@@ -311,10 +340,16 @@ def test_what_is_damaged_holds_up_no_other_dead_reply(folder):
 def check_late(folder, url):
     """Five replies of a worker that stands still, until another service has written them all on; then it comes back."""
     with contextlib.ExitStack() as stack:
-        lone = {"WEB_CONCURRENCY": 1, "GUNICORN_CMD_ARGS": "--timeout 300"}  # its master does not kill it for its silence
+        lone = {
+            "WEB_CONCURRENCY": 1,
+            "GUNICORN_CMD_ARGS": "--timeout 300",
+        }  # its master does not kill it for its silence
         late, provider, url = stack.enter_context(served(folder / "late", url, **lone))
         other, other_provider, _ = stack.enter_context(served(folder / "other", url, **lone))
-        replies = [Late(late, other, provider, name) for name in ("meanwhile", "later", "again", "newer", "silent")]
+        replies = [
+            Late(late, other, provider, name)
+            for name in ("meanwhile", "later", "again", "newer", "silent")
+        ]
         meanwhile, later, again, newer, silent = replies
         provider.default = lambda request: Late.answer(replies, request)
         for each in replies:
@@ -328,17 +363,29 @@ def check_late(folder, url):
             before = [each.turns() for each in replies]
         for each in replies:
             assert each.asked.hung_up.wait(BACK) or each is meanwhile
-        wait_until(lambda: late.output().count(" INFO reply ") == len(replies), BACK)  # it has done with all of them
+        wait_until(
+            lambda: late.output().count(" INFO reply ") == len(replies), BACK
+        )  # it has done with all of them
         later.more.set()
         assert [each.turns() for each in replies] == before
         assert [each.calls for each in replies] == [1] * len(replies)
-        assert len(other_provider.posts) == len(replies) + 2  # once for each, the first of `again`, the retry of `newer`
+        assert (
+            len(other_provider.posts) == len(replies) + 2
+        )  # once for each, the first of `again`, the retry of `newer`
         with tables_of(url) as tables:
-            rows = tables.rows("SELECT owner, replies, input_tokens, output_tokens, cached_tokens FROM usage")
+            rows = tables.rows(
+                "SELECT owner, replies, input_tokens, output_tokens, cached_tokens FROM usage"
+            )
         used = {owner: tuple(map(int, counts)) for owner, *counts in rows}
         once, twice = (1, 15, 7, 3), (2, 30, 14, 6)
         # What the late writer's provider said is dropped with its words.
-        assert used == {"meanwhile": once, "later": once, "again": twice, "newer": twice, "silent": once}
+        assert used == {
+            "meanwhile": once,
+            "later": once,
+            "again": twice,
+            "newer": twice,
+            "silent": once,
+        }
 
 
 class Late:
@@ -359,7 +406,9 @@ class Late:
     def begin(self, again):
         """Ask for it. With `again`, there is one already, which it is to replace."""
         client = self.there if again else self.here
-        self.session = client.post("/sessions", {"content": self.name}, Prefer=None if again else "respond-async").json()
+        self.session = client.post(
+            "/sessions", {"content": self.name}, Prefer=None if again else "respond-async"
+        ).json()
         self.path = f"/sessions/{self.session['id']}"
         if again:
             assert self.here.post(self.path + "/retry", Prefer="respond-async").status_code == 202
@@ -501,9 +550,14 @@ def check_step(folder, seconds):
         clock.step(seconds)
         for each in talk.replies * 4:  # whoever looks does no harm
             assert alice.get(f"/sessions/{each.session['id']}").status_code == 200
-        assert "The answer." in alice.post("/sessions", {"content": "Hello"}, Accept="text/event-stream").text
+        assert (
+            "The answer."
+            in alice.post("/sessions", {"content": "Hello"}, Accept="text/event-stream").text
+        )
         with tables_of(url) as tables:
-            newest = tables.value("SELECT updated_at FROM session WHERE title = 'Hello'") / 1_000_000
+            newest = (
+                tables.value("SELECT updated_at FROM session WHERE title = 'Hello'") / 1_000_000
+            )
         assert abs(newest - time.time() - seconds) < 10, "the step was not seen"
         time.sleep(16)  # three rounds of every keeper
         talk.end_half()
@@ -557,14 +611,19 @@ def check_readers(folder, url):
         session, alice = server.client(ALICE).create("Hello"), server.client(ALICE)
         dead = trouble.copy_as_dead(url, session, 50)
         with writers_kept_out(url) as tables:
-            paths = [f"/sessions/{dead[number]}" for number in range(5)] + ["/sessions?page[limit]=100"]
+            paths = [f"/sessions/{dead[number]}" for number in range(5)] + [
+                "/sessions?page[limit]=100"
+            ]
             began = time.monotonic()
             seen = set()
             while time.monotonic() < began + 12:
                 for path in paths:
                     asked = time.monotonic()
                     answer = alice.get(path)
-                    assert answer.status_code == 200 and time.monotonic() < asked + 2, (path, answer.text)
+                    assert answer.status_code == 200 and time.monotonic() < asked + 2, (
+                        path,
+                        answer.text,
+                    )
                     if "turns" in answer.json():
                         seen.add(answer.json()["turns"][-1]["status"])
                 time.sleep(0.5)

@@ -14,13 +14,16 @@ def test_fifty_replies_outlive_a_death_and_a_host_that_is_replaced(start, settin
     with fleet.reading():
         fleet.happens("kill -9 of a worker", first)
         kill_worker(first)
-        fleet.happens("SIGTERM of a host", second)  # which hands over its replies while those of the worker are orphans
+        fleet.happens(
+            "SIGTERM of a host", second
+        )  # which hands over its replies while those of the worker are orphans
         second.process.terminate()
         fleet.leave(second)
         fleet.host(GRACE)
     waits = fleet.waits()
     tell(waits)
-    fleet.check()
+    # What the dead worker had, the second host may have taken over at once, and handed over soon after.
+    fleet.check(most_calls=2)
     died, stopped = waits.values()
     assert died and died[-1] < 35
     assert stopped and stopped[-1] < 10

@@ -14,7 +14,10 @@ import requests
 from client import BOB, wait_until
 from provider import reply
 
-COPIES = {1_000_000: 100, 50_000: 2000}  # so many turns of so many characters, each of which is stored as its search text too
+COPIES = {
+    1_000_000: 100,
+    50_000: 2000,
+}  # so many turns of so many characters, each of which is stored as its search text too
 FAR = 1_000_000  # from the ids that a sequence gives meanwhile
 
 
@@ -27,7 +30,11 @@ class Table:
     def ask(self, *statements):
         """The first value that the last of these gives, all of them in one transaction."""
         is_sqlite = self.url.startswith("sqlite:///")
-        connection = sqlite3.connect(self.url.removeprefix("sqlite:///"), timeout=60) if is_sqlite else psycopg.connect(self.url)
+        connection = (
+            sqlite3.connect(self.url.removeprefix("sqlite:///"), timeout=60)
+            if is_sqlite
+            else psycopg.connect(self.url)
+        )
         with contextlib.closing(connection), connection:
             for statement in statements:
                 cursor = connection.execute(statement)
@@ -37,15 +44,23 @@ class Table:
     def columns(self):
         """All but the id."""
         is_sqlite = self.url.startswith("sqlite:///")
-        source = "pragma_table_info('turn')" if is_sqlite else "information_schema.columns WHERE table_name = 'turn'"
+        source = (
+            "pragma_table_info('turn')"
+            if is_sqlite
+            else "information_schema.columns WHERE table_name = 'turn'"
+        )
         name = "name" if is_sqlite else "column_name::text"
-        names = self.ask(f"SELECT {'group_concat' if is_sqlite else 'string_agg'}({name}, ',') FROM {source}")
+        names = self.ask(
+            f"SELECT {'group_concat' if is_sqlite else 'string_agg'}({name}, ',') FROM {source}"
+        )
         return ", ".join(column for column in names.split(",") if column != "id")
 
     def copy(self, turn_id, first_id, count):
         """So many more of this turn, in its session, with ids from this one on."""
         columns = self.columns()
-        rows = f"SELECT {first_id} + number, {columns} FROM numbers JOIN turn ON turn.id = {turn_id}"
+        rows = (
+            f"SELECT {first_id} + number, {columns} FROM numbers JOIN turn ON turn.id = {turn_id}"
+        )
         numbers = f"SELECT 0 AS number UNION ALL SELECT number + 1 FROM numbers WHERE number < {count - 1}"
         self.ask(f"WITH RECURSIVE numbers AS ({numbers}) INSERT INTO turn (id, {columns}) {rows}")
 
@@ -54,11 +69,16 @@ def large_session(alice, table):
     """A session with all these turns; returns it, and the id from which on they are hers."""
     session, originals = None, {}
     for length in COPIES:
-        content = base64.b85encode(random.Random(length).randbytes(length * 4 // 5)).decode()  # no engine makes it smaller
+        content = base64.b85encode(
+            random.Random(length).randbytes(length * 4 // 5)
+        ).decode()  # no engine makes it smaller
         if session is None:
             session = alice.create(content)
         else:
-            assert alice.post(f"/sessions/{session['id']}/messages", {"content": content}).status_code == 201
+            assert (
+                alice.post(f"/sessions/{session['id']}/messages", {"content": content}).status_code
+                == 201
+            )
         originals[length] = table.ask("SELECT MAX(id) FROM turn WHERE kind = 'user'")
     first_id = next_id = table.ask("SELECT MAX(id) FROM turn") + FAR
     for length, count in COPIES.items():
@@ -88,18 +108,25 @@ class Others:
 
     def create(self):
         while not self.over.wait(0.05):
-            self.ask("create", 201, self.bob.post, "/sessions", {"content": "Hello", "model": "m-1"})
+            self.ask(
+                "create", 201, self.bob.post, "/sessions", {"content": "Hello", "model": "m-1"}
+            )
 
     def create_and_cancel(self):
         while not self.over.wait(0.05):
             body = {"content": "Never", "model": "m-2"}
-            response = self.ask("defer", 201, self.bob.post, "/sessions", body, Prefer="respond-async")
+            response = self.ask(
+                "defer", 201, self.bob.post, "/sessions", body, Prefer="respond-async"
+            )
             self.ask("cancel", 200, self.bob.post, response.headers["Location"] + "/cancel")
 
     @contextlib.contextmanager
     def at_work(self):
         with concurrent.futures.ThreadPoolExecutor() as pool:
-            working = [pool.submit(work) for work in (self.ask_for_health, self.create, self.create_and_cancel)]
+            working = [
+                pool.submit(work)
+                for work in (self.ask_for_health, self.create, self.create_and_cancel)
+            ]
             try:
                 yield
             finally:
@@ -132,7 +159,9 @@ def test_nobody_waits_for_the_deletion_of_a_large_session(start, settings, provi
         before = len(others.took)
         wait_until(lambda: len(others.took) > before + 20)
     slowest = sorted(others.took, reverse=True)
-    print(f"answered after {took:.2f} s, gone after {gone_after:.2f} s; others waited for {slowest[:5]}")
+    print(
+        f"answered after {took:.2f} s, gone after {gone_after:.2f} s; others waited for {slowest[:5]}"
+    )
     assert slowest[0][0] < 1
     assert [turn["content"] for turn in alice.turns(kept)] == ["Keep this", "The answer."]
     assert "Traceback" not in server.output()
@@ -140,4 +169,8 @@ def test_nobody_waits_for_the_deletion_of_a_large_session(start, settings, provi
 
 def answer(request):
     """What the models say: m-1 at once, and m-2 never."""
-    return (reply("The answer.") if request.body["model"] == "m-1" else reply("And so on. ", threading.Event()))(request)
+    return (
+        reply("The answer.")
+        if request.body["model"] == "m-1"
+        else reply("And so on. ", threading.Event())
+    )(request)

@@ -110,7 +110,11 @@ class Crowd:
 
 def served(folder, provider, database):
     """Two workers on this database."""
-    settings = {"DATABASE_URL": database, "OPENAI_BASE_URL": provider.url + "/v1", "DEFAULT_MODEL": "m-1"}
+    settings = {
+        "DATABASE_URL": database,
+        "OPENAI_BASE_URL": provider.url + "/v1",
+        "DEFAULT_MODEL": "m-1",
+    }
     return running(folder, WEB_CONCURRENCY=2, **settings)
 
 
@@ -119,7 +123,9 @@ def both(primary, standby):
 
 
 @pytest.mark.parametrize("form", ["in front of the name", "behind the name"])
-def test_several_hosts_may_be_named_and_the_one_that_is_written_to_is_found(form, provider, tmp_path):
+def test_several_hosts_may_be_named_and_the_one_that_is_written_to_is_found(
+    form, provider, tmp_path
+):
     """Both spellings of libpq are taken. The first host is a standby, which takes no writes."""
     with new_cluster() as primary:
         standby = primary.standby()
@@ -148,18 +154,26 @@ def test_a_standby_that_lags_takes_over_and_no_word_is_anothers_or_lost(provider
         users = {"alice": server.client(ALICE), "bob": server.client(BOB)}
         crowd = Crowd(pool)
         asked = [
-            pool.submit(crowd.ask, users[name], f"{name}-{number}") for number in range(TOGETHER // 2) for name in users
+            pool.submit(crowd.ask, users[name], f"{name}-{number}")
+            for number in range(TOGETHER // 2)
+            for name in users
         ]
         for asking in asked:
             asking.result()
         wait_until(lambda: all(followed.text for followed in crowd.followed))
         standby.wait_for(f"SELECT count(*) = {TOGETHER} FROM session", database="parley")
         primary.lose_touch()  # a standby that lags falls behind further under load
-        lost = [pool.submit(crowd.ask, users["alice"], f"alice-{100 + number}", readers=1) for number in range(LOST)]
+        lost = [
+            pool.submit(crowd.ask, users["alice"], f"alice-{100 + number}", readers=1)
+            for number in range(LOST)
+        ]
         for asking in lost[: LOST * 3 // 4]:
             asking.result()
         primary.kill()
-        after = [pool.submit(crowd.ask, users["bob"], f"bob-{100 + number}", readers=1) for number in range(AFTER)]
+        after = [
+            pool.submit(crowd.ask, users["bob"], f"bob-{100 + number}", readers=1)
+            for number in range(AFTER)
+        ]
         standby.promote()
         over.set()
         promoted_at = time.monotonic()
@@ -167,14 +181,19 @@ def test_a_standby_that_lags_takes_over_and_no_word_is_anothers_or_lost(provider
         ends = [following.result() for following in crowd.following]
         assert time.monotonic() - promoted_at < MOST
         told = set(crowd.codes).union(*(followed.codes for followed in ends))
-        answers = {mark: users[mark.partition("-")[0]].get(f"/sessions/{session['id']}") for mark, session in created}
+        answers = {
+            mark: users[mark.partition("-")[0]].get(f"/sessions/{session['id']}")
+            for mark, session in created
+        }
         gone = [mark for mark, answer in answers.items() if answer.status_code == 404]
         print(f"{len(gone)} sessions were lost")
         assert gone and {*gone} <= {asking.result()[0] for asking in lost}
         assert {answer.status_code for answer in answers.values()} == {200, 404}
 
         problems = collections.defaultdict(list)
-        replies = {mark: answer.json()["turns"][1] for mark, answer in answers.items() if mark not in gone}
+        replies = {
+            mark: answer.json()["turns"][1] for mark, answer in answers.items() if mark not in gone
+        }
         for mark, turn in replies.items():
             if has_others(mark, answers[mark].text):
                 problems["a word of another's in a session"].append(mark)
@@ -187,14 +206,18 @@ def test_a_standby_that_lags_takes_over_and_no_word_is_anothers_or_lost(provider
                 problems["a stream that is not what is stored"].append(followed.mark)
             if followed.turn and followed.turn["content"] != followed.text:
                 problems["deltas that are not the turn behind them"].append(followed.mark)
-        assert not problems, "\n".join(f"{what}: {len(where)}, {where[:5]}" for what, where in problems.items())
+        assert not problems, "\n".join(
+            f"{what}: {len(where)}, {where[:5]}" for what, where in problems.items()
+        )
         assert told <= {200, 201, 204, 404, 503}, told
 
         provider.default = reply("Yes.")
-        for name, user in users.items():
+        for user in users.values():
             listed = user.get("/sessions?page[limit]=100").json()
             assert not listed["meta"]["has_more"]
-            for answer in pool.map(lambda session: take_one_more(user, session, promoted_at + MOST), listed["data"]):
+            for answer in pool.map(
+                lambda session: take_one_more(user, session, promoted_at + MOST), listed["data"]
+            ):
                 assert answer.json()["content"] == "Yes."
         assert "Traceback" not in server.output()
 
@@ -206,7 +229,9 @@ def has_others(mark, text):
 
 def take_one_more(user, session, until):
     """The answer to a further message, once whatever is under way in this session has ended."""
-    while (answer := user.post(f"/sessions/{session['id']}/messages", {"content": "More?"})).status_code == 409:
+    while (
+        answer := user.post(f"/sessions/{session['id']}/messages", {"content": "More?"})
+    ).status_code == 409:
         assert time.monotonic() < until, f"{session} is stuck"
         time.sleep(0.2)
     assert answer.status_code == 201, answer.text
@@ -236,14 +261,18 @@ def test_a_synchronous_standby_takes_over_and_every_stream_has_its_text_once(pro
             return followed.follow(until)
 
         asked = [pool.submit(ask, number) for number in range(streams)]
-        wait_until(lambda: len(all_followed) == streams and all(followed.text for followed in all_followed))
+        wait_until(
+            lambda: len(all_followed) == streams and all(followed.text for followed in all_followed)
+        )
         primary.kill()
         standby.promote()
         over.set()
         for asking in asked:
             followed = asking.result()
             whole = "".join(words_of(followed.mark, count))
-            assert followed.text == whole, f"{followed.mark} has {len(followed.text)} characters of {len(whole)}"
+            assert followed.text == whole, (
+                f"{followed.mark} has {len(followed.text)} characters of {len(whole)}"
+            )
             assert followed.end == 200
             assert wait_for_status(alice, followed.session, "complete")["content"] == whole
         assert len(alice.get("/sessions?page[limit]=100").json()["data"]) == streams

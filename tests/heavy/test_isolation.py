@@ -39,16 +39,33 @@ def server(serializable, provider, tmp_path):
     name = f"parley_{uuid.uuid4().hex}"
     serializable.ask(f"CREATE DATABASE {name}")
     serializable.ask(f"ALTER DATABASE {name} SET default_transaction_isolation = 'serializable'")
-    settings = {"DATABASE_URL": serializable.url(name), "OPENAI_BASE_URL": provider.url + "/v1", "DEFAULT_MODEL": "m-1"}
+    settings = {
+        "DATABASE_URL": serializable.url(name),
+        "OPENAI_BASE_URL": provider.url + "/v1",
+        "DEFAULT_MODEL": "m-1",
+    }
     with running(tmp_path, WEB_CONCURRENCY=2, **settings) as server:
         yield server
         assert "Traceback" not in server.output()
 
 
 def test_the_suite_passes_where_transactions_are_serializable(serializable):
-    command = [sys.executable, "-m", "pytest", "-n", "2", "-q", "--tb=short", "-k", "postgresql", *TESTS]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-n",
+        "2",
+        "-q",
+        "--tb=short",
+        "-k",
+        "postgresql",
+        *TESTS,
+    ]
     environment = os.environ | {"TEST_DATABASE_URL": serializable.url("postgres")}
-    suite = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=200)
+    suite = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=200
+    )
     assert suite.returncode == 0, suite.stdout[-5000:]
 
 
@@ -67,7 +84,10 @@ def test_no_request_fails_because_of_another(server, provider):
     provider.default = repeat
     until, seed = time.monotonic() + 10, random.SystemRandom().randrange(10**6)
     print(f"seed {seed}")  # shown where it fails
-    users = [Strict(server, f"https://github.com/user{number % 3}", seed + number, until) for number in range(9)]
+    users = [
+        Strict(server, f"https://github.com/user{number % 3}", seed + number, until)
+        for number in range(9)
+    ]
     for user in users:
         user.start()
     for user in users:
@@ -89,16 +109,31 @@ def repeat(request):
 def test_what_many_ask_at_the_same_instant_is_answered_as_if_one_after_the_other(server, provider):
     """Eight equal creations under one key make one session, and of eight messages to it one is let through."""
     alice = server.client()
-    for round in range(5):
+    for _ in range(5):
         key = uuid.uuid4().hex
-        created = at_once(8, lambda number: alice.post("/sessions", {"content": "Hello"}, Idempotency_Key=key))
-        assert {answer.status_code for answer in created} <= {201, 409}, [answer.text for answer in created]
+        created = at_once(
+            8, lambda number: alice.post("/sessions", {"content": "Hello"}, Idempotency_Key=key)
+        )
+        assert {answer.status_code for answer in created} <= {201, 409}, [
+            answer.text for answer in created
+        ]
         [session] = {answer.headers["Location"] for answer in created if answer.status_code == 201}
         provider.script = [reply(0.5, "Slow.")]
-        sent = at_once(8, lambda number: alice.post(f"{session}/messages", {"content": f"{number}"}, Prefer="respond-async"))
-        assert sorted(answer.status_code for answer in sent) == [202] + 7 * [409], [answer.text for answer in sent]
+        sent = at_once(
+            8,
+            lambda number: alice.post(
+                f"{session}/messages", {"content": f"{number}"}, Prefer="respond-async"
+            ),
+        )
+        assert sorted(answer.status_code for answer in sent) == [202] + 7 * [409], [
+            answer.text for answer in sent
+        ]
         cancelled = at_once(4, lambda number: alice.post(f"{session}/cancel"))
-        assert {answer.status_code for answer in cancelled} <= {200, 409}, [answer.text for answer in cancelled]
+        assert {answer.status_code for answer in cancelled} <= {200, 409}, [
+            answer.text for answer in cancelled
+        ]
         changed = at_once(8, lambda number: alice.patch(session, {"title": f"Title {number}"}))
-        assert {answer.status_code for answer in changed} == {200}, [answer.text for answer in changed]
+        assert {answer.status_code for answer in changed} == {200}, [
+            answer.text for answer in changed
+        ]
     assert len(alice.get("/sessions").json()["data"]) == 5

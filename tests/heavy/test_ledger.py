@@ -25,7 +25,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from client import ALICE, BOB, ROOT, wait_for_status, wait_until
 from fleet import HangUp
 from provider import KEEP, REFUSED, Connection, chunk, cut, event, events_of, head, reply, status
-from tables import tables_of
+from raw_tables import tables_of
 from test_auth import flask
 from test_late_writers import SAID, paused
 
@@ -35,7 +35,13 @@ SELDOM = 2  # seconds more, where a provider counts with each word: once a secon
 UNSEEN = 1  # seconds more, as long as no word has come
 NOTICED = 2  # seconds in which the provider sees that the other side has gone
 TAKEN = 45  # seconds in which the replies of dead processes go on elsewhere, and end
-SAYS = {"claude-x": "twice", "m-said": "at the end", "m-often": "with each word", "m-half": "its input", "m-mute": "nothing"}
+SAYS = {
+    "claude-x": "twice",
+    "m-said": "at the end",
+    "m-often": "with each word",
+    "m-half": "its input",
+    "m-mute": "nothing",
+}
 TITLES = "m-title"
 OWNER = "https://github.com/"  # how all begin
 OWNERS, LEAVER = [f"user-{number}" for number in range(5)], "leaver"
@@ -77,7 +83,9 @@ class Call:
         for host, first, last in when:
             if host == self.host and self.began <= last:
                 unsure = moment if any(size for _, size, _ in self.sent) else UNSEEN + 2 * moment
-                if first <= self.cut() <= last + NOTICED or (self.over and first - unsure <= self.over <= last + NOTICED):
+                if first <= self.cut() <= last + NOTICED or (
+                    self.over and first - unsure <= self.over <= last + NOTICED
+                ):
                     return first
         return None
 
@@ -102,7 +110,9 @@ class Ledger:
             self.ways[way] += 1
         call.refused = way in ("busy", "refused")
         if call.refused:
-            yield from (REFUSED if way == "refused" else status(503, {"error": {"message": "Busy."}}))(request)
+            yield from (
+                REFUSED if way == "refused" else status(503, {"error": {"message": "Busy."}})
+            )(request)
         else:
             yield from self._write(request, call, chance, way)
         call.over = call.over or (None if request.hung_up.is_set() else time.monotonic())
@@ -110,9 +120,16 @@ class Ledger:
     def _write(self, request, call, chance, way):
         says, texts = SAYS.get(call.model) or chance.choice(["at the end", "nothing"]), []
         usage = chance.randint(1, 9000), chance.randint(20, 900), chance.randint(0, 900)
-        words = [f"wörd{len(self.calls)}x{number}{'y' * chance.randint(0, 30)} " for number in range(chance.randint(1, 12))]
+        words = [
+            f"wörd{len(self.calls)}x{number}{'y' * chance.randint(0, 30)} "
+            for number in range(chance.randint(1, 12))
+        ]
         words += ["quiet "] * call.is_quiet
-        pace = 0.02 if call.is_quiet or chance.random() < 0.5 else chance.choice([0.1, 0.1 if call.model == TITLES else 0.8])
+        pace = (
+            0.02
+            if call.is_quiet or chance.random() < 0.5
+            else chance.choice([0.1, 0.1 if call.model == TITLES else 0.8])
+        )
         place = chance.randint(0, len(words)) if way != "well" else None
 
         def pieces():
@@ -153,7 +170,12 @@ class Ledger:
     @staticmethod
     def _break(way):
         if way == "errs":
-            yield chunk(event({"type": "error", "error": {"type": "overloaded_error", "message": "Busy."}}, "error")) + chunk(b"")
+            yield chunk(
+                event(
+                    {"type": "error", "error": {"type": "overloaded_error", "message": "Busy."}},
+                    "error",
+                )
+            ) + chunk(b"")
         if way == "resets":
             yield 0.5  # what was sent is read, which a reset might prevent
             yield Connection.reset
@@ -163,7 +185,9 @@ WAYS = {"well": 60, "busy": 8, "refused": 5, "breaks": 12, "errs": 8, "resets": 
 
 
 def openai_usage(*counts):
-    usage = zip(("prompt_tokens", "completion_tokens", "prompt_tokens_details"), counts)
+    usage = zip(
+        ("prompt_tokens", "completion_tokens", "prompt_tokens_details"), counts, strict=False
+    )
     return event({"choices": [], "usage": dict(usage)})
 
 
@@ -178,12 +202,25 @@ def _said(part, says, usage):
         said = {"input_tokens": usage[0] + usage[2] + 1, "cached_tokens": usage[2]}
         if b"message_start" in part:
             return part, said
-        counts = {"input_tokens": usage[0] + 5, "cache_read_input_tokens": usage[2], "cache_creation_input_tokens": 1}
-        whole = {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": counts | {"output_tokens": usage[1]}}
-        return event(whole, "message_delta"), said | {"input_tokens": said["input_tokens"] + 5, "output_tokens": usage[1]}
+        counts = {
+            "input_tokens": usage[0] + 5,
+            "cache_read_input_tokens": usage[2],
+            "cache_creation_input_tokens": 1,
+        }
+        whole = {
+            "type": "message_delta",
+            "delta": {"stop_reason": "end_turn"},
+            "usage": counts | {"output_tokens": usage[1]},
+        }
+        return event(whole, "message_delta"), said | {
+            "input_tokens": said["input_tokens"] + 5,
+            "output_tokens": usage[1],
+        }
     counts = json.loads(part.removeprefix(b"data: "))["usage"]
     cached = counts["prompt_tokens_details"]["cached_tokens"]
-    return part, dict(zip(KINDS, (counts["prompt_tokens"], counts["completion_tokens"], cached)))
+    return part, dict(
+        zip(KINDS, (counts["prompt_tokens"], counts["completion_tokens"], cached), strict=True)
+    )
 
 
 # What the service may have counted
@@ -198,8 +235,14 @@ class Bounds:
         self.uncertain = []
 
     def add(self, call, moment, kills, stops, stopped, rash):
-        within = moment + (UNSEEN if call.model == TITLES else 0)  # it waits for its place among all who store
-        killed, handed_over, cut = call.befell(kills, within), call.befell(stops, within), call.cut()
+        within = moment + (
+            UNSEEN if call.model == TITLES else 0
+        )  # it waits for its place among all who store
+        killed, handed_over, cut = (
+            call.befell(kills, within),
+            call.befell(stops, within),
+            call.cut(),
+        )
         moment = moment if killed or handed_over or (call.owner, call.number) in rash else 0
         if call.refused:  # which costs nothing, but for what was hung up before the refusal, or died in the pause behind it
             is_lost = killed or cut < math.inf
@@ -210,12 +253,17 @@ class Bounds:
             settled -= UNSEEN
         if moment and call.model == "m-often":
             settled -= SELDOM
-        if call.model == TITLES and (killed or handed_over):  # it is counted when it is over, and not handed over
+        if call.model == TITLES and (
+            killed or handed_over
+        ):  # it is counted when it is over, and not handed over
             settled = 0
         sure = [each for each in call.sent if each[0] < settled]
         said = [{}, *(said for _, _, said in call.sent if said)]
         seen = [{}, *(said for _, _, said in sure if said)]
-        options = [seen[-1], *said[len(seen) :]]  # what was said last, as far as the service has read
+        options = [
+            seen[-1],
+            *said[len(seen) :],
+        ]  # what was said last, as far as the service has read
         for kind in KINDS:
             values = {each.get(kind, 0) for each in options}
             self.sums[kind] = {before + value for before in self.sums[kind] for value in values}
@@ -230,19 +278,27 @@ class Bounds:
             most += sum(size for at, size, _ in call.sent if at >= settled)
         # Nothing tells of a call whose process was killed when it had hardly begun. Where a person stops its reply before another
         # process takes that over, nobody counts what was not said.
-        if killed and (not any(size for _, size, _ in sure) or (call.owner, call.number) in stopped):
+        if killed and (
+            not any(size for _, size, _ in sure) or (call.owner, call.number) in stopped
+        ):
             least = 0
         self.least, self.most = self.least + estimate(least), self.most + estimate(most)
         if len(options) > 1 or least != most:
             kind = "killed" if killed else "handed over" if handed_over else "stopped in the midst"
-            said = [sum(each.get(kind, 0) for kind in KINDS[:2]) for each in (options[0], options[-1])]
-            self.uncertain.append(f"{kind}: {call.model} {call.number}, {said} tokens, {least} to {most} bytes")
+            said = [
+                sum(each.get(kind, 0) for kind in KINDS[:2]) for each in (options[0], options[-1])
+            ]
+            self.uncertain.append(
+                f"{kind}: {call.model} {call.number}, {said} tokens, {least} to {most} bytes"
+            )
 
     def problems(self, counted):
         wrong = [kind for kind in KINDS if counted[kind] not in self.sums[kind]]
         found = [f"{kind} {counted[kind]}, not {sorted(self.sums[kind])[:9]}" for kind in wrong]
         if not self.least <= counted["estimated_tokens"] <= self.most:
-            found.append(f"estimated {counted['estimated_tokens']}, not {self.least} to {self.most}")
+            found.append(
+                f"estimated {counted['estimated_tokens']}, not {self.least} to {self.most}"
+            )
         return found
 
 
@@ -273,21 +329,38 @@ class Scrapes:
 
     def _compare(self, now):
         self.count += 1
-        fallen = {name: (value, now.get(name)) for name, value in self.seen.items() if now.get(name, -1) < value}
-        self.problems += [f"{name} fell from {before} to {after}" for name, (before, after) in fallen.items()]
+        fallen = {
+            name: (value, now.get(name))
+            for name, value in self.seen.items()
+            if now.get(name, -1) < value
+        }
+        self.problems += [
+            f"{name} fell from {before} to {after}" for name, (before, after) in fallen.items()
+        ]
         self.seen = now
 
 
 def scrape(server):
-    return requests.get(server.url + "/metrics", headers={"Authorization": f"Bearer {TOKEN}"}, timeout=20)
+    return requests.get(
+        server.url + "/metrics", headers={"Authorization": f"Bearer {TOKEN}"}, timeout=20
+    )
 
 
 def counters(text):
     """(name, model, outcome or kind) → value"""
-    families = [family for family in text_string_to_metric_families(text) if family.type == "counter"]
+    families = [
+        family for family in text_string_to_metric_families(text) if family.type == "counter"
+    ]
     assert {family.name for family in families} == {"parley_replies", "parley_tokens"}
     samples = [sample for family in families for sample in family.samples]
-    return {(each.name, each.labels["model"], each.labels.get("outcome") or each.labels["kind"]): each.value for each in samples}
+    return {
+        (
+            each.name,
+            each.labels["model"],
+            each.labels.get("outcome") or each.labels["kind"],
+        ): each.value
+        for each in samples
+    }
 
 
 # The users
@@ -300,7 +373,12 @@ class User:
     """
 
     def __init__(self, name, servers, is_calm):
-        self.name, self.owner, self.servers, self.is_calm = name, OWNER + name.rpartition("-")[0], servers, is_calm
+        self.name, self.owner, self.servers, self.is_calm = (
+            name,
+            OWNER + name.rpartition("-")[0],
+            servers,
+            is_calm,
+        )
         self.chance = random.Random(self.name)
         self.sessions, self.last, self.asked, self.again_with = [], {}, 0, None
         self.stopped, self.deleted, self.rash = set(), set(), set()  # marks
@@ -334,7 +412,10 @@ class User:
     def post(self, path, body=None, **headers):
         """Ask under a key, so that an answer that was lost is none; later the same may be asked again."""
         key = f"{self.name}-{self.chance.random()}"
-        response = self.see(path.rpartition("/")[2], lambda client: client.post(path, body, Idempotency_Key=key, **headers))
+        response = self.see(
+            path.rpartition("/")[2],
+            lambda client: client.post(path, body, Idempotency_Key=key, **headers),
+        )
         self.again_with = path, body, key
         return response
 
@@ -373,7 +454,9 @@ class User:
     def read(self):
         """The beginning of a stream."""
         with contextlib.suppress(requests.RequestException, OSError, http.client.HTTPException):
-            with self.client().stream("POST", self.path() + "/messages", {"content": self.content()}) as stream:
+            with self.client().stream(
+                "POST", self.path() + "/messages", {"content": self.content()}
+            ) as stream:
                 next(iter(stream), None)
 
     def begin(self):
@@ -390,13 +473,21 @@ class User:
         """Whether all has come of a reply that does not end, which is stored then."""
         with contextlib.suppress(requests.RequestException, OSError, http.client.HTTPException):
             with self.client().stream("GET", path + "/events") as stream:
-                return any(frame.name == "content_delta" and frame.data["delta"].endswith("quiet ") for frame in stream)
+                return any(
+                    frame.name == "content_delta" and frame.data["delta"].endswith("quiet ")
+                    for frame in stream
+                )
         return False  # its process has died
 
     def stop(self, path, how):
         self.stopped.update(marks := MARK.findall(self.last[path]))
         self.deleted.update(marks if how == "delete" else ())
-        self.see(how, lambda client: client.post(path + "/cancel") if how == "cancel" else client.delete(path))
+        self.see(
+            how,
+            lambda client: (
+                client.post(path + "/cancel") if how == "cancel" else client.delete(path)
+            ),
+        )
 
     def cancel(self):
         if path := self.begin():
@@ -407,7 +498,16 @@ class User:
             self.stop(path, "delete")
 
 
-DEEDS = {"create": 4, "message": 4, "retry": 3, "go_on": 2, "again": 1, "read": 2, "cancel": 3, "delete": 2}
+DEEDS = {
+    "create": 4,
+    "message": 4,
+    "retry": 3,
+    "go_on": 2,
+    "again": 1,
+    "read": 2,
+    "cancel": 3,
+    "delete": 2,
+}
 EXPECTED = (200, 201, 202, 204, 404, 409, 502, 503, 504)
 
 
@@ -415,7 +515,12 @@ class World:
     """Four servers of two workers on one database, their users, and what befalls them."""
 
     def __init__(self, start, settings, provider, is_calm):
-        self._start, self.url, self.provider, self.is_calm = start, settings["DATABASE_URL"], provider, is_calm
+        self._start, self.url, self.provider, self.is_calm = (
+            start,
+            settings["DATABASE_URL"],
+            provider,
+            is_calm,
+        )
         self.ledger = provider.default = Ledger(random.randrange(10**6))
         self.servers, self.old = [], []
         self.kills, self.stops = [], []  # (host, from, to)
@@ -427,9 +532,18 @@ class World:
     def host(self):
         name = f"host-{len(self.servers) + len(self.old)}"
         server = self._start(
-            DATABASE_URL=self.url, ANTHROPIC_BASE_URL=f"{self.provider.url}/{name}", ANTHROPIC_API_KEY="key", TITLE_MODEL=TITLES,
-            OPENAI_BASE_URL=f"{self.provider.url}/{name}/v1", DEFAULT_MODEL="m-said", METRICS_TOKEN=TOKEN, REPLY_WAIT=5,
-            RATE_LIMIT="100000/hour", CONTINUE_LIMIT=5, WEB_CONCURRENCY=2, GUNICORN_CMD_ARGS="--graceful-timeout 7",
+            DATABASE_URL=self.url,
+            ANTHROPIC_BASE_URL=f"{self.provider.url}/{name}",
+            ANTHROPIC_API_KEY="key",
+            TITLE_MODEL=TITLES,
+            OPENAI_BASE_URL=f"{self.provider.url}/{name}/v1",
+            DEFAULT_MODEL="m-said",
+            METRICS_TOKEN=TOKEN,
+            REPLY_WAIT=5,
+            RATE_LIMIT="100000/hour",
+            CONTINUE_LIMIT=5,
+            WEB_CONCURRENCY=2,
+            GUNICORN_CMD_ARGS="--graceful-timeout 7",
         )
         server.name = name
         self.servers.append(server)
@@ -445,8 +559,15 @@ class World:
         over, leaving = threading.Event(), threading.Event()
         with concurrent.futures.ThreadPoolExecutor(len(self.users)) as pool:
             try:
-                living = {user: pool.submit(user.do, leaving if user.name.startswith(LEAVER) else over) for user in self.users}
-                for befalls in [over.wait] * 4 if self.is_calm else [self.kill_worker, self.kill_server, self.stop_server]:
+                living = {
+                    user: pool.submit(user.do, leaving if user.name.startswith(LEAVER) else over)
+                    for user in self.users
+                }
+                for befalls in (
+                    [over.wait] * 4
+                    if self.is_calm
+                    else [self.kill_worker, self.kill_server, self.stop_server]
+                ):
                     over.wait(SECONDS / 6)
                     befalls(*[SECONDS / 6] * self.is_calm)
                 leaving.set()
@@ -487,11 +608,15 @@ class World:
             for _ in range(3):
                 user.begin()  # they are under way
         with tables_of(self.url) as tables:
-            self.asked = {LEAVER: tables.value("SELECT count(*) FROM asked WHERE owner = ?", OWNER + LEAVER)}
-        done = flask(ROOT, "forget", OWNER + LEAVER, DATABASE_URL=self.url)
+            self.asked = {
+                LEAVER: tables.value("SELECT count(*) FROM asked WHERE owner = ?", OWNER + LEAVER)
+            }
+        done = flask(ROOT, "forget", "--yes", OWNER + LEAVER, DATABASE_URL=self.url)
         assert done.returncode == 0, done.stdout + done.stderr
         for user in leavers:
-            all_of_his = {(call.owner, call.number) for call in self.ledger.calls if call.owner == LEAVER}
+            all_of_his = {
+                (call.owner, call.number) for call in self.ledger.calls if call.owner == LEAVER
+            }
             user.stopped |= all_of_his
             user.deleted |= all_of_his
             user.rash |= all_of_his if not self.is_calm else set()
@@ -501,33 +626,53 @@ class World:
         counted = {}
         for owner in OWNERS:
             for row in self.servers[0].client(OWNER + owner).get("/usage").json()["data"]:
-                counted.setdefault((owner, row["model"]), collections.Counter()).update({name: row[name] for name in COUNTS})
+                counted.setdefault((owner, row["model"]), collections.Counter()).update(
+                    {name: row[name] for name in COUNTS}
+                )
         assert self.servers[0].client(OWNER + LEAVER).get("/usage").json()["data"] == []
         with tables_of(self.url) as tables:
-            for model, *counts in tables.rows(f"SELECT model, {', '.join(COUNTS)} FROM usage WHERE owner = ''"):
-                counted.setdefault((LEAVER, model), collections.Counter()).update(dict(zip(COUNTS, counts)))
+            for model, *counts in tables.rows(
+                f"SELECT model, {', '.join(COUNTS)} FROM usage WHERE owner = ''"
+            ):
+                counted.setdefault((LEAVER, model), collections.Counter()).update(
+                    dict(zip(COUNTS, counts, strict=True))
+                )
         return counted
 
     def check(self, moment):
         """What is wrong by now; and what is uncertain."""
         counted, bounds = self.counted(), collections.defaultdict(Bounds)
-        stopped, deleted, rash = (set().union(*marks) for marks in zip(*((u.stopped, u.deleted, u.rash) for u in self.users)))
+        stopped, deleted, rash = (
+            set().union(*marks)
+            for marks in zip(*((u.stopped, u.deleted, u.rash) for u in self.users), strict=True)
+        )
         for call in self.ledger.calls:
             bounds[call.owner, call.model].add(call, moment, self.kills, self.stops, stopped, rash)
         problems = []
         for place in bounds.keys() | counted.keys():
-            problems += [f"{place}: {each}" for each in bounds[place].problems(counted.get(place, collections.Counter()))]
+            problems += [
+                f"{place}: {each}"
+                for each in bounds[place].problems(counted.get(place, collections.Counter()))
+            ]
         with tables_of(self.url) as tables:
             asked = dict(tables.rows("SELECT owner, count(*) FROM asked GROUP BY owner"))
         asked = {owner: asked[OWNER + owner] for owner in OWNERS} | self.asked
         for owner, most in asked.items():
             replies = sum(counts["replies"] for (who, _), counts in counted.items() if who == owner)
-            lost = {call.number for call in self.ledger.calls if call.owner == owner and call.befell(self.kills, moment)}
+            lost = {
+                call.number
+                for call in self.ledger.calls
+                if call.owner == owner and call.befell(self.kills, moment)
+            }
             lost &= {number for who, number in deleted if who == owner}
             if not most - len(lost) <= replies <= most:
-                problems.append(f"{owner} has asked for {most} replies, and has {replies}; {sorted(lost)} may be lost")
+                problems.append(
+                    f"{owner} has asked for {most} replies, and has {replies}; {sorted(lost)} may be lost"
+                )
         problems += self.compare(counted)
-        return problems, [f"{owner}: {each}" for (owner, _), found in bounds.items() for each in found.uncertain]
+        return problems, [
+            f"{owner}: {each}" for (owner, _), found in bounds.items() for each in found.uncertain
+        ]
 
     def compare(self, counted):
         """The metrics, and `flask usage`, are the sums of what is counted."""
@@ -541,10 +686,19 @@ class World:
         found = collections.Counter()
         for (name, model, label), value in counters(texts[0]).items():
             found[(name, model, label) if name == "parley_tokens_total" else (name, model)] += value
-        told = {row.pop("user"): row for row in json.loads(flask(ROOT, "usage", "--json", DATABASE_URL=self.url).stdout)}
+        told = {
+            row.pop("user"): row
+            for row in json.loads(flask(ROOT, "usage", "--json", DATABASE_URL=self.url).stdout)
+        }
         problems = [] if set(texts) == {texts[0]} else ["the servers differ"]
-        problems += [] if found == sums else [f"the metrics differ: {set(found.items()) ^ set(sums.items())}"]
-        return problems + ([] if told == users else [f"`flask usage` tells {told}, not {dict(users)}"])
+        problems += (
+            []
+            if found == sums
+            else [f"the metrics differ: {set(found.items()) ^ set(sums.items())}"]
+        )
+        return problems + (
+            [] if told == users else [f"`flask usage` tells {told}, not {dict(users)}"]
+        )
 
     def wait_until_right(self, moment, seconds=15):
         """Wait until all is quiet and counted; returns what is uncertain."""
@@ -554,7 +708,9 @@ class World:
             problems, uncertain = self.check(moment)
             if not problems:
                 return uncertain
-            assert time.monotonic() < deadline, "\n".join([f"seed {self.ledger.seed}", *problems, "uncertain:", *uncertain])
+            assert time.monotonic() < deadline, "\n".join(
+                [f"seed {self.ledger.seed}", *problems, "uncertain:", *uncertain]
+            )
             time.sleep(0.5)
 
 
@@ -569,11 +725,15 @@ def test_the_ledger_is_the_providers_own(start, settings, provider, weather):
         world.live()
         uncertain = world.wait_until_right(max(MOMENT, scrapes.slowest))
     told = sum((user.told for user in world.users), collections.Counter())
-    print(f"\n{len(world.ledger.calls)} calls in {time.monotonic() - began:.0f} s, {scrapes.count} scrapes")
+    print(
+        f"\n{len(world.ledger.calls)} calls in {time.monotonic() - began:.0f} s, {scrapes.count} scrapes"
+    )
     print(dict(world.ledger.ways), dict(told), f"{len(uncertain)} uncertain:", *uncertain, sep="\n")
     assert not scrapes.problems and scrapes.count > 10
     assert not [problem for user in world.users for problem in user.problems]
-    assert not [server.output() for server in world.servers + world.old if "Traceback" in server.output()]
+    assert not [
+        server.output() for server in world.servers + world.old if "Traceback" in server.output()
+    ]
     if world.is_calm:
         assert not uncertain
     assert all(world.ledger.ways[way] for way in WAYS)
@@ -594,7 +754,9 @@ def begin(client, text, content="Hello"):
     return session
 
 
-def test_a_reply_that_is_deleted_counts_also_where_all_that_it_used_is_stored(start, settings, provider):
+def test_a_reply_that_is_deleted_counts_also_where_all_that_it_used_is_stored(
+    start, settings, provider
+):
     """Of the first, the output is estimated at its end; of the second, nothing is left to be counted."""
     alice = start(**settings).client()
     for number, pieces in enumerate([["Half "], [SAID, "Half "]], 1):
@@ -619,17 +781,23 @@ def test_what_a_provider_says_behind_a_cancel_by_another_process_counts(start, s
             gate.set()
             assert provider.wait_for_request(number).hung_up.wait(5)
         usage = other.client().turns(session)[-1]["usage"]
-        told = [sum_ + (usage[name] or 0) for sum_, name in zip(told, KINDS)]
+        told = [sum_ + (usage[name] or 0) for sum_, name in zip(told, KINDS, strict=False)]
     assert told[0]  # mostly it is faster than the writer's next look
     assert list(usage_of(settings["DATABASE_URL"], ALICE)[1:3]) == told
 
 
 def test_no_counter_falls_where_a_reply_that_goes_on_is_refused_twice(start, settings, provider):
     """What is estimated of the part that it had is counted as soon as it is over, and stays so while no other call has begun."""
+
     def late_refusal(request):
         return [1, *status(503)(request)]
 
-    provider.script = [cut("A part of it, " * 20), late_refusal, status(503, Retry_After=3), reply("and the rest.")]
+    provider.script = [
+        cut("A part of it, " * 20),
+        late_refusal,
+        status(503, Retry_After=3),
+        reply("and the rest."),
+    ]
     server = start(**settings, METRICS_TOKEN=TOKEN)
     client = server.client()
     with Scrapes([server], pause=0.05) as scrapes:
@@ -641,8 +809,14 @@ def test_no_counter_falls_where_a_reply_that_goes_on_is_refused_twice(start, set
 def test_no_counter_falls_where_a_provider_counts_less_in_the_end(start, settings, provider):
     """As one does that estimates its input first."""
     gate = threading.Event()
-    most = {"prompt_tokens": 1000, "completion_tokens": 500, "prompt_tokens_details": {"cached_tokens": 400}}
-    provider.script = [reply(event({"choices": [], "usage": most}), "Half ", gate, "and half.")]  # and 15, 7 and 3 at the end
+    most = {
+        "prompt_tokens": 1000,
+        "completion_tokens": 500,
+        "prompt_tokens_details": {"cached_tokens": 400},
+    }
+    provider.script = [
+        reply(event({"choices": [], "usage": most}), "Half ", gate, "and half.")
+    ]  # and 15, 7 and 3 at the end
     server = start(**settings, METRICS_TOKEN=TOKEN)
     client = server.client()
     with Scrapes([server], pause=0.05) as scrapes:
@@ -669,7 +843,10 @@ WORDS = {"wanda", "axolotl", "basilisk", "cormorant", "dromedary", "echidna", "f
 def words_in(url):
     """Those of WORDS that are anywhere in any table, as well as Bob's."""
     with tables_of(url) as tables:
-        rows = [tables.rows(f"SELECT * FROM {table}") for table in {table for table, *_ in tables.columns()}]
+        rows = [
+            tables.rows(f"SELECT * FROM {table}")
+            for table in {table for table, *_ in tables.columns()}
+        ]
     return {word for word in WORDS | {"bob"} if word in repr(rows).casefold()}
 
 
@@ -680,29 +857,50 @@ def answer_her(request):
         return reply("Echidna" if "Axolotl" in text else "Title")(request)
     if "fails" in text:
         return status(400, {"error": {"message": "The gecko is out."}})(request)
-    return reply("Camel" if "Bob" in text else "Dromedary ", *[threading.Event()] * ("endless" in text))(request)
+    return reply(
+        "Camel" if "Bob" in text else "Dromedary ", *[threading.Event()] * ("endless" in text)
+    )(request)
 
 
 @pytest.mark.parametrize("writer", ["runs", "is paused"])
-def test_of_who_is_forgotten_while_replies_are_under_way_no_table_has_a_word(start, settings, provider, writer):
+def test_of_who_is_forgotten_while_replies_are_under_way_no_table_has_a_word(
+    start, settings, provider, writer
+):
     """Whoever writes these replies, and wakes up behind it, adds what they used without a name."""
     url, provider.default = settings["DATABASE_URL"], answer_her
-    more = {"TITLE_MODEL": TITLES, "RATE_LIMIT": "100/hour", "WEB_CONCURRENCY": 1, "GUNICORN_CMD_ARGS": "--timeout 300"}
+    more = {
+        "TITLE_MODEL": TITLES,
+        "RATE_LIMIT": "100/hour",
+        "WEB_CONCURRENCY": 1,
+        "GUNICORN_CMD_ARGS": "--timeout 300",
+    }
     servers = [start(**settings, **more) for _ in range(2)]
     first, second = [server.client(PERSON) for server in servers]
     servers[0].client(BOB).create("Bob's own words")
     sessions = [client.create("Axolotl", system="Basilisk") for client in (first, second)]
     first.patch(f"/sessions/{sessions[0]['id']}", {"title": "Cormorant"})
-    assert second.post("/sessions", {"content": "It fails"}, Idempotency_Key="Flamingo").status_code == 502
-    assert first.post(f"/sessions/{sessions[1]['id']}/retry", {"content": "Axolotl, again"}).status_code == 201
+    assert (
+        second.post("/sessions", {"content": "It fails"}, Idempotency_Key="Flamingo").status_code
+        == 502
+    )
+    assert (
+        first.post(
+            f"/sessions/{sessions[1]['id']}/retry", {"content": "Axolotl, again"}
+        ).status_code
+        == 201
+    )
     for client in (first, second, second):
         begin(client, "Dromedary ", "Axolotl, endless")
     wait_until(lambda: words_in(url) == WORDS | {"bob"})
     with paused(servers[1], url) if writer == "is paused" else contextlib.nullcontext():
-        done = flask(ROOT, "forget", PERSON, DATABASE_URL=url)
+        done = flask(ROOT, "forget", "--yes", PERSON, DATABASE_URL=url)
         assert done.returncode == 0, done.stderr
         assert words_in(url) == {"bob"}
-    calls = [call for call in provider.posts if "endless" in str(call.body) and call.body["model"] != TITLES]
+    calls = [
+        call
+        for call in provider.posts
+        if "endless" in str(call.body) and call.body["model"] != TITLES
+    ]
     assert len(calls) == 3 and all(call.hung_up.wait(5) for call in calls)
     for server in servers:
         server.stop()  # behind which nothing is added

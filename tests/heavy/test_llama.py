@@ -1,6 +1,7 @@
 """llama.cpp's own server as the provider, in both protocols that it speaks, with a model that is made here."""
 
 import contextlib
+import itertools
 import pathlib
 import struct
 import subprocess
@@ -16,7 +17,11 @@ from provider import reply
 from test_connections import on_linux
 from test_llm import answered, failed, models_of
 
-pytest.importorskip("xllamacpp", reason="xllamacpp is not installed, or libgomp, which it needs", exc_type=ImportError)
+pytest.importorskip(
+    "xllamacpp",
+    reason="xllamacpp is not installed, or libgomp, which it needs",
+    exc_type=ImportError,
+)
 
 WINDOW, SMALL, MAX_TOKENS = 4096, 512, 50
 WIDTH, LAYERS = 16, 32  # the layers do nothing, but take the time in which one can cancel
@@ -25,7 +30,10 @@ PARTS = "attn_norm attn_q attn_k attn_v attn_output ffn_norm ffn_gate ffn_up ffn
 SAYS = {"One": "▁two", "▁two": "▁schön", "▁schön": "▁😀", "▁😀": ".", ".": "</s>"}
 SAYS |= {"!": "On", "On": "▁and", "▁and": "▁on", "▁on": "▁and"}  # this has no end
 SHORT, ENDLESS = "One two schön 😀.", "On" + " and on" * WINDOW
-PROTOCOLS = {"openai": ("OPENAI_BASE_URL", "/v1", "tiny"), "anthropic": ("ANTHROPIC_BASE_URL", "", "claude-tiny")}
+PROTOCOLS = {
+    "openai": ("OPENAI_BASE_URL", "/v1", "tiny"),
+    "anthropic": ("ANTHROPIC_BASE_URL", "", "claude-tiny"),
+}
 SERVE = """import sys, xllamacpp
 params = xllamacpp.CommonParams()
 params.model.path, params.model_alias = sys.argv[1], {sys.argv[2]}
@@ -49,25 +57,51 @@ def write_model(path):
 
     def matrix(pairs):
         """A row for each token, of zeros except at the places that it has in these pairs."""
-        return (WIDTH, len(tokens)), [9 * ((token, place) in pairs) for token in tokens for place in range(WIDTH)]
+        return (WIDTH, len(tokens)), [
+            9 * ((token, place) in pairs) for token in tokens for place in range(WIDTH)
+        ]
 
     template = "{% for message in messages %}{{ message.content }}{% endfor %}"
-    texts = {"general.architecture": "llama", "tokenizer.ggml.model": "llama", "tokenizer.chat_template": template}
+    texts = {
+        "general.architecture": "llama",
+        "tokenizer.ggml.model": "llama",
+        "tokenizer.chat_template": template,
+    }
     numbers = dict.fromkeys(("embedding_length", "feed_forward_length"), WIDTH)
     numbers |= {"context_length": WINDOW, "block_count": LAYERS, "attention.head_count": 1}
     metadata = [string(name) + struct.pack("<I", 8) + string(text) for name, text in texts.items()]
-    metadata += [string(f"llama.{name}") + struct.pack("<II", 4, number) for name, number in numbers.items()]
+    metadata += [
+        string(f"llama.{name}") + struct.pack("<II", 4, number) for name, number in numbers.items()
+    ]
     metadata += [string("llama.attention.layer_norm_rms_epsilon") + struct.pack("<If", 6, 1e-5)]
-    metadata += [string("tokenizer.ggml.tokens") + struct.pack("<IIQ", 9, 8, len(tokens)) + b"".join(map(string, tokens))]
+    metadata += [
+        string("tokenizer.ggml.tokens")
+        + struct.pack("<IIQ", 9, 8, len(tokens))
+        + b"".join(map(string, tokens))
+    ]
     ones, zeros = ((WIDTH,), [1] * WIDTH), ((WIDTH, WIDTH), [0] * WIDTH**2)
-    tensors = {"token_embd": matrix({(token, places.get(token, 0)) for token in tokens}), "output_norm": ones}
-    tensors["output"] = matrix({("One", 0), *((said, places[token]) for token, said in SAYS.items())})
+    tensors = {
+        "token_embd": matrix({(token, places.get(token, 0)) for token in tokens}),
+        "output_norm": ones,
+    }
+    tensors["output"] = matrix(
+        {("One", 0), *((said, places[token]) for token, said in SAYS.items())}
+    )
     for layer in range(LAYERS):
-        tensors |= {f"blk.{layer}.{name}": ones if name.endswith("norm") else zeros for name in PARTS}
-    head, data = struct.pack("<4sIQQ", b"GGUF", 3, len(tensors), len(metadata)) + b"".join(metadata), b""
+        tensors |= {
+            f"blk.{layer}.{name}": ones if name.endswith("norm") else zeros for name in PARTS
+        }
+    head, data = (
+        struct.pack("<4sIQQ", b"GGUF", 3, len(tensors), len(metadata)) + b"".join(metadata),
+        b"",
+    )
     for name, (shape, values) in tensors.items():
-        head += string(f"{name}.weight") + struct.pack(f"<I{len(shape)}QIQ", len(shape), *shape, 0, len(data))
-        data += struct.pack(f"<{len(values)}f", *values)  # a multiple of 32 bytes, by which all is aligned
+        head += string(f"{name}.weight") + struct.pack(
+            f"<I{len(shape)}QIQ", len(shape), *shape, 0, len(data)
+        )
+        data += struct.pack(
+            f"<{len(values)}f", *values
+        )  # a multiple of 32 bytes, by which all is aligned
     path.write_bytes(head + bytes(-len(head) % 32) + data)
 
 
@@ -81,12 +115,16 @@ class Llama(NamedTuple):
 
     def connections(self, states=("01", "08")):
         """The ports whose connections to it are open (01), or closed by it alone (08; Linux's net/tcp_states.h)."""
-        lines = [line.split() for line in pathlib.Path("/proc/net/tcp").read_text().splitlines()[1:]]
+        lines = [
+            line.split() for line in pathlib.Path("/proc/net/tcp").read_text().splitlines()[1:]
+        ]
         server = f":{int(self.url.rpartition(':')[2]):04X}"
         return {line[1] for line in lines if line[2].endswith(server) and line[3] in states}
 
     def is_busy(self):
-        return any(slot["is_processing"] for slot in requests.get(self.url + "/slots", timeout=10).json())
+        return any(
+            slot["is_processing"] for slot in requests.get(self.url + "/slots", timeout=10).json()
+        )
 
 
 def wait_until(is_so, seconds=20):
@@ -101,7 +139,9 @@ def serving(folder, protocol, window):
     setting, path, model = PROTOCOLS[protocol]
     write_model(folder / "tiny.gguf")
     command = [sys.executable, "-c", SERVE, folder / "tiny.gguf", model, str(window)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
         try:
             url = process.stdout.readline().strip()
             assert url.startswith("http://127.0.0.1:")
@@ -118,11 +158,24 @@ def llama(request, tmp_path_factory):
 
 
 def test_a_reply_streams_and_is_stored_with_its_usage(llama):
-    with llama.alice.stream("POST", "/sessions", {"content": "Hello", "model": llama.model, "system": "Say"}) as stream:
+    with llama.alice.stream(
+        "POST", "/sessions", {"content": "Hello", "model": llama.model, "system": "Say"}
+    ) as stream:
         session, *deltas, turn, done = list(stream)
-    usage = {"input_tokens": 12, "output_tokens": 6, "cached_tokens": turn.data["usage"]["cached_tokens"]}
-    assert llama.alice.turns(session.data)[-1] == turn.data == turn.data | {"content": SHORT, "usage": usage}
-    assert "".join(event.data["delta"] for event in deltas) == SHORT and 0 <= usage["cached_tokens"] < 12
+    usage = {
+        "input_tokens": 12,
+        "output_tokens": 6,
+        "cached_tokens": turn.data["usage"]["cached_tokens"],
+    }
+    assert (
+        llama.alice.turns(session.data)[-1]
+        == turn.data
+        == turn.data | {"content": SHORT, "usage": usage}
+    )
+    assert (
+        "".join(event.data["delta"] for event in deltas) == SHORT
+        and 0 <= usage["cached_tokens"] < 12
+    )
 
 
 @on_linux
@@ -130,23 +183,36 @@ def test_lists_its_model_and_uses_a_connection_until_llama_closes_it(llama, tmp_
     """That of the list serves a reply too. llama.cpp closes it behind a stream, whatever it says in `Keep-Alive`."""
     with running(tmp_path, **llama.settings, MAX_TOKENS=MAX_TOKENS) as server:
         alice, others, is_openai = server.client(), llama.connections(), llama.model == "tiny"
-        assert models_of(alice) == [(llama.model, "openai" if is_openai else "anthropic", is_openai)]
+        assert models_of(alice) == [
+            (llama.model, "openai" if is_openai else "anthropic", is_openai)
+        ]
         [kept] = llama.connections() - others
-        assert answered(alice, llama.model, "Hello!")["content"] == "On" + " and on" * 24 + " and"  # MAX_TOKENS of them
+        assert (
+            answered(alice, llama.model, "Hello!")["content"] == "On" + " and on" * 24 + " and"
+        )  # MAX_TOKENS of them
         assert llama.connections() - others == {kept}
         wait_until(lambda: kept not in llama.connections(["01"]))
         assert answered(alice, llama.model)["content"] == SHORT
         assert kept not in llama.connections()
 
 
-def test_serves_beside_other_providers_of_which_one_lists_the_same_ids_and_one_is_dead(llama, provider, tmp_path):
+def test_serves_beside_other_providers_of_which_one_lists_the_same_ids_and_one_is_dead(
+    llama, provider, tmp_path
+):
     """And one lists 5,000 models. Each is asked for its own, in one session; the dead one is told of by its name."""
     [address] = llama.settings.values()
     protocol = "" if llama.model == "tiny" else "anthropic+"
-    urls = {"llama": protocol + address, "same": provider.url + "/v1", "gone": f"http://127.0.0.1:{free_port()}/v1"}
+    urls = {
+        "llama": protocol + address,
+        "same": provider.url + "/v1",
+        "gone": f"http://127.0.0.1:{free_port()}/v1",
+    }
     provider.models = [llama.model, *(f"m-{number}" for number in range(5000))]
     provider.default = reply("I am another.")
-    settings = {"PROVIDERS": ",".join(f"{name}={url}" for name, url in urls.items()), "WEB_CONCURRENCY": 1}
+    settings = {
+        "PROVIDERS": ",".join(f"{name}={url}" for name, url in urls.items()),
+        "WEB_CONCURRENCY": 1,
+    }
     with running(tmp_path, **settings) as server:
         alice = server.client()
         began = time.monotonic()
@@ -156,16 +222,28 @@ def test_serves_beside_other_providers_of_which_one_lists_the_same_ids_and_one_i
         assert listed[1:] == [(f"same/{model}", "same", False) for model in provider.models]
         session = alice.create()
         path = f"/sessions/{session['id']}"
-        assert (session["model"]["id"], alice.turns(session)[-1]["content"]) == (f"llama/{llama.model}", SHORT)
+        assert (session["model"]["id"], alice.turns(session)[-1]["content"]) == (
+            f"llama/{llama.model}",
+            SHORT,
+        )
         alice.patch(path, {"model": f"same/{llama.model}"})
-        assert alice.post(f"{path}/messages", {"content": "And you?"}).json()["content"] == "I am another."
+        assert (
+            alice.post(f"{path}/messages", {"content": "And you?"}).json()["content"]
+            == "I am another."
+        )
         alice.patch(path, {"model": f"gone/{llama.model}"})
         response = alice.post(f"{path}/messages", {"content": "And you?"})
-        assert response.status_code == 502 and "The provider gone could not be reached" in response.text
+        assert (
+            response.status_code == 502
+            and "The provider gone could not be reached" in response.text
+        )
         alice.patch(path, {"model": f"llama/{llama.model}"})
         assert alice.post(f"{path}/retry").json()["content"] == SHORT
         assert [post.body["model"] for post in provider.posts] == [llama.model]
-        assert "The models of gone cannot be had: The provider gone could not be reached" in server.output()
+        assert (
+            "The models of gone cannot be had: The provider gone could not be reached"
+            in server.output()
+        )
 
 
 def test_a_message_that_does_not_fit_alone_is_413_and_a_full_window_is_no_end(llama):
@@ -173,7 +251,9 @@ def test_a_message_that_does_not_fit_alone_is_413_and_a_full_window_is_no_end(ll
     assert response.status_code == 413 and error["detail"].startswith("Shorten this message")
     session = llama.alice.create("x" * 3900 + "!", model=llama.model)
     turn = wait_for_status(llama.alice, session, "complete", 30)
-    assert ENDLESS.startswith(turn["content"]) and turn["usage"]["output_tokens"] == WINDOW - 3905  # it is full
+    assert (
+        ENDLESS.startswith(turn["content"]) and turn["usage"]["output_tokens"] == WINDOW - 3905
+    )  # it is full
     assert turn["stop_reason"] == "length"
     turn = llama.alice.post(f"/sessions/{session['id']}/messages", {"content": "More?"}).json()
     assert (turn["content"], turn["stop_reason"], turn["turns_left_out"]) == (SHORT, "stop", 2)
@@ -194,24 +274,37 @@ def test_thirty_messages_go_on_in_a_window_of_512_tokens(tmp_path, protocol, mar
         session = llama.alice.create(f"This is message number 1{mark}", model=llama.model)
         path, turns = f"/sessions/{session['id']}", llama.alice.turns(session)[1:]
         for number in range(2, 31):
-            response = llama.alice.post(path + "/messages", {"content": f"This is message number {number}{mark}"})
+            response = llama.alice.post(
+                path + "/messages", {"content": f"This is message number {number}{mark}"}
+            )
             assert response.status_code == 201, (number, response.text)
             turns.append(response.json())
         shown = llama.alice.get(path)
         assert len(shown.json()["turns"]) == 60 and shown.headers["First-Turn-Sent"]
         assert {turn["stop_reason"] for turn in turns} == ({"stop"} if mark == "?" else {"length"})
-        assert all((turn["content"] == SHORT) if mark == "?" else ENDLESS.startswith(turn["content"]) for turn in turns)
+        assert all(
+            (turn["content"] == SHORT) if mark == "?" else ENDLESS.startswith(turn["content"])
+            for turn in turns
+        )
         cuts = [turn["turns_left_out"] for turn in turns]
         assert cuts == sorted(cuts) and cuts[-1] > 20
-        moved = sum(later != earlier for earlier, later in zip(cuts, cuts[1:]))
+        moved = sum(later != earlier for earlier, later in itertools.pairwise(cuts))
         assert mark == "!" or moved <= 8, cuts
 
 
 @on_linux
-@pytest.mark.parametrize("content", ["y" * 3900, "Hello!"], ids=["while it reads", "while it speaks"])
+@pytest.mark.parametrize(
+    "content", ["y" * 3900, "Hello!"], ids=["while it reads", "while it speaks"]
+)
 def test_a_cancel_hangs_up_within_a_second_and_llama_is_free_again(llama, content):
-    session = llama.alice.post("/sessions", {"content": content, "model": llama.model}, Prefer="respond-async").json()
-    wait_until(lambda: llama.is_busy() and (content != "Hello!" or llama.alice.turns(session)[-1]["content"]))
+    session = llama.alice.post(
+        "/sessions", {"content": content, "model": llama.model}, Prefer="respond-async"
+    ).json()
+    wait_until(
+        lambda: (
+            llama.is_busy() and (content != "Hello!" or llama.alice.turns(session)[-1]["content"])
+        )
+    )
     turn = llama.alice.post(f"/sessions/{session['id']}/cancel").json()
     wait_until(lambda: not llama.connections(["01"]), 1)
     wait_until(lambda: not llama.is_busy())  # while it reads, it looks once a second

@@ -17,26 +17,35 @@ import requests
 
 from client import Server
 from provider import reply
+from raw_tables import tables_of
 from together import on_postgresql, on_sqlite
 
 
 def test_two_hundred_readers_of_fifty_replies(start, settings, provider):
     server = start(**settings)
-    users = [server.client(f"https://github.com/reader-{number}") for number in range(4)]  # one alone may not hold so many places
+    users = [
+        server.client(f"https://github.com/reader-{number}") for number in range(4)
+    ]  # one alone may not hold so many places
     words = [f"wörd-{number} " for number in range(100)]
     provider.default = reply(*itertools.chain(*((word, 0.02) for word in words)))
     expected = "".join(words)
 
     def create(number):
         user = users[number % len(users)]
-        return user, user.post("/sessions", {"content": f"Message {number}"}, Prefer="respond-async").json()
+        return user, user.post(
+            "/sessions", {"content": f"Message {number}"}, Prefer="respond-async"
+        ).json()
 
     def read_all(user, session):
         with user.events(session) as stream:
             return "".join(event.data["delta"] for event in stream if event.name == "content_delta")
 
     with concurrent.futures.ThreadPoolExecutor(250) as pool:
-        readers = [pool.submit(read_all, *created) for created in pool.map(create, range(50)) for _ in range(4)]
+        readers = [
+            pool.submit(read_all, *created)
+            for created in pool.map(create, range(50))
+            for _ in range(4)
+        ]
         texts = [reader.result(60) for reader in readers]
     assert len(texts) == 200 and set(texts) == {expected}
     assert "ERROR" not in server.output()
@@ -56,7 +65,9 @@ def test_keeps_what_was_answered_through_three_kills_under_load(start, settings,
                 answered.append(response.json())
 
         def follow(number):
-            with alice.stream("POST", "/sessions", {"content": f"Stream {round}.{number}"}, timeout=10) as stream:
+            with alice.stream(
+                "POST", "/sessions", {"content": f"Stream {round}.{number}"}, timeout=10
+            ) as stream:
                 for event in stream:
                     if event.name == "session":
                         session = event.data["id"]
@@ -74,17 +85,24 @@ def test_keeps_what_was_answered_through_three_kills_under_load(start, settings,
             for item in work:
                 item.exception()
     killed_at = time.monotonic()
+    with tables_of(
+        settings["DATABASE_URL"]
+    ) as tables:  # the next to start goes on with them at once
+        assert tables.value("SELECT count(*) FROM turn WHERE status = 'in_progress'")
     server = start(**settings)
     alice = server.client()
     for session in answered:
         whole = alice.get(f"/sessions/{session['id']}").json()
         assert {name: whole[name] for name in session} == session
-        assert (whole["turns"][1]["status"], whole["turns"][1]["content"]) == ("complete", "Some words more.")
+        assert (whole["turns"][1]["status"], whole["turns"][1]["content"]) == (
+            "complete",
+            "Some words more.",
+        )
     stuck = []
     for session, text in streamed.items():
         turn = alice.turns({"id": session})[1]
         assert turn["content"].startswith(text), "a delta was sent that was not stored"
-        if turn["status"] == "in_progress":
+        if turn["status"] == "in_progress" or turn["continued"]:
             stuck.append(session)
     assert stuck, "no reply was under way when the processes were killed"
     for session in stuck:
@@ -120,14 +138,18 @@ def few_threads():
     group.rmdir()
 
 
-def test_no_session_is_stuck_where_the_system_gives_no_more_threads(few_threads, start, settings, provider):
+def test_no_session_is_stuck_where_the_system_gives_no_more_threads(
+    few_threads, start, settings, provider
+):
     provider.default = reply(1.0, "Done.")
     server = start(**settings)
     alice, workers = server.client(), server.workers()
     alice.create("Before")
     few_threads(server, 20)
     with concurrent.futures.ThreadPoolExecutor(40) as pool:
-        answers = list(pool.map(lambda number: alice.post("/sessions", {"content": f"{number}"}), range(40)))
+        answers = list(
+            pool.map(lambda number: alice.post("/sessions", {"content": f"{number}"}), range(40))
+        )
     assert {answer.status_code for answer in answers} <= {201, 503}
     refused = [answer for answer in answers if answer.status_code == 503]
     assert refused and all(int(answer.headers["Retry-After"]) >= 1 for answer in refused)
@@ -152,7 +174,9 @@ def test_a_worker_outlives_the_last_of_its_files(start, settings, provider):
         resource.prlimit(pid, resource.RLIMIT_NOFILE, (few, hard))
 
     def create(number):
-        with contextlib.suppress(requests.ConnectionError):  # a request that has not been read may be dropped
+        with contextlib.suppress(
+            requests.ConnectionError
+        ):  # a request that has not been read may be dropped
             return alice.post("/sessions", {"content": f"{number}"}).status_code
 
     with concurrent.futures.ThreadPoolExecutor(60) as pool:

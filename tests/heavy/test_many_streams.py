@@ -1,4 +1,4 @@
-"""Two thousand streams at once, as many as two workers are made for.
+"""Five hundred streams, whose every word comes at once; and two thousand, as many as two workers are made for.
 
 `pytest` leaves these out; `pytest -n 0 tests/heavy` runs them, one at a time.
 """
@@ -14,8 +14,13 @@ import requests
 
 from client import ROOT, free_port, make_token
 
-STREAMS, WORDS = 2000, 30  # a second apart
-RATES = [0, pytest.param(100, marks=pytest.mark.long)]  # streams that are begun in a second; 0: all at once
+WORDS = 30  # a second apart
+# Streams; how many of them begin in a second (0: all at once); and how late a word may be, in seconds.
+CASES = [
+    (500, 0, 0.5),
+    (2000, 0, 10),
+    pytest.param(2000, 100, 10, marks=pytest.mark.long),
+]
 HERE = ROOT / "tests" / "benchmark"
 
 
@@ -29,14 +34,22 @@ def settings(new_database):
     stub.wait()
 
 
-@pytest.mark.parametrize("rate", RATES)
-def test_two_thousand_streams_stand_and_each_text_arrives_whole(start, settings, rate):
+@pytest.mark.parametrize("streams, rate, latest", CASES)
+def test_streams_stand_and_each_text_arrives_whole_and_in_time(
+    start, settings, streams, rate, latest
+):
     server = start(**settings)
-    few = re.search("has room for ([0-9]+) connections", server.output())  # of which a third may be replies
-    count = min(STREAMS, int(few[1]) // 2) if few else STREAMS
+    few = re.search(
+        "has room for ([0-9]+) connections", server.output()
+    )  # of which a third may be replies
+    count = min(streams, int(few[1]) // 2) if few else streams
     command = [sys.executable, HERE / "crowd.py", *map(str, (server.port, count, WORDS, rate))]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as crowd:
-        crowd.stdin.write("\n".join(make_token(f"https://github.com/user-{number}") for number in range(10)))
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as crowd:
+        crowd.stdin.write(
+            "\n".join(make_token(f"https://github.com/user-{number}") for number in range(10))
+        )
         crowd.stdin.close()
         assert "standing" in json.loads(crowd.stdout.readline())
         began = time.monotonic()
@@ -45,7 +58,9 @@ def test_two_thousand_streams_stand_and_each_text_arrives_whole(start, settings,
         told = json.loads(crowd.stdout.read())  # it fails where a text is not whole
     assert crowd.returncode == 0
     refused = told["statuses"].get("503", 0)
-    assert told["statuses"]["201"] == count - refused and (refused == 0 if rate else refused < count // 2)
-    assert max(told["lags"]) < 10
+    assert told["statuses"]["201"] == count - refused and (
+        refused == 0 if rate else refused < count // 2
+    )
+    assert max(told["lags"]) < latest
     assert "Traceback" not in server.output() or refused
     assert len(server.workers()) == 2

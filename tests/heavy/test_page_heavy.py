@@ -7,7 +7,9 @@ import pytest
 from provider import reply
 from test_markdown import written
 
-pytestmark = pytest.mark.parametrize("engine", ["sqlite"], indirect=True)  # what the page does is the same on both
+pytestmark = pytest.mark.parametrize(
+    "engine", ["sqlite"], indirect=True
+)  # what the page does is the same on both
 
 BLOCKS = """## Part
 
@@ -35,7 +37,21 @@ TEXTS = {
 
 
 def test_two_hundred_thousand_characters_are_shown_whatever_they_are(page):
-    parts = ["a**b", "[", "> ", "1. ", "*a_ ", "|a", "- 1\n", "`` ` ", "<b>", "\n", "\u202e$", "x\u0301", "# a\n"]
+    parts = [
+        "a**b",
+        "[",
+        "> ",
+        "1. ",
+        "*a_ ",
+        "|a",
+        "- 1\n",
+        "`` ` ",
+        "<b>",
+        "\n",
+        "\u202e$",
+        "x\u0301",
+        "# a\n",
+    ]
     page.driver.set_script_timeout(60)
     assert len(written(page, [part * (200_000 // len(part)) for part in parts])) == len(parts)
 
@@ -43,7 +59,9 @@ def test_two_hundred_thousand_characters_are_shown_whatever_they_are(page):
 @pytest.mark.parametrize("name", TEXTS)
 def test_two_hundred_kilobytes_stream_smoothly(name, page, provider):
     text = TEXTS[name]
-    pieces = [part for at in range(0, len(text), 1000) for part in (text[at : at + 1000], 0.05)]  # 20 kB a second
+    pieces = [
+        part for at in range(0, len(text), 1000) for part in (text[at : at + 1000], 0.05)
+    ]  # 20 kB a second
     provider.script = [reply(*pieces)]
     page.driver.execute_script("""
         window.gaps = [];
@@ -57,8 +75,10 @@ def test_two_hundred_kilobytes_stream_smoothly(name, page, provider):
         assert time.monotonic() - began < 120
         time.sleep(1)  # to ask more often would take the browser's time
     gaps = sorted(page.run("window.gaps.slice(2)"))
-    print(f"{name}: {time.monotonic() - began:.0f} s, {len(gaps)} frames, {gaps[len(gaps) * 99 // 100]:.0f} ms at the "
-          f"99th percentile, {gaps[-1]:.0f} ms at most")
+    print(
+        f"{name}: {time.monotonic() - began:.0f} s, {len(gaps)} frames, {gaps[len(gaps) * 99 // 100]:.0f} ms at the "
+        f"99th percentile, {gaps[-1]:.0f} ms at most"
+    )
     assert page.gap < 2
     # Half of the time or more goes into frames that come in time, and no frame lets anybody wait for long.
     assert sum(gap for gap in gaps if gap < 100) > sum(gaps) / 2 and gaps[-1] < 1500

@@ -40,14 +40,21 @@ def pgbouncer(url):
     if not command:
         pytest.skip("pgbouncer is not installed")
     parts, port, folder = urlsplit(url), free_port(), folder_of_somebody("parley-bouncer-")
-    target = {"host": parts.hostname, "port": parts.port or 5432, "user": parts.username, "password": parts.password}
+    target = {
+        "host": parts.hostname,
+        "port": parts.port or 5432,
+        "user": parts.username,
+        "password": parts.password,
+    }
     target = " ".join(f"{name}='{unquote(str(value))}'" for name, value in target.items() if value)
     (folder / "pgbouncer.ini").write_text(CONFIGURATION.format(target=target, port=port, pool=POOL))
     if AS_SOMEBODY:
         shutil.chown(folder / "pgbouncer.ini", AS_SOMEBODY["user"])
     (folder / "pgbouncer.ini").chmod(0o600)
     with open(folder / "log", "wb") as log:
-        process = subprocess.Popen([command, folder / "pgbouncer.ini"], stdout=log, stderr=log, env={}, **AS_SOMEBODY)
+        process = subprocess.Popen(
+            [command, folder / "pgbouncer.ini"], stdout=log, stderr=log, env={}, **AS_SOMEBODY
+        )
     through = f"postgresql://parley@127.0.0.1:{port}{parts.path}"
     try:
         wait_until_it_answers(through, process, folder / "log")
@@ -72,7 +79,12 @@ def wait_until_it_answers(url, process, log):
 def pair(start, new_database, provider):
     """A user of two processes, each asked by an address of its own, on one database behind PgBouncer."""
     with pgbouncer(new_database()) as url:
-        settings = {"DATABASE_URL": url, "OPENAI_BASE_URL": provider.url + "/v1", "DEFAULT_MODEL": "m-1", "WEB_CONCURRENCY": 1}
+        settings = {
+            "DATABASE_URL": url,
+            "OPENAI_BASE_URL": provider.url + "/v1",
+            "DEFAULT_MODEL": "m-1",
+            "WEB_CONCURRENCY": 1,
+        }
         servers = [start(**settings), start(**settings)]
         yield [server.client() for server in servers]
         for server in servers:
@@ -92,7 +104,9 @@ def test_all_that_a_user_does_works_in_two_processes_behind_pgbouncer(pair, prov
         mark = uuid.uuid4().hex
 
         provider.script = [reply("Some ", 0.05, "words ", 0.05, f"about {mark}.")]
-        created = here.post("/sessions", {"content": f"Hello {mark}", "system": "Be brief."}, Prefer="respond-async")
+        created = here.post(
+            "/sessions", {"content": f"Hello {mark}", "system": "Be brief."}, Prefer="respond-async"
+        )
         assert created.status_code == 201
         session = created.json()
         with there.events(session) as stream:
@@ -101,32 +115,56 @@ def test_all_that_a_user_does_works_in_two_processes_behind_pgbouncer(pair, prov
         assert there.turns(session)[1] == events[-2].data
 
         provider.script = [reply("More ", 0.05, "words.")]
-        with here.stream("POST", f"/sessions/{session['id']}/messages", {"content": "And then?"}) as stream:
+        with here.stream(
+            "POST", f"/sessions/{session['id']}/messages", {"content": "And then?"}
+        ) as stream:
             assert text_of(stream) == "More words."
 
         provider.script = [reply("For ", 30, "ever.")]
-        assert here.post(f"/sessions/{session['id']}/messages", {"content": "On"}, Prefer="respond-async").status_code == 202
+        assert (
+            here.post(
+                f"/sessions/{session['id']}/messages", {"content": "On"}, Prefer="respond-async"
+            ).status_code
+            == 202
+        )
         wait_until(lambda: there.turns(session)[-1]["content"] == "For ")
-        assert there.post(f"/sessions/{session['id']}/messages", {"content": "Me too"}).status_code == 409
+        assert (
+            there.post(f"/sessions/{session['id']}/messages", {"content": "Me too"}).status_code
+            == 409
+        )
         cancelled = there.post(f"/sessions/{session['id']}/cancel")
-        assert (cancelled.status_code, cancelled.json()["status"], cancelled.json()["content"]) == (200, "interrupted", "For ")
+        assert (cancelled.status_code, cancelled.json()["status"], cancelled.json()["content"]) == (
+            200,
+            "interrupted",
+            "For ",
+        )
 
         provider.script = [reply("Done.")]
         retried = there.post(f"/sessions/{session['id']}/retry")
         assert (retried.status_code, retried.json()["content"]) == (201, "Done.")
         contents = [turn["content"] for turn in here.turns(session)]
-        assert contents == [f"Hello {mark}", f"Some words about {mark}.", "And then?", "More words.", "On", "Done."]
+        assert contents == [
+            f"Hello {mark}",
+            f"Some words about {mark}.",
+            "And then?",
+            "More words.",
+            "On",
+            "Done.",
+        ]
 
-        def ask(client, body={"content": f"Once {mark}"}):
-            return client.post("/sessions", body, Idempotency_Key=mark)
+        def ask(client, content=f"Once {mark}"):
+            return client.post("/sessions", {"content": content}, Idempotency_Key=mark)
 
         first, second = ask(here), ask(there)
         assert first.status_code == second.status_code == 201 and first.json() == second.json()
-        assert ask(there, {"content": "Another"}).status_code == 422
+        assert ask(there, "Another").status_code == 422
 
         found = there.get(f"/sessions?query={mark}").json()["data"]
         assert {each["id"] for each in found} == {session["id"], first.json()["id"]}
-        assert there.patch(f"/sessions/{session['id']}", {"title": f"Title {number}"}).json()["title"] == f"Title {number}"
+        assert (
+            there.patch(f"/sessions/{session['id']}", {"title": f"Title {number}"}).json()["title"]
+            == f"Title {number}"
+        )
         listed = here.get("/sessions?page[limit]=2").json()["data"]
         assert [(each["id"], each["last_message_preview"]) for each in listed] == [
             (first.json()["id"], "The answer."),
@@ -160,9 +198,14 @@ def test_twenty_streams_share_a_few_connections(pair, provider):
 @pytest.mark.parametrize("engine", ["postgresql"], indirect=True)
 def test_forty_creations_at_once_share_a_few_connections(pair, provider):
     keys = [uuid.uuid4().hex for _ in range(20)]
-    answers = at_once(40, lambda number: pair[number % 2].post(
-        "/sessions", {"content": f"Message {number // 2}"}, Idempotency_Key=keys[number // 2]
-    ))
-    assert {answer.status_code for answer in answers} <= {201, 409}, [answer.text for answer in answers]
+    answers = at_once(
+        40,
+        lambda number: pair[number % 2].post(
+            "/sessions", {"content": f"Message {number // 2}"}, Idempotency_Key=keys[number // 2]
+        ),
+    )
+    assert {answer.status_code for answer in answers} <= {201, 409}, [
+        answer.text for answer in answers
+    ]
     assert all(answer.status_code == 201 or answer.headers["Retry-After"] for answer in answers)
     assert len(pair[0].get("/sessions?page[limit]=100").json()["data"]) == 20

@@ -53,7 +53,12 @@ def measured(start, new_database, provider):
     relay = CountingRelay(parts.hostname, parts.port or 5432)
     user, at, _ = parts.netloc.rpartition("@")
     url = parts._replace(netloc=f"{user}{at}127.0.0.1:{relay.port}").geturl()
-    settings = {"DATABASE_URL": url, "OPENAI_BASE_URL": provider.url + "/v1", "DEFAULT_MODEL": "m-1", "WEB_CONCURRENCY": 1}
+    settings = {
+        "DATABASE_URL": url,
+        "OPENAI_BASE_URL": provider.url + "/v1",
+        "DEFAULT_MODEL": "m-1",
+        "WEB_CONCURRENCY": 1,
+    }
     server = start(**settings)
     try:
         yield Measured(server, relay)
@@ -122,7 +127,9 @@ def stream(alice, number=0):
     with alice.stream("POST", "/sessions", {"content": f"Message {number}"}, timeout=120) as answer:
         assert answer.status == 201
         data = answer.response.read()
-    assert data.rstrip().endswith(b"-end") and b"event: assistant_turn" in data[-20_000:], data[-1000:]
+    assert data.rstrip().endswith(b"-end") and b"event: assistant_turn" in data[-20_000:], data[
+        -1000:
+    ]
 
 
 def test_a_streamed_reply_of_five_hundred_words_takes_six_hundred_round_trips(measured, provider):

@@ -14,7 +14,7 @@ from provider import reply
 FILL = """
 import sys
 import models
-from migrations import MIGRATIONS
+from upkeep.migrations import MIGRATIONS
 from database import db, open_database
 
 open_database({"DATABASE_URL": sys.argv[1]}, None, MIGRATIONS)
@@ -36,7 +36,11 @@ with db.connection_context():
 def filled(start, new_database, provider):
     """A server whose user alice has 8,000 turns of 40 kB."""
     url = new_database()
-    settings = {"DATABASE_URL": url, "OPENAI_BASE_URL": provider.url + "/v1", "DEFAULT_MODEL": "m-1"}
+    settings = {
+        "DATABASE_URL": url,
+        "OPENAI_BASE_URL": provider.url + "/v1",
+        "DEFAULT_MODEL": "m-1",
+    }
     server = start(**settings)
     subprocess.run([sys.executable, "-c", FILL, url, ALICE, "4000"], cwd=ROOT, check=True)
     return server

@@ -14,7 +14,9 @@ TOGETHER, ASIDE = {}, {}  # name → function
 
 
 def on(engine, by_hand):
-    return pytest.mark.parametrize("engine", [engine, pytest.param(by_hand, marks=pytest.mark.long)], indirect=True)
+    return pytest.mark.parametrize(
+        "engine", [engine, pytest.param(by_hand, marks=pytest.mark.long)], indirect=True
+    )
 
 
 on_sqlite, on_postgresql = on("sqlite", by_hand="postgresql"), on("postgresql", by_hand="sqlite")
@@ -57,7 +59,11 @@ def begun_tests(names, new_folder):
 def served(folder, url=None, **settings):
     """A server with a provider of its own, by default on a SQLite file of its own: yields both, and the URL of the database."""
     provider, url = Provider(), url or f"sqlite:///{folder}/parley.db"
-    settings = {"WEB_CONCURRENCY": 2, "OPENAI_BASE_URL": provider.url + "/v1", "DEFAULT_MODEL": "m-1"} | settings
+    settings = {
+        "WEB_CONCURRENCY": 2,
+        "OPENAI_BASE_URL": provider.url + "/v1",
+        "DEFAULT_MODEL": "m-1",
+    } | settings
     try:
         with running(folder, DATABASE_URL=url, **settings) as server:
             yield server, provider, url

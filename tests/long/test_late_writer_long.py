@@ -3,6 +3,8 @@
 from test_late_writers import check_late_writer
 
 
-def test_the_reply_of_a_paused_process_is_taken_over_within_thirty_seconds(start, settings, provider):
+def test_the_reply_of_a_paused_process_is_taken_over_within_thirty_seconds(
+    start, settings, provider
+):
     """By another one that nobody asks; and what the paused one does later is nothing."""
     check_late_writer(start, settings, provider, is_whole=True, lapse=lambda tables: None)

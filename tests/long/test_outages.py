@@ -15,11 +15,18 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from client import Client, copy_of_the_service, free_port, wait_for_status, wait_until, wait_until_up
+from client import (
+    Client,
+    copy_of_the_service,
+    free_port,
+    wait_for_status,
+    wait_until,
+    wait_until_up,
+)
 from fleet import Fleet, tell
 from provider import reply, so_far
 from proxy import Proxy
-from tables import tables_of
+from raw_tables import tables_of
 
 GRACE = "--graceful-timeout 7"  # of which five seconds are for handing over
 MINUTE = 60
@@ -108,12 +115,16 @@ def test_workers_are_replaced_after_so_many_requests(start, settings, provider):
         with fleet.reading():
             fleet.happens("--max-requests 20", server)
             asking.start()
-            wait_until(lambda: len(server.workers()) == 2 and not before & set(server.workers()), 60)
+            wait_until(
+                lambda: len(server.workers()) == 2 and not before & set(server.workers()), 60
+            )
     finally:
         over.set()
         asking.join()
     times = [each for each in silent if isinstance(each, float)]
-    print(f"\n/health: {len(times)} answers, the slowest in {max(times):.1f} s; {len(silent) - len(times)} broke off")
+    print(
+        f"\n/health: {len(times)} answers, the slowest in {max(times):.1f} s; {len(silent) - len(times)} broke off"
+    )
     [silences] = finish(fleet, most_calls=100).values()
     assert silences and silences[-1] < 25
 
@@ -128,7 +139,9 @@ class Relay:
 
     def __init__(self, url):
         self.proxy = Proxy(urlsplit(url).port)
-        self.url = url.replace(urlsplit(url).netloc.rpartition("@")[2], urlsplit(self.proxy.url).netloc)
+        self.url = url.replace(
+            urlsplit(url).netloc.rpartition("@")[2], urlsplit(self.proxy.url).netloc
+        )
 
     def cut_off(self, seconds):
         """For so long, whoever is connected is cut off, and nobody else is let in."""
@@ -156,7 +169,13 @@ def relay(engine, settings):
 @pytest.mark.parametrize("outage", [Relay.cut_off, Relay.hang])
 def test_a_minute_without_the_database_for_all(relay, start, settings, provider, outage):
     """Nobody can tell who is dead: no reply is asked for twice, and what has come meanwhile is stored."""
-    fleet = Fleet(start, settings | {"DATABASE_URL": relay.url}, provider, pace=1.5, database=settings["DATABASE_URL"])
+    fleet = Fleet(
+        start,
+        settings | {"DATABASE_URL": relay.url},
+        provider,
+        pace=1.5,
+        database=settings["DATABASE_URL"],
+    )
     fleet.host(), fleet.host()
     with fleet.reading():
         outage(relay, MINUTE)
@@ -164,7 +183,9 @@ def test_a_minute_without_the_database_for_all(relay, start, settings, provider,
 
 
 @pytest.mark.parametrize("outage", [Relay.cut_off, Relay.hang])
-def test_a_minute_without_the_database_for_one_of_two_hosts(relay, start, settings, provider, outage):
+def test_a_minute_without_the_database_for_one_of_two_hosts(
+    relay, start, settings, provider, outage
+):
     """The other host takes over its replies; when it is back, it drops what it has, and hangs up.
 
     Whoever reads them at the host that is cut off waits until it is back; elsewhere the text goes on.
@@ -180,14 +201,21 @@ def test_a_minute_without_the_database_for_one_of_two_hosts(relay, start, settin
         back = time.monotonic()
         lost = [calls for calls in fleet.models.calls.values() if len(calls) > 1]
         assert all(calls[0].hung_up.wait(30) for calls in lost)
-        print(f"\n{len(lost)} were asked for again after {max(calls[1].at for calls in lost) - away:.1f} s, ", end="")
-        print(f"and hung up {max(calls[0].hung_up.at for calls in lost) - back:.1f} s after the database was back")
+        print(
+            f"\n{len(lost)} were asked for again after {max(calls[1].at for calls in lost) - away:.1f} s, ",
+            end="",
+        )
+        print(
+            f"and hung up {max(calls[0].hung_up.at for calls in lost) - back:.1f} s after the database was back"
+        )
         assert lost and all(calls[1].at - away < 35 for calls in lost)
     [silences] = finish(fleet).values()
     assert silences[-1] < MINUTE + 15
 
 
-@pytest.mark.parametrize("seconds", [29, 33])  # behind the lapse of the leases, and the looks at them
+@pytest.mark.parametrize(
+    "seconds", [29, 33]
+)  # behind the lapse of the leases, and the looks at them
 def test_a_database_that_takes_no_writes_for_half_a_minute(start, settings, provider, seconds):
     """As while it is copied or migrated: it can be read, so others see that the leases lapse. No reply is asked for twice."""
     writer = start(**settings, WEB_CONCURRENCY=1)
@@ -195,7 +223,10 @@ def test_a_database_that_takes_no_writes_for_half_a_minute(start, settings, prov
     more = threading.Event()
     provider.default = reply("Half ", more, "and half.")
     alice = writer.client()
-    sessions = [alice.post("/sessions", {"content": "Hello"}, Prefer="respond-async").json() for _ in range(8)]
+    sessions = [
+        alice.post("/sessions", {"content": "Hello"}, Prefer="respond-async").json()
+        for _ in range(8)
+    ]
     wait_until(lambda: all(alice.turns(session)[1]["content"] == "Half " for session in sessions))
     with tables_of(settings["DATABASE_URL"]) as tables:
         tables.rows("BEGIN IMMEDIATE" if tables.is_sqlite else "BEGIN")
@@ -253,12 +284,18 @@ def interruptible():
 def test_flask_run_is_interrupted_and_started_again(settings, provider, tmp_path, sign):
     """Its reply goes on: at once, but after a kill when the lease has lapsed."""
     folder, port = copy_of_the_service(tmp_path / "laptop"), free_port()
-    clean = {name: os.environ[name] for name in ("PATH", "LANG") if name in os.environ} | {"PYTHONUNBUFFERED": "1"}
+    clean = {name: os.environ[name] for name in ("PATH", "LANG") if name in os.environ} | {
+        "PYTHONUNBUFFERED": "1"
+    }
     command = [sys.executable, "-m", "flask", "run", "--port", str(port)]
     processes, log = [], open(tmp_path / "log", "w+")
 
     def run():
-        processes.append(subprocess.Popen(command, cwd=folder, env=clean | settings, stdout=log, stderr=subprocess.STDOUT))
+        processes.append(
+            subprocess.Popen(
+                command, cwd=folder, env=clean | settings, stdout=log, stderr=subprocess.STDOUT
+            )
+        )
         wait_until_up(f"http://127.0.0.1:{port}", processes[-1])
 
     provider.script = [reply("Half ", threading.Event()), reply("and half.")]

@@ -10,9 +10,21 @@ import uuid
 import httpx
 from parley_client import AuthenticatedClient, models
 from parley_client.api.models import list_models
-from parley_client.api.replies import add_message, cancel_reply, continue_reply, follow_events, retry_reply
+from parley_client.api.replies import (
+    add_message,
+    cancel_reply,
+    continue_reply,
+    follow_events,
+    retry_reply,
+)
 from parley_client.api.service import show_health
-from parley_client.api.sessions import change_session, create_session, delete_session, list_sessions, show_session
+from parley_client.api.sessions import (
+    change_session,
+    create_session,
+    delete_session,
+    list_sessions,
+    show_session,
+)
 
 EVENTS = {
     "session": models.SessionEvent,
@@ -26,7 +38,9 @@ URL, TOKEN = sys.argv[1:]
 
 
 def connect(**headers):
-    return AuthenticatedClient(URL, TOKEN, headers=headers, timeout=httpx.Timeout(60))  # by default 5 s, and a reply takes longer
+    return AuthenticatedClient(
+        URL, TOKEN, headers=headers, timeout=httpx.Timeout(60)
+    )  # by default 5 s, and a reply takes longer
 
 
 def read(chunks):
@@ -36,9 +50,13 @@ def read(chunks):
     for chunk in chunks:
         *frames, rest = (rest + chunk).split("\n\n")
         for frame in frames:
-            fields = dict(line.split(": ", 1) for line in frame.split("\n") if not line.startswith(":"))
+            fields = dict(
+                line.split(": ", 1) for line in frame.split("\n") if not line.startswith(":")
+            )
             if fields:
-                yield EVENTS[fields["event"]].from_dict(fields | {"data": json.loads(fields["data"])})
+                yield EVENTS[fields["event"]].from_dict(
+                    fields | {"data": json.loads(fields["data"])}
+                )
 
 
 def collect(*chunks):
@@ -57,17 +75,27 @@ def collect(*chunks):
 
 def fault(response):
     first = response.parsed.errors[0]
-    return {"status": response.status_code, "title": first.title, "source": first.source.to_dict() if first.source else None}
+    return {
+        "status": response.status_code,
+        "title": first.title,
+        "source": first.source.to_dict() if first.source else None,
+    }
 
 
 def describe(turn):
-    return f"user: {turn.content}" if turn.kind == "user" else f"{turn.model.id} ({turn.status}): {turn.content}"
+    return (
+        f"user: {turn.content}"
+        if turn.kind == "user"
+        else f"{turn.model.id} ({turn.status}): {turn.content}"
+    )
 
 
 def use(client, streaming):
     creation = {
         "client": client,
-        "body": models.NewSession(content="Hello", model="m-1", options=models.Options(temperature=0.5)),
+        "body": models.NewSession(
+            content="Hello", model="m-1", options=models.Options(temperature=0.5)
+        ),
         "idempotency_key": str(uuid.uuid4()),
     }
     created = create_session.sync_detailed(**creation)
@@ -77,9 +105,15 @@ def use(client, streaming):
     streamed = add_message.sync(session.id, client=streaming, body=models.Message("As a stream?"))
     events = collect(streamed)
 
-    deferred = add_message.sync(session.id, client=client, body=models.Message("Later?"), prefer="respond-async")
+    deferred = add_message.sync(
+        session.id, client=client, body=models.Message("Later?"), prefer="respond-async"
+    )
     with client.get_httpx_client().stream("GET", f"/sessions/{session.id}/events") as response:
-        last = next(event for event in read(response.iter_text()) if isinstance(event, models.ContentDeltaEvent))
+        last = next(
+            event
+            for event in read(response.iter_text())
+            if isinstance(event, models.ContentDeltaEvent)
+        )
     cancelled = cancel_reply.sync(session.id, client=client, body=models.Empty())
     rest = collect(follow_events.sync(session.id, client=client, last_event_id=last.id))
 
@@ -91,7 +125,9 @@ def use(client, streaming):
     whole = show_session.sync(session.id, client=client)
     page = show_session.sync(session.id, client=client, turnslimit=1)
     listed = list_sessions.sync(client=client, pagelimit=1)
-    changed = change_session.sync(session.id, client=client, body=models.Change(title="Mine", system=None))
+    changed = change_session.sync(
+        session.id, client=client, body=models.Change(title="Mine", system=None)
+    )
 
     incomplete = create_session.sync_detailed(client=client, body=models.NewSession(content=""))
     idle = cancel_reply.sync_detailed(session.id, client=client, body=models.Empty())
@@ -99,12 +135,21 @@ def use(client, streaming):
     gone = show_session.sync_detailed(session.id, client=client)
 
     return {
-        "created": [session.title, created.headers["Location"] == f"/sessions/{session.id}", repeated.id == session.id],
+        "created": [
+            session.title,
+            created.headers["Location"] == f"/sessions/{session.id}",
+            repeated.id == session.id,
+        ],
         "streamed": events,
         "deferred": deferred.to_dict(),
         "cancelled": describe(cancelled),
         "resumed": rest,
-        "continued": [describe(continued), continued.continued, continued.stop_reason, continued.usage.output_tokens],
+        "continued": [
+            describe(continued),
+            continued.continued,
+            continued.stop_reason,
+            continued.usage.output_tokens,
+        ],
         "retried": describe(retried),
         "failed": fault(failed) | {"kept": failed.parsed.errors[0].meta.session_id == session.id},
         "failing": failing,
@@ -113,7 +158,11 @@ def use(client, streaming):
         "page": [len(page.turns), page.meta.has_more],
         "listed": [[one.id == session.id for one in listed.data], listed.meta.has_more],
         "changed": [changed.title, changed.system],
-        "models": [[model.id, model.provider] for model in list_models.sync(client=client).data if model.default],
+        "models": [
+            [model.id, model.provider]
+            for model in list_models.sync(client=client).data
+            if model.default
+        ],
         "health": show_health.sync(client=client).status,
         "faults": [fault(response) for response in (incomplete, idle, gone)],
         "deleted": deleted.status_code,

@@ -34,8 +34,14 @@ PARTS = ("descriptions", "events", "fields", "headers", "operations")
 DESCRIPTIONS, EVENTS, FIELDS, HEADERS, OPERATIONS = map(BASE.pop, PARTS)
 HEADERS_OF_ALL = {"X-Request-ID": {"required": True}, "Cache-Control": {"required": True}}
 # What it refers to, and neither has itself nor makes of its events, is in `schemas`.
-SCHEMAS = sorted({*re.findall(r"#/components/schemas/(\w+)", BASE_TEXT)} - BASE["components"]["schemas"].keys() - {"Event"})
-KINDS = vars(schemas) | {type(each).__name__: type(each) for each in vars(schemas).values() if isinstance(each, Schema)}
+SCHEMAS = sorted(
+    {*re.findall(r"#/components/schemas/(\w+)", BASE_TEXT)}
+    - BASE["components"]["schemas"].keys()
+    - {"Event"}
+)
+KINDS = vars(schemas) | {
+    type(each).__name__: type(each) for each in vars(schemas).values() if isinstance(each, Schema)
+}
 # What a Text takes. Many regular expression engines know no surrogates, and to those of JavaScript, other than to Python,
 # U+001C to U+001F and U+0085 are no white space.
 TEXT = r"^[^\u0000]*[^\s\u0000\u001c-\u001f\u0085][^\u0000]*$"
@@ -46,11 +52,17 @@ class Converter(OpenAPIConverter):
     in FIELDS is left out."""
 
     def schema2jsonschema(self, schema):
-        return {"description": DESCRIPTIONS[type(schema).__name__.removesuffix("Schema")]} | super().schema2jsonschema(schema)
+        return {
+            "description": DESCRIPTIONS[type(schema).__name__.removesuffix("Schema")]
+        } | super().schema2jsonschema(schema)
 
     def field2property(self, field):
-        described = super().field2property(field) | ({"pattern": TEXT} if isinstance(field, schemas.Text) else {})
-        described.pop("readOnly", None)  # it is said of fields that are made by a function, as if others were not
+        described = super().field2property(field) | (
+            {"pattern": TEXT} if isinstance(field, schemas.Text) else {}
+        )
+        described.pop(
+            "readOnly", None
+        )  # it is said of fields that are made by a function, as if others were not
         for kind in reversed(type(field.parent).__mro__):
             described |= FIELDS.get(kind.__name__.removesuffix("Schema"), {}).get(field.name, {})
         return {name: value for name, value in described.items() if value is not None}
@@ -65,7 +77,8 @@ def _describe_events():
         schemas[name] = {
             "description": described["description"],
             "type": "object",
-            "properties": FIELDS["Event"] | {"event": {"type": "string", "const": event}, "data": described["data"]},
+            "properties": FIELDS["Event"]
+            | {"event": {"type": "string", "const": event}, "data": described["data"]},
             "required": ["id", "event", "data"],
             "additionalProperties": False,
         }

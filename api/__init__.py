@@ -1,0 +1,9 @@
+"""How a request is taken and answered.
+
+    hooks ─ its id and origin, its user, its body, within their limits
+    receive ─ a reply as the client wants it: whole, as a stream of `events`, or deferred
+    usage, metrics ─ what the ledger tells
+    errors ─ whatever goes wrong, in one shape
+
+`app.py` has the routes; `schemas.py`, which stands below, says what comes in and goes out.
+"""

@@ -1,0 +1,156 @@
+"""What a client is told when something goes wrong: one shape for all errors, and one handler for
+each kind."""
+
+import math
+import uuid
+from collections.abc import Iterator
+from typing import Any
+
+from flask import g, request, url_for
+from marshmallow import ValidationError
+from werkzeug.exceptions import HTTPException
+from werkzeug.http import HTTP_STATUS_CODES
+
+import auth
+import database
+import models
+from api.services import services
+from llm import UnknownModel
+from logs import log
+from providers.faults import REFUSED_OPTION, ModelError
+from schemas import MOST_ERRORS
+from settings import MISTAKES
+
+CHALLENGE = 'Bearer realm="parley"'  # RFC 6750, section 3
+TITLES = HTTP_STATUS_CODES | {414: "URI Too Long"}  # as RFC 9110 calls it now
+SOON = 10  # seconds after which a provider that names none may be asked again
+
+# What is told of a mistake: a sentence, and where in the request it is.
+Detail = tuple[str, dict[str, str] | None]
+
+
+def document(
+    status: int, details: list[Detail], session_id: uuid.UUID | str | None = None
+) -> dict[str, Any]:
+    """The one shape of all errors."""
+    shared = {"status": str(status), "title": TITLES[status]}
+    meta = {"meta": {"session_id": str(session_id)}} if session_id else {}
+    return {
+        "errors": [
+            shared | {"detail": detail} | ({"source": source} if source else {}) | meta
+            for detail, source in details
+        ]
+    }
+
+
+def error_response(
+    status: int,
+    details: list[Detail],
+    retry_after: float | None = None,
+    session_id: uuid.UUID | None = None,
+    headers: dict[str, str] | None = None,
+) -> tuple:
+    """What the application answers; `retry_after` are the seconds to wait, where there are any."""
+    g.setdefault("why", " ".join(dict.fromkeys(detail for detail, _ in details)))  # for the log
+    headers = dict(headers or {})
+    if retry_after:
+        headers["Retry-After"] = str(max(1, math.ceil(retry_after)))
+    if session_id:
+        headers["Location"] = url_for("api.show_session", session_id=session_id)
+    if status == 413:  # the rest of the body is not read
+        headers["Connection"] = "close"
+    return document(status, details, session_id), status, headers
+
+
+def guarded(frames: Iterator[bytes], request_id: str) -> Iterator[bytes]:
+    """The frames of a stream. Where they fail, the log says so here: the server that sends them
+    does not know the request's id."""
+    try:
+        yield from frames
+    except Exception as error:  # whatever it is, the status has been sent
+        log.error("a stream failed", {"id": request_id}, exc_info=error)
+
+
+def on_http_error(error: HTTPException) -> tuple:
+    if error.__cause__:
+        g.why = f"{error.description} {error.__cause__}"
+    kept = {name: value for name, value in error.get_headers() if name != "Content-Type"}
+    sentence = MISTAKES["statuses"].get(str(error.code), error.description)
+    return error_response(error.code, [(sentence, None)], headers=kept)
+
+
+def on_validation_error(error: ValidationError) -> tuple:
+    """Its `source` says where all of it is; else a GET's is in the parameters, another one's in the
+    body."""
+    default = "parameter" if request.method == "GET" else "pointer"
+    source = error.kwargs.get("source", default)
+    found = list(_details(error.normalized_messages(), source))
+    # The deepest last: a client shows the first.
+    found.sort(key=lambda each: each[0])
+    details = [detail for _, detail in found]
+    return error_response(400, details[:MOST_ERRORS])
+
+
+def _details(messages: dict, source: str, place: str = "", depth: int = 0) -> Iterator:
+    """How deep each fault is, and its detail. A body's names become JSON pointers (RFC 6901):
+    `{"title": ["Give a string."]}` gives `("Give a string.", {"pointer": "/title"})`."""
+    for name, faults in messages.items():
+        at = _pointer(place, name) if source == "pointer" else name
+        if isinstance(faults, dict):
+            yield from _details(faults, source, at, depth + 1)
+        else:
+            yield from ((depth, (fault, {source: at})) for fault in faults)
+
+
+def _pointer(place: str, name: str) -> str:
+    if name == "_schema":
+        return place
+    return f"{place}/{name.replace('~', '~0').replace('/', '~1')}"
+
+
+def model_failure(
+    status: int, message: str, retry_after: float | None, session_id: uuid.UUID | None = None
+) -> tuple:
+    """What is answered where the model's provider has failed."""
+    option = REFUSED_OPTION.match(message)
+    source = {"pointer": f"/options/{option[1]}"} if option else None
+    wait = (retry_after or SOON) if status == 503 else None
+    return error_response(status, [(message, source)], wait, session_id)
+
+
+def on_invalid_token(error: auth.InvalidToken) -> tuple:
+    token = request.authorization.token or ""
+    g.why = f"{error} {services().tokens.compare(token)}".strip()
+    challenge = f'{CHALLENGE}, error="invalid_token", error_description="{error}"'
+    return error_response(401, [(str(error), None)], headers={"WWW-Authenticate": challenge})
+
+
+def on_refused(error: models.Refused) -> tuple:
+    details = [(str(error), None)]
+    return error_response(error.status, details, error.retry_after, error.session_id)
+
+
+def on_unknown_model(error: UnknownModel) -> tuple:
+    return error_response(400, [(str(error), {"pointer": "/model"})])
+
+
+def on_model_error(error: ModelError) -> tuple:
+    return model_failure(error.status, error.message, error.retry_after)
+
+
+def on_database_error(error: Exception) -> tuple:
+    g.why = database.reason(error)
+    log.error("the database does not answer: %s", g.why, exc_info=error)
+    sentence = "The database does not answer. Ask again in a moment."
+    return error_response(503, [(sentence, None)], retry_after=5)
+
+
+HANDLERS = {
+    HTTPException: on_http_error,
+    ValidationError: on_validation_error,
+    models.Refused: on_refused,
+    UnknownModel: on_unknown_model,
+    ModelError: on_model_error,
+    auth.InvalidToken: on_invalid_token,
+    **dict.fromkeys(database.Unavailable, on_database_error),
+}

@@ -1,0 +1,239 @@
+"""What is done for every request: it gets an id and a time, its user is verified, its body is read.
+
+A stranger costs no database and no body: the token is verified before either.
+"""
+
+import functools
+import re
+import time
+import uuid
+from typing import Any
+
+from flask import Response, current_app, g, request
+from flask.json.provider import DefaultJSONProvider
+from werkzeug import exceptions
+from werkzeug.datastructures import MIMEAccept
+
+import auth
+import database
+import limits
+import logs
+from api import errors
+from api.services import services
+
+# Bytes that one of a request's body may become until it is stored: the body, what is read of it,
+# and what is searched, of which each may take four; or one of a session's turns until it is shown.
+MADE_OF_A_BYTE = 10
+CHUNKED = 2**20  # bytes that a body may have whose length is not known
+ROOM_WAIT = 2  # seconds
+REQUEST_ID = re.compile(r"[\w.:+/=-]{1,128}", re.ASCII)
+
+EVERY_ANSWER = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}
+# A browser runs and loads the page's own files only, and lets it speak to this server only.
+PAGE = {
+    "Content-Security-Policy": "; ".join(
+        (
+            "default-src 'none'",
+            "script-src 'self'",
+            "style-src 'self'",
+            "connect-src 'self'",
+            "img-src data:",
+            "base-uri 'none'",
+            "form-action 'none'",
+            "frame-ancestors 'none'",
+            "require-trusted-types-for 'script'",
+            "trusted-types 'none'",
+        )
+    ),
+    "Cache-Control": "no-store",
+    "Vary": "Accept",
+}
+# What the page of another origin may send, as its browser asks beforehand (for so many seconds).
+PREFLIGHT = {
+    "Access-Control-Allow-Methods": "GET, POST, PATCH, DELETE",
+    "Access-Control-Allow-Headers": (
+        "Authorization, Content-Type, Idempotency-Key, Last-Event-ID, Prefer, X-Request-ID"
+    ),
+    "Access-Control-Max-Age": "7200",
+}
+# What it may read besides an answer's body.
+EXPOSED = {"Access-Control-Expose-Headers": "Location, Retry-After, X-Request-ID, First-Turn-Sent"}
+
+
+class JSON(DefaultJSONProvider):
+    """Answers in UTF-8: escapes would take up to three times the bytes."""
+
+    sort_keys = False
+
+    def response(self, *args: Any, **kwargs: Any) -> Response:
+        fields = self._prepare_response_obj(args, kwargs)
+        dumps = functools.partial(self.dumps, fields, separators=(",", ":"))
+        try:
+            data = dumps(ensure_ascii=False).encode()
+        except UnicodeEncodeError:  # of half a character, in what is quoted of a request
+            data = dumps().encode()
+        return Response(data + b"\n", mimetype=self.mimetype)
+
+
+# Before any request
+
+
+def begin_request() -> tuple | None:
+    """Name the request, and know whether a page of its origin may read the answer. A preflight has
+    its answer here."""
+    g.began, g.user = time.monotonic(), None
+    database.begin_request(reads=request.method == "GET")
+    sent = request.headers.get("X-Request-ID", "")
+    g.id = sent if REQUEST_ID.fullmatch(sent) else uuid.uuid4().hex
+    g.origin = _allowed_origin()
+    is_preflight = "Access-Control-Request-Method" in request.headers
+    if g.origin and request.method == "OPTIONS" and is_preflight:
+        return "", 204, PREFLIGHT
+    return None
+
+
+def _allowed_origin() -> str | None:
+    """What the answer says to a browser of the origin of the page that asks, where it may ask."""
+    origin = request.headers.get("Origin", "")
+    allowed = current_app.config["ALLOWED_ORIGINS"] or []
+    if not origin:
+        return None
+    if "*" in allowed:
+        return "*"
+    return origin if origin.lower() in allowed else None
+
+
+def check_request() -> tuple | None:
+    """Refuse what has no path here, wants a WebSocket, or accepts no answer that there is. A prefix
+    alone leads to the page."""
+    path, prefix = request.environ["PATH_INFO"], request.script_root
+    if prefix and not path:  # from there on, the page finds its files and the API
+        return "", 308, {"Location": f"{prefix}/"}
+    if "//" in path or (prefix and path[0] != "/"):
+        # werkzeug would redirect to the host that the client names, or add and take slashes.
+        raise exceptions.NotFound
+    if request.headers.get("Upgrade", "").lower() == "websocket":
+        raise exceptions.BadRequest(
+            "This path takes no WebSocket. Send a plain request, Accept: text/event-stream for a "
+            "stream."
+        )
+    # All is in UTF-8: "application/json; charset=utf-8" is for werkzeug another type, and none
+    # here.
+    types = [
+        (kind.partition(";")[0].rstrip(), quality) for kind, quality in request.accept_mimetypes
+    ]
+    accept = request.accept_mimetypes = MIMEAccept(types)
+    if accept and not _is_acceptable(accept):
+        raise exceptions.NotAcceptable("Accept application/json or text/event-stream.")
+    return None
+
+
+def _is_acceptable(accept: MIMEAccept) -> bool:
+    if accept["application/json"] or accept["text/event-stream"]:
+        return True
+    if request.endpoint == "static" or (request.path == "/" and accept["text/html"]):
+        return True
+    return request.path == "/metrics" and bool(accept["text/plain"])
+
+
+# Before a request of a user
+
+
+def authenticate() -> None:
+    """Know the user by the token alone: no database and no body is touched for a stranger."""
+    authorization = request.authorization
+    tokens = services().tokens
+    if authorization is None or authorization.type != "bearer":
+        detail = f"Send a token: Authorization: Bearer <token>. {tokens.source}"
+        raise exceptions.Unauthorized(detail, www_authenticate=[errors.CHALLENGE])
+    g.user = tokens.verify(authorization.token or "")
+    allowed, blocked = current_app.config["ALLOWED_USERS"], current_app.config["BLOCKED_USERS"]
+    name = auth.name_of(g.user)
+    if allowed is not None and name not in allowed:
+        g.why = f"ALLOWED_USERS lacks the name {name!r}."
+    elif blocked is not None and name in blocked:
+        g.why = f"BLOCKED_USERS has the name {name!r}."
+    else:
+        return
+    raise exceptions.Forbidden("This user is not allowed on this server. Ask whoever runs it.")
+
+
+def read_body() -> None:
+    """Read the body, before any connection to the database is taken and its time begins. Where it
+    has not all arrived, our server asks again once it has; one of development waits for it."""
+    limit = current_app.config["MAX_CONTENT_LENGTH"]
+    # One byte more tells a chunked body that is too large from one that fits.
+    request.max_content_length = limit + 1
+    length = request.content_length or 0
+    g.memory = limits.Slot(services().replies.memory, g.user)
+    is_chunked = "Transfer-Encoding" in request.headers  # then its length is not known
+    expected = min(limit, CHUNKED) if is_chunked else length
+    waited = make_room(expected) if expected <= limit else 0
+    try:
+        g.body = request.stream.read(limit + 1) if length <= limit else b""
+    except exceptions.ClientDisconnected:  # or its connection failed
+        raise exceptions.BadRequest("The body did not arrive. Send it whole.") from None
+    if max(length, len(g.body)) > limit:
+        raise exceptions.RequestEntityTooLarge(f"Send at most {limit} bytes.")
+    if len(g.body) < length:
+        raise exceptions.BadRequest("The body ended before its Content-Length. Send it whole.")
+    if is_chunked:
+        waited += make_room(len(g.body))
+    database.limit_time(database.WAIT - waited)
+
+
+def make_room(size: int) -> float:
+    """Have room for so many bytes of texts, and for what is made of them, until the request is
+    answered; returns for how many seconds it was waited for. Raises Overloaded."""
+    began, needed = time.monotonic(), MADE_OF_A_BYTE * size if size > limits.SMALL else 0
+    if not g.memory.take(needed):
+        with services().held.slot(g.user):
+            if not g.memory.take(needed, ROOM_WAIT):
+                raise limits.Overloaded
+    return time.monotonic() - began
+
+
+def leave_room(error: BaseException | None) -> None:
+    if "memory" in g:
+        g.memory.close()
+
+
+# Behind any request
+
+
+def end_request(response: Response) -> Response:
+    response.headers.update({"X-Request-ID": g.id} | EVERY_ANSWER)
+    # werkzeug calls what has no body text/html, too.
+    has_body = response.status_code == 200 and request.method != "OPTIONS"
+    if response.mimetype == "text/html" and has_body:
+        response.headers.update(PAGE)
+    response.headers.setdefault("Cache-Control", "no-store")  # files and streams have their own
+    if current_app.config["ALLOWED_ORIGINS"]:
+        response.vary.add("Origin")
+    if g.origin:
+        response.headers.update({"Access-Control-Allow-Origin": g.origin} | EXPOSED)
+    if response.status_code == 204:
+        del response.headers["Content-Type"]
+    # werkzeug never closes a response that it passes through, such as a file: it would have no line
+    # in the log.
+    response.direct_passthrough = False
+    response.call_on_close(_log_line(response.status_code))
+    return response
+
+
+def _log_line(status: int) -> functools.partial:
+    """What logs this request when its response is closed, which may be long after it."""
+    line = {"method": request.method, "path": request.path, "status": status}
+    user = {"user": g.user, "id": g.id}
+    why = {"why": g.why} if "why" in g else {}
+    return functools.partial(_log, line, g.began, user | why)
+
+
+def _log(line: dict[str, Any], began: float, rest: dict[str, Any]) -> None:
+    seconds = round(time.monotonic() - began, 4)
+    logs.log.info("request", line | {"seconds": seconds} | rest)
+
+
+def close_database(error: BaseException | None) -> None:
+    """Give the request's connection back to the pool, if it took one."""
+    database.db.close()

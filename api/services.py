@@ -1,0 +1,40 @@
+"""What an application has: its parts, which requests use."""
+
+import dataclasses
+
+from flask import Flask, current_app
+
+from auth import Tokens
+from limits import HELD, SEARCHES, STREAMS, Bulkhead
+from llm import Catalog
+from replies import Replies
+
+
+@dataclasses.dataclass
+class Services:
+    tokens: Tokens
+    catalog: Catalog
+    replies: Replies
+    held: Bulkhead = dataclasses.field(default_factory=lambda: Bulkhead(HELD))  # requests that wait
+    streams: Bulkhead = dataclasses.field(default_factory=lambda: Bulkhead(STREAMS))
+    searches: Bulkhead = dataclasses.field(default_factory=lambda: Bulkhead(SEARCHES))
+
+    def fit(self, threads: int, connections: int) -> None:
+        """Take so much at a time as a server with these has room for."""
+        # Of sixteen threads, ten may be held by waits, one wait for an identity provider: five are
+        # left for short requests.
+        self.held.size = max(1, threads * 5 // 8)
+        self.tokens.waiting.size = max(1, threads // 16)
+        # Half of the files are for connections, half of which may be streams. A reply has two
+        # files, and a third of all is for replies.
+        self.streams.size = connections // 2
+        self.replies.bulkhead.size = max(1, connections // 3)
+
+
+def services_of(app: Flask) -> Services:
+    return app.extensions["parley"]
+
+
+def services() -> Services:
+    """Those of the application that serves this request."""
+    return services_of(current_app)

@@ -1,0 +1,82 @@
+"""Opening the database of the settings, and bringing it to this release."""
+
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from peewee import BigIntegerField, IntegerField, TextField
+
+from database.connection import Pool, db
+from database.failures import Unavailable, reason
+from database.sqlite import SQLite
+from settings import SettingError, ensure_folder, mistake, whose
+
+
+class SchemaVersion(db.Model):  # type: ignore[name-defined]
+    """How many of the migrations this database has had, the secret of its digests, and for how many
+    days sessions are kept, by a setting that was made or lowered at that time."""
+
+    migrations = IntegerField()
+    secret = TextField(null=True)
+    retention_days = IntegerField(null=True)
+    retention_since = BigIntegerField(null=True)
+
+    class Meta:
+        table_name = "release"
+
+
+def url_of(settings: Mapping[str, Any], folder: str) -> str:
+    """The URL of the database of these settings, by default of a file in the folder."""
+    return settings["DATABASE_URL"] or f"sqlite:///{folder}/parley.db"
+
+
+def open_database(
+    settings: Mapping[str, Any], folder: str, migrations: Sequence[Callable[[], None]]
+) -> None:
+    """Point all models at the database of these settings, migrated. Raises SettingError."""
+    url = url_of(settings, folder)
+    try:
+        if not settings["DATABASE_URL"]:
+            ensure_folder(folder, "DATABASE_URL")
+        engine: type[Pool] = SQLite
+        options: dict[str, Any] = {"database": url.removeprefix("sqlite:///")}
+        if not url.startswith("sqlite"):
+            # Here: the driver takes 8 MB, and 0.1 s.
+            from database import postgresql
+
+            engine, options = postgresql.PostgreSQL, postgresql.parse(url)
+        db.initialize(engine(**engine.options | options))
+        _migrate(migrations)
+    except Unavailable as error:
+        problem = mistake("database", reason(error), whose=whose(options["database"]))
+        raise SettingError("DATABASE_URL", problem) from None
+
+
+def _migrate(migrations: Sequence[Callable[[], None]]) -> None:
+    """Apply the migrations that are missing, once however many processes start together. Raises
+    SettingError where it cannot."""
+    with db.connection_context(), db.write():
+        _check_encoding()
+        db.lock("parley migrations")
+        db.create_tables([SchemaVersion])
+        known = SchemaVersion.id, SchemaVersion.migrations  # the columns of every release
+        version = SchemaVersion.select(*known).first() or SchemaVersion(migrations=0)
+        if version.migrations > len(migrations):
+            problem = "it belongs to a newer release of Parley; start that one"
+            raise SettingError("DATABASE_URL", problem)
+        for step in migrations[version.migrations :]:
+            step()
+        version.migrations = len(migrations)
+        version.save()
+        lacking = SchemaVersion.secret.is_null()
+        SchemaVersion.update(secret=secrets.token_hex()).where(lacking).execute()
+        db.discard()  # a process that forks from this one must not share it
+
+
+def _check_encoding() -> None:
+    if isinstance(db.obj, SQLite):
+        return
+    (encoding,) = db.execute_sql("SHOW server_encoding").fetchone()
+    if encoding != "UTF8":
+        problem = "the encoding of this database is not UTF8; make one with ENCODING 'UTF8'"
+        raise SettingError("DATABASE_URL", problem)

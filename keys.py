@@ -1,0 +1,192 @@
+"""Keys for tokens: those that an identity provider publishes, those of the settings, and the
+server's own."""
+
+import base64
+import contextlib
+import json
+import logging
+import os
+import pathlib
+import re
+import tempfile
+from typing import Any
+
+import jwt
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from werkzeug.exceptions import ServiceUnavailable
+
+import wire
+from limits import Bulkhead
+from logs import log
+from wire import SingleFlight
+
+KEYS_TIMEOUT, KEYS_TTL = 10, 300  # seconds
+KEYS_LIFETIME = 24 * 3600  # seconds after which keys end that the identity provider did not confirm
+KEYS_SIZE = 2**20  # bytes
+MOST_KEYS = 1000  # of a set that are looked at
+MOST_OF_A_KID = 8  # keys: a token is held against each of its kid
+WAITING = 16  # tokens that wait for an identity provider; a server sets it by its threads
+# A key of Ed25519 is a point, encoded as its y, in the field of this prime, and a bit for x (RFC
+# 8032, 5.1). Anyone can sign for a point of small order. These eight have y = 0, 1 or -1, or the y
+# of order 8 or its negative; libsodium refuses the same.
+P = 2**255 - 19
+Y_OF_ORDER_8 = 0x05FC536D880238B13933C6D305ACDFD5F098EFF289F4C345B027B2C28F95E826
+_EC_ALGORITHMS = {
+    "secp256r1": "ES256",
+    "secp384r1": "ES384",
+    "secp521r1": "ES512",
+    "secp256k1": "ES256K",
+}
+
+
+class InvalidToken(Exception):
+    """The text says what is wrong with the token, and shows nothing of it."""
+
+
+class UnfitKey(ValueError):
+    """A public key by which no token may be verified; the text says why."""
+
+
+class PublishedKeys:
+    """The keys that an identity provider publishes (JWKS, RFC 7517), found by their `kid`."""
+
+    def __init__(self, url: str, lifetime: float = KEYS_LIFETIME) -> None:
+        self.wire = wire.Wire(url)
+        # Room for tokens that wait for it; one token has half of that at most.
+        self.waiting = Bulkhead(WAITING)
+        self._said = ""  # of the set that was fetched last
+        # An unknown kid has the keys fetched again, as they may have been rotated, but not more
+        # than once a second.
+        name = "The keys at " + wire.without_password(url)
+        self.published = SingleFlight(name, self._fetch, KEYS_TTL, cooldown=1, lifetime=lifetime)
+
+    def keys_for(self, token: str) -> list:
+        """The (algorithm, key) pairs of the token's kid. Only one not at hand is waited for. Raises
+        InvalidToken; ServiceUnavailable where nobody can know whether there are such keys."""
+        kid = jwt.get_unverified_header(token).get("kid")
+        if keys := (self.published.at_hand() or {}).get(kid):
+            return keys
+        with self.waiting.slot(token):
+            keys = self._fetch_anew().get(kid)
+        if not keys:
+            raise InvalidToken(
+                "The token was signed with a key that the identity provider does not publish, "
+                "or a weak one."
+            )
+        return keys
+
+    def _fetch_anew(self) -> dict:
+        try:
+            return self.published.get(wanting=True)
+        except (wire.Fault, *wire.NOT_UNDERSTOOD) as failure:
+            told = ServiceUnavailable(
+                "The identity provider does not answer. Ask again later.", retry_after=5
+            )
+            raise told from ValueError(
+                f"{self.published.name} cannot be had: {type(failure).__name__} {failure}"
+            )
+
+    def _fetch(self) -> dict:
+        """The (algorithm, key) pairs by `kid`, which several keys may share. Each key is judged by
+        itself."""
+        with self.wire.request(
+            wire.Call(KEYS_TIMEOUT), "GET", "", {"Accept": "application/json"}
+        ) as response:
+            if response.status != 200:
+                raise ValueError(f"status {response.status}")
+            published = json.loads(wire.join(response.chunks(), KEYS_SIZE))["keys"]
+        if not isinstance(published, list):
+            raise ValueError("its keys are no list")
+        keys, refused = {}, {}
+        for number, each in enumerate(published[:MOST_KEYS]):
+            try:
+                _take(each, keys)
+            except Exception as error:
+                # PyJWT raises whatever the odd key brings about; its text may show a secret one.
+                refused[number] = (
+                    str(error) if isinstance(error, UnfitKey) else type(error).__name__
+                )
+        self._tell(len(published), keys, refused)
+        return keys
+
+    def _tell(self, count: int, keys: dict, refused: dict) -> None:
+        """Log what is wrong with this set, if that is another thing than what was said last."""
+        sentences = []
+        if not keys:
+            name = self.published.name
+            sentences.append(f"{name} are withdrawn, or none is taken: every token is refused.")
+        if count > MOST_KEYS:
+            sentences.append(f"Of {count} published keys the first {MOST_KEYS} are looked at.")
+        if refused:
+            sentences.append(f"Of {count} published keys these are not taken: {str(refused)[:500]}")
+        said, self._said = self._said, " ".join(sentences)
+        if self._said not in ("", said):
+            log.log(logging.WARNING if keys else logging.ERROR, "%s", self._said)
+
+
+def _take(published: dict, keys: dict) -> None:
+    """Put a published key among the others of its kid. Raises whatever it may where it is none for
+    tokens; the text of an UnfitKey says why."""
+    if len(keys.get(published.get("kid"), ())) == MOST_OF_A_KID:
+        raise UnfitKey(f"there are {MOST_OF_A_KID} of its kid")
+    key = jwt.PyJWK(published, "EdDSA" if published.get("alg") == "Ed25519" else None)
+    algorithm_of(key.key)
+    operations = published.get("key_ops", ["verify"])
+    if key.public_key_use not in (None, "sig") or "verify" not in operations:
+        raise UnfitKey("it is not for signatures")
+    keys.setdefault(key.key_id, []).append((key.algorithm_name, key.key))
+
+
+def algorithm_of(key: Any) -> str:
+    """The algorithm by which this public key verifies. Raises UnfitKey; ValueError where it is of
+    another type."""
+    if isinstance(key, ed25519.Ed25519PublicKey):
+        y = int.from_bytes(key.public_bytes_raw(), "little") % 2**255 % P
+        if y in (0, 1, P - 1, Y_OF_ORDER_8, P - Y_OF_ORDER_8):
+            raise UnfitKey("it is a point of small order, for which anyone can sign")
+        return "EdDSA"
+    if isinstance(key, rsa.RSAPublicKey):
+        if key.key_size < 2048:
+            raise UnfitKey("an RSA key must have 2048 bits or more")
+        return "RS256"
+    if isinstance(key, ec.EllipticCurvePublicKey) and key.curve.name in _EC_ALGORITHMS:
+        return _EC_ALGORITHMS[key.curve.name]
+    raise ValueError("its type is none of Ed25519, EC and RSA")
+
+
+def public_keys(text: str) -> list[tuple[str, Any]]:
+    """The (algorithm, key) pairs of public keys in PEM, or in base64 of PEM. Raises ValueError or
+    UnsupportedAlgorithm."""
+    text = text.replace("\\n", "\n")
+    if not text.startswith("-----BEGIN"):
+        text = base64.b64decode(text).decode("ascii")
+    blocks = re.findall(
+        "-----BEGIN (?:RSA )?PUBLIC KEY-----.+?-----END (?:RSA )?PUBLIC KEY-----", text, re.DOTALL
+    )
+    keys = [serialization.load_pem_public_key(block.encode()) for block in blocks or [text]]
+    return [(algorithm_of(key), key) for key in keys]
+
+
+def own_key(path: str) -> ed25519.Ed25519PrivateKey:
+    """The Ed25519 key in this file (PEM, PKCS #8, mode 0600), which is made where there is none: of
+    several processes that make one at the same time, one wins, and all have its key. Raises
+    ValueError, TypeError where it is encrypted, or OSError."""
+    if not os.path.exists(path):
+        form = (
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+        pem = ed25519.Ed25519PrivateKey.generate().private_bytes(*form)
+        with (
+            tempfile.NamedTemporaryFile(dir=os.path.dirname(path), buffering=0) as draft,
+            contextlib.suppress(FileExistsError),
+        ):
+            draft.write(pem)  # its mode is 0600
+            os.fsync(draft.fileno())
+            os.link(draft.name, path)
+    key = serialization.load_pem_private_key(pathlib.Path(path).read_bytes(), None)
+    if not isinstance(key, ed25519.Ed25519PrivateKey):
+        raise ValueError("it does not hold an Ed25519 private key")
+    return key

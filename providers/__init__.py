@@ -1,0 +1,9 @@
+"""Providers of language models: what is asked of them, and what their answers mean.
+
+    conversation ─ a prompt that fits ─► protocols (Anthropic's, OpenAI's)
+                                            │ a request of base, again where that may help
+    answer ◄─ text, usage, the end ─────────┤
+    faults ◄─ a status, a body, an end ─────┘   quotations: the provider's own words in it
+
+`quirks.toml` and `faults.toml` have what is particular to some of them. `llm.py` is their face.
+"""

@@ -1,0 +1,180 @@
+"""The protocols of providers: how a request looks, and what an event of an answer means."""
+
+import math
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from providers.answer import Answer, Exchange
+from providers.base import HTTPProvider
+from providers.conversation import GO_ON, size_of
+
+Messages = list[dict[str, str]]
+
+
+class Echo:
+    """Answers with the user's own words, word by word, without a network."""
+
+    name, base_url, prefix = "echo", "", ""
+
+    def list_models(self) -> list[str]:
+        return ["echo"]
+
+    def stream(
+        self,
+        exchange: Exchange,
+        model: str,
+        system: str | None,
+        messages: Messages,
+        max_tokens: int,
+        options: dict[str, Any],
+        prompt: int = 0,
+        retries: int = 0,
+    ) -> Iterator[str]:
+        words = messages[-1]["content"]
+        if words == GO_ON:
+            words = messages[-3]["content"][len(messages[-2]["content"]) :]
+        answer = Answer(exchange, math.inf, len(words), size_of(system, messages))
+        for match in re.finditer(r"\s*\S+\s*", words):
+            exchange.call.pause(0)  # which raises HungUp
+            answer.add(match[0])
+            answer.text = ""
+            yield match[0]
+
+
+def _read(content: Any) -> tuple[str, str]:
+    """Text and thoughts of a content, which is one text or blocks of either."""
+    if isinstance(content, str):
+        return content, ""
+    blocks = content or ()
+    text = "".join(block.get("text") or "" for block in blocks)
+    return text, "".join(_read(block.get("thinking"))[0] for block in blocks)
+
+
+class Anthropic(HTTPProvider):
+    """The Messages API, version 2023-06-01, which compatible servers know too
+    (docs.anthropic.com/en/api/messages)."""
+
+    version = "/v1"
+    path = "/v1/messages"
+    list_path = "/v1/models?limit=1000"
+    # An event has text, usage and stop reason in one member, as in
+    # {"type": "content_block_delta", "delta": {"text": "Hi"}}. The last, of a server that does not
+    # stream, has them itself.
+    members = {
+        "message_start": "message",
+        "content_block_start": "content_block",
+        "content_block_delta": "delta",
+        "message_delta": "delta",
+        "message": None,
+    }
+    substitutes = {"cache_control": None}
+    silent_reason = "end_turn"
+
+    def headers(self) -> dict[str, str]:
+        return {"anthropic-version": "2023-06-01"} | ({"x-api-key": self.key} if self.key else {})
+
+    def body(
+        self,
+        model: str,
+        system: str | None,
+        messages: Messages,
+        max_tokens: int,
+        options: dict[str, Any],
+    ) -> dict[str, Any]:
+        body = {
+            "model": model,
+            "max_tokens": max_tokens,
+            "stream": True,
+            "cache_control": {"type": "ephemeral"},
+        }
+        if "temperature" in options:
+            body["temperature"] = options["temperature"]
+        if "reasoning_effort" in options:
+            body["output_config"] = {"effort": options["reasoning_effort"]}
+        if system:
+            body["system"] = system
+        return body | {"messages": messages}
+
+    def read(self, event: dict[str, Any], answer: Answer) -> None:
+        kind = event.get("type")
+        if kind in self.members:
+            member = self.members[kind]
+            part = event.get(member, event) if member else event
+            text, thoughts = _read(part.get("text") or part.get("content"))
+            answer.add(text, str(part.get("thinking") or thoughts))
+            answer.end(part.get("stop_reason"))
+            self._count(kind, event.get("usage") or part.get("usage") or {}, answer)
+        if kind in ("message", "message_stop"):
+            answer.over = True
+
+    def _count(self, kind: str, usage: dict[str, Any], answer: Answer) -> None:
+        cached = usage.get("cache_read_input_tokens")
+        # Cached tokens are not in `input_tokens` here; they are in ours.
+        counts = [usage.get("input_tokens"), cached, usage.get("cache_creation_input_tokens")]
+        if type(counts[0]) is int:
+            all_input = sum(count for count in counts if type(count) is int)
+            answer.count(input_tokens=all_input, cached_tokens=cached)
+        if kind != "message_start":  # which has a place-holder, 0 or 1
+            answer.count(output_tokens=usage.get("output_tokens"))
+
+
+class OpenAI(HTTPProvider):
+    """Chat Completions, as OpenAI, Ollama, vLLM, llama.cpp and many others speak it
+    (platform.openai.com/docs)."""
+
+    path = "/chat/completions"
+    list_path = "/models"
+    thoughts = ("reasoning_content", "reasoning", "reasoning_details")  # names, by server
+    substitutes = {
+        "max_tokens": "max_completion_tokens",
+        "max_completion_tokens": "max_tokens",
+        "stream_options": None,
+    }
+
+    def headers(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.key}"} if self.key else {}
+
+    def body(
+        self,
+        model: str,
+        system: str | None,
+        messages: Messages,
+        max_tokens: int,
+        options: dict[str, Any],
+    ) -> dict[str, Any]:
+        first = [{"role": "system", "content": system}] if system else []
+        others = {name: value for name, value in options.items() if name != "max_tokens"}
+        return {
+            "model": model,
+            "stream": True,
+            "max_tokens": max_tokens,
+            "stream_options": {"include_usage": True},
+            **others,
+            "messages": first + messages,
+        }
+
+    def read(self, event: dict[str, Any], answer: Answer) -> None:
+        for choice in event.get("choices") or ():
+            if not choice.get("index"):  # else a second answer, for which nobody asked
+                self._read_choice(choice, answer)
+        usage = event.get("usage") or {}
+        cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens")
+        answer.count(
+            input_tokens=usage.get("prompt_tokens"),
+            output_tokens=usage.get("completion_tokens"),
+            cached_tokens=cached,
+        )
+
+    def _read_choice(self, choice: dict[str, Any], answer: Answer) -> None:
+        delta = choice.get("delta") or choice.get("message") or {}
+        text, thoughts = _read(delta.get("content"))
+        if not thoughts:
+            named = [str(delta[name]) for name in self.thoughts if delta.get(name)]
+            thoughts = named[0] if named else ""
+        answer.add(text + (delta.get("refusal") or ""), thoughts)
+        answer.end(choice.get("finish_reason"))
+
+
+Provider = Echo | HTTPProvider
+PROTOCOLS = {"anthropic": Anthropic, "openai": OpenAI}

@@ -1,0 +1,318 @@
+"""The claim of a reply: one short transaction that commits what the user said and an empty reply,
+or refuses."""
+
+import dataclasses
+import secrets
+import uuid
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from peewee import fn
+
+import processes
+from database import SECOND, Unavailable, db, insertion, transaction
+from models import (
+    COMPLETE,
+    FAILED,
+    IN_PROGRESS,
+    INTERRUPTED,
+    LEASE,
+    PREVIEW,
+    Missing,
+    Piece,
+    Refused,
+    Session,
+    Turn,
+    new_turn_id,
+    outcome_of,
+)
+from replies.doubt import DoubtfulClaim
+from replies.draft import Draft
+from tables.idempotency import IdempotencyKey
+from tables.ledger import RateLimitHit, Usage
+from tables.search import normalize
+
+
+class Claimed(NamedTuple):
+    """What became of a request."""
+
+    draft: Draft
+    is_new: bool  # the reply is to be made; else an idempotency key has had this one already
+    begins_session: bool = False  # with this reply
+
+
+@dataclasses.dataclass(kw_only=True)
+class ReplyRequest:
+    """What a client wants a reply to: `content` is the first message of a `new` session, or a
+    further one of `session_id`. With `retry`, its last user turn is changed to that, or answered
+    again as it is; with `goes_on`, its last reply is written on."""
+
+    owner: str
+    content: str | None = None
+    new: dict[str, Any] | None = None  # the fields of a session to create
+    session_id: uuid.UUID | None = None
+    retry: bool = False
+    goes_on: bool = False
+    key: IdempotencyKey | None = None  # as the client sent it: without a reply
+    rate_limit: tuple[int, int] | None = None  # replies, seconds
+    token_limit: tuple[int, str] | None = None  # tokens, "month" or "day"
+
+    def __post_init__(self) -> None:
+        # Here, since no transaction waits for a long text to be normalized.
+        self._text = {"content": self.content, "search_text": normalize(self.content or "")}
+        # Of a new session, all that the model is sent.
+        sent = ((self.new or {}).get("system") or "") + (self.content or "")
+        self._size = len(sent.encode())
+        self._doubtful: DoubtfulClaim | None = None  # what the last try would commit
+
+    def claim(self, on_doubt: Callable[[DoubtfulClaim], None]) -> Claimed:
+        """Commit the user turn and an empty reply. Where the key is known and its reply is settled,
+        that one is returned. Raises Refused, and changes nothing; one of Unavailable, and calls
+        `on_doubt` first where the claim may have been committed all the same."""
+        try:
+            return self.commit()
+        except Unavailable:
+            if self._doubtful is not None:
+                on_doubt(self._doubtful)
+            raise
+
+    @transaction
+    def commit(self) -> Claimed:
+        self._doubtful = None
+        if self.key or self.rate_limit:
+            # Two of one owner's requests are counted, and keys compared, one after the other.
+            db.lock(self.owner)
+        now = db.now()
+        earlier, is_settled = self._reply_under_key(now)
+        if earlier and is_settled:
+            return Claimed(_as_it_was(earlier), is_new=False)
+        self._check_limits(now)
+        if earlier:  # it failed, and is asked for again
+            session, draft, message = self._ask_again(earlier, now)
+        else:
+            session, draft, message = self._ask(now)
+        if self.key:
+            self.key.remember(draft.turn, now)
+        begins_session = self.new is not None and not earlier
+        self._doubtful = self._in_doubt(session, draft, message, begins_session)
+        return Claimed(draft, is_new=True, begins_session=begins_session)
+
+    def _in_doubt(
+        self, session: Session, draft: Draft, message: Turn | None, begins_session: bool
+    ) -> DoubtfulClaim:
+        return DoubtfulClaim(
+            turn_id=draft.turn.id,
+            fence=draft.fence,
+            session_id=session.id,
+            message_id=message.id if message else None,
+            has_session=begins_session,
+            has_key=self.key is not None,
+        )
+
+    # Whether it may be
+
+    def _reply_under_key(self, now: int) -> tuple[Turn | None, bool]:
+        """The reply that was asked for under this key before, and whether it is settled; else it
+        failed. Raises Refused where it may not be asked for again, Missing where it was deleted."""
+        known = self.key.known(now) if self.key else None
+        if known is None:
+            return None, False
+        reply = self._reply_of(known)
+        if known.settled or reply.is_settled:
+            return reply, True
+        self._check_may_be_retried(reply)
+        return reply, False
+
+    def _reply_of(self, known: IdempotencyKey) -> Turn:
+        is_its = Turn.id == known.turn_id, Session.owner == self.owner
+        reply = Turn.select(Turn, Session).join(Session).where(*is_its).first()
+        if reply is None:
+            raise Missing
+        return reply
+
+    def _check_may_be_retried(self, reply: Turn) -> None:
+        """Raises Refused where the reply of a known key, which has not settled, is under way, or is
+        not the session's last one."""
+        if reply.status == IN_PROGRESS:
+            message = "The first request with this key is under way. Ask again for its answer."
+            raise Refused(message, reply.session_id, retry_after=1)
+        newer = Turn.select().where(Turn.session == reply.session, Turn.id > reply.id)
+        if newer.exists():
+            message = "The reply failed, and newer turns followed: it is not asked for again."
+            raise Refused(message, reply.session_id)
+
+    def _check_limits(self, now: int) -> None:
+        """Count the request. Raises Refused where a limit is reached."""
+        if self.token_limit:
+            most, period = self.token_limit
+            used, reset = Usage.in_period(self.owner, period, now)
+            if used >= most:
+                message = (
+                    f"You have used {used:,} of {most:,} tokens of this {period} (UTC). "
+                    "Ask again in the next one."
+                )
+                raise Refused(message, retry_after=-((now - reset) // SECOND), status=429)
+        if self.rate_limit:
+            replies, seconds = self.rate_limit
+            wait = RateLimitHit.count(self.owner, replies, seconds, now)
+            if wait:
+                message = (
+                    f"You may ask for {replies} replies in {seconds} seconds. "
+                    f"Ask again in {wait} seconds."
+                )
+                raise Refused(message, retry_after=wait, status=429)
+
+    # What is committed
+
+    def _ask(self, now: int) -> tuple[Session, Draft, Turn | None]:
+        """The session, the reply, and the message where there is one."""
+        if self.new is not None:
+            session, last = self._create(self.new, now), 0
+        else:
+            session, last = self._take(self.session_id, self.content, now)
+        if self.goes_on:
+            return session, self._continue(session, now), None
+        if self.retry:
+            return session, self._retry(session, last, self.content, now), None
+        message = Turn(
+            id=new_turn_id(now, last),
+            session=session,
+            kind="user",
+            created_at=now,
+            **self._text,
+        )
+        return session, self._begin(session, message.id, now, message), message
+
+    def _ask_again(self, failed: Turn, now: int) -> tuple[Session, Draft, None]:
+        """The same where the reply of a known key failed: it has its message already."""
+        session, last = self._take(failed.session_id, None, now)
+        if self.goes_on:
+            return session, self._continue(session, now), None
+        return session, self._retry(session, last, None, now), None
+
+    def _create(self, new: dict[str, Any], now: int) -> Session:
+        session = Session(
+            owner=self.owner,
+            created_at=now,
+            updated_at=now,
+            preview=(self.content or "")[:PREVIEW],
+            search_title=normalize(new["title"]),
+            **new,
+        )
+        db.send(insertion(session))
+        return session
+
+    def _take(
+        self, session_id: uuid.UUID | None, content: str | None, now: int
+    ) -> tuple[Session, int]:
+        """The session, locked by the update of its row, and the id of its last turn. Raises Refused
+        where a reply is under way."""
+        # The newest reply is the latest now.
+        changes: dict[str, Any] = {"updated_at": now, "latest_reply": None}
+        if content is not None:
+            changes["preview"] = content[:PREVIEW]
+        is_ours = Session.id == session_id, Session.owner == self.owner
+        db.send(Session.update(changes).where(*is_ours))
+        under_way = Turn.select(Turn.id).where(Turn.session == session_id, Turn.under_way())
+        is_busy = fn.EXISTS(under_way).alias("is_busy")
+        turns = Turn.select(Turn.id, Session, is_busy).join(Session).where(*is_ours)
+        last = turns.order_by(Turn.id.desc()).first()
+        if last is None:
+            raise Missing
+        if last.is_busy:
+            message = "A reply is under way. Wait until it is done, or cancel it."
+            raise Refused(message, retry_after=1)
+        return last.session, last.id
+
+    def _retry(self, session: Session, last: int, content: str | None, now: int) -> Draft:
+        """Another reply in the place of the last one, which it `replaces` unless the last user turn
+        is changed to this content."""
+        is_shown = Turn.session == session, Turn.visible
+        newest = Turn.select(Turn.id).where(*is_shown).order_by(Turn.id.desc()).limit(1)
+        replies = newest.where(Turn.kind == "assistant")
+        messages = newest.where(Turn.kind == "user")
+        hiding = Turn.update(visible=False).where(Turn.id == replies).returning(Turn.id)
+        ((replaced,),) = db.send(hiding)()
+        if content is not None:
+            db.send(Turn.update(self._text).where(Turn.id == messages))
+        preview = messages.select(fn.SUBSTR(Turn.content, 1, PREVIEW))
+        db.send(Session.update(preview=preview).where(Session.id == session.id))
+        return self._begin(session, last, now, replaces=replaced if content is None else None)
+
+    def _continue(self, session: Session, now: int) -> Draft:
+        """The last visible reply, under way again behind its text. Raises Refused where there is
+        nothing to continue."""
+        is_shown_reply = Turn.session == session, Turn.visible, Turn.kind == "assistant"
+        replies = Turn.readable().where(*is_shown_reply)
+        reply = replies.order_by(Turn.id.desc()).first()
+        is_whole = reply.status == COMPLETE and reply.stop_reason != "length"
+        if is_whole or not reply.content.strip():
+            message = (
+                "There is nothing to continue: the last reply is whole, or has no text. "
+                "Send a message, or retry."
+            )
+            raise Refused(message)
+        if reply.is_settled:
+            IdempotencyKey.settle(reply)
+        reply.session = session
+        draft = Draft(reply, counted=reply.usage, base=len(reply.content))
+        # Its process has not said what it used, and cannot any more.
+        is_untold = reply.cancelled and reply.fence is not None
+        if is_untold:
+            draft.estimate_rest()
+        changes = {
+            "status": IN_PROGRESS,
+            "cancelled": False,
+            "continued": reply.continued + 1,
+            "restarts": 0,
+            "replaces": None,  # whatever becomes of it, it is visible
+            "uncounted": -len(reply.content.encode()),
+            "estimated_tokens": reply.estimated_tokens,
+            **_new_lease(now),
+        }
+        db.send(Turn.update(changes).where(Turn.id == reply.id))
+        db.send(insertion(Piece(turn=reply, start=0, text=reply.content)))
+        db.send(Session.update(latest_reply=reply.id).where(Session.id == session.id))
+        draft.set(**changes)
+        if is_untold:
+            Usage.add([draft.entry()])
+        draft.counted = reply.usage
+        return draft
+
+    def _begin(
+        self, session: Session, last: int, now: int, *before: Turn, replaces: int | None = None
+    ) -> Draft:
+        """A new reply, which is stored with the turns that come `before` it."""
+        reply = Turn(
+            id=new_turn_id(now, last),
+            session=session,
+            kind="assistant",
+            content="",
+            created_at=now,
+            model=session.model,
+            status=IN_PROGRESS,
+            replaces=replaces,
+            uncounted=self._size,
+            **_new_lease(now),
+        )
+        db.send(insertion(*before, reply))
+        return Draft(reply, counted=reply.usage)
+
+
+def _new_lease(now: int) -> dict[str, Any]:
+    """The columns of a reply that this process begins to write."""
+    return {
+        "fence": secrets.randbits(63),
+        "lease_until": now + LEASE,
+        "writer": processes.this_process(),
+    }
+
+
+def _as_it_was(reply: Turn) -> Draft:
+    """The settled reply of a known key, as its first request was answered."""
+    if reply.status == FAILED:  # which is of what was asked for later
+        for name, value in outcome_of(INTERRUPTED).items():
+            setattr(reply, name, value)
+    draft = Draft(reply, counted=reply.usage)
+    reply.session.model = draft.model
+    return draft

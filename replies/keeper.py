@@ -1,0 +1,308 @@
+"""The keeper of a process: it alone stores what arrives of replies, and then tells their followers.
+
+A round stores what has arrived, sees what others did to the replies that are known here, and once a
+second renews leases and looks for orphans. It is called by one thread, `keeping.py`; no part of it
+waits or starts a thread.
+"""
+
+import itertools
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from database import SECOND, Unstorable, limit_time, monitored
+from logs import log
+from models import IN_PROGRESS, LEASE, Turn
+from replies import commits
+from replies.commits import NewPiece, Orphan, Stored
+from replies.doubt import DoubtfulClaim
+from replies.draft import Draft
+from replies.ended import Ended
+from replies.feed import Feed
+from replies.registry import Registry
+from replies.reply import Reply, Taken
+from replies.rescuer import Rescuer
+
+POLL_INTERVAL = 0.25  # seconds
+POLL_INTERVAL_ELSEWHERE = 0.1  # where a reply is followed that another process writes
+POLLING = 0.001  # seconds from one poll to the next, at least, for each reply that is known here
+LOOK_INTERVAL = 1  # seconds
+# Where nothing has been under way anywhere for so long, a look is as seldom: what begins elsewhere
+# meanwhile lapses later.
+IDLE_AFTER, IDLE_INTERVAL = 60, 15
+TAKING = 2  # seconds of a look in which orphans are taken over; the rest waits for the next one
+LONGEST_COMMIT = 2**20  # characters that are stored in one transaction, but for those of one reply
+# Seconds from one commit to the next, for each reply under way here, and at most.
+GATHERING, LONGEST_GATHERING = 0.0001, 0.25
+SWEEP_INTERVAL = 3600  # seconds
+
+
+class Keeper:
+    """Times are those of the clock that is handed in, in seconds."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        continue_limit: int,
+        take_over: Callable[[Orphan], bool],
+        start_sweep: Callable[[], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`take_over` begins to write an orphan here, and returns whether it did; `start_sweep`
+        begins to delete what is due."""
+        self._registry, self._clock = registry, clock
+        self._start_sweep = start_sweep
+        self._rescuer = Rescuer(continue_limit, take_over, self.store_all, clock)
+        self._ended = Ended()
+        self._next_poll = self._next_look = self._next_sweep = self._stored_at = 0.0
+        self._has_more = False  # to store, than the last round did
+        self._busy_at = clock()  # when a reply was under way, here or elsewhere
+        self.stopping = False  # this process takes over nothing any more
+        self.is_idle = False  # it may rest for long
+
+    def poll_soon(self) -> None:
+        """The next round looks at what has become of the replies."""
+        self._next_poll = 0.0
+
+    def doubt(self, claim: DoubtfulClaim) -> None:
+        """This claim may be committed, though its client was told that it failed."""
+        self._rescuer.doubt(claim)
+
+    # A round
+
+    def begin(self) -> None:
+        """The first thing on a new connection."""
+        with monitored():
+            # First of all: others may have begun to look.
+            self._rescuer.renew(self._registry.written(), self._clock())
+            self._catch_up()
+
+    def round(self, now: float) -> None:
+        with monitored():
+            self.store_all()
+            if now >= self._next_poll:
+                self.poll()
+        if now >= self._next_look:
+            self.look()
+
+    def rest(self) -> float:
+        """How long nothing is to be done, unless somebody wakes the keeper."""
+        self._ended.let_go(self._clock())
+        self.is_idle = True  # before the look: who begins a reply behind it wakes us
+        is_quiet = self._clock() > self._stored_at + LOOK_INTERVAL
+        self.is_idle = is_quiet and not self._registry.known()
+        if self._has_more:
+            return 0.0
+        due = self._next_look if self.is_idle else min(self._next_look, self._next_poll)
+        return max(0.0, due - self._clock())
+
+    def after_rest(self) -> float:
+        """Reckon with what the rest was broken for; returns how long the next round waits for more
+        to store: the more replies are under way, the longer they are gathered for one commit."""
+        now = self._clock()
+        self._next_look = min(self._next_look, now + LOOK_INTERVAL)  # it was far, while idle
+        if self.is_idle:  # nothing has become yet of what is new
+            self._next_poll = now + POLL_INTERVAL_ELSEWHERE
+        gathering = min(GATHERING * len(self._registry.written()), LONGEST_GATHERING)
+        return max(0.0, self._stored_at + gathering - now)
+
+    def forget(self) -> None:
+        """The rounds have ended for a while."""
+        self._rescuer.forget()
+
+    # Storing what has arrived
+
+    def store_all(self) -> None:
+        """Store what there is, or the first of it, where that is much. Where the database does not
+        take it, all that it takes, and give up the replies of the rest."""
+        limit_time()
+        self._has_more = False
+        try:
+            # An older one of the same turn is lost, as the next poll will see.
+            written = sorted(self._registry.written(), key=lambda reply: reply.asked_at)
+            newest = {reply.id: reply for reply in written}
+            batch = _first_of(list(newest.values()))
+            self.store(batch)
+            self._has_more = len(batch) < len(newest)
+        except Unstorable:
+            for reply in self._registry.written():
+                try:
+                    self.store([reply])
+                except Unstorable as error:
+                    log.error("the database does not take a reply: %s", type(error).__name__)
+                    reply.give_up()
+
+    def store(self, replies: Iterable[Reply]) -> None:
+        """Commit in one transaction what has arrived of these replies and how they ended; then tell
+        their followers."""
+        batch = [taken for taken in (reply.take() for reply in replies) if _is_news(taken)]
+        if not batch:
+            return
+        stored = commits.store(
+            pieces=_given(taken.piece for taken in batch),
+            over=_given(taken.ended for taken in batch),
+            used=_given(taken.used for taken in batch),
+        )
+        self._stored_at = self._clock()
+        outcome = stored()
+        for taken in batch:
+            self._tell(taken, outcome)
+
+    def _tell(self, taken: Taken, outcome: Stored) -> None:
+        reply = taken.reply
+        if taken.text or taken.is_over:
+            self._show(taken, reply.id in outcome.whole)
+        if taken.used:
+            self._note_usage(reply, taken.used, reply.id in outcome.counted)
+
+    def _show(self, taken: Taken, is_stored: bool) -> None:
+        """Show what is stored of a reply: a text, and its end."""
+        reply = taken.reply
+        if not is_stored:
+            self._end(reply, Turn.read(reply.id))
+            return
+        if reply.draft.turn.status == IN_PROGRESS:
+            reply.stored(taken.text)
+        else:
+            self._ended.add(reply.draft, self._clock())
+        if taken.is_over:
+            self._end(reply, reply.draft.turn)
+
+    def _note_usage(self, reply: Reply, used: Draft, is_counted: bool) -> None:
+        if is_counted:
+            reply.draft.counted = used.turn.usage
+        elif self._registry.is_written(reply):
+            self._end(reply, Turn.read(reply.id))
+
+    def _catch_up(self) -> None:
+        """See what is stored, after a fault: a commit may have come through all the same, and a
+        database that another took the place of may have lost the last ones."""
+        for reply in self._registry.written():
+            limit_time()  # they may be many, and the database far away
+            turn = Turn.read(reply.id)
+            # Else the next poll tells.
+            if turn is not None and turn.status == IN_PROGRESS and turn.fence == reply.fence:
+                self._believe(reply, turn)
+        limit_time()
+        drafts = self._ended.drafts()
+        news = commits.read_news({draft.turn.id: None for draft in drafts})
+        lost = []
+        for draft in drafts:
+            turn_id = draft.turn.id
+            if turn_id in news and news[turn_id].status == IN_PROGRESS:
+                lost.append(draft)
+                if (turn := Turn.read(turn_id)) is not None:
+                    draft.counted = turn.usage
+        commits.store(pieces=[], over=lost)
+
+    def _believe(self, reply: Reply, turn: Turn) -> None:
+        """Take what the row of a reply has, which goes on here, for what is stored of it. What it
+        lacks is stored again."""
+        reply.draft.counted = turn.usage
+        reply.draft.set(uncounted=turn.uncounted)
+        reply.exchange.has_used = True
+        reply.stored(turn.content[len(reply.text) :])
+        if lost := reply.text[len(turn.content) :]:
+            commits.store([NewPiece(reply.id, reply.fence, len(turn.content), lost)], over=[])
+
+    # Learning what others did
+
+    def poll(self) -> None:
+        """See what other processes, or requests in this one, did to the replies that are known
+        here."""
+        feeds = self._registry.known()
+        positions = {feed.id: None for feed in feeds}
+        elsewhere = {feed.id: len(feed.text) for feed in feeds if not isinstance(feed, Reply)}
+        interval = POLL_INTERVAL_ELSEWHERE if elsewhere else POLL_INTERVAL
+        self._next_poll = self._clock() + max(interval, len(feeds) * POLLING)
+        if not feeds:
+            return
+        news = commits.read_news(positions | elsewhere)
+        for feed in feeds:
+            self._take_in(feed, news.get(feed.id))
+
+    def _take_in(self, feed: Feed, news: commits.News | None) -> None:
+        fence = feed.fence if isinstance(feed, Reply) else None
+        if news is None or news.status != IN_PROGRESS or fence not in (None, news.fence):
+            self._end(feed, Turn.read(feed.id))
+            return
+        if fence is None:
+            feed.add(news.text)
+        if news.title != feed.told.title:
+            feed.note(title=news.title)
+
+    # Looks
+
+    def look(self) -> None:
+        """Renew the leases of what is written here; take over, or end, what dead processes have
+        left and others handed over."""
+        now = self._clock()
+        self._next_look = now + LOOK_INTERVAL
+        self._rescuer.renew(self._registry.written(), now, older_than=LOOK_INTERVAL)
+        self._rescuer.undo_claims(now)
+        if self.stopping:
+            return
+        if now >= self._next_sweep:
+            self._next_sweep = now + SWEEP_INTERVAL
+            self._start_sweep()
+        if self._registry.known() or self._rescuer.is_in_doubt or Turn.is_any_under_way():
+            self._busy_at = now
+            self._rescuer.rescue(until=now + TAKING)
+        elif now > self._busy_at + IDLE_AFTER:
+            self._next_look = now + IDLE_INTERVAL
+
+    # The end
+
+    def _end(self, feed: Feed, turn: Turn | None) -> None:
+        """`turn` is the reply as it ended; None where it is gone. In progress it has been handed
+        over, or another process writes it."""
+        if isinstance(feed, Reply):
+            self._end_of_ours(feed, turn)
+        elif turn is None or turn.status != IN_PROGRESS:
+            self._registry.remove(feed)
+            feed.end(turn)
+
+    def _end_of_ours(self, reply: Reply, turn: Turn | None) -> None:
+        shown = turn
+        if turn is not reply.draft.turn:
+            if turn is not None and turn.status == IN_PROGRESS and turn.fence == reply.fence:
+                self._believe(reply, turn)  # it goes on after all
+                return
+            self._store_late_usage(reply, turn)
+        elif reply.failure:
+            shown = Draft.of(reply.draft.turn, **reply.failure).turn
+        self._registry.remove(reply)
+        reply.end(shown)
+        reply.let_go()
+        reply.log(turn)
+
+    def _store_late_usage(self, reply: Reply, turn: Turn | None) -> None:
+        """Another process, or a request, has ended this reply: what it has used is still ours to
+        say."""
+        draft, prompt = reply.draft, reply.prompt
+        reply.take_usage()
+        if prompt:
+            draft.trim = prompt.trim(reply.id)
+            draft.set(turns_left_out=prompt.left_out)
+        # Where its lease had lapsed, the process that ended it took this one for dead, and has
+        # estimated what it used.
+        is_ours = self._clock() < reply.renewed_at + LEASE / SECOND
+        has_more = turn is None or draft.turn.turns_left_out or draft.turn.usage != draft.counted
+        if is_ours and has_more:
+            commits.store_late_usage(draft)
+
+
+def _is_news(taken: Taken) -> bool:
+    return bool(taken.text or taken.is_over or taken.used)
+
+
+def _given(values: Iterable[Any]) -> list[Any]:
+    """Those that there are."""
+    return [value for value in values if value is not None]
+
+
+def _first_of(replies: list[Reply]) -> list[Reply]:
+    """The first of these replies, as many as are stored at once without that others wait long."""
+    sizes = itertools.accumulate(reply.size_to_store() for reply in replies)
+    fitting = sum(size <= LONGEST_COMMIT for size in sizes)
+    return replies[: max(1, fitting)]

@@ -1,0 +1,73 @@
+"""What the model is sent of a conversation, read once there is room for it in this process."""
+
+import itertools
+import sys
+from collections.abc import Iterable, Iterator
+
+from database import connected
+from limits import SMALL, Slot, memory_of
+from models import Missing, Turn
+from providers.conversation import Prompt
+from replies.feed import COPIES
+from replies.reply import Reply
+
+WAIT = 1  # seconds for room, after which it is seen whether the reply is still wanted
+
+
+class _NoRoom(Exception):
+    """There is no room for what a prompt takes."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__(size)
+        self.size = size  # bytes, as far as it was read
+
+
+def read_prompt(reply: Reply, first: str | None) -> Prompt:
+    """The prompt of a reply. `first` is the message of a new session, which has its room. What
+    waits for room holds nothing. Raises HungUp where the reply is not wanted any more, Missing
+    where its session was deleted."""
+    session, size = reply.session, 0
+    if first is not None:
+        turns = [Turn(kind="user", content=first)]
+        return Prompt(turns, reply.draft.model, session.system)
+    while True:
+        try:
+            return _read(reply, size)
+        except _NoRoom as needs:
+            size = needs.size
+        session.system = None  # it is read again
+        while not reply.memory.take(size, seconds=WAIT):
+            reply.call.pause(0)  # raises HungUp
+
+
+def _read(reply: Reply, size: int) -> Prompt:
+    """The prompt of a reply that has room for so many bytes. Raises _NoRoom where that does not do,
+    and then there is room for nothing."""
+    session = reply.session
+    with connected():
+        if size:
+            session.read_system()
+        pages = _with_room(reply.memory, session.system, size, session.pages_before(reply.id))
+        turns = itertools.chain.from_iterable(pages)
+        before = session.trim or 0, session.count_before
+        prompt = Prompt(turns, reply.draft.model, session.system, *before)
+    if not prompt.turns:
+        raise Missing  # the session was deleted meanwhile
+    texts = [session.system, *(turn.content for turn in prompt.turns)]
+    reply.memory.take(COPIES * memory_of(texts))  # of what was read, not all may be sent
+    return prompt
+
+
+def _with_room(
+    memory: Slot, system: str | None, size: int, pages: Iterable[list[Turn]]
+) -> Iterator[list[Turn]]:
+    """These pages of turns, beside this system prompt, as long as there is room for them in the
+    slot, which has so many bytes already. Raises _NoRoom."""
+    held = sys.getsizeof(system)
+    for page in itertools.chain([[]], pages):
+        held += sum(sys.getsizeof(turn.content) for turn in page)
+        if held > SMALL and COPIES * held > size:
+            size = COPIES * held
+            if not memory.take(size):
+                raise _NoRoom(size)
+        yield page

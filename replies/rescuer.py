@@ -1,0 +1,92 @@
+"""Leases, and the replies of processes that died: part of what a keeper does at a look."""
+
+import time
+from collections.abc import Callable, Sequence
+
+from logs import log
+from models import Turn
+from replies import commits
+from replies.commits import Orphan
+from replies.doubt import DoubtfulClaim
+from replies.orphans import Orphans
+from replies.reply import Reply
+from tables.search import normalize
+
+ENDED_AT_ONCE = 100  # orphans that are interrupted in one transaction
+DOUBT = 600  # seconds in which a claim that was given up may be committed all the same
+
+
+class Rescuer:
+    """Renews the leases of this process, and rescues the replies of others."""
+
+    def __init__(
+        self,
+        continue_limit: int,
+        take_over: Callable[[Orphan], bool],
+        store: Callable[[], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`store` stores what has arrived meanwhile: a writer who has waited comes first."""
+        self._take_over, self._store, self._clock = take_over, store, clock
+        self._orphans = Orphans(continue_limit)
+        self._alive: set[str] = set()  # names of processes of this machine that are known to live
+        # Since when: what was answered with 503, and may be committed all the same.
+        self._doubtful: list[tuple[float, DoubtfulClaim]] = []
+
+    @property
+    def is_in_doubt(self) -> bool:
+        """Whether a claim may still come through that was given up."""
+        return bool(self._doubtful)
+
+    def doubt(self, claim: DoubtfulClaim) -> None:
+        self._doubtful.append((self._clock(), claim))
+
+    def forget(self) -> None:
+        """There were no looks for a while."""
+        self._orphans.forget()
+
+    def renew(self, replies: Sequence[Reply], now: float, older_than: float = 0) -> None:
+        """Renew the leases of these replies, but for those that have just been claimed."""
+        replies = [reply for reply in replies if reply.asked_at <= now - older_than]
+        if not replies:
+            return
+        renewed = commits.renew({reply.id: reply.fence for reply in replies})
+        ids = {turn_id for (turn_id,) in renewed()}
+        for reply in replies:
+            if reply.id in ids:
+                reply.renewed_at = now
+
+    def undo_claims(self, now: float) -> None:
+        """Undo what was told as failed and is committed all the same, before anybody takes it over
+        and pays for it."""
+        doubtful = list(self._doubtful)
+        if not doubtful:
+            return
+        news = commits.read_news({claim.turn_id: None for _, claim in doubtful})
+        for since, claim in doubtful:
+            if claim.turn_id in news and claim.undo():
+                text = "a claim that was told as failed came through, and is undone"
+                log.warning(text, {"session": claim.session_id})
+            if claim.turn_id in news or now > since + DOUBT:
+                self._doubtful.remove((since, claim))
+
+    def rescue(self, until: float) -> None:
+        """Take over, or end, what others have left. What is not taken over by that time waits for
+        the next look."""
+        due = self._orphans.look(commits.find_orphans(self._alive))
+        for orphan in due.to_take_over:
+            if self._clock() >= until:
+                break
+            if self._take_over(orphan):
+                self._store()
+        for start in range(0, len(due.to_end), ENDED_AT_ONCE):
+            self._end(due.to_end[start : start + ENDED_AT_ONCE])
+            self._store()
+
+    def _end(self, orphans: list[Orphan]) -> None:
+        leases = {orphan.turn_id: orphan.lease for orphan in orphans}
+        found = Turn.read_all(leases)
+        turns = [turn for turn in found if turn.lease_until == leases[turn.id]]
+        if turns:  # else another process was faster
+            search_texts = [normalize(turn.content) for turn in turns]
+            commits.interrupt(turns, search_texts, cancelled=False)

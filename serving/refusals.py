@@ -1,0 +1,57 @@
+"""What a client is told that the application never answers: what it sends is no request, it comes
+too late, or there is a fault in the answer."""
+
+import json
+
+from gunicorn.http import errors as http
+from werkzeug.exceptions import RequestTimeout
+
+from api import errors
+from limits import Overloaded
+from logs import log
+from settings import MISTAKES
+
+# The status, by the class of what was raised, or by the next one that it is derived from.
+STATUSES: dict[type, int] = {
+    http.LimitRequestLine: 414,
+    http.LimitRequestHeaders: 431,
+    http.ExpectationFailed: 417,
+    http.UnsupportedTransferCoding: 501,
+    http.ConfigurationProblem: 404,
+    http.ParseException: 400,
+    http.InvalidResponseHeader: 500,
+    http.InvalidResponseHeaderName: 500,
+    RequestTimeout: 408,
+    Overloaded: 503,
+    BaseException: 500,
+}
+COMMON = (408, 503)  # many may come at a time
+
+
+def refusal(error: BaseException) -> bytes:
+    """The answer, in the shape of all errors. Nothing of the request is quoted, there or in the
+    log."""
+    kinds = type(error).__mro__
+    status = next(STATUSES[kind] for kind in kinds if kind in STATUSES)
+    if status == 500:
+        log.error("a request failed", exc_info=error)
+    elif status not in COMMON:
+        log.warning("request refused: %s", kinds[0].__name__)
+    body = json.dumps(errors.document(status, [(_sentence(status, error), None)]))
+    lines = [
+        f"HTTP/1.1 {status} {errors.TITLES[status]}",
+        "Connection: close",
+        "Cache-Control: no-store",
+        "Content-Type: application/json",
+        f"Content-Length: {len(body)}",
+    ]
+    if isinstance(error, Overloaded):
+        lines.append(f"Retry-After: {error.retry_after}")
+    return ("\r\n".join(lines) + "\r\n\r\n" + body).encode()
+
+
+def _sentence(status: int, error: BaseException) -> str:
+    """What to do about it."""
+    if isinstance(error, Overloaded):
+        return error.description
+    return MISTAKES["requests"].get(str(status)) or MISTAKES["statuses"][str(status)]

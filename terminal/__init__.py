@@ -1,0 +1,28 @@
+"""The command line of `flask`, and what a start says.
+
+    commands ─ token, usage, forget
+    backup ─ backup, restore
+    check ─ all that is set up is tried
+    chat, screen ─ a client, which knows the service by its API alone
+    start ─ the banner, and the line of the log
+
+`app.py` registers the commands.
+"""
+
+from terminal.backup import backup_command, restore_command
+from terminal.chat import chat_command
+from terminal.check import check_command
+from terminal.commands import forget_command, print_token, usage_command
+from terminal.start import announce, is_looking_for_commands, prepare_run
+
+COMMANDS = (
+    print_token,
+    chat_command,
+    check_command,
+    usage_command,
+    forget_command,
+    backup_command,
+    restore_command,
+)
+
+__all__ = ["COMMANDS", "announce", "is_looking_for_commands", "prepare_run"]

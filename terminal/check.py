@@ -1,0 +1,270 @@
+"""`flask check`: all that is set up is tried, and what to do is said."""
+
+import os
+import re
+import runpy
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import click
+from flask import current_app
+from werkzeug.http import parse_date
+
+import auth
+import database
+from database import db
+from keys import PublishedKeys
+from llm import Catalog, open_catalog, spellings
+from logs import one_line
+from providers.answer import Exchange
+from providers.faults import ModelError
+from providers.protocols import OpenAI, Provider
+from settings import MISTAKES, SettingError, read_environment, read_settings, unread, whose
+from terminal.start import ask, audience_warning, hide_secrets
+from upkeep.migrations import MIGRATIONS
+from wire import Call, Fault
+
+LEAST_PROMPT = 4096  # tokens that a context window should have besides those of a reply
+ANSWER_TIMEOUT = 30  # seconds in which a model answers
+ANSWER_TOKENS = 256
+LISTED = 9  # models that a warning names
+
+Settings = dict[str, Any]
+# The settings that something depends on, and what tries it.
+Check = tuple[str, Callable[[], None]]
+
+
+def show(level: str, sentence: str, err: bool = False) -> None:
+    """Print a line. What a provider says in it, or the name of a model, commands no terminal."""
+    click.echo(one_line(f"{level:8} {sentence}"), err=err)
+
+
+def say(level: str, sentence: str) -> None:
+    show(level, hide_secrets(sentence))
+
+
+@click.command("check")
+def check_command() -> None:
+    """Try all that is set up, and say what to do. The status is 0 where nothing failed. Nothing is
+    changed. The default model is asked for one word, which costs a few tokens."""
+    environment = read_environment(current_app.root_path)
+    try:
+        settings = read_settings(environment)
+        catalog = open_catalog(settings)
+    except SettingError as error:
+        problem = str(error).rstrip(".")
+        show("FAILED", f"{problem}. All else can be tried when this is right.", err=True)
+        sys.exit(1)
+    for sentence in unread(environment, settings):
+        say("warning", sentence)
+    results = [
+        is_right(*check)
+        for check in checks(settings, catalog, current_app.instance_path, current_app.root_path)
+    ]
+    sys.exit(not all(results))
+
+
+def checks(settings: Settings, catalog: Catalog, folder: str, code: str) -> Iterator[Check]:
+    yield "DATABASE_URL", lambda: check_database(settings, folder)
+    keys = "JWT_JWKS_URL" if settings["JWT_JWKS_URL"] else "JWT_PUBLIC_KEY"
+    yield keys, lambda: check_keys(settings, folder)
+    for name, provider in catalog.providers.items():
+        place = "PROVIDERS" if provider.prefix else f"{name.upper()}_BASE_URL"
+        names = f"{place}, {name.upper()}_API_KEY"
+        yield names, lambda provider=provider: check_provider(settings, catalog, provider)
+    yield "PORT", lambda: check_ports(code)
+
+
+def is_right(setting: str, check: Callable[[], None]) -> bool:
+    """Whether nothing failed; what did is said."""
+    try:
+        check()
+        return True
+    except SystemExit as error:  # it is a SettingError
+        reason = str(error)
+    except Exception as error:  # whatever it is, the others are tried, too
+        reason = hide_secrets(f"{setting}: {error}")
+    reason = reason.partition("\n")[0].replace(" Ask again later.", "")
+    show("FAILED", reason.removesuffix(" Tell whoever runs this server."))
+    return False
+
+
+def is_there(path: str, folder: str) -> bool:
+    """Whether this file is there; else a start makes it, and its folder. Raises ValueError where it
+    cannot."""
+    if os.path.exists(path):
+        status = os.stat(path)
+        if status.st_mode & 0o077 or status.st_uid != os.getuid():
+            advice = "only who runs the server should read it (chown, chmod 600)"
+            say("warning", f"{whose(path)}; {advice}")
+        return True
+    is_in_new_folder = path.startswith(folder) and not os.path.exists(folder)
+    parent = os.path.dirname(folder if is_in_new_folder else path)
+    if not os.access(parent, os.W_OK | os.X_OK):
+        advice = f"have its folder, {parent}, made for this user to write into"
+        raise ValueError(f"{path} cannot be made: {advice}")
+    say("ok", f"{path} will be made at the first start")
+    return False
+
+
+def check_database(settings: Settings, folder: str) -> None:
+    """Open it as a start does. In the place of a migration that is missing comes an exit, by which
+    all is rolled back."""
+    url = database.url_of(settings, folder)
+    if url.startswith("sqlite") and not is_there(os.path.abspath(url[10:]), folder):
+        return
+    database.limit_time()
+    try:
+        database.open_database(settings, folder, [sys.exit] * len(MIGRATIONS))
+    except SystemExit as error:
+        if error.code:  # it is a SettingError
+            raise
+    with db.connection_context():
+        db.check()
+        db.discard()  # closed, it leaves nothing beside its file
+    say("ok", f"{url} can be read and written")
+
+
+# Keys
+
+
+def check_keys(settings: Settings, folder: str) -> None:
+    """Whether tokens can be verified."""
+    if settings["JWT_JWKS_URL"]:
+        check_published_keys(settings)
+        return
+    is_given = settings["JWT_SECRET"] or settings["JWT_PUBLIC_KEY"]
+    if is_given or is_there(f"{folder}/{auth.KEY_FILE}", folder):
+        auth.open_tokens(settings, folder)
+        say("ok", "there is a key for tokens")
+
+
+def check_published_keys(settings: Settings) -> None:
+    """Whether an identity provider has keys, and a clock that is this machine's."""
+    url = settings["JWT_JWKS_URL"]
+    if sentence := audience_warning(settings):
+        say("warning", sentence)
+    try:
+        keys = PublishedKeys(url).published.get().values()
+    except (Fault, ValueError, LookupError, TypeError) as error:
+        advice = "is it the address of a JWKS, and is it reached from here?"
+        raise ValueError(f"its keys cannot be had ({error}); {advice}") from None
+    if not keys:
+        raise ValueError("it publishes no key that is taken: every token is refused")
+    say("ok", f"{url} publishes {sum(map(len, keys))} keys that are taken")
+    headers, _ = ask(url)
+    date = parse_date(headers.get("Date"))
+    ahead = time.time() - date.timestamp() if date else 0
+    if abs(ahead) > auth.LEEWAY:
+        text = f"this machine's clock is {ahead:+.0f} s from that of {url}: set it right"
+        say("warning", text)
+
+
+# Providers
+
+
+def check_provider(settings: Settings, catalog: Catalog, provider: Provider) -> None:
+    """Whether it answers, and lists the models that are set; whether the default model answers,
+    where it is its own."""
+    named = named_models(settings, catalog, provider)
+    tried = []
+    try:
+        listed = catalog.fetch(provider)
+        say("ok", f"{provider.name} answers, and lists {len(listed)} models")
+    except ModelError as error:
+        if not named:
+            raise
+        # Some servers have no list: whether a model answers decides.
+        listed, tried = named, named[:1]
+        say("warning", str(error))
+    for model in named:
+        if not {*spellings(model)}.intersection(listed):
+            others = ", ".join(listed[:LISTED]) or "nothing"
+            say("warning", f"{provider.name} does not list {model}, but {others}")
+    default = catalog.default()
+    if catalog.provider_of(default) is provider:
+        tried = [default]
+    for model in tried:
+        check_model(provider, model, settings["MAX_TOKENS"])
+
+
+def named_models(settings: Settings, catalog: Catalog, provider: Provider) -> list[str]:
+    """The models of this provider that are set, each once."""
+    named = [catalog.known_default, *(settings["MODELS"] or ()), settings["TITLE_MODEL"]]
+    named = dict.fromkeys(filter(None, named))
+    return [model for model in named if catalog.provider_of(model) is provider]
+
+
+def check_model(provider: Provider, model: str, max_tokens: int) -> None:
+    """Whether it answers in time, and has a context window that is large enough."""
+    show("waiting", f"for {model}", err=True)  # it may have to be loaded first
+    messages = [{"role": "user", "content": "Say ok."}]
+    limit, exchange = min(ANSWER_TOKENS, max_tokens), Exchange(Call(ANSWER_TIMEOUT))
+    try:
+        "".join(provider.stream(exchange, model, "", messages, limit, {}, retries=0))
+    except ModelError as error:
+        if not error.is_answer:
+            raise
+    say("ok", f"{model} answers")
+    if isinstance(provider, OpenAI):
+        check_window(provider, model, max_tokens)
+
+
+def check_window(provider: OpenAI, model: str, max_tokens: int) -> None:
+    """Warn where the context window that its server tells has no room for a conversation."""
+    needed = max_tokens + LEAST_PROMPT
+    for path, name, cure in MISTAKES["windows"]:
+        window = read_window(provider, model, path, name)
+        if window is None or window >= needed:
+            continue
+        advice = f"start its server by {cure.format(needed)}"
+        if window > LEAST_PROMPT:
+            advice += f", or set MAX_TOKENS={window - LEAST_PROMPT}"
+        problem = "has no room for MAX_TOKENS and a conversation"
+        say("warning", f"the window of {model}, {window} tokens, {problem}: {advice}")
+
+
+def read_window(provider: OpenAI, model: str, path: str, name: str) -> int | None:
+    """The number of this name that the provider's server tells at this path, of this model rather
+    than the first; None where it tells none."""
+    try:
+        _, text = ask(provider.wire.base_url.removesuffix("/v1") + path, provider.headers())
+    except Fault:
+        return None
+    names = [re.escape(f'"{each}"') for each in spellings(model.removeprefix(provider.prefix))]
+    place = re.search("|".join(names), text)
+    find = re.compile(rf'"{name}": ?([0-9]+)').search
+    found = find(text, place.end() if place else 0) or find(text)
+    return int(found[1]) if found else None
+
+
+# Ports
+
+
+def check_ports(folder: str) -> None:
+    """Who listens on the port of `flask run`, and on gunicorn's; whether the latter's configuration
+    is right."""
+    check_port("5000")
+    # Stops, as gunicorn would, where it is not.
+    prefix = runpy.run_path(os.path.join(folder, "gunicorn.conf.py"))["prefix"]
+    check_port(os.environ.get("PORT") or "8000", prefix)
+
+
+def check_port(port: str, prefix: str = "") -> None:
+    """Who listens there, if anybody does."""
+    try:
+        socket.create_connection(("127.0.0.1", int(port)), 1).close()
+    except ConnectionRefusedError:
+        return
+    try:
+        _, text = ask(f"http://127.0.0.1:{port}{prefix}/health")
+    except Fault:
+        text = ""
+    if '"version"' in text:
+        say("ok", f"Parley is running on port {port}")
+    else:
+        advice = "stop it, or choose another port (PORT=…, flask run -p …)"
+        say("warning", f"another program listens on port {port}: {advice}")

@@ -1,0 +1,225 @@
+"""What a start says: what is set up, and how to begin."""
+
+import re
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import click
+from flask import Flask
+from werkzeug.serving import is_running_from_reloader
+
+import auth
+import database
+from api.services import services_of
+from llm import Catalog
+from logs import log, one_line
+from upkeep import retention
+from well_known import SERVICES
+from wire import Call, Fault, Wire, join
+
+# Model servers of this machine, which are asked at the start.
+NEARBY = [each.url for each in SERVICES if each.name in ("ollama", "llamacpp")]
+NEARBY_TIMEOUT = 0.2  # seconds of each, since the start waits
+LINK_DAYS = 30  # for which the link holds that a start prints
+OPEN_LABEL = f"open, a secret for {LINK_DAYS} days"  # what stands before it
+
+
+# `flask run`
+
+
+def is_looking_for_commands() -> bool:
+    """Whether this is `flask` itself, which makes the application to see which commands there
+    are."""
+    context = click.get_current_context(silent=True)
+    return context is not None and context.parent is None
+
+
+def prepare_run(app: Flask) -> None:
+    """Under `flask run`, have SIGTERM store what is under way, as Ctrl-C does, and print what is
+    set up and how to begin."""
+    context = click.get_current_context(silent=True)
+    if context is None or context.info_name != "run":
+        return
+    if not is_running_from_reloader():  # --debug has a second process, anew with each change
+        print_banner(app, **context.params)
+    services_of(app).replies.start_keeper()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+
+
+def print_banner(app: Flask, host: str, port: int, cert: Any, **others: Any) -> None:
+    """What a person sees first, once it is true: a line of each, and the link last, behind Flask's
+    own line."""
+    if listens(host, port):
+        raise click.ClickException(
+            f"Another program listens on port {port}. Stop it, or: flask run -p {port + 1}"
+        )
+    text = banner(app, f"{'https' if cert else 'http'}://{reachable(host)}:{port}/")
+    if "://" in host:  # a socket of the file system: no browser goes there
+        click.echo(text.rpartition("\n")[0])
+        return
+
+    def print_when_it_listens() -> None:
+        for _ in range(1000):
+            if listens(host, port):
+                click.echo(text)
+                return
+            time.sleep(0.02)
+
+    threading.Thread(target=print_when_it_listens, daemon=True).start()
+
+
+def listens(host: str, port: int) -> bool:
+    try:
+        with socket.create_connection((host, port), 1):
+            return True
+    except OSError:
+        return False
+
+
+def banner(app: Flask, url: str) -> str:
+    """Six lines: the release, the database, the keys, the providers, a request to try, and the
+    page's address."""
+    tokens = services_of(app).tokens
+    described = describe_start(app)
+    described["providers"] += f"; the default model is {described.pop('model')}"
+    # `flask token` makes its token: one for the link is long enough to look at.
+    curl = (
+        f"curl -N {url}sessions -H 'Accept: text/event-stream' "
+        f'-H "Authorization: Bearer $(.venv/bin/flask token {auth.LOCAL_USER})" '
+        """-H 'Content-Type: application/json' -d '{"content": "Hello, Parley!"}'"""
+    )
+    rows = [(name, one_line(text)) for name, text in described.items()]
+    if tokens.signing:
+        link = link_for(tokens, auth.LOCAL_USER, LINK_DAYS, url)
+        rows += [("try", curl), (OPEN_LABEL, link)]
+    else:
+        rows += [("tokens", tokens.source), ("open", url)]
+    lines = [f"{name}: {text}" for name, text in rows]
+    return "\n".join([f"Parley {app.config['VERSION']}", *lines])
+
+
+# gunicorn
+
+
+def announce(app: Flask, address: str) -> None:
+    """Log what the service starts with."""
+    described = describe_start(app)
+    log.info("start", {"version": app.config["VERSION"], "address": address} | described)
+    show_link(app, address.partition(",")[0])
+
+
+def show_link(app: Flask, address: str) -> None:
+    """Where gunicorn starts on a terminal, print the page's address; with a token, where this
+    server makes its own key. A log, which others read, is not told a token."""
+    if not (sys.stdout and sys.stdout.isatty() and address.startswith("http")):
+        return
+    scheme, _, rest = address.partition("://")
+    host, _, rest = rest.rpartition(":")
+    url = f"{scheme}://{reachable(host.strip('[]'))}:{rest}/"
+    tokens = services_of(app).tokens
+    if tokens.has_own_key:
+        click.echo(f"{OPEN_LABEL}: {link_for(tokens, auth.LOCAL_USER, LINK_DAYS, url)}")
+    else:
+        click.echo(f"open: {url}")
+
+
+# What is set up
+
+
+def describe_start(app: Flask) -> dict[str, str]:
+    """What the service starts with, by name. Where no provider is set, and a model server of this
+    machine answers, that is named."""
+    if sentence := audience_warning(app.config):
+        log.warning(sentence)
+    catalog = services_of(app).catalog
+    described = describe(app.config, app.instance_path, catalog)
+    try:
+        if sentence := retention.begin(app.config["RETENTION_DAYS"]):
+            described["retention"] = sentence
+    except database.Unavailable as error:  # a sweep notes it later
+        log.warning("how many sessions are due is not known: %s", database.reason(error))
+    if list(catalog.providers) == ["echo"]:
+        described["model"] += find_nearby()
+    return described
+
+
+def find_nearby() -> str:
+    """What is said of a model server of this machine, if one answers."""
+    for url in NEARBY:
+        try:
+            _, text = ask(f"{url}/models", seconds=NEARBY_TIMEOUT)
+        except Fault:
+            continue
+        if '"data"' in text:
+            advice = f"put OPENAI_BASE_URL={url} into .env"
+            return f"; a model server answers on this machine: {advice}"
+    return ""
+
+
+def describe(settings: Mapping[str, Any], folder: str, catalog: Catalog) -> dict[str, str]:
+    """What is set up, by name, without a key or a password. Nothing is asked, opened or made."""
+    keys = [name for name in ("JWT_PUBLIC_KEY", "JWT_SECRET") if settings[name]]
+    key = keys[0] if keys else settings["JWT_JWKS_URL"]
+    providers = [f"{name} {each.base_url}".strip() for name, each in catalog.providers.items()]
+    described = {
+        "database": database.url_of(settings, folder),
+        "keys": key or f"{folder}/{auth.KEY_FILE}",
+        "providers": ", ".join(providers),
+        "model": catalog.known_default
+        or f"the first that {', else '.join(catalog.providers)} lists",
+    }
+    return {name: hide_secrets(text) for name, text in described.items()}
+
+
+def hide_secrets(text: str) -> str:
+    """The same with no user and no password in its URLs: either may be a key."""
+    text = re.sub(r"//[^?\s]*@", "//***@", text)
+    return re.sub(r"([?&][^=&\s]*(?:password|secret|%)[^=&]*=)[^&\s]*", r"\1***", text)
+
+
+def audience_warning(settings: Mapping[str, Any]) -> str:
+    """A sentence where tokens are taken that were made for other services; else nothing."""
+    if not settings["JWT_JWKS_URL"] or settings["JWT_AUDIENCE"]:
+        return ""
+    return (
+        "JWT_AUDIENCE is not set: tokens that the identity provider made for other services "
+        "are taken, too. Write JWT_AUDIENCE=NAME, with what the tokens for this one have as aud."
+    )
+
+
+# Addresses
+
+
+def reachable(host: str) -> str:
+    """How others name this machine in a URL, where all of its addresses are listened on."""
+    if host in ("0.0.0.0", "::"):
+        return _own_address()
+    return f"[{host}]" if ":" in host else host
+
+
+def _own_address() -> str:
+    try:
+        with socket.socket(type=socket.SOCK_DGRAM) as other:
+            other.connect(("192.0.2.1", 9))  # of no machine (RFC 5737); nothing is sent
+            return other.getsockname()[0]
+    except OSError:
+        return "127.0.0.1"
+
+
+def link_for(tokens: auth.Tokens, subject: str, days: int, url: str) -> str:
+    """The page's address, by which whoever opens it is this user. Raises InvalidToken."""
+    return f"{url.rstrip('/')}/#token={tokens.sign(subject, days)}"
+
+
+def ask(
+    url: str, headers: Mapping[str, str] | None = None, seconds: float = 5
+) -> tuple[Mapping[str, str], str]:
+    """Headers and text of the answer to a GET, whatever its status. Raises a Fault of the wire."""
+    sent = {"Connection": "close"} | dict(headers or {})
+    with Wire(url).request(Call(seconds), "GET", "", sent) as response:
+        return response.headers, join(response.chunks()).decode("utf-8", "replace")

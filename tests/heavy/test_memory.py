@@ -1,0 +1,182 @@
+"""What one user's worst takes of a process's memory, what stays of it, and what others meet."""
+
+import concurrent.futures
+import contextlib
+import json
+import pathlib
+import re
+import socket
+import threading
+import time
+
+import pytest
+import requests
+
+from client import BOB, at_once, wait_until
+from provider import reply
+from together import on_postgresql, on_sqlite
+
+MOST, LEFT = 600, 150  # MB of a process: at any time, and a minute later
+CALM = 5  # seconds, within which others are served even on a busy machine
+LONG = "a" * 900_000 + "👩" * 24_000  # of a megabyte, and of four bytes a character in memory
+
+
+def memory(server):
+    """(MB that the largest worker has, the most that one had)."""
+    status = [pathlib.Path(f"/proc/{pid}/status").read_text() for pid in server.workers()]
+    sizes = [[int(size) for size in re.findall(r"Vm(?:HWM|RSS):\s+(\d+)", text)] for text in status]
+    return max(now for _, now in sizes) // 1024, max(peak for peak, _ in sizes) // 1024
+
+
+class Others:
+    """Another user, who creates sessions all the time, and asks whether the service is well."""
+
+    def __init__(self, server):
+        self.bob, self.ended = server.client(BOB), threading.Event()
+        questions = self.create, self.look
+        self.slowest = dict.fromkeys(questions, 0.0)
+        self.threads = [threading.Thread(target=self.ask, args=(each,)) for each in questions]
+        for thread in self.threads:
+            thread.start()
+
+    def ask(self, question):
+        while not self.ended.is_set():
+            began = time.monotonic()
+            assert question().status_code < 300
+            self.slowest[question] = max(self.slowest[question], time.monotonic() - began)
+
+    def create(self):
+        return self.bob.post("/sessions", {"content": "Meanwhile"}, Prefer="respond-async")
+
+    def look(self):
+        return self.bob.get("/health")
+
+    def stop(self):
+        self.ended.set()
+        for thread in self.threads:
+            thread.join()
+
+
+@pytest.fixture
+def one(start, settings, provider):
+    """One worker, of which the most is told in the end, and what a minute leaves of that."""
+    server = start(**settings, WEB_CONCURRENCY=1, REPLY_WAIT=60)
+    others = Others(server)
+    yield server
+    others.stop()
+    most = memory(server)[1]
+    began = time.monotonic()
+    wait_until(lambda: memory(server)[0] < LEFT, 60)
+    left, seconds = memory(server)[0], time.monotonic() - began
+    creation, health = others.slowest.values()
+    print(
+        f"{most} MB at most, {left} after {seconds:.0f} s; {creation:.2f} s for a creation of others, "
+        f"{health:.2f} s for /health"
+    )
+    assert most < MOST and creation < CALM and health < CALM
+    assert "Traceback" not in server.output()
+
+
+def post(user, path, content, **headers):
+    """A POST whose body is UTF-8: escaped, it would be too large."""
+    headers |= {"Authorization": f"Bearer {user.token}", "Content-Type": "application/json"}
+    body = json.dumps({"content": content}, ensure_ascii=False).encode()
+    return requests.post(user.url + path, body, headers=headers, timeout=120)
+
+
+@contextlib.contextmanager
+def unread(server, path, count):
+    """So many connections of alice's that have asked for this path, and read nothing."""
+    token = server.client().token
+    request = f"GET {path} HTTP/1.1\r\nHost: parley\r\nAuthorization: Bearer {token}\r\n\r\n"
+    with contextlib.ExitStack() as connections:
+        for _ in range(count):
+            connection = connections.enter_context(socket.socket())
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            connection.connect(("127.0.0.1", server.port))
+            connection.sendall(request.encode())
+        yield
+
+
+@on_sqlite
+def test_streams_of_a_long_reply_that_nobody_reads(one, provider):
+    provider.default = reply("a" * 400_000, "👩" * 100_000)
+    alice = one.client()
+    session = alice.create("Hello")
+    with unread(one, f"/sessions/{session['id']}/events", 1000):
+        for _ in range(10):
+            with alice.events(session) as stream:
+                assert [event.name for event in stream][-2:] == ["assistant_turn", "done"]
+
+
+@on_postgresql
+def test_a_session_of_sixty_megabytes_that_is_asked_for_whole(one, provider):
+    alice = one.client()
+    path = post(alice, "/sessions", LONG).headers["Location"]
+    for _ in range(59):
+        assert post(alice, path + "/messages", "👩" * 245_000).status_code == 201
+    for answer in at_once(4, lambda number: alice.get(path)):
+        assert answer.status_code == 200 and len(answer.content) < 2**23 + 10_000
+    with unread(one, path, 100):
+        wait_until(lambda: alice.get(path).status_code == 200)
+
+
+@on_sqlite
+def test_two_thousand_bodies_of_a_megabyte_that_do_not_end(one):
+    head = (
+        f"POST /sessions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {one.client().token}\r\n"
+        "Content-Type: application/json\r\nContent-Length: 1000000\r\n\r\n"
+    ).encode()
+    refused = []
+    with contextlib.ExitStack() as connections:
+        clients = []
+        for _ in range(2000):
+            client = connections.enter_context(socket.create_connection(("127.0.0.1", one.port)))
+            clients.append(client)
+            with contextlib.suppress(ConnectionError):
+                client.sendall(head + b"x" * 990_000)
+        time.sleep(2)
+        for client in clients:
+            client.setblocking(False)
+            with contextlib.suppress(BlockingIOError, ConnectionError):
+                refused.append(client.recv(12))
+    assert 1000 < len(refused) < 2000 and set(refused) == {b"HTTP/1.1 503"}
+
+
+@on_sqlite
+@pytest.mark.parametrize("has_history", [False, True])
+def test_many_replies_of_a_megabyte_of_history_each(one, provider, has_history):
+    count, gate, alice = 150, threading.Event(), one.client()
+    paths = [post(alice, "/sessions", LONG).headers["Location"] for _ in range(has_history * count)]
+
+    def answer(request):
+        is_others = request.body["messages"][-1]["content"] == "Meanwhile"
+        return reply(*([] if is_others else [gate]), "Done.")(request)
+
+    provider.default = answer
+
+    def ask(number):
+        path, content = (
+            (paths[number] + "/messages", "And?") if has_history else ("/sessions", LONG)
+        )
+        return post(alice, path, content, Prefer="respond-async")
+
+    with concurrent.futures.ThreadPoolExecutor(50) as pool:
+        answers = list(pool.map(ask, range(count)))
+    begun = [answer.headers["Location"].split("/")[2] for answer in answers if answer.ok]
+    assert len(begun) >= (count if has_history else 10)
+    assert {answer.status_code for answer in answers if not answer.ok} <= {503}
+    gate.set()
+    for (
+        session
+    ) in begun:  # the newest turn only: a page of a megabyte may be refused while all wait for room
+        newest = f"/sessions/{session}?turns[limit]=1"
+        wait_until(lambda: alice.get(newest).json()["turns"][0]["content"] == "Done.", 60)
+
+
+@on_sqlite
+def test_sixteen_messages_that_become_many_letters(one, provider):
+    content = "\ufdfa" * 340_000
+    provider.default = lambda request: reply(content[:100_000])(request)
+    statuses = at_once(16, lambda number: post(one.client(), "/sessions", content).status_code)
+    assert set(statuses) <= {201, 503} and statuses.count(201) >= 8

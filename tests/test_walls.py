@@ -1,0 +1,129 @@
+"""The house has floors, and walls: who may import whom, and which room alone knows a library."""
+
+import ast
+import functools
+import graphlib
+import pathlib
+import re
+
+import pytest
+
+from client import ROOT, files_of_the_service
+
+# From the top down. A room is a folder, or a file that stands beside the folders.
+FLOORS = (
+    ("app",),
+    ("gunicorn.conf",),
+    ("terminal", "serving"),
+    ("api",),
+    ("schemas",),
+    ("upkeep",),
+    ("replies",),
+    ("models",),
+    ("tables",),
+    ("database",),
+    ("llm",),
+    ("providers",),
+    ("auth",),
+    ("keys",),
+    ("wire",),
+    ("limits", "logs", "processes"),
+    ("settings",),
+    ("well_known",),
+)
+FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
+MODULES = {name for name in files_of_the_service() if name.endswith(".py")}
+# A library → the only rooms that know it.
+ONLY = {
+    "gunicorn": {"serving", "gunicorn.conf"},
+    "urllib3": {"wire"},
+    "http": {"wire"},
+    "requests": {"wire", "terminal"},
+    "psycopg": {"database"},
+    "jwt": {"auth", "keys"},
+    "marshmallow": {"app", "api", "schemas"},
+    "flask": {"app", "api", "schemas", "terminal", "logs"},
+    "click": {"terminal"},
+    "peewee": {"database", "models", "tables", "replies", "upkeep", "api"},
+}
+ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+
+
+def room_of(module: str) -> str:
+    """`replies/keeper.py` is in `replies`, `app.py` is a room of its own."""
+    return module.partition("/")[0] if "/" in module else module.removesuffix(".py")
+
+
+@functools.cache
+def imported_by(module: str) -> frozenset[str]:
+    """What a module imports, at its beginning or later: files of ours, and names of libraries."""
+    found = set()
+    for node in ast.walk(ast.parse((ROOT / module).read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {name.name for name in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found |= {f"{node.module}.{name.name}" for name in node.names}
+    return frozenset(filter(None, map(file_of, found)))
+
+
+def file_of(dotted: str) -> str:
+    """`replies.keeper.Keeper` is of `replies/keeper.py`, `flask.Flask` of `flask`."""
+    parts = dotted.split(".")
+    for count in range(len(parts), 0, -1):
+        path = "/".join(parts[:count])
+        for file in (f"{path}.py", f"{path}/__init__.py"):
+            if file in MODULES:
+                return file
+    return parts[0]
+
+
+def test_every_room_has_its_floor():
+    assert {room_of(module) for module in MODULES} == FLOOR_OF.keys()
+
+
+@pytest.mark.parametrize("module", sorted(MODULES))
+def test_a_module_imports_from_rooms_below_its_own(module):
+    room = room_of(module)
+    above = {
+        other
+        for other in imported_by(module) & MODULES
+        if room_of(other) != room and FLOOR_OF[room_of(other)] <= FLOOR_OF[room]
+    }
+    assert not above
+
+
+def test_no_modules_import_each_other_in_a_circle():
+    """A package's own `__init__` may import what stands in it; what stands in it imports others there
+    by their names."""
+    graph = {}
+    for module in MODULES:
+        folder = pathlib.PurePath(module).parent.as_posix()
+        inits = {f"{folder}/__init__.py"}
+        others = (imported_by(module) & MODULES) - inits if folder != "." else imported_by(module)
+        graph[module] = others & MODULES
+    assert len(list(graphlib.TopologicalSorter(graph).static_order())) == len(MODULES)
+
+
+@pytest.mark.parametrize("library", ONLY)
+def test_a_library_is_known_by_its_rooms_alone(library):
+    knowing = {room_of(module) for module in MODULES if library in imported_by(module)}
+    assert knowing <= ONLY[library] and knowing
+
+
+def test_the_drawing_of_the_rooms_is_true():
+    table = {
+        room: set(re.findall(r"`(.+?)`", others))
+        for room, others in re.findall(r"^\| `(.+?)` \| (.*?) \|$", ARCHITECTURE, re.MULTILINE)
+    }
+    found = {room: set() for rooms in FLOORS for room in rooms}
+    for module in MODULES:
+        rooms = {room_of(other) for other in imported_by(module) & MODULES}
+        found[room_of(module)] |= rooms - {room_of(module)}
+    assert table == found
+
+
+def test_no_file_is_long():
+    """One is built anew, and is left out until then."""
+    left_out = {"wire/connection.py"}
+    lines = {name: (ROOT / name).read_text("utf-8").count("\n") for name in MODULES - left_out}
+    assert max(lines.values()) <= 350, max(lines, key=lines.get)

@@ -1,0 +1,338 @@
+"""The clients of a process, whose loop turns in a thread of the test, before a small application: what
+would take too long, or is too rare, with the whole service."""
+
+import contextlib
+import socket
+import ssl
+import threading
+import time
+
+import pytest
+from gunicorn.config import Config
+
+from client import read_until, wait_until
+from provider import certificate
+from serving import clients as clients_module
+from serving.clients import Clients
+
+GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+STREAM = b"GET /stream HTTP/1.1\r\nHost: x\r\n\r\n"
+END = b"0\r\n\r\n"
+MEGABYTE = 2**20
+
+
+class Service:
+    """An application with a stream, whose frames are in `frames`, and whatever `answer` answers."""
+
+    def __init__(self, tls=None):
+        cfg = Config()
+        for name, value in {"worker_connections": 40, "threads": 8, "keepalive": 15}.items():
+            cfg.set(name, value)
+        self.frames, self.is_over, self.wakes, self.requests = [], threading.Event(), [], []
+        self.answer = lambda environ, start: self.whole(start, b"ok")
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener.setblocking(False)
+        self.port = self._listener.getsockname()[1]
+        self.clients = Clients(cfg, self, [self._listener], tls, MEGABYTE)
+        self._ends, self.turns = False, 0
+        self._thread = threading.Thread(target=self._turn)
+        self._thread.start()
+
+    def _turn(self):
+        while not self._ends:
+            self.clients.turn()
+            self.turns += 1
+
+    def __call__(self, environ, start):
+        body = environ["wsgi.input"].read(MEGABYTE + 1)
+        self.requests.append((environ["PATH_INFO"], body))
+        if environ["PATH_INFO"] != "/stream":
+            return self.answer(environ, start)
+        start("200 OK", [("Content-Type", "text/event-stream")])
+        self.wakes.append(environ["parley.wake"])
+        return self._stream()
+
+    @staticmethod
+    def whole(start, data):
+        start("200 OK", [("Content-Type", "text/plain"), ("Content-Length", str(len(data)))])
+        return [data]
+
+    def _stream(self):
+        yield b":\n\n"
+        position = 0
+        while position < len(self.frames) or not self.is_over.is_set():
+            frames = self.frames[position : position + 1]
+            position += len(frames)
+            if frames:
+                self.wakes[-1]()  # news may come while the last is sent
+            yield b"".join(frames)
+
+    def tell(self, *frames, is_over=False):
+        self.frames.extend(frames)
+        if is_over:
+            self.is_over.set()
+        for wake in self.wakes:
+            wake()
+
+    @contextlib.contextmanager
+    def connected(self):
+        with socket.create_connection(("127.0.0.1", self.port), 10) as client:
+            yield client
+
+    def has_closed_all(self):
+        return not self.clients
+
+    def stop(self):
+        self.is_over.set()
+        self._ends = True
+        self._thread.join()
+        for connection in [*self.clients._open]:
+            self.clients.close(connection)
+        self._listener.close()
+
+
+@pytest.fixture
+def service():
+    service = Service()
+    yield service
+    service.stop()
+
+
+@pytest.fixture
+def secure(tmp_path):
+    file, context = certificate(tmp_path)
+    service = Service(context)
+    service.context = ssl.create_default_context(cafile=file)
+    yield service
+    service.stop()
+
+
+def turns_in(service, seconds):
+    before = service.turns
+    time.sleep(seconds)
+    return service.turns - before
+
+
+# TLS
+
+
+@pytest.mark.parametrize("data", [GET, b"\x16\x03\x01\x00\x05hello", b"\x16", b""])
+def test_a_handshake_that_fails_leaves_the_loop_at_rest(secure, monkeypatch, data):
+    monkeypatch.setattr(clients_module, "WATCH", 2)
+    with secure.connected() as client:
+        client.sendall(data)
+        time.sleep(0.3)
+        assert turns_in(secure, 1) < 10
+        wait_until(secure.has_closed_all, 5)
+
+
+def test_a_stream_by_tls_has_an_end(secure):
+    """Also by HTTP/1.0, where nothing else tells it."""
+    with (
+        secure.connected() as plain,
+        secure.context.wrap_socket(
+            plain, server_hostname="127.0.0.1", suppress_ragged_eofs=False
+        ) as client,
+    ):
+        client.sendall(b"GET /stream HTTP/1.0\r\n\r\n")
+        read_until(client, b":\n\n")
+        secure.tell(b"data: x\n\n", is_over=True)
+        assert read_until(client, b"data: x\n\n") and client.recv(100) == b""
+
+
+# Requests
+
+
+def test_a_head_that_does_not_end_costs_little(service):
+    """Strangers whose heads grow by a line now and then."""
+    with contextlib.ExitStack() as stack:
+        strangers = [stack.enter_context(service.connected()) for _ in range(8)]
+        lines = b"".join(b"A%d: %s\r\n" % (number, b"x" * 8000) for number in range(90))
+        for stranger in strangers:
+            with contextlib.suppress(ConnectionError):
+                stranger.sendall(b"GET / HTTP/1.1\r\n" + lines)
+        slowest = 0
+        for number in range(200):
+            with contextlib.suppress(ConnectionError):
+                strangers[number % 8].sendall(b"B: x\r\n")
+            began = time.monotonic()
+            with service.connected() as client:
+                client.sendall(GET)
+                read_until(client, b"ok")
+            slowest = max(slowest, time.monotonic() - began)
+    assert slowest < 1
+
+
+def test_a_head_has_a_limit(service):
+    with service.connected() as client:
+        with contextlib.suppress(ConnectionError):
+            client.sendall(b"GET / HTTP/1.1\r\n" + b"A: %s\r\n" % (b"x" * 1000) * 90 + b"\r\n")
+        assert read_until(client, b"\r\n").startswith(b"HTTP/1.1 431 ")
+
+
+@pytest.mark.parametrize("line", [b"", b"0\r\nA: ", b"00000000000000000005\r\nab"])
+def test_a_chunk_that_does_not_end_costs_little(service, line):
+    head = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+    with service.connected() as client:
+        began = time.process_time()
+        with contextlib.suppress(ConnectionError):
+            client.sendall(head + line + b"\r" * 4_000_000)
+            for _ in range(300):
+                client.sendall(b"\r")
+                time.sleep(0.001)
+        assert time.process_time() - began < 2
+
+
+def test_of_many_requests_at_once_few_are_taken_before_they_are_answered(service):
+    count, most = 40_000, 0
+    with service.connected() as client:
+        sender = threading.Thread(target=client.sendall, args=(GET * count,))
+        sender.start()
+        for _ in range(20):
+            most = max(most, *(each.size() for each in [*service.clients._open]))
+            assert client.recv(MEGABYTE).startswith(b"HTTP/1.1 200")
+        client.shutdown(socket.SHUT_RDWR)
+        with contextlib.suppress(OSError):
+            sender.join()
+    assert most < 500_000
+
+
+def test_requests_that_end_with_the_client_are_all_answered(service):
+    with service.connected() as client:
+        client.sendall(GET * 3)
+        client.shutdown(socket.SHUT_WR)
+        assert b"".join(iter(lambda: client.recv(65536), b"")).count(b"HTTP/1.1 200") == 3
+
+
+def test_what_waits_holds_no_body(service):
+    """Bodies in chunks of a byte, of whose framing nothing is held once the application has them."""
+    gate = threading.Event()
+
+    def wait(environ, start):
+        environ["parley.waits"]()
+        gate.wait(10)
+        return service.whole(start, b"ok")
+
+    service.answer = wait
+    chunks = b"1;name=%s\r\nx\r\n" % (b"x" * 2000) * 1000
+    head = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+    with contextlib.ExitStack() as stack:
+        waiting = [stack.enter_context(service.connected()) for _ in range(6)]
+        for client in waiting:
+            client.sendall(head + chunks + b"0\r\n\r\n" + GET)
+        wait_until(lambda: [body for _, body in service.requests] == [b"x" * 1000] * 6, 10)
+        held = service.clients.loop
+        wait_until(lambda: held._bytes < 1000, 5)
+        assert sum(each.size() for each in service.clients._open) < 1000
+        gate.set()
+        service.answer = lambda environ, start: service.whole(start, b"next")
+        for client in waiting:
+            read_until(client, b"\r\n\r\nnext")
+
+
+def test_a_body_that_is_still_to_come_is_counted(service):
+    """Also where it comes so fast that a thread finds it all there."""
+    head = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n"
+    with service.connected() as client:
+        client.sendall(head + b"x" * 900_000)
+        wait_until(lambda: service.clients.loop._bytes > 900_000, 5)
+        client.sendall(b"x" * 100_000)
+        read_until(client, b"ok")
+        wait_until(lambda: service.clients.loop._bytes < 1000, 5)
+    assert service.requests == [("/", b"x" * 1_000_000)]
+
+
+# Answers
+
+
+def test_a_fault_has_one_answer(service, tmp_path):
+    def fail(environ, start):
+        start("200 OK", [("Content-Type", "text/plain")])
+        return map(open, [tmp_path / "missing"])
+
+    service.answer = fail
+    with service.connected() as client:
+        client.sendall(GET)
+        came = b"".join(iter(lambda: client.recv(65536), b""))
+    assert came.startswith(b"HTTP/1.1 500 ") and came.count(b"HTTP/1.1") == 1
+    wait_until(service.has_closed_all, 5)
+
+
+@pytest.mark.parametrize("is_pipelined", [False, True])
+def test_a_request_behind_a_stream_is_answered_whatever_wakes_that(service, is_pipelined):
+    """Wakes that come while its last frames are sent, in several steps, are over with it."""
+    service.answer = lambda environ, start: service.whole(start, b"next")
+    for _ in range(20):
+        service.is_over.clear()
+        service.frames.clear()
+        service.wakes.clear()
+        with service.connected() as client:
+            client.sendall(STREAM + (GET if is_pipelined else b""))
+            came = read_until(client, b":\n\n")
+            service.tell(*[b"x" * 16_384] * 6, is_over=True)
+            came = read_until(client, END, came)
+            assert b"Connection: keep-alive" in came
+            if not is_pipelined:
+                client.sendall(GET)
+            read_until(client, b"\r\n\r\nnext", came.partition(END)[2])
+    assert len(service.requests) == 40
+    wait_until(service.has_closed_all, 5)
+
+
+@pytest.mark.parametrize("is_half_closed", [False, True])
+def test_a_stream_whose_client_takes_nothing_is_given_up(service, monkeypatch, is_half_closed):
+    monkeypatch.setattr(clients_module, "SILENCE", 2)
+    with service.connected() as client:
+        client.sendall(STREAM)
+        read_until(client, b":\n\n")
+        if is_half_closed:
+            client.shutdown(socket.SHUT_WR)
+            time.sleep(0.3)
+        service.tell(*[b"x" * 16_384] * 1000)
+        wait_until(service.has_closed_all, 6)
+
+
+def test_streams_that_end_together_are_kept_as_long_as_there_is_room(service):
+    """Of forty connections ten have a right to be kept; who sends a request has the place of others."""
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(service.connected()) for _ in range(20)]
+        for client in clients:
+            client.sendall(STREAM)
+            read_until(client, b":\n\n")
+        service.tell(is_over=True)
+        for client in clients:
+            read_until(client, END)
+        with service.connected() as slow:
+            slow.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nx")
+            time.sleep(1.5)
+            slow.sendall(b"x")
+            read_until(slow, b"ok")
+
+
+def test_a_fault_in_a_stream_costs_nobody_else(service):
+    class Broken:
+        def __iter__(self):
+            yield b":\n\n"
+            while True:
+                yield b""
+
+        def close(self):
+            raise KeyError("a fault")
+
+    def answer(environ, start):
+        start("200 OK", [("Content-Type", "text/event-stream")])
+        return Broken()
+
+    service.answer = answer
+    for is_half_closed in (False, True):
+        with service.connected() as client:
+            client.sendall(GET)
+            read_until(client, b":\n\n")
+            if is_half_closed:
+                client.shutdown(socket.SHUT_WR)
+                time.sleep(0.2)
+    wait_until(service.has_closed_all, 5)
+    service.answer = lambda environ, start: service.whole(start, b"ok")
+    with service.connected() as client:
+        client.sendall(GET)
+        read_until(client, b"ok")

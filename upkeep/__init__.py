@@ -1,0 +1,8 @@
+"""What happens to rows besides replies.
+
+    deletion ─ a session, first out of sight, then in steps; all that is stored of a person
+    retention ─ sessions that nobody uses any more
+    migrations ─ from one release's database to the next one's
+
+What is due is swept once an hour, by a thread of the replies.
+"""

@@ -1,0 +1,41 @@
+"""The steps from one release's database to the next one's. What has been released is not changed: a
+newer release appends. A new database gets all that there is in the first step, and the others find
+nothing to do."""
+
+from database import APPLICATION_ID, SchemaVersion, db
+from database.sqlite import SQLite
+from models import Piece, Session, Turn
+from tables.idempotency import IdempotencyKey
+from tables.ledger import RateLimitHit, Usage
+
+TABLES = [SchemaVersion, Session, Turn, Piece, IdempotencyKey, RateLimitHit, Usage]
+
+
+def _add_fences_and_usage() -> None:
+    """From 1.0.0. Its processes may go on beside the new ones: what they insert has its place in
+    the order."""
+    db.create_tables([Usage])
+    _add_columns()
+    if isinstance(db.obj, SQLite):
+        db.execute_sql(f"PRAGMA application_id = {APPLICATION_ID}")
+    else:
+        # As models.new_turn_id, but finer: 1.0.0 makes a message and its reply within a
+        # millisecond.
+        by_time = "(extract(epoch FROM clock_timestamp()) * 1048576000 + random() * 1000)::bigint"
+        db.execute_sql(f"ALTER TABLE turn ALTER COLUMN id SET DEFAULT ({by_time})")
+
+
+def _add_columns() -> None:
+    """Those that are missing of all tables."""
+    for model in TABLES:
+        there = {column.name for column in db.get_columns(model._meta.table_name)}
+        for field in model._meta.sorted_fields:
+            if field.column_name not in there:
+                context = db.get_sql_context()
+                context.literal(f'ALTER TABLE "{model._meta.table_name}" ADD COLUMN ').sql(
+                    field.ddl(context)
+                )
+                db.execute_sql(*context.query())
+
+
+MIGRATIONS = [lambda: db.create_tables(TABLES), _add_fences_and_usage, *[_add_columns] * 6]

@@ -1,0 +1,64 @@
+"""Model servers and services that many people know: their addresses, and how one is started."""
+
+import ipaddress
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+PORTS = {"http": 80, "https": 443}  # by scheme, where a URL names none
+
+
+class Service(NamedTuple):
+    name: str
+    url: str  # the base URL of its OpenAI-compatible API
+    start: str = ""  # the command that starts it, where it usually runs on the same machine
+
+
+SERVICES = (
+    # github.com/ollama/ollama/blob/main/docs/openai.md
+    Service("ollama", "http://127.0.0.1:11434/v1", "ollama serve"),
+    # lmstudio.ai/docs/developer/openai-compat
+    Service("lmstudio", "http://127.0.0.1:1234/v1", "lms server start"),
+    # github.com/ggml-org/llama.cpp/blob/master/tools/server/README.md
+    Service("llamacpp", "http://127.0.0.1:8080/v1", "llama-server -m MODEL.gguf"),
+    Service("cerebras", "https://api.cerebras.ai/v1"),
+    Service("deepseek", "https://api.deepseek.com/v1"),
+    Service("fireworks", "https://api.fireworks.ai/inference/v1"),
+    Service("gemini", "https://generativelanguage.googleapis.com/v1beta/openai"),
+    Service("groq", "https://api.groq.com/openai/v1"),
+    Service("mistral", "https://api.mistral.ai/v1"),
+    Service("nebius", "https://api.studio.nebius.com/v1"),
+    Service("openrouter", "https://openrouter.ai/api/v1"),
+    Service("perplexity", "https://api.perplexity.ai"),
+    Service("together", "https://api.together.xyz/v1"),
+    Service("xai", "https://api.x.ai/v1"),
+)
+_SHARED_PORTS = {8080}  # many programs have these: nothing is named by one
+
+
+def service_at(url: str) -> Service | None:
+    """The service whose API this base URL probably is: it has the same port on a machine nearby,
+    or the same host on the internet."""
+    asked = urlsplit(url)
+    for service in SERVICES:
+        known = urlsplit(service.url)
+        if known.hostname == asked.hostname and known.port == asked.port:
+            return service
+        if service.start and known.port == asked.port and _is_near(asked.hostname or ""):
+            return service
+    return None
+
+
+def _is_near(host: str) -> bool:
+    """Whether it is an address of one's own network, or a name without a domain."""
+    try:
+        return ipaddress.ip_address(host).is_private
+    except ValueError:
+        return "." not in host or host.endswith((".local", ".lan", ".internal"))
+
+
+def name_at(url: str) -> str | None:
+    """The name of that service, where its address is surely its own."""
+    service = service_at(url)
+    if service is None or urlsplit(url).port in _SHARED_PORTS:
+        return None
+    return service.name

@@ -1,0 +1,87 @@
+"""What many wait for and somebody else has: a list of models, published keys. It is fetched by one
+thread for all."""
+
+import concurrent.futures
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from logs import log
+
+
+class SingleFlight:
+    """The value that `fetch` returned last: many threads want it, and one fetches it for all.
+
+    It is fetched again after `ttl` seconds, and where a caller finds it wanting, `cooldown` seconds
+    after the last time. When that fails, the old value stays until it is `lifetime` seconds old,
+    and the next try comes after `failure_ttl` seconds, or as many as the failure took."""
+
+    def __init__(
+        self,
+        name: str,
+        fetch: Callable[[], Any],
+        ttl: float,
+        failure_ttl: float = 0,
+        cooldown: float = 0,
+        lifetime: float = float("inf"),
+    ) -> None:
+        self.name, self._fetch = name, fetch
+        self._ttl, self._failure_ttl = ttl, failure_ttl
+        self._cooldown, self._lifetime = cooldown, lifetime
+        self._value: Any = None
+        # Of the last fetch, and the failure that it was told.
+        self._latest: concurrent.futures.Future | None = None
+        self._failure: Exception | None = None
+        self._due = self._again = 0.0  # when it is too old; when it may be found wanting
+        self._end = 0.0  # when it is not given out any more
+        self._lock = threading.Lock()
+
+    def begin(self, wanting: bool = False) -> None:
+        """Have it fetched, if it is time to."""
+        with self._lock:
+            is_fetching = self._latest is not None and not self._latest.done()
+            if is_fetching or time.monotonic() < (self._again if wanting else self._due):
+                return
+            self._latest = concurrent.futures.Future()
+        try:
+            threading.Thread(target=self._run, name="fetch", daemon=True).start()
+        except RuntimeError:  # no more threads
+            self._run()
+
+    def at_hand(self, wanting: bool = False) -> Any:
+        """What there is, without waiting for it, or None; it is fetched if it is time to."""
+        self.begin(wanting)
+        return self._value if time.monotonic() < self._end else None
+
+    def soon(self, until: float) -> Any:
+        """What there is by that time of the monotonic clock, or None."""
+        if (value := self.at_hand()) is None and self._latest:
+            concurrent.futures.wait([self._latest], max(0.0, until - time.monotonic()))
+            value = self.at_hand()
+        return value
+
+    def get(self, wanting: bool = False) -> Any:
+        """What there is. Waits only for the first, or a better one, unless a failure is kept;
+        raises it where that is not had."""
+        failure = self._failure if self._failure_ttl and not wanting else None
+        value = self.at_hand(wanting)
+        if value is not None and not wanting:
+            return value
+        if failure := failure or self._latest.exception():
+            raise failure.with_traceback(None)
+        return self._value
+
+    def _run(self) -> None:
+        begun, failure = time.monotonic(), None
+        try:
+            self._value = self._fetch()
+            self._end = time.monotonic() + self._lifetime
+        except Exception as error:  # those who ask are told
+            failure = error
+            if str(self._failure) != str(error):
+                log.warning("%s cannot be had: %s", self.name, error)
+        self._failure, now = failure, time.monotonic()
+        self._again = now + (now - begun if failure else self._cooldown)
+        self._due = max(self._again, now + (self._failure_ttl if failure else self._ttl))
+        self._latest.set_exception(failure)
