@@ -26,6 +26,7 @@ import requests
 
 ROOT = pathlib.Path(__file__).parent.parent
 CODE = (".py", ".toml", ".sql")  # what files of the service are called by
+QUIET = 120  # seconds without an event, behind which a stream has stopped, whatever comments it has
 SECRET = "a secret for the tests, of 32 bytes or more"
 ALICE, BOB = "https://github.com/alice", "https://github.com/bob"
 
@@ -78,17 +79,18 @@ class Stream:
         self.comments = 0
 
     def __iter__(self):
-        fields = {}
+        fields, heard = {}, time.monotonic()
         while line := self.response.readline():
             line = line.decode().rstrip("\n")
             if line.startswith(":"):
                 self.comments += 1
+                assert time.monotonic() - heard < QUIET, "comments, and no event"
             elif line:
                 name, _, value = line.partition(": ")
                 fields[name] = value
             elif fields:
                 yield Event(fields["id"], fields["event"], json.loads(fields["data"]))
-                fields = {}
+                fields, heard = {}, time.monotonic()
 
     def close(self):
         # The response holds the socket too: both must let go before the other side sees an end.

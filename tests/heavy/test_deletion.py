@@ -13,6 +13,7 @@ import requests
 
 from client import BOB, wait_until
 from provider import reply
+from together import are_in_time
 
 COPIES = {
     1_000_000: 100,
@@ -162,7 +163,7 @@ def test_nobody_waits_for_the_deletion_of_a_large_session(start, settings, provi
     print(
         f"answered after {took:.2f} s, gone after {gone_after:.2f} s; others waited for {slowest[:5]}"
     )
-    assert slowest[0][0] < 1
+    assert are_in_time([seconds for seconds, _ in slowest], 1)
     assert [turn["content"] for turn in alice.turns(kept)] == ["Keep this", "The answer."]
     assert "Traceback" not in server.output()
 

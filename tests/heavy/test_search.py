@@ -10,6 +10,7 @@ import pytest
 
 from client import ALICE, BOB, ROOT
 from provider import reply
+from together import are_in_time
 
 FILL = """
 import sys
@@ -56,7 +57,7 @@ def test_a_users_searches_do_not_stall_others(filled, provider):
             assert answer.status_code in (200, 503), answer.text
             assert answer.status_code == 200 or answer.headers["Retry-After"]
 
-    slowest = []
+    took = []
     with concurrent.futures.ThreadPoolExecutor(32) as pool:
         looking = [pool.submit(look, number) for number in range(32)]
         deadline = time.monotonic() + 10
@@ -66,8 +67,8 @@ def test_a_users_searches_do_not_stall_others(filled, provider):
             session = bob.create("Hello")
             assert bob.turns(session)[1]["status"] == "complete"
             assert bob.post(f"/sessions/{session['id']}/cancel").status_code == 409
-            slowest.append(time.monotonic() - began)
+            took.append(time.monotonic() - began)
         ended.set()
         for search in looking:
             search.result()
-    assert max(slowest) < 2, slowest
+    assert are_in_time(took, 2), took

@@ -13,6 +13,12 @@ AT_A_TIME = 5  # of those that `together` marks
 TOGETHER, ASIDE = {}, {}  # name → function
 
 
+def are_in_time(took, seconds):
+    """Whether nine of ten took less than so long, and none five times that: a machine on which nothing else has room stands
+    still now and then, and whoever is held up waits for longer."""
+    return sorted(took)[len(took) * 9 // 10] < seconds and max(took) < 5 * seconds
+
+
 def on(engine, by_hand):
     return pytest.mark.parametrize(
         "engine", [engine, pytest.param(by_hand, marks=pytest.mark.long)], indirect=True
