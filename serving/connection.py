@@ -92,7 +92,7 @@ class Connection:
         self.number += 1
         self.received = received
         self.began = self.heard = time.monotonic()
-        self._source = Source(self)
+        self._source: Any = Source(self)
         self.request: Any = None  # gunicorn's own
         self.response: Any = None
         self.frames: Iterator[bytes] | None = None  # of the event stream that is the answer
@@ -121,6 +121,9 @@ class Connection:
             self.end_answer()
         finally:
             self.socket.close()
+            # These hold the connection in turn: all of it would stay until Python looks for cycles.
+            self._source = self.request = self.response = None
+            self.received, self.unsent = bytearray(), bytearray()
 
     # What the client sends
 

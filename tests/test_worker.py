@@ -2,10 +2,12 @@
 would take too long, or is too rare, with the whole service."""
 
 import contextlib
+import gc
 import socket
 import ssl
 import threading
 import time
+import weakref
 
 import pytest
 from gunicorn.config import Config
@@ -243,6 +245,24 @@ def test_a_body_that_is_still_to_come_is_counted(service):
 
 
 # Answers
+
+
+@pytest.mark.parametrize("is_taken", [True, False], ids=["taken", "not taken"])
+def test_nothing_is_left_of_a_client_that_has_gone(service, is_taken):
+    """Its connection, its request and its answer hold each other, and Python looks seldom for such circles."""
+    answer = b"x" * (100 if is_taken else 8 * MEGABYTE)
+    service.answer = lambda environ, start: service.whole(start, answer)
+    gc.collect()
+    gc.disable()
+    try:
+        with service.connected() as client:
+            client.sendall(GET)
+            read_until(client, b"\r\n\r\nx")
+            [connection] = [weakref.ref(each) for each in service.clients._open]
+        wait_until(service.has_closed_all, 5)
+        wait_until(lambda: connection() is None, 5)
+    finally:
+        gc.enable()
 
 
 def test_a_fault_has_one_answer(service, tmp_path):

@@ -57,6 +57,16 @@ class Others:
             thread.join()
 
 
+def but_for_others(*parts):
+    """What the model says to alice; others have a word."""
+
+    def answer(request):
+        is_others = request.body["messages"][-1]["content"] == "Meanwhile"
+        return reply(*(["Done."] if is_others else parts))(request)
+
+    return answer
+
+
 @pytest.fixture
 def one(start, settings, provider):
     """One worker, of which the most is told in the end, and what a minute leaves of that."""
@@ -100,7 +110,7 @@ def unread(server, path, count):
 
 @on_sqlite
 def test_streams_of_a_long_reply_that_nobody_reads(one, provider):
-    provider.default = reply("a" * 400_000, "👩" * 100_000)
+    provider.default = but_for_others("a" * 400_000, "👩" * 100_000)
     alice = one.client()
     session = alice.create("Hello")
     with unread(one, f"/sessions/{session['id']}/events", 1000):
@@ -148,12 +158,7 @@ def test_two_thousand_bodies_of_a_megabyte_that_do_not_end(one):
 def test_many_replies_of_a_megabyte_of_history_each(one, provider, has_history):
     count, gate, alice = 150, threading.Event(), one.client()
     paths = [post(alice, "/sessions", LONG).headers["Location"] for _ in range(has_history * count)]
-
-    def answer(request):
-        is_others = request.body["messages"][-1]["content"] == "Meanwhile"
-        return reply(*([] if is_others else [gate]), "Done.")(request)
-
-    provider.default = answer
+    provider.default = but_for_others(gate, "Done.")
 
     def ask(number):
         path, content = (
