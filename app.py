@@ -23,7 +23,7 @@ import schemas
 import terminal
 from api import errors, events, hooks, metrics, receive, usage
 from api.receive import load_body, make_reply
-from api.services import Services, services
+from api.services import Services, services, step_aside
 from replies import Replies, cancel
 from settings import make_private, read_environment, read_settings, unread
 from tables import search
@@ -108,6 +108,7 @@ def list_sessions() -> ResponseReturnValue:
     with contextlib.ExitStack() as stack:
         if words:
             stack.enter_context(services().held.slot(g.user))
+            step_aside()
             stack.enter_context(services().searches.slot(g.user, search.TIMEOUT))
             stack.enter_context(search.limited())
         stack.enter_context(database.db.connection_context())

@@ -19,7 +19,7 @@ import database
 import limits
 import logs
 from api import errors
-from api.services import services
+from api.services import services, step_aside
 
 # Bytes that one of a request's body may become until it is stored: the body, what is read of it,
 # and what is searched, of which each may take four; or one of a session's turns until it is shown.
@@ -188,6 +188,7 @@ def make_room(size: int) -> float:
     began, needed = time.monotonic(), MADE_OF_A_BYTE * size if size > limits.SMALL else 0
     if not g.memory.take(needed):
         with services().held.slot(g.user):
+            step_aside()
             if not g.memory.take(needed, ROOM_WAIT):
                 raise limits.Overloaded
     return time.monotonic() - began

@@ -15,7 +15,7 @@ import database
 import limits
 import schemas
 from api import errors, events
-from api.services import services
+from api.services import services, step_aside
 from llm import UnknownModel
 from models import FAILED, Missing, Session
 from replies import Feed, ReplyRequest
@@ -183,7 +183,8 @@ def answer(
 ) -> Any:
     """The answer once the reply is over; after so many seconds a deferred one: it is followed on
     the session's events."""
-    request.environ.get("parley.waits", int)()  # our server then makes place for others
+    request.environ.get("parley.has_read", int)()  # our server then lets go of the body
+    step_aside()
     turn = feed.wait(wait)
     if feed.over == "deleted":
         raise Missing("The session was deleted while its reply was being written.")

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from flask import Flask, current_app
+from flask import Flask, current_app, request
 
 from auth import Tokens
 from limits import HELD, SEARCHES, STREAMS, Bulkhead
@@ -38,3 +38,8 @@ def services_of(app: Flask) -> Services:
 def services() -> Services:
     """Those of the application that serves this request."""
     return services_of(current_app)
+
+
+def step_aside() -> None:
+    """This request waits from here on: our server has others answered meanwhile."""
+    request.environ.get("parley.waits", int)()

@@ -5,8 +5,12 @@ these: it would have its turn seldom. So requests queue for a few slots. Whoever
 gives its slot up; and where nobody has taken a request for a while, as where the database does not
 answer, there are more of them. A thread is started by another one where that can be: to start one
 takes until it has run.
+
+Who begins comes before who goes on, such as with a long body: else those who send much at a time
+would be in front of all others.
 """
 
+import collections
 import queue
 import threading
 import time
@@ -18,6 +22,7 @@ from serving.connection import Connection
 SLOTS = 16  # requests that are answered at a time
 WHILE = 0.25  # seconds in which no request was taken, behind which there are more slots
 SOON = 0.05  # seconds after which it is looked whether that is so
+FAIR = 4  # of so many who are taken, one goes on, whoever begins meanwhile
 
 
 class AnswerThreads:
@@ -26,23 +31,26 @@ class AnswerThreads:
 
     def __init__(self, most: int, answer: Callable[[Connection], None]) -> None:
         self._most, self._answer = most, answer
-        self._queue: queue.SimpleQueue[Connection] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[None] = queue.SimpleQueue()  # as many as there are in these
+        self._beginning: collections.deque[Connection] = collections.deque()
+        self._going_on: collections.deque[Connection] = collections.deque()
         self._slots, self._lent = threading.Semaphore(SLOTS), 0  # those that are too many
         self._lock, self._count, self._idle = threading.Lock(), 0, 0  # threads; those without work
-        self._taken_at = 0.0
+        self._taken, self._taken_at = 0, 0.0
         self._local = threading.local()
 
     def have_queue(self) -> bool:
         return not self._queue.empty()
 
     def have_room(self) -> bool:
-        """Whether the queue is short. Where it is not, another process may be faster."""
-        return self._queue.qsize() < 2 * SLOTS
+        """Whether few wait to begin. Where many do, another process may be faster."""
+        return len(self._beginning) < 2 * SLOTS
 
-    def answer(self, connection: Connection) -> None:
+    def answer(self, connection: Connection, goes_on: bool = False) -> None:
         if self._queue.empty():
             self._taken_at = time.monotonic()
-        self._queue.put(connection)
+        (self._going_on if goes_on else self._beginning).append(connection)
+        self._queue.put(None)
         self._grow()
 
     def look(self) -> None:
@@ -99,12 +107,17 @@ class AnswerThreads:
             if not self._slots.acquire(timeout=THREAD_TTL):
                 return None
             try:
-                connection = self._queue.get(timeout=THREAD_TTL)
+                self._queue.get(timeout=THREAD_TTL)
             except queue.Empty:
                 self._give_back()
                 return None
-            self._taken_at = time.monotonic()
-            return connection
+            return self._next()
         finally:
             with self._lock:
                 self._idle -= 1
+
+    def _next(self) -> Connection:
+        with self._lock:
+            self._taken, self._taken_at = self._taken + 1, time.monotonic()
+            is_turn = not self._beginning or (self._going_on and self._taken % FAIR == 0)
+            return (self._going_on if is_turn else self._beginning).popleft()

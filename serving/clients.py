@@ -34,6 +34,7 @@ REQUEST = 60  # seconds in which a request must be whole
 CLOSING = 30  # seconds after which a connection is closed for good, whatever is still being sent
 HELD = 2**28  # bytes of requests and answers that are held for clients who are waited for
 FRAMING = 8  # bytes that one of a body may take with what frames it in chunks
+PIECES = 8  # of a request, that are received before another client has its turn
 PIPELINED = 65536  # bytes that may follow a request whose answer is a stream
 COMMENT = b":\n\n"  # an event stream may have it between any frames (WHATWG HTML, 9.2.6)
 BEAT = 1  # seconds between two looks at all streams
@@ -124,7 +125,7 @@ class Clients:
         self.loop.watch(connection, selectors.EVENT_READ, self._discard, seconds, self.close)
 
     def _discard(self, connection: Connection) -> None:
-        if connection.drop():
+        if any(connection.drop() for _ in range(PIECES)):
             self.close(connection)
         else:
             self._watch_end(connection)
@@ -145,7 +146,7 @@ class Clients:
     def _receive(self, connection: Connection) -> None:
         """Have what has arrived read, and answered once it is a request."""
         if self.loop.hold(connection):
-            self._threads.answer(connection)
+            self._threads.answer(connection, goes_on=connection.wants_body())
         else:
             self.loop.release(connection)
             self._refuse(connection, Overloaded())
@@ -189,8 +190,9 @@ class Clients:
         """What to do where no request has come. Raises NotYet."""
         # A pipelined request may have come with the one before; more of a body is to be received.
         has_all = connection.request is None and connection.has_all()
-        if not has_all:
-            connection.receive()
+        for _ in range(PIECES):
+            if has_all or not connection.receive():
+                break
             has_all = connection.has_all()
         if not connection.received:  # it is TLS, and no data of it, or the client has gone
             return self.close if connection.has_ended else self._wait_for_request
@@ -217,7 +219,8 @@ class Clients:
         response, environ = wsgi.create(connection.request, connection, *place, self._cfg)
         environ["wsgi.multithread"] = True
         environ["parley.wake"] = functools.partial(self.loop.call, self._send_news, connection)
-        environ["parley.waits"] = functools.partial(self._wait, connection)
+        environ["parley.has_read"] = functools.partial(self._let_go, connection)
+        environ["parley.waits"] = self._threads.rest
 
         def start(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
             is_last = ("Connection", "close") in headers  # which gunicorn drops
@@ -234,11 +237,10 @@ class Clients:
         kind = dict(response.headers).get("Content-Type", "")
         connection.begin_answer(response, body, kind.startswith("text/event-stream"))
 
-    def _wait(self, connection: Connection) -> None:
-        """The application waits for a reply: it has read the request, and does not run."""
+    def _let_go(self, connection: Connection) -> None:
+        """The application has all of the request, and may wait for long."""
         connection.forget_request()
         self.loop.call(self.loop.release, connection)
-        self._threads.rest()
 
     def _may_keep(self) -> bool:
         """Whether a connection may wait for a next request. One that does is never closed for
@@ -274,7 +276,7 @@ class Clients:
                 is_counted=is_counted,
             )
         elif connection.parts is not None:
-            self._threads.answer(connection)
+            self._threads.answer(connection, goes_on=True)
         elif connection.frames is None:
             self._sent(connection)
         else:

@@ -206,6 +206,10 @@ class Connection:
         self._body_size = 0
         self._end = head if self._is_chunked else head + int(environ.get("CONTENT_LENGTH", 0))
 
+    def wants_body(self) -> bool:
+        """Whether the body has been asked for."""
+        return self._end != UNKNOWN
+
     def has_whole_body(self) -> bool:
         """Whether all of the body has arrived, so that another request may follow. What nobody has
         read of it is dropped."""

@@ -15,6 +15,7 @@ from gunicorn.config import Config
 from client import read_until, wait_until
 from provider import certificate
 from serving import clients as clients_module
+from serving.answer_threads import AnswerThreads
 from serving.clients import Clients
 
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -199,6 +200,27 @@ def test_of_many_requests_at_once_few_are_taken_before_they_are_answered(service
     assert most < 500_000
 
 
+def test_who_begins_comes_before_who_goes_on_but_for_every_fourth():
+    gate, order = threading.Event(), []
+
+    def answer(name):
+        gate.wait(10)
+        order.append(name)
+
+    threads = AnswerThreads(1, answer)
+    threads.answer("first")
+    wait_until(lambda: not threads.have_queue())
+    for number in range(4):
+        threads.answer(f"body {number}", goes_on=True)
+    for number in range(6):
+        threads.answer(f"new {number}")
+    gate.set()
+    wait_until(lambda: len(order) == 11)
+    assert [name.split()[0] for name in order] == (
+        ["first", "new", "new", "body", "new", "new", "new", "body", "new", "body", "body"]
+    )
+
+
 def test_requests_that_end_with_the_client_are_all_answered(service):
     with service.connected() as client:
         client.sendall(GET * 3)
@@ -211,6 +233,7 @@ def test_what_waits_holds_no_body(service):
     gate = threading.Event()
 
     def wait(environ, start):
+        environ["parley.has_read"]()
         environ["parley.waits"]()
         gate.wait(10)
         return service.whole(start, b"ok")

@@ -12,9 +12,9 @@ import threading
 import time
 
 import pytest
-import requests
 
-from client import Client, make_token, wait_for_status
+from client import make_token, wait_for_status
+from others import others_at_work
 from provider import reply
 from together import are_in_time, aside, served
 
@@ -64,37 +64,6 @@ def crowd():
         crowd.go()
 
 
-def ask_meanwhile(url, token, over):
-    """Ask one thing after the other until it is over. Returns each answer: what was asked, how many seconds it took,
-    and its status, or what was wrong."""
-    alice, answers = Client(url, token), []
-
-    def ask(what, function, *args, **options):
-        began = time.monotonic()
-        try:
-            told = function(*args, timeout=20, **options)
-            status, location = told.status_code, told.headers.get("Location")
-        except requests.RequestException as error:
-            status, location = type(error).__name__, None
-        answers.append((what, time.monotonic() - began, status))
-        return location
-
-    def ask_for_health():
-        while not over.wait(0.1):
-            ask("health", requests.get, url + "/health")
-
-    def create_and_cancel():
-        while not over.wait(0.1):
-            body = {"content": "Never", "model": "m-2"}
-            if path := ask("create", alice.post, "/sessions", body, Prefer="respond-async"):
-                ask("cancel", alice.post, path + "/cancel")
-
-    with concurrent.futures.ThreadPoolExecutor() as pool:
-        for asking in [pool.submit(ask_for_health), pool.submit(create_and_cancel)]:
-            asking.result()
-    return answers
-
-
 @contextlib.contextmanager
 def nobody_is_held_up(server, alice):
     """Meanwhile /health, creations and cancels are answered within a second, and no worker and no reply is lost."""
@@ -102,24 +71,11 @@ def nobody_is_held_up(server, alice):
     session = alice.post(
         "/sessions", {"content": "For a while", "model": "m-1"}, Prefer="respond-async"
     ).json()
-    # They ask in a process of their own: here, the provider's threads would hold them up.
-    spawn = multiprocessing.get_context("spawn")
-    with (
-        spawn.Manager() as manager,
-        concurrent.futures.ProcessPoolExecutor(1, spawn) as process,
-    ):
-        over = manager.Event()
-        asking = process.submit(ask_meanwhile, server.url, alice.token, over)
-        try:
-            yield
-        finally:
-            over.set()
-        answers = asking.result()
-    for what, expected in {"health": 200, "create": 201, "cancel": 200}.items():
-        took = [seconds for asked, seconds, _ in answers if asked == what]
-        print(f"{what}: {len(took)}, the slowest after {max(took):.2f} s")
-        assert {status for asked, _, status in answers if asked == what} == {expected}
-        assert are_in_time(took, 1), what
+    with others_at_work(alice, {"content": "Never", "model": "m-2"}, cancels=True) as took:
+        yield
+    assert took.keys() == {"health", "create", "cancel"}
+    for what, each in took.items():
+        assert are_in_time(each, 1), what
     assert server.workers() == workers
     assert "WORKER TIMEOUT" not in server.output() and "Traceback" not in server.output()
     assert wait_for_status(alice, session, "complete", 30)["content"] == "A word. " * WORDS
