@@ -21,8 +21,6 @@ PROOF = 40  # characters of a refusal that names no number, by which it is known
 LONGEST = 500  # characters of a provider's words that are told
 
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
-# How OpenSSL names what is no TLS, by its release.
-_NO_TLS = re.compile("WRONG_VERSION_NUMBER|PACKET_LENGTH_TOO_LONG|RECORD_LAYER_FAILURE")
 _MEANINGS = {
     status: meaning for statuses, *meaning in TABLES["answer"]["meanings"] for status in statuses
 }
@@ -77,7 +75,7 @@ class Faults:
             failure = wire.Fault("odd", type(failure).__name__)
         status, retryable, text = TABLES["wire"][failure.kind]
         words = failure.detail
-        if failure.kind == "unreachable" and (advice := self._advice(words)):
+        if advice := self._advice(failure.reason):
             if urllib.parse.urlsplit(self.url).hostname in _LOOPBACK:
                 # Who talks to it may well be who runs it.
                 text = f"could not be reached. {advice}"
@@ -85,19 +83,17 @@ class Faults:
                 words = f"{advice} {words}"
         return self.error(status, text, words, retryable=retryable)
 
-    def _advice(self, detail: str) -> str:
-        """What can be done on this server about a connection that could not be made, as far as the
-        library's words tell why."""
+    def _advice(self, reason: str) -> str:
+        """What can be done on this server about a connection that could not be made, where the wire
+        knows why."""
         url = urllib.parse.urlsplit(self.url)
         host, port = url.hostname or "", url.port or PORTS[url.scheme or "http"]
-        if f"host={host!r}, port={port})" not in detail and "SSL" not in detail:
-            return ""  # it is a proxy that cannot be reached
         shown = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        if "Connection refused" in detail:
+        if reason == "refused":
             return f"Nothing listens at {shown}. Start it there{_command_for(self.url)}."
-        if "Failed to resolve" in detail:
+        if reason == "unknown_host":
             return f"The host {host} is not known. Is its name right?"
-        if _NO_TLS.search(detail):
+        if reason == "no_tls":
             return f"What listens at {shown} speaks no TLS. Is it http://?"
         return ""
 

@@ -7,6 +7,7 @@ import itertools
 import json
 import os
 import pathlib
+import queue
 import re
 import signal
 import socket
@@ -924,6 +925,39 @@ def test_keeps_its_tunnel_through_a_proxy(tmp_path, scheme):
         stop(line.alice, session, "cancel")
         assert asked.hung_up.wait(1)
     proxy.close()
+
+
+def test_a_proxy_that_answers_a_byte_at_a_time_is_given_up_and_hung_up(tmp_path):
+    """A connection has ten seconds to be there, with its tunnel; then it is tried anew. Nobody waits for it who hangs up."""
+    ends = queue.SimpleQueue()
+
+    def drip(sock):
+        with sock:
+            began = time.monotonic()
+            sock.recv(65536)
+            sock.sendall(b"HTTP/1.1 200 OK\r\nX: ")
+            with contextlib.suppress(OSError):
+                while True:
+                    sock.sendall(b"x")
+                    time.sleep(0.1)
+            ends.put((began, time.monotonic()))
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(20)
+        address = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        with connected(tmp_path, True, host="provider.invalid", HTTPS_PROXY=address) as line:
+            body = {"content": "Hello", "model": GPT}
+            session = line.alice.post("/sessions", body, Prefer="respond-async").json()
+            for _ in range(2):
+                sock, _ = listener.accept()
+                threading.Thread(target=drip, args=(sock,), daemon=True).start()
+            began, end = ends.get(timeout=5)
+            assert 9 < end - began < 13
+            cancelled = time.monotonic()
+            stop(line.alice, session, "cancel")
+            _, end = ends.get(timeout=5)
+            assert end - cancelled < 1.5  # a pause between two bytes, and one until they cannot be sent
+    assert not line.posts
 
 
 def test_keeps_its_connection_to_a_proxy(provider, tmp_path):

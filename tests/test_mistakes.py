@@ -1026,7 +1026,7 @@ def test_a_provider_that_is_not_there_is_told_with_its_place(tmp_path):
         f"http://user:{HUSH}@127.0.0.1:{port}/v1": (
             f"Nothing listens at 127.0.0.1:{port}. Start it there..*Connection refused"
         ),
-        "http://nosuch.invalid/v1": "The host nosuch.invalid is not known.*Failed to resolve 'nosuch.invalid'",
+        "http://nosuch.invalid/v1": "The host nosuch.invalid is not known.*nosuch.invalid:80: .*[Nn]ame",
         f"https://127.0.0.1:{plain.server_port}/v1": "SSL.*WRONG_VERSION_NUMBER|SSL.*EOF|SSL.*record layer",
     }
 

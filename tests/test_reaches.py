@@ -9,12 +9,11 @@ import marshmallow
 import peewee
 import psycopg
 import pytest
-import requests
-import urllib3
 from gunicorn import http as gunicorn_http
 from gunicorn import sock
 from gunicorn.http import body, errors, unreader, wsgi
 from gunicorn.workers import base
+from urllib3.util import ssltransport
 
 from client import ROOT
 from test_walls import MODULES
@@ -62,15 +61,11 @@ REACHES = {
         (wsgi.Response, "close"),
     ],
     "wire/connection.py": [
-        (http.client.HTTPResponse, "_read_status"),
-        (http.client.HTTPResponse, "_close_conn"),
-        (urllib3.connection.HTTPConnection, "_new_conn"),
-        (urllib3.connection.HTTPConnection, "response_class"),
-        (urllib3.HTTPConnectionPool, "_new_conn"),
-        (urllib3.HTTPConnectionPool, "_prepare_proxy"),
-        (urllib3.HTTPConnectionPool, "ConnectionCls"),
-        (requests.adapters.HTTPAdapter, "get_connection_with_tls_context"),
+        (http.client.HTTPConnection, "response_class"),
+        (http.client.HTTPConnection("127.0.0.1"), "sock"),
     ],
+    "wire/response.py": [(http.client.HTTPResponse, "begin")],
+    "wire/sockets.py": [(ssltransport.SSLTransport, "makefile")],
 }
 # Names that begin like inner ones, and are documented.
 DOCUMENTED = {"_meta", "_replace"}

@@ -30,9 +30,9 @@ class SingleFlight:
         self._ttl, self._failure_ttl = ttl, failure_ttl
         self._cooldown, self._lifetime = cooldown, lifetime
         self._value: Any = None
-        # Of the last fetch, and the failure that it was told.
-        self._latest: concurrent.futures.Future | None = None
-        self._failure: Exception | None = None
+        self._failure: Exception | None = None  # of the last fetch
+        self._latest: concurrent.futures.Future[None] = concurrent.futures.Future()
+        self._latest.set_result(None)  # none is under way
         self._due = self._again = 0.0  # when it is too old; when it may be found wanting
         self._end = 0.0  # when it is not given out any more
         self._lock = threading.Lock()
@@ -40,8 +40,8 @@ class SingleFlight:
     def begin(self, wanting: bool = False) -> None:
         """Have it fetched, if it is time to."""
         with self._lock:
-            is_fetching = self._latest is not None and not self._latest.done()
-            if is_fetching or time.monotonic() < (self._again if wanting else self._due):
+            due = self._again if wanting else self._due
+            if not self._latest.done() or time.monotonic() < due:
                 return
             self._latest = concurrent.futures.Future()
         try:
@@ -56,7 +56,7 @@ class SingleFlight:
 
     def soon(self, until: float) -> Any:
         """What there is by that time of the monotonic clock, or None."""
-        if (value := self.at_hand()) is None and self._latest:
+        if (value := self.at_hand()) is None:
             concurrent.futures.wait([self._latest], max(0.0, until - time.monotonic()))
             value = self.at_hand()
         return value
@@ -64,6 +64,7 @@ class SingleFlight:
     def get(self, wanting: bool = False) -> Any:
         """What there is. Waits only for the first, or a better one, unless a failure is kept;
         raises it where that is not had."""
+        failure: BaseException | None
         failure = self._failure if self._failure_ttl and not wanting else None
         value = self.at_hand(wanting)
         if value is not None and not wanting:

@@ -1,0 +1,76 @@
+"""What goes wrong with a call, in words of our own."""
+
+import errno
+import http.client
+import re
+import socket
+from collections.abc import Iterator
+
+
+class HungUp(Exception):
+    """The call was hung up from this side."""
+
+
+class Fault(Exception):
+    """The wire failed. `kind` says how, as `providers/faults.toml` has it; `detail` is what the
+    libraries say of it, for the log. Where a server cannot be reached, `reason` may say why:
+    `refused`, `unknown_host` or `no_tls`."""
+
+    def __init__(self, kind: str, detail: str = "", reason: str = "") -> None:
+        super().__init__(f"{kind} {detail}".strip())
+        self.kind, self.detail, self.reason = kind, detail, reason
+
+
+class TunnelRefused(OSError):
+    """A proxy does not connect to the server."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(f"The proxy refuses a tunnel with status {status}")
+        self.status = status
+
+
+# What a request may raise. requests' errors are OSErrors. A ValueError is a URL, a header or a
+# certificate that is not as it should be.
+RAW_FAULTS = (OSError, http.client.HTTPException, ValueError)
+_EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS)  # no more files, or memory
+# What another try cannot mend. The files are those of certificates, of which OpenSSL says by its
+# text alone that one has none.
+_MISCONFIGURED = (ValueError, FileNotFoundError, PermissionError)
+_NO_CERTIFICATE = re.compile("NO_CERTIFICATE_OR_CRL_FOUND|PEM lib")
+_NO_TLS = {"WRONG_VERSION_NUMBER", "PACKET_LENGTH_TOO_LONG", "RECORD_LAYER_FAILURE"}
+
+
+def fault_of(error: Exception, has_answered: bool) -> Fault:
+    """What this error of a library means for a call to which an answer has begun, or not."""
+    causes = [*_causes(error)]
+    if exhausted := next(filter(_is_exhausted, causes), None):
+        return Fault("exhausted", str(exhausted))
+    if has_answered:
+        return Fault("broken", str(error))
+    if wrong := next(filter(_is_misconfigured, causes), None):
+        return Fault("misconfigured", str(wrong))
+    return Fault("unreachable", str(error), _reason(error))
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _is_exhausted(error: BaseException) -> bool:
+    return getattr(error, "errno", None) in _EXHAUSTED
+
+
+def _is_misconfigured(error: BaseException) -> bool:
+    if isinstance(error, TunnelRefused):
+        return error.status == http.HTTPStatus.PROXY_AUTHENTICATION_REQUIRED
+    return isinstance(error, _MISCONFIGURED) or bool(_NO_CERTIFICATE.search(str(error)))
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, ConnectionRefusedError):
+        return "refused"
+    if isinstance(error, socket.gaierror):
+        return "unknown_host"
+    return "no_tls" if getattr(error, "reason", None) in _NO_TLS else ""
