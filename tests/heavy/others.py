@@ -41,8 +41,10 @@ class Asking:
                 self.ask("cancel", place + "/cancel")
 
 
-def ask_until(over, *asking):
+def ask_until(begun, over, *asking):
     asking = Asking(*asking, over)
+    asking.ask("health", "/health")
+    begun.set()
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
         for done in [pool.submit(asking.look), pool.submit(asking.create)]:
             done.result()
@@ -56,8 +58,10 @@ def others_at_work(client, body, cancels=False):
     expected, took = {"health": 200, "create": 201, "cancel": 200}, {}
     spawn = multiprocessing.get_context("spawn")
     with spawn.Manager() as manager, concurrent.futures.ProcessPoolExecutor(1, spawn) as process:
-        over = manager.Event()
-        asking = process.submit(ask_until, over, client.url, client.token, body, cancels)
+        begun, over = manager.Event(), manager.Event()
+        asked = client.url, client.token, body, cancels
+        asking = process.submit(ask_until, begun, over, *asked)
+        begun.wait(60)
         try:
             yield took
         finally:

@@ -84,6 +84,7 @@ def test_streams_of_a_long_reply_that_nobody_reads(one, provider):
         for _ in range(10):
             with alice.events(session) as stream:
                 assert [event.name for event in stream][-2:] == ["assistant_turn", "done"]
+        time.sleep(5)  # others look whether they are held up
 
 
 @on_postgresql
@@ -112,7 +113,7 @@ def test_two_thousand_bodies_of_a_megabyte_that_do_not_end(one):
             clients.append(client)
             with contextlib.suppress(ConnectionError):
                 client.sendall(head + b"x" * 990_000)
-        time.sleep(2)
+        time.sleep(5)  # others look whether they are held up
         for client in clients:
             client.setblocking(False)
             with contextlib.suppress(BlockingIOError, ConnectionError):
