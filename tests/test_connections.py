@@ -956,7 +956,9 @@ def test_a_proxy_that_answers_a_byte_at_a_time_is_given_up_and_hung_up(tmp_path)
             cancelled = time.monotonic()
             stop(line.alice, session, "cancel")
             _, end = ends.get(timeout=5)
-            assert end - cancelled < 1.5  # a pause between two bytes, and one until they cannot be sent
+            assert (
+                end - cancelled < 1.5
+            )  # a pause between two bytes, and one until they cannot be sent
     assert not line.posts
 
 

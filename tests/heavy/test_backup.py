@@ -22,6 +22,7 @@ from provider import asked, so_far, writes
 from raw_tables import tables_of
 from soak import MARK, USERS, User, check
 from test_readme import BLOCKS
+from together import on_sqlite
 
 ARCHIVE = "https://github.com/archive"
 BIG = {"sqlite": 40, "postgresql": 8}  # messages of so many MB, so that a backup takes its time
@@ -429,6 +430,7 @@ def tell_waits(backups, lines):
             )
 
 
+@on_sqlite
 def test_a_backup_under_load_is_restored_as_the_service_of_one_moment(
     engine, new_database, start, provider, tmp_path
 ):

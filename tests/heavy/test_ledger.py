@@ -717,7 +717,16 @@ class World:
 COUNTS = "replies", *KINDS, "estimated_tokens"
 
 
-@pytest.mark.parametrize("weather", ["calm", "rough"])
+@pytest.mark.parametrize(
+    "engine, weather",
+    [
+        ("postgresql", "calm"),
+        ("sqlite", "rough"),
+        pytest.param("sqlite", "calm", marks=pytest.mark.long),
+        pytest.param("postgresql", "rough", marks=pytest.mark.long),
+    ],
+    indirect=["engine"],
+)
 def test_the_ledger_is_the_providers_own(start, settings, provider, weather):
     world = World(start, settings, provider, weather == "calm")
     began = time.monotonic()
