@@ -74,7 +74,7 @@ DOCUMENTED = {"_meta", "_replace"}
 @pytest.mark.parametrize(
     "room, holder, name",
     [(room, holder, name) for room, reaches in REACHES.items() for holder, name in reaches],
-    ids=lambda each: getattr(each, "__name__", str(each)),
+    ids=lambda each: each if isinstance(each, str) else getattr(each, "__name__", "an instance"),
 )
 def test_what_is_reached_for_is_there(room, holder, name):
     assert hasattr(holder, name), f"{room} uses it"
