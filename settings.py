@@ -193,19 +193,20 @@ def read_settings(environment: Mapping[str, str | None]) -> dict[str, Any]:
     for provider, *_ in settings["PROVIDERS"] or ():
         name = f"{provider.upper()}_API_KEY"
         settings[name] = read(name, "key")
-    _check_one_key(settings)
-    if "GRACE" in given and settings["GRACE"] > settings["MODEL_TIMEOUT"]:
-        limit = f"{settings['MODEL_TIMEOUT']:g}"
-        raise SettingError(
-            "GRACE", f"give at most {limit}, what MODEL_TIMEOUT is: no reply waits longer"
-        )
+    _check_together(settings, "GRACE" in given)
     for name in ("anthropic", "openai"):  # whether they are set up
         own = {f"{name.upper()}_API_KEY", f"{name.upper()}_BASE_URL"}
         settings[name] = not own.isdisjoint(given)
     return settings
 
 
-def _check_one_key(settings: dict[str, Any]) -> None:
+def _check_together(settings: dict[str, Any], has_grace: bool) -> None:
+    """Raises SettingError where one does not fit another."""
+    if has_grace and settings["GRACE"] > settings["MODEL_TIMEOUT"]:
+        limit = f"{settings['MODEL_TIMEOUT']:g}"
+        raise SettingError(
+            "GRACE", f"give at most {limit}, what MODEL_TIMEOUT is: no reply waits longer"
+        )
     keys = [name for name in ("JWT_PUBLIC_KEY", "JWT_JWKS_URL", "JWT_SECRET") if settings[name]]
     if len(keys) > 1:
         raise SettingError(keys[1], f"set either this or {keys[0]}")
