@@ -20,6 +20,7 @@ from typing import NamedTuple
 import pytest
 
 import storm
+import wire
 from client import BOB, ROOT, Server, free_port, make_token, running
 from provider import (
     KEEP,
@@ -55,6 +56,7 @@ from test_llm import (
     pauses,
     stop,
 )
+from wire import routes
 
 on_linux = pytest.mark.skipif(
     sys.platform != "linux", reason="it looks at Linux's own view of its connections"
@@ -838,6 +840,51 @@ def test_a_stop_costs_no_other_reply_anything(tmp_path):
 def test_a_storm_mixes_up_nothing(tmp_path, is_secure):
     with connected(tmp_path, is_secure, MODEL_TIMEOUT=20) as line:
         storm.check_a_storm(*line, seed=1, count=250)
+
+
+# Connecting
+
+
+@pytest.fixture
+def full():
+    """The URL of a port that takes no connection, and refuses none."""
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        for _ in range(3):
+            client = stack.enter_context(socket.socket())
+            client.setblocking(False)
+            client.connect_ex(listener.getsockname())
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+
+@on_linux
+def test_hangs_up_while_it_connects(full):
+    call, began = wire.Call(60), time.monotonic()
+    threading.Timer(0.3, call.hang_up).start()
+    with pytest.raises(wire.HungUp), wire.Wire(full).request(call, "GET", "/", {}):
+        pass
+    assert time.monotonic() - began < 1.3
+
+
+@on_linux
+def test_a_connection_that_is_not_there_in_time_may_be_tried_again(full, monkeypatch):
+    monkeypatch.setattr(routes, "CONNECT_TIMEOUT", 1)
+    call = wire.Call(60)
+    with pytest.raises(wire.Fault) as told, wire.Wire(full).request(call, "GET", "/", {}):
+        pass
+    assert told.value.kind == "unreachable" and call.remaining() > 50
+
+
+@pytest.mark.parametrize("password", ["hush#er", "hush/er", "hush?er", "hush\u2100er", "[hush]er"])
+@pytest.mark.parametrize("whose", ["a proxy's", "the server's"])
+def test_tells_nothing_of_a_password_that_spoils_its_url(monkeypatch, password, whose):
+    url = f"http://user:{password}@provider.invalid"
+    if whose == "a proxy's":
+        monkeypatch.setenv("HTTP_PROXY", url)
+        url = "http://provider.invalid"
+    with pytest.raises(wire.Fault) as told, wire.Wire(url).request(wire.Call(5), "GET", "/", {}):
+        pass
+    assert "hush" not in str(told.value) and "er@" not in str(told.value)
 
 
 # Proxies and certificates

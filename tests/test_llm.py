@@ -968,6 +968,7 @@ EVENT_STREAMS = {
     "no blank line at the end": (b'data: a\n\ndata: {"b": 1}\n', ["a", '{"b": 1}']),
     "no line feed at the end": (b"data: a\n\ndata: [DONE]", ["a", "[DONE]"]),
     "cut in the end": (b'data: a\n\ndata: {"b": ', ["a"]),
+    "cut before a mark": (b"data: a\n\ndata: b\n\xef\xbb\xbf", ["a"]),
     "a line of JSON": (b'data: a\n\n{"error": 1}\n\n', ["a", {"error": 1}]),
     "lines of JSON": (b'{"a": 1}\n{"b": 2}\r\n', [{"a": 1}, {"b": 2}]),
     "nothing in it": (b"\n\n\ndata:\n\ndata: a\n\nevent: x\n\n", ["a"]),

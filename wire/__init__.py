@@ -15,7 +15,7 @@ from wire.connection import Wire
 from wire.environment import LOST, arriving, route, without_password
 from wire.faults import Fault, HungUp
 from wire.response import Response, retry_after
-from wire.route import CONNECT_TIMEOUT
+from wire.routes import CONNECT_TIMEOUT
 from wire.single_flight import SingleFlight
 from wire.streams import parse_sse
 

@@ -10,7 +10,7 @@ from typing import cast
 from wire.call import Call
 from wire.faults import RAW_FAULTS, Fault, fault_of
 from wire.response import Answer, Response
-from wire.route import Route
+from wire.routes import Route
 from wire.sockets import AnySocket, is_quiet
 
 IDLE_TTL = 180  # seconds; firewalls silently forget a connection after four minutes or more

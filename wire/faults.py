@@ -55,6 +55,8 @@ def fault_of(error: Exception, has_answered: bool) -> Fault:
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None:
         yield error
+        if isinstance(error, http.client.HTTPException):
+            return  # what http.client stumbled over within an answer is no other reason
         error = error.__cause__ or error.__context__
 
 

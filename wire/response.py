@@ -17,7 +17,7 @@ from wire.call import Call
 from wire.faults import RAW_FAULTS, Fault, HungUp, fault_of
 from wire.streams import Event, parse_sse
 
-INTERIM_MAX = 100  # answers of 100 to 199 before the real one
+INTERIM_MAX = 100  # answers of 101 to 199 before the real one; of 100, http.client takes any number
 AT_ONCE = 65536  # bytes that are read at a time
 _ENCODED = re.compile("gzip|deflate|compress|br|zstd", re.IGNORECASE)
 
@@ -36,6 +36,7 @@ class Answer(http.client.HTTPResponse):
         for _ in range(INTERIM_MAX + 1):
             super().begin()
             if not 100 <= self.status < 200 or self.status == http.HTTPStatus.SWITCHING_PROTOCOLS:
+                self.body_length = _length_of(self)
                 return
             self.headers: Any = None  # else there would be nothing to begin
         raise http.client.HTTPException("too many interim answers")
@@ -47,7 +48,7 @@ class Response:
     def __init__(self, answer: Answer, call: Call) -> None:
         self.status, self.headers = answer.status, answer.headers
         self._answer, self._call = answer, call
-        self._length = _length(answer)
+        self._length = answer.body_length
         self.is_json = False  # its body is one value, which `events` has found
         self.is_read = False  # to its end
         # Whoever reads it says so: it is the answer, to its end; something follows it.
@@ -104,23 +105,29 @@ class Response:
 
     def close(self) -> None:
         self._answer.close()
+        # Its connection keeps it until the next request.
+        self._answer.headers = self._answer.msg = None  # type: ignore[assignment]
 
     def is_last(self) -> bool:
         """Whether nothing of this answer may still come on its connection."""
         return self.is_whole and self.is_read and not self.is_followed
 
 
-def _length(answer: Answer) -> int | None:
-    """The bytes of the body, where a header tells them: "5", or "5, 5", of which http.client makes
-    none (RFC 9110, section 8.6). Raises HTTPException."""
-    if "chunked" in answer.headers.get("Transfer-Encoding", "").lower():
+def _length_of(answer: Answer) -> int | None:
+    """The bytes of the body, where they are told: "5", or "5, 5", of which http.client makes none
+    (RFC 9110, section 8.6). Raises HTTPException."""
+    if answer.status in (http.HTTPStatus.NO_CONTENT, http.HTTPStatus.NOT_MODIFIED):
+        return 0
+    if answer.headers.get("Transfer-Encoding", "").lower() == "chunked":  # as http.client has it
         return None
-    fields = ",".join(answer.headers.get_all("Content-Length", []))
-    lengths = {each.strip() for each in fields.split(",")}
+    fields = answer.headers.get_all("Content-Length", [])
+    lengths = {each.strip() for each in ",".join(fields).split(",")} if fields else {""}
     if len(lengths) > 1:
         raise http.client.HTTPException("contradicting lengths")
     [length] = lengths
-    return int(length) if length.isdecimal() else None
+    if length and not re.fullmatch("[0-9]{1,18}", length):
+        raise http.client.HTTPException("a length that is no number")
+    return int(length) if length else None
 
 
 def retry_after(headers: HTTPMessage) -> float | None:

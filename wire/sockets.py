@@ -5,10 +5,13 @@ each read and each write, what is left of the call is the timeout.
 """
 
 import contextlib
+import errno
 import io
+import os
 import select
 import socket
 import ssl
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -46,7 +49,22 @@ class CallSocket(socket.socket):
     _reader: Reader | None = None
     is_followed = False  # something came behind an answer
 
-    def watch_network(self) -> None:
+    def reach(self, address: Any, call: Call) -> None:
+        """Connect to this address, for this call. Raises OSError."""
+        self._watch_network()
+        self.setblocking(False)
+        code = self.connect_ex(address)
+        self.serve(call)  # from here on it can be hung up: before, there was nothing to shut down
+        if code == errno.EINPROGRESS:
+            poll = select.poll()
+            poll.register(self, select.POLLOUT)
+            if not poll.poll(1000 * call.remaining()):
+                raise TimeoutError("timed out")
+            code = self.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if code:
+            raise OSError(code, os.strerror(code))
+
+    def _watch_network(self) -> None:
         self.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         for name, value in KEEP_ALIVE.items():
@@ -85,7 +103,7 @@ class CallSocket(socket.socket):
             seconds = self.call.remaining()
             if not seconds:
                 raise TimeoutError("the time of the call is over")
-            self.settimeout(seconds)
+            self.settimeout(min(seconds, threading.TIMEOUT_MAX))
 
     def recv_into(self, *args: Any) -> int:
         self.limit()
@@ -116,8 +134,10 @@ class TLSSocket(CallSocket, ssl.SSLSocket):
         """It sends 16 kB at a time."""
         try:
             return super().send(*args)
-        except OSError:
+        except OSError as error:
             self._forget_errors()  # an answer may be there already, which is read next
+            if getattr(error, "library", "") == "SYS":  # so CPython called it before that
+                raise BrokenPipeError from error
             raise
 
     def close(self) -> None:
@@ -156,9 +176,6 @@ class TLSWithinTLS(SSLTransport):
 
     def rest(self) -> None:
         self.outer.rest()
-
-    def limit(self) -> None:
-        self.outer.limit()
 
     def take_reader(self) -> Reader | None:
         reader, self._reader = self._reader, None

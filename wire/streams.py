@@ -53,7 +53,8 @@ class EventParser:
 
     def close(self) -> list[Event]:
         """The event that the end of the stream completes, where it is whole: it may be cut."""
-        line = self._take(self._rest) if self._rest else None
+        rest = self._rest.removeprefix(BOM)
+        line = self._take(rest) if rest else None
         last = self._take(b"") if self._fields else None
         if last and not _is_whole(_content_of(last)):
             last = None

@@ -24,8 +24,8 @@ class Place:
     """A server, or a proxy, by its URL. Raises ValueError."""
 
     def __init__(self, url: str) -> None:
-        parts = urllib.parse.urlsplit(url)
-        if parts.scheme not in _PORTS or not parts.hostname:
+        parts = _parts_of(url)
+        if parts is None or parts.scheme not in _PORTS or not parts.hostname:
             raise ValueError("a URL is not understood")
         self.speaks_tls = parts.scheme == "https"
         self.host, self.port = parts.hostname, parts.port or _PORTS[parts.scheme]
@@ -33,9 +33,19 @@ class Place:
         self.address = f"{shown}:{self.port}"
         self.name = shown if self.port == _PORTS[parts.scheme] else self.address  # for `Host`
         self.credentials = ""
-        if parts.username:
+        if parts.username or parts.password:
             pair = urllib.parse.unquote(f"{parts.username}:{parts.password or ''}")
             self.credentials = "Basic " + base64.b64encode(pair.encode("latin-1")).decode()
+
+
+def _parts_of(url: str) -> urllib.parse.SplitResult | None:
+    """Of a URL; None where it is none, since what the library says of that may show a password."""
+    try:
+        parts = urllib.parse.urlsplit(url)
+        _ = parts.port  # which is read now
+    except ValueError:
+        return None
+    return parts
 
 
 class Route:
@@ -45,18 +55,25 @@ class Route:
     key and conversation, and put ~/.netrc in the key's place. Raises ValueError or OSError."""
 
     def __init__(self, url: str) -> None:
+        if _parts_of(url) is None:
+            raise ValueError("a URL is not understood")
         try:
             request = requests.Request("GET", url).prepare()
-        except requests.RequestException:  # its text may show a password
+        except requests.RequestException:  # its text may show a password, too
             raise ValueError("a URL is not understood") from None
         found = route(url)
         self._server = server = Place(request.url or "")
         self._proxy = proxy = _proxy_of(found["proxies"], server)
         self.first = proxy or server  # what is connected to
         self.is_direct = proxy is None
-        # One for all connections: each takes milliseconds to make.
-        speaks_tls = server.speaks_tls or self.first.speaks_tls
-        self._context = _context(found["verify"]) if speaks_tls else None
+        # One for all connections: each takes milliseconds to make. A proxy may be known by the
+        # system's certificates, too, where the server is known by a file of its own.
+        verify = found["verify"]
+        self._contexts: dict[Place, ssl.SSLContext] = {}
+        if server.speaks_tls:
+            self._contexts[server] = _context(verify, has_systems=verify is True)
+        if proxy and proxy.speaks_tls:
+            self._contexts[proxy] = _context(verify, has_systems=True)
 
         self.headers = {"Host": server.name, "User-Agent": "parley", "Accept-Encoding": "identity"}
         if server.credentials:
@@ -69,10 +86,17 @@ class Route:
             self.headers |= _proxy_headers(proxy)
 
     def open(self, call: Call) -> AnySocket:
-        """A new connection to the server, for this call, in ten seconds at most. Raises OSError, or
-        an HTTPException where a proxy's answer is none."""
+        """A new connection to the server, for this call, in ten seconds at most, but for what the
+        system takes to find its addresses. Raises OSError, or an HTTPException where a proxy's
+        answer is none."""
         deadline = call.deadline
         call.hurry(CONNECT_TIMEOUT)
+        try:
+            return self._open(call)
+        finally:
+            call.deadline = deadline
+
+    def _open(self, call: Call) -> AnySocket:
         sock: AnySocket = _connect(self.first, call)
         try:
             if self.first.speaks_tls:
@@ -84,18 +108,16 @@ class Route:
         except BaseException:
             sock.close()
             raise
-        finally:
-            call.deadline = deadline
 
     def _encrypt(self, sock: AnySocket, place: Place, call: Call) -> AnySocket:
         """Speak TLS to this place from here on."""
-        name, context = place.host.rstrip("."), cast(ssl.SSLContext, self._context)
+        name, context = place.host.rstrip("."), self._contexts[place]
         if isinstance(sock, TLSSocket):
             return TLSWithinTLS(sock, context, name)
-        sock.limit()
-        plain = cast(socket.socket, sock)
+        plain = cast(CallSocket, sock)
+        plain.limit()
         tls = cast(TLSSocket, context.wrap_socket(plain, server_hostname=name))
-        tls.serve(call)
+        tls.call = call
         return tls
 
 
@@ -108,25 +130,37 @@ def _proxy_headers(proxy: Place) -> dict[str, str]:
     return {"Proxy-Authorization": proxy.credentials} if proxy.credentials else {}
 
 
-def _context(verify: str | bool) -> ssl.SSLContext:
-    """What judges certificates: by this file or folder, or by the system's and requests' own."""
-    if isinstance(verify, str):
-        file, folder = (None, verify) if os.path.isdir(verify) else (verify, None)
-        context = ssl.create_default_context(cafile=file, capath=folder)
-    else:
-        context = ssl.create_default_context()
-        context.load_verify_locations(certs.where())  # type: ignore[attr-defined]
+def _context(verify: str | bool, has_systems: bool) -> ssl.SSLContext:
+    """What judges certificates, by this file or folder, or requests' own, and by the system's."""
+    path: str = verify if isinstance(verify, str) else certs.where()  # type: ignore[attr-defined]
+    file, folder = (None, path) if os.path.isdir(path) else (path, None)
+    context = ssl.create_default_context(cafile=file, capath=folder)
+    if has_systems:
+        context.load_default_certs()
     context.set_alpn_protocols(["http/1.1"])
     context.sslsocket_class = TLSSocket
     return context
 
 
 def _connect(place: Place, call: Call) -> CallSocket:
-    plain = socket.create_connection((place.host, place.port), max(0.001, call.remaining()))
-    sock = CallSocket(fileno=plain.detach())
-    sock.watch_network()
-    sock.serve(call)
-    return sock
+    """By the first of its addresses that takes it."""
+    try:
+        found = socket.getaddrinfo(place.host, place.port, type=socket.SOCK_STREAM)
+    except socket.gaierror:
+        socket.socket().close()  # where no file is left, this says so, and that did not
+        raise
+    failure = OSError("the host has no address")
+    for *kind, _, address in found:
+        sock = CallSocket(*kind)
+        try:
+            sock.reach(address, call)
+            return sock
+        except OSError as error:
+            failure = error
+            sock.close()
+            call.disconnected()
+            call.pause(0)  # raises HungUp
+    raise failure
 
 
 def _dig(sock: AnySocket, proxy: Place, server: Place) -> None:
