@@ -124,10 +124,11 @@ def _length_of(answer: Answer) -> int | None:
     lengths = {each.strip() for each in ",".join(fields).split(",")} if fields else {""}
     if len(lengths) > 1:
         raise http.client.HTTPException("contradicting lengths")
-    [length] = lengths
-    if length and not re.fullmatch("[0-9]{1,18}", length):
-        raise http.client.HTTPException("a length that is no number")
-    return int(length) if length else None
+    try:
+        length = int(*lengths)  # as http.client reads it
+    except ValueError:
+        return None
+    return length if length >= 0 else None
 
 
 def retry_after(headers: HTTPMessage) -> float | None:
