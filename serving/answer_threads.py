@@ -19,7 +19,7 @@ from collections.abc import Callable
 from limits import THREAD_TTL
 from serving.connection import Connection
 
-SLOTS = 16  # requests that are answered at a time
+SLOTS = 64  # requests that are answered at a time
 WHILE = 0.25  # seconds in which no request was taken, behind which there are more slots
 SOON = 0.05  # seconds after which it is looked whether that is so
 FAIR = 4  # of so many who are taken, one goes on, whoever begins meanwhile
