@@ -48,6 +48,16 @@ def _parts_of(url: str) -> urllib.parse.SplitResult | None:
     return parts
 
 
+def _prepared(url: str) -> requests.PreparedRequest:
+    """With the URL as it is sent. Raises ValueError."""
+    if _parts_of(url) is None:
+        raise ValueError("a URL is not understood")
+    try:
+        return requests.Request("GET", url).prepare()
+    except requests.RequestException:  # its text may show a password, too
+        raise ValueError("a URL is not understood") from None
+
+
 class Route:
     """How the server at this URL is connected to, and what every request to it has in common.
 
@@ -55,12 +65,7 @@ class Route:
     key and conversation, and put ~/.netrc in the key's place. Raises ValueError or OSError."""
 
     def __init__(self, url: str) -> None:
-        if _parts_of(url) is None:
-            raise ValueError("a URL is not understood")
-        try:
-            request = requests.Request("GET", url).prepare()
-        except requests.RequestException:  # its text may show a password, too
-            raise ValueError("a URL is not understood") from None
+        request = _prepared(url)
         found = route(url)
         self._server = server = Place(request.url or "")
         self._proxy = proxy = _proxy_of(found["proxies"], server)
