@@ -2,7 +2,7 @@
 
     worker ─ its start and its end
        │
-    clients ─ what goes on with each client ─► a thread, while an answer is made
+    clients ─ what goes on with each client ─► answer_threads, while an answer is made
        │
      doors ─ by which they come
        │

@@ -1,10 +1,10 @@
 """The threads that receive requests and make answers, of which few run at a time.
 
 Of many threads that want to run, Python lets one run after the other, and the loop would be one of
-these: it would have its turn seldom. So requests queue for a few slots. Whoever waits for a reply
-gives its slot up; and where nobody has taken a request for a while, as where the database does not
-answer, there are more of them. A thread is started by another one where that can be: to start one
-takes until it has run.
+these: it would have its turn seldom. So requests queue for a few slots. Whoever waits for a reply,
+for room or for a search gives its slot up; and where nobody has taken a request for a while, as
+where the database does not answer, there are more of them. A thread is started by another one where
+that can be: to start one takes until it has run.
 
 Who begins comes before who goes on, such as with a long body: else those who send much at a time
 would be in front of all others.

@@ -16,7 +16,7 @@ from gunicorn.http import Request, errors
 from gunicorn.http.unreader import Unreader
 from gunicorn.http.wsgi import Response
 
-AT_ONCE = 65536  # bytes that are received at a time, and by a thread of one request
+AT_ONCE = 65536  # bytes that are received at a time
 GIVEN = 8192  # bytes of a request that gunicorn is given at a time
 HEAD = 65536  # bytes that a head may have; gunicorn's time for one grows with the square of it
 LINE = 8192  # bytes that the line before a chunk may have, by gunicorn's own limit

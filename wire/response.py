@@ -61,7 +61,6 @@ class Response:
             raise Fault("encoded")  # none was asked for; a few bytes could become gigabytes
         while chunk := self._read():
             yield chunk
-        self._call.check()  # what is shut down looks like what has ended
         if self._length:  # some of it did not come, about which http.client is silent
             raise Fault("broken")
         self.is_read = True
@@ -75,7 +74,7 @@ class Response:
             raise fault_of(error, has_answered=True) from None
         if self._length is not None:
             self._length -= len(chunk)
-        self._call.check()
+        self._call.check()  # what is shut down looks like what has ended
         return chunk
 
     def events(self) -> Iterable[list[Event]]:

@@ -42,12 +42,27 @@ class Reader(io.BufferedReader):
         super().close()
 
 
-class CallSocket(socket.socket):
+class _Readable:
+    """What both kinds of sockets have for http.client."""
+
+    is_followed = False  # something came behind an answer
+    _reader: Reader | None = None
+
+    def makefile(self, *args: Any, **options: Any) -> Reader:
+        """What http.client reads by. It asks for nothing else."""
+        self._reader = Reader(self, super().makefile("rb", buffering=0))  # type: ignore[misc,arg-type]
+        return self._reader
+
+    def take_reader(self) -> Reader | None:
+        """The one that was made last: a socket that kept it would keep itself."""
+        reader, self._reader = self._reader, None
+        return reader
+
+
+class CallSocket(_Readable, socket.socket):  # type: ignore[misc]
     """A TCP connection."""
 
     call: Call | None = None  # none while it is idle
-    _reader: Reader | None = None
-    is_followed = False  # something came behind an answer
 
     def reach(self, address: Any, call: Call) -> None:
         """Connect to this address, for this call. Raises OSError."""
@@ -83,11 +98,6 @@ class CallSocket(socket.socket):
         """Nothing of the call outlives it."""
         self.call = None
 
-    def take_reader(self) -> Reader | None:
-        """The one that was made last: a socket that kept it would keep itself."""
-        reader, self._reader = self._reader, None
-        return reader
-
     @contextlib.contextmanager
     def without_waiting(self) -> Iterator[None]:
         call, self.call = self.call, None
@@ -121,13 +131,8 @@ class CallSocket(socket.socket):
         self.limit()
         super().sendall(*args)
 
-    def makefile(self, *args: Any, **options: Any) -> Reader:  # type: ignore[override]
-        """What http.client reads by. It asks for nothing else."""
-        self._reader = Reader(self, super().makefile("rb", buffering=0))
-        return self._reader
 
-
-class TLSSocket(CallSocket, ssl.SSLSocket):
+class TLSSocket(CallSocket, ssl.SSLSocket):  # type: ignore[misc]
     """Of a context whose `sslsocket_class` it is."""
 
     def send(self, *args: Any) -> int:
@@ -156,11 +161,8 @@ class TLSSocket(CallSocket, ssl.SSLSocket):
         self.context.wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO())
 
 
-class TLSWithinTLS(SSLTransport):
+class TLSWithinTLS(_Readable, SSLTransport):
     """TLS to a server, through a proxy to which TLS is spoken. `outer` is the socket to that."""
-
-    is_followed = False
-    _reader: Reader | None = None
 
     def __init__(self, outer: TLSSocket, context: ssl.SSLContext, name: str) -> None:
         self.outer = outer
@@ -177,16 +179,8 @@ class TLSWithinTLS(SSLTransport):
     def rest(self) -> None:
         self.outer.rest()
 
-    def take_reader(self) -> Reader | None:
-        reader, self._reader = self._reader, None
-        return reader
-
     def without_waiting(self) -> contextlib.AbstractContextManager[None]:
         return self.outer.without_waiting()
-
-    def makefile(self, *args: Any, **options: Any) -> Reader:
-        self._reader = Reader(self, super().makefile("rb", buffering=0))
-        return self._reader
 
 
 AnySocket = CallSocket | TLSWithinTLS
