@@ -2,12 +2,14 @@
 each kind."""
 
 import math
+import sqlite3
 import uuid
 from collections.abc import Iterator
 from typing import Any
 
 from flask import g, request, url_for
 from marshmallow import ValidationError
+from peewee import DatabaseError
 from werkzeug.exceptions import HTTPException
 from werkzeug.http import HTTP_STATUS_CODES
 
@@ -138,11 +140,18 @@ def on_model_error(error: ModelError) -> tuple:
     return model_failure(error.status, error.message, error.retry_after)
 
 
-def on_database_error(error: Exception) -> tuple:
+def on_unavailable(error: Exception) -> tuple:
     g.why = database.reason(error)
     log.error("the database does not answer: %s", g.why, exc_info=error)
     sentence = "The database does not answer. Ask again in a moment."
     return error_response(503, [(sentence, None)], retry_after=5)
+
+
+def on_driver_error(error: Exception) -> tuple:
+    """Of a connection that a request holds until it ends. A bug is raised on: it is a 500."""
+    if not database.is_outage(error):
+        raise error
+    return on_unavailable(error)
 
 
 HANDLERS = {
@@ -152,5 +161,7 @@ HANDLERS = {
     UnknownModel: on_unknown_model,
     ModelError: on_model_error,
     auth.InvalidToken: on_invalid_token,
-    **dict.fromkeys(database.Unavailable, on_database_error),
+    database.Unavailable: on_unavailable,
+    DatabaseError: on_driver_error,
+    sqlite3.Error: on_driver_error,
 }

@@ -134,6 +134,7 @@ def reply_request(
         key=key,
         rate_limit=current_app.config["RATE_LIMIT"],
         token_limit=current_app.config["TOKEN_LIMIT"],
+        request_id=g.id,
     )
 
 

@@ -21,7 +21,7 @@ if sys.modules["psycopg"] is None:
 
 from database.connection import CONNECTIONS, SECOND, db
 from database.deadline import WAIT, begin_request, limit_time, remaining
-from database.failures import Unavailable, Unstorable, reason
+from database.failures import Unavailable, is_outage, mapped_errors, reason
 from database.opening import SchemaVersion, open_database, url_of
 from database.sqlite import APPLICATION_ID
 from database.statements import Statements, insertion
@@ -35,18 +35,19 @@ __all__ = [
     "SchemaVersion",
     "Statements",
     "Unavailable",
-    "Unstorable",
     "begin_request",
     "check",
     "connected",
     "db",
     "insertion",
+    "is_outage",
     "limit_time",
+    "mapped_errors",
+    "monitored",
     "open_database",
     "reason",
     "remaining",
     "transaction",
     "turn_to_store",
     "url_of",
-    "monitored",
 ]

@@ -3,13 +3,14 @@
 import contextlib
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any
 
 from peewee import SQL, Database, DatabaseProxy, ModelSelect, OperationalError, Query
 
 from database.deadline import is_reading, remaining
+from database.failures import mapped_errors
 
 SECOND = 1_000_000  # microseconds, in which times are stored
 CONNECTIONS = 8  # that one process holds open at most
@@ -19,7 +20,19 @@ CHANGING = 6
 
 NO_CONNECTION = "no connection became free in time"
 
-db = DatabaseProxy()  # the database that all models are of, once it is opened
+
+class CurrentDatabase(DatabaseProxy):
+    """The database that all models are of, once it is opened."""
+
+    @contextlib.contextmanager
+    def connection_context(self) -> Iterator[None]:  # type: ignore[override]
+        """A connection for this thread. Raises Unavailable where there is none, or the database
+        fails within this."""
+        with mapped_errors(), super().connection_context():
+            yield
+
+
+db = CurrentDatabase()
 
 
 class Engine:
@@ -38,7 +51,7 @@ class Engine:
         raise NotImplementedError
 
     def check(self) -> None:
-        """Raises one of Unavailable where nobody can write."""
+        """Raises OperationalError where nobody can write."""
         raise NotImplementedError
 
     def write(self) -> AbstractContextManager[None]:

@@ -26,7 +26,7 @@ def is_reading() -> bool:
 
 def limit_time(seconds: float = WAIT) -> None:
     """From now on, all that this thread waits for the database takes so long at most. Then what it
-    waits for raises one of Unavailable."""
+    waits for raises Unavailable."""
     _thread.deadline = time.monotonic() + seconds
 
 

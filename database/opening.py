@@ -1,10 +1,11 @@
 """Opening the database of the settings, and bringing it to this release."""
 
 import secrets
+import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from peewee import BigIntegerField, IntegerField, TextField
+from peewee import BigIntegerField, DatabaseError, IntegerField, TextField
 
 from database.connection import Pool, db
 from database.failures import Unavailable, reason
@@ -47,7 +48,7 @@ def open_database(
             engine, options = postgresql.PostgreSQL, postgresql.parse(url)
         db.initialize(engine(**engine.options | options))
         _migrate(migrations)
-    except Unavailable as error:
+    except (Unavailable, DatabaseError, sqlite3.Error, OSError) as error:
         problem = mistake("database", reason(error), whose=whose(options["database"]))
         raise SettingError("DATABASE_URL", problem) from None
 

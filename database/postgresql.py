@@ -137,11 +137,13 @@ class PostgreSQL(Pool, peewee.PostgresqlDatabase):
 
     def execute_sql(self, *statement: Any) -> psycopg.Cursor:
         """Keep no connection whose prepared statements fail, as where a newer release has changed
-        the type of a column."""
+        the type of a column: the next one prepares them anew."""
         try:
             return super().execute_sql(*statement)
-        except peewee.NotSupportedError:
+        except peewee.NotSupportedError as error:
             self.discard()
+            if "cached plan" in str(error):  # src/backend/utils/cache/plancache.c
+                raise peewee.OperationalError("the database was changed meanwhile") from error
             raise
 
     def send(self, query: Query | SQL) -> Callable[[], list[tuple[Any, ...]]]:

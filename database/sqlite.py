@@ -106,9 +106,13 @@ class SQLite(Pool, SqliteDatabase):
         return found, not mark and (not names or names >= OUR_TABLES)
 
     def _find(self) -> None:
-        """Raises one of Unavailable where the file is not there: a new connection would go to
-        another one, or make one."""
-        if not os.path.samestat(os.stat(self.database), self._file):
+        """Raises OperationalError where the file is not there: a new connection would go to another
+        one, or make one."""
+        try:
+            found = os.stat(self.database)
+        except OSError as error:
+            raise OperationalError(f"the file of the database is gone: {error.strerror}") from error
+        if not os.path.samestat(found, self._file):
             raise OperationalError("the file of the database is another one")
 
     # Connections
@@ -131,6 +135,7 @@ class SQLite(Pool, SqliteDatabase):
         return super().execute_sql(sql, params)
 
     def check(self) -> None:
+        self._find()
         if shutil.disk_usage(self.database).free < LEAST_FREE:
             raise OperationalError("the disk is full")
         with self.write():

@@ -12,6 +12,7 @@ from peewee import IntegrityError, OperationalError
 
 from database.connection import db
 from database.deadline import WAIT, limit_time, remaining
+from database.failures import Unavailable, mapped_errors
 from database.sqlite import LONG
 
 TRIES = 5  # of a transaction that the database gives up for another's sake
@@ -39,12 +40,12 @@ def connected(seconds: float = WAIT) -> Iterator[None]:
 @contextlib.contextmanager
 def turn_to_store(text: str | None) -> Iterator[None]:
     """A long text is stored by one thread at a time. Many of them would have all connections, and
-    a thread that stores a short one would wait for all of them. Raises OperationalError."""
+    a thread that stores a short one would wait for all of them. Raises Unavailable."""
     if len(text or "") < LONG:
         yield
         return
     if not _storing_long_text.acquire(timeout=remaining()):
-        raise OperationalError("long texts are being stored")
+        raise Unavailable("long texts are being stored")
     try:
         yield
     finally:
@@ -53,12 +54,13 @@ def turn_to_store(text: str | None) -> Iterator[None]:
 
 @contextlib.contextmanager
 def monitored() -> Iterator[None]:
-    """`check` is told where what is done within this takes too long, or fails."""
+    """`check` is told where what is done within this takes too long, or raises Unavailable."""
     step = object()
     _begun[step] = time.monotonic()
     try:
-        yield
-    except OperationalError:
+        with mapped_errors():
+            yield
+    except Unavailable:
         _failed["at"] = time.monotonic()
         raise
     finally:
@@ -67,7 +69,7 @@ def monitored() -> Iterator[None]:
 
 def transaction(function: Callable[P, R]) -> Callable[P, R]:
     """Do the function in one write transaction: again where the database gives it up for another's
-    sake, or chance gave an id twice."""
+    sake, or chance gave an id twice. Raises Unavailable."""
 
     @functools.wraps(function)
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -95,12 +97,12 @@ def _is_worth_another_try(error: IntegrityError | OperationalError) -> bool:
 
 
 def check() -> None:
-    """Raises one of Unavailable where nobody can write, or a step of this process does not end, or
-    has failed lately."""
+    """Raises Unavailable where nobody can write, or a step of this process does not end, or has
+    failed lately."""
     limit_time()
     with db.connection_context():
         db.check()
     now = time.monotonic()
     is_stuck = any(since < now - STUCK for since in list(_begun.values()))
     if is_stuck or _failed.get("at", 0) > now - STUCK - 2:
-        raise OperationalError("what is to be written does not end, or failed")
+        raise Unavailable("what is to be written does not end, or failed")

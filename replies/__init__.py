@@ -27,6 +27,7 @@ from models import FAILED, IN_PROGRESS, INTERRUPTED, Missing, Session, Turn, out
 from replies import commits, titles
 from replies.claim import ReplyRequest
 from replies.commits import Orphan, cancel
+from replies.contained import contained
 from replies.doubt import DoubtfulClaim
 from replies.feed import COPIES, SLICE, Feed, Told
 from replies.keeper import Keeper
@@ -88,7 +89,7 @@ class Replies:
             turn = claimed.draft.turn
             if not claimed.is_new:
                 return turn.session, self.follow(turn, watched)
-            reply = Reply(claimed.draft, stack.pop_all(), memory, self._clock)
+            reply = Reply(claimed.draft, stack.pop_all(), memory, self._clock, request.request_id)
         reply.watched = watched
         first = request.content if claimed.begins_session else None
         self.begin(reply, first)
@@ -189,6 +190,10 @@ class Replies:
                     if is_first:  # the first words are on their way before this thread reads on
                         reply.begun.wait(FIRST_WORDS)
                 is_first = False
+        except Exception as error:
+            log.error("a reply failed", reply.names, exc_info=error)
+            if not reply.is_finished:
+                reply.give_up()
         finally:
             self._keeping.wake()
 
@@ -214,8 +219,10 @@ class Replies:
         try:
             with self._titles.slot(reply.session.owner):
                 titles.ask_for_title(reply, self.catalog.provider_of(model), model, message)
-        except (Overloaded, *Unavailable):
+        except (Overloaded, Unavailable):
             pass
+        except Exception as error:
+            log.error("a title failed", reply.names, exc_info=error)
 
     def _doubt(self, claim: DoubtfulClaim) -> None:
         self.keeper.doubt(claim)
@@ -228,7 +235,8 @@ class Replies:
         """What the database does not take is left to the next sweep."""
         try:
             for sweep in self._sweeps:
-                sweep()
+                with contained("a sweep failed"):
+                    sweep()
         except Unavailable:
             pass
 

@@ -56,6 +56,7 @@ class ReplyRequest:
     key: IdempotencyKey | None = None  # as the client sent it: without a reply
     rate_limit: tuple[int, int] | None = None  # replies, seconds
     token_limit: tuple[int, str] | None = None  # tokens, "month" or "day"
+    request_id: str | None = None
 
     def __post_init__(self) -> None:
         # Here, since no transaction waits for a long text to be normalized.
@@ -67,7 +68,7 @@ class ReplyRequest:
 
     def claim(self, on_doubt: Callable[[DoubtfulClaim], None]) -> Claimed:
         """Commit the user turn and an empty reply. Where the key is known and its reply is settled,
-        that one is returned. Raises Refused, and changes nothing; one of Unavailable, and calls
+        that one is returned. Raises Refused, and changes nothing; Unavailable, and calls
         `on_doubt` first where the claim may have been committed all the same."""
         try:
             return self.commit()

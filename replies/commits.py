@@ -261,7 +261,7 @@ def find_orphans(alive: set[str]) -> list[Orphan]:
 
 @transaction
 def _hold_alone(turn_ids: Iterable[int]) -> None:
-    """Raises one of Unavailable where nobody can write."""
+    """Raises Unavailable where nobody can write."""
     _hold("hold_turns", turn_ids)
 
 

@@ -7,14 +7,15 @@ waits or starts a thread.
 
 import itertools
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-from database import SECOND, Unstorable, limit_time, monitored
+from database import SECOND, limit_time, monitored
 from logs import log
 from models import IN_PROGRESS, LEASE, Turn
 from replies import commits
 from replies.commits import NewPiece, Orphan, Stored
+from replies.contained import contained, do_for_all
 from replies.doubt import DoubtfulClaim
 from replies.draft import Draft
 from replies.ended import Ended
@@ -35,6 +36,7 @@ LONGEST_COMMIT = 2**20  # characters that are stored in one transaction, but for
 # Seconds from one commit to the next, for each reply under way here, and at most.
 GATHERING, LONGEST_GATHERING = 0.0001, 0.25
 SWEEP_INTERVAL = 3600  # seconds
+READ_AT_ONCE = 500  # replies
 
 
 class Keeper:
@@ -74,14 +76,17 @@ class Keeper:
         """The first thing on a new connection."""
         with monitored():
             # First of all: others may have begun to look.
-            self._rescuer.renew(self._registry.written(), self._clock())
-            self._catch_up()
+            with contained("leases are not renewed"):
+                self._rescuer.renew(self._registry.written(), self._clock())
+            with contained("what is stored is not seen"):
+                self._catch_up()
 
     def round(self, now: float) -> None:
         with monitored():
             self.store_all()
             if now >= self._next_poll:
-                self.poll()
+                with contained("what others did is not seen"):
+                    self.poll()
         if now >= self._next_look:
             self.look()
 
@@ -113,28 +118,31 @@ class Keeper:
     # Storing what has arrived
 
     def store_all(self) -> None:
-        """Store what there is, or the first of it, where that is much. Where the database does not
-        take it, all that it takes, and give up the replies of the rest."""
-        limit_time()
+        """Store what there is, or the first of it, where that is much. A bug costs the reply that
+        it is in."""
         self._has_more = False
-        try:
-            # An older one of the same turn is lost, as the next poll will see.
-            written = sorted(self._registry.written(), key=lambda reply: reply.asked_at)
-            newest = {reply.id: reply for reply in written}
-            batch = _first_of(list(newest.values()))
-            self.store(batch)
-            self._has_more = len(batch) < len(newest)
-        except Unstorable:
-            for reply in self._registry.written():
-                try:
-                    self.store([reply])
-                except Unstorable as error:
-                    log.error("the database does not take a reply: %s", type(error).__name__)
-                    reply.give_up()
+        # An older one of the same turn is lost, as the next poll will see.
+        written = sorted(self._registry.written(), key=lambda reply: reply.asked_at)
+        newest = {reply.id: reply for reply in written}
+        batch = _first_of(list(newest.values()))
+        do_for_all(self.store, batch, self._give_up)
+        self._has_more = len(batch) < len(newest)
 
-    def store(self, replies: Iterable[Reply]) -> None:
+    def _give_up(self, reply: Reply, error: Exception) -> None:
+        """It cannot be stored: it ends as failed. Where that cannot be stored either, its followers
+        are told all the same, and its lease lapses."""
+        log.error("a reply is not stored", reply.names, exc_info=error)
+        if not reply.is_given_up:
+            reply.give_up()
+            return
+        self._registry.remove(reply)
+        reply.end(reply.draft.turn)
+        reply.let_go()
+
+    def store(self, replies: Sequence[Reply]) -> None:
         """Commit in one transaction what has arrived of these replies and how they ended; then tell
         their followers."""
+        limit_time()
         batch = [taken for taken in (reply.take() for reply in replies) if _is_news(taken)]
         if not batch:
             return
@@ -177,22 +185,17 @@ class Keeper:
     def _catch_up(self) -> None:
         """See what is stored, after a fault: a commit may have come through all the same, and a
         database that another took the place of may have lost the last ones."""
-        for reply in self._registry.written():
-            limit_time()  # they may be many, and the database far away
-            turn = Turn.read(reply.id)
+        written = {reply.id: reply for reply in self._registry.written()}
+        for turn in _under_way(written):
             # Else the next poll tells.
-            if turn is not None and turn.status == IN_PROGRESS and turn.fence == reply.fence:
-                self._believe(reply, turn)
-        limit_time()
-        drafts = self._ended.drafts()
-        news = commits.read_news({draft.turn.id: None for draft in drafts})
+            if turn.fence == written[turn.id].fence:
+                self._believe(written[turn.id], turn)
+        ended = {draft.turn.id: draft for draft in self._ended.drafts()}
         lost = []
-        for draft in drafts:
-            turn_id = draft.turn.id
-            if turn_id in news and news[turn_id].status == IN_PROGRESS:
-                lost.append(draft)
-                if (turn := Turn.read(turn_id)) is not None:
-                    draft.counted = turn.usage
+        for turn in _under_way(ended):
+            ended[turn.id].counted = turn.usage
+            lost.append(ended[turn.id])
+        limit_time()
         commits.store(pieces=[], over=lost)
 
     def _believe(self, reply: Reply, turn: Turn) -> None:
@@ -238,10 +241,15 @@ class Keeper:
         left and others handed over."""
         now = self._clock()
         self._next_look = now + LOOK_INTERVAL
-        self._rescuer.renew(self._registry.written(), now, older_than=LOOK_INTERVAL)
-        self._rescuer.undo_claims(now)
-        if self.stopping:
-            return
+        with contained("leases are not renewed"):
+            self._rescuer.renew(self._registry.written(), now, older_than=LOOK_INTERVAL)
+        with contained("claims are not undone"):
+            self._rescuer.undo_claims(now)
+        if not self.stopping:
+            with contained("orphans are not found"):
+                self._look_for_orphans(now)
+
+    def _look_for_orphans(self, now: float) -> None:
         if now >= self._next_sweep:
             self._next_sweep = now + SWEEP_INTERVAL
             self._start_sweep()
@@ -294,6 +302,17 @@ class Keeper:
 
 def _is_news(taken: Taken) -> bool:
     return bool(taken.text or taken.is_over or taken.used)
+
+
+def _under_way(ids: Iterable[int]) -> Iterator[Turn]:
+    """The rows of these replies that are under way, with their texts: many in one query, since the
+    database may be far away, and not all, since their texts may be long."""
+    left = list(ids)
+    while left:
+        limit_time()
+        turns = Turn.read_all(left[:READ_AT_ONCE])
+        del left[:READ_AT_ONCE]
+        yield from (turn for turn in turns if turn.status == IN_PROGRESS)
 
 
 def _given(values: Iterable[Any]) -> list[Any]:

@@ -22,7 +22,8 @@ THINKING_INTERVAL = 1  # seconds
 HOLD = 5
 COUNT_INTERVAL = 1  # seconds from one time that usage is stored to the next
 
-# What is told of a reply that was continued in vain.
+# What is told of a reply that a bug is in the way of, and of one that was continued in vain.
+BROKEN = outcome_of(FAILED, 500, "The server failed. Ask again.")
 NOTHING_MORE = outcome_of(FAILED, 502, "The model has written nothing more.")
 NO_WINDOW = outcome_of(
     FAILED, 409, "The reply so far does not fit the model's context window. Start a new message."
@@ -75,7 +76,9 @@ class Reply(Feed):
         stack: contextlib.ExitStack,
         memory: Slot,
         clock: Callable[[], float] = time.monotonic,
+        request_id: str | None = None,
     ) -> None:
+        """`request_id` is that of the request that has asked for it, for the log."""
         super().__init__(draft.turn)
         self.draft, self.session = draft, draft.turn.session
         self.memory = memory  # room for what the model is sent; it is left with all else
@@ -85,6 +88,8 @@ class Reply(Feed):
         self.exchange.on_thinking = self._think
         self.call = self.exchange.call
         self.error: str | None = None  # by which it ended, for the log
+        self.is_given_up = False  # a bug has kept it from being stored
+        self._request_id = request_id
         # How an attempt to go on failed that changed nothing: the columns that a client is told.
         self.failure: dict[str, Any] | None = None
         self._clock = clock
@@ -133,6 +138,11 @@ class Reply(Feed):
             self._next_thought = now + THINKING_INTERVAL
             self.note(thinking=self._thought)
 
+    @property
+    def is_finished(self) -> bool:
+        """Whether it is known how it ends."""
+        return bool(self._outcome)
+
     def finish(self, outcome: dict[str, Any]) -> None:
         """Nothing more arrives: the first to say so decides how it ends."""
         # Whole, though it decides much: text, outcome and usage must be of one moment.
@@ -160,12 +170,12 @@ class Reply(Feed):
             self._outcome = outcome
 
     def give_up(self) -> None:
-        """The database does not take it: what is not stored is dropped, and it ends as failed."""
+        """A bug is in the way of it: what is not stored is dropped, and it ends as failed."""
+        self.is_given_up = True
         self.call.hang_up()
-        self.take_usage()
-        outcome = outcome_of(FAILED, 500, "The database did not take the reply. Ask again.")
+        outcome = BROKEN | {"search_text": normalize(self.text)}
         with self._news:
-            self._arrived, self._outcome = "", outcome | {"search_text": normalize(self.text)}
+            self._arrived, self._outcome = "", outcome
 
     # What is stored
 
@@ -234,11 +244,17 @@ class Reply(Feed):
         self.prompt, self._arrived = None, ""
         self.exchange.on_thinking = ignore  # else reply and exchange would hold each other
 
+    @property
+    def names(self) -> dict[str, str]:
+        """By what the log knows it."""
+        request = {"id": self._request_id} if self._request_id else {}
+        return {"session": str(self.session.id)} | request
+
     def log(self, turn: Turn | None) -> None:
         """One line about how it went; `turn` is None where its session was deleted."""
         why = self.error or (turn and turn.error_message)
         line = {
-            "session": str(self.session.id),
+            **self.names,
             "model": self.draft.model,
             "outcome": turn.status if turn else "deleted",
             "status": turn and turn.error_status,

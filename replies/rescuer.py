@@ -7,6 +7,7 @@ from logs import log
 from models import Turn
 from replies import commits
 from replies.commits import Orphan
+from replies.contained import contained, do_for_all, tell_bug
 from replies.doubt import DoubtfulClaim
 from replies.orphans import Orphans
 from replies.reply import Reply
@@ -64,9 +65,10 @@ class Rescuer:
             return
         news = commits.read_news({claim.turn_id: None for _, claim in doubtful})
         for since, claim in doubtful:
-            if claim.turn_id in news and claim.undo():
-                text = "a claim that was told as failed came through, and is undone"
-                log.warning(text, {"session": claim.session_id})
+            with contained("a claim is not undone"):
+                if claim.turn_id in news and claim.undo():
+                    text = "a claim that was told as failed came through, and is undone"
+                    log.warning(text, {"session": claim.session_id})
             if claim.turn_id in news or now > since + DOUBT:
                 self._doubtful.remove((since, claim))
 
@@ -77,13 +79,15 @@ class Rescuer:
         for orphan in due.to_take_over:
             if self._clock() >= until:
                 break
-            if self._take_over(orphan):
-                self._store()
+            with contained("an orphan is not taken over"):
+                if self._take_over(orphan):
+                    self._store()
         for start in range(0, len(due.to_end), ENDED_AT_ONCE):
-            self._end(due.to_end[start : start + ENDED_AT_ONCE])
+            some = due.to_end[start : start + ENDED_AT_ONCE]
+            do_for_all(self._end, some, lambda _, bug: tell_bug("an orphan is not ended", bug))
             self._store()
 
-    def _end(self, orphans: list[Orphan]) -> None:
+    def _end(self, orphans: Sequence[Orphan]) -> None:
         leases = {orphan.turn_id: orphan.lease for orphan in orphans}
         found = Turn.read_all(leases)
         turns = [turn for turn in found if turn.lease_until == leases[turn.id]]

@@ -12,7 +12,7 @@ from providers.faults import ModelError
 from providers.protocols import Provider
 from replies.commits import count_restart
 from replies.prompts import read_prompt
-from replies.reply import Reply
+from replies.reply import BROKEN, Reply
 from wire import HungUp
 
 
@@ -64,7 +64,7 @@ class Writer:
             return outcome_of(FAILED, error.status, error.message, error.retry_after)
         if isinstance(error, Unavailable):
             return outcome_of(FAILED, 503, "The database did not answer. Ask again.")
-        return outcome_of(FAILED, 500, "The server failed. Ask again.")
+        return BROKEN
 
     def _answer(self) -> Iterator[str]:
         """The texts of the answer to the conversation. Where the model's window does not hold it,
@@ -130,4 +130,4 @@ class Writer:
         return False
 
 
-_EXPECTED = (HungUp, Missing, UnknownModel, ModelError, *Unavailable)
+_EXPECTED = (HungUp, Missing, UnknownModel, ModelError, Unavailable)

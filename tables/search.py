@@ -7,7 +7,7 @@ import threading
 import unicodedata
 from collections.abc import Iterator
 
-from database import Unavailable, limit_time, remaining
+from database import Unavailable, limit_time, mapped_errors, remaining
 from limits import Overloaded
 
 MAX_WORDS = 20
@@ -61,7 +61,8 @@ def limited(seconds: float = TIMEOUT) -> Iterator[None]:
     over."""
     limit_time(min(seconds, remaining()))
     try:
-        yield
+        with mapped_errors():
+            yield
     except Unavailable:
         if remaining():
             raise

@@ -266,6 +266,7 @@ def npm_folder(name):
                 cwd=folder,
                 check=True,
                 capture_output=True,
+                timeout=240,
             )
     return folder
 
@@ -287,18 +288,31 @@ def files_of_the_service() -> set[str]:
     return {path.relative_to(ROOT).as_posix() for path in files} - {"pyproject.toml"}
 
 
-def wait_until_up(url, process):
+def wait_until_up(url, process, seconds=60):
     """Wait until this process answers there, which may be a proxy."""
-    while True:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
         with contextlib.suppress(requests.ConnectionError):
             return requests.get(url + "/health", timeout=5)
         assert process.poll() is None, process.stdout and process.stdout.read()
         time.sleep(0.02)
+    raise AssertionError(f"nothing answers at {url}")
+
+
+def end(process, seconds=30):
+    """SIGTERM, as a platform would; returns what it has written and was not read."""
+    process.terminate()
+    try:
+        return process.communicate(timeout=seconds)[0]
+    finally:
+        process.kill()
 
 
 def read_until(client, text, came=b""):
     """What comes on this connection, behind this, until it has this text."""
+    deadline = time.monotonic() + QUIET
     while text not in came:
+        assert time.monotonic() < deadline, came
         data = client.recv(65536)
         assert data, came
         came += data
@@ -328,7 +342,7 @@ def at_once(count, function):
     barrier = threading.Barrier(count)
 
     def call(number):
-        barrier.wait()
+        barrier.wait(30)
         return function(number)
 
     with concurrent.futures.ThreadPoolExecutor(count) as pool:

@@ -17,6 +17,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+PATIENCE = 120  # seconds for which an Event is waited for: nobody hangs where a test has stopped in its middle
 KEEP = object()  # the last part of an answer behind which the connection may have another request
 
 
@@ -110,8 +111,10 @@ class Connection:
                 elif isinstance(part, bytes):
                     self.send(part)
                 elif isinstance(part, threading.Event):
+                    deadline = time.monotonic() + PATIENCE
                     while not part.wait(0.01) and not request.hung_up.is_set():
-                        pass
+                        if time.monotonic() > deadline:
+                            raise TimeoutError
                 elif callable(part):
                     part(self)
                 else:

@@ -16,7 +16,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519
 
-from client import ROOT, SECRET, free_port, make_token
+from client import ROOT, SECRET, free_port, make_token, wait_until
 from provider import REFUSED, Provider, certificate, cut, reply, status, thought
 
 pytestmark = pytest.mark.parametrize(
@@ -94,8 +94,7 @@ class Terminal:
     def press_ctrl_c(self):
         """When it waits for something: between its prompt and the keyboard, Python would note the signal, and wait."""
         stat = pathlib.Path(f"/proc/{self.process.pid}/stat")
-        while stat.read_text().rpartition(")")[2].split()[0] != "S":
-            time.sleep(0.005)
+        wait_until(lambda: stat.read_text().rpartition(")")[2].split()[0] == "S")
         self.process.send_signal(signal.SIGINT)
 
     def wait_for(self, text, seconds=10):
@@ -111,7 +110,8 @@ class Terminal:
     def wait_for_end(self):
         """Wait until it has ended, and all that it wrote is there."""
         with contextlib.suppress(OSError):  # so a terminal ends, on Linux
-            while data := os.read(self._keyboard, 4096):
+            while select.select([self._keyboard], [], [], 30)[0]:
+                data = os.read(self._keyboard, 4096)
                 self.screen = DRAWN.sub("", self.screen + data.decode())
         return self.process.wait(10)
 

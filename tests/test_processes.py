@@ -20,6 +20,7 @@ from client import (
     SECRET,
     Client,
     copy_of_the_service,
+    end,
     free_port,
     make_token,
     wait_for_status,
@@ -98,8 +99,7 @@ def test_a_newer_release_keeps_all_of_an_older_ones_data(start, settings, provid
         assert [turn["content"] for turn in alice.turns(session)] == ["Hello", "The answer."]
         assert alice.create("New")["title"] == "New"
     finally:
-        process.terminate()
-        process.communicate()
+        end(process)
 
 
 @pytest.fixture

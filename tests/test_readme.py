@@ -22,6 +22,7 @@ from client import (
     ROOT,
     Client,
     copy_of_the_service,
+    end,
     files_of_the_service,
     free_port,
     make_token,
@@ -179,8 +180,7 @@ class NewUser:
     def leave(self):
         for process in (self.server, self.network):
             if process is not None:
-                process.terminate()
-                process.communicate()
+                end(process)
 
 
 @pytest.fixture
@@ -284,8 +284,7 @@ def start_with(lines, folder):
     try:
         wait_until_up(f"http://127.0.0.1:{port}", server)
     finally:
-        server.terminate()
-        told = server.communicate()[0]
+        told = end(server)
     assert not re.search("WARNING|ERROR|dotenv", told), told
 
 
