@@ -83,12 +83,20 @@ def outcome_of(
     error_status: int | None = None,
     error_message: str | None = None,
     retry_after: float | None = None,
+    pointer: str | None = None,
     stop_reason: str | None = None,
 ) -> dict[str, Any]:
-    """The columns that say how a reply ends."""
+    """The columns that say how a reply ends. The pointer (RFC 6901) is what is at fault of the
+    request, such as `/options/top_p`."""
     seconds = None if retry_after is None else math.ceil(retry_after)  # a provider may say 7.5
-    error = {"error_status": error_status, "error_message": error_message, "retry_after": seconds}
-    return {"status": status, "stop_reason": stop_reason} | error
+    return {
+        "status": status,
+        "error_status": error_status,
+        "error_message": error_message,
+        "retry_after": seconds,
+        "error_pointer": pointer,
+        "stop_reason": stop_reason,
+    }
 
 
 def new_turn_id(now: int, last: int) -> int:
@@ -233,6 +241,7 @@ class Turn(db.Model):
     uncounted = BigIntegerField(default=0, constraints=[SQL("DEFAULT 0")])
     error_status = IntegerField(null=True)
     error_message = TextField(null=True)
+    error_pointer = TextField(null=True)
     retry_after = IntegerField(null=True)
     search_text = TextField(column_name="folded", default="")
     # Which attempt may write it: a write that comes late names an older one.
@@ -251,7 +260,8 @@ class Turn(db.Model):
 
     @property
     def is_settled(self) -> bool:
-        """Whether an idempotency key that named this reply has had its answer."""
+        """Whether who asks for it again under its idempotency key has it as it is. A reply that
+        failed, or whose process died, is asked for again."""
         return self.status == COMPLETE or self.cancelled
 
     @property

@@ -150,9 +150,14 @@ UsageSchema = Schema.from_dict(
     {name: fields.Integer(required=True, allow_none=True) for name in SAID}, name="UsageSchema"
 )
 MetaSchema = Schema.from_dict({"has_more": fields.Boolean(required=True)}, name="MetaSchema")
-of_error = {"status": fields.Integer(attribute="error_status", required=True)}
-of_error |= {"message": fields.String(attribute="error_message", required=True)}
-turn_error_schema = Schema.from_dict(of_error, name="TurnErrorSchema")()
+
+
+class TurnErrorSchema(Schema):
+    status = fields.Integer(attribute="error_status", required=True)
+    message = fields.String(attribute="error_message", required=True)
+
+
+turn_error_schema = TurnErrorSchema()
 
 
 class SessionSchema(Schema):

@@ -2,14 +2,12 @@
 each kind."""
 
 import math
-import sqlite3
 import uuid
 from collections.abc import Iterator
 from typing import Any
 
 from flask import g, request, url_for
 from marshmallow import ValidationError
-from peewee import DatabaseError
 from werkzeug.exceptions import HTTPException
 from werkzeug.http import HTTP_STATUS_CODES
 
@@ -19,7 +17,7 @@ import models
 from api.services import services
 from llm import UnknownModel
 from logs import log
-from providers.faults import REFUSED_OPTION, ModelError
+from providers.faults import ModelError
 from schemas import MOST_ERRORS
 from settings import MISTAKES
 
@@ -111,11 +109,14 @@ def _pointer(place: str, name: str) -> str:
 
 
 def model_failure(
-    status: int, message: str, retry_after: float | None, session_id: uuid.UUID | None = None
+    status: int,
+    message: str,
+    retry_after: float | None,
+    pointer: str | None,
+    session_id: uuid.UUID | None = None,
 ) -> tuple:
     """What is answered where the model's provider has failed."""
-    option = REFUSED_OPTION.match(message)
-    source = {"pointer": f"/options/{option[1]}"} if option else None
+    source = {"pointer": pointer} if pointer else None
     wait = (retry_after or SOON) if status == 503 else None
     return error_response(status, [(message, source)], wait, session_id)
 
@@ -137,7 +138,7 @@ def on_unknown_model(error: UnknownModel) -> tuple:
 
 
 def on_model_error(error: ModelError) -> tuple:
-    return model_failure(error.status, error.message, error.retry_after)
+    return model_failure(*error.told)
 
 
 def on_unavailable(error: Exception) -> tuple:
@@ -162,6 +163,5 @@ HANDLERS = {
     ModelError: on_model_error,
     auth.InvalidToken: on_invalid_token,
     database.Unavailable: on_unavailable,
-    DatabaseError: on_driver_error,
-    sqlite3.Error: on_driver_error,
+    **dict.fromkeys(database.DRIVER_ERRORS, on_driver_error),
 }

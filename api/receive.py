@@ -191,8 +191,8 @@ def answer(
         raise Missing("The session was deleted while its reply was being written.")
     if turn and not is_async:
         if turn.status == FAILED:
-            failure = turn.error_status, turn.error_message, turn.retry_after
-            return errors.model_failure(*failure, session.id)
+            failure = turn.error_status, turn.error_message, turn.retry_after, turn.error_pointer
+            return errors.model_failure(*failure, session_id=session.id)
         if not is_new:
             return schemas.dump_turn(turn), 201
     if not is_new:

@@ -21,7 +21,7 @@ if sys.modules["psycopg"] is None:
 
 from database.connection import CONNECTIONS, SECOND, db
 from database.deadline import WAIT, begin_request, limit_time, remaining
-from database.failures import Unavailable, is_outage, mapped_errors, reason
+from database.failures import DRIVER_ERRORS, Unavailable, is_outage, mapped_errors, reason
 from database.opening import SchemaVersion, open_database, url_of
 from database.sqlite import APPLICATION_ID
 from database.statements import Statements, insertion
@@ -30,6 +30,7 @@ from database.transactions import check, connected, monitored, transaction, turn
 __all__ = [
     "APPLICATION_ID",
     "CONNECTIONS",
+    "DRIVER_ERRORS",
     "SECOND",
     "WAIT",
     "SchemaVersion",

@@ -5,8 +5,10 @@ import re
 import sqlite3
 from collections.abc import Iterator
 
-from peewee import DataError, IntegrityError, InterfaceError, OperationalError
+from peewee import DatabaseError, DataError, IntegrityError, InterfaceError, OperationalError
 
+# SQLite's own errors come where rows are fetched.
+DRIVER_ERRORS = (DatabaseError, sqlite3.Error)
 # SQLite's primary result codes (sqlite.org/rescode.html), which are the last byte of any other.
 # Of the rest, as of a mistyped statement, a constraint or a type, none ends by itself.
 _SQLITE_OUTAGES = {

@@ -1,14 +1,13 @@
 """Opening the database of the settings, and bringing it to this release."""
 
 import secrets
-import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from peewee import BigIntegerField, DatabaseError, IntegerField, TextField
+from peewee import BigIntegerField, IntegerField, TextField
 
 from database.connection import Pool, db
-from database.failures import Unavailable, reason
+from database.failures import DRIVER_ERRORS, Unavailable, is_outage, reason
 from database.sqlite import SQLite
 from settings import SettingError, ensure_folder, mistake, whose
 
@@ -48,7 +47,7 @@ def open_database(
             engine, options = postgresql.PostgreSQL, postgresql.parse(url)
         db.initialize(engine(**engine.options | options))
         _migrate(migrations)
-    except (Unavailable, DatabaseError, sqlite3.Error, OSError) as error:
+    except (Unavailable, *DRIVER_ERRORS, OSError) as error:
         problem = mistake("database", reason(error), whose=whose(options["database"]))
         raise SettingError("DATABASE_URL", problem) from None
 
@@ -63,15 +62,29 @@ def _migrate(migrations: Sequence[Callable[[], None]]) -> None:
         known = SchemaVersion.id, SchemaVersion.migrations  # the columns of every release
         version = SchemaVersion.select(*known).first() or SchemaVersion(migrations=0)
         if version.migrations > len(migrations):
-            problem = "it belongs to a newer release of Parley; start that one"
+            problem = "it belongs to a newer release of Parley, or to none; start what made it"
             raise SettingError("DATABASE_URL", problem)
         for step in migrations[version.migrations :]:
             step()
+        _check_columns()
         version.migrations = len(migrations)
         version.save()
         lacking = SchemaVersion.secret.is_null()
         SchemaVersion.update(secret=secrets.token_hex()).where(lacking).execute()
         db.discard()  # a process that forks from this one must not share it
+
+
+def _check_columns() -> None:
+    """Raises SettingError where a column is missing, as where a state between two releases made the
+    database."""
+    for model in db.Model.__subclasses__():
+        try:
+            model.select().limit(0).execute()
+        except DRIVER_ERRORS as error:
+            if is_outage(error):
+                raise
+            problem = "a state of Parley made it that was never released; start with a new one"
+            raise SettingError("DATABASE_URL", problem) from None
 
 
 def _check_encoding() -> None:

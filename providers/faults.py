@@ -15,8 +15,6 @@ from providers.quotations import Sent
 from well_known import PORTS, service_at
 
 ERROR_SIZE, ERROR_TIMEOUT = 65536, 10  # bytes of an error's body that are read; seconds for them
-# As the message of a failure that is stored begins, where the session's own option was refused.
-REFUSED_OPTION = re.compile(r"The provider \w+ refuses the option (\w+):")
 PROOF = 40  # characters of a refusal that names no number, by which it is known again
 LONGEST = 500  # characters of a provider's words that are told
 
@@ -35,6 +33,7 @@ class ModelError(Exception):
     status: int  # HTTP's, that tells a client what kind of failure it was
     message: str  # what a client is told
     retry_after: float | None = None  # seconds
+    pointer: str | None = None  # to what of the request is refused (RFC 6901)
     retryable: bool = False  # whether the same request may succeed a moment later
     unsupported: list[str] = dataclasses.field(default_factory=list)  # parameters that were refused
     refusal: str = ""  # the provider's own words, where the request was at fault
@@ -46,6 +45,11 @@ class ModelError(Exception):
     is_answer: bool = False
     # The server's credit is used up: whatever a header says, no other try helps.
     is_spent: bool = False
+
+    @property
+    def told(self) -> tuple[int, str, float | None, str | None]:
+        """What a client is told, and what is stored: status, message, seconds, pointer."""
+        return self.status, self.message, self.retry_after, self.pointer
 
     def __str__(self) -> str:
         return self.message if self.words in self.message else f"{self.message} {self.words}"
@@ -127,7 +131,7 @@ class Faults:
         if status in (400, 404, 422):
             if said.says("unknown_model", sent):
                 text = f"has no such model: {message}. GET /models lists those there are."
-                return self.error(400, text)
+                return self.error(400, text, pointer="/model")
             if said.says("key", sent):
                 status = 401
         if status == 402 or said.says("spent", sent):
@@ -155,7 +159,8 @@ class Faults:
         sent = Sent(request)
         for option in options if failure.refusal else ():
             if option in failure.unsupported or sent.own(_OPTIONS[option], failure.refusal):
-                return self.error(400, f"refuses the option {option}: {failure.refusal}")
+                text = f"refuses the option {option}: {failure.refusal}"
+                return self.error(400, text, pointer=f"/options/{option}")
         return failure
 
     # The end of an answer

@@ -13,9 +13,7 @@ import processes
 from database import SECOND, Unavailable, db, insertion, transaction
 from models import (
     COMPLETE,
-    FAILED,
     IN_PROGRESS,
-    INTERRUPTED,
     LEASE,
     PREVIEW,
     Missing,
@@ -24,7 +22,6 @@ from models import (
     Session,
     Turn,
     new_turn_id,
-    outcome_of,
 )
 from replies.doubt import DoubtfulClaim
 from replies.draft import Draft
@@ -84,9 +81,11 @@ class ReplyRequest:
             # Two of one owner's requests are counted, and keys compared, one after the other.
             db.lock(self.owner)
         now = db.now()
-        earlier, is_settled = self._reply_under_key(now)
-        if earlier and is_settled:
-            return Claimed(_as_it_was(earlier), is_new=False)
+        earlier = self._reply_under_key(now)
+        if earlier and earlier.is_settled:
+            known = Draft(earlier, counted=earlier.usage)
+            earlier.session.model = known.model
+            return Claimed(known, is_new=False)
         self._check_limits(now)
         if earlier:  # it failed, and is asked for again
             session, draft, message = self._ask_again(earlier, now)
@@ -112,17 +111,16 @@ class ReplyRequest:
 
     # Whether it may be
 
-    def _reply_under_key(self, now: int) -> tuple[Turn | None, bool]:
-        """The reply that was asked for under this key before, and whether it is settled; else it
-        failed. Raises Refused where it may not be asked for again, Missing where it was deleted."""
+    def _reply_under_key(self, now: int) -> Turn | None:
+        """The reply that this key names. Raises Refused where it is not settled and may not be
+        asked for again, Missing where it was deleted."""
         known = self.key.known(now) if self.key else None
         if known is None:
-            return None, False
+            return None
         reply = self._reply_of(known)
-        if known.settled or reply.is_settled:
-            return reply, True
-        self._check_may_be_retried(reply)
-        return reply, False
+        if not reply.is_settled:
+            self._check_may_be_retried(reply)
+        return reply
 
     def _reply_of(self, known: IdempotencyKey) -> Turn:
         is_its = Turn.id == known.turn_id, Session.owner == self.owner
@@ -132,8 +130,8 @@ class ReplyRequest:
         return reply
 
     def _check_may_be_retried(self, reply: Turn) -> None:
-        """Raises Refused where the reply of a known key, which has not settled, is under way, or is
-        not the session's last one."""
+        """Raises Refused where the reply of a known key is under way, or is not the session's last
+        one."""
         if reply.status == IN_PROGRESS:
             message = "The first request with this key is under way. Ask again for its answer."
             raise Refused(message, reply.session_id, retry_after=1)
@@ -253,8 +251,6 @@ class ReplyRequest:
                 "Send a message, or retry."
             )
             raise Refused(message)
-        if reply.is_settled:
-            IdempotencyKey.settle(reply)
         reply.session = session
         draft = Draft(reply, counted=reply.usage, base=len(reply.content))
         # Its process has not said what it used, and cannot any more.
@@ -307,13 +303,3 @@ def _new_lease(now: int) -> dict[str, Any]:
         "lease_until": now + LEASE,
         "writer": processes.this_process(),
     }
-
-
-def _as_it_was(reply: Turn) -> Draft:
-    """The settled reply of a known key, as its first request was answered."""
-    if reply.status == FAILED:  # which is of what was asked for later
-        for name, value in outcome_of(INTERRUPTED).items():
-            setattr(reply, name, value)
-    draft = Draft(reply, counted=reply.usage)
-    reply.session.model = draft.model
-    return draft

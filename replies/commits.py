@@ -18,7 +18,6 @@ from models import (
 )
 from replies.draft import Draft
 from tables import given, statements
-from tables.idempotency import IdempotencyKey
 from tables.ledger import TOKENS, Usage
 from tables.search import normalize
 
@@ -120,8 +119,6 @@ def _settle(ended: Sequence[Draft]) -> None:
     if any(draft.turn.replaces for draft in ended):
         db.send(given("show_turns", rows))
     db.send(given("change_sessions", rows, preview=PREVIEW))
-    in_vain = [draft.turn for draft in ended if draft.in_vain and not draft.turn.cancelled]
-    IdempotencyKey.forget(in_vain)
 
 
 def _change(name: str, drafts: Sequence[Draft]) -> list[Draft]:

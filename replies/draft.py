@@ -96,6 +96,6 @@ class Draft:
         if turn.stop_reason:
             return outcome_of(COMPLETE, stop_reason=turn.stop_reason) | continued
         if turn.error_status and not turn.cancelled:
-            error = turn.error_status, turn.error_message, turn.retry_after
+            error = turn.error_status, turn.error_message, turn.retry_after, turn.error_pointer
             return outcome_of(FAILED, *error, stop_reason=turn.stop_reason) | continued
         return outcome_of(INTERRUPTED, stop_reason=turn.stop_reason) | continued

@@ -58,10 +58,10 @@ class Writer:
             return outcome_of(INTERRUPTED)
         if isinstance(error, UnknownModel):
             self.reply.error = str(error)
-            return outcome_of(FAILED, 400, str(error))
+            return outcome_of(FAILED, 400, str(error), pointer="/model")
         if isinstance(error, ModelError):
             self.reply.error = str(error)
-            return outcome_of(FAILED, error.status, error.message, error.retry_after)
+            return outcome_of(FAILED, *error.told)
         if isinstance(error, Unavailable):
             return outcome_of(FAILED, 503, "The database did not answer. Ask again.")
         return BROKEN

@@ -5,9 +5,8 @@ import functools
 import hashlib
 import hmac
 import uuid
-from collections.abc import Iterable
 
-from peewee import SQL, BigIntegerField, BooleanField, CompositeKey, Model, TextField, UUIDField
+from peewee import BigIntegerField, CompositeKey, Model, TextField, UUIDField
 from werkzeug.exceptions import UnprocessableEntity
 
 from database import SECOND, SchemaVersion, db
@@ -24,8 +23,7 @@ def _secret() -> bytes:
 
 
 class IdempotencyKey(db.Model):
-    """A key that a client sent, what it sent under it, and the reply that was first asked for
-    so."""
+    """A key that a client sent, what it sent under it, and the reply that it names."""
 
     owner = TextField()
     path = TextField()
@@ -34,8 +32,6 @@ class IdempotencyKey(db.Model):
     session_id = UUIDField()
     turn_id = BigIntegerField()
     created_at = BigIntegerField()
-    # It had its answer before the reply was continued.
-    settled = BooleanField(default=False, constraints=[SQL("DEFAULT FALSE")])
 
     plain = ""  # the digest that releases before this one stored, which needs no secret
 
@@ -87,21 +83,6 @@ class IdempotencyKey(db.Model):
                 conflict_target=("owner", "path", "key"), preserve="turn_id"
             )
         )
-
-    @classmethod
-    def settle(cls, reply: Model) -> None:
-        """The keys of this reply have had their answer, whatever becomes of it from here on."""
-        of_reply = cls.owner == reply.session.owner, cls.turn_id == reply.id
-        db.send(cls.update(settled=True).where(*of_reply))
-
-    @classmethod
-    def forget(cls, replies: Iterable[Model]) -> None:
-        """Forget the keys by which these were continued in vain: they name an attempt that
-        failed."""
-        in_vain = cls.path.endswith("/continue") & ~cls.settled
-        for reply in replies:
-            of_reply = cls.owner == reply.session.owner, cls.turn_id == reply.id
-            db.send(cls.delete().where(*of_reply, in_vain))
 
     @classmethod
     def let_go(cls, owner: str, session_id: uuid.UUID) -> None:

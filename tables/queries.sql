@@ -26,6 +26,7 @@ RETURNING turn_id;
 --     cancelled boolean,
 --     error_status int,
 --     error_message text,
+--     error_pointer text,
 --     retry_after int,
 --     input_tokens int,
 --     output_tokens int,
@@ -48,6 +49,7 @@ SET status = given.status,
     cancelled = given.cancelled,
     error_status = given.error_status,
     error_message = given.error_message,
+    error_pointer = given.error_pointer,
     retry_after = given.retry_after,
     input_tokens = given.input_tokens,
     output_tokens = given.output_tokens,
@@ -395,7 +397,7 @@ WHERE id = (
 -- of these as have so many bytes together, but at least one. `size` are the bytes with all that are
 -- newer. No text is read of those that are left out.
 SELECT turn.id, kind, created_at, model, status, input_tokens, output_tokens, cached_tokens,
-    error_status, error_message, stop_reason, continued, turns_left_out, of_all, size_of_all,
+    error_status, error_message, error_pointer, stop_reason, continued, turns_left_out, of_all, size_of_all,
     CASE WHEN status = 'in_progress'
         THEN coalesce((
             SELECT {concat}(text, '')

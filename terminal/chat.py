@@ -17,7 +17,6 @@ from terminal.screen import QUOTED, Screen, open_history, read_typed
 
 DONE, FAILED, STOPPED = range(3)  # what became of an action; stopped, which is by Ctrl-C
 COMMAND = re.compile(r"/[a-z?]+(\s|$)", re.IGNORECASE)
-NO_SUCH_MODEL = re.compile(r"The provider \w+ has no such model: ")  # as a failed reply says it
 FAREWELLS = ("exit", "quit", "bye", "/exit", "/quit", "/bye")
 HELP = """/retry has the last reply anew, /continue has it go on
 /model lists the models, /model ID takes one
@@ -195,10 +194,10 @@ class Chat:
             self.follow(path, body)
 
     def take_default(self, error: Refused) -> bool:
-        """Give the session the server's default model, where this error says that its own is gone:
-        the server's by its pointer, a provider's where the model is not listed any more."""
+        """Give the session the server's default model, where its own is gone: the server says so by
+        its pointer, a provider by a 400 where it does not list the model any more."""
         is_refused = error.pointer == "/model"
-        if not is_refused and not (error.reply_status == 400 and NO_SUCH_MODEL.match(str(error))):
+        if not is_refused and error.reply_status != 400:
             return False
         models = self.client.get("/models")["data"]
         gone = self.fields.get("model")

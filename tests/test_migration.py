@@ -320,7 +320,7 @@ def test_a_database_with_100_000_turns_starts_within_seconds_and_keeps_all_of_it
     began = time.monotonic()
     server = start(**settings)
     assert time.monotonic() - began < 15
-    assert tables.rows("SELECT migrations FROM release") == [(8,)]
+    assert tables.rows("SELECT migrations FROM release") == [(2,)]
     assert tables.rows(sums) == before
     alice, bob = server.client(ALICE), server.client(BOB)
 
@@ -427,7 +427,7 @@ def test_of_processes_that_start_together_one_migrates(settings, tables):
         ]
         ended = [(process.communicate(timeout=30)[1], process.returncode) for process in processes]
     assert ended == [("", 0)] * 3
-    assert tables.rows("SELECT migrations FROM release") == [(8,)]
+    assert tables.rows("SELECT migrations FROM release") == [(2,)]
     assert tables.rows("SELECT max(id) FROM turn") == [(old_id,)]
 
 
@@ -441,6 +441,20 @@ def test_a_database_of_a_newer_release_is_refused_in_one_line_and_not_touched(se
     assert "newer release" in refused.stderr
     assert tables.columns() == before
     assert tables.rows("SELECT migrations FROM release") == [(99,)]
+
+
+@pytest.mark.parametrize("migrations", [8, 2])
+def test_a_database_of_a_state_that_was_never_released_is_refused_in_one_line(
+    settings, tables, migrations
+):
+    tables.rows("UPDATE release SET migrations = ?", migrations)
+    before = tables.columns()
+    environment = os.environ | settings | {"JWT_SECRET": SECRET}
+    refused = subprocess.run(CREATE_APP, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert refused.stderr.startswith("DATABASE_URL: ") and refused.stderr.count("\n") == 1
+    assert "never released" in refused.stderr or "or to none" in refused.stderr
+    assert tables.columns() == before
 
 
 # Replies that were under way

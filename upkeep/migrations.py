@@ -1,6 +1,7 @@
 """The steps from one release's database to the next one's. What has been released is not changed: a
-newer release appends. A new database gets all that there is in the first step, and the others find
-nothing to do."""
+newer release appends. A new database gets all that there is in the first step, and the second finds
+nothing to do. Until this release is there, its step grows: a database that an earlier state of it
+made is refused."""
 
 from database import APPLICATION_ID, SchemaVersion, db
 from database.sqlite import SQLite
@@ -38,4 +39,4 @@ def _add_columns() -> None:
                 db.execute_sql(*context.query())
 
 
-MIGRATIONS = [lambda: db.create_tables(TABLES), _add_fences_and_usage, *[_add_columns] * 6]
+MIGRATIONS = [lambda: db.create_tables(TABLES), _add_fences_and_usage]
