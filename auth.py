@@ -1,5 +1,6 @@
 """Tokens: which key verifies them, what they must say, and making one."""
 
+import errno
 import json
 import os
 import pathlib
@@ -13,9 +14,17 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 
 import wire
-from keys import InvalidToken, PublishedKeys, UnfitKey, algorithm_of, own_key, public_keys
+from keys import (
+    InvalidToken,
+    PublishedKeys,
+    UnfitKey,
+    algorithm_of,
+    own_key,
+    public_keys,
+    why_no_public_key,
+)
 from limits import Bulkhead
-from settings import SETTINGS, SettingError, ensure_folder, mistake, whose
+from settings import SETTINGS, SettingError, ensure_folder, whose
 
 # The name in RFC 9864 of what was EdDSA.
 jwt.register_algorithm("Ed25519", jwt.get_algorithm_by_name("EdDSA"))
@@ -170,10 +179,21 @@ def signing_with(path: str, settings: Settings) -> Tokens:
         key = serialization.load_pem_private_key(data, None)
         return Tokens(settings, None, (algorithm_of(key.public_key()), key))
     except (OSError, TypeError, ValueError, UnsupportedAlgorithm) as error:
-        # Nothing else of the file is looked at: it may be a secret.
-        label = " PUBLIC KEY-" if b" PUBLIC KEY-" in data else ""
-        problem = mistake("private_key", f"{error!r}{label}", path=path)
-        raise InvalidToken(f"{path} cannot sign: {problem}.") from None
+        raise InvalidToken(f"{path} cannot sign: {_why_it_signs_not(error, path, data)}.") from None
+
+
+def _why_it_signs_not(error: Exception, path: str, data: bytes) -> str:
+    """What is wrong with this file, which has this in it. Nothing is shown of that: it may be a
+    secret."""
+    if isinstance(error, UnfitKey):
+        return str(error)
+    if isinstance(error, OSError):
+        return str(error.strerror)
+    if isinstance(error, TypeError):
+        return f"it is encrypted; `openssl pkey -in {path}` prints it plain"
+    if b" PUBLIC KEY-" in data:
+        return "it is a public key"
+    return "it is no Ed25519, EC or RSA private key in PEM"
 
 
 def open_tokens(settings: Settings, folder: str) -> Tokens:
@@ -194,20 +214,24 @@ def open_tokens(settings: Settings, folder: str) -> Tokens:
     if settings["JWT_PUBLIC_KEY"]:
         try:
             keys = public_keys(settings["JWT_PUBLIC_KEY"])
-        except (ValueError, UnsupportedAlgorithm) as error:
-            problem = (
-                error
-                if isinstance(error, UnfitKey)
-                else mistake("public_key", settings["JWT_PUBLIC_KEY"])
-            )
+        except UnfitKey as error:
+            raise SettingError("JWT_PUBLIC_KEY", str(error)) from None
+        except (ValueError, UnsupportedAlgorithm):
+            problem = why_no_public_key(settings["JWT_PUBLIC_KEY"])
             raise SettingError("JWT_PUBLIC_KEY", problem) from None
         return Tokens(settings, lambda token: keys)
     path = os.path.join(ensure_folder(folder, "JWT_PUBLIC_KEY"), KEY_FILE)
     try:
         key = own_key(path)
-    except (ValueError, TypeError, OSError) as error:
-        raise SettingError(
-            "JWT_PUBLIC_KEY", mistake("own_key", str(error), path=path, whose=whose(path))
-        ) from None
+    except (ValueError, TypeError):
+        problem = f"it is not set, and {path} is no Ed25519 key in PEM"
+        raise SettingError("JWT_PUBLIC_KEY", problem) from None
+    except OSError as error:
+        problem = f"it is not set, and {path}, this server's own key, cannot be read or made"
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            problem += f": {whose(path)}; make it this server's: chown"
+        else:
+            problem += f" ({error.strerror})"
+        raise SettingError("JWT_PUBLIC_KEY", problem) from None
     pairs = [("EdDSA", key.public_key())]
     return Tokens(settings, lambda token: pairs, ("EdDSA", key), has_own_key=True)

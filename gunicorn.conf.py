@@ -39,7 +39,7 @@ wsgi_app = "app:create_app()"
 worker_class = "serving.worker.Worker"
 workers = int(os.environ.get("WEB_CONCURRENCY", "2"))
 # Half of them may be streams, a third replies under way.
-worker_connections, why_so_few = limits.fit(workers, _settings["WEB_CONNECTIONS"])
+worker_connections, why_so_few = limits.fit(_settings["WEB_CONNECTIONS"])
 # Each request has one while its answer is made, but no stream; they start when needed.
 threads = worker_connections // 4
 preload_app = True  # a bad setting is found once, and tables and keys are made once

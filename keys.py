@@ -40,6 +40,28 @@ _EC_ALGORITHMS = {
 }
 
 
+# What is given as a public key, and is none, in PEM or in base64 of PEM, which begins with LS0t.
+_NO_PUBLIC_KEYS = {
+    "PRIVATE KEY-|LS0tLS1CRUdJTi(BQUklWQVRF|BSU0EgUFJJVkFU|BFQyBQUklWQVRF|BFTkNSWVBURUQg"
+    "|BPUEVOU1NIIFBS)": (
+        "this is a private key, which only signs tokens; give its public half: "
+        "openssl pkey -in private.pem -pubout"
+    ),
+    "CERTIFICATE-|LS0tLS1CRUdJTiBDRVJUSUZJ": (
+        "this is a certificate; give its public key: "
+        "openssl x509 -in certificate.pem -noout -pubkey"
+    ),
+    "^(ssh|ecdsa|sk)-": (
+        "this is a key of OpenSSH; give it in PEM: ssh-keygen -e -m PKCS8 -f key.pub"
+    ),
+    r"^([.~/]|[A-Za-z]:)|^(?!LS0t).*\.\w{3}$": (
+        "this is a path; give the key itself: what the file has in it, or its base64: "
+        "base64 -w0 public.pem"
+    ),
+    "": "give an Ed25519, EC or RSA public key, in PEM or base64 of PEM",
+}
+
+
 class InvalidToken(Exception):
     """The text says what is wrong with the token, and shows nothing of it."""
 
@@ -166,6 +188,11 @@ def public_keys(text: str) -> list[tuple[str, Any]]:
     )
     keys = [serialization.load_pem_public_key(block.encode()) for block in blocks or [text]]
     return [(algorithm_of(key), key) for key in keys]
+
+
+def why_no_public_key(text: str) -> str:
+    """What to give in the place of a text that is no public key."""
+    return next(advice for pattern, advice in _NO_PUBLIC_KEYS.items() if re.search(pattern, text))
 
 
 def own_key(path: str) -> ed25519.Ed25519PrivateKey:

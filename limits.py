@@ -2,10 +2,7 @@
 
 import collections
 import contextlib
-import os
-import pathlib
 import queue
-import re
 import sys
 import threading
 from collections.abc import Iterable, Iterator
@@ -14,7 +11,6 @@ from typing import Any, NamedTuple
 from werkzeug.exceptions import ServiceUnavailable
 
 LEAST_CONNECTIONS = 16
-OTHER_THREADS = 120  # of a process besides: those of titles, of the log, and so on
 # Of a process; a worker of gunicorn sets the first three by the number of its connections, or
 # threads.
 REPLIES = 400  # under way; each has a thread, a connection to a provider, and some 100 kB
@@ -34,48 +30,16 @@ class Capacity(NamedTuple):
     why_so_few: str | None  # where the machine allows fewer than usual
 
 
-def fit(processes: int, most: int) -> Capacity:
-    """As many connections for each of these processes as files and threads allow, up to so many.
-    Each may need two files, and 7/12 of a thread."""
+def fit(most: int) -> Capacity:
+    """As many connections for a process as it may open files, of which each may need two; up to so
+    many."""
     import resource  # POSIX's own, as gunicorn is
 
-    files, threads = 2 * most, processes * (most * 7 // 12 + OTHER_THREADS)
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1] % 2**63  # endless is -1
-    sizes = {None: most, f"ulimit -Hn is {hard} files, raise it to {files}": hard // 2}
-    for name, allowed in _thread_limits():
-        each = allowed // processes
-        left = each - min(OTHER_THREADS, each // 4)
-        sizes[f"{name} says {allowed} threads, raise it to {threads}"] = left * 12 // 7
-    why = min(sizes, key=sizes.get)
-    return Capacity(max(LEAST_CONNECTIONS, sizes[why]), why)
-
-
-def _thread_limits() -> Iterator[tuple[str, int]]:
-    """What says how many threads there may be, of the system, of a user but root, and of control
-    groups; and how many."""
-    for name, pattern in _thread_files():
-        try:
-            found = re.search(pattern, pathlib.Path(name).read_text())
-        except OSError:  # there is none
-            continue
-        if found:  # else it is "max"
-            yield name, int(found[1])
-
-
-def _thread_files() -> Iterator[tuple[str, str]]:
-    """The files, and the patterns of the numbers in them."""
-    yield "/proc/sys/kernel/threads-max", "([0-9]+)"
-    if os.geteuid():
-        yield "/proc/self/limits", "Max processes +([0-9]+)"  # ulimit -u
-    try:
-        lines = pathlib.Path("/proc/self/cgroup").read_text().splitlines()
-    except OSError:
-        return
-    for line in lines:
-        _, kinds, path = line.split(":", 2)
-        if not kinds or "pids" in kinds.split(","):
-            group = pathlib.Path("/sys/fs/cgroup" + ("/pids" if kinds else "") + path)
-            yield from ((f"{each}/pids.max", "([0-9]+)") for each in (group, *group.parents))
+    if hard >= 2 * most:
+        return Capacity(most, None)
+    why = f"ulimit -Hn is {hard} files, raise it to {2 * most}"
+    return Capacity(max(LEAST_CONNECTIONS, hard // 2), why)
 
 
 class Overloaded(ServiceUnavailable):

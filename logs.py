@@ -4,6 +4,7 @@ content or tokens."""
 import contextlib
 import json
 import logging
+import logging.handlers
 import os
 import queue
 import re
@@ -86,54 +87,69 @@ class JSONLine(TextLine):
         return json.dumps(line | self.fields(record), default=str)
 
 
-class Background(logging.Handler):
+class Background(logging.handlers.QueueHandler):
     """Has a thread of its own write to standard error: nobody else waits for its reader. What does
-    not fit is counted."""
+    not fit is counted, and told. logging's QueueListener would be waited for at the end, however
+    long."""
 
-    _thread = threading.Thread()  # not started yet
+    def __init__(self) -> None:
+        super().__init__(queue.Queue(LINES))
+        self._dropped = 0
+        self._thread = threading.Thread()  # not started yet
 
     def emit(self, record: logging.LogRecord) -> None:
         if not self._thread.is_alive():  # a thread does not live on in a process that is forked
-            self._lines, self._dropped = queue.SimpleQueue(), 0
+            self.queue = queue.Queue(LINES)
             self._thread = threading.Thread(target=self._write, name="log", daemon=True)
             with contextlib.suppress(RuntimeError):
                 # The system gives no more threads, and the line is lost.
                 self._thread.start()
-        if self._lines.qsize() >= (LINES // 2 if self._dropped else LINES):
+        super().emit(record)
+
+    def prepare(self, record: logging.LogRecord) -> str:
+        return self.format(record)
+
+    def enqueue(self, line: str) -> None:
+        if self._dropped and self.queue.qsize() > LINES // 2:
             self._dropped += 1
-        else:
-            self._put(self.format(record))
+            return
+        try:
+            if self._dropped:
+                text = f"{self._dropped} lines of the log were dropped"
+                told = logging.makeLogRecord({"levelname": "WARNING", "msg": text})
+                self.queue.put_nowait(self.format(told))
+                self._dropped = 0
+            self.queue.put_nowait(line)
+        except queue.Full:
+            self._dropped += 1
 
     def flush(self) -> None:
         """What `logging` calls at the end of the process: wait until all is written, but not for
         long."""
         if self._thread.is_alive():
-            self._put(None)
+            with contextlib.suppress(queue.Full):
+                self.queue.put(None, timeout=FLUSH_TIMEOUT)
             self._thread.join(FLUSH_TIMEOUT)
 
-    def _put(self, line: str | None) -> None:
-        if self._dropped:
-            text = f"{self._dropped} lines of the log were dropped"
-            self._lines.put(
-                self.format(logging.makeLogRecord({"levelname": "WARNING", "msg": text}))
-            )
-            self._dropped = 0
-        self._lines.put(line)
-
     def _write(self) -> None:
-        for line in iter(self._lines.get, None):
-            data = f"{line}\n".encode("utf-8", "backslashreplace")
-            while data:
-                try:
-                    # Not by a file object: it would be locked while it waits, and Python's exit
-                    # would wait for it.
-                    data = data[os.write(sys.stderr.fileno(), data) :]
-                except BlockingIOError:  # another process that shares it has made it so
-                    time.sleep(0.05)
-                except (OSError, ValueError, AttributeError):  # it is full, or closed
-                    break
-            if self._lines.empty():
+        lines = self.queue
+        for line in iter(lines.get, None):
+            _write_to_standard_error(line)
+            if lines.empty():
                 time.sleep(GATHERING)  # who logs meanwhile need not wake this thread
+
+
+def _write_to_standard_error(line: str) -> None:
+    data = f"{line}\n".encode("utf-8", "backslashreplace")
+    while data:
+        try:
+            # Not by a file object: it would be locked while it waits, and Python's exit would wait
+            # for it.
+            data = data[os.write(sys.stderr.fileno(), data) :]
+        except BlockingIOError:  # another process that shares it has made it so
+            time.sleep(0.05)
+        except (OSError, ValueError, AttributeError):  # it is full, or closed
+            return
 
 
 def set_up(format: str) -> None:

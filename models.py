@@ -8,7 +8,6 @@ import enum
 import json
 import math
 import re
-import secrets
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from types import MappingProxyType
@@ -97,13 +96,6 @@ def outcome_of(
         "error_pointer": pointer,
         "stop_reason": stop_reason,
     }
-
-
-def new_turn_id(now: int, last: int) -> int:
-    """An id for a turn: 63 bits, behind the last one of its session, and never given twice, as a
-    sequence would after a failover. It is the time in milliseconds, with 20 bits of chance
-    below."""
-    return max((now // 1000 << 20) + secrets.randbits(20), last + 1)
 
 
 class OptionsField(TextField):
@@ -219,7 +211,7 @@ class Session(db.Model):
 
 
 class Turn(db.Model):
-    id = BigAutoField()  # see new_turn_id
+    id = BigAutoField()  # see new_turn_id in replies/claim.py
     session = peewee.ForeignKeyField(Session, on_delete="CASCADE", index=False)
     kind = TextField()  # user or assistant
     # Of a reply under way what it had when it last ended, or nothing: its pieces have the text.

@@ -106,7 +106,6 @@ SETTINGS = {name: Setting(*row) for name, row in _TABLE.items()}
 _MEANT = ("OLLAMA_HOST", "OLLAMA_BASE_URL", "OLLAMA_API_BASE", "OPENAI_API_BASE")
 _PLAIN_URL = re.compile(r"https?://[\w.:\[\]-]+(/[\w.-]{1,9}){0,2}/?")
 _SECOND = re.compile(rf"\s({'|'.join(SETTINGS)}|[A-Z][A-Z0-9_]*_API_KEY)=")
-MISTAKES = tomllib.loads(pathlib.Path(__file__).with_name("mistakes.toml").read_text("utf-8"))
 
 
 def read_environment(folder: str) -> dict[str, str | None]:
@@ -247,13 +246,6 @@ def make_private(folder: str) -> None:
             if mode & 0o007:
                 # Where a group may write, it was given that on purpose.
                 os.chmod(path, mode & (0o7770 if mode & 0o020 else 0o7700))
-
-
-def mistake(kind: str, text: str, **values: str) -> str:
-    """What to do about a mistake: the sentence of `mistakes.toml` whose pattern is the first that
-    this text matches."""
-    matches = ((re.search(pattern, text), sentence) for pattern, sentence in MISTAKES[kind])
-    return next(sentence.format(*match.groups(), **values) for match, sentence in matches if match)
 
 
 def whose(path: str) -> str:

@@ -19,10 +19,16 @@ from llm import UnknownModel
 from logs import log
 from providers.faults import ModelError
 from schemas import MOST_ERRORS
-from settings import MISTAKES
 
 CHALLENGE = 'Bearer realm="parley"'  # RFC 6750, section 3
 TITLES = HTTP_STATUS_CODES | {414: "URI Too Long"}  # as RFC 9110 calls it now
+# What the framework says of these is what happened; a client wants to know what to do.
+SENTENCES = {
+    404: "There is nothing at this path. GET / names the places to begin.",
+    405: "This path does not take this method. Use one that the header Allow names.",
+    408: "The request did not arrive in time. Send it again, all of it at once.",
+    500: "The server failed. Ask again; its log says more under this X-Request-ID.",
+}
 SOON = 10  # seconds after which a provider that names none may be asked again
 
 # What is told of a mistake: a sentence, and where in the request it is.
@@ -75,7 +81,7 @@ def on_http_error(error: HTTPException) -> tuple:
     if error.__cause__:
         g.why = f"{error.description} {error.__cause__}"
     kept = {name: value for name, value in error.get_headers() if name != "Content-Type"}
-    sentence = MISTAKES["statuses"].get(str(error.code), error.description)
+    sentence = SENTENCES.get(error.code, error.description)
     return error_response(error.code, [(sentence, None)], headers=kept)
 
 

@@ -3,8 +3,9 @@
 import contextlib
 import json
 import re
+import sys
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NoReturn
 
 from flask import Response, current_app, g, request, url_for
 from marshmallow import Schema, ValidationError
@@ -20,7 +21,6 @@ from llm import UnknownModel
 from models import FAILED, Missing, Session
 from replies import Feed, ReplyRequest
 from replies.titles import local_title
-from settings import mistake
 from tables.idempotency import IdempotencyKey
 
 NAMED = 10  # models that the sentence about one that is gone names
@@ -35,10 +35,39 @@ def load_body(schema: Schema, required: bool = True) -> dict[str, Any]:
     if not request.is_json:
         raise exceptions.UnsupportedMediaType("Send JSON, with Content-Type: application/json.")
     try:
-        # `int` refuses NaN and the infinities by a ValueError.
-        return schema.loads(g.body.decode(), parse_constant=int)
+        return schema.loads(g.body.decode(), parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
-        raise ValidationError(mistake("json", str(error) if g.body else "")) from None
+        raise ValidationError(_why_no_json(error)) from None
+
+
+class _NoJSON(ValueError):
+    """The text says what of a body is no JSON."""
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    """NaN and the infinities are Python's own."""
+    raise _NoJSON(name)
+
+
+def _why_no_json(error: Exception) -> str:
+    """What to send in the place of a body that Python's reader of JSON refuses by this error."""
+    valid = "Send one valid JSON value in UTF-8"
+    if not g.body:
+        return "Send a JSON value: the body is empty."
+    match error:
+        case _NoJSON():
+            return f"{valid}: {error} is no JSON."
+        case UnicodeDecodeError():
+            place = f"byte {error.start} of the body, counted from 0"
+            return f"{valid}: {place}, is not UTF-8 ({error.object[error.start]:#04x})."
+        case json.JSONDecodeError():
+            # Python says "Expecting ',' delimiter", "Invalid control character at".
+            problem = error.msg.removesuffix(" at").rstrip(": ")
+            return f"{valid}. At line {error.lineno}, column {error.colno}: {problem}."
+        case RecursionError():
+            return f"{valid}: this one is nested too deeply."
+        case _:  # `int` refuses so many digits
+            return f"{valid}, with numbers of at most {sys.get_int_max_str_digits()} digits."
 
 
 def without_nulls(fields: dict[str, Any]) -> dict[str, Any]:

@@ -1,6 +1,9 @@
 """Opening the database of the settings, and bringing it to this release."""
 
+import pathlib
+import re
 import secrets
+import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -9,7 +12,9 @@ from peewee import BigIntegerField, IntegerField, TextField
 from database.connection import Pool, db
 from database.failures import DRIVER_ERRORS, Unavailable, is_outage, reason
 from database.sqlite import SQLite
-from settings import SettingError, ensure_folder, mistake, whose
+from settings import SettingError, ensure_folder, whose
+
+_MISTAKES = tomllib.loads(pathlib.Path(__file__).with_name("mistakes.toml").read_text("utf-8"))
 
 
 class SchemaVersion(db.Model):  # type: ignore[name-defined]
@@ -48,8 +53,17 @@ def open_database(
         db.initialize(engine(**engine.options | options))
         _migrate(migrations)
     except (Unavailable, *DRIVER_ERRORS, OSError) as error:
-        problem = mistake("database", reason(error), whose=whose(options["database"]))
+        problem = _what_to_do(reason(error), options["database"])
         raise SettingError("DATABASE_URL", problem) from None
+
+
+def _what_to_do(said: str, path: str) -> str:
+    """The sentence for what a driver says where it cannot open the database, or the file at this
+    path."""
+    for pattern, sentence in _MISTAKES["opening"]:
+        if match := re.search(pattern, said):
+            return str(sentence.format(*match.groups(), whose=whose(path)))
+    return said
 
 
 def _migrate(migrations: Sequence[Callable[[], None]]) -> None:

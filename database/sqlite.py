@@ -111,7 +111,7 @@ class SQLite(Pool, SqliteDatabase):
         try:
             found = os.stat(self.database)
         except OSError as error:
-            raise OperationalError(f"the file of the database is gone: {error.strerror}") from error
+            raise OperationalError(str(error)) from error
         if not os.path.samestat(found, self._file):
             raise OperationalError("the file of the database is another one")
 

@@ -1,9 +1,4 @@
-"""Titles of sessions: written from the first message, or asked of a model. `titles.toml` has the
-patterns."""
-
-import pathlib
-import tomllib
-import types
+"""Titles of sessions: written from the first message, or asked of a model."""
 
 import regex
 
@@ -28,10 +23,32 @@ MAX_TOKENS = 500  # a model that thinks spends most of them on that
 TIMEOUT = 10  # seconds
 MAX_CHARACTERS = 20_000  # of an answer, or of a message, that are looked at
 
-_TABLE = tomllib.loads(pathlib.Path(__file__).with_suffix(".toml").read_text("utf-8"))
-_pattern = types.SimpleNamespace(
-    **{name: regex.compile(pattern) for name, pattern in _TABLE.items()}
+# An English request has said what it wants before one of these words. Behind it the request says
+# how, why or when.
+_TURN_TO_DETAIL = regex.compile(
+    r"(?i)\s(?:using|with|by|via|so|because|since|which|that|where|when|while|if|then|but"
+    r"|including|instead)\s"
 )
+_SENTENCE_END = regex.compile(r"(?<=[.!?…])\s|(?<=[。！？])|[:;]\s")
+_ARTICLE = regex.compile(r"(?i)(?<!\S)(?:the|an?)\s+(?=\w)")
+_MARKUP = regex.compile(r"^\s*(?:[#>*+-]+\s+|\d+[.)]\s+)+")
+_FENCE = regex.compile(r"(?m)^[^\S\n]*(?:```|~~~).*")
+# Without `\A`, `.*` would be tried at every character of an answer in which no thinking ends: in
+# quadratic time.
+_THOUGHTS = regex.compile(r"(?is)\A.*</think(?:ing)?>|<think(?:ing)?>.*")
+# These are written without spaces.
+_IDEOGRAPH = regex.compile(r"[\u2e80-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
+# Controls, halves of characters, and what has no width and shapes no other character, or turns the
+# writing direction.
+_UNSEEN = regex.compile(
+    r"(?![\s\x1c-\x1f])"
+    r"[\p{Cc}\p{Cs}\u00ad\u061c\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\ufeff]"
+)
+# Unicode calls the first five letters and signs, and nothing of them is seen.
+_SEEN = regex.compile(r"(?![\u115f\u1160\u2800\u3164\uffa0])[\p{L}\p{N}\p{P}\p{S}]")
+# What a reader sees as one character: Unicode's extended grapheme cluster (UAX 29).
+_CHARACTER = regex.compile(r"\X")
+_LABEL = regex.compile(r"(?i)^title\s*:\s*")
 _TRIMMED = " ,;:-–—"
 _QUOTES = "\"'`*_“”‘’«»„‹›「」『』"
 
@@ -42,40 +59,30 @@ def local_title(message: str) -> str:
     details, without articles, and shortened between words."""
     # The first line of prose that has words in it; the first of code where no prose has.
     # Prose, code, prose, …
-    parts = _pattern.fence.split("\n".join(message[:MAX_CHARACTERS].splitlines()))
+    parts = _FENCE.split("\n".join(message[:MAX_CHARACTERS].splitlines()))
     lines = (line for part in parts[::2] + parts[1::2] for line in part.splitlines())
     worded = (line for line in lines if any(character.isalnum() for character in line))
-    line = _one_line(_pattern.markup.sub("", next(worded, message[:1000])))
+    line = _one_line(_MARKUP.sub("", next(worded, message[:1000])))
     if len(line) > LONGEST:
-        line = _pattern.sentence_end.split(line)[0]
+        line = _SENTENCE_END.split(line)[0]
     if len(line) > LONGEST:
-        detail = _pattern.turn_to_detail.search(line, 12)
-        line = _pattern.article.sub("", line[: detail.start()] if detail else line)
+        detail = _TURN_TO_DETAIL.search(line, 12)
+        line = _ARTICLE.sub("", line[: detail.start()] if detail else line)
     title = _cut(line)
-    return title if _pattern.seen.search(title) else FALLBACK
+    return title if _SEEN.search(title) else FALLBACK
 
 
 def proposed_title(answer: str) -> str | None:
     """Return the title in a model's answer, without thinking, quotes and markup; None where there
     is no title."""
-    lines = _pattern.thoughts.sub("", answer[:MAX_CHARACTERS]).splitlines()
-    lines = list(
-        filter(
-            None,
-            (
-                _one_line(_pattern.markup.sub("", line))
-                for line in lines
-                if not _pattern.fence.match(line)
-            ),
-        )
-    )
+    lines = _THOUGHTS.sub("", answer[:MAX_CHARACTERS]).splitlines()
+    lines = [_one_line(_MARKUP.sub("", line)) for line in lines if not _FENCE.match(line)]
+    lines = [line for line in lines if line]
     if len(lines) > 1 and lines[0].endswith(":"):
         del lines[0]  # it is like "Here is a title:"
     if not lines or len(lines[0]) > 200:
         return None
-    title = regex.sub(
-        r"^title\s*:\s*", "", lines[0].strip(_QUOTES + " "), flags=regex.IGNORECASE
-    ).strip(_QUOTES + " ")
+    title = _LABEL.sub("", lines[0].strip(_QUOTES + " ")).strip(_QUOTES + " ")
     title = _cut(title.removesuffix(".").replace("**", "").replace("`", ""))
     return title if any(character.isalnum() for character in title) else None
 
@@ -83,7 +90,7 @@ def proposed_title(answer: str) -> str | None:
 def _one_line(text: str) -> str:
     """Return the text with single spaces for its white space, and without characters that are not
     seen."""
-    return " ".join(_pattern.unseen.sub("", text.strip()[:2000]).split())
+    return " ".join(_UNSEEN.sub("", text.strip()[:2000]).split())
 
 
 def _cut(line: str) -> str:
@@ -98,11 +105,9 @@ def _cut(line: str) -> str:
     # character ends at a place depends on what is before that place, and on one code point behind
     # it.
     whole = [
-        match.end()
-        for match in _pattern.character.finditer(line[: LONGEST + 1])
-        if match.end() <= LONGEST
+        match.end() for match in _CHARACTER.finditer(line[: LONGEST + 1]) if match.end() <= LONGEST
     ]
-    words = [end for end in whole if line[end] == " " or _pattern.ideograph.match(line[end - 1])]
+    words = [end for end in whole if line[end] == " " or _IDEOGRAPH.match(line[end - 1])]
     return line[: max(words or whole, default=0)].rstrip(_TRIMMED)
 
 

@@ -9,7 +9,6 @@ from werkzeug.exceptions import RequestTimeout
 from api import errors
 from limits import Overloaded
 from logs import log
-from settings import MISTAKES
 
 # The status, by the class of what was raised, or by the next one that it is derived from.
 STATUSES: dict[type, int] = {
@@ -24,6 +23,16 @@ STATUSES: dict[type, int] = {
     RequestTimeout: 408,
     Overloaded: 503,
     BaseException: 500,
+}
+# What a client is told who has no X-Request-ID.
+SENTENCES = errors.SENTENCES | {
+    400: "Send a request as RFC 9112 has it.",
+    404: "There is nothing outside of this server's prefix. Begin the path with it.",
+    414: "Shorten the request line.",
+    417: "Leave the header Expect out.",
+    431: "Shorten the headers.",
+    500: "The server failed. Ask again.",
+    501: "Send the body plain, or chunked.",
 }
 COMMON = (408, 503)  # many may come at a time
 
@@ -54,4 +63,4 @@ def _sentence(status: int, error: BaseException) -> str:
     """What to do about it."""
     if isinstance(error, Overloaded):
         return error.description
-    return MISTAKES["requests"].get(str(status)) or MISTAKES["statuses"][str(status)]
+    return SENTENCES[status]

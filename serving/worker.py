@@ -12,7 +12,6 @@ from gunicorn.workers import base
 
 from api import errors
 from serving.clients import Clients
-from settings import MISTAKES
 
 LINGER = 2  # seconds for which a worker that stops waits for what clients are to send
 STORING = 5  # seconds of gunicorn's grace that are kept for handing over what has not ended
@@ -28,7 +27,8 @@ class Worker(base.Worker):
         self.replies = services.replies
         self.replies.start_keeper()
         services.fit(self.cfg.threads, self.cfg.worker_connections)
-        broken_body: list[errors.Detail] = [(MISTAKES["broken_body"], None)]
+        sentence = "The body is broken: its chunks are not framed as RFC 9112 has it."
+        broken_body: list[errors.Detail] = [(sentence, None)]
         close = {"Connection": "close"}  # nobody knows where the next request begins
         self.wsgi.register_error_handler(
             http.ParseException,

@@ -1,9 +1,7 @@
 """`flask check`: all that is set up is tried, and what to do is said."""
 
 import os
-import re
 import runpy
-import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -21,13 +19,12 @@ from llm import Catalog, open_catalog, spellings
 from logs import one_line
 from providers.answer import Exchange
 from providers.faults import ModelError
-from providers.protocols import OpenAI, Provider
-from settings import MISTAKES, SettingError, read_environment, read_settings, unread, whose
+from providers.protocols import Provider
+from settings import SettingError, read_environment, read_settings, unread, whose
 from terminal.start import ask, audience_warning, hide_secrets
 from upkeep.migrations import MIGRATIONS
 from wire import Call, Fault
 
-LEAST_PROMPT = 4096  # tokens that a context window should have besides those of a reply
 ANSWER_TIMEOUT = 30  # seconds in which a model answers
 ANSWER_TOKENS = 256
 LISTED = 9  # models that a warning names
@@ -60,10 +57,8 @@ def check_command() -> None:
         sys.exit(1)
     for sentence in unread(environment, settings):
         say("warning", sentence)
-    results = [
-        is_right(*check)
-        for check in checks(settings, catalog, current_app.instance_path, current_app.root_path)
-    ]
+    folders = current_app.instance_path, current_app.root_path
+    results = [is_right(*check) for check in checks(settings, catalog, *folders)]
     sys.exit(not all(results))
 
 
@@ -75,7 +70,8 @@ def checks(settings: Settings, catalog: Catalog, folder: str, code: str) -> Iter
         place = "PROVIDERS" if provider.prefix else f"{name.upper()}_BASE_URL"
         names = f"{place}, {name.upper()}_API_KEY"
         yield names, lambda provider=provider: check_provider(settings, catalog, provider)
-    yield "PORT", lambda: check_ports(code)
+    # Stops, as gunicorn would, where its configuration is not right.
+    yield "PORT", lambda: runpy.run_path(os.path.join(code, "gunicorn.conf.py"))
 
 
 def is_right(setting: str, check: Callable[[], None]) -> bool:
@@ -199,7 +195,7 @@ def named_models(settings: Settings, catalog: Catalog, provider: Provider) -> li
 
 
 def check_model(provider: Provider, model: str, max_tokens: int) -> None:
-    """Whether it answers in time, and has a context window that is large enough."""
+    """Whether it answers in time."""
     show("waiting", f"for {model}", err=True)  # it may have to be loaded first
     messages = [{"role": "user", "content": "Say ok."}]
     limit, exchange = min(ANSWER_TOKENS, max_tokens), Exchange(Call(ANSWER_TIMEOUT))
@@ -209,62 +205,3 @@ def check_model(provider: Provider, model: str, max_tokens: int) -> None:
         if not error.is_answer:
             raise
     say("ok", f"{model} answers")
-    if isinstance(provider, OpenAI):
-        check_window(provider, model, max_tokens)
-
-
-def check_window(provider: OpenAI, model: str, max_tokens: int) -> None:
-    """Warn where the context window that its server tells has no room for a conversation."""
-    needed = max_tokens + LEAST_PROMPT
-    for path, name, cure in MISTAKES["windows"]:
-        window = read_window(provider, model, path, name)
-        if window is None or window >= needed:
-            continue
-        advice = f"start its server by {cure.format(needed)}"
-        if window > LEAST_PROMPT:
-            advice += f", or set MAX_TOKENS={window - LEAST_PROMPT}"
-        problem = "has no room for MAX_TOKENS and a conversation"
-        say("warning", f"the window of {model}, {window} tokens, {problem}: {advice}")
-
-
-def read_window(provider: OpenAI, model: str, path: str, name: str) -> int | None:
-    """The number of this name that the provider's server tells at this path, of this model rather
-    than the first; None where it tells none."""
-    try:
-        _, text = ask(provider.wire.base_url.removesuffix("/v1") + path, provider.headers())
-    except Fault:
-        return None
-    names = [re.escape(f'"{each}"') for each in spellings(model.removeprefix(provider.prefix))]
-    place = re.search("|".join(names), text)
-    find = re.compile(rf'"{name}": ?([0-9]+)').search
-    found = find(text, place.end() if place else 0) or find(text)
-    return int(found[1]) if found else None
-
-
-# Ports
-
-
-def check_ports(folder: str) -> None:
-    """Who listens on the port of `flask run`, and on gunicorn's; whether the latter's configuration
-    is right."""
-    check_port("5000")
-    # Stops, as gunicorn would, where it is not.
-    prefix = runpy.run_path(os.path.join(folder, "gunicorn.conf.py"))["prefix"]
-    check_port(os.environ.get("PORT") or "8000", prefix)
-
-
-def check_port(port: str, prefix: str = "") -> None:
-    """Who listens there, if anybody does."""
-    try:
-        socket.create_connection(("127.0.0.1", int(port)), 1).close()
-    except ConnectionRefusedError:
-        return
-    try:
-        _, text = ask(f"http://127.0.0.1:{port}{prefix}/health")
-    except Fault:
-        text = ""
-    if '"version"' in text:
-        say("ok", f"Parley is running on port {port}")
-    else:
-        advice = "stop it, or choose another port (PORT=…, flask run -p …)"
-        say("warning", f"another program listens on port {port}: {advice}")

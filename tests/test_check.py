@@ -72,9 +72,7 @@ def check(folder, **settings):
         for line in (ended.stdout + ended.stderr).splitlines()
         if not line.startswith("waiting")
     ]
-    return ended.returncode, [
-        (line[:9].strip(), line[9:]) for line in lines if "port 5000" not in line
-    ]
+    return ended.returncode, [(line[:9].strip(), line[9:]) for line in lines]
 
 
 def of_level(level, found):
@@ -417,70 +415,13 @@ def test_whether_a_default_model_answers_decides_where_nothing_is_listed(folder,
     check_that_it_fails(folder, "404", TITLE_MODEL="t", **openai)  # which is no default
 
 
-def windows(path, answer):
-    """A server that lists llama3.2, and tells of its window at this path."""
-    listed = {
-        "/v1/models": {"object": "list", "data": [{"id": "llama3.2:latest", "object": "model"}]}
-    } | {path: answer}
-    found = {path: status(200, body) for path, body in listed.items()}
-    return lambda request: found.get(request.path, status(404, {"error": "not found"}))(request)
-
-
-# github.com/ollama/ollama/blob/main/docs/api.md, github.com/ggml-org/llama.cpp/blob/master/tools/server/README.md, docs.vllm.ai
-WINDOWS = {
-    "OLLAMA_CONTEXT_LENGTH=12288": (
-        "/api/ps",
-        {
-            "models": [
-                {"name": "llama3.2-vision:latest", "context_length": 65536},
-                {"name": "llama3.2:latest", "context_length": 5096},
-            ]
-        },
-    ),
-    "llama-server -c 12288": (
-        "/props",
-        {"default_generation_settings": {"n_ctx": 5096}, "model_alias": "llama3.2"},
-    ),
-    "--max-model-len 12288": ("/v1/models", {"data": [{"id": "llama3.2", "max_model_len": 5096}]}),
-}
-
-
-@pytest.mark.parametrize("cure", WINDOWS)
-def test_a_window_that_is_too_small_is_warned_of(folder, provider, openai, cure):
-    provider.models = windows(*WINDOWS[cure])
-    sentence = (
-        f"the window of llama3.2, 5096 tokens, has no room.*{re.escape(cure)}.*MAX_TOKENS=1000$"
-    )
-    check_that_it_warns(folder, sentence, DEFAULT_MODEL="llama3.2", **openai)
-    check_that_it_warns(folder, DEFAULT_MODEL="llama3.2", MAX_TOKENS=1000, **openai)
-
-
-def test_a_window_that_is_large_enough_is_not_warned_of(folder, provider, openai):
-    loaded = [
-        {"name": "llama3.2:latest", "context_length": 12288},
-        {"name": "other", "context_length": 1},
-    ]
-    provider.models = windows("/api/ps", {"models": loaded})
-    check_that_it_warns(folder, DEFAULT_MODEL="llama3.2", **openai)
-
-
-# The ports
+# gunicorn
 
 
 def test_what_gunicorn_would_not_take_is_told(folder):
     for port in ("abc", "99999"):
         check_that_it_fails(folder, "^PORT: give a whole number from 1 to 65535$", PORT=port)
     check_that_it_fails(folder, "^WEB_CONCURRENCY: give a whole number", WEB_CONCURRENCY="two")
-
-
-def test_says_who_listens_on_its_port(folder, tmp_path):
-    with running(tmp_path / "server") as server:
-        assert f"Parley is running on port {server.port}" in check_that_it_warns(
-            folder, PORT=server.port
-        )
-    with socket.create_server(("127.0.0.1", 0)) as other:
-        port = other.getsockname()[1]
-        check_that_it_warns(folder, f"another program listens on port {port}", PORT=port)
 
 
 # The start

@@ -1113,7 +1113,7 @@ def test_why_the_database_does_not_answer_is_in_the_log_and_when_it_does_again(t
         asker, path, why = (
             Asker(server),
             tmp_path / "parley.db",
-            "FileNotFoundError: [Errno 2] No such file or directory: ",
+            "OperationalError: [Errno 2] No such file or directory: ",
         )
         asker.ask(body={"content": "Hello", "model": "m-1"}, Prefer="respond-async")
         path.rename(tmp_path / "away.db")

@@ -20,8 +20,8 @@ def _add_fences_and_usage() -> None:
     if isinstance(db.obj, SQLite):
         db.execute_sql(f"PRAGMA application_id = {APPLICATION_ID}")
     else:
-        # As models.new_turn_id, but finer: 1.0.0 makes a message and its reply within a
-        # millisecond.
+        # As new_turn_id in replies/claim.py, but finer: 1.0.0 makes a message and its reply within
+        # a millisecond.
         by_time = "(extract(epoch FROM clock_timestamp()) * 1048576000 + random() * 1000)::bigint"
         db.execute_sql(f"ALTER TABLE turn ALTER COLUMN id SET DEFAULT ({by_time})")
 
