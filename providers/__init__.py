@@ -5,5 +5,5 @@
     answer ◄─ text, usage, the end ─────────┤
     faults ◄─ a status, a body, an end ─────┘   quotations: the provider's own words in it
 
-`quirks.toml` and `faults.toml` have what is particular to some of them. `llm.py` is their face.
+`faults.toml` has what their failures mean. `llm.py` is their face.
 """

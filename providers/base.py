@@ -7,10 +7,8 @@ known of it in the exchange. What goes wrong is a ModelError, or HungUp after
 
 import dataclasses
 import json
-import pathlib
 import random
-import re
-import tomllib
+import urllib.parse
 from collections.abc import Generator, Iterator
 from typing import Any
 
@@ -29,7 +27,6 @@ LONGEST_PAUSE = 20  # seconds
 BYTES_A_TOKEN = 256  # at most, surely: such a token has 64 characters of four bytes
 FEW = 16  # tokens, at least, that a window has besides a prompt that was answered
 LONGEST_LIST = 10_000  # models
-_QUIRKS = tomllib.loads(pathlib.Path(__file__).with_name("quirks.toml").read_text("utf-8"))
 
 
 def pause(call: wire.Call, error: ModelError, seconds: float) -> bool:
@@ -59,6 +56,8 @@ class HTTPProvider:
     list_path: str  # of the list of models
     # A parameter that some servers refuse → the one to send in its place, or None.
     substitutes: dict[str, str | None] = {}
+    # Of the servers by name, what they refuse; what others do is learned from their answers.
+    refusing: dict[str | None, tuple[str, ...]] = {}
     version = ""  # the end of a base URL that may be left out
     silent_reason: str | None = None  # of an answer that comes to its end, and names none
 
@@ -72,7 +71,7 @@ class HTTPProvider:
         # With a prefix, the name was chosen on this server.
         known_as = name if prefix else name_at(base_url)
         self.faults = Faults(known_as or name, key, base_url)
-        self.quirks = _quirks_of(base_url)
+        self._refused_at_first = self.refusing.get(urllib.parse.urlsplit(base_url).hostname, ())
         self._refused = Learned()  # the parameters that this server does not take for a model
         self._windows = Learned()  # of each model its Window
 
@@ -96,10 +95,6 @@ class HTTPProvider:
     def list_models(self) -> list[str]:
         """The ids of the models that the provider lists, with its prefix; what is none is passed
         over. Raises ModelError."""
-        if not self.quirks.get("lists", True):
-            raise self.faults.error(
-                502, "lists no model that can be asked for. Name one, or set MODELS on the server."
-            )
         call = wire.Call(min(self.timeout, wire.CONNECT_TIMEOUT))
         try:
             with self.wire.request(call, "GET", self.list_path, self.headers()) as response:
@@ -111,8 +106,7 @@ class HTTPProvider:
                 response.is_whole = bool(ids)
         except (ModelError, wire.Fault, *wire.NOT_UNDERSTOOD) as failure:
             raise self.faults.of(failure) from None
-        needless = self.quirks.get("needless", "")
-        return [self.prefix + each.removeprefix(needless) for each in ids]
+        return [self.prefix + each for each in ids]
 
     def stream(
         self,
@@ -180,7 +174,7 @@ class HTTPProvider:
 
     def _refusals(self, exchange: Exchange, model: str) -> tuple[str, ...]:
         """The parameters that are not sent, or by another name: the model refuses them."""
-        return exchange.refused or self._refused.of(model) or tuple(self.quirks.get("refuses", ()))
+        return exchange.refused or self._refused.of(model) or self._refused_at_first
 
     def _leaves_out(self, exchange: Exchange, model: str, error: ModelError) -> bool:
         """Whether the error refuses parameters that were sent and need not be. From here on they
@@ -298,11 +292,3 @@ class HTTPProvider:
         if "error" in event or event.get("event") == "error" or is_error(data):
             raise self.faults.in_stream({"message": text} if data is None else data, body)
         self.read(data, answer)
-
-
-def _quirks_of(base_url: str) -> dict[str, Any]:
-    """What is particular to the server at this address."""
-    for host, quirks in _QUIRKS.items():
-        if re.search(f"//([^/]*@)?{host}(/|$)", base_url):
-            return quirks
-    return {}

@@ -131,6 +131,9 @@ class OpenAI(HTTPProvider):
         "max_completion_tokens": "max_tokens",
         "stream_options": None,
     }
+    # Newer models refuse it; many other servers know only this
+    # (platform.openai.com/docs/api-reference/chat/create).
+    refusing = {"api.openai.com": ("max_tokens",)}
 
     def headers(self) -> dict[str, str]:
         return {"Authorization": f"Bearer {self.key}"} if self.key else {}

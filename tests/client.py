@@ -300,12 +300,13 @@ def wait_until_up(url, process, seconds=60):
 
 
 def end(process, seconds=30):
-    """SIGTERM, as a platform would; returns what it has written and was not read."""
+    """SIGTERM, as a platform would, and a kill where that does not do; returns what it has written and was not read."""
     process.terminate()
     try:
         return process.communicate(timeout=seconds)[0]
-    finally:
+    except subprocess.TimeoutExpired:
         process.kill()
+        return process.communicate()[0]
 
 
 def read_until(client, text, came=b""):

@@ -8,7 +8,7 @@ import subprocess
 import pytest
 import requests
 
-from client import free_port, make_token, running, wait_until_up
+from client import end, free_port, make_token, running, wait_until_up
 
 NGINX = """
 daemon off; pid {folder}/pid; error_log {folder}/error.log; events {{}} {user}
@@ -97,8 +97,7 @@ def proxy_in_front_of(server, name, template, more, folder):
         wait_until_up(url, process)
         yield url
     finally:
-        process.terminate()
-        process.wait()
+        end(process)  # Caddy would wait for its clients, however long
 
 
 TOKEN = {"Authorization": f"Bearer {make_token()}"}

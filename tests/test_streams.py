@@ -9,7 +9,7 @@ import threading
 
 import pytest
 
-from client import free_port, make_token, npm_folder, wait_until_up
+from client import end, free_port, make_token, npm_folder, wait_until_up
 from provider import REFUSED, cut, fails, reply
 from raw_tables import tables_of
 
@@ -286,8 +286,7 @@ def test_shows_words_as_they_come_through_nginx(alice, server, provider, tmp_pat
         more.set()
         rest = "".join(lines)
         assert "after." in rest and "event: done" in rest
-        curl.wait()
+        curl.wait(10)
         curl.stdout.close()
     finally:
-        process.terminate()
-        process.wait()
+        end(process)
