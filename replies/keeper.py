@@ -121,12 +121,16 @@ class Keeper:
         """Store what there is, or the first of it, where that is much. A bug costs the reply that
         it is in."""
         self._has_more = False
-        # An older one of the same turn is lost, as the next poll will see.
-        written = sorted(self._registry.written(), key=lambda reply: reply.asked_at)
-        newest = {reply.id: reply for reply in written}
-        batch = _first_of(list(newest.values()))
+        written = list(self._written().values())
+        batch = _first_of(written)
         do_for_all(self.store, batch, self._give_up)
-        self._has_more = len(batch) < len(newest)
+        self._has_more = len(batch) < len(written)
+
+    def _written(self) -> dict[int, Reply]:
+        """What is written here, by id. Of two of the same turn the older one is lost, as the next
+        poll will see."""
+        written = sorted(self._registry.written(), key=lambda reply: reply.asked_at)
+        return {reply.id: reply for reply in written}
 
     def _give_up(self, reply: Reply, error: Exception) -> None:
         """It cannot be stored: it ends as failed. Where that cannot be stored either, its followers
@@ -135,9 +139,7 @@ class Keeper:
         if not reply.is_given_up:
             reply.give_up()
             return
-        self._registry.remove(reply)
-        reply.end(reply.draft.turn)
-        reply.let_go()
+        self._end_as(reply, reply.draft.turn)
 
     def store(self, replies: Sequence[Reply]) -> None:
         """Commit in one transaction what has arrived of these replies and how they ended; then tell
@@ -185,7 +187,7 @@ class Keeper:
     def _catch_up(self) -> None:
         """See what is stored, after a fault: a commit may have come through all the same, and a
         database that another took the place of may have lost the last ones."""
-        written = {reply.id: reply for reply in self._registry.written()}
+        written = self._written()
         for turn in _under_way(written):
             # Else the next poll tells.
             if turn.fence == written[turn.id].fence:
@@ -279,10 +281,14 @@ class Keeper:
             self._store_late_usage(reply, turn)
         elif reply.failure:
             shown = Draft.of(reply.draft.turn, **reply.failure).turn
+        self._end_as(reply, shown)
+        reply.log(turn)
+
+    def _end_as(self, reply: Reply, shown: Turn | None) -> None:
+        """Forget it, and tell its followers that this is its end."""
         self._registry.remove(reply)
         reply.end(shown)
         reply.let_go()
-        reply.log(turn)
 
     def _store_late_usage(self, reply: Reply, turn: Turn | None) -> None:
         """Another process, or a request, has ended this reply: what it has used is still ours to

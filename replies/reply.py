@@ -11,6 +11,7 @@ from models import COMPLETE, FAILED, IN_PROGRESS, INTERRUPTED, Turn, outcome_of
 from providers.answer import Answer, Exchange, ignore
 from providers.conversation import Continuation, Prompt
 from replies.commits import NewPiece
+from replies.contained import contained
 from replies.draft import Draft, Tokens
 from replies.feed import Feed
 from tables.ledger import MOST_TOKENS, SAID, estimate
@@ -173,7 +174,10 @@ class Reply(Feed):
         """A bug is in the way of it: what is not stored is dropped, and it ends as failed."""
         self.is_given_up = True
         self.call.hang_up()
-        outcome = BROKEN | {"search_text": normalize(self.text)}
+        with contained("what a reply has used is not counted"):
+            self.take_usage()
+        # Not normalized, as any other text is: the bug may be there.
+        outcome = BROKEN | {"search_text": self.text.casefold()}
         with self._news:
             self._arrived, self._outcome = "", outcome
 

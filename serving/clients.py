@@ -20,7 +20,7 @@ from gunicorn.http import wsgi
 from gunicorn.http.errors import NoMoreData
 from werkzeug.exceptions import RequestTimeout
 
-from limits import Overloaded
+from limits import SMALL, Overloaded
 from logs import log
 from serving.answer_threads import SOON, AnswerThreads
 from serving.connection import HEAD, Connection, NotYet
@@ -239,8 +239,10 @@ class Clients:
 
     def _let_go(self, connection: Connection) -> None:
         """The application has all of the request, and may wait for long."""
+        is_large = connection.size() > SMALL
         connection.forget_request()
-        self.loop.call(self.loop.release, connection)
+        if is_large:  # else it is counted until it is answered: the loop need not wake for that
+            self.loop.call(self.loop.release, connection)
 
     def _may_keep(self) -> bool:
         """Whether a connection may wait for a next request. One that does is never closed for
