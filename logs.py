@@ -114,20 +114,30 @@ class Background(logging.handlers.QueueHandler):
             self._dropped += 1
             return
         try:
-            if self._dropped:
-                text = f"{self._dropped} lines of the log were dropped"
-                told = logging.makeLogRecord({"levelname": "WARNING", "msg": text})
-                self.queue.put_nowait(self.format(told))
-                self._dropped = 0
+            self._tell_of_dropped()
             self.queue.put_nowait(line)
         except queue.Full:
             self._dropped += 1
+
+    def _tell_of_dropped(self) -> None:
+        """Raises queue.Full."""
+        if self._dropped:
+            text = f"{self._dropped} lines of the log were dropped"
+            told = logging.makeLogRecord({"levelname": "WARNING", "msg": text})
+            self.queue.put_nowait(self.format(told))
+            self._dropped = 0
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """A line that cannot be made is lost. logging would write a trace here and now, with what
+        the line was to say."""
+        self._dropped += 1
 
     def flush(self) -> None:
         """What `logging` calls at the end of the process: wait until all is written, but not for
         long."""
         if self._thread.is_alive():
             with contextlib.suppress(queue.Full):
+                self._tell_of_dropped()
                 self.queue.put(None, timeout=FLUSH_TIMEOUT)
             self._thread.join(FLUSH_TIMEOUT)
 

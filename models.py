@@ -310,6 +310,11 @@ class Turn(db.Model):
         return list(cls.readable().where(cls.id.in_(list(turn_ids))))
 
     @classmethod
+    def read_under_way(cls, turn_ids: Iterable[int]) -> list[Self]:
+        """The same of those that are in progress."""
+        return list(cls.readable().where(cls.id.in_(list(turn_ids)), cls.under_way()))
+
+    @classmethod
     def latest(cls, session_id: uuid.UUID) -> Self:
         """The latest reply of a session, visible or not. Raises Missing where there is none."""
         if (turn := cls.read(cls.latest_state(session_id).id)) is None:

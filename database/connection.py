@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any
 
-from peewee import SQL, Database, DatabaseProxy, ModelSelect, OperationalError, Query
+from peewee import SQL, Database, DatabaseProxy, ModelSelect, Query
 
 from database.deadline import is_reading, remaining
-from database.failures import mapped_errors
+from database.failures import Unavailable, mapped_errors
 
 SECOND = 1_000_000  # microseconds, in which times are stored
 CONNECTIONS = 8  # that one process holds open at most
@@ -27,8 +27,9 @@ class CurrentDatabase(DatabaseProxy):
     @contextlib.contextmanager
     def connection_context(self) -> Iterator[None]:  # type: ignore[override]
         """A connection for this thread. Raises Unavailable where there is none, or the database
-        fails within this."""
-        with mapped_errors(), super().connection_context():
+        fails within this. What fails within a transaction is for that to see first."""
+        mapped = mapped_errors() if self.is_closed() else contextlib.nullcontext()
+        with mapped, super().connection_context():
             yield
 
 
@@ -51,7 +52,7 @@ class Engine:
         raise NotImplementedError
 
     def check(self) -> None:
-        """Raises OperationalError where nobody can write."""
+        """Raises Unavailable where nobody can write."""
         raise NotImplementedError
 
     def write(self) -> AbstractContextManager[None]:
@@ -95,18 +96,20 @@ class Pool(Engine, Database):
     def _connect(self) -> Any:
         share = self._of_all if is_reading() else self._of_changing
         if not share.acquire(timeout=remaining()):
-            raise OperationalError(NO_CONNECTION)
+            raise Unavailable(NO_CONNECTION)
         try:
             connection = self._places.get(timeout=remaining())
         except queue.Empty:
             share.release()
-            raise OperationalError(NO_CONNECTION) from None
+            raise Unavailable(NO_CONNECTION) from None
         self._state.failed, self._state.share = False, share
         try:
             return connection if self.is_usable(connection) else super()._connect()  # type: ignore[misc]
-        except BaseException:
+        except BaseException as error:
             self._places.put(None)
             share.release()
+            if isinstance(error, OSError):  # no descriptor is left for it
+                raise Unavailable(str(error)) from error
             raise
 
     def _close(self, connection: Any) -> None:

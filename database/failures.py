@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 from peewee import DatabaseError, DataError, IntegrityError, InterfaceError, OperationalError
 
-# SQLite's own errors come where rows are fetched.
-DRIVER_ERRORS = (DatabaseError, sqlite3.Error)
+# SQLite's own errors come where rows are fetched; peewee's InterfaceError is no DatabaseError.
+DRIVER_ERRORS = (DatabaseError, InterfaceError, sqlite3.Error)
 # SQLite's primary result codes (sqlite.org/rescode.html), which are the last byte of any other.
 # Of the rest, as of a mistyped statement, a constraint or a type, none ends by itself.
 _SQLITE_OUTAGES = {
@@ -36,14 +36,18 @@ _POSTGRESQL_OUTAGES = (
     "57",  # operator intervention
     "58",  # system error
     "XX001",  # corrupted data
+    "XX002",  # a corrupted index
 )
+# A prepared statement is older than a column (src/backend/utils/cache/plancache.c): a new
+# connection prepares it anew.
+_OLD_PLAN = ("0A000", "cached plan")
 # SQLite quotes a text behind "with text"; a password may stand before an @.
 _HIDDEN = re.compile("(\n| with text ).*|(?<= ['\"])\\S*(?=@)|[^\\s/'\"]*(?=@)", re.DOTALL)
 
 
 class Unavailable(Exception):
-    """The database does not answer, or nobody can write to it. Its cause is what the driver, or the
-    pool, raised."""
+    """The database does not answer, or nobody can write to it. Its cause is what the driver raised;
+    where it has none, its text says what it is."""
 
 
 @contextlib.contextmanager
@@ -66,11 +70,14 @@ def is_outage(error: BaseException) -> bool:
         return code & 255 in _SQLITE_OUTAGES
     sqlstate = getattr(cause, "sqlstate", None)
     if sqlstate is not None:
-        return sqlstate.startswith(_POSTGRESQL_OUTAGES)
-    # Of a connection that broke, or the pool's own. An InterfaceError of peewee's own is a bug.
-    return isinstance(error, OperationalError) or (
-        isinstance(error, InterfaceError) and cause is not error
+        is_old_plan = sqlstate == _OLD_PLAN[0] and _OLD_PLAN[1] in str(cause)
+        return is_old_plan or sqlstate.startswith(_POSTGRESQL_OUTAGES)
+    # A connection broke. What peewee itself raises has no driver's error behind it, and is a bug.
+    is_drivers = cause is not error
+    is_general = type(error) is DatabaseError or isinstance(
+        error, OperationalError | InterfaceError
     )
+    return is_drivers and is_general
 
 
 def reason(error: BaseException) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 from peewee import BigIntegerField, IntegerField, TextField
 
 from database.connection import Pool, db
-from database.failures import DRIVER_ERRORS, Unavailable, is_outage, reason
+from database.failures import DRIVER_ERRORS, Unavailable, reason
 from database.sqlite import SQLite
 from settings import SettingError, ensure_folder, whose
 
@@ -95,10 +95,18 @@ def _check_columns() -> None:
         try:
             model.select().limit(0).execute()
         except DRIVER_ERRORS as error:
-            if is_outage(error):
+            if not _is_lacking(error):
                 raise
             problem = "a state of Parley made it that was never released; start with a new one"
             raise SettingError("DATABASE_URL", problem) from None
+
+
+def _is_lacking(error: BaseException) -> bool:
+    """Whether the database has no such table, or no such column."""
+    cause = getattr(error, "orig", error)
+    # PostgreSQL's undefined_table and undefined_column; SQLite has no code for these.
+    code = getattr(cause, "sqlstate", None)
+    return code in ("42P01", "42703") or (code is None and str(cause).startswith("no such "))
 
 
 def _check_encoding() -> None:

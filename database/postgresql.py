@@ -13,6 +13,7 @@ from peewee import __exception_wrapper__ as peewee_errors  # type: ignore[attr-d
 
 from database.connection import SECOND, Pool
 from database.deadline import remaining
+from database.failures import Unavailable
 from settings import SettingError
 
 peewee.psycopg = psycopg  # type: ignore[attr-defined]  # the package has it loaded without
@@ -60,6 +61,8 @@ class Connection(psycopg.Connection):
     def wait(self, gen: Any, interval: float = 0.1, timeout: float | None = None) -> Any:
         try:
             return super().wait(gen, interval, remaining())
+        except OSError as error:  # no descriptor is left with which to wait
+            raise psycopg.OperationalError(str(error)) from error
         except psycopg.OperationalError:
             if not remaining():  # what is still to come is not waited for
                 with contextlib.suppress(psycopg.Error):
@@ -112,7 +115,7 @@ class PostgreSQL(Pool, peewee.PostgresqlDatabase):
                 try:
                     yield
                 except BaseException as error:
-                    if isinstance(error, peewee.DatabaseError):
+                    if isinstance(error, peewee.DatabaseError | Unavailable):
                         self.discard()
                     # Else the server would skip peewee's ROLLBACK after a failure.
                     with contextlib.suppress(psycopg.Error):
@@ -140,10 +143,8 @@ class PostgreSQL(Pool, peewee.PostgresqlDatabase):
         the type of a column: the next one prepares them anew."""
         try:
             return super().execute_sql(*statement)
-        except peewee.NotSupportedError as error:
+        except peewee.NotSupportedError:
             self.discard()
-            if "cached plan" in str(error):  # src/backend/utils/cache/plancache.c
-                raise peewee.OperationalError("the database was changed meanwhile") from error
             raise
 
     def send(self, query: Query | SQL) -> Callable[[], list[tuple[Any, ...]]]:
@@ -181,4 +182,4 @@ class PostgreSQL(Pool, peewee.PostgresqlDatabase):
         ((read_only,),) = self.execute_sql("SHOW transaction_read_only").fetchall()
         if read_only == "on":
             self.discard()
-            raise peewee.OperationalError("the database is read-only")
+            raise Unavailable("the database is read-only")

@@ -14,6 +14,7 @@ from peewee import SQL, ModelSelect, OperationalError, Query, SqliteDatabase
 
 from database.connection import Pool
 from database.deadline import WAIT, remaining
+from database.failures import Unavailable
 from settings import SettingError
 
 EXAMINED_SIZE = 100 * 2**20  # bytes of a file that is looked through at the start
@@ -106,14 +107,14 @@ class SQLite(Pool, SqliteDatabase):
         return found, not mark and (not names or names >= OUR_TABLES)
 
     def _find(self) -> None:
-        """Raises OperationalError where the file is not there: a new connection would go to another
+        """Raises Unavailable where the file is not there: a new connection would go to another
         one, or make one."""
         try:
             found = os.stat(self.database)
         except OSError as error:
-            raise OperationalError(str(error)) from error
+            raise Unavailable(str(error)) from error
         if not os.path.samestat(found, self._file):
-            raise OperationalError("the file of the database is another one")
+            raise Unavailable("the file of the database is another one")
 
     # Connections
 
@@ -137,7 +138,7 @@ class SQLite(Pool, SqliteDatabase):
     def check(self) -> None:
         self._find()
         if shutil.disk_usage(self.database).free < LEAST_FREE:
-            raise OperationalError("the disk is full")
+            raise Unavailable("the disk is full")
         with self.write():
             pass
 
@@ -147,7 +148,7 @@ class SQLite(Pool, SqliteDatabase):
     def write(self) -> Iterator[None]:
         self._find()
         if not self._writer.acquire(timeout=remaining()):
-            raise OperationalError("the database is being written")
+            raise Unavailable("the database is being written")
         try:
             with self.atomic():
                 yield
@@ -171,6 +172,13 @@ class SQLite(Pool, SqliteDatabase):
                 time.sleep(0.001)
         finally:
             connection.execute(f"PRAGMA busy_timeout = {WAIT * 1000}")
+
+    def rollback(self) -> None:
+        """SQLite itself has ended a transaction in which the disk was full or failed, or that was
+        interrupted (sqlite.org/lang_transaction.html): to end it again is an error, which would
+        hide the first."""
+        if self.connection().in_transaction:
+            super().rollback()
 
     def now(self) -> int:
         """By the clock of the file's host."""

@@ -13,7 +13,7 @@ TOLD_INTERVAL = 10  # seconds from one time that the log is told of a step to th
 
 Thing = TypeVar("Thing")
 
-_told: dict[str, float] = {}  # by what the log was told: when
+_told: dict[tuple[str, type], float] = {}  # by what the log was told: when
 
 
 @contextlib.contextmanager
@@ -41,8 +41,9 @@ def do_for_all(
         return
     except Unavailable:
         raise
-    except Exception:
-        pass  # those that have it raise it again
+    except Exception as error:
+        of_all = error
+    is_found = False
     for thing in things:
         try:
             with mapped_errors():
@@ -50,12 +51,15 @@ def do_for_all(
         except Unavailable:
             raise
         except Exception as error:
+            is_found = True
             on_bug(thing, error)
+    if not is_found:
+        tell_bug("what fails at once does not fail alone", of_all)
 
 
 def tell_bug(failure: str, error: Exception) -> None:
     """Log this failure, with the stack of the error, now and then."""
-    now = time.monotonic()
-    if now > _told.get(failure, 0) + TOLD_INTERVAL:
-        _told[failure] = now
+    now, told = time.monotonic(), (failure, type(error))
+    if now > _told.get(told, 0) + TOLD_INTERVAL:
+        _told[told] = now
         log.error(failure, exc_info=error)

@@ -36,7 +36,7 @@ LONGEST_COMMIT = 2**20  # characters that are stored in one transaction, but for
 # Seconds from one commit to the next, for each reply under way here, and at most.
 GATHERING, LONGEST_GATHERING = 0.0001, 0.25
 SWEEP_INTERVAL = 3600  # seconds
-READ_AT_ONCE = 500  # replies
+READ_AT_ONCE = 200  # replies
 
 
 class Keeper:
@@ -191,6 +191,7 @@ class Keeper:
         for turn in _under_way(written):
             # Else the next poll tells.
             if turn.fence == written[turn.id].fence:
+                limit_time()  # they may be many, and the database far away
                 self._believe(written[turn.id], turn)
         ended = {draft.turn.id: draft for draft in self._ended.drafts()}
         lost = []
@@ -224,7 +225,8 @@ class Keeper:
             return
         news = commits.read_news(positions | elsewhere)
         for feed in feeds:
-            self._take_in(feed, news.get(feed.id))
+            with contained("what others did to a reply is not seen"):
+                self._take_in(feed, news.get(feed.id))
 
     def _take_in(self, feed: Feed, news: commits.News | None) -> None:
         fence = feed.fence if isinstance(feed, Reply) else None
@@ -316,9 +318,8 @@ def _under_way(ids: Iterable[int]) -> Iterator[Turn]:
     left = list(ids)
     while left:
         limit_time()
-        turns = Turn.read_all(left[:READ_AT_ONCE])
+        yield from Turn.read_under_way(left[:READ_AT_ONCE])
         del left[:READ_AT_ONCE]
-        yield from (turn for turn in turns if turn.status == IN_PROGRESS)
 
 
 def _given(values: Iterable[Any]) -> list[Any]:

@@ -168,7 +168,8 @@ class Reply(Feed):
                 self.id, content if self.exchange.window_is_full else None
             )
         with self._news:
-            self._outcome = outcome
+            if not self.is_given_up:  # meanwhile
+                self._outcome = outcome
 
     def give_up(self) -> None:
         """A bug is in the way of it: what is not stored is dropped, and it ends as failed."""

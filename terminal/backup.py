@@ -170,7 +170,8 @@ def examine(path: pathlib.Path) -> Contents:
     if mark not in (APPLICATION_ID, 0) or state != "ok":  # release 1.0.0 has set no mark
         raise click.ClickException(f"{path} is damaged, or no backup of Parley's.")
     if steps > len(MIGRATIONS):
-        raise click.ClickException(f"{path} belongs to a newer release of Parley. Install that.")
+        text = f"{path} belongs to a newer release of Parley, or to none. Install what made it."
+        raise click.ClickException(text)
     return contents
 
 

@@ -195,12 +195,12 @@ class Chat:
 
     def take_default(self, error: Refused) -> bool:
         """Give the session the server's default model, where its own is gone: the server says so by
-        its pointer, a provider by a 400 where it does not list the model any more."""
-        is_refused = error.pointer == "/model"
-        if not is_refused and error.reply_status != 400:
+        its pointer, a provider by a 400 that names the model, which it does not list any more."""
+        is_refused, gone = error.pointer == "/model", self.fields.get("model", "")
+        is_named = error.reply_status == 400 and gone.rpartition("/")[2] in str(error)
+        if not is_refused and not is_named:
             return False
         models = self.client.get("/models")["data"]
-        gone = self.fields.get("model")
         is_listed = any(model["id"] in (gone, f"{gone}:latest") for model in models)
         default = next((model["id"] for model in models if model["default"]), None)
         if default is None or (is_listed and not is_refused):

@@ -270,7 +270,7 @@ app.create_app()
 for statement in sys.argv[1:]:
     database.limit_time(1)
     try:
-        with db.connection_context():
+        with db.connection_context(), db.write():
             db.execute_sql(statement).fetchall()
         print("none")
     except database.Unavailable:
@@ -326,3 +326,13 @@ def test_a_bug_is_told_from_an_outage_by_the_code_of_the_driver(engine, settings
 def test_a_file_that_takes_no_writes_is_an_outage(settings):
     statements = ["DELETE FROM turn", "PRAGMA query_only = 1", "DELETE FROM turn"]
     assert kinds(settings, statements) == ["none", "none", "outage"]
+
+
+@pytest.mark.parametrize("engine", ["sqlite"], indirect=True)
+def test_a_transaction_that_sqlite_has_ended_itself_is_an_outage(settings):
+    """Where the disk is full, or a statement that writes is interrupted: there is nothing left to roll back."""
+    large = "INSERT INTO piece SELECT 1, 1, zeroblob(10000000)"
+    endless = ENDLESS.replace("SELECT count(*) FROM n", "INSERT INTO piece SELECT x, x, '' FROM n")
+    no_key = "PRAGMA foreign_keys = 0"
+    statements = [no_key, "PRAGMA max_page_count = 100", large, endless, "DELETE FROM turn"]
+    assert kinds(settings, statements) == ["none", "none", "outage", "outage", "none"]

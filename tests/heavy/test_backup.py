@@ -15,6 +15,8 @@ import subprocess
 import sys
 import time
 
+import pytest
+
 from client import Client, at_once, copy_of_the_service, make_token, wait_until
 from fault_soak import LOST, list_titles, session_in
 from fleet import kill_worker
@@ -430,6 +432,7 @@ def tell_waits(backups, lines):
             )
 
 
+@pytest.mark.long
 @on_sqlite
 def test_a_backup_under_load_is_restored_as_the_service_of_one_moment(
     engine, new_database, start, provider, tmp_path

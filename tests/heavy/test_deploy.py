@@ -126,7 +126,10 @@ class Load:
 
 @on_postgresql
 @pytest.mark.parametrize("hosts", [{}], indirect=True, ids=[""])
-@pytest.mark.parametrize("name", PROXIES)
+@pytest.mark.parametrize(
+    "name",
+    ["nginx", *(pytest.param(name, marks=pytest.mark.long) for name in ("caddy", "haproxy"))],
+)
 def test_no_request_fails_while_one_host_is_replaced_after_the_other(
     hosts, provider, tmp_path, monkeypatch, name
 ):

@@ -49,6 +49,7 @@ def server(serializable, provider, tmp_path):
         assert "Traceback" not in server.output()
 
 
+@pytest.mark.long
 def test_the_suite_passes_where_transactions_are_serializable(serializable):
     command = [
         sys.executable,

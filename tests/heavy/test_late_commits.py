@@ -86,7 +86,10 @@ def sums(url):
         return int(of_turns), int(tables.value(f"SELECT sum({TOKENS}) FROM usage"))
 
 
-@pytest.mark.parametrize("is_before", [True, False], ids=["before", "behind"])
+@pytest.mark.parametrize(
+    "is_before",
+    [pytest.param(True, id="before", marks=pytest.mark.long), pytest.param(False, id="behind")],
+)
 def test_text_that_is_committed_late_costs_no_reply(relay, url, server, provider, is_before):
     second, third, rest = threading.Event(), threading.Event(), threading.Event()
     provider.script = [reply("One ", second, "two ", third, "three ", rest, "four.")]
@@ -115,7 +118,10 @@ def test_text_that_is_committed_late_costs_no_reply(relay, url, server, provider
     assert len(provider.posts) == 1
 
 
-@pytest.mark.parametrize("is_before", [True, False], ids=["before", "behind"])
+@pytest.mark.parametrize(
+    "is_before",
+    [pytest.param(True, id="before", marks=pytest.mark.long), pytest.param(False, id="behind")],
+)
 def test_tokens_that_are_counted_late_are_counted_once(relay, url, server, provider, is_before):
     """A model that thinks: its provider has counted the prompt before it says a word."""
     rest = threading.Event()

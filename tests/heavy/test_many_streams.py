@@ -17,11 +17,11 @@ from client import ROOT, free_port, make_token
 WORDS = 30  # a second apart
 # Where; streams; how many of them begin in a second (0: all at once); and how late a word may be, in seconds.
 CASES = [
-    ("sqlite", 500, 0, 0.5),
     ("postgresql", 2000, 0, 10),
     *(
         pytest.param(*case, marks=pytest.mark.long)
         for case in [
+            ("sqlite", 500, 0, 0.5),
             ("postgresql", 500, 0, 0.5),
             ("sqlite", 2000, 0, 10),
             ("sqlite", 2000, 100, 10),

@@ -56,7 +56,10 @@ def test_two_hundred_thousand_characters_are_shown_whatever_they_are(page):
     assert len(written(page, [part * (200_000 // len(part)) for part in parts])) == len(parts)
 
 
-@pytest.mark.parametrize("name", TEXTS)
+@pytest.mark.parametrize(
+    "name",
+    [name if name == "one list" else pytest.param(name, marks=pytest.mark.long) for name in TEXTS],
+)
 def test_two_hundred_kilobytes_stream_smoothly(name, page, provider):
     text = TEXTS[name]
     pieces = [

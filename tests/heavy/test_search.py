@@ -10,7 +10,7 @@ import pytest
 
 from client import ALICE, BOB, ROOT
 from provider import reply
-from together import are_in_time
+from together import are_in_time, on_sqlite
 
 FILL = """
 import sys
@@ -47,6 +47,7 @@ def filled(start, new_database, provider):
     return server
 
 
+@on_sqlite
 def test_a_users_searches_do_not_stall_others(filled, provider):
     provider.default = reply("Some ", 0.05, "words.")
     alice, bob, ended = filled.client(), filled.client(BOB), threading.Event()
