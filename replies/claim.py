@@ -106,6 +106,7 @@ class ReplyRequest:
             message_id=message.id if message else None,
             has_session=begins_session,
             has_key=self.key is not None,
+            key_to_forget=self.key if self.goes_on else None,
         )
 
     # Whether it may be

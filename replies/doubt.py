@@ -8,6 +8,7 @@ from peewee import fn
 from database import db, transaction
 from models import IN_PROGRESS, PREVIEW, Session, Turn
 from replies.commits import interrupt
+from tables.idempotency import IdempotencyKey
 from tables.search import normalize
 
 
@@ -22,6 +23,8 @@ class DoubtfulClaim:
     message_id: int | None  # a user turn
     has_session: bool  # that is new
     has_key: bool
+    # Of a continuation: its reply is complete again, perhaps, and would be an answer to the key.
+    key_to_forget: IdempotencyKey | None
 
     def undo(self) -> bool:
         """Undo it, where the reply is still under way; returns whether it was. With a key the reply
@@ -32,7 +35,10 @@ class DoubtfulClaim:
             return False
         if self.message_id is None or self.has_key:
             turn.uncounted = -len(turn.content.encode())  # no model was asked
-            return bool(interrupt([turn], [normalize(turn.content)], cancelled=False))
+            is_undone = bool(interrupt([turn], [normalize(turn.content)], cancelled=False))
+            if is_undone and self.key_to_forget is not None:
+                self.key_to_forget.forget()
+            return is_undone
         return self._take_back()
 
     @transaction

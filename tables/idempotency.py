@@ -9,7 +9,7 @@ import uuid
 from peewee import BigIntegerField, CompositeKey, Model, TextField, UUIDField
 from werkzeug.exceptions import UnprocessableEntity
 
-from database import SECOND, SchemaVersion, db
+from database import SECOND, SchemaVersion, db, transaction
 
 KEY_TTL = 24 * 3600 * SECOND
 CLAIM = 30 * SECOND  # within which a known key is claimed: nobody waits longer for the database
@@ -83,6 +83,12 @@ class IdempotencyKey(db.Model):
                 conflict_target=("owner", "path", "key"), preserve="turn_id"
             )
         )
+
+    @transaction
+    def forget(self) -> None:
+        """The key names nothing any more."""
+        is_it = IdempotencyKey.path == self.path, IdempotencyKey.key == self.key
+        db.send(IdempotencyKey.delete().where(IdempotencyKey.owner == self.owner, *is_it))
 
     @classmethod
     def let_go(cls, owner: str, session_id: uuid.UUID) -> None:

@@ -202,6 +202,20 @@ def test_a_retry_that_was_told_as_failed_leaves_the_reply_as_it_was(relay, serve
     assert len(provider.posts) == 1
 
 
+def test_a_continuation_that_was_told_as_failed_is_made_under_its_key(relay, server, provider):
+    """The reply is complete again meanwhile, as it was before."""
+    provider.script = [reply("One ", stop="length"), reply("two.")]
+    alice = server.client()
+    session = alice.create("Count", options={"max_tokens": 7})
+    relay.hold(b"INSERT INTO piece")
+    path = f"/sessions/{session['id']}/continue"
+    assert alice.post(path, Idempotency_Key="k").status_code == 503
+    relay.release()
+    server.wait_for_output("is undone")
+    assert len(provider.posts) == 1
+    assert alice.post(path, Idempotency_Key="k").json()["content"] == "One two."
+
+
 class Hole:
     """A port that takes connections, and never says a word. `times`: when it took them."""
 
