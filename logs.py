@@ -114,18 +114,16 @@ class Background(logging.handlers.QueueHandler):
             self._dropped += 1
             return
         try:
-            self._tell_of_dropped()
+            if self._dropped:
+                self.queue.put_nowait(self._told_of_dropped())
+                self._dropped = 0
             self.queue.put_nowait(line)
         except queue.Full:
             self._dropped += 1
 
-    def _tell_of_dropped(self) -> None:
-        """Raises queue.Full."""
-        if self._dropped:
-            text = f"{self._dropped} lines of the log were dropped"
-            told = logging.makeLogRecord({"levelname": "WARNING", "msg": text})
-            self.queue.put_nowait(self.format(told))
-            self._dropped = 0
+    def _told_of_dropped(self) -> str:
+        text = f"{self._dropped} lines of the log were dropped"
+        return self.format(logging.makeLogRecord({"levelname": "WARNING", "msg": text}))
 
     def handleError(self, record: logging.LogRecord) -> None:
         """A line that cannot be made is lost. logging would write a trace here and now, with what
@@ -137,7 +135,6 @@ class Background(logging.handlers.QueueHandler):
         long."""
         if self._thread.is_alive():
             with contextlib.suppress(queue.Full):
-                self._tell_of_dropped()
                 self.queue.put(None, timeout=FLUSH_TIMEOUT)
             self._thread.join(FLUSH_TIMEOUT)
 
@@ -147,6 +144,8 @@ class Background(logging.handlers.QueueHandler):
             _write_to_standard_error(line)
             if lines.empty():
                 time.sleep(GATHERING)  # who logs meanwhile need not wake this thread
+        if self._dropped:
+            _write_to_standard_error(self._told_of_dropped())
 
 
 def _write_to_standard_error(line: str) -> None:

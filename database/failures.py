@@ -4,8 +4,16 @@ import contextlib
 import re
 import sqlite3
 from collections.abc import Iterator
+from typing import Any
 
-from peewee import DatabaseError, DataError, IntegrityError, InterfaceError, OperationalError
+from peewee import (
+    DatabaseError,
+    DataError,
+    IntegrityError,
+    InterfaceError,
+    OperationalError,
+    PeeweeException,
+)
 
 # SQLite's own errors come where rows are fetched; peewee's InterfaceError is no DatabaseError.
 DRIVER_ERRORS = (DatabaseError, InterfaceError, sqlite3.Error)
@@ -30,6 +38,7 @@ _POSTGRESQL_OUTAGES = (
     "08",  # connection exception
     "25006",  # read-only transaction, as on a standby
     "25P03",  # the transaction was idle for too long
+    "25P04",  # the transaction took too long
     "40",  # the transaction was given up
     "53",  # insufficient resources
     "55P03",  # lock not available
@@ -38,9 +47,12 @@ _POSTGRESQL_OUTAGES = (
     "XX001",  # corrupted data
     "XX002",  # a corrupted index
 )
+# Files of PostgreSQL (src/backend/storage) that raise what a disk says, by a code that says
+# something else: XX000 where a quota is reached, 42501 where the file system is read-only.
+_STORAGE = {"buffile.c", "fd.c", "md.c", "slru.c", "xlog.c"}
 # A prepared statement is older than a column (src/backend/utils/cache/plancache.c): a new
-# connection prepares it anew.
-_OLD_PLAN = ("0A000", "cached plan")
+# connection prepares it anew. The message is in the server's language.
+_OLD_PLAN = "RevalidateCachedQuery"
 # SQLite quotes a text behind "with text"; a password may stand before an @.
 _HIDDEN = re.compile("(\n| with text ).*|(?<= ['\"])\\S*(?=@)|[^\\s/'\"]*(?=@)", re.DOTALL)
 
@@ -64,16 +76,19 @@ def mapped_errors() -> Iterator[None]:
 def is_outage(error: BaseException) -> bool:
     """Whether this, raised by peewee or by a driver, tells of an outage: by the code that the
     database gave it. In SQLite, a mistyped statement is an OperationalError, too."""
-    cause = getattr(error, "orig", None) or error
+    cause: Any = getattr(error, "orig", None) or error
     code = getattr(cause, "sqlite_errorcode", None)
     if code is not None:
         return code & 255 in _SQLITE_OUTAGES
     sqlstate = getattr(cause, "sqlstate", None)
     if sqlstate is not None:
-        is_old_plan = sqlstate == _OLD_PLAN[0] and _OLD_PLAN[1] in str(cause)
-        return is_old_plan or sqlstate.startswith(_POSTGRESQL_OUTAGES)
+        said = cause.diag
+        is_odd = said.source_file in _STORAGE or said.source_function == _OLD_PLAN
+        return is_odd or sqlstate.startswith(_POSTGRESQL_OUTAGES)
+    if isinstance(error, MemoryError):  # as Python tells SQLITE_NOMEM
+        return True
     # A connection broke. What peewee itself raises has no driver's error behind it, and is a bug.
-    is_drivers = cause is not error
+    is_drivers = not isinstance(cause, PeeweeException)
     is_general = type(error) is DatabaseError or isinstance(
         error, OperationalError | InterfaceError
     )

@@ -114,9 +114,7 @@ class PostgreSQL(Pool, peewee.PostgresqlDatabase):
             with connection.pipeline() as pipeline, self.atomic():
                 try:
                     yield
-                except BaseException as error:
-                    if isinstance(error, peewee.DatabaseError | Unavailable):
-                        self.discard()
+                except BaseException:
                     # Else the server would skip peewee's ROLLBACK after a failure.
                     with contextlib.suppress(psycopg.Error):
                         pipeline.sync()
@@ -125,6 +123,9 @@ class PostgreSQL(Pool, peewee.PostgresqlDatabase):
             self.discard()
             with peewee_errors:
                 raise
+        except (peewee.DatabaseError, peewee.InterfaceError, Unavailable):
+            self.discard()
+            raise
         finally:
             with contextlib.suppress(psycopg.Error):
                 connection.rollback()  # does nothing where the transaction has ended

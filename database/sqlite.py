@@ -14,7 +14,7 @@ from peewee import SQL, ModelSelect, OperationalError, Query, SqliteDatabase
 
 from database.connection import Pool
 from database.deadline import WAIT, remaining
-from database.failures import Unavailable
+from database.failures import DRIVER_ERRORS, Unavailable
 from settings import SettingError
 
 EXAMINED_SIZE = 100 * 2**20  # bytes of a file that is looked through at the start
@@ -152,6 +152,9 @@ class SQLite(Pool, SqliteDatabase):
         try:
             with self.atomic():
                 yield
+        except DRIVER_ERRORS:
+            self.discard()  # one that was made while the file took no writes never takes any
+            raise
         finally:
             self._writer.release()
 

@@ -144,7 +144,11 @@ class Replies:
         self._wait_for_all(grace)
         outcome = outcome_of(IN_PROGRESS if self.continue_limit else INTERRUPTED)
         for reply in self.registry.written():
-            reply.finish(outcome)
+            try:
+                reply.finish(outcome)
+            except Exception as error:  # a bug of this one costs no other its hand-over
+                log.error("a reply is not handed over", reply.names, exc_info=error)
+                reply.give_up()
         self._keeping.wake()
         # Another process writes these: their followers come back there.
         for feed in self._wait_for_all(HANDING_OVER):

@@ -18,6 +18,7 @@ from models import (
 )
 from replies.draft import Draft
 from tables import given, statements
+from tables.idempotency import IdempotencyKey
 from tables.ledger import TOKENS, Usage
 from tables.search import normalize
 
@@ -132,9 +133,17 @@ def _change(name: str, drafts: Sequence[Draft]) -> list[Draft]:
 
 
 @transaction
-def interrupt(turns: Sequence[Turn], search_texts: Iterable[str], cancelled: bool) -> list[Turn]:
+def interrupt(
+    turns: Sequence[Turn],
+    search_texts: Iterable[str],
+    cancelled: bool,
+    key: IdempotencyKey | None = None,
+) -> list[Turn]:
     """End these replies, whose texts are these normalized, with what was stored since: `cancelled`,
-    or else orphaned, as long as their leases are still these. Returns those that this has ended."""
+    or else orphaned, as long as their leases are still these. Returns those that this has ended;
+    where there are any, the key is forgotten."""
+    if key is not None:
+        db.lock(key.owner)  # as a claim with a key does, before it locks rows
     # With their sessions and rows held, nobody adds a piece behind those that are read here.
     _hold("hold_sessions", {turn.session_id for turn in turns})
     _hold("hold_turns", {turn.id for turn in turns})
@@ -152,7 +161,10 @@ def interrupt(turns: Sequence[Turn], search_texts: Iterable[str], cancelled: boo
         if not cancelled or turn.is_lost():  # else its process knows better, and will say so
             draft.estimate_rest()
         drafts.append(draft)
-    return [draft.turn for draft in end(drafts)]
+    ended = [draft.turn for draft in end(drafts)]
+    if ended and key is not None:
+        key.forget()
+    return ended
 
 
 def cancel(session: Session) -> Turn:

@@ -35,10 +35,8 @@ class DoubtfulClaim:
             return False
         if self.message_id is None or self.has_key:
             turn.uncounted = -len(turn.content.encode())  # no model was asked
-            is_undone = bool(interrupt([turn], [normalize(turn.content)], cancelled=False))
-            if is_undone and self.key_to_forget is not None:
-                self.key_to_forget.forget()
-            return is_undone
+            text = normalize(turn.content)
+            return bool(interrupt([turn], [text], cancelled=False, key=self.key_to_forget))
         return self._take_back()
 
     @transaction

@@ -9,7 +9,7 @@ import uuid
 from peewee import BigIntegerField, CompositeKey, Model, TextField, UUIDField
 from werkzeug.exceptions import UnprocessableEntity
 
-from database import SECOND, SchemaVersion, db, transaction
+from database import SECOND, SchemaVersion, db
 
 KEY_TTL = 24 * 3600 * SECOND
 CLAIM = 30 * SECOND  # within which a known key is claimed: nobody waits longer for the database
@@ -84,9 +84,8 @@ class IdempotencyKey(db.Model):
             )
         )
 
-    @transaction
     def forget(self) -> None:
-        """The key names nothing any more."""
+        """The key names nothing any more; in the caller's transaction."""
         is_it = IdempotencyKey.path == self.path, IdempotencyKey.key == self.key
         db.send(IdempotencyKey.delete().where(IdempotencyKey.owner == self.owner, *is_it))
 
