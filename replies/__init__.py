@@ -10,7 +10,7 @@ A reply is written by a thread of its own. What the model says is committed by t
 process, one commit for all that has arrived meanwhile, and only then shown. All who follow a reply
 read its feed, whether the reply is written in this process or in another; then the keeper polls the
 database. The keepers of all processes take over the replies whose processes have died, or have
-handed them over (`orphans`).
+handed them over (`orphans`). A bug costs the reply that it is in, and no other (`contained`).
 """
 
 import contextlib
