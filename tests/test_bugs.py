@@ -18,6 +18,7 @@ from client import (
     Server,
     copy_of_the_service,
     wait_for_status,
+    wait_until,
 )
 from provider import asked, reply
 from raw_tables import tables_of
@@ -137,6 +138,24 @@ def test_a_bug_in_a_reply_costs_that_reply(planted, provider, place, fault):
     assert wait_for_status(bob, session, "complete")["content"] == "Half and half."
     assert alice.post(f"/sessions/{own['id']}/retry").json()["content"] == "The answer."
     assert is_served(server)
+
+
+def test_a_bug_in_one_reply_costs_no_other_its_hand_over(planted, start, settings, provider):
+    server, never = planted("end", FAULTS[0], GRACE=1), threading.Event()
+    alice, bob = server.client(ALICE), server.client(BOB)
+    provider.script = [reply("bad ", never), reply("Half ", never)]
+    sessions = []
+    for user, text in ((alice, "bad "), (bob, "Half ")):
+        made = user.post("/sessions", {"content": "Hello"}, Prefer="respond-async").json()
+        wait_until(lambda: user.turns(made)[1]["content"] == text)
+        sessions.append(made)
+    server.stop()
+    check_is_told(server)
+    provider.default = reply("and half.")
+    other = start(**settings)
+    turn = wait_for_status(other.client(BOB), sessions[1], "complete", 10)
+    assert (turn["content"], turn["continued"]) == ("Half and half.", 1)
+    assert other.client(ALICE).turns(sessions[0])[1]["status"] == "failed"
 
 
 def is_for_a_reply(request):
