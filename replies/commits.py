@@ -148,23 +148,28 @@ def interrupt(
     _hold("hold_sessions", {turn.session_id for turn in turns})
     _hold("hold_turns", {turn.id for turn in turns})
     news = read_news({turn.id: len(turn.content) for turn in turns})
-    drafts = []
-    for turn, search_text in zip(turns, search_texts, strict=True):
-        rest = news[turn.id].text if turn.id in news else ""
-        draft = Draft.of(
-            turn,
-            content=turn.content + rest,
-            search_text=search_text + normalize(rest, alone=False),
-            cancelled=cancelled,
-        )
-        draft.set(**draft.fallback())
-        if not cancelled or turn.is_lost():  # else its process knows better, and will say so
-            draft.estimate_rest()
-        drafts.append(draft)
+    drafts = [
+        _interrupted(turn, search_text, news[turn.id].text if turn.id in news else "", cancelled)
+        for turn, search_text in zip(turns, search_texts, strict=True)
+    ]
     ended = [draft.turn for draft in end(drafts)]
     if ended and key is not None:
         key.forget()
     return ended
+
+
+def _interrupted(turn: Turn, search_text: str, rest: str, cancelled: bool) -> Draft:
+    """The draft of a reply that ends here, of which this rest was stored since it was read."""
+    draft = Draft.of(
+        turn,
+        content=turn.content + rest,
+        search_text=search_text + normalize(rest, alone=False),
+        cancelled=cancelled,
+    )
+    draft.set(**draft.fallback())
+    if not cancelled or turn.is_lost():  # else its process knows better, and will say so
+        draft.estimate_rest()
+    return draft
 
 
 def cancel(session: Session) -> Turn:

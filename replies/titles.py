@@ -76,8 +76,8 @@ def proposed_title(answer: str) -> str | None:
     """Return the title in a model's answer, without thinking, quotes and markup; None where there
     is no title."""
     lines = _THOUGHTS.sub("", answer[:MAX_CHARACTERS]).splitlines()
-    lines = [_one_line(_MARKUP.sub("", line)) for line in lines if not _FENCE.match(line)]
-    lines = [line for line in lines if line]
+    prose = (_one_line(_MARKUP.sub("", line)) for line in lines if not _FENCE.match(line))
+    lines = list(filter(None, prose))
     if len(lines) > 1 and lines[0].endswith(":"):
         del lines[0]  # it is like "Here is a title:"
     if not lines or len(lines[0]) > 200:
