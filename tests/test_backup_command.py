@@ -207,7 +207,7 @@ def test_a_service_that_was_started_while_it_asks_loses_nothing(folder, serve, s
     ) as asking:
         asked = ""
         while "[y/N]" not in asked:
-            asked += asking.stdout.read(1)
+            asked += asking.stdout.read(1) or pytest.fail(f"it ended behind {asked}")
         alice = client.Client(serve().url, alice.token)
         alice.create("New")
         _, told = asking.communicate("y\n", 60)

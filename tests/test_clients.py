@@ -44,13 +44,15 @@ def connected(server, count=None, receive_buffer=None):
 
 def read_answer(client):
     """The next answer on this connection, which has a length."""
-    data = b""
-    while b"\r\n\r\n" not in data:
-        data += client.recv(1)
-    length = int(Answer(data).headers["Content-Length"])
-    while length > 0:
-        more = client.recv(length)
-        data, length = data + more, length - len(more)
+    data, length = b"", None
+    while length is None or length > 0:
+        more = client.recv(length or 1)
+        assert more, f"the connection ended behind {data}"
+        data += more
+        if length is not None:
+            length -= len(more)
+        elif data.endswith(b"\r\n\r\n"):
+            length = int(Answer(data).headers["Content-Length"])
     return Answer(data)
 
 
@@ -103,7 +105,8 @@ def test_idle_connections_leave_room_for_others(tmp_path):
             answer = read_answer(client)
             assert answer.status_code == 200
             (kept if answer.headers["Connection"] == "keep-alive" else closed).append(client)
-        assert 10 <= len(kept) <= 12  # one is counted a moment after its answer
+        # One is counted a moment after its answer: what is more than ten has no right to its place.
+        assert 10 <= len(kept) <= 12
         assert all(client.recv(1) == b"" for client in closed)
         for client in closed:
             client.close()
@@ -112,7 +115,7 @@ def test_idle_connections_leave_room_for_others(tmp_path):
             lambda: len(select.select(silent, [], [], 0)[0]) >= 5, 8
         )  # the first, long before their time
         client = stack.enter_context(connected(server))
-        for each in (client, *kept):
+        for each in (client, *kept[:10]):
             each.sendall(head("GET", "/health"))
             assert read_answer(each).status_code == 200
 

@@ -921,7 +921,9 @@ class Tunnels:
         with sock:
             data = b""
             while b"\r\n\r\n" not in data:
-                data += sock.recv(65536)
+                if not (more := sock.recv(65536)):
+                    return
+                data += more
             self.heads.append(data.decode())
             port = int(data.split()[1].decode().split(":")[1])
             with socket.create_connection(("127.0.0.1", port)) as other:  # whatever its name is

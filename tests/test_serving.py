@@ -290,7 +290,7 @@ def test_what_follows_a_stream_on_its_connection_is_answered_behind_it(start, se
         go_on.set()
         came = read_until(client, b"\r\n0\r\n\r\n", came)
         while came.count(b"HTTP/1.1 200") < 2:
-            came += client.recv(65536)
+            came += client.recv(65536) or pytest.fail(f"the connection ended behind {came}")
     assert came.index(b"event: done") < came.index(b"\r\n0\r\n\r\nHTTP/1.1 200")
 
 
