@@ -31,7 +31,8 @@ def settings(provider):
 
 
 def lines_of(output, message):
-    found = [json.loads(line) for line in output.splitlines() if line.startswith("{")]
+    whole = output.rpartition("\n")[0]  # the last line may be on its way
+    found = [json.loads(line) for line in whole.splitlines() if line.startswith("{")]
     return [line for line in found if line["message"] == message]
 
 
@@ -55,16 +56,15 @@ def test_says_what_became_of_requests_and_replies(start, settings, provider):
     made = failed.headers["X-Request-ID"]
     assert re.fullmatch("[0-9a-f]{32}", made)
     missing = alice.request("GET", "/nowhere", Authorization=None).headers["X-Request-ID"]
-    for name in (
-        "my-id",
-        made,
-        missing,
-    ):  # each line is written behind its response, by either process
-        server.wait_for_output(name)
+
+    def requests_in_the_log():
+        lines = lines_of(server.output(), "request")
+        return {line["id"]: line for line in lines if line["path"] != "/health"}
+
+    # Each line is written behind its response, by either process.
+    wait_until(lambda: len(requests_in_the_log()) == 3)
     output = server.wait_for_output('"reply"', 2)
-    requests = {
-        line["id"]: line for line in lines_of(output, "request") if line["path"] != "/health"
-    }
+    requests = requests_in_the_log()
     assert set(requests) == {"my-id", made, missing}
     first, second, third = (requests[name] for name in ("my-id", made, missing))
     assert 0 < first.pop("seconds") < 60 and first.pop("time") and first.pop("level") == "INFO"
