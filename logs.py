@@ -99,7 +99,7 @@ class Background(logging.handlers.QueueHandler):
 
     def emit(self, record: logging.LogRecord) -> None:
         if not self._thread.is_alive():  # a thread does not live on in a process that is forked
-            self.queue = queue.Queue(LINES)
+            self.queue, self._dropped = queue.Queue(LINES), 0
             self._thread = threading.Thread(target=self._write, name="log", daemon=True)
             with contextlib.suppress(RuntimeError):
                 # The system gives no more threads, and the line is lost.

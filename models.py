@@ -305,13 +305,8 @@ class Turn(db.Model):
         return cls.readable().where(cls.id == turn_id).first()
 
     @classmethod
-    def read_all(cls, turn_ids: Iterable[int]) -> list[Self]:
-        """The same of several, as far as they are there."""
-        return list(cls.readable().where(cls.id.in_(list(turn_ids))))
-
-    @classmethod
     def read_under_way(cls, turn_ids: Iterable[int]) -> list[Self]:
-        """The same of those that are in progress."""
+        """The same of those of several that are in progress."""
         return list(cls.readable().where(cls.id.in_(list(turn_ids)), cls.under_way()))
 
     @classmethod

@@ -136,7 +136,6 @@ class SQLite(Pool, SqliteDatabase):
         return super().execute_sql(sql, params)
 
     def check(self) -> None:
-        self._find()
         if shutil.disk_usage(self.database).free < LEAST_FREE:
             raise Unavailable("the disk is full")
         with self.write():

@@ -35,31 +35,33 @@ def do_for_all(
 ) -> None:
     """Do this for all at once. Where a bug is in the way, do it for each alone, and tell `on_bug`
     of those in whose way it is. Raises Unavailable."""
+    of_all = _bug_in(do, things)
+    if of_all is None:
+        return
+    is_found = False
+    for thing in things:
+        if bug := _bug_in(do, [thing]):
+            is_found = True
+            on_bug(thing, bug)
+    if not is_found:
+        tell_bug("what fails at once does not fail alone", of_all)
+
+
+def _bug_in(do: Callable[[Sequence[Thing]], None], things: Sequence[Thing]) -> Exception | None:
+    """Do this; returns the bug that was in the way, if there was one. Raises Unavailable."""
     try:
         with mapped_errors():
             do(things)
-        return
     except Unavailable:
         raise
     except Exception as error:
-        of_all = error
-    is_found = False
-    for thing in things:
-        try:
-            with mapped_errors():
-                do([thing])
-        except Unavailable:
-            raise
-        except Exception as error:
-            is_found = True
-            on_bug(thing, error)
-    if not is_found:
-        tell_bug("what fails at once does not fail alone", of_all)
+        return error
+    return None
 
 
 def tell_bug(failure: str, error: Exception) -> None:
     """Log this failure, with the stack of the error, now and then."""
     now, told = time.monotonic(), (failure, type(error))
-    if now > _told.get(told, 0) + TOLD_INTERVAL:
+    if now > _told.get(told, -TOLD_INTERVAL) + TOLD_INTERVAL:
         _told[told] = now
         log.error(failure, exc_info=error)

@@ -89,7 +89,7 @@ class Rescuer:
 
     def _end(self, orphans: Sequence[Orphan]) -> None:
         leases = {orphan.turn_id: orphan.lease for orphan in orphans}
-        found = Turn.read_all(leases)
+        found = Turn.read_under_way(leases)
         turns = [turn for turn in found if turn.lease_until == leases[turn.id]]
         if turns:  # else another process was faster
             search_texts = [normalize(turn.content) for turn in turns]
