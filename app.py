@@ -87,7 +87,7 @@ def get_session(session_id: uuid.UUID) -> models.Session:
     return models.Session.get_owned(g.user, session_id)
 
 
-# Routes. `tests/openapi` describes them, with their docstrings as summaries, and with what its
+# Routes. `tools/openapi` describes them, with their docstrings as summaries, and with what its
 # `base.json` has to say.
 
 

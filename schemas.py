@@ -1,4 +1,4 @@
-"""The marshmallow schemas, through which requests are loaded and answers dumped. `tests/openapi`
+"""The marshmallow schemas, through which requests are loaded and answers dumped. `tools/openapi`
 describes the API from them."""
 
 import re

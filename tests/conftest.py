@@ -1,18 +1,19 @@
 """A provider, a database and a server for the tests, which speak HTTP and look at what a client sees."""
 
-import os
+import contextlib
+import functools
 import uuid
 
 import psycopg
 import pytest
 
 from browser import browser, driver, npm, page  # noqa: F401
-from client import ALICE, BOB, Server
-from provider import Provider
+from client import ALICE, BOB
+from databases import LEFT_OUT, POSTGRESQL
+from provider import Provider, status
 from proxy import Proxy
-
-POSTGRESQL = os.environ.get("TEST_DATABASE_URL")
-LEFT_OUT = "PostgreSQL is left out: TEST_DATABASE_URL is not set"
+from raw_tables import tables_of
+from servers import Server, running
 
 
 def pytest_report_header():
@@ -130,3 +131,48 @@ def proxy(server):
     proxy = Proxy(server.port)
     yield proxy
     proxy.close()
+
+
+@pytest.fixture
+def newcomer(server, provider):
+    """Somebody who has no session, before and after, and for whom no model is asked."""
+    subject = f"https://github.com/{uuid.uuid4().hex}"
+    yield subject
+    assert server.client(subject).get("/sessions").json() == {
+        "data": [],
+        "meta": {"has_more": False},
+    }
+    assert provider.requests == []
+
+
+@pytest.fixture(scope="module")
+def server_with(tmp_path_factory, provider_of_all):
+    """A function that returns a server with these settings, which is started once."""
+    with contextlib.ExitStack() as leaving:
+
+        @functools.cache
+        def server_with(**settings):
+            settings = {
+                "OPENAI_BASE_URL": provider_of_all.url + "/v1",
+                "DEFAULT_MODEL": "m-1",
+            } | settings
+            return leaving.enter_context(running(tmp_path_factory.mktemp("server"), **settings))
+
+        yield server_with
+
+
+@pytest.fixture
+def tables(settings):
+    with tables_of(settings["DATABASE_URL"]) as tables:
+        yield tables
+
+
+# Wrong settings, proxies, and the terminal
+
+
+@pytest.fixture
+def trap():
+    """Where nothing may arrive."""
+    with contextlib.closing(Provider()) as trap:
+        trap.default = trap.models = status(200, {})
+        yield trap

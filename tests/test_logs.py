@@ -17,8 +17,10 @@ import psycopg
 import pytest
 
 import client
-from client import ROOT, Server, copy_of_the_service, free_port, make_token, wait_until
+from client import make_token, wait_until
+from product import ROOT, copy_of_the_service
 from provider import chunk, cut, fails, head, openai_events, raw, reply, status
+from servers import Server, free_port
 
 
 @pytest.fixture

@@ -15,19 +15,10 @@ import time
 
 import pytest
 
-from client import (
-    ROOT,
-    SECRET,
-    Client,
-    copy_of_the_service,
-    end,
-    free_port,
-    make_token,
-    wait_for_status,
-    wait_until,
-    wait_until_up,
-)
+from client import SECRET, Client, make_token, wait_for_status, wait_until
+from product import ROOT, copy_of_the_service
 from provider import reply
+from servers import end, free_port, wait_until_up
 
 
 def test_lets_replies_end_after_sigterm_and_hands_over_the_rest(start, settings, provider):

@@ -15,8 +15,7 @@ from gunicorn.http import body, errors, unreader, wsgi
 from gunicorn.workers import base
 from urllib3.util import ssltransport
 
-from client import ROOT
-from test_walls import MODULES
+from product import MODULES, ROOT
 
 REACHES = {
     "api/hooks.py": [(flask.json.provider.DefaultJSONProvider, "_prepare_response_obj")],

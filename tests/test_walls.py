@@ -8,7 +8,7 @@ import re
 
 import pytest
 
-from client import ROOT, files_of_the_service
+from product import MODULES, ROOT
 
 # From the top down. A room is a folder, or a file that stands beside the folders.
 FLOORS = (
@@ -32,7 +32,7 @@ FLOORS = (
     ("well_known",),
 )
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
-MODULES = {name for name in files_of_the_service() if name.endswith(".py")}
+
 # A library → the only rooms that know it.
 ONLY = {
     "gunicorn": {"serving", "gunicorn.conf"},

@@ -5,8 +5,9 @@ import time
 import pytest
 
 import storm
+from connections import connected, connections_of, on_linux, timers
+from protocols import GPT, answered
 from provider import reply
-from test_connections import GPT, answered, connected, connections_of, on_linux, timers
 from together import aside, served
 
 

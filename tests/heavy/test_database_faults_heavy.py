@@ -18,11 +18,11 @@ import requests
 import trouble
 from client import ALICE, wait_for_status, wait_until
 from cluster import new_cluster
+from dead_replies import check_many_dead
 from fault_soak import ENGINES, soak_on
 from provider import reply
 from raw_tables import tables_of
 from talk import LONGEST, Asking, Talk
-from test_database_faults import check_many_dead
 from together import served, together
 
 BACK = 10  # seconds within which all is well again
@@ -51,7 +51,7 @@ def session_of(client):
 
 @together
 def test_faults_at_random_under_all_that_can_be_done_keep_the_invariants(folder):
-    """The first two minutes of the soak with faults, on both engines; tests/fault_soak.py says what it is."""
+    """The first two minutes of the soak with faults, on both engines; tools/soak says what it is."""
     seed = random.SystemRandom().randrange(10**6)
     try:
         soak_on(

@@ -13,10 +13,11 @@ import time
 import pytest
 import requests
 
-from client import Client, Server, at_once, free_port, make_token
+from client import Client, at_once, make_token
+from documents import BLOCKS
+from fronts import DEBIANS, NGINX_CONF, proxy_in_front_of
 from provider import reply
-from test_proxies import proxy_in_front_of
-from test_readme import BLOCKS, DEBIANS, NGINX_CONF
+from servers import Server, free_port
 
 CLIENTS, STREAMS, SLOW = 12, 50, 5
 # Around the block, and where that listens: in the README, and here.

@@ -12,9 +12,10 @@ import time
 import pytest
 import requests
 
-from client import ALICE, BOB, running, wait_for_status, wait_until
+from client import ALICE, BOB, wait_for_status, wait_until
 from cluster import new_cluster
 from provider import reply
+from servers import running
 
 TOGETHER = 64  # replies of two users that stream while the server is killed
 LOST = 48  # that one of them asks for right before; PostgreSQL lets a standby know of 32 values of a sequence in advance

@@ -13,16 +13,23 @@ import uuid
 
 import pytest
 
-from client import ROOT, at_once, running
+from client import at_once
 from cluster import new_cluster
+from product import ROOT
 from provider import reply
+from servers import running
 from soak import User, counting
 
 SERIALIZABLE = {"default_transaction_isolation": "serializable"}
 TESTS = [
-    "tests/test_sessions.py",
-    "tests/test_replies.py",
-    "tests/test_streams.py",
+    "tests/api/test_rate_limit.py",
+    "tests/api/test_receive.py",
+    "tests/api/test_sessions.py",
+    "tests/api/test_streams.py",
+    "tests/replies/test_claim.py",
+    "tests/replies/test_registry.py",
+    "tests/replies/test_title_model.py",
+    "tests/tables/test_idempotency.py",
     "tests/heavy/test_load.py::test_starts_with_many_processes_at_the_same_instant_on_an_empty_database",
 ]
 

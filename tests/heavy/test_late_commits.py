@@ -12,11 +12,12 @@ import psycopg
 import pytest
 
 import trouble
-from client import Server, running, wait_for_status, wait_until
+from client import wait_for_status, wait_until
 from counting import CountingRelay
 from late import HoldingRelay
 from provider import event, reply
 from raw_tables import tables_of
+from servers import Server, running
 
 GIVEN_UP = 20  # seconds within which a process gives a commit up, and stores by another connection
 EARLY = event({"choices": [], "usage": {"prompt_tokens": 1000, "completion_tokens": 0}})

@@ -12,10 +12,11 @@ from typing import NamedTuple
 import pytest
 import requests
 
-from client import Client, free_port, running, wait_for_status
+from client import Client, wait_for_status
+from connections import on_linux
+from protocols import answered, failed, models_of
 from provider import reply
-from test_connections import on_linux
-from test_llm import answered, failed, models_of
+from servers import free_port, running
 
 pytest.importorskip(
     "xllamacpp",

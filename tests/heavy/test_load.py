@@ -15,9 +15,10 @@ import uuid
 import pytest
 import requests
 
-from client import Server, wait_until
+from client import wait_until
 from provider import reply
 from raw_tables import tables_of
+from servers import Server
 from together import on_postgresql, on_sqlite
 
 

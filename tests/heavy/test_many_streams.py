@@ -12,7 +12,9 @@ import time
 import pytest
 import requests
 
-from client import ROOT, free_port, make_token
+from client import make_token
+from product import ROOT
+from servers import free_port
 
 WORDS = 30  # a second apart
 # Where; streams; how many of them begin in a second (0: all at once); and how late a word may be, in seconds.
@@ -30,7 +32,7 @@ CASES = [
     ),
 ]
 ROUNDS = 3  # of which one is to be in time: the machine itself stands still now and then
-HERE = ROOT / "tests" / "benchmark"
+HERE = ROOT / "tools" / "benchmark"
 
 
 @pytest.fixture

@@ -4,8 +4,8 @@ import time
 
 import pytest
 
+from browser import written
 from provider import reply
-from test_markdown import written
 
 pytestmark = pytest.mark.parametrize(
     "engine", ["sqlite"], indirect=True

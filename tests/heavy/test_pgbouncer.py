@@ -11,9 +11,10 @@ from urllib.parse import unquote, urlsplit
 import psycopg
 import pytest
 
-from client import at_once, free_port, wait_for_status, wait_until
+from client import at_once, wait_for_status, wait_until
 from cluster import AS_SOMEBODY, folder_of_somebody
 from provider import reply
+from servers import free_port
 
 POOL = 5
 CONFIGURATION = """

@@ -1,0 +1,280 @@
+"""What the description says of answers is what the server does."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import threading
+
+import jsonschema
+import pytest
+from werkzeug.exceptions import RequestTimeout
+
+from client import BOB, make_token, wait_for_status
+from described import ONE, SEED, operations, resolve
+from provider import fails, reply, silence, status, thought
+from raw_http import Answer
+from serving.refusals import refusal
+
+OPTIONS = {"temperature": 0.5, "max_tokens": 100, "reasoning_effort": "low"}
+
+
+# What the server really answers
+
+
+# What is none of the service's own: headers of connections, bodies and files, and those that only browsers heed.
+HEADERS_OF_HTTP = {
+    *(
+        "Accept-Ranges",
+        "Connection",
+        "Content-Disposition",
+        "Content-Length",
+        "Content-Type",
+        "Date",
+        "ETag",
+        "Last-Modified",
+    ),
+    *("Referrer-Policy", "Server", "Transfer-Encoding", "Vary", "X-Content-Type-Options"),
+}
+
+
+class Watch:
+    """Holds real answers against their description, and remembers which it has seen."""
+
+    def __init__(self, document):
+        self.document = document
+        self.answers = set()
+        self.events = set()
+
+    def see(self, route, response):
+        """An answer with JSON, or with nothing."""
+        schema = self._answer(route, response.status_code, response.headers)
+        if schema is None:
+            assert response.content == b""
+        else:
+            self._validate(schema, response.json())
+        return response
+
+    def see_text(self, route, response):
+        self._validate(self._answer(route, response.status_code, response.headers), response.text)
+
+    def see_stream(self, route, stream, thinking=None):
+        """A stream, which is read to its end; returns its events. `thinking` is set where one of these has come."""
+        body = resolve(self.document, self._answer(route, stream.status, stream.headers))
+        assert (body["type"], body["contentMediaType"]) == ("string", "text/event-stream")
+        events = []
+        for event in stream:
+            events.append(event)
+            if event.name == "thinking":
+                thinking.set()
+            self._validate(
+                body["contentSchema"], [{"id": event.id, "event": event.name, "data": event.data}]
+            )
+            self.events.add(event.name)
+        return events
+
+    def _answer(self, route, status, headers):
+        self.answers.add((route, str(status)))
+        answers = operations(self.document)[route]["responses"]
+        assert str(status) in answers, f"{route} gave {status}"
+        answer = resolve(self.document, answers[str(status)])
+        for name, header in answer["headers"].items():
+            assert name in headers or not header["required"], (
+                f"{route} gave {status} without {name}"
+            )
+            if name in headers:
+                is_number = header["schema"].get("type") == "integer"
+                self._validate(header["schema"], int(headers[name]) if is_number else headers[name])
+        unknown = set(headers) - answer["headers"].keys() - HEADERS_OF_HTTP
+        assert not unknown, f"{route} gave {status} with {unknown}"
+        if "content" not in answer:
+            return None
+        schemas = {
+            media_type.partition(";")[0]: content["schema"]
+            for media_type, content in answer["content"].items()
+        }
+        return schemas[headers["Content-Type"].partition(";")[0]]
+
+    def _validate(self, schema, value):
+        schema = schema | {"components": self.document["components"]}
+        jsonschema.Draft202012Validator(schema, format_checker=jsonschema.FormatChecker()).validate(
+            value
+        )
+
+
+def test_every_answer_that_succeeds_is_as_described(alice, provider, document, start, settings):
+    watch = Watch(document)
+    session = watch.see("POST /sessions", alice.post("/sessions", SEED)).json()
+    path = f"/sessions/{session['id']}"
+    asked = [("messages", {"content": "And?"}), ("retry", None), ("retry", {"content": "Or?"})]
+    for name, body in asked:
+        watch.see(
+            f"POST {ONE}/{name}",
+            alice.post(
+                f"{path}/{name}", body, Idempotency_Key=f"{name} {body}", X_Request_ID="r-1"
+            ),
+        )
+        with alice.stream("POST", f"{path}/{name}", body) as stream:
+            watch.see_stream(f"POST {ONE}/{name}", stream)
+        gate = threading.Event()
+        provider.script = [reply("Some ", gate, "text.")]
+        watch.see(f"POST {ONE}/{name}", alice.post(f"{path}/{name}", body, Prefer="respond-async"))
+        watch.see(f"GET {ONE}", alice.get(path))
+        watch.see(f"POST {ONE}/cancel", alice.post(path + "/cancel"))
+    provider.script = [reply(thought(reasoning="Hm."), gate := threading.Event(), "Hello.")]
+    with alice.stream("POST", "/sessions", {"content": "Hello", "options": OPTIONS}) as stream:
+        watch.see_stream("POST /sessions", stream, gate)
+    with alice.events(session) as stream:
+        events = watch.see_stream(f"GET {ONE}/events", stream)
+    watch.see(f"GET {ONE}/events", alice.get(path + "/events", Last_Event_ID=events[-1].id))
+    for way in ("at once", "as a stream", "later"):
+        provider.script = [fails("Some ")]
+        with alice.stream("POST", path + "/messages", {"content": "And?"}) as stream:
+            watch.see_stream(f"POST {ONE}/messages", stream)
+        watch.see(f"GET {ONE}", alice.get(path))
+        if way == "as a stream":
+            with alice.stream("POST", path + "/continue") as stream:
+                watch.see_stream(f"POST {ONE}/continue", stream)
+        else:
+            prefer = "respond-async" if way == "later" else None
+            watch.see(
+                f"POST {ONE}/continue",
+                alice.post(path + "/continue", Prefer=prefer, Idempotency_Key=way),
+            )
+    wait_for_status(alice, session, "complete")
+    watch.see(
+        "GET /sessions", alice.request("GET", "/sessions?page[limit]=1&page[offset]=0&query=redis")
+    )
+    watch.see(
+        f"PATCH {ONE}",
+        alice.patch(path, {"title": "Mine", "model": "m-2", "system": None, "options": OPTIONS}),
+    )
+    watch.see(f"GET {ONE}", alice.get(path + "?turns[limit]=2"))
+    watch.see(f"DELETE {ONE}", alice.delete(path))
+    for place in ("/models", "/usage", "/health", "/openapi.json", "/"):
+        watch.see("GET " + place, alice.get(place))
+    metered = start(**settings, METRICS_TOKEN="of-the-metrics-alone").client()
+    watch.see_text(
+        "GET /metrics", metered.get("/metrics", Authorization="Bearer of-the-metrics-alone")
+    )
+    succeeding = {
+        (route, code)
+        for route, operation in operations(document).items()
+        for code in operation["responses"]
+        if code.startswith("2")
+    }
+    assert watch.answers == succeeding
+    assert watch.events == {
+        "session",
+        "thinking",
+        "content_delta",
+        "assistant_turn",
+        "done",
+        "error",
+    }
+
+
+@pytest.mark.parametrize(
+    "engine", ["sqlite"], indirect=True
+)  # it waits for a model's silence, and no error is of one engine
+def test_every_error_is_as_described(alice, provider, document, start):
+    watch = Watch(document)
+    few = {"WEB_CONCURRENCY": 1, "GUNICORN_CMD_ARGS": "--threads 8"}
+    strict = start(ALLOWED_USERS="bob", RATE_LIMIT="1/minute", MAX_CONTENT_LENGTH=200, **few)
+    session = alice.create()
+    path = f"/sessions/{session['id']}"
+    message, messages = {"content": "And?"}, f"POST {ONE}/messages"
+    watch.see("POST /sessions", alice.post("/sessions", {"model": 1, "colour": "red"}))
+    watch.see("GET /sessions", alice.get("/sessions?page[limit]=many"))
+    watch.see(f"GET {ONE}", alice.get(path + "?turns[limit]=many"))
+    watch.see("GET /models", alice.get("/models", Authorization=None))
+    watch.see("GET /models", alice.get("/models", Authorization="Bearer nonsense"))
+    watch.see(f"GET {ONE}", strict.client().get(path))
+    watch.see(f"GET {ONE}", alice.get("/sessions/a1b2c3d4-e5f6-7890-abcd-ef1234567890"))
+    watch.see("GET /health", alice.get("/health", Accept="image/png"))
+    watch.see(f"PATCH {ONE}", alice.request("PATCH", path, Content_Type="text/plain"))
+    watch.see(f"POST {ONE}/cancel", alice.post(path + "/cancel"))
+    watch.see("POST /sessions", strict.client(BOB).post("/sessions", {"content": "x" * 200}))
+    watch.see("POST /sessions", strict.client(BOB).post("/sessions", message))
+    watch.see("POST /sessions", strict.client(BOB).post("/sessions", message))
+    # A request that is half sent has half a minute: tests/heavy waits for that.
+    watch.see("GET /health", Answer(refusal(RequestTimeout())))
+    watch.see(messages, alice.post(path + "/messages", message, Idempotency_Key="k"))
+    watch.see(messages, alice.post(path + "/messages", {"content": "Or?"}, Idempotency_Key="k"))
+    provider.script = [reply("Some ", threading.Event())]
+    watch.see(messages, alice.post(path + "/messages", message, Prefer="respond-async"))
+    watch.see(f"POST {ONE}/retry", alice.post(path + "/retry"))
+    watch.see(f"POST {ONE}/continue", alice.post(path + "/continue"))
+    watch.see(f"POST {ONE}/cancel", alice.post(path + "/cancel"))
+    for failure in (
+        status(404, {"error": {"message": "no such model"}}),
+        fails("Some "),
+        silence(10),
+    ):
+        provider.script = [failure]
+        watch.see("POST /sessions", alice.post("/sessions", message))
+    provider.script = [status(529)] * 3
+    watch.see(f"POST {ONE}/retry", alice.post(path + "/retry"))
+    described = {
+        code for operation in operations(document).values() for code in operation["responses"]
+    }
+    assert {code for _, code in watch.answers if code >= "400"} == {
+        code for code in described if code >= "400"
+    }
+
+
+# Stock tools
+
+
+def frame(event):
+    """The schema of an event before its data is parsed."""
+    data = {
+        "type": "string",
+        "contentMediaType": "application/json",
+        "contentSchema": event["properties"]["data"],
+    }
+    return event | {"properties": event["properties"] | {"data": data}}
+
+
+# It takes long, and finds what a database does not store on the stricter one.
+@pytest.mark.parametrize(
+    "engine", ["postgresql" if os.environ.get("TEST_DATABASE_URL") else "sqlite"], indirect=True
+)
+def test_schemathesis_finds_no_fault(alice, provider, tmp_path):
+    # A key that comes again with another body is refused as it should be, which the tool cannot know.
+    (tmp_path / "schemathesis.toml").write_text(
+        """[checks.positive_data_acceptance]
+        expected-statuses = ["2xx", "404", "409", "422"]
+        [[operations]]
+        include-path = "/metrics"  # nobody is told that there are any
+        [operations.checks.missing_required_header]
+        enabled = false
+        [[operations]]
+        include-path = "/usage"  # where the first day is behind the last one
+        [operations.checks.positive_data_acceptance]
+        expected-statuses = ["2xx", "400"]"""
+    )
+    described = alice.get(
+        "/openapi.json"
+    ).json()  # which knows no MAX_TOKENS: that is the server's own
+    named = described["components"]["schemas"]
+    named["Options"]["properties"]["max_tokens"]["maximum"] = 8192
+    for operation in operations(described).values():  # nor how long a request line may be
+        operation["responses"]["414"] = {"description": "Too long."}
+    # The tool takes the schema of a stream for that of each of its events.
+    named["EventStream"] = {
+        "oneOf": [frame(resolve(described, event)) for event in named["Event"]["oneOf"]]
+    }
+    (tmp_path / "openapi.json").write_text(json.dumps(described))
+    command = [
+        str(pathlib.Path(sys.executable).with_name("schemathesis")),
+        *("run", "openapi.json", "--url", alice.url),
+        *("--header", "Authorization: Bearer " + make_token()),
+        *("--max-examples", "12", "--generation-deterministic", "--no-color"),
+        *("--report", "json", "--report-json-path", "report.json"),
+    ]
+    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert run.returncode == 0, run.stdout + run.stderr
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report["complete"] and report["test_cases"]["generated"] > 300

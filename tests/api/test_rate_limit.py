@@ -1,0 +1,66 @@
+"""`RATE_LIMIT`: replies are counted exactly, over all processes."""
+
+import threading
+import time
+
+from client import at_once
+from provider import reply
+
+
+def test_a_cancelled_reply_counts_as_made(alice, provider):
+    never = threading.Event()
+    provider.script = [reply("Half", never)]
+    with alice.stream("POST", "/sessions", {"content": "Hello"}, Idempotency_Key="k-3") as stream:
+        events = iter(stream)
+        session = next(events).data
+        assert next(events).name == "content_delta"
+        alice.post(f"/sessions/{session['id']}/cancel")
+    again = alice.post("/sessions", {"content": "Hello"}, Idempotency_Key="k-3")
+    assert (again.status_code, again.json()["id"]) == (201, session["id"])
+    assert len(provider.posts) == 1
+
+
+# The rate limit
+
+
+def test_counts_replies_exactly_over_all_processes(start, provider):
+    server = start(OPENAI_BASE_URL=provider.url + "/v1", DEFAULT_MODEL="m-1", RATE_LIMIT="5/minute")
+    alice, bob = server.client(), server.client("https://github.com/bob")
+    answers = at_once(12, lambda number: alice.post("/sessions", {"content": f"Message {number}"}))
+    assert sorted(answer.status_code for answer in answers) == [201] * 5 + [429] * 7
+    limited = next(answer for answer in answers if answer.status_code == 429)
+    assert 50 <= int(limited.headers["Retry-After"]) <= 60
+    assert len(alice.get("/sessions").json()["data"]) == 5
+    session = alice.get("/sessions").json()["data"][0]
+    path = f"/sessions/{session['id']}"
+    assert alice.post(path + "/messages", {"content": "More"}).status_code == 429
+    assert alice.post(path + "/retry").status_code == 429
+    assert len(alice.turns(session)) == 2
+    alice.delete(path)
+    assert alice.post("/sessions", {"content": "Hello"}).status_code == 429
+    assert bob.post("/sessions", {"content": "Hello"}).status_code == 201
+
+
+def test_the_window_of_the_limit_slides_and_keys_are_looked_up_first(start, provider):
+    alice = start(
+        OPENAI_BASE_URL=provider.url + "/v1", DEFAULT_MODEL="m-1", RATE_LIMIT="2/second"
+    ).client()
+    first = alice.post("/sessions", {"content": "Hello"}, Idempotency_Key="k")
+    deadline = time.monotonic() + 20
+    while (limited := alice.post("/sessions", {"content": "Hello"})).status_code == 201:
+        assert (
+            time.monotonic() < deadline
+        )  # a busy machine may take more than a second for the first three
+    assert (limited.status_code, limited.headers["Retry-After"]) == (429, "1")
+    assert alice.post("/sessions", {"content": "Hello"}, Idempotency_Key="k").json() == first.json()
+    time.sleep(1)
+    assert alice.post("/sessions", {"content": "Hello"}).status_code == 201
+
+
+def test_counts_a_large_limit_at_once(start, new_database, provider):
+    alice = start(
+        OPENAI_BASE_URL=provider.url + "/v1", DEFAULT_MODEL="m-1", RATE_LIMIT="3/hour"
+    ).client()
+    answers = [alice.post("/sessions", {"content": "Hello"}) for _ in range(5)]
+    assert [answer.status_code for answer in answers] == [201, 201, 201, 429, 429]
+    assert 3500 < int(answers[3].headers["Retry-After"]) <= 3600

@@ -1,0 +1,293 @@
+"""Event streams: as they come, resumed behind any frame in any process, and exact whatever is cut."""
+
+import concurrent.futures
+import itertools
+import json
+import shutil
+import subprocess
+import threading
+
+import pytest
+
+from client import make_token
+from provider import REFUSED, cut, fails, reply
+from raw_tables import tables_of
+from servers import end, free_port, npm_folder, wait_until_up
+
+PIECES = ["Grü", "ße ", "世", "界 ", "👩‍👩‍👧", "‍👦 ", "e", "\u0301", "\u2028", "x\ny\r\nz ", "end."]
+
+
+def text_of(events):
+    return "".join(event.data["delta"] for event in events if event.name == "content_delta")
+
+
+def test_streams_a_new_session_from_the_first_byte_to_done(alice, provider):
+    gates = [threading.Event() for _ in PIECES]
+    provider.script = [reply(*itertools.chain(*zip(gates, PIECES, strict=True)))]
+    with alice.stream("POST", "/sessions", {"content": "Hello"}) as stream:
+        assert stream.status == 201
+        assert stream.headers["Content-Type"] == "text/event-stream; charset=utf-8"
+        assert stream.headers["Cache-Control"] == "no-cache, no-transform"
+        assert stream.headers["X-Accel-Buffering"] == "no"
+        events = iter(stream)
+        first = next(events)
+        assert first.name == "session"
+        assert set(first.data) == {"id", "title", "model", "created_at", "updated_at"}
+        assert stream.headers["Location"] == f"/sessions/{first.data['id']}"
+        assert first.data["created_at"] == first.data["updated_at"]
+        received = []
+        for gate, piece in zip(gates, PIECES, strict=True):
+            gate.set()
+            received.append(next(events))
+            assert received[-1].data == {"delta": piece}
+            assert alice.turns(first.data)[1]["content"] == text_of(received), (
+                "sent before it was stored"
+            )
+        turn, done = events
+    assert (turn.name, done.name, done.data) == ("assistant_turn", "done", {})
+    assert turn.data["content"] == "".join(PIECES)
+    assert turn.data == alice.turns(first.data)[1]
+    ids = [event.id for event in (first, *received, turn, done)]
+    assert len(set(ids)) == len(ids)
+
+
+def test_streams_a_message_and_a_retry(alice, provider):
+    session = alice.create()
+    path = f"/sessions/{session['id']}"
+    for operation, body in [("messages", {"content": "More"}), ("retry", None)]:
+        provider.script = [reply("Some ", "text.")]
+        with alice.stream("POST", f"{path}/{operation}", body) as stream:
+            assert (stream.status, stream.headers["Location"]) == (200, path + "/events")
+            events = list(stream)
+        assert text_of(events) == "Some text."
+        assert [event.name for event in events][-2:] == ["assistant_turn", "done"]
+
+
+def test_a_failure_ends_the_stream_with_an_error_alone(alice, provider):
+    provider.script = [fails("Half")]
+    with alice.stream("POST", "/sessions", {"content": "Hello"}) as stream:
+        events = list(stream)
+    assert [event.name for event in events] == ["session", "content_delta", "error"]
+    assert set(events[-1].data) == {"status", "message"}
+    assert events[-1].data["status"] == 502
+    with alice.events(events[0].data, events[-1].id) as stream:
+        assert stream.status == 204
+    with alice.events(events[0].data, events[1].id) as stream:
+        assert [event.name for event in stream] == ["error"]
+
+
+def test_resumes_behind_every_frame_in_every_worker(start, provider):
+    """Cut off after frame 0, 1, 2, … while the reply is being written; each time the rest comes from a new worker."""
+    server = start(OPENAI_BASE_URL=provider.url + "/v1", DEFAULT_MODEL="m-1", WEB_CONCURRENCY="3")
+    alice = server.client()
+    parts = list(itertools.chain(*((piece, 0.01) for piece in PIECES * 2)))
+    expected = "".join(PIECES * 2)
+
+    def read_with_cuts(every):
+        """Read the reply, reconnecting behind every so many frames."""
+        events = []
+        with alice.stream("POST", "/sessions", {"content": "Hello"}) as stream:
+            session = next(iter(stream)).data
+            events += itertools.islice(stream, every)
+        while not events or events[-1].name != "done":
+            with alice.events(session, events[-1].id if events else None) as stream:
+                assert stream.status == 200
+                events += itertools.islice(stream, every)
+        with alice.events(session, events[-1].id) as stream:
+            assert stream.status == 204
+        turn = alice.turns(session)[1]
+        assert text_of(events) == turn["content"] == expected
+        assert [event.name for event in events][-2:] == ["assistant_turn", "done"]
+        assert [event.data for event in events if event.name == "assistant_turn"] == [turn]
+        return session, events
+
+    provider.default = reply(*parts)
+    with concurrent.futures.ThreadPoolExecutor(12) as pool:
+        results = list(pool.map(read_with_cuts, range(1, 25)))
+    session, events = results[0]
+    for number, event in enumerate(events[:-1]):  # and after it has ended, from behind each frame
+        with alice.events(session, event.id) as stream:
+            rest = list(stream)
+        assert text_of(events[: number + 1]) + text_of(rest) == expected
+        assert [event.name for event in rest if event.name != "content_delta"] == (
+            ["done"] if event.name == "assistant_turn" else ["assistant_turn", "done"]
+        )
+
+
+LONGEST_DELTA = 16_384
+LONG = "".join(f"wörd-{number} 👩‍👩‍👧 e\u0301 " for number in range(4000))  # some 75,000 characters
+
+
+def exactly(events, text):
+    """Whether these are the events of a whole reply with this text, each with an id of its own."""
+    *deltas, turn, done = events
+    assert {event.name for event in deltas} == {"content_delta"}
+    assert (turn.name, done.name) == ("assistant_turn", "done")
+    assert len({event.id for event in events}) == len(events)
+    return text_of(deltas) == turn.data["content"] == text
+
+
+def test_a_long_reply_comes_in_slices_and_is_resumed_behind_each(alice, provider):
+    provider.script = [reply(LONG)]
+    with alice.stream("POST", "/sessions", {"content": "Hello"}) as stream:
+        first, *events = stream
+    session = first.data
+    assert exactly(events, LONG)
+    with alice.events(session) as stream:
+        again = list(stream)
+    assert exactly(again, LONG)
+    for deltas in (events[:-2], again[:-2]):
+        sizes = [len(event.data["delta"]) for event in deltas]
+        assert len(sizes) >= 5 and max(sizes) <= LONGEST_DELTA
+    for number, event in enumerate(again[:-1]):
+        with alice.events(session, event.id) as stream:
+            rest = list(stream)
+        assert text_of(again[: number + 1]) + text_of(rest) == LONG
+        *deltas, done = rest
+        assert done.name == "done"
+        assert all(len(event.data.get("delta", "")) <= LONGEST_DELTA for event in deltas)
+
+
+def test_two_who_begin_to_read_at_different_times_get_all_of_a_long_reply(alice, provider):
+    """Also where one has begun before the reply went on in the same turn, and reads behind that."""
+    provider.script = [cut(LONG), REFUSED, reply(" And so on.")]
+    session = alice.post("/sessions", {"content": "Hello"}).headers["Location"]
+    session = {"id": session.rsplit("/", 1)[1]}
+    with alice.events(session) as before:
+        early = iter(before)
+        began = [next(early)]
+        assert alice.post(f"/sessions/{session['id']}/continue").status_code == 201
+        with alice.events(session) as after:
+            assert exactly(list(after), LONG + " And so on.")
+        began += early
+    assert [event.name for event in began][-1] == "error" and text_of(began) == LONG
+
+
+def test_an_id_of_an_older_reply_or_of_none_starts_the_latest_from_its_beginning(alice, provider):
+    provider.script = [reply("Old text."), reply("New text.")]
+    session = alice.create()
+    with alice.events(session) as stream:
+        old = list(stream)
+    alice.post(f"/sessions/{session['id']}/messages", {"content": "More"})
+    for last_id in [
+        *(event.id for event in old),
+        "nonsense",
+        "1-x",
+        "9" * 30 + "-0",
+        old[0].id + "0000",
+    ]:
+        with alice.events(session, last_id) as stream:
+            assert stream.status == 200
+            assert text_of(stream) == "New text."
+    assert len(provider.posts) == 2
+
+
+def test_never_starts_a_generation(alice, provider):
+    session = alice.create()
+    for _ in range(3):
+        with alice.events(session) as stream:
+            assert [event.name for event in stream] == ["content_delta", "assistant_turn", "done"]
+    assert len(provider.posts) == 1
+
+
+def test_takes_a_message_the_instant_that_done_arrives(alice, provider):
+    session = alice.create()
+    path = f"/sessions/{session['id']}/messages"
+    for number in range(15):
+        with alice.stream("POST", path, {"content": f"Message {number}"}) as stream:
+            assert stream.status == 200
+            for event in stream:
+                if event.name == "assistant_turn":
+                    break
+    assert alice.post(path, {"content": "One more"}).status_code == 201
+
+
+def test_a_reply_that_another_process_lost_goes_on_for_whoever_follows_it(
+    start, new_database, provider
+):
+    """Whoever follows it in the process that takes it over reads on, in the same stream."""
+    url = new_database()
+    settings = {
+        "DATABASE_URL": url,
+        "OPENAI_BASE_URL": provider.url + "/v1",
+        "DEFAULT_MODEL": "m-1",
+    }
+    lost, kept = start(**settings), start(**settings)
+    never = threading.Event()
+    provider.script = [reply("Half ", never), reply("and half.")]
+    with lost.client().stream("POST", "/sessions", {"content": "Hello"}) as stream:
+        events = iter(stream)
+        session = next(events).data
+        next(events)
+        alice = kept.client()
+        with alice.events(session, timeout=40) as followed:
+            following = iter(followed)
+            events = [next(following)]
+            assert events[0].data == {"delta": "Half "}
+            lost.kill()
+            assert alice.turns(session)[1]["status"] == "in_progress"
+            with tables_of(
+                url
+            ) as tables:  # as a process does that stops; tests/heavy waits until the lease lapses
+                tables.rows("UPDATE turn SET lease_until = 0 WHERE status = 'in_progress'")
+            events += following
+    assert [event.name for event in events][1:] == ["content_delta", "assistant_turn", "done"]
+    turn = events[2].data
+    assert events[1].data == {"delta": "and half."}
+    assert (turn["status"], turn["content"], turn["continued"]) == ("complete", "Half and half.", 1)
+    assert len(provider.posts) == 2
+
+
+@pytest.mark.parametrize(
+    "engine", ["sqlite"], indirect=True
+)  # what stands between a stream and its reader is the same on both
+def test_the_eventsource_package_reads_to_the_end_and_stops(alice, server, provider):
+    folder = npm_folder("eventsource-client")
+    provider.script = [reply(*itertools.chain(*((piece, 0.02) for piece in PIECES)))]
+    session = alice.post("/sessions", {"content": "Hello"}, Prefer="respond-async").json()
+    command = ["node", "read.mjs", f"{server.url}/sessions/{session['id']}/events", make_token()]
+    output = subprocess.run(
+        command, cwd=folder, check=True, capture_output=True, timeout=30, text=True
+    ).stdout
+    assert json.loads(output) == {
+        "text": "".join(PIECES),
+        "turn": alice.turns(session)[1],
+        "connections": 2,
+    }
+
+
+@pytest.mark.parametrize(
+    "engine", ["sqlite"], indirect=True
+)  # what stands between a stream and its reader is the same on both
+def test_shows_words_as_they_come_through_nginx(alice, server, provider, tmp_path):
+    nginx = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
+    if not nginx or not shutil.which("curl"):
+        pytest.skip("nginx and curl are not installed")
+    port = free_port()
+    (tmp_path / "nginx.conf").write_text(
+        f"daemon off; pid {tmp_path}/pid; error_log {tmp_path}/error.log; events {{}}\n"
+        f"http {{ access_log off; client_body_temp_path {tmp_path}; proxy_temp_path {tmp_path};"
+        f" fastcgi_temp_path {tmp_path}; uwsgi_temp_path {tmp_path}; scgi_temp_path {tmp_path};\n"
+        f"server {{ listen 127.0.0.1:{port}; location / {{ proxy_pass {server.url}; }} }} }}\n"
+    )
+    process = subprocess.Popen([nginx, "-c", f"{tmp_path}/nginx.conf"], stderr=subprocess.DEVNULL)
+    try:
+        more = threading.Event()
+        provider.script = [reply("Before ", more, "after.")]
+        session = alice.post("/sessions", {"content": "Hello"}, Prefer="respond-async").json()
+        wait_until_up(f"http://127.0.0.1:{port}", process)
+        url = f"http://127.0.0.1:{port}/sessions/{session['id']}/events"
+        curl = subprocess.Popen(
+            ["curl", "-sN", url, "-H", f"Authorization: Bearer {alice.token}"],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        lines = iter(curl.stdout.readline, "")
+        assert any("Before" in line for line in lines)
+        more.set()
+        rest = "".join(lines)
+        assert "after." in rest and "event: done" in rest
+        curl.wait(10)
+        curl.stdout.close()
+    finally:
+        end(process)

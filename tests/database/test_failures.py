@@ -1,0 +1,98 @@
+"""What a driver raises is a bug or an outage, by its code."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from client import SECRET
+from product import ROOT
+
+# By the code of the driver
+
+IN_PROCESS = """
+import sys
+import app, database, models
+from database import db
+
+app.create_app()
+for statement in sys.argv[1:]:
+    database.limit_time(1)
+    try:
+        with db.connection_context(), db.write():
+            db.execute_sql(statement).fetchall()
+        print("none")
+    except database.Unavailable:
+        print("outage")
+    except Exception:
+        print("bug")
+"""
+
+
+# Of each engine: what is a bug of ours, and what an outage.
+ENDLESS = "WITH RECURSIVE n (x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT count(*) FROM n"
+
+
+BUGS = [
+    "SELEC 1",
+    "SELECT * FROM missing",
+    "SELECT missing FROM session",
+    "INSERT INTO session (id) VALUES (NULL)",
+    "INSERT INTO turn (id) VALUES ('text')",
+]
+
+
+OUTAGES = [ENDLESS]
+
+
+RAISED = "DO $$ BEGIN RAISE EXCEPTION USING ERRCODE = '{}'; END $$"
+
+
+POSTGRESQL_BUGS = [*BUGS, "SELECT 1 / 0"] + [
+    RAISED.format(code) for code in ("0A000", "22001", "23505", "25P02", "42501", "XX000")
+]
+
+
+POSTGRESQL_OUTAGES = [
+    ENDLESS,
+    "SELECT pg_sleep(5)",
+    "SELECT pg_terminate_backend(pg_backend_pid())",
+] + [
+    RAISED.format(code)
+    for code in ("08006", "25006", "25P03", "40P01", "53300", "55P03", "57014", "58030", "XX001")
+]
+
+
+def kinds(settings, statements):
+    """What the application takes these statements for."""
+    environment = {"PATH": os.environ["PATH"], "JWT_SECRET": SECRET} | settings
+    command = [sys.executable, "-c", IN_PROCESS, *statements]
+    run = {"cwd": ROOT, "env": environment, "capture_output": True, "text": True, "timeout": 60}
+    told = subprocess.run(command, **run)
+    assert told.returncode == 0, told.stderr
+    return told.stdout.split()
+
+
+def test_a_bug_is_told_from_an_outage_by_the_code_of_the_driver(engine, settings):
+    is_sqlite = engine == "sqlite"
+    bugs, outages = (BUGS, OUTAGES) if is_sqlite else (POSTGRESQL_BUGS, POSTGRESQL_OUTAGES)
+    assert kinds(settings, bugs) == ["bug"] * len(bugs)
+    assert kinds(settings, outages) == ["outage"] * len(outages)
+    assert kinds(settings, ["SELECT 1"]) == ["none"]
+
+
+@pytest.mark.parametrize("engine", ["sqlite"], indirect=True)
+def test_a_file_that_takes_no_writes_is_an_outage(settings):
+    statements = ["DELETE FROM turn", "PRAGMA query_only = 1", "DELETE FROM turn"]
+    assert kinds(settings, statements) == ["none", "none", "outage"]
+
+
+@pytest.mark.parametrize("engine", ["sqlite"], indirect=True)
+def test_a_transaction_that_sqlite_has_ended_itself_is_an_outage(settings):
+    """Where the disk is full, or a statement that writes is interrupted: there is nothing left to roll back."""
+    large = "INSERT INTO piece SELECT 1, 1, zeroblob(10000000)"
+    endless = ENDLESS.replace("SELECT count(*) FROM n", "INSERT INTO piece SELECT x, x, '' FROM n")
+    no_key = "PRAGMA foreign_keys = 0"
+    statements = [no_key, "PRAGMA max_page_count = 100", large, endless, "DELETE FROM turn"]
+    assert kinds(settings, statements) == ["none", "none", "outage", "outage", "none"]

@@ -1,0 +1,920 @@
+"""The ledger is held against the provider's own, call by call, while replies break, are stopped, and lose their processes.
+
+What a provider says is in the ledger to the token; what it does not say is there as a token for four bytes, exactly. Only what
+was on its way when a process was killed, or a call hung up in the midst, is uncertain: for a `MOMENT`, or as long as the slowest
+scrape of the metrics has taken, on a machine that has too much to do.
+"""
+
+import collections
+import concurrent.futures
+import contextlib
+import http.client
+import json
+import math
+import os
+import random
+import re
+import signal
+import threading
+import time
+
+import pytest
+import requests
+from prometheus_client.parser import text_string_to_metric_families
+
+from client import ALICE, BOB, wait_for_status, wait_until
+from commands import flask
+from fleet import HangUp
+from late_writers import SAID, paused
+from product import ROOT
+from provider import KEEP, REFUSED, Connection, chunk, cut, event, events_of, head, reply, status
+from raw_tables import tables_of
+
+SECONDS = 18  # of load
+MOMENT = 0.5  # seconds within which what has come is in the ledger
+SELDOM = 2  # seconds more, where a provider counts with each word: once a second, it is stored
+UNSEEN = 1  # seconds more, as long as no word has come
+NOTICED = 2  # seconds in which the provider sees that the other side has gone
+TAKEN = 45  # seconds in which the replies of dead processes go on elsewhere, and end
+SAYS = {
+    "claude-x": "twice",
+    "m-said": "at the end",
+    "m-often": "with each word",
+    "m-half": "its input",
+    "m-mute": "nothing",
+}
+TITLES = "m-title"
+OWNER = "https://github.com/"  # how all begin
+OWNERS, LEAVER = [f"user-{number}" for number in range(5)], "leaver"
+TOKEN = "a-token-for-the-metrics"
+KINDS = "input_tokens", "output_tokens", "cached_tokens"
+MARK = re.compile(r"<(\S+?)-(\d+\.\d+)>")  # of a message: user-1, 0.17
+BREAK = object()
+
+
+def estimate(size):
+    return math.ceil(size / 4)
+
+
+# The provider's ledger
+
+
+class Call:
+    """One request, and what of its answer was sent when."""
+
+    def __init__(self, request):
+        request.hung_up = self.hung_up = HangUp()
+        messages = request.body["messages"]
+        self.host, self.model = request.path.split("/")[1], request.body["model"]
+        texts = [message["content"] for message in messages]
+        self.owner, self.number = MARK.findall(" ".join(texts))[-1]
+        self.is_quiet = texts[-1].endswith(" quiet") and self.model != TITLES
+        self.prompt = sum(len(text.encode()) for text in [request.body.get("system") or "", *texts])
+        self.began, self.over = time.monotonic(), None  # when the provider itself has ended it
+        self.refused = False
+        self.sent = []  # (when, bytes of text, what was said by then)
+
+    def cut(self):
+        """When it was hung up from the other side, where it was."""
+        return self.hung_up.at if self.hung_up.is_set() and self.over is None else math.inf
+
+    def befell(self, when, moment):
+        """When the first of these, (host, from, to), began that may have cost it something, or None. A finished call of a worker
+        that lived on may have one, too."""
+        for host, first, last in when:
+            if host == self.host and self.began <= last:
+                unsure = moment if any(size for _, size, _ in self.sent) else UNSEEN + 2 * moment
+                if first <= self.cut() <= last + NOTICED or (
+                    self.over and first - unsure <= self.over <= last + NOTICED
+                ):
+                    return first
+        return None
+
+
+class Ledger:
+    """A provider's default: it draws what it says and does, and keeps a ledger of it."""
+
+    def __init__(self, seed):
+        self.seed, self.calls, self.ways = seed, [], collections.Counter()
+        self._times = collections.Counter()
+        self._lock = threading.Lock()
+
+    def __call__(self, request):
+        call = Call(request)
+        with self._lock:
+            self._times[call.owner, call.number] += 1
+            times = self._times[call.owner, call.number]
+        chance = random.Random(f"{self.seed} {call.owner} {call.number} {call.model} {times}")
+        [way] = chance.choices(list(WAYS), WAYS.values()) if not call.is_quiet else ["well"]
+        with self._lock:
+            self.calls.append(call)
+            self.ways[way] += 1
+        call.refused = way in ("busy", "refused")
+        if call.refused:
+            yield from (
+                REFUSED if way == "refused" else status(503, {"error": {"message": "Busy."}})
+            )(request)
+        else:
+            yield from self._write(request, call, chance, way)
+        call.over = call.over or (None if request.hung_up.is_set() else time.monotonic())
+
+    def _write(self, request, call, chance, way):
+        says, texts = SAYS.get(call.model) or chance.choice(["at the end", "nothing"]), []
+        usage = chance.randint(1, 9000), chance.randint(20, 900), chance.randint(0, 900)
+        words = [
+            f"wörd{len(self.calls)}x{number}{'y' * chance.randint(0, 30)} "
+            for number in range(chance.randint(1, 12))
+        ]
+        words += ["quiet "] * call.is_quiet
+        pace = (
+            0.02
+            if call.is_quiet or chance.random() < 0.5
+            else chance.choice([0.1, 0.1 if call.model == TITLES else 0.8])
+        )
+        place = chance.randint(0, len(words)) if way != "well" else None
+
+        def pieces():
+            for number, word in enumerate(words):
+                if number == place:
+                    yield BREAK
+                yield pace
+                if says == "with each word":
+                    yield openai_usage(usage[0], number + 1, {"cached_tokens": usage[2]})
+                texts.append(len(word.encode()))
+                yield word
+            if call.is_quiet:
+                yield 60
+            if place == len(words):
+                yield BREAK
+
+        yield head(Transfer_Encoding="chunked")
+        for part in events_of(request, pieces(), usage=usage):
+            if request.hung_up.is_set():
+                return
+            if part is BREAK:
+                yield from self._break(way)
+                call.over = time.monotonic()
+                return
+            if not isinstance(part, bytes):
+                yield part
+                continue
+            said = {}
+            if b'"usage"' in part:
+                part, said = _said(part, says, usage)
+            if part:
+                yield chunk(part)
+                call.sent.append((time.monotonic(), sum(texts), said))
+                texts.clear()
+        yield chunk(b"")
+        yield KEEP
+
+    @staticmethod
+    def _break(way):
+        if way == "errs":
+            yield chunk(
+                event(
+                    {"type": "error", "error": {"type": "overloaded_error", "message": "Busy."}},
+                    "error",
+                )
+            ) + chunk(b"")
+        if way == "resets":
+            yield 0.5  # what was sent is read, which a reset might prevent
+            yield Connection.reset
+
+
+WAYS = {"well": 60, "busy": 8, "refused": 5, "breaks": 12, "errs": 8, "resets": 4}
+
+
+def openai_usage(*counts):
+    usage = zip(
+        ("prompt_tokens", "completion_tokens", "prompt_tokens_details"), counts, strict=False
+    )
+    return event({"choices": [], "usage": dict(usage)})
+
+
+def _said(part, says, usage):
+    """The event with what such a model says of usage, and what that means."""
+    if says == "nothing":
+        return None, {}
+    if says == "its input":
+        return openai_usage(usage[0]), {"input_tokens": usage[0]}
+    if says == "twice":
+        # The cached tokens, those of `anthropic_events` among them, are none of Anthropic's `input_tokens`.
+        said = {"input_tokens": usage[0] + usage[2] + 1, "cached_tokens": usage[2]}
+        if b"message_start" in part:
+            return part, said
+        counts = {
+            "input_tokens": usage[0] + 5,
+            "cache_read_input_tokens": usage[2],
+            "cache_creation_input_tokens": 1,
+        }
+        whole = {
+            "type": "message_delta",
+            "delta": {"stop_reason": "end_turn"},
+            "usage": counts | {"output_tokens": usage[1]},
+        }
+        return event(whole, "message_delta"), said | {
+            "input_tokens": said["input_tokens"] + 5,
+            "output_tokens": usage[1],
+        }
+    counts = json.loads(part.removeprefix(b"data: "))["usage"]
+    cached = counts["prompt_tokens_details"]["cached_tokens"]
+    return part, dict(
+        zip(KINDS, (counts["prompt_tokens"], counts["completion_tokens"], cached), strict=True)
+    )
+
+
+# What the service may have counted
+
+
+class Bounds:
+    """What an owner's calls of a model come to: of each kind the sums that there may be, and the least and the most estimate."""
+
+    def __init__(self):
+        self.sums = {kind: {0} for kind in KINDS}
+        self.least = self.most = 0
+        self.uncertain = []
+
+    def add(self, call, moment, kills, stops, stopped, rash):
+        within = moment + (
+            UNSEEN if call.model == TITLES else 0
+        )  # it waits for its place among all who store
+        killed, handed_over, cut = (
+            call.befell(kills, within),
+            call.befell(stops, within),
+            call.cut(),
+        )
+        moment = moment if killed or handed_over or (call.owner, call.number) in rash else 0
+        if call.refused:  # which costs nothing, but for what was hung up before the refusal, or died in the pause behind it
+            is_lost = killed or cut < math.inf
+            self.most += estimate(call.prompt) if is_lost else 0
+            return
+        settled = (killed or cut) - moment
+        if killed and not any(at < settled and size for at, size, _ in call.sent):
+            settled -= UNSEEN
+        if moment and call.model == "m-often":
+            settled -= SELDOM
+        if call.model == TITLES and (
+            killed or handed_over
+        ):  # it is counted when it is over, and not handed over
+            settled = 0
+        sure = [each for each in call.sent if each[0] < settled]
+        said = [{}, *(said for _, _, said in call.sent if said)]
+        seen = [{}, *(said for _, _, said in sure if said)]
+        options = [
+            seen[-1],
+            *said[len(seen) :],
+        ]  # what was said last, as far as the service has read
+        for kind in KINDS:
+            values = {each.get(kind, 0) for each in options}
+            self.sums[kind] = {before + value for before in self.sums[kind] for value in values}
+        least = most = 0
+        if "input_tokens" not in seen[-1]:
+            most += call.prompt
+            least += call.prompt if "input_tokens" not in said[-1] else 0
+        if "output_tokens" not in seen[-1]:
+            most += sum(size for _, size, _ in call.sent)
+            least += sum(size for _, size, _ in sure) if "output_tokens" not in said[-1] else 0
+        elif moment:  # what was written behind the count that was stored last
+            most += sum(size for at, size, _ in call.sent if at >= settled)
+        # Nothing tells of a call whose process was killed when it had hardly begun. Where a person stops its reply before another
+        # process takes that over, nobody counts what was not said.
+        if killed and (
+            not any(size for _, size, _ in sure) or (call.owner, call.number) in stopped
+        ):
+            least = 0
+        self.least, self.most = self.least + estimate(least), self.most + estimate(most)
+        if len(options) > 1 or least != most:
+            kind = "killed" if killed else "handed over" if handed_over else "stopped in the midst"
+            said = [
+                sum(each.get(kind, 0) for kind in KINDS[:2]) for each in (options[0], options[-1])
+            ]
+            self.uncertain.append(
+                f"{kind}: {call.model} {call.number}, {said} tokens, {least} to {most} bytes"
+            )
+
+    def problems(self, counted):
+        wrong = [kind for kind in KINDS if counted[kind] not in self.sums[kind]]
+        found = [f"{kind} {counted[kind]}, not {sorted(self.sums[kind])[:9]}" for kind in wrong]
+        if not self.least <= counted["estimated_tokens"] <= self.most:
+            found.append(
+                f"estimated {counted['estimated_tokens']}, not {self.least} to {self.most}"
+            )
+        return found
+
+
+class Scrapes:
+    """What is scraped of the metrics, twice a second, from whichever server answers, as Prometheus reads it. None may fall."""
+
+    def __init__(self, servers, pause=0.5):
+        self.servers, self.pause, self.seen, self.problems, self.count = servers, pause, {}, [], 0
+        self.slowest = 0  # seconds
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._watch)
+
+    def __enter__(self):
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exception):
+        self._over.set()
+        self._thread.join()
+
+    def _watch(self):
+        while not self._over.wait(self.pause):
+            with contextlib.suppress(requests.RequestException):  # the server has been killed
+                began = time.monotonic()
+                if (answer := scrape(random.choice(self.servers))).status_code == 200:
+                    self._compare(counters(answer.text))
+                self.slowest = max(self.slowest, time.monotonic() - began)
+
+    def _compare(self, now):
+        self.count += 1
+        fallen = {
+            name: (value, now.get(name))
+            for name, value in self.seen.items()
+            if now.get(name, -1) < value
+        }
+        self.problems += [
+            f"{name} fell from {before} to {after}" for name, (before, after) in fallen.items()
+        ]
+        self.seen = now
+
+
+def scrape(server):
+    return requests.get(
+        server.url + "/metrics", headers={"Authorization": f"Bearer {TOKEN}"}, timeout=20
+    )
+
+
+def counters(text):
+    """(name, model, outcome or kind) → value"""
+    families = [
+        family for family in text_string_to_metric_families(text) if family.type == "counter"
+    ]
+    assert {family.name for family in families} == {"parley_replies", "parley_tokens"}
+    samples = [sample for family in families for sample in family.samples]
+    return {
+        (
+            each.name,
+            each.labels["model"],
+            each.labels.get("outcome") or each.labels["kind"],
+        ): each.value
+        for each in samples
+    }
+
+
+# The users
+
+
+class User:
+    """Somebody who does at random all that asks for replies, or ends them, at whichever server answers.
+
+    He stops a reply once he has seen all of it that comes, so that it is known what it has used; unless he `is_calm`, not always.
+    """
+
+    def __init__(self, name, servers, is_calm):
+        self.name, self.owner, self.servers, self.is_calm = (
+            name,
+            OWNER + name.rpartition("-")[0],
+            servers,
+            is_calm,
+        )
+        self.chance = random.Random(self.name)
+        self.sessions, self.last, self.asked, self.again_with = [], {}, 0, None
+        self.stopped, self.deleted, self.rash = set(), set(), set()  # marks
+        self.told = collections.Counter()
+        self.problems = []
+
+    def do(self, over):
+        self.create()  # who has used something is known to the ledger, whatever becomes of his sessions
+        while not over.is_set():
+            getattr(self, self.chance.choices(list(DEEDS), DEEDS.values())[0])()
+
+    def client(self):
+        return self.chance.choice(self.servers).client(self.owner)
+
+    def content(self, *more):
+        self.asked += 1
+        return " ".join([f"<{self.name}.{self.asked}>", "wörd" * self.chance.randint(0, 20), *more])
+
+    def see(self, what, function):
+        """What the first server that answers says."""
+        for _ in range(100):
+            with contextlib.suppress(requests.RequestException):
+                response = function(self.client())
+                self.told[what, response.status_code] += 1
+                if response.status_code not in EXPECTED:
+                    self.problems.append(f"{what}: {response.status_code} {response.text}")
+                return response
+            time.sleep(0.1)
+        raise AssertionError(f"nobody answers {what}")
+
+    def post(self, path, body=None, **headers):
+        """Ask under a key, so that an answer that was lost is none; later the same may be asked again."""
+        key = f"{self.name}-{self.chance.random()}"
+        response = self.see(
+            path.rpartition("/")[2],
+            lambda client: client.post(path, body, Idempotency_Key=key, **headers),
+        )
+        self.again_with = path, body, key
+        return response
+
+    def prefer(self):
+        return self.chance.choice([{}, {}, {"Prefer": "respond-async"}])
+
+    def create(self, *more, **headers):
+        content = self.content(*more)
+        body = {"content": content, "model": self.chance.choice(list(SAYS))}
+        body |= {"system": "Be brief, plêase."} if self.chance.random() < 0.3 else {}
+        response = self.post("/sessions", body, **headers or self.prefer())
+        if path := response.headers.get("Location"):
+            self.sessions.append(path)
+            self.last[path] = content
+        return path
+
+    def path(self):
+        return self.chance.choice(self.sessions[-6:])
+
+    def message(self):
+        self.ask(self.path(), "/messages", self.content())
+
+    def retry(self):
+        self.ask(self.path(), "/retry", self.content() if self.chance.random() < 0.5 else None)
+
+    def go_on(self):
+        self.ask(self.path(), "/continue", None)
+
+    def ask(self, path, what, content):
+        self.post(path + what, {"content": content} if content else None, **self.prefer())
+
+    def again(self):
+        path, body, key = self.again_with
+        self.see("again", lambda client: client.post(path, body, Idempotency_Key=key))
+
+    def read(self):
+        """The beginning of a stream."""
+        with contextlib.suppress(requests.RequestException, OSError, http.client.HTTPException):
+            with self.client().stream(
+                "POST", self.path() + "/messages", {"content": self.content()}
+            ) as stream:
+                next(iter(stream), None)
+
+    def begin(self):
+        """A reply that is under way, and has no end; mostly all of it is stored."""
+        again_with = self.again_with
+        if path := self.create("quiet", Prefer="respond-async"):
+            self.sessions.remove(path)  # nothing else is asked of it
+            if (not self.is_calm and self.chance.random() < 0.2) or not self.has_read(path):
+                self.rash.update(MARK.findall(self.last[path]))
+        self.again_with = again_with
+        return path
+
+    def has_read(self, path):
+        """Whether all has come of a reply that does not end, which is stored then."""
+        with contextlib.suppress(requests.RequestException, OSError, http.client.HTTPException):
+            with self.client().stream("GET", path + "/events") as stream:
+                return any(
+                    frame.name == "content_delta" and frame.data["delta"].endswith("quiet ")
+                    for frame in stream
+                )
+        return False  # its process has died
+
+    def stop(self, path, how):
+        self.stopped.update(marks := MARK.findall(self.last[path]))
+        self.deleted.update(marks if how == "delete" else ())
+        self.see(
+            how,
+            lambda client: (
+                client.post(path + "/cancel") if how == "cancel" else client.delete(path)
+            ),
+        )
+
+    def cancel(self):
+        if path := self.begin():
+            self.stop(path, "cancel")
+
+    def delete(self):
+        if path := self.begin():
+            self.stop(path, "delete")
+
+
+DEEDS = {
+    "create": 4,
+    "message": 4,
+    "retry": 3,
+    "go_on": 2,
+    "again": 1,
+    "read": 2,
+    "cancel": 3,
+    "delete": 2,
+}
+EXPECTED = (200, 201, 202, 204, 404, 409, 502, 503, 504)
+
+
+class World:
+    """Four servers of two workers on one database, their users, and what befalls them."""
+
+    def __init__(self, start, settings, provider, is_calm):
+        self._start, self.url, self.provider, self.is_calm = (
+            start,
+            settings["DATABASE_URL"],
+            provider,
+            is_calm,
+        )
+        self.ledger = provider.default = Ledger(random.randrange(10**6))
+        self.servers, self.old = [], []
+        self.kills, self.stops = [], []  # (host, from, to)
+        for _ in range(4):
+            self.host()
+        names = [f"{owner}-{number}" for owner in (*OWNERS, LEAVER) for number in range(2)]
+        self.users = [User(name, self.servers, is_calm) for name in names]
+
+    def host(self):
+        name = f"host-{len(self.servers) + len(self.old)}"
+        server = self._start(
+            DATABASE_URL=self.url,
+            ANTHROPIC_BASE_URL=f"{self.provider.url}/{name}",
+            ANTHROPIC_API_KEY="key",
+            TITLE_MODEL=TITLES,
+            OPENAI_BASE_URL=f"{self.provider.url}/{name}/v1",
+            DEFAULT_MODEL="m-said",
+            METRICS_TOKEN=TOKEN,
+            REPLY_WAIT=5,
+            RATE_LIMIT="100000/hour",
+            CONTINUE_LIMIT=5,
+            WEB_CONCURRENCY=2,
+            GUNICORN_CMD_ARGS="--graceful-timeout 7",
+        )
+        server.name = name
+        self.servers.append(server)
+
+    def leave(self, server):
+        """No user turns to it any more; returns it."""
+        self.servers.remove(server)
+        self.old.append(server)
+        return server
+
+    def live(self):
+        """The users live, and what is to befall them does; one is forgotten in the midst of it."""
+        over, leaving = threading.Event(), threading.Event()
+        with concurrent.futures.ThreadPoolExecutor(len(self.users)) as pool:
+            try:
+                living = {
+                    user: pool.submit(user.do, leaving if user.name.startswith(LEAVER) else over)
+                    for user in self.users
+                }
+                for befalls in (
+                    [over.wait] * 4
+                    if self.is_calm
+                    else [self.kill_worker, self.kill_server, self.stop_server]
+                ):
+                    over.wait(SECONDS / 6)
+                    befalls(*[SECONDS / 6] * self.is_calm)
+                leaving.set()
+                self.forget([user for user in self.users if user.name.startswith(LEAVER)], living)
+                if not self.is_calm:
+                    self.kill_worker()
+                over.wait(SECONDS / 6)
+            finally:
+                leaving.set()
+                over.set()
+        for thread in living.values():
+            thread.result()
+
+    def kill_worker(self):
+        server = self.servers[0]
+        began = time.monotonic()
+        os.kill(server.workers()[0], signal.SIGKILL)
+        self.kills.append((server.name, began, time.monotonic()))
+
+    def kill_server(self):
+        server = self.leave(self.servers[1])
+        began = time.monotonic()
+        server.kill()
+        self.kills.append((server.name, began, time.monotonic()))
+        self.host()
+
+    def stop_server(self):
+        server = self.leave(self.servers[1])
+        began = time.monotonic()
+        server.process.terminate()
+        self.host()
+        server.process.wait(30)
+        self.stops.append((server.name, began, time.monotonic()))
+
+    def forget(self, leavers, living):
+        for user in leavers:
+            living[user].result()
+            for _ in range(3):
+                user.begin()  # they are under way
+        with tables_of(self.url) as tables:
+            self.asked = {
+                LEAVER: tables.value("SELECT count(*) FROM asked WHERE owner = ?", OWNER + LEAVER)
+            }
+        done = flask(ROOT, "forget", "--yes", OWNER + LEAVER, DATABASE_URL=self.url)
+        assert done.returncode == 0, done.stdout + done.stderr
+        for user in leavers:
+            all_of_his = {
+                (call.owner, call.number) for call in self.ledger.calls if call.owner == LEAVER
+            }
+            user.stopped |= all_of_his
+            user.deleted |= all_of_his
+            user.rash |= all_of_his if not self.is_calm else set()
+
+    def counted(self):
+        """(user, model) → what the ledger has; the one who left has what is kept without a name."""
+        counted = {}
+        for owner in OWNERS:
+            for row in self.servers[0].client(OWNER + owner).get("/usage").json()["data"]:
+                counted.setdefault((owner, row["model"]), collections.Counter()).update(
+                    {name: row[name] for name in COUNTS}
+                )
+        assert self.servers[0].client(OWNER + LEAVER).get("/usage").json()["data"] == []
+        with tables_of(self.url) as tables:
+            for model, *counts in tables.rows(
+                f"SELECT model, {', '.join(COUNTS)} FROM usage WHERE owner = ''"
+            ):
+                counted.setdefault((LEAVER, model), collections.Counter()).update(
+                    dict(zip(COUNTS, counts, strict=True))
+                )
+        return counted
+
+    def check(self, moment):
+        """What is wrong by now; and what is uncertain."""
+        counted, bounds = self.counted(), collections.defaultdict(Bounds)
+        stopped, deleted, rash = (
+            set().union(*marks)
+            for marks in zip(*((u.stopped, u.deleted, u.rash) for u in self.users), strict=True)
+        )
+        for call in self.ledger.calls:
+            bounds[call.owner, call.model].add(call, moment, self.kills, self.stops, stopped, rash)
+        problems = []
+        for place in bounds.keys() | counted.keys():
+            problems += [
+                f"{place}: {each}"
+                for each in bounds[place].problems(counted.get(place, collections.Counter()))
+            ]
+        with tables_of(self.url) as tables:
+            asked = dict(tables.rows("SELECT owner, count(*) FROM asked GROUP BY owner"))
+        asked = {owner: asked[OWNER + owner] for owner in OWNERS} | self.asked
+        for owner, most in asked.items():
+            replies = sum(counts["replies"] for (who, _), counts in counted.items() if who == owner)
+            lost = {
+                call.number
+                for call in self.ledger.calls
+                if call.owner == owner and call.befell(self.kills, moment)
+            }
+            lost &= {number for who, number in deleted if who == owner}
+            if not most - len(lost) <= replies <= most:
+                problems.append(
+                    f"{owner} has asked for {most} replies, and has {replies}; {sorted(lost)} may be lost"
+                )
+        problems += self.compare(counted)
+        return problems, [
+            f"{owner}: {each}" for (owner, _), found in bounds.items() for each in found.uncertain
+        ]
+
+    def compare(self, counted):
+        """The metrics, and `flask usage`, are the sums of what is counted."""
+        texts = [scrape(server).text for server in self.servers]
+        sums, users = collections.Counter(), collections.defaultdict(collections.Counter)
+        for (owner, model), counts in counted.items():
+            sums["parley_replies_total", model] += counts["replies"]
+            users[OWNER + owner if owner != LEAVER else "(forgotten)"].update(counts)
+            for kind in COUNTS[1:]:
+                sums["parley_tokens_total", model, kind.removesuffix("_tokens")] += counts[kind]
+        found = collections.Counter()
+        for (name, model, label), value in counters(texts[0]).items():
+            found[(name, model, label) if name == "parley_tokens_total" else (name, model)] += value
+        told = {
+            row.pop("user"): row
+            for row in json.loads(flask(ROOT, "usage", "--json", DATABASE_URL=self.url).stdout)
+        }
+        problems = [] if set(texts) == {texts[0]} else ["the servers differ"]
+        problems += (
+            []
+            if found == sums
+            else [f"the metrics differ: {set(found.items()) ^ set(sums.items())}"]
+        )
+        return problems + (
+            [] if told == users else [f"`flask usage` tells {told}, not {dict(users)}"]
+        )
+
+    def wait_until_right(self, moment, seconds=15):
+        """Wait until all is quiet and counted; returns what is uncertain."""
+        wait_until(lambda: "parley_replies_in_progress 0\n" in scrape(self.servers[0]).text, TAKEN)
+        deadline = time.monotonic() + seconds
+        while True:
+            problems, uncertain = self.check(moment)
+            if not problems:
+                return uncertain
+            assert time.monotonic() < deadline, "\n".join(
+                [f"seed {self.ledger.seed}", *problems, "uncertain:", *uncertain]
+            )
+            time.sleep(0.5)
+
+
+COUNTS = "replies", *KINDS, "estimated_tokens"
+
+
+@pytest.mark.parametrize(
+    "engine, weather",
+    [
+        ("postgresql", "calm"),
+        ("sqlite", "rough"),
+        pytest.param("sqlite", "calm", marks=pytest.mark.long),
+        pytest.param("postgresql", "rough", marks=pytest.mark.long),
+    ],
+    indirect=["engine"],
+)
+def test_the_ledger_is_the_providers_own(start, settings, provider, weather):
+    world = World(start, settings, provider, weather == "calm")
+    began = time.monotonic()
+    with Scrapes(world.servers) as scrapes:
+        world.live()
+        uncertain = world.wait_until_right(max(MOMENT, scrapes.slowest))
+    told = sum((user.told for user in world.users), collections.Counter())
+    print(
+        f"\n{len(world.ledger.calls)} calls in {time.monotonic() - began:.0f} s, {scrapes.count} scrapes"
+    )
+    print(dict(world.ledger.ways), dict(told), f"{len(uncertain)} uncertain:", *uncertain, sep="\n")
+    assert not scrapes.problems and scrapes.count > 10
+    assert not [problem for user in world.users for problem in user.problems]
+    assert not [
+        server.output() for server in world.servers + world.old if "Traceback" in server.output()
+    ]
+    if world.is_calm:
+        assert not uncertain
+    assert all(world.ledger.ways[way] for way in WAYS)
+
+
+def usage_of(url, owner):
+    """(replies, input, output, cached, estimated) of an owner, of all days and models."""
+    sums = ", ".join(f"coalesce(sum({name}), 0)" for name in COUNTS)
+    with tables_of(url) as tables:
+        return tuple(map(int, tables.rows(f"SELECT {sums} FROM usage WHERE owner = ?", owner)[0]))
+
+
+def begin(client, text, content="Hello"):
+    """A session whose reply is under way, and has this text."""
+    session = client.post("/sessions", {"content": content}, Prefer="respond-async").json()
+    with client.events(session) as stream:
+        assert next(iter(stream)).data == {"delta": text}
+    return session
+
+
+def test_a_reply_that_is_deleted_counts_also_where_all_that_it_used_is_stored(
+    start, settings, provider
+):
+    """Of the first, the output is estimated at its end; of the second, nothing is left to be counted."""
+    alice = start(**settings).client()
+    for number, pieces in enumerate([["Half "], [SAID, "Half "]], 1):
+        provider.script = [reply(*pieces, threading.Event())]
+        session = begin(alice, "Half ")
+        assert alice.delete(f"/sessions/{session['id']}").status_code == 204
+        assert provider.wait_for_request(number).hung_up.wait(5)
+        assert usage_of(settings["DATABASE_URL"], ALICE)[0] == number
+
+
+def test_what_a_provider_says_behind_a_cancel_by_another_process_counts(start, settings, provider):
+    """The writer sees only then that the reply is not its own any more. What the turns tell was used is in the ledger."""
+    writer, other = (start(**settings, WEB_CONCURRENCY=1) for _ in range(2))
+    told = [0, 0]
+    for number in range(1, 6):
+        gate = threading.Event()
+        provider.script = [reply("Half ", gate, SAID, "more ", threading.Event())]
+        with writer.client().stream("POST", "/sessions", {"content": "Hello"}) as stream:
+            session, delta = (next(iter(stream)).data for _ in range(2))
+            assert delta == {"delta": "Half "}
+            assert other.client().post(f"/sessions/{session['id']}/cancel").status_code == 200
+            gate.set()
+            assert provider.wait_for_request(number).hung_up.wait(5)
+        usage = other.client().turns(session)[-1]["usage"]
+        told = [sum_ + (usage[name] or 0) for sum_, name in zip(told, KINDS, strict=False)]
+    assert told[0]  # mostly it is faster than the writer's next look
+    assert list(usage_of(settings["DATABASE_URL"], ALICE)[1:3]) == told
+
+
+def test_no_counter_falls_where_a_reply_that_goes_on_is_refused_twice(start, settings, provider):
+    """What is estimated of the part that it had is counted as soon as it is over, and stays so while no other call has begun."""
+
+    def late_refusal(request):
+        return [1, *status(503)(request)]
+
+    provider.script = [
+        cut("A part of it, " * 20),
+        late_refusal,
+        status(503, Retry_After=3),
+        reply("and the rest."),
+    ]
+    server = start(**settings, METRICS_TOKEN=TOKEN)
+    client = server.client()
+    with Scrapes([server], pause=0.05) as scrapes:
+        session = client.post("/sessions", {"content": "Hello"}, Prefer="respond-async").json()
+        wait_for_status(client, session, "complete")
+    assert not scrapes.problems and scrapes.count > 30
+
+
+def test_no_counter_falls_where_a_provider_counts_less_in_the_end(start, settings, provider):
+    """As one does that estimates its input first."""
+    gate = threading.Event()
+    most = {
+        "prompt_tokens": 1000,
+        "completion_tokens": 500,
+        "prompt_tokens_details": {"cached_tokens": 400},
+    }
+    provider.script = [
+        reply(event({"choices": [], "usage": most}), "Half ", gate, "and half.")
+    ]  # and 15, 7 and 3 at the end
+    server = start(**settings, METRICS_TOKEN=TOKEN)
+    client = server.client()
+    with Scrapes([server], pause=0.05) as scrapes:
+        session = begin(client, "Half ")
+        wait_until(lambda: usage_of(settings["DATABASE_URL"], ALICE)[1] == 1000)
+        wait_until(lambda: scrapes.seen.get(("parley_tokens_total", "m-1", "input")) == 1000)
+        gate.set()
+        wait_for_status(client, session, "complete")
+        before = scrapes.count
+        wait_until(lambda: scrapes.count > before + 1)
+    assert not scrapes.problems
+    turn = client.turns(session)[-1]
+    assert tuple(turn["usage"].values()) == usage_of(settings["DATABASE_URL"], ALICE)[1:4]
+
+
+# Who is forgotten
+
+
+PERSON = OWNER + "wanda-wombat"
+# What is of her in the database: her name, her messages, system prompt, title and key, what models wrote, and how one failed.
+WORDS = {"wanda", "axolotl", "basilisk", "cormorant", "dromedary", "echidna", "flamingo", "gecko"}
+
+
+def words_in(url):
+    """Those of WORDS that are anywhere in any table, as well as Bob's."""
+    with tables_of(url) as tables:
+        rows = [
+            tables.rows(f"SELECT * FROM {table}")
+            for table in {table for table, *_ in tables.columns()}
+        ]
+    return {word for word in WORDS | {"bob"} if word in repr(rows).casefold()}
+
+
+def answer_her(request):
+    """What the models say to her, a title, an error, or something that has no end, by her last message; and to Bob."""
+    text = request.body["messages"][-1]["content"]
+    if request.body["model"] == TITLES:
+        return reply("Echidna" if "Axolotl" in text else "Title")(request)
+    if "fails" in text:
+        return status(400, {"error": {"message": "The gecko is out."}})(request)
+    return reply(
+        "Camel" if "Bob" in text else "Dromedary ", *[threading.Event()] * ("endless" in text)
+    )(request)
+
+
+@pytest.mark.parametrize("writer", ["runs", "is paused"])
+def test_of_who_is_forgotten_while_replies_are_under_way_no_table_has_a_word(
+    start, settings, provider, writer
+):
+    """Whoever writes these replies, and wakes up behind it, adds what they used without a name."""
+    url, provider.default = settings["DATABASE_URL"], answer_her
+    more = {
+        "TITLE_MODEL": TITLES,
+        "RATE_LIMIT": "100/hour",
+        "WEB_CONCURRENCY": 1,
+        "GUNICORN_CMD_ARGS": "--timeout 300",
+    }
+    servers = [start(**settings, **more) for _ in range(2)]
+    first, second = [server.client(PERSON) for server in servers]
+    servers[0].client(BOB).create("Bob's own words")
+    sessions = [client.create("Axolotl", system="Basilisk") for client in (first, second)]
+    first.patch(f"/sessions/{sessions[0]['id']}", {"title": "Cormorant"})
+    assert (
+        second.post("/sessions", {"content": "It fails"}, Idempotency_Key="Flamingo").status_code
+        == 502
+    )
+    assert (
+        first.post(
+            f"/sessions/{sessions[1]['id']}/retry", {"content": "Axolotl, again"}
+        ).status_code
+        == 201
+    )
+    for client in (first, second, second):
+        begin(client, "Dromedary ", "Axolotl, endless")
+    wait_until(lambda: words_in(url) == WORDS | {"bob"})
+    with paused(servers[1], url) if writer == "is paused" else contextlib.nullcontext():
+        done = flask(ROOT, "forget", "--yes", PERSON, DATABASE_URL=url)
+        assert done.returncode == 0, done.stderr
+        assert words_in(url) == {"bob"}
+    calls = [
+        call
+        for call in provider.posts
+        if "endless" in str(call.body) and call.body["model"] != TITLES
+    ]
+    assert len(calls) == 3 and all(call.hung_up.wait(5) for call in calls)
+    for server in servers:
+        server.stop()  # behind which nothing is added
+    assert words_in(url) == {"bob"}
+    assert usage_of(url, "")[0] == 7
+    assert usage_of(url, BOB)[0] == 1
+    assert "Traceback" not in "".join(server.output() for server in servers)

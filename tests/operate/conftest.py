@@ -1,0 +1,24 @@
+"""A server for whoever makes mistakes."""
+
+import pytest
+
+from mistakes import HUSH, Asker
+from provider import Provider
+from servers import running
+
+
+@pytest.fixture(scope="module")
+def asker(tmp_path_factory):
+    """A server for alice, whose tokens are for `parley`, and who has the models of a provider."""
+    provider = Provider()
+    settings = {
+        "OPENAI_BASE_URL": provider.url + "/v1",
+        "OPENAI_API_KEY": HUSH,
+        "MODEL_TIMEOUT": 1,
+        "JWT_AUDIENCE": "parley",
+    }
+    with running(tmp_path_factory.mktemp("asker"), ALLOWED_USERS="alice", **settings) as server:
+        asker = Asker(server)
+        asker.provider = provider
+        yield asker
+    provider.close()

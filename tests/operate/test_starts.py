@@ -1,0 +1,518 @@
+"""A start stops at what is wrong, with one line that names it and shows no secret."""
+
+import base64
+import contextlib
+import os
+import pathlib
+import socket
+import sqlite3
+import subprocess
+import sys
+import uuid
+
+import psycopg
+import pytest
+
+import auth
+from client import SECRET
+from product import ROOT, copy_of_the_service
+from servers import free_port, running
+from settings import SettingError, read_settings, unread
+from starting import is_one_line_about
+
+# A start
+
+PRIVATE_KEY = """-----BEGIN PRIVATE KEY-----
+MC4CAQAwBQYDK2VwBCIEIHVzaHVzaHVzaHVzaHVzaHVzaHVzaHVzaHVzaHVzaHVz
+-----END PRIVATE KEY-----
+"""
+
+
+X25519_KEY = """-----BEGIN PUBLIC KEY-----
+MCowBQYDK2VuAyEAhSDwCYkwp1R0i33ctD73Wg2/Og0mOBr066SpjqqbTmo=
+-----END PUBLIC KEY-----
+"""
+
+
+RSA_OF_1024_BITS = """-----BEGIN PUBLIC KEY-----
+MIGfMA0GCSqGSIb3DQEBAQUAA4GNADCBiQKBgQCsYXwFjV6yT4SyZieZKuj9vONo
+AEY8fYsRd9D1Nnmin4ziZjwSlBAqzKukoZf3YAe2ysOYUKdX+4HDeTRpvMOUX3mr
+vae31O/o0qbis+2pytdNFeaNAiH/NI+eEWjYkqmJQvgcDHS6s6lf0cdSxTJfqgOI
+eX6A8cu/kh0RTuUv9QIDAQAB
+-----END PUBLIC KEY-----
+"""
+
+
+# The identity: the signature (1, 0) is right for it, whatever is signed.
+ED25519_KEY_OF_ANYBODY = """-----BEGIN PUBLIC KEY-----
+MCowBQYDK2VwAyEAAQAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=
+-----END PUBLIC KEY-----
+"""
+
+
+SECRETS_THAT_ARE_KEYS = [
+    X25519_KEY,
+    PRIVATE_KEY,
+    PRIVATE_KEY.replace("\n", " "),
+    "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHVzaHVzaHVzaHVzaHVzaHVzaHVzaHVzaHVzaHVzaHVz hush@hush",
+    '{"kty": "oct", "k": "hushhushhushhushhushhushhushhush"}',
+]
+
+
+BAD_STARTS = [
+    ("MAX_TOKENS", "odd", {}),
+    ("OPENAI_API_KEY", "hush hush", {}),
+    ("DATABASE_URL", "postgresql://user:hush@host", {}),
+    ("DATABASE_URL", "mysql://user:hush@host/name", {}),
+    ("DATABASE_URL", "sqlite:///:memory:", {}),
+    ("DATABASE_URL", "sqlite:////proc/nowhere/parley.db", {}),
+    ("DATABASE_URL", f"sqlite:///{__file__}", {}),
+    ("DATABASE_URL", "postgresql://user:hush@127.0.0.1:1/name?odd=hush", {}),
+    ("DATABASE_URL", "postgresql://user:hush@127.0.0.1:1/name?connect_timeout=hush", {}),
+    ("DATABASE_URL", "sqlite:////tmp/parley.db?timeout=9", {}),
+    ("JWT_PUBLIC_KEY", PRIVATE_KEY, {}),
+    ("JWT_PUBLIC_KEY", X25519_KEY, {}),
+    ("JWT_PUBLIC_KEY", RSA_OF_1024_BITS, {}),
+    ("JWT_PUBLIC_KEY", ED25519_KEY_OF_ANYBODY, {}),
+    *(("JWT_SECRET", secret, {}) for secret in SECRETS_THAT_ARE_KEYS),
+    ("JWT_SECRET", SECRET, {"JWT_PUBLIC_KEY": X25519_KEY}),
+    *(("WEB_CONCURRENCY", value, {}) for value in ("two", "0", "-1", "1.5", "1_0", "65536")),
+    ("PORT", "http", {}),
+    *(
+        ("SCRIPT_NAME", value, {})
+        for value in ("chat/v1", "/chat v1", "//chat", "/chat?v1", "http://localhost/chat")
+    ),
+    ("DEFAULT_MODEL", "m-3", {"OPENAI_API_KEY": "hush", "MODELS": "m-1,m-2"}),
+    ("MODELS", "m-1,claude-x", {"OPENAI_API_KEY": "hush"}),
+    ("TITLE_MODEL", "claude-x", {"OPENAI_API_KEY": "hush"}),
+]
+
+
+def check_that_it_stops(words, folder, name, value, more):
+    settings = (
+        {"PORT": str(free_port()), "DATABASE_URL": f"sqlite:///{folder}/a.db"}
+        | more
+        | {name: value}
+    )
+    settings["PATH"] = os.path.dirname(sys.executable) + os.pathsep + os.environ["PATH"]
+    run = {
+        "env": settings,
+        "stdout": subprocess.PIPE,
+        "stderr": subprocess.STDOUT,
+        "text": True,
+        "timeout": 30,
+    }
+    start = subprocess.run(["sh", "-c", f"exec {words}"], cwd=ROOT, **run)
+    assert start.returncode != 0
+    assert is_one_line_about(name, start.stdout.removesuffix("\n")), start.stdout
+    assert not (folder / "a.db").exists()
+    return start.stdout
+
+
+@pytest.mark.parametrize("name, value, more", BAD_STARTS)
+def test_stops_the_start_with_one_line(tmp_path, name, value, more):
+    check_that_it_stops(
+        (ROOT / "Procfile").read_text().partition("web: ")[2].strip(), tmp_path, name, value, more
+    )
+
+
+@pytest.mark.parametrize("name, value, more", BAD_STARTS[:3])
+def test_stops_the_start_for_local_work_with_one_line(tmp_path, name, value, more):
+    check_that_it_stops(f"flask run --port {free_port()}", tmp_path, name, value, more)
+
+
+MISSPELT = [
+    ("OPENAI_APIKEY", "OPENAI_API_KEY"),
+    ("openai_base_url", "OPENAI_BASE_URL"),
+    ("DATABASE_URI", "DATABASE_URL"),
+    ("DEFAULT_MODELS", "DEFAULT_MODEL"),
+    ("JWKS_URL", "JWT_JWKS_URL"),
+    ("RATELIMIT", "RATE_LIMIT"),
+    ("ANTHROPIC_KEY", "ANTHROPIC_API_KEY"),
+]
+
+
+def test_warns_of_names_that_are_misspelt_and_of_no_others(start):
+    others = {
+        "TEST_DATABASE_URL": "postgresql://other",
+        "OPENAI_ORG_ID": "org",
+        "OPEN_AI": "x",
+        "LOG_LEVEL": "debug",
+    }
+    others["WEB_CONCURRENCY"] = "1"
+    server = start(**{name: "hush" for name, _ in MISSPELT}, **others)
+    told = [line for line in server.output().splitlines() if "is no setting" in line]
+    assert len(told) == len(MISSPELT), told
+    for name, meant in MISSPELT:
+        assert any(
+            f"{name} is no setting, and not read. Is it {meant}?" in line for line in told
+        ), (name, told)
+    assert "hush" not in server.output()
+
+
+OF_OTHERS = [  # what the environment has, and what is said of it
+    ({"OLLAMA_HOST": "0.0.0.0"}, "OLLAMA_HOST", "Write OPENAI_BASE_URL=http://127.0.0.1:11434/v1"),
+    ({"OLLAMA_HOST": "[::]:99"}, "OLLAMA_HOST", "Write OPENAI_BASE_URL=http://127.0.0.1:99/v1"),
+    ({"OLLAMA_HOST": "odd:port"}, "OLLAMA_HOST", "Write OPENAI_BASE_URL=http://…/v1"),
+    (
+        {"OLLAMA_BASE_URL": "http://box/"},
+        "OLLAMA_BASE_URL",
+        "Write OPENAI_BASE_URL=http://box:80/v1",
+    ),
+    (
+        {"OLLAMA_HOST": "https://box/ollama"},
+        "OLLAMA_HOST",
+        "Write OPENAI_BASE_URL=https://box:443/ollama/v1",
+    ),
+    (
+        {"OPENAI_API_BASE": "https://h/s3cr3t-hush-in-a-path/v1"},
+        "OPENAI_API_BASE",
+        "Write OPENAI_BASE_URL=http://…/v1",
+    ),
+    (
+        {"GROQ_API_KEY": "hush", "OPENAI_BASE_URL": "https://api.groq.com/openai/v1"},
+        "GROQ_API_KEY",
+        "Write OPENAI_API_KEY",
+    ),
+    (
+        {"MISTRAL_APIKEY": "hush", "PROVIDERS": "mistral=http://h"},
+        "MISTRAL_APIKEY",
+        "Is it MISTRAL_API_KEY?",
+    ),
+    (
+        {"OPENAI_API_BASE": "http://h/v1", "OPENAI_API_KEY": "k"},
+        "OPENAI_API_BASE",
+        "Write OPENAI_BASE_URL=http://h/v1",
+    ),
+    (
+        {"OPENAI_API_BASE": "http://a:hush@h/v1"},
+        "OPENAI_API_BASE",
+        "Write OPENAI_BASE_URL=http://…/v1",
+    ),
+    (
+        {"MISTRAL_API_KEY": "hush"},
+        "MISTRAL_API_KEY",
+        "Write PROVIDERS=mistral=https://api.mistral.ai/v1 beside it",
+    ),
+    (
+        {"GROQ_API_KEY": "hush", "PROVIDERS": "near=http://h"},
+        "GROQ_API_KEY",
+        "Write PROVIDERS=…,groq=https://api.groq.com/openai/v1 beside it",
+    ),
+]
+
+
+@pytest.mark.parametrize("environment, name, advice", OF_OTHERS)
+def test_what_other_programs_are_told_is_not_read_and_the_line_to_write_is_told(
+    environment, name, advice
+):
+    told = list(unread(environment, read_settings(environment)))
+    assert told == [f"{name} is no setting, and not read. {advice}"]
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {
+            "OLLAMA_HOST": "0.0.0.0",
+            "OPENAI_BASE_URL": "http://127.0.0.1:11434/v1",
+        },  # which Ollama itself reads
+        {"OLLAMA_HOST": "0.0.0.0", "PROVIDERS": "ollama=http://127.0.0.1:11434/v1"},
+        {"OPENAI_API_BASE": "http://h/v1", "OPENAI_BASE_URL": "http://h/v1"},
+        {"GROQ_API_KEY": "k", "PROVIDERS": "groq=https://api.groq.com/openai/v1"},
+        {
+            "GROQ_API_KEY": "k",
+            "OPENAI_BASE_URL": "https://api.groq.com/openai/v1",
+            "OPENAI_API_KEY": "k",
+        },
+        {"OLLAMA_HOST": "0.0.0.0", "ANTHROPIC_API_KEY": "k"},
+        {"OPENAI_API_BASE": "https://api.openai.com/v1"},
+        {"SENDGRID_API_KEY": "k"},
+        {"OLLAMA_HOST": ""},
+    ],
+)
+def test_what_other_programs_are_told_is_no_mistake_where_nothing_is_missing(environment):
+    assert list(unread(environment, read_settings(environment))) == []
+
+
+@pytest.mark.parametrize(
+    "name, value, second",
+    [
+        ("OPENAI_BASE_URL", "http://127.0.0.1:1/v1 DEFAULT_MODEL=m", "DEFAULT_MODEL"),
+        ("OPENAI_API_KEY", "hush OPENAI_BASE_URL=http://h/v1", "OPENAI_BASE_URL"),
+        ("JWT_ISSUER", "me\tGROQ_API_KEY=hush", "GROQ_API_KEY"),
+    ],
+)
+def test_two_settings_on_one_line_are_told_as_such(name, value, second):
+    with pytest.raises(SettingError) as refusal:
+        read_settings({name: value})
+    assert (
+        str(refusal.value) == f"{name}: {second} stands on the same line. Give it a line of its own"
+    )
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can start it as another user")
+def test_a_file_of_settings_that_cannot_be_read_is_one_line(tmp_path):
+    os.chmod(tmp_path, 0o755)
+    folder = copy_of_the_service(tmp_path / "parley")
+    (folder / ".env").write_text("MODELS=hush")
+    (folder / ".env").chmod(0o600)
+    command = "import os; os.setgid(65534); os.setuid(65534); import app; app.create_app()"
+    for parent in tmp_path.parents:
+        if parent.stat().st_uid == os.getuid() and parent != pathlib.Path("/"):
+            parent.chmod(parent.stat().st_mode | 0o011)
+    ended = subprocess.run(
+        [sys.executable, "-c", command], cwd=folder, capture_output=True, text=True, timeout=60
+    )
+    assert ended.returncode == 1 and len(ended.stderr.splitlines()) == 1, ended.stderr
+    assert ended.stderr.startswith(f"{folder}/.env: it cannot be read (Permission denied). ")
+    assert "this server runs as nobody" in ended.stderr and "hush" not in ended.stderr
+
+
+@pytest.mark.parametrize(
+    "words, told", [(["app.py"], ".venv/bin/flask run"), (["gunicorn.conf.py"], ".venv/bin/python")]
+)
+def test_what_is_no_command_or_lacks_its_libraries_says_what_is_one(words, told):
+    """As where .venv is forgotten: -S leaves the libraries out, which are where `site` looks for them."""
+    environment = {"PATH": os.environ["PATH"]}
+    ended = subprocess.run(
+        [sys.executable, "-S", *words],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert told in ended.stderr and len(ended.stderr.splitlines()) == 1
+
+
+def test_a_port_that_another_program_has_is_one_line(tmp_path):
+    with socket.create_server(("0.0.0.0", 0)) as other:
+        port = other.getsockname()[1]
+        environment = {
+            "PATH": os.environ["PATH"],
+            "PORT": str(port),
+            "DATABASE_URL": f"sqlite:///{tmp_path}/p.db",
+        }
+        command = [sys.executable, "gunicorn.conf.py"]
+        ended = subprocess.run(
+            command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60
+        )
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert (
+        ended.stderr
+        == f"PORT: another program listens on port {port}. Stop it, or choose another\n"
+    )
+
+
+def test_files_of_an_older_release_are_made_private(tmp_path):
+    folder = copy_of_the_service(tmp_path / "parley")
+    instance = folder / "instance"
+    environment = {"PATH": os.environ["PATH"]}
+    command = [sys.executable, "-c", "import app; app.create_app()"]
+    subprocess.run(
+        command, cwd=folder, env=environment, check=True, timeout=60, capture_output=True
+    )
+    files = [instance, instance / "parley.db", instance / "jwt_key.pem"]
+    for file in files:
+        file.chmod(0o755 if file.is_dir() else 0o644)
+    (instance / "notes.txt").touch(0o644)
+    (instance / "notes.txt").chmod(0o644)
+    subprocess.run(
+        command, cwd=folder, env=environment, check=True, timeout=60, capture_output=True
+    )
+    assert [file.stat().st_mode & 0o777 for file in files] == [0o700, 0o600, 0o600]
+    assert (instance / "notes.txt").stat().st_mode & 0o777 == 0o644
+
+
+def test_takes_an_empty_number_of_processes_as_not_set(tmp_path):
+    with running(tmp_path, WEB_CONCURRENCY="") as server:
+        assert server.client().get("/health").status_code == 200
+
+
+def check_that_it_stops_at(path):
+    """A start with this file stops, and leaves every byte of it as it is; returns what is told."""
+    words, before = (ROOT / "Procfile").read_text().partition("web: ")[2].strip(), path.read_bytes()
+    told = check_that_it_stops(
+        words, path.parent / "nowhere", "DATABASE_URL", f"sqlite:///{path}", {}
+    )
+    assert path.read_bytes() == before
+    return told
+
+
+# What another program may have in a file: (journal mode, statements). A table that has a name of Parley's is not Parley's.
+FOREIGN = {
+    "tables": (
+        "delete",
+        "CREATE TABLE notes (id INTEGER PRIMARY KEY, text); INSERT INTO notes (text) VALUES ('A note')",
+    ),
+    "tables and a log": (
+        "wal",
+        "CREATE TABLE notes (id INTEGER PRIMARY KEY, text); INSERT INTO notes (text) VALUES ('A note')",
+    ),
+    "a view alone": ("delete", "CREATE VIEW notes AS SELECT 1 AS note"),
+    "an id alone": ("delete", "PRAGMA application_id = 252006675"),
+    "an id and tables": (
+        "wal",
+        "PRAGMA application_id = 252006675; CREATE TABLE vcache (id, value)",
+    ),
+    "a session": (
+        "delete",
+        "CREATE TABLE session (token TEXT PRIMARY KEY, data); INSERT INTO session VALUES ('t', x'00')",
+    ),
+    "a session in use": (
+        "wal",
+        "CREATE TABLE session (token TEXT PRIMARY KEY, data); INSERT INTO session VALUES ('t', x'00')",
+    ),
+    "a release": (
+        "wal",
+        "CREATE TABLE release (id INTEGER PRIMARY KEY, migrations); INSERT INTO release VALUES (1, 1)",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", FOREIGN)
+def test_does_not_touch_a_file_of_another_program(tmp_path, kind):
+    """Not its tables, not its journal mode, and nothing is left beside it."""
+    path, (mode, script) = tmp_path / "notes.db", FOREIGN[kind]
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.executescript(f"PRAGMA journal_mode = {mode}; {script}")
+        if "in use" not in kind:
+            connection.close()
+        files = sorted(tmp_path.iterdir())
+        assert "another program" in check_that_it_stops_at(path)
+        assert sorted(tmp_path.iterdir()) == files
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The bytes of a file of Parley's that has 200 sessions, and the size of its pages."""
+    path = tmp_path_factory.mktemp("whole") / "parley.db"
+    settings = {
+        "DATABASE_URL": f"sqlite:///{path}",
+        "JWT_SECRET": SECRET,
+        "PATH": os.environ["PATH"],
+    }
+    subprocess.run(
+        [sys.executable, "-c", "import app; app.create_app()"], cwd=ROOT, env=settings, check=True
+    )
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        columns = "id, owner, title, title_is_users, model, created_at, updated_at, folded_title"
+        rows = [
+            (uuid.uuid4().hex, "alice", "x" * 500, 0, "m-1", number, number, "x" * 500)
+            for number in range(200)
+        ]
+        connection.executemany(
+            f"INSERT INTO session ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows
+        )
+        connection.commit()
+        (size,) = connection.execute("PRAGMA page_size").fetchone()
+        assert connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0] == 0
+    return path.read_bytes(), size
+
+
+def flip(data, start, count, mask):
+    return (
+        data[:start]
+        + bytes(byte ^ mask for byte in data[start : start + count])
+        + data[start + count :]
+    )
+
+
+# What is left of a file, where `middle` is the beginning of a page in its middle.
+DAMAGES = {
+    "a page": lambda data, middle, size: flip(data, middle, size, 255),
+    "a bit": lambda data, middle, size: flip(
+        data, middle, 1, 8
+    ),  # by which SQLite knows what kind of page it is
+    "the first page": lambda data, middle, size: flip(data, 100, 1, 8),
+    "cut in half": lambda data, middle, size: data[:middle],
+    "cut within a page": lambda data, middle, size: data[: middle + size // 2],
+    "no database": lambda data, middle, size: b"Dear diary, " * 1000,
+}
+
+
+@pytest.mark.parametrize("how", DAMAGES)
+def test_tells_what_to_do_with_a_file_that_is_damaged(tmp_path, whole, how):
+    """It is not written to: what is left of it may be saved."""
+    data, size = whole
+    path = tmp_path / "parley.db"
+    path.write_bytes(DAMAGES[how](data, len(data) // size // 2 * size, size))
+    told = check_that_it_stops_at(path)
+    assert "damaged" in told and f"sqlite3 {path} .recover" in told
+
+
+OPTIONS = {
+    "sqlite": [
+        "nosuch=1",
+        "isolation_level=foo",
+        "max_connections=3",
+        "cached_statements=odd",
+        "pragmas=odd",
+        "detect_types=99999999999999",
+    ],
+    "postgresql": [
+        "nosuch=1",
+        "isolation_level=foo",
+        "isolation_level=7",
+        "row_factory=1",
+        "sslmode=odd",
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    "engine, option",
+    [(engine, option) for engine in OPTIONS for option in OPTIONS[engine]],
+    indirect=["engine"],
+)
+def test_does_not_start_with_an_option_of_the_database_that_it_does_not_know(
+    engine, new_database, tmp_path, option
+):
+    words = (ROOT / "Procfile").read_text().partition("web: ")[2].strip()
+    check_that_it_stops(words, tmp_path, "DATABASE_URL", f"{new_database()}?{option}", {})
+
+
+SMALL_ORDER = [
+    "0000000000000000000000000000000000000000000000000000000000000000",
+    "0000000000000000000000000000000000000000000000000000000000000080",
+    "0100000000000000000000000000000000000000000000000000000000000000",
+    "ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+    "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05",
+    "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc85",
+    "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a",
+    "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac03fa",
+    # The same in other encodings, which OpenSSL takes
+    "0100000000000000000000000000000000000000000000000000000000000080",
+    "ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff",
+    "edffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+    "edffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff",
+    "eeffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+    "eeffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff",
+]
+
+
+@pytest.mark.parametrize("point", SMALL_ORDER)
+def test_refuses_a_public_key_for_which_anyone_can_sign(point):
+    key = base64.b64encode(bytes.fromhex("302a300506032b6570032100" + point)).decode()
+    pem = f"-----BEGIN PUBLIC KEY-----\n{key}\n-----END PUBLIC KEY-----"
+    with pytest.raises(
+        SettingError,
+        match="^JWT_PUBLIC_KEY: it is a point of small order, for which anyone can sign$",
+    ):
+        auth.open_tokens(read_settings({"JWT_PUBLIC_KEY": pem}), "nowhere")
+
+
+@pytest.mark.parametrize("engine", ["postgresql"], indirect=True)  # SQLite holds every text
+def test_does_not_start_on_a_database_that_cannot_hold_every_text(engine, tmp_path):
+    server, name = os.environ["TEST_DATABASE_URL"].rpartition("/")[0], f"parley_{uuid.uuid4().hex}"
+    with psycopg.connect(server + "/postgres", autocommit=True) as connection:
+        connection.execute(
+            f"CREATE DATABASE {name} ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0"
+        )
+        try:
+            words = (ROOT / "Procfile").read_text().partition("web: ")[2].strip()
+            check_that_it_stops(words, tmp_path, "DATABASE_URL", f"{server}/{name}", {})
+        finally:
+            connection.execute(f"DROP DATABASE {name} WITH (FORCE)")

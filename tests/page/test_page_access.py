@@ -1,0 +1,73 @@
+"""The page for those who hear it, or read from right to left."""
+
+import pytest
+from selenium.webdriver.common.keys import Keys
+
+from browser import EVERYTHING, Page
+from provider import REFUSED, cut, reply
+
+pytestmark = pytest.mark.parametrize(
+    "engine", ["sqlite"], indirect=True
+)  # what the page does is the same on both
+
+
+PANELS = {
+    "#account": "#account-button",
+    "#settings": "#settings-button",
+    "#usage": "#usage-button",
+    "#menu": "#list li button",
+}
+
+
+def test_axe_finds_nothing(browser, server, provider, check):
+    for colours in ("light", "dark"):
+        features = [
+            {"name": "prefers-color-scheme", "value": colours},
+            {"name": "prefers-reduced-motion", "value": "reduce"},
+        ]
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+        page = Page(browser, server)
+        page.wait_for_text("flask token", "#source")
+        check(f"door, {colours}")
+        page.enter()
+        page.wait_for_text("No chats yet.")
+        check(f"empty, {colours}")
+        provider.script = [reply(EVERYTHING), cut("Half"), REFUSED]
+        page.say("Show all there is")
+        page.wait_for_text("tokens read", "article:last-child")
+        page.say("And fail")
+        page.wait_for_text("broke the connection", "article:last-child")
+        page.wait(lambda: page.titles)
+        check(f"conversation, {colours}")
+        page.click("Edit")
+        check(f"editing, {colours}")
+        page.press(Keys.ESCAPE)
+        for place, button in PANELS.items():
+            page.find(button).click()
+            page.wait(lambda: page.find(place).is_displayed() and page.text("#used") != "Loading…")
+            check(f"{place}, {colours}")
+            page.press(Keys.ESCAPE)
+        browser.execute_script("sessionStorage.clear()")
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+
+
+def test_a_screen_reader_hears_a_reply_once(page, provider):
+    page.driver.execute_script(
+        "window.heard = []; document.ariaNotify = (text) => window.heard.push(text)"
+    )
+    provider.script = [reply("One ", 0.1, "**two** ", 0.1, "three.")]
+    page.say("Count")
+    page.wait_for_turns("Count", "One two three.")
+    page.wait(lambda: page.run("window.heard.length"))
+    assert page.run("window.heard") == ["One two three.\n15 tokens read, 7 written"]
+    assert page.run("document.querySelectorAll('#app [aria-live], #app [role=log]').length") == 0
+
+
+def test_text_from_right_to_left_stands_right(page, provider):
+    provider.script = [reply("שלום עולם\n\nHello\n\n- שלום\n\n```\ncode\n```")]
+    page.say("שלום")
+    page.wait_for_text("code", "article:last-child pre")
+    sides = page.run(
+        "[...document.querySelectorAll('article:last-child .text > *')].map((e) => getComputedStyle(e).direction)"
+    )
+    assert sides == ["rtl", "ltr", "rtl", "ltr"]

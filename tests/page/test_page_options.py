@@ -1,0 +1,152 @@
+"""Copies, days, colours, options, and what a reply says of itself."""
+
+import threading
+
+import pytest
+from selenium.webdriver.common.keys import Keys
+
+from provider import event, reply
+
+pytestmark = pytest.mark.parametrize(
+    "engine", ["sqlite"], indirect=True
+)  # what the page does is the same on both
+
+
+def test_code_and_replies_are_copied_as_they_are_stored(page, provider):
+    text = "Run:\n\n```sh\necho  <b> && ls\n```\n\n**Done**"
+    provider.script = [reply(text)]
+    page.say("How?")
+    page.wait_for_text(
+        "tokens read", "article:last-child"
+    )  # it has ended: nothing is drawn anew under the click
+    page.find("figcaption button").click()
+    page.wait_for_text("Copied", "figcaption")
+    page.find("#text").send_keys(Keys.CONTROL, "v")
+    page.wait(lambda: page.run("document.getElementById('text').value") == "echo  <b> && ls")
+    page.find("#text").clear()
+    page.find("footer button").click()
+    page.wait_for_text("Copied", "footer")
+    page.find("#text").send_keys(Keys.CONTROL, "v")
+    page.wait(lambda: page.run("document.getElementById('text').value") == text)
+
+
+def test_sessions_stand_under_their_days(page):
+    page.user.create("Hello")
+    for days, name in ((0, "Today"), (1, "Yesterday"), (2, "Earlier")):
+        page.driver.execute_script(
+            f"window.now ??= Date.now; Date.now = () => window.now() + {days} * 86400000"
+        )
+        page.find("#search").send_keys(" ")
+        page.wait(lambda: page.texts("#list h2") == [name])
+
+
+def test_colours_are_chosen_and_kept(page):
+    def ground():
+        return page.run("getComputedStyle(document.body).backgroundColor")
+
+    light = ground()
+    page.find("#account-button").click()
+    page.find("#theme").send_keys("Dark", Keys.TAB)
+    page.wait(lambda: ground() != light)
+    dark = ground()
+    page.driver.refresh()
+    assert ground() == dark
+    page.driver.execute_script("localStorage.removeItem('theme')")
+
+
+# What the model is told, and how it answers
+
+
+def test_options_hold_from_the_next_reply_on_and_an_empty_field_clears_one(page, provider):
+    page.wait_for_text("m-1", "#model")
+    page.click("Settings")
+    page.find("#temperature").send_keys("0.5")
+    page.find("#max_tokens").send_keys("100")
+    page.find("#reasoning_effort").send_keys("low")
+    page.driver.refresh()  # what is not sent yet stays
+    page.say("Hello")
+    page.wait_for_turns("Hello", "The answer.")
+    [session] = page.user.get("/sessions").json()["data"]
+    assert options_of(page, session) == {
+        "temperature": 0.5,
+        "max_tokens": 100,
+        "reasoning_effort": "low",
+    }
+    page.click("Settings")
+    page.find("#max_tokens").clear()
+    page.find("#temperature").clear()
+    page.find("#temperature").send_keys("0")
+    page.click("Save")
+    page.wait(lambda: not page.find("#settings").is_displayed())
+    assert options_of(page, session) == {"temperature": 0, "reasoning_effort": "low"}
+    page.driver.refresh()
+    page.wait_for_turns("Hello", "The answer.")
+    page.click("Settings")
+    fields = "['temperature', 'max_tokens', 'reasoning_effort'].map((name) => document.getElementById(name).value)"
+    assert page.run(fields) == ["0", "", "low"]
+    page.press(Keys.ESCAPE)
+    page.click("New chat")  # which has none of them
+    page.wait(lambda: page.turns == [])
+    assert page.run(fields) == ["", "", ""]
+    page.say("More")
+    page.wait_for_turns("More", "The answer.")
+    assert options_of(page, page.user.get("/sessions").json()["data"][0]) == {}
+    assert [post.body.get("temperature") for post in provider.posts] == [0.5, None]
+
+
+def options_of(page, session):
+    return page.user.get(f"/sessions/{session['id']}").json()["options"]
+
+
+def test_an_option_that_is_refused_says_so_at_its_place(page):
+    page.wait_for_text("m-1", "#model")
+    page.click("Settings")
+    page.find("#temperature").send_keys("7")
+    page.find("#settings .main").click()
+    page.wait(lambda: not page.find("#settings").is_displayed())
+    page.say("Hello")  # the settings open again, where the new session was refused
+    page.wait(lambda: page.text("#temperature-fault"))
+    assert (page.focused, page.text("#notice"), page.turns) == ("temperature", "", [])
+    assert page.find("#temperature").get_attribute("aria-invalid") == "true"
+    assert page.find("#text").get_attribute("value") == "Hello"
+    page.press(Keys.BACKSPACE, "1", Keys.ENTER)
+    page.wait(lambda: not page.find("#settings").is_displayed())
+    page.find("#text").send_keys(Keys.ENTER)
+    page.wait_for_turns("Hello", "The answer.")
+    page.click("Settings")
+    page.find("#temperature").send_keys("7")
+    page.click("Save")
+    page.wait(lambda: page.text("#temperature-fault"))
+    assert page.find("#settings").is_displayed() and page.text("#notice") == ""
+    page.press(Keys.ESCAPE)
+    page.wait(lambda: not page.find("#settings").is_displayed())
+    page.click("Settings")
+    assert page.text("#temperature-fault") == ""
+
+
+def test_a_reply_that_a_limit_cut_says_so(page, provider):
+    provider.script = [reply("Half a", stop="length"), reply("Whole.")]
+    page.say("Talk")
+    page.wait_for_text("Cut at the limit", "article:last-child footer")
+    page.driver.refresh()
+    page.wait_for_text("Cut at the limit", "article:last-child footer")
+    page.click("Retry")
+    page.wait_for_turns("Talk", "Whole.")
+    assert "Cut at the limit" not in page.text("#turns")
+
+
+def test_thinking_is_shown_until_text_comes(page, provider):
+    gate, more = threading.Event(), threading.Event()
+    thoughts = [
+        event({"choices": [{"index": 0, "delta": {"reasoning_content": "x" * size}}]})
+        for size in (1234, 1000)
+    ]
+    provider.script = [reply(thoughts[0], gate, 1, thoughts[1], more, "Word")]
+    page.say("Think")
+    page.wait_for_text("Thinking … 1,234 characters", "article:last-child .waiting")
+    assert page.find("article:last-child").get_attribute("aria-busy") == "true"
+    gate.set()
+    page.wait_for_text("Thinking … 2,234 characters", "article:last-child .waiting")
+    more.set()
+    page.wait_for_turns("Think", "Word")
+    assert "Thinking" not in page.text("#turns")

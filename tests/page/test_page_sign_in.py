@@ -1,0 +1,243 @@
+"""Signing in by a link or a token, in one tab or several, and signing out."""
+
+import uuid
+
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ed25519
+from selenium.webdriver.common.keys import Keys
+
+from browser import Page
+from client import make_token
+from provider import status
+from servers import running
+
+pytestmark = pytest.mark.parametrize(
+    "engine", ["sqlite"], indirect=True
+)  # what the page does is the same on both
+
+
+# Signing in
+
+
+def test_a_link_signs_in_and_leaves_nothing_in_the_address(browser, server, provider):
+    page = Page(browser, server)
+    page.open_link(page.user.token)
+    page.wait_for_text(f"signs in \u2068{page.subject}\u2069. If that is you, sign in.", "#door")
+    assert "token" not in browser.current_url and not page.find("#app").is_displayed()
+    page.press(Keys.ENTER)
+    page.wait_for_text(page.subject.rpartition("/")[2], "header")
+    assert "token" not in browser.current_url
+    page.say("Hello")
+    page.wait_for_turns("Hello", "The answer.")
+    browser.back()
+    page.wait(lambda: page.turns == [])
+    assert "token" not in browser.current_url
+    assert page.run("localStorage.token") is None
+
+
+@pytest.mark.parametrize("rest", ["%20", ")", "&x=1"])
+def test_a_link_that_was_copied_badly_shows_its_token_to_nobody(rest, page, server):
+    for token in (page.user.token, page.user.token + rest):  # at once, since it is the same user's
+        page.open_link(token)
+        page.wait_for_text("No chats yet.")
+        assert "token" not in page.driver.current_url
+    assert page.user.token not in server.output()
+
+
+@pytest.mark.parametrize("in_place", [False, True], ids=["a new page", "in place"])
+def test_a_link_signs_in_nobody_who_is_not_asked(browser, server, in_place):
+    """Who is not signed in would write into the account of whoever has sent it."""
+    page, other = Page(browser, server), "https://github.com/mallory"
+    page.wait_for_text("flask token", "#source")
+    page.open_link(make_token(other), in_place)
+    page.wait_for_text(other, "#refusal")
+    assert page.run("sessionStorage.length + localStorage.length") == 0
+    page.driver.refresh()
+    page.wait_for_text("flask token", "#source")
+    assert page.text("#refusal") == "" and page.find("#token").get_attribute("value") == ""
+    page.open_link("none", in_place)
+    page.wait_for_text("This link signs in \u2068nobody\u2069.", "#refusal")
+    page.press(Keys.ENTER)
+    page.wait_for_text("The token is not whole", "#refusal")
+
+
+@pytest.mark.parametrize(
+    "rest, shown",
+    [("eve?x=/alice", "eve"), ("eve#/alice", "eve"), ("a/eve", "eve"), ("", "https://id.example/")],
+)
+def test_the_name_that_is_shown_is_the_last_segment_of_the_path(browser, server, rest, shown):
+    # Users of their own: another test's may have chats.
+    page = Page(browser, server).enter(make_token("https://id.example/" + rest))
+    page.wait_for_text("No chats yet.")
+    assert page.text("#user") == shown
+
+
+def test_a_link_in_a_new_tab_asks_too(page):
+    first = page.driver.current_window_handle
+    page.driver.switch_to.new_window("tab")
+    page.open_link(make_token("https://github.com/mallory"))
+    assert page.subject in page.answer(False)
+    page.wait_for_text("No chats yet.")  # as who was signed in
+    assert page.text("#user") == page.subject.rpartition("/")[2]
+    page.driver.close()
+    page.driver.switch_to.window(first)
+
+
+def test_a_new_tab_is_signed_in_as_the_first_and_a_new_browser_is_not(page):
+    page.find("#account-button").click()
+    first, address = page.driver.current_window_handle, page.driver.current_url
+    page.driver.switch_to.new_window("tab")
+    page.driver.get(address)
+    page.wait_for_text("No chats yet.")
+    assert page.text("#user") == page.subject.rpartition("/")[2]
+    assert page.run("localStorage.token") is None  # it was not asked to remember it
+    for window in page.driver.window_handles:
+        if window != first:
+            page.driver.close()
+    page.driver.switch_to.window(first)
+    page.run("sessionStorage.clear()")
+    page.driver.get("about:blank")  # nobody is there who could answer
+    page.driver.get(address)
+    page.wait(lambda: page.find("#door").is_displayed())
+
+
+def test_a_link_offers_to_remember(browser, server):
+    page = Page(browser, server)
+    page.open_link(page.user.token)
+    page.wait_for_text("signs in", "#door")
+    page.find("#remember").click()
+    page.find("#door button").click()
+    page.wait_for_text("No chats yet.")
+    assert page.run("localStorage.token") == page.user.token
+
+
+@pytest.fixture
+def moved_on(browser, start, new_database, provider):
+    """The page of a user with a chat of echo, on a server that serves other models by now."""
+    settings = {"DATABASE_URL": new_database(), "WEB_CONCURRENCY": 1}
+    alice = start(**settings).client()
+    session = alice.create("Hello")
+    server = start(**settings, OPENAI_BASE_URL=provider.url + "/v1")
+    provider.models = ["m-1", "m-2"]
+    page = Page(browser, server).enter(alice.token)
+    page.wait_for_text("Hello", "#list")
+    browser.get(f"{server.url}/#{session['id']}")
+    page.wait_for_turns("Hello", "Hello")
+    return page
+
+
+@pytest.mark.parametrize("action", ["a message", "Retry", "Edit"])
+def test_a_chat_whose_model_is_gone_goes_on_with_the_default(moved_on, provider, action):
+    page = moved_on
+    if action == "a message":
+        page.say("More")
+        page.wait_for_turns("Hello", "Hello", "More", "The answer.")
+    elif action == "Retry":
+        page.click("Retry")
+        page.wait_for_turns("Hello", "The answer.")
+    else:
+        page.click("Edit")
+        page.press("!", Keys.ENTER)
+        page.wait_for_turns("Hello!", "The answer.")
+    assert page.text("#notice") == "echo is not served any more: m-1 answers from here on."
+    assert page.run("document.getElementById('model').value") == "m-1"
+    assert len(provider.posts) == 1
+    page.say("And now?")
+    page.wait(lambda: page.turns[-2:] == ["And now?", "The answer."] and page.is_idle)
+    assert page.text("#notice") == ""
+
+
+def test_a_chat_whose_provider_has_lost_its_model_goes_on_with_the_default(page, provider):
+    """The provider says so, and the reply has failed; then the model is not listed any more."""
+    page.say("Hello")
+    page.wait_for_turns("Hello", "The answer.")
+    session = page.run("location.hash.slice(1)")
+    page.user.patch(f"/sessions/{session}", {"model": "m-9"})
+    page.driver.refresh()
+    page.wait_for_turns("Hello", "The answer.")
+    unknown = {"error": {"message": "The model `m-9` does not exist", "code": "model_not_found"}}
+    provider.models = ["m-1", "m-2"]
+    provider.script = [status(404, unknown)]
+    page.say("More")
+    page.wait_for_turns("Hello", "The answer.", "More", "The answer.")
+    assert page.text("#notice") == "m-9 is not served any more: m-1 answers from here on."
+    assert [post.body["model"] for post in provider.posts] == ["m-1", "m-9", "m-1"]
+
+
+def test_who_signs_out_is_signed_out_in_all_tabs(browser, server):
+    page = Page(browser, server)
+    page.find("#remember").click()
+    page.enter()
+    page.wait_for_text("No chats yet.")
+    page.press("A draft")
+    first = browser.current_window_handle
+    browser.switch_to.new_window("tab")
+    browser.get(page.user.url)
+    page.find("#account-button").click()
+    page.click("Sign out")
+    page.wait(lambda: page.find("#door").is_displayed())
+    browser.close()
+    browser.switch_to.window(first)
+    page.wait(lambda: page.find("#door").is_displayed())
+    assert page.run("sessionStorage.length + localStorage.length") == 0
+    page.enter(make_token(f"https://github.com/{uuid.uuid4().hex}"))
+    page.wait_for_text("No chats yet.")
+    assert page.run("document.getElementById('text').value") == ""
+
+
+def test_a_link_of_another_user_asks_first(browser, server, provider):
+    page = Page(browser, server).enter()
+    page.say("Hello")
+    page.wait_for_turns("Hello", "The answer.")
+    mine, other = page.subject, "https://github.com/" + "x" * 20
+    for in_place in (True, False):
+        page.open_link(make_token(other), in_place)
+        question = page.answer(False)
+        assert mine in question and other in question
+        page.wait(lambda: page.titles == ["Hello"])
+        assert "token" not in browser.current_url
+    page.open_link(make_token(other, key="another secret of 32 bytes or more!!"))
+    page.answer(True)
+    page.wait_for_text("not signed with a key", "#notice")
+    page.wait(lambda: page.titles == ["Hello"])
+    page.open_link(make_token(other))
+    page.answer(True)
+    page.wait_for_text("No chats yet.")
+    assert page.text("#user") == "x" * 20
+
+
+def test_a_sign_in_is_remembered_where_that_is_chosen(browser, server):
+    page = Page(browser, server)
+    page.find("#remember").click()
+    page.enter()
+    page.wait_for_text("No chats yet.")
+    browser.switch_to.new_window("tab")
+    browser.get(page.user.url)
+    page.wait_for_text("No chats yet.")
+    page.find("#account-button").click()
+    assert page.find("#remembered").is_selected()
+    page.find("#remembered").click()
+    assert page.run("localStorage.token") is None
+    browser.close()
+    browser.switch_to.window(browser.window_handles[0])
+
+
+def test_says_where_tokens_come_from_and_that_echo_is_no_model(browser, server, tmp_path):
+    page = Page(browser, server)
+    page.wait_for_text(".venv/bin/flask token https://github.com/you", "#source code")
+    key = ed25519.Ed25519PrivateKey.generate()
+    pem = (
+        key.public_key()
+        .public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+        .decode()
+    )
+    with running(
+        tmp_path, JWT_SECRET="", JWT_PUBLIC_KEY=pem, JWT_ISSUER="https://id.example.com"
+    ) as other:
+        page = Page(browser, other)
+        page.wait_for_text("Tokens for this server come from https://id.example.com.", "#source")
+        page.enter(make_token(key=key, algorithm="EdDSA", iss="https://id.example.com"))
+        page.wait_for_text("OPENAI_BASE_URL=http://127.0.0.1:11434/v1", "#echo")
+        page.say("Hello")
+        page.wait_for_turns("Hello", "Hello")

@@ -1,0 +1,278 @@
+"""A browser for the tests, and the page as one user has it open there."""
+
+import contextlib
+import shutil
+import threading
+import uuid
+
+import pytest
+from selenium import webdriver
+from selenium.common.exceptions import StaleElementReferenceException
+from selenium.webdriver import ActionChains
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.support import expected_conditions
+from selenium.webdriver.support.ui import WebDriverWait
+
+from provider import reply, status
+from servers import npm_folder
+
+CHROMIUM = (
+    shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+)
+
+
+CHROMEDRIVER = shutil.which("chromedriver")
+
+
+FLAGS = (
+    "--headless=new --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+    "--disable-component-update --disable-sync --window-size=1280,800"
+)
+
+
+class Page:
+    """The page, as one user has it open; each is a new user."""
+
+    def __init__(self, driver, server, url=None):
+        self.driver = driver
+        self.subject = f"https://github.com/{uuid.uuid4().hex}"
+        self.user = server.client(self.subject)
+        driver.get("about:blank")  # else only the fragment might change, and the page stay
+        driver.get(url or server.url + "/")
+
+    def enter(self, token=None):
+        self.wait(lambda: self.find("#token").is_displayed())
+        self.find("#token").send_keys((token or self.user.token) + Keys.ENTER)
+        return self
+
+    def open_link(self, token, in_place=False):
+        """Open the page by a link with a token; in place, only the fragment of the address changes."""
+        if not in_place:
+            self.driver.get("about:blank")
+        self.driver.get(f"{self.user.url}/#token={token}")
+
+    def answer(self, answer):
+        """Answer what the page asks in a window of its own, with yes, no or a text; returns what it has asked."""
+        alert = self.wait(lambda: expected_conditions.alert_is_present()(self.driver))
+        question = alert.text
+        if isinstance(answer, str):
+            alert.send_keys(answer)
+        alert.accept() if answer else alert.dismiss()
+        return question
+
+    @property
+    def gap(self):
+        """The pixels between what is seen of the conversation and its end."""
+        return self.run(
+            "((log) => log.scrollHeight - log.scrollTop - log.clientHeight)(document.getElementById('log'))"
+        )
+
+    def run(self, script, *arguments):
+        return self.driver.execute_script("return " + script, *arguments)
+
+    def find(self, selector):
+        return self.driver.find_element("css selector", selector)
+
+    def text(self, selector):
+        """What is seen there; nothing where there is no such element."""
+        return self.run("document.querySelector(arguments[0])?.innerText", selector) or ""
+
+    def texts(self, selector):
+        return self.run(
+            "[...document.querySelectorAll(arguments[0])].map((e) => e.textContent)", selector
+        )
+
+    @property
+    def turns(self):
+        return self.texts("article .text")
+
+    @property
+    def titles(self):
+        return self.texts("#list strong")
+
+    @property
+    def focused(self):
+        return self.run("document.activeElement.id")
+
+    @property
+    def is_idle(self):
+        return self.find("#send").is_displayed()
+
+    def wait(self, condition, message="it did not come to that"):
+        return WebDriverWait(self.driver, 10, poll_frequency=0.03).until(
+            lambda _: condition(), message
+        )
+
+    def wait_for_text(self, text, selector="#app"):
+        self.wait(lambda: text in self.text(selector), f"{text!r} did not come")
+
+    def wait_for_turns(self, *turns):
+        """Wait until these are all turns, and no reply is under way."""
+        self.wait(lambda: self.turns == list(turns) and self.is_idle, f"{turns} did not come")
+
+    def click(self, name):
+        """Click the button or link that is called this, once it is there; another one where it was drawn anew meanwhile."""
+        script = """[...document.querySelectorAll("button, a")]
+            .find((e) => e.checkVisibility() && (e.ariaLabel ?? e.innerText).startsWith(arguments[0]))"""
+
+        def is_clicked():
+            with contextlib.suppress(StaleElementReferenceException):
+                if node := self.run(script, name):
+                    node.click()
+                    return True
+
+        self.wait(is_clicked, f"there is no {name} to click")
+
+    def press(self, *keys, hold=None):
+        """Press keys wherever the focus is."""
+        chain = ActionChains(self.driver)
+        if hold:
+            chain.key_down(hold).send_keys(*keys).key_up(hold).perform()
+        else:
+            chain.send_keys(*keys).perform()
+
+    def say(self, text):
+        self.wait(lambda: self.find("#text").is_displayed())
+        self.find("#text").send_keys(text + Keys.ENTER)
+
+
+def read_through_a_break(page, provider, proxy):
+    """Have the connection break in the middle of a reply: the page goes on with it, and the model is asked once."""
+    gate = threading.Event()
+    provider.script = [reply("One ", "two ", gate, "three ", 0.3, "four.")]
+    page.say("Count")
+    page.wait_for_text("One two")
+    proxy.passes.clear()  # else it may be found again before anybody looks
+    proxy.cut()
+    page.wait_for_text("The connection is lost", "#connection")
+    proxy.passes.set()
+    gate.set()
+    page.wait_for_turns("Count", "One two three four.")
+    assert page.text("#connection") == ""
+    assert b"Last-Event-ID" in proxy.sent
+    assert len(provider.posts) == 1
+
+
+@pytest.fixture(scope="session")
+def driver(tmp_path_factory):
+    if not (CHROMIUM and CHROMEDRIVER):
+        pytest.skip("no chromium and chromedriver: apt-get install chromium chromium-driver")
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    for flag in FLAGS.split():
+        options.add_argument(flag)
+    options.add_argument(f"--user-data-dir={tmp_path_factory.mktemp('chromium')}")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    options.set_capability("unhandledPromptBehavior", "ignore")
+    driver = webdriver.Chrome(options, webdriver.ChromeService(CHROMEDRIVER))
+    yield driver
+    driver.quit()
+
+
+@pytest.fixture
+def browser(driver):
+    """The browser; whatever the page does, its console stays empty but for requests that fail."""
+    yield driver
+    driver.execute_script("sessionStorage.clear(); localStorage.clear()")
+    console = driver.get_log("browser")
+    assert [entry for entry in console if entry["source"] != "network"] == []
+
+
+@pytest.fixture
+def page(browser, server, provider):
+    page = Page(browser, server).enter()
+    page.wait(lambda: page.find("#text").is_displayed())
+    return page
+
+
+@pytest.fixture(scope="session")
+def npm():
+    """The packages of npm that the page is held against."""
+    return npm_folder("axe") / "node_modules"
+
+
+WRITE = """
+    const [texts, step, done] = arguments;
+    import("/static/markdown.js").then(({ Markdown, write }) => done(texts.map((text) => {
+        const target = document.createElement("div");
+        if (!step) {
+            write(target, text);
+            return target.innerHTML;
+        }
+        const markdown = new Markdown(target);
+        for (let at = 0; at < text.length; at += step) {
+            markdown.tail += text.slice(at, at + step);
+            markdown.draw();
+        }
+        markdown.draw(true);
+        return target.innerHTML;
+    })));
+"""
+
+
+def written(page, texts, step=0):
+    page.driver.set_script_timeout(60)
+    return page.driver.execute_async_script(WRITE, texts, step)
+
+
+EVERYTHING = """
+### Headings
+
+> quotes, **strong**, *emphasis*, ~~struck~~ and `code`, [links](https://example.com) and <https://example.com>
+
+1. one
+2. two
+   - [x] three
+   - [ ] four
+
+| left | right |
+|:-----|------:|
+| 1    | 2     |
+
+```python
+print("a line that is so long that it does not fit into the column, and has to be scrolled: " + "a" * 1_000)
+```
+
+# Back to the top
+
+$$ x^2 $$
+"""
+
+
+WORDS = [word for number in range(60) for word in (f"word{number} ", 0.1)]  # 6 s of talk
+
+
+# Long sessions
+
+HOLD = """
+    window.held = [];
+    window.count = 0;
+    const ask = fetch;
+    window.fetch = async (path, options) => {
+        if (path.includes(arguments[0])) {
+            window.count++;
+            await new Promise((resolve) => window.held.push(resolve));
+        }
+        return ask(path, options);
+    };
+"""
+
+
+RELEASE = "window.held.splice(0).forEach((resolve) => resolve())"
+
+
+def window(words):
+    """A provider whose model reads so many words at most."""
+
+    def answer(request):
+        read = sum(len(message["content"].split()) for message in request.body["messages"])
+        whole = {
+            "error": {
+                "message": f"This model's maximum context length is {words} tokens. However, your messages "
+                f"resulted in {read} tokens.",
+                "code": "context_length_exceeded",
+            }
+        }
+        yield from (reply("Good.") if read <= words else status(400, whole))(request)
+
+    return answer

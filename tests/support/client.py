@@ -1,0 +1,167 @@
+"""A client of Parley that knows only HTTP, and a server as the Procfile starts it."""
+
+import concurrent.futures
+import contextlib
+import datetime
+import http.client
+import json
+import threading
+import time
+from urllib.parse import urlsplit
+
+import jwt
+import requests
+
+QUIET = 120  # seconds without an event, behind which a stream has stopped, whatever comments it has
+SECRET = "a secret for the tests, of 32 bytes or more"
+ALICE, BOB = "https://github.com/alice", "https://github.com/bob"
+
+
+def make_token(subject=ALICE, key=SECRET, algorithm="HS256", headers=None, **claims):
+    """A token; a claim of None is left out."""
+    now = int(time.time())
+    claims = {"iss": "fabro-web", "iat": now, "exp": now + 3600, "sub": subject} | claims
+    claims = {name: value for name, value in claims.items() if value is not None}
+    return jwt.encode(claims, key, algorithm, headers)
+
+
+class Event:
+    def __init__(self, id, name, data):
+        self.id, self.name, self.data = id, name, data
+
+    def __repr__(self):
+        return f"<{self.id} {self.name} {self.data}>"
+
+
+class Stream:
+    """An event stream that is being read, frame by frame."""
+
+    def __init__(self, connection, response):
+        self.connection = connection
+        self.response = response
+        self.status = response.status
+        self.headers = response.headers
+        self.comments = 0
+
+    def __iter__(self):
+        fields, heard = {}, time.monotonic()
+        while line := self.response.readline():
+            line = line.decode().rstrip("\n")
+            if line.startswith(":"):
+                self.comments += 1
+                assert time.monotonic() - heard < QUIET, "comments, and no event"
+            elif line:
+                name, _, value = line.partition(": ")
+                fields[name] = value
+            elif fields:
+                yield Event(fields["id"], fields["event"], json.loads(fields["data"]))
+                fields, heard = {}, time.monotonic()
+
+    def close(self):
+        # The response holds the socket too: both must let go before the other side sees an end.
+        self.response.close()
+        self.connection.close()
+
+
+class Client:
+    """One user of one server."""
+
+    def __init__(self, url, token):
+        self.url = url
+        self.token = token
+
+    def request(self, method, path, body=None, timeout=60, params=None, **headers):
+        headers = {"Authorization": f"Bearer {self.token}"} | {
+            n.replace("_", "-"): v for n, v in headers.items()
+        }
+        headers = {name: value for name, value in headers.items() if value is not None}
+        return requests.request(
+            method, self.url + path, json=body, params=params, headers=headers, timeout=timeout
+        )
+
+    def get(self, path, **headers):
+        return self.request("GET", path, **headers)
+
+    def post(self, path, body=None, **headers):
+        return self.request("POST", path, body, **headers)
+
+    def patch(self, path, body, **headers):
+        return self.request("PATCH", path, body, **headers)
+
+    def delete(self, path, **headers):
+        return self.request("DELETE", path, **headers)
+
+    def create(self, content="Hello", **fields):
+        """A new session that was answered with 201."""
+        response = self.post("/sessions", {"content": content} | fields)
+        assert response.status_code == 201, response.text
+        return response.json()
+
+    def turns(self, session):
+        return self.get(f"/sessions/{session['id']}").json()["turns"]
+
+    @contextlib.contextmanager
+    def stream(self, method, path, body=None, timeout=60, **headers):
+        place = urlsplit(self.url)
+        connection = http.client.HTTPConnection(place.hostname, place.port, timeout=timeout)
+        headers = {"Authorization": f"Bearer {self.token}", "Accept": "text/event-stream"} | {
+            name.replace("_", "-"): value for name, value in headers.items() if value is not None
+        }
+        if body is not None:
+            headers["Content-Type"] = "application/json"
+        with contextlib.closing(connection):
+            connection.request(
+                method, place.path + path, json.dumps(body) if body is not None else None, headers
+            )
+            with contextlib.closing(Stream(connection, connection.getresponse())) as stream:
+                yield stream
+
+    def events(self, session, last_id=None, **options):
+        return self.stream(
+            "GET", f"/sessions/{session['id']}/events", Last_Event_ID=last_id, **options
+        )
+
+
+def read_until(client, text, came=b""):
+    """What comes on this connection, behind this, until it has this text."""
+    deadline = time.monotonic() + QUIET
+    while text not in came:
+        assert time.monotonic() < deadline, came
+        data = client.recv(65536)
+        assert data, came
+        came += data
+    return came
+
+
+def wait_until(is_so, seconds=30):
+    """Wait until this function returns what is true, and return it."""
+    deadline = time.monotonic() + seconds
+    while not (result := is_so()):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    return result
+
+
+def wait_for_status(client, session, wanted, seconds=10):
+    """The last turn, once it has this status."""
+    deadline = time.monotonic() + seconds
+    while (turn := client.turns(session)[-1])["status"] != wanted:
+        assert time.monotonic() < deadline, turn
+        time.sleep(0.05)
+    return turn
+
+
+def at_once(count, function):
+    """Call it so often at the same instant; returns the results."""
+    barrier = threading.Barrier(count)
+
+    def call(number):
+        barrier.wait(30)
+        return function(number)
+
+    with concurrent.futures.ThreadPoolExecutor(count) as pool:
+        return list(pool.map(call, range(count)))
+
+
+def parse_time(text):
+    return datetime.datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ")

@@ -1,0 +1,44 @@
+"""The files of requirements: short lists, and what is made of them, which pins all that is installed."""
+
+from typing import NamedTuple
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from product import ROOT
+
+# In the order in which they are installed.
+PINNED_BY = {
+    "requirements.in": "requirements.txt",
+    "tests/requirements.in": "tests/requirements.txt",
+    "tools/firefox.in": "tools/firefox.txt",
+}
+
+
+class Pin(NamedTuple):
+    requirement: Requirement
+    hashes: frozenset[str]
+
+    @property
+    def version(self) -> str:
+        """The version that it names behind `==`; of any other line, all that it says of versions."""
+        return str(self.requirement.specifier).removeprefix("==")
+
+    @property
+    def applies(self) -> bool:
+        """Whether it is installed on this Python and system."""
+        return self.requirement.marker is None or self.requirement.marker.evaluate()
+
+
+def read_pins(path: str) -> dict[str, Pin]:
+    """What a file of requirements says of each library, by its name in the form that all tools agree on."""
+    lines = (ROOT / path).read_text("utf-8").replace("\\\n", "").splitlines()
+    pins = {}
+    for line in lines:
+        if line.strip() and not line.strip().startswith("#"):
+            words, *hashes = line.split("--hash=")
+            requirement = Requirement(words.strip())
+            pins[canonicalize_name(requirement.name)] = Pin(
+                requirement, frozenset(word.strip() for word in hashes)
+            )
+    return pins

@@ -1,0 +1,29 @@
+"""The files of the service: where they stand, and copies of them."""
+
+import pathlib
+import shutil
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+CODE = (".py", ".toml", ".sql")  # what files of the service are called by
+
+
+def copy_of_the_service(folder):
+    """A folder with all that is needed to start, to be changed, or for an instance folder of its own."""
+    folder.mkdir()
+    for name in ["Procfile", *files_of_the_service()]:
+        (folder / name).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / name, folder / name)
+    shutil.copytree(ROOT / "static", folder / "static")
+    return folder
+
+
+def files_of_the_service() -> set[str]:
+    """The code, and the tables that stand beside it: `app.py`, `tables/queries.sql`."""
+    wings = [path.parent for path in ROOT.glob("*/__init__.py")]
+    files = [path for room in (ROOT, *wings) for kind in CODE for path in room.glob(f"*{kind}")]
+    return {path.relative_to(ROOT).as_posix() for path in files} - {"pyproject.toml"}
+
+
+MODULES = {name for name in files_of_the_service() if name.endswith(".py")}

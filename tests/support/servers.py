@@ -1,0 +1,198 @@
+"""Parley as its Procfile starts it, and other programs that serve."""
+
+import contextlib
+import fcntl
+import itertools
+import os
+import pathlib
+import random
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+import requests
+
+from client import ALICE, SECRET, Client, make_token
+from product import ROOT
+
+
+def ports():
+    """Ports below those that the system gives to whoever connects: else one of these might have it before it is listened to,
+    or while its server is away. No two of four workers of pytest have one in common, and none is given twice in a row."""
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 4
+    return itertools.cycle(
+        random.SystemRandom().sample(
+            range(10_000 + worker * 5500, 10_000 + worker * 5500 + 5500), 5500
+        )
+    )
+
+
+PORTS = ports()
+
+
+def free_port():
+    """A port where nobody listens."""
+    for port in PORTS:
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
+
+
+class Server:
+    """Parley as its Procfile starts it, in processes of its own. `log` is where it writes, in place of a file, and `root` where
+    its code is."""
+
+    def __init__(self, folder, log=None, root=None, port=None, **environment):
+        self.port = port or free_port()
+        self.url = f"http://127.0.0.1:{self.port}{environment.get('SCRIPT_NAME', '').rstrip('/')}"
+        self.count = int(environment.get("WEB_CONCURRENCY") or 2)
+        self.log_file = folder / f"server-{self.port}.log"
+        command = ((root or ROOT) / "Procfile").read_text().partition("web: ")[2].strip()
+        clean = {
+            name: os.environ[name]
+            for name in ("PATH", "HOME", "LANG", "TMPDIR")
+            if name in os.environ
+        }
+        clean["PATH"] = os.path.dirname(sys.executable) + os.pathsep + clean["PATH"]
+        environment = {name: str(value) for name, value in environment.items() if value is not None}
+        if "FILES" in environment:  # so many may be open in a process
+            command = f"ulimit -n {environment.pop('FILES')}; exec {command}"
+        else:
+            command = f"exec {command}"
+        options = f"--bind 127.0.0.1:{self.port} " + environment.pop("GUNICORN_CMD_ARGS", "")
+        defaults = {"PORT": str(self.port), "JWT_SECRET": SECRET, "GUNICORN_CMD_ARGS": options}
+        self.log = log or open(self.log_file, "wb")
+        self.process = subprocess.Popen(
+            ["sh", "-c", command],
+            cwd=root or ROOT,
+            env=clean | defaults | environment,
+            stdout=self.log,
+            stderr=self.log,
+            start_new_session=True,
+        )
+
+    def wait_until_up(self, seconds=20):
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            with contextlib.suppress(
+                requests.ConnectionError, requests.Timeout
+            ):  # several that start at once take their time
+                is_up = requests.get(self.url + "/health", timeout=5).status_code == 200
+                if (
+                    is_up
+                    and len(self.workers()) == self.count
+                    and all(map(listens_to_signals, self.workers()))
+                ):
+                    return self
+            assert self.process.poll() is None, self.output()
+            time.sleep(0.02)
+        raise AssertionError("the server did not start: " + self.output())
+
+    def client(self, subject=ALICE, **claims):
+        return Client(self.url, make_token(subject, **claims))
+
+    def workers(self):
+        return children(self.process.pid)
+
+    def output(self):
+        return self.log_file.read_text()
+
+    def wait_for_output(self, text, count=1, seconds=10):
+        """The log, once it has this text so often: a line is written behind its response."""
+        deadline = time.monotonic() + seconds
+        while self.output().count(text) < count:
+            assert time.monotonic() < deadline, self.output()
+            time.sleep(0.02)
+        return self.output()
+
+    def kill(self):
+        """kill -9 of every process."""
+        for pid in [self.process.pid, *self.workers()]:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self.process.wait()
+
+    def stop(self, seconds=40):
+        """SIGTERM, as a platform would; returns how many seconds it took."""
+        began = time.monotonic()
+        if self.process.poll() is None:
+            self.process.terminate()
+        try:
+            self.process.wait(seconds)
+        finally:
+            if self.process.poll() is None:
+                self.kill()
+            self.log.close()
+        return time.monotonic() - began
+
+
+def children(pid):
+    """The processes that this one has started and that are there; none where it has stopped."""
+    path = pathlib.Path(f"/proc/{pid}/task/{pid}/children")
+    return [int(child) for child in path.read_text().split()] if path.exists() else []
+
+
+def npm_folder(name):
+    """This folder of the tests, with the packages that its lock file names; skips the test where there is no npm."""
+    folder = pathlib.Path(__file__).parent / name
+    if not shutil.which("node") or not shutil.which("npm"):
+        pytest.skip("node and npm are not installed")
+    with open(folder / "package-lock.json") as lock:
+        fcntl.flock(
+            lock, fcntl.LOCK_EX
+        )  # whoever comes while another installs waits for the end of it
+        if not (folder / "node_modules" / ".package-lock.json").exists():  # which npm writes last
+            subprocess.run(
+                ["npm", "ci", "--no-audit", "--no-fund"],
+                cwd=folder,
+                check=True,
+                capture_output=True,
+                timeout=240,
+            )
+    return folder
+
+
+def wait_until_up(url, process, seconds=60):
+    """Wait until this process answers there, which may be a proxy."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        with contextlib.suppress(requests.ConnectionError):
+            return requests.get(url + "/health", timeout=5)
+        assert process.poll() is None, process.stdout and process.stdout.read()
+        time.sleep(0.02)
+    raise AssertionError(f"nothing answers at {url}")
+
+
+def end(process, seconds=30):
+    """SIGTERM, as a platform would, and a kill where that does not do; returns what it has written and was not read."""
+    process.terminate()
+    try:
+        return process.communicate(timeout=seconds)[0]
+    except subprocess.TimeoutExpired:
+        process.kill()
+        return process.communicate()[0]
+
+
+def listens_to_signals(pid):
+    """Whether a worker has set its own handlers: before, it has its parent's, and would lose a SIGTERM."""
+    caught = re.search(r"SigCgt:\s*(\w+)", pathlib.Path(f"/proc/{pid}/status").read_text())[1]
+    return not int(caught, 16) >> (signal.SIGHUP - 1) & 1
+
+
+@contextlib.contextmanager
+def running(folder, **environment):
+    """A server of one worker on a SQLite file of its own, for what has nothing to do with the kind of database."""
+    folder.mkdir(parents=True, exist_ok=True)
+    server = Server(
+        folder,
+        **{"DATABASE_URL": f"sqlite:///{folder}/parley.db", "WEB_CONCURRENCY": 1} | environment,
+    )
+    try:
+        yield server.wait_until_up()
+    finally:
+        server.kill()
+        server.stop()  # closes its log

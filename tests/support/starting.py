@@ -1,0 +1,5 @@
+"""Starts that stop at what is wrong."""
+
+
+def is_one_line_about(name, text):
+    return text.startswith(name + ": ") and "\n" not in text and "hu" not in text.partition(": ")[2]

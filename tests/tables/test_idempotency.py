@@ -1,0 +1,228 @@
+"""An idempotency key names a reply: it is never made twice."""
+
+import hashlib
+import json
+import threading
+import time
+import uuid
+
+import pytest
+
+from client import ALICE, BOB, at_once, wait_until
+from provider import fails, reply, silence, status
+from raw_tables import tables_of
+
+SECOND = 1_000_000  # as times are stored
+
+
+DAY = 24 * 3600 * SECOND
+
+
+# Idempotency keys
+
+
+def test_makes_one_session_of_twenty_equal_creations(server, provider):
+    user = server.client(f"https://github.com/{uuid.uuid4().hex}")
+    more = threading.Event()
+    provider.default = reply("An ", more, "answer.")
+    key = uuid.uuid4().hex
+    threading.Timer(1.5, more.set).start()
+    answers = at_once(
+        20, lambda number: user.post("/sessions", {"content": "Equal"}, Idempotency_Key=key)
+    )
+    assert sorted(answer.status_code for answer in answers) == [201] + [409] * 19
+    assert len(provider.posts) == 1
+    first = next(answer for answer in answers if answer.status_code == 201)
+    busy = next(answer for answer in answers if answer.status_code == 409)
+    assert busy.headers["Retry-After"]
+    again = user.post("/sessions", {"content": "Equal", "system": None}, Idempotency_Key=key)
+    assert (again.status_code, again.json()) == (201, first.json())
+    assert again.headers["Location"] == first.headers["Location"]
+    assert len(provider.posts) == 1
+    assert [session["id"] for session in user.get("/sessions").json()["data"]] == [
+        first.json()["id"]
+    ]
+
+
+def test_gives_the_first_outcome_again_however_it_is_received(alice, bob, provider):
+    session = alice.create()
+    path = f"/sessions/{session['id']}/messages"
+    first = alice.post(path, {"content": "More"}, Idempotency_Key="k-1")
+    assert alice.post(path, {"content": "More"}, Idempotency_Key="k-1").json() == first.json()
+    assert (
+        alice.post(
+            path, {"content": "More"}, Idempotency_Key="k-1", Prefer="respond-async"
+        ).status_code
+        == 202
+    )
+    with alice.stream("POST", path, {"content": "More"}, Idempotency_Key="k-1") as stream:
+        assert [event.data for event in stream if event.name == "assistant_turn"] == [first.json()]
+    assert len(alice.turns(session)) == 4
+    assert alice.post(path, {"content": "Other"}, Idempotency_Key="k-1").status_code == 422
+    assert len(provider.posts) == 2
+    assert bob.post("/sessions", {"content": "More"}, Idempotency_Key="k-1").status_code == 201
+    assert alice.post("/sessions", {"content": "More"}, Idempotency_Key="k-1").status_code == 201
+    alice.post(path, {"content": "Newer"})
+    assert alice.post(path, {"content": "More"}, Idempotency_Key="k-1").json() == first.json()
+    alice.delete(f"/sessions/{session['id']}")
+    assert alice.post(path, {"content": "More"}, Idempotency_Key="k-1").status_code == 404
+
+
+def test_asks_again_under_a_key_whose_reply_failed(alice, provider):
+    provider.script = [fails("Half"), fails("Half again"), reply("Whole."), reply("Newer.")]
+    key = uuid.uuid4().hex
+    failed = alice.post("/sessions", {"content": "Hello"}, Idempotency_Key=key)
+    assert failed.status_code == 502
+    again = alice.post("/sessions", {"content": "Hello"}, Idempotency_Key=key)
+    assert again.status_code == 502
+    assert again.headers["Location"] == failed.headers["Location"]
+    whole = alice.post("/sessions", {"content": "Hello"}, Idempotency_Key=key)
+    assert whole.status_code == 201
+    assert whole.headers["Location"] == failed.headers["Location"]
+    assert [turn["content"] for turn in alice.turns(whole.json())] == ["Hello", "Whole."]
+    assert len(provider.posts) == 3
+
+
+def test_does_not_ask_again_where_newer_turns_followed(alice, provider):
+    provider.script = [fails("Half"), reply("Newer.")]
+    failed = alice.post("/sessions", {"content": "Hello"}, Idempotency_Key="k-2")
+    path = failed.headers["Location"]
+    alice.post(path + "/messages", {"content": "Never mind"})
+    assert alice.post("/sessions", {"content": "Hello"}, Idempotency_Key="k-2").status_code == 409
+    alice.delete(path)
+    assert alice.post("/sessions", {"content": "Hello"}, Idempotency_Key="k-2").status_code == 404
+
+
+def test_a_key_survives_another_spelling_of_the_path(alice, provider):
+    session, key = alice.create(), uuid.uuid4().hex
+    first = alice.post(
+        f"/sessions/{session['id']}/messages", {"content": "More"}, Idempotency_Key=key
+    )
+    again = alice.post(
+        f"/sessions/{session['id'].upper()}/messages", {"content": "More"}, Idempotency_Key=key
+    )
+    assert again.json() == first.json()
+    assert len(provider.posts) == 2
+
+
+def test_a_known_key_is_answered_whatever_models_there_are_by_now(start, new_database, provider):
+    settings = {"DATABASE_URL": new_database(), "OPENAI_BASE_URL": provider.url + "/v1"}
+    first = start(**settings, MODELS="m-1").client()
+    created = first.post("/sessions", {"content": "Hello"}, Idempotency_Key="k-1")
+    path = created.headers["Location"] + "/messages"
+    message = first.post(path, {"content": "More"}, Idempotency_Key="k-2")
+    asked = len(provider.requests)
+    provider.models = []
+    for models in (
+        "m-2",
+        "",
+    ):  # another model is served; none is known, and the provider lists none
+        later = start(**settings, MODELS=models).client()
+        assert (
+            later.post("/sessions", {"content": "Hello"}, Idempotency_Key="k-1").json()
+            == created.json()
+        )
+        assert later.post(path, {"content": "More"}, Idempotency_Key="k-2").json() == message.json()
+    assert len(provider.requests) == asked
+    assert later.post("/sessions", {"content": "Hello"}, Idempotency_Key="k-3").status_code == 502
+
+
+@pytest.mark.parametrize("hours, is_known", [(23, True), (24, False)])
+def test_a_key_holds_for_a_day(start, settings, provider, hours, is_known):
+    """Then it is a new one, for a new session too, whose model is chosen by itself."""
+    alice = start(**settings).client()
+    first = alice.post("/sessions", {"content": "Hello"}, Idempotency_Key="k").json()
+    with tables_of(settings["DATABASE_URL"]) as tables:
+        tables.rows(f"UPDATE key SET created_at = created_at - {(hours * 3600 + 60) * 1_000_000}")
+    again = alice.post("/sessions", {"content": "Hello"}, Idempotency_Key="k")
+    assert (again.status_code, again.json()["model"]) == (201, {"id": "m-1"})
+    assert (again.json()["id"] == first["id"]) == is_known
+    assert len(provider.posts) == (1 if is_known else 2)
+
+
+@pytest.mark.parametrize("seconds_left", [3000, 60])
+def test_a_key_asks_for_no_model_before_its_day_is_over(
+    start, new_database, provider, seconds_left
+):
+    settings = {"DATABASE_URL": new_database(), "OPENAI_BASE_URL": provider.url + "/v1"}
+    created = (
+        start(**settings, MODELS="m-1")
+        .client()
+        .post("/sessions", {"content": "Hello"}, Idempotency_Key="k")
+    )
+    with tables_of(settings["DATABASE_URL"]) as tables:
+        tables.rows(f"UPDATE key SET created_at = created_at - {DAY - seconds_left * SECOND}")
+    asked, provider.models = len(provider.requests), status(500)
+    again = start(**settings).client().post("/sessions", {"content": "Hello"}, Idempotency_Key="k")
+    assert (again.status_code, again.json()) == (201, created.json())
+    assert len(provider.requests) == asked
+
+
+@pytest.mark.parametrize("is_under_way", [False, True], ids=["over", "under way"])
+def test_of_a_deleted_session_only_stays_under_which_key_it_was_created(
+    start, settings, provider, is_under_way
+):
+    server = start(**settings)
+    alice, bob = server.client(), server.client(BOB)
+    created = alice.post("/sessions", {"content": "My pin is 4711"}, Idempotency_Key="k-1")
+    path = created.headers["Location"]
+    assert alice.post(f"{path}/retry", Idempotency_Key="k-2").status_code == 201
+    kept = [
+        client.post("/sessions", {"content": "My pin is 4711"}, Idempotency_Key=key)
+        for client, key in ((bob, "k-1"), (alice, "k-3"))
+    ]
+    if is_under_way:
+        provider.script = [silence(threading.Event())]
+    message = {"content": "Hers is 0815"}
+    assert alice.post(f"{path}/messages", message, Idempotency_Key="k-1", Prefer="wait=1").ok
+    asked = len(provider.posts)
+    assert alice.delete(path).status_code == 204
+    with tables_of(settings["DATABASE_URL"]) as tables:
+        rows = tables.rows(
+            "SELECT path, key, body, turn_id, session_id FROM key WHERE owner = ?", ALICE
+        )
+    [tombstone] = [row for row in rows if row[1] != "k-3"]
+    assert tombstone[:4] == ("/sessions", "k-1", "", 0) and uuid.UUID(str(tombstone[4])).int == 0
+    for body in ({"content": "My pin is 4711"}, {"content": "Another"}):
+        assert alice.post("/sessions", body, Idempotency_Key="k-1").status_code == 404
+    assert alice.post(f"{path}/messages", message, Idempotency_Key="k-1").status_code == 404
+    again = [
+        client.post("/sessions", {"content": "My pin is 4711"}, Idempotency_Key=key)
+        for client, key in ((bob, "k-1"), (alice, "k-3"))
+    ]
+    assert [answer.json() for answer in again] == [answer.json() for answer in kept]
+    assert len(provider.posts) == asked
+
+
+def test_nobody_can_try_what_a_digest_is_of_without_the_databases_secret(start, new_database):
+    body, digests = {"content": "My pin is 4711"}, []
+    for url in (new_database(), new_database()):
+        created = [
+            start(DATABASE_URL=url).client().post("/sessions", body, Idempotency_Key="k")
+            for _ in range(2)
+        ]
+        assert created[0].json() == created[1].json()  # by any process of this database
+        with tables_of(url) as tables:
+            digests.append(tables.value("SELECT body FROM key"))
+    plain = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+    assert len({plain, *digests}) == 3
+
+
+def test_keys_and_what_limits_count_go_when_their_day_is_over(start, settings):
+    """Of all users, those who never come back among them; however many there are."""
+    start(**settings)
+    now, count = time.time_ns() // 1000, 3000
+    with tables_of(settings["DATABASE_URL"]) as tables:
+        for name, at in (("old", now - DAY - 60 * SECOND), ("new", now - DAY + 600 * SECOND)):
+            rows = [
+                (name, "/sessions", f"{number}", "", uuid.UUID(int=0).hex, 0, at)
+                for number in range(count)
+            ]
+            tables.fill(
+                "key", ("owner", "path", "key", "body", "session_id", "turn_id", "created_at"), rows
+            )
+            tables.fill("asked", ("owner", "at"), [(name, at)] * count)
+        start(**settings)  # as each process does hourly
+        for table in ("key", "asked"):
+            owners = f"SELECT owner, count(*) FROM {table} GROUP BY owner"
+            wait_until(lambda: tables.rows(owners) == [("new", count)])

@@ -1,0 +1,332 @@
+"""What users have used is told, and what no provider counted is estimated."""
+
+import threading
+
+import pytest
+
+from client import ALICE, BOB, wait_for_status, wait_until
+from ledgers import METRICS, counts_of, day, metrics_of, usage_of, use
+from provider import cut, event, fails, reply, silence, status, thought
+from raw_tables import tables_of
+
+CLAUDE = "claude-x"
+
+
+SILENT = reply("Twelve bytes", usage=(None, None, None))  # a provider that counts nothing
+
+
+# What one has used
+
+
+def test_tells_users_their_own_days_the_newest_first(start, settings, tables):
+    alice = start(**settings).client()
+    assert usage_of(alice) == {"data": [], "meta": {"used": 0, "limit": None, "resets_at": None}}
+    use(tables, ALICE, 29, tokens=(1, 2, 1, 4))
+    use(tables, ALICE, 30, tokens=(10, 20, 10, 40))
+    use(tables, ALICE, 29, "a-model", 3, (100, 200, 100, 400))
+    use(tables, BOB, 0, tokens=(5, 5, 5, 5))
+    alice.create()
+    rows = [
+        {"day": day(0), "model": "m-1", "replies": 1}
+        | {"input_tokens": 15, "output_tokens": 7, "cached_tokens": 3, "estimated_tokens": 0},
+        {"day": day(29), "model": "a-model", "replies": 3}
+        | {
+            "input_tokens": 100,
+            "output_tokens": 200,
+            "cached_tokens": 100,
+            "estimated_tokens": 400,
+        },
+        {"day": day(29), "model": "m-1", "replies": 1}
+        | {"input_tokens": 1, "output_tokens": 2, "cached_tokens": 1, "estimated_tokens": 4},
+    ]
+    assert usage_of(alice) == {
+        "data": rows,
+        "meta": {"used": 22 + 700 + 7, "limit": None, "resets_at": None},
+    }
+    for params, expected in [
+        ({"from": day(29), "to": day(29)}, rows[1:]),
+        ({"from": day(28)}, rows[:1]),
+        ({"to": day(1)}, [{"day": day(30)}, *rows[1:]]),
+        ({"from": day(400), "to": day(31)}, []),
+        ({"from": "0001-01-01", "to": "9999-12-31"}, [{"day": day(30)}, *rows]),
+        ({"to": "0001-01-02"}, []),
+    ]:
+        told = usage_of(alice, **params)["data"]
+        assert sorted(row["day"] for row in told) == sorted(row["day"] for row in expected), params
+        assert [row["day"] for row in told] == sorted((row["day"] for row in told), reverse=True)
+
+
+NO_DAYS = [
+    "",
+    "today",
+    "2026-1-1",
+    "2026-02-30",
+    "20261101",
+    "2026-W01-1",
+    "٢٠٢٦-١١-٠١",
+    "2026-11-01T00:00:00Z",
+]
+
+
+@pytest.mark.parametrize("value", NO_DAYS)
+@pytest.mark.parametrize("name", ["from", "to"])
+def test_refuses_what_is_no_day(alice, name, value):
+    response = alice.request("GET", "/usage", params={name: value})
+    assert response.status_code == 400
+    [error] = response.json()["errors"]
+    assert (error["detail"], error["source"]) == (
+        "Give a day like 2026-11-25.",
+        {"parameter": name},
+    )
+
+
+def test_refuses_a_first_day_behind_the_last(alice):
+    response = alice.request("GET", "/usage", params={"from": "2026-11-02", "to": "2026-11-01"})
+    assert (response.status_code, response.json()["errors"][0]["source"]) == (
+        400,
+        {"parameter": "from"},
+    )
+
+
+# What no provider counted
+
+
+def test_estimates_what_no_provider_counted(start, settings, provider):
+    """A token for four bytes, of what was sent and of what came; it stands apart, and no turn claims it."""
+    alice = start(**settings).client()
+    provider.script = [SILENT]
+    session = alice.create("Fünf", system="Be brief.")  # 5 and 9 bytes are sent, 12 come
+    assert counts_of(alice) == {"m-1": (1, 0, 0, 0, 7)}
+    assert alice.turns(session)[1]["usage"] == {
+        "input_tokens": None,
+        "output_tokens": None,
+        "cached_tokens": None,
+    }
+    provider.script = [SILENT]
+    alice.post(
+        f"/sessions/{session['id']}/messages", {"content": "And six"}
+    )  # behind them, 9 + 5 + 12 + 7 are sent, 12 come
+    assert counts_of(alice) == {"m-1": (2, 0, 0, 0, 7 + 12)}
+    assert usage_of(alice)["meta"]["used"] == 19
+
+
+def test_estimates_only_that_part_that_was_not_counted(start, settings, provider):
+    alice = start(**settings).client()
+    provider.script = [
+        reply("Twelve bytes", usage=(15, None, None)),
+        reply("Twelve bytes", usage=(None, 7, None)),
+    ]
+    alice.create("Eight by")
+    assert counts_of(alice) == {"m-1": (1, 15, 0, 0, 3)}
+    alice.create("Eight by")
+    assert counts_of(alice) == {"m-1": (2, 15, 7, 0, 5)}
+
+
+def test_estimates_thoughts(start, settings, provider):
+    alice = start(**settings).client()
+    provider.script = [reply(thought(reasoning="Four"), "Four", usage=(15, None, None))]
+    alice.create()
+    assert counts_of(alice) == {"m-1": (1, 15, 0, 0, 2)}
+
+
+def test_what_a_provider_refuses_costs_nothing(start, settings, provider):
+    alice = start(**settings).client()
+    refusals = [
+        status(529),
+        status(500),
+        status(401),
+        status(400, {"error": {"message": "context_length_exceeded"}}),
+    ]
+    for answers in ([refusals[0]] * 3, [refusals[1]] * 3, refusals[2:3], refusals[3:]):
+        provider.script = [*answers]
+        assert alice.post("/sessions", {"content": "Hello"}).status_code >= 400
+    assert sum(counts[0] for counts in counts_of(alice).values()) == 4
+    assert usage_of(alice)["meta"]["used"] == 0
+    provider.script = [status(529), SILENT]
+    alice.create("Eight by")
+    assert usage_of(alice)["meta"]["used"] == 5
+
+
+def test_a_call_that_breaks_is_counted_beside_the_one_that_goes_on(start, settings, provider):
+    alice = start(**settings).client()
+    provider.script = [cut("Half "), reply("and half.")]
+    session = alice.create("Eight by")
+    assert alice.turns(session)[1]["continued"] == 1
+    assert counts_of(alice) == {"m-1": (1, 15, 7, 3, 4)}  # 8 + 5 bytes
+    assert alice.turns(session)[1]["usage"] == {
+        "input_tokens": 15,
+        "output_tokens": 7,
+        "cached_tokens": 3,
+    }
+
+
+def test_what_a_provider_takes_back_stays_counted(start, settings, provider):
+    """Else a counter would fall."""
+    gate = threading.Event()
+    counted = {"prompt_tokens": 100, "completion_tokens": 0}
+    provider.script = [
+        reply(event({"choices": [], "usage": counted}), "Twelve bytes", gate, usage=(10, 7, 0))
+    ]
+    server = start(**settings, METRICS_TOKEN=METRICS)
+    alice = server.client()
+    session = alice.post("/sessions", {"content": "Hello"}, Prefer="respond-async").json()
+    wait_until(lambda: metrics_of(server).get(("parley_tokens_total", "input", "m-1")) == 100)
+    gate.set()
+    wait_for_status(alice, session, "complete")
+    assert counts_of(alice) == {"m-1": (1, 100, 7, 0, 0)}
+
+
+def test_a_place_holder_is_no_count(start, provider, new_database):
+    """Anthropic's message_start has 0 or 1 in the place of the output's tokens."""
+    never = threading.Event()
+    server = start(
+        DATABASE_URL=new_database(), ANTHROPIC_BASE_URL=provider.url, DEFAULT_MODEL=CLAUDE
+    )
+    alice = server.client()
+    provider.script = [reply("Twelve bytes", never)]
+    session = alice.post("/sessions", {"content": "Hello"}, Prefer="respond-async").json()
+    with alice.events(session) as stream:
+        assert next(iter(stream)).data == {"delta": "Twelve bytes"}
+    assert alice.post(f"/sessions/{session['id']}/cancel").status_code == 200
+    wait_until(
+        lambda: counts_of(alice) == {CLAUDE: (1, 15, 0, 3, 3)}
+    )  # of the input, 11 were new, 1 was put into the cache
+    assert alice.turns(session)[1]["usage"] == {
+        "input_tokens": 15,
+        "output_tokens": None,
+        "cached_tokens": 3,
+    }
+
+
+def test_cancelled_before_the_first_word_it_has_cost_what_was_sent(start, settings, provider):
+    never = threading.Event()
+    provider.script = [silence(never)]
+    alice = start(**settings).client()
+    session = alice.post("/sessions", {"content": "Eight by"}, Prefer="respond-async").json()
+    provider.wait_for_request()
+    assert alice.post(f"/sessions/{session['id']}/cancel").status_code == 200
+    wait_until(lambda: counts_of(alice) == {"m-1": (1, 0, 0, 0, 2)})
+
+
+def test_deleted_while_it_is_written_it_is_counted(start, settings, provider):
+    never = threading.Event()
+    provider.script = [reply("Twelve bytes", never)]
+    alice = start(**settings).client()
+    session = alice.post("/sessions", {"content": "Eight by"}, Prefer="respond-async").json()
+    with alice.events(session) as stream:
+        next(iter(stream))
+    assert alice.delete(f"/sessions/{session['id']}").status_code == 204
+    wait_until(lambda: counts_of(alice) == {"m-1": (1, 0, 0, 0, 5)})
+
+
+def test_titles_that_a_model_writes_count_as_that_models_tokens(start, settings, provider):
+    def answer(request):
+        return (
+            reply("A title", usage=(100, 5, 0))(request)
+            if request.body["model"] == "m-2"
+            else reply("The answer.")(request)
+        )
+
+    provider.default = answer
+    alice = start(**settings, TITLE_MODEL="m-2").client()
+    alice.create()
+    wait_until(lambda: counts_of(alice) == {"m-1": (1, 15, 7, 3, 0), "m-2": (0, 100, 5, 0, 0)})
+    provider.default = lambda request: SILENT(request)
+    alice.create("Eight by")
+    prompt = "Write a title of three to seven words for the conversation that begins with the user's message. Only the title."
+    sent = -(-(len(prompt) + 8 + 12) // 4)
+    wait_until(lambda: counts_of(alice) == {"m-1": (2, 15, 7, 3, 5), "m-2": (0, 100, 5, 0, sent)})
+
+
+def test_the_echo_is_estimated_too(start, new_database):
+    alice = start(DATABASE_URL=new_database()).client()
+    alice.create("Hello, Parley!")
+    assert counts_of(alice) == {"echo": (1, 0, 0, 0, 7)}
+
+
+def test_what_is_asked_for_later_counts_on_that_day(start, settings, provider, tables):
+    """Also where it continues an older turn."""
+    alice = start(**settings).client()
+    provider.script = [fails("Half ")]
+    failed = alice.post("/sessions", {"content": "Hello"})
+    path = failed.headers["Location"]
+    tables.rows("UPDATE turn SET created_at = created_at - 3 * 86400000000")
+    tables.rows("UPDATE session SET updated_at = updated_at - 3 * 86400000000")
+    tables.rows("UPDATE usage SET day = ?", day(3))
+    assert alice.post(path + "/continue").status_code == 201
+    today, before = usage_of(alice)["data"]
+    assert (today["day"], today["replies"], today["output_tokens"]) == (day(0), 1, 7)
+    assert (before["day"], before["replies"], before["output_tokens"]) == (day(3), 1, 0)
+
+
+@pytest.mark.parametrize("limit", [0, 2])
+def test_what_a_dead_process_used_is_counted(start, provider, new_database, limit):
+    """What its provider had said is known, as it was stored with the text; the rest is estimated of what is stored."""
+    settings = {
+        "DATABASE_URL": new_database(),
+        "ANTHROPIC_BASE_URL": provider.url,
+        "DEFAULT_MODEL": CLAUDE,
+    }
+    settings["CONTINUE_LIMIT"] = limit
+    server = start(**settings)
+    never = threading.Event()
+    provider.script = [reply("Twelve bytes", never), reply("and more")]
+    with server.client().stream("POST", "/sessions", {"content": "Hello"}) as stream:
+        frames = iter(stream)
+        session = next(frames).data
+        assert next(frames).data == {"delta": "Twelve bytes"}
+        server.kill()
+    with tables_of(settings["DATABASE_URL"]) as tables:  # what the dead process had until now
+        tables.rows("UPDATE turn SET lease_until = 1 WHERE status = 'in_progress'")
+    alice = start(**settings).client()
+    wait_for_status(alice, session, "complete" if limit else "interrupted", 30)
+    said = (1, 30, 7, 6) if limit else (1, 15, 0, 3)
+    assert counts_of(alice) == {CLAUDE: (*said, 3)}
+
+
+@pytest.mark.parametrize("what", ["cancelled", "deleted"])
+def test_what_ends_before_anyone_takes_it_over_is_counted(start, settings, provider, tables, what):
+    writer, other = (start(**settings, WEB_CONCURRENCY=1) for _ in range(2))
+    provider.script = [reply("Twelve bytes", threading.Event())]
+    with writer.client().stream("POST", "/sessions", {"content": "Eight by"}) as stream:
+        frames = iter(stream)
+        session = next(frames).data
+        assert next(frames).data == {"delta": "Twelve bytes"}
+        writer.kill()
+    tables.rows(
+        "UPDATE turn SET lease_until = lease_until - 6000000 WHERE status = 'in_progress'"
+    )  # six seconds ago, as it were
+    alice, path = other.client(), f"/sessions/{session['id']}"
+    assert (alice.post(path + "/cancel") if what == "cancelled" else alice.delete(path)).ok
+    assert counts_of(alice) == {"m-1": (1, 0, 0, 0, 5)}
+
+
+def test_what_is_continued_at_once_where_another_process_has_it_cancelled_is_counted(
+    start, settings, provider
+):
+    writer, other = (start(**settings, WEB_CONCURRENCY=1) for _ in range(2))
+    provider.script = [reply("Twelve bytes", threading.Event()), reply(" and more")]
+    session = (
+        writer.client().post("/sessions", {"content": "Eight by"}, Prefer="respond-async").json()
+    )
+    alice, path = other.client(), f"/sessions/{session['id']}"
+    with alice.events(session) as stream:
+        next(iter(stream))
+    assert alice.post(path + "/cancel").status_code == 200
+    assert alice.post(path + "/continue").status_code == 201
+    writer.wait_for_output("outcome=")  # of the process that had it, which may have come first
+    assert counts_of(alice) == {"m-1": (2, 15, 7, 3, 5)}
+
+
+def test_what_no_provider_knows_is_no_word_of_the_ledger(start, settings, provider):
+    """Any user may name it."""
+    provider.script = [status(404, {"error": {"message": "no such model"}})] * 2
+    alice = start(**settings).client()
+    for number in range(2):
+        assert (
+            alice.post(
+                "/sessions", {"content": "Hello", "model": f"my-secret-{number}"}
+            ).status_code
+            == 400
+        )
+    assert counts_of(alice) == {"other": (2, 0, 0, 0, 0)}

@@ -1,0 +1,119 @@
+"""`flask chat` and the folder of a service, for the tests of the command line."""
+
+import contextlib
+import os
+import pathlib
+import pty
+import re
+import select
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from client import SECRET, wait_until
+from product import ROOT, copy_of_the_service
+
+
+@pytest.fixture
+def command(server, alice, tmp_path):
+    """What starts `flask chat` as alice, as the arguments of a subprocess; on `url`, and with these settings."""
+
+    # A job in the background ignores SIGINT, and its children with it; a handler of ours is not inherited.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def command(*options, url=server.url, **environment):
+        clean = {name: os.environ[name] for name in ("PATH", "TMPDIR") if name in os.environ}
+        clean |= {"HOME": str(tmp_path), "LANG": "C.UTF-8", "TERM": "dumb"}
+        clean |= {"DATABASE_URL": f"sqlite:///{tmp_path}/unused.db", "JWT_SECRET": SECRET}
+        clean["PARLEY_TOKEN"] = alice.token
+        words = [sys.executable, "-m", "flask", "chat", "--url", url, *options]
+        return {"args": words, "cwd": ROOT, "env": clean | environment, "encoding": "utf-8"}
+
+    yield command
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture
+def run(command):
+    """A function that pipes this text into `flask chat` and returns the process that has ended."""
+
+    def run(text="", options=(), **environment):
+        return subprocess.run(
+            **command(*options, **environment), input=text, capture_output=True, timeout=30
+        )
+
+    return run
+
+
+@pytest.fixture
+def terminal(command):
+    """A function that starts `flask chat` on a terminal of its own."""
+    terminals = []
+
+    def start(*options, **environment):
+        terminals.append(Terminal(command(*options, **environment)))
+        return terminals[-1]
+
+    yield start
+    for terminal in terminals:
+        terminal.close()
+
+
+DRAWN = re.compile(
+    r"\x1b\[\?2004(?:h|l\r)|\r(?:\[[^]\n]*, \d+ s\])?\x1b\[K"
+)  # the marks of a paste; a sign of life, and its end
+
+
+class Terminal:
+    def __init__(self, command):
+        self.screen = ""  # all that was ever written on it, but what is only drawn
+        self._seen = 0
+        self._keyboard, inside = pty.openpty()
+        del command["encoding"]
+        self.url = command["args"][5]
+        self.process = subprocess.Popen(
+            **command, stdin=inside, stdout=inside, stderr=inside, start_new_session=True
+        )
+        os.close(inside)
+
+    def type(self, text):
+        os.write(self._keyboard, text.encode())
+
+    def press_ctrl_c(self):
+        """When it waits for something: between its prompt and the keyboard, Python would note the signal, and wait."""
+        stat = pathlib.Path(f"/proc/{self.process.pid}/stat")
+        wait_until(lambda: stat.read_text().rpartition(")")[2].split()[0] == "S")
+        self.process.send_signal(signal.SIGINT)
+
+    def wait_for(self, text, seconds=10):
+        """Wait until this is written behind what was waited for before."""
+        deadline = time.monotonic() + seconds
+        while self.screen.find(text, self._seen) < 0:
+            assert select.select([self._keyboard], [], [], deadline - time.monotonic())[0], (
+                f"no {text!r} in {self.screen!r}"
+            )
+            self.screen = DRAWN.sub("", self.screen + os.read(self._keyboard, 4096).decode())
+        self._seen = self.screen.find(text, self._seen) + len(text)
+
+    def wait_for_end(self):
+        """Wait until it has ended, and all that it wrote is there."""
+        with contextlib.suppress(OSError):  # so a terminal ends, on Linux
+            while select.select([self._keyboard], [], [], 30)[0]:
+                data = os.read(self._keyboard, 4096)
+                self.screen = DRAWN.sub("", self.screen + data.decode())
+        return self.process.wait(10)
+
+    def close(self):
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+        os.close(self._keyboard)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """The service in a folder of its own, where it has not been started yet."""
+    return copy_of_the_service(tmp_path / "parley")

@@ -1,0 +1,243 @@
+"""`flask chat`, as it is typed into a terminal, or at the end of a pipe."""
+
+import signal
+import subprocess
+import threading
+
+import pytest
+
+from chats import PIPES, PLACE, SESSION, TURN, first_session
+from client import make_token
+from provider import REFUSED, Provider, cut, reply, status
+
+pytestmark = pytest.mark.parametrize(
+    "engine", ["sqlite"], indirect=True
+)  # the terminal speaks HTTP, which is the same on both
+
+
+def test_what_is_piped_in_is_one_message(run, alice, provider):
+    text = '/retry\n\n    exit\r\n"""odd"""\n'
+    done = run(text, options=["--system", "Be kind.", "--model", "m-2"])
+    assert (done.returncode, done.stdout, done.stderr) == (0, "The answer.\n", "")
+    asked = provider.posts[-1].body
+    assert asked["model"] == "m-2"
+    message = '/retry\n\n    exit\r\n"""odd"""'
+    assert [message["content"] for message in asked["messages"]] == ["Be kind.", message]
+    assert [turn["content"] for turn in alice.turns(first_session(alice))] == [
+        message,
+        "The answer.",
+    ]
+
+
+@pytest.mark.parametrize(
+    "piped, message", [("", "Sum up"), ("\n \n", "Sum up"), (" 1\n2\n", "Sum up\n\n 1\n2")]
+)
+def test_an_argument_is_one_message_with_what_is_piped_in(piped, message, run, alice):
+    done = run(piped, options=["Sum up"])
+    assert (done.returncode, done.stdout, done.stderr) == (0, "The answer.\n", "")
+    assert alice.turns(first_session(alice))[0]["content"] == message
+
+
+@pytest.mark.parametrize("piped", ["", "\n \t\n"])
+def test_nothing_is_sent_where_nothing_is_piped_in(piped, run, provider):
+    done = run(piped)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "Error: There is no message: what was piped in is empty.\n"
+    assert not provider.requests
+
+
+def test_an_argument_may_be_a_command(run, alice, provider):
+    provider.script = [reply("One ", stop="length"), reply("two."), reply("Anew.")]
+    assert run(options=["Count"]).stdout == "One \n"
+    for command, answer in (("/continue", "two."), ("/retry", "Anew.")):
+        done = run(options=["-c", command])
+        assert (done.returncode, done.stdout) == (0, answer + "\n")
+    assert run(options=["/model"]).stdout.splitlines()[-2:] == ["  m-1", "  m-2"]
+    assert "/retry" in run(options=["/?"]).stdout
+    done = run(options=["/tmp is full"])
+    assert (done.returncode, done.stdout) == (1, "") and "was not sent" in done.stderr
+    assert run(options=[" /tmp is full"]).returncode == 0
+    assert run(options=["/etc/hosts is odd"]).returncode == 0
+    assert [session["title"] for session in alice.get("/sessions").json()["data"][:2]] == [
+        "/etc/hosts is odd",
+        "/tmp is full",
+    ]
+
+
+def test_goes_on_with_the_last_session(run, alice, server):
+    session = alice.create("Hello")
+    alice.create("Another")
+    alice.post(f"/sessions/{session['id']}/messages", {"content": "Once more"})
+    assert run(options=["-c", "And again"]).stdout == "The answer.\n"
+    assert [turn["content"] for turn in alice.turns(session)][::2] == [
+        "Hello",
+        "Once more",
+        "And again",
+    ]
+    token = make_token("https://github.com/nobody-yet")
+    done = run(options=["--continue", "Hello"], PARLEY_TOKEN=token)
+    assert (done.returncode, done.stdout) == (0, "The answer.\n")
+    assert done.stderr == "There is no session yet: this is a new one.\n"
+
+
+def test_words_are_shown_as_they_come(terminal, provider):
+    gates = [threading.Event() for _ in range(3)]
+    provider.script = [reply("One ", gates[0], "two\u2028", gates[1], "👩‍👩‍👧 ", gates[2], "four.")]
+    chat = terminal()
+    chat.wait_for("> ")
+    chat.type("Count\n")
+    for word, gate in zip(["One ", "two\u2028", "👩‍👩‍👧 "], gates, strict=True):
+        chat.wait_for(word)
+        gate.set()
+    chat.wait_for("four.\r\nm-1> ")
+    chat.type("\x04")
+    assert chat.process.wait(10) == 0
+
+
+def stopped(terminal):
+    """A talk whose reply was stopped behind its first words."""
+    chat = terminal()
+    chat.wait_for("> ")
+    chat.type("Tell me a story\n")
+    chat.wait_for("Once upon")
+    chat.press_ctrl_c()
+    chat.wait_for("[stopped]\r\nm-1> ")
+    return chat
+
+
+def test_ctrl_c_stops_the_reply_and_the_talk_goes_on(terminal, alice, provider):
+    provider.script = [reply("Once upon ", threading.Event()), reply("The end.")]
+    chat = stopped(terminal)
+    assert alice.turns(first_session(alice))[1]["status"] == "interrupted"
+    assert provider.posts[0].hung_up.wait(5)
+    chat.type("Never")
+    chat.wait_for("Never")
+    chat.press_ctrl_c()  # it drops the line, and no more
+    chat.wait_for("> ")
+    chat.press_ctrl_c()
+    chat.wait_for("Ctrl-C again, or Ctrl-D, leaves.\r\nm-1> ")
+    chat.type("/retry\n")
+    chat.wait_for("The end.\r\nm-1> ")
+    chat.press_ctrl_c()
+    chat.wait_for("leaves.\r\nm-1> ")
+    chat.press_ctrl_c()
+    assert chat.process.wait(10) == 0
+    assert [turn["content"] for turn in alice.turns(first_session(alice))] == [
+        "Tell me a story",
+        "The end.",
+    ]
+
+
+def test_ctrl_c_twice_leaves_a_reply(terminal, alice, provider):
+    provider.script = [reply("Once upon ", threading.Event())]
+    chat = stopped(terminal)
+    chat.press_ctrl_c()
+    assert chat.process.wait(10) == 0
+
+
+def test_ctrl_c_leaves_while_a_reply_is_being_cancelled(terminal, proxy, provider):
+    provider.script = [reply("Once upon ", threading.Event())]
+    chat = terminal(url=proxy.url)
+    chat.wait_for("> ")
+    chat.type("Tell me a story\n")
+    chat.wait_for("Once upon")
+    proxy.passes.clear()
+    chat.press_ctrl_c()
+    chat.press_ctrl_c()
+    chat.wait_for("Aborted!")
+    assert chat.process.wait(10) == 1
+    proxy.passes.set()
+
+
+def test_ctrl_c_ends_one_question(command, alice, provider):
+    provider.script = [reply("Once upon ", threading.Event())]
+    with subprocess.Popen(**command("Tell me a story"), **PIPES) as process:
+        process.stdin.close()
+        assert process.stdout.read(10) == "Once upon "
+        process.send_signal(signal.SIGINT)
+        assert (process.stdout.read(), process.stderr.read()) == ("\n", " [stopped]\n")
+    assert process.returncode == 1
+    assert alice.turns(first_session(alice))[1]["status"] == "interrupted"
+
+
+def test_a_reply_whose_connection_breaks_is_read_on(command, proxy, provider):
+    gate = threading.Event()
+    provider.script = [reply("One ", "two ", gate, "three.")]
+    with subprocess.Popen(**command("Count", url=proxy.url), **PIPES) as process:
+        process.stdin.close()
+        assert process.stdout.read(8) == "One two "
+        proxy.cut()
+        gate.set()
+        assert (process.stdout.read(), process.stderr.read()) == (
+            "three.\n",
+            "No connection. Trying again.\n",
+        )
+    assert b"Last-Event-ID" in proxy.sent
+    assert len(provider.posts) == 1
+
+
+BREAKS = {"before the answer": b"", "behind its status": b"201", "within its headers": b"Locat"}
+
+
+BREAKS |= {"behind its headers": b"\r\n\r\n"}
+
+
+@pytest.mark.parametrize("behind", BREAKS.values(), ids=BREAKS)
+@pytest.mark.parametrize(
+    "pieces", [("One ", "two."), ("One ", 1, "two.")], ids=["a quick reply", "a slow reply"]
+)
+def test_a_message_whose_answer_is_lost_is_answered_once(
+    behind, pieces, terminal, proxy, alice, provider
+):
+    provider.script = [reply(*pieces)]
+    chat = terminal(url=proxy.url)
+    chat.wait_for("> ")
+    proxy.cut_behind = behind
+    chat.type("Count\n")
+    chat.wait_for("No connection. Trying again.\r\nOne two.\r\nm-1> ")
+    assert len(provider.posts) == 1
+    assert [turn["content"] for turn in alice.turns(first_session(alice))] == ["Count", "One two."]
+
+
+def test_an_old_session_is_shown_and_continued(terminal, alice, provider):
+    provider.script = [reply("A1"), cut("A2"), REFUSED, reply("A3")]
+    session = alice.create("Q1\nin two lines")
+    alice.post(f"/sessions/{session['id']}/messages", {"content": "Q2"})
+    chat = terminal("--session", session["id"], "--model", "m-2", "--system", "Be brief.")
+    chat.wait_for(f"{chat.url}, m-2, /? for help\r\n> Q1\r\n> in two lines\r\nA1\r\n> Q2\r\n")
+    chat.wait_for("A2 [went on after an interruption] [failed]\r\nm-2> ")
+    chat.type("Q3\n")
+    chat.wait_for("A3\r\nm-2> ")
+    assert provider.posts[-1].body["model"] == "m-2"
+    assert provider.posts[-1].body["messages"][0]["content"] == "Be brief."
+
+
+def test_a_reply_that_is_under_way_elsewhere_is_followed(terminal, alice, provider):
+    gate, words = threading.Event(), [part for number in range(60) for part in (f"{number} ", 0.05)]
+    provider.script = [reply("One ", *words, gate, "two.")]
+    alice.post("/sessions", {"content": "Count"}, Prefer="respond-async").json()
+    chat = terminal("-c")
+    chat.wait_for("> Count\r\nOne ")
+    gate.set()
+    chat.wait_for("".join(words[::2]) + "two.\r\nm-1> ")
+
+
+def test_lists_the_latest_sessions(run, alice):
+    session = alice.create("Hello")
+    alice.patch(f"/sessions/{session['id']}", {"title": "Two\nlines \x1b[31mred"})
+    line = run(options=["--list"]).stdout.splitlines()[0]
+    assert line == f"{session['id']}  {session['created_at'][:10]}  Two lines [31mred"
+
+
+def test_says_where_the_beginning_of_a_session_is_not_shown(terminal):
+    """As where all of it would be too much for one answer."""
+    turns = [{"kind": "user", "content": "the newest question"}, TURN]
+    server = Provider()
+    server.models = status(200, PLACE | {"turns": turns, "meta": {"has_more": True}})
+    chat = terminal("--session", SESSION, url=server.url)
+    chat.wait_for("text")
+    chat.type("/quit\n")
+    chat.wait_for_end()
+    server.close()
+    said = "[The beginning of this session is too long to be shown.]"
+    assert chat.screen.index(said) < chat.screen.index("> the newest question")

@@ -1,0 +1,190 @@
+"""`flask chat` where something is wrong: a line that says what, and a status."""
+
+import contextlib
+import subprocess
+import threading
+import time
+
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ed25519
+
+from chats import PIPES, first_session
+from provider import REFUSED, Provider, certificate, cut, reply, status, thought
+from servers import free_port
+
+pytestmark = pytest.mark.parametrize(
+    "engine", ["sqlite"], indirect=True
+)  # the terminal speaks HTTP, which is the same on both
+
+
+START_IT = "Start it with `flask run`, or check --url, from http:// or https:// on."
+
+
+@pytest.mark.parametrize(
+    "options, problem",
+    [
+        (["--model", "nobody"], "Error: The provider openai has no such model"),
+        (["--session", "a1b2c3d4-e5f6-7890-abcd-ef1234567890"], "Error: There is no such session."),
+        (
+            ["--token", "none"],
+            "Error: The token is not whole: it has three parts, with dots between.",
+        ),
+        (["--token", "a.b.ünïcode"], "Error: The token is malformed."),
+        (
+            ["--url", "nowhere"],
+            "Error: nowhere is no Parley. Check --url, which begins with http:// or https://.",
+        ),
+        (
+            ["--url", "127.0.0.1:5000"],
+            "Error: 127.0.0.1:5000 is no Parley. Check --url, which begins with http:// or https://.",
+        ),
+        (
+            ["--url", "http://127.0.0.1:1", "--list"],
+            f"Error: http://127.0.0.1:1 cannot be reached. {START_IT}",
+        ),
+        (
+            ["--url", "http://localhost:1"],
+            f"Error: http://localhost:1 cannot be reached. {START_IT}",
+        ),
+        (
+            ["--url", "http://me:secret@[::1]:1"],
+            f"Error: http://[::1]:1 cannot be reached. {START_IT}",
+        ),
+        (
+            ["--url", "http://parley.invalid"],
+            f"Error: http://parley.invalid cannot be reached. {START_IT}",
+        ),
+    ],
+)
+def test_an_error_is_one_line(options, problem, run, provider):
+    provider.script = [
+        status(404, {"error": {"message": "no such model", "code": "model_not_found"}})
+    ]
+    done = run("Hello", options=options)
+    assert (done.returncode, done.stdout.strip()) == (1, "")
+    assert done.stderr.startswith(problem) and done.stderr.count("\n") == 1, done.stderr
+
+
+@pytest.mark.parametrize("options", [[], ["Hello"], ["-c"]])
+def test_a_server_that_is_not_there_is_told_at_once(options, terminal):
+    port = free_port()
+    began = time.monotonic()
+    chat = terminal(*options, url=f"http://127.0.0.1:{port}")
+    assert chat.wait_for_end() == 1
+    assert chat.screen == f"Error: http://127.0.0.1:{port} cannot be reached. {START_IT}\r\n"
+    assert time.monotonic() - began < 8  # Python needs one or two on a busy machine
+
+
+def test_a_wrong_scheme_is_told(run, server, tmp_path):
+    other = server.url.replace("http:", "https:")
+    done = run("Hello", url=other)
+    problem = f"Error: {other} has no https:// that is trusted here. Is it http://?\n"
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", problem)
+    path, context = certificate(tmp_path)
+    with contextlib.closing(Provider(context)) as secure:
+        secure.models = status(200, {"data": []})
+        done = run("Hello", url=secure.url.replace("https:", "http:"))
+        assert (done.returncode, done.stdout) == (1, "") and "http:// or https://" in done.stderr, (
+            done.stderr
+        )
+        done = run("Hello", url=secure.url)
+        assert (done.returncode, done.stderr) == (1, problem.replace(other, secure.url))
+        assert not secure.requests
+        assert run(options=["--list"], url=secure.url, REQUESTS_CA_BUNDLE=str(path)).returncode == 0
+
+
+@pytest.mark.parametrize(
+    "code, headers, problem",
+    [
+        (200, {}, "is no Parley. Check --url"),
+        (
+            301,
+            {"Location": "https://127.0.0.1:1/"},
+            "redirects to https://127.0.0.1:1/: give --url as it is there.",
+        ),
+        (404, {}, "answered with the status 404, and not as Parley. Check --url."),
+        (
+            413,
+            {},
+            "answered with the status 413, and not as Parley. Check --url.",
+        ),  # as a proxy says of a long message
+        (502, {}, "cannot be reached."),  # as a proxy says it
+    ],
+)
+def test_an_answer_of_something_else_is_one_line(code, headers, problem, run):
+    with contextlib.closing(Provider()) as other:
+        other.models = status(code, "<html>", **headers)
+        done = run("Hello", url=other.url)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+    assert done.stderr.startswith(f"Error: {other.url} {problem}")
+
+
+def test_a_reply_that_is_stopped_elsewhere_is_a_failure(command, alice, provider):
+    provider.script = [reply("Once upon ", threading.Event())]
+    with subprocess.Popen(**command("Tell me a story"), **PIPES) as process:
+        process.stdin.close()
+        assert process.stdout.read(10) == "Once upon "
+        alice.post(f"/sessions/{first_session(alice)['id']}/cancel")
+        problem = "Error: The reply is interrupted: /continue goes on.\n"
+        assert (process.stdout.read(), process.stderr.read()) == ("\n", problem)
+    assert process.returncode == 1
+
+
+def test_a_model_that_fails_ends_one_question_but_not_a_talk(run, terminal, provider):
+    provider.script = [cut("Half"), REFUSED, cut("Half"), REFUSED]
+    done = run("Hello")
+    assert (done.returncode, done.stdout) == (1, "Half\n")
+    assert done.stderr.startswith("Error: ") and done.stderr.count("\n") == 1
+    chat = terminal()
+    chat.wait_for("> ")
+    chat.type("Hello\n")
+    chat.wait_for("Half\r\nError: ")
+    chat.wait_for("> ")
+    chat.type("/retry\n")
+    chat.wait_for("The answer.\r\nm-1> ")
+
+
+def test_signs_its_own_token_where_the_server_is_this_one(run, server):
+    assert run("Hello", PARLEY_TOKEN="").stdout == "The answer.\n"
+    user = server.client(
+        "https://github.com/you"
+    )  # as in the README's curl, and on the page that `flask run` names
+    assert first_session(user)["title"] == "Hello"
+
+
+def test_with_an_address_and_a_token_it_needs_no_settings(run):
+    odd = {
+        "DATABASE_URL": "postgresql://127.0.0.1:1/none",
+        "JWT_SECRET": "short",
+        "PROVIDERS": "odd",
+        "DEFAULT_MODEL": "none",
+    }
+    done = run("Hello", **odd)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "The answer.\n", "")
+    done = run("Hello", PARLEY_TOKEN="", **odd)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert (
+        done.stderr.startswith("Error: Give --token, or set PARLEY_TOKEN. JWT_SECRET: ")
+        and done.stderr.count("\n") == 1
+    )
+
+
+def test_asks_for_a_token_where_it_cannot_sign_one(run):
+    key = ed25519.Ed25519PrivateKey.generate().public_key()
+    pem = key.public_bytes(
+        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+    ).decode()
+    done = run("Hello", PARLEY_TOKEN="", JWT_SECRET="", JWT_PUBLIC_KEY=pem)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("Error: Give --token, or set PARLEY_TOKEN. ")
+
+
+def test_nothing_is_said_of_thinking_where_there_is_no_terminal(run, provider):
+    provider.script = [
+        reply(
+            thought(reasoning="Hm."), 1.5, "The first ", thought(reasoning="Hm, hm."), 1.5, "words."
+        )
+    ]
+    done = run("Hello")
+    assert (done.stdout, done.stderr) == ("The first words.\n", "")

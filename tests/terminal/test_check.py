@@ -1,0 +1,369 @@
+"""`flask check`: what it says of all that may be set up wrongly, and its status."""
+
+import contextlib
+import datetime
+import email.utils
+import json
+import os
+import pty
+import re
+import sqlite3
+import subprocess
+import sys
+import time
+import uuid
+
+import psycopg
+import pytest
+
+from commands import (
+    COMMANDS,
+    CONTROLS,
+    FLASK,
+    check,
+    check_that_it_commands_nothing,
+    environment_of,
+    of_level,
+)
+from databases import POSTGRESQL
+from provider import raw, reply, status, thought
+from raw_tables import tables_of
+from servers import free_port, running
+from tables.ledger import TOKENS
+from tokens import ED25519, jwk
+
+CREATE_APP = [sys.executable, "-c", "import app; app.create_app()"]
+
+
+def check_that_it_says(level, status, folder, sentences, settings):
+    """That just these sentences are of this level, in this order, and that the status is this; returns all that is said."""
+    code, found = check(folder, **settings)
+    said = of_level(level, found)
+    assert code == status and len(said) == len(sentences), found
+    for each, sentence in zip(said, sentences, strict=True):
+        assert re.search(sentence, each), each
+    return found
+
+
+def check_that_it_fails(folder, *sentences, **settings):
+    """That just these are said of failures, in this order, and the status tells."""
+    return check_that_it_says("FAILED", 1, folder, sentences, settings)
+
+
+def check_that_it_warns(folder, *sentences, **settings):
+    """That just these are warned of, in this order, and that the status does not mind; returns what is fine."""
+    return of_level("ok", check_that_it_says("warning", 0, folder, sentences, settings))
+
+
+def start_once(folder, **settings):
+    """Have made what a start makes."""
+    subprocess.run(
+        CREATE_APP,
+        cwd=folder,
+        env=environment_of(settings),
+        check=True,
+        timeout=60,
+        stderr=subprocess.DEVNULL,
+    )
+
+
+def state_of(folder):
+    """All that is in this folder: names, modes, times and bytes."""
+    files = [path for path in sorted(folder.rglob("*")) if "__pycache__" not in path.parts]
+    return [(path, path.stat().st_mode, path.is_file() and path.read_bytes()) for path in files]
+
+
+def on_a_terminal(folder, *words, **settings):
+    """What this command of flask shows on a terminal, and its status."""
+    terminal, inside = pty.openpty()
+    environment = environment_of(settings) | {"TERM": "xterm"}
+    streams = dict.fromkeys(("stdin", "stdout", "stderr"), inside)
+    with subprocess.Popen([*FLASK, *words], cwd=folder, env=environment, **streams) as process:
+        os.close(inside)
+        shown = b""
+        with contextlib.suppress(OSError):  # so Linux tells that nobody has it open any more
+            while data := os.read(terminal, 65536):
+                shown += data
+        os.close(terminal)
+    return shown.decode().replace("\r\n", "\n"), process.returncode
+
+
+PLACES = ["an id", "a refusal", "the list's refusal", "a first line", "a page of keys", "a setting"]
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_what_others_say_commands_no_terminal(folder, provider, openai, place):
+    settings = openai | {"DEFAULT_MODEL": "m-1"}
+    if place == "an id":
+        provider.models = [f"m-1{COMMANDS}"]
+        del settings["DEFAULT_MODEL"]
+    elif place == "a refusal":
+        provider.default = status(400, {"error": {"message": COMMANDS.replace("\n", " ")}})
+    elif place == "the list's refusal":
+        provider.models = status(400, {"error": {"message": COMMANDS}})
+    elif place == "a setting":
+        settings["DEFAULT_MODEL"] = f"m-1{COMMANDS}"
+    else:
+        provider.models = raw(b"HTTP/1.1 %s\r\n\r\n" % COMMANDS.encode())
+        settings |= {"JWT_JWKS_URL": provider.url} if place == "a page of keys" else {}
+    shown, _ = on_a_terminal(folder, "check", **settings)
+    check_that_it_commands_nothing(shown)
+
+
+def test_what_a_name_has_in_it_commands_no_terminal(folder, database):
+    with tables_of(database) as tables:
+        columns = ", ".join(("owner", "model", "day", "replies", "failed", "interrupted", *TOKENS))
+        values = f"'x{COMMANDS}', 'm', '{datetime.date.today()}', 1, 0, 0" + ", 0" * len(TOKENS)
+        tables.rows(f"INSERT INTO usage ({columns}) VALUES ({values})")
+    for words in (["usage", "--days", "36500"], ["usage", "--days", "36500", "--json"]):
+        shown, code = on_a_terminal(folder, *words, DATABASE_URL=database)
+        assert code == 0, shown
+        assert not CONTROLS.search(shown), repr(shown)
+    assert json.loads(shown)[0]["user"] == f"x{COMMANDS}"
+
+
+# What is there
+
+
+def test_all_is_well_before_the_first_start_and_after_it_and_nothing_is_changed(folder):
+    before = state_of(folder)
+    fine = check_that_it_warns(folder)
+    assert f"{folder}/instance/parley.db will be made at the first start" in fine
+    assert f"{folder}/instance/jwt_key.pem will be made at the first start" in fine
+    assert state_of(folder) == before
+    start_once(folder)
+    before = state_of(folder)
+    fine = check_that_it_warns(folder)
+    assert f"sqlite:///{folder}/instance/parley.db can be read and written" in fine
+    assert "there is a key for tokens" in fine
+    assert "echo answers" in fine
+    assert state_of(folder) == before
+
+
+def test_stops_at_a_setting_that_is_not_understood(folder):
+    check_that_it_fails(
+        folder,
+        "^MAX_TOKENS: give a whole number from 1 on. All else",
+        MAX_TOKENS="hush",
+        RATE_LIMIT="odd",
+    )
+    check_that_it_fails(folder, "^DEFAULT_MODEL: m-1 is not served", DEFAULT_MODEL="m-1")
+
+
+def test_goes_on_after_each_failure(folder, provider):
+    provider.models = provider.default = status(
+        401, {"error": {"message": "Incorrect API key: sk-hush-hush"}}
+    )
+    settings = {
+        "DATABASE_URL": "sqlite:////nowhere/parley.db",
+        "JWT_JWKS_URL": f"http://hush:hush@127.0.0.1:{free_port()}/keys",
+    }
+    settings |= {"ANTHROPIC_BASE_URL": provider.url, "ANTHROPIC_API_KEY": "sk-hush-hush"}
+    settings |= {"JWT_AUDIENCE": "parley"}
+    settings |= {"OPENAI_BASE_URL": f"http://127.0.0.1:{free_port()}/v1", "DATABASE_URI": "hush"}
+    found = check_that_it_fails(
+        folder,
+        "^DATABASE_URL: /nowhere/parley.db cannot be made: have its folder, /nowhere, made",
+        "^JWT_JWKS_URL: .*refused",
+        "^ANTHROPIC_BASE_URL, ANTHROPIC_API_KEY: The provider anthropic refused this server's own key",
+        "^OPENAI_BASE_URL, OPENAI_API_KEY: The provider openai could not be reached",
+        **settings,
+    )
+    misspelt, unlisted = of_level("warning", found)
+    assert misspelt == "DATABASE_URI is no setting, and not read. Is it DATABASE_URL?"
+    assert unlisted.startswith(
+        "The provider anthropic refused this server's own key"
+    )  # whether it answers decides
+
+
+@pytest.mark.parametrize("setting", ["JWT_JWKS_URL", "OPENAI_BASE_URL", "HTTP_PROXY"])
+def test_no_part_of_a_password_with_an_at_sign_is_shown(folder, setting):
+    url = f"http://user:hush@HUSH-hush@127.0.0.1:{free_port()}/v1"
+    settings = {setting: url, "DEFAULT_MODEL": "echo", "MODELS": "echo"}
+    settings |= {"OPENAI_BASE_URL": "http://provider.invalid/v1"} if setting == "HTTP_PROXY" else {}
+    code, found = check(folder, **settings)
+    assert code == 1 and len(of_level("FAILED", found)) == 1, found
+    assert "HUSH" not in str(found) and "user:" not in str(found)
+
+
+def test_says_who_can_read_what_others_should_not(folder):
+    start_once(folder)
+    for name in ("parley.db", "jwt_key.pem"):
+        (folder / "instance" / name).chmod(0o644)
+    check_that_it_warns(
+        folder, "parley.db.*mode 644.*chmod 600", "jwt_key.pem.*mode 644.*chmod 600"
+    )
+
+
+# The database
+
+
+@pytest.fixture
+def database(new_database, folder):
+    """The URL of a database that has had a start."""
+    url = new_database()
+    start_once(folder, DATABASE_URL=url)
+    return url
+
+
+def test_a_database_of_a_newer_release_is_told(folder, database):
+    with tables_of(database) as tables:
+        tables.rows("UPDATE release SET migrations = 99")
+    check_that_it_fails(
+        folder, "^DATABASE_URL: it belongs to a newer release of Parley", DATABASE_URL=database
+    )
+
+
+def test_an_empty_database_is_fine_and_stays_empty(folder, new_database):
+    url = new_database()
+    check_that_it_warns(folder, DATABASE_URL=url)
+    assert not os.path.exists(url.removeprefix("sqlite:///"))
+    with tables_of(url) as tables:
+        assert tables.columns() == set()
+
+
+def test_a_database_is_checked_while_it_is_written(start, settings, folder):
+    server = start(**settings)
+    server.client().create()
+    assert any(
+        "can be read and written" in each for each in check_that_it_warns(folder, **settings)
+    )
+
+
+def test_a_file_that_is_damaged_or_another_programs_is_told(folder, tmp_path):
+    path = tmp_path / "notes.db"
+    path.write_bytes(b"no database" * 500)
+    check_that_it_fails(
+        folder,
+        "^DATABASE_URL: this file is damaged, or no SQLite database",
+        DATABASE_URL=f"sqlite:///{path}",
+    )
+    path.unlink()
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute("CREATE TABLE notes (text)")
+    check_that_it_fails(
+        folder, "^DATABASE_URL: this file is another program's", DATABASE_URL=f"sqlite:///{path}"
+    )
+
+
+@pytest.mark.skipif(not POSTGRESQL, reason="TEST_DATABASE_URL is not set")
+def test_what_a_server_of_databases_refuses_is_told(folder):
+    """A wrong port, a name that is none, an encoding, a role that may not write: nothing is left behind."""
+    place, name, role = (
+        POSTGRESQL.rpartition("/")[0],
+        f"parley_{uuid.uuid4().hex}",
+        f"role_{uuid.uuid4().hex}",
+    )
+    nowhere = f"postgresql://hush:hush@127.0.0.1:{free_port()}/parley"
+    check_that_it_fails(folder, "^DATABASE_URL: nothing listens at 127.0.0.1", DATABASE_URL=nowhere)
+    check_that_it_fails(
+        folder, f"^DATABASE_URL: there is no database {name}", DATABASE_URL=f"{place}/{name}"
+    )
+    with psycopg.connect(POSTGRESQL, autocommit=True) as connection:
+        connection.execute(
+            f"CREATE DATABASE {name} ENCODING 'SQL_ASCII' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0"
+        )
+        try:
+            connection.execute(f"CREATE ROLE {role} LOGIN PASSWORD 'hush'")
+            check_that_it_fails(
+                folder, "^DATABASE_URL: .*encoding.*UTF8", DATABASE_URL=f"{place}/{name}"
+            )
+            connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+            connection.execute(f"CREATE DATABASE {name} ENCODING 'UTF8' TEMPLATE template0")
+            url = f"{place.partition('//')[0]}//{role}:hush@{place.rpartition('@')[2]}/{name}"
+            check_that_it_fails(folder, "^DATABASE_URL: the role may not use", DATABASE_URL=url)
+        finally:
+            connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+            connection.execute(f"DROP ROLE {role}")
+
+
+# The keys
+
+
+def test_a_key_that_is_none_is_told(folder):
+    start_once(folder)
+    (folder / "instance" / "jwt_key.pem").write_text("odd")
+    check_that_it_fails(folder, "jwt_key.pem is no Ed25519 key in PEM")
+    check_that_it_fails(folder, "^JWT_PUBLIC_KEY", JWT_PUBLIC_KEY="hush")
+
+
+def test_published_keys_are_counted_and_clocks_are_compared(folder, identity):
+    keys = {"keys": [jwk(ED25519.public_key(), "1"), {"kty": "of the future", "kid": "2"}]}
+    settings = {"JWT_JWKS_URL": identity.url, "JWT_AUDIENCE": "parley"}
+    identity.models = status(200, keys, Date=email.utils.formatdate(time.time() - 5, usegmt=True))
+    fine = check_that_it_warns(folder, **settings)
+    assert f"{identity.url} publishes 1 keys that are taken" in fine
+    identity.models = status(200, keys, Date=email.utils.formatdate(time.time() - 300, usegmt=True))
+    check_that_it_warns(folder, r"clock is \+\d+ s from that of", **settings)
+    identity.models = status(404)
+    check_that_it_fails(folder, "^JWT_JWKS_URL: .*404", **settings)
+    identity.models = status(200, {"keys": []})
+    check_that_it_fails(folder, "^JWT_JWKS_URL: it publishes no key that is taken", **settings)
+
+
+TAKES_OTHERS = "JWT_AUDIENCE is not set: tokens that the identity provider made for other services"
+
+
+def test_published_keys_without_an_audience_are_warned_of(folder, identity, tmp_path):
+    identity.models = status(200, {"keys": [jwk(ED25519.public_key(), "1")]})
+    check_that_it_warns(folder, f"^{TAKES_OTHERS}.*Write JWT_AUDIENCE=", JWT_JWKS_URL=identity.url)
+    for audience in (None, "parley"):
+        settings = {"JWT_SECRET": "", "JWT_JWKS_URL": identity.url, "JWT_AUDIENCE": audience}
+        with running(tmp_path / str(audience), **settings, WEB_CONCURRENCY=2) as server:
+            output = server.wait_for_output(" start ")
+            assert output.count(f" WARNING {TAKES_OTHERS}") == (audience is None)
+
+
+# The providers
+
+
+@pytest.fixture
+def openai(provider):
+    return {"OPENAI_BASE_URL": f"{provider.url}/v1", "OPENAI_API_KEY": "sk-hush-hush"}
+
+
+def test_models_that_are_not_listed_are_warned_of(folder, provider, openai):
+    sentences = "openai does not list odd, but m-1, m-2", "openai does not list old, but"
+    fine = check_that_it_warns(folder, *sentences, MODELS="m-1,odd", TITLE_MODEL="old", **openai)
+    assert "openai answers, and lists 2 models" in fine and "m-1 answers" in fine
+    assert len(provider.posts) == 1 and provider.posts[0].body["max_tokens"] <= 256
+
+
+def test_a_default_model_that_does_not_answer_is_told(folder, provider, openai):
+    provider.default = status(
+        404, {"error": {"message": 'model "m-1" not found, try pulling it first'}}
+    )
+    check_that_it_fails(folder, "has no such model: model .m-1. not found", **openai)
+    provider.default = status(500, {"error": {"message": "out of memory"}})
+    check_that_it_fails(folder, "failed with status 500.*out of memory", **openai)
+    assert len(provider.posts) == 2  # it is not tried again
+
+
+def test_a_model_that_thinks_for_too_long_is_there(folder, provider, openai):
+    provider.default = reply(
+        thought(reasoning_content="Hm. " * 10), stop="length", usage=(15, 256, 0)
+    )
+    assert "m-1 answers" in check_that_it_warns(folder, **openai)
+
+
+def test_a_provider_that_lists_nothing_needs_a_default(folder, provider, openai):
+    provider.models = []
+    check_that_it_fails(folder, "lists no model", **openai)
+    check_that_it_warns(folder, "openai does not list m-1", DEFAULT_MODEL="m-1", **openai)
+
+
+def test_whether_a_default_model_answers_decides_where_nothing_is_listed(folder, provider, openai):
+    provider.models = status(404)
+    warning = "openai has nothing there .*404"
+    assert "m-1 answers" in check_that_it_warns(folder, warning, DEFAULT_MODEL="m-1", **openai)
+    check_that_it_fails(folder, "404", **openai)
+    check_that_it_fails(folder, "404", TITLE_MODEL="t", **openai)  # which is no default
+
+
+# gunicorn
+
+
+def test_what_gunicorn_would_not_take_is_told(folder):
+    for port in ("abc", "99999"):
+        check_that_it_fails(folder, "^PORT: give a whole number from 1 to 65535$", PORT=port)
+    check_that_it_fails(folder, "^WEB_CONCURRENCY: give a whole number", WEB_CONCURRENCY="two")

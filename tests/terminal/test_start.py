@@ -1,0 +1,258 @@
+"""What a start says of what is set up, and the address that it prints."""
+
+import os
+import pty
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+
+import jwt
+import pytest
+
+from commands import COMMANDS, FLASK, check_that_it_commands_nothing, environment_of
+from llm import open_catalog
+from servers import free_port, running, wait_until_up
+from settings import read_settings
+from terminal.start import describe
+from tokens import ED25519, pem
+
+
+def run(folder, *words, **settings):
+    """This command of flask, which has ended."""
+    environment = environment_of(settings)
+    return subprocess.run(
+        [*FLASK, *words], cwd=folder, env=environment, capture_output=True, text=True, timeout=60
+    )
+
+
+# The start
+
+
+def start_lines(output):
+    return [line for line in output.splitlines() if " start " in line or '"start"' in line]
+
+
+def test_the_log_says_once_what_a_server_starts_with(provider, tmp_path):
+    """Also where it reloads; and no password, in whatever form its URL has it."""
+    public = pem(ED25519.public_key())
+    settings = {
+        "JWT_PUBLIC_KEY": public,
+        "JWT_SECRET": "",
+        "DEFAULT_MODEL": "m-1",
+        "OPENAI_API_KEY": "sk-hush",
+    }
+    settings |= {
+        "OPENAI_BASE_URL": provider.url.replace("//", "//hush:hush@") + "/v1",
+        "WEB_CONCURRENCY": 2,
+    }
+    with running(tmp_path, **settings) as server:
+        server.process.send_signal(signal.SIGHUP)
+        server.wait_for_output("Booting worker", 4)
+        (line,) = start_lines(server.output())
+    assert line.partition(" INFO ")[2] == (
+        f"start version=2.0.0.dev0 address=http://127.0.0.1:{server.port} database=sqlite:///{tmp_path}/parley.db "
+        f'keys=JWT_PUBLIC_KEY providers="openai http://***@127.0.0.1:{provider.port}/v1" model=m-1'
+    )
+
+
+@pytest.mark.parametrize(
+    "url, shown",
+    [
+        (
+            "postgresql://hush:hu%40sh@db:5432,[::1]:5433/name?a=b",
+            "postgresql://***@db:5432,[::1]:5433/name?a=b",
+        ),
+        (
+            "postgresql://db/name?user=me&password=hush&a=b",
+            "postgresql://db/name?user=me&password=***&a=b",
+        ),
+        ("postgres:///name?host=/tmp&pass%77ord=hush", "postgres:///name?host=/tmp&pass%77ord=***"),
+        ("sqlite:///some/where.db", "sqlite:///some/where.db"),
+    ],
+)
+def test_no_form_of_a_password_is_shown(url, shown):
+    settings = read_settings(
+        {"DATABASE_URL": url, "JWT_JWKS_URL": "https://hush@identity.example/keys"}
+    )
+    assert describe(settings, "/instance", open_catalog(settings)) == {
+        "database": shown,
+        "keys": "https://***@identity.example/keys",
+        "providers": "echo",
+        "model": "echo",
+    }
+
+
+def test_says_that_only_the_provider_knows_its_default_model():
+    """It is not asked."""
+    settings = read_settings({"OPENAI_BASE_URL": "http://127.0.0.1:9/v1", "ANTHROPIC_API_KEY": ""})
+    described = describe(settings, "/instance", open_catalog(settings))
+    assert described["model"] == "the first that openai lists"
+    assert described["keys"] == "/instance/jwt_key.pem"
+
+
+def run_once(folder, *arguments, **settings):
+    """(port, what `flask run` prints, what it logs) until it is up."""
+    port, pipes = free_port(), {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    command = [*FLASK, "run", "--port", str(port), *arguments]
+    process = subprocess.Popen(
+        command, cwd=folder, env=environment_of(settings), start_new_session=True, **pipes
+    )
+    printed = ""
+    try:
+        wait_until_up(f"http://127.0.0.1:{port}", process)
+        while f":{port}/" not in (line := process.stdout.readline()) or not line.startswith("open"):
+            assert line, printed
+            printed += line
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        rest, log = process.communicate(timeout=20)
+    return port, printed + line + rest, log
+
+
+def test_flask_run_prints_six_lines_once_and_the_link_is_the_last(folder):
+    port, printed, log = run_once(folder, "--debug")
+    lines = printed[printed.index("Parley ") :].splitlines()
+    assert lines[:4] == [
+        "Parley 2.0.0.dev0",
+        f"database: sqlite:///{folder}/instance/parley.db",
+        f"keys: {folder}/instance/jwt_key.pem",
+        "providers: echo; the default model is echo",
+    ]
+    assert (
+        lines[4].startswith(f"try: curl -N http://127.0.0.1:{port}/sessions ") and len(lines) == 6
+    )
+    told, _, token = lines[5].partition("#token=")
+    assert told == f"open, a secret for 30 days: http://127.0.0.1:{port}/"
+    claims = jwt.decode(token, options={"verify_signature": False})
+    assert claims["exp"] - claims["iat"] == 30 * 86400
+    assert token not in printed[: -len(token) - 1] and start_lines(log) == []
+
+
+def test_flask_run_on_all_addresses_prints_one_that_works(folder):
+    _, printed, _ = run_once(folder, "--host", "0.0.0.0")
+    address = re.search("http://([0-9.]+):", printed)[1]
+    assert address != "0.0.0.0"
+    with socket.socket() as listener:
+        listener.bind((address, 0))  # raises OSError where it is none of this machine's
+
+
+def test_gunicorn_prints_the_link_on_a_terminal_and_never_into_a_log(folder):
+    for has_terminal in (True, False):
+        port, (terminal, inside) = free_port(), pty.openpty()
+        command = [sys.executable, "gunicorn.conf.py"]
+        environment = environment_of({"PORT": str(port)}) | {"TERM": "xterm"}
+        streams = {"stdout": inside if has_terminal else subprocess.PIPE, "stderr": subprocess.PIPE}
+        process = subprocess.Popen(command, cwd=folder, env=environment, **streams)
+        os.close(inside)
+        try:
+            wait_until_up(f"http://127.0.0.1:{port}", process)
+        finally:
+            process.terminate()
+            printed, log = (each or b"" for each in process.communicate(timeout=40))
+        shown = os.read(terminal, 65536) if has_terminal else b""
+        os.close(terminal)
+        assert (b"#token=" in shown) == has_terminal and b"#token=" not in printed + log
+        if has_terminal:
+            token = shown.decode().partition("#token=")[2].strip()
+            assert (
+                jwt.decode(token, options={"verify_signature": False})["sub"]
+                == "https://github.com/you"
+            )
+
+
+@pytest.mark.parametrize(
+    "url, link", [("https://c.example", "https://c.example/"), ("http://h:80/x/", "http://h:80/x/")]
+)
+def test_flask_token_prints_a_link(folder, url, link):
+    ended = run(folder, "token", "https://github.com/bob", "--url", url)
+    told, _, token = ended.stdout.strip().partition("#token=")
+    assert told == link
+    assert jwt.decode(token, options={"verify_signature": False})["sub"] == "https://github.com/bob"
+
+
+@pytest.mark.parametrize(
+    "url", ["c.example", "https://", "https://c.example/#x", "https://a:b@c.example"]
+)
+def test_flask_token_refuses_what_is_no_address(folder, url):
+    ended = run(folder, "token", "bob", "--url", url)
+    assert (ended.returncode, ended.stdout) == (1, "") and "write it like https://" in ended.stderr
+
+
+def test_flask_run_prints_nothing_that_a_terminal_obeys(folder):
+    settings = {"OPENAI_BASE_URL": "http://127.0.0.1:9/v1", "DEFAULT_MODEL": f"m{COMMANDS}"}
+    _, printed, log = run_once(folder, **settings)
+    assert "owned" in printed
+    check_that_it_commands_nothing(printed + log)
+
+
+def test_flask_run_prints_no_token_where_it_cannot_make_one(folder):
+    port, printed, _ = run_once(folder, JWT_PUBLIC_KEY=pem(ED25519.public_key()))
+    assert printed.endswith(
+        "tokens: Whoever runs this server has tokens for it, or links with one.\n"
+        f"open: http://127.0.0.1:{port}/\n"
+    )
+    assert "curl" not in printed
+
+
+def test_flask_run_prints_nothing_where_its_port_is_taken(folder):
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        command = [*FLASK, "run", "--port", str(port)]
+        ended = subprocess.run(
+            command, cwd=folder, env=environment_of({}), capture_output=True, text=True, timeout=60
+        )
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert (
+        ended.stderr.splitlines()[-1]
+        == f"Error: Another program listens on port {port}. Stop it, or: flask run -p {port + 1}"
+    )
+
+
+IN_A_NETWORK_OF_ITS_OWN = r"""
+import http.server, json, subprocess, sys, threading
+
+class Models(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        body = json.dumps({"object": "list", "data": [{"id": "llama3.2"}]}).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_):
+        pass
+
+subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+silent = __import__("socket").create_server(("127.0.0.1", 11434))
+if sys.argv[1] == "8080":
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 8080), Models)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+command = [sys.executable, "-c", "import app, terminal.start; print(terminal.start.describe_start(app.create_app())['model'])"]
+print(subprocess.run(command, capture_output=True, text=True, timeout=60).stdout)
+"""
+
+
+HAS_NETWORKS = os.getuid() == 0 and shutil.which("unshare") and shutil.which("ip")
+
+
+@pytest.mark.skipif(not HAS_NETWORKS, reason="a network of its own needs root, unshare and ip")
+def test_a_model_server_of_this_machine_is_named_and_not_used(folder):
+    """One that says nothing, on Ollama's port, does not hold up the start; one that has a list is named, by whatever proxy."""
+    command = ["unshare", "-n", sys.executable, "-c", IN_A_NETWORK_OF_ITS_OWN]
+    environment = environment_of(
+        {"HTTP_PROXY": "http://127.0.0.1:9", "http_proxy": "http://127.0.0.1:9"}
+    )
+    named = "echo; a model server answers on this machine: put OPENAI_BASE_URL=http://127.0.0.1:8080/v1 into .env"
+    for port, found in (("8080", named), ("0", "echo")):
+        ended = subprocess.run(
+            [*command, port],
+            cwd=folder,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert ended.stdout.strip() == found, ended.stderr

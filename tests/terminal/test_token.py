@@ -1,0 +1,135 @@
+"""`flask token`: a token that the server takes, or why none can be made."""
+
+import time
+
+import jwt
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa, x25519
+
+from client import ALICE, SECRET
+from commands import flask
+from product import ROOT
+from tokens import ED25519, KEYS, pem, status_of
+
+# Making one
+
+
+def test_makes_a_token_with_its_secret(tmp_path, server):
+    command = flask(
+        ROOT,
+        "token",
+        ALICE,
+        "--days",
+        "7",
+        JWT_SECRET=SECRET,
+        DATABASE_URL=f"sqlite:///{tmp_path}/a.db",
+    )
+    assert (command.returncode, command.stderr) == (0, "")
+    token = command.stdout.strip()
+    claims = jwt.decode(token, SECRET, ["HS256"], issuer="fabro-web")
+    assert set(claims) == {"iss", "iat", "exp", "sub"}
+    assert claims["sub"] == ALICE
+    assert claims["exp"] - claims["iat"] == 7 * 24 * 3600
+    assert abs(claims["iat"] - time.time()) < 10
+    assert status_of(server, token) == 200
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"JWT_PUBLIC_KEY": pem(ED25519.public_key())}, {"JWT_JWKS_URL": "http://127.0.0.1:9/keys"}],
+    ids=["public key", "published keys"],
+)
+def test_makes_no_token_with_a_key_that_only_verifies(tmp_path, settings):
+    command = flask(ROOT, "token", ALICE, **settings, DATABASE_URL=f"sqlite:///{tmp_path}/a.db")
+    assert (command.returncode, command.stdout) == (1, "")
+    assert (
+        command.stderr
+        == "Error: This server only has public keys: tokens come from whoever holds the private one.\n"
+    )
+
+
+@pytest.mark.parametrize("subject", ["", " ", "\n\t", "\u3000", "x" * 256, "x" * 300, "\udcff"])
+def test_makes_no_token_that_it_would_refuse(tmp_path, subject):
+    command = flask(
+        ROOT, "token", subject, JWT_SECRET=SECRET, DATABASE_URL=f"sqlite:///{tmp_path}/a.db"
+    )
+    assert (command.returncode, command.stdout) == (1, "")
+    assert command.stderr.startswith(
+        "Error: The subject names nobody. Give from 1 to 255 characters"
+    )
+    assert command.stderr.count("\n") == 1
+
+
+NO_ENCRYPTION = serialization.NoEncryption()
+
+
+def private_pem(key, encryption=NO_ENCRYPTION, form=serialization.PrivateFormat.PKCS8):
+    return key.private_bytes(serialization.Encoding.PEM, form, encryption).decode()
+
+
+PKCS8, TRADITIONAL = (
+    serialization.PrivateFormat.PKCS8,
+    serialization.PrivateFormat.TraditionalOpenSSL,
+)
+
+
+@pytest.mark.parametrize(
+    "kind, form", [*((kind, PKCS8) for kind in KEYS), ("P-256", TRADITIONAL), ("RSA", TRADITIONAL)]
+)
+def test_signs_with_a_private_key_where_nothing_else_can_be_opened(tmp_path, kind, form):
+    key, algorithm, _ = KEYS[kind]
+    (tmp_path / "private.pem").write_text(private_pem(key, form=form))
+    settings = {
+        "JWT_PUBLIC_KEY": pem(key.public_key()),
+        "JWT_AUDIENCE": "parley",
+        "DATABASE_URL": "sqlite:////nowhere/a.db",
+    }
+    command = flask(ROOT, "token", ALICE, "--key", str(tmp_path / "private.pem"), **settings)
+    assert (command.returncode, command.stderr) == (0, "")
+    token = command.stdout.strip()
+    assert jwt.get_unverified_header(token)["alg"] == algorithm
+    claims = jwt.decode(token, key.public_key(), [algorithm], issuer="fabro-web", audience="parley")
+    assert claims["sub"] == ALICE
+
+
+@pytest.mark.parametrize(
+    "text, problem",
+    [
+        (None, "No such file or directory"),
+        ("odd", "it is no Ed25519, EC or RSA private key in PEM"),
+        (pem(ED25519.public_key()), "it is a public key"),
+        (
+            private_pem(ED25519, serialization.BestAvailableEncryption(b"hush")),
+            "it is encrypted; `openssl pkey",
+        ),
+        (
+            private_pem(rsa.generate_private_key(65537, 1024)),
+            "an RSA key must have 2048 bits or more",
+        ),
+        (
+            private_pem(x25519.X25519PrivateKey.generate()),
+            "it is no Ed25519, EC or RSA private key in PEM",
+        ),
+    ],
+    ids=["missing", "none", "public", "encrypted", "weak", "of another type"],
+)
+def test_says_why_a_key_does_not_sign(tmp_path, text, problem):
+    path = tmp_path / "private.pem"
+    if text is not None:
+        path.write_text(text)
+    command = flask(ROOT, "token", ALICE, "--key", str(path))
+    assert (command.returncode, command.stdout) == (1, "")
+    assert (
+        command.stderr.startswith(f"Error: {path} cannot sign: {problem}")
+        and command.stderr.count("\n") == 1
+    )
+
+
+@pytest.mark.parametrize(
+    "arguments", [["token"], ["token", ALICE, "--days", "0"], ["token", ALICE, "--days", "odd"]]
+)
+def test_explains_how_a_token_is_made(tmp_path, arguments):
+    command = flask(ROOT, *arguments, JWT_SECRET=SECRET, DATABASE_URL=f"sqlite:///{tmp_path}/a.db")
+    assert (command.returncode, command.stdout) == (2, "")
+    assert command.stderr.startswith("Usage: ")

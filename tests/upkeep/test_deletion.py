@@ -1,0 +1,175 @@
+"""What is deleted: sessions that nobody used, and all that is stored of a person."""
+
+import os
+import re
+import subprocess
+import sys
+import threading
+import uuid
+
+import pytest
+
+from client import ALICE, BOB, wait_for_status, wait_until
+from commands import flask
+from ledgers import APP, METRICS, counts_of, metrics_of, usage_of, use
+from provider import reply
+
+# Deleting
+
+
+def put_back(tables, session, days):
+    """Has nobody used this session for so long."""
+    tables.rows(
+        "UPDATE session SET updated_at = updated_at - ? WHERE id = ?",
+        days * 86_400_000_000,
+        id_of(tables, session),
+    )
+
+
+def id_of(tables, session):
+    return uuid.UUID(session["id"]).hex if tables.is_sqlite else session["id"]
+
+
+def test_sessions_that_nobody_used_are_deleted_and_others_are_not(
+    start, settings, provider, tables
+):
+    server = start(**settings)
+    alice, bob = server.client(), server.client(BOB)
+    never = threading.Event()
+    old, older, fresh, young = (
+        alice.create("Old"),
+        bob.create("Older"),
+        alice.create("Fresh"),
+        bob.create("Young"),
+    )
+    provider.script = [reply("Half", never)]
+    busy = alice.post("/sessions", {"content": "Busy"}, Prefer="respond-async").json()
+    with alice.events(busy) as stream:
+        next(iter(stream))
+    for session, days in [(old, 8), (older, 800), (fresh, 6), (busy, 8)]:
+        put_back(tables, session, days)
+    tables.rows(
+        "UPDATE release SET retention_days = 7, retention_since = 0"
+    )  # the first day is over
+    start(**settings, RETENTION_DAYS=7)
+    wait_until(
+        lambda: (
+            old["id"] not in alice.get("/sessions").text
+            and older["id"] not in bob.get("/sessions").text
+        )
+    )
+    assert {row["id"] for row in alice.get("/sessions").json()["data"]} == {fresh["id"], busy["id"]}
+    assert [row["id"] for row in bob.get("/sessions").json()["data"]] == [young["id"]]
+    wait_until(lambda: tables.value("SELECT count(*) FROM turn") == 6)
+    shown = alice.get(f"/sessions/{busy['id']}")
+    assert shown.status_code == 200, shown.text
+    assert [turn["content"] for turn in shown.json()["turns"]] == ["Busy", "Half"]
+    put_back(tables, busy, -8)  # else it might be deleted rightly, by the second process to start
+    never.set()
+    wait_for_status(alice, busy, "complete")
+    assert counts_of(bob) == {"m-1": (2, 30, 14, 6, 0)}
+
+
+def words_of(tables):
+    """All that the tables have, in one text."""
+    names = {table for table, *_ in tables.columns()}
+    return "\n".join(str(row) for name in names for row in tables.rows(f'SELECT * FROM "{name}"'))
+
+
+def test_forgets_a_person(start, settings, provider, tables, tmp_path):
+    server = start(**settings, METRICS_TOKEN=METRICS, RATE_LIMIT="100/day")
+    alice, bob = server.client(), server.client(BOB)
+    provider.default = reply("Her answer, word for word.")
+    for number in range(3):
+        alice.post(
+            "/sessions",
+            {"content": f"Her message {number}", "system": "Her prompt"},
+            Idempotency_Key=f"her-key-{number}",
+        )
+    provider.default = reply("His answer.")
+    his = bob.create("His message")
+    never = threading.Event()
+    provider.script = [reply("Her half ", never)]
+    with alice.stream("POST", "/sessions", {"content": "Her last message"}) as stream:
+        frames = iter(stream)
+        assert [next(frames).name for _ in range(2)] == ["session", "content_delta"]
+        before = metrics_of(server)
+        ended = flask(
+            tmp_path, "--app", APP, "forget", "--yes", ALICE, DATABASE_URL=settings["DATABASE_URL"]
+        )
+        assert ended.returncode == 0, ended.stderr
+        assert ended.stdout.startswith(
+            f"{ALICE} is forgotten, with 4 sessions. Backups, logs and providers keep theirs."
+        )
+        assert [(frame.name, frame.data["status"]) for frame in frames] == [("error", 404)]
+    wait_until(lambda: metrics_of(server)[("parley_replies_in_progress",)] == 0)
+    wait_until(lambda: metrics_of(server)[("parley_replies_total", "interrupted", "m-1")] == 1)
+    text = words_of(tables)
+    assert not re.search("alice|her", text, re.IGNORECASE), text
+    after = metrics_of(server)
+    assert all(after[name] >= value for name, value in before.items() if name[0].endswith("_total"))
+    assert usage_of(alice)["data"] == [] and alice.get("/sessions").json()["data"] == []
+    assert [turn["content"] for turn in bob.turns(his)] == ["His message", "His answer."]
+    again = flask(
+        tmp_path, "--app", APP, "forget", "--yes", ALICE, DATABASE_URL=settings["DATABASE_URL"]
+    )
+    assert (again.returncode, again.stdout) == (
+        1,
+        "",
+    ) and f"Nothing is stored of {ALICE}." in again.stderr
+    alice.create()  # who comes back is new
+    assert counts_of(alice)["m-1"][0] == 1
+
+
+@pytest.mark.parametrize("answer, is_forgotten", [("y\n", True), ("n\n", False), ("", False)])
+def test_asks_before_it_forgets_a_person(start, settings, tmp_path, answer, is_forgotten):
+    alice = start(**settings).client()
+    alice.create(), alice.create()
+    command = [sys.executable, "-m", "flask", "--app", APP, "forget", ALICE]
+    environment = {"PATH": os.environ["PATH"], "DATABASE_URL": settings["DATABASE_URL"]}
+    ended = subprocess.run(
+        command,
+        cwd=tmp_path,
+        env=environment,
+        input=answer,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert f"Delete all that is stored of {ALICE}, 2 sessions among it? [y/N]" in ended.stdout
+    assert (ended.returncode == 0) == is_forgotten, ended.stderr
+    assert len(alice.get("/sessions").json()["data"]) == (0 if is_forgotten else 2)
+
+
+NOBODY = "The subject names nobody."
+
+
+@pytest.mark.parametrize(
+    "subject, told", [("", NOBODY), (" ", NOBODY), ("bob", "Nothing is stored of bob.")]
+)
+def test_forgets_nobody_by_mistake(start, settings, tables, tmp_path, subject, told):
+    start(**settings, RATE_LIMIT="9/day").client().create()
+    use(tables, "", 0)
+    before = words_of(tables)
+    ended = flask(
+        tmp_path, "--app", APP, "forget", "--yes", subject, DATABASE_URL=settings["DATABASE_URL"]
+    )
+    assert (ended.returncode, ended.stdout) == (1, "") and f"Error: {told}" in ended.stderr
+    assert words_of(tables) == before
+
+
+def test_a_deletion_does_not_wait_for_those_of_others(start, settings, tables):
+    """Which a process that died has left; the next to start goes on with them."""
+    alice = start(**settings).client()
+    left, mine = alice.create("Left"), alice.create("Mine")
+    tables.rows("UPDATE session SET owner = '' WHERE id = ?", id_of(tables, left))
+    assert alice.delete(f"/sessions/{mine['id']}").status_code == 204
+    assert tables.value("SELECT count(*) FROM session") == 1
+    start(**settings)
+    wait_until(
+        lambda: (
+            tables.value("SELECT count(*) FROM session")
+            == tables.value("SELECT count(*) FROM turn")
+            == 0
+        )
+    )

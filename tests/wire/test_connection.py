@@ -1,0 +1,206 @@
+"""Connections to providers are kept, and used again."""
+
+import contextlib
+import os
+import signal
+import time
+
+import pytest
+
+import storm
+from client import make_token
+from connections import answered_at_once, connected, connections_of
+from protocols import CLAUDE, GPT, WHOLE_ANSWERS, answered, both, stop
+from provider import (
+    KEEP,
+    Connection,
+    Provider,
+    chunk,
+    cut,
+    events_of,
+    head,
+    raw,
+    reply,
+    status,
+)
+from servers import running
+from tokens import ED25519, jwk, jwks, status_of
+
+# They are kept
+
+
+@both
+def test_asks_again_on_the_same_connection(line, model):
+    for _ in range(4):
+        answered(line.alice, model)
+    assert line.provider.connections == connections_of(line.posts)
+    assert len(line.provider.connections) == 1
+    assert "close" not in [request.headers.get("connection", "").lower() for request in line.posts]
+
+
+def test_keeps_as_many_connections_as_it_needed_at_once(line):
+    answered_at_once(line, 20)
+    answered_at_once(line, 20)
+    assert len(line.provider.connections) == 20
+
+
+def test_keeps_all_connections_of_its_first_moment(tmp_path):
+    """There is nothing yet that they could share; whatever is made for all of them is made once."""
+    with connected(tmp_path, is_secure=True) as line:
+        answered_at_once(line, 16)
+        answered_at_once(line, 16)
+        assert len(line.provider.connections) == 16
+
+
+@both
+def test_keeps_its_connection_behind_an_answer_that_is_not_streamed(line, model):
+    line.provider.default = status(200, WHOLE_ANSWERS[model])
+    for _ in range(3):
+        assert answered(line.alice, model)["content"] == "All of it."
+    assert len(line.provider.connections) == 1
+
+
+@both
+def test_keeps_its_connection_whatever_ends_the_lines(line, model):
+    def answer(request):
+        data = b"".join(events_of(request, ["Well."])).replace(b"\n", b"\r\n")
+        yield head(Transfer_Encoding="chunked")
+        yield chunk(b"\xef\xbb\xbf: hello\r\n\r\n" + data) + chunk(b"")
+        yield KEEP
+
+    line.provider.default = answer
+    for _ in range(3):
+        assert answered(line.alice, model)["content"] == "Well."
+    assert len(line.provider.connections) == 1
+
+
+def test_lists_models_on_the_connection_of_the_replies(provider, tmp_path):
+    provider.models = ["claude-x", "m-1"]
+    with running(
+        tmp_path, ANTHROPIC_BASE_URL=provider.url, OPENAI_BASE_URL=provider.url + "/v1"
+    ) as server:
+        assert len(server.client().get("/models").json()["data"]) == 2
+        answered(server.client(), CLAUDE)
+        answered(server.client(), GPT)
+    used = {request.path: request.connection for request in provider.requests}
+    assert used["/v1/messages"] is used["/v1/models?limit=1000"]
+    assert used["/v1/chat/completions"] is used["/v1/models"]
+
+
+def test_lists_models_on_a_new_connection_where_the_old_one_has_ended(provider, tmp_path):
+    answers = iter([raw()])
+    provider.models = lambda request: next(answers, status(200, {"data": [{"id": "m-7"}]}))(request)
+    with running(tmp_path, OPENAI_BASE_URL=provider.url + "/v1") as server:
+        answered(server.client(), GPT)
+        assert [model["id"] for model in server.client().get("/models").json()["data"]] == ["m-7"]
+    reply, *lists = provider.requests
+    assert len(lists) == 2
+    assert lists[0].connection is reply.connection
+
+
+NO_LISTS = {
+    "an error": status(404),
+    "no model": status(200, {"data": []}),
+    "no id": status(200, {"data": [{}]}),
+}
+
+
+@pytest.mark.parametrize("answer", NO_LISTS.values(), ids=NO_LISTS)
+def test_asks_on_no_connection_whose_list_names_no_model(provider, tmp_path, answer):
+    provider.models = answer
+    with running(tmp_path, OPENAI_BASE_URL=provider.url + "/v1", DEFAULT_MODEL=GPT) as server:
+        server.client().get("/models")
+        answered(server.client(), GPT)
+    assert len(connections_of(provider.requests)) == len(provider.requests) > 1
+
+
+def test_asks_for_titles_on_kept_connections(provider, tmp_path):
+    """A title is asked for at the same time as the reply, so there are two; the next session needs no more."""
+    provider.default = reply("A title")
+    with running(
+        tmp_path, OPENAI_BASE_URL=provider.url + "/v1", DEFAULT_MODEL=GPT, TITLE_MODEL="m-2"
+    ) as server:
+        alice = server.client()
+        for _ in range(3):
+            session = alice.create("Hello")
+            deadline = time.monotonic() + 5
+            while alice.get(f"/sessions/{session['id']}").json()["title"] != "A title":
+                assert time.monotonic() < deadline
+                time.sleep(0.02)
+    assert sorted(request.body["model"] for request in provider.posts) == ["m-1"] * 3 + ["m-2"] * 3
+    assert len(connections_of(provider.posts)) <= 2
+
+
+def test_fetches_published_keys_each_time_on_a_new_connection(tmp_path):
+    """Nothing but a model's answer, or its list, has one kept."""
+    identity = Provider()
+    identity.models = jwks(jwk(ED25519.public_key(), "1"))
+    token = make_token(key=ED25519, algorithm="EdDSA", headers={"kid": "unknown"})
+    with running(tmp_path, JWT_SECRET="", JWT_JWKS_URL=identity.url + "/keys.json") as server:
+        deadline = time.monotonic() + 5
+        # A kid that is not known has them fetched, once a second at most.
+        while len(identity.requests) < 3:
+            assert status_of(server, token) == 401
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        for request in identity.requests[:2]:
+            assert request.hung_up.wait(1)
+    assert len(connections_of(identity.requests)) == 3
+    identity.close()
+
+
+@contextlib.contextmanager
+def stopped(pids):
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
+
+
+def test_each_worker_has_connections_of_its_own(provider, tmp_path):
+    """All that is asked while the other workers stand still is asked by this one."""
+    settings = {"OPENAI_BASE_URL": provider.url + "/v1", "DEFAULT_MODEL": GPT, "WEB_CONCURRENCY": 2}
+    with running(tmp_path, **settings) as server:
+        workers = server.workers()
+        for worker in [*workers, *workers]:
+            with stopped([other for other in workers if other != worker]):
+                answered(server.client(), GPT)
+                answered(server.client(), GPT)
+    one, other = connections_of(provider.posts)
+    assert [request.connection for request in provider.posts] == [one] * 2 + [other] * 2 + [
+        one
+    ] * 2 + [other] * 2
+
+
+def test_leaves_no_socket_open(line):
+    answers = [
+        reply("Well."),
+        cut("Half"),
+        status(400),
+        raw(b"odd"),
+        raw(Connection.reset),
+        reply("", Connection="close"),
+    ]
+
+    def ask():
+        for answer in answers:
+            line.provider.script = [answer]
+            line.alice.post("/sessions", {"content": "Hello"})
+        line.provider.script = [reply("So far", 30)]
+        count = len(line.posts) + 1
+        session = line.alice.post("/sessions", {"content": "Hello"}, Prefer="respond-async").json()
+        asked = line.provider.wait_for_request(count)
+        stop(line.alice, session, "cancel")
+        assert asked.hung_up.wait(1)
+
+    ask()
+    before = storm.open_sockets(line.server)
+    for _ in range(4):
+        ask()
+    deadline = time.monotonic() + 5
+    while storm.open_sockets(line.server) > before + 3:  # what is just being closed
+        assert time.monotonic() < deadline
+        time.sleep(0.02)

@@ -1,0 +1,269 @@
+"""Connections that have ended meanwhile, or do not answer, are replaced or given up."""
+
+import concurrent.futures
+import contextlib
+import itertools
+import re
+import time
+
+import pytest
+
+from connections import answered_at_once, connected, connections_of, on_linux, then_more, timers
+from product import ROOT
+from protocols import GPT, OWN_PAUSE, answered, at_any_time, both, by_any_way, failed, pauses, stop
+from provider import Connection, asked, cut, event, raw, reply, silence, so_far, status
+
+
+def test_asks_on_no_connection_that_was_idle_for_long(tmp_path):
+    """The limit is minutes; here it is set to half a second before the server starts."""
+    path = tmp_path / "impatient.conf.py"
+    path.write_text(
+        f"import sys\nsys.path.insert(0, {str(ROOT)!r})\nexec(open('gunicorn.conf.py').read())\n"
+        "from wire import connection\nassert connection.IDLE_TTL >= 60\nconnection.IDLE_TTL = 0.5\n"
+    )
+    with connected(tmp_path, is_secure=False, GUNICORN_CMD_ARGS=f"-c {path}") as line:
+        answered(line.alice, GPT)
+        time.sleep(0.6)
+        answered(line.alice, GPT)
+        assert len(connections_of(line.posts)) == 2
+        assert line.posts[0].hung_up.wait(1)
+
+
+# They have ended meanwhile
+
+LONG = "So many words. " * 20_000  # more than the other side's kernel takes unread
+
+
+def closed(line):
+    line.posts[-1].connection.close()
+
+
+def reset(line):
+    line.posts[-1].connection.reset()
+
+
+def closed_at_the_request(line):
+    line.provider.script = [raw()]
+
+
+def reset_at_the_request(line):
+    line.provider.script = [raw(Connection.reset)]
+
+
+def reset_within_the_request(line):
+    line.posts[-1].connection.breaks_after = 500
+
+
+@both
+@pytest.mark.parametrize(
+    "end", [closed, reset, closed_at_the_request, reset_at_the_request, reset_within_the_request]
+)
+def test_asks_at_once_on_a_new_connection_where_the_old_one_has_ended(line, model, end):
+    """Without a pause, and without counting it: there are three tries behind it."""
+    answered(line.alice, model)
+    end(line)
+    is_seen = len(
+        line.provider.script
+    )  # whether the provider has read the request on which the connection ended
+    again = status(500, {}, retry_after_ms="1")
+    line.provider.script += [again, again, reply("At last.")]
+    assert answered(line.alice, model, LONG)["content"] == "At last."
+    assert len(line.posts) == 1 + is_seen + 3
+    assert [request.body["messages"][-1]["content"] for request in line.posts[1:]] == [LONG] * (
+        is_seen + 3
+    )
+    old = line.posts[: 1 + is_seen]
+    assert connections_of(old) == [old[0].connection]
+    assert len(connections_of(line.posts)) == 1 + 3  # none is kept behind an error
+    if is_seen:
+        assert pauses(line.provider)[1] < OWN_PAUSE
+
+
+@pytest.mark.parametrize("end", [raw(), raw(Connection.reset)], ids=["closed", "reset"])
+def test_tries_no_other_old_connection_where_one_has_ended(line, end):
+    """A provider that was started anew has ended all of them."""
+    answered_at_once(line, 5)
+    old = connections_of(line.posts)
+    line.provider.default = lambda request: (end if request.connection in old else reply("Anew."))(
+        request
+    )
+    assert answered(line.alice, GPT)["content"] == "Anew."
+    assert len(line.posts) == 5 + 2
+    assert line.posts[5].connection in old
+    assert pauses(line.provider)[5] < OWN_PAUSE
+
+
+@pytest.mark.parametrize("is_new", [True, False], ids=["the first connection", "the next one"])
+@pytest.mark.parametrize("end", [raw(), raw(Connection.reset)], ids=["closed", "reset"])
+def test_a_new_connection_that_breaks_is_one_of_three_tries(line, is_new, end):
+    if not is_new:
+        answered(line.alice, GPT)
+    line.provider.default = end
+    response, error, _ = failed(line.alice, GPT)
+    assert response.status_code == 502
+    assert re.search("broke the connection|could not be reached", error["detail"])
+    if is_new:
+        first, second = pauses(line.provider)
+        assert len(connections_of(line.posts)) == 3
+    else:
+        _, at_once, first, second = pauses(line.provider)
+        assert at_once < OWN_PAUSE
+        assert len(connections_of(line.posts)) == 4
+    assert OWN_PAUSE <= first
+    assert 2 * OWN_PAUSE <= second
+
+
+@pytest.mark.parametrize("end", [Connection.close, Connection.reset], ids=["closed", "reset"])
+@pytest.mark.parametrize("beginning", [b"H", b"HTTP/1.1 20", b"HTTP/1.1 200 OK\r\nContent-"])
+def test_a_connection_that_breaks_within_an_answer_is_one_of_three_tries(line, beginning, end):
+    """Even one byte says that the request was taken."""
+    answered(line.alice, GPT)
+    line.provider.script = [raw(beginning, 0.05, end)]
+    answered(line.alice, GPT)
+    assert len(line.posts) == 3
+    assert line.posts[0].connection is line.posts[1].connection is not line.posts[2].connection
+    assert pauses(line.provider)[1] >= OWN_PAUSE
+
+
+def test_a_break_behind_the_first_words_fails(line):
+    answered(line.alice, GPT)
+    line.provider.script = [cut("So far")]
+    assert failed(line.alice, GPT)[2]["content"] == "So far"
+    assert len(line.posts) == 2
+    answered(line.alice, GPT)
+    assert len(connections_of(line.posts)) == 2
+
+
+@pytest.mark.parametrize("is_secure", [False, True], ids=["plain", "TLS"])
+def test_goes_on_on_another_connection_behind_a_break(tmp_path, is_secure):
+    """Whoever broke it: what is still to come of the first answer is in no other."""
+    overloaded = then_more(
+        event({"error": {"type": "overloaded_error", "message": "Overloaded"}}), "No."
+    )
+    breaks = [
+        cut("So far"),
+        lambda request: itertools.chain(cut("So far")(request), [0.1, Connection.reset]),
+        overloaded,
+    ]
+    with (
+        connected(tmp_path, is_secure) as line,
+        concurrent.futures.ThreadPoolExecutor(len(breaks)) as pool,
+    ):
+        line.provider.default = lambda request: (
+            reply(".") if so_far(request) else breaks[int(asked(request))]
+        )(request)
+        turns = list(
+            pool.map(lambda number: answered(line.alice, GPT, str(number)), range(len(breaks)))
+        )
+        assert [(turn["content"], turn["continued"]) for turn in turns] == [("So far.", 1)] * len(
+            breaks
+        )
+        broken = [request for request in line.posts if not so_far(request)]
+        others = [request for request in line.posts if so_far(request)]
+        assert len(broken) == len(others) == len(breaks)
+        assert not set(connections_of(broken)) & set(connections_of(others))
+        assert all(request.hung_up.wait(1) for request in broken)
+
+
+def test_a_provider_that_is_silent_on_an_old_connection_is_asked_once(impatient_line):
+    line = impatient_line
+    answered(line.alice, GPT)
+    line.provider.script = [silence(30)]
+    response, error, _ = failed(line.alice, GPT)
+    assert response.status_code == 504
+    assert "nothing of an answer in time" in error["detail"]
+    assert len(line.posts) == 2
+    assert line.posts[1].connection is line.posts[0].connection
+    assert line.posts[1].hung_up.wait(1)
+
+
+def test_says_that_nobody_listens_any_more(tmp_path):
+    with connected(tmp_path, is_secure=False) as line:
+        answered(line.alice, GPT)
+        line.provider.close()
+        response, error, _ = failed(line.alice, GPT)
+    assert response.status_code == 502
+    assert "could not be reached" in error["detail"]
+
+
+def test_says_that_nobody_listens_any_more_where_the_old_connection_breaks(tmp_path):
+    """As where a provider is started again: its old connection ends under the request, and there is no new one."""
+    with connected(tmp_path, False) as line:
+        answered(line.alice, GPT)
+        line.provider.script = [raw(lambda connection: line.provider.close())]
+        response, error, turn = failed(line.alice, GPT)
+        assert response.status_code == 502
+        assert "could not be reached" in error["detail"]
+        assert "Traceback" not in line.server.output()
+
+
+@on_linux
+def test_notices_a_connection_that_was_dropped_in_silence(tmp_path):
+    """No packet gets through any more, and none comes: the kernel gives up long before a silent model is given up."""
+    for name in ("plain", "secure"):
+        (tmp_path / name).mkdir()
+    with contextlib.ExitStack() as stack:
+        lines = [
+            stack.enter_context(connected(tmp_path / name, name == "secure", MODEL_TIMEOUT=60))
+            for name in ("plain", "secure")
+        ]
+
+        def ask(line):
+            answered(line.alice, GPT)
+            line.posts[0].connection.vanish()
+            began = time.monotonic()
+            response = line.alice.post("/sessions", {"content": "Hello"}, Prefer="wait=30")
+            assert line.provider.wait_for_request(2, seconds=20).at - began < 16
+            assert response.status_code == 201, response.text
+            assert line.alice.turns(response.json())[-1]["content"] == "The answer."
+            assert len(line.posts) == len(connections_of(line.posts)) == 2
+
+        with concurrent.futures.ThreadPoolExecutor(2) as pool:
+            list(pool.map(ask, lines))
+
+
+@on_linux
+def test_has_the_kernel_watch_over_idle_connections(line):
+    answered(line.alice, GPT)
+    deadline = time.monotonic() + 5
+    while True:
+        [(kind, seconds)] = timers(line.provider.port)
+        if (
+            kind == 2 and 1 < seconds <= 60
+        ):  # keep-alive; in the first moment the same timer is for an acknowledgement
+            return
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+# Hanging up
+
+
+@by_any_way
+@at_any_time
+@pytest.mark.parametrize("connection", ["new", "old", "new as the old one had ended"])
+def test_hangs_up_within_a_second_on_any_connection(line, connection, begun, way):
+    if connection != "new":
+        answered(line.alice, GPT)
+        if connection != "old":
+            line.provider.script = [raw()]
+    line.provider.script += [reply("So far", 30, ", no further") if begun else silence(30)]
+    count = len(line.posts) + len(line.provider.script)
+    with line.alice.stream("POST", "/sessions", {"content": "Hello", "model": GPT}) as events:
+        events = iter(events)
+        session = next(events).data
+        asked = line.provider.wait_for_request(count)
+        assert (asked.connection is line.posts[0].connection) == (
+            connection != "new as the old one had ended"
+        )
+        if begun:
+            assert next(events).data == {"delta": "So far"}
+        stop(line.alice, session, way)
+        assert asked.hung_up.wait(1)
+        assert [event.name for event in events] == (
+            ["assistant_turn", "done"] if way == "cancel" else ["error"]
+        )
+    assert len(line.posts) == count
+    assert answered(line.alice, GPT)["content"] == "The answer."
+    assert line.posts[-1].connection is not asked.connection
+    assert len(line.posts) == count + 1

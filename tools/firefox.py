@@ -1,0 +1,218 @@
+"""The page in Firefox, which is driven without geckodriver: `pip install -r tools/firefox.txt`, then `python tools/firefox.py`.
+
+It needs `firefox-esr` or `firefox`; where one is elsewhere, `FIREFOX` names it. What fails is raised.
+"""
+
+import os
+import pathlib
+import shutil
+import sys
+import tempfile
+import threading
+import time
+
+from marionette_driver import By
+from marionette_driver.keys import Keys
+from marionette_driver.marionette import Alert, Marionette
+
+from client import make_token
+from other_origin import ALL_OF_IT, ASYNCHRONOUS, CLIENT, READERS, SEEN, START, WITHOUT_LEAVE, Site
+from provider import Provider, event, reply, silence
+from proxy import Proxy
+from raw_tables import lengthen
+from servers import free_port, running
+
+FIREFOX = os.environ.get("FIREFOX") or shutil.which("firefox-esr") or shutil.which("firefox")
+USER = "https://github.com/you"
+MARKDOWN = "# Title\n\n- one\n- **two**\n\n```sh\necho  <b>\n```\n\n<img src=x onerror=alert(1)> [bad](javascript:alert(1))"
+
+
+class Page:
+    def __init__(self, firefox):
+        self.firefox = firefox
+
+    def run(self, script, *arguments):
+        return self.firefox.execute_script("return " + script, script_args=arguments, sandbox=None)
+
+    def find(self, selector):
+        return self.firefox.find_element(By.CSS_SELECTOR, selector)
+
+    def text(self, selector):
+        return self.run("document.querySelector(arguments[0])?.innerText ?? ''", selector)
+
+    def wait(self, condition, what):
+        deadline = time.monotonic() + 15
+        while not condition():
+            assert time.monotonic() < deadline, what
+            time.sleep(0.05)
+
+    def say(self, text):
+        self.find("#text").send_keys(text + Keys.ENTER)
+
+    def wait_for_end(self, count):
+        """Wait until there are so many turns, the last with its footer."""
+        script = "document.querySelectorAll('article').length"
+        self.wait(
+            lambda: self.run(script) == count and self.text("article:last-child footer"),
+            f"{count} turns",
+        )
+
+
+def check(page, server, provider, database):
+    page.firefox.navigate(f"{server.url}/#token={make_token(USER)}")
+    page.wait(lambda: USER in page.text("#refusal"), "asked by the link")
+    page.find("#token").send_keys(Keys.ENTER)
+    page.wait(lambda: page.text("#user") == "you", "signed in by the link")
+    assert "token" not in page.firefox.get_url()
+
+    provider.script = [reply(*MARKDOWN)]
+    page.say("Show markdown")
+    page.wait_for_end(2)
+    assert (
+        page.text("article:last-child .text h1") == "Title"
+        and page.text("article:last-child pre") == "echo  <b>"
+    )
+    assert page.run("document.querySelectorAll('article :is(img, a)').length") == 0
+    page.find("figcaption button").click()
+    page.wait(lambda: page.text("figcaption button") == "Copied", "copied")
+
+    turns = 2
+    for rate in (8, 50, 100, 500):
+        step = max(1, rate // 50)
+        pieces = [
+            part
+            for _ in range(0, 2 * rate, step)
+            for part in ("word " * step + "\n\n", step / rate)
+        ]
+        provider.script = [reply("word\n\n" * 40, *pieces)]
+        page.say("Talk")
+        turns += 2
+        page.wait_for_end(turns)
+        time.sleep(0.2)  # a frame or two
+        gap = page.run(
+            "((log) => log.scrollHeight - log.scrollTop - log.clientHeight)(document.getElementById('log'))"
+        )
+        assert gap < 2, f"at {rate} words a second the view is {gap} pixels behind"
+
+    page.find("#settings-button").click()
+    page.find("#system").send_keys("Be kind." + Keys.ENTER + "Be short.")
+    page.find("#settings .main").click()
+    page.wait(lambda: not page.find("#settings").is_displayed(), "saved")
+    page.say("Hello")
+    page.wait_for_end(turns + 2)
+    assert provider.posts[-1].body["messages"][0]["content"] == "Be kind.\nBe short."
+
+    page.find("#settings-button").click()
+    page.find("#temperature").send_keys("0.5")
+    page.find("#settings .main").click()
+    page.wait(lambda: not page.find("#settings").is_displayed(), "saved, with an option")
+    page.find(".user:nth-last-child(2) .edit").click()
+    page.find("article textarea").send_keys(", edited" + Keys.ENTER)
+    page.wait(lambda: page.text(".user:nth-last-child(2) .text") == "Hello, edited", "edited")
+    page.wait_for_end(turns + 2)
+    asked = provider.posts[-1].body
+    assert (asked["messages"][-1]["content"], asked["temperature"]) == ("Hello, edited", 0.5)
+
+    page.find("#usage-button").click()
+    page.wait(lambda: page.text("summary small").startswith("7 replies, "), "the usage")
+    assert page.text("summary bdi") == "m-1" and page.run("document.activeElement.id") == "usage"
+    page.find("#usage").send_keys(Keys.ESCAPE)
+    page.wait(lambda: not page.find("#usage").is_displayed(), "left by Escape")
+    assert page.run("document.activeElement.id") == "usage-button"
+
+    thoughts = event({"choices": [{"index": 0, "delta": {"reasoning_content": "x" * 1234}}]})
+    provider.script = [reply(thoughts, threading.Event())]
+    page.say("Think")
+    page.wait(lambda: "1,234 characters" in page.text(".waiting"), "thinking")
+    page.find("#stop").click()
+    page.wait(lambda: "Stopped" in page.text("article:last-child footer"), "thinking is stopped")
+
+    provider.script = [silence(30)]
+    page.say("Think")
+    page.wait(
+        lambda: page.run("document.querySelector('.dots')?.getAnimations().length"),
+        "something moves",
+    )
+    page.find("#stop").click()
+    page.wait(lambda: "Stopped" in page.text("article:last-child footer"), "stopped")
+
+    page.find("#list li button").click()
+    page.wait(lambda: page.find("#rename").is_displayed(), "the menu")
+    page.find("#rename").click()
+    alert = Alert(page.firefox)
+    alert.send_keys("Renamed")
+    alert.accept()
+    page.wait(lambda: page.text("#list strong") == "Renamed", "renamed")
+
+    [session] = server.client(USER).get("/sessions").json()["data"]
+    lengthen(database, session, 100)
+    page.firefox.refresh()
+    count = "document.querySelectorAll('article').length"
+    page.wait(lambda: page.run(count) == 50, "the last fifty turns")
+    for more in (100, 100 + turns + 6):
+        page.run("document.getElementById('log').scrollTo(0, 5)")
+        page.wait(lambda: page.run(count) == more, f"{more} turns")
+        assert page.run("document.getElementById('log').scrollTop") > 1000, (
+            "it jumped to the older turns"
+        )
+
+
+def check_other_origins(page, server, provider, site):
+    firefox, token = page.firefox, make_token("https://github.com/another")
+    firefox.timeout.script = 60
+
+    def run(script):
+        return firefox.execute_async_script(
+            ASYNCHRONOUS % script, script_args=(server.url, token), sandbox=None
+        )
+
+    firefox.navigate(f"http://127.0.0.1:{site.port}/")
+    asked = len(provider.posts)
+    assert run(WITHOUT_LEAVE) == ["rejected TypeError"] * 9 and len(provider.posts) == asked
+    firefox.navigate(f"http://localhost:{site.port}/")
+    provider.script = [silence(30)]
+    assert run(ALL_OF_IT) == SEEN
+
+    read, comes_back, proxy = threading.Event(), threading.Event(), Proxy(server.port)
+    provider.script = [reply("One ", read, "twö ", comes_back, "🎉.")]
+    proxy.cut_behind = "ö".encode()[:1]
+    firefox.execute_script(
+        START % READERS["the client of the README"], script_args=(proxy.url, token), sandbox=None
+    )
+    page.wait(lambda: page.run("seen.text") == "One ", "the first word")
+    read.set()
+    page.wait(lambda: b"last-event-id: " in proxy.sent.lower(), "back again")
+    comes_back.set()
+    page.wait(lambda: page.run("seen.over"), "done")
+    assert page.run("seen.text") == "One twö 🎉."
+    proxy.close()
+
+
+def main():
+    provider, site = Provider(), Site(**{"client.js": CLIENT})
+    firefox = Marionette(bin=FIREFOX, port=free_port(), headless=True)
+    with tempfile.TemporaryDirectory() as folder:
+        database = f"sqlite:///{folder}/parley.db"
+        environment = {
+            "DATABASE_URL": database,
+            "OPENAI_BASE_URL": provider.url + "/v1",
+            "DEFAULT_MODEL": "m-1",
+        }
+        environment |= {
+            "ALLOWED_ORIGINS": f"http://localhost:{site.port}",
+            "MAX_CONTENT_LENGTH": "100000",
+        }
+        with running(pathlib.Path(folder), **environment) as server:
+            firefox.start_session()
+            try:
+                check(Page(firefox), server, provider, database)
+                check_other_origins(Page(firefox), server, provider, site)
+                print("Firefox", firefox.session_capabilities["browserVersion"], "does all of it.")
+            finally:
+                firefox.quit()
+    provider.close()
+    site.close()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
