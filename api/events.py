@@ -59,7 +59,8 @@ def frames(
     over, told, spoken_at = None, Told(None, 0), time.monotonic()
     late = 0 if patience else LATE
     while not over:
-        look = feed.read(position, told, patience)
+        left = spoken_at + KEEPALIVE_INTERVAL - time.monotonic()  # until a comment is due
+        look = feed.read(position, told, min(patience, max(left, 0)))
         batch = _news(feed, position, told, look, session)
         position, told, over = position + len(look.text), look.told, look.over
         ending = _ending(feed, turn_seen) if over else b""

@@ -1,10 +1,12 @@
-"""Where a client resumes, by the id of the last event that it has seen."""
+"""Where a client resumes, by the id of the last event that it has seen; and when a silent stream has a comment."""
 
 import pytest
 
+from api import events
 from api.events import position_after
 from models import COMPLETE, IN_PROGRESS, Turn
-from replies import Feed
+from replies import Feed, Told
+from replies.feed import Look
 
 
 def feed_of(status):
@@ -34,3 +36,30 @@ def feed_of(status):
 def test_a_client_resumes_behind_what_it_has(last_id, of_ended, of_one_under_way):
     assert position_after(last_id, feed_of(COMPLETE)) == of_ended
     assert position_after(last_id, feed_of(IN_PROGRESS)) == of_one_under_way
+
+
+class SilentFeed:
+    """A reply that says nothing, of a session whose title changes ten seconds after the beginning."""
+
+    id = 7
+
+    def __init__(self):
+        self.now = 0.0
+
+    def read(self, position, told, seconds):
+        due = 10 if told.title is None else float("inf")
+        self.now = min(self.now + seconds, max(self.now, due))
+        return Look("", Told("Title" if self.now >= 10 else None, 0), None)
+
+
+def test_a_comment_comes_in_time_where_others_are_told_something(monkeypatch):
+    """A title is told to the one who has created the session; any other stream is silent meanwhile."""
+    feed = SilentFeed()
+    monkeypatch.setattr(events.time, "monotonic", lambda: feed.now)
+    frames = events.frames(feed)
+    assert next(frames) == events.COMMENT
+    times = []
+    for _ in range(3):
+        assert next(frames) == events.COMMENT
+        times.append(feed.now)
+    assert times == [15, 30, 45]
