@@ -1,4 +1,4 @@
-# Parley in a container; the README's "A container" says how it is run. Any base with Python 3.11 or newer and venv will do.
+# Parley in a container; docs/container.md says how it is run. Any base with Python 3.11 or newer and venv will do.
 ARG BASE=docker.io/library/python:3.13-slim
 
 FROM $BASE AS build

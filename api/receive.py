@@ -71,7 +71,7 @@ def _why_no_json(error: Exception) -> str:
 
 
 def without_nulls(fields: dict[str, Any]) -> dict[str, Any]:
-    """Those fields that are given: null is the same as stack one out, also within another."""
+    """Those fields that are given: null is the same as leaving one out, also within another."""
     given = {
         name: without_nulls(value) if isinstance(value, dict) else value
         for name, value in fields.items()

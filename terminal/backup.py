@@ -27,7 +27,7 @@ from upkeep.migrations import MIGRATIONS
 DATABASE = "parley.db"
 # The bytes of a file that SQLite locks for those who have it open.
 SHARED_FIRST, SHARED_SIZE = 0x40000002, 510
-USUAL = "On PostgreSQL, pg_dump and pg_restore do it; the README has the commands."
+USUAL = "On PostgreSQL, pg_dump and pg_restore do it; docs/operating.md has the commands."
 
 
 class Place(NamedTuple):

@@ -1,4 +1,7 @@
-"""What a process carries at a time, and that no user takes more than half of it."""
+"""What a process carries at a time, and that no user takes more than half of it.
+
+Modules: `api/services.py`.
+"""
 
 import concurrent.futures
 import contextlib

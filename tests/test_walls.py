@@ -125,3 +125,15 @@ def test_the_drawing_of_the_rooms_is_true():
 def test_no_file_is_long():
     lines = {name: (ROOT / name).read_text("utf-8").count("\n") for name in MODULES}
     assert max(lines.values()) <= 350, max(lines, key=lines.get)
+
+
+def test_the_tests_of_every_module_are_found_by_its_name() -> None:
+    """Those of `replies/claim.py` are in `tests/replies/test_claim.py`. Of a module that has no
+    file of its own there, the docstring of a file of tests has its name."""
+    files = {path for path in (ROOT / "tests").rglob("test_*.py")}
+    documented = " ".join(ast.get_docstring(ast.parse(path.read_text())) or "" for path in files)
+    for module in MODULES:
+        folder, _, name = module.rpartition("/")
+        if name == "__init__.py" or f"`{module}`" in documented:
+            continue
+        assert ROOT / "tests" / folder / f"test_{name}" in files, module

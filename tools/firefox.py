@@ -177,7 +177,7 @@ def check_other_origins(page, server, provider, site):
     provider.script = [reply("One ", read, "twö ", comes_back, "🎉.")]
     proxy.cut_behind = "ö".encode()[:1]
     firefox.execute_script(
-        START % READERS["the client of the README"], script_args=(proxy.url, token), sandbox=None
+        START % READERS["the client of the documents"], script_args=(proxy.url, token), sandbox=None
     )
     page.wait(lambda: page.run("seen.text") == "One ", "the first word")
     read.set()

@@ -1,4 +1,7 @@
-"""The description of the API: valid, complete, and made of the code."""
+"""The description of the API: valid, complete, and made of the code.
+
+Modules: `app.py`.
+"""
 
 import json
 import urllib.parse

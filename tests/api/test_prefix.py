@@ -85,7 +85,7 @@ def test_the_prefix_may_end_with_a_slash(tmp_path):
         assert f"address={server.url} " in server.output()
 
 
-@pytest.fixture(params=["itself", "the nginx of the README"])
+@pytest.fixture(params=["itself", "the nginx of the documents"])
 def url(request, prefixed, tmp_path):
     """Where a browser finds the service under its prefix: by what, without the slash at the end."""
     if request.param == "itself":

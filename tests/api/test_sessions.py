@@ -1,4 +1,7 @@
-"""Sessions: created, listed, read, changed, searched, deleted, and each seen by its owner alone."""
+"""Sessions: created, listed, read, changed, searched, deleted, and each seen by its owner alone.
+
+Modules: `models.py`.
+"""
 
 import re
 import time

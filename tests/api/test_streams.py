@@ -1,4 +1,7 @@
-"""Event streams: as they come, resumed behind any frame in any process, and exact whatever is cut."""
+"""Event streams: as they come, resumed behind any frame in any process, and exact whatever is cut.
+
+Modules: `replies/feed.py`.
+"""
 
 import concurrent.futures
 import itertools

@@ -1,6 +1,8 @@
 """Databases that are damaged, read-only for a moment or full of what is dead: what is told, and what it costs.
 
 tests/heavy/test_database_faults_heavy.py has what lasts longer: outages, pauses, steps of the clock, a full disk.
+
+Modules: `database/connection.py`, `database/deadline.py`, `database/sqlite.py`, `database/transactions.py`.
 """
 
 import concurrent.futures

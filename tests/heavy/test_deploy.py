@@ -1,4 +1,4 @@
-"""Two hosts behind a proxy of the README, replaced one after the other under load.
+"""Two hosts behind a proxy of docs/growing.md, replaced one after the other under load.
 
 `pytest` leaves these out; `pytest -n 0 tests/heavy` runs them, one at a time.
 """
@@ -20,7 +20,7 @@ from provider import reply
 from servers import Server, free_port
 
 CLIENTS, STREAMS, SLOW = 12, 50, 5
-# Around the block, and where that listens: in the README, and here.
+# Around the block, and where that listens: in the document, and here.
 PROXIES = {
     "nginx": (NGINX_CONF, "listen 80;", "listen 127.0.0.1:{port};"),
     "caddy": ("%s", "chat.example.com\n", "http://127.0.0.1:{port}\n"),
@@ -61,7 +61,7 @@ def hosts(tmp_path, settings, request):
 
 @contextlib.contextmanager
 def in_front_of(hosts, name, folder, monkeypatch):
-    """The URL of the proxy, which has the README's block for two hosts."""
+    """The URL of the proxy, which has the block of docs/growing.md for two hosts."""
     [text] = [block.text for block in BLOCKS if block.language == name and "10.0.0.1" in block.text]
     around, listens, here = PROXIES[name]
     text = text.replace("{", "{{").replace("}", "}}")
@@ -76,7 +76,7 @@ def in_front_of(hosts, name, folder, monkeypatch):
 
 @contextlib.contextmanager
 def taken_out(host, name, folder):
-    """Caddy is told to leave this host out meanwhile, as the README says. The others find out."""
+    """Caddy is told to leave this host out meanwhile, as docs/growing.md says. The others find out."""
     if name != "caddy":
         yield
         return

@@ -1,4 +1,7 @@
-"""A PostgreSQL that dies and is replaced by its standby, while replies are being written."""
+"""A PostgreSQL that dies and is replaced by its standby, while replies are being written.
+
+Modules: `replies/ended.py`.
+"""
 
 import collections
 import concurrent.futures

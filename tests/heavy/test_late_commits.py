@@ -1,5 +1,8 @@
 """A commit that was given up, and came through all the same: it costs no reply, counts no token twice, and does nothing that a
-client was told has failed."""
+client was told has failed.
+
+Modules: `replies/commits.py`, `replies/doubt.py`.
+"""
 
 import contextlib
 import itertools

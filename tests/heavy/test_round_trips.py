@@ -1,4 +1,7 @@
-"""How often Parley goes to PostgreSQL and back for what it does: where that is far away, this is what takes the time."""
+"""How often Parley goes to PostgreSQL and back for what it does: where that is far away, this is what takes the time.
+
+Modules: `database/postgresql.py`, `database/statements.py`.
+"""
 
 import contextlib
 import itertools

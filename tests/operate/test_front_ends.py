@@ -16,10 +16,10 @@ from proxy import Proxy
 from raw_tables import tables_of
 from servers import Server, free_port
 
-# The client of the README, in Node.js
+# The client of docs/front-ends.md, in Node.js
 
 
-def test_the_client_of_the_readme_has_a_reply_exactly_whatever_breaks(
+def test_the_client_of_the_documents_has_a_reply_exactly_whatever_breaks(
     new_database, provider, tmp_path
 ):
     """The answer to the POST is lost, then a connection in the middle of a letter; then the server dies, and another starts."""
@@ -77,7 +77,7 @@ NO = [(401, "none", "Hello"), (400, None, " "), (413, None, "x" * 200_000)]
 
 
 @pytest.mark.parametrize("status, token, content", NO)
-def test_the_client_of_the_readme_throws_what_it_is_refused(
+def test_the_client_of_the_documents_throws_what_it_is_refused(
     server_with, tmp_path, status, token, content
 ):
     if not shutil.which("node"):
@@ -95,7 +95,7 @@ def test_the_client_of_the_readme_throws_what_it_is_refused(
     assert (int(code), json.loads(document)["errors"][0]["status"]) == (status, str(status))
 
 
-def test_the_client_of_the_readme_sends_a_further_message(server_with, provider):
+def test_the_client_of_the_documents_sends_a_further_message(server_with, provider):
     if not shutil.which("node"):
         pytest.skip("node is not installed")
     server = server_with(MAX_CONTENT_LENGTH="100000")
@@ -119,7 +119,7 @@ def test_the_client_of_the_readme_sends_a_further_message(server_with, provider)
 
 
 def in_node(client):
-    """What a script that has the client of the README prints."""
+    """What a script that has this client prints."""
     if not shutil.which("node"):
         pytest.skip("node is not installed")
     told = subprocess.run(
@@ -133,7 +133,7 @@ def in_node(client):
     return told.stdout
 
 
-def test_the_client_of_the_readme_hangs_up_where_its_loop_is_left(server_with, provider):
+def test_the_client_of_the_documents_hangs_up_where_its_loop_is_left(server_with, provider):
     """Else a page would have no connection left behind six of them."""
     gate = threading.Event()
     provider.default = reply("One ", gate, "two.")
@@ -149,7 +149,7 @@ console.log("none");""")
     assert left == "none\n"
 
 
-def test_the_client_of_the_readme_mixes_no_two_replies(server_with, provider):
+def test_the_client_of_the_documents_mixes_no_two_replies(server_with, provider):
     """Where another reply has followed while it was away, it says so: `/events` begins that one."""
     server = server_with(MAX_CONTENT_LENGTH="100000")
     user, proxy, gate = (
@@ -180,7 +180,7 @@ console.log(text);""")
     assert told == "One 409 Another reply followed: get the session.\n"
 
 
-def test_the_client_of_the_readme_gives_up_on_what_is_no_parley(provider):
+def test_the_client_of_the_documents_gives_up_on_what_is_no_parley(provider):
     provider.default = answer_with(200, "<html>")
     arguments = ", ".join(map(json.dumps, [provider.url + "/sessions", "token", "Hello"]))
     told = in_node(

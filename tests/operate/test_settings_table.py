@@ -15,7 +15,9 @@ def test_the_readme_and_the_example_have_every_setting_with_its_default():
         name: (shown(setting.default), setting.meaning) for name, setting in SETTINGS.items()
     }
     rows = re.findall(
-        r"^\| `([A-Z_]+)` \| `?(.*?)`? \| (.*) \|$", (ROOT / "README.md").read_text(), re.MULTILINE
+        r"^\| `([A-Z_]+)` \| `?(.*?)`? \| (.*) \|$",
+        (ROOT / "docs" / "settings.md").read_text(),
+        re.MULTILINE,
     )
     assert {
         name: (default, meaning) for name, default, meaning in rows if name in SETTINGS

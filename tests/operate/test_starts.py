@@ -1,4 +1,7 @@
-"""A start stops at what is wrong, with one line that names it and shows no secret."""
+"""A start stops at what is wrong, with one line that names it and shows no secret.
+
+Modules: `database/opening.py`.
+"""
 
 import base64
 import contextlib

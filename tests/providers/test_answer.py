@@ -1,4 +1,7 @@
-"""Both protocols on the wire: how an answer is read, however it is cut."""
+"""Both protocols on the wire: how an answer is read, however it is cut.
+
+Modules: `wire/body.py`, `wire/streams.py`.
+"""
 
 import concurrent.futures
 import json

@@ -1,4 +1,7 @@
-"""When a provider is asked again, how long it is waited for, and hanging up."""
+"""When a provider is asked again, how long it is waited for, and hanging up.
+
+Modules: `wire/call.py`.
+"""
 
 import email.utils
 import json

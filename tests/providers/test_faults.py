@@ -1,4 +1,7 @@
-"""What a provider's failures become."""
+"""What a provider's failures become.
+
+Modules: `providers/error_bodies.py`, `providers/mask.py`.
+"""
 
 import uuid
 

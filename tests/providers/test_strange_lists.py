@@ -1,4 +1,7 @@
-"""Strange providers: lists of models with odd entries, of any length, or without an end."""
+"""Strange providers: lists of models with odd entries, of any length, or without an end.
+
+Modules: `wire/single_flight.py`.
+"""
 
 import concurrent.futures
 import contextlib

@@ -1,4 +1,7 @@
-"""A conversation never ends: what the model is sent of one that is longer than its window."""
+"""A conversation never ends: what the model is sent of one that is longer than its window.
+
+Modules: `replies/prompts.py`.
+"""
 
 import itertools
 import json

@@ -1,4 +1,7 @@
-"""A reply goes on where it stopped, in the same turn: by itself behind a break of its provider, and when it is asked to."""
+"""A reply goes on where it stopped, in the same turn: by itself behind a break of its provider, and when it is asked to.
+
+Modules: `replies/reply.py`, `replies/writer.py`.
+"""
 
 import concurrent.futures
 import threading

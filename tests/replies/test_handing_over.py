@@ -1,6 +1,8 @@
 """A reply whose process stops, dies or is held up is written on by another one, or ends with what there is of it.
 
 Leases are set by SQL, to spare waiting: 0 is that of a reply which was handed over, 1 one that has lapsed.
+
+Modules: `replies/rescuer.py`.
 """
 
 import collections

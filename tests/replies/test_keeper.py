@@ -1,4 +1,7 @@
-"""A process without threads, whose time is a number: its writers are steps, its keeper is a round."""
+"""A process without threads, whose time is a number: its writers are steps, its keeper is a round.
+
+Modules: `replies/keeping.py`.
+"""
 
 import json
 import subprocess

@@ -1,5 +1,8 @@
 """How clients are served: however a request arrives and an answer is taken, by whatever connection,
-until the server stops."""
+until the server stops.
+
+Modules: `gunicorn.conf.py`, `serving/doors.py`, `serving/refusals.py`.
+"""
 
 import contextlib
 import os

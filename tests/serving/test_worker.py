@@ -1,5 +1,8 @@
 """The clients of a process, whose loop turns in a thread of the test, before a small application: what
-would take too long, or is too rare, with the whole service."""
+would take too long, or is too rare, with the whole service.
+
+Modules: `serving/answer_threads.py`, `serving/connection.py`.
+"""
 
 import contextlib
 import gc

@@ -1,33 +1,54 @@
-"""The README and what is in docs/: their blocks."""
+"""The documents, and their fenced blocks."""
 
 import re
-from collections import namedtuple
+from typing import NamedTuple
 
 from product import ROOT
 
 README = (ROOT / "README.md").read_text("utf-8")
+DOCUMENTS = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"]
+DOCUMENTS += sorted(
+    path.relative_to(ROOT).as_posix()
+    for folder in ("docs", "tools/*")
+    for path in ROOT.glob(f"{folder}/*.md")
+)
+TEXTS = {name: (ROOT / name).read_text("utf-8") for name in DOCUMENTS}
 
 
-Block = namedtuple("Block", "language text above")  # `above` is the paragraph before it
+class Block(NamedTuple):
+    document: str
+    language: str
+    text: str
+    above: str  # the paragraph before it
 
 
-BLOCKS = [
-    Block(language, text, README[: found.start()].rpartition("\n\n")[0].rpartition("\n\n")[2])
-    for found in re.finditer(r"^```(\w*)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
-    for language, text in [found.groups()]
-]
+def _blocks_of(document, text):
+    for found in re.finditer(r"^```(\w*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
+        above = text[: found.start()].rpartition("\n\n")[0].rpartition("\n\n")[2]
+        yield Block(document, *found.groups(), above)
+
+
+BLOCKS = [block for name, text in TEXTS.items() for block in _blocks_of(name, text)]
+
+
+def blocks_of(document):
+    return [block for block in BLOCKS if block.document == document]
+
+
+def block_with(words, language="sh"):
+    """The one block of this language, in any document, that has these words."""
+    [block] = [each for each in BLOCKS if each.language == language and words in each.text]
+    return block.text
 
 
 def heredoc(path):
-    """What a block of the README writes into this file."""
-    [text] = re.findall(
-        rf"^cat > {re.escape(path)} <<'END'\n(.*?)^END$", README, re.MULTILINE | re.DOTALL
-    )
-    return text
+    """What a block writes into this file."""
+    block = block_with(f"cat > {path} <<'END'\n")
+    return block.partition(f"cat > {path} <<'END'\n")[2].partition("\nEND\n")[0] + "\n"
 
 
 def text_of(language):
-    """The README's block of this language for one host on the same machine."""
+    """The block of this language for one host on the same machine."""
     [text] = [
         block.text
         for block in BLOCKS

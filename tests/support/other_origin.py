@@ -1,15 +1,14 @@
 """A site of another origin than the server's, and what its pages do there, as scripts for a browser."""
 
 import http.server
-import re
 import threading
 
-from product import ROOT
+from documents import blocks_of
 
-# What the README shows: the client, and how it is used.
-CLIENT, USE = re.findall(
-    r"^```js\n(.*?)^```$", (ROOT / "README.md").read_text("utf-8"), re.MULTILINE | re.DOTALL
-)
+# What docs/front-ends.md shows: the client, and how it is used.
+CLIENT, USE = [block.text for block in blocks_of("docs/front-ends.md") if block.language == "js"][
+    :2
+]
 
 
 class Site:
@@ -99,7 +98,7 @@ WITHOUT_LEAVE = """
 
 # Each writes into `seen` what it gets of a reply. Its arguments: a URL, a token.
 READERS = {
-    "the client of the README": """
+    "the client of the documents": """
         const { reply } = await import("/client.js");
         for await (const { id, event, data } of reply(url + "/sessions", token, "Hello")) {
             seen.ids.push(id);

@@ -149,7 +149,7 @@ def test_signs_its_own_token_where_the_server_is_this_one(run, server):
     assert run("Hello", PARLEY_TOKEN="").stdout == "The answer.\n"
     user = server.client(
         "https://github.com/you"
-    )  # as in the README's curl, and on the page that `flask run` names
+    )  # as in the curl of the README, and on the page that `flask run` names
     assert first_session(user)["title"] == "Hello"
 
 

@@ -1,4 +1,7 @@
-"""What a start says of what is set up, and the address that it prints."""
+"""What a start says of what is set up, and the address that it prints.
+
+Modules: `well_known.py`.
+"""
 
 import os
 import pty

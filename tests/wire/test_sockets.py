@@ -1,4 +1,7 @@
-"""Connections that have ended meanwhile, or do not answer, are replaced or given up."""
+"""Connections that have ended meanwhile, or do not answer, are replaced or given up.
+
+Modules: `wire/faults.py`.
+"""
 
 import concurrent.futures
 import contextlib

@@ -76,7 +76,8 @@ def seed_turns(url, owner, count):
     """By SQL alone. The turns come in the order of their times, as people take turns."""
     chance, now = random.Random(1), 1_760_000_000 * SECOND
     latin = "".join(
-        (ROOT / name).read_text("utf-8") for name in ("README.md", "CHANGELOG.md", "models.py")
+        (ROOT / name).read_text("utf-8")
+        for name in ("docs/operating.md", "docs/growing.md", "CHANGELOG.md", "models.py")
     )
     chinese = "".join(chr(0x4E00 + int(chance.expovariate(1 / 400))) for _ in range(len(latin)))
     folded, ids = {text: normalize(text) for text in (latin, chinese)}, itertools.count(2**60)

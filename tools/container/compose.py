@@ -1,4 +1,4 @@
-"""`compose.yaml`: read by Docker's compose; where Docker is here, run by the README's commands, alone and with PostgreSQL."""
+"""`compose.yaml`: read by Docker's compose; where Docker is here, run by the commands of docs/container.md, alone and with PostgreSQL."""
 
 import contextlib
 import os
@@ -15,7 +15,7 @@ from engine import LABEL
 from product import ROOT
 from servers import free_port
 
-README = (ROOT / "README.md").read_text("utf-8")
+DOCUMENT = (ROOT / "docs" / "container.md").read_text("utf-8")
 LINES = "COMPOSE_PROFILES=postgres\nPOSTGRES_PASSWORD=x\n"
 STANDIN = "localhost/parley-test-postgres"
 
@@ -98,10 +98,10 @@ class Project:
     def check(self, say):
         """What is written stays through new code, a backup and its return; with PostgreSQL it is there."""
         start, with_postgresql, backup = re.findall(
-            r"^```sh\n([^`]*^docker compose (?:up|stop)[^`]*)^```", README, re.MULTILINE
+            r"^```sh\n([^`]*^docker compose (?:up|stop)[^`]*)^```", DOCUMENT, re.MULTILINE
         )
         save, restore = backup.split("# To restore it\n")
-        [dump] = re.findall(r"`(docker compose exec [^`]*)`", README)
+        [dump] = re.findall(r"`(docker compose exec [^`]*)`", DOCUMENT)
         client = Client(self.url, self.run(start).split()[-1])
         session = self.wait_until_up(client).create("Hello")
         with open(self.folder / "app.py", "a") as code:
