@@ -130,10 +130,31 @@ def test_no_file_is_long():
 def test_the_tests_of_every_module_are_found_by_its_name() -> None:
     """Those of `replies/claim.py` are in `tests/replies/test_claim.py`. Of a module that has no
     file of its own there, the docstring of a file of tests has its name."""
-    files = {path for path in (ROOT / "tests").rglob("test_*.py")}
+    files = set((ROOT / "tests").rglob("test_*.py"))
     documented = " ".join(ast.get_docstring(ast.parse(path.read_text())) or "" for path in files)
     for module in MODULES:
         folder, _, name = module.rpartition("/")
         if name == "__init__.py" or f"`{module}`" in documented:
             continue
         assert ROOT / "tests" / folder / f"test_{name}" in files, module
+
+
+def test_no_test_imports_a_test_and_no_two_files_have_one_name() -> None:
+    """What two of them need stands in `tests/support/`. Without packages, pytest tells files apart
+    by their names alone."""
+    files = [path for pattern in ("*.py", "*/*.py") for path in (ROOT / "tests").glob(pattern)]
+    names = [path.name for path in files if path.name != "conftest.py"]
+    assert len(names) == len(set(names))
+    assert "__init__.py" not in names
+    for path in files:
+        imported = {
+            name.name
+            for node in ast.walk(ast.parse(path.read_text()))
+            if isinstance(node, ast.Import)
+            for name in node.names
+        } | {
+            node.module or ""
+            for node in ast.walk(ast.parse(path.read_text()))
+            if isinstance(node, ast.ImportFrom)
+        }
+        assert not [name for name in imported if name.startswith(("test_", "conftest"))], path
