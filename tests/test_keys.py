@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
 from werkzeug.exceptions import ServiceUnavailable
 
-import client
+import servers
 from client import ALICE, SECRET, Client, make_token, wait_until
 from commands import flask
 from keys import PublishedKeys
@@ -319,7 +319,7 @@ def test_takes_eight_keys_of_a_kid_and_looks_at_a_thousand(identity, tmp_path):
 def checkout(tmp_path, monkeypatch):
     """A copy of the service, whose instance folder is its own."""
     folder = copy_of_the_service(tmp_path / "checkout")
-    monkeypatch.setattr(client, "ROOT", folder)
+    monkeypatch.setattr(servers, "ROOT", folder)
     return folder
 
 
@@ -372,7 +372,7 @@ def test_leaves_the_modes_of_what_there_is(checkout):
 @pytest.mark.parametrize("name", ["a#b", "a?b=c", "a%20b%", "a b+&", "ä#?%23"])
 def test_runs_in_a_folder_of_any_name(tmp_path, monkeypatch, name):
     folder = copy_of_the_service(tmp_path / name)
-    monkeypatch.setattr(client, "ROOT", folder)
+    monkeypatch.setattr(servers, "ROOT", folder)
     with running(tmp_path / "server", DATABASE_URL=None, JWT_SECRET="") as server:
         token = flask(folder, "token", ALICE, DATABASE_URL="").stdout.strip()
         user = Client(server.url, token)

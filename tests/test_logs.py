@@ -16,7 +16,7 @@ import time
 import psycopg
 import pytest
 
-import client
+import servers
 from client import make_token, wait_until
 from product import ROOT, copy_of_the_service
 from provider import chunk, cut, fails, head, openai_events, raw, reply, status
@@ -191,7 +191,7 @@ def the_trace(server, form, name):
 def changed_service(tmp_path, monkeypatch):
     """A function that adds a line to a module of a copy of the service, of which servers are started then."""
     folder = copy_of_the_service(tmp_path / "changed")
-    monkeypatch.setattr(client, "ROOT", folder)
+    monkeypatch.setattr(servers, "ROOT", folder)
 
     def change(module, code):
         with open(folder / module, "a") as file:

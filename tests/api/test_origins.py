@@ -6,7 +6,7 @@ import threading
 import pytest
 import requests
 
-import client
+import servers
 from client import Client, make_token, wait_until
 from other_origin import ALL_OF_IT, ASYNCHRONOUS, CLIENT, READERS, SEEN, START, WITHOUT_LEAVE, Site
 from product import copy_of_the_service
@@ -201,7 +201,7 @@ def test_a_failure_of_the_server_itself_may_be_read_by_a_page_of_a_listed_origin
     folder = copy_of_the_service(tmp_path / "changed")
     with open(folder / "replies" / "titles.py", "a") as file:
         file.write("\ndef local_title(text):\n    raise ValueError")
-    monkeypatch.setattr(client, "ROOT", folder)
+    monkeypatch.setattr(servers, "ROOT", folder)
     with running(tmp_path / "server", ALLOWED_ORIGINS=ORIGIN) as server:
         answer = server.client().post("/sessions", {"content": "Hello"}, Origin=ORIGIN)
         assert (answer.status_code, answer.headers["Access-Control-Allow-Origin"]) == (500, ORIGIN)

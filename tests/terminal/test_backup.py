@@ -10,8 +10,8 @@ import sys
 
 import pytest
 
-import client
-from client import at_once, wait_until
+import servers
+from client import Client, at_once, wait_until
 from product import copy_of_the_service
 from provider import reply
 from servers import Server
@@ -21,7 +21,7 @@ from servers import Server
 def folder(tmp_path, monkeypatch):
     """The service in a folder of its own, with a database and a key of its own."""
     folder = copy_of_the_service(tmp_path / "parley")
-    monkeypatch.setattr(client, "ROOT", folder)
+    monkeypatch.setattr(servers, "ROOT", folder)
     return folder
 
 
@@ -54,7 +54,7 @@ def flask(folder, *words, text="", **settings):
 
 def user(server, folder):
     made = flask(folder, "token", "https://github.com/alice")
-    return client.Client(server.url, made.stdout.strip())
+    return Client(server.url, made.stdout.strip())
 
 
 @pytest.fixture
@@ -101,7 +101,7 @@ def test_what_was_saved_under_load_is_there_again(folder, serve, provider, tmp_p
     restored = flask(folder, "restore", saved)
     assert restored.returncode == 0, restored.stderr
     server = serve()
-    alice = client.Client(server.url, alice.token)  # the key that has signed it is there again
+    alice = Client(server.url, alice.token)  # the key that has signed it is there again
     found = titles(alice)
     assert "Before" in found and "After" not in found and set(found) <= {"Before", *acknowledged}
     for row in alice.get("/sessions?page[limit]=100").json()["data"]:
@@ -120,9 +120,7 @@ def test_asks_before_it_replaces_what_is_there(folder, serve, saved, tmp_path, a
         and " by 1 sessions, last used 20" in ended.stdout
     )
     assert (ended.returncode == 0) == is_restored, ended.stderr
-    assert titles(client.Client(serve().url, alice.token)) == (
-        ["Old"] if is_restored else ["New", "Old"]
-    )
+    assert titles(Client(serve().url, alice.token)) == (["Old"] if is_restored else ["New", "Old"])
 
 
 def test_a_killed_server_leaves_what_a_restore_replaces_wholly(folder, serve, saved, tmp_path):
@@ -131,7 +129,7 @@ def test_a_killed_server_leaves_what_a_restore_replaces_wholly(folder, serve, sa
     server.kill()
     assert (folder / "instance" / "parley.db-wal").stat().st_size > 0
     assert flask(folder, "restore", "--yes", tmp_path / "saved").returncode == 0
-    assert titles(client.Client(serve().url, alice.token)) == ["Old"]
+    assert titles(Client(serve().url, alice.token)) == ["Old"]
 
 
 def test_saves_nothing_over_what_is_there_and_nothing_of_nothing(folder, serve, tmp_path):
@@ -196,7 +194,7 @@ def test_a_database_that_is_damaged_is_replaced(folder, serve, saved, tmp_path):
     (folder / "instance" / "parley.db").write_bytes(b"\xff" * 8192)
     ended = flask(folder, "restore", "--yes", tmp_path / "saved")
     assert ended.returncode == 0, ended.stderr
-    assert titles(client.Client(serve().url, alice.token)) == ["Old"]
+    assert titles(Client(serve().url, alice.token)) == ["Old"]
 
 
 def test_a_service_that_was_started_while_it_asks_loses_nothing(folder, serve, saved, tmp_path):
@@ -210,7 +208,7 @@ def test_a_service_that_was_started_while_it_asks_loses_nothing(folder, serve, s
         asked = ""
         while "[y/N]" not in asked:
             asked += asking.stdout.read(1) or pytest.fail(f"it ended behind {asked}")
-        alice = client.Client(serve().url, alice.token)
+        alice = Client(serve().url, alice.token)
         alice.create("New")
         _, told = asking.communicate("y\n", 60)
     assert asking.returncode == 1 and ("is in use" in told or "was written meanwhile" in told), told
@@ -237,7 +235,7 @@ def test_what_a_link_leads_to_is_replaced(folder, serve, saved, tmp_path):
     place.symlink_to(tmp_path / "volume" / "parley.db")
     assert flask(folder, "restore", "--yes", tmp_path / "saved").returncode == 0
     assert place.is_symlink()
-    assert titles(client.Client(serve().url, alice.token)) == ["Old"]
+    assert titles(Client(serve().url, alice.token)) == ["Old"]
 
 
 def test_a_database_of_release_1_0_0_has_no_mark_and_is_restored(folder, serve, saved, tmp_path):
@@ -247,7 +245,7 @@ def test_a_database_of_release_1_0_0_has_no_mark_and_is_restored(folder, serve, 
         connection.execute("PRAGMA application_id = 0")
     connection.close()
     assert flask(folder, "restore", "--yes", tmp_path / "saved").returncode == 0
-    assert titles(client.Client(serve().url, alice.token)) == ["Old"]
+    assert titles(Client(serve().url, alice.token)) == ["Old"]
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can be another user")
