@@ -173,7 +173,7 @@ def check_build(engine, folder, base):
     sizes = [engine.inspect(name)["Size"] / 1e6 for name in (base, IMAGE)]
     say(
         "size",
-        f"{sizes[1]:.0f} MB, of which {sizes[0]:.0f} are the base's, and {sizes[1] - sizes[0]:.0f} ours",
+        f"{sizes[1]:.0f} MB; its base has {sizes[0]:.0f}",
     )
     check_libraries(engine)
     found = set(engine.run(*ONCE, IMAGE, "python", "-c", FILES).split())

@@ -17,6 +17,7 @@ from servers import free_port
 
 DOCUMENT = (ROOT / "docs" / "container.md").read_text("utf-8")
 LINES = "COMPOSE_PROFILES=postgres\nPOSTGRES_PASSWORD=x\n"
+LINES_OF_ALL = LINES.replace("postgres\n", "postgres,tls\n") + "PARLEY_DOMAIN=chat.example.com\n"
 STANDIN = "localhost/parley-test-postgres"
 
 
@@ -25,13 +26,17 @@ def check(engine, clone, base, image, say):
     command = ["docker", "compose"] if engine.name == "docker" else ["docker-compose"]
     if not shutil.which(command[0]):
         return say("compose", "left out: docker-compose is not installed")
-    for lines, services in (None, {"parley"}), (LINES, {"parley", "postgres"}):
+    for lines, services in (
+        (None, {"parley"}),
+        (LINES, {"parley", "postgres"}),
+        (LINES_OF_ALL, {"parley", "postgres", "caddy"}),
+    ):
         (clone / ".env").write_text(lines) if lines else (clone / ".env").unlink()
         told = subprocess.run(
             [*command, "config", "--services"], cwd=clone, capture_output=True, text=True
         )
         assert (told.returncode, set(told.stdout.split())) == (0, services), told
-    say("compose", "its file is read, with PostgreSQL and without")
+    say("compose", "its file is read, with PostgreSQL, with Caddy, and without")
     if engine.name == "docker":
         (clone / ".env").unlink()
         with Project(engine, clone, base, image) as project:
@@ -97,7 +102,7 @@ class Project:
 
     def check(self, say):
         """What is written stays through new code, a backup and its return; with PostgreSQL it is there."""
-        start, with_postgresql, backup = re.findall(
+        start, with_postgresql, _, backup = re.findall(
             r"^```sh\n([^`]*^docker compose (?:up|stop)[^`]*)^```", DOCUMENT, re.MULTILINE
         )
         save, restore = backup.split("# To restore it\n")
