@@ -25,7 +25,7 @@ from api import errors, events, hooks, metrics, receive, usage
 from api.receive import load_body, make_reply
 from api.services import Services, services, step_aside
 from replies import Replies, cancel
-from settings import make_private, read_environment, read_settings, unread
+from settings import home, make_private, read_environment, read_settings, unread
 from tables import search
 from upkeep import deletion, migrations, retention
 
@@ -44,7 +44,7 @@ api.teardown_request(hooks.leave_room)
 def create_app(config: Mapping[str, str] | None = None) -> Flask:
     """The application. `config` has settings in place of the environment's and `.env`'s. Raises
     SettingError."""
-    app = Flask(__name__)
+    app = Flask(__name__, instance_path=home())
     app.json = hooks.JSON(app)
     app.register_blueprint(api)
     app.register_blueprint(public)

@@ -109,5 +109,10 @@ if __name__ == "__main__":
     gc.disable()  # until the workers are made: of what a start loads, nothing is to be collected
     wait_for_port()
     from gunicorn.app.wsgiapp import run
+    from gunicorn.util import getcwd
 
+    if getcwd() != _folder:  # where gunicorn would look for its configuration
+        sys.argv[1:1] = ["--config", os.path.abspath(__file__)]
+        # It puts the working folder first in the path, unless it is there: that may have an app.py.
+        sys.path.append(getcwd())
     run()

@@ -108,10 +108,17 @@ _PLAIN_URL = re.compile(r"https?://[\w.:\[\]-]+(/[\w.-]{1,9}){0,2}/?")
 _SECOND = re.compile(rf"\s({'|'.join(SETTINGS)}|[A-Z][A-Z0-9_]*_API_KEY)=")
 
 
+def home() -> str | None:
+    """The folder of the database, the key and `.env`, where `PARLEY_HOME` names one, as it does for
+    the installed command. In a clone, `.env` is beside the code, and the rest in `instance`."""
+    named = os.environ.get("PARLEY_HOME")
+    return os.path.abspath(os.path.expanduser(named)) if named else None
+
+
 def read_environment(folder: str) -> dict[str, str | None]:
-    """What the environment says, and `.env` in this folder where it says nothing. Raises
-    SettingError where the file cannot be read."""
-    path = os.path.join(folder, ".env")
+    """What the environment says, and `.env` where it says nothing: in `home`, or else in this
+    folder of the code. Raises SettingError where the file cannot be read."""
+    path = os.path.join(home() or folder, ".env")
     try:
         return dotenv_values(path) | os.environ
     except UnicodeDecodeError:

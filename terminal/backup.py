@@ -76,7 +76,7 @@ def backup_command(folder: pathlib.Path) -> None:
 @click.argument("folder", type=click.Path(path_type=pathlib.Path))
 @click.option("--yes", is_flag=True, help="Replace what is there without a question.")
 def restore_command(folder: pathlib.Path, yes: bool) -> None:
-    """Put the database and the key back that `flask backup` has saved in FOLDER. The service must
+    """Put the database and the key back that `backup` has saved in FOLDER. The service must
     have been stopped. What is there now is replaced."""
     place, saved = find_place(), folder / DATABASE
     contents = examine(saved)

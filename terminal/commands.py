@@ -19,7 +19,7 @@ from logs import CONTROLS
 from models import Session
 from settings import SettingError, read_environment, read_settings
 from tables.ledger import TOKENS, Usage, utc
-from terminal.start import link_for
+from terminal.start import called, link_for
 from upkeep.deletion import forget
 from upkeep.migrations import MIGRATIONS
 
@@ -135,7 +135,7 @@ def forget_command(subject: str, yes: bool) -> None:
     stays as it was, without the name. A server may be running: replies under way stop."""
     if not auth.names_somebody(subject):
         raise click.ClickException(
-            "The subject names nobody. `flask usage --json` has the names of all users."
+            f"The subject names nobody. `{called()} usage --json` has the names of all users."
         )
     open_database()
     if not yes:
@@ -149,7 +149,7 @@ def forget_command(subject: str, yes: bool) -> None:
     sessions = forget(subject)
     if sessions is None:
         raise click.ClickException(
-            f"Nothing is stored of {subject}. `flask usage --json` has the names of all users."
+            f"Nothing is stored of {subject}. `{called()} usage --json` has the names of all users."
         )
     click.echo(
         f"{subject} is forgotten, with {sessions} session{'s' * (sessions != 1)}. "

@@ -1,5 +1,6 @@
 """What a start says: what is set up, and how to begin."""
 
+import os
 import re
 import signal
 import socket
@@ -18,6 +19,7 @@ import database
 from api.services import services_of
 from llm import Catalog
 from logs import log, one_line
+from settings import home
 from upkeep import retention
 from well_known import SERVICES
 from wire import Call, Fault, Wire, join
@@ -27,6 +29,13 @@ NEARBY = [each.url for each in SERVICES if each.name in ("ollama", "llamacpp")]
 NEARBY_TIMEOUT = 0.2  # seconds of each, since the start waits
 LINK_DAYS = 30  # for which the link holds that a start prints
 OPEN_LABEL = f"open, a secret for {LINK_DAYS} days"  # what stands before it
+
+
+def called() -> str:
+    """The name of the command that runs: `parley` where it is installed, else `flask`."""
+    context = click.get_current_context(silent=True)
+    is_installed = context is not None and context.find_root().info_name == "parley"
+    return "parley" if is_installed else "flask"
 
 
 # `flask run`
@@ -56,7 +65,7 @@ def print_banner(app: Flask, host: str, port: int, cert: Any, **others: Any) -> 
     own line."""
     if listens(host, port):
         raise click.ClickException(
-            f"Another program listens on port {port}. Stop it, or: flask run -p {port + 1}"
+            f"Another program listens on port {port}. Stop it, or: {called()} run -p {port + 1}"
         )
     text = banner(app, f"{'https' if cert else 'http'}://{reachable(host)}:{port}/")
     if "://" in host:  # a socket of the file system: no browser goes there
@@ -87,10 +96,11 @@ def banner(app: Flask, url: str) -> str:
     tokens = services_of(app).tokens
     described = describe_start(app)
     described["providers"] += f"; the default model is {described.pop('model')}"
-    # `flask token` makes its token: one for the link is long enough to look at.
+    command = called() if called() == "parley" else ".venv/bin/flask"
+    # `token` makes its token: one for the link is long enough to look at.
     curl = (
         f"curl -N {url}sessions -H 'Accept: text/event-stream' "
-        f'-H "Authorization: Bearer $(.venv/bin/flask token {auth.LOCAL_USER})" '
+        f'-H "Authorization: Bearer $({command} token {auth.LOCAL_USER})" '
         """-H 'Content-Type: application/json' -d '{"content": "Hello, Parley!"}'"""
     )
     rows = [(name, one_line(text)) for name, text in described.items()]
@@ -100,7 +110,8 @@ def banner(app: Flask, url: str) -> str:
     else:
         rows += [("tokens", tokens.source), ("open", url)]
     lines = [f"{name}: {text}" for name, text in rows]
-    return "\n".join([f"Parley {app.config['VERSION']}", *lines])
+    where = f", with its data in {home()}" if home() else ""
+    return "\n".join([f"Parley {app.config['VERSION']}{where}", *lines])
 
 
 # gunicorn
@@ -156,7 +167,7 @@ def find_nearby() -> str:
         except Fault:
             continue
         if '"data"' in text:
-            advice = f"put OPENAI_BASE_URL={url} into .env"
+            advice = f"put OPENAI_BASE_URL={url} into {os.path.join(home() or '', '.env')}"
             return f"; a model server answers on this machine: {advice}"
     return ""
 

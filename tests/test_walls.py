@@ -12,6 +12,7 @@ from product import MODULES, ROOT
 
 # From the top down. A room is a folder, or a file that stands beside the folders.
 FLOORS = (
+    ("command",),
     ("app",),
     ("gunicorn.conf",),
     ("terminal", "serving"),
@@ -42,8 +43,8 @@ ONLY = {
     "psycopg": {"database"},
     "jwt": {"auth", "keys"},
     "marshmallow": {"app", "api", "schemas"},
-    "flask": {"app", "api", "schemas", "terminal", "logs"},
-    "click": {"terminal"},
+    "flask": {"app", "api", "command", "schemas", "terminal", "logs"},
+    "click": {"command", "terminal"},
     "peewee": {"database", "models", "tables", "replies", "upkeep", "api"},
 }
 ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text("utf-8")

@@ -40,6 +40,8 @@ def test_no_setting_is_read_elsewhere():
         named = set(re.findall(r"(?:environ|getenv|envvar)\W+([A-Z_]{4,})", path.read_text()))
         assert named <= {
             "WEB_CONCURRENCY",
+            "FLASK_APP",
+            "PARLEY_HOME",
             "PARLEY_URL",
             "PARLEY_TOKEN",
             "PATH_INFO",

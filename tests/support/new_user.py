@@ -2,12 +2,11 @@
 
 import contextlib
 import os
-import shutil
 import subprocess
 import sys
 
 from client import wait_until
-from product import ROOT
+from product import copy_of_the_clone
 from servers import end, free_port
 
 
@@ -20,13 +19,7 @@ class NewUser:
     def __init__(self, folder):
         self.folder, home = folder / "parley", folder / "home"
         home.mkdir()
-        for name in (
-            subprocess.check_output(["git", "ls-files", "-z"], cwd=ROOT, text=True)
-            .rstrip("\0")
-            .split("\0")
-        ):
-            (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(ROOT / name, self.folder / name)
+        copy_of_the_clone(self.folder)
         (self.folder / ".venv").mkdir()  # the one of whoever runs the tests
         for path in os.scandir(sys.prefix):
             (self.folder / ".venv" / path.name).symlink_to(path.path)

@@ -2,11 +2,21 @@
 
 import pathlib
 import shutil
+import subprocess
 
 ROOT = pathlib.Path(__file__).parents[2]
 
 
 CODE = (".py", ".toml", ".sql")  # what files of the service are called by
+
+
+def copy_of_the_clone(folder):
+    """All files that git knows of, in this folder."""
+    listed = subprocess.check_output(["git", "ls-files", "-z"], cwd=ROOT, text=True)
+    for name in listed.rstrip("\0").split("\0"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, folder / name)
+    return folder
 
 
 def copy_of_the_service(folder):

@@ -1,0 +1,48 @@
+"""The command `parley` of the installed package: the words of `flask` in a clone, and `serve`.
+
+The package is the folder of this file. Its modules import each other by plain names, as in a clone.
+So this file puts the folder first in the path, and nothing is imported as `parley.…`: it would be
+there twice."""
+
+import os
+import sys
+
+import click
+from flask.cli import FlaskGroup
+
+FOLDER = os.path.dirname(os.path.abspath(__file__))
+
+
+def main() -> None:
+    """Do what the words of the command line say; without any, `run`."""
+    sys.path.insert(0, FOLDER)
+    os.environ["FLASK_APP"] = os.path.join(FOLDER, "app.py")
+    os.environ["PARLEY_HOME"] = find_home()
+    group = FlaskGroup(
+        name="parley",
+        help="Parley, a chat-session service. Without a command: run.",
+        add_version_option=False,
+        load_dotenv=False,  # else Flask reads the `.env` of the folder where it is run, too
+    )
+    click.version_option(package_name="parley", message="%(prog)s %(version)s")(group)
+    group.add_command(serve)
+    group.main(sys.argv[1:] or ["run"], prog_name="parley")
+
+
+def find_home() -> str:
+    """The folder of the database, the key and `.env`: `$PARLEY_HOME`, else `parley` in the user's
+    data folder, as the XDG Base Directory Specification has it."""
+    if named := os.environ.get("PARLEY_HOME"):
+        return os.path.abspath(os.path.expanduser(named))
+    data = os.environ.get("XDG_DATA_HOME", "")
+    if not os.path.isabs(data):  # "consider the path invalid and ignore it"
+        data = os.path.join(os.path.expanduser("~"), ".local", "share")
+    return os.path.join(data, "parley")
+
+
+@click.command(context_settings={"ignore_unknown_options": True}, add_help_option=False)
+@click.argument("options", nargs=-1, type=click.UNPROCESSED)
+def serve(options: tuple[str, ...]) -> None:
+    """Serve by gunicorn, as on a server. OPTIONS are gunicorn's own."""
+    configuration = os.path.join(FOLDER, "gunicorn.conf.py")
+    os.execv(sys.executable, [sys.executable, configuration, *options])
