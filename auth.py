@@ -24,7 +24,7 @@ from keys import (
     why_no_public_key,
 )
 from limits import Bulkhead
-from settings import SETTINGS, SettingError, ensure_folder, whose
+from settings import SETTINGS, SettingError, command, ensure_folder, home, whose
 
 # The name in RFC 9864 of what was EdDSA.
 jwt.register_algorithm("Ed25519", jwt.get_algorithm_by_name("EdDSA"))
@@ -69,8 +69,8 @@ class Tokens:
         if settings["JWT_PUBLIC_KEY"] and self.issuer == SETTINGS["JWT_ISSUER"].default:
             self.source = "Whoever runs this server has tokens for it, or links with one."
         if signing:
-            command = f".venv/bin/flask token {LOCAL_USER}"
-            self.source = f"On the server, in Parley's folder, `{command}` prints one."
+            where = "On the server" if home() else "On the server, in Parley's folder"
+            self.source = f"{where}, `{command()} token {LOCAL_USER}` prints one."
 
     def verify(self, token: str) -> str:
         """The `sub` of a token. Raises InvalidToken; ServiceUnavailable where its key cannot be

@@ -17,7 +17,7 @@ def main() -> None:
     """Do what the words of the command line say; without any, `run`."""
     sys.path.insert(0, FOLDER)
     os.environ["FLASK_APP"] = os.path.join(FOLDER, "app.py")
-    os.environ["PARLEY_HOME"] = find_home()
+    os.environ |= {"PARLEY_HOME": find_home(), "PARLEY_COMMAND": "parley"}
     group = FlaskGroup(
         name="parley",
         help="Parley, a chat-session service. Without a command: run.",

@@ -115,6 +115,11 @@ def home() -> str | None:
     return os.path.abspath(os.path.expanduser(named)) if named else None
 
 
+def command() -> str:
+    """How Parley is called here: `parley`, as that says itself, or a clone's `.venv/bin/flask`."""
+    return os.environ.get("PARLEY_COMMAND", ".venv/bin/flask")
+
+
 def read_environment(folder: str) -> dict[str, str | None]:
     """What the environment says, and `.env` where it says nothing: in `home`, or else in this
     folder of the code. Raises SettingError where the file cannot be read."""

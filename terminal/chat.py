@@ -10,11 +10,10 @@ import click
 import requests
 
 import auth
-from settings import SettingError
+from settings import SettingError, command
 from terminal import commands
 from terminal.client import LOST, ODD, Client, Event, Refused
 from terminal.screen import QUOTED, Screen, open_history, read_typed
-from terminal.start import called
 
 DONE, FAILED, STOPPED = range(3)  # what became of an action; stopped, which is by Ctrl-C
 COMMAND = re.compile(r"/[a-z?]+(\s|$)", re.IGNORECASE)
@@ -53,7 +52,7 @@ class Chat:
         except requests.exceptions.SSLError:
             problem = f"{url} has no https:// that is trusted here. Is it http://?"
         except LOST:
-            advice = f"Start it with `{called()} run`, or check --url"
+            advice = f"Start it with `{command()} run`, or check --url"
             problem = f"{url} cannot be reached. {advice}, from http:// or https:// on."
         except ODD:
             problem = f"{url} is no Parley. Check --url, which begins with http:// or https://."

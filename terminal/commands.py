@@ -17,9 +17,9 @@ import database
 from database import db
 from logs import CONTROLS
 from models import Session
-from settings import SettingError, read_environment, read_settings
+from settings import SettingError, command, read_environment, read_settings
 from tables.ledger import TOKENS, Usage, utc
-from terminal.start import called, link_for
+from terminal.start import link_for
 from upkeep.deletion import forget
 from upkeep.migrations import MIGRATIONS
 
@@ -135,7 +135,7 @@ def forget_command(subject: str, yes: bool) -> None:
     stays as it was, without the name. A server may be running: replies under way stop."""
     if not auth.names_somebody(subject):
         raise click.ClickException(
-            f"The subject names nobody. `{called()} usage --json` has the names of all users."
+            f"The subject names nobody. `{command()} usage --json` has the names of all users."
         )
     open_database()
     if not yes:
@@ -148,9 +148,8 @@ def forget_command(subject: str, yes: bool) -> None:
         database.limit_time()  # a person may think for long
     sessions = forget(subject)
     if sessions is None:
-        raise click.ClickException(
-            f"Nothing is stored of {subject}. `{called()} usage --json` has the names of all users."
-        )
+        advice = f"`{command()} usage --json` has the names of all users."
+        raise click.ClickException(f"Nothing is stored of {subject}. {advice}")
     click.echo(
         f"{subject} is forgotten, with {sessions} session{'s' * (sessions != 1)}. "
         "Backups, logs and providers keep theirs. The database's files keep what was deleted until "

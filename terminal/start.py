@@ -19,7 +19,7 @@ import database
 from api.services import services_of
 from llm import Catalog
 from logs import log, one_line
-from settings import home
+from settings import command, home
 from upkeep import retention
 from well_known import SERVICES
 from wire import Call, Fault, Wire, join
@@ -29,13 +29,6 @@ NEARBY = [each.url for each in SERVICES if each.name in ("ollama", "llamacpp")]
 NEARBY_TIMEOUT = 0.2  # seconds of each, since the start waits
 LINK_DAYS = 30  # for which the link holds that a start prints
 OPEN_LABEL = f"open, a secret for {LINK_DAYS} days"  # what stands before it
-
-
-def called() -> str:
-    """The name of the command that runs: `parley` where it is installed, else `flask`."""
-    context = click.get_current_context(silent=True)
-    is_installed = context is not None and context.find_root().info_name == "parley"
-    return "parley" if is_installed else "flask"
 
 
 # `flask run`
@@ -65,7 +58,7 @@ def print_banner(app: Flask, host: str, port: int, cert: Any, **others: Any) -> 
     own line."""
     if listens(host, port):
         raise click.ClickException(
-            f"Another program listens on port {port}. Stop it, or: {called()} run -p {port + 1}"
+            f"Another program listens on port {port}. Stop it, or: {command()} run -p {port + 1}"
         )
     text = banner(app, f"{'https' if cert else 'http'}://{reachable(host)}:{port}/")
     if "://" in host:  # a socket of the file system: no browser goes there
@@ -96,11 +89,10 @@ def banner(app: Flask, url: str) -> str:
     tokens = services_of(app).tokens
     described = describe_start(app)
     described["providers"] += f"; the default model is {described.pop('model')}"
-    command = called() if called() == "parley" else ".venv/bin/flask"
     # `token` makes its token: one for the link is long enough to look at.
     curl = (
         f"curl -N {url}sessions -H 'Accept: text/event-stream' "
-        f'-H "Authorization: Bearer $({command} token {auth.LOCAL_USER})" '
+        f'-H "Authorization: Bearer $({command()} token {auth.LOCAL_USER})" '
         """-H 'Content-Type: application/json' -d '{"content": "Hello, Parley!"}'"""
     )
     rows = [(name, one_line(text)) for name, text in described.items()]

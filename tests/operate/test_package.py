@@ -177,6 +177,8 @@ def test_from_an_empty_environment_to_a_reply_that_stays(
     with user.serving("run", "-p", str(user.port)) as server:
         wait_until(lambda: f"with its data in {user.data}\n" in server.log())
         session = user.client().create("Hello")
+        refusal = requests.get(user.url + "/sessions", timeout=10).json()["errors"][0]["detail"]
+        assert f"On the server, `parley token {ME}` prints one." in refusal
     assert stat.S_IMODE(user.data.stat().st_mode) == 0o700
     assert {"jwt_key.pem", "parley.db"} <= {path.name for path in user.data.iterdir()}
     with user.serving("serve", "--bind", f"127.0.0.1:{user.port}", "--workers", "1") as server:

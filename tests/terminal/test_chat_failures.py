@@ -18,7 +18,7 @@ pytestmark = pytest.mark.parametrize(
 )  # the terminal speaks HTTP, which is the same on both
 
 
-START_IT = "Start it with `flask run`, or check --url, from http:// or https:// on."
+START_IT = "Start it with `.venv/bin/flask run`, or check --url, from http:// or https:// on."
 
 
 @pytest.mark.parametrize(

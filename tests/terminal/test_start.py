@@ -210,7 +210,7 @@ def test_flask_run_prints_nothing_where_its_port_is_taken(folder):
     assert (ended.returncode, ended.stdout) == (1, "")
     assert (
         ended.stderr.splitlines()[-1]
-        == f"Error: Another program listens on port {port}. Stop it, or: flask run -p {port + 1}"
+        == f"Error: Another program listens on port {port}. Stop it, or: .venv/bin/flask run -p {port + 1}"
     )
 
 
