@@ -22,6 +22,7 @@ from dead_replies import check_many_dead
 from fault_soak import ENGINES, soak_on
 from provider import reply
 from raw_tables import tables_of
+from readers import Reader
 from talk import LONGEST, Asking, Talk
 from together import served, together
 
@@ -327,7 +328,7 @@ def test_what_is_damaged_holds_up_no_other_dead_reply(folder):
         with served(folder / "again", url) as (again, _, _):
             client = again.client()
             for each in talk.replies:
-                each.give_up()
+                each.given_up = True
                 turn = wait_for_status(client, each.session, "complete", 40)
                 assert (turn["continued"], turn["content"].endswith("The answer.")) == (1, True)
         assert time.monotonic() - began < 32
@@ -423,15 +424,11 @@ class Late:
 
     def wait_for_its_end(self):
         """Follow it elsewhere until it is whole: a stream may end where the reply is taken over."""
-        text, last_id, name = "", None, None
-        while name != "done":
-            with self.there.events(self.session, last_id) as stream:
-                for frame in stream:
-                    text, last_id, name = text + frame.data.get("delta", ""), frame.id, frame.name
-                    assert name != "error", frame.data
+        reader = Reader([self.there], self.session).follow()
+        assert (reader.end, reader.lost, reader.refusals) == ("done", 0, set()), reader
         turn = self.last()
         assert (turn["id"], turn["status"], turn["continued"]) == (self.id, "complete", 1)
-        assert turn["content"] == text == self.first + "The answer."
+        assert turn["content"] == reader.text == self.first + "The answer."
         assert [each["kind"] for each in self.turns()] == ["user", "assistant"]
 
 

@@ -6,7 +6,6 @@ Modules: `replies/ended.py`.
 import collections
 import concurrent.futures
 import contextlib
-import http.client
 import itertools
 import re
 import threading
@@ -18,6 +17,7 @@ import requests
 from client import ALICE, BOB, wait_for_status, wait_until
 from cluster import new_cluster
 from provider import reply
+from readers import Reader
 from servers import running
 
 TOGETHER = 64  # replies of two users that stream while the server is killed
@@ -43,41 +43,14 @@ def speaker(count, pause, event):
     return answer
 
 
-class Followed:
-    """A reply that a client follows, coming back whenever the connection breaks, until he knows the end."""
+class Followed(Reader):
+    """The reader of the reply to this mark."""
 
-    def __init__(self, client, mark, session):
-        self.client, self.mark, self.session = client, mark, session
-        self.text, self.last_id, self.end = "", None, None
-        self.turn = None  # as it ended
-        self.codes = set()
+    timeout = MOST
 
-    def follow(self, until):
-        while self.end is None:
-            assert time.monotonic() < until, f"the stream of {self.mark} never ended"
-            with contextlib.suppress(OSError, http.client.HTTPException):
-                with self.client.events(self.session, self.last_id) as stream:
-                    self.codes.add(stream.status)
-                    if stream.status == 200:
-                        self.read(stream)
-                    elif stream.status in (204, 404):
-                        self.end = stream.status
-            if self.end is None:
-                time.sleep(0.2)  # as every client waits before it comes back
-        return self
-
-    def read(self, stream):
-        for event in stream:
-            if event.name == "error" and event.data["status"] == 503:
-                return  # the server asks to come back
-            self.last_id = event.id
-            if event.name == "content_delta":
-                self.text += event.data["delta"]
-            elif event.name == "assistant_turn":
-                self.turn = event.data
-            elif event.name in ("done", "error"):
-                self.end = event.data.get("status", 200)
-                self.codes.add(self.end)
+    def __init__(self, client, mark, session=None):
+        super().__init__([client], session)
+        self.mark = mark
 
 
 class Crowd:
@@ -108,7 +81,8 @@ class Crowd:
             followed = Followed(client, mark, session)
             with self._lock:
                 self.followed.append(followed)
-                self.following.append(self.pool.submit(followed.follow, self.until))
+                seconds = self.until - time.monotonic()
+                self.following.append(self.pool.submit(followed.follow, seconds))
         return mark, session
 
 
@@ -184,7 +158,7 @@ def test_a_standby_that_lags_takes_over_and_no_word_is_anothers_or_lost(provider
         created = [asking.result() for asking in asked + lost + after]
         ends = [following.result() for following in crowd.following]
         assert time.monotonic() - promoted_at < MOST
-        told = set(crowd.codes).union(*(followed.codes for followed in ends))
+        told = set(crowd.codes).union(*(followed.refusals for followed in ends))
         answers = {
             mark: users[mark.partition("-")[0]].get(f"/sessions/{session['id']}")
             for mark, session in created
@@ -250,24 +224,10 @@ def test_a_synchronous_standby_takes_over_and_every_stream_has_its_text_once(pro
     with pool, new_cluster() as primary, contextlib.ExitStack() as leaving:
         standby = primary.standby(synchronous=True)
         server = leaving.enter_context(served(tmp_path, provider, both(primary, standby)))
-        alice, until, all_followed = server.client(), time.monotonic() + MOST, []
-
-        def ask(number):
-            """Create a session as a stream, and follow it, in whichever process, when that breaks."""
-            mark = f"alice-{number}"
-            with alice.stream("POST", "/sessions", {"content": mark}) as stream:
-                assert stream.status == 201
-                events = iter(stream)
-                followed = Followed(alice, mark, next(events).data)
-                all_followed.append(followed)
-                with contextlib.suppress(OSError, http.client.HTTPException):
-                    followed.read(events)
-            return followed.follow(until)
-
-        asked = [pool.submit(ask, number) for number in range(streams)]
-        wait_until(
-            lambda: len(all_followed) == streams and all(followed.text for followed in all_followed)
-        )
+        alice = server.client()
+        all_followed = [Followed(alice, f"alice-{number}") for number in range(streams)]
+        asked = [pool.submit(each.ask, each.mark, MOST) for each in all_followed]
+        wait_until(lambda: all(followed.text for followed in all_followed))
         primary.kill()
         standby.promote()
         over.set()
@@ -277,7 +237,7 @@ def test_a_synchronous_standby_takes_over_and_every_stream_has_its_text_once(pro
             assert followed.text == whole, (
                 f"{followed.mark} has {len(followed.text)} characters of {len(whole)}"
             )
-            assert followed.end == 200
+            assert (followed.end, followed.turn["status"]) == ("done", "complete")
             assert wait_for_status(alice, followed.session, "complete")["content"] == whole
         assert len(alice.get("/sessions?page[limit]=100").json()["data"]) == streams
         assert "Traceback" not in server.output()

@@ -18,6 +18,7 @@ import requests
 from client import wait_until
 from provider import reply
 from raw_tables import tables_of
+from readers import Reader
 from servers import Server
 from together import on_postgresql, on_sqlite
 
@@ -38,8 +39,10 @@ def test_two_hundred_readers_of_fifty_replies(start, settings, provider):
         ).json()
 
     def read_all(user, session):
-        with user.events(session) as stream:
-            return "".join(event.data["delta"] for event in stream if event.name == "content_delta")
+        """By one stream alone."""
+        reader = Reader([user], session).follow(60)
+        assert (reader.end, reader.returns) == ("done", 0), reader
+        return reader.text
 
     with concurrent.futures.ThreadPoolExecutor(250) as pool:
         readers = [
@@ -55,7 +58,7 @@ def test_two_hundred_readers_of_fifty_replies(start, settings, provider):
 @on_sqlite  # a kill of these processes is none of PostgreSQL's
 def test_keeps_what_was_answered_through_three_kills_under_load(start, settings, provider):
     provider.default = reply("Some ", 0.02, "words ", 0.02, "more.")
-    answered, streamed = [], {}
+    answered, readers = [], []
     for round in range(3):
         server = start(**settings)
         alice = server.client()
@@ -66,20 +69,15 @@ def test_keeps_what_was_answered_through_three_kills_under_load(start, settings,
                 answered.append(response.json())
 
         def follow(number):
-            with alice.stream(
-                "POST", "/sessions", {"content": f"Stream {round}.{number}"}, timeout=10
-            ) as stream:
-                for event in stream:
-                    if event.name == "session":
-                        session = event.data["id"]
-                        streamed[session] = ""
-                    elif event.name == "content_delta":
-                        streamed[session] += event.data["delta"]
+            reader = Reader([alice])
+            reader.asks = "/sessions", {"content": f"Stream {round}.{number}"}
+            readers.append(reader)
+            reader.come_back()
 
         with concurrent.futures.ThreadPoolExecutor(16) as pool:
             work = [pool.submit(create if number % 2 else follow, number) for number in range(150)]
-            deadline = time.monotonic() + 20
-            while min(len(answered), len(streamed)) < 10 * (round + 1):
+            deadline, enough = time.monotonic() + 20, 10 * (round + 1)
+            while min(len(answered), sum(bool(each.session) for each in readers)) < enough:
                 assert time.monotonic() < deadline, server.output()
                 time.sleep(0.01)
             server.kill()
@@ -100,19 +98,20 @@ def test_keeps_what_was_answered_through_three_kills_under_load(start, settings,
             "Some words more.",
         )
     stuck = []
-    for session, text in streamed.items():
-        turn = alice.turns({"id": session})[1]
-        assert turn["content"].startswith(text), "a delta was sent that was not stored"
+    for reader in [each for each in readers if each.session]:
+        turn = alice.turns(reader.session)[1]
+        assert turn["content"].startswith(reader.text), "a delta was sent that was not stored"
         if turn["status"] == "in_progress" or turn["continued"]:
-            stuck.append(session)
+            stuck.append(reader)
     assert stuck, "no reply was under way when the processes were killed"
-    for session in stuck:
-        while alice.post(f"/sessions/{session}/messages", {"content": "Go on"}).status_code == 409:
+    for reader in stuck:
+        path = f"/sessions/{reader.session['id']}/messages"
+        while alice.post(path, {"content": "Go on"}).status_code == 409:
             assert time.monotonic() - killed_at < 32
             time.sleep(0.2)
-        _, turn, _, answer = alice.turns({"id": session})
+        _, turn, _, answer = alice.turns(reader.session)
         assert (turn["status"], answer["status"]) == ("complete", "complete")
-        assert turn["continued"] and turn["content"].startswith(streamed[session]), turn
+        assert turn["continued"] and turn["content"].startswith(reader.text), turn
         assert turn["content"].endswith("Some words more.")
 
 

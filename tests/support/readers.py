@@ -1,74 +1,136 @@
 """Readers of a reply who come back, to whichever server answers, until they know how it ends."""
 
-import contextlib
 import http.client
 import time
 
-PAUSE = 0.2  # seconds before a reader comes back, so that fifty of them are no load
+LOST = OSError, http.client.HTTPException  # by which a connection breaks, or is refused
+
+
+def is_to_come_back(status, headers):
+    """Whether the same is to be asked again: nobody can answer, or the first one under its key is under way.
+
+    That the model failed is an answer, which names the session.
+    """
+    is_unanswered = status == 503 and "Location" not in headers
+    is_under_way = status == 409 and "Location" in headers and "Retry-After" in headers
+    return is_unanswered or is_under_way
 
 
 class Reader:
     """One reader of one reply. He comes back with his last id whenever his stream breaks, or ends without an end.
 
-    `clients` are those of the servers that there are, which may change; he turns to the one of this number first.
+    `clients` are those of the servers that there are, which may change; he turns to the one of this number first. He reads
+    the latest reply of a session, from its start or behind this id; or one that he asks for. At each delta he has as much
+    text as its id says, and in the end the text of the turn.
     """
+
+    timeout = 20  # seconds without a byte, behind which he comes back
+    pause = 0.2  # seconds before he does, so that fifty readers are no load
+    key = None  # under which he asks again, until he knows his session
+    until_complete = False  # whether he reads on behind a failure and an interruption
 
     def __init__(self, clients, session=None, last_id=None, first=0):
         self.clients, self.session, self.last_id, self.first = clients, session, last_id, first
-        self.text, self.names = "", []
-        self.turn = self.end = None  # as it ended; the name of the last event
+        self.asks = None  # the path and the body by which he asks for a reply
+        self.reply, self.start = map(int, last_id.split("-")[:2]) if last_id else (None, 0)
+        self.text, self.names = "", []  # of what came behind that
+        self.turn = None  # as it ended
+        self.end = None  # the last event, or the status that says that there is none
+        self.ends = []  # events that might have been the last
         self.arrivals = []  # when text came, by time.monotonic()
-        self.returns = 0  # how often he came back
-        self.refusals = set()  # statuses of answers that were no stream
-        self.given_up = False
+        self.streams = self.returns = self.lost = 0  # how often he asked, came back, and lost it
+        self.refusals = set()  # statuses of answers that were no stream, and of errors
+        self.deadline, self.given_up = float("inf"), False
 
-    def ask(self, content, seconds=120):
-        """Begin a session with this message, as a stream, and read it to the end."""
-        client = self.clients[self.first]
-        with contextlib.suppress(OSError, http.client.HTTPException):
-            with client.stream("POST", "/sessions", {"content": content}) as stream:
-                assert stream.status == 201, stream.response.read()
-                self._read(stream)
-        assert self.session, "no session came"
+    def ask(self, content, seconds=120, path="/sessions"):
+        """Ask for a reply to this message, as a stream, and read it to the end."""
+        self.asks = path, {"content": content}
         return self.follow(seconds)
 
     def follow(self, seconds=120):
         """Read until the end."""
-        deadline = time.monotonic() + seconds
+        self.deadline = time.monotonic() + seconds
         while self.end is None and not self.given_up:
-            assert time.monotonic() < deadline, (
-                f"the reply of {self.session} never ended for {self}"
-            )
-            client = self.clients[(self.first + self.returns) % len(self.clients)]
-            with contextlib.suppress(
-                OSError, http.client.HTTPException
-            ):  # that one is away, or has gone meanwhile
-                with client.events(self.session, self.last_id, timeout=20) as stream:
-                    if stream.status == 200:
-                        self._read(stream)
-                    else:
-                        self.refusals.add(stream.status)
-            if self.end is None:
-                self.returns += 1
-                time.sleep(PAUSE)
+            assert time.monotonic() < self.deadline, f"the reply never ended for {self}"
+            if self.streams:
+                time.sleep(self.pause)
+            self.come_back()
         return self
 
-    def _read(self, stream):
+    def come_back(self):
+        """Ask for what he does not have, and read what answers. The second is the same server, then it is the next."""
+        client = self.clients[(self.first + self.returns) % len(self.clients)]
+        self.returns, self.streams = self.streams, self.streams + 1
+        try:
+            with self.open(client) as stream:
+                self.take(stream, client)
+        except LOST as problem:
+            self.lose(problem)
+
+    def open(self, client):
+        if self.session:
+            return client.events(self.session, self.last_id, timeout=self.timeout)
+        assert self.key or self.streams == 1, f"no session came to {self}"
+        path, body = self.asks
+        return client.stream("POST", path, body, timeout=self.timeout, Idempotency_Key=self.key)
+
+    def take(self, stream, client):
+        """Read a stream, or see what else is answered."""
+        if place := stream.headers.get("Location"):
+            self.session = self.session or {"id": place.split("/")[2]}
+        if stream.status in (200, 201):
+            self.read(stream)
+            return
+        self.refusals.add(stream.status)
+        if stream.status == 204 and self.until_complete:
+            self.look(client)
+        elif not is_to_come_back(stream.status, stream.headers):
+            self.end = stream.status
+
+    def look(self, client):
+        """There is nothing behind what he has: that is all, where it is complete."""
+        answer = client.get(f"/sessions/{self.session['id']}", timeout=self.timeout)
+        if answer.status_code == 200 and answer.json()["turns"][-1]["status"] == "complete":
+            self.turn, self.end = answer.json()["turns"][-1], "done"
+
+    def lose(self, problem):
+        self.lost += 1
+
+    def read(self, stream):
         for event in stream:
-            if event.name == "error" and event.data["status"] == 503:
-                self.refusals.add(503)
-                return  # the server asks to come back
+            reply, position = map(int, event.id.split("-")[:2])
+            if reply != self.reply:  # the first, or another one, since that could not be made
+                self.reply, self.start, self.text, self.turn = reply, 0, "", None
             self.last_id = event.id
             self.names.append(event.name)
             if event.name == "session":
                 self.session = event.data
             elif event.name == "content_delta":
-                self.text += event.data["delta"]
-                self.arrivals.append(time.monotonic())
+                self.add(event.data["delta"], position)
+                if self.is_cut():
+                    return
             elif event.name == "assistant_turn":
                 self.turn = event.data
+                assert self.turn["content"][self.start :] == self.text, f"{self} is not its turn"
             elif event.name in ("done", "error"):
-                self.end = event.name
+                self.take_end(event)
+
+    def add(self, text, position):
+        self.text += text
+        assert self.start + len(self.text) == position, f"{self} is at {position}"
+        self.arrivals.append(time.monotonic())
+
+    def is_cut(self):
+        """Whether he is cut off here, behind a delta."""
+        return False
+
+    def take_end(self, event):
+        if event.name == "error":
+            self.refusals.add(event.data["status"])
+        if self.until_complete and (event.name == "error" or self.turn["status"] != "complete"):
+            self.ends.append(event.name)
+        else:
+            self.end = event.name
 
     def silence(self, moment):
         """How long no text came to him, around this moment."""
@@ -77,4 +139,5 @@ class Reader:
         return (after[0] if after else moment) - (before[-1] if before else moment)
 
     def __repr__(self):
-        return f"<{len(self.text)} characters, {self.end}, back {self.returns} times, refused {self.refusals}>"
+        count = f"{self.session}: {len(self.text)} characters, {self.end} behind {self.ends}"
+        return f"<{count}, back {self.returns} times, lost {self.lost}, refused {self.refusals}>"

@@ -6,7 +6,6 @@ the provider was called once for it.
 """
 
 import collections
-import http.client
 import json
 import threading
 import time
@@ -15,6 +14,7 @@ import requests
 
 from client import wait_until
 from provider import KEEP, asked, chunk, events_of, head, reply
+from readers import Reader
 from trouble import stopped
 
 LONGEST = (
@@ -25,70 +25,21 @@ PAUSE = 0.2  # seconds between two words
 Answer = collections.namedtuple("Answer", "what at seconds status retry_after text")
 
 
-class Followed(threading.Thread):
-    """A reply that a client asks for as a stream, and follows until it is complete, however often he has to come back."""
+class Followed(Reader):
+    """The reader of a reply to this mark, in a thread of his own, until it is complete."""
+
+    timeout, until_complete = 60, True
 
     def __init__(self, client, mark, patience):
-        super().__init__(daemon=True)
-        self.client, self.mark, self.until = client, mark, time.monotonic() + patience
-        self.session, self.text, self.last_id, self.turn = None, "", None, None
-        self.is_complete = False
-        self.ends = []  # how the streams ended before
-        self.problem = None
+        super().__init__([client])
+        self.mark, self.patience, self.problem = mark, patience, None
+        self.thread = threading.Thread(target=self._run, daemon=True)
 
-    def run(self):
+    def _run(self):
         try:
-            with self.client.stream("POST", "/sessions", {"content": self.mark}) as stream:
-                assert stream.status == 201, stream.status
-                self.read(stream)
-        except (OSError, http.client.HTTPException):
-            pass
+            self.ask(self.mark, self.patience)
         except Exception as problem:
             self.problem = repr(problem)
-        while not (self.is_complete or self.problem):
-            time.sleep(0.3)  # as every client waits before he comes back
-            try:
-                self.come_back()
-            except (OSError, http.client.HTTPException, ValueError):
-                pass
-            except Exception as problem:
-                self.problem = repr(problem)
-            if time.monotonic() > self.until and not self.is_complete:
-                self.problem = f"it did not complete: its ends were {self.ends}, {len(self.text)} characters came"
-
-    def give_up(self):
-        """Follow it no more."""
-        self.until = 0
-
-    def come_back(self):
-        if self.session is None:
-            raise AssertionError("it was not begun")
-        with self.client.events(self.session, self.last_id) as stream:
-            if stream.status == 200:
-                self.read(stream)
-            elif stream.status == 204:  # there is nothing behind what he has
-                answer = self.client.get(f"/sessions/{self.session['id']}", timeout=20)
-                if answer.status_code == 200:
-                    self.turn = answer.json()["turns"][-1]
-                    self.is_complete = self.turn["status"] == "complete"
-            else:
-                assert stream.status == 503, stream.status
-
-    def read(self, stream):
-        for event in stream:
-            if event.name == "error" and self.turn is None:
-                return  # the server asks to come back
-            self.last_id = event.id
-            if event.name == "session":
-                self.session = event.data
-            elif event.name == "content_delta":
-                self.text += event.data["delta"]
-            elif event.name == "assistant_turn":
-                self.turn = event.data
-            elif event.name in ("done", "error"):
-                self.is_complete = event.name == "done" and self.turn["status"] == "complete"
-                if not self.is_complete:
-                    self.ends.append(self.turn["status"])
 
 
 class Talk:
@@ -110,7 +61,7 @@ class Talk:
                 [other for other in workers if other != pid], path
             ):  # who stands still takes no request
                 for each in share:
-                    each.start()
+                    each.thread.start()
                 wait_until(lambda: all(each.text or each.problem for each in share))
         return self
 
@@ -154,9 +105,9 @@ class Talk:
         """End them, and wait for all; each is whole, once. Returns how many were told of another end before."""
         self.end()
         for each in self.replies:
-            each.until = min(each.until, time.monotonic() + seconds)
+            each.deadline = min(each.deadline, time.monotonic() + seconds)
         for each in self.replies:
-            each.join()
+            each.thread.join()
         problems = [f"{each.mark}: {each.problem}" for each in self.replies if each.problem]
         for each in self.replies:
             if each.problem:
@@ -172,6 +123,8 @@ class Talk:
                 problems.append(
                     f"{each.mark}: the stream had {len(each.text)} of {len(said)} characters"
                 )
+            elif each.end != "done":
+                problems.append(f"{each.mark}: the stream ended as {each.end}")
         problems += [f"{mark}: {count} calls" for mark, count in self.calls.items() if count > 1]
         assert not problems, f"{len(problems)} problems: {problems[:6]}"
         return sum(bool(each.ends) for each in self.replies)
