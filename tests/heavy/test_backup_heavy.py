@@ -1,6 +1,6 @@
 """Backups while the service runs, by the README's own commands: each is restored, and is the service of one moment.
 
-Users do at random all that can be done, as in soak.py, and a worker is killed. The model always answers a message by the same
+Users do at random all that can be done, as in tools/soak, and a worker is killed. The model always answers a message by the same
 text, so that it is known what a reply has to be, whoever goes on with it. `-s` shows the figures.
 """
 
@@ -19,13 +19,15 @@ import pytest
 
 from client import Client, at_once, make_token, wait_until
 from documents import BLOCKS
-from fault_soak import LOST, list_titles, session_in
 from fleet import kill_worker
+from invariants import counts_of, in_pairs, list_titles, problems_of, turns_at_rest
 from product import copy_of_the_service
 from provider import asked, so_far, writes
 from raw_tables import tables_of
-from soak import MARK, USERS, User, check
+from readers import LOST
+from talker import MARK, mark_of
 from together import on_sqlite
+from users import USERS, User, session_in
 
 ARCHIVE = "https://github.com/archive"
 BIG = {"sqlite": 40, "postgresql": 8}  # messages of so many MB, so that a backup takes its time
@@ -120,18 +122,13 @@ class Diary(Client):
 
 
 class Writer(User):
-    """A user as in soak.py with a diary, who takes no 502 or 503: his model fails nobody, and nor may a backup."""
+    """A user as in tools/soak with a diary, who takes no 502 or 503: his model fails nobody, and nor may a backup."""
 
     pause = 0.05
+    taken = (409,)
 
     def __init__(self, server, subject, token, seed):
-        super().__init__(server, subject, seed, float("inf"))
-        self.subject, self.client = subject, Diary(server.url, token)
-
-    def see(self, response, *expected):
-        code = super().see(response, *expected)
-        assert code not in (502, 503), f"{code} {response.headers}"
-        return code
+        super().__init__(server, subject, seed, float("inf"), Diary(server.url, token))
 
 
 class Place:
@@ -273,7 +270,7 @@ class Backup:
             for key, session in found.items()
             for turn in session["turns"][::2]
         ]
-        marks = collections.Counter((key, MARK.findall(content)[0]) for key, content in turns)
+        marks = collections.Counter((key, mark_of(content)) for key, content in turns)
         deletions = {line.session: line for line in lines if line.method == "DELETE"}
         for line in lines:
             deletion, count = deletions.get(line.session), marks[line.session, line.mark]
@@ -351,9 +348,11 @@ def check_at_rest(place, clients, found, backup, lines):
     assert set(owners) == set(found)
     counts, deadline = collections.Counter(), time.monotonic() + AT_REST
     for key, client in owners.items():
-        now[key] = check(client, key, deadline, counts)
-        for message, answer in zip(now[key][::2], now[key][1::2], strict=False):
-            text = text_of(MARK.findall(message["content"])[0])
+        now[key] = turns_at_rest(client, key, deadline)
+        assert not list(problems_of(now[key])), key
+        counts += counts_of(now[key])
+        for message, answer in in_pairs(now[key]):
+            text = text_of(mark_of(message["content"]))
             assert text.startswith(answer["content"]) and (
                 answer["status"] != "complete" or answer["content"] == text
             )
@@ -375,7 +374,7 @@ def check_at_rest(place, clients, found, backup, lines):
                 assert text_in(stream) == turn["content"][length:]
     for key in {*under_way, *random.sample(sorted(owners), 4)}:
         client, mark = owners[key], fast_mark()
-        query = {"query": MARK.findall(now[key][0]["content"])[0]}
+        query = {"query": mark_of(now[key][0]["content"])}
         assert [each["id"] for each in client.get("/sessions", params=query).json()["data"]] == [
             key
         ]

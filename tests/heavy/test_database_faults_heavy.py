@@ -19,10 +19,11 @@ import trouble
 from client import ALICE, wait_for_status, wait_until
 from cluster import new_cluster
 from dead_replies import check_many_dead
-from fault_soak import ENGINES, soak_on
 from provider import reply
 from raw_tables import tables_of
 from readers import Reader
+from service import ENGINES
+from soaking import soak_on
 from talk import LONGEST, Asking, Talk
 from together import served, together
 
@@ -52,7 +53,7 @@ def session_of(client):
 
 @together
 def test_faults_at_random_under_all_that_can_be_done_keep_the_invariants(folder):
-    """The first two minutes of the soak with faults, on both engines; tools/soak says what it is."""
+    """The first two minutes of the soak, on both engines; tools/soak says what it is."""
     seed = random.SystemRandom().randrange(10**6)
     try:
         soak_on(

@@ -7,9 +7,10 @@ LOST = OSError, http.client.HTTPException  # by which a connection breaks, or is
 
 
 def is_to_come_back(status, headers):
-    """Whether the same is to be asked again: nobody can answer, or the first one under its key is under way.
+    """Whether the same is to be asked again.
 
-    That the model failed is an answer, which names the session.
+    Nobody can answer, or the first request under its key is under way. That the model failed is an
+    answer, which names the session.
     """
     is_unanswered = status == 503 and "Location" not in headers
     is_under_way = status == 409 and "Location" in headers and "Retry-After" in headers
@@ -17,11 +18,11 @@ def is_to_come_back(status, headers):
 
 
 class Reader:
-    """One reader of one reply. He comes back with his last id whenever his stream breaks, or ends without an end.
+    """One reader of one reply. He comes back with his last id whenever his stream breaks, or stops.
 
-    `clients` are those of the servers that there are, which may change; he turns to the one of this number first. He reads
-    the latest reply of a session, from its start or behind this id; or one that he asks for. At each delta he has as much
-    text as its id says, and in the end the text of the turn.
+    `clients` are those of the servers that there are, which may change; he turns to the one of this
+    number first. He reads the latest reply of a session, from its start or behind this id; or one
+    that he asks for. At each delta he has as much text as its id says, and in the end the turn's.
     """
 
     timeout = 20  # seconds without a byte, behind which he comes back
@@ -58,7 +59,7 @@ class Reader:
         return self
 
     def come_back(self):
-        """Ask for what he does not have, and read what answers. The second is the same server, then it is the next."""
+        """Ask for what he does not have, and read what answers: first the same server, then the next."""
         client = self.clients[(self.first + self.returns) % len(self.clients)]
         self.returns, self.streams = self.streams, self.streams + 1
         try:
@@ -139,5 +140,6 @@ class Reader:
         return (after[0] if after else moment) - (before[-1] if before else moment)
 
     def __repr__(self):
-        count = f"{self.session}: {len(self.text)} characters, {self.end} behind {self.ends}"
-        return f"<{count}, back {self.returns} times, lost {self.lost}, refused {self.refusals}>"
+        place, back = self.session and self.session["id"], f"back {self.returns} times"
+        text = f"{len(self.text)} characters, {self.end} behind {self.ends}"
+        return f"<{place}: {text}, {back}, lost {self.lost}, refused {self.refusals}>"

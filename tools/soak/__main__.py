@@ -1,0 +1,72 @@
+"""A soak: users do at random all that can be done, strangers disturb, the model breaks or fails,
+and each minute a fault befalls the service. In the end it is asked whether all holds that must.
+
+    .venv/bin/python tools/soak --seconds 3600 --database sqlite --faults clock,disk-full --seed 1
+
+By default one soak runs on each database, beside each other, with all faults that can be had here.
+Without faults, users are more and faster. The seed decides what is done; what it meets is up to the
+machine, too.
+"""
+
+import argparse
+import pathlib
+import random
+import sys
+import tempfile
+
+sys.path.insert(0, str(pathlib.Path(__file__).parents[2] / "tests" / "support"))
+
+from faults import FAULTS, at_hand
+from service import ENGINES, NEEDS
+from soaking import soak_on
+
+
+def told(name, fault):
+    """What --help says of a fault."""
+    lacks = fault.lacks_here()
+    on = [need for need in fault.needs if need in ENGINES]
+    notes = [f"on {each} only" for each in on] + [f"not here: {lacks}"] * bool(lacks)
+    return f"  {name:15} {fault.sentence}" + f" ({'; '.join(notes)})" * bool(notes)
+
+
+def chosen(parser, names):
+    """A function that has the faults of these names for an engine."""
+    if names is None:
+        return at_hand
+    names = [] if names == "none" else names.split(",")
+    for name in names:
+        if name not in FAULTS:
+            parser.error(f"there is no fault {name}")
+        if lacks := FAULTS[name].lacks_here():
+            parser.error(f"{name} cannot be had: {lacks}")
+    return lambda engine: {name: FAULTS[name] for name in names if not FAULTS[name].lacks(engine)}
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        prog="python tools/soak",
+        description=__doc__,
+        epilog="faults:\n" + "\n".join(told(*each) for each in FAULTS.items()),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--seconds", type=float, default=3600)
+    parser.add_argument("--database", choices=ENGINES, help="by default one soak runs on each")
+    parser.add_argument("--seed", type=int, default=random.randrange(10**6))
+    parser.add_argument(
+        "--faults", help="none, or names with commas; by default all that can be had here"
+    )
+    options = parser.parse_args()
+    faults_of = chosen(parser, options.faults)
+    engines = [options.database] if options.database else ENGINES
+    for engine in engines:
+        if lacks := NEEDS[engine]():
+            parser.error(f"there is no soak on {engine}: {lacks}")
+        if options.faults not in (None, "none") and not faults_of(engine):
+            parser.error(f"none of these befalls {engine}: name a --database, too")
+    print(f"seed {options.seed}", flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        soak_on(pathlib.Path(folder), engines, options.seconds, options.seed, faults_of)
+
+
+if __name__ == "__main__":
+    main()

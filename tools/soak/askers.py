@@ -1,0 +1,169 @@
+"""Users who ask again, under the same Idempotency-Key, and note what they are told."""
+
+import collections
+import time
+
+from client import Client, make_token
+from readers import LOST, is_to_come_back
+from service import REPLY_WAIT
+from talk import LONGEST
+from talker import mark_of
+from users import PATIENCE, USERS, User, UsersReader, session_in
+
+
+def lasting_token(subject):
+    """A token that holds whatever the clock says."""
+    now = int(time.time())
+    return make_token(subject, iat=now - 7200, exp=now + 2 * 86400)
+
+
+class Asker(Client):
+    """A client who asks again where he loses the answer, or is told to come back.
+
+    `keyed`: how likely a request for a reply has an Idempotency-Key. One without is not asked again
+    where its answer is lost.
+    """
+
+    def __init__(self, server, subject, chance, notes, keyed=1.0):
+        super().__init__(server.url, lasting_token(subject))
+        self.chance, self.notes, self.keyed = chance, notes, keyed
+        self.last = {}  # session → the mark of its last message
+        self.deleted = set()
+        self.told = collections.Counter()  # at each try
+        self.continued = 0  # replies that went on as he asked
+        self.unsure = 0  # requests to go on of which he does not know
+
+    def key(self):
+        return f"{self.chance.getrandbits(64):x}"
+
+    def request(self, method, path, body=None, timeout=60, **headers):
+        what, session, mark = f"{method} {path}", session_in(path), self.mark_in(method, path, body)
+        asks, goes_on = self.asks(method, path), path.endswith("/continue")
+        if asks and self.chance.random() < self.keyed:
+            headers.setdefault("Idempotency_Key", self.key())
+        self.note_before(method, path, session, mark)
+        limit = self.limit(method, asks and not headers.get("Prefer"))
+        for tries, began in enumerate(self.tries(what), 1):
+            try:
+                response = super().request(method, path, body, timeout, **headers)
+            except LOST:
+                self.lose(what, began, limit)
+                self.unsure += goes_on
+                if asks and not headers.get("Idempotency_Key"):
+                    raise
+                continue
+            if not self.hear(what, began, limit, response.status_code, response.headers):
+                self.continued += goes_on and response.status_code not in (404, 409)
+                self.keep(response.status_code, response.headers, session, body and mark)
+                response.tries = tries
+                return response
+            self.unsure += goes_on
+
+    def asks(self, method, path):
+        """Whether this asks for a reply."""
+        return method == "POST" and not path.endswith("/cancel")
+
+    def limit(self, method, waits):
+        """Seconds until it is answered. A deletion has steps, each of which has as many."""
+        return LONGEST + REPLY_WAIT * waits + LONGEST * (method == "DELETE")
+
+    def tries(self, what):
+        """The times at which the same is asked, again and again, with a pause between."""
+        deadline = time.monotonic() + PATIENCE
+        while time.monotonic() < deadline:
+            yield time.monotonic()
+            time.sleep(self.chance.uniform(0.2, 1.5))
+        raise AssertionError(
+            f"{what} was not answered within {PATIENCE} s; he was told {dict(self.told)}"
+        )
+
+    def mark_in(self, method, path, body):
+        """The mark of the message that this sends, or else of the last one in its session."""
+        if method != "POST":
+            return None
+        return mark_of(body["content"]) if body else self.last.get(session_in(path))
+
+    def note_before(self, method, path, session, mark):
+        """What is done, it may be, though no answer says so."""
+        if method == "DELETE":
+            self.deleted.add(session)
+        if path.endswith("/cancel"):
+            self.notes.cancelled.add(mark)
+
+    def lose(self, what, began, limit):
+        self.told["lost"] += 1
+        self.notes.lost.append((what, began, time.monotonic()))
+        self.notes.in_time(what, began, limit)
+
+    def hear(self, what, began, limit, code, headers):
+        """Note an answer; returns whether the same is to be asked again."""
+        self.told[code] += 1
+        self.notes.in_time(what, began, limit)
+        if code == 503 and not headers.get("Retry-After"):
+            self.notes.problems.append("a 503 has no Retry-After")
+        return is_to_come_back(code, headers)
+
+    def keep(self, code, headers, session, mark):
+        """Note what an answer says to be there: the message of this mark, whatever its reply becomes."""
+        if code == 404 and session in self.last and session not in self.deleted:
+            self.notes.problems.append(f"the session {session} is gone")
+        kept = session_in(headers.get("Location", "")) or session
+        if mark and kept and code in (200, 201, 202, 502, 503, 504):
+            self.notes.kept[mark], self.last[kept] = kept, mark
+
+
+class AskersReader(UsersReader):
+    """The reader of an asker, who goes on where he loses his connection."""
+
+    def __init__(self, client, session):
+        super().__init__(client, session, client.chance)
+        self.key = client.key() if client.chance.random() < client.keyed else None
+        self.pause = client.chance.uniform(0, 0.5)
+
+    def open(self, client):
+        self.began = time.monotonic()
+        self.what = f"stream of {self.asks[0] if self.asks else self.session['id']}"
+        return super().open(client)
+
+    def take(self, stream, client):
+        if not client.hear(self.what, self.began, LONGEST, stream.status, stream.headers):
+            path, body = self.asks or ("", None)
+            session = self.session["id"] if self.session else session_in(path)
+            mark = body and mark_of(body["content"])
+            client.keep(stream.status, stream.headers, session, mark)
+        super().take(stream, client)
+
+    def lose(self, problem):
+        self.lost += 1
+        self.clients[0].lose(self.what, self.began, float("inf"))
+
+    def take_end(self, event):
+        super().take_end(event)
+        if self.turn:
+            self.clients[0].notes.turns[self.turn["id"]] = self.turn
+
+
+class PatientUser(User):
+    """A user who asks again. The first of the owners deletes nothing."""
+
+    taken = *User.taken, 504
+
+    def __init__(self, server, subject, seed, until, notes, keyed=1.0):
+        super().__init__(server, subject, seed, until)
+        self.client = Asker(server, subject, self.chance, notes, keyed)
+        self.deleted = self.client.deleted
+
+    def reader(self, session=None):
+        return AskersReader(self.client, session)
+
+    def delete(self):
+        if self.subject != USERS[0]:
+            super().delete()
+
+    def see_deleted(self, response):
+        self.see(response, 204, *[404] * (response.tries > 1))  # the first answer was lost
+
+    def see_changed(self, response):
+        if super().see_changed(response) == 200:
+            changed = response.json()
+            self.client.notes.titles[changed["id"]] = changed["title"]
