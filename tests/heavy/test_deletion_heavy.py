@@ -1,7 +1,6 @@
 """A session of some hundred megabytes is deleted, and nobody waits for it."""
 
 import base64
-import concurrent.futures
 import contextlib
 import random
 import sqlite3
@@ -9,9 +8,9 @@ import threading
 import time
 
 import psycopg
-import requests
 
 from client import BOB, wait_until
+from others import others_at_work
 from provider import reply
 from together import are_in_time
 
@@ -88,66 +87,22 @@ def large_session(alice, table):
     return session, first_id
 
 
-class Others:
-    """What others ask for, one thing after the other, and how long each took."""
-
-    def __init__(self, server):
-        self.bob, self.url = server.client(BOB), server.url
-        self.over = threading.Event()
-        self.took = []
-
-    def ask(self, what, expected, function, *args, **options):
-        began = time.monotonic()
-        response = function(*args, timeout=60, **options)
-        self.took.append((round(time.monotonic() - began, 2), what))
-        assert response.status_code == expected, f"{what}: {response.text}"
-        return response
-
-    def ask_for_health(self):
-        while not self.over.wait(0.05):
-            self.ask("health", 200, requests.get, self.url + "/health")
-
-    def create(self):
-        while not self.over.wait(0.05):
-            self.ask(
-                "create", 201, self.bob.post, "/sessions", {"content": "Hello", "model": "m-1"}
-            )
-
-    def create_and_cancel(self):
-        while not self.over.wait(0.05):
-            body = {"content": "Never", "model": "m-2"}
-            response = self.ask(
-                "defer", 201, self.bob.post, "/sessions", body, Prefer="respond-async"
-            )
-            self.ask("cancel", 200, self.bob.post, response.headers["Location"] + "/cancel")
-
-    @contextlib.contextmanager
-    def at_work(self):
-        with concurrent.futures.ThreadPoolExecutor() as pool:
-            working = [
-                pool.submit(work)
-                for work in (self.ask_for_health, self.create, self.create_and_cancel)
-            ]
-            try:
-                yield
-            finally:
-                self.over.set()
-        for work in working:
-            work.result()
-
-
 def test_nobody_waits_for_the_deletion_of_a_large_session(start, settings, provider):
     """It is gone with the answer, and what it took is given back soon after, while all others are served."""
     provider.default = answer
     server, table = start(**settings), Table(settings["DATABASE_URL"])
-    alice, others = server.client(), Others(server)
+    alice = server.client()
     session, first_id = large_session(alice, table)
     kept, count = alice.create("Keep this"), sum(COPIES.values())
     turns = f"SELECT COUNT(*) FROM turn WHERE id BETWEEN {first_id} AND {first_id + count - 1}"
     assert table.ask(turns) == count
     path = f"/sessions/{session['id']}"
-    with others.at_work():
-        wait_until(lambda: len(others.took) > 20)
+    bodies = {
+        "wait_for": {"content": "Hello", "model": "m-1"},
+        "cancel": {"content": "Never", "model": "m-2"},
+    }
+    with others_at_work(server.client(BOB), 0.05, **bodies) as took_others:
+        wait_until(lambda: took_others.count() > 20)
         began = time.monotonic()
         deleted = alice.delete(path)
         took = time.monotonic() - began
@@ -157,13 +112,10 @@ def test_nobody_waits_for_the_deletion_of_a_large_session(start, settings, provi
         assert [each["id"] for each in alice.get("/sessions").json()["data"]] == [kept["id"]]
         wait_until(lambda: table.ask(turns) == 0, 60)
         gone_after = time.monotonic() - began
-        before = len(others.took)
-        wait_until(lambda: len(others.took) > before + 20)
-    slowest = sorted(others.took, reverse=True)
-    print(
-        f"answered after {took:.2f} s, gone after {gone_after:.2f} s; others waited for {slowest[:5]}"
-    )
-    assert are_in_time([seconds for seconds, _ in slowest], 1)
+        before = took_others.count()
+        wait_until(lambda: took_others.count() > before + 20)
+    print(f"answered after {took:.2f} s, gone after {gone_after:.2f} s")
+    assert are_in_time([seconds for each in took_others.values() for seconds in each], 1)
     assert [turn["content"] for turn in alice.turns(kept)] == ["Keep this", "The answer."]
     assert "Traceback" not in server.output()
 

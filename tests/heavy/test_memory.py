@@ -42,7 +42,7 @@ def but_for_others(*parts):
 def one(start, settings, provider):
     """One worker, of which the most is told in the end, and what a minute leaves of that."""
     server = start(**settings, WEB_CONCURRENCY=1, REPLY_WAIT=60)
-    with others_at_work(server.client(BOB), {"content": "Meanwhile"}) as took:
+    with others_at_work(server.client(BOB), defer={"content": "Meanwhile"}) as took:
         yield server
     most = memory(server)[1]
     began = time.monotonic()

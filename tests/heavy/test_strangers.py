@@ -71,7 +71,7 @@ def nobody_is_held_up(server, alice):
     session = alice.post(
         "/sessions", {"content": "For a while", "model": "m-1"}, Prefer="respond-async"
     ).json()
-    with others_at_work(alice, {"content": "Never", "model": "m-2"}, cancels=True) as took:
+    with others_at_work(alice, cancel={"content": "Never", "model": "m-2"}) as took:
         yield
     assert took.keys() == {"health", "create", "cancel"}
     for what, each in took.items():

@@ -13,29 +13,13 @@ import pytest
 import requests
 
 from client import Client, make_token, wait_for_status
-from hell import (
-    ANSWER,
-    BEGIN,
-    DECLINED,
-    DRIPS,
-    HALF,
-    LONGEST_TEXT,
-    ONCE_TO_THRICE,
-    PAGE,
-    REST,
-    SLACK,
-    TABLES,
-    TIMEOUT,
-    bad,
-    ends_with,
-    flood,
-    ok,
-    refusal,
-    resolve,
-    say,
-    told,
-    zipped,
-)
+from hell import TABLES
+from hell_answers import ANSWER, BEGIN, HALF, PAGE, REST, flood, refusal, resolve, say
+from hell_bodies import zipped
+from hell_drips import DRIPS
+from hell_reasons import DECLINED, ends_with
+from hell_right import LONGEST_TEXT, ONCE_TO_THRICE, SLACK, TIMEOUT, bad, ok
+from hell_secrets import told
 from hellish import open_pit, rows_of
 from protocols import CLAUDE, GPT, both
 from provider import Provider, head, raw

@@ -13,7 +13,9 @@ import pytest
 import requests
 
 from client import at_once, make_token
-from hell import NO_KIND, SLACK, drip, resolve
+from hell_answers import drip, resolve
+from hell_bodies import NO_KIND
+from hell_right import SLACK
 from hellish import Hell
 from protocols import GPT
 from provider import KEEP, Provider, head, raw, status

@@ -2,7 +2,7 @@
 
 import pytest
 
-from hell import ANSWER, refusal, resolve
+from hell_answers import ANSWER, refusal, resolve
 from hellish import open_pit
 from protocols import GPT, counts
 from provider import head

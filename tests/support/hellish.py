@@ -10,20 +10,11 @@ from typing import NamedTuple
 
 import requests
 
-from hell import (
-    ENDS_OF,
-    KEY,
-    MAX_TOKENS,
-    PASSWORD,
-    PATIENCE,
-    SIDE_BY_SIDE,
-    Tries,
-    among,
-    reset,
-    resolve,
-    said,
-    told,
-)
+from hell import SIDE_BY_SIDE
+from hell_answers import Tries, reset, resolve
+from hell_ends import ENDS_OF
+from hell_right import MAX_TOKENS, PATIENCE, among, said
+from hell_secrets import KEY, PASSWORD, told
 from protocols import CLAUDE, GPT
 from provider import Provider, raw
 from servers import running

@@ -1,5 +1,7 @@
-"""Others, who use a server while somebody tries its patience. They ask in a process of their own: in the test's, whatever it
-and the provider do would hold them up."""
+"""Others, who use a server while somebody tries its patience.
+
+They ask in a process of their own: in the test's, what it and the provider do would hold them up.
+"""
 
 import concurrent.futures
 import contextlib
@@ -12,61 +14,80 @@ from client import Client
 
 
 class Asking:
-    """What one of them asks, and how it was answered: what, after how many seconds, with which status."""
+    """What they ask, and how it was answered: what, after how many seconds, with which status."""
 
-    def __init__(self, url, token, body, cancels, over):
-        self.alice, self.body, self.cancels, self.over = Client(url, token), body, cancels, over
-        self.answers = []
+    def __init__(self, url, token, pause, over, answers):
+        self.client, self.pause, self.over, self.answers = Client(url, token), pause, over, answers
 
     def ask(self, what, path, body=None, **headers):
         """Where the answer says that something is; None where it says nothing of that."""
         began = time.monotonic()
         method = "GET" if what == "health" else "POST"
         try:
-            told = self.alice.request(method, path, body, timeout=20, **headers)
+            told = self.client.request(method, path, body, timeout=20, **headers)
             status, place = told.status_code, told.headers.get("Location")
         except requests.RequestException as error:
             status, place = type(error).__name__, None
         self.answers.append((what, time.monotonic() - began, status))
         return place
 
+    def again(self, do, *args):
+        while not self.over.wait(self.pause):
+            do(*args)
+
     def look(self):
-        while not self.over.wait(0.1):
-            self.ask("health", "/health")
+        self.ask("health", "/health")
 
-    def create(self):
-        while not self.over.wait(0.1):
-            place = self.ask("create", "/sessions", self.body, Prefer="respond-async")
-            if place and self.cancels:
-                self.ask("cancel", place + "/cancel")
+    def wait_for(self, body):
+        self.ask("create", "/sessions", body)
+
+    def defer(self, body):
+        return self.ask("create", "/sessions", body, Prefer="respond-async")
+
+    def cancel(self, body):
+        if place := self.defer(body):
+            self.ask("cancel", place + "/cancel")
 
 
-def ask_until(begun, over, *asking):
-    asking = Asking(*asking, over)
-    asking.ask("health", "/health")
+def ask_until(begun, bodies, *asking):
+    """One looks, and others create sessions, each in one of these ways: its name → the body."""
+    asking = Asking(*asking)
+    asking.look()
     begun.set()
-    with concurrent.futures.ThreadPoolExecutor(2) as pool:
-        for done in [pool.submit(asking.look), pool.submit(asking.create)]:
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        ways = [(asking.look,), *((getattr(asking, way), body) for way, body in bodies.items())]
+        for done in [pool.submit(asking.again, *way) for way in ways]:
             done.result()
-    return asking.answers
+
+
+class Took(dict):
+    """What was asked → the seconds that each took, once it is over. `count` counts them meanwhile."""
+
+    count = None
 
 
 @contextlib.contextmanager
-def others_at_work(client, body, cancels=False):
-    """Meanwhile this client asks for /health, and creates sessions with this body. Yields what it was answered, once it is over:
-    "health", "create" and "cancel" → seconds; none of them failed."""
-    expected, took = {"health": 200, "create": 201, "cancel": 200}, {}
+def others_at_work(client, pause=0.1, **bodies):
+    """Meanwhile this client asks for /health, and creates sessions with these bodies.
+
+    `defer` has the body of those that go on by themselves, `cancel` of those that are cancelled at
+    once, `wait_for` of those whose reply is waited for. Yields what each "health", "create" and
+    "cancel" took; none of them failed.
+    """
+    expected, took = {"health": 200, "create": 201, "cancel": 200}, Took()
     spawn = multiprocessing.get_context("spawn")
     with spawn.Manager() as manager, concurrent.futures.ProcessPoolExecutor(1, spawn) as process:
-        begun, over = manager.Event(), manager.Event()
-        asked = client.url, client.token, body, cancels
-        asking = process.submit(ask_until, begun, over, *asked)
+        begun, over, answers = manager.Event(), manager.Event(), manager.list()
+        asked = client.url, client.token, pause, over, answers
+        asking = process.submit(ask_until, begun, bodies, *asked)
         begun.wait(60)
+        took.count = answers.__len__
         try:
             yield took
         finally:
             over.set()
-        for what, seconds, status in asking.result():
+        asking.result()
+        for what, seconds, status in answers[:]:
             assert status == expected[what], what
             took.setdefault(what, []).append(seconds)
     for what, each in took.items():

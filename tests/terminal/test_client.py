@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from client import SECRET, make_token
-from hell import PAGE
+from hell_answers import PAGE
 from product import ROOT
 from provider import Provider, status
 

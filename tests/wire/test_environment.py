@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from hell import refusal, resolve
+from hell_answers import refusal, resolve
 from hellish import Hell
 from protocols import CLAUDE, GPT
 from provider import Provider, certificate
