@@ -33,8 +33,12 @@ RUN set -e; library=$(python3 -c 'import sysconfig; print(sysconfig.get_path("st
     && for each in python3 sh tar rm ls; do \
         name=$(command -v "$each"); [ -e ".$name" ] || (mkdir -p ".${name%/*}" && ln -s "$(readlink -f "$name")" ".$name"); done \
     && for each in /etc/passwd /etc/group /etc/nsswitch.conf /etc/ssl/certs/ca-certificates.crt /etc/ld.so.conf /etc/ld.so.conf.d \
-        /etc/os-release /usr/lib/locale/C.utf8 /lib/terminfo/x /lib/terminfo/s; do \
+        /etc/os-release /usr/lib/locale/C.utf8 /lib/terminfo /usr/share/terminfo; do \
         [ ! -e "$each" ] || cp -r --parents --dereference "$each" . ; done \
+    && find /usr/share/doc -name copyright | xargs cp --parents --dereference -t . \
+    && [ -e bin ] || ln -s usr/bin bin \
+    && cafile=$(python3 -c 'import ssl; print(ssl.get_default_verify_paths().openssl_cafile)') \
+    && [ -e ".$cafile" ] || (mkdir -p ".${cafile%/*}" && ln -s /etc/ssl/certs/ca-certificates.crt ".$cafile") \
     && install -d -m 1777 tmp && install -d -o 10001 -g 0 -m 770 app/instance && ldconfig -r /base
 
 FROM scratch

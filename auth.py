@@ -67,7 +67,7 @@ class Tokens:
         # A sentence for a user without a token.
         self.source = f"Tokens for this server come from {self.issuer}."
         if settings["JWT_PUBLIC_KEY"] and self.issuer == SETTINGS["JWT_ISSUER"].default:
-            self.source = "Whoever runs this server has tokens for it, or links with one."
+            self.source = "The person who runs this server has tokens for it, or links with one."
         if signing:
             where = "On the server" if home() else "On the server, in Parley's folder"
             self.source = f"{where}, `{command()} token {LOCAL_USER}` prints one."
@@ -129,7 +129,7 @@ class Tokens:
             raise InvalidToken(f"The subject names nobody. {advice}")
         if self.signing is None:
             raise InvalidToken(
-                "This server only has public keys: tokens come from whoever holds the private one."
+                "This server only has public keys: tokens come from the holder of the private one."
             )
         algorithm, key = self.signing
         now = int(time.time())

@@ -5,6 +5,7 @@ So this file puts the folder first in the path, and nothing is imported as `parl
 there twice."""
 
 import os
+import shlex
 import sys
 
 import click
@@ -17,7 +18,10 @@ def main() -> None:
     """Do what the words of the command line say; without any, `run`."""
     sys.path.insert(0, FOLDER)
     os.environ["FLASK_APP"] = os.path.join(FOLDER, "app.py")
-    os.environ |= {"PARLEY_HOME": find_home(), "PARLEY_COMMAND": "parley"}
+    home, called = find_home(), "parley"
+    if os.environ.get("PARLEY_HOME"):  # a command to try must find the same data
+        called = f"PARLEY_HOME={shlex.quote(home)} parley"
+    os.environ |= {"PARLEY_HOME": home, "PARLEY_COMMAND": called}
     group = FlaskGroup(
         name="parley",
         help="Parley, a chat-session service. Without a command: run.",
@@ -32,17 +36,20 @@ def main() -> None:
 def find_home() -> str:
     """The folder of the database, the key and `.env`: `$PARLEY_HOME`, else `parley` in the user's
     data folder, as the XDG Base Directory Specification has it."""
-    if named := os.environ.get("PARLEY_HOME"):
-        return os.path.abspath(os.path.expanduser(named))
     data = os.environ.get("XDG_DATA_HOME", "")
     if not os.path.isabs(data):  # "consider the path invalid and ignore it"
-        data = os.path.join(os.path.expanduser("~"), ".local", "share")
-    return os.path.join(data, "parley")
+        data = os.path.join("~", ".local", "share")
+    path = os.path.expanduser(os.environ.get("PARLEY_HOME") or os.path.join(data, "parley"))
+    if path.startswith("~"):
+        raise SystemExit("PARLEY_HOME: give a folder, since this user has no home")
+    return os.path.abspath(path)
 
 
 @click.command(context_settings={"ignore_unknown_options": True}, add_help_option=False)
 @click.argument("options", nargs=-1, type=click.UNPROCESSED)
 def serve(options: tuple[str, ...]) -> None:
     """Serve by gunicorn, as on a server. OPTIONS are gunicorn's own."""
+    if not os.access(".", os.X_OK):  # gunicorn enters the folder in which it is started
+        os.chdir("/")
     configuration = os.path.join(FOLDER, "gunicorn.conf.py")
     os.execv(sys.executable, [sys.executable, configuration, *options])

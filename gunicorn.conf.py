@@ -17,6 +17,9 @@ from typing import Any
 if importlib.util.find_spec("gunicorn") is None:  # no library is there, then
     raise SystemExit("gunicorn is not installed for this Python. Is it .venv/bin/python?")
 
+# PYTHONSAFEPATH leaves this folder out.
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+
 import limits
 import settings
 

@@ -250,8 +250,10 @@ def ensure_folder(folder: str, setting: str) -> str:
 
 def make_private(folder: str) -> None:
     """Make what everybody may read, as an older release left it, the owner's: the folder, and what
-    it made there. What only a group may read is left as it was chosen."""
-    for name in ("", "parley.db", "parley.db-wal", "parley.db-shm", "jwt_key.pem"):
+    it made there. What only a group may read is left as it was chosen, and a folder that
+    `PARLEY_HOME` names as it is: it may be anybody's."""
+    names = ["parley.db", "parley.db-wal", "parley.db-shm", "jwt_key.pem"]
+    for name in names if home() else ["", *names]:
         path = os.path.join(folder, name)
         with contextlib.suppress(OSError):  # it is not there, or not ours
             mode = os.stat(path).st_mode

@@ -155,7 +155,9 @@ def authenticate() -> None:
         g.why = f"BLOCKED_USERS has the name {name!r}."
     else:
         return
-    raise exceptions.Forbidden("This user is not allowed on this server. Ask whoever runs it.")
+    raise exceptions.Forbidden(
+        "This user is not allowed on this server. Ask the person who runs it."
+    )
 
 
 def read_body() -> None:

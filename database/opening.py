@@ -1,5 +1,6 @@
 """Opening the database of the settings, and bringing it to this release."""
 
+import os
 import pathlib
 import re
 import secrets
@@ -12,7 +13,7 @@ from peewee import BigIntegerField, IntegerField, TextField
 from database.connection import Pool, db
 from database.failures import DRIVER_ERRORS, Unavailable, reason
 from database.sqlite import SQLite
-from settings import SettingError, ensure_folder, whose
+from settings import SettingError, ensure_folder, home, whose
 
 _MISTAKES = tomllib.loads(pathlib.Path(__file__).with_name("mistakes.toml").read_text("utf-8"))
 
@@ -31,8 +32,11 @@ class SchemaVersion(db.Model):  # type: ignore[name-defined]
 
 
 def url_of(settings: Mapping[str, Any], folder: str) -> str:
-    """The URL of the database of these settings, by default of a file in the folder."""
-    return settings["DATABASE_URL"] or f"sqlite:///{folder}/parley.db"
+    """The URL of the database of these settings, by default of a file in the folder. There, a
+    relative path begins for the installed command, which may be called anywhere."""
+    url = settings["DATABASE_URL"] or f"sqlite:///{folder}/parley.db"
+    kind, _, path = url.partition(":///")
+    return f"sqlite:///{os.path.join(folder, path)}" if home() and kind == "sqlite" else url
 
 
 def open_database(

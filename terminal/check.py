@@ -84,7 +84,7 @@ def is_right(setting: str, check: Callable[[], None]) -> bool:
     except Exception as error:  # whatever it is, the others are tried, too
         reason = hide_secrets(f"{setting}: {error}")
     reason = reason.partition("\n")[0].replace(" Ask again later.", "")
-    show("FAILED", reason.removesuffix(" Tell whoever runs this server."))
+    show("FAILED", reason.removesuffix(" Tell the person who runs this server."))
     return False
 
 
@@ -97,8 +97,9 @@ def is_there(path: str, folder: str) -> bool:
             advice = "only who runs the server should read it (chown, chmod 600)"
             say("warning", f"{whose(path)}; {advice}")
         return True
-    is_in_new_folder = path.startswith(folder) and not os.path.exists(folder)
-    parent = os.path.dirname(folder if is_in_new_folder else path)
+    parent = os.path.dirname(path)
+    while path.startswith(folder) and not os.path.exists(parent):  # a start makes these, too
+        parent = os.path.dirname(parent)
     if not os.access(parent, os.W_OK | os.X_OK):
         advice = f"have its folder, {parent}, made for this user to write into"
         raise ValueError(f"{path} cannot be made: {advice}")

@@ -56,7 +56,7 @@ def open_tokens(key: str | None = None) -> auth.Tokens:
 @click.option("--url", help="The page's address: a link is printed that signs in there.")
 def print_token(subject: str, days: int, key: str | None, url: str | None) -> None:
     """Print a token for SUBJECT, such as https://github.com/username, or a link with one. Each is a
-    secret: whoever has it is that user."""
+    secret: anybody who has it is that user."""
     if url is not None and not re.fullmatch(r"https?://[^\s/?#@]+(/[^\s?#]*)?", url):
         raise click.ClickException("--url: write it like https://chat.example.com")
     try:

@@ -15,6 +15,8 @@ from marionette_driver import By
 from marionette_driver.keys import Keys
 from marionette_driver.marionette import Alert, Marionette
 
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "tests" / "support"))
+
 from client import make_token
 from other_origin import ALL_OF_IT, ASYNCHRONOUS, CLIENT, READERS, SEEN, START, WITHOUT_LEAVE, Site
 from provider import Provider, event, reply, silence

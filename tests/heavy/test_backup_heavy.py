@@ -1,4 +1,4 @@
-"""Backups while the service runs, by the README's own commands: each is restored, and is the service of one moment.
+"""Backups while the service runs, by the documents' own commands: each is restored, and is the service of one moment.
 
 Users do at random all that can be done, as in tools/soak, and a worker is killed. The model always answers a message by the same
 text, so that it is known what a reply has to be, whoever goes on with it. `-s` shows the figures.
@@ -33,7 +33,7 @@ ARCHIVE = "https://github.com/archive"
 BIG = {"sqlite": 40, "postgresql": 8}  # messages of so many MB, so that a backup takes its time
 AT_REST = 60  # seconds within which a restored server has ended all replies that were under way
 FAST, SLOW = 0.01, 0.2  # seconds from one word of a reply to the next
-URL = "postgresql://parley:pass%20word@db.example.com/parley"  # the README's
+URL = "postgresql://parley:pass%20word@db.example.com/parley"  # the document's
 USED = "SELECT owner, day, model, replies, input_tokens, output_tokens, cached_tokens, estimated_tokens FROM usage"
 
 
@@ -188,7 +188,7 @@ class Place:
             tables.rows("UPDATE turn SET writer = NULL")
 
     def _run(self, number):
-        """Run the README's commands, of which the first save and the second restore."""
+        """Run the documents' commands, of which the first save and the second restore."""
         if self.is_sqlite:
             command = [
                 block.text

@@ -28,9 +28,7 @@ OUT_OF_MEMORY = {
 }
 
 
-SPENT = (
-    "says that the credit or the quota of this server is used up. Tell whoever runs this server."
-)
+SPENT = "says that the credit or the quota of this server is used up. Tell the person who runs this server."
 
 
 REPLIES = [  # what the provider does, what the client is told, what the log says besides
@@ -187,7 +185,7 @@ def test_a_list_of_models_that_fails_is_told_once_and_is_not_called_empty(asker)
         status_, detail, reason = asker.ask(body={"content": "Hello"}, **bearer())
         assert (status_, detail) == (
             502,
-            "The provider openai refused this server's own key. Tell whoever runs this server.",
+            "The provider openai refused this server's own key. Tell the person who runs this server.",
         )
         assert reason == detail
         assert asker.ask("/models", **bearer())[0] == 200

@@ -122,7 +122,7 @@ def test_a_user_who_is_blocked_is_told_so_and_no_other(tmp_path, name, code):
         if code == 403:
             assert (
                 answer.json()["errors"][0]["detail"]
-                == "This user is not allowed on this server. Ask whoever runs it."
+                == "This user is not allowed on this server. Ask the person who runs it."
             )
             assert "BLOCKED_USERS has the name 'eve'." in server.wait_for_output("status=403")
 
@@ -143,7 +143,7 @@ def test_whom_the_list_of_users_lacks_is_in_the_log(asker):
     status, detail, reason = asker.ask(**bearer("https://github.com/bob"))
     assert (status, detail) == (
         403,
-        "This user is not allowed on this server. Ask whoever runs it.",
+        "This user is not allowed on this server. Ask the person who runs it.",
     )
     assert reason == "ALLOWED_USERS lacks the name 'bob'."
 

@@ -18,6 +18,7 @@ import zipfile
 import pytest
 import requests
 
+import app
 import command
 from client import Client, wait_until
 from product import ROOT, copy_of_the_clone, files_of_the_service
@@ -29,6 +30,11 @@ STRAY = {  # what a clone may have, and no package
     "private.pem": "a private key",
     "instance/parley.db": "chats",
     "backup-2026/parley.db": "chats",
+    "secrets.toml": "a key",
+    "local_secrets.py": "a key",
+    "api/dump.sql": "chats",
+    "static/private.pem": "a private key",
+    "static/x.db": "chats",
 }
 ME = "https://github.com/you"
 
@@ -173,7 +179,8 @@ def test_from_an_empty_environment_to_a_reply_that_stays(
 ):
     [file] = distributions.glob(f"*.{kind}")
     user = Installed(tmp_path, install(tmp_path, version, by, file))
-    assert user.run("--version").startswith("parley 2.")
+    assert "FAILED" not in user.run("check")  # before the first start, and its folder
+    assert user.run("--version") == f"parley {app.__version__}\n"
     with user.serving("run", "-p", str(user.port)) as server:
         wait_until(lambda: f"with its data in {user.data}\n" in server.log())
         session = user.client().create("Hello")
@@ -204,12 +211,14 @@ def test_settings_and_data_are_in_the_folder_that_is_named(distributions, tmp_pa
     user = Installed(tmp_path, install(tmp_path, "3.11", "uv", wheel))
     home = tmp_path / "data" / "of parley"
     home.mkdir(parents=True)
-    (home / ".env").write_text("LOG_FORMAT=json\nDATABASE_URL=\n")
+    home.chmod(0o755)
+    (home / ".env").write_text("LOG_FORMAT=json\nDATABASE_URL=sqlite:///parley.db\n")
     words = "serve", "--bind", f"127.0.0.1:{user.port}"
-    with user.serving(*words, PARLEY_HOME=str(home)) as server:
+    with user.serving(*words, PARLEY_HOME=str(home), PYTHONSAFEPATH="1") as server:
         wait_until(lambda: '"start"' in server.log())
     assert {"jwt_key.pem", "parley.db"} <= {path.name for path in home.iterdir()}
-    assert not user.data.exists()
+    assert not user.data.exists() and not (user.folder / "parley.db").exists()
+    assert stat.S_IMODE(home.stat().st_mode) == 0o755  # it may be anybody's
 
 
 @pytest.mark.parametrize(
@@ -221,6 +230,7 @@ def test_settings_and_data_are_in_the_folder_that_is_named(distributions, tmp_pa
         ({"XDG_DATA_HOME": ""}, "/home/me/.local/share/parley"),
         ({"PARLEY_HOME": "/srv/parley", "XDG_DATA_HOME": "/data"}, "/srv/parley"),
         ({"PARLEY_HOME": "~/chats"}, "/home/me/chats"),
+        ({"PARLEY_HOME": "~nobody-of-this-name/chats"}, None),
         ({"PARLEY_HOME": ""}, "/home/me/.local/share/parley"),
     ],
 )
@@ -229,4 +239,8 @@ def test_data_stay_where_the_machine_keeps_data(monkeypatch, environment, expect
         monkeypatch.delenv(name, raising=False)
     for name, value in ({"HOME": "/home/me"} | environment).items():
         monkeypatch.setenv(name, value)
-    assert command.find_home() == expected
+    if expected:
+        assert command.find_home() == expected
+    else:
+        with pytest.raises(SystemExit, match="^PARLEY_HOME: give a folder"):
+            command.find_home()

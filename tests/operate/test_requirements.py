@@ -44,7 +44,7 @@ def brought_by(requirements: list[Requirement]) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    "path", ["requirements.in", "tests/requirements.in"]
+    "path", ["pyproject.toml", "tests/requirements.in"]
 )  # these are installed here
 def test_all_that_the_requirements_bring_is_pinned_and_here(path: str):
     pins = {name: pin.version for name, pin in read_pins(PINNED_BY[path]).items() if pin.applies}

@@ -5,7 +5,6 @@ from typing import NamedTuple
 
 from product import ROOT
 
-README = (ROOT / "README.md").read_text("utf-8")
 DOCUMENTS = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"]
 DOCUMENTS += sorted(
     path.relative_to(ROOT).as_posix()

@@ -1,5 +1,6 @@
 """The files of requirements: short lists, and what is made of them, which pins all that is installed."""
 
+import tomllib
 from typing import NamedTuple
 
 from packaging.requirements import Requirement
@@ -9,7 +10,7 @@ from product import ROOT
 
 # In the order in which they are installed.
 PINNED_BY = {
-    "requirements.in": "requirements.txt",
+    "pyproject.toml": "requirements.txt",
     "tests/requirements.in": "tests/requirements.txt",
     "tools/firefox.in": "tools/firefox.txt",
 }
@@ -32,7 +33,10 @@ class Pin(NamedTuple):
 
 def read_pins(path: str) -> dict[str, Pin]:
     """What a file of requirements says of each library, by its name in the form that all tools agree on."""
-    lines = (ROOT / path).read_text("utf-8").replace("\\\n", "").splitlines()
+    text = (ROOT / path).read_text("utf-8")
+    if path.endswith(".toml"):
+        text = "\n".join(tomllib.loads(text)["project"]["dependencies"])
+    lines = text.replace("\\\n", "").splitlines()
     pins = {}
     for line in lines:
         if line.strip() and not line.strip().startswith("#"):

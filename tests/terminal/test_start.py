@@ -15,6 +15,7 @@ import sys
 import jwt
 import pytest
 
+import app
 from commands import COMMANDS, FLASK, check_that_it_commands_nothing, environment_of
 from llm import open_catalog
 from servers import free_port, running, wait_until_up
@@ -56,7 +57,7 @@ def test_the_log_says_once_what_a_server_starts_with(provider, tmp_path):
         server.wait_for_output("Booting worker", 4)
         (line,) = start_lines(server.output())
     assert line.partition(" INFO ")[2] == (
-        f"start version=2.0.0.dev0 address=http://127.0.0.1:{server.port} database=sqlite:///{tmp_path}/parley.db "
+        f"start version={app.__version__} address=http://127.0.0.1:{server.port} database=sqlite:///{tmp_path}/parley.db "
         f'keys=JWT_PUBLIC_KEY providers="openai http://***@127.0.0.1:{provider.port}/v1" model=m-1'
     )
 
@@ -119,7 +120,7 @@ def test_flask_run_prints_six_lines_once_and_the_link_is_the_last(folder):
     port, printed, log = run_once(folder, "--debug")
     lines = printed[printed.index("Parley ") :].splitlines()
     assert lines[:4] == [
-        "Parley 2.0.0.dev0",
+        f"Parley {app.__version__}",
         f"database: sqlite:///{folder}/instance/parley.db",
         f"keys: {folder}/instance/jwt_key.pem",
         "providers: echo; the default model is echo",
@@ -194,7 +195,7 @@ def test_flask_run_prints_nothing_that_a_terminal_obeys(folder):
 def test_flask_run_prints_no_token_where_it_cannot_make_one(folder):
     port, printed, _ = run_once(folder, JWT_PUBLIC_KEY=pem(ED25519.public_key()))
     assert printed.endswith(
-        "tokens: Whoever runs this server has tokens for it, or links with one.\n"
+        "tokens: The person who runs this server has tokens for it, or links with one.\n"
         f"open: http://127.0.0.1:{port}/\n"
     )
     assert "curl" not in printed

@@ -45,7 +45,7 @@ def test_makes_no_token_with_a_key_that_only_verifies(tmp_path, settings):
     assert (command.returncode, command.stdout) == (1, "")
     assert (
         command.stderr
-        == "Error: This server only has public keys: tokens come from whoever holds the private one.\n"
+        == "Error: This server only has public keys: tokens come from the holder of the private one.\n"
     )
 
 

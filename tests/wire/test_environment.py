@@ -90,7 +90,9 @@ def test_a_wrong_setting_is_told_as_such(anthropic, openai, others, tmp_path):
                 response = server.client().post("/sessions", {"content": "Hello", "model": model})
                 took.append(time.monotonic() - began)
                 assert response.status_code == 502, response.text
-                assert "Tell whoever runs this server" in response.json()["errors"][0]["detail"]
+                assert (
+                    "Tell the person who runs this server" in response.json()["errors"][0]["detail"]
+                )
             assert sum(len(provider.connections) for provider in providers.values()) <= 3
             assert min(took) < 1  # two more tries would have taken longer
             assert re.search(

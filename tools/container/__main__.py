@@ -42,6 +42,15 @@ IMAGE = "localhost/parley-test"
 POSTGRESQL = os.environ.get("TEST_DATABASE_URL")
 STRAY = "what-must-not-be-in-an-image"  # stands in each file of a clone that must not get there
 
+# What the service needs of its base: who is trusted, and what a terminal understands.
+OF_THE_BASE = """
+import curses, os, ssl
+assert ssl.create_default_context().get_ca_certs()
+curses.setupterm("xterm-256color")
+assert os.access("/bin/sh", os.X_OK)
+print("it is there")
+"""
+
 FILES = """
 import pathlib
 files = (path for path in pathlib.Path('/app').rglob('*') if '.venv' not in path.parts and path.is_file())
@@ -176,6 +185,7 @@ def check_build(engine, folder, base):
         f"{sizes[1]:.0f} MB; its base has {sizes[0]:.0f}",
     )
     check_libraries(engine)
+    assert engine.run(*ONCE, IMAGE, "python", "-c", OF_THE_BASE) == "it is there"
     found = set(engine.run(*ONCE, IMAGE, "python", "-c", FILES).split())
     code = files_of_the_service()
     files = {f"static/{path.name}" for path in (ROOT / "static").iterdir() if path.suffix != ".png"}

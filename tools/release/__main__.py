@@ -18,10 +18,6 @@ import tarfile
 import tempfile
 
 ROOT = pathlib.Path(__file__).parents[2]
-sys.path.insert(0, str(pathlib.Path(__file__).parent))
-
-from archive import make_equal
-
 IMAGE = "localhost/parley-release"
 
 
@@ -67,9 +63,7 @@ def build_packages(tag, folder, seconds):
     environment = os.environ | {"SOURCE_DATE_EPOCH": str(seconds)}
     command = [uv, "build", "--quiet", "--out-dir", made, source]
     subprocess.run(command, check=True, env=environment)
-    for path in made.glob("*.tar.gz"):
-        make_equal(path, seconds)
-    return sorted(path for path in made.iterdir() if path.name.startswith("parley-"))
+    return sorted(path for path in made.iterdir() if path.name.startswith("parley"))
 
 
 def build_image(engine, base, tag, folder, seconds):
@@ -113,6 +107,17 @@ def build_twice(build, folder):
     return made[0]
 
 
+def make_dist(folder):
+    """The folder of what is published, with nothing else in it. Raises Refused."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        others = [path.name for path in folder.iterdir()]
+    except OSError as error:
+        raise Refused(f"{folder} cannot be made: {error.strerror}.") from None
+    if others:
+        raise Refused(f"{folder} has {others[0]} in it: empty it first.")
+
+
 def main():
     parser = argparse.ArgumentParser(
         prog="python tools/release", description=__doc__.partition("\n")[0]
@@ -123,9 +128,13 @@ def main():
     parser.add_argument("--base", help="the base of the image, in place of the Dockerfile's")
     parser.add_argument("--dist", type=pathlib.Path, default=ROOT / "dist")
     options = parser.parse_args()
-    seconds, tag = check(options.version), f"v{options.version}"
+    try:
+        seconds, tag = check(options.version), f"v{options.version}"
+    except subprocess.CalledProcessError:
+        raise Refused("This is no clone, or git does not work here.") from None
     if options.check:
         return
+    make_dist(options.dist)
     builds = {"packages": lambda folder: build_packages(tag, folder, seconds)}
     if options.image != "none":
         builds["image"] = lambda folder: build_image(
@@ -140,7 +149,8 @@ def main():
                 made += build_twice(build, place)
             except subprocess.CalledProcessError as error:  # which has said why itself
                 raise Refused(f"{error.cmd[0]} {error.cmd[1]} has failed.") from None
-        options.dist.mkdir(exist_ok=True)
+            except FileNotFoundError as error:
+                raise Refused(f"{error.filename} is not here: it builds the {name}.") from None
         for path in made:
             shutil.copy(path, options.dist)
     sums = "".join(f"{digest(options.dist / path.name)}  {path.name}\n" for path in made)
@@ -149,4 +159,5 @@ def main():
 
 
 if __name__ == "__main__":
+    os.umask(0o022)  # the modes of files are part of what is built
     main()
