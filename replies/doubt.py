@@ -29,7 +29,7 @@ class DoubtfulClaim:
     def undo(self) -> bool:
         """Undo it, where the reply is still under way; returns whether it was. With a key the reply
         is interrupted instead, as by a process that died: so the key's next request has it made, in
-        the same session. So is one that was asked for in the place of another."""
+        the same session. One that was asked for in the place of another is interrupted, too."""
         turn = Turn.read(self.turn_id)
         if turn is None or turn.status != IN_PROGRESS or turn.fence != self.fence:
             return False

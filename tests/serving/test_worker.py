@@ -195,7 +195,7 @@ def test_of_many_requests_at_once_few_are_taken_before_they_are_answered(service
         sender = threading.Thread(target=client.sendall, args=(GET * count,))
         sender.start()
         for _ in range(20):
-            most = max(most, *(each.size() for each in [*service.clients._open]))
+            most = max([most, *(each.size() for each in [*service.clients._open])])
             assert client.recv(MEGABYTE).startswith(b"HTTP/1.1 200")
         client.shutdown(socket.SHUT_RDWR)
         with contextlib.suppress(OSError):

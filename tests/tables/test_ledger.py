@@ -295,7 +295,7 @@ def test_what_ends_before_anyone_takes_it_over_is_counted(start, settings, provi
         writer.kill()
     tables.rows(
         "UPDATE turn SET lease_until = lease_until - 6000000 WHERE status = 'in_progress'"
-    )  # six seconds ago, as it were
+    )  # as if six seconds ago
     alice, path = other.client(), f"/sessions/{session['id']}"
     assert (alice.post(path + "/cancel") if what == "cancelled" else alice.delete(path)).ok
     assert counts_of(alice) == {"m-1": (1, 0, 0, 0, 5)}
