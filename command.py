@@ -28,7 +28,7 @@ def main() -> None:
         add_version_option=False,
         load_dotenv=False,  # else Flask reads the `.env` of the folder where it is run, too
     )
-    click.version_option(package_name="parley", message="%(prog)s %(version)s")(group)
+    click.version_option(package_name="parley-chat", message="%(prog)s %(version)s")(group)
     group.add_command(serve)
     group.main(sys.argv[1:] or ["run"], prog_name="parley")
 
