@@ -4,7 +4,7 @@ import pytest
 import requests
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def document(server):
     response = requests.get(server.url + "/openapi.json", timeout=10)
     assert response.status_code == 200

@@ -1,4 +1,4 @@
-"""A server for whoever makes mistakes."""
+"""A server that is told many mistakes."""
 
 import pytest
 
@@ -7,7 +7,7 @@ from provider import Provider
 from servers import running
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def asker(tmp_path_factory):
     """A server for alice, whose tokens are for `parley`, and who has the models of a provider."""
     provider = Provider()

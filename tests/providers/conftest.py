@@ -8,7 +8,7 @@ from servers import Server, running
 from windows import Conversation
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def lone(provider_of_all, tmp_path_factory):
     """One worker without a key for Anthropic, impatient, and with a ~/.netrc that has passwords for the provider."""
     home = tmp_path_factory.mktemp("home")
@@ -27,13 +27,13 @@ def lone(provider_of_all, tmp_path_factory):
         yield server
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def pit(tmp_path_factory):
     with open_pit(tmp_path_factory.mktemp("hell")) as pit:
         yield pit
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def one(new_database, provider_of_all, tmp_path_factory):
     """One process, which has both protocols: what a refusal tells is learned once a process."""
     urls = {
