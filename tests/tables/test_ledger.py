@@ -298,7 +298,10 @@ def test_what_ends_before_anyone_takes_it_over_is_counted(start, settings, provi
     )  # as if six seconds ago
     alice, path = other.client(), f"/sessions/{session['id']}"
     assert (alice.post(path + "/cancel") if what == "cancelled" else alice.delete(path)).ok
-    assert counts_of(alice) == {"m-1": (1, 0, 0, 0, 5)}
+    nothing, estimated = {"m-1": (1, 0, 0, 0, 0)}, {"m-1": (1, 0, 0, 0, 5)}
+    # A look of the other one, once a second, may have come first: it counts when it has hung up.
+    wait_until(lambda: counts_of(alice) != nothing)
+    assert counts_of(alice) == estimated or len(provider.posts) == 2
 
 
 def test_what_is_continued_at_once_where_another_process_has_it_cancelled_is_counted(
