@@ -21,25 +21,27 @@ RUN rm requirements.txt \
 # all these and of what pip has brought; certificates, and the names of users. Whatever user a platform chooses, it is in
 # group 0, and may write to the volume.
 WORKDIR /base
-RUN set -e; library=$(python3 -c 'import sysconfig; print(sysconfig.get_path("stdlib"))') \
-    && for each in python3 sh tar rm ls; do readlink -f "$(command -v "$each")"; done > /programs \
-    && find "$library" /app/.venv -name '*.so*' -type f > /objects \
-    && cat /programs /objects | xargs -n 1 ldd 2> /dev/null | grep -o '/[^ )]*\.so[^ )]*' | grep -v ^/app/ | sort -u > /libraries \
-    && (cat /programs /libraries; find "$library" -type f \
+RUN set -e; library=$(python3 -c 'import sysconfig; print(sysconfig.get_path("stdlib"))'); \
+    for each in python3 sh tar rm ls; do readlink -f "$(command -v "$each")"; done > /programs; \
+    find "$library" /app/.venv -name '*.so*' -type f > /objects; \
+    cat /programs /objects | xargs -n 1 ldd 2> /dev/null | grep -o '/[^ )]*\.so[^ )]*' | grep -v ^/app/ | sort -u > /libraries; \
+    (cat /programs /libraries; find "$library" -type f \
         ! -path '*/test/*' ! -path '*/tests/*' ! -path '*/idlelib/*' ! -path '*/tkinter/*' ! -path '*/turtledemo/*' \
         ! -path '*/ensurepip/*' ! -path '*/lib2to3/*' ! -path '*/pydoc_data/*' ! -path '*/config-*' ! -path '*/site-packages/*' \
-        ! -path '*/dist-packages/*' ! -path '*/__pycache__/*' ! -name '*.a') | sort -u | xargs cp --parents --dereference -t . \
-    && python3 -m compileall -q --invalidation-mode unchecked-hash -s /base "/base$library" \
-    && for each in python3 sh tar rm ls; do \
-        name=$(command -v "$each"); [ -e ".$name" ] || (mkdir -p ".${name%/*}" && ln -s "$(readlink -f "$name")" ".$name"); done \
-    && for each in /etc/passwd /etc/group /etc/nsswitch.conf /etc/ssl/certs/ca-certificates.crt /etc/ld.so.conf /etc/ld.so.conf.d \
+        ! -path '*/dist-packages/*' ! -path '*/__pycache__/*' ! -name '*.a') | sort -u | xargs cp --parents --dereference -t .; \
+    python3 -m compileall -q --invalidation-mode unchecked-hash -s /base "/base$library"; \
+    for each in python3 sh tar rm ls; do \
+        name=$(command -v "$each"); [ -e ".$name" ] || (mkdir -p ".${name%/*}" && ln -s "$(readlink -f "$name")" ".$name"); done; \
+    for each in /etc/passwd /etc/group /etc/nsswitch.conf /etc/ssl/certs/ca-certificates.crt /etc/ld.so.conf /etc/ld.so.conf.d \
         /etc/os-release /usr/lib/locale/C.utf8 /lib/terminfo /usr/share/terminfo; do \
-        [ ! -e "$each" ] || cp -r --parents --dereference "$each" . ; done \
-    && find /usr/share/doc -name copyright | xargs cp --parents --dereference -t . \
-    && [ -e bin ] || ln -s usr/bin bin \
-    && cafile=$(python3 -c 'import ssl; print(ssl.get_default_verify_paths().openssl_cafile)') \
-    && [ -e ".$cafile" ] || (mkdir -p ".${cafile%/*}" && ln -s /etc/ssl/certs/ca-certificates.crt ".$cafile") \
-    && install -d -m 1777 tmp && install -d -o 10001 -g 0 -m 770 app/instance && ldconfig -r /base
+        [ ! -e "$each" ] || cp -r --parents --dereference "$each" . ; done; \
+    find /usr/share/doc -name copyright | xargs cp --parents --dereference -t .; \
+    [ -e bin ] || ln -s usr/bin bin; \
+    cafile=$(python3 -c 'import ssl; print(ssl.get_default_verify_paths().openssl_cafile)'); \
+    [ -e ".$cafile" ] || (mkdir -p ".${cafile%/*}" && ln -s /etc/ssl/certs/ca-certificates.crt ".$cafile"); \
+    install -d -m 1777 tmp; \
+    install -d -o 10001 -g 0 -m 770 app/instance; \
+    ldconfig -r /base
 
 FROM scratch
 LABEL org.opencontainers.image.title="Parley" \

@@ -148,14 +148,9 @@ def test_no_test_imports_a_test_and_no_two_files_have_one_name() -> None:
     assert len(names) == len(set(names))
     assert "__init__.py" not in names
     for path in files:
+        nodes = list(ast.walk(ast.parse(path.read_text())))
         imported = {
-            name.name
-            for node in ast.walk(ast.parse(path.read_text()))
-            if isinstance(node, ast.Import)
-            for name in node.names
-        } | {
-            node.module or ""
-            for node in ast.walk(ast.parse(path.read_text()))
-            if isinstance(node, ast.ImportFrom)
+            name.name for node in nodes if isinstance(node, ast.Import) for name in node.names
         }
+        imported |= {node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)}
         assert not [name for name in imported if name.startswith(("test_", "conftest"))], path
