@@ -21,7 +21,7 @@ import logs
 import models
 import schemas
 import terminal
-from api import errors, events, hooks, metrics, receive, usage
+from api import errors, events, hooks, metrics, receive, usage, users
 from api.receive import load_body, make_reply
 from api.services import Services, services, step_aside
 from replies import Replies, cancel
@@ -36,7 +36,7 @@ SMALL_PAGE = 2**18  # bytes of turns that are shown without waiting for room
 api = Blueprint("api", __name__)
 public = Blueprint("public", __name__)
 
-api.before_request(hooks.authenticate)
+api.before_request(users.authenticate)
 api.before_request(hooks.read_body)
 api.teardown_request(hooks.leave_room)
 
@@ -52,6 +52,7 @@ def create_app(config: Mapping[str, str] | None = None) -> Flask:
         app.register_error_handler(error, handler)
     app.before_request(hooks.begin_request)
     app.before_request(hooks.check_request)
+    app.before_request(users.refuse_other_sites)
     app.after_request(hooks.end_request)
     app.teardown_request(hooks.close_database)
     for command in terminal.COMMANDS:
@@ -208,6 +209,7 @@ def list_models() -> ResponseReturnValue:
     return {"data": data, "meta": {"has_more": False}}
 
 
+api.get("/me")(users.show_me)
 api.get("/usage")(usage.show_usage)
 public.get("/metrics")(metrics.show_metrics)
 

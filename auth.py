@@ -31,6 +31,11 @@ jwt.register_algorithm("Ed25519", jwt.get_algorithm_by_name("EdDSA"))
 
 KEY_FILE = "jwt_key.pem"  # the server's own key, in its folder
 LEEWAY = 30  # seconds by which clocks may differ
+PROXY = "proxy:/"  # what the subject begins with of a user whom a trusted proxy names
+# What follows. A header that came twice has a comma; the others end the path of a URL. Caddy sends
+# `{http.reverse_proxy.header.Remote-User}` itself where it has nothing to put there.
+PROXY_NAME = re.compile(r"(?!\{.*\}$)((?![,/?#])[!-~]){1,200}")
+PROXY_NAME_ADVICE = "A name has 1 to 200 characters of ASCII, no space, comma, slash, ? or #."
 LONGEST_SUBJECT = 255  # characters, as in OpenID Connect Core 1.0, section 2
 # Who signs their own tokens on a laptop: the page, `flask chat` and the README's curl.
 LOCAL_USER = "https://github.com/you"
@@ -104,7 +109,14 @@ class Tokens:
             raise InvalidToken("The token is malformed: its times are no numbers.")
         if not names_somebody(claims["sub"]):
             raise InvalidToken("The token's sub names nobody.")
+        if claims["sub"].startswith(PROXY) and not self._is_own():
+            raise InvalidToken(f"Only a token of this server's own may have {PROXY} in its sub.")
         return claims["sub"]
+
+    def _is_own(self) -> bool:
+        """Whether this server's own key or secret signs what is verified here. Another's tokens
+        name no user of the trusted proxy."""
+        return bool(self.signing and self._keys_for)
 
     def compare(self, token: str) -> str:
         """What a token that is refused names, and what it must name here, for the log. Nothing is
@@ -127,6 +139,12 @@ class Tokens:
         if not names_somebody(subject):
             advice = f"Give from 1 to {LONGEST_SUBJECT} characters in UTF-8, not all blank."
             raise InvalidToken(f"The subject names nobody. {advice}")
+        if subject.startswith(PROXY) and not PROXY_NAME.fullmatch(subject.removeprefix(PROXY)):
+            raise InvalidToken(f"No proxy names this user. {PROXY_NAME_ADVICE}")
+        if subject.startswith(PROXY) and self.signing and not self._is_own():
+            raise InvalidToken(
+                "Only this server's own key or secret signs for a proxy's user: leave --key out."
+            )
         if self.signing is None:
             raise InvalidToken(
                 "This server only has public keys: tokens come from the holder of the private one."
@@ -164,6 +182,12 @@ def name_of(subject: str) -> str:
     is behind its last slash. Nothing is trimmed: behind a slash at the end there is no name."""
     url = re.match("[^:/?#]+://[^/?#]*([^?#]*)", subject)  # as in RFC 3986, appendix B
     return (url[1] if url else subject).rpartition("/")[2]
+
+
+def proxy_subject(name: str) -> str | None:
+    """The subject of the user whom a trusted proxy calls by this name; None where nobody can be
+    called that."""
+    return f"{PROXY}{name}" if PROXY_NAME.fullmatch(name) else None
 
 
 def names_somebody(subject: str) -> bool:

@@ -4,6 +4,7 @@ has the tables."""
 import collections
 import contextlib
 import difflib
+import ipaddress
 import os
 import pathlib
 import re
@@ -29,6 +30,9 @@ LIKENESS = (
     0.8  # from which on a name may be a setting's, misspelt: OPENAI_APIKEY, DATABASE_URI, MODEL
 )
 Setting = collections.namedtuple("Setting", "kind meaning default", defaults=[None])
+UNIX = "unix"  # who connects by a socket of the file system
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+Proxy = Network | str  # whose word is taken: those of a network, or UNIX
 
 
 def _list(value: str) -> list[str]:
@@ -63,6 +67,19 @@ def _origins(value: str) -> list[str]:
     ]
 
 
+def _proxies(value: str) -> list[Proxy]:
+    return [UNIX if item == UNIX else _network(item) for item in _list(value)]
+
+
+def _network(value: str) -> Network:
+    """An IPv4-mapped network, `::ffff:10.0.0.0/104`, is that of IPv4: `10.0.0.0/8`."""
+    network = ipaddress.ip_network(value)
+    mapped = getattr(network.network_address, "ipv4_mapped", None)
+    if mapped is None or network.prefixlen < 96:
+        return network
+    return ipaddress.ip_network(f"{mapped}/{network.prefixlen - 96}")
+
+
 def _secret(value: str) -> str:
     if len(value.encode()) < 32:
         raise ValueError
@@ -94,6 +111,7 @@ _READERS |= {
     "url": _url,
     "database": _url,
     "origins": _origins,
+    "proxies": _proxies,
     "providers": _providers,
     "secret": _secret,
     "rate": _rate,
@@ -221,6 +239,11 @@ def _check_together(settings: dict[str, Any], has_grace: bool) -> None:
     keys = [name for name in ("JWT_PUBLIC_KEY", "JWT_JWKS_URL", "JWT_SECRET") if settings[name]]
     if len(keys) > 1:
         raise SettingError(keys[1], f"set either this or {keys[0]}")
+    header, proxies = "TRUSTED_USER_HEADER", "TRUSTED_PROXIES"
+    if settings[header] and not settings[proxies]:
+        raise SettingError(proxies, f"say whose word is taken, beside {header}")
+    if settings[proxies] and not settings[header]:
+        raise SettingError(header, f"say in which header they name the user, beside {proxies}")
 
 
 def _read(name: str, kind: str, value: str) -> Any:

@@ -1,6 +1,7 @@
 """How a request is taken and answered.
 
-    hooks ─ its id and origin, its user, its body, within their limits
+    hooks ─ its id and origin, its body, within its limits
+    users ─ who asks: by a token, or by the word of a trusted proxy
     receive ─ a reply as the client wants it: whole, as a stream of `events`, or deferred
     usage, metrics ─ what the ledger tells
     errors ─ whatever goes wrong, in one shape

@@ -36,14 +36,14 @@ Detail = tuple[str, dict[str, str] | None]
 
 
 def document(
-    status: int, details: list[Detail], session_id: uuid.UUID | str | None = None
+    status: int, details: list[Detail], meta: dict[str, Any] | None = None
 ) -> dict[str, Any]:
     """The one shape of all errors."""
     shared = {"status": str(status), "title": TITLES[status]}
-    meta = {"meta": {"session_id": str(session_id)}} if session_id else {}
+    besides = {"meta": meta} if meta else {}
     return {
         "errors": [
-            shared | {"detail": detail} | ({"source": source} if source else {}) | meta
+            shared | {"detail": detail} | ({"source": source} if source else {}) | besides
             for detail, source in details
         ]
     }
@@ -58,14 +58,17 @@ def error_response(
 ) -> tuple:
     """What the application answers; `retry_after` are the seconds to wait, where there are any."""
     g.setdefault("why", " ".join(dict.fromkeys(detail for detail, _ in details)))  # for the log
-    headers = dict(headers or {})
+    headers, meta = dict(headers or {}), {}
     if retry_after:
         headers["Retry-After"] = str(max(1, math.ceil(retry_after)))
     if session_id:
         headers["Location"] = url_for("api.show_session", session_id=session_id)
+        meta["session_id"] = str(session_id)
+    if status == 401 and request.endpoint == "api.show_me":  # how a page can sign in
+        meta["sign_in"] = {"oidc": None}
     if status == 413:  # the rest of the body is not read
         headers["Connection"] = "close"
-    return document(status, details, session_id), status, headers
+    return document(status, details, meta), status, headers
 
 
 def guarded(frames: Iterator[bytes], request_id: str) -> Iterator[bytes]:

@@ -1,6 +1,6 @@
-"""What is done for every request: it gets an id and a time, its user is verified, its body is read.
+"""What is done for every request: it gets an id and a time, and its body is read.
 
-A stranger costs no database and no body: the token is verified before either.
+A stranger costs no database and no body: `users` knows the user before either.
 """
 
 import functools
@@ -14,11 +14,10 @@ from flask.json.provider import DefaultJSONProvider
 from werkzeug import exceptions
 from werkzeug.datastructures import MIMEAccept
 
-import auth
 import database
 import limits
 import logs
-from api import errors
+from api import users
 from api.services import services, step_aside
 
 # Bytes that one of a request's body may become until it is stored: the body, what is read of it,
@@ -86,8 +85,11 @@ def begin_request() -> tuple | None:
     sent = request.headers.get("X-Request-ID", "")
     g.id = sent if REQUEST_ID.fullmatch(sent) else uuid.uuid4().hex
     g.origin = _allowed_origin()
-    is_preflight = "Access-Control-Request-Method" in request.headers
-    if g.origin and request.method == "OPTIONS" and is_preflight:
+    asks_method = "Access-Control-Request-Method" in request.headers
+    is_preflight = request.method == "OPTIONS" and asks_method
+    # A preflight is no user's: the request behind it is.
+    g.by = "proxy" if not is_preflight and users.has_word() else "token"
+    if g.origin and is_preflight:
         return "", 204, PREFLIGHT
     return None
 
@@ -137,27 +139,6 @@ def _is_acceptable(accept: MIMEAccept) -> bool:
 
 
 # Before a request of a user
-
-
-def authenticate() -> None:
-    """Know the user by the token alone: no database and no body is touched for a stranger."""
-    authorization = request.authorization
-    tokens = services().tokens
-    if authorization is None or authorization.type != "bearer":
-        detail = f"Send a token: Authorization: Bearer <token>. {tokens.source}"
-        raise exceptions.Unauthorized(detail, www_authenticate=[errors.CHALLENGE])
-    g.user = tokens.verify(authorization.token or "")
-    allowed, blocked = current_app.config["ALLOWED_USERS"], current_app.config["BLOCKED_USERS"]
-    name = auth.name_of(g.user)
-    if allowed is not None and name not in allowed:
-        g.why = f"ALLOWED_USERS lacks the name {name!r}."
-    elif blocked is not None and name in blocked:
-        g.why = f"BLOCKED_USERS has the name {name!r}."
-    else:
-        return
-    raise exceptions.Forbidden(
-        "This user is not allowed on this server. Ask the person who runs it."
-    )
 
 
 def read_body() -> None:
@@ -213,7 +194,9 @@ def end_request(response: Response) -> Response:
     response.headers.setdefault("Cache-Control", "no-store")  # files and streams have their own
     if current_app.config["ALLOWED_ORIGINS"]:
         response.vary.add("Origin")
-    if g.origin:
+    if g.by == "proxy":
+        response.headers["Cross-Origin-Resource-Policy"] = "same-origin"
+    elif g.origin:
         response.headers.update({"Access-Control-Allow-Origin": g.origin} | EXPOSED)
     if response.status_code == 204:
         del response.headers["Content-Type"]

@@ -221,6 +221,8 @@ class Clients:
         environ["parley.wake"] = functools.partial(self.loop.call, self._send_news, connection)
         environ["parley.has_read"] = functools.partial(self._let_go, connection)
         environ["parley.waits"] = self._threads.rest
+        environ["parley.peer"] = connection.peer()
+        environ["parley.head"] = connection.head
 
         def start(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
             is_last = ("Connection", "close") in headers  # which gunicorn drops

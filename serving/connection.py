@@ -16,6 +16,8 @@ from gunicorn.http import Request, errors
 from gunicorn.http.unreader import Unreader
 from gunicorn.http.wsgi import Response
 
+from settings import UNIX
+
 AT_ONCE = 65536  # bytes that are received at a time
 GIVEN = 8192  # bytes of a request that gunicorn is given at a time
 HEAD = 65536  # bytes that a head may have; gunicorn's time for one grows with the square of it
@@ -198,6 +200,15 @@ class Connection:
             raise errors.LimitRequestHeaders("of a head")
         self._source = Source(self)
         self.request = Request(cfg, self._source, self.address, self.number)
+
+    def head(self) -> bytes:
+        """The head of the request, as it was sent: gunicorn drops a header with `_` in its name."""
+        return bytes(self.received[: self.received.find(b"\r\n\r\n")])
+
+    def peer(self) -> str:
+        """The address of who has connected, whatever a header or the PROXY protocol says; UNIX
+        for a socket of the file system, which has none."""
+        return str(self.address[0]) if isinstance(self.address, tuple) else UNIX
 
     def want_body(self, environ: dict[str, Any]) -> None:
         """The body is wanted, and has not all arrived."""

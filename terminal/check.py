@@ -21,7 +21,7 @@ from providers.answer import Exchange
 from providers.faults import ModelError
 from providers.protocols import Provider
 from settings import SettingError, read_environment, read_settings, unread, whose
-from terminal.start import ask, audience_warning, hide_secrets
+from terminal.start import ask, audience_warning, hide_secrets, trusted_proxies
 from upkeep.migrations import MIGRATIONS
 from wire import Call, Fault
 
@@ -66,6 +66,7 @@ def checks(settings: Settings, catalog: Catalog, folder: str, code: str) -> Iter
     yield "DATABASE_URL", lambda: check_database(settings, folder)
     keys = "JWT_JWKS_URL" if settings["JWT_JWKS_URL"] else "JWT_PUBLIC_KEY"
     yield keys, lambda: check_keys(settings, folder)
+    yield "TRUSTED_PROXIES", lambda: check_proxies(settings)
     for name, provider in catalog.providers.items():
         place = "PROVIDERS" if provider.prefix else f"{name.upper()}_BASE_URL"
         names = f"{place}, {name.upper()}_API_KEY"
@@ -158,6 +159,22 @@ def check_published_keys(settings: Settings) -> None:
     if abs(ahead) > auth.LEEWAY:
         text = f"this machine's clock is {ahead:+.0f} s from that of {url}: set it right"
         say("warning", text)
+
+
+def check_proxies(settings: Settings) -> None:
+    """Whose word is taken for a user, and who else might give it."""
+    if not settings["TRUSTED_USER_HEADER"]:
+        return
+    say("ok", f"users may be named by {trusted_proxies(settings)}")
+    for proxy in settings["TRUSTED_PROXIES"]:
+        if isinstance(proxy, str):
+            continue
+        who = f"every machine of {proxy}" if proxy.num_addresses > 1 else ""
+        if proxy.is_loopback:
+            who = "every program of this machine"
+        if who:
+            advice = "name the proxy's own address, or unix and a socket that only it may use"
+            say("warning", f"TRUSTED_PROXIES: {who} may be any user; {advice}")
 
 
 # Providers

@@ -19,7 +19,7 @@ import database
 from api.services import services_of
 from llm import Catalog
 from logs import log, one_line
-from settings import command, home
+from settings import Proxy, command, home
 from upkeep import retention
 from well_known import SERVICES
 from wire import Call, Fault, Wire, join
@@ -176,7 +176,22 @@ def describe(settings: Mapping[str, Any], folder: str, catalog: Catalog) -> dict
         "model": catalog.known_default
         or f"the first that {', else '.join(catalog.providers)} lists",
     }
+    if settings["TRUSTED_USER_HEADER"]:
+        described["proxies"] = trusted_proxies(settings)
     return {name: hide_secrets(text) for name, text in described.items()}
+
+
+def trusted_proxies(settings: Mapping[str, Any]) -> str:
+    """Whose word is taken, and where it stands: `Remote-User of unix, 10.0.0.7`."""
+    proxies = map(show_proxy, settings["TRUSTED_PROXIES"])
+    return f"{settings['TRUSTED_USER_HEADER']} of {', '.join(proxies)}"
+
+
+def show_proxy(proxy: Proxy) -> str:
+    """A network, one address of it where it has no other, or UNIX."""
+    if isinstance(proxy, str):
+        return proxy
+    return str(proxy) if proxy.num_addresses > 1 else str(proxy.network_address)
 
 
 def hide_secrets(text: str) -> str:

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from ipaddress import ip_network
 
 import pytest
 
@@ -20,6 +21,8 @@ DEFAULTS = {
     "ALLOWED_USERS": None,
     "BLOCKED_USERS": None,
     "anthropic": False,
+    "TRUSTED_USER_HEADER": None,
+    "TRUSTED_PROXIES": None,
     "ANTHROPIC_API_KEY": None,
     "ANTHROPIC_BASE_URL": "https://api.anthropic.com",
     "openai": False,
@@ -70,6 +73,7 @@ GOOD = [
     ),
     ("JWT_SECRET", "ü" * 16, "ü" * 16),
     ("ALLOWED_USERS", " alice,bob ,, ", ["alice", "bob"]),
+    ("ALLOWED_USERS", "tailscale:alice@example.com", ["tailscale:alice@example.com"]),
     ("ANTHROPIC_BASE_URL", "http://127.0.0.1:4010/anthropic", "http://127.0.0.1:4010/anthropic"),
     ("MODELS", "a, b", ["a", "b"]),
     ("MODEL_TIMEOUT", "0.5", 0.5),
@@ -116,6 +120,30 @@ GOOD = [
     ),
     ("LOG_FORMAT", "json", "json"),
 ]
+
+
+HEADERS = ["Remote-User", "x-forwarded-preferred-username", "Authuser", "Cf-Access-User-2"]
+PROXIES = [
+    ("unix", ["unix"]),
+    ("10.0.0.7", [ip_network("10.0.0.7/32")]),
+    (" 10.0.0.0/8, ,unix ,fd00::/64", [ip_network("10.0.0.0/8"), "unix", ip_network("fd00::/64")]),
+    ("::1", [ip_network("::1/128")]),
+    ("::ffff:10.0.0.7", [ip_network("10.0.0.7/32")]),
+    ("::ffff:10.0.0.0/104", [ip_network("10.0.0.0/8")]),
+    ("::/0", [ip_network("::/0")]),
+]
+
+
+@pytest.mark.parametrize("value, read", [(header, header) for header in HEADERS])
+def test_reads_a_trusted_header(value, read):
+    settings = read_settings({"TRUSTED_USER_HEADER": value, "TRUSTED_PROXIES": "unix"})
+    assert settings["TRUSTED_USER_HEADER"] == read
+
+
+@pytest.mark.parametrize("value, read", PROXIES)
+def test_reads_trusted_proxies(value, read):
+    settings = read_settings({"TRUSTED_USER_HEADER": "Remote-User", "TRUSTED_PROXIES": value})
+    assert settings["TRUSTED_PROXIES"] == read
 
 
 @pytest.mark.parametrize("name, value, read", GOOD)
@@ -191,7 +219,17 @@ BAD = {
     ],
     "JWT_JWKS_URL": [*NO_URLS, "file:///etc/passwd"],
     "JWT_SECRET": ["hush", "hush" * 7, "ü" * 15 + "x"],
-    "ALLOWED_USERS": [",", " , ", "https://github.com/alice", "alice,github.com/bob", "alice:"],
+    "ALLOWED_USERS": [",", " , ", "https://github.com/alice", "alice,github.com/bob"],
+    "TRUSTED_USER_HEADER": [
+        *("Authorization", "cookie", "HOST", "Origin", "X-Forwarded-For", "Content-Type"),
+        *("content-length", "Remote_User", "Remote User", "Remote-User:", "-User", "7", "x" * 101),
+        *("Rémote-User", "Remote-User,X-User", "Remote-User\nX"),
+    ],
+    "TRUSTED_PROXIES": [
+        *(",", "localhost", "proxy.example.com", "10.0.0.1/8", "10.0.0", "10.0.0.256", "*", "UNIX"),
+        *("unix:/run/proxy.sock", "10.0.0.7:8000", "10.0.0.1-10.0.0.9", "[::1]", "010.0.0.1", "3"),
+        *("10.0.0.7 10.0.0.8", "10.0.0.7;unix", "fd00::1/64", "10.0.0.0/33", "unix,odd"),
+    ],
     "ANTHROPIC_API_KEY": ["hush hush", "hush\nhush", "hushé", "hush\x7f", "hush\0"],
     "ANTHROPIC_BASE_URL": NO_URLS,
     "OPENAI_API_KEY": ["hush hush", "hush\r\nhush", "hush→"],
@@ -231,12 +269,23 @@ def test_refuses_a_bad_value_without_showing_it(name, value):
     assert is_one_line_about(name, str(caught.value))
 
 
+TRUSTED = ("TRUSTED_USER_HEADER", "TRUSTED_PROXIES")
+
+
 def test_says_how_an_origin_is_written():
     with pytest.raises(
         SettingError,
         match="https://app.example.com or http://localhost:3000, no slash or path behind it",
     ):
         read_settings({"ALLOWED_ORIGINS": "https://app.example.com/"})
+
+
+@pytest.mark.parametrize("name, other", [TRUSTED, TRUSTED[::-1]])
+def test_refuses_a_trusted_header_without_proxies_and_the_other_way_round(name, other):
+    values = {"TRUSTED_USER_HEADER": "Remote-User", "TRUSTED_PROXIES": "unix"}
+    with pytest.raises(SettingError, match=f"^{name}: .*{other}$"):
+        read_settings({other: values[other]})
+    assert read_settings(values)["TRUSTED_PROXIES"] == ["unix"]
 
 
 @pytest.mark.parametrize(

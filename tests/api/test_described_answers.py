@@ -152,7 +152,7 @@ def test_every_answer_that_succeeds_is_as_described(alice, provider, document, s
     )
     watch.see(f"GET {ONE}", alice.get(path + "?turns[limit]=2"))
     watch.see(f"DELETE {ONE}", alice.delete(path))
-    for place in ("/models", "/usage", "/health", "/openapi.json", "/"):
+    for place in ("/models", "/me", "/usage", "/health", "/openapi.json", "/"):
         watch.see("GET " + place, alice.get(place))
     metered = start(**settings, METRICS_TOKEN="of-the-metrics-alone").client()
     watch.see_text(
@@ -190,6 +190,7 @@ def test_every_error_is_as_described(alice, provider, document, start):
     watch.see(f"GET {ONE}", alice.get(path + "?turns[limit]=many"))
     watch.see("GET /models", alice.get("/models", Authorization=None))
     watch.see("GET /models", alice.get("/models", Authorization="Bearer nonsense"))
+    watch.see("GET /me", alice.get("/me", Authorization=None))
     watch.see(f"GET {ONE}", strict.client().get(path))
     watch.see(f"GET {ONE}", alice.get("/sessions/a1b2c3d4-e5f6-7890-abcd-ef1234567890"))
     watch.see("GET /health", alice.get("/health", Accept="image/png"))

@@ -58,6 +58,7 @@ ROUTES = {
     "POST /sessions/{session_id}/cancel": "cancel_reply",
     "GET /sessions/{session_id}/events": "follow_events",
     "GET /models": "list_models",
+    "GET /me": "show_me",
     "GET /usage": "show_usage",
     "GET /metrics": "show_metrics",
     "GET /health": "show_health",

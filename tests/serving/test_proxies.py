@@ -1,11 +1,13 @@
-"""An error that was decided before the body was read arrives whole, through what stands in front of a server."""
+"""What stands in front of a server: an error that was decided before the body was read arrives whole, and what a client sends as
+the name of a user arrives as nobody's."""
 
 import pytest
 import requests
 
-from client import make_token
+from client import ALICE, make_token
 from fronts import CADDY, HAPROXY, KEPT, NGINX, proxy_in_front_of
 from servers import running
+from trusted import Peer, user_of
 
 PROXIES = {
     "nginx by HTTP/1.0": ("nginx", NGINX, ""),
@@ -66,3 +68,72 @@ def test_an_error_before_the_body_arrives_through(upstream, tmp_path, name, temp
 def test_an_error_before_the_body_arrives_at_a_client_that_keeps_connections(upstream):
     with requests.Session() as session:
         expect_errors(upstream.url, session)
+
+
+# Proxies that know people by their network, and name them. The first of each kind does no more than that.
+
+NAMES_ALICE = {
+    "nginx": ("nginx", NGINX, 'proxy_set_header Remote-User "alice";'),
+    "nginx that passes underscores on": (
+        "nginx",
+        NGINX.replace("access_log off;", "access_log off; underscores_in_headers on;"),
+        'proxy_set_header Remote-User "alice";',
+    ),
+    "Caddy": ("caddy", CADDY, "header_up Remote-User alice"),
+    "HAProxy": ("haproxy", HAPROXY, "http-request set-header Remote-User alice"),
+    "HAProxy that takes underscores away": (
+        "haproxy",
+        HAPROXY,
+        "http-request del-header ^remote[-_]user$ -m reg\n"
+        "    http-request set-header Remote-User alice",
+    ),
+}
+SPELLINGS = [
+    "Remote-User",
+    "REMOTE-USER",
+    "Remote_User",
+    "remote_user",
+    "Remote-user",
+    "REMOTE_USER",
+]
+
+
+@pytest.fixture(scope="module")
+def trusting(tmp_path_factory):
+    trusted = {"TRUSTED_USER_HEADER": "Remote-User", "TRUSTED_PROXIES": "127.0.0.1"}
+    with running(tmp_path_factory.mktemp("trusting"), **trusted) as server:
+        yield server
+
+
+@pytest.mark.parametrize("name, template, more", NAMES_ALICE.values(), ids=NAMES_ALICE)
+def test_who_comes_through_a_proxy_is_whom_it_names_whatever_they_send(
+    trusting, tmp_path, name, template, more
+):
+    with proxy_in_front_of(trusting, name, template, more, tmp_path) as url:
+        address = url.removeprefix("http://")
+        peer = Peer(("127.0.0.1", int(address.partition(":")[2])))
+        assert user_of(peer.ask(host=address)) == "proxy:/alice"
+        for spelling in SPELLINGS:
+            for count in (1, 2):
+                for rest in ((), (f"Connection: {spelling}",), ("X-Forwarded-For: 127.0.0.1",)):
+                    answer = peer.ask(*[f"{spelling}: mallory"] * count, *rest, host=address)
+                    # A proxy that passes the other spelling on makes two of it.
+                    if answer.status_code not in (400, 401):
+                        assert user_of(answer) == "proxy:/alice"
+        by_token = peer.ask(f"Authorization: Bearer {make_token()}", host=address)
+        assert user_of(by_token) == ALICE
+    assert "proxy:/mallory" not in trusting.output()
+
+
+@pytest.mark.parametrize("name, template, more", PROXIES.values(), ids=PROXIES)
+def test_a_proxy_that_is_not_listed_makes_nobody_known(tmp_path, name, template, more):
+    trusted = {"TRUSTED_USER_HEADER": "Remote-User", "TRUSTED_PROXIES": "127.0.0.2,unix"}
+    with (
+        running(tmp_path / "server", **trusted) as server,
+        proxy_in_front_of(server, name, template, more, tmp_path) as url,
+    ):
+        address = url.removeprefix("http://")
+        peer = Peer(("127.0.0.1", int(address.partition(":")[2])))
+        claims = ("X-Forwarded-For: 127.0.0.2", "X-Real-IP: 127.0.0.2", "Forwarded: for=127.0.0.2")
+        for spelling in SPELLINGS:
+            assert peer.ask(f"{spelling}: alice", *claims, host=address).status_code == 401

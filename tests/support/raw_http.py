@@ -6,6 +6,7 @@ import socket
 import time
 
 import requests
+from requests.structures import CaseInsensitiveDict
 
 from client import ALICE, make_token
 
@@ -103,7 +104,8 @@ class Answer:
         head, _, self.text = data.decode().partition("\r\n\r\n")
         lines = head.split("\r\n")
         self.status_code = int(lines[0].split()[1])
-        self.headers = dict(line.split(": ", 1) for line in lines[1:])
+        # Caddy writes `X-Request-Id`.
+        self.headers = CaseInsensitiveDict(line.split(": ", 1) for line in lines[1:])
 
     def json(self):
         return json.loads(self.text)

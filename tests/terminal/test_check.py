@@ -195,6 +195,21 @@ def test_says_who_can_read_what_others_should_not(folder):
     )
 
 
+def test_says_whose_word_is_taken_and_who_else_might_give_it(folder):
+    trusted = {"TRUSTED_USER_HEADER": "Remote-User", "TRUSTED_PROXIES": "unix, 10.0.0.7"}
+    assert "users may be named by Remote-User of unix, 10.0.0.7" in check_that_it_warns(
+        folder, **trusted
+    )
+    check_that_it_warns(
+        folder,
+        "^TRUSTED_PROXIES: every program of this machine may be any user; name",
+        "^TRUSTED_PROXIES: every machine of 10.0.0.0/8 may be any user; name",
+        "^TRUSTED_PROXIES: every program of this machine may be any user; name",
+        TRUSTED_USER_HEADER="Remote-User",
+        TRUSTED_PROXIES="127.0.0.1, 10.0.0.0/8, ::1, 10.0.0.7",
+    )
+
+
 # The database
 
 

@@ -89,6 +89,14 @@ def test_no_form_of_a_password_is_shown(url, shown):
     }
 
 
+def test_names_the_proxies_whose_word_is_taken():
+    settings = read_settings(
+        {"TRUSTED_USER_HEADER": "Remote-User", "TRUSTED_PROXIES": "unix,10.0.0.7,fd00::/64"}
+    )
+    described = describe(settings, "/instance", open_catalog(settings))
+    assert described["proxies"] == "Remote-User of unix, 10.0.0.7, fd00::/64"
+
+
 def test_says_that_only_the_provider_knows_its_default_model():
     """It is not asked."""
     settings = read_settings({"OPENAI_BASE_URL": "http://127.0.0.1:9/v1", "ANTHROPIC_API_KEY": ""})

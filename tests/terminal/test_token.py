@@ -133,3 +133,40 @@ def test_explains_how_a_token_is_made(tmp_path, arguments):
     command = flask(ROOT, *arguments, JWT_SECRET=SECRET, DATABASE_URL=f"sqlite:///{tmp_path}/a.db")
     assert (command.returncode, command.stdout) == (2, "")
     assert command.stderr.startswith("Usage: ")
+
+
+# Users of a trusted proxy
+
+
+def elsewhere(folder):
+    return {"DATABASE_URL": f"sqlite:///{folder}/a.db"}
+
+
+def test_a_token_may_be_of_a_user_whom_a_proxy_names(tmp_path):
+    command = flask(ROOT, "token", "proxy:/alice", JWT_SECRET=SECRET, **elsewhere(tmp_path))
+    claims = jwt.decode(command.stdout.strip(), SECRET, ["HS256"], issuer="fabro-web")
+    assert claims["sub"] == "proxy:/alice"
+
+
+@pytest.mark.parametrize("name", ["", "a b", "a,b", "a/b", "a?b", "a#b", "é", "x" * 201])
+def test_no_token_is_of_a_user_whom_no_proxy_could_name(tmp_path, name):
+    command = flask(ROOT, "token", f"proxy:/{name}", JWT_SECRET=SECRET, **elsewhere(tmp_path))
+    assert command.returncode == 1 and command.stdout == ""
+    assert "No proxy names this user. A name has 1 to 200 characters" in command.stderr
+
+
+def test_another_key_signs_for_no_user_of_a_proxy(tmp_path):
+    path = tmp_path / "private.pem"
+    path.write_bytes(
+        ED25519.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+    )
+    settings = {"JWT_PUBLIC_KEY": pem(ED25519.public_key())} | elsewhere(tmp_path)
+    command = flask(ROOT, "token", "proxy:/alice", "--key", str(path), **settings)
+    assert command.returncode == 1 and command.stdout == ""
+    assert "Only this server's own key or secret signs for a proxy's user" in command.stderr
+    command = flask(ROOT, "token", "proxy:/alice", **settings)
+    assert command.returncode == 1 and "This server only has public keys" in command.stderr

@@ -1,0 +1,474 @@
+"""Who asks: the user of a token, or the one whom a trusted proxy names; and what another site's page may not."""
+
+import contextlib
+import time
+import uuid
+
+import pytest
+import requests
+
+from client import Client, make_token
+from commands import flask
+from product import ROOT
+from provider import Provider, status
+from raw_http import errors_of
+from servers import free_port, running
+from tokens import ED25519, jwk, pem
+from trusted import HEADER, Peer, name, user_of
+
+TRUSTED, OTHER = "127.0.0.2", "127.0.0.3"  # of this machine both
+SETTINGS = {"TRUSTED_USER_HEADER": HEADER, "TRUSTED_PROXIES": f"unix, {TRUSTED}"}
+
+
+class Trusting:
+    """A server that listens at a socket, at an address of IPv4, and at all addresses of IPv6, where IPv4 comes in, too."""
+
+    def __init__(self, folder, leaving, **settings):
+        socket_path, port = str(folder / "parley.sock"), free_port()
+        arguments = f"--bind unix:{socket_path} --bind [::]:{port} "
+        arguments += settings.pop("GUNICORN_CMD_ARGS", "")
+        environment = SETTINGS | {"GUNICORN_CMD_ARGS": arguments} | settings
+        self.server = leaving.enter_context(running(folder, **environment))
+        self.socket = Peer(socket_path)
+        self.listed = Peer(("127.0.0.1", self.server.port), TRUSTED)
+        self.mapped = Peer(("127.0.0.1", port), TRUSTED)
+        self.unlisted = Peer(("127.0.0.1", self.server.port), OTHER)
+        self.unlisted_mapped = Peer(("127.0.0.1", port), OTHER)
+        self.ipv6 = Peer(("::1", port))
+
+
+@pytest.fixture(scope="module")
+def trusting_with(tmp_path_factory):
+    """A function that returns a server with these settings besides."""
+    with contextlib.ExitStack() as leaving:
+        yield lambda **settings: Trusting(tmp_path_factory.mktemp("trusting"), leaving, **settings)
+
+
+@pytest.fixture(scope="module")
+def trusting(trusting_with):
+    return trusting_with(ALLOWED_ORIGINS="*", RATE_LIMIT="3/hour")
+
+
+@pytest.fixture
+def proxy(trusting):
+    return trusting.socket
+
+
+@pytest.fixture
+def user():
+    return f"user-{uuid.uuid4().hex}"
+
+
+# Whose word is taken
+
+
+@pytest.mark.parametrize("peer", ["socket", "listed", "mapped"])
+def test_a_trusted_proxy_names_the_user(trusting, peer):
+    answer = getattr(trusting, peer).ask(name("alice"))
+    assert answer.json() == {"subject": "proxy:/alice", "name": "alice", "by": "proxy"}
+
+
+CLAIMS = [
+    (),
+    (f"X-Forwarded-For: {TRUSTED}",),
+    (f"X-Forwarded-For: unix, {TRUSTED}", f"X-Real-IP: {TRUSTED}", f"Forwarded: for={TRUSTED}"),
+    ("X-Forwarded-Proto: https", f"X-Forwarded-Host: {TRUSTED}", f"Remote-Addr: {TRUSTED}"),
+]
+
+
+@pytest.mark.parametrize("claims", CLAIMS, ids=["nothing", "one", "all of them", "others"])
+@pytest.mark.parametrize("peer", ["unlisted", "unlisted_mapped", "ipv6"])
+def test_of_no_other_peer_the_header_is_looked_at(trusting, peer, claims, user):
+    answer = getattr(trusting, peer).ask(
+        name(user), *claims, f"X-Request-ID: {user[:30]}", path="/sessions"
+    )
+    assert errors_of_401(answer) == "Send a token"
+    line = line_of(trusting.server, user[:30])
+    assert "TRUSTED_PROXIES" in line and f"user={user}" not in line
+
+
+def errors_of_401(answer):
+    assert answer.status_code == 401
+    assert answer.headers["WWW-Authenticate"] == 'Bearer realm="parley"'
+    return answer.json()["errors"][0]["detail"].partition(":")[0]
+
+
+def line_of(server, request_id):
+    log = server.wait_for_output(f"id={request_id}")
+    return next(line for line in log.splitlines() if f"id={request_id}" in line)
+
+
+def test_an_address_of_ipv6_may_be_listed_and_one_of_ipv4_in_the_mapped_form(trusting_with):
+    trusting = trusting_with(TRUSTED_PROXIES=f"::1,::ffff:{TRUSTED}")
+    assert user_of(trusting.ipv6.ask(name("alice"))) == "proxy:/alice"
+    assert user_of(trusting.listed.ask(name("alice"))) == "proxy:/alice"
+    assert user_of(trusting.mapped.ask(name("alice"))) == "proxy:/alice"
+    for peer in (trusting.socket, trusting.unlisted, trusting.unlisted_mapped):
+        assert peer.ask(name("alice")).status_code == 401
+
+
+def test_the_proxy_protocol_makes_no_peer_trusted(trusting_with):
+    """gunicorn tells the application the address that this protocol claims."""
+    trusting = trusting_with(GUNICORN_CMD_ARGS="--proxy-protocol auto --proxy-allow-from *")
+    claim = f"PROXY TCP4 {TRUSTED} 127.0.0.1 50000 80\r\n".encode()
+    assert trusting.unlisted.ask(name("alice"), before=claim).status_code == 401
+    other = f"PROXY TCP4 {OTHER} 127.0.0.1 50000 80\r\n".encode()
+    assert user_of(trusting.listed.ask(name("alice"), before=other)) == "proxy:/alice"
+
+
+def test_a_trusted_proxy_that_names_nobody_is_told_so_in_the_log(trusting, proxy, user):
+    answer = proxy.ask(f"X-Request-ID: {user}")
+    assert "Or come by the proxy of this server" in answer.json()["errors"][0]["detail"]
+    assert answer.json()["errors"][0]["meta"] == {"sign_in": {"oidc": None}}
+    assert f"sent no {HEADER}" in line_of(trusting.server, user)
+
+
+# Names
+
+NAMES = [
+    "alice",
+    "Alice",
+    "a",
+    "x" * 200,
+    "alice@example.com",
+    "tailscale:alice",
+    "!",
+    "~",
+    "a%2Fb",
+]
+NAMES += ["{alice", "alice}", "{a}b", "<script>", "'\"\\;", "..", "proxy:"]
+
+
+@pytest.mark.parametrize("user", NAMES)
+def test_a_name_is_taken_letter_for_letter(proxy, user):
+    expected = {"subject": f"proxy:/{user}", "name": user, "by": "proxy"}
+    assert proxy.ask(name(user)).json() == expected
+
+
+NO_NAMES = ["{http.reverse_proxy.header.Remote-User}", "{http.auth.user.id}", "{}"]
+NO_NAMES += [
+    "",
+    "a b",
+    "a\tb",
+    "a,b",
+    "a/b",
+    "a?b",
+    "a#b",
+    "/",
+    "x" * 201,
+    "é",
+    "\x80",
+    "ÿ",
+    "alice,",
+]
+
+
+@pytest.mark.parametrize("user", NO_NAMES)
+def test_what_is_no_name_is_refused(proxy, user):
+    [(source, detail)] = errors_of(proxy.ask(name(user)), 400)
+    assert detail.startswith("The proxy must send Remote-User once, with a name.")
+
+
+SPELLINGS = [
+    "Remote-User",
+    "remote-user",
+    "REMOTE-USER",
+    "Remote_User",
+    "REMOTE_USER",
+    "remote_User",
+]
+
+
+@pytest.mark.parametrize("second", ["bob", "alice", ""])
+@pytest.mark.parametrize("spelling", SPELLINGS)
+@pytest.mark.parametrize("is_first", [True, False], ids=["before", "behind"])
+def test_a_header_that_comes_twice_is_refused(proxy, spelling, second, is_first):
+    lines = [name("alice"), "Accept: */*", f"{spelling}: {second}"]
+    errors_of(proxy.ask(*(lines[::-1] if is_first else lines)), 400)
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS[3:])
+def test_a_spelling_with_an_underscore_alone_names_nobody(proxy, spelling):
+    assert proxy.ask(f"{spelling}: alice").status_code == 401
+
+
+ODD = ["Remote-User : bob", " Remote-User: bob", "Remote-User\t: bob", "Remote-User:bob\rX: y"]
+
+
+@pytest.mark.parametrize("line", ODD)
+def test_a_line_that_is_no_header_is_no_second_one(proxy, line):
+    """Some servers would read it as one: the whole request is refused."""
+    assert proxy.ask(name("alice"), line).status_code == 400
+
+
+def test_a_header_of_a_name_with_several_dashes_is_counted_in_all_spellings(trusting_with):
+    header = "X-Forwarded-Preferred-Username"
+    proxy = trusting_with(TRUSTED_USER_HEADER=header).socket
+    assert user_of(proxy.ask(f"{header}: alice")) == "proxy:/alice"
+    for spelling in ("X_Forwarded_Preferred_Username", "x-forwarded-preferred_username"):
+        errors_of(proxy.ask(f"{header}: alice", f"{spelling}: bob"), 400)
+        assert proxy.ask(f"{spelling}: bob").status_code == 401
+
+
+def test_a_body_that_comes_late_changes_nothing_of_that(trusting_with):
+    """The application is asked again once the body is there."""
+    proxy = trusting_with().socket
+    late = {
+        "method": "POST",
+        "path": "/sessions",
+        "content": "Hello",
+        "pause": lambda: time.sleep(0.5),
+    }
+    assert proxy.ask(name("alice"), **late).status_code == 201
+    errors_of(proxy.ask(name("alice"), "Remote_User: bob", **late), 400)
+    assert proxy.ask("Remote_User: bob", **late).status_code == 401
+
+
+# Tokens
+
+
+def test_a_bearer_token_decides_also_where_it_is_refused(proxy):
+    token = make_token("https://github.com/bob")
+    told = {"subject": "https://github.com/bob", "name": "bob", "by": "token"}
+    assert proxy.ask(name("alice"), f"Authorization: Bearer {token}").json() == told
+    for authorization in (f"bearer {token}x", "Bearer", "Bearer ", "BEARER none"):
+        answer = proxy.ask(name("alice"), f"Authorization: {authorization}")
+        assert answer.status_code == 401
+        assert answer.json()["errors"][0]["meta"] == {"sign_in": {"oidc": None}}
+    for authorization in ("Basic YWxpY2U6eA==", "Negotiate abc", "Digest username=x", ""):
+        assert (
+            user_of(proxy.ask(name("alice"), f"Authorization: {authorization}")) == "proxy:/alice"
+        )
+
+
+def test_a_token_of_this_server_may_be_of_the_same_user(trusting, proxy, user):
+    created = proxy.ask(name(user), method="POST", path="/sessions", content="Hello").json()
+    client = Client(trusting.server.url, make_token(f"proxy:/{user}"))
+    assert [session["id"] for session in client.get("/sessions").json()["data"]] == [created["id"]]
+    assert client.get("/me").json() == {"subject": f"proxy:/{user}", "name": user, "by": "token"}
+    other = Client(trusting.server.url, make_token(f"https://github.com/{user}"))
+    assert other.get("/sessions").json()["data"] == []
+    assert other.get(f"/sessions/{created['id']}").status_code == 404
+
+
+def test_a_token_of_another_issuer_names_no_user_of_the_proxy(tmp_path):
+    """Else whoever signs tokens elsewhere could be anybody whom the proxy knows."""
+    token = make_token("proxy:/alice", ED25519, "EdDSA", {"kid": "one"})
+    other = make_token("https://github.com/alice", ED25519, "EdDSA", {"kid": "one"})
+    sentence = "Only a token of this server's own may have proxy:/ in its sub."
+    with contextlib.closing(Provider()) as identity:
+        identity.models = status(200, {"keys": [jwk(ED25519.public_key(), "one")]})
+        for keys in (
+            {"JWT_PUBLIC_KEY": pem(ED25519.public_key())},
+            {"JWT_JWKS_URL": identity.url + "/models"},
+        ):
+            settings = SETTINGS | keys | {"JWT_SECRET": ""}
+            with running(tmp_path / next(iter(keys)), **settings) as server:
+                assert Client(server.url, other).get("/me").status_code == 200
+                answer = Client(server.url, token).get("/me")
+                assert answer.status_code == 401
+                assert answer.json()["errors"][0]["detail"] == sentence
+
+
+# What another site's page may not
+
+SAME, CROSS = "Sec-Fetch-Site: same-origin", "Sec-Fetch-Site: cross-site"
+SITES = [
+    ((), True),
+    ((SAME,), True),
+    (("Sec-Fetch-Site: none",), True),
+    ((CROSS,), False),
+    (("Sec-Fetch-Site: same-site",), False),
+    (("Sec-Fetch-Site: ",), False),
+    (("Sec-Fetch-Site: Same-Origin",), False),
+    (("Sec-Fetch-Site: odd",), False),
+    ((SAME, CROSS), False),
+    ((CROSS, "Origin: https://chat.example.com"), False),
+    ((SAME, "Origin: https://evil.example"), True),
+    (("Origin: https://chat.example.com",), True),
+    (("Origin: http://chat.example.com",), True),
+    (("Origin: https://CHAT.example.com",), True),
+    (("Origin: https://chat.example.com:443",), True),
+    (("Origin: https://chat.example.com:8443",), False),
+    (("Origin: http://chat.example.com:8000",), False),
+    (("Origin: https://evil.example",), False),
+    (("Origin: https://chat.example.com.evil.example",), False),
+    (("Origin: https://evil.example/chat.example.com",), False),
+    (("Origin: https://evil.example#chat.example.com",), False),
+    (("Origin: null",), False),
+    (("Origin: ",), False),
+    (("Origin: chat.example.com",), False),
+    (("Origin: https://[",), False),
+    (("Origin: https://chat.example.com:odd",), False),
+    (("Origin: https://chat.example.com", "Origin: https://evil.example"), False),
+    (("Origin: https://evil.example", "Referer: https://chat.example.com/"), False),
+]
+
+
+@pytest.mark.parametrize("fields, is_own", SITES, ids=[" ".join(fields) for fields, _ in SITES])
+@pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "PATCH", "DELETE", "OPTIONS", "PUT"])
+def test_another_sites_page_is_refused_by_any_method(proxy, method, fields, is_own):
+    answer = proxy.ask(name("alice"), *fields, method=method, path="/me")
+    if method == "HEAD":
+        assert answer.status_code == (200 if is_own else 403)
+    elif is_own:
+        assert answer.status_code == {"GET": 200, "OPTIONS": 200}.get(method, 405)
+    else:
+        [(_, detail)] = [(error["status"], error["detail"]) for error in answer.json()["errors"]]
+        assert (answer.status_code, detail.partition(",")[0]) == (403, "Another site's page asks")
+
+
+HOSTS = [
+    ("https://chat.example.com", "chat.example.com:443", True),
+    ("http://chat.example.com", "chat.example.com:80", True),
+    ("http://chat.example.com:8000", "chat.example.com:8000", True),
+    ("https://chat.example.com", "Chat.Example.com", True),
+    ("http://[fd00::1]:8000", "[fd00::1]:8000", True),
+    ("http://192.168.1.7", "192.168.1.7", True),
+    ("https://chat.example.com", "chat.example.com:8000", False),
+    ("https://chat.example.com", "127.0.0.1:8000", False),
+    ("http://chat.example.com:8000", "chat.example.com", False),
+    ("https://chat.example.com", "", False),
+]
+
+
+@pytest.mark.parametrize("origin, host, is_own", HOSTS)
+def test_an_origin_is_held_against_the_host_that_was_asked(proxy, origin, host, is_own):
+    answer = proxy.ask(name("alice"), f"Origin: {origin}", host=host)
+    assert answer.status_code == (200 if is_own else 403)
+
+
+NAVIGATES, LOADS = "Sec-Fetch-Mode: navigate", "Sec-Fetch-Mode: no-cors"
+FREE = [
+    ("/", NAVIGATES, 200),
+    ("/", LOADS, 403),
+    ("/", "Sec-Fetch-Mode: cors", 403),
+    ("/static/page.js", LOADS, 200),
+    ("/static/nothing", LOADS, 404),
+    ("/health", LOADS, 200),
+    ("/openapi.json", LOADS, 200),
+    ("/sessions", NAVIGATES, 403),
+    ("/me", NAVIGATES, 403),
+    ("/models", LOADS, 403),
+    ("/usage", NAVIGATES, 403),
+    ("/metrics", NAVIGATES, 403),
+    ("/nothing", NAVIGATES, 403),
+]
+
+
+@pytest.mark.parametrize("path, mode, expected", FREE)
+def test_what_anybody_may_see_is_free_of_that(proxy, path, mode, expected):
+    assert proxy.ask(name("alice"), CROSS, mode, path=path).status_code == expected
+
+
+@pytest.mark.parametrize("path", ["/sessions", "/me", "/sessions/x/events"])
+def test_who_sends_a_token_is_free_of_that(trusting, proxy, path):
+    token = f"Authorization: Bearer {make_token()}"
+    answer = proxy.ask(name("alice"), token, CROSS, "Origin: https://evil.example", path=path)
+    assert answer.status_code in (200, 404)
+    assert answer.headers["Access-Control-Allow-Origin"] == "*"
+    assert "Cross-Origin-Resource-Policy" not in answer.headers
+
+
+def test_no_answer_by_a_proxys_word_may_be_read_by_another_site(trusting, proxy, user):
+    own = (name(user), "Origin: https://chat.example.com")
+    created = proxy.ask(*own, method="POST", path="/sessions", content="Hello")
+    path = created.headers["Location"]
+    answers = [
+        (201, created),
+        (200, proxy.ask(*own, path=path)),
+        (200, proxy.ask(*own, path=path + "/events")),
+        (204, proxy.ask(*own, path=path, method="DELETE")),
+        (404, proxy.ask(*own, path=path)),
+        (400, proxy.ask(name("a b"), *own[1:])),
+        (403, proxy.ask(name(user), "Origin: https://evil.example")),
+        (404, proxy.ask(*own, path="/a//b")),
+        (405, proxy.ask(*own, method="PUT")),
+        (406, proxy.ask(*own, "Accept: image/png")),
+        (415, proxy.ask(*own, method="POST", path="/sessions")),
+        (200, proxy.ask(*own, path="/health")),
+        (200, proxy.ask(*own, path="/static/page.js")),
+    ]
+    for _ in range(2):
+        proxy.ask(*own, method="POST", path="/sessions", content="Hello")
+    answers.append((429, proxy.ask(*own, method="POST", path="/sessions", content="Hello")))
+    for expected, answer in answers:
+        assert answer.status_code == expected, answer.text
+        assert not [field for field in answer.headers if field.startswith("Access-Control-")]
+        assert answer.headers["Cross-Origin-Resource-Policy"] == "same-origin"
+
+
+def test_a_preflight_is_judged_by_the_allowed_origins_alone(proxy):
+    asks = ("Origin: https://app.example.com", CROSS, "Access-Control-Request-Method: POST")
+    answer = proxy.ask(name("alice"), *asks, method="OPTIONS", path="/sessions")
+    assert answer.status_code == 204
+    assert answer.headers["Access-Control-Allow-Origin"] == "*"
+    assert "Cross-Origin-Resource-Policy" not in answer.headers
+    behind = proxy.ask(name("alice"), *asks, method="POST", path="/sessions", content="Hello")
+    assert behind.status_code == 403
+    assert not [field for field in behind.headers if field.startswith("Access-Control-")]
+
+
+def test_without_allowed_origins_a_preflight_is_refused(trusting_with):
+    proxy = trusting_with().socket
+    asks = ("Origin: https://app.example.com", CROSS, "Access-Control-Request-Method: POST")
+    answer = proxy.ask(name("alice"), *asks, method="OPTIONS", path="/sessions")
+    assert answer.status_code == 401
+    assert not [field for field in answer.headers if field.startswith("Access-Control-")]
+
+
+# As any other user
+
+
+def test_who_is_allowed_and_who_is_blocked_is_told_by_the_name_letter_for_letter(trusting_with):
+    listed = trusting_with(
+        ALLOWED_USERS="alice, tailscale:bob@example.com, eve", BLOCKED_USERS="eve"
+    )
+    allowed = ["alice", "tailscale:bob@example.com"]
+    others = ["Alice", "alice.", "eve", "bob@example.com", "tailscale:bob", "proxy:", "mallory"]
+    for user in allowed + others:
+        answer = listed.socket.ask(name(user))
+        assert answer.status_code == (200 if user in allowed else 403), user
+
+
+def test_limits_and_usage_are_those_of_the_user(trusting, proxy, user):
+    def create(who):
+        return proxy.ask(name(who), method="POST", path="/sessions", content="Hello").status_code
+
+    assert [create(user) for _ in range(4)] == [201, 201, 201, 429]
+    assert create(user.upper()) == 201
+    [day] = proxy.ask(name(user), path="/usage").json()["data"]
+    assert day["replies"] == 3
+
+
+def test_the_commands_know_the_user(new_database, tmp_path):
+    with contextlib.ExitStack() as leaving:
+        database = new_database()
+        trusting = Trusting(tmp_path, leaving, DATABASE_URL=database)
+        proxy = trusting.socket
+        assert (
+            proxy.ask(name("alice"), method="POST", path="/sessions", content="Hi").status_code
+            == 201
+        )
+        assert "proxy:/alice" in flask(ROOT, "usage", DATABASE_URL=database).stdout
+        assert flask(ROOT, "forget", "proxy:/alice", "--yes", DATABASE_URL=database).returncode == 0
+        assert proxy.ask(name("alice"), path="/sessions").json()["data"] == []
+
+
+# Where neither is set
+
+
+def test_without_the_settings_the_header_says_nothing(server, user):
+    free = {HEADER: "alice", "Sec-Fetch-Site": "cross-site", "Origin": "https://evil.example"}
+    answer = requests.get(server.url + "/sessions", headers=free, timeout=20)
+    detail = answer.json()["errors"][0]["detail"].partition("<token>. ")[2]
+    sentence = "`.venv/bin/flask token https://github.com/you` prints one."
+    assert detail == f"On the server, in Parley's folder, {sentence}"
+    assert "Cross-Origin-Resource-Policy" not in answer.headers
+    answer = server.client(f"https://github.com/{user}").get("/me", **free)
+    assert answer.json() == {"subject": f"https://github.com/{user}", "name": user, "by": "token"}
+
+
+def test_who_asks_has_no_name_behind_a_slash_at_the_end(server):
+    told = server.client("https://id.example/").get("/me").json()
+    assert told == {"subject": "https://id.example/", "name": "", "by": "token"}
