@@ -19,7 +19,9 @@ export async function api(method, path, { body, headers, signal, as = token, unl
   for (let tries = 1; ; tries++) {
     try {
       const ending = method === "GET" ? { signal } : {}; // what may change something is not taken back by hanging up
-      const response = await fetch(path, { method, headers, body: body && JSON.stringify(body), ...ending });
+      // Parley sends nobody elsewhere; what stands before it may, to its own page for signing in.
+      const options = { method, headers, body: body && JSON.stringify(body), redirect: "manual", ...ending };
+      const response = await fetch(path, options);
       if (!response.ok || !response.headers.has("X-Request-ID")) throw await refusal(response);
       const isJson = response.headers.get("Content-Type")?.startsWith("application/json");
       const answer = isJson ? Object.assign(await response.json(), { headers: response.headers }) : response;
@@ -39,6 +41,7 @@ export async function api(method, path, { body, headers, signal, as = token, unl
 
 /** The error that a response tells of, with its `faults`. It has no status where not Parley answered but what stands before. */
 async function refusal(response) {
+  if (response.type === "opaqueredirect") return Object.assign(new Error("Sign in again."), { status: 401, meta: {}, faults: [] });
   const { errors } = await response.json().catch(() => ({}));
   if (!errors && (response.ok || response.status >= 500)) return new Error("The server cannot be reached.");
   const message = errors?.map((error) => error.detail).join(" ") ?? `The server answered with the status ${response.status}.`;

@@ -751,13 +751,8 @@ addEventListener("keydown", (event) => {
 
 // Who is signed in
 let shown = ""; // whose chats the page shows
+let isProxied = false; // whether a proxy in front of the server signs people in, and no token is needed
 const heldToken = () => sessionStorage.getItem("token") ?? localStorage.getItem("token");
-/** As the server has it: the last segment of a URL's path, else what is behind the last slash. */
-function nameOf(subject) {
-  const path = /^[^:/?#]+:\/\/[^/?#]*([^?#]*)/.exec(subject)?.[1] ?? subject;
-  return path.split("/").at(-1) || subject;
-}
-
 /** The `sub` of a token. Only the server can tell whether it is true. */
 function subjectOf(token) {
   try {
@@ -779,7 +774,7 @@ function keepToken(token, remember) {
 const tabs = new BroadcastChannel(`parley ${new URL(".", location).pathname}`);
 tabs.addEventListener("message", ({ data }) => {
   if (data === "token?" && shown) tabs.postMessage({ token: heldToken() });
-  if (data === "signed out" && shown) (sessionStorage.clear(), leave());
+  if (data === "signed out" && shown && !isProxied) (sessionStorage.clear(), leave());
 });
 
 /** The token that another tab has of the user who has signed in last, if one answers within a fifth of a second. */
@@ -792,18 +787,18 @@ function askTabs() {
   });
 }
 
-/** Who is signed in in this tab or, without "remember", in another. */
-const signedIn = () => (heldToken() ? subjectOf(heldToken()) : localStorage.getItem("subject"));
+/** Who is signed in in this tab or, without "remember", in another. A token comes before the proxy. */
+const signedIn = () => (heldToken() ? subjectOf(heldToken()) : isProxied ? shown : localStorage.getItem("subject"));
 const otherThan = (token) => [shown, signedIn()].find((subject) => subject && subject !== subjectOf(token));
 
 /** Signs in with this token, if the server takes it. */
 async function signIn(token, remember) {
-  await api("GET", "models", { as: token });
+  const user = await api("GET", "me", { as: token });
   const isOther = otherThan(token);
   if (isOther) sessionStorage.clear();
   keepToken(token, remember);
   if (isOther) return leave();
-  await enter(token);
+  await enter(user, token);
 }
 
 /** Loads the page again, so that nothing that one user has seen or typed stays in memory for another. */
@@ -812,29 +807,61 @@ function leave() {
   location.reload();
 }
 
-async function enter(token) {
-  const subject = (shown = subjectOf(token));
+/** Shows the chats of a user, as `GET /me` has told of them. */
+async function enter({ subject, name, by }, token) {
+  [shown, isProxied] = [subject, by === "proxy"];
   useToken(token);
-  $("user").textContent = nameOf(subject);
-  $("account-button").ariaLabel = `Signed in as ${nameOf(subject)}`;
+  if (isProxied) takeTab(subject);
+  $("user").textContent = name || subject;
+  $("account-button").ariaLabel = `Signed in as ${name || subject}`;
   $("subject").textContent = subject;
   $("remembered").checked = localStorage.getItem("token") === token;
+  $("of-token").hidden = isProxied;
   $("door").hidden = true;
   $("app").hidden = false;
   await Promise.all([route(), list(), listModels()]);
 }
 
-/** Asks for a token, and says why. What was typed is kept for when the same user comes back. */
-async function knock(reason = "", className = "") {
+/** What this tab has kept is of the user whom the proxy named before: of another one, nothing is shown. */
+function takeTab(subject) {
+  if (sessionStorage.getItem("subject") !== subject) sessionStorage.clear();
+  sessionStorage.setItem("subject", subject);
+  const chat = sessionStorage.getItem("chat"); // that was open before the proxy's own page
+  if (chat && !location.hash) history.replaceState(null, "", chat);
+  store("chat", "");
+}
+
+/** Says that the proxy has to sign in anew, which it does where the page is loaded. What was typed is kept. */
+function showEndOfSignIn() {
+  closeApp();
+  $("ended").hidden = false;
+  $("again").focus();
+}
+$("again").onclick = () => (store("chat", location.hash), location.reload());
+
+// Behind the proxy's own page, in another tab, somebody else may have signed in.
+document.onvisibilitychange = attempt(async () => {
+  if (!isProxied || document.hidden || $("app").hidden) return;
+  const { subject } = await api("GET", "me");
+  if (subject !== shown) leave();
+});
+
+function closeApp() {
   screen.abort();
   document.querySelectorAll(":popover-open").forEach((popover) => popover.hidePopover());
   $("app").hidden = true;
+}
+
+/** Asks for a token, and says why. What was typed is kept for when the same user comes back. */
+async function knock(reason = "", className = "") {
+  closeApp();
   $("door").hidden = false;
   refuse(reason, className);
   $("token").focus();
-  const { message } = await api("GET", "models", { as: "" }).catch((error) => error);
+  const { name, subject, message } = await api("GET", "me", { as: "" }).catch((error) => error);
   $("source").replaceChildren();
-  write($("source"), message.split("<token>. ").at(-1)); // whoever has no token is told where tokens come from
+  if (message) write($("source"), message.split("<token>. ").at(-1)); // whoever has no token is told where tokens come from
+  else $("source").append(button(`Go on as ${name || subject}`, signOut, "")); // whom a proxy names, without the token
 }
 
 /** The token in the fragment of the address, which is removed from there and from the tab's history at once. */
@@ -868,29 +895,40 @@ $("sign-in").onsubmit = attempt(() => {
   return signIn(token, $("remember").checked);
 }, refuse);
 $("remembered").onchange = ({ target }) => heldToken() && keepToken(heldToken(), target.checked);
-$("sign-out").onclick = () => {
+function signOut() {
   sessionStorage.clear();
   ["token", "subject"].forEach((name) => localStorage.removeItem(name));
   tabs.postMessage("signed out");
   leave();
-};
+}
+$("sign-out").onclick = signOut;
 addEventListener("storage", () => {
   if (shown && signedIn() !== shown) (sessionStorage.clear(), leave()); // another tab has signed out, or another user in
 });
 $("theme").value = document.documentElement.dataset.theme = localStorage.getItem("theme") ?? "";
 $("theme").onchange = ({ target }) => localStorage.setItem("theme", (document.documentElement.dataset.theme = target.value));
 
-on.refused = knock;
+on.refused = (message) => (isProxied ? showEndOfSignIn() : knock(message));
 on.lost = () => ($("connection").textContent = "The connection is lost. Trying again…");
 on.found = () => ($("connection").textContent = "");
+
+/** The user of the token that is kept here; else whom a proxy names; else the user of another tab's token. */
+async function start() {
+  const token = heldToken();
+  if (token) useToken(token); // where it is refused, it is said why
+  const user = await api("GET", "me", token ? {} : { unless: 401 });
+  if (user.subject) {
+    attempt(() => enter(user, token))();
+    return say(problem);
+  }
+  const other = localStorage.getItem("subject") && (await askTabs());
+  if (!other || !localStorage.getItem("subject")) return knock(problem); // it may have been signed out meanwhile
+  keepToken(other, false);
+  return start();
+}
 
 const given = takeToken();
 let problem = "";
 if (given) await takeOver(given).catch((error) => (problem = error.message));
-if ($("app").hidden && $("door").hidden && !heldToken() && localStorage.getItem("subject")) {
-  const token = await askTabs();
-  if (token && localStorage.getItem("subject")) keepToken(token, false); // else it was signed out meanwhile
-}
-if ($("app").hidden && heldToken()) attempt(() => enter(heldToken()))();
-else if ($("app").hidden && $("door").hidden) knock(problem);
-say(problem);
+if ($("app").hidden && $("door").hidden) attempt(start, (message) => message && knock(message))();
+else say(problem);

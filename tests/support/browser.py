@@ -161,6 +161,9 @@ def driver(tmp_path_factory):
     options.binary_location = CHROMIUM
     for flag in FLAGS.split():
         options.add_argument(flag)
+    # Names that are no "localhost", which browsers trust over plain HTTP too, and certificates of nobody.
+    options.add_argument("--host-resolver-rules=MAP *.test 127.0.0.1")
+    options.add_argument("--ignore-certificate-errors")
     options.add_argument(f"--user-data-dir={tmp_path_factory.mktemp('chromium')}")
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     options.set_capability("unhandledPromptBehavior", "ignore")

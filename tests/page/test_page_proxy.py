@@ -1,0 +1,220 @@
+"""The page where a proxy signs people in, and what another site's page cannot do then."""
+
+import uuid
+
+import pytest
+from selenium.webdriver.common.keys import Keys
+
+from browser import Page
+from client import make_token, wait_until
+from household import NOTHING, RIDE, household
+from other_origin import ASYNCHRONOUS, Site
+from provider import reply
+from trusted import Peer, name
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory, provider_of_all):
+    settings = {"OPENAI_BASE_URL": provider_of_all.url + "/v1", "DEFAULT_MODEL": "m-1"}
+    with household(tmp_path_factory.mktemp("household"), **settings) as home:
+        yield home
+
+
+@pytest.fixture(scope="module")
+def site():
+    site = Site()
+    yield site
+    site.close()
+
+
+@pytest.fixture
+def at_home(browser, home):
+    """A function that opens the page of somebody who has signed in at the portal."""
+
+    def open_page(user):
+        home.come_in(browser, user)
+        page = Page(browser, home.server, home.house + "/")
+        page.wait(lambda: page.text("#user") == user)
+        return page
+
+    yield open_page
+    browser.get(home.house + "/health")  # a page of that host, from which its cookies are seen
+    browser.delete_all_cookies()
+
+
+@pytest.fixture
+def user():
+    return f"user-{uuid.uuid4().hex[:8]}"
+
+
+# Signed in by the proxy
+
+
+@pytest.mark.parametrize("way", ["plain", "secure"])
+def test_who_is_known_to_the_proxy_needs_no_token(browser, home, provider, way):
+    page = Page(browser, home.server, getattr(home, way) + "/")
+    page.wait(lambda: page.text("#user") == "alice")
+    page.say(f"Hello, {way}")
+    page.wait_for_turns(f"Hello, {way}", "The answer.")
+    page.click(f"Options of Hello, {way}")
+    page.click("Rename")
+    page.answer(f"Renamed, {way}")
+    page.wait(lambda: f"Renamed, {way}" in page.titles)
+    page.click(f"Options of Renamed, {way}")
+    page.click("Delete")
+    page.answer(True)
+    page.wait(lambda: f"Renamed, {way}" not in page.titles)
+    page.find("#account-button").click()
+    page.wait_for_text("Signed in as proxy:/alice", "#account")
+    assert not page.find("#sign-out").is_displayed() and not page.find("#remembered").is_displayed()
+    assert page.run("localStorage.length") == 0
+
+
+def test_a_reply_goes_on_where_its_page_is_loaded_again(at_home, provider, user):
+    page = at_home(user)
+    provider.script = [reply("One ", 0.5, "two ", 0.5, "three.")]
+    page.say("Count")
+    page.wait_for_text("One")
+    page.driver.refresh()
+    page.wait_for_turns("Count", "One two three.")
+    assert len(provider.posts) == 1
+
+
+@pytest.mark.parametrize("asks_as", ["a message", "a stream that is followed"])
+def test_a_sign_in_that_has_ended_is_said_and_begun_again_with_what_was_typed(
+    at_home, home, provider, user, asks_as
+):
+    """The proxy sends requests to its own page, on another host, which a page may not follow."""
+    page = at_home(user)
+    page.say("Hello")
+    page.wait_for_turns("Hello", "The answer.")
+    page.press("A draft")
+    address = page.driver.current_url
+    page.driver.delete_all_cookies()
+    if asks_as == "a message":
+        page.press(Keys.ENTER)
+    else:
+        page.driver.execute_script("window.dispatchEvent(new HashChangeEvent('hashchange'))")
+    page.wait(lambda: page.find("#ended").is_displayed())
+    assert "Your sign-in has ended. What you were writing is kept." in page.text("#ended")
+    assert page.focused == "again" and page.text("#connection") == ""
+    page.click("Sign in again")
+    page.wait(lambda: page.driver.title == "Portal")
+    home.come_in(page.driver, user)
+    page.wait_for_turns("Hello", "The answer.")
+    assert page.driver.current_url == address
+    assert page.run("document.getElementById('text').value") == "A draft"
+    assert len(provider.posts) == 1
+
+
+def test_what_one_user_has_typed_is_not_shown_to_the_next(at_home, home, provider, user):
+    page = at_home(user)
+    page.say("Hello")
+    page.wait_for_turns("Hello", "The answer.")
+    page.press("A draft")
+    page.driver.delete_all_cookies()
+    page.press(Keys.ENTER)
+    page.click("Sign in again")
+    page.wait(lambda: page.driver.title == "Portal")
+    home.come_in(page.driver, f"other-{user}")
+    page.wait(lambda: page.text("#user") == f"other-{user}")
+    page.wait_for_text("No chats yet.")
+    assert page.run("document.getElementById('text').value") == "" and page.turns == []
+    assert "#" not in page.driver.current_url
+
+
+def test_the_page_notices_that_another_user_has_signed_in_meanwhile(at_home, home, user):
+    page = at_home(user)
+    page.press("A draft")
+    first = page.driver.current_window_handle
+    page.driver.switch_to.new_window("tab")
+    home.come_in(page.driver, f"other-{user}")
+    page.wait(lambda: page.text("#user") == f"other-{user}")
+    page.driver.close()
+    page.driver.switch_to.window(first)
+    page.driver.execute_script("document.dispatchEvent(new Event('visibilitychange'))")
+    page.wait(lambda: page.text("#user") == f"other-{user}")
+    assert page.run("document.getElementById('text').value") == ""
+
+
+def test_who_is_not_allowed_is_told_so(browser, tmp_path):
+    with household(tmp_path, BLOCKED_USERS="alice") as home:
+        page = Page(browser, home.server, home.plain + "/")
+        page.wait_for_text("This user is not allowed on this server.", "#refusal")
+
+
+# Beside tokens
+
+
+def test_a_link_with_a_token_asks_first_and_signing_out_leads_back_to_the_proxy(
+    at_home, home, user
+):
+    page = at_home(user)
+    token, other = make_token(f"https://github.com/{user}"), f"https://github.com/{user}"
+    page.driver.get(f"{home.house}/#token={token}")  # in its place
+    question = page.answer(True)
+    assert f"proxy:/{user}" in question and other in question
+    page.wait(lambda: page.run("document.getElementById('subject').textContent") == other)
+    page.find("#account-button").click()
+    page.click("Sign out")
+    page.wait(
+        lambda: page.run("document.getElementById('subject').textContent") == f"proxy:/{user}"
+    )
+    assert page.run("sessionStorage.token") is None
+
+
+def test_a_token_that_is_refused_does_not_fall_back_to_the_proxy(at_home, user):
+    page = at_home(user)
+    page.run("sessionStorage.setItem('token', 'none')")
+    page.driver.refresh()
+    page.wait_for_text("The token is not whole", "#refusal")
+    assert not page.find("#app").is_displayed()
+    page.click(f"Go on as {user}")
+    page.wait(lambda: page.text("#user") == user)
+    assert page.run("sessionStorage.token") is None
+
+
+# Other sites' pages
+
+
+@pytest.fixture
+def elsewhere(driver, site):
+    """The browser, on another site's page. What it says of requests that are refused is nobody else's."""
+    driver.set_script_timeout(60)
+    driver.get(f"http://evil.test:{site.port}/")
+    yield driver
+    driver.get("about:blank")
+    driver.get_log("browser")
+
+
+# Nine read: over plain HTTP, five of them name no origin, and nothing else could tell. Eight would change something: two that a
+# script may send without leave, three with it, a beacon, and two forms.
+REFUSED = {"plain": ["200"] * 5 + ["403"] * 12, "secure": ["403"] * 17}
+
+
+@pytest.mark.parametrize("way", REFUSED)
+def test_another_sites_page_can_do_nothing_by_the_proxys_word(elsewhere, tmp_path, way):
+    """Over plain HTTP, browsers send no `Sec-Fetch-Site`. The server lets every origin in by CORS."""
+    with household(tmp_path) as home:
+        alice = Peer(str(tmp_path / "parley.sock"))
+        created = alice.ask(name("alice"), method="POST", path="/sessions", content="Mine")
+        path = created.headers["Location"]
+        seen = elsewhere.execute_async_script(ASYNCHRONOUS % RIDE, getattr(home, way), path)
+        assert seen == NOTHING
+        wait_until(lambda: len(home.asked("/sessions")) == 1 + len(REFUSED[way]))
+        first, *others = home.asked("/sessions")
+        assert (first, sorted(others)) == ("201", REFUSED[way])
+        [session] = alice.ask(name("alice"), path="/sessions").json()["data"]
+        assert (session["title"], session["id"]) == ("Mine", created.json()["id"])
+
+
+@pytest.mark.parametrize("way, status", [("plain", 200), ("secure", 403)])
+def test_a_link_of_another_site_leads_to_the_page_and_nowhere_else(elsewhere, home, way, status):
+    follow, away = "location.href = arguments[0]", elsewhere.current_url
+    page = Page(elsewhere, home.server, away)
+    elsewhere.execute_script(follow, getattr(home, way) + "/")
+    page.wait(lambda: page.text("#user") == "alice")
+    elsewhere.get(away)
+    elsewhere.execute_script(follow, getattr(home, way) + "/sessions")
+    page.wait(lambda: page.text("body").startswith("{"))
+    assert ("Another site" in page.text("body")) == (status == 403)

@@ -1,0 +1,169 @@
+"""Who signs people in before a server: a stand-in for Authelia and oauth2-proxy, and nginx and Caddy as docs/sign-in.md has them.
+
+The stand-in answers as the two are documented to: whoever sends the cookie `user=alice` is signed in as Alice, `user=` goes
+by a rule that needs nobody (Authelia's `bypass`), and without a cookie a person is sent to sign in.
+"""
+
+import contextlib
+import http.server
+import os
+import re
+import shutil
+import ssl
+import subprocess
+import threading
+import time
+
+import pytest
+
+from documents import BLOCKS
+from fronts import COMMANDS, NGINX_CONF
+from servers import end, free_port
+from trusted import Peer
+
+HOST = "chat.example.com"
+PORTAL = "https://auth.example.com/?rd=there"
+
+
+class Portal:
+    """The stand-in, at a port of the loopback interface."""
+
+    def __init__(self):
+        class Handler(http.server.BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_GET(handler):
+                self.asked.append((handler.path, dict(handler.headers)))
+                found = re.search(r"\buser=([^;]*)", handler.headers.get("Cookie", ""))
+                self._answer(handler, found and found[1])
+
+            def log_message(self, *arguments):
+                pass
+
+        self.asked = []
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.port = self.server.server_address[1]
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    @staticmethod
+    def _answer(handler, user):
+        is_oauth2 = handler.path.startswith("/oauth2/auth")
+        name = "X-Auth-Request-Preferred-Username" if is_oauth2 else "Remote-User"
+        status, headers = (202 if is_oauth2 else 200), {name: user} if user else {}
+        if user is None:
+            is_redirected = handler.path == "/api/authz/forward-auth"
+            status, headers = (302 if is_redirected else 401), {"Location": PORTAL}
+        handler.send_response(status)
+        for field in (headers | {"Content-Length": "0"}).items():
+            handler.send_header(*field)
+        handler.end_headers()
+
+    def close(self):
+        self.server.shutdown()
+        self.server.server_close()
+
+
+class TLS(Peer):
+    """Who connects by TLS, and believes whoever answers."""
+
+    def connect(self):
+        context = ssl.create_default_context()
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        return context.wrap_socket(super().connect(), server_hostname=HOST)
+
+
+def block_for(language, words):
+    """The block of docs/sign-in.md for nginx or Caddy that has these words."""
+    [text] = [
+        block.text
+        for block in BLOCKS
+        if (block.document, block.language) == ("docs/sign-in.md", language) and words in block.text
+    ]
+    return text
+
+
+def certificate(folder):
+    """Makes `chat.pem` and `chat.key` there."""
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]
+        + ["-nodes", "-days", "2", "-subj", f"/CN={HOST}", "-addext", f"subjectAltName=DNS:{HOST}"]
+        + ["-keyout", folder / "chat.key", "-out", folder / "chat.pem"],
+        check=True,
+        capture_output=True,
+    )
+
+
+NGINX_HERE = {
+    "listen 80 default_server": "listen 127.0.0.1:{plain} default_server",
+    "listen 443 ssl": "listen 127.0.0.1:{port} ssl",
+    "/etc/ssl/chat.example.com": "{folder}/chat",
+}
+# Caddy makes the certificates itself.
+CADDY_HERE = """{{
+    admin off
+    http_port {plain}
+    https_port {port}
+    local_certs
+    skip_install_trust
+}}
+"""
+EVERYWHERE = {"/run/parley/parley.sock": "{upstream}", "/run/front": "{folder}"}
+EVERYWHERE |= {"127.0.0.1:9091": "127.0.0.1:{portal}", "127.0.0.1:4180": "127.0.0.1:{portal}"}
+
+
+def as_here(text, here, places):
+    """A block of the document with the ports and the files of this machine."""
+    for there, place in (here | EVERYWHERE).items():
+        for name, value in places.items():
+            place = place.replace("{" + name + "}", str(value))
+        text = text.replace(there, place)
+    return text
+
+
+@contextlib.contextmanager
+def front(program, words, folder, upstream, portal=None):
+    """nginx or Caddy by the block of docs/sign-in.md that has these words, before the socket `upstream`. Returns who comes by TLS,
+    or by a socket where the block listens at one, and who comes plain."""
+    command = shutil.which(program) or shutil.which(program, path="/usr/sbin")
+    if not command:
+        pytest.skip(f"{program} is not installed")
+    certificate(folder)
+    places = {"port": free_port(), "plain": free_port(), "folder": folder, "upstream": upstream}
+    places["portal"] = portal.port if portal else 9
+    block = as_here(block_for(program, words), NGINX_HERE if program == "nginx" else {}, places)
+    at = re.search(rf"(?:listen unix:|bind unix/)({re.escape(str(folder))}[^;\s]*)", block)
+    if program == "nginx":
+        user = "user root;" if os.getuid() == 0 else ""
+        text = (NGINX_CONF % "{block}").format(folder=folder, user=user, block=block)
+    else:
+        text = CADDY_HERE.format(**places) + block
+    (folder / "front.conf").write_text(text)
+    environment = {
+        "HOME": str(folder),
+        "XDG_DATA_HOME": str(folder),
+        "XDG_CONFIG_HOME": str(folder),
+    }
+    with open(folder / "front.log", "wb") as log:
+        process = subprocess.Popen(
+            [command, *COMMANDS[program], folder / "front.conf"],
+            env=os.environ | environment,
+            stdout=log,
+            stderr=log,
+        )
+    peer = Peer(at[1]) if at else TLS(("127.0.0.1", places["port"]))
+    try:
+        wait_for(peer, process, folder / "front.log")
+        yield peer, Peer(("127.0.0.1", places["plain"]))
+    finally:
+        end(process)
+
+
+def wait_for(peer, process, log):
+    """Until somebody listens there."""
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        assert process.poll() is None, log.read_text()
+        with contextlib.suppress(OSError), contextlib.closing(peer.connect()):
+            return
+        time.sleep(0.05)
+    raise AssertionError(log.read_text())
