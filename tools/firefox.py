@@ -18,11 +18,13 @@ from marionette_driver.marionette import Alert, Marionette
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "tests" / "support"))
 
 from client import make_token
+from household import NOTHING, RIDE, household
 from other_origin import ALL_OF_IT, ASYNCHRONOUS, CLIENT, READERS, SEEN, START, WITHOUT_LEAVE, Site
 from provider import Provider, event, reply, silence
 from proxy import Proxy
 from raw_tables import lengthen
 from servers import free_port, running
+from trusted import Peer, name
 
 FIREFOX = os.environ.get("FIREFOX") or shutil.which("firefox-esr") or shutil.which("firefox")
 USER = "https://github.com/you"
@@ -190,9 +192,29 @@ def check_other_origins(page, server, provider, site):
     proxy.close()
 
 
+def check_behind_a_proxy(page, site, way, folder):
+    """Its people need no token, and another site's page can do nothing by the proxy's word."""
+    firefox = page.firefox
+    with household(folder, ALLOWED_ORIGINS="*") as home:
+        alice, url = Peer(str(folder / "parley.sock")), getattr(home, way)
+        created = alice.ask(name("alice"), method="POST", path="/sessions", content="Mine")
+        path = created.headers["Location"]
+        firefox.navigate(f"http://evil.test:{site.port}/")
+        script = ASYNCHRONOUS % RIDE
+        seen = firefox.execute_async_script(script, script_args=(url, path), sandbox=None)
+        assert seen == NOTHING, seen
+        assert home.asked("/sessions").count("201") == 1
+        firefox.navigate(url + "/")
+        page.wait(lambda: page.text("#user") == "alice", "signed in by the proxy")
+        page.say("Hello")
+        page.wait_for_end(2)
+        assert home.asked("/sessions").count("201") == 2
+
+
 def main():
     provider, site = Provider(), Site(**{"client.js": CLIENT})
-    firefox = Marionette(bin=FIREFOX, port=free_port(), headless=True)
+    names = {"network.dns.localDomains": "chat.test,evil.test"}
+    firefox = Marionette(bin=FIREFOX, port=free_port(), headless=True, prefs=names)
     with tempfile.TemporaryDirectory() as folder:
         database = f"sqlite:///{folder}/parley.db"
         environment = {
@@ -205,10 +227,13 @@ def main():
             "MAX_CONTENT_LENGTH": "100000",
         }
         with running(pathlib.Path(folder), **environment) as server:
-            firefox.start_session()
+            firefox.start_session({"acceptInsecureCerts": True})
             try:
                 check(Page(firefox), server, provider, database)
                 check_other_origins(Page(firefox), server, provider, site)
+                for way in ("plain", "secure"):
+                    (place := pathlib.Path(folder) / way).mkdir()
+                    check_behind_a_proxy(Page(firefox), site, way, place)
                 print("Firefox", firefox.session_capabilities["browserVersion"], "does all of it.")
             finally:
                 firefox.quit()
