@@ -32,10 +32,14 @@ jwt.register_algorithm("Ed25519", jwt.get_algorithm_by_name("EdDSA"))
 KEY_FILE = "jwt_key.pem"  # the server's own key, in its folder
 LEEWAY = 30  # seconds by which clocks may differ
 PROXY = "proxy:/"  # what the subject begins with of a user whom a trusted proxy names
-# What follows. A header that came twice has a comma; the others end the path of a URL. Caddy sends
-# `{http.reverse_proxy.header.Remote-User}` itself where it has nothing to put there.
-PROXY_NAME = re.compile(r"(?!\{.*\}$)((?![,/?#])[!-~]){1,200}")
-PROXY_NAME_ADVICE = "A name has 1 to 200 characters of ASCII, no space, comma, slash, ? or #."
+# What follows. A comma joins two headers of one name. The name is the last segment of the subject,
+# which `/`, `?` and `#` would end. Where they have no name, Caddy sends
+# `{http.reverse_proxy.header.Remote-User}`, and Apache `(null)`.
+PROXY_NAME = re.compile(r"(?!\{.*\}$|\(null\)$)((?![,/?#])[!-~]){1,200}")
+PROXY_NAME_ADVICE = (
+    "A name has 1 to 200 characters of ASCII, no space, comma, slash, ? or #. "
+    "It is no place-holder, such as {…} or (null)."
+)
 LONGEST_SUBJECT = 255  # characters, as in OpenID Connect Core 1.0, section 2
 # Who signs their own tokens on a laptop: the page, `flask chat` and the README's curl.
 LOCAL_USER = "https://github.com/you"
@@ -116,6 +120,7 @@ class Tokens:
     def _is_own(self) -> bool:
         """Whether this server's own key or secret signs what is verified here. Another's tokens
         name no user of the trusted proxy."""
+        # What signs with `--key` verifies nothing.
         return bool(self.signing and self._keys_for)
 
     def compare(self, token: str) -> str:

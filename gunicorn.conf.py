@@ -95,9 +95,7 @@ def when_ready(server: Any) -> None:
         log.warning(
             "each process has room for %d connections only: %s", worker_connections, why_so_few
         )
-    terminal.announce(
-        server.app.wsgi(), ",".join(f"{listener}{prefix}" for listener in server.LISTENERS)
-    )
+    terminal.announce(server.app.wsgi(), [str(listener) for listener in server.LISTENERS], prefix)
 
 
 def pre_fork(server: Any, worker: Any) -> None:

@@ -73,6 +73,8 @@ def _proxies(value: str) -> list[Proxy]:
 
 def _network(value: str) -> Network:
     """An IPv4-mapped network, `::ffff:10.0.0.0/104`, is that of IPv4: `10.0.0.0/8`."""
+    if "%" in value:
+        raise ValueError  # a zone, of which ipaddress takes no notice
     network = ipaddress.ip_network(value)
     mapped = getattr(network.network_address, "ipv4_mapped", None)
     if mapped is None or network.prefixlen < 96:

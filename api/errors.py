@@ -131,8 +131,7 @@ def model_failure(
 
 
 def on_invalid_token(error: auth.InvalidToken) -> tuple:
-    token = request.authorization.token or ""
-    g.why = f"{error} {services().tokens.compare(token)}".strip()
+    g.why = f"{error} {services().tokens.compare(g.token)}".strip()
     challenge = f'{CHALLENGE}, error="invalid_token", error_description="{error}"'
     return error_response(401, [(str(error), None)], headers={"WWW-Authenticate": challenge})
 

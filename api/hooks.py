@@ -88,7 +88,7 @@ def begin_request() -> tuple | None:
     asks_method = "Access-Control-Request-Method" in request.headers
     is_preflight = request.method == "OPTIONS" and asks_method
     # A preflight is no user's: the request behind it is.
-    g.by = "proxy" if not is_preflight and users.has_word() else "token"
+    g.is_by_proxy = not is_preflight and users.is_by_proxy()
     if g.origin and is_preflight:
         return "", 204, PREFLIGHT
     return None
@@ -194,7 +194,7 @@ def end_request(response: Response) -> Response:
     response.headers.setdefault("Cache-Control", "no-store")  # files and streams have their own
     if current_app.config["ALLOWED_ORIGINS"]:
         response.vary.add("Origin")
-    if g.by == "proxy":
+    if g.is_by_proxy:
         response.headers["Cross-Origin-Resource-Policy"] = "same-origin"
     elif g.origin:
         response.headers.update({"Access-Control-Allow-Origin": g.origin} | EXPOSED)

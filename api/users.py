@@ -6,6 +6,7 @@ alone is refused where the browser says that another site's page asks.
 """
 
 import ipaddress
+import re
 from urllib.parse import urlsplit
 
 from flask import current_app, g, request
@@ -17,21 +18,24 @@ from api import errors
 from api.services import services
 from settings import UNIX
 
-LOCAL = "<local>"  # what werkzeug's own server calls a peer by a socket of the file system
+# A scheme that has a token, which may stand behind another one: several lines become one.
+BEARER = re.compile(r"(^|,)\s*bearer(?![\w-])", re.IGNORECASE)
 # What `Sec-Fetch-Site` says of this server's own pages, and of an address that a person typed
 # (Fetch Metadata Request Headers, W3C).
 OWN_SITES = ("same-origin", "none")
+ORIGIN = re.compile(r"(https?)://([^\s/?#@]+)", re.IGNORECASE)  # RFC 6454, section 6.2
 DEFAULT_PORTS = {"http": 80, "https": 443}
-# What anybody may see, whichever page leads there: besides these, navigations to the page.
-FREE = ("/health", "/openapi.json")
+# What anybody may see, whichever page leads there; besides these, navigations to the page.
+PUBLIC_PATHS = ("/health", "/openapi.json")
 
 
 def show_me() -> ResponseReturnValue:
     """Tell who you are to this server."""
-    return {"subject": g.user, "name": auth.name_of(g.user), "by": g.by}
+    by = "proxy" if g.is_by_proxy else "token"
+    return {"subject": g.user, "name": auth.name_of(g.user), "by": by}
 
 
-def has_word() -> bool:
+def is_by_proxy() -> bool:
     """Whether this request has no bearer token, but the header of a trusted proxy, whatever that
     says."""
     header = current_app.config["TRUSTED_USER_HEADER"]
@@ -40,7 +44,7 @@ def has_word() -> bool:
 
 def refuse_other_sites() -> None:
     """Refuse what another site's page asks by way of the proxy. Raises Forbidden."""
-    if g.by == "proxy" and _is_of_another_site() and not _is_free():
+    if g.is_by_proxy and _is_of_another_site() and not _may_any_site_ask():
         raise exceptions.Forbidden(
             "Another site's page asks, which may not use your sign-in here. Open this server's own "
             "page, or send a token."
@@ -49,8 +53,17 @@ def refuse_other_sites() -> None:
 
 def authenticate() -> None:
     """Know the user, without the database and the body. Raises Unauthorized, InvalidToken,
-    BadRequest or Forbidden."""
-    g.user = _named_by_proxy() if g.by == "proxy" else _named_by_token()
+    BadRequest, Forbidden or PreconditionFailed."""
+    g.user = _named_by_proxy() if g.is_by_proxy else _named_by_token()
+    _check_access()
+    # The proxy may name somebody else by now than who has the page open.
+    if request.headers.get("For-Subject", g.user) != g.user:
+        raise exceptions.PreconditionFailed(
+            "Somebody else has signed in meanwhile. Load the page again."
+        )
+
+
+def _check_access() -> None:
     allowed, blocked = current_app.config["ALLOWED_USERS"], current_app.config["BLOCKED_USERS"]
     name = auth.name_of(g.user)
     if allowed is not None and name not in allowed:
@@ -68,13 +81,15 @@ def authenticate() -> None:
 
 
 def _has_token() -> bool:
-    return request.authorization is not None and request.authorization.type == "bearer"
+    return BEARER.search(request.headers.get("Authorization", "")) is not None
 
 
 def _named_by_token() -> str:
-    tokens = services().tokens
+    tokens, authorization = services().tokens, request.authorization
     if _has_token():
-        return tokens.verify(request.authorization.token or "")
+        is_alone = authorization is not None and authorization.type == "bearer"
+        g.token = authorization.token or "" if is_alone else request.headers["Authorization"]
+        return tokens.verify(g.token)
     detail = f"Send a token: Authorization: Bearer <token>. {tokens.source}"
     if header := current_app.config["TRUSTED_USER_HEADER"]:
         detail += " Or come by the proxy of this server, which names its users."
@@ -100,29 +115,37 @@ def _is_trusted() -> bool:
 
 
 def _peer() -> str:
-    """The address of who has connected, or UNIX."""
+    """The address of who has connected, or UNIX; nothing where that is not known. REMOTE_ADDR may
+    be what a header or the PROXY protocol claims."""
     environ = request.environ
-    peer = environ.get("parley.peer") or environ["REMOTE_ADDR"]  # werkzeug's server has the latter
-    return UNIX if peer == LOCAL else peer
+    if "werkzeug.socket" in environ:  # of `flask run`
+        try:
+            address = environ["werkzeug.socket"].getpeername()
+        except OSError:  # the client has gone
+            return ""
+        return address[0] if isinstance(address, tuple) else UNIX
+    return environ.get("parley.peer", "")
 
 
 def _named_by_proxy() -> str:
     header = current_app.config["TRUSTED_USER_HEADER"]
     subject = auth.proxy_subject(request.headers[header])
-    if subject is None or _times_sent(header) > 1:
+    if subject is None or not _is_sent_once(header):
         raise exceptions.BadRequest(
             f"The proxy must send {header} once, with a name. {auth.PROXY_NAME_ADVICE}"
         )
     return subject
 
 
-def _times_sent(header: str) -> int:
-    """How often a header came, `_` in the place of `-` too: a proxy that sets `Remote-User` may
-    pass on a client's own `Remote_User`."""
-    head = request.environ.get("parley.head", bytes)()
-    names = (line.partition(b":")[0].rstrip().lower() for line in head.split(b"\r\n"))
+def _is_sent_once(header: str) -> bool:
+    """Whether this header came once, and in no spelling with `_`: a proxy that sets `Remote-User`
+    may pass on a client's own `Remote_User`. `flask run` drops those itself."""
+    if "parley.head" not in request.environ:
+        return True
+    lines = request.environ["parley.head"]().split(b"\r\n")
+    names = [line.partition(b":")[0].rstrip().lower() for line in lines]
     wanted = header.lower().encode()
-    return sum(name.replace(b"_", b"-") == wanted for name in names)
+    return [name for name in names if name.replace(b"_", b"-") == wanted] == [wanted]
 
 
 def _is_of_another_site() -> bool:
@@ -137,16 +160,21 @@ def _is_of_another_site() -> bool:
 def _is_own(origin: str) -> bool:
     """Whether this is the origin of the host that was asked, over whatever scheme: the proxy may
     have taken TLS off."""
-    try:
-        page, asked = urlsplit(origin), urlsplit(f"//{request.headers.get('Host', '')}")
-        port = DEFAULT_PORTS.get(page.scheme)
-        hosts = [(url.hostname, url.port or port) for url in (page, asked)]
-    except ValueError:  # it is no URL
+    found, host = ORIGIN.fullmatch(origin), request.headers.get("Host", "")
+    if found is None:
         return False
-    return page.hostname is not None and hosts[0] == hosts[1]
+    try:
+        page, asked = urlsplit(f"//{found[2]}"), urlsplit(f"//{host}")
+        ports = [
+            DEFAULT_PORTS[found[1].lower()] if url.port is None else url.port
+            for url in (page, asked)
+        ]
+    except ValueError:  # it is no host, or no port
+        return False
+    return page.hostname == asked.hostname and ports[0] == ports[1]
 
 
-def _is_free() -> bool:
+def _may_any_site_ask() -> bool:
     if request.path == "/":
-        return request.headers.get("Sec-Fetch-Mode", "navigate") == "navigate"
-    return request.path in FREE or request.path.startswith("/static/")
+        return request.headers.get("Sec-Fetch-Mode") == "navigate"
+    return request.path in PUBLIC_PATHS or request.path.startswith("/static/")

@@ -215,7 +215,9 @@ class Clients:
 
     def _call(self, connection: Connection) -> None:
         """Have the application answer. Raises NotYet where it wants a body that has not come."""
-        place = connection.address, connection.server
+        # gunicorn would decode the names of sockets, which may be no text.
+        at_ports = isinstance(connection.address, tuple)
+        place = (connection.address, connection.server) if at_ports else ("", "")
         response, environ = wsgi.create(connection.request, connection, *place, self._cfg)
         environ["wsgi.multithread"] = True
         environ["parley.wake"] = functools.partial(self.loop.call, self._send_news, connection)

@@ -41,6 +41,7 @@ class Source(Unreader):
     def __init__(self, connection: "Connection") -> None:
         super().__init__()
         self._connection, self._position, self._is_over = connection, 0, False
+        self.end = 0  # of what gunicorn has taken: of the head, once it has read that
 
     def chunk(self, size_hint: int | None = None) -> bytes:
         """What follows, a little at a time: gunicorn copies all that it has been given with each
@@ -56,6 +57,11 @@ class Source(Unreader):
         piece = bytes(connection.received[self._position : end])
         self._position += len(piece)
         return piece
+
+    def unread(self, data: bytes) -> None:
+        """gunicorn gives back what it was given too much."""
+        super().unread(data)
+        self.end = self._position - len(data)
 
     def rest(self) -> bytearray:
         """What has arrived behind what was read."""
@@ -102,6 +108,7 @@ class Connection:
         self._body: Any = None  # what these are of
         self.is_kept = False  # for another request
         self._searched = self._tried = 0  # bytes of a head that has no end; when it was last read
+        self._head_end = 0
         self._is_read = False  # all of the request; `received` is what follows it
         # Where the body ends, once it is wanted; of one in chunks, where its next chunk begins.
         self._end = UNKNOWN
@@ -200,22 +207,25 @@ class Connection:
             raise errors.LimitRequestHeaders("of a head")
         self._source = Source(self)
         self.request = Request(cfg, self._source, self.address, self.number)
+        self._head_end = self._source.end
+        if self._head_end > HEAD:
+            raise errors.LimitRequestHeaders("of a head")
 
     def head(self) -> bytes:
         """The head of the request, as it was sent: gunicorn drops a header with `_` in its name."""
-        return bytes(self.received[: self.received.find(b"\r\n\r\n")])
+        return bytes(self.received[: self._head_end])
 
     def peer(self) -> str:
         """The address of who has connected, whatever a header or the PROXY protocol says; UNIX
-        for a socket of the file system, which has none."""
+        for a socket of Unix, whose clients choose a name themselves, if any."""
         return str(self.address[0]) if isinstance(self.address, tuple) else UNIX
 
     def want_body(self, environ: dict[str, Any]) -> None:
         """The body is wanted, and has not all arrived."""
-        head = self.received.find(b"\r\n\r\n") + 4
         self._is_chunked = "HTTP_TRANSFER_ENCODING" in environ
         self._body_size = 0
-        self._end = head if self._is_chunked else head + int(environ.get("CONTENT_LENGTH", 0))
+        length = 0 if self._is_chunked else int(environ.get("CONTENT_LENGTH", 0))
+        self._end = self._head_end + length
 
     def wants_body(self) -> bool:
         """Whether the body has been asked for."""

@@ -20,8 +20,8 @@ from logs import one_line
 from providers.answer import Exchange
 from providers.faults import ModelError
 from providers.protocols import Provider
-from settings import SettingError, read_environment, read_settings, unread, whose
-from terminal.start import ask, audience_warning, hide_secrets, trusted_proxies
+from settings import Proxy, SettingError, read_environment, read_settings, unread, whose
+from terminal.start import ask, audience_warning, describe_proxies, hide_secrets
 from upkeep.migrations import MIGRATIONS
 from wire import Call, Fault
 
@@ -165,16 +165,19 @@ def check_proxies(settings: Settings) -> None:
     """Whose word is taken for a user, and who else might give it."""
     if not settings["TRUSTED_USER_HEADER"]:
         return
-    say("ok", f"users may be named by {trusted_proxies(settings)}")
-    for proxy in settings["TRUSTED_PROXIES"]:
-        if isinstance(proxy, str):
-            continue
-        who = f"every machine of {proxy}" if proxy.num_addresses > 1 else ""
-        if proxy.is_loopback:
-            who = "every program of this machine"
-        if who:
-            advice = "name the proxy's own address, or unix and a socket that only it may use"
-            say("warning", f"TRUSTED_PROXIES: {who} may be any user; {advice}")
+    say("ok", f"users may be named by {describe_proxies(settings)}")
+    for others in filter(None, map(others_like, settings["TRUSTED_PROXIES"])):
+        advice = "name the proxy's own address, or unix and a socket that only it may use"
+        say("warning", f"TRUSTED_PROXIES: {others} may be any user; {advice}")
+
+
+def others_like(proxy: Proxy) -> str:
+    """Who else connects as this proxy does, as far as its address tells."""
+    if isinstance(proxy, str):
+        return ""
+    if proxy.is_loopback:
+        return "every program of this machine"
+    return f"every machine of {proxy}" if proxy.num_addresses > 1 else ""
 
 
 # Providers

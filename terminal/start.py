@@ -1,9 +1,11 @@
 """What a start says: what is set up, and how to begin."""
 
 import os
+import pathlib
 import re
 import signal
 import socket
+import stat
 import sys
 import threading
 import time
@@ -19,7 +21,7 @@ import database
 from api.services import services_of
 from llm import Catalog
 from logs import log, one_line
-from settings import Proxy, command, home
+from settings import UNIX, Proxy, command, home
 from upkeep import retention
 from well_known import SERVICES
 from wire import Call, Fault, Wire, join
@@ -79,7 +81,7 @@ def listens(host: str, port: int) -> bool:
     try:
         with socket.create_connection((host, port), 1):
             return True
-    except OSError:
+    except (OSError, UnicodeError):  # of a socket's long name, `unix:///…`, IDNA can make nothing
         return False
 
 
@@ -109,11 +111,32 @@ def banner(app: Flask, url: str) -> str:
 # gunicorn
 
 
-def announce(app: Flask, address: str) -> None:
-    """Log what the service starts with."""
+def announce(app: Flask, listeners: list[str], prefix: str) -> None:
+    """Log what the service starts with, and who else might be taken for the trusted proxy."""
     described = describe_start(app)
-    log.info("start", {"version": app.config["VERSION"], "address": address} | described)
-    show_link(app, address.partition(",")[0])
+    addresses = [f"{listener}{prefix}" for listener in listeners]
+    start = {"version": app.config["VERSION"], "address": ",".join(addresses)}
+    log.info("start", start | described)
+    for listener in listeners:
+        if UNIX in (app.config["TRUSTED_PROXIES"] or ()) and is_open_to_all(listener):
+            log.warning(
+                "every user of this machine may open %s, and be any user: close its folder to them",
+                listener,
+            )
+    show_link(app, addresses[0])
+
+
+def is_open_to_all(address: str) -> bool:
+    """Whether this is a socket, `unix:/run/parley/parley.sock`, that every user of the machine may
+    open: they may write to it, and go into each of its folders."""
+    if not address.startswith("unix:"):
+        return False
+    path = pathlib.Path(address.removeprefix("unix:")).absolute()
+    try:
+        may_write = bool(path.stat().st_mode & stat.S_IWOTH)
+        return may_write and all(each.stat().st_mode & stat.S_IXOTH for each in path.parents)
+    except (OSError, ValueError):  # it has no file: there are no modes, then
+        return True
 
 
 def show_link(app: Flask, address: str) -> None:
@@ -177,18 +200,18 @@ def describe(settings: Mapping[str, Any], folder: str, catalog: Catalog) -> dict
         or f"the first that {', else '.join(catalog.providers)} lists",
     }
     if settings["TRUSTED_USER_HEADER"]:
-        described["proxies"] = trusted_proxies(settings)
+        described["proxies"] = describe_proxies(settings)
     return {name: hide_secrets(text) for name, text in described.items()}
 
 
-def trusted_proxies(settings: Mapping[str, Any]) -> str:
-    """Whose word is taken, and where it stands: `Remote-User of unix, 10.0.0.7`."""
+def describe_proxies(settings: Mapping[str, Any]) -> str:
+    """Where the user is named, and by whom: `Remote-User from unix, 10.0.0.7`."""
     proxies = map(show_proxy, settings["TRUSTED_PROXIES"])
-    return f"{settings['TRUSTED_USER_HEADER']} of {', '.join(proxies)}"
+    return f"{settings['TRUSTED_USER_HEADER']} from {', '.join(proxies)}"
 
 
 def show_proxy(proxy: Proxy) -> str:
-    """A network, one address of it where it has no other, or UNIX."""
+    """`10.0.0.0/8`, `10.0.0.7` or `unix`."""
     if isinstance(proxy, str):
         return proxy
     return str(proxy) if proxy.num_addresses > 1 else str(proxy.network_address)

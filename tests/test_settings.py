@@ -122,7 +122,15 @@ GOOD = [
 ]
 
 
-HEADERS = ["Remote-User", "x-forwarded-preferred-username", "Authuser", "Cf-Access-User-2"]
+HEADERS = [
+    "Remote-User",
+    "X-Forwarded-User",
+    "Tailscale-User-Login",
+    "X-Auth-Request-Email",
+    "x-forwarded-preferred-username",
+    "Authuser",
+    "Cf-Access-User-2",
+]
 PROXIES = [
     ("unix", ["unix"]),
     ("10.0.0.7", [ip_network("10.0.0.7/32")]),
@@ -223,11 +231,13 @@ BAD = {
     "TRUSTED_USER_HEADER": [
         *("Authorization", "cookie", "HOST", "Origin", "X-Forwarded-For", "Content-Type"),
         *("content-length", "Remote_User", "Remote User", "Remote-User:", "-User", "7", "x" * 101),
+        *("Sec-Fetch-Site", "X-Forwarded-Proto", "Connection", "Forwarded", "Accept", "X-Uſer"),
         *("Rémote-User", "Remote-User,X-User", "Remote-User\nX"),
     ],
     "TRUSTED_PROXIES": [
         *(",", "localhost", "proxy.example.com", "10.0.0.1/8", "10.0.0", "10.0.0.256", "*", "UNIX"),
         *("unix:/run/proxy.sock", "10.0.0.7:8000", "10.0.0.1-10.0.0.9", "[::1]", "010.0.0.1", "3"),
+        *("fe80::1%eth0", "fe80::%eth0/64"),
         *("10.0.0.7 10.0.0.8", "10.0.0.7;unix", "fd00::1/64", "10.0.0.0/33", "unix,odd"),
     ],
     "ANTHROPIC_API_KEY": ["hush hush", "hush\nhush", "hushé", "hush\x7f", "hush\0"],

@@ -191,6 +191,7 @@ def test_every_error_is_as_described(alice, provider, document, start):
     watch.see("GET /models", alice.get("/models", Authorization=None))
     watch.see("GET /models", alice.get("/models", Authorization="Bearer nonsense"))
     watch.see("GET /me", alice.get("/me", Authorization=None))
+    watch.see("GET /me", alice.get("/me", For_Subject=BOB))
     watch.see(f"GET {ONE}", strict.client().get(path))
     watch.see(f"GET {ONE}", alice.get("/sessions/a1b2c3d4-e5f6-7890-abcd-ef1234567890"))
     watch.see("GET /health", alice.get("/health", Accept="image/png"))

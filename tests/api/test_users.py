@@ -1,6 +1,8 @@
 """Who asks: the user of a token, or the one whom a trusted proxy names; and what another site's page may not."""
 
 import contextlib
+import socket
+import subprocess
 import time
 import uuid
 
@@ -8,11 +10,12 @@ import pytest
 import requests
 
 from client import Client, make_token
-from commands import flask
+from commands import FLASK, environment_of, flask
+from portals import wait_for
 from product import ROOT
 from provider import Provider, status
 from raw_http import errors_of
-from servers import free_port, running
+from servers import end, free_port, running
 from tokens import ED25519, jwk, pem
 from trusted import HEADER, Peer, name, user_of
 
@@ -107,13 +110,101 @@ def test_an_address_of_ipv6_may_be_listed_and_one_of_ipv4_in_the_mapped_form(tru
         assert peer.ask(name("alice")).status_code == 401
 
 
-def test_the_proxy_protocol_makes_no_peer_trusted(trusting_with):
+def claim_of(version, address):
+    """What HAProxy sends before a request, with the address of its client (its doc/proxy-protocol.txt)."""
+    if version == 1:
+        return f"PROXY TCP4 {address} 127.0.0.1 50000 80\r\n".encode()
+    addresses = socket.inet_aton(address) + socket.inet_aton("127.0.0.1") + b"\xc3\x50\0\x50"
+    return b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c" + addresses
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_the_proxy_protocol_makes_no_peer_trusted(trusting_with, version):
     """gunicorn tells the application the address that this protocol claims."""
     trusting = trusting_with(GUNICORN_CMD_ARGS="--proxy-protocol auto --proxy-allow-from *")
-    claim = f"PROXY TCP4 {TRUSTED} 127.0.0.1 50000 80\r\n".encode()
+    claim, other = claim_of(version, TRUSTED), claim_of(version, OTHER)
     assert trusting.unlisted.ask(name("alice"), before=claim).status_code == 401
-    other = f"PROXY TCP4 {OTHER} 127.0.0.1 50000 80\r\n".encode()
     assert user_of(trusting.listed.ask(name("alice"), before=other)) == "proxy:/alice"
+    errors_of(trusting.listed.ask(name("alice"), "Remote_User: bob", before=other), 400)
+    long = [f"X-{number}: {'x' * 8000}" for number in range(9)]
+    assert trusting.listed.ask(name("alice"), *long, before=other).status_code == 431
+    late = {"method": "POST", "path": "/sessions", "content": "Hello", "before": other}
+    pause = lambda: time.sleep(0.3)  # noqa: E731
+    assert trusting.listed.ask(name("alice"), **late, pause=pause).status_code == 201
+
+
+def test_what_gunicorn_is_told_to_take_of_underscores_names_nobody(trusting_with):
+    for option in ("--header-map dangerous", "--forwarder-headers REMOTE_USER"):
+        trusting = trusting_with(GUNICORN_CMD_ARGS=option)
+        assert user_of(trusting.socket.ask(name("alice"))) == "proxy:/alice"
+        assert trusting.socket.ask("Remote_User: bob").status_code in (400, 401)
+        errors_of(trusting.socket.ask(name("alice"), "Remote_User: bob"), 400)
+
+
+def test_a_worker_of_gunicorns_own_trusts_nobody(tmp_path):
+    """It knows an address only that the PROXY protocol may have claimed."""
+    path = tmp_path / "parley.sock"
+    arguments = f"--bind unix:{path} -k gthread --proxy-protocol auto --proxy-allow-from *"
+    settings = SETTINGS | {"GUNICORN_CMD_ARGS": arguments}
+    with running(tmp_path, **settings) as server:
+        at_port = Peer(("127.0.0.1", server.port), TRUSTED)
+        for peer in (at_port, Peer(str(path))):
+            assert peer.ask(name("alice"), before=claim_of(1, TRUSTED)).status_code == 401
+            assert peer.ask(name("alice")).status_code == 401
+
+
+@pytest.mark.parametrize("own", [b"\0\xff\xfe", b"\0" + b"127.0.0.2", "127.0.0.2"])
+def test_a_name_that_the_client_of_a_socket_chooses_says_nothing(
+    tmp_path, trusting_with, own, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    trusting = trusting_with(TRUSTED_PROXIES=TRUSTED)
+    with socket.socket(socket.AF_UNIX) as client:
+        client.bind(own)
+        client.connect(trusting.socket.address)
+        client.sendall(
+            f"GET /me HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{name('alice')}\r\n\r\n".encode()
+        )
+        assert client.recv(20).startswith(b"HTTP/1.1 401")
+
+
+# `flask run`
+
+
+@pytest.mark.parametrize(
+    "way, proxies, expected",
+    [
+        ("port", f"unix,{TRUSTED}", 200),
+        ("port", f"unix,{OTHER}", 401),
+        ("socket", "unix", 200),
+        ("socket", "127.0.0.1,0.0.0.0/0,::/0", 401),
+    ],
+)
+def test_the_server_of_development_takes_a_proxys_word(tmp_path, way, proxies, expected):
+    """It drops a header with `_` in its name itself."""
+    port, path, log = free_port(), tmp_path / "flask.sock", tmp_path / "log"
+    peer = Peer(("127.0.0.1", port), TRUSTED) if way == "port" else Peer(str(path))
+    place = [f"-p{port}"] if way == "port" else [f"-hunix://{path}"]
+    settings = {"TRUSTED_USER_HEADER": HEADER, "TRUSTED_PROXIES": proxies}
+    settings |= {"DATABASE_URL": f"sqlite:///{tmp_path}/flask.db"}
+    with open(log, "wb") as output:
+        process = subprocess.Popen(
+            [*FLASK, "run", *place],
+            cwd=ROOT,
+            env=environment_of(settings),
+            stdout=output,
+            stderr=output,
+        )
+    try:
+        wait_for(peer, process, log)
+        answer = peer.ask(name("alice"), "Remote_User: bob")
+        assert answer.status_code == expected
+        assert expected == 401 or user_of(answer) == "proxy:/alice"
+        assert peer.ask("Remote_User: bob").status_code == 401
+        twice = peer.ask(name("alice"), name("bob"))
+        assert twice.status_code == (400 if expected == 200 else 401)
+    finally:
+        end(process)
 
 
 def test_a_trusted_proxy_that_names_nobody_is_told_so_in_the_log(trusting, proxy, user):
@@ -145,7 +236,7 @@ def test_a_name_is_taken_letter_for_letter(proxy, user):
     assert proxy.ask(name(user)).json() == expected
 
 
-NO_NAMES = ["{http.reverse_proxy.header.Remote-User}", "{http.auth.user.id}", "{}"]
+NO_NAMES = ["(null)", "{http.reverse_proxy.header.Remote-User}", "{http.auth.user.id}", "{}"]
 NO_NAMES += [
     "",
     "a b",
@@ -235,6 +326,16 @@ def test_a_bearer_token_decides_also_where_it_is_refused(proxy):
         answer = proxy.ask(name("alice"), f"Authorization: {authorization}")
         assert answer.status_code == 401
         assert answer.json()["errors"][0]["meta"] == {"sign_in": {"oidc": None}}
+    for authorization in (
+        ("Basic YTpi", "Bearer xyz"),
+        ("Bearer xyz", "Basic YTpi"),
+        ("Basic !!, Bearer xyz",),
+        ("Bearer\txyz",),
+        ("Bearer,xyz",),
+        ("Digest username=x, Bearer xyz",),
+    ):
+        lines = [f"Authorization: {value}" for value in authorization]
+        assert proxy.ask(name("alice"), *lines).status_code == 401
     for authorization in ("Basic YWxpY2U6eA==", "Negotiate abc", "Digest username=x", ""):
         assert (
             user_of(proxy.ask(name("alice"), f"Authorization: {authorization}")) == "proxy:/alice"
@@ -299,6 +400,12 @@ SITES = [
     (("Origin: ",), False),
     (("Origin: chat.example.com",), False),
     (("Origin: https://[",), False),
+    (("Origin: //chat.example.com",), False),
+    (("Origin: https://chat.example.com/",), False),
+    (("Origin: https://chat.example.com:0",), False),
+    (("Origin: https://evil@chat.example.com",), False),
+    (("Origin: capacitor://chat.example.com",), False),
+    (("Origin: chrome-extension://chat.example.com",), False),
     (("Origin: https://chat.example.com:odd",), False),
     (("Origin: https://chat.example.com", "Origin: https://evil.example"), False),
     (("Origin: https://evil.example", "Referer: https://chat.example.com/"), False),
@@ -437,8 +544,8 @@ def test_limits_and_usage_are_those_of_the_user(trusting, proxy, user):
 
     assert [create(user) for _ in range(4)] == [201, 201, 201, 429]
     assert create(user.upper()) == 201
-    [day] = proxy.ask(name(user), path="/usage").json()["data"]
-    assert day["replies"] == 3
+    days = proxy.ask(name(user), path="/usage").json()["data"]
+    assert sum(day["replies"] for day in days) == 3
 
 
 def test_the_commands_know_the_user(new_database, tmp_path):
@@ -453,6 +560,23 @@ def test_the_commands_know_the_user(new_database, tmp_path):
         assert "proxy:/alice" in flask(ROOT, "usage", DATABASE_URL=database).stdout
         assert flask(ROOT, "forget", "proxy:/alice", "--yes", DATABASE_URL=database).returncode == 0
         assert proxy.ask(name("alice"), path="/sessions").json()["data"] == []
+
+
+def test_a_page_may_name_the_user_whom_it_means(proxy, user):
+    """The proxy may name another one by the time that a request comes."""
+
+    def ask(meant, **request):
+        return proxy.ask(name(user), f"For-Subject: {meant}", **request)
+
+    assert user_of(ask(f"proxy:/{user}")) == f"proxy:/{user}"
+    for meant in ("proxy:/other", user, "", f"proxy:/{user},proxy:/{user}"):
+        created = ask(meant, method="POST", path="/sessions", content="For another one")
+        assert created.status_code == 412
+        assert "Somebody else has signed in meanwhile" in created.json()["errors"][0]["detail"]
+    assert proxy.ask(name(user), path="/sessions").json()["data"] == []
+    token = f"Authorization: Bearer {make_token()}"
+    assert proxy.ask(token, "For-Subject: https://github.com/alice").status_code == 200
+    assert proxy.ask(token, f"For-Subject: proxy:/{user}").status_code == 412
 
 
 # Where neither is set

@@ -28,6 +28,7 @@ LEFT_OUT = {
     r"\bexample\.com\b": "they need other hosts",
     r"bin/pytest": "that is what runs here",
     r"^tailscale\b": "they need Tailscale",
+    r"/opt/parley|/run/parley": "they are for root, and a server of that place",
     r"^uv\b": "they need uv, and a network",
     r"pip install .*tests/requirements": "that needs a network",
     r"bin/python tools/": "they take minutes",

@@ -49,7 +49,8 @@ class Peer:
             if pause:
                 pause()
             if body:
-                connection.sendall(body)
+                with contextlib.suppress(BrokenPipeError):  # it was refused before all of it came
+                    connection.sendall(body)
             return Answer(b"".join(iter(lambda: connection.recv(65536), b"")))
 
 

@@ -197,7 +197,7 @@ def test_says_who_can_read_what_others_should_not(folder):
 
 def test_says_whose_word_is_taken_and_who_else_might_give_it(folder):
     trusted = {"TRUSTED_USER_HEADER": "Remote-User", "TRUSTED_PROXIES": "unix, 10.0.0.7"}
-    assert "users may be named by Remote-User of unix, 10.0.0.7" in check_that_it_warns(
+    assert "users may be named by Remote-User from unix, 10.0.0.7" in check_that_it_warns(
         folder, **trusted
     )
     check_that_it_warns(

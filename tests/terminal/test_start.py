@@ -4,6 +4,7 @@ Modules: `well_known.py`.
 """
 
 import os
+import pathlib
 import pty
 import re
 import shutil
@@ -11,6 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 
 import jwt
 import pytest
@@ -20,7 +22,7 @@ from commands import COMMANDS, FLASK, check_that_it_commands_nothing, environmen
 from llm import open_catalog
 from servers import free_port, running, wait_until_up
 from settings import read_settings
-from terminal.start import describe
+from terminal.start import describe, is_open_to_all
 from tokens import ED25519, pem
 
 
@@ -94,7 +96,34 @@ def test_names_the_proxies_whose_word_is_taken():
         {"TRUSTED_USER_HEADER": "Remote-User", "TRUSTED_PROXIES": "unix,10.0.0.7,fd00::/64"}
     )
     described = describe(settings, "/instance", open_catalog(settings))
-    assert described["proxies"] == "Remote-User of unix, 10.0.0.7, fd00::/64"
+    assert described["proxies"] == "Remote-User from unix, 10.0.0.7, fd00::/64"
+
+
+@pytest.mark.parametrize(
+    "mode, of_socket, expected",
+    [(0o755, 0o777, True), (0o750, 0o777, False), (0o755, 0o770, False), (0o711, 0o722, True)],
+)
+def test_a_socket_that_every_user_may_open_is_told(mode, of_socket, expected):
+    with (
+        tempfile.TemporaryDirectory(dir="/tmp") as folder,  # pytest's own is nobody else's
+        socket.socket(socket.AF_UNIX) as listener,
+    ):
+        path = pathlib.Path(folder) / "parley.sock"
+        listener.bind(str(path))
+        path.chmod(of_socket)
+        pathlib.Path(folder).chmod(mode)
+        assert is_open_to_all(f"unix:{path}") is expected
+    assert not is_open_to_all("http://127.0.0.1:8000")
+    assert is_open_to_all("unix:\0parley")  # an abstract one
+
+
+def test_a_start_warns_of_a_socket_that_every_user_may_open(tmp_path):
+    trusted = {"TRUSTED_USER_HEADER": "Remote-User", "TRUSTED_PROXIES": "unix"}
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        pathlib.Path(folder).chmod(0o755)
+        settings = trusted | {"GUNICORN_CMD_ARGS": f"--bind unix:{folder}/parley.sock"}
+        with running(tmp_path, **settings) as server:
+            server.wait_for_output(f"every user of this machine may open unix:{folder}/parley.sock")
 
 
 def test_says_that_only_the_provider_knows_its_default_model():
