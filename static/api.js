@@ -4,9 +4,11 @@ const KEEPALIVE_TIMEOUT = 40_000; // ms; the server sends an event or a comment 
 const STREAM = { Accept: "text/event-stream" };
 
 let token = null; // of the user who is signed in
-export const useToken = (value) => (token = value);
-/** What the page does when the connection is lost and found again, and when a token is refused. */
-export const on = { lost: () => {}, found: () => {}, refused: () => {} };
+let named = null; // the subject of a user whom a proxy names, and who has no token: it may name another one by now
+export const useToken = (value) => ([token, named] = [value, null]);
+export const useProxy = (subject) => ([token, named] = [null, subject]);
+/** What the page does when the connection is lost and found again, when a sign-in is refused, and when it is another user's. */
+export const on = { lost: () => {}, found: () => {}, refused: () => {}, changed: () => {} };
 
 /**
  * Returns the response. What Parley refuses is thrown, with its `status`. Where no answer of Parley's arrives, the request
@@ -15,6 +17,7 @@ export const on = { lost: () => {}, found: () => {}, refused: () => {} };
  */
 export async function api(method, path, { body, headers, signal, as = token, unless } = {}) {
   headers = { Accept: "application/json", ...(as && { Authorization: `Bearer ${as}` }), ...headers };
+  if (named && as === token) headers["For-Subject"] = named;
   if (body) headers["Content-Type"] = "application/json";
   for (let tries = 1; ; tries++) {
     try {
@@ -29,7 +32,8 @@ export async function api(method, path, { body, headers, signal, as = token, unl
       return answer;
     } catch (error) {
       if (error.status) on.found();
-      if (error.status === 401 && as === token) on.refused(error.message);
+      if (error.status === 401 && as === token && unless !== 401) on.refused(error.message);
+      if (error.status === 412) on.changed();
       if (error.status && error.status === unless) return error;
       if (error.status) throw error;
     }
@@ -41,7 +45,10 @@ export async function api(method, path, { body, headers, signal, as = token, unl
 
 /** The error that a response tells of, with its `faults`. It has no status where not Parley answered but what stands before. */
 async function refusal(response) {
-  if (response.type === "opaqueredirect") return Object.assign(new Error("Sign in again."), { status: 401, meta: {}, faults: [] });
+  const isOurs = response.headers.has("X-Request-ID");
+  // A proxy that wants a sign-in sends the page elsewhere, or answers itself.
+  const isPortal = response.type === "opaqueredirect" || (named && !isOurs && [200, 401, 403].includes(response.status));
+  if (isPortal) return Object.assign(new Error("Sign in again."), { status: 401, meta: {}, faults: [] });
   const { errors } = await response.json().catch(() => ({}));
   if (!errors && (response.ok || response.status >= 500)) return new Error("The server cannot be reached.");
   const message = errors?.map((error) => error.detail).join(" ") ?? `The server answered with the status ${response.status}.`;

@@ -1,4 +1,4 @@
-import { api, fetchSession, followEvents, on, parseSSE, pause, startReply, store, useToken } from "./api.js";
+import { api, fetchSession, followEvents, on, parseSSE, pause, startReply, store, useProxy, useToken } from "./api.js";
 import { Markdown, element, write } from "./markdown.js";
 
 const $ = (id) => document.getElementById(id);
@@ -152,7 +152,12 @@ async function follow(id, response, signal, text = "") {
     } catch (error) {
       if (signal.aborted) return;
       if (error.status === 404) return open(id); // which says so
-      if (error.status < 500) throw error;
+      if (error.status < 500) {
+        article.querySelector(".waiting")?.remove();
+        article.ariaBusy = "false";
+        setBusy(false);
+        throw error;
+      }
     }
     if (signal.aborted) return;
     response = null;
@@ -788,17 +793,20 @@ function askTabs() {
 }
 
 /** Who is signed in in this tab or, without "remember", in another. A token comes before the proxy. */
-const signedIn = () => (heldToken() ? subjectOf(heldToken()) : isProxied ? shown : localStorage.getItem("subject"));
+function signedIn() {
+  if (heldToken()) return subjectOf(heldToken());
+  return isProxied ? shown : localStorage.getItem("subject");
+}
 const otherThan = (token) => [shown, signedIn()].find((subject) => subject && subject !== subjectOf(token));
 
 /** Signs in with this token, if the server takes it. */
 async function signIn(token, remember) {
-  const user = await api("GET", "me", { as: token });
+  await api("GET", "me", { as: token });
   const isOther = otherThan(token);
   if (isOther) sessionStorage.clear();
   keepToken(token, remember);
   if (isOther) return leave();
-  await enter(user, token);
+  await enter(token);
 }
 
 /** Loads the page again, so that nothing that one user has seen or typed stays in memory for another. */
@@ -807,26 +815,38 @@ function leave() {
   location.reload();
 }
 
-/** Shows the chats of a user, as `GET /me` has told of them. */
-async function enter({ subject, name, by }, token) {
-  [shown, isProxied] = [subject, by === "proxy"];
-  useToken(token);
-  if (isProxied) takeTab(subject);
+/** Shows the chats of the user of this token, or of one whom a proxy names. */
+async function enter(token, user) {
+  isProxied = user?.by === "proxy";
+  shown = user?.subject ?? subjectOf(token);
+  if (isProxied) useProxy(shown);
+  else useToken(token);
+  takeTab(shown, isProxied);
+  $("remembered").checked = localStorage.getItem("token") === token;
+  $("of-token").hidden = isProxied;
+  [$("door").hidden, $("ended").hidden, $("app").hidden] = [true, true, false];
+  await Promise.all([showUser(user), route(), list(), listModels()]);
+}
+
+/** Says who is signed in, as the server has told, or tells. */
+async function showUser(user) {
+  const { subject, name } = user ?? (await api("GET", "me"));
   $("user").textContent = name || subject;
   $("account-button").ariaLabel = `Signed in as ${name || subject}`;
   $("subject").textContent = subject;
-  $("remembered").checked = localStorage.getItem("token") === token;
-  $("of-token").hidden = isProxied;
-  $("door").hidden = true;
-  $("app").hidden = false;
-  await Promise.all([route(), list(), listModels()]);
 }
 
-/** What this tab has kept is of the user whom the proxy named before: of another one, nothing is shown. */
-function takeTab(subject) {
-  if (sessionStorage.getItem("subject") !== subject) sessionStorage.clear();
+/** Forgets what this tab has kept of another user than this one, and opens the chat from which the proxy's own page was visited. */
+function takeTab(subject, isProxied) {
+  if (!subject) return; // what is no token is nobody's, and will be refused
+  const before = sessionStorage.getItem("subject");
+  if (before ? before !== subject : isProxied) {
+    const token = sessionStorage.getItem("token");
+    sessionStorage.clear();
+    if (token) sessionStorage.setItem("token", token);
+  }
   sessionStorage.setItem("subject", subject);
-  const chat = sessionStorage.getItem("chat"); // that was open before the proxy's own page
+  const chat = sessionStorage.getItem("chat");
   if (chat && !location.hash) history.replaceState(null, "", chat);
   store("chat", "");
 }
@@ -837,14 +857,19 @@ function showEndOfSignIn() {
   $("ended").hidden = false;
   $("again").focus();
 }
-$("again").onclick = () => (store("chat", location.hash), location.reload());
+const signInAgain = () => (store("chat", location.hash), location.reload());
+$("again").onclick = signInAgain;
 
-// Behind the proxy's own page, in another tab, somebody else may have signed in.
-document.onvisibilitychange = attempt(async () => {
-  if (!isProxied || document.hidden || $("app").hidden) return;
-  const { subject } = await api("GET", "me");
-  if (subject !== shown) leave();
-});
+// In another tab, somebody may have signed in anew at the proxy, or somebody else.
+let looking = new AbortController(); // aborts when it is looked again
+const attemptLook = attempt(async () => {
+  looking.abort();
+  looking = new AbortController();
+  const { subject } = await api("GET", "me", { signal: looking.signal, unless: 401 });
+  if (!subject) showEndOfSignIn();
+  else if (!$("ended").hidden) signInAgain();
+}, (message) => message && say(message));
+addEventListener("visibilitychange", () => isProxied && !document.hidden && attemptLook());
 
 function closeApp() {
   screen.abort();
@@ -858,10 +883,13 @@ async function knock(reason = "", className = "") {
   $("door").hidden = false;
   refuse(reason, className);
   $("token").focus();
-  const { name, subject, message } = await api("GET", "me", { as: "" }).catch((error) => error);
   $("source").replaceChildren();
-  if (message) write($("source"), message.split("<token>. ").at(-1)); // whoever has no token is told where tokens come from
-  else $("source").append(button(`Go on as ${name || subject}`, signOut, "")); // whom a proxy names, without the token
+  try {
+    const user = await api("GET", "me", { as: "" });
+    $("source").append(button(`Go on as ${user.name}`, forgetToken, "")); // whom a proxy names, without the token
+  } catch ({ message }) {
+    if (message !== reason) write($("source"), message.split("<token>. ").at(-1)); // tells where tokens come from
+  }
 }
 
 /** The token in the fragment of the address, which is removed from there and from the tab's history at once. */
@@ -895,13 +923,18 @@ $("sign-in").onsubmit = attempt(() => {
   return signIn(token, $("remember").checked);
 }, refuse);
 $("remembered").onchange = ({ target }) => heldToken() && keepToken(heldToken(), target.checked);
-function signOut() {
-  sessionStorage.clear();
+
+/** Forgets the token, but not what was typed. Where a proxy signs people in, the page goes on by its word. */
+function forgetToken() {
+  sessionStorage.removeItem("token");
   ["token", "subject"].forEach((name) => localStorage.removeItem(name));
-  tabs.postMessage("signed out");
   leave();
 }
-$("sign-out").onclick = signOut;
+$("sign-out").onclick = () => {
+  sessionStorage.clear();
+  tabs.postMessage("signed out");
+  forgetToken();
+};
 addEventListener("storage", () => {
   if (shown && signedIn() !== shown) (sessionStorage.clear(), leave()); // another tab has signed out, or another user in
 });
@@ -909,26 +942,41 @@ $("theme").value = document.documentElement.dataset.theme = localStorage.getItem
 $("theme").onchange = ({ target }) => localStorage.setItem("theme", (document.documentElement.dataset.theme = target.value));
 
 on.refused = (message) => (isProxied ? showEndOfSignIn() : knock(message));
+on.changed = leave;
 on.lost = () => ($("connection").textContent = "The connection is lost. Trying again…");
 on.found = () => ($("connection").textContent = "");
 
-/** The user of the token that is kept here; else whom a proxy names; else the user of another tab's token. */
-async function start() {
-  const token = heldToken();
-  if (token) useToken(token); // where it is refused, it is said why
-  const user = await api("GET", "me", token ? {} : { unless: 401 });
-  if (user.subject) {
-    attempt(() => enter(user, token))();
-    return say(problem);
+/** Who asks without a token, or the error that tells why nobody does; asked again where the server has failed. */
+async function askProxy() {
+  for (let tries = 1; ; tries++) {
+    try {
+      return await api("GET", "me", { as: "", unless: 401 });
+    } catch (error) {
+      if (!(error.status >= 500 || error.status === 429)) throw error;
+      on.lost();
+      await pause(tries);
+    }
   }
-  const other = localStorage.getItem("subject") && (await askTabs());
-  if (!other || !localStorage.getItem("subject")) return knock(problem); // it may have been signed out meanwhile
-  keepToken(other, false);
-  return start();
 }
 
-const given = takeToken();
-let problem = "";
-if (given) await takeOver(given).catch((error) => (problem = error.message));
-if ($("app").hidden && $("door").hidden) attempt(start, (message) => message && knock(message))();
-else say(problem);
+/** Signs in the user of the token that is kept here; else whom a proxy names; else the user of another tab's token. */
+async function start() {
+  const given = takeToken();
+  const user = heldToken() ? {} : await askProxy();
+  if (user.subject) [shown, isProxied] = [user.subject, true]; // so that a link asks first
+  let problem = "";
+  if (given) await takeOver(given).catch((error) => (problem = error.message));
+  if (!$("app").hidden || !$("door").hidden) return say(problem);
+  if (!heldToken() && !user.subject && localStorage.getItem("subject")) {
+    const token = await askTabs();
+    if (token && localStorage.getItem("subject")) keepToken(token, false); // else it was signed out meanwhile
+  }
+  if (heldToken() || user.subject) {
+    attempt(() => enter(heldToken(), heldToken() ? undefined : user))(); // what goes wrong from here on is said in the app
+    return say(problem);
+  }
+  const isPortal = user.status === 401 && !user.meta.sign_in; // it is the proxy who says so
+  return isPortal ? showEndOfSignIn() : knock(problem);
+}
+
+attempt(start, (message) => message && knock(message))();

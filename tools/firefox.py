@@ -203,12 +203,12 @@ def check_behind_a_proxy(page, site, way, folder):
         script = ASYNCHRONOUS % RIDE
         seen = firefox.execute_async_script(script, script_args=(url, path), sandbox=None)
         assert seen == NOTHING, seen
-        assert home.asked("/sessions").count("201") == 1
+        assert home.asked("/sessions").count(("POST", "201")) == 1
         firefox.navigate(url + "/")
         page.wait(lambda: page.text("#user") == "alice", "signed in by the proxy")
         page.say("Hello")
         page.wait_for_end(2)
-        assert home.asked("/sessions").count("201") == 2
+        assert home.asked("/sessions").count(("POST", "201")) == 2
 
 
 def main():

@@ -303,7 +303,7 @@ def test_a_bad_token_brings_back_its_field(browser, server, provider):
     page.click("Sign out")
     page.wait(lambda: page.find("#token").is_displayed())
     page.driver.refresh()
-    assert page.find("#token").is_displayed()
+    page.wait(lambda: page.find("#token").is_displayed())
     assert page.run("sessionStorage.length + localStorage.length") == 0
 
 

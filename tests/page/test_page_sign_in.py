@@ -70,7 +70,7 @@ def test_the_name_that_is_shown_is_the_last_segment_of_the_path(browser, server,
     # Users of their own: another test's may have chats.
     page = Page(browser, server).enter(make_token("https://id.example/" + rest))
     page.wait_for_text("No chats yet.")
-    assert page.text("#user") == shown
+    page.wait(lambda: page.text("#user") == shown)
 
 
 def test_a_link_in_a_new_tab_asks_too(page):
@@ -79,7 +79,7 @@ def test_a_link_in_a_new_tab_asks_too(page):
     page.open_link(make_token("https://github.com/mallory"))
     assert page.subject in page.answer(False)
     page.wait_for_text("No chats yet.")  # as who was signed in
-    assert page.text("#user") == page.subject.rpartition("/")[2]
+    page.wait(lambda: page.text("#user") == page.subject.rpartition("/")[2])
     page.driver.close()
     page.driver.switch_to.window(first)
 
@@ -90,7 +90,7 @@ def test_a_new_tab_is_signed_in_as_the_first_and_a_new_browser_is_not(page):
     page.driver.switch_to.new_window("tab")
     page.driver.get(address)
     page.wait_for_text("No chats yet.")
-    assert page.text("#user") == page.subject.rpartition("/")[2]
+    page.wait(lambda: page.text("#user") == page.subject.rpartition("/")[2])
     assert page.run("localStorage.token") is None  # it was not asked to remember it
     for window in page.driver.window_handles:
         if window != first:
@@ -204,7 +204,7 @@ def test_a_link_of_another_user_asks_first(browser, server, provider):
     page.open_link(make_token(other))
     page.answer(True)
     page.wait_for_text("No chats yet.")
-    assert page.text("#user") == "x" * 20
+    page.wait(lambda: page.text("#user") == "x" * 20)
 
 
 def test_a_sign_in_is_remembered_where_that_is_chosen(browser, server):

@@ -39,7 +39,20 @@ server {
     listen 127.0.0.1:{port};
     server_name house.test;
     location / {
+        set $to $cookie_ends;  # how a sign-in that has ended is told
         if ($user = "") {
+            set $to "none $to";
+        }
+        if ($to = "none 401") {
+            return 401 "<html>Who are you?</html>";
+        }
+        if ($to = "none 403") {
+            return 403 "<html>Who are you?</html>";
+        }
+        if ($to = "none 200") {
+            return 200 "<html>Who are you?</html>";
+        }
+        if ($to ~ "^none ") {
             return 302 http://portal.test:{port}/;
         }
         proxy_pass http://unix:{upstream}:;
@@ -75,12 +88,13 @@ class Household:
         driver.get(f"{self.house}/come-in?as={user}")
 
     def asked(self, path):
-        """The statuses with which requests to this path and below have been answered; preflights are no requests."""
+        """(method, status) of the requests to this path and below that have been answered; preflights are no requests."""
         found = []
         for line in self.server.output().splitlines():
             fields = dict(field.split("=", 1) for field in line.split() if "=" in field)
             if " INFO request " in line and fields["method"] != "OPTIONS":
-                found += [fields["status"]] if fields["path"].startswith(path) else []
+                is_there = fields["path"].startswith(path)
+                found += [(fields["method"], fields["status"])] if is_there else []
         return found
 
 

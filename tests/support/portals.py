@@ -33,25 +33,29 @@ class Portal:
             protocol_version = "HTTP/1.1"
 
             def do_GET(handler):
-                self.asked.append((handler.path, dict(handler.headers)))
                 found = re.search(r"\buser=([^;]*)", handler.headers.get("Cookie", ""))
                 self._answer(handler, found and found[1])
 
             def log_message(self, *arguments):
                 pass
 
-        self.asked = []
         self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.port = self.server.server_address[1]
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
 
     @staticmethod
     def _answer(handler, user):
-        is_oauth2 = handler.path.startswith("/oauth2/auth")
+        path, headers, accept = handler.path, {}, handler.headers.get("Accept", "")
+        is_oauth2 = path.startswith("/oauth2/")
         name = "X-Auth-Request-Preferred-Username" if is_oauth2 else "Remote-User"
-        status, headers = (202 if is_oauth2 else 200), {name: user} if user else {}
-        if user is None:
-            is_redirected = handler.path == "/api/authz/forward-auth"
+        if path.startswith("/oauth2/sign_in"):
+            status = 200
+        elif not _is_asked_right(handler):
+            status = 400
+        elif user is not None:
+            status, headers = (202 if is_oauth2 else 200), {name: user} if user else {}
+        else:
+            is_redirected = path == "/api/authz/forward-auth" and "text/html" in accept
             status, headers = (302 if is_redirected else 401), {"Location": PORTAL}
         handler.send_response(status)
         for field in (headers | {"Content-Length": "0"}).items():
@@ -61,6 +65,19 @@ class Portal:
     def close(self):
         self.server.shutdown()
         self.server.server_close()
+
+
+def _is_asked_right(handler):
+    """Whether the proxy says what is asked for, as Authelia and oauth2-proxy want it: with an address by https."""
+    sent = handler.headers
+    if handler.path == "/api/authz/auth-request":
+        is_told = sent.get("X-Original-URL", "").startswith(f"https://{HOST}/")
+        return is_told and bool(sent.get("X-Original-Method"))
+    if handler.path == "/api/authz/forward-auth":
+        told = [sent.get(f"X-Forwarded-{name}") for name in ("Method", "Proto", "Host", "Uri")]
+        return all(told) and told[1] == "https"
+    told = [sent.get(f"X-{name}") for name in ("Forwarded-Uri", "Forwarded-Proto", "Real-IP")]
+    return all(told) and told[1] == "https" and sent.get("Host") == HOST
 
 
 class TLS(Peer):
@@ -94,6 +111,11 @@ def certificate(folder):
 
 
 NGINX_HERE = {
+    "    listen [::]:80 default_server;\n": "",
+    "    listen [::]:443 ssl default_server;\n": "",
+    "    listen [::]:80;\n": "",
+    "    listen [::]:443 ssl;\n": "",
+    "listen 80;": "listen 127.0.0.1:{plain};",
     "listen 80 default_server": "listen 127.0.0.1:{plain} default_server",
     "listen 443 ssl": "listen 127.0.0.1:{port} ssl",
     "/etc/ssl/chat.example.com": "{folder}/chat",
