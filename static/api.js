@@ -46,11 +46,12 @@ export async function api(method, path, { body, headers, signal, as = token, unl
 /** The error that a response tells of, with its `faults`. It has no status where not Parley answered but what stands before. */
 async function refusal(response) {
   const isOurs = response.headers.has("X-Request-ID");
-  // A proxy that wants a sign-in sends the page elsewhere, or answers itself.
-  const isPortal = response.type === "opaqueredirect" || (named && !isOurs && [200, 401, 403].includes(response.status));
+  // A proxy that wants a sign-in sends the page elsewhere, or answers itself. Who has a token was let through before.
+  const isElsewhere = response.type === "opaqueredirect";
+  const isPortal = (isElsewhere && !token) || (named && !isOurs && [200, 401, 403].includes(response.status));
   if (isPortal) return Object.assign(new Error("Sign in again."), { status: 401, meta: {}, faults: [] });
   const { errors } = await response.json().catch(() => ({}));
-  if (!errors && (response.ok || response.status >= 500)) return new Error("The server cannot be reached.");
+  if (!errors && (isElsewhere || response.ok || response.status >= 500)) return new Error("The server cannot be reached.");
   const message = errors?.map((error) => error.detail).join(" ") ?? `The server answered with the status ${response.status}.`;
   return Object.assign(new Error(message), { status: response.status, meta: errors?.[0].meta ?? {}, faults: errors ?? [] });
 }

@@ -830,7 +830,11 @@ async function enter(token, user) {
 
 /** Says who is signed in, as the server has told, or tells. */
 async function showUser(user) {
-  const { subject, name } = user ?? (await api("GET", "me"));
+  if (!user) tellUser({ subject: shown, name: shown.split("/").at(-1) }); // as the token has it, for the time being
+  tellUser(user ?? (await api("GET", "me")));
+}
+
+function tellUser({ subject, name }) {
   $("user").textContent = name || subject;
   $("account-button").ariaLabel = `Signed in as ${name || subject}`;
   $("subject").textContent = subject;
@@ -874,22 +878,25 @@ addEventListener("visibilitychange", () => isProxied && !document.hidden && atte
 function closeApp() {
   screen.abort();
   document.querySelectorAll(":popover-open").forEach((popover) => popover.hidePopover());
-  $("app").hidden = true;
+  for (const id of ["app", "door", "ended"]) $(id).hidden = true;
 }
 
-/** Asks for a token, and says why. What was typed is kept for when the same user comes back. */
-async function knock(reason = "", className = "") {
+/** What is refused is an answer, too; what else goes wrong is not. */
+function orRefusal(error) {
+  if (!error.status) throw error;
+  return error;
+}
+
+/** Asks for a token, and says why. What was typed is kept for when the same user comes back. `user` is what `GET /me` has told. */
+async function knock(reason = "", className = "", user) {
   closeApp();
   $("door").hidden = false;
   refuse(reason, className);
   $("token").focus();
   $("source").replaceChildren();
-  try {
-    const user = await api("GET", "me", { as: "" });
-    $("source").append(button(`Go on as ${user.name}`, forgetToken, "")); // whom a proxy names, without the token
-  } catch ({ message }) {
-    if (message !== reason) write($("source"), message.split("<token>. ").at(-1)); // tells where tokens come from
-  }
+  const { subject, name, message } = user ?? (await api("GET", "me", { as: "" }).catch(orRefusal));
+  if (subject) $("source").replaceChildren(button(`Go on as ${name}`, forgetToken, "")); // whom a proxy names
+  else if (message !== reason) write($("source"), message.split("<token>. ").at(-1)); // tells where tokens come from
 }
 
 /** The token in the fragment of the address, which is removed from there and from the tab's history at once. */
@@ -924,16 +931,18 @@ $("sign-in").onsubmit = attempt(() => {
 }, refuse);
 $("remembered").onchange = ({ target }) => heldToken() && keepToken(heldToken(), target.checked);
 
+const removeToken = () => ["token", "subject"].forEach((name) => localStorage.removeItem(name));
 /** Forgets the token, but not what was typed. Where a proxy signs people in, the page goes on by its word. */
 function forgetToken() {
   sessionStorage.removeItem("token");
-  ["token", "subject"].forEach((name) => localStorage.removeItem(name));
+  removeToken();
   leave();
 }
 $("sign-out").onclick = () => {
   sessionStorage.clear();
+  removeToken();
   tabs.postMessage("signed out");
-  forgetToken();
+  leave();
 };
 addEventListener("storage", () => {
   if (shown && signedIn() !== shown) (sessionStorage.clear(), leave()); // another tab has signed out, or another user in
@@ -942,20 +951,26 @@ $("theme").value = document.documentElement.dataset.theme = localStorage.getItem
 $("theme").onchange = ({ target }) => localStorage.setItem("theme", (document.documentElement.dataset.theme = target.value));
 
 on.refused = (message) => (isProxied ? showEndOfSignIn() : knock(message));
-on.changed = leave;
+let isLeaving = false; // several requests may be refused at once
+on.changed = () => {
+  if (isLeaving) return;
+  // A proxy that names now this user, now that would have the page loaded for ever.
+  if (Date.now() - sessionStorage.getItem("changed") < 10_000) return showEndOfSignIn();
+  isLeaving = true;
+  store("changed", String(Date.now()));
+  leave();
+};
 on.lost = () => ($("connection").textContent = "The connection is lost. Trying again…");
 on.found = () => ($("connection").textContent = "");
 
-/** Who asks without a token, or the error that tells why nobody does; asked again where the server has failed. */
+/** Who asks without a token, or the refusal that tells why nobody does. Where the server fails, it is asked again, three times. */
 async function askProxy() {
   for (let tries = 1; ; tries++) {
-    try {
-      return await api("GET", "me", { as: "", unless: 401 });
-    } catch (error) {
-      if (!(error.status >= 500 || error.status === 429)) throw error;
-      on.lost();
-      await pause(tries);
-    }
+    const user = await api("GET", "me", { as: "" }).catch(orRefusal);
+    const hasFailed = user.status >= 500 || user.status === 429;
+    if (!hasFailed || tries > 3) return user;
+    on.lost();
+    await pause(tries);
   }
 }
 
@@ -976,7 +991,8 @@ async function start() {
     return say(problem);
   }
   const isPortal = user.status === 401 && !user.meta.sign_in; // it is the proxy who says so
-  return isPortal ? showEndOfSignIn() : knock(problem);
+  if (isPortal) return showEndOfSignIn();
+  return knock(problem || (user.status === 401 ? "" : user.message), "", user);
 }
 
 attempt(start, (message) => message && knock(message))();

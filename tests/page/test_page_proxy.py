@@ -220,6 +220,7 @@ def test_a_token_that_is_refused_does_not_fall_back_to_the_proxy(at_home, user):
     page.driver.refresh()
     page.wait_for_text("The token is not whole", "#refusal")
     assert not page.find("#app").is_displayed()
+    page.wait(lambda: page.texts("#source button") == [f"Go on as {user}"])
     page.click(f"Go on as {user}")
     page.wait(lambda: page.text("#user") == user)
     assert page.run("sessionStorage.token") is None
@@ -258,6 +259,32 @@ def test_nothing_of_one_user_is_shown_to_the_user_of_a_token_in_the_same_tab(at_
     )
     assert page.run("document.getElementById('text').value") == ""
     assert page.run("document.getElementById('system').textContent") == ""
+
+
+def test_a_link_with_a_token_lies_at_the_door_of_whom_the_proxy_names_and_nobody_lets_in(
+    browser, tmp_path
+):
+    with household(tmp_path, BLOCKED_USERS="alice") as home:
+        page = Page(
+            browser, home.server, f"{home.plain}/#token={make_token('https://github.com/bob')}"
+        )
+        page.wait_for_text("This link signs in \u2068https://github.com/bob\u2069.", "#refusal")
+        page.press(Keys.ENTER)
+        page.wait(lambda: page.text("#user") == "bob")
+
+
+def test_a_proxy_that_names_two_users_does_not_have_the_page_loaded_for_ever(at_home, home, user):
+    """By a rule of its own for some paths, say."""
+    page = at_home(user)
+    page.driver.execute_script("""
+        window.fetch = ((ask) => (path, options) => {
+            if (path === "sessions" || path.startsWith("sessions?")) options.headers["For-Subject"] = "proxy:/somebody-else";
+            return ask(path, options);
+        })(window.fetch);
+        sessionStorage.setItem("changed", String(Date.now()));
+    """)
+    page.find("#search").send_keys("x")
+    page.wait(lambda: page.find("#ended").is_displayed())
 
 
 # Other sites' pages

@@ -241,3 +241,35 @@ def test_says_where_tokens_come_from_and_that_echo_is_no_model(browser, server, 
         page.wait_for_text("OPENAI_BASE_URL=http://127.0.0.1:11434/v1", "#echo")
         page.say("Hello")
         page.wait_for_turns("Hello", "Hello")
+
+
+def test_a_redirect_by_what_stands_in_front_is_waited_out(page, provider):
+    """As while it is maintained: who has a token has not lost it, and what had arrived is not sent twice."""
+    page.driver.execute_script("""
+        const ask = fetch;
+        const elsewhere = { type: "opaqueredirect", ok: false, status: 0, headers: new Headers(), json: () => Promise.reject() };
+        window.isAway = true;
+        window.fetch = async (...request) => {
+            const response = await ask(...request);
+            return window.isAway ? elsewhere : response;
+        };
+    """)
+    page.say("Hello there")
+    page.wait_for_text("The connection is lost", "#connection")
+    page.driver.execute_script("window.isAway = false; dispatchEvent(new Event('online'))")
+    page.wait_for_turns("Hello there", "The answer.")
+    assert len(provider.posts) == 1
+
+
+def test_the_name_is_there_before_the_server_has_told_it(page):
+    """And where it does not tell, as where it has too much to do."""
+    name = page.subject.rpartition("/")[2]
+    page.driver.execute_cdp_cmd("Network.enable", {})
+    page.driver.execute_cdp_cmd("Network.setBlockedURLs", {"urls": ["*/me"]})
+    try:
+        page.driver.refresh()
+        page.wait(lambda: page.text("#user") == name)
+        label = page.run("document.getElementById('account-button').ariaLabel")
+        assert label == f"Signed in as {name}"
+    finally:
+        page.driver.execute_cdp_cmd("Network.setBlockedURLs", {"urls": []})
