@@ -17,6 +17,7 @@ import auth
 from api import errors
 from api.services import services
 from settings import UNIX
+from well_known import PORTS
 
 # A scheme that has a token, which may stand behind another one: several lines become one.
 BEARER = re.compile(r"(^|,)\s*bearer(?![\w-])", re.IGNORECASE)
@@ -24,7 +25,6 @@ BEARER = re.compile(r"(^|,)\s*bearer(?![\w-])", re.IGNORECASE)
 # (Fetch Metadata Request Headers, W3C).
 OWN_SITES = ("same-origin", "none")
 ORIGIN = re.compile(r"(https?)://([^\s/?#@]+)", re.IGNORECASE)  # RFC 6454, section 6.2
-DEFAULT_PORTS = {"http": 80, "https": 443}
 # What anybody may see, whichever page leads there; besides these, navigations to the page.
 PUBLIC_PATHS = ("/health", "/openapi.json")
 
@@ -108,7 +108,7 @@ def _is_trusted() -> bool:
         return UNIX in proxies
     try:
         address = ipaddress.ip_address(peer)
-    except ValueError:  # another server calls it so
+    except ValueError:  # it is not known
         return False
     address = getattr(address, "ipv4_mapped", None) or address  # `::ffff:10.0.0.7` is `10.0.0.7`
     return any(address in network for network in proxies if network != UNIX)
@@ -165,10 +165,7 @@ def _is_own(origin: str) -> bool:
         return False
     try:
         page, asked = urlsplit(f"//{found[2]}"), urlsplit(f"//{host}")
-        ports = [
-            DEFAULT_PORTS[found[1].lower()] if url.port is None else url.port
-            for url in (page, asked)
-        ]
+        ports = [PORTS[found[1].lower()] if url.port is None else url.port for url in (page, asked)]
     except ValueError:  # it is no host, or no port
         return False
     return page.hostname == asked.hostname and ports[0] == ports[1]

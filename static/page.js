@@ -815,25 +815,21 @@ function leave() {
   location.reload();
 }
 
-/** Shows the chats of the user of this token, or of one whom a proxy names. */
+/** Shows the chats of the user of this token, or without one of `user`, whom a proxy names. */
 async function enter(token, user) {
-  isProxied = user?.by === "proxy";
-  shown = user?.subject ?? subjectOf(token);
+  isProxied = !token;
+  shown = token ? subjectOf(token) : user.subject;
   if (isProxied) useProxy(shown);
   else useToken(token);
-  takeTab(shown, isProxied);
+  takeTab(shown);
   $("remembered").checked = localStorage.getItem("token") === token;
   $("of-token").hidden = isProxied;
   [$("door").hidden, $("ended").hidden, $("app").hidden] = [true, true, false];
-  await Promise.all([showUser(user), route(), list(), listModels()]);
+  tellUser(isProxied ? user : { subject: shown, name: shown.split("/").at(-1) }); // as the token has it, until the server has told
+  await Promise.all([!isProxied && api("GET", "me").then(tellUser), route(), list(), listModels()]);
 }
 
-/** Says who is signed in, as the server has told, or tells. */
-async function showUser(user) {
-  if (!user) tellUser({ subject: shown, name: shown.split("/").at(-1) }); // as the token has it, for the time being
-  tellUser(user ?? (await api("GET", "me")));
-}
-
+/** Says who is signed in. */
 function tellUser({ subject, name }) {
   $("user").textContent = name || subject;
   $("account-button").ariaLabel = `Signed in as ${name || subject}`;
@@ -841,7 +837,7 @@ function tellUser({ subject, name }) {
 }
 
 /** Forgets what this tab has kept of another user than this one, and opens the chat from which the proxy's own page was visited. */
-function takeTab(subject, isProxied) {
+function takeTab(subject) {
   if (!subject) return; // what is no token is nobody's, and will be refused
   const before = sessionStorage.getItem("subject");
   if (before ? before !== subject : isProxied) {
@@ -987,7 +983,7 @@ async function start() {
     if (token && localStorage.getItem("subject")) keepToken(token, false); // else it was signed out meanwhile
   }
   if (heldToken() || user.subject) {
-    attempt(() => enter(heldToken(), heldToken() ? undefined : user))(); // what goes wrong from here on is said in the app
+    attempt(() => enter(heldToken(), user))(); // what goes wrong from here on is said in the app
     return say(problem);
   }
   const isPortal = user.status === 401 && !user.meta.sign_in; // it is the proxy who says so
