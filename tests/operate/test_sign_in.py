@@ -93,9 +93,8 @@ def test_what_a_client_sends_in_the_header_is_nobodys(paper):
         forged = f"{spelling}: mallory"
         for fields in [(forged,), (forged, forged), (forged, f"Connection: {spelling}")]:
             known = paper.ask(paper.known.format("alice"), *fields)
-            if (
-                known.status_code == 401
-            ):  # Caddy takes the header away by such a line: nobody is known
+            if known.status_code == 401:
+                # Caddy takes the header away by such a line: nobody is known.
                 assert paper.program == "caddy" and len(fields) == 2 and "Connection" in fields[1]
             else:
                 assert user_of(known) == "proxy:/alice", fields

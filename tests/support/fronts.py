@@ -61,17 +61,22 @@ COMMANDS = {
 }
 
 
+USER = "user root;" if os.getuid() == 0 else ""  # else nginx's workers would be nobody's
+
+
+def filled(text, places):
+    """The same with what stands in these places: a configuration has braces of its own."""
+    for name, value in places.items():
+        text = text.replace("{" + name + "}", str(value))
+    return text
+
+
 @contextlib.contextmanager
-def proxy_in_front_of(server, name, template, more, folder):
-    """The URL of this proxy, which runs with this configuration."""
+def running_proxy(name, configuration, folder):
+    """The process of this proxy, with this configuration; what it says is in `proxy.log` there."""
     command = shutil.which(name) or shutil.which(name, path="/usr/sbin")
     if not command:
         pytest.skip(f"{name} is not installed")
-    port = free_port()
-    user = "user root;" if os.getuid() == 0 else ""
-    configuration = template.format(
-        port=port, folder=folder, user=user, more=more, server=f"127.0.0.1:{server.port}"
-    )
     (folder / "proxy.conf").write_text(configuration)
     with open(folder / "proxy.log", "wb") as log:
         process = subprocess.Popen(
@@ -82,11 +87,22 @@ def proxy_in_front_of(server, name, template, more, folder):
             stderr=log,
         )
     try:
+        yield process
+    finally:
+        end(process)  # Caddy would wait for its clients, however long
+
+
+@contextlib.contextmanager
+def proxy_in_front_of(server, name, template, more, folder):
+    """The URL of this proxy, which runs with this configuration."""
+    port = free_port()
+    configuration = template.format(
+        port=port, folder=folder, user=USER, more=more, server=f"127.0.0.1:{server.port}"
+    )
+    with running_proxy(name, configuration, folder) as process:
         url = f"http://127.0.0.1:{port}"
         wait_until_up(url, process)
         yield url
-    finally:
-        end(process)  # Caddy would wait for its clients, however long
 
 
 NGINX_CONF = """

@@ -2,20 +2,14 @@
 signed in; and what another site's page does there."""
 
 import contextlib
-import os
-import shutil
-import subprocess
 
-import pytest
-
-from fronts import COMMANDS, NGINX_CONF
+from fronts import NGINX_CONF, USER, filled, running_proxy
 from portals import certificate, wait_for
-from servers import end, free_port, running
+from servers import free_port, running
 from trusted import HEADER, Peer
 
 # `chat.test` knows people by their network, `house.test` by a cookie; `portal.test` is where who has none is sent.
 BLOCKS = """
-map $cookie_user $user { default $cookie_user; }
 server {
     listen 127.0.0.1:{port} default_server;
     listen 127.0.0.1:{tls} ssl default_server;
@@ -40,7 +34,7 @@ server {
     server_name house.test;
     location / {
         set $to $cookie_ends;  # how a sign-in that has ended is told
-        if ($user = "") {
+        if ($cookie_user = "") {
             set $to "none $to";
         }
         if ($to = "none 401") {
@@ -59,7 +53,7 @@ server {
         proxy_http_version 1.1;
         proxy_set_header Connection "";
         proxy_set_header Host $http_host;
-        proxy_set_header Remote-User $user;
+        proxy_set_header Remote-User $cookie_user;
     }
     location = /come-in {
         add_header Set-Cookie "user=$arg_as; Path=/";
@@ -100,32 +94,22 @@ class Household:
 
 @contextlib.contextmanager
 def household(folder, **settings):
-    if not (command := shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")):
-        pytest.skip("nginx is not installed")
     certificate(folder)
     upstream, port, tls = folder / "parley.sock", free_port(), free_port()
-    text = BLOCKS
-    for name, value in {"port": port, "tls": tls, "folder": folder, "upstream": upstream}.items():
-        text = text.replace("{" + name + "}", str(value))
-    user = "user root;" if os.getuid() == 0 else ""
-    (folder / "nginx.conf").write_text(
-        (NGINX_CONF % "{blocks}").format(folder=folder, user=user, blocks=text)
-    )
+    blocks = filled(BLOCKS, {"port": port, "tls": tls, "folder": folder, "upstream": upstream})
+    text = (NGINX_CONF % "{blocks}").format(folder=folder, user=USER, blocks=blocks)
     settings = {
         "TRUSTED_USER_HEADER": HEADER,
         "TRUSTED_PROXIES": "unix",
         "ALLOWED_ORIGINS": "*",
         "GUNICORN_CMD_ARGS": f"--bind unix:{upstream}",
     } | settings
-    with running(folder / "server", **settings) as server, open(folder / "log", "wb") as log:
-        process = subprocess.Popen(
-            [command, *COMMANDS["nginx"], folder / "nginx.conf"], stdout=log, stderr=log
-        )
-        try:
-            wait_for(Peer(("127.0.0.1", port)), process, folder / "log")
-            yield Household(server, port, tls)
-        finally:
-            end(process)
+    with (
+        running(folder / "server", **settings) as server,
+        running_proxy("nginx", text, folder) as process,
+    ):
+        wait_for(Peer(("127.0.0.1", port)), process, folder / "proxy.log")
+        yield Household(server, port, tls)
 
 
 # What another site's page tries, one after the other; each is "read" where the page sees the answer, "sent" where it only knows

@@ -6,19 +6,15 @@ by a rule that needs nobody (Authelia's `bypass`), and without a cookie a person
 
 import contextlib
 import http.server
-import os
 import re
-import shutil
 import ssl
 import subprocess
 import threading
 import time
 
-import pytest
-
 from documents import BLOCKS
-from fronts import COMMANDS, NGINX_CONF
-from servers import end, free_port
+from fronts import NGINX_CONF, USER, filled, running_proxy
+from servers import free_port
 from trusted import Peer
 
 HOST = "chat.example.com"
@@ -136,48 +132,27 @@ EVERYWHERE |= {"127.0.0.1:9091": "127.0.0.1:{portal}", "127.0.0.1:4180": "127.0.
 def as_here(text, here, places):
     """A block of the document with the ports and the files of this machine."""
     for there, place in (here | EVERYWHERE).items():
-        for name, value in places.items():
-            place = place.replace("{" + name + "}", str(value))
-        text = text.replace(there, place)
+        text = text.replace(there, filled(place, places))
     return text
 
 
 @contextlib.contextmanager
-def front(program, words, folder, upstream, portal=None):
+def front(program, words, folder, upstream, portal):
     """nginx or Caddy by the block of docs/sign-in.md that has these words, before the socket `upstream`. Returns who comes by TLS,
     or by a socket where the block listens at one, and who comes plain."""
-    command = shutil.which(program) or shutil.which(program, path="/usr/sbin")
-    if not command:
-        pytest.skip(f"{program} is not installed")
     certificate(folder)
     places = {"port": free_port(), "plain": free_port(), "folder": folder, "upstream": upstream}
-    places["portal"] = portal.port if portal else 9
+    places["portal"] = portal.port
     block = as_here(block_for(program, words), NGINX_HERE if program == "nginx" else {}, places)
     at = re.search(rf"(?:listen unix:|bind unix/)({re.escape(str(folder))}[^;\s]*)", block)
     if program == "nginx":
-        user = "user root;" if os.getuid() == 0 else ""
-        text = (NGINX_CONF % "{block}").format(folder=folder, user=user, block=block)
+        text = (NGINX_CONF % "{block}").format(folder=folder, user=USER, block=block)
     else:
         text = CADDY_HERE.format(**places) + block
-    (folder / "front.conf").write_text(text)
-    environment = {
-        "HOME": str(folder),
-        "XDG_DATA_HOME": str(folder),
-        "XDG_CONFIG_HOME": str(folder),
-    }
-    with open(folder / "front.log", "wb") as log:
-        process = subprocess.Popen(
-            [command, *COMMANDS[program], folder / "front.conf"],
-            env=os.environ | environment,
-            stdout=log,
-            stderr=log,
-        )
     peer = Peer(at[1]) if at else TLS(("127.0.0.1", places["port"]))
-    try:
-        wait_for(peer, process, folder / "front.log")
+    with running_proxy(program, text, folder) as process:
+        wait_for(peer, process, folder / "proxy.log")
         yield peer, Peer(("127.0.0.1", places["plain"]))
-    finally:
-        end(process)
 
 
 def wait_for(peer, process, log):

@@ -157,13 +157,7 @@ def test_no_token_is_of_a_user_whom_no_proxy_could_name(tmp_path, name):
 
 def test_another_key_signs_for_no_user_of_a_proxy(tmp_path):
     path = tmp_path / "private.pem"
-    path.write_bytes(
-        ED25519.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
-    )
+    path.write_text(private_pem(ED25519))
     settings = {"JWT_PUBLIC_KEY": pem(ED25519.public_key())} | elsewhere(tmp_path)
     command = flask(ROOT, "token", "proxy:/alice", "--key", str(path), **settings)
     assert command.returncode == 1 and command.stdout == ""
