@@ -10,6 +10,7 @@ import pytest
 from browser import browser, driver, npm, page  # noqa: F401
 from client import ALICE, BOB
 from databases import LEFT_OUT, POSTGRESQL
+from ledgers import within_a_day  # noqa: F401
 from provider import Provider, status
 from proxy import Proxy
 from raw_tables import tables_of

@@ -2,8 +2,12 @@
 
 import datetime
 
+import pytest
+
 from client import ALICE, BOB
-from ledgers import NOW, day, usage_of, use
+from ledgers import day, now, usage_of, use
+
+pytestmark = pytest.mark.usefixtures("within_a_day")
 
 # The limit of tokens
 
@@ -14,7 +18,7 @@ def test_a_limit_of_tokens_holds_over_all_that_a_user_used_in_its_period(
     server = start(**settings, TOKEN_LIMIT="100/day")
     alice, bob = server.client(), server.client(BOB)
     use(tables, ALICE, 1, tokens=(1000, 1000, 0, 1000))  # is over
-    tomorrow = (NOW + datetime.timedelta(days=1)).strftime("%Y-%m-%dT00:00:00Z")
+    tomorrow = (now() + datetime.timedelta(days=1)).strftime("%Y-%m-%dT00:00:00Z")
     assert usage_of(alice)["meta"] == {"used": 0, "limit": 100, "resets_at": tomorrow}
     session = alice.create(model="m-2")
     use(tables, ALICE, 0, tokens=(50, 0, 50, 27))
@@ -57,7 +61,7 @@ def test_a_limit_of_tokens_holds_over_all_that_a_user_used_in_its_period(
 
 def test_a_month_begins_on_its_first_day(start, settings, tables):
     server = start(**settings, TOKEN_LIMIT="10/month")
-    first = NOW.replace(day=1)
+    first = now().replace(day=1)
     tables.insert(
         "usage",
         owner=ALICE,

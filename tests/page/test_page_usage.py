@@ -10,9 +10,10 @@ from client import make_token
 from provider import reply
 from raw_tables import tables_of
 
-pytestmark = pytest.mark.parametrize(
-    "engine", ["sqlite"], indirect=True
-)  # what the page does is the same on both
+pytestmark = [
+    pytest.mark.parametrize("engine", ["sqlite"], indirect=True),  # the page does the same on both
+    pytest.mark.usefixtures("within_a_day"),
+]
 COLUMNS = (
     "owner",
     "day",

@@ -9,6 +9,8 @@ from ledgers import METRICS, counts_of, day, metrics_of, usage_of, use
 from provider import cut, event, fails, reply, silence, status, thought
 from raw_tables import tables_of
 
+pytestmark = pytest.mark.usefixtures("within_a_day")
+
 CLAUDE = "claude-x"
 
 

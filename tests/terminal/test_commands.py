@@ -27,6 +27,7 @@ def test_the_operators_commands_make_no_database_and_migrate_none(settings, tmp_
 # The operator's table
 
 
+@pytest.mark.usefixtures("within_a_day")
 def test_prints_a_line_for_each_user(settings, start, tables, tmp_path):
     def usage(*options):
         ended = flask(
