@@ -124,6 +124,11 @@ class Session(db.Model):
     options = OptionsField(null=True, default=dict)
     latest_reply = BigIntegerField(null=True)  # the one last asked for or continued
     provider = TextField(null=True)  # the name of the model's, when it was chosen
+    # Of one that was imported, or is a fork: since when it is here; where it comes from, as the
+    # client names that; and the process that is still writing it, while it is nobody's.
+    imported_at = BigIntegerField(null=True)
+    origin = TextField(null=True)
+    writer = TextField(null=True)
 
     @classmethod
     def get_owned(cls, owner: str, session_id: uuid.UUID) -> Self:
@@ -338,6 +343,14 @@ class Piece(db.Model):
 
 
 Session.add_index(Session.owner, Session.updated_at.desc(), Session.id.desc(), name="session_list")
+Session.add_index(Session.owner, Session.created_at, Session.id, name="session_made")
+Session.add_index(
+    Session.owner,
+    Session.origin,
+    unique=True,
+    where=SQL("origin IS NOT NULL AND owner <> ''"),
+    name="session_origin",
+)
 Turn.add_index(Turn.session, Turn.id, name="turn_session")
 Turn.add_index(
     Turn.session, unique=True, where=SQL("status = 'in_progress'"), name="one_reply_at_a_time"

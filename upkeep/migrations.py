@@ -17,6 +17,7 @@ def _add_fences_and_usage() -> None:
     the order."""
     db.create_tables([Usage])
     _add_columns()
+    db.create_tables([Session])  # its indexes
     if isinstance(db.obj, SQLite):
         db.execute_sql(f"PRAGMA application_id = {APPLICATION_ID}")
     else:
