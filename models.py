@@ -9,7 +9,7 @@ import json
 import math
 import re
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Any, Self
 
@@ -27,7 +27,7 @@ from peewee import (
 
 import processes
 from database import SECOND, db, transaction
-from tables import given, statements
+from tables import given, shown, statements
 from tables.ledger import TOKENS
 from tables.search import normalize
 
@@ -35,8 +35,6 @@ LEASE = 20 * SECOND
 RELEASED = 0  # the lease of a reply that was handed over: any process may take it at once
 PREVIEW = 100  # characters
 LONGEST_PAGE = 8 * 2**20  # bytes of the turns that are shown at once
-HISTORY_ROWS, HISTORY_SIZE = 64, 2**20  # turns of a conversation that are read at once, and bytes
-NO_TURN = 2**63 - 1  # an id behind all others
 MANY = 2**31  # more turns than a session has
 
 
@@ -75,6 +73,13 @@ class Missing(Refused):
         self, message: str = "There is no such session. Look it up in GET /sessions."
     ) -> None:
         super().__init__(message, status=404)
+
+
+class NoReply(Refused):
+    """None was asked for in this session yet: it is a fork that ends with its first message."""
+
+    def __init__(self) -> None:
+        super().__init__("This session has no reply yet. Ask for one by its retry.")
 
 
 def outcome_of(
@@ -173,46 +178,29 @@ class Session(db.Model):
         )
 
     def with_turns(
-        self, limit: int | None = None, before: int = NO_TURN, most: int = LONGEST_PAGE
+        self, limit: int | None = None, before: int = shown.LAST, most: int = LONGEST_PAGE
     ) -> Self:
         """This session with its visible `turns`, oldest first: all, or so many before one; of these
         the newest that have so many bytes together at most, but at least one. `has_more` says
         whether there are older ones, `is_cut` whether some were left out for their bytes, and
         `size` how many bytes they would have had with these."""
         rows = (limit or MANY) + 1
-        turns = self._newest(before, rows, limit or MANY, most)
-        if not turns and before == NO_TURN:
+        turns = shown.newest(self.key, before, rows, limit or MANY, most)
+        if not turns and before == shown.LAST:
             raise Missing("The session was deleted.")  # meanwhile
         self.turns, self.has_more = turns[::-1], bool(turns) and turns[0].of_all > len(turns)
         self.is_cut = self.has_more and len(turns) < (limit or MANY)
         self.size = turns[0].size_of_all if turns else 0
         return self
 
-    def pages_before(self, turn_id: int) -> Iterator[list["Turn"]]:
-        """The visible turns before this one, the newest first, with what is told of replies; in
-        pages, read as they are wanted, so that no more texts are held than are."""
-        has_more = True
-        while has_more:
-            page = self._newest(turn_id, HISTORY_ROWS, HISTORY_ROWS, HISTORY_SIZE)
-            yield page
-            turn_id = page[-1].id if page else 0
-            has_more = page and (page[0].of_all == HISTORY_ROWS or page[0].of_all > len(page))
-
-    def _newest(self, before: int, rows: int, limit: int, most: int) -> list["Turn"]:
-        """The newest of so many rows of visible turns before this id: at most to this limit, and
-        with so many bytes together, but at least one. Each knows `of_all`, how many the rows are,
-        and `size_of_all`."""
-        session_id = Session.id.db_value(self.id)
-        statement = statements.plain("read_newest_turns")
-        return list(Turn.raw(statement, session_id, before, rows, limit, most))
+    @property
+    def key(self) -> str:
+        """The id as the database has it."""
+        return str(Session.id.db_value(self.id))
 
     def read_system(self) -> None:
         """Read the system prompt again."""
         self.system = Session.select(Session.system).where(Session.id == self.id).scalar()
-
-    def count_before(self, turn_id: int) -> int:
-        """How many visible turns there are before this one."""
-        return Turn.select().where(Turn.session == self.id, Turn.visible, Turn.id < turn_id).count()
 
 
 class Turn(db.Model):
@@ -316,18 +304,22 @@ class Turn(db.Model):
 
     @classmethod
     def latest(cls, session_id: uuid.UUID) -> Self:
-        """The latest reply of a session, visible or not. Raises Missing where there is none."""
+        """The latest reply of a session, visible or not. Raises NoReply, or Missing where the
+        session is gone."""
         if (turn := cls.read(cls.latest_state(session_id).id)) is None:
             raise Missing("The session was deleted.")
         return turn
 
     @classmethod
     def latest_state(cls, session_id: uuid.UUID) -> Self:
-        """What is known of the latest reply of a session, but for its text."""
+        """What is known of the latest reply of a session, but for its text. Raises NoReply, or
+        Missing where the session is gone."""
         rows = list(cls.raw(statements.plain("read_latest_reply"), Session.id.db_value(session_id)))
-        if not rows:
-            raise Missing("The session was deleted.")
-        return rows[0]
+        if rows:
+            return rows[0]
+        if Session.select().where(Session.id == session_id, Session.owner != "").exists():
+            raise NoReply
+        raise Missing("The session was deleted.")
 
 
 class Piece(db.Model):

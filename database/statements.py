@@ -50,9 +50,10 @@ class Statements:
         text = self._text(db.obj, name, most, **values)
         return SQL(text, [json.dumps(objects, ensure_ascii=False, default=str)])
 
-    def plain(self, name: str) -> str:
-        """The statement of this name, which takes parameters instead of rows."""
-        return self._plain(db.obj, name)
+    def plain(self, name: str, **values: Any) -> str:
+        """The statement of this name, which takes parameters instead of rows, with these values in
+        the place of {…}."""
+        return self._plain(db.obj, name, **values)
 
     def _fill_in(self, engine: Engine, name: str, **values: Any) -> str:
         sizes = {f"size_of_{text}": engine.size.format(text) for text in ("text", "content")}

@@ -1,5 +1,6 @@
 """What the model is sent of a conversation, read once there is room for it in this process."""
 
+import functools
 import itertools
 import sys
 from collections.abc import Iterable, Iterator
@@ -10,6 +11,7 @@ from models import Missing, Turn
 from providers.conversation import Prompt
 from replies.feed import COPIES
 from replies.reply import Reply
+from tables.shown import ShownTurn, count_before, pages_before
 
 WAIT = 1  # seconds for room, after which it is seen whether the reply is still wanted
 
@@ -47,9 +49,9 @@ def _read(reply: Reply, size: int) -> Prompt:
     with connected():
         if size:
             session.read_system()
-        pages = _with_room(reply.memory, session.system, size, session.pages_before(reply.id))
+        pages = _with_room(reply.memory, session.system, size, pages_before(session.key, reply.id))
         turns = itertools.chain.from_iterable(pages)
-        before = session.trim or 0, session.count_before
+        before = session.trim or 0, functools.partial(count_before, session.key)
         prompt = Prompt(turns, reply.draft.model, session.system, *before)
     if not prompt.turns:
         raise Missing  # the session was deleted meanwhile
@@ -59,8 +61,8 @@ def _read(reply: Reply, size: int) -> Prompt:
 
 
 def _with_room(
-    memory: Slot, system: str | None, size: int, pages: Iterable[list[Turn]]
-) -> Iterator[list[Turn]]:
+    memory: Slot, system: str | None, size: int, pages: Iterable[list[ShownTurn]]
+) -> Iterator[list[ShownTurn]]:
     """These pages of turns, beside this system prompt, as long as there is room for them in the
     slot, which has so many bytes already. Raises _NoRoom."""
     held = sys.getsizeof(system)

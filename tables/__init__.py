@@ -4,6 +4,7 @@
     ledger ─ what was used, and how often it was asked
     idempotency ─ under which key a reply was asked for
     search ─ the text that is searched
+    shown ─ what is shown of turns
 
 `models.py` stands above, and is not known here.
 """

@@ -392,12 +392,74 @@ WHERE id = (
     WHERE id = {param}
 );
 
--- read_newest_turns()
--- What is shown of the newest of a session's visible turns before one, so many rows at most: as many
--- of these as have so many bytes together, but at least one. `size` are the bytes with all that are
--- newer. No text is read of those that are left out.
+-- copy_turns(id bigint, copy bigint)
+-- Copy turns, each under a new id, into this session. Who wrote them, and how they came to be shown,
+-- stays behind.
+INSERT INTO turn (
+    id,
+    session_id,
+    kind,
+    content,
+    folded,
+    created_at,
+    shown,
+    cancelled,
+    model,
+    status,
+    input_tokens,
+    output_tokens,
+    cached_tokens,
+    estimated_tokens,
+    uncounted,
+    error_status,
+    error_message,
+    error_pointer,
+    retry_after,
+    stop_reason,
+    continued,
+    restarts,
+    turns_left_out
+)
+SELECT
+    given.copy,
+    session.id,
+    kind,
+    content,
+    folded,
+    turn.created_at,
+    TRUE,
+    cancelled,
+    turn.model,
+    status,
+    input_tokens,
+    output_tokens,
+    cached_tokens,
+    estimated_tokens,
+    0,
+    error_status,
+    error_message,
+    error_pointer,
+    retry_after,
+    stop_reason,
+    continued,
+    0,
+    turns_left_out
+FROM given
+JOIN turn ON turn.id = given.id
+JOIN session ON session.id = {param};
+
+-- count_turns()
+SELECT count(*)
+FROM turn
+WHERE session_id = {param} AND shown AND id < {param};
+
+-- read_turns()
+-- What is shown of a session's visible turns on one side of an id, the nearest first, so many rows at
+-- most: as many of these as have so many bytes together, but at least one. `size` are the bytes with
+-- all that are nearer. No text is read of those that are left out.
 SELECT turn.id, kind, created_at, model, status, input_tokens, output_tokens, cached_tokens,
-    error_status, error_message, error_pointer, stop_reason, continued, turns_left_out, of_all, size_of_all,
+    error_status, error_message, error_pointer, stop_reason, continued, turns_left_out, of_all,
+    size_of_all,
     CASE WHEN status = 'in_progress'
         THEN coalesce((
             SELECT {concat}(text, '')
@@ -407,7 +469,7 @@ SELECT turn.id, kind, created_at, model, status, input_tokens, output_tokens, ca
     END AS content
 FROM turn
 JOIN (
-    SELECT id, row_number() OVER newer AS number, sum(size) OVER newer AS size,
+    SELECT id, row_number() OVER nearer AS number, sum(size) OVER nearer AS size,
         count(*) OVER () AS of_all, sum(size) OVER () AS size_of_all
     FROM (
         SELECT id, CAST(
@@ -416,11 +478,11 @@ JOIN (
                 ELSE {size_of_content}
             END AS integer) AS size
         FROM turn
-        WHERE session_id = {param} AND shown AND id < {param}
-        ORDER BY id DESC
+        WHERE session_id = {param} AND shown AND id {side} {param}
+        ORDER BY id {order}
         LIMIT {param}
     ) AS sized
-    WINDOW newer AS (ORDER BY id DESC)
-) AS newest ON newest.id = turn.id
-WHERE number <= {param} AND (number = 1 OR newest.size <= {param})
-ORDER BY turn.id DESC;
+    WINDOW nearer AS (ORDER BY id {order})
+) AS nearest ON nearest.id = turn.id
+WHERE number <= {param} AND (number = 1 OR nearest.size <= {param})
+ORDER BY turn.id {order};

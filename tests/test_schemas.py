@@ -4,7 +4,10 @@ import json
 
 import pytest
 
+import schemas
+from provider import fails, reply
 from raw_http import errors_of, send
+from tables.shown import ShownTurn
 
 
 def pointers(response):
@@ -219,3 +222,43 @@ def test_changes_only_what_is_given(alice):
         response = alice.patch(path, change)
         assert (response.status_code, response.json()) == (200, before)
         assert alice.get(path).json().items() >= before.items()
+
+
+# What goes out
+
+
+@pytest.mark.parametrize("status", ["complete", "failed", "interrupted"])
+@pytest.mark.parametrize("kind", ["user", "assistant"])
+def test_a_turn_is_dumped_as_its_schema_describes_it(kind, status):
+    turn = ShownTurn(
+        id=7,
+        kind=kind,
+        created_at=1_772_812_800_999_999,
+        model="m-1",
+        status=status,
+        input_tokens=1,
+        output_tokens=None,
+        cached_tokens=0,
+        error_status=502 if status == "failed" else None,
+        error_message="It failed." if status == "failed" else None,
+        error_pointer=None,
+        stop_reason="stop" if status == "complete" else None,
+        continued=2,
+        turns_left_out=3,
+        of_all=1,
+        size_of_all=5,
+        content="Hello",
+    )
+    assert schemas.dump_turn(turn) == schemas.turn_schemas[kind].dump(turn)
+    assert list(schemas.dump_turn(turn)) == list(schemas.turn_schemas[kind].fields)
+
+
+def test_a_reply_that_goes_on_has_not_ended(alice, provider):
+    provider.script = [fails("Half "), reply("So far", 5)]
+    failed = alice.post("/sessions", {"content": "Hello"})
+    path = failed.headers["Location"]
+    with alice.stream("POST", path + "/continue") as stream:
+        assert next(event for event in stream if event.name == "content_delta")
+        turn = alice.get(path).json()["turns"][1]
+        assert (turn["status"], turn["error"], turn["stop_reason"]) == ("in_progress", None, None)
+        alice.post(path + "/cancel")

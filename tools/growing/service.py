@@ -26,6 +26,7 @@ from replies.claim import ReplyRequest
 from replies.reply import Reply
 from settings import read_settings
 from tables.idempotency import IdempotencyKey
+from tables.shown import pages_before
 from upkeep.migrations import MIGRATIONS
 
 LETTERS = 6  # of each word, with the space behind it: so the place of a word in its text is known
@@ -117,7 +118,7 @@ class Process(Replies):
                 limit_time()
                 meter.begin("a question: the claim of its reply, the turns for the model")
                 reply = self.ask(owner, session)
-                list(reply.session.pages_before(reply.id))
+                list(pages_before(reply.session.key, reply.id))
                 meter.begin("a page of sessions and one of turns, for each question")
                 Session.page(owner, 20, 0, [])
                 reply.session.with_turns(50)

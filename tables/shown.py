@@ -1,0 +1,79 @@
+"""What is shown of a session's turns, read as named tuples: peewee would make a model of each row.
+
+A page has the turns that have so many bytes together at most, but at least one. No text is read of
+those that are left out.
+"""
+
+import time
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from database import SECOND, db
+from tables import statements
+
+PAGE_ROWS, PAGE_SIZE = 64, 2**20  # turns that are read at once, and bytes, where all are wanted
+LAST = 2**63 - 1  # an id behind all others
+
+
+class ShownTurn(NamedTuple):
+    """A visible turn. Of a reply under way, the text is what has been stored of it."""
+
+    id: int
+    kind: str
+    created_at: int
+    model: str | None
+    status: str | None
+    input_tokens: int | None
+    output_tokens: int | None
+    cached_tokens: int | None
+    error_status: int | None
+    error_message: str | None
+    error_pointer: str | None
+    stop_reason: str | None
+    continued: int
+    turns_left_out: int
+    of_all: int  # how many the rows are that were looked at for this page
+    size_of_all: int  # bytes of those
+    content: str
+
+
+def time_of(microseconds: int) -> str:
+    """As RFC 3339 writes it, in UTC, with whole seconds: `2026-03-06T16:00:00Z`."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(microseconds // SECOND))
+
+
+def newest(session_id: str, before: int, rows: int, limit: int, most: int) -> list[ShownTurn]:
+    """Of the newest so many rows before this id, the newest: up to this limit, and so many bytes.
+    The id of the session is as the database has it."""
+    return _read("<", "DESC", session_id, before, rows, limit, most)
+
+
+def pages_before(session_id: str, turn_id: int) -> Iterator[list[ShownTurn]]:
+    """All turns before this one, the newest first; in pages, read as they are wanted, so that no
+    more texts are held than are."""
+    return _pages("<", "DESC", session_id, turn_id)
+
+
+def pages_of(session_id: str) -> Iterator[list[ShownTurn]]:
+    """All turns, the oldest first; in pages, in the same way."""
+    return _pages(">", "ASC", session_id, -1)
+
+
+def count_before(session_id: str, turn_id: int) -> int:
+    """How many turns there are before this one."""
+    (count,) = db.execute_sql(statements.plain("count_turns"), (session_id, turn_id)).fetchone()
+    return int(count)
+
+
+def _pages(side: str, order: str, session_id: str, beyond: int) -> Iterator[list[ShownTurn]]:
+    has_more = True
+    while has_more:
+        page = _read(side, order, session_id, beyond, PAGE_ROWS, PAGE_ROWS, PAGE_SIZE)
+        yield page
+        has_more = bool(page) and (page[0].of_all == PAGE_ROWS or page[0].of_all > len(page))
+        beyond = page[-1].id if page else beyond
+
+
+def _read(side: str, order: str, *params: str | int) -> list[ShownTurn]:
+    statement = statements.plain("read_turns", side=side, order=order)
+    return [ShownTurn(*row) for row in db.execute_sql(statement, params).fetchall()]
