@@ -21,7 +21,7 @@ import logs
 import models
 import schemas
 import terminal
-from api import errors, events, hooks, metrics, receive, usage, users
+from api import archive, errors, events, hooks, metrics, receive, usage, users
 from api.receive import load_body, make_reply
 from api.services import Services, services, step_aside
 from replies import Replies, cancel
@@ -120,6 +120,8 @@ def list_sessions() -> ResponseReturnValue:
 @api.get("/sessions/<uuid:session_id>")
 def show_session(session_id: uuid.UUID) -> ResponseReturnValue:
     """Show a session with its turns, oldest first."""
+    if archive.wants_markdown():
+        return archive.show_markdown(get_session(session_id))
     query = schemas.turns_page_schema.load(request.args.to_dict())
     if query:
         query["limit"] = min(max(query.get("limit", 50), 1), 200)
@@ -130,10 +132,9 @@ def show_session(session_id: uuid.UUID) -> ResponseReturnValue:
         session = get_session(session_id).with_turns(**query)
     response = current_app.json.response(schemas.whole_session_schema.dump(session))
     response.headers.update({"First-Turn-Sent": session.trim} if session.trim else {})
+    response.vary.add("Accept")
     if session.is_cut:
-        slot = g.pop("memory")  # for as long as the client takes to read it
-        slot.take(response.calculate_content_length())
-        response.call_on_close(slot.close)
+        hooks.keep_room(response)
     return response
 
 
@@ -189,7 +190,10 @@ def cancel_reply(session_id: uuid.UUID) -> ResponseReturnValue:
 def follow_events(session_id: uuid.UUID) -> ResponseReturnValue:
     """Follow the latest reply as an event stream."""
     session = get_session(session_id)
-    feed = services().replies.follow_latest(session.id)
+    try:
+        feed = services().replies.follow_latest(session.id)
+    except models.NoReply:  # and who follows it need not come back
+        return "", 204
     resumed = events.position_after(request.headers.get("Last-Event-ID"), feed)
     if resumed is None:
         return "", 204
@@ -209,6 +213,9 @@ def list_models() -> ResponseReturnValue:
     return {"data": data, "meta": {"has_more": False}}
 
 
+api.post("/sessions/import")(archive.import_session)
+api.post("/sessions/<uuid:session_id>/fork")(archive.fork_session)
+api.get("/export")(archive.show_export)
 api.get("/me")(users.show_me)
 api.get("/usage")(usage.show_usage)
 public.get("/metrics")(metrics.show_metrics)

@@ -92,19 +92,22 @@ def on_validation_error(error: ValidationError) -> tuple:
     """Its `source` says where all of it is; else a GET's is in the parameters, another one's in the
     body."""
     default = "parameter" if request.method == "GET" else "pointer"
+    return error_response(400, details_of(error, default)[:MOST_ERRORS])
+
+
+def details_of(error: ValidationError, default: str = "pointer") -> list[Detail]:
+    """What is wrong, the deepest last: a client shows the first."""
     source = error.kwargs.get("source", default)
     found = list(_details(error.normalized_messages(), source))
-    # The deepest last: a client shows the first.
     found.sort(key=lambda each: each[0])
-    details = [detail for _, detail in found]
-    return error_response(400, details[:MOST_ERRORS])
+    return [detail for _, detail in found]
 
 
 def _details(messages: dict, source: str, place: str = "", depth: int = 0) -> Iterator:
     """How deep each fault is, and its detail. A body's names become JSON pointers (RFC 6901):
     `{"title": ["Give a string."]}` gives `("Give a string.", {"pointer": "/title"})`."""
     for name, faults in messages.items():
-        at = _pointer(place, name) if source == "pointer" else name
+        at = _pointer(place, str(name)) if source == "pointer" else name
         if isinstance(faults, dict):
             yield from _details(faults, source, at, depth + 1)
         else:

@@ -56,7 +56,17 @@ PREFLIGHT = {
     "Access-Control-Max-Age": "7200",
 }
 # What it may read besides an answer's body.
-EXPOSED = {"Access-Control-Expose-Headers": "Location, Retry-After, X-Request-ID, First-Turn-Sent"}
+EXPOSED = {
+    "Access-Control-Expose-Headers": ("Location, Retry-After, X-Request-ID, First-Turn-Sent, Link")
+}
+# What else than JSON and event streams is answered: where, and what its client accepts.
+OTHER_TYPES = {
+    "static": "*/*",
+    "public.show_index": "text/html",
+    "public.show_metrics": "text/plain",
+    "api.show_session": "text/markdown",
+    "api.show_export": "application/x-ndjson",
+}
 
 
 class JSON(DefaultJSONProvider):
@@ -131,11 +141,8 @@ def check_request() -> tuple | None:
 
 
 def _is_acceptable(accept: MIMEAccept) -> bool:
-    if accept["application/json"] or accept["text/event-stream"]:
-        return True
-    if request.endpoint == "static" or (request.path == "/" and accept["text/html"]):
-        return True
-    return request.path == "/metrics" and bool(accept["text/plain"])
+    types = "application/json", "text/event-stream", OTHER_TYPES.get(str(request.endpoint))
+    return any(accept[each] for each in types if each)
 
 
 # Before a request of a user
@@ -145,6 +152,9 @@ def read_body() -> None:
     """Read the body, before any connection to the database is taken and its time begins. Where it
     has not all arrived, our server asks again once it has; one of development waits for it."""
     limit = current_app.config["MAX_CONTENT_LENGTH"]
+    if request.endpoint == "api.import_session":
+        limit *= limits.IMPORT
+    request.environ["parley.longest_body"] = limit  # so much our server receives of it
     # One byte more tells a chunked body that is too large from one that fits.
     request.max_content_length = limit + 1
     length = request.content_length or 0
@@ -168,13 +178,26 @@ def read_body() -> None:
 def make_room(size: int) -> float:
     """Have room for so many bytes of texts, and for what is made of them, until the request is
     answered; returns for how many seconds it was waited for. Raises Overloaded."""
-    began, needed = time.monotonic(), MADE_OF_A_BYTE * size if size > limits.SMALL else 0
+    return take_room(MADE_OF_A_BYTE * size if size > limits.SMALL else 0)
+
+
+def take_room(needed: int) -> float:
+    """Have room for so many bytes, until the request is answered; returns for how many seconds it
+    was waited for. Raises Overloaded."""
+    began = time.monotonic()
     if not g.memory.take(needed):
         with services().held.slot(g.user):
             step_aside()
             if not g.memory.take(needed, ROOM_WAIT):
                 raise limits.Overloaded
     return time.monotonic() - began
+
+
+def keep_room(response: Response) -> None:
+    """Have room for this answer for as long as the client takes to read it."""
+    slot = g.pop("memory")
+    slot.take(response.content_length)
+    response.call_on_close(slot.close)
 
 
 def leave_room(error: BaseException | None) -> None:

@@ -5,7 +5,7 @@ import dataclasses
 from flask import Flask, current_app, request
 
 from auth import Tokens
-from limits import HELD, SEARCHES, STREAMS, Bulkhead
+from limits import COPIES, DOCUMENTS, HELD, SEARCHES, STREAMS, Bulkhead
 from llm import Catalog
 from replies import Replies
 
@@ -18,6 +18,8 @@ class Services:
     held: Bulkhead = dataclasses.field(default_factory=lambda: Bulkhead(HELD))  # requests that wait
     streams: Bulkhead = dataclasses.field(default_factory=lambda: Bulkhead(STREAMS))
     searches: Bulkhead = dataclasses.field(default_factory=lambda: Bulkhead(SEARCHES))
+    copies: Bulkhead = dataclasses.field(default_factory=lambda: Bulkhead(COPIES))
+    documents: Bulkhead = dataclasses.field(default_factory=lambda: Bulkhead(DOCUMENTS))
 
     def fit(self, threads: int, connections: int) -> None:
         """Take so much at a time as a server with these has room for."""

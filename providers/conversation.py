@@ -147,6 +147,8 @@ class Prompt:
         trim: int = 0,
         count_before: Callable[[int], int] | None = None,
     ) -> None:
+        # Replies that nothing follows: a retry answers the message before them.
+        turns = itertools.dropwhile(lambda turn: turn.kind != "user", turns)
         fitting = turns_that_fit(turns, model, trim)
         kept = fitting.turns
         if fitting.size > LONGEST:

@@ -224,14 +224,14 @@ class ReplyRequest:
         return last.session, last.id
 
     def _retry(self, session: Session, last: int, content: str | None, now: int) -> Draft:
-        """Another reply in the place of the last one, which it `replaces` unless the last user turn
-        is changed to this content."""
+        """Another reply in the place of the last turn, where that is a reply, which the new one
+        `replaces` unless the last user turn is changed to this content."""
         is_shown = Turn.session == session, Turn.visible
         newest = Turn.select(Turn.id).where(*is_shown).order_by(Turn.id.desc()).limit(1)
-        replies = newest.where(Turn.kind == "assistant")
         messages = newest.where(Turn.kind == "user")
-        hiding = Turn.update(visible=False).where(Turn.id == replies).returning(Turn.id)
-        ((replaced,),) = db.send(hiding)()
+        is_last_reply = Turn.id == newest, Turn.kind == "assistant"
+        hiding = Turn.update(visible=False).where(*is_last_reply).returning(Turn.id)
+        replaced = next((turn_id for (turn_id,) in db.send(hiding)()), None)
         if content is not None:
             db.send(Turn.update(self._text).where(Turn.id == messages))
         preview = messages.select(fn.SUBSTR(Turn.content, 1, PREVIEW))
@@ -241,13 +241,12 @@ class ReplyRequest:
     def _continue(self, session: Session, now: int) -> Draft:
         """The last visible reply, under way again behind its text. Raises Refused where there is
         nothing to continue."""
-        is_shown_reply = Turn.session == session, Turn.visible, Turn.kind == "assistant"
-        replies = Turn.readable().where(*is_shown_reply)
-        reply = replies.order_by(Turn.id.desc()).first()
+        is_shown = Turn.session == session, Turn.visible
+        reply = Turn.readable().where(*is_shown).order_by(Turn.id.desc()).first()
         is_whole = reply.status == COMPLETE and reply.stop_reason != "length"
-        if is_whole or not reply.content.strip():
+        if reply.kind == "user" or is_whole or not reply.content.strip():
             message = (
-                "There is nothing to continue: the last reply is whole, or has no text. "
+                "There is nothing to continue: the last turn is no reply, whole, or without text. "
                 "Send a message, or retry."
             )
             raise Refused(message)

@@ -23,7 +23,7 @@ from werkzeug.exceptions import RequestTimeout
 from limits import SMALL, Overloaded
 from logs import log
 from serving.answer_threads import SOON, AnswerThreads
-from serving.connection import HEAD, Connection, NotYet
+from serving.connection import Connection, NotYet
 from serving.doors import Doors
 from serving.loop import ENDLESS, TICK, Call, Loop
 from serving.refusals import refusal
@@ -33,7 +33,6 @@ SILENCE = 30  # seconds in which a client that is waited for must send or take s
 REQUEST = 60  # seconds in which a request must be whole
 CLOSING = 30  # seconds after which a connection is closed for good, whatever is still being sent
 HELD = 2**28  # bytes of requests and answers that are held for clients who are waited for
-FRAMING = 8  # bytes that one of a body may take with what frames it in chunks
 PIECES = 8  # of a request, that are received before another client has its turn
 PIPELINED = 65536  # bytes that may follow a request whose answer is a stream
 COMMENT = b":\n\n"  # an event stream may have it between any frames (WHATWG HTML, 9.2.6)
@@ -54,7 +53,7 @@ class Clients:
         self.loop = Loop(cfg.worker_connections * 7 // 16, HELD, self.close)
         self.served, self._stopping = 0, False  # requests; whether it takes no further ones
         self._cfg, self._application, self._tls = cfg, application, tls
-        self._longest_body, self._longest = longest_body, HEAD + FRAMING * longest_body
+        self._longest_body = longest_body
         self._doors = Doors(listeners, self.loop, self._has_room, self._welcome)
         self._open: set[Connection] = set()
         self._kept: set[Connection] = set()  # those without a request
@@ -95,7 +94,7 @@ class Clients:
 
     def _welcome(self, accepted: socket.socket, address: Any, server: Any) -> None:
         """Somebody has connected from this address to that one of this server."""
-        connection = Connection(accepted, address, server, self._longest, self._longest_body)
+        connection = Connection(accepted, address, server, self._longest_body)
         self._open.add(connection)
         try:
             if self._tls:

@@ -21,6 +21,7 @@ from settings import UNIX
 AT_ONCE = 65536  # bytes that are received at a time
 GIVEN = 8192  # bytes of a request that gunicorn is given at a time
 HEAD = 65536  # bytes that a head may have; gunicorn's time for one grows with the square of it
+FRAMING = 8  # bytes that one of a body may take with what frames it in chunks
 LINE = 8192  # bytes that the line before a chunk may have, by gunicorn's own limit
 NEW = 4096  # bytes of a head without the end of a line, from which on it is read all the same
 UNWANTED = 65536  # bytes of a body that nobody reads are taken from a connection that goes on
@@ -72,14 +73,13 @@ class Source(Unreader):
 
 
 class Connection:
-    """`longest` are the bytes that a request may have, with its head and what frames its chunks;
-    of a body, `longest_body`."""
+    """A body has at most `longest_body` bytes, unless the application wants another one."""
 
     def __init__(
-        self, accepted: socket.socket, address: Any, server: Any, longest: int, longest_body: int
+        self, accepted: socket.socket, address: Any, server: Any, longest_body: int
     ) -> None:
         self.socket, self.address, self.server = accepted, address, server
-        self._longest, self._longest_body = longest, longest_body
+        self._usual_body = longest_body
         accepted.setblocking(False)
         with contextlib.suppress(OSError):  # it is not TCP
             # Else the system takes megabytes, and long does not tell that some of them were read.
@@ -113,6 +113,11 @@ class Connection:
         # Where the body ends, once it is wanted; of one in chunks, where its next chunk begins.
         self._end = UNKNOWN
         self._is_chunked, self._body_size = False, 0
+        self._allow_body(self._usual_body)
+
+    def _allow_body(self, longest: int) -> None:
+        """The body may have so many bytes; a request, what frames them besides."""
+        self._longest_body, self._longest = longest, HEAD + FRAMING * longest
 
     def size(self) -> int:
         """The bytes that are held for the client."""
@@ -224,6 +229,7 @@ class Connection:
         """The body is wanted, and has not all arrived."""
         self._is_chunked = "HTTP_TRANSFER_ENCODING" in environ
         self._body_size = 0
+        self._allow_body(environ.get("parley.longest_body", self._usual_body))
         length = 0 if self._is_chunked else int(environ.get("CONTENT_LENGTH", 0))
         self._end = self._head_end + length
 

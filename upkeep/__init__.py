@@ -2,6 +2,8 @@
 
     deletion ─ a session, first out of sight, then in steps; all that is stored of a person
     retention ─ sessions that nobody uses any more
+    exports ─ sessions as lines of JSON, or as a document
+    imports, forks ─► copies: a session that is written in steps, unseen until it is whole
     migrations ─ from one release's database to the next one's
 
 What is due is swept once an hour, by a thread of the replies.

@@ -7,12 +7,14 @@ from collections.abc import Callable, Iterator
 
 from peewee import Expression, Field, Model, Tuple
 
-from database import connected, db, limit_time, transaction
+import processes
+from database import SECOND, connected, db, limit_time, transaction
 from models import Session, Turn
 from replies.draft import Draft
 from tables.idempotency import CLAIM, KEY_TTL, IdempotencyKey
 from tables.ledger import LONGEST_WINDOW, RateLimitHit, Usage
 
+LONGEST_WRITE = 3600 * SECOND  # of what is imported, or copied
 STEP = 0.05  # seconds that a step may hold up other writers
 
 
@@ -50,10 +52,20 @@ def _in_steps(step: Callable[[int], bool]) -> None:
 def sweep() -> None:
     """Delete what dead processes have left of sessions, keys whose day is over, and what no rate
     limit counts any more."""
-    for _ in delete_sessions(Session.owner == ""):
+    for _ in delete_sessions(_is_left()):
         pass
     _delete_old(IdempotencyKey.created_at, KEY_TTL + CLAIM)
     _delete_old(RateLimitHit.at, LONGEST_WINDOW)
+
+
+def _is_left() -> Expression:
+    """Nobody has it, and nobody writes it any more: its process is dead, or has had an hour."""
+    is_nobodys = Session.owner == ""
+    with connected():
+        writers = Session.select(Session.writer).where(is_nobodys, ~Session.writer.is_null())
+        dead = [row.writer for row in writers.distinct() if processes.is_dead(row.writer)]
+        is_late = Session.imported_at < db.now() - LONGEST_WRITE
+    return is_nobodys & (Session.writer.is_null() | Session.writer.in_(dead) | is_late)
 
 
 def _delete_old(field: Field, age: int) -> None:

@@ -55,7 +55,9 @@ def _deletes_more(days: int, kept: SchemaVersion) -> bool:
 def _is_due(days: int) -> Expression:
     """Nobody has used it for so many days, it is not being deleted, and no reply is under way."""
     under_way = Turn.select(Turn.id).where(Turn.session == Session.id, Turn.under_way())
-    unused = (Session.owner != "") & (Session.updated_at < db.now() - days * DAY)
+    until = db.now() - days * DAY
+    is_new_here = fn.COALESCE(Session.imported_at, 0) >= until
+    unused = (Session.owner != "") & (Session.updated_at < until) & ~is_new_here
     return unused & ~fn.EXISTS(under_way)
 
 

@@ -151,6 +151,13 @@ def test_every_answer_that_succeeds_is_as_described(alice, provider, document, s
         alice.patch(path, {"title": "Mine", "model": "m-2", "system": None, "options": OPTIONS}),
     )
     watch.see(f"GET {ONE}", alice.get(path + "?turns[limit]=2"))
+    watch.see_text(f"GET {ONE}", alice.get(path, Accept="text/markdown"))
+    watch.see(f"POST {ONE}/fork", alice.post(path + "/fork"))
+    exported = alice.get("/export")
+    watch.see_text("GET /export", exported)
+    line = json.loads(exported.text.splitlines()[0]) | {"origin": "elsewhere:1"}
+    for _ in range(2):
+        watch.see("POST /sessions/import", alice.post("/sessions/import", line))
     watch.see(f"DELETE {ONE}", alice.delete(path))
     for place in ("/models", "/me", "/usage", "/health", "/openapi.json", "/"):
         watch.see("GET " + place, alice.get(place))
@@ -254,6 +261,10 @@ def test_schemathesis_finds_no_fault(alice, provider, tmp_path):
         enabled = false
         [[operations]]
         include-path = "/usage"  # where the first day is behind the last one
+        [operations.checks.positive_data_acceptance]
+        expected-statuses = ["2xx", "400"]
+        [[operations]]
+        include-path = "/sessions/import"  # times of before 1970, or that lie in the future
         [operations.checks.positive_data_acceptance]
         expected-statuses = ["2xx", "400"]"""
     )

@@ -94,6 +94,9 @@ def test_openapi_typescript_makes_types_with_which_a_client_compiles_and_works(
 @pytest.mark.parametrize("engine", ["sqlite"], indirect=True)  # the description is the same on both
 def test_openapi_python_client_makes_a_client_that_works(server, provider, tmp_path):
     commands = pathlib.Path(sys.executable).parent
+    # It knows no lines of JSON by itself, and would leave the export out.
+    config = tmp_path / "config.yaml"
+    config.write_text("content_type_overrides: {application/x-ndjson: text/plain}")
     options = ("--meta", "none", "--output-path", "parley_client", "--fail-on-warning")
     path = f"{commands}{os.pathsep}{os.environ['PATH']}"  # it looks for ruff there
     run(
@@ -102,6 +105,8 @@ def test_openapi_python_client_makes_a_client_that_works(server, provider, tmp_p
         "--url",
         server.url + "/openapi.json",
         *options,
+        "--config",
+        config,
         cwd=tmp_path,
         PATH=path,
     )

@@ -26,7 +26,7 @@ ALLOWED_HEADERS = (
 )
 
 
-EXPOSED_HEADERS = "Location, Retry-After, X-Request-ID, First-Turn-Sent"
+EXPOSED_HEADERS = "Location, Retry-After, X-Request-ID, First-Turn-Sent, Link"
 
 
 @pytest.fixture

@@ -26,7 +26,7 @@ def peers():
     def make():
         ours, theirs = socket.socketpair()
         opened.extend([ours, theirs])
-        connection = Connection(ours, "", "", 8 * MEGABYTE, MEGABYTE)
+        connection = Connection(ours, "", "", MEGABYTE)
         make.others[connection] = theirs
         return connection
 

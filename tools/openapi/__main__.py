@@ -25,6 +25,7 @@ from apispec.ext.marshmallow import MarshmallowPlugin, OpenAPIConverter
 from marshmallow import Schema
 
 import schemas
+from api import import_schema
 from app import __version__, create_app
 
 FILE = ROOT / "static" / "openapi.json"
@@ -39,8 +40,9 @@ SCHEMAS = sorted(
     - BASE["components"]["schemas"].keys()
     - {"Event"}
 )
-KINDS = vars(schemas) | {
-    type(each).__name__: type(each) for each in vars(schemas).values() if isinstance(each, Schema)
+NAMES = vars(schemas) | vars(import_schema)
+KINDS = NAMES | {
+    type(each).__name__: type(each) for each in NAMES.values() if isinstance(each, Schema)
 }
 # What a Text takes. Many regular expression engines know no surrogates, and to those of JavaScript, other than to Python,
 # U+001C to U+001F and U+0085 are no white space.

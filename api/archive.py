@@ -1,0 +1,98 @@
+"""What is taken along: exports, imports and forks."""
+
+import contextlib
+import itertools
+import re
+import uuid
+from collections.abc import Iterator
+from typing import Any
+
+from flask import Response, g, request, url_for
+from flask.typing import ResponseReturnValue
+from marshmallow import ValidationError
+
+import schemas
+from api import hooks
+from api.import_schema import fork_schema, import_schema
+from api.receive import load_body
+from api.services import services, step_aside
+from database import db
+from models import Session
+from upkeep import exports, forks, imports
+from upkeep.exports import Place
+
+NDJSON = "application/x-ndjson"
+MARKDOWN = "text/markdown; charset=utf-8"
+CURSOR = re.compile(r"([0-9]{1,18})-([0-9a-f]{32})", re.ASCII)
+
+
+def show_export() -> ResponseReturnValue:
+    """Export your sessions, the oldest first."""
+    after = _place_of(request.args.get("page[after]"))
+    hooks.take_room(2 * exports.PAGE_SIZE)
+    step_aside()
+    page = exports.read_page(g.user, after)
+    headers = {}
+    if page.behind:
+        cursor = f"{page.behind.created_at}-{page.behind.id.hex}"
+        following = url_for("api.show_export", **{"page[after]": cursor})
+        headers["Link"] = f'<{following}>; rel="next"'
+    if page.rest is not None:
+        return _in_pieces(itertools.chain(page.pieces, page.rest), NDJSON, headers)
+    response = Response(page.pieces, headers=headers, content_type=NDJSON)
+    response.content_length = sum(map(len, page.pieces))
+    hooks.keep_room(response)
+    return response
+
+
+def _place_of(cursor: str | None) -> Place | None:
+    if cursor is None:
+        return None
+    match = CURSOR.fullmatch(cursor)
+    if match is None:
+        raise ValidationError({"page[after]": ["Take it from the Link of the page before."]})
+    return Place(int(match[1]), uuid.UUID(match[2]))
+
+
+def wants_markdown() -> bool:
+    types = ["application/json", "text/markdown"]
+    return request.accept_mimetypes.best_match(types) == "text/markdown"
+
+
+def show_markdown(session: Session) -> Response:
+    """The session as a document."""
+    db.close()
+    return _in_pieces(exports.markdown_of(session), MARKDOWN, {"Vary": "Accept"})
+
+
+def _in_pieces(pieces: Iterator[bytes], content_type: str, headers: dict[str, str]) -> Response:
+    """An answer whose pieces are read from the database as the client takes them."""
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(services().documents.slot(g.user))
+        response = Response(pieces, headers=headers, content_type=content_type)
+        response.call_on_close(stack.pop_all().close)
+    return response
+
+
+def import_session() -> ResponseReturnValue:
+    """Import a session; no model is asked."""
+    with services().copies.slot(g.user):
+        step_aside()
+        given = load_body(import_schema)
+        del g.body  # it may be large
+        request.environ.get("parley.has_read", int)()  # our server then lets go of it, too
+        session, is_new = imports.take(g.user, given, services().catalog)
+    return _made(session, 201 if is_new else 200)
+
+
+def fork_session(session_id: uuid.UUID) -> ResponseReturnValue:
+    """Copy a session up to a turn."""
+    turn_id = load_body(fork_schema, required=False).get("turn")
+    with services().copies.slot(g.user):
+        step_aside()
+        return _made(forks.fork(g.user, session_id, turn_id), 201)
+
+
+def _made(session: Session, status: int) -> tuple[dict[str, Any], int, dict[str, str]]:
+    location = url_for("api.show_session", session_id=session.id)
+    return schemas.session_schema.dump(session), status, {"Location": location}

@@ -1,0 +1,230 @@
+"""`GET /export`, and a session as Markdown. Modules: `api/archive.py`, `upkeep/exports.py`,
+`tables/shown.py`."""
+
+import socket
+import uuid
+
+import pytest
+
+from client import wait_until
+from exports import export_of, imported, pages_of, turns_of
+from provider import fails, reply, status
+from raw_tables import tables_of
+
+MEGABYTE = 2**20
+
+
+@pytest.fixture
+def someone(server):
+    """A user who has nothing yet."""
+    return server.client(f"https://github.com/{uuid.uuid4().hex}")
+
+
+def test_who_has_nothing_exports_nothing(someone):
+    response = someone.get("/export")
+    assert (response.status_code, response.text) == (200, "")
+    assert "Link" not in response.headers
+
+
+def test_a_line_is_a_session_with_all_that_is_shown(someone, provider):
+    options = {"temperature": 0.5, "max_tokens": 100, "reasoning_effort": None}
+    session = someone.create("First", system="Be kind.", options=options)
+    path = f"/sessions/{session['id']}"
+    provider.script = [reply("Replaced"), reply("Cut", stop="length"), fails("Half ")]
+    someone.post(path + "/messages", {"content": "Second"})
+    someone.post(path + "/retry")
+    someone.post(path + "/messages", {"content": "Third"})
+    someone.patch(path, {"title": "Mine"})
+    shown = someone.get(path).json()
+    [line] = export_of(someone)
+    assert list(line) == [
+        *("id", "title", "title_is_users", "model", "system", "options"),
+        *("created_at", "updated_at", "turns"),
+    ]
+    assert (line["title"], line["title_is_users"], line["model"]) == ("Mine", True, "m-1")
+    assert line["options"] == {"temperature": 0.5, "max_tokens": 100}
+    for name in ("id", "system", "options", "created_at", "updated_at"):
+        assert line[name] == shown[name]
+    assert len(line["turns"]) == len(shown["turns"]) == 6
+    for turn, seen in zip(line["turns"], shown["turns"], strict=True):
+        of_user = {name: seen[name] for name in ("id", "kind", "content", "created_at")}
+        if seen["kind"] == "user":
+            assert turn == of_user
+        else:
+            rest = {name: seen[name] for name in ("status", "stop_reason", "usage", "error")}
+            assert turn == of_user | {"model": "m-1"} | rest
+    assert [turn["content"] for turn in line["turns"][3::2]] == ["Cut", "Half "]
+    assert (
+        line["turns"][3]["stop_reason"] == "length" and line["turns"][5]["error"]["status"] == 502
+    )
+
+
+def test_a_reply_under_way_is_interrupted_in_an_export(someone, provider):
+    session = someone.create("Before")
+    path = f"/sessions/{session['id']}/messages"
+    provider.script = [reply("So far ", 5, "and no further.")]
+    with someone.stream("POST", path, {"content": "Write"}) as stream:
+        told = next(event for event in stream if event.name == "content_delta")
+        wait_until(lambda: export_of(someone)[0]["turns"][3]["content"])
+        [line] = export_of(someone)
+        turn = line["turns"][3]
+        assert turn["content"].startswith(told.data["delta"])
+        assert (turn["status"], turn["stop_reason"], turn["error"]) == ("interrupted", None, None)
+        someone.post(f"/sessions/{session['id']}/cancel")
+
+
+def test_the_oldest_comes_first_and_nothing_is_anothers(someone, bob):
+    bob.create("Bob's")
+    made = [someone.create(f"Number {number}")["id"] for number in range(5)]
+    someone.post(f"/sessions/{made[0]}/messages", {"content": "Later"})
+    assert [line["id"] for line in export_of(someone)] == made
+
+
+def test_a_page_has_at_most_eight_megabytes_of_whole_lines(someone):
+    sizes = [3, 3, 3, 7, 9, 1, 1]  # megabytes
+    for number, size in enumerate(sizes):
+        texts = (f"{number}", *(["x" * MEGABYTE, "go on"] * size))
+        imported(someone, title=f"{number}", turns=turns_of(*texts))
+    pages = list(pages_of(someone))
+    assert [[line["title"] for line in page] for page in pages] == [
+        ["0", "1"],
+        ["2"],
+        ["3"],
+        ["4"],
+        ["5", "6"],
+    ]
+    assert all(len(turn["content"]) == MEGABYTE for turn in pages[3][0]["turns"][1::2])
+
+
+def test_a_page_has_at_most_five_hundred_lines(someone, server):
+    for number in range(501):
+        imported(someone, turns=turns_of(f"Number {number}"))
+    first, second = pages_of(someone)
+    assert (len(first), len(second)) == (500, 1)
+    told = [line["turns"][0]["content"] for line in first + second]
+    assert told == [f"Number {number}" for number in range(501)]
+
+
+@pytest.mark.parametrize(
+    "cursor", ["", "x", "1", "1-2", "-1-" + "0" * 32, "9" * 19 + "-" + "0" * 32, "٣-" + "0" * 32]
+)
+def test_refuses_what_is_no_cursor(alice, cursor):
+    response = alice.request("GET", "/export", params={"page[after]": cursor})
+    [error] = response.json()["errors"]
+    assert (response.status_code, error["source"]) == (400, {"parameter": "page[after]"})
+
+
+def test_sessions_that_go_and_come_meanwhile_disturb_no_page(someone):
+    made = [someone.create(f"Number {number}")["id"] for number in range(3)]
+    middle = someone.request("GET", "/export").text.splitlines()
+    assert len(middle) == 3
+    someone.delete(f"/sessions/{made[1]}")
+    late = someone.create("Late")["id"]
+    assert [line["id"] for line in export_of(someone)] == [made[0], made[2], late]
+
+
+# As Markdown
+
+
+def markdown(client, session, accept="text/markdown"):
+    return client.get(f"/sessions/{session['id']}", Accept=accept)
+
+
+def test_a_session_is_a_document_for_who_wants_markdown(someone, provider):
+    provider.script = [reply("# A heading\n\n```py\nprint('x')\n```")]
+    session = someone.create("A *question*")
+    someone.patch(f"/sessions/{session['id']}", {"title": "A title\nof two lines"})
+    response = markdown(someone, session)
+    assert response.status_code == 200
+    assert response.headers["Content-Type"] == "text/markdown; charset=utf-8"
+    first, second = someone.turns(session)
+    assert response.content.decode() == (
+        "# A title of two lines\n"
+        f"\n## User, {first['created_at']}\n\nA *question*\n"
+        f"\n## m-1, {second['created_at']}\n\n# A heading\n\n```py\nprint('x')\n```\n"
+    )
+
+
+@pytest.mark.parametrize(
+    "accept, kind",
+    [
+        ("text/markdown;q=0.9, application/json;q=0.5", "text/markdown; charset=utf-8"),
+        ("application/json, text/markdown;q=0.5", "application/json"),
+        ("*/*", "application/json"),
+        ("text/*", "text/markdown; charset=utf-8"),
+    ],
+)
+def test_the_client_chooses_between_json_and_markdown(alice, accept, kind):
+    response = markdown(alice, alice.create(), accept)
+    assert (response.status_code, response.headers["Content-Type"]) == (200, kind)
+    assert "Accept" in response.headers["Vary"]
+
+
+def test_other_paths_have_no_markdown_and_anothers_session_is_missing(alice, bob):
+    assert alice.get("/sessions", Accept="text/markdown").status_code == 406
+    assert alice.get("/export", Accept="text/markdown").status_code == 406
+    assert markdown(bob, alice.create()).status_code == 404
+
+
+def unread(server, client, path, accept):
+    """A connection on which this was asked for, of which nothing is read yet."""
+    connection = socket.socket()
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+    connection.connect(("127.0.0.1", server.port))
+    head = f"GET {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {client.token}\r\n"
+    connection.sendall(f"{head}Accept: {accept}\r\nConnection: close\r\n\r\n".encode())
+    return connection
+
+
+def long_session(client):
+    return imported(client, turns=turns_of("Begin", *(["x" * MEGABYTE, "go on"] * 9)))
+
+
+def test_of_one_user_one_document_is_sent_at_a_time(start, settings):
+    server = start(**settings, WEB_CONCURRENCY=1)
+    alice, bob = server.client(), server.client("https://github.com/bob")
+    session, bobs = long_session(alice), long_session(bob)
+    path = f"/sessions/{session['id']}"
+    with unread(server, alice, path, "text/markdown") as reader:
+        assert reader.recv(12) == b"HTTP/1.1 200"
+        refused = markdown(alice, session)
+        assert refused.status_code == 503 and int(refused.headers["Retry-After"]) > 0
+        assert alice.get("/export").status_code == 503  # it is one long line
+        assert len(markdown(bob, bobs).content) > 9 * MEGABYTE
+        assert alice.get("/sessions").status_code == 200
+    wait_until(lambda: markdown(alice, session).status_code == 200)
+
+
+def test_a_long_line_whose_session_goes_meanwhile_is_cut_or_ends(start, settings):
+    """What is sent is whole JSON, or the client sees that it is not."""
+    server = start(**settings, WEB_CONCURRENCY=1)
+    alice = server.client()
+    session = long_session(alice)
+    with unread(server, alice, "/export", "application/x-ndjson") as reader:
+        assert reader.recv(12) == b"HTTP/1.1 200"
+        assert alice.delete(f"/sessions/{session['id']}").status_code == 204
+        data = b"".join(iter(lambda: reader.recv(65536), b""))
+    assert not data.endswith(b"0\r\n\r\n") or b'"content":"go on"' in data
+    assert alice.get("/export").text == ""
+
+
+def test_a_database_that_fails_in_the_middle_cuts_the_answer(start, settings):
+    server = start(**settings, WEB_CONCURRENCY=1)
+    alice = server.client()
+    long_session(alice)
+    with unread(server, alice, "/export", "application/x-ndjson") as reader:
+        assert reader.recv(12) == b"HTTP/1.1 200"
+        with tables_of(settings["DATABASE_URL"]) as tables:
+            tables.rows("ALTER TABLE turn RENAME TO gone")
+        data = b"".join(iter(lambda: reader.recv(65536), b""))
+        with tables_of(settings["DATABASE_URL"]) as tables:
+            tables.rows("ALTER TABLE gone RENAME TO turn")
+    assert data and not data.endswith(b"0\r\n\r\n")  # the last chunk (RFC 9112, section 7.1)
+
+
+def test_a_model_that_refused_stands_in_the_export(someone, provider):
+    provider.script = [status(413, {"error": {"message": "too long"}})]
+    failed = someone.post("/sessions", {"content": "Too long"})
+    assert failed.status_code == 413
+    [line] = export_of(someone)
+    assert line["turns"][1]["status"] == "failed" and line["turns"][1]["error"]["status"] == 413

@@ -1,0 +1,121 @@
+"""Forking a session: a copy of what is shown up to a turn, of which the model is told the
+same."""
+
+import itertools
+import uuid
+from typing import Any, NamedTuple
+
+from peewee import SQL, fn
+
+from database import connected, db
+from models import IN_PROGRESS, LONGEST_PAGE, PREVIEW, Missing, Refused, Session, Turn
+from replies.claim import new_turn_id
+from tables import given
+from upkeep import copies
+
+KEPT = (
+    "title",
+    "title_is_users",
+    "search_title",
+    "model",
+    "provider",
+    "system",
+    "options",
+    "created_at",
+    "updated_at",
+)
+
+
+class _Source(NamedTuple):
+    """A turn that is copied."""
+
+    id: int
+    status: str | None
+    size: int  # bytes
+
+
+def fork(owner: str, session_id: uuid.UUID, turn_id: str | None) -> Session:
+    """A new session of the owner with the turns that are shown up to and with this one, or all.
+    Raises Missing where there is no such turn, Refused where it is being written, all is too long,
+    or the session changes meanwhile."""
+    with connected():
+        original = Session.get_owned(owner, session_id)
+        sources = _up_to(turn_id, _shown(original))
+    _check(sources)
+    ids: dict[int, int] = {}  # of the turns, in the copy
+    steps = (_step(original, some, ids) for some in copies.in_steps(sources, _size_of))
+    session = Session(**{name: getattr(original, name) for name in KEPT})
+    return copies.write(owner, session, steps, lambda: _settle(session, original.trim, ids))
+
+
+def _shown(session: Session) -> list[_Source]:
+    size = SQL(db.size.format("content"))
+    rows = Turn.select(Turn.id, Turn.status, size).where(Turn.session == session, Turn.visible)
+    return [_Source(*row) for row in rows.order_by(Turn.id).tuples()]
+
+
+def _up_to(turn_id: str | None, sources: list[_Source]) -> list[_Source]:
+    if turn_id is None:
+        return sources
+    for number, source in enumerate(sources, 1):
+        if str(source.id) == turn_id:
+            return sources[:number]
+    raise Missing("There is no such turn in this session. Look it up in its turns.")
+
+
+def _check(sources: list[_Source]) -> None:
+    """Raises Refused where these cannot be copied."""
+    if not sources:
+        raise Missing("The session was deleted.")
+    if sources[-1].status == IN_PROGRESS:
+        message = "The reply is under way. Wait until it is done, or fork before it."
+        raise Refused(message, retry_after=1)
+    if sum(source.size for source in sources) > LONGEST_PAGE:
+        message = f"Fork at an earlier turn: a copy has at most {LONGEST_PAGE:,} bytes."
+        raise Refused(message, status=413)
+
+
+def _size_of(source: _Source) -> int:
+    return source.size
+
+
+def _step(original: Session, sources: list[_Source], ids: dict[int, int]) -> copies.Step:
+    def step(session: Session, last: int) -> int:
+        _hold(original)
+        now = db.now()
+        for source in sources:
+            ids[source.id] = last = new_turn_id(now, last)
+        pairs = [(source.id, ids[source.id]) for source in sources]
+        statement = given("copy_turns", pairs)
+        db.send(SQL(statement.sql, [*statement.params, session.key]))
+        return last
+
+    return step
+
+
+def _hold(original: Session) -> None:
+    """Nobody changes the turns from here on. Raises Refused where somebody has."""
+    is_same = Session.id == original.id, Session.updated_at == original.updated_at
+    is_owned = Session.owner == original.owner
+    db.hold(Session.select(Session.id).where(Session.id == original.id))
+    if not Session.select().where(*is_same, is_owned).exists():
+        raise Refused("The session was changed meanwhile. Ask again.", retry_after=1)
+
+
+def _settle(session: Session, trim: int | None, ids: dict[int, int]) -> dict[str, Any]:
+    """The preview of the copy, and where its model's memory begins."""
+    has_text = Turn.session == session, Turn.content != ""
+    texts = Turn.select(fn.SUBSTR(Turn.content, 1, PREVIEW)).where(*has_text)
+    return {
+        "preview": texts.order_by(Turn.id.desc()).limit(1).scalar(),
+        "trim": _trim_of(trim, ids),
+    }
+
+
+def _trim_of(trim: int | None, ids: dict[int, int]) -> int | None:
+    """The turn from which on the model is sent what is said, as its copy; perhaps the one behind
+    all. None where it has not been said here yet."""
+    if trim is None:
+        return None
+    copied = itertools.chain(sorted(ids.items()), [(max(ids) + 1, ids[max(ids)] + 1)])
+    return next((copy for source, copy in copied if source >= trim), None)

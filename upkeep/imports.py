@@ -1,0 +1,165 @@
+"""Importing a session: what it says of itself is kept, and what it does not say is made."""
+
+import contextlib
+import uuid
+from collections.abc import Iterator
+from typing import Any
+
+from peewee import BigIntegerField, fn
+
+from database import SECOND, connected, db, insertion
+from llm import Catalog, UnknownModel
+from models import COMPLETE, FAILED, PREVIEW, Session, Turn, outcome_of
+from replies.claim import new_turn_id
+from replies.titles import local_title
+from tables.search import normalize
+from upkeep import copies
+
+WHY = "It failed where it was written."  # a reply that does not say so itself
+OWN = "parley:"  # origins that are sessions of an export
+
+Fields = dict[str, Any]  # what a client gives, as `api/import_schema.py` loads it
+
+
+class _IsThere(Exception):
+    """The user has a session of this origin already."""
+
+    def __init__(self, session: Session) -> None:
+        super().__init__()
+        self.session = session
+
+
+def take(owner: str, given: Fields, catalog: Catalog) -> tuple[Session, bool]:
+    """Store a session that was given as the owner's. Returns it, and whether it is new: else what
+    is returned is the one that was imported from this origin before. Raises ModelError where no
+    provider tells the default model."""
+    origin = given.get("origin")
+    try:
+        with connected():
+            _refuse_known(owner, origin)
+            now = db.now()
+        session = _session_of(given, catalog, now)
+        turns = _turns_of(given, session, now)
+        steps = (_step(some) for some in copies.in_steps(turns, _size_of))
+        return copies.write(owner, session, steps, lambda: _settle(owner, session)), True
+    except _IsThere as known:
+        return known.session, False
+
+
+def _refuse_known(owner: str, origin: str | None) -> None:
+    """Raises _IsThere where the owner has the session that was imported from there, or that is
+    itself what was exported."""
+    if origin is None:
+        return
+    is_it = Session.origin == origin
+    if origin.startswith(OWN):
+        with contextlib.suppress(ValueError):
+            is_it |= Session.id == uuid.UUID(origin.removeprefix(OWN))
+    known = Session.select().where(Session.owner == owner, is_it).first()
+    if known:
+        raise _IsThere(known)
+
+
+def _settle(owner: str, session: Session) -> dict[str, int]:
+    """Its times, which are of whole seconds: behind those of the owner's sessions that are of the
+    same second, so that what was imported in an order keeps it."""
+    _refuse_known(owner, session.origin)
+    return {
+        field.name: _behind_others(owner, field, getattr(session, field.name))
+        for field in (Session.created_at, Session.updated_at)
+    }
+
+
+def _behind_others(owner: str, field: BigIntegerField, time: int) -> int:
+    if time % SECOND:
+        return time
+    last = time + SECOND - 1  # of this second
+    is_same = Session.owner == owner, field.between(time, last)
+    latest = Session.select(fn.MAX(field)).where(*is_same).scalar()
+    return time if latest is None else min(latest + 1, last)
+
+
+def _session_of(given: Fields, catalog: Catalog, now: int) -> Session:
+    turns = given["turns"]
+    times = [turn["created_at"] for turn in turns if turn.get("created_at") is not None]
+    created_at = given.get("created_at")
+    if created_at is None:
+        created_at = min(times[:1] or [now])
+    updated_at = given.get("updated_at")
+    if updated_at is None:
+        updated_at = max([created_at, *times])
+    model = _served(given.get("model"), catalog)
+    title = given.get("title") or local_title(turns[0]["content"])
+    texts = [turn["content"] for turn in turns if turn["content"]]
+    options = given.get("options") or {}
+    return Session(
+        title=title,
+        title_is_users=bool(given.get("title_is_users")),
+        search_title=normalize(title),
+        model=model,
+        provider=catalog.allow(model).name,
+        system=given.get("system"),
+        options={name: value for name, value in options.items() if value is not None},
+        preview=texts[-1][:PREVIEW],
+        created_at=min(created_at, now),
+        updated_at=min(updated_at, now),
+        origin=given.get("origin"),
+    )
+
+
+def _served(model: str | None, catalog: Catalog) -> str:
+    """This model, or the default where it is not served here."""
+    if model is not None:
+        try:
+            catalog.allow(model)
+            return model
+        except UnknownModel:
+            pass
+    return catalog.default()
+
+
+def _turns_of(given: Fields, session: Session, now: int) -> Iterator[Turn]:
+    """The turns, without ids. One that has no time has that of the turn before it."""
+    time = session.created_at
+    for turn in given["turns"]:
+        said = turn.get("created_at")
+        time = time if said is None else min(said, now)
+        row = Turn(
+            session=session,
+            kind=turn["kind"],
+            content=turn["content"],
+            search_text=normalize(turn["content"]),
+            created_at=time,
+        )
+        if turn["kind"] == "assistant":
+            row.model = turn.get("model") or given.get("model") or session.model
+            _end(row, turn)
+        yield row
+
+
+def _end(row: Turn, turn: Fields) -> None:
+    """How a reply ended, and what it used."""
+    status = turn.get("status") or COMPLETE
+    if status == FAILED:
+        error = turn.get("error") or {"status": 502, "message": WHY}
+        outcome = outcome_of(status, error["status"], error["message"])
+    else:
+        stop_reason = turn.get("stop_reason") if status == COMPLETE else None
+        outcome = outcome_of(status, stop_reason=stop_reason)
+    for name, value in (outcome | (turn.get("usage") or {})).items():
+        setattr(row, name, value)
+
+
+def _size_of(turn: Turn) -> int:
+    return len(turn.content.encode()) + len(turn.search_text.encode())
+
+
+def _step(turns: list[Turn]) -> copies.Step:
+    def step(session: Session, last: int) -> int:
+        now = db.now()
+        for turn in turns:
+            turn.id = last = new_turn_id(now, last)
+        db.send(insertion(*turns))
+        return last
+
+    return step
