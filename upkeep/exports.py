@@ -1,21 +1,22 @@
 """Exporting: an owner's sessions as lines of JSON, and one session as Markdown; in pieces, read as
 they are wanted, so that no more is held than one of them."""
 
-import contextlib
 import json
 import uuid
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from peewee import Tuple, Value
 
-from database import connected
-from models import IN_PROGRESS, INTERRUPTED, Missing, Session
+from database import connected, db, limit_time
+from models import IN_PROGRESS, INTERRUPTED, Session
 from tables.ledger import SAID
 from tables.shown import ShownTurn, pages_of, time_of
 
 PAGE_SIZE = 8 * 2**20  # bytes of the lines that are answered at once
+ENOUGH = 2 * 2**20  # bytes of a page to which no further line is added
 PAGE_SESSIONS = 500
+READ_SIZE = 2**19  # bytes for which a connection is held
 
 
 class Place(NamedTuple):
@@ -25,9 +26,19 @@ class Place(NamedTuple):
     id: uuid.UUID
 
 
+class Piece(NamedTuple):
+    """Of a line; of one that was deleted meanwhile there is nothing."""
+
+    data: bytes
+    ends_line: bool
+
+
+T = TypeVar("T", bytes, Piece)
+
+
 class Page(NamedTuple):
-    """Some lines of an export, in pieces. The `rest` is to be made of a single line that is longer
-    than a page. What follows is `behind` this place, if anything does."""
+    """Lines of an export. The `rest` is to be made, of a single line that is longer than a page.
+    What follows is `behind` this place, if anything does."""
 
     pieces: list[bytes]
     rest: Iterator[bytes] | None
@@ -39,35 +50,42 @@ def read_page(owner: str, after: Place | None) -> Page:
     but at least one, if there is any."""
     places = _places(owner, after)
     pieces: list[bytes] = []
-    left, count = PAGE_SIZE, 0
-    for place in places[:PAGE_SESSIONS]:
-        line = _line_of(owner, place.id)
-        made = list(_up_to(left, line))
-        size = sum(map(len, made))
-        if size > left and pieces:
-            break
-        pieces += made
-        left -= size
-        count += 1
+    size = whole = count = 0  # of all bytes; pieces, and sessions, of whole lines
+    rest = None
+    read = _in_short_reads(_lines(owner, places[:PAGE_SESSIONS]))
+    for piece in read:
+        pieces.append(piece.data)
+        size += len(piece.data)
         if size > PAGE_SIZE:
-            behind = place if len(places) > 1 else None
-            return Page(pieces, line, behind)
+            if not whole:
+                rest = None if piece.ends_line else _rest_of_line(read)
+                whole, count = len(pieces), count + 1
+            break
+        if piece.ends_line:
+            whole, count = len(pieces), count + 1
+            if size > ENOUGH:
+                break
     behind = places[count - 1] if 0 < count < len(places) else None
-    return Page(pieces, None, behind)
+    return Page(pieces[:whole], rest, behind)
 
 
 def lines_of(owner: str) -> Iterator[bytes]:
     """All lines of an owner's export, in pieces."""
     after = None
     while places := _places(owner, after):
-        for after in places:
-            yield from _line_of(owner, after.id)
+        yield from (piece.data for piece in _in_short_reads(_lines(owner, places)))
+        after = places[-1]
 
 
 def markdown_of(session: Session) -> Iterator[bytes]:
-    """A session as a document: its title, and each turn under its speaker and time, as it is."""
+    """A session as a document, in pieces: its title, and each turn under its speaker and time, as
+    it is."""
+    return _in_short_reads(_document(session))
+
+
+def _document(session: Session) -> Iterator[bytes]:
     yield f"# {' '.join(session.title.split())}\n".encode()
-    for turns in _pages(session):
+    for turns in pages_of(session.key):
         yield "".join(map(_section, turns)).encode()
 
 
@@ -87,37 +105,49 @@ def _places(owner: str, after: Place | None) -> list[Place]:
         return [Place(*row) for row in query.order_by(*columns).limit(PAGE_SESSIONS + 1).tuples()]
 
 
-def _up_to(size: int, pieces: Iterator[bytes]) -> Iterator[bytes]:
-    """These pieces, until they have more bytes than these together, or end."""
-    for piece in pieces:
-        yield piece
-        size -= len(piece)
-        if size < 0:
-            return
-
-
-def _line_of(owner: str, session_id: uuid.UUID) -> Iterator[bytes]:
-    """The line of a session, in pieces; none where it was deleted meanwhile."""
-    with contextlib.suppress(Missing):
-        with connected():
-            session = Session.get_owned(owner, session_id)
-        yield _dumped(_head_of(session))[:-1] + b',"turns":['
-        comma = b""
-        for turns in _pages(session):
-            yield comma + b",".join(_dumped(_dump(turn)) for turn in turns)
-            comma = b","
-        yield b"]}\n"
-
-
-def _pages(session: Session) -> Iterator[list[ShownTurn]]:
-    """The turns of a session, in pages. None holds a connection longer than it is read."""
-    pages = pages_of(session.key)
+def _in_short_reads(pieces: Iterator[T]) -> Iterator[T]:
+    """These pieces, which read the database. No connection is held while one is sent, nor is one
+    kept, on SQLite with what it has read."""
     while True:
         with connected():
-            page = next(pages, None)
-        if not page:
+            some = list(_some(pieces))
+            db.discard()
+        if not some:
             return
-        yield page
+        yield from some
+
+
+def _some(pieces: Iterator[T]) -> Iterator[T]:
+    """The next of these pieces, until they have so many bytes as are read at once."""
+    size = 0
+    for piece in pieces:
+        yield piece
+        size += len(piece.data if isinstance(piece, Piece) else piece)
+        if size > READ_SIZE:
+            return
+
+
+def _rest_of_line(pieces: Iterator[Piece]) -> Iterator[bytes]:
+    for piece in pieces:
+        yield piece.data
+        if piece.ends_line:
+            return
+
+
+def _lines(owner: str, places: list[Place]) -> Iterator[Piece]:
+    for place in places:
+        limit_time()
+        session = Session.get_or_none(Session.owner == owner, Session.id == place.id)
+        if session is None:
+            yield Piece(b"", True)
+            continue
+        yield Piece(_dumped(_head_of(session))[:-1] + b',"turns":[', False)
+        comma = b""
+        for turns in pages_of(session.key):
+            if turns:
+                yield Piece(comma + b",".join(_dumped(_dump(turn)) for turn in turns), False)
+                comma = b","
+        yield Piece(b"]}\n", True)
 
 
 def _dumped(value: dict[str, Any]) -> bytes:

@@ -5,11 +5,11 @@ import uuid
 from collections.abc import Iterator
 from typing import Any
 
-from peewee import BigIntegerField, fn
+from peewee import SQL, BigIntegerField, fn
 
 from database import SECOND, connected, db, insertion
 from llm import Catalog, UnknownModel
-from models import COMPLETE, FAILED, PREVIEW, Session, Turn, outcome_of
+from models import COMPLETE, FAILED, PREVIEW, Missing, Session, Turn, outcome_of
 from replies.claim import new_turn_id
 from replies.titles import local_title
 from tables.search import normalize
@@ -51,11 +51,12 @@ def _refuse_known(owner: str, origin: str | None) -> None:
     itself what was exported."""
     if origin is None:
         return
-    is_it = Session.origin == origin
-    if origin.startswith(OWN):
-        with contextlib.suppress(ValueError):
-            is_it |= Session.id == uuid.UUID(origin.removeprefix(OWN))
-    known = Session.select().where(Session.owner == owner, is_it).first()
+    # Either engine uses a partial index only where the statement has its condition.
+    is_its = Session.origin == origin, SQL("origin IS NOT NULL AND owner <> ''")
+    known = Session.get_or_none(Session.owner == owner, *is_its)
+    if known is None and origin.startswith(OWN):
+        with contextlib.suppress(ValueError, Missing):
+            known = Session.get_owned(owner, uuid.UUID(origin.removeprefix(OWN)))
     if known:
         raise _IsThere(known)
 
