@@ -1,0 +1,103 @@
+"""A conversation of ChatGPT's export, as users have published its shape: a tree of messages, of
+which the page shows the branch that ends at `current_node`."""
+
+import re
+from typing import Any
+
+from upkeep.messages import (
+    ASSISTANT,
+    FILE,
+    IMAGE,
+    USER,
+    Conversation,
+    Message,
+    Unreadable,
+    branch_to,
+    conversation,
+    joined,
+    leaves_of,
+    objects,
+    part,
+    time_of,
+)
+
+TEXTS = ("text", "multimodal_text")  # content types; of the others, the next two are settings
+CONTEXTS = ("user_editable_context", "model_editable_context")
+TO_ALL = ("", "all")  # recipients; another one is a tool
+TIMES = {"created_at": "create_time", "updated_at": "update_time"}
+# `\ue200cite\ue202turn0search0\ue201`, of which the page makes a link.
+CITATION = re.compile("\ue200[^\ue200\ue201]*+\ue201")
+
+
+def convert(data: dict[str, Any]) -> Conversation:
+    """Raises Unreadable."""
+    nodes = {
+        key: part({"mapping": node}, "mapping", dict)
+        for key, node in part(data, "mapping", dict).items()
+        if node is not None
+    }
+    parents = {key: part(node, "parent", str) or None for key, node in nodes.items()}
+    messages = {key: read_message(part(node, "message", dict)) for key, node in nodes.items()}
+    leaf = part(data, "current_node", str)
+    if leaf not in nodes:
+        leaf = (leaves_of(parents) or [leaf])[-1]
+    return conversation(
+        "chatgpt:" + id_of(data),
+        part(data, "title", str),
+        {
+            "created_at": time_of(data.get("create_time")),
+            "updated_at": time_of(data.get("update_time")),
+        },
+        messages,
+        branch_to(leaf, parents),
+    )
+
+
+def id_of(data: dict[str, Any]) -> str:
+    names = part(data, "id", str), part(data, "conversation_id", str)
+    found = next((name for name in names if name.strip()), None)
+    if found is None:
+        raise Unreadable("It has no id.")
+    return found
+
+
+def read_message(message: dict[str, Any]) -> Message:
+    """What is taken of a message. Raises Unreadable."""
+    metadata, content = part(message, "metadata", dict), part(message, "content", dict)
+    role = part(part(message, "author", dict), "role", str)
+    kind = part(content, "content_type", str)
+    is_hidden = metadata.get("is_visually_hidden_from_conversation")
+    if is_hidden or role in ("", "system") or kind in CONTEXTS:
+        return Message()
+    is_to_all = part(message, "recipient", str) in TO_ALL
+    if role not in (USER, ASSISTANT) or kind not in TEXTS or not is_to_all:
+        return Message(tools=1)
+    text, assets = read_parts(content)
+    attached = [part(each, "mime_type", str) for each in objects(metadata, "attachments")]
+    if role == USER and not text and (assets or attached):
+        is_image = any("image" in each for each in assets + attached)
+        text = IMAGE if is_image else FILE
+    return Message(
+        role,
+        text,
+        time_of(message.get("create_time")),
+        part(metadata, "model_slug", str) if role == ASSISTANT else "",
+        # What was attached may be among the parts, too.
+        files=max(len(assets), len(attached)),
+    )
+
+
+def read_parts(content: dict[str, Any]) -> tuple[str, list[str]]:
+    """The text of a message, and the kinds of what else it has: images, sound, files."""
+    texts, assets = [], []
+    for each in part(content, "parts", list):
+        if isinstance(each, str):
+            texts.append(CITATION.sub("", each))
+        elif each is not None:
+            asset = part({"parts": each}, "parts", dict)
+            kind = part(asset, "content_type", str)
+            if kind == "audio_transcription":
+                texts.append(part(asset, "text", str))
+            else:
+                assets.append(kind)
+    return joined(texts), assets
