@@ -2,6 +2,7 @@
 
     commands ─ token, usage, forget
     backup ─ backup, restore
+    moving, taking ─ export, import, and what becomes of the conversations of a file
     check ─ all that is set up is tried
     chat, screen ─ a client, which knows the service by its API alone
     start ─ the banner, and the line of the log
@@ -13,6 +14,7 @@ from terminal.backup import backup_command, restore_command
 from terminal.chat import chat_command
 from terminal.check import check_command
 from terminal.commands import forget_command, print_token, usage_command
+from terminal.moving import export_command, import_command
 from terminal.start import announce, is_looking_for_commands, prepare_run
 
 COMMANDS = (
@@ -23,6 +25,8 @@ COMMANDS = (
     forget_command,
     backup_command,
     restore_command,
+    export_command,
+    import_command,
 )
 
 __all__ = ["COMMANDS", "announce", "is_looking_for_commands", "prepare_run"]
