@@ -55,6 +55,11 @@ class Engine:
         """Raises Unavailable where nobody can write."""
         raise NotImplementedError
 
+    def is_in_use(self) -> bool:
+        """Whether another process has it open, as far as that can be found out. To be asked while
+        this process has no connection."""
+        raise NotImplementedError
+
     def write(self) -> AbstractContextManager[None]:
         """One short write transaction, within which no other may begin."""
         raise NotImplementedError

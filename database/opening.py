@@ -13,19 +13,21 @@ from peewee import BigIntegerField, IntegerField, TextField
 from database.connection import Pool, db
 from database.failures import DRIVER_ERRORS, Unavailable, reason
 from database.sqlite import SQLite
-from settings import SettingError, ensure_folder, home, whose
+from settings import SettingError, command, ensure_folder, home, whose
 
 _MISTAKES = tomllib.loads(pathlib.Path(__file__).with_name("mistakes.toml").read_text("utf-8"))
 
 
 class SchemaVersion(db.Model):  # type: ignore[name-defined]
-    """How many of the migrations this database has had, the secret of its digests, and for how many
-    days sessions are kept, by a setting that was made or lowered at that time."""
+    """How many of the migrations this database has had, the secret of its digests, for how many
+    days sessions are kept, by a setting that was made or lowered at that time, and the id of the
+    file from which everything is being moved here (`upkeep/moving.py`)."""
 
     migrations = IntegerField()
     secret = TextField(null=True)
     retention_days = IntegerField(null=True)
     retention_since = BigIntegerField(null=True)
+    moving = TextField(null=True)
 
     class Meta:
         table_name = "release"
@@ -40,9 +42,13 @@ def url_of(settings: Mapping[str, Any], folder: str) -> str:
 
 
 def open_database(
-    settings: Mapping[str, Any], folder: str, migrations: Sequence[Callable[[], None]]
+    settings: Mapping[str, Any],
+    folder: str,
+    migrations: Sequence[Callable[[], None]],
+    may_be_half: bool = False,
 ) -> None:
-    """Point all models at the database of these settings, migrated. Raises SettingError."""
+    """Point all models at the database of these settings, migrated. It has all that was to be moved
+    into it, or `may_be_half`. Raises SettingError."""
     url = url_of(settings, folder)
     try:
         if not settings["DATABASE_URL"]:
@@ -55,7 +61,7 @@ def open_database(
 
             engine, options = postgresql.PostgreSQL, postgresql.parse(url)
         db.initialize(engine(**engine.options | options))
-        _migrate(migrations)
+        _migrate(migrations, may_be_half)
     except (Unavailable, *DRIVER_ERRORS, OSError) as error:
         problem = _what_to_do(reason(error), options["database"])
         raise SettingError("DATABASE_URL", problem) from None
@@ -70,7 +76,7 @@ def _what_to_do(said: str, path: str) -> str:
     return said
 
 
-def _migrate(migrations: Sequence[Callable[[], None]]) -> None:
+def _migrate(migrations: Sequence[Callable[[], None]], may_be_half: bool) -> None:
     """Apply the migrations that are missing, once however many processes start together. Raises
     SettingError where it cannot."""
     with db.connection_context(), db.write():
@@ -85,6 +91,8 @@ def _migrate(migrations: Sequence[Callable[[], None]]) -> None:
         for step in migrations[version.migrations :]:
             step()
         _check_columns()
+        if not may_be_half:
+            _check_whole()
         version.migrations = len(migrations)
         version.save()
         lacking = SchemaVersion.secret.is_null()
@@ -103,6 +111,18 @@ def _check_columns() -> None:
                 raise
             problem = "a state of Parley made it that was never released; start with a new one"
             raise SettingError("DATABASE_URL", problem) from None
+
+
+def _check_whole() -> None:
+    """Raises SettingError where the end of what is being moved here is still to come."""
+    file_id = SchemaVersion.select(SchemaVersion.moving).scalar()
+    if file_id is not None:
+        problem = (
+            "an import into it has not come to its end; run "
+            f"`{command()} import --all FILE` again, with the file whose first line has the id "
+            f"{file_id}"
+        )
+        raise SettingError("DATABASE_URL", problem)
 
 
 def _is_lacking(error: BaseException) -> bool:

@@ -31,10 +31,23 @@ PATIENCE = " ".join(
 )
 CONNECT_TIMEOUT = 5  # seconds
 # What a keeper asks seems so dear that it would be compiled each time. A transaction whose host has
-# vanished in the middle of it holds its rows for as long as TCP knows nothing of that.
+# vanished in the middle of it holds its rows for as long as TCP knows nothing of that. By its name,
+# which a URL may have given it, others are told apart from `psql`.
 SESSION = """
 SELECT set_config('jit', 'off', false),
-    set_config('idle_in_transaction_session_timeout', '15s', false)
+    set_config('idle_in_transaction_session_timeout', '15s', false),
+    set_config(
+        'application_name',
+        coalesce(nullif(current_setting('application_name'), ''), 'parley'),
+        false
+    )
+"""
+OTHERS = """
+SELECT count(*)
+FROM pg_stat_activity
+WHERE datname = current_database()
+AND application_name = current_setting('application_name')
+AND pid <> pg_backend_pid()
 """
 PREPARED_AFTER = 5  # uses of a statement
 CLOCK_TTL = 1  # seconds
@@ -178,6 +191,12 @@ class PostgreSQL(Pool, peewee.PostgresqlDatabase):
         poll = select.poll()
         poll.register(connection.fileno(), select.POLLIN)
         return not poll.poll(0)
+
+    def is_in_use(self) -> bool:
+        """PgBouncer keeps connections of those who have gone: behind it, nothing is found out."""
+        with self.connection_context():
+            ((count,),) = self.execute_sql(OTHERS).fetchall()
+            return _is_server_itself(self.connection()) and count > 0
 
     def check(self) -> None:
         ((read_only,),) = self.execute_sql("SHOW transaction_read_only").fetchall()

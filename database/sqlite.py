@@ -24,6 +24,25 @@ APPLICATION_ID = 0x50726C79  # "Prly", by which `file` tells whose SQLite file i
 OUR_TABLES = {"release", "session", "turn"}
 
 
+# The bytes of a file that SQLite locks for those who have it open.
+SHARED_FIRST, SHARED_SIZE = 0x40000002, 510
+
+
+@contextlib.contextmanager
+def held(path: pathlib.Path) -> Iterator[None]:
+    """Let no other process open the database, also one that is damaged. Raises BlockingIOError
+    where somebody has it open.
+
+    A connection in WAL mode has a shared lock on these bytes of the file for as long as it is open
+    (sqlite.org/src/file/src/os.h). SQLite must not open the file in this process meanwhile: closing
+    it would end the lock, too. Nor may it have the file open before."""
+    import fcntl  # POSIX's own: without it, local work goes on all the same
+
+    with path.open("r+b") as file:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, SHARED_SIZE, SHARED_FIRST)
+        yield
+
+
 class SQLite(Pool, SqliteDatabase):
     """One file, with one writer at a time."""
 
@@ -115,6 +134,13 @@ class SQLite(Pool, SqliteDatabase):
             raise Unavailable(str(error)) from error
         if not os.path.samestat(found, self._file):
             raise Unavailable("the file of the database is another one")
+
+    def is_in_use(self) -> bool:
+        try:
+            with held(pathlib.Path(self.database)):
+                return False
+        except BlockingIOError:
+            return True
 
     # Connections
 

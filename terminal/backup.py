@@ -18,15 +18,13 @@ from flask import current_app
 
 import auth
 import database
-from database import APPLICATION_ID
+from database import APPLICATION_ID, sqlite
 from settings import whose
 from tables.ledger import utc
 from terminal.commands import own_settings
 from upkeep.migrations import MIGRATIONS
 
 DATABASE = "parley.db"
-# The bytes of a file that SQLite locks for those who have it open.
-SHARED_FIRST, SHARED_SIZE = 0x40000002, 510
 USUAL = "On PostgreSQL, pg_dump and pg_restore do it; docs/operating.md has the commands."
 
 
@@ -202,17 +200,11 @@ def state_of(path: pathlib.Path) -> list:
 
 @contextlib.contextmanager
 def held(path: pathlib.Path) -> Iterator[None]:
-    """Let no other process open the database, also one that is damaged. Raises ClickException where
-    somebody has it open.
-
-    A connection in WAL mode has a shared lock on these bytes of the file for as long as it is open
-    (sqlite.org/src/file/src/os.h). SQLite must not open the file in this process meanwhile: closing
-    it would end the lock, too."""
-    import fcntl  # POSIX's own: without it, local work goes on all the same
-
-    with path.open("r+b") as file:
+    """Let no other process open the database meanwhile, nor SQLite in this one. Raises
+    ClickException where somebody has it open."""
+    with contextlib.ExitStack() as stack:
         try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, SHARED_SIZE, SHARED_FIRST)
+            stack.enter_context(sqlite.held(path))
         except BlockingIOError:
             raise click.ClickException(f"{path} is in use. Stop the service first.") from None
         yield
