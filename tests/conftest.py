@@ -4,12 +4,11 @@ import contextlib
 import functools
 import uuid
 
-import psycopg
 import pytest
 
 from browser import browser, driver, npm, page  # noqa: F401
 from client import ALICE, BOB
-from databases import LEFT_OUT, POSTGRESQL
+from databases import LEFT_OUT, POSTGRESQL, new_databases
 from ledgers import within_a_day  # noqa: F401
 from provider import Provider, status
 from proxy import Proxy
@@ -32,21 +31,8 @@ def engine(request):
 @pytest.fixture(scope="session")
 def new_database(engine, tmp_path_factory):
     """A function that returns the URL of an empty database; all of them are dropped in the end."""
-    names = []
-
-    def create():
-        name = f"parley_{uuid.uuid4().hex}"
-        if engine == "sqlite":
-            return f"sqlite:///{tmp_path_factory.mktemp('database')}/{name}.db"
-        with psycopg.connect(POSTGRESQL, autocommit=True) as connection:
-            connection.execute(f"CREATE DATABASE {name}")
-        names.append(name)
-        return POSTGRESQL.rpartition("/")[0] + "/" + name
-
-    yield create
-    for name in names:
-        with psycopg.connect(POSTGRESQL, autocommit=True) as connection:
-            connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    with new_databases(engine, tmp_path_factory.mktemp) as create:
+        yield create
 
 
 @pytest.fixture(scope="session")
