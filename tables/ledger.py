@@ -43,6 +43,16 @@ class Entry(NamedTuple):
     tokens: list[int]  # of each of TOKENS, those that are not counted yet
     outcome: str | None = None  # how the reply ended; None where it goes on, or was counted before
 
+    @property
+    def day(self) -> str:
+        return utc(self.asked_at).date().isoformat()
+
+    @property
+    def counts(self) -> list[int]:
+        """What is added to each count of Usage, in their order."""
+        outcomes = [int(self.outcome == status) for status in ("failed", "interrupted")]
+        return [int(self.outcome is not None), *self.tokens, *outcomes]
+
 
 class Usage(db.Model):
     """What an owner used of a model on a day in UTC, 2026-11-25: that on which the reply was asked
@@ -71,12 +81,7 @@ class Usage(db.Model):
     def add(cls, entries: Iterable[Entry]) -> None:
         """Add these, in the caller's transaction, by one statement. Where neither a turn nor usage
         is left that names the owner, who was forgotten meanwhile, it is added without the name."""
-        rows = []
-        for entry in entries:
-            day = utc(entry.asked_at).date().isoformat()
-            outcomes = [int(entry.outcome == status) for status in ("failed", "interrupted")]
-            counts = [int(entry.outcome is not None), *entry.tokens, *outcomes]
-            rows.append([entry.turn_id, entry.owner, day, entry.model, *counts])
+        rows = [[each.turn_id, each.owner, each.day, each.model, *each.counts] for each in entries]
         if rows:
             db.send(given("add_usage", rows))
 

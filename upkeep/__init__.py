@@ -7,6 +7,7 @@
     archives ─► values ─ the conversations in a file, one at a time
     foreign ─► chatgpt, claude ─► messages ─ what an import takes of one
     migrations ─ from one release's database to the next one's
+    moving ─► endings ─► everything ─ from one database to another, by a file
 
 What is due is swept once an hour, by a thread of the replies.
 """
