@@ -93,7 +93,8 @@ class Walk:
             self.user.serve(text)
         elif "stop the service" in block.above:
             self.user.stop()
-            (self.user.folder / "instance" / "parley.db").unlink()
+            if "flask restore" in text:
+                (self.user.folder / "instance" / "parley.db").unlink()
             self.output = self.user.run(text)
             self.user.serve(self.serving)
         else:
@@ -144,6 +145,9 @@ def test_a_new_user_runs_the_blocks_of_a_document_in_their_order(new_user, docum
     walk = Walk(new_user)
     walk.run([block for block in blocks_of("README.md") if is_run(block)][:2])
     walk.run(blocks_of(document))
+    if document == "docs/growing.md":
+        token = new_user.run(".venv/bin/flask token https://github.com/you")
+        walk.check_database("instance/again.db", token)
     if document == "docs/operating.md":
         # The last block printed a token, which the server takes from its next start on.
         token = walk.output
