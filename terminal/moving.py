@@ -14,6 +14,7 @@ from flask import current_app
 
 import auth
 import database
+import limits
 from database import db
 from llm import open_catalog
 from models import Session
@@ -21,11 +22,10 @@ from providers.faults import ModelError
 from settings import command
 from terminal.commands import open_database, own_settings
 from terminal.taking import FORMAT, Taking
-from upkeep import archives, exports
+from upkeep import archives, exports, moving
 from upkeep.migrations import MIGRATIONS
 from upkeep.values import BadFile
 
-SIZE_FACTOR = 16  # a conversation may be so many times as long as a request's body
 STANDARD_OUTPUT = "-"
 
 
@@ -82,7 +82,7 @@ def import_command(file: str | None, subject: str | None, everything: str | None
     settings = own_settings()
     current_app.config.update(settings)  # a schema reads them there
     taking = Taking(file, owner, open_catalog(settings))
-    problem = take_all(taking, file, SIZE_FACTOR * settings["MAX_CONTENT_LENGTH"])
+    problem = take_all(taking, file, limits.IMPORT * settings["MAX_CONTENT_LENGTH"])
     taking.tell(problem)
     sys.exit(bool(problem or taking.refused))
 
@@ -188,8 +188,6 @@ def take_all(taking: Taking, path: str, limit: int) -> str:
 
 
 def export_everything(path: str) -> None:
-    from upkeep import moving
-
     open_database()
     try:
         moved = moving.write_everything(path)
@@ -199,8 +197,6 @@ def export_everything(path: str) -> None:
 
 
 def import_everything(path: str) -> None:
-    from upkeep import moving
-
     database.open_database(own_settings(), current_app.instance_path, MIGRATIONS, may_be_half=True)
     try:
         moved = moving.read_everything(path)

@@ -25,8 +25,10 @@ TEXTS = ("text", "multimodal_text")  # content types; of the others, the next tw
 CONTEXTS = ("user_editable_context", "model_editable_context")
 TO_ALL = ("", "all")  # recipients; another one is a tool
 TIMES = {"created_at": "create_time", "updated_at": "update_time"}
-# `\ue200cite\ue202turn0search0\ue201`, of which the page makes a link.
-CITATION = re.compile("\ue200[^\ue200\ue201]*+\ue201")
+# `\ue200cite\ue202turn0search0\ue201`, of which the page makes a link; and
+# `\ue200entity\ue202["city","Ulm"]\ue201`, of which it shows the name.
+MARKER = re.compile("\ue200[^\ue200\ue201]*+\ue201")
+ENTITY = re.compile('\ue200entity\ue202\\["[^"]*","((?:[^"\\\\]|\\\\.)*)"[^\ue200\ue201]*\ue201')
 
 
 def convert(data: dict[str, Any]) -> Conversation:
@@ -92,7 +94,7 @@ def read_parts(content: dict[str, Any]) -> tuple[str, list[str]]:
     texts, assets = [], []
     for each in part(content, "parts", list):
         if isinstance(each, str):
-            texts.append(CITATION.sub("", each))
+            texts.append(MARKER.sub("", ENTITY.sub(r"\1", each)))
         elif each is not None:
             asset = part({"parts": each}, "parts", dict)
             kind = part(asset, "content_type", str)

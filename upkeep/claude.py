@@ -1,6 +1,7 @@
 """A conversation of Claude's export, as users have published its shape: a list of messages. Where
 some were edited, or answered again, they are a tree, and nothing says which branch was shown."""
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,6 +24,9 @@ from upkeep.messages import (
 )
 
 KINDS = {"human": USER, "assistant": ASSISTANT}
+TEXTS = ("text", "voice_note")  # types of blocks; the second is speech, written down
+# What stands in the text of old messages for a block of another type.
+NOT_SUPPORTED = re.compile(r"```\s*This block is not supported on your current device yet\.\s*```")
 FILES = ("image", "document")  # types of blocks that the export has without their bytes
 HIDDEN = ("injected_prompt_block", "token_budget", "summaries")  # which the page does not show
 
@@ -69,9 +73,9 @@ def read_message(message: dict[str, Any]) -> Message:
         return Message()
     blocks = objects(message, "content")
     types = [part(block, "type", str) for block in blocks]
-    texts = [part(block, "text", str) for block in blocks if block.get("type") == "text"]
+    texts = [part(block, "text", str) for block in blocks if block.get("type") in TEXTS]
     if not blocks:
-        texts = [part(message, "text", str)]
+        texts = [NOT_SUPPORTED.sub("", part(message, "text", str))]
     labels, files = read_files(message)
     shown = [each for each in types if each in FILES]
     if kind == USER:
@@ -83,7 +87,7 @@ def read_message(message: dict[str, Any]) -> Message:
         joined(texts),
         time_of(seconds_of(message.get("created_at"))),
         files=files + len(shown),
-        tools=sum(each not in ("text", *FILES, *HIDDEN) for each in types),
+        tools=sum(each not in (*TEXTS, *FILES, *HIDDEN) for each in types),
     )
 
 

@@ -180,6 +180,8 @@ def test_of_joined_answers_the_last_names_the_model_and_the_first_the_time():
 TEXTS = [
     ("a\ue200cite\ue202turn0search0\ue201b", "ab"),
     ("a\ue200cite\n\ue201b\ue200x\ue201", "ab"),
+    ('In \ue200entity\ue202["city","Ulm \\"on\\" it","in Swabia"]\ue201.', 'In Ulm \\"on\\" it.'),
+    ('In \ue200entity\ue202["city"]\ue201.', "In ."),
     ("a\ue200never closed", "a\ue200never closed"),
     ("a\0b\ud83dc\U0001f600", "a\ufffdb\ufffdc\U0001f600"),
     ("  kept \n", "  kept \n"),
@@ -268,6 +270,17 @@ def test_the_text_beside_the_blocks_counts_where_there_are_no_blocks():
     )
     assert turns(value) == [("user", "Old?"), ("assistant", "Old.")]
     assert convert(value).left_out == LeftOut(tools=1)
+
+
+def test_speech_is_text_and_what_stands_for_other_blocks_is_none():
+    lacking = "```\nThis block is not supported on your current device yet.\n```"
+    value = claude(
+        {"sender": "human", "content": [{"type": "voice_note", "text": "Said."}]},
+        {"sender": "assistant", "text": f"Before.\n\n{lacking}\n\nAfter."},
+    )
+    (_, asked), (_, answered) = turns(value)
+    assert (asked, answered.split()) == ("Said.", ["Before.", "After."])
+    assert convert(value).left_out == LeftOut()
 
 
 ATTACHMENTS = [
