@@ -1,0 +1,190 @@
+"""Files that chats come in, as the page reads them: piece by piece, with bounded memory, and with one sentence for what is bad."""
+
+import json
+import struct
+import zipfile
+
+import pytest
+
+from page_files import lines, zipped
+
+pytestmark = pytest.mark.parametrize(
+    "engine", ["sqlite"], indirect=True
+)  # what the page does is the same on both
+
+READ = """
+    const done = arguments[0];
+    const [file] = document.getElementById("given").files;
+    import("/static/archive.js").then(async ({ readArchive, Fault }) => {
+        const found = [];
+        let read;
+        try {
+            for await (const each of readArchive(file, (...bytes) => (read = bytes))) found.push(each);
+        } catch (error) {
+            done([found, error instanceof Fault ? error.message : String(error), read]);
+        }
+        done([found, "", read]);
+    });
+"""
+TWO = [{"title": 'One "{[\\'}, {"title": "Zwei ]}\\\""}]
+
+
+@pytest.fixture
+def read(page, tmp_path):
+    """A function that has the page's reader read a file; returns what it finds, the sentence with which it stops, if it
+    does, and how many bytes it has read of how many."""
+    page.driver.execute_script(
+        "document.body.append(Object.assign(document.createElement('input'), { type: 'file', id: 'given' }))"
+    )
+
+    def read(content):
+        (tmp_path / "file").write_bytes(content)
+        page.find("#given").send_keys(str(tmp_path / "file"))
+        found, fault, progress = page.driver.execute_async_script(READ)
+        if not fault:
+            assert progress is None or progress[0] == progress[1]
+        return found, fault
+
+    return read
+
+
+def values(found):
+    return [each["value"] for each in found]
+
+
+WHOLE = {
+    "lines": lines(*TWO),
+    "lines without an end": lines(*TWO)[:-1],
+    "lines of Windows": lines(*TWO).replace(b"\n", b"\r\n"),
+    "an array": json.dumps(TWO).encode(),
+    "an array over lines": json.dumps(TWO, indent=2).encode(),
+    "a mark in front": b"\xef\xbb\xbf" + json.dumps(TWO, ensure_ascii=False).encode(),
+    "a ZIP": zipped({"conversations.json": json.dumps(TWO), "user.json": "{}"}),
+    "a ZIP that packs nothing": zipped({"conversations.json": json.dumps(TWO)}, zipfile.ZIP_STORED),
+    "a ZIP with folders": zipped(
+        {
+            "a/conversations-000.json": json.dumps(TWO[:1]),
+            "__MACOSX/a/._conversations-000.json": b"\0\5",
+            "shared_conversations.json": "[{}]",
+            "a/conversations-001.json": json.dumps(TWO[1:]),
+        }
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_finds_the_conversations_of_a_file(name, read):
+    found, fault = read(WHOLE[name])
+    assert fault == "" and values(found) == TWO
+
+
+def test_finds_them_in_a_large_zip(read, monkeypatch):
+    monkeypatch.setattr(zipfile, "ZIP64_LIMIT", 0)  # so that small ones are written as large ones
+    content = zipped({"conversations.json": json.dumps(TWO), "b/conversations.json": "[]"})
+    assert b"PK\6\6" in content and b"PK\6\7" in content
+    found, fault = read(content)
+    assert fault == "" and values(found) == TWO
+
+
+def test_says_where_a_conversation_is_and_counts_no_header(read):
+    header = {"parley": 2}
+    found, _ = read(lines(header, *TWO))
+    starts = len(lines(header)), len(lines(header, TWO[0]))
+    assert [each["place"] for each in found][1:] == [
+        f"Conversation {number}, from byte {start} on" for number, start in enumerate(starts, 1)
+    ]
+    found, _ = read(WHOLE["a ZIP with folders"])
+    assert found[1]["place"] == "a/conversations-001.json, conversation 1, from byte 1 on"
+
+
+LARGE = b'{"a": "' + b"x" * 40_000_000 + b'"}'
+PASSED_OVER = {
+    "larger than 16 MB": LARGE,
+    "nested more than 200 levels deep": b'{"a": ' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+    "not UTF-8": b'{"a": "\xed\xa0\xbd"}',
+    "not JSON": b'{"a": nothing}',
+}
+
+
+@pytest.mark.parametrize("problem", PASSED_OVER)
+def test_passes_over_a_conversation_that_is_bad_and_goes_on(problem, read):
+    for content in (
+        b"[" + PASSED_OVER[problem] + b", " + json.dumps(TWO[0]).encode() + b"]",
+        PASSED_OVER[problem] + b"\n" + lines(TWO[0]),
+    ):
+        found, fault = read(content)
+        assert fault == "" and len(found) == 2
+        assert found[0]["problem"] == f"it is {problem}" and "value" not in found[0]
+        assert found[1]["value"] == TWO[0]
+
+
+def encrypted():
+    """A ZIP whose member says that it is encrypted."""
+    content = bytearray(zipped({"conversations.json": "[]"}))
+    content[content.index(b"PK\1\2") + 8] |= 1
+    return bytes(content)
+
+
+def overlapping():
+    """A ZIP in which a hundred members are the same bytes."""
+    content = zipped({"conversations.json": json.dumps(["x" * 1000])}, zipfile.ZIP_STORED)
+    at, end = content.index(b"PK\1\2"), content.index(b"PK\5\6")
+    directory = content[at:end] * 100
+    last = struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, 100, 100, len(directory), at, 0)
+    return content[:at] + directory + last
+
+
+ZIP = WHOLE["a ZIP"]
+FAULTS = {
+    "The file is no list of conversations in JSON: at byte 0 there is something else.": b"%PDF-1.7 {}",
+    "The file is no list of conversations in JSON: at byte 1 there is something else.": b'["a"]',
+    "The file is no list of conversations in JSON: at byte 9 there is something else.": b'[{"a":1}][{}]',
+    "The file is empty, or ends before its first conversation.": b"",
+    "The file is not whole: it ends within conversation 2.": lines(*TWO)[:-5],
+    "The file is not whole: it ends behind conversation 2.": json.dumps(TWO).encode()[:-1],
+    "There is no conversations.json in this ZIP.": zipped({"chat.html": "<html>"}),
+    "The ZIP is damaged, or not whole.": ZIP[:-30],
+    "conversations.json in the ZIP is encrypted. Unpack it first.": encrypted(),
+    "conversations.json is packed in a way that is not known here. Unpack it first.": zipped(
+        {"conversations.json": "[]"}, zipfile.ZIP_BZIP2
+    ),
+    "conversations.json in the ZIP is damaged.": ZIP[:50] + b"\xff\xff\xff" + ZIP[53:],
+    "conversations.json in the ZIP is not whole: it ends behind conversation 1.": zipped(
+        {"conversations.json": "[{}"}
+    ),
+    "conversations.json unfolds to more than 200 times what is in the ZIP.": zipped(
+        {"conversations.json": b"[" + b" " * 40_000_000 + b"{}]"}
+    ),
+}
+
+
+@pytest.mark.parametrize("sentence", FAULTS)
+def test_says_in_a_sentence_why_a_file_is_not_read_on(sentence, read):
+    assert read(FAULTS[sentence])[1] == sentence
+
+
+def test_is_not_led_round_by_members_that_lie_over_each_other(read):
+    assert read(overlapping()) == ([], "The ZIP is damaged, or not whole.")
+
+
+@pytest.mark.parametrize("offset", [16, 12, 20, 8])
+def test_a_zip_with_wild_numbers_is_damaged(offset, read):
+    content = bytearray(ZIP)
+    at = content.index(b"PK\5\6") if offset < 20 else content.index(b"PK\1\2")
+    content[at + offset : at + offset + 4] = b"\xfe\xff\xff\xff"
+    found, fault = read(bytes(content))
+    assert "damaged" in fault or "not whole" in fault or values(found) == TWO
+
+
+def test_what_came_before_the_end_of_a_file_that_is_cut_is_found(read):
+    found, _ = read(lines(*TWO)[:-5])
+    assert values(found) == TWO[:1]
+
+
+def test_a_file_that_is_gone_meanwhile_says_so(page, read, tmp_path):
+    (tmp_path / "file").write_bytes(lines(*TWO))
+    page.find("#given").send_keys(str(tmp_path / "file"))
+    assert page.run("document.getElementById('given').files[0].size") > 0
+    (tmp_path / "file").unlink()
+    found, fault, _ = page.driver.execute_async_script(READ)
+    assert found == [] and fault.startswith("The file cannot be read.")

@@ -1,0 +1,62 @@
+"""Files that chats come in, for the page: ChatGPT's, Claude's, Parley's, and ZIPs."""
+
+import io
+import json
+import uuid
+import zipfile
+
+HOUR = 3600
+BEGAN = 1_700_000_000.5  # 2023-11-14T22:13:20Z
+
+
+def node(role, *parts, parent=None, of="text", at=BEGAN, **message):
+    """A node of ChatGPT's tree, without its id."""
+    content = {"content_type": of, "parts": list(parts)}
+    message = {"author": {"role": role}, "content": content, "create_time": at} | message
+    return {"message": message, "parent": parent}
+
+
+def chatgpt(*nodes, title="From ChatGPT", current="", **fields):
+    """A conversation of ChatGPT's: `nodes` behind each other, or a mapping of them by their ids."""
+    mapping = {"root": {"message": None, "parent": None}}
+    if nodes and isinstance(nodes[0], dict) and "message" not in nodes[0]:
+        mapping |= nodes[0]
+    else:
+        for number, each in enumerate(nodes):
+            mapping[f"n{number}"] = each | {"parent": f"n{number - 1}" if number else "root"}
+    identity = {"id": str(uuid.uuid4()), "title": title, "create_time": BEGAN}
+    last = list(mapping)[-1] if current == "" else current
+    return identity | {"update_time": BEGAN + HOUR, "mapping": mapping, "current_node": last} | fields
+
+
+def said(sender, *texts, **fields):
+    """A message of Claude's."""
+    blocks = [{"type": "text", "text": text} for text in texts]
+    return {"uuid": str(uuid.uuid4()), "sender": sender, "content": blocks, "text": ""} | fields
+
+
+def claude(*messages, name="From Claude", **fields):
+    """A conversation of Claude's."""
+    times = {"created_at": "2025-07-03T15:16:39.445373Z", "updated_at": "2025-07-03T15:20:00.1Z"}
+    identity = {"uuid": str(uuid.uuid4()), "name": name} | times
+    return identity | {"chat_messages": list(messages)} | fields
+
+
+def short_chat(number):
+    """A conversation of ChatGPT's with a title of its own."""
+    turns = node("user", f"Question {number}"), node("assistant", f"Answer {number}")
+    return chatgpt(*turns, title=f"Chat {number}")
+
+
+def lines(*values):
+    """NDJSON."""
+    return "".join(json.dumps(value) + "\n" for value in values).encode()
+
+
+def zipped(members, method=zipfile.ZIP_DEFLATED):
+    """A ZIP of these members: what they hold, by their names."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", method) as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    return file.getvalue()
