@@ -12,22 +12,23 @@ export const on = { lost: () => {}, found: () => {}, refused: () => {}, changed:
 
 /**
  * Returns the response. What Parley refuses is thrown, with its `status`. Where no answer of Parley's arrives, the request
- * is sent again until one does, or until `signal` aborts. `as` is a token that is only tried, or "" for none; `unless` is a
- * status that is no error. An answer in JSON is read: it may be cut in its middle, too. It has the `headers` of its response.
+ * is sent again until one does, or until `signal` aborts; with `waits`, also where the server says that it is busy. `as` is a
+ * token that is only tried, or "" for none; `unless` is a status that is no error. `read` makes what is returned of a response,
+ * and fails where that is cut.
  */
-export async function api(method, path, { body, headers, signal, as = token, unless } = {}) {
+export async function api(method, path, { body, headers, signal, as = token, unless, waits, read = readJSON } = {}) {
   headers = { Accept: "application/json", ...(as && { Authorization: `Bearer ${as}` }), ...headers };
   if (named && as === token) headers["For-Subject"] = named;
   if (body) headers["Content-Type"] = "application/json";
   for (let tries = 1; ; tries++) {
+    let problem;
     try {
       const ending = method === "GET" ? { signal } : {}; // what may change something is not taken back by hanging up
       // Parley sends nobody elsewhere; what stands before it may, to its own page for signing in.
       const options = { method, headers, body: body && JSON.stringify(body), redirect: "manual", ...ending };
       const response = await fetch(path, options);
       if (!response.ok || !response.headers.has("X-Request-ID")) throw await refusal(response);
-      const isJson = response.headers.get("Content-Type")?.startsWith("application/json");
-      const answer = isJson ? Object.assign(await response.json(), { headers: response.headers }) : response;
+      const answer = await read(response);
       on.found();
       return answer;
     } catch (error) {
@@ -35,12 +36,20 @@ export async function api(method, path, { body, headers, signal, as = token, unl
       if (error.status === 401 && as === token && unless !== 401) on.refused(error.message);
       if (error.status === 412) on.changed();
       if (error.status && error.status === unless) return error;
-      if (error.status) throw error;
+      const isBusy = waits && error.status === 503;
+      if (error.status && !isBusy) throw error;
+      problem = error;
     }
     signal?.throwIfAborted();
-    on.lost();
-    await pause(tries, signal);
+    on.lost(problem.status && problem.message);
+    await pause(tries, signal, problem.retryAfter);
   }
+}
+
+/** An answer in JSON, with the `headers` of its response; any other response as it is. */
+async function readJSON(response) {
+  const isJson = response.headers.get("Content-Type")?.startsWith("application/json");
+  return isJson ? Object.assign(await response.json(), { headers: response.headers }) : response;
 }
 
 /** The error that a response tells of, with its `faults`. It has no status where not Parley answered but what stands before. */
@@ -53,13 +62,18 @@ async function refusal(response) {
   const { errors } = await response.json().catch(() => ({}));
   if (!errors && (isElsewhere || response.ok || response.status >= 500)) return new Error("The server cannot be reached.");
   const message = errors?.map((error) => error.detail).join(" ") ?? `The server answered with the status ${response.status}.`;
-  return Object.assign(new Error(message), { status: response.status, meta: errors?.[0].meta ?? {}, faults: errors ?? [] });
+  const retryAfter = Number(response.headers.get("Retry-After"));
+  return Object.assign(new Error(message), {
+    status: response.status, meta: errors?.[0].meta ?? {}, faults: errors ?? [], retryAfter });
 }
 
-/** Waits longer with each try, but no longer than until the device is online again. Throws where the signal aborts. */
-export function pause(tries, signal) {
+/**
+ * Waits longer with each try, or for these seconds, but no longer than until the device is online again. Throws where the
+ * signal aborts.
+ */
+export function pause(tries, signal, seconds) {
   return new Promise((resolve, reject) => {
-    setTimeout(resolve, Math.min(250 * 2 ** tries, 10_000));
+    setTimeout(resolve, seconds ? seconds * 1000 : Math.min(250 * 2 ** tries, 10_000));
     addEventListener("online", resolve, { once: true });
     signal?.addEventListener("abort", () => reject(signal.reason));
     signal?.aborted && reject(signal.reason);

@@ -29,7 +29,7 @@ async function bytesOf(blob) {
   try {
     return await blob.arrayBuffer();
   } catch {
-    throw new Fault("The file cannot be read. Was it changed or moved meanwhile? Choose it again."); // or it lies on a drive that is gone
+    throw new Fault("The file cannot be read. Was it changed or moved meanwhile? Choose it again.");
   }
 }
 
@@ -104,7 +104,8 @@ class Scanner {
     else if (sign === "[" && !this.isList && !this.number) this.isList = true;
     else if (sign === "]" && this.isList && !this.isOver) this.isOver = true;
     else if (!" \t\r\n".includes(sign) && !(sign === "," && this.isList && !this.isOver)) {
-      throw new Fault(`${this.where} is no list of conversations in JSON: at byte ${this.position + at} there is something else.`);
+      const what = `at byte ${this.position + at} there is something else`;
+      throw new Fault(`${this.where} is no list of conversations in JSON: ${what}.`);
     }
   }
 
@@ -125,14 +126,14 @@ class Scanner {
   take() {
     const parts = this.parts;
     this.parts = []; // else it would be held while the next is looked for
-    if (this.size > LARGEST) return { problem: "it is larger than 16 MB" };
-    if (this.deepest > DEEPEST) return { problem: `it is nested more than ${DEEPEST} levels deep` };
+    if (this.size > LARGEST) return { problem: "It is larger than 16 MB." };
+    if (this.deepest > DEEPEST) return { problem: `It is nested more than ${DEEPEST} levels deep.` };
     const decoder = new TextDecoder("utf-8", { fatal: true });
     try {
       const texts = parts.map((part) => decoder.decode(part, { stream: true }));
       return { value: JSON.parse(texts.join("") + decoder.decode()) };
     } catch (error) {
-      return { problem: error instanceof SyntaxError ? "it is not JSON" : "it is not UTF-8" };
+      return { problem: error instanceof SyntaxError ? "It is not JSON." : "It is not UTF-8." };
     }
   }
 
@@ -165,8 +166,9 @@ async function listMembers(file) {
   try {
     const members = [];
     for (const { name, size, at, ...how } of await readDirectory(file)) {
+      const isKnown = [STORED, DEFLATED].includes(how.method);
       if (how.isEncrypted) throw new Fault(`${name} in the ZIP is encrypted. Unpack it first.`);
-      if (![STORED, DEFLATED].includes(how.method)) throw new Fault(`${name} is packed in a way that is not known here. Unpack it first.`);
+      if (!isKnown) throw new Fault(`${name} is packed in a way that is not known here. Unpack it first.`);
       const header = await viewOf(file.slice(at, at + 30));
       if (header.getUint32(0, true) !== RECORDS.local) throw new RangeError();
       const start = at + 30 + header.getUint16(26, true) + header.getUint16(28, true);
@@ -194,7 +196,7 @@ async function readDirectory(file) {
     at += 46 + ofName + ofExtra + ofComment;
   }
   if (!members.length) throw new Fault("There is no conversations.json in this ZIP.");
-  return members;
+  return members.sort((one, other) => (one.name < other.name ? -1 : 1));
 }
 
 function readMember(view, at, extra, ofExtra) {
@@ -243,7 +245,8 @@ async function* unpack(name, blob, count) {
       const { value, done } = await reader.read().catch(fail);
       if (done) return;
       size += value.length;
-      if (size > Math.max(LARGEST, FOLD * blob.size)) throw new Fault(`${name} unfolds to more than ${FOLD} times what is in the ZIP.`);
+      const isTrap = size > Math.max(LARGEST, FOLD * blob.size);
+      if (isTrap) throw new Fault(`${name} unfolds to more than ${FOLD} times what is in the ZIP.`);
       yield value;
     }
   } finally {

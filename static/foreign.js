@@ -1,20 +1,18 @@
 // Conversations of ChatGPT and Claude as what POST /sessions/import takes. Neither publishes what its export looks like: it is
 // known from what users and other programs have published. `flask import` has the same rules.
 
-const LONGEST_TITLE = 200; // characters
-const TEXTS = ["text", "multimodal_text"]; // ChatGPT's kinds of content that are shown as they are
-const TOOLS = ["thinking", "redacted_thinking", "tool_use", "tool_result"]; // Claude's kinds of blocks that are not
-const FILES = ["image", "document"];
-// Between two characters of Unicode's private use ChatGPT names its sources.
-const MARKER = /\ue200[^\ue200\ue201]*\ue201/g;
-// Claude has this in `text` for each block of `content` that is none of text.
-const PLACEHOLDER = "```\nThis block is not supported on your current device yet.\n```";
+const LONGEST_NAME = 200; // characters of a title, or of a model
+const TEXTS = ["text", "multimodal_text"]; // ChatGPT's types of content that are said; of the others, these are settings
+const CONTEXTS = ["user_editable_context", "model_editable_context"];
+const MARKER = /\ue200[^\ue200\ue201]*\ue201/g; // of a source: ChatGPT shows a link there
+const FILES = ["image", "document"]; // Claude's types of blocks whose bytes are not in its export
+const HIDDEN = ["injected_prompt_block", "token_budget", "summaries"]; // those that it does not show
 
 const DATE = /^(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?)(Z|[+-]\d\d:\d\d)?$/;
 
-/** Why a conversation is not imported. */
+/** Why a conversation is not imported: a sentence. */
 export class Refusal extends Error {}
-const CIRCLE = "its messages refer to each other in a circle";
+const CIRCLE = "Its messages refer to each other in a circle.";
 
 /**
  * The `body` of an import, and how much of the conversation was `left` out: images and other `files`, `tools` and thinking, and
@@ -40,14 +38,14 @@ const join = (texts) => texts.filter(isText).join("\n\n");
 function timeOf(time) {
   const [, day, zone = "Z"] = DATE.exec(time) ?? [];
   const seconds = typeof time === "number" ? time : Date.parse(day + zone) / 1000;
-  const isTime = seconds > 0 && seconds < 253_402_300_800; // the year 10000
+  const isTime = seconds >= 0 && seconds < 253_402_300_800; // the year 10000
   return isTime ? `${new Date(Math.floor(seconds) * 1000).toISOString().slice(0, 19)}Z` : undefined;
 }
 
-const titleOf = (title) => (isText(title) ? storable([...title].slice(0, LONGEST_TITLE).join("")) : undefined);
+const nameOf = (name) => (isText(name) ? storable([...name].slice(0, LONGEST_NAME).join("")) : undefined);
 
 function originOf(from, id) {
-  if (!isText(id)) throw new Refusal("it has no id");
+  if (!isText(id)) throw new Refusal("It has no id.");
   return `${from}:${id}`;
 }
 
@@ -74,10 +72,10 @@ function turnsOf(messages) {
     if (message.kind === "user") turns.push(message);
     else if (last?.kind === "assistant") {
       last.content = join([last.content, message.content]);
-      last.model = message.model ?? last.model;
+      last.model = message.model;
     } else if (last) turns.push(message);
   }
-  if (!turns.length) throw new Refusal("it has no message of yours");
+  if (!turns.length) throw new Refusal("It has no message of yours.");
   return turns;
 }
 
@@ -95,7 +93,7 @@ function fromChatGPT({ id, conversation_id, title, create_time, update_time, map
   left.branches = others.length;
   return {
     origin: originOf("chatgpt", isText(id) ? id : conversation_id),
-    title: titleOf(title),
+    title: nameOf(title),
     created_at: timeOf(create_time),
     updated_at: timeOf(update_time),
     turns: turnsOf(messages),
@@ -104,31 +102,35 @@ function fromChatGPT({ id, conversation_id, title, create_time, update_time, map
 
 /** A turn of a message; nothing where it has none to show. */
 function readChatGPT(message, left = {}) {
-  if (!isObject(message) || message.metadata?.is_visually_hidden_from_conversation) return undefined;
-  const { author, content, recipient, metadata, create_time } = message;
-  const [isUser, isAssistant] = ["user", "assistant"].map((role) => author?.role === role);
-  const isShown = TEXTS.includes(content?.content_type);
-  const isForAll = [undefined, null, "all"].includes(recipient); // else for a tool
-  if (author?.role === "tool" || (isAssistant && !(isShown && isForAll))) return void left.tools++;
-  if (!isShown || !(isUser || isAssistant)) return undefined;
-  const { text, files, mark } = partsOfChatGPT(content.parts, metadata?.attachments);
+  const { author, content, recipient, metadata, create_time } = isObject(message) ? message : {};
+  const role = author?.role;
+  const type = content?.content_type;
+  const isHidden = metadata?.is_visually_hidden_from_conversation || CONTEXTS.includes(type);
+  if (isHidden || !role || role === "system") return undefined;
+  const isForAll = [undefined, null, "", "all"].includes(recipient); // else for a tool
+  if (!["user", "assistant"].includes(role) || !TEXTS.includes(type) || !isForAll) return void left.tools++;
+  const { text, files, mark } = partsOfChatGPT(content.parts, objectsOf(metadata?.attachments));
   left.files += files;
+  const isUser = role === "user";
   const shown = text || (isUser && mark);
+  const turn = { kind: role, content: shown, created_at: timeOf(create_time) };
   if (!shown) return undefined;
-  const turn = { kind: author.role, content: shown, created_at: timeOf(create_time) };
-  return isUser ? turn : { ...turn, model: isText(metadata?.model_slug) ? storable(metadata.model_slug) : undefined };
+  return isUser ? turn : { ...turn, model: nameOf(metadata?.model_slug) };
 }
 
 /** The text of a message, how many images and other files it has, and what is said where it has nothing but these. */
 function partsOfChatGPT(parts, attachments) {
   const all = Array.isArray(parts) ? parts : [];
   const isSpoken = (part) => part?.content_type === "audio_transcription";
-  const text = storable(join(all.map((part) => (isSpoken(part) ? part.text : part))).replace(MARKER, ""));
+  const text = join(all.map((part) => (isSpoken(part) ? part.text : typeof part === "string" && part.replace(MARKER, ""))));
   const others = objectsOf(all).filter((part) => !isSpoken(part));
-  const files = Math.max(others.length, objectsOf(attachments).length); // an image is in both
-  const mark = others.some((part) => part.content_type === "image_asset_pointer") ? "[image]" : "[file]";
-  return { text: isText(text) ? text : "", files, mark: files ? mark : "" };
+  const types = [...others.map(({ content_type }) => content_type), ...attachments.map(({ mime_type }) => mime_type)];
+  const files = Math.max(others.length, attachments.length); // an image is in both
+  return { text: storable(text), files, mark: files ? markOf(types) : "" };
 }
+
+/** What is said where a message has nothing but images and files of these types. */
+const markOf = (types) => (types.some((type) => isText(type) && type.includes("image")) ? "[image]" : "[file]");
 
 // Claude: messages in a list, which may name their parents
 
@@ -140,7 +142,7 @@ function fromClaude({ uuid, name, created_at, updated_at, chat_messages, current
   left.branches = all.filter((message) => !isOnBranch.has(message) && readClaude(message)).length;
   return {
     origin: originOf("claude", uuid),
-    title: titleOf(name),
+    title: nameOf(name),
     created_at: timeOf(created_at),
     updated_at: timeOf(updated_at),
     turns: turnsOf(messages),
@@ -163,19 +165,21 @@ function branchOfClaude(messages, named) {
 /** A turn of a message; nothing where it has none to show. */
 function readClaude({ sender, text, content, attachments, files, created_at }, left = {}) {
   if (!["human", "assistant"].includes(sender)) return undefined;
+  const isUser = sender === "human";
   const blocks = objectsOf(content);
-  const countOf = (types) => blocks.filter(({ type }) => types.includes(type)).length;
-  const texts = blocks.filter(({ type }) => type === "text").map((block) => block.text).filter(isText);
+  const types = blocks.map(({ type }) => type);
+  const shown = types.filter((type) => FILES.includes(type));
   const enclosed = [...objectsOf(attachments), ...objectsOf(files)];
-  left.tools += countOf(TOOLS);
-  left.files += countOf(FILES) + enclosed.filter(({ extracted_content }) => !isText(extracted_content)).length;
-  if (!texts.length && isText(text)) texts.push(text.replaceAll(PLACEHOLDER, ""));
-  if (sender === "human") texts.push(...enclosed.map(fileAsText));
-  const shown = storable(join(texts));
-  return shown ? { kind: sender === "human" ? "user" : sender, content: shown, created_at: timeOf(created_at) } : undefined;
+  left.tools += types.filter((type) => !["text", ...FILES, ...HIDDEN].includes(type)).length;
+  left.files += shown.length + enclosed.filter(({ extracted_content }) => !isText(extracted_content)).length;
+  const texts = blocks.length ? blocks.filter(({ type }) => type === "text").map((block) => block.text) : [text];
+  if (isUser) texts.push(...enclosed.map(fileAsText));
+  const mark = isUser && shown.length ? markOf(shown) : "";
+  const all = storable(join(texts)) || mark;
+  return all ? { kind: isUser ? "user" : sender, content: all, created_at: timeOf(created_at) } : undefined;
 }
 
 function fileAsText({ file_name, extracted_content }) {
-  const mark = isText(file_name) ? `[file ${file_name}]` : "[file]";
-  return isText(extracted_content) ? `${mark}\n${extracted_content}` : mark;
+  const label = isText(file_name) ? `[file ${file_name}]` : "[file]";
+  return isText(extracted_content) ? `${label}\n${extracted_content}` : label;
 }

@@ -1,5 +1,6 @@
 import { api, fetchSession, followEvents, on, parseSSE, pause, startReply, store, useProxy, useToken } from "./api.js";
 import { Markdown, element, write } from "./markdown.js";
+import { saveAsMarkdown, setUpMoving } from "./moving.js";
 
 const $ = (id) => document.getElementById(id);
 const PAGE = 20;
@@ -40,7 +41,8 @@ async function converse(path, body, turn) {
   if (!isRetry || !body) leaveEditing();
   // A turn may go on more than once, each time under a key of its own.
   const after = turn ? `${turn.id} ${turn.continued}` : articles().at(-1)?.dataset.id;
-  const replaced = isRetry ? articles().slice(body ? -2 : -1) : [];
+  const lastMessage = articles().findLastIndex((article) => article.matches(".user")); // it may have no reply, as in a fork
+  const replaced = isRetry ? articles().slice(body ? lastMessage : lastMessage + 1) : [];
   pending = isMessage ? body.content : "";
   replaced.forEach((article) => article.remove());
   const shown = body ? [show({ kind: "user", content: body.content, id: replaced[0]?.dataset.id })] : [];
@@ -274,6 +276,7 @@ async function showOlder() {
       frame();
     });
     markMemory();
+    resumeEditing();
   } finally {
     if (older?.signal === signal) older = null;
   }
@@ -326,7 +329,7 @@ function show(turn, next = null) {
   const text = element("div", { className: "text", dir: isUser ? "auto" : "" }, isUser ? turn.content : []);
   const article = element("article", { className: turn.kind }, heading, text);
   if (turn.id) article.dataset.id = turn.id;
-  if (isUser) article.append(button("Edit", () => edit(article).focus(), "quiet edit"));
+  if (isUser) article.append(element("div", { className: "tools" }, toolsOf(article)));
   $("turns").insertBefore(article, next);
   if (turn.status === "in_progress") begin(article);
   else if (!isUser) {
@@ -334,6 +337,12 @@ function show(turn, next = null) {
     finish(article, turn);
   }
   return article;
+}
+
+/** The buttons of a message. Where it has no reply, it may be asked for. */
+function toolsOf(article) {
+  const retry = button("Retry", attempt(() => (focusText(), converse(`sessions/${current.id}/retry`))), "quiet again");
+  return [retry, forkOf(article), button("Edit", () => edit(article).focus(), "quiet edit")];
 }
 
 /** Shows that a reply is under way, or goes on. */
@@ -373,7 +382,7 @@ function finish(article, turn) {
   Object.assign(article.dataset, { id: turn.id, continued: turn.continued });
   article.querySelector("bdi").textContent = turn.model.id;
   const mark = (note) => element("span", { className: note === turn.error?.message ? "note alarm" : "note" }, note);
-  article.append(element("footer", {}, turn.content ? copyAll : [], goOn, retry, notes(turn).map(mark)));
+  article.append(element("footer", {}, turn.content ? copyAll : [], goOn, retry, forkOf(article), notes(turn).map(mark)));
   article.ariaBusy = "false";
 }
 
@@ -401,36 +410,41 @@ $("turns").onclick = ({ target }) => {
   if (target.matches("figcaption button")) copy(target.closest("figure").querySelector("code").textContent, target);
 };
 
-// Editing the last message, in its place. What is typed is kept for this tab, with the message that it changes.
+// Editing a message, in its place. What is typed is kept for this tab, with the message that it changes.
 const editName = () => `edit ${current?.id}`;
 
-/** Returns the field. */
+/** Returns the field. Where it is not the last message, a copy of the chat goes on with what is typed. */
 function edit(article, content = article.querySelector(".text").textContent) {
+  const isLast = () => !article.matches(":has(~ .user)");
   const field = element("textarea", { value: content, rows: 3, dir: "auto", ariaLabel: "Message, edited" });
   const leave = () => (leaveEditing(), article.querySelector(".edit").focus());
   const onsubmit = attempt(() => {
     if (!field.value.trim() || $("send").hidden) return;
     focusText();
+    if (!isLast()) return copyOnce((signal) => sendInCopy(article, field.value, signal));
     return converse(`sessions/${current.id}/retry`, { content: field.value });
   });
   const onkeydown = (event) => {
     if (event.key === "Escape" && !event.isComposing) (event.stopPropagation(), leave()); // else it would stop a reply, too
     if (event.target === field && isEnter(event) && !isTouched()) onsubmit(event); // a phone's keyboard has no Shift-Enter
   };
-  const buttons = element("div", {}, element("button", { className: "main" }, "Send"), button("Cancel", leave));
+  const hint = isLast() ? [] : element("small", { id: "copied" }, IN_COPY);
+  const buttons = element("div", {}, element("button", { className: "main" }, "Send"), button("Cancel", leave), hint);
   const text = article.querySelector(".text");
-  field.oninput = () => store(editName(), JSON.stringify([text.textContent, field.value]));
+  field.oninput = () => store(editName(), JSON.stringify([text.textContent, field.value, article.dataset.id]));
   text.hidden = true;
-  article.querySelector(".edit").before(element("form", { onsubmit, onkeydown }, field, buttons));
+  if (!isLast()) field.setAttribute("aria-describedby", "copied");
+  if (!isLast() && !article.dataset.id) attempt(findMemory)(); // what is typed is kept with the id
+  text.after(element("form", { onsubmit, onkeydown }, field, buttons));
   return field;
 }
 
-/** Edits on what was typed before, where its message is still the last. */
+/** Edits on what was typed before, where its message is shown, and is the same. One that has no id yet is the last. */
 function resumeEditing() {
-  const [original, content] = JSON.parse(sessionStorage.getItem(editName())) ?? [];
-  const message = articles().at(-2);
-  if ($("turns").querySelector("form")?.parentNode !== message) closeEditing();
-  if (original === message.querySelector(".text").textContent && !message.querySelector("form")) edit(message, content);
+  const [original, content, id] = JSON.parse(sessionStorage.getItem(editName())) ?? [];
+  const message = id ? articleOf(id) : articles().findLast((article) => article.matches(".user"));
+  if ($("turns").querySelector("form") || original !== message?.querySelector(".text").textContent) return;
+  edit(message, content);
 }
 
 function closeEditing() {
@@ -440,6 +454,65 @@ function closeEditing() {
 }
 
 const leaveEditing = () => (closeEditing(), store(editName(), ""));
+
+// Forks: copies of the chat up to a turn. The chat itself stays as it is.
+const IN_COPY = "This goes on in a copy of the chat.";
+let copied = null; // the screen of which a copy is being made
+
+/** Calls this with the signal of the screen, but where it is pressed again only once. */
+async function copyOnce(action) {
+  if (copied === screen) return;
+  copied = screen;
+  await action(screen.signal).finally(() => (copied = null));
+}
+
+function forkOf(article) {
+  const title = "Go on from here in a copy of the chat";
+  return Object.assign(button("Fork", attempt(() => copyOnce((signal) => fork(article, signal)))), { title });
+}
+
+async function fork(article, signal) {
+  const { id } = await copyUpTo(await idOf(article, signal), signal);
+  if (signal.aborted) return list();
+  focusText();
+  await Promise.all([open(id), list()]);
+  say(IN_COPY, "faint");
+}
+
+/** Sends a changed message in a copy of the chat that ends before it, or where there is nothing before it, in a new chat. */
+async function sendInCopy(article, content, signal) {
+  const [{ id, model, system, options }, edited] = [current, editName()];
+  const { turns } = await fetchSession(id, { before: await idOf(article, signal), limit: 1 }, { signal });
+  const copy = turns.length ? await copyUpTo(turns[0].id, signal) : null;
+  if (signal.aborted) return list();
+  store(edited, "");
+  if (!copy) return startAlike({ content, model: model.id, system, options });
+  store(`draft ${copy.id}`, content);
+  await open(copy.id);
+  say(IN_COPY, "faint");
+  if (current?.id === copy.id) await send();
+}
+
+/** Starts a chat with the settings of another. */
+function startAlike(body) {
+  takeScreen();
+  current = null;
+  history.pushState(null, "", location.pathname);
+  store("system", body.system);
+  store("options", JSON.stringify(body.options));
+  takeUp();
+  $("turns").replaceChildren();
+  return converse("sessions", body);
+}
+
+/** The id of a turn, which what was just sent has not yet. */
+async function idOf(article, signal) {
+  if (!article.dataset.id) await findMemory();
+  signal.throwIfAborted();
+  return article.dataset.id;
+}
+
+const copyUpTo = (turn, signal) => api("POST", `sessions/${current.id}/fork`, { body: { turn }, signal, waits: true });
 
 /** Shows what belongs to the session around its turns. */
 function frame() {
@@ -582,6 +655,13 @@ $("delete").onclick = attempt(async () => {
   await list();
   $("new").focus();
 });
+
+$("as-markdown").onclick = attempt(() => {
+  const { id } = $("menu").dataset;
+  $("menu").hidePopover();
+  return saveAsMarkdown(id, linkOf(id).title);
+});
+setUpMoving({ say, announce, list });
 
 async function change(id, changes) {
   const changed = await api("PATCH", `sessions/${id}`, { body: changes });
@@ -956,7 +1036,7 @@ on.changed = () => {
   store("changed", String(Date.now()));
   leave();
 };
-on.lost = () => ($("connection").textContent = "The connection is lost. Trying again…");
+on.lost = (why = "The connection is lost.") => ($("connection").textContent = `${why} Trying again…`);
 on.found = () => ($("connection").textContent = "");
 
 /** Who asks without a token, or the refusal that tells why nobody does. Where the server fails, it is asked again, three times. */

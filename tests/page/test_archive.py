@@ -26,7 +26,7 @@ READ = """
         done([found, "", read]);
     });
 """
-TWO = [{"title": 'One "{[\\'}, {"title": "Zwei ]}\\\""}]
+TWO = [{"title": 'One "{[\\'}, {"title": 'Zwei ]}\\"'}]
 
 
 @pytest.fixture
@@ -114,7 +114,7 @@ def test_passes_over_a_conversation_that_is_bad_and_goes_on(problem, read):
     ):
         found, fault = read(content)
         assert fault == "" and len(found) == 2
-        assert found[0]["problem"] == f"it is {problem}" and "value" not in found[0]
+        assert found[0]["problem"] == f"It is {problem}." and "value" not in found[0]
         assert found[1]["value"] == TWO[0]
 
 

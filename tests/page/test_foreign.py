@@ -85,7 +85,7 @@ def test_what_is_missing_in_a_conversation_of_chatgpt_is_left_out(convert):
     body = convert(given)["body"]
     assert body["origin"] == "chatgpt:other"
     assert not {"title", "created_at", "updated_at"} & set(body)
-    assert convert(chatgpt(node("user", "One"), id=None)) == "it has no id"
+    assert convert(chatgpt(node("user", "One"), id=None)) == "It has no id."
     long = convert(chatgpt(node("user", "One"), title="\U0001f389" * 300))
     assert long["body"]["title"] == "\U0001f389" * 200
 
@@ -113,14 +113,14 @@ def test_the_branch_that_is_shown_is_taken_and_the_others_are_counted(current, s
 
 def test_messages_that_refer_to_each_other_in_a_circle_are_refused(convert):
     circle = tree() | {"a": node("user", "First", parent="b")}
-    assert convert(chatgpt(circle, current="b")) == "its messages refer to each other in a circle"
+    assert convert(chatgpt(circle, current="b")) == "Its messages refer to each other in a circle."
     itself = {"a": node("user", "First", parent="a")}
-    assert convert(chatgpt(itself, current="a")) == "its messages refer to each other in a circle"
+    assert convert(chatgpt(itself, current="a")) == "Its messages refer to each other in a circle."
     converted = convert(chatgpt(circle, current="e"))  # which is no part of it
     assert converted["left"]["branches"] == 3
     rootless = chatgpt(itself, current=None)
     del rootless["mapping"]["root"]
-    assert convert(rootless) == "its messages refer to each other in a circle"
+    assert convert(rootless) == "Its messages refer to each other in a circle."
 
 
 IMAGE = {"content_type": "image_asset_pointer", "asset_pointer": "file-service://file-1"}
@@ -199,7 +199,7 @@ NOT_MINE = {
 
 @pytest.mark.parametrize("name", NOT_MINE)
 def test_a_conversation_without_a_message_of_the_user_is_passed_over(name, convert):
-    assert convert(NOT_MINE[name]) == "it has no message of yours"
+    assert convert(NOT_MINE[name]) == "It has no message of yours."
 
 
 def test_a_circuit_of_constructors_is_no_mapping(convert):
@@ -259,6 +259,13 @@ def test_files_of_claude_are_named_and_their_text_is_kept(convert):
         ("user", "[file d.txt]\nAlone"),
     ]
     assert converted["left"] == {"files": 3, "tools": 0, "branches": 0}
+    alone = convert(
+        claude(
+            said("human", content=[{"type": "image"}]),
+            said("human", content=[{"type": "document"}]),
+        )
+    )
+    assert turns(alone) == [("user", "[image]"), ("user", "[file]")]
 
 
 def test_thinking_and_tools_of_claude_are_left_out_and_counted(convert):
@@ -270,7 +277,7 @@ def test_thinking_and_tools_of_claude_are_left_out_and_counted(convert):
         {"type": "token_budget"},
         {"type": "text", "text": "Found."},
     ]
-    placeholder = "```\nThis block is not supported on your current device yet.\n```"
+    placeholder = "This block is not supported on your current device yet."
     converted = convert(
         claude(
             said("human", "Look"),
@@ -319,7 +326,7 @@ def test_the_newest_branch_of_claude_is_taken_or_the_one_that_is_named(convert):
 def test_a_circle_of_claude_is_refused_where_its_branches_are_followed(convert):
     given = branching()
     given["chat_messages"][0]["parent_message_uuid"] = "f"
-    assert convert(given) == "its messages refer to each other in a circle"
+    assert convert(given) == "Its messages refer to each other in a circle."
 
 
 def test_messages_of_claude_without_branches_keep_their_order(convert):

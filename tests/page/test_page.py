@@ -120,10 +120,10 @@ def test_only_the_last_reply_is_asked_for_again(page, provider):
     page.say("Two")
     page.wait_for_turns("One", "", "Two", "Good.")
     buttons = "[...document.querySelectorAll('footer button')].filter((e) => e.checkVisibility()).map((e) => e.textContent)"
-    page.wait(lambda: page.run(buttons) == ["Copy", "Retry"])
+    page.wait(lambda: page.run(buttons) == ["Fork", "Copy", "Retry", "Fork"])
     page.say("Three")
     page.wait_for_turns("One", "", "Two", "Good.", "Three", "The answer.")
-    assert page.run(buttons) == ["Copy", "Copy", "Retry"]
+    assert page.run(buttons) == ["Fork", "Copy", "Fork", "Copy", "Retry", "Fork"]
 
 
 def test_a_refused_message_is_given_back(page, provider):

@@ -28,7 +28,7 @@ def test_a_reply_that_a_limit_cut_goes_on_in_its_turn(page, provider):
     provider.script = [reply("Once **upon", stop="length"), reply(gate, " a** ", gate, "time.")]
     page.say("Tell me a story")
     page.wait_for_turns("Tell me a story", "Once **upon")
-    assert offers(page) == ["Copy", "Continue", "Retry"]
+    assert offers(page) == ["Copy", "Continue", "Retry", "Fork"]
     page.driver.execute_script(
         "window.heard = []; document.ariaNotify = (text) => window.heard.push(text)"
     )
@@ -41,7 +41,7 @@ def test_a_reply_that_a_limit_cut_goes_on_in_its_turn(page, provider):
     assert page.turns == ["Tell me a story", "Once **upon"]
     gate.set()
     page.wait_for_turns("Tell me a story", "Once upon a time.")
-    assert offers(page) == ["Copy", "Retry"]
+    assert offers(page) == ["Copy", "Retry", "Fork"]
     assert page.texts("article:last-child .note")[0] == WENT_ON and page.texts(".alarm") == []
     assert page.run("window.last === document.querySelector('article:last-child')")
     page.wait(lambda: page.run("window.heard.length"))
@@ -60,7 +60,7 @@ def test_what_goes_on_is_stopped_and_goes_on_again(page, provider):
     page.click("Continue")
     page.wait_for_text("word2")
     page.click("Stop")
-    assert offers(page) == ["Copy", "Continue", "Retry"]
+    assert offers(page) == ["Copy", "Continue", "Retry", "Fork"]
     stopped = page.turns[1]
     assert stopped.startswith("Once word0 word1 word2 ") and provider.posts[1].hung_up.wait(5)
     page.click("Continue")
@@ -77,11 +77,11 @@ def test_where_nothing_comes_the_turn_is_as_before_and_the_error_is_shown(page, 
     }
     provider.script = [cut("Half"), REFUSED, REFUSED, status(400, whole), reply(" and whole.")]
     page.say("Hello")
-    assert offers(page) == ["Copy", "Continue", "Retry"]
+    assert offers(page) == ["Copy", "Continue", "Retry", "Fork"]
     for problem in ("Not today.", "Start a new message"):
         page.click("Continue")
         page.wait_for_text(problem, "#notice")
-        assert offers(page) == ["Copy", "Continue", "Retry"]
+        assert offers(page) == ["Copy", "Continue", "Retry", "Fork"]
         assert page.turns == ["Hello", "Half"] and "broke the connection" in page.text(".alarm")
         assert page.focused == "text"
     page.click("Continue")
@@ -92,10 +92,10 @@ def test_where_nothing_comes_the_turn_is_as_before_and_the_error_is_shown(page, 
 def test_a_reply_without_text_or_that_is_whole_offers_no_continue(page, provider):
     provider.script = [REFUSED]
     page.say("One")
-    assert offers(page) == ["Retry"]
+    assert offers(page) == ["Retry", "Fork"]
     page.say("Two")
     page.wait_for_turns("One", "", "Two", "The answer.")
-    assert offers(page) == ["Copy", "Retry"]
+    assert offers(page) == ["Copy", "Retry", "Fork"]
 
 
 def test_a_reply_that_went_on_elsewhere_is_shown_as_it_is_by_now(page, provider):
@@ -116,7 +116,7 @@ def test_what_went_on_by_itself_says_so_once(page, provider):
     page.wait_for_turns("Count", "One two three.")
     page.wait_for_text("tokens read", "article:last-child")
     assert page.texts("article:last-child .note").count(WENT_ON) == 1 and page.texts(".alarm") == []
-    assert offers(page) == ["Copy", "Retry"]
+    assert offers(page) == ["Copy", "Retry", "Fork"]
 
 
 @pytest.mark.parametrize(
@@ -144,4 +144,4 @@ def test_what_goes_on_is_read_once_where_the_connection_breaks(
         "Count", "One " + "".join(piece for piece in pieces if isinstance(piece, str))
     )
     assert proxy.cut_behind is None and len(provider.posts) == 2
-    assert offers(page) == ["Copy", "Retry"]
+    assert offers(page) == ["Copy", "Retry", "Fork"]

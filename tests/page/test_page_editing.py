@@ -21,11 +21,11 @@ def test_the_last_message_is_edited_and_answered_anew(page, provider):
     page.wait_for_turns("One", "The answer.")
     page.say("Twwo")
     page.wait_for_turns("One", "The answer.", "Twwo", "The answer.")
-    assert page.run(EDITS) == 1  # of the last alone
+    assert page.run(EDITS) == 2
     page.find("#text").send_keys("A draft")
     gate = threading.Event()
     provider.script = [reply("Better", gate)]
-    page.click("Edit")
+    page.find("article:nth-child(3) .edit").click()
     page.press(Keys.BACKSPACE * 2, "o")
     page.press(Keys.ENTER, hold=Keys.SHIFT)
     page.press("lines", Keys.ENTER)
@@ -35,7 +35,7 @@ def test_the_last_message_is_edited_and_answered_anew(page, provider):
     page.wait_for_turns("One", "The answer.", "Two\nlines", "Better")
     assert provider.posts[-1].body["messages"][-1] == {"role": "user", "content": "Two\nlines"}
     assert page.find("#text").get_attribute("value") == "A draft"
-    assert page.run(EDITS) == 1 and page.texts("article form") == []
+    assert page.run(EDITS) == 2 and page.texts("article form") == []
     page.driver.refresh()
     page.wait_for_turns("One", "The answer.", "Two\nlines", "Better")
 

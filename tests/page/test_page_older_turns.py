@@ -163,7 +163,7 @@ def test_a_line_shows_where_the_memory_of_the_model_begins(page, provider):
     assert page.texts(".memory") == [FORGETS]
     page.driver.refresh()
     page.wait(lambda: [page.run(LINE)] == page.turns[6:7])
-    page.click("Edit")  # the line stays where its turn is changed
+    page.find("article:nth-last-child(2) .edit").click()  # the line stays where its turn is changed
     page.press(Keys.END, "fifth", Keys.ENTER)
     page.wait(lambda: page.is_idle and "fifth" in page.turns[6])
     assert page.run(LINE) == page.turns[6]

@@ -276,7 +276,7 @@ def test_a_limit_that_is_reached_says_so_and_takes_nothing_away(
     assert page.find("#text").get_attribute("value") == "Third"
     is_refused(lambda: page.click("Retry"))
     is_refused(lambda: page.click("Continue"))
-    page.click("Edit")
+    page.find("article:nth-last-child(2) .edit").click()
     is_refused(lambda: page.press(" edited", Keys.ENTER))
     assert page.run("document.querySelector('article textarea').value") == "Second edited"
     page.driver.refresh()

@@ -26,7 +26,9 @@ def chatgpt(*nodes, title="From ChatGPT", current="", **fields):
             mapping[f"n{number}"] = each | {"parent": f"n{number - 1}" if number else "root"}
     identity = {"id": str(uuid.uuid4()), "title": title, "create_time": BEGAN}
     last = list(mapping)[-1] if current == "" else current
-    return identity | {"update_time": BEGAN + HOUR, "mapping": mapping, "current_node": last} | fields
+    return (
+        identity | {"update_time": BEGAN + HOUR, "mapping": mapping, "current_node": last} | fields
+    )
 
 
 def said(sender, *texts, **fields):

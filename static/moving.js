@@ -1,0 +1,202 @@
+// Chats leave in a file and come from one: what the panel of the account has for it.
+
+import { api } from "./api.js";
+import { Fault, isHeader, readArchive } from "./archive.js";
+import { Refusal, convert } from "./foreign.js";
+import { element } from "./markdown.js";
+
+const $ = (id) => document.getElementById(id);
+const REFUSALS = [400, 413, 422, 500]; // of one conversation: the next may be taken
+const LEFT_OUT = {
+  files: ["image or file was left out", "images and files were left out"],
+  tools: ["tool call, result or thought was left out", "tool calls, results and thoughts were left out"],
+  branches: ["message of another branch was left out", "messages of other branches were left out"],
+};
+
+const { format } = new Intl.NumberFormat();
+const count = (number, one, many) => `${format(number)} ${number === 1 ? one : many}`;
+const megabytes = (bytes) => format(Math.ceil(bytes / 1e5) / 10);
+const chats = (number) => count(number, "chat", "chats");
+let stop = null; // aborts what is under way
+
+/** Sets the panel up. `page` can `say` a sentence, `announce` it to a screen reader, and `list` the chats anew. */
+export function setUpMoving(page) {
+  $("download").onclick = () => run(new Download(), $("download"), page);
+  $("import").onclick = () => $("file").click();
+  $("file").onchange = ({ target }) => {
+    const [file] = target.files;
+    target.value = ""; // else the same file could not be chosen again
+    if (file) run(new Import(file), $("import"), page);
+  };
+  $("stop-moving").onclick = () => stop.abort();
+}
+
+async function run(work, button, page) {
+  stop = new AbortController();
+  $("moved-list").replaceChildren();
+  tell("");
+  setBusy(true, button);
+  const problem = await work.run(stop.signal).then(() => "", sentenceOf);
+  const end = [problem, work.sum()].filter(Boolean).join(" ");
+  tell(end);
+  setBusy(false, button);
+  if ($("account").matches(":popover-open")) page.announce(end);
+  else page.say(end, problem ? "" : "faint");
+  await page.list().catch(() => {}); // why it fails is said where chats are listed again
+}
+
+function setBusy(isBusy, button) {
+  const isFocused = $("account").contains(document.activeElement);
+  [$("movers").hidden, $("stop-moving").hidden] = [isBusy, !isBusy];
+  if (isFocused) (isBusy ? $("stop-moving") : button).focus(); // else hiding it would leave the focus nowhere
+}
+
+/** Shows how far it has come, and with a `share`, what that is of all. */
+function tell(text, share) {
+  $("moved").textContent = text;
+  Object.assign($("moved-share"), { hidden: share === undefined, value: share ?? 0 });
+}
+
+function sentenceOf(error) {
+  if (error.name === "AbortError") return "Stopped.";
+  if (error instanceof Fault || error.status) return error.message;
+  reportError(error);
+  return "The page failed. Load it again.";
+}
+
+/** Why a conversation is refused: the first thing that is wrong, and where. */
+function reasonOf({ faults: [fault] = [], message }) {
+  const place = fault?.source?.pointer?.slice(1);
+  return place ? `${place}: ${fault.detail}` : message;
+}
+
+/** Has the browser keep a file in its folder for downloads. */
+function save(blob, name) {
+  const href = URL.createObjectURL(blob);
+  element("a", { href, download: name }).click();
+  setTimeout(() => URL.revokeObjectURL(href), 60_000); // the browser may ask where to, first
+}
+
+export async function saveAsMarkdown(id, title) {
+  const options = { headers: { Accept: "text/markdown" }, waits: true, read: (response) => response.blob() };
+  save(await api("GET", `sessions/${id}`, options), `${fileName(title)}.md`);
+}
+
+/** A title without what some system has no place for in the name of a file. */
+function fileName(title) {
+  const safe = title.replace(/[\s\p{Cc}\p{Cf}/\\:*?"<>|]+/gu, " ").replace(/^[.\s]+/, "");
+  return [...safe].slice(0, 60).join("").replace(/[.\s]+$/, "") || "chat"; // of 60 characters each may have four bytes
+}
+
+/** All chats as one file. The browser holds its pieces, on disk where they are many. */
+class Download {
+  sessions = 0;
+  isSaved = false;
+
+  async run(signal) {
+    const exported_at = `${new Date().toISOString().slice(0, 19)}Z`;
+    const line = (value) => `${JSON.stringify(value)}\n`;
+    const pieces = [line({ parley: 2, subject: $("subject").textContent, exported_at })];
+    const options = { headers: { Accept: "application/x-ndjson" }, signal, waits: true, read: readPage };
+    for (let path = "export"; path; ) {
+      const { blob, lines, next } = await api("GET", path, options);
+      pieces.push(blob);
+      path = next;
+      this.sessions += lines;
+      tell(`${chats(this.sessions)} so far…`);
+    }
+    pieces.push(line({ end: true, sessions: this.sessions }));
+    save(new Blob(pieces, { type: "application/x-ndjson" }), `parley-${exported_at.slice(0, 10)}.ndjson`);
+    this.isSaved = true;
+  }
+
+  sum = () => (this.isSaved ? `${chats(this.sessions)} downloaded.` : "Nothing was downloaded.");
+}
+
+/** A page of an export: its lines, how many they are, and the path of the next page. */
+async function readPage(response) {
+  const bytes = new Uint8Array(await response.arrayBuffer());
+  let lines = 0;
+  for (let at = bytes.indexOf(10); at >= 0; at = bytes.indexOf(10, at + 1)) lines++;
+  const query = /<[^>?]*\?([^>]*)>; *rel="?next/.exec(response.headers.get("Link"))?.[1]; // there may be a prefix before it
+  return { blob: new Blob([bytes]), lines, next: query && `export?${query}` };
+}
+
+/** A file, of which one conversation at a time is sent. Each has an origin, by which the server knows those that it has. */
+class Import {
+  imported = 0;
+  known = 0;
+  refused = 0;
+  left = { files: 0, tools: 0, branches: 0 };
+  isWhole = true; // a file of Parley's says where it ends
+
+  constructor(file) {
+    this.file = file;
+  }
+
+  async run(signal) {
+    let others = 0;
+    let [read, all] = [0, 0]; // bytes
+    const show = () => tell(`${this.sum()} ${megabytes(read)} of ${megabytes(all)} MB are read.`, read / all);
+    const onRead = (...bytes) => {
+      signal.throwIfAborted();
+      [read, all] = bytes;
+      show();
+    };
+    try {
+      for await (const found of readArchive(this.file, onRead)) {
+        const isKnown = this.isFrame(found.value) || (await this.take(found, signal));
+        if (!isKnown) others++;
+        show();
+        signal.throwIfAborted();
+      }
+    } finally {
+      this.noteLeft();
+    }
+    const hasNone = !this.imported && !this.known && !this.refused;
+    if (others && hasNone) throw new Fault("These are no chats. Choose an export of ChatGPT, Claude or Parley.");
+    if (!this.isWhole) throw new Fault("The file is not whole: its last line is missing.");
+  }
+
+  sum() {
+    const parts = [`${chats(this.imported)} imported`];
+    if (this.known) parts.push(`${count(this.known, "was", "were")} here already`);
+    if (this.refused) parts.push(`${count(this.refused, "was", "were")} refused`);
+    return `${parts.join(", ")}.`;
+  }
+
+  /** Whether this is the first or the last line of a file of Parley's. */
+  isFrame(value) {
+    const isFirst = isHeader(value);
+    const isOperators = isFirst && "everything" in value;
+    if (isOperators) throw new Fault("This is an operator's copy of a whole server, which only flask import --all reads.");
+    if (isFirst) this.isWhole = false;
+    else if (value?.end === true) this.isWhole = true;
+    else return false;
+    return true;
+  }
+
+  /** Sends a conversation; returns whether it is one. */
+  async take({ place, value, problem }, signal) {
+    try {
+      if (problem) throw new Refusal(problem);
+      const { body, left } = convert(value) ?? {};
+      if (!body) return false;
+      const read = ({ status }) => status === 201;
+      const isNew = await api("POST", "sessions/import", { body, signal, waits: true, read });
+      if (isNew) Object.keys(left).forEach((kind) => (this.left[kind] += left[kind]));
+      this[isNew ? "imported" : "known"]++;
+    } catch (error) {
+      if (!(error instanceof Refusal) && !REFUSALS.includes(error.status)) throw error;
+      this.refused++;
+      const name = [value?.title, value?.name, place].find((each) => typeof each === "string" && each.trim());
+      $("moved-list").append(element("li", {}, element("bdi", {}, name), `: ${reasonOf(error)}`));
+    }
+    return true;
+  }
+
+  noteLeft() {
+    const kinds = Object.keys(LEFT_OUT).filter((kind) => this.left[kind]);
+    $("moved-list").prepend(...kinds.map((kind) => element("li", {}, `${count(this.left[kind], ...LEFT_OUT[kind])}.`)));
+  }
+}

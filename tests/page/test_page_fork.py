@@ -1,0 +1,287 @@
+"""A chat goes on in a copy of itself, from any turn, or with another message than the one that was sent."""
+
+import threading
+
+import pytest
+from selenium.webdriver.common.keys import Keys
+
+from browser import HOLD, RELEASE, Page
+from provider import reply, status
+
+pytestmark = pytest.mark.parametrize(
+    "engine", ["sqlite"], indirect=True
+)  # what the page does is the same on both
+
+COPIED = "This goes on in a copy of the chat."
+FORKS = "[...document.querySelectorAll('article')].map((e) => [...e.querySelectorAll('button')].filter((e) => e.textContent === 'Fork' && e.checkVisibility()).length)"
+
+
+@pytest.fixture
+def talked(page, provider):
+    """The page, where a chat has two messages and their replies."""
+    page.wait_for_text("m-1", "#model")
+    page.click("Settings")
+    page.press("Be kind.")
+    page.find("#temperature").send_keys("0.5")
+    page.click("Save")
+    provider.script = [reply("One."), reply("Two.")]
+    page.say("First")
+    page.wait_for_turns("First", "One.")
+    page.say("Second")
+    page.wait_for_turns("First", "One.", "Second", "Two.")
+    page.original = page.user.get("/sessions").json()["data"][0]
+    return page
+
+
+def press_fork(page, place):
+    """Press the button of the turn at this place, from 1 on."""
+    page.find(f"article:nth-child({place}) button[title]").click()
+
+
+def edit(page, place, *keys):
+    page.find(f"article:nth-child({place}) .edit").click()
+    page.press(*keys)
+
+
+def stays_as_it_was(page):
+    turns = page.user.turns(page.original)
+    return [turn["content"] for turn in turns] == ["First", "One.", "Second", "Two."]
+
+
+def test_a_reply_begins_a_copy_that_goes_on(talked, provider):
+    page = talked
+    assert page.run(FORKS) == [1, 1, 1, 1]
+    press_fork(page, 2)
+    page.wait_for_turns("First", "One.")
+    page.wait_for_text(COPIED, "#notice.faint")
+    assert page.focused == "text" and page.original["id"] not in page.driver.current_url
+    page.wait(lambda: page.titles == ["First", "First"])
+    page.say("Other")
+    page.wait_for_turns("First", "One.", "Other", "The answer.")
+    asked = provider.posts[-1].body
+    assert [message["content"] for message in asked["messages"]] == [
+        "Be kind.",
+        "First",
+        "One.",
+        "Other",
+    ]
+    assert asked["temperature"] == 0.5
+    assert stays_as_it_was(page)
+    page.driver.back()
+    page.wait_for_turns("First", "One.", "Second", "Two.")
+
+
+def test_a_message_begins_a_copy_that_is_answered_when_it_is_asked_for(talked, provider):
+    page = talked
+    press_fork(page, 3)  # which has no id yet: it was just sent
+    page.wait_for_turns("First", "One.", "Second")
+    page.click("Retry")
+    page.wait_for_turns("First", "One.", "Second", "The answer.")
+    assert [message["content"] for message in provider.posts[-1].body["messages"]][1:] == [
+        "First",
+        "One.",
+        "Second",
+    ]
+    page.driver.refresh()
+    page.wait_for_turns("First", "One.", "Second", "The answer.")
+    assert stays_as_it_was(page)
+
+
+def test_a_copy_that_ends_with_a_message_takes_it_changed_or_another(talked, provider):
+    page = talked
+    press_fork(page, 3)
+    page.wait_for_turns("First", "One.", "Second")
+    provider.script = [status(400, {"error": {"message": "No."}})]
+    edit(page, 3, " thoughts", Keys.ENTER)
+    page.wait_for_text("No.", "article:last-child")
+    assert page.turns == ["First", "One.", "Second thoughts", ""]
+    press_fork(page, 3)
+    page.wait_for_turns("First", "One.", "Second thoughts")
+    page.say("And more")
+    page.wait_for_turns("First", "One.", "Second thoughts", "And more", "The answer.")
+    assert stays_as_it_was(page)
+
+
+def test_an_earlier_message_is_sent_changed_in_a_copy(talked, provider):
+    page = talked
+    page.say("Third")
+    page.wait_for_turns("First", "One.", "Second", "Two.", "Third", "The answer.")
+    edit(page, 3, " thoughts")
+    assert page.text("article form small") == COPIED
+    field = page.find("article textarea")
+    assert field.get_attribute("aria-describedby") == "copied"
+    page.press(Keys.ENTER)
+    page.wait_for_turns("First", "One.", "Second thoughts", "The answer.")
+    assert page.text("#notice.faint") == COPIED
+    asked = provider.posts[-1].body
+    assert [message["content"] for message in asked["messages"]] == [
+        "Be kind.",
+        "First",
+        "One.",
+        "Second thoughts",
+    ]
+    assert page.find("#text").get_attribute("value") == ""
+    page.driver.back()
+    page.wait_for_turns("First", "One.", "Second", "Two.", "Third", "The answer.")
+    assert page.texts("article form") == []  # it was sent
+    edit(page, 5, "!")
+    assert page.texts("article form small") == []
+    page.press(Keys.ENTER)
+    page.wait_for_turns("First", "One.", "Second", "Two.", "Third!", "The answer.")
+
+
+def test_the_first_message_is_sent_changed_in_a_chat_like_this_one(talked, provider):
+    page = talked
+    page.find("#model").send_keys("m-2", Keys.TAB)
+    page.wait(lambda: page.user.get("/sessions").json()["data"][0]["model"] == {"id": "m-2"})
+    page.click("New chat")
+    page.wait(lambda: page.turns == [])
+    page.press("A draft of another chat")
+    page.driver.back()
+    page.wait_for_turns("First", "One.", "Second", "Two.")
+    edit(page, 1, " of all", Keys.ENTER)
+    page.wait_for_turns("First of all", "The answer.")
+    asked = provider.posts[-1].body
+    assert (asked["model"], asked["temperature"]) == ("m-2", 0.5)
+    assert [message["content"] for message in asked["messages"]] == ["Be kind.", "First of all"]
+    page.wait(lambda: page.titles == ["First of all", "First"])
+    assert page.find("#text").get_attribute("value") == "A draft of another chat"
+    page.click("Settings")
+    assert page.text("#system") == "Be kind."
+    page.press(Keys.ESCAPE)
+    assert stays_as_it_was(page)
+
+
+def test_a_change_of_an_earlier_message_stays_where_the_page_is_loaded_again(talked):
+    page = talked
+    edit(page, 1, " of")
+    page.wait(lambda: page.run("document.querySelector('article').dataset.id"))
+    page.press(" all")
+    page.driver.refresh()
+    page.wait(lambda: page.texts("article:first-child form"))
+    assert page.run("document.querySelector('article textarea').value") == "First of all"
+    assert (
+        page.run(
+            "[...document.querySelectorAll('.edit')].filter((e) => e.checkVisibility()).length"
+        )
+        == 0
+    )
+    page.find("article textarea").send_keys(Keys.ESCAPE)
+    page.wait(lambda: page.texts("article form") == [])
+    assert page.run("document.activeElement.textContent") == "Edit" and page.turns[0] == "First"
+    page.driver.refresh()
+    page.wait_for_turns("First", "One.", "Second", "Two.")
+    assert page.texts("article form") == []
+
+
+def test_what_cannot_be_answered_is_kept_in_the_copy(browser, start, settings, provider):
+    page = Page(browser, start(**settings, RATE_LIMIT="3/day")).enter()
+    turns = []
+    for text in ("First", "Second", "Third"):
+        page.say(text)
+        turns += [text, "The answer."]
+        page.wait_for_turns(*turns)
+    edit(page, 3, "!", Keys.ENTER)
+    page.wait_for_text("You may ask for 3 replies", "#notice")
+    page.wait_for_turns("First", "The answer.")
+    assert page.find("#text").get_attribute("value") == "Second!"
+    page.driver.refresh()
+    page.wait_for_turns("First", "The answer.")
+    assert page.find("#text").get_attribute("value") == "Second!"
+
+
+def test_a_reply_under_way_is_no_end_of_a_copy(talked, provider):
+    page = talked
+    gate = threading.Event()
+    provider.script = [reply("Three ", gate, "and on.")]
+    page.say("Third")
+    page.wait_for_text("Three", "article:last-child")
+    assert page.run(FORKS) == [1, 1, 1, 1, 0, 0]
+    press_fork(page, 4)  # an earlier one is
+    page.wait_for_turns("First", "One.", "Second", "Two.")
+    gate.set()
+    page.driver.back()
+    page.wait_for_turns("First", "One.", "Second", "Two.", "Third", "Three and on.")
+
+
+def test_another_chat_that_is_opened_meanwhile_stays(talked):
+    page = talked
+    page.driver.execute_script(HOLD, "fork")
+    press_fork(page, 2)
+    page.wait(lambda: page.run("window.held.length") == 1)
+    page.click("New chat")
+    page.wait(lambda: page.turns == [])
+    page.press("Something else")
+    page.driver.execute_script(RELEASE)
+    page.wait(lambda: page.titles == ["First", "First"])
+    assert page.turns == [] and page.find("#text").get_attribute("value") == "Something else"
+
+
+def test_a_copy_is_waited_for_where_another_is_made_or_the_connection_is_lost(talked):
+    page = talked
+    page.driver.execute_script("""
+        const ask = fetch;
+        const busy = { errors: [{ status: "503", title: "Service Unavailable", detail: "One at a time." }] };
+        const answers = [
+            () => Response.json(busy, { status: 503, headers: { "Retry-After": "1", "X-Request-ID": "x" } }),
+            () => { throw new TypeError("lost"); },
+        ];
+        window.fetch = (path, options) => (path.endsWith("fork") && answers.shift() || (() => ask(path, options)))();
+    """)
+    press_fork(page, 2)
+    page.wait_for_text("One at a time. Trying again", "#connection")
+    page.wait_for_text("The connection is lost. Trying again", "#connection")
+    page.wait_for_turns("First", "One.")
+    assert page.text("#connection") == ""
+
+
+def test_a_button_that_is_pressed_twice_makes_one_copy(talked):
+    page = talked
+    page.driver.execute_script(HOLD, "fork")
+    press_fork(page, 2)
+    press_fork(page, 2)
+    page.wait(lambda: page.run("window.held.length") == 1)
+    page.driver.execute_script(RELEASE)
+    page.wait_for_turns("First", "One.")
+    page.wait(lambda: page.titles == ["First", "First"])
+    assert page.run("window.count") == 1
+
+
+def test_a_turn_that_is_gone_says_so(talked):
+    page = talked
+    page.user.post(f"/sessions/{page.original['id']}/retry")
+    press_fork(page, 4)  # another reply stands there by now
+    page.wait(lambda: page.text("#notice.alarm, #notice:not(.faint)"))
+    page.wait_for_turns("First", "One.", "Second", "Two.")
+
+
+def test_turns_that_are_not_shown_belong_to_a_copy(browser, server, provider):
+    page = Page(browser, server)
+    session = page.user.create("message 0")
+    for number in range(1, 30):
+        page.user.post(f"/sessions/{session['id']}/messages", {"content": f"message {number}"})
+    page.enter()
+    page.click("message 0")
+    page.wait(lambda: page.is_idle and page.turns[-2:] == ["message 29", "The answer."])
+    page.run("document.getElementById('log').scrollTo(0, 1e6)")
+    first = page.turns[0]
+    assert first != "message 0"
+    edit(page, 1, "!", Keys.ENTER)
+    page.wait(lambda: page.is_idle and page.turns[-2:] == [first + "!", "The answer."])
+    place = int(first.split()[1])
+    sent = [message["content"] for message in provider.posts[-1].body["messages"]][::2]
+    assert sent == [f"message {number}" for number in range(place)] + [first + "!"]
+
+
+def test_is_found_under_a_prefix_and_by_the_keyboard(browser, start, settings):
+    page = Page(browser, start(**settings, SCRIPT_NAME="/chat/v1")).enter()
+    page.say("First")
+    page.wait_for_turns("First", "The answer.")
+    page.say("Second")
+    page.wait_for_turns("First", "The answer.", "Second", "The answer.")
+    page.driver.execute_script("document.querySelector('article:nth-child(2) button').focus()")
+    page.press(Keys.TAB)
+    assert page.run("document.activeElement.textContent") == "Fork"
+    page.press(Keys.ENTER)
+    page.wait_for_turns("First", "The answer.")
+    assert page.focused == "text"
