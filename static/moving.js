@@ -137,7 +137,8 @@ class Import {
   async run(signal) {
     let others = 0;
     let [read, all] = [0, 0]; // bytes
-    const show = () => tell(`${this.sum()} ${megabytes(read)} of ${megabytes(all)} MB are read.`, read / all);
+    let isOver = false; // a ZIP may be read a piece further
+    const show = () => isOver || tell(`${this.sum()} ${megabytes(read)} of ${megabytes(all)} MB are read.`, read / all);
     const onRead = (...bytes) => {
       signal.throwIfAborted();
       [read, all] = bytes;
@@ -151,6 +152,7 @@ class Import {
         signal.throwIfAborted();
       }
     } finally {
+      isOver = true;
       this.noteLeft();
     }
     const hasNone = !this.imported && !this.known && !this.refused;

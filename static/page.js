@@ -308,7 +308,8 @@ async function findMemory({ turns_left_out } = {}) {
 
 function timeOf(iso) {
   const [day, time] = [{ month: "short", day: "numeric" }, { hour: "numeric", minute: "2-digit" }];
-  const format = dayOf(iso) === "Today" ? time : { ...day, ...time };
+  const isThisYear = new Date(iso).getFullYear() === new Date().getFullYear(); // what was imported may be older
+  const format = dayOf(iso) === "Today" ? time : { ...day, ...(isThisYear ? time : { year: "numeric" }) };
   return element("time", { dateTime: iso, title: new Date(iso).toLocaleString() }, new Date(iso).toLocaleString([], format));
 }
 

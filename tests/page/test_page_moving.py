@@ -191,6 +191,7 @@ def test_chats_of_chatgpt_are_imported_and_what_is_left_out_is_told(page, tmp_pa
     ]
     assert page.texts("#moved-list li") == left
     page.wait(lambda: sorted(page.titles) == ["Cats", "Chat 1"])
+    assert page.text("#list time").endswith(", 2023")
     page.press(Keys.ESCAPE)
     page.click("Cats")
     page.wait_for_turns("What is it?", "A cat.")
