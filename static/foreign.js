@@ -14,16 +14,17 @@ const DATE = /^(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?)(Z|[+-]\d\d:\d\d)?$/;
 export class Refusal extends Error {}
 const CIRCLE = "Its messages refer to each other in a circle.";
 
+/** Whether this is a conversation, by what only Parley's, ChatGPT's and Claude's have. */
+export const isConversation = (value) => ["turns", "mapping", "chat_messages"].some((name) => Object.hasOwn(value, name));
+
 /**
- * The `body` of an import, and how much of the conversation was `left` out: images and other `files`, `tools` and thinking, and
- * messages of other `branches`. Nothing, where the value is no conversation. Throws a Refusal.
+ * The `body` of a conversation's import, and how much of it was `left` out: images and other `files`, `tools` and thinking, and
+ * messages of other `branches`. Throws a Refusal.
  */
 export function convert(value) {
   const left = { files: 0, tools: 0, branches: 0 };
-  if (Array.isArray(value.turns)) return { body: { ...value, origin: originOf("parley", value.id) }, left };
-  if (isObject(value.mapping)) return { body: fromChatGPT(value, left), left };
-  if (Array.isArray(value.chat_messages)) return { body: fromClaude(value, left), left };
-  return undefined;
+  if (Object.hasOwn(value, "turns")) return { body: { ...value, origin: originOf("parley", value.id) }, left };
+  return { body: Object.hasOwn(value, "mapping") ? fromChatGPT(value, left) : fromClaude(value, left), left };
 }
 
 const isObject = (value) => typeof value === "object" && value !== null && !Array.isArray(value);
@@ -82,7 +83,8 @@ function turnsOf(messages) {
 // ChatGPT: nodes, of which each names its parent, and perhaps has a message
 
 function fromChatGPT({ id, conversation_id, title, create_time, update_time, mapping, current_node }, left) {
-  const nodes = new Map(Object.entries(mapping).filter(([, node]) => isObject(node)));
+  const origin = originOf("chatgpt", isText(id) ? id : conversation_id);
+  const nodes = new Map(Object.entries(mapping ?? {}).filter(([, node]) => isObject(node)));
   const parents = new Map([...nodes].map(([key, { parent }]) => [key, parent]));
   const end = nodes.has(current_node) ? current_node : leavesOf(parents).at(-1);
   if (nodes.size && end === undefined) throw new Refusal(CIRCLE);
@@ -92,7 +94,7 @@ function fromChatGPT({ id, conversation_id, title, create_time, update_time, map
   const others = [...nodes.values()].map(({ message }) => readChatGPT(message)).filter(Boolean);
   left.branches = others.length;
   return {
-    origin: originOf("chatgpt", isText(id) ? id : conversation_id),
+    origin,
     title: nameOf(title),
     created_at: timeOf(create_time),
     updated_at: timeOf(update_time),
@@ -135,13 +137,14 @@ const markOf = (types) => (types.some((type) => isText(type) && type.includes("i
 // Claude: messages in a list, which may name their parents
 
 function fromClaude({ uuid, name, created_at, updated_at, chat_messages, current_leaf_message_uuid }, left) {
+  const origin = originOf("claude", uuid);
   const all = objectsOf(chat_messages);
   const branch = branchOfClaude(all, current_leaf_message_uuid);
   const isOnBranch = new Set(branch);
   const messages = branch.map((message) => readClaude(message, left)).filter(Boolean);
   left.branches = all.filter((message) => !isOnBranch.has(message) && readClaude(message)).length;
   return {
-    origin: originOf("claude", uuid),
+    origin,
     title: nameOf(name),
     created_at: timeOf(created_at),
     updated_at: timeOf(updated_at),

@@ -2,10 +2,14 @@
 
 import { api } from "./api.js";
 import { Fault, isHeader, readArchive } from "./archive.js";
-import { Refusal, convert } from "./foreign.js";
+import { Refusal, convert, isConversation } from "./foreign.js";
 import { element } from "./markdown.js";
 
 const $ = (id) => document.getElementById(id);
+const FORMAT = 2; // of a file of Parley's
+const MOST_STRANGERS = 1000;
+const STRANGER = "It is of no shape that is known here.";
+const NO_CHATS = "These are no chats. Choose an export of ChatGPT, Claude or Parley.";
 const REFUSALS = [400, 413, 422, 500]; // of one conversation: the next may be taken
 const LEFT_OUT = {
   files: ["image or file was left out", "images and files were left out"],
@@ -96,7 +100,7 @@ class Download {
   async run(signal) {
     const exported_at = `${new Date().toISOString().slice(0, 19)}Z`;
     const line = (value) => `${JSON.stringify(value)}\n`;
-    const pieces = [line({ parley: 2, subject: $("subject").textContent, exported_at })];
+    const pieces = [line({ parley: FORMAT, subject: $("subject").textContent, exported_at })];
     const options = { headers: { Accept: "application/x-ndjson" }, signal, waits: true, read: readPage };
     for (let path = "export"; path; ) {
       const { blob, lines, next } = await api("GET", path, options);
@@ -128,14 +132,15 @@ class Import {
   known = 0;
   refused = 0;
   left = { files: 0, tools: 0, branches: 0 };
-  isWhole = true; // a file of Parley's says where it ends
+  strangers = []; // names of what is no conversation, as long as there was none: ChatGPT's export may begin with such
+  hasChats = false;
+  lines = null; // since the first line of a file of Parley's, until its last
 
   constructor(file) {
     this.file = file;
   }
 
   async run(signal) {
-    let others = 0;
     let [read, all] = [0, 0]; // bytes
     let isOver = false; // a ZIP may be read a piece further
     const show = () => isOver || tell(`${this.sum()} ${megabytes(read)} of ${megabytes(all)} MB are read.`, read / all);
@@ -146,8 +151,7 @@ class Import {
     };
     try {
       for await (const found of readArchive(this.file, onRead)) {
-        const isKnown = this.isFrame(found.value) || (await this.take(found, signal));
-        if (!isKnown) others++;
+        await this.take(found, signal);
         show();
         signal.throwIfAborted();
       }
@@ -155,9 +159,8 @@ class Import {
       isOver = true;
       this.noteLeft();
     }
-    const hasNone = !this.imported && !this.known && !this.refused;
-    if (others && hasNone) throw new Fault("These are no chats. Choose an export of ChatGPT, Claude or Parley.");
-    if (!this.isWhole) throw new Fault("The file is not whole: its last line is missing.");
+    if (this.strangers.length) throw new Fault(NO_CHATS);
+    if (this.lines !== null) throw new Fault("The file is not whole: its last line is missing.");
   }
 
   sum() {
@@ -167,34 +170,52 @@ class Import {
     return `${parts.join(", ")}.`;
   }
 
-  /** Whether this is the first or the last line of a file of Parley's. */
-  isFrame(value) {
-    const isFirst = isHeader(value);
-    const isOperators = isFirst && "everything" in value;
-    if (isOperators) throw new Fault("This is an operator's copy of a whole server, which only flask import --all reads.");
-    if (isFirst) this.isWhole = false;
-    else if (value?.end === true) this.isWhole = true;
-    else return false;
-    return true;
-  }
-
-  /** Sends a conversation; returns whether it is one. */
   async take({ place, value, problem }, signal) {
+    if (isHeader(value)) return this.begin(value);
+    if (this.lines !== null && value && "end" in value) return this.end(value);
+    if (this.lines !== null) this.lines++;
+    const name = [value?.title, value?.name, place].find((each) => typeof each === "string" && each.trim());
+    if (problem) return this.refuse(name, problem);
+    if (!isConversation(value)) return this.passOver(name);
+    this.hasChats = true;
+    this.strangers.splice(0).forEach((each) => this.refuse(each, STRANGER));
     try {
-      if (problem) throw new Refusal(problem);
-      const { body, left } = convert(value) ?? {};
-      if (!body) return false;
-      const read = ({ status }) => status === 201;
-      const isNew = await api("POST", "sessions/import", { body, signal, waits: true, read });
-      if (isNew) Object.keys(left).forEach((kind) => (this.left[kind] += left[kind]));
-      this[isNew ? "imported" : "known"]++;
+      await this.send(convert(value), signal);
     } catch (error) {
       if (!(error instanceof Refusal) && !REFUSALS.includes(error.status)) throw error;
-      this.refused++;
-      const name = [value?.title, value?.name, place].find((each) => typeof each === "string" && each.trim());
-      $("moved-list").append(element("li", {}, element("bdi", {}, name), `: ${reasonOf(error)}`));
+      this.refuse(name, reasonOf(error));
     }
-    return true;
+  }
+
+  begin(header) {
+    if (header.everything) throw new Fault("This is an operator's copy of a whole server: only flask import --all reads it.");
+    if (header.parley !== FORMAT) throw new Fault("This file was made by another release of Parley. Import it with that one.");
+    this.hasChats = true;
+    this.lines = 0;
+  }
+
+  end({ sessions }) {
+    const counts = `its last line names ${sessions} chats, and it has ${this.lines}`;
+    if (sessions !== this.lines) throw new Fault(`The file is not whole: ${counts}.`);
+    this.lines = null;
+  }
+
+  passOver(name) {
+    if (this.hasChats) return this.refuse(name, STRANGER);
+    this.strangers.push(name);
+    if (this.strangers.length === MOST_STRANGERS) throw new Fault(NO_CHATS);
+  }
+
+  refuse(name, reason) {
+    this.refused++;
+    $("moved-list").append(element("li", {}, element("bdi", {}, name), `: ${reason}`));
+  }
+
+  async send({ body, left }, signal) {
+    const read = ({ status }) => status === 201;
+    const isNew = await api("POST", "sessions/import", { body, signal, waits: true, read });
+    this[isNew ? "imported" : "known"]++;
+    if (isNew) Object.keys(left).forEach((kind) => (this.left[kind] += left[kind]));
   }
 
   noteLeft() {

@@ -12,9 +12,9 @@ pytestmark = pytest.mark.parametrize(
 
 CONVERT = """
     const [value, done] = arguments;
-    import("/static/foreign.js").then(({ convert, Refusal }) => {
+    import("/static/foreign.js").then(({ convert, isConversation, Refusal }) => {
         try {
-            done(JSON.stringify(convert(value) ?? "none"));
+            done(JSON.stringify(isConversation(value) ? convert(value) : "none"));
         } catch (error) {
             done(JSON.stringify(error instanceof Refusal ? error.message : `${error}`));
         }
@@ -43,7 +43,7 @@ def test_a_line_of_an_export_is_taken_as_it_is(convert):
 
 
 def test_what_is_no_conversation_is_none(convert):
-    for value in ({}, {"turns": {}}, {"mapping": []}, {"chat_messages": {}}, {"end": True}):
+    for value in ({}, {"title": "T"}, {"messages": []}, {"end": True}):
         assert convert(value) == "none"
 
 
@@ -180,6 +180,9 @@ def test_half_a_character_becomes_a_replacement(page):
 
 
 NOT_MINE = {
+    "no mapping": {"id": "i", "mapping": None},
+    "no mapping but a list": {"id": "i", "mapping": []},
+    "no list of messages": {"uuid": "u", "chat_messages": {"a": 1}},
     "nothing": chatgpt(),
     "no mapping of nodes": chatgpt() | {"mapping": {"a": None, "b": "text", "c": []}},
     "the assistant's alone": chatgpt(node("assistant", "Hello, I am here.")),

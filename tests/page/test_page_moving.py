@@ -215,6 +215,7 @@ def test_what_is_refused_is_named_and_the_rest_is_taken(page, tmp_path):
         "mapping": {"a": node("user", "x", parent="a")}
     }
     given = [
+        {"title": "A folder"},
         circle,
         chatgpt(node("assistant", "Hi"), title="Not mine"),
         chatgpt(node("user", "x", at=9e9), title="Of the future"),
@@ -225,14 +226,17 @@ def test_what_is_refused_is_named_and_the_rest_is_taken(page, tmp_path):
     content = json.dumps(given).encode()
     content = content[:-1] + large + b',{"title": "\xff"}]'
     open_panel(page)
-    import_all(page, tmp_path, content, "1 chat imported, 5 were refused.")
+    import_all(page, tmp_path, content, "1 chat imported, 7 were refused.")
     at = len(content) - len(large) - len(b',{"title": "\xff"}]') + 1
+    strange = content.index(b'{"a": 1}')
     assert page.texts("#moved-list li") == [
+        "A folder: It is of no shape that is known here.",
         "Circle: Its messages refer to each other in a circle.",
         "Not mine: It has no message of yours.",
         "Of the future: turns/0/created_at: Give a time that has been: this one lies in the future.",
-        f"Conversation 6, from byte {at} on: It is larger than 16 MB.",
-        f"Conversation 7, from byte {at + len(large)} on: It is not UTF-8.",
+        f"Conversation 5, from byte {strange} on: It is of no shape that is known here.",
+        f"Conversation 7, from byte {at} on: It is larger than 16 MB.",
+        f"Conversation 8, from byte {at + len(large)} on: It is not UTF-8.",
     ]
     page.wait(lambda: page.titles == ["Chat 1"])
 
@@ -266,7 +270,15 @@ TOLD = {
     "cut in a conversation": (TWO[:-10], CUT),
     "an operator's copy": (
         lines({"parley": 2, "everything": True}, LINE),
-        "This is an operator's copy of a whole server, which only flask import --all reads. 0 chats imported.",
+        "This is an operator's copy of a whole server: only flask import --all reads it. 0 chats imported.",
+    ),
+    "of another release": (
+        lines({"parley": 3}, LINE),
+        "This file was made by another release of Parley. Import it with that one. 0 chats imported.",
+    ),
+    "a line too few": (
+        lines({"parley": 2}, LINE, {"end": True, "sessions": 2}),
+        "The file is not whole: its last line names 2 chats, and it has 1. 1 chat imported.",
     ),
     "of another shape": (
         b'[{"name": "x"}, {"a": []}]',
