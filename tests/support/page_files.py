@@ -1,4 +1,4 @@
-"""Files that chats come in, for the page: ChatGPT's, Claude's, Parley's, and ZIPs."""
+"""Files that chats come in, for the page: ChatGPT's, Claude's, Parley's, and ZIPs; and the panel that takes them."""
 
 import io
 import json
@@ -62,3 +62,41 @@ def zipped(members, method=zipfile.ZIP_DEFLATED):
         for name, content in members.items():
             archive.writestr(name, content)
     return file.getvalue()
+
+
+# The panel
+
+
+def open_panel(page):
+    if not page.titles:
+        page.wait_for_text("No chats yet.")
+    page.find("#account-button").click()
+    page.wait(lambda: page.find("#account").is_displayed())
+
+
+def choose(page, tmp_path, content, name="conversations.json"):
+    """Choose a file of this content for the import, as the picker would."""
+    (tmp_path / name).write_bytes(content)
+    page.find("#file").send_keys(str(tmp_path / name))
+
+
+def finish(page, sentence):
+    """Wait for the end of what is under way, with this sentence."""
+    page.wait(lambda: page.find("#movers").get_attribute("hidden") is None)
+    assert page.text("#moved") == sentence
+
+
+def import_all(page, tmp_path, content, sentence, name="conversations.json"):
+    """Import a file of this content, to its end, which this sentence tells."""
+    choose(page, tmp_path, content, name)
+    page.wait(lambda: page.text("#moved"))
+    finish(page, sentence)
+
+
+def chats(*numbers):
+    """A file of ChatGPT's with these chats."""
+    return json.dumps([short_chat(number) for number in numbers]).encode()
+
+
+def sessions(page):
+    return page.user.get("/sessions?page[limit]=100").json()["data"]
