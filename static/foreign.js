@@ -5,6 +5,10 @@ const LONGEST_NAME = 200; // characters of a title, or of a model
 const TEXTS = ["text", "multimodal_text"]; // ChatGPT's types of content that are said; of the others, these are settings
 const CONTEXTS = ["user_editable_context", "model_editable_context"];
 const MARKER = /\ue200[^\ue200\ue201]*\ue201/g; // of a source: ChatGPT shows a link there
+const ENTITY = /\ue200entity\ue202\["[^"]*","((?:[^"\\]|\\[^])*)"[^\ue200\ue201]*\ue201/g; // and here a name
+const SAID = ["text", "voice_note"]; // Claude's types of blocks that are said
+// What stands in the text of its old messages for a block of another type.
+const NOT_SUPPORTED = /```\s*This block is not supported on your current device yet\.\s*```/g;
 const FILES = ["image", "document"]; // Claude's types of blocks whose bytes are not in its export
 const HIDDEN = ["injected_prompt_block", "token_budget", "summaries"]; // those that it does not show
 
@@ -124,12 +128,14 @@ function readChatGPT(message, left = {}) {
 function partsOfChatGPT(parts, attachments) {
   const all = Array.isArray(parts) ? parts : [];
   const isSpoken = (part) => part?.content_type === "audio_transcription";
-  const text = join(all.map((part) => (isSpoken(part) ? part.text : typeof part === "string" && part.replace(MARKER, ""))));
+  const text = join(all.map((part) => (isSpoken(part) ? part.text : typeof part === "string" && unmarked(part))));
   const others = objectsOf(all).filter((part) => !isSpoken(part));
   const types = [...others.map(({ content_type }) => content_type), ...attachments.map(({ mime_type }) => mime_type)];
   const files = Math.max(others.length, attachments.length); // an image is in both
   return { text: storable(text), files, mark: files ? markOf(types) : "" };
 }
+
+const unmarked = (text) => text.replace(ENTITY, "$1").replace(MARKER, "");
 
 /** What is said where a message has nothing but images and files of these types. */
 const markOf = (types) => (types.some((type) => isText(type) && type.includes("image")) ? "[image]" : "[file]");
@@ -173,9 +179,10 @@ function readClaude({ sender, text, content, attachments, files, created_at }, l
   const types = blocks.map(({ type }) => type);
   const shown = types.filter((type) => FILES.includes(type));
   const enclosed = [...objectsOf(attachments), ...objectsOf(files)];
-  left.tools += types.filter((type) => !["text", ...FILES, ...HIDDEN].includes(type)).length;
+  left.tools += types.filter((type) => ![...SAID, ...FILES, ...HIDDEN].includes(type)).length;
   left.files += shown.length + enclosed.filter(({ extracted_content }) => !isText(extracted_content)).length;
-  const texts = blocks.length ? blocks.filter(({ type }) => type === "text").map((block) => block.text) : [text];
+  const texts = blocks.filter(({ type }) => SAID.includes(type)).map((block) => block.text);
+  if (!blocks.length && isText(text)) texts.push(text.replace(NOT_SUPPORTED, ""));
   if (isUser) texts.push(...enclosed.map(fileAsText));
   const mark = isUser && shown.length ? markOf(shown) : "";
   const all = storable(join(texts)) || mark;

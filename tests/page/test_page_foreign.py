@@ -4,7 +4,9 @@ import json
 
 import pytest
 
+import archives
 from page_files import BEGAN, chatgpt, claude, node, said
+from upkeep import foreign
 
 pytestmark = pytest.mark.parametrize(
     "engine", ["sqlite"], indirect=True
@@ -338,3 +340,44 @@ def test_messages_of_claude_without_branches_keep_their_order(convert):
         said("assistant", "Two", created_at="2025-07-03T15:16:39Z", parent_message_uuid="gone"),
     )
     assert [text for _, text in turns(convert(given))] == ["One", "Two"]
+
+
+# The same as by the command
+
+
+def without_nothing(value):
+    """JSON as JavaScript writes it: what is undefined is left out."""
+    return {name: each for name, each in value.items() if each is not None}
+
+
+@pytest.mark.parametrize("value", [archives.CHATGPT, archives.CLAUDE], ids=["ChatGPT", "Claude"])
+def test_the_page_takes_what_flask_import_takes(convert, value):
+    body, left_out = foreign.convert(value)
+    # WebDriver sends no lone surrogate, and no number that JSON has not.
+    given = json.loads(json.dumps(value).replace("\\ud83d", "\\ufffd").replace("1e+300", "-1"))
+    assert convert(given) == {"body": body, "left": left_out._asdict()}
+
+
+TEXTS = [
+    'In \ue200entity\ue202["city","Ulm \\"on\\" it","in Swabia"]\ue201.',
+    'In \ue200entity\ue202["city"]\ue201.',
+    "a\ue200cite\ue202turn0search0\ue201b",
+    "a\ue200never closed",
+]
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_marks_of_chatgpt_are_read_the_same(convert, text):
+    given = chatgpt(node("user", text))
+    assert turns(convert(given)) == [("user", foreign.convert(given).body["turns"][0]["content"])]
+
+
+def test_what_claude_heard_is_text_and_what_stands_for_other_blocks_is_none(convert):
+    lacking = "```\nThis block is not supported on your current device yet.\n```"
+    given = claude(
+        {"sender": "human", "content": [{"type": "voice_note", "text": "Said."}]},
+        {"sender": "assistant", "text": f"Before.\n\n{lacking}\n\nAfter."},
+    )
+    taken = convert(given)
+    assert turns(taken)[0] == ("user", "Said.") and taken["left"] == NOTHING_LEFT
+    assert turns(taken)[1][1].split() == ["Before.", "After."]
