@@ -6,8 +6,6 @@ from typing import Any
 
 from upkeep.messages import (
     ASSISTANT,
-    FILE,
-    IMAGE,
     USER,
     Conversation,
     Message,
@@ -16,6 +14,7 @@ from upkeep.messages import (
     conversation,
     joined,
     leaves_of,
+    mark_of,
     objects,
     part,
     time_of,
@@ -23,6 +22,7 @@ from upkeep.messages import (
 
 TEXTS = ("text", "multimodal_text")  # content types; of the others, the next two are settings
 CONTEXTS = ("user_editable_context", "model_editable_context")
+HIDDEN = "is_visually_hidden_from_conversation"
 TO_ALL = ("", "all")  # recipients; another one is a tool
 TIMES = {"created_at": "create_time", "updated_at": "update_time"}
 # `\ue200cite\ue202turn0search0\ue201`, of which the page makes a link; and
@@ -68,20 +68,16 @@ def read_message(message: dict[str, Any]) -> Message:
     metadata, content = part(message, "metadata", dict), part(message, "content", dict)
     role = part(part(message, "author", dict), "role", str)
     kind = part(content, "content_type", str)
-    is_hidden = metadata.get("is_visually_hidden_from_conversation")
-    if is_hidden or role in ("", "system") or kind in CONTEXTS:
+    if role in ("", "system") or kind in CONTEXTS or metadata.get(HIDDEN):
         return Message()
-    is_to_all = part(message, "recipient", str) in TO_ALL
-    if role not in (USER, ASSISTANT) or kind not in TEXTS or not is_to_all:
+    is_said = role in (USER, ASSISTANT) and kind in TEXTS
+    if not is_said or part(message, "recipient", str) not in TO_ALL:
         return Message(tools=1)
     text, assets = read_parts(content)
     attached = [part(each, "mime_type", str) for each in objects(metadata, "attachments")]
-    if role == USER and not text and (assets or attached):
-        is_image = any("image" in each for each in assets + attached)
-        text = IMAGE if is_image else FILE
     return Message(
         role,
-        text,
+        text or (mark_of(assets + attached) if role == USER else ""),
         time_of(message.get("create_time")),
         part(metadata, "model_slug", str) if role == ASSISTANT else "",
         # What was attached may be among the parts, too.

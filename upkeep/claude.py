@@ -8,7 +8,6 @@ from typing import Any
 from upkeep.messages import (
     ASSISTANT,
     FILE,
-    IMAGE,
     USER,
     Conversation,
     Message,
@@ -17,6 +16,7 @@ from upkeep.messages import (
     conversation,
     joined,
     leaves_of,
+    mark_of,
     objects,
     part,
     seconds_of,
@@ -73,22 +73,23 @@ def read_message(message: dict[str, Any]) -> Message:
         return Message()
     blocks = objects(message, "content")
     types = [part(block, "type", str) for block in blocks]
-    texts = [part(block, "text", str) for block in blocks if block.get("type") in TEXTS]
-    if not blocks:
-        texts = [NOT_SUPPORTED.sub("", part(message, "text", str))]
-    labels, files = read_files(message)
     shown = [each for each in types if each in FILES]
-    if kind == USER:
-        texts += labels
-    if kind == USER and shown and not joined(texts):
-        texts = [IMAGE if "image" in shown else FILE]
+    labels, files = read_files(message)
+    text = joined(read_texts(message, blocks) + (labels if kind == USER else []))
     return Message(
         kind,
-        joined(texts),
+        text or (mark_of(shown) if kind == USER else ""),
         time_of(seconds_of(message.get("created_at"))),
         files=files + len(shown),
         tools=sum(each not in (*TEXTS, *FILES, *HIDDEN) for each in types),
     )
+
+
+def read_texts(message: dict[str, Any], blocks: list[dict[str, Any]]) -> list[str]:
+    """What was said: in old messages without these blocks."""
+    if not blocks:
+        return [NOT_SUPPORTED.sub("", part(message, "text", str))]
+    return [part(block, "text", str) for block in blocks if block.get("type") in TEXTS]
 
 
 def read_files(message: dict[str, Any]) -> tuple[list[str], int]:

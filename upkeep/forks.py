@@ -1,7 +1,6 @@
 """Forking a session: a copy of what is shown up to a turn, of which the model is told the
 same."""
 
-import itertools
 import uuid
 from typing import Any, NamedTuple
 
@@ -117,5 +116,7 @@ def _trim_of(trim: int | None, ids: dict[int, int]) -> int | None:
     all. None where it has not been said here yet."""
     if trim is None:
         return None
-    copied = itertools.chain(sorted(ids.items()), [(max(ids) + 1, ids[max(ids)] + 1)])
-    return next((copy for source, copy in copied if source >= trim), None)
+    last = max(ids)
+    if trim == last + 1:
+        return ids[last] + 1
+    return next((copy for source, copy in sorted(ids.items()) if source >= trim), None)

@@ -82,13 +82,7 @@ def _behind_others(owner: str, field: BigIntegerField, time: int) -> int:
 
 def _session_of(given: Fields, catalog: Catalog, now: int) -> Session:
     turns = given["turns"]
-    times = [turn["created_at"] for turn in turns if turn.get("created_at") is not None]
-    created_at = given.get("created_at")
-    if created_at is None:
-        created_at = min(times[:1] or [now])
-    updated_at = given.get("updated_at")
-    if updated_at is None:
-        updated_at = max([created_at, *times])
+    created_at, updated_at = _times_of(given, now)
     model = _served(given.get("model"), catalog)
     title = given.get("title") or local_title(turns[0]["content"])
     texts = [turn["content"] for turn in turns if turn["content"]]
@@ -102,10 +96,21 @@ def _session_of(given: Fields, catalog: Catalog, now: int) -> Session:
         system=given.get("system"),
         options={name: value for name, value in options.items() if value is not None},
         preview=texts[-1][:PREVIEW],
-        created_at=min(created_at, now),
-        updated_at=min(updated_at, now),
+        created_at=created_at,
+        updated_at=updated_at,
         origin=given.get("origin"),
     )
+
+
+def _times_of(given: Fields, now: int) -> tuple[int, int]:
+    """When the session was made, and last used: by default when its turns were."""
+    times = [turn["created_at"] for turn in given["turns"] if turn.get("created_at") is not None]
+    created_at, updated_at = given.get("created_at"), given.get("updated_at")
+    if created_at is None:
+        created_at = times[0] if times else now
+    if updated_at is None:
+        updated_at = max([created_at, *times])
+    return min(created_at, now), min(updated_at, now)
 
 
 def _served(model: str | None, catalog: Catalog) -> str:

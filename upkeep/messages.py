@@ -71,6 +71,13 @@ def objects(data: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
     return [part({name: each}, name, dict) for each in part(data, name, list) if each is not None]
 
 
+def mark_of(kinds: Sequence[str]) -> str:
+    """The text of a user's message that has nothing but images and files of these kinds, if any."""
+    if not kinds:
+        return ""
+    return IMAGE if any("image" in each for each in kinds) else FILE
+
+
 def joined(texts: Iterable[str]) -> str:
     return "\n\n".join(text for text in texts if text.strip())
 
