@@ -74,7 +74,7 @@ def read_message(message: dict[str, Any]) -> Message:
     if not is_said or part(message, "recipient", str) not in TO_ALL:
         return Message(tools=1)
     text, assets = read_parts(content)
-    attached = [part(each, "mime_type", str) for each in objects(metadata, "attachments")]
+    attached = read_attached(metadata)
     return Message(
         role,
         text or (mark_of(assets + attached) if role == USER else ""),
@@ -83,6 +83,11 @@ def read_message(message: dict[str, Any]) -> Message:
         # What was attached may be among the parts, too.
         files=max(len(assets), len(attached)),
     )
+
+
+def read_attached(metadata: dict[str, Any]) -> list[str]:
+    """The kinds of what was attached to a message."""
+    return [part(each, "mime_type", str) for each in objects(metadata, "attachments")]
 
 
 def read_parts(content: dict[str, Any]) -> tuple[str, list[str]]:
