@@ -13,7 +13,7 @@ import secrets
 from collections.abc import Iterable, Iterator
 from typing import Any, BinaryIO, NamedTuple
 
-from peewee import SQL, AutoField, Expression, Field, IntegrityError, Model, Tuple, Value
+from peewee import SQL, AutoField, Expression, Field, Model, Tuple, Value
 
 from database import (
     SchemaVersion,
@@ -232,11 +232,12 @@ def _begin(file_id: str) -> None:
 
 
 def _batches(rows: Iterable[Row]) -> Iterator[list[Row]]:
-    """Rows of AT_ONCE bytes at most, or one."""
+    """Rows of one table, of AT_ONCE bytes at most, or one."""
     batch: list[Row] = []
     size = 0
     for each in rows:
-        if batch and size + each.size > AT_ONCE:
+        is_other = batch and batch[0].model is not each.model
+        if is_other or (batch and size + each.size > AT_ONCE):
             yield batch
             batch, size = [], 0
         batch.append(each)
@@ -245,26 +246,30 @@ def _batches(rows: Iterable[Row]) -> Iterator[list[Row]]:
         yield batch
 
 
+@transaction
 def _write(rows: list[Row], path: str) -> None:
     """Insert these, where they are not there already. Raises NotMoved."""
-    try:
-        _insert(rows)
-    except IntegrityError:
-        raise NotMoved(
-            f"Lines {rows[0].number} to {rows[-1].number} of {path} have a turn of a session that "
-            "it does not have. Was the service running as it was written? Export it anew, and take "
-            "a new database."
-        ) from None
-
-
-@transaction
-def _insert(rows: list[Row]) -> None:
+    model = rows[0].model
+    if model is SchemaVersion:
+        SchemaVersion.update(rows[0].values).execute()
+        return
+    if model is Turn:
+        _check_sessions(rows, path)
     for each in rows:
-        if each.model is SchemaVersion:
-            SchemaVersion.update(each.values).execute()
-        else:
-            statement = insertion(each.model(**each.values))
-            db.send(SQL(f"{statement.sql} ON CONFLICT DO NOTHING", statement.params))
+        statement = insertion(model(**each.values))
+        db.send(SQL(f"{statement.sql} ON CONFLICT DO NOTHING", statement.params))
+
+
+def _check_sessions(turns: list[Row], path: str) -> None:
+    ids = {turn.values["session"] for turn in turns}
+    there = {str(row.id) for row in Session.select(Session.id).where(Session.id.in_(list(ids)))}
+    for turn in turns:
+        if turn.values["session"] not in there:
+            raise NotMoved(
+                f"Line {turn.number} of {path} has a turn of a session that the file does not "
+                "have. Was the service running as it was written? Export it anew, and take a new "
+                "database."
+            )
 
 
 @transaction

@@ -314,13 +314,13 @@ def test_a_file_that_is_not_right_changes_nothing(flask, small, tmp_path):
 
 
 def test_a_turn_without_its_session_is_refused(flask, small, tmp_path, new_database):
-    """As where the service has made both while the file was written. The end would tell of it, too."""
+    """As where the service has made both while the file was written."""
     path, url = tmp_path / "file", new_database()
     lines = [line for line in small if not line.startswith(b'{"session"')]
     path.write_bytes(b"".join(lines).replace(b'"session":1', b'"session":0'))
     refused = flask(url, "import", "--all", path)
     assert refused.returncode == 1
-    assert re.search("^Error: Lines 2 to 5 of .* have a turn of a session that it", refused.stderr)
+    assert re.search("^Error: Line 3 of .* has a turn of a session that the file", refused.stderr)
     with tables_of(url) as tables:
         assert tables.value("SELECT count(*) FROM turn") == 0
 
