@@ -134,7 +134,7 @@ def show_session(session_id: uuid.UUID) -> ResponseReturnValue:
     response.headers.update({"First-Turn-Sent": session.trim} if session.trim else {})
     response.vary.add("Accept")
     if session.is_cut:
-        hooks.keep_room(response)
+        hooks.keep_room(response, response.content_length)
     return response
 
 

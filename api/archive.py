@@ -20,6 +20,7 @@ from database import db
 from models import Session
 from upkeep import exports, forks, imports
 from upkeep.exports import Place
+from upkeep.values import TOO_MANY, has_too_many_values
 
 NDJSON = "application/x-ndjson"
 MARKDOWN = "text/markdown; charset=utf-8"
@@ -37,11 +38,13 @@ def show_export() -> ResponseReturnValue:
         cursor = f"{page.behind.created_at}-{page.behind.id.hex}"
         following = url_for("api.show_export", **{"page[after]": cursor})
         headers["Link"] = f'<{following}>; rel="next"'
+    size = sum(map(len, page.pieces))
     if page.rest is not None:
-        return _in_pieces(itertools.chain(page.pieces, page.rest), NDJSON, headers)
-    response = Response(page.pieces, headers=headers, content_type=NDJSON)
-    response.content_length = sum(map(len, page.pieces))
-    hooks.keep_room(response)
+        response = _in_pieces(itertools.chain(page.pieces, page.rest), NDJSON, headers)
+    else:
+        response = Response(page.pieces, headers=headers, content_type=NDJSON)
+        response.content_length = size
+    hooks.keep_room(response, size)
     return response
 
 
@@ -69,6 +72,7 @@ def _in_pieces(pieces: Iterator[bytes], content_type: str, headers: dict[str, st
     """An answer whose pieces are read from the database as the client takes them."""
     with contextlib.ExitStack() as stack:
         stack.enter_context(services().documents.slot(g.user))
+        pieces = itertools.chain([next(pieces)], pieces)  # what fails now is answered as an error
         response = Response(pieces, headers=headers, content_type=content_type)
         response.call_on_close(stack.pop_all().close)
     return response
@@ -78,6 +82,8 @@ def import_session() -> ResponseReturnValue:
     """Import a session; no model is asked."""
     with services().copies.slot(g.user):
         step_aside()
+        if has_too_many_values(g.body):
+            raise ValidationError(TOO_MANY)
         given = load_body(import_schema)
         del g.body  # it may be large
         request.environ.get("parley.has_read", int)()  # our server then lets go of it, too

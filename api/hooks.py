@@ -193,10 +193,10 @@ def take_room(needed: int) -> float:
     return time.monotonic() - began
 
 
-def keep_room(response: Response) -> None:
-    """Have room for this answer for as long as the client takes to read it."""
+def keep_room(response: Response, size: int) -> None:
+    """Have room for so many bytes of this answer for as long as the client takes to read it."""
     slot = g.pop("memory")
-    slot.take(response.content_length)
+    slot.take(size)
     response.call_on_close(slot.close)
 
 

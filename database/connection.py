@@ -60,6 +60,10 @@ class Engine:
         this process has no connection."""
         raise NotImplementedError
 
+    def forget_read(self) -> None:
+        """Hold nothing of what this thread's connection has read, which was much."""
+        raise NotImplementedError
+
     def write(self) -> AbstractContextManager[None]:
         """One short write transaction, within which no other may begin."""
         raise NotImplementedError

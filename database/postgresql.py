@@ -198,6 +198,9 @@ class PostgreSQL(Pool, peewee.PostgresqlDatabase):
             ((count,),) = self.execute_sql(OTHERS).fetchall()
             return _is_server_itself(self.connection()) and count > 0
 
+    def forget_read(self) -> None:
+        """Nothing is to be done: the server keeps what is read."""
+
     def check(self) -> None:
         ((read_only,),) = self.execute_sql("SHOW transaction_read_only").fetchall()
         if read_only == "on":

@@ -167,6 +167,10 @@ class SQLite(Pool, SqliteDatabase):
         with self.write():
             pass
 
+    def forget_read(self) -> None:
+        """A connection keeps two megabytes of the file's pages."""
+        self.discard()
+
     # Transactions
 
     @contextlib.contextmanager

@@ -17,7 +17,7 @@ import database
 import limits
 from database import db
 from llm import open_catalog
-from models import Session
+from models import Missing, Session
 from providers.faults import ModelError
 from settings import command
 from terminal.commands import open_database, own_settings
@@ -80,7 +80,6 @@ def import_command(file: str | None, subject: str | None, everything: str | None
     owner = named(subject)
     open_database()
     settings = own_settings()
-    current_app.config.update(settings)  # a schema reads them there
     taking = Taking(file, owner, open_catalog(settings))
     problem = take_all(taking, file, limits.IMPORT * settings["MAX_CONTENT_LENGTH"])
     taking.tell(problem)
@@ -110,6 +109,8 @@ def reasons() -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         raise Stopped("it was stopped") from None
+    except Missing:
+        raise Stopped("a session was deleted meanwhile") from None
     except ModelError as error:
         raise Stopped(str(error).rstrip(".")) from None
     except (database.Unavailable, *database.DRIVER_ERRORS) as error:

@@ -75,6 +75,8 @@ class Taking:
             raise BadFile(f"{self._path} has everything of all users. {words} reads that.")
         if header["parley"] != FORMAT:
             raise BadFile(f"{self._path} was made by another release. Import it with that one.")
+        if self._count is not None:
+            raise BadFile(f"{self._path} is not whole: another export begins in it.")
         self._is_known, self._count = True, 0
 
     def _end(self, end: dict[str, Any]) -> None:

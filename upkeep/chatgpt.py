@@ -28,7 +28,7 @@ TIMES = {"created_at": "create_time", "updated_at": "update_time"}
 # `\ue200cite\ue202turn0search0\ue201`, of which the page makes a link; and
 # `\ue200entity\ue202["city","Ulm"]\ue201`, of which it shows the name.
 MARKER = re.compile("\ue200[^\ue200\ue201]*+\ue201")
-ENTITY = re.compile('\ue200entity\ue202\\["[^"]*","((?:[^"\\\\]|\\\\.)*)"[^\ue200\ue201]*\ue201')
+ENTITY = re.compile('\ue200entity\ue202\\["[^"]*","((?:[^"\\\\]|\\\\.)*+)"[^\ue200\ue201]*\ue201')
 
 
 def convert(data: dict[str, Any]) -> Conversation:

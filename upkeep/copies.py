@@ -2,16 +2,18 @@
 whole. What a dead process has begun is cleared away by the next sweep (`deletion.py`)."""
 
 import contextlib
+import itertools
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
 import processes
-from database import DRIVER_ERRORS, Unavailable, connected, db, insertion, transaction
+from database import Unavailable, connected, db, insertion, transaction
 from models import Session
 from upkeep.deletion import delete_session
 
 STEP_SIZE = 2**20  # bytes of the texts that one transaction writes, or one text that is longer
 STEP_ROWS = 500
+LAST_WORD = 1  # seconds
 UNKNOWN = "?"  # a process, on a system that has no names for them
 
 T = TypeVar("T")
@@ -22,20 +24,29 @@ Settle = Callable[[], dict[str, Any]]
 
 
 def write(owner: str, session: Session, steps: Iterable[Step], settle: Settle = dict) -> Session:
-    """Store this session, with the turns that the steps write, as the owner's. Where that fails,
-    nothing is left of it."""
+    """Store this session, with the turns that the steps write, as the owner's; the last step gives
+    it to the owner. Where one fails, nothing is left; but where the database is away, the next
+    sweep clears it away. Raises Unavailable, and what a step or `settle` raises."""
     session.owner, session.writer = "", processes.this_process() or UNKNOWN
-    last = 0
+    last, is_begun = 0, False
     try:
-        for number, step in enumerate(steps):
+        for step, following in itertools.pairwise(itertools.chain(steps, [None])):
             with connected():
-                last = _write(session, step, last, number == 0)
-        with connected():
-            return _publish(owner, session, settle)
-    except BaseException:
-        with contextlib.suppress(Unavailable, *DRIVER_ERRORS), connected():
-            delete_session(session.id)
+                if following is None:
+                    return _write_last(owner, session, step, last, is_begun, settle)
+                last = _write(session, step, last, is_begun)
+            is_begun = True
+    except Unavailable:
+        if is_begun:
+            with contextlib.suppress(Unavailable), connected(LAST_WORD):
+                _let_go(session)
         raise
+    except BaseException:
+        if is_begun:
+            with connected():
+                delete_session(session.id)
+        raise
+    raise ValueError("without a step there is no session")
 
 
 def in_steps(turns: Iterable[T], size_of: Callable[[T], int]) -> Iterator[list[T]]:
@@ -49,22 +60,39 @@ def in_steps(turns: Iterable[T], size_of: Callable[[T], int]) -> Iterator[list[T
             some, size = [], 0
         some.append(turn)
         size += more
-    yield some
+    if some:
+        yield some
 
 
 @transaction
-def _write(session: Session, step: Step, last: int, is_first: bool) -> int:
-    if is_first:
+def _write(session: Session, step: Step, last: int, is_begun: bool) -> int:
+    return _do(session, step, last, is_begun)
+
+
+@transaction
+def _write_last(
+    owner: str, session: Session, step: Step, last: int, is_begun: bool, settle: Settle
+) -> Session:
+    db.lock(owner)  # before any rows, as a claim with a key does
+    _do(session, step, last, is_begun)
+    changes = {"owner": owner, "writer": None} | settle()
+    Session.update(changes).where(Session.id == session.id).execute()
+    return Session.get_owned(owner, session.id)
+
+
+def _do(session: Session, step: Step, last: int, is_begun: bool) -> int:
+    if is_begun:
+        is_its = Session.id == session.id, Session.owner == ""
+        db.hold(Session.select(Session.id).where(*is_its))
+        if not Session.select().where(*is_its).exists():
+            raise Unavailable("it took so long that what was written was cleared away")
+    else:
         session.imported_at = db.now()
         db.send(insertion(session))
     return step(session, last)
 
 
 @transaction
-def _publish(owner: str, session: Session, settle: Settle) -> Session:
-    db.lock(owner)
-    changes = {"owner": owner, "writer": None} | settle()
-    published = Session.update(changes).where(Session.id == session.id, Session.owner == "")
-    if not published.execute():  # it took so long that it was swept
-        raise Unavailable("the session was cleared away before it was whole")
-    return Session.get_owned(owner, session.id)
+def _let_go(session: Session) -> None:
+    """Nobody writes it any more."""
+    Session.update(writer=None).where(Session.id == session.id).execute()

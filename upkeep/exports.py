@@ -1,6 +1,7 @@
 """Exporting: an owner's sessions as lines of JSON, and one session as Markdown; in pieces, read as
 they are wanted, so that no more is held than one of them."""
 
+import contextlib
 import json
 import uuid
 from collections.abc import Iterator
@@ -9,7 +10,7 @@ from typing import Any, NamedTuple, TypeVar
 from peewee import Tuple, Value
 
 from database import connected, db, limit_time
-from models import IN_PROGRESS, INTERRUPTED, Session
+from models import IN_PROGRESS, INTERRUPTED, Missing, Session
 from tables.ledger import SAID
 from tables.shown import ShownTurn, pages_of, time_of
 
@@ -48,6 +49,12 @@ class Page(NamedTuple):
 def read_page(owner: str, after: Place | None) -> Page:
     """The lines of the sessions behind this place, or of the first: as many as a page has room for,
     but at least one, if there is any."""
+    while True:
+        with contextlib.suppress(Missing):  # a session was deleted in its middle
+            return _read_page(owner, after)
+
+
+def _read_page(owner: str, after: Place | None) -> Page:
     places = _places(owner, after)
     pieces: list[bytes] = []
     size = whole = count = 0  # of all bytes; pieces, and sessions, of whole lines
@@ -70,7 +77,8 @@ def read_page(owner: str, after: Place | None) -> Page:
 
 
 def lines_of(owner: str) -> Iterator[bytes]:
-    """All lines of an owner's export, in pieces."""
+    """All lines of an owner's export, in pieces. Raises Missing where a session is deleted in its
+    middle."""
     after = None
     while places := _places(owner, after):
         yield from (piece.data for piece in _in_short_reads(_lines(owner, places)))
@@ -79,7 +87,7 @@ def lines_of(owner: str) -> Iterator[bytes]:
 
 def markdown_of(session: Session) -> Iterator[bytes]:
     """A session as a document, in pieces: its title, and each turn under its speaker and time, as
-    it is."""
+    it is. Raises Missing where it is deleted in its middle."""
     return _in_short_reads(_document(session))
 
 
@@ -87,6 +95,7 @@ def _document(session: Session) -> Iterator[bytes]:
     yield f"# {' '.join(session.title.split())}\n".encode()
     for turns in pages_of(session.key):
         yield "".join(map(_section, turns)).encode()
+    _check_is_there(session)
 
 
 def _section(turn: ShownTurn) -> str:
@@ -106,12 +115,11 @@ def _places(owner: str, after: Place | None) -> list[Place]:
 
 
 def _in_short_reads(pieces: Iterator[T]) -> Iterator[T]:
-    """These pieces, which read the database. No connection is held while one is sent, nor is one
-    kept, on SQLite with what it has read."""
+    """These pieces, which read the database. No connection is held while one is sent."""
     while True:
         with connected():
             some = list(_some(pieces))
-            db.discard()
+            db.forget_read()
         if not some:
             return
         yield from some
@@ -135,19 +143,31 @@ def _rest_of_line(pieces: Iterator[Piece]) -> Iterator[bytes]:
 
 
 def _lines(owner: str, places: list[Place]) -> Iterator[Piece]:
+    """The lines of these sessions, in pieces. Raises Missing where one is deleted in its middle."""
     for place in places:
         limit_time()
         session = Session.get_or_none(Session.owner == owner, Session.id == place.id)
-        if session is None:
+        pages = pages_of(session.key) if session else iter(())
+        first = next(pages, None)
+        if not first:  # it was deleted meanwhile
             yield Piece(b"", True)
             continue
         yield Piece(_dumped(_head_of(session))[:-1] + b',"turns":[', False)
-        comma = b""
-        for turns in pages_of(session.key):
+        yield Piece(_dumped_turns(first), False)
+        for turns in pages:
             if turns:
-                yield Piece(comma + b",".join(_dumped(_dump(turn)) for turn in turns), False)
-                comma = b","
+                yield Piece(b"," + _dumped_turns(turns), False)
+        _check_is_there(session)
         yield Piece(b"]}\n", True)
+
+
+def _check_is_there(session: Session) -> None:
+    """Raises Missing where the last turns may have been deleted before they were read."""
+    Session.get_owned(session.owner, session.id)
+
+
+def _dumped_turns(turns: list[ShownTurn]) -> bytes:
+    return b",".join(_dumped(_dump(turn)) for turn in turns)
 
 
 def _dumped(value: dict[str, Any]) -> bytes:

@@ -114,8 +114,8 @@ def _settle(session: Session, trim: int | None, ids: dict[int, int]) -> dict[str
 def _trim_of(trim: int | None, ids: dict[int, int]) -> int | None:
     """The turn from which on the model is sent what is said, as its copy; perhaps the one behind
     all. None where it has not been said here yet."""
-    if trim is None:
-        return None
+    if not trim:
+        return trim
     last = max(ids)
     if trim == last + 1:
         return ids[last] + 1

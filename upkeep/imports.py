@@ -5,7 +5,7 @@ import uuid
 from collections.abc import Iterator
 from typing import Any
 
-from peewee import SQL, BigIntegerField, fn
+from peewee import SQL, BigIntegerField
 
 from database import SECOND, connected, db, insertion
 from llm import Catalog, UnknownModel
@@ -76,7 +76,7 @@ def _behind_others(owner: str, field: BigIntegerField, time: int) -> int:
         return time
     last = time + SECOND - 1  # of this second
     is_same = Session.owner == owner, field.between(time, last)
-    latest = Session.select(fn.MAX(field)).where(*is_same).scalar()
+    latest = Session.select(field).where(*is_same).order_by(field.desc()).limit(1).scalar()
     return time if latest is None else min(latest + 1, last)
 
 

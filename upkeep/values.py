@@ -19,6 +19,12 @@ WORD = re.compile(rb'[^ \t\r\n,"{}\[\]]*+')  # a number, true, false, null
 BLANK = re.compile(rb"[ \t\r\n]*+")
 
 
+STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
+# Ten thousand turns have fewer than half of either: strings, and bytes of what is none.
+MOST_STRINGS, MOST_OTHERS = 500_000, 2**20
+TOO_MANY = "It has more values than ten thousand turns have."
+
+
 class BadFile(Exception):
     """A file that cannot be read on. The text is a sentence that says where, and why."""
 
@@ -203,6 +209,8 @@ class Reader:
 
     def _load(self, data: bytes | bytearray, start: int) -> Value | Fault:
         """The value of these bytes, which begin at this byte of the file."""
+        if has_too_many_values(data):
+            return Fault(self.number, TOO_MANY)
         try:
             text = data.decode()
         except UnicodeDecodeError as error:
@@ -220,6 +228,13 @@ class Reader:
             return Fault(self.number, str(error))
         except ValueError:  # sys.set_int_max_str_digits says of how many
             return Fault(self.number, "It has a number of too many digits.")
+
+
+def has_too_many_values(data: bytes | bytearray) -> bool:
+    """Whether this JSON has more values than turns of a conversation have. json takes seconds for
+    millions of them, in which no other thread runs, and a hundred times their bytes."""
+    others, count = STRING.subn(b"", data, count=MOST_STRINGS)
+    return count == MOST_STRINGS or len(others.translate(None, b" \t\r\n")) > MOST_OTHERS
 
 
 class NotJSON(Exception):

@@ -383,6 +383,24 @@ def test_takes_what_comes_in_chunks(someone):
     assert response.status_code == 201
 
 
+MANY = [
+    b"[" + b"{}," * 400_000 + b"{}]",
+    b'{"turns": [' + b'"",' * 600_000 + b'""]}',
+    b'{"turns": ' + b"[" * 1_100_000,
+    b'{"turns": [{"kind": "user", "content": "x", ' + b'"a":0,' * 600_000 + b'"b": 1}]}',
+]
+
+
+@pytest.mark.parametrize("body", MANY, ids=range(len(MANY)))
+def test_refuses_more_values_than_turns_have_before_it_reads_them(server, newcomer, body):
+    headers = {"Authorization": f"Bearer {server.client(newcomer).token}"}
+    headers |= {"Content-Type": "application/json"}
+    answer = requests.post(server.url + "/sessions/import", body, headers=headers, timeout=60)
+    assert answer.status_code == 400
+    [error] = answer.json()["errors"]
+    assert error["detail"] == "It has more values than ten thousand turns have."
+
+
 def test_refuses_what_is_no_json_or_too_deep(server, newcomer):
     client = server.client(newcomer)
     headers = {"Authorization": f"Bearer {client.token}", "Content-Type": "application/json"}
