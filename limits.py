@@ -20,8 +20,8 @@ TITLES = 100  # asked of a model at a time
 SEARCHES = 2
 TEXTS = 2**28  # bytes of large texts
 SMALL = 2**14  # bytes of texts that need no room
-IMPORT = 16  # times the bytes of another body, that an import may have
-COPIES = 2  # imports and forks at a time; of one user, one
+IMPORT_SIZE = 16  # times the bytes of another body, that an import may have
+IMPORTS = 2  # imports and forks at a time; of one user, one
 DOCUMENTS = 2  # answers in pieces that are made of the database; of one user, one
 THREAD_TTL = 60  # seconds
 

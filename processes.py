@@ -1,5 +1,5 @@
-"""Who writes a reply: the name of a process, by which others on its machine know whether it is
-still there."""
+"""Who writes a reply, or an import: the name of a process, by which others on its machine know
+whether it is still there."""
 
 import functools
 import os

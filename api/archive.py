@@ -11,6 +11,7 @@ from flask import Response, g, request, url_for
 from flask.typing import ResponseReturnValue
 from marshmallow import ValidationError
 
+import limits
 import schemas
 from api import hooks
 from api.import_schema import fork_schema, import_schema
@@ -19,7 +20,7 @@ from api.services import services, step_aside
 from database import db
 from models import Session
 from upkeep import exports, forks, imports
-from upkeep.exports import Place
+from upkeep.exports import Cursor
 from upkeep.values import TOO_MANY, has_too_many_values
 
 NDJSON = "application/x-ndjson"
@@ -29,8 +30,8 @@ CURSOR = re.compile(r"([0-9]{1,18})-([0-9a-f]{32})", re.ASCII)
 
 def show_export() -> ResponseReturnValue:
     """Export your sessions, the oldest first."""
-    after = _place_of(request.args.get("page[after]"))
-    hooks.take_room(2 * exports.PAGE_SIZE)
+    after = _cursor_of(request.args.get("page[after]"))
+    hooks.take_room(exports.PAGE_SIZE)
     step_aside()
     page = exports.read_page(g.user, after)
     headers = {}
@@ -48,13 +49,13 @@ def show_export() -> ResponseReturnValue:
     return response
 
 
-def _place_of(cursor: str | None) -> Place | None:
+def _cursor_of(cursor: str | None) -> Cursor | None:
     if cursor is None:
         return None
     match = CURSOR.fullmatch(cursor)
     if match is None:
         raise ValidationError({"page[after]": ["Take it from the Link of the page before."]})
-    return Place(int(match[1]), uuid.UUID(match[2]))
+    return Cursor(int(match[1]), uuid.UUID(match[2]))
 
 
 def wants_markdown() -> bool:
@@ -78,10 +79,22 @@ def _in_pieces(pieces: Iterator[bytes], content_type: str, headers: dict[str, st
     return response
 
 
+@contextlib.contextmanager
+def _turn() -> Iterator[None]:
+    """To write a session that is there already. Raises Overloaded where it is others' turn."""
+    slot = limits.Slot(services().imports, g.user)
+    if not slot.take(1):
+        raise limits.Overloaded(
+            "Another import or fork is under way, of yours or of others. Ask again in a moment."
+        )
+    with contextlib.closing(slot):
+        step_aside()
+        yield
+
+
 def import_session() -> ResponseReturnValue:
     """Import a session; no model is asked."""
-    with services().copies.slot(g.user):
-        step_aside()
+    with _turn():
         if has_too_many_values(g.body):
             raise ValidationError(TOO_MANY)
         given = load_body(import_schema)
@@ -94,8 +107,7 @@ def import_session() -> ResponseReturnValue:
 def fork_session(session_id: uuid.UUID) -> ResponseReturnValue:
     """Copy a session up to a turn."""
     turn_id = load_body(fork_schema, required=False).get("turn")
-    with services().copies.slot(g.user):
-        step_aside()
+    with _turn():
         return _made(forks.fork(g.user, session_id, turn_id), 201)
 
 

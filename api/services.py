@@ -5,7 +5,7 @@ import dataclasses
 from flask import Flask, current_app, request
 
 from auth import Tokens
-from limits import COPIES, DOCUMENTS, HELD, SEARCHES, STREAMS, Bulkhead
+from limits import DOCUMENTS, HELD, IMPORTS, SEARCHES, STREAMS, Bulkhead
 from llm import Catalog
 from replies import Replies
 
@@ -18,7 +18,7 @@ class Services:
     held: Bulkhead = dataclasses.field(default_factory=lambda: Bulkhead(HELD))  # requests that wait
     streams: Bulkhead = dataclasses.field(default_factory=lambda: Bulkhead(STREAMS))
     searches: Bulkhead = dataclasses.field(default_factory=lambda: Bulkhead(SEARCHES))
-    copies: Bulkhead = dataclasses.field(default_factory=lambda: Bulkhead(COPIES))
+    imports: Bulkhead = dataclasses.field(default_factory=lambda: Bulkhead(IMPORTS))  # and forks
     documents: Bulkhead = dataclasses.field(default_factory=lambda: Bulkhead(DOCUMENTS))
 
     def fit(self, threads: int, connections: int) -> None:

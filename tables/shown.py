@@ -11,7 +11,7 @@ from typing import NamedTuple
 from database import SECOND, db
 from tables import statements
 
-PAGE_ROWS, PAGE_SIZE = 64, 2**20  # turns that are read at once, and bytes, where all are wanted
+READ_ROWS, READ_SIZE = 64, 2**20  # turns that are read at once, and bytes, where all are wanted
 LAST = 2**63 - 1  # an id behind all others
 
 
@@ -68,9 +68,9 @@ def count_before(session_id: str, turn_id: int) -> int:
 def _pages(side: str, order: str, session_id: str, beyond: int) -> Iterator[list[ShownTurn]]:
     has_more = True
     while has_more:
-        page = _read(side, order, session_id, beyond, PAGE_ROWS, PAGE_ROWS, PAGE_SIZE)
+        page = _read(side, order, session_id, beyond, READ_ROWS, READ_ROWS, READ_SIZE)
         yield page
-        has_more = bool(page) and (page[0].of_all == PAGE_ROWS or page[0].of_all > len(page))
+        has_more = bool(page) and (page[0].of_all == READ_ROWS or page[0].of_all > len(page))
         beyond = page[-1].id if page else beyond
 
 

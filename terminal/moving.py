@@ -81,7 +81,7 @@ def import_command(file: str | None, subject: str | None, everything: str | None
     open_database()
     settings = own_settings()
     taking = Taking(file, owner, open_catalog(settings))
-    problem = take_all(taking, file, limits.IMPORT * settings["MAX_CONTENT_LENGTH"])
+    problem = take_all(taking, file, limits.IMPORT_SIZE * settings["MAX_CONTENT_LENGTH"])
     taking.tell(problem)
     sys.exit(bool(problem or taking.refused))
 

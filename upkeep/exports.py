@@ -20,59 +20,59 @@ PAGE_SESSIONS = 500
 READ_SIZE = 2**19  # bytes for which a connection is held
 
 
-class Place(NamedTuple):
+class Cursor(NamedTuple):
     """Where a session stands in an export, which has the oldest first."""
 
     created_at: int
     id: uuid.UUID
 
 
-class Piece(NamedTuple):
+class Part(NamedTuple):
     """Of a line; of one that was deleted meanwhile there is nothing."""
 
     data: bytes
     ends_line: bool
 
 
-T = TypeVar("T", bytes, Piece)
+T = TypeVar("T", bytes, Part)
 
 
 class Page(NamedTuple):
     """Lines of an export. The `rest` is to be made, of a single line that is longer than a page.
-    What follows is `behind` this place, if anything does."""
+    What follows is `behind` this cursor, if anything does."""
 
     pieces: list[bytes]
     rest: Iterator[bytes] | None
-    behind: Place | None
+    behind: Cursor | None
 
 
-def read_page(owner: str, after: Place | None) -> Page:
-    """The lines of the sessions behind this place, or of the first: as many as a page has room for,
-    but at least one, if there is any."""
+def read_page(owner: str, after: Cursor | None) -> Page:
+    """The lines of the sessions behind this cursor, or from the first on: as many as a page has
+    room for, but at least one, if there is any."""
     while True:
         with contextlib.suppress(Missing):  # a session was deleted in its middle
             return _read_page(owner, after)
 
 
-def _read_page(owner: str, after: Place | None) -> Page:
-    places = _places(owner, after)
+def _read_page(owner: str, after: Cursor | None) -> Page:
+    cursors = _cursors(owner, after)
     pieces: list[bytes] = []
     size = whole = count = 0  # of all bytes; pieces, and sessions, of whole lines
     rest = None
-    read = _in_short_reads(_lines(owner, places[:PAGE_SESSIONS]))
-    for piece in read:
-        pieces.append(piece.data)
-        size += len(piece.data)
+    read = _in_short_reads(_lines(owner, cursors[:PAGE_SESSIONS]))
+    for part in read:
+        pieces.append(part.data)
+        size += len(part.data)
         if size > PAGE_SIZE:
             if not whole:
-                rest = None if piece.ends_line else _rest_of_line(read)
+                rest = None if part.ends_line else _rest_of_line(read)
                 whole, count = len(pieces), count + 1
             break
-        if piece.ends_line:
+        if part.ends_line:
             whole, count = len(pieces), count + 1
             if size > ENOUGH:
                 break
-    behind = places[count - 1] if 0 < count < len(places) else None
+    behind = cursors[count - 1] if 0 < count < len(cursors) else None
     return Page(pieces[:whole], rest, behind)
 
 
@@ -80,9 +80,9 @@ def lines_of(owner: str) -> Iterator[bytes]:
     """All lines of an owner's export, in pieces. Raises Missing where a session is deleted in its
     middle."""
     after = None
-    while places := _places(owner, after):
-        yield from (piece.data for piece in _in_short_reads(_lines(owner, places)))
-        after = places[-1]
+    while cursors := _cursors(owner, after):
+        yield from (part.data for part in _in_short_reads(_lines(owner, cursors)))
+        after = cursors[-1]
 
 
 def markdown_of(session: Session) -> Iterator[bytes]:
@@ -103,7 +103,7 @@ def _section(turn: ShownTurn) -> str:
     return f"\n## {speaker}, {time_of(turn.created_at)}\n\n{turn.content}\n"
 
 
-def _places(owner: str, after: Place | None) -> list[Place]:
+def _cursors(owner: str, after: Cursor | None) -> list[Cursor]:
     """Those of the next sessions, of one more than a page has."""
     columns = Session.created_at, Session.id
     query = Session.select(*columns).where(Session.owner == owner)
@@ -111,7 +111,7 @@ def _places(owner: str, after: Place | None) -> list[Place]:
         key = Session.id.db_value(after.id)
         query = query.where(Tuple(*columns) > Tuple(Value(after.created_at), Value(key)))
     with connected():
-        return [Place(*row) for row in query.order_by(*columns).limit(PAGE_SESSIONS + 1).tuples()]
+        return [Cursor(*row) for row in query.order_by(*columns).limit(PAGE_SESSIONS + 1).tuples()]
 
 
 def _in_short_reads(pieces: Iterator[T]) -> Iterator[T]:
@@ -128,37 +128,37 @@ def _in_short_reads(pieces: Iterator[T]) -> Iterator[T]:
 def _some(pieces: Iterator[T]) -> Iterator[T]:
     """The next of these pieces, until they have so many bytes as are read at once."""
     size = 0
-    for piece in pieces:
-        yield piece
-        size += len(piece.data if isinstance(piece, Piece) else piece)
+    for part in pieces:
+        yield part
+        size += len(part.data if isinstance(part, Part) else part)
         if size > READ_SIZE:
             return
 
 
-def _rest_of_line(pieces: Iterator[Piece]) -> Iterator[bytes]:
-    for piece in pieces:
-        yield piece.data
-        if piece.ends_line:
+def _rest_of_line(pieces: Iterator[Part]) -> Iterator[bytes]:
+    for part in pieces:
+        yield part.data
+        if part.ends_line:
             return
 
 
-def _lines(owner: str, places: list[Place]) -> Iterator[Piece]:
+def _lines(owner: str, cursors: list[Cursor]) -> Iterator[Part]:
     """The lines of these sessions, in pieces. Raises Missing where one is deleted in its middle."""
-    for place in places:
+    for cursor in cursors:
         limit_time()
-        session = Session.get_or_none(Session.owner == owner, Session.id == place.id)
+        session = Session.get_or_none(Session.owner == owner, Session.id == cursor.id)
         pages = pages_of(session.key) if session else iter(())
         first = next(pages, None)
         if not first:  # it was deleted meanwhile
-            yield Piece(b"", True)
+            yield Part(b"", True)
             continue
-        yield Piece(_dumped(_head_of(session))[:-1] + b',"turns":[', False)
-        yield Piece(_dumped_turns(first), False)
+        yield Part(_dumped(_head_of(session))[:-1] + b',"turns":[', False)
+        yield Part(_dumped_turns(first), False)
         for turns in pages:
             if turns:
-                yield Piece(b"," + _dumped_turns(turns), False)
+                yield Part(b"," + _dumped_turns(turns), False)
         _check_is_there(session)
-        yield Piece(b"]}\n", True)
+        yield Part(b"]}\n", True)
 
 
 def _check_is_there(session: Session) -> None:

@@ -1,6 +1,7 @@
 """`GET /export`, and a session as Markdown. Modules: `api/archive.py`, `upkeep/exports.py`,
 `tables/shown.py`."""
 
+import contextlib
 import socket
 import uuid
 
@@ -12,6 +13,7 @@ from provider import fails, reply, status
 from raw_tables import tables_of
 
 MEGABYTE = 2**20
+LAST_CHUNK = b"\r\n0\r\n\r\n"  # RFC 9112, section 7.1
 
 
 @pytest.fixture
@@ -195,6 +197,18 @@ def test_of_one_user_one_document_is_sent_at_a_time(start, settings):
     wait_until(lambda: markdown(alice, session).status_code == 200)
 
 
+def test_a_process_sends_two_documents_at_a_time(start, settings):
+    server = start(**settings, WEB_CONCURRENCY=1)
+    users = [server.client(f"https://github.com/u{number}") for number in range(3)]
+    paths = [f"/sessions/{long_session(user)['id']}" for user in users]
+    with contextlib.ExitStack() as readers:
+        for user, path in zip(users[:2], paths, strict=False):
+            reader = readers.enter_context(unread(server, user, path, "text/markdown"))
+            assert reader.recv(12) == b"HTTP/1.1 200"
+        assert users[2].get(paths[2], Accept="text/markdown").status_code == 503
+        assert users[2].get(paths[2] + "?turns[limit]=1").status_code == 200
+
+
 def test_a_long_line_whose_session_goes_meanwhile_is_cut_or_ends(start, settings):
     """What is sent is whole JSON, or the client sees that it is not."""
     server = start(**settings, WEB_CONCURRENCY=1)
@@ -204,8 +218,20 @@ def test_a_long_line_whose_session_goes_meanwhile_is_cut_or_ends(start, settings
         assert reader.recv(12) == b"HTTP/1.1 200"
         assert alice.delete(f"/sessions/{session['id']}").status_code == 204
         data = b"".join(iter(lambda: reader.recv(65536), b""))
-    assert not data.endswith(b"0\r\n\r\n") or b'"content":"go on"' in data
+    is_whole = data.endswith(LAST_CHUNK)
+    assert data.count(b'"kind":"assistant"') == 9 if is_whole else len(data) < 9 * MEGABYTE
     assert alice.get("/export").text == ""
+
+
+def test_a_document_whose_session_goes_meanwhile_is_cut(start, settings):
+    server = start(**settings, WEB_CONCURRENCY=1)
+    alice = server.client()
+    path = f"/sessions/{long_session(alice)['id']}"
+    with unread(server, alice, path, "text/markdown") as reader:
+        assert reader.recv(12) == b"HTTP/1.1 200"
+        assert alice.delete(path).status_code == 204
+        data = b"".join(iter(lambda: reader.recv(65536), b""))
+    assert not data.endswith(LAST_CHUNK)
 
 
 def test_a_database_that_fails_in_the_middle_cuts_the_answer(start, settings):
@@ -219,7 +245,17 @@ def test_a_database_that_fails_in_the_middle_cuts_the_answer(start, settings):
         data = b"".join(iter(lambda: reader.recv(65536), b""))
         with tables_of(settings["DATABASE_URL"]) as tables:
             tables.rows("ALTER TABLE gone RENAME TO turn")
-    assert data and not data.endswith(b"0\r\n\r\n")  # the last chunk (RFC 9112, section 7.1)
+    assert data and not data.endswith(LAST_CHUNK)
+
+
+def test_a_database_that_has_failed_is_told_before_a_document_begins(start, settings, tables):
+    alice = start(**settings, WEB_CONCURRENCY=1).client()
+    session = alice.create()
+    tables.rows("ALTER TABLE turn RENAME TO gone")
+    response = markdown(alice, session)
+    tables.rows("ALTER TABLE gone RENAME TO turn")
+    assert response.status_code == 500 and response.headers["X-Request-ID"]
+    assert response.json()["errors"][0]["status"] == "500"
 
 
 def test_a_model_that_refused_stands_in_the_export(someone, provider):

@@ -2,7 +2,6 @@
 `upkeep/forks.py`."""
 
 import concurrent.futures
-import functools
 import uuid
 
 import pytest
@@ -82,6 +81,14 @@ def test_they_know_nothing_of_each_other(someone, provider):
     assert someone.get(f"/sessions/{session['id']}").json()["title"] != "Another"
     someone.delete(f"/sessions/{session['id']}")
     assert len(someone.turns(copy)) == 8
+
+
+def test_a_fork_is_of_no_origin(someone):
+    body = {"turns": turns_of("Hello", "Hi"), "origin": "elsewhere:1"}
+    first = imported(someone, **body)
+    copy = fork(someone, first)
+    someone.delete(f"/sessions/{first['id']}")
+    assert imported(someone, **body)["id"] not in (first["id"], copy["id"])
 
 
 def sent(provider, client, session):
@@ -195,9 +202,12 @@ def test_one_user_forks_and_imports_one_at_a_time_and_two_do_at_once(start, sett
         tables.rows("LOCK TABLE session IN EXCLUSIVE MODE")
     with concurrent.futures.ThreadPoolExecutor() as pool:
         waiting = [pool.submit(user.post, "/sessions/import", body) for user in users[:2]]
-        ask = functools.partial(users[0].post, f"/sessions/{sessions[0]['id']}/fork")
-        wait_until(lambda: int(ask().headers.get("Retry-After", 0)))
-        wait_until(lambda: users[2].post("/sessions/import", body).status_code == 503)
+        for user in users[:2]:  # what is no import is refused at once, by whom it may
+            wait_until(lambda user=user: user.post("/sessions/import", {}).status_code == 503)
+        asked = users[0].post(f"/sessions/{sessions[0]['id']}/fork")
+        for refused in (asked, users[2].post("/sessions/import", body)):
+            assert refused.status_code == 503 and int(refused.headers["Retry-After"]) > 0
+            assert refused.json()["errors"][0]["detail"].startswith("Another import or fork is")
         assert users[2].get("/sessions").status_code == 200
         tables.rows("COMMIT")
         assert {each.result().status_code for each in waiting} == {201}

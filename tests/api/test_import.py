@@ -201,6 +201,38 @@ def test_a_reply_that_was_cut_goes_on(someone, provider):
     assert (went_on.status_code, went_on.json()["content"]) == (201, "One, two, three")
 
 
+def test_neither_import_nor_fork_counts_for_a_limit(start, settings, provider):
+    """Nor do the tokens of a reply that was imported and goes on."""
+    limits = {"RATE_LIMIT": "2/day", "TOKEN_LIMIT": "100/day"}
+    server = start(**settings, **limits, METRICS_TOKEN="of-the-metrics-alone")
+    alice = server.client()
+    turns = turns_of("Count", "One, ")
+    usage = {"input_tokens": 5000, "output_tokens": 7000, "cached_tokens": 0}
+    turns[1] |= {"stop_reason": "length", "usage": usage}
+    sessions = [imported(alice, turns=turns) for _ in range(3)]
+    copies = [alice.post(f"/sessions/{one['id']}/fork").json() for one in sessions]
+    assert alice.get("/usage").json()["meta"]["used"] == 0
+    provider.default = reply("two", usage=(15, 7, 0))
+    for session in (sessions[0], copies[0]):
+        went_on = alice.post(f"/sessions/{session['id']}/continue").json()
+        assert went_on["usage"]["input_tokens"] == 5015
+    assert alice.get("/usage").json()["meta"]["used"] == 44
+    assert alice.post(f"/sessions/{copies[1]['id']}/continue").status_code == 429
+    assert imported(alice, turns=turns)
+    told = server.client().get("/metrics", Authorization="Bearer of-the-metrics-alone").text
+    assert 'parley_replies_total{model="m-1",outcome="complete"} 2' in told
+
+
+def test_what_lies_a_moment_ahead_is_now(someone):
+    ahead = (now() + datetime.timedelta(seconds=40)).strftime("%Y-%m-%dT%H:%M:%SZ")
+    turns = turns_of("Hello", "Hi")
+    turns[1]["created_at"] = ahead
+    session = imported(someone, turns=turns, updated_at=ahead)
+    moment = now() + datetime.timedelta(seconds=1)
+    shown = someone.turns(session)[1]["created_at"]
+    assert parse_time(session["updated_at"]) <= moment and parse_time(shown) <= moment
+
+
 # The model
 
 
@@ -429,11 +461,14 @@ def test_an_import_of_what_is_old_stays_and_an_unused_session_of_that_age_goes(s
     alice = first.client()
     session = imported(alice, title="Of 2023", created_at=LONG_AGO, turns=turns_of("Hello", "Hi"))
     assert session["updated_at"] == LONG_AGO
-    unused = alice.create("Unused")
+    alice.create("Unused")
+    forked = alice.create("Forked")
     with tables_of(settings["DATABASE_URL"]) as tables:
-        name = uuid.UUID(unused["id"]).hex if tables.is_sqlite else unused["id"]
         moment = int(parse_time(LONG_AGO).replace(tzinfo=datetime.UTC).timestamp()) * 10**6
-        tables.rows("UPDATE session SET updated_at = ? WHERE id = ?", moment, name)
+        tables.rows("UPDATE session SET updated_at = ?", moment)
+    copy = alice.post(f"/sessions/{forked['id']}/fork").json()
+    alice.delete(f"/sessions/{forked['id']}")
+    assert copy["updated_at"] == LONG_AGO
     first.stop()
     second = start(**settings, WEB_CONCURRENCY=1, RETENTION_DAYS=30)
     assert 'retention="1 session is due' in second.wait_for_output(" start version=")
@@ -445,9 +480,9 @@ def test_an_import_of_what_is_old_stays_and_an_unused_session_of_that_age_goes(s
 
     def listed():
         titles = [row["title"] for row in alice.get("/sessions").json()["data"]]
-        return titles if len(titles) == 1 else None
+        return titles if len(titles) == 2 else None
 
-    assert wait_until(listed) == ["Of 2023"]
+    assert sorted(wait_until(listed)) == ["Forked", "Of 2023"]
     assert re.search("INFO retention days=30 deleted=1", third.wait_for_output(" retention days="))
     third.stop()
     month = 31 * 86_400_000_000

@@ -1,9 +1,12 @@
 """What is written in steps is unseen until it is whole, and cleared away where its process dies.
 Module: `upkeep/copies.py`."""
 
+import concurrent.futures
+import contextlib
 import os
 import signal
 import threading
+import uuid
 
 import pytest
 
@@ -12,6 +15,7 @@ from commands import flask
 from exports import imported, turns_of
 from ledgers import APP
 from raw_tables import tables_of
+from upkeep.copies import in_steps
 
 MEGABYTE = 2**20
 UNSEEN = "SELECT count(*) FROM session WHERE owner = ''"
@@ -97,15 +101,92 @@ def test_an_import_that_fails_leaves_nothing(start, settings, tables):
     assert len(client.turns(imported(client, **body))) in range(5, 14)
 
 
-def test_an_import_is_unseen_until_it_is_whole(start, settings):
+@contextlib.contextmanager
+def without_writers(tables):
+    """Nobody else writes meanwhile."""
+    tables.rows("BEGIN IMMEDIATE" if tables.is_sqlite else "BEGIN")
+    if not tables.is_sqlite:
+        tables.rows("LOCK TABLE session, turn IN EXCLUSIVE MODE")
+    try:
+        yield
+    finally:
+        tables.rows("COMMIT")
+
+
+@contextlib.contextmanager
+def in_the_middle(client, tables, path, body):
+    """What is asked for is written in part, and not on meanwhile. Yields a future of the answer."""
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        for _ in range(5):
+            asked = pool.submit(client.post, path, body)
+            wait_until(lambda asked=asked: tables.value(UNSEEN) or asked.done())
+            with without_writers(tables):
+                if tables.value(UNSEEN):
+                    yield asked
+                    return
+            client.delete(asked.result().headers["Location"])
+    raise AssertionError("nothing was caught in its middle")
+
+
+def test_an_import_is_unseen_until_it_is_whole(start, settings, tables):
     client = start(**settings, WEB_CONCURRENCY=1).client()
-    thread = threading.Thread(target=attempt, args=(client,))
-    thread.start()
-    counts = set()
-    while thread.is_alive():
-        for row in client.get("/sessions").json()["data"]:
-            lines = client.get(f"/sessions/{row['id']}?turns[limit]=1").json()
-            counts.add(lines["turns"][0]["content"])
-    thread.join()
-    assert counts <= {"go on"}
+    with in_the_middle(client, tables, "/sessions/import", large()) as asked:
+        name = tables.value("SELECT id FROM session WHERE owner = ''")
+        assert client.get(f"/sessions/{uuid.UUID(str(name))}").status_code == 404
+        assert client.get("/sessions").json()["data"] == []
+        assert client.get("/sessions?query=begin").json()["data"] == []
+    assert asked.result().status_code == 201
     assert len(client.get("/sessions").json()["data"]) == 1
+
+
+def test_where_the_database_hangs_in_the_middle_nothing_is_left(start, settings, tables):
+    server = start(**settings, WEB_CONCURRENCY=1)
+    client = server.client()
+    with in_the_middle(client, tables, "/sessions/import", large()) as asked:
+        assert asked.result().status_code == 503
+    assert client.get("/sessions").json()["data"] == []
+    assert imported(client, **large(2))
+    server.stop()
+    start(**settings, WEB_CONCURRENCY=1)
+    wait_until(lambda: tables.value("SELECT count(*) FROM session") == 1)
+
+
+def test_a_database_that_hangs_is_told_within_ten_seconds(start, settings, tables):
+    client = start(**settings, WEB_CONCURRENCY=1).client()
+    session = client.create()
+    for path, body in (
+        ("/sessions/import", {"turns": turns_of("Hello")}),
+        (f"/sessions/{session['id']}/fork", None),
+    ):
+        with without_writers(tables):
+            response = client.post(path, body)
+        assert response.status_code == 503 and response.elapsed.total_seconds() < 11
+
+
+def test_a_session_that_changes_while_it_is_copied_is_refused(start, settings, tables):
+    client = start(**settings, WEB_CONCURRENCY=1).client()
+    session = imported(client, turns=turns_of("Begin", *(["x" * MEGABYTE, "go on"] * 7)))
+    path = f"/sessions/{session['id']}/fork"
+    with in_the_middle(client, tables, path, {}) as asked:
+        tables.rows("UPDATE session SET updated_at = updated_at + 1 WHERE owner <> ''")
+    assert asked.result().status_code == 409 and asked.result().headers["Retry-After"]
+    wait_until(lambda: not tables.value(UNSEEN))
+    assert len(client.get("/sessions").json()["data"]) == 1
+    assert client.post(path).status_code == 201
+
+
+# Steps
+
+
+def steps(*sizes):
+    """How many turns of these sizes each step has."""
+    return [len(some) for some in in_steps([*sizes], lambda size: size)]
+
+
+def test_a_step_has_a_megabyte_or_one_longer_text_or_five_hundred_turns():
+    assert steps() == []
+    assert steps(1) == [1]
+    assert steps(MEGABYTE, 1) == [1, 1]
+    assert steps(MEGABYTE // 2, MEGABYTE // 2, 0, 1) == [3, 1]
+    assert steps(1, 5 * MEGABYTE, 1) == [1, 1, 1]
+    assert steps(*[1] * 1001) == [500, 500, 1]
