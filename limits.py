@@ -22,6 +22,7 @@ TEXTS = 2**28  # bytes of large texts
 SMALL = 2**14  # bytes of texts that need no room
 IMPORT_SIZE = 16  # times the bytes of another body, that an import may have
 IMPORTS = 2  # imports and forks at a time; of one user, one
+EXPORTS = 4  # pages of exports that are made at a time; of one user, two
 DOCUMENTS = 2  # answers in pieces that are made of the database; of one user, one
 THREAD_TTL = 60  # seconds
 

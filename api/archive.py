@@ -25,6 +25,7 @@ from upkeep.values import TOO_MANY, has_too_many_values
 
 NDJSON = "application/x-ndjson"
 MARKDOWN = "text/markdown; charset=utf-8"
+EXPORT_WAIT = 5  # seconds
 CURSOR = re.compile(r"([0-9]{1,18})-([0-9a-f]{32})", re.ASCII)
 
 
@@ -32,8 +33,10 @@ def show_export() -> ResponseReturnValue:
     """Export your sessions, the oldest first."""
     after = _cursor_of(request.args.get("page[after]"))
     hooks.take_room(exports.PAGE_SIZE)
-    step_aside()
-    page = exports.read_page(g.user, after)
+    with services().held.slot(g.user):
+        step_aside()
+        with services().exports.slot(g.user, EXPORT_WAIT):
+            page = exports.read_page(g.user, after)
     headers = {}
     if page.behind:
         cursor = f"{page.behind.created_at}-{page.behind.id.hex}"

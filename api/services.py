@@ -5,7 +5,7 @@ import dataclasses
 from flask import Flask, current_app, request
 
 from auth import Tokens
-from limits import DOCUMENTS, HELD, IMPORTS, SEARCHES, STREAMS, Bulkhead
+from limits import DOCUMENTS, EXPORTS, HELD, IMPORTS, SEARCHES, STREAMS, Bulkhead
 from llm import Catalog
 from replies import Replies
 
@@ -19,6 +19,7 @@ class Services:
     streams: Bulkhead = dataclasses.field(default_factory=lambda: Bulkhead(STREAMS))
     searches: Bulkhead = dataclasses.field(default_factory=lambda: Bulkhead(SEARCHES))
     imports: Bulkhead = dataclasses.field(default_factory=lambda: Bulkhead(IMPORTS))  # and forks
+    exports: Bulkhead = dataclasses.field(default_factory=lambda: Bulkhead(EXPORTS))
     documents: Bulkhead = dataclasses.field(default_factory=lambda: Bulkhead(DOCUMENTS))
 
     def fit(self, threads: int, connections: int) -> None:
