@@ -26,7 +26,7 @@ from api.receive import load_body, make_reply
 from api.services import Services, services, step_aside
 from replies import Replies, cancel
 from settings import home, make_private, read_environment, read_settings, unread
-from tables import search
+from tables import search, shown
 from upkeep import deletion, migrations, retention
 
 __version__ = "2.0.0.dev0"
@@ -125,7 +125,10 @@ def show_session(session_id: uuid.UUID) -> ResponseReturnValue:
     query = schemas.turns_page_schema.load(request.args.to_dict())
     if query:
         query["limit"] = min(max(query.get("limit", 50), 1), 200)
-    session = get_session(session_id).with_turns(**query, most=SMALL_PAGE)
+    session = get_session(session_id)
+    if session.imported_at is not None:
+        session = with_room_for_newest(session)
+    session.with_turns(**query, most=SMALL_PAGE)
     if session.is_cut:
         database.db.close()
         hooks.make_room(min(session.size, models.LONGEST_PAGE))
@@ -136,6 +139,17 @@ def show_session(session_id: uuid.UUID) -> ResponseReturnValue:
     if session.is_cut:
         hooks.keep_room(response, response.content_length)
     return response
+
+
+def with_room_for_newest(session: models.Session) -> models.Session:
+    """The same, read with room for its newest turn, which may have come by an import, and be as
+    long as a page."""
+    size = shown.size_of_newest(session.key)
+    if size < SMALL_PAGE:
+        return session
+    database.db.close()
+    hooks.make_room(size)
+    return get_session(session.id)
 
 
 @api.patch("/sessions/<uuid:session_id>")

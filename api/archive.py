@@ -25,6 +25,7 @@ from upkeep.values import TOO_MANY, has_too_many_values
 
 NDJSON = "application/x-ndjson"
 MARKDOWN = "text/markdown; charset=utf-8"
+SMALL_DOCUMENT = 2**20  # bytes of one that is sent as a whole
 EXPORT_WAIT = 5  # seconds
 CURSOR = re.compile(r"([0-9]{1,18})-([0-9a-f]{32})", re.ASCII)
 
@@ -69,16 +70,22 @@ def wants_markdown() -> bool:
 def show_markdown(session: Session) -> Response:
     """The session as a document."""
     db.close()
-    return _in_pieces(exports.markdown_of(session), MARKDOWN, {"Vary": "Accept"})
+    pieces, made, size = exports.markdown_of(session), [], 0
+    for piece in pieces:
+        made.append(piece)
+        size += len(piece)
+        if size > SMALL_DOCUMENT:
+            return _in_pieces(itertools.chain(made, pieces), MARKDOWN, {"Vary": "Accept"})
+    return Response(made, headers={"Vary": "Accept"}, content_type=MARKDOWN)
 
 
 def _in_pieces(pieces: Iterator[bytes], content_type: str, headers: dict[str, str]) -> Response:
     """An answer whose pieces are read from the database as the client takes them."""
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(services().documents.slot(g.user))
-        pieces = itertools.chain([next(pieces)], pieces)  # what fails now is answered as an error
-        response = Response(pieces, headers=headers, content_type=content_type)
-        response.call_on_close(stack.pop_all().close)
+    slot = limits.Slot(services().documents, g.user)
+    if not slot.take(1):
+        raise limits.Overloaded
+    response = Response(pieces, headers=headers, content_type=content_type)
+    response.call_on_close(slot.close)
     return response
 
 

@@ -15,6 +15,7 @@ from schemas import MOST_ERRORS, OptionsSchema, RequestSchema, Text, is_whole, s
 from tables.ledger import MOST_TOKENS
 
 MOST_TURNS = 10_000
+LONGEST_TEXT = 8 * 2**20  # bytes of a turn, that is of what is shown at once
 LONGEST_ORIGIN = 255  # characters
 AHEAD = 60  # seconds by which clocks may differ
 INSTANT = re.compile(  # RFC 3339, section 5.6
@@ -113,17 +114,22 @@ class ImportedOptionsSchema(OptionsSchema):
     max_tokens = Whole(1, MOST_TOKENS, allow_none=True)  # also more than this server allows
 
 
+def is_no_longer_than_a_page(value: str) -> None:
+    if len(value) > LONGEST_TEXT // 4 and len(value.encode(errors="replace")) > LONGEST_TEXT:
+        raise ValidationError(f"Shorten this to at most {LONGEST_TEXT:,} bytes.")
+
+
 class ImportedUserTurnSchema(RequestSchema):
     id = String(allow_none=True)  # another is made
     kind = one_of("user", required=True)
-    content = Text(required=True)
+    content = Text(is_no_longer_than_a_page, required=True)
     created_at = Instant(allow_none=True)
 
 
 class ImportedReplySchema(RequestSchema):
     id = String(allow_none=True)  # another is made
     kind = one_of("assistant", required=True)
-    content = String(required=True, validate=storable)
+    content = String(required=True, validate=[storable, is_no_longer_than_a_page])
     created_at = Instant(allow_none=True)
     model = Text(short, allow_none=True)
     status = one_of("complete", "failed", "interrupted", allow_none=True)

@@ -22,6 +22,7 @@ AT_ONCE = 65536  # bytes that are received at a time
 GIVEN = 8192  # bytes of a request that gunicorn is given at a time
 HEAD = 65536  # bytes that a head may have; gunicorn's time for one grows with the square of it
 FRAMING = 8  # bytes that one of a body may take with what frames it in chunks
+MOST_FRAMED = 2**20  # bytes that are framed one by one at most; a longer body has longer chunks
 LINE = 8192  # bytes that the line before a chunk may have, by gunicorn's own limit
 NEW = 4096  # bytes of a head without the end of a line, from which on it is read all the same
 UNWANTED = 65536  # bytes of a body that nobody reads are taken from a connection that goes on
@@ -117,7 +118,8 @@ class Connection:
 
     def _allow_body(self, longest: int) -> None:
         """The body may have so many bytes; a request, what frames them besides."""
-        self._longest_body, self._longest = longest, HEAD + FRAMING * longest
+        framing = (FRAMING - 1) * min(longest, MOST_FRAMED)
+        self._longest_body, self._longest = longest, HEAD + longest + framing
 
     def size(self) -> int:
         """The bytes that are held for the client."""

@@ -448,6 +448,13 @@ FROM given
 JOIN turn ON turn.id = given.id
 JOIN session ON session.id = {param};
 
+-- size_newest_turn()
+SELECT {size_of_content}
+FROM turn
+WHERE session_id = {param} AND shown
+ORDER BY id DESC
+LIMIT 1;
+
 -- count_turns()
 SELECT count(*)
 FROM turn

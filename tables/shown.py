@@ -59,6 +59,12 @@ def pages_of(session_id: str) -> Iterator[list[ShownTurn]]:
     return _pages(">", "ASC", session_id, -1)
 
 
+def size_of_newest(session_id: str) -> int:
+    """The bytes of the newest turn that is shown."""
+    row = db.execute_sql(statements.plain("size_newest_turn"), (session_id,)).fetchone()
+    return int(row[0]) if row else 0
+
+
 def count_before(session_id: str, turn_id: int) -> int:
     """How many turns there are before this one."""
     (count,) = db.execute_sql(statements.plain("count_turns"), (session_id, turn_id)).fetchone()

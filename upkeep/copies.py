@@ -1,7 +1,6 @@
 """Writing a session that is there already, elsewhere or here: in short steps, unseen until it is
 whole. What a dead process has begun is cleared away by the next sweep (`deletion.py`)."""
 
-import contextlib
 import itertools
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
@@ -9,11 +8,10 @@ from typing import Any, TypeVar
 import processes
 from database import Unavailable, connected, db, insertion, transaction
 from models import Session
-from upkeep.deletion import delete_session
+from upkeep import deletion
 
 STEP_SIZE = 2**20  # bytes of the texts that one transaction writes, or one text that is longer
 STEP_ROWS = 500
-LAST_WORD = 1  # seconds
 UNKNOWN = "?"  # a process, on a system that has no names for them
 
 T = TypeVar("T")
@@ -36,15 +34,12 @@ def write(owner: str, session: Session, steps: Iterable[Step], settle: Settle = 
                     return _write_last(owner, session, step, last, is_begun, settle)
                 last = _write(session, step, last, is_begun)
             is_begun = True
-    except Unavailable:
+    except BaseException as error:
         if is_begun:
-            with contextlib.suppress(Unavailable), connected(LAST_WORD):
-                _let_go(session)
-        raise
-    except BaseException:
-        if is_begun:
+            deletion.give_up(session.id)
+        if is_begun and not isinstance(error, Unavailable):
             with connected():
-                delete_session(session.id)
+                deletion.delete_session(session.id)
         raise
     raise ValueError("without a step there is no session")
 
@@ -90,9 +85,3 @@ def _do(session: Session, step: Step, last: int, is_begun: bool) -> int:
         session.imported_at = db.now()
         db.send(insertion(session))
     return step(session, last)
-
-
-@transaction
-def _let_go(session: Session) -> None:
-    """Nobody writes it any more."""
-    Session.update(writer=None).where(Session.id == session.id).execute()

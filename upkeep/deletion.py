@@ -15,6 +15,7 @@ from tables.idempotency import CLAIM, KEY_TTL, IdempotencyKey
 from tables.ledger import LONGEST_WINDOW, RateLimitHit, Usage
 
 LONGEST_WRITE = 3600 * SECOND  # of what is imported, or copied
+_given_up: set[uuid.UUID] = set()  # sessions of which this process has written a part
 STEP = 0.05  # seconds that a step may hold up other writers
 
 
@@ -58,14 +59,22 @@ def sweep() -> None:
     _delete_old(RateLimitHit.at, LONGEST_WINDOW)
 
 
+def give_up(session_id: uuid.UUID) -> None:
+    """This process does not write on what it has begun: the next sweep deletes it."""
+    _given_up.add(session_id)
+
+
 def _is_left() -> Expression:
-    """Nobody has it, and nobody writes it any more: its process is dead, or has had an hour."""
+    """Nobody has it, and nobody writes it any more: its process has given it up, or is dead, or has
+    had an hour."""
     is_nobodys = Session.owner == ""
     with connected():
         writers = Session.select(Session.writer).where(is_nobodys, ~Session.writer.is_null())
         dead = [row.writer for row in writers.distinct() if processes.is_dead(row.writer)]
         is_late = Session.imported_at < db.now() - LONGEST_WRITE
-    return is_nobodys & (Session.writer.is_null() | Session.writer.in_(dead) | is_late)
+    is_given_up = Session.id.in_(list(_given_up))
+    is_over = Session.writer.is_null() | Session.writer.in_(dead) | is_late | is_given_up
+    return is_nobodys & is_over
 
 
 def _delete_old(field: Field, age: int) -> None:

@@ -99,7 +99,7 @@ def _document(session: Session) -> Iterator[bytes]:
 
 
 def _section(turn: ShownTurn) -> str:
-    speaker = "User" if turn.kind == "user" else turn.model
+    speaker = "User" if turn.kind == "user" else " ".join((turn.model or "").split())
     return f"\n## {speaker}, {time_of(turn.created_at)}\n\n{turn.content}\n"
 
 

@@ -402,6 +402,17 @@ def test_takes_sixteen_times_another_body_and_no_more(start, settings):
     assert len(alice.get("/sessions").json()["data"]) == 1
 
 
+def test_refuses_a_text_that_is_longer_than_what_is_shown_at_once(someone):
+    for text, code in (("x" * 2**23, 201), ("x" * (2**23 + 1), 400), ("é" * (2**22 + 1), 400)):
+        body = json.dumps({"turns": turns_of("Begin", text)}, ensure_ascii=False).encode()
+        headers = {"Authorization": f"Bearer {someone.token}", "Content-Type": "application/json"}
+        url = someone.url + "/sessions/import"
+        answer = requests.post(url, body, headers=headers, timeout=60)
+        assert answer.status_code == code, answer.text[:200]
+    [session] = someone.get("/sessions").json()["data"]
+    assert [len(turn["content"]) for turn in someone.turns(session)] == [2**23]
+
+
 def test_takes_what_comes_in_chunks(someone):
     body = json.dumps({"turns": turns_of("Begin", *["x" * MEGABYTE] * 5)}).encode()
 
