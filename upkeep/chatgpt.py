@@ -23,21 +23,20 @@ from upkeep.messages import (
 TEXTS = ("text", "multimodal_text")  # content types; of the others, the next two are settings
 CONTEXTS = ("user_editable_context", "model_editable_context")
 HIDDEN = "is_visually_hidden_from_conversation"
-TO_ALL = ("", "all")  # recipients; another one is a tool
+TO_ALL = (None, "", "all")  # recipients; another one is a tool
 TIMES = {"created_at": "create_time", "updated_at": "update_time"}
 # `\ue200cite\ue202turn0search0\ue201`, of which the page makes a link; and
 # `\ue200entity\ue202["city","Ulm"]\ue201`, of which it shows the name.
 MARKER = re.compile("\ue200[^\ue200\ue201]*+\ue201")
-ENTITY = re.compile('\ue200entity\ue202\\["[^"]*","((?:[^"\\\\]|\\\\.)*+)"[^\ue200\ue201]*\ue201')
+ENTITY = re.compile(
+    '\ue200entity\ue202\\["[^"]*","((?:[^"\\\\]|\\\\.)*+)"[^\ue200\ue201]*\ue201', re.DOTALL
+)
 
 
 def convert(data: dict[str, Any]) -> Conversation:
     """Raises Unreadable."""
-    nodes = {
-        key: part({"mapping": node}, "mapping", dict)
-        for key, node in part(data, "mapping", dict).items()
-        if node is not None
-    }
+    mapping = part(data, "mapping", dict)
+    nodes = {key: node for key, node in mapping.items() if isinstance(node, dict)}
     parents = {key: part(node, "parent", str) or None for key, node in nodes.items()}
     messages = {key: read_message(part(node, "message", dict)) for key, node in nodes.items()}
     leaf = part(data, "current_node", str)
@@ -64,14 +63,14 @@ def id_of(data: dict[str, Any]) -> str:
 
 
 def read_message(message: dict[str, Any]) -> Message:
-    """What is taken of a message. Raises Unreadable."""
+    """What is taken of a message. A role or a recipient that is no text is that of a tool."""
     metadata, content = part(message, "metadata", dict), part(message, "content", dict)
-    role = part(part(message, "author", dict), "role", str)
+    role = part(message, "author", dict).get("role")
     kind = part(content, "content_type", str)
-    if role in ("", "system") or kind in CONTEXTS or metadata.get(HIDDEN):
+    if role in (None, "", "system") or kind in CONTEXTS or metadata.get(HIDDEN):
         return Message()
     is_said = role in (USER, ASSISTANT) and kind in TEXTS
-    if not is_said or part(message, "recipient", str) not in TO_ALL:
+    if not is_said or message.get("recipient") not in TO_ALL:
         return Message(tools=1)
     text, assets = read_parts(content)
     attached = read_attached(metadata)
@@ -96,11 +95,10 @@ def read_parts(content: dict[str, Any]) -> tuple[str, list[str]]:
     for each in part(content, "parts", list):
         if isinstance(each, str):
             texts.append(MARKER.sub("", ENTITY.sub(r"\1", each)))
-        elif each is not None:
-            asset = part({"parts": each}, "parts", dict)
-            kind = part(asset, "content_type", str)
+        elif isinstance(each, dict):
+            kind = part(each, "content_type", str)
             if kind == "audio_transcription":
-                texts.append(part(asset, "text", str))
+                texts.append(part(each, "text", str))
             else:
                 assets.append(kind)
     return joined(texts), assets

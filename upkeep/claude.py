@@ -40,7 +40,7 @@ def convert(data: dict[str, Any]) -> Conversation:
     return conversation(
         f"claude:{found}",
         part(data, "name", str),
-        {name: time_of(seconds_of(data.get(name))) for name in ("created_at", "updated_at")},
+        {name: time_of(data.get(name)) for name in ("created_at", "updated_at")},
         dict(enumerate(map(read_message, written))),
         find_branch(written, part(data, "current_leaf_message_uuid", str)),
     )
@@ -50,7 +50,7 @@ def find_branch(written: list[dict[str, Any]], shown: str) -> Sequence[int]:
     """Which of these messages are taken: all, or where there are branches, those of the one that
     ends at the message that was `shown`, or at the newest one. Raises Unreadable."""
     named = [part(message, "parent_message_uuid", str) for message in written]
-    given = [name for name in named if name]
+    given = [name for name in named if name.strip()]
     if len(given) == len(set(given)):
         return range(len(written))
     indexes = {part(message, "uuid", str): index for index, message in enumerate(written)}
@@ -67,7 +67,7 @@ def moment(message: dict[str, Any]) -> float:
 
 
 def read_message(message: dict[str, Any]) -> Message:
-    """What is taken of a message. Raises Unreadable."""
+    """What is taken of a message."""
     kind = KINDS.get(part(message, "sender", str))
     if kind is None:
         return Message()
@@ -79,7 +79,7 @@ def read_message(message: dict[str, Any]) -> Message:
     return Message(
         kind,
         text or (mark_of(shown) if kind == USER else ""),
-        time_of(seconds_of(message.get("created_at"))),
+        time_of(message.get("created_at")),
         files=files + len(shown),
         tools=sum(each not in (*TEXTS, *FILES, *HIDDEN) for each in types),
     )

@@ -2,6 +2,7 @@
 which one branch becomes the turns of a session."""
 
 import datetime
+import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
@@ -12,13 +13,19 @@ USER, ASSISTANT = "user", "assistant"
 IMAGE, FILE = "[image]", "[file]"  # the text of a user's message that had nothing else
 LONGEST_NAME = 200  # characters of a title, or of a model
 END_OF_TIMES = 253_402_300_800  # the year 10000, in seconds since 1970
+# Without a zone, it is in UTC.
+DATE = re.compile(
+    r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)?",
+    re.ASCII,
+)
 
 T = TypeVar("T", str, list, dict)
 K = TypeVar("K", str, int)
 
 
 class Unreadable(Exception):
-    """A conversation that is passed over. The text is a sentence that says why."""
+    """A conversation that is passed over: it has no id, a circle, or no message of the user's. The
+    text is a sentence that says which."""
 
 
 class LeftOut(NamedTuple):
@@ -55,20 +62,14 @@ class Message(NamedTuple):
 
 
 def part(data: Mapping[str, Any], name: str, kind: type[T]) -> T:
-    """The value of this name, an empty one where there is none. Raises Unreadable where it is of
-    another kind."""
+    """The value of this name, an empty one where there is none of this kind."""
     value = data.get(name)
-    if value is None:
-        return kind()
-    if isinstance(value, kind):
-        return value
-    raise Unreadable(f"What it has as {name} is of a kind that is not known here.")
+    return value if isinstance(value, kind) else kind()
 
 
 def objects(data: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
-    """The objects in the list of this name. Raises Unreadable where there is anything else but
-    nulls."""
-    return [part({name: each}, name, dict) for each in part(data, name, list) if each is not None]
+    """The objects in the list of this name."""
+    return [each for each in part(data, name, list) if isinstance(each, dict)]
 
 
 def mark_of(kinds: Sequence[str]) -> str:
@@ -82,19 +83,22 @@ def joined(texts: Iterable[str]) -> str:
     return "\n\n".join(text for text in texts if text.strip())
 
 
-def time_of(seconds: Any) -> str | None:
-    """Seconds since 1970 as RFC 3339; None where they are no such time."""
-    if type(seconds) not in (int, float) or not 0 <= seconds < END_OF_TIMES:
+def time_of(moment: Any) -> str | None:
+    """Seconds since 1970, or a time in RFC 3339, as RFC 3339; None where it is no such time."""
+    seconds = moment if type(moment) in (int, float) else seconds_of(moment)
+    if seconds is None or not 0 <= seconds < END_OF_TIMES:
         return None
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
 
 
 def seconds_of(text: Any) -> float | None:
     """The seconds since 1970 of a time in RFC 3339; None where it is no such time."""
+    if not isinstance(text, str) or not DATE.fullmatch(text):
+        return None
     try:
         moment = datetime.datetime.fromisoformat(text)
         return moment.replace(tzinfo=moment.tzinfo or datetime.UTC).timestamp()
-    except (TypeError, ValueError, OverflowError):
+    except (ValueError, OverflowError):
         return None
 
 

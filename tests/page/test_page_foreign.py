@@ -5,6 +5,7 @@ import json
 import pytest
 
 import archives
+from odd_archives import ODD, REFUSED
 from page_files import BEGAN, chatgpt, claude, node, said
 from upkeep import foreign
 
@@ -358,7 +359,19 @@ def test_the_page_takes_what_flask_import_takes(convert, value):
     assert convert(given) == {"body": body, "left": left_out._asdict()}
 
 
+@pytest.mark.parametrize("value", [value for value, *_ in ODD.values()], ids=ODD)
+def test_the_page_passes_over_the_same_of_another_kind(convert, value):
+    body, left_out = foreign.convert(value)
+    assert convert(value) == {"body": body, "left": left_out._asdict()}
+
+
+@pytest.mark.parametrize("value, refused", REFUSED.values(), ids=REFUSED)
+def test_the_page_refuses_the_same(convert, value, refused):
+    assert convert(value) == refused
+
+
 TEXTS = [
+    'In \ue200entity\ue202["city","Ulm\\\n"]\ue201.',
     'In \ue200entity\ue202["city","Ulm \\"on\\" it","in Swabia"]\ue201.',
     'In \ue200entity\ue202["city"]\ue201.',
     "a\ue200cite\ue202turn0search0\ue201b",

@@ -27,6 +27,7 @@ from archives import (
     tree,
     wrote,
 )
+from odd_archives import ODD, REFUSED
 from upkeep.foreign import convert, is_known, title_of
 from upkeep.messages import LeftOut, Unreadable
 
@@ -61,10 +62,8 @@ def test_a_conversation_becomes_what_was_shown_of_it(value, body, left_out):
 def test_a_line_of_parleys_own_is_taken_as_it_is():
     line = {"id": "5b6c", "title": "Own", "turns": [{"kind": "user", "content": "Hello"}]}
     assert convert(line) == (line | {"origin": "parley:5b6c"}, LeftOut())
-    assert refusal({"turns": []}) == "It has no id."
-    assert (
-        refusal({"turns": [], "id": 7}) == "What it has as id is of a kind that is not known here."
-    )
+    for value in ({"turns": []}, {"turns": [], "id": 7}, {"turns": [], "id": " "}):
+        assert refusal(value) == "It has no id."
 
 
 # ChatGPT
@@ -182,6 +181,7 @@ TEXTS = [
     ("a\ue200cite\n\ue201b\ue200x\ue201", "ab"),
     ('In \ue200entity\ue202["city","Ulm \\"on\\" it","in Swabia"]\ue201.', 'In Ulm \\"on\\" it.'),
     ('In \ue200entity\ue202["city"]\ue201.', "In ."),
+    ('In \ue200entity\ue202["city","Ulm\\\n"]\ue201.', "In Ulm\\\n."),
     ("a\ue200never closed", "a\ue200never closed"),
     ("a\0b\ud83dc\U0001f600", "a\ufffdb\ufffdc\U0001f600"),
     ("  kept \n", "  kept \n"),
@@ -200,7 +200,8 @@ def test_citations_and_what_no_database_holds_are_taken_out(text, taken):
         (DAY + 0.999, "2023-11-14T22:13:20Z"),
         (253402300799.5, "9999-12-31T23:59:59Z"),
         *((odd, None) for odd in (-1, 253402300800, 1e300, float("nan"), float("inf"), 10**400)),
-        *((odd, None) for odd in (None, True, "2023", [])),
+        ("2023-11-14T23:13:20+01:00", "2023-11-14T22:13:20Z"),
+        *((odd, None) for odd in (None, True, "2023", "2023-11-14", "20231114T221320Z", [])),
     ],
 )
 def test_a_time_is_told_in_whole_seconds_or_left_out(seconds, told):
@@ -310,7 +311,8 @@ def test_times_of_other_zones_are_told_in_utc_and_odd_ones_left_out():
     for text, told in [
         ("2024-03-01T00:30:00.9+01:00", "2024-02-29T23:30:00Z"),
         ("2024-03-01T00:30:00", "2024-03-01T00:30:00Z"),
-        *((odd, None) for odd in ("0001-01-01T00:00:00+23:00", "1969-12-31T00:00:00Z", "soon", 7)),
+        (7, "1970-01-01T00:00:07Z"),
+        *((odd, None) for odd in ("0001-01-01T00:00:00+23:00", "1969-12-31T00:00:00Z", "soon", [])),
     ]:
         body = convert(claude(wrote("human", "?", at=text), created_at=text)).body
         assert (body.get("created_at"), body["turns"][0].get("created_at")) == (told, told), text
@@ -336,29 +338,15 @@ def test_without_a_message_of_the_user_it_is_passed_over(value):
     assert refusal(value) == "It has no message of yours."
 
 
-@pytest.mark.parametrize(
-    "value, place",
-    [
-        (chatgpt(mapping=[]), "mapping"),
-        (chatgpt(mapping={"a": 7}), "mapping"),
-        (chatgpt(mapping={"a": {"message": "text"}}), "message"),
-        (chatgpt(mapping={"a": {"parent": ["b"]}}), "parent"),
-        (chatgpt(said("user", 7)), "parts"),
-        (chatgpt(said("user", {"content_type": "audio_transcription", "text": 7})), "text"),
-        (chatgpt(said("user", "?"), title={"a": 1}), "title"),
-        (chatgpt(said("user", "?"), current_node=1), "current_node"),
-        (chatgpt(said("user", "?", metadata=[])), "metadata"),
-        (claude(chat_messages={}), "chat_messages"),
-        (claude("text"), "chat_messages"),
-        (claude(wrote("human", content="text")), "content"),
-        (claude(wrote("human", content=["text"])), "content"),
-        (claude(wrote("human", content=[{"type": "text", "text": ["a"]}])), "text"),
-        (claude(wrote("human", "?", attachments=[{"file_name": 7}])), "file_name"),
-        (claude(wrote("human", "?"), name=7), "name"),
-    ],
-)
-def test_another_kind_of_value_is_refused_by_its_name(value, place):
-    assert refusal(value) == f"What it has as {place} is of a kind that is not known here."
+@pytest.mark.parametrize("value, refused", REFUSED.values(), ids=REFUSED)
+def test_what_is_lacking_or_leads_in_a_circle_is_refused_by_its_name(value, refused):
+    assert refusal(value) == refused
+
+
+@pytest.mark.parametrize("value, taken, left_out", ODD.values(), ids=ODD)
+def test_what_is_of_another_kind_counts_as_missing(value, taken, left_out):
+    assert turns(value) == taken
+    assert convert(value).left_out == LeftOut(**left_out)
 
 
 STRANGE = [None, True, 7, -0.5, "", "x", "\ud800", [], ["x"], [[]], {}, {"x": None}]
