@@ -90,6 +90,8 @@ class Source:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = path
         with open(path, "rb") as file:
+            if not file.seekable():
+                raise NotMoved(f"{path} is a pipe, and it is read twice. Name a file.")
             self.id = self._read_header(file)
 
     def counts(self) -> dict[str, int]:
@@ -129,8 +131,10 @@ class Source:
                 f"{self.path} has the chats of one person. `{command()} import FILE SUBJECT` "
                 "takes it."
             )
-        if content["parley"] != FORMAT or not isinstance(content.get("id"), str):
+        if content["parley"] != FORMAT:
             raise NotMoved(f"{self.path} was written by another release of Parley. Install that.")
+        if not _is_text(content.get("id")):
+            raise self._wrong(1, "has no right id")
         return content["id"]
 
     def _parse(self, number: int, line: bytes) -> tuple[str, Any]:
@@ -156,6 +160,8 @@ class Source:
                     raise self._wrong(number, f"has no right {column} of a {table}")
             elif is_needed:
                 raise self._wrong(number, f"has no {column} of a {table}")
+        if not values:
+            raise self._wrong(number, f"has no column of a {table}")
         if len(values) < len(columns):
             raise self._wrong(number, f"has a column of a {table} that this release does not know")
         return values

@@ -64,9 +64,9 @@ def _several(count: int, name: str) -> str:
 def write_everything(path: str) -> Moved:
     """Write everything that this database has into a new file, which only its owner can read; but
     not sessions that are being deleted or imported. A reply under way is there as interrupted, and
-    stays here what it is. Raises NotMoved, and leaves no file."""
+    stays here what it is. Raises NotMoved, and leaves no file: also where it is interrupted."""
     with _told(f"{path} was not written."), _new_file(path) as file:
-        _check_in_use()
+        _check_in_use("The database is in use. Stop the service first.")
         with connected():
             exported_at = utc(db.now()).strftime("%Y-%m-%dT%H:%M:%SZ")
         file.write(header(secrets.token_hex(16), exported_at))
@@ -76,15 +76,20 @@ def write_everything(path: str) -> Moved:
             for columns in _rows_of(model, endings):
                 file.write(row(name, columns))
                 counts[name] += 1
-        file.write(end(counts))
         _leave()
+        _check_in_use(
+            "The service was started meanwhile, so that something may be lacking. Stop it, and "
+            f"export again. {path} was not written."
+        )
+        file.write(end(counts))
     return Moved(counts["session"], counts["turn"])
 
 
-def _check_in_use() -> None:
+def _check_in_use(problem: str) -> None:
+    """Raises NotMoved where it is. This process must have no connection."""
     limit_time()
     if db.obj.is_in_use():
-        raise NotMoved("The database is in use. Stop the service first.")
+        raise NotMoved(problem)
 
 
 def _leave() -> None:
@@ -94,13 +99,16 @@ def _leave() -> None:
 
 @contextlib.contextmanager
 def _told(advice: str) -> Iterator[None]:
-    """Raise NotMoved, with this advice, for what the database or the system refuses."""
+    """Raise NotMoved, with this advice, for what the database or the system refuses, and where a
+    person has enough of it."""
     try:
         yield
     except Unavailable as error:
         raise NotMoved(f"The database does not answer: {reason(error)}. {advice}") from error
     except OSError as error:
-        raise NotMoved(f"{error.strerror}. {advice}") from error
+        raise NotMoved(f"{error.strerror or error}. {advice}") from error
+    except KeyboardInterrupt:
+        raise NotMoved(f"It was stopped. {advice}") from None
 
 
 @contextlib.contextmanager
@@ -193,13 +201,13 @@ def read_everything(path: str) -> Moved:
     """Read everything of such a file into this database, which is empty, or has a part of the same
     file from a reading that was cut off. Nothing is changed where the file is not right. Raises
     NotMoved."""
-    try:
-        source = Source(path)
-        counts = source.counts()
-    except OSError as error:
-        raise NotMoved(f"{path} cannot be read: {error.strerror}.") from None
     with _told(f"Run `{command()} import --all {path}` again: it goes on where it was."):
-        _check_in_use()
+        try:
+            source = Source(path)
+            counts = source.counts()
+        except OSError as error:
+            raise NotMoved(f"{path} cannot be read: {error.strerror or error}.") from None
+        _check_in_use("The database is in use. Stop the service first.")
         with connected():
             _begin(source.id)
         for rows in _batches(source.rows()):

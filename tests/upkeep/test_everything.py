@@ -1,5 +1,7 @@
 """The file of everything: which lines are right, and what is told of others. Nothing of the database is asked."""
 
+import os
+
 import pytest
 
 from upkeep.everything import NotMoved, Source, end, header, row
@@ -81,6 +83,16 @@ SPOILED = {
         of_a_person,
         "{} has the chats of one person. `.venv/bin/flask import FILE SUBJECT` takes it.",
     ),
+    "of no id": (changed(1, b'"5c1"', b"7"), "Line 1 of {} has no right id."),
+    "of an id with NUL": (changed(1, b"5c1", rb"\u0000"), "Line 1 of {} has no right id."),
+    "of an id with half of a character": (
+        changed(1, b"5c1", rb"\ud800"),
+        "Line 1 of {} has no right id.",
+    ),
+    "without a column": (
+        changed(2, b'"secret":"0f7"', b""),
+        "Line 2 of {} has no column of a release.",
+    ),
     "of a newer release": (
         changed(1, b"2", b"3"),
         "{} was written by another release of Parley. Install that.",
@@ -128,6 +140,17 @@ SPOILED = {
         "Line 3 of {} has no right options of a session.",
     ),
 }
+
+
+def test_a_pipe_is_refused_since_it_cannot_be_read_twice(tmp_path):
+    path = tmp_path / "file"
+    os.mkfifo(path)
+    writer = os.open(path, os.O_RDWR)  # else nobody could open it to read
+    os.write(writer, b"".join(LINES))
+    with pytest.raises(NotMoved) as refused:
+        Source(path)
+    os.close(writer)
+    assert str(refused.value) == f"{path} is a pipe, and it is read twice. Name a file."
 
 
 @pytest.mark.parametrize("spoil, told", SPOILED.values(), ids=SPOILED)

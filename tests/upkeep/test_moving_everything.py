@@ -3,6 +3,7 @@
 Modules: `upkeep/moving.py`, `upkeep/endings.py`.
 """
 
+import contextlib
 import os
 import pathlib
 import re
@@ -248,6 +249,70 @@ def test_what_cannot_be_written_whole_is_not_there(settings, long, tmp_path):
     assert not (tmp_path / "part.ndjson").exists()
 
 
+# What is stopped
+
+
+@contextlib.contextmanager
+def running(folder, url, *words):
+    """A command that a signal stops as at a terminal, and not as in the background."""
+    command = [sys.executable, "-m", "flask", "--app", APP, *map(str, words)]
+    options = {
+        "cwd": folder,
+        "env": {"PATH": os.environ["PATH"], "DATABASE_URL": url},
+        "preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        "stderr": subprocess.PIPE,
+        "text": True,
+    }
+    with subprocess.Popen(command, **options) as process:
+        yield process
+
+
+def is_begun(path):
+    return path.exists() and path.stat().st_size > 0
+
+
+SIGNALS = pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+
+
+@SIGNALS
+def test_an_export_that_is_stopped_leaves_no_file(settings, long, tmp_path, number):
+    path = tmp_path / "part.ndjson"
+    with running(tmp_path, settings["DATABASE_URL"], "export", "--all", path) as process:
+        wait_until(lambda: is_begun(path))
+        process.send_signal(number)
+        told = process.stderr.read()
+    assert (process.returncode, told) == (1, f"Error: It was stopped. {path} was not written.\n")
+    assert not path.exists()
+
+
+@SIGNALS
+def test_an_import_that_is_stopped_says_to_run_it_again(flask, long, new_other, tmp_path, number):
+    (path, expected), target = long, new_other()
+    with running(tmp_path, target, "import", "--all", path) as process:
+        wait_until(lambda: size_of(target) > 3_000_000)
+        process.send_signal(number)
+        told = process.stderr.read()
+    advice = f"Run `.venv/bin/flask import --all {path}` again: it goes on where it was."
+    assert (process.returncode, told) == (1, f"Error: It was stopped. {advice}\n")
+    again = flask(target, "import", "--all", path)
+    assert (again.returncode, again.stderr) == (0, "")
+    assert_equal(rows_at(target), expected)
+
+
+def test_where_the_service_is_started_meanwhile_nothing_is_written(start, settings, long, tmp_path):
+    path = tmp_path / "part.ndjson"
+    with running(tmp_path, settings["DATABASE_URL"], "export", "--all", path) as process:
+        wait_until(lambda: is_begun(path))
+        process.send_signal(signal.SIGSTOP)
+        start(**settings)
+        process.send_signal(signal.SIGCONT)
+        told = process.stderr.read()
+    problem = "The service was started meanwhile, so that something may be lacking."
+    advice = f"Stop it, and export again. {path} was not written."
+    assert (process.returncode, told) == (1, f"Error: {problem} {advice}\n")
+    assert not path.exists()
+
+
 # What is refused
 
 
@@ -348,6 +413,11 @@ def test_a_file_that_is_there_stays_and_one_that_is_not_is_told(flask, start, se
     refused = flask(url, "export", "--all", path)
     told = f"Error: {path} is there already. Name a new file.\n"
     assert (refused.returncode, refused.stderr, path.read_text()) == (1, told, "mine")
+    odd = tmp_path / "a\nb\x07"
+    odd.write_text("mine")
+    refused = flask(url, "export", "--all", odd)
+    told = f"Error: {tmp_path}/a b  is there already. Name a new file.\n"
+    assert (refused.returncode, refused.stderr) == (1, told)
     refused = flask(url, "export", "--all", tmp_path / "no" / "file")
     assert refused.returncode == 1
     assert f"No such file or directory. {tmp_path}/no/file was not written." in refused.stderr
