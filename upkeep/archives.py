@@ -4,9 +4,11 @@ import contextlib
 import fnmatch
 import io
 import os
+import warnings
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
+from typing import IO
 
 from upkeep.values import BadFile, Fault, Reader, Value
 
@@ -20,7 +22,15 @@ LIKELY_SIZE, MOST_UNPACKED = 2**24, 200  # bytes, and times the packed ones, of 
 METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 ENCRYPTED = 1  # a bit of a member's flags
 # What zipfile raises of damage besides its own error.
-DAMAGES = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError)
+DAMAGES = (
+    zipfile.BadZipFile,
+    zlib.error,
+    EOFError,
+    NotImplementedError,
+    RuntimeError,
+    UserWarning,
+    ValueError,
+)
 
 
 class BoundedFile(io.BufferedReader):
@@ -85,13 +95,20 @@ def _unpack(
         text = f"{name} is packed in a way that is not read here. Unpack it, and import that file."
         raise BadFile(text)
     size = 0
-    with _told_as_damage(name), archive.open(info) as member:
+    with _told_as_damage(name), _open(archive, info) as member:
         for piece in _pieces_of(member.read):
             size += len(piece)
             if size > most:
                 times = f"more than {MOST_UNPACKED} times as long as it is packed"
                 raise BadFile(f"{name} is {times}: only its first {most} bytes were read.")
             yield piece
+
+
+def _open(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> IO[bytes]:
+    with warnings.catch_warnings():
+        # zipfile only warns of a member that has the bytes of another one.
+        warnings.simplefilter("error")
+        return archive.open(info)
 
 
 @contextlib.contextmanager
