@@ -3,8 +3,10 @@ have."""
 
 import contextlib
 import datetime
+import functools
 import json
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from typing import Any, BinaryIO
@@ -17,11 +19,12 @@ import database
 import limits
 from database import db
 from llm import open_catalog
+from logs import one_line
 from models import Missing, Session
 from providers.faults import ModelError
 from settings import command
 from terminal.commands import open_database, own_settings
-from terminal.taking import FORMAT, Taking
+from terminal.taking import FORMAT, Taking, file_name, say
 from upkeep import archives, exports, moving
 from upkeep.migrations import MIGRATIONS
 from upkeep.values import BadFile
@@ -45,23 +48,21 @@ def export_command(subject: str | None, file: str | None, everything: str | None
         return export_everything(everything)
     owner = named(subject)
     open_database()
-    with db.connection_context():
-        is_there = Session.select().where(Session.owner == owner).exists()
-        db.discard()
-    if not is_there:
+    if not has_session(owner):
         advice = f"`{command()} usage --json` has the names of all users."
-        raise click.ClickException(f"Nothing is stored of {owner}. {advice}")
+        raise click.ClickException(one_line(f"{owner} has no session. {advice}"))
     now = datetime.datetime.now(datetime.UTC)
     path = file or f"parley-{now:%Y-%m-%d}.ndjson"
     is_output = path == STANDARD_OUTPUT
-    name = "What was written" if is_output else click.format_filename(path)
+    name = "What was written" if is_output else file_name(path)
     try:
         with reasons(), opened(path) as output:
             count = write_export(output, owner, now)
     except Stopped as reason:
         text = f"{name} is not whole: {reason}. Remove it, and export again."
-        raise click.ClickException(text) from None
-    click.echo(f"{name} has {count} session{'s' * (count != 1)} of {owner}.", err=is_output)
+        raise click.ClickException(one_line(text)) from None
+    tell = functools.partial(click.echo, err=True) if is_output else say
+    tell(f"{name} has {count} session{'s' * (count != 1)} of {one_line(owner)}.")
 
 
 @click.command("import")
@@ -122,6 +123,17 @@ def reasons() -> Iterator[None]:
 # Export
 
 
+def has_session(owner: str) -> bool:
+    """Raises ClickException where the database does not tell."""
+    try:
+        with reasons(), db.connection_context():
+            is_there = Session.select().where(Session.owner == owner).exists()
+            db.discard()
+    except Stopped as reason:
+        raise click.ClickException(one_line(f"Nothing was written: {reason}.")) from None
+    return bool(is_there)
+
+
 def write_export(output: BinaryIO, owner: str, now: datetime.datetime) -> int:
     """Write what this user has, between the lines that make it whole; returns how many sessions
     there are."""
@@ -143,6 +155,8 @@ def line(value: dict[str, Any]) -> bytes:
 def opened(path: str) -> Iterator[BinaryIO]:
     """A new file that only its owner may read, and that is on the disk behind this; or standard
     output. Raises ClickException where it cannot be made, and Stopped where it takes no more."""
+    if path == STANDARD_OUTPUT and sys.stdout is None:  # as Python has it where that is closed
+        raise click.ClickException("Standard output is closed. Name a file.")
     descriptor = sys.stdout.fileno() if path == STANDARD_OUTPUT else make(path)
     try:
         with open(descriptor, "wb", closefd=path != STANDARD_OUTPUT) as output:
@@ -156,7 +170,7 @@ def opened(path: str) -> Iterator[BinaryIO]:
 
 def make(path: str) -> int:
     """The descriptor of a new file. Raises ClickException."""
-    name = click.format_filename(path)
+    name = file_name(path)
     try:
         return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:
@@ -190,17 +204,23 @@ def take_all(taking: Taking, path: str, limit: int) -> str:
 
 def export_everything(path: str) -> None:
     open_database()
-    try:
+    with moved_or_told():
         moved = moving.write_everything(path)
-    except moving.NotMoved as error:
-        raise click.ClickException(str(error)) from None
-    click.echo(f"{click.format_filename(path)} has everything: {moved}.")
+    say(f"{file_name(path)} has everything: {moved}.")
 
 
 def import_everything(path: str) -> None:
     database.open_database(own_settings(), current_app.instance_path, MIGRATIONS, may_be_half=True)
-    try:
+    with moved_or_told():
         moved = moving.read_everything(path)
+    say(f"Everything is there: {moved}.")
+
+
+@contextlib.contextmanager
+def moved_or_told() -> Iterator[None]:
+    """Tell why everything was not moved. SIGTERM ends it as Ctrl-C does."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
     except moving.NotMoved as error:
-        raise click.ClickException(str(error)) from None
-    click.echo(f"Everything is there: {moved}.")
+        raise click.ClickException(one_line(str(error))) from None

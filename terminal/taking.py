@@ -27,11 +27,12 @@ class Taking:
     """The conversations of this file that its new owner is given, and what became of them."""
 
     def __init__(self, path: str, owner: str, catalog: Catalog) -> None:
-        self._path, self._owner, self._catalog = click.format_filename(path), owner, catalog
+        self._path, self._owner, self._catalog = file_name(path), owner, catalog
         self.imported = self.there = self.refused = 0
         self._left_out = LeftOut()
-        # What is of no known shape, as long as nothing else has come: some exports begin so.
-        self._unknown: list[Value] = []
+        # The names of what is of no known shape, as long as nothing else has come: some exports
+        # begin so.
+        self._unknown: list[str] = []
         self._is_known = False
         # Of an export of Parley's, as long as its last line has not come: how many sessions have.
         self._count: int | None = None
@@ -62,10 +63,10 @@ class Taking:
         self._erase()
         counts = f"{self.imported} imported, {self.there} there already, {self.refused} not taken"
         if not problem or self.imported or self.there or self.refused:
-            click.echo(f"{counts}.")
+            say(f"{counts}.")
         if any(self._left_out):
             rows = zip(KINDS, self._left_out, strict=True)
-            click.echo(f"Left out of these: {', '.join(f'{kind} {n}' for kind, n in rows)}.")
+            say(f"Left out of these: {', '.join(f'{kind} {n}' for kind, n in rows)}.")
         if problem:
             click.echo(f"Error: {one_line(problem)}", err=True)
 
@@ -87,13 +88,13 @@ class Taking:
 
     def _take_conversation(self, read: Value | Fault) -> None:
         if isinstance(read, Fault):
-            self._refuse(read, read.text)
+            self._refuse(name_of(read), read.text)
         elif foreign.is_known(read.value):
             self._is_known = True
             self._refuse_unknown()
             self._import(read)
         else:
-            self._unknown.append(read)
+            self._unknown.append(name_of(read))
             if self._is_known:
                 self._refuse_unknown()
             elif len(self._unknown) == MOST_UNKNOWN:
@@ -104,9 +105,9 @@ class Taking:
             body, left_out = foreign.convert(read.value)
             _, is_new = imports.take(self._owner, import_schema.load(body), self._catalog)
         except ValidationError as error:
-            return self._refuse(read, explain(error))
+            return self._refuse(name_of(read), explain(error))
         except (Unreadable, Refused, UnknownModel) as error:
-            return self._refuse(read, str(error))
+            return self._refuse(name_of(read), str(error))
         if not is_new:
             self.there += 1
             return None
@@ -114,16 +115,13 @@ class Taking:
         self._left_out = self._left_out.plus(left_out)
 
     def _refuse_unknown(self) -> None:
-        for read in self._unknown:
-            self._refuse(read, "It is of no shape that is known here.")
+        for name in self._unknown:
+            self._refuse(name, "It is of no shape that is known here.")
         self._unknown.clear()
 
-    def _refuse(self, read: Value | Fault, reason: str) -> None:
+    def _refuse(self, name: str, reason: str) -> None:
         self.refused += 1
         self._erase()
-        title = foreign.title_of(read.value) if isinstance(read, Value) else ""
-        shown = f"{title[: LONGEST_TITLE - 1]}…" if len(title) > LONGEST_TITLE else title
-        name = f"conversation {read.number}" + (f", {shown}" if shown else "")
         click.echo(one_line(f"Not taken: {name}: {reason}"), err=True)
 
     def _draw(self) -> None:
@@ -139,6 +137,28 @@ class Taking:
         if self._drawn_at:
             click.echo("\r\033[K", nl=False, err=True)
             self._drawn_at = 0.0
+
+
+def name_of(read: Value | Fault) -> str:
+    """By which a person finds this conversation in the file."""
+    title = foreign.title_of(read.value) if isinstance(read, Value) else ""
+    shown = f"{title[: LONGEST_TITLE - 1]}…" if len(title) > LONGEST_TITLE else title
+    return f"conversation {read.number}" + (f", {shown}" if shown else "")
+
+
+def file_name(path: str) -> str:
+    """The path as it is shown, on one line, whatever bytes it has."""
+    return one_line(click.format_filename(path))
+
+
+def say(text: str) -> None:
+    """Print this. Raises ClickException where standard output does not take it."""
+    try:
+        click.echo(text)
+    except OSError as error:
+        sys.stdout = None  # else Python would try again at its end, and print a trace
+        problem = f"Standard output takes nothing: {error.strerror or error}. It was to have: "
+        raise click.ClickException(problem + text) from None
 
 
 def is_end(read: Value | Fault) -> bool:

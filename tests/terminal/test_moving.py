@@ -31,6 +31,7 @@ from archives import (
 )
 from client import wait_until
 from ledgers import APP
+from product import ROOT
 from provider import reply
 from raw_tables import tables_of
 from servers import Server
@@ -191,10 +192,64 @@ def test_a_subject_that_names_nobody_is_refused(place, tmp_path, words):
     assert place.run(tmp_path, *words) == (1, "", NOBODY)
 
 
-def test_of_whom_nothing_is_stored_no_file_is_written(place, subject, tmp_path):
-    told = f"Nothing is stored of {subject}. `flask usage --json` has the names of all users."
+def test_of_whom_there_is_no_session_no_file_is_written(place, subject, tmp_path):
+    told = f"{subject} has no session. `flask usage --json` has the names of all users."
     assert place.run(tmp_path, "export", subject) == (1, "", f"Error: {told}\n")
     assert not list(tmp_path.iterdir())
+
+
+LOST = """
+import os, sys
+import click
+from database import open_database
+from terminal.moving import has_session
+from upkeep.migrations import MIGRATIONS
+
+open_database({"DATABASE_URL": f"sqlite:///{sys.argv[1]}"}, None, MIGRATIONS)
+os.remove(sys.argv[1])
+try:
+    has_session("https://github.com/alice")
+except click.ClickException as error:
+    print(error)
+"""
+
+
+def test_a_database_that_is_lost_before_a_file_is_made_is_told(tmp_path):
+    command = [sys.executable, "-c", LOST, tmp_path / "parley.db"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.stderr == "" and done.stdout.count("\n") == 1
+    assert done.stdout.startswith("Nothing was written: the database does not answer (")
+
+
+def test_what_commands_a_terminal_is_not_shown_as_it_is(place, tmp_path):
+    subject = f"\x1b[2J{uuid.uuid4().hex}\n"
+    place.server.client(subject).create("One")
+    path = tmp_path / "a\nb\x07"
+    shown, name = subject.replace("\x1b", " ").replace("\n", " "), f"{tmp_path}/a b "
+    told = f"{name} has 1 session of {shown}.\n"
+    assert place.run(tmp_path, "export", subject, path) == (0, told, "")
+    told = f"Error: {name} is there already. Name another file.\n"
+    assert place.run(tmp_path, "export", subject, path) == (1, "", told)
+    told = f"{shown}! has no session. `flask usage --json` has the names of all users."
+    assert place.run(tmp_path, "export", f"{subject}!") == (1, "", f"Error: {told}\n")
+
+
+def test_standard_output_that_is_closed_is_told(place, user, subject, tmp_path):
+    user.create("One")
+    closed = {"preexec_fn": lambda: os.close(1), "stdout": None}
+    status, _, error = place.run(tmp_path, "export", subject, "-", **closed)
+    assert (status, error) == (1, "Error: Standard output is closed. Name a file.\n")
+
+
+def test_standard_output_that_is_full_is_told_with_what_it_was_to_have(place, subject, tmp_path):
+    path = array(tmp_path / "F", asked_of_chatgpt(1)[0])
+    with open("/dev/full", "w") as full:
+        status, _, error = place.run(tmp_path, "import", path, subject, stdout=full)
+    counts = "1 imported, 0 there already, 0 not taken."
+    told = (
+        f"Error: Standard output takes nothing: No space left on device. It was to have: {counts}\n"
+    )
+    assert (status, error) == (1, told)
 
 
 WORDS = [
@@ -289,9 +344,6 @@ def test_what_chatgpt_and_claude_export_becomes_sessions(place, user, subject, t
     assert len(sessions(user)) == 2
 
 
-ODD = "What it has as parts is of a kind that is not known here."
-
-
 def test_what_is_not_taken_is_named_and_all_else_is_there(place, user, subject, tmp_path):
     settings = {"MAX_CONTENT_LENGTH": 1024}
     good, better = asked_of_chatgpt(1)[0], asked_of_claude(2)[0]
@@ -313,7 +365,7 @@ def test_what_is_not_taken_is_named_and_all_else_is_there(place, user, subject, 
     assert error.splitlines() == [
         "Not taken: conversation 1, A folder: It is of no shape that is known here.",
         "Not taken: conversation 3, None of mine: It has no message of yours.",
-        f"Not taken: conversation 4,  [2J Odd {'x' * 50}…: {ODD}",
+        f"Not taken: conversation 4,  [2J Odd {'x' * 50}…: It has no message of yours.",
         "Not taken: conversation 5: It is of no shape that is known here.",
         "Not taken: conversation 6: origin: Give from 1 to 255 characters.",
         f"Not taken: conversation 7: It has {size} bytes, and 16384 are the most.",
