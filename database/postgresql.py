@@ -193,7 +193,8 @@ class PostgreSQL(Pool, peewee.PostgresqlDatabase):
         return not poll.poll(0)
 
     def is_in_use(self) -> bool:
-        """PgBouncer keeps connections of those who have gone: behind it, nothing is found out."""
+        """PgBouncer has connections of its own, also for those who have gone: of who comes through
+        it, nothing is found out."""
         with self.connection_context():
             ((count,),) = self.execute_sql(OTHERS).fetchall()
             return _is_server_itself(self.connection()) and count > 0

@@ -203,6 +203,10 @@ def take_all(taking: Taking, path: str, limit: int) -> str:
 
 
 def export_everything(path: str) -> None:
+    if path == STANDARD_OUTPUT:
+        raise click.UsageError(
+            "--all writes a file, since half of one must not be taken for whole."
+        )
     open_database()
     with moved_or_told():
         moved = moving.write_everything(path)

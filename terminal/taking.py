@@ -155,6 +155,8 @@ def say(text: str) -> None:
     """Print this. Raises ClickException where standard output does not take it."""
     try:
         click.echo(text)
+    except UnicodeEncodeError:  # of a standard output that has few characters
+        click.echo(text.encode("ascii", "backslashreplace"))
     except OSError as error:
         sys.stdout = None  # else Python would try again at its end, and print a trace
         problem = f"Standard output takes nothing: {error.strerror or error}. It was to have: "

@@ -12,6 +12,7 @@ import signal
 import stat
 import subprocess
 import sys
+import tracemalloc
 import uuid
 
 import pytest
@@ -35,6 +36,8 @@ from product import ROOT
 from provider import reply
 from raw_tables import tables_of
 from servers import Server
+from terminal.taking import Taking
+from upkeep.values import Value
 
 NOBODY = "Error: The subject names nobody. `flask usage --json` has the names of all users.\n"
 
@@ -234,6 +237,15 @@ def test_what_commands_a_terminal_is_not_shown_as_it_is(place, tmp_path):
     assert place.run(tmp_path, "export", f"{subject}!") == (1, "", f"Error: {told}\n")
 
 
+def test_a_standard_output_of_few_characters_gets_their_numbers(place, tmp_path):
+    subject = f"https://github.com/дора-{uuid.uuid4().hex}"
+    place.server.client(subject).create("One")
+    settings = {"LANG": "C.UTF-8", "PYTHONIOENCODING": "latin-1"}
+    status, told, error = place.run(tmp_path, "export", subject, "F", settings=settings)
+    shown = subject.encode("ascii", "backslashreplace").decode()
+    assert (status, told, error) == (0, f"F has 1 session of {shown}.\n", "")
+
+
 def test_standard_output_that_is_closed_is_told(place, user, subject, tmp_path):
     user.create("One")
     closed = {"preexec_fn": lambda: os.close(1), "stdout": None}
@@ -257,6 +269,7 @@ WORDS = [
     ["import"],
     ["import", "file"],
     ["export", "subject", "--all", "file"],
+    ["export", "--all", "-"],
     ["import", "file", "--all", "file"],
 ]
 
@@ -446,6 +459,17 @@ def test_a_file_that_cannot_be_read_is_told_in_a_sentence(place, subject, tmp_pa
     assert place.run(tmp_path, "import", tmp_path, subject) == (1, "", told)
     told = "Error: nothing cannot be read: No such file or directory.\n"
     assert place.run(tmp_path, "import", "nothing", subject) == (1, "", told)
+
+
+def test_of_what_is_of_another_shape_no_more_is_held_than_its_name():
+    taking = Taking("F", "https://github.com/alice", None)
+    tracemalloc.start()
+    for number in range(1, 51):
+        title = f"{number} {'x' * 2**19}"
+        taking.take(Value(number, {"title": title, "text": f"{number} {'y' * 2**19}"}))
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert held < 2**22
 
 
 def test_a_file_without_a_conversation_has_none(place, subject, tmp_path):
