@@ -1,6 +1,7 @@
 """The engine of PostgreSQL: a server, which one host or many use."""
 
 import contextlib
+import logging
 import select
 import time
 from collections.abc import Callable, Iterator
@@ -17,6 +18,8 @@ from database.failures import Unavailable
 from settings import SettingError
 
 peewee.psycopg = psycopg  # type: ignore[attr-defined]  # the package has it loaded without
+# It warns that a pipeline has failed, too, where what has failed is raised.
+logging.getLogger("psycopg").setLevel(logging.ERROR)
 
 # A server whose host is gone is given up (after seconds; milliseconds for tcp_user_timeout), one
 # that cannot write not taken (postgresql.org/docs/current/libpq-connect.html).

@@ -82,6 +82,28 @@ def test_a_bug_is_told_from_an_outage_by_the_code_of_the_driver(engine, settings
     assert kinds(settings, ["SELECT 1"]) == ["none"]
 
 
+OF_A_COMMAND = """
+import sys
+import database
+from database import db
+from upkeep.migrations import MIGRATIONS
+
+database.open_database({"DATABASE_URL": sys.argv[1]}, None, MIGRATIONS)
+try:
+    with database.connected(), db.write():
+        db.execute_sql("SELECT pg_terminate_backend(pg_backend_pid())").fetchall()
+except database.Unavailable as error:
+    print(database.reason(error))
+"""
+
+
+@pytest.mark.parametrize("engine", ["postgresql"], indirect=True)
+def test_of_a_lost_connection_the_driver_prints_nothing_besides(settings):
+    command = [sys.executable, "-c", OF_A_COMMAND, settings["DATABASE_URL"]]
+    told = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert told.stdout and told.stderr == ""
+
+
 @pytest.mark.parametrize("engine", ["sqlite"], indirect=True)
 def test_a_file_that_takes_no_writes_is_an_outage(settings):
     statements = ["DELETE FROM turn", "PRAGMA query_only = 1", "DELETE FROM turn"]
