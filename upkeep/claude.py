@@ -53,7 +53,8 @@ def find_branch(written: list[dict[str, Any]], shown: str) -> Sequence[int]:
     given = [name for name in named if name.strip()]
     if len(given) == len(set(given)):
         return range(len(written))
-    indexes = {part(message, "uuid", str): index for index, message in enumerate(written)}
+    ids = [part(message, "uuid", str) for message in written]
+    indexes = {name: index for index, name in enumerate(ids) if name}
     parents = {index: indexes.get(name) for index, name in enumerate(named)}
     leaf = indexes.get(shown)
     if leaf is None:

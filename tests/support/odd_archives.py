@@ -1,7 +1,7 @@
 """Conversations of ChatGPT's and Claude's exports in which something is of another kind than it should
 be, which counts as missing; what is taken of them, or why nothing is."""
 
-from archives import chain, chatgpt, claude, said, wrote
+from archives import NO_MESSAGE, chain, chatgpt, claude, said, wrote
 
 
 def user_said(**fields):
@@ -100,6 +100,15 @@ ODD = {
         ),
         [("user", "[file]")],
         {"files": 1},
+    ),
+    "uuid of a message, and branches": (
+        claude(
+            wrote("human", "old", uuid=7, parent=NO_MESSAGE, at="2024-03-01T09:00:00Z"),
+            wrote("human", "first", uuid="a", parent=NO_MESSAGE, at="2024-03-01T09:00:01Z"),
+            wrote("human", "hi", uuid="b", parent="a", at="2024-03-01T09:00:02Z"),
+        ),
+        [FIRST, HI],
+        {"branches": 1},
     ),
     "parents of Claude": (
         claude(
