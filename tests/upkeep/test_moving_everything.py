@@ -19,6 +19,7 @@ from client import ALICE, wait_until
 from databases import POSTGRESQL, new_databases
 from everything import IMPORTED, SETTINGS, USERS, fill, rows_of, seen_of
 from ledgers import APP
+from product import ROOT
 from raw_tables import tables_of
 
 UNDER_WAY = "SELECT count(*) FROM turn WHERE status = 'in_progress'"
@@ -247,6 +248,33 @@ def test_what_cannot_be_written_whole_is_not_there(settings, long, tmp_path):
     assert ended.returncode == 1
     assert ended.stderr == "Error: File too large. part.ndjson was not written.\n"
     assert not (tmp_path / "part.ndjson").exists()
+
+
+WITHOUT_A_NUMBER = """
+import sys
+from database import db, open_database
+from upkeep.migrations import MIGRATIONS
+from upkeep.moving import NotMoved, write_everything
+
+def fail():
+    raise OSError("it has no number")
+
+open_database({"DATABASE_URL": f"sqlite:///{sys.argv[1]}"}, None, MIGRATIONS)
+db.obj.is_in_use = fail
+try:
+    write_everything("file")
+except NotMoved as error:
+    print(error)
+"""
+
+
+def test_what_the_system_refuses_without_a_number_is_told_by_its_text(tmp_path):
+    command = [sys.executable, "-c", WITHOUT_A_NUMBER, tmp_path / "parley.db"]
+    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)}
+    pipes = {"capture_output": True, "text": True, "timeout": 60}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, **pipes)
+    assert (done.stdout, done.stderr) == ("it has no number. file was not written.\n", "")
+    assert not (tmp_path / "file").exists()
 
 
 # What is stopped
