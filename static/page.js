@@ -422,7 +422,7 @@ function edit(article, content = article.querySelector(".text").textContent) {
   const onsubmit = attempt(() => {
     if (!field.value.trim() || $("send").hidden) return;
     focusText();
-    if (!isLast()) return copyOnce((signal) => sendInCopy(article, field.value, signal));
+    if (!isLast()) return copyOnce((signal) => sendInCopy(article, field, signal));
     return converse(`sessions/${current.id}/retry`, { content: field.value });
   });
   const onkeydown = (event) => {
@@ -432,10 +432,12 @@ function edit(article, content = article.querySelector(".text").textContent) {
   const hint = isLast() ? [] : element("small", { id: "copied" }, IN_COPY);
   const buttons = element("div", {}, element("button", { className: "main" }, "Send"), button("Cancel", leave), hint);
   const text = article.querySelector(".text");
-  field.oninput = () => store(editName(), JSON.stringify([text.textContent, field.value, article.dataset.id]));
+  const keep = () => store(editName(), JSON.stringify([text.textContent, field.value, article.dataset.id]));
+  const keepMeanwhile = () => field.isConnected && field.value !== text.textContent && keep(); // what was typed before the id came
+  field.oninput = keep;
   text.hidden = true;
   if (!isLast()) field.setAttribute("aria-describedby", "copied");
-  if (!isLast() && !article.dataset.id) attempt(findMemory)(); // what is typed is kept with the id
+  if (!isLast() && !article.dataset.id) attempt(() => idOf(article, screen.signal).then(keepMeanwhile))();
   text.after(element("form", { onsubmit, onkeydown }, field, buttons));
   return field;
 }
@@ -463,8 +465,8 @@ let copied = null; // the screen of which a copy is being made
 /** Calls this with the signal of the screen, but where it is pressed again only once. */
 async function copyOnce(action) {
   if (copied === screen) return;
-  copied = screen;
-  await action(screen.signal).finally(() => (copied = null));
+  const mine = (copied = screen);
+  await action(mine.signal).finally(() => copied === mine && (copied = null));
 }
 
 function forkOf(article) {
@@ -481,17 +483,23 @@ async function fork(article, signal) {
 }
 
 /** Sends a changed message in a copy of the chat that ends before it, or where there is nothing before it, in a new chat. */
-async function sendInCopy(article, content, signal) {
-  const [{ id, model, system, options }, edited] = [current, editName()];
-  const { turns } = await fetchSession(id, { before: await idOf(article, signal), limit: 1 }, { signal });
-  const copy = turns.length ? await copyUpTo(turns[0].id, signal) : null;
+async function sendInCopy(article, field, signal) {
+  const [{ id, model, system, options }, edited, content] = [current, editName(), field.value];
+  field.readOnly = true; // what is typed from here on would not be sent
+  const copy = await copyBefore(article, signal).finally(() => (field.readOnly = false));
   if (signal.aborted) return list();
   store(edited, "");
   if (!copy) return startAlike({ content, model: model.id, system, options });
   store(`draft ${copy.id}`, content);
-  await open(copy.id);
+  await open(copy.id).finally(() => current?.id === copy.id && ($("text").value ||= content)); // a tab keeps so much, no more
   say(IN_COPY, "faint");
   if (current?.id === copy.id) await send();
+}
+
+/** Makes a copy of the chat that ends before this message; null where there is nothing before it. */
+async function copyBefore(article, signal) {
+  const { turns } = await fetchSession(current.id, { before: await idOf(article, signal), limit: 1 }, { signal });
+  return turns.length ? copyUpTo(turns[0].id, signal) : null;
 }
 
 /** Starts a chat with the settings of another. */
@@ -506,11 +514,15 @@ function startAlike(body) {
   return converse("sessions", body);
 }
 
-/** The id of a turn, which what was just sent has not yet. */
+/** The id of a turn, which what was sent from here has not yet: it is asked for by that of the next one that has one. */
 async function idOf(article, signal) {
-  if (!article.dataset.id) await findMemory();
-  signal.throwIfAborted();
-  return article.dataset.id;
+  if (article.dataset.id) return article.dataset.id;
+  const behind = articles().slice(articles().indexOf(article) + 1);
+  const next = behind.findIndex(({ dataset }) => dataset.id);
+  const query = next < 0 ? { limit: behind.length + 1 } : { limit: next + 1, before: behind[next].dataset.id };
+  const { turns } = await fetchSession(current.id, query, { signal });
+  if (turns.length === query.limit && isShown(turns[0], article)) return turns[0].id;
+  throw Object.assign(new Error("This message cannot be found in the chat. Load the page again."), { status: 404 });
 }
 
 const copyUpTo = (turn, signal) => api("POST", `sessions/${current.id}/fork`, { body: { turn }, signal, waits: true });
@@ -575,9 +587,11 @@ function placeOf(turns) {
 
 /** Whether this article shows the turn. It learns its id: what was sent from here has none yet. */
 function isShown(turn, article) {
-  if (!article?.matches(`.${turn.kind}:not([aria-busy=true])`) || (article.dataset.id ??= turn.id) !== turn.id) return false;
-  if (turn.kind !== "user") return article.dataset.continued === String(turn.continued); // a reply may have gone on elsewhere
-  return article.querySelector(".text").textContent === turn.content;
+  if (!article?.matches(`.${turn.kind}:not([aria-busy=true])`)) return false;
+  const isSame = turn.kind === "user"
+    ? article.querySelector(".text").textContent === turn.content
+    : article.dataset.continued === String(turn.continued); // a reply may have gone on elsewhere
+  return isSame && (article.dataset.id ??= turn.id) === turn.id;
 }
 
 /** Shows model, system prompt, options and draft of the session on the screen, or of one to be created. */
@@ -750,7 +764,7 @@ function options() {
 }
 
 /** Shows the faults of options at their fields; returns what is to be said of all else. */
-function showAtFields({ message, faults }) {
+function showAtFields({ message, faults = [] }) {
   const fields = OPTIONS.filter((name) => {
     const fault = faults.find(({ source }) => source?.pointer === `/options/${name}`);
     $(`${name}-fault`).textContent = fault?.detail ?? "";
