@@ -10,7 +10,9 @@ const FORMAT = 2; // of a file of Parley's
 const MOST_STRANGERS = 1000;
 const STRANGER = "It is of no shape that is known here.";
 const NO_CHATS = "These are no chats. Choose an export of ChatGPT, Claude or Parley.";
-const REFUSALS = [400, 413, 422, 500]; // of one conversation: the next may be taken
+const REFUSALS = [400, 408, 413, 422, 500]; // of one conversation: the next may be taken
+const MOST_NAMED = 200; // of what is refused; a browser takes seconds to show a hundred thousand lines
+const LONGEST = 60; // characters of a name that are shown; it may have millions
 const LEFT_OUT = {
   files: ["image or file was left out", "images and files were left out"],
   tools: ["tool call, result or thought was left out", "tool calls, results and thoughts were left out"],
@@ -32,7 +34,10 @@ export function setUpMoving(page) {
     target.value = ""; // else the same file could not be chosen again
     if (file) run(new Import(file), $("import"), page);
   };
-  $("stop-moving").onclick = () => stop.abort();
+  $("stop-moving").onclick = () => {
+    stop.abort();
+    tell("Stopping…"); // what was sent is not taken back: its answer is waited for
+  };
 }
 
 async function run(work, button, page) {
@@ -50,7 +55,7 @@ async function run(work, button, page) {
 }
 
 function setBusy(isBusy, button) {
-  const isFocused = $("account").contains(document.activeElement);
+  const isFocused = $(isBusy ? "movers" : "stop-moving").contains(document.activeElement);
   [$("movers").hidden, $("stop-moving").hidden] = [isBusy, !isBusy];
   if (isFocused) (isBusy ? $("stop-moving") : button).focus(); // else hiding it would leave the focus nowhere
 }
@@ -68,6 +73,9 @@ function sentenceOf(error) {
   return "The page failed. Load it again.";
 }
 
+/** The beginning of a name, where it is long. */
+const shortened = (name) => (name.length > LONGEST ? `${name.trim().slice(0, LONGEST).toWellFormed()}…` : name);
+
 /** Why a conversation is refused: the first thing that is wrong, and where. */
 function reasonOf({ faults: [fault] = [], message }) {
   const place = fault?.source?.pointer?.slice(1);
@@ -82,7 +90,7 @@ function save(blob, name) {
 }
 
 export async function saveAsMarkdown(id, title) {
-  const options = { headers: { Accept: "text/markdown" }, waits: true, read: (response) => response.blob() };
+  const options = { headers: { Accept: "text/markdown" }, read: (response) => response.blob() };
   save(await api("GET", `sessions/${id}`, options), `${fileName(title)}.md`);
 }
 
@@ -157,7 +165,7 @@ class Import {
       }
     } finally {
       isOver = true;
-      this.noteLeft();
+      this.noteRest();
     }
     if (this.strangers.length) throw new Fault(NO_CHATS);
     if (this.lines !== null) throw new Fault("The file is not whole: its last line is missing.");
@@ -174,7 +182,7 @@ class Import {
     if (isHeader(value)) return this.begin(value);
     if (this.lines !== null && value && "end" in value) return this.end(value);
     if (this.lines !== null) this.lines++;
-    const name = [value?.title, value?.name, place].find((each) => typeof each === "string" && each.trim());
+    const name = shortened([value?.title, value?.name, place].find((each) => typeof each === "string" && each.trim()));
     if (problem) return this.refuse(name, problem);
     if (!isConversation(value)) return this.passOver(name);
     this.hasChats = true;
@@ -188,6 +196,7 @@ class Import {
   }
 
   begin(header) {
+    if (this.lines !== null) throw new Fault("The file is not whole: another export begins in it.");
     if (header.everything) throw new Fault("This is an operator's copy of a whole server: only flask import --all reads it.");
     if (header.parley !== FORMAT) throw new Fault("This file was made by another release of Parley. Import it with that one.");
     this.hasChats = true;
@@ -208,7 +217,7 @@ class Import {
 
   refuse(name, reason) {
     this.refused++;
-    $("moved-list").append(element("li", {}, element("bdi", {}, name), `: ${reason}`));
+    if (this.refused <= MOST_NAMED) $("moved-list").append(element("li", {}, element("bdi", {}, name), `: ${reason}`));
   }
 
   async send({ body, left }, signal) {
@@ -218,7 +227,8 @@ class Import {
     if (isNew) Object.keys(left).forEach((kind) => (this.left[kind] += left[kind]));
   }
 
-  noteLeft() {
+  noteRest() {
+    if (this.refused > MOST_NAMED) $("moved-list").append(element("li", {}, `and ${format(this.refused - MOST_NAMED)} more.`));
     const kinds = Object.keys(LEFT_OUT).filter((kind) => this.left[kind]);
     $("moved-list").prepend(...kinds.map((kind) => element("li", {}, `${count(this.left[kind], ...LEFT_OUT[kind])}.`)));
   }

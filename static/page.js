@@ -676,7 +676,10 @@ $("as-markdown").onclick = attempt(() => {
   $("menu").hidePopover();
   return saveAsMarkdown(id, linkOf(id).title);
 });
-setUpMoving({ say, announce, list });
+/** Says this, behind what is said of something that went wrong. */
+const sayBehind = (message, className) =>
+  $("notice").matches(":empty, .faint") ? say(message, className) : say(`${$("notice").textContent} ${message}`);
+setUpMoving({ say: sayBehind, announce, list });
 
 async function change(id, changes) {
   const changed = await api("PATCH", `sessions/${id}`, { body: changes });

@@ -132,6 +132,10 @@ TOLD = {
         lines({"parley": 3}, LINE),
         "This file was made by another release of Parley. Import it with that one. 0 chats imported.",
     ),
+    "cut, with another one behind it": (
+        is_not_whole(PARLEY) + PARLEY,
+        "The file is not whole: another export begins in it. 1 chat imported.",
+    ),
     "a line too few": (
         lines({"parley": 2}, LINE, {"end": True, "sessions": 2}),
         "The file is not whole: its last line names 2 chats, and it has 1. 1 chat imported.",

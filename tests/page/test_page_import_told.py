@@ -1,0 +1,82 @@
+"""What the page tells of an import, and of what is refused, and where. Modules: `static/moving.js`."""
+
+import json
+
+import pytest
+from selenium.webdriver.common.keys import Keys
+
+from browser import HOLD, RELEASE, Page
+from page_files import chatgpt, chats, choose, finish, import_all, node, open_panel, short_chat
+
+pytestmark = pytest.mark.parametrize(
+    "engine", ["sqlite"], indirect=True
+)  # what the page does is the same on both
+
+
+def test_names_are_cut_and_no_more_than_two_hundred_are_listed(page, tmp_path):
+    long = chatgpt(node("assistant", "x"), title="wide " * 2_000_000)
+    others = [{"name": f"No chat {number}"} for number in range(2_000)]
+    content = json.dumps([short_chat(1), long, *others]).encode()
+    open_panel(page)
+    choose(page, tmp_path, content)
+    page.wait(lambda: page.text("#moved").startswith("1 chat imported, 2,001 were refused."))
+    refused = page.texts("#moved-list li")
+    assert refused[0] == f"{'wide ' * 12}…: It has no message of yours."
+    assert refused[199:] == [
+        "No chat 198: It is of no shape that is known here.",
+        "and 1,801 more.",
+    ]
+
+
+ANSWERS_408 = """
+    const ask = fetch;
+    const late = { errors: [{ status: "408", title: "Request Timeout", detail: "It came too slowly." }] };
+    let count = 0;
+    window.fetch = (path, options) => path.endsWith("import") && !count++
+        ? Promise.resolve(Response.json(late, { status: 408, headers: { "X-Request-ID": "x" } })) : ask(path, options);
+"""
+
+
+def test_a_chat_that_is_sent_too_slowly_is_named_and_the_next_is_taken(page, tmp_path):
+    page.driver.execute_script(ANSWERS_408)
+    open_panel(page)
+    import_all(page, tmp_path, chats(1, 2), "1 chat imported, 1 was refused.")
+    assert page.texts("#moved-list li") == ["Chat 1: It came too slowly."]
+
+
+def test_the_focus_stays_where_it_was_put_while_chats_are_imported(page, tmp_path):
+    page.driver.execute_script(HOLD, "import")
+    open_panel(page)
+    choose(page, tmp_path, chats(1))
+    page.wait(lambda: page.run("window.held.length") == 1)
+    page.driver.execute_script("document.getElementById('theme').focus()")
+    page.driver.execute_script(RELEASE)
+    finish(page, "1 chat imported.")
+    assert page.focused == "theme"
+
+
+def test_who_stops_while_an_answer_is_awaited_is_told_so(page, tmp_path):
+    page.driver.execute_script(HOLD, "import")
+    open_panel(page)
+    choose(page, tmp_path, chats(1, 2))
+    page.wait(lambda: page.run("window.held.length") == 1)
+    page.click("Stop")
+    page.wait_for_text("Stopping…", "#moved")
+    page.driver.execute_script(RELEASE)
+    finish(page, "Stopped. 1 chat imported.")
+
+
+def test_the_end_of_an_import_takes_the_place_of_no_refusal(browser, start, settings, tmp_path):
+    page = Page(browser, start(**settings, RATE_LIMIT="1/day")).enter()
+    page.say("First")
+    page.wait_for_turns("First", "The answer.")
+    page.driver.execute_script(HOLD, "import")
+    open_panel(page)
+    choose(page, tmp_path, chats(1))
+    page.wait(lambda: page.run("window.held.length") == 1)
+    page.press(Keys.ESCAPE)
+    page.say("Second")
+    page.wait_for_text("You may ask for 1 ", "#notice")
+    page.driver.execute_script(RELEASE)
+    page.wait_for_text("1 chat imported.", "#notice")
+    assert page.text("#notice").startswith("You may ask for 1 ")
