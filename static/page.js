@@ -36,9 +36,9 @@ async function converse(path, body, turn) {
   const signal = takeScreen();
   const isRetry = path.endsWith("/retry");
   const isMessage = !isRetry && !turn;
+  const isEdit = Boolean(isRetry && body);
   const [draft, edited] = [draftName(), editName()];
   const stop = (starting = new AbortController());
-  if (!isRetry || !body) leaveEditing();
   // A turn may go on more than once, each time under a key of its own.
   const after = turn ? `${turn.id} ${turn.continued}` : articles().at(-1)?.dataset.id;
   const lastMessage = articles().findLastIndex((article) => article.matches(".user")); // it may have no reply, as in a fork
@@ -48,6 +48,7 @@ async function converse(path, body, turn) {
   const shown = body ? [show({ kind: "user", content: body.content, id: replaced[0]?.dataset.id })] : [];
   if (turn) begin(articles().at(-1));
   else shown.push(show({ kind: "assistant", content: "", model: { id: modelId() }, status: "in_progress" }));
+  if (!isEdit) keepEditing();
   markMemory();
   showEnd();
   let id, response;
@@ -73,14 +74,14 @@ async function converse(path, body, turn) {
   if (stop.signal.aborted) cancel(id);
   if (signal.aborted) {
     if (isMessage) takeOut(body.content, draft);
-    else store(edited, "");
+    if (isEdit) store(edited, "");
     response.body.cancel(); // the server goes on by itself
     if (current?.id === id && $("stop").hidden) await open(id); // whoever came back may have been shown what was before
     return;
   }
   pending = "";
-  for (const name of [draft, edited]) store(name, "");
-  if (!current) (history.pushState(null, "", `#${id}`), store("system", ""), store("options", ""));
+  for (const name of isEdit ? [draft, edited] : [draft]) store(name, "");
+  if (!current) (history.pushState(null, "", `#${id}`), clearSettings());
   current ??= { id, title: "New chat", system: systemPrompt(), options: options() };
   keepDraft();
   await follow(id, response, signal, turn?.content);
@@ -433,7 +434,7 @@ function edit(article, content = article.querySelector(".text").textContent) {
   const buttons = element("div", {}, element("button", { className: "main" }, "Send"), button("Cancel", leave), hint);
   const text = article.querySelector(".text");
   const keep = () => store(editName(), JSON.stringify([text.textContent, field.value, article.dataset.id]));
-  const keepMeanwhile = () => field.isConnected && field.value !== text.textContent && keep(); // what was typed before the id came
+  const keepMeanwhile = () => field.isConnected && field.value !== text.textContent && keep(); // before the id came
   field.oninput = keep;
   text.hidden = true;
   if (!isLast()) field.setAttribute("aria-describedby", "copied");
@@ -454,6 +455,16 @@ function closeEditing() {
   const form = $("turns").querySelector("form");
   if (form) form.previousElementSibling.hidden = false;
   form?.remove();
+}
+
+/** Something else is sent: what was typed in a message stays there, and is told anew how it will go on. */
+function keepEditing() {
+  const form = $("turns").querySelector("form");
+  if (!form) return;
+  const [article, { value }] = [form.closest("article"), form.querySelector("textarea")];
+  leaveEditing();
+  if (value === article.querySelector(".text").textContent) return;
+  edit(article, value).oninput();
 }
 
 const leaveEditing = () => (closeEditing(), store(editName(), ""));
@@ -507,11 +518,19 @@ function startAlike(body) {
   takeScreen();
   current = null;
   history.pushState(null, "", location.pathname);
+  const typed = ["system", "options"].map((name) => sessionStorage.getItem(name));
+  if (!sessionStorage.getItem("typed")) store("typed", JSON.stringify(typed)); // else they are those of an earlier try
   store("system", body.system);
   store("options", JSON.stringify(body.options));
   takeUp();
   $("turns").replaceChildren();
   return converse("sessions", body);
+}
+
+/** A new chat has begun. For the next one, what was typed for it before this one took the settings of another is left. */
+function clearSettings() {
+  const [system = "", options = ""] = JSON.parse(sessionStorage.getItem("typed")) ?? [];
+  Object.entries({ system, options, typed: "" }).forEach(([name, text]) => store(name, text));
 }
 
 /** The id of a turn, which what was sent from here has not yet: it is asked for by that of the next one that has one. */
@@ -644,25 +663,24 @@ function item({ id, title, last_message_preview, updated_at }) {
   const preview = element("span", { dir: "auto" }, last_message_preview || "…");
   const link = element("a", { href: `#${id}`, title }, element("strong", { dir: "auto" }, title), timeOf(updated_at), preview);
   const options = { value: id, className: "quiet", ariaLabel: `Options of ${title}`, popoverTargetElement: $("menu") };
-  const more = element("button", { ...options, onclick: () => ($("menu").dataset.id = id) }, "⋯");
+  const more = element("button", { ...options, onclick: () => Object.assign($("menu").dataset, { id, title }) }, "⋯");
   return element("li", {}, link, more);
 }
 
 $("menu").ontoggle = ({ newState }) => newState === "open" && $("rename").focus();
-const linkOf = (id) => $("list").querySelector(`[href="#${id}"]`);
 
 $("rename").onclick = attempt(async () => {
-  const { id } = $("menu").dataset;
+  const { id, title: before } = $("menu").dataset; // the list may have been drawn anew without it
   $("menu").hidePopover(); // the focus goes back to the button that has opened it
-  const title = prompt("Title", linkOf(id).title)?.trim();
+  const title = prompt("Title", before)?.trim();
   if (title) await change(id, { title });
   await list();
 });
 
 $("delete").onclick = attempt(async () => {
-  const { id } = $("menu").dataset;
+  const { id, title } = $("menu").dataset;
   $("menu").hidePopover();
-  if (!confirm(`Delete “${linkOf(id).title}”?`)) return;
+  if (!confirm(`Delete “${title}”?`)) return;
   if (current?.id === id) screen.abort();
   await api("DELETE", `sessions/${id}`, { unless: 404 }); // an earlier try had arrived, and only its response was lost
   for (const name of ["draft", "edit"]) store(`${name} ${id}`, "");
@@ -672,9 +690,9 @@ $("delete").onclick = attempt(async () => {
 });
 
 $("as-markdown").onclick = attempt(() => {
-  const { id } = $("menu").dataset;
+  const { id, title } = $("menu").dataset;
   $("menu").hidePopover();
-  return saveAsMarkdown(id, linkOf(id).title);
+  return saveAsMarkdown(id, title);
 });
 /** Says this, behind what is said of something that went wrong. */
 const sayBehind = (message, className) =>

@@ -35,6 +35,10 @@ def import_chat(page, count):
 def show_all(page, count):
     """Open the chat that has so many messages, up to its first one."""
     page.click(f"Of {count}")
+    scroll_up(page, count)
+
+
+def scroll_up(page, count):
     page.wait_for_text(f"reply {count - 1}")
 
     def is_shown():
@@ -77,8 +81,7 @@ def test_an_early_message_of_a_long_talk_is_copied_and_changed_where_it_is(
     press(page, 5, "Fork")
     page.wait(lambda: page.turns[2:] == ["message 1", "reply 1", "message 2"])
     page.driver.back()
-    page.wait_for_text("reply 109")
-    show_all(page, 110)
+    scroll_up(page, 110)
     page.driver.execute_script(FORGET)
     edit(page, 5, "!", Keys.ENTER)
     page.wait_for_turns("message 0", "reply 0", "message 1", "reply 1", "message 2!", "The answer.")

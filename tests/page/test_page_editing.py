@@ -128,3 +128,25 @@ def test_an_edit_that_is_refused_is_given_back(page, provider):
     page.wait(lambda: page.is_idle)
     page.find("article .main").click()
     page.wait_for_turns("Hello there", "The answer.")
+
+
+TYPED = "document.querySelector('article textarea')?.value"
+
+
+def test_what_is_typed_in_a_message_stays_where_something_else_is_sent(page):
+    page.say("One")
+    page.wait_for_turns("One", "The answer.")
+    page.click("Edit")
+    page.press(" more")
+    assert page.texts("article form small") == []
+    page.say("Two")
+    page.wait_for_turns("One", "The answer.", "Two", "The answer.")
+    assert page.run(TYPED) == "One more"
+    assert page.texts("article form small") == ["This goes on in a copy of the chat."]
+    page.click("Retry")
+    page.wait_for_turns("One", "The answer.", "Two", "The answer.")
+    assert page.run(TYPED) == "One more"
+    page.driver.refresh()
+    page.wait(lambda: page.run(TYPED) == "One more")
+    page.find("article .main").click()
+    page.wait_for_turns("One more", "The answer.")

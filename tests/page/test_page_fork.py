@@ -152,6 +152,27 @@ def test_the_first_message_is_sent_changed_in_a_chat_like_this_one(talked, provi
     assert stays_as_it_was(page)
 
 
+def test_settings_that_were_typed_for_the_next_chat_are_left_by_a_chat_like_this_one(talked):
+    page = talked
+    page.click("New chat")
+    page.wait(lambda: page.turns == [])
+    page.click("Settings")
+    page.press("Be brief.")
+    page.find("#max_tokens").send_keys("77")
+    page.press(Keys.ESCAPE)
+    page.driver.back()
+    page.wait_for_turns("First", "One.", "Second", "Two.")
+    edit(page, 1, " of all", Keys.ENTER)
+    page.wait_for_turns("First of all", "The answer.")
+    page.click("New chat")
+    page.wait(lambda: page.turns == [])
+    page.click("Settings")
+    assert page.text("#system") == "Be brief."
+    assert [
+        page.find(f"#{name}").get_attribute("value") for name in ("max_tokens", "temperature")
+    ] == ["77", ""]
+
+
 def test_a_change_of_an_earlier_message_stays_where_the_page_is_loaded_again(talked):
     page = talked
     edit(page, 1, " of")

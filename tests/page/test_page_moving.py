@@ -144,3 +144,36 @@ def test_is_done_under_a_prefix(browser, start, settings, folder, tmp_path):
     content = downloaded(page, folder).read_bytes()
     assert content.count(b"\n") == 4
     import_all(page, tmp_path, content, "0 chats imported, 2 were here already.", "parley.ndjson")
+
+
+def test_a_chat_that_is_not_listed_any_more_is_downloaded_from_its_menu(page, folder):
+    page.user.create("First")
+    page.driver.refresh()
+    page.wait_for_text("First", "#list")
+    page.find("#list li button").click()
+    page.driver.execute_script(
+        """
+        document.getElementById("search").value = "Other";
+        document.getElementById("search").dispatchEvent(new Event("input"));
+        """
+    )
+    page.wait(lambda: page.titles == [])
+    page.click("Download as Markdown")
+    assert downloaded(page, folder).name == "First.md"
+
+
+def test_a_server_that_is_busy_is_not_asked_for_a_chat_for_ever(page):
+    page.user.create("First")
+    page.driver.refresh()
+    page.wait_for_text("First", "#list")
+    page.driver.execute_script("""
+        const ask = fetch;
+        const busy = { errors: [{ status: "503", title: "Service Unavailable", detail: "Too busy." }] };
+        const isAsked = ({ headers }) => headers.Accept === "text/markdown";
+        window.fetch = async (path, options) => isAsked(options)
+            ? Response.json(busy, { status: 503, headers: { "Retry-After": "1", "X-Request-ID": "x" } }) : ask(path, options);
+    """)
+    page.find("#list li button").click()
+    page.click("Download as Markdown")
+    page.wait_for_text("Too busy.", "#notice")
+    assert page.text("#connection") == ""
