@@ -19,8 +19,8 @@ export async function* readArchive(file, onRead = () => {}) {
   const all = members.reduce((sum, { blob }) => sum + blob.size, 0);
   let read = 0;
   const count = (bytes) => onRead((read += bytes), all);
-  for (const { name, blob, isPacked } of members) {
-    const content = isPacked ? unpack(name, blob, count) : pieces(blob, PIECE, count);
+  for (const { name, blob, isPacked, end } of members) {
+    const content = isPacked ? unpack(name, blob, end, count) : pieces(blob, PIECE, count);
     yield* objects(content, name);
   }
 }
@@ -161,7 +161,7 @@ async function isZip(file) {
   return view.byteLength === 4 && [RECORDS.local, RECORDS.end].includes(view.getUint32(0, true));
 }
 
-/** The members that hold conversations: each with its name, what is packed, and whether it is. */
+/** The members that hold conversations: each with its name, what is packed, whether it is, and its `end` in GZIP. */
 async function listMembers(file) {
   try {
     const members = [];
@@ -172,7 +172,7 @@ async function listMembers(file) {
       const header = await viewOf(file.slice(at, at + 30));
       if (header.getUint32(0, true) !== RECORDS.local) throw new RangeError();
       const start = at + 30 + header.getUint16(26, true) + header.getUint16(28, true);
-      members.push({ name, blob: file.slice(start, start + size), isPacked: how.method === DEFLATED });
+      members.push({ name, blob: file.slice(start, start + size), isPacked: how.method === DEFLATED, end: how.end });
     }
     // Members that lie over each other would unfold without a bound.
     if (members.reduce((sum, { blob }) => sum + blob.size, 0) > file.size) throw new RangeError();
@@ -191,7 +191,7 @@ async function readDirectory(file) {
   for (let at = 0; at < view.byteLength; ) {
     if (view.getUint32(at, true) !== RECORDS.member) throw new RangeError();
     const [ofName, ofExtra, ofComment] = [28, 30, 32].map((place) => view.getUint16(at + place, true));
-    const name = new TextDecoder().decode(new Uint8Array(view.buffer, at + 46, ofName));
+    const name = new TextDecoder().decode(new Uint8Array(view.buffer, at + 46, ofName)).replaceAll("\\", "/"); // as of .NET
     if (WANTED.test(name)) members.push({ name, ...readMember(view, at, at + 46 + ofName, ofExtra) });
     at += 46 + ofName + ofExtra + ofComment;
   }
@@ -208,8 +208,12 @@ function readMember(view, at, extra, ofExtra) {
       if (number === MAX_32) [numbers[place], next] = [long(view, next), next + 8];
     });
   }
-  const [, size, offset] = numbers;
-  return { size, at: offset, method: view.getUint16(at + 10, true), isEncrypted: Boolean(view.getUint16(at + 8, true) & 1) };
+  const [unpacked, size, offset] = numbers;
+  const end = new DataView(new ArrayBuffer(8));
+  end.setUint32(0, view.getUint32(at + 16, true), true); // the CRC
+  end.setUint32(4, unpacked, true); // its lower half
+  const isEncrypted = Boolean(view.getUint16(at + 8, true) & 1);
+  return { size, end, at: offset, method: view.getUint16(at + 10, true), isEncrypted };
 }
 
 /** Where the list of members is. It is named at the file's end, before a comment of at most 65,535 bytes. */
@@ -217,7 +221,8 @@ async function findDirectory(file) {
   const from = Math.max(0, file.size - 22 - MAX_16);
   const view = await viewOf(file.slice(from));
   let at = view.byteLength - 22;
-  while (view.getUint32(at, true) !== RECORDS.end) at--; // a RangeError before the first byte
+  // A comment may hold the same bytes. Before the first byte, there is a RangeError.
+  while (view.getUint32(at, true) !== RECORDS.end || at + 22 + view.getUint16(at + 20, true) > view.byteLength) at--;
   const [size, offset] = [12, 16].map((place) => view.getUint32(at + place, true));
   const has64 = at >= 20 && view.getUint32(at - 20, true) === RECORDS.locator64;
   if (!has64) return { at: offset, size };
@@ -227,14 +232,21 @@ async function findDirectory(file) {
   return { at: long(end, 48), size: long(end, 40) };
 }
 
-async function* unpack(name, blob, count) {
-  const packed = pieces(blob, PACKED_PIECE, count);
+/** What is packed, as GZIP has it (RFC 1952), of which a browser checks that it is whole, and unchanged. */
+async function* asGZIP(blob, end, count) {
+  yield Uint8Array.of(0x1f, 0x8b, DEFLATED, 0, 0, 0, 0, 0, 0, 0xff);
+  yield* pieces(blob, PACKED_PIECE, count);
+  yield end;
+}
+
+async function* unpack(name, blob, end, count) {
+  const packed = asGZIP(blob, end, count);
   const pull = async (controller) => {
     const { value, done } = await packed.next();
     if (done) controller.close();
     else controller.enqueue(value);
   };
-  const stream = new ReadableStream({ pull }, { highWaterMark: 0 }).pipeThrough(new DecompressionStream("deflate-raw"));
+  const stream = new ReadableStream({ pull }, { highWaterMark: 0 }).pipeThrough(new DecompressionStream("gzip"));
   const reader = stream.getReader();
   const fail = (error) => {
     throw error instanceof Fault ? error : new Fault(`${name} in the ZIP is damaged.`);

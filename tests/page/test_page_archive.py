@@ -1,5 +1,6 @@
 """Files that chats come in, as the page reads them: piece by piece, with bounded memory, and with one sentence for what is bad."""
 
+import io
 import json
 import struct
 import zipfile
@@ -48,6 +49,25 @@ def read(page, tmp_path):
     return read
 
 
+def with_backslashes(content):
+    return content.replace(b"a/conversations", b"a\\conversations")
+
+
+def with_comment(comment):
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("conversations.json", json.dumps(TWO))
+        archive.comment = comment
+    return file.getvalue()
+
+
+def changed(name, place):
+    """A ZIP in whose directory a byte of the CRC or of the size is another."""
+    content = bytearray(zipped({name: json.dumps(TWO)}))
+    content[content.index(b"PK\1\2") + place] ^= 1
+    return bytes(content)
+
+
 def values(found):
     return [each["value"] for each in found]
 
@@ -69,6 +89,10 @@ WHOLE = {
             "a/conversations-001.json": json.dumps(TWO[1:]),
         }
     ),
+    "a ZIP with folders of Windows": with_backslashes(
+        zipped({"a/conversations.json": json.dumps(TWO)})
+    ),
+    "a ZIP with a comment": with_comment(b"PK\5\6 is how the end of a ZIP is marked"),
 }
 
 
@@ -161,6 +185,12 @@ FAULTS = {
 @pytest.mark.parametrize("sentence", FAULTS)
 def test_says_in_a_sentence_why_a_file_is_not_read_on(sentence, read):
     assert read(FAULTS[sentence])[1] == sentence
+
+
+def test_what_is_changed_in_a_zip_is_damaged(read):
+    for place in (16, 24):
+        _, fault = read(changed("conversations.json", place))
+        assert fault == "conversations.json in the ZIP is damaged."
 
 
 def test_is_not_led_round_by_members_that_lie_over_each_other(read):

@@ -376,6 +376,8 @@ TEXTS = [
     'In \ue200entity\ue202["city"]\ue201.',
     "a\ue200cite\ue202turn0search0\ue201b",
     "a\ue200never closed",
+    'In \ue200entity\ue202["city","Ulm \\\n","in Swabia"]\ue201.',
+    'In \ue200entity\ue202["city","Ulm","in Swabia"]\ue201 and \ue200entity\ue202["city","\\\\"]\ue201.',
 ]
 
 
@@ -394,3 +396,18 @@ def test_what_claude_heard_is_text_and_what_stands_for_other_blocks_is_none(conv
     taken = convert(given)
     assert turns(taken)[0] == ("user", "Said.") and taken["left"] == NOTHING_LEFT
     assert turns(taken)[1][1].split() == ["Before.", "After."]
+
+
+LONG_NAMES = r"""
+    const [done] = arguments;
+    const begin = '\ue200entity\ue202["city","';
+    const texts = ["x".repeat(16_000_000), "\\x".repeat(5_000_000)].map((text) => begin + text);
+    const chat = (text) => ({ id: "i", mapping: { a: { message: {
+        author: { role: "user" }, content: { content_type: "text", parts: [text] } } } } });
+    import("/static/foreign.js").then(({ convert }) =>
+        done(texts.map((text) => convert(chat(text)).body.turns[0].content === text))).catch((error) => done(`${error}`));
+"""
+
+
+def test_a_name_of_millions_of_characters_that_never_ends_is_text(page):
+    assert page.driver.execute_async_script(LONG_NAMES) == [True, True]
