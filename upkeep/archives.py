@@ -71,11 +71,10 @@ def _read_zip(file: BoundedFile, path: str, limit: int) -> Iterator[Value | Faul
         advice = "If it has another ZIP in it, unpack that, and import it."
         text = f"{path} has {len(members)} files that are called {MEMBERS}. {advice}"
         raise BadFile(text)
+    allowance = Allowance(os.fstat(file.fileno()).st_size)
     for info in sorted(members, key=lambda info: info.filename):
         name = f"{info.filename} in {path}"
-        packed = min(info.compress_size, os.fstat(file.fileno()).st_size)  # it may say anything
-        most = max(LIKELY_SIZE, packed * MOST_UNPACKED)
-        reader = Reader(name, _unpack(archive, info, name, most), limit, number)
+        reader = Reader(name, _unpack(archive, info, name, allowance), limit, number)
         yield from reader
         number = reader.number
 
@@ -85,23 +84,33 @@ def _is_wanted(info: zipfile.ZipInfo) -> bool:
 
 
 def _unpack(
-    archive: zipfile.ZipFile, info: zipfile.ZipInfo, name: str, most: int
+    archive: zipfile.ZipFile, info: zipfile.ZipInfo, name: str, allowance: "Allowance"
 ) -> Iterator[bytes]:
-    """The bytes of this member, piece by piece. Raises BadFile, also where they are more than so
-    many."""
+    """The bytes of this member, piece by piece. Raises BadFile, also where they are more than what
+    is left of what is allowed."""
     if info.flag_bits & ENCRYPTED:
         raise BadFile(f"{name} is encrypted. Unpack the ZIP, and import that file.")
     if info.compress_type not in METHODS:
         text = f"{name} is packed in a way that is not read here. Unpack it, and import that file."
         raise BadFile(text)
-    size = 0
     with _told_as_damage(name), _open(archive, info) as member:
         for piece in _pieces_of(member.read):
-            size += len(piece)
-            if size > most:
-                times = f"more than {MOST_UNPACKED} times as long as it is packed"
-                raise BadFile(f"{name} is {times}: only its first {most} bytes were read.")
+            allowance.take(len(piece), name)
             yield piece
+
+
+class Allowance:
+    """How many bytes may come out of a ZIP of this size, whichever members they are of."""
+
+    def __init__(self, packed: int) -> None:
+        self._left = max(LIKELY_SIZE, packed * MOST_UNPACKED)
+
+    def take(self, size: int, name: str) -> None:
+        """Raises BadFile where there is no more for this member."""
+        self._left -= size
+        if self._left < 0:
+            times = f"more than {MOST_UNPACKED} times as much comes out as is in it"
+            raise BadFile(f"{name} was not read to its end: of the ZIP, {times}.")
 
 
 def _open(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> IO[bytes]:

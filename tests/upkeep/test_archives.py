@@ -298,10 +298,17 @@ def test_a_file_that_unfolds_a_thousandfold_is_not_read_to_its_end(tmp_path):
     assert path.stat().st_size < 2**20
     lines, grown = read_apart(path)
     assert lines[0] == "Value(number=1, value={'a': 1})"
-    assert lines[1].startswith(
-        f"conversations.json in {path} is more than 200 times as long as it is packed: "
-    )
-    assert len(lines) == 2 and grown < 20
+    times = "of the ZIP, more than 200 times as much comes out as is in it."
+    assert lines[1:] == [f"conversations.json in {path} was not read to its end: {times}"]
+    assert grown < 20
+
+
+def test_many_files_that_unfold_a_thousandfold_are_one_trap(tmp_path):
+    text = json.dumps([{"a": "x" * 2**23}])
+    path = packed(tmp_path / "a.zip", {f"conversations-{n}.json": text for n in range(9)})
+    assert path.stat().st_size * 200 < 5 * 2**23
+    *read, told = read_file(path)
+    assert len(read) < 5 and "was not read to its end" in told
 
 
 def test_much_of_the_same_is_read_where_it_is_not_much(tmp_path):
