@@ -70,6 +70,7 @@ async function converse(path, body, turn) {
     return open(arrived ?? current.id);
   } finally {
     if (starting === stop) starting = null;
+    if (stop.signal.aborted && $("notice").textContent === STOPPING) say("");
   }
   if (stop.signal.aborted) cancel(id);
   if (signal.aborted) {
@@ -828,7 +829,12 @@ $("newline").onclick = () => {
   $("text").setRangeText("\n", $("text").selectionStart, $("text").selectionEnd, "end");
   keepDraft();
 };
-$("stop").onclick = attempt(() => (starting ? starting.abort() : cancel(current.id)));
+const STOPPING = "Stopping…"; // once the server has answered to what was sent
+$("stop").onclick = attempt(() => {
+  if (!starting) return cancel(current.id);
+  starting.abort();
+  say(STOPPING, "faint");
+});
 
 $("model").onchange = attempt(async () => {
   frame();

@@ -3,8 +3,9 @@
 import pytest
 from selenium.webdriver.common.keys import Keys
 
-from browser import Page
+from browser import HOLD, RELEASE, WORDS, Page
 from client import make_token
+from provider import reply
 from proxy import Proxy
 
 pytestmark = pytest.mark.parametrize(
@@ -96,3 +97,20 @@ def test_a_lost_connection_comes_back_by_itself(browser, server, provider):
     page.wait_for_turns("Hello", "The answer.")
     assert page.run("document.getElementById('text').value") == "Meanwhile"
     assert len(provider.posts) == 1
+
+
+def test_who_stops_what_the_server_has_not_answered_yet_is_told_so(page, provider):
+    page.wait_for_text("m-1", "#model")
+    provider.script = [reply(*WORDS)]
+    page.driver.execute_script(HOLD, "sessions")
+    page.say("Hello")
+    page.wait(lambda: page.run("window.held.length") == 1)
+    page.click("Stop")
+    page.wait_for_text("Stopping…", "#notice")
+
+    def is_stopped():
+        page.driver.execute_script(RELEASE)
+        return "Stopped" in page.text("article:last-child")
+
+    page.wait(is_stopped)
+    assert page.text("#notice") == ""
