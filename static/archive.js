@@ -19,8 +19,10 @@ export async function* readArchive(file, onRead = () => {}) {
   const all = members.reduce((sum, { blob }) => sum + blob.size, 0);
   let read = 0;
   const count = (bytes) => onRead((read += bytes), all);
+  let left = Math.max(LARGEST, FOLD * all); // bytes that may come out, whichever members they are of
+  const isTrap = (bytes) => (left -= bytes) < 0;
   for (const { name, blob, isPacked, end } of members) {
-    const content = isPacked ? unpack(name, blob, end, count) : pieces(blob, PIECE, count);
+    const content = isPacked ? unpack(name, blob, end, count, isTrap) : pieces(blob, PIECE, count);
     yield* objects(content, name);
   }
 }
@@ -239,7 +241,7 @@ async function* asGZIP(blob, end, count) {
   yield end;
 }
 
-async function* unpack(name, blob, end, count) {
+async function* unpack(name, blob, end, count, isTrap) {
   const packed = asGZIP(blob, end, count);
   const pull = async (controller) => {
     const { value, done } = await packed.next();
@@ -251,14 +253,11 @@ async function* unpack(name, blob, end, count) {
   const fail = (error) => {
     throw error instanceof Fault ? error : new Fault(`${name} in the ZIP is damaged.`);
   };
-  let size = 0;
   try {
     for (;;) {
       const { value, done } = await reader.read().catch(fail);
       if (done) return;
-      size += value.length;
-      const isTrap = size > Math.max(LARGEST, FOLD * blob.size);
-      if (isTrap) throw new Fault(`${name} unfolds to more than ${FOLD} times what is in the ZIP.`);
+      if (isTrap(value.length)) throw new Fault(`${name} unfolds to more than ${FOLD} times what is in the ZIP.`);
       yield value;
     }
   } finally {

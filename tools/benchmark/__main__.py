@@ -126,7 +126,7 @@ def measure_near(turns, folder, stub, database_url):
         yield from measures.measure_streams(stub, floor, parley)
         # Before the lists, which the floor does not have.
         memory = measures.measure_memory(floor, parley)
-        yield from measures.measure_lists(parley, database_url)
+        yield from measures.measure_lists(stub, parley, database_url)
         yield from measures.measure_search(parley, database_url, turns)
         yield from last
         yield from memory

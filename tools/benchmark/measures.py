@@ -15,6 +15,7 @@ from measured import HERE
 
 ROUNDS = 9
 FEW, MANY, FAR = 1000, 100_000, 50_000  # sessions of one user; a far offset
+MESSAGES = 5  # in a round, in the long session
 WORDS = 1000
 ROUND_TRIP = 0.04  # seconds to a far provider and back
 CONTENT = "How do I limit the rate of requests to an endpoint?"
@@ -288,7 +289,7 @@ def seed(database_url, owner, count, *what):
     return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
 
 
-def measure_lists(parley, database_url):
+def measure_lists(stub, parley, database_url):
     few, many = "https://github.com/few", "https://github.com/many"
     of_few, of_many = (Client(parley.port, make_token(owner)) for owner in (few, many))
     long_of_few, long_of_many = seed(database_url, few, FEW), seed(database_url, many, MANY)
@@ -296,9 +297,15 @@ def measure_lists(parley, database_url):
     def get(client, path):
         return typical(lambda client: client.send("GET", path), client, 40) * MS
 
-    far = f"/sessions?page[offset]={FAR}"
-    page_few, page_many, page_far, session_few, session_many = in_turns(
+    def say(client):
+        path = f"/sessions/{long_of_few}/messages"
+        return client.send("POST", path, {"content": CONTENT}, status=201)
+
+    direct, far = Client(stub.port), f"/sessions?page[offset]={FAR}"
+    model, message, page_few, page_many, page_far, session_few, session_many = in_turns(
         ROUNDS,
+        lambda: typical(anew(ask_directly), direct, MESSAGES) * MS,
+        lambda: typical(say, of_few, MESSAGES) * MS,
         lambda: get(of_few, "/sessions"),
         lambda: get(of_many, "/sessions"),
         lambda: get(of_many, far),
@@ -324,6 +331,15 @@ def measure_lists(parley, database_url):
             session_many,
             "ms",
             name=f"of {few}",
+        ),
+        row(
+            "a message in a session with 200 turns, without the model's own time",
+            model,
+            message - model,
+            "ms",
+            "at most 4 ms",
+            message - model <= 4,
+            "the model's own",
         ),
     ]
 
