@@ -6,7 +6,7 @@ const TEXTS = ["text", "multimodal_text"]; // ChatGPT's types of content that ar
 const CONTEXTS = ["user_editable_context", "model_editable_context"];
 const MARKER = /\ue200[^\ue200\ue201]*\ue201/g; // of a source: ChatGPT shows a link there
 // And here a name. A browser's stack bears no millions of repetitions of a group, but those of one set of characters.
-const ENTITY = /\ue200entity\ue202\["[^"]*","([^"\\]*(?:\\[^\n][^"\\]*){0,99999})"[^\ue200\ue201]*\ue201/g;
+const ENTITY = /\ue200entity\ue202\["[^"]*","([^"\\]*(?:\\[^][^"\\]*){0,99999})"[^\ue200\ue201]*\ue201/g;
 const SAID = ["text", "voice_note"]; // Claude's types of blocks that are said
 // What stands in the text of its old messages for a block of another type.
 const NOT_SUPPORTED = /```\s*This block is not supported on your current device yet\.\s*```/g;

@@ -3,12 +3,11 @@
 import contextlib
 import fnmatch
 import io
+import itertools
 import os
-import warnings
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
-from typing import IO
 
 from upkeep.values import BadFile, Fault, Reader, Value
 
@@ -22,15 +21,7 @@ LIKELY_SIZE, MOST_UNPACKED = 2**24, 200  # bytes, and times the packed ones, of 
 METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 ENCRYPTED = 1  # a bit of a member's flags
 # What zipfile raises of damage besides its own error.
-DAMAGES = (
-    zipfile.BadZipFile,
-    zlib.error,
-    EOFError,
-    NotImplementedError,
-    RuntimeError,
-    UserWarning,
-    ValueError,
-)
+DAMAGES = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError)
 
 
 class BoundedFile(io.BufferedReader):
@@ -71,6 +62,8 @@ def _read_zip(file: BoundedFile, path: str, limit: int) -> Iterator[Value | Faul
         advice = "If it has another ZIP in it, unpack that, and import it."
         text = f"{path} has {len(members)} files that are called {MEMBERS}. {advice}"
         raise BadFile(text)
+    if _lie_over_each_other(members):
+        raise BadFile(f"{path} is damaged: files in it lie over each other.")
     allowance = Allowance(os.fstat(file.fileno()).st_size)
     for info in sorted(members, key=lambda info: info.filename):
         name = f"{info.filename} in {path}"
@@ -83,6 +76,15 @@ def _is_wanted(info: zipfile.ZipInfo) -> bool:
     return fnmatch.fnmatchcase(info.filename.rpartition("/")[2].lower(), MEMBERS)
 
 
+def _lie_over_each_other(members: list[zipfile.ZipInfo]) -> bool:
+    """Whether one would be read many times over, of which zipfile only warns, if it does."""
+    in_order = sorted(members, key=lambda info: info.header_offset)
+    return any(
+        one.header_offset + one.compress_size >= other.header_offset
+        for one, other in itertools.pairwise(in_order)
+    )
+
+
 def _unpack(
     archive: zipfile.ZipFile, info: zipfile.ZipInfo, name: str, allowance: "Allowance"
 ) -> Iterator[bytes]:
@@ -93,7 +95,7 @@ def _unpack(
     if info.compress_type not in METHODS:
         text = f"{name} is packed in a way that is not read here. Unpack it, and import that file."
         raise BadFile(text)
-    with _told_as_damage(name), _open(archive, info) as member:
+    with _told_as_damage(name), archive.open(info) as member:
         for piece in _pieces_of(member.read):
             allowance.take(len(piece), name)
             yield piece
@@ -111,13 +113,6 @@ class Allowance:
         if self._left < 0:
             times = f"more than {MOST_UNPACKED} times as much comes out as is in it"
             raise BadFile(f"{name} was not read to its end: of the ZIP, {times}.")
-
-
-def _open(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> IO[bytes]:
-    with warnings.catch_warnings():
-        # zipfile only warns of a member that has the bytes of another one.
-        warnings.simplefilter("error")
-        return archive.open(info)
 
 
 @contextlib.contextmanager
