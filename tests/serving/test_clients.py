@@ -63,7 +63,8 @@ def test_a_page_that_polls_every_few_seconds_loses_no_request(small):
 def test_idle_connections_leave_room_for_others(tmp_path):
     """Of forty, ten are kept; of others that say nothing as many as make it twenty. No answer is lost."""
     with contextlib.ExitStack() as stack:
-        options = "--worker-connections 40 --threads 4"
+        # On a busy machine, fifteen seconds are soon over.
+        options = "--worker-connections 40 --threads 4 --keep-alive 60"
         server = stack.enter_context(running(tmp_path, GUNICORN_CMD_ARGS=options))
         kept, closed = [], []
         for client in stack.enter_context(connected(server, 15)):
