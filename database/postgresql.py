@@ -4,13 +4,14 @@ import contextlib
 import logging
 import select
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 import peewee
 import psycopg
 from peewee import SQL, ModelSelect, Query
 from peewee import __exception_wrapper__ as peewee_errors  # type: ignore[attr-defined]
+from psycopg.waiting import Ready, Wait
 
 from database.connection import SECOND, Pool
 from database.deadline import remaining
@@ -75,6 +76,8 @@ class Connection(psycopg.Connection):
     say nothing."""
 
     def wait(self, gen: Any, interval: float = 0.1, timeout: float | None = None) -> Any:
+        if self.pgconn.pipeline_status:
+            gen = self._sending_all(gen)
         try:
             return super().wait(gen, interval, remaining())
         except OSError as error:  # no descriptor is left with which to wait
@@ -85,6 +88,23 @@ class Connection(psycopg.Connection):
                     self.cancel_safe(timeout=0.5)
                 self.close()
             raise
+
+    def _sending_all(self, gen: Any) -> Generator[Any, Any, Any]:
+        """What psycopg does in a pipeline: it tries once to send what the system's buffer may have
+        no room for, and then waits for the answer alone, as the server does for the rest of a long
+        text. So what is left is sent meanwhile."""
+        try:
+            awaited = next(gen)
+            while True:
+                while awaited == Wait.R and self.pgconn.flush():
+                    ready = yield Wait.RW
+                    if ready & Ready.R:
+                        break
+                else:
+                    ready = yield awaited
+                awaited = gen.send(ready)
+        except StopIteration as end:
+            return end.value
 
 
 class Adapter(peewee.Psycopg3Adapter):

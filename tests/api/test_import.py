@@ -413,6 +413,13 @@ def test_refuses_a_text_that_is_longer_than_what_is_shown_at_once(someone):
     assert [len(turn["content"]) for turn in someone.turns(session)] == [2**23]
 
 
+def test_a_text_that_the_systems_buffers_have_no_room_for_is_stored_each_time(someone):
+    text = "x" * 2**23
+    for number in range(6):
+        session = imported(someone, turns=turns_of(f"Number {number}", text))
+        assert someone.turns(session)[-1]["content"] == text
+
+
 def test_takes_what_comes_in_chunks(someone):
     body = json.dumps({"turns": turns_of("Begin", *["x" * MEGABYTE] * 5)}).encode()
 
