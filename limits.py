@@ -27,6 +27,9 @@ DOCUMENTS = 2  # answers in pieces that are made of the database; of one user, o
 THREAD_TTL = 60  # seconds
 
 
+BUSY = "The server has too much to do. Ask again in a moment."
+
+
 class Capacity(NamedTuple):
     """What a process has room for."""
 
@@ -49,9 +52,7 @@ def fit(most: int) -> Capacity:
 class Overloaded(ServiceUnavailable):
     """This process carries as much as it can; the text says what to do."""
 
-    def __init__(
-        self, message: str = "The server has too much to do. Ask again in a moment."
-    ) -> None:
+    def __init__(self, message: str = BUSY) -> None:
         super().__init__(message, retry_after=5)
 
 
@@ -103,12 +104,12 @@ class Bulkhead:
         self.changed = threading.Condition()
 
     @contextlib.contextmanager
-    def slot(self, user: str, seconds: float = 0) -> Iterator[None]:
+    def slot(self, user: str, seconds: float = 0, refusal: str = BUSY) -> Iterator[None]:
         """Room for one thing within this. Raises Overloaded where there is none within these
         seconds."""
         with contextlib.closing(Slot(self, user)) as slot:
             if not slot.take(1, seconds):
-                raise Overloaded
+                raise Overloaded(refusal)
             yield
 
     def has_room(self, user: str, amount: int) -> bool:

@@ -92,12 +92,8 @@ def _in_pieces(pieces: Iterator[bytes], content_type: str, headers: dict[str, st
 @contextlib.contextmanager
 def _turn() -> Iterator[None]:
     """To write a session that is there already. Raises Overloaded where it is others' turn."""
-    slot = limits.Slot(services().imports, g.user)
-    if not slot.take(1):
-        raise limits.Overloaded(
-            "Another import or fork is under way, of yours or of others. Ask again in a moment."
-        )
-    with contextlib.closing(slot):
+    refusal = "Another import or fork is under way, of yours or of others. Ask again in a moment."
+    with services().imports.slot(g.user, refusal=refusal):
         step_aside()
         yield
 

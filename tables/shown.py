@@ -72,12 +72,12 @@ def count_before(session_id: str, turn_id: int) -> int:
 
 
 def _pages(side: str, order: str, session_id: str, beyond: int) -> Iterator[list[ShownTurn]]:
+    limits = READ_ROWS, READ_ROWS, READ_SIZE
     has_more = True
-    while has_more:
-        page = _read(side, order, session_id, beyond, READ_ROWS, READ_ROWS, READ_SIZE)
+    while has_more and (page := _read(side, order, session_id, beyond, *limits)):
         yield page
-        has_more = bool(page) and (page[0].of_all == READ_ROWS or page[0].of_all > len(page))
-        beyond = page[-1].id if page else beyond
+        has_more = page[0].of_all == READ_ROWS or page[0].of_all > len(page)
+        beyond = page[-1].id
 
 
 def _read(side: str, order: str, *params: str | int) -> list[ShownTurn]:

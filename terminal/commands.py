@@ -127,16 +127,24 @@ def is_plain(character: str) -> bool:
     return character.isprintable() and unicodedata.east_asian_width(character) not in "WF"
 
 
+def check_subject(subject: str) -> None:
+    """Raises ClickException where this names nobody."""
+    if not auth.names_somebody(subject):
+        raise click.ClickException(f"The subject names nobody. {all_names()}")
+
+
+def all_names() -> str:
+    """Where a person looks who has the wrong name."""
+    return f"`{command()} usage --json` has the names of all users."
+
+
 @click.command("forget")
 @click.argument("subject")
 @click.option("--yes", is_flag=True, help="Delete without a question.")
 def forget_command(subject: str, yes: bool) -> None:
     """Delete all that is stored of SUBJECT, such as https://github.com/username. What all have used
     stays as it was, without the name. A server may be running: replies under way stop."""
-    if not auth.names_somebody(subject):
-        raise click.ClickException(
-            f"The subject names nobody. `{command()} usage --json` has the names of all users."
-        )
+    check_subject(subject)
     open_database()
     if not yes:
         with db.connection_context():
@@ -148,8 +156,7 @@ def forget_command(subject: str, yes: bool) -> None:
         database.limit_time()  # a person may think for long
     sessions = forget(subject)
     if sessions is None:
-        advice = f"`{command()} usage --json` has the names of all users."
-        raise click.ClickException(f"Nothing is stored of {subject}. {advice}")
+        raise click.ClickException(f"Nothing is stored of {subject}. {all_names()}")
     click.echo(
         f"{subject} is forgotten, with {sessions} session{'s' * (sessions != 1)}. "
         "Backups, logs and providers keep theirs. The database's files keep what was deleted until "

@@ -14,7 +14,6 @@ from typing import Any, BinaryIO
 import click
 from flask import current_app
 
-import auth
 import database
 import limits
 from database import db
@@ -22,10 +21,10 @@ from llm import open_catalog
 from logs import one_line
 from models import Missing, Session
 from providers.faults import ModelError
-from settings import command
-from terminal.commands import open_database, own_settings
-from terminal.taking import FORMAT, Taking, file_name, say
+from terminal.commands import all_names, check_subject, open_database, own_settings
+from terminal.taking import Taking, file_name, say
 from upkeep import archives, exports, moving
+from upkeep.everything import FORMAT
 from upkeep.migrations import MIGRATIONS
 from upkeep.values import BadFile
 
@@ -49,8 +48,7 @@ def export_command(subject: str | None, file: str | None, everything: str | None
     owner = named(subject)
     open_database()
     if not has_session(owner):
-        advice = f"`{command()} usage --json` has the names of all users."
-        raise click.ClickException(one_line(f"{owner} has no session. {advice}"))
+        raise click.ClickException(one_line(f"{owner} has no session. {all_names()}"))
     now = datetime.datetime.now(datetime.UTC)
     path = file or f"parley-{now:%Y-%m-%d}.ndjson"
     is_output = path == STANDARD_OUTPUT
@@ -91,10 +89,7 @@ def named(subject: str | None) -> str:
     """The user of this name. Raises ClickException where it names nobody."""
     if subject is None:
         raise click.UsageError("Name the user: https://github.com/username")
-    if not auth.names_somebody(subject):
-        raise click.ClickException(
-            f"The subject names nobody. `{command()} usage --json` has the names of all users."
-        )
+    check_subject(subject)
     return subject
 
 

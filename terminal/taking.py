@@ -13,10 +13,10 @@ from models import Refused
 from schemas import ValidationError
 from settings import command
 from upkeep import foreign, imports
+from upkeep.everything import FORMAT
 from upkeep.messages import LeftOut, Unreadable
 from upkeep.values import BadFile, Fault, Value, is_header
 
-FORMAT = 2  # of an export of Parley's
 MOST_UNKNOWN = 1000  # values of another shape, before any that is known
 LONGEST_TITLE = 60  # characters that are shown
 PAUSE = 0.2  # seconds between two signs of life

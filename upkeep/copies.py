@@ -32,7 +32,7 @@ def write(owner: str, session: Session, steps: Iterable[Step], settle: Settle = 
             with connected():
                 if following is None:
                     return _write_last(owner, session, step, last, is_begun, settle)
-                last = _write(session, step, last, is_begun)
+                last = transaction(_insert)(session, step, last, is_begun)
             is_begun = True
     except BaseException as error:
         if is_begun:
@@ -60,22 +60,17 @@ def in_steps(turns: Iterable[T], size_of: Callable[[T], int]) -> Iterator[list[T
 
 
 @transaction
-def _write(session: Session, step: Step, last: int, is_begun: bool) -> int:
-    return _do(session, step, last, is_begun)
-
-
-@transaction
 def _write_last(
     owner: str, session: Session, step: Step, last: int, is_begun: bool, settle: Settle
 ) -> Session:
     db.lock(owner)  # before any rows, as a claim with a key does
-    _do(session, step, last, is_begun)
+    _insert(session, step, last, is_begun)
     changes = {"owner": owner, "writer": None} | settle()
     Session.update(changes).where(Session.id == session.id).execute()
     return Session.get_owned(owner, session.id)
 
 
-def _do(session: Session, step: Step, last: int, is_begun: bool) -> int:
+def _insert(session: Session, step: Step, last: int, is_begun: bool) -> int:
     if is_begun:
         is_its = Session.id == session.id, Session.owner == ""
         db.hold(Session.select(Session.id).where(*is_its))

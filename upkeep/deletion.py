@@ -25,6 +25,7 @@ def delete_session(session_id: uuid.UUID, *conditions: Expression) -> bool:
     is_taken = _withdraw(session_id, *conditions)
     if is_taken:
         _in_steps(lambda count: _delete_some(session_id, count))
+    _given_up.discard(session_id)
     return is_taken
 
 

@@ -33,8 +33,9 @@ from database import SchemaVersion
 from models import OptionsField, Piece
 from settings import command
 from upkeep.migrations import TABLES
+from wire import UNSTORABLE
 
-FORMAT = 2
+FORMAT = 2  # also of a user's export
 MODELS: dict[str, type[Model]] = {
     model._meta.table_name: model for model in TABLES if model is not Piece
 }
@@ -228,15 +229,7 @@ def _is_integer(bits: int) -> Callable[[Any], bool]:
 
 def _is_text(value: Any) -> bool:
     """Neither NUL, which PostgreSQL does not take, nor half of a character."""
-    return isinstance(value, str) and "\0" not in value and not _has_surrogates(value)
-
-
-def _has_surrogates(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return True
-    return False
+    return isinstance(value, str) and not UNSTORABLE.search(value)
 
 
 def _is_uuid(value: Any) -> bool:

@@ -149,14 +149,13 @@ def _lines(owner: str, cursors: list[Cursor]) -> Iterator[Part]:
         session = Session.get_or_none(Session.owner == owner, Session.id == cursor.id)
         pages = pages_of(session.key) if session else iter(())
         first = next(pages, None)
-        if not first:  # it was deleted meanwhile
+        if first is None:  # it was deleted meanwhile
             yield Part(b"", True)
             continue
         yield Part(_dumped(_head_of(session))[:-1] + b',"turns":[', False)
         yield Part(_dumped_turns(first), False)
         for turns in pages:
-            if turns:
-                yield Part(b"," + _dumped_turns(turns), False)
+            yield Part(b"," + _dumped_turns(turns), False)
         _check_is_there(session)
         yield Part(b"]}\n", True)
 

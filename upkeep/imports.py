@@ -83,7 +83,6 @@ def _behind_others(owner: str, field: BigIntegerField, time: int) -> int:
 def _session_of(given: Fields, catalog: Catalog, now: int) -> Session:
     turns = given["turns"]
     created_at, updated_at = _times_of(given, now)
-    model = _served(given.get("model"), catalog)
     title = given.get("title") or local_title(turns[0]["content"])
     texts = [turn["content"] for turn in turns if turn["content"]]
     options = given.get("options") or {}
@@ -91,8 +90,7 @@ def _session_of(given: Fields, catalog: Catalog, now: int) -> Session:
         title=title,
         title_is_users=bool(given.get("title_is_users")),
         search_title=normalize(title),
-        model=model,
-        provider=catalog.allow(model).name,
+        **_served(given.get("model"), catalog),
         system=given.get("system"),
         options={name: value for name, value in options.items() if value is not None},
         preview=texts[-1][:PREVIEW],
@@ -113,15 +111,13 @@ def _times_of(given: Fields, now: int) -> tuple[int, int]:
     return min(created_at, now), min(updated_at, now)
 
 
-def _served(model: str | None, catalog: Catalog) -> str:
-    """This model, or the default where it is not served here."""
+def _served(model: str | None, catalog: Catalog) -> dict[str, str]:
+    """This model, or the default where it is not served here; and its provider's name."""
     if model is not None:
-        try:
-            catalog.allow(model)
-            return model
-        except UnknownModel:
-            pass
-    return catalog.default()
+        with contextlib.suppress(UnknownModel):
+            return {"model": model, "provider": catalog.allow(model).name}
+    default = catalog.default()
+    return {"model": default, "provider": catalog.allow(default).name}
 
 
 def _turns_of(given: Fields, session: Session, now: int) -> Iterator[Turn]:

@@ -28,7 +28,8 @@ from database import (
 from database.sqlite import SQLite
 from models import Session, Turn
 from settings import command
-from tables.ledger import Usage, utc
+from tables.ledger import Usage
+from tables.shown import time_of
 from upkeep.endings import Columns, Endings
 from upkeep.everything import MODELS, NotMoved, Row, Source, end, fields_of, header, row
 
@@ -68,7 +69,7 @@ def write_everything(path: str) -> Moved:
     with _told(f"{path} was not written."), _new_file(path) as file:
         _check_in_use("The database is in use. Stop the service first.")
         with connected():
-            exported_at = utc(db.now()).strftime("%Y-%m-%dT%H:%M:%SZ")
+            exported_at = time_of(db.now())
         file.write(header(secrets.token_hex(16), exported_at))
         endings = Endings.read()
         counts = dict.fromkeys(MODELS, 0)

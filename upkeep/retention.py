@@ -6,7 +6,7 @@ from peewee import Expression, fn
 from database import SECOND, SchemaVersion, connected, db, transaction
 from logs import log
 from models import Session, Turn
-from tables.ledger import utc
+from tables.shown import time_of
 from upkeep.deletion import delete_sessions
 
 DAY = 24 * 3600 * SECOND  # in microseconds, as all times in the database
@@ -22,7 +22,7 @@ def begin(days: int | None) -> str | None:
         db.discard()  # a process that forks from this one must not share it
     if not days:
         return None
-    begins = utc(since + GRACE).strftime("%Y-%m-%dT%H:%M:%SZ")
+    begins = time_of(since + GRACE)
     due = f"{count} session{' is' if count == 1 else 's are'} due"
     return f"{due}, unused for {days} days; what is due goes from {begins} on"
 
