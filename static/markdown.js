@@ -1,5 +1,6 @@
 // Markdown as elements. marked's lexer gives tokens, and elements are made of them: no HTML is parsed anywhere.
 
+import { element } from "./dom.js";
 import { Lexer, Tokenizer, getDefaults } from "./marked.js";
 
 const PROTOCOLS = ["http:", "https:", "mailto:"];
@@ -19,13 +20,6 @@ const HEAVIEST = 5_000; // elements that are made meanwhile; ten lines or fifty 
 const ENTITIES = {
   amp: "&", lt: "<", gt: ">", quot: '"', apos: "'", nbsp: "\u00a0", copy: "©", reg: "®", trade: "™", hellip: "…", mdash: "—",
   ndash: "–", bull: "•", middot: "·", deg: "°", times: "×", le: "≤", ge: "≥", ne: "≠", larr: "←", rarr: "→", euro: "€" };
-
-/** An element with these properties; the children are nodes, strings, which stay text, and arrays of such. */
-export function element(tag, properties, ...children) {
-  const node = document.createElement(tag);
-  for (const child of children.flat()) node.append(child); // one at a time: a call takes some ten thousand arguments at most
-  return Object.assign(node, properties);
-}
 
 const near = (source) => source.slice(0, NEAR);
 

@@ -105,7 +105,7 @@ def test_says_what_became_of_requests_and_replies(start, settings, provider):
 
 def test_has_a_line_for_each_file_of_the_page(start):
     server = start()
-    paths = ["/", "/static/page.css", "/static/page.js"]
+    paths = ["/", "/static/page.css", "/static/page/main.js"]
     for path in paths:
         assert server.client().get(path, Accept="text/html,*/*;q=0.8").status_code == 200
     for path in paths:

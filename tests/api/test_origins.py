@@ -45,7 +45,7 @@ def preflight(server, path="/sessions", **headers):
 
 @pytest.mark.parametrize(
     "path",
-    ["/sessions", "/sessions/odd/events", "/nowhere", "/a//b", "/static/page.js", "/health", "/"],
+    ["/sessions", "/sessions/odd/events", "/nowhere", "/a//b", "/static/page/main.js", "/health", "/"],
 )
 def test_a_preflight_is_answered_on_any_path_before_a_token_is_asked_for(shared, path):
     answer = preflight(
@@ -164,9 +164,9 @@ def answers_of_every_kind(server, **headers):
     yield 413, alice.post("/sessions", {"content": "x" * 200_000}, **headers)
     yield 415, alice.post("/sessions", **headers)
     yield 404, alice.get("/static/nothing", **headers)
-    page = free.get("/static/page.js", **headers)
+    page = free.get("/static/page/main.js", **headers)
     yield 200, page
-    yield 304, free.get("/static/page.js", If_None_Match=page.headers["ETag"], **headers)
+    yield 304, free.get("/static/page/main.js", If_None_Match=page.headers["ETag"], **headers)
     yield 200, free.get("/openapi.json", **headers)
     yield 200, free.get("/", **headers)
     yield 200, free.get("/", Accept="text/html", **headers)

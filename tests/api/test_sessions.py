@@ -220,7 +220,7 @@ def test_shows_a_browser_the_page_with_its_files(alice):
     assert (page.headers["Cache-Control"], page.headers["Vary"]) == ("no-store", "Accept")
     assert "script-src 'self'; style-src 'self';" in page.headers["Content-Security-Policy"]
     files = re.findall(r'(?:href|src)="(static/[^"]+)"', page.text)
-    assert files == ["static/page.css", "static/page.js"]
+    assert files == ["static/page.css", "static/page/main.js"]
     for file, kind in zip(files, ("text/css", "text/javascript"), strict=True):
         assert alice.get("/" + file, Authorization=None, Accept=kind).status_code == 200
     for path in ("/static/index.html", "/static/%2e/index.html"):

@@ -450,7 +450,7 @@ FREE = [
     ("/", NAVIGATES, 200),
     ("/", LOADS, 403),
     ("/", "Sec-Fetch-Mode: cors", 403),
-    ("/static/page.js", LOADS, 200),
+    ("/static/page/main.js", LOADS, 200),
     ("/static/nothing", LOADS, 404),
     ("/health", LOADS, 200),
     ("/openapi.json", LOADS, 200),
@@ -494,7 +494,7 @@ def test_no_answer_by_a_proxys_word_may_be_read_by_another_site(trusting, proxy,
         (406, proxy.ask(*own, "Accept: image/png")),
         (415, proxy.ask(*own, method="POST", path="/sessions")),
         (200, proxy.ask(*own, path="/health")),
-        (200, proxy.ask(*own, path="/static/page.js")),
+        (200, proxy.ask(*own, path="/static/page/main.js")),
     ]
     for _ in range(2):
         proxy.ask(*own, method="POST", path="/sessions", content="Hello")

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.parametrize(
 READ = """
     const done = arguments[0];
     const [file] = document.getElementById("given").files;
-    import("/static/archive.js").then(async ({ readArchive, Fault }) => {
+    import("/static/page/archive.js").then(async ({ readArchive, Fault }) => {
         const found = [];
         let read;
         try {

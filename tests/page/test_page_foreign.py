@@ -15,7 +15,7 @@ pytestmark = pytest.mark.parametrize(
 
 CONVERT = """
     const [value, done] = arguments;
-    import("/static/foreign.js").then(({ convert, isConversation, Refusal }) => {
+    import("/static/page/foreign.js").then(({ convert, isConversation, Refusal }) => {
         try {
             done(JSON.stringify(isConversation(value) ? convert(value) : "none"));
         } catch (error) {
@@ -176,7 +176,7 @@ def test_half_a_character_becomes_a_replacement(page):
     script = """
         const [done] = arguments;
         const value = { uuid: "u", name: "\\ud83c", chat_messages: [{ sender: "human", text: "a\\udf89b" }] };
-        import("/static/foreign.js").then(({ convert }) => done(convert(value).body));
+        import("/static/page/foreign.js").then(({ convert }) => done(convert(value).body));
     """
     body = page.driver.execute_async_script(script)
     assert (body["title"], body["turns"][0]["content"]) == ("\ufffd", "a\ufffdb")
@@ -404,7 +404,7 @@ LONG_NAMES = r"""
     const texts = ["x".repeat(16_000_000), "\\x".repeat(5_000_000)].map((text) => begin + text);
     const chat = (text) => ({ id: "i", mapping: { a: { message: {
         author: { role: "user" }, content: { content_type: "text", parts: [text] } } } } });
-    import("/static/foreign.js").then(({ convert }) =>
+    import("/static/page/foreign.js").then(({ convert }) =>
         done(texts.map((text) => convert(chat(text)).body.turns[0].content === text))).catch((error) => done(`${error}`));
 """
 

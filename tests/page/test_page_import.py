@@ -1,4 +1,4 @@
-"""Chats come from a file, by the panel of the account. Modules: `static/moving.js`."""
+"""Chats come from a file, by the panel of the account. Modules: `static/page/moving.js`."""
 
 import json
 

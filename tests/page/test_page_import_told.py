@@ -1,4 +1,4 @@
-"""What the page tells of an import, and of what is refused, and where. Modules: `static/moving.js`."""
+"""What the page tells of an import, and of what is refused, and where. Modules: `static/page/moving.js`."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Chats leave in a file, by the panel of the account and by the menu of a chat. Modules: `static/moving.js`."""
+"""Chats leave in a file, by the panel of the account and by the menu of a chat. Modules: `static/page/moving.js`."""
 
 import json
 import re

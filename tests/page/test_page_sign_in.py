@@ -265,7 +265,7 @@ def test_the_name_is_there_before_the_server_has_told_it(page):
     """And where it does not tell, as where it has too much to do."""
     name = page.subject.rpartition("/")[2]
     page.driver.execute_cdp_cmd("Network.enable", {})
-    page.driver.execute_cdp_cmd("Network.setBlockedURLs", {"urls": ["*/me"]})
+    page.driver.execute_cdp_cmd("Network.setBlockedURLs", {"urls": [page.user.url + "/me"]})
     try:
         page.driver.refresh()
         page.wait(lambda: page.text("#user") == name)

@@ -82,8 +82,11 @@ def choose(page, tmp_path, content, name="conversations.json"):
 
 def finish(page, sentence):
     """Wait for the end of what is under way, with this sentence."""
-    page.wait(lambda: page.find("#movers").get_attribute("hidden") is None)
-    assert page.text("#moved") == sentence
+    page.wait(
+        lambda: page.text("#moved") == sentence
+        and page.find("#movers").get_attribute("hidden") is None,
+        f"{sentence!r} did not come",
+    )
 
 
 def import_all(page, tmp_path, content, sentence, name="conversations.json"):

@@ -1,0 +1,233 @@
+// The API as the page uses it: requests that wait for a lost connection, and event streams.
+
+/** Keeps a text for this tab, as long as there is one, and it is not too long for the browser. */
+export function store(name, text) {
+  sessionStorage.removeItem(name);
+  if (!text) return;
+  try {
+    sessionStorage.setItem(name, text);
+  } catch {
+    // A browser keeps some 5 MB.
+  }
+}
+
+// Requests
+
+let token = null; // of the user who is signed in
+// The subject of a user whom a proxy names, and who has no token: it may name another one by now.
+let named = null;
+
+export function useToken(value) {
+  token = value;
+  named = null;
+}
+
+export function useProxy(subject) {
+  token = null;
+  named = subject;
+}
+
+/**
+ * What the page does when the connection is lost and found again, when a sign-in is refused, and
+ * when it is another user's.
+ */
+export const on = { lost: () => {}, found: () => {}, refused: () => {}, changed: () => {} };
+
+/**
+ * Returns the answer. What Parley refuses is thrown, with its `status`. Where no answer of Parley's
+ * arrives, the request is sent again until one does, or until `signal` aborts.
+ *
+ * - `as`: a token that is only tried, or "" for none.
+ * - `unless`: a status that is no error: what is refused with it is returned.
+ * - `waits`: whether it is sent again also where the server says that it is busy.
+ * - `read`: makes of a response what is returned, and fails where that is cut.
+ */
+export async function api(method, path, options = {}) {
+  const { signal, waits } = options;
+  const request = requestOf(method, options);
+  for (let tries = 1; ; tries++) {
+    const { answer, problem } = await ask(path, request, options);
+    if (!problem) return answer;
+    const { status, message, retryAfter } = problem;
+    const isBusy = waits && status === 503;
+    if (status && !isBusy) throw problem;
+    signal?.throwIfAborted();
+    on.lost(status && message);
+    await pause(tries, signal, retryAfter);
+  }
+}
+
+/** The answer, or the problem for which there is none. */
+async function ask(path, request, options) {
+  const { unless, read = readJSON } = options;
+  try {
+    const response = await fetch(path, request);
+    if (!response.ok || !isOurs(response)) throw await refusal(response);
+    const answer = await read(response);
+    on.found();
+    return { answer };
+  } catch (problem) {
+    if (problem.status) tellRefusal(problem, options);
+    return problem.status && problem.status === unless ? { answer: problem } : { problem };
+  }
+}
+
+/** Tells the page what a refusal says of the connection, and of who is signed in. */
+function tellRefusal({ status, message }, { as = token, unless }) {
+  on.found();
+  if (status === unless) return;
+  if (status === 401 && as === token) on.refused(message);
+  if (status === 412) on.changed();
+}
+
+function requestOf(method, { as = token, body, headers, signal }) {
+  const access = as && { Authorization: `Bearer ${as}` };
+  const subject = named && as === token && { "For-Subject": named };
+  const type = body && { "Content-Type": "application/json" };
+  return {
+    method,
+    headers: { Accept: "application/json", ...access, ...subject, ...type, ...headers },
+    body: body && JSON.stringify(body),
+    // What may change something is not taken back by hanging up.
+    signal: method === "GET" ? signal : undefined,
+    // Parley sends nobody elsewhere; what stands before it may, to its own page for signing in.
+    redirect: "manual",
+  };
+}
+
+/** Whether Parley has answered, and not what stands before it. */
+const isOurs = (response) => response.headers.has("X-Request-ID");
+
+/** An answer in JSON, with the `headers` of its response; any other response as it is. */
+async function readJSON(response) {
+  const isJson = response.headers.get("Content-Type")?.startsWith("application/json");
+  return isJson ? Object.assign(await response.json(), { headers: response.headers }) : response;
+}
+
+/**
+ * The error that a response tells of, with its `faults`. It has no status where Parley has not
+ * answered.
+ */
+async function refusal(response) {
+  const isElsewhere = response.type === "opaqueredirect";
+  if (isPortal(response, isElsewhere)) return errorOf("Sign in again.", 401, []);
+  const { errors } = await response.json().catch(() => ({}));
+  if (errors) {
+    return errorOf(errors.map(({ detail }) => detail).join(" "), response.status, errors, response);
+  }
+  const isAway = isElsewhere || response.ok || response.status >= 500;
+  if (isAway) return new Error("The server cannot be reached.");
+  return errorOf(
+    `The server answered with the status ${response.status}.`,
+    response.status,
+    [],
+    response,
+  );
+}
+
+/**
+ * Whether a proxy wants a sign-in: it sends the page elsewhere, or answers itself. Who has a token
+ * was let through before.
+ */
+function isPortal(response, isElsewhere) {
+  if (isElsewhere && !token) return true;
+  return named !== null && !isOurs(response) && [200, 401, 403].includes(response.status);
+}
+
+function errorOf(message, status, faults, response) {
+  const retryAfter = Number(response?.headers.get("Retry-After")); // seconds; 0 where there is none
+  return Object.assign(new Error(message), {
+    status,
+    faults,
+    meta: faults[0]?.meta ?? {},
+    retryAfter,
+  });
+}
+
+/**
+ * Waits longer with each try, or for these seconds, but no longer than until the device is online
+ * again. Throws where the signal aborts.
+ */
+export function pause(tries, signal, seconds) {
+  signal?.throwIfAborted();
+  return new Promise((resolve, reject) => {
+    setTimeout(resolve, seconds ? seconds * 1000 : Math.min(250 * 2 ** tries, 10_000));
+    addEventListener("online", resolve, { once: true });
+    signal?.addEventListener("abort", () => reject(signal.reason));
+  });
+}
+
+/** A session with its last fifty turns, or as `query` says: so many as `limit`, `before` a turn. */
+export function fetchSession(id, { limit = 50, before } = {}, options) {
+  const query = new URLSearchParams({ "turns[limit]": limit });
+  if (before) query.set("turns[before]", before);
+  return api("GET", `sessions/${encodeURIComponent(id)}?${query}`, options);
+}
+
+// Event streams
+
+const KEEPALIVE_TIMEOUT = 40_000; // ms; the server sends an event or a comment every 15 s
+const STREAM = { Accept: "text/event-stream" };
+
+/** Has the model reply behind turn `after`. Returns the session's id and the stream. */
+export async function startReply(path, body, signal, after) {
+  const headers = { ...STREAM, "Idempotency-Key": keyOf({ path, body, after }) };
+  try {
+    const response = await api("POST", path, { body, headers, signal });
+    // There may be a prefix.
+    const [id] = response.headers.get("Location").split("/sessions/").at(-1).split("/");
+    store("unanswered", "");
+    return { id, response };
+  } catch (error) {
+    if (error.status) store("unanswered", "");
+    throw error;
+  }
+}
+
+/**
+ * What may have arrived before has the same key, so that the server makes one reply of both: the
+ * page may have been loaded again.
+ */
+function keyOf(request) {
+  const { key: known, ...unanswered } = JSON.parse(sessionStorage.getItem("unanswered")) ?? {};
+  if (known && JSON.stringify(unanswered) === JSON.stringify(request)) return known;
+  const key = crypto.getRandomValues(new Uint32Array(4)).join("-");
+  store("unanswered", JSON.stringify({ ...request, key }));
+  return key;
+}
+
+/** The stream of the latest reply of a session, behind the event with this id. */
+export const followEvents = (id, lastId, signal) =>
+  api("GET", `sessions/${encodeURIComponent(id)}/events`, {
+    headers: { ...STREAM, "Last-Event-ID": lastId },
+    signal,
+  });
+
+/**
+ * Yields the events of a stream until the stream ends, is silent for too long, or the signal
+ * aborts.
+ */
+export async function* parseSSE(response, signal) {
+  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+  const hangUp = () => reader.cancel().catch(() => {});
+  signal.addEventListener("abort", hangUp);
+  let rest = "";
+  try {
+    for (;;) {
+      const timeout = setTimeout(hangUp, KEEPALIVE_TIMEOUT);
+      const { value, done } = await reader.read().finally(() => clearTimeout(timeout));
+      if (done || signal.aborted) return;
+      const frames = (rest + value).split("\n\n");
+      rest = frames.pop();
+      yield* frames.map(eventOf).filter(({ data }) => data);
+    }
+  } finally {
+    hangUp();
+  }
+}
+
+function eventOf(frame) {
+  const fields = frame.split("\n").map((line) => line.split(/: ?(.*)/s));
+  const { id, event, data } = Object.fromEntries(fields);
+  return { id, event, data: data && JSON.parse(data) };
+}

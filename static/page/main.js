@@ -1,0 +1,124 @@
+// The page of Parley. It begins here: each room sets its own part of the page up as it is imported.
+
+import { $ } from "../dom.js";
+import { on } from "./api.js";
+import "./composer.js";
+import { list } from "./list.js";
+import { goToNew, route } from "./replies.js";
+import { announce, attempt, sayBehind, sayIfAny } from "./screen.js";
+import { knock, start, takeOver } from "./sign-in.js";
+import { takeToken } from "./tokens.js";
+
+on.lost = (why = "The connection is lost.") => {
+  $("connection").textContent = `${why} Trying again…`;
+};
+on.found = () => {
+  $("connection").textContent = "";
+};
+
+$("new").onclick = goToNew;
+$("sidebar").onclick = ({ target }) => {
+  if (target.closest("a, #new") && $("sidebar").matches(":popover-open")) {
+    $("sidebar").hidePopover();
+  }
+};
+
+addEventListener(
+  "hashchange",
+  attempt(async () => {
+    const token = takeToken();
+    await (token ? takeOver(token) : route());
+  }),
+);
+
+// The panel of what was used. Most visits need neither it nor what moves chats.
+
+const showUsage = attempt(async () => {
+  const { attemptUsage } = await import("./usage.js");
+  await attemptUsage();
+}, sayIfAny);
+
+$("usage").autofocus = true; // a property, as that of the system prompt
+$("usage").onbeforetoggle = ({ newState }) => {
+  if (newState === "open") showUsage();
+  // From within a drawer, no browser gives the focus back.
+  else if ($("usage").contains(document.activeElement)) $("usage-button").focus();
+};
+
+// The panel of the account: colours, and chats that leave in a file or come from one.
+
+const page = { say: sayBehind, announce, list };
+
+const moving = () => import("./moving.js");
+
+$("account").onbeforetoggle = moving;
+
+$("download").onclick = attempt(
+  async () => (await moving()).downloadAll($("download"), page),
+  sayIfAny,
+);
+$("import").onclick = () => $("file").click();
+const takeFile = attempt(async (file) => {
+  await (await moving()).importFile(file, $("import"), page);
+}, sayIfAny);
+
+$("file").onchange = ({ target }) => {
+  const [file] = target.files;
+  target.value = ""; // else the same file could not be chosen again
+  if (file) takeFile(file);
+};
+$("stop-moving").onclick = attempt(async () => (await moving()).stopMoving(), sayIfAny);
+
+const colours = document.documentElement.dataset;
+colours.theme = localStorage.getItem("theme") ?? "";
+$("theme").value = colours.theme;
+$("theme").onchange = ({ target }) => {
+  colours.theme = target.value;
+  localStorage.setItem("theme", target.value);
+};
+
+// The keys that work wherever the focus is.
+
+addEventListener("keydown", (event) => {
+  if ($("app").hidden) return;
+  const shortcut = SHORTCUTS.find(({ isPressed }) => isPressed(event));
+  if (!shortcut) return;
+  event.preventDefault();
+  shortcut.run();
+});
+
+const isTyping = ({ target }) => target.matches("input, textarea, select, [contenteditable]");
+
+/**
+ * Whether Escape is for the reply: in the search field it clears it, and what lies over the page it
+ * closes.
+ */
+function mayStop({ target }) {
+  return !$("stop").hidden && target !== $("search") && !document.querySelector(":popover-open");
+}
+
+const SHORTCUTS = [
+  {
+    isPressed: (event) => event.key === "/" && !isTyping(event),
+    run: search,
+  },
+  {
+    isPressed: (event) => event.key === "k" && (event.ctrlKey || event.metaKey),
+    run: search,
+  },
+  {
+    isPressed: (event) => event.altKey && event.code === "KeyN",
+    run: goToNew,
+  },
+  {
+    isPressed: (event) => event.key === "Escape" && !event.isComposing && mayStop(event),
+    run: () => $("stop").click(),
+  },
+];
+
+function search() {
+  if (!$("sidebar").checkVisibility()) $("sidebar").showPopover();
+  $("search").select();
+}
+
+attempt(start, (message) => message && knock(message))();
