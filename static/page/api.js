@@ -185,16 +185,24 @@ export async function startReply(path, body, signal, after) {
 }
 
 /**
- * What may have arrived before has the same key, so that the server makes one reply of both: the
- * page may have been loaded again.
+ * The key of a request. What may have arrived before has the same one, so that the server makes one
+ * reply of both: the page may have been loaded again.
  */
 function keyOf(request) {
-  const { key: known, ...unanswered } = JSON.parse(sessionStorage.getItem("unanswered")) ?? {};
-  if (known && JSON.stringify(unanswered) === JSON.stringify(request)) return known;
+  if (isUnanswered(request)) return unanswered().key;
   const key = crypto.getRandomValues(new Uint32Array(4)).join("-");
   store("unanswered", JSON.stringify({ ...request, key }));
   return key;
 }
+
+/** Whether this was sent before, and no answer has come. */
+export function isUnanswered({ path, body, after }) {
+  const { key, ...request } = unanswered();
+  return Boolean(key) && JSON.stringify(request) === JSON.stringify({ path, body, after });
+}
+
+/** The request without an answer, with its key; empty where there is none. */
+export const unanswered = () => JSON.parse(sessionStorage.getItem("unanswered")) ?? {};
 
 /** The stream of the latest reply of a session, behind the event with this id. */
 export const followEvents = (id, lastId, signal) =>

@@ -1,7 +1,7 @@
 // The conversation on the screen: a session takes it, older turns come, and its end stays in view.
 
 import { $, element } from "../dom.js";
-import { fetchSession, store } from "./api.js";
+import { fetchSession, store, unanswered } from "./api.js";
 import { draftName, takeOut } from "./drafts.js";
 import { resumeEditing } from "./editing.js";
 import { announce, attempt, focusText, frame, hear, sayIfAny, state } from "./screen.js";
@@ -212,7 +212,7 @@ function countSame(turns, place) {
  * it is no draft.
  */
 function forgetArrived(turns) {
-  const { path, body, after } = JSON.parse(sessionStorage.getItem("unanswered")) ?? {};
+  const { path, body, after } = unanswered();
   if (!body || path !== `sessions/${state.current.id}/messages`) return;
   const before = turns.findIndex(({ id }) => id === after);
   if (before < 0 || turns[before + 1]?.content !== body.content) return;

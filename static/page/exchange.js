@@ -4,17 +4,20 @@ import { $ } from "../dom.js";
 import { followEvents, store } from "./api.js";
 import { draftName, editName, keepDraft, takeOut, unsent } from "./drafts.js";
 import { keepEditing } from "./editing.js";
-import { frame, modelId, setBusy, state, tell } from "./screen.js";
+import { announce, frame, modelId, setBusy, state, tell } from "./screen.js";
 import {
   articles,
   begin,
   endWaiting,
   finish,
+  isShown,
   show,
-  showThinking,
   textOf,
+  wait,
   writerOf,
 } from "./turns.js";
+
+const SILENCE = 3_000; // ms without an event
 
 /** A message, a retry or a continuation, until the server has it. */
 export class Sending {
@@ -30,6 +33,7 @@ export class Sending {
     this.edited = editName();
     // A turn may go on more than once, each time under a key of its own.
     this.after = turn ? `${turn.id} ${turn.continued}` : articles().at(-1)?.dataset.id;
+    this.last = articles().at(-1);
     this.replaced = isRetry ? this.findReplaced() : [];
     this.shown = [];
   }
@@ -38,6 +42,13 @@ export class Sending {
   findReplaced() {
     const lastMessage = articles().findLastIndex((article) => article.matches(".user"));
     return articles().slice(this.body ? lastMessage : lastMessage + 1);
+  }
+
+  /** Whether this turn, the last one that the server has, is the last one that was shown. */
+  isBehind(turn) {
+    if (this.turn) return turn.id === this.turn.id && turn.continued === this.turn.continued;
+    const isUnfinished = this.last.ariaBusy === "true"; // its end is not fetched yet
+    return isUnfinished ? this.last.dataset.id === turn.id : isShown(turn, this.last);
   }
 
   /** Shows the message, and the reply that is waited for. */
@@ -131,7 +142,18 @@ export class Incoming {
     this.lastId = id;
     this.tries = 0;
     this.article.dataset.id = turn;
+    this.watch();
     TAKE[event]?.(this, data);
+  }
+
+  /** Shows that it is waited for what comes next, where that takes long. */
+  watch() {
+    clearTimeout(this.silence);
+    this.silence = setTimeout(() => wait(this.article), SILENCE);
+  }
+
+  stopWatch() {
+    clearTimeout(this.silence);
   }
 
   /** Nothing more will come, and nobody knows what became of it. */
@@ -157,7 +179,13 @@ const TAKE = {
     frame();
     tell("sessions");
   },
-  thinking: ({ article }, data) => showThinking(article, data),
+  thinking: ({ article }, { characters }) =>
+    wait(article, `Thinking … ${characters.toLocaleString("en")} characters`),
+  waiting({ article }, { seconds }) {
+    const sentence = `The provider asks to wait ${seconds} s.`;
+    wait(article, sentence);
+    announce(sentence);
+  },
   content_delta(reply, { delta }) {
     endWaiting(reply.article);
     reply.writer.append(delta);

@@ -3,12 +3,14 @@
 import { $, button, element } from "../dom.js";
 import { api } from "./api.js";
 import { forgetDrafts } from "./drafts.js";
+import { isUnread } from "./endings.js";
 import { goToNew } from "./replies.js";
 import { attempt, frame, hear, sayIfAny, state } from "./screen.js";
 import { change } from "./settings.js";
 import { dayOf, timeOf } from "./times.js";
 
 const PAGE = 20; // sessions
+const UNREAD = { className: "unread", role: "img", ariaLabel: "A new reply" };
 const MOST = 100; // that the server gives at once
 
 let sessions = []; // those in the list
@@ -56,6 +58,7 @@ function keepFocus(draw) {
 function item({ id, title, last_message_preview, updated_at }) {
   const preview = element("span", { dir: "auto" }, last_message_preview || "…");
   const name = element("strong", { dir: "auto" }, title);
+  if (isUnread(id)) name.prepend(element("span", UNREAD));
   const link = element("a", { href: `#${id}`, title }, name, timeOf(updated_at), preview);
   const more = button("⋯", {
     value: id,

@@ -1,7 +1,7 @@
 // A reply, from when it is asked for to its end, however often the connection is lost.
 
 import { $ } from "../dom.js";
-import { api, fetchSession, on, parseSSE, pause, startReply } from "./api.js";
+import { api, fetchSession, isUnanswered, on, parseSSE, pause, startReply } from "./api.js";
 import {
   beginChat,
   findMemory,
@@ -13,6 +13,7 @@ import {
 } from "./conversation.js";
 import { keepDraft } from "./drafts.js";
 import { isLast } from "./editing.js";
+import { leaveWriting, offerToTell, see, tellEnd } from "./endings.js";
 import { Incoming, Sending, unheard } from "./exchange.js";
 import { options, systemPrompt } from "./options.js";
 import {
@@ -23,21 +24,24 @@ import {
   isLoading,
   modelId,
   say,
+  sayIfAny,
   setBusy,
   state,
   takeScreen,
   tell,
 } from "./screen.js";
 import { clearSettings, listModels, takeDefault } from "./settings.js";
-import { actions, articles, finish, turnOf } from "./turns.js";
+import { actions, articles, finish, isShown, turnOf, wait } from "./turns.js";
 
 const STOPPING = "Stopping…";
+const GONE_ON = "This chat has gone on elsewhere. Read what is new, then send again.";
 
 /** Takes a session to the screen, and follows its reply where one is under way. */
 export async function open(id) {
   const signal = takeScreen();
   const isOther = state.current?.id !== id;
   if (isOther) beginChat(id);
+  see(id);
   const session = await fetchSession(id, {}, { signal, unless: 404 });
   if (signal.aborted) return;
   if (session instanceof Error) {
@@ -78,7 +82,9 @@ export async function converse(path, body, turn) {
   state.starting = stopping;
   let started;
   try {
-    started = await startAnyhow(sending, AbortSignal.any([signal, stopping.signal]));
+    const either = AbortSignal.any([signal, stopping.signal]);
+    await checkEnd(sending, either);
+    started = await startAnyhow(sending, either);
   } catch (error) {
     if (!signal.aborted) await takeBack(sending, error, stopping.signal);
     // Where another session has the screen, the text is still stored as the draft of this one.
@@ -97,6 +103,17 @@ export async function converse(path, body, turn) {
   if (!state.current) beginSession(id);
   keepDraft();
   await follow(id, response, signal, turn?.content);
+}
+
+/**
+ * Throws where the chat has gone on elsewhere, as in another tab: one would answer to what one has
+ * not read.
+ */
+async function checkEnd(sending, signal) {
+  const { current } = state;
+  if (!current || isUnanswered(sending)) return;
+  const { turns } = await fetchSession(current.id, { limit: 1 }, { signal });
+  if (!sending.isBehind(turns.at(-1))) throw Object.assign(new Error(GONE_ON), { status: 409 });
 }
 
 /**
@@ -139,8 +156,8 @@ async function takeBack(sending, error, stopped) {
 async function leave(sending, id, response) {
   sending.arriveElsewhere();
   response.body.cancel();
-  const hasComeBack = state.current?.id === id && !isBusy();
-  if (hasComeBack) await open(id); // what was shown may be what was before
+  if (state.current?.id !== id) leaveWriting(id);
+  else if (!isBusy()) await open(id); // what was shown may be what was before
 }
 
 function beginSession(id) {
@@ -152,16 +169,25 @@ function beginSession(id) {
 /** Reads a reply into the last article, to its end. The response goes on behind `text`. */
 async function follow(id, response, signal, text = "") {
   const reply = new Incoming(articles().at(-1), text);
+  const takeBackOffer = offerToTell();
   await read(reply, id, response, signal);
   while (!reply.isOver && !signal.aborted) {
     on.lost();
+    wait(reply.article);
     await pause(++reply.tries);
     if (isLoading()) reply.isOther = true; // the connection was lost before the event `session`
     else if (!signal.aborted) await read(reply, id, null, signal);
   }
-  if (signal.aborted) return;
-  if (reply.isOther) await open(id);
+  reply.stopWatch();
+  takeBackOffer();
+  if (signal.aborted) noteLeft(id, reply);
+  else if (reply.isOther) await open(id);
   else await end(id, reply);
+}
+
+/** Where another session has taken the screen while the reply was written, its end will be told. */
+function noteLeft(id, reply) {
+  if (!reply.hasEnded && state.current?.id !== id) leaveWriting(id);
 }
 
 /** Reads what comes of a reply until its end, or until the connection is lost. */
@@ -195,6 +221,7 @@ async function end(id, reply) {
   }
   announce(unheard(articles().at(-1), reply.heard)); // once, when it is whole
   tell("sessions");
+  tellEnd(state.current);
   if (isWhole && hasMoved(turn)) await findMemory(turn);
 }
 
@@ -251,6 +278,21 @@ async function askAgain(operation, turn) {
   focusText();
   await converse(`sessions/${state.current.id}/${operation}`, null, turn);
 }
+
+/** Shows what was said elsewhere, as in another tab, since the chat was looked at. */
+const look = attempt(async () => {
+  const { current, screen } = state;
+  const last = articles().at(-1);
+  if (!last || isLoading() || isBusy()) return;
+  const { turns } = await fetchSession(current.id, { limit: 1 }, { signal: screen.signal });
+  const isSame = screen.signal.aborted || isShown(turns.at(-1), last);
+  if (!isSame) await open(current.id);
+}, sayIfAny);
+
+addEventListener("focus", look);
+addEventListener("visibilitychange", () => {
+  if (!document.hidden) look();
+});
 
 actions.retry = attempt(() => askAgain("retry"));
 actions.continue = attempt((article) => askAgain("continue", turnOf(article)));

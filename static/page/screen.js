@@ -9,6 +9,7 @@ export const state = {
   starting: null, // aborts when Stop is pressed before the reply has begun
   pending: "", // the message that is sent, until the server has it
   models: [],
+  isNews: false, // whether a reply has ended while nobody looked at this tab
 };
 
 /** Whether the session on the screen is still being fetched. */
@@ -121,5 +122,6 @@ export function frame() {
 
 function showTitle(current) {
   $("title").textContent = current ? (current.title ?? "") : "New chat";
-  document.title = current?.title ? `${current.title} – Parley` : "Parley";
+  const title = current?.title ? `${current.title} – Parley` : "Parley";
+  document.title = state.isNews ? `● ${title}` : title;
 }

@@ -68,20 +68,20 @@ function showMessage(article, { content }) {
 export function begin(article) {
   article.querySelector("footer")?.remove();
   article.ariaBusy = "true";
-  article.append(waiting());
+  wait(article);
   setBusy(true);
 }
 
-/** What moves while no word comes: dots, what is waited for, and for how long. */
+/** Shows that a word is waited for, for how long, and why, where that is known. */
+export function wait(article, why) {
+  if (!article.querySelector(".waiting")) article.append(waiting());
+  if (why) article.querySelector(".why").textContent = why;
+}
+
 function waiting() {
   const dots = element("span", { className: "dots", ariaHidden: "true" }, "•••");
-  const node = element(
-    "p",
-    { className: "waiting" },
-    dots,
-    element("span", { className: "thinking" }),
-    "",
-  );
+  const node = element("p", { className: "waiting" }, dots);
+  node.append(element("span", { className: "why" }), "");
   const began = Date.now();
   const timer = setInterval(() => {
     node.lastChild.data = `${Math.round((Date.now() - began) / 1000)} s`;
@@ -91,11 +91,6 @@ function waiting() {
 }
 
 export const endWaiting = (article) => article.querySelector(".waiting")?.remove();
-
-export function showThinking(article, { characters }) {
-  const place = article.querySelector(".thinking"); // which is gone where text has come
-  if (place) place.textContent = `Thinking … ${characters.toLocaleString("en")} characters`;
-}
 
 /** Shows a reply that has ended: what it is, and what can be done with it. */
 export function finish(article, turn) {

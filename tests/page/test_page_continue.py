@@ -106,7 +106,7 @@ def test_a_reply_that_went_on_elsewhere_is_shown_as_it_is_by_now(page, provider)
     assert page.user.post(f"/sessions/{session['id']}/continue").status_code == 201
     page.user.post(f"/sessions/{session['id']}/messages", {"content": "Two"})
     page.click("Continue")
-    page.wait_for_text("There is nothing to continue", "#notice")
+    page.wait_for_text("This chat has gone on elsewhere", "#notice")
     page.wait_for_turns("One", "Half and whole.", "Two", "The answer.")
 
 

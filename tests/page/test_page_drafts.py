@@ -54,7 +54,11 @@ def test_a_message_that_has_arrived_is_not_given_back(page, provider):
     page.wait_for_turns("One", "The answer.")
     page.driver.execute_script("""
         const ask = fetch;
-        window.fetch = async (...request) => { await ask(...request); throw new TypeError("lost"); };
+        window.fetch = async (path, options) => {
+            const response = await ask(path, options);
+            if (options.method === "POST") throw new TypeError("lost");
+            return response;
+        };
     """)
     page.say("Two")
     page.wait_for_text("The connection is lost", "#connection")

@@ -242,7 +242,8 @@ def test_one_talks_while_chats_are_imported(page, provider, tmp_path):
     page.wait_for_turns("Hello", "The answer.")
     page.click("New chat")
     page.wait(lambda: page.turns == [])
-    page.wait_for_text("300 chats imported.", "#notice.faint")  # where the panel is not open
+    # Where the panel is not open.
+    page.wait(lambda: page.text("#notice.faint") == "300 chats imported.", seconds=30)
     open_panel(page)
     assert page.text("#moved") == "300 chats imported."
     assert page.turns == []

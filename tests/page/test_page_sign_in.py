@@ -167,6 +167,7 @@ def test_a_chat_whose_provider_has_lost_its_model_goes_on_with_the_default(page,
 
 def test_who_signs_out_is_signed_out_in_all_tabs(browser, server):
     page = Page(browser, server)
+    page.wait(lambda: page.find("#remember").is_displayed())
     page.find("#remember").click()
     page.enter()
     page.wait_for_text("No chats yet.")
@@ -209,6 +210,7 @@ def test_a_link_of_another_user_asks_first(browser, server, provider):
 
 def test_a_sign_in_is_remembered_where_that_is_chosen(browser, server):
     page = Page(browser, server)
+    page.wait(lambda: page.find("#remember").is_displayed())
     page.find("#remember").click()
     page.enter()
     page.wait_for_text("No chats yet.")

@@ -98,8 +98,8 @@ class Page:
     def is_idle(self):
         return self.find("#send").is_displayed()
 
-    def wait(self, condition, message="it did not come to that"):
-        return WebDriverWait(self.driver, 10, poll_frequency=0.03).until(
+    def wait(self, condition, message="it did not come to that", seconds=10):
+        return WebDriverWait(self.driver, seconds, poll_frequency=0.03).until(
             lambda _: condition(), message
         )
 

@@ -1,0 +1,75 @@
+"""Two tabs, or two devices, of one chat agree when one is looked at, and before something is sent. Modules:
+`static/page/replies.js`."""
+
+import pytest
+
+from provider import reply
+
+pytestmark = pytest.mark.parametrize(
+    "engine", ["sqlite"], indirect=True
+)  # what the page does is the same on both
+LOOK = "dispatchEvent(new Event('focus'))"
+GONE_ON = "This chat has gone on elsewhere. Read what is new, then send again."
+
+
+@pytest.fixture
+def talked(page, provider):
+    provider.script = [reply("First.")]
+    page.say("One")
+    page.wait_for_turns("One", "First.")
+    page.id = page.run("location.hash.slice(1)")
+    return page
+
+
+def say_elsewhere(page, provider, content, answer):
+    provider.script = [reply(answer)]
+    page.user.post(f"/sessions/{page.id}/messages", {"content": content})
+
+
+def test_what_was_said_elsewhere_is_there_when_one_looks(talked, provider):
+    say_elsewhere(talked, provider, "Two", "Second.")
+    assert talked.turns == ["One", "First."]
+    talked.driver.execute_script(LOOK)
+    talked.wait_for_turns("One", "First.", "Two", "Second.")
+
+
+def test_a_reply_that_is_written_elsewhere_is_followed_when_one_looks(talked, provider):
+    provider.script = [reply("Sec", 1.5, "ond.")]
+    talked.user.post(f"/sessions/{talked.id}/messages", {"content": "Two"}, Prefer="respond-async")
+    talked.driver.execute_script(LOOK)
+    talked.wait(lambda: talked.turns[-2:] == ["Two", "Sec"] and not talked.is_idle)
+    talked.wait_for_turns("One", "First.", "Two", "Second.")
+
+
+def test_to_look_changes_nothing_where_nothing_was_said(talked, provider):
+    talked.find("#text").send_keys("Half a thought")
+    talked.driver.execute_script("window.seen = [...document.querySelectorAll('article')]")
+    asked = "performance.getEntriesByType('resource').filter((e) => e.name.includes('limit')).length"
+    before = talked.run(asked)
+    talked.driver.execute_script(LOOK)
+    talked.wait(lambda: talked.run(asked) > before)
+    assert talked.run("window.seen.every((article) => article.isConnected)")
+    assert talked.run("document.getElementById('text').value") == "Half a thought"
+
+
+def test_a_message_is_not_sent_behind_what_one_has_not_read(talked, provider):
+    say_elsewhere(talked, provider, "Two", "Second.")
+    talked.say("Three")
+    talked.wait_for_text(GONE_ON, "#notice")
+    talked.wait_for_turns("One", "First.", "Two", "Second.")
+    assert talked.run("document.getElementById('text').value") == "Three"
+    assert len(talked.user.turns({"id": talked.id})) == 4
+    provider.script = [reply("Third.")]
+    talked.press("\ue007")
+    talked.wait_for_turns("One", "First.", "Two", "Second.", "Three", "Third.")
+
+
+def test_a_retry_does_not_replace_what_one_has_not_read(talked, provider):
+    provider.script = [reply("Another.")]
+    talked.user.post(f"/sessions/{talked.id}/retry")
+    talked.click("Retry")
+    talked.wait_for_text(GONE_ON, "#notice")
+    talked.wait_for_turns("One", "Another.")
+    provider.script = [reply("The third.")]
+    talked.click("Retry")
+    talked.wait_for_turns("One", "The third.")

@@ -1,0 +1,56 @@
+"""What a reply is waited for is told, and that it is still waited for. Modules: `static/page/exchange.js`."""
+
+import threading
+
+import pytest
+
+from browser import Page
+from provider import reply, status
+
+pytestmark = pytest.mark.parametrize(
+    "engine", ["sqlite"], indirect=True
+)  # what the page does is the same on both
+WAITING = "article:last-child .waiting"
+
+
+def test_a_silence_in_the_middle_of_a_reply_has_a_sign_of_life(page, provider):
+    gate = threading.Event()
+    provider.script = [reply("One ", "two ", gate, "three.")]
+    page.say("Count")
+    page.wait_for_text("One two", "article:last-child")
+    assert not page.texts(WAITING)
+    page.wait_for_text(" s", WAITING)
+    page.wait(lambda: page.gap < 2)  # the sign is in view
+    gate.set()
+    page.wait_for_turns("Count", "One two three.")
+    assert not page.texts(".waiting")
+
+
+def test_a_lost_connection_has_a_sign_of_life_until_there_is_text(browser, server, provider, proxy):
+    gate = threading.Event()
+    provider.script = [reply("One ", "two ", gate, "three.")]
+    page = Page(browser, server, proxy.url).enter()
+    page.say("Count")
+    page.wait_for_text("One two", "article:last-child")
+    proxy.passes.clear()
+    proxy.cut()
+    page.wait_for_text("The connection is lost", "#connection")
+    page.wait(lambda: page.texts(WAITING))
+    proxy.passes.set()
+    page.wait(lambda: page.text("#connection") == "")
+    assert page.texts(WAITING)
+    gate.set()
+    page.wait_for_turns("Count", "One two three.")
+    assert not page.texts(".waiting")
+
+
+def test_a_provider_that_asks_to_wait_is_told_with_the_seconds(page, provider):
+    provider.script = [status(429, Retry_After=3), reply("Here.")]
+    page.driver.execute_script(
+        "window.heard = []; document.ariaNotify = (text) => window.heard.push(text)"
+    )
+    page.say("Hello")
+    page.wait_for_text("The provider asks to wait 3 s.", WAITING)
+    assert page.run("window.heard") == ["The provider asks to wait 3 s."]
+    page.wait_for_turns("Hello", "Here.")
+    assert not page.texts(".waiting")
