@@ -6,6 +6,7 @@ if __name__ == "__main__":  # before libraries are imported, which this Python m
 import atexit
 import contextlib
 import functools
+import os
 import uuid
 from collections.abc import Mapping
 from typing import Any
@@ -24,6 +25,7 @@ import terminal
 from api import archive, errors, events, hooks, metrics, receive, usage, users
 from api.receive import load_body, make_reply
 from api.services import Services, services, step_aside
+from api.static_files import StaticFiles
 from replies import Replies, cancel
 from settings import home, make_private, read_environment, read_settings, unread
 from tables import search, shown
@@ -44,7 +46,7 @@ api.teardown_request(hooks.leave_room)
 def create_app(config: Mapping[str, str] | None = None) -> Flask:
     """The application. `config` has settings in place of the environment's and `.env`'s. Raises
     SettingError."""
-    app = Flask(__name__, instance_path=home())
+    app = Flask(__name__, instance_path=home(), static_folder=None)  # `show_file` sends those
     app.json = hooks.JSON(app)
     app.register_blueprint(api)
     app.register_blueprint(public)
@@ -66,20 +68,22 @@ def create_app(config: Mapping[str, str] | None = None) -> Flask:
     for sentence in unread(environment, settings):
         logs.log.warning(sentence)
     make_private(app.instance_path)
-    app.extensions["parley"] = open_services(settings, app.instance_path)
+    app.extensions["parley"] = open_services(settings, app)
     terminal.prepare_run(app)
     return app
 
 
-def open_services(settings: dict[str, Any], folder: str) -> Services:
+def open_services(settings: dict[str, Any], app: Flask) -> Services:
     """The parts of the application by these settings. Raises SettingError."""
+    folder = app.instance_path
     tokens = auth.open_tokens(settings, folder)
     catalog = llm.open_catalog(settings)
     database.open_database(settings, folder, migrations.MIGRATIONS)
     sweeps = deletion.sweep, functools.partial(retention.sweep, settings["RETENTION_DAYS"])
     replies = Replies(catalog, settings, sweeps)
     atexit.register(replies.stop, 0)
-    return Services(tokens, catalog, replies)
+    static_files = StaticFiles(os.path.join(app.root_path, "static"))
+    return Services(tokens, catalog, replies, static_files)
 
 
 def get_session(session_id: uuid.UUID) -> models.Session:
@@ -246,14 +250,22 @@ def show_health() -> ResponseReturnValue:
 @public.get("/openapi.json")
 def show_openapi() -> ResponseReturnValue:
     """Describe the API."""
-    return current_app.send_static_file("openapi.json"), {"Cache-Control": "no-store"}
+    return services().static_files.answer("openapi.json"), {"Cache-Control": "no-store"}
+
+
+@public.get("/static/<path:name>")
+def show_file(name: str) -> ResponseReturnValue:
+    """Send a file of the page."""
+    return services().static_files.answer(name)
 
 
 @public.get("/")
 def show_index() -> ResponseReturnValue:
     """Name the places to begin."""
     if request.accept_mimetypes.best_match(["application/json", "text/html"]) == "text/html":
-        return current_app.send_static_file("index.html")
+        response = services().static_files.answer("index.html")
+        response.vary.add("Accept")
+        return response
     urls = {
         "openapi_url": url_for("public.show_openapi"),
         "health_url": url_for("public.show_health"),

@@ -6,6 +6,7 @@
     import_schema ─ what an import may be
     archive ─ what is taken along: exports, imports, forks
     usage, metrics ─ what the ledger tells
+    static_files ─ the files of the page, compressed once
     errors ─ whatever goes wrong, in one shape
 
 `app.py` has the routes; `schemas.py`, which stands below, says what comes in and goes out.

@@ -28,25 +28,6 @@ ROOM_WAIT = 2  # seconds
 REQUEST_ID = re.compile(r"[\w.:+/=-]{1,128}", re.ASCII)
 
 EVERY_ANSWER = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}
-# A browser runs and loads the page's own files only, and lets it speak to this server only.
-PAGE = {
-    "Content-Security-Policy": "; ".join(
-        (
-            "default-src 'none'",
-            "script-src 'self'",
-            "style-src 'self'",
-            "connect-src 'self'",
-            "img-src data:",
-            "base-uri 'none'",
-            "form-action 'none'",
-            "frame-ancestors 'none'",
-            "require-trusted-types-for 'script'",
-            "trusted-types 'none'",
-        )
-    ),
-    "Cache-Control": "no-store",
-    "Vary": "Accept",
-}
 # What the page of another origin may send, as its browser asks beforehand (for so many seconds).
 PREFLIGHT = {
     "Access-Control-Allow-Methods": "GET, POST, PATCH, DELETE",
@@ -61,7 +42,7 @@ EXPOSED = {
 }
 # What else than JSON and event streams is answered: where, and what its client accepts.
 OTHER_TYPES = {
-    "static": "*/*",
+    "public.show_file": "*/*",
     "public.show_index": "text/html",
     "public.show_metrics": "text/plain",
     "api.show_session": "text/markdown",
@@ -210,10 +191,6 @@ def leave_room(error: BaseException | None) -> None:
 
 def end_request(response: Response) -> Response:
     response.headers.update({"X-Request-ID": g.id} | EVERY_ANSWER)
-    # werkzeug calls what has no body text/html, too.
-    has_body = response.status_code == 200 and request.method != "OPTIONS"
-    if response.mimetype == "text/html" and has_body:
-        response.headers.update(PAGE)
     response.headers.setdefault("Cache-Control", "no-store")  # files and streams have their own
     if current_app.config["ALLOWED_ORIGINS"]:
         response.vary.add("Origin")
@@ -223,9 +200,6 @@ def end_request(response: Response) -> Response:
         response.headers.update({"Access-Control-Allow-Origin": g.origin} | EXPOSED)
     if response.status_code == 204:
         del response.headers["Content-Type"]
-    # werkzeug never closes a response that it passes through, such as a file: it would have no line
-    # in the log.
-    response.direct_passthrough = False
     response.call_on_close(_log_line(response.status_code))
     return response
 

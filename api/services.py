@@ -4,6 +4,7 @@ import dataclasses
 
 from flask import Flask, current_app, request
 
+from api.static_files import StaticFiles
 from auth import Tokens
 from limits import DOCUMENTS, EXPORTS, HELD, IMPORTS, SEARCHES, STREAMS, Bulkhead
 from llm import Catalog
@@ -15,6 +16,7 @@ class Services:
     tokens: Tokens
     catalog: Catalog
     replies: Replies
+    static_files: StaticFiles
     held: Bulkhead = dataclasses.field(default_factory=lambda: Bulkhead(HELD))  # requests that wait
     streams: Bulkhead = dataclasses.field(default_factory=lambda: Bulkhead(STREAMS))
     searches: Bulkhead = dataclasses.field(default_factory=lambda: Bulkhead(SEARCHES))

@@ -21,7 +21,7 @@ import requests
 import app
 import command
 from client import Client, wait_until
-from product import ROOT, copy_of_the_clone, files_of_the_service
+from product import ROOT, copy_of_the_clone, files_of_the_page, files_of_the_service
 from servers import children, end, free_port, wait_until_up
 
 UV = pathlib.Path(sys.executable).with_name("uv")
@@ -35,6 +35,7 @@ STRAY = {  # what a clone may have, and no package
     "api/dump.sql": "chats",
     "static/private.pem": "a private key",
     "static/x.db": "chats",
+    "static/icons/private.pem": "a private key",
 }
 ME = "https://github.com/you"
 
@@ -70,8 +71,7 @@ def distributions(tmp_path_factory):
 
 
 def expected_files():
-    static = {f"static/{path.name}" for path in (ROOT / "static").iterdir()}
-    return files_of_the_service() | static - {"static/page.png"}
+    return files_of_the_service() | files_of_the_page()
 
 
 def test_a_wheel_has_the_service_and_nothing_else(distributions):

@@ -36,4 +36,10 @@ def files_of_the_service() -> set[str]:
     return {path.relative_to(ROOT).as_posix() for path in files} - {"pyproject.toml"}
 
 
+def files_of_the_page() -> set[str]:
+    """What a browser loads, with its licences: `static/page.css`, `static/icons/icon.svg`."""
+    files = {path.relative_to(ROOT).as_posix() for path in (ROOT / "static").rglob("*.*")}
+    return files - {"static/page.png"}  # a picture for the README
+
+
 MODULES = {name for name in files_of_the_service() if name.endswith(".py")}

@@ -32,7 +32,7 @@ from client import SECRET, make_token, wait_until
 from engine import BASE, ONCE, SOMEBODY, TRIAL, Container, Engine, Unavailable
 from fleet import Models, text_of
 from pins import read_pins
-from product import ROOT, files_of_the_service
+from product import ROOT, files_of_the_page, files_of_the_service
 from provider import Provider
 from readers import Reader
 from trouble import read_only
@@ -188,7 +188,7 @@ def check_build(engine, folder, base):
     assert engine.run(*ONCE, IMAGE, "python", "-c", OF_THE_BASE) == "it is there"
     found = set(engine.run(*ONCE, IMAGE, "python", "-c", FILES).split())
     code = files_of_the_service()
-    files = {f"static/{path.name}" for path in (ROOT / "static").iterdir() if path.suffix != ".png"}
+    files = files_of_the_page()
     compiled = {name for name in found if "__pycache__/" in name and name.endswith(".pyc")}
     assert found - compiled == code | files, found - compiled ^ (code | files)
     modules = {name.removesuffix(".py") for name in code if name.endswith(".py")}

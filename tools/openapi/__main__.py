@@ -123,7 +123,7 @@ def document(app):
     for name in SCHEMAS:
         plugin.converter.resolve_nested_schema(KINDS[f"{name}Schema"])
     for rule in app.url_map.iter_rules():
-        if rule.endpoint != "static":
+        if rule.endpoint != "public.show_file":
             path = re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule.rule)
             operation = _describe(rule, app.view_functions[rule.endpoint])
             methods = rule.methods - {"HEAD", "OPTIONS"}
