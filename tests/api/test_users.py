@@ -451,6 +451,8 @@ FREE = [
     ("/", LOADS, 403),
     ("/", "Sec-Fetch-Mode: cors", 403),
     ("/static/page/main.js", LOADS, 200),
+    ("/static/manifest.webmanifest", LOADS, 200),
+    ("/static/icons/icon.svg", LOADS, 200),
     ("/static/nothing", LOADS, 404),
     ("/health", LOADS, 200),
     ("/openapi.json", LOADS, 200),
