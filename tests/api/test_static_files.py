@@ -149,7 +149,7 @@ def test_a_picture_is_not_compressed_twice(server):
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 @pytest.mark.parametrize("encoding", ["gzip", "identity"])
 def test_a_file_that_a_browser_has_is_not_sent_again(server, encoding, method):
-    path = "static/page.js"
+    path = "static/page/main.js"
     kept = ask(server, path, encoding)
     assert kept.headers["Cache-Control"] == "no-cache"  # it asks each time
     answer = ask(server, path, encoding, method, If_None_Match=kept.headers["ETag"])
@@ -160,12 +160,12 @@ def test_a_file_that_a_browser_has_is_not_sent_again(server, encoding, method):
 
 
 def test_one_encoding_is_not_taken_for_the_other(server):
-    kept = ask(server, "static/page.js", "identity").headers["ETag"]
-    answer = ask(server, "static/page.js", "gzip", If_None_Match=kept)
+    kept = ask(server, "static/page/main.js", "identity").headers["ETag"]
+    answer = ask(server, "static/page/main.js", "gzip", If_None_Match=kept)
     assert (answer.status, answer.headers["Content-Encoding"]) == (200, "gzip")
 
 
-@pytest.mark.parametrize("path", ["static/page.js", "static/icons/icon-192.png", "openapi.json"])
+@pytest.mark.parametrize("path", ["static/page/main.js", "static/icons/icon-192.png", "openapi.json"])
 def test_the_head_of_a_file_says_what_a_get_does(server, path):
     whole, alone = ask(server, path), ask(server, path, method="HEAD")
     assert (alone.status, alone.data) == (200, b"")
@@ -178,9 +178,9 @@ def test_the_head_of_a_file_says_what_a_get_does(server, path):
 @pytest.mark.parametrize("encoding", ["gzip", "identity"])
 @pytest.mark.parametrize("wanted", ["bytes=0-9", "bytes=-10", "bytes=10000000-"])
 def test_who_wants_a_part_gets_all(server, wanted, encoding):
-    answer = ask(server, "static/page.js", encoding, Range=wanted)
+    answer = ask(server, "static/page/main.js", encoding, Range=wanted)
     assert (answer.status, "Content-Range" in answer.headers) == (200, False)
-    assert answer.data == ask(server, "static/page.js", encoding).data
+    assert answer.data == ask(server, "static/page/main.js", encoding).data
 
 
 # What is no file of the page
