@@ -42,7 +42,9 @@ def describe(body: Any) -> Said:
     if not isinstance(message, str):
         message = json.dumps(message)
     message = "".join(wire.made_storable([" ".join(message[:LONGEST].split())]))
-    kind, code = str(error.get("type") or ""), str(error.get("code") or "")
+    details = error.get("details")  # of Anthropic's
+    inner = details.get("error_code") if isinstance(details, dict) else None
+    kind, code = str(error.get("type") or ""), str(error.get("code") or inner or "")
     return Said(kind[:LONGEST_WORD], code[:LONGEST_WORD], message)
 
 

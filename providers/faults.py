@@ -135,7 +135,7 @@ class Faults:
             if said.says("key", sent):
                 status = 401
         if status == 402 or said.says("spent", sent):
-            text = TABLES["answer"]["spent"]
+            text = TABLES["answer"]["spent"].format(sentence=_sentence(message))
             return self.error(502, text, message, is_spent=True)
         error = self._of_status(status, message, pause)
         if status in (400, 422):
@@ -145,10 +145,8 @@ class Faults:
     def _of_status(self, status: int, message: str, pause: float | None) -> ModelError:
         meaning = _MEANINGS.get(status) or _MEANINGS.get(status // 100)
         ours, retryable, text = meaning or TABLES["answer"]["other"]
-        if status == 429 and pause:
-            seconds = math.ceil(pause)
-            text = f"limits this server. Ask again in {seconds} second{'s' * (seconds != 1)}."
-        text = text.format(status=status, message=message)
+        sentence, when = _sentence(message), _when(pause)
+        text = text.format(status=status, message=message, sentence=sentence, when=when)
         return self.error(ours, text, message, retry_after=pause, retryable=retryable)
 
     def of_options(
@@ -189,6 +187,19 @@ class Faults:
             sentence = "The provider %s ended an answer for a reason that is not known: %r"
             log.warning(sentence, self.name, self.mask(reason[:100]))
         return meaning or "whole"
+
+
+def _sentence(message: str) -> str:
+    """A provider's words as a sentence that others can follow."""
+    return message if message.endswith((".", "!", "?", "…")) else f"{message}."
+
+
+def _when(pause: float | None) -> str:
+    """When to ask again, where the provider wishes a pause of these seconds."""
+    seconds = math.ceil(pause or 0)
+    if not seconds:
+        return "later"
+    return f"in {seconds} second{'s' * (seconds != 1)}"
 
 
 def _command_for(url: str) -> str:

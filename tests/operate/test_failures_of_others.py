@@ -28,7 +28,7 @@ OUT_OF_MEMORY = {
 }
 
 
-SPENT = "says that the credit or the quota of this server is used up. Tell the person who runs this server."
+SPENT = "refuses, since the quota or the credit of this server is used up: {} The person who runs this server adds credit .+"
 
 
 REPLIES = [  # what the provider does, what the client is told, what the log says besides
@@ -71,15 +71,15 @@ REPLIES = [  # what the provider does, what the client is told, what the log say
         "it is overloaded",
         status(429, {"error": {"message": "Slow down"}}, Retry_After=60),
         503,
-        "limits this server. Ask again in 60 seconds.",
-        " Slow down",
+        "limits this server: Slow down. Ask again in 60 seconds.",
+        "",
     ),
     (
         "it is overloaded, and does not say for how long",
         status(529, {"error": {"message": "Busy"}}),
         503,
-        "is overloaded. Ask again later.",
-        " Busy",
+        "is overloaded: Busy. Ask again later.",
+        "",
     ),
     (
         "the quota of OpenAI is used up",
@@ -89,8 +89,8 @@ REPLIES = [  # what the provider does, what the client is told, what the log say
             Retry_After=1,
         ),
         502,
-        SPENT,
-        " You exceeded your quota",
+        SPENT.format("You exceeded your quota."),
+        "",
     ),
     (
         "the credit of Anthropic is used up",
@@ -104,15 +104,15 @@ REPLIES = [  # what the provider does, what the client is told, what the log say
             },
         ),
         502,
-        SPENT,
-        " Your credit balance is too low to go on.",
+        SPENT.format("Your credit balance is too low to go on."),
+        "",
     ),
     (
         "the credit of others is used up",
         status(402, {"error": {"message": "Pay"}}),
         502,
-        SPENT,
-        " Pay",
+        SPENT.format("Pay."),
+        "",
     ),
     (
         "it refuses",

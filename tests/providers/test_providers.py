@@ -181,7 +181,7 @@ FAULTS = {
     "limits": (
         status(429, {"error": {"message": "slow down"}}, Retry_After=60),
         503,
-        "limits this server. Ask again in 60 seconds.",
+        "limits this server: slow down. Ask again in 60 seconds.",
     ),
     "closes": (raw(), 502, "could not be reached"),
     "breaks": (cut("So"), 502, "broke the connection"),
