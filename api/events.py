@@ -6,6 +6,7 @@ is behind its `assistant_turn`, and `7-12-end` behind the end.
 """
 
 import json
+import math
 import re
 import time
 from collections.abc import Iterator
@@ -77,15 +78,19 @@ def frames(
 
 def _news(feed: Feed, position: int, told: Told, look: Look, session: Session | None) -> bytes:
     """The frames of what a look has found, at this position, besides what was told."""
-    batch, (title, thinking) = b"", look.told
+    batch, (title, thinking, waiting) = b"", look.told
     if thinking not in (0, told.thinking):
         batch += _frame("thinking", {"characters": thinking}, feed.id, position)
     if session and title not in (None, session.title):
         session.title = title
         batch += _told_of(session, feed.id, position)
+    behind = position + len(look.text)
     if look.text:
-        behind = position + len(look.text)
         batch += _frame("content_delta", {"delta": look.text}, feed.id, behind)
+    seconds = math.ceil(waiting - time.monotonic())
+    # A client takes text for the end of a wait, so the wait is told again behind text.
+    if seconds > 0 and not look.over and (look.text or waiting != told.waiting):
+        batch += _frame("waiting", {"seconds": seconds}, feed.id, behind)
     return batch
 
 

@@ -30,10 +30,12 @@ class Exchange:
         self.stop_reason, self.window_is_full = "stop", False
         # Called with how many characters the model has thought, each time.
         self.on_thinking: Callable[[int], None] = ignore
+        # Called before each pause between two tries, with its seconds.
+        self.on_waiting: Callable[[float], None] = ignore
 
 
-def ignore(characters: int) -> None:
-    """Nobody wants to know what the model has thought."""
+def ignore(_: float) -> None:
+    """Nobody wants to know."""
 
 
 class Answer:

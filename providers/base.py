@@ -29,13 +29,14 @@ FEW = 16  # tokens, at least, that a window has besides a prompt that was answer
 LONGEST_LIST = 10_000  # models
 
 
-def pause(call: wire.Call, error: ModelError, seconds: float) -> bool:
+def pause(exchange: Exchange, error: ModelError, seconds: float) -> bool:
     """Pause for as long as the provider wishes, or some of these seconds. Returns whether it is to
     be asked again."""
     seconds = seconds * random.uniform(0.75, 1) if error.retry_after is None else error.retry_after
-    is_worth_it = error.retryable and seconds <= min(LONGEST_PAUSE, call.remaining())
+    is_worth_it = error.retryable and seconds <= min(LONGEST_PAUSE, exchange.call.remaining())
     if is_worth_it:
-        call.pause(seconds)
+        exchange.on_waiting(seconds)
+        exchange.call.pause(seconds)
     return is_worth_it
 
 
@@ -170,7 +171,7 @@ class HTTPProvider:
         tries.limit = self._lowered(exchange, error, size, prompt, before)
         if tries.limit < before:
             return True
-        return bool(tries.pauses) and pause(call, error, tries.pauses.pop(0))
+        return bool(tries.pauses) and pause(exchange, error, tries.pauses.pop(0))
 
     def _refusals(self, exchange: Exchange, model: str) -> tuple[str, ...]:
         """The parameters that are not sent, or by another name: the model refuses them."""

@@ -17,6 +17,7 @@ class Told(NamedTuple):
 
     title: str | None  # of the session, as far as it is known to have changed
     thinking: int  # characters, as long as no text follows them
+    waiting: float = 0  # until when its provider is waited for, by `time.monotonic`
 
 
 class Look(NamedTuple):
@@ -64,7 +65,8 @@ class Feed:
         self._wake()
 
     def note(self, **told: Any) -> None:
-        """Tell this title, or how many characters were thought, besides what was told."""
+        """Tell this title, how many characters were thought, or until when the provider is waited
+        for, besides what was told."""
         with self._news:
             self._set(told=self.told._replace(**told))
         self._wake()

@@ -18,6 +18,7 @@ from tables.ledger import MOST_TOKENS, SAID, estimate
 from tables.search import normalize
 
 THINKING_INTERVAL = 1  # seconds
+SHORTEST_WAIT = 2  # seconds that followers are told of
 # Seconds for which the first few characters of what goes on are held back, where they may be a
 # repetition.
 HOLD = 5
@@ -86,7 +87,7 @@ class Reply(Feed):
         self.stack = stack  # its place in this process is, when it is over
         self.prompt: Prompt | None = None  # what the model is sent
         self.exchange = Exchange()  # with its provider
-        self.exchange.on_thinking = self._think
+        self.exchange.on_thinking, self.exchange.on_waiting = self._think, self._wait
         self.call = self.exchange.call
         self.error: str | None = None  # by which it ended, for the log
         self.is_given_up = False  # a bug has kept it from being stored
@@ -138,6 +139,10 @@ class Reply(Feed):
         if now >= self._next_thought:
             self._next_thought = now + THINKING_INTERVAL
             self.note(thinking=self._thought)
+
+    def _wait(self, seconds: float) -> None:
+        if seconds >= SHORTEST_WAIT:
+            self.note(waiting=time.monotonic() + seconds)
 
     @property
     def is_finished(self) -> bool:
@@ -247,7 +252,8 @@ class Reply(Feed):
         self.stack.close()
         self.call.hang_up()
         self.prompt, self._arrived = None, ""
-        self.exchange.on_thinking = ignore  # else reply and exchange would hold each other
+        # Else reply and exchange would hold each other.
+        self.exchange.on_thinking = self.exchange.on_waiting = ignore
 
     @property
     def names(self) -> dict[str, str]:

@@ -116,7 +116,7 @@ class Writer:
         whether it does."""
         reply = self.reply
         while reply.draft.turn.restarts < self._continue_limit:
-            if not pause(reply.call, error, RETRY_PAUSES[0]):
+            if not pause(reply.exchange, error, RETRY_PAUSES[0]):
                 return False
             try:
                 with connected():

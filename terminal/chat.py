@@ -227,6 +227,8 @@ class Chat:
                 self.fields["model"] = data["model"]["id"]
             case "thinking":
                 self.screen.awaits = f"thinking: {data['characters']} characters"
+            case "waiting":
+                self.screen.awaits = f"the provider asks to wait {data['seconds']} s"
             case "content_delta":
                 self.screen.say(data["delta"], nl=False)
             case "assistant_turn":

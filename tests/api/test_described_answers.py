@@ -123,7 +123,11 @@ def test_every_answer_that_succeeds_is_as_described(alice, provider, document, s
         wait_until(lambda: not provider.script)  # else who is cancelled may take the next answer
         watch.see(f"GET {ONE}", alice.get(path))
         watch.see(f"POST {ONE}/cancel", alice.post(path + "/cancel"))
-    provider.script = [reply(thought(reasoning="Hm."), gate := threading.Event(), "Hello.")]
+    gate = threading.Event()
+    provider.script = [
+        status(429, {}, Retry_After=2),
+        reply(thought(reasoning="Hm."), gate, "Hello."),
+    ]
     with alice.stream("POST", "/sessions", {"content": "Hello", "options": OPTIONS}) as stream:
         watch.see_stream("POST /sessions", stream, gate)
     with alice.events(session) as stream:
@@ -176,6 +180,7 @@ def test_every_answer_that_succeeds_is_as_described(alice, provider, document, s
     assert watch.events == {
         "session",
         "thinking",
+        "waiting",
         "content_delta",
         "assistant_turn",
         "done",

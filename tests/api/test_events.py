@@ -52,6 +52,29 @@ class SilentFeed:
         return Look("", Told("Title" if self.now >= 10 else None, 0), None)
 
 
+def test_a_wait_is_told_again_behind_a_text_that_comes_meanwhile_with_what_is_left(monkeypatch):
+    """A client takes the text for the end of the wait. Behind the wait, and behind the end of all, it is not told."""
+    now = 1000.0
+    monkeypatch.setattr(events.time, "monotonic", lambda: now)
+    feed = feed_of(IN_PROGRESS)
+    feed.note(waiting=1006.0)
+    frames = events.frames(feed, position=12, patience=0)
+    assert next(frames) == events.COMMENT
+    assert next(frames) == b'event: waiting\ndata: {"seconds": 6}\nid: 7-12\n\n'
+    now = 1004.5
+    feed.add(" more")
+    delta = b'event: content_delta\ndata: {"delta": " more"}\nid: 7-17\n\n'
+    assert next(frames) == delta + b'event: waiting\ndata: {"seconds": 2}\nid: 7-17\n\n'
+    assert next(frames) == b""
+    later = events.frames(feed, position=17, patience=0)
+    assert next(later) == events.COMMENT
+    now = 1006.0
+    assert next(later) == b"" == next(frames)
+    feed.note(waiting=1026.0)
+    feed.end(None)
+    assert b"waiting" not in b"".join(frames)
+
+
 def test_a_comment_comes_in_time_where_others_are_told_something(monkeypatch):
     """A title is told to the one who has created the session; any other stream is silent meanwhile."""
     feed = SilentFeed()

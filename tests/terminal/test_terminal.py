@@ -12,7 +12,7 @@ import time
 import pytest
 
 from product import ROOT
-from provider import reply, so_far, thought, writes
+from provider import reply, so_far, status, thought, writes
 from raw_tables import tables_of
 from servers import Server, running
 
@@ -292,6 +292,16 @@ def test_a_sign_of_life_leaves_no_trace(columns, terminal, provider):
     chat.wait_for_sign("> Hello\n世界 first words\n\n[waiting")
     gates[2].set()
     chat.wait_for("> Hello\n世界 first words\n\none word more.\nm-1>")
+
+
+def test_a_sign_of_life_says_how_long_a_provider_asks_to_wait(terminal, provider):
+    provider.script = [status(429, {}, Retry_After=4), reply("Yes.")]
+    chat = terminal()
+    chat.enter("flask chat")
+    chat.wait_for("m-1>")
+    chat.enter("Hello")
+    chat.wait_for("> Hello\n[the provider asks to wait 4 s, 1 s]")
+    chat.wait_for("> Hello\nYes.\nm-1>")
 
 
 def test_a_sign_of_life_is_cut_where_the_terminal_ends(terminal, provider):

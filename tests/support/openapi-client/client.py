@@ -29,6 +29,7 @@ from parley_client.api.sessions import (
 EVENTS = {
     "session": models.SessionEvent,
     "thinking": models.ThinkingEvent,
+    "waiting": models.WaitingEvent,
     "content_delta": models.ContentDeltaEvent,
     "assistant_turn": models.AssistantTurnEvent,
     "done": models.DoneEvent,
@@ -53,7 +54,7 @@ def read(chunks):
             fields = dict(
                 line.split(": ", 1) for line in frame.split("\n") if not line.startswith(":")
             )
-            if fields:
+            if fields.get("event") in EVENTS:  # a later release may have others
                 yield EVENTS[fields["event"]].from_dict(
                     fields | {"data": json.loads(fields["data"])}
                 )
