@@ -25,16 +25,7 @@ OPTIONS = {"temperature": 0.5, "max_tokens": 100, "reasoning_effort": "low"}
 
 # What is none of the service's own: headers of connections, bodies and files, and those that only browsers heed.
 HEADERS_OF_HTTP = {
-    *(
-        "Accept-Ranges",
-        "Connection",
-        "Content-Disposition",
-        "Content-Length",
-        "Content-Type",
-        "Date",
-        "ETag",
-        "Last-Modified",
-    ),
+    *("Connection", "Content-Encoding", "Content-Length", "Content-Type", "Date", "ETag"),
     *("Referrer-Policy", "Server", "Transfer-Encoding", "Vary", "X-Content-Type-Options"),
 }
 
