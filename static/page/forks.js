@@ -2,12 +2,12 @@
 
 import { $ } from "../dom.js";
 import { api, fetchSession, store } from "./api.js";
+import { takeSettings } from "./choices.js";
 import { showNew } from "./conversation.js";
 import { editName } from "./drafts.js";
 import { IN_COPY } from "./editing.js";
 import { converse, open } from "./replies.js";
 import { focusText, say, state, takeScreen, tell } from "./screen.js";
-import { takeSettings } from "./settings.js";
 import { idOf } from "./turns.js";
 
 let copying = null; // the screen of which a copy is being made

@@ -2,6 +2,7 @@
 
 import { $ } from "../dom.js";
 import { api, fetchSession, isUnanswered, on, parseSSE, pause, startReply } from "./api.js";
+import { clearSettings } from "./choices.js";
 import {
   beginChat,
   findMemory,
@@ -30,7 +31,7 @@ import {
   takeScreen,
   tell,
 } from "./screen.js";
-import { clearSettings, listModels, takeDefault } from "./settings.js";
+import { listModels, takeDefault } from "./settings.js";
 import { actions, articles, finish, isShown, turnOf, wait } from "./turns.js";
 
 const STOPPING = "Stopping…";

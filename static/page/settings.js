@@ -1,12 +1,12 @@
 // The model, the system prompt and the options: of the session on the screen, or of one to be
+// created.
 
-import { $ } from "../dom.js";
-import { api, store } from "./api.js";
+import { $, element } from "../dom.js";
+import { api } from "./api.js";
+import { beginning, choose, chosen, setForNew } from "./choices.js";
 import { draft } from "./drafts.js";
 import { fill, isOpen, options, showFaults, systemPrompt } from "./options.js";
-import { attempt, frame, state, tell } from "./screen.js";
-
-// created.
+import { attempt, frame, sayIfAny, state, tell } from "./screen.js";
 
 /**
  * Shows model, system prompt, options and draft of the session on the screen, or of one to be
@@ -15,20 +15,24 @@ import { attempt, frame, state, tell } from "./screen.js";
 export function takeUp() {
   const { current } = state;
   chooseModel();
-  if (!isOpen()) fillFields(current); // else they are being typed
+  const { system, options: held } = current ?? beginning();
+  if (!isOpen()) fill(system, held); // else they are being typed
   if ($("text").value !== draft()) $("text").value = draft(); // else the cursor stays where it is
   frame();
 }
 
-function fillFields(current) {
-  if (current) fill(current.system, current.options);
-  else fill(sessionStorage.getItem("system"), JSON.parse(sessionStorage.getItem("options")));
-}
-
 export const defaultModel = () => state.models.find((model) => model.default)?.id;
 
+/** The model of a new chat: the default, where the one that was chosen is not served any more. */
+function newModel() {
+  const { model } = beginning();
+  // The list may not have come yet.
+  const isServed = !state.models.length || state.models.some(({ id }) => id === model);
+  return (isServed && model) || defaultModel() || "";
+}
+
 export function chooseModel() {
-  const model = state.current?.model?.id ?? defaultModel() ?? "";
+  const model = state.current?.model?.id ?? newModel();
   const isListed = [...$("model").options].some(({ value }) => value === model);
   if (!isListed) $("model").append(new Option(model));
   $("model").value = model;
@@ -36,9 +40,19 @@ export function chooseModel() {
 
 export async function listModels() {
   state.models = (await api("GET", "models")).data;
-  $("model").replaceChildren(...state.models.map(({ id }) => new Option(id)));
+  const groups = [group("Default", true), group("Other models", false)];
+  $("model").replaceChildren(...groups.filter(({ children }) => children.length));
   chooseModel();
   frame();
+}
+
+function group(label, isDefault) {
+  const models = state.models.filter((model) => Boolean(model.default) === isDefault);
+  return element(
+    "optgroup",
+    { label },
+    models.map(({ id }) => new Option(id)),
+  );
 }
 
 /** Changes title, model, system prompt or options of a session. */
@@ -58,40 +72,31 @@ export async function takeDefault(id) {
   return model;
 }
 
-/**
- * What a new chat begins with is that of another one. What was typed for it comes back with
- * `clearSettings`.
- */
-export function takeSettings({ system, options: held }) {
-  const typed = ["system", "options"].map((name) => sessionStorage.getItem(name));
-  // Else they are those of an earlier try.
-  if (!sessionStorage.getItem("typed")) store("typed", JSON.stringify(typed));
-  store("system", system);
-  store("options", JSON.stringify(held));
-}
-
-/**
- * A new chat has begun. For the next one, what was typed for it before this one took the settings
- * of another is left.
- */
-export function clearSettings() {
-  const [system = "", held = ""] = JSON.parse(sessionStorage.getItem("typed")) ?? [];
-  store("system", system);
-  store("options", held);
-  store("typed", "");
-}
-
-$("model").onchange = attempt(async () => {
+$("model").onchange = attempt(async ({ target }) => {
+  const model = target.value;
+  const { current } = state;
   frame();
-  if (!state.current) return;
-  await change(state.current.id, { model: $("model").value }).finally(chooseModel);
-  tell("model");
+  if (current) await change(current.id, { model }).finally(chooseModel);
+  else setForNew({ model });
+  // The default is no choice: new chats follow it where the server has another one one day.
+  choose({ model: model === defaultModel() ? undefined : model });
+  if (current) tell("model");
 });
 
-$("settings").oninput = () => {
+$("settings").oninput = ({ target }) => {
   if (state.current) return;
-  store("system", $("system").textContent);
-  store("options", JSON.stringify(options()));
+  if (target !== $("system")) setForNew({ options: options() });
+  else {
+    const isAsChosen = systemPrompt() === (chosen().system ?? null);
+    setForNew({ system: isAsChosen ? undefined : target.textContent });
+  }
+};
+
+// What new chats begin with is rarely changed: what shows it is fetched when the panel is opened.
+const showOwnPrompt = attempt(async () => (await import("./own-prompt.js")).show(), sayIfAny);
+
+$("settings").onbeforetoggle = ({ newState }) => {
+  if (newState === "open") showOwnPrompt();
 };
 
 $("settings").ontoggle = ({ newState }) => {
@@ -100,7 +105,9 @@ $("settings").ontoggle = ({ newState }) => {
 
 $("settings").onsubmit = attempt(async () => {
   const { current } = state;
-  if (current) await change(current.id, { system: systemPrompt(), options: options() });
+  const held = options();
+  if (current) await change(current.id, { system: systemPrompt(), options: held });
+  choose({ options: held });
   $("settings").hidePopover();
   frame();
 });

@@ -3,6 +3,7 @@
 import { $, button } from "../dom.js";
 import { write } from "../markdown.js";
 import { api, on, pause, store, useProxy, useToken } from "./api.js";
+import { forgetChoices, useChoicesOf } from "./choices.js";
 import { list } from "./list.js";
 import { route } from "./replies.js";
 import { attempt, say, sayAt, sayIfAny, state } from "./screen.js";
@@ -85,6 +86,7 @@ async function enter(token, user) {
   if (isProxied) useProxy(shown);
   else useToken(token);
   takeTab(shown);
+  useChoicesOf(shown);
   $("remembered").checked = isRemembered(token);
   $("of-token").hidden = isProxied;
   showOnly("app");
@@ -229,6 +231,7 @@ $("remembered").onchange = ({ target }) => {
 
 $("sign-out").onclick = () => {
   removeToken();
+  forgetChoices();
   tabs.postMessage("signed out");
   leaveEmpty();
 };

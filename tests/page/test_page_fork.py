@@ -170,7 +170,7 @@ def test_settings_that_were_typed_for_the_next_chat_are_left_by_a_chat_like_this
     assert page.text("#system") == "Be brief."
     assert [
         page.find(f"#{name}").get_attribute("value") for name in ("max_tokens", "temperature")
-    ] == ["77", ""]
+    ] == ["77", "0.5"]
 
 
 def test_a_change_of_an_earlier_message_stays_where_the_page_is_loaded_again(talked):

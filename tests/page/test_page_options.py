@@ -85,9 +85,13 @@ def test_options_hold_from_the_next_reply_on_and_an_empty_field_clears_one(page,
     fields = "['temperature', 'max_tokens', 'reasoning_effort'].map((name) => document.getElementById(name).value)"
     assert page.run(fields) == ["0", "", "low"]
     page.press(Keys.ESCAPE)
-    page.click("New chat")  # which has none of them
+    page.click("New chat")  # which has those that were saved last
     page.wait(lambda: page.turns == [])
-    assert page.run(fields) == ["", "", ""]
+    assert page.run(fields) == ["0", "", "low"]
+    page.click("Settings")
+    for name in ("temperature", "reasoning_effort"):
+        page.find(f"#{name}").clear()
+    page.press(Keys.ESCAPE)
     page.say("More")
     page.wait_for_turns("More", "The answer.")
     assert options_of(page, page.user.get("/sessions").json()["data"][0]) == {}

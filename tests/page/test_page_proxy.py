@@ -250,7 +250,9 @@ def test_a_link_that_is_opened_anew_asks_first_too(at_home, home, user):
 def test_nothing_of_one_user_is_shown_to_the_user_of_a_token_in_the_same_tab(at_home, home, user):
     page = at_home(user)
     page.press("A draft")
-    page.run("sessionStorage.setItem('system', 'Be kind.')")
+    page.click("Settings")
+    page.press("Be kind.", Keys.ESCAPE)
+    assert "Be kind." in page.run("JSON.stringify(sessionStorage)")
     other = make_token(f"https://github.com/{user}")
     page.run("sessionStorage.setItem('token', arguments[0])", other)
     page.driver.refresh()
