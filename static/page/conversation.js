@@ -4,7 +4,7 @@ import { $, element } from "../dom.js";
 import { fetchSession, store, unanswered } from "./api.js";
 import { draftName, takeOut } from "./drafts.js";
 import { resumeEditing } from "./editing.js";
-import { announce, attempt, focusText, frame, hear, sayIfAny, state } from "./screen.js";
+import { attempt, focusText, hear, sayIfAny, state, tell } from "./screen.js";
 import { takeUp } from "./settings.js";
 import { articleOf, articles, isShown, placeOf, show } from "./turns.js";
 
@@ -23,6 +23,14 @@ export function showEnd() {
   isAtEnd = true;
   $("log").scrollTo(0, $("log").scrollHeight);
   position = $("log").scrollTop;
+}
+
+/** Scrolls by so many pixels to a place that stays in view, whatever comes at the end. */
+export function showPlace(distance) {
+  isAtEnd = false;
+  $("log").scrollTop += distance;
+  position = $("log").scrollTop;
+  noteGap();
 }
 
 function noteGap() {
@@ -97,55 +105,19 @@ export async function findMemory({ turns_left_out } = {}) {
   markMemory();
 }
 
-// Older turns come as the reader nears the first that is shown, or by the button above it.
+// Older turns come as the reader nears the first that is shown, or by the button above it. Most chats
+// have fewer than are shown at first: what fetches them is fetched when it is used.
 
-let fetching = null; // the screen that they are fetched for
+const showOlder = attempt(async () => (await import("./older.js")).showOlder(), sayIfAny);
 
 const isNear = () => $("log").scrollTop < $("log").clientHeight;
 
 /** Fetches older turns where the reader is near the first that is shown. */
 export function fetchWhereNear() {
-  if (state.current?.meta?.has_more && fetching !== state.screen && isNear()) attemptOlder();
+  if (state.current?.meta?.has_more && isNear()) showOlder();
 }
 
-const attemptOlder = attempt(showOlder, sayIfAny);
-
-async function showOlder() {
-  const { screen, current } = state;
-  fetching = screen;
-  try {
-    await showBefore($("turns").firstElementChild, current, screen.signal);
-  } finally {
-    if (fetching === screen) fetching = null;
-  }
-}
-
-async function showBefore(first, current, signal) {
-  const { turns, meta } = await fetchSession(current.id, { before: first.dataset.id }, { signal });
-  if (signal.aborted) return;
-  state.current.meta = meta;
-  keepFocus(meta.has_more);
-  keepView(() => {
-    turns.forEach((turn) => show(turn, first));
-    frame();
-  });
-  markMemory();
-  resumeEditing();
-}
-
-/**
- * Says to who has pressed the button that they are there. Where it will be hidden, the focus goes
- * to what is read.
- */
-function keepFocus(isShownOn) {
-  if (document.activeElement !== $("older")) return;
-  announce("Earlier messages are shown.");
-  if (!isShownOn) $("log").focus({ preventScroll: true });
-}
-
-$("older").onclick = () => {
-  if (fetching !== state.screen) attemptOlder();
-};
+$("older").onclick = showOlder;
 
 hear(
   "model",
@@ -198,6 +170,7 @@ export function showChat(session, isOther) {
   resumeEditing();
   if (isOther || same === 0) showEnd();
   fetchWhereNear();
+  tell("shown");
 }
 
 /** How many of the turns are shown from this place on, the last one left out. */

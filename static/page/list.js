@@ -13,6 +13,9 @@ const PAGE = 20; // sessions
 const UNREAD = { className: "unread", role: "img", ariaLabel: "A new reply" };
 const MOST = 100; // that the server gives at once
 
+// What opens a chat at the place that was found. Without it, that opens at its end.
+const loadFound = () => import("./found.js").catch(() => {});
+
 let sessions = []; // those in the list
 let calls = 0;
 
@@ -25,7 +28,9 @@ export async function list(offset = 0) {
     "page[limit]": limit,
     query: $("search").value,
   });
+  const loaded = $("search").value && loadFound();
   const { data, meta } = await api("GET", `sessions?${query}`);
+  await loaded;
   if (call !== calls) return; // a newer one has begun meanwhile
   sessions = offset ? [...sessions, ...data] : data;
   keepFocus(() => $("list").replaceChildren(...groups(meta.has_more)));

@@ -59,6 +59,7 @@ export const isEnter = (event) => event.key === "Enter" && !event.shiftKey && !e
 //
 // "sessions": the list of sessions is out of date.
 // "model": the session has another model.
+// "shown": a session is shown as it was fetched.
 
 const news = new EventTarget();
 

@@ -280,10 +280,13 @@ def test_a_new_chat_may_begin_with_another_system_prompt_or_none(ready, provider
 
 def test_what_was_typed_and_deleted_does_not_keep_the_chosen_prompt_away(ready):
     page = ready
+    page.say("Hello")
+    page.wait_for_turns("Hello", "The answer.")
+    go_to_new(page)
     open_settings(page)
     page.press("Be", Keys.BACKSPACE, Keys.BACKSPACE)
     close(page)
-    page.say("Hello")
+    page.click("Hello")
     page.wait_for_turns("Hello", "The answer.")
     open_settings(page)
     page.press("Be kind.")

@@ -1,0 +1,85 @@
+// The place of words in a turn: it comes into view, and stays there.
+
+import { $ } from "../dom.js";
+import { showPlace } from "./conversation.js";
+import { findIn } from "./marks.js";
+import { state } from "./screen.js";
+import { textOf } from "./turns.js";
+
+const MARGIN = 16; // pixels above a turn whose beginning is shown
+
+/**
+ * Shows where the words stand closest together in a turn. Some may not be in its text: those of a
+ * link's address never, those of a text that is still drawn only later. Then it shows them once all
+ * are there, unless the reader has done something meanwhile.
+ */
+export function showWords(article, words) {
+  const matches = findIn(textOf(article), words);
+  if (matches.length) showMatch(firstOfClosest(matches));
+  else showBeginning(article);
+  if (countWords(matches) < words.length) showLater(article, words);
+}
+
+function showLater(article, words) {
+  const { signal } = state.screen;
+  const reading = new AbortController();
+  const observer = new MutationObserver(() => {
+    const matches = findIn(textOf(article), words);
+    if (countWords(matches) < words.length) return;
+    reading.abort();
+    showMatch(firstOfClosest(matches));
+  });
+  observer.observe(textOf(article), { childList: true, characterData: true, subtree: true });
+  const stop = AbortSignal.any([signal, reading.signal]);
+  stop.addEventListener("abort", () => observer.disconnect());
+  for (const type of ["wheel", "touchmove", "pointerdown", "keydown"]) {
+    addEventListener(type, () => reading.abort(), { signal: stop, passive: true });
+  }
+}
+
+const countWords = (matches) => new Set(matches.map(({ word }) => word)).size;
+
+/** Of the shortest stretch that has each of the words that there are, the first match. */
+function firstOfClosest(matches) {
+  const count = countWords(matches);
+  const latest = new Map(); // the match of each word, the oldest first
+  let best = { length: Infinity };
+  for (const match of matches) {
+    latest.delete(match.word);
+    latest.set(match.word, match);
+    const [first] = latest.values();
+    const length = match.end - first.start;
+    if (latest.size === count && length < best.length) best = { first, length };
+  }
+  return best.first;
+}
+
+const topOf = (node) => node.getBoundingClientRect().top;
+
+const showBeginning = (article) => showPlace(topOf(article) - topOf($("log")) - MARGIN);
+
+/** Shows a match a third below the upper edge. What is closed around it is opened. */
+function showMatch({ range: { startContainer, startOffset, endContainer, endOffset } }) {
+  const { parentElement } = startContainer;
+  openAround(parentElement);
+  const range = document.createRange();
+  range.setStart(startContainer, startOffset);
+  range.setEnd(endContainer, endOffset);
+  showPlace(topOf(range) - topOf($("log")) - $("log").clientHeight / 3);
+  const wide = parentElement.closest("pre, .table");
+  if (wide) showAcross(range, wide);
+}
+
+function openAround(element) {
+  const closed = element.closest("details:not([open])");
+  if (!closed) return;
+  closed.open = true;
+  openAround(element);
+}
+
+/** Scrolls to a match in what is wider than the column. */
+function showAcross(range, wide) {
+  const [match, view] = [range.getBoundingClientRect(), wide.getBoundingClientRect()];
+  if (match.left >= view.left && match.right <= view.right) return;
+  wide.scrollLeft += match.left - view.left - wide.clientWidth / 3;
+}
