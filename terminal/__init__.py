@@ -4,7 +4,10 @@
     backup ─ backup, restore
     moving, taking ─ export, import, and what becomes of the conversations of a file
     check ─ all that is set up is tried
-    chat, screen ─ a client, which knows the service by its API alone
+    chat ─ a client, which knows the service by its API alone (client):
+        choices, transcript ─ what its user sets, and what has been said
+        prompt ─ what is typed
+        screen ─► markdown ─► spans, colours; rows ─ what is shown
     start ─ the banner, and the line of the log
 
 `app.py` registers the commands.

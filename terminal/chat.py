@@ -1,5 +1,6 @@
 """`flask chat`: a talk in the terminal. It knows Parley by its API alone."""
 
+import functools
 import re
 import sys
 import uuid
@@ -12,27 +13,50 @@ import requests
 import auth
 from settings import SettingError, command
 from terminal import commands
+from terminal.choices import OPTIONS, Choices
 from terminal.client import LOST, ODD, Client, Event, Refused
-from terminal.screen import QUOTED, Screen, open_history, read_typed
+from terminal.prompt import open_history, read_typed, unquoted
+from terminal.screen import Screen
+from terminal.transcript import Transcript, mark_of
 
 DONE, FAILED, STOPPED = range(3)  # what became of an action; stopped, which is by Ctrl-C
-COMMAND = re.compile(r"/[a-z?]+(\s|$)", re.IGNORECASE)
+COMMAND = re.compile(r"(/[a-z?]+)(?:\s+(.*))?", re.IGNORECASE | re.DOTALL)
 FAREWELLS = ("exit", "quit", "bye", "/exit", "/quit", "/bye")
 HELP = """/retry has the last reply anew, /continue has it go on
 /model lists the models, /model ID takes one
+/system shows the system prompt, /system TEXT sets it
+/set shows the options, /set temperature 0.7 sets one
+/system default and /set temperature default take it back
+/history shows all that was said
 /new begins a new session, /list lists the latest
 /quit, exit and Ctrl-D leave; Ctrl-C stops a reply, twice leaves
+Tab completes commands, models and options
 \""" begins and ends several lines; a blank before such a word sends it"""
 
 
 class Chat:
-    """One user's session on a server; the first message creates it, with these fields, where there
-    is none yet."""
+    """One user's session on a server; the first message creates it, with what was chosen until
+    then, where there is none yet."""
 
     def __init__(self, client: Client, **fields: str | None) -> None:
         self.client, self.screen = client, Screen()
-        # Its model is the one that answers.
-        self.fields = {name: value for name, value in fields.items() if value}
+        self.choices = Choices(client, self.screen, **fields)
+        self.transcript = Transcript(client, self.screen, self.follow)
+        # The first are words alone, the others may have something behind them.
+        self.commands: dict[str, Callable[[], None]] = {
+            "/retry": functools.partial(self.ask_again, "/retry"),
+            "/continue": functools.partial(self.ask_again, "/continue"),
+            "/history": self.transcript.show_all,
+            "/new": self.begin_anew,
+            "/list": self.transcript.list_sessions,
+            "/help": self.help,
+            "/?": self.help,
+        }
+        self.choosing: dict[str, Callable[[str], None]] = {
+            "/model": self.choices.choose_model,
+            "/system": self.choices.choose_system,
+            "/set": self.choices.choose_option,
+        }
 
     def run(self, action: Callable[..., None], *arguments: Any) -> int:
         """Call this, and return what became of it: Ctrl-C cancels the reply under way, and what
@@ -48,7 +72,7 @@ class Chat:
                     self.cancel()
                     return STOPPED
         except Refused as error:
-            problem = str(error)
+            problem = problem_of(error)
         except requests.exceptions.SSLError:
             problem = f"{url} has no https:// that is trusted here. Is it http://?"
         except LOST:
@@ -60,10 +84,27 @@ class Chat:
         return outcome
 
     def cancel(self) -> None:
-        self.screen.say(" [stopped]", err=True)
-        session_id = self.client.session_id
-        if session_id:  # else the reply, if one was asked for, is only left alone
-            self.client.call("POST", f"/sessions/{session_id}/cancel")
+        self.screen.skip("^C")
+        self.screen.say(" [stopped]", nl=False, err=True)
+        hint = ""
+        try:
+            if self.client.session_id:  # else the reply, if one was asked for, is only left alone
+                hint = self.stop(f"/sessions/{self.client.session_id}")
+        finally:
+            self.screen.say(hint, err=True)
+
+    def stop(self, session: str) -> str:
+        """Stop the reply under way. Returns how it can go on, if it can."""
+        try:
+            self.client.call("POST", f"{session}/cancel")
+        except Refused as error:
+            if error.status == 409:  # there is none
+                return ""
+            raise
+        # A retry that was stopped has given way to the reply that was there before.
+        [turn] = self.client.get(f"{session}?turns[limit]=1")["turns"][-1:]
+        is_whole = turn.get("status") == "complete" and turn["stop_reason"] != "length"
+        return " /continue goes on." if turn["content"] and not is_whole else ""
 
     # How it begins
 
@@ -76,100 +117,89 @@ class Chat:
             if goes_on and not latest:
                 self.screen.say("There is no session yet: this is a new one.", err=True)
         if session_id:
-            path = f"/sessions/{session_id}?turns[limit]=1"
-            method = "PATCH" if self.fields else "GET"
-            session = self.client.call(method, path, self.fields or None).json()
+            path, fields = f"/sessions/{session_id}", self.choices.fields
+            if fields:
+                self.client.call("PATCH", path, fields)
+            session = self.client.get(f"{path}?turns[limit]=1")
             self.client.session_id = session["id"]
-            self.fields["model"] = session["model"]["id"]
+            fields["model"] = session["model"]["id"]
+            for turn in session["turns"][-1:]:
+                self.screen.begin_reply(turn["content"])  # which may go on
 
     def greet(self) -> None:
-        """Say where the user is, with which model, and show what has been said."""
-        if "model" not in self.fields:
+        """Say where the user is, with which model, and show what was said last."""
+        if not self.choices.model:
             for model in self.client.get("/models")["data"]:
                 if model["default"]:
-                    self.fields["model"] = model["id"]
-        model = self.fields.get("model", "no model")
+                    self.choices.fields["model"] = model["id"]
+        model = self.choices.model or "no model"
         self.screen.say(f"{self.client.url}, {model}, /? for help")
         if self.client.session_id:
-            self.show_session()
-
-    def show_session(self) -> None:
-        response = self.client.call("GET", f"/sessions/{self.client.session_id}")
-        session, first_sent = response.json(), response.headers.get("First-Turn-Sent", "")
-        if session.get("meta", {}).get("has_more"):
-            self.screen.say("[The beginning of this session is too long to be shown.]")
-        for turn in session["turns"]:
-            if turn.get("id") == first_sent:
-                self.screen.say("[The model no longer sees what is above.]")
-            if turn["kind"] == "user":
-                self.screen.say("> " + turn["content"].replace("\n", "\n> "))
-            elif turn["status"] == "in_progress":
-                self.follow()
-            else:
-                self.screen.say(turn["content"] + mark_of(turn))
+            self.transcript.show_last()
 
     # What is typed
 
     def obey(self, text: str) -> None:
-        """Send what was typed, or do what it says: a command is a line that begins with a slash and
-        one word."""
-        if "\n" in text or not COMMAND.match(text):
+        """Send what was typed, or do what it says. A command is a line that begins with a slash and
+        one word; the text of a system prompt may have several."""
+        typed = COMMAND.fullmatch(text)
+        if typed is None or ("\n" in text and typed[1] != "/system"):
             self.send(text)
             return
-        match text.split():
-            case ["/retry" | "/continue" as command]:
-                self.ask_again(command)
+        name, words = typed[1], unquoted(typed[2] or "").strip()
+        if name in self.choosing:
+            self.choosing[name](words)
+        elif name in self.commands and not words:
+            self.commands[name]()
+        else:
+            raise Refused(
+                "It was not sent: there is no such command, /? lists them. "
+                "To send it, put a blank before it."
+            )
+
+    def complete(self, line: str) -> list[str]:
+        """What the last word of a line may become."""
+        *before, begun = line.split(" ")
+        match before:
+            case []:
+                words = [f"{name} " for name in self.choosing] + [*self.commands, "/quit"]
             case ["/model"]:
-                self.list_models()
-            case ["/model", model]:
-                self.take_model(model)
-            case ["/new"]:
-                self.client.session_id = None
-                self.screen.say("Your next message begins a new session.", err=True)
-            case ["/list"]:
-                self.list_sessions()
-            case ["/?" | "/help"]:
-                self.screen.say(HELP)
+                words = self.choices.models()
+            case ["/set"]:
+                words = [f"{name} " for name in OPTIONS]
             case _:
-                raise Refused(
-                    "It was not sent: there is no such command, /? lists them. "
-                    "To send it, put a blank before it."
-                )
+                words = []
+        return [word for word in words if word.startswith(begun)]
 
     def send(self, text: str) -> None:
-        message = {"content": QUOTED.sub(r"\1", text).strip("\n")}
+        message = {"content": unquoted(text).strip("\n")}
         session_id = self.client.session_id
+        self.screen.begin_reply()
         if session_id:
             self.answer(f"/sessions/{session_id}/messages", message)
         else:
-            self.answer("/sessions", message | self.fields)
+            self.answer("/sessions", message | self.choices.fields)
 
     def ask_again(self, command: str) -> None:
         if not self.client.session_id:
             raise Refused("There is no reply yet.")
+        if command == "/retry":
+            self.screen.begin_reply()
         self.answer(f"/sessions/{self.client.session_id}{command}")
 
-    def list_models(self) -> None:
-        for model in self.client.get("/models")["data"]:
-            mark = "*" if model["id"] == self.fields.get("model") else " "
-            self.screen.say(f"{mark} {model['id']}")
+    def begin_anew(self) -> None:
+        self.client.session_id = None
+        self.screen.say("Your next message begins a new session.", err=True)
 
-    def take_model(self, model: str) -> None:
-        if self.client.session_id:
-            self.client.call("PATCH", f"/sessions/{self.client.session_id}", {"model": model})
-        self.fields["model"] = model
-
-    def list_sessions(self) -> None:
-        for session in self.client.get("/sessions")["data"]:
-            day, title = session["updated_at"][:10], " ".join(session["title"].split())
-            self.screen.say(f"{session['id']}  {day}  {title}")
+    def help(self) -> None:
+        self.screen.say(HELP)
 
     def talk(self) -> int:
         """Do what is typed, until the user leaves: by a word, by Ctrl-D, or by Ctrl-C twice in a
         row."""
-        outcome, readline = self.run(self.greet), open_history()
+        outcome, readline = self.run(self.greet), open_history(self.complete)
         while True:
-            text = read_typed(self.fields.get("model", ""), readline)
+            text = read_typed(self.choices.model, readline)
             if text is None and outcome != STOPPED:
                 self.screen.say("Ctrl-C again, or Ctrl-D, leaves.", err=True)
                 outcome = STOPPED
@@ -196,7 +226,7 @@ class Chat:
     def take_default(self, error: Refused) -> bool:
         """Give the session the server's default model, where its own is gone: the server says so by
         its pointer, a provider by a 400 that names the model, which it does not list any more."""
-        is_refused, gone = error.pointer == "/model", self.fields.get("model", "")
+        is_refused, gone = error.pointer == "/model", self.choices.model
         is_named = error.reply_status == 400 and gone.rpartition("/")[2] in str(error)
         if not is_refused and not is_named:
             return False
@@ -205,7 +235,7 @@ class Chat:
         default = next((model["id"] for model in models if model["default"]), None)
         if default is None or (is_listed and not is_refused):
             return False
-        self.take_model(default)
+        self.choices.take(model=default)
         sentence = f"[{gone} is not served any more: {default} answers from here on.]"
         self.screen.say(sentence, err=True)
         return True
@@ -224,13 +254,13 @@ class Chat:
         data = event.data
         match event.name:
             case "session":
-                self.fields["model"] = data["model"]["id"]
+                self.choices.fields["model"] = data["model"]["id"]
             case "thinking":
                 self.screen.awaits = f"thinking: {data['characters']} characters"
             case "waiting":
                 self.screen.awaits = f"the provider asks to wait {data['seconds']} s"
             case "content_delta":
-                self.screen.say(data["delta"], nl=False)
+                self.screen.write(data["delta"])
             case "assistant_turn":
                 if data["status"] != "complete":
                     raise Refused(f"The reply is {data['status']}: /continue goes on.")
@@ -240,13 +270,10 @@ class Chat:
                 raise Refused(data["message"], reply_status=data["status"])
 
 
-def mark_of(turn: dict[str, Any], hint: str = "") -> str:
-    """What is to be said behind a reply that went on, or is not whole."""
-    # A server of an older release says nothing of it.
-    mark = " [went on after an interruption]" if turn.get("continued") else ""
-    if turn.get("stop_reason") == "length":
-        return f"{mark} [cut at the limit{hint}]"
-    return mark if turn["status"] == "complete" else f"{mark} [{turn['status']}]"
+def problem_of(error: Refused) -> str:
+    """With the name of what was chosen before, if that is what the server refuses."""
+    name = (error.pointer or "").rpartition("/")[2]
+    return f"{name}: {error}" if name in (*OPTIONS, "system") else str(error)
 
 
 @click.command("chat", epilog="\b\n" + HELP)
@@ -263,8 +290,8 @@ def mark_of(turn: dict[str, Any], hint: str = "") -> str:
     envvar="PARLEY_TOKEN",
     help="Or $PARLEY_TOKEN, or else one that this folder's server signs.",
 )
-@click.option("--model", help="The model that answers.")
-@click.option("--system", help="The system prompt.")
+@click.option("-m", "--model", help="The model that answers.")
+@click.option("-s", "--system", help="The system prompt.")
 @click.option("-c", "--continue", "goes_on", is_flag=True, help="Go on with the last session.")
 @click.option("--session", "session_id", type=click.UUID, help="Go on with this session.")
 @click.option("--list", "is_list", is_flag=True, help="Print the latest sessions, and leave.")

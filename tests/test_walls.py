@@ -45,6 +45,7 @@ ONLY = {
     "marshmallow": {"app", "api", "schemas"},
     "flask": {"app", "api", "command", "schemas", "terminal", "logs"},
     "click": {"command", "terminal"},
+    "pygments": {"terminal"},
     "peewee": {"database", "models", "tables", "replies", "upkeep", "api"},
 }
 ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text("utf-8")

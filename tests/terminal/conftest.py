@@ -1,4 +1,4 @@
-"""`flask chat` and the folder of a service, for the tests of the command line."""
+"""`flask chat`, also in tmux, and the folder of a service, for the tests of the command line."""
 
 import contextlib
 import os
@@ -15,6 +15,9 @@ import pytest
 
 from client import SECRET, wait_until
 from product import ROOT, copy_of_the_service
+from servers import running
+from tmux import WIDE
+from tmux import Terminal as TmuxTerminal
 
 
 @pytest.fixture
@@ -111,6 +114,31 @@ class Terminal:
             self.process.kill()
         self.process.wait()
         os.close(self._keyboard)
+
+
+@pytest.fixture(scope="module")
+def place(provider_of_all, tmp_path_factory):
+    """A server; none of what a terminal shows has to do with the kind of its database."""
+    with running(
+        tmp_path_factory.mktemp("place"),
+        OPENAI_BASE_URL=provider_of_all.url + "/v1",
+        DEFAULT_MODEL="m-1",
+    ) as server:
+        yield server
+
+
+@pytest.fixture
+def tmux(place, tmp_path):
+    """A function that opens a real terminal."""
+    terminals = []
+
+    def open_terminal(columns=WIDE, server=place, **environment):
+        terminals.append(TmuxTerminal(tmp_path, columns, server, **environment))
+        return terminals[-1]
+
+    yield open_terminal
+    for terminal in terminals:
+        terminal.close()
 
 
 @pytest.fixture

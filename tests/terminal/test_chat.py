@@ -7,8 +7,8 @@ import threading
 import pytest
 
 from chats import PIPES, PLACE, SESSION, TURN, first_session
-from client import make_token
-from provider import REFUSED, Provider, cut, reply, status
+from client import make_token, wait_until
+from provider import Provider, reply, status
 
 pytestmark = pytest.mark.parametrize(
     "engine", ["sqlite"], indirect=True
@@ -101,7 +101,7 @@ def stopped(terminal):
     chat.type("Tell me a story\n")
     chat.wait_for("Once upon")
     chat.press_ctrl_c()
-    chat.wait_for("[stopped]\r\nm-1> ")
+    chat.wait_for("[stopped] /continue goes on.\r\nm-1> ")
     return chat
 
 
@@ -126,6 +126,44 @@ def test_ctrl_c_stops_the_reply_and_the_talk_goes_on(terminal, alice, provider):
         "Tell me a story",
         "The end.",
     ]
+
+
+def test_only_what_can_go_on_is_said_to(terminal, provider):
+    """A retry that is stopped gives way to the reply that was whole before it."""
+    provider.script = [
+        reply(threading.Event()),
+        reply("Whole."),
+        reply("Half ", threading.Event()),
+    ]
+    chat = terminal()
+    chat.wait_for("> ")
+    chat.type("Hello\n")
+    provider.wait_for_request(1)
+    chat.press_ctrl_c()
+    chat.wait_for("[stopped]\r\nm-1> ")
+    chat.type("Hello\n")
+    chat.wait_for("Whole.\r\nm-1> ")
+    chat.type("/retry\n")
+    chat.wait_for("Half ")
+    chat.press_ctrl_c()
+    chat.wait_for("[stopped]\r\nm-1> ")
+
+
+def test_ctrl_c_is_no_error_where_no_reply_is_under_way(terminal):
+    server = Provider()
+    session = status(200, PLACE | {"turns": [TURN]})
+    server.models = lambda request: (
+        iter([threading.Event()]) if request.path == "/sessions" else session(request)
+    )
+    server.default = status(409, {"errors": [{"detail": "No reply is under way."}]})
+    chat = terminal("--session", SESSION, url=server.url)
+    chat.wait_for("text\r\nm> ")
+    chat.type("/list\n")
+    wait_until(lambda: server.requests[-1].path == "/sessions")
+    chat.press_ctrl_c()
+    chat.wait_for(" [stopped]\r\nm> ")
+    server.close()
+    assert server.posts and "Error" not in chat.screen
 
 
 def test_ctrl_c_twice_leaves_a_reply(terminal, alice, provider):
@@ -155,7 +193,10 @@ def test_ctrl_c_ends_one_question(command, alice, provider):
         process.stdin.close()
         assert process.stdout.read(10) == "Once upon "
         process.send_signal(signal.SIGINT)
-        assert (process.stdout.read(), process.stderr.read()) == ("\n", " [stopped]\n")
+        assert (process.stdout.read(), process.stderr.read()) == (
+            "\n",
+            " [stopped] /continue goes on.\n",
+        )
     assert process.returncode == 1
     assert alice.turns(first_session(alice))[1]["status"] == "interrupted"
 
@@ -197,47 +238,3 @@ def test_a_message_whose_answer_is_lost_is_answered_once(
     chat.wait_for("No connection. Trying again.\r\nOne two.\r\nm-1> ")
     assert len(provider.posts) == 1
     assert [turn["content"] for turn in alice.turns(first_session(alice))] == ["Count", "One two."]
-
-
-def test_an_old_session_is_shown_and_continued(terminal, alice, provider):
-    provider.script = [reply("A1"), cut("A2"), REFUSED, reply("A3")]
-    session = alice.create("Q1\nin two lines")
-    alice.post(f"/sessions/{session['id']}/messages", {"content": "Q2"})
-    chat = terminal("--session", session["id"], "--model", "m-2", "--system", "Be brief.")
-    chat.wait_for(f"{chat.url}, m-2, /? for help\r\n> Q1\r\n> in two lines\r\nA1\r\n> Q2\r\n")
-    chat.wait_for("A2 [went on after an interruption] [failed]\r\nm-2> ")
-    chat.type("Q3\n")
-    chat.wait_for("A3\r\nm-2> ")
-    assert provider.posts[-1].body["model"] == "m-2"
-    assert provider.posts[-1].body["messages"][0]["content"] == "Be brief."
-
-
-def test_a_reply_that_is_under_way_elsewhere_is_followed(terminal, alice, provider):
-    gate, words = threading.Event(), [part for number in range(60) for part in (f"{number} ", 0.05)]
-    provider.script = [reply("One ", *words, gate, "two.")]
-    alice.post("/sessions", {"content": "Count"}, Prefer="respond-async").json()
-    chat = terminal("-c")
-    chat.wait_for("> Count\r\nOne ")
-    gate.set()
-    chat.wait_for("".join(words[::2]) + "two.\r\nm-1> ")
-
-
-def test_lists_the_latest_sessions(run, alice):
-    session = alice.create("Hello")
-    alice.patch(f"/sessions/{session['id']}", {"title": "Two\nlines \x1b[31mred"})
-    line = run(options=["--list"]).stdout.splitlines()[0]
-    assert line == f"{session['id']}  {session['created_at'][:10]}  Two lines [31mred"
-
-
-def test_says_where_the_beginning_of_a_session_is_not_shown(terminal):
-    """As where all of it would be too much for one answer."""
-    turns = [{"kind": "user", "content": "the newest question"}, TURN]
-    server = Provider()
-    server.models = status(200, PLACE | {"turns": turns, "meta": {"has_more": True}})
-    chat = terminal("--session", SESSION, url=server.url)
-    chat.wait_for("text")
-    chat.type("/quit\n")
-    chat.wait_for_end()
-    server.close()
-    said = "[The beginning of this session is too long to be shown.]"
-    assert chat.screen.index(said) < chat.screen.index("> the newest question")

@@ -1,0 +1,74 @@
+"""What has been said on a server, as a terminal shows it."""
+
+from collections.abc import Callable
+from typing import Any
+
+from terminal.client import Client
+from terminal.screen import Screen
+
+PAGE = 100  # turns
+
+
+class Transcript:
+    """The sessions of a user, and what was said in one. A reply that is still being written is
+    printed by `follow`, as it comes."""
+
+    def __init__(self, client: Client, screen: Screen, follow: Callable[[], None]) -> None:
+        self._client, self._screen, self._follow = client, screen, follow
+
+    def show_last(self) -> None:
+        """Show the last message of the user, and its reply."""
+        response = self._client.call("GET", f"/sessions/{self._client.session_id}?turns[limit]=2")
+        session = response.json()
+        turns = session["turns"]
+        asked = [place for place, turn in enumerate(turns) if turn["kind"] == "user"]
+        begin = asked[-1] if asked else 0
+        if begin or session.get("meta", {}).get("has_more"):
+            self._screen.say("[There is more before this: /history shows all.]")
+        self._show(turns[begin:], response.headers.get("First-Turn-Sent", ""))
+
+    def show_all(self) -> None:
+        """Show all that was said in the session."""
+        path = f"/sessions/{self._client.session_id}?turns[limit]={PAGE}"
+        turns: list[dict[str, Any]] = []
+        has_more = self._client.session_id is not None
+        while has_more:
+            before = f"&turns[before]={turns[0]['id']}" if turns else ""
+            response = self._client.call("GET", path + before)
+            session = response.json()
+            turns = session["turns"] + turns
+            has_more = session.get("meta", {}).get("has_more")
+        if not turns:
+            self._screen.say("Nothing has been said yet.")
+        else:
+            self._show(turns, response.headers.get("First-Turn-Sent", ""))
+
+    def _show(self, turns: list[dict[str, Any]], first_sent: str) -> None:
+        for turn in turns:
+            if turn.get("id") == first_sent:
+                self._screen.say("[The model no longer sees what is above.]")
+            if turn["kind"] == "user":
+                self._screen.quote(turn["content"])
+                continue
+            self._screen.begin_reply()
+            if turn["status"] == "in_progress":
+                self._follow()
+            else:
+                self._screen.write(turn["content"])
+                if mark := mark_of(turn):
+                    self._screen.say(mark)
+                self._screen.end_line()
+
+    def list_sessions(self) -> None:
+        for session in self._client.get("/sessions")["data"]:
+            day, title = session["updated_at"][:10], " ".join(session["title"].split())
+            self._screen.say(f"{session['id']}  {day}  {title}")
+
+
+def mark_of(turn: dict[str, Any], hint: str = "") -> str:
+    """What is to be said behind a reply that went on, or is not whole."""
+    # A server of an older release says nothing of it.
+    mark = " [went on after an interruption]" if turn.get("continued") else ""
+    if turn.get("stop_reason") == "length":
+        return f"{mark} [cut at the limit{hint}]"
+    return mark if turn["status"] == "complete" else f"{mark} [{turn['status']}]"

@@ -1,0 +1,160 @@
+"""What the user of `flask chat` chooses for its replies: model, system prompt, options."""
+
+import pytest
+
+from chats import first_session
+from provider import reply, status
+
+pytestmark = pytest.mark.parametrize(
+    "engine", ["sqlite"], indirect=True
+)  # the terminal speaks HTTP, which is the same on both
+
+
+def sent(provider):
+    """What of the choices the model was sent last."""
+    body = provider.posts[-1].body
+    [*_, system] = [None] + [
+        message["content"] for message in body["messages"] if message["role"] == "system"
+    ]
+    names = ("temperature", "reasoning_effort")
+    return body["model"], system, *(body.get(name) for name in names)
+
+
+@pytest.fixture
+def talk(terminal):
+    """A function that types a line into a talk, and waits until this is said behind it."""
+    chat = terminal()
+    chat.wait_for("m-1> ")
+
+    def talk(line, answer="", model="m-1"):
+        chat.type(line + "\n")
+        chat.wait_for(
+            "\r\n" + "".join(f"{each}\r\n" for each in answer.splitlines()) + f"{model}> "
+        )
+
+    return talk
+
+
+ALL = "temperature {}\nmax_tokens {}\nreasoning_effort {}"
+
+
+def test_options_have_a_short_form(run, provider):
+    assert run(options=["-m", "m-2", "-s", "Be kind.", "Hello"]).stdout == "The answer.\n"
+    assert sent(provider) == ("m-2", "Be kind.", None, None)
+
+
+def test_what_is_chosen_before_the_first_message_is_sent_with_it(talk, provider, alice):
+    talk("/set", ALL.format("default", "default", "default"))
+    talk("/set temperature 0.7", "temperature 0.7")
+    talk("/set max_tokens 500", "max_tokens 500")
+    talk("/set reasoning_effort 5", "reasoning_effort 5")
+    talk("/system", "There is no system prompt.")
+    talk("/system Be  kind.", "It holds from the next reply on.")
+    talk("/system", "Be  kind.")
+    talk("/set", ALL.format("0.7", "500", "5"))
+    assert not provider.posts
+    talk("Hello", "The answer.")
+    assert sent(provider) == ("m-1", "Be  kind.", 0.7, "5")
+    session = alice.get(f"/sessions/{first_session(alice)['id']}").json()
+    assert session["options"] == {"temperature": 0.7, "max_tokens": 500, "reasoning_effort": "5"}
+
+
+def test_what_is_chosen_later_holds_from_the_next_reply_on(talk, provider):
+    talk("Hello", "The answer.")
+    assert sent(provider) == ("m-1", None, None, None)
+    talk("/set temperature 1", "temperature 1")
+    talk("/set reasoning_effort low", "reasoning_effort low")
+    talk("/system Be brief.", "It holds from the next reply on.")
+    talk("/model m-2", model="m-2")
+    talk("/set", ALL.format("1", "default", "low"), "m-2")
+    talk("/system", "Be brief.", "m-2")
+    talk("Again", "The answer.", "m-2")
+    assert sent(provider) == ("m-2", "Be brief.", 1, "low")
+
+
+def test_a_choice_can_be_taken_back(talk, provider):
+    for _ in range(2):  # before there is a session, and in it
+        talk("/set temperature 1", "temperature 1")
+        talk("/system Be brief.", "It holds from the next reply on.")
+        talk("/set temperature default", "temperature default")
+        talk("/system default", "It holds from the next reply on.")
+        talk("/system", "There is no system prompt.")
+        talk("Hello", "The answer.")
+        assert sent(provider) == ("m-1", None, None, None)
+
+
+def test_a_new_session_begins_with_what_was_chosen(talk, provider):
+    talk("Hello", "The answer.")
+    talk("/set temperature 1", "temperature 1")
+    talk("/system Be brief.", "It holds from the next reply on.")
+    talk("/new", "Your next message begins a new session.")
+    talk("/set temperature", "temperature 1")
+    talk("Hello", "The answer.")
+    assert sent(provider) == ("m-1", "Be brief.", 1, None)
+
+
+def test_a_system_prompt_may_have_several_lines(terminal, provider):
+    chat = terminal()
+    chat.wait_for("m-1> ")
+    chat.type('/system """Be kind.\n')
+    chat.wait_for("... ")
+    chat.type('  Be "brief".\n')
+    chat.wait_for("... ")
+    chat.type('"""\n')
+    chat.wait_for("It holds from the next reply on.\r\nm-1> ")
+    chat.type("/system\n")
+    chat.wait_for('Be kind.\r\n  Be "brief".\r\nm-1> ')
+    chat.type("/system One\nTwo\n")  # as it is pasted
+    chat.wait_for("It holds from the next reply on.\r\nm-1> ")
+    chat.type("Hello\n")
+    chat.wait_for("The answer.\r\nm-1> ")
+    assert sent(provider)[1] == "One\nTwo"
+
+
+BAD = {
+    "/set temperature 9": "temperature: Give a number from 0 to 2.",
+    "/set temperature warm": "temperature: Give a number from 0 to 2.",
+    "/set temperature 1e999": "temperature: Give a number from 0 to 2.",
+    "/set max_tokens 5.5": "max_tokens: Give a whole number from 1 to 8192.",
+    "/set max_tokens 007": "max_tokens: Give a whole number from 1 to 8192.",
+    "/set reasoning_effort very low": "reasoning_effort: Give one word in ASCII, such as low.",
+}
+
+
+@pytest.mark.parametrize("line", BAD)
+def test_the_server_says_what_is_wrong_with_a_value(line, talk, provider):
+    name, value = line.split(" ", 2)[1:]
+    talk(line, f"{name} {value}")
+    talk("Hello", f"Error: {BAD[line]}")  # with the first message, which was not stored
+    talk(f"/set {name} default", f"{name} default")
+    talk("Hello", "The answer.")
+    talk(line, f"Error: {BAD[line]}")
+    talk(f"/set {name}", f"{name} default")
+
+
+def test_what_a_provider_refuses_is_named(talk, provider):
+    refusal = {"error": {"message": "Unsupported value: 'temperature'", "param": "temperature"}}
+    provider.script = [status(400, refusal), reply("Yes.")]
+    talk("/set temperature 1", "temperature 1")
+    said = "The provider openai refuses the option temperature: Unsupported value: 'temperature'"
+    talk("Hello", f"Error: {said}")
+    talk("/set temperature default", "temperature default")
+    talk("Hello", "Yes.")
+
+
+def test_what_is_no_option_is_told(talk, provider):
+    talk("/set", ALL.format("default", "default", "default"))
+    there_are = "There are: temperature, max_tokens, reasoning_effort."
+    talk("/set top_p 1", f"Error: There is no such option. {there_are}")
+    talk("/model m-1 m-2", "Error: The id of a model has no blank.")
+
+
+def test_an_old_session_has_what_was_chosen_in_it(run, alice, provider):
+    session = alice.create("Hello", system="Be kind.", options={"temperature": 0})
+    done = run(options=["-c", "/set"])
+    assert done.stdout == ALL.format("0", "default", "default") + "\n"
+    assert run(options=["-c", "/system"]).stdout == "Be kind.\n"
+    done = run(options=["-c", "/set temperature 2"])
+    assert (done.returncode, done.stdout) == (0, "temperature 2\n")
+    options = alice.get(f"/sessions/{session['id']}").json()["options"]
+    assert options == {"temperature": 2}
