@@ -1,7 +1,7 @@
 // Who is signed in: by a token, or by the word of a proxy in front of the server.
 
 import { $, button } from "../dom.js";
-import { write } from "../markdown.js";
+import { write } from "../markdown/markdown.js";
 import { api, on, pause, store, useProxy, useToken } from "./api.js";
 import { forgetChoices, useChoicesOf } from "./choices.js";
 import { list } from "./list.js";

@@ -1,7 +1,7 @@
 // Turns as articles: what is said, who says it, and what can be done with it.
 
 import { $, button, element } from "../dom.js";
-import { Markdown, write } from "../markdown.js";
+import { Markdown, write } from "../markdown/markdown.js";
 import { fetchSession } from "./api.js";
 import { setBusy, state } from "./screen.js";
 import { timeOf } from "./times.js";

@@ -1,10 +1,13 @@
 """The page with much text: it is shown whatever it is, and the browser stays responsive while it streams."""
 
+import json
 import time
 
 import pytest
+from selenium.webdriver.support.ui import WebDriverWait
 
-from browser import written
+from browser import Page, fast_pieces, shown, start_browser, written
+from hostile_texts import hostile_texts
 from provider import reply
 
 pytestmark = pytest.mark.parametrize(
@@ -18,6 +21,10 @@ Use a **sorted set** for each `address`: drop what is older than the window, [co
 - one
 - two
   - three
+
+The sum is $\\frac{n(n+1)}{2}$.
+
+<details><summary>Why</summary>So.</details>
 
 | a | b |
 |---|---|
@@ -85,3 +92,57 @@ def test_two_hundred_kilobytes_stream_smoothly(name, page, provider):
     assert page.gap < 2
     # Half of the time or more goes into frames that come in time, and no frame lets anybody wait for long.
     assert sum(gap for gap in gaps if gap < 100) > sum(gaps) / 2 and gaps[-1] < 1500
+
+
+@pytest.fixture
+def traced(tmp_path_factory, server):
+    """The page in a browser that notes how long the processor worked at each of the page's tasks."""
+    driver = start_browser(tmp_path_factory.mktemp("chromium"), performance="ALL")
+    page = Page(driver, server).enter()
+    page.wait(lambda: page.find("#text").is_displayed())
+    yield page
+    driver.quit()
+
+
+def longest_task(page):
+    """The milliseconds that the processor worked at the longest task of the page since this was last asked."""
+    tasks = []
+
+    def has_come():  # the first call only has the browser write down what it has noted
+        for entry in page.driver.get_log("performance"):
+            message = json.loads(entry["message"])["message"]
+            event = message["params"] if message["method"] == "Tracing.dataCollected" else {}
+            if "RunTask" in event.get("name", ""):
+                tasks.append(event.get("tdur", 0) / 1000)
+        return tasks
+
+    page.wait(has_come)
+    return max(tasks)
+
+
+def test_two_hundred_hostile_texts_stop_nothing_for_200_milliseconds(traced):
+    """What a task waits for the processor, where other programs have it, is not counted."""
+    texts = hostile_texts(19_000)
+    names = list(texts)
+    times = {}
+    for at in range(0, len(names), 8):
+        some = names[at : at + 8]
+        shown(traced, [texts[name] for name in some])
+        times[", ".join(some)] = longest_task(traced)
+    print(f"the longest tasks took {sorted(map(round, times.values()))} ms")
+    assert len(texts) >= 200 and max(times.values()) > 10
+    assert {some: time for some, time in times.items() if time >= 200} == {}
+
+
+def test_formulas_and_code_at_500_words_a_second_stop_nothing_for_200_milliseconds(
+    traced, provider
+):
+    provider.script = [reply(*fast_pieces(100))]
+    longest_task(traced)
+    traced.say("Much")
+    traced.wait(lambda: len(traced.texts(".text math")) >= 100)
+    WebDriverWait(traced.driver, 60).until(
+        lambda _: "tokens read" in traced.text("article:last-child")
+    )
+    assert traced.gap < 2 and len(traced.texts(".text math")) == 600
+    assert 10 < longest_task(traced) < 200

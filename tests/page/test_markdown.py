@@ -9,7 +9,6 @@ import urllib.parse
 import pytest
 
 from browser import written
-from product import ROOT
 from provider import reply, status
 
 LEFT_OUT = {"HTML blocks", "Raw HTML", "Entity and numeric character references"}
@@ -88,16 +87,6 @@ class Normalizer(html.parser.HTMLParser):
     def handle_data(self, data):
         if "figcaption" not in self.open:
             self.parts.append(data)
-
-
-def test_marked_is_as_npm_has_it(npm):
-    folder = npm / "marked"
-    assert (ROOT / "static" / "marked.js").read_bytes() == (
-        folder / "lib" / "marked.esm.js"
-    ).read_bytes()
-    licence = (ROOT / "static" / "marked.LICENSE.md").read_text()
-    version = json.loads((folder / "package.json").read_text())["version"]
-    assert licence.endswith((folder / "LICENSE").read_text()) and f"version {version}," in licence
 
 
 def examples(npm):
@@ -207,7 +196,7 @@ UNITS = [
 
 TIMES = """
     const [units, size, done] = arguments;
-    import("/static/markdown.js").then(({ Markdown }) => {
+    import("/static/markdown/markdown.js").then(({ Markdown }) => {
         /** The least milliseconds of some tries, until one takes no longer than `most`: another program may hold it up. */
         const draw = (unit, most) => {
             const text = unit.repeat(size / unit.length);

@@ -35,6 +35,7 @@ def test_axe_finds_nothing(browser, server, provider, check):
         provider.script = [reply(EVERYTHING), cut("Half"), REFUSED]
         page.say("Show all there is")
         page.wait_for_text("tokens read", "article:last-child")
+        page.wait(lambda: len(page.texts(".text math")) == 3 and page.texts(".token-deleted"))
         page.say("And fail")
         page.wait_for_text("broke the connection", "article:last-child")
         page.wait(lambda: page.titles)

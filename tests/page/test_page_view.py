@@ -4,6 +4,7 @@ import threading
 
 import pytest
 
+from browser import fast_pieces
 from provider import reply
 
 pytestmark = pytest.mark.parametrize(
@@ -37,6 +38,33 @@ def test_the_end_stays_in_view_at_any_speed(rate, page, provider):
     page.wait_for_text("tokens read", "article:last-child")
     page.wait(lambda: page.gap < 2)
     assert page.run("window.away") == 0
+
+
+GAPS = """
+    window.gaps = [];
+    const log = document.getElementById("log");
+    const channel = new MessageChannel();
+    channel.port1.onmessage = () => window.gaps.push(log.scrollHeight - log.scrollTop - log.clientHeight);
+    const frame = () => {
+        channel.port2.postMessage(""); // it comes behind what the frame shows
+        requestAnimationFrame(frame);
+    };
+    frame();
+"""
+
+
+def test_the_end_stays_in_view_with_formulas_and_code_at_500_words_a_second(page, provider):
+    provider.script = [reply("Line\n\n" * 60, *fast_pieces(20))]
+    page.say("Much")
+    page.wait_for_text("Part 1", "article:last-child")
+    page.driver.execute_script(GAPS)
+    page.wait_for_text("tokens read", "article:last-child")
+    page.wait(lambda: page.gap < 2)
+    gaps = page.run("window.gaps")
+    late = [gap for gap in gaps if gap > 2]
+    assert len(late) <= len(gaps) / 50, f"{len(late)} of {len(gaps)} frames: {late}"
+    assert len(page.texts(".text math")) == 20 * 6
+    assert len(page.texts(".token-keyword")) >= 20 * 4
 
 
 def test_a_reader_who_scrolls_away_is_left_there_and_brought_back(page, provider):

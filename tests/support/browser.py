@@ -1,6 +1,7 @@
 """A browser for the tests, and the page as one user has it open there."""
 
 import contextlib
+import re
 import shutil
 import threading
 import uuid
@@ -153,8 +154,8 @@ def read_through_a_break(page, provider, proxy):
     assert len(provider.posts) == 1
 
 
-@pytest.fixture(scope="session")
-def driver(tmp_path_factory):
+def start_browser(folder, **logs):
+    """A browser with this folder for its profile; `logs` are the kinds of entries that it keeps, with their level."""
     if not (CHROMIUM and CHROMEDRIVER):
         pytest.skip("no chromium and chromedriver: apt-get install chromium chromium-driver")
     options = webdriver.ChromeOptions()
@@ -164,10 +165,18 @@ def driver(tmp_path_factory):
     # Names that are no "localhost", which browsers trust over plain HTTP too, and certificates of nobody.
     options.add_argument("--host-resolver-rules=MAP *.test 127.0.0.1")
     options.add_argument("--ignore-certificate-errors")
-    options.add_argument(f"--user-data-dir={tmp_path_factory.mktemp('chromium')}")
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    options.add_argument(f"--user-data-dir={folder}")
+    options.set_capability("goog:loggingPrefs", logs)
+    if "performance" in logs:
+        traced = {"enableNetwork": False, "enablePage": False, "traceCategories": "toplevel"}
+        options.add_experimental_option("perfLoggingPrefs", traced)
     options.set_capability("unhandledPromptBehavior", "ignore")
-    driver = webdriver.Chrome(options, webdriver.ChromeService(CHROMEDRIVER))
+    return webdriver.Chrome(options, webdriver.ChromeService(CHROMEDRIVER))
+
+
+@pytest.fixture(scope="session")
+def driver(tmp_path_factory):
+    driver = start_browser(tmp_path_factory.mktemp("chromium"), browser="ALL")
     yield driver
     driver.quit()
 
@@ -196,7 +205,7 @@ def npm():
 
 WRITE = """
     const [texts, step, done] = arguments;
-    import("/static/markdown.js").then(({ Markdown, write }) => done(texts.map((text) => {
+    import("/static/markdown/markdown.js").then(({ Markdown, write }) => done(texts.map((text) => {
         const target = document.createElement("div");
         if (!step) {
             write(target, text);
@@ -218,6 +227,37 @@ def written(page, texts, step=0):
     return page.driver.execute_async_script(WRITE, texts, step)
 
 
+SHOW = """
+    const [texts, done] = arguments;
+    const frame = () => new Promise((resolve) => requestAnimationFrame(resolve));
+    const { write } = await import("/static/markdown/markdown.js");
+
+    /** Shows a text, until nothing of it has changed for some frames. */
+    const show = async (text, isThere = () => true) => {
+        const place = Object.assign(document.createElement("div"), { className: "text" });
+        let still = 0;
+        new MutationObserver(() => (still = 0)).observe(place, { subtree: true, childList: true });
+        document.getElementById("turns").append(place);
+        write(place, text);
+        while (still++ < 4 || !isThere(place)) await frame();
+        place.remove();
+        return place.innerHTML;
+    };
+
+    const hasBoth = (place) => place.querySelector("math") && place.querySelector("span[class^=token]");
+    await show("$x$\\n\\n```js\\nlet x;\\n```", hasBoth); // what has to be loaded is loaded
+    const shown = [];
+    for (const text of texts) shown.push(await show(text));
+    done(shown);
+"""
+
+
+def shown(page, texts):
+    """The HTML of texts, with all formulas and colours; the page is signed in."""
+    page.driver.set_script_timeout(280)
+    return page.driver.execute_async_script("(async () => {" + SHOW + "})()", texts)
+
+
 EVERYTHING = """
 ### Headings
 
@@ -233,13 +273,74 @@ EVERYTHING = """
 | 1    | 2     |
 
 ```python
-print("a line that is so long that it does not fit into the column, and has to be scrolled: " + "a" * 1_000)
+@cached  # a comment
+def shown(line: str = "a line that is so long that it does not fit into the column, and has to be scrolled") -> bool:
+    return line * 1_000
+```
+
+```diff
+- old
++ new
+```
+
+```css
+.text { color: #123 }
 ```
 
 # Back to the top
 
-$$ x^2 $$
+The root of $x^2$ is $\\color{red}{x}$, and
+
+$$ x = x + x + x + x + x + x + x + x + x + x + x + x + x + x + x + x + x + x + x + x + x + x + x + x + x + x + x + x $$
+
+<details open>
+<summary>Why</summary>
+
+So it *is*.
+
+</details>
 """
+
+
+# What a long answer has: formulas, code of several languages, tables and details, a hundred words of them.
+PART = r"""
+## Part {number}
+
+The sum $\sum_{i=0}^n i = \frac{n(n+1)}{2}$ is **known**, and so is $\sqrt{x^2 + y^2}$ in `code`:
+
+$$ \begin{pmatrix} a & b \\ c & d \end{pmatrix}^{-1} = \frac{1}{ad - bc} \begin{pmatrix} d & -b \\ -c & a \end{pmatrix} $$
+
+```python
+def mean(values: list[float]) -> float:
+    # The mean.
+    return sum(values) / len(values)  # of what is there
+```
+
+| name | is |
+|------|----|
+| $\alpha$ | one |
+| $\beta$ | two |
+
+<details>
+<summary>Why</summary>
+
+Because $a^2 + b^2 = c^2$.
+
+```sql
+SELECT count(*) FROM triangles WHERE a = 3 -- and so on
+```
+
+</details>
+
+"""
+
+
+def fast_pieces(count):
+    """Pieces of so many parts, for a provider that writes 500 words a second."""
+    text = "".join(PART.replace("{number}", str(number)) for number in range(count))
+    words = re.findall(r"\S+\s+", text)
+    batches = ["".join(words[at : at + 10]) for at in range(0, len(words), 10)]
+    return [part for batch in batches for part in (batch, 0.02)]
 
 
 WORDS = [word for number in range(60) for word in (f"word{number} ", 0.1)]  # 6 s of talk
