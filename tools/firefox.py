@@ -13,7 +13,7 @@ import time
 
 from marionette_driver import By
 from marionette_driver.keys import Keys
-from marionette_driver.marionette import Alert, Marionette
+from marionette_driver.marionette import Marionette
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "tests" / "support"))
 
@@ -143,10 +143,18 @@ def check(page, server, provider, database):
     page.find("#list li button").click()
     page.wait(lambda: page.find("#rename").is_displayed(), "the menu")
     page.find("#rename").click()
-    alert = Alert(page.firefox)
-    alert.send_keys("Renamed")
-    alert.accept()
+    page.wait(lambda: page.run("document.activeElement.ariaLabel") == "Title", "the field")
+    page.find("#list input").send_keys(Keys.CONTROL + "a")
+    page.find("#list input").send_keys("Renamed" + Keys.ENTER)
     page.wait(lambda: page.text("#list strong") == "Renamed", "renamed")
+
+    page.find("#list li button").click()
+    page.wait(lambda: page.find("#delete").is_displayed(), "the menu")
+    page.find("#delete").click()
+    page.wait(lambda: page.text("#title") == "New chat", "deleted")
+    page.find("#undo").click()
+    page.wait(lambda: page.text("#title") == "Renamed", "undone")
+    page.wait_for_end(turns + 6)
 
     [session] = server.client(USER).get("/sessions").json()["data"]
     lengthen(database, session, 100)

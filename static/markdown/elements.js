@@ -33,9 +33,9 @@ const ENTITY = /&(?:#(\d{1,7})|#[xX]([\da-fA-F]{1,6})|(\w+));/g;
 const PART_OF_CODE = /[^\n]*(?:\n[^\n]*){0,499}\n?/g;
 
 /** The character of a number, as HTML has it. */
-function characterOf(code) {
-  const isCharacter = code && code <= 0x10ffff && !(code >= 0xd800 && code < 0xe000);
-  return isCharacter ? String.fromCodePoint(code) : "\ufffd";
+function characterOf(number) {
+  const isCharacter = number && number <= 0x10ffff && !(number >= 0xd800 && number < 0xe000);
+  return isCharacter ? String.fromCodePoint(number) : "\ufffd";
 }
 
 /** A text with the characters that its entities stand for. */

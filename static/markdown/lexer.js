@@ -119,14 +119,14 @@ class BoundedLexer extends Lexer {
   }
 }
 
-function lexer(links) {
+function lexerWith(links) {
   const lexer = new BoundedLexer(OPTIONS);
   lexer.tokens.links = links;
   return lexer;
 }
 
 /** The tokens of a text. `links` are the definitions before it, to which its own are added. */
-export const lex = (text, links) => lexer(links).lex(text);
+export const lex = (text, links) => lexerWith(links).lex(text);
 
 /** Adds the definitions of a text to the links. */
-export const define = (text, links) => void lexer(links).blockTokens(text);
+export const define = (text, links) => void lexerWith(links).blockTokens(text);

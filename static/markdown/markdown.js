@@ -61,8 +61,8 @@ export class Markdown {
   }
 
   /**
-   * Shows what has come, as far as there is time, and the rest in the next frames. `isEnd` says that
-   * nothing more will come.
+   * Shows what has come, as far as there is time, and the rest in the next frames. `isEnd` says
+   * that nothing more will come.
    */
   draw(isEnd = false) {
     this.isEnd ||= isEnd;
@@ -151,8 +151,8 @@ export class Markdown {
   }
 
   /**
-   * Takes the text of finished blocks from the tail. All blocks but the first `others` have not been
-   * asked whether a definition behind them changes them.
+   * Takes the text of finished blocks from the tail. All blocks but the first `others` have not
+   * been asked whether a definition behind them changes them.
    */
   leaveText(text, others) {
     this.tail = this.tail.slice(text.length);
@@ -168,7 +168,7 @@ export class Markdown {
 
   /** Draws some of the finished blocks again where a label in them means something else by now. */
   drawChanged() {
-    for (let weight = 0; this.changed.length > 0 && weight < 1_000; ) {
+    for (let weight = 0; this.changed.length > 0 && weight < 1_000;) {
       const block = this.changed.pop();
       const [token] = lex(block.raw, this.links);
       const node = drawBlock(token, [...block.before]);

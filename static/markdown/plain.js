@@ -63,8 +63,8 @@ function withoutCells(text) {
 
 /**
  * The plain text of a message's beginning: without marks of emphasis, headings, lists, quotes,
- * tables, code and links. `**Use** [this](https://example.com)` is `Use this`. Formulas stay as they
- * are written.
+ * tables, code and links. `**Use** [this](https://example.com)` is `Use this`. Formulas stay as
+ * they are written.
  */
 export function plain(text) {
   const kept = [];

@@ -4,7 +4,11 @@
 import { NEAR, near } from "./bounds.js";
 
 /** A formula stays as it is written: none of its signs are marks. It ends at a blank line. */
-const FORMULAS = [["$$", "$$"], ["\\[", "\\]"], ["\\(", "\\)"]];
+const FORMULAS = [
+  ["$$", "$$"],
+  ["\\[", "\\]"],
+  ["\\(", "\\)"],
+];
 /** A formula between single dollars, but not the sums of "from $5 to $10". */
 const INLINE_FORMULA = /^\$(?![\s$])(?:\\.|[^$\\\n`])+(?<!\s)\$(?!\d)/;
 

@@ -40,6 +40,7 @@ export const on = { lost: () => {}, found: () => {}, refused: () => {}, changed:
  * - `as`: a token that is only tried, or "" for none.
  * - `unless`: a status that is no error: what is refused with it is returned.
  * - `waits`: whether it is sent again also where the server says that it is busy.
+ * - `keepalive`: whether it is sent to its end where the page is left meanwhile.
  * - `read`: makes of a response what is returned, and fails where that is cut.
  */
 export async function api(method, path, options = {}) {
@@ -80,7 +81,7 @@ function tellRefusal({ status, message }, { as = token, unless }) {
   if (status === 412) on.changed();
 }
 
-function requestOf(method, { as = token, body, headers, signal }) {
+function requestOf(method, { as = token, body, headers, signal, keepalive }) {
   const access = as && { Authorization: `Bearer ${as}` };
   const subject = named && as === token && { "For-Subject": named };
   const type = body && { "Content-Type": "application/json" };
@@ -90,6 +91,7 @@ function requestOf(method, { as = token, body, headers, signal }) {
     body: body && JSON.stringify(body),
     // What may change something is not taken back by hanging up.
     signal: method === "GET" ? signal : undefined,
+    keepalive,
     // Parley sends nobody elsewhere; what stands before it may, to its own page for signing in.
     redirect: "manual",
   };

@@ -1,15 +1,15 @@
 // What one types, sends and stops.
 
 import { $ } from "../dom.js";
-import { keepDraft } from "./drafts.js";
+import { keepField, message, paste, takeMessage } from "./drafts.js";
+import { MOST } from "./long.js";
 import { options, systemPrompt } from "./options.js";
 import { converse, stop } from "./replies.js";
-import { attempt, isBusy, isEnter, isLoading, state } from "./screen.js";
+import { attempt, hear, isBusy, isEnter, isLoading, sayIfAny, state } from "./screen.js";
 
 async function send() {
-  const content = $("text").value;
-  if (!content.trim() || isBusy() || isLoading()) return;
-  $("text").value = "";
+  if (!message().trim() || isBusy() || isLoading()) return;
+  const content = takeMessage();
   if (state.current) {
     await converse(`sessions/${state.current.id}/messages`, { content });
     return;
@@ -20,7 +20,7 @@ async function send() {
 }
 
 $("composer").onsubmit = attempt(send);
-$("text").oninput = keepDraft;
+$("text").oninput = keepField;
 $("text").onkeydown = (event) => {
   if (!isEnter(event)) return;
   event.preventDefault();
@@ -33,7 +33,23 @@ $("newline").onclick = () => {
   const field = $("text");
   field.focus();
   field.setRangeText("\n", field.selectionStart, field.selectionEnd, "end");
-  keepDraft();
+  keepField();
 };
+
+// What would make the field slow does not get into it, however it comes.
+$("text").addEventListener("beforeinput", (event) => {
+  const length = event.data?.length ?? 0;
+  if (length < MOST / 10 || $("text").value.length + length < MOST) return;
+  event.preventDefault();
+  paste(event.data.replace(/\r\n?/g, "\n"));
+});
+
+hear(
+  "pasted",
+  attempt(async () => {
+    const { drawPasted } = await import("./pasted.js");
+    drawPasted();
+  }, sayIfAny),
+);
 
 $("stop").onclick = attempt(stop);

@@ -105,8 +105,8 @@ export async function findMemory({ turns_left_out } = {}) {
   markMemory();
 }
 
-// Older turns come as the reader nears the first that is shown, or by the button above it. Most chats
-// have fewer than are shown at first: what fetches them is fetched when it is used.
+// Older turns come as the reader nears the first that is shown, or by the button above it. Most
+// chats have fewer than are shown at first: what fetches them is fetched when it is used.
 
 const showOlder = attempt(async () => (await import("./older.js")).showOlder(), sayIfAny);
 

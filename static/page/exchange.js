@@ -2,7 +2,7 @@
 
 import { $ } from "../dom.js";
 import { followEvents, store } from "./api.js";
-import { draftName, editName, keepDraft, takeOut, unsent } from "./drafts.js";
+import { draftName, editName, forgetDraft, giveBack, keepDraft, takeOut } from "./drafts.js";
 import { keepEditing } from "./editing.js";
 import { announce, frame, modelId, setBusy, state, tell } from "./screen.js";
 import {
@@ -71,7 +71,7 @@ export class Sending {
    * arrived.
    */
   takeBack(hasArrived) {
-    if (!hasArrived) $("text").value = unsent();
+    if (!hasArrived) giveBack();
     state.pending = "";
     keepDraft();
     this.shown.forEach((article) => article.remove());
@@ -85,7 +85,7 @@ export class Sending {
    */
   arrive() {
     state.pending = "";
-    store(this.draft, "");
+    forgetDraft(this.draft);
     if (this.isEdit) store(this.edited, "");
   }
 

@@ -4,7 +4,7 @@ import { $ } from "../dom.js";
 import { api, fetchSession, store } from "./api.js";
 import { takeSettings } from "./choices.js";
 import { showNew } from "./conversation.js";
-import { editName } from "./drafts.js";
+import { editName, keepAsDraft, takeMessage } from "./drafts.js";
 import { IN_COPY } from "./editing.js";
 import { converse, open } from "./replies.js";
 import { focusText, say, state, takeScreen, tell } from "./screen.js";
@@ -71,16 +71,11 @@ async function copyBefore(article, signal) {
  * there.
  */
 async function sendIn(id, content) {
-  store(`draft ${id}`, content);
-  try {
-    await open(id);
-  } finally {
-    if (state.current?.id === id) $("text").value ||= content; // a tab keeps so much, no more
-  }
+  keepAsDraft(content, id);
+  await open(id);
   say(IN_COPY, "faint");
   if (state.current?.id !== id) return;
-  $("text").value = "";
-  await converse(`sessions/${id}/messages`, { content });
+  await converse(`sessions/${id}/messages`, { content: takeMessage() });
 }
 
 /** Starts a chat with the settings of another. */

@@ -1,12 +1,9 @@
-// The list of chats: found, opened, renamed, deleted.
+// The list of chats, and the menu that each of them has.
 
 import { $, button, element } from "../dom.js";
 import { api } from "./api.js";
-import { forgetDrafts } from "./drafts.js";
 import { isUnread } from "./endings.js";
-import { goToNew } from "./replies.js";
-import { attempt, frame, hear, sayIfAny, state } from "./screen.js";
-import { change } from "./settings.js";
+import { attempt, frame, hear, sayIfAny } from "./screen.js";
 import { dayOf, timeOf } from "./times.js";
 
 const PAGE = 20; // sessions
@@ -17,7 +14,17 @@ const MOST = 100; // that the server gives at once
 const loadFound = () => import("./found.js").catch(() => {});
 
 let sessions = []; // those in the list
+let hasMore = false; // whether the server has more of them
 let calls = 0;
+
+/** The ids of the chats that are deleted in some seconds: they are not shown. */
+export const doomed = new Set();
+
+/** The forms that are shown in the place of chats, by their ids: their titles are being changed. */
+export const forms = new Map();
+
+/** A session that is in the list. */
+export const sessionOf = (id) => sessions.find((session) => session.id === id);
 
 /** Shows the list again, as long as it is now. With an offset, adds what follows. */
 export async function list(offset = 0) {
@@ -33,16 +40,24 @@ export async function list(offset = 0) {
   await loaded;
   if (call !== calls) return; // a newer one has begun meanwhile
   sessions = offset ? [...sessions, ...data] : data;
-  keepFocus(() => $("list").replaceChildren(...groups(meta.has_more)));
+  hasMore = meta.has_more;
+  draw();
+}
+
+/** Draws the list anew; where somebody types in it, not before the focus has left the field. */
+export function draw() {
+  if (document.activeElement.form && $("list").contains(document.activeElement)) return;
+  keepFocus(() => $("list").replaceChildren(...groups()));
   frame();
 }
 
-function groups(hasMore) {
-  const days = Object.entries(Object.groupBy(sessions, ({ updated_at }) => dayOf(updated_at)));
+function groups() {
+  const shown = sessions.filter(({ id }) => !doomed.has(id));
+  const days = Object.entries(Object.groupBy(shown, ({ updated_at }) => dayOf(updated_at)));
   const groupOf = ([day, ofDay]) =>
     element("section", {}, element("h2", {}, day), element("ul", {}, ofDay.map(item)));
   const nodes = days.map(groupOf);
-  if (!sessions.length) {
+  if (!shown.length) {
     nodes.push(element("p", {}, $("search").value ? "Nothing found." : "No chats yet."));
   }
   if (hasMore) {
@@ -51,16 +66,17 @@ function groups(hasMore) {
   return nodes;
 }
 
-/** Draws the list anew. The focus stays at the link or button of the same session. */
-function keepFocus(draw) {
+/** The focus stays at the link or button of the same session. */
+function keepFocus(replace) {
   const focused = document.activeElement;
   const { hash, value } = $("list").contains(focused) ? focused : {};
-  draw();
+  replace();
   const selector = hash ? `[href="${hash}"]` : `[value="${value}"]`;
   if (hash || value) $("list").querySelector(selector)?.focus();
 }
 
 function item({ id, title, last_message_preview, updated_at }) {
+  if (forms.has(id)) return element("li", {}, forms.get(id));
   const preview = element("span", { dir: "auto" }, last_message_preview || "…");
   const name = element("strong", { dir: "auto" }, title);
   if (isUnread(id)) name.prepend(element("span", UNREAD));
@@ -91,27 +107,22 @@ function choose() {
   return { id, title };
 }
 
-$("rename").onclick = attempt(async () => {
-  const { id, title: before } = choose();
-  const title = prompt("Title", before)?.trim();
-  if (title) await change(id, { title });
-  await list();
+// What the menu does is rare: it is fetched when it is used.
+
+const MENU = {
+  rename: async (chat) => (await import("./renaming.js")).rename(chat),
+  print: async ({ id }) => (await import("./printing.js")).print(id),
+  "as-markdown": async ({ id, title }) => (await import("./moving.js")).saveAsMarkdown(id, title),
+  delete: async (chat, isByKey) => (await import("./deletion.js")).remove(chat, isByKey),
+};
+
+$("menu").onclick = attempt(async ({ target, detail }) => {
+  const isByKey = detail === 0; // a pointer clicks once or more
+  await MENU[target.id]?.(choose(), isByKey);
 });
 
-$("delete").onclick = attempt(async () => {
-  const { id, title } = choose();
-  if (!confirm(`Delete “${title}”?`)) return;
-  if (state.current?.id === id) state.screen.abort();
-  // An earlier try had arrived, and only its response was lost.
-  await api("DELETE", `sessions/${id}`, { unless: 404 });
-  forgetDrafts(id);
-  if (state.current?.id === id) goToNew();
-  await list();
-  $("new").focus();
-});
+/** The chat in whose line this element is; undefined where that is none, or a form. */
+export const sessionAt = (node) =>
+  sessionOf(node.closest("#list li")?.querySelector("button")?.value);
 
-$("as-markdown").onclick = attempt(async () => {
-  const { id, title } = choose();
-  const { saveAsMarkdown } = await import("./moving.js");
-  await saveAsMarkdown(id, title);
-});
+export const rename = attempt(MENU.rename);

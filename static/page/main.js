@@ -6,6 +6,7 @@ import "./composer.js";
 import { list } from "./list.js";
 import { goToNew, route } from "./replies.js";
 import { announce, attempt, sayBehind, sayIfAny } from "./screen.js";
+import "./shortcuts.js";
 import { knock, start, takeOver } from "./sign-in.js";
 import { takeToken } from "./tokens.js";
 
@@ -76,49 +77,5 @@ $("theme").onchange = ({ target }) => {
   colours.theme = target.value;
   localStorage.setItem("theme", target.value);
 };
-
-// The keys that work wherever the focus is.
-
-addEventListener("keydown", (event) => {
-  if ($("app").hidden) return;
-  const shortcut = SHORTCUTS.find(({ isPressed }) => isPressed(event));
-  if (!shortcut) return;
-  event.preventDefault();
-  shortcut.run();
-});
-
-const isTyping = ({ target }) => target.matches("input, textarea, select, [contenteditable]");
-
-/**
- * Whether Escape is for the reply: in the search field it clears it, and what lies over the page it
- * closes.
- */
-function mayStop({ target }) {
-  return !$("stop").hidden && target !== $("search") && !document.querySelector(":popover-open");
-}
-
-const SHORTCUTS = [
-  {
-    isPressed: (event) => event.key === "/" && !isTyping(event),
-    run: search,
-  },
-  {
-    isPressed: (event) => event.key === "k" && (event.ctrlKey || event.metaKey),
-    run: search,
-  },
-  {
-    isPressed: (event) => event.altKey && event.code === "KeyN",
-    run: goToNew,
-  },
-  {
-    isPressed: (event) => event.key === "Escape" && !event.isComposing && mayStop(event),
-    run: () => $("stop").click(),
-  },
-];
-
-function search() {
-  if (!$("sidebar").checkVisibility()) $("sidebar").showPopover();
-  $("search").select();
-}
 
 attempt(start, (message) => message && knock(message))();

@@ -4,7 +4,7 @@
 import { $, element } from "../dom.js";
 import { api } from "./api.js";
 import { beginning, choose, chosen, setForNew } from "./choices.js";
-import { draft } from "./drafts.js";
+import { showDraft } from "./drafts.js";
 import { fill, isOpen, options, showFaults, systemPrompt } from "./options.js";
 import { attempt, frame, sayIfAny, state, tell } from "./screen.js";
 
@@ -17,7 +17,7 @@ export function takeUp() {
   chooseModel();
   const { system, options: held } = current ?? beginning();
   if (!isOpen()) fill(system, held); // else they are being typed
-  if ($("text").value !== draft()) $("text").value = draft(); // else the cursor stays where it is
+  showDraft();
   frame();
 }
 

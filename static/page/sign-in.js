@@ -130,6 +130,7 @@ function showOnly(shownPart) {
 
 function closeApp(part) {
   state.screen.abort();
+  document.querySelectorAll(".shown").forEach((dialog) => dialog.close());
   document.querySelectorAll(":popover-open").forEach((popover) => popover.hidePopover());
   showOnly(part);
 }
@@ -214,7 +215,10 @@ export async function takeOver(token) {
   if (!other) {
     $("token").value = token;
     knock(`${offer} If that is you, sign in.`, "faint");
-  } else if (confirm(`${offer} You are signed in as ${isolated(other)}. Change?`)) {
+    return;
+  }
+  const { ask } = await import("./dialog.js");
+  if (await ask(`${offer} You are signed in as ${isolated(other)}.`, "Change")) {
     await signIn(token, false);
   }
 }

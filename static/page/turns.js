@@ -3,6 +3,7 @@
 import { $, button, element } from "../dom.js";
 import { Markdown, write } from "../markdown/markdown.js";
 import { fetchSession } from "./api.js";
+import { nodesOf } from "./long.js";
 import { setBusy, state } from "./screen.js";
 import { timeOf } from "./times.js";
 
@@ -56,7 +57,7 @@ const act = (value, name, properties) => button(name, { value, ...properties });
 const fork = () => act("fork", "Fork", { title: "Go on from here in a copy of the chat" });
 
 function showMessage(article, { content }) {
-  textOf(article).textContent = content;
+  textOf(article).append(...nodesOf(content));
   // Where it has no reply, it may be asked for.
   const retry = act("retry", "Retry", { className: "quiet again" });
   const edit = act("edit", "Edit", { className: "quiet edit" });

@@ -45,7 +45,15 @@ def preflight(server, path="/sessions", **headers):
 
 @pytest.mark.parametrize(
     "path",
-    ["/sessions", "/sessions/odd/events", "/nowhere", "/a//b", "/static/page/main.js", "/health", "/"],
+    [
+        "/sessions",
+        "/sessions/odd/events",
+        "/nowhere",
+        "/a//b",
+        "/static/page/main.js",
+        "/health",
+        "/",
+    ],
 )
 def test_a_preflight_is_answered_on_any_path_before_a_token_is_asked_for(shared, path):
     answer = preflight(

@@ -3,7 +3,8 @@
 import pytest
 from selenium.webdriver.common.keys import Keys
 
-from browser import EVERYTHING, Page
+from browser import EVERYTHING, Page, paste
+from client import make_token
 from provider import REFUSED, cut, reply
 
 pytestmark = pytest.mark.parametrize(
@@ -17,6 +18,35 @@ PANELS = {
     "#usage": "#usage-button",
     "#menu": "#list li button",
 }
+
+
+def check_what_is_rare(page, check, colours):
+    """A title that is a field, a chat that can be brought back, pasted texts, and dialogs."""
+    page.click("Options of")
+    page.click("Rename")
+    page.wait(lambda: page.texts("#list form"))
+    check(f"renaming, {colours}")
+    page.press(Keys.ESCAPE)
+    page.click("Shortcuts")
+    page.wait_for_text("Search the chats", "dialog")
+    check(f"shortcuts, {colours}")
+    page.press(Keys.ESCAPE)
+    page.find("#text").click()
+    paste(page, "A line of a log.\n" * 2000)
+    page.click("Pasted text, 34 kB")
+    page.wait_for_text("A line of a log.", "dialog")
+    check(f"a pasted text, {colours}")
+    page.press(Keys.ESCAPE)
+    page.wait(lambda: not page.texts("dialog"))
+    check(f"pasted, {colours}")
+    page.click("Options of")
+    page.click("Delete")
+    page.wait_for_text("Undo", "#deleted")
+    check(f"deleted, {colours}")
+    page.open_link(make_token("https://github.com/another"), in_place=True)
+    page.wait_for_text("You are signed in as", "#question")
+    check(f"a question, {colours}")
+    page.press(Keys.ESCAPE)
 
 
 def test_axe_finds_nothing(browser, server, provider, check):
@@ -48,6 +78,7 @@ def test_axe_finds_nothing(browser, server, provider, check):
             page.wait(lambda: page.find(place).is_displayed() and page.text("#used") != "Loading…")
             check(f"{place}, {colours}")
             page.press(Keys.ESCAPE)
+        check_what_is_rare(page, check, colours)
         browser.execute_script("sessionStorage.clear()")
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
 

@@ -194,10 +194,22 @@ def test_a_link_of_another_user_asks_first(browser, server, provider):
     mine, other = page.subject, "https://github.com/" + "x" * 20
     for in_place in (True, False):
         page.open_link(make_token(other), in_place)
+        page.wait_for_text("You are signed in as", "#question")
+        assert page.run("document.activeElement.innerText") == "No"
         question = page.answer(False)
         assert mine in question and other in question
         page.wait(lambda: page.titles == ["Hello"])
         assert "token" not in browser.current_url
+    for key in (Keys.ESCAPE, Keys.ENTER):  # neither of which is meant for the question
+        page.open_link(make_token(other), in_place=True)
+        page.wait_for_text("You are signed in as", "#question")
+        page.press(key)
+        page.wait(lambda: not page.texts("dialog"))
+        assert page.titles == ["Hello"]
+    page.open_link(make_token("https://github.com/eve"), in_place=True)
+    page.wait_for_text("eve", "#question")
+    page.open_link(make_token(other), in_place=True)  # which takes its place
+    assert other in page.answer(False) and not page.texts("dialog")
     page.open_link(make_token(other, key="another secret of 32 bytes or more!!"))
     page.answer(True)
     page.wait_for_text("not signed with a key", "#notice")

@@ -11,7 +11,6 @@ from selenium import webdriver
 from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver import ActionChains
 from selenium.webdriver.common.keys import Keys
-from selenium.webdriver.support import expected_conditions
 from selenium.webdriver.support.ui import WebDriverWait
 
 from provider import reply, status
@@ -52,14 +51,20 @@ class Page:
             self.driver.get("about:blank")
         self.driver.get(f"{self.user.url}/#token={token}")
 
-    def answer(self, answer):
-        """Answer what the page asks in a window of its own, with yes, no or a text; returns what it has asked."""
-        alert = self.wait(lambda: expected_conditions.alert_is_present()(self.driver))
-        question = alert.text
-        if isinstance(answer, str):
-            alert.send_keys(answer)
-        alert.accept() if answer else alert.dismiss()
+    def answer(self, is_yes):
+        """Answer what the page asks in a dialog; returns what it has asked."""
+        self.wait(lambda: self.text("#question"), "nothing is asked")
+        question = self.text("#question")
+        self.find(f"dialog button[value={'yes' if is_yes else '""'}]").click()
+        self.wait(lambda: not self.text("#question"), "the dialog stays")
         return question
+
+    def retitle(self, title):
+        """Type another title in the place of a chat; returns what its field held."""
+        self.wait(lambda: self.run("document.activeElement.ariaLabel") == "Title")
+        before = self.run("document.activeElement.value")
+        self.press(title, Keys.ENTER)
+        return before
 
     @property
     def gap(self):
@@ -135,6 +140,20 @@ class Page:
     def say(self, text):
         self.wait(lambda: self.find("#text").is_displayed())
         self.find("#text").send_keys(text + Keys.ENTER)
+
+
+def paste(page, text):
+    """Paste a text where the focus is."""
+    page.driver.execute_script(
+        """
+        const [text] = arguments;
+        const fill = (event) => { event.preventDefault(); event.clipboardData.setData("text/plain", text); };
+        document.addEventListener("copy", fill, { once: true });
+        document.execCommand("copy");
+        """,
+        text,
+    )
+    page.press("v", hold=Keys.CONTROL)
 
 
 def read_through_a_break(page, provider, proxy):

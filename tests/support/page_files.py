@@ -83,8 +83,9 @@ def choose(page, tmp_path, content, name="conversations.json"):
 def finish(page, sentence):
     """Wait for the end of what is under way, with this sentence."""
     page.wait(
-        lambda: page.text("#moved") == sentence
-        and page.find("#movers").get_attribute("hidden") is None,
+        lambda: (
+            page.text("#moved") == sentence and page.find("#movers").get_attribute("hidden") is None
+        ),
         f"{sentence!r} did not come",
     )
 

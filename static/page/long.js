@@ -1,0 +1,19 @@
+// Long texts, as of a log or a book. Browsers lay a paragraph out again whenever it is typed in.
+
+/**
+ * Characters that a field takes without becoming slow: in Chromium a key takes 10 ms behind so
+ * many, and a second behind half a million in one line.
+ */
+export const MOST = 20_000;
+
+const PIECE = /[^]{1,8000}(?:\n|$)|[^]{1,8000}(?:\s|$)|[^]{1,8000}/gu;
+
+/** What shows a text: itself, or blocks of some of its lines each, which are laid out faster. */
+export function nodesOf(text) {
+  if (text.length <= MOST) return [text];
+  return text.match(PIECE).map((piece) => {
+    const block = document.createElement("div");
+    block.textContent = piece;
+    return block;
+  });
+}
