@@ -59,7 +59,13 @@ def may_break(before: str, after: str) -> bool:
     """Whether a line may be broken between two characters that are no blanks."""
     if before in NEVER_LAST or after in NEVER_FIRST or _width_of_character(after) == 0:
         return False
-    return _width_of_character(before) == 2 or _width_of_character(after) == 2
+    return _stands_alone(before) or _stands_alone(after)
+
+
+def _stands_alone(character: str) -> bool:
+    """As an ideograph or an emoji does. Korean words have blanks between them."""
+    is_korean = "\u1100" <= character <= "\u115f" or "\uac00" <= character <= "\ud7a3"
+    return _width_of_character(character) == 2 and not is_korean
 
 
 class Rows:

@@ -4,6 +4,7 @@ What was shown is not taken back. So a span is held back until its end has come:
 something bold is not known before. A mark whose end does not come in the same line is text.
 """
 
+import functools
 import re
 
 from terminal.colours import BOLD, CYAN, DIM, ITALIC, MAGENTA, STRUCK, UNDERLINED, both
@@ -34,34 +35,36 @@ URL = rf"(?<!\w)https?://[^\s<>\"'`|\\^{{}}()]{{0,{LONGEST_ADDRESS}}}"
 POINTS = r".,;:!?*_~\]"  # which a URL does not end with
 
 MARK = re.compile(r"\\|`+|\*+|_+|~+|\[|\||https?://")
-SPAN = re.compile(
-    "|".join(
-        [
-            r"(?P<escape>\\[!-/:-@\[-`{-~])",
-            *(
-                f"{begin}(?P<{kind}>.{{1,{LONGEST_SPAN}}}?){end}"
-                for kind, (begin, end) in PAIRS.items()
-            ),
-            rf"{LABEL}\({TARGET}\)",
-            rf"(?P<url>{URL}(?<![{POINTS}]))[{POINTS}]*",
-        ]
-    )
+SPAN = "|".join(
+    [
+        r"(?P<escape>\\[!-/:-@\[-`{-~])",
+        *(
+            f"{begin}(?P<{kind}>.{{1,{LONGEST_SPAN}}}?){end}"
+            for kind, (begin, end) in PAIRS.items()
+        ),
+        rf"{LABEL}\({TARGET}\)",
+        rf"(?P<url>{URL}(?<![{POINTS}]))[{POINTS}]*",
+    ]
 )
 # What may become a span.
-HALF_SPAN = re.compile(
-    "|".join(
-        [
-            r"[*_~`\\]+",
-            *(f"{begin}.{{1,{LONGEST_SPAN}}}" for begin, _ in PAIRS.values()),
-            rf"{LABEL}(?:\({TARGET}(?:\([^()]*)?)?",
-            rf"\[[^\[\]]{{0,{LONGEST_SPAN}}}",
-            URL,
-        ]
-    )
+HALF_SPAN = "|".join(
+    [
+        r"[*_~`\\]+",
+        *(f"{begin}.{{1,{LONGEST_SPAN}}}" for begin, _ in PAIRS.values()),
+        rf"{LABEL}(?:\({TARGET}(?:\([^()]*)?)?",
+        rf"\[[^\[\]]{{0,{LONGEST_SPAN}}}",
+        URL,
+    ]
 )
 LETTERS = "".join(map(chr, range(0x21, 0x7F)))
 
 Pieces = list[tuple[str, str]]  # of text, with their styles
+
+
+@functools.cache
+def compiled(pattern: str) -> re.Pattern[str]:
+    """It takes 10 ms, for which no start of the server needs to wait."""
+    return re.compile(pattern)
 
 
 def read_spans(text: str, begin: int, style: str, is_whole: bool) -> tuple[Pieces, int]:
@@ -73,8 +76,9 @@ def read_spans(text: str, begin: int, style: str, is_whole: bool) -> tuple[Piece
         pieces.append((text[begin:end], style))
         if mark is None:
             return pieces, end
-        span = SPAN.match(text, end)
-        if not is_whole and (span.end() == len(text) if span else HALF_SPAN.fullmatch(text, end)):
+        span = compiled(SPAN).match(text, end)
+        is_half = span.end() == len(text) if span else compiled(HALF_SPAN).fullmatch(text, end)
+        if is_half and not is_whole:
             return pieces, end
         if span:
             pieces += pieces_of(span, style)

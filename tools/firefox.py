@@ -17,7 +17,9 @@ from marionette_driver.marionette import Marionette
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "tests" / "support"))
 
+from browser import PART, SHOW
 from client import make_token
+from hostile_texts import hostile_texts
 from household import NOTHING, RIDE, household
 from other_origin import ALL_OF_IT, ASYNCHRONOUS, CLIENT, READERS, SEEN, START, WITHOUT_LEAVE, Site
 from provider import Provider, event, reply, silence
@@ -28,6 +30,19 @@ from trusted import Peer, name
 
 FIREFOX = os.environ.get("FIREFOX") or shutil.which("firefox-esr") or shutil.which("firefox")
 USER = "https://github.com/you"
+# How long a frame was waited for at most, and what the policy refused.
+GAPS = """void (() => {
+    let last = performance.now();
+    window.longest = 0;
+    window.violations = [];
+    document.addEventListener("securitypolicyviolation", (event) => window.violations.push(event.blockedURI));
+    const frame = (now) => {
+        window.longest = Math.max(window.longest, now - last);
+        last = now;
+        requestAnimationFrame(frame);
+    };
+    requestAnimationFrame(frame);
+})()"""
 MARKDOWN = "# Title\n\n- one\n- **two**\n\n```sh\necho  <b>\n```\n\n<img src=x onerror=alert(1)> [bad](javascript:alert(1))"
 
 
@@ -169,6 +184,24 @@ def check(page, server, provider, database):
         )
 
 
+def check_texts(page):
+    """Formulas, colours and details are drawn, and two hundred hostile texts stop nothing and run nothing."""
+    page.firefox.timeout.script = 240
+    texts = hostile_texts(19_000)
+
+    def show(texts):
+        script = "(async () => {" + SHOW + "})()"
+        return page.firefox.execute_async_script(script, script_args=(texts,), sandbox=None)
+
+    [part] = show([PART])
+    assert part.count("<math") == 6 and part.count("token-keyword") >= 4 and "<details" in part
+    page.run(GAPS)
+    assert len(show(list(texts.values()))) == len(texts)
+    longest = page.run("window.longest")
+    print(f"The longest wait for a frame, in {len(texts)} hostile texts: {longest:.0f} ms.")
+    assert page.run("document.title") == "Parley" and page.run("window.violations.length") == 0
+
+
 def check_other_origins(page, server, provider, site):
     firefox, token = page.firefox, make_token("https://github.com/another")
     firefox.timeout.script = 60
@@ -238,6 +271,7 @@ def main():
             firefox.start_session({"acceptInsecureCerts": True})
             try:
                 check(Page(firefox), server, provider, database)
+                check_texts(Page(firefox))
                 check_other_origins(Page(firefox), server, provider, site)
                 for way in ("plain", "secure"):
                     (place := pathlib.Path(folder) / way).mkdir()

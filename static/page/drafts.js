@@ -3,7 +3,7 @@
 
 import { $ } from "../dom.js";
 import { store } from "./api.js";
-import { MOST } from "./long.js";
+import { joined, parted } from "./long.js";
 import { state, tell } from "./screen.js";
 
 export const draftName = () => `draft ${state.current?.id ?? ""}`;
@@ -15,8 +15,6 @@ export let pasted = [];
 // The message that was sent last, and its parts.
 let taken = { content: "", pasted: [], typed: "" };
 
-const joined = (...texts) => texts.filter(Boolean).join("\n\n");
-
 /** The message, as it would be sent. */
 export const message = () => joined(...pasted, $("text").value);
 
@@ -27,11 +25,11 @@ export function takeMessage() {
   return taken.content;
 }
 
-/** The parts of a message. A long one that comes from elsewhere than the field is one text. */
+/** The parts of a message. One that does not come from the field may be long, too. */
 function partsOf(content) {
   if (content === taken.content) return taken;
-  const isLong = content.length > MOST;
-  return isLong ? { pasted: [content], typed: "" } : { pasted: [], typed: content };
+  const [head, typed] = parted(content);
+  return { pasted: head ? [head] : [], typed };
 }
 
 /** What was typed and what is being sent, which may fail. */

@@ -1,12 +1,12 @@
 // A message is edited in its place. What is typed is kept for this tab, with the message that it
+// changes.
 
 import { $, button, element } from "../dom.js";
 import { store } from "./api.js";
 import { editName } from "./drafts.js";
+import { joined, parted, sizeOf } from "./long.js";
 import { attempt, isBusy, isEnter, isTouched, state } from "./screen.js";
 import { actions, articleOf, articles, idOf, textOf } from "./turns.js";
-
-// changes.
 
 export const IN_COPY = "This goes on in a copy of the chat.";
 
@@ -16,21 +16,24 @@ actions.edit = (article) => edit(article).focus();
 
 /**
  * Lets a message be edited, and returns the field. `actions.send` sends it. Where it is not the
- * last message, a copy of the chat goes on with what is typed.
+ * last message, a copy of the chat goes on with what is typed. Of a long message, the beginning
+ * stays as it is.
  */
-function edit(article, content = textOf(article).textContent) {
+function edit(article, value) {
+  const [head, tail] = parted(textOf(article).textContent);
   const field = element("textarea", {
-    value: content,
+    value: value ?? tail,
     rows: 3,
     dir: "auto",
-    ariaLabel: "Message, edited",
+    ariaLabel: head ? "End of the message, edited" : "Message, edited",
   });
   const leave = () => {
     leaveEditing();
     article.querySelector(".edit").focus();
   };
   const onsubmit = attempt(async () => {
-    if (field.value.trim() && !isBusy()) await actions.send(article, field);
+    const content = joined(head, field.value);
+    if (content.trim() && !isBusy()) await actions.send(article, field, content);
   });
   const buttons = element("div", {}, element("button", { className: "main" }, "Send"));
   buttons.append(button("Cancel", { onclick: leave }));
@@ -41,6 +44,7 @@ function edit(article, content = textOf(article).textContent) {
     buttons,
   );
   field.oninput = () => keep(article, field);
+  if (head) form.prepend(element("small", {}, `${sizeOf(head)} before this stay as they are.`));
   if (!isLast(article)) tellOfCopy(article, field, buttons);
   textOf(article).hidden = true;
   textOf(article).after(form);
@@ -62,9 +66,19 @@ function onKey(event, field, leave) {
 }
 
 function keep(article, field) {
-  const kept = [textOf(article).textContent, field.value, article.dataset.id];
+  const kept = [printOf(article), field.value, article.dataset.id];
   store(editName(), JSON.stringify(kept));
 }
+
+/** What the message of an article is known by: itself, but for most of a long one. */
+function printOf(article) {
+  const { textContent } = textOf(article);
+  const [head] = parted(textContent);
+  return head ? `${textContent.length} ${textContent.slice(-1000)}` : textContent;
+}
+
+/** Whether something else stands in the field than in the message. */
+const isChanged = (article, value) => value !== parted(textOf(article).textContent)[1];
 
 /**
  * Says that a copy will go on. What is typed is kept with the id of the message, which may come
@@ -76,7 +90,7 @@ function tellOfCopy(article, field, buttons) {
   if (article.dataset.id) return;
   attempt(async () => {
     await idOf(article, state.screen.signal);
-    if (field.isConnected && field.value !== textOf(article).textContent) keep(article, field);
+    if (field.isConnected && isChanged(article, field.value)) keep(article, field);
   })();
 }
 
@@ -85,10 +99,10 @@ function tellOfCopy(article, field, buttons) {
  * yet is the last.
  */
 export function resumeEditing() {
-  const [original, content, id] = JSON.parse(sessionStorage.getItem(editName())) ?? [];
+  const [original, value, id] = JSON.parse(sessionStorage.getItem(editName())) ?? [];
   const message = id ? articleOf(id) : articles().findLast((article) => article.matches(".user"));
-  if (formOnScreen() || !message || original !== textOf(message).textContent) return;
-  edit(message, content);
+  if (formOnScreen() || !message || original !== printOf(message)) return;
+  edit(message, value);
 }
 
 /**
@@ -101,7 +115,7 @@ export function keepEditing() {
   const article = form.closest("article");
   const { value } = form.querySelector("textarea");
   leaveEditing();
-  if (value !== textOf(article).textContent) keep(article, edit(article, value));
+  if (isChanged(article, value)) keep(article, edit(article, value));
 }
 
 function leaveEditing() {

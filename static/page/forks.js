@@ -40,14 +40,13 @@ async function goOnInCopy(article, signal) {
 }
 
 /** Sends a message that was edited, which is not the last one, in a copy of the chat. */
-export const sendEdited = (article, field) =>
-  copyOnce((signal) => sendInCopy(article, field, signal));
+export const sendEdited = (article, field, content) =>
+  copyOnce((signal) => sendInCopy(article, field, content, signal));
 
 /** Sends it in a copy that ends before it; where there is nothing before it, in a new chat. */
-async function sendInCopy(article, field, signal) {
+async function sendInCopy(article, field, content, signal) {
   const { model, system, options } = state.current;
   const edited = editName();
-  const content = field.value;
   field.readOnly = true; // what is typed from here on would not be sent
   const copy = await copyBefore(article, signal).finally(() => (field.readOnly = false));
   tell("sessions");

@@ -15,7 +15,7 @@ const PAGE = 200; // turns
 const MOST = 2_000; // turns that are looked through
 
 const LOOKING = "Looking for the words further up…";
-const FURTHER = `The words are further up in this chat, before its last ${MOST.toLocaleString("en")} messages.`;
+const FURTHER = "The words are further up in this chat, before its last 2,000 messages.";
 
 const inTurns = new Marks("found", $("turns"), ".text");
 const inList = new Marks("listed", $("list"), "strong, span");

@@ -1,6 +1,7 @@
 // The list of chats, and the menu that each of them has.
 
 import { $, button, element } from "../dom.js";
+import { plain } from "../markdown/plain.js";
 import { api } from "./api.js";
 import { isUnread } from "./endings.js";
 import { attempt, frame, hear, sayIfAny } from "./screen.js";
@@ -77,7 +78,7 @@ function keepFocus(replace) {
 
 function item({ id, title, last_message_preview, updated_at }) {
   if (forms.has(id)) return element("li", {}, forms.get(id));
-  const preview = element("span", { dir: "auto" }, last_message_preview || "…");
+  const preview = element("span", { dir: "auto" }, plain(last_message_preview) || "…");
   const name = element("strong", { dir: "auto" }, title);
   if (isUnread(id)) name.prepend(element("span", UNREAD));
   const link = element("a", { href: `#${id}`, title }, name, timeOf(updated_at), preview);

@@ -3,14 +3,11 @@
 import { $, button, element } from "../dom.js";
 import { show } from "./dialog.js";
 import { pasted, removePasted } from "./drafts.js";
-import { nodesOf } from "./long.js";
+import { nodesOf, sizeOf } from "./long.js";
 import { announce } from "./screen.js";
 
 const shown = element("ul", { id: "pasted", ariaLabel: "Pasted texts" });
 $("text").before(shown);
-
-const { format } = new Intl.NumberFormat();
-const sizeOf = (text) => `${format(Math.ceil(new Blob([text]).size / 1000))} kB`;
 
 /** Shows the texts as they are now. */
 export function drawPasted() {

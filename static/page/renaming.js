@@ -16,7 +16,8 @@ export function rename({ id, title }) {
   draw();
   const field = forms.get(id).querySelector("input");
   field.focus();
-  field.setSelectionRange(0, field.value.length, "backward"); // its beginning is what is seen
+  field.select();
+  field.scrollLeft = 0;
 }
 
 function formOf(id, title) {

@@ -306,13 +306,13 @@ actions.fork = attempt(async (article) => {
   await fork(article);
 });
 
-actions.send = async (article, field) => {
+actions.send = async (article, field, content) => {
   focusText();
   if (isLast(article)) {
-    await converse(`sessions/${state.current.id}/retry`, { content: field.value });
+    await converse(`sessions/${state.current.id}/retry`, { content });
   } else {
     const { sendEdited } = await forks();
-    await sendEdited(article, field);
+    await sendEdited(article, field, content);
   }
 };
 

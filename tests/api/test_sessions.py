@@ -220,7 +220,12 @@ def test_shows_a_browser_the_page_with_its_files(alice):
     assert page.headers["Cache-Control"] == "no-store"
     assert "script-src 'self'; style-src 'self';" in page.headers["Content-Security-Policy"]
     files = re.findall(r'(?:href|src)="(static/[^"]+)"', page.text)
-    assert {"static/page.css", "static/text.css", "static/page/main.js", "static/manifest.webmanifest"} <= set(files)
+    assert {
+        "static/page.css",
+        "static/text.css",
+        "static/page/main.js",
+        "static/manifest.webmanifest",
+    } <= set(files)
     for file in files:
         answer = alice.get("/" + file, Authorization=None)
         kind = answer.headers["Content-Type"].partition(";")[0]

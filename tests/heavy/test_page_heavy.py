@@ -120,17 +120,18 @@ def longest_task(page):
     return max(tasks)
 
 
-def test_two_hundred_hostile_texts_stop_nothing_for_200_milliseconds(traced):
+@pytest.mark.parametrize("quarter", range(4))
+def test_two_hundred_hostile_texts_stop_nothing_for_200_milliseconds(traced, quarter):
     """What a task waits for the processor, where other programs have it, is not counted."""
     texts = hostile_texts(19_000)
-    names = list(texts)
+    names = list(texts)[quarter::4]
     times = {}
     for at in range(0, len(names), 8):
         some = names[at : at + 8]
         shown(traced, [texts[name] for name in some])
         times[", ".join(some)] = longest_task(traced)
     print(f"the longest tasks took {sorted(map(round, times.values()))} ms")
-    assert len(texts) >= 200 and max(times.values()) > 10
+    assert len(names) >= 50 and max(times.values()) > 10
     assert {some: time for some, time in times.items() if time >= 200} == {}
 
 

@@ -44,7 +44,9 @@ def test_a_reply_that_is_written_elsewhere_is_followed_when_one_looks(talked, pr
 def test_to_look_changes_nothing_where_nothing_was_said(talked, provider):
     talked.find("#text").send_keys("Half a thought")
     talked.driver.execute_script("window.seen = [...document.querySelectorAll('article')]")
-    asked = "performance.getEntriesByType('resource').filter((e) => e.name.includes('limit')).length"
+    asked = (
+        "performance.getEntriesByType('resource').filter((e) => e.name.includes('limit')).length"
+    )
     before = talked.run(asked)
     talked.driver.execute_script(LOOK)
     talked.wait(lambda: talked.run(asked) > before)

@@ -24,7 +24,10 @@ def text_of(module):
 def imported(module, pattern):
     """The modules that one imports, by their paths in `static/`."""
     folder = posixpath.dirname(module)
-    return [posixpath.normpath(posixpath.join(folder, path)) for path in pattern.findall(text_of(module))]
+    return [
+        posixpath.normpath(posixpath.join(folder, path))
+        for path in pattern.findall(text_of(module))
+    ]
 
 
 def fetched_with(module, seen):
@@ -48,7 +51,9 @@ def test_each_module_of_the_page_has_its_row():
 @pytest.mark.parametrize("module", MODULES)
 def test_a_module_imports_those_below_it(module):
     below = MODULES[MODULES.index(module) + 1 :]
-    above = [each for each in imported(module, IMPORT) if each not in below and "vendor/" not in each]
+    above = [
+        each for each in imported(module, IMPORT) if each not in below and "vendor/" not in each
+    ]
     assert above == []
 
 

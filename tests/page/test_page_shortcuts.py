@@ -52,3 +52,15 @@ def test_no_other_key_acts_behind_the_list(page, provider):
     page.wait(lambda: not page.texts("dialog"))
     gate.set()
     page.wait_for_turns("Count", "One two.")
+
+
+def test_a_sign_in_that_ends_closes_what_lies_over_the_page(page):
+    page.press("/", hold=Keys.CONTROL)
+    page.wait(lambda: is_shown(page))
+    page.driver.execute_script("""
+        const refusal = { errors: [{ detail: "The token has expired." }] };
+        window.fetch = () => new Response(JSON.stringify(refusal), { status: 401 });
+        document.getElementById("search").dispatchEvent(new Event("input"));
+    """)
+    page.wait_for_text("The token has expired.", "#refusal")
+    assert page.texts("dialog") == [] and page.focused == "token"

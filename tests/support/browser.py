@@ -55,7 +55,7 @@ class Page:
         """Answer what the page asks in a dialog; returns what it has asked."""
         self.wait(lambda: self.text("#question"), "nothing is asked")
         question = self.text("#question")
-        self.find(f"dialog button[value={'yes' if is_yes else '""'}]").click()
+        self.find("dialog [value=yes]" if is_yes else "dialog [autofocus]").click()
         self.wait(lambda: not self.text("#question"), "the dialog stays")
         return question
 

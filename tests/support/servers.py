@@ -145,7 +145,9 @@ def npm_folder(name):
         fcntl.flock(
             lock, fcntl.LOCK_EX
         )  # whoever comes while another installs waits for the end of it
-        if not (folder / "node_modules" / ".package-lock.json").exists():  # which npm writes last
+        # npm writes this file last. One that is older than the lock file is of other packages.
+        installed = folder / "node_modules" / ".package-lock.json"
+        if not installed.exists() or installed.stat().st_mtime < os.fstat(lock.fileno()).st_mtime:
             subprocess.run(
                 ["npm", "ci", "--no-audit", "--no-fund"],
                 cwd=folder,

@@ -48,6 +48,8 @@ def test_a_line_is_broken_between_words(text, columns, expected):
         ("「漢字」かな", 6, ["「漢", "字」か", "な"]),  # and none ends with an opening quote
         ("ab漢字cd", 4, ["ab漢", "字cd"]),
         ("**漢字**かな", 6, ["**漢", "字**か", "な"]),
+        ("한국어 단어", 8, ["한국어 ", "단어"]),
+        ("a 한국어단어 둘", 10, ["a ", "한국어단어", "둘"]),
         ("👍🏽👍🏽", 5, ["👍🏽", "👍🏽"]),  # an emoji is not broken
         ("👩‍👧 👩‍👧", 5, ["👩‍👧 ", "👩‍👧"]),
         ("e\u0301e\u0301 a", 3, ["e\u0301e\u0301 ", "a"]),

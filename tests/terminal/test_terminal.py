@@ -182,7 +182,17 @@ def test_a_sign_of_life_leaves_no_trace(columns, tmux, provider):
     chat.wait_for("> Hello\n世界 first words\n\none word more.\nm-1>")
 
 
-from provider import reply, so_far, status, thought, writes
+def test_a_sign_of_life_says_how_long_a_provider_asks_to_wait(tmux, provider):
+    provider.script = [status(429, {}, Retry_After=4), reply("Yes.")]
+    chat = tmux()
+    chat.enter("flask chat")
+    chat.wait_for("m-1>")
+    chat.enter("Hello")
+    chat.wait_for("> Hello\n[the provider asks to wait 4 s, 1 s]")
+    chat.wait_for("> Hello\nYes.\nm-1>")
+
+
+def test_a_sign_of_life_is_cut_where_the_terminal_ends(tmux, provider):
     """More than one row could not be erased."""
     gate = threading.Event()
     provider.script = [reply(thought(reasoning="Hm." * 10), gate, "Yes.")]
