@@ -8,8 +8,10 @@ import { read } from "./grammars.js";
 const LONGEST = 3_000;
 /** A line that is no code that anybody reads. */
 const WIDE_LINE = /[^\n]{2001}/;
-/** The places where a long text is cut, the best first: a blank line between what stands furthest
- * out, another blank line, the end of a line. */
+/**
+ * The places where a long text is cut, the best first: a blank line before what stands furthest
+ * out, another blank line, the end of a line.
+ */
 const CUTS = [/^[^]*\n\n(?=\S)/, /^[^]*\n\n/, /^[^]*\n/];
 
 /** Prism's types of tokens, by the colour that they have. Others have none. */

@@ -12,7 +12,7 @@ let steps = 0;
 
 /**
  * A pattern that counts its steps. One step is to be asked, or to pass 100 characters. Where two
- * patterns claim what overlaps, Prism reads the rest anew: a text of such places takes it the
+ * patterns claim what overlaps, Prism reads the rest anew. A text of such places takes it the
  * square of its length.
  */
 class CountingPattern extends RegExp {
@@ -26,9 +26,7 @@ class CountingPattern extends RegExp {
   }
 }
 
-/**
- * The grammars, and parts of such, whose patterns count. Some are part of others, or of themselves.
- */
+/** Grammars, and parts of grammars, whose patterns count. Some are part of themselves. */
 const counting = new Set();
 
 /** A pattern that counts. Prism makes greedy patterns global, but not as ours. */
@@ -48,9 +46,7 @@ function count(part) {
 
 count(languages);
 
-/**
- * The tokens of code: texts, and objects with a type. Throws RangeError where it takes too long.
- */
+/** The tokens of code: texts, and objects with a type. Throws RangeError if it takes too long. */
 export function read(text, language) {
   steps = LEAST + STEPS * text.length;
   return tokenize(text, languages[language]);

@@ -105,19 +105,24 @@ export async function findMemory({ turns_left_out } = {}) {
   markMemory();
 }
 
-// Older turns come as the reader nears the first that is shown, or by the button above it. Most
-// chats have fewer than are shown at first: what fetches them is fetched when it is used.
+// Older turns come as the reader nears the first that is shown, or by the button above it. What
+// fetches them is fetched with a chat that has some, since the connection may be lost later.
 
-const showOlder = attempt(async () => (await import("./older.js")).showOlder(), sayIfAny);
+const older = () => import("./older.js");
 
 const isNear = () => $("log").scrollTop < $("log").clientHeight;
 
+const showWhereNear = attempt(async () => {
+  const { showOlder } = await older();
+  if (isNear()) await showOlder();
+}, sayIfAny);
+
 /** Fetches older turns where the reader is near the first that is shown. */
 export function fetchWhereNear() {
-  if (state.current?.meta?.has_more && isNear()) showOlder();
+  if (state.current?.meta?.has_more) showWhereNear();
 }
 
-$("older").onclick = showOlder;
+$("older").onclick = attempt(async () => (await older()).showOlder(), sayIfAny);
 
 hear(
   "model",

@@ -6,7 +6,7 @@ import { api } from "./api.js";
 import { beginning, choose, chosen, setForNew } from "./choices.js";
 import { showDraft } from "./drafts.js";
 import { fill, isOpen, options, showFaults, systemPrompt } from "./options.js";
-import { attempt, frame, sayIfAny, state, tell } from "./screen.js";
+import { attempt, frame, state, tell } from "./screen.js";
 
 /**
  * Shows model, system prompt, options and draft of the session on the screen, or of one to be
@@ -93,10 +93,13 @@ $("settings").oninput = ({ target }) => {
 };
 
 // What new chats begin with is rarely changed: what shows it is fetched when the panel is opened.
-const showOwnPrompt = attempt(async () => (await import("./own-prompt.js")).show(), sayIfAny);
-
+// The panel is there without it, too.
 $("settings").onbeforetoggle = ({ newState }) => {
-  if (newState === "open") showOwnPrompt();
+  if (newState !== "open") return;
+  import("./own-prompt.js").then(
+    ({ show }) => show(),
+    () => {},
+  );
 };
 
 $("settings").ontoggle = ({ newState }) => {

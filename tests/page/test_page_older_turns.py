@@ -79,11 +79,13 @@ def test_older_turns_come_by_the_keyboard(long_page):
     page.driver.execute_script("document.getElementById('older').focus({ preventScroll: true })")
     page.press(Keys.ENTER)
     page.press(Keys.ENTER)
+    page.wait(lambda: page.run("window.held.length") == 1)
     page.driver.execute_script(RELEASE)
     page.wait(lambda: page.turns == turns_from(30, 128))
     page.wait(lambda: page.run("window.heard") == ["Earlier messages are shown."])
     assert page.run("window.count") == 1 and page.focused == "older"
     page.press(Keys.ENTER)
+    page.wait(lambda: page.run("window.held.length") == 1)
     page.driver.execute_script(RELEASE)
     page.wait(lambda: page.turns == turns_from(0, 128))
     assert page.focused == "log"
