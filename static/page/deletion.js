@@ -40,7 +40,7 @@ class Deletion {
     this.wait();
   }
 
-  /** Waits for its end, as long as neither the focus nor the pointer is on the line. */
+  /** Has it be sent after a while, but not while the focus or the pointer is on the line. */
   wait() {
     clearTimeout(this.timer);
     if (!$("deleted").matches(":hover, :focus-within")) {

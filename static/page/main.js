@@ -7,7 +7,7 @@ import { list } from "./list.js";
 import { goToNew, route } from "./replies.js";
 import { announce, attempt, sayBehind, sayIfAny } from "./screen.js";
 import "./shortcuts.js";
-import { knock, start, takeOver } from "./sign-in.js";
+import { knock, start, useLink } from "./sign-in.js";
 import { takeToken } from "./tokens.js";
 
 on.lost = (why = "The connection is lost.") => {
@@ -28,7 +28,7 @@ addEventListener(
   "hashchange",
   attempt(async () => {
     const token = takeToken();
-    await (token ? takeOver(token) : route());
+    await (token ? useLink(token) : route());
   }),
 );
 

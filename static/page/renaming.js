@@ -12,6 +12,7 @@ const LONGEST = 200; // characters that the server takes
  * elsewhere. Escape leaves the title as it was, and so does an empty field.
  */
 export function rename({ id, title }) {
+  if (!sessionOf(id)) return; // the list was fetched anew meanwhile, and is without it
   if (!forms.has(id)) forms.set(id, formOf(id, title));
   draw();
   const field = forms.get(id).querySelector("input");
@@ -37,7 +38,8 @@ function formOf(id, title) {
     end();
   });
   field.onblur = async () => {
-    if (document.activeElement === field) return; // it is the window that has lost the focus
+    await endOfPress();
+    if (document.activeElement === field) return; // it was the window that has lost the focus
     await save();
     if (forms.has(id)) draw(); // what was not drawn meanwhile
   };
@@ -57,8 +59,17 @@ async function send(id, field, title) {
 }
 
 /**
- * Shows the chat in the place of the field. The focus goes from there to the button of its menu.
+ * Waits until the mouse is no longer pressed: a link that is drawn anew between press and release is
+ * not clicked.
  */
+async function endOfPress() {
+  if (!document.querySelector(":active")) return;
+  await new Promise((resolve) => {
+    addEventListener("mouseup", () => setTimeout(resolve), { once: true });
+  });
+}
+
+/** Shows the chat in the place of the field, and gives the focus to the button of its menu. */
 function close(id, field) {
   const isFocused = document.activeElement === field;
   forms.delete(id);

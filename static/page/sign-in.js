@@ -45,17 +45,17 @@ function askTabs() {
 /**
  * Who is signed in in this tab or, without "Remember", in another. A token comes before the proxy.
  */
-function signedIn() {
+export function signedIn() {
   if (heldToken()) return subjectOf(heldToken());
   return isProxied ? shown : lastSubject();
 }
 
 /** The user who is signed in, if that is another one than this token's. */
-const otherThan = (token) =>
+export const otherThan = (token) =>
   [shown, signedIn()].find((subject) => subject && subject !== subjectOf(token));
 
 /** Signs in with this token, if the server takes it. */
-async function signIn(token, remember) {
+export async function signIn(token, remember) {
   await api("GET", "me", { as: token });
   const isOther = otherThan(token);
   if (isOther) sessionStorage.clear();
@@ -200,28 +200,8 @@ function forgetToken() {
   leave();
 }
 
-/**
- * Signs in with the token of a link. Anyone can send one, so it renews at once only the sign-in of
- * its own user. Another one is asked, and for who is not signed in it lies at the door.
- */
-export async function takeOver(token) {
-  const other = otherThan(token);
-  if (signedIn() && !other) {
-    await signIn(token, Boolean(localStorage.getItem("token")));
-    return;
-  }
-  const isolated = (subject) => `\u2068${subject}\u2069`;
-  const offer = `This link signs in ${isolated(subjectOf(token) || "nobody")}.`;
-  if (!other) {
-    $("token").value = token;
-    knock(`${offer} If that is you, sign in.`, "faint");
-    return;
-  }
-  const { ask } = await import("./dialog.js");
-  if (await ask(`${offer} You are signed in as ${isolated(other)}.`, "Change")) {
-    await signIn(token, false);
-  }
-}
+/** Signs in with the token of a link. Most visits have none. */
+export const useLink = async (token) => (await import("./link.js")).takeOver(token);
 
 $("sign-in").onsubmit = attempt(async () => {
   const token = $("token").value.trim();
@@ -284,7 +264,7 @@ export async function start() {
     shown = user.subject; // so that a link asks first
     isProxied = true;
   }
-  const problem = given ? await problemOf(takeOver(given)) : "";
+  const problem = given ? await problemOf(useLink(given)) : "";
   if ($("app").hidden && $("door").hidden) await enterAs(user, problem);
   else say(problem);
 }

@@ -57,6 +57,15 @@ def test_a_focus_that_goes_elsewhere_saves(page, chats):
     assert title_of(page, chats[0]) == "Third"
 
 
+@pytest.mark.parametrize("typed", ["", "Third"])
+def test_a_click_on_another_chat_saves_and_opens_it(typed, page, chats):
+    rename(page, "First")
+    page.press(*typed)
+    page.click("Second")
+    page.wait_for_turns("Second", "The answer.")
+    page.wait(lambda: page.titles == ["Second", typed or "First"])
+
+
 def test_a_list_that_is_drawn_anew_leaves_what_is_typed(page, chats, provider):
     gate = threading.Event()
     provider.script = [reply("One ", gate, "two.")]
