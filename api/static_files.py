@@ -25,7 +25,7 @@ KINDS = {
 }
 COMPRESSED = ("image/png",)  # by their own format
 LIBRARIES = "vendor"  # the folder of what is sent as it is
-COMMENT = re.compile(rb"^[ \t]*(?://[^\n]*|/\*\*.*?\*/)$", re.MULTILINE | re.DOTALL)
+COMMENT = re.compile(rb"(?:^|[ \t]+)//(?: [^\n]*)?$|^[ \t]*/\*\*.*?\*/$", re.MULTILINE | re.DOTALL)
 # A browser runs and loads the page's own files only, and lets it speak to this server only.
 PAGE = {
     "Content-Security-Policy": "; ".join(
@@ -112,8 +112,8 @@ def read_file(path: pathlib.Path, known: StaticFile | None) -> StaticFile:
 
 
 def without_comments(module: bytes) -> bytes:
-    """A module of the page, with empty lines in the place of its comments: they are a quarter of
-    what is sent. Comments behind code stay, and so does the number of each line."""
+    """A module of the page without its comments, which are a quarter of what would be sent. Each
+    line keeps its number."""
     return COMMENT.sub(lambda comment: b"\n" * comment[0].count(b"\n"), module)
 
 
