@@ -4,6 +4,7 @@ import { $, button, element } from "../dom.js";
 import { api } from "./api.js";
 import { idInAddress } from "./conversation.js";
 import { forgetDrafts } from "./drafts.js";
+import { see } from "./endings.js";
 import { doomed, draw, list } from "./list.js";
 import { openNew } from "./replies.js";
 import { attempt, sayIfAny, state } from "./screen.js";
@@ -29,6 +30,7 @@ class Deletion {
 
   show() {
     doomed.add(this.id);
+    see(this.id); // the end of its reply is no news any more
     if (this.wasOnScreen) {
       history.replaceState(null, "", location.pathname);
       openNew();
