@@ -121,7 +121,7 @@ def test_an_edit_that_is_refused_is_given_back(page, provider):
     page.user.post(f"/sessions/{session['id']}/retry", Prefer="respond-async")
     page.click("Edit")
     page.press(" there", Keys.ENTER)
-    page.wait_for_text("A reply is under way", "#notice")
+    page.wait_for_text("This chat has gone on elsewhere", "#notice")
     page.wait_for_text("Elsewhere")
     assert page.run("document.querySelector('article textarea').value") == "Hello there"
     gate.set()

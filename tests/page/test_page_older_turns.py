@@ -179,9 +179,13 @@ def test_the_line_is_drawn_where_the_next_request_follows_at_once(page, provider
     page.wait(lambda: page.is_idle and len(page.turns) == 2)
     page.driver.execute_script(HOLD, "turns")
     page.say("second " * 60)
+    page.wait(lambda: page.run("window.held.length") == 1)  # it asks whether one has read all
+    page.driver.execute_script(RELEASE)
     page.wait(lambda: page.run("window.held.length") == 1)  # it asks where the memory begins
     page.click("Retry")
-    page.wait(lambda: page.run("window.held.length") == 2)
+    page.wait(lambda: page.run("window.held.length") == 2)  # and whether one has read all
+    page.driver.execute_script(RELEASE)
+    page.wait(lambda: page.run("window.held.length") == 1)
     page.driver.execute_script(RELEASE)
     page.wait(lambda: page.run(LINE) == page.turns[2])
 

@@ -153,7 +153,11 @@ def test_a_pasted_text_that_has_arrived_is_not_given_back(page, provider):
     page.wait_for_turns("First", "The answer.")
     page.driver.execute_script("""
         const ask = fetch;
-        window.fetch = async (...request) => { await ask(...request); throw new TypeError("lost"); };
+        window.fetch = async (path, options) => {
+            const response = await ask(path, options);
+            if (options.method === "POST") throw new TypeError("lost");
+            return response;
+        };
     """)
     paste(page, LOG)
     wait_for_pasted(page, "Pasted text, 494 kB")

@@ -67,8 +67,7 @@ def test_the_browsers_own_print_tells_what_it_lacks(long_page, on_paper):
     on_paper()
     assert "use Print" in long_page.text("#unprinted")
     long_page.run("document.getElementById('older').click()")
-    long_page.wait(lambda: len(long_page.turns) == 100)
-    long_page.run("document.getElementById('older').click()")
+    # On paper, all of it is near.
     long_page.wait(lambda: len(long_page.turns) == 120)
     assert not long_page.find("#unprinted").is_displayed()
 
