@@ -27,6 +27,11 @@ def seconds_of(events):
     return [each.data["seconds"] for each in events if each.name == "waiting"]
 
 
+def is_left(asked, told):
+    """Whether so much may be left of what was asked for: a busy machine tells it a little later."""
+    return asked - 1 <= told <= asked
+
+
 @pytest.fixture
 def lone(start, settings):
     """A client of a server of one process, so that all streams are of the process that writes."""
@@ -45,7 +50,8 @@ def test_a_stream_tells_how_long_its_provider_is_waited_for(
     provider.script = [status(code, {}, **headers), reply("The ", "answer.")]
     with alice.stream("POST", "/sessions", {"content": "Hello", "model": model}) as stream:
         session, waiting, *rest = stream
-    assert (waiting.name, waiting.data, waiting.id) == ("waiting", {"seconds": seconds}, session.id)
+    assert (waiting.name, waiting.id) == ("waiting", session.id)
+    assert is_left(seconds, waiting.data["seconds"])
     assert {each.name for each in rest} == {"content_delta", "assistant_turn", "done"}
     assert text_of(rest) == "The answer." == rest[-2].data["content"]
     [pause] = pauses(provider)
@@ -66,7 +72,9 @@ def test_each_wait_is_told_and_a_short_one_is_not(alice, provider):
     for waits in ([2, 3], []):
         with alice.stream("POST", "/sessions", {"content": "Hello"}) as stream:
             events = list(stream)
-        assert (seconds_of(events), text_of(events)) == (waits, "The answer.")
+        assert text_of(events) == "The answer."
+        told = seconds_of(events)
+        assert len(told) == len(waits) and all(map(is_left, waits, told)), told
 
 
 def test_what_is_not_waited_for_is_not_told(alice, provider):

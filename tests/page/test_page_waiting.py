@@ -1,5 +1,6 @@
 """What a reply is waited for is told, and that it is still waited for. Modules: `static/page/exchange.js`."""
 
+import re
 import threading
 
 import pytest
@@ -50,7 +51,10 @@ def test_a_provider_that_asks_to_wait_is_told_with_the_seconds(page, provider):
         "window.heard = []; document.ariaNotify = (text) => window.heard.push(text)"
     )
     page.say("Hello")
-    page.wait_for_text("The provider asks to wait 3 s.", WAITING)
-    assert page.run("window.heard") == ["The provider asks to wait 3 s."]
+    page.wait_for_text("The provider asks to wait", WAITING)
+    [heard] = page.run("window.heard")
+    assert re.fullmatch(
+        r"The provider asks to wait [23] s\.", heard
+    )  # on a busy machine, less is left
     page.wait_for_turns("Hello", "Here.")
     assert not page.texts(".waiting")
