@@ -3,7 +3,7 @@
 /** Milliseconds in which pieces are begun. */
 const LENGTH = 50;
 /** Elements that are made meanwhile. Ten lines or fifty characters weigh as much as one. */
-const HEAVIEST = 3_000;
+const HEAVIEST = 1_500;
 
 /** What was drawn that the browser will lay out together. */
 let frame = null;
