@@ -112,17 +112,14 @@ const older = () => import("./older.js");
 
 const isNear = () => $("log").scrollTop < $("log").clientHeight;
 
-const showWhereNear = attempt(async () => {
-  const { showOlder } = await older();
-  if (isNear()) await showOlder();
-}, sayIfAny);
+const showOlder = attempt(async () => (await older()).showOlder(), sayIfAny);
 
 /** Fetches older turns where the reader is near the first that is shown. */
 export function fetchWhereNear() {
-  if (state.current?.meta?.has_more) showWhereNear();
+  if (state.current?.meta?.has_more && isNear()) showOlder();
 }
 
-$("older").onclick = attempt(async () => (await older()).showOlder(), sayIfAny);
+$("older").onclick = showOlder;
 
 hear(
   "model",
@@ -174,6 +171,7 @@ export function showChat(session, isOther) {
   markMemory();
   resumeEditing();
   if (isOther || same === 0) showEnd();
+  if (state.current.meta.has_more) older().catch(() => {}); // it is said where they are asked for
   fetchWhereNear();
   tell("shown");
 }

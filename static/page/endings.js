@@ -2,7 +2,7 @@
 
 import { $ } from "../dom.js";
 import { fetchSession, store } from "./api.js";
-import { frame, sayIfAny, state, tell } from "./screen.js";
+import { attempt, frame, sayIfAny, state, tell } from "./screen.js";
 
 const INTERVAL = 4_000; // ms between two looks at the chats that were left
 const MOST = 10; // chats that are looked at; of more, the last ones that were left
@@ -42,18 +42,19 @@ export function see(id) {
 let timer = null;
 
 function lookLater() {
-  if (left.size) timer ??= setTimeout(look, INTERVAL);
+  if (left.size) timer ??= setTimeout(lookAndWait, INTERVAL);
 }
 
-async function look() {
+async function lookAndWait() {
   try {
-    await Promise.all([...left].map(lookAt));
-  } catch (error) {
-    sayIfAny(error.message);
+    await look();
+  } finally {
+    timer = null;
+    lookLater();
   }
-  timer = null;
-  lookLater();
 }
+
+const look = attempt(() => Promise.all([...left].map(lookAt)), sayIfAny);
 
 /** Looks whether the reply of a chat that was left has ended. */
 async function lookAt(id) {

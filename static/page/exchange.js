@@ -31,9 +31,9 @@ export class Sending {
     this.isEdit = Boolean(isRetry && body);
     this.draft = draftName();
     this.edited = editName();
-    // A turn may go on more than once, each time under a key of its own.
-    this.after = turn ? `${turn.id} ${turn.continued}` : articles().at(-1)?.dataset.id;
     this.last = articles().at(-1);
+    // A turn may go on more than once, each time under a key of its own.
+    this.after = turn ? `${turn.id} ${turn.continued}` : this.last?.dataset.id;
     this.replaced = isRetry ? this.findReplaced() : [];
     this.shown = [];
   }

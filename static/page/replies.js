@@ -290,9 +290,14 @@ const look = attempt(async () => {
   if (!isSame) await open(current.id);
 }, sayIfAny);
 
-addEventListener("focus", look);
+let looking = null; // a tab that is shown gets the focus, too: one look is enough
+function lookOnce() {
+  looking ??= look().finally(() => (looking = null));
+}
+
+addEventListener("focus", lookOnce);
 addEventListener("visibilitychange", () => {
-  if (!document.hidden) look();
+  if (!document.hidden) lookOnce();
 });
 
 actions.retry = attempt(() => askAgain("retry"));

@@ -3,7 +3,7 @@
 import pytest
 from selenium.webdriver.common.keys import Keys
 
-from browser import HOLD, RELEASE, WORDS, Page
+from browser import HOLD, LOSE_ANSWERS, RELEASE, WORDS, Page
 from client import make_token
 from provider import reply
 from proxy import Proxy
@@ -52,14 +52,7 @@ def test_a_message_that_is_not_sent_yet_stays_where_more_is_typed(page):
 def test_a_message_that_has_arrived_is_not_given_back(page, provider):
     page.say("One")
     page.wait_for_turns("One", "The answer.")
-    page.driver.execute_script("""
-        const ask = fetch;
-        window.fetch = async (path, options) => {
-            const response = await ask(path, options);
-            if (options.method === "POST") throw new TypeError("lost");
-            return response;
-        };
-    """)
+    page.driver.execute_script(LOSE_ANSWERS)
     page.say("Two")
     page.wait_for_text("The connection is lost", "#connection")
     page.driver.refresh()

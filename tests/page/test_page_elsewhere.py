@@ -3,6 +3,7 @@
 
 import pytest
 
+from browser import HOLD, RELEASE
 from provider import reply
 
 pytestmark = pytest.mark.parametrize(
@@ -52,6 +53,20 @@ def test_to_look_changes_nothing_where_nothing_was_said(talked, provider):
     talked.wait(lambda: talked.run(asked) > before)
     assert talked.run("window.seen.every((article) => article.isConnected)")
     assert talked.run("document.getElementById('text').value") == "Half a thought"
+
+
+def test_a_tab_that_is_shown_and_gets_the_focus_looks_once(talked):
+    talked.driver.execute_script(HOLD, "limit")
+    shown = "document.dispatchEvent(new Event('visibilitychange', { bubbles: true }))"
+    talked.driver.execute_script(f"{shown}; {LOOK}")
+    assert talked.run("window.count") == 1
+    talked.driver.execute_script(RELEASE)
+
+    def has_looked_again():
+        talked.driver.execute_script(LOOK)
+        return talked.run("window.count") == 2
+
+    talked.wait(has_looked_again)
 
 
 def test_a_message_is_not_sent_behind_what_one_has_not_read(talked, provider):

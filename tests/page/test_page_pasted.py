@@ -6,7 +6,7 @@ import statistics
 import pytest
 from selenium.webdriver.common.keys import Keys
 
-from browser import HOLD, RELEASE, paste
+from browser import HOLD, LOSE_ANSWERS, RELEASE, paste
 from provider import reply
 
 pytestmark = pytest.mark.parametrize(
@@ -151,14 +151,7 @@ def test_what_is_pasted_while_a_message_is_sent_is_of_the_next(page, provider):
 def test_a_pasted_text_that_has_arrived_is_not_given_back(page, provider):
     page.say("First")
     page.wait_for_turns("First", "The answer.")
-    page.driver.execute_script("""
-        const ask = fetch;
-        window.fetch = async (path, options) => {
-            const response = await ask(path, options);
-            if (options.method === "POST") throw new TypeError("lost");
-            return response;
-        };
-    """)
+    page.driver.execute_script(LOSE_ANSWERS)
     paste(page, LOG)
     wait_for_pasted(page, "Pasted text, 494 kB")
     page.press("What is it?", Keys.ENTER)

@@ -381,6 +381,17 @@ HOLD = """
 """
 
 
+# What is sent arrives, and its answer is lost.
+LOSE_ANSWERS = """
+    const ask = fetch;
+    window.fetch = async (path, options) => {
+        const response = await ask(path, options);
+        if (options.method === "POST") throw new TypeError("lost");
+        return response;
+    };
+"""
+
+
 RELEASE = "window.held.splice(0).forEach((resolve) => resolve())"
 
 
