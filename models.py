@@ -143,6 +143,11 @@ class Session(db.Model):
         return session
 
     @classmethod
+    def is_there(cls, session_id: uuid.UUID) -> bool:
+        """Whether it is somebody's: one that is being deleted, or imported, is nobody's."""
+        return cls.select().where(cls.id == session_id, cls.owner != "").exists()
+
+    @classmethod
     def page(cls, owner: str, limit: int, offset: int, words: list[str]) -> tuple[list[Self], bool]:
         """Up to `limit` sessions, the last used first, and whether more follow. Each has all these
         words in it."""
@@ -304,11 +309,9 @@ class Turn(db.Model):
 
     @classmethod
     def latest(cls, session_id: uuid.UUID) -> Self:
-        """The latest reply of a session, visible or not. Raises NoReply, or Missing where the
-        session is gone."""
-        if (turn := cls.read(cls.latest_state(session_id).id)) is None:
-            raise Missing("The session was deleted.")
-        return turn
+        """The latest reply of a session, visible or not. Raises what `latest_state` does."""
+        turn = cls.read(cls.latest_state(session_id).id)
+        return cls.latest(session_id) if turn is None else turn  # its claim was undone meanwhile
 
     @classmethod
     def latest_state(cls, session_id: uuid.UUID) -> Self:
@@ -317,9 +320,7 @@ class Turn(db.Model):
         rows = list(cls.raw(statements.plain("read_latest_reply"), Session.id.db_value(session_id)))
         if rows:
             return rows[0]
-        if Session.select().where(Session.id == session_id, Session.owner != "").exists():
-            raise NoReply
-        raise Missing("The session was deleted.")
+        raise NoReply if Session.is_there(session_id) else Missing("The session was deleted.")
 
 
 class Piece(db.Model):

@@ -23,7 +23,7 @@ from database import Unavailable
 from limits import REPLIES, TEXTS, TITLES, Bulkhead, CachedThreads, Overloaded, Slot, memory_of
 from llm import Catalog
 from logs import log
-from models import FAILED, IN_PROGRESS, INTERRUPTED, Missing, Session, Turn, outcome_of
+from models import FAILED, IN_PROGRESS, INTERRUPTED, Session, Turn, outcome_of
 from replies import commits, titles
 from replies.claim import ReplyRequest
 from replies.commits import Orphan, cancel
@@ -68,6 +68,7 @@ class Replies:
             self.registry, self.continue_limit, self._take_over, self._start_sweeps, clock
         )
         self._keeping = KeeperThread(self.keeper)
+        self._hands_over = False  # at once, what is begun here from now on
 
     # What a request asks for
 
@@ -117,8 +118,8 @@ class Replies:
         feed = self.registry.find(state)
         if feed is None:
             turn = Turn.read(state.id)
-            if turn is None:
-                raise Missing("The session was deleted.")
+            if turn is None:  # its claim was undone meanwhile, or all is gone
+                return self.follow_latest(session_id)
             return self.follow(turn, watched=True)
         feed.watched = True
         self._keeping.wake()
@@ -142,17 +143,20 @@ class Replies:
         until these are stored."""
         self.stop_taking_over()
         self._wait_for_all(grace)
-        outcome = outcome_of(IN_PROGRESS if self.continue_limit else INTERRUPTED)
+        self._hands_over = True  # before the look: what is begun behind it sees that
         for reply in self.registry.written():
-            try:
-                reply.finish(outcome)
-            except Exception as error:  # a bug of this one costs no other its hand-over
-                log.error("a reply is not handed over", reply.names, exc_info=error)
-                reply.give_up()
+            self._hand_over(reply)
         self._keeping.wake()
         # Another process writes these: their followers come back there.
         for feed in self._wait_for_all(HANDING_OVER):
             feed.tell(over="detached")
+
+    def _hand_over(self, reply: Reply) -> None:
+        try:
+            reply.finish(outcome_of(IN_PROGRESS if self.continue_limit else INTERRUPTED))
+        except Exception as error:  # a bug of this one costs no other its hand-over
+            log.error("a reply is not handed over", reply.names, exc_info=error)
+            reply.give_up()
 
     def stop_taking_over(self) -> None:
         self.keeper.stopping = True
@@ -181,6 +185,8 @@ class Replies:
         is_begun = self._start(self._write, writer)
         if not is_begun:
             reply.finish(outcome_of(FAILED, 503, Overloaded().description))
+        if self._hands_over:
+            self._hand_over(reply)
         if self.keeper.is_idle or not is_begun:  # else the keeper comes round anyway
             self._keeping.wake()
 

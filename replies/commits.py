@@ -80,9 +80,11 @@ def store(
 
     def stored() -> Stored:
         grown_ids = {turn_id for (turn_id,) in grown()}
-        lacking = {piece.turn_id for piece in pieces} - grown_ids  # a piece was not taken
-        whole = grown_ids.union(draft.turn.id for draft in released + ended) - lacking
-        return Stored(whole, {draft.turn.id for draft in counted})
+        over_ids = {draft.turn.id for draft in released + ended}
+        # A piece was not taken, or an end; one that is handed over gives both.
+        lacking = {piece.turn_id for piece in pieces} - grown_ids
+        lacking |= {draft.turn.id for draft in over} - over_ids
+        return Stored((grown_ids | over_ids) - lacking, {draft.turn.id for draft in counted})
 
     return stored
 
@@ -200,9 +202,11 @@ def store_late_usage(draft: Draft) -> None:
     columns = [getattr(Turn, name) for name in TOKENS]
     stored = Turn.select(*columns).where(Turn.id == turn.id).first()
     if stored is None:
+        draft.counted = draft.offered or draft.counted
         Usage.add([draft.entry()])
         return
-    # The request that cancelled it may have estimated what it used.
+    if stored.estimated_tokens > turn.estimated_tokens:
+        return  # the request that cancelled it took this process for dead, and has estimated it
     draft.counted = stored.usage
     for name, count in stored.usage.items():
         if count:
@@ -236,15 +240,22 @@ def take_over(turn_id: int, lease: int, limit: int) -> Draft | None:
     return draft
 
 
-@transaction
 def count_restart(turn: Turn) -> bool:
-    """Count that this reply goes on by itself; returns whether it is still this process's."""
+    """Count that this reply goes on by itself; returns whether it is still this process's. Where
+    this raises Unavailable, it is counted once by being done again."""
     counts = {"continued": turn.continued + 1, "restarts": turn.restarts + 1}
-    is_ours = Turn.id == turn.id, Turn.fence == turn.fence, Turn.under_way()
-    if not Turn.update(counts).where(*is_ours).execute():
+    if not _store_restart(turn, counts):
         return False
     turn.continued, turn.restarts = counts["continued"], counts["restarts"]
     return True
+
+
+@transaction
+def _store_restart(turn: Turn, counts: dict[str, int]) -> int:
+    # One that hung, and was tried again, does not take back those that followed.
+    is_newer = Turn.restarts <= counts["restarts"]
+    is_ours = Turn.id == turn.id, Turn.fence == turn.fence, Turn.under_way(), is_newer
+    return Turn.update(counts).where(*is_ours).execute()
 
 
 def read_news(positions: dict[int, int | None]) -> dict[int, News]:

@@ -20,6 +20,8 @@ class Draft:
     base: int = 0
     trim: int | None = None  # what the session's is set to when the reply ends
     has_pieces: bool = True  # some of its text may be stored in pieces
+    # The tokens that row and ledger may have besides, by a commit whose answer did not come.
+    offered: Tokens | None = None
 
     @classmethod
     def of(cls, turn: Turn, **columns: Any) -> Self:

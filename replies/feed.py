@@ -2,6 +2,7 @@
 
 import contextlib
 import threading
+import uuid
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -34,10 +35,12 @@ class Feed:
 
     def __init__(self, turn: Turn) -> None:
         self.id = turn.id
+        self.session_id: uuid.UUID = turn.session_id
         self.start = len(turn.content)  # where what comes from now on begins
         self.text = turn.content
         self.turn: Turn | None = None  # the turn as it ended
-        # "ended", "deleted" with its session, or "detached": nobody will learn here how it ends.
+        # "ended", "deleted" with its session, or "detached": nobody will learn here how it ends, or
+        # it was undone.
         self.over: str | None = None
         self.told = Told(None, 0)
         self.watched = False  # somebody reads the text here, as it comes

@@ -8,11 +8,10 @@ waits or starts a thread.
 import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
 
-from database import SECOND, limit_time, monitored
+from database import SECOND, Unavailable, limit_time, monitored
 from logs import log
-from models import IN_PROGRESS, LEASE, Turn
+from models import IN_PROGRESS, LEASE, Session, Turn
 from replies import commits
 from replies.commits import NewPiece, Orphan, Stored
 from replies.contained import contained, do_for_all
@@ -20,8 +19,9 @@ from replies.doubt import DoubtfulClaim
 from replies.draft import Draft
 from replies.ended import Ended
 from replies.feed import Feed
+from replies.orphans import LOOKS
 from replies.registry import Registry
-from replies.reply import Reply, Taken
+from replies.reply import Reply, Taken, store_taken
 from replies.rescuer import Rescuer
 
 POLL_INTERVAL = 0.25  # seconds
@@ -148,11 +148,7 @@ class Keeper:
         batch = [taken for taken in (reply.take() for reply in replies) if _is_news(taken)]
         if not batch:
             return
-        stored = commits.store(
-            pieces=_given(taken.piece for taken in batch),
-            over=_given(taken.ended for taken in batch),
-            used=_given(taken.used for taken in batch),
-        )
+        stored = store_taken(batch)
         self._stored_at = self._clock()
         outcome = stored()
         for taken in batch:
@@ -180,7 +176,7 @@ class Keeper:
 
     def _note_usage(self, reply: Reply, used: Draft, is_counted: bool) -> None:
         if is_counted:
-            reply.draft.counted = used.turn.usage
+            reply.draft.counted, reply.draft.offered = used.turn.usage, None
         elif self._registry.is_written(reply):
             self._end(reply, Turn.read(reply.id))
 
@@ -272,7 +268,10 @@ class Keeper:
             self._end_of_ours(feed, turn)
         elif turn is None or turn.status != IN_PROGRESS:
             self._registry.remove(feed)
-            feed.end(turn)
+            if turn is None and Session.is_there(feed.session_id):  # its claim was undone
+                feed.tell(over="detached")  # who comes back follows the reply of before
+            else:
+                feed.end(turn)
 
     def _end_of_ours(self, reply: Reply, turn: Turn | None) -> None:
         shown = turn
@@ -280,6 +279,7 @@ class Keeper:
             if turn is not None and turn.status == IN_PROGRESS and turn.fence == reply.fence:
                 self._believe(reply, turn)  # it goes on after all
                 return
+            reply.call.hang_up()  # at once: what follows may wait for the database
             self._store_late_usage(reply, turn)
         elif reply.failure:
             shown = Draft.of(reply.draft.turn, **reply.failure).turn
@@ -293,19 +293,26 @@ class Keeper:
         reply.let_go()
 
     def _store_late_usage(self, reply: Reply, turn: Turn | None) -> None:
-        """Another process, or a request, has ended this reply: what it has used is still ours to
-        say."""
+        """Somebody else has ended this reply: what it has used is still ours to say."""
         draft, prompt = reply.draft, reply.prompt
         reply.take_usage()
         if prompt:
             draft.trim = prompt.trim(reply.id)
             draft.set(turns_left_out=prompt.left_out)
-        # Where its lease had lapsed, the process that ended it took this one for dead, and has
-        # estimated what it used.
-        is_ours = self._clock() < reply.renewed_at + LEASE / SECOND
-        has_more = turn is None or draft.turn.turns_left_out or draft.turn.usage != draft.counted
-        if is_ours and has_more:
-            commits.store_late_usage(draft)
+        is_untold = turn is None or turn.cancelled  # else another writer tells it, or has
+        if is_untold and self._counts_as_alive(reply, turn):
+            try:
+                commits.store_late_usage(draft)
+            except Unavailable:  # it may be committed all the same
+                draft.offered = draft.turn.usage
+                raise
+
+    def _counts_as_alive(self, reply: Reply, turn: Turn | None) -> bool:
+        """Whether nobody took this process for dead, and estimated what the reply has used: its
+        lease has not lapsed. A row that is gone does not tell whether somebody had taken it over,
+        as one may at the seventh look."""
+        seconds = (LOOKS - 1) * LOOK_INTERVAL if turn is None else LEASE / SECOND
+        return self._clock() < reply.renewed_at + seconds
 
 
 def _is_news(taken: Taken) -> bool:
@@ -320,11 +327,6 @@ def _under_way(ids: Iterable[int]) -> Iterator[Turn]:
         limit_time()
         yield from Turn.read_under_way(left[:READ_AT_ONCE])
         del left[:READ_AT_ONCE]
-
-
-def _given(values: Iterable[Any]) -> list[Any]:
-    """Those that there are."""
-    return [value for value in values if value is not None]
 
 
 def _first_of(replies: list[Reply]) -> list[Reply]:

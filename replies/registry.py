@@ -20,14 +20,14 @@ class Registry:
         self._ended: weakref.WeakValueDictionary[tuple[Any, ...], Feed] = (
             weakref.WeakValueDictionary()
         )
-        self._written: set[Reply] = set()
+        self._written: dict[Reply, None] = {}  # in the order in which they came
 
     def add(self, reply: Reply) -> None:
         """It is written here. Those who followed it here before, when another process wrote it, go
         on with the feed that they have."""
         with self._lock:
             self._under_way.setdefault(reply.id, reply)
-            self._written.add(reply)
+            self._written[reply] = None
 
     def share(self, turn: Turn, feed: Feed) -> Feed:
         """The feed of this turn that all have: this one, where there is none yet."""
@@ -47,15 +47,16 @@ class Registry:
         with self._lock:
             if self._under_way.get(feed.id) is feed:  # else another one has taken its place
                 del self._under_way[feed.id]
-            self._written.discard(feed)
+            if isinstance(feed, Reply):
+                self._written.pop(feed, None)
 
     def is_written(self, reply: Reply) -> bool:
         with self._lock:
             return reply in self._written
 
-    def known(self) -> set[Feed]:
+    def known(self) -> list[Feed]:
         with self._lock:
-            return {*self._under_way.values(), *self._written}
+            return list(dict.fromkeys([*self._under_way.values(), *self._written]))
 
     def written(self) -> list[Reply]:
         with self._lock:

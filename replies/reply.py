@@ -5,12 +5,14 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+from database import Unavailable
 from limits import Slot
 from logs import log
 from models import COMPLETE, FAILED, IN_PROGRESS, INTERRUPTED, Turn, outcome_of
 from providers.answer import Answer, Exchange, ignore
 from providers.conversation import Continuation, Prompt
-from replies.commits import NewPiece
+from replies import commits
+from replies.commits import NewPiece, Stored
 from replies.contained import contained
 from replies.draft import Draft, Tokens
 from replies.feed import Feed
@@ -60,6 +62,11 @@ class Taken(NamedTuple):
     def ended(self) -> Draft | None:
         return self.reply.draft if self.is_over else None
 
+    def offer(self) -> None:
+        """It is not known whether what it has used is counted now."""
+        if given := self.used or self.ended:
+            self.reply.draft.offered = given.turn.usage
+
     @property
     def piece(self) -> NewPiece | None:
         """The text as it is stored, where its end does not have it."""
@@ -67,6 +74,20 @@ class Taken(NamedTuple):
         if not self.text or reply.draft.turn.status != IN_PROGRESS:
             return None
         return NewPiece(reply.id, reply.fence, len(reply.text), self.text)
+
+
+def store_taken(batch: Sequence[Taken]) -> Callable[[], Stored]:
+    """Commit these in one transaction, as `commits.store` does. Where that raises Unavailable, it
+    may be committed all the same, and what the replies have used may be counted."""
+    used = [taken.used for taken in batch if taken.used]
+    ended = [taken.ended for taken in batch if taken.ended]
+    pieces = [taken.piece for taken in batch if taken.piece]
+    try:
+        return commits.store(pieces=pieces, over=ended, used=used)
+    except Unavailable:
+        for taken in batch:
+            taken.offer()
+        raise
 
 
 class Reply(Feed):

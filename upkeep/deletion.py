@@ -112,21 +112,22 @@ def forget(owner: str) -> int | None:
 @transaction
 def _withdraw(session_id: uuid.UUID, *conditions: Expression) -> bool:
     """Take a session from its owner. A reply under way, which one that nobody uses has not, is
-    counted as interrupted; what it has used besides, its process will say: the ledger knows the
-    owner by then. Returns whether it was taken."""
+    counted as interrupted, and gone at once, since its end would count it again; what it has used
+    besides, its process will say: the ledger knows the owner by then. Returns whether it was
+    taken."""
     owner = Session.select(Session.owner).where(Session.id == session_id).scalar()
     if owner:  # else it was taken before
         db.lock(owner)  # as a claim with a key does, before it locks rows of keys and of sessions
     db.hold(Session.select(Session.id).where(Session.id == session_id))
     if not conditions:
-        _count_reply_under_way(session_id)
+        _end_reply_under_way(session_id)
     is_taken = Session.update(owner="").where(Session.id == session_id, *conditions).execute()
     if is_taken and owner:
         IdempotencyKey.let_go(owner, session_id)
     return bool(is_taken)
 
 
-def _count_reply_under_way(session_id: uuid.UUID) -> None:
+def _end_reply_under_way(session_id: uuid.UUID) -> None:
     turn = Turn.readable().where(Turn.session == session_id, Turn.under_way()).first()
     if turn is None:
         return
@@ -134,6 +135,7 @@ def _count_reply_under_way(session_id: uuid.UUID) -> None:
     if turn.is_lost():
         draft.estimate_rest()
     Usage.add([draft.entry_of_end()])
+    Turn.delete().where(Turn.id == turn.id).execute()
 
 
 @transaction
