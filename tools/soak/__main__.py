@@ -1,5 +1,6 @@
 """A soak: users do at random all that can be done, strangers disturb, the model breaks or fails,
-and each minute a fault befalls the service. In the end it is asked whether all holds that must.
+and each minute a fault befalls the service. In the end it is asked whether all holds that must, and
+tools/audit looks at the history of what all of them sent and saw.
 
     .venv/bin/python tools/soak --seconds 3600 --database sqlite --faults clock,disk-full --seed 1
 
@@ -14,10 +15,11 @@ import random
 import sys
 import tempfile
 
-sys.path.insert(0, str(pathlib.Path(__file__).parents[2] / "tests" / "support"))
+ROOT = pathlib.Path(__file__).parents[2]
+sys.path[:0] = [str(ROOT / "tests" / "support"), str(ROOT / "tools")]
 
 from faults import FAULTS, at_hand
-from service import ENGINES, NEEDS
+from needs import ENGINES, NEEDS
 from soaking import soak_on
 
 
@@ -55,6 +57,9 @@ def main():
     parser.add_argument(
         "--faults", help="none, or names with commas; by default all that can be had here"
     )
+    parser.add_argument(
+        "--history", type=pathlib.Path, metavar="FILE", help="keep it here; tools/audit reads it"
+    )
     options = parser.parse_args()
     faults_of = chosen(parser, options.faults)
     engines = [options.database] if options.database else ENGINES
@@ -65,7 +70,14 @@ def main():
             parser.error(f"none of these befalls {engine}: name a --database, too")
     print(f"seed {options.seed}", flush=True)
     with tempfile.TemporaryDirectory() as folder:
-        soak_on(pathlib.Path(folder), engines, options.seconds, options.seed, faults_of)
+        soak_on(
+            pathlib.Path(folder),
+            engines,
+            options.seconds,
+            options.seed,
+            faults_of,
+            options.history,
+        )
 
 
 if __name__ == "__main__":

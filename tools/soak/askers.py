@@ -17,16 +17,26 @@ def lasting_token(subject):
     return make_token(subject, iat=now - 7200, exp=now + 2 * 86400)
 
 
+def recorded(url, subject, notes):
+    """A client whose token holds whatever the clock says, and who writes in the soak's history."""
+    client = Client(url, lasting_token(subject))
+    client.history = notes.history
+    return client
+
+
 class Asker(Client):
-    """A client who asks again where he loses the answer, or is told to come back.
+    """A client who asks again where he loses the answer, or is told to come back. Each time he turns
+    to any one of the hosts.
 
     `keyed`: how likely a request for a reply has an Idempotency-Key. One without is not asked again
     where its answer is lost.
     """
 
-    def __init__(self, server, subject, chance, notes, keyed=1.0):
-        super().__init__(server.url, lasting_token(subject))
+    def __init__(self, service, subject, chance, notes, keyed=1.0):
+        self.urls = service.urls
+        super().__init__(self.urls[0], lasting_token(subject))
         self.chance, self.notes, self.keyed = chance, notes, keyed
+        self.history = notes.history
         self.last = {}  # session → the mark of its last message
         self.deleted = set()
         self.told = collections.Counter()  # at each try
@@ -44,10 +54,11 @@ class Asker(Client):
         self.note_before(method, path, session, mark)
         limit = self.limit(method, asks and not headers.get("Prefer"))
         for tries, began in enumerate(self.tries(what), 1):
+            self.turn()
             try:
                 response = super().request(method, path, body, timeout, **headers)
-            except LOST:
-                self.lose(what, began, limit)
+            except LOST as problem:
+                self.lose(what, began, limit, problem)
                 self.unsure += goes_on
                 if asks and not headers.get("Idempotency_Key"):
                     raise
@@ -58,6 +69,10 @@ class Asker(Client):
                 response.tries = tries
                 return response
             self.unsure += goes_on
+
+    def turn(self):
+        """To any one of the hosts, which is asked next."""
+        self.url = self.chance.choice(self.urls)
 
     def asks(self, method, path):
         """Whether this asks for a reply."""
@@ -90,26 +105,22 @@ class Asker(Client):
         if path.endswith("/cancel"):
             self.notes.cancelled.add(mark)
 
-    def lose(self, what, began, limit):
+    def lose(self, what, began, limit, problem):
         self.told["lost"] += 1
-        self.notes.lost.append((what, began, time.monotonic()))
-        self.notes.in_time(what, began, limit)
+        self.notes.lose(what, began, self.url, problem)
+        self.notes.in_time(what, began, limit, self.url)
 
     def hear(self, what, began, limit, code, headers):
         """Note an answer; returns whether the same is to be asked again."""
         self.told[code] += 1
-        self.notes.in_time(what, began, limit)
-        if code == 503 and not headers.get("Retry-After"):
-            self.notes.problems.append("a 503 has no Retry-After")
+        self.notes.in_time(what, began, limit, self.url)
         return is_to_come_back(code, headers)
 
     def keep(self, code, headers, session, mark):
         """Note what an answer says to be there: the message of this mark, whatever its reply becomes."""
-        if code == 404 and session in self.last and session not in self.deleted:
-            self.notes.problems.append(f"the session {session} is gone")
         kept = session_in(headers.get("Location", "")) or session
         if mark and kept and code in (200, 201, 202, 502, 503, 504):
-            self.notes.kept[mark], self.last[kept] = kept, mark
+            self.last[kept] = mark
 
 
 class AskersReader(UsersReader):
@@ -121,6 +132,7 @@ class AskersReader(UsersReader):
         self.pause = client.chance.uniform(0, 0.5)
 
     def open(self, client):
+        client.turn()
         self.began = time.monotonic()
         self.what = f"stream of {self.asks[0] if self.asks else self.session['id']}"
         return super().open(client)
@@ -135,12 +147,7 @@ class AskersReader(UsersReader):
 
     def lose(self, problem):
         self.lost += 1
-        self.clients[0].lose(self.what, self.began, float("inf"))
-
-    def take_end(self, event):
-        super().take_end(event)
-        if self.turn:
-            self.clients[0].notes.turns[self.turn["id"]] = self.turn
+        self.clients[0].lose(self.what, self.began, float("inf"), problem)
 
 
 class PatientUser(User):
@@ -148,9 +155,9 @@ class PatientUser(User):
 
     taken = *User.taken, 504
 
-    def __init__(self, server, subject, seed, until, notes, keyed=1.0):
-        super().__init__(server, subject, seed, until)
-        self.client = Asker(server, subject, self.chance, notes, keyed)
+    def __init__(self, service, subject, seed, until, notes, keyed=1.0):
+        super().__init__(service, subject, seed, until)
+        self.client = Asker(service, subject, self.chance, notes, keyed)
         self.deleted = self.client.deleted
 
     def reader(self, session=None):

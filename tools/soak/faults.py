@@ -1,7 +1,6 @@
 """What befalls a service in a soak: one fault a minute. Each is a context within which it is so."""
 
 import contextlib
-import os
 import time
 from collections.abc import Callable
 from typing import NamedTuple
@@ -9,20 +8,29 @@ from typing import NamedTuple
 import requests
 
 import trouble
-from askers import lasting_token
-from client import Client, wait_until
-from servers import listens_to_signals
-from service import CLOCK, DISK, NEEDS, POSTGRESQL, SQLITE
+from askers import recorded
+from database_faults import connections_cut, promoted, refusing
+from needs import CLOCK, DISK, NEEDS, POSTGRESQL, SQLITE, STANDBY, STRACE
+from process_faults import (
+    deployed,
+    host_killed,
+    host_stands,
+    host_stopped,
+    reloaded,
+    worker_killed,
+    worker_stands,
+)
+from stalls import disk_stalls
 from talker import new_mark
 
 MINUTE = 60  # seconds from one fault to the next
 SHORTEST, LONG = 3, 25  # seconds that a fault lasts: at least, and at most
 STILL = 20  # at most where one worker stands still
+AWAY = 15  # at most where a host is
 BACK = 15  # seconds behind a fault, within which all is well again
 STEPS = 60, -60, 3600, -3600  # seconds, of the clock
 TABLES = "session", "turn", "piece", "usage", "key"
 CHECKER = "https://github.com/checker"
-KILLED = "worker-killed"
 
 
 class Fault(NamedTuple):
@@ -30,6 +38,7 @@ class Fault(NamedTuple):
     most: int  # seconds that it lasts at most
     begin: Callable  # (service, chance) → its context
     needs: tuple = ()  # of NEEDS
+    replaces: bool = False  # whether there are other workers behind it
 
     def lacks(self, engine):
         """What is missing for it on this engine, or None."""
@@ -41,51 +50,29 @@ class Fault(NamedTuple):
         return next(filter(None, (NEEDS[need]() for need in self.needs)), None)
 
 
-def worker_stands(service, chance):
-    pids = [chance.choice(service.server.workers())]
-    return noted(service, trouble.stopped(pids, chance.choice([None, service.path])), False)
-
-
-def service_stands(service, chance):
-    path = chance.choice([None, service.path])
-    return noted(service, trouble.service_stopped(service.server, path), True)
-
-
-@contextlib.contextmanager
-def noted(service, context, is_whole):
-    """Note when it began, when all stood still, and when it was over."""
-    pause = [time.monotonic(), float("inf"), float("inf"), is_whole]
-    service.notes.pauses.append(pause)
-    with context:
-        pause[1] = time.monotonic()
-        yield
-    pause[2] = time.monotonic()
-
-
-@contextlib.contextmanager
-def worker_killed(service, chance):
-    """Behind it, there is another in its place."""
-    server, pid = service.server, chance.choice(service.server.workers())
-    service.notes.kills.append(time.monotonic())
-    os.kill(pid, 9)
-    yield
-
-    def is_replaced():
-        workers = server.workers()
-        is_full = pid not in workers and len(workers) == server.count
-        return is_full and all(map(listens_to_signals, workers))
-
-    wait_until(is_replaced)
-
-
 FAULTS = {
     "worker-stands": Fault(
         "A worker stands still, sometimes in the middle of what it writes.", STILL, worker_stands
     ),
-    "service-stands": Fault(
-        "All processes of the service stand still, as when a laptop is shut.", LONG, service_stands
+    "host-stands": Fault(
+        "All processes of a host stand still, as when a laptop is shut.", LONG, host_stands
     ),
-    KILLED: Fault("A worker is killed.", SHORTEST, worker_killed),
+    "worker-killed": Fault("A worker is killed.", SHORTEST, worker_killed, replaces=True),
+    "host-killed": Fault(
+        "All processes of a host are killed, and it is started again.",
+        AWAY,
+        host_killed,
+        replaces=True,
+    ),
+    "host-stopped": Fault(
+        "A host is told to stop, and started again.", AWAY, host_stopped, replaces=True
+    ),
+    "deployed": Fault(
+        "Each host is replaced, one after the other.", SHORTEST, deployed, replaces=True
+    ),
+    "reloaded": Fault(
+        "gunicorn gets SIGHUP, and has new workers.", SHORTEST, reloaded, replaces=True
+    ),
     "clock": Fault(
         "The clock is stepped, by a minute or an hour, forward or back.",
         LONG,
@@ -101,7 +88,7 @@ FAULTS = {
     "read-only": Fault(
         "PostgreSQL takes no writes.",
         LONG,
-        lambda service, chance: trouble.read_only(service.url),
+        lambda service, chance: trouble.read_only(service.cluster.url()),
         (POSTGRESQL,),
     ),
     "hangs": Fault(
@@ -115,6 +102,27 @@ FAULTS = {
         LONG,
         lambda service, chance: trouble.locked(service.url, chance.choice(TABLES)),
         (POSTGRESQL,),
+    ),
+    "promoted": Fault(
+        "PostgreSQL is killed, and its synchronous standby promoted.",
+        LONG,
+        promoted,
+        (POSTGRESQL, STANDBY),
+    ),
+    "refused": Fault(
+        "PostgreSQL refuses transactions for each other's sake (40001, 40P01).",
+        LONG,
+        refusing,
+        (POSTGRESQL,),
+    ),
+    "connections-cut": Fault(
+        "All connections to PostgreSQL end at once, several times.",
+        LONG,
+        connections_cut,
+        (POSTGRESQL,),
+    ),
+    "disk-stalls": Fault(
+        "The disk takes up to seconds to confirm what is written.", LONG, disk_stalls, (STRACE,)
     ),
     "file-locked": Fault(
         "Somebody writes to the SQLite file, and does not end.",
@@ -146,11 +154,11 @@ def befall(service, faults, seconds, chance):
         lasting = chance.uniform(SHORTEST, faults[name].most)
         wait_for(service, began + minute * MINUTE + pause)
         tell(service, f"{name}, for {lasting:.0f} s")
-        workers = service.server.workers()
-        with faults[name].begin(service, chance):
+        workers = service.workers()
+        with service.notes.history.fault(name), faults[name].begin(service, chance):
             time.sleep(lasting)
         wait_until_well(service, name, chance)
-        if name != KILLED and service.server.workers() != workers:
+        if not faults[name].replaces and service.workers() != workers:
             service.notes.problems.append(f"{name}: it cost a worker")
 
 
@@ -168,9 +176,18 @@ def tell(service, what):
 
 
 def wait_until_well(service, name, chance):
-    """Behind a fault /health is 200, and a session is created, within seconds."""
-    client, told = Client(service.server.url, lasting_token(CHECKER)), []
+    """Behind a fault each host is well within seconds."""
     deadline = time.monotonic() + BACK
+    for url in service.urls:
+        if told := wait_for_host(recorded(url, CHECKER, service.notes), deadline, chance):
+            problem = f"{name}: {BACK} s later, /health and a creation are {told} at {url}"
+            service.notes.problems.append(problem)
+
+
+def wait_for_host(client, deadline, chance):
+    """Wait until its /health is 200, and a session is created there; returns what it has told last
+    where that was not so in time."""
+    told = ["nothing"]
     while time.monotonic() < deadline:
         body = {"content": f"{new_mark(chance)} Are you well?"}
         with contextlib.suppress(requests.RequestException):
@@ -179,6 +196,6 @@ def wait_until_well(service, name, chance):
             told = [health.status_code, made.status_code]
             # That the model failed is an answer.
             if told[0] == 200 and (told[1] != 503 or "Location" in made.headers):
-                return
+                return None
         time.sleep(0.3)
-    service.notes.problems.append(f"{name}: {BACK} s later, /health and a creation are {told}")
+    return told

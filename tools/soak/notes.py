@@ -1,19 +1,30 @@
 """What happened in a soak, and what its users were told."""
 
+import collections
 import time
+
+from history import NOWHERE
+
+REFUSED = "Connection refused"
 
 
 class Notes:
-    def __init__(self):
+    def __init__(self, history=NOWHERE):
+        self.history = history
         self.began = time.monotonic()
         self.done = []  # the faults, as they are told
-        self.kills = []  # when a worker was
-        # [when it began, when all stood still, when it was over, whether it was the whole service]
+        self.figures = collections.Counter()  # what the faults did → how often
+        # [the host's URL, since when, until when]: connections break there; nobody listens there
+        self.cuts, self.gaps = [], []
+        # [when it began, when all stood still, when it was over, whether it was all of the host, its
+        # URL]
         self.pauses = []
-        self.slow = []  # (what, when it was asked, when it was answered or lost, the limit)
-        self.lost = []  # (what, when it was asked, when it was lost)
-        self.kept = {}  # mark → the session in which it is, as somebody was told
-        self.turns = {}  # id → a reply, as it was told at its end
+        # [since when, until when, the seconds of a commit of SQLite, which nobody can break off]
+        self.stalls = []
+        # (what, when it was asked, when it was answered or lost, the limit, of which host)
+        self.slow = []
+        # (what, when it was asked, when it was lost, of which host, whether nobody listened there)
+        self.lost = []
         self.titles = {}  # session → the title that a user gave it
         self.cancelled = set()  # marks
         self.problems = []
@@ -22,24 +33,35 @@ class Notes:
         """When this was, as the faults are told."""
         return f"{when - self.began:.0f} s"
 
-    def in_time(self, what, began, limit):
+    def lose(self, what, began, url, problem):
+        """A request of this host is lost."""
+        self.lost.append((what, began, time.monotonic(), url, REFUSED in str(problem)))
+
+    def in_time(self, what, began, limit, url):
         """A request has its answer, or is lost, which may be too late."""
         if time.monotonic() > began + limit:
-            self.slow.append((what, began, time.monotonic(), limit))
+            self.slow.append((what, began, time.monotonic(), limit, url))
 
     def late(self):
-        """Requests that were answered too late. What a service stands still is not counted, nor what
-        a worker does in which they may have been."""
-        for what, began, ended, limit in self.slow:
+        """Requests that were answered too late. What a host stands still is not counted, nor what a
+        worker does in which they may have been; nor a commit that began while there was time."""
+        for what, began, ended, limit, url in self.slow:
             seconds = ended - began
-            for since, stood, until, is_whole in self.pauses:
-                if is_whole or began < stood:
+            for since, stood, until, is_whole, where in self.pauses:
+                if where == url and (is_whole or began < stood):
                     seconds -= max(0.0, min(ended, until) - max(began, since))
+            for since, until, commit in self.stalls:
+                seconds -= commit * (began <= until and since <= ended)
             if seconds > limit:
-                yield f"{self.since(began)}: {what} took {seconds:.1f} s"
+                yield f"{self.since(began)}: {what} took {seconds:.1f} s at {url}"
 
     def cut_off(self):
-        """Requests that lost their connection though no worker was killed meanwhile."""
-        for what, began, ended in self.lost:
-            if not any(began - 1 <= when <= ended + 1 for when in self.kills):
-                yield f"{self.since(began)}: {what} was lost after {ended - began:.1f} s"
+        """Requests that lost their connection though no process of their host died, or had ended
+        its grace; or were refused though somebody was to listen there."""
+        for what, began, ended, url, is_refused in self.lost:
+            if not any(
+                where == url and since <= ended + 1 and began - 1 <= until
+                for where, since, until in (self.gaps if is_refused else self.cuts)
+            ):
+                how = "was refused" if is_refused else "was lost"
+                yield f"{self.since(began)}: {what} {how} after {ended - began:.1f} s at {url}"

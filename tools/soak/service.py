@@ -1,20 +1,21 @@
-"""The service of a soak: a server with its provider and its database, and what its faults need."""
+"""The service of a soak: its hosts, their provider, their database, and what its faults need."""
 
 import contextlib
-import os
+import shutil
 import subprocess
-import tempfile
-
-import pytest
 
 import trouble
-from cluster import Cluster, find_binaries
+from cluster import folder_of_somebody
+from hosts import UP, Host
+from needs import CLOCK, DISK, POSTGRESQL, SQLITE, STANDBY, lacks_namespaces
+from observed import observe
+from pair import Pair
 from provider import Provider
-from servers import Server
 
-SQLITE, POSTGRESQL = ENGINES = "sqlite", "postgresql"
-CLOCK, DISK = "a clock of its own", "a small disk"
 REPLY_WAIT = 2  # seconds that a waiting request is held
+CONTINUE_LIMIT = 1000  # whatever befalls a reply
+GRACE = 2  # seconds, so that most replies outlast it
+HOSTS = {SQLITE: 1, POSTGRESQL: 2}
 
 
 @contextlib.contextmanager
@@ -30,39 +31,27 @@ def small_disk(folder):
         subprocess.run(["umount", "-l", str(disk)], check=True)
 
 
-def lacks_disk():
-    mount = ["unshare", "--mount", "mount", "-t", "tmpfs", "none", tempfile.gettempdir()]
-    is_had = os.getuid() == 0 and not subprocess.run(mount, capture_output=True).returncode
-    return None if is_had else "only root mounts a small file system, where that is allowed"
-
-
-def lacks_clock():
-    return None if trouble.find_libfaketime() else "libfaketime is not installed"
-
-
-def lacks_postgresql():
+@contextlib.contextmanager
+def a_clock():
+    """In a folder that the user of PostgreSQL can read."""
+    folder = folder_of_somebody("parley-clock-")
     try:
-        find_binaries()
-    except pytest.skip.Exception as problem:
-        return str(problem)
-
-
-# What a soak may need → a function that says what is missing, or None.
-NEEDS = {
-    SQLITE: lambda: None,
-    POSTGRESQL: lacks_postgresql,
-    CLOCK: lacks_clock,
-    DISK: lacks_disk,
-}
+        yield trouble.Clock(folder)
+    finally:
+        shutil.rmtree(folder)
 
 
 class Service:
-    """It is there within this context. `url` names an empty database, in place of one of its own."""
+    """It is there within this context. `url` names an empty database, in place of one of its own.
+
+    On PostgreSQL it has two hosts, neither of which sees the other's processes.
+    """
 
     def __init__(self, folder, engine, talker, notes, needs=(), url=None):
         self.folder, self.engine, self.url = folder, engine, url
         self.talker, self.notes, self.needs = talker, notes, needs
-        self.cluster = self.clock = self.disk = None
+        self.pair = self.clock = self.disk = None
+        self.hosts = []
         self._leaving = contextlib.ExitStack()
 
     def __enter__(self):
@@ -71,39 +60,80 @@ class Service:
             self.provider.default = self.talker
             if DISK in self.needs:
                 self.disk = stack.enter_context(small_disk(self.folder))
+            if CLOCK in self.needs:  # the database beside the service has the same
+                self.clock = stack.enter_context(a_clock())
+            self.settings = self.clock.settings if self.clock else {}
             if self.engine == POSTGRESQL and not self.url:
-                self.cluster = stack.enter_context(contextlib.closing(Cluster()))
-            self._start(stack)
+                self._start_pair(stack)
+            file = (self.disk or self.folder) / "soak.db"
+            self.url = self.url or (self.pair.url() if self.pair else f"sqlite:///{file}")
+            self._start_hosts(stack)
             self._leaving = stack.pop_all()
         return self
 
-    def _start(self, stack):
-        settings = {}
-        if CLOCK in self.needs:  # the database beside the service has the same
-            self.clock = trouble.Clock(self.cluster.folder if self.cluster else self.folder)
-            settings = self.clock.settings
-        if self.cluster:
-            self.cluster.environment |= {name: str(value) for name, value in settings.items()}
-            self.cluster.initialize()
-            self.cluster.start()
-        file = (self.disk or self.folder) / "soak.db"
-        own = self.cluster.url() if self.cluster else f"sqlite:///{file}"
-        self.url = self.url or own
-        settings = settings | {
+    def _start_pair(self, stack):
+        environment = {name: str(value) for name, value in self.settings.items()}
+        self.pair = stack.enter_context(
+            contextlib.closing(Pair(STANDBY in self.needs, environment))
+        )
+        self.pair.start()
+
+    def _start_hosts(self, stack):
+        settings = self.settings | {
             "DATABASE_URL": self.url,
             "OPENAI_BASE_URL": self.provider.url + "/v1",
             "DEFAULT_MODEL": "m-1",
             "REPLY_WAIT": REPLY_WAIT,
-            "CONTINUE_LIMIT": 1000,  # whatever befalls a reply
+            "GRACE": GRACE,
+            "CONTINUE_LIMIT": CONTINUE_LIMIT,
         }
-        self.server = Server(self.folder, **settings)
-        stack.callback(self.server.stop)
-        self.server.wait_until_up()
+        count = HOSTS[self.engine]
+        if count > 1 and (lacks := lacks_namespaces()):
+            print(f"{self.engine}, the hosts see each other's processes: {lacks}", flush=True)
+        for number in range(count):
+            folder = self.folder / f"host-{number}"
+            self.hosts.append(Host(folder, settings, self.notes, is_apart=count > 1))
+            self.hosts[-1].begin()
+            stack.callback(lambda host=self.hosts[-1]: host.server.stop())
+        for server in self.servers:
+            server.wait_until_up(UP)
+        observe(self.url)
 
     def __exit__(self, *exception):
         self._leaving.close()
 
     @property
+    def servers(self):
+        """Of each host, the one that it has now."""
+        return [host.server for host in self.hosts]
+
+    @property
+    def server(self):
+        """That of the first host."""
+        return self.hosts[0].server
+
+    @property
+    def urls(self):
+        """Of each host."""
+        return [host.url for host in self.hosts]
+
+    @property
+    def logs(self):
+        """The files of all servers that there were."""
+        return [log for host in self.hosts for log in host.logs]
+
+    @property
+    def cluster(self):
+        """The PostgreSQL that is written to."""
+        return self.pair.primary
+
+    @property
     def path(self):
         """Of its SQLite file, or None."""
         return self.url.removeprefix("sqlite:///") if self.engine == SQLITE else None
+
+    def client(self, subject):
+        return self.server.client(subject)
+
+    def workers(self):
+        return [server.workers() for server in self.servers]

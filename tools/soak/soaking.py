@@ -1,21 +1,28 @@
-"""A run of the soak: a crowd is at work, faults befall the service, and in the end all must hold."""
+"""A run of the soak: a crowd is at work, faults befall the service, in the end all must hold."""
 
 import collections
 import concurrent.futures
 import contextlib
 import os
+import pathlib
 import random
 import shutil
+import subprocess
+import sys
 import tempfile
 import time
 
 import invariants
 from askers import PatientUser
 from faults import at_hand, befall, wait_for
+from history import History
 from notes import Notes
-from service import Service
+from rest import read_all
+from service import CONTINUE_LIMIT, REPLY_WAIT, Service
 from talker import FAST, SLOW, Talker
 from users import USERS, Looking, Stranger
+
+AUDIT = pathlib.Path(__file__).parents[1] / "audit"
 
 
 class Crowd:
@@ -24,7 +31,7 @@ class Crowd:
     def __init__(self, service, seed, until, has_faults):
         self.users = [
             PatientUser(
-                service.server,
+                service,
                 USERS[number % 3],
                 f"{seed} {number}",
                 until,
@@ -34,16 +41,17 @@ class Crowd:
             for number in range(6 if has_faults else 9)
         ]
         strangers = [
-            Stranger(service.server, f"{seed} {number}", until)
+            Stranger(server, f"{seed} {number}", until)
+            for server in service.servers
             for number in range(1 if has_faults else 2)
         ]
         expected = (200, 503) if has_faults else (200,)
-        self.looking = Looking(service.server, service.notes, until, expected)
+        self.looking = [Looking(each, service.notes, until, expected) for each in service.servers]
         for each in self.users:
             each.pause = 0.5 if has_faults else 0
         for each in strangers:
             each.pause = 0.5 if has_faults else 0.05
-        self.threads = [*self.users, *strangers, self.looking]
+        self.threads = [*self.users, *strangers, *self.looking]
 
     @contextlib.contextmanager
     def at_work(self):
@@ -65,21 +73,32 @@ class Crowd:
         return dict(sorted(tries.items(), key=str)), dict(sorted(sentences.items()))
 
 
-def talker_of(seed, has_faults):
+def talker_of(seed, has_faults, history):
     """Where nothing befalls it, an answer may break again and again."""
     if has_faults:
-        return Talker(seed, SLOW, failing=0.2, in_a_row=False)
-    return Talker(seed, FAST, failing=0.25, in_a_row=True)
+        return Talker(seed, SLOW, failing=0.2, in_a_row=False, history=history)
+    return Talker(seed, FAST, failing=0.25, in_a_row=True, history=history)
 
 
-def soak(folder, engine, seconds, seed, faults, url=None):
+def audit(path):
+    """What tools/audit says of this history: whether it is right, and its lines."""
+    command = [sys.executable, AUDIT, path]
+    run = subprocess.run(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    return run.returncode == 0, run.stdout.splitlines()
+
+
+def soak(folder, engine, seconds, seed, faults, url=None, history=None):
     """Run it on this engine; returns a summary. Raises AssertionError where something does not hold.
 
-    `url` names an empty database for a run without faults, in place of one of its own.
+    `url` names an empty database for a run without faults, in place of one of its own. `history`
+    is where its history is written, in place of its folder.
     """
-    chance, notes = random.Random(f"{seed} {engine}"), Notes()
+    path = history or folder / "history.jsonl"
+    settings = {"REPLY_WAIT": REPLY_WAIT, "CONTINUE_LIMIT": CONTINUE_LIMIT}
+    record = History(path, engine=engine, seed=seed, seconds=seconds, **settings)
+    chance, notes = random.Random(f"{seed} {engine}"), Notes(record)
     needs = {need for fault in faults.values() for need in fault.needs}
-    talker = talker_of(f"{seed} {engine}", bool(faults))
+    talker = talker_of(f"{seed} {engine}", bool(faults), record)
     with Service(folder, engine, talker, notes, needs, url) as service:
         notes.began, until = time.monotonic(), time.monotonic() + seconds
         crowd = Crowd(service, f"{seed} {engine}", until, bool(faults))
@@ -87,39 +106,78 @@ def soak(folder, engine, seconds, seed, faults, url=None):
             befall(service, faults, seconds, chance)
             wait_for(service, until)
         ending = invariants.Ending(service, crowd.users, chance)
-        problems = list(invariants.problems(ending))
+        problems = list(unread(ending))
+        record.close()
+        is_right, audited = audit(path)
+        problems += [*audited * (not is_right), *invariants.problems(ending)]
         answers, outcomes = crowd.told()
         summary = [
             *notes.done,
             f"answers {answers}, {outcomes}",
             f"replies {dict(ending.counts)}",
-            f"slowest /health {crowd.looking.slowest:.2f} s",
+            f"slowest /health {max(each.slowest for each in crowd.looking):.2f} s",
+            f"figures {dict(notes.figures | figures_of(service.logs))}",
+            *audited,
         ]
         summary = f"{engine}: " + "; ".join(summary)
         if problems:
-            tell_problems(problems, summary, service.server.log_file, f"soak_{engine}_{seed}.log")
+            tell_problems(problems, summary, f"soak_{engine}_{seed}", service, path)
     return summary
 
 
-def tell_problems(problems, summary, log, name):
-    """Its folder goes, so its log is copied to a file of this name."""
-    copy = shutil.copy(log, os.path.join(tempfile.gettempdir(), name))
+def unread(ending):
+    """Write what there is in the end; yields what is wrong where it cannot be read."""
+    try:
+        read_all(ending)
+    except Exception as problem:  # an assertion, or a connection that was cut
+        yield f"what there is in the end cannot be read: {problem!r}"
+
+
+def figures_of(logs):
+    """How many replies were taken over, as these files tell it: no request is named with them."""
+    figures = collections.Counter()
+    for path in logs:
+        with path.open() as lines:
+            figures["replies taken over"] += sum(
+                " reply session=" in line and " id=" not in line for line in lines
+            )
+    return figures
+
+
+def tell_problems(problems, summary, name, service, history):
+    """Its folder goes, so its logs and its history are copied to files of this name."""
+    stem = os.path.join(tempfile.gettempdir(), name)
+    copies = [shutil.copy(history, stem + history.suffix), stem + ".log"]
+    with open(copies[-1], "wb") as file:
+        for path in service.logs:
+            file.write(f"--- {path.parent.parent.name}, {path.parent.name}\n".encode())
+            shutil.copyfileobj(path.open("rb"), file)
     shown = "\n".join(problems[:10])
-    raise AssertionError(f"{len(problems)} problems:\n{shown}\nof {summary}; its log is {copy}")
+    raise AssertionError(
+        f"{len(problems)} problems:\n{shown}\nof {summary}; what is left of it: {copies}"
+    )
 
 
-def soak_on(folder, engines, seconds, seed, faults_of=at_hand):
+def history_of(path, engine, engines):
+    """Where the history of this engine is written, or None. Where there are several, its name has it."""
+    if path and len(engines) > 1:
+        return path.with_stem(f"{path.stem}_{engine}")
+    return path
+
+
+def soak_on(folder, engines, seconds, seed, faults_of=at_hand, history=None):
     """Run it on these engines, beside each other, and print what each was told.
 
-    `faults_of` is a function that has the faults of an engine.
+    `faults_of` is a function that has the faults of an engine. `history` is where histories are
+    written, in place of the folder.
     """
     with concurrent.futures.ThreadPoolExecutor() as pool:
         runs = []
         for engine in engines:
             (folder / engine).mkdir()
-            runs.append(
-                pool.submit(soak, folder / engine, engine, seconds, seed, faults_of(engine))
-            )
+            own = history_of(history, engine, engines)
+            options = seconds, seed, faults_of(engine)
+            runs.append(pool.submit(soak, folder / engine, engine, *options, history=own))
     for run in runs:
         if not run.exception():
             print(run.result(), flush=True)

@@ -9,12 +9,12 @@ import re
 import threading
 import time
 
+from history import NOWHERE
 from provider import asked, cut, fails, reply, so_far, status
 
 MARK = re.compile(r"\[\w+\]")
 MOST = 30  # words of an answer
 FAST, SLOW = [0.01], [0.01, 0.2, 0.5, 0.5]  # seconds from one word to the next
-OUTPUT_TOKENS = 7  # that each whole answer says it took
 
 BREAKS = [  # what becomes of an answer of which some words are said
     lambda some: cut(*some, " half"),
@@ -61,21 +61,24 @@ def wrong_words(mark, text, is_complete):
 
 
 class Talker:
-    """A provider's default. It knows how many of its calls were whole. `failing`: how likely one fails.
+    """A provider's default, which knows what it is asked. `failing`: how likely a call fails.
 
     `in_a_row`: whether two calls for one message may fail, one behind the other. If not, each
-    message is answered in the end.
+    message is answered in the end. What it is asked and says is written in the history.
     """
 
-    def __init__(self, seed, pauses, failing, in_a_row):
+    def __init__(self, seed, pauses, failing, in_a_row, history=NOWHERE):
         self.seed, self.pauses, self.failing, self.in_a_row = seed, pauses, failing, in_a_row
         self.calls = collections.Counter()  # mark → how many there were
         self.talking = set()  # (mark, number) of the calls under way
-        self.whole = []  # marks, one for each call that is answered to its end unless it is hung up
         self.is_well = False
         self._lock = threading.Lock()
+        self._recorded = history.model(self._talk)
 
     def __call__(self, request):
+        return self._recorded(request)
+
+    def _talk(self, request):
         mark = MARK.findall(asked(request))[-1]
         with self._lock:
             self.calls[mark] += 1
@@ -93,7 +96,6 @@ class Talker:
         may_fail = not self.is_well and (self.in_a_row or number % 2 == 1)
         if may_fail and chance.random() < self.failing:
             return chance.choice(BREAKS)(words[: chance.randrange(len(words))])
-        self.whole.append(mark)
         return reply(*words)
 
     def wait_until_silent(self, seconds):

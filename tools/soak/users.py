@@ -222,19 +222,19 @@ class Looking(threading.Thread):
 
     def __init__(self, server, notes, until, expected):
         super().__init__()
-        self.url, self.notes, self.until = server.url + "/health", notes, until
+        self.host, self.notes, self.until = server.url, notes, until
         self.expected, self.slowest = expected, 0.0
 
     def run(self):
         while time.monotonic() < self.until:
             began = time.monotonic()
             try:
-                code = requests.get(self.url, timeout=60).status_code
-            except LOST:
-                self.notes.lost.append(("/health", began, time.monotonic()))
+                code = requests.get(self.host + "/health", timeout=60).status_code
+            except LOST as problem:
+                self.notes.lose("/health", began, self.host, problem)
             else:
                 if code not in self.expected:
                     self.notes.problems.append(f"{self.notes.since(began)}: /health is {code}")
-            self.notes.in_time("/health", began, LONGEST)
+            self.notes.in_time("/health", began, LONGEST, self.host)
             self.slowest = max(self.slowest, time.monotonic() - began)
             time.sleep(self.pause)

@@ -1,0 +1,261 @@
+"""The table of a reply's states: from what to what, by whom, under which condition.
+
+Each rule is a function of a row, which returns the row that it becomes, or None where the condition
+does not hold. `RULES` has them by name, with the words of the table in docs/streams.md.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from model.states import (
+    COMPLETE,
+    CUT_BY_LENGTH,
+    IN_PROGRESS,
+    INTERRUPTED,
+    LAPSED,
+    LIVE,
+    NONE,
+    RELEASED,
+    Fences,
+    Piece,
+    Reply,
+    Text,
+)
+
+
+class Rule(NamedTuple):
+    before: str
+    after: str
+    who: str
+    condition: str
+
+
+RULES: dict[str, Rule] = {}
+
+
+def rule(before: str, after: str, who: str, condition: str) -> Callable[..., Callable[..., Reply]]:
+    """A decorator: the function is the rule of these words."""
+
+    def remember(function: Callable[..., Reply]) -> Callable[..., Reply]:
+        RULES[function.__name__] = Rule(before, after, who, condition)
+        return function
+
+    return remember
+
+
+WRITER, SAME_FENCE = "the keeper of the writer", "its fence is the same"
+SAME_USE = "as many tokens are counted as its writer believes"
+
+
+def is_its(reply: Reply, fence: int) -> bool:
+    return reply.status == IN_PROGRESS and reply.fence == fence
+
+
+@rule(
+    "(nothing)",
+    "`in_progress`, with a fence and a lease",
+    "a request, by its claim",
+    "the session is the owner's, and has none in progress",
+)
+def claim(others: tuple[Reply, ...], fence: int, replaces: int | None = None) -> Reply | None:
+    if any(other.status == IN_PROGRESS for other in others):
+        return None
+    return Reply(IN_PROGRESS, fence, LIVE, untold=fence, replaces=replaces)
+
+
+@rule(
+    "`in_progress`", "the same, with more text", WRITER, f"{SAME_FENCE}, and no piece begins there"
+)
+def grow(reply: Reply, fence: int, piece: Piece) -> Reply | None:
+    start, _ = piece
+    if not is_its(reply, fence) or any(start == other for other, _ in reply.pieces):
+        return None
+    return reply._replace(pieces=tuple(sorted((*reply.pieces, piece))))
+
+
+@rule("`in_progress`", "the same, with a new lease", WRITER, SAME_FENCE)
+def renew(reply: Reply, fence: int) -> Reply | None:
+    return reply._replace(lease=LIVE) if is_its(reply, fence) else None
+
+
+@rule("`in_progress`", "the same, with more usage", WRITER, f"{SAME_FENCE}, and {SAME_USE}")
+def count(reply: Reply, fence: int, believed: Fences, used: Fences) -> Reply | None:
+    if not is_its(reply, fence) or reply.used != believed:
+        return None
+    return reply._replace(used=used, untold=0)
+
+
+@rule(
+    "`in_progress`",
+    "the same, going on behind a break",
+    "the writer",
+    "its fence is the same, the limit is not reached, and the fault is one that may pass",
+)
+def restart(reply: Reply, fence: int, limit: int) -> Reply | None:
+    if not is_its(reply, fence) or reply.restarts >= limit:
+        return None
+    return reply._replace(restarts=reply.restarts + 1)
+
+
+def ended(reply: Reply, status: str, text: Text, used: Fences) -> Reply:
+    """What is so of every end: the reply that this one was to replace is shown again, unless this
+    one is complete."""
+    is_shown = status in (COMPLETE, CUT_BY_LENGTH) or reply.replaces is None
+    return reply._replace(
+        status=status, lease=NONE, pieces=(), content=text, used=used, untold=0, is_shown=is_shown
+    )
+
+
+@rule("`in_progress`", "`complete`, `failed`", WRITER, f"{SAME_FENCE}, and {SAME_USE}")
+def finish(
+    reply: Reply, fence: int, status: str, text: Text, believed: Fences, used: Fences
+) -> Reply | None:
+    if not is_its(reply, fence) or reply.used != believed:
+        return None
+    return ended(reply, status, text, used)
+
+
+@rule(
+    "`in_progress`",
+    "the same, with the lease 0: released",
+    "the keeper of a process that stops",
+    f"{SAME_FENCE}, {SAME_USE}, and `CONTINUE_LIMIT` is not 0",
+)
+def release(reply: Reply, fence: int, believed: Fences, used: Fences) -> Reply | None:
+    if not is_its(reply, fence) or reply.used != believed:
+        return None
+    return reply._replace(lease=RELEASED, used=used, untold=0)
+
+
+@rule(
+    "`in_progress`",
+    "the same, with a new fence: taken over",
+    "the keeper of any process that does not stop and has room",
+    "its lease is the same, and is 0; or has lapsed at seven looks, or its process is surely dead, "
+    "and the limit is not reached",
+)
+def take_over(reply: Reply, lease: str, fence: int, limit: int) -> Reply | None:
+    restarts = reply.restarts + (lease != RELEASED)
+    if reply.status != IN_PROGRESS or reply.lease != lease or restarts > limit:
+        return None
+    return reply._replace(fence=fence, lease=LIVE, restarts=restarts)
+
+
+@rule(
+    "`in_progress`",
+    "`interrupted`",
+    "the keeper of any process",
+    "its lease is the same; it has lapsed at seven looks, or its process is surely dead, and the "
+    "limit is reached; or nobody had room at nine looks (27, if it was released)",
+)
+def give_up(reply: Reply, lease: str) -> Reply | None:
+    if reply.status != IN_PROGRESS or reply.lease != lease:
+        return None
+    return ended(reply, *_fallback(reply), estimated(reply))
+
+
+@rule(
+    "`in_progress`",
+    "`interrupted` by a stop",
+    WRITER,
+    f"{SAME_FENCE}, {SAME_USE}, and `CONTINUE_LIMIT` is 0",
+)
+def stop(reply: Reply, fence: int, text: Text, believed: Fences, used: Fences) -> Reply | None:
+    return finish(reply, fence, INTERRUPTED, text, believed, used)
+
+
+@rule(
+    "`in_progress`",
+    "`interrupted`, cancelled",
+    "a request of the owner, in any process",
+    "its fence is the one that was read; else it is read again",
+)
+def cancel(reply: Reply, fence: int) -> Reply | None:
+    """What its writer has used is estimated where the writer is lost, else it will say so."""
+    if not is_its(reply, fence):
+        return None
+    is_lost = reply.lease == LAPSED
+    over = ended(reply, *_fallback(reply), estimated(reply) if is_lost else reply.used)
+    return over._replace(is_cancelled=True, untold=0 if is_lost else reply.untold)
+
+
+@rule(
+    "`interrupted`, cancelled",
+    "the same, with what it has used",
+    WRITER,
+    f"{SAME_FENCE}, which it loses by that, and the request has not estimated it",
+)
+def settle(reply: Reply, fence: int, used: Fences) -> Reply | None:
+    if not reply.is_cancelled or reply.fence != fence or -fence in reply.used:
+        return None
+    return reply._replace(fence=0, used=used, untold=0)
+
+
+@rule(
+    "`interrupted`, `failed`, `complete` by `length`",
+    "`in_progress`, with a new fence",
+    "a request of the owner, by `continue`",
+    "it is the last that is shown, has text, and none is in progress",
+)
+def go_on(reply: Reply, fence: int, others: tuple[Reply, ...]) -> Reply | None:
+    is_busy = any(other.status == IN_PROGRESS for other in others)
+    if is_busy or reply.status == COMPLETE or not reply.is_shown or not reply.text:
+        return None
+    return Reply(
+        IN_PROGRESS,
+        fence,
+        LIVE,
+        pieces=((0, reply.text),),
+        content=reply.content,
+        used=estimated(reply) if reply.is_cancelled else reply.used,
+        untold=fence,
+        base=len(reply.text),
+        before=reply.status,
+    )
+
+
+@rule(
+    "`in_progress`",
+    "gone; or `interrupted`, where it has a key, or took another's place or was continued",
+    "the keeper of the process that claimed it",
+    f"{SAME_FENCE}, and its client was told that the claim had failed",
+)
+def undo(reply: Reply, fence: int) -> Reply | None:
+    """No model was asked, so that nothing is counted."""
+    if not is_its(reply, fence):
+        return None
+    return ended(reply, *_fallback(reply), reply.used)
+
+
+@rule(
+    "a reply that is shown",
+    "the same, hidden",
+    "a request of the owner, by the claim of `retry`",
+    "it is the last one, and none is in progress. It is shown again where the new one ends and is "
+    "not `complete`",
+)
+def hide(reply: Reply) -> Reply | None:
+    return reply._replace(is_shown=False) if reply.is_shown else None
+
+
+@rule(
+    "any",
+    "gone",
+    "a request of the owner, by the deletion of the session; `flask forget`; retention, where none "
+    "is under way",
+    "",
+)
+def delete(reply: Reply) -> None:
+    """Its row goes; the ledger keeps what it has counted."""
+
+
+def estimated(reply: Reply) -> Fences:
+    """What is counted once its writer, which is gone, is reckoned with: minus its fence."""
+    return tuple(sorted({*reply.used, *[-reply.untold] * bool(reply.untold)}))
+
+
+def _fallback(reply: Reply) -> tuple[str, Text]:
+    """How it ends if nothing more comes: as it did before, where nothing has come since it was
+    continued."""
+    in_vain = reply.base and reply.base == len(reply.text)
+    return (reply.before if in_vain else INTERRUPTED), reply.text

@@ -1,0 +1,12 @@
+"""The rules as the table of docs/streams.md, which a test compares with this."""
+
+import re
+
+from model.rules import RULES
+
+
+def table() -> str:
+    """In Markdown."""
+    heads = "from", "to", "who", "only where"
+    first, *rows = (re.sub(" +", " ", f"| {' | '.join(row)} |") for row in (heads, *RULES.values()))
+    return "\n".join([first, "|" + "---|" * len(heads), *rows])
