@@ -6,7 +6,7 @@ import uuid
 
 import pytest
 
-from browser import browser, driver, npm, page  # noqa: F401
+from browser import browser, door, driver, npm, page  # noqa: F401
 from client import ALICE, BOB
 from databases import LEFT_OUT, POSTGRESQL, new_databases
 from ledgers import within_a_day  # noqa: F401
@@ -100,6 +100,7 @@ def start(new_database, tmp_path):
 
     yield start
     for server in servers:
+        server.kill()  # a stop lingers, and what it is to do has tests of its own
         server.stop()
 
 
@@ -111,6 +112,12 @@ def alice(server):
 @pytest.fixture
 def bob(server):
     return server.client(BOB)
+
+
+@pytest.fixture
+def someone(server):
+    """A user who has nothing yet, and has used nothing."""
+    return server.client(f"https://github.com/{uuid.uuid4().hex}")
 
 
 @pytest.fixture

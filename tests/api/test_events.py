@@ -1,10 +1,13 @@
 """Where a client resumes, by the id of the last event that it has seen; and when a silent stream has a comment."""
 
+import re
+import uuid
+
 import pytest
 
 from api import events
 from api.events import position_after
-from models import COMPLETE, IN_PROGRESS, Turn
+from models import COMPLETE, IN_PROGRESS, Session, Turn
 from replies import Feed, Told
 from replies.feed import Look
 
@@ -73,6 +76,18 @@ def test_a_wait_is_told_again_behind_a_text_that_comes_meanwhile_with_what_is_le
     feed.note(waiting=1026.0)
     feed.end(None)
     assert b"waiting" not in b"".join(frames)
+
+
+def test_a_title_has_the_id_of_the_position_before_the_text_that_is_told_with_it():
+    """So who is cut between them lacks nothing of the text."""
+    feed = feed_of(IN_PROGRESS)
+    session = Session(id=uuid.uuid4(), title="Hello", model="m-1", created_at=0, updated_at=0)
+    frames = events.frames(feed, position=12, session=session, patience=0)
+    assert next(frames).startswith(b"event: session")
+    feed.note(title="Greeting")
+    feed.add(" more")
+    told = re.findall(rb"event: (\w+)\ndata: .+\nid: (.+)\n", next(frames))
+    assert told == [(b"session", b"7-12"), (b"content_delta", b"7-17")]
 
 
 def test_a_comment_comes_in_time_where_others_are_told_something(monkeypatch):

@@ -1,9 +1,7 @@
 """`GET /export`, and a session as Markdown. Modules: `api/archive.py`, `upkeep/exports.py`,
 `tables/shown.py`."""
 
-import contextlib
 import socket
-import uuid
 
 import pytest
 
@@ -14,12 +12,6 @@ from raw_tables import tables_of
 
 MEGABYTE = 2**20
 LAST_CHUNK = b"\r\n0\r\n\r\n"  # RFC 9112, section 7.1
-
-
-@pytest.fixture
-def someone(server):
-    """A user who has nothing yet."""
-    return server.client(f"https://github.com/{uuid.uuid4().hex}")
 
 
 def test_who_has_nothing_exports_nothing(someone):
@@ -182,10 +174,11 @@ def long_session(client):
     return imported(client, turns=turns_of("Begin", *(["x" * MEGABYTE, "go on"] * 9)))
 
 
-def test_of_one_user_one_document_is_sent_at_a_time(start, settings):
+def test_of_one_user_one_document_is_sent_at_a_time_and_of_all_two(start, settings):
     server = start(**settings, WEB_CONCURRENCY=1)
     alice, bob = server.client(), server.client("https://github.com/bob")
-    session, bobs = long_session(alice), long_session(bob)
+    carol = server.client("https://github.com/carol")
+    session, bobs, carols = (long_session(user) for user in (alice, bob, carol))
     path = f"/sessions/{session['id']}"
     with unread(server, alice, path, "text/markdown") as reader:
         assert reader.recv(12) == b"HTTP/1.1 200"
@@ -194,19 +187,11 @@ def test_of_one_user_one_document_is_sent_at_a_time(start, settings):
         assert alice.get("/export").status_code == 503  # it is one long line
         assert len(markdown(bob, bobs).content) > 9 * MEGABYTE
         assert alice.get("/sessions").status_code == 200
+        with unread(server, bob, f"/sessions/{bobs['id']}", "text/markdown") as another:
+            assert another.recv(12) == b"HTTP/1.1 200"
+            assert markdown(carol, carols).status_code == 503
+            assert carol.get(f"/sessions/{carols['id']}?turns[limit]=1").status_code == 200
     wait_until(lambda: markdown(alice, session).status_code == 200)
-
-
-def test_a_process_sends_two_documents_at_a_time(start, settings):
-    server = start(**settings, WEB_CONCURRENCY=1)
-    users = [server.client(f"https://github.com/u{number}") for number in range(3)]
-    paths = [f"/sessions/{long_session(user)['id']}" for user in users]
-    with contextlib.ExitStack() as readers:
-        for user, path in zip(users[:2], paths, strict=False):
-            reader = readers.enter_context(unread(server, user, path, "text/markdown"))
-            assert reader.recv(12) == b"HTTP/1.1 200"
-        assert users[2].get(paths[2], Accept="text/markdown").status_code == 503
-        assert users[2].get(paths[2] + "?turns[limit]=1").status_code == 200
 
 
 def test_a_long_line_whose_session_goes_meanwhile_is_cut_or_ends(start, settings):

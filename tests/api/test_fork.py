@@ -13,12 +13,6 @@ from provider import fails, reply, status
 MEGABYTE = 2**20
 
 
-@pytest.fixture
-def someone(server):
-    """A user who has nothing yet."""
-    return server.client(f"https://github.com/{uuid.uuid4().hex}")
-
-
 def fork(client, session, turn=None):
     body = {"turn": turn["id"]} if turn else None
     response = client.post(f"/sessions/{session['id']}/fork", body)

@@ -9,11 +9,11 @@ import urllib.parse
 import openapi_spec_validator
 import pytest
 import requests
-from openapi import __main__ as tool
 
 from app import create_app
 from client import SECRET
 from described import ONE, SEED, operations, resolve
+from openapi import __main__ as tool
 
 SEED_ANSWER = {
     "id": "a1b2c3d4-e5f6-7890-abcd-ef1234567890",

@@ -118,10 +118,15 @@ def claim_of(version, address):
     return b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c" + addresses
 
 
+@pytest.fixture(scope="module")
+def by_the_proxy_protocol(trusting_with):
+    return trusting_with(GUNICORN_CMD_ARGS="--proxy-protocol auto --proxy-allow-from *")
+
+
 @pytest.mark.parametrize("version", [1, 2])
-def test_the_proxy_protocol_makes_no_peer_trusted(trusting_with, version):
+def test_the_proxy_protocol_makes_no_peer_trusted(by_the_proxy_protocol, version):
     """gunicorn tells the application the address that this protocol claims."""
-    trusting = trusting_with(GUNICORN_CMD_ARGS="--proxy-protocol auto --proxy-allow-from *")
+    trusting = by_the_proxy_protocol
     claim, other = claim_of(version, TRUSTED), claim_of(version, OTHER)
     assert trusting.unlisted.ask(name("alice"), before=claim).status_code == 401
     assert user_of(trusting.listed.ask(name("alice"), before=other)) == "proxy:/alice"
@@ -153,12 +158,17 @@ def test_a_worker_of_gunicorns_own_trusts_nobody(tmp_path):
             assert peer.ask(name("alice")).status_code == 401
 
 
+@pytest.fixture(scope="module")
+def trusting_no_socket(trusting_with):
+    return trusting_with(TRUSTED_PROXIES=TRUSTED)
+
+
 @pytest.mark.parametrize("own", [b"\0\xff\xfe", b"\0" + b"127.0.0.2", "127.0.0.2"])
 def test_a_name_that_the_client_of_a_socket_chooses_says_nothing(
-    tmp_path, trusting_with, own, monkeypatch
+    tmp_path, trusting_no_socket, own, monkeypatch
 ):
     monkeypatch.chdir(tmp_path)
-    trusting = trusting_with(TRUSTED_PROXIES=TRUSTED)
+    trusting = trusting_no_socket
     with socket.socket(socket.AF_UNIX) as client:
         client.bind(own)
         client.connect(trusting.socket.address)
@@ -175,8 +185,6 @@ def test_a_name_that_the_client_of_a_socket_chooses_says_nothing(
     "way, proxies, expected",
     [
         ("port", f"unix,{TRUSTED}", 200),
-        ("port", f"unix,{OTHER}", 401),
-        ("socket", "unix", 200),
         ("socket", "127.0.0.1,0.0.0.0/0,::/0", 401),
     ],
 )
@@ -413,16 +421,20 @@ SITES = [
 
 
 @pytest.mark.parametrize("fields, is_own", SITES, ids=[" ".join(fields) for fields, _ in SITES])
-@pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "PATCH", "DELETE", "OPTIONS", "PUT"])
-def test_another_sites_page_is_refused_by_any_method(proxy, method, fields, is_own):
-    answer = proxy.ask(name("alice"), *fields, method=method, path="/me")
-    if method == "HEAD":
-        assert answer.status_code == (200 if is_own else 403)
-    elif is_own:
-        assert answer.status_code == {"GET": 200, "OPTIONS": 200}.get(method, 405)
+def test_another_sites_page_is_refused(proxy, fields, is_own):
+    answer = proxy.ask(name("alice"), *fields)
+    if is_own:
+        assert answer.status_code == 200
     else:
         [(_, detail)] = [(error["status"], error["detail"]) for error in answer.json()["errors"]]
         assert (answer.status_code, detail.partition(",")[0]) == (403, "Another site's page asks")
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "PATCH", "DELETE", "OPTIONS", "PUT"])
+def test_another_sites_page_is_refused_by_any_method(proxy, method):
+    assert proxy.ask(name("alice"), CROSS, method=method).status_code == 403
+    own = {"GET": 200, "HEAD": 200, "OPTIONS": 200}.get(method, 405)
+    assert proxy.ask(name("alice"), SAME, method=method).status_code == own
 
 
 HOSTS = [

@@ -287,10 +287,11 @@ def test_rows_are_locked_in_one_order(start, settings, provider):
         grows.set()
         ends.set()
         time.sleep(0.5)  # both arrive, and wait for the next commit
+        pid = other.value("SELECT pg_backend_pid()")
+        behind = "SELECT count(*) FROM pg_stat_activity WHERE ? = ANY(pg_blocking_pids(pid))"
         gate.rows("ROLLBACK")
-        wait_until(
-            lambda: gate.value(waiting), 5
-        )  # the next commit waits for the session of the one that ends
+        # The next commit waits for the session of the one that ends.
+        wait_until(lambda: gate.value(behind, pid), 5)
         assert other.rows(f"{turn} NOWAIT", sessions[1])
         other.rows("ROLLBACK")
     never.set()

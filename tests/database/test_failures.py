@@ -77,9 +77,8 @@ def kinds(settings, statements):
 def test_a_bug_is_told_from_an_outage_by_the_code_of_the_driver(engine, settings):
     is_sqlite = engine == "sqlite"
     bugs, outages = (BUGS, OUTAGES) if is_sqlite else (POSTGRESQL_BUGS, POSTGRESQL_OUTAGES)
-    assert kinds(settings, bugs) == ["bug"] * len(bugs)
-    assert kinds(settings, outages) == ["outage"] * len(outages)
-    assert kinds(settings, ["SELECT 1"]) == ["none"]
+    told = ["bug"] * len(bugs) + ["outage"] * len(outages) + ["none"]
+    assert kinds(settings, [*bugs, *outages, "SELECT 1"]) == told
 
 
 OF_A_COMMAND = """

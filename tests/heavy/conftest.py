@@ -2,10 +2,12 @@
 
 import pytest
 
+from servers import Server
 from together import begun_tests
 
 
 def pytest_configure(config):
+    Server.is_forked = False  # what is measured is Parley as its Procfile starts it
     config.addinivalue_line("markers", "long: runs only where it is asked for, by -m long")
     config.option.markexpr = config.option.markexpr or "not long"
 

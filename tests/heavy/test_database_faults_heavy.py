@@ -19,10 +19,10 @@ import trouble
 from client import ALICE, wait_for_status, wait_until
 from cluster import new_cluster
 from dead_replies import check_many_dead
+from needs import ENGINES
 from provider import reply
 from raw_tables import tables_of
 from readers import Reader
-from service import ENGINES
 from soaking import soak_on
 from talk import LONGEST, Asking, Talk
 from together import served, together

@@ -19,6 +19,7 @@ from client import wait_for_status, wait_until
 from counting import CountingRelay
 from late import HoldingRelay
 from provider import event, reply
+from proxy import Proxy
 from raw_tables import tables_of
 from servers import Server, running
 
@@ -254,26 +255,47 @@ def test_a_process_that_has_lost_its_database_looks_for_it_often(url, tmp_path):
     assert max(gaps) < 5.5, gaps  # a look a second, seven of them
 
 
-def test_a_writer_that_is_taken_for_dead_counts_nothing_twice(url, provider, tmp_path):
-    """It stands still for longer than its lease, while another process deletes the session and estimates what it has used."""
-    more = threading.Event()
+@contextlib.contextmanager
+def standing_still(server, line):
+    """The processes of this server."""
+    with trouble.stopped(trouble.pids_of(server)):
+        yield
+
+
+@contextlib.contextmanager
+def without_its_database(server, line):
+    """Nothing passes this line, which leads there."""
+    line.passes.clear()
+    try:
+        yield
+    finally:
+        line.passes.set()
+
+
+@pytest.mark.parametrize("lost", [standing_still, without_its_database])
+def test_a_writer_that_is_taken_for_dead_counts_nothing_twice(url, provider, tmp_path, lost):
+    """It is lost for longer than its lease, while another process deletes the session and estimates what it has used."""
+    more, place, line = threading.Event(), urlsplit(url), Proxy(urlsplit(url).port or 5432)
+    far = place._replace(netloc=f"{place.username}@{urlsplit(line.url).netloc}").geturl()
     provider.script = [reply("Half ", more, "and half.", usage=SAID)]
-    settings = {
-        "DATABASE_URL": url,
-        "OPENAI_BASE_URL": provider.url + "/v1",
-        "DEFAULT_MODEL": "m-1",
-    }
+    settings = {"OPENAI_BASE_URL": provider.url + "/v1", "DEFAULT_MODEL": "m-1"}
     with contextlib.ExitStack() as stack:
+        stack.enter_context(contextlib.closing(line))
         late = stack.enter_context(
-            running(tmp_path / "late", **settings, GUNICORN_CMD_ARGS="--timeout 300")
+            running(
+                tmp_path / "late",
+                DATABASE_URL=far,
+                **settings,
+                GUNICORN_CMD_ARGS="--timeout 300",
+            )
         )
         session = (
             late.client().post("/sessions", {"content": "Hello"}, Prefer="respond-async").json()
         )
         wait_until(lambda: late.client().turns(session)[1]["content"] == "Half ", 10)
-        other = stack.enter_context(running(tmp_path / "other", **settings))
+        other = stack.enter_context(running(tmp_path / "other", DATABASE_URL=url, **settings))
         tables = stack.enter_context(tables_of(url))
-        with trouble.stopped(trouble.pids_of(late)):
+        with lost(late, line):
             lapsed = "SELECT count(*) FROM turn WHERE lease_until < extract(epoch FROM clock_timestamp()) * 1000000"
             wait_until(lambda: tables.value(lapsed), 30)
             assert other.client().delete(f"/sessions/{session['id']}").status_code == 204
@@ -281,6 +303,6 @@ def test_a_writer_that_is_taken_for_dead_counts_nothing_twice(url, provider, tmp
             assert counted > 0  # what was sent, and the words, estimated
             more.set()
             time.sleep(0.5)  # when it runs again, all of it is there
-        late.wait_for_output("outcome=deleted")
+        late.wait_for_output("outcome=deleted", seconds=30)
         late.stop()
         assert tables.value(f"SELECT sum({TOKENS}) FROM usage") == counted

@@ -790,6 +790,7 @@ def test_what_a_provider_says_behind_a_cancel_by_another_process_counts(start, s
             assert other.client().post(f"/sessions/{session['id']}/cancel").status_code == 200
             gate.set()
             assert provider.wait_for_request(number).hung_up.wait(5)
+            assert list(stream)[-1].name == "done"  # which comes behind what it has used
         usage = other.client().turns(session)[-1]["usage"]
         told = [sum_ + (usage[name] or 0) for sum_, name in zip(told, KINDS, strict=False)]
     assert told[0]  # mostly it is faster than the writer's next look

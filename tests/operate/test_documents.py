@@ -6,16 +6,16 @@ import re
 import shutil
 import stat
 import subprocess
-import sys
 import time
 
 import pytest
 
+import forked
 from client import wait_until
 from documents import BLOCKS, DOCUMENTS, TEXTS, Block, blocks_of
 from new_user import NewUser
 from product import ROOT, copy_of_the_service, files_of_the_service
-from servers import end, free_port, wait_until_up
+from servers import free_port, wait_until_up
 from settings import SETTINGS, read_settings
 
 EXAMPLE = (ROOT / ".env.example").read_text("utf-8")
@@ -195,14 +195,17 @@ def start_with(lines, folder):
     """The service with these lines in its `.env` starts, and says nothing against them."""
     (folder / ".env").write_text(lines)
     port = free_port()
-    command = [sys.executable, "-m", "flask", "run", "--port", str(port)]
+    words = ["-m", "flask", "run", "--port", str(port)]
     environment = {"HOME": str(folder), "PATH": os.environ["PATH"]}
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    server = subprocess.Popen(command, cwd=folder, env=environment, **pipes)
-    try:
-        wait_until_up(f"http://127.0.0.1:{port}", server)
-    finally:
-        told = end(server)
+    with open(folder / "log", "w+") as log:
+        server = forked.Process(words, folder, environment, log, log)
+        try:
+            wait_until_up(f"http://127.0.0.1:{port}", server)
+        finally:
+            server.terminate()
+            server.wait(30)
+        log.seek(0)
+        told = log.read()
     assert not re.search("WARNING|ERROR|dotenv", told), told
 
 

@@ -149,19 +149,19 @@ OTHERS = [
 ]
 
 
-@pytest.mark.parametrize("host", OTHERS)
-def test_another_host_does_not_reach_the_server(paper, host):
+def test_another_host_does_not_reach_the_server(paper):
     """A name that is bound anew to this address: a browser takes its page for the server's own."""
     number = f"evil-{uuid.uuid4().hex}"
-    fields = (
-        paper.known.format("alice"),
-        f"X-Request-ID: {number}",
-        "Sec-Fetch-Site: same-origin",
-        f"Origin: https://{host}",
-    )
-    answer = paper.ask(*fields, host=host)
-    assert answer.status_code in (400, 421), answer.text  # 400: there is no host without a name
-    assert "X-Request-ID" not in answer.headers
+    for host in OTHERS:
+        fields = (
+            paper.known.format("alice"),
+            f"X-Request-ID: {number}",
+            "Sec-Fetch-Site: same-origin",
+            f"Origin: https://{host}",
+        )
+        answer = paper.ask(*fields, host=host)
+        assert answer.status_code in (400, 421), answer.text  # 400: there is no host without a name
+        assert "X-Request-ID" not in answer.headers
     own = f"X-Request-ID: own-{number}"
     assert paper.ask(paper.known.format("alice"), own).status_code == 200
     assert f"id={number}" not in paper.server.wait_for_output(f"id=own-{number}")

@@ -17,6 +17,7 @@ import psycopg
 import pytest
 
 import auth
+import forked
 from client import SECRET
 from product import ROOT, copy_of_the_service
 from servers import free_port, running
@@ -91,37 +92,34 @@ BAD_STARTS = [
 ]
 
 
+# What the Procfile has `python` do.
+SERVE = (ROOT / "Procfile").read_text().partition("web: python ")[2].split()
+
+
 def check_that_it_stops(words, folder, name, value, more):
     settings = (
         {"PORT": str(free_port()), "DATABASE_URL": f"sqlite:///{folder}/a.db"}
         | more
         | {name: value}
     )
-    settings["PATH"] = os.path.dirname(sys.executable) + os.pathsep + os.environ["PATH"]
-    run = {
-        "env": settings,
-        "stdout": subprocess.PIPE,
-        "stderr": subprocess.STDOUT,
-        "text": True,
-        "timeout": 30,
-    }
-    start = subprocess.run(["sh", "-c", f"exec {words}"], cwd=ROOT, **run)
+    settings["PATH"] = os.environ["PATH"]
+    start = forked.run(words, ROOT, settings)
+    told = start.stdout + start.stderr
     assert start.returncode != 0
-    assert is_one_line_about(name, start.stdout.removesuffix("\n")), start.stdout
+    assert is_one_line_about(name, told.removesuffix("\n")), told
     assert not (folder / "a.db").exists()
-    return start.stdout
+    return told
 
 
 @pytest.mark.parametrize("name, value, more", BAD_STARTS)
 def test_stops_the_start_with_one_line(tmp_path, name, value, more):
-    check_that_it_stops(
-        (ROOT / "Procfile").read_text().partition("web: ")[2].strip(), tmp_path, name, value, more
-    )
+    check_that_it_stops(SERVE, tmp_path, name, value, more)
 
 
 @pytest.mark.parametrize("name, value, more", BAD_STARTS[:3])
 def test_stops_the_start_for_local_work_with_one_line(tmp_path, name, value, more):
-    check_that_it_stops(f"flask run --port {free_port()}", tmp_path, name, value, more)
+    words = ["-m", "flask", "run", "--port", str(free_port())]
+    check_that_it_stops(words, tmp_path, name, value, more)
 
 
 MISSPELT = [
@@ -313,18 +311,14 @@ def test_files_of_an_older_release_are_made_private(tmp_path):
     folder = copy_of_the_service(tmp_path / "parley")
     instance = folder / "instance"
     environment = {"PATH": os.environ["PATH"]}
-    command = [sys.executable, "-c", "import app; app.create_app()"]
-    subprocess.run(
-        command, cwd=folder, env=environment, check=True, timeout=60, capture_output=True
-    )
+    command = ["-c", "import app; app.create_app()"]
+    forked.run(command, folder, environment).check_returncode()
     files = [instance, instance / "parley.db", instance / "jwt_key.pem"]
     for file in files:
         file.chmod(0o755 if file.is_dir() else 0o644)
     (instance / "notes.txt").touch(0o644)
     (instance / "notes.txt").chmod(0o644)
-    subprocess.run(
-        command, cwd=folder, env=environment, check=True, timeout=60, capture_output=True
-    )
+    forked.run(command, folder, environment).check_returncode()
     assert [file.stat().st_mode & 0o777 for file in files] == [0o700, 0o600, 0o600]
     assert (instance / "notes.txt").stat().st_mode & 0o777 == 0o644
 
@@ -336,10 +330,8 @@ def test_takes_an_empty_number_of_processes_as_not_set(tmp_path):
 
 def check_that_it_stops_at(path):
     """A start with this file stops, and leaves every byte of it as it is; returns what is told."""
-    words, before = (ROOT / "Procfile").read_text().partition("web: ")[2].strip(), path.read_bytes()
-    told = check_that_it_stops(
-        words, path.parent / "nowhere", "DATABASE_URL", f"sqlite:///{path}", {}
-    )
+    before, nowhere = path.read_bytes(), path.parent / "nowhere"
+    told = check_that_it_stops(SERVE, nowhere, "DATABASE_URL", f"sqlite:///{path}", {})
     assert path.read_bytes() == before
     return told
 
@@ -473,8 +465,7 @@ OPTIONS = {
 def test_does_not_start_with_an_option_of_the_database_that_it_does_not_know(
     engine, new_database, tmp_path, option
 ):
-    words = (ROOT / "Procfile").read_text().partition("web: ")[2].strip()
-    check_that_it_stops(words, tmp_path, "DATABASE_URL", f"{new_database()}?{option}", {})
+    check_that_it_stops(SERVE, tmp_path, "DATABASE_URL", f"{new_database()}?{option}", {})
 
 
 SMALL_ORDER = [
@@ -515,7 +506,6 @@ def test_does_not_start_on_a_database_that_cannot_hold_every_text(engine, tmp_pa
             f"CREATE DATABASE {name} ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0"
         )
         try:
-            words = (ROOT / "Procfile").read_text().partition("web: ")[2].strip()
-            check_that_it_stops(words, tmp_path, "DATABASE_URL", f"{server}/{name}", {})
+            check_that_it_stops(SERVE, tmp_path, "DATABASE_URL", f"{server}/{name}", {})
         finally:
             connection.execute(f"DROP DATABASE {name} WITH (FORCE)")

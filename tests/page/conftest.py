@@ -1,23 +1,43 @@
-"""axe, for the page."""
+"""axe, for the page; and the page as it is loaded once, for its modules."""
 
 import pytest
+
+from browser import Page
 
 # For everyone
 
 
 @pytest.fixture
 def check(browser, npm):
-    """A function that asserts that axe finds nothing, where the page has come to."""
+    """A function that asserts that axe finds nothing, where the page has come to; of all its rules, or of these."""
     axe = (npm / "axe-core" / "axe.min.js").read_text()
 
-    def check(place):
+    def check(place, *rules):
+        if not browser.execute_script("return Boolean(window.axe)"):
+            browser.execute_script(axe)
         found = browser.execute_async_script(
-            axe
-            + """;
-            const say = arguments[0];
-            axe.run().then(({ violations }) => say(violations.map(({ id, nodes }) => [id, nodes.map(({ html }) => html)])));
-        """
+            """
+            const [rules, say] = arguments;
+            axe.run(rules.length ? { runOnly: rules } : {})
+                .then(({ violations }) => say(violations.map(({ id, nodes }) => [id, nodes.map(({ html }) => html)])));
+            """,
+            rules,
         )
         assert found == [], f"{place}, {found}"
 
     return check
+
+
+# For the tests of modules
+
+
+@pytest.fixture(scope="module")
+def page_of_all(driver, server):
+    """The page, where nobody has signed in. Whoever runs a module in it leaves it as it was."""
+    return Page(driver, server)
+
+
+@pytest.fixture
+def script(page_of_all, browser):
+    """A function that runs a script in it, which calls its last argument with the result."""
+    return browser.execute_async_script

@@ -217,11 +217,11 @@ TIMES = """
 
 
 def test_no_text_stops_the_page(page):
-    """19 kB of anything are drawn in the time of sixty such ordinary answers at most, which is that
-    of as many elements: what takes marked the square of a text's length took a thousand times."""
+    """12 kB of anything are drawn in the time of sixty such ordinary answers at most, which is that
+    of as many elements: what takes marked the square of a text's length took six hundred times."""
     assert len(UNITS) >= 100
     page.driver.set_script_timeout(300)
-    ordinary, times = page.driver.execute_async_script(TIMES, UNITS, 19_000)
+    ordinary, times = page.driver.execute_async_script(TIMES, UNITS, 12_000)
     slow = {
         unit: round(time / ordinary, 1)
         for unit, time in zip(UNITS, times, strict=True)

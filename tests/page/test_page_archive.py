@@ -30,18 +30,24 @@ READ = """
 TWO = [{"title": 'One "{[\\'}, {"title": 'Zwei ]}\\"'}]
 
 
-@pytest.fixture
-def read(page, tmp_path):
-    """A function that has the page's reader read a file; returns what it finds, the sentence with which it stops, if it
-    does, and how many bytes it has read of how many."""
-    page.driver.execute_script(
+@pytest.fixture(scope="module")
+def given(page_of_all):
+    """A field for a file."""
+    page_of_all.driver.execute_script(
         "document.body.append(Object.assign(document.createElement('input'), { type: 'file', id: 'given' }))"
     )
+    return page_of_all.find("#given")
+
+
+@pytest.fixture
+def read(given, script, tmp_path):
+    """A function that has the page's reader read a file; returns what it finds, the sentence with which it stops, if it
+    does, and how many bytes it has read of how many."""
 
     def read(content):
         (tmp_path / "file").write_bytes(content)
-        page.find("#given").send_keys(str(tmp_path / "file"))
-        found, fault, progress = page.driver.execute_async_script(READ)
+        given.send_keys(str(tmp_path / "file"))
+        found, fault, progress = script(READ)
         if not fault:
             assert progress is None or progress[0] == progress[1]
         return found, fault
@@ -211,10 +217,11 @@ def test_what_came_before_the_end_of_a_file_that_is_cut_is_found(read):
     assert values(found) == TWO[:1]
 
 
-def test_a_file_that_is_gone_meanwhile_says_so(page, read, tmp_path):
+def test_a_file_that_is_gone_meanwhile_says_so(given, script, tmp_path):
     (tmp_path / "file").write_bytes(lines(*TWO))
-    page.find("#given").send_keys(str(tmp_path / "file"))
-    assert page.run("document.getElementById('given').files[0].size") > 0
+    given.send_keys(str(tmp_path / "file"))
+    size = "const [field, done] = arguments; done(field.files[0].size)"
+    assert script(size, given) > 0
     (tmp_path / "file").unlink()
-    found, fault, _ = page.driver.execute_async_script(READ)
+    found, fault, _ = script(READ)
     assert found == [] and fault.startswith("The file cannot be read.")

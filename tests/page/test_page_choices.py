@@ -140,7 +140,7 @@ def test_the_default_is_in_a_group_of_its_own_and_new_chats_that_take_it_follow_
     pick(page, "m-1")
     page.say("Hello")
     page.wait_for_turns("Hello", "The answer.")
-    server.stop()
+    server.kill()
     start(**settings | {"DEFAULT_MODEL": "m-2"}, port=server.port)
     browser.get(server.url)
     page.wait(lambda: page.run(groups) == [["Default", "m-2"], ["Other models", "m-1"]])
@@ -155,7 +155,7 @@ def test_a_model_that_is_not_served_any_more_gives_way_to_the_default(
     page = Page(browser, server).enter()
     page.wait(lambda: "m-2" in page.text("#model"))
     pick(page, "m-2")
-    server.stop()
+    server.kill()
     provider.models = ["m-1"]
     server = start(**settings, port=server.port)
     browser.get(server.url)

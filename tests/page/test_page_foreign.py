@@ -28,9 +28,9 @@ MODEL = {"metadata": {"model_slug": "gpt-4o"}}
 
 
 @pytest.fixture
-def convert(page):
+def convert(script):
     """A function that returns what the page makes of a conversation, or the sentence for which it does not."""
-    return lambda value: json.loads(page.driver.execute_async_script(CONVERT, value))
+    return lambda value: json.loads(script(CONVERT, value))
 
 
 def turns(converted):
@@ -172,13 +172,12 @@ def test_markers_of_sources_and_what_no_database_holds_are_taken_out(convert):
     assert converted["body"]["title"] == "T\ufffd"
 
 
-def test_half_a_character_becomes_a_replacement(page):
-    script = """
+def test_half_a_character_becomes_a_replacement(script):
+    body = script("""
         const [done] = arguments;
         const value = { uuid: "u", name: "\\ud83c", chat_messages: [{ sender: "human", text: "a\\udf89b" }] };
         import("/static/page/foreign.js").then(({ convert }) => done(convert(value).body));
-    """
-    body = page.driver.execute_async_script(script)
+    """)
     assert (body["title"], body["turns"][0]["content"]) == ("\ufffd", "a\ufffdb")
 
 

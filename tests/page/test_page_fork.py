@@ -8,9 +8,10 @@ from selenium.webdriver.common.keys import Keys
 from browser import HOLD, RELEASE, Page
 from provider import reply, status
 
-pytestmark = pytest.mark.parametrize(
-    "engine", ["sqlite"], indirect=True
-)  # what the page does is the same on both
+pytestmark = [
+    pytest.mark.parametrize("engine", ["sqlite"], indirect=True),  # the page does the same on both
+    pytest.mark.usefixtures("engine"),
+]
 
 COPIED = "This goes on in a copy of the chat."
 FORKS = "[...document.querySelectorAll('article')].map((e) => [...e.querySelectorAll('button')].filter((e) => e.textContent === 'Fork' && e.checkVisibility()).length)"
@@ -195,8 +196,8 @@ def test_a_change_of_an_earlier_message_stays_where_the_page_is_loaded_again(tal
     assert page.texts("article form") == []
 
 
-def test_what_cannot_be_answered_is_kept_in_the_copy(browser, start, settings, provider):
-    page = Page(browser, start(**settings, RATE_LIMIT="3/day")).enter()
+def test_what_cannot_be_answered_is_kept_in_the_copy(browser, server_with, provider):
+    page = Page(browser, server_with(RATE_LIMIT="3/day")).enter()
     turns = []
     for text in ("First", "Second", "Third"):
         page.say(text)
@@ -294,8 +295,8 @@ def test_turns_that_are_not_shown_belong_to_a_copy(browser, server, provider):
     assert sent == [f"message {number}" for number in range(place)] + [first + "!"]
 
 
-def test_is_found_under_a_prefix_and_by_the_keyboard(browser, start, settings):
-    page = Page(browser, start(**settings, SCRIPT_NAME="/chat/v1")).enter()
+def test_is_found_under_a_prefix_and_by_the_keyboard(browser, server_with):
+    page = Page(browser, server_with(SCRIPT_NAME="/chat/v1")).enter()
     page.say("First")
     page.wait_for_turns("First", "The answer.")
     page.say("Second")

@@ -5,7 +5,7 @@ import json
 import pytest
 from selenium.webdriver.common.keys import Keys
 
-from browser import HOLD, RELEASE, Page
+from browser import FASTER, HOLD, RELEASE, Page
 from client import make_token
 from page_files import (
     chatgpt,
@@ -23,9 +23,10 @@ from page_files import (
     zipped,
 )
 
-pytestmark = pytest.mark.parametrize(
-    "engine", ["sqlite"], indirect=True
-)  # what the page does is the same on both
+pytestmark = [
+    pytest.mark.parametrize("engine", ["sqlite"], indirect=True),  # the page does the same on both
+    pytest.mark.usefixtures("engine"),
+]
 
 
 def test_chats_of_chatgpt_are_imported_and_what_is_left_out_is_told(page, tmp_path):
@@ -97,8 +98,8 @@ def test_what_is_refused_is_named_and_the_rest_is_taken(page, tmp_path):
     page.wait(lambda: page.titles == ["Chat 1"])
 
 
-def test_a_chat_that_is_too_large_for_the_server_is_named(browser, start, settings, tmp_path):
-    page = Page(browser, start(**settings, MAX_CONTENT_LENGTH="100000")).enter()
+def test_a_chat_that_is_too_large_for_the_server_is_named(browser, server_with, tmp_path):
+    page = Page(browser, server_with(MAX_CONTENT_LENGTH="100000")).enter()
     page.wait_for_text("No chats yet.")
     open_panel(page)
     large = chatgpt(node("user", "x" * 3_000_000), title="Large")
@@ -160,12 +161,14 @@ TOLD = {
 }
 
 
-@pytest.mark.parametrize("name", TOLD)
-def test_what_a_file_is_is_told_and_what_it_had_is_kept(name, page, tmp_path):
-    content, sentence = TOLD[name]
+def test_what_a_file_is_is_told_and_what_it_had_is_kept(page, tmp_path, subtests):
     open_panel(page)
-    import_all(page, tmp_path, content, sentence)
-    assert f"{len(sessions(page))} chat" in sentence
+    for name, (content, sentence) in TOLD.items():
+        with subtests.test(name):
+            import_all(page, tmp_path, content, sentence)
+            assert f"{len(sessions(page))} chat" in sentence
+            for session in sessions(page):  # so that the next file's are not there already
+                page.user.delete(f"/sessions/{session['id']}")
 
 
 def test_an_import_is_stopped_and_begun_again(page, tmp_path):
@@ -199,7 +202,7 @@ BREAKS = """
     const ask = fetch;
     const busy = { errors: [{ status: "503", title: "Service Unavailable", detail: "One at a time." }] };
     const answers = [
-        () => Response.json(busy, { status: 503, headers: { "Retry-After": "1", "X-Request-ID": "x" } }),
+        () => Response.json(busy, { status: 503, headers: { "Retry-After": "10", "X-Request-ID": "x" } }),
         () => { throw new TypeError("lost"); },
         () => new Response("<html>Bad Gateway", { status: 502 }),
         async (...request) => { await ask(...request); throw new TypeError("lost"); },
@@ -215,6 +218,7 @@ BREAKS = """
 
 def test_a_busy_server_and_a_lost_connection_are_waited_for(page, tmp_path):
     page.driver.execute_script(BREAKS)
+    page.driver.execute_script(FASTER)
     open_panel(page)
     choose(page, tmp_path, chats(1, 2))
     page.wait_for_text("One at a time. Trying again", "#connection")
@@ -236,16 +240,16 @@ def test_an_import_that_waits_can_be_stopped(page, tmp_path):
 def test_one_talks_while_chats_are_imported(page, provider, tmp_path):
     page.wait_for_text("m-1", "#model")
     open_panel(page)
-    choose(page, tmp_path, chats(*range(300)))
+    choose(page, tmp_path, chats(*range(100)))
     page.press(Keys.ESCAPE)
     page.say("Hello")
     page.wait_for_turns("Hello", "The answer.")
     page.click("New chat")
     page.wait(lambda: page.turns == [])
     # Where the panel is not open.
-    page.wait(lambda: page.text("#notice.faint") == "300 chats imported.", seconds=30)
+    page.wait(lambda: page.text("#notice.faint") == "100 chats imported.")
     open_panel(page)
-    assert page.text("#moved") == "300 chats imported."
+    assert page.text("#moved") == "100 chats imported."
     assert page.turns == []
 
 

@@ -8,9 +8,10 @@ from selenium.webdriver.common.keys import Keys
 from browser import HOLD, RELEASE, Page
 from page_files import chatgpt, chats, choose, finish, import_all, node, open_panel, short_chat
 
-pytestmark = pytest.mark.parametrize(
-    "engine", ["sqlite"], indirect=True
-)  # what the page does is the same on both
+pytestmark = [
+    pytest.mark.parametrize("engine", ["sqlite"], indirect=True),  # the page does the same on both
+    pytest.mark.usefixtures("engine"),
+]
 
 
 def test_names_are_cut_and_no_more_than_two_hundred_are_listed(page, tmp_path):
@@ -66,8 +67,8 @@ def test_who_stops_while_an_answer_is_awaited_is_told_so(page, tmp_path):
     finish(page, "Stopped. 1 chat imported.")
 
 
-def test_the_end_of_an_import_takes_the_place_of_no_refusal(browser, start, settings, tmp_path):
-    page = Page(browser, start(**settings, RATE_LIMIT="1/day")).enter()
+def test_the_end_of_an_import_takes_the_place_of_no_refusal(browser, server_with, tmp_path):
+    page = Page(browser, server_with(RATE_LIMIT="1/day")).enter()
     page.say("First")
     page.wait_for_turns("First", "The answer.")
     page.driver.execute_script(HOLD, "import")

@@ -10,9 +10,10 @@ from browser import HOLD, RELEASE, Page
 from page_files import finish, import_all, open_panel, sessions
 from provider import reply
 
-pytestmark = pytest.mark.parametrize(
-    "engine", ["sqlite"], indirect=True
-)  # what the page does is the same on both
+pytestmark = [
+    pytest.mark.parametrize("engine", ["sqlite"], indirect=True),  # the page does the same on both
+    pytest.mark.usefixtures("engine"),
+]
 
 
 @pytest.fixture
@@ -133,8 +134,8 @@ def test_a_chat_is_downloaded_as_markdown(page, provider, folder):
     assert page.run("document.activeElement.ariaLabel").startswith("Options of")
 
 
-def test_is_done_under_a_prefix(browser, start, settings, folder, tmp_path):
-    page = Page(browser, start(**settings, SCRIPT_NAME="/chat/v1"))
+def test_is_done_under_a_prefix(browser, server_with, folder, tmp_path):
+    page = Page(browser, server_with(SCRIPT_NAME="/chat/v1"))
     fill(page, 2, 6_000_000)
     page.enter()
     page.wait(lambda: len(page.titles) == 2)

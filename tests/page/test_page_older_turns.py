@@ -25,10 +25,10 @@ def scroll_to(page, top):
     page.driver.execute_script("document.getElementById('log').scrollTo(0, arguments[0])", top)
 
 
-def open_long_session(browser, server, url, count):
+def open_long_session(browser, server, count):
     """A page whose user has a session of two turns more than this count, opened: the last fifty are shown."""
     page = Page(browser, server)
-    lengthen(url, page.user.create("Last"), count)
+    lengthen(server.database, page.user.create("Last"), count)
     page.enter()
     page.click("Last")
     page.wait_for_turns(*turns_from(count - 48, count))
@@ -36,12 +36,12 @@ def open_long_session(browser, server, url, count):
 
 
 @pytest.fixture
-def long_page(browser, start, settings):
-    return open_long_session(browser, start(**settings), settings["DATABASE_URL"], 128)
+def long_page(browser, server):
+    return open_long_session(browser, server, 128)
 
 
-def test_a_session_of_twenty_thousand_turns_opens_with_the_last_fifty(browser, start, settings):
-    page = open_long_session(browser, start(**settings), settings["DATABASE_URL"], 19_998)
+def test_a_session_of_twenty_thousand_turns_opens_with_the_last_fifty(browser, server):
+    page = open_long_session(browser, server, 19_998)
     assert page.gap < 2
     scroll_to(page, 0)
     page.wait_for_turns(*turns_from(19_900, 19_998))
@@ -190,12 +190,14 @@ def test_the_line_is_drawn_where_the_next_request_follows_at_once(page, provider
     page.wait(lambda: page.run(LINE) == page.turns[2])
 
 
-def test_the_line_of_the_memory_comes_with_the_older_turns(browser, start, settings, check):
-    page = Page(browser, start(**settings))
+def test_the_line_of_the_memory_comes_with_the_older_turns(browser, server, check):
+    page = Page(browser, server)
     session = page.user.create("Last")
-    lengthen(settings["DATABASE_URL"], session, 128)
-    with tables_of(settings["DATABASE_URL"]) as tables:
-        tables.rows("UPDATE session SET trim = (SELECT id FROM turn WHERE content = 'turn 40')")
+    lengthen(server.database, session, 128)
+    with tables_of(server.database) as tables:
+        turn = tables.value("SELECT min(id) FROM turn") + 40
+        key = tables.value("SELECT session_id FROM turn WHERE id = ?", turn)
+        tables.rows("UPDATE session SET trim = ? WHERE id = ?", turn, key)
     page.enter()
     page.click("Last")
     page.wait_for_turns(*turns_from(80, 128))

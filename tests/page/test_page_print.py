@@ -34,10 +34,10 @@ def on_paper(browser):
 
 
 @pytest.fixture
-def long_page(browser, start, settings):
+def long_page(browser, server):
     """A page whose user has a chat of 120 turns, which is not open, and another."""
-    page = Page(browser, start(**settings))
-    lengthen(settings["DATABASE_URL"], page.user.create("Long"), 118)
+    page = Page(browser, server)
+    lengthen(server.database, page.user.create("Long"), 118)
     page.user.create("Short")
     page.enter()
     page.wait(lambda: page.titles == ["Short", "Long"])

@@ -30,12 +30,16 @@ def value(page):
 
 
 @pytest.fixture
-def chats(page):
+def chats(door):
     """Two chats: First, and above it Second."""
-    sessions = [page.user.create(title) for title in ("First", "Second")]
-    page.driver.refresh()
-    page.wait(lambda: page.titles == ["Second", "First"])
-    return sessions
+    return [door.user.create(title) for title in ("First", "Second")]
+
+
+@pytest.fixture
+def page(door, chats):
+    door.enter()
+    door.wait(lambda: door.titles == ["Second", "First"])
+    return door
 
 
 @pytest.mark.parametrize("keys", [("Another", Keys.ESCAPE), (Keys.DELETE, Keys.ENTER), (" \n",)])

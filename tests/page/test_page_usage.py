@@ -12,7 +12,7 @@ from raw_tables import tables_of
 
 pytestmark = [
     pytest.mark.parametrize("engine", ["sqlite"], indirect=True),  # the page does the same on both
-    pytest.mark.usefixtures("within_a_day"),
+    pytest.mark.usefixtures("engine", "within_a_day"),
 ]
 COLUMNS = (
     "owner",
@@ -29,7 +29,7 @@ REST = "((e) => e.scrollHeight - e.scrollTop - e.clientHeight)(document.getEleme
 WIDE = "['usage', 'app'].map((id) => document.getElementById(id)).filter((e) => e.scrollWidth > e.clientWidth).length"
 
 
-def open_page(browser, server, settings, *rows):
+def open_page(browser, server, *rows):
     """The page of a user who has used this: (how many days ago, model, replies, four kinds of tokens)."""
     page = Page(browser, server)
     today = datetime.datetime.now(datetime.UTC).date()
@@ -37,7 +37,7 @@ def open_page(browser, server, settings, *rows):
         (page.subject, str(today - datetime.timedelta(days=days)), *counts)
         for days, *counts in rows
     ]
-    with tables_of(settings["DATABASE_URL"]) as tables:
+    with tables_of(server.database) as tables:
         tables.fill("usage", COLUMNS, rows)
     page.enter()
     page.wait_for_text("No chats yet.")
@@ -67,16 +67,14 @@ def test_shows_what_was_used_and_again_when_it_is_opened_again(page, provider):
     assert "≈" not in page.text("#usage")
 
 
-def test_sums_are_told_by_model_and_days_below_with_what_is_estimated_marked(
-    browser, start, settings
-):
+def test_sums_are_told_by_model_and_days_below_with_what_is_estimated_marked(browser, server):
     rows = [
         (0, "m-1", 2, 100, 1000, 0, 0),
         (0, "m-2", 1, 15, 7, 3, 0),
         (1, "m-2", 1, 0, 0, 0, 1500),
         (30, "m-2", 1, 9, 9, 9, 9),
     ]
-    page = open_page(browser, start(**settings), settings, *rows)
+    page = open_page(browser, server, *rows)
     page.click("Usage")
     page.wait_for_text("You have used 2,622 tokens in the last 30 days.", "#used")
     assert page.texts("summary bdi") == ["m-2", "m-1"]  # by all their tokens
@@ -97,11 +95,10 @@ def test_sums_are_told_by_model_and_days_below_with_what_is_estimated_marked(
 
 @pytest.mark.parametrize("limit", ["2000/month", "2000/day"])
 def test_a_limit_is_shown_with_what_is_used_of_it_and_when_it_begins_anew(
-    limit, browser, start, settings
+    limit, browser, server_with
 ):
-    page = open_page(
-        browser, start(**settings, TOKEN_LIMIT=limit), settings, (0, "m-1", 3, 1000, 0, 0, 500)
-    )
+    server = server_with(TOKEN_LIMIT=limit)
+    page = open_page(browser, server, (0, "m-1", 3, 1000, 0, 0, 500))
     page.click("Usage")
     meta = page.user.get("/usage").json()["meta"]
     reset = page.run(
@@ -114,8 +111,8 @@ def test_a_limit_is_shown_with_what_is_used_of_it_and_when_it_begins_anew(
     assert page.run("document.getElementById('share').position") == 0.75
     assert page.text("#usage h3") == "The last 30 days"  # which may be more or less
     page.press(Keys.ESCAPE)
-    with tables_of(settings["DATABASE_URL"]) as tables:
-        tables.rows("UPDATE usage SET output_tokens = 600")
+    with tables_of(server.database) as tables:
+        tables.rows("UPDATE usage SET output_tokens = 600 WHERE owner = ?", page.subject)
     page.click("Usage")
     page.wait_for_text(f"You have used 2,100 of 2,000 tokens. Ask again on {reset}.", "#used")
     assert page.run("document.getElementById('share').position") == 1
@@ -143,14 +140,14 @@ def test_is_opened_and_left_by_the_keyboard_and_stops_no_reply(page, provider):
     page.wait(lambda: page.is_idle)
 
 
-def test_much_usage_fits_a_narrow_screen(browser, start, settings):
+def test_much_usage_fits_a_narrow_screen(browser, server):
     name = "ollama/a-model-with-a-name-that-is-rather-long-{}"
     rows = [
         (days, name.format(model), 100, 9_000_000, 900_000, 0, 99_000)
         for days in range(30)
         for model in range(20)
     ]
-    page = open_page(browser, start(**settings), settings, *rows)
+    page = open_page(browser, server, *rows)
     metrics = {"width": 360, "height": 640, "deviceScaleFactor": 1, "mobile": True}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
     try:
@@ -231,10 +228,9 @@ def test_a_token_that_has_run_out_brings_back_its_field(page):
     page.wait_for_text("You have used nothing", "#used")
 
 
-def test_is_found_under_a_prefix(browser, start, settings):
-    page = open_page(
-        browser, start(**settings, SCRIPT_NAME="/chat/v1"), settings, (0, "m-1", 3, 1000, 0, 0, 500)
-    )
+def test_is_found_under_a_prefix(browser, server_with):
+    server = server_with(SCRIPT_NAME="/chat/v1")
+    page = open_page(browser, server, (0, "m-1", 3, 1000, 0, 0, 500))
     page.click("Usage")
     page.wait_for_text("You have used 1,500 tokens in the last 30 days.", "#used")
 
@@ -247,10 +243,10 @@ LIMITS = {
 
 @pytest.mark.parametrize("name", LIMITS)
 def test_a_limit_that_is_reached_says_so_and_takes_nothing_away(
-    name, browser, start, settings, provider
+    name, browser, server_with, provider
 ):
     limit, sentence = LIMITS[name]
-    page = Page(browser, start(**settings, **{name: limit})).enter()
+    page = Page(browser, server_with(**{name: limit})).enter()
     provider.script = [reply("One."), reply("Half", stop="length")]
     page.say("First")
     page.wait_for_turns("First", "One.")

@@ -3,7 +3,6 @@
 import json
 
 import vendor
-
 from product import ROOT
 
 README = (ROOT / "static" / "vendor" / "README.md").read_text("utf-8")

@@ -14,7 +14,19 @@ import requests
 
 from client import Client, make_token, wait_for_status
 from hell import TABLES
-from hell_answers import ANSWER, BEGIN, HALF, PAGE, REST, flood, refusal, resolve, say
+from hell_answers import (
+    ANSWER,
+    BEGIN,
+    HALF,
+    MEGABYTES,
+    PAGE,
+    REST,
+    Made,
+    flood,
+    refusal,
+    resolve,
+    say,
+)
 from hell_bodies import zipped
 from hell_drips import DRIPS
 from hell_reasons import DECLINED, ends_with
@@ -138,14 +150,19 @@ BLOCK = b"x" * 2**20
 LINE = b": " + b"x" * 65_000 + b"\n"
 
 
+def bomb(part):
+    """A small body of which much becomes; it is made when it is due."""
+    return Made(lambda data: [zipped(data * MEGABYTES)], part)
+
+
 FLOODS = {
     "an error of 400": ((head(400), flood(BLOCK)), bad(502)),
     "an error of 500": ((head(500, Retry_After_Ms=1), flood(BLOCK)), bad(502, tries=3)),
     "a bomb for an error": (
-        (head(400, "application/json", Content_Encoding="gzip"), zipped(b" " * 300 * 2**20)),
+        (head(400, "application/json", Content_Encoding="gzip"), bomb(b" " * 2**20)),
         bad(502),
     ),
-    "a bomb": ((head(Content_Encoding="gzip"), zipped(b": xxxxx\n" * 2**20 * 30)), bad(502)),
+    "a bomb": ((head(Content_Encoding="gzip"), bomb(b": xxxxx\n" * 2**17)), bad(502)),
     "JSON": (
         (head(200, "application/json"), b'{"choices": ["', flood(BLOCK)),
         bad(502, tries=ONCE_TO_THRICE),
@@ -190,7 +207,7 @@ def peak(pid):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="it reads Linux's own account of a process")
 def test_no_flood_fills_the_memory(tmp_path):
-    """Keys, lists and answers of 300 MB, one after the other: none costs the server 100 MB."""
+    """Keys, lists and answers of 150 MB, one after the other: none costs the server 100 MB."""
     identity = Provider()
     identity.models = raw(
         *resolve((head(200, "application/json"), b'{"keys": ["', flood(BLOCK)), GPT)

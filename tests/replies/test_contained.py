@@ -55,7 +55,12 @@ def plant_all():
 '''
 
 
-FAULTS = ["ValueError('secret')", "FileNotFoundError(2, 'secret')", "OSError(5, 'secret')"]
+# One of each, since what a file or a socket raises might be taken for an outage.
+BUG, NO_FILE, BAD_DISK = (
+    "ValueError('secret')",
+    "FileNotFoundError(2, 'secret')",
+    "OSError(5, 'secret')",
+)
 
 
 TITLED = {"TITLE_MODEL": "m-2"}
@@ -78,6 +83,7 @@ def planted(settings, tmp_path):
 
     yield start
     for server in servers:
+        server.kill()
         server.stop()
 
 
@@ -110,15 +116,13 @@ def check_is_told(server, request_id=None):
         assert any(f"id={request_id}" in line for line in errors), log
 
 
-@pytest.mark.parametrize("fault", FAULTS)
-def test_a_bug_in_a_handler_costs_its_request(planted, fault):
-    server = planted("handler", fault)
+def test_a_bug_in_a_handler_costs_its_request(planted):
+    server = planted("handler", NO_FILE)
     check_is_told(server, check_is_broken(server.client(ALICE).get("/sessions")))
     assert is_served(server)
 
 
-@pytest.mark.parametrize("place", ["writer", "end", "keeper"])
-@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("place, fault", [("writer", BAD_DISK), ("end", BUG), ("keeper", NO_FILE)])
 def test_a_bug_in_a_reply_costs_that_reply(planted, provider, place, fault):
     """One that is under way beside it goes on, and is whole."""
     server, gate = planted(place, fault), threading.Event()
@@ -137,7 +141,7 @@ def test_a_bug_in_a_reply_costs_that_reply(planted, provider, place, fault):
 
 
 def test_a_bug_in_one_reply_costs_no_other_its_hand_over(planted, start, settings, provider):
-    server, never = planted("end", FAULTS[0], GRACE=1), threading.Event()
+    server, never = planted("end", BUG, GRACE=0), threading.Event()
     alice, bob = server.client(ALICE), server.client(BOB)
     provider.script = [reply("bad ", never), reply("Half ", never)]
     sessions = []
@@ -159,18 +163,20 @@ def is_for_a_reply(request):
     return request.body["model"] == "m-1" and asked(request) == "Wait"
 
 
-def test_a_reply_whose_end_cannot_be_stored_is_told_and_ended_as_of_a_dead_process(planted):
-    server = planted("stuck", FAULTS[0], CONTINUE_LIMIT=0)
+def test_a_reply_whose_end_cannot_be_stored_is_told_and_ended_as_of_a_dead_process(planted, tables):
+    server = planted("stuck", BUG, CONTINUE_LIMIT=0)
     alice = server.client(ALICE)
     check_is_told(server, check_is_broken(alice.post("/sessions", {"content": "Hello"})))
     assert is_served(server)
     [session] = alice.get("/sessions").json()["data"]
-    wait_for_status(alice, session, "interrupted", 35)
+    tables.rows("UPDATE turn SET lease_until = 1 WHERE status = 'in_progress'")  # it has lapsed
+    wait_for_status(alice, session, "interrupted")
     assert server.output().count(" ERROR ") < 5
 
 
-@pytest.mark.parametrize("place", ["poll", "look", "title", "sweep"])
-@pytest.mark.parametrize("fault", FAULTS[:2])
+@pytest.mark.parametrize(
+    "place, fault", [("poll", NO_FILE), ("look", BUG), ("title", BUG), ("sweep", NO_FILE)]
+)
 def test_a_bug_in_what_is_done_besides_costs_no_reply(planted, provider, place, fault):
     server, gate = planted(place, fault, **(TITLED if place == "title" else {})), threading.Event()
     provider.default = lambda request: reply(
@@ -235,40 +241,3 @@ def test_a_broken_constraint_costs_its_request(start, settings):
     check_is_told(server, check_is_broken(alice.post("/sessions", {"content": "bad"})))
     assert alice.create("good") and len(alice.get("/sessions").json()["data"]) == 1
     assert is_served(server)
-
-
-def test_a_mistyped_statement_costs_what_executes_it(settings, tmp_path):
-    root = copy_of_the_service(tmp_path / "mistyped")
-    path = root / "tables" / "queries.sql"
-    text = path.read_text()
-    path.write_text(
-        text.replace("SELECT id, title, model, created_at", "SELEC id, title, model, created_at")
-    )
-    assert path.read_text() != text
-    server = Server(tmp_path, root=root, **settings).wait_until_up()
-    try:
-        alice = server.client(ALICE)
-        check_is_told(server, check_is_broken(alice.get("/sessions")))
-        session = alice.create("Hello")
-        assert alice.turns(session)[1]["content"] == "The answer."
-        assert requests.get(server.url + "/health", timeout=5).status_code == 200
-    finally:
-        server.stop()
-
-
-def test_a_mistyped_statement_of_the_keeper_costs_each_reply_that_needs_it(settings, tmp_path):
-    root = copy_of_the_service(tmp_path / "mistyped")
-    path = root / "tables" / "queries.sql"
-    text = path.read_text()
-    path.write_text(text.replace("INSERT INTO piece (turn_id", "INSERT INTO piec (turn_id"))
-    assert path.read_text() != text
-    server = Server(tmp_path, root=root, **settings).wait_until_up()
-    try:
-        alice = server.client(ALICE)
-        with alice.stream("POST", "/sessions", {"content": "Hello"}) as stream:
-            *_, last = stream
-        assert (last.name, last.data["status"]) == ("error", 500)
-        assert OUTAGE not in server.output()
-        assert requests.get(server.url + "/health", timeout=5).status_code == 200
-    finally:
-        server.stop()

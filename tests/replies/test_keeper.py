@@ -1,61 +1,155 @@
-"""A process without threads, whose time is a number: its writers are steps, its keeper is a round.
+"""The keeper of a process without threads: writers are steps, a round is a call, time is a number.
 
 Modules: `replies/keeping.py`.
 """
 
-import json
-import subprocess
-import sys
+from stepped import run_stepped
 
-from product import ROOT
-
-STEPPED = """
-import json, sys
-import app
-from database import db, open_database
-from limits import Slot
-from llm import open_catalog
-from replies import Replies, ReplyRequest
-from settings import read_settings
-from upkeep.migrations import MIGRATIONS
-
-
-class Threads:
-    def __init__(self):
-        self.things = []
-
-    def start(self, *thing):
-        self.things.append(thing)
-
-
-settings, threads, now = read_settings(json.loads(sys.argv[1])), Threads(), 1000.0
-open_database(settings, None, MIGRATIONS)
-replies = Replies(open_catalog(settings), settings, clock=lambda: now, threads=threads)
-replies.start_keeper = lambda: None
-new = {"title": "Three words", "model": "echo", "provider": "echo", "system": None, "options": {}}
-request = ReplyRequest(owner="alice", content="One two three", new=new)
+STEPS = """
 with db.connection_context():
-    _, feed = replies.start(request, watched=True, memory=Slot(replies.memory, "alice"))
-    [(_, writer)] = threads.things
+    _, feed, writer = begin()
     told = [[feed.text, feed.over]]
     has_more = True
     while has_more:
         has_more = writer.step()
         told.append([feed.text, feed.over])  # nothing is shown before it is stored
         now += 1
-        replies.keeper.round(now)
+        keeper.round(now)
         told.append([feed.text, feed.over])
     print(json.dumps([told, feed.turn.status, threads.things[1:] != []]))
 """
 
 
 def test_a_reply_is_written_step_by_step_and_shown_round_by_round(new_database):
-    settings = {"DATABASE_URL": new_database(), "JWT_SECRET": "a" * 32}
-    command = [sys.executable, "-W", "error", "-c", STEPPED, json.dumps(settings)]
-    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
-    assert run.returncode == 0, run.stderr
-    told, status, has_swept = json.loads(run.stdout)
+    told, status, has_swept = run_stepped(STEPS, DATABASE_URL=new_database())
     texts = ["", "One ", "One two ", "One two three"]
     stored = [[text, None] for text in texts for _ in range(2)]
     assert told == [*stored, ["One two three", "ended"]]
     assert (status, has_swept) == ("complete", True)
+
+
+CANCELLED = """
+from wire import HungUp
+
+
+def write_nothing(*given):
+    raise Unavailable
+
+
+def is_hung_up(call):
+    try:
+        call.check()
+    except HungUp:
+        return True
+    return False
+
+
+with db.connection_context():
+    session, feed, writer = begin()
+    writer.step()
+    keeper.round(now)
+    cancel(session)
+    commits.store_late_usage = write_nothing
+    now += 2
+    told = [[is_hung_up(feed.call), feed.over]]
+    try:
+        keeper.round(now)
+    except Unavailable:
+        told.append([is_hung_up(feed.call), feed.over])
+    print(json.dumps(told))
+"""
+
+
+def test_a_cancel_hangs_up_before_what_was_used_is_stored(new_database):
+    """That may wait for the database, and so the reply is not over here before."""
+    told = run_stepped(CANCELLED, DATABASE_URL=new_database())
+    assert told == [[False, None], [True, None]]
+
+
+HANDED_OVER = """
+from models import IN_PROGRESS, outcome_of
+
+with db.connection_context():
+    _, feed, writer = begin()
+    writer.step()
+    keeper.round(now)
+    # A commit that hung comes through, and counts what this process does not know of.
+    db.execute_sql("UPDATE turn SET estimated_tokens = 3 WHERE status = 'in_progress'")
+    writer.step()
+    feed.finish(outcome_of(IN_PROGRESS))
+    told = []
+    for _ in range(2):
+        keeper.round(now)
+        [lease] = db.execute_sql("SELECT lease_until FROM turn WHERE kind = 'assistant'").fetchone()
+        told.append([feed.text, feed.over, lease == 0])
+    print(json.dumps(told))
+"""
+
+
+def test_a_reply_is_handed_over_though_more_is_counted_than_its_process_knows(new_database):
+    """Its text is stored at once, and then it is released: it is not left to lapse."""
+    told = run_stepped(HANDED_OVER, DATABASE_URL=new_database())
+    assert told == [["One two ", None, False], ["One two ", "detached", True]]
+
+
+RESTARTED = """
+from models import Turn
+
+with db.connection_context():
+    _, feed, _ = begin()
+    hung = Turn.get_by_id(feed.id)
+    told = [commits.count_restart(feed.draft.turn) for _ in range(2)]
+    told.append(commits.count_restart(hung))
+    told.append(Turn.get_by_id(feed.id).restarts)
+    print(json.dumps(told))
+"""
+
+
+def test_a_restart_that_hung_takes_none_back_that_followed(new_database):
+    assert run_stepped(RESTARTED, DATABASE_URL=new_database()) == [True, True, False, 2]
+
+
+COUNTED_IN_VAIN = """
+from models import Turn
+
+
+def fail(*given):
+    raise Unavailable
+
+
+with db.connection_context():
+    _, feed, _ = begin()
+    store, commits._store_restart = commits._store_restart, fail
+    try:
+        commits.count_restart(feed.draft.turn)
+    except Unavailable:
+        commits._store_restart = store
+    told = [commits.count_restart(feed.draft.turn), Turn.get_by_id(feed.id).restarts]
+    print(json.dumps(told))
+"""
+
+
+def test_a_restart_that_is_counted_in_vain_costs_none(new_database):
+    assert run_stepped(COUNTED_IN_VAIN, DATABASE_URL=new_database()) == [True, 1]
+
+
+LATE_TAKEOVER = """
+lease = "SELECT lease_until, restarts FROM turn WHERE kind = 'assistant'"
+
+with db.connection_context():
+    begin()
+    replies.registry.remove(threads.things[0][1].reply)
+    db.execute_sql("UPDATE turn SET lease_until = 0, writer = NULL WHERE kind = 'assistant'")
+    replies.stop(0)
+    keeper.stopping = False  # it was looking for orphans already
+    keeper.look()
+    taken = [db.execute_sql(lease).fetchone()[0] > 0]
+    keeper.stopping = True
+    keeper.round(now)
+    print(json.dumps(taken + list(db.execute_sql(lease).fetchone())))
+"""
+
+
+def test_what_is_taken_over_as_its_process_stops_is_handed_over(new_database):
+    """Its takeover had begun before."""
+    assert run_stepped(LATE_TAKEOVER, DATABASE_URL=new_database()) == [False, 0, 0]

@@ -23,10 +23,6 @@ def test_a_late_writer_changes_nothing_of_what_another_process_wrote(start, sett
     check_late_writer(start, settings, provider, False, hand_over)
 
 
-def test_a_late_writer_changes_nothing_of_what_was_ended_in_its_place(start, settings, provider):
-    check_late_writer(start, settings, provider, False, lapse_now, goes_on=False)
-
-
 def test_a_late_writer_that_wakes_up_while_another_writes_is_not_mixed_in(
     start, settings, provider
 ):

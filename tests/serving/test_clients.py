@@ -61,7 +61,7 @@ def test_a_page_that_polls_every_few_seconds_loses_no_request(small):
 
 
 def test_idle_connections_leave_room_for_others(tmp_path):
-    """Of forty, ten are kept; of others that say nothing as many as make it twenty. No answer is lost."""
+    """Of forty, ten are kept; of all that say nothing as many as make it seventeen."""
     with contextlib.ExitStack() as stack:
         # On a busy machine, fifteen seconds are soon over.
         options = "--worker-connections 40 --threads 4 --keep-alive 60"
@@ -72,17 +72,23 @@ def test_idle_connections_leave_room_for_others(tmp_path):
             answer = read_answer(client)
             assert answer.status_code == 200
             (kept if answer.headers["Connection"] == "keep-alive" else closed).append(client)
-        # One is counted a moment after its answer: what is more than ten has no right to its place.
-        assert 10 <= len(kept) <= 12
+        # One is counted a moment after its answer, by its thread, of which there are four. Whoever
+        # is counted behind the tenth has no right to its place: that need not be the last answered.
+        assert 10 <= len(kept) <= 14
         assert all(client.recv(1) == b"" for client in closed)
         for client in closed:
             client.close()
         silent = stack.enter_context(connected(server, 15))
-        wait_until(
-            lambda: len(select.select(silent, [], [], 0)[0]) >= 5, 8
-        )  # the first, long before their time
+
+        def given_up():
+            return select.select([*kept, *silent], [], [], 0)[0]
+
+        # Long before their time.
+        wait_until(lambda: len(given_up()) == len(kept) + len(silent) - 17, 8)
+        left = [client for client in kept if client not in given_up()]
+        assert len(left) >= 10
         client = stack.enter_context(connected(server))
-        for each in (client, *kept[:10]):
+        for each in (client, *left):
             each.sendall(head("GET", "/health"))
             assert read_answer(each).status_code == 200
 

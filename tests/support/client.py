@@ -12,6 +12,8 @@ from urllib.parse import urlsplit
 import jwt
 import requests
 
+from history import NOWHERE, UNRECORDED
+
 QUIET = 120  # seconds without an event, behind which a stream has stopped, whatever comments it has
 SECRET = "a secret for the tests, of 32 bytes or more"
 ALICE, BOB = "https://github.com/alice", "https://github.com/bob"
@@ -33,29 +35,38 @@ class Event:
         return f"<{self.id} {self.name} {self.data}>"
 
 
+def event_of(lines):
+    """The event of a frame."""
+    fields = {name: value for name, _, value in (line.partition(": ") for line in lines)}
+    return Event(fields["id"], fields["event"], json.loads(fields["data"]))
+
+
 class Stream:
     """An event stream that is being read, frame by frame."""
 
-    def __init__(self, connection, response):
+    def __init__(self, connection, response, operation=UNRECORDED):
         self.connection = connection
         self.response = response
+        self.operation = operation
         self.status = response.status
         self.headers = response.headers
         self.comments = 0
 
     def __iter__(self):
-        fields, heard = {}, time.monotonic()
+        lines, heard = [], time.monotonic()
         while line := self.response.readline():
             line = line.decode().rstrip("\n")
             if line.startswith(":"):
                 self.comments += 1
+                self.operation.comment(line)
                 assert time.monotonic() - heard < QUIET, "comments, and no event"
             elif line:
-                name, _, value = line.partition(": ")
-                fields[name] = value
-            elif fields:
-                yield Event(fields["id"], fields["event"], json.loads(fields["data"]))
-                fields, heard = {}, time.monotonic()
+                lines.append(line)
+            elif lines:
+                self.operation.frame(lines)
+                yield event_of(lines)
+                lines, heard = [], time.monotonic()
+        self.operation.ended()
 
     def close(self):
         # The response holds the socket too: both must let go before the other side sees an end.
@@ -64,7 +75,9 @@ class Stream:
 
 
 class Client:
-    """One user of one server."""
+    """One user of one server. What he sends and sees is written in his history, if he has one."""
+
+    history = NOWHERE
 
     def __init__(self, url, token):
         self.url = url
@@ -75,9 +88,13 @@ class Client:
             n.replace("_", "-"): v for n, v in headers.items()
         }
         headers = {name: value for name, value in headers.items() if value is not None}
-        return requests.request(
-            method, self.url + path, json=body, params=params, headers=headers, timeout=timeout
-        )
+        sent = method, path, params, headers, body
+        with self.history.operation(self.token, *sent) as operation:
+            response = requests.request(
+                method, self.url + path, json=body, params=params, headers=headers, timeout=timeout
+            )
+            operation.got(response)
+        return response
 
     def get(self, path, **headers):
         return self.request("GET", path, **headers)
@@ -109,11 +126,14 @@ class Client:
         }
         if body is not None:
             headers["Content-Type"] = "application/json"
-        with contextlib.closing(connection):
-            connection.request(
-                method, place.path + path, json.dumps(body) if body is not None else None, headers
-            )
-            with contextlib.closing(Stream(connection, connection.getresponse())) as stream:
+        data = json.dumps(body) if body is not None else None
+        sent = method, path, None, headers, body
+        recording = self.history.operation(self.token, *sent)
+        with contextlib.closing(connection), recording as operation:
+            connection.request(method, place.path + path, data, headers)
+            response = connection.getresponse()
+            operation.got_head(response)
+            with contextlib.closing(Stream(connection, response, operation)) as stream:
                 yield stream
 
     def events(self, session, last_id=None, **options):

@@ -153,7 +153,7 @@ class Cluster:
             ).read_text()
             time.sleep(0.02)
 
-    def standby(self, delay_ms=0, synchronous=False):
+    def standby(self, delay_ms=0, synchronous=False, port=None):
         """A copy that follows this server, and is up to date.
 
         What this server writes arrives there `delay_ms` later, and is lost where the server was killed before. With
@@ -162,6 +162,7 @@ class Cluster:
         relay = CountingRelay("127.0.0.1", self.port, delay_ms / 1000)
         self.relays.append(relay)
         standby = Cluster(**self.settings)
+        standby.port, standby.environment = port or standby.port, self.environment
         self.standbys.append(standby)
         standby.run(
             "pg_basebackup",

@@ -2,9 +2,9 @@
 
 import os
 import re
-import subprocess
 import sys
 
+import forked
 from servers import free_port
 
 
@@ -14,10 +14,7 @@ def flask(folder, *arguments, **environment):
         "PATH": os.environ["PATH"],
         "DATABASE_URL": f"sqlite:///{folder}/token.db",
     } | environment
-    command = [sys.executable, "-m", "flask", *arguments]
-    return subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=60
-    )
+    return forked.run(["-m", "flask", *arguments], folder, environment)
 
 
 FLASK = [sys.executable, "-m", "flask"]
@@ -31,15 +28,7 @@ def environment_of(settings):
 
 def check(folder, **settings):
     """(status, levels and sentences) of `flask check` with these settings. Nothing secret is shown, nor how the code looks."""
-    command = [*FLASK, "check"]
-    ended = subprocess.run(
-        command,
-        cwd=folder,
-        env=environment_of(settings),
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    ended = forked.run(["-m", "flask", "check"], folder, environment_of(settings))
     assert "hush" not in ended.stdout + ended.stderr
     assert "Traceback" not in ended.stderr, ended.stderr
     lines = [

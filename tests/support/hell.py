@@ -15,6 +15,8 @@ from hell_secrets import SECRETS
 from hell_statuses import STATUSES
 
 SIDE_BY_SIDE = {"ends that are waited for": 128, "drips": 128}  # rows at a time, else 24
+# What these have is of HTTP, and is read before anybody looks which protocol it is.
+IN_TURN = {"statuses", "bodies", "splits", "lines"}
 TABLES = {
     "statuses": STATUSES,
     "frames": FRAMES,

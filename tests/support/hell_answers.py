@@ -80,6 +80,7 @@ ANSWER = (BEGIN, say("The answer."), REST)
 HALF = (head(), BEGIN, say("Half"))
 JSON = {protocol: json.dumps(answer).encode() for protocol, answer in WHOLE_ANSWERS.items()}
 PAGE = b"<!DOCTYPE html>\n<html><head><title>Sign in</title></head><body><p>data: hello</p></body></html>"
+MEGABYTES = 150  # of what has no end
 OPEN = 20  # seconds that the provider keeps the connection open, unless the other side hangs up
 
 
@@ -140,12 +141,12 @@ def drip(part, every=0.25, seconds=OPEN):
     return Made(lambda data: [lambda connection: send(data, connection)], part)
 
 
-def flood(part, megabytes=300):
+def flood(part):
     """So much of it, as fast as the other side takes it."""
     return Made(
         lambda data: [
             lambda connection: [
-                connection.send(data) for _ in range(megabytes * 2**20 // len(data))
+                connection.send(data) for _ in range(MEGABYTES * 2**20 // len(data))
             ]
         ],
         part,

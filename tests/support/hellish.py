@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import requests
 
-from hell import SIDE_BY_SIDE
+from hell import IN_TURN, SIDE_BY_SIDE
 from hell_answers import Tries, reset, resolve
 from hell_ends import ENDS_OF
 from hell_right import MAX_TOKENS, PATIENCE, among, said
@@ -112,9 +112,13 @@ class Pit(NamedTuple):
         return Outcome(response, turn, self.hell.asked[model], seconds)
 
     def ask_all(self, name, table):
-        """(protocol, row, what is wrong) of each row in both protocols; they are asked side by side."""
+        """(protocol, row, what is wrong) of each row in both protocols, or in turn; they are asked
+        side by side."""
         rows = [
-            (protocol, *row) for protocol in (CLAUDE, GPT) for row in rows_of(name, table, protocol)
+            (protocol, *row)
+            for place, protocol in enumerate((CLAUDE, GPT))
+            for number, row in enumerate(rows_of(name, table, protocol))
+            if name not in IN_TURN or number % 2 == place
         ]
         answers = []
         for protocol, _, (spec, _) in rows:

@@ -67,9 +67,9 @@ def snapshot(tables):
     return {table: sorted(map(repr, tables.rows(f"SELECT * FROM {table}"))) for table in TABLES}
 
 
-def check_late_writer(start, settings, provider, is_whole, lapse, goes_on=True):
+def check_late_writer(start, settings, provider, is_whole, lapse):
     """`is_whole`: the late writer's provider ends its answer; else it goes on until somebody hangs up. `lapse` makes the lease
-    lapse. `goes_on`: the other process writes the reply on to its end; else it is interrupted there."""
+    lapse; the other process writes the reply on to its end."""
     url, more, sent, never = (
         settings["DATABASE_URL"],
         threading.Event(),
@@ -77,13 +77,13 @@ def check_late_writer(start, settings, provider, is_whole, lapse, goes_on=True):
         threading.Event(),
     )
     rest = ["and late.", lambda connection: sent.set()]
-    provider.script = [reply(SAID, "Half ", more, *rest, *([] if is_whole else [never]))] + [
-        reply("and half.")
-    ] * goes_on
-    limit = {} if goes_on else {"CONTINUE_LIMIT": 0}
+    provider.script = [
+        reply(SAID, "Half ", more, *rest, *([] if is_whole else [never])),
+        reply("and half."),
+    ]
     # A master of gunicorn that wakes up before its worker would kill it, if it had been silent for the usual 30 s.
-    late = start(**settings, **limit, WEB_CONCURRENCY=1, GUNICORN_CMD_ARGS="--timeout 300")
-    other = start(**settings, **limit, WEB_CONCURRENCY=1)
+    late = start(**settings, WEB_CONCURRENCY=1, GUNICORN_CMD_ARGS="--timeout 300")
+    other = start(**settings, WEB_CONCURRENCY=1)
     with (
         tables_of(url) as tables,
         late.client().stream("POST", "/sessions", {"content": "Hello"}) as stream,
@@ -94,15 +94,15 @@ def check_late_writer(start, settings, provider, is_whole, lapse, goes_on=True):
         request = provider.wait_for_request()
         with paused(late, url):
             lapse(tables)
-            # By SQL: nobody asks the other server, which takes the reply over, or ends it, all the same.
+            # By SQL: nobody asks the other server, which takes the reply over all the same.
             wait_until(
                 lambda: not tables.rows("SELECT id FROM turn WHERE status = 'in_progress'"), TAKEN
             )
             alice = other.client()
             [question, first] = alice.turns(session)
-            ended = ("complete", "Half and half.", 1) if goes_on else ("interrupted", "Half ", 0)
-            assert (first["status"], first["content"], first["continued"]) == ended
-            assert [so_far(each) for each in provider.posts] == ["", "Half "][: 1 + goes_on]
+            ended = first["status"], first["content"], first["continued"]
+            assert ended == ("complete", "Half and half.", 1)
+            assert [so_far(each) for each in provider.posts] == ["", "Half "]
             assert not request.hung_up.is_set()
             answer = alice.post(f"/sessions/{session['id']}/messages", {"content": "Go on"})
             assert (answer.status_code, answer.json()["content"]) == (201, "The answer.")

@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 from client import wait_until
-from product import copy_of_the_clone
+from product import copy_bytecode, copy_of_the_clone
 from servers import end, free_port
 
 
@@ -19,7 +19,7 @@ class NewUser:
     def __init__(self, folder):
         self.folder, home = folder / "parley", folder / "home"
         home.mkdir()
-        copy_of_the_clone(self.folder)
+        copy_bytecode(copy_of_the_clone(self.folder))
         (self.folder / ".venv").mkdir()  # the one of whoever runs the tests
         for path in os.scandir(sys.prefix):
             (self.folder / ".venv" / path.name).symlink_to(path.path)

@@ -68,8 +68,7 @@ def zipped(members, method=zipfile.ZIP_DEFLATED):
 
 
 def open_panel(page):
-    if not page.titles:
-        page.wait_for_text("No chats yet.")
+    page.wait(lambda: page.titles or "No chats yet." in page.text("#app"), "there is no list")
     page.find("#account-button").click()
     page.wait(lambda: page.find("#account").is_displayed())
 

@@ -1,5 +1,7 @@
 """The files of the service: where they stand, and copies of them."""
 
+import contextlib
+import importlib.util
 import pathlib
 import shutil
 import subprocess
@@ -26,7 +28,19 @@ def copy_of_the_service(folder):
         (folder / name).parent.mkdir(exist_ok=True)
         shutil.copy(ROOT / name, folder / name)
     shutil.copytree(ROOT / "static", folder / "static")
+    copy_bytecode(folder)
     return folder
+
+
+def copy_bytecode(folder):
+    """What Python has made of the modules that this folder has too, else its first process there would make all of it."""
+    for name in MODULES:
+        made = pathlib.Path(importlib.util.cache_from_source(ROOT / name)).relative_to(ROOT)
+        with contextlib.suppress(FileNotFoundError):  # it was never imported
+            (folder / made).parent.mkdir(exist_ok=True)
+            shutil.copy(ROOT / made, folder / made)
+            # By its time Python knows of which source it was made.
+            shutil.copystat(ROOT / name, folder / name)
 
 
 def files_of_the_service() -> set[str]:

@@ -83,10 +83,11 @@ def tables_of(url):
 
 
 def lengthen(url, session, count):
-    """Put so many turns before those that the session has: `turn 0`, `turn 1`, and so on."""
+    """Put so many turns before those that the session has: `turn 0`, `turn 1`, and so on. Their numbers are before those of all
+    that there are, of other sessions too."""
     with tables_of(url) as tables:
         key = session["id"].replace("-", "") if tables.is_sqlite else session["id"]
-        first = tables.value("SELECT min(id) FROM turn WHERE session_id = ?", key)
+        first = tables.value("SELECT min(id) FROM turn")
         rows = (
             (
                 first - count + number,

@@ -7,6 +7,7 @@ import os
 import pathlib
 import random
 import re
+import shlex
 import shutil
 import signal
 import socket
@@ -17,6 +18,7 @@ import time
 import pytest
 import requests
 
+import forked
 from client import ALICE, SECRET, Client, make_token
 from product import ROOT
 
@@ -46,10 +48,14 @@ class Server:
     """Parley as its Procfile starts it, in processes of its own. `log` is where it writes, in place of a file, and `root` where
     its code is."""
 
+    before = ""  # what starts it: a command that ends with another one
+    is_forked = True  # where nothing is before it: it loads no library anew
+
     def __init__(self, folder, log=None, root=None, port=None, **environment):
         self.port = port or free_port()
         self.url = f"http://127.0.0.1:{self.port}{environment.get('SCRIPT_NAME', '').rstrip('/')}"
         self.count = int(environment.get("WEB_CONCURRENCY") or 2)
+        self.database = environment.get("DATABASE_URL")
         self.log_file = folder / f"server-{self.port}.log"
         command = ((root or ROOT) / "Procfile").read_text().partition("web: ")[2].strip()
         clean = {
@@ -59,21 +65,18 @@ class Server:
         }
         clean["PATH"] = os.path.dirname(sys.executable) + os.pathsep + clean["PATH"]
         environment = {name: str(value) for name, value in environment.items() if value is not None}
-        if "FILES" in environment:  # so many may be open in a process
-            command = f"ulimit -n {environment.pop('FILES')}; exec {command}"
-        else:
-            command = f"exec {command}"
+        files = environment.pop("FILES", None)  # so many may be open in a process
         options = f"--bind 127.0.0.1:{self.port} " + environment.pop("GUNICORN_CMD_ARGS", "")
         defaults = {"PORT": str(self.port), "JWT_SECRET": SECRET, "GUNICORN_CMD_ARGS": options}
         self.log = log or open(self.log_file, "wb")
-        self.process = subprocess.Popen(
-            ["sh", "-c", command],
-            cwd=root or ROOT,
-            env=clean | defaults | environment,
-            stdout=self.log,
-            stderr=self.log,
-            start_new_session=True,
-        )
+        how = {"cwd": root or ROOT, "env": clean | defaults | environment}
+        how |= {"stdout": self.log, "stderr": self.log, "start_new_session": True}
+        if self.is_forked and not self.before and not files:
+            self.process = forked.Process(shlex.split(command)[1:], **how)
+        else:
+            limit = f"ulimit -n {files}; " if files else ""
+            words = ["sh", "-c", f"{limit}exec {self.before}{command}"]
+            self.process = subprocess.Popen(words, **how)
 
     def wait_until_up(self, seconds=20):
         deadline = time.monotonic() + seconds
@@ -95,8 +98,13 @@ class Server:
     def client(self, subject=ALICE, **claims):
         return Client(self.url, make_token(subject, **claims))
 
+    @property
+    def pid(self):
+        """gunicorn's master."""
+        return self.process.pid
+
     def workers(self):
-        return children(self.process.pid)
+        return children(self.pid)
 
     def output(self):
         return self.log_file.read_text()
@@ -111,16 +119,16 @@ class Server:
 
     def kill(self):
         """kill -9 of every process."""
-        for pid in [self.process.pid, *self.workers()]:
+        for pid in [self.pid, *self.workers()]:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         self.process.wait()
 
-    def stop(self, seconds=40):
-        """SIGTERM, as a platform would; returns how many seconds it took."""
+    def stop(self, seconds=40, signal_number=signal.SIGTERM):
+        """SIGTERM, as a platform would, or another signal; returns how many seconds it took."""
         began = time.monotonic()
         if self.process.poll() is None:
-            self.process.terminate()
+            os.kill(self.pid, signal_number)
         try:
             self.process.wait(seconds)
         finally:

@@ -88,7 +88,7 @@ class Terminal:
             if is_broken and unbroken(screen).endswith(unbroken(end)):
                 break
             assert time.monotonic() < deadline, f"no {end!r} at the end of\n{screen}"
-            time.sleep(0.03)
+            time.sleep(0.05)
         return screen
 
     def wait_for_sign(self, begin):
@@ -96,6 +96,7 @@ class Terminal:
         seen, deadline = set(), time.monotonic() + 20
         while len(seen) < 2:
             assert time.monotonic() < deadline, self.screen()
+            time.sleep(0.1)
             seen.update(re.findall(re.escape(begin) + r", (\d+) s\]\Z", self.screen()))
 
     def close(self):

@@ -16,7 +16,7 @@ from raw_tables import tables_of
 
 
 def pids_of(server):
-    return [server.process.pid, *server.workers()]
+    return [server.pid, *server.workers()]
 
 
 def send_all(pids, signal_number):

@@ -93,69 +93,64 @@ def test_refuses_a_first_day_behind_the_last(alice):
 # What no provider counted
 
 
-def test_estimates_what_no_provider_counted(start, settings, provider):
+def test_estimates_what_no_provider_counted(someone, provider):
     """A token for four bytes, of what was sent and of what came; it stands apart, and no turn claims it."""
-    alice = start(**settings).client()
     provider.script = [SILENT]
-    session = alice.create("Fünf", system="Be brief.")  # 5 and 9 bytes are sent, 12 come
-    assert counts_of(alice) == {"m-1": (1, 0, 0, 0, 7)}
-    assert alice.turns(session)[1]["usage"] == {
+    session = someone.create("Fünf", system="Be brief.")  # 5 and 9 bytes are sent, 12 come
+    assert counts_of(someone) == {"m-1": (1, 0, 0, 0, 7)}
+    assert someone.turns(session)[1]["usage"] == {
         "input_tokens": None,
         "output_tokens": None,
         "cached_tokens": None,
     }
     provider.script = [SILENT]
-    alice.post(
+    someone.post(
         f"/sessions/{session['id']}/messages", {"content": "And six"}
     )  # behind them, 9 + 5 + 12 + 7 are sent, 12 come
-    assert counts_of(alice) == {"m-1": (2, 0, 0, 0, 7 + 12)}
-    assert usage_of(alice)["meta"]["used"] == 19
+    assert counts_of(someone) == {"m-1": (2, 0, 0, 0, 7 + 12)}
+    assert usage_of(someone)["meta"]["used"] == 19
 
 
-def test_estimates_only_that_part_that_was_not_counted(start, settings, provider):
-    alice = start(**settings).client()
+def test_estimates_only_that_part_that_was_not_counted(someone, provider):
     provider.script = [
         reply("Twelve bytes", usage=(15, None, None)),
         reply("Twelve bytes", usage=(None, 7, None)),
     ]
-    alice.create("Eight by")
-    assert counts_of(alice) == {"m-1": (1, 15, 0, 0, 3)}
-    alice.create("Eight by")
-    assert counts_of(alice) == {"m-1": (2, 15, 7, 0, 5)}
+    someone.create("Eight by")
+    assert counts_of(someone) == {"m-1": (1, 15, 0, 0, 3)}
+    someone.create("Eight by")
+    assert counts_of(someone) == {"m-1": (2, 15, 7, 0, 5)}
 
 
-def test_estimates_thoughts(start, settings, provider):
-    alice = start(**settings).client()
+def test_estimates_thoughts(someone, provider):
     provider.script = [reply(thought(reasoning="Four"), "Four", usage=(15, None, None))]
-    alice.create()
-    assert counts_of(alice) == {"m-1": (1, 15, 0, 0, 2)}
+    someone.create()
+    assert counts_of(someone) == {"m-1": (1, 15, 0, 0, 2)}
 
 
-def test_what_a_provider_refuses_costs_nothing(start, settings, provider):
-    alice = start(**settings).client()
+def test_what_a_provider_refuses_costs_nothing(someone, provider):
     refusals = [
-        status(529),
-        status(500),
+        status(529, Retry_After_Ms=1),
+        status(500, Retry_After_Ms=1),
         status(401),
         status(400, {"error": {"message": "context_length_exceeded"}}),
     ]
     for answers in ([refusals[0]] * 3, [refusals[1]] * 3, refusals[2:3], refusals[3:]):
         provider.script = [*answers]
-        assert alice.post("/sessions", {"content": "Hello"}).status_code >= 400
-    assert sum(counts[0] for counts in counts_of(alice).values()) == 4
-    assert usage_of(alice)["meta"]["used"] == 0
-    provider.script = [status(529), SILENT]
-    alice.create("Eight by")
-    assert usage_of(alice)["meta"]["used"] == 5
+        assert someone.post("/sessions", {"content": "Hello"}).status_code >= 400
+    assert sum(counts[0] for counts in counts_of(someone).values()) == 4
+    assert usage_of(someone)["meta"]["used"] == 0
+    provider.script = [status(529, Retry_After_Ms=1), SILENT]
+    someone.create("Eight by")
+    assert usage_of(someone)["meta"]["used"] == 5
 
 
-def test_a_call_that_breaks_is_counted_beside_the_one_that_goes_on(start, settings, provider):
-    alice = start(**settings).client()
+def test_a_call_that_breaks_is_counted_beside_the_one_that_goes_on(someone, provider):
     provider.script = [cut("Half "), reply("and half.")]
-    session = alice.create("Eight by")
-    assert alice.turns(session)[1]["continued"] == 1
-    assert counts_of(alice) == {"m-1": (1, 15, 7, 3, 4)}  # 8 + 5 bytes
-    assert alice.turns(session)[1]["usage"] == {
+    session = someone.create("Eight by")
+    assert someone.turns(session)[1]["continued"] == 1
+    assert counts_of(someone) == {"m-1": (1, 15, 7, 3, 4)}  # 8 + 5 bytes
+    assert someone.turns(session)[1]["usage"] == {
         "input_tokens": 15,
         "output_tokens": 7,
         "cached_tokens": 3,
@@ -178,47 +173,41 @@ def test_what_a_provider_takes_back_stays_counted(start, settings, provider):
     assert counts_of(alice) == {"m-1": (1, 100, 7, 0, 0)}
 
 
-def test_a_place_holder_is_no_count(start, provider, new_database):
+def test_a_place_holder_is_no_count(someone, provider):
     """Anthropic's message_start has 0 or 1 in the place of the output's tokens."""
     never = threading.Event()
-    server = start(
-        DATABASE_URL=new_database(), ANTHROPIC_BASE_URL=provider.url, DEFAULT_MODEL=CLAUDE
-    )
-    alice = server.client()
     provider.script = [reply("Twelve bytes", never)]
-    session = alice.post("/sessions", {"content": "Hello"}, Prefer="respond-async").json()
-    with alice.events(session) as stream:
+    body = {"content": "Hello", "model": CLAUDE}
+    session = someone.post("/sessions", body, Prefer="respond-async").json()
+    with someone.events(session) as stream:
         assert next(iter(stream)).data == {"delta": "Twelve bytes"}
-    assert alice.post(f"/sessions/{session['id']}/cancel").status_code == 200
-    wait_until(
-        lambda: counts_of(alice) == {CLAUDE: (1, 15, 0, 3, 3)}
-    )  # of the input, 11 were new, 1 was put into the cache
-    assert alice.turns(session)[1]["usage"] == {
+    assert someone.post(f"/sessions/{session['id']}/cancel").status_code == 200
+    # Of the input, 11 were new, 1 was put into the cache.
+    wait_until(lambda: counts_of(someone) == {CLAUDE: (1, 15, 0, 3, 3)})
+    assert someone.turns(session)[1]["usage"] == {
         "input_tokens": 15,
         "output_tokens": None,
         "cached_tokens": 3,
     }
 
 
-def test_cancelled_before_the_first_word_it_has_cost_what_was_sent(start, settings, provider):
+def test_cancelled_before_the_first_word_it_has_cost_what_was_sent(someone, provider):
     never = threading.Event()
     provider.script = [silence(never)]
-    alice = start(**settings).client()
-    session = alice.post("/sessions", {"content": "Eight by"}, Prefer="respond-async").json()
+    session = someone.post("/sessions", {"content": "Eight by"}, Prefer="respond-async").json()
     provider.wait_for_request()
-    assert alice.post(f"/sessions/{session['id']}/cancel").status_code == 200
-    wait_until(lambda: counts_of(alice) == {"m-1": (1, 0, 0, 0, 2)})
+    assert someone.post(f"/sessions/{session['id']}/cancel").status_code == 200
+    wait_until(lambda: counts_of(someone) == {"m-1": (1, 0, 0, 0, 2)})
 
 
-def test_deleted_while_it_is_written_it_is_counted(start, settings, provider):
+def test_deleted_while_it_is_written_it_is_counted(someone, provider):
     never = threading.Event()
     provider.script = [reply("Twelve bytes", never)]
-    alice = start(**settings).client()
-    session = alice.post("/sessions", {"content": "Eight by"}, Prefer="respond-async").json()
-    with alice.events(session) as stream:
+    session = someone.post("/sessions", {"content": "Eight by"}, Prefer="respond-async").json()
+    with someone.events(session) as stream:
         next(iter(stream))
-    assert alice.delete(f"/sessions/{session['id']}").status_code == 204
-    wait_until(lambda: counts_of(alice) == {"m-1": (1, 0, 0, 0, 5)})
+    assert someone.delete(f"/sessions/{session['id']}").status_code == 204
+    wait_until(lambda: counts_of(someone) == {"m-1": (1, 0, 0, 0, 5)})
 
 
 def test_titles_that_a_model_writes_count_as_that_models_tokens(start, settings, provider):
@@ -323,15 +312,14 @@ def test_what_is_continued_at_once_where_another_process_has_it_cancelled_is_cou
     assert counts_of(alice) == {"m-1": (2, 15, 7, 3, 5)}
 
 
-def test_what_no_provider_knows_is_no_word_of_the_ledger(start, settings, provider):
+def test_what_no_provider_knows_is_no_word_of_the_ledger(someone, provider):
     """Any user may name it."""
     provider.script = [status(404, {"error": {"message": "no such model"}})] * 2
-    alice = start(**settings).client()
     for number in range(2):
         assert (
-            alice.post(
+            someone.post(
                 "/sessions", {"content": "Hello", "model": f"my-secret-{number}"}
             ).status_code
             == 400
         )
-    assert counts_of(alice) == {"other": (2, 0, 0, 0, 0)}
+    assert counts_of(someone) == {"other": (2, 0, 0, 0, 0)}

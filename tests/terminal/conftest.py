@@ -7,12 +7,12 @@ import pty
 import re
 import select
 import signal
-import subprocess
 import sys
 import time
 
 import pytest
 
+import forked
 from client import SECRET, wait_until
 from product import ROOT, copy_of_the_service
 from servers import running
@@ -44,9 +44,8 @@ def run(command):
     """A function that pipes this text into `flask chat` and returns the process that has ended."""
 
     def run(text="", options=(), **environment):
-        return subprocess.run(
-            **command(*options, **environment), input=text, capture_output=True, timeout=30
-        )
+        asked = command(*options, **environment)
+        return forked.run(asked["args"][1:], asked["cwd"], asked["env"], text)
 
     return run
 
@@ -75,12 +74,16 @@ class Terminal:
         self.screen = ""  # all that was ever written on it, but what is only drawn
         self._seen = 0
         self._keyboard, inside = pty.openpty()
-        del command["encoding"]
         self.url = command["args"][5]
-        self.process = subprocess.Popen(
-            **command, stdin=inside, stdout=inside, stderr=inside, start_new_session=True
-        )
-        os.close(inside)
+        with open(inside, "r+b", buffering=0) as stream:
+            streams = dict.fromkeys(("stdin", "stdout", "stderr"), stream)
+            self.process = forked.Process(
+                command["args"][1:],
+                command["cwd"],
+                command["env"],
+                **streams,
+                start_new_session=True,
+            )
 
     def type(self, text):
         os.write(self._keyboard, text.encode())

@@ -10,10 +10,12 @@ import sys
 
 import pytest
 
+import forked
 import servers
 from client import Client, at_once, wait_until
 from product import copy_of_the_service
 from provider import reply
+from raw_tables import tables_of
 from servers import Server
 
 
@@ -47,9 +49,7 @@ def serve(folder, provider, tmp_path):
 
 def flask(folder, *words, text="", **settings):
     environment = {"PATH": os.environ["PATH"]} | settings
-    command = [sys.executable, "-m", "flask", *map(str, words)]
-    pipes = {"input": text, "capture_output": True, "text": True, "timeout": 120}
-    return subprocess.run(command, cwd=folder, env=environment, **pipes)
+    return forked.run(["-m", "flask", *map(str, words)], folder, environment, text)
 
 
 def user(server, folder):
@@ -109,25 +109,31 @@ def test_what_was_saved_under_load_is_there_again(folder, serve, provider, tmp_p
     assert stat.S_IMODE((folder / "instance" / "parley.db").stat().st_mode) == 0o600
 
 
-@pytest.mark.parametrize("answer, is_restored", [("y\n", True), ("n\n", False), ("", False)])
-def test_asks_before_it_replaces_what_is_there(folder, serve, saved, tmp_path, answer, is_restored):
+def test_asks_before_it_replaces_what_is_there(folder, serve, saved, tmp_path):
     server, alice = saved
     alice.create("New")
     server.stop()
-    ended = flask(folder, "restore", tmp_path / "saved", text=answer)
-    assert (
-        "Replace 2 sessions, last used 20" in ended.stdout
-        and " by 1 sessions, last used 20" in ended.stdout
-    )
-    assert (ended.returncode == 0) == is_restored, ended.stderr
-    assert titles(Client(serve().url, alice.token)) == (["Old"] if is_restored else ["New", "Old"])
+    for answer, left in (("n\n", 2), ("", 2), ("y\n", 1)):
+        ended = flask(folder, "restore", tmp_path / "saved", text=answer)
+        assert "Replace 2 sessions, last used 20" in ended.stdout
+        assert " by 1 sessions, last used 20" in ended.stdout
+        assert (ended.returncode == 0) == (left == 1), ended.stderr
+        with tables_of(f"sqlite:///{folder}/instance/parley.db") as tables:
+            assert tables.value("SELECT count(*) FROM session") == left
+    assert titles(Client(serve().url, alice.token)) == ["Old"]
 
 
-def test_a_killed_server_leaves_what_a_restore_replaces_wholly(folder, serve, saved, tmp_path):
+@pytest.mark.parametrize("is_there", [True, False])
+def test_a_killed_server_leaves_what_a_restore_replaces_wholly(
+    folder, serve, saved, tmp_path, is_there
+):
+    """Its log, too, where the database itself is gone: SQLite would write that into the new one."""
     server, alice = saved
     alice.create("New")
     server.kill()
     assert (folder / "instance" / "parley.db-wal").stat().st_size > 0
+    if not is_there:
+        (folder / "instance" / "parley.db").unlink()
     assert flask(folder, "restore", "--yes", tmp_path / "saved").returncode == 0
     assert titles(Client(serve().url, alice.token)) == ["Old"]
 
@@ -177,15 +183,17 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize("spoil, told", CASES, ids=lambda value: getattr(value, "__name__", None))
-def test_restores_nothing_that_is_no_whole_backup(folder, saved, tmp_path, spoil, told):
+def test_restores_nothing_that_is_no_whole_backup(folder, saved, tmp_path, subtests):
     saved[0].stop()
     before = (folder / "instance" / "parley.db").read_bytes()
-    spoil(tmp_path / "saved")
-    ended = flask(folder, "restore", "--yes", tmp_path / "saved")
-    assert ended.returncode == 1 and len(ended.stderr.splitlines()) == 1
-    assert any(each in ended.stderr for each in told.split("|")), ended.stderr
-    assert (folder / "instance" / "parley.db").read_bytes() == before
+    for spoil, told in CASES:
+        with subtests.test(spoil.__name__):
+            spoilt = tmp_path / spoil.__name__
+            spoil(shutil.copytree(tmp_path / "saved", spoilt))
+            ended = flask(folder, "restore", "--yes", spoilt)
+            assert ended.returncode == 1 and len(ended.stderr.splitlines()) == 1
+            assert any(each in ended.stderr for each in told.split("|")), ended.stderr
+            assert (folder / "instance" / "parley.db").read_bytes() == before
 
 
 def test_a_database_that_is_damaged_is_replaced(folder, serve, saved, tmp_path):

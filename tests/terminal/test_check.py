@@ -8,18 +8,16 @@ import os
 import pty
 import re
 import sqlite3
-import subprocess
-import sys
 import time
 import uuid
 
 import psycopg
 import pytest
 
+import forked
 from commands import (
     COMMANDS,
     CONTROLS,
-    FLASK,
     check,
     check_that_it_commands_nothing,
     environment_of,
@@ -31,8 +29,6 @@ from raw_tables import tables_of
 from servers import free_port, running
 from tables.ledger import TOKENS
 from tokens import ED25519, jwk
-
-CREATE_APP = [sys.executable, "-c", "import app; app.create_app()"]
 
 
 def check_that_it_says(level, status, folder, sentences, settings):
@@ -57,14 +53,8 @@ def check_that_it_warns(folder, *sentences, **settings):
 
 def start_once(folder, **settings):
     """Have made what a start makes."""
-    subprocess.run(
-        CREATE_APP,
-        cwd=folder,
-        env=environment_of(settings),
-        check=True,
-        timeout=60,
-        stderr=subprocess.DEVNULL,
-    )
+    words = ["-c", "import app; app.create_app()"]
+    forked.run(words, folder, environment_of(settings)).check_returncode()
 
 
 def state_of(folder):
@@ -77,15 +67,15 @@ def on_a_terminal(folder, *words, **settings):
     """What this command of flask shows on a terminal, and its status."""
     terminal, inside = pty.openpty()
     environment = environment_of(settings) | {"TERM": "xterm"}
-    streams = dict.fromkeys(("stdin", "stdout", "stderr"), inside)
-    with subprocess.Popen([*FLASK, *words], cwd=folder, env=environment, **streams) as process:
-        os.close(inside)
-        shown = b""
-        with contextlib.suppress(OSError):  # so Linux tells that nobody has it open any more
-            while data := os.read(terminal, 65536):
-                shown += data
-        os.close(terminal)
-    return shown.decode().replace("\r\n", "\n"), process.returncode
+    with open(inside, "rb", buffering=0) as stream:
+        streams = dict.fromkeys(("stdin", "stdout", "stderr"), stream)
+        process = forked.Process(["-m", "flask", *words], folder, environment, **streams)
+    shown = b""
+    with contextlib.suppress(OSError):  # so Linux tells that nobody has it open any more
+        while data := os.read(terminal, 65536):
+            shown += data
+    os.close(terminal)
+    return shown.decode().replace("\r\n", "\n"), process.wait(60)
 
 
 PLACES = ["an id", "a refusal", "the list's refusal", "a first line", "a page of keys", "a setting"]

@@ -3,11 +3,10 @@
 import concurrent.futures
 import contextlib
 import os
-import subprocess
-import sys
 
 import pytest
 
+import forked
 from client import SECRET, make_token
 from hell_answers import PAGE
 from product import ROOT
@@ -30,15 +29,8 @@ def chat(tmp_path):
             "JWT_SECRET": SECRET,
         }
         clean |= {"DATABASE_URL": f"sqlite:///{tmp_path}/unused.db", "PARLEY_TOKEN": token}
-        words = [sys.executable, "-m", "flask", "chat", "--url", url, *options]
-        settings = {
-            "cwd": ROOT,
-            "env": clean | environment,
-            "encoding": "utf-8",
-            "capture_output": True,
-            "timeout": 60,
-        }
-        return subprocess.run(words, input="Hello\n", **settings)
+        words = ["-m", "flask", "chat", "--url", url, *options]
+        return forked.run(words, ROOT, clean | environment, "Hello\n")
 
     return chat
 

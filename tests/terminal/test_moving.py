@@ -17,6 +17,7 @@ import uuid
 
 import pytest
 
+import forked
 from archives import (
     CHATGPT,
     CHATGPT_BODY,
@@ -59,7 +60,12 @@ class Place:
         return subprocess.Popen(command, cwd=folder, env=environment, **pipes)
 
     def run(self, folder, *words, **options):
-        """(status, standard output, standard error) of a command."""
+        """(status, standard output, standard error) of a command; with options it is started anew, and else forked."""
+        if not options.keys() - {"settings"}:
+            environment = self.environment(**options.get("settings") or {})
+            ended = forked.run(["-m", "flask", "--app", APP, *map(str, words)], folder, environment)
+            assert "Traceback" not in ended.stderr, ended.stderr
+            return ended.returncode, ended.stdout, ended.stderr
         with self.start(folder, *words, **options) as process:
             output, error = process.communicate(timeout=120)
         assert "Traceback" not in str(error), error
@@ -241,7 +247,9 @@ def test_a_standard_output_of_few_characters_gets_their_numbers(place, tmp_path)
     subject = f"https://github.com/дора-{uuid.uuid4().hex}"
     place.server.client(subject).create("One")
     settings = {"LANG": "C.UTF-8", "PYTHONIOENCODING": "latin-1"}
-    status, told, error = place.run(tmp_path, "export", subject, "F", settings=settings)
+    status, told, error = place.run(
+        tmp_path, "export", subject, "F", settings=settings, stdout=subprocess.PIPE
+    )
     shown = subject.encode("ascii", "backslashreplace").decode()
     assert (status, told, error) == (0, f"F has 1 session of {shown}.\n", "")
 

@@ -18,6 +18,7 @@ import jwt
 import pytest
 
 import app
+import forked
 from commands import COMMANDS, FLASK, check_that_it_commands_nothing, environment_of
 from llm import open_catalog
 from servers import free_port, running, wait_until_up
@@ -28,10 +29,7 @@ from tokens import ED25519, pem
 
 def run(folder, *words, **settings):
     """This command of flask, which has ended."""
-    environment = environment_of(settings)
-    return subprocess.run(
-        [*FLASK, *words], cwd=folder, env=environment, capture_output=True, text=True, timeout=60
-    )
+    return forked.run(["-m", "flask", *words], folder, environment_of(settings))
 
 
 # The start

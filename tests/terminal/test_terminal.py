@@ -152,8 +152,7 @@ def test_a_server_that_dies_in_mid_reply_and_comes_back(columns, tmux, provider,
             server.stop()  # closes its log
 
 
-@pytest.mark.parametrize("columns", [WIDE, NARROW])
-def test_a_sign_of_life_leaves_no_trace(columns, tmux, provider):
+def test_a_sign_of_life_leaves_no_trace(tmux, provider):
     """It is shown on an empty line only, and what is printed takes its place."""
     gates = [threading.Event() for _ in range(3)]
     provider.script = [
@@ -167,7 +166,7 @@ def test_a_sign_of_life_leaves_no_trace(columns, tmux, provider):
             "one word more.",
         ),
     ]
-    chat = tmux(columns)
+    chat = tmux(NARROW)
     chat.enter("flask chat")
     chat.wait_for("m-1>")
     chat.enter("Hello")

@@ -2,13 +2,10 @@
 
 import os
 import re
-import subprocess
-import sys
 import threading
 import uuid
 
-import pytest
-
+import forked
 from client import ALICE, BOB, wait_for_status, wait_until
 from commands import flask
 from ledgers import APP, METRICS, counts_of, metrics_of, usage_of, use
@@ -121,41 +118,29 @@ def test_forgets_a_person(start, settings, provider, tables, tmp_path):
     assert counts_of(alice)["m-1"][0] == 1
 
 
-@pytest.mark.parametrize("answer, is_forgotten", [("y\n", True), ("n\n", False), ("", False)])
-def test_asks_before_it_forgets_a_person(start, settings, tmp_path, answer, is_forgotten):
+def test_asks_before_it_forgets_a_person(start, settings, tmp_path):
     alice = start(**settings).client()
     alice.create(), alice.create()
-    command = [sys.executable, "-m", "flask", "--app", APP, "forget", ALICE]
+    command = ["-m", "flask", "--app", APP, "forget", ALICE]
     environment = {"PATH": os.environ["PATH"], "DATABASE_URL": settings["DATABASE_URL"]}
-    ended = subprocess.run(
-        command,
-        cwd=tmp_path,
-        env=environment,
-        input=answer,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert f"Delete all that is stored of {ALICE}, 2 sessions among it? [y/N]" in ended.stdout
-    assert (ended.returncode == 0) == is_forgotten, ended.stderr
-    assert len(alice.get("/sessions").json()["data"]) == (0 if is_forgotten else 2)
+    for answer, left in (("n\n", 2), ("", 2), ("y\n", 0)):
+        ended = forked.run(command, tmp_path, environment, answer)
+        assert f"Delete all that is stored of {ALICE}, 2 sessions among it? [y/N]" in ended.stdout
+        assert (ended.returncode != 0) == bool(left), ended.stderr
+        assert len(alice.get("/sessions").json()["data"]) == left
 
 
 NOBODY = "The subject names nobody."
 
 
-@pytest.mark.parametrize(
-    "subject, told", [("", NOBODY), (" ", NOBODY), ("bob", "Nothing is stored of bob.")]
-)
-def test_forgets_nobody_by_mistake(start, settings, tables, tmp_path, subject, told):
+def test_forgets_nobody_by_mistake(start, settings, tables, tmp_path):
     start(**settings, RATE_LIMIT="9/day").client().create()
     use(tables, "", 0)
-    before = words_of(tables)
-    ended = flask(
-        tmp_path, "--app", APP, "forget", "--yes", subject, DATABASE_URL=settings["DATABASE_URL"]
-    )
-    assert (ended.returncode, ended.stdout) == (1, "") and f"Error: {told}" in ended.stderr
-    assert words_of(tables) == before
+    before, url = words_of(tables), settings["DATABASE_URL"]
+    for subject, told in (("", NOBODY), (" ", NOBODY), ("bob", "Nothing is stored of bob.")):
+        ended = flask(tmp_path, "--app", APP, "forget", "--yes", subject, DATABASE_URL=url)
+        assert (ended.returncode, ended.stdout) == (1, "") and f"Error: {told}" in ended.stderr
+        assert words_of(tables) == before
 
 
 def test_a_deletion_does_not_wait_for_those_of_others(start, settings, tables):

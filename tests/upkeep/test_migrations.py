@@ -12,6 +12,7 @@ import uuid
 
 import pytest
 
+import forked
 from client import ALICE, BOB, SECRET, parse_time
 from product import ROOT
 from raw_tables import tables_of
@@ -324,7 +325,7 @@ def test_a_database_of_a_newer_release_is_refused_in_one_line_and_not_touched(se
     old_tables.rows("UPDATE release SET migrations = 99")
     before = old_tables.columns()
     environment = os.environ | settings | {"JWT_SECRET": SECRET}
-    refused = subprocess.run(CREATE_APP, cwd=ROOT, env=environment, capture_output=True, text=True)
+    refused = forked.run(CREATE_APP[1:], ROOT, environment)
     assert refused.returncode == 1
     assert refused.stderr.startswith("DATABASE_URL: ") and refused.stderr.count("\n") == 1
     assert "newer release" in refused.stderr
@@ -339,7 +340,7 @@ def test_a_database_of_a_state_that_was_never_released_is_refused_in_one_line(
     old_tables.rows("UPDATE release SET migrations = ?", migrations)
     before = old_tables.columns()
     environment = os.environ | settings | {"JWT_SECRET": SECRET}
-    refused = subprocess.run(CREATE_APP, cwd=ROOT, env=environment, capture_output=True, text=True)
+    refused = forked.run(CREATE_APP[1:], ROOT, environment)
     assert (refused.returncode, refused.stdout) == (1, "")
     assert refused.stderr.startswith("DATABASE_URL: ") and refused.stderr.count("\n") == 1
     assert "never released" in refused.stderr or "or to none" in refused.stderr

@@ -108,6 +108,8 @@ NOT_WHOLE = {
 }
 
 
+# What is whole is decided above the line, where TLS is not known any more.
+@pytest.mark.parametrize("line_of_all", [False], indirect=True, ids=["plain"])
 @pytest.mark.parametrize("model, answer", NOT_WHOLE.values(), ids=NOT_WHOLE)
 def test_asks_on_no_connection_whose_answer_is_not_whole(line, model, answer):
     """However it was framed, and whether or not it makes a reply."""

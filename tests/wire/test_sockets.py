@@ -13,7 +13,7 @@ import pytest
 
 from connections import answered_at_once, connected, connections_of, on_linux, then_more, timers
 from product import ROOT
-from protocols import GPT, OWN_PAUSE, answered, at_any_time, both, by_any_way, failed, pauses, stop
+from protocols import GPT, OWN_PAUSE, answered, at_any_time, by_any_way, failed, pauses, stop
 from provider import Connection, asked, cut, event, raw, reply, silence, so_far, status
 
 
@@ -57,20 +57,19 @@ def reset_within_the_request(line):
     line.posts[-1].connection.breaks_after = 500
 
 
-@both
 @pytest.mark.parametrize(
     "end", [closed, reset, closed_at_the_request, reset_at_the_request, reset_within_the_request]
 )
-def test_asks_at_once_on_a_new_connection_where_the_old_one_has_ended(line, model, end):
+def test_asks_at_once_on_a_new_connection_where_the_old_one_has_ended(line, end):
     """Without a pause, and without counting it: there are three tries behind it."""
-    answered(line.alice, model)
+    answered(line.alice, GPT)
     end(line)
     is_seen = len(
         line.provider.script
     )  # whether the provider has read the request on which the connection ended
     again = status(500, {}, retry_after_ms="1")
     line.provider.script += [again, again, reply("At last.")]
-    assert answered(line.alice, model, LONG)["content"] == "At last."
+    assert answered(line.alice, GPT, LONG)["content"] == "At last."
     assert len(line.posts) == 1 + is_seen + 3
     assert [request.body["messages"][-1]["content"] for request in line.posts[1:]] == [LONG] * (
         is_seen + 3

@@ -1,0 +1,77 @@
+"""What a failover takes back of a reply whose writer lives is stored again.
+
+SQL takes it back, and cuts all connections; tests/heavy/test_failover.py has servers that die.
+
+Modules: `replies/ended.py`.
+"""
+
+import threading
+
+import pytest
+
+from client import wait_until
+from late_writers import SAID
+from provider import reply
+from raw_tables import tables_of
+
+# A file of SQLite is not taken the place of.
+pytestmark = pytest.mark.parametrize("engine", ["postgresql"], indirect=True)
+
+OTHERS = "FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+REPLY = "SELECT status, content FROM turn WHERE kind = 'assistant'"
+
+
+def cut_all(tables):
+    tables.rows(f"SELECT pg_terminate_backend(pid) {OTHERS}")
+
+
+def test_the_last_words_are_stored_again(start, settings, provider):
+    more = threading.Event()
+    provider.script = [reply("One ", more, "two ", threading.Event())]
+    alice = start(**settings, WEB_CONCURRENCY=1).client()
+    with (
+        tables_of(settings["DATABASE_URL"]) as tables,
+        alice.stream("POST", "/sessions", {"content": "Count"}) as stream,
+    ):
+        frames = iter(stream)
+        session = next(frames).data
+        assert next(frames).data == {"delta": "One "}
+        more.set()
+        assert next(frames).data == {"delta": "two "}
+        tables.rows("DELETE FROM piece WHERE start > 0")
+        cut_all(tables)
+        stored = "SELECT string_agg(text, '' ORDER BY start) FROM piece"
+        wait_until(lambda: tables.value(stored) == "One two ", 20)
+        cancelled = alice.post(f"/sessions/{session['id']}/cancel").json()
+        assert cancelled["content"] == "One two "
+        assert [frame.name for frame in frames] == ["assistant_turn", "done"]
+
+
+def test_an_end_is_stored_again_with_all_that_was_used(start, settings, provider):
+    """Also the tokens that had been counted before the end."""
+    more = threading.Event()
+    provider.script = [reply(SAID, "One ", more, "two.")]
+    alice = start(**settings, WEB_CONCURRENCY=1).client()
+    with tables_of(settings["DATABASE_URL"]) as tables:
+        with alice.stream("POST", "/sessions", {"content": "Count"}) as stream:
+            frames = iter(stream)
+            assert [next(frames).name for _ in range(2)] == ["session", "content_delta"]
+            wait_until(lambda: tables.value("SELECT coalesce(sum(input_tokens), 0) FROM usage"))
+            [(turn, lease)] = tables.rows(
+                "SELECT id, lease_until FROM turn WHERE status = 'in_progress'"
+            )
+            more.set()
+            assert [frame.name for frame in frames][-1] == "done"
+        tables.rows("BEGIN")
+        tokens = "input_tokens = NULL, output_tokens = NULL, cached_tokens = NULL"
+        before = f"status = 'in_progress', content = '', {tokens}, lease_until = ?"
+        tables.rows(f"UPDATE turn SET {before} WHERE id = ?", lease, turn)
+        tables.insert("piece", turn_id=turn, start=0, text="One ")
+        tables.rows("DELETE FROM usage")
+        tables.rows("COMMIT")
+        cut_all(tables)
+        wait_until(lambda: tables.rows(REPLY) == [("complete", "One two.")], 20)
+        used = "SELECT replies, input_tokens, output_tokens, cached_tokens FROM usage"
+        assert tables.rows(used) == [(1, 15, 7, 3)]
+        assert tables.rows("SELECT * FROM piece") == []
+    assert len(provider.posts) == 1
