@@ -33,6 +33,18 @@ export function useProxy(subject) {
  */
 export const on = { lost: () => {}, found: () => {}, refused: () => {}, changed: () => {} };
 
+let losses = 0; // of the connection, so far
+
+export function lose(why) {
+  losses++;
+  on.lost(why);
+}
+
+/** An answer says that the connection is found where it was asked for behind the last loss. */
+function find(before) {
+  if (losses === before) on.found();
+}
+
 /**
  * Returns the answer. What Parley refuses is thrown, with its `status`. Where no answer of Parley's
  * arrives, the request is sent again until one does, or until `signal` aborts.
@@ -53,7 +65,7 @@ export async function api(method, path, options = {}) {
     const isBusy = waits && status === 503;
     if (status && !isBusy) throw problem;
     signal?.throwIfAborted();
-    on.lost(status && message);
+    lose(status && message);
     await pause(tries, signal, retryAfter);
   }
 }
@@ -61,21 +73,24 @@ export async function api(method, path, options = {}) {
 /** The answer, or the problem for which there is none. */
 async function ask(path, request, options) {
   const { unless, read = readJSON } = options;
+  const before = losses;
   try {
     const response = await fetch(path, request);
     if (!response.ok || !isOurs(response)) throw await refusal(response);
     const answer = await read(response);
-    on.found();
+    find(before);
     return { answer };
   } catch (problem) {
-    if (problem.status) tellRefusal(problem, options);
+    if (problem.status) {
+      find(before);
+      tellRefusal(problem, options);
+    }
     return problem.status && problem.status === unless ? { answer: problem } : { problem };
   }
 }
 
-/** Tells the page what a refusal says of the connection, and of who is signed in. */
+/** Tells the page what a refusal says of who is signed in. */
 function tellRefusal({ status, message }, { as = token, unless }) {
-  on.found();
   if (status === unless) return;
   if (status === 401 && as === token) on.refused(message);
   if (status === 412) on.changed();

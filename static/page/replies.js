@@ -1,7 +1,7 @@
 // A reply, from when it is asked for to its end, however often the connection is lost.
 
 import { $ } from "../dom.js";
-import { api, fetchSession, isUnanswered, on, parseSSE, pause, startReply } from "./api.js";
+import { api, fetchSession, isUnanswered, lose, on, parseSSE, pause, startReply } from "./api.js";
 import { clearSettings } from "./choices.js";
 import {
   beginChat,
@@ -173,7 +173,7 @@ async function follow(id, response, signal, text = "") {
   const takeBackOffer = offerToTell();
   await read(reply, id, response, signal);
   while (!reply.isOver && !signal.aborted) {
-    on.lost();
+    lose();
     wait(reply.article);
     await pause(++reply.tries);
     if (isLoading()) reply.isOther = true; // the connection was lost before the event `session`

@@ -2,7 +2,7 @@
 
 import { $, button } from "../dom.js";
 import { write } from "../markdown/markdown.js";
-import { api, on, pause, store, useProxy, useToken } from "./api.js";
+import { api, lose, on, pause, store, useProxy, useToken } from "./api.js";
 import { forgetChoices, useChoicesOf } from "./choices.js";
 import { list } from "./list.js";
 import { route } from "./replies.js";
@@ -248,7 +248,7 @@ async function askProxy() {
     const user = await api("GET", "me", { as: "" }).catch(orRefusal);
     const hasFailed = user.status >= 500 || user.status === 429;
     if (!hasFailed || tries > 3) return user;
-    on.lost();
+    lose();
     await pause(tries);
   }
 }

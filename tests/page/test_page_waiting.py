@@ -5,13 +5,24 @@ import threading
 
 import pytest
 
-from browser import Page
+from browser import RELEASE, Page
 from provider import reply, status
 
 pytestmark = pytest.mark.parametrize(
     "engine", ["sqlite"], indirect=True
 )  # what the page does is the same on both
 WAITING = "article:last-child .waiting"
+# Answers of this path are read once they are released.
+HOLD_READING = """
+    window.held = [];
+    const [path] = arguments;
+    const read = Response.prototype.json;
+    Response.prototype.json = async function () {
+        const answer = await read.call(this);
+        if (this.url.includes(path)) await new Promise((resolve) => window.held.push(resolve));
+        return answer;
+    };
+"""
 
 
 def test_a_silence_in_the_middle_of_a_reply_has_a_sign_of_life(page, provider):
@@ -43,6 +54,30 @@ def test_a_lost_connection_has_a_sign_of_life_until_there_is_text(browser, serve
     gate.set()
     page.wait_for_turns("Count", "One two three.")
     assert not page.texts(".waiting")
+
+
+def test_an_answer_from_before_a_loss_does_not_say_that_the_connection_is_found(
+    browser, server, provider, proxy
+):
+    gate = threading.Event()
+    provider.script = [reply("One ", "two ", gate, "three.")]
+    page = Page(browser, server, proxy.url).enter()
+    page.driver.execute_script(
+        HOLD_READING, "sessions?"
+    )  # the list's answer has arrived, and is not read yet
+    page.say("Count")
+    page.wait_for_text("One two", "article:last-child")
+    page.wait(lambda: page.run("window.held.length"))
+    proxy.passes.clear()
+    proxy.cut()
+    page.wait_for_text("The connection is lost", "#connection")
+    page.run(RELEASE)
+    page.wait(lambda: page.titles == ["Count"])
+    assert "The connection is lost" in page.text("#connection")
+    proxy.passes.set()
+    gate.set()
+    page.wait_for_turns("Count", "One two three.")
+    assert page.text("#connection") == ""
 
 
 def test_a_provider_that_asks_to_wait_is_told_with_the_seconds(page, provider):
