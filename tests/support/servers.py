@@ -25,13 +25,10 @@ from product import ROOT
 
 def ports():
     """Ports below those that the system gives to whoever connects: else one of these might have it before it is listened to,
-    or while its server is away. No two of four workers of pytest have one in common, and none is given twice in a row."""
-    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 4
-    return itertools.cycle(
-        random.SystemRandom().sample(
-            range(10_000 + worker * 5500, 10_000 + worker * 5500 + 5500), 5500
-        )
-    )
+    or while its server is away. No two of eight workers of pytest have one in common, and none is given twice in a row."""
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 8
+    first = 10_000 + worker * 2750
+    return itertools.cycle(random.SystemRandom().sample(range(first, first + 2750), 2750))
 
 
 PORTS = ports()
