@@ -7,7 +7,7 @@ import pathlib
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jwt
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -24,6 +24,7 @@ from keys import (
     why_no_public_key,
 )
 from limits import Bulkhead
+from oidc import IdentityProvider, email_in, name_in
 from settings import SETTINGS, SettingError, command, ensure_folder, home, whose
 
 # The name in RFC 9864 of what was EdDSA.
@@ -56,6 +57,15 @@ Settings = Mapping[str, Any]
 Pair = tuple[str, Any]  # an algorithm, and a key for it
 
 
+class Identity(NamedTuple):
+    """A user: the owner of sessions, what the page calls them, and the e-mail that their identity
+    provider has verified, if there is one."""
+
+    subject: str
+    name: str
+    email: str | None = None
+
+
 class Tokens:
     """Verifies tokens, and signs them where it has a key for that."""
 
@@ -66,28 +76,34 @@ class Tokens:
         signing: Pair | None = None,
         has_own_key: bool = False,
         waiting: Bulkhead | None = None,
+        provider: IdentityProvider | None = None,
     ) -> None:
         self.issuer, self.audience = settings["JWT_ISSUER"], settings["JWT_AUDIENCE"]
+        self._made_for = self.audience or settings["OIDC_CLIENT_ID"]  # the aud of what it signs
         self.has_own_key = has_own_key  # which this server has made
         self._keys_for = keys_for  # the pairs any of which may have signed a token
         self.signing = signing  # such a pair, or None
-        # Room for tokens that wait for an identity provider, where there is one.
+        self.provider = provider  # at which the page signs people in, where there is one
+        # Room for tokens that wait for an identity provider, where there is one, and for strangers
+        # who want to know how to sign in.
         self.waiting = waiting or Bulkhead(1)
         # A sentence for a user without a token.
         self.source = f"Tokens for this server come from {self.issuer}."
         if settings["JWT_PUBLIC_KEY"] and self.issuer == SETTINGS["JWT_ISSUER"].default:
             self.source = "The person who runs this server has tokens for it, or links with one."
+        if provider:
+            self.source = f"Sign in at {self.issuer}."
         if signing:
             where = "On the server" if home() else "On the server, in Parley's folder"
             self.source = f"{where}, `{command()} token {LOCAL_USER}` prints one."
 
-    def verify(self, token: str) -> str:
-        """The `sub` of a token. Raises InvalidToken; ServiceUnavailable where its key cannot be
+    def verify(self, token: str) -> Identity:
+        """Who has this token. Raises InvalidToken; ServiceUnavailable where its key cannot be
         had."""
         try:
             for algorithm, key in self._keys_for(token):
                 try:
-                    return self._decode(token, algorithm, key)
+                    return self._identity(self._decode(token, algorithm, key))
                 except (jwt.InvalidSignatureError, jwt.InvalidAlgorithmError):
                     continue  # another key may have signed it
         except (jwt.InvalidTokenError, ValueError, OverflowError) as error:
@@ -96,9 +112,10 @@ class Tokens:
             "The token was not signed with a key and an algorithm that this server takes."
         )
 
-    def _decode(self, token: str, algorithm: str, key: Any) -> str:
-        # Where there is an audience, a token must have it, too.
-        options = {"require": ["iss", "iat", "exp", "sub"], "verify_aud": bool(self.audience)}
+    def _decode(self, token: str, algorithm: str, key: Any) -> dict[str, Any]:
+        # Where there is an audience, a token must have it, too; that of a client is seen below.
+        has_audience = bool(self.audience) and not self.provider
+        options = {"require": ["iss", "iat", "exp", "sub"], "verify_aud": has_audience}
         algorithms = [algorithm, "Ed25519"] if algorithm == "EdDSA" else [algorithm]
         claims = jwt.decode(
             token,
@@ -115,7 +132,29 @@ class Tokens:
             raise InvalidToken("The token's sub names nobody.")
         if claims["sub"].startswith(PROXY) and not self._is_own():
             raise InvalidToken(f"Only a token of this server's own may have {PROXY} in its sub.")
-        return claims["sub"]
+        if self.provider:
+            self._check_audience(claims, self.provider.client_id)
+        return claims
+
+    def _check_audience(self, claims: Mapping[str, Any], client_id: str) -> None:
+        """Raises InvalidToken where a token is neither for JWT_AUDIENCE nor for this client (OpenID
+        Connect Core 1.0, section 3.1.3.7)."""
+        named = claims.get("aud")
+        audiences = named if isinstance(named, list) else [named]
+        is_odd = not all(isinstance(each, str) for each in audiences)
+        if not is_odd and self.audience and self.audience in audiences:
+            return
+        if is_odd or client_id not in audiences:
+            raise InvalidToken(REFUSALS[jwt.InvalidAudienceError])
+        if claims.get("azp", client_id) != client_id:
+            raise InvalidToken("The token was given to another client.")
+
+    def _identity(self, claims: Mapping[str, Any]) -> Identity:
+        """Another server than one that signs people in by OpenID Connect looks at `sub` alone."""
+        subject = claims["sub"]
+        if self.provider is None:
+            return Identity(subject, name_of(subject))
+        return Identity(subject, name_in(claims) or name_of(subject), email_in(claims))
 
     def _is_own(self) -> bool:
         """Whether this server's own key or secret signs what is verified here. Another's tokens
@@ -132,11 +171,14 @@ class Tokens:
             ago = time.time() - named.get("exp", float("inf"))
         except (jwt.InvalidTokenError, OverflowError, *wire.NOT_UNDERSTOOD):
             return ""
-        names = ("alg", "kid", "iss", "aud")
+        names = ("alg", "kid", "iss", "aud", *(("azp",) if self.provider else ()))
         shown = [f"{name} {json.dumps(named.get(name))[:100]}" for name in names]
         if ago > 0:
             shown.append(f"and expired {ago:.0f} s ago")
-        return f"It names {', '.join(shown)}; taken are iss {self.issuer}, aud {self.audience}."
+        audience = self.audience
+        if self.provider:
+            audience = " or ".join(filter(None, (audience, self.provider.client_id)))
+        return f"It names {', '.join(shown)}; taken are iss {self.issuer}, aud {audience}."
 
     def sign(self, subject: str, days: int) -> str:
         """A token for this subject. Raises InvalidToken where this server would not take it, or
@@ -150,6 +192,8 @@ class Tokens:
             raise InvalidToken(
                 "Only this server's own key or secret signs for a proxy's user: leave --key out."
             )
+        if self.signing is None and self.provider:
+            raise InvalidToken(f"People sign in at {self.issuer}: this server signs no tokens.")
         if self.signing is None:
             raise InvalidToken(
                 "This server only has public keys: tokens come from the holder of the private one."
@@ -158,7 +202,7 @@ class Tokens:
         now = int(time.time())
         claims = {"iss": self.issuer, "iat": now, "exp": now + days * 86400, "sub": subject}
         return jwt.encode(
-            claims | ({"aud": self.audience} if self.audience else {}), key, algorithm
+            claims | ({"aud": self._made_for} if self._made_for else {}), key, algorithm
         )
 
 
@@ -225,12 +269,22 @@ def _why_it_signs_not(error: Exception, path: str, data: bytes) -> str:
     return "it is no Ed25519, EC or RSA private key in PEM"
 
 
+def _tokens_by_published_keys(settings: Settings) -> Tokens:
+    """What verifies tokens by the keys at JWT_JWKS_URL, else by those that the identity provider
+    names where people sign in."""
+    provider = IdentityProvider(settings) if settings["OIDC_CLIENT_ID"] else None
+    if settings["JWT_JWKS_URL"] or provider is None:
+        keys = PublishedKeys(settings["JWT_JWKS_URL"])
+    else:
+        keys = PublishedKeys(provider.issuer, find_url=provider.find_keys)
+    return Tokens(settings, keys.keys_for, waiting=keys.waiting, provider=provider)
+
+
 def open_tokens(settings: Settings, folder: str) -> Tokens:
     """What verifies tokens by these settings; the server's own key has its place in the folder.
     Raises SettingError."""
-    if settings["JWT_JWKS_URL"]:
-        keys = PublishedKeys(settings["JWT_JWKS_URL"])
-        return Tokens(settings, keys.keys_for, waiting=keys.waiting)
+    if settings["JWT_JWKS_URL"] or settings["OIDC_CLIENT_ID"]:
+        return _tokens_by_published_keys(settings)
     if settings["JWT_SECRET"]:
         pair = ("HS256", settings["JWT_SECRET"])
         try:

@@ -9,6 +9,7 @@ import os
 import pathlib
 import re
 import tempfile
+from collections.abc import Callable
 from typing import Any
 
 import jwt
@@ -23,7 +24,7 @@ from wire import SingleFlight
 
 KEYS_TIMEOUT, KEYS_TTL = 10, 300  # seconds
 KEYS_LIFETIME = 24 * 3600  # seconds after which keys end that the identity provider did not confirm
-KEYS_SIZE = 2**20  # bytes
+PUBLISHED_SIZE = 2**20  # bytes of what an identity provider publishes
 MOST_KEYS = 1000  # of a set that are looked at
 MOST_OF_A_KID = 8  # keys: a token is held against each of its kid
 WAITING = 16  # tokens that wait for an identity provider; a server sets it by its threads
@@ -73,14 +74,22 @@ class UnfitKey(ValueError):
 class PublishedKeys:
     """The keys that an identity provider publishes (JWKS, RFC 7517), found by their `kid`."""
 
-    def __init__(self, url: str, lifetime: float = KEYS_LIFETIME) -> None:
-        self.wire = wire.Wire(url)
+    def __init__(
+        self,
+        place: str,
+        lifetime: float = KEYS_LIFETIME,
+        find_url: Callable[[], str] | None = None,
+    ) -> None:
+        """`place` is their URL; or, where that has to be found first, the identity provider, and
+        `find_url` raises ValueError where it is not."""
+        self._find_url = find_url or (lambda: place)
+        self._wire = wire.Wire("")  # to the URL that was found last
         # Room for tokens that wait for it; one token has half of that at most.
         self.waiting = Bulkhead(WAITING)
         self._said = ""  # of the set that was fetched last
         # An unknown kid has the keys fetched again, as they may have been rotated, but not more
         # than once a second.
-        name = "The keys at " + wire.without_password(url)
+        name = f"The keys {'of' if find_url else 'at'} {wire.without_password(place)}"
         self.published = SingleFlight(name, self._fetch, KEYS_TTL, cooldown=1, lifetime=lifetime)
 
     def keys_for(self, token: str) -> list:
@@ -112,12 +121,10 @@ class PublishedKeys:
     def _fetch(self) -> dict:
         """The (algorithm, key) pairs by `kid`, which several keys may share. Each key is judged by
         itself."""
-        with self.wire.request(
-            wire.Call(KEYS_TIMEOUT), "GET", "", {"Accept": "application/json"}
-        ) as response:
-            if response.status != 200:
-                raise ValueError(f"status {response.status}")
-            published = json.loads(wire.join(response.chunks(), KEYS_SIZE))["keys"]
+        call = wire.Call(KEYS_TIMEOUT)  # the URL is found within this time
+        if (url := self._find_url()) != self._wire.base_url:
+            self._wire = wire.Wire(url)
+        published = fetch_json(self._wire, call)["keys"]
         if not isinstance(published, list):
             raise ValueError("its keys are no list")
         keys, refused = {}, {}
@@ -145,6 +152,15 @@ class PublishedKeys:
         said, self._said = self._said, " ".join(sentences)
         if self._said not in ("", said):
             log.log(logging.WARNING if keys else logging.ERROR, "%s", self._said)
+
+
+def fetch_json(way: wire.Wire, call: wire.Call) -> Any:
+    """What an identity provider publishes there. Raises a Fault, or ValueError or RecursionError
+    where it is no JSON."""
+    with way.request(call, "GET", "", {"Accept": "application/json"}) as response:
+        if response.status != 200:
+            raise ValueError(f"status {response.status}")
+        return json.loads(wire.join(response.chunks(), PUBLISHED_SIZE))
 
 
 def _take(published: dict, keys: dict) -> None:

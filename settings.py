@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from dotenv import dotenv_values
 
-from well_known import PORTS, SERVICES
+from well_known import PORTS, SERVICES, is_loopback
 
 
 class SettingError(SystemExit):
@@ -125,6 +125,10 @@ SETTINGS = {name: Setting(*row) for name, row in _TABLE.items()}
 # Names under which other programs are told where a model server is.
 _MEANT = ("OLLAMA_HOST", "OLLAMA_BASE_URL", "OLLAMA_API_BASE", "OPENAI_API_BASE")
 _PLAIN_URL = re.compile(r"https?://[\w.:\[\]-]+(/[\w.-]{1,9}){0,2}/?")
+# Its host has nothing that would end a source of a Content-Security-Policy.
+_SECURE_URL = re.compile(
+    r"(?ai)(?:(https)|http)://([a-z0-9_.-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?([/?]((?!#)[!-~])*)?"
+)
 _SECOND = re.compile(rf"\s({'|'.join(SETTINGS)}|[A-Z][A-Z0-9_]*_API_KEY)=")
 
 
@@ -241,11 +245,36 @@ def _check_together(settings: dict[str, Any], has_grace: bool) -> None:
     keys = [name for name in ("JWT_PUBLIC_KEY", "JWT_JWKS_URL", "JWT_SECRET") if settings[name]]
     if len(keys) > 1:
         raise SettingError(keys[1], f"set either this or {keys[0]}")
+    _check_sign_in(settings)
     header, proxies = "TRUSTED_USER_HEADER", "TRUSTED_PROXIES"
     if settings[header] and not settings[proxies]:
         raise SettingError(proxies, f"say whose word is taken, beside {header}")
     if settings[proxies] and not settings[header]:
         raise SettingError(header, f"say in which header they name the user, beside {proxies}")
+
+
+def _check_sign_in(settings: dict[str, Any]) -> None:
+    """Raises SettingError where people cannot sign in as `OIDC_CLIENT_ID` has it."""
+    if not settings["OIDC_CLIENT_ID"]:
+        return
+    for name in ("JWT_PUBLIC_KEY", "JWT_SECRET"):
+        if settings[name]:
+            raise SettingError("OIDC_CLIENT_ID", f"set either this or {name}")
+    issuer = settings["JWT_ISSUER"]
+    if not is_secure_url(issuer) or "?" in issuer:
+        problem = "beside OIDC_CLIENT_ID, give the identity provider's issuer: an https:// URL"
+        raise SettingError("JWT_ISSUER", f"{problem} (http:// on this machine only), no ? and #")
+
+
+def is_secure_url(url: str) -> bool:
+    """Whether this is an https URL, or an http one on this machine, without a user and a
+    fragment."""
+    found = _SECURE_URL.fullmatch(url)
+    try:
+        host = urlsplit(url).hostname or ""
+        return bool(found and urlsplit(url).port != 0 and (found[1] or is_loopback(host)))
+    except ValueError:  # it is no port, or no address
+        return False
 
 
 def _read(name: str, kind: str, value: str) -> Any:

@@ -48,6 +48,14 @@ def service_at(url: str) -> Service | None:
     return None
 
 
+def is_loopback(host: str) -> bool:
+    """Whether it is surely this machine."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
 def _is_near(host: str) -> bool:
     """Whether it is an address of one's own network, or a name without a domain."""
     try:

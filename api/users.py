@@ -32,7 +32,7 @@ PUBLIC_PATHS = ("/health", "/openapi.json")
 def show_me() -> ResponseReturnValue:
     """Tell who you are to this server."""
     by = "proxy" if g.is_by_proxy else "token"
-    return {"subject": g.user, "name": auth.name_of(g.user), "by": by}
+    return {"subject": g.user, "name": g.identity.name, "by": by}
 
 
 def is_by_proxy() -> bool:
@@ -54,7 +54,8 @@ def refuse_other_sites() -> None:
 def authenticate() -> None:
     """Know the user, without the database and the body. Raises Unauthorized, InvalidToken,
     BadRequest, Forbidden or PreconditionFailed."""
-    g.user = _named_by_proxy() if g.is_by_proxy else _named_by_token()
+    g.identity = _named_by_proxy() if g.is_by_proxy else _named_by_token()
+    g.user = g.identity.subject
     _check_access()
     # The proxy may name somebody else by now than who has the page open.
     if request.headers.get("For-Subject", g.user) != g.user:
@@ -65,16 +66,33 @@ def authenticate() -> None:
 
 def _check_access() -> None:
     allowed, blocked = current_app.config["ALLOWED_USERS"], current_app.config["BLOCKED_USERS"]
-    name = auth.name_of(g.user)
-    if allowed is not None and name not in allowed:
-        g.why = f"ALLOWED_USERS lacks the name {name!r}."
-    elif blocked is not None and name in blocked:
-        g.why = f"BLOCKED_USERS has the name {name!r}."
+    if allowed is not None and not _is_in(allowed):
+        g.why = f"ALLOWED_USERS lacks {' and '.join(_compared())}."
+    elif blocked is not None and _is_in(blocked):
+        g.why = f"BLOCKED_USERS has {' or '.join(_compared())}."
     else:
         return
     raise exceptions.Forbidden(
         "This user is not allowed on this server. Ask the person who runs it."
     )
+
+
+def _compared() -> list[str]:
+    """What is looked for in these lists, for the log."""
+    email = [f"the e-mail {g.identity.email!r}"] if g.identity.email else []
+    return [f"the name {auth.name_of(g.user)!r}", *email]
+
+
+def _is_in(users: list[str]) -> bool:
+    """Whether this list has the user's name, letter for letter, or the e-mail, in any case."""
+    email = g.identity.email
+    has_email = bool(email) and _folded(email) in map(_folded, users)
+    return auth.name_of(g.user) in users or has_email
+
+
+def _folded(email: str) -> bytes:
+    """The same in lower case. Of letters that are not ASCII some would become such: U+212A a k."""
+    return email.encode("utf-8", "surrogatepass").lower()
 
 
 # By a token
@@ -84,7 +102,7 @@ def _has_token() -> bool:
     return BEARER.search(request.headers.get("Authorization", "")) is not None
 
 
-def _named_by_token() -> str:
+def _named_by_token() -> auth.Identity:
     tokens, authorization = services().tokens, request.authorization
     if _has_token():
         is_alone = authorization is not None and authorization.type == "bearer"
@@ -127,14 +145,14 @@ def _peer() -> str:
     return environ.get("parley.peer", "")
 
 
-def _named_by_proxy() -> str:
+def _named_by_proxy() -> auth.Identity:
     header = current_app.config["TRUSTED_USER_HEADER"]
     subject = auth.proxy_subject(request.headers[header])
     if subject is None or not _is_sent_once(header):
         raise exceptions.BadRequest(
             f"The proxy must send {header} once, with a name. {auth.PROXY_NAME_ADVICE}"
         )
-    return subject
+    return auth.Identity(subject, auth.name_of(subject))
 
 
 def _is_sent_once(header: str) -> bool:

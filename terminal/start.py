@@ -160,7 +160,7 @@ def show_link(app: Flask, address: str) -> None:
 def describe_start(app: Flask) -> dict[str, str]:
     """What the service starts with, by name. Where no provider is set, and a model server of this
     machine answers, that is named."""
-    if sentence := audience_warning(app.config):
+    for sentence in filter(None, (audience_warning(app.config), sign_in_warning(app.config))):
         log.warning(sentence)
     catalog = services_of(app).catalog
     described = describe(app.config, app.instance_path, catalog)
@@ -191,6 +191,8 @@ def describe(settings: Mapping[str, Any], folder: str, catalog: Catalog) -> dict
     """What is set up, by name, without a key or a password. Nothing is asked, opened or made."""
     keys = [name for name in ("JWT_PUBLIC_KEY", "JWT_SECRET") if settings[name]]
     key = keys[0] if keys else settings["JWT_JWKS_URL"]
+    if settings["OIDC_CLIENT_ID"]:
+        key = key or f"those of {settings['JWT_ISSUER']}"
     providers = [f"{name} {each.base_url}".strip() for name, each in catalog.providers.items()]
     described = {
         "database": database.url_of(settings, folder),
@@ -225,11 +227,22 @@ def hide_secrets(text: str) -> str:
 
 def audience_warning(settings: Mapping[str, Any]) -> str:
     """A sentence where tokens are taken that were made for other services; else nothing."""
-    if not settings["JWT_JWKS_URL"] or settings["JWT_AUDIENCE"]:
+    if not settings["JWT_JWKS_URL"] or settings["JWT_AUDIENCE"] or settings["OIDC_CLIENT_ID"]:
         return ""
     return (
         "JWT_AUDIENCE is not set: tokens that the identity provider made for other services "
         "are taken, too. Write JWT_AUDIENCE=NAME, with what the tokens for this one have as aud."
+    )
+
+
+def sign_in_warning(settings: Mapping[str, Any]) -> str:
+    """A sentence where strangers may sign in; else nothing."""
+    if not settings["OIDC_CLIENT_ID"] or settings["ALLOWED_USERS"] is not None:
+        return ""
+    return (
+        f"ALLOWED_USERS is not set: everybody with an account at {settings['JWT_ISSUER']} is let "
+        "in. Write ALLOWED_USERS=alice@example.com,bob@example.com, with the e-mails of your own "
+        "people."
     )
 
 

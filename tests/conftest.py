@@ -9,6 +9,7 @@ import pytest
 from browser import browser, door, driver, npm, page  # noqa: F401
 from client import ALICE, BOB
 from databases import LEFT_OUT, POSTGRESQL, new_databases
+from issuer import Issuer
 from ledgers import within_a_day  # noqa: F401
 from provider import Provider, status
 from proxy import Proxy
@@ -55,6 +56,13 @@ def identity():
     provider = Provider()
     yield provider
     provider.close()
+
+
+@pytest.fixture
+def issuer():
+    """An identity provider of OpenID Connect."""
+    with contextlib.closing(Issuer()) as issuer:
+        yield issuer
 
 
 @pytest.fixture(scope="session")

@@ -72,7 +72,7 @@ def test_verifies_tokens_of_each_kind_of_key(tmp_path, kind):
     key, algorithm, _ = KEYS[kind]
     given = {"JWT_PUBLIC_KEY": written(key.public_key(), WAYS[kind])}
     tokens = open_tokens(read_settings(given), str(tmp_path))
-    assert tokens.verify(make_token(key=key, algorithm=algorithm)) == ALICE
+    assert tokens.verify(make_token(key=key, algorithm=algorithm)).subject == ALICE
     for token in unsigned_by(kind):
         with pytest.raises(InvalidToken, match=UNSIGNED):
             tokens.verify(token)
@@ -278,6 +278,17 @@ def test_a_set_without_a_key_that_is_taken_withdraws_all(identity, tmp_path):
             assert "does not publish" in refused(server, of_kid("1"))
         told = [line for line in server.output().splitlines() if " are withdrawn, or none " in line]
         assert len(told) == 1 and " ERROR " in told[0]
+
+
+def test_keys_are_fetched_where_they_have_moved_to(identity):
+    """As a discovery document names them, which may be another one the next day."""
+    urls = [f"{identity.url}/old"]
+    identity.models = jwks(jwk(ED25519.public_key(), "1"), Connection="close")
+    keys = PublishedKeys("https://id.example.com", find_url=lambda: urls[-1])
+    assert keys.keys_for(of_kid("1")) and identity.requests[-1].path == "/old"
+    urls.append(f"{identity.url}/new")
+    wait_until(lambda: keys.published.get(wanting=True) and identity.requests[-1].path == "/new")
+    assert keys.keys_for(of_kid("1"))
 
 
 CLOSE = {"Connection": "close"}

@@ -18,6 +18,8 @@ DEFAULTS = {
     "JWT_SECRET": None,
     "JWT_ISSUER": "fabro-web",
     "JWT_AUDIENCE": None,
+    "OIDC_CLIENT_ID": None,
+    "OIDC_SCOPE": "openid profile email",
     "ALLOWED_USERS": None,
     "BLOCKED_USERS": None,
     "anthropic": False,
@@ -72,7 +74,11 @@ GOOD = [
         "https://example.com/.well-known/jwks.json",
     ),
     ("JWT_SECRET", "ü" * 16, "ü" * 16),
+    ("OIDC_SCOPE", "openid", "openid"),
+    ("OIDC_SCOPE", "offline_access openid", "offline_access openid"),
+    ("OIDC_SCOPE", "https://id/scopes?a=b openid x", "https://id/scopes?a=b openid x"),
     ("ALLOWED_USERS", " alice,bob ,, ", ["alice", "bob"]),
+    ("ALLOWED_USERS", "alice@example.com,Bob", ["alice@example.com", "Bob"]),
     ("ALLOWED_USERS", "tailscale:alice@example.com", ["tailscale:alice@example.com"]),
     ("ANTHROPIC_BASE_URL", "http://127.0.0.1:4010/anthropic", "http://127.0.0.1:4010/anthropic"),
     ("MODELS", "a, b", ["a", "b"]),
@@ -227,6 +233,8 @@ BAD = {
     ],
     "JWT_JWKS_URL": [*NO_URLS, "file:///etc/passwd"],
     "JWT_SECRET": ["hush", "hush" * 7, "ü" * 15 + "x"],
+    "OIDC_CLIENT_ID": ["hüsh", "a\nb", "a\x7f", "a" * 256],
+    "OIDC_SCOPE": ["profile email", "openid2", "OPENID", 'openid "hush"', "openid\tx", "xopenid"],
     "ALLOWED_USERS": [",", " , ", "https://github.com/alice", "alice,github.com/bob"],
     "TRUSTED_USER_HEADER": [
         *("Authorization", "cookie", "HOST", "Origin", "X-Forwarded-For", "Content-Type"),
@@ -314,6 +322,49 @@ def test_refuses_two_kinds_of_key(names):
     }
     with pytest.raises(SettingError, match=f"^{names[0]}: .*{names[1]}"):
         read_settings({name: values[name] for name in names})
+
+
+ISSUERS = [
+    "https://id.example.com",
+    "https://id.example.com/",
+    "https://id.example.com:8443/realms/home",
+    "HTTPS://[2001:db8::1]/",
+    "http://127.0.0.1:9000",
+    "http://127.8.9.1/a",
+    "http://[::1]:9000",
+    "http://localhost:9000/realms/home",
+]
+NO_ISSUERS = [
+    None,  # it is fabro-web then
+    *("fabro-web", "id.example.com", "https://", "https:///path", "ftp://id.example.com"),
+    *("http://id.example.com", "http://localhost.example.com", "http://10.0.0.7", "http://0.0.0.0"),
+    *("https://id.example.com?hush", "https://id.example.com/#hush", "https://id.example.com/?"),
+    *("https://me:hush@id.example.com", "https://id.example.com:0", "https://id.example.com:99999"),
+    *("https://bücher.example", "https://a;hush", "https://a hush", "https://[::1", "https://[1]"),
+    *("http://127.1", "http://2130706433", "http://127.0.0.1.example.com", "http://[::2]"),
+]
+
+
+@pytest.mark.parametrize("issuer", ISSUERS)
+def test_people_may_sign_in_at_an_issuer(issuer):
+    settings = read_settings({"OIDC_CLIENT_ID": "a client", "JWT_ISSUER": issuer})
+    assert (settings["OIDC_CLIENT_ID"], settings["JWT_ISSUER"]) == ("a client", issuer)
+
+
+@pytest.mark.parametrize("issuer", NO_ISSUERS)
+def test_people_sign_in_at_no_other_issuer(issuer):
+    with pytest.raises(SettingError) as caught:
+        read_settings({"OIDC_CLIENT_ID": "parley", "JWT_ISSUER": issuer})
+    told = str(caught.value)
+    assert is_one_line_about("JWT_ISSUER", told) and "OIDC_CLIENT_ID" in told
+    assert read_settings({"JWT_ISSUER": issuer})
+
+
+@pytest.mark.parametrize("name", ["JWT_PUBLIC_KEY", "JWT_SECRET"])
+def test_people_sign_in_where_no_other_key_verifies(name):
+    given = {"OIDC_CLIENT_ID": "parley", "JWT_ISSUER": "https://id.example.com", name: SECRET}
+    with pytest.raises(SettingError, match=f"^OIDC_CLIENT_ID: set either this or {name}$"):
+        read_settings(given)
 
 
 def test_reads_a_file_of_settings_which_the_environment_overrules(tmp_path):

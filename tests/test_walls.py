@@ -26,6 +26,7 @@ FLOORS = (
     ("llm",),
     ("providers",),
     ("auth",),
+    ("oidc",),
     ("keys",),
     ("wire",),
     ("limits", "logs", "processes"),

@@ -1,6 +1,5 @@
 """How requests gets to a server, by the environment; and how it fails, for who uses it."""
 
-import ipaddress
 import re
 import urllib.parse
 from collections.abc import Iterator
@@ -9,6 +8,8 @@ from typing import Any
 import requests
 import urllib3
 
+from well_known import is_loopback
+
 # What a request, or reading its response, raises where there is no server.
 LOST = (requests.ConnectionError, requests.Timeout, urllib3.exceptions.HTTPError)
 
@@ -16,16 +17,9 @@ LOST = (requests.ConnectionError, requests.Timeout, urllib3.exceptions.HTTPError
 def route(url: str) -> dict[str, Any]:
     """`proxies`, `stream`, `verify` and `cert`. This machine needs no proxy."""
     found = requests.Session().merge_environment_settings(url, {}, True, None, None)
-    if _is_loopback(urllib.parse.urlsplit(url).hostname or ""):
+    if is_loopback(urllib.parse.urlsplit(url).hostname or ""):
         found["proxies"] = {}
     return dict(found)
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def without_password(text: str) -> str:

@@ -172,6 +172,7 @@ def test_what_is_left_out_is_there():
 NEEDED = {
     "TRUSTED_USER_HEADER": {"TRUSTED_PROXIES": "unix"},
     "TRUSTED_PROXIES": {"TRUSTED_USER_HEADER": "Remote-User"},
+    "OIDC_CLIENT_ID": {"JWT_ISSUER": "https://id.example.com"},
 }
 
 

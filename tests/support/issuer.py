@@ -1,0 +1,59 @@
+"""An identity provider of OpenID Connect: it describes itself, publishes a key, and signs ID tokens by it."""
+
+from client import ALICE, make_token
+from provider import Provider, status
+from tokens import RSA, jwk, jwks
+
+CLIENT_ID = "parley"
+REALM = "/realms/home"
+DISCOVERY = f"{REALM}/.well-known/openid-configuration"
+
+
+class Issuer:
+    """`discovery` is what it answers in the place of its document, `document` what that says."""
+
+    def __init__(self):
+        self.provider = Provider()
+        self.provider.models = self._answer
+        self.url = self.provider.url + REALM
+        self.document = described(self.url, self.provider.url)
+        self.discovery = None
+        self.keys = jwks(jwk(RSA.public_key(), "1"))
+        self.settings = {
+            "JWT_SECRET": "",
+            "JWT_ISSUER": self.url,
+            "OIDC_CLIENT_ID": CLIENT_ID,
+        }
+
+    def _answer(self, request):
+        answers = {
+            DISCOVERY: self.discovery or status(200, self.document),
+            "/keys": self.keys,
+        }
+        yield from answers.get(request.path, status(404))(request)
+
+    def token(self, subject=ALICE, **claims):
+        """An ID token; a claim of None is left out."""
+        named = {"iss": self.url, "aud": CLIENT_ID} | claims
+        return make_token(subject, RSA, "RS256", {"kid": "1"}, **named)
+
+    def asked(self, path=DISCOVERY):
+        """How often that was asked for."""
+        return sum(request.path == path for request in self.provider.requests)
+
+    def close(self):
+        self.provider.close()
+
+
+def described(issuer, origin="https://id.example.com"):
+    """A discovery document, with some of what others have in it."""
+    return {
+        "issuer": issuer,
+        "authorization_endpoint": f"{origin}/authorize",
+        "token_endpoint": f"{origin}/token",
+        "jwks_uri": f"{origin}/keys",
+        "end_session_endpoint": f"{origin}/logout",
+        "response_types_supported": ["code", "id_token"],
+        "code_challenge_methods_supported": ["plain", "S256"],
+        "subject_types_supported": ["public"],
+    }
