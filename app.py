@@ -22,7 +22,7 @@ import logs
 import models
 import schemas
 import terminal
-from api import archive, errors, events, hooks, metrics, receive, usage, users
+from api import archive, errors, events, hooks, metrics, receive, sign_in, usage, users
 from api.receive import load_body, make_reply
 from api.services import Services, services, step_aside
 from api.static_files import StaticFiles
@@ -263,7 +263,7 @@ def show_file(name: str) -> ResponseReturnValue:
 def show_index() -> ResponseReturnValue:
     """Name the places to begin."""
     if request.accept_mimetypes.best_match(["application/json", "text/html"]) == "text/html":
-        response = services().static_files.answer("index.html")
+        response = services().static_files.answer("index.html", sign_in.origins())
         response.vary.add("Accept")
         return response
     urls = {

@@ -14,6 +14,7 @@ from werkzeug.http import HTTP_STATUS_CODES
 import auth
 import database
 import models
+from api import sign_in
 from api.services import services
 from llm import UnknownModel
 from logs import log
@@ -65,7 +66,7 @@ def error_response(
         headers["Location"] = url_for("api.show_session", session_id=session_id)
         meta["session_id"] = str(session_id)
     if status == 401 and request.endpoint == "api.show_me":  # how a page can sign in
-        meta["sign_in"] = {"oidc": None}
+        meta["sign_in"] = sign_in.told_to_strangers()
     if status == 413:  # the rest of the body is not read
         headers["Connection"] = "close"
     return document(status, details, meta), status, headers

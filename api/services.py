@@ -35,6 +35,12 @@ class Services:
         self.streams.size = connections // 2
         self.replies.bulkhead.size = max(1, connections // 3)
 
+    def begin(self) -> None:
+        """Have fetched what the first page shows. A fork of this process would not go on with
+        it."""
+        if self.tokens.provider:
+            self.tokens.provider.at_hand()
+
 
 def services_of(app: Flask) -> Services:
     return app.extensions["parley"]

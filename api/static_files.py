@@ -8,6 +8,7 @@ import dataclasses
 import gzip
 import pathlib
 import re
+from collections.abc import Iterable
 
 from flask import Response, request
 from werkzeug import exceptions
@@ -26,25 +27,7 @@ KINDS = {
 COMPRESSED = ("image/png",)  # by their own format
 LIBRARIES = "vendor"  # the folder of what is sent as it is
 COMMENT = re.compile(rb"(?:^|[ \t]+)//(?: [^\n]*)?$|^[ \t]*/\*\*.*?\*/$", re.MULTILINE | re.DOTALL)
-# A browser runs and loads the page's own files only, and lets it speak to this server only.
-PAGE = {
-    "Content-Security-Policy": "; ".join(
-        (
-            "default-src 'none'",
-            "script-src 'self'",
-            "style-src 'self'",
-            "connect-src 'self'",
-            "img-src 'self' data:",
-            "manifest-src 'self'",
-            "base-uri 'none'",
-            "form-action 'none'",
-            "frame-ancestors 'none'",
-            "require-trusted-types-for 'script'",
-            "trusted-types 'none'",
-        )
-    ),
-    "Cache-Control": "no-store",
-}
+PAGE = {"Cache-Control": "no-store"}  # and what a browser lets it do
 # A browser keeps a file, and asks each time whether it still is the one: so it has the modules of
 # one release, not some of the last.
 FILE = {"Cache-Control": "no-cache"}
@@ -78,10 +61,10 @@ class StaticFiles:
                 files[name] = read_file(path, self._files.get(name))
         self._files = files
 
-    def answer(self, name: str) -> Response:
+    def answer(self, name: str, origins: Iterable[str] = ()) -> Response:
         """The answer to a GET or HEAD of this file: compressed, where the client takes that, and
-        304 where it has it. Parts are not sent: a server may ignore `Range` (RFC 9110, section
-        14.2). Raises NotFound."""
+        304 where it has it. A page may speak to these origins, too. Parts are not sent: a server
+        may ignore `Range` (RFC 9110, section 14.2). Raises NotFound."""
         if "werkzeug.socket" in request.environ:  # of `flask run`: the page may be worked on
             self._read()
         file = self._files.get(name)
@@ -89,7 +72,7 @@ class StaticFiles:
             raise exceptions.NotFound
         is_zipped = file.zipped is not None and takes_gzip()
         response = Response(file.zipped if is_zipped else file.data, mimetype=file.kind)
-        response.headers.update(PAGE if file.kind == "text/html" else FILE)
+        response.headers.update(headers_of(file, origins))
         if file.zipped is not None:
             response.vary.add("Accept-Encoding")
         if is_zipped:
@@ -115,6 +98,32 @@ def without_comments(module: bytes) -> bytes:
     """A module of the page without its comments, which are a quarter of what would be sent. Each
     line keeps its number."""
     return COMMENT.sub(lambda comment: b"\n" * comment[0].count(b"\n"), module)
+
+
+def headers_of(file: StaticFile, origins: Iterable[str]) -> dict[str, str]:
+    if file.kind != "text/html":
+        return FILE
+    return PAGE | {"Content-Security-Policy": page_policy(origins)}
+
+
+def page_policy(origins: Iterable[str]) -> str:
+    """What a browser lets a page do: run and load its own files only, and speak to this server and
+    these origins only. Whither it goes is not limited: `form-action` is for forms alone."""
+    return "; ".join(
+        (
+            "default-src 'none'",
+            "script-src 'self'",
+            "style-src 'self'",
+            " ".join(("connect-src 'self'", *origins)),
+            "img-src 'self' data:",
+            "manifest-src 'self'",
+            "base-uri 'none'",
+            "form-action 'none'",
+            "frame-ancestors 'none'",
+            "require-trusted-types-for 'script'",
+            "trusted-types 'none'",
+        )
+    )
 
 
 def takes_gzip() -> bool:

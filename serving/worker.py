@@ -27,6 +27,7 @@ class Worker(base.Worker):
         self.replies = services.replies
         self.replies.start_keeper()
         services.fit(self.cfg.threads, self.cfg.worker_connections)
+        services.begin()
         sentence = "The body is broken: its chunks are not framed as RFC 9112 has it."
         broken_body: list[errors.Detail] = [(sentence, None)]
         close = {"Connection": "close"}  # nobody knows where the next request begins

@@ -15,6 +15,7 @@ from client import BOB, make_token, wait_for_status, wait_until
 from described import ONE, SEED, operations, resolve
 from provider import fails, reply, silence, status, thought
 from raw_http import Answer
+from servers import running
 from serving.refusals import refusal
 
 OPTIONS = {"temperature": 0.5, "max_tokens": 100, "reasoning_effort": "low"}
@@ -230,6 +231,17 @@ def test_every_error_is_as_described(alice, provider, document, start):
     assert {code for _, code in watch.answers if code >= "400"} == {
         code for code in described if code >= "400"
     }
+
+
+def test_what_a_stranger_is_told_of_signing_in_is_described(issuer, tmp_path):
+    with running(tmp_path, **issuer.settings) as server:
+        stranger = server.client()
+        watch = Watch(stranger.get("/openapi.json").json())
+        watch.see("GET /me", stranger.get("/me", Authorization=None))
+        watch.see("GET /me", stranger.get("/me", Authorization=f"Bearer {issuer.token()}"))
+        issuer.close()
+    with running(tmp_path, **issuer.settings) as server:
+        watch.see("GET /me", server.client().get("/me", Authorization=None))
 
 
 # Stock tools
