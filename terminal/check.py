@@ -17,13 +17,20 @@ from database import db
 from keys import PublishedKeys
 from llm import Catalog, open_catalog, spellings
 from logs import one_line
+from oidc import IdentityProvider
 from providers.answer import Exchange
 from providers.faults import ModelError
 from providers.protocols import Provider
 from settings import Proxy, SettingError, read_environment, read_settings, unread, whose
-from terminal.start import ask, audience_warning, describe_proxies, hide_secrets
+from terminal.start import (
+    ask,
+    audience_warning,
+    describe_proxies,
+    hide_secrets,
+    sign_in_warning,
+)
 from upkeep.migrations import MIGRATIONS
-from wire import Call, Fault
+from wire import NOT_UNDERSTOOD, Call, Fault
 
 ANSWER_TIMEOUT = 30  # seconds in which a model answers
 ANSWER_TOKENS = 256
@@ -64,8 +71,12 @@ def check_command() -> None:
 
 def checks(settings: Settings, catalog: Catalog, folder: str, code: str) -> Iterator[Check]:
     yield "DATABASE_URL", lambda: check_database(settings, folder)
-    keys = "JWT_JWKS_URL" if settings["JWT_JWKS_URL"] else "JWT_PUBLIC_KEY"
-    yield keys, lambda: check_keys(settings, folder)
+    if settings["OIDC_CLIENT_ID"]:
+        yield "JWT_ISSUER", lambda: check_sign_in(settings)
+    if url := settings["JWT_JWKS_URL"]:
+        yield "JWT_JWKS_URL", lambda: check_published_keys(settings, url)
+    elif not settings["OIDC_CLIENT_ID"]:
+        yield "JWT_PUBLIC_KEY", lambda: check_key(settings, folder)
     yield "TRUSTED_PROXIES", lambda: check_proxies(settings)
     for name, provider in catalog.providers.items():
         place = "PROVIDERS" if provider.prefix else f"{name.upper()}_BASE_URL"
@@ -129,20 +140,34 @@ def check_database(settings: Settings, folder: str) -> None:
 # Keys
 
 
-def check_keys(settings: Settings, folder: str) -> None:
+def check_key(settings: Settings, folder: str) -> None:
     """Whether tokens can be verified."""
-    if settings["JWT_JWKS_URL"]:
-        check_published_keys(settings)
-        return
     is_given = settings["JWT_SECRET"] or settings["JWT_PUBLIC_KEY"]
     if is_given or is_there(f"{folder}/{auth.KEY_FILE}", folder):
         auth.open_tokens(settings, folder)
         say("ok", "there is a key for tokens")
 
 
-def check_published_keys(settings: Settings) -> None:
-    """Whether an identity provider has keys, and a clock that is this machine's."""
-    url = settings["JWT_JWKS_URL"]
+def check_sign_in(settings: Settings) -> None:
+    """Whether an identity provider describes itself, has what the page needs to sign people in
+    there, and has keys, unless they come from elsewhere."""
+    if sentence := sign_in_warning(settings):
+        say("warning", sentence)
+    provider = IdentityProvider(settings)
+    try:
+        found = provider.discover()
+    except (Fault, *NOT_UNDERSTOOD) as error:
+        advice = "is it the issuer's own address, and is it reached from here?"
+        raise ValueError(f"{provider.url} cannot be had ({error}); {advice}") from None
+    if found.lacks:
+        raise ValueError(f"{provider.url} is not fit: {'; '.join(found.lacks)}")
+    say("ok", f"people sign in at {provider.issuer}, as the client {provider.client_id}")
+    if not settings["JWT_JWKS_URL"]:
+        check_published_keys(settings, found.jwks_uri)
+
+
+def check_published_keys(settings: Settings, url: str) -> None:
+    """Whether an identity provider has keys there, and a clock that is this machine's."""
     if sentence := audience_warning(settings):
         say("warning", sentence)
     try:

@@ -180,6 +180,17 @@ def test_asks_for_a_token_where_it_cannot_sign_one(run):
     assert done.stderr.startswith("Error: Give --token, or set PARLEY_TOKEN. ")
 
 
+def test_asks_for_a_token_where_people_sign_in_elsewhere(run):
+    issuer = "https://id.example.com"
+    settings = {"PARLEY_TOKEN": "", "JWT_SECRET": "", "JWT_ISSUER": issuer}
+    done = run("Hello", **settings, OIDC_CLIENT_ID="parley")
+    assert (done.returncode, done.stdout) == (1, "")
+    advice = "Give --token, or set PARLEY_TOKEN."
+    assert done.stderr == (
+        f"Error: {advice} People sign in at {issuer}: this server signs no tokens.\n"
+    )
+
+
 def test_nothing_is_said_of_thinking_where_there_is_no_terminal(run, provider):
     provider.script = [
         reply(

@@ -28,7 +28,7 @@ from provider import raw, reply, status, thought
 from raw_tables import tables_of
 from servers import free_port, running
 from tables.ledger import TOKENS
-from tokens import ED25519, jwk
+from tokens import ED25519, RSA, jwk
 
 
 def check_that_it_says(level, status, folder, sentences, settings):
@@ -317,6 +317,57 @@ def test_published_keys_without_an_audience_are_warned_of(folder, identity, tmp_
         with running(tmp_path / str(audience), **settings, WEB_CONCURRENCY=2) as server:
             output = server.wait_for_output(" start ")
             assert output.count(f" WARNING {TAKES_OTHERS}") == (audience is None)
+
+
+# OpenID Connect
+
+
+@pytest.fixture
+def issuer(issuer):
+    issuer.settings["ALLOWED_USERS"] = "alice@example.com"
+    return issuer
+
+
+def test_a_fit_identity_provider_is_told(folder, issuer):
+    fine = check_that_it_warns(folder, **issuer.settings)
+    assert f"people sign in at {issuer.url}, as the client parley" in fine
+    assert f"{issuer.provider.url}/keys publishes 1 keys that are taken" in fine
+    assert not any("jwt_key.pem" in sentence for sentence in fine)
+
+
+UNFIT = {
+    "away": (None, "cannot be had .*refused.*is it reached from here"),
+    "another issuer": ({"issuer": "https://other"}, r'its issuer is "https://other", and JWT_ISS'),
+    "no endpoint": ({"token_endpoint": None}, "its token_endpoint is no https:// URL"),
+    "no PKCE": ({"code_challenge_methods_supported": ["plain"]}, "is not fit: .* lacks S256"),
+    "no code": ({"response_types_supported": ["token"]}, "is not fit: .* lacks code"),
+    "no keys": ({"jwks_uri": "http://127.0.0.1:9/keys"}, "its keys cannot be had"),
+}
+
+
+@pytest.mark.parametrize("change, sentence", UNFIT.values(), ids=UNFIT)
+def test_an_unfit_identity_provider_is_told(folder, issuer, change, sentence):
+    if change is None:
+        issuer.close()
+    issuer.document |= change or {}
+    check_that_it_fails(folder, f"^JWT_ISSUER: .*{sentence}", **issuer.settings)
+
+
+def test_the_clock_of_an_identity_provider_is_compared(folder, issuer):
+    date = email.utils.formatdate(time.time() - 300, usegmt=True)
+    issuer.keys = status(200, {"keys": [jwk(RSA.public_key(), "1")]}, Date=date)
+    check_that_it_warns(folder, r"clock is \+\d+ s from that of", **issuer.settings)
+
+
+def test_an_identity_provider_that_lets_everybody_in_is_warned_of(folder, issuer):
+    del issuer.settings["ALLOWED_USERS"]
+    check_that_it_warns(folder, "^ALLOWED_USERS is not set: everybody with", **issuer.settings)
+
+
+def test_keys_of_their_own_address_are_tried_there(folder, issuer, identity):
+    identity.models = status(200, {"keys": []})
+    sentence = "^JWT_JWKS_URL: it publishes no key"
+    check_that_it_fails(folder, sentence, **issuer.settings, JWT_JWKS_URL=identity.url)
 
 
 # The providers

@@ -236,6 +236,17 @@ def test_flask_run_prints_no_token_where_it_cannot_make_one(folder):
     assert "curl" not in printed
 
 
+def test_flask_run_says_where_people_sign_in(folder):
+    """It asks nothing there before somebody comes."""
+    issuer = "http://127.0.0.1:9/realms/home"
+    port, printed, log = run_once(folder, OIDC_CLIENT_ID="parley", JWT_ISSUER=issuer)
+    assert printed.endswith(f"tokens: Sign in at {issuer}.\nopen: http://127.0.0.1:{port}/\n")
+    assert f"keys: those of {issuer}\n" in printed and "#token=" not in printed + log
+    assert f"ALLOWED_USERS is not set: everybody with an account at {issuer} is let in." in log
+    assert "cannot be had" not in log
+    assert not (folder / "instance" / "jwt_key.pem").exists()
+
+
 def test_flask_run_prints_nothing_where_its_port_is_taken(folder):
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]

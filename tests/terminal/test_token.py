@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa, x25519
 
 from client import ALICE, SECRET
 from commands import flask
-from product import ROOT
+from product import ROOT, copy_of_the_service
 from tokens import ED25519, KEYS, pem, status_of
 
 # Making one
@@ -47,6 +47,26 @@ def test_makes_no_token_with_a_key_that_only_verifies(tmp_path, settings):
         command.stderr
         == "Error: This server only has public keys: tokens come from the holder of the private one.\n"
     )
+
+
+SIGN_IN = {"OIDC_CLIENT_ID": "parley", "JWT_ISSUER": "https://id.example.com/realms/home"}
+
+
+def test_makes_no_token_where_people_sign_in_elsewhere(tmp_path):
+    folder = copy_of_the_service(tmp_path / "parley")
+    command = flask(folder, "token", ALICE, **SIGN_IN)
+    assert (command.returncode, command.stdout) == (1, "")
+    issuer = SIGN_IN["JWT_ISSUER"]
+    told = f"Error: People sign in at {issuer}: this server signs no tokens.\n"
+    assert command.stderr == told
+    assert not (folder / "instance" / "jwt_key.pem").exists()
+
+
+def test_a_key_of_ones_own_signs_for_the_client_where_people_sign_in(tmp_path):
+    (tmp_path / "key.pem").write_text(private_pem(ED25519))
+    command = flask(ROOT, "token", ALICE, "--key", str(tmp_path / "key.pem"), **SIGN_IN)
+    claims = jwt.decode(command.stdout.strip(), options={"verify_signature": False})
+    assert (claims["iss"], claims["aud"]) == (SIGN_IN["JWT_ISSUER"], "parley")
 
 
 @pytest.mark.parametrize("subject", ["", " ", "\n\t", "\u3000", "x" * 256, "x" * 300, "\udcff"])
