@@ -21,6 +21,7 @@ from browser import PART, SHOW
 from client import make_token
 from hostile_texts import hostile_texts
 from household import NOTHING, RIDE, household
+from openid import come_in, openid, settings_of
 from other_origin import ALL_OF_IT, ASYNCHRONOUS, CLIENT, READERS, SEEN, START, WITHOUT_LEAVE, Site
 from provider import Provider, event, reply, silence
 from proxy import Proxy
@@ -59,8 +60,8 @@ class Page:
     def text(self, selector):
         return self.run("document.querySelector(arguments[0])?.innerText ?? ''", selector)
 
-    def wait(self, condition, what):
-        deadline = time.monotonic() + 15
+    def wait(self, condition, what="it did not come to that", seconds=15):
+        deadline = time.monotonic() + seconds
         while not condition():
             assert time.monotonic() < deadline, what
             time.sleep(0.05)
@@ -253,6 +254,31 @@ def check_behind_a_proxy(page, site, way, folder):
         assert home.asked("/sessions").count(("POST", "201")) == 2
 
 
+def check_at_an_identity_provider(page, provider, folder):
+    """People sign in there, and a token of ten seconds is renewed in the middle of a reply."""
+    port = free_port()
+    settings = {"OPENAI_BASE_URL": provider.url + "/v1", "DEFAULT_MODEL": "m-1"}
+    with openid(f"http://127.0.0.1:{port}/", seconds=10) as home:
+        with running(folder, port=port, **settings, **settings_of(home.issuer)) as server:
+            page.firefox.navigate(server.url + "/")
+            page.wait(lambda: page.text("#provider").startswith("Sign in at"), "the provider")
+            page.find("#provider").click()
+            come_in(page, "alice")
+            page.wait(lambda: page.text("#user") == "name-of-alice", "signed in at the provider")
+            assert page.firefox.get_url() == server.url + "/"
+            words = [f"word{number} " for number in range(15)]
+            provider.script = [reply(*(part for word in words for part in (word, 1)), "end.")]
+            page.say("Talk")
+            page.wait(
+                lambda: "".join(words) + "end." in page.text("article:last-child"), "all of it", 30
+            )
+            assert "refresh_token" in home.control()["asked"]
+            page.find("#account-button").click()
+            page.find("#sign-out").click()
+            page.wait(lambda: "Do you want to sign-out" in page.text("body"), "the way out")
+            assert page.firefox.get_url().startswith(home.issuer)
+
+
 def main():
     provider, site = Provider(), Site(**{"client.js": CLIENT})
     names = {"network.dns.localDomains": "chat.test,evil.test"}
@@ -277,6 +303,8 @@ def main():
                 for way in ("plain", "secure"):
                     (place := pathlib.Path(folder) / way).mkdir()
                     check_behind_a_proxy(Page(firefox), site, way, place)
+                (place := pathlib.Path(folder) / "openid").mkdir()
+                check_at_an_identity_provider(Page(firefox), provider, place)
                 print("Firefox", firefox.session_capabilities["browserVersion"], "does all of it.")
             finally:
                 firefox.quit()

@@ -29,9 +29,16 @@ export function useProxy(subject) {
 
 /**
  * What the page does when the connection is lost and found again, when a sign-in is refused, and
- * when it is another user's.
+ * when it is another user's. `renew` has another token come in the place of one that was refused,
+ * if it can be had.
  */
-export const on = { lost: () => {}, found: () => {}, refused: () => {}, changed: () => {} };
+export const on = {
+  lost: () => {},
+  found: () => {},
+  renew: async () => {},
+  refused: () => {},
+  changed: () => {},
+};
 
 let losses = 0; // of the connection, so far
 
@@ -57,9 +64,8 @@ function find(before) {
  */
 export async function api(method, path, options = {}) {
   const { signal, waits } = options;
-  const request = requestOf(method, options);
   for (let tries = 1; ; tries++) {
-    const { answer, problem } = await ask(path, request, options);
+    const { answer, problem } = await askAs(method, path, options);
     if (!problem) return answer;
     const { status, message, retryAfter } = problem;
     const isBusy = waits && status === 503;
@@ -68,6 +74,22 @@ export async function api(method, path, options = {}) {
     lose(status && message);
     await pause(tries, signal, retryAfter);
   }
+}
+
+/**
+ * The answer to who is signed in, or to `as`; or the problem. Where the token is refused, the one
+ * that takes its place is tried.
+ */
+async function askAs(method, path, options) {
+  let sent = options.as ?? token;
+  let told = await ask(path, requestOf(method, sent, options), options);
+  const isEnded = told.problem?.status === 401 && options.as === undefined;
+  if (isEnded && (await isRenewed(sent))) {
+    sent = token;
+    told = await ask(path, requestOf(method, sent, options), options);
+  }
+  if (told.problem) tellRefusal(told.problem, sent);
+  return told;
 }
 
 /** The answer, or the problem for which there is none. */
@@ -81,24 +103,26 @@ async function ask(path, request, options) {
     find(before);
     return { answer };
   } catch (problem) {
-    if (problem.status) {
-      find(before);
-      tellRefusal(problem, options);
-    }
+    if (problem.status) find(before);
     return problem.status && problem.status === unless ? { answer: problem } : { problem };
   }
 }
 
+/** Whether there is another token by now than this one, which was refused. */
+async function isRenewed(sent) {
+  if (sent === token) await on.renew();
+  return sent !== token;
+}
+
 /** Tells the page what a refusal says of who is signed in. */
-function tellRefusal({ status, message }, { as = token, unless }) {
-  if (status === unless) return;
-  if (status === 401 && as === token) on.refused(message);
+function tellRefusal({ status, message }, sent) {
+  if (status === 401 && sent === token) on.refused(message);
   if (status === 412) on.changed();
 }
 
-function requestOf(method, { as = token, body, headers, signal, keepalive }) {
-  const access = as && { Authorization: `Bearer ${as}` };
-  const subject = named && as === token && { "For-Subject": named };
+function requestOf(method, sent, { body, headers, signal, keepalive }) {
+  const access = sent && { Authorization: `Bearer ${sent}` };
+  const subject = named && sent === token && { "For-Subject": named };
   const type = body && { "Content-Type": "application/json" };
   return {
     method,
@@ -151,7 +175,8 @@ function isPortal(response, isElsewhere) {
   return named !== null && !isOurs(response) && [200, 401, 403].includes(response.status);
 }
 
-function errorOf(message, status, faults, response) {
+/** An error that tells its message to the person. */
+export function errorOf(message, status, faults = [], response = undefined) {
   const retryAfter = Number(response?.headers.get("Retry-After")); // seconds; 0 where there is none
   return Object.assign(new Error(message), {
     status,

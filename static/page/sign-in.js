@@ -1,4 +1,5 @@
-// Who is signed in: by a token, or by the word of a proxy in front of the server.
+// Who is signed in: by a token, which may be an identity provider's, or by the word of a proxy in
+// front of the server.
 
 import { $, button } from "../dom.js";
 import { write } from "../markdown/markdown.js";
@@ -9,14 +10,19 @@ import { route } from "./replies.js";
 import { attempt, say, sayAt, sayIfAny, state } from "./screen.js";
 import { listModels } from "./settings.js";
 import {
+  heldGrant,
   heldToken,
   isRemembered,
   keepToken,
   lastSubject,
   removeToken,
   subjectOf,
+  takeAnswer,
   takeToken,
 } from "./tokens.js";
+
+// Most servers have no identity provider. What goes there is fetched where there is one.
+const loadOidc = () => import("./oidc.js");
 
 let shown = ""; // whose chats the page shows
 let isProxied = false; // whether a proxy signs people in, and no token is needed
@@ -25,20 +31,22 @@ let isProxied = false; // whether a proxy signs people in, and no token is neede
 // answer.
 const tabs = new BroadcastChannel(`parley ${new URL(".", location).pathname}`);
 tabs.addEventListener("message", ({ data }) => {
-  if (data === "token?" && shown) tabs.postMessage({ token: heldToken() });
+  // A refresh token is one tab's: providers may take each once only.
+  const grant = heldGrant() && { at: heldGrant().at };
+  if (data === "token?" && shown) tabs.postMessage({ token: heldToken(), grant });
   if (data === "signed out" && shown && !isProxied) leaveEmpty();
 });
 
 /**
- * The token that another tab has of the user who has signed in last, if one answers within a fifth
- * of a second.
+ * The token that another tab has of the user who has signed in last, and its grant, if one answers
+ * within a fifth of a second.
  */
 function askTabs() {
   const isWanted = (token) => token && subjectOf(token) === lastSubject();
   return new Promise((resolve) => {
-    tabs.addEventListener("message", ({ data }) => isWanted(data.token) && resolve(data.token));
+    tabs.addEventListener("message", ({ data }) => isWanted(data.token) && resolve(data));
     tabs.postMessage("token?");
-    setTimeout(resolve, 200);
+    setTimeout(resolve, 200, {});
   });
 }
 
@@ -54,12 +62,12 @@ export function signedIn() {
 export const otherThan = (token) =>
   [shown, signedIn()].find((subject) => subject && subject !== subjectOf(token));
 
-/** Signs in with this token, if the server takes it. */
-export async function signIn(token, remember) {
+/** Signs in with this token, if the server takes it; with its grant, if a provider has given it. */
+export async function signIn(token, remember, grant) {
   await api("GET", "me", { as: token });
   const isOther = otherThan(token);
   if (isOther) sessionStorage.clear();
-  keepToken(token, remember);
+  keepToken(token, remember, grant);
   if (isOther) leave();
   else await enter(token);
 }
@@ -88,7 +96,9 @@ async function enter(token, user) {
   takeTab(shown);
   useChoicesOf(shown);
   $("remembered").checked = isRemembered(token);
+  $("remembering").hidden = Boolean(heldGrant());
   $("of-token").hidden = isProxied;
+  if (heldGrant()) loadOidc().then(({ planRenewal }) => planRenewal());
   showOnly("app");
   // As the token has it, until the server has told.
   tellUser(isProxied ? user : { subject: shown, name: shown.split("/").at(-1) });
@@ -103,8 +113,8 @@ function tellUser({ subject, name }) {
 }
 
 /**
- * Forgets what this tab has kept of another user, and opens the chat from which the proxy's own
- * page was visited.
+ * Forgets what this tab has kept of another user, and opens the chat from which the page of the
+ * proxy, or of the identity provider, was visited.
  */
 function takeTab(subject) {
   if (!subject) return; // what is no token is nobody's, and will be refused
@@ -118,9 +128,9 @@ function takeTab(subject) {
 }
 
 function clearButToken() {
-  const token = sessionStorage.getItem("token");
+  const [token, grant] = [sessionStorage.getItem("token"), heldGrant()];
   sessionStorage.clear();
-  if (token) sessionStorage.setItem("token", token);
+  if (token) keepToken(token, false, grant);
 }
 
 /** Shows one part of the page: the app, the door, or the end of a proxy's sign-in. */
@@ -170,7 +180,7 @@ function orRefusal(error) {
   return error;
 }
 
-const refuse = sayAt("refusal");
+export const refuse = sayAt("refusal");
 
 /**
  * Asks for a token, and says why. What was typed is kept for when the same user comes back. `user`
@@ -181,8 +191,12 @@ export async function knock(reason = "", className = "", user) {
   refuse(reason, className);
   $("token").focus();
   $("source").replaceChildren();
-  const { subject, name, message } = user ?? (await api("GET", "me", { as: "" }).catch(orRefusal));
-  if (subject) {
+  const told = user ?? (await api("GET", "me", { as: "" }).catch(orRefusal));
+  const { subject, name, message, meta } = told;
+  const oidc = meta?.sign_in?.oidc;
+  if (oidc) {
+    (await loadOidc()).offer(oidc, reason);
+  } else if (subject) {
     $("source").replaceChildren(
       button(`Go on as ${name}`, { className: "", onclick: forgetToken }),
     );
@@ -213,18 +227,28 @@ $("remembered").onchange = ({ target }) => {
   if (heldToken()) keepToken(heldToken(), target.checked);
 };
 
-$("sign-out").onclick = () => {
+$("sign-out").onclick = async () => {
+  const isGranted = Boolean(heldGrant());
   removeToken();
   forgetChoices();
+  sessionStorage.clear();
   tabs.postMessage("signed out");
-  leaveEmpty();
+  if (!isGranted || !(await (await loadOidc()).leaveProvider())) leaveEmpty();
 };
 
 addEventListener("storage", () => {
   if (shown && signedIn() !== shown) leaveEmpty(); // another tab has signed out, or another user in
 });
 
-on.refused = (message) => (isProxied ? showEndOfSignIn() : knock(message));
+on.refused = async (message) => {
+  if (isProxied) showEndOfSignIn();
+  else if (heldGrant()) (await loadOidc()).goAgain(message);
+  else knock(message);
+};
+
+on.renew = async () => {
+  if (heldGrant()?.refresh) await (await loadOidc()).renew();
+};
 
 let isLeaving = false; // several requests may be refused at once
 on.changed = () => {
@@ -259,12 +283,13 @@ async function askProxy() {
  */
 export async function start() {
   const given = takeToken();
-  const user = heldToken() ? {} : await askProxy();
+  const answer = takeAnswer();
+  const user = heldToken() && !answer ? {} : await askProxy();
   if (user.subject) {
     shown = user.subject; // so that a link asks first
     isProxied = true;
   }
-  const problem = given ? await problemOf(useLink(given)) : "";
+  const problem = await problemOf(takeIn(given, answer));
   if ($("app").hidden && $("door").hidden) await enterAs(user, problem);
   else say(problem);
 }
@@ -287,6 +312,12 @@ async function refuseEntry(user, problem) {
   else await knock(problem || (user.status === 401 ? "" : user.message), "", user);
 }
 
+/** Signs in with the token of a link, or with what an identity provider has answered. */
+async function takeIn(given, answer) {
+  if (given) await useLink(given);
+  else if (answer) await (await loadOidc()).finish(answer);
+}
+
 const problemOf = (work) =>
   work.then(
     () => "",
@@ -295,6 +326,6 @@ const problemOf = (work) =>
 
 async function takeFromTabs() {
   if (!lastSubject()) return;
-  const token = await askTabs();
-  if (token && lastSubject()) keepToken(token, false); // else it was signed out meanwhile
+  const { token, grant } = await askTabs();
+  if (token && lastSubject()) keepToken(token, false, grant); // else it was signed out meanwhile
 }

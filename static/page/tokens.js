@@ -5,20 +5,32 @@
 export const heldToken = () => sessionStorage.getItem("token") ?? localStorage.getItem("token");
 export const isRemembered = (token) => localStorage.getItem("token") === token;
 
-/** The `sub` of a token; "" where it has none. Only the server can tell whether it is true. */
-export function subjectOf(token) {
+/** What a token says; nothing where it is none. Only the server can tell whether it is true. */
+export function claimsOf(token) {
   try {
     const claims = atob(token.split(".")[1].replace(/-/g, "+").replace(/_/g, "/"));
     const bytes = Uint8Array.from(claims, (character) => character.charCodeAt());
-    return String(JSON.parse(new TextDecoder().decode(bytes)).sub);
+    return Object(JSON.parse(new TextDecoder().decode(bytes)));
   } catch {
-    return "";
+    return {};
   }
 }
 
-export function keepToken(token, remember) {
+/** The `sub` of a token; "" where it has none. */
+export const subjectOf = (token) => String(claimsOf(token).sub ?? "");
+
+/**
+ * How the token of this tab was given by an identity provider: `at` (ms), and `refresh`, by which
+ * it gives the next, if it does. Null for another token.
+ */
+export const heldGrant = () => JSON.parse(sessionStorage.getItem("grant"));
+
+/** Keeps a token, on this device or for this tab. One with a grant is kept for the tab only. */
+export function keepToken(token, remember, grant = null) {
   sessionStorage.removeItem("token");
+  sessionStorage.removeItem("grant");
   localStorage.removeItem("token");
+  if (grant) sessionStorage.setItem("grant", JSON.stringify(grant));
   const storage = remember ? localStorage : sessionStorage;
   storage.setItem("token", token);
   localStorage.setItem("subject", subjectOf(token)); // that a link in a new tab can ask, too
@@ -27,6 +39,7 @@ export function keepToken(token, remember) {
 /** Forgets the token on this device. What was typed in this tab stays. */
 export function removeToken() {
   sessionStorage.removeItem("token");
+  sessionStorage.removeItem("grant");
   localStorage.removeItem("token");
   localStorage.removeItem("subject");
 }
@@ -42,4 +55,15 @@ export function takeToken() {
   const given = /^#token=([\w.-]*)/.exec(location.hash)?.[1];
   if (given !== undefined) history.replaceState(null, "", location.pathname + location.search);
   return given;
+}
+
+/**
+ * What an identity provider has sent the browser back with (OpenID Connect Core 1.0, 3.1.2.5),
+ * which is removed from the address at once; null where it has not.
+ */
+export function takeAnswer() {
+  const answer = new URLSearchParams(location.search);
+  if (!answer.has("state")) return null;
+  history.replaceState(null, "", location.pathname + location.hash);
+  return answer;
 }

@@ -107,7 +107,7 @@ def test_a_link_offers_to_remember(browser, server):
     page.open_link(page.user.token)
     page.wait_for_text("signs in", "#door")
     page.find("#remember").click()
-    page.find("#door button").click()
+    page.find("#by-token button").click()
     page.wait_for_text("No chats yet.")
     assert page.run("localStorage.token") == page.user.token
 

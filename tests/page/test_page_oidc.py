@@ -1,0 +1,409 @@
+"""Signing in at an identity provider, by the page: npm's certified one. Modules: `static/page/oidc.js`."""
+
+import json
+import uuid
+
+import pytest
+from selenium.webdriver.common.keys import Keys
+
+from browser import Page
+from openid import OpenID, come_in, openid, settings_of
+from provider import reply
+from servers import free_port, running
+
+pytestmark = pytest.mark.parametrize(
+    "engine", ["sqlite"], indirect=True
+)  # what the page does is the same on both
+STORED = "[sessionStorage, localStorage].map((each) => ({ ...each }))"
+
+
+class Home:
+    """A server, the provider where its users sign in, and their page."""
+
+    def __init__(self, server, provider):
+        self.server, self.provider = server, provider
+        self.address = server.url + "/"
+
+    def open(self, browser, rest=""):
+        page = Page(browser, self.server, self.address + rest)
+        page.home = self
+        return page
+
+    def enter(self, browser, name):
+        """The page of whoever has this name, and signs in."""
+        page = self.open(browser)
+        page.click("Sign in at")
+        come_in(page, name)
+        page.wait(lambda: page.text("#user") == f"name-of-{name}")
+        page.wait_for_text("No chats yet.")
+        return page
+
+
+@pytest.fixture(scope="module")
+def home_with(tmp_path_factory, provider_of_all):
+    """A function that returns a home whose provider is like this; each is made once."""
+    homes = {}
+
+    def home_with(prefix="", **options):
+        key = json.dumps([prefix, options])
+        if key not in homes:
+            homes[key] = make(prefix, options)
+        return homes[key]
+
+    def make(prefix, options):
+        port = free_port()
+        provider = OpenID(f"http://127.0.0.1:{port}{prefix}/", **options)
+        leaving.append(provider.close)
+        settings = {
+            "OPENAI_BASE_URL": provider_of_all.url + "/v1",
+            "DEFAULT_MODEL": "m-1",
+            "SCRIPT_NAME": prefix,
+        }
+        context = running(
+            tmp_path_factory.mktemp("home"), port=port, **settings, **settings_of(provider.issuer)
+        )
+        server = context.__enter__()
+        leaving.append(lambda: context.__exit__(None, None, None))
+        return Home(server, provider)
+
+    leaving = []
+    yield home_with
+    for leave in reversed(leaving):
+        leave()
+
+
+@pytest.fixture
+def home(home_with):
+    return home_with()
+
+
+@pytest.fixture
+def user():
+    """Somebody who has no chats."""
+    return f"user-{uuid.uuid4().hex[:8]}"
+
+
+@pytest.fixture(autouse=True)
+def forgotten(browser, server):
+    """Nobody is signed in at a provider, before and after."""
+    browser.get(server.url + "/health")  # cookies are of a host, whichever its port
+    browser.delete_all_cookies()
+    yield
+    browser.delete_all_cookies()
+    # The provider's own page has a field that Chromium does not like.
+    console = [entry for entry in browser.get_log("browser") if entry["source"] != "network"]
+    assert [entry for entry in console if "/interaction/" not in entry["message"]] == []
+
+
+def refused(page):
+    page.wait(lambda: page.text("#refusal"))
+    return page.text("#refusal")
+
+
+def grant(page):
+    return json.loads(page.run("sessionStorage.grant"))
+
+
+# Signing in
+
+
+@pytest.mark.parametrize("prefix", ["", "/chat"])
+def test_who_signs_in_has_their_chats_and_leaves_nothing_in_the_address(
+    browser, home_with, provider, user, prefix
+):
+    home = home_with(prefix)
+    page = home.enter(browser, user)
+    assert browser.current_url == home.address
+    page.say("Hello")
+    page.wait_for_turns("Hello", "The answer.")
+    page.find("#account-button").click()
+    page.wait_for_text(f"Signed in as {user}", "#account")
+    assert not page.shows("#remembered")
+    in_tab, on_device = page.run(STORED)
+    assert in_tab["token"].count(".") == 2 and json.loads(in_tab["grant"])["refresh"]
+    assert "signing in" not in in_tab
+    assert "token" not in on_device and "grant" not in on_device
+    browser.refresh()
+    page.wait_for_turns("Hello", "The answer.")
+    browser.back()
+    assert "code=" not in browser.current_url and "state=" not in browser.current_url
+
+
+def test_the_door_offers_the_provider_and_a_token_behind_it(browser, home, check):
+    page = home.open(browser)
+    page.wait_for_text(f"Sign in at 127.0.0.1:{home.provider.port}", "#door")
+    page.wait(lambda: page.focused == "provider")
+    assert not page.shows("#token") and page.text("#source") == ""
+    check("the door with a provider")
+    page.find("#by-token summary").click()
+    page.enter("none")
+    assert "The token is not whole" in refused(page)
+
+
+def test_an_answer_to_nobody_signs_in_nobody(browser, home, user):
+    """A link with a code in it would have one write into the account of whoever has sent it."""
+    before = home.provider.control()["asked"]
+    page = home.open(browser, "?code=of-mallory&state=guessed")
+    assert "This sign-in was not begun in this tab" in refused(page)
+    assert browser.current_url == home.address
+    assert home.provider.control()["asked"] == before
+    page = home.enter(browser, user)
+    browser.get(home.address + "?code=of-mallory&state=guessed")
+    page.wait_for_text("This sign-in was not begun in this tab", "#notice")
+    assert page.text("#user") == f"name-of-{user}"  # who was signed in still is
+
+
+def test_a_token_for_another_sign_in_is_refused(browser, home, user):
+    home.provider.control(nonce="another")
+    try:
+        page = home.open(browser)
+        page.click("Sign in at")
+        come_in(page, user)
+        assert "The token belongs to another sign-in" in refused(page)
+    finally:
+        home.provider.control(nonce=None)
+    assert "token" not in page.run(STORED)[0]
+    page.click("Sign in at")
+    page.wait_for_text("No chats yet.")
+
+
+def test_a_code_is_good_once(browser, home, user):
+    page = home.enter(browser, user)
+    code = home.provider.control()["codes"][-1]
+    begun = {"state": "again", "nonce": "n", "verifier": "v" * 43}
+    page.run("sessionStorage['signing in'] = arguments[0]", json.dumps(begun))
+    browser.get(f"{home.address}?code={code}&state=again")
+    told = refused(page)
+    assert told == f"127.0.0.1:{home.provider.port} refused: grant request is invalid"
+    assert "token" not in page.run(STORED)[0]
+
+
+def test_who_refuses_at_the_provider_is_back_at_the_door(browser, home, user):
+    page = home.open(browser)
+    page.click("Sign in at")
+    page.wait(lambda: page.run("Boolean(document.querySelector('[name=login]'))"))
+    page.click("[ Cancel ]")
+    assert "refused: End-User aborted interaction" in refused(page)
+    page.click("Sign in at")
+    come_in(page, user)
+    page.wait_for_text("No chats yet.")
+
+
+def test_another_provider_that_answers_is_noticed(browser, home, user):
+    page = home.open(browser)
+    page.wait(lambda: page.shows("#provider"))
+    begun = {"state": "mine", "nonce": "n", "verifier": "v" * 43}
+    page.run("sessionStorage['signing in'] = arguments[0]", json.dumps(begun))
+    browser.get(f"{home.address}?code=any&state=mine&iss=https://evil.example")
+    assert "Another provider than" in refused(page)
+
+
+@pytest.mark.parametrize("ahead, told", [(120, "is not valid yet."), (-200, "has expired.")])
+def test_clocks_that_differ_are_told(browser, home_with, user, ahead, told):
+    home = home_with(ahead=ahead, seconds=60)
+    page = home.open(browser)
+    page.click("Sign in at")
+    come_in(page, user)
+    sentence = refused(page)
+    host = f"127.0.0.1:{home.provider.port}"
+    assert told in sentence
+    assert sentence.endswith(f"The clocks of {host} and of this server differ.")
+
+
+def test_a_provider_that_allows_no_page_to_ask_it_is_told(browser, home, user):
+    home.provider.control(cors=False)
+    try:
+        page = home.open(browser)
+        page.click("Sign in at")
+        come_in(page, user)
+        told = refused(page)
+    finally:
+        home.provider.control(cors=True)
+    assert "cannot be reached, or does not let http://127.0.0.1:" in told
+    assert any("CORS" in entry["message"] for entry in browser.get_log("browser"))
+    page.click("Sign in at")
+    page.wait_for_text("No chats yet.")
+
+
+def test_a_provider_that_is_away_is_told_and_asked_again(browser, tmp_path, user):
+    port, issuer_port = free_port(), free_port()
+    issuer = f"http://127.0.0.1:{issuer_port}"
+    with running(tmp_path, port=port, **settings_of(issuer)) as server:
+        page = Page(browser, server)
+        assert refused(page) == f"127.0.0.1:{issuer_port} cannot be reached. Try again later."
+        page.click("Sign in at")
+        assert "cannot be reached" in refused(page)
+        with openid(server.url + "/", port=issuer_port):
+            page.wait(lambda: get_in(page), seconds=30)
+            come_in(page, user)
+            page.wait_for_text("No chats yet.")
+
+
+def get_in(page):
+    """Click, and say whether the provider is there."""
+    if page.shows("#provider"):
+        page.find("#provider").click()
+    return page.run("Boolean(document.querySelector('[name=login]'))")
+
+
+# Tabs
+
+
+def test_another_tab_is_signed_in_and_all_are_signed_out(browser, home, user):
+    page = home.enter(browser, user)
+    first = browser.current_window_handle
+    browser.switch_to.new_window("tab")
+    browser.get(home.address)
+    page.wait_for_text("No chats yet.")
+    assert "refresh" not in grant(page)  # the provider takes each once only
+    page.find("#account-button").click()
+    page.find("#sign-out").click()
+    page.wait_for_text("Do you want to sign-out", "body")
+    assert "token" not in browser.current_url and "hint" not in browser.current_url
+    page.click("Yes, sign me out")
+    page.wait(lambda: page.shows("#provider"))
+    assert browser.current_url.partition("?")[0] == home.address
+    page.click("Sign in at")
+    page.wait(lambda: page.run("Boolean(document.querySelector('[name=login]'))"))  # it asks anew
+    browser.close()
+    browser.switch_to.window(first)
+    page.wait(lambda: page.shows("#provider"))
+    assert page.run(STORED)[0] == {}
+
+
+def test_two_tabs_may_sign_in_at_the_same_time(browser, home, user):
+    page = home.open(browser)
+    first = browser.current_window_handle
+    page.click("Sign in at")
+    browser.switch_to.new_window("tab")
+    browser.get(home.address)
+    page.click("Sign in at")
+    come_in(page, user)
+    page.wait_for_text("No chats yet.")
+    browser.close()
+    browser.switch_to.window(first)
+    come_in(page, user)
+    page.wait_for_text("No chats yet.")
+
+
+# A token ends
+
+
+def test_no_word_of_a_reply_is_lost_while_tokens_are_renewed(browser, home_with, provider, user):
+    """Sixty seconds of a reply, and each token is good for ten."""
+    home = home_with(seconds=10)
+    page = home.enter(browser, user)
+    words = [f"word{number} " for number in range(60)]
+    provider.script = [reply(*(part for word in words for part in (word, 1)), "end.")]
+    refreshes = [grant(page)["refresh"]]
+    page.say("Talk")
+    page.wait_for_text("word1 ")
+    page.wait(lambda: len(noted(refreshes, page)) > 4, seconds=60)
+    whole = ["Talk", "".join(words) + "end."]
+    page.wait(lambda: page.turns == whole and page.is_idle, seconds=60)
+    assert len(provider.posts) == 1
+    assert page.text("#connection") == "" and page.text("#notice") == ""
+    assert home.provider.control()["asked"].count("refresh_token") >= 6
+
+
+def noted(refreshes, page):
+    """The refresh tokens that there were: each takes the place of the one before."""
+    if (refresh := grant(page)["refresh"]) not in refreshes:
+        refreshes.append(refresh)
+    return refreshes
+
+
+def test_without_a_refresh_token_the_provider_is_visited_again(browser, home_with, provider, user):
+    page = home_with(refreshes=False).enter(browser, user)
+    assert "refresh" not in grant(page)
+    with_a_draft(page)
+    address = browser.current_url
+    end_token(page)
+    page.press(Keys.ENTER)
+    assert_back_with_draft(page, address, provider)
+
+
+def test_a_refresh_token_that_is_refused_leads_to_the_provider(browser, home, provider, user):
+    page = home.enter(browser, user)
+    with_a_draft(page)
+    address = browser.current_url
+    home.provider.control(revoke=True)
+    end_token(page)
+    page.press(Keys.ENTER)
+    assert_back_with_draft(page, address, provider)
+    assert home.provider.control()["asked"][-2:] == ["refresh_token", "authorization_code"]
+
+
+def test_a_token_that_is_refused_is_renewed_and_the_message_sent(browser, home, provider, user):
+    page = home.enter(browser, user)
+    with_a_draft(page)
+    before = grant(page)["refresh"]
+    end_token(page)
+    page.press(Keys.ENTER)
+    page.wait_for_turns("Hello", "The answer.", "A draft", "The answer.")
+    assert grant(page)["refresh"] != before
+    assert len(provider.posts) == 2
+
+
+def test_a_page_that_is_loaded_with_an_old_token_renews_it(browser, home, user):
+    page = home.enter(browser, user)
+    page.run("sessionStorage.token = sessionStorage.token.slice(0, -9) + 'AAAAAAAAA'")
+    browser.refresh()
+    page.wait_for_text("No chats yet.")
+    assert page.text("#user") == f"name-of-{user}"
+
+
+def test_another_person_finds_nothing_of_the_first(browser, home_with, provider, user):
+    home = home_with(refreshes=False)
+    page = home.enter(browser, user)
+    with_a_draft(page)
+    browser.delete_all_cookies()  # of the provider, which asks who is there
+    end_token(page)
+    page.press(Keys.ENTER)
+    come_in(page, "bob")
+    page.wait(lambda: page.text("#user") == "name-of-bob")
+    page.wait_for_text("No chats yet.")
+    assert page.turns == [] and page.run("document.getElementById('text').value") == ""
+    assert "draft" not in json.dumps(page.run(STORED)) and user not in json.dumps(page.run(STORED))
+
+
+def test_a_token_that_is_refused_as_it_is_given_is_not_asked_for_again(browser, home, user):
+    page = home.enter(browser, user)
+    end_token(page, seconds_ago=0, refresh=None)
+    page.press("Hello", Keys.ENTER)
+    assert "was not signed with a key" in refused(page)
+    assert page.text("#provider").startswith("Sign in at")
+    page.click("Sign in at")
+    page.wait(lambda: page.run("document.getElementById('text').value") == "Hello")
+
+
+def with_a_draft(page):
+    page.say("Hello")
+    page.wait_for_turns("Hello", "The answer.")
+    page.press("A draft")
+
+
+def end_token(page, seconds_ago=3600, **changes):
+    """Have the token of the page be one that its server refuses, and that was given so long ago."""
+    script = """
+        const [ago, changes, done] = arguments;
+        window.isOld = true;
+        const grant = { ...JSON.parse(sessionStorage.grant), at: Date.now() - ago * 1000, ...changes };
+        sessionStorage.grant = JSON.stringify(grant);
+        sessionStorage.token = sessionStorage.token.slice(0, -9) + "AAAAAAAAA";
+        import(new URL("static/page/api.js", location)).then(({ useToken }) => {
+            useToken(sessionStorage.token);
+            done();
+        });
+    """
+    page.driver.execute_async_script(script, seconds_ago, changes)
+
+
+def assert_back_with_draft(page, address, provider):
+    draft = "document.getElementById('text').value"
+    page.wait(lambda: not page.run("window.isOld") and page.run(draft) == "A draft")
+    page.wait_for_turns("Hello", "The answer.")
+    assert page.driver.current_url == address
+    assert len(provider.posts) == 1
+    page.find("#text").send_keys(Keys.ENTER)
+    page.wait_for_turns("Hello", "The answer.", "A draft", "The answer.")
