@@ -148,11 +148,13 @@ def check(page, server, provider, database):
     page.wait(lambda: "Stopped" in page.text("article:last-child footer"), "thinking is stopped")
 
     provider.script = [silence(30)]
+    asked = len(provider.posts)
     page.say("Think")
     page.wait(
         lambda: page.run("document.querySelector('.dots')?.getAnimations().length"),
         "something moves",
     )
+    page.wait(lambda: len(provider.posts) > asked, "the model is asked")
     page.find("#stop").click()
     page.wait(lambda: "Stopped" in page.text("article:last-child footer"), "stopped")
 
