@@ -53,6 +53,10 @@ REFUSALS = {
     jwt.InvalidAudienceError: "The token is for another audience.",
 }
 
+# What the `typ` of other tokens says: those for access (RFC 9068), and those by which a provider
+# signs somebody out (OpenID Connect Back-Channel Logout 1.0, section 2.4), which have `events`.
+NO_ID_TOKENS = ("at+jwt", "application/at+jwt", "logout+jwt", "application/logout+jwt")
+
 Settings = Mapping[str, Any]
 Pair = tuple[str, Any]  # an algorithm, and a key for it
 
@@ -84,8 +88,7 @@ class Tokens:
         self._keys_for = keys_for  # the pairs any of which may have signed a token
         self.signing = signing  # such a pair, or None
         self.provider = provider  # at which the page signs people in, where there is one
-        # Room for tokens that wait for an identity provider, where there is one, and for strangers
-        # who want to know how to sign in.
+        # Room for tokens that wait for an identity provider, where there is one.
         self.waiting = waiting or Bulkhead(1)
         # A sentence for a user without a token.
         self.source = f"Tokens for this server come from {self.issuer}."
@@ -133,21 +136,25 @@ class Tokens:
         if claims["sub"].startswith(PROXY) and not self._is_own():
             raise InvalidToken(f"Only a token of this server's own may have {PROXY} in its sub.")
         if self.provider:
-            self._check_audience(claims, self.provider.client_id)
+            self._check_audience(claims, jwt.get_unverified_header(token))
         return claims
 
-    def _check_audience(self, claims: Mapping[str, Any], client_id: str) -> None:
-        """Raises InvalidToken where a token is neither for JWT_AUDIENCE nor for this client (OpenID
-        Connect Core 1.0, section 3.1.3.7)."""
+    def _check_audience(self, claims: Mapping[str, Any], header: Mapping[str, Any]) -> None:
+        """Raises InvalidToken where a token is neither for JWT_AUDIENCE nor an ID token of this
+        client (OpenID Connect Core 1.0, section 3.1.3.7)."""
         named = claims.get("aud")
         audiences = named if isinstance(named, list) else [named]
         is_odd = not all(isinstance(each, str) for each in audiences)
         if not is_odd and self.audience and self.audience in audiences:
             return
+        client_id = self.provider and self.provider.client_id
         if is_odd or client_id not in audiences:
             raise InvalidToken(REFUSALS[jwt.InvalidAudienceError])
-        if claims.get("azp", client_id) != client_id:
+        # A token for access names its client otherwise (RFC 9068, section 2.2).
+        if any(claims.get(claim, client_id) != client_id for claim in ("azp", "client_id")):
             raise InvalidToken("The token was given to another client.")
+        if "events" in claims or str(header.get("typ", "")).lower() in NO_ID_TOKENS:
+            raise InvalidToken("The token is no ID token.")
 
     def _identity(self, claims: Mapping[str, Any]) -> Identity:
         """Another server than one that signs people in by OpenID Connect looks at `sub` alone."""

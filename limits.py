@@ -23,6 +23,7 @@ SMALL = 2**14  # bytes of texts that need no room
 IMPORT_SIZE = 16  # times the bytes of another body, that an import may have
 IMPORTS = 2  # imports and forks at a time; of one user, one
 EXPORTS = 4  # pages of exports that are made at a time; of one user, two
+STRANGERS = 16  # who wait for an identity provider, to know how to sign in
 DOCUMENTS = 2  # answers in pieces that are made of the database; of one user, one
 THREAD_TTL = 60  # seconds
 

@@ -70,9 +70,9 @@ class IdentityProvider:
         return told | {name: getattr(found, name, None) for name in names}
 
     def origins(self, found: Discovered | None) -> list[str]:
-        """Those to which a page that signs in there has to speak, each once."""
-        urls = [self.issuer] + ([found.token_endpoint] if found else [])
-        return [*dict.fromkeys(map(origin_of, urls))]
+        """Those to which a page that signs in there has to speak: the token endpoint's, which is
+        mostly the issuer's."""
+        return [origin_of(found.token_endpoint if found else self.issuer)]
 
 
 def read_discovery(document: Any, issuer: str) -> Discovered:

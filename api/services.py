@@ -6,7 +6,7 @@ from flask import Flask, current_app, request
 
 from api.static_files import StaticFiles
 from auth import Tokens
-from limits import DOCUMENTS, EXPORTS, HELD, IMPORTS, SEARCHES, STREAMS, Bulkhead
+from limits import DOCUMENTS, EXPORTS, HELD, IMPORTS, SEARCHES, STRANGERS, STREAMS, Bulkhead
 from llm import Catalog
 from replies import Replies
 
@@ -23,13 +23,14 @@ class Services:
     imports: Bulkhead = dataclasses.field(default_factory=lambda: Bulkhead(IMPORTS))  # and forks
     exports: Bulkhead = dataclasses.field(default_factory=lambda: Bulkhead(EXPORTS))
     documents: Bulkhead = dataclasses.field(default_factory=lambda: Bulkhead(DOCUMENTS))
+    strangers: Bulkhead = dataclasses.field(default_factory=lambda: Bulkhead(STRANGERS))
 
     def fit(self, threads: int, connections: int) -> None:
         """Take so much at a time as a server with these has room for."""
-        # Of sixteen threads, ten may be held by waits, one wait for an identity provider: five are
-        # left for short requests.
+        # Of sixteen threads, ten may be held by waits, and of those who wait for an identity
+        # provider, one by a token and one by a stranger: four are left for short requests.
         self.held.size = max(1, threads * 5 // 8)
-        self.tokens.waiting.size = max(1, threads // 16)
+        self.tokens.waiting.size = self.strangers.size = max(1, threads // 16)
         # Half of the files are for connections, half of which may be streams. A reply has two
         # files, and a third of all is for replies.
         self.streams.size = connections // 2

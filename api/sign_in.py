@@ -1,7 +1,7 @@
 """How a page signs in by OpenID Connect: what a stranger is told, and to whom the page may speak.
 
-A stranger may wait for the identity provider, in a few of the places that tokens wait in. Who finds
-none is told without its endpoints.
+A stranger may wait for the identity provider, in one of a few places. Who finds none is told
+without its endpoints.
 """
 
 import contextlib
@@ -11,7 +11,7 @@ from api.services import services, step_aside
 from limits import Overloaded
 from oidc import Discovered, IdentityProvider
 
-STRANGERS = ""  # all of them are one user of the places; no token is empty that waits for its key
+STRANGERS = ""  # all of them are one user of the places
 
 
 def told_to_strangers() -> dict[str, Any]:
@@ -30,7 +30,7 @@ def _discovered(provider: IdentityProvider) -> Discovered | None:
     """What is known of it, at hand or within ten seconds."""
     if found := provider.at_hand():
         return found
-    with contextlib.suppress(Overloaded), services().tokens.waiting.slot(STRANGERS):
+    with contextlib.suppress(Overloaded), services().strangers.slot(STRANGERS):
         step_aside()
         return provider.soon()
     return None

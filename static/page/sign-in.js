@@ -32,7 +32,7 @@ let isProxied = false; // whether a proxy signs people in, and no token is neede
 const tabs = new BroadcastChannel(`parley ${new URL(".", location).pathname}`);
 tabs.addEventListener("message", ({ data }) => {
   // A refresh token is one tab's: providers may take each once only.
-  const grant = heldGrant() && { at: heldGrant().at };
+  const grant = heldGrant() && { ...heldGrant(), refresh: undefined };
   if (data === "token?" && shown) tabs.postMessage({ token: heldToken(), grant });
   if (data === "signed out" && shown && !isProxied) leaveEmpty();
 });
@@ -119,10 +119,9 @@ function tellUser({ subject, name }) {
 function takeTab(subject) {
   if (!subject) return; // what is no token is nobody's, and will be refused
   const before = sessionStorage.getItem("subject");
-  const isAnothers = before ? before !== subject : isProxied;
-  if (isAnothers) clearButToken();
+  const chat = before && before !== subject ? "" : sessionStorage.getItem("chat");
+  if (before !== subject) clearButToken();
   sessionStorage.setItem("subject", subject);
-  const chat = sessionStorage.getItem("chat");
   if (chat && !location.hash) history.replaceState(null, "", chat);
   store("chat", "");
 }
@@ -227,13 +226,15 @@ $("remembered").onchange = ({ target }) => {
   if (heldToken()) keepToken(heldToken(), target.checked);
 };
 
-$("sign-out").onclick = async () => {
-  const isGranted = Boolean(heldGrant());
+$("sign-out").onclick = () => {
+  const grant = heldGrant();
   removeToken();
   forgetChoices();
-  sessionStorage.clear();
   tabs.postMessage("signed out");
-  if (!isGranted || !(await (await loadOidc()).leaveProvider())) leaveEmpty();
+  sessionStorage.clear();
+  // The page that is loaded goes on to the provider: it knows nothing that could be seen or kept.
+  if (grant) sessionStorage.setItem("leaving", JSON.stringify(grant.oidc ?? null));
+  leave();
 };
 
 addEventListener("storage", () => {
@@ -282,6 +283,7 @@ async function askProxy() {
  * another tab's token.
  */
 export async function start() {
+  if (sessionStorage.getItem("leaving")) (await loadOidc()).leaveProvider();
   const given = takeToken();
   const answer = takeAnswer();
   const user = heldToken() && !answer ? {} : await askProxy();

@@ -2,6 +2,8 @@
 
 // shared with other tabs.
 
+import { store } from "./api.js";
+
 export const heldToken = () => sessionStorage.getItem("token") ?? localStorage.getItem("token");
 export const isRemembered = (token) => localStorage.getItem("token") === token;
 
@@ -20,20 +22,27 @@ export function claimsOf(token) {
 export const subjectOf = (token) => String(claimsOf(token).sub ?? "");
 
 /**
- * How the token of this tab was given by an identity provider: `at` (ms), and `refresh`, by which
- * it gives the next, if it does. Null for another token.
+ * How the token of this tab was given by an identity provider: `at` (ms), `oidc` as the server
+ * describes that, and `refresh`, by which it gives the next, if it does. Null for another token.
  */
 export const heldGrant = () => JSON.parse(sessionStorage.getItem("grant"));
 
 /** Keeps a token, on this device or for this tab. One with a grant is kept for the tab only. */
 export function keepToken(token, remember, grant = null) {
-  sessionStorage.removeItem("token");
-  sessionStorage.removeItem("grant");
-  localStorage.removeItem("token");
-  if (grant) sessionStorage.setItem("grant", JSON.stringify(grant));
   const storage = remember ? localStorage : sessionStorage;
   storage.setItem("token", token);
+  (remember ? sessionStorage : localStorage).removeItem("token");
+  store("grant", grant && JSON.stringify(grant));
   localStorage.setItem("subject", subjectOf(token)); // that a link in a new tab can ask, too
+}
+
+/**
+ * Another token of the same user takes the place of this tab's. Who is signed in on this device is
+ * another matter: another tab may have another user by now.
+ */
+export function replaceToken(token, grant) {
+  sessionStorage.setItem("token", token);
+  store("grant", JSON.stringify(grant));
 }
 
 /** Forgets the token on this device. What was typed in this tab stays. */

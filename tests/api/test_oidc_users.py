@@ -53,6 +53,7 @@ def test_an_id_token_names_who_asks(home):
 
 OTHER_AUDIENCE = (401, "The token is for another audience.")
 OTHER_CLIENT = (401, "The token was given to another client.")
+NO_ID_TOKEN = (401, "The token is no ID token.")
 PROXYS = (401, "Only a token of this server's own may have proxy:/ in its sub.")
 AUDIENCES = [
     ({"aud": ["other", CLIENT_ID]}, None),
@@ -66,6 +67,10 @@ AUDIENCES = [
     ({"aud": {CLIENT_ID: 1}}, OTHER_AUDIENCE),
     ({"aud": "other", "azp": CLIENT_ID}, OTHER_AUDIENCE),
     *(({"azp": odd}, OTHER_CLIENT) for odd in ("other", "", 5, [CLIENT_ID])),
+    ({"client_id": CLIENT_ID}, None),
+    ({"client_id": "other"}, OTHER_CLIENT),
+    ({"events": {"http://schemas.openid.net/event/backchannel-logout": {}}}, NO_ID_TOKEN),
+    *(({"typ": typ}, NO_ID_TOKEN) for typ in ("at+jwt", "application/at+jwt", "Logout+JWT")),
     ({"iss": URL}, (401, "The token is by another issuer.")),
     ({"exp": 5}, (401, "The token has expired. Get a new one.")),
     ({"sub": "proxy:/alice"}, PROXYS),

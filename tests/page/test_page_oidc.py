@@ -4,6 +4,7 @@ import json
 import uuid
 
 import pytest
+import requests
 from selenium.webdriver.common.keys import Keys
 
 from browser import Page
@@ -44,13 +45,13 @@ def home_with(tmp_path_factory, provider_of_all):
     """A function that returns a home whose provider is like this; each is made once."""
     homes = {}
 
-    def home_with(prefix="", **options):
-        key = json.dumps([prefix, options])
+    def home_with(prefix="", allowed=None, **options):
+        key = json.dumps([prefix, allowed, options])
         if key not in homes:
-            homes[key] = make(prefix, options)
+            homes[key] = make(prefix, allowed, options)
         return homes[key]
 
-    def make(prefix, options):
+    def make(prefix, allowed, options):
         port = free_port()
         provider = OpenID(f"http://127.0.0.1:{port}{prefix}/", **options)
         leaving.append(provider.close)
@@ -58,6 +59,7 @@ def home_with(tmp_path_factory, provider_of_all):
             "OPENAI_BASE_URL": provider_of_all.url + "/v1",
             "DEFAULT_MODEL": "m-1",
             "SCRIPT_NAME": prefix,
+            "ALLOWED_USERS": allowed,
         }
         context = running(
             tmp_path_factory.mktemp("home"), port=port, **settings, **settings_of(provider.issuer)
@@ -167,11 +169,18 @@ def test_a_token_for_another_sign_in_is_refused(browser, home, user):
     page.wait_for_text("No chats yet.")
 
 
+def begin(page, state):
+    """Have the tab wait for an answer with this state, as if it had begun to sign in."""
+    error = requests.get(page.home.address + "me", timeout=5).json()["errors"][0]
+    oidc = error["meta"]["sign_in"]["oidc"]
+    begun = {"state": state, "nonce": "n", "verifier": "v" * 43, "oidc": oidc}
+    page.run("sessionStorage['signing in'] = arguments[0]", json.dumps(begun))
+
+
 def test_a_code_is_good_once(browser, home, user):
     page = home.enter(browser, user)
     code = home.provider.control()["codes"][-1]
-    begun = {"state": "again", "nonce": "n", "verifier": "v" * 43}
-    page.run("sessionStorage['signing in'] = arguments[0]", json.dumps(begun))
+    begin(page, "again")
     browser.get(f"{home.address}?code={code}&state=again")
     told = refused(page)
     assert told == f"127.0.0.1:{home.provider.port} refused: grant request is invalid"
@@ -192,8 +201,7 @@ def test_who_refuses_at_the_provider_is_back_at_the_door(browser, home, user):
 def test_another_provider_that_answers_is_noticed(browser, home, user):
     page = home.open(browser)
     page.wait(lambda: page.shows("#provider"))
-    begun = {"state": "mine", "nonce": "n", "verifier": "v" * 43}
-    page.run("sessionStorage['signing in'] = arguments[0]", json.dumps(begun))
+    begin(page, "mine")
     browser.get(f"{home.address}?code=any&state=mine&iss=https://evil.example")
     assert "Another provider than" in refused(page)
 
@@ -219,7 +227,8 @@ def test_a_provider_that_allows_no_page_to_ask_it_is_told(browser, home, user):
         told = refused(page)
     finally:
         home.provider.control(cors=True)
-    assert "cannot be reached, or does not let http://127.0.0.1:" in told
+    place = home.address.rstrip("/")
+    assert told == f"127.0.0.1:{home.provider.port} does not let {place} ask it (CORS)."
     assert any("CORS" in entry["message"] for entry in browser.get_log("browser"))
     page.click("Sign in at")
     page.wait_for_text("No chats yet.")
@@ -240,10 +249,22 @@ def test_a_provider_that_is_away_is_told_and_asked_again(browser, tmp_path, user
 
 
 def get_in(page):
-    """Click, and say whether the provider is there."""
-    if page.shows("#provider"):
-        page.find("#provider").click()
+    """Click, where the page still is, and say whether the provider is there."""
+    page.run("document.getElementById('provider')?.click()")
     return page.run("Boolean(document.querySelector('[name=login]'))")
+
+
+def test_who_is_not_allowed_can_come_as_another(browser, home_with, user):
+    home = home_with(allowed="alice")
+    page = home.open(browser)
+    page.click("Sign in at")
+    come_in(page, user)
+    assert "This user is not allowed on this server." in refused(page)
+    page.click("Sign in at")
+    come_in(page, "alice")  # the provider asks who is there, though it knows
+    page.wait(lambda: page.text("#user") == "name-of-alice")
+    page.driver.refresh()
+    page.wait_for_text("No chats yet.")
 
 
 # Tabs
@@ -269,6 +290,25 @@ def test_another_tab_is_signed_in_and_all_are_signed_out(browser, home, user):
     browser.switch_to.window(first)
     page.wait(lambda: page.shows("#provider"))
     assert page.run(STORED)[0] == {}
+
+
+def test_signing_out_leaves_nothing_though_the_provider_shows_nothing(browser, home, user):
+    page = home.enter(browser, user)
+    page.press("A draft")
+    home.provider.control(end=True)
+    try:
+        page.find("#account-button").click()
+        page.find("#sign-out").click()
+        page.wait(lambda: page.shows("#provider"))
+        assert not page.shows("#app")
+        assert page.run(STORED)[0] == {} and user not in json.dumps(page.run(STORED))
+        assert page.run("document.getElementById('text').value") == ""
+    finally:
+        home.provider.control(end=False)
+    page.click("Sign in at")
+    come_in(page, "bob")  # it asks who is there, though it has not heard of the end
+    page.wait(lambda: page.text("#user") == "name-of-bob")
+    assert page.run("document.getElementById('text').value") == ""
 
 
 def test_two_tabs_may_sign_in_at_the_same_time(browser, home, user):
@@ -334,6 +374,66 @@ def test_a_refresh_token_that_is_refused_leads_to_the_provider(browser, home, pr
     assert home.provider.control()["asked"][-2:] == ["refresh_token", "authorization_code"]
 
 
+HIDDEN = {"status": 400, "text": '{"error": "invalid_grant"}', "cors": False}
+
+
+@pytest.mark.parametrize(
+    "refusals",
+    [[{"status": 403, "text": "<p>No.</p>", "cors": True}], [HIDDEN] * 5],
+    ids=["no JSON", "not to be read"],
+)
+def test_a_refusal_that_is_not_understood_leads_to_the_provider(
+    browser, home, provider, user, refusals
+):
+    page = home.enter(browser, user)
+    with_a_draft(page)
+    address = browser.current_url
+    home.provider.control(refusals=refusals)
+    end_token(page)
+    page.press(Keys.ENTER)
+    if len(refusals) > 1:
+        page.wait_for_text("does not let http://127.0.0.1:", "#connection")
+        assert any("CORS" in entry["message"] for entry in browser.get_log("browser"))
+    page.wait(lambda: not page.run("window.isOld"), seconds=30)
+    assert_back_with_draft(page, address, provider)
+    browser.get_log("browser")
+
+
+def test_a_provider_that_has_a_fault_is_asked_again(browser, home, provider, user):
+    page = home.enter(browser, user)
+    with_a_draft(page)
+    home.provider.control(refusals=[{"status": 503, "text": "<p>Later.</p>", "cors": True}] * 2)
+    end_token(page)
+    page.press(Keys.ENTER)
+    page.wait_for_turns("Hello", "The answer.", "A draft", "The answer.")
+    assert grant(page)["refresh"]
+
+
+def test_another_user_of_the_device_stays_when_a_token_is_renewed(browser, home, user):
+    page = home.enter(browser, user)
+    browser.execute_script("localStorage.token = 'of-bob'; localStorage.subject = 'bob'")
+    before = grant(page)["refresh"]
+    renew = "const done = arguments[0]; import('/static/page/oidc.js').then(({ renew }) => renew()).then(done)"
+    browser.execute_async_script(renew)
+    assert grant(page)["refresh"] != before
+    on_device = page.run(STORED)[1]
+    assert (on_device["token"], on_device["subject"]) == ("of-bob", "bob")
+
+
+def test_a_token_without_its_times_is_not_renewed_for_ever(browser, home, user):
+    home.enter(browser, user)
+    script = """
+        const done = arguments[0];
+        sessionStorage.token = `e30.${btoa(JSON.stringify({ sub: sessionStorage.subject, exp: 2e9 }))}.x`;
+        import("/static/page/oidc.js").then(({ planRenewal }) => {
+            planRenewal();
+            setTimeout(done, 500);
+        });
+    """
+    browser.execute_async_script(script)
+    assert "refresh_token" not in home.provider.control()["asked"][-1:]
+
+
 def test_a_token_that_is_refused_is_renewed_and_the_message_sent(browser, home, provider, user):
     page = home.enter(browser, user)
     with_a_draft(page)
@@ -349,8 +449,8 @@ def test_a_page_that_is_loaded_with_an_old_token_renews_it(browser, home, user):
     page = home.enter(browser, user)
     page.run("sessionStorage.token = sessionStorage.token.slice(0, -9) + 'AAAAAAAAA'")
     browser.refresh()
+    page.wait(lambda: page.text("#user") == f"name-of-{user}")
     page.wait_for_text("No chats yet.")
-    assert page.text("#user") == f"name-of-{user}"
 
 
 def test_another_person_finds_nothing_of_the_first(browser, home_with, provider, user):

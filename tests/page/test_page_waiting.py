@@ -62,9 +62,8 @@ def test_an_answer_from_before_a_loss_does_not_say_that_the_connection_is_found(
     gate = threading.Event()
     provider.script = [reply("One ", "two ", gate, "three.")]
     page = Page(browser, server, proxy.url).enter()
-    page.driver.execute_script(
-        HOLD_READING, "sessions?"
-    )  # the list's answer has arrived, and is not read yet
+    page.wait_for_text("No chats yet.")  # which is an answer of the same path
+    page.driver.execute_script(HOLD_READING, "sessions?")
     page.say("Count")
     page.wait_for_text("One two", "article:last-child")
     page.wait(lambda: page.run("window.held.length"))

@@ -113,7 +113,7 @@ class Page:
     def is_idle(self):
         return self.shows("#send")
 
-    def wait(self, condition, message="it did not come to that", seconds=10):
+    def wait(self, condition, message="it did not come to that", seconds=20):
         """Wait until this function returns what is true. To be asked costs the browser some milliseconds: what takes longer is
         asked for less often."""
         deadline, pause = time.monotonic() + seconds, 0.02

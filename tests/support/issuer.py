@@ -32,10 +32,10 @@ class Issuer:
         }
         yield from answers.get(request.path, status(404))(request)
 
-    def token(self, subject=ALICE, **claims):
+    def token(self, subject=ALICE, typ="JWT", **claims):
         """An ID token; a claim of None is left out."""
         named = {"iss": self.url, "aud": CLIENT_ID} | claims
-        return make_token(subject, RSA, "RS256", {"kid": "1"}, **named)
+        return make_token(subject, RSA, "RS256", {"kid": "1", "typ": typ}, **named)
 
     def asked(self, path=DISCOVERY):
         """How often that was asked for."""

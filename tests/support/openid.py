@@ -41,7 +41,7 @@ class OpenID:
         raise AssertionError("the provider did not start")
 
     def control(self, **changes):
-        """Change what it does: `cors`, `nonce`, `revoke`. Returns what it was `asked` for at its
+        """Change what it does: `cors`, `nonce`, `revoke`, `end`, `refusals`. Returns what it was `asked` for at its
         token endpoint, and the `codes` that it gave."""
         return requests.post(f"{self.issuer}/control", json=changes, timeout=10).json()
 

@@ -8,7 +8,7 @@ import { Provider } from "oidc-provider";
 const config = JSON.parse(process.argv[2]); // port, pages, seconds, refreshes, ahead
 const { now } = Date;
 Date.now = () => now() + 1000 * config.ahead;
-const flags = { cors: true, nonce: null };
+const flags = { cors: true, nonce: null, end: null, refusals: [] };
 const asked = []; // at the token endpoint: the kinds of grants
 const codes = []; // that were given
 const grants = new Set(); // that have a refresh token
@@ -73,7 +73,16 @@ async function control(request, response) {
 }
 
 const answer = provider.callback();
-const server = createServer((request, response) =>
-  request.url === "/control" ? control(request, response) : answer(request, response),
-);
+const server = createServer((request, response) => {
+  if (request.url === "/control") return control(request, response);
+  // Statuses and texts that it answers at first in the place of tokens, with or without CORS.
+  const refusal = request.method === "POST" && request.url === "/token" && flags.refusals.shift();
+  if (refusal) {
+    response.writeHead(refusal.status, refusal.cors ? { "Access-Control-Allow-Origin": "*" } : {});
+    return response.end(refusal.text);
+  }
+  // Nothing that a browser would show in the place of the page.
+  if (flags.end && request.url.startsWith("/session/end")) return response.writeHead(204).end();
+  return answer(request, response);
+});
 server.listen(config.port, "127.0.0.1");
