@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import wire
-from keys import fetch_json
+from keys import InvalidToken, fetch_json
 from settings import is_secure_url
 from well_known import PORTS
 
@@ -16,6 +16,10 @@ PATH = "/.well-known/openid-configuration"
 DISCOVERY_TIMEOUT, DISCOVERY_TTL = 10, 24 * 3600  # seconds
 FAILURE_TTL = 5  # seconds after which it is asked again, or as many as the failure took
 LONGEST_NAME = 255  # characters
+# What the `typ` of other tokens says: those for access (RFC 9068), and those by which a provider
+# signs somebody out (OpenID Connect Back-Channel Logout 1.0, section 2.4), which have `events`.
+NO_ID_TOKENS = ("at+jwt", "application/at+jwt", "logout+jwt", "application/logout+jwt")
+OTHER_AUDIENCE = "The token is for another audience."
 
 
 class Discovered(NamedTuple):
@@ -115,6 +119,28 @@ def origin_of(url: str) -> str:
     host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
     port = f":{parts.port}" if parts.port not in (None, PORTS[parts.scheme]) else ""
     return f"{parts.scheme}://{host}{port}"
+
+
+# Tokens
+
+
+def audiences_in(claims: Mapping[str, Any]) -> list[str]:
+    """For whom a token is (RFC 7519, section 4.1.3); nobody where that is odd."""
+    named = claims.get("aud")
+    audiences = named if isinstance(named, list) else [named]
+    return audiences if all(isinstance(each, str) for each in audiences) else []
+
+
+def check_id_token(claims: Mapping[str, Any], header: Mapping[str, Any], client_id: str) -> None:
+    """Raises InvalidToken where this is no ID token of this client (OpenID Connect Core 1.0,
+    section 3.1.3.7)."""
+    if client_id not in audiences_in(claims):
+        raise InvalidToken(OTHER_AUDIENCE)
+    # A token for access names its client otherwise (RFC 9068, section 2.2).
+    if any(claims.get(claim, client_id) != client_id for claim in ("azp", "client_id")):
+        raise InvalidToken("The token was given to another client.")
+    if "events" in claims or str(header.get("typ", "")).lower() in NO_ID_TOKENS:
+        raise InvalidToken("The token is no ID token.")
 
 
 # What a token calls a person. Nothing of it but a verified e-mail decides what that person may do:

@@ -189,14 +189,10 @@ def find_nearby() -> str:
 
 def describe(settings: Mapping[str, Any], folder: str, catalog: Catalog) -> dict[str, str]:
     """What is set up, by name, without a key or a password. Nothing is asked, opened or made."""
-    keys = [name for name in ("JWT_PUBLIC_KEY", "JWT_SECRET") if settings[name]]
-    key = keys[0] if keys else settings["JWT_JWKS_URL"]
-    if settings["OIDC_CLIENT_ID"]:
-        key = key or f"those of {settings['JWT_ISSUER']}"
     providers = [f"{name} {each.base_url}".strip() for name, each in catalog.providers.items()]
     described = {
         "database": database.url_of(settings, folder),
-        "keys": key or f"{folder}/{auth.KEY_FILE}",
+        "keys": describe_keys(settings) or f"{folder}/{auth.KEY_FILE}",
         "providers": ", ".join(providers),
         "model": catalog.known_default
         or f"the first that {', else '.join(catalog.providers)} lists",
@@ -204,6 +200,16 @@ def describe(settings: Mapping[str, Any], folder: str, catalog: Catalog) -> dict
     if settings["TRUSTED_USER_HEADER"]:
         described["proxies"] = describe_proxies(settings)
     return {name: hide_secrets(text) for name, text in described.items()}
+
+
+def describe_keys(settings: Mapping[str, Any]) -> str:
+    """Where the keys for tokens come from; nothing where this server has its own."""
+    for name in ("JWT_PUBLIC_KEY", "JWT_SECRET"):
+        if settings[name]:
+            return name
+    if settings["JWT_JWKS_URL"]:
+        return settings["JWT_JWKS_URL"]
+    return f"those of {settings['JWT_ISSUER']}" if settings["OIDC_CLIENT_ID"] else ""
 
 
 def describe_proxies(settings: Mapping[str, Any]) -> str:
