@@ -1,0 +1,148 @@
+"""Relays that make a good server a bad one: each alters what is sent in one way."""
+
+import contextlib
+import json
+import re
+
+from relaying import Plan, frames_of, is_event
+
+
+class Altered(Plan):
+    """A stream whose frames are altered one by one."""
+
+    def body(self, request, pieces):
+        if not request.is_stream:
+            yield from pieces
+            return
+        for frame in frames_of(pieces):
+            yield from self.altered(request, frame) if isinstance(frame, bytes) else [frame]
+
+    def altered(self, request, frame):
+        """What is sent in the place of this frame."""
+        return [frame]
+
+
+def name_of(frame):
+    return frame.partition(b"event: ")[2].partition(b"\n")[0].decode() if is_event(frame) else None
+
+
+class DropsADelta(Altered):
+    def altered(self, request, frame):
+        return [] if b'"two' in frame else [frame]
+
+
+class DoublesADelta(Altered):
+    def altered(self, request, frame):
+        return [frame] * (2 if name_of(frame) == "content_delta" else 1)
+
+
+class GivesTheIdBefore(Altered):
+    """A delta has the id of the beginning: who comes back behind it gets its text again."""
+
+    def altered(self, request, frame):
+        if name_of(frame) == "content_delta":
+            frame = re.sub(rb"(id: \d+)-\d+", rb"\1-0", frame)
+        return [frame]
+
+
+class LetsItBeStored(Plan):
+    def head(self, request, status, headers):
+        return status, [each for each in headers if each[0].lower() != "cache-control"]
+
+
+class EndsInTheWrongOrder(Altered):
+    """`done` comes first, as where the end is told before the turn was read."""
+
+    def body(self, request, pieces):
+        held = b""
+        for frame in super().body(request, pieces):
+            if isinstance(frame, bytes) and name_of(frame) == "assistant_turn":
+                held = frame
+                continue
+            yield frame
+            yield held
+            held = b""
+
+
+class IdBeforeTheData(Altered):
+    def altered(self, request, frame):
+        return [re.sub(rb"(data: .*\n)(id: .*\n)", rb"\2\1", frame)]
+
+
+class SessionInEveryStream(Altered):
+    def altered(self, request, frame):
+        if name_of(frame) != "content_delta":
+            return [frame]
+        return [
+            re.sub(rb"event: .*\ndata: .*\n", b'event: session\ndata: {"title": ""}\n', frame),
+            frame,
+        ]
+
+
+class DoneAgain(Plan):
+    """What a client has all of is told as a stream with an end, in place of 204."""
+
+    def head(self, request, status, headers):
+        if status != 204:
+            return status, headers
+        return 200, [("Content-Type", "text/event-stream; charset=utf-8")]
+
+    def body(self, request, pieces):
+        first = next(pieces, None)
+        if first is None:
+            yield b": \n\nevent: done\ndata: {}\nid: 1-1-end\n\n"
+            return
+        yield first
+        yield from pieces
+
+
+class NoWordAtFirst(Altered):
+    """No comment is sent."""
+
+    def altered(self, request, frame):
+        return [frame] if is_event(frame) else []
+
+
+class NoTimeToComeBack(Plan):
+    def head(self, request, status, headers):
+        return status, [each for each in headers if each[0].lower() != "retry-after"]
+
+
+class GoesOnBehindTheEnd(Altered):
+    def altered(self, request, frame):
+        more = re.sub(rb"event: .*\n", b"event: later\n", frame)
+        return [frame, more] if name_of(frame) in ("done", "error") else [frame]
+
+
+class OtherError(Altered):
+    """The error of a stream is not that of the turn."""
+
+    def altered(self, request, frame):
+        return [frame.replace(b'"message": "', b'"message": "Sorry. ')]
+
+
+class ErrorsWithoutSentences(Plan):
+    def body(self, request, pieces):
+        for piece in pieces:
+            with contextlib.suppress(TypeError, ValueError):
+                errors = json.loads(piece)["errors"]
+                piece = json.dumps({"errors": [{"status": errors[0]["status"]}]}).encode()
+            yield piece
+
+
+# A plan → the promises that are seen to be broken, among others.
+DEVIATIONS = {
+    DropsADelta: {"S-11", "S-12"},
+    DoublesADelta: {"S-9"},
+    GivesTheIdBefore: {"S-13"},
+    LetsItBeStored: {"Stream"},
+    EndsInTheWrongOrder: {"S-8"},
+    IdBeforeTheData: {"S-6"},
+    SessionInEveryStream: {"S-7"},
+    DoneAgain: {"S-24"},
+    NoWordAtFirst: {"S-40"},
+    NoTimeToComeBack: {"S-35"},
+    GoesOnBehindTheEnd: {"S-19"},
+    OtherError: {"S-21"},
+    ErrorsWithoutSentences: {"Errors"},
+}

@@ -1,0 +1,151 @@
+"""S-27 to S-39: what goes on, and whose it is; the part of them that one server shows."""
+
+import uuid
+
+from calling import text_of
+from casebook import case
+from scripted_model import GATE, REFUSED
+
+LIMIT = {"finish": "length"}
+
+
+@case("S-31", "the stream of a continue begins where the text had stopped, in the same turn")
+def continued(trial):
+    script = trial.script(["One ", LIMIT], ["two ", LIMIT], ["three."])
+    stream = trial.whole(script)
+    end, stopped = stream.end.id, stream.turn["id"]
+    wanted = "One "
+    for text in ("two ", "three."):
+        with trial.go_on(stream.session) as following:
+            following.rest()
+        wanted += text
+        trial.same(following.text, text, "what comes")
+        trial.same(following.turn["content"], wanted, "the turn's content", "S-27")
+        trial.same(following.turn["id"], stopped, "the id of the turn", "S-27")
+    trial.same(trial.turns(stream.session)[-1]["continued"], 2, "continued")
+    trial.same(trial.followed(stream.session, end).text, "two three.", "behind the end", "S-32")
+
+
+@case("S-32", "the id of an end gives exactly what came behind it, once the reply went on")
+def behind_an_old_end(trial):
+    script = trial.script(["One ", LIMIT], ["two ", GATE, "three."])
+    stream = trial.whole(script)
+    with trial.go_on(stream.session) as following:
+        following.until("content_delta")
+        for number, event in enumerate(stream.events):
+            with trial.follow(stream.session, event.id) as behind:
+                behind.until("content_delta")
+            before = text_of(stream.events[: number + 1])
+            trial.see(
+                "One two three.".startswith(before + behind.text),
+                f"behind {event} comes {behind.text!r} behind {before!r}",
+            )
+        script.open()
+        following.rest()
+    for last in (stream.events[-2], stream.end):
+        came = trial.followed(stream.session, last.id)
+        trial.same(came.text, "two three.", f"behind {last.name}")
+
+
+@case("S-33", "a continue that fails at once says so, and leaves the turn as it was but for usage")
+def continued_in_vain(trial):
+    stream = trial.whole(trial.script(["One ", LIMIT], [REFUSED]))
+    before = trial.turns(stream.session)[-1]
+    with trial.go_on(stream.session) as following:
+        following.rest()
+    trial.see(following.names == ["error"], f"the events are {following.names}")
+    after = trial.turns(stream.session)[-1]
+    before["usage"] = after["usage"]
+    trial.same(after, before, "the turn")
+    trial.same(trial.followed(stream.session, stream.end.id).status, 204, "behind the end")
+
+
+@case("S-35", "while a reply is under way, another request is a 409, and changes nothing")
+def one_at_a_time(trial):
+    script = trial.script(["One ", GATE, "two."])
+    with trial.create(script) as stream:
+        stream.until("content_delta")
+        before = trial.turns(stream.session)
+        for path in ("messages", "retry", "continue"):
+            other = trial.script(["Three."])
+            body = {"content": other.message} if path == "messages" else {}
+            for accept in ("text/event-stream", "application/json"):
+                answer = trial.user.read("POST", f"{stream.session}/{path}", body, Accept=accept)
+                trial.same(answer.status, 409, f"the status of {path}")
+                trial.see("retry-after" in answer.headers, f"{path} has no Retry-After")
+            trial.same(other.calls, 0, "the number of calls")
+        trial.same(trial.turns(stream.session), before, "what is stored")
+        script.open()
+        trial.same(stream.rest().text, "One two.", "the text")
+
+
+@case("S-38", "another user's session is a 404, whatever id is sent", needs="other")
+def of_another_user(trial):
+    stream = trial.whole(trial.script(["One."]))
+    for last_id in (None, "odd", *(event.id for event in stream.events)):
+        came = trial.other.read("GET", f"{stream.session}/events", Last_Event_ID=last_id)
+        trial.same(came.status, 404, f"the status behind {last_id}")
+    for path in ("messages", "retry", "continue", "cancel"):
+        body = {"content": "Hello"} if path == "messages" else {}
+        answer = trial.other.read("POST", f"{stream.session}/{path}", body)
+        trial.same(answer.status, 404, f"the status of {path}")
+    trial.same(len(trial.turns(stream.session)), 2, "the number of turns")
+
+
+@case("S-39", "a POST that is sent again makes nothing twice, and asks no model again")
+def sent_again(trial):
+    key, script = str(uuid.uuid4()), trial.script(["One."])
+    first = trial.whole(script, Idempotency_Key=key)
+    again = trial.whole(script, Idempotency_Key=key)
+    trial.same(again.session, first.session, "the session")
+    trial.same((again.text, again.names[-1:]), ("One.", ["done"]), "the stream")
+    plain = trial.user.call("POST", "/sessions", {"content": script.message}, Idempotency_Key=key)
+    trial.same(plain.status, 201, "the status without a stream")
+    trial.same(script.calls, 1, "the number of calls")
+    found = trial.user.call("GET", f"/sessions?query={script.mark}").json["data"]
+    trial.same(len(found), 1, "the number of sessions")
+    trial.same(len(trial.turns(first.session)), 2, "the number of turns")
+
+
+@case("S-39", "a message that is sent again while its reply is under way is a 409 with Location")
+def sent_again_under_way(trial):
+    key, script = str(uuid.uuid4()), trial.script(["One ", GATE, "two."])
+    with trial.create(script, Idempotency_Key=key) as stream:
+        stream.until("content_delta")
+        body = {"content": script.message}
+        again = trial.user.read("POST", "/sessions", body, Idempotency_Key=key)
+        trial.same(again.status, 409, "the status")
+        trial.same(again.headers.get("location"), stream.session, "the Location")
+        trial.see("retry-after" in again.headers, "there is no Retry-After")
+        script.open()
+        stream.rest()
+    trial.same(script.calls, 1, "the number of calls")
+
+
+@case("S-39", "a message whose reply failed is asked anew under its key, in the same session")
+def sent_again_behind_a_failure(trial):
+    key, script = str(uuid.uuid4()), trial.script([REFUSED], ["Better."])
+    first = trial.whole(script, Idempotency_Key=key)
+    trial.same(first.names[-1:], ["error"], "the end of the first")
+    again = trial.whole(script, Idempotency_Key=key)
+    trial.same(again.session, first.session, "the session")
+    trial.same(again.text, "Better.", "the text")
+    third = trial.whole(script, Idempotency_Key=key)
+    trial.same(third.text, "Better.", "the text of the third")
+    trial.same(script.calls, 2, "the number of calls")
+    kinds = [turn["kind"] for turn in trial.turns(first.session)]
+    trial.same(kinds, ["user", "assistant"], "the turns")
+
+
+@case("S-39", "another body under the same key is a 422; a continue again gives its end alone")
+def keys_of_other_requests(trial):
+    key, script = str(uuid.uuid4()), trial.script(["One ", LIMIT], ["two."])
+    stream = trial.whole(script, Idempotency_Key=key)
+    body = {"content": trial.script(["Else."]).message}
+    other = trial.user.call("POST", "/sessions", body, Idempotency_Key=key)
+    trial.same(other.status, 422, "the status of another body")
+    key = str(uuid.uuid4())
+    for names in (["content_delta", "assistant_turn", "done"], ["assistant_turn", "done"]):
+        with trial.go_on(stream.session, Idempotency_Key=key) as following:
+            trial.same(following.rest().names, names, "the events")
+    trial.same(script.calls, 2, "the number of calls")
