@@ -201,8 +201,12 @@ def test_every_promise_has_a_case_or_a_reason_for_none():
 def test_the_command_tells_each_case_and_fails_where_one_does(place):
     words = [sys.executable, "tools/conform", place.url, "--token", place.token]
     for more, status, told in (
-        (["--provider", "0", "--only", "S-18"], 1, "S-18   to follow the events asks no model: "),
-        (["--provider", "0", "--only", "Errors"], 0, "Errors a blank message: ok"),
+        (
+            ["--provider", "0", "--only", "S-18"],
+            1,
+            "S-18       to follow the events asks no model: ",
+        ),
+        (["--provider", "0", "--only", "Errors"], 0, "Errors     a blank message: ok"),
     ):
         done = subprocess.run([*words, *more], cwd=ROOT, capture_output=True, text=True, timeout=60)
         assert (done.returncode, done.stderr) == (status, "")

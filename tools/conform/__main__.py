@@ -12,7 +12,7 @@ speaks OpenAI's Chat Completions. So the server is set up with
     OPENAI_BASE_URL=http://127.0.0.1:8765/v1 DEFAULT_MODEL=conform
 
 and with neither MODELS nor TITLE_MODEL, RATE_LIMIT nor TOKEN_LIMIT. CONTINUE_LIMIT is 2,
-as by default, and REPLY_WAIT 2 at least. The user of the token has new sessions afterwards.
+as by default, and REPLY_WAIT 10 at least. The user of the token has new sessions afterwards.
 
 - `--other` is a token of another user, whose requests must be refused.
 - `--restart` is a command that kills the server (kill -9), starts it again on the same database,
@@ -118,7 +118,7 @@ def main():
         if not numbers:
             seen += tell(read_list(place, *clients(options, folder)))
     for number, why in left_out().items() if not numbers else ():
-        print(f"{number:<6} left out: {why}")
+        print(f"{number:<10} left out: {why}")
     if found := broken(seen):
         print(f"What is not kept: {', '.join(sorted(found))}")
     return 1 if found else 0

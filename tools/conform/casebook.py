@@ -33,7 +33,7 @@ class Seen(NamedTuple):
                 text if number == self.number else f"{number}: {text}"
                 for number, text in self.problems
             )
-        return f"{self.number:<6} {self.says}: {told}"
+        return f"{self.number:<10} {self.says}: {' '.join(told.split())}"
 
 
 def case(number, says, needs=""):

@@ -7,7 +7,8 @@ from casebook import Seen, within
 from relaying import PLANS, Relay
 from told_replies import read_table
 
-AT_A_TIME = 12
+AT_A_TIME = 20
+PATIENCE = 30  # seconds until all have read what is to be read before the server is killed
 KEPT = {"content_delta", "assistant_turn", "done", "error"}
 TOLD = KEPT | {"session", "thinking", "waiting"}
 
@@ -24,7 +25,7 @@ def read_list(place, *clients):
         return
     with concurrent.futures.ThreadPoolExecutor(len(killing)) as pool:
         seen = [pool.submit(reading.see) for reading in killing]
-        within(10, lambda: all(reading.is_to_be_killed for reading in killing))
+        within(PATIENCE, lambda: all(reading.is_to_be_killed for reading in killing))
         place.restart()
         yield from (each.result() for each in seen)
 

@@ -10,7 +10,7 @@ from calling import LOST, Caller, Stream
 from scripted_model import MARK
 
 TRIES = 20
-PATIENCE = 60  # seconds for a program
+PATIENCE = 120  # seconds for a program
 PAUSE = 0.25  # seconds: the first one
 
 

@@ -12,7 +12,7 @@ import threading
 import time
 import uuid
 
-PATIENCE = 30  # seconds for which a gate is waited for
+PATIENCE = 60  # seconds for which a gate is waited for
 APART = 0.05  # seconds between two halves, so that they do not come together
 MARK = re.compile("conform-[0-9a-f]{12}")  # in a message: whose script answers it
 MODEL = "conform"

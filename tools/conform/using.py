@@ -47,7 +47,7 @@ def received_later(trial):
     answer = trial.user.call("POST", "/sessions", {"content": script.message}, Prefer="wait=1")
     took = time.monotonic() - began
     trial.same(answer.status, 201, "the status")
-    trial.see(0.8 < took < 3, f"it took {took:.1f} s")
+    trial.see(0.8 < took < 10, f"it took {took:.1f} s")
     session = answer.headers["location"]
     trial.same(trial.turns(session)[-1]["status"], "in_progress", "the reply")
     script.open()
