@@ -42,7 +42,7 @@ class Reading:
     def __init__(self, place, client, row):
         self.place, self.client, self.row = place, client, row
         self.script = place.model.script(row["script"])
-        self.passed = None  # the bytes of bodies that have come to the client
+        self.passed = None  # the bytes of streams that have come to the client
 
     @property
     def is_to_be_killed(self):

@@ -53,7 +53,7 @@ class Relay:
     def __init__(self, target, plan=None):
         self.target, self.plan = urlsplit(target), plan or Plan()
         self.requests = collections.Counter()  # by their methods
-        self.passed = bytearray()  # what clients were sent of bodies
+        self.passed = bytearray()  # what clients were sent of streams
         self._lock = threading.Lock()
         handler = type("Handler", (Handler,), {"relay": self})
         self._server = Listener(("127.0.0.1", 0), handler)
@@ -113,7 +113,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
             if head is CUT:
                 return
             with self.living(self.relay.plan.lifetime):
-                self.send(*head, self.relay.plan.body(request, pieces_of(response)))
+                pieces = self.relay.plan.body(request, pieces_of(response))
+                self.send(*head, self.kept(pieces) if request.is_stream else pieces)
 
     @contextlib.contextmanager
     def living(self, seconds):
@@ -123,6 +124,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
             timer.start()
         yield
         timer.cancel()
+
+    def kept(self, pieces):
+        for piece in pieces:
+            if isinstance(piece, bytes):
+                self.relay.passed += piece
+            yield piece
 
     def send(self, status, headers, pieces):
         self.send_response_only(status)
@@ -137,7 +144,6 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 return
             if piece is END:
                 break
-            self.relay.passed += piece
             self.wfile.write(b"%x\r\n%s\r\n" % (len(piece), piece) if piece else b"")
         if has_body:
             self.wfile.write(b"0\r\n\r\n")

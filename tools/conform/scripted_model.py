@@ -153,7 +153,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         elif kind == "thought":
             self.event(choices=[choice({"reasoning_content": value})])
         elif kind == "gate":
-            self.wait(script.gates[value], PATIENCE)
+            return self.wait(script.gates[value], PATIENCE)
         elif kind == "finish":
             self.say_end(value)
             return False
@@ -178,13 +178,15 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.wfile.write(b"data: " + data.encode() + b"\n\n")
 
     def wait(self, event, seconds):
-        """For this event, or so long. Raises OSError where the server hangs up meanwhile."""
+        """For this event, or so long; returns whether it came. Raises OSError where the server hangs
+        up meanwhile."""
         deadline = time.monotonic() + seconds
         while not event.wait(0.01) and time.monotonic() < deadline:
             with contextlib.suppress(BlockingIOError):
                 is_readable = select.select([self.connection], [], [], 0)[0]
                 if is_readable and not self.connection.recv(1, socket.MSG_PEEK):
                     raise ConnectionResetError
+        return event.is_set()
 
 
 def choice(delta, reason=None):
