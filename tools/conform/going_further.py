@@ -26,6 +26,16 @@ def continued(trial):
     trial.same(trial.followed(stream.session, end).text, "two three.", "behind the end", "S-32")
 
 
+@case("S-28", "a reply that is continued may break as often again")
+def breaks_behind_a_continue(trial):
+    cut, words = {"cut": True}, ("One ", "two ", "three ", "four ", "five ")
+    answers = [[word, LIMIT if word == "three " else cut] for word in words]
+    stream = trial.whole(trial.script(*answers, ["six."]))
+    with trial.go_on(stream.session) as following:
+        trial.same(following.rest().text, "four five six.", "what comes")
+    trial.same(following.names[-1:], ["done"], "the end")
+
+
 @case("S-32", "the id of an end gives exactly what came behind it, once the reply went on")
 def behind_an_old_end(trial):
     script = trial.script(["One ", LIMIT], ["two ", GATE, "three."])

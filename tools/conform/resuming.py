@@ -155,6 +155,22 @@ def one_meaning(trial):
         trial.same(trial.followed(stream.session, event.id).text, "two.", "the rest")
 
 
+@case("S-14", "an id means the same to each process while the reply is under way")
+def one_meaning_under_way(trial):
+    script = trial.script(["Öne 🎉 ", {"gate": "1"}, "twö ", GATE, "three."])
+    with trial.create(script) as stream:
+        event = stream.until("content_delta")
+        script.open("1")
+        stream.until("content_delta")
+        for _ in range(8):
+            with trial.follow(stream.session, event.id) as following:
+                following.until("content_delta")
+            if not trial.same(following.text, "twö ", "the rest"):
+                break
+        script.open()
+        stream.rest()
+
+
 @case("S-15", "two streams of one reply are the same text, wherever each cuts it")
 def two_streams(trial):
     script = trial.script(["One ", GATE, {"text": "word ", "times": 9000}, "end."])
