@@ -8,7 +8,7 @@ import requests
 
 import servers
 from client import Client, make_token, wait_until
-from other_origin import ALL_OF_IT, ASYNCHRONOUS, CLIENT, READERS, SEEN, START, WITHOUT_LEAVE, Site
+from other_origin import ALL_OF_IT, ASYNCHRONOUS, READERS, SEEN, START, WITHOUT_LEAVE, Site
 from product import copy_of_the_service
 from provider import REFUSED, cut, reply, silence
 from proxy import Proxy
@@ -237,7 +237,7 @@ def test_without_the_setting_nothing_is_said_of_origins(server_with, provider):
 
 @pytest.fixture(scope="module")
 def site():
-    site = Site(**{"client.js": CLIENT})
+    site = Site()
     yield site
     site.close()
 
@@ -291,10 +291,10 @@ def test_a_page_of_a_listed_origin_goes_on_where_the_connection_breaks(
     read, comes_back = threading.Event(), threading.Event()
     provider.script = [reply("One ", read, "twö ", comes_back, "🎉.")]
     proxy = Proxy(origins.port)
-    proxy.cut_behind = "ö".encode()[:1]
     driver.get(f"http://localhost:{site.port}/")
     driver.execute_script(START % script, proxy.url, make_token())
     wait_until(lambda: driver.execute_script("return seen.text") == "One ")
+    proxy.cut_behind = "ö".encode()[:1]
     read.set()
     wait_until(lambda: b"last-event-id: " in proxy.sent.lower())
     comes_back.set()

@@ -1,4 +1,4 @@
-"""The client that docs/front-ends.md has for browsers and Node.js: nothing is lost or doubled, whatever breaks."""
+"""`static/parley.js`, the client for browsers and Node.js: nothing is lost or doubled, whatever breaks."""
 
 import json
 import re
@@ -9,19 +9,18 @@ import threading
 import pytest
 
 from client import make_token, wait_until
-from other_origin import CLIENT, USE
+from documents import blocks_of
+from other_origin import CLIENT, IMPORT, USE
 from provider import reply
 from provider import status as answer_with
 from proxy import Proxy
 from raw_tables import tables_of
 from servers import Server, free_port
 
-# The client of docs/front-ends.md, in Node.js
+# As docs/front-ends.md uses it, in Node.js
 
 
-def test_the_client_of_the_documents_has_a_reply_exactly_whatever_breaks(
-    new_database, provider, tmp_path
-):
+def test_the_client_has_a_reply_exactly_whatever_breaks(new_database, provider, tmp_path):
     """The answer to the POST is lost, then a connection in the middle of a letter; then the server dies, and another starts."""
     if not shutil.which("node"):
         pytest.skip("node is not installed")
@@ -37,7 +36,8 @@ def test_the_client_of_the_documents_has_a_reply_exactly_whatever_breaks(
     proxy.splits, proxy.cut_behind = True, b"HTTP/1.1 201"
     (tmp_path / "client.mjs").write_text(CLIENT, "utf-8")
     use = USE.replace('"https://chat.example.com/sessions"', "url")
-    start = 'import { reply } from "./client.mjs";\nconst [url, token] = process.argv.slice(2);\n'
+    imports = IMPORT.replace("https://chat.example.com/static/parley.js", "./client.mjs")
+    start = f"{imports}\nconst [url, token] = process.argv.slice(2);\n"
     (tmp_path / "use.mjs").write_text(f"{start}{use}\nconsole.log(JSON.stringify(text));", "utf-8")
     command = ["node", "use.mjs", f"{proxy.url}/sessions", alice.token]
     node = subprocess.Popen(
@@ -73,58 +73,13 @@ def test_the_client_of_the_documents_has_a_reply_exactly_whatever_breaks(
     assert b"last-event-id: " in proxy.sent.lower()
 
 
-NO = [(401, "none", "Hello"), (400, None, " "), (413, None, "x" * 200_000)]
-
-
-@pytest.mark.parametrize("status, token, content", NO)
-def test_the_client_of_the_documents_throws_what_it_is_refused(
-    server_with, tmp_path, status, token, content
-):
-    if not shutil.which("node"):
-        pytest.skip("node is not installed")
-    server = server_with(MAX_CONTENT_LENGTH="100000")
-    arguments = ", ".join(
-        map(json.dumps, [server.url + "/sessions", token or make_token(), content])
-    )
-    use = f"try {{ for await (const _ of reply({arguments})); }} catch (error) {{ console.log(error.status, error.message); }}"
-    script = f"{CLIENT}\n{use}"
-    told = subprocess.run(
-        ["node", "--input-type=module"], input=script, capture_output=True, text=True, timeout=30
-    )
-    code, _, document = told.stdout.partition(" ")
-    assert (int(code), json.loads(document)["errors"][0]["status"]) == (status, str(status))
-
-
-def test_the_client_of_the_documents_sends_a_further_message(server_with, provider):
-    if not shutil.which("node"):
-        pytest.skip("node is not installed")
-    server = server_with(MAX_CONTENT_LENGTH="100000")
-    session = server.client().create("Hello")
-    provider.script = [reply("Fine.")]
-    use = USE.replace(
-        '"https://chat.example.com/sessions"',
-        json.dumps(f"{server.url}/sessions/{session['id']}/messages"),
-    )
-    script = f"{CLIENT}\nconst token = {json.dumps(make_token())};\n{use}\nconsole.log(text)"
-    told = subprocess.run(
-        ["node", "--input-type=module"], input=script, capture_output=True, text=True, timeout=30
-    )
-    assert (told.stdout, told.stderr) == ("Fine.\n", "")
-    assert [turn["content"] for turn in server.client().turns(session)] == [
-        "Hello",
-        "The answer.",
-        "Hello!",
-        "Fine.",
-    ]
-
-
-def in_node(client):
+def in_node(script):
     """What a script that has this client prints."""
     if not shutil.which("node"):
         pytest.skip("node is not installed")
     told = subprocess.run(
         ["node", "--input-type=module"],
-        input=CLIENT + client,
+        input=f"{CLIENT}\n{script}",
         capture_output=True,
         text=True,
         timeout=30,
@@ -133,23 +88,209 @@ def in_node(client):
     return told.stdout
 
 
-def test_the_client_of_the_documents_hangs_up_where_its_loop_is_left(server_with, provider):
+def called(url, code="", **options):
+    """A call of `reply`, with options that are code, too."""
+    return f"reply({json.dumps(url)}, {{ ...{json.dumps(options)}, {code} }})"
+
+
+NO = [(401, "none", "Hello"), (400, None, " "), (413, None, "x" * 200_000)]
+
+
+@pytest.mark.parametrize("status, token, content", NO)
+def test_the_client_throws_what_it_is_refused(server_with, status, token, content):
+    server = server_with(MAX_CONTENT_LENGTH="100000")
+    asked = called(server.url + "/sessions", token=token or make_token(), content=content)
+    told = in_node(f"""
+try {{ for await (const _ of {asked}); }}
+catch (error) {{ console.log(JSON.stringify([error instanceof Error, error.status, error.message, error.faults])); }}""")
+    is_error, code, message, [fault] = json.loads(told)
+    assert (is_error, code, fault["status"]) == (True, status, str(status))
+    assert message == fault["detail"] and message.endswith(".")
+
+
+def test_the_client_sends_a_further_message(server_with, provider):
+    server = server_with(MAX_CONTENT_LENGTH="100000")
+    session = server.client().create("Hello")
+    provider.script = [reply("Fine.")]
+    use = USE.replace(
+        '"https://chat.example.com/sessions"',
+        json.dumps(f"{server.url}/sessions/{session['id']}/messages"),
+    )
+    told = in_node(f"const token = {json.dumps(make_token())};\n{use}\nconsole.log(text)")
+    assert told == "Fine.\n"
+    assert [turn["content"] for turn in server.client().turns(session)] == [
+        "Hello",
+        "The answer.",
+        "Hello!",
+        "Fine.",
+    ]
+
+
+def test_the_client_follows_what_is_under_way(server_with, provider):
+    """By the URL of the session, or of its events; behind an id, where it has one."""
+    server, gate = server_with(MAX_CONTENT_LENGTH="100000"), threading.Event()
+    provider.script = [reply("One ", gate, "two.")]
+    user = server.client()
+    session = user.post("/sessions", {"content": "Hello"}, Prefer="respond-async").json()
+    wait_until(lambda: user.turns(session)[1]["content"] == "One ")
+    gate.set()
+    url, turn = f"{server.url}/sessions/{session['id']}", user.turns(session)[1]["id"]
+    ways = [(url, {}), (url + "/", {}), (url + "/events", {}), (url, {"lastId": f"{turn}-4"})]
+    calls = ", ".join(called(url, token=user.token, **options) for url, options in ways)
+    told = in_node(f"""
+for (const events of [{calls}]) {{
+  let text = "";
+  for await (const {{ event, data }} of events) if (event === "content_delta") text += data.delta;
+  console.log(text);
+}}""")
+    assert told == "One two.\n" * 3 + "two.\n"
+
+
+@pytest.mark.parametrize("end", ["in the middle", "behind the end"])
+def test_the_client_goes_on_after_a_reload_as_the_document_says(server_with, provider, end):
+    """What was kept is the last event of the page before; the reply is under way, or has ended."""
+    server, gate = server_with(MAX_CONTENT_LENGTH="100000"), threading.Event()
+    provider.script = [reply("One ", gate, "two.")]
+    user = server.client(f"https://github.com/reload-{end.replace(' ', '-')}")
+    [use] = [block.text for block in blocks_of("docs/front-ends.md") if "newKey()" in block.text]
+    use = use.replace('"https://chat.example.com/sessions"', json.dumps(server.url + "/sessions"))
+
+    def load(kept, leaves):
+        """What the page keeps, and the text that it has read; it may be left behind its first word."""
+        told = in_node(f"""
+class Left extends Error {{}}
+const token = {json.dumps(user.token)};
+let kept = {json.dumps(kept)}, text = "";
+const show = (event, data) => (text += event === "content_delta" ? data.delta : "");
+const keep = (value) => {{
+  kept = value;
+  if (text && {json.dumps(leaves)}) throw new Left();
+}};
+try {{ {use} }} catch (error) {{ if (!(error instanceof Left)) throw error; }}
+console.log(JSON.stringify([kept, text]));""")
+        return json.loads(told)
+
+    kept, text = load(None, leaves=True)
+    assert text == "One " and "key" not in kept  # the server has it
+    gate.set()
+    if end == "behind the end":
+        [session] = user.get("/sessions").json()["data"]
+        wait_until(lambda: user.turns(session)[1]["status"] == "complete")
+    kept, text = load(kept, leaves=False)
+    assert text == "two."
+    assert kept["lastId"].endswith("-end")
+    assert load(kept, leaves=False)[1] == ""  # all of it has been read
+    assert len(provider.posts) == 1
+    [session] = user.get("/sessions").json()["data"]
+    assert len(user.turns(session)) == 2
+
+
+def test_the_client_asks_for_another_token_where_one_is_refused(server_with, provider):
+    """In the middle of a reply, too: the one that it began with has expired meanwhile."""
+    server, gate = server_with(MAX_CONTENT_LENGTH="100000"), threading.Event()
+    proxy = Proxy(server.port)
+    provider.script = [reply("One ", gate, "two.")]
+    proxy.cut_behind = b"-4\n\n"
+    threading.Thread(target=lambda: (wait_until(lambda: not proxy.cut_behind), gate.set())).start()
+    user = server.client("https://github.com/renewed")
+    tokens = f"""
+const good = {json.dumps(user.token)}, given = [good, "expired", good], asked = [];
+const token = async (refused) => (asked.push(refused === "expired"), given.shift());"""
+    told = in_node(f"""{tokens}
+let text = "";
+for await (const {{ event, data }} of {called(proxy.url + "/sessions", "token", content="Hello")})
+  if (event === "content_delta") text += data.delta;
+console.log(JSON.stringify([text, asked]));""")
+    proxy.close()
+    assert json.loads(told) == ["One two.", [False, False, True]]
+
+
+def test_the_client_ends_where_its_signal_aborts(server_with, provider):
+    gate = threading.Event()
+    provider.default = reply("One ", gate, "two.")
+    server = server_with(MAX_CONTENT_LENGTH="100000")
+    asked = called(
+        server.url + "/sessions", "signal: over.signal", token=make_token(), content="Hello"
+    )
+    told = in_node(f"""
+const over = new AbortController();
+try {{ for await (const {{ event }} of {asked}) if (event === "content_delta") over.abort(); }}
+catch (error) {{ console.log(error.name); }}""")
+    gate.set()
+    assert told == "AbortError\n"
+
+
+def test_the_client_has_the_other_operations(server_with, provider):
+    server = server_with(MAX_CONTENT_LENGTH="100000")
+    user = server.client("https://github.com/operations")
+    provider.script = [reply(text) for text in ("One.", "Two.", "Three.")]
+    told = in_node(f"""
+const parley = new Parley({json.dumps(server.url + "/")}, {{ token: {json.dumps(user.token)} }});
+const last = async (events) => {{
+  let found;
+  for await (const event of events) if (event.event !== "done") found = event.data;
+  return found.content;
+}};
+const seen = {{ created: await last(parley.create("Hello", {{ body: {{ model: "m-2" }} }})) }};
+const [{{ id, model }}] = (await parley.sessions({{ limit: 1 }})).data;
+seen.model = model.id;
+seen.sent = await last(parley.send(id, "More"));
+seen.retried = await last(parley.retry(id, {{ content: "Much more" }}));
+seen.followed = await last(parley.follow(id));
+seen.changed = (await parley.change(id, {{ title: "Mine" }})).title;
+seen.turns = (await parley.session(id, {{ limit: 2 }})).turns.map(({{ content }}) => content);
+const fork = await parley.fork(id);
+seen.deleted = (await parley.delete(id)) === undefined;
+const lines = [];
+for await (const line of parley.export()) lines.push(line);
+seen.exported = lines.map(({{ title }}) => title);
+seen.imported = (await parley.import(lines[0])).title;
+seen.found = (await parley.sessions({{ query: "much" }})).data.length;
+seen.models = (await parley.models()).data.map(({{ id }}) => id);
+seen.used = (await parley.usage()).data.reduce((sum, {{ replies }}) => sum + replies, 0);
+seen.me = (await parley.me()).name;
+const refused = ({{ status, message }}) => [status, message.endsWith(".")];
+seen.cancelled = await parley.cancel(fork.id).catch(refused);
+seen.continued = await last(parley.continue(fork.id)).catch(refused);
+console.log(JSON.stringify(seen));""")
+    assert json.loads(told) == {
+        "created": "One.",
+        "model": "m-2",
+        "sent": "Two.",
+        "retried": "Three.",
+        "followed": "Three.",
+        "changed": "Mine",
+        "turns": ["Much more", "Three."],
+        "deleted": True,
+        "exported": ["Mine"],
+        "imported": "Mine",
+        "found": 2,
+        "models": ["m-1", "m-2"],
+        "used": 3,
+        "me": "operations",
+        "cancelled": [409, True],
+        "continued": [409, True],
+    }
+
+
+def test_the_client_hangs_up_where_its_loop_is_left(server_with, provider):
     """Else a page would have no connection left behind six of them."""
     gate = threading.Event()
     provider.default = reply("One ", gate, "two.")
     server = server_with(MAX_CONTENT_LENGTH="100000")
-    use = f"for await (const {{ event }} of reply({json.dumps(server.url + '/sessions')}, {json.dumps(make_token())}, 'Hello'))"
+    asked = called(server.url + "/sessions", token=make_token(), content="Hello")
+    use = f"for await (const {{ event }} of {asked})"
     left = in_node(f"""
-import {{ setTimeout as pause }} from "node:timers/promises";
+import {{ setTimeout as sleep }} from "node:timers/promises";
 const open = () => process.getActiveResourcesInfo().filter((name) => name === "TCPSocketWrap").length;
 for (let number = 0; number < 3; number++) {{ {use} if (event === "content_delta") break; }}
-while (open()) await pause(10);
+while (open()) await sleep(10);
 console.log("none");""")
     gate.set()
     assert left == "none\n"
 
 
-def test_the_client_of_the_documents_mixes_no_two_replies(server_with, provider):
+def test_the_client_mixes_no_two_replies(server_with, provider):
     """Where another reply has followed while it was away, it says so: `/events` begins that one."""
     server = server_with(MAX_CONTENT_LENGTH="100000")
     user, proxy, gate = (
@@ -170,20 +311,20 @@ def test_the_client_of_the_documents_mixes_no_two_replies(server_with, provider)
         proxy.target = server.port
 
     threading.Thread(target=answer_meanwhile).start()
-    arguments = ", ".join(map(json.dumps, [proxy.url + "/sessions", user.token, "Hello"]))
+    asked = called(proxy.url + "/sessions", token=user.token, content="Hello")
     told = in_node(f"""
 let text = "";
-try {{ for await (const {{ event, data }} of reply({arguments})) if (event === "content_delta") text += data.delta; }}
+try {{ for await (const {{ event, data }} of {asked}) if (event === "content_delta") text += data.delta; }}
 catch (error) {{ text += `${{error.status}} ${{error.message}}`; }}
 console.log(text);""")
     proxy.close()
     assert told == "One 409 Another reply followed: get the session.\n"
 
 
-def test_the_client_of_the_documents_gives_up_on_what_is_no_parley(provider):
+def test_the_client_gives_up_on_what_is_no_parley(provider):
     provider.default = answer_with(200, "<html>")
-    arguments = ", ".join(map(json.dumps, [provider.url + "/sessions", "token", "Hello"]))
+    asked = called(provider.url + "/sessions", token="token", content="Hello")
     told = in_node(
-        f"try {{ for await (const _ of reply({arguments})); }} catch (error) {{ console.log(error.status); }}"
+        f"try {{ for await (const _ of {asked}); }} catch (error) {{ console.log(error.status); }}"
     )
     assert (told, len(provider.posts)) == ("200\n", 1)

@@ -4,11 +4,12 @@ import http.server
 import threading
 
 from documents import blocks_of
+from product import ROOT
 
-# What docs/front-ends.md shows: the client, and how it is used.
-CLIENT, USE = [block.text for block in blocks_of("docs/front-ends.md") if block.language == "js"][
-    :2
-]
+CLIENT = (ROOT / "static" / "parley.js").read_text("utf-8")
+# How docs/front-ends.md uses it, without its import.
+USE = [block.text for block in blocks_of("docs/front-ends.md") if block.language == "js"][0]
+IMPORT, _, USE = USE.partition("\n")
 
 
 class Site:
@@ -98,9 +99,9 @@ WITHOUT_LEAVE = """
 
 # Each writes into `seen` what it gets of a reply. Its arguments: a URL, a token.
 READERS = {
-    "the client of the documents": """
-        const { reply } = await import("/client.js");
-        for await (const { id, event, data } of reply(url + "/sessions", token, "Hello")) {
+    "the client of the server": """
+        const { reply } = await import(url + "/static/parley.js");
+        for await (const { id, event, data } of reply(url + "/sessions", { token, content: "Hello" })) {
             seen.ids.push(id);
             if (event === "content_delta") seen.text += data.delta;
             if (event === "done") seen.over = true;
