@@ -1,0 +1,299 @@
+// Parley as a ChatTransport of the AI SDK 6 and 7, for `useChat`: docs/front-ends.md.
+
+import { newKey, Parley, ParleyError, pause, request } from "./parley.js";
+
+/** @import { ChatTransport, UIMessage, UIMessageChunk } from "ai" */
+/** @import { AssistantTurn, Turn } from "./openapi.js" */
+/** @import { Events, Options, ReplyOptions } from "./parley.js" */
+
+/** @typedef {Parameters<ChatTransport<UIMessage>["sendMessages"]>[0]} Sent what the SDK wants */
+
+/**
+ * A request whose answer has not come yet: sent again with its key, it makes the same reply.
+ *
+ * @typedef {{ path: string, body: { content?: string }, key: string, message: string }} Pending
+ */
+
+/**
+ * What is known of a chat: its session, and the last message that it has taken, by the SDK's id.
+ *
+ * @typedef {{ session?: string, message?: string, pending?: Pending }} Place
+ */
+
+/**
+ * Where that is kept, since the SDK names a chat before there is a session. A Map is one.
+ *
+ * @typedef {{ get(chat: string): Place | undefined, set(chat: string, place: Place): void }} Places
+ */
+
+const OTHER = "Only the last message can be changed, or answered again.";
+const TEXT = "Parley takes text alone.";
+const CANCELS = 6; // tries
+const REASONS = /** @type {const} */ ({ stop: "stop", length: "length" });
+
+/** @returns {Places} in the browser's localStorage; elsewhere in memory */
+function keptPlaces() {
+  if (!("document" in globalThis)) return new Map();
+  return {
+    get: (chat) => JSON.parse(localStorage.getItem(`parley ${chat}`) ?? "null") ?? undefined,
+    set: (chat, place) => localStorage.setItem(`parley ${chat}`, JSON.stringify(place)),
+  };
+}
+
+/** @param {UIMessage[]} messages @param {UIMessage["role"]} role */
+const lastOf = (messages, role) => messages.findLast((message) => message.role === role);
+
+/** @param {UIMessage} message */
+function textOf({ parts }) {
+  if (parts.some(({ type }) => type === "file")) throw new ParleyError(TEXT, 400);
+  return parts.map((part) => (part.type === "text" ? part.text : "")).join("");
+}
+
+/** A turn as a message of the SDK. @param {Turn} turn @returns {UIMessage} */
+function messageOf(turn) {
+  const { id, kind, content } = turn;
+  const metadata = turn.kind === "assistant" ? metadataOf(turn) : undefined;
+  return { id, role: kind, metadata, parts: content ? [{ type: "text", text: content }] : [] };
+}
+
+/** What a message tells besides its text. @param {AssistantTurn} turn */
+function metadataOf({ model, status, usage, error, stop_reason, continued, turns_left_out }) {
+  return { model, status, usage, error, stop_reason, continued, turns_left_out };
+}
+
+/** @param {Events} events @returns {AsyncGenerator<UIMessageChunk, void, void>} */
+async function* chunksOf(events) {
+  let [hasBegun, hasText] = [false, false];
+  /** @type {AssistantTurn["stop_reason"]} */
+  let reason = null;
+  for await (const { id, event, data } of events) {
+    if (!hasBegun) yield { type: "start", messageId: id.split("-")[0] };
+    hasBegun = true;
+    if (event === "content_delta") {
+      if (!hasText) yield { type: "text-start", id: "text" };
+      hasText = true;
+      yield { type: "text-delta", id: "text", delta: data.delta };
+    } else if (event === "assistant_turn") {
+      reason = data.stop_reason;
+      if (hasText) yield { type: "text-end", id: "text" };
+      yield { type: "message-metadata", messageMetadata: metadataOf(data) };
+    } else if (event === "done") {
+      yield { type: "finish", finishReason: reason ? REASONS[reason] : "other" };
+    } else if (event === "error") {
+      yield { type: "error", errorText: data.message };
+    }
+  }
+}
+
+/** A `ChatTransport`, also of one's own kind of `UIMessage`. */
+export class ParleyTransport {
+  resumeStreamIsReplay = true;
+  /** @type {Map<string, object>} */
+  #newest = new Map(); // chat → its last request: a stream that it replaces is not stopped
+  /** @type {Set<string>} */
+  #goesOn = new Set(); // chats whose last reply is to be shown anew, though it may have ended
+
+  /**
+   * - `body`: what new sessions begin with, such as `{ model: "m-2" }`.
+   * - `cancels`: whether the SDK's `stop` ends the reply. Else it only hangs up.
+   *
+   * @param {string | URL} url of the server
+   * @param {Options & { body?: object, cancels?: boolean, places?: Places }} [options]
+   */
+  constructor(url, { body, cancels = true, places = keptPlaces(), ...options } = {}) {
+    this.parley = new Parley(url, options);
+    this.body = body;
+    this.cancels = cancels;
+    this.places = places;
+  }
+
+  /** Has a chat be this session. @param {string} chat @param {string} session its id */
+  open(chat, session) {
+    this.places.set(chat, { session });
+  }
+
+  /** The messages of a chat, but for a reply under way. @param {string} chat */
+  async messages(chat, limit = 200) {
+    const { session } = await this.#settle(chat);
+    if (!session) return [];
+    const { turns } = await this.parley.session(session, { limit });
+    const isOver = (/** @type {Turn} */ turn) =>
+      turn.kind === "user" || turn.status !== "in_progress";
+    return turns.filter(isOver).map(messageOf);
+  }
+
+  /** Ends the reply under way, as the SDK's `stop` does. @param {string} chat */
+  async cancel(chat) {
+    const session = this.places.get(chat)?.session;
+    if (session) await this.#cancel(session);
+  }
+
+  /** Has the last reply go on: `resumeStream` of the SDK shows it then. @param {string} chat */
+  async continue(chat) {
+    const { url, options } = this.parley;
+    const session = this.places.get(chat)?.session;
+    const headers = { ...options.headers, Prefer: "respond-async" };
+    await request("POST", `${url}/sessions/${session}/continue`, { ...options, headers, body: {} });
+    this.#goesOn.add(chat);
+  }
+
+  /** @type {ChatTransport<UIMessage>["sendMessages"]} */
+  async sendMessages(sent) {
+    const { chatId, abortSignal } = sent;
+    const begun = this.#begin(chatId, abortSignal);
+    const pending = await this.#requestOf(sent);
+    abortSignal?.throwIfAborted();
+    this.places.set(chatId, { ...this.places.get(chatId), pending });
+    return this.#stream(chatId, pending, begun, sent.headers);
+  }
+
+  /** @type {ChatTransport<UIMessage>["reconnectToStream"]} */
+  async reconnectToStream({ chatId, abortSignal, headers }) {
+    const begun = this.#begin(chatId, abortSignal);
+    const { session, message } = await this.#settle(chatId);
+    if (!session) return null;
+    const { turns } = await this.parley.session(session, { limit: 1 });
+    const last = turns.at(-1);
+    const isUnderWay = last?.kind === "assistant" && last.status === "in_progress";
+    if (!this.#goesOn.delete(chatId) && !isUnderWay) return null;
+    return this.#stream(chatId, { path: `/sessions/${session}/events`, message }, begun, headers);
+  }
+
+  /** A request of a chat. @param {string} chat @param {AbortSignal} [signal] of the SDK */
+  #begin(chat, signal) {
+    const mine = {};
+    this.#newest.set(chat, mine);
+    return { signal, isNewest: () => this.#newest.get(chat) === mine };
+  }
+
+  /** What the SDK wants of a reply. @param {Sent} sent @returns {Promise<Pending>} */
+  async #requestOf(sent) {
+    const { chatId, trigger, messages, body } = sent;
+    const asked = lastOf(messages, "user");
+    if (!asked) throw new ParleyError("There is no message to answer.", 400);
+    const { session, message, pending } = this.places.get(chatId) ?? {};
+    if (trigger === "regenerate-message" && pending?.message === asked.id) return pending;
+    const content = textOf(asked);
+    const made = { path: "/sessions", body: { content }, key: newKey(), message: asked.id };
+    if (!session) return { ...made, body: { ...this.body, ...body, content } };
+    return { ...made, ...(await this.#operationOf(sent, asked.id === message, session)) };
+  }
+
+  /**
+   * What is asked of a session, as path and body: a message that it has not taken is sent.
+   *
+   * @param {Sent} sent
+   * @param {boolean} isLast whether the message is the last one that it has taken
+   * @param {string} session
+   */
+  async #operationOf({ trigger, messageId, messages }, isLast, session) {
+    const isAgain = trigger === "regenerate-message";
+    const isNew = !isAgain && messageId === undefined;
+    const isTaken = !isNew && (isLast || (await this.#hasTaken(session, messages)));
+    if (!isTaken) return { path: `/sessions/${session}/messages` };
+    return { path: `/sessions/${session}/retry`, ...(isAgain && { body: {} }) };
+  }
+
+  /**
+   * Whether the session ends with the last of these messages and its reply. It does not have one
+   * that was refused. Throws where it goes on behind it.
+   *
+   * @param {string} session
+   * @param {UIMessage[]} messages
+   */
+  async #hasTaken(session, messages) {
+    const { turns } = await this.parley.session(session, { limit: 50 });
+    const asked = turns.findLast(({ kind }) => kind === "user");
+    if (asked?.id === lastOf(messages, "user")?.id) return true;
+    if (turns.at(-1)?.id === lastOf(messages, "assistant")?.id) return false;
+    throw new ParleyError(OTHER, 409);
+  }
+
+  /** What is known of a chat, once a request without an answer has one. @param {string} chat */
+  async #settle(chat) {
+    const pending = this.places.get(chat)?.pending;
+    if (pending) {
+      const over = new AbortController();
+      const events = this.#events(chat, pending, { signal: over.signal }, () => over.abort());
+      await events.next().catch((error) => {
+        if (!over.signal.aborted && !(error.status < 500)) throw error;
+      });
+    }
+    return this.places.get(chat) ?? {};
+  }
+
+  /**
+   * The events of a reply. Its session is noted, and told, once it is known.
+   *
+   * @param {string} chat
+   * @param {Partial<Pending> & { path: string }} asked
+   * @param {ReplyOptions} options
+   * @param {(session: string) => void} tell
+   * @returns {Events}
+   */
+  async *#events(chat, { path, message, ...asked }, options, tell) {
+    const onPlace = (/** @type {URL} */ { pathname }) => {
+      const session = pathname.split("/").at(-2) ?? "";
+      this.places.set(chat, { session, message });
+      tell(session);
+    };
+    try {
+      yield* this.parley.reply(path, { ...asked, ...options, onPlace });
+    } catch (error) {
+      const isRefused = error instanceof ParleyError && Number(error.status) < 500;
+      if (isRefused) this.places.set(chat, { ...this.places.get(chat), pending: undefined });
+      throw error;
+    }
+  }
+
+  /**
+   * The stream of a reply, in the SDK's pieces.
+   *
+   * @param {string} chat
+   * @param {Partial<Pending> & { path: string }} asked
+   * @param {{ signal?: AbortSignal, isNewest: () => boolean }} begun
+   * @param {HeadersInit} [headers]
+   * @returns {ReadableStream<UIMessageChunk>}
+   */
+  #stream(chat, asked, { signal, isNewest }, headers) {
+    const over = new AbortController();
+    let session = "";
+    const stop = async () => {
+      await new Promise((resolve) => setTimeout(resolve)); // what replaces it begins at once
+      const isStopped = this.cancels && isNewest();
+      if (isStopped && !session) return; // until it is known
+      if (isStopped) await this.#cancel(session);
+      over.abort();
+    };
+    signal?.addEventListener("abort", stop);
+    const all = { ...this.parley.options.headers, ...Object.fromEntries(new Headers(headers)) };
+    const events = this.#events(chat, asked, { headers: all, signal: over.signal }, (id) => {
+      session = id;
+      if (signal?.aborted) stop();
+    });
+    const chunks = chunksOf(events);
+    return new ReadableStream({
+      async pull(controller) {
+        const { done, value } = await chunks.next();
+        if (done) controller.close();
+        else controller.enqueue(value);
+      },
+      cancel() {
+        if (!signal?.aborted) over.abort();
+      },
+    });
+  }
+
+  /** Ends a reply, unless it has ended by itself. @param {string} session */
+  async #cancel(session) {
+    for (let tries = 0; tries < CANCELS; tries++) {
+      try {
+        await this.parley.cancel(session);
+        return;
+      } catch (error) {
+        if (error instanceof ParleyError && Number(error.status) < 500) return;
+        await pause(tries);
+      }
+    }
+  }
+}

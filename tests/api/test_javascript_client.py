@@ -1,0 +1,338 @@
+"""parley-client, the package of npm: its types, and its transport in the AI SDK 6 and 7. Modules: `tools/npm.py`."""
+
+import json
+import shutil
+import subprocess
+import threading
+import uuid
+
+import pytest
+
+import npm
+from client import make_token, wait_until
+from described import run
+from product import ROOT
+from provider import REFUSED, fails, reply
+from proxy import Proxy
+from raw_tables import tables_of
+from servers import Server, npm_folder
+
+SDKS = ["ai-6", "ai-7"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Where somebody has installed the package, beside both releases of the SDK."""
+    folder = tmp_path_factory.mktemp("app")
+    packages = npm_folder("ai-client") / "node_modules"
+    npm.make(folder / "node_modules" / "parley-client")
+    for sdk in SDKS:
+        (folder / "node_modules" / sdk).symlink_to(packages / sdk)
+    for name in ("chat.mjs", "types.ts", "tsconfig.json", "package.json"):
+        shutil.copy(packages.parent / name, folder)
+    return folder
+
+
+def test_the_package_is_of_this_release_and_has_nothing_else(folder):
+    package = folder / "node_modules" / "parley-client"
+    told = run("npm", "pack", "--dry-run", "--json", cwd=package).stdout
+    [packed] = json.loads(told)
+    assert {file["path"] for file in packed["files"]} == {
+        "LICENSE",
+        "README.md",
+        "ai.d.ts",
+        "ai.js",
+        "openapi.d.ts",
+        "package.json",
+        "parley.d.ts",
+        "parley.js",
+    }
+    assert (package / "parley.js").read_bytes() == (ROOT / "static" / "parley.js").read_bytes()
+    assert packed["version"] == npm.version()
+    assert "dependencies" not in json.loads((package / "package.json").read_text())
+
+
+@pytest.mark.parametrize("sdk", SDKS)
+def test_its_types_are_those_of_the_description_and_of_the_sdk(folder, sdk):
+    """`types.ts` says what has to compile, and what may not."""
+    tools = npm_folder("openapi-client") / "node_modules" / ".bin"
+    run(tools / "openapi-typescript", npm.DESCRIPTION, "--output", "schema.d.ts", cwd=folder)
+    place = folder / "node_modules" / "ai"
+    place.unlink(missing_ok=True)
+    place.symlink_to(folder / "node_modules" / sdk)
+    run(tools / "tsc", cwd=folder)
+
+
+class Chat:
+    """A chat of the SDK in Node.js, which is told what a person does."""
+
+    def __init__(self, folder, *words):
+        self.folder = folder
+        name = str(uuid.uuid4())
+        self.command = ["node", "chat.mjs", *words, f"kept-{name}.json", name]
+        self.load()
+
+    def load(self):
+        """As a page is loaded, and again."""
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        self.process = subprocess.Popen(self.command, cwd=self.folder, text=True, **pipes)
+
+    def load_again(self):
+        self.end()
+        self.load()
+        return self.do("look")
+
+    def do(self, does, **options):
+        """What is shown then."""
+        self.process.stdin.write(json.dumps({"does": does, **options}) + "\n")
+        self.process.stdin.flush()
+        line = self.process.stdout.readline()
+        assert line, self.process.stderr.read()
+        return json.loads(line)
+
+    def wait_for(self, *messages, status="ready"):
+        """What is shown once these are the last messages, and the chat has this status."""
+
+        def is_there():
+            shown = self.do("look")
+            return shown["status"] == status and shown["messages"][-len(messages) :] == [*messages]
+
+        try:
+            wait_until(is_there)
+        except AssertionError:
+            raise AssertionError(self.do("look")) from None
+        return self.do("look")
+
+    def end(self):
+        self.process.kill()
+        self.process.communicate()
+
+
+@pytest.fixture(scope="module", params=SDKS)
+def chat_with(request, folder):
+    """A function that gives a chat of either SDK with the server at a URL."""
+    chats = []
+
+    def chat_with(url, token=None):
+        chats.append(Chat(folder, request.param, url, token or make_token()))
+        return chats[-1]
+
+    yield chat_with
+    for chat in chats:
+        chat.end()
+
+
+@pytest.fixture(scope="module")
+def shared(server_with):
+    return server_with(MAX_CONTENT_LENGTH="100000")
+
+
+@pytest.fixture
+def alice(shared):
+    """Somebody who has no session yet."""
+    return shared.client(f"https://github.com/{uuid.uuid4().hex}")
+
+
+@pytest.fixture
+def chat(shared, alice, chat_with):
+    chat = chat_with(shared.url, alice.token)
+    yield chat
+    chat.end()
+
+
+def turns_of(user):
+    """What the one session of this user has."""
+    [session] = user.get("/sessions").json()["data"]
+    return [f"{turn['kind']}: {turn['content']}" for turn in user.turns(session)]
+
+
+def last_turn(user):
+    [session] = user.get("/sessions").json()["data"]
+    return user.turns(session)[-1]
+
+
+def test_a_message_is_answered_word_by_word_and_a_further_one_too(chat, alice, provider):
+    gate = threading.Event()
+    provider.script = [reply("One ", gate, "two."), reply("Three.")]
+    assert chat.do("send", text="Hello")["messages"] == ["user: Hello"]
+    chat.wait_for("user: Hello", "assistant: One ", status="streaming")
+    gate.set()
+    shown = chat.wait_for("user: Hello", "assistant: One two.")
+    assert shown["metadata"]["status"] == "complete"
+    assert shown["metadata"]["model"] == {"id": "m-1"}
+    chat.do("send", text="More")
+    shown = chat.wait_for("user: More", "assistant: Three.")
+    assert shown["messages"] == turns_of(alice)
+
+
+def test_a_reply_comes_whole_though_its_server_is_killed(
+    new_database, provider, tmp_path, chat_with
+):
+    settings = {"DATABASE_URL": new_database(), "OPENAI_BASE_URL": provider.url + "/v1"}
+    settings |= {"DEFAULT_MODEL": "m-1", "WEB_CONCURRENCY": 1}
+    gate = threading.Event()
+    provider.script = [reply("One ", gate), reply("two.")]
+    server = Server(tmp_path, **settings).wait_until_up()
+    chat = chat_with(server.url)
+    try:
+        chat.do("send", text="Hello")
+        chat.wait_for("user: Hello", "assistant: One ", status="streaming")
+        server.kill()
+        with tables_of(settings["DATABASE_URL"]) as tables:  # it would lapse by itself, but later
+            tables.rows("UPDATE turn SET lease_until = 0 WHERE status = 'in_progress'")
+        server.stop()
+        server = Server(tmp_path, **settings, port=server.port).wait_until_up()
+        shown = chat.wait_for("user: Hello", "assistant: One two.")
+        assert shown["error"] is None
+        assert shown["metadata"]["continued"] == 1
+    finally:
+        chat.end()
+        server.kill()
+        server.stop()
+    assert len(provider.posts) == 2
+
+
+def test_a_page_that_is_loaded_again_has_the_reply_under_way_from_its_beginning(
+    chat, alice, provider
+):
+    gate = threading.Event()
+    provider.script = [reply("Before."), reply("One ", gate, "two.")]
+    chat.do("send", text="Hello")
+    chat.wait_for("assistant: Before.")
+    chat.do("send", text="More")
+    chat.wait_for("assistant: One ", status="streaming")
+    assert chat.load_again()["messages"] == ["user: Hello", "assistant: Before.", "user: More"]
+    chat.do("resumeTwice")  # the stop between them ends nothing
+    chat.wait_for("user: More", "assistant: One ", status="streaming")
+    gate.set()
+    shown = chat.wait_for("user: More", "assistant: One two.")
+    assert shown["messages"] == turns_of(alice)
+    assert chat.do("resume") and chat.wait_for("assistant: One two.") == shown  # nothing comes
+
+
+def test_a_page_that_is_loaded_again_before_the_answer_makes_one_session(
+    shared, alice, chat_with, provider
+):
+    gate, proxy = threading.Event(), Proxy(shared.port)
+    provider.script = [reply("One ", gate, "two.")]
+    chat = chat_with(proxy.url, alice.token)
+    proxy.cut_behind = b"HTTP/1.1 201"
+    chat.do("send", text="Hello")
+    wait_until(lambda: proxy.cut_behind is None)
+    assert chat.load_again()["messages"] == ["user: Hello"]
+    chat.do("resume")
+    chat.wait_for("user: Hello", "assistant: One ", status="streaming")
+    gate.set()
+    chat.wait_for("user: Hello", "assistant: One two.")
+    proxy.close()
+    assert turns_of(alice) == ["user: Hello", "assistant: One two."]
+    assert len(provider.posts) == 1
+
+
+def test_a_stop_ends_the_reply_at_the_server(chat, alice, provider):
+    provider.script = [reply("One ", threading.Event(), "two.")]
+    chat.do("send", text="Hello")
+    chat.wait_for("assistant: One ", status="streaming")
+    chat.do("stop")
+    chat.wait_for("user: Hello", "assistant: One ")
+    assert provider.wait_for_request().hung_up.wait(5)
+    wait_until(lambda: last_turn(alice)["status"] == "interrupted")
+
+
+def test_a_stop_before_the_first_word_ends_the_reply_too(chat, alice, provider):
+    provider.script = [reply(threading.Event(), "One.")]
+    chat.do("send", text="Hello")
+    chat.do("stop")  # most often before the server has the message
+    chat.wait_for("user: Hello")
+    assert provider.wait_for_request().hung_up.wait(5)
+    wait_until(lambda: last_turn(alice)["status"] == "interrupted")
+
+
+def test_a_reply_is_stopped_by_the_transport_too_and_ends_as_it_is_stored(chat, provider):
+    provider.script = [reply("One ", threading.Event(), "two.")]
+    chat.do("send", text="Hello")
+    chat.wait_for("assistant: One ", status="streaming")
+    chat.do("cancel")
+    assert chat.wait_for("assistant: One ")["metadata"]["status"] == "interrupted"
+
+
+def test_a_reply_that_has_stopped_goes_on_in_its_place(chat, alice, provider):
+    provider.script = [reply("One ", threading.Event()), reply("two.")]
+    chat.do("send", text="Hello")
+    chat.wait_for("assistant: One ", status="streaming")
+    chat.do("stop")
+    wait_until(lambda: last_turn(alice)["status"] == "interrupted")
+    chat.do("goOn")
+    shown = chat.wait_for("user: Hello", "assistant: One two.")
+    assert shown["messages"] == turns_of(alice)
+
+
+def test_a_new_answer_takes_the_place_of_the_last(chat, alice, provider):
+    provider.script = [reply("One."), reply("Two."), reply("Three.")]
+    chat.do("send", text="Hello")
+    chat.wait_for("assistant: One.")
+    chat.do("regenerate")
+    chat.wait_for("user: Hello", "assistant: Two.")
+    chat.load_again()
+    chat.do("regenerate")
+    shown = chat.wait_for("user: Hello", "assistant: Three.")
+    assert shown["messages"] == turns_of(alice)
+
+
+def test_the_last_message_is_changed(chat, alice, provider):
+    provider.script = [reply("One."), reply("Two."), reply("Three.")]
+    chat.do("send", text="Hello")
+    chat.wait_for("assistant: One.")
+    chat.do("edit", text="Hallo", index=0)
+    chat.wait_for("user: Hallo", "assistant: Two.")
+    chat.load_again()
+    chat.do("edit", text="Servus", index=0)
+    shown = chat.wait_for("user: Servus", "assistant: Three.")
+    assert shown["messages"] == turns_of(alice)
+
+
+def test_an_earlier_message_is_not_changed(chat, alice, provider):
+    provider.script = [reply("One."), reply("Two.")]
+    for text, answer in [("Hello", "One."), ("More", "Two.")]:
+        chat.do("send", text=text)
+        chat.wait_for(f"assistant: {answer}")
+    chat.do("edit", text="Hallo", index=0)
+    shown = chat.wait_for("user: Hallo", status="error")
+    assert shown["error"] == ["Only the last message can be changed, or answered again.", 409]
+    assert turns_of(alice) == ["user: Hello", "assistant: One.", "user: More", "assistant: Two."]
+
+
+def test_a_failure_is_told_in_a_sentence_and_the_chat_goes_on(chat, alice, provider):
+    provider.script = [fails("Some "), REFUSED, reply("One."), reply("Two.")]
+    chat.do("send", text="Hello")
+    shown = chat.wait_for("user: Hello", "assistant: Some ", status="error")
+    assert "provider" in shown["error"][0] and shown["error"][0].endswith(".")
+    chat.do("regenerate")
+    chat.wait_for("user: Hello", "assistant: ", status="error")
+    chat.do("regenerate")
+    chat.wait_for("user: Hello", "assistant: One.")
+    chat.do("send", text="More")
+    shown = chat.wait_for("user: More", "assistant: Two.")
+    assert shown["messages"] == turns_of(alice)
+
+
+def test_a_message_that_was_refused_is_sent_when_it_is_changed(chat, alice, provider):
+    provider.script = [reply("One."), reply("Two.")]
+    chat.do("send", text="Hello")
+    chat.wait_for("assistant: One.")
+    chat.do("send", text="x" * 200_000)
+    shown = chat.wait_for("user: " + "x" * 200_000, status="error")
+    assert shown["error"][1] == 413 and shown["error"][0].endswith(".")
+    chat.do("edit", text="More", index=-1)
+    shown = chat.wait_for("user: More", "assistant: Two.")
+    assert shown["messages"] == turns_of(alice)
+
+
+def test_what_the_server_does_not_take_is_told_in_sentences(shared, chat, chat_with):
+    chat.do("attach")
+    shown = chat.wait_for("user: ", status="error")
+    assert shown["error"] == ["Parley takes text alone.", 400]
+    stranger = chat_with(shared.url, "none")
+    stranger.do("send", text="Hello")
+    shown = stranger.wait_for("user: Hello", status="error")
+    assert shown["error"][1] == 401 and shown["error"][0].endswith(".")
