@@ -1,4 +1,6 @@
-// The API as the page uses it: requests that wait for a lost connection, and event streams.
+// The API as the page uses it: requests that wait for a lost connection, and the start of a reply.
+
+import { newKey, ParleyError, pause, refusalOf } from "../parley.js";
 
 /** Keeps a text for this tab, as long as there is one, and it is not too long for the browser. */
 export function store(name, text) {
@@ -145,25 +147,17 @@ async function readJSON(response) {
   return isJson ? Object.assign(await response.json(), { headers: response.headers }) : response;
 }
 
-/**
- * The error that a response tells of, with its `faults`. It has no status where Parley has not
- * answered.
- */
+/** An error that tells its message to the person. */
+export const errorOf = (message, status) => new ParleyError(message, status);
+
+/** The error that a response tells of. It has no status where Parley has not answered. */
 async function refusal(response) {
   const isElsewhere = response.type === "opaqueredirect";
-  if (isPortal(response, isElsewhere)) return errorOf("Sign in again.", 401, []);
-  const { errors } = await response.json().catch(() => ({}));
-  if (errors) {
-    return errorOf(errors.map(({ detail }) => detail).join(" "), response.status, errors, response);
-  }
+  if (isPortal(response, isElsewhere)) return errorOf("Sign in again.", 401);
+  const problem = await refusalOf(response);
   const isAway = isElsewhere || response.ok || response.status >= 500;
-  if (isAway) return new Error("The server cannot be reached.");
-  return errorOf(
-    `The server answered with the status ${response.status}.`,
-    response.status,
-    [],
-    response,
-  );
+  if (isAway && !problem.faults.length) return new Error("The server cannot be reached.");
+  return problem;
 }
 
 /**
@@ -175,30 +169,6 @@ function isPortal(response, isElsewhere) {
   return named !== null && !isOurs(response) && [200, 401, 403].includes(response.status);
 }
 
-/** An error that tells its message to the person. */
-export function errorOf(message, status, faults = [], response = undefined) {
-  const retryAfter = Number(response?.headers.get("Retry-After")); // seconds; 0 where there is none
-  return Object.assign(new Error(message), {
-    status,
-    faults,
-    meta: faults[0]?.meta ?? {},
-    retryAfter,
-  });
-}
-
-/**
- * Waits longer with each try, or for these seconds, but no longer than until the device is online
- * again. Throws where the signal aborts.
- */
-export function pause(tries, signal, seconds) {
-  signal?.throwIfAborted();
-  return new Promise((resolve, reject) => {
-    setTimeout(resolve, seconds ? seconds * 1000 : Math.min(250 * 2 ** tries, 10_000));
-    addEventListener("online", resolve, { once: true });
-    signal?.addEventListener("abort", () => reject(signal.reason));
-  });
-}
-
 /** A session with its last fifty turns, or as `query` says: so many as `limit`, `before` a turn. */
 export function fetchSession(id, { limit = 50, before } = {}, options) {
   const query = new URLSearchParams({ "turns[limit]": limit });
@@ -208,7 +178,6 @@ export function fetchSession(id, { limit = 50, before } = {}, options) {
 
 // Event streams
 
-const KEEPALIVE_TIMEOUT = 40_000; // ms; the server sends an event or a comment every 15 s
 const STREAM = { Accept: "text/event-stream" };
 
 /** Has the model reply behind turn `after`. Returns the session's id and the stream. */
@@ -232,7 +201,7 @@ export async function startReply(path, body, signal, after) {
  */
 function keyOf(request) {
   if (isUnanswered(request)) return unanswered().key;
-  const key = crypto.getRandomValues(new Uint32Array(4)).join("-");
+  const key = newKey();
   store("unanswered", JSON.stringify({ ...request, key }));
   return key;
 }
@@ -252,32 +221,3 @@ export const followEvents = (id, lastId, signal) =>
     headers: { ...STREAM, "Last-Event-ID": lastId },
     signal,
   });
-
-/**
- * Yields the events of a stream until the stream ends, is silent for too long, or the signal
- * aborts.
- */
-export async function* parseSSE(response, signal) {
-  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
-  const hangUp = () => reader.cancel().catch(() => {});
-  signal.addEventListener("abort", hangUp);
-  let rest = "";
-  try {
-    for (;;) {
-      const timeout = setTimeout(hangUp, KEEPALIVE_TIMEOUT);
-      const { value, done } = await reader.read().finally(() => clearTimeout(timeout));
-      if (done || signal.aborted) return;
-      const frames = (rest + value).split("\n\n");
-      rest = frames.pop();
-      yield* frames.map(eventOf).filter(({ data }) => data);
-    }
-  } finally {
-    hangUp();
-  }
-}
-
-function eventOf(frame) {
-  const fields = frame.split("\n").map((line) => line.split(/: ?(.*)/s));
-  const { id, event, data } = Object.fromEntries(fields);
-  return { id, event, data: data && JSON.parse(data) };
-}

@@ -2,7 +2,8 @@
 // 7636), as a public client. The server verifies the ID token that comes of it.
 
 import { $ } from "../dom.js";
-import { api, errorOf, lose, pause, store, useToken } from "./api.js";
+import { pause } from "../parley.js";
+import { api, errorOf, lose, store, useToken } from "./api.js";
 import { attempt } from "./screen.js";
 import { knock, refuse, signIn } from "./sign-in.js";
 import { claimsOf, heldGrant, heldToken, replaceToken, subjectOf } from "./tokens.js";

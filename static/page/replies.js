@@ -1,7 +1,8 @@
 // A reply, from when it is asked for to its end, however often the connection is lost.
 
 import { $ } from "../dom.js";
-import { api, fetchSession, isUnanswered, lose, on, parseSSE, pause, startReply } from "./api.js";
+import { eventsOf, pause } from "../parley.js";
+import { api, fetchSession, isUnanswered, lose, on, startReply } from "./api.js";
 import { clearSettings } from "./choices.js";
 import {
   beginChat,
@@ -195,7 +196,7 @@ function noteLeft(id, reply) {
 async function read(reply, id, response, signal) {
   try {
     const stream = response ?? (await reply.resume(id, signal));
-    for await (const event of parseSSE(stream, signal)) {
+    for await (const event of eventsOf(stream, signal)) {
       on.found();
       reply.take(event);
       if (reply.isOver) return;

@@ -3,7 +3,8 @@
 
 import { $, button } from "../dom.js";
 import { write } from "../markdown/markdown.js";
-import { api, lose, on, pause, store, useProxy, useToken } from "./api.js";
+import { pause } from "../parley.js";
+import { api, lose, on, store, useProxy, useToken } from "./api.js";
 import { forgetChoices, useChoicesOf } from "./choices.js";
 import { list } from "./list.js";
 import { route } from "./replies.js";
