@@ -2,7 +2,7 @@
 
 It is `clients/javascript` with `static/parley.js`, the version of `app.py` as npm writes it, and types: openapi-typescript
 makes them of `static/openapi.json`, and tsc of what the modules say of their own. It needs npm, which installs what
-`tests/support/openapi-client` and `tests/support/ai-client` pin. `tests/api/test_javascript_client.py` uses the package.
+`tests/support/openapi-client` and `tests/support/ai-client` pin. `tests/heavy/test_javascript_client.py` uses the package.
 """
 
 import json
