@@ -84,7 +84,7 @@ def test_sums_are_told_by_model_and_days_below_with_what_is_estimated_marked(bro
     ]
     assert page.texts("summary small") == sums
     assert page.run(DAYS) == []
-    page.find("summary").click()
+    page.find("#usage summary").click()
     days = [f"{day(page, 1)}\t1\t15\t7\t0", f"{day(page, 2)}\t1\t0\t0\t≈ 1,500"]
     assert page.run(DAYS) == ["Day (UTC)\tReplies\tRead\tWritten\tEstimated", *days]
     scopes = page.run(
@@ -154,7 +154,7 @@ def test_much_usage_fits_a_narrow_screen(browser, server):
         page.wait(lambda: page.find("#chats").is_displayed())
         page.click("Chats")
         page.click("Usage")
-        page.wait(lambda: len(page.texts("summary")) == 20)
+        page.wait(lambda: len(page.texts("#usage summary")) == 20)
         browser.execute_script(
             "document.querySelectorAll('details').forEach((details) => (details.open = true))"
         )
