@@ -1,4 +1,4 @@
-"""`flask backup` and `flask restore`: a SQLite file and the server's own key."""
+"""`flask backup` and `flask restore`: a SQLite file and the server's own key. Modules: `terminal/backup.py`."""
 
 import os
 import re
