@@ -47,7 +47,8 @@ def provider_of_all():
 def provider(provider_of_all):
     """The provider of `server`, with nothing asked yet, and nothing left of what another test told it."""
     provider_of_all.reset()
-    return provider_of_all
+    yield provider_of_all
+    provider_of_all.reset()  # what several tests share is made before the next begins
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ as by default, and REPLY_WAIT 10 at least. The user of the token has new session
   reader is. `'node reader.mjs'` is called with URL, token and a message. It sends that to a new
   session of this URL, and prints each event of the reply as a line of JSON, with the fields
   `event`, `data` and `id`. Where its words have {url}, {token} and {message}, these stand there.
-  `front-ends` is the client of docs/front-ends.md, under node. Several may be given.
+  `parley.js` is the client that every server has, under node. Several may be given.
 - `--text` is one that prints the text of the reply alone, such as
   `'.venv/bin/flask chat --url {url} --token {token} {message}'`.
 
@@ -78,7 +78,7 @@ def clients(options, folder):
     """The readers that are run on the list."""
     yield Own()
     for command in options.client:
-        yield Program(write_reader(folder) if command == "front-ends" else command)
+        yield Program(write_reader(folder) if command == "parley.js" else command)
     for command in options.text:
         yield Program(command, is_text=True)
 

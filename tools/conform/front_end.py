@@ -1,19 +1,22 @@
-"""The client of docs/front-ends.md, as a program for Node.js."""
+"""The client that every server has, static/parley.js, as a program for Node.js."""
 
 import pathlib
-import re
+import shutil
 
-DOCUMENT = pathlib.Path(__file__).parents[2] / "docs" / "front-ends.md"
-USE = """
+MODULE = pathlib.Path(__file__).parents[2] / "static" / "parley.js"
+PROGRAM = """
+import { reply } from "./parley.mjs";
+
 const [url, token, content] = process.argv.slice(2);
-for await (const event of reply(`${url}/sessions`, token, content))
+for await (const event of reply(`${url}/sessions`, { token, content }))
   console.log(JSON.stringify(event));
 """
 
 
 def write_reader(folder):
-    """The command of it; its file is in this folder."""
-    client = re.search(r"```js\n(.*?)```", DOCUMENT.read_text("utf-8"), re.DOTALL)[1]
-    path = pathlib.Path(folder) / "reader.mjs"
-    path.write_text(client + USE, "utf-8")
+    """The command of it; its files are in this folder."""
+    folder = pathlib.Path(folder)
+    shutil.copy(MODULE, folder / "parley.mjs")
+    path = folder / "reader.mjs"
+    path.write_text(PROGRAM, "utf-8")
     return f"node {path}"
