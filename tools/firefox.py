@@ -22,7 +22,7 @@ from client import make_token
 from hostile_texts import hostile_texts
 from household import NOTHING, RIDE, household
 from openid import come_in, openid, settings_of
-from other_origin import ALL_OF_IT, ASYNCHRONOUS, CLIENT, READERS, SEEN, START, WITHOUT_LEAVE, Site
+from other_origin import ALL_OF_IT, ASYNCHRONOUS, READERS, SEEN, START, WITHOUT_LEAVE, Site
 from provider import Provider, event, reply, silence
 from proxy import Proxy
 from raw_tables import lengthen
@@ -224,11 +224,11 @@ def check_other_origins(page, server, provider, site):
 
     read, comes_back, proxy = threading.Event(), threading.Event(), Proxy(server.port)
     provider.script = [reply("One ", read, "twö ", comes_back, "🎉.")]
-    proxy.cut_behind = "ö".encode()[:1]
     firefox.execute_script(
-        START % READERS["the client of the documents"], script_args=(proxy.url, token), sandbox=None
+        START % READERS["the client of the server"], script_args=(proxy.url, token), sandbox=None
     )
     page.wait(lambda: page.run("seen.text") == "One ", "the first word")
+    proxy.cut_behind = "ö".encode()[:1]  # not before: the client itself comes by the proxy
     read.set()
     page.wait(lambda: b"last-event-id: " in proxy.sent.lower(), "back again")
     comes_back.set()
@@ -282,7 +282,7 @@ def check_at_an_identity_provider(page, provider, folder):
 
 
 def main():
-    provider, site = Provider(), Site(**{"client.js": CLIENT})
+    provider, site = Provider(), Site()
     names = {"network.dns.localDomains": "chat.test,evil.test"}
     firefox = Marionette(bin=FIREFOX, port=free_port(), headless=True, prefs=names)
     with tempfile.TemporaryDirectory() as folder:
