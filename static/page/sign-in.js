@@ -17,6 +17,7 @@ import {
   keepToken,
   lastSubject,
   removeToken,
+  replaceToken,
   subjectOf,
   takeAnswer,
   takeToken,
@@ -130,7 +131,7 @@ function takeTab(subject) {
 function clearButToken() {
   const [token, grant] = [sessionStorage.getItem("token"), heldGrant()];
   sessionStorage.clear();
-  if (token) keepToken(token, false, grant);
+  if (token) replaceToken(token, grant);
 }
 
 /** Shows one part of the page: the app, the door, or the end of a proxy's sign-in. */

@@ -1,5 +1,4 @@
 // The token of the user who is signed in: kept for this tab, or with "Remember" on this device, and
-
 // shared with other tabs.
 
 import { store } from "./api.js";
@@ -42,7 +41,7 @@ export function keepToken(token, remember, grant = null) {
  */
 export function replaceToken(token, grant) {
   sessionStorage.setItem("token", token);
-  store("grant", JSON.stringify(grant));
+  store("grant", grant && JSON.stringify(grant));
 }
 
 /** Forgets the token on this device. What was typed in this tab stays. */

@@ -156,7 +156,7 @@ def test_an_answer_to_nobody_signs_in_nobody(browser, home, user):
     page = home.enter(browser, user)
     browser.get(home.address + "?code=of-mallory&state=guessed")
     page.wait_for_text("This sign-in was not begun in this tab", "#notice")
-    assert page.text("#user") == f"name-of-{user}"  # who was signed in still is
+    page.wait(lambda: page.text("#user") == f"name-of-{user}")  # who was signed in still is
 
 
 def test_a_token_for_another_sign_in_is_refused(browser, home, user):
@@ -422,6 +422,19 @@ def test_another_user_of_the_device_stays_when_a_token_is_renewed(browser, home,
     assert grant(page)["refresh"] != before
     on_device = page.run(STORED)[1]
     assert (on_device["token"], on_device["subject"]) == ("of-bob", "bob")
+
+
+def test_another_user_of_the_device_stays_where_a_tab_forgets_what_it_cannot_tell(
+    browser, home, user
+):
+    page = home.enter(browser, user)
+    browser.execute_script("localStorage.token = 'of-bob'; localStorage.subject = 'bob'")
+    browser.execute_script("sessionStorage.removeItem('subject')")  # so it is anybody's
+    browser.refresh()
+    page.wait(lambda: page.text("#user") == f"name-of-{user}")
+    on_device = page.run(STORED)[1]
+    assert (on_device["token"], on_device["subject"]) == ("of-bob", "bob")
+    assert grant(page)["refresh"]
 
 
 def test_a_token_without_its_times_is_not_renewed_for_ever(browser, home, user):

@@ -11,6 +11,7 @@ import time
 from urllib.parse import urlsplit
 
 from calling import LOST, connect
+from scripted_model import Listener
 
 CUT = object()  # the connection breaks here
 END = object()  # the body ends here, as if it were whole
@@ -68,14 +69,6 @@ class Relay:
     def close(self):
         self._server.shutdown()
         self._server.server_close()
-
-
-class Listener(http.server.ThreadingHTTPServer):
-    request_queue_size = 128
-    daemon_threads = True
-
-    def handle_error(self, request, client_address):
-        """Who has hung up is no fault here."""
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
