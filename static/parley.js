@@ -116,6 +116,12 @@ function eventOf(frame) {
   return { id, event, data: data && JSON.parse(data) };
 }
 
+/** Throws what is told where `fetch` has had no answer. @param {unknown} error @returns {never} */
+function unanswered(error) {
+  if (!(error instanceof TypeError)) throw error; // hung up by the caller
+  throw Object.assign(new ParleyError(AWAY), { cause: error });
+}
+
 /**
  * The answer to one request, whatever it is. Where the token is refused, the function that gives it
  * is asked for another one.
@@ -129,7 +135,7 @@ async function send(method, url, { token, headers, body, signal } = {}) {
     const access = bearer && { Authorization: `Bearer ${bearer}` };
     const all = { Accept: "application/json", ...type, ...access, ...headers };
     const sent = { method, headers: all, body: body && JSON.stringify(body), signal };
-    return fetch(url, sent);
+    return fetch(new Request(url, sent)).catch(unanswered); // Request throws what is wrong in it
   };
   if (typeof token !== "function") return ask(token);
   const bearer = await token();
@@ -139,8 +145,7 @@ async function send(method, url, { token, headers, body, signal } = {}) {
 }
 
 /**
- * The answer to one request. Throws a ParleyError where it is refused, and what `fetch` throws
- * where there is none.
+ * The answer to one request. Throws a ParleyError where it is refused, or there is none.
  *
  * @type {Send}
  */

@@ -108,6 +108,21 @@ catch (error) {{ console.log(JSON.stringify([error instanceof Error, error.statu
     assert message == fault["detail"] and message.endswith(".")
 
 
+def test_the_client_tells_in_a_sentence_that_there_is_no_answer():
+    told = in_node(f"""
+const parley = new Parley("http://127.0.0.1:{free_port()}");
+try {{ await parley.me(); }}
+catch (error) {{ console.log(JSON.stringify([error.name, error.message, error.status ?? null, error instanceof ParleyError])); }}
+const over = AbortSignal.abort();
+try {{ await new Parley("http://127.0.0.1:{free_port()}", {{ signal: over }}).me(); }}
+catch (error) {{ console.log(error.name); }}
+try {{ await new Parley("http://127.0.0.1", {{ token: "ключ" }}).me(); }}
+catch (error) {{ console.log(error.name); }}""")
+    problem, aborted, wrong = told.splitlines()
+    assert json.loads(problem) == ["Error", "The server cannot be reached.", None, True]
+    assert (aborted, wrong) == ("AbortError", "TypeError")  # a mistake is not told as an outage
+
+
 def test_the_client_sends_a_further_message(server_with, provider):
     server = server_with(MAX_CONTENT_LENGTH="100000")
     session = server.client().create("Hello")

@@ -1,0 +1,92 @@
+import { useRef, useState } from "react";
+import { useChat } from "@ai-sdk/react";
+import { transport } from "./chats.js";
+
+const EMPTY = { text: "", isChange: false };
+
+const textOf = ({ parts }) => parts.map((part) => (part.type === "text" ? part.text : "")).join("");
+
+/** A chat that begins with the messages that it has at the server. */
+export function Conversation({ id, first }) {
+  const [draft, setDraft] = useState(EMPTY); // a message, or a change of the last one
+  const [failure, setFailure] = useState(null); // of what useChat does not know
+  const sent = useRef(EMPTY);
+  // `resume` follows the reply under way, from its beginning.
+  const chat = useChat({ id, messages: first, transport, resume: true, onError, onFinish });
+  const isBusy = chat.status === "submitted" || chat.status === "streaming";
+  const error = failure ?? chat.error;
+  const asked = chat.messages.findLast(({ role }) => role === "user");
+
+  /** What the server has refused can be written anew. */
+  function onError({ status }) {
+    if (status < 500) setDraft(sent.current);
+  }
+
+  /** What is shown of a reply that is not complete may not be what stands. */
+  async function onFinish({ message, isAbort, isDisconnect }) {
+    if (isAbort || isDisconnect || message.metadata?.status === "complete") return;
+    await transport.messages(id).then(chat.setMessages, setFailure);
+  }
+
+  function ask(next) {
+    sent.current = next;
+    setDraft(EMPTY);
+    setFailure(null);
+    if (next === EMPTY) chat.regenerate();
+    else chat.sendMessage({ text: next.text, messageId: next.isChange ? asked.id : undefined });
+  }
+
+  const goOn = () => transport.continue(id).then(() => chat.resumeStream(), setFailure);
+  const change = () => setDraft({ text: textOf(asked), isChange: true });
+
+  return (
+    <main>
+      {chat.messages.map((message) => (
+        <article key={message.id} className={message.role}>
+          {textOf(message)}
+        </article>
+      ))}
+      {chat.status === "submitted" && <p role="status">…</p>}
+      {error && <p role="alert">{error.message}</p>}
+      {isBusy ? (
+        <button onClick={() => transport.cancel(id)}>Stop</button>
+      ) : (
+        <Choices last={chat.messages.at(-1)} {...{ goOn, change }} again={() => ask(EMPTY)} />
+      )}
+      <Field draft={draft} onChange={setDraft} onSend={isBusy ? null : ask} />
+    </main>
+  );
+}
+
+/** What can be done with the last message. */
+function Choices({ last, goOn, again, change }) {
+  if (!last) return null;
+  const isCut = last.role === "assistant" && last.metadata?.status !== "complete";
+  return (
+    <nav>
+      {isCut && textOf(last) && <button onClick={goOn}>Go on</button>}
+      <button onClick={again}>Answer again</button>
+      <button onClick={change}>Change</button>
+    </nav>
+  );
+}
+
+/** Where a message is written. */
+function Field({ draft, onChange, onSend }) {
+  function submit(event) {
+    event.preventDefault();
+    if (onSend && draft.text.trim()) onSend(draft);
+  }
+
+  return (
+    <form onSubmit={submit}>
+      <input
+        aria-label="Message"
+        autoFocus
+        value={draft.text}
+        onChange={(event) => onChange({ ...draft, text: event.target.value })}
+      />
+      <button disabled={!onSend}>Send</button>
+    </form>
+  );
+}
