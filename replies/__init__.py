@@ -35,6 +35,7 @@ from replies.keeping import KeeperThread
 from replies.registry import Registry
 from replies.reply import Reply
 from replies.writer import Writer
+from wire import Call
 
 __all__ = ["SLICE", "Feed", "Replies", "ReplyRequest", "Told", "cancel"]
 
@@ -61,6 +62,7 @@ class Replies:
         self.continue_limit = settings["CONTINUE_LIMIT"]
         self.bulkhead, self.memory = Bulkhead(REPLIES), Bulkhead(TEXTS)
         self._titles, self._threads = Bulkhead(TITLES), threads or CachedThreads()
+        self._title_calls: set[Call] = set()  # that are under way
         self._clock = clock
         self._sweeps = sweeps
         self.registry = Registry()
@@ -147,9 +149,13 @@ class Replies:
         for reply in self.registry.written():
             self._hand_over(reply)
         self._keeping.wake()
+        for call in self._title_calls.copy():
+            call.hang_up()
         # Another process writes these: their followers come back there.
         for feed in self._wait_for_all(HANDING_OVER):
             feed.tell(over="detached")
+        with self._titles.changed:  # what titles have used is counted
+            self._titles.changed.wait_for(lambda: not self._titles.users.total(), HANDING_OVER)
 
     def _hand_over(self, reply: Reply) -> None:
         try:
@@ -225,14 +231,18 @@ class Replies:
     def _write_title(self, reply: Reply, message: str) -> None:
         """Where there is no room for it, or the database does not answer, the title stays that was
         written from the message."""
-        model = self.title_model
+        model, call = self.title_model, Call(titles.TIMEOUT)
         try:
             with self._titles.slot(reply.session.owner):
-                titles.ask_for_title(reply, self.catalog.provider_of(model), model, message)
+                self._title_calls.add(call)
+                provider = self.catalog.provider_of(model)
+                titles.ask_for_title(reply, provider, model, message, call)
         except (Overloaded, Unavailable):
             pass
         except Exception as error:
             log.error("a title failed", reply.names, exc_info=error)
+        finally:
+            self._title_calls.discard(call)
 
     def _doubt(self, claim: DoubtfulClaim) -> None:
         self.keeper.doubt(claim)

@@ -10,7 +10,7 @@ from providers.protocols import Provider
 from replies.draft import Draft
 from replies.reply import Reply, count_usage
 from tables.ledger import Usage
-from wire import Call
+from wire import Call, HungUp
 
 LONGEST = 60  # characters
 FALLBACK = "New session"
@@ -111,10 +111,11 @@ def _cut(line: str) -> str:
     return line[: max(words or whole, default=0)].rstrip(_TRIMMED)
 
 
-def ask_for_title(reply: Reply, provider: Provider, model: str, message: str) -> None:
+def ask_for_title(reply: Reply, provider: Provider, model: str, message: str, call: Call) -> None:
     """Give the session of a reply the title that this model of the provider writes for a message,
-    if it writes one, and nobody has given it another. What that used is counted."""
-    exchange, session = Exchange(Call(TIMEOUT)), reply.session
+    by this call, if it writes one, and nobody has given it another. What that used is counted, also
+    where the call is hung up meanwhile."""
+    exchange, session = Exchange(call), reply.session
     draft = Draft.of(Turn(id=reply.id, session=session, model=model, content=""))
     title = _generate(exchange, provider, model, message)
     count_usage(draft, draft.turn.usage, exchange.answers, exchange.answers)
@@ -126,10 +127,10 @@ def ask_for_title(reply: Reply, provider: Provider, model: str, message: str) ->
 
 
 def _generate(exchange: Exchange, provider: Provider, model: str, message: str) -> str | None:
-    """None where the model writes none within the call's time."""
+    """None where the model writes none within the call's time, or is not waited for any more."""
     messages = [{"role": "user", "content": message[:PROMPT_CHARACTERS]}]
     try:
         texts = provider.stream(exchange, model, PROMPT, messages, MAX_TOKENS, {}, retries=0)
         return proposed_title("".join(texts))
-    except ModelError:
+    except (ModelError, HungUp):
         return None

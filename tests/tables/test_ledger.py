@@ -14,6 +14,8 @@ pytestmark = pytest.mark.usefixtures("within_a_day")
 CLAUDE = "claude-x"
 
 
+TITLE_PROMPT = "Write a title of three to seven words for the conversation that begins with the user's message. Only the title."
+
 SILENT = reply("Twelve bytes", usage=(None, None, None))  # a provider that counts nothing
 
 
@@ -224,9 +226,23 @@ def test_titles_that_a_model_writes_count_as_that_models_tokens(start, settings,
     wait_until(lambda: counts_of(alice) == {"m-1": (1, 15, 7, 3, 0), "m-2": (0, 100, 5, 0, 0)})
     provider.default = lambda request: SILENT(request)
     alice.create("Eight by")
-    prompt = "Write a title of three to seven words for the conversation that begins with the user's message. Only the title."
-    sent = -(-(len(prompt) + 8 + 12) // 4)
+    sent = -(-(len(TITLE_PROMPT) + 8 + 12) // 4)
     wait_until(lambda: counts_of(alice) == {"m-1": (2, 15, 7, 3, 5), "m-2": (0, 100, 5, 0, sent)})
+
+
+def test_a_title_under_way_when_the_server_stops_is_counted(start, settings, provider):
+    def answer(request):
+        is_title = request.body["model"] == "m-2"
+        return reply("Eight by", threading.Event())(request) if is_title else reply("One.")(request)
+
+    provider.default = answer
+    server = start(**settings, TITLE_MODEL="m-2")
+    server.client().create("Eight by")
+    wait_until(lambda: any(request.body["model"] == "m-2" for request in provider.posts))
+    assert server.stop() < 5
+    sent = len(TITLE_PROMPT) + 8
+    counts = counts_of(start(**settings).client())["m-2"]
+    assert counts in [(0, 0, 0, 0, -(-(sent + read) // 4)) for read in (0, 8)]
 
 
 def test_the_echo_is_estimated_too(start, new_database):
