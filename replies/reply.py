@@ -153,6 +153,7 @@ class Reply(Feed):
         repeated."""
         self._text_before = self.so_far()
         self._continuation = Continuation(self._text_before)
+        self._next_count = 0.0  # what the broken call has used is stored with what comes next
 
     def _think(self, characters: int) -> None:
         self._thought += characters

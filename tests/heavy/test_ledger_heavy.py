@@ -17,6 +17,7 @@ import re
 import signal
 import threading
 import time
+from typing import NamedTuple
 
 import pytest
 import requests
@@ -34,6 +35,7 @@ SECONDS = 18  # of load
 MOMENT = 0.5  # seconds within which what has come is in the ledger
 SELDOM = 2  # seconds more, where a provider counts with each word: once a second, it is stored
 UNSEEN = 1  # seconds more, as long as no word has come
+CLAIMED = 1  # second from a request to the call of the model
 NOTICED = 2  # seconds in which the provider sees that the other side has gone
 TAKEN = 45  # seconds in which the replies of dead processes go on elsewhere, and end
 SAYS = {
@@ -49,6 +51,7 @@ OWNERS, LEAVER = [f"user-{number}" for number in range(5)], "leaver"
 TOKEN = "a-token-for-the-metrics"
 KINDS = "input_tokens", "output_tokens", "cached_tokens"
 MARK = re.compile(r"<(\S+?)-(\d+\.\d+)>")  # of a message: user-1, 0.17
+SYSTEM = "Be brief, plêase."
 BREAK = object()
 
 
@@ -80,15 +83,28 @@ class Call:
 
     def befell(self, when, moment):
         """When the first of these, (host, from, to), began that may have cost it something, or None. A finished call of a worker
-        that lived on may have one, too."""
+        that lived on may have one, too, and one that a person has just stopped."""
         for host, first, last in when:
             if host == self.host and self.began <= last:
                 unsure = moment if any(size for _, size, _ in self.sent) else UNSEEN + 2 * moment
-                if first <= self.cut() <= last + NOTICED or (
-                    self.over and first - unsure <= self.over <= last + NOTICED
-                ):
+                if first - unsure <= (self.over or self.cut()) <= last + NOTICED:
                     return first
         return None
+
+
+class Asked(NamedTuple):
+    """What a user has asked of a server, which may have died before it called the model."""
+
+    number: str
+    host: str
+    at: float
+    model: str
+    size: int  # bytes
+
+    def befell(self, kills):
+        return any(
+            host == self.host and first - CLAIMED <= self.at <= last for host, first, last in kills
+        )
 
 
 class Ledger:
@@ -293,6 +309,11 @@ class Bounds:
                 f"{kind}: {call.model} {call.number}, {said} tokens, {least} to {most} bytes"
             )
 
+    def add_unseen(self, asked):
+        """The model was not called, or has not seen that: who takes the reply over, or ends it, cannot know."""
+        self.most += estimate(asked.size)
+        self.uncertain.append(f"unseen: {asked.model} {asked.number}, {asked.size} bytes")
+
     def problems(self, counted):
         wrong = [kind for kind in KINDS if counted[kind] not in self.sums[kind]]
         found = [f"{kind} {counted[kind]}, not {sorted(self.sums[kind])[:9]}" for kind in wrong]
@@ -382,6 +403,7 @@ class User:
         )
         self.chance = random.Random(self.name)
         self.sessions, self.last, self.asked, self.again_with = [], {}, 0, None
+        self.models, self.asks = {}, []  # path → model; each Asked
         self.stopped, self.deleted, self.rash = set(), set(), set()  # marks
         self.told = collections.Counter()
         self.problems = []
@@ -391,18 +413,25 @@ class User:
         while not over.is_set():
             getattr(self, self.chance.choices(list(DEEDS), DEEDS.values())[0])()
 
-    def client(self):
-        return self.chance.choice(self.servers).client(self.owner)
+    def client(self, asked=None):
+        """Of whichever server; it is noted that this, (model, content), is asked of that one."""
+        server = self.chance.choice(self.servers)
+        if asked:
+            model, content = asked
+            for _, number in MARK.findall(content):
+                size = len((content + SYSTEM).encode())
+                self.asks.append(Asked(number, server.name, time.monotonic(), model, size))
+        return server.client(self.owner)
 
     def content(self, *more):
         self.asked += 1
         return " ".join([f"<{self.name}.{self.asked}>", "wörd" * self.chance.randint(0, 20), *more])
 
-    def see(self, what, function):
+    def see(self, what, function, asked=None):
         """What the first server that answers says."""
         for _ in range(100):
             with contextlib.suppress(requests.RequestException):
-                response = function(self.client())
+                response = function(self.client(asked))
                 self.told[what, response.status_code] += 1
                 if response.status_code not in EXPECTED:
                     self.problems.append(f"{what}: {response.status_code} {response.text}")
@@ -410,14 +439,15 @@ class User:
             time.sleep(0.1)
         raise AssertionError(f"nobody answers {what}")
 
-    def post(self, path, body=None, **headers):
+    def post(self, path, body, asked, **headers):
         """Ask under a key, so that an answer that was lost is none; later the same may be asked again."""
         key = f"{self.name}-{self.chance.random()}"
         response = self.see(
             path.rpartition("/")[2],
             lambda client: client.post(path, body, Idempotency_Key=key, **headers),
+            asked,
         )
-        self.again_with = path, body, key
+        self.again_with = path, body, key, asked
         return response
 
     def prefer(self):
@@ -426,11 +456,12 @@ class User:
     def create(self, *more, **headers):
         content = self.content(*more)
         body = {"content": content, "model": self.chance.choice(list(SAYS))}
-        body |= {"system": "Be brief, plêase."} if self.chance.random() < 0.3 else {}
-        response = self.post("/sessions", body, **headers or self.prefer())
+        body |= {"system": SYSTEM} if self.chance.random() < 0.3 else {}
+        asked = body["model"], content
+        response = self.post("/sessions", body, asked, **headers or self.prefer())
         if path := response.headers.get("Location"):
             self.sessions.append(path)
-            self.last[path] = content
+            self.last[path], self.models[path] = content, body["model"]
         return path
 
     def path(self):
@@ -446,18 +477,19 @@ class User:
         self.ask(self.path(), "/continue", None)
 
     def ask(self, path, what, content):
-        self.post(path + what, {"content": content} if content else None, **self.prefer())
+        asked = content and (self.models[path], content)
+        self.post(path + what, {"content": content} if content else None, asked, **self.prefer())
 
     def again(self):
-        path, body, key = self.again_with
-        self.see("again", lambda client: client.post(path, body, Idempotency_Key=key))
+        path, body, key, asked = self.again_with
+        self.see("again", lambda client: client.post(path, body, Idempotency_Key=key), asked)
 
     def read(self):
         """The beginning of a stream."""
         with contextlib.suppress(requests.RequestException, OSError, http.client.HTTPException):
-            with self.client().stream(
-                "POST", self.path() + "/messages", {"content": self.content()}
-            ) as stream:
+            path, content = self.path(), self.content()
+            client = self.client((self.models[path], content))
+            with client.stream("POST", path + "/messages", {"content": content}) as stream:
                 next(iter(stream), None)
 
     def begin(self):
@@ -649,6 +681,8 @@ class World:
         )
         for call in self.ledger.calls:
             bounds[call.owner, call.model].add(call, moment, self.kills, self.stops, stopped, rash)
+        for owner, asked in self.unseen(rash):
+            bounds[owner, asked.model].add_unseen(asked)
         problems = []
         for place in bounds.keys() | counted.keys():
             problems += [
@@ -674,6 +708,16 @@ class World:
         return problems, [
             f"{owner}: {each}" for (owner, _), found in bounds.items() for each in found.uncertain
         ]
+
+    def unseen(self, rash):
+        """What was asked of a server that died then, or was ended at once, and of which the model has seen nothing there."""
+        seen = {(call.owner, call.number, call.host) for call in self.ledger.calls}
+        for user in self.users:
+            owner = user.name.rpartition("-")[0]
+            for asked in user.asks:
+                is_unsure = asked.befell(self.kills) or (owner, asked.number) in rash
+                if is_unsure and (owner, asked.number, asked.host) not in seen:
+                    yield owner, asked
 
     def compare(self, counted):
         """The metrics, and `flask usage`, are the sums of what is counted."""

@@ -153,3 +153,27 @@ with db.connection_context():
 def test_what_is_taken_over_as_its_process_stops_is_handed_over(new_database):
     """Its takeover had begun before."""
     assert run_stepped(LATE_TAKEOVER, DATABASE_URL=new_database()) == [False, 0, 0]
+
+
+BROKEN = """
+from models import Turn
+from providers.answer import Answer
+
+with db.connection_context():
+    _, feed, writer = begin()
+    told = []
+    for word in ("One ", "two "):
+        Answer(feed.exchange, 10, 10, 13)  # a call is made, with thirteen bytes
+        feed.exchange.answers[-1].size = 4
+        feed.go_on()
+        feed.arrive(word)
+        keeper.round(now)
+        told.append(Turn.get_by_id(feed.id).estimated_tokens)
+        now += 0.01
+    print(json.dumps(told))
+"""
+
+
+def test_what_a_broken_call_has_used_is_stored_with_the_first_word_behind_it(new_database):
+    """Its process may die within the second for which usage is gathered."""
+    assert run_stepped(BROKEN, DATABASE_URL=new_database()) == [0, 5]
