@@ -17,6 +17,9 @@ from servers import Server, free_port, npm_folder, wait_until_up
 
 EXAMPLE = ROOT / "examples" / "usechat"
 VITE = "node_modules/.bin/vite"
+# React's strict mode lets each component come, go and come, in development only.
+BUILT, IN_DEVELOPMENT = "built", "in development"
+both_ways = pytest.mark.parametrize("page_url", [BUILT, IN_DEVELOPMENT], indirect=True)
 
 
 class Vite:
@@ -40,12 +43,12 @@ def port():
     return free_port()
 
 
-@pytest.fixture(scope="module", params=["built", "in development"])
+@pytest.fixture(scope="module")
 def page_url(request, port, tmp_path_factory):
     npm_folder(EXAMPLE)
     environment = {"VITE_PARLEY": f"http://127.0.0.1:{port}"}
-    words = []
-    if request.param == "built":
+    words, way = [], getattr(request, "param", BUILT)
+    if way == BUILT:
         words = ["--outDir", str(tmp_path_factory.mktemp("built"))]
         how = {"cwd": EXAMPLE, "env": os.environ | environment, "check": True}
         subprocess.run([VITE, "build", *words, "--emptyOutDir"], **how)
@@ -166,6 +169,7 @@ def test_a_message_is_answered_word_by_word_and_a_further_one_too(chat, host, pr
     chat.wait_for_turns("Hello", "One two.", "More", "Three.")
 
 
+@both_ways
 def test_each_word_comes_once_through_reload_kill_and_deploy(chat, host, provider):
     gates = [threading.Event() for _ in range(3)]
     provider.script = [reply("One ", gates[0], "two ", gates[1]), reply("three ", gates[2])]
@@ -218,6 +222,7 @@ def test_a_stop_ends_the_reply_and_it_goes_on_when_asked(chat, host, provider):
     assert host.turns() == chat.turns
 
 
+@both_ways
 def test_another_chat_is_opened_and_the_reply_goes_on(chat, host, provider):
     gate = threading.Event()
     provider.script = [reply("One ", gate, "two.")]

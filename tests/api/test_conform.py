@@ -126,7 +126,7 @@ class FlaskChat(Program):
 
 
 def test_clients_read_every_case_of_the_list(place, tmp_path):
-    """The tool's own, the reader of the tests, `flask chat`, and the client of the documents."""
+    """The tool's own, the reader of the tests, `flask chat`, and the client that every server has."""
     clients = [Own(), OfTheTests(), FlaskChat()]
     if shutil.which("node"):
         clients.append(Program(write_reader(tmp_path)))
