@@ -50,6 +50,8 @@ def make_types(folder):
 
 def make(folder):
     """The package, in this folder, which must not be there yet."""
+    if not shutil.which("npm"):
+        raise SystemExit("npm is not here, which makes the package's types.")
     package = json.loads((SOURCE / "package.json").read_text("utf-8")) | {"version": version()}
     folder.mkdir(parents=True)
     for path in (*MODULES, *OTHERS):

@@ -1,8 +1,9 @@
 """A release of a tag: `python tools/release 2.0.0` checks it, and builds what is published, into `dist`.
 
 It refuses where the version, the change log and the tag do not say the same, or where something is not committed. Wheel,
-source distribution and image are built of what the tag has, twice, and must come out the same. `SHA256SUMS` lists them.
-Nothing is uploaded. It needs uv, and for the image Podman or Docker (`--image none` leaves that out).
+source distribution, the client of npm and the image are built of what the tag has, twice, and must come out the same.
+`SHA256SUMS` lists them. Nothing is uploaded. It needs uv, npm (`--client none` leaves the client out), and for the image Podman or
+Docker (`--image none`).
 """
 
 import argparse
@@ -66,6 +67,15 @@ def build_packages(tag, folder, seconds):
     return sorted(path for path in made.iterdir() if path.name.startswith("parley"))
 
 
+def build_client(folder):
+    """The package of npm, as a file. All of this folder is committed, and has the tag."""
+    package = folder / "parley-client"
+    subprocess.run([sys.executable, ROOT / "tools" / "npm.py", package], check=True)
+    pack = ["npm", "pack", "--silent", "--pack-destination", folder]
+    subprocess.run(pack, cwd=package, check=True, stdout=subprocess.DEVNULL)
+    return sorted(folder.glob("parley-client-*.tgz"))
+
+
 def build_image(engine, base, tag, folder, seconds):
     """The image as a file, as both engines load it."""
     source, file = export(tag, folder / "image"), folder / f"parley-{tag[1:]}-image.tar"
@@ -125,6 +135,7 @@ def main():
     parser.add_argument("version", help="such as 2.0.0, whose tag is v2.0.0")
     parser.add_argument("--check", action="store_true", help="build nothing")
     parser.add_argument("--image", default="podman", choices=["podman", "docker", "none"])
+    parser.add_argument("--client", default="npm", choices=["npm", "none"])
     parser.add_argument("--base", help="the base of the image, in place of the Dockerfile's")
     parser.add_argument("--dist", type=pathlib.Path, default=ROOT / "dist")
     options = parser.parse_args()
@@ -136,6 +147,8 @@ def main():
         return
     make_dist(options.dist)
     builds = {"packages": lambda folder: build_packages(tag, folder, seconds)}
+    if options.client != "none":
+        builds["client"] = build_client
     if options.image != "none":
         builds["image"] = lambda folder: build_image(
             options.image, options.base, tag, folder, seconds
