@@ -4,7 +4,8 @@ It makes a PostgreSQL of its own, and has 100 processes write 100 replies each o
 do not carry that, so it is done in slow motion: all that is done a second takes 80 seconds, and then 40. What a second of it
 takes of the processors is the same in both, as long as the figures are right. Nothing that is used here itself is counted.
 It takes three minutes, and leaves nothing. `--slower 1` with a few processes is real time, in which tables grow as they do.
-`--small` measures what one process carries, and several on one SQLite file, in real time.
+`--small` measures what one process carries, and several on one SQLite file, in real time, and `--costs` what one reply, one look
+and one poll take beside 10 to 1,000 replies that are under way.
 """
 
 import argparse
@@ -21,6 +22,7 @@ ROOT = pathlib.Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "support")]
 
 from cluster import new_cluster
+from costs import measure_costs
 from database import CONNECTIONS
 from service import Service
 from small import measure_file, measure_processes
@@ -61,10 +63,18 @@ def main():
         action="store_true",
         help="measure, in its place, one and two processes on SQLite",
     )
+    parser.add_argument(
+        "--costs",
+        action="store_true",
+        help="measure, in its place, a reply, a look and a poll beside others",
+    )
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended"))  # and with it the server
     logging.disable()
-    show_small() if options.small else measure_large(options)
+    if options.small or options.costs:
+        show_small() if options.small else show_costs()
+    else:
+        measure_large(options)
 
 
 def measure_large(options):
@@ -213,6 +223,16 @@ def show_small():
     print_row(*["---"] * 3)
     for writers, commits, words in measure_file(6):
         print_row(f"{writers}", f"{commits:,.0f}", f"{words:,.0f}")
+
+
+def show_costs():
+    """In a minute."""
+    names = "processes", "replies under way", "a reply", "a look", "a poll"
+    print_row("database", *names)
+    print_row(*["---"] * 6)
+    for engine, processes, replies, *costs in measure_costs():
+        times = (f"{milliseconds:.1f} ms" for milliseconds in costs)
+        print_row(engine, f"{processes}", f"{replies:,}", *times)
 
 
 if __name__ == "__main__":

@@ -87,6 +87,6 @@ def write(url, seconds):
             some = random.sample(list(process.texts), TOGETHER)
             for reply in some:
                 reply.arrive(process.texts[reply][1][len(reply.text) :][:LETTERS])
-            process._store(some)
+            process.keeper.store(some)
             count += 1
     return count
