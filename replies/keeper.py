@@ -281,7 +281,7 @@ class Keeper:
                 return
             reply.call.hang_up()  # at once: what follows may wait for the database
             self._store_late_usage(reply, turn)
-        elif reply.failure:
+        if reply.failure and _is_end_of(reply, turn):
             shown = Draft.of(reply.draft.turn, **reply.failure).turn
         self._end_as(reply, shown)
         reply.log(turn)
@@ -313,6 +313,12 @@ class Keeper:
         as one may at the seventh look."""
         seconds = (LOOKS - 1) * LOOK_INTERVAL if turn is None else LEASE / SECOND
         return self._clock() < reply.renewed_at + seconds
+
+
+def _is_end_of(reply: Reply, turn: Turn | None) -> bool:
+    """Whether this attempt ended so: also where the answer of that commit was lost, and the row was
+    read instead."""
+    return turn is not None and turn.fence == reply.fence and not turn.cancelled
 
 
 def _is_news(taken: Taken) -> bool:

@@ -53,7 +53,12 @@ def test_builds_the_same_each_time(clone):
         pytest.skip("there is no network")
     assert told.returncode == 0, told.stderr
     dist = clone.folder / "dist"
-    names = ["SHA256SUMS", "parley-client-9.8.7.tgz", "parley_chat-9.8.7-py3-none-any.whl", "parley_chat-9.8.7.tar.gz"]
+    names = [
+        "SHA256SUMS",
+        "parley-client-9.8.7.tgz",
+        "parley_chat-9.8.7-py3-none-any.whl",
+        "parley_chat-9.8.7.tar.gz",
+    ]
     assert sorted(path.name for path in dist.iterdir()) == names
     sums = (dist / "SHA256SUMS").read_text()
     assert sums == told.stdout

@@ -3,6 +3,7 @@
 Modules: `replies/keeping.py`.
 """
 
+from provider import reply
 from stepped import run_stepped
 
 STEPS = """
@@ -153,6 +154,48 @@ with db.connection_context():
 def test_what_is_taken_over_as_its_process_stops_is_handed_over(new_database):
     """Its takeover had begun before."""
     assert run_stepped(LATE_TAKEOVER, DATABASE_URL=new_database()) == [False, 0, 0]
+
+
+IN_VAIN = """
+def write(feed, writer):
+    while writer.step():
+        keeper.round(now)
+
+
+def store_and_lose_the_answer(*given, **named):
+    store(*given, **named)
+    raise Unavailable
+
+
+with db.connection_context():
+    session, feed, writer = begin()
+    write(feed, writer)
+    keeper.round(now)
+    request = ReplyRequest(owner="alice", session_id=session.id, goes_on=True)
+    _, feed = replies.start(request, watched=True, memory=Slot(replies.memory, "alice"))
+    write(feed, threads.things[-1][1])
+    store, commits.store = commits.store, store_and_lose_the_answer
+    try:
+        keeper.round(now)
+    except Unavailable:
+        commits.store = store
+    told = [feed.over]
+    keeper.begin()
+    keeper.round(now)
+    row = "SELECT status, stop_reason FROM turn WHERE kind = 'assistant'"
+    told += [feed.over, feed.turn.error_status, *db.execute_sql(row).fetchone()]
+    print(json.dumps(told))
+"""
+
+
+def test_a_continue_in_vain_is_told_so_though_the_answer_of_its_commit_is_lost(
+    new_database, provider
+):
+    """The row says how the reply had ended before: read alone, it would look as if all was well."""
+    provider.script = [reply("One ", stop="length"), reply()]
+    settings = {"OPENAI_BASE_URL": provider.url + "/v1", "DEFAULT_MODEL": "m-1"}
+    told = run_stepped(IN_VAIN, DATABASE_URL=new_database(), **settings)
+    assert told == [None, "ended", 502, "complete", "length"]
 
 
 BROKEN = """
