@@ -95,10 +95,10 @@ def _news(feed: Feed, position: int, told: Told, look: Look, session: Session | 
 
 
 def _ending(feed: Feed, turn_seen: bool) -> bytes:
-    """The last frames; none where the process stops before the reply ends: the client comes back
-    and resumes."""
+    """The last frames; none where the process stops before the reply ends, or the reply was undone:
+    the client comes back and resumes."""
     turn, end = feed.turn, f"{len(feed.text)}-end"
-    if feed.over == "detached":
+    if feed.over in ("detached", "undone"):
         return b""
     if turn is None:
         message = "The session was deleted."

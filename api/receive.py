@@ -218,6 +218,8 @@ def answer(
     turn = feed.wait(wait)
     if feed.over == "deleted":
         raise Missing("The session was deleted while its reply was being written.")
+    if feed.over == "undone":
+        raise database.Unavailable("a failover has lost the reply and its message")
     if turn and not is_async:
         if turn.status == FAILED:
             failure = turn.error_status, turn.error_message, turn.retry_after, turn.error_pointer

@@ -39,8 +39,8 @@ class Feed:
         self.start = len(turn.content)  # where what comes from now on begins
         self.text = turn.content
         self.turn: Turn | None = None  # the turn as it ended
-        # "ended", "deleted" with its session, or "detached": nobody will learn here how it ends, or
-        # it was undone.
+        # "ended", "deleted" with its session, "undone" without it, or "detached": nobody will learn
+        # here how it ends.
         self.over: str | None = None
         self.told = Told(None, 0)
         self.watched = False  # somebody reads the text here, as it comes
@@ -74,11 +74,12 @@ class Feed:
             self._set(told=self.told._replace(**told))
         self._wake()
 
-    def end(self, turn: Turn | None) -> None:
+    def end(self, turn: Turn | None, is_undone: bool = False) -> None:
         """`turn` is the reply as it ended, or None where there is none any more; in progress it has
-        another writer now."""
+        another writer now. `is_undone`: its claim was undone, or lost by a failover, and its
+        session is there."""
         if turn is None:
-            self.tell(over="deleted")
+            self.tell(over="undone" if is_undone else "deleted")
         elif turn.status == IN_PROGRESS:
             self.tell(over="detached")
         else:

@@ -264,16 +264,15 @@ class Keeper:
     def _end(self, feed: Feed, turn: Turn | None) -> None:
         """`turn` is the reply as it ended; None where it is gone. In progress it has been handed
         over, or another process writes it."""
+        # Asked before anything is done: the database may not answer.
+        is_undone = turn is None and Session.is_there(feed.session_id)
         if isinstance(feed, Reply):
-            self._end_of_ours(feed, turn)
+            self._end_of_ours(feed, turn, is_undone)
         elif turn is None or turn.status != IN_PROGRESS:
             self._registry.remove(feed)
-            if turn is None and Session.is_there(feed.session_id):  # its claim was undone
-                feed.tell(over="detached")  # who comes back follows the reply of before
-            else:
-                feed.end(turn)
+            feed.end(turn, is_undone)
 
-    def _end_of_ours(self, reply: Reply, turn: Turn | None) -> None:
+    def _end_of_ours(self, reply: Reply, turn: Turn | None, is_undone: bool) -> None:
         shown = turn
         if turn is not reply.draft.turn:
             if turn is not None and turn.status == IN_PROGRESS and turn.fence == reply.fence:
@@ -283,13 +282,13 @@ class Keeper:
             self._store_late_usage(reply, turn)
         if reply.failure and _is_end_of(reply, turn):
             shown = Draft.of(reply.draft.turn, **reply.failure).turn
-        self._end_as(reply, shown)
+        self._end_as(reply, shown, is_undone)
         reply.log(turn)
 
-    def _end_as(self, reply: Reply, shown: Turn | None) -> None:
+    def _end_as(self, reply: Reply, shown: Turn | None, is_undone: bool = False) -> None:
         """Forget it, and tell its followers that this is its end."""
         self._registry.remove(reply)
-        reply.end(shown)
+        reply.end(shown, is_undone)
         reply.let_go()
 
     def _store_late_usage(self, reply: Reply, turn: Turn | None) -> None:

@@ -284,12 +284,12 @@ class Reply(Feed):
         return {"session": str(self.session.id)} | request
 
     def log(self, turn: Turn | None) -> None:
-        """One line about how it went; `turn` is None where its session was deleted."""
+        """One line about how it went; `turn` is None where it is gone."""
         why = self.error or (turn and turn.error_message)
         line = {
             **self.names,
             "model": self.draft.model,
-            "outcome": turn.status if turn else "deleted",
+            "outcome": turn.status if turn else self.over,
             "status": turn and turn.error_status,
             "seconds": round(self._clock() - self.asked_at, 4),
             "first_word": self._first_word_after,

@@ -6,6 +6,7 @@ Modules: `replies/ended.py`.
 """
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -75,3 +76,31 @@ def test_an_end_is_stored_again_with_all_that_was_used(start, settings, provider
         assert tables.rows(used) == [(1, 15, 7, 3)]
         assert tables.rows("SELECT * FROM piece") == []
     assert len(provider.posts) == 1
+
+
+def test_a_reply_whose_claim_is_lost_is_not_told_as_a_deletion(start, settings, provider):
+    """Its message is lost with it, and the session is there: who waits asks again, and who comes
+    back follows the reply of before."""
+    alice = start(**settings, WEB_CONCURRENCY=1).client()
+    provider.default = reply("Zero.")
+    session = alice.create("Count")
+    messages = f"/sessions/{session['id']}/messages"
+    provider.default = reply("One ", threading.Event())
+    lose = "DELETE FROM turn WHERE id > (SELECT id FROM turn WHERE status = 'complete')"
+    with tables_of(settings["DATABASE_URL"]) as tables:
+        with alice.stream("POST", messages, {"content": "And?"}) as stream:
+            frames = iter(stream)
+            assert next(frames).data == {"delta": "One "}
+            tables.rows(lose)
+            cut_all(tables)
+            assert [frame.name for frame in frames] == []
+        with alice.stream("GET", f"/sessions/{session['id']}/events") as stream:
+            names = [frame.name for frame in stream]
+        assert names == ["content_delta", "assistant_turn", "done"]
+        with ThreadPoolExecutor() as threads:
+            waiting = threads.submit(alice.post, messages, {"content": "And?"})
+            wait_until(lambda: tables.value("SELECT count(*) FROM piece"))
+            tables.rows(lose)
+            cut_all(tables)
+            response = waiting.result()
+    assert (response.status_code, response.headers["Retry-After"]) == (503, "5")
