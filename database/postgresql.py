@@ -35,11 +35,16 @@ PATIENCE = " ".join(
 )
 CONNECT_TIMEOUT = 5  # seconds
 # What a keeper asks seems so dear that it would be compiled each time. A transaction whose host has
-# vanished in the middle of it holds its rows for as long as TCP knows nothing of that. By its name,
-# which a URL may have given it, others are told apart from `psql`.
+# vanished in the middle of it holds its rows for as long as TCP knows nothing of that, two hours by
+# default; and the limit of an idle transaction counts only behind the Sync of a pipeline. By its
+# name, which a URL may have given it, others are told apart from `psql`.
 SESSION = """
 SELECT set_config('jit', 'off', false),
     set_config('idle_in_transaction_session_timeout', '15s', false),
+    set_config('tcp_user_timeout', '10s', false),
+    set_config('tcp_keepalives_idle', '5', false),
+    set_config('tcp_keepalives_interval', '2', false),
+    set_config('tcp_keepalives_count', '3', false),
     set_config(
         'application_name',
         coalesce(nullif(current_setting('application_name'), ''), 'parley'),

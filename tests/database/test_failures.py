@@ -8,6 +8,7 @@ import pytest
 
 from client import SECRET
 from product import ROOT
+from raw_tables import tables_of
 
 # By the code of the driver
 
@@ -117,3 +118,43 @@ def test_a_transaction_that_sqlite_has_ended_itself_is_an_outage(settings):
     no_key = "PRAGMA foreign_keys = 0"
     statements = [no_key, "PRAGMA max_page_count = 100", large, endless, "DELETE FROM turn"]
     assert kinds(settings, statements) == ["none", "none", "outage", "outage", "none"]
+
+
+VANISHES = """
+import ctypes, socket, struct, sys, time
+import database
+from database import db
+from peewee import SQL
+from upkeep.migrations import MIGRATIONS
+
+database.open_database({"DATABASE_URL": sys.argv[1]}, None, MIGRATIONS)
+with database.connected(), db.write():
+    db.send(SQL("SELECT id FROM release FOR UPDATE"))()
+    with socket.socket(fileno=db.connection().fileno()) as sock:
+        # One instruction: of each packet, 0 bytes are taken, so that none is acknowledged.
+        program = ctypes.create_string_buffer(struct.pack("HBBI", 0x06, 0, 0, 0))
+        SO_ATTACH_FILTER = 26
+        value = struct.pack("HP", 1, ctypes.addressof(program))
+        sock.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, value)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 0)  # and nothing is sent
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 0)
+        sock.detach()
+    print("vanished", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("engine", ["postgresql"], indirect=True)
+def test_a_host_that_vanishes_in_a_transaction_holds_no_row_for_long(settings):
+    """The server waits for more of its pipeline, where no limit of an idle transaction counts."""
+    command = [sys.executable, "-c", VANISHES, settings["DATABASE_URL"]]
+    with (
+        subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process,
+        tables_of(settings["DATABASE_URL"]) as tables,
+    ):
+        try:
+            assert process.stdout.readline() == "vanished\n"
+            tables.rows("SET lock_timeout = '20s'")
+            assert tables.rows("SELECT count(*) FROM (SELECT id FROM release FOR UPDATE) AS held")
+        finally:
+            process.kill()
