@@ -183,7 +183,8 @@ def cancel(reply: Reply, fence: int) -> Reply | None:
     "`interrupted`, cancelled",
     "the same, with what it has used",
     WRITER,
-    f"{SAME_FENCE}, which it loses by that, and the request has not estimated it",
+    f"{SAME_FENCE}, which it loses by that, it has renewed the lease within 20 seconds, and the "
+    "request has not estimated it",
 )
 def settle(reply: Reply, fence: int, used: Fences) -> Reply | None:
     if not reply.is_cancelled or reply.fence != fence or -fence in reply.used:
