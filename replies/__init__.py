@@ -213,16 +213,17 @@ class Replies:
         finally:
             self._keeping.wake()
 
-    def _take_over(self, orphan: Orphan) -> bool:
-        """Write an orphaned reply on; returns False where there is no room for it here, or another
-        process was faster."""
+    def _take_over(self, orphan: Orphan, fence: int) -> bool:
+        """Write an orphaned reply on, with this fence; returns False where there is no room for it
+        here, or another process was faster."""
         with contextlib.ExitStack() as stack:
             try:
                 stack.enter_context(self.bulkhead.slot(orphan.owner))
             except Overloaded:
                 return False
             memory = stack.enter_context(contextlib.closing(Slot(self.memory, orphan.owner)))
-            draft = commits.take_over(orphan.turn_id, orphan.lease, self.continue_limit)
+            limit = self.continue_limit
+            draft = commits.take_over(orphan.turn_id, orphan.lease, limit, fence)
             if draft is None:
                 return False
             self.begin(Reply(draft, stack.pop_all(), memory, self._clock))

@@ -1,7 +1,6 @@
 """What is committed of replies, and read of those that others write. Every write names the fence of
 the attempt that it belongs to: what comes late changes nothing."""
 
-import secrets
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -222,16 +221,18 @@ def renew(fences: dict[int, int]) -> Callable[[], list[tuple[int]]]:
 
 
 @transaction
-def take_over(turn_id: int, lease: int, limit: int) -> Draft | None:
-    """Have this process write on a reply whose lease is still this one, and that went on by itself
-    less often than `limit`; that it was handed over does not count. Returns None where that is not
-    so, or another process was faster."""
-    fence, restarts = secrets.randbits(63), int(lease != RELEASED)
+def take_over(turn_id: int, lease: int, limit: int, fence: int) -> Draft | None:
+    """Have this process write, with this fence, on a reply whose lease is still this one, and that
+    went on by itself less often than `limit`; that it was handed over does not count. Returns None
+    where that is not so, or another process was faster. Where this raises Unavailable, it is done
+    once by being done again."""
+    restarts = int(lease != RELEASED)
     row = turn_id, fence, lease, restarts, limit, processes.this_process()
-    if not db.execute(given("take_over", [row], lease=LEASE)).fetchall():
-        return None
+    taken = db.execute(given("take_over", [row], lease=LEASE)).fetchall()
     turn = Turn.read(turn_id)
-    assert turn is not None, "the update has held it"
+    has_come = turn is not None and turn.status == IN_PROGRESS and turn.fence == fence
+    if turn is None or not (taken or has_come):
+        return None
     turn.session = Session.get_by_id(turn.session_id)
     draft = Draft(turn, turn.usage, turn.base)
     if lease == RELEASED and draft.in_vain:

@@ -46,12 +46,12 @@ class Keeper:
         self,
         registry: Registry,
         continue_limit: int,
-        take_over: Callable[[Orphan], bool],
+        take_over: Callable[[Orphan, int], bool],
         start_sweep: Callable[[], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`take_over` begins to write an orphan here, and returns whether it did; `start_sweep`
-        begins to delete what is due."""
+        """`take_over` begins to write an orphan here, with a fence, and returns whether it did;
+        `start_sweep` begins to delete what is due."""
         self._registry, self._clock = registry, clock
         self._start_sweep = start_sweep
         self._rescuer = Rescuer(continue_limit, take_over, self.store_all, clock)

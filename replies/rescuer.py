@@ -1,8 +1,10 @@
 """Leases, and the replies of processes that died: part of what a keeper does at a look."""
 
+import secrets
 import time
 from collections.abc import Callable, Sequence
 
+from database import Unavailable
 from logs import log
 from models import Turn
 from replies import commits
@@ -23,7 +25,7 @@ class Rescuer:
     def __init__(
         self,
         continue_limit: int,
-        take_over: Callable[[Orphan], bool],
+        take_over: Callable[[Orphan, int], bool],
         store: Callable[[], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -33,6 +35,8 @@ class Rescuer:
         self._alive: set[str] = set()  # names of processes of this machine that are known to live
         # Since when: what was answered with 503, and may be committed all the same.
         self._doubtful: list[tuple[float, DoubtfulClaim]] = []
+        # What may have been taken over though that was not answered: with which fence.
+        self._unanswered: dict[Orphan, int] = {}
 
     @property
     def is_in_doubt(self) -> bool:
@@ -76,16 +80,26 @@ class Rescuer:
         """Take over, or end, what others have left. What is not taken over by that time waits for
         the next look."""
         due = self._orphans.look(commits.find_orphans(self._alive))
-        for orphan in due.to_take_over:
+        for orphan in dict.fromkeys([*self._unanswered, *due.to_take_over]):
             if self._clock() >= until:
                 break
             with contained("an orphan is not taken over"):
-                if self._take_over(orphan):
+                if self._take(orphan):
                     self._store()
         for start in range(0, len(due.to_end), ENDED_AT_ONCE):
             some = due.to_end[start : start + ENDED_AT_ONCE]
             do_for_all(self._end, some, lambda _, bug: tell_bug("an orphan is not ended", bug))
             self._store()
+
+    def _take(self, orphan: Orphan) -> bool:
+        """Take it over, again with the same fence where that was not answered: else nobody would
+        write it until its new lease lapses, and one death would count as two."""
+        fence = self._unanswered.pop(orphan, None) or secrets.randbits(63)
+        try:
+            return self._take_over(orphan, fence)
+        except Unavailable:
+            self._unanswered[orphan] = fence
+            raise
 
     def _end(self, orphans: Sequence[Orphan]) -> None:
         leases = {orphan.turn_id: orphan.lease for orphan in orphans}

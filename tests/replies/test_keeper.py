@@ -198,6 +198,46 @@ def test_a_continue_in_vain_is_told_so_though_the_answer_of_its_commit_is_lost(
     assert told == [None, "ended", 502, "complete", "length"]
 
 
+UNANSWERED = """
+def take_and_lose_the_answer(*given):
+    take(*given)
+    raise Unavailable
+
+
+def look():
+    global now
+    now += 1
+    keeper.look()
+
+
+with db.connection_context():
+    _, _, writer = begin()
+    writer.step()
+    keeper.round(now)
+    replies.registry.remove(writer.reply)
+    db.execute_sql("UPDATE turn SET lease_until = 1, writer = NULL WHERE kind = 'assistant'")
+    take, commits.take_over = commits.take_over, take_and_lose_the_answer
+    told = []
+    try:
+        while True:
+            look()
+    except Unavailable:
+        told.append(len(replies.registry.written()))
+    commits.take_over = take
+    keeper.forget()
+    keeper.begin()
+    for _ in range(2):
+        look()
+        told.append(len(replies.registry.written()))
+    row = "SELECT continued, restarts FROM turn WHERE kind = 'assistant'"
+    print(json.dumps(told + list(db.execute_sql(row).fetchone())))
+"""
+
+
+def test_a_takeover_that_was_not_answered_is_written_on_at_once_and_counted_once(new_database):
+    assert run_stepped(UNANSWERED, DATABASE_URL=new_database()) == [0, 1, 1, 1, 1]
+
+
 BROKEN = """
 from models import Turn
 from providers.answer import Answer
