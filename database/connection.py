@@ -3,7 +3,7 @@
 import contextlib
 import queue
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -74,6 +74,11 @@ class Engine:
 
     def lock(self, name: str) -> None:
         """Hold this name until the transaction ends."""
+        raise NotImplementedError
+
+    def lock_tables(self, names: Iterable[str]) -> None:
+        """Let nobody read or write these tables until the transaction ends. It fails where others
+        use one and do not end at once."""
         raise NotImplementedError
 
     def hold(self, query: ModelSelect | SQL) -> None:

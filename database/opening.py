@@ -4,6 +4,7 @@ import os
 import pathlib
 import re
 import secrets
+import time
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -14,6 +15,11 @@ from database.connection import Pool, db
 from database.failures import DRIVER_ERRORS, Unavailable, reason
 from database.sqlite import SQLite
 from settings import SettingError, command, ensure_folder, home, whose
+
+PATIENCE = 30  # seconds in which a migration must find a moment when nobody reads what it changes
+PAUSE = 1  # seconds between two tries, in which those go on who have waited behind one
+# PostgreSQL's SQLSTATEs: lock_not_available, deadlock_detected.
+IN_USE = ("55P03", "40P01")
 
 _MISTAKES = tomllib.loads(pathlib.Path(__file__).with_name("mistakes.toml").read_text("utf-8"))
 
@@ -77,6 +83,25 @@ def _what_to_do(said: str, path: str) -> str:
 
 
 def _migrate(migrations: Sequence[Callable[[], None]], may_be_half: bool) -> None:
+    """The same as `_try_to_migrate`, and again where others use the tables. Raises SettingError
+    where they do so all the time."""
+    until = time.monotonic() + PATIENCE
+    while True:
+        try:
+            return _try_to_migrate(migrations, may_be_half)
+        except Unavailable as error:
+            if _sqlstate(error.__cause__) not in IN_USE:
+                raise
+        if time.monotonic() >= until:
+            problem = (
+                "it is to be migrated, but something reads it all the time, such as pg_dump; "
+                "start again when that has ended"
+            )
+            raise SettingError("DATABASE_URL", problem)
+        time.sleep(PAUSE)
+
+
+def _try_to_migrate(migrations: Sequence[Callable[[], None]], may_be_half: bool) -> None:
     """Apply the migrations that are missing, once however many processes start together. Raises
     SettingError where it cannot."""
     with db.connection_context(), db.write():
@@ -127,10 +152,15 @@ def _check_whole() -> None:
 
 def _is_lacking(error: BaseException) -> bool:
     """Whether the database has no such table, or no such column."""
-    cause = getattr(error, "orig", error)
+    code = _sqlstate(error)
     # PostgreSQL's undefined_table and undefined_column; SQLite has no code for these.
-    code = getattr(cause, "sqlstate", None)
+    cause = getattr(error, "orig", error)
     return code in ("42P01", "42703") or (code is None and str(cause).startswith("no such "))
+
+
+def _sqlstate(error: BaseException | None) -> str | None:
+    """The code that PostgreSQL gave this, raised by peewee or by the driver."""
+    return getattr(getattr(error, "orig", error), "sqlstate", None)
 
 
 def _check_encoding() -> None:

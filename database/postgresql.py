@@ -4,7 +4,7 @@ import contextlib
 import logging
 import select
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Any
 
 import peewee
@@ -58,6 +58,9 @@ WHERE datname = current_database()
 AND application_name = current_setting('application_name')
 AND pid <> pg_backend_pid()
 """
+# Milliseconds. All others queue behind who waits for a table; and after a second (deadlock_timeout)
+# the server would give up a transaction of theirs that holds another one of the tables.
+LOCK_TIMEOUT = 500
 PREPARED_AFTER = 5  # uses of a statement
 CLOCK_TTL = 1  # seconds
 DRIFT = 1000  # microseconds that two clocks may part in such a time
@@ -207,6 +210,11 @@ class PostgreSQL(Pool, peewee.PostgresqlDatabase):
 
     def lock(self, name: str) -> None:
         self.execute_sql("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", (name,))
+
+    def lock_tables(self, names: Iterable[str]) -> None:
+        self.execute_sql(f"SET LOCAL lock_timeout = {LOCK_TIMEOUT}")
+        for name in names:
+            self.execute_sql(f'LOCK TABLE "{name}" IN ACCESS EXCLUSIVE MODE')
 
     def hold(self, query: ModelSelect | SQL) -> None:
         self.send(query if isinstance(query, SQL) else query.for_update())

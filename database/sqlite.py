@@ -7,7 +7,7 @@ import shutil
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from peewee import SQL, ModelSelect, OperationalError, Query, SqliteDatabase
@@ -218,6 +218,9 @@ class SQLite(Pool, SqliteDatabase):
 
     def lock(self, name: str) -> None:
         """Nothing is to be done: the transaction keeps all others out."""
+
+    def lock_tables(self, names: Iterable[str]) -> None:
+        """Nothing is to be done, as in `lock`."""
 
     def hold(self, query: ModelSelect | SQL) -> None:
         """Nothing is to be done, as in `lock`."""

@@ -15,6 +15,9 @@ TABLES = [SchemaVersion, Session, Turn, Piece, IdempotencyKey, RateLimitHit, Usa
 def _add_fences_and_usage() -> None:
     """From 1.0.0. Its processes may go on beside the new ones: what they insert has its place in
     the order."""
+    # At once: they read `turn` with `session`, and a migration that had one of these only would
+    # wait for whoever has the other, who waits for it.
+    db.lock_tables(["release", "session", "turn"])
     db.create_tables([Usage])
     _add_columns()
     db.create_tables([Session])  # its indexes

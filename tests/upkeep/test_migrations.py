@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 import uuid
 
@@ -345,3 +346,74 @@ def test_a_database_of_a_state_that_was_never_released_is_refused_in_one_line(
     assert refused.stderr.startswith("DATABASE_URL: ") and refused.stderr.count("\n") == 1
     assert "never released" in refused.stderr or "or to none" in refused.stderr
     assert old_tables.columns() == before
+
+
+# A migration beside others, who read
+
+
+@contextlib.contextmanager
+def reading(url, *tables):
+    """A transaction that has read these, and does not end before this context: as pg_dump, or a long search."""
+    with tables_of(url) as others:
+        others.rows("BEGIN")
+        for table in tables:
+            others.rows(f"SELECT count(*) FROM {table}")
+        yield others
+        others.rows("COMMIT")
+
+
+def migrating(settings, *before):
+    script = [*before, "import app", "app.create_app()"]
+    return subprocess.Popen(
+        [sys.executable, "-c", "\n".join(script)],
+        cwd=ROOT,
+        env=os.environ | settings | {"JWT_SECRET": SECRET},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.mark.parametrize("engine", ["postgresql"], indirect=True)
+def test_a_migration_waits_for_who_reads_the_database_and_holds_up_nobody(settings, old_tables):
+    """Such as processes of 1.0.0, while a dump is made."""
+    url = settings["DATABASE_URL"]
+    with reading(url, "turn"):
+        process = migrating(settings)
+        old_tables.rows("SET statement_timeout = '3s'")
+        until = time.monotonic() + 8
+        while time.monotonic() < until:
+            old_tables.rows("SELECT count(*) FROM turn JOIN session ON session_id = session.id")
+            time.sleep(0.05)
+        assert process.poll() is None
+        assert old_tables.rows("SELECT migrations FROM release") == [(1,)]
+    assert (process.communicate(timeout=30)[1], process.returncode) == ("", 0)
+    assert old_tables.rows("SELECT migrations FROM release") == [(2,)]
+
+
+@pytest.mark.parametrize("engine", ["postgresql"], indirect=True)
+def test_a_migration_and_who_reads_both_tables_do_not_wait_for_each_other(settings, old_tables):
+    """1.0.0 reads the turns that it follows, and then their sessions: one of the two would be given up."""
+    url = settings["DATABASE_URL"]
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    with reading(url, "turn") as follower:
+        with reading(url, "session"):
+            process = migrating(settings)
+            while not old_tables.value(waiting):
+                time.sleep(0.01)
+            reader = threading.Thread(target=follower.rows, args=["SELECT count(*) FROM session"])
+            reader.start()
+            time.sleep(1.5)  # by now the server has looked whether the two wait for each other
+        reader.join()
+    assert (process.communicate(timeout=30)[1], process.returncode) == ("", 0)
+    assert old_tables.rows("SELECT migrations FROM release") == [(2,)]
+
+
+@pytest.mark.parametrize("engine", ["postgresql"], indirect=True)
+def test_a_migration_that_finds_no_moment_is_told_in_one_line(settings, old_tables):
+    with reading(settings["DATABASE_URL"], "turn"):
+        process = migrating(settings, "import database.opening", "database.opening.PATIENCE = 2")
+        error = process.communicate(timeout=30)[1]
+    assert process.returncode == 1
+    assert error.startswith("DATABASE_URL: ") and error.count("\n") == 1
+    assert "pg_dump" in error
+    assert old_tables.rows("SELECT migrations FROM release") == [(1,)]
