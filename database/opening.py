@@ -16,8 +16,8 @@ from database.failures import DRIVER_ERRORS, Unavailable, reason
 from database.sqlite import SQLite
 from settings import SettingError, command, ensure_folder, home, whose
 
-PATIENCE = 30  # seconds in which a migration must find a moment when nobody reads what it changes
-PAUSE = 1  # seconds between two tries, in which those go on who have waited behind one
+PATIENCE = 45  # seconds in which a migration must find a moment when nobody reads what it changes
+PAUSE = 0.5  # seconds between two tries, in which those go on who have waited behind one
 # PostgreSQL's SQLSTATEs: lock_not_available, deadlock_detected.
 IN_USE = ("55P03", "40P01")
 
