@@ -378,13 +378,23 @@ SET replies = usage.replies + excluded.replies,
     interrupted = usage.interrupted + excluded.interrupted;
 
 -- read_latest_reply()
--- The reply of a session that was last asked for or continued; 1.0.0 does not say which it was.
+-- The reply of a session that was last asked for or continued. 1.0.0 leaves in `latest_reply` what
+-- there is when it asks for one, which has the time at which it has changed the session.
 SELECT id, status, fence, turns_left_out, input_tokens, output_tokens, cached_tokens,
     estimated_tokens
 FROM turn
 WHERE id = (
     SELECT coalesce(
         (SELECT id FROM turn WHERE session_id = session.id AND status = 'in_progress'),
+        (
+            SELECT max(id)
+            FROM turn
+            WHERE session_id = session.id
+            AND id > session.latest_reply
+            AND fence IS NULL
+            AND turn.created_at = session.updated_at
+            AND kind = 'assistant'
+        ),
         latest_reply,
         (SELECT max(id) FROM turn WHERE session_id = session.id AND kind = 'assistant')
     )

@@ -26,7 +26,7 @@ def _add_fences_and_usage() -> None:
     else:
         # As new_turn_id in replies/claim.py, but finer: 1.0.0 makes a message and its reply within
         # a millisecond.
-        by_time = "(extract(epoch FROM clock_timestamp()) * 1048576000 + random() * 1000)::bigint"
+        by_time = "(extract(epoch FROM clock_timestamp()) * 524288000 + random() * 500)::bigint"
         db.execute_sql(f"ALTER TABLE turn ALTER COLUMN id SET DEFAULT ({by_time})")
 
 

@@ -38,7 +38,7 @@ INSTALLS = "python3 -m venv .venv && .venv/bin/pip install -qr requirements.txt 
 SERVES = r"flask run$|gunicorn\.conf\.py$"  # how the last line of a block ends that starts a server
 VARIES = {
     r"[\da-f]{8}(-[\da-f]{4}){3}-[\da-f]{12}": "UUID",
-    r"\b\d{19}\b": "TURN",
+    r"\b\d{18}\b": "TURN",
     r"\d{4}-\d\d-\d\dT[\d:]{8}Z": "TIME",
 }
 VARIES[r"(?m)^ +\d+( +\d+)+"] = "COUNTS"

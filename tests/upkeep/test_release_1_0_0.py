@@ -1,5 +1,6 @@
 """What processes of release 1.0.0 still do in a database is understood by this one."""
 
+import re
 import time
 
 import pytest
@@ -249,6 +250,43 @@ def test_release_1_0_0_goes_on_beside_this_one(start, settings, old_tables, old,
         turns = alice.turns({"id": made})
         assert [turn["content"] for turn in turns] == [f"Question {number}", "Answer."]
     assert alice.get("/sessions?page[limit]=1").json()["data"][0]["id"] == str(made)
+
+
+@pytest.mark.parametrize("engine", ["postgresql"], indirect=True)
+def test_release_1_0_0_understands_the_ids_of_events_of_all_turns_beside_it(
+    start, settings, old_tables, old
+):
+    """It takes numbers of up to 18 digits; from behind any other id it sends the whole text once more."""
+    alice = start(**settings).client()
+    made, _ = old.answered("Hello", "Good day.")
+    for session in (alice.create("Hello"), {"id": made}):
+        with alice.events(session) as stream:
+            [delta] = [event.id for event in stream if event.name == "content_delta"]
+        assert re.fullmatch("[0-9]{1,18}-[0-9]{1,18}", delta), delta
+
+
+@pytest.mark.parametrize("engine", ["postgresql"], indirect=True)
+def test_a_reply_of_release_1_0_0_is_the_latest_behind_one_that_was_continued_here(
+    start, settings, old_tables, old, provider
+):
+    session_id, turn_id = old.answered("One", "First ", status="interrupted")
+    old.end(old.retry(session_id, turn_id), "failed", error_status=502, error_message="No.")
+    old_tables.rows("UPDATE turn SET shown = (id = ?) WHERE kind = 'assistant'", turn_id)
+    alice = start(**settings).client()
+    session, path = {"id": session_id}, f"/sessions/{session_id}"
+
+    def latest():
+        with alice.events(session) as stream:
+            return [event.data["content"] for event in stream if event.name == "assistant_turn"]
+
+    assert alice.post(path + "/continue").status_code == 201
+    assert latest() == ["First The answer."]
+    asked = old.ask(session_id, "Two")
+    old.write(asked, "Second.")
+    old.end(asked)
+    assert latest() == ["Second."]
+    assert alice.post(path + "/messages", {"content": "Three"}).status_code == 201
+    assert latest() == ["The answer."]
 
 
 @pytest.mark.parametrize(
