@@ -31,7 +31,7 @@ from settings import home, make_private, read_environment, read_settings, unread
 from tables import search, shown
 from upkeep import deletion, migrations, retention
 
-__version__ = "2.0.0.dev0"
+__version__ = "2.0.0"
 
 SMALL_PAGE = 2**18  # bytes of turns that are shown without waiting for room
 
