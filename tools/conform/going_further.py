@@ -7,23 +7,29 @@ from casebook import case
 from scripted_model import GATE, REFUSED
 
 LIMIT = {"finish": "length"}
+ODD = {"error": {"type": "invalid_request_error", "message": "It is odd."}}
+TOO_LONG = {"message": "It is too long.", "code": "context_length_exceeded"}
 
 
 @case("S-31", "the stream of a continue begins where the text had stopped, in the same turn")
 def continued(trial):
     script = trial.script(["One ", LIMIT], ["two ", LIMIT], ["three."])
     stream = trial.whole(script)
-    end, stopped = stream.end.id, stream.turn["id"]
+    ends, stopped = [(stream.end.id, "two three.")], stream.turn["id"]
     wanted = "One "
-    for text in ("two ", "three."):
+    for text, rest in (("two ", "three."), ("three.", "")):
         with trial.go_on(stream.session) as following:
             following.rest()
         wanted += text
         trial.same(following.text, text, "what comes")
         trial.same(following.turn["content"], wanted, "the turn's content", "S-27")
         trial.same(following.turn["id"], stopped, "the id of the turn", "S-27")
+        ends += [(event.id, rest) for event in following.events[-2:]]
     trial.same(trial.turns(stream.session)[-1]["continued"], 2, "continued")
-    trial.same(trial.followed(stream.session, end).text, "two three.", "behind the end", "S-32")
+    for last_id, rest in ends[:-2]:
+        came = trial.followed(stream.session, last_id)
+        trial.same(came.text, rest, f"behind the end {last_id}", "S-32")
+    trial.same(trial.followed(stream.session, ends[-1][0]).status, 204, "behind the last", "S-24")
 
 
 @case("S-28", "a reply that is continued may break as often again")
@@ -38,7 +44,12 @@ def breaks_behind_a_continue(trial):
 
 @case("S-32", "the id of an end gives exactly what came behind it, once the reply went on")
 def behind_an_old_end(trial):
-    script = trial.script(["One ", LIMIT], ["two ", GATE, "three."])
+    for end in (LIMIT, ODD):
+        continue_and_look(trial, end)
+
+
+def continue_and_look(trial, end):
+    script = trial.script(["One ", end], ["two ", GATE, "three."])
     stream = trial.whole(script)
     with trial.go_on(stream.session) as following:
         following.until("content_delta")
@@ -59,47 +70,69 @@ def behind_an_old_end(trial):
 
 @case("S-33", "a continue that fails at once says so, and leaves the turn as it was but for usage")
 def continued_in_vain(trial):
-    stream = trial.whole(trial.script(["One ", LIMIT], [REFUSED]))
-    before = trial.turns(stream.session)[-1]
-    with trial.go_on(stream.session) as following:
-        following.rest()
-    trial.see(following.names == ["error"], f"the events are {following.names}")
-    after = trial.turns(stream.session)[-1]
-    before["usage"] = after["usage"]
-    trial.same(after, before, "the turn")
-    trial.same(trial.followed(stream.session, stream.end.id).status, 204, "behind the end")
+    too_long = {"status": 400, "body": {"error": TOO_LONG}}
+    for refusal, status in ((REFUSED, 502), (too_long, 409)):
+        stream = trial.whole(trial.script(["One ", LIMIT], [refusal]))
+        before = trial.turns(stream.session)[-1]
+        with trial.go_on(stream.session) as following:
+            following.rest()
+        trial.see(following.names == ["error"], f"the events are {following.names}")
+        trial.same(following.end.data["status"], status, "the status of the error")
+        after = trial.turns(stream.session)[-1]
+        before["usage"] = after["usage"]
+        trial.same(after, before, "the turn")
+        trial.same(trial.followed(stream.session, stream.end.id).status, 204, "behind the end")
 
 
 @case("S-35", "while a reply is under way, another request is a 409, and changes nothing")
 def one_at_a_time(trial):
-    script = trial.script(["One ", GATE, "two."])
-    with trial.create(script) as stream:
-        stream.until("content_delta")
-        before = trial.turns(stream.session)
-        for path in ("messages", "retry", "continue"):
-            other = trial.script(["Three."])
-            body = {"content": other.message} if path == "messages" else {}
-            for accept in ("text/event-stream", "application/json"):
-                answer = trial.user.read("POST", f"{stream.session}/{path}", body, Accept=accept)
-                trial.same(answer.status, 409, f"the status of {path}")
-                trial.see("retry-after" in answer.headers, f"{path} has no Retry-After")
-            trial.same(other.calls, 0, "the number of calls")
-        trial.same(trial.turns(stream.session), before, "what is stored")
-        script.open()
-        trial.same(stream.rest().text, "One two.", "the text")
+    for first in ([], ["One "]):
+        script = trial.script([*first, GATE, "two."])
+        with trial.create(script) as stream:
+            stream.until("content_delta" if first else "session")
+            before = trial.user.call("GET", stream.session).json
+            for path in ("messages", "retry", "continue"):
+                see_a_refusal(trial, f"{stream.session}/{path}")
+            after = trial.user.call("GET", stream.session).json
+            for name in ("turns", "updated_at"):
+                trial.same(after[name], before[name], f"{name}, as stored,")
+            script.open()
+            trial.same(stream.rest().text, "".join(first) + "two.", "the text")
+
+
+def see_a_refusal(trial, path):
+    other = trial.script(["Three."])
+    body = {"content": other.message} if path.endswith("messages") else {}
+    for accept in ("text/event-stream", "application/json"):
+        answer = trial.user.read("POST", path, body, Accept=accept)
+        trial.same(answer.status, 409, f"the status of {path}")
+        seconds = answer.headers.get("retry-after", "0")
+        trial.see(int(seconds) >= 1, f"Retry-After of {path} is {seconds}")
+    trial.same(other.calls, 0, "the number of calls")
 
 
 @case("S-38", "another user's session is a 404, whatever id is sent", needs="other")
 def of_another_user(trial):
-    stream = trial.whole(trial.script(["One."]))
+    script = trial.script(["One ", GATE, "two."])
+    with trial.create(script) as stream:
+        stream.until("content_delta")
+        see_nothing(trial, stream)
+        script.open()
+        trial.same(stream.rest().text, "One two.", "the text")
+    see_nothing(trial, stream)
+    trial.same(len(trial.turns(stream.session)), 2, "the number of turns")
+
+
+def see_nothing(trial, stream):
+    """The other user is told nothing of what this stream is of."""
     for last_id in (None, "odd", *(event.id for event in stream.events)):
-        came = trial.other.read("GET", f"{stream.session}/events", Last_Event_ID=last_id)
-        trial.same(came.status, 404, f"the status behind {last_id}")
+        way = ("GET", f"{stream.session}/events")
+        with trial.other.stream(*way, Last_Event_ID=last_id) as came:
+            trial.same(came.status, 404, f"the status behind {last_id}")
     for path in ("messages", "retry", "continue", "cancel"):
         body = {"content": "Hello"} if path == "messages" else {}
-        answer = trial.other.read("POST", f"{stream.session}/{path}", body)
-        trial.same(answer.status, 404, f"the status of {path}")
-    trial.same(len(trial.turns(stream.session)), 2, "the number of turns")
+        with trial.other.stream("POST", f"{stream.session}/{path}", body) as came:
+            trial.same(came.status, 404, f"the status of {path}")
 
 
 @case("S-39", "a POST that is sent again makes nothing twice, and asks no model again")
@@ -134,17 +167,16 @@ def sent_again_under_way(trial):
 
 @case("S-39", "a message whose reply failed is asked anew under its key, in the same session")
 def sent_again_behind_a_failure(trial):
-    key, script = str(uuid.uuid4()), trial.script([REFUSED], ["Better."])
-    first = trial.whole(script, Idempotency_Key=key)
-    trial.same(first.names[-1:], ["error"], "the end of the first")
-    again = trial.whole(script, Idempotency_Key=key)
-    trial.same(again.session, first.session, "the session")
-    trial.same(again.text, "Better.", "the text")
-    third = trial.whole(script, Idempotency_Key=key)
-    trial.same(third.text, "Better.", "the text of the third")
-    trial.same(script.calls, 2, "the number of calls")
-    kinds = [turn["kind"] for turn in trial.turns(first.session)]
-    trial.same(kinds, ["user", "assistant"], "the turns")
+    key, script = str(uuid.uuid4()), trial.script([REFUSED], ["Half ", ODD], ["Better."])
+    sessions = set()
+    for text, end in (("", "error"), ("Half ", "error"), ("Better.", "done"), ("Better.", "done")):
+        stream = trial.whole(script, Idempotency_Key=key)
+        sessions.add(stream.session)
+        trial.same((stream.text, stream.names[-1:]), (text, [end]), "the stream")
+    trial.same(len(sessions), 1, "the number of sessions")
+    trial.same(script.calls, 3, "the number of calls")
+    shown = [turn["content"] for turn in trial.turns(stream.session)]
+    trial.same(shown, [script.message, "Better."], "the turns")
 
 
 @case("S-39", "another body under the same key is a 422; a continue again gives its end alone")

@@ -21,28 +21,29 @@ def stored_first(trial):
 
 @case("S-2", "the text of a delta is stored when it comes")
 def stored_deltas(trial):
-    parts = [part for number in range(4) for part in (f"{number} ", {"gate": str(number)})]
-    script = trial.script(parts)
+    words = ["Grü", "ße ", "👩‍👩‍👧", "\u200d👦 ", "e", "\u0301", "\u2028", "x\ny\r\nz "]
+    parts = [part for number, word in enumerate(words) for part in (word, {"gate": str(number)})]
+    script = trial.script([*parts, "end."])
     with trial.create(script) as stream:
-        for number in range(4):
+        for number in range(len(words)):
             stream.until("content_delta")
             stored = trial.turns(stream.session)[-1]["content"]
             trial.see(stored.startswith(stream.text), f"{stream.text!r} came, {stored!r} is stored")
             script.open(str(number))
-        stream.rest()
+        trial.same(stream.rest().text, "".join(words) + "end.", "the text", "S-12")
 
 
 @case("S-3", "the session takes the next message once assistant_turn, or an error, has come")
 def taken_behind_the_end(trial):
-    for answer, name in ((["Yes."], "assistant_turn"), ([REFUSED], "error")):
+    for answer, name in ((["Yes."], "assistant_turn"), ([REFUSED], "error")) * 8:
         script, second = trial.script(answer), trial.script(["And this."])
         with trial.create(script) as stream:
             if not stream.until(name):
                 raise Unfit(f"no {name} comes: {stream}")
-            shown = trial.turns(stream.session)[-1]["status"]
-            trial.see(shown in ("complete", "failed"), f"behind {name} the reply is {shown}")
-            with trial.ask(stream.session, second) as following:
+            with trial.ask(stream.session, second) as following:  # in the same instant
                 trial.same(following.rest().text, "And this.", "the next reply")
+        shown = trial.turns(stream.session)[1]["status"]
+        trial.see(shown in ("complete", "failed"), f"behind {name} the reply is {shown}")
 
 
 @case("S-5", "a reply is read to its end, though its client has gone")
@@ -237,6 +238,9 @@ def nothing_behind(trial):
         stream = trial.whole(trial.script(answer))
         came = trial.followed(stream.session, stream.end.id)
         trial.same(came.status, 204, f"the status behind {stream.end.name}")
+        for event in stream.events[:-1]:
+            names = trial.followed(stream.session, event.id).names
+            trial.same(names[-1:], stream.names[-1:], f"the end behind {event.name}", "S-21")
 
 
 @case("S-25", "behind assistant_turn there is done alone")
@@ -260,7 +264,8 @@ def older_ids(trial):
         following.rest()
     with trial.ask(stream.session, trial.script(["Three."])) as following:
         following.rest()
-    for last_id in [*older, "odd", "1-2-3", "7-99999999999999999999", " ", "-", "x" * 500]:
+    odd = ["odd", "1-x", "1-2-3", "7-99999999999999999999", " ", "-", "x" * 500, "9" * 30 + "-0"]
+    for last_id in [*older, older[1] + "0000", *odd]:
         came = trial.followed(stream.session, last_id)
         is_so = came.status == 200 and came.text == "Three."
         trial.see(is_so, f"behind {last_id[:60]!r} comes {came}")

@@ -165,8 +165,13 @@ def heads(stream):
     for name, value in STREAM_HEADERS.items():
         if stream.headers.get(name) != value:
             yield f"{name} is {stream.headers.get(name)!r}, not {value!r}"
-    if stream.sent[0] == "POST" and not stream.headers.get("location"):
-        yield "it has no Location"
+    if stream.sent[0] == "POST" and stream.events:
+        wanted = re.sub("/[a-z]+$", "/events", stream.sent[1])
+        if stream.kind == "create":
+            wanted = f"/sessions/{stream.events[0].data['id']}"
+        place = stream.headers.get("location", "")
+        if not place.endswith(wanted):  # a prefix may stand before it
+            yield f"Location is {place!r}, not {wanted!r}"
 
 
 @rule("Data", "the data of each event has the fields that the table of events gives it")

@@ -83,6 +83,8 @@ def see_answer(row, trial):
         trial.same(answer.source, row["source"], "the source")
     for name in row.get("has", []):
         trial.see(name in answer.headers, f"there is no {name}")
+    for name in row.get("lacks", []):
+        trial.see(name not in answer.headers, f"there is {name}")
     if "echoes" in row:
         sent = {name.lower(): value for name, value in row["headers"].items()}
         trial.same(answer.headers.get(row["echoes"]), sent[row["echoes"]], row["echoes"])

@@ -52,8 +52,9 @@ def received_later(trial):
     trial.same(trial.turns(session)[-1]["status"], "in_progress", "the reply")
     script.open()
     trial.same(trial.followed(session).text, "One.", "the events")
-    with trial.ask(session, trial.script(["Two."]), Prefer="respond-async") as stream:
-        trial.same(stream.rest().text, "Two.", "the stream")
+    for prefer in ("respond-async", "wait=0"):
+        with trial.ask(session, trial.script([0.2, "Two."]), Prefer=prefer) as stream:
+            trial.same(stream.rest().text, "Two.", f"the stream with {prefer}")
 
 
 @case("Turn", "what was exported is imported, forked and talked on in")
