@@ -13,7 +13,7 @@ import threading
 import pytest
 
 from client import make_token
-from provider import REFUSED, cut, fails, reply
+from provider import REFUSED, cut, reply
 from raw_tables import tables_of
 from servers import end, free_port, npm_folder, wait_until_up
 
@@ -22,61 +22,6 @@ PIECES = ["Grü", "ße ", "世", "界 ", "👩‍👩‍👧", "‍👦 ", "e", 
 
 def text_of(events):
     return "".join(event.data["delta"] for event in events if event.name == "content_delta")
-
-
-def test_streams_a_new_session_from_the_first_byte_to_done(alice, provider):
-    gates = [threading.Event() for _ in PIECES]
-    provider.script = [reply(*itertools.chain(*zip(gates, PIECES, strict=True)))]
-    with alice.stream("POST", "/sessions", {"content": "Hello"}) as stream:
-        assert stream.status == 201
-        assert stream.headers["Content-Type"] == "text/event-stream; charset=utf-8"
-        assert stream.headers["Cache-Control"] == "no-cache, no-transform"
-        assert stream.headers["X-Accel-Buffering"] == "no"
-        events = iter(stream)
-        first = next(events)
-        assert first.name == "session"
-        assert set(first.data) == {"id", "title", "model", "created_at", "updated_at"}
-        assert stream.headers["Location"] == f"/sessions/{first.data['id']}"
-        assert first.data["created_at"] == first.data["updated_at"]
-        received = []
-        for gate, piece in zip(gates, PIECES, strict=True):
-            gate.set()
-            received.append(next(events))
-            assert received[-1].data == {"delta": piece}
-            assert alice.turns(first.data)[1]["content"] == text_of(received), (
-                "sent before it was stored"
-            )
-        turn, done = events
-    assert (turn.name, done.name, done.data) == ("assistant_turn", "done", {})
-    assert turn.data["content"] == "".join(PIECES)
-    assert turn.data == alice.turns(first.data)[1]
-    ids = [event.id for event in (first, *received, turn, done)]
-    assert len(set(ids)) == len(ids)
-
-
-def test_streams_a_message_and_a_retry(alice, provider):
-    session = alice.create()
-    path = f"/sessions/{session['id']}"
-    for operation, body in [("messages", {"content": "More"}), ("retry", None)]:
-        provider.script = [reply("Some ", "text.")]
-        with alice.stream("POST", f"{path}/{operation}", body) as stream:
-            assert (stream.status, stream.headers["Location"]) == (200, path + "/events")
-            events = list(stream)
-        assert text_of(events) == "Some text."
-        assert [event.name for event in events][-2:] == ["assistant_turn", "done"]
-
-
-def test_a_failure_ends_the_stream_with_an_error_alone(alice, provider):
-    provider.script = [fails("Half")]
-    with alice.stream("POST", "/sessions", {"content": "Hello"}) as stream:
-        events = list(stream)
-    assert [event.name for event in events] == ["session", "content_delta", "error"]
-    assert set(events[-1].data) == {"status", "message"}
-    assert events[-1].data["status"] == 502
-    with alice.events(events[0].data, events[-1].id) as stream:
-        assert stream.status == 204
-    with alice.events(events[0].data, events[1].id) as stream:
-        assert [event.name for event in stream] == ["error"]
 
 
 def test_resumes_behind_every_frame_in_every_worker(start, provider):
@@ -117,7 +62,6 @@ def test_resumes_behind_every_frame_in_every_worker(start, provider):
         )
 
 
-LONGEST_DELTA = 16_384
 LONG = "".join(f"wörd-{number} 👩‍👩‍👧 e\u0301 " for number in range(4000))  # some 75,000 characters
 
 
@@ -128,27 +72,6 @@ def exactly(events, text):
     assert (turn.name, done.name) == ("assistant_turn", "done")
     assert len({event.id for event in events}) == len(events)
     return text_of(deltas) == turn.data["content"] == text
-
-
-def test_a_long_reply_comes_in_slices_and_is_resumed_behind_each(alice, provider):
-    provider.script = [reply(LONG)]
-    with alice.stream("POST", "/sessions", {"content": "Hello"}) as stream:
-        first, *events = stream
-    session = first.data
-    assert exactly(events, LONG)
-    with alice.events(session) as stream:
-        again = list(stream)
-    assert exactly(again, LONG)
-    for deltas in (events[:-2], again[:-2]):
-        sizes = [len(event.data["delta"]) for event in deltas]
-        assert len(sizes) >= 5 and max(sizes) <= LONGEST_DELTA
-    for number, event in enumerate(again[:-1]):
-        with alice.events(session, event.id) as stream:
-            rest = list(stream)
-        assert text_of(again[: number + 1]) + text_of(rest) == LONG
-        *deltas, done = rest
-        assert done.name == "done"
-        assert all(len(event.data.get("delta", "")) <= LONGEST_DELTA for event in deltas)
 
 
 def test_two_who_begin_to_read_at_different_times_get_all_of_a_long_reply(alice, provider):
@@ -164,45 +87,6 @@ def test_two_who_begin_to_read_at_different_times_get_all_of_a_long_reply(alice,
             assert exactly(list(after), LONG + " And so on.")
         began += early
     assert [event.name for event in began][-1] == "error" and text_of(began) == LONG
-
-
-def test_an_id_of_an_older_reply_or_of_none_starts_the_latest_from_its_beginning(alice, provider):
-    provider.script = [reply("Old text."), reply("New text.")]
-    session = alice.create()
-    with alice.events(session) as stream:
-        old = list(stream)
-    alice.post(f"/sessions/{session['id']}/messages", {"content": "More"})
-    for last_id in [
-        *(event.id for event in old),
-        "nonsense",
-        "1-x",
-        "9" * 30 + "-0",
-        old[0].id + "0000",
-    ]:
-        with alice.events(session, last_id) as stream:
-            assert stream.status == 200
-            assert text_of(stream) == "New text."
-    assert len(provider.posts) == 2
-
-
-def test_never_starts_a_generation(alice, provider):
-    session = alice.create()
-    for _ in range(3):
-        with alice.events(session) as stream:
-            assert [event.name for event in stream] == ["content_delta", "assistant_turn", "done"]
-    assert len(provider.posts) == 1
-
-
-def test_takes_a_message_the_instant_that_done_arrives(alice, provider):
-    session = alice.create()
-    path = f"/sessions/{session['id']}/messages"
-    for number in range(15):
-        with alice.stream("POST", path, {"content": f"Message {number}"}) as stream:
-            assert stream.status == 200
-            for event in stream:
-                if event.name == "assistant_turn":
-                    break
-    assert alice.post(path, {"content": "One more"}).status_code == 201
 
 
 def test_a_reply_that_another_process_lost_goes_on_for_whoever_follows_it(
