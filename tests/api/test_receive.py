@@ -150,23 +150,3 @@ def test_waits_no_longer_than_the_server_allows(start, settings, provider):
     assert alice.turns(session.json())[-1]["status"] == "in_progress"
     gate.set()
     wait_for_status(alice, session.json(), "complete")
-
-
-def test_a_wait_does_not_shorten_a_stream(alice, provider):
-    provider.script = [reply(0.2, "Later.")]
-    with alice.stream("POST", "/sessions", {"content": "Hello"}, Prefer="wait=0") as events:
-        assert [event.name for event in events] == [
-            "session",
-            "content_delta",
-            "assistant_turn",
-            "done",
-        ]
-
-
-def test_goes_on_when_the_client_goes_away(alice, provider):
-    more = threading.Event()
-    provider.script = [reply("Half ", more, "and half.")]
-    with alice.stream("POST", "/sessions", {"content": "Hello"}) as stream:
-        session = next(iter(stream)).data
-    more.set()
-    assert wait_for_status(alice, session, "complete")["content"] == "Half and half."
