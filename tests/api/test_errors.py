@@ -291,27 +291,6 @@ def test_refuses_a_bad_idempotency_key(server, alice, key, path):
     assert len(alice.turns(session)) == 2
 
 
-def test_has_nothing_to_cancel_where_no_reply_is_under_way(alice):
-    session = alice.create()
-    response = alice.post(f"/sessions/{session['id']}/cancel")
-    errors_of(response, 409)
-    assert "Retry-After" not in response.headers
-
-
-def test_makes_one_wait_for_the_reply_under_way(alice, provider):
-    gate = threading.Event()
-    provider.script = [reply(gate, "Done.")]
-    session = alice.post("/sessions", {"content": "Hello"}, Prefer="respond-async").json()
-    for path, body in (("messages", {"content": "x"}), ("retry", None)):
-        response = alice.post(f"/sessions/{session['id']}/{path}", body)
-        errors_of(response, 409)
-        assert int(response.headers["Retry-After"]) >= 1
-    gate.set()
-    with alice.events(session) as events:
-        assert [event.name for event in events] == ["content_delta", "assistant_turn", "done"]
-    assert len(alice.turns(session)) == 2
-
-
 # A database that goes away
 
 

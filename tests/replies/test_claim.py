@@ -6,30 +6,10 @@ import time
 
 import pytest
 
-from client import at_once, wait_for_status
+from client import at_once
 from provider import fails, reply, silence, status
 
 # One reply at a time
-
-
-def test_refuses_a_second_reply_while_one_is_under_way(alice, provider):
-    more = threading.Event()
-    provider.script = [reply("First.", more)]
-    session = alice.post("/sessions", {"content": "Hello"}, Prefer="respond-async").json()
-    path = f"/sessions/{session['id']}"
-    before = alice.get(path).json()
-    for answer in [
-        alice.post(path + "/messages", {"content": "Again"}),
-        alice.post(path + "/retry"),
-    ]:
-        assert answer.status_code == 409
-        assert int(answer.headers["Retry-After"]) >= 1
-    after = alice.get(path).json()
-    assert [turn["kind"] for turn in after["turns"]] == ["user", "assistant"]
-    assert after["updated_at"] == before["updated_at"]
-    more.set()
-    wait_for_status(alice, session, "complete")
-    assert alice.post(path + "/messages", {"content": "Again"}).status_code == 201
 
 
 def test_lets_one_of_eight_simultaneous_messages_through(alice, provider):
