@@ -88,27 +88,6 @@ def test_goes_on_however_it_broke(alice, provider, broken):
     assert so_far(provider.posts[1]) == "Half "
 
 
-def test_a_break_beyond_the_limit_is_a_failure(alice, provider):
-    provider.script = [cut("Half"), cut("-"), cut("+")]
-    response = alice.post("/sessions", {"content": "Write"})
-    assert response.status_code == 502
-    turn = last_of(alice, {"id": response.json()["errors"][0]["meta"]["session_id"]})
-    assert (turn["content"], turn["status"], turn["continued"], turn["stop_reason"]) == (
-        "Half-+",
-        "failed",
-        2,
-        None,
-    )
-    assert "broke" in turn["error"]["message"]
-
-
-def test_what_a_person_continues_has_all_its_restarts_again(alice, provider):
-    provider.script = [cut("Half"), cut("-"), cut("+"), cut(" and"), reply(" on.")]
-    failed = alice.post("/sessions", {"content": "Write"}).json()["errors"][0]
-    turn = alice.post(f"/sessions/{failed['meta']['session_id']}/continue").json()
-    assert (turn["content"], turn["status"]) == ("Half-+ and on.", "complete")
-
-
 @pytest.mark.parametrize(
     "refusal",
     [
@@ -125,28 +104,6 @@ def test_a_model_that_refuses_to_go_on_ends_it_as_the_break_would_have(alice, pr
     assert "broke the connection" in response.json()["errors"][0]["detail"]
     turn = last_of(alice, {"id": response.json()["errors"][0]["meta"]["session_id"]})
     assert (turn["content"], turn["status"], turn["continued"]) == ("Half", "failed", 1)
-
-
-@pytest.mark.parametrize(
-    "end",
-    [
-        stream(
-            {"choices": [{"delta": {"content": "Half"}}]},
-            {"error": {"message": "context_length_exceeded", "code": 400}},
-        ),
-        reply("Half", stop="content_filter"),
-    ],
-)
-def test_never_goes_on_behind_a_refusal(alice, provider, end):
-    provider.script = [end]
-    session = {
-        "id": alice.post("/sessions", {"content": "Write"}).json()["errors"][0]["meta"][
-            "session_id"
-        ]
-    }
-    turn = last_of(alice, session)
-    assert (turn["content"], turn["status"], turn["continued"]) == ("Half", "failed", 0)
-    assert len(provider.posts) == 1
 
 
 def test_never_goes_on_behind_silence_or_where_that_is_switched_off(start, settings, provider):
@@ -201,13 +158,6 @@ def test_what_may_be_a_repetition_is_held_back_for_some_seconds_only(alice, prov
             text += next(frames).data["delta"]
         alice.post(f"/sessions/{session['id']}/cancel")
         list(frames)
-
-
-def test_an_answer_that_ends_with_what_is_held_back_is_whole(alice, provider):
-    """A word that stands in the text before is no repetition."""
-    provider.script = [cut("The quick brown fox and the "), reply("quick")]
-    session = alice.create("Write")
-    assert last_of(alice, session)["content"] == "The quick brown fox and the quick"
 
 
 def test_tokens_add_up(start, settings, provider):
@@ -284,29 +234,6 @@ def test_continues_what_a_limit_cut_what_was_cancelled_and_that_again(alice, pro
     assert go_on(alice, session).status_code == 409
 
 
-def test_the_id_of_an_end_gives_what_came_after_it(alice, provider):
-    session = fail(alice, provider, "Half ")
-    with alice.events(session) as frames:
-        ends = [each.id for each in frames][-1:]
-    provider.script = [reply("and ", stop="length"), reply("half.")]
-    alice.patch(f"/sessions/{session['id']}", LIMITED)
-    go_on(alice, session)
-    with alice.events(session) as frames:
-        ends += [each.id for each in frames][-2:]
-    go_on(alice, session)
-    for last_id, rest in zip(ends, ("and half.", "half.", "half."), strict=True):
-        with alice.events(session, last_id) as frames:
-            assert text_of(frames) == rest
-    with alice.events(session) as frames:
-        end = list(frames)[-1].id
-    assert (
-        alice.get(
-            f"/sessions/{session['id']}/events", Last_Event_ID=end, Accept="text/event-stream"
-        ).status_code
-        == 204
-    )
-
-
 def test_there_is_nothing_to_continue(alice, provider):
     for script, message in (
         ([reply("Whole.")], "Hello"),
@@ -324,15 +251,6 @@ def test_there_is_nothing_to_continue(alice, provider):
         assert answer.status_code == 409
         assert "nothing to continue" in answer.json()["errors"][0]["detail"]
         assert alice.get(f"/sessions/{session['id']}").json() == before
-
-
-def test_nothing_is_continued_while_a_reply_is_under_way_nor_for_others(alice, bob, provider):
-    provider.script = [reply("Half", threading.Event())]
-    session = alice.post("/sessions", {"content": "Write"}, Prefer="respond-async").json()
-    answer = go_on(alice, session)
-    assert (answer.status_code, answer.headers["Retry-After"]) == (409, "1")
-    assert go_on(bob, session).status_code == 404
-    assert alice.post(f"/sessions/{session['id']}/cancel").status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -367,16 +285,6 @@ def test_where_nothing_new_comes_all_is_as_it_was(alice, provider, answer, wante
     assert again["content"] == text + ("Six." if way == "failed" else "")
     answer = alice.post(f"/sessions/{session['id']}/messages", {"content": "And?"})
     assert answer.status_code == 201
-
-
-def test_a_stream_is_told_why_nothing_new_came(alice, provider):
-    provider.script = [reply("One ", stop="length")]
-    session = alice.create("Count", **LIMITED)
-    provider.script = [OVERFLOW]
-    with alice.stream("POST", f"/sessions/{session['id']}/continue") as frames:
-        [error] = frames
-    assert (error.name, error.data["status"]) == ("error", 409)
-    assert last_of(alice, session)["status"] == "complete"
 
 
 def test_something_new_ends_it_as_any_other(alice, provider):
