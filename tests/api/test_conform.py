@@ -36,6 +36,7 @@ PLANTED = {  # a fault of tools/plant → the promises that are seen to be broke
     "events-of-another-user": {"S-38"},
     "restarts-of-before-a-continue": {"S-28"},
     "held-back-at-the-end": {"S-27"},
+    "key-of-the-first-try": {"S-39"},
 }
 
 
