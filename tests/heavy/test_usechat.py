@@ -15,6 +15,9 @@ from provider import REFUSED, fails, reply
 from raw_tables import tables_of
 from servers import Server, free_port, npm_folder, wait_until_up
 
+# What a page does is the same on both.
+pytestmark = pytest.mark.parametrize("engine", ["sqlite"], indirect=True)
+
 EXAMPLE = ROOT / "examples" / "usechat"
 VITE = "node_modules/.bin/vite"
 # React's strict mode lets each component come, go and come, in development only.
