@@ -70,6 +70,7 @@ def home_with(tmp_path_factory, provider_of_all):
         return Home(server, provider)
 
     leaving = []
+    home_with.homes = homes
     yield home_with
     for leave in reversed(leaving):
         leave()
@@ -87,8 +88,11 @@ def user():
 
 
 @pytest.fixture(autouse=True)
-def forgotten(browser, server):
-    """Nobody is signed in at a provider, before and after."""
+def forgotten(browser, server, home_with):
+    """Nobody is signed in at a provider, before and after, or at a home: a test may end at the provider, whose storage is another."""
+    for home in home_with.homes.values():
+        browser.get(home.address + "health")
+        browser.execute_script("sessionStorage.clear(); localStorage.clear()")
     browser.get(server.url + "/health")  # cookies are of a host, whichever its port
     browser.delete_all_cookies()
     yield
