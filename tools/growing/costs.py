@@ -14,6 +14,7 @@ from service import ELSEWHERE, PER_USER, Service
 PROCESSES, REPLIES = (1, 10), (10, 100, 1000)
 TIMES = 30  # that each is done
 WORDS = 20  # of each reply
+PATIENCE = 60  # seconds for one row
 
 
 def measure_costs():
@@ -34,7 +35,7 @@ def measure(url, processes, replies):
     """What the first of these processes takes, each of which has its part of the replies."""
     context = multiprocessing.get_context("spawn")
     stand, over = context.Barrier(processes), context.Event()
-    results = context.SimpleQueue()
+    results = context.Queue()
     numbers = range(processes)
     started = [
         context.Process(
@@ -46,7 +47,7 @@ def measure(url, processes, replies):
         process.start()
         process.join(0.1)  # one makes the tables
     try:
-        return results.get()
+        return results.get(timeout=PATIENCE)
     finally:
         over.set()
         for process in started:
@@ -57,7 +58,7 @@ def stand_by(url, number, each, stand, over, results):
     """One process, whose replies are under way. The first one measures, while the others do nothing."""
     service = Service(url, processes=1, each=each, length=WORDS, pace=20, slower=1)
     (process,) = service.processes
-    limit_time(600)
+    limit_time(PATIENCE)
     with db.connection_context():
         first = number * each
         process.ask_at_once(f"user-{place // PER_USER}" for place in range(first, first + each))

@@ -16,7 +16,7 @@ from collections import Counter
 
 import database
 import models
-from database import connection, db, limit_time
+from database import connection, db, limit_time, transaction
 from limits import Slot
 from models import COMPLETE, Session, Turn, outcome_of
 from product import ROOT
@@ -91,6 +91,12 @@ class Meter:
         self._kind, self._at = kind, at
 
 
+@transaction
+def claim_all(claims):
+    """Their drafts. Two of so many may have had the same id by chance: then all are made again."""
+    return [ReplyRequest.commit.__wrapped__(claim).draft for claim in claims]
+
+
 class Process(Replies):
     """One process. Its threads are those of this class: the keeper's steps are done by the clock, and no provider is read."""
 
@@ -125,13 +131,11 @@ class Process(Replies):
 
     def ask_at_once(self, owners):
         """A reply for each, in one transaction: one by one it would take longer than all that is measured."""
-        with db.write():
-            claims = [
-                ReplyRequest(owner=owner, content=text_of(QUESTION), new=new_session())
-                for owner in owners
-            ]
-            drafts = [ReplyRequest.commit.__wrapped__(claim).draft for claim in claims]
-        for draft in drafts:
+        claims = [
+            ReplyRequest(owner=owner, content=text_of(QUESTION), new=new_session())
+            for owner in owners
+        ]
+        for draft in claim_all(claims):
             memory = Slot(self.memory, draft.turn.session.owner)
             reply = Reply(draft, contextlib.ExitStack(), memory)
             self.begin(reply)
