@@ -236,6 +236,8 @@ class Replies:
         try:
             with self._titles.slot(reply.session.owner):
                 self._title_calls.add(call)
+                if self._hands_over:
+                    call.hang_up()
                 provider = self.catalog.provider_of(model)
                 titles.ask_for_title(reply, provider, model, message, call)
         except (Overloaded, Unavailable):
