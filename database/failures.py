@@ -80,7 +80,7 @@ def is_outage(error: BaseException) -> bool:
     code = getattr(cause, "sqlite_errorcode", None)
     if code is not None:
         return code & 255 in _SQLITE_OUTAGES
-    sqlstate = getattr(cause, "sqlstate", None)
+    sqlstate = sqlstate_of(error)
     if sqlstate is not None:
         said = cause.diag
         is_odd = said.source_file in _STORAGE or said.source_function == _OLD_PLAN
@@ -93,6 +93,11 @@ def is_outage(error: BaseException) -> bool:
         error, OperationalError | InterfaceError
     )
     return is_drivers and is_general
+
+
+def sqlstate_of(error: BaseException | None) -> str | None:
+    """The code that PostgreSQL gave this, raised by peewee or by the driver."""
+    return getattr(getattr(error, "orig", None) or error, "sqlstate", None)
 
 
 def reason(error: BaseException) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 from peewee import BigIntegerField, IntegerField, TextField
 
 from database.connection import Pool, db
-from database.failures import DRIVER_ERRORS, Unavailable, reason
+from database.failures import DRIVER_ERRORS, Unavailable, reason, sqlstate_of
 from database.sqlite import SQLite
 from settings import SettingError, command, ensure_folder, home, whose
 
@@ -90,7 +90,7 @@ def _migrate(migrations: Sequence[Callable[[], None]], may_be_half: bool) -> Non
         try:
             return _try_to_migrate(migrations, may_be_half)
         except Unavailable as error:
-            if _sqlstate(error.__cause__) not in IN_USE:
+            if sqlstate_of(error.__cause__) not in IN_USE:
                 raise
         if time.monotonic() >= until:
             problem = (
@@ -152,15 +152,9 @@ def _check_whole() -> None:
 
 def _is_lacking(error: BaseException) -> bool:
     """Whether the database has no such table, or no such column."""
-    code = _sqlstate(error)
     # PostgreSQL's undefined_table and undefined_column; SQLite has no code for these.
-    cause = getattr(error, "orig", error)
+    code, cause = sqlstate_of(error), getattr(error, "orig", error)
     return code in ("42P01", "42703") or (code is None and str(cause).startswith("no such "))
-
-
-def _sqlstate(error: BaseException | None) -> str | None:
-    """The code that PostgreSQL gave this, raised by peewee or by the driver."""
-    return getattr(getattr(error, "orig", error), "sqlstate", None)
 
 
 def _check_encoding() -> None:

@@ -12,7 +12,7 @@ from peewee import IntegrityError, OperationalError
 
 from database.connection import db
 from database.deadline import WAIT, limit_time, remaining
-from database.failures import Unavailable, mapped_errors
+from database.failures import Unavailable, mapped_errors, sqlstate_of
 from database.sqlite import LONG
 
 TRIES = 5  # of a transaction that the database gives up for another's sake
@@ -91,9 +91,7 @@ def transaction(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def _is_worth_another_try(error: IntegrityError | OperationalError) -> bool:
-    # Our own errors have no driver's behind them.
-    code = getattr(getattr(error, "orig", None), "sqlstate", None)
-    return isinstance(error, IntegrityError) or code in GIVEN_UP
+    return isinstance(error, IntegrityError) or sqlstate_of(error) in GIVEN_UP
 
 
 def check() -> None:
