@@ -25,7 +25,7 @@ from product import ROOT, copy_of_the_service
 from readers import Reader
 from relaying import Relay, Straight
 from scripted_model import ScriptedModel
-from servers import Server, running
+from servers import Host, running
 
 FAULTS = read_faults()
 PLANTED = {  # a fault of tools/plant → the promises that are seen to be broken
@@ -44,22 +44,17 @@ def settings_of(model):
     return {"OPENAI_BASE_URL": model.url, "DEFAULT_MODEL": "conform"}
 
 
-class Restarted:
+class Restarted(Host):
     """A server on the tool's model that can be killed, and starts again at its port."""
 
     def __init__(self, folder, model, **settings):
-        self.folder, self.settings = folder, settings_of(model) | settings
-        self.server = Server(folder, **self.settings).wait_until_up()
+        super().__init__(folder, **settings_of(model), **settings)
         token, other = make_token(), make_token(BOB)
         self.place = Place(self.server.url, token, model, other, self.restart)
 
     def restart(self):
-        self.end()
-        self.server = Server(self.folder, port=self.server.port, **self.settings).wait_until_up()
-
-    def end(self):
         self.server.kill()
-        self.server.stop()  # closes its log
+        self.start()
 
 
 @pytest.fixture(scope="module")

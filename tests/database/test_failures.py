@@ -121,21 +121,19 @@ def test_a_transaction_that_sqlite_has_ended_itself_is_an_outage(settings):
 
 
 VANISHES = """
-import ctypes, socket, struct, sys, time
+import socket, sys, time
+sys.path.append("tests/support")
 import database
 from database import db
 from peewee import SQL
 from upkeep.migrations import MIGRATIONS
+from vanishing import drop_all_that_comes
 
 database.open_database({"DATABASE_URL": sys.argv[1]}, None, MIGRATIONS)
 with database.connected(), db.write():
     db.send(SQL("SELECT id FROM release FOR UPDATE"))()
     with socket.socket(fileno=db.connection().fileno()) as sock:
-        # One instruction: of each packet, 0 bytes are taken, so that none is acknowledged.
-        program = ctypes.create_string_buffer(struct.pack("HBBI", 0x06, 0, 0, 0))
-        SO_ATTACH_FILTER = 26
-        value = struct.pack("HP", 1, ctypes.addressof(program))
-        sock.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, value)
+        drop_all_that_comes(sock)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 0)  # and nothing is sent
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 0)
         sock.detach()

@@ -13,7 +13,7 @@ from client import make_token, wait_until
 from product import ROOT
 from provider import REFUSED, fails, reply
 from raw_tables import tables_of
-from servers import Server, free_port, npm_folder, wait_until_up
+from servers import Host, free_port, npm_folder, wait_until_up
 
 # What a page does is the same on both.
 pytestmark = pytest.mark.parametrize("engine", ["sqlite"], indirect=True)
@@ -64,18 +64,12 @@ def page_url(request, port, tmp_path_factory):
         vite.end()
 
 
-class Host:
-    """One server after the other at one port, on one database."""
+class Home(Host):
+    """The server of the page, as it dies and is deployed."""
 
-    def __init__(self, folder, port, **settings):
-        self.folder, self.port, self.settings, self.server = folder, port, settings, None
-        self.start()
-
-    def start(self):
-        if self.server:
-            self.server.stop()  # what is left of the one before
-        self.server = Server(self.folder, port=self.port, **self.settings).wait_until_up()
-        self.client = self.server.client()
+    @property
+    def client(self):
+        return self.server.client()
 
     def kill(self):
         self.server.kill()
@@ -89,7 +83,7 @@ class Host:
 
 @pytest.fixture
 def host(tmp_path, port, page_url, new_database, provider):
-    host = Host(
+    host = Home(
         tmp_path,
         port,
         ALLOWED_ORIGINS=page_url,

@@ -1,7 +1,6 @@
 """A model provider on the loopback interface that speaks both protocols and fails in every way it is told to."""
 
 import contextlib
-import ctypes
 import datetime
 import ipaddress
 import json
@@ -16,6 +15,8 @@ import time
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+
+from vanishing import drop_all_that_comes
 
 PATIENCE = 120  # seconds for which an Event is waited for: nobody hangs where a test has stopped in its middle
 KEEP = object()  # the last part of an answer behind which the connection may have another request
@@ -85,12 +86,7 @@ class Connection:
 
     def vanish(self):
         """From now on the kernel drops what comes, as where a firewall has forgotten the connection. Linux only."""
-        # A filter (man 7 socket, SO_ATTACH_FILTER) of one instruction, BPF_RET | BPF_K: of each packet, 0 bytes are taken.
-        program = ctypes.create_string_buffer(struct.pack("HBBI", 0x06, 0, 0, 0))
-        SO_ATTACH_FILTER = 26
-        self.sock.setsockopt(
-            socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("HP", 1, ctypes.addressof(program))
-        )
+        drop_all_that_comes(self.sock)
 
     def send(self, data):
         with self._lock:

@@ -141,6 +141,25 @@ def children(pid):
     return [int(child) for child in path.read_text().split()] if path.exists() else []
 
 
+class Host:
+    """One server after the other, at one port, with the same settings."""
+
+    def __init__(self, folder, port=None, **settings):
+        self.folder, self.settings = folder, settings | {"port": port or free_port()}
+        self.server = None
+        self.start()
+
+    def start(self):
+        """Another one, where the one before has ended, or is to."""
+        if self.server:
+            self.server.stop()  # which also closes its log
+        self.server = Server(self.folder, **self.settings).wait_until_up()
+
+    def end(self):
+        self.server.kill()
+        self.server.stop()
+
+
 def npm_folder(name):
     """This folder of the tests, with the packages that its lock file names; skips the test where there is no npm."""
     folder = pathlib.Path(__file__).parent / name
