@@ -117,7 +117,7 @@ function eventOf(frame) {
 }
 
 /** Throws what is told where `fetch` has had no answer. @param {unknown} error @returns {never} */
-function unanswered(error) {
+function noAnswer(error) {
   if (!(error instanceof TypeError)) throw error; // hung up by the caller
   throw Object.assign(new ParleyError(AWAY), { cause: error });
 }
@@ -135,7 +135,7 @@ async function send(method, url, { token, headers, body, signal } = {}) {
     const access = bearer && { Authorization: `Bearer ${bearer}` };
     const all = { Accept: "application/json", ...type, ...access, ...headers };
     const sent = { method, headers: all, body: body && JSON.stringify(body), signal };
-    return fetch(new Request(url, sent)).catch(unanswered); // Request throws what is wrong in it
+    return fetch(new Request(url, sent)).catch(noAnswer); // Request throws what is wrong in it
   };
   if (typeof token !== "function") return ask(token);
   const bearer = await token();

@@ -71,8 +71,10 @@ def main():
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended"))  # and with it the server
     logging.disable()
-    if options.small or options.costs:
-        show_small() if options.small else show_costs()
+    if options.small:
+        show_small()
+    elif options.costs:
+        show_costs()
     else:
         measure_large(options)
 
@@ -226,7 +228,7 @@ def show_small():
 
 
 def show_costs():
-    """In a minute."""
+    """What one reply, one look and one poll take beside others, in half a minute."""
     names = "processes", "replies under way", "a reply", "a look", "a poll"
     print_row("database", *names)
     print_row(*["---"] * 6)
