@@ -125,11 +125,6 @@ def test_the_drawing_of_the_rooms_is_true():
     assert table == found
 
 
-def test_no_file_is_long():
-    lines = {name: (ROOT / name).read_text("utf-8").count("\n") for name in MODULES}
-    assert max(lines.values()) <= 350, max(lines, key=lines.get)
-
-
 def test_the_tests_of_every_module_are_found_by_its_name() -> None:
     """Those of `replies/claim.py` are in `tests/replies/test_claim.py`. Of a module that has no
     file of its own there, the docstring of a file of tests has its name."""
