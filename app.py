@@ -26,10 +26,12 @@ from api import archive, errors, events, hooks, metrics, receive, sign_in, usage
 from api.receive import load_body, make_reply
 from api.services import Services, services, step_aside
 from api.static_files import StaticFiles
+from limits import SMALL
 from replies import Replies, cancel
 from settings import home, make_private, read_environment, read_settings, unread
 from tables import search, shown
-from upkeep import deletion, migrations, retention
+from upkeep import deletion, migrations, retention, storage
+from upkeep.sweeper import Sweeper
 
 __version__ = "2.0.0"
 
@@ -40,7 +42,8 @@ public = Blueprint("public", __name__)
 
 api.before_request(users.authenticate)
 api.before_request(hooks.read_body)
-api.teardown_request(hooks.leave_room)
+api.before_request(hooks.stand_in_line)
+api.teardown_request(hooks.leave)
 
 
 def create_app(config: Mapping[str, str] | None = None) -> Flask:
@@ -79,16 +82,18 @@ def open_services(settings: dict[str, Any], app: Flask) -> Services:
     tokens = auth.open_tokens(settings, folder)
     catalog = llm.open_catalog(settings)
     database.open_database(settings, folder, migrations.MIGRATIONS)
-    sweeps = deletion.sweep, functools.partial(retention.sweep, settings["RETENTION_DAYS"])
-    replies = Replies(catalog, settings, sweeps)
+    replies = Replies(catalog, settings)
     atexit.register(replies.stop, 0)
     static_files = StaticFiles(os.path.join(app.root_path, "static"))
-    return Services(tokens, catalog, replies, static_files)
+    retain = functools.partial(retention.sweep, settings["RETENTION_DAYS"])
+    return Services(
+        tokens, catalog, replies, static_files, Sweeper([deletion.sweep, retain, storage.count_all])
+    )
 
 
 def get_session(session_id: uuid.UUID) -> models.Session:
     """The user's own session; anyone else's is a 404. Takes a connection to the database."""
-    database.db.connect()
+    database.db.connect(reuse_if_open=True)
     return models.Session.get_owned(g.user, session_id)
 
 
@@ -114,6 +119,7 @@ def list_sessions() -> ResponseReturnValue:
         if words:
             stack.enter_context(services().held.slot(g.user))
             step_aside()
+            hooks.leave_line()
             stack.enter_context(services().searches.slot(g.user, search.TIMEOUT))
             stack.enter_context(search.limited())
         stack.enter_context(database.db.connection_context())
@@ -130,30 +136,28 @@ def show_session(session_id: uuid.UUID) -> ResponseReturnValue:
     if query:
         query["limit"] = min(max(query.get("limit", 50), 1), 200)
     session = get_session(session_id)
-    if session.imported_at is not None:
-        session = with_room_for_newest(session)
-    session.with_turns(**query, most=SMALL_PAGE)
-    if session.is_cut:
-        database.db.close()
-        hooks.make_room(min(session.size, models.LONGEST_PAGE))
+    small = SMALL_PAGE - session.system_size
+    session.with_turns(**query, most=small, most_of_one=small)
+    is_large = session.is_cut or small < 0
+    if is_large:
+        make_room(session.system_size + min(session.size_of_turns, models.LONGEST_PAGE))
         session = get_session(session_id).with_turns(**query)
+    session.read_system()
     response = current_app.json.response(schemas.whole_session_schema.dump(session))
     response.headers.update({"First-Turn-Sent": session.trim} if session.trim else {})
     response.vary.add("Accept")
-    if session.is_cut:
+    if is_large:
         hooks.keep_room(response, response.content_length)
     return response
 
 
-def with_room_for_newest(session: models.Session) -> models.Session:
-    """The same, read with room for its newest turn, which may have come by an import, and be as
-    long as a page."""
-    size = shown.size_of_newest(session.key)
-    if size < SMALL_PAGE:
-        return session
-    database.db.close()
-    hooks.make_room(size)
-    return get_session(session.id)
+def make_room(size: int) -> None:
+    """Have room for a text of so many bytes until the request is answered. Other requests may have
+    its connection to the database while it waits for that. Raises Overloaded."""
+    if size > SMALL:
+        database.db.close()
+        hooks.make_room(size)
+        database.db.connect()
 
 
 @api.patch("/sessions/<uuid:session_id>")
@@ -161,6 +165,8 @@ def change_session(session_id: uuid.UUID) -> ResponseReturnValue:
     """Change title, model, system prompt or options of a session."""
     session = get_session(session_id)
     changes = load_body(schemas.change_schema)
+    if "system" not in changes:
+        make_room(session.system_size)  # the answer has it
     if "model" in changes:
         changes["provider"] = services().catalog.allow(changes["model"]).name
     return schemas.changed_session_schema.dump(session.change(**changes))
@@ -169,7 +175,8 @@ def change_session(session_id: uuid.UUID) -> ResponseReturnValue:
 @api.delete("/sessions/<uuid:session_id>")
 def delete_session(session_id: uuid.UUID) -> ResponseReturnValue:
     """Delete a session with its turns."""
-    deletion.delete_session(get_session(session_id).id)
+    deletion.delete_later(get_session(session_id).id)
+    services().sweeper.start()
     services().replies.poll()
     return "", 204
 
@@ -191,6 +198,7 @@ def retry_reply(session_id: uuid.UUID) -> ResponseReturnValue:
 def continue_reply(session_id: uuid.UUID) -> ResponseReturnValue:
     """Have the last reply go on where it stopped."""
     session = get_session(session_id)
+    make_room(shown.size_of_newest(session.key))
     return make_reply(session, load_body(schemas.empty_schema, required=False), goes_on=True)
 
 
@@ -209,7 +217,7 @@ def follow_events(session_id: uuid.UUID) -> ResponseReturnValue:
     """Follow the latest reply as an event stream."""
     session = get_session(session_id)
     try:
-        feed = services().replies.follow_latest(session.id)
+        feed = services().replies.follow_latest(session.id, make_room)
     except models.NoReply:  # and who follows it need not come back
         return "", 204
     resumed = events.position_after(request.headers.get("Last-Event-ID"), feed)
@@ -243,6 +251,7 @@ public.get("/metrics")(metrics.show_metrics)
 def show_health() -> ResponseReturnValue:
     """Tell whether the server and its database answer."""
     services().replies.start_keeper()
+    services().sweeper.start()
     database.check()
     return {"status": "ok", "version": __version__}
 

@@ -5,16 +5,18 @@ import contextlib
 import queue
 import sys
 import threading
+import weakref
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 from werkzeug.exceptions import ServiceUnavailable
 
 LEAST_CONNECTIONS = 16
-# Of a process; a worker of gunicorn sets the first three by the number of its connections, or
+# Of a process; a worker of gunicorn sets the first four by the number of its connections, or
 # threads.
 REPLIES = 400  # under way; each has a thread, a connection to a provider, and some 100 kB
 STREAMS = 400  # of replies
+IN_LINE = 300  # requests of one user that wait for others of the same user
 HELD = 240  # requests that wait for a reply, or search
 TITLES = 100  # asked of a model at a time
 SEARCHES = 2
@@ -25,6 +27,9 @@ IMPORTS = 2  # imports and forks at a time; of one user, one
 EXPORTS = 4  # pages of exports that are made at a time; of one user, two
 STRANGERS = 16  # who wait for an identity provider, to know how to sign in
 DOCUMENTS = 2  # answers in pieces that are made of the database; of one user, one
+# Requests of one user that are answered at a time: so many that only read, and so many others. Both
+# together leave others a part of a process's connections to the database.
+OF_ONE_USER = 3
 THREAD_TTL = 60  # seconds
 
 
@@ -117,6 +122,31 @@ class Bulkhead:
         of_all, of_user, share = self.users.total(), self.users[user], max(1, self.size // 2)
         has_share = not of_user or of_user + amount <= share
         return has_share and (not of_all or of_all + amount <= self.size)
+
+
+class Line:
+    """The requests of one user: the first few are answered, and some others wait."""
+
+    def __init__(self, at_a_time: int, most_waiting: int) -> None:
+        self.places = threading.Semaphore(at_a_time)
+        self.room = threading.Semaphore(most_waiting)
+
+
+class Lines:
+    """Two lines for each user, of requests that only read and of others: to read does not wait for
+    a database that takes no writes."""
+
+    def __init__(self, at_a_time: int, most_waiting: int) -> None:
+        self.at_a_time, self.most_waiting = at_a_time, most_waiting
+        self._lock = threading.Lock()
+        # Those of users with no request are forgotten.
+        self._of: weakref.WeakValueDictionary[tuple[str, bool], Line]
+        self._of = weakref.WeakValueDictionary()
+
+    def of(self, user: str, reads: bool) -> Line:
+        """A line of a user, for as long as somebody holds it."""
+        with self._lock:
+            return self._of.setdefault((user, reads), Line(self.at_a_time, self.most_waiting))
 
 
 class Slot:

@@ -27,6 +27,7 @@ from peewee import (
 
 import processes
 from database import SECOND, db, transaction
+from limits import SMALL
 from tables import given, shown, statements
 from tables.ledger import TOKENS
 from tables.search import normalize
@@ -134,11 +135,34 @@ class Session(db.Model):
     imported_at = BigIntegerField(null=True)
     origin = TextField(null=True)
     writer = TextField(null=True)
+    # The bytes of its turns' texts, as they were counted when `updated_at` was `sized_at`.
+    size = BigIntegerField(null=True)
+    sized_at = BigIntegerField(null=True)
+
+    # Of a session that was read by `short_columns`: the bytes of its system prompt.
+    system_size = 0
+
+    @classmethod
+    def short_columns(cls) -> list[Any]:
+        """All columns, for a select; but a system prompt only if it is short, as all others are."""
+        size = db.size_of(cls.system)
+        system = peewee.Case(None, [(size <= SMALL, cls.system)])
+        return [
+            *cls.columns_but_system(),
+            system.alias("system"),
+            fn.COALESCE(size, 0).alias("system_size"),
+        ]
+
+    @classmethod
+    def columns_but_system(cls) -> list[peewee.Field]:
+        return [field for field in cls._meta.sorted_fields if field is not cls.system]
 
     @classmethod
     def get_owned(cls, owner: str, session_id: uuid.UUID) -> Self:
-        """Raises Missing where there is none, or it is another's."""
-        if (session := cls.get_or_none(cls.owner == owner, cls.id == session_id)) is None:
+        """The session without a long system prompt, which `read_system` reads. Raises Missing if
+        there is none, or it is another's."""
+        query = cls.select(*cls.short_columns())
+        if (session := query.where(cls.owner == owner, cls.id == session_id).first()) is None:
             raise Missing
         return session
 
@@ -171,7 +195,9 @@ class Session(db.Model):
         options = {} if options is None else session.options | options
         changes["options"] = {name: value for name, value in options.items() if value is not None}
         Session.update(changes).where(Session.id == session.id).execute()
-        return Session.get_owned(self.owner, self.id)
+        session = Session.get_owned(self.owner, self.id)
+        session.read_system()
+        return session
 
     @transaction
     def suggest_title(self, title: str) -> bool:
@@ -183,19 +209,25 @@ class Session(db.Model):
         )
 
     def with_turns(
-        self, limit: int | None = None, before: int = shown.LAST, most: int = LONGEST_PAGE
+        self,
+        limit: int | None = None,
+        before: int = shown.LAST,
+        most: int = LONGEST_PAGE,
+        most_of_one: int = shown.LAST,
     ) -> Self:
         """This session with its visible `turns`, oldest first: all, or so many before one; of these
         the newest that have so many bytes together at most, but at least one. `has_more` says
-        whether there are older ones, `is_cut` whether some were left out for their bytes, and
-        `size` how many bytes they would have had with these."""
+        whether there are older ones, `is_cut` whether some were left out for their bytes, or the
+        newest, which has more than `most_of_one`, was not read; and `size_of_turns` how many bytes
+        they would have had with these."""
         rows = (limit or MANY) + 1
-        turns = shown.newest(self.key, before, rows, limit or MANY, most)
+        turns = shown.newest(self.key, before, rows, limit or MANY, most, most_of_one)
         if not turns and before == shown.LAST:
             raise Missing("The session was deleted.")  # meanwhile
         self.turns, self.has_more = turns[::-1], bool(turns) and turns[0].of_all > len(turns)
-        self.is_cut = self.has_more and len(turns) < (limit or MANY)
-        self.size = turns[0].size_of_all if turns else 0
+        is_unread = bool(turns) and turns[0].content is None
+        self.is_cut = is_unread or (self.has_more and len(turns) < (limit or MANY))
+        self.size_of_turns = turns[0].size_of_all if turns else 0
         return self
 
     @property
@@ -203,9 +235,15 @@ class Session(db.Model):
         """The id as the database has it."""
         return str(Session.id.db_value(self.id))
 
+    @property
+    def lacks_system(self) -> bool:
+        """Whether it has a system prompt that was not read, or was forgotten."""
+        return self.system is None and self.system_size > 0
+
     def read_system(self) -> None:
-        """Read the system prompt again."""
-        self.system = Session.select(Session.system).where(Session.id == self.id).scalar()
+        """Read the system prompt if that was not done."""
+        if self.lacks_system:
+            self.system = Session.select(Session.system).where(Session.id == self.id).scalar()
 
 
 class Turn(db.Model):
@@ -344,6 +382,7 @@ Session.add_index(
     where=SQL("origin IS NOT NULL AND owner <> ''"),
     name="session_origin",
 )
+Session.add_index(Session.owner, Session.size, where=SQL("size IS NOT NULL"), name="session_size")
 Turn.add_index(Turn.session, Turn.id, name="turn_session")
 Turn.add_index(
     Turn.session, unique=True, where=SQL("status = 'in_progress'"), name="one_reply_at_a_time"

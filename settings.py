@@ -103,6 +103,7 @@ def _token_limit(value: str) -> tuple[int, str]:
 _READERS = {
     "number": int,
     "count": int,
+    "bytes": int,
     "connections": int,
     "days": int,
     "seconds": float,

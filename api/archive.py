@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Iterator
 from typing import Any
 
-from flask import Response, g, request, url_for
+from flask import Response, current_app, g, request, url_for
 from flask.typing import ResponseReturnValue
 from marshmallow import ValidationError
 
@@ -19,6 +19,7 @@ from api.receive import load_body
 from api.services import services, step_aside
 from database import db
 from models import Session
+from tables import shown
 from upkeep import exports, forks, imports
 from upkeep.exports import Cursor
 from upkeep.values import TOO_MANY, has_too_many_values
@@ -36,6 +37,7 @@ def show_export() -> ResponseReturnValue:
     hooks.take_room(exports.PAGE_SIZE)
     with services().held.slot(g.user):
         step_aside()
+        hooks.leave_line()
         with services().exports.slot(g.user, EXPORT_WAIT):
             page = exports.read_page(g.user, after)
     headers = {}
@@ -69,14 +71,13 @@ def wants_markdown() -> bool:
 
 def show_markdown(session: Session) -> Response:
     """The session as a document."""
+    size = shown.size_of_all(session.key)
     db.close()
-    pieces, made, size = exports.markdown_of(session), [], 0
-    for piece in pieces:
-        made.append(piece)
-        size += len(piece)
-        if size > SMALL_DOCUMENT:
-            return _in_pieces(itertools.chain(made, pieces), MARKDOWN, {"Vary": "Accept"})
-    return Response(made, headers={"Vary": "Accept"}, content_type=MARKDOWN)
+    pieces, headers = exports.markdown_of(session), {"Vary": "Accept"}
+    if size > SMALL_DOCUMENT:
+        return _in_pieces(pieces, MARKDOWN, headers)
+    hooks.make_room(size)
+    return Response(list(pieces), headers=headers, content_type=MARKDOWN)
 
 
 def _in_pieces(pieces: Iterator[bytes], content_type: str, headers: dict[str, str]) -> Response:
@@ -106,15 +107,17 @@ def import_session() -> ResponseReturnValue:
         given = load_body(import_schema)
         del g.body  # it may be large
         request.environ.get("parley.has_read", int)()  # our server then lets go of it, too
-        session, is_new = imports.take(g.user, given, services().catalog)
+        limit = current_app.config["STORAGE_LIMIT"]
+        session, is_new = imports.take(g.user, given, services().catalog, limit)
     return _made(session, 201 if is_new else 200)
 
 
 def fork_session(session_id: uuid.UUID) -> ResponseReturnValue:
     """Copy a session up to a turn."""
     turn_id = load_body(fork_schema, required=False).get("turn")
+    limits_of_user = current_app.config["STORAGE_LIMIT"], current_app.config["RATE_LIMIT"]
     with _turn():
-        return _made(forks.fork(g.user, session_id, turn_id), 201)
+        return _made(forks.fork(g.user, session_id, turn_id, *limits_of_user), 201)
 
 
 def _made(session: Session, status: int) -> tuple[dict[str, Any], int, dict[str, str]]:

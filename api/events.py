@@ -103,14 +103,15 @@ def _ending(feed: Feed, turn_seen: bool) -> bytes:
     if turn is None:
         message = "The session was deleted."
         return _frame("error", {"status": 404, "message": message}, feed.id, end)
-    if turn.status == FAILED:
-        return _frame("error", schemas.turn_error_schema.dump(turn), feed.id, end)
     done = _frame("done", {}, feed.id, end)
-    if turn_seen:
+    if turn_seen and turn.status != FAILED:
         return done
     if feed.ending is None:  # made once, for all who follow it
-        whole = _frame("assistant_turn", schemas.dump_turn(turn), feed.id, f"{len(feed.text)}-turn")
-        feed.ending = whole + done
+        if turn.status == FAILED:
+            feed.ending = _frame("error", schemas.turn_error_schema.dump(turn), feed.id, end)
+        else:
+            shown = schemas.dump_turn(turn)
+            feed.ending = _frame("assistant_turn", shown, feed.id, f"{len(feed.text)}-turn") + done
     return feed.ending
 
 

@@ -25,6 +25,7 @@ from api.services import services, step_aside
 MADE_OF_A_BYTE = 10
 CHUNKED = 2**20  # bytes that a body may have whose length is not known
 ROOM_WAIT = 2  # seconds
+LINE_WAIT = 5  # seconds
 REQUEST_ID = re.compile(r"[\w.:+/=-]{1,128}", re.ASCII)
 
 EVERY_ANSWER = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}
@@ -156,6 +157,27 @@ def read_body() -> None:
     database.limit_time(database.WAIT - waited)
 
 
+def stand_in_line() -> None:
+    """Wait while too many requests of this user are being answered. Raises Overloaded."""
+    line = services().lines.of(g.user, reads=request.method == "GET")
+    if not line.places.acquire(blocking=False):
+        if not line.room.acquire(blocking=False):
+            raise limits.Overloaded
+        step_aside()
+        has_place = line.places.acquire(timeout=LINE_WAIT)
+        line.room.release()
+        if not has_place:
+            raise limits.Overloaded
+    g.line = line
+
+
+def leave_line() -> None:
+    """The next request of this user is answered: this one is over, or waits, within limits of its
+    own, for something that may take long."""
+    if "line" in g:
+        g.pop("line").places.release()
+
+
 def make_room(size: int) -> float:
     """Have room for so many bytes of texts, and for what is made of them, until the request is
     answered; returns for how many seconds it was waited for. Raises Overloaded."""
@@ -181,7 +203,9 @@ def keep_room(response: Response, size: int) -> None:
     response.call_on_close(slot.close)
 
 
-def leave_room(error: BaseException | None) -> None:
+def leave(error: BaseException | None) -> None:
+    """Give back what the request has of this process."""
+    leave_line()
     if "memory" in g:
         g.memory.close()
 

@@ -7,6 +7,7 @@ import re
 import time
 from typing import Any
 
+from flask import current_app
 from marshmallow import ValidationError, fields, validate
 
 from api import errors
@@ -17,6 +18,7 @@ from tables.ledger import MOST_TOKENS
 MOST_TURNS = 10_000
 LONGEST_TEXT = 8 * 2**20  # bytes of a turn, that is of what is shown at once
 LONGEST_ORIGIN = 255  # characters
+LONGEST_ERROR = 2000  # characters
 AHEAD = 60  # seconds by which clocks may differ
 INSTANT = re.compile(  # RFC 3339, section 5.6
     r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)", re.ASCII
@@ -107,7 +109,10 @@ class ImportedUsageSchema(RequestSchema):
 
 class ImportedErrorSchema(RequestSchema):
     status = Whole(400, 599, required=True)
-    message = Text(required=True)
+    message = Text(
+        validate.Length(max=LONGEST_ERROR, error="Shorten this to at most {max:,} characters."),
+        required=True,
+    )
 
 
 class ImportedOptionsSchema(OptionsSchema):
@@ -115,8 +120,17 @@ class ImportedOptionsSchema(OptionsSchema):
 
 
 def is_no_longer_than_a_page(value: str) -> None:
-    if len(value) > LONGEST_TEXT // 4 and len(value.encode(errors="replace")) > LONGEST_TEXT:
-        raise ValidationError(f"Shorten this to at most {LONGEST_TEXT:,} bytes.")
+    _check_bytes(value, LONGEST_TEXT)
+
+
+def is_no_longer_than_a_body(value: str) -> None:
+    """As a system prompt is that does not come by an import."""
+    _check_bytes(value, current_app.config["MAX_CONTENT_LENGTH"])
+
+
+def _check_bytes(value: str, most: int) -> None:
+    if len(value) > most // 4 and len(value.encode(errors="replace")) > most:
+        raise ValidationError(f"Shorten this to at most {most:,} bytes.")
 
 
 class ImportedUserTurnSchema(RequestSchema):
@@ -167,7 +181,7 @@ class ImportSchema(RequestSchema):
     title = Text(short, allow_none=True)
     title_is_users = fields.Raw(allow_none=True, validate=is_truth)
     model = Text(short, allow_none=True)
-    system = Text(allow_none=True)
+    system = Text(is_no_longer_than_a_body, allow_none=True)
     options = fields.Nested(ImportedOptionsSchema, allow_none=True)
     created_at = Instant(allow_none=True)
     updated_at = Instant(allow_none=True)

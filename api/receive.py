@@ -15,7 +15,7 @@ from werkzeug.http import parse_dict_header, parse_list_header
 import database
 import limits
 import schemas
-from api import errors, events
+from api import errors, events, hooks
 from api.services import services, step_aside
 from llm import UnknownModel
 from models import FAILED, Missing, Session
@@ -215,6 +215,7 @@ def answer(
     the session's events."""
     request.environ.get("parley.has_read", int)()  # our server then lets go of the body
     step_aside()
+    hooks.leave_line()
     turn = feed.wait(wait)
     if feed.over == "deleted":
         raise Missing("The session was deleted while its reply was being written.")

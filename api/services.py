@@ -6,9 +6,22 @@ from flask import Flask, current_app, request
 
 from api.static_files import StaticFiles
 from auth import Tokens
-from limits import DOCUMENTS, EXPORTS, HELD, IMPORTS, SEARCHES, STRANGERS, STREAMS, Bulkhead
+from limits import (
+    DOCUMENTS,
+    EXPORTS,
+    HELD,
+    IMPORTS,
+    IN_LINE,
+    OF_ONE_USER,
+    SEARCHES,
+    STRANGERS,
+    STREAMS,
+    Bulkhead,
+    Lines,
+)
 from llm import Catalog
 from replies import Replies
+from upkeep.sweeper import Sweeper
 
 
 @dataclasses.dataclass
@@ -17,7 +30,9 @@ class Services:
     catalog: Catalog
     replies: Replies
     static_files: StaticFiles
+    sweeper: Sweeper
     held: Bulkhead = dataclasses.field(default_factory=lambda: Bulkhead(HELD))  # requests that wait
+    lines: Lines = dataclasses.field(default_factory=lambda: Lines(OF_ONE_USER, IN_LINE))
     streams: Bulkhead = dataclasses.field(default_factory=lambda: Bulkhead(STREAMS))
     searches: Bulkhead = dataclasses.field(default_factory=lambda: Bulkhead(SEARCHES))
     imports: Bulkhead = dataclasses.field(default_factory=lambda: Bulkhead(IMPORTS))  # and forks
@@ -30,6 +45,8 @@ class Services:
         # Of sixteen threads, ten may be held by waits, and of those who wait for an identity
         # provider, one by a token and one by a stranger: four are left for short requests.
         self.held.size = max(1, threads * 5 // 8)
+        # A line waits in threads, too, of which other users have at least a quarter.
+        self.lines.most_waiting = max(1, threads * 3 // 4)
         self.tokens.waiting.size = self.strangers.size = max(1, threads // 16)
         # Half of the files are for connections, half of which may be streams. A reply has two
         # files, and a third of all is for replies.

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any
 
-from peewee import SQL, Database, DatabaseProxy, ModelSelect, Query
+from peewee import SQL, Database, DatabaseProxy, ModelSelect, NodeList, Query
 
 from database.deadline import is_reading, remaining
 from database.failures import Unavailable, mapped_errors
@@ -47,6 +47,11 @@ class Engine:
     options: dict[str, Any]  # of an engine's own connections
     size: str  # the bytes of a text, which is not read for that
 
+    def size_of(self, column: Any) -> NodeList:
+        """The same of a column, or an expression."""
+        before, _, after = self.size.partition("{}")
+        return NodeList((SQL(before), column, SQL(after)))
+
     def is_usable(self, connection: Any) -> bool:
         """Whether this kept connection, or None, can be used again. Nothing is sent."""
         raise NotImplementedError
@@ -54,6 +59,18 @@ class Engine:
     def check(self) -> None:
         """Raises Unavailable where nobody can write."""
         raise NotImplementedError
+
+    def keep_reserve(self) -> None:
+        """Reserve some room on the disk, if this has not been done, for what is deleted when the
+        disk is full."""
+
+    def give_up_reserve(self) -> bool:
+        """Give that room up if the disk is full; returns whether there was any."""
+        return False
+
+    def room(self) -> float:
+        """How many more bytes can be stored; infinite if that is not known here."""
+        return float("inf")
 
     def is_in_use(self) -> bool:
         """Whether another process has it open, as far as that can be found out. To be asked while

@@ -25,14 +25,16 @@ _MISTAKES = tomllib.loads(pathlib.Path(__file__).with_name("mistakes.toml").read
 
 
 class SchemaVersion(db.Model):  # type: ignore[name-defined]
-    """How many of the migrations this database has had, the secret of its digests, for how many
-    days sessions are kept, by a setting that was made or lowered at that time, and the id of the
-    file from which everything is being moved here (`upkeep/moving.py`)."""
+    """The one row with what the database says of itself: how many of the migrations it has had, the
+    secret of its digests, what `upkeep/retention.py` has to know, and the id of the file from which
+    everything is being moved here (`upkeep/moving.py`)."""
 
     migrations = IntegerField()
     secret = TextField(null=True)
     retention_days = IntegerField(null=True)
     retention_since = BigIntegerField(null=True)
+    most_due_since = BigIntegerField(null=True)
+    watched_at = BigIntegerField(null=True)
     moving = TextField(null=True)
 
     class Meta:
@@ -90,7 +92,8 @@ def _migrate(migrations: Sequence[Callable[[], None]], may_be_half: bool) -> Non
         try:
             return _try_to_migrate(migrations, may_be_half)
         except Unavailable as error:
-            if sqlstate_of(error.__cause__) not in IN_USE:
+            is_in_use = sqlstate_of(error.__cause__) in IN_USE
+            if not is_in_use and not db.give_up_reserve():
                 raise
         if time.monotonic() >= until:
             problem = (

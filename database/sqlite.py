@@ -19,6 +19,7 @@ from settings import SettingError
 
 EXAMINED_SIZE = 100 * 2**20  # bytes of a file that is looked through at the start
 LEAST_FREE = 2**18  # bytes of a disk that is not full
+RESERVE = 2**23  # bytes: twice the log of a thousand pages that SQLite moves into the database
 LONG = 2**16  # characters
 APPLICATION_ID = 0x50726C79  # "Prly", by which `file` tells whose SQLite file it is
 OUR_TABLES = {"release", "session", "turn"}
@@ -41,6 +42,10 @@ def held(path: pathlib.Path) -> Iterator[None]:
     with path.open("r+b") as file:
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, SHARED_SIZE, SHARED_FIRST)
         yield
+
+
+def _for_owner_only(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 class SQLite(Pool, SqliteDatabase):
@@ -166,6 +171,30 @@ class SQLite(Pool, SqliteDatabase):
             raise Unavailable("the disk is full")
         with self.write():
             pass
+
+    def keep_reserve(self) -> None:
+        """A file beside the database: an eighth of the free disk, but no more than SQLite may need
+        for its log and for moving the log into the database."""
+        free = shutil.disk_usage(self.database).free
+        with contextlib.suppress(OSError):  # it is there already, or the disk is full
+            # "x" fails if the file exists. Not zeros, for which some file systems take no room.
+            with open(self.database + "-reserve", "xb", opener=_for_owner_only) as file:
+                file.write(os.urandom(min(RESERVE, free // 8)))
+
+    def give_up_reserve(self) -> bool:
+        if shutil.disk_usage(self.database).free >= LEAST_FREE:
+            return False
+        try:
+            os.unlink(self.database + "-reserve")
+        except OSError:
+            return False
+        return True
+
+    def room(self) -> float:
+        """The free disk, and the pages of the file that nothing uses."""
+        (pages,) = self.execute_sql("PRAGMA freelist_count").fetchone()
+        (size,) = self.execute_sql("PRAGMA page_size").fetchone()
+        return float(shutil.disk_usage(self.database).free + pages * size)
 
     def forget_read(self) -> None:
         """A connection keeps two megabytes of the file's pages."""

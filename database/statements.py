@@ -14,6 +14,9 @@ from database.connection import Engine, db
 _QUERY = re.compile(r"^-- (\w+)\(([^)]*)\)\n(.+?);$", re.MULTILINE | re.DOTALL)
 
 
+TEXTS = ("text", "content", "model", "error_message")  # columns whose sizes statements ask for
+
+
 class Statement(NamedTuple):
     columns: dict[str, str]  # of the table `given`, with their types
     text: str
@@ -56,7 +59,7 @@ class Statements:
         return self._plain(db.obj, name, **values)
 
     def _fill_in(self, engine: Engine, name: str, **values: Any) -> str:
-        sizes = {f"size_of_{text}": engine.size.format(text) for text in ("text", "content")}
+        sizes = {f"size_of_{text}": engine.size.format(text) for text in TEXTS}
         words = {"clock": engine.clock_sql, "concat": engine.concat, "held": engine.held}
         return self._statements[name].text.format(**words, **sizes, param=engine.param, **values)
 

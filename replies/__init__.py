@@ -16,7 +16,7 @@ handed them over (`orphans`). A bug costs the reply that it is in, and no other 
 import contextlib
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from database import Unavailable
@@ -27,7 +27,6 @@ from models import FAILED, IN_PROGRESS, INTERRUPTED, Session, Turn, outcome_of
 from replies import commits, titles
 from replies.claim import ReplyRequest
 from replies.commits import Orphan, cancel
-from replies.contained import contained
 from replies.doubt import DoubtfulClaim
 from replies.feed import COPIES, SLICE, Feed, Told
 from replies.keeper import Keeper
@@ -51,12 +50,10 @@ class Replies:
         self,
         catalog: Catalog,
         settings: dict[str, Any],
-        sweeps: Sequence[Callable[[], None]] = (),
         clock: Callable[[], float] = time.monotonic,
         threads: CachedThreads | None = None,
     ) -> None:
-        """`sweeps` delete what is due, once an hour. Time is that of the clock, and what takes long
-        is started on the threads."""
+        """Time is that of the clock, and what takes long is started on the threads."""
         self.catalog = catalog
         self.max_tokens, self.title_model = settings["MAX_TOKENS"], settings["TITLE_MODEL"]
         self.continue_limit = settings["CONTINUE_LIMIT"]
@@ -64,11 +61,8 @@ class Replies:
         self._titles, self._threads = Bulkhead(TITLES), threads or CachedThreads()
         self._title_calls: set[Call] = set()  # that are under way
         self._clock = clock
-        self._sweeps = sweeps
         self.registry = Registry()
-        self.keeper = Keeper(
-            self.registry, self.continue_limit, self._take_over, self._start_sweeps, clock
-        )
+        self.keeper = Keeper(self.registry, self.continue_limit, self._take_over, clock)
         self._keeping = KeeperThread(self.keeper)
         self._hands_over = False  # at once, what is begun here from now on
 
@@ -84,7 +78,8 @@ class Replies:
             stack.enter_context(contextlib.closing(memory))
             stack.enter_context(self.bulkhead.slot(request.owner))
             texts = [request.content, request.new.get("system")] if request.new else []
-            needed = COPIES * memory_of(texts)
+            # A continuation has a text from the beginning, for which its request has taken room.
+            needed = memory.amount if request.goes_on else COPIES * memory_of(texts)
             if needed > memory.amount and not memory.take(needed):
                 raise Overloaded
             claimed = request.claim(self._doubt)
@@ -113,15 +108,16 @@ class Replies:
             self._keeping.wake()
         return feed
 
-    def follow_latest(self, session_id: uuid.UUID) -> Feed:
-        """The feed of the latest reply of a session, to read its text as it comes. The text is not
-        read where somebody follows it here already."""
+    def follow_latest(self, session_id: uuid.UUID, make_room: Callable[[int], None]) -> Feed:
+        """The feed of the latest reply of a session, to read its text as it comes. If this process
+        does not have the text already, `make_room` is called with its bytes before it is read."""
         state = Turn.latest_state(session_id)
         feed = self.registry.find(state)
         if feed is None:
+            make_room(state.size)
             turn = Turn.read(state.id)
             if turn is None:  # its claim was undone meanwhile, or all is gone
-                return self.follow_latest(session_id)
+                return self.follow_latest(session_id, make_room)
             return self.follow(turn, watched=True)
         feed.watched = True
         self._keeping.wake()
@@ -250,18 +246,6 @@ class Replies:
     def _doubt(self, claim: DoubtfulClaim) -> None:
         self.keeper.doubt(claim)
         self._keeping.wake()
-
-    def _start_sweeps(self) -> None:
-        self._start(self._sweep)
-
-    def _sweep(self) -> None:
-        """What the database does not take is left to the next sweep."""
-        try:
-            for sweep in self._sweeps:
-                with contained("a sweep failed"):
-                    sweep()
-        except Unavailable:
-            pass
 
     def _start(self, function: Callable[..., None], *arguments: Any) -> bool:
         """Have a thread do this; returns whether the system gives one."""

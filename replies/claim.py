@@ -124,7 +124,8 @@ class ReplyRequest:
 
     def _reply_of(self, known: IdempotencyKey) -> Turn:
         is_its = Turn.id == known.turn_id, Session.owner == self.owner
-        reply = Turn.select(Turn, Session).join(Session).where(*is_its).first()
+        columns = Turn, *Session.columns_but_system()
+        reply = Turn.select(*columns).join(Session).where(*is_its).first()
         if reply is None:
             raise Missing
         return reply
@@ -152,14 +153,7 @@ class ReplyRequest:
                 )
                 raise Refused(message, retry_after=-((now - reset) // SECOND), status=429)
         if self.rate_limit:
-            replies, seconds = self.rate_limit
-            wait = RateLimitHit.count(self.owner, replies, seconds, now)
-            if wait:
-                message = (
-                    f"You may ask for {replies} replies in {seconds} seconds. "
-                    f"Ask again in {wait} seconds."
-                )
-                raise Refused(message, retry_after=wait, status=429)
+            count_request(self.owner, self.rate_limit, now, self.session_id)
 
     # What is committed
 
@@ -214,13 +208,16 @@ class ReplyRequest:
         db.send(Session.update(changes).where(*is_ours))
         under_way = Turn.select(Turn.id).where(Turn.session == session_id, Turn.under_way())
         is_busy = fn.EXISTS(under_way).alias("is_busy")
-        turns = Turn.select(Turn.id, Session, is_busy).join(Session).where(*is_ours)
+        columns = Turn.id, is_busy, *Session.short_columns()
+        turns = Turn.select(*columns).join(Session).where(*is_ours)
         last = turns.order_by(Turn.id.desc()).first()
         if last is None:
             raise Missing
         if last.is_busy:
             message = "A reply is under way. Wait until it is done, or cancel it."
             raise Refused(message, retry_after=1)
+        # peewee takes what is no plain column for one of the turn.
+        last.session.system, last.session.system_size = last.system, last.system_size
         return last.session, last.id
 
     def _retry(self, session: Session, last: int, content: str | None, now: int) -> Draft:
@@ -293,6 +290,24 @@ class ReplyRequest:
         )
         db.send(insertion(*before, reply))
         return Draft(reply, counted=reply.usage)
+
+
+def count_request(
+    owner: str,
+    rate_limit: tuple[int, int],
+    now: int,
+    session_id: uuid.UUID | None,
+    is_fork: bool = False,
+) -> None:
+    """Count a reply that is requested in this session, or the fork that makes it, in the caller's
+    transaction, which has locked the owner. Raises Refused if the limit is reached."""
+    replies, seconds = rate_limit
+    wait = RateLimitHit.count(owner, replies, seconds, now, session_id, is_fork)
+    if wait:
+        message = (
+            f"You may ask for {replies} replies in {seconds} seconds. Ask again in {wait} seconds."
+        )
+        raise Refused(message, retry_after=wait, status=429)
 
 
 def new_turn_id(now: int, last: int) -> int:

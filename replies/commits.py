@@ -105,6 +105,10 @@ def end(drafts: Sequence[Draft], used: Sequence[Draft] = ()) -> list[Draft]:
     those that are `counted`, or have another fence by now, or another lease where `lease_until` is
     set. What these, and others, have used is counted."""
     ended = _change("end_replies", drafts)
+    for draft in ended:
+        if draft.is_long:
+            texts = {"content": draft.turn.content, "search_text": draft.turn.search_text}
+            db.send(Turn.update(texts).where(Turn.id == draft.turn.id))
     if ended:
         _settle(ended)
     # By one statement, which locks them in one order, and last of all.
@@ -233,7 +237,7 @@ def take_over(turn_id: int, lease: int, limit: int, fence: int) -> Draft | None:
     has_come = turn is not None and turn.status == IN_PROGRESS and turn.fence == fence
     if turn is None or not (taken or has_come):
         return None
-    turn.session = Session.get_by_id(turn.session_id)
+    turn.session = Session.get_owned(turn.session.owner, turn.session_id)
     draft = Draft(turn, turn.usage, turn.base)
     if lease == RELEASED and draft.in_vain:
         turn.continued -= 1  # it was handed over before a word

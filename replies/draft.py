@@ -6,6 +6,8 @@ from typing import Any, Self
 from models import COMPLETE, FAILED, IN_PROGRESS, INTERRUPTED, Status, Turn, outcome_of
 from tables.ledger import MOST_TOKENS, OTHER, TOKENS, Entry, estimate
 
+LONG = 2**16  # characters of a text that is stored by a statement of its own
+
 Tokens = dict[str, int | None]
 
 
@@ -62,8 +64,14 @@ class Draft:
             setattr(self.turn, name, value)
 
     def column(self, name: str) -> Any:
-        """What is stored in the column of this name."""
+        """What `queries.sql` stores in the column of this name. It does not store a long text."""
+        if name in ("content", "search_text") and self.is_long:
+            return None
         return self.counted_tokens if name == "counted_tokens" else getattr(self.turn, name)
+
+    @property
+    def is_long(self) -> bool:
+        return len(self.turn.content) > LONG
 
     def entry_of_end(self) -> Entry:
         """The same as `entry`, and a reply that has ended so."""

@@ -119,7 +119,8 @@ class Feed:
         """Room for the text while a stream is sent of it: one for all its streams. Raises
         Overloaded where there is none."""
         with self._news:
-            size = COPIES * memory_of([self.text])
+            error = self.turn.error_message if self.turn else None
+            size = COPIES * memory_of([self.text, error])
             if self.slot and not self._streams and not self.slot.take(size):
                 raise Overloaded
             self._streams += 1

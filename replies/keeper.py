@@ -35,7 +35,6 @@ TAKING = 2  # seconds of a look in which orphans are taken over; the rest waits 
 LONGEST_COMMIT = 2**20  # characters that are stored in one transaction, but for those of one reply
 # Seconds from one commit to the next, for each reply under way here, and at most.
 GATHERING, LONGEST_GATHERING = 0.0001, 0.25
-SWEEP_INTERVAL = 3600  # seconds
 READ_AT_ONCE = 200  # replies
 
 
@@ -47,16 +46,13 @@ class Keeper:
         registry: Registry,
         continue_limit: int,
         take_over: Callable[[Orphan, int], bool],
-        start_sweep: Callable[[], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`take_over` begins to write an orphan here, with a fence, and returns whether it did;
-        `start_sweep` begins to delete what is due."""
+        """`take_over` begins to write an orphan here, with a fence, and returns whether it did."""
         self._registry, self._clock = registry, clock
-        self._start_sweep = start_sweep
         self._rescuer = Rescuer(continue_limit, take_over, self.store_all, clock)
         self._ended = Ended()
-        self._next_poll = self._next_look = self._next_sweep = self._stored_at = 0.0
+        self._next_poll = self._next_look = self._stored_at = 0.0
         self._has_more = False  # to store, than the last round did
         self._busy_at = clock()  # when a reply was under way, here or elsewhere
         self.stopping = False  # this process takes over nothing any more
@@ -250,9 +246,6 @@ class Keeper:
                 self._look_for_orphans(now)
 
     def _look_for_orphans(self, now: float) -> None:
-        if now >= self._next_sweep:
-            self._next_sweep = now + SWEEP_INTERVAL
-            self._start_sweep()
         if self._registry.known() or self._rescuer.is_in_doubt or Turn.is_any_under_way():
             self._busy_at = now
             self._rescuer.rescue(until=now + TAKING)

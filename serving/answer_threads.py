@@ -7,7 +7,7 @@ where the database does not answer, there are more of them. A thread is started 
 that can be: to start one takes until it has run.
 
 Who begins comes before who goes on, such as with a long body: else those who send much at a time
-would be in front of all others.
+would be in front of all others. `GET /health` has threads of its own.
 """
 
 import collections
@@ -16,11 +16,12 @@ import threading
 import time
 from collections.abc import Callable
 
-from limits import THREAD_TTL
+from limits import THREAD_TTL, CachedThreads
 from serving.connection import Connection
 
 SLOTS = 64  # requests that are answered at a time
 WHILE = 0.25  # seconds in which no request was taken, behind which there are more slots
+RESERVED = 4  # threads that only answer what is not to wait for other requests
 SOON = 0.05  # seconds after which it is looked whether that is so
 FAIR = 4  # of so many who are taken, one goes on, whoever begins meanwhile
 
@@ -37,14 +38,28 @@ class AnswerThreads:
         self._slots, self._lent = threading.Semaphore(SLOTS), 0  # those that are too many
         self._lock, self._count, self._idle = threading.Lock(), 0, 0  # threads; those without work
         self._taken, self._taken_at = 0, 0.0
+        self._reserve, self._reserved = CachedThreads(), threading.Semaphore(RESERVED)
         self._local = threading.local()
 
     def have_queue(self) -> bool:
         return not self._queue.empty()
 
-    def have_room(self) -> bool:
-        """Whether few wait to begin. Where many do, another process may be faster."""
-        return len(self._beginning) < 2 * SLOTS
+    def answer_at_once(self, connection: Connection) -> bool:
+        """Have this answered past the queue and the slots, if few such are being answered and the
+        system has a thread; returns whether it is."""
+        if not self._reserved.acquire(blocking=False):
+            return False
+        try:
+            self._reserve.start(self._answer_reserved, connection)
+        except RuntimeError:
+            self._reserved.release()
+            return False
+        return True
+
+    def _answer_reserved(self, connection: Connection) -> None:
+        self._local.has_slot = False
+        self._answer(connection)
+        self._reserved.release()
 
     def answer(self, connection: Connection, goes_on: bool = False) -> None:
         if self._queue.empty():

@@ -9,6 +9,7 @@ it is an event stream, whose frames the loop takes when it is woken. No thread w
 
 import contextlib
 import functools
+import os
 import selectors
 import socket
 import time
@@ -54,6 +55,7 @@ class Clients:
         self.served, self._stopping = 0, False  # requests; whether it takes no further ones
         self._cfg, self._application, self._tls = cfg, application, tls
         self._longest_body = longest_body
+        self._health = f"GET {os.environ.get('SCRIPT_NAME', '')}/health ".encode()
         self._doors = Doors(listeners, self.loop, self._has_room, self._welcome)
         self._open: set[Connection] = set()
         self._kept: set[Connection] = set()  # those without a request
@@ -68,8 +70,8 @@ class Clients:
         return bool(self._open)
 
     def _has_room(self) -> bool:
-        """Whether one more may connect. Where requests queue, another process may be faster."""
-        return len(self._open) < self._cfg.worker_connections and self._threads.have_room()
+        """Whether one more may connect."""
+        return len(self._open) < self._cfg.worker_connections
 
     def turn(self) -> None:
         """Do what there is to do, or wait for it."""
@@ -145,7 +147,9 @@ class Clients:
     def _receive(self, connection: Connection) -> None:
         """Have what has arrived read, and answered once it is a request."""
         if self.loop.hold(connection):
-            self._threads.answer(connection, goes_on=connection.wants_body())
+            is_urgent = connection.begins_with(self._health)
+            if not (is_urgent and self._threads.answer_at_once(connection)):
+                self._threads.answer(connection, goes_on=connection.wants_body())
         else:
             self.loop.release(connection)
             self._refuse(connection, Overloaded())

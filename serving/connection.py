@@ -158,6 +158,16 @@ class Connection:
         self.has_ended = not data
         return True
 
+    def begins_with(self, line: bytes) -> bool:
+        """Whether the next request does, as far as that can be seen without reading it: in TLS it
+        cannot."""
+        if self.received or isinstance(self.socket, ssl.SSLSocket):
+            return self.received.startswith(line)
+        try:
+            return self.socket.recv(len(line), socket.MSG_PEEK) == line
+        except OSError:  # nothing has come, or the client has gone
+            return False
+
     def drop(self) -> bool:
         """Take what has arrived, which nobody wants; returns whether the client has ended."""
         try:

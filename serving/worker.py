@@ -26,6 +26,7 @@ class Worker(base.Worker):
         services = self.wsgi.extensions["parley"]
         self.replies = services.replies
         self.replies.start_keeper()
+        services.sweeper.start()
         services.fit(self.cfg.threads, self.cfg.worker_connections)
         services.begin()
         sentence = "The body is broken: its chunks are not framed as RFC 9112 has it."

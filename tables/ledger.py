@@ -6,10 +6,19 @@ process writes the turn on, and nothing is lost with it.
 """
 
 import datetime
+import uuid
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from peewee import SQL, BigIntegerField, CompositeKey, ModelSelect, TextField, fn
+from peewee import (
+    SQL,
+    BigIntegerField,
+    CompositeKey,
+    ModelSelect,
+    TextField,
+    UUIDField,
+    fn,
+)
 
 from database import SECOND, db, transaction
 from tables import given
@@ -21,6 +30,7 @@ MOST_TOKENS = 2**31 - 1  # that a turn's row can hold
 OTHER = "other"  # the model of what is not told apart
 AT_ONCE = 1000  # rows of those who are forgotten
 FORGOTTEN = ""  # the owner of what those used who were forgotten
+MINUTE = 60 * SECOND
 LONGEST_WINDOW = 24 * 3600 * SECOND  # of a rate limit
 
 
@@ -139,24 +149,37 @@ class Usage(db.Model):
 
 
 class RateLimitHit(db.Model):
-    """One reply that an owner asked for. Deleting its session gives nothing back."""
+    """One reply, or fork, that an owner asked for. Deleting its session gives nothing back."""
 
     owner = TextField()
     at = BigIntegerField()
+    fork = UUIDField(null=True)  # the session that a fork has made
 
     class Meta:
         table_name = "asked"
         indexes = ((("owner", "at"), False),)
 
     @classmethod
-    def count(cls, owner: str, limit: int, seconds: int, now: int) -> int:
+    def count(
+        cls,
+        owner: str,
+        limit: int,
+        seconds: int,
+        now: int,
+        session_id: uuid.UUID | None = None,
+        is_fork: bool = False,
+    ) -> int:
         """Count one more, under the lock of the owner, and return 0; or return the seconds to wait,
-        if `limit` came within `seconds`."""
+        if `limit` came within `seconds`. It is a reply in this session (None: in a new one), or the
+        fork that makes it: both count once if the reply is requested within a minute."""
         window = now - seconds * SECOND
-        db.send(cls.delete().where(cls.owner == owner, cls.at <= window))
+        is_due = (cls.at <= window) | (cls.at > now + SECOND)  # the latter, if a clock was ahead
+        if session_id is not None:
+            is_due |= (cls.fork == session_id) & (cls.at > now - MINUTE)
+        db.send(cls.delete().where(cls.owner == owner, is_due))
         # The oldest of the last `limit`: where there is one, the limit is reached.
         hits = cls.select(cls.at).where(cls.owner == owner).order_by(cls.at.desc())
         if (oldest := hits.offset(limit - 1).limit(1).scalar()) is not None:
             return max(1, -((window - oldest) // SECOND))
-        db.send(cls.insert(owner=owner, at=now))
+        db.send(cls.insert(owner=owner, at=now, fork=session_id if is_fork else None))
         return 0

@@ -40,12 +40,13 @@ RETURNING turn_id;
 -- )
 -- Store how replies ended. Each is under way, has this fence, and as many tokens as are believed to
 -- be counted. Where a lease is given, it is still that one, or the reply was cancelled. A reply that
--- is not complete gives way to the one that it replaces.
+-- is not complete gives way to the one that it replaces. Long texts are null here, and stored by a
+-- statement of their own: SQLite makes some 25 copies of what goes through `given`.
 UPDATE turn
 SET status = given.status,
-    content = given.content,
+    content = coalesce(given.content, turn.content),
     shown = given.status = 'complete' OR turn.replaces IS NULL,
-    folded = given.search_text,
+    folded = coalesce(given.search_text, turn.folded),
     cancelled = given.cancelled,
     error_status = given.error_status,
     error_message = given.error_message,
@@ -381,7 +382,10 @@ SET replies = usage.replies + excluded.replies,
 -- The reply of a session that was last asked for or continued. 1.0.0 leaves in `latest_reply` what
 -- there is when it asks for one, which has the time at which it has changed the session.
 SELECT id, status, fence, turns_left_out, input_tokens, output_tokens, cached_tokens,
-    estimated_tokens
+    estimated_tokens,
+    {size_of_content}
+        + coalesce((SELECT sum({size_of_text}) FROM piece WHERE turn_id = turn.id), 0)
+        + coalesce({size_of_error_message}, 0) AS size
 FROM turn
 WHERE id = (
     SELECT coalesce(
@@ -459,11 +463,16 @@ JOIN turn ON turn.id = given.id
 JOIN session ON session.id = {param};
 
 -- size_newest_turn()
-SELECT {size_of_content}
+SELECT {size_of_content} + coalesce({size_of_error_message}, 0)
 FROM turn
 WHERE session_id = {param} AND shown
 ORDER BY id DESC
 LIMIT 1;
+
+-- size_turns()
+SELECT coalesce(sum({size_of_content} + {overhead}), 0)
+FROM turn
+WHERE session_id = {param} AND shown;
 
 -- count_turns()
 SELECT count(*)
@@ -473,12 +482,14 @@ WHERE session_id = {param} AND shown AND id < {param};
 -- read_turns()
 -- What is shown of a session's visible turns on one side of an id, the nearest first, so many rows at
 -- most: as many of these as have so many bytes together, but at least one. `size` are the bytes with
--- all that are nearer. No text is read of those that are left out.
+-- all that are nearer: of all their texts, and an overhead besides. No text is read of those that are
+-- left out, nor of the nearest if it has more bytes than the first two parameters say.
 SELECT turn.id, kind, created_at, model, status, input_tokens, output_tokens, cached_tokens,
-    error_status, error_message, error_pointer, stop_reason, continued, turns_left_out, of_all,
-    size_of_all,
-    CASE WHEN status = 'in_progress'
-        THEN coalesce((
+    error_status, CASE WHEN nearest.size <= {param} THEN error_message END AS error_message,
+    error_pointer, stop_reason, continued, turns_left_out, of_all, size_of_all,
+    CASE
+        WHEN nearest.size > {param} THEN NULL
+        WHEN status = 'in_progress' THEN coalesce((
             SELECT {concat}(text, '')
             FROM (SELECT text FROM piece WHERE turn_id = turn.id ORDER BY start) AS pieces
         ), '')
@@ -490,7 +501,10 @@ JOIN (
         count(*) OVER () AS of_all, sum(size) OVER () AS size_of_all
     FROM (
         SELECT id, CAST(
-            CASE WHEN status = 'in_progress'
+            {overhead}
+            + coalesce({size_of_model}, 0)
+            + coalesce({size_of_error_message}, 0)
+            + CASE WHEN status = 'in_progress'
                 THEN coalesce((SELECT sum({size_of_text}) FROM piece WHERE turn_id = turn.id), 0)
                 ELSE {size_of_content}
             END AS integer) AS size

@@ -1,7 +1,7 @@
 """What is shown of a session's turns, read as named tuples: peewee would make a model of each row.
 
-A page has the turns that have so many bytes together at most, but at least one. No text is read of
-those that are left out.
+A page has the turns that have so many bytes together at most, but at least one. All their texts
+count, also labels and errors. No text is read of those that are left out.
 """
 
 import time
@@ -12,6 +12,7 @@ from database import SECOND, db
 from tables import statements
 
 READ_ROWS, READ_SIZE = 64, 2**20  # turns that are read at once, and bytes, where all are wanted
+OVERHEAD = 400  # bytes of a turn's JSON besides its texts
 LAST = 2**63 - 1  # an id behind all others
 
 
@@ -34,7 +35,7 @@ class ShownTurn(NamedTuple):
     turns_left_out: int
     of_all: int  # how many the rows are that were looked at for this page
     size_of_all: int  # bytes of those
-    content: str
+    content: str  # None if it was too long to be read
 
 
 def time_of(microseconds: int) -> str:
@@ -42,10 +43,13 @@ def time_of(microseconds: int) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(microseconds // SECOND))
 
 
-def newest(session_id: str, before: int, rows: int, limit: int, most: int) -> list[ShownTurn]:
+def newest(
+    session_id: str, before: int, rows: int, limit: int, most: int, most_of_one: int = LAST
+) -> list[ShownTurn]:
     """Of the newest so many rows before this id, the newest: up to this limit, and so many bytes.
-    The id of the session is as the database has it."""
-    return _read("<", "DESC", session_id, before, rows, limit, most)
+    If the newest alone has more bytes than `most_of_one`, its texts are not read. The id of the
+    session is as the database has it."""
+    return _read("<", "DESC", most_of_one, session_id, before, rows, limit, most)
 
 
 def pages_before(session_id: str, turn_id: int) -> Iterator[list[ShownTurn]]:
@@ -60,9 +64,15 @@ def pages_of(session_id: str) -> Iterator[list[ShownTurn]]:
 
 
 def size_of_newest(session_id: str) -> int:
-    """The bytes of the newest turn that is shown."""
+    """The bytes of the texts of the newest turn that is shown."""
     row = db.execute_sql(statements.plain("size_newest_turn"), (session_id,)).fetchone()
     return int(row[0]) if row else 0
+
+
+def size_of_all(session_id: str) -> int:
+    """The bytes of all turns that are shown, without a reply in progress."""
+    statement = statements.plain("size_turns", overhead=OVERHEAD)
+    return int(db.execute_sql(statement, (session_id,)).fetchone()[0])
 
 
 def count_before(session_id: str, turn_id: int) -> int:
@@ -74,12 +84,13 @@ def count_before(session_id: str, turn_id: int) -> int:
 def _pages(side: str, order: str, session_id: str, beyond: int) -> Iterator[list[ShownTurn]]:
     limits = READ_ROWS, READ_ROWS, READ_SIZE
     has_more = True
-    while has_more and (page := _read(side, order, session_id, beyond, *limits)):
+    while has_more and (page := _read(side, order, LAST, session_id, beyond, *limits)):
         yield page
         has_more = page[0].of_all == READ_ROWS or page[0].of_all > len(page)
         beyond = page[-1].id
 
 
-def _read(side: str, order: str, *params: str | int) -> list[ShownTurn]:
-    statement = statements.plain("read_turns", side=side, order=order)
-    return [ShownTurn(*row) for row in db.execute_sql(statement, params).fetchall()]
+def _read(side: str, order: str, most_of_one: int, *params: str | int) -> list[ShownTurn]:
+    statement = statements.plain("read_turns", side=side, order=order, overhead=OVERHEAD)
+    rows = db.execute_sql(statement, (most_of_one, most_of_one, *params)).fetchall()
+    return [ShownTurn(*row) for row in rows]

@@ -10,7 +10,7 @@ import pathlib
 import shutil
 import sqlite3
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import click
@@ -89,9 +89,9 @@ def restore_command(folder: pathlib.Path, yes: bool) -> None:
                 if state_of(place.database) != state:
                     text = f"{place.database} was written meanwhile. Stop the service first."
                     raise click.ClickException(text)
-                put(saved, place.database)
+                put(saved, place.database, begin_retention_anew)
         else:
-            put(saved, place.database)
+            put(saved, place.database, begin_retention_anew)
         if (folder / auth.KEY_FILE).exists():
             place.key.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             put(folder / auth.KEY_FILE, place.key)
@@ -210,14 +210,26 @@ def held(path: pathlib.Path) -> Iterator[None]:
         yield
 
 
-def put(source: pathlib.Path, target: pathlib.Path) -> None:
-    """Put a copy in the target's place, at once, for the owner of the target's folder."""
+def begin_retention_anew(path: str) -> None:
+    """A backup may be old: RETENTION_DAYS deletes nothing of it within a day."""
+    with contextlib.closing(sqlite3.connect(path)) as connection, connection:
+        columns = {row[1] for row in connection.execute("PRAGMA table_info(release)")}
+        if "retention_since" in columns:  # release 1.0.0 has none
+            connection.execute("UPDATE release SET retention_since = NULL")
+
+
+def put(
+    source: pathlib.Path, target: pathlib.Path, change: Callable[[str], None] = lambda path: None
+) -> None:
+    """Put a copy, with this change, in the target's place, at once, for the owner of the target's
+    folder."""
     owner = target.parent.stat()
     with tempfile.NamedTemporaryFile(dir=target.parent, delete=False) as draft:
         try:
             with source.open("rb") as file:
                 shutil.copyfileobj(file, draft)
             draft.flush()
+            change(draft.name)
             os.fsync(draft.fileno())
             if os.geteuid() == 0:
                 os.fchown(draft.fileno(), owner.st_uid, owner.st_gid)

@@ -79,7 +79,7 @@ def import_command(file: str | None, subject: str | None, everything: str | None
     owner = named(subject)
     open_database()
     settings = own_settings()
-    taking = Taking(file, owner, open_catalog(settings))
+    taking = Taking(file, owner, open_catalog(settings), settings["STORAGE_LIMIT"])
     problem = take_all(taking, file, limits.IMPORT_SIZE * settings["MAX_CONTENT_LENGTH"])
     taking.tell(problem)
     sys.exit(bool(problem or taking.refused))

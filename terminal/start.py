@@ -51,7 +51,9 @@ def prepare_run(app: Flask) -> None:
         return
     if not is_running_from_reloader():  # --debug has a second process, anew with each change
         print_banner(app, **context.params)
-    services_of(app).replies.start_keeper()
+    services = services_of(app)
+    services.replies.start_keeper()
+    services.sweeper.start()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
 
 

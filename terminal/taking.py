@@ -26,8 +26,9 @@ KINDS = ("images and files", "tools and thinking", "messages of other branches")
 class Taking:
     """The conversations of this file that its new owner is given, and what became of them."""
 
-    def __init__(self, path: str, owner: str, catalog: Catalog) -> None:
+    def __init__(self, path: str, owner: str, catalog: Catalog, storage_limit: int) -> None:
         self._path, self._owner, self._catalog = file_name(path), owner, catalog
+        self._storage_limit = storage_limit
         self.imported = self.there = self.refused = 0
         self._left_out = LeftOut()
         # The names of what is of no known shape, as long as nothing else has come: some exports
@@ -103,7 +104,8 @@ class Taking:
     def _import(self, read: Value) -> None:
         try:
             body, left_out = foreign.convert(read.value)
-            _, is_new = imports.take(self._owner, import_schema.load(body), self._catalog)
+            given = import_schema.load(body)
+            _, is_new = imports.take(self._owner, given, self._catalog, self._storage_limit)
         except ValidationError as error:
             return self._refuse(name_of(read), explain(error))
         except (Unreadable, Refused, UnknownModel) as error:

@@ -26,6 +26,41 @@ def small(start, settings):
     )
 
 
+def test_the_requests_of_one_user_wait_in_line_and_others_do_not(start, settings, provider):
+    """Of those that read three are answered at a time; those that change something have a line of
+    their own."""
+    server = start(**settings, WEB_CONCURRENCY=1)
+    alice, bob = server.client(), server.client(BOB)
+    gate = threading.Event()
+    provider.models = reply(gate)
+    with concurrent.futures.ThreadPoolExecutor(20) as pool:
+        waiting = [pool.submit(alice.get, "/models") for _ in range(20)]
+        wait_until(lambda: provider.requests)
+        time.sleep(0.5)  # all twenty have come by now
+        assert bob.get("/sessions").elapsed.total_seconds() < 1
+        assert alice.create("Hello") and not any(each.done() for each in waiting)
+        behind = pool.submit(alice.get, "/sessions")
+        gate.set()
+        assert behind.result().status_code == 200
+        assert {each.result().status_code for each in waiting} == {200}
+
+
+def test_who_waits_in_line_for_too_long_is_told_when_to_ask_again(start, settings, provider):
+    alice = start(**settings, WEB_CONCURRENCY=1).client()
+    gate = threading.Event()
+    provider.models = reply(gate)
+    with concurrent.futures.ThreadPoolExecutor(3) as pool:
+        waiting = [pool.submit(alice.get, "/models") for _ in range(3)]
+        wait_until(lambda: provider.requests)
+        time.sleep(0.5)
+        refused = alice.get("/sessions")
+        assert (refused.status_code, refused.headers["Retry-After"]) == (503, "5")
+        assert 4 < refused.elapsed.total_seconds() < 8
+        gate.set()
+        assert {each.result().status_code for each in waiting} == {200}
+    assert alice.get("/sessions").status_code == 200
+
+
 def test_a_wait_that_is_over_the_limit_is_deferred(small, provider):
     alice = small.client()
     session = alice.create()

@@ -42,6 +42,7 @@ DEFAULTS = {
     "GRACE": 20,
     "RATE_LIMIT": None,
     "TOKEN_LIMIT": None,
+    "STORAGE_LIMIT": 1073741824,
     "RETENTION_DAYS": None,
     "METRICS_TOKEN": None,
     "ALLOWED_ORIGINS": None,

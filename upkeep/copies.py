@@ -21,11 +21,15 @@ Step = Callable[[Session, int], int]
 Settle = Callable[[], dict[str, Any]]
 
 
-def write(owner: str, session: Session, steps: Iterable[Step], settle: Settle = dict) -> Session:
-    """Store this session, with the turns that the steps write, as the owner's; the last step gives
-    it to the owner. Where one fails, nothing is left; but where the database is away, the next
-    sweep clears it away. Raises Unavailable, and what a step or `settle` raises."""
+def write(
+    owner: str, session: Session, steps: Iterable[Step], size: int, settle: Settle = dict
+) -> Session:
+    """Store this session, with the turns that the steps write, which have texts of so many bytes
+    together, as the owner's; the last step gives it to the owner. If one fails, nothing is left; if
+    the database is away, the sweeper deletes what was written as soon as it is back. Raises
+    Unavailable, and what a step or `settle` raises."""
     session.owner, session.writer = "", processes.this_process() or UNKNOWN
+    session.size = size
     last, is_begun = 0, False
     try:
         for step, following in itertools.pairwise(itertools.chain(steps, [None])):
@@ -36,7 +40,7 @@ def write(owner: str, session: Session, steps: Iterable[Step], settle: Settle = 
             is_begun = True
     except BaseException as error:
         if is_begun:
-            deletion.give_up(session.id)
+            deletion.backlog.add(session.id)
         if is_begun and not isinstance(error, Unavailable):
             with connected():
                 deletion.delete_session(session.id)
@@ -65,7 +69,8 @@ def _write_last(
 ) -> Session:
     db.lock(owner)  # before any rows, as a claim with a key does
     _insert(session, step, last, is_begun)
-    changes = {"owner": owner, "writer": None} | settle()
+    changes = {"owner": owner, "writer": None, "updated_at": session.updated_at} | settle()
+    changes["sized_at"] = changes["updated_at"]
     Session.update(changes).where(Session.id == session.id).execute()
     return Session.get_owned(owner, session.id)
 

@@ -94,13 +94,15 @@ def markdown_of(session: Session) -> Iterator[bytes]:
 def _document(session: Session) -> Iterator[bytes]:
     yield f"# {' '.join(session.title.split())}\n".encode()
     for turns in pages_of(session.key):
-        yield "".join(map(_section, turns)).encode()
+        yield b"".join(part for turn in turns for part in _section(turn))
     _check_is_there(session)
 
 
-def _section(turn: ShownTurn) -> str:
+def _section(turn: ShownTurn) -> tuple[bytes, ...]:
+    """Its parts, since a text may be long: each is encoded by itself."""
     speaker = "User" if turn.kind == "user" else " ".join((turn.model or "").split())
-    return f"\n## {speaker}, {time_of(turn.created_at)}\n\n{turn.content}\n"
+    head = f"\n## {speaker}, {time_of(turn.created_at)}\n\n"
+    return head.encode(), turn.content.encode(), b"\n"
 
 
 def _cursors(owner: str, after: Cursor | None) -> list[Cursor]:
@@ -146,12 +148,14 @@ def _lines(owner: str, cursors: list[Cursor]) -> Iterator[Part]:
     """The lines of these sessions, in pieces. Raises Missing where one is deleted in its middle."""
     for cursor in cursors:
         limit_time()
-        session = Session.get_or_none(Session.owner == owner, Session.id == cursor.id)
+        is_its = Session.owner == owner, Session.id == cursor.id
+        session = Session.select(*Session.short_columns()).where(*is_its).first()
         pages = pages_of(session.key) if session else iter(())
         first = next(pages, None)
         if first is None:  # it was deleted meanwhile
             yield Part(b"", True)
             continue
+        session.read_system()
         yield Part(_dumped(_head_of(session))[:-1] + b',"turns":[', False)
         yield Part(_dumped_turns(first), False)
         for turns in pages:

@@ -1,16 +1,17 @@
 """Forking a session: a copy of what is shown up to a turn, of which the model is told the
 same."""
 
+import functools
 import uuid
 from typing import Any, NamedTuple
 
 from peewee import SQL, fn
 
-from database import connected, db
+from database import connected, db, transaction
 from models import IN_PROGRESS, LONGEST_PAGE, PREVIEW, Missing, Refused, Session, Turn
-from replies.claim import new_turn_id
+from replies.claim import count_request, new_turn_id
 from tables import given
-from upkeep import copies
+from upkeep import copies, storage
 
 KEPT = (
     "title",
@@ -33,18 +34,39 @@ class _Source(NamedTuple):
     size: int  # bytes
 
 
-def fork(owner: str, session_id: uuid.UUID, turn_id: str | None) -> Session:
-    """A new session of the owner with the turns that are shown up to and with this one, or all.
-    Raises Missing where there is no such turn, Refused where it is being written, all is too long,
-    or the session changes meanwhile."""
+def fork(
+    owner: str,
+    session_id: uuid.UUID,
+    turn_id: str | None,
+    storage_limit: int,
+    rate_limit: tuple[int, int] | None,
+) -> Session:
+    """A new session of the owner with the turns that are shown up to and including this one, or
+    all. Raises Missing if there is no such turn; Refused if it is being written, the copy is too
+    long, a limit is reached, or the session changes meanwhile."""
     with connected():
         original = Session.get_owned(owner, session_id)
         sources = _up_to(turn_id, _shown(original))
-    _check(sources)
+    _check(sources, original.system_size)
+    with connected():
+        original.read_system()
+    size = sum(map(_size_of, sources))
+    storage.check_room(owner, size, storage_limit)
     ids: dict[int, int] = {}  # of the turns, in the copy
     steps = (_step(original, some, ids) for some in copies.in_steps(sources, _size_of))
     session = Session(**{name: getattr(original, name) for name in KEPT})
-    return copies.write(owner, session, steps, lambda: _settle(session, original.trim, ids))
+    if rate_limit:
+        with connected():
+            _count(owner, rate_limit, session.id)
+    settle = functools.partial(_settle, session, original.trim, ids)
+    return copies.write(owner, session, steps, size, settle)
+
+
+@transaction
+def _count(owner: str, rate_limit: tuple[int, int], fork_id: uuid.UUID) -> None:
+    """Count a fork as a reply that was requested in it. Raises Refused."""
+    db.lock(owner)
+    count_request(owner, rate_limit, db.now(), fork_id, is_fork=True)
 
 
 def _shown(session: Session) -> list[_Source]:
@@ -62,14 +84,14 @@ def _up_to(turn_id: str | None, sources: list[_Source]) -> list[_Source]:
     raise Missing("There is no such turn in this session. Look it up in its turns.")
 
 
-def _check(sources: list[_Source]) -> None:
-    """Raises Refused where these cannot be copied."""
+def _check(sources: list[_Source], system_size: int) -> None:
+    """Raises Refused if these, and a system prompt of so many bytes, cannot be copied."""
     if not sources:
         raise Missing("The session was deleted.")
     if sources[-1].status == IN_PROGRESS:
         message = "The reply is under way. Wait until it is done, or fork before it."
         raise Refused(message, retry_after=1)
-    if sum(source.size for source in sources) > LONGEST_PAGE:
+    if system_size + sum(source.size for source in sources) > LONGEST_PAGE:
         message = f"Fork at an earlier turn: a copy has at most {LONGEST_PAGE:,} bytes."
         raise Refused(message, status=413)
 

@@ -13,7 +13,7 @@ from models import COMPLETE, FAILED, PREVIEW, Missing, Session, Turn, outcome_of
 from replies.claim import new_turn_id
 from replies.titles import local_title
 from tables.search import normalize
-from upkeep import copies
+from upkeep import copies, storage
 
 WHY = "It failed where it was written."  # a reply that does not say so itself
 OWN = "parley:"  # origins that are sessions of an export
@@ -29,19 +29,21 @@ class _IsThere(Exception):
         self.session = session
 
 
-def take(owner: str, given: Fields, catalog: Catalog) -> tuple[Session, bool]:
-    """Store a session that was given as the owner's. Returns it, and whether it is new: else what
-    is returned is the one that was imported from this origin before. Raises ModelError where no
-    provider tells the default model."""
+def take(owner: str, given: Fields, catalog: Catalog, storage_limit: int) -> tuple[Session, bool]:
+    """Store a session that was given as the owner's. Returns it, and whether it is new: otherwise
+    it is the one that was imported from this origin before. Raises Refused if the owner, or the
+    disk, has no room for it; ModelError if no provider tells the default model."""
     origin = given.get("origin")
     try:
         with connected():
             _refuse_known(owner, origin)
             now = db.now()
+        size = sum(len(turn["content"].encode()) for turn in given["turns"])
+        storage.check_room(owner, size, storage_limit)
         session = _session_of(given, catalog, now)
         turns = _turns_of(given, session, now)
         steps = (_step(some) for some in copies.in_steps(turns, _size_of))
-        return copies.write(owner, session, steps, lambda: _settle(owner, session)), True
+        return copies.write(owner, session, steps, size, lambda: _settle(owner, session)), True
     except _IsThere as known:
         return known.session, False
 

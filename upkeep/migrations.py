@@ -43,4 +43,11 @@ def _add_columns() -> None:
                 db.execute_sql(*context.query())
 
 
-MIGRATIONS = [lambda: db.create_tables(TABLES), _add_fences_and_usage]
+def _add_sizes() -> None:
+    """From 2.0.0, whose processes may go on beside the new ones."""
+    db.lock_tables(["release", "session", "asked"])
+    _add_columns()
+    db.create_tables([Session])  # its indexes
+
+
+MIGRATIONS = [lambda: db.create_tables(TABLES), _add_fences_and_usage, _add_sizes]

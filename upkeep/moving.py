@@ -293,7 +293,8 @@ def _end(counts: dict[str, int], path: str) -> None:
             )
         if not isinstance(db.obj, SQLite) and isinstance(model._meta.primary_key, AutoField):
             _lead_past(name)
-    SchemaVersion.update(moving=None).execute()
+    # Nobody has watched the clock between the two databases: retention begins anew.
+    SchemaVersion.update(moving=None, retention_since=None).execute()
 
 
 def _lead_past(table: str) -> None:

@@ -195,23 +195,25 @@ def test_a_reply_that_was_cut_goes_on(someone, provider):
     assert (went_on.status_code, went_on.json()["content"]) == (201, "One, two, three")
 
 
-def test_neither_import_nor_fork_counts_for_a_limit(start, settings, provider):
-    """Nor do the tokens of a reply that was imported and goes on."""
-    limits = {"RATE_LIMIT": "2/day", "TOKEN_LIMIT": "100/day"}
+def test_no_import_counts_against_a_limit(start, settings, provider):
+    """Nor do the tokens of a reply that was imported and goes on. A fork and the reply that goes on
+    in it count once."""
+    limits = {"RATE_LIMIT": "3/day", "TOKEN_LIMIT": "100/day"}
     server = start(**settings, **limits, METRICS_TOKEN="of-the-metrics-alone")
     alice = server.client()
     turns = turns_of("Count", "One, ")
     usage = {"input_tokens": 5000, "output_tokens": 7000, "cached_tokens": 0}
     turns[1] |= {"stop_reason": "length", "usage": usage}
     sessions = [imported(alice, turns=turns) for _ in range(3)]
-    copies = [alice.post(f"/sessions/{one['id']}/fork").json() for one in sessions]
+    copies = [alice.post(f"/sessions/{one['id']}/fork").json() for one in sessions[:2]]
     assert alice.get("/usage").json()["meta"]["used"] == 0
     provider.default = reply("two", usage=(15, 7, 0))
     for session in (sessions[0], copies[0]):
         went_on = alice.post(f"/sessions/{session['id']}/continue").json()
         assert went_on["usage"]["input_tokens"] == 5015
     assert alice.get("/usage").json()["meta"]["used"] == 44
-    assert alice.post(f"/sessions/{copies[1]['id']}/continue").status_code == 429
+    assert alice.post(f"/sessions/{sessions[1]['id']}/fork").status_code == 429
+    assert alice.post(f"/sessions/{sessions[1]['id']}/continue").status_code == 429
     assert imported(alice, turns=turns)
     told = server.client().get("/metrics", Authorization="Bearer of-the-metrics-alone").text
     assert 'parley_replies_total{model="m-1",outcome="complete"} 2' in told
@@ -496,9 +498,11 @@ def test_an_import_of_what_is_old_stays_and_an_unused_session_of_that_age_goes(s
 
     assert sorted(wait_until(listed)) == ["Forked", "Of 2023"]
     assert re.search("INFO retention days=30 deleted=1", third.wait_for_output(" retention days="))
+    young = {alice.create("Young")["id"] for _ in range(3)}  # more than are due
     third.stop()
     month = 31 * 86_400_000_000
     with tables_of(settings["DATABASE_URL"]) as tables:
         tables.rows("UPDATE session SET imported_at = imported_at - ?", month)
     fourth = start(**settings, WEB_CONCURRENCY=1, RETENTION_DAYS=30)
-    wait_until(lambda: fourth.client(ALICE).get("/sessions").json()["data"] == [])
+    alice = fourth.client(ALICE)
+    wait_until(lambda: {row["id"] for row in alice.get("/sessions").json()["data"]} == young)

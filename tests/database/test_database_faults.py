@@ -189,11 +189,11 @@ def test_what_needs_no_database_is_answered_at_once_while_it_is_locked(start, se
     """Though all connections that the process has for creations are taken by those who wait, and more wait for these."""
     url = settings["DATABASE_URL"]
     server = start(**settings, WEB_CONCURRENCY=1)
-    alice = server.client()
+    alice, bob = server.client(), server.client(BOB)
     assert alice.get("/models").status_code == 200  # the provider has been asked
-    with concurrent.futures.ThreadPoolExecutor(10) as pool:
+    with concurrent.futures.ThreadPoolExecutor(20) as pool:
         with trouble.locked(url):
-            creating = [pool.submit(create, alice) for _ in range(10)]
+            creating = [pool.submit(create, user) for user in [alice, bob] * 10]
             wait_until(lambda: connections_to(url, server) >= CHANGING, 5)
             asked = [
                 ("/models", 200),
@@ -214,11 +214,11 @@ def test_what_needs_no_database_is_answered_at_once_while_it_is_locked(start, se
 def test_a_list_is_answered_while_many_wait_to_write(start, settings, provider):
     url = settings["DATABASE_URL"]
     server = start(**settings, WEB_CONCURRENCY=1)
-    alice = server.client()
+    alice, bob = server.client(), server.client(BOB)
     session = alice.create("Hello")
     with concurrent.futures.ThreadPoolExecutor(20) as pool:
         with trouble.locked(url, mode="EXCLUSIVE"):
-            creating = [pool.submit(create, alice) for _ in range(20)]
+            creating = [pool.submit(create, user) for user in [alice, bob] * 10]
             wait_until(lambda: connections_to(url, server) >= CHANGING, 5)
             for path in ["/sessions", f"/sessions/{session['id']}"] * 10:
                 assert alice.get(path).status_code == 200

@@ -224,6 +224,33 @@ def test_who_begins_comes_before_who_goes_on_but_for_every_fourth():
     )
 
 
+HEALTH = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+def test_health_is_answered_though_all_threads_are_taken_and_many_wait(service):
+    gate = threading.Event()
+
+    def answer(environ, start):
+        if environ["PATH_INFO"] != "/health":
+            gate.wait(10)
+        return service.whole(start, b"ok")
+
+    service.answer = answer
+    with contextlib.ExitStack() as stack:
+        others = [stack.enter_context(service.connected()) for _ in range(20)]
+        for other in others:
+            other.sendall(GET)
+        wait_until(lambda: len(service.requests) == 8)
+        with service.connected() as client:
+            for _ in range(3):  # also on a connection that is kept
+                client.sendall(HEALTH)
+                assert read_until(client, b"ok")
+        assert {path for path, _ in service.requests[8:]} == {"/health"}
+        gate.set()
+        for other in others:
+            assert read_until(other, b"ok")
+
+
 def test_requests_that_end_with_the_client_are_all_answered(service):
     with service.connected() as client:
         client.sendall(GET * 3)

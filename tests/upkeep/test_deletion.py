@@ -3,6 +3,7 @@
 import os
 import re
 import threading
+import time
 import uuid
 
 import forked
@@ -45,9 +46,10 @@ def test_sessions_that_nobody_used_are_deleted_and_others_are_not(
         next(iter(stream))
     for session, days in [(old, 8), (older, 800), (fresh, 6), (busy, 8)]:
         put_back(tables, session, days)
-    tables.rows(
-        "UPDATE release SET retention_days = 7, retention_since = 0"
-    )  # the first day is over
+    tables.rows(  # the first day is over
+        "UPDATE release SET retention_days = 7, retention_since = 0, watched_at = ?",
+        time.time_ns() // 1000,
+    )
     start(**settings, RETENTION_DAYS=7)
     wait_until(
         lambda: (
@@ -149,7 +151,7 @@ def test_a_deletion_does_not_wait_for_those_of_others(start, settings, tables):
     left, mine = alice.create("Left"), alice.create("Mine")
     tables.rows("UPDATE session SET owner = '' WHERE id = ?", id_of(tables, left))
     assert alice.delete(f"/sessions/{mine['id']}").status_code == 204
-    assert tables.value("SELECT count(*) FROM session") == 1
+    wait_until(lambda: tables.value("SELECT count(*) FROM session") == 1)
     start(**settings)
     wait_until(
         lambda: (

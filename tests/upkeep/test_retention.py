@@ -30,18 +30,23 @@ def titles(client):
 
 
 def started(start, settings, days):
-    """A server that keeps sessions for so many days, and what its first line says of it."""
-    server = start(**settings, WEB_CONCURRENCY=1, RETENTION_DAYS=days)
+    """A server that keeps sessions for so many days and has swept once, and what its first line says."""
+    with tables_of(settings["DATABASE_URL"]) as tables:
+        tables.rows("UPDATE session SET sized_at = NULL")
+        server = start(**settings, WEB_CONCURRENCY=1, RETENTION_DAYS=days)
+        # The sweep counts sizes after it has looked at what is due.
+        wait_until(lambda: not tables.value("SELECT count(*) FROM session WHERE sized_at IS NULL"))
     line = server.wait_for_output(" start version=")
     return server, re.search('retention="([^"]+)"', line)[1]
 
 
-def pass_a_day(settings, *ended):
-    """Have a day pass on which these servers are not there any more: each looks at its start, and hourly."""
-    for server in ended:
-        server.stop()
+def pass_a_day(settings, server, *, seen=True):
+    """Stop this server, as if that had been a day after its start. If the day was not `seen`, no server
+    has watched the clock."""
+    server.stop()
     with tables_of(settings["DATABASE_URL"]) as tables:
-        tables.rows("UPDATE release SET retention_since = retention_since - ?", DAY)
+        for column in ("retention_since", "most_due_since", *(() if seen else ("watched_at",))):
+            tables.rows(f"UPDATE release SET {column} = {column} - ?", DAY)
 
 
 def swept(server):
@@ -58,10 +63,7 @@ def test_the_start_says_how_many_are_due_and_the_first_day_deletes_none(start, s
         r"3 sessions are due, unused for 7 days; what is due goes from \d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ on",
         said,
     )
-    with tables_of(settings["DATABASE_URL"]) as tables:
-        wait_until(lambda: tables.value("SELECT retention_since FROM release"))
-    server.client().create("Meanwhile")  # the keeper has looked
-    assert len(titles(old)) == 5 and swept(server) == []
+    assert len(titles(old)) == 4 and swept(server) == []
 
 
 def test_the_first_sweep_is_a_day_after_and_tells_how_many_went(start, settings, old):
@@ -77,12 +79,12 @@ def test_a_lower_number_has_a_day_of_its_own_and_a_higher_one_none(start, settin
     first, _ = started(start, settings, 30)
     pass_a_day(settings, first)
     server, _ = started(start, settings, 7)
-    server.client().create("Meanwhile")
     assert "8 days" in titles(old) and swept(server) == []
+    server.client().create("Young")  # so that only two of five are due
     pass_a_day(settings, server)
     server, _ = started(start, settings, 15)
     wait_until(lambda: swept(server) == [2])
-    assert titles(old) == ["Meanwhile", "0 days", "8 days"]
+    assert titles(old) == ["Young", "0 days", "8 days"]
 
 
 def test_a_setting_that_was_taken_back_has_its_day_again(start, settings, old):
@@ -90,5 +92,46 @@ def test_a_setting_that_was_taken_back_has_its_day_again(start, settings, old):
     pass_a_day(settings, first)
     start(**settings, WEB_CONCURRENCY=1)
     server, _ = started(start, settings, 7)
-    server.client().create("Meanwhile")
-    assert len(titles(old)) == 5 and swept(server) == []
+    assert len(titles(old)) == 4 and swept(server) == []
+
+
+WAITS = "nothing is deleted before "
+
+
+def test_a_server_that_was_off_for_a_day_waits_a_day(start, settings, old):
+    first, _ = started(start, settings, 30)
+    pass_a_day(settings, first, seen=False)
+    server, said = started(start, settings, 30)
+    assert WAITS in server.output() and "1 session is due" in said
+    assert len(titles(old)) == 4 and swept(server) == []
+    pass_a_day(settings, server)
+    server, _ = started(start, settings, 30)
+    wait_until(lambda: swept(server) == [1])
+    assert WAITS not in server.output()
+
+
+@pytest.mark.parametrize("column", ["watched_at", "retention_since"])
+def test_a_clock_that_was_ahead_has_the_server_wait_a_day_and_no_longer(
+    start, settings, old, column
+):
+    first, _ = started(start, settings, 30)
+    pass_a_day(settings, first)
+    with tables_of(settings["DATABASE_URL"]) as tables:
+        tables.rows(f"UPDATE release SET {column} = {column} + ?", 100 * DAY)
+    server, _ = started(start, settings, 30)
+    assert WAITS in server.output() and len(titles(old)) == 4
+    pass_a_day(settings, server)
+    server, _ = started(start, settings, 30)
+    wait_until(lambda: swept(server) == [1])
+
+
+def test_a_sweep_of_more_than_half_of_all_sessions_waits_a_day(start, settings, old):
+    first, _ = started(start, settings, 7)
+    pass_a_day(settings, first)
+    server, said = started(start, settings, 7)
+    assert "more than half of all sessions are due: " + WAITS in server.output()
+    assert said.startswith("3 sessions are due") and len(titles(old)) == 4
+    pass_a_day(settings, server)
+    server, _ = started(start, settings, 7)
+    wait_until(lambda: swept(server) == [3])
+    assert titles(old) == ["0 days"]

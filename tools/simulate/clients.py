@@ -148,7 +148,7 @@ def follow(
     """The frames of `GET /sessions/{id}/events`; None for 204. `on_feed` is told of which reply."""
     with db.connection_context():
         Session.get_owned(OWNER, session_id)
-        feed = process.replies.follow_latest(session_id)
+        feed = process.replies.follow_latest(session_id, lambda size: None)
     on_feed(feed.id)
     resumed = events.position_after(last_id, feed)
     if resumed is None:

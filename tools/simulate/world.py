@@ -20,7 +20,7 @@ from simulate.promises import Promises
 from simulate.scripted import Scripted
 from simulate.servers import ServerProcess
 from simulate.standing_in import System
-from upkeep.deletion import _given_up
+from upkeep.deletion import backlog
 
 HOSTS = ("one", "two")  # by turns, as processes start
 MOST_ACTS, MOST_FAULTS = 6, 4
@@ -171,5 +171,5 @@ class World:
 
 def forget_what_modules_know() -> None:
     """Of a run before."""
-    for known in (_told, _failed, _begun, _given_up):
+    for known in (_told, _failed, _begun, backlog):
         known.clear()
