@@ -99,6 +99,14 @@ def test_a_page_has_at_most_five_hundred_lines(someone, server):
     assert told == [f"Number {number}" for number in range(501)]
 
 
+def test_all_turns_of_a_long_session_are_exported(someone):
+    """They are read in several steps."""
+    texts = [f"Turn {number}" for number in range(140)]
+    imported(someone, turns=turns_of(*texts))
+    [line] = export_of(someone)
+    assert [turn["content"] for turn in line["turns"]] == texts
+
+
 @pytest.mark.parametrize(
     "cursor", ["", "x", "1", "1-2", "-1-" + "0" * 32, "9" * 19 + "-" + "0" * 32, "٣-" + "0" * 32]
 )

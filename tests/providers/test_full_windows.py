@@ -7,6 +7,7 @@ import uuid
 import pytest
 
 from client import wait_for_status, wait_until
+from exports import imported, turns_of
 from provider import fails, reply, silence, so_far, status, stream, thought
 from raw_tables import tables_of
 from servers import running
@@ -360,6 +361,15 @@ def test_a_conversation_is_sent_whole_and_in_order_however_it_is_read(one, provi
         assert alice.post(path, {"content": question}).status_code == 201
     said = [message["content"] for message in provider.posts[-1].body["messages"]]
     assert said[::2] == questions and set(said[1::2]) == {"The answer."}
+
+
+def test_all_turns_of_a_long_conversation_are_sent(one, provider):
+    texts = [f"Turn {number}" for number in range(140)]
+    alice = one.client()
+    session = imported(alice, turns=turns_of(*texts))
+    answer = alice.post(f"/sessions/{session['id']}/messages", {"content": "And now?"})
+    assert answer.status_code == 201
+    assert sent_of(provider.posts[-1].body) == [*texts, "And now?"]
 
 
 @on_one_engine

@@ -193,6 +193,16 @@ def test_a_message_that_does_not_fit_alone_is_refused_and_the_next_one_works(tal
     assert sum("Too long" in content for content in sent_of(other.accepted[-1])) == 3
 
 
+def test_all_before_a_message_that_does_not_fit_is_sent_with_the_next_one(talk):
+    model = Model(1000)
+    conversation = talk(model)
+    conversation.go_on(2)
+    before = [turn["content"] for turn in conversation.show()[0]]
+    assert conversation.say(words(1001, "Too long:")).status_code == 413
+    assert conversation.say("Short.").status_code == 201
+    assert sent_of(model.accepted[-1]) == [*before, "Short."]
+
+
 def test_a_first_message_that_does_not_fit_is_asked_again_by_a_retry(one, provider):
     provider.default = model = Model(100)
     alice, long = one.client(), words(101, "Too long:")
