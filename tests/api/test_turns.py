@@ -158,6 +158,23 @@ def test_a_reply_under_way_is_the_last_of_a_page(alice, provider):
         assert [event.name for event in stream][-1] == "done"
 
 
+def test_the_pieces_of_a_reply_under_way_are_joined_in_their_order(
+    start, settings, provider, tables
+):
+    """Rows of a table have no order of their own."""
+    provider.script = [reply(threading.Event())]
+    alice = start(**settings, WEB_CONCURRENCY=1).client()
+    session = alice.post("/sessions", {"content": "Count"}, Prefer="respond-async").json()
+    turn = tables.value("SELECT id FROM turn WHERE status = 'in_progress'")
+    tables.insert("piece", turn_id=turn, start=4, text="two")
+    tables.insert("piece", turn_id=turn, start=0, text="One ")
+    [listed] = alice.get("/sessions").json()["data"]
+    assert listed["last_message_preview"] == "One two"
+    assert alice.turns(session)[1]["content"] == "One two"
+    cancelled = alice.post(f"/sessions/{session['id']}/cancel").json()
+    assert cancelled["content"] == "One two"
+
+
 def test_a_reply_that_was_replaced_is_on_no_page(alice, provider):
     session = alice.create()
     path = f"/sessions/{session['id']}"

@@ -18,6 +18,7 @@ import requests
 
 import trouble
 from client import ALICE, BOB, Client, at_once, wait_until
+from database.sqlite import SQLite
 from dead_replies import check_many_dead
 from provider import reply
 from raw_tables import tables_of
@@ -106,6 +107,14 @@ def test_a_file_that_is_damaged_while_it_is_used_is_told_and_not_quoted(alone):
         ]
     assert set(asked) <= {200, 201, 503} and 503 in asked, asked
     assert is_quiet(server), server.output()[-3000:]
+
+
+def test_a_commit_is_on_the_disk_before_it_is_answered(tmp_path):
+    """So a loss of power takes nothing back: 2 is `full` (sqlite.org/pragma.html)."""
+    file = SQLite(f"{tmp_path}/parley.db", **SQLite.options)
+    with file.connection_context():
+        file.discard()  # the connection is not kept afterwards
+        assert file.execute_sql("PRAGMA synchronous").fetchone() == (2,)
 
 
 # Another file

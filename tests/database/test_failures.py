@@ -156,3 +156,32 @@ def test_a_host_that_vanishes_in_a_transaction_holds_no_row_for_long(settings):
             assert tables.rows("SELECT count(*) FROM (SELECT id FROM release FOR UPDATE) AS held")
         finally:
             process.kill()
+
+
+GIVEN_UP = """
+import sys
+from database import db, limit_time, open_database, transaction
+from upkeep.migrations import MIGRATIONS
+
+open_database({"DATABASE_URL": sys.argv[1]}, None, MIGRATIONS)
+statements = [sys.argv[2], "SELECT 1"]
+
+
+@transaction
+def change():
+    db.execute_sql(statements.pop(0))
+
+
+limit_time()
+with db.connection_context():
+    change()
+print("done after", 2 - len(statements), "tries")
+"""
+
+
+@pytest.mark.parametrize("engine", ["postgresql"], indirect=True)
+@pytest.mark.parametrize("code", ["40001", "40P01"], ids=["serialization", "deadlock"])
+def test_a_transaction_that_postgresql_gives_up_is_tried_again(settings, code):
+    command = [sys.executable, "-c", GIVEN_UP, settings["DATABASE_URL"], RAISED.format(code)]
+    told = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert told.stdout == "done after 2 tries\n", told.stderr

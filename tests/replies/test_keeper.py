@@ -260,3 +260,37 @@ with db.connection_context():
 def test_what_a_broken_call_has_used_is_stored_with_the_first_word_behind_it(new_database):
     """Its process may die within the second for which usage is gathered."""
     assert run_stepped(BROKEN, DATABASE_URL=new_database()) == [0, 5]
+
+
+AHEAD = """
+with db.connection_context():
+    _, _, writer = begin()
+    writer.step()
+    keeper.round(now)
+    replies.registry.remove(writer.reply)
+    ahead = "writer = 'elsewhere/1/1', lease_until = lease_until + 3600000000"
+    db.execute_sql("UPDATE turn SET " + ahead + " WHERE status = 'in_progress'")
+    for _ in range(8):
+        now += 1
+        keeper.look()
+    print(json.dumps([reply.text for reply in replies.registry.written()]))
+"""
+
+
+def test_a_reply_whose_lease_lies_in_the_future_is_taken_over(new_database):
+    """The clock was set back by an hour, and the process that wrote the reply is gone."""
+    assert run_stepped(AHEAD, DATABASE_URL=new_database()) == ["One "]
+
+
+UNORDERED = """
+with db.connection_context():
+    _, feed, _ = begin()
+    for start, text in ((4, "two "), (0, "One "), (8, "three")):
+        values = (feed.id, start, text)
+        db.execute_sql("INSERT INTO piece (turn_id, start, text) VALUES (%d, %d, '%s')" % values)
+    print(json.dumps(commits.read_news({feed.id: 2})[feed.id].text))
+"""
+
+
+def test_followers_in_another_process_get_the_pieces_in_their_order(new_database):
+    assert run_stepped(UNORDERED, DATABASE_URL=new_database()) == "e two three"
