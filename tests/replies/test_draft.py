@@ -1,12 +1,13 @@
 """How a reply ends that has nothing more, how the ledger counts it, and what is estimated."""
 
+import contextlib
 import types
 
 import pytest
 
 from models import COMPLETE, FAILED, IN_PROGRESS, INTERRUPTED, Session, Turn, outcome_of
 from replies.draft import Draft
-from replies.reply import count_usage
+from replies.reply import Reply, count_usage
 from tables.ledger import MOST_TOKENS, TOKENS, estimate
 
 SESSION = Session(owner="alice", updated_at=0)
@@ -114,3 +115,13 @@ def test_the_ledger_gets_what_it_lacks():
 def test_a_name_that_no_provider_knows_is_not_kept():
     assert draft_of(error_status=400).entry().model == "other"
     assert draft_of(error_status=400, input_tokens=1).entry().model == "m-1"
+
+
+def test_text_that_arrives_after_the_end_is_decided_is_dropped():
+    """It is neither counted nor found by a search."""
+    reply = Reply(draft_of(""), contextlib.ExitStack(), memory=None)
+    reply.arrive("One ")
+    reply.finish(outcome_of(INTERRUPTED))
+    reply.arrive("two")
+    turn = reply.take().ended.turn
+    assert (turn.content, turn.search_text) == ("One ", "one ")

@@ -3,6 +3,8 @@
 import threading
 import time
 
+from client import wait_until
+from ledgers import counts_of
 from provider import cut, reply, status
 
 
@@ -68,3 +70,20 @@ def test_a_title_never_overwrites_the_users_and_never_delays_a_reply(start, prov
         status(500)(request) if request.body["model"] == "m-title" else reply("Text.")(request)
     )
     assert alice.create("Hello again")["title"] == "Hello again"
+
+
+def test_a_title_that_its_user_has_confirmed_is_not_overwritten(start, settings, provider, tables):
+    server = start(**settings, TITLE_MODEL="m-title")
+    alice, late = server.client(), threading.Event()
+
+    def answer(request):
+        is_title = request.body["model"] == "m-title"
+        yield from (reply(late, "Too Late") if is_title else reply("Text."))(request)
+
+    provider.default = answer
+    session = alice.create("Hello there")
+    alice.patch(f"/sessions/{session['id']}", {"title": session["title"]})
+    late.set()
+    wait_until(lambda: "m-title" in counts_of(alice))
+    server.stop()  # which waits until nothing is made of that title any more
+    assert tables.value("SELECT title FROM session") == "Hello there"

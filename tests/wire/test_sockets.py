@@ -7,6 +7,7 @@ import concurrent.futures
 import contextlib
 import itertools
 import re
+import socket
 import time
 
 import pytest
@@ -15,6 +16,7 @@ from connections import answered_at_once, connected, connections_of, on_linux, t
 from product import ROOT
 from protocols import GPT, OWN_PAUSE, answered, at_any_time, by_any_way, failed, pauses, stop
 from provider import Connection, asked, cut, event, raw, reply, silence, so_far, status
+from wire import Call
 
 
 def test_asks_on_no_connection_that_was_idle_for_long(tmp_path):
@@ -269,3 +271,13 @@ def test_hangs_up_within_a_second_on_any_connection(line, connection, begun, way
     assert answered(line.alice, GPT)["content"] == "The answer."
     assert line.posts[-1].connection is not asked.connection
     assert len(line.posts) == count + 1
+
+
+def test_a_call_that_is_hung_up_while_it_connects_closes_its_connection():
+    (ours, theirs), call = socket.socketpair(), Call()
+    with ours, theirs, contextlib.ExitStack() as leaving:
+        leaving.callback(call.disconnected)
+        theirs.settimeout(5)
+        call.hang_up()
+        call.connected(ours)
+        assert theirs.recv(1) == b""
