@@ -107,6 +107,19 @@ def test_a_stream_that_is_over_the_limit_is_refused_before_anything_is_claimed(s
         time.sleep(0.1)
 
 
+def test_a_stream_that_has_nothing_to_send_takes_no_place(small):
+    """A client that comes back after the end is told so by a 204, however often it comes."""
+    alice = small.client()
+    session = alice.create()
+    with alice.events(session) as stream:
+        *_, done = stream
+    for _ in range(11):
+        with alice.events(session, done.id) as stream:
+            assert stream.status == 204
+    with alice.events(session) as stream:
+        assert stream.status == 200
+
+
 def test_a_user_may_not_begin_any_number_of_replies(start, settings, provider):
     options = "--graceful-timeout 6 --threads 64 --worker-connections 300"  # a third of the latter may be replies
     server = start(**settings, WEB_CONCURRENCY=1, GUNICORN_CMD_ARGS=options)

@@ -16,6 +16,7 @@ import time
 import pytest
 
 from client import SECRET, Client, make_token, wait_for_status, wait_until
+from processes import is_dead, this_process
 from product import ROOT, copy_of_the_service
 from provider import reply
 from servers import Server, end, free_port, wait_until_up
@@ -236,3 +237,9 @@ def test_a_reply_goes_on_at_once_where_its_worker_is_dead(start, settings, provi
         wait_until(lambda: provider.posts[1:], 10)
     assert wait_for_status(alice, session, "complete")["content"] == "Half and half."
     more.set()
+
+
+def test_a_process_is_dead_though_another_one_has_its_number_by_now():
+    machine, number, start = this_process().split("/")
+    assert not is_dead(f"{machine}/{number}/{start}")
+    assert is_dead(f"{machine}/{number}/{int(start) - 1}")

@@ -1,5 +1,6 @@
 """Where a client resumes, by the id of the last event that it has seen; and when a silent stream has a comment."""
 
+import itertools
 import re
 import uuid
 
@@ -101,3 +102,14 @@ def test_a_comment_comes_in_time_where_others_are_told_something(monkeypatch):
         assert next(frames) == events.COMMENT
         times.append(feed.now)
     assert times == [15, 30, 45]
+
+
+def test_a_comment_is_never_late_though_a_stream_is_looked_at_once_a_second(monkeypatch):
+    feed, spoken = SilentFeed(), [0]
+    monkeypatch.setattr(events.time, "monotonic", lambda: feed.now)
+    frames = events.frames(feed, patience=0)
+    assert (next(frames), next(frames)) == (events.COMMENT, b"")
+    for second in range(60):
+        feed.now = second + 0.9
+        spoken += [feed.now] if next(frames) else []
+    assert max(later - earlier for earlier, later in itertools.pairwise(spoken)) <= 15

@@ -6,6 +6,7 @@ Modules: `serving/answer_threads.py`, `serving/connection.py`.
 
 import contextlib
 import gc
+import select
 import socket
 import ssl
 import threading
@@ -17,6 +18,8 @@ from gunicorn.config import Config
 
 from client import read_until, wait_until
 from provider import certificate
+from raw_http import read_to_end
+from serving import answer_threads as threads_module
 from serving import clients as clients_module
 from serving.answer_threads import AnswerThreads
 from serving.clients import Clients
@@ -249,6 +252,39 @@ def test_health_is_answered_though_all_threads_are_taken_and_many_wait(service):
         gate.set()
         for other in others:
             assert read_until(other, b"ok")
+
+
+def test_an_idle_thread_that_ends_gives_its_slot_back(monkeypatch):
+    monkeypatch.setattr(threads_module, "SLOTS", 1)
+    monkeypatch.setattr(threads_module, "THREAD_TTL", 0.05)
+    answered = []
+    threads = AnswerThreads(1, answered.append)
+    for number in range(3):
+        threads.answer(f"request {number}")
+        wait_until(lambda: len(answered) == number + 1, 5)
+        wait_until(lambda: threads._count == 0, 5)
+
+
+def test_a_request_that_comes_a_byte_now_and_then_has_a_limit_of_time(service, monkeypatch):
+    monkeypatch.setattr(clients_module, "REQUEST", 0.5)
+    with service.connected() as client:
+        for _ in range(50):
+            client.sendall(b"G")
+            if select.select([client], [], [], 0.1)[0]:
+                break
+        else:
+            pytest.fail("it is still waited for")
+        assert read_until(client, b"\r\n").startswith(b"HTTP/1.1 408 ")
+
+
+def test_a_client_that_is_refused_for_want_of_room_is_told_when_to_ask_again(service, monkeypatch):
+    """There is no room for what it has sent, of which more is still to come."""
+    monkeypatch.setattr(service.clients.loop, "_most_bytes", 0)
+    with service.connected() as client:
+        head = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 30000\r\n\r\n"
+        client.sendall(head + b"x" * 20_000)
+        answer = read_to_end(client)
+    assert (answer.status_code, answer.headers["Retry-After"]) == (503, "5")
 
 
 def test_requests_that_end_with_the_client_are_all_answered(service):
