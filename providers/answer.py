@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from providers.conversation import Window
+from providers.think_tags import ThinkTags
 from wire import Call, Fault
 
 # At most, thoughts among them; no model's longest token has more but for white space.
@@ -42,11 +43,20 @@ class Answer:
     """What has been read of one answer: the text of the last batch of events, how much there was,
     how it ends, what it used."""
 
-    def __init__(self, exchange: Exchange, timeout: float, max_tokens: int, prompt: int) -> None:
+    def __init__(
+        self,
+        exchange: Exchange,
+        timeout: float,
+        max_tokens: int,
+        prompt: int,
+        tags: ThinkTags | None = None,
+    ) -> None:
+        """`tags` tells the text from thoughts between tags; without it, all is text."""
         # input_tokens, output_tokens, cached_tokens, as far as the provider said.
         self.usage: dict[str, int] = {}
         self.prompt = prompt  # bytes of what the model is sent
         self.text, self.has_text = "", False
+        self._tags = tags
         self.size: int | None = None  # bytes of text and thoughts, once it begins
         # The protocol's own, for the end; what comes behind it is no text.
         self.reason: str | None = None
@@ -65,10 +75,17 @@ class Answer:
             self._exchange.call.allow(self._timeout)
         self.spend(len(text) + len(thoughts))
         self.size = (self.size or 0) + len((text + thoughts).encode("utf-8", "replace"))
+        if self._tags:
+            text, tagged = self._tags.add(text)
+            thoughts += tagged
         if thoughts:
             self._exchange.on_thinking(len(thoughts))
         self.text += text
         self.has_text |= bool(text)
+
+    def rest(self) -> str:
+        """The text that was held back until the answer came to its own end."""
+        return self._tags.rest() if self._tags else ""
 
     def spend(self, characters: int) -> None:
         """Raises a Fault where more comes than an answer can have."""

@@ -14,10 +14,11 @@ from typing import Any
 
 import wire
 from providers.answer import Answer, Exchange
-from providers.conversation import Window, size_of
+from providers.conversation import GO_ON, Window, size_of
 from providers.error_bodies import is_error
 from providers.faults import Faults, ModelError
 from providers.learned import Learned
+from providers.think_tags import ThinkTags
 from well_known import name_at
 
 # Seconds before the second and the third try, where the provider names none.
@@ -129,8 +130,10 @@ class HTTPProvider:
         call.allow(self.timeout)
         tries = _Tries(window.room(prompt, max_tokens), call.deadline, [*RETRY_PAUSES[:retries]])
         size = size_of(system, messages)
+        goes_on = messages[-1]["content"] == GO_ON
         while True:
-            answer, is_whole = Answer(exchange, self.timeout, tries.limit, size), False
+            tags = ThinkTags(goes_on)
+            answer, is_whole = Answer(exchange, self.timeout, tries.limit, size, tags), False
             body = self.body(model, system, messages, tries.limit, options)
             try:
                 texts = self._answer(
@@ -240,6 +243,7 @@ class HTTPProvider:
                 is_whole = yield from self._texts(response, answer, body)
                 self._end(exchange, answer, limit)
                 response.is_whole = is_whole
+                yield answer.rest()
         except (ModelError, wire.Fault, *wire.NOT_UNDERSTOOD) as failure:
             raise self.faults.of(failure) from None
 

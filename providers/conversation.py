@@ -4,7 +4,7 @@ be, and how one goes on."""
 import dataclasses
 import itertools
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple, TypeAlias
 
 LONGEST = 8 * 2**20  # bytes of all turns
@@ -14,8 +14,9 @@ GO_ON = (
     "Your answer was cut off. Go on exactly where it stopped, with the very next character: repeat "
     "and explain nothing."
 )
-# Characters; what is shorter may be text that only looks like a repetition.
-LEAST_OVERLAP, LONGEST_OVERLAP = 20, 10_000
+LEAST_OVERLAP = 20  # characters; what is shorter may be text that only looks like a repetition
+# How often a text is searched, or compared, at most: an odd one repeats itself without end.
+TRIES = 100
 
 Turn: TypeAlias = Any  # as models.py has it
 
@@ -47,39 +48,69 @@ def overlap(text: str, more: str) -> int:
     """How many characters `more` surely repeats of the end of `text`: none where it may be text
     that only looks like that, as a word or two, a rule or an indent without a letter, or a rhythm
     that goes on, "ha ha ha …"."""
-    sizes = range(min(len(text), len(more), LONGEST_OVERLAP), LEAST_OVERLAP - 1, -1)
-    found = [size for size in sizes if more[size - 1] == text[-1] and text.endswith(more[:size])]
-    if not found:
-        return 0
-    longest, *shorter = found
+    longest, shorter = itertools.islice(itertools.chain(_overlaps(text, more), (0, 0)), 2)
     if not any(character.isalpha() for character in more[:longest]):
         return 0
-    goes_on = shorter and more[shorter[0] :].startswith(more[longest : 2 * longest - shorter[0]])
+    goes_on = shorter and more[shorter:].startswith(more[longest : 2 * longest - shorter])
     return 0 if goes_on else longest
 
 
+def _overlaps(text: str, more: str) -> Iterator[int]:
+    """The numbers of characters, from the most on, that `more` may repeat of the end of `text`."""
+    head, tail = more[:LEAST_OVERLAP], text[-LEAST_OVERLAP:]
+    end, tries = min(len(text), len(more)), TRIES
+    if len(tail) < LEAST_OVERLAP:
+        return
+    while tries and (start := more.rfind(tail, 0, end)) >= 0:
+        size = start + LEAST_OVERLAP
+        end = size - 1
+        if text.startswith(head, len(text) - size):
+            tries -= 1
+            if text.endswith(more[:size]):
+                yield size
+
+
 class Continuation:
-    """What comes behind a text with which a model is to go on; what may repeat its end is held back
-    until that is known."""
+    """What comes after a text with which a model is to go on. What may repeat a part of that text
+    is held back until it is known whether it does: the part is known, and nothing is kept."""
 
     def __init__(self, text: str) -> None:
-        self.held, self._text = "", text
+        self._text = text
+        self._start = self._end = 0  # of the part that is repeated as far as is known
+        self._tries = TRIES
+
+    @property
+    def is_holding(self) -> bool:
+        return self._end > self._start
 
     @property
     def is_likely(self) -> bool:
         """Whether so much is held back that it is a repetition, as far as it goes: new text would
         have parted from the old."""
-        return len(self.held) >= LEAST_OVERLAP
+        return self._end - self._start >= LEAST_OVERLAP
 
     def add(self, more: str) -> str:
         """Take what has come; returns what of all that has come is known to be new."""
-        self.held += more
-        return "" if self.held in self._text else self.decide()
+        if not self._text:
+            return more
+        if self._text.startswith(more, self._end):
+            self._end += len(more)
+            return ""
+        held = self._text[self._start : self._end] + more
+        if self._tries and (start := self._text.find(held, self._start)) >= 0:
+            self._tries -= 1
+            self._start, self._end = start, start + len(held)
+            return ""
+        return self._decide(held)
 
     def decide(self) -> str:
         """What is held back, without the repetition, if it is one. From here on, all that comes is
         new."""
-        new, self.held = self.held[overlap(self._text, self.held) :], ""
+        return self._decide(self._text[self._start : self._end])
+
+    def _decide(self, held: str) -> str:
+        new = held[overlap(self._text, held) :]
+        self._start = self._end = 0
         self._text = "" if new else self._text
         return new
 

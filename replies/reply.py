@@ -136,7 +136,7 @@ class Reply(Feed):
     def arrive(self, text: str) -> None:
         now = self._clock()
         with self._news:
-            if not self._continuation.held:
+            if not self._continuation.is_holding:
                 self._held_until = now + HOLD
             if self._outcome is None:
                 self._arrived += self._continuation.add(text)

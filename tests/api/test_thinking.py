@@ -8,7 +8,7 @@ import time
 import pytest
 
 from client import wait_until
-from provider import event, reply, thought
+from provider import cut, event, reply, thought
 
 CLAUDE, GPT = "claude-t", "t"
 THOUGHT = "Hm, 世界 👩‍👩‍👧."
@@ -89,8 +89,12 @@ def test_a_stream_tells_how_much_a_model_has_thought(alice, provider, model, tho
 
 
 SILENT = {
-    "think in the text": (GPT, ["<think>Hm.", "</think>", "Hello."], "<think>Hm.</think>Hello."),
-    "think in Anthropic's text": (CLAUDE, ["<think>Hm.</think>Hello."], "<think>Hm.</think>Hello."),
+    "think later in the text": (
+        GPT,
+        ["Hello. ", "<think>Hm.</think>"],
+        "Hello. <think>Hm.</think>",
+    ),
+    "white space, and a part of a tag": (GPT, ["\n <thi", "nk you>"], "\n <think you>"),
     "thought of Gemini": (GPT, ["<thought>Hm.</thought>Hello."], "<thought>Hm.</thought>Hello."),
     "empty thoughts": (
         GPT,
@@ -123,6 +127,42 @@ def test_what_is_no_thought_is_not_told(alice, provider, model, pieces, text):
         events = list(stream)
     assert {each.name for each in events} == {"session", "content_delta", "assistant_turn", "done"}
     assert events[-2].data["content"] == text
+
+
+@pytest.mark.parametrize("model", [GPT, CLAUDE])
+def test_thoughts_between_tags_are_not_the_answer(alice, provider, model):
+    provider.script = [reply("<thi", "nk>Hm.</", "think>\n\n", "Hello <think>x</think>")]
+    with alice.stream("POST", "/sessions", {"content": "Hello", "model": model}) as stream:
+        events = list(stream)
+    assert events[1].name == "thinking"
+    assert "".join(each.data.get("delta", "") for each in events) == "Hello <think>x</think>"
+    assert events[-2].data["content"] == "Hello <think>x</think>"
+
+
+def test_a_tag_that_is_never_closed_was_text_if_the_answer_came_to_its_end(alice, provider):
+    provider.script = [reply("<think>Hm.", " Hello.")]
+    session = alice.create()
+    assert alice.turns(session)[1]["content"] == "<think>Hm. Hello."
+
+
+def test_a_tag_that_is_not_closed_when_a_limit_is_reached_was_thinking(alice, provider):
+    provider.script = [reply("<think>Hm.", " Hello.", stop="length")]
+    limited = {"content": "Hello", "options": {"max_tokens": 7}}  # as many as the stub counts
+    failed = alice.post("/sessions", limited)
+    assert failed.status_code == 502
+    assert alice.turns({"id": failed.headers["Location"].split("/")[-1]})[1]["content"] == ""
+
+
+def test_a_model_thinks_again_before_it_goes_on_and_repeats(alice, provider):
+    """What it repeats is recognised after the closing tag."""
+    text = "Once upon a time there was a programmer who"
+    provider.script = [
+        cut("<think>Hm.</think>", text),
+        reply("<think>Where was I?</think>\n\n", text, " never slept."),
+    ]
+    assert alice.turns(alice.create())[1]["content"] == text + " never slept."
+    provider.script = [cut(text), reply("<think>Where?</think>\n\n", " never ", "slept.")]
+    assert alice.turns(alice.create())[1]["content"] == text + " never slept."
 
 
 def test_it_is_told_once_a_second_at_most_and_grows(alice, provider):

@@ -280,6 +280,19 @@ def test_a_model_that_begins_anew_is_taken_at_its_rest(chance):
     assert going_on(text, "I am sorry. " + text, chance) == text + "I am sorry. " + text
 
 
+def test_a_repetition_of_any_length_is_taken_off_in_linear_time(chance):
+    """Each piece is compared once: a million characters in pieces of a few would take hours otherwise."""
+    text = "".join(f"{number} bottles, " for number in range(70_000))
+    assert len(text) > 1_000_000
+    assert going_on(text, text + "and the rest.", chance) == text + "and the rest."
+
+
+def test_a_text_that_repeats_itself_costs_no_more(chance):
+    text = "Go on: " + "ab" * 100_000 + "c"
+    more = "ab" * 50_000 + "d"
+    assert going_on(text, more, chance) == text + more
+
+
 def test_holds_back_only_what_may_be_a_repetition():
     continuation = Continuation("The quick brown fox jumps over the dog, ")
     assert continuation.add("the ") == ""

@@ -1,0 +1,71 @@
+"""What a model thinks between `<think>` and `</think>`, at the very beginning of an answer. Servers
+that do not know a model's template send it as text (DeepSeek-R1 and Qwen3 have such templates)."""
+
+OPENING, CLOSING = "<think>", "</think>"
+MOST_SPACE = 1000  # characters of white space after which no tag is expected any more
+
+
+class ThinkTags:
+    """Tells the text of an answer from what was thought before it, as it arrives. The tags may be
+    split anywhere. White space before a tag, and after the closing one, belongs to neither; if the
+    answer `goes_on` with an earlier text, what follows the last line break may be that text's."""
+
+    def __init__(self, goes_on: bool = False) -> None:
+        self._goes_on = goes_on
+        self._state = "before"  # then "open", if there is a tag, "closed", and "text"
+        self._held = ""  # the end of what has come: perhaps the beginning of a tag, or white space
+        self._opening, self._thoughts = "", [""]  # of a tag that is open
+
+    def add(self, more: str) -> tuple[str, str]:
+        """Take what has come; returns what of all that has come is known to be text, and what
+        thoughts."""
+        if self._state == "text":
+            return more, ""
+        came, self._held = self._held + more, ""
+        if self._state == "before":
+            return self._begin(came)
+        return self._think(came) if self._state == "open" else (self._after(came), "")
+
+    def _begin(self, came: str) -> tuple[str, str]:
+        start = came.lstrip()
+        if OPENING.startswith(start) and len(came) < MOST_SPACE:
+            self._held = came
+            return "", ""
+        if not start.startswith(OPENING):
+            self._state = "text"
+            return came, ""
+        self._state = "open"
+        thoughts = start.removeprefix(OPENING)
+        self._opening = came.removesuffix(thoughts)
+        return self._think(thoughts)
+
+    def _think(self, came: str) -> tuple[str, str]:
+        thoughts, tag, rest = came.partition(CLOSING)
+        if tag:
+            self._state, self._thoughts = "closed", []
+            return self._after(rest), thoughts
+        held = next(size for size in range(len(CLOSING) - 1, -1, -1) if _ends_with(came, size))
+        thoughts, self._held = came[: len(came) - held], came[len(came) - held :]
+        self._thoughts.append(thoughts)
+        return "", thoughts
+
+    def _after(self, came: str) -> str:
+        text = came.lstrip()
+        space = came[: len(came) - len(text)].rpartition("\n")[2] if self._goes_on else ""
+        if not text:
+            self._held = space[:MOST_SPACE]
+            return ""
+        self._state = "text"
+        return space + text
+
+    def rest(self) -> str:
+        """What an answer that has come to its own end has besides: if its tag was never closed, all
+        of it was text."""
+        if self._state == "open":
+            return self._opening + "".join(self._thoughts) + self._held
+        return self._held if self._state == "before" else ""
+
+
+def _ends_with(text: str, size: int) -> bool:
+    """Whether the text ends with so many characters of the closing tag."""
+    return text.endswith(CLOSING[:size])
