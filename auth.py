@@ -23,7 +23,6 @@ from keys import (
     public_keys,
     why_no_public_key,
 )
-from limits import Bulkhead
 from oidc import (
     OTHER_AUDIENCE,
     IdentityProvider,
@@ -38,6 +37,7 @@ from settings import SETTINGS, SettingError, command, ensure_folder, home, whose
 jwt.register_algorithm("Ed25519", jwt.get_algorithm_by_name("EdDSA"))
 
 KEY_FILE = "jwt_key.pem"  # the server's own key, in its folder
+PUBLISHED_FILE = "published_keys.json"  # the identity provider's, in the same folder
 LEEWAY = 30  # seconds by which clocks may differ
 PROXY = "proxy:/"  # what the subject begins with of a user whom a trusted proxy names
 # What follows. A comma joins two headers of one name. The name is the last segment of the subject,
@@ -79,10 +79,10 @@ class Tokens:
     def __init__(
         self,
         settings: Settings,
-        keys_for: Callable[[str], Iterable[Pair]] | None,
+        keys_for: Callable[[str, Callable[[], None]], Iterable[Pair]] | None,
         signing: Pair | None = None,
         has_own_key: bool = False,
-        waiting: Bulkhead | None = None,
+        published: PublishedKeys | None = None,
         provider: IdentityProvider | None = None,
     ) -> None:
         self.issuer, self.audience = settings["JWT_ISSUER"], settings["JWT_AUDIENCE"]
@@ -91,8 +91,7 @@ class Tokens:
         self._keys_for = keys_for  # the pairs any of which may have signed a token
         self.signing = signing  # such a pair, or None
         self.provider = provider  # at which the page signs people in, where there is one
-        # Room for tokens that wait for an identity provider, where there is one.
-        self.waiting = waiting or Bulkhead(1)
+        self.published = published  # the keys of an identity provider, if these verify tokens
         # A sentence for a user without a token.
         self.source = f"Tokens for this server come from {self.issuer}."
         if settings["JWT_PUBLIC_KEY"] and self.issuer == SETTINGS["JWT_ISSUER"].default:
@@ -103,11 +102,11 @@ class Tokens:
             where = "On the server" if home() else "On the server, in Parley's folder"
             self.source = f"{where}, `{command()} token {LOCAL_USER}` prints one."
 
-    def verify(self, token: str) -> Identity:
-        """Who has this token. Raises InvalidToken; ServiceUnavailable where its key cannot be
-        had."""
+    def verify(self, token: str, step_aside: Callable[[], None] = lambda: None) -> Identity:
+        """Who has this token. Before an identity provider is waited for, `step_aside` is called.
+        Raises InvalidToken; ServiceUnavailable if its key cannot be had."""
         try:
-            for algorithm, key in self._keys_for(token):
+            for algorithm, key in self._keys_for(token, step_aside):
                 try:
                     return self._identity(self._decode(token, algorithm, key))
                 except (jwt.InvalidSignatureError, jwt.InvalidAlgorithmError):
@@ -269,15 +268,16 @@ def _why_it_signs_not(error: Exception, path: str, data: bytes) -> str:
     return "it is no Ed25519, EC or RSA private key in PEM"
 
 
-def _tokens_by_published_keys(settings: Settings) -> Tokens:
+def _tokens_by_published_keys(settings: Settings, folder: str) -> Tokens:
     """What verifies tokens by the keys at JWT_JWKS_URL, else by those that the identity provider
     names where people sign in."""
+    file = os.path.join(folder, PUBLISHED_FILE)
     provider = IdentityProvider(settings) if settings["OIDC_CLIENT_ID"] else None
     if settings["JWT_JWKS_URL"] or provider is None:
-        keys = PublishedKeys(settings["JWT_JWKS_URL"])
+        keys = PublishedKeys(settings["JWT_JWKS_URL"], file=file)
     else:
-        keys = PublishedKeys(provider.issuer, find_url=provider.find_keys)
-    return Tokens(settings, keys.keys_for, waiting=keys.waiting, provider=provider)
+        keys = PublishedKeys(provider.issuer, find_url=provider.find_keys, file=file)
+    return Tokens(settings, keys.keys_for, published=keys, provider=provider)
 
 
 def _tokens_by_secret(settings: Settings) -> Tokens:
@@ -287,14 +287,14 @@ def _tokens_by_secret(settings: Settings) -> Tokens:
     except jwt.InvalidKeyError:
         problem = "it is a key; a public key goes into JWT_PUBLIC_KEY"
         raise SettingError("JWT_SECRET", problem) from None
-    return Tokens(settings, lambda token: [pair], pair)
+    return Tokens(settings, lambda token, step_aside: [pair], pair)
 
 
 def open_tokens(settings: Settings, folder: str) -> Tokens:
     """What verifies tokens by these settings; the server's own key has its place in the folder.
     Raises SettingError."""
     if settings["JWT_JWKS_URL"] or settings["OIDC_CLIENT_ID"]:
-        return _tokens_by_published_keys(settings)
+        return _tokens_by_published_keys(settings, folder)
     if settings["JWT_SECRET"]:
         return _tokens_by_secret(settings)
     if settings["JWT_PUBLIC_KEY"]:
@@ -305,7 +305,7 @@ def open_tokens(settings: Settings, folder: str) -> Tokens:
         except (ValueError, UnsupportedAlgorithm):
             problem = why_no_public_key(settings["JWT_PUBLIC_KEY"])
             raise SettingError("JWT_PUBLIC_KEY", problem) from None
-        return Tokens(settings, lambda token: keys)
+        return Tokens(settings, lambda token, step_aside: keys)
     path = os.path.join(ensure_folder(folder, "JWT_PUBLIC_KEY"), KEY_FILE)
     try:
         key = own_key(path)
@@ -320,4 +320,4 @@ def open_tokens(settings: Settings, folder: str) -> Tokens:
             problem += f" ({error.strerror})"
         raise SettingError("JWT_PUBLIC_KEY", problem) from None
     pairs = [("EdDSA", key.public_key())]
-    return Tokens(settings, lambda token: pairs, ("EdDSA", key), has_own_key=True)
+    return Tokens(settings, lambda token, step_aside: pairs, ("EdDSA", key), has_own_key=True)

@@ -9,6 +9,7 @@ import os
 import pathlib
 import re
 import tempfile
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -23,10 +24,13 @@ from logs import log
 from wire import SingleFlight
 
 KEYS_TIMEOUT, KEYS_TTL = 10, 300  # seconds
+FAILURE_TTL = 5  # seconds after which an identity provider that has failed is asked again
 KEYS_LIFETIME = 24 * 3600  # seconds after which keys end that the identity provider did not confirm
 PUBLISHED_SIZE = 2**20  # bytes of what an identity provider publishes
 MOST_KEYS = 1000  # of a set that are looked at
 MOST_OF_A_KID = 8  # keys: a token is held against each of its kid
+UNKNOWN = ""  # the user of `waiting` that all tokens of unknown keys are
+LEEWAY = 30  # seconds by which a clock may be set back
 WAITING = 16  # tokens that wait for an identity provider; a server sets it by its threads
 # A key of Ed25519 is a point, encoded as its y, in the field of this prime, and a bit for x (RFC
 # 8032, 5.1). Anyone can sign for a point of small order. These eight have y = 0, 1 or -1, or the y
@@ -79,27 +83,40 @@ class PublishedKeys:
         place: str,
         lifetime: float = KEYS_LIFETIME,
         find_url: Callable[[], str] | None = None,
+        file: str | None = None,
     ) -> None:
-        """`place` is their URL; or, where that has to be found first, the identity provider, and
-        `find_url` raises ValueError where it is not."""
+        """`place` is their URL; or, if that has to be found first, the identity provider, and
+        `find_url` raises ValueError if it is not found. The keys are kept in the `file`, so that a
+        process that starts has them at once."""
         self._find_url = find_url or (lambda: place)
         self._wire = wire.Wire("")  # to the URL that was found last
-        # Room for tokens that wait for it; one token has half of that at most.
+        # Room for tokens that wait for it. All tokens of unknown keys have half of that, as one.
         self.waiting = Bulkhead(WAITING)
         self._said = ""  # of the set that was fetched last
+        self._place, self._file = wire.without_password(place), file
         # An unknown kid has the keys fetched again, as they may have been rotated, but not more
         # than once a second.
-        name = f"The keys {'of' if find_url else 'at'} {wire.without_password(place)}"
-        self.published = SingleFlight(name, self._fetch, KEYS_TTL, cooldown=1, lifetime=lifetime)
+        name = f"The keys {'of' if find_url else 'at'} {self._place}"
+        self.published = SingleFlight(
+            name, self._fetch, KEYS_TTL, FAILURE_TTL, cooldown=1, lifetime=lifetime
+        )
+        self._kids: set[str | None] = set()  # of the last set, also if it has expired
+        self._remember()
 
-    def keys_for(self, token: str) -> list:
-        """The (algorithm, key) pairs of the token's kid. Only one not at hand is waited for. Raises
-        InvalidToken; ServiceUnavailable where nobody can know whether there are such keys."""
-        kid = jwt.get_unverified_header(token).get("kid")
+    def begin(self) -> None:
+        """Have them fetched, if it is time to, so that the first token need not wait."""
+        self.published.begin()
+
+    def keys_for(self, token: str, step_aside: Callable[[], None] = lambda: None) -> list:
+        """The (algorithm, key) pairs of the token's kid. Only one not at hand is waited for, after
+        `step_aside` is called. Raises InvalidToken; ServiceUnavailable if nobody can know whether
+        there are such keys."""
+        since, kid = time.monotonic(), jwt.get_unverified_header(token).get("kid")
         if keys := (self.published.at_hand() or {}).get(kid):
             return keys
-        with self.waiting.slot(token):
-            keys = self._fetch_anew().get(kid)
+        with self.waiting.slot(token if kid in self._kids else UNKNOWN):
+            step_aside()
+            keys = self._fetch_anew(since).get(kid)
         if not keys:
             raise InvalidToken(
                 "The token was signed with a key that the identity provider does not publish, "
@@ -107,10 +124,10 @@ class PublishedKeys:
             )
         return keys
 
-    def _fetch_anew(self) -> dict:
+    def _fetch_anew(self, since: float) -> dict:
         try:
-            return self.published.get(wanting=True)
-        except (wire.Fault, *wire.NOT_UNDERSTOOD) as failure:
+            return self.published.get_newer(since, KEYS_TIMEOUT)
+        except (wire.Fault, TimeoutError, *wire.NOT_UNDERSTOOD) as failure:
             told = ServiceUnavailable(
                 "The identity provider does not answer. Ask again later.", retry_after=5
             )
@@ -127,6 +144,11 @@ class PublishedKeys:
         published = fetch_json(self._wire, call)["keys"]
         if not isinstance(published, list):
             raise ValueError("its keys are no list")
+        keys = self._read(published)
+        self._keep(published)
+        return keys
+
+    def _read(self, published: list) -> dict:
         keys, refused = {}, {}
         for number, each in enumerate(published[:MOST_KEYS]):
             try:
@@ -137,7 +159,35 @@ class PublishedKeys:
                     str(error) if isinstance(error, UnfitKey) else type(error).__name__
                 )
         self._tell(len(published), keys, refused)
+        self._kids = set(keys)
         return keys
+
+    def _keep(self, published: list) -> None:
+        """Store them for processes that start later. The folder is for this user alone."""
+        if self._file is None:
+            return
+        kept = {"place": self._place, "at": time.time(), "keys": published}
+        draft = f"{self._file}.{os.getpid()}"
+        try:
+            os.makedirs(os.path.dirname(self._file), 0o700, exist_ok=True)
+            with open(draft, "w", encoding="utf-8", opener=_for_owner_only) as file:
+                json.dump(kept, file)
+            os.replace(draft, self._file)
+        except OSError as error:
+            text = "%s are not kept in %s (%s): a server that starts without that provider has none"
+            log.warning(text, self.published.name, self._file, error.strerror)
+            self._file = None
+
+    def _remember(self) -> None:
+        """Take those that another process has stored, if they are of the same place, and not too
+        old."""
+        if self._file is None:
+            return
+        with contextlib.suppress(OSError, KeyError, TypeError, *wire.NOT_UNDERSTOOD):
+            kept = json.loads(pathlib.Path(self._file).read_text("utf-8"))
+            age = time.time() - kept["at"]
+            if kept["place"] == self._place and age > -LEEWAY:
+                self.published.remember(self._read(list(kept["keys"])), max(0, age))
 
     def _tell(self, count: int, keys: dict, refused: dict) -> None:
         """Log what is wrong with this set, if that is another thing than what was said last."""
@@ -152,6 +202,10 @@ class PublishedKeys:
         said, self._said = self._said, " ".join(sentences)
         if self._said not in ("", said):
             log.log(logging.WARNING if keys else logging.ERROR, "%s", self._said)
+
+
+def _for_owner_only(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 def fetch_json(way: wire.Wire, call: wire.Call) -> Any:

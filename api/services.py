@@ -47,17 +47,21 @@ class Services:
         self.held.size = max(1, threads * 5 // 8)
         # A line waits in threads, too, of which other users have at least a quarter.
         self.lines.most_waiting = max(1, threads * 3 // 4)
-        self.tokens.waiting.size = self.strangers.size = max(1, threads // 16)
+        self.strangers.size = max(1, threads // 16)
+        if self.tokens.published:
+            self.tokens.published.waiting.size = self.strangers.size
         # Half of the files are for connections, half of which may be streams. A reply has two
         # files, and a third of all is for replies.
         self.streams.size = connections // 2
         self.replies.bulkhead.size = max(1, connections // 3)
 
     def begin(self) -> None:
-        """Have fetched what the first page shows. A fork of this process would not go on with
-        it."""
+        """Have fetched what the first page, and the first token, needs. A fork of this process
+        would not go on with it."""
         if self.tokens.provider:
             self.tokens.provider.at_hand()
+        if self.tokens.published:
+            self.tokens.published.begin()
 
 
 def services_of(app: Flask) -> Services:

@@ -15,7 +15,7 @@ from werkzeug import exceptions
 
 import auth
 from api import errors
-from api.services import services
+from api.services import services, step_aside
 from settings import UNIX
 from well_known import PORTS
 
@@ -107,7 +107,7 @@ def _named_by_token() -> auth.Identity:
     if _has_token():
         is_alone = authorization is not None and authorization.type == "bearer"
         g.token = authorization.token or "" if is_alone else request.headers["Authorization"]
-        return tokens.verify(g.token)
+        return tokens.verify(g.token, step_aside)
     detail = f"Send a token: Authorization: Bearer <token>. {tokens.source}"
     if header := current_app.config["TRUSTED_USER_HEADER"]:
         detail += " Or come by the proxy of this server, which names its users."

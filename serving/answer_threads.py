@@ -19,7 +19,7 @@ from collections.abc import Callable
 from limits import THREAD_TTL, CachedThreads
 from serving.connection import Connection
 
-SLOTS = 64  # requests that are answered at a time
+SLOTS = 8  # requests that are answered at a time: as many as there are connections to the database
 WHILE = 0.25  # seconds in which no request was taken, behind which there are more slots
 RESERVED = 4  # threads that only answer what is not to wait for other requests
 SOON = 0.05  # seconds after which it is looked whether that is so

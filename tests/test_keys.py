@@ -226,7 +226,7 @@ def of_kid(kid, key=ED25519, **claims):
 
 @pytest.mark.parametrize("is_cached", [True, False], ids=["cached", "not yet"])
 def test_few_tokens_wait_for_the_identity_provider(identity, tmp_path, is_cached):
-    """Two of 32 threads; others with an unknown kid are to come back. A token has one place."""
+    """Two of 32 threads, and tokens of unknown keys have one of these; others are to come back."""
     new, gate = ed25519.Ed25519PrivateKey.generate(), threading.Event()
     identity.models = jwks(jwk(ED25519.public_key(), "1"))
     settings = {"JWT_SECRET": "", "JWT_JWKS_URL": identity.url, "GUNICORN_CMD_ARGS": "--threads 32"}
@@ -252,14 +252,14 @@ def test_few_tokens_wait_for_the_identity_provider(identity, tmp_path, is_cached
         told = {(answer.status_code, answer.headers.get("Retry-After")) for answer in refused}
         assert told == {(503, "5")}
         [waiting] = [each for each in (waiting, *others) if not each.done()]
-        rotated = pool.submit(ask, of_kid("2", new))
+        assert ask(of_kid("2", new)).status_code == 503
         assert requests.get(server.url + "/health", timeout=8).status_code == 200
         if is_cached:
             assert ask(of_kid("1")).status_code == 200
-        assert not waiting.done() and not rotated.done()
+        assert not waiting.done()
         gate.set()
-        assert rotated.result().status_code == 200
         assert waiting.result().status_code == 401
+        assert status_of(server, of_kid("2", new)) == 200
         assert status_of(server, of_kid("1")) == 200
 
 
@@ -287,8 +287,68 @@ def test_keys_are_fetched_where_they_have_moved_to(identity):
     keys = PublishedKeys("https://id.example.com", find_url=lambda: urls[-1])
     assert keys.keys_for(of_kid("1")) and identity.requests[-1].path == "/old"
     urls.append(f"{identity.url}/new")
-    wait_until(lambda: keys.published.get(wanting=True) and identity.requests[-1].path == "/new")
+    assert keys.published.get_newer(time.monotonic(), 5) and identity.requests[-1].path == "/new"
     assert keys.keys_for(of_kid("1"))
+
+
+def test_a_new_key_is_waited_for_in_the_second_after_a_fetch(identity):
+    """A 401 would have the page ask its user to sign in again."""
+    new = ed25519.Ed25519PrivateKey.generate()
+    identity.models = jwks(jwk(ED25519.public_key(), "1"))
+    keys = PublishedKeys(identity.url)
+    assert keys.keys_for(of_kid("1"))
+    identity.models = jwks(jwk(ED25519.public_key(), "1"), jwk(new.public_key(), "2"))
+    assert keys.keys_for(of_kid("2", new))
+    assert len(identity.requests) == 2
+
+
+def test_a_fetch_that_began_before_a_token_came_does_not_refuse_it(identity):
+    new, gate = ed25519.Ed25519PrivateKey.generate(), threading.Event()
+
+    def late(request):
+        yield gate
+        yield from jwks(jwk(ED25519.public_key(), "1"))(request)
+
+    identity.models = late
+    keys = PublishedKeys(identity.url)
+    keys.begin()
+    wait_until(lambda: identity.requests)
+    identity.models = jwks(jwk(new.public_key(), "2"))
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        found = pool.submit(keys.keys_for, of_kid("2", new))
+        gate.set()
+        assert found.result(10)
+
+
+def test_an_identity_provider_that_refuses_is_not_asked_for_each_token(identity):
+    identity.models = status(500, {}, Connection="close")
+    keys = PublishedKeys(identity.url)
+    for _ in range(50):
+        with pytest.raises(ServiceUnavailable):
+            keys.keys_for(of_kid("1"))
+    assert len(identity.requests) <= 2
+
+
+def test_a_server_that_starts_while_the_identity_provider_is_away_has_its_keys(
+    identity, tmp_path, start, settings
+):
+    """They are kept beside the server's own data; those of another provider are not taken."""
+    identity.models = jwks(jwk(ED25519.public_key(), "1"))
+    settings |= {"JWT_SECRET": "", "JWT_JWKS_URL": identity.url, "PARLEY_HOME": str(tmp_path)}
+    token = of_kid("1")
+    first = start(**settings)
+    assert status_of(first, token) == 200
+    file = tmp_path / "published_keys.json"
+    wait_until(file.exists)
+    assert stat.S_IMODE(file.stat().st_mode) & 0o077 == 0
+    identity.models = status(500, {}, Connection="close")
+    first.stop()
+    second = start(**settings)
+    assert [status_of(second, token) for _ in range(10)] == [200] * 10
+    assert status_of(second, of_kid("unknown")) == 503
+    second.stop()
+    other = start(**settings | {"JWT_JWKS_URL": identity.url + "/other"})
+    assert status_of(other, token) == 503
 
 
 CLOSE = {"Connection": "close"}
@@ -379,6 +439,7 @@ def test_what_it_makes_is_for_its_owner_only(checkout):
         folder = checkout / "instance"
         assert mode(folder) == 0o700
         files = {file.name: mode(file) for file in folder.iterdir() if file.name != "jwt_key.pem"}
+        files.pop("parley.db-reserve", None)  # it is made a moment later
         assert files == dict.fromkeys(("parley.db", "parley.db-wal", "parley.db-shm"), 0o600)
 
 
@@ -403,6 +464,6 @@ def test_runs_in_a_folder_of_any_name(tmp_path, monkeypatch):
         token = flask(folder, "token", ALICE, DATABASE_URL="").stdout.strip()
         user = Client(server.url, token)
         assert user.turns(user.create("Hello"))[1]["content"] == "Hello"
-        made = {"parley.db", "parley.db-wal", "parley.db-shm", "jwt_key.pem"}
-        assert {file.name for file in (folder / "instance").iterdir()} == made
+        made = {"parley.db", "parley.db-wal", "parley.db-shm", "parley.db-reserve", "jwt_key.pem"}
+        wait_until(lambda: {file.name for file in (folder / "instance").iterdir()} == made)
     assert {file.name for file in tmp_path.iterdir()} == {name, "server"}

@@ -13,7 +13,7 @@ from logs import log
 class SingleFlight:
     """The value that `fetch` returned last: many threads want it, and one fetches it for all.
 
-    It is fetched again after `ttl` seconds, and where a caller finds it wanting, `cooldown` seconds
+    It is fetched again after `ttl` seconds, and if a caller finds it wanting, `cooldown` seconds
     after the last time. When that fails, the old value stays until it is `lifetime` seconds old,
     and the next try comes after `failure_ttl` seconds, or as many as the failure took."""
 
@@ -33,9 +33,15 @@ class SingleFlight:
         self._failure: Exception | None = None  # of the last fetch
         self._latest: concurrent.futures.Future[None] = concurrent.futures.Future()
         self._latest.set_result(None)  # none is under way
+        self._begun = 0.0  # when the last fetch began
         self._due = self._again = 0.0  # when it is too old; when it may be found wanting
         self._end = 0.0  # when it is not given out any more
         self._lock = threading.Lock()
+
+    def remember(self, value: Any, age: float) -> None:
+        """Give out a value that was fetched so many seconds ago by another process, until a newer
+        one has come. To be called before all else."""
+        self._value, self._end = value, time.monotonic() + self._lifetime - age
 
     def begin(self, wanting: bool = False) -> None:
         """Have it fetched, if it is time to."""
@@ -63,7 +69,7 @@ class SingleFlight:
 
     def get(self, wanting: bool = False) -> Any:
         """What there is. Waits only for the first, or a better one, unless a failure is kept;
-        raises it where that is not had."""
+        raises the failure if there is nothing."""
         failure: BaseException | None
         failure = self._failure if self._failure_ttl and not wanting else None
         value = self.at_hand(wanting)
@@ -73,8 +79,22 @@ class SingleFlight:
             raise failure.with_traceback(None)
         return self._value
 
+    def get_newer(self, since: float, seconds: float) -> Any:
+        """What was fetched after this time of the monotonic clock, since a caller finds the value
+        wanting: what was being fetched already may be older than what the caller knows. Raises the
+        failure, also one that is kept; TimeoutError so many seconds after that time."""
+        while True:
+            self.begin(wanting=True)
+            left = since + seconds - time.monotonic()
+            if failure := self._latest.exception(left):
+                raise failure.with_traceback(None)
+            if self._begun >= since:
+                return self._value
+            time.sleep(max(0.0, min(left, self._again - time.monotonic())))
+
     def _run(self) -> None:
         begun, failure = time.monotonic(), None
+        self._begun = begun
         try:
             self._value = self._fetch()
             self._end = time.monotonic() + self._lifetime
@@ -83,6 +103,6 @@ class SingleFlight:
             if str(self._failure) != str(error):
                 log.warning("%s cannot be had: %s", self.name, error)
         self._failure, now = failure, time.monotonic()
-        self._again = now + (now - begun if failure else self._cooldown)
+        self._again = now + max(self._cooldown, now - begun if failure else 0)
         self._due = max(self._again, now + (self._failure_ttl if failure else self._ttl))
         self._latest.set_exception(failure)
