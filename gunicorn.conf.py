@@ -49,6 +49,9 @@ preload_app = True  # a bad setting is found once, and tables and keys are made 
 keepalive = 15  # seconds; a page that polls more often meets no connection that is being closed
 # The worker keeps its last five seconds for handing over. What sends SIGTERM must not kill before.
 graceful_timeout = _settings["GRACE"] + 5
+# gunicorn makes a file there for each worker's heartbeat. The usual folder may be cleaned up; then
+# the master would end as it replaces a worker.
+worker_tmp_dir = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 control_socket_disable = True
 errorlog = None  # its lines go where all others go
 forwarder_headers = ""  # SCRIPT_NAME comes from the environment only, never from a header

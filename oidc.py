@@ -92,6 +92,9 @@ def read_discovery(document: Any, issuer: str) -> Discovered:
         if (url := _url_in(document, name)) is None:
             raise ValueError(f"its {name} is no https:// URL (http:// on this machine only)")
         urls.append(url)
+    if issuer.startswith("https:") and not urls[-1].startswith("https:"):
+        # This server would ask a service of its own machine.
+        raise ValueError("its jwks_uri is no https:// URL, as the issuer is")
     return Discovered(*urls, _url_in(document, "end_session_endpoint"), _lacking(document))
 
 
@@ -134,12 +137,17 @@ def audiences_in(claims: Mapping[str, Any]) -> list[str]:
 def check_id_token(claims: Mapping[str, Any], header: Mapping[str, Any], client_id: str) -> None:
     """Raises InvalidToken where this is no ID token of this client (OpenID Connect Core 1.0,
     section 3.1.3.7)."""
-    if client_id not in audiences_in(claims):
+    audiences = audiences_in(claims)
+    if client_id not in audiences:
         raise InvalidToken(OTHER_AUDIENCE)
+    if len(audiences) > 1 and "azp" not in claims:
+        raise InvalidToken("The token is for several audiences, and does not say whose it is: azp.")
     # A token for access names its client otherwise (RFC 9068, section 2.2).
     if any(claims.get(claim, client_id) != client_id for claim in ("azp", "client_id")):
         raise InvalidToken("The token was given to another client.")
-    if "events" in claims or str(header.get("typ", "")).lower() in NO_ID_TOKENS:
+    # Keycloak says in a claim what a token is: ID, Bearer or Refresh.
+    is_other = str(header.get("typ", "")).lower() in NO_ID_TOKENS or claims.get("typ", "ID") != "ID"
+    if "events" in claims or is_other:
         raise InvalidToken("The token is no ID token.")
 
 

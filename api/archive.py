@@ -15,7 +15,7 @@ import limits
 import schemas
 from api import hooks
 from api.import_schema import fork_schema, import_schema
-from api.receive import load_body
+from api.receive import idempotency_key, load_body, without_nulls
 from api.services import services, step_aside
 from database import db
 from models import Session
@@ -114,10 +114,12 @@ def import_session() -> ResponseReturnValue:
 
 def fork_session(session_id: uuid.UUID) -> ResponseReturnValue:
     """Copy a session up to a turn."""
-    turn_id = load_body(fork_schema, required=False).get("turn")
-    limits_of_user = current_app.config["STORAGE_LIMIT"], current_app.config["RATE_LIMIT"]
+    body = without_nulls(load_body(fork_schema, required=False))
+    key, config = idempotency_key(body), current_app.config
+    limits_of_user = config["STORAGE_LIMIT"], config["RATE_LIMIT"]
     with _turn():
-        return _made(forks.fork(g.user, session_id, turn_id, *limits_of_user), 201)
+        forked = forks.fork(g.user, session_id, body.get("turn"), *limits_of_user, key)
+    return _made(forked, 201)
 
 
 def _made(session: Session, status: int) -> tuple[dict[str, Any], int, dict[str, str]]:

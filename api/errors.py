@@ -16,6 +16,7 @@ import database
 import models
 from api import sign_in
 from api.services import services
+from limits import Overloaded
 from llm import UnknownModel
 from logs import log
 from providers.faults import ModelError
@@ -160,6 +161,12 @@ def on_unavailable(error: Exception) -> tuple:
     return error_response(503, [(sentence, None)], retry_after=5)
 
 
+def on_memory_error(error: MemoryError) -> tuple:
+    """Other requests have what is left."""
+    log.error("there is no memory left for a request", exc_info=error)
+    return on_http_error(Overloaded())
+
+
 def on_driver_error(error: Exception) -> tuple:
     """Of a connection that a request holds until it ends. A bug is raised on: it is a 500."""
     if not database.is_outage(error):
@@ -174,6 +181,7 @@ HANDLERS = {
     UnknownModel: on_unknown_model,
     ModelError: on_model_error,
     auth.InvalidToken: on_invalid_token,
+    MemoryError: on_memory_error,
     database.Unavailable: on_unavailable,
     **dict.fromkeys(database.DRIVER_ERRORS, on_driver_error),
 }

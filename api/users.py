@@ -84,10 +84,13 @@ def _compared() -> list[str]:
 
 
 def _is_in(users: list[str]) -> bool:
-    """Whether this list has the user's name, letter for letter, or the e-mail, in any case."""
-    email = g.identity.email
+    """Whether this list has the user's name, letter for letter, or the e-mail, in any case. If an
+    identity provider signs people in, an entry with `@` is an e-mail only: anybody there may be
+    able to have a `sub` that ends like somebody's e-mail."""
+    email, name = g.identity.email, auth.name_of(g.user)
     has_email = bool(email) and _folded(email) in map(_folded, users)
-    return auth.name_of(g.user) in users or has_email
+    has_name = name in users and not ("@" in name and services().tokens.provider)
+    return has_name or has_email
 
 
 def _folded(email: str) -> bytes:

@@ -13,7 +13,7 @@ from peewee import SQL, ModelSelect, Query
 from peewee import __exception_wrapper__ as peewee_errors  # type: ignore[attr-defined]
 from psycopg.waiting import Ready, Wait
 
-from database.connection import SECOND, Pool
+from database.connection import NO_CONNECTION, SECOND, Pool
 from database.deadline import remaining
 from database.failures import Unavailable
 from settings import SettingError
@@ -33,7 +33,7 @@ PATIENCE = " ".join(
         "target_session_attrs=read-write",
     )
 )
-CONNECT_TIMEOUT = 5  # seconds
+CONNECT_TIMEOUT, LEAST_TIMEOUT = 5, 2  # seconds
 # What a keeper asks seems so dear that it would be compiled each time. A transaction whose host has
 # vanished in the middle of it holds its rows for as long as TCP knows nothing of that, two hours by
 # default; and the limit of an idle transaction counts only behind the Sync of a pipeline. By its
@@ -117,9 +117,11 @@ class Connection(psycopg.Connection):
 
 class Adapter(peewee.Psycopg3Adapter):
     def connect(self, db: "PostgreSQL", **options: Any) -> Connection:
-        # Of several hosts, one is tried after the other.
+        # Of several hosts, one is tried after the other. libpq waits for two seconds at least.
         each = remaining() / (options.get("host", "").count(",") + 1)
-        options["connect_timeout"] = max(2, int(min(each, options["connect_timeout"])))
+        if each < LEAST_TIMEOUT:
+            raise Unavailable(NO_CONNECTION)
+        options["connect_timeout"] = int(min(each, options["connect_timeout"]))
         connection = Connection.connect(PATIENCE, dbname=db.database, autocommit=True, **options)
         if _is_server_itself(connection):
             connection.execute(SESSION)

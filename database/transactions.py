@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import math
 import random
 import threading
 import time
@@ -102,5 +103,5 @@ def check() -> None:
         db.check()
     now = time.monotonic()
     is_stuck = any(since < now - STUCK for since in list(_begun.values()))
-    if is_stuck or _failed.get("at", 0) > now - STUCK - 2:
+    if is_stuck or _failed.get("at", -math.inf) > now - STUCK - 2:
         raise Unavailable("what is to be written does not end, or failed")

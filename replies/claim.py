@@ -91,7 +91,7 @@ class ReplyRequest:
         else:
             session, draft, message = self._ask(now)
         if self.key:
-            self.key.remember(draft.turn, now)
+            self.key.remember(session.id, draft.turn.id, now)
         begins_session = self.new is not None and not earlier
         self._doubtful = self._in_doubt(session, draft, message, begins_session)
         return Claimed(draft, is_new=True, begins_session=begins_session)

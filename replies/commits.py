@@ -283,8 +283,9 @@ def find_orphans(alive: set[str]) -> list[Orphan]:
         if not is_dead and writer:
             alive.add(writer)
     if orphans:
-        # Where nobody can write, they are not told of: their writers may be waiting, too, to renew
-        # the leases.
+        # If nobody can write, they are not told of: their writers may be waiting, too, to renew the
+        # leases. A full disk takes SQLite's transactions as long as they are empty.
+        db.check()
         _hold_alone({orphan.turn_id for orphan in orphans})
     return orphans
 

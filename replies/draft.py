@@ -24,6 +24,8 @@ class Draft:
     has_pieces: bool = True  # some of its text may be stored in pieces
     # The tokens that row and ledger may have besides, by a commit whose answer did not come.
     offered: Tokens | None = None
+    # Nothing has come since it was continued: the provider, or this server, has refused the model.
+    is_refused: bool = False
 
     @classmethod
     def of(cls, turn: Turn, **columns: Any) -> Self:
@@ -81,9 +83,10 @@ class Draft:
         """The tokens that the ledger has not counted yet."""
         turn = self.turn
         tokens = [(turn.usage[name] or 0) - (self.counted[name] or 0) for name in TOKENS]
-        # Any user may name what no provider knows: such a name is not kept, or measured.
+        # Any user may name what no provider knows: such a name is not kept, or measured. What an
+        # imported reply has used says nothing of its name.
         is_unknown = turn.error_status == 400 and not any(turn.usage.values())
-        model = OTHER if is_unknown else self.model
+        model = OTHER if is_unknown or self.is_refused else self.model
         session = turn.session
         return Entry(turn.id, session.owner, session.updated_at, model, tokens)
 

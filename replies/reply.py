@@ -184,6 +184,7 @@ class Reply(Feed):
         in_vain = has_nothing_new and outcome["status"] != IN_PROGRESS
         if in_vain and outcome["status"] != INTERRUPTED:
             self.failure = _told_of_in_vain(outcome)
+            self.draft.is_refused = outcome["error_status"] == 400
         if in_vain or (outcome["status"] == FAILED and 0 < len(content) == self.start):
             outcome = self.draft.fallback()  # nothing has come that was not there before
         outcome = outcome | {"search_text": normalize(content), "uncounted": -len(content.encode())}

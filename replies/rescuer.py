@@ -79,8 +79,9 @@ class Rescuer:
     def rescue(self, until: float) -> None:
         """Take over, or end, what others have left. What is not taken over by that time waits for
         the next look."""
-        due = self._orphans.look(commits.find_orphans(self._alive))
-        for orphan in dict.fromkeys([*self._unanswered, *due.to_take_over]):
+        found = commits.find_orphans(self._alive)
+        due = self._orphans.look(found)
+        for orphan in dict.fromkeys([*self._taken(found), *due.to_take_over]):
             if self._clock() >= until:
                 break
             with contained("an orphan is not taken over"):
@@ -91,9 +92,26 @@ class Rescuer:
             do_for_all(self._end, some, lambda _, bug: tell_bug("an orphan is not ended", bug))
             self._store()
 
+    def _taken(self, found: Sequence[Orphan]) -> list[Orphan]:
+        """Those that this process has taken over without an answer, as it is seen now: otherwise
+        nobody would write them until their new leases lapse. Those of which it is not seen, and
+        that are orphans still, may be taken over by a commit that comes late, or have to be looked
+        at anew: the database was away, and their writers may be waiting to renew the leases."""
+        if not self._unanswered:
+            return []
+        news = commits.read_news({orphan.turn_id: None for orphan in self._unanswered})
+        taken = [
+            orphan
+            for orphan, fence in self._unanswered.items()
+            if orphan.turn_id in news and news[orphan.turn_id].fence == fence
+        ]
+        known = {*taken, *found}
+        self._unanswered = {each: f for each, f in self._unanswered.items() if each in known}
+        return taken
+
     def _take(self, orphan: Orphan) -> bool:
-        """Take it over, again with the same fence where that was not answered: else nobody would
-        write it until its new lease lapses, and one death would count as two."""
+        """Take it over, again with the same fence if that was not answered: otherwise one death
+        would count as two."""
         fence = self._unanswered.pop(orphan, None) or secrets.randbits(63)
         try:
             return self._take_over(orphan, fence)

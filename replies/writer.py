@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from database import Unavailable, connected
+from limits import BUSY
 from llm import Catalog, UnknownModel
 from models import COMPLETE, FAILED, INTERRUPTED, Missing, outcome_of
 from providers.base import RETRY_PAUSES, pause
@@ -64,6 +65,8 @@ class Writer:
             return outcome_of(FAILED, *error.told)
         if isinstance(error, Unavailable):
             return outcome_of(FAILED, 503, "The database did not answer. Ask again.")
+        if isinstance(error, MemoryError):
+            return outcome_of(FAILED, 503, BUSY)
         return BROKEN
 
     def _answer(self) -> Iterator[str]:

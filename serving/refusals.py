@@ -7,7 +7,7 @@ from gunicorn.http import errors as http
 from werkzeug.exceptions import RequestTimeout
 
 from api import errors
-from limits import Overloaded
+from limits import BUSY, Overloaded
 from logs import log
 
 # The status, by the class of what was raised, or by the next one that it is derived from.
@@ -22,6 +22,7 @@ STATUSES: dict[type, int] = {
     http.InvalidResponseHeaderName: 500,
     RequestTimeout: 408,
     Overloaded: 503,
+    MemoryError: 503,
     BaseException: 500,
 }
 # What a client is told who has no X-Request-ID.
@@ -32,6 +33,7 @@ SENTENCES = errors.SENTENCES | {
     417: "Leave the header Expect out.",
     431: "Shorten the headers.",
     500: "The server failed. Ask again.",
+    503: BUSY,
     501: "Send the body plain, or chunked.",
 }
 COMMON = (408, 503)  # many may come at a time
@@ -54,13 +56,11 @@ def refusal(error: BaseException) -> bytes:
         "Content-Type: application/json",
         f"Content-Length: {len(body)}",
     ]
-    if isinstance(error, Overloaded):
-        lines.append(f"Retry-After: {error.retry_after}")
+    if status == 503:
+        lines.append(f"Retry-After: {Overloaded().retry_after}")
     return ("\r\n".join(lines) + "\r\n\r\n" + body).encode()
 
 
 def _sentence(status: int, error: BaseException) -> str:
     """What to do about it."""
-    if isinstance(error, Overloaded):
-        return error.description
-    return SENTENCES[status]
+    return error.description if isinstance(error, Overloaded) else SENTENCES[status]

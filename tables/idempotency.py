@@ -6,14 +6,14 @@ import hashlib
 import hmac
 import uuid
 
-from peewee import BigIntegerField, CompositeKey, Model, TextField, UUIDField
+from peewee import BigIntegerField, CompositeKey, TextField, UUIDField
 from werkzeug.exceptions import UnprocessableEntity
 
 from database import SECOND, SchemaVersion, db
 
 KEY_TTL = 24 * 3600 * SECOND
 CLAIM = 30 * SECOND  # within which a known key is claimed: nobody waits longer for the database
-NO_SESSION = uuid.UUID(int=0)
+NO_SESSION, NO_TURN = uuid.UUID(int=0), 0
 
 
 @functools.cache
@@ -71,11 +71,12 @@ class IdempotencyKey(db.Model):
             )
         return known
 
-    def remember(self, reply: Model, now: int) -> None:
-        """Store the key for this reply, or this reply for the key that is stored."""
+    def remember(self, session_id: uuid.UUID, turn_id: int, now: int) -> None:
+        """Store the key for this reply, or this reply for the key that is stored. (A fork has no
+        reply, but the turn NO_TURN.)"""
         row = self.__data__ | {
-            "session_id": reply.session_id,
-            "turn_id": reply.id,
+            "session_id": session_id,
+            "turn_id": turn_id,
             "created_at": now,
         }
         db.send(
@@ -91,8 +92,10 @@ class IdempotencyKey(db.Model):
 
     @classmethod
     def let_go(cls, owner: str, session_id: uuid.UUID) -> None:
-        """Of a session that is deleted keep only under which key it was created, and by whom: sent
-        again, the key creates no other one."""
+        """Of a session that is deleted keep only under which key it was created, or forked, and by
+        whom: sent again, the key creates no other one."""
         of_session = cls.owner == owner, cls.session_id == session_id
-        db.send(cls.delete().where(*of_session, ~cls.path.endswith("/sessions")))
-        db.send(cls.update(fingerprint="", session_id=NO_SESSION, turn_id=0).where(*of_session))
+        creates = cls.path.endswith("/sessions") | cls.path.endswith("/fork")
+        db.send(cls.delete().where(*of_session, ~creates))
+        kept = {"fingerprint": "", "session_id": NO_SESSION, "turn_id": NO_TURN}
+        db.send(cls.update(kept).where(*of_session))

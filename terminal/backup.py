@@ -10,6 +10,7 @@ import pathlib
 import shutil
 import sqlite3
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
@@ -25,6 +26,7 @@ from terminal.commands import own_settings
 from upkeep.migrations import MIGRATIONS
 
 DATABASE = "parley.db"
+PART = ".parley-part-"  # what the name of a backup begins with that is not whole yet
 USUAL = "On PostgreSQL, pg_dump and pg_restore do it; docs/operating.md has the commands."
 
 
@@ -58,7 +60,8 @@ def backup_command(folder: pathlib.Path) -> None:
     with told_as("Nothing was saved", place.database):
         place.database.stat()  # raises FileNotFoundError: SQLite would make it
         folder.parent.mkdir(parents=True, exist_ok=True)
-        part = pathlib.Path(tempfile.mkdtemp(prefix=".part-", dir=folder.parent))
+        remove_left_overs(folder.parent)
+        part = pathlib.Path(tempfile.mkdtemp(prefix=PART, dir=folder.parent))
         try:
             contents = save(place, part)
             part.rename(folder)
@@ -117,6 +120,13 @@ def whose_if_seen(path: pathlib.Path) -> str:
         return f"{whose(str(path))}."
     except OSError:  # not even that is shown
         return "Run it as the user who runs the service."
+
+
+def remove_left_overs(parent: pathlib.Path) -> None:
+    """Remove what killed backups have left there: the folders of those that began a day ago."""
+    for folder in parent.glob(f"{PART}*"):
+        if folder.stat().st_mtime < time.time() - 24 * 3600:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def check_owner(folder: pathlib.Path) -> None:

@@ -125,7 +125,8 @@ def announce(app: Flask, listeners: list[str], prefix: str) -> None:
                 "every user of this machine may open %s, and be any user: close its folder to them",
                 listener,
             )
-    show_link(app, addresses[0])
+    if addresses:  # with --reuse-port, each worker has listeners of its own
+        show_link(app, addresses[0])
 
 
 def is_open_to_all(address: str) -> bool:

@@ -41,6 +41,7 @@ ODD = {
     "a password": ({"jwks_uri": "https://a:b@id.example.com/keys"}, "its jwks_uri"),
     "more of a policy": ({"token_endpoint": "https://a;script-src *"}, "its token_endpoint"),
     "two sources": ({"token_endpoint": "https://a https://b"}, "its token_endpoint"),
+    "keys on this machine": ({"jwks_uri": "http://127.0.0.1:9/keys"}, "its jwks_uri is no https"),
     "a port that is none": ({"jwks_uri": "https://a:99999/"}, "its jwks_uri"),
 }
 

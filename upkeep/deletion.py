@@ -12,12 +12,13 @@ from peewee import SQL, Expression, Field, Model, Tuple
 
 import processes
 from database import SECOND, Unavailable, connected, db, limit_time, transaction
-from models import Session, Turn
+from models import INTERRUPTED, Session, Turn
 from replies.draft import Draft
 from tables.idempotency import CLAIM, KEY_TTL, IdempotencyKey
 from tables.ledger import LONGEST_WINDOW, RateLimitHit, Usage
 
 LONGEST_WRITE = 3600 * SECOND  # of an import, or a fork
+IMPORTS_PATIENCE = 300  # seconds for which `forget` waits for those in progress
 FIRST_STEP = 100  # rows
 STEP = 0.05  # seconds for which a step may hold up other writers, without its commit
 STEP_SIZE = 4 * 2**20  # bytes of text that one step deletes
@@ -145,11 +146,10 @@ def forget(owner: str) -> int | None:
     """Delete everything of an owner, but keep the sums of what was used, without the name. Returns
     how many sessions there were, or None if nothing was stored."""
     sweep()  # what a process has left may be this owner's
-    with connected():
-        ids = [session.id for session in Session.select(Session.id).where(Session.owner == owner)]
-    for session_id in ids:
-        delete_session(session_id)
-    found = bool(ids)
+    count = _delete_all_of(owner)
+    _wait_for_imports()
+    count += _delete_all_of(owner)
+    found = bool(count)
     with connected():
         for table in (RateLimitHit, IdempotencyKey):
             deletion = table.delete().where(table.owner == owner)
@@ -160,7 +160,29 @@ def forget(owner: str) -> int | None:
             time.sleep(1)
             limit_time()
         db.discard()  # on SQLite, the last process to close the file leaves no others beside it
-    return len(ids) if found else None
+    return count if found else None
+
+
+def _delete_all_of(owner: str) -> int:
+    """Delete all sessions of an owner; returns how many there were."""
+    with connected():
+        ids = [session.id for session in Session.select(Session.id).where(Session.owner == owner)]
+    for session_id in ids:
+        delete_session(session_id)
+    return len(ids)
+
+
+def _wait_for_imports() -> None:
+    """Wait until the imports and forks that are being written now are their owners', or gone."""
+    is_nobodys = Session.owner == "", ~Session.writer.is_null()
+    with connected():
+        ids = [row.id for row in Session.select(Session.id).where(*is_nobodys)]
+    until = time.monotonic() + IMPORTS_PATIENCE
+    while ids and time.monotonic() < until:
+        time.sleep(1)
+        with connected():
+            left = Session.select(Session.id).where(Session.id.in_(ids), *is_nobodys)
+            ids = [row.id for row in left]
 
 
 def _even_on_full_disk(delete: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
@@ -198,7 +220,8 @@ def _end_reply_in_progress(session_id: uuid.UUID) -> None:
     draft = Draft.of(turn)
     if turn.is_lost():
         draft.estimate_rest()
-    Usage.add([draft.entry_of_end()])
+    # Also if nothing has come yet since a person had it continued.
+    Usage.add([draft.entry()._replace(outcome=INTERRUPTED)])
     Turn.delete().where(Turn.id == turn.id).execute()
 
 

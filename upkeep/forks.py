@@ -11,6 +11,7 @@ from database import connected, db, transaction
 from models import IN_PROGRESS, LONGEST_PAGE, PREVIEW, Missing, Refused, Session, Turn
 from replies.claim import count_request, new_turn_id
 from tables import given
+from tables.idempotency import NO_TURN, IdempotencyKey
 from upkeep import copies, storage
 
 KEPT = (
@@ -34,16 +35,50 @@ class _Source(NamedTuple):
     size: int  # bytes
 
 
+class _IsKnown(Exception):
+    """The key has made this session already."""
+
+    def __init__(self, session_id: uuid.UUID) -> None:
+        super().__init__()
+        self.session_id = session_id
+
+
 def fork(
     owner: str,
     session_id: uuid.UUID,
     turn_id: str | None,
     storage_limit: int,
     rate_limit: tuple[int, int] | None,
+    key: IdempotencyKey | None = None,
 ) -> Session:
     """A new session of the owner with the turns that are shown up to and including this one, or
-    all. Raises Missing if there is no such turn; Refused if it is being written, the copy is too
-    long, a limit is reached, or the session changes meanwhile."""
+    all; if the key is known, the one that it has made. Raises Missing if there is no such turn, or
+    that session was deleted; Refused if the turn is being written, the copy is too long, a limit is
+    reached, or the session changes meanwhile; UnprocessableEntity if the key came with another
+    body."""
+    try:
+        with connected():
+            _refuse_known(key)
+        return _fork(owner, session_id, turn_id, storage_limit, rate_limit, key)
+    except _IsKnown as known:
+        with connected():
+            return Session.get_owned(owner, known.session_id)
+
+
+def _refuse_known(key: IdempotencyKey | None) -> None:
+    """Raises _IsKnown if the key has made a session."""
+    if key and (known := key.known(db.now())):
+        raise _IsKnown(known.session_id)
+
+
+def _fork(
+    owner: str,
+    session_id: uuid.UUID,
+    turn_id: str | None,
+    storage_limit: int,
+    rate_limit: tuple[int, int] | None,
+    key: IdempotencyKey | None,
+) -> Session:
     with connected():
         original = Session.get_owned(owner, session_id)
         sources = _up_to(turn_id, _shown(original))
@@ -58,7 +93,7 @@ def fork(
     if rate_limit:
         with connected():
             _count(owner, rate_limit, session.id)
-    settle = functools.partial(_settle, session, original.trim, ids)
+    settle = functools.partial(_settle, session, original.trim, ids, key)
     return copies.write(owner, session, steps, size, settle)
 
 
@@ -123,8 +158,14 @@ def _hold(original: Session) -> None:
         raise Refused("The session was changed meanwhile. Ask again.", retry_after=1)
 
 
-def _settle(session: Session, trim: int | None, ids: dict[int, int]) -> dict[str, Any]:
-    """The preview of the copy, and where its model's memory begins."""
+def _settle(
+    session: Session, trim: int | None, ids: dict[int, int], key: IdempotencyKey | None
+) -> dict[str, Any]:
+    """The preview of the copy, and where its model's memory begins. Raises _IsKnown if another
+    request with this key was faster."""
+    _refuse_known(key)
+    if key:
+        key.remember(session.id, NO_TURN, db.now())
     has_text = Turn.session == session, Turn.content != ""
     texts = Turn.select(fn.SUBSTR(Turn.content, 1, PREVIEW)).where(*has_text)
     return {

@@ -8,6 +8,7 @@ const PACKED_PIECE = 2 ** 15;
 const LARGEST = 2 ** 24; // bytes of a conversation
 const DEEPEST = 200; // levels that one is nested; theirs have some ten
 const FOLD = 200; // times as much as is packed that may come out of a ZIP; text has some ten
+const MOST_MEMBERS = 1000; // that hold conversations, as `flask import` takes
 const DIRECTORY = 2 ** 25; // bytes of a ZIP's list of its members, that is some 300,000 of them
 
 /** What is wrong with a file, in a sentence. It is not read on. */
@@ -252,6 +253,9 @@ async function readDirectory(file) {
     at += 46 + ofName + ofExtra + ofComment;
   }
   if (!members.length) throw new Fault("There is no conversations.json in this ZIP.");
+  if (members.length > MOST_MEMBERS) {
+    throw new Fault(`This ZIP has more than ${MOST_MEMBERS} files of conversations.`);
+  }
   return members.toSorted((one, other) => (one.name < other.name ? -1 : 1));
 }
 

@@ -6,7 +6,7 @@ import uuid
 
 import pytest
 
-from client import wait_for_status, wait_until
+from client import at_once, wait_for_status, wait_until
 from exports import imported, turns_of
 from provider import fails, reply, status
 
@@ -166,6 +166,35 @@ def test_refuses_a_turn_that_is_not_shown_here(someone, bob, provider):
     assert bob.post(path).status_code == 404
     assert someone.post(f"/sessions/{uuid.uuid4()}/fork").status_code == 404
     assert len(someone.get("/sessions").json()["data"]) == 2
+
+
+def test_a_key_forks_once(someone, provider):
+    session = conversation(someone, provider)
+    path = f"/sessions/{session['id']}/fork"
+    turn = {"turn": someone.turns(session)[1]["id"]}
+    first = someone.post(path, turn, Idempotency_Key="k")
+    assert first.status_code == 201
+    someone.post(f"/sessions/{session['id']}/messages", {"content": "More"})
+    again = someone.post(path, turn, Idempotency_Key="k")
+    assert (again.status_code, again.json()) == (201, first.json())
+    assert again.headers["Location"] == first.headers["Location"]
+    assert someone.post(path, Idempotency_Key="k").status_code == 422
+    other = someone.post(path, turn, Idempotency_Key="k-2")
+    assert other.status_code == 201 and other.json()["id"] != first.json()["id"]
+    assert len(someone.get("/sessions").json()["data"]) == 3
+    someone.delete(first.headers["Location"])
+    assert someone.post(path, turn, Idempotency_Key="k").status_code == 404
+
+
+def test_a_key_that_is_sent_twice_at_once_forks_once(start, settings, provider):
+    """By any of two processes, of which each makes one fork of a user at a time."""
+    alice = start(**settings).client()
+    session = conversation(alice, provider)
+    path = f"/sessions/{session['id']}/fork"
+    told = at_once(8, lambda number: alice.post(path, Idempotency_Key="k"))
+    assert {answer.status_code for answer in told} <= {201, 503}
+    assert len({answer.json()["id"] for answer in told if answer.status_code == 201}) == 1
+    assert len(alice.get("/sessions").json()["data"]) == 2
 
 
 def test_a_fork_has_at_most_eight_megabytes(someone):

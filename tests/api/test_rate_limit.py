@@ -5,6 +5,7 @@ import time
 
 from client import at_once
 from provider import reply
+from raw_tables import tables_of
 
 
 def test_a_cancelled_reply_counts_as_made(alice, provider):
@@ -55,6 +56,25 @@ def test_the_window_of_the_limit_slides_and_keys_are_looked_up_first(start, prov
     assert alice.post("/sessions", {"content": "Hello"}, Idempotency_Key="k").json() == first.json()
     time.sleep(1)
     assert alice.post("/sessions", {"content": "Hello"}).status_code == 201
+
+
+def test_a_clock_that_was_ahead_locks_nobody_out(start, settings):
+    alice = start(**settings, RATE_LIMIT="2/minute").client()
+    alice.create(), alice.create()
+    assert alice.post("/sessions", {"content": "Hello"}).status_code == 429
+    with tables_of(settings["DATABASE_URL"]) as tables:
+        tables.rows("UPDATE asked SET at = at + ?", 86_400_000_000)  # a day
+    assert alice.post("/sessions", {"content": "Hello"}).status_code == 201
+
+
+def test_a_fork_and_the_first_reply_in_it_count_once(start, settings):
+    alice = start(**settings, RATE_LIMIT="3/minute").client()
+    session = alice.create()
+    fork = alice.post(f"/sessions/{session['id']}/fork").json()
+    path = f"/sessions/{fork['id']}/messages"
+    told = [alice.post(path, {"content": "More"}).status_code for _ in range(3)]
+    assert told == [201, 201, 429]
+    assert alice.post(f"/sessions/{session['id']}/fork").status_code == 429
 
 
 def test_counts_a_large_limit_at_once(start, new_database, provider):

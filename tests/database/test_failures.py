@@ -9,6 +9,7 @@ import pytest
 from client import SECRET
 from product import ROOT
 from raw_tables import tables_of
+from stepped import run_stepped
 
 # By the code of the driver
 
@@ -185,3 +186,32 @@ def test_a_transaction_that_postgresql_gives_up_is_tried_again(settings, code):
     command = [sys.executable, "-c", GIVEN_UP, settings["DATABASE_URL"], RAISED.format(code)]
     told = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert told.stdout == "done after 2 tries\n", told.stderr
+
+
+@pytest.mark.parametrize("engine", ["postgresql"], indirect=True)
+def test_a_connection_that_could_not_come_in_time_is_not_begun(new_database):
+    """libpq waits for two seconds at least, which a request may not have left."""
+    script = """
+import time
+from database import limit_time
+limit_time(1.5)
+began = time.monotonic()
+try:
+    with db.connection_context():
+        told = "connected"
+except Unavailable:
+    told = "unavailable"
+print(json.dumps([told, time.monotonic() - began < 1]))
+"""
+    assert run_stepped(script, DATABASE_URL=new_database()) == ["unavailable", True]
+
+
+def test_a_machine_that_has_just_started_is_well(new_database):
+    """Its monotonic clock is near zero."""
+    script = """
+import types
+import database, database.transactions
+database.transactions.time = types.SimpleNamespace(monotonic=lambda: 1.0)
+print(json.dumps(database.check()))
+"""
+    assert run_stepped(script, DATABASE_URL=new_database()) is None

@@ -32,9 +32,10 @@ def plant(place, name, when):
     setattr(place, name, faulty)
 
 def plant_all():
-    import models, replies.commits, replies.keeper, replies.reply, replies.titles, upkeep.deletion
+    import api.receive, models, replies.commits, replies.keeper, replies.reply, replies.titles, upkeep.deletion
     from providers.conversation import Continuation
     {
+        "request": lambda: plant(api.receive, "local_title", lambda message: "bad" in message),
         "handler": lambda: plant(models.Session, "page", lambda owner, *_: "alice" in owner),
         "writer": lambda: plant(Continuation, "add", lambda self, text: "bad" in text),
         "end": lambda: plant(replies.reply, "normalize", lambda text, **_: "bad" in text),
@@ -56,6 +57,7 @@ def plant_all():
 
 
 # One of each, since what a file or a socket raises might be taken for an outage.
+NO_MEMORY = "MemoryError()"
 BUG, NO_FILE, BAD_DISK = (
     "ValueError('secret')",
     "FileNotFoundError(2, 'secret')",
@@ -189,6 +191,20 @@ def test_a_bug_in_what_is_done_besides_costs_no_reply(planted, provider, place, 
     gate.set()
     assert wait_for_status(alice, session, "complete")["content"] == "Half and half."
     assert server.output().count(" ERROR ") < 10
+
+
+def test_a_request_that_finds_no_memory_is_to_come_back(planted):
+    server = planted("request", NO_MEMORY)
+    refused = server.client(ALICE).post("/sessions", {"content": "bad"})
+    assert (refused.status_code, refused.headers["Retry-After"]) == (503, "5")
+    assert "too much to do" in refused.json()["errors"][0]["detail"]
+    assert server.client(ALICE).create("Hello")
+
+
+def test_a_reply_that_finds_no_memory_failed_for_now(planted, provider):
+    provider.script = [reply("bad ", "text")]
+    failed = planted("writer", NO_MEMORY).client(ALICE).post("/sessions", {"content": "Hello"})
+    assert failed.status_code == 503 and failed.headers["Retry-After"]
 
 
 # What the database itself finds wrong

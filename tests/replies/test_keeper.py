@@ -3,6 +3,8 @@
 Modules: `replies/keeping.py`.
 """
 
+import pytest
+
 from provider import reply
 from stepped import run_stepped
 
@@ -294,3 +296,69 @@ with db.connection_context():
 
 def test_followers_in_another_process_get_the_pieces_in_their_order(new_database):
     assert run_stepped(UNORDERED, DATABASE_URL=new_database()) == "e two three"
+
+
+ON_A_FULL_DISK = """
+import collections, database.sqlite
+from models import Turn
+disk = collections.namedtuple("disk", "free")
+with db.connection_context():
+    begin()
+    Turn.update(lease_until=1, writer="elsewhere/1/1").execute()
+    told = [len(commits.find_orphans(set()))]
+    database.sqlite.shutil.disk_usage = lambda path: disk(0)
+    try:
+        commits.find_orphans(set())
+    except Unavailable:
+        told.append("unavailable")
+    print(json.dumps(told))
+"""
+
+
+@pytest.mark.parametrize("engine", ["sqlite"], indirect=True)
+def test_nobody_takes_a_reply_over_while_the_disk_is_full(new_database):
+    """SQLite takes empty transactions all the same. The reply's writer is waiting for room, too."""
+    assert run_stepped(ON_A_FULL_DISK, DATABASE_URL=new_database()) == [1, "unavailable"]
+
+
+RETAKEN = """
+from replies.commits import Orphan
+from replies.rescuer import Rescuer
+from models import Turn
+asked = []
+
+def take_over(orphan, fence):
+    asked.append(fence)
+    if len(asked) == 1:
+        if came_through:
+            commits.take_over(orphan.turn_id, orphan.lease, 2, fence)
+        raise Unavailable
+    return True
+
+told = []
+for came_through in (False, True):
+    asked.clear()
+    with db.connection_context():
+        begin()
+        last = Turn.select().order_by(Turn.id.desc()).first()
+        Turn.update(status="complete").where(Turn.id != last.id).execute()
+        Turn.update(lease_until=1, writer="elsewhere/1/1").where(Turn.id == last.id).execute()
+        rescuer = Rescuer(2, take_over, lambda: None)
+        looks = 0
+        while len(asked) < 2:
+            try:
+                rescuer.rescue(until=float("inf"))
+            except Unavailable:
+                rescuer.forget()
+                looks = 0
+            looks += 1
+        told.append([looks - 1, asked[0] == asked[1]])
+print(json.dumps(told))
+"""
+
+
+def test_a_takeover_that_failed_is_tried_again_after_seven_looks_and_one_that_came_through_at_once(
+    new_database,
+):
+    """The writer of the reply may have been waiting for the database, too, to renew its lease."""
+    assert run_stepped(RETAKEN, DATABASE_URL=new_database()) == [[7, True], [1, True]]

@@ -32,9 +32,10 @@ class Issuer:
         }
         yield from answers.get(request.path, status(404))(request)
 
-    def token(self, subject=ALICE, typ="JWT", **claims):
-        """An ID token; a claim of None is left out."""
-        named = {"iss": self.url, "aud": CLIENT_ID} | claims
+    def token(self, subject=ALICE, typ="JWT", also=(), **claims):
+        """An ID token, with the `typ` in its header; a claim of None is left out. `also` are claims
+        that have names of arguments here."""
+        named = {"iss": self.url, "aud": CLIENT_ID} | claims | dict(also)
         return make_token(subject, RSA, "RS256", {"kid": "1", "typ": typ}, **named)
 
     def asked(self, path=DISCOVERY):

@@ -5,6 +5,7 @@ import threading
 import pytest
 
 from client import ALICE, BOB, wait_for_status, wait_until
+from exports import imported, turns_of
 from ledgers import METRICS, counts_of, day, metrics_of, usage_of, use
 from provider import cut, event, fails, reply, silence, status, thought
 from raw_tables import tables_of
@@ -200,6 +201,41 @@ def test_cancelled_before_the_first_word_it_has_cost_what_was_sent(someone, prov
     provider.wait_for_request()
     assert someone.post(f"/sessions/{session['id']}/cancel").status_code == 200
     wait_until(lambda: counts_of(someone) == {"m-1": (1, 0, 0, 0, 2)})
+
+
+def test_a_reply_that_was_continued_and_deleted_before_a_word_is_interrupted(
+    start, settings, provider
+):
+    server = start(**settings, METRICS_TOKEN=METRICS)
+    alice = server.client()
+    turns = turns_of("Hello", "Half")
+    turns[1] |= {"status": "interrupted", "model": "m-1"}
+    session = imported(alice, turns=turns)
+    provider.script = [silence(threading.Event())]
+    path = f"/sessions/{session['id']}"
+    alice.post(path + "/continue", Prefer="respond-async")
+    provider.wait_for_request()
+    alice.delete(path)
+    counted = metrics_of(server)
+    assert counted[("parley_replies_total", "interrupted", "m-1")] == 1
+    assert counted[("parley_replies_total", "failed", "m-1")] == 0
+
+
+@pytest.mark.parametrize("models", ["", "m-1"])
+def test_a_model_that_an_import_has_made_up_is_not_measured(start, settings, provider, models):
+    """If its reply is continued, the provider refuses it, or this server does."""
+    provider.script = [
+        status(404, {"error": {"message": "no such model", "code": "model_not_found"}})
+    ]
+    server = start(**settings, METRICS_TOKEN=METRICS, MODELS=models)
+    alice = server.client()
+    usage = {"input_tokens": 5, "output_tokens": 7, "cached_tokens": 0}
+    turns = turns_of("Hello", "Half")
+    turns[1] |= {"model": "made-up/1", "status": "interrupted", "usage": usage}
+    session = imported(alice, turns=turns)
+    assert alice.post(f"/sessions/{session['id']}/continue").status_code == 400
+    measured = {name[-1] for name in metrics_of(server) if name[0] == "parley_replies_total"}
+    assert measured == {"other"}
 
 
 def test_deleted_while_it_is_written_it_is_counted(someone, provider):
