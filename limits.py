@@ -27,9 +27,10 @@ IMPORTS = 2  # imports and forks at a time; of one user, one
 EXPORTS = 4  # pages of exports that are made at a time; of one user, two
 STRANGERS = 16  # who wait for an identity provider, to know how to sign in
 DOCUMENTS = 2  # answers in pieces that are made of the database; of one user, one
-# Requests of one user that are answered at a time: so many that only read, and so many others. Both
-# together leave others a part of a process's connections to the database.
-OF_ONE_USER = 3
+# Requests of one user that are answered at a time: so many that only read, so many deletions, and so
+# many others. Together they leave others a part of a process's connections to the database.
+OF_ONE_USER = {"GET": 3, "DELETE": 1}
+OTHERS_OF_ONE_USER = 3
 THREAD_TTL = 60  # seconds
 
 
@@ -133,20 +134,22 @@ class Line:
 
 
 class Lines:
-    """Two lines for each user, of requests that only read and of others: to read does not wait for
-    a database that takes no writes."""
+    """Three lines for each user: of requests that only read, since these need not wait for a
+    database that takes no writes; of deletions, which people send by the dozen; and of others."""
 
-    def __init__(self, at_a_time: int, most_waiting: int) -> None:
-        self.at_a_time, self.most_waiting = at_a_time, most_waiting
+    def __init__(self, most_waiting: int) -> None:
+        self.most_waiting = most_waiting
         self._lock = threading.Lock()
         # Those of users with no request are forgotten.
-        self._of: weakref.WeakValueDictionary[tuple[str, bool], Line]
+        self._of: weakref.WeakValueDictionary[tuple[str, str], Line]
         self._of = weakref.WeakValueDictionary()
 
-    def of(self, user: str, reads: bool) -> Line:
-        """A line of a user, for as long as somebody holds it."""
+    def of(self, user: str, method: str) -> Line:
+        """The line of a user for requests of this method, for as long as somebody holds it."""
+        kind = method if method in OF_ONE_USER else ""
+        at_a_time = OF_ONE_USER.get(method, OTHERS_OF_ONE_USER)
         with self._lock:
-            return self._of.setdefault((user, reads), Line(self.at_a_time, self.most_waiting))
+            return self._of.setdefault((user, kind), Line(at_a_time, self.most_waiting))
 
 
 class Slot:

@@ -159,7 +159,7 @@ def read_body() -> None:
 
 def stand_in_line() -> None:
     """Wait while too many requests of this user are being answered. Raises Overloaded."""
-    line = services().lines.of(g.user, reads=request.method == "GET")
+    line = services().lines.of(g.user, request.method)
     if not line.places.acquire(blocking=False):
         if not line.room.acquire(blocking=False):
             raise limits.Overloaded

@@ -12,7 +12,6 @@ from limits import (
     HELD,
     IMPORTS,
     IN_LINE,
-    OF_ONE_USER,
     SEARCHES,
     STRANGERS,
     STREAMS,
@@ -32,7 +31,7 @@ class Services:
     static_files: StaticFiles
     sweeper: Sweeper
     held: Bulkhead = dataclasses.field(default_factory=lambda: Bulkhead(HELD))  # requests that wait
-    lines: Lines = dataclasses.field(default_factory=lambda: Lines(OF_ONE_USER, IN_LINE))
+    lines: Lines = dataclasses.field(default_factory=lambda: Lines(IN_LINE))
     streams: Bulkhead = dataclasses.field(default_factory=lambda: Bulkhead(STREAMS))
     searches: Bulkhead = dataclasses.field(default_factory=lambda: Bulkhead(SEARCHES))
     imports: Bulkhead = dataclasses.field(default_factory=lambda: Bulkhead(IMPORTS))  # and forks

@@ -176,6 +176,8 @@ class SQLite(Pool, SqliteDatabase):
         """A file beside the database: an eighth of the free disk, but no more than SQLite may need
         for its log and for moving the log into the database."""
         free = shutil.disk_usage(self.database).free
+        if free < 8 * LEAST_FREE:
+            return
         with contextlib.suppress(OSError):  # it is there already, or the disk is full
             # "x" fails if the file exists. Not zeros, for which some file systems take no room.
             with open(self.database + "-reserve", "xb", opener=_for_owner_only) as file:

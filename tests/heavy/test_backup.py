@@ -7,6 +7,7 @@ import sqlite3
 import stat
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -121,6 +122,28 @@ def test_asks_before_it_replaces_what_is_there(folder, serve, saved, tmp_path):
         with tables_of(f"sqlite:///{folder}/instance/parley.db") as tables:
             assert tables.value("SELECT count(*) FROM session") == left
     assert titles(Client(serve().url, alice.token)) == ["Old"]
+
+
+def test_a_restored_database_begins_its_retention_anew(folder, serve, saved, tmp_path):
+    server, _ = saved
+    server.stop()
+    with tables_of(f"sqlite:///{tmp_path}/saved/parley.db") as tables:
+        tables.rows("UPDATE release SET retention_days = 7, retention_since = 1")
+    assert flask(folder, "restore", "--yes", tmp_path / "saved").returncode == 0
+    with tables_of(f"sqlite:///{folder}/instance/parley.db") as tables:
+        assert tables.rows("SELECT retention_days, retention_since FROM release") == [(7, None)]
+
+
+def test_a_backup_removes_what_killed_ones_left_a_day_ago(folder, serve, tmp_path):
+    serve()
+    for name, age in (("old", 25), ("new", 23)):
+        left = tmp_path / "backups" / f".parley-part-{name}"
+        left.mkdir(parents=True)
+        (left / "parley.db").write_bytes(b"half")
+        then = time.time() - age * 3600
+        os.utime(left, (then, then))
+    assert flask(folder, "backup", tmp_path / "backups" / "today").returncode == 0
+    assert sorted(os.listdir(tmp_path / "backups")) == [".parley-part-new", "today"]
 
 
 @pytest.mark.parametrize("is_there", [True, False])

@@ -1,5 +1,6 @@
 """What is deleted: sessions that nobody used, and all that is stored of a person."""
 
+import concurrent.futures
 import os
 import re
 import threading
@@ -118,6 +119,23 @@ def test_forgets_a_person(start, settings, provider, tables, tmp_path):
     ) and f"Nothing is stored of {ALICE}." in again.stderr
     alice.create()  # who comes back is new
     assert counts_of(alice)["m-1"][0] == 1
+
+
+def test_forgets_what_a_person_was_importing_meanwhile(start, settings, tables, tmp_path):
+    """An import is nobody's until it is whole, and then its owner's."""
+    alice = start(**settings).client()
+    begun, gone = (id_of(tables, alice.create(title)) for title in ("Begun", "Gone"))
+    # As a process of another machine, which may be alive, has it while it is written.
+    writing = "UPDATE session SET owner = '', writer = 'other/1/1', imported_at = ? WHERE id = ?"
+    tables.rows(writing, time.time_ns() // 1000, begun)
+    command = ["forget", "--yes", ALICE]
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        url = settings["DATABASE_URL"]
+        ended = pool.submit(flask, tmp_path, "--app", APP, *command, DATABASE_URL=url)
+        wait_until(lambda: not tables.value("SELECT count(*) FROM session WHERE id = ?", gone))
+        tables.rows("UPDATE session SET owner = ?, writer = NULL WHERE id = ?", ALICE, begun)
+        assert ended.result().stdout.startswith(f"{ALICE} is forgotten, with 2 sessions.")
+    assert tables.value("SELECT count(*) FROM session") == 0
 
 
 def test_asks_before_it_forgets_a_person(start, settings, tmp_path):
