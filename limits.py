@@ -27,8 +27,8 @@ IMPORTS = 2  # imports and forks at a time; of one user, one
 EXPORTS = 4  # pages of exports that are made at a time; of one user, two
 STRANGERS = 16  # who wait for an identity provider, to know how to sign in
 DOCUMENTS = 2  # answers in pieces that are made of the database; of one user, one
-# Requests of one user that are answered at a time: so many that only read, so many deletions, and so
-# many others. Together they leave others a part of a process's connections to the database.
+# Requests of one user that are answered at a time, by their method. Together they leave others a
+# part of a process's connections to the database.
 OF_ONE_USER = {"GET": 3, "DELETE": 1}
 OTHERS_OF_ONE_USER = 3
 THREAD_TTL = 60  # seconds
