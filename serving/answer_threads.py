@@ -58,8 +58,10 @@ class AnswerThreads:
 
     def _answer_reserved(self, connection: Connection) -> None:
         self._local.has_slot = False
-        self._answer(connection)
-        self._reserved.release()
+        try:
+            self._answer(connection)
+        finally:
+            self._reserved.release()
 
     def answer(self, connection: Connection, goes_on: bool = False) -> None:
         if self._queue.empty():

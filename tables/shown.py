@@ -11,7 +11,7 @@ from typing import NamedTuple
 from database import SECOND, db
 from tables import statements
 
-READ_ROWS, READ_SIZE = 64, 2**20  # turns that are read at once, and bytes, where all are wanted
+READ_ROWS, READ_SIZE = 64, 2**20  # turns that are read at once, and bytes, if all are wanted
 OVERHEAD = 400  # bytes of a turn's JSON besides its texts
 LAST = 2**63 - 1  # an id behind all others
 

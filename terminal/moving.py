@@ -79,6 +79,7 @@ def import_command(file: str | None, subject: str | None, everything: str | None
     owner = named(subject)
     open_database()
     settings = own_settings()
+    current_app.config.update(settings)  # import_schema finds its bounds there
     taking = Taking(file, owner, open_catalog(settings), settings["STORAGE_LIMIT"])
     problem = take_all(taking, file, limits.IMPORT_SIZE * settings["MAX_CONTENT_LENGTH"])
     taking.tell(problem)

@@ -20,7 +20,7 @@ from database import db
 
 app.create_app()
 for statement in sys.argv[1:]:
-    database.limit_time(1)
+    database.limit_time(3)  # a connection is not tried for with less than two seconds
     try:
         with db.connection_context(), db.write():
             db.execute_sql(statement).fetchall()
@@ -58,7 +58,7 @@ POSTGRESQL_BUGS = [*BUGS, "SELECT 1 / 0"] + [
 
 POSTGRESQL_OUTAGES = [
     ENDLESS,
-    "SELECT pg_sleep(5)",
+    "SELECT pg_sleep(9)",
     "SELECT pg_terminate_backend(pg_backend_pid())",
 ] + [
     RAISED.format(code)

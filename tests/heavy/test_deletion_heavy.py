@@ -1,4 +1,4 @@
-"""A session of some hundred megabytes is deleted, and nobody waits for it."""
+"""A session of some hundred megabytes is deleted, or many sessions at once, and nobody waits for it."""
 
 import base64
 import contextlib
@@ -8,11 +8,16 @@ import threading
 import time
 
 import psycopg
+import pytest
 
-from client import BOB, wait_until
+import trouble
+from client import BOB, at_once, wait_until
+from exports import imported, turns_of
+from needs import lacks_strace
 from others import others_at_work
 from provider import reply
-from together import are_in_time
+from stalls import stalled
+from together import are_in_time, on_sqlite
 
 COPIES = {
     1_000_000: 100,
@@ -118,6 +123,31 @@ def test_nobody_waits_for_the_deletion_of_a_large_session(start, settings, provi
     assert are_in_time([seconds for each in took_others.values() for seconds in each], 1)
     assert [turn["content"] for turn in alice.turns(kept)] == ["Keep this", "The answer."]
     assert "Traceback" not in server.output()
+
+
+@on_sqlite
+def test_nobody_waits_for_many_deletions_on_a_slow_disk(
+    start, settings, provider, tables, tmp_path
+):
+    if problem := lacks_strace():
+        pytest.skip(problem)
+    provider.default = answer
+    server = start(**settings)
+    alice = server.client()
+    sessions = [imported(alice, turns=turns_of(*["x" * 40] * 2000)) for _ in range(26)]
+    bodies = {
+        "wait_for": {"content": "Hello", "model": "m-1"},
+        "cancel": {"content": "Never", "model": "m-2"},
+    }
+    with (
+        stalled(lambda: trouble.pids_of(server), 0.03, tmp_path / "strace"),
+        others_at_work(server.client(BOB), 0.05, **bodies) as took_others,
+    ):
+        wait_until(lambda: took_others.count() > 20)
+        gone = at_once(26, lambda n: alice.delete(f"/sessions/{sessions[n]['id']}").status_code)
+        assert gone == [204] * 26
+        wait_until(lambda: not tables.value("SELECT count(*) FROM session WHERE owner = ''"), 60)
+    assert are_in_time([seconds for each in took_others.values() for seconds in each], 1)
 
 
 def answer(request):

@@ -155,3 +155,27 @@ def test_sixteen_messages_that_become_many_letters(one, provider):
     provider.default = lambda request: reply(content[:100_000])(request)
     statuses = at_once(16, lambda number: post(one.client(), "/sessions", content).status_code)
     assert set(statuses) <= {201, 503} and statuses.count(201) >= 8
+
+
+@on_sqlite
+def test_three_hundred_requests_for_a_system_prompt_of_a_megabyte(one):
+    alice = one.client()
+    session = alice.create("Hello", system="s" * 1_000_000)
+    answers = at_once(300, lambda number: alice.get(f"/sessions/{session['id']}"))
+    statuses = [answer.status_code for answer in answers]
+    assert set(statuses) <= {200, 503} and statuses.count(200) >= 30
+
+
+@on_sqlite
+def test_a_reply_of_eight_megabytes_goes_on(one):
+    alice = one.client()
+    turns = [
+        {"kind": "user", "content": "Hello"},
+        {"kind": "assistant", "content": "👩" + "ab " * 2_700_000, "status": "interrupted"},
+    ]
+    body = json.dumps({"turns": turns}, ensure_ascii=False).encode()
+    headers = {"Authorization": f"Bearer {alice.token}", "Content-Type": "application/json"}
+    session = requests.post(f"{one.url}/sessions/import", body, headers=headers, timeout=60)
+    path = session.headers["Location"]
+    assert alice.post(path + "/continue", {}).status_code == 201
+    assert memory(one)[1] < 300  # with what the import has left

@@ -470,7 +470,7 @@ def test_a_file_that_cannot_be_read_is_told_in_a_sentence(place, subject, tmp_pa
 
 
 def test_of_what_is_of_another_shape_no_more_is_held_than_its_name():
-    taking = Taking("F", "https://github.com/alice", None)
+    taking = Taking("F", "https://github.com/alice", None, 0)
     tracemalloc.start()
     for number in range(1, 51):
         title = f"{number} {'x' * 2**19}"
