@@ -1,6 +1,7 @@
 // Forks: copies of the chat up to a turn. The chat itself stays as it is.
 
 import { $ } from "../dom.js";
+import { newKey } from "../parley.js";
 import { api, fetchSession, store } from "./api.js";
 import { takeSettings } from "./choices.js";
 import { showNew } from "./conversation.js";
@@ -24,8 +25,12 @@ async function copyOnce(action) {
   }
 }
 
-const copyUpTo = (turn, signal) =>
-  api("POST", `sessions/${state.current.id}/fork`, { body: { turn }, signal, waits: true });
+function copyUpTo(turn, signal) {
+  // Where the answer is lost, it is sent again, and is no second copy.
+  const headers = { "Idempotency-Key": newKey() };
+  const options = { body: { turn }, headers, signal, waits: true };
+  return api("POST", `sessions/${state.current.id}/fork`, options);
+}
 
 /** Goes on in a copy of the chat up to this turn. */
 export const fork = (article) => copyOnce((signal) => goOnInCopy(article, signal));

@@ -196,15 +196,31 @@ def test_a_change_of_an_earlier_message_stays_where_the_page_is_loaded_again(tal
     assert page.texts("article form") == []
 
 
-def test_what_cannot_be_answered_is_kept_in_the_copy(browser, server_with, provider):
-    page = Page(browser, server_with(RATE_LIMIT="3/day")).enter()
+def say_three(page):
     turns = []
     for text in ("First", "Second", "Third"):
         page.say(text)
         turns += [text, "The answer."]
         page.wait_for_turns(*turns)
+    return turns
+
+
+def test_what_is_edited_stays_where_no_copy_may_be_made(browser, server_with, provider):
+    page = Page(browser, server_with(RATE_LIMIT="3/day")).enter()
+    turns = say_three(page)
     edit(page, 3, "!", Keys.ENTER)
     page.wait_for_text("You may ask for 3 replies", "#notice")
+    assert page.run("document.querySelector('article textarea').value") == "Second!"
+    assert page.titles == ["First"]
+    page.find("article textarea").send_keys(Keys.ESCAPE)
+    page.wait_for_turns(*turns)
+
+
+def test_what_cannot_be_answered_is_kept_in_the_copy(browser, server_with, provider):
+    page = Page(browser, server_with(TOKEN_LIMIT="60/month")).enter()
+    say_three(page)
+    edit(page, 3, "!", Keys.ENTER)
+    page.wait_for_text("You have used 66 of 60 tokens", "#notice")
     page.wait_for_turns("First", "The answer.")
     assert page.find("#text").get_attribute("value") == "Second!"
     page.driver.refresh()
@@ -246,15 +262,16 @@ def test_a_copy_is_waited_for_where_another_is_made_or_the_connection_is_lost(ta
         const busy = { errors: [{ status: "503", title: "Service Unavailable", detail: "One at a time." }] };
         const answers = [
             () => Response.json(busy, { status: 503, headers: { "Retry-After": "1", "X-Request-ID": "x" } }),
-            () => { throw new TypeError("lost"); },
+            async (...request) => { await ask(...request); throw new TypeError("lost"); },
         ];
-        window.fetch = (path, options) => (path.endsWith("fork") && answers.shift() || (() => ask(path, options)))();
+        window.fetch = (path, options) => (path.endsWith("fork") && answers.shift() || ask)(path, options);
     """)
     press_fork(page, 2)
     page.wait_for_text("One at a time. Trying again", "#connection")
     page.wait_for_text("The connection is lost. Trying again", "#connection")
     page.wait_for_turns("First", "One.")
     assert page.text("#connection") == ""
+    assert page.titles == ["First", "First"]  # and no second copy
 
 
 def test_a_button_that_is_pressed_twice_makes_one_copy(talked):
