@@ -7,7 +7,7 @@ from typing import Any
 
 from serving.loop import TICK, Loop
 
-LET_IN = 16  # clients that are let in at a time, if no other process takes them
+LET_IN = 64  # clients that are let in at a time, if no other process takes them
 
 
 class Doors:
@@ -22,12 +22,13 @@ class Doors:
     ) -> None:
         self._listeners, self._loop, self._has_room = listeners, loop, has_room
         self._welcome, self._are_open, self._opens_at = welcome, False, 0.0
-        self._has_come = self._had_come = False  # somebody, in this turn and in the last one
+        self._has_come, self._most = False, 1  # in this turn: anybody; clients that are let in
 
     def look(self) -> None:
         """Let the loop listen, or not; of several processes, another one may have room. Called once
         in each turn of the loop."""
-        self._had_come, self._has_come = self._has_come, False
+        self._most = min(4 * self._most, LET_IN) if self._has_come else 1
+        self._has_come = False
         is_wanted = self._has_room() and time.monotonic() >= self._opens_at
         if is_wanted == self._are_open:
             return
@@ -49,10 +50,10 @@ class Doors:
             listener.close()
 
     def _let_in(self, listener: Any) -> None:
-        """One, so that another process may have the next; some, if none has taken it by the next
-        turn, or this process is late."""
+        """One, so that another process may have the next; more in each turn of the loop in which no
+        other has taken them."""
         self._has_come = True
-        for _ in range(LET_IN if self._had_come or self._loop.is_late else 1):
+        for _ in range(self._most):
             if not self._let_one_in(listener):
                 break
 

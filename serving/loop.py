@@ -61,7 +61,6 @@ class Loop:
         # What is to be called, each once. Any thread may add to it: `popitem` is a single step.
         self._calls: collections.OrderedDict[tuple[Call, Connection], None]
         self._calls, self._is_woken = collections.OrderedDict(), False
-        self.is_late = False  # there was more to call than a turn had time for
         self._pipe, self.bell = os.pipe()  # what is written to the bell wakes the loop
         for end in (self._pipe, self.bell):
             os.set_blocking(end, False)
@@ -79,7 +78,6 @@ class Loop:
         while self._calls and time.monotonic() < end:
             function, connection = self._calls.popitem(last=False)[0]
             self._try(function, connection)
-        self.is_late = bool(self._calls)
         if time.monotonic() >= self._next_look:
             self._look()
 
