@@ -71,12 +71,13 @@ class AnswerThreads:
         self._grow()
 
     def look(self) -> None:
-        """Lend slots where all are taken by those who seem to wait."""
+        """Lend as many slots as there are, if all are taken by those who seem to wait."""
         if not self._queue.empty() and time.monotonic() > self._taken_at + WHILE:
             self._taken_at = time.monotonic()
             with self._lock:
-                self._lent += SLOTS
-            self._slots.release(SLOTS)
+                more = SLOTS + self._lent
+                self._lent += more
+            self._slots.release(more)
             self._grow()
 
     def rest(self) -> None:
