@@ -117,11 +117,12 @@ class Connection(psycopg.Connection):
 
 class Adapter(peewee.Psycopg3Adapter):
     def connect(self, db: "PostgreSQL", **options: Any) -> Connection:
-        # Of several hosts, one is tried after the other. libpq waits for two seconds at least.
-        each = remaining() / (options.get("host", "").count(",") + 1)
-        if each < LEAST_TIMEOUT:
+        left = remaining()
+        if left < LEAST_TIMEOUT:  # libpq would wait for longer
             raise Unavailable(NO_CONNECTION)
-        options["connect_timeout"] = int(min(each, options["connect_timeout"]))
+        # Of several hosts, one is tried after the other.
+        each = min(left / (options.get("host", "").count(",") + 1), options["connect_timeout"])
+        options["connect_timeout"] = max(LEAST_TIMEOUT, int(each))
         connection = Connection.connect(PATIENCE, dbname=db.database, autocommit=True, **options)
         if _is_server_itself(connection):
             connection.execute(SESSION)
