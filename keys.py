@@ -116,7 +116,7 @@ class PublishedKeys:
             return keys
         with self.waiting.slot(token if kid in self._kids else UNKNOWN):
             step_aside()
-            keys = self._fetch_anew(since).get(kid)
+            keys = self._fetch_anew(since, kid).get(kid)
         if not keys:
             raise InvalidToken(
                 "The token was signed with a key that the identity provider does not publish, "
@@ -124,9 +124,9 @@ class PublishedKeys:
             )
         return keys
 
-    def _fetch_anew(self, since: float) -> dict:
+    def _fetch_anew(self, since: float, kid: str | None) -> dict:
         try:
-            return self.published.get_newer(since, KEYS_TIMEOUT)
+            return self.published.get_newer(since, KEYS_TIMEOUT, lambda keys: kid in keys)
         except (wire.Fault, TimeoutError, *wire.NOT_UNDERSTOOD) as failure:
             told = ServiceUnavailable(
                 "The identity provider does not answer. Ask again later.", retry_after=5

@@ -79,16 +79,17 @@ class SingleFlight:
             raise failure.with_traceback(None)
         return self._value
 
-    def get_newer(self, since: float, seconds: float) -> Any:
-        """What was fetched after this time of the monotonic clock, since a caller finds the value
-        wanting: what was being fetched already may be older than what the caller knows. Raises the
-        failure, also one that is kept; TimeoutError so many seconds after that time."""
+    def get_newer(self, since: float, seconds: float, is_enough: Callable[[Any], bool]) -> Any:
+        """What is fetched next, since a caller finds the value wanting. If that is not enough, what
+        was fetched after this time of the monotonic clock: what was being fetched already may be
+        older than what the caller knows. Raises the failure, also one that is kept; TimeoutError so
+        many seconds after that time."""
         while True:
             self.begin(wanting=True)
             left = since + seconds - time.monotonic()
             if failure := self._latest.exception(left):
                 raise failure.with_traceback(None)
-            if self._begun >= since:
+            if self._begun >= since or is_enough(self._value):
                 return self._value
             time.sleep(max(0.0, min(left, self._again - time.monotonic())))
 
