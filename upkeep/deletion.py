@@ -8,7 +8,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from typing import NamedTuple, ParamSpec, TypeVar
 
-from peewee import SQL, Expression, Field, Model, Tuple
+from peewee import Expression, Field, Model, Tuple
 
 import processes
 from database import SECOND, Unavailable, connected, db, limit_time, transaction
@@ -230,8 +230,11 @@ def _delete_some(session_id: uuid.UUID, count: int) -> Step:
     """Delete the last so many turns, as many of these as have STEP_SIZE bytes together, but at
     least one; and the session, if no turn is left."""
     began = time.monotonic()
-    size = SQL(db.size.format("content"))
-    turns = Turn.select(Turn.id, size).where(Turn.session == session_id).order_by(Turn.id.desc())
+    turns = (
+        Turn.select(Turn.id, db.size_of(Turn.content))
+        .where(Turn.session == session_id)
+        .order_by(Turn.id.desc())
+    )
     first, left = None, STEP_SIZE
     for turn_id, bytes_of_content in turns.limit(count).tuples():
         left -= bytes_of_content

@@ -58,7 +58,7 @@ def count_all() -> None:
 
 def _uncounted(last: uuid.UUID | None) -> list[Session]:
     """Some of these sessions, after this one, each with what it has."""
-    turns = Turn.select(fn.SUM(SQL(db.size.format("content")))).where(Turn.session == Session.id)
+    turns = Turn.select(fn.SUM(db.size_of(Turn.content))).where(Turn.session == Session.id)
     is_counted = Session.sized_at.is_null(False) & (Session.sized_at == Session.updated_at)
     in_progress = Turn.select(Turn.id).where(Turn.session == Session.id, Turn.under_way())
     query = Session.select(Session.id, Session.updated_at, turns.alias("counted")).where(

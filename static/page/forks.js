@@ -26,7 +26,7 @@ async function copyOnce(action) {
 }
 
 function copyUpTo(turn, signal) {
-  // Where the answer is lost, it is sent again, and is no second copy.
+  // If the answer is lost, it is sent again, and makes no second copy.
   const headers = { "Idempotency-Key": newKey() };
   const options = { body: { turn }, headers, signal, waits: true };
   return api("POST", `sessions/${state.current.id}/fork`, options);

@@ -90,7 +90,7 @@ def test_an_import_that_the_disk_has_no_room_for_is_refused_at_once(on_disk, dis
     refused = alice.post("/sessions/import", body)
     assert refused.status_code == 503 and refused.headers["Retry-After"]
     assert "disk has no room" in refused.json()["errors"][0]["detail"]
-    assert "the disk has no room for a chat of 104" in on_disk.output()
+    wait_until(lambda: "the disk has no room for a chat of 104" in on_disk.output())  # by a thread
     assert alice.create("Hello") and os.path.getsize(disk / "parley.db") < MEGABYTE
 
 
