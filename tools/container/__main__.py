@@ -232,6 +232,7 @@ def check_strangers_user(container):
     assert container.exec("ls", "instance").split() == [
         "jwt_key.pem",
         "parley.db",
+        "parley.db-reserve",
         "parley.db-shm",
         "parley.db-wal",
     ]
