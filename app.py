@@ -229,6 +229,17 @@ def follow_events(session_id: uuid.UUID) -> ResponseReturnValue:
         return receive.stream(stack, feed, frames)
 
 
+@api.get("/sessions/<uuid:session_id>/turns/<turn_id>/thinking")
+def show_thinking(session_id: uuid.UUID, turn_id: str) -> ResponseReturnValue:
+    """Show what the model of a reply has thought."""
+    turn = models.Turn.with_thinking(get_session(session_id).id, turn_id)
+    make_room(models.Thought.size_of(turn.id))
+    content = models.Thought.text_of(turn.id)
+    if not content:
+        raise models.Missing("What the model thought was not kept: see the setting THINKING.")
+    return (shown.thinking_of(turn) or {}) | {"content": content}
+
+
 @api.get("/models")
 def list_models() -> ResponseReturnValue:
     """List the models."""

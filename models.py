@@ -281,6 +281,12 @@ class Turn(db.Model):
     restarts = IntegerField(default=0, constraints=[SQL("DEFAULT 0")])
     turns_left_out = IntegerField(default=0, constraints=[SQL("DEFAULT 0")])
     writer = TextField(null=True)  # the name of the process that writes it, see processes.py
+    # How much its model has thought, and for how long, unless it has not, or that is not kept.
+    thinking_characters = BigIntegerField(null=True)
+    thinking_milliseconds = BigIntegerField(null=True)
+
+    # Of one that is imported: the text of its thinking, which is stored beside it.
+    thoughts = ""
 
     # As `readable` reads it: of a reply under way that a person had continued, how many characters
     # it had before.
@@ -346,6 +352,21 @@ class Turn(db.Model):
         return list(cls.readable().where(cls.id.in_(list(turn_ids)), cls.under_way()))
 
     @classmethod
+    def with_thinking(cls, session_id: uuid.UUID, turn_id: str) -> Self:
+        """A reply that is shown, with how much its model has thought. Raises Missing if there is no
+        such reply, or its model has not."""
+        columns = cls.id, cls.thinking_characters, cls.thinking_milliseconds
+        found = None
+        if re.fullmatch("[0-9]{1,19}", turn_id) and int(turn_id) < 2**63:
+            query = cls.select(*columns).where(cls.session == session_id, cls.visible)
+            found = query.where(cls.id == int(turn_id)).first()
+        if found is None:
+            raise Missing("There is no such turn in this session. Look it up in its turns.")
+        if found.thinking_characters is None:
+            raise Missing("There is no thinking of this turn.")
+        return found
+
+    @classmethod
     def latest(cls, session_id: uuid.UUID) -> Self:
         """The latest reply of a session, visible or not. Raises what `latest_state` does."""
         turn = cls.read(cls.latest_state(session_id).id)
@@ -371,6 +392,29 @@ class Piece(db.Model):
 
     class Meta:
         primary_key = peewee.CompositeKey("turn", "start")
+
+
+class Thought(db.Model):
+    """What the model of a reply has thought, from character `start` on, as it was stored."""
+
+    turn = peewee.ForeignKeyField(Turn, on_delete="CASCADE", index=False)
+    start = IntegerField()
+    text = TextField()
+
+    class Meta:
+        primary_key = peewee.CompositeKey("turn", "start")
+
+    @classmethod
+    def text_of(cls, turn_id: int) -> str:
+        """All that is kept of a turn's thinking."""
+        rows = cls.select(cls.text).where(cls.turn == turn_id).order_by(cls.start)
+        return "".join(text for (text,) in rows.tuples())
+
+    @classmethod
+    def size_of(cls, turn_id: int) -> int:
+        """The bytes of that."""
+        size = fn.SUM(db.size_of(cls.text))
+        return int(cls.select(size).where(cls.turn == turn_id).scalar() or 0)
 
 
 Session.add_index(Session.owner, Session.updated_at.desc(), Session.id.desc(), name="session_list")

@@ -15,7 +15,7 @@ from marshmallow import (
 )
 
 from tables.ledger import SAID
-from tables.shown import time_of
+from tables.shown import thinking_of, time_of
 
 MOST_ERRORS = 20  # that an answer names at most
 LONGEST_NAME = 200  # characters of a name in an answer
@@ -169,6 +169,15 @@ class TurnErrorSchema(Schema):
 turn_error_schema = TurnErrorSchema()
 
 
+class ThinkingSchema(Schema):
+    characters = fields.Integer(required=True)
+    seconds = fields.Float(required=True)
+
+
+class ThinkingTextSchema(ThinkingSchema):
+    content = fields.String(required=True)
+
+
 class SessionSchema(Schema):
     id = fields.UUID(required=True)
     title = fields.String(required=True)
@@ -192,6 +201,7 @@ class AssistantTurnSchema(UserTurnSchema):
     stop_reason = fields.String(required=True, allow_none=True)
     continued = fields.Integer(required=True)
     turns_left_out = fields.Integer(required=True)
+    thinking = fields.Nested(ThinkingSchema, required=True, allow_none=True)
 
 
 class ChangedSessionSchema(SessionSchema):
@@ -246,6 +256,7 @@ def dump_turn(turn: Any) -> dict[str, Any]:
         "stop_reason": turn.stop_reason if has_ended else None,
         "continued": turn.continued,
         "turns_left_out": turn.turns_left_out,
+        "thinking": thinking_of(turn),
     }
 
 

@@ -10,11 +10,13 @@ import math
 import re
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import schemas
 from models import FAILED, Session
 from replies import SLICE, Feed, Told
 from replies.feed import Look
+from replies.thinking import Thoughts
 
 # Seconds without an event, after which a comment tells proxies that the stream is alive.
 KEEPALIVE_INTERVAL = 15
@@ -57,7 +59,7 @@ def frames(
     says that there is nothing yet."""
     # Whole, though it is long: its yields are the order in which a client gets the frames.
     yield _told_of(session, feed.id, position) if session else COMMENT
-    over, told, spoken_at = None, Told(None, 0), time.monotonic()
+    over, told, spoken_at = None, Told(None), time.monotonic()
     late = 0 if patience else LATE
     while not over:
         left = spoken_at + KEEPALIVE_INTERVAL - time.monotonic()  # until a comment is due
@@ -79,8 +81,8 @@ def frames(
 def _news(feed: Feed, position: int, told: Told, look: Look, session: Session | None) -> bytes:
     """The frames of what a look has found, at this position, besides what was told."""
     batch, (title, thinking, waiting) = b"", look.told
-    if thinking not in (0, told.thinking):
-        batch += _frame("thinking", {"characters": thinking}, feed.id, position)
+    if thinking != told.thinking:
+        batch += _thinking(told.thinking, thinking, feed.id, position)
     if session and title not in (None, session.title):
         session.title = title
         batch += _told_of(session, feed.id, position)
@@ -92,6 +94,18 @@ def _news(feed: Feed, position: int, told: Told, look: Look, session: Session | 
     if seconds > 0 and not look.over and (look.text or waiting != told.waiting):
         batch += _frame("waiting", {"seconds": seconds}, feed.id, behind)
     return batch
+
+
+def _thinking(told: Thoughts, now: Thoughts, turn_id: int, position: int) -> bytes:
+    """The frame of what a model has thought since a stream was told, if there is any."""
+    if not told.characters and not now.characters:
+        return b""
+    data: dict[str, Any] = {"characters": now.characters}
+    if now.text is not None:
+        goes_on = told.text is not None and told.version == now.version
+        start = len(told.text) if goes_on else 0
+        data |= {"start": start, "delta": now.text[start:]}
+    return _frame("thinking", data, turn_id, position)
 
 
 def _ending(feed: Feed, turn_seen: bool) -> bytes:

@@ -12,6 +12,7 @@ from marshmallow import ValidationError, fields, validate
 
 from api import errors
 from database import SECOND
+from replies.thinking import MOST
 from schemas import MOST_ERRORS, OptionsSchema, RequestSchema, Text, is_whole, short, storable
 from tables.ledger import MOST_TOKENS
 
@@ -19,6 +20,7 @@ MOST_TURNS = 10_000
 LONGEST_TEXT = 8 * 2**20  # bytes of a turn, that is of what is shown at once
 LONGEST_ORIGIN = 255  # characters
 LONGEST_ERROR = 2000  # characters
+LONGEST_THINKING = 10**9  # seconds
 AHEAD = 60  # seconds by which clocks may differ
 INSTANT = re.compile(  # RFC 3339, section 5.6
     r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)", re.ASCII
@@ -107,6 +109,32 @@ class ImportedUsageSchema(RequestSchema):
     cached_tokens = Whole(0, MOST_TOKENS, allow_none=True)
 
 
+class Seconds(fields.Field):
+    """A number of seconds, which need not be whole; loaded as milliseconds."""
+
+    default_error_messages = dict.fromkeys(
+        ("null", "invalid"), "Give a number of seconds, 0 or more."
+    )
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> int:
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not is_number or not 0 <= value <= LONGEST_THINKING:
+            raise self.make_error("invalid")
+        return round(value * 1000)
+
+
+class ImportedThinkingSchema(RequestSchema):
+    characters = Whole(0, MOST_TOKENS, allow_none=True)
+    seconds = Seconds(allow_none=True)
+    content = String(
+        allow_none=True,
+        validate=[
+            storable,
+            validate.Length(max=MOST, error="Shorten this to at most {max:,} characters."),
+        ],
+    )
+
+
 class ImportedErrorSchema(RequestSchema):
     status = Whole(400, 599, required=True)
     message = Text(
@@ -152,6 +180,7 @@ class ImportedReplySchema(RequestSchema):
     usage = fields.Nested(ImportedUsageSchema, allow_none=True)
     # Kept where it failed.
     error = fields.Nested(ImportedErrorSchema, allow_none=True)
+    thinking = fields.Nested(ImportedThinkingSchema, allow_none=True)
 
 
 TURNS = {"user": ImportedUserTurnSchema(), "assistant": ImportedReplySchema()}

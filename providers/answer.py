@@ -29,13 +29,19 @@ class Exchange:
         self.refused: tuple[str, ...] = ()
         # How the answer ended, where it was whole.
         self.stop_reason, self.window_is_full = "stop", False
-        # Called with how many characters the model has thought, each time.
-        self.on_thinking: Callable[[int], None] = ignore
+        # The longest answer, in tokens, that the model or the account allows, if a refusal named
+        # it; and whether others may learn of it.
+        self.longest: int | None = None
+        self.longest_teaches = False
+        # Called with what the model has thought, each time; and if what it has thought in this
+        # answer was text after all.
+        self.on_thinking: Callable[[str], None] = ignore
+        self.on_no_thinking: Callable[[], None] = ignore
         # Called before each pause between two tries, with its seconds.
         self.on_waiting: Callable[[float], None] = ignore
 
 
-def ignore(_: float) -> None:
+def ignore(*_: Any) -> None:
     """Nobody wants to know."""
 
 
@@ -56,6 +62,8 @@ class Answer:
         self.usage: dict[str, int] = {}
         self.prompt = prompt  # bytes of what the model is sent
         self.text, self.has_text = "", False
+        # Whether it has thoughts, and a block for thoughts, which may be empty.
+        self.has_thoughts = self.has_thinking_block = False
         self._tags = tags
         self.size: int | None = None  # bytes of text and thoughts, once it begins
         # The protocol's own, for the end; what comes behind it is no text.
@@ -79,13 +87,19 @@ class Answer:
             text, tagged = self._tags.add(text)
             thoughts += tagged
         if thoughts:
-            self._exchange.on_thinking(len(thoughts))
+            self.has_thoughts = True
+            self._exchange.on_thinking(thoughts)
         self.text += text
         self.has_text |= bool(text)
 
     def rest(self) -> str:
-        """The text that was held back until the answer came to its own end."""
-        return self._tags.rest() if self._tags else ""
+        """The text that was held back until the answer came to its own end. What was told as
+        thoughts is taken back if it was text."""
+        if not self._tags:
+            return ""
+        if self._tags.is_open:
+            self._exchange.on_no_thinking()
+        return self._tags.rest()
 
     def spend(self, characters: int) -> None:
         """Raises a Fault where more comes than an answer can have."""

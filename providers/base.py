@@ -28,6 +28,7 @@ LONGEST_PAUSE = 20  # seconds
 BYTES_A_TOKEN = 256  # at most, surely: such a token has 64 characters of four bytes
 FEW = 16  # tokens, at least, that a window has besides a prompt that was answered
 LONGEST_LIST = 10_000  # models
+LESS = 4096  # tokens of an answer, if a refusal of more names no number
 
 
 def pause(exchange: Exchange, error: ModelError, seconds: float) -> bool:
@@ -76,6 +77,8 @@ class HTTPProvider:
         self._refused_at_first = self.refusing.get(urllib.parse.urlsplit(base_url).hostname, ())
         self._refused = Learned()  # the parameters that this server does not take for a model
         self._windows = Learned()  # of each model its Window
+        self._longest = Learned()  # of each model the tokens of its longest answer
+        self._silent = Learned()  # the models that think, and did not show what
 
     def headers(self) -> dict[str, str]:
         raise NotImplementedError
@@ -89,6 +92,11 @@ class HTTPProvider:
         options: dict[str, Any],
     ) -> dict[str, Any]:
         raise NotImplementedError
+
+    def lesson_of(self, refused: tuple[str, ...], options: dict[str, Any]) -> tuple[str, ...]:
+        """Which of the parameters that were refused are left out for others, too. The request had
+        these options."""
+        return refused
 
     def read(self, event: dict[str, Any], answer: Answer) -> None:
         """Add to the answer what an event, or a whole answer that is none, says."""
@@ -128,7 +136,9 @@ class HTTPProvider:
         call = exchange.call
         window = exchange.window or self._windows.of(model, Window())
         call.allow(self.timeout)
-        tries = _Tries(window.room(prompt, max_tokens), call.deadline, [*RETRY_PAUSES[:retries]])
+        longest = exchange.longest or self._longest.of(model, max_tokens)
+        limit = window.room(prompt, min(max_tokens, longest))
+        tries = _Tries(limit, call.deadline, [*RETRY_PAUSES[:retries]])
         size = size_of(system, messages)
         goes_on = messages[-1]["content"] == GO_ON
         while True:
@@ -146,11 +156,13 @@ class HTTPProvider:
                 if answer.has_text:
                     call.allow(self.timeout)  # for going on behind it
                     raise
+                if "max_tokens" in options:
+                    error.longest = None  # the user's own wish, which is refused, not changed
                 if not self._prepare_next_try(tries, exchange, model, error, answer, prompt):
                     raise self.faults.of_options(error, options, body) from None
             finally:
                 if is_whole or answer.size:
-                    self._learn(exchange, model, answer)
+                    self._learn(exchange, model, options, answer)
 
     def _prepare_next_try(
         self,
@@ -171,7 +183,10 @@ class HTTPProvider:
         if self._leaves_out(exchange, model, error):
             return True
         before = tries.limit
-        tries.limit = self._lowered(exchange, error, size, prompt, before)
+        if error.longest is not None:
+            tries.limit = self._shortened(exchange, error, before)
+        else:
+            tries.limit = self._lowered(exchange, error, size, prompt, before)
         if tries.limit < before:
             return True
         return bool(tries.pauses) and pause(exchange, error, tries.pauses.pop(0))
@@ -203,15 +218,30 @@ class HTTPProvider:
         exchange.window = Window.of_refusal(named, prompt, teaches)
         return exchange.window.lower(prompt, limit)
 
-    def _learn(self, exchange: Exchange, model: str, answer: Answer) -> None:
-        """The request was answered: what it has heeded holds for others, too, if it can be
-        true."""
+    def _shortened(self, exchange: Exchange, error: ModelError, limit: int) -> int:
+        """The limit of the answer, if the error says that one of `limit` tokens is longer than the
+        model, or the account, allows. The exchange remembers it."""
+        longest = error.longest or LESS
+        if not FEW <= longest < limit:
+            return limit
+        exchange.longest, exchange.longest_teaches = longest, error.teaches
+        return longest
+
+    def _learn(
+        self, exchange: Exchange, model: str, options: dict[str, Any], answer: Answer
+    ) -> None:
+        """The request, with these options, was answered: what it has heeded holds for others, too,
+        if it can be true."""
         used = max(answer.usage.get("input_tokens", 0), answer.prompt // BYTES_A_TOKEN) + FEW
         window = exchange.window
         if window and window.teaches and window.tokens >= used:
             self._windows.keep(model, window)
-        if exchange.refused:
-            self._refused.keep(model, exchange.refused)
+        if exchange.longest and exchange.longest_teaches:
+            self._longest.keep(model, exchange.longest)
+        if refused := self.lesson_of(exchange.refused, options):
+            self._refused.keep(model, refused)
+        if answer.has_thinking_block and not answer.has_thoughts:
+            self._silent.keep(model, True)
 
     def _answer(
         self,

@@ -39,7 +39,9 @@ class ModelError(Exception):
     refusal: str = ""  # the provider's own words, where the request was at fault
     # Tokens, where these have no room for prompt and answer together; 0 where none are named.
     window: int | None = None
-    teaches: bool = False  # what it says of the window is surely not taken from the request
+    # The longest answer, in tokens, that the model or the account allows; 0 if it is not named.
+    longest: int | None = None
+    teaches: bool = False  # what it says of either is surely not taken from the request
     words: str = ""  # the provider's own, or the wire's, for the log
     # The model is there: it declined, or wrote no word.
     is_answer: bool = False
@@ -136,10 +138,18 @@ class Faults:
                 status = 401
         if status == 402 or said.says("spent", sent):
             text = TABLES["answer"]["spent"].format(sentence=_sentence(message))
-            return self.error(502, text, message, is_spent=True)
-        error = self._of_status(status, message, pause)
+            error = self.error(502, text, message, is_spent=True)
+        else:
+            error = self._of_status(status, message, pause)
+        if status in (400, 402, 416, 422) and (found := said.says("longest_answer", sent)):
+            number = next(filter(None, found.groups()), "")
+            error.longest = int(number or 0)
+            # What an account can pay for changes with each answer.
+            error.teaches = status != 402 and not sent.has(number or found[0][-PROOF:])
         if status in (400, 422):
             error.refusal, error.unsupported = message, unsupported(body, sent)
+            if sent.has_parameter("thinking") and said.says("thinking", sent):
+                error.unsupported.append("thinking")
         return error
 
     def _of_status(self, status: int, message: str, pause: float | None) -> ModelError:

@@ -10,6 +10,7 @@ from providers.base import HTTPProvider
 from providers.conversation import GO_ON, size_of
 
 Messages = list[dict[str, str]]
+NO_EFFORT = "none"  # the reasoning effort of who wants no thinking
 
 
 class Echo:
@@ -42,6 +43,13 @@ class Echo:
             yield match[0]
 
 
+def _has_thinking(part: dict[str, Any]) -> bool:
+    """Whether this is a block for thoughts, or an answer that has one."""
+    content = part.get("content")
+    blocks = [part, *content] if isinstance(content, list) else [part]
+    return any(block.get("type") == "thinking" for block in blocks)
+
+
 def _read(content: Any) -> tuple[str, str]:
     """Text and thoughts of a content, which is one text or blocks of either."""
     if isinstance(content, str):
@@ -68,7 +76,7 @@ class Anthropic(HTTPProvider):
         "message_delta": "delta",
         "message": None,
     }
-    substitutes = {"cache_control": None}
+    substitutes = {"cache_control": None, "thinking": None}
     silent_reason = "end_turn"
 
     def headers(self) -> dict[str, str]:
@@ -90,17 +98,38 @@ class Anthropic(HTTPProvider):
         }
         if "temperature" in options:
             body["temperature"] = options["temperature"]
-        if "reasoning_effort" in options:
+        if options.get("reasoning_effort", NO_EFFORT) != NO_EFFORT:
             body["output_config"] = {"effort": options["reasoning_effort"]}
+        if thinking := self._thinking(model, options):
+            body["thinking"] = thinking
         if system:
             body["system"] = system
         return body | {"messages": messages}
+
+    def _thinking(self, model: str, options: dict[str, Any]) -> dict[str, str] | None:
+        """Whether the model is to think, and to show it; None leaves both to the model. Some do not
+        think unless they are told to, and newer ones think and show nothing unless they are asked
+        for a summary. Next to thinking, a temperature can only be 1
+        (platform.claude.com/docs/en/build-with-claude/adaptive-thinking)."""
+        effort = options.get("reasoning_effort")
+        if effort == NO_EFFORT:
+            return {"type": "disabled"}
+        is_allowed = options.get("temperature", 1) == 1
+        if is_allowed and (effort or self._silent.of(model)):
+            return {"type": "adaptive", "display": "summarized"}
+        return None
+
+    def lesson_of(self, refused: tuple[str, ...], options: dict[str, Any]) -> tuple[str, ...]:
+        # A model that cannot be kept from thinking may show what it thinks all the same.
+        is_disabled = options.get("reasoning_effort") == NO_EFFORT
+        return tuple(name for name in refused if not (is_disabled and name == "thinking"))
 
     def read(self, event: dict[str, Any], answer: Answer) -> None:
         kind = event.get("type")
         if kind in self.members:
             member = self.members[kind]
             part = event.get(member, event) if member else event
+            answer.has_thinking_block |= _has_thinking(part)
             text, thoughts = _read(part.get("text") or part.get("content"))
             answer.add(text, str(part.get("thinking") or thoughts))
             answer.end(part.get("stop_reason"))

@@ -57,6 +57,9 @@ class Sent:
     def _texts(self) -> list[bytes]:
         return [letters for text in _strings(self._body) if (letters := _letters(text))]
 
+    def has_parameter(self, name: str) -> bool:
+        return isinstance(self._body, dict) and name in self._body
+
     def has(self, text: str) -> bool:
         """Whether this stands in the request, however it is written."""
         letters = _letters(text)

@@ -65,6 +65,11 @@ class ThinkTags:
             return self._opening + "".join(self._thoughts) + self._held
         return self._held if self._state == "before" else ""
 
+    @property
+    def is_open(self) -> bool:
+        """Whether there is a tag that is not closed yet."""
+        return self._state == "open"
+
 
 def _ends_with(text: str, size: int) -> bool:
     """Whether the text ends with so many characters of the closing tag."""

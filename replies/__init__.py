@@ -57,6 +57,7 @@ class Replies:
         self.catalog = catalog
         self.max_tokens, self.title_model = settings["MAX_TOKENS"], settings["TITLE_MODEL"]
         self.continue_limit = settings["CONTINUE_LIMIT"]
+        self.thinking_mode = settings["THINKING"]
         self.bulkhead, self.memory = Bulkhead(REPLIES), Bulkhead(TEXTS)
         self._titles, self._threads = Bulkhead(TITLES), threads or CachedThreads()
         self._title_calls: set[Call] = set()  # that are under way
@@ -87,7 +88,14 @@ class Replies:
             turn = claimed.draft.turn
             if not claimed.is_new:
                 return turn.session, self.follow(turn, watched)
-            reply = Reply(claimed.draft, stack.pop_all(), memory, self._clock, request.request_id)
+            reply = Reply(
+                claimed.draft,
+                stack.pop_all(),
+                memory,
+                self._clock,
+                request.request_id,
+                self.thinking_mode,
+            )
         reply.watched = watched
         first = request.content if claimed.begins_session else None
         self.begin(reply, first)
@@ -222,7 +230,8 @@ class Replies:
             draft = commits.take_over(orphan.turn_id, orphan.lease, limit, fence)
             if draft is None:
                 return False
-            self.begin(Reply(draft, stack.pop_all(), memory, self._clock))
+            mode = self.thinking_mode
+            self.begin(Reply(draft, stack.pop_all(), memory, self._clock, None, mode))
             return True
 
     def _write_title(self, reply: Reply, message: str) -> None:

@@ -20,6 +20,7 @@ from models import (
     Piece,
     Refused,
     Session,
+    Thought,
     Turn,
 )
 from replies.doubt import DoubtfulClaim
@@ -249,6 +250,8 @@ class ReplyRequest:
             raise Refused(message)
         reply.session = session
         draft = Draft(reply, counted=reply.usage, base=len(reply.content))
+        if reply.thinking_characters:
+            draft.thoughts = Thought.text_of(reply.id)
         # Its process has not said what it used, and cannot any more.
         is_untold = reply.cancelled and reply.fence is not None
         if is_untold:

@@ -13,9 +13,11 @@ from models import (
     RELEASED,
     Refused,
     Session,
+    Thought,
     Turn,
 )
 from replies.draft import Draft
+from replies.thinking import NewThoughts
 from tables import given, statements
 from tables.idempotency import IdempotencyKey
 from tables.ledger import TOKENS, Usage
@@ -56,23 +58,30 @@ class News(NamedTuple):
     status: str
     fence: int | None
     title: str  # of its session
+    thinking_characters: int  # as far as they are stored
     text: str  # behind the position that was asked for
 
 
 @transaction
 def store(
-    pieces: Sequence[NewPiece], over: Sequence[Draft], used: Sequence[Draft] = ()
+    pieces: Sequence[NewPiece],
+    over: Sequence[Draft],
+    used: Sequence[Draft] = (),
+    thoughts: Sequence[NewThoughts] = (),
 ) -> Callable[[], Stored]:
-    """Store these pieces, how the replies ended that are `over`, or that they are handed over, and
-    what those have `used` that go on. Returns a function that says, once the transaction has ended,
-    what was stored."""
+    """Store these pieces and thoughts, how the replies ended that are `over`, or that they are
+    handed over, and what those have `used` that go on. Returns a function that says, once the
+    transaction has ended, what was stored but for thoughts, which are not promised."""
     ending, released = _split(over)
     if ending:
         _hold("hold_sessions", {draft.turn.session_id for draft in ending})
     ids = {piece.turn_id for piece in pieces}.union(draft.turn.id for draft in [*over, *used])
+    ids |= {new.turn_id for new in thoughts}
     if len(ids) > 1:  # else there is no order
         _hold("hold_turns", ids)
     grown = db.send(given("add_pieces", pieces)) if pieces else list
+    if thoughts:
+        _store_thoughts(thoughts)
     counted = _change("store_usage", used)
     released = _change("release_replies", released)
     ended = end(ending, [*released, *counted])
@@ -86,6 +95,15 @@ def store(
         return Stored((grown_ids | over_ids) - lacking, {draft.turn.id for draft in counted})
 
     return stored
+
+
+def _store_thoughts(thoughts: Sequence[NewThoughts]) -> None:
+    figures = [(new.turn_id, new.fence, new.characters, new.milliseconds) for new in thoughts]
+    db.send(given("count_thinking", figures))
+    if anew := [(new.turn_id, new.fence) for new in thoughts if new.is_anew]:
+        db.send(given("drop_thoughts", anew))
+    if rows := [(new.turn_id, new.fence, new.start, new.text) for new in thoughts if new.text]:
+        db.send(given("add_thoughts", rows))
 
 
 def _split(over: Sequence[Draft]) -> tuple[list[Draft], list[Draft]]:
@@ -192,9 +210,9 @@ def cancel(session: Session) -> Turn:
 
 
 @transaction
-def store_late_usage(draft: Draft) -> None:
+def store_late_usage(draft: Draft, thoughts: NewThoughts | None = None) -> None:
     """Store, once, what a reply has used that this process wrote, and that somebody cancelled or
-    deleted. It is counted as a reply by then."""
+    deleted; and what its model has thought. It is counted as a reply by then."""
     turn = draft.turn
     db.lock(turn.session.owner)  # see Usage.add_late
     # So nobody continues it meanwhile.
@@ -210,6 +228,8 @@ def store_late_usage(draft: Draft) -> None:
         return
     if stored.estimated_tokens > turn.estimated_tokens:
         return  # the request that cancelled it took this process for dead, and has estimated it
+    if thoughts:
+        _store_thoughts([thoughts])
     draft.counted = stored.usage
     for name, count in stored.usage.items():
         if count:
@@ -239,6 +259,8 @@ def take_over(turn_id: int, lease: int, limit: int, fence: int) -> Draft | None:
         return None
     turn.session = Session.get_owned(turn.session.owner, turn.session_id)
     draft = Draft(turn, turn.usage, turn.base)
+    if turn.thinking_characters:
+        draft.thoughts = Thought.text_of(turn.id)
     if lease == RELEASED and draft.in_vain:
         turn.continued -= 1  # it was handed over before a word
     draft.estimate_rest()
@@ -268,6 +290,11 @@ def read_news(positions: dict[int, int | None]) -> dict[int, News]:
     Those that do not exist any more are left out."""
     rows = db.execute(given("read_news", list(positions.items()))).fetchall()
     return {turn_id: News(*news) for turn_id, *news in rows}
+
+
+def read_thoughts(positions: dict[int, int]) -> dict[int, str]:
+    """What is stored of the thinking of these replies by id, from these characters on."""
+    return dict(db.execute(given("read_thoughts", list(positions.items()))).fetchall())
 
 
 def find_orphans(alive: set[str]) -> list[Orphan]:

@@ -24,6 +24,7 @@ class Draft:
     has_pieces: bool = True  # some of its text may be stored in pieces
     # The tokens that row and ledger may have besides, by a commit whose answer did not come.
     offered: Tokens | None = None
+    thoughts: str = ""  # that are stored of it, if it goes on
     # Nothing has come since it was continued: the provider, or this server, has refused the model.
     is_refused: bool = False
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from limits import Overloaded, Slot, memory_of
 from models import IN_PROGRESS, Turn
+from replies.thinking import Thoughts
 
 SLICE = 16384  # characters of a reply that are made at a time for one who follows it
 COPIES = 2  # of a text that are held at a time: itself, and what is sent of it
@@ -17,7 +18,7 @@ class Told(NamedTuple):
     """What a follower has been told besides the text."""
 
     title: str | None  # of the session, as far as it is known to have changed
-    thinking: int  # characters, as long as no text follows them
+    thinking: Thoughts = Thoughts()
     waiting: float = 0  # until when its provider is waited for, by `time.monotonic`
 
 
@@ -42,7 +43,8 @@ class Feed:
         # "ended", "deleted" with its session, "undone" without it, or "detached": nobody will learn
         # here how it ends.
         self.over: str | None = None
-        self.told = Told(None, 0)
+        self.told = Told(None)
+        self.known_fence = turn.fence  # of its writer, as it was last seen
         self.watched = False  # somebody reads the text here, as it comes
         self.begun = threading.Event()  # somebody has sent the first of it
         self.ending: bytes | None = None  # its last frames, once somebody has come to them
@@ -68,8 +70,8 @@ class Feed:
         self._wake()
 
     def note(self, **told: Any) -> None:
-        """Tell this title, how many characters were thought, or until when the provider is waited
-        for, besides what was told."""
+        """Tell this title, what was thought, or until when the provider is waited for, besides what
+        was told."""
         with self._news:
             self._set(told=self.told._replace(**told))
         self._wake()
@@ -88,7 +90,7 @@ class Feed:
 
     def _add(self, text: str) -> None:
         if text:
-            self._set(text=self.text + text, told=self.told._replace(thinking=0))
+            self._set(text=self.text + text)
 
     def _set(self, **news: Any) -> None:
         """For who holds the lock, and wakes the followers behind it."""

@@ -23,6 +23,7 @@ from replies.orphans import LOOKS
 from replies.registry import Registry
 from replies.reply import Reply, Taken, store_taken
 from replies.rescuer import Rescuer
+from replies.thinking import Thoughts
 
 POLL_INTERVAL = 0.25  # seconds
 POLL_INTERVAL_ELSEWHERE = 0.1  # where a reply is followed that another process writes
@@ -156,6 +157,8 @@ class Keeper:
             self._show(taken, reply.id in outcome.whole)
         if taken.used:
             self._note_usage(reply, taken.used, reply.id in outcome.counted)
+        if taken.thoughts:
+            reply.thoughts_stored(taken.thoughts)
 
     def _show(self, taken: Taken, is_stored: bool) -> None:
         """Show what is stored of a reply: a text, and its end."""
@@ -219,6 +222,8 @@ class Keeper:
         for feed in feeds:
             with contained("what others did to a reply is not seen"):
                 self._take_in(feed, news.get(feed.id))
+        with contained("what others' models think is not seen"):
+            _take_in_thoughts([feed for feed in feeds if feed.id in elsewhere], news)
 
     def _take_in(self, feed: Feed, news: commits.News | None) -> None:
         fence = feed.fence if isinstance(feed, Reply) else None
@@ -294,7 +299,7 @@ class Keeper:
         is_untold = turn is None or turn.cancelled  # else another writer tells it, or has
         if is_untold and self._counts_as_alive(reply, turn):
             try:
-                commits.store_late_usage(draft)
+                commits.store_late_usage(draft, reply.thoughts_to_store())
             except Unavailable:  # it may be committed all the same
                 draft.offered = draft.turn.usage
                 raise
@@ -314,7 +319,33 @@ def _is_end_of(reply: Reply, turn: Turn | None) -> bool:
 
 
 def _is_news(taken: Taken) -> bool:
-    return bool(taken.text or taken.is_over or taken.used)
+    return bool(taken.text or taken.is_over or taken.used or taken.thoughts)
+
+
+def _take_in_thoughts(feeds: list[Feed], news: dict[int, commits.News]) -> None:
+    """Tell the followers of these replies, which others write, what has been stored of their
+    thinking since. After another process has taken one over, all of it is told anew."""
+    wanted = {}
+    for feed in feeds:
+        if (of_reply := news.get(feed.id)) is None or feed.over:
+            continue
+        thinking, characters = feed.told.thinking, of_reply.thinking_characters
+        is_other = of_reply.fence != feed.known_fence
+        if characters != thinking.characters or (characters and is_other):
+            is_anew = is_other or characters < thinking.characters
+            feed.known_fence = of_reply.fence
+            if is_anew:
+                thinking = Thoughts(version=thinking.version + 1)
+            wanted[feed.id] = feed, thinking, characters
+    if not wanted:
+        return
+    texts = commits.read_thoughts(
+        {turn_id: len(thinking.text or "") for turn_id, (_, thinking, _) in wanted.items()}
+    )
+    for turn_id, (feed, thinking, characters) in wanted.items():
+        # With THINKING=live, none of the text is stored.
+        text = (thinking.text or "") + texts[turn_id] or None
+        feed.note(thinking=Thoughts(text, characters, thinking.version))
 
 
 def _under_way(ids: Iterable[int]) -> Iterator[Turn]:

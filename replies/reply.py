@@ -16,10 +16,10 @@ from replies.commits import NewPiece, Stored
 from replies.contained import contained
 from replies.draft import Draft, Tokens
 from replies.feed import Feed
+from replies.thinking import NewThoughts, Thinking, Thoughts
 from tables.ledger import MOST_TOKENS, SAID, estimate
 from tables.search import normalize
 
-THINKING_INTERVAL = 1  # seconds
 SHORTEST_WAIT = 2  # seconds that followers are told of
 # Seconds for which the first few characters of what goes on are held back, where they may be a
 # repetition.
@@ -57,6 +57,7 @@ class Taken(NamedTuple):
     text: str
     is_over: bool  # nothing more arrives: its draft is the turn as it ends
     used: Draft | None  # of one that goes on, where it has used more than is stored
+    thoughts: NewThoughts | None = None  # that are to be stored
 
     @property
     def ended(self) -> Draft | None:
@@ -82,8 +83,9 @@ def store_taken(batch: Sequence[Taken]) -> Callable[[], Stored]:
     used = [taken.used for taken in batch if taken.used]
     ended = [taken.ended for taken in batch if taken.ended]
     pieces = [taken.piece for taken in batch if taken.piece]
+    thoughts = [taken.thoughts for taken in batch if taken.thoughts]
     try:
-        return commits.store(pieces=pieces, over=ended, used=used)
+        return commits.store(pieces=pieces, over=ended, used=used, thoughts=thoughts)
     except Unavailable:
         for taken in batch:
             taken.offer()
@@ -100,15 +102,19 @@ class Reply(Feed):
         memory: Slot,
         clock: Callable[[], float] = time.monotonic,
         request_id: str | None = None,
+        thinking_mode: str = "keep",
     ) -> None:
-        """`request_id` is that of the request that has asked for it, for the log."""
+        """`request_id` is that of the request that has asked for it, for the log, and
+        `thinking_mode` the setting THINKING."""
         super().__init__(draft.turn)
         self.draft, self.session = draft, draft.turn.session
         self.memory = memory  # room for what the model is sent; it is left with all else
         self.stack = stack  # its place in this process is, when it is over
         self.prompt: Prompt | None = None  # what the model is sent
         self.exchange = Exchange()  # with its provider
-        self.exchange.on_thinking, self.exchange.on_waiting = self._think, self._wait
+        self.exchange.on_thinking = self._think
+        self.exchange.on_no_thinking = self._take_thoughts_back
+        self.exchange.on_waiting = self._wait
         self.call = self.exchange.call
         self.error: str | None = None  # by which it ended, for the log
         self.is_given_up = False  # a bug has kept it from being stored
@@ -121,7 +127,11 @@ class Reply(Feed):
         self._used_before = draft.turn.usage  # by processes before this one
         self._text_before = draft.turn.content  # before the call under way
         self._next_count = 0.0  # when what it has used may be stored again
-        self._thought, self._next_thought = 0, 0.0  # characters; when followers are told of them
+        turn = draft.turn
+        figures = turn.thinking_characters or 0, turn.thinking_milliseconds or 0
+        self.thinking = Thinking(thinking_mode, draft.thoughts, *figures)
+        if figures[0]:
+            self.note(thinking=self.thinking.told())
         self._arrived = ""
         self._continuation, self._held_until = Continuation(draft.turn.content), 0.0
         # Columns of the turn as it ends, once nothing more arrives; {} until they are known.
@@ -135,6 +145,8 @@ class Reply(Feed):
 
     def arrive(self, text: str) -> None:
         now = self._clock()
+        if self.thinking.is_going_on:
+            self._end_thinking(now)
         with self._news:
             if not self._continuation.is_holding:
                 self._held_until = now + HOLD
@@ -155,12 +167,25 @@ class Reply(Feed):
         self._continuation = Continuation(self._text_before)
         self._next_count = 0.0  # what the broken call has used is stored with what comes next
 
-    def _think(self, characters: int) -> None:
-        self._thought += characters
-        now = self._clock()
-        if now >= self._next_thought:
-            self._next_thought = now + THINKING_INTERVAL
-            self.note(thinking=self._thought)
+    def _think(self, thoughts: str) -> None:
+        with self._news:
+            call = len(self.exchange.answers)
+            told = self.thinking.add(thoughts, call, self._clock())
+        self._tell_thoughts(told)
+
+    def _end_thinking(self, now: float) -> None:
+        with self._news:
+            told = self.thinking.end_phase(now)
+        self._tell_thoughts(told)
+
+    def _take_thoughts_back(self) -> None:
+        with self._news:
+            told = self.thinking.take_back()
+        self._tell_thoughts(told)
+
+    def _tell_thoughts(self, told: Thoughts | None) -> None:
+        if told is not None and self.told.thinking != told:
+            self.note(thinking=told)
 
     def _wait(self, seconds: float) -> None:
         if seconds >= SHORTEST_WAIT:
@@ -180,6 +205,7 @@ class Reply(Feed):
             if outcome["status"] == COMPLETE:
                 self._arrived += self._continuation.decide()
             self._outcome, content = {}, self.so_far()
+        self._end_thinking(self._clock())
         has_nothing_new = self.draft.base > 0 and self.draft.base == len(content)
         in_vain = has_nothing_new and outcome["status"] != IN_PROGRESS
         if in_vain and outcome["status"] != INTERRUPTED:
@@ -220,11 +246,27 @@ class Reply(Feed):
                 if now >= self._held_until and not self._continuation.is_likely:
                     self._arrived += self._continuation.decide()
                 used = self._take_used(now)
+            is_over = bool(self._outcome)
             if self._outcome:
                 self.draft.has_pieces = bool(self.text)
                 content = self.text + self._arrived
                 self.draft.set(content=content, lease_until=None, **self._outcome)
-            return Taken(self, self._arrived, bool(self._outcome), used)
+                self._set_figures(now)
+            thoughts = self.thinking.to_store(self.id, self.fence, now, is_over)
+            return Taken(self, self._arrived, is_over, used, thoughts)
+
+    def _set_figures(self, now: float) -> None:
+        characters, milliseconds = self.thinking.figures(now)
+        self.draft.set(thinking_characters=characters, thinking_milliseconds=milliseconds)
+
+    def thoughts_to_store(self) -> NewThoughts | None:
+        """What is not stored yet of its thinking, which is over."""
+        with self._news:
+            return self.thinking.to_store(self.id, self.fence, self._clock(), is_over=True)
+
+    def thoughts_stored(self, thoughts: NewThoughts) -> None:
+        with self._news:
+            self.thinking.stored(thoughts, self._clock())
 
     def _take_used(self, now: float) -> Draft | None:
         """What a reply that goes on has used, where it is to be stored: no commit is made for it
@@ -276,7 +318,8 @@ class Reply(Feed):
         self.call.hang_up()
         self.prompt, self._arrived = None, ""
         # Else reply and exchange would hold each other.
-        self.exchange.on_thinking = self.exchange.on_waiting = ignore
+        self.exchange.on_thinking = self.exchange.on_no_thinking = ignore
+        self.exchange.on_waiting = ignore
 
     @property
     def names(self) -> dict[str, str]:

@@ -16,6 +16,57 @@ WHERE turn.status = 'in_progress'
 ON CONFLICT DO NOTHING
 RETURNING turn_id;
 
+-- count_thinking(id bigint, fence bigint, characters bigint, milliseconds bigint)
+-- How much the models of replies have thought, and for how long. Each has this fence, and is under
+-- way, or was cancelled while its writer had not stored all.
+UPDATE turn
+SET thinking_characters = given.characters,
+    thinking_milliseconds = given.milliseconds
+FROM given
+WHERE turn.id = given.id
+AND turn.fence = given.fence
+AND (turn.status = 'in_progress' OR turn.cancelled)
+RETURNING turn.id;
+
+-- add_thoughts(id bigint, fence bigint, start int, text text)
+-- Store what they have thought, on the same conditions. If a commit that was given up has stored some
+-- of that all the same, it is stored again, with what follows.
+INSERT INTO thought (turn_id, start, text)
+SELECT turn.id, given.start, given.text
+FROM given
+JOIN turn ON turn.id = given.id AND turn.fence = given.fence
+WHERE (turn.status = 'in_progress' OR turn.cancelled)
+{held}
+ON CONFLICT (turn_id, start) DO UPDATE
+SET text = excluded.text
+RETURNING turn_id;
+
+-- drop_thoughts(id bigint, fence bigint)
+-- Take back what was stored of their thinking, on the same conditions: there was text among it.
+DELETE FROM thought
+WHERE turn_id IN (
+    SELECT turn.id
+    FROM given
+    JOIN turn ON turn.id = given.id AND turn.fence = given.fence
+    WHERE turn.status = 'in_progress' OR turn.cancelled
+);
+
+-- read_thoughts(id bigint, start int)
+-- What is stored of the thinking of replies, from this character on.
+SELECT given.id, coalesce((
+    SELECT {concat}(text, '')
+    FROM (
+        SELECT substr(
+            text,
+            CASE WHEN thought.start < given.start THEN given.start - thought.start ELSE 0 END + 1
+        ) AS text
+        FROM thought
+        WHERE turn_id = given.id AND thought.start + length(text) > given.start
+        ORDER BY thought.start
+    ) AS rest
+), '')
+FROM given;
+
 -- end_replies(
 --     id bigint,
 --     fence bigint,
@@ -296,7 +347,7 @@ RETURNING turn.id;
 
 -- read_news(id bigint, start int)
 -- What has become of turns, and their text from this position on, where one is given.
-SELECT turn.id, turn.status, turn.fence, session.title,
+SELECT turn.id, turn.status, turn.fence, session.title, coalesce(turn.thinking_characters, 0),
     coalesce((
         SELECT {concat}(text, '')
         FROM (
@@ -432,7 +483,9 @@ INSERT INTO turn (
     stop_reason,
     continued,
     restarts,
-    turns_left_out
+    turns_left_out,
+    thinking_characters,
+    thinking_milliseconds
 )
 SELECT
     given.copy,
@@ -457,10 +510,18 @@ SELECT
     stop_reason,
     continued,
     0,
-    turns_left_out
+    turns_left_out,
+    thinking_characters,
+    thinking_milliseconds
 FROM given
 JOIN turn ON turn.id = given.id
 JOIN session ON session.id = {param};
+
+-- copy_thoughts(id bigint, copy bigint)
+INSERT INTO thought (turn_id, start, text)
+SELECT given.copy, start, text
+FROM given
+JOIN thought ON thought.turn_id = given.id;
 
 -- size_newest_turn()
 SELECT {size_of_content} + coalesce({size_of_error_message}, 0)
@@ -486,7 +547,8 @@ WHERE session_id = {param} AND shown AND id < {param};
 -- left out, nor of the nearest if it has more bytes than the first two parameters say.
 SELECT turn.id, kind, created_at, model, status, input_tokens, output_tokens, cached_tokens,
     error_status, CASE WHEN nearest.size <= {param} THEN error_message END AS error_message,
-    error_pointer, stop_reason, continued, turns_left_out, of_all, size_of_all,
+    error_pointer, stop_reason, continued, turns_left_out, thinking_characters,
+    thinking_milliseconds, of_all, size_of_all,
     CASE
         WHEN nearest.size > {param} THEN NULL
         WHEN status = 'in_progress' THEN coalesce((

@@ -6,7 +6,7 @@ count, also labels and errors. No text is read of those that are left out.
 
 import time
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from database import SECOND, db
 from tables import statements
@@ -33,9 +33,23 @@ class ShownTurn(NamedTuple):
     stop_reason: str | None
     continued: int
     turns_left_out: int
+    thinking_characters: int | None
+    thinking_milliseconds: int | None
     of_all: int  # how many the rows are that were looked at for this page
     size_of_all: int  # bytes of those
     content: str  # None if it was too long to be read
+
+    @property
+    def thinking(self) -> dict[str, Any] | None:
+        return thinking_of(self)
+
+
+def thinking_of(turn: Any) -> dict[str, Any] | None:
+    """How much the model of a turn has thought, and for how long; None if it has not."""
+    if turn.thinking_characters is None:
+        return None
+    seconds = round((turn.thinking_milliseconds or 0) / 1000, 1)
+    return {"characters": turn.thinking_characters, "seconds": seconds}
 
 
 def time_of(microseconds: int) -> str:

@@ -13,7 +13,7 @@ from models import Refused
 from schemas import ValidationError
 from settings import command
 from upkeep import foreign, imports
-from upkeep.everything import FORMAT
+from upkeep.everything import READABLE
 from upkeep.messages import LeftOut, Unreadable
 from upkeep.values import BadFile, Fault, Value, is_header
 
@@ -75,7 +75,7 @@ class Taking:
         if header.get("everything"):
             words = f"`{command()} import --all {self._path}`"
             raise BadFile(f"{self._path} has everything of all users. {words} reads that.")
-        if header["parley"] != FORMAT:
+        if header["parley"] not in READABLE:
             raise BadFile(f"{self._path} was made by another release. Import it with that one.")
         if self._count is not None:
             raise BadFile(f"{self._path} is not whole: another export begins in it.")

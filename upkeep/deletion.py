@@ -8,7 +8,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from typing import NamedTuple, ParamSpec, TypeVar
 
-from peewee import Expression, Field, Model, Tuple
+from peewee import Expression, Field, Model, Tuple, fn
 
 import processes
 from database import SECOND, Unavailable, connected, db, limit_time, transaction
@@ -231,13 +231,13 @@ def _delete_some(session_id: uuid.UUID, count: int) -> Step:
     least one; and the session, if no turn is left."""
     began = time.monotonic()
     turns = (
-        Turn.select(Turn.id, db.size_of(Turn.content))
+        Turn.select(Turn.id, db.size_of(Turn.content) + fn.COALESCE(Turn.thinking_characters, 0))
         .where(Turn.session == session_id)
         .order_by(Turn.id.desc())
     )
     first, left = None, STEP_SIZE
-    for turn_id, bytes_of_content in turns.limit(count).tuples():
-        left -= bytes_of_content
+    for turn_id, bytes_of_texts in turns.limit(count).tuples():
+        left -= bytes_of_texts
         if first is not None and left < 0:
             break
         first = turn_id

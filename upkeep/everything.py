@@ -1,6 +1,6 @@
 """The file by which everything moves from one database to another, line by line:
 
-    {"parley": 2, "everything": true, "id": "5c1…", "exported_at": "2026-11-30T12:00:00Z"}
+    {"parley": 3, "everything": true, "id": "5c1…", "exported_at": "2026-11-30T12:00:00Z"}
     {"release": {"secret": "0f7…", "retention_days": 90, "retention_since": 1796040000000000}}
     {"session": {"id": "8b6…", "owner": "https://github.com/alice", …}}
     {"end": true, "rows": {"release": 1, "session": 1, …}}
@@ -35,7 +35,8 @@ from settings import command
 from upkeep.migrations import TABLES
 from wire import UNSTORABLE
 
-FORMAT = 2  # also of a user's export
+FORMAT = 3  # also of a user's export
+READABLE = (2, 3)  # 2 has no thinking
 MODELS: dict[str, type[Model]] = {
     model._meta.table_name: model for model in TABLES if model is not Piece
 }
@@ -132,7 +133,7 @@ class Source:
                 f"{self.path} has the chats of one person. `{command()} import FILE SUBJECT` "
                 "takes it."
             )
-        if content["parley"] != FORMAT:
+        if content["parley"] not in READABLE:
             raise NotMoved(f"{self.path} was written by another release of Parley. Install that.")
         if not _is_text(content.get("id")):
             raise self._wrong(1, "has no right id")

@@ -2,6 +2,7 @@
 they are wanted, so that no more is held than one of them."""
 
 import contextlib
+import itertools
 import json
 import uuid
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ from typing import Any, NamedTuple, TypeVar
 from peewee import Tuple, Value
 
 from database import connected, db, limit_time
-from models import IN_PROGRESS, INTERRUPTED, Missing, Session
+from models import IN_PROGRESS, INTERRUPTED, Missing, Session, Thought
 from tables.ledger import SAID
 from tables.shown import ShownTurn, pages_of, time_of
 
@@ -157,9 +158,11 @@ def _lines(owner: str, cursors: list[Cursor]) -> Iterator[Part]:
             continue
         session.read_system()
         yield Part(_dumped(_head_of(session))[:-1] + b',"turns":[', False)
-        yield Part(_dumped_turns(first), False)
-        for turns in pages:
-            yield Part(b"," + _dumped_turns(turns), False)
+        comma = b""
+        for turns in itertools.chain([first], pages):
+            for some in _dumped_turns(turns):
+                yield Part(comma + some, False)
+                comma = b","
         _check_is_there(session)
         yield Part(b"]}\n", True)
 
@@ -169,8 +172,16 @@ def _check_is_there(session: Session) -> None:
     Session.get_owned(session.owner, session.id)
 
 
-def _dumped_turns(turns: list[ShownTurn]) -> bytes:
-    return b",".join(_dumped(_dump(turn)) for turn in turns)
+def _dumped_turns(turns: list[ShownTurn]) -> Iterator[bytes]:
+    """These turns in pieces, since what a model has thought may be long: none has that of two."""
+    some: list[bytes] = []
+    for turn in turns:
+        some.append(_dumped(_dump(turn)))
+        if turn.thinking_characters:
+            yield b",".join(some)
+            some = []
+    if some:
+        yield b",".join(some)
 
 
 def _dumped(value: dict[str, Any]) -> bytes:
@@ -209,4 +220,12 @@ def _dump(turn: ShownTurn) -> dict[str, Any]:
         "stop_reason": turn.stop_reason if has_ended else None,
         "usage": {name: getattr(turn, name) for name in SAID},
         "error": error,
+        "thinking": _thinking_of(turn),
     }
+
+
+def _thinking_of(turn: ShownTurn) -> dict[str, Any] | None:
+    figures = turn.thinking
+    if figures is None:
+        return None
+    return figures | {"content": Thought.text_of(turn.id)}

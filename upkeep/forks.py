@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from peewee import SQL, fn
 
 from database import connected, db, transaction
-from models import IN_PROGRESS, LONGEST_PAGE, PREVIEW, Missing, Refused, Session, Turn
+from models import IN_PROGRESS, LONGEST_PAGE, PREVIEW, Missing, Refused, Session, Thought, Turn
 from replies.claim import count_request, new_turn_id
 from tables import given
 from tables.idempotency import NO_TURN, IdempotencyKey
@@ -33,6 +33,7 @@ class _Source(NamedTuple):
     id: int
     status: str | None
     size: int  # bytes
+    thinking: int  # bytes
 
 
 class _IsKnown(Exception):
@@ -105,8 +106,10 @@ def _count(owner: str, rate_limit: tuple[int, int], fork_id: uuid.UUID) -> None:
 
 
 def _shown(session: Session) -> list[_Source]:
-    size = SQL(db.size.format("content"))
-    rows = Turn.select(Turn.id, Turn.status, size).where(Turn.session == session, Turn.visible)
+    size, of_thoughts = db.size_of(Turn.content), fn.SUM(db.size_of(Thought.text))
+    thinking = fn.COALESCE(Thought.select(of_thoughts).where(Thought.turn == Turn.id), 0)
+    columns = Turn.id, Turn.status, size, thinking
+    rows = Turn.select(*columns).where(Turn.session == session, Turn.visible)
     return [_Source(*row) for row in rows.order_by(Turn.id).tuples()]
 
 
@@ -132,7 +135,7 @@ def _check(sources: list[_Source], system_size: int) -> None:
 
 
 def _size_of(source: _Source) -> int:
-    return source.size
+    return source.size + source.thinking
 
 
 def _step(original: Session, sources: list[_Source], ids: dict[int, int]) -> copies.Step:
@@ -144,6 +147,8 @@ def _step(original: Session, sources: list[_Source], ids: dict[int, int]) -> cop
         pairs = [(source.id, ids[source.id]) for source in sources]
         statement = given("copy_turns", pairs)
         db.send(SQL(statement.sql, [*statement.params, session.key]))
+        if any(source.thinking for source in sources):
+            db.send(given("copy_thoughts", pairs))
         return last
 
     return step

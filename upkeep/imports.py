@@ -9,7 +9,7 @@ from peewee import SQL, BigIntegerField
 
 from database import SECOND, connected, db, insertion
 from llm import Catalog, UnknownModel
-from models import COMPLETE, FAILED, PREVIEW, Missing, Session, Turn, outcome_of
+from models import COMPLETE, FAILED, PREVIEW, Missing, Session, Thought, Turn, outcome_of
 from replies.claim import new_turn_id
 from replies.titles import local_title
 from tables.search import normalize
@@ -38,7 +38,11 @@ def take(owner: str, given: Fields, catalog: Catalog, storage_limit: int) -> tup
         with connected():
             _refuse_known(owner, origin)
             now = db.now()
-        size = sum(len(turn["content"].encode()) for turn in given["turns"])
+        size = sum(
+            len(text.encode())
+            for turn in given["turns"]
+            for text in (turn["content"], thoughts_of(turn))
+        )
         storage.check_room(owner, size, storage_limit)
         session = _session_of(given, catalog, now)
         turns = _turns_of(given, session, now)
@@ -138,7 +142,22 @@ def _turns_of(given: Fields, session: Session, now: int) -> Iterator[Turn]:
         if turn["kind"] == "assistant":
             row.model = turn.get("model") or given.get("model") or session.model
             _end(row, turn)
+            _set_thinking(row, turn)
         yield row
+
+
+def thoughts_of(turn: Fields) -> str:
+    """The text of its thinking, as far as it has any."""
+    return (turn.get("thinking") or {}).get("content") or ""
+
+
+def _set_thinking(row: Turn, turn: Fields) -> None:
+    row.thoughts = thoughts_of(turn)
+    thinking = turn.get("thinking") or {}
+    characters = max(thinking.get("characters") or 0, len(row.thoughts))
+    if characters:
+        row.thinking_characters = characters
+        row.thinking_milliseconds = thinking.get("seconds") or 0
 
 
 def _end(row: Turn, turn: Fields) -> None:
@@ -155,7 +174,8 @@ def _end(row: Turn, turn: Fields) -> None:
 
 
 def _size_of(turn: Turn) -> int:
-    return len(turn.content.encode()) + len(turn.search_text.encode())
+    texts = turn.content, turn.search_text, turn.thoughts
+    return sum(len(text.encode()) for text in texts)
 
 
 def _step(turns: list[Turn]) -> copies.Step:
@@ -164,6 +184,11 @@ def _step(turns: list[Turn]) -> copies.Step:
         for turn in turns:
             turn.id = last = new_turn_id(now, last)
         db.send(insertion(*turns))
+        thoughts = [
+            Thought(turn=turn, start=0, text=turn.thoughts) for turn in turns if turn.thoughts
+        ]
+        if thoughts:
+            db.send(insertion(*thoughts))
         return last
 
     return step

@@ -5,11 +5,11 @@ made is refused."""
 
 from database import APPLICATION_ID, SchemaVersion, db
 from database.sqlite import SQLite
-from models import Piece, Session, Turn
+from models import Piece, Session, Thought, Turn
 from tables.idempotency import IdempotencyKey
 from tables.ledger import RateLimitHit, Usage
 
-TABLES = [SchemaVersion, Session, Turn, Piece, IdempotencyKey, RateLimitHit, Usage]
+TABLES = [SchemaVersion, Session, Turn, Piece, Thought, IdempotencyKey, RateLimitHit, Usage]
 
 
 def _add_fences_and_usage() -> None:
@@ -34,7 +34,7 @@ def _add_columns() -> None:
     """Those that are missing of all tables."""
     for model in TABLES:
         there = {column.name for column in db.get_columns(model._meta.table_name)}
-        for field in model._meta.sorted_fields:
+        for field in model._meta.sorted_fields if there else ():  # else a later step makes it
             if field.column_name not in there:
                 context = db.get_sql_context()
                 context.literal(f'ALTER TABLE "{model._meta.table_name}" ADD COLUMN ').sql(
@@ -43,11 +43,12 @@ def _add_columns() -> None:
                 db.execute_sql(*context.query())
 
 
-def _add_sizes() -> None:
+def _add_sizes_and_thinking() -> None:
     """From 2.0.0, whose processes may go on beside the new ones."""
-    db.lock_tables(["release", "session", "asked"])
+    db.lock_tables(["release", "session", "turn", "asked"])
+    db.create_tables([Thought])
     _add_columns()
     db.create_tables([Session])  # its indexes
 
 
-MIGRATIONS = [lambda: db.create_tables(TABLES), _add_fences_and_usage, _add_sizes]
+MIGRATIONS = [lambda: db.create_tables(TABLES), _add_fences_and_usage, _add_sizes_and_thinking]

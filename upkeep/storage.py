@@ -1,4 +1,4 @@
-"""How many bytes each user has stored: the texts of their turns.
+"""How many bytes each user has stored: the texts of their turns, and what models have thought.
 
 The number is kept with each session. An import or a fork stores it; after a reply, the sweeper
 counts anew. It holds for the `updated_at` that it was counted for, so it does not matter which
@@ -12,7 +12,7 @@ from peewee import SQL, fn
 
 from database import connected, db, transaction
 from logs import log
-from models import Refused, Session, Turn
+from models import Refused, Session, Thought, Turn
 from upkeep.deletion import PAUSE
 
 AT_ONCE = 100  # sessions that are counted in one step
@@ -59,9 +59,12 @@ def count_all() -> None:
 def _uncounted(last: uuid.UUID | None) -> list[Session]:
     """Some of these sessions, after this one, each with what it has."""
     turns = Turn.select(fn.SUM(db.size_of(Turn.content))).where(Turn.session == Session.id)
+    of_thoughts = Thought.select(fn.SUM(db.size_of(Thought.text))).join(Turn)
+    thoughts = of_thoughts.where(Turn.session == Session.id)
+    counted = fn.COALESCE(turns, 0) + fn.COALESCE(thoughts, 0)
     is_counted = Session.sized_at.is_null(False) & (Session.sized_at == Session.updated_at)
     in_progress = Turn.select(Turn.id).where(Turn.session == Session.id, Turn.under_way())
-    query = Session.select(Session.id, Session.updated_at, turns.alias("counted")).where(
+    query = Session.select(Session.id, Session.updated_at, counted.alias("counted")).where(
         Session.owner != "", ~is_counted, ~fn.EXISTS(in_progress)
     )
     if last is not None:

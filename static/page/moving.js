@@ -5,7 +5,8 @@ import { api } from "./api.js";
 import { Fault, isHeader, readArchive } from "./archive.js";
 import { convert, isConversation, Refusal } from "./foreign.js";
 
-const FORMAT = 2; // of a file of Parley's
+const FORMAT = 3; // of a file of Parley's
+const READABLE = [2, 3]; // 2 has no thinking
 const MOST_STRANGERS = 1000;
 const STRANGER = "It is of no shape that is known here.";
 const NO_CHATS = "These are no chats. Choose an export of ChatGPT, Claude or Parley.";
@@ -226,7 +227,7 @@ class Import {
         "This is an operator's copy of a whole server: only flask import --all reads it.",
       );
     }
-    if (header.parley !== FORMAT) {
+    if (!READABLE.includes(header.parley)) {
       throw new Fault("This file was made by another release of Parley. Import it with that one.");
     }
     this.hasChats = true;

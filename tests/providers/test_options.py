@@ -45,8 +45,8 @@ CHANGES = [  # one after the other: what is sent, and what is kept then
         {"temperature": 0.0, "reasoning_effort": "x" * 40},
     ),
     (
-        {"max_tokens": 8192, "temperature": 2},
-        {"temperature": 2, "reasoning_effort": "x" * 40, "max_tokens": 8192},
+        {"max_tokens": 16384, "temperature": 2},
+        {"temperature": 2, "reasoning_effort": "x" * 40, "max_tokens": 16384},
     ),
     (None, {}),
     ({"max_tokens": 1}, {"max_tokens": 1}),
@@ -95,7 +95,7 @@ BAD = {  # options, and where the faults are
     "temperature endless": ({"temperature": 1e400}, ["/options/temperature"]),
     "max_tokens 0": ({"max_tokens": 0}, ["/options/max_tokens"]),
     "max_tokens below": ({"max_tokens": -5}, ["/options/max_tokens"]),
-    "max_tokens above MAX_TOKENS": ({"max_tokens": 8193}, ["/options/max_tokens"]),
+    "max_tokens above MAX_TOKENS": ({"max_tokens": 16385}, ["/options/max_tokens"]),
     "max_tokens huge": ({"max_tokens": 10**30}, ["/options/max_tokens"]),
     "max_tokens in parts": ({"max_tokens": 1.5}, ["/options/max_tokens"]),
     "max_tokens in words": ({"max_tokens": "100"}, ["/options/max_tokens"]),
@@ -151,19 +151,37 @@ def test_the_longest_reply_is_the_servers_own(provider, tmp_path):
 
 # What the model is sent
 
+SUMMARIZED = {"type": "adaptive", "display": "summarized"}
 SENT = {
     CLAUDE: [
-        ({}, {"max_tokens": 8192}),
-        ({"temperature": 0}, {"max_tokens": 8192, "temperature": 0}),
+        ({}, {"max_tokens": 16384}),
+        ({"temperature": 0}, {"max_tokens": 16384, "temperature": 0}),
         ({"max_tokens": 5}, {"max_tokens": 5}),
-        ({"reasoning_effort": "low"}, {"max_tokens": 8192, "output_config": {"effort": "low"}}),
+        (
+            {"reasoning_effort": "low"},
+            {"max_tokens": 16384, "output_config": {"effort": "low"}, "thinking": SUMMARIZED},
+        ),
+        (
+            {"reasoning_effort": "high", "temperature": 1},
+            {
+                "max_tokens": 16384,
+                "temperature": 1,
+                "output_config": {"effort": "high"},
+                "thinking": SUMMARIZED,
+            },
+        ),
+        ({"reasoning_effort": "none"}, {"max_tokens": 16384, "thinking": {"type": "disabled"}}),
+        (
+            {"reasoning_effort": "none", "temperature": 0},
+            {"max_tokens": 16384, "temperature": 0, "thinking": {"type": "disabled"}},
+        ),
         (ALL, {"max_tokens": 100, "temperature": 0.5, "output_config": {"effort": "low"}}),
     ],
     GPT: [
-        ({}, {"max_tokens": 8192}),
-        ({"temperature": 0}, {"max_tokens": 8192, "temperature": 0}),
+        ({}, {"max_tokens": 16384}),
+        ({"temperature": 0}, {"max_tokens": 16384, "temperature": 0}),
         ({"max_tokens": 5}, {"max_tokens": 5}),
-        ({"reasoning_effort": "low"}, {"max_tokens": 8192, "reasoning_effort": "low"}),
+        ({"reasoning_effort": "low"}, {"max_tokens": 16384, "reasoning_effort": "low"}),
         (ALL, ALL),
     ],
 }
@@ -252,7 +270,9 @@ def test_an_option_that_a_provider_refuses_is_named_and_the_session_kept(alice, 
     whole = alice.get(path).json()
     assert whole["options"] == {option: ALL[option]}
     assert whole["turns"][-1]["error"] == {"status": 400, "message": error["detail"]}
-    assert len(provider.posts) == 1
+    # Thinking, which we asked for besides, is left out first.
+    asks_twice = "thinking" in refused["body"] and "thinking" in provider.posts[0].body
+    assert len(provider.posts) == 1 + asks_twice
 
     alice.patch(path, {"options": {option: None}})
     response = alice.post(path + "/retry")  # without the option it is the server's own affair

@@ -19,7 +19,7 @@ def test_asks_anthropic_in_its_own_words(alice, provider):
     assert "authorization" not in request.headers
     assert request.body == {
         "model": CLAUDE,
-        "max_tokens": 8192,
+        "max_tokens": 16384,
         "stream": True,
         "cache_control": {"type": "ephemeral"},
         "system": "Be brief.",
@@ -38,7 +38,7 @@ def test_asks_openai_in_its_own_words(alice, provider):
     assert not {"x-api-key", "anthropic-version"} & set(request.headers)
     assert request.body == {
         "model": GPT,
-        "max_tokens": 8192,
+        "max_tokens": 16384,
         "stream": True,
         "stream_options": {"include_usage": True},
         "messages": [

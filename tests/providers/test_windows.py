@@ -419,7 +419,8 @@ def test_what_is_no_overflow_leaves_nothing_out(talk, provider, code, message):
     contents = [
         (sent_of(request.body), request.body["max_tokens"]) for request in provider.posts[before:]
     ]
-    assert all(sent == contents[0] for sent in contents) and len(contents[0][0]) == 7
+    # The answer may be shorter, as tests/providers/test_longest_answers.py has it.
+    assert all(sent == contents[0][0] for sent, _ in contents) and len(contents[0][0]) == 7
     assert contents[0][1] == 8192
     provider.default = model
     conversation.go_on(1)

@@ -115,8 +115,8 @@ BAD = {
     "/set temperature 9": "temperature: Give a number from 0 to 2.",
     "/set temperature warm": "temperature: Give a number from 0 to 2.",
     "/set temperature 1e999": "temperature: Give a number from 0 to 2.",
-    "/set max_tokens 5.5": "max_tokens: Give a whole number from 1 to 8192.",
-    "/set max_tokens 007": "max_tokens: Give a whole number from 1 to 8192.",
+    "/set max_tokens 5.5": "max_tokens: Give a whole number from 1 to 16384.",
+    "/set max_tokens 007": "max_tokens: Give a whole number from 1 to 16384.",
     "/set reasoning_effort very low": "reasoning_effort: Give one word in ASCII, such as low.",
 }
 

@@ -94,7 +94,7 @@ SPOILED = {
         "Line 2 of {} has no column of a release.",
     ),
     "of a newer release": (
-        changed(1, b"2", b"3"),
+        changed(1, b"3", b"4"),
         "{} was written by another release of Parley. Install that.",
     ),
     "without its end": (
