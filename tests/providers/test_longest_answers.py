@@ -90,9 +90,9 @@ class Short:
 
 @pytest.mark.parametrize("status, words, most", REFUSALS.values(), ids=REFUSALS)
 def test_a_model_with_shorter_answers_is_asked_for_those_once_it_has_said_so(
-    one, provider, status, words, most
+    start, settings, provider, status, words, most
 ):
-    alice = one.client()
+    alice = start(**settings, WEB_CONCURRENCY=1).client()
     provider.default = model = Short(status, words, most)
     name = f"m-{uuid.uuid4().hex}"
     session = alice.create(model=name)
@@ -102,8 +102,8 @@ def test_a_model_with_shorter_answers_is_asked_for_those_once_it_has_said_so(
     assert model.asked == [16384, most, most], "others do not pay for it again"
 
 
-def test_an_account_with_less_credit_is_asked_for_what_it_can_pay_for(one, provider):
-    alice = one.client()
+def test_an_account_with_less_credit_is_asked_for_what_it_can_pay_for(start, settings, provider):
+    alice = start(**settings, WEB_CONCURRENCY=1).client()
     provider.default = model = Short(402, CREDIT, 9063)
     name = f"m-{uuid.uuid4().hex}"
     assert alice.turns(alice.create(model=name))[1]["content"] == "The answer."
