@@ -92,6 +92,13 @@ class Answer:
         self.text += text
         self.has_text |= bool(text)
 
+    @property
+    def has_only_thoughts(self) -> bool:
+        """Whether nothing came but thoughts, and that is no way to end: it does not go on with an
+        earlier text, and there is no open tag, which makes text of them."""
+        is_odd = self._tags is not None and not self._tags.is_open and not self._tags.goes_on
+        return is_odd and self.has_thoughts and not self.has_text
+
     def rest(self) -> str:
         """The text that was held back until the answer came to its own end. What was told as
         thoughts is taken back if it was text."""

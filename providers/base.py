@@ -288,7 +288,9 @@ class HTTPProvider:
         size = (answer.size or 0) if answer.has_text else limit
         length = answer.usage.get("output_tokens", size)
         reason = answer.reason or (self.silent_reason if answer.over else None)
-        end = self.faults.check_end(reason, answer.has_text, length >= limit)
+        end = self.faults.check_end(
+            reason, answer.has_text, length >= limit, answer.has_only_thoughts
+        )
         exchange.stop_reason, exchange.window_is_full = end
 
     def _texts(

@@ -173,10 +173,13 @@ class Faults:
 
     # The end of an answer
 
-    def check_end(self, reason: str | None, has_text: bool, at_limit: bool) -> tuple[str, bool]:
+    def check_end(
+        self, reason: str | None, has_text: bool, at_limit: bool, only_thoughts: bool = False
+    ) -> tuple[str, bool]:
         """Raises ModelError where an answer that ended for this reason of the protocol, or for
         none, is not whole; returns our own word for the reason, and whether the model's window is
-        full. `at_limit`: it is as long as we let it be."""
+        full. `at_limit`: it is as long as we let it be. `only_thoughts`: there is nothing else of
+        it."""
         meaning = self._meaning_of(reason, at_limit)
         if meaning == "broken":
             raise self.error(502, "cut its answer short. Ask again.", retryable=True)
@@ -184,6 +187,8 @@ class Faults:
             status, text = TABLES["no_answer"][meaning]
             is_answer = meaning != "window"
             raise ModelError(status, text.format(reason=reason), is_answer=is_answer)
+        if only_thoughts:
+            raise ModelError(*TABLES["no_answer"]["thoughts"], is_answer=True)
         return "length" if meaning in ("limit", "window") else "stop", meaning == "window"
 
     def _meaning_of(self, reason: str | None, at_limit: bool) -> str:

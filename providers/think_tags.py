@@ -11,7 +11,7 @@ class ThinkTags:
     answer `goes_on` with an earlier text, what follows the last line break may be that text's."""
 
     def __init__(self, goes_on: bool = False) -> None:
-        self._goes_on = goes_on
+        self.goes_on = goes_on
         self._state = "before"  # then "open", if there is a tag, "closed", and "text"
         self._held = ""  # the end of what has come: perhaps the beginning of a tag, or white space
         self._opening, self._thoughts = "", [""]  # of a tag that is open
@@ -51,7 +51,7 @@ class ThinkTags:
 
     def _after(self, came: str) -> str:
         text = came.lstrip()
-        space = came[: len(came) - len(text)].rpartition("\n")[2] if self._goes_on else ""
+        space = came[: len(came) - len(text)].rpartition("\n")[2] if self.goes_on else ""
         if not text:
             self._held = space[:MOST_SPACE]
             return ""

@@ -1,4 +1,7 @@
-"""What a stream tells while a model thinks: how much so far, never what, and nothing of the answer is lost by it."""
+"""What a model thinks: a stream shows it, it is kept next to the turn, and it is never a part of the answer.
+
+Modules: `replies/thinking.py`.
+"""
 
 import itertools
 import json
@@ -11,6 +14,12 @@ from client import wait_until
 from provider import cut, event, reply, thought
 
 CLAUDE, GPT = "claude-t", "t"
+
+
+def thinking_path(session, turn):
+    return f"/sessions/{session['id']}/turns/{turn['id']}/thinking"
+
+
 THOUGHT = "Hm, 世界 👩‍👩‍👧."
 
 
@@ -64,7 +73,8 @@ def test_a_stream_tells_how_much_a_model_has_thought(alice, provider, model, tho
         events = iter(stream)
         session = next(events)
         thinking = next(events)
-        assert (thinking.name, thinking.data) == ("thinking", {"characters": len(THOUGHT)})
+        told = {"characters": len(THOUGHT), "start": 0, "delta": THOUGHT}
+        assert (thinking.name, thinking.data) == ("thinking", told)
         assert thinking.id == session.id
         assert alice.turns(session.data)[-1]["content"] == ""
         gate.set()
@@ -74,8 +84,12 @@ def test_a_stream_tells_how_much_a_model_has_thought(alice, provider, model, tho
         "".join(each.data["delta"] for each in rest if each.name == "content_delta")
         == "The answer."
     )
-    with alice.events(session.data) as stream:
-        assert [each.name for each in stream] == ["content_delta", "assistant_turn", "done"]
+    turn = alice.turns(session.data)[-1]
+    assert rest[-2].data["thinking"] == turn["thinking"]
+    assert turn["thinking"]["characters"] == len(THOUGHT)
+    assert 0 <= turn["thinking"]["seconds"] < 10
+    kept = alice.get(thinking_path(session.data, turn))
+    assert (kept.status_code, kept.json()) == (200, turn["thinking"] | {"content": THOUGHT})
     assert "世界" not in json.dumps(
         alice.get(f"/sessions/{session.data['id']}").json(), ensure_ascii=False
     )
@@ -135,14 +149,25 @@ def test_thoughts_between_tags_are_not_the_answer(alice, provider, model):
     with alice.stream("POST", "/sessions", {"content": "Hello", "model": model}) as stream:
         events = list(stream)
     assert events[1].name == "thinking"
-    assert "".join(each.data.get("delta", "") for each in events) == "Hello <think>x</think>"
-    assert events[-2].data["content"] == "Hello <think>x</think>"
+    assert events[1].data == {"characters": 3, "start": 0, "delta": "Hm."}
+    deltas = [each.data["delta"] for each in events if each.name == "content_delta"]
+    assert "".join(deltas) == events[-2].data["content"] == "Hello <think>x</think>"
 
 
 def test_a_tag_that_is_never_closed_was_text_if_the_answer_came_to_its_end(alice, provider):
-    provider.script = [reply("<think>Hm.", " Hello.")]
-    session = alice.create()
-    assert alice.turns(session)[1]["content"] == "<think>Hm. Hello."
+    gate = threading.Event()
+    provider.script = [reply("<think>Hm.", gate, " Hello.")]
+    with alice.stream("POST", "/sessions", {"content": "Hello"}) as stream:
+        events = iter(stream)
+        session, thinking = next(events), next(events)
+        assert thinking.data == {"characters": 3, "start": 0, "delta": "Hm."}
+        gate.set()
+        rest = [each for each in events if each.name != "thinking" or each.data["start"] == 0]
+    assert rest[0].data == {"characters": 0, "start": 0, "delta": ""}
+    assert rest[1].data == {"delta": "<think>Hm. Hello."}
+    turn = alice.turns(session.data)[1]
+    assert (turn["content"], turn["thinking"]) == ("<think>Hm. Hello.", None)
+    assert alice.get(thinking_path(session.data, turn)).status_code == 404
 
 
 def test_a_tag_that_is_not_closed_when_a_limit_is_reached_was_thinking(alice, provider):
@@ -165,16 +190,125 @@ def test_a_model_thinks_again_before_it_goes_on_and_repeats(alice, provider):
     assert alice.turns(alice.create())[1]["content"] == text + " never slept."
 
 
-def test_it_is_told_once_a_second_at_most_and_grows(alice, provider):
+def test_it_is_told_four_times_a_second_at_most_and_each_part_once(alice, provider):
+    provider.script = [reply(*[thought(reasoning="Hm, so."), 0.05] * 50, "The answer.")]
+    times, text = [], ""
+    with alice.stream("POST", "/sessions", {"content": "Hello"}) as stream:
+        for each in stream:
+            if each.name == "thinking":
+                times.append(time.monotonic())
+                assert each.data["start"] == len(text)
+                text += each.data["delta"]
+                assert each.data["characters"] == len(text)
+    assert text == "Hm, so." * 50
+    assert len(times) > 4
+    for first, fifth in zip(times, times[4:], strict=False):
+        assert fifth - first > 0.9
+
+
+def test_with_count_only_characters_are_told_and_nothing_is_kept(start, settings, provider):
+    alice = start(**settings, THINKING="count").client()
     provider.script = [reply(*[thought(reasoning="Hm, so."), 0.05] * 50, "The answer.")]
     seen = []
     with alice.stream("POST", "/sessions", {"content": "Hello"}) as stream:
         for each in stream:
             if each.name == "thinking":
+                assert each.data.keys() == {"characters"}
                 seen.append((time.monotonic(), each.data["characters"]))
     times, counts = zip(*seen, strict=True)
     assert 2 <= len(seen) <= (times[-1] - times[0]) / 0.9 + 1
     assert counts[0] == 7 and list(counts) == sorted(set(counts)) and counts[-1] <= 350
+    [session] = alice.get("/sessions").json()["data"]
+    turn = alice.turns(session)[-1]
+    assert turn["thinking"] is None
+    assert alice.get(thinking_path(session, turn)).status_code == 404
+
+
+def test_with_live_it_is_told_and_only_its_figures_are_kept(start, settings, provider):
+    alice = start(**settings, THINKING="live").client()
+    provider.script = [reply(thought(reasoning="Hm."), "The answer.")]
+    with alice.stream("POST", "/sessions", {"content": "Hello"}) as stream:
+        events = list(stream)
+    assert events[1].data == {"characters": 3, "start": 0, "delta": "Hm."}
+    turn = alice.turns(events[0].data)[-1]
+    assert turn["thinking"]["characters"] == 3
+    gone = alice.get(thinking_path(events[0].data, turn))
+    assert gone.status_code == 404
+    assert "THINKING" in gone.json()["errors"][0]["detail"]
+
+
+def test_a_quarter_of_a_million_characters_are_kept_and_all_are_counted(alice, provider):
+    part = "Hm, 世. " * 5000
+    provider.script = [reply(*[thought(reasoning=part)] * 10, "The answer.")]
+    text, counts = "", []
+    with alice.stream("POST", "/sessions", {"content": "Hello"}) as stream:
+        events = list(stream)
+    for each in events:
+        if each.name == "thinking":
+            assert each.data["start"] == len(text)
+            text += each.data["delta"]
+            counts.append(each.data["characters"])
+    everything = part * 10
+    assert text == everything[:262_144]
+    assert counts[-1] == len(everything)
+    turn = alice.turns(events[0].data)[-1]
+    assert turn["thinking"]["characters"] == len(everything)
+    kept = alice.get(thinking_path(events[0].data, turn)).json()
+    assert kept["content"] == everything[:262_144]
+
+
+NOT_THERE = {
+    "the user's turn": lambda session, turns: (session, turns[0]["id"]),
+    "no turn": lambda session, turns: (session, str(int(turns[1]["id"]) + 1)),
+    "no number": lambda session, turns: (session, "x"),
+    "too large a number": lambda session, turns: (session, "9" * 19),
+    "another session": lambda session, turns: (turns[2], turns[1]["id"]),
+}
+
+
+@pytest.mark.parametrize("place", NOT_THERE.values(), ids=NOT_THERE)
+def test_thinking_that_is_not_there_is_a_404(alice, bob, provider, place):
+    provider.script = [reply(thought(reasoning="Hm."), "The answer.")]
+    session, other = alice.create(), alice.create()
+    turns = alice.turns(session)
+    assert bob.get(thinking_path(session, turns[1])).status_code == 404
+    session, turn_id = place(session, [*turns, other])
+    assert alice.get(thinking_path(session, {"id": turn_id})).status_code == 404
+
+
+@pytest.mark.parametrize("stop, words", [("length", "MAX_TOKENS"), ("stop", "thought")])
+def test_a_reply_of_nothing_but_thoughts_fails_and_keeps_them(alice, provider, stop, words):
+    provider.script = [reply(thought(reasoning="Hm."), stop=stop)]
+    limited = {"content": "Hello", "options": {"max_tokens": 7}}  # as many as the stub counts
+    failed = alice.post("/sessions", limited)
+    assert failed.status_code == 502
+    assert words in failed.json()["errors"][0]["detail"]
+    session = {"id": failed.headers["Location"].split("/")[-1]}
+    turn = alice.turns(session)[1]
+    assert (turn["status"], turn["content"], turn["usage"]["output_tokens"]) == ("failed", "", 7)
+    assert alice.get(thinking_path(session, turn)).json()["content"] == "Hm."
+    provider.script = [reply("The answer.")]
+    assert alice.post(f"/sessions/{session['id']}/retry").json()["content"] == "The answer."
+
+
+def test_thoughts_of_several_calls_stand_behind_each_other(alice, provider):
+    provider.script = [
+        cut(thought(reasoning="Hm."), "Once upon a time there was a programmer who"),
+        reply(thought(reasoning="So."), " never slept."),
+    ]
+    session = alice.create()
+    turn = alice.turns(session)[1]
+    assert turn["content"] == "Once upon a time there was a programmer who never slept."
+    kept = alice.get(thinking_path(session, turn)).json()
+    assert (kept["content"], kept["characters"]) == ("Hm.\n\nSo.", 8)
+
+
+def test_halves_of_characters_and_nul_in_thoughts_are_replaced(alice, provider):
+    odd = thought(reasoning="a0b1c").replace(b"a0b1c", rb"a\u0000b\ud800c")
+    provider.script = [reply(odd, "The answer.")]
+    session = alice.create()
+    kept = alice.get(thinking_path(session, alice.turns(session)[1])).json()
+    assert kept["content"] == "a\ufffdb\ufffdc"
 
 
 def test_nothing_is_lost_by_a_cut_behind_a_thought(alice, provider):
@@ -205,23 +339,25 @@ def test_who_comes_while_a_model_thinks_is_told_too_and_resumes_behind_it(
     for _ in range(2):
         with alice.events(session) as stream:
             thinking = next(iter(stream))
-        assert (thinking.name, thinking.data) == ("thinking", {"characters": 3})
+        told = {"characters": 3, "start": 0, "delta": "Hm."}
+        assert (thinking.name, thinking.data) == ("thinking", told)
     with alice.events(session, thinking.id) as stream:
         events = iter(stream)
-        assert next(events).name == "thinking"
+        assert next(events).data["start"] == 0
         gate.set()
         assert [each.name for each in events] == ["content_delta", "assistant_turn", "done"]
 
 
-def test_a_model_that_thinks_again_behind_text_is_told_of_too(alice, provider):
-    """Another second has passed by then."""
+def test_a_model_that_thinks_again_after_text_is_told_of_too(alice, provider):
     provider.script = [
         reply(
             thought(reasoning="Hm."), 0.1, "The ", 1.1, thought(reasoning="Hm, hm."), 0.3, "answer."
         )
     ]
     with alice.stream("POST", "/sessions", {"content": "Hello"}) as stream:
-        events = [(each.name, each.data.get("characters")) for each in stream]
+        events = [
+            (each.name, each.data.get("characters"), each.data.get("start")) for each in stream
+        ]
     names = [
         "session",
         "thinking",
@@ -231,7 +367,9 @@ def test_a_model_that_thinks_again_behind_text_is_told_of_too(alice, provider):
         "assistant_turn",
         "done",
     ]
-    assert events == list(zip(names, [None, 3, None, 10, None, None, None], strict=True))
+    counts = [None, 3, None, 12, None, None, None]  # with a blank line between them
+    starts = [None, 0, None, 3, None, None, None]
+    assert events == list(zip(names, counts, starts, strict=True))
 
 
 def test_a_cancel_while_a_model_thinks_ends_the_stream(alice, provider):
@@ -242,3 +380,6 @@ def test_a_cancel_while_a_model_thinks_ends_the_stream(alice, provider):
         assert thinking.name == "thinking"
         assert alice.post(f"/sessions/{session.data['id']}/cancel").status_code == 200
         assert [each.name for each in events] == ["assistant_turn", "done"]
+    turn = alice.turns(session.data)[1]
+    wait_until(lambda: alice.get(thinking_path(session.data, turn)).status_code == 200)
+    assert alice.get(thinking_path(session.data, turn)).json()["content"] == "Hm."
