@@ -188,7 +188,8 @@ class Faults:
             is_answer = meaning != "window"
             raise ModelError(status, text.format(reason=reason), is_answer=is_answer)
         if only_thoughts:
-            raise ModelError(*TABLES["no_answer"]["thoughts"], is_answer=True)
+            status, text = TABLES["no_answer"]["thoughts"]
+            raise ModelError(status, text, is_answer=True)
         return "length" if meaning in ("limit", "window") else "stop", meaning == "window"
 
     def _meaning_of(self, reason: str | None, at_limit: bool) -> str:
