@@ -253,7 +253,10 @@ class Reply(Feed):
                 self.draft.set(content=content, lease_until=None, **self._outcome)
                 self._set_figures(now)
             thoughts = self.thinking.to_store(self.id, self.fence, now, is_over)
-            return Taken(self, self._arrived, is_over, used, thoughts)
+            taken = Taken(self, self._arrived, is_over, used, thoughts)
+            told = self.thinking.news(now)  # the model may have paused
+        self._tell_thoughts(told)
+        return taken
 
     def _set_figures(self, now: float) -> None:
         characters, milliseconds = self.thinking.figures(now)

@@ -49,6 +49,7 @@ class Thinking:
         self._call = 0  # of the phase
         self._before = text, characters  # the phase
         self._next_event = self._next_store = 0.0
+        self._is_told = True
         self._stored, self._is_stored, self._is_anew = len(text), True, False
 
     @property
@@ -69,8 +70,12 @@ class Thinking:
         if self._mode != "count" and self._characters < MOST:
             self._parts.append(thoughts[: MOST - self._characters])
         self._characters += len(thoughts)
-        self._is_stored = False
-        if now < self._next_event:
+        self._is_stored = self._is_told = False
+        return self.news(now)
+
+    def news(self, now: float) -> Thoughts | None:
+        """What followers are told now, if there is anything and it is time to tell them."""
+        if self._is_told or now < self._next_event:
             return None
         self._next_event = now + (COUNT_INTERVAL if self._mode == "count" else TELL_INTERVAL)
         return self.told()
@@ -118,6 +123,7 @@ class Thinking:
         self._is_stored = (new.characters, new.milliseconds) == self.figures(now)
 
     def told(self) -> Thoughts:
+        self._is_told = True
         text = None if self._mode == "count" else self._joined()
         return Thoughts(text, self._characters, self._version)
 

@@ -143,7 +143,9 @@ def check(page, server, provider, database):
     thoughts = event({"choices": [{"index": 0, "delta": {"reasoning_content": "x" * 1234}}]})
     provider.script = [reply(thoughts, threading.Event())]
     page.say("Think")
-    page.wait(lambda: "1,234 characters" in page.text(".waiting"), "thinking")
+    page.wait(lambda: "Thinking…" in page.text(".thinking summary"), "thinking")
+    page.find(".thinking summary").send_keys(Keys.ENTER)
+    page.wait(lambda: page.text(".thinking .text") == "x" * 1234, "what it thinks")
     page.find("#stop").click()
     page.wait(lambda: "Stopped" in page.text("article:last-child footer"), "thinking is stopped")
 

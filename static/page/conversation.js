@@ -33,6 +33,8 @@ export function showPlace(distance) {
   noteGap();
 }
 
+hear("opened", () => showPlace(0));
+
 function noteGap() {
   $("down").hidden = isAtEnd || gap() < NEAR;
 }

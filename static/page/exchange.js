@@ -5,6 +5,7 @@ import { followEvents, store } from "./api.js";
 import { draftName, editName, forgetDraft, giveBack, keepDraft, takeOut } from "./drafts.js";
 import { keepEditing } from "./editing.js";
 import { announce, frame, modelId, setBusy, state, tell } from "./screen.js";
+import { pauseThinking, think } from "./thinking.js";
 import {
   articles,
   begin,
@@ -168,7 +169,7 @@ export class Incoming {
  * What a screen reader has not said of a reply yet; all of it where it is read differently by now.
  */
 export function unheard(article, heard) {
-  const said = [...article.querySelectorAll(".text, .note")].map((node) => node.innerText);
+  const said = [...article.querySelectorAll(":scope > .text, .note")].map((node) => node.innerText);
   if (said[0].startsWith(heard)) said[0] = said[0].slice(heard.length).trim();
   return said.filter(Boolean).join("\n");
 }
@@ -179,8 +180,11 @@ const TAKE = {
     frame();
     tell("sessions");
   },
-  thinking: ({ article }, { characters }) =>
-    wait(article, `Thinking … ${characters.toLocaleString("en")} characters`),
+  thinking({ article }, data) {
+    if (data.delta === undefined) return wait(article, "Thinking…"); // the server only counts
+    endWaiting(article);
+    think(article, data);
+  },
   waiting({ article }, { seconds }) {
     const sentence = `The provider asks to wait ${seconds} s.`;
     wait(article, sentence);
@@ -188,6 +192,7 @@ const TAKE = {
   },
   content_delta(reply, { delta }) {
     endWaiting(reply.article);
+    pauseThinking(reply.article);
     reply.writer.append(delta);
     reply.text += delta;
   },

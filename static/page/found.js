@@ -17,7 +17,7 @@ const MOST = 2_000; // turns that are looked through
 const LOOKING = "Looking for the words further up…";
 const FURTHER = "The words are further up in this chat, before its last 2,000 messages.";
 
-const inTurns = new Marks("found", $("turns"), ".text");
+const inTurns = new Marks("found", $("turns"), "article > .text");
 const inList = new Marks("listed", $("list"), "strong, span");
 
 // Which words are sought

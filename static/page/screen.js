@@ -60,6 +60,7 @@ export const isEnter = (event) => event.key === "Enter" && !event.shiftKey && !e
 // "sessions": the list of sessions is out of date.
 // "model": the session has another model.
 // "shown": a session is shown as it was fetched.
+// "opened": the reader has opened something, and reads it.
 // "pasted": other pasted texts belong to the message that is being typed.
 
 const news = new EventTarget();

@@ -5,6 +5,7 @@ import { Markdown, write } from "../markdown/markdown.js";
 import { fetchSession } from "./api.js";
 import { nodesOf } from "./long.js";
 import { setBusy, state } from "./screen.js";
+import { showThinking } from "./thinking.js";
 import { timeOf } from "./times.js";
 
 const told = new WeakMap(); // the turn that an article shows, once the server has told it
@@ -27,7 +28,7 @@ $("turns").onclick = ({ target }) => {
 
 export const articles = () => [...$("turns").querySelectorAll(":scope > article")];
 export const articleOf = (id) => articles().find(({ dataset }) => id && dataset.id === id);
-export const textOf = (article) => article.querySelector(".text");
+export const textOf = (article) => article.querySelector(":scope > .text");
 export const turnOf = (article) => told.get(article);
 
 /** What a message says; of a reply, its Markdown, once it has ended. */
@@ -99,6 +100,7 @@ export function finish(article, turn) {
   endWaiting(article);
   Object.assign(article.dataset, { id: turn.id, continued: turn.continued });
   article.querySelector("bdi").textContent = turn.model.id;
+  showThinking(article, turn);
   article.append(element("footer", {}, toolsOf(turn), notes(turn)));
   article.ariaBusy = "false";
 }

@@ -1,11 +1,9 @@
 """Copies, days, colours, options, and what a reply says of itself."""
 
-import threading
-
 import pytest
 from selenium.webdriver.common.keys import Keys
 
-from provider import event, reply
+from provider import reply
 
 pytestmark = pytest.mark.parametrize(
     "engine", ["sqlite"], indirect=True
@@ -137,20 +135,3 @@ def test_a_reply_that_a_limit_cut_says_so(page, provider):
     page.click("Retry")
     page.wait_for_turns("Talk", "Whole.")
     assert "Cut at the limit" not in page.text("#turns")
-
-
-def test_thinking_is_shown_until_text_comes(page, provider):
-    gate, more = threading.Event(), threading.Event()
-    thoughts = [
-        event({"choices": [{"index": 0, "delta": {"reasoning_content": "x" * size}}]})
-        for size in (1234, 1000)
-    ]
-    provider.script = [reply(thoughts[0], gate, 1, thoughts[1], more, "Word")]
-    page.say("Think")
-    page.wait_for_text("Thinking … 1,234 characters", "article:last-child .waiting")
-    assert page.find("article:last-child").get_attribute("aria-busy") == "true"
-    gate.set()
-    page.wait_for_text("Thinking … 2,234 characters", "article:last-child .waiting")
-    more.set()
-    page.wait_for_turns("Think", "Word")
-    assert "Thinking" not in page.text("#turns")

@@ -99,7 +99,7 @@ class Page:
 
     @property
     def turns(self):
-        return self.texts("article .text")
+        return self.texts("article > .text")
 
     @property
     def titles(self):
