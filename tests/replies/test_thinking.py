@@ -1,0 +1,196 @@
+"""What a model thinks, as a reply's writer keeps it; and what becomes of it when the writer dies.
+
+Modules: `replies/thinking.py`.
+"""
+
+import threading
+
+import pytest
+
+from client import wait_until
+from provider import reply, thought
+from replies.thinking import MOST, NewThoughts, Thinking, Thoughts
+
+TURN, FENCE = 7, 99
+
+
+def stored(thinking, now, is_over=False):
+    """Store what there is; returns it."""
+    new = thinking.to_store(TURN, FENCE, now, is_over)
+    if new:
+        thinking.stored(new, now)
+    return new
+
+
+def test_followers_are_told_three_times_a_second_and_of_the_rest_as_text_follows():
+    thinking = Thinking("keep")
+    assert thinking.add("a", 1, 10.0) == Thoughts("a", 1)
+    assert thinking.add("b", 1, 10.1) is None
+    assert thinking.news(10.3) is None
+    assert thinking.news(10.4) == Thoughts("ab", 2)
+    assert thinking.news(11.0) is None
+    assert thinking.add("c", 1, 11.0) == Thoughts("abc", 3)
+    assert thinking.add("d", 1, 11.1) is None
+    assert thinking.end_phase(11.2) == Thoughts("abcd", 4)
+    assert thinking.end_phase(11.3) is None
+
+
+def test_it_is_stored_every_two_seconds_and_at_the_end_each_part_once():
+    thinking = Thinking("keep")
+    thinking.add("ab", 1, 10.0)
+    assert stored(thinking, 11.9) is None
+    assert stored(thinking, 12.0) == NewThoughts(TURN, FENCE, 0, "ab", False, 2, 2000)
+    thinking.add("c", 1, 12.5)
+    assert stored(thinking, 13.9) is None
+    thinking.end_phase(13.5)
+    assert stored(thinking, 13.9, is_over=True) == NewThoughts(TURN, FENCE, 2, "c", False, 3, 3500)
+    assert stored(thinking, 99.0, is_over=True) is None
+
+
+def test_what_may_not_be_stored_is_stored_again_with_what_follows():
+    thinking = Thinking("keep")
+    thinking.add("ab", 1, 10.0)
+    assert thinking.to_store(TURN, FENCE, 12.0).text == "ab"
+    thinking.add("c", 1, 12.1)
+    assert stored(thinking, 12.2) == NewThoughts(TURN, FENCE, 0, "abc", False, 3, 2200)
+
+
+def test_thoughts_of_another_call_or_after_text_follow_a_blank_line():
+    thinking = Thinking("keep")
+    thinking.add("a", 1, 10.0)
+    thinking.add("b", 2, 11.0)
+    thinking.end_phase(12.0)
+    thinking.add("c", 2, 15.0)
+    assert thinking.end_phase(15.5) == Thoughts("a\n\nb\n\nc", 7)
+    assert thinking.figures(99.0) == (7, 2500)
+
+
+def test_it_goes_on_after_what_another_process_has_stored():
+    thinking = Thinking("keep", "ab", 2, 1500)
+    thinking.add("c", 1, 10.0)
+    assert stored(thinking, 12.0) == NewThoughts(TURN, FENCE, 2, "\n\nc", False, 5, 3500)
+
+
+def test_what_is_taken_back_leaves_what_was_thought_before():
+    thinking = Thinking("keep")
+    thinking.add("a", 1, 10.0)
+    thinking.end_phase(10.5)
+    thinking.add("b", 2, 11.0)
+    stored(thinking, 13.0)
+    assert thinking.take_back() == Thoughts("a", 1, 1)
+    assert stored(thinking, 13.1, is_over=True) == NewThoughts(TURN, FENCE, 0, "a", True, 1, 500)
+    thinking.add("c", 3, 20.0)
+    assert thinking.end_phase(21.0) == Thoughts("a\n\nc", 4, 1)
+
+
+def test_all_of_it_is_taken_back():
+    thinking = Thinking("keep")
+    thinking.add("b", 1, 11.0)
+    assert thinking.take_back() == Thoughts("", 0, 1)
+    assert stored(thinking, 11.1, is_over=True) == NewThoughts(TURN, FENCE, 0, "", True, None, None)
+    assert thinking.take_back() is None
+
+
+def test_no_more_than_a_quarter_of_a_million_characters_are_kept():
+    thinking = Thinking("keep")
+    for number in range(5):
+        thinking.add("x" * 60_000, 1, float(number))
+    told = thinking.end_phase(9.0)
+    assert (len(told.text), told.characters) == (MOST, 300_000)
+    new = stored(thinking, 9.0, is_over=True)
+    assert (len(new.text), new.characters) == (MOST, 300_000)
+
+
+# What others see of it
+
+
+@pytest.fixture
+def two(start, settings):
+    """Two servers of one database."""
+    settings |= {"WEB_CONCURRENCY": 1, "REPLY_WAIT": 1}
+    return start(**settings), start(**settings)
+
+
+def thinking_of(client, session):
+    turn = client.turns(session)[-1]
+    response = client.get(f"/sessions/{session['id']}/turns/{turn['id']}/thinking")
+    return response.json()["content"] if response.ok else None
+
+
+def test_a_stream_of_another_process_is_told_what_is_stored(two, provider):
+    writer, other = two
+    more, answer = threading.Event(), threading.Event()
+    provider.script = [
+        reply(thought(reasoning="Hm."), more, thought(reasoning=" So."), answer, "The answer.")
+    ]
+    response = writer.client().post("/sessions", {"content": "Hello"}, Prefer="respond-async")
+    session = {"id": response.headers["Location"].split("/")[2]}
+    with other.client().events(session) as stream:
+        events = iter(stream)
+        assert next(events).data == {"characters": 3, "start": 0, "delta": "Hm."}
+        assert other.client().turns(session)[-1]["thinking"]["characters"] == 3
+        more.set()
+        assert next(events).data == {"characters": 7, "start": 3, "delta": " So."}
+        answer.set()
+        assert [each.name for each in events] == ["content_delta", "assistant_turn", "done"]
+
+
+def test_what_a_killed_process_had_stored_stays_and_what_follows_comes_after_it(two, provider):
+    writer, other = two
+    alice, again = other.client(), threading.Event()
+    provider.script = [
+        reply(thought(reasoning="Hm."), threading.Event()),
+        reply("<thi", again, "nk>So.</think>\n", "The answer."),
+    ]
+    response = writer.client().post("/sessions", {"content": "Hello"}, Prefer="respond-async")
+    session = {"id": response.headers["Location"].split("/")[2]}
+    with alice.events(session) as stream:
+        events = iter(stream)
+        assert next(events).data == {"characters": 3, "start": 0, "delta": "Hm."}
+        writer.kill()
+        provider.wait_for_request(2, seconds=20)
+        assert thinking_of(alice, session) == "Hm."
+        again.set()
+        rest = list(events)
+    told = [each.data for each in rest if each.name == "thinking"]
+    if told:  # else the end came before it was stored
+        assert told[0] == {"characters": 8, "start": 0, "delta": "Hm.\n\nSo."}
+    assert "".join(each.data["delta"] for each in rest if each.name == "content_delta") == (
+        "The answer."
+    )
+    assert thinking_of(alice, session) == "Hm.\n\nSo."
+    assert rest[-2].data["thinking"]["characters"] == 8
+
+
+def test_thinking_stays_when_a_process_is_killed_in_the_text(two, provider):
+    writer, other = two
+    alice = other.client()
+    text = "Once upon a time there was a programmer who"
+    provider.script = [
+        reply(thought(reasoning="Hm."), 2.2, text, threading.Event()),
+        reply("<think>Where was I?</think>", text, " never slept."),
+    ]
+    response = writer.client().post("/sessions", {"content": "Hello"}, Prefer="respond-async")
+    session = {"id": response.headers["Location"].split("/")[2]}
+    wait_until(lambda: alice.turns(session)[-1]["content"] == text)
+    writer.kill()
+    with alice.events(session) as stream:
+        events = list(stream)
+    assert events[-2].data["content"] == f"{text} never slept."
+    assert thinking_of(alice, session) == "Hm.\n\nWhere was I?"
+
+
+def test_a_continued_reply_keeps_its_thinking(alice, provider):
+    text = "Once upon a time there was a programmer who"
+    provider.script = [
+        reply(thought(reasoning="Hm."), text, stop="length"),
+        reply(thought(reasoning="So."), " never slept."),
+    ]
+    session = alice.create()
+    assert thinking_of(alice, session) == "Hm."
+    with alice.stream("POST", f"/sessions/{session['id']}/continue") as stream:
+        events = list(stream)
+    assert events[0].data == {"characters": 3, "start": 0, "delta": "Hm."}
+    assert events[1].data == {"characters": 8, "start": 3, "delta": "\n\nSo."}
+    assert events[-2].data["content"] == f"{text} never slept."
+    assert thinking_of(alice, session) == "Hm.\n\nSo."
