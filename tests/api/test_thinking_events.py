@@ -1,7 +1,4 @@
-"""What a model thinks: a stream shows it, it is kept next to the turn, and it is never a part of the answer.
-
-Modules: `replies/thinking.py`.
-"""
+"""What a model thinks: a stream shows it, it is kept next to the turn, and it is never a part of the answer."""
 
 import itertools
 import json
