@@ -1,0 +1,164 @@
+"""What a model has thought goes with its turn: into forks, exports and imports, and away with it."""
+
+import json
+
+import pytest
+
+from client import ALICE, wait_until
+from commands import flask
+from ledgers import APP
+from provider import reply, thought
+from raw_tables import tables_of
+
+THOUGHTS = "Hm, 世界 🦉.\n\nSo."
+
+
+def thinking_of(client, session, number=1):
+    turn = client.turns(session)[number]
+    path = f"/sessions/{session['id']}/turns/{turn['id']}/thinking"
+    answer = client.get(path).json()
+    return turn["thinking"], answer.get("content")
+
+
+@pytest.fixture
+def thoughtful(someone, provider):
+    """A session of two replies; the model has thought before the first."""
+    provider.script = [reply(thought(reasoning=THOUGHTS), "The answer."), reply("More.")]
+    session = someone.create()
+    someone.post(f"/sessions/{session['id']}/messages", {"content": "And?"})
+    return session
+
+
+def test_a_fork_has_it(someone, thoughtful):
+    figures, _ = thinking_of(someone, thoughtful)
+    forked = someone.post(f"/sessions/{thoughtful['id']}/fork").json()
+    assert thinking_of(someone, forked) == (figures, THOUGHTS)
+    assert thinking_of(someone, forked, 3) == (None, None)
+    someone.delete(f"/sessions/{thoughtful['id']}")
+    assert thinking_of(someone, forked) == (figures, THOUGHTS)
+
+
+def test_a_line_of_an_export_has_it_and_is_imported_as_it_is(someone, bob, thoughtful):
+    figures, _ = thinking_of(someone, thoughtful)
+    [line] = someone.get("/export").text.splitlines()
+    turns = json.loads(line)["turns"]
+    assert turns[1]["thinking"] == figures | {"content": THOUGHTS}
+    assert turns[3]["thinking"] is None
+    imported = bob.post("/sessions/import", json.loads(line)).json()
+    assert thinking_of(bob, imported) == (figures, THOUGHTS)
+    assert thinking_of(bob, imported, 3) == (None, None)
+
+
+LOADED = {  # what is imported, and what is shown then
+    "text alone": ({"content": "Hm."}, ({"characters": 3, "seconds": 0}, "Hm.")),
+    "figures alone": (
+        {"characters": 9, "seconds": 1.26},
+        ({"characters": 9, "seconds": 1.3}, None),
+    ),
+    "more than is kept": (
+        {"characters": 9, "seconds": 60, "content": "Hm."},
+        ({"characters": 9, "seconds": 60}, "Hm."),
+    ),
+    "nothing": ({}, (None, None)),
+    "nulls": (dict.fromkeys(("characters", "seconds", "content")), (None, None)),
+    "empty": ({"content": ""}, (None, None)),
+}
+
+
+def session_with(thinking):
+    said = {"kind": "assistant", "content": "The answer.", "thinking": thinking}
+    return {"turns": [{"kind": "user", "content": "Hello"}, said]}
+
+
+@pytest.mark.parametrize("given, shown", LOADED.values(), ids=LOADED)
+def test_an_import_may_say_less(alice, given, shown):
+    imported = alice.post("/sessions/import", session_with(given)).json()
+    assert thinking_of(alice, imported) == shown
+
+
+BAD = {
+    "a text": ("Hm.", ""),
+    "a long text": ({"content": "x" * 262_145}, "/content"),
+    "NUL": ({"content": "a\0"}, "/content"),
+    "a number for a text": ({"content": 1}, "/content"),
+    "fewer than no characters": ({"characters": -1}, "/characters"),
+    "characters in words": ({"characters": "3"}, "/characters"),
+    "seconds in words": ({"seconds": "3"}, "/seconds"),
+    "fewer than no seconds": ({"seconds": -0.1}, "/seconds"),
+    "an age": ({"seconds": 1e300}, "/seconds"),
+    "an unknown field": ({"text": "Hm."}, "/text"),
+}
+
+
+@pytest.mark.parametrize("given, place", BAD.values(), ids=BAD)
+def test_an_import_of_what_is_none_is_refused(alice, given, place):
+    refused = alice.post("/sessions/import", session_with(given))
+    assert refused.status_code == 400, refused.text
+    [error] = refused.json()["errors"]
+    assert error["source"]["pointer"] == f"/turns/1/thinking{place}"
+
+
+def test_the_commands_carry_it_and_read_files_of_the_release_before(
+    start, settings, provider, tmp_path
+):
+    alice = start(**settings).client()
+    provider.script = [reply(thought(reasoning=THOUGHTS), "The answer.")]
+    session = alice.create()
+    figures, _ = thinking_of(alice, session)
+    url, path = settings["DATABASE_URL"], tmp_path / "chats.ndjson"
+
+    def run(*words):
+        done = flask(tmp_path, "--app", APP, *map(str, words), DATABASE_URL=url)
+        assert done.returncode == 0, done.stderr
+
+    run("export", ALICE, path)
+    header, line, end = path.read_text("utf-8").splitlines()
+    assert json.loads(header)["parley"] == 3
+    assert alice.delete(f"/sessions/{session['id']}").status_code == 204
+    run("import", path, ALICE)
+    [imported] = alice.get("/sessions").json()["data"]
+    assert thinking_of(alice, imported) == (figures, THOUGHTS)
+
+    assert alice.delete(f"/sessions/{imported['id']}").status_code == 204
+    old = json.loads(line)
+    for turn in old["turns"]:
+        turn.pop("thinking", None)
+    path.write_text(
+        "\n".join([json.dumps(json.loads(header) | {"parley": 2}), json.dumps(old), end])
+    )
+    run("import", path, ALICE)
+    [imported] = alice.get("/sessions").json()["data"]
+    assert thinking_of(alice, imported) == (None, None)
+
+
+def test_it_goes_with_its_session(start, settings, provider):
+    alice = start(**settings).client()
+    provider.script = [reply(thought(reasoning=THOUGHTS), "The answer.")]
+    session = alice.create()
+    with tables_of(settings["DATABASE_URL"]) as tables:
+        assert tables.value("SELECT count(*) FROM thought")
+    assert alice.delete(f"/sessions/{session['id']}").status_code == 204
+    with tables_of(settings["DATABASE_URL"]) as tables:
+        wait_until(lambda: not tables.value("SELECT count(*) FROM thought"))
+
+
+def test_it_takes_room_in_what_a_user_may_store(start, settings, provider):
+    alice = start(**settings, STORAGE_LIMIT=1000).client()
+    provider.script = [reply(thought(reasoning="x" * 900), "The answer.")]
+    session = alice.create()
+    assert alice.post(f"/sessions/{session['id']}/fork").status_code == 201
+    refused = alice.post(f"/sessions/{session['id']}/fork")
+    assert refused.status_code == 413
+    assert "stored 916 of 1,000" in refused.json()["errors"][0]["detail"]
+    large = session_with({"content": "x" * 1000})
+    assert alice.post("/sessions/import", large).status_code == 413
+
+
+def test_it_is_not_searched_and_no_preview_shows_it(someone, thoughtful):
+    assert someone.get("/sessions?query=世界").json()["data"] == []
+    assert someone.get("/sessions").json()["data"][0]["last_message_preview"] == "More."
+
+
+def test_a_document_of_the_session_has_the_answer_alone(someone, thoughtful):
+    document = someone.get(f"/sessions/{thoughtful['id']}", Accept="text/markdown").text
+    assert "The answer." in document and "世界" not in document
