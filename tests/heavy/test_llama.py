@@ -30,6 +30,7 @@ PARTS = "attn_norm attn_q attn_k attn_v attn_output ffn_norm ffn_gate ffn_up ffn
 # What the model says behind each token, and "One" behind any other: it knows no more than the last.
 SAYS = {"One": "▁two", "▁two": "▁schön", "▁schön": "▁😀", "▁😀": ".", ".": "</s>"}
 SAYS |= {"!": "On", "On": "▁and", "▁and": "▁on", "▁on": "▁and"}  # this has no end
+SAYS |= {";": "<think>", "<think>": "▁hm", "▁hm": "</think>", "</think>": "One"}
 SHORT, ENDLESS = "One two schön 😀.", "On" + " and on" * WINDOW
 PROTOCOLS = {
     "openai": ("OPENAI_BASE_URL", "/v1", "tiny"),
@@ -47,7 +48,17 @@ sys.stdin.read()  # until whoever started it is gone
 """
 
 
-def write_model(path):
+PLAIN = "{% for message in messages %}{{ message.content }}{% endfor %}"
+# By such a template llama.cpp knows what is thinking; the prompt itself opens the tag.
+THINKING = (
+    "{% for message in messages %}"
+    "{% if message.role == 'assistant' and message.reasoning_content %}"
+    "<think>{{ message.reasoning_content }}</think>{% endif %}{{ message.content }}{% endfor %}"
+    "{% if add_generation_prompt %}<think>{% endif %}"
+)
+
+
+def write_model(path, template):
     """A file as github.com/ggml-org/ggml/blob/master/docs/gguf.md describes it."""
     words = sorted({*SAYS, *SAYS.values()} - {"</s>"})
     tokens = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), *words]
@@ -62,7 +73,6 @@ def write_model(path):
             9 * ((token, place) in pairs) for token in tokens for place in range(WIDTH)
         ]
 
-    template = "{% for message in messages %}{{ message.content }}{% endfor %}"
     texts = {
         "general.architecture": "llama",
         "tokenizer.ggml.model": "llama",
@@ -79,6 +89,12 @@ def write_model(path):
         string("tokenizer.ggml.tokens")
         + struct.pack("<IIQ", 9, 8, len(tokens))
         + b"".join(map(string, tokens))
+    ]
+    # 4: the tokenizer finds it in a prompt as a whole.
+    kinds = [4 if "think>" in token else 1 for token in tokens]
+    metadata += [
+        string("tokenizer.ggml.token_type")
+        + struct.pack(f"<IIQ{len(kinds)}i", 9, 5, len(kinds), *kinds)
     ]
     ones, zeros = ((WIDTH,), [1] * WIDTH), ((WIDTH, WIDTH), [0] * WIDTH**2)
     tensors = {
@@ -136,9 +152,9 @@ def wait_until(is_so, seconds=20):
 
 
 @contextlib.contextmanager
-def serving(folder, protocol, window):
+def serving(folder, protocol, window, template=PLAIN):
     setting, path, model = PROTOCOLS[protocol]
-    write_model(folder / "tiny.gguf")
+    write_model(folder / "tiny.gguf", template)
     command = [sys.executable, "-c", SERVE, folder / "tiny.gguf", model, str(window)]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -156,6 +172,22 @@ def serving(folder, protocol, window):
 def llama(request, tmp_path_factory):
     with serving(tmp_path_factory.mktemp("llama"), request.param, WINDOW) as llama:
         yield llama
+
+
+@pytest.mark.parametrize("template, message", [(PLAIN, "Think;"), (THINKING, "Hello")])
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_what_a_model_thinks_is_not_its_answer(tmp_path, protocol, template, message):
+    """Between tags in the text, and as llama.cpp tells it apart by a template that opens the tag."""
+    with serving(tmp_path, protocol, WINDOW, template) as llama:
+        asked = {"content": message, "model": llama.model}
+        with llama.alice.stream("POST", "/sessions", asked) as stream:
+            events = list(stream)
+        session, turn = events[0].data, events[-2].data
+        assert turn["content"] == SHORT
+        path = f"/sessions/{session['id']}/turns/{turn['id']}/thinking"
+        assert llama.alice.get(path).json()["content"].strip() == "hm"
+        told = [event.data["delta"] for event in events if event.name == "thinking"]
+        assert "".join(told).strip() == "hm"
 
 
 def test_a_reply_streams_and_is_stored_with_its_usage(llama):
