@@ -237,7 +237,7 @@ def show_thinking(session_id: uuid.UUID, turn_id: str) -> ResponseReturnValue:
     content = models.Thought.text_of(turn.id)
     if not content:
         raise models.Missing("What the model thought was not kept: see the setting THINKING.")
-    return (shown.thinking_of(turn) or {}) | {"content": content}
+    return turn.thinking | {"content": content}
 
 
 @api.get("/models")

@@ -302,6 +302,11 @@ class Turn(db.Model):
     def usage(self) -> dict[str, int | None]:
         return {name: getattr(self, name) for name in TOKENS}
 
+    @property
+    def thinking(self) -> dict[str, Any] | None:
+        """How much its model has thought, and for how long; None if it has not."""
+        return shown.thinking_of(self)
+
     def is_lost(self) -> bool:
         """Whether the process that writes it counts as dead: it is gone from this machine, or its
         lease has lapsed."""

@@ -15,7 +15,7 @@ from marshmallow import (
 )
 
 from tables.ledger import SAID
-from tables.shown import thinking_of, time_of
+from tables.shown import time_of
 
 MOST_ERRORS = 20  # that an answer names at most
 LONGEST_NAME = 200  # characters of a name in an answer
@@ -256,7 +256,7 @@ def dump_turn(turn: Any) -> dict[str, Any]:
         "stop_reason": turn.stop_reason if has_ended else None,
         "continued": turn.continued,
         "turns_left_out": turn.turns_left_out,
-        "thinking": thinking_of(turn),
+        "thinking": turn.thinking,
     }
 
 

@@ -85,7 +85,7 @@ class Thinking:
         if self._began is None:
             return None
         self._milliseconds += round((now - self._began) * 1000)
-        self._began, self._is_stored = None, False
+        self._began, self._is_stored, self._next_store = None, False, 0.0
         return None if self._mode == "count" else self.told()
 
     def take_back(self) -> Thoughts | None:
@@ -108,7 +108,8 @@ class Thinking:
     def to_store(
         self, turn_id: int, fence: int, now: float, is_over: bool = False
     ) -> NewThoughts | None:
-        """What is to be stored: every few seconds, and if the reply `is_over`."""
+        """What is to be stored: every few seconds, when a phase has ended, and if the reply
+        `is_over`."""
         is_due = is_over or now >= self._next_store
         if self._is_stored or self._mode == "count" or not is_due:
             return None

@@ -28,6 +28,7 @@ HELP = """/retry has the last reply anew, /continue has it go on
 /set shows the options, /set temperature 0.7 sets one
 /system default and /set temperature default take it back
 /history shows all that was said
+/thinking shows what the model thought before its last reply
 /new begins a new session, /list lists the latest
 /quit, exit and Ctrl-D leave; Ctrl-C stops a reply, twice leaves
 Tab completes commands, models and options
@@ -38,8 +39,8 @@ class Chat:
     """One user's session on a server; the first message creates it, with what was chosen until
     then, where there is none yet."""
 
-    def __init__(self, client: Client, **fields: str | None) -> None:
-        self.client, self.screen = client, Screen()
+    def __init__(self, client: Client, hides_thinking: bool = False, **fields: str | None) -> None:
+        self.client, self.screen = client, Screen(hides_thinking)
         self.choices = Choices(client, self.screen, **fields)
         self.transcript = Transcript(client, self.screen, self.follow)
         # The first are words alone, the others may have something behind them.
@@ -47,6 +48,7 @@ class Chat:
             "/retry": functools.partial(self.ask_again, "/retry"),
             "/continue": functools.partial(self.ask_again, "/continue"),
             "/history": self.transcript.show_all,
+            "/thinking": self.transcript.show_thinking,
             "/new": self.begin_anew,
             "/list": self.transcript.list_sessions,
             "/help": self.help,
@@ -124,7 +126,7 @@ class Chat:
             self.client.session_id = session["id"]
             fields["model"] = session["model"]["id"]
             for turn in session["turns"][-1:]:
-                self.screen.begin_reply(turn["content"])  # which may go on
+                self.screen.begin_reply(turn["content"], turn.get("thinking"))  # it may go on
 
     def greet(self) -> None:
         """Say where the user is, with which model, and show what was said last."""
@@ -252,11 +254,13 @@ class Chat:
     def show(self, event: Event) -> None:
         """Print what an event says. Raises Refused where the reply is not whole."""
         data = event.data
+        if event.name in ("content_delta", "assistant_turn", "error"):
+            self.screen.end_thinking()
         match event.name:
             case "session":
                 self.choices.fields["model"] = data["model"]["id"]
             case "thinking":
-                self.screen.awaits = f"thinking: {data['characters']} characters"
+                self.screen.think(data["characters"], data.get("start", 0), data.get("delta", ""))
             case "waiting":
                 self.screen.awaits = f"the provider asks to wait {data['seconds']} s"
             case "content_delta":
@@ -295,6 +299,7 @@ def problem_of(error: Refused) -> str:
 @click.option("-c", "--continue", "goes_on", is_flag=True, help="Go on with the last session.")
 @click.option("--session", "session_id", type=click.UUID, help="Go on with this session.")
 @click.option("--list", "is_list", is_flag=True, help="Print the latest sessions, and leave.")
+@click.option("--hide-thinking", is_flag=True, help="Show nothing of what the model thinks.")
 def chat_command(
     message: str | None,
     url: str,
@@ -304,6 +309,7 @@ def chat_command(
     goes_on: bool,
     session_id: uuid.UUID | None,
     is_list: bool,
+    hide_thinking: bool,
 ) -> None:
     """Chat in the terminal. With MESSAGE, or what is piped in, or with both, which are one message,
     print its reply only."""
@@ -314,7 +320,7 @@ def chat_command(
         token = token or commands.open_tokens().sign(auth.LOCAL_USER, 1)
     except (auth.InvalidToken, SettingError, OSError) as error:
         raise click.ClickException(f"Give --token, or set PARLEY_TOKEN. {error}") from None
-    chat = Chat(Client(url, token), model=model, system=system)
+    chat = Chat(Client(url, token), hide_thinking, model=model, system=system)
     outcome = DONE if is_list else chat.run(chat.open, session_id, goes_on)
     if outcome == DONE:
         outcome = chat.run(chat.obey, message) if message else chat.talk()

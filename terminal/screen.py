@@ -6,13 +6,14 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import click
 
 from logs import CONTROLS
 from terminal import colours
 from terminal.markdown import Markdown
-from terminal.rows import Part, Rows
+from terminal.rows import RESET, Part, Rows
 
 PATIENCE = 1  # seconds, after which text that has come is shown, whatever it may become
 
@@ -30,12 +31,17 @@ class Screen:
     anywhere else it is printed as it is. Within `with`, a terminal's empty line shows how long
     nothing has come; behind it, a line begins."""
 
-    def __init__(self) -> None:
+    def __init__(self, hides_thinking: bool = False) -> None:
         self._is_terminal, self._is_coloured = sys.stdout.isatty(), colours.are_shown()
+        self._names_thinking = self._is_terminal and not hides_thinking
+        # Without a colour, nobody could tell thoughts from the reply.
+        self._shows_thoughts = self._is_coloured and not hides_thinking
         self._rows = Rows(columns, self._is_coloured)
         self._is_line_empty = True  # the cursor's, or the last one of what is no terminal
         self._is_drawn = False  # the sign of life
         self._is_printing = False
+        self._thinks_since: float | None = None  # unless it does not think now
+        self._is_in_thoughts = False  # what was printed last
         self.begin_reply()
 
     def __enter__(self) -> None:
@@ -45,6 +51,7 @@ class Screen:
 
     def __exit__(self, *_: object) -> None:
         signal.setitimer(signal.ITIMER_REAL, 0)
+        self._thinks_since, self._is_in_thoughts = None, False
         self.end_line()
 
     def say(self, text: str, nl: bool = True, err: bool = False) -> None:
@@ -65,13 +72,17 @@ class Screen:
                 self._print([Part("> ", colours.CYAN, 2), Part(line + "\n", "", 2)])
 
     def skip(self, echo: str) -> None:
-        """The terminal itself has shown this, which was typed."""
+        """The terminal itself has shown this, which was typed. Its colour ends."""
         self._rows.add(Part(echo))
         self._rows.flush()
+        if self._is_coloured:
+            click.echo(RESET, nl=False)
 
-    def begin_reply(self, text: str = "") -> None:
-        """What is written from here on is a reply, or follows this beginning of one."""
+    def begin_reply(self, text: str = "", thinking: dict[str, Any] | None = None) -> None:
+        """What is written from here on is a reply, or follows this beginning of one. `thinking` has
+        the figures of what its model has thought already."""
         self._markdown, self._moved = Markdown(self._is_coloured), time.monotonic()
+        self._thoughts, self._thought_characters = "", thinking["characters"] if thinking else 0
         if self._is_terminal:
             self._markdown.feed(CONTROLS.sub("", text))
             self._markdown.flush()
@@ -89,6 +100,38 @@ class Screen:
             if parts:
                 self._moved = time.monotonic()
             self._print(parts)
+
+    def think(self, characters: int, start: int = 0, delta: str = "") -> None:
+        """Show what has come of a model's thinking. Where its text is not printed, the sign of life
+        says that the model thinks."""
+        before, self._thoughts = self._thoughts, self._thoughts[:start] + delta
+        known, self._thought_characters = self._thought_characters, characters
+        if characters < known:  # it was text, or another process writes the reply now
+            self._thinks_since = None
+            if self._is_in_thoughts:
+                self._is_in_thoughts = False
+                self.end_line()
+        elif characters > known:
+            if self._thinks_since is None:
+                self._thinks_since = self._since = time.monotonic()
+            if self._shows_thoughts:
+                self._print_thoughts(before or self._thoughts[:known])
+        if self._thinks_since is not None:
+            self.awaits = "thinking"
+
+    def end_thinking(self) -> None:
+        """The reply goes on, or is over: say for how long its model has thought."""
+        if self._thinks_since is None:
+            return
+        seconds = max(1, round(time.monotonic() - self._thinks_since))
+        self._thinks_since, self._is_in_thoughts = None, False
+        if self._names_thinking:
+            self.end_line()
+            self.say_faintly(f"[thought for {seconds} s]\n")
+
+    def say_faintly(self, text: str) -> None:
+        with self._printing():
+            self._print([Part(CONTROLS.sub("", text), colours.DIM)])
 
     def end_line(self) -> None:
         """What comes next begins a line."""
@@ -123,6 +166,19 @@ class Screen:
                 self._is_line_empty = text.endswith("\n")
         if text:
             click.echo(text, nl=False, err=err)
+
+    def _print_thoughts(self, before: str) -> None:
+        """Print what of the thoughts was not there before."""
+        if not self._thoughts.startswith(before):
+            before, self._is_in_thoughts = "", False
+        text = self._thoughts[len(before) :]
+        if not self._is_in_thoughts:
+            text = text.lstrip("\n")
+            if not text:
+                return
+            self.end_line()
+            self._is_in_thoughts = True
+        self.say_faintly(text)
 
     def _flush(self, err: bool = False) -> None:
         """Print what is held back."""

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from terminal.client import Client
+from terminal.client import Client, Refused
 from terminal.screen import Screen
 
 PAGE = 100  # turns
@@ -43,6 +43,20 @@ class Transcript:
         else:
             self._show(turns, response.headers.get("First-Turn-Sent", ""))
 
+    def show_thinking(self) -> None:
+        """Show what the model has thought before, or while, it wrote the last reply."""
+        path, turns = f"/sessions/{self._client.session_id}", []
+        if self._client.session_id:
+            turns = self._client.get(f"{path}?turns[limit]=2")["turns"]
+        replies = [turn for turn in turns if turn["kind"] == "assistant"]
+        if not replies:
+            raise Refused("There is no reply yet.")
+        if not replies[-1].get("thinking"):
+            self._screen.say("The last reply has no thinking.")
+            return
+        kept = self._client.get(f"{path}/turns/{replies[-1]['id']}/thinking")
+        self._screen.say_faintly(kept["content"])
+
     def _show(self, turns: list[dict[str, Any]], first_sent: str) -> None:
         for turn in turns:
             if turn.get("id") == first_sent:
@@ -50,8 +64,9 @@ class Transcript:
             if turn["kind"] == "user":
                 self._screen.quote(turn["content"])
                 continue
-            self._screen.begin_reply()
-            if turn["status"] == "in_progress":
+            is_under_way = turn["status"] == "in_progress"
+            self._screen.begin_reply(thinking=None if is_under_way else turn.get("thinking"))
+            if is_under_way:
                 self._follow()
             else:
                 self._screen.write(turn["content"])

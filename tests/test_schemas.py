@@ -245,6 +245,8 @@ def test_a_turn_is_dumped_as_its_schema_describes_it(kind, status):
         stop_reason="stop" if status == "complete" else None,
         continued=2,
         turns_left_out=3,
+        thinking_characters=3,
+        thinking_milliseconds=1250,
         content="Hello",
     )
     assert schemas.dump_turn(turn) == schemas.turn_schemas[kind].dump(turn)

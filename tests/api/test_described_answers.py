@@ -123,7 +123,11 @@ def test_every_answer_that_succeeds_is_as_described(someone, provider, document,
         reply(thought(reasoning="Hm."), gate, "Hello."),
     ]
     with someone.stream("POST", "/sessions", {"content": "Hello", "options": OPTIONS}) as stream:
-        watch.see_stream("POST /sessions", stream, gate)
+        created, *_, thoughtful, _ = watch.see_stream("POST /sessions", stream, gate)
+    watch.see(
+        f"GET {ONE}/turns/{{turn_id}}/thinking",
+        someone.get(f"/sessions/{created.data['id']}/turns/{thoughtful.data['id']}/thinking"),
+    )
     with someone.events(session) as stream:
         events = watch.see_stream(f"GET {ONE}/events", stream)
     watch.see(f"GET {ONE}/events", someone.get(path + "/events", Last_Event_ID=events[-1].id))
@@ -290,7 +294,7 @@ def test_schemathesis_finds_no_fault(alice, provider, tmp_path):
         "/openapi.json"
     ).json()  # which knows no MAX_TOKENS: that is the server's own
     named = described["components"]["schemas"]
-    named["Options"]["properties"]["max_tokens"]["maximum"] = 8192
+    named["Options"]["properties"]["max_tokens"]["maximum"] = 16384
     for operation in operations(described).values():  # nor how long a request line may be
         operation["responses"]["414"] = {"description": "Too long."}
     # The tool takes the schema of a stream for that of each of its events.

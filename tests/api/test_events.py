@@ -53,7 +53,7 @@ class SilentFeed:
     def read(self, position, told, seconds):
         due = 10 if told.title is None else float("inf")
         self.now = min(self.now + seconds, max(self.now, due))
-        return Look("", Told("Title" if self.now >= 10 else None, 0), None)
+        return Look("", Told("Title" if self.now >= 10 else None), None)
 
 
 def test_a_wait_is_told_again_behind_a_text_that_comes_meanwhile_with_what_is_left(monkeypatch):

@@ -57,6 +57,7 @@ ROUTES = {
     "POST /sessions/{session_id}/continue": "continue_reply",
     "POST /sessions/{session_id}/cancel": "cancel_reply",
     "GET /sessions/{session_id}/events": "follow_events",
+    "GET /sessions/{session_id}/turns/{turn_id}/thinking": "show_thinking",
     "POST /sessions/import": "import_session",
     "POST /sessions/{session_id}/fork": "fork_session",
     "GET /export": "show_export",

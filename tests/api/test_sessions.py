@@ -73,6 +73,7 @@ def test_keeps_the_conversation(alice, provider):
             "stop_reason": "stop",
             "continued": 0,
             "turns_left_out": 0,
+            "thinking": None,
         }
     )
     assert [message["role"] for message in provider.posts[1].body["messages"]] == [

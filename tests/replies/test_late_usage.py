@@ -48,8 +48,8 @@ with db.connection_context():
 """
 
 LATE_AND_LOST = """
-def store_and_lose_the_answer(draft):
-    store(draft)
+def store_and_lose_the_answer(*given):
+    store(*given)
     raise Unavailable
 
 with db.connection_context():

@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519
 
 from chats import PIPES, first_session
-from provider import REFUSED, Provider, certificate, cut, reply, status, thought
+from provider import REFUSED, Provider, certificate, cut, reply, status
 from servers import free_port
 
 pytestmark = pytest.mark.parametrize(
@@ -189,13 +189,3 @@ def test_asks_for_a_token_where_people_sign_in_elsewhere(run):
     assert done.stderr == (
         f"Error: {advice} People sign in at {issuer}: this server signs no tokens.\n"
     )
-
-
-def test_nothing_is_said_of_thinking_where_there_is_no_terminal(run, provider):
-    provider.script = [
-        reply(
-            thought(reasoning="Hm."), 1.5, "The first ", thought(reasoning="Hm, hm."), 1.5, "words."
-        )
-    ]
-    done = run("Hello")
-    assert (done.stdout, done.stderr) == ("The first words.\n", "")

@@ -34,7 +34,7 @@ from archives import (
 from client import wait_until
 from ledgers import APP
 from product import ROOT
-from provider import reply
+from provider import reply, thought
 from raw_tables import tables_of
 from servers import Server
 from terminal.taking import Taking
@@ -137,7 +137,7 @@ def test_writes_a_file_that_is_whole_and_its_owners_alone(place, user, subject, 
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     header, *lines, end = lines_of(path)
     assert header.keys() == {"parley", "subject", "exported_at"}
-    assert (header["parley"], header["subject"]) == (2, subject)
+    assert (header["parley"], header["subject"]) == (3, subject)
     assert end == {"end": True, "sessions": 2}
     assert [line["title"] for line in lines] == ["First", "Second"]
     assert lines[0]["turns"][1]["content"] == "The answer: é漢."
@@ -303,7 +303,7 @@ def test_a_database_on_which_no_service_was_started_is_none(place, new_database,
 def test_what_was_exported_is_the_same_when_it_was_imported(
     place, user, subject, provider, tmp_path
 ):
-    provider.default = reply("An ", "answer.")
+    provider.default = reply(thought(reasoning="Hm, é漢."), "An ", "answer.")
     for number in range(3):
         session = user.create(f"Question {number}", system="Be kind.", options={"max_tokens": 7})
         user.post(f"/sessions/{session['id']}/messages", {"content": "And?"})
@@ -316,6 +316,7 @@ def test_what_was_exported_is_the_same_when_it_was_imported(
     assert (status, told, error) == (0, "4 imported, 0 there already, 0 not taken.\n", "")
     assert place.run(tmp_path, "export", other, "two")[0] == 0
     one, two = (lines_of(tmp_path / name)[1:] for name in ("one", "two"))
+    assert one[0]["turns"][1]["thinking"]["content"] == "Hm, é漢."
     assert without_ids(one) == without_ids(two)
     assert {line["id"] for line in one[:-1]}.isdisjoint(line["id"] for line in two[:-1])
     assert place.run(tmp_path, "import", "one", other)[:2] == (
@@ -398,7 +399,7 @@ def test_what_is_not_taken_is_named_and_all_else_is_there(place, user, subject, 
 
 
 def export_of(*lines, count=None, **fields):
-    header = {"parley": 2, "subject": "s", "exported_at": "2026-11-30T00:00:00Z"} | fields
+    header = {"parley": 3, "subject": "s", "exported_at": "2026-11-30T00:00:00Z"} | fields
     count = len(lines) if count is None else count
     return [header, *lines, {"end": True, "sessions": count}]
 
@@ -412,6 +413,7 @@ OTHER_SHAPE = "Error: F is of another shape than an export of Parley's, or conve
 # What the file has, what is taken of it, and what is said of it.
 FILES = [
     (export_of(own(1), own(2)), 2, None),
+    (export_of(own(1), parley=2), 1, None),
     ([own(1), own(2)], 2, None),
     (export_of(), 0, None),
     ([asked_of_chatgpt(1)[0]], 1, None),
@@ -427,7 +429,7 @@ FILES = [
         "Error: F has everything of all users. `flask import --all F` reads that.",
     ),
     (
-        export_of(own(1), parley=3),
+        export_of(own(1), parley=4),
         None,
         "Error: F was made by another release. Import it with that one.",
     ),

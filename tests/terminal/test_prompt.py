@@ -35,7 +35,7 @@ def test_tab_completes_commands_models_and_options(chat, provider):
     chat.press("Tab", "Tab", "Tab", "Tab")
     chat.wait_for("\nm-1  m-2\nm-2> /model m-")
     chat.press("C-u", "/", "Tab", "Tab")
-    listed = chat.wait_for("/set\nm-2> /").rpartition("\nm-1  m-2\n")[2].split()
+    listed = chat.wait_for("/thinking\nm-2> /").rpartition("\nm-1  m-2\n")[2].split()
     for command in ("/continue", "/history", "/list", "/model", "/new", "/quit", "/retry", "/set"):
         assert command in listed
     assert not provider.posts

@@ -1,5 +1,6 @@
 """`flask chat` in a real terminal, by tmux: what is typed and pasted there, and what its screen shows, wide and narrow."""
 
+import re
 import stat
 import threading
 import time
@@ -167,10 +168,10 @@ def test_a_sign_of_life_leaves_no_trace(tmux, provider):
         ),
     ]
     chat = tmux(NARROW)
-    chat.enter("flask chat")
+    chat.enter("flask chat --hide-thinking")
     chat.wait_for("m-1>")
     chat.enter("Hello")
-    chat.wait_for_sign("> Hello\n[thinking: 3 characters")
+    chat.wait_for_sign("> Hello\n[thinking")
     gates[0].set()
     chat.wait_for("> Hello\n世界 first")
     time.sleep(2.2)  # no event tells that nothing is shown
@@ -193,16 +194,36 @@ def test_a_sign_of_life_says_how_long_a_provider_asks_to_wait(tmux, provider):
 
 def test_a_sign_of_life_is_cut_where_the_terminal_ends(tmux, provider):
     """More than one row could not be erased."""
-    gate = threading.Event()
-    provider.script = [reply(thought(reasoning="Hm." * 10), gate, "Yes.")]
+    provider.script = [status(429, {}, Retry_After=4), reply("Yes.")]
     chat = tmux(20)
     chat.enter("flask chat")
     chat.wait_for("m-1>")
     chat.enter("Hello")
-    chat.wait_for("> Hello\n[thinking: 30 chara")
-    time.sleep(1.2)  # it is drawn again
-    gate.set()
+    chat.wait_for("> Hello\n[the provider asks")
     chat.wait_for("> Hello\nYes.\nm-1>")
+
+
+def test_thoughts_are_broken_between_words(tmux, provider):
+    provider.script = [reply(thought(reasoning="These thoughts fill more than one row."), "Yes.")]
+    chat = tmux(NARROW - 10)
+    chat.enter("flask chat")
+    chat.wait_for("m-1>")
+    chat.enter("Hello")
+    thoughts = "These thoughts fill more than\none row."
+    chat.wait_for(f"> Hello\n{thoughts}\n[thought for 1 s]\nYes.\nm-1>")
+
+
+def test_without_colours_a_terminal_says_only_how_long(tmux, provider):
+    gate = threading.Event()
+    provider.script = [reply(thought(reasoning="Hm."), gate, "Yes.")]
+    chat = tmux(NO_COLOR="1")
+    chat.enter("flask chat")
+    chat.wait_for("m-1>")
+    chat.enter("Hello")
+    chat.wait_for_sign("> Hello\n[thinking")
+    gate.set()
+    screen = chat.wait_for("\nYes.\nm-1>")
+    assert re.search(r"> Hello\n\[thought for \d s\]\nYes\.", screen)
 
 
 def test_ctrl_c_and_ctrl_d(tmux, provider):

@@ -14,7 +14,7 @@ from simulate.machine import Machine, Task
 from simulate.scripted import MODEL, Scripted
 from simulate.standing_in import Threads
 
-SETTINGS = {"MAX_TOKENS": 1000, "TITLE_MODEL": None}
+SETTINGS = {"MAX_TOKENS": 1000, "THINKING": "keep", "TITLE_MODEL": None}
 RENEWING = 3.5  # seconds in which a process that nothing hampers has renewed its leases
 GRACES = (0.0, 1.0, 5.0)  # seconds
 
