@@ -137,10 +137,10 @@ def test_a_stream_of_another_process_is_told_what_is_stored(two, provider):
 
 def test_what_a_killed_process_had_stored_stays_and_what_follows_comes_after_it(two, provider):
     writer, other = two
-    alice, again = other.client(), threading.Event()
+    alice, again, answer = other.client(), threading.Event(), threading.Event()
     provider.script = [
         reply(thought(reasoning="Hm."), threading.Event()),
-        reply("<thi", again, "nk>So.</think>\n", "The answer."),
+        reply("<thi", again, "nk>So.</think>\n", answer, "The answer."),
     ]
     response = writer.client().post("/sessions", {"content": "Hello"}, Prefer="respond-async")
     session = {"id": response.headers["Location"].split("/")[2]}
@@ -151,16 +151,16 @@ def test_what_a_killed_process_had_stored_stays_and_what_follows_comes_after_it(
         provider.wait_for_request(2, seconds=20)
         assert thinking_of(alice, session) == "Hm."
         again.set()
+        thinking = next(events)
+        assert thinking.data["start"] == 0, "another process writes it"
+        text = thinking.data["delta"]
+        while text != "Hm.\n\nSo.":
+            thinking = next(events)
+            text = text[: thinking.data["start"]] + thinking.data["delta"]
+        answer.set()
         rest = list(events)
-    told = [each.data for each in rest if each.name == "thinking"]
-    assert told[0]["start"] == 0, "another process writes it"
-    text = ""
-    for each in told:
-        text = text[: each["start"]] + each["delta"]
-    assert text == "Hm.\n\nSo."
-    assert "".join(each.data["delta"] for each in rest if each.name == "content_delta") == (
-        "The answer."
-    )
+    assert [each.name for each in rest] == ["content_delta", "assistant_turn", "done"]
+    assert rest[0].data == {"delta": "The answer."}
     assert thinking_of(alice, session) == "Hm.\n\nSo."
     assert rest[-2].data["thinking"]["characters"] == 8
 
