@@ -213,7 +213,8 @@ class Keeper:
         here."""
         feeds = self._registry.known()
         positions = {feed.id: None for feed in feeds}
-        elsewhere = {feed.id: len(feed.text) for feed in feeds if not isinstance(feed, Reply)}
+        others = [feed for feed in feeds if not isinstance(feed, Reply)]
+        elsewhere = {feed.id: len(feed.text) for feed in others}
         interval = POLL_INTERVAL_ELSEWHERE if elsewhere else POLL_INTERVAL
         self._next_poll = self._clock() + max(interval, len(feeds) * POLLING)
         if not feeds:
@@ -223,7 +224,7 @@ class Keeper:
             with contained("what others did to a reply is not seen"):
                 self._take_in(feed, news.get(feed.id))
         with contained("what others' models think is not seen"):
-            _take_in_thoughts([feed for feed in feeds if feed.id in elsewhere], news)
+            _take_in_thoughts(others, news)
 
     def _take_in(self, feed: Feed, news: commits.News | None) -> None:
         fence = feed.fence if isinstance(feed, Reply) else None
