@@ -206,6 +206,7 @@ class Reply(Feed):
                 self._arrived += self._continuation.decide()
             self._outcome, content = {}, self.so_far()
         self._end_thinking(self._clock())
+        self._tell_thoughts(self.thinking.rest())
         has_nothing_new = self.draft.base > 0 and self.draft.base == len(content)
         in_vain = has_nothing_new and outcome["status"] != IN_PROGRESS
         if in_vain and outcome["status"] != INTERRUPTED:

@@ -8,6 +8,7 @@ from wire import UNSTORABLE
 MOST = 2**18  # characters that are kept, and streamed, of one reply; beyond them, all are counted
 # Seconds from one event to the next: with one more as text follows, these are four in a second.
 TELL_INTERVAL = 1 / 3
+REST_INTERVAL = 1  # seconds from one such one to the next
 COUNT_INTERVAL = 1  # the same with THINKING=count
 STORE_INTERVAL = 2  # seconds from one time that thoughts are stored to the next
 BREAK = "\n\n"  # between the thoughts of two calls, or before and after a text
@@ -31,6 +32,7 @@ class NewThoughts(NamedTuple):
     is_anew: bool  # what is stored already does not hold: there was text among it
     characters: int | None  # all of them; None if there are none
     milliseconds: int | None
+    version: int = 0  # as that of Thoughts
 
 
 class Thinking:
@@ -48,7 +50,7 @@ class Thinking:
         self._began: float | None = None  # the phase, unless it is over
         self._call = 0  # of the phase
         self._before = text, characters  # the phase
-        self._next_event = self._next_store = 0.0
+        self._next_event = self._next_rest = self._next_store = 0.0
         self._is_told = True
         self._stored, self._is_stored, self._is_anew = len(text), True, False
 
@@ -81,12 +83,20 @@ class Thinking:
         return self.told()
 
     def end_phase(self, now: float) -> Thoughts | None:
-        """Text follows, or nothing. Returns what followers are told: the rest of the thoughts."""
+        """Text follows, or nothing. Returns what followers are told: the rest of the thoughts, if
+        it is time to tell them."""
         if self._began is None:
             return None
         self._milliseconds += round((now - self._began) * 1000)
-        self._began, self._is_stored, self._next_store = None, False, 0.0
-        return None if self._mode == "count" else self.told()
+        self._began, self._is_stored = None, False
+        if self._mode == "count" or now < self._next_rest:
+            return None
+        self._next_rest, self._next_store = now + REST_INTERVAL, 0.0
+        return self.told()
+
+    def rest(self) -> Thoughts | None:
+        """What followers are told at the end: what they were not told yet."""
+        return None if self._is_told or self._mode == "count" else self.told()
 
     def take_back(self) -> Thoughts | None:
         """What was thought in this phase was text. Returns what followers are told."""
@@ -115,18 +125,22 @@ class Thinking:
             return None
         text = self._joined()[self._stored :] if self._mode == "keep" else ""
         figures = self.figures(now)
-        return NewThoughts(turn_id, fence, self._stored, text, self._is_anew, *figures)
+        version = self._version
+        return NewThoughts(turn_id, fence, self._stored, text, self._is_anew, *figures, version)
 
     def stored(self, new: NewThoughts, now: float) -> None:
         """This is stored now."""
+        if new.version != self._version:
+            return  # it was taken back meanwhile, and all of it is stored anew
         self._stored, self._next_store = new.start + len(new.text), now + STORE_INTERVAL
         self._is_anew = False
         self._is_stored = (new.characters, new.milliseconds) == self.figures(now)
 
     def told(self) -> Thoughts:
         self._is_told = True
-        text = None if self._mode == "count" else self._joined()
-        return Thoughts(text, self._characters, self._version)
+        # With "live", the text of an earlier writer is not known.
+        is_unknown = self._mode == "count" or (self._characters and not self._joined())
+        return Thoughts(None if is_unknown else self._text, self._characters, self._version)
 
     def _joined(self) -> str:
         self._text, self._parts = "".join([self._text, *self._parts]), []

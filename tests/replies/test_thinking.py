@@ -35,6 +35,24 @@ def test_followers_are_told_three_times_a_second_and_of_the_rest_as_text_follows
     assert thinking.end_phase(11.3) is None
 
 
+def test_thoughts_and_words_that_alternate_are_told_four_times_a_second():
+    thinking, told = Thinking("keep"), []
+    for tenth in range(100, 150):
+        now = tenth / 10
+        told += [
+            now for thoughts in (thinking.add("x", 1, now), thinking.end_phase(now)) if thoughts
+        ]
+    assert len(told) > 15
+    assert all(later - time > 0.9 for time, later in zip(told, told[4:], strict=False))
+    assert thinking.rest() == Thoughts("\n\n".join("x" * 50), 148)
+
+
+def test_what_an_earlier_writer_did_not_keep_is_not_told_as_nothing():
+    thinking = Thinking("live", "", 3, 1500)
+    assert thinking.told() == Thoughts(None, 3)
+    assert thinking.add("x", 1, 10.0) == Thoughts("\n\nx", 6)
+
+
 def test_it_is_stored_every_two_seconds_and_when_text_follows_each_part_once():
     thinking = Thinking("keep")
     thinking.add("ab", 1, 10.0)
@@ -78,7 +96,8 @@ def test_what_is_taken_back_leaves_what_was_thought_before():
     thinking.add("b", 2, 11.0)
     stored(thinking, 13.0)
     assert thinking.take_back() == Thoughts("a", 1, 1)
-    assert stored(thinking, 13.1, is_over=True) == NewThoughts(TURN, FENCE, 0, "a", True, 1, 500)
+    new = NewThoughts(TURN, FENCE, 0, "a", True, 1, 500, 1)
+    assert stored(thinking, 13.1, is_over=True) == new
     thinking.add("c", 3, 20.0)
     assert thinking.end_phase(21.0) == Thoughts("a\n\nc", 4, 1)
 
@@ -87,8 +106,19 @@ def test_all_of_it_is_taken_back():
     thinking = Thinking("keep")
     thinking.add("b", 1, 11.0)
     assert thinking.take_back() == Thoughts("", 0, 1)
-    assert stored(thinking, 11.1, is_over=True) == NewThoughts(TURN, FENCE, 0, "", True, None, None)
+    new = NewThoughts(TURN, FENCE, 0, "", True, None, None, 1)
+    assert stored(thinking, 11.1, is_over=True) == new
     assert thinking.take_back() is None
+
+
+def test_what_is_taken_back_while_it_is_stored_is_stored_anew():
+    thinking = Thinking("keep")
+    thinking.add("b", 1, 11.0)
+    before = thinking.to_store(TURN, FENCE, 13.0)
+    thinking.take_back()
+    thinking.stored(before, 13.1)
+    new = NewThoughts(TURN, FENCE, 0, "", True, None, None, 1)
+    assert stored(thinking, 13.2, is_over=True) == new
 
 
 def test_no_more_than_a_quarter_of_a_million_characters_are_kept():

@@ -111,6 +111,16 @@ def tokens_are_taken_back(life):
     turn["usage"]["input_tokens"] = 1
 
 
+@breaks("API, A turn")
+def thinking_of_a_reply_has_no_characters(life):
+    life.replies()[-2]["thinking"] = {"seconds": 0.1}
+
+
+@breaks("S-17")
+def thinking_of_a_reply_comes_after_its_end(life):
+    life.replies()[-2]["thinking"] = {"characters": 3, "seconds": 0.1}
+
+
 def put_off(life, lines):
     """These come half a minute later."""
     life.drop(*lines)

@@ -222,12 +222,41 @@ def a_session_comes_again(life):
     life.behind(line, life.copy(line))
 
 
+def think(life, *starts):
+    """A stream tells of thoughts, a word each time, that start there."""
+    line = deltas_of(life, life.whole_stream())[1]
+    told = [life.copy(line) for _ in starts]
+    for start, new in zip(starts, told, strict=True):
+        life.put(new, "thinking", {"characters": 512, "start": start, "delta": "Hm, "})
+    life.behind(line, *told)
+    return told
+
+
 @breaks("S-10")
 def a_thought_has_an_id_of_its_own(life):
-    line = deltas_of(life, life.whole_stream())[1]
-    new = life.copy(line)
-    life.put(new, name="thinking", data={"characters": 512}, id=frame_of(line)[2] + "9")
-    life.behind(line, new)
+    [line] = think(life, 0)
+    life.put(line, id=frame_of(line)[2] + "9")
+
+
+@breaks("S-54")
+def thoughts_begin_in_the_middle(life):
+    think(life, 4)
+
+
+@breaks("S-54")
+def a_thought_is_lost(life):
+    think(life, 0, 8)
+
+
+@breaks("S-54")
+def a_thought_comes_twice(life):
+    think(life, 0, 4, 4)
+
+
+@breaks("S-6")
+def a_thought_has_no_start(life):
+    [line] = think(life, 0)
+    life.put(line, data={"characters": 4, "delta": "Hm, "})
 
 
 @breaks("S-16")

@@ -130,6 +130,47 @@ class ErrorsWithoutSentences(Plan):
             yield piece
 
 
+class TellsThoughtsTooOften(Altered):
+    def altered(self, request, frame):
+        return [frame] * (6 if name_of(frame) == "thinking" else 1)
+
+
+class ThoughtsFromTheMiddle(Altered):
+    """The first thoughts of a stream are said to follow others."""
+
+    def altered(self, request, frame):
+        return [frame.replace(b'"start": 0', b'"start": 1')]
+
+
+class ThoughtsInTheText(Altered):
+    def altered(self, request, frame):
+        is_thought = name_of(frame) == "thinking"
+        return [frame, frame.replace(b"thinking", b"content_delta")] if is_thought else [frame]
+
+
+class ForgetsThoughts(Plan):
+    """A turn is shown as if its model had not thought."""
+
+    def body(self, request, pieces):
+        for piece in pieces:
+            if isinstance(piece, bytes):
+                piece = re.sub(rb'"thinking": ?\{[^}]*\}', b'"thinking": null', piece)
+            yield piece
+
+
+class KeepsOtherThoughts(Plan):
+    def body(self, request, pieces):
+        for piece in pieces:
+            if request.path.endswith("/thinking"):
+                piece = piece.replace(b'"content":"', b'"content":"Sorry. ')
+            yield piece
+
+
+class ThoughtsForEverybody(Plan):
+    def head(self, request, status, headers):
+        return 200 if request.path.endswith("/thinking") else status, headers
+
+
 # A plan → the promises that are seen to be broken, among others.
 DEVIATIONS = {
     DropsADelta: {"S-11", "S-12"},
@@ -145,4 +186,10 @@ DEVIATIONS = {
     GoesOnBehindTheEnd: {"S-19"},
     OtherError: {"S-21"},
     ErrorsWithoutSentences: {"Errors"},
+    TellsThoughtsTooOften: {"S-53"},
+    ThoughtsFromTheMiddle: {"S-54"},
+    ThoughtsInTheText: {"S-55"},
+    ForgetsThoughts: {"S-56"},
+    KeepsOtherThoughts: {"S-57"},
+    ThoughtsForEverybody: {"S-58"},
 }

@@ -18,6 +18,7 @@ from sessions import Sessions
 from statuses import Statuses
 from stored import Stored
 from texts import Texts
+from thoughts import Thoughts
 from under_way import UnderWay
 from used import Used
 
@@ -32,6 +33,7 @@ def audit(lines):
         texts,
         Statuses(book),
         Frames(book, texts),
+        Thoughts(book),
         Ends(book, texts),
         UnderWay(book, texts),
         Once(book, texts),

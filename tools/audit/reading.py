@@ -18,6 +18,7 @@ DATA = {  # of an event → the types of its fields
     "done": {},
     "error": {"status": int, "message": str},
 }
+SHOWN_THOUGHTS = {"start": int, "delta": str}  # with THINKING=count, there is neither
 NEVER = float("inf")  # the line of what did not happen
 
 
@@ -137,7 +138,10 @@ class Event:
         """What is wrong with its form, or None."""
         if self.names != FIELDS or not isinstance(self.data, dict):
             return f"a frame is {self.lines}"[:300]
-        for name, kind in DATA.get(self.name, {}).items():
+        fields = DATA.get(self.name, {})
+        if self.name == "thinking" and self.data.keys() & SHOWN_THOUGHTS.keys():
+            fields = fields | SHOWN_THOUGHTS
+        for name, kind in fields.items():
             if not isinstance(self.data.get(name), kind):
                 return f"{name} of {self.name} is {self.data.get(name)!r}"
         return None

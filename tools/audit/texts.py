@@ -5,7 +5,8 @@ import bisect
 from reading import NEVER, Check
 
 SAME = "kind", "content", "created_at", "model", "status", "error", "stop_reason"
-ADDED_LATER = "usage", "turns_left_out"  # by the writer of a cancelled reply
+ADDED_LATER = "usage", "turns_left_out", "thinking"  # by the writer of a cancelled reply
+IN_VAIN = "usage", "thinking"  # what a continue that brings no text may change
 FIXED = "kind", "created_at", "model"
 REASONS = "stop", "length"
 UNDER_WAY = "in_progress"
@@ -252,7 +253,8 @@ class Texts(Check):
     def _check_is_same(self, op, reply, before, turn):
         names = list(SAME)
         if turn["status"] != "interrupted" or not self._is_cancelled(reply):
-            names += [name for name in ADDED_LATER if name != "usage" or not self._may_go_on(reply)]
+            may_change = IN_VAIN if self._may_go_on(reply) else ()
+            names += [name for name in ADDED_LATER if name not in may_change]
         for name in names:
             if turn[name] != before[name]:
                 sentence = f"{name} of the reply {reply.id} was {before[name]!r}, is {turn[name]!r}"

@@ -25,8 +25,11 @@ as by default, and REPLY_WAIT 10 at least. The user of the token has new session
 - `--text` is one that prints the text of the reply alone, such as
   `'.venv/bin/flask chat --url {url} --token {token} {message}'`.
 
+A server with THINKING=count or THINKING=live does not show, or does not keep, what its model thinks.
+Cases that look at that are left out then.
+
 What a case needs stands in its row (replies.toml, answers.toml, readings.toml) or in its function
-(resuming.py, going_further.py, living.py, using.py). What holds of all streams and answers is in
+(resuming.py, going_further.py, living.py, thinking.py, using.py). What holds of all streams and answers is in
 stream_rules.py, and what no case can see in left_out.toml.
 """
 

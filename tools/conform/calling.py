@@ -144,6 +144,15 @@ def text_of(events):
     return "".join(event.data["delta"] for event in events if event.name == "content_delta")
 
 
+def thoughts_of(events):
+    """What a client has in the end that reads these `thinking` events."""
+    thoughts = ""
+    for event in events:
+        if event.name == "thinking":
+            thoughts = thoughts[: event.data["start"]] + event.data["delta"]
+    return thoughts
+
+
 class Caller:
     """One user of a server. `streams` and `answers` keep all that was seen."""
 

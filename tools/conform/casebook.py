@@ -131,21 +131,27 @@ class Unfit(Exception):
     """A case could not go on, since what it has seen is nothing that it could use."""
 
 
+class NotApplicable(Exception):
+    """A case has nothing more to look at, because the server is set up so. It says how."""
+
+
 def run(each, place):
     """What became of this case."""
     lacks = {"other": not place.other, "restart": not place.restart}
     if lacks.get(each.needs):
         return Seen(each.number, each.says, [], f"it needs --{each.needs}")
-    trial = Trial(each.number, place)
+    trial, left_out = Trial(each.number, place), ""
     try:
         each.run(trial)
     except Unfit as problem:
         trial.see(False, problem)
+    except NotApplicable as reason:
+        left_out = str(reason)
     except Exception as problem:  # what was seen is so odd that a case could not read it
         trial.see(False, f"{type(problem).__name__}: {problem}")
     finally:
         trial.close()
-    return Seen(each.number, each.says, trial.problems)
+    return Seen(each.number, each.says, trial.problems, left_out)
 
 
 def within(seconds, is_so):
@@ -156,4 +162,16 @@ def within(seconds, is_so):
     return found
 
 
-__all__ = ["CASES", "Answer", "Case", "Place", "Seen", "Trial", "Unfit", "case", "run", "within"]
+__all__ = [
+    "CASES",
+    "Answer",
+    "Case",
+    "NotApplicable",
+    "Place",
+    "Seen",
+    "Trial",
+    "Unfit",
+    "case",
+    "run",
+    "within",
+]

@@ -68,18 +68,19 @@ def continue_and_look(trial, end):
         trial.same(came.text, "two three.", f"behind {last.name}")
 
 
-@case("S-33", "a continue that fails at once says so, and leaves the turn as it was but for usage")
+@case("S-33", "a continue that fails at once says so, and changes nothing but usage and thinking")
 def continued_in_vain(trial):
     too_long = {"status": 400, "body": {"error": TOO_LONG}}
-    for refusal, status in ((REFUSED, 502), (too_long, 409)):
-        stream = trial.whole(trial.script(["One ", LIMIT], [refusal]))
+    for answer, status in (([REFUSED], 502), ([too_long], 409), ([{"thought": "Hm."}, ODD], 502)):
+        stream = trial.whole(trial.script(["One ", LIMIT], answer))
         before = trial.turns(stream.session)[-1]
         with trial.go_on(stream.session) as following:
             following.rest()
-        trial.see(following.names == ["error"], f"the events are {following.names}")
+        names = [name for name in following.names if name != "thinking"]
+        trial.see(names == ["error"], f"the events are {following.names}")
         trial.same(following.end.data["status"], status, "the status of the error")
         after = trial.turns(stream.session)[-1]
-        before["usage"] = after["usage"]
+        before |= {name: after[name] for name in ("usage", "thinking")}
         trial.same(after, before, "the turn")
         trial.same(trial.followed(stream.session, stream.end.id).status, 204, "behind the end")
 

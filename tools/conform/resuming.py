@@ -195,7 +195,8 @@ def halves(trial):
 
 @case("S-17", "assistant_turn is what is shown of the turn, until it is continued")
 def shown_turns(trial):
-    script = trial.script(["One ", {"finish": "length"}], ["two.", GATE])
+    thought = {"thought": "Hm."}
+    script = trial.script([thought, "One ", {"finish": "length"}], [thought, "two.", GATE])
     stream = trial.whole(script)
     trial.same(trial.turns(stream.session)[-1], stream.turn, "what is shown")
     with trial.streaming("POST", f"{stream.session}/continue", {}) as following:
@@ -203,7 +204,7 @@ def shown_turns(trial):
         trial.cancel(stream.session)
         following.rest()
     shown = trial.turns(stream.session)[-1]
-    late = {"usage": None, "turns_left_out": None}
+    late = {"usage": None, "turns_left_out": None, "thinking": None}
     trial.same(shown | late, following.turn | late, "what is shown behind a cancel")
 
 

@@ -12,6 +12,7 @@ PASSING = {"session", "thinking", "waiting"}  # events with the id of the positi
 ENDS = {"done", "error"}
 LONGEST = 16_384  # characters of a delta
 SILENCE = 16  # seconds: 15, and one for the way
+AT_ONCE = 0.5  # seconds: a half less than one, since events may come late, and then together
 STREAM_HEADERS = {
     "content-type": "text/event-stream; charset=utf-8",
     "cache-control": "no-cache, no-transform",
@@ -22,11 +23,12 @@ UNREAD = {408, 414, 417, 431}  # statuses of what is refused before it has a nam
 RULES = []
 
 
-def rule(number, says, of="streams"):
-    """A generator of what breaks this promise in one stream, or one answer."""
+def rule(number, says, of="streams", only=None):
+    """A generator of what breaks this promise in one stream, or one answer; `only` tells of which
+    the promise speaks."""
 
     def keep(function):
-        RULES.append((number, says, of, function))
+        RULES.append((number, says, of, only, function))
         return function
 
     return keep
@@ -34,10 +36,10 @@ def rule(number, says, of="streams"):
 
 def judge(place, numbers=None):
     """What each rule has to say of all that was seen; of these numbers only, if any are given."""
-    for number, says, of, function in RULES:
+    for number, says, of, only, function in RULES:
         if numbers and number not in numbers:
             continue
-        seen = [*getattr(place, of)]
+        seen = [each for each in getattr(place, of) if only is None or only(each)]
         problems = []
         for each in seen:
             place_of = " ".join(each.sent)
@@ -46,7 +48,7 @@ def judge(place, numbers=None):
             except (TypeError, KeyError, AttributeError, ValueError) as problem:
                 problems.append((number, f"{place_of} is odd, {problem!r}: {each!r}"[:300]))
         what = f"{says} ({len(seen)} {of})"
-        yield Seen(number, what, problems[:3])
+        yield Seen(number, what, problems[:3], "" if seen else f"there are no such {of}")
 
 
 @rule("S-6", "a frame has event, data and id, each once, on one line, in this order")
@@ -150,6 +152,31 @@ def shortness(stream):
             yield f"an id is {event.id!r}"
 
 
+def shows_thoughts(stream):
+    """Whether it shows what a model thinks, and does not only count it."""
+    told = [event.data for event in stream.events if event.name == "thinking"]
+    return any(isinstance(data, dict) and "start" in data for data in told)
+
+
+@rule("S-53", "at most four thinking events come in a second")
+def paces(stream):
+    times = [event.at for event in stream.events if event.name == "thinking"]
+    for first, fifth in zip(times, times[4:], strict=False):
+        if fifth - first < AT_ONCE:
+            yield f"five events come within {fifth - first:.2f} s"
+
+
+@rule("S-54", "thinking begins at 0, and goes on where it has stopped", only=shows_thoughts)
+def pieces_of_thoughts(stream):
+    given = 0
+    for event in stream.events:
+        if event.name == "thinking" and "start" in event.data:
+            start = event.data["start"]
+            if start not in (0, given):
+                yield f"{event} comes after {given} code points"
+            given = start + len(event.data["delta"])
+
+
 @rule("Ids", "what stands before the first - of an id is the id of the turn")
 def turns(stream):
     if stream.turn:
@@ -188,6 +215,8 @@ def data(stream):
     for event in stream.events:
         if lacking := fields.get(event.name, set()) - event.data.keys():
             yield f"{event.name} has no {', '.join(sorted(lacking))}"
+        if len({"start", "delta"} & event.data.keys()) == 1 and event.name == "thinking":
+            yield f"{event} has only one of start and delta"
 
 
 @rule("Errors", "an error has its one shape, and a sentence for each fault", of="answers")

@@ -7,6 +7,7 @@ import uuid
 
 from calling import Caller
 from casebook import Case
+from thinking import see_thoughts
 
 HERE = pathlib.Path(__file__).parent
 
@@ -28,8 +29,7 @@ def told_cases():
 
 def see_reply(row, trial):
     script = trial.script(*row["script"])
-    with trial.create(script) as stream:
-        stream.rest()
+    stream = trial.whole(script, fields=row.get("fields", {}))
     text = stream.text
     if "text" in row:
         trial.same(text, row["text"], "the text")
@@ -40,6 +40,8 @@ def see_reply(row, trial):
     trial.same(turn["content"], text, "the text that is stored")
     for name, value in row.get("turn", {}).items():
         trial.same(turn[name], None if value == "null" else value, name)
+    if "thought" in row:
+        see_thoughts(trial, stream, turn, row["thought"])
 
 
 def see_end(trial, row, stream):
