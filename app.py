@@ -1,7 +1,12 @@
 """Parley, a chat-session service: the factory, and the routes as a user meets them."""
 
+import importlib.util
+import sys
+
 if __name__ == "__main__":  # before libraries are imported, which this Python may not have
     raise SystemExit("This is no command. Start the service with: .venv/bin/flask run")
+if importlib.util.find_spec("marshmallow") is None:  # a Python that has Flask hardly has this
+    raise SystemExit(f"marshmallow is not installed for {sys.executable}. Use .venv/bin/flask")
 
 import atexit
 import contextlib
@@ -247,7 +252,8 @@ def list_models() -> ResponseReturnValue:
         {"id": model, "provider": name, "default": default}
         for model, name, default in services().catalog.list()
     ]
-    return {"data": data, "meta": {"has_more": False}}
+    lacks = "" if data else services().catalog.lacks_models()
+    return {"data": data, "meta": {"has_more": False} | ({"hint": lacks} if lacks else {})}
 
 
 api.post("/sessions/import")(archive.import_session)

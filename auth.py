@@ -1,5 +1,7 @@
 """Tokens: which key verifies them, what they must say, and making one."""
 
+import contextlib
+import datetime
 import errno
 import json
 import os
@@ -87,6 +89,7 @@ class Tokens:
     ) -> None:
         self.issuer, self.audience = settings["JWT_ISSUER"], settings["JWT_AUDIENCE"]
         self._made_for = self.audience or settings["OIDC_CLIENT_ID"]  # the aud of what it signs
+        self.local_user = local_user(settings) if signing else LOCAL_USER
         self.has_own_key = has_own_key  # which this server has made
         self._keys_for = keys_for  # the pairs any of which may have signed a token
         self.signing = signing  # such a pair, or None
@@ -100,7 +103,7 @@ class Tokens:
             self.source = f"Sign in at {self.issuer}."
         if signing:
             where = "On the server" if home() else "On the server, in Parley's folder"
-            self.source = f"{where}, `{command()} token {LOCAL_USER}` prints one."
+            self.source = f"{where}, `{command()} token {self.local_user}` prints one."
 
     def verify(self, token: str, step_aside: Callable[[], None] = lambda: None) -> Identity:
         """Who has this token. Before an identity provider is waited for, `step_aside` is called.
@@ -114,7 +117,7 @@ class Tokens:
         except (jwt.InvalidTokenError, ValueError, OverflowError) as error:
             raise InvalidToken(_told_of(error, token)) from None
         raise InvalidToken(
-            "The token was not signed with a key and an algorithm that this server takes."
+            f"The token was not signed with a key and algorithm of this server. {self.source}"
         )
 
     def _decode(self, token: str, algorithm: str, key: Any) -> dict[str, Any]:
@@ -209,7 +212,19 @@ def _told_of(error: Exception, token: str) -> str:
     """What is told of a token that PyJWT refuses by this error."""
     if isinstance(error, jwt.MissingRequiredClaimError):
         return f"The token lacks the claim {error.claim}."
-    return REFUSALS.get(type(error)) or flaw_of(token)
+    told = REFUSALS.get(type(error)) or flaw_of(token)
+    if isinstance(error, jwt.ImmatureSignatureError):
+        # PyJWT takes a text for a time, and times for which there is no date.
+        with contextlib.suppress(TypeError, ValueError, OverflowError, OSError):
+            claims = jwt.decode(token, options={"verify_signature": False})
+            since = max(claims.get("iat", 0), claims.get("nbf", 0))
+            now = _time(time.time())
+            told += f" This server's clock says {now}; the token is valid from {_time(since)}."
+    return told
+
+
+def _time(seconds: float) -> str:
+    return f"{datetime.datetime.fromtimestamp(int(seconds), datetime.UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
 def flaw_of(token: str) -> str:
@@ -230,6 +245,16 @@ def name_of(subject: str) -> str:
     is behind its last slash. Nothing is trimmed: behind a slash at the end there is no name."""
     url = re.match("[^:/?#]+://[^/?#]*([^?#]*)", subject)  # as in RFC 3986, appendix B
     return (url[1] if url else subject).rpartition("/")[2]
+
+
+def local_user(settings: Settings) -> str:
+    """Who signs their own tokens here: LOCAL_USER, or the first user who is allowed, if that one
+    is not."""
+    blocked = settings["BLOCKED_USERS"] or ()
+    allowed = [name for name in settings["ALLOWED_USERS"] or () if name not in blocked]
+    if not allowed or name_of(LOCAL_USER) in allowed:
+        return LOCAL_USER
+    return f"{LOCAL_USER.rpartition('/')[0]}/{allowed[0]}"
 
 
 def proxy_subject(name: str) -> str | None:

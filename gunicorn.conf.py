@@ -9,13 +9,16 @@ import importlib.util
 import os
 import re
 import resource
+import shlex
 import socket
 import sys
 import time
 from typing import Any
 
-if importlib.util.find_spec("gunicorn") is None:  # no library is there, then
-    raise SystemExit("gunicorn is not installed for this Python. Is it .venv/bin/python?")
+if not all(map(importlib.util.find_spec, ("gunicorn", "marshmallow"))):
+    raise SystemExit(
+        f"The libraries are not installed for {sys.executable}. Use .venv/bin/python {sys.argv[0]}"
+    )
 
 # PYTHONSAFEPATH leaves this folder out.
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
@@ -67,26 +70,75 @@ _soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
 resource.setrlimit(resource.RLIMIT_NOFILE, (max(_soft, 2 * worker_connections), _hard))
 
 
-def wait_for_port() -> None:
-    """Wait for the port as long as gunicorn would, since another server may be ending there; then
-    say whose mistake it is in one line, where gunicorn says in ten that it tries again."""
+def read_arguments() -> dict[str, Any]:
+    """What the command line says, else GUNICORN_CMD_ARGS, as gunicorn reads them."""
+    from gunicorn.config import Config
+
+    parser = Config().parser()
+    parser.error = lambda message: sys.exit(f"GUNICORN_CMD_ARGS, or the command line: {message}")
+    texts = [shlex.split(os.environ.get("GUNICORN_CMD_ARGS", ""))]
+    # Under `flask check`, the command line is not gunicorn's.
+    if __name__ == "__main__" or "gunicorn.app.base" in sys.modules:
+        texts.append(sys.argv[1:])
+    found: dict[str, Any] = {}
+    for text in texts:
+        found |= {name: value for name, value in vars(parser.parse_args(text)).items() if value}
+    return found
+
+
+def check_arguments(arguments: dict[str, Any]) -> None:
+    """Refuse what gunicorn would answer with a traceback."""
+    command = ".venv/bin/python gunicorn.conf.py"
+    if "PARLEY_COMMAND" in os.environ:
+        command = f"{settings.command()} serve"
+    others = [name for name in arguments.get("args", []) if name != wsgi_app]
+    if arguments.get("worker_class", worker_class) != worker_class:
+        others.append(f"-k {arguments['worker_class']}")
+    if others:
+        raise SystemExit(
+            "Parley chooses its application and its workers itself: leave "
+            f"{' and '.join(others)} out. Write: {command}"
+        )
+
+
+def wait_for_port(arguments: dict[str, Any]) -> None:
+    """Wait a second for the port, since another server may be ending there; then say in one line
+    that it is taken. gunicorn says in ten that it tries again."""
     given = {"GUNICORN_FD", "LISTEN_FDS", "LISTEN_PID"}.intersection(os.environ)  # sockets
-    arguments = " ".join([os.environ.get("GUNICORN_CMD_ARGS", ""), *sys.argv[1:]])
-    if given or re.search(r"(^|\s)(-b|--bind|--reuse-port|-c|--config)", arguments):
+    if given or not {"reuse_port", "config"}.isdisjoint(arguments):
         return  # it listens elsewhere, or beside another
-    port = os.environ.get("PORT")
-    host, port = ("0.0.0.0", port) if port else ("127.0.0.1", "8000")
-    for left in range(5, -1, -1):
+    from gunicorn.util import parse_address
+
+    of_all = os.environ.get("PORT")
+    for address in arguments.get("bind", [f"0.0.0.0:{of_all}" if of_all else "127.0.0.1:8000"]):
+        with contextlib.suppress(RuntimeError):  # gunicorn says that the port is no number
+            place = parse_address(address)
+            if not isinstance(place, tuple) or not is_taken(*place):
+                continue
+            host, port = f"[{place[0]}]" if ":" in place[0] else place[0], place[1]
+            other = port % 65535 + 1
+            advice = f"GUNICORN_CMD_ARGS=--bind={host}:{other}"
+            if of_all and "bind" not in arguments:
+                advice = f"PORT={other}, which is on all interfaces, too"
+            raise SystemExit(
+                f"Another program listens on {host}:{port}. Stop it, or choose another port: "
+                f"{advice}"
+            )
+
+
+def is_taken(host: str, port: int) -> bool:
+    for left in range(10, -1, -1):
         try:
-            with socket.socket() as listener:
+            with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as listener:
                 listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as gunicorn does
-                return listener.bind((host, int(port)))
+                listener.bind((host, port))
+                return False
         except OSError as error:
             if error.errno != errno.EADDRINUSE:
-                return  # gunicorn says what it is
+                return False  # gunicorn says what it is
         if left:
-            time.sleep(1)
-    raise SystemExit(f"PORT: another program listens on port {port}. Stop it, or choose another")
+            time.sleep(0.1)
+    return True
 
 
 def when_ready(server: Any) -> None:
@@ -107,11 +159,13 @@ def pre_fork(server: Any, worker: Any) -> None:
     gc.enable()
 
 
-if __name__ == "__main__":
+if __name__ != "__main__":
+    check_arguments(read_arguments())
+else:
     # As the Procfile has it: gunicorn itself reads the two above first, and answers with a
     # traceback.
     gc.disable()  # until the workers are made: of what a start loads, nothing is to be collected
-    wait_for_port()
+    wait_for_port(read_arguments())
     from gunicorn.app.wsgiapp import run
     from gunicorn.util import getcwd
 

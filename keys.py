@@ -141,7 +141,11 @@ class PublishedKeys:
         call = wire.Call(KEYS_TIMEOUT)  # the URL is found within this time
         if (url := self._find_url()) != self._wire.base_url:
             self._wire = wire.Wire(url)
-        published = fetch_json(self._wire, call)["keys"]
+        document = fetch_json(self._wire, call)
+        if isinstance(document, dict) and "jwks_uri" in document and "keys" not in document:
+            found = json.dumps(document["jwks_uri"])[:200]
+            raise ValueError(f"this is a discovery document; write its jwks_uri, {found}")
+        published = document["keys"]
         if not isinstance(published, list):
             raise ValueError("its keys are no list")
         keys = self._read(published)

@@ -98,7 +98,7 @@ class Catalog:
         one. Raises ModelError."""
         if self.known_default:
             return self.known_default
-        failure = None
+        failure: ModelError | None = None
         for wanting in (False, True):  # asked again, however lately that was
             for fetched in self._fetch_all(wanting):
                 try:
@@ -106,11 +106,14 @@ class Catalog:
                         return model
                 except ModelError as error:
                     failure = failure or error
-        name = next(iter(self.providers))
-        raise failure or ModelError(
-            502,
-            f"The provider {name} lists no model. Name one, or set DEFAULT_MODEL on the server.",
-        )
+        first = next(iter(self.providers.values()))
+        lacks = f"The provider {first.known_as} lists no model. Name one, or set DEFAULT_MODEL."
+        raise failure or ModelError(502, self.lacks_models() or lacks, is_answer=True)
+
+    def lacks_models(self) -> str:
+        """Why a provider lists no model, if one does not and that is known: a sentence."""
+        found = (provider.lacks_models for provider in self.providers.values())
+        return next(filter(None, found), "")
 
     def list(self) -> list[tuple[str, str, bool]]:
         """All models that a client may name: (id, name of the provider, whether it is the
@@ -118,7 +121,8 @@ class Catalog:
         ids = list(self.allowed)
         for fetched in () if self.allowed else self._fetch_all():
             try:
-                ids += fetched.get()
+                # One that had none may have some by now.
+                ids += fetched.get() or fetched.get(wanting=True)
             except ModelError:
                 continue  # the others are listed all the same
         defaults = spellings(self.known_default) if self.known_default else ids[:1]

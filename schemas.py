@@ -19,6 +19,8 @@ from tables.shown import time_of
 
 MOST_ERRORS = 20  # that an answer names at most
 LONGEST_NAME = 200  # characters of a name in an answer
+# RequestSchema puts in the name of a field.
+MISSING, NO_STRING = "The field {name} is missing.", "Give a string for {name}."
 
 # PostgreSQL stores no NUL, and UTF-8 has no surrogates.
 storable = validate.Regexp(
@@ -49,7 +51,7 @@ def is_whole(value: Any, least: int, most: int) -> None:
 class Text(fields.String):
     """A string that can be stored, is not blank, and is what `validators` want besides."""
 
-    default_error_messages = dict.fromkeys(("required", "null", "invalid"), "Give a string.")
+    default_error_messages = {"required": MISSING, "null": NO_STRING, "invalid": NO_STRING}
 
     def __init__(self, *validators: Any, **kwargs: Any) -> None:
         super().__init__(validate=[storable, not_blank, *validators], **kwargs)
@@ -101,6 +103,19 @@ class RequestSchema(Schema):
         "type": "Send a JSON object.",
     }
 
+    def on_bind_field(self, field_name: str, field_obj: fields.Field) -> None:
+        field_obj.error_messages = {
+            key: text.replace("{name}", field_name)
+            for key, text in field_obj.error_messages.items()
+        }
+
+    def handle_error(self, error: ValidationError, data: Any, **kwargs: Any) -> None:
+        """Say where a field belongs that another schema or another API has here."""
+        for name in ELSEWHERE.keys() & error.messages:
+            field, sentence = ELSEWHERE[name]
+            if field in self.fields:
+                error.messages[name] = [sentence]
+
     @pre_load
     def _bound(self, data: Any, **kwargs: Any) -> Any:
         """Of the names that are not known, look at the first few only: a body may be full of
@@ -117,8 +132,15 @@ class OptionsSchema(RequestSchema):
     temperature = fields.Raw(allow_none=True, validate=is_temperature)
     max_tokens = fields.Raw(allow_none=True, validate=is_length)
     reasoning_effort = fields.String(
-        allow_none=True, validate=one_word, error_messages={"invalid": "Give a string."}
+        allow_none=True, validate=one_word, error_messages={"invalid": NO_STRING}
     )
+
+
+# A field that a schema does not have, one that it has in its place, and what to do.
+ELSEWHERE = {
+    "messages": ("content", "Send content, one message: Parley keeps the conversation."),
+    "stream": ("content", "Send the header Accept: text/event-stream for a stream."),
+} | dict.fromkeys(OptionsSchema().fields, ("options", "Put this into options."))
 
 
 class NewSessionSchema(RequestSchema):
@@ -135,7 +157,21 @@ class ChangeSchema(RequestSchema):
     options = fields.Nested(OptionsSchema, allow_none=True)
 
 
-class PageSchema(Schema):
+class QuerySchema(Schema):
+    @pre_load
+    def _refuse_short_names(self, data: Any, **kwargs: Any) -> Any:
+        """`limit` alone would be ignored."""
+        faults = {
+            name: [f"Use {field.data_key}."]
+            for name, field in self.fields.items()
+            if field.data_key and name in data
+        }
+        if faults:
+            raise ValidationError(faults)
+        return data
+
+
+class PageSchema(QuerySchema):
     # Clamped to these.
     limit = WholeNumber(
         "Give a whole number from 1 to 100.", data_key="page[limit]", load_default=20
@@ -146,7 +182,7 @@ class PageSchema(Schema):
     query = fields.String(load_default="", validate=[storable, short])
 
 
-class TurnsPageSchema(Schema):
+class TurnsPageSchema(QuerySchema):
     # Clamped to these.
     limit = WholeNumber("Give a whole number from 1 to 200.", data_key="turns[limit]")
     before = WholeNumber("Give the id of a turn.", 0, 2**63 - 1, data_key="turns[before]")

@@ -4,6 +4,7 @@ has the tables."""
 import collections
 import contextlib
 import difflib
+import io
 import ipaddress
 import os
 import pathlib
@@ -14,6 +15,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from dotenv import dotenv_values
+from dotenv.parser import Binding, parse_stream
 
 from well_known import PORTS, SERVICES, is_loopback
 
@@ -131,6 +133,9 @@ _SECURE_URL = re.compile(
     r"(?ai)(?:(https)|http)://([a-z0-9_.-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?([/?]((?!#)[!-~])*)?"
 )
 _SECOND = re.compile(rf"\s({'|'.join(SETTINGS)}|[A-Z][A-Z0-9_]*_API_KEY)=")
+_MODEL_NAMES = ("MODEL", "OPENAI_MODEL", "OLLAMA_MODEL")  # of DEFAULT_MODEL, in other programs
+_KNOWN = (*_MEANT, *_MODEL_NAMES)  # which are not misspelt
+_CURLY_QUOTES = "“”„‟‘’‚‛«»"
 
 
 def home() -> str | None:
@@ -149,13 +154,47 @@ def read_environment(folder: str) -> dict[str, str | None]:
     """What the environment says, and `.env` where it says nothing: in `home`, or else in this
     folder of the code. Raises SettingError where the file cannot be read."""
     path = os.path.join(home() or folder, ".env")
+    if os.path.isdir(path):
+        problem = "it is a folder, as Docker makes one if the file is missing. Delete it, and write"
+        raise SettingError(path, f"{problem} a file of this name, with lines such as MODELS=a,b")
     try:
-        return dotenv_values(path) | os.environ
+        text = pathlib.Path(path).read_text("utf-8")
+    except FileNotFoundError:
+        text = ""
     except UnicodeDecodeError:
         raise SettingError(path, "it is not in UTF-8. Write it anew") from None
     except OSError as error:
         problem = f"it cannot be read ({error.strerror}). {whose(path)}"
         raise SettingError(path, problem) from None
+    _check_lines(path, text)
+    return dotenv_values(stream=io.StringIO(text)) | os.environ
+
+
+def _check_lines(path: str, text: str) -> None:
+    """Raises SettingError if a line of `.env` is not understood: dotenv leaves it out. Nothing is
+    shown but names."""
+    for each in parse_stream(io.StringIO(text)):
+        written = each.original.string.lstrip()
+        if advice := _advice_on_line(each, written):
+            number = each.original.line + each.original.string.removesuffix(written).count("\n")
+            raise SettingError(f"{path}, line {number}", advice)
+
+
+def _advice_on_line(binding: Binding, written: str) -> str | None:
+    """What to write in the place of this line, if it is not understood."""
+    name = re.match(r"(?:export\s+)?([A-Za-z_]\w*)\s*(?P<sign>[:=]?)\s*(?P<quote>['\"]?)", written)
+    if name and name["sign"] == ":":
+        return f"this is YAML. Write {name[1]}=value, with = in the place of the colon"
+    value = binding.value or ""
+    if name and name["quote"]:
+        is_open = binding.error and written.partition("\n")[0].count(name["quote"]) == 1
+        if is_open or _SECOND.search(value):
+            return f"its quote is not closed. Write {name[1]}=value on one line, without quotes"
+        if binding.error:
+            return f"something stands after its quotes. Write {name[1]}=value, without quotes"
+    if name and value.strip(_CURLY_QUOTES) != value:
+        return f"its quotes are curly. Write {name[1]}=value, without quotes"
+    return "write it like NAME=value, or begin it with #" if binding.error else None
 
 
 def unread(environment: dict[str, str | None], settings: dict) -> Iterator[str]:
@@ -167,7 +206,8 @@ def unread(environment: dict[str, str | None], settings: dict) -> Iterator[str]:
         near = difflib.get_close_matches(name.upper(), settings, 2, LIKENESS)
         if advice := _advice(name, value, settings):
             yield f"{name} is no setting, and not read. {advice}"
-        elif near and name not in _MEANT and not name.endswith("_DATABASE_URL"):  # a further one
+        # Another program may have a database, too.
+        elif near and name not in _KNOWN and not name.endswith("_DATABASE_URL"):
             yield f"{name} is no setting, and not read. Is it {' or '.join(near)}?"
 
 
@@ -177,6 +217,13 @@ def _advice(name: str, value: str, settings: dict) -> str | None:
         return _advice_on_server(name, value, settings)
     if name.endswith("_API_KEY"):
         return _advice_on_key(name, settings)
+    if name in _MODEL_NAMES and not (settings["DEFAULT_MODEL"] or settings["MODELS"]):
+        return "Write DEFAULT_MODEL"
+    if name == "OIDC_CLIENT_SECRET":
+        return (
+            "The page is a public client, which has no secret: remove it, and register a public "
+            "client at the identity provider."
+        )
     return None
 
 

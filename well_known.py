@@ -33,6 +33,13 @@ SERVICES = (
     Service("xai", "https://api.x.ai/v1"),
 )
 _SHARED_PORTS = {8080}  # many programs have these: nothing is named by one
+_HOSTS = {"api.openai.com": "openai", "api.anthropic.com": "anthropic"}
+_OWNERS = {  # in `owned_by` of its models
+    "llamacpp": "llama.cpp",
+    "vllm": "vLLM",
+    "sglang": "SGLang",
+    "organization_owner": "LM Studio",
+}
 
 
 def service_at(url: str) -> Service | None:
@@ -64,9 +71,16 @@ def _is_near(host: str) -> bool:
         return "." not in host or host.endswith((".local", ".lan", ".internal"))
 
 
-def name_at(url: str) -> str | None:
-    """The name of that service, where its address is surely its own."""
-    service = service_at(url)
-    if service is None or urlsplit(url).port in _SHARED_PORTS:
-        return None
-    return service.name
+def name_at(url: str) -> str:
+    """The name of that service, if its address is surely its own; else host and port."""
+    service, asked = service_at(url), urlsplit(url)
+    if service is not None and asked.port not in _SHARED_PORTS:
+        return service.name
+    return _HOSTS.get(asked.hostname or "") or asked.netloc.rpartition("@")[2]
+
+
+def name_of(server: str | None, owner: str = "") -> str | None:
+    """The name of a model server, by its header `Server` or the `owned_by` of its models."""
+    if server and server.startswith("llama.cpp"):
+        return "llama.cpp"
+    return _OWNERS.get(owner)

@@ -2,14 +2,16 @@
 each kind."""
 
 import math
+import re
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
-from flask import g, request, url_for
+from flask import current_app, g, request, url_for
 from marshmallow import ValidationError
-from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 from werkzeug.http import HTTP_STATUS_CODES
+from werkzeug.routing import UUIDConverter
 
 import auth
 import database
@@ -27,10 +29,15 @@ TITLES = HTTP_STATUS_CODES | {414: "URI Too Long"}  # as RFC 9110 calls it now
 # What the framework says of these is what happened; a client wants to know what to do.
 SENTENCES = {
     404: "There is nothing at this path. GET / names the places to begin.",
-    405: "This path does not take this method. Use one that the header Allow names.",
     408: "The request did not arrive in time. Send it again, all of it at once.",
     500: "The server failed. Ask again; its log says more under this X-Request-ID.",
 }
+IN_ORDER = ("GET", "POST", "PATCH", "DELETE")
+DOCUMENTS = ("/docs", "/redoc", "/swagger")
+# What clients of OpenAI, Anthropic and Ollama ask for, with or without `/v1`.
+OTHER_APIS = re.compile(r"/v1(/.*)?|/chat/completions|/completions|/api/(chat|generate|tags)")
+IN_SESSIONS = re.compile("/sessions/[^/]")
+IN_A_SESSION = re.compile(f"/sessions/{UUIDConverter.regex}(/|$)")
 SOON = 10  # seconds after which a provider that names none may be asked again
 
 # What is told of a mistake: a sentence, and where in the request it is.
@@ -86,8 +93,36 @@ def on_http_error(error: HTTPException) -> tuple:
     if error.__cause__:
         g.why = f"{error.description} {error.__cause__}"
     kept = {name: value for name, value in error.get_headers() if name != "Content-Type"}
-    sentence = SENTENCES.get(error.code, error.description)
+    match error:
+        case MethodNotAllowed():
+            sentence = _use_one_of(error.valid_methods)
+        case NotFound():
+            sentence = _why_not_found(request.path)
+        case _:
+            sentence = SENTENCES.get(error.code, error.description)
     return error_response(error.code, [(sentence, None)], headers=kept)
+
+
+def _use_one_of(methods: Iterable[str]) -> str:
+    *others, last = [method for method in IN_ORDER if method in methods]
+    listed = f"{', '.join(others)} or {last}" if others else last
+    return f"This path does not take {request.method}. Use {listed}."
+
+
+def _why_not_found(path: str) -> str:
+    """What a client may have meant by a path that is not there."""
+    whole = path.rstrip("/")
+    if whole in DOCUMENTS:
+        return "GET /openapi.json describes the API. GET / is the page, in a browser."
+    if OTHER_APIS.fullmatch(whole):
+        return (
+            "Parley has its own API: POST /sessions starts a chat. GET /openapi.json describes it."
+        )
+    if whole and whole != path and current_app.create_url_adapter(request).allowed_methods(whole):
+        return "Leave out the slash at the end of this path."
+    if IN_SESSIONS.match(path) and not IN_A_SESSION.match(path):
+        return "The id of a session is a UUID, as in the answer to POST /sessions or GET /sessions."
+    return SENTENCES[404]
 
 
 def on_validation_error(error: ValidationError) -> tuple:
@@ -151,13 +186,17 @@ def on_unknown_model(error: UnknownModel) -> tuple:
 
 
 def on_model_error(error: ModelError) -> tuple:
-    return model_failure(*error.told)
+    return model_failure(*error.told(g.get("is_operator", False)))
 
 
 def on_unavailable(error: Exception) -> tuple:
     g.why = database.reason(error)
     log.error("the database does not answer: %s", g.why, exc_info=error)
     sentence = "The database does not answer. Ask again in a moment."
+    if database.is_full(error):
+        sentence = "The server's disk is full. The person who runs it must free space on it."
+    if g.get("is_operator", False):
+        sentence += f" The log says why, under {g.id}."
     return error_response(503, [(sentence, None)], retry_after=5)
 
 

@@ -64,6 +64,9 @@ def frames(
     while not over:
         left = spoken_at + KEEPALIVE_INTERVAL - time.monotonic()  # until a comment is due
         look = feed.read(position, told, min(patience, max(left, 0)))
+        if look.told.thinking != told.thinking:
+            yield from _thinking(feed, told.thinking, look.told.thinking, position)
+            spoken_at = time.monotonic()
         batch = _news(feed, position, told, look, session)
         position, told, over = position + len(look.text), look.told, look.over
         ending = _ending(feed, turn_seen) if over else b""
@@ -80,9 +83,7 @@ def frames(
 
 def _news(feed: Feed, position: int, told: Told, look: Look, session: Session | None) -> bytes:
     """The frames of what a look has found, at this position, besides what was told."""
-    batch, (title, thinking, waiting) = b"", look.told
-    if thinking != told.thinking:
-        batch += _thinking(told.thinking, thinking, feed.id, position)
+    batch, title, waiting = b"", look.told.title, look.told.waiting
     if session and title not in (None, session.title):
         session.title = title
         batch += _told_of(session, feed.id, position)
@@ -96,16 +97,29 @@ def _news(feed: Feed, position: int, told: Told, look: Look, session: Session | 
     return batch
 
 
-def _thinking(told: Thoughts, now: Thoughts, turn_id: int, position: int) -> bytes:
-    """The frame of what a model has thought since a stream was told, if there is any."""
+def _thinking(feed: Feed, told: Thoughts, now: Thoughts, position: int) -> Iterator[bytes]:
+    """The frame of what a model has thought since a stream was told, if there is any, in pieces."""
     if not told.characters and not now.characters:
-        return b""
+        return
+    goes_on = told.text is not None and told.version == now.version
+    start = len(told.text or "") if goes_on else 0
+    if start:
+        data = _thinking_data(now, start)
+    else:  # it may be long: made once, for all who come now
+        if feed.thinking_frame is None or feed.thinking_frame[0] is not now:
+            feed.thinking_frame = now, _thinking_data(now, start)
+        data = feed.thinking_frame[1]
+    last = max(0, len(data) - SLICE)
+    for begin in range(0, last, SLICE):
+        yield data[begin : min(begin + SLICE, last)]
+    yield data[last:] + _id(feed.id, position)
+
+
+def _thinking_data(now: Thoughts, start: int) -> bytes:
     data: dict[str, Any] = {"characters": now.characters}
     if now.text is not None:
-        goes_on = told.text is not None and told.version == now.version
-        start = len(told.text) if goes_on else 0
         data |= {"start": start, "delta": now.text[start:]}
-    return _frame("thinking", data, turn_id, position)
+    return _data("thinking", data)
 
 
 def _ending(feed: Feed, turn_seen: bool) -> bytes:
@@ -134,7 +148,15 @@ def _told_of(session: Session, turn_id: int, position: int) -> bytes:
 
 
 def _frame(name: str, data: dict, turn_id: int, position: int | str) -> bytes:
-    # The id comes last: some clients take it before the frame is whole, and would resume behind
-    # what they do not have.
-    data = json.dumps(data, ensure_ascii=False)
-    return f"event: {name}\ndata: {data}\nid: {turn_id}-{position}\n\n".encode()
+    return _data(name, data) + _id(turn_id, position)
+
+
+def _data(name: str, data: dict) -> bytes:
+    """A frame but for its id."""
+    return f"event: {name}\ndata: {json.dumps(data, ensure_ascii=False)}\n".encode()
+
+
+def _id(turn_id: int, position: int | str) -> bytes:
+    """The end of a frame. Some clients take the id before the frame is whole, and would resume
+    after what they do not have: so it comes last."""
+    return f"id: {turn_id}-{position}\n\n".encode()

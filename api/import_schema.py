@@ -13,7 +13,17 @@ from marshmallow import ValidationError, fields, validate
 from api import errors
 from database import SECOND
 from replies.thinking import MOST
-from schemas import MOST_ERRORS, OptionsSchema, RequestSchema, Text, is_whole, short, storable
+from schemas import (
+    MISSING,
+    MOST_ERRORS,
+    NO_STRING,
+    OptionsSchema,
+    RequestSchema,
+    Text,
+    is_whole,
+    short,
+    storable,
+)
 from tables.ledger import MOST_TOKENS
 
 MOST_TURNS = 10_000
@@ -28,7 +38,7 @@ INSTANT = re.compile(  # RFC 3339, section 5.6
 
 
 class String(fields.String):
-    default_error_messages = dict.fromkeys(("required", "null", "invalid"), "Give a string.")
+    default_error_messages = {"required": MISSING, "null": NO_STRING, "invalid": NO_STRING}
 
 
 class Instant(fields.Field):
@@ -56,6 +66,8 @@ class Instant(fields.Field):
 
 class Whole(fields.Field):
     """A whole number from `least` to `most`."""
+
+    default_error_messages = {"required": MISSING}
 
     def __init__(self, least: int, most: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -192,7 +204,7 @@ def load_turn(turn: Any, is_first: bool) -> dict[str, Any]:
         raise ValidationError(RequestSchema.error_messages["type"])
     kind = turn.get("kind")
     if not isinstance(kind, str) or kind not in TURNS:
-        raise ValidationError("Give user or assistant.", "kind")
+        raise ValidationError("Give a kind, user or assistant.", "kind")
     if is_first and kind != "user":
         raise ValidationError("Begin with a turn of the user.", "kind")
     return TURNS[kind].load(turn)

@@ -17,7 +17,7 @@ import auth
 from api import errors
 from api.services import services, step_aside
 from settings import UNIX
-from well_known import PORTS
+from well_known import PORTS, is_loopback
 
 # A scheme that has a token, which may stand behind another one: several lines become one.
 BEARER = re.compile(r"(^|,)\s*bearer(?![\w-])", re.IGNORECASE)
@@ -56,6 +56,7 @@ def authenticate() -> None:
     BadRequest, Forbidden or PreconditionFailed."""
     g.identity = _named_by_proxy() if g.is_by_proxy else _named_by_token()
     g.user = g.identity.subject
+    g.is_operator = _is_operator()
     _check_access()
     # The proxy may name somebody else by now than who has the page open.
     if request.headers.get("For-Subject", g.user) != g.user:
@@ -146,6 +147,13 @@ def _peer() -> str:
             return ""
         return address[0] if isinstance(address, tuple) else UNIX
     return environ.get("parley.peer", "")
+
+
+def _is_operator() -> bool:
+    """Whether this is the person who runs the server: the user of `flask run`'s own link, from this
+    machine, and not through a proxy."""
+    is_forwarded = "X-Forwarded-For" in request.headers or "Forwarded" in request.headers
+    return g.user == services().tokens.local_user and is_loopback(_peer()) and not is_forwarded
 
 
 def _named_by_proxy() -> auth.Identity:

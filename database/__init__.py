@@ -21,7 +21,14 @@ if sys.modules["psycopg"] is None:
 
 from database.connection import CONNECTIONS, SECOND, db
 from database.deadline import WAIT, begin_request, limit_time, remaining
-from database.failures import DRIVER_ERRORS, Unavailable, is_outage, mapped_errors, reason
+from database.failures import (
+    DRIVER_ERRORS,
+    Unavailable,
+    is_full,
+    is_outage,
+    mapped_errors,
+    reason,
+)
 from database.opening import SchemaVersion, open_database, url_of
 from database.sqlite import APPLICATION_ID
 from database.statements import Statements, insertion
@@ -41,6 +48,7 @@ __all__ = [
     "connected",
     "db",
     "insertion",
+    "is_full",
     "is_outage",
     "limit_time",
     "mapped_errors",

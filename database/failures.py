@@ -57,6 +57,9 @@ _OLD_PLAN = "RevalidateCachedQuery"
 _HIDDEN = re.compile("(\n| with text ).*|(?<= ['\"])\\S*(?=@)|[^\\s/'\"]*(?=@)", re.DOTALL)
 
 
+FULL = "the disk is full: free space on that of the database"
+
+
 class Unavailable(Exception):
     """The database does not answer, or nobody can write to it. Its cause is what the driver raised;
     where it has none, its text says what it is."""
@@ -100,10 +103,22 @@ def sqlstate_of(error: BaseException | None) -> str | None:
     return getattr(getattr(error, "orig", None) or error, "sqlstate", None)
 
 
+def is_full(error: BaseException) -> bool:
+    """Whether this tells that the disk is full."""
+    if isinstance(error, Unavailable):
+        error = error.__cause__ or error
+    cause: Any = getattr(error, "orig", None) or error
+    code = getattr(cause, "sqlite_errorcode", None) or 0
+    is_drivers = code & 255 == sqlite3.SQLITE_FULL or sqlstate_of(error) == "53100"
+    return is_drivers or str(error).startswith(FULL)
+
+
 def reason(error: BaseException) -> str:
     """What the driver says of this, in a line for the log, such as `OperationalError: disk I/O
     error`. What may quote a row is left out."""
     if isinstance(error, Unavailable):
         error = error.__cause__ or error
+    if is_full(error):
+        return str(error) if str(error).startswith(FULL) else FULL
     said = "" if isinstance(error, DataError | IntegrityError) else f": {error}"
     return _HIDDEN.sub("", f"{type(error).__name__}{said}")[:200]

@@ -63,6 +63,9 @@ def open_database(
             ensure_folder(folder, "DATABASE_URL")
         engine: type[Pool] = SQLite
         options: dict[str, Any] = {"database": url.removeprefix("sqlite:///")}
+        if os.path.isdir(options["database"]):
+            path = f"{options['database'].rstrip('/')}/parley.db"
+            raise SettingError("DATABASE_URL", f"this is a folder; name a file: sqlite:///{path}")
         if not url.startswith("sqlite"):
             # Here: the driver takes 8 MB, and 0.1 s.
             from database import postgresql
@@ -80,7 +83,7 @@ def _what_to_do(said: str, path: str) -> str:
     path."""
     for pattern, sentence in _MISTAKES["opening"]:
         if match := re.search(pattern, said):
-            return str(sentence.format(*match.groups(), whose=whose(path)))
+            return str(sentence.format(*match.groups(), path=path, whose=whose(path)))
     return said
 
 

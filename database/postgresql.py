@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import re
 import select
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -74,7 +75,12 @@ def parse(url: str) -> dict[str, Any]:
         options: dict[str, Any] = {"connect_timeout": CONNECT_TIMEOUT}
         options |= psycopg.conninfo.conninfo_to_dict(url)
         seconds = int(float(options["connect_timeout"]))
-    except (psycopg.ProgrammingError, ValueError, OverflowError):  # may quote the password
+    except (psycopg.ProgrammingError, ValueError, OverflowError) as error:  # may quote the password
+        option = re.search('invalid URI query parameter: "([A-Za-z_]+)"$', str(error).strip())
+        if option and "@" not in url.partition("?")[2]:
+            problem = f"PostgreSQL has no option {option[1]}; leave it out"
+        if option and option[1] in ("schema", "currentSchema", "search_path"):
+            problem = f"PostgreSQL has no option {option[1]}; write ?options=-csearch_path%3DNAME"
         raise SettingError("DATABASE_URL", problem) from None
     return options | {"database": options.pop("dbname", ""), "connect_timeout": seconds}
 

@@ -14,7 +14,7 @@ from peewee import SQL, ModelSelect, OperationalError, Query, SqliteDatabase
 
 from database.connection import Pool
 from database.deadline import WAIT, remaining
-from database.failures import DRIVER_ERRORS, Unavailable
+from database.failures import DRIVER_ERRORS, FULL, Unavailable
 from settings import SettingError
 
 EXAMINED_SIZE = 100 * 2**20  # bytes of a file that is looked through at the start
@@ -168,7 +168,7 @@ class SQLite(Pool, SqliteDatabase):
 
     def check(self) -> None:
         if shutil.disk_usage(self.database).free < LEAST_FREE:
-            raise Unavailable("the disk is full")
+            raise Unavailable(f"{FULL}, {self.database}")
         with self.write():
             pass
 

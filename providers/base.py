@@ -19,7 +19,7 @@ from providers.error_bodies import is_error
 from providers.faults import Faults, ModelError
 from providers.learned import Learned
 from providers.think_tags import ThinkTags
-from well_known import name_at
+from well_known import name_at, name_of
 
 # Seconds before the second and the third try, where the provider names none.
 RETRY_PAUSES = (0.5, 1.0)
@@ -28,6 +28,8 @@ LONGEST_PAUSE = 20  # seconds
 BYTES_A_TOKEN = 256  # at most, surely: such a token has 64 characters of four bytes
 FEW = 16  # tokens, at least, that a window has besides a prompt that was answered
 LONGEST_LIST = 10_000  # models
+# Ollama's list is null until a model is there (ollama/openai/openai.go, ToListCompletion).
+OLLAMA_LACKS = "Ollama has no model yet: `ollama pull llama3.2`"
 LESS = 4096  # tokens of an answer, if a refusal of more names no number
 
 
@@ -73,7 +75,8 @@ class HTTPProvider:
         self.wire = wire.Wire(base_url.rstrip("/").removesuffix(self.version))
         # With a prefix, the name was chosen on this server.
         known_as = name if prefix else name_at(base_url)
-        self.faults = Faults(known_as or name, key, base_url)
+        self.faults = Faults(known_as, key, base_url, f"{name.upper()}_API_KEY")
+        self.lacks_models = ""  # why it lists none, if that is known: a sentence
         self._refused_at_first = self.refusing.get(urllib.parse.urlsplit(base_url).hostname, ())
         self._refused = Learned()  # the parameters that this server does not take for a model
         self._windows = Learned()  # of each model its Window
@@ -110,13 +113,27 @@ class HTTPProvider:
             with self.wire.request(call, "GET", self.list_path, self.headers()) as response:
                 if response.status != 200:
                     raise self.faults.of_response(response)
-                listed = list(json.loads(wire.join(response.chunks()))["data"])[:LONGEST_LIST]
-                found = [model.get("id") for model in listed if isinstance(model, dict)]
+                data = json.loads(wire.join(response.chunks()))["data"]
+                listed = [
+                    each for each in list(data or ())[:LONGEST_LIST] if isinstance(each, dict)
+                ]
+                found = [model.get("id") for model in listed]
                 ids = [each for each in found if isinstance(each, str) and each.strip()]
                 response.is_whole = bool(ids)
+                self._learn_name(response, *(model.get("owned_by") for model in listed[:1]))
+                self.lacks_models = OLLAMA_LACKS if data is None else ""
         except (ModelError, wire.Fault, *wire.NOT_UNDERSTOOD) as failure:
             raise self.faults.of(failure) from None
         return [self.prefix + each for each in ids]
+
+    @property
+    def known_as(self) -> str:
+        """What people call it: what it says it is, else by its address."""
+        return self.faults.name
+
+    def _learn_name(self, response: wire.Response, owner: Any = "") -> None:
+        if not self.prefix and (name := name_of(response.headers.get("Server"), str(owner))):
+            self.faults.name = name
 
     def stream(
         self,
@@ -270,6 +287,7 @@ class HTTPProvider:
                 if response.status not in (200, 201, 203):
                     raise self.faults.of_response(response, body)
                 exchange.request_id = self._request_id(response)
+                self._learn_name(response)
                 is_whole = yield from self._texts(response, answer, body)
                 self._end(exchange, answer, limit)
                 response.is_whole = is_whole

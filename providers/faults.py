@@ -17,6 +17,7 @@ from well_known import PORTS, service_at
 ERROR_SIZE, ERROR_TIMEOUT = 65536, 10  # bytes of an error's body that are read; seconds for them
 PROOF = 40  # characters of a refusal that names no number, by which it is known again
 LONGEST = 500  # characters of a provider's words that are told
+TELL = " Tell the person who runs this server."
 
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 _MEANINGS = {
@@ -48,10 +49,11 @@ class ModelError(Exception):
     # The server's credit is used up: whatever a header says, no other try helps.
     is_spent: bool = False
 
-    @property
-    def told(self) -> tuple[int, str, float | None, str | None]:
-        """What a client is told, and what is stored: status, message, seconds, pointer."""
-        return self.status, self.message, self.retry_after, self.pointer
+    def told(self, with_reason: bool = False) -> tuple[int, str, float | None, str | None]:
+        """What a client is told, and what is stored: status, message, seconds, pointer. With the
+        reason, it is for the person who runs the server."""
+        message = str(self).replace(TELL, "") if with_reason else self.message
+        return self.status, message, self.retry_after, self.pointer
 
     def __str__(self) -> str:
         return self.message if self.words in self.message else f"{self.message} {self.words}"
@@ -61,8 +63,10 @@ class Faults:
     """The failures of one provider. Its key, and the password of its URL, are taken out of what is
     told of them."""
 
-    def __init__(self, name: str, key: str | None, url: str) -> None:
+    def __init__(self, name: str, key: str | None, url: str, setting: str = "") -> None:
+        """`setting` is the name of the one that has the key."""
         self.name, self.url = name, url
+        self._about_key = f"Is {setting} right?" if key else f"Set {setting}."
         userinfo = url.partition("//")[2].partition("/")[0].rpartition("@")[0]
         user, _, password = urllib.parse.unquote(userinfo).partition(":")
         self.mask = Mask(key, password or user, password and f"{user}:{password}")
@@ -81,6 +85,8 @@ class Faults:
             failure = wire.Fault("odd", type(failure).__name__)
         status, retryable, text = TABLES["wire"][failure.kind]
         words = failure.detail
+        if failure.reason in ("unknown_host", "proxy"):
+            text = TABLES["wire"]["misconfigured"][2]  # to ask again does not help
         if advice := self._advice(failure.reason):
             if urllib.parse.urlsplit(self.url).hostname in _LOOPBACK:
                 # Who talks to it may well be who runs it.
@@ -97,6 +103,8 @@ class Faults:
         shown = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         if reason == "refused":
             return f"Nothing listens at {shown}. Start it there{_command_for(self.url)}."
+        if reason == "proxy":
+            return "That is the proxy of HTTP_PROXY, HTTPS_PROXY or ALL_PROXY. Does it run?"
         if reason == "unknown_host":
             return f"The host {host} is not known. Is its name right?"
         if reason == "no_tls":
@@ -139,6 +147,8 @@ class Faults:
         if status == 402 or said.says("spent", sent):
             text = TABLES["answer"]["spent"].format(sentence=_sentence(message))
             error = self.error(502, text, message, is_spent=True)
+        elif status >= 500 and said.says("memory", sent):
+            error = self.error(502, TABLES["answer"]["memory"], message)
         else:
             error = self._of_status(status, message, pause)
         if status in (400, 402, 416, 422) and (found := said.says("longest_answer", sent)):
@@ -157,6 +167,8 @@ class Faults:
         ours, retryable, text = meaning or TABLES["answer"]["other"]
         sentence, when = _sentence(message), _when(pause)
         text = text.format(status=status, message=message, sentence=sentence, when=when)
+        if status in (401, 403):
+            message = f"{self._about_key} {message}"
         return self.error(ours, text, message, retry_after=pause, retryable=retryable)
 
     def of_options(

@@ -17,6 +17,7 @@ class Echo:
     """Answers with the user's own words, word by word, without a network."""
 
     name, base_url, prefix = "echo", "", ""
+    known_as, lacks_models = "echo", ""
 
     def list_models(self) -> list[str]:
         return ["echo"]

@@ -96,7 +96,7 @@ class Replies:
                 request.request_id,
                 self.thinking_mode,
             )
-        reply.watched = watched
+        reply.watched, reply.tells_reasons = watched, request.tells_reasons
         first = request.content if claimed.begins_session else None
         self.begin(reply, first)
         if first is not None and self.title_model:

@@ -54,6 +54,7 @@ class ReplyRequest:
     rate_limit: tuple[int, int] | None = None  # replies, seconds
     token_limit: tuple[int, str] | None = None  # tokens, "month" or "day"
     request_id: str | None = None
+    tells_reasons: bool = False  # a failure is told to the person who runs the server
 
     def __post_init__(self) -> None:
         # Here, since no transaction waits for a long text to be normalized.

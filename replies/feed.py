@@ -48,6 +48,8 @@ class Feed:
         self.watched = False  # somebody reads the text here, as it comes
         self.begun = threading.Event()  # somebody has sent the first of it
         self.ending: bytes | None = None  # its last frames, once somebody has come to them
+        # All of the thinking as it is now, and its frame, once somebody has come to it.
+        self.thinking_frame: tuple[Thoughts, bytes] | None = None
         self.slot: Slot | None = None  # room for its text, where that was read to be followed
         self._streams = 0  # that are sent of it
         self._followers: list[Callable[[], None]] = []

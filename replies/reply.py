@@ -117,6 +117,7 @@ class Reply(Feed):
         self.exchange.on_waiting = self._wait
         self.call = self.exchange.call
         self.error: str | None = None  # by which it ended, for the log
+        self.tells_reasons = False  # it was requested by the person who runs the server
         self.is_given_up = False  # a bug has kept it from being stored
         self._request_id = request_id
         # How an attempt to go on failed that changed nothing: the columns that a client is told.
@@ -170,22 +171,28 @@ class Reply(Feed):
     def _think(self, thoughts: str) -> None:
         with self._news:
             call = len(self.exchange.answers)
-            told = self.thinking.add(thoughts, call, self._clock())
-        self._tell_thoughts(told)
+            is_news = self._tell_thoughts(self.thinking.add(thoughts, call, self._clock()))
+        if is_news:
+            self._wake()
 
     def _end_thinking(self, now: float) -> None:
         with self._news:
-            told = self.thinking.end_phase(now)
-        self._tell_thoughts(told)
+            is_news = self._tell_thoughts(self.thinking.end_phase(now))
+        if is_news:
+            self._wake()
 
     def _take_thoughts_back(self) -> None:
         with self._news:
-            told = self.thinking.take_back()
-        self._tell_thoughts(told)
+            is_news = self._tell_thoughts(self.thinking.take_back())
+        if is_news:
+            self._wake()
 
-    def _tell_thoughts(self, told: Thoughts | None) -> None:
-        if told is not None and self.told.thinking != told:
-            self.note(thinking=told)
+    def _tell_thoughts(self, told: Thoughts | None) -> bool:
+        """For the holder of the lock, who wakes the followers afterwards if this returns True."""
+        if told is None or told == self.told.thinking:
+            return False
+        self._set(told=self.told._replace(thinking=told))
+        return True
 
     def _wait(self, seconds: float) -> None:
         if seconds >= SHORTEST_WAIT:
@@ -206,7 +213,6 @@ class Reply(Feed):
                 self._arrived += self._continuation.decide()
             self._outcome, content = {}, self.so_far()
         self._end_thinking(self._clock())
-        self._tell_thoughts(self.thinking.rest())
         has_nothing_new = self.draft.base > 0 and self.draft.base == len(content)
         in_vain = has_nothing_new and outcome["status"] != IN_PROGRESS
         if in_vain and outcome["status"] != INTERRUPTED:
@@ -255,8 +261,11 @@ class Reply(Feed):
                 self._set_figures(now)
             thoughts = self.thinking.to_store(self.id, self.fence, now, is_over)
             taken = Taken(self, self._arrived, is_over, used, thoughts)
-            told = self.thinking.news(now)  # the model may have paused
-        self._tell_thoughts(told)
+            # The model may have paused, or has ended.
+            told = self.thinking.rest() if is_over else self.thinking.news(now)
+            is_news = self._tell_thoughts(told)
+        if is_news:
+            self._wake()
         return taken
 
     def _set_figures(self, now: float) -> None:

@@ -62,7 +62,7 @@ class Writer:
             return outcome_of(FAILED, 400, str(error), pointer="/model")
         if isinstance(error, ModelError):
             self.reply.error = str(error)
-            return outcome_of(FAILED, *error.told)
+            return outcome_of(FAILED, *error.told(self.reply.tells_reasons))
         if isinstance(error, Unavailable):
             return outcome_of(FAILED, 503, "The database did not answer. Ask again.")
         if isinstance(error, MemoryError):

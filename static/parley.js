@@ -34,6 +34,8 @@ const FOLLOWED = "Another reply followed: get the session.";
 
 /** What the server has refused, or why there is no answer. `message` is a sentence for people. */
 export class ParleyError extends Error {
+  name = "ParleyError";
+
   /**
    * @param {string} message
    * @param {number} [status] of the answer; none where there was none
@@ -312,6 +314,9 @@ export class Parley {
   /** @type {(id: string, turns?: { limit?: number, before?: string }) => Promise<Whole>} */
   session = (id, { limit, before } = {}) =>
     this.ask("GET", pathOf(id, queryOf({ "turns[limit]": limit, "turns[before]": before })));
+  /** @type {(id: string, turn: string) => Promise<Api.ThinkingText>} of a reply */
+  thinking = (id, turn) =>
+    this.ask("GET", pathOf(id, `/turns/${encodeURIComponent(turn)}/thinking`));
   /** @type {(id: string, change: Api.Change) => Promise<Api.ChangedSession>} */
   change = (id, change) => this.ask("PATCH", pathOf(id), change);
   /** @type {(id: string) => Promise<void>} */

@@ -5,7 +5,8 @@
     moving, taking ─ export, import, and what becomes of the conversations of a file
     check ─ all that is set up is tried
     chat ─ a client, which knows the service by its API alone (client):
-        choices, transcript ─ what its user sets, and what has been said
+        choices ─ what its user sets
+        sessions, transcript ─ the user's chats, and what has been said in one
         prompt ─ what is typed
         screen ─► markdown ─► spans, colours; rows ─ what is shown
     start ─ the banner, and the line of the log

@@ -17,22 +17,41 @@ from terminal.choices import OPTIONS, Choices
 from terminal.client import LOST, ODD, Client, Event, Refused
 from terminal.prompt import open_history, read_typed, unquoted
 from terminal.screen import Screen
+from terminal.sessions import Sessions, title_of
 from terminal.transcript import Transcript, mark_of
 
 DONE, FAILED, STOPPED = range(3)  # what became of an action; stopped, which is by Ctrl-C
 COMMAND = re.compile(r"(/[a-z?]+)(?:\s+(.*))?", re.IGNORECASE | re.DOTALL)
 FAREWELLS = ("exit", "quit", "bye", "/exit", "/quit", "/bye")
-HELP = """/retry has the last reply anew, /continue has it go on
-/model lists the models, /model ID takes one
-/system shows the system prompt, /system TEXT sets it
-/set shows the options, /set temperature 0.7 sets one
-/system default and /set temperature default take it back
-/history shows all that was said
-/thinking shows what the model thought before its last reply
-/new begins a new session, /list lists the latest
-/quit, exit and Ctrl-D leave; Ctrl-C stops a reply, twice leaves
-Tab completes commands, models and options
-\""" begins and ends several lines; a blank before such a word sends it"""
+# As in `ollama run`.
+SET_SYSTEM = re.compile(r"\A/set\s+system(?=\s|\Z)")
+HELP = """Replies
+  /retry           ask again
+  /continue        finish the last reply
+  /thinking        show what the model thought before the last reply
+  Ctrl-C           stop a reply; press it twice to leave
+
+Chats
+  /new             begin a new chat (or /clear)
+  /list            list the latest chats
+  /search WORDS    list the chats that have these words
+  /open 3          open number 3 of the last list (or /load 3)
+  /history         show all of this chat
+  /rename TITLE    give this chat another title
+  /delete          delete this chat; /delete 3 deletes number 3 of the last list
+
+Settings, which apply from the next reply
+  /model           list the models; /model ID chooses one
+  /system TEXT     set the system prompt; /system default removes it
+  /set temperature 0.7
+                   set an option; /set lists them, and "default" resets one
+  /show            show the model, the options and the system prompt
+
+Typing
+  \"""              start and end a message of several lines
+  Tab              complete a command, a model or an option
+  /quit            leave (or /bye, /exit, Ctrl-D)
+  To send a line that begins with /, put a space first."""
 
 
 class Chat:
@@ -43,14 +62,16 @@ class Chat:
         self.client, self.screen = client, Screen(hides_thinking)
         self.choices = Choices(client, self.screen, **fields)
         self.transcript = Transcript(client, self.screen, self.follow)
-        # The first are words alone, the others may have something behind them.
+        self.sessions = Sessions(client, self.screen)
+        # The first are words alone, the others may have something after them.
         self.commands: dict[str, Callable[[], None]] = {
             "/retry": functools.partial(self.ask_again, "/retry"),
             "/continue": functools.partial(self.ask_again, "/continue"),
             "/history": self.transcript.show_all,
             "/thinking": self.transcript.show_thinking,
-            "/new": self.begin_anew,
-            "/list": self.transcript.list_sessions,
+            "/new": self.sessions.begin_anew,
+            "/clear": self.sessions.begin_anew,
+            "/list": self.sessions.list_latest,
             "/help": self.help,
             "/?": self.help,
         }
@@ -58,6 +79,13 @@ class Chat:
             "/model": self.choices.choose_model,
             "/system": self.choices.choose_system,
             "/set": self.choices.choose_option,
+            "/show": self.choices.show,
+            "/open": self.open_listed,
+            "/load": self.open_listed,
+            "/search": self.sessions.search,
+            "/rename": self.sessions.rename,
+            "/delete": self.sessions.delete,
+            "/save": self.sessions.save,
         }
 
     def run(self, action: Callable[..., None], *arguments: Any) -> int:
@@ -104,7 +132,9 @@ class Chat:
                 return ""
             raise
         # A retry that was stopped has given way to the reply that was there before.
-        [turn] = self.client.get(f"{session}?turns[limit]=1")["turns"][-1:]
+        stored = self.client.get(f"{session}?turns[limit]=1")
+        self.sessions.title = title_of(stored)  # it may have been stopped before the event told it
+        [turn] = stored["turns"][-1:]
         is_whole = turn.get("status") == "complete" and turn["stop_reason"] != "length"
         return " /continue goes on." if turn["content"] and not is_whole else ""
 
@@ -117,25 +147,29 @@ class Chat:
             latest = self.client.get("/sessions?page[limit]=1")["data"]
             session_id = latest[0]["id"] if goes_on and latest else None
             if goes_on and not latest:
-                self.screen.say("There is no session yet: this is a new one.", err=True)
+                self.screen.say("There is no chat yet: this is a new one.", err=True)
         if session_id:
-            path, fields = f"/sessions/{session_id}", self.choices.fields
-            if fields:
-                self.client.call("PATCH", path, fields)
-            session = self.client.get(f"{path}?turns[limit]=1")
-            self.client.session_id = session["id"]
-            fields["model"] = session["model"]["id"]
-            for turn in session["turns"][-1:]:
-                self.screen.begin_reply(turn["content"], turn.get("thinking"))  # it may go on
+            if self.choices.fields:
+                self.client.call("PATCH", f"/sessions/{session_id}", self.choices.fields)
+            self.enter(session_id)
+
+    def enter(self, session_id: str) -> None:
+        session = self.client.get(f"/sessions/{session_id}?turns[limit]=1")
+        self.client.session_id, self.sessions.title = session["id"], title_of(session)
+        self.choices.begin_with(session)
+        for turn in session["turns"][-1:]:
+            self.screen.begin_reply(turn["content"], turn.get("thinking"))  # it may go on
 
     def greet(self) -> None:
-        """Say where the user is, with which model, and show what was said last."""
+        """Say where the user is: in which chat, with which model, on which server. Show what was
+        said last."""
         if not self.choices.model:
             for model in self.client.get("/models")["data"]:
                 if model["default"]:
                     self.choices.fields["model"] = model["id"]
-        model = self.choices.model or "no model"
-        self.screen.say(f"{self.client.url}, {model}, /? for help")
+        title, model = self.sessions.title, self.choices.model or "no model"
+        chat = f'"{title}"' if title else "A new chat"
+        self.screen.say(f"{chat} with {model} at {self.client.url}, /? for help")
         if self.client.session_id:
             self.transcript.show_last()
 
@@ -144,6 +178,7 @@ class Chat:
     def obey(self, text: str) -> None:
         """Send what was typed, or do what it says. A command is a line that begins with a slash and
         one word; the text of a system prompt may have several."""
+        text = SET_SYSTEM.sub("/system", text)
         typed = COMMAND.fullmatch(text)
         if typed is None or ("\n" in text and typed[1] != "/system"):
             self.send(text)
@@ -156,7 +191,7 @@ class Chat:
         else:
             raise Refused(
                 "It was not sent: there is no such command, /? lists them. "
-                "To send it, put a blank before it."
+                "To send it, put a space first."
             )
 
     def complete(self, line: str) -> list[str]:
@@ -181,6 +216,8 @@ class Chat:
             self.answer(f"/sessions/{session_id}/messages", message)
         else:
             self.answer("/sessions", message | self.choices.fields)
+            if not self.sessions.title:  # the event that tells it was lost
+                self.enter(self.client.session_id)
 
     def ask_again(self, command: str) -> None:
         if not self.client.session_id:
@@ -189,9 +226,10 @@ class Chat:
             self.screen.begin_reply()
         self.answer(f"/sessions/{self.client.session_id}{command}")
 
-    def begin_anew(self) -> None:
-        self.client.session_id = None
-        self.screen.say("Your next message begins a new session.", err=True)
+    def open_listed(self, typed: str) -> None:
+        self.enter(self.sessions.find(typed))
+        self.screen.say(f'"{self.sessions.title}" with {self.choices.model}')
+        self.transcript.show_last()
 
     def help(self) -> None:
         self.screen.say(HELP)
@@ -201,7 +239,7 @@ class Chat:
         row."""
         outcome, readline = self.run(self.greet), open_history(self.complete)
         while True:
-            text = read_typed(self.choices.model, readline)
+            text = read_typed(self.sessions.title, self.choices.model, readline)
             if text is None and outcome != STOPPED:
                 self.screen.say("Ctrl-C again, or Ctrl-D, leaves.", err=True)
                 outcome = STOPPED
@@ -259,6 +297,7 @@ class Chat:
         match event.name:
             case "session":
                 self.choices.fields["model"] = data["model"]["id"]
+                self.sessions.title = title_of(data)
             case "thinking":
                 self.screen.think(data["characters"], data.get("start", 0), data.get("delta", ""))
             case "waiting":
@@ -277,10 +316,11 @@ class Chat:
 def problem_of(error: Refused) -> str:
     """With the name of what was chosen before, if that is what the server refuses."""
     name = (error.pointer or "").rpartition("/")[2]
-    return f"{name}: {error}" if name in (*OPTIONS, "system") else str(error)
+    return f"{name}: {error}" if name in (*OPTIONS, "system", "title") else str(error)
 
 
-@click.command("chat", epilog="\b\n" + HELP)
+# Click keeps the lines of a paragraph that begins with \b.
+@click.command("chat", epilog="\b\n" + HELP.replace("\n\n", "\n\n\b\n"))
 @click.argument("message", required=False)
 @click.option(
     "--url",
@@ -296,9 +336,9 @@ def problem_of(error: Refused) -> str:
 )
 @click.option("-m", "--model", help="The model that answers.")
 @click.option("-s", "--system", help="The system prompt.")
-@click.option("-c", "--continue", "goes_on", is_flag=True, help="Go on with the last session.")
-@click.option("--session", "session_id", type=click.UUID, help="Go on with this session.")
-@click.option("--list", "is_list", is_flag=True, help="Print the latest sessions, and leave.")
+@click.option("-c", "--continue", "goes_on", is_flag=True, help="Go on with the last chat.")
+@click.option("--session", "session_id", type=click.UUID, help="Go on with this chat.")
+@click.option("--list", "is_list", is_flag=True, help="Print the latest chats and their ids.")
 @click.option("--hide-thinking", is_flag=True, help="Show nothing of what the model thinks.")
 def chat_command(
     message: str | None,
@@ -315,13 +355,17 @@ def chat_command(
     print its reply only."""
     sys.stdout.reconfigure(errors="replace")  # for a terminal that is not in UTF-8
     sys.stdin.reconfigure(errors="surrogateescape")  # the server says so where a message is not
-    message = "/list" if is_list else message_of(message or "")
+    message = "" if is_list else message_of(message or "")
     try:
-        token = token or commands.open_tokens().sign(auth.LOCAL_USER, 1)
+        if not token:
+            tokens = commands.open_tokens()
+            token = tokens.sign(tokens.local_user, 1)
     except (auth.InvalidToken, SettingError, OSError) as error:
         raise click.ClickException(f"Give --token, or set PARLEY_TOKEN. {error}") from None
     chat = Chat(Client(url, token), hide_thinking, model=model, system=system)
-    outcome = DONE if is_list else chat.run(chat.open, session_id, goes_on)
+    if is_list:
+        sys.exit(chat.run(chat.sessions.list_latest, True) != DONE)
+    outcome = chat.run(chat.open, session_id, goes_on)
     if outcome == DONE:
         outcome = chat.run(chat.obey, message) if message else chat.talk()
     sys.exit(outcome != DONE)

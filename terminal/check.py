@@ -21,13 +21,17 @@ from oidc import IdentityProvider
 from providers.answer import Exchange
 from providers.faults import ModelError
 from providers.protocols import Provider
-from settings import Proxy, SettingError, read_environment, read_settings, unread, whose
+from settings import SettingError, read_environment, read_settings, unread, whose
 from terminal.start import (
     ask,
     audience_warning,
+    certificates_warning,
     describe_proxies,
     hide_secrets,
+    models_warning,
+    proxy_warning,
     sign_in_warning,
+    users_warning,
 )
 from upkeep.migrations import MIGRATIONS
 from wire import NOT_UNDERSTOOD, Call, Fault
@@ -62,7 +66,8 @@ def check_command() -> None:
         problem = str(error).rstrip(".")
         show("FAILED", f"{problem}. All else can be tried when this is right.", err=True)
         sys.exit(1)
-    for sentence in unread(environment, settings):
+    doubts = users_warning(settings), models_warning(settings)
+    for sentence in (*unread(environment, settings), *filter(None, doubts)):
         say("warning", sentence)
     folders = current_app.instance_path, current_app.root_path
     results = [is_right(*check) for check in checks(settings, catalog, *folders)]
@@ -78,6 +83,7 @@ def checks(settings: Settings, catalog: Catalog, folder: str, code: str) -> Iter
     elif not settings["OIDC_CLIENT_ID"]:
         yield "JWT_PUBLIC_KEY", lambda: check_key(settings, folder)
     yield "TRUSTED_PROXIES", lambda: check_proxies(settings)
+    yield "REQUESTS_CA_BUNDLE", check_certificates
     for name, provider in catalog.providers.items():
         place = "PROVIDERS" if provider.prefix else f"{name.upper()}_BASE_URL"
         names = f"{place}, {name.upper()}_API_KEY"
@@ -123,7 +129,8 @@ def check_database(settings: Settings, folder: str) -> None:
     """Open it as a start does. In the place of a migration that is missing comes an exit, by which
     all is rolled back."""
     url = database.url_of(settings, folder)
-    if url.startswith("sqlite") and not is_there(os.path.abspath(url[10:]), folder):
+    path = os.path.abspath(url[10:])
+    if url.startswith("sqlite") and not os.path.isdir(path) and not is_there(path, folder):
         return
     database.limit_time()
     try:
@@ -173,6 +180,8 @@ def check_published_keys(settings: Settings, url: str) -> None:
     try:
         keys = PublishedKeys(url).published.get().values()
     except (Fault, ValueError, LookupError, TypeError) as error:
+        if "jwks_uri" in str(error):  # it says what to write
+            raise
         advice = "is it the address of a JWKS, and is it reached from here?"
         raise ValueError(f"its keys cannot be had ({error}); {advice}") from None
     if not keys:
@@ -191,18 +200,14 @@ def check_proxies(settings: Settings) -> None:
     if not settings["TRUSTED_USER_HEADER"]:
         return
     say("ok", f"users may be named by {describe_proxies(settings)}")
-    for others in filter(None, map(others_like, settings["TRUSTED_PROXIES"])):
-        advice = "name the proxy's own address, or unix and a socket that only it may use"
-        say("warning", f"TRUSTED_PROXIES: {others} may be any user; {advice}")
+    for sentence in filter(None, map(proxy_warning, settings["TRUSTED_PROXIES"])):
+        say("warning", sentence)
 
 
-def others_like(proxy: Proxy) -> str:
-    """Who else connects as this proxy does, as far as its address tells."""
-    if isinstance(proxy, str):
-        return ""
-    if proxy.is_loopback:
-        return "every program of this machine"
-    return f"every machine of {proxy}" if proxy.num_addresses > 1 else ""
+def check_certificates() -> None:
+    """Whether the certificates are there by which other servers are known."""
+    if sentence := certificates_warning():
+        raise SystemExit(sentence)
 
 
 # Providers
@@ -215,7 +220,7 @@ def check_provider(settings: Settings, catalog: Catalog, provider: Provider) -> 
     tried = []
     try:
         listed = catalog.fetch(provider)
-        say("ok", f"{provider.name} answers, and lists {len(listed)} models")
+        say("ok", f"{provider.known_as} answers, and lists {len(listed)} models")
     except ModelError as error:
         if not named:
             raise
@@ -225,7 +230,7 @@ def check_provider(settings: Settings, catalog: Catalog, provider: Provider) -> 
     for model in named:
         if not {*spellings(model)}.intersection(listed):
             others = ", ".join(listed[:LISTED]) or "nothing"
-            say("warning", f"{provider.name} does not list {model}, but {others}")
+            say("warning", f"{provider.known_as} does not list {model}, but {others}")
     default = catalog.default()
     if catalog.provider_of(default) is provider:
         tried = [default]

@@ -35,12 +35,18 @@ class Choices:
             fields["options"] = self.fields.get("options", {}) | fields["options"]
         self.fields |= fields
 
+    def begin_with(self, session: dict[str, Any]) -> None:
+        """Choose what was chosen in this session."""
+        chosen = {name: session.get(name) for name in ("system", "options")}
+        self.fields = {name: value for name, value in chosen.items() if value}
+        self.fields["model"] = session["model"]["id"]
+
     # What is typed
 
     def choose_model(self, model: str) -> None:
         if model:
             if " " in model:
-                raise Refused("The id of a model has no blank.")
+                raise Refused("A model's id has no spaces.")
             self.take(model=model)
             return
         for each in self._client.get("/models")["data"]:
@@ -50,21 +56,31 @@ class Choices:
     def choose_system(self, text: str) -> None:
         if text:
             self.take(system=None if text == DEFAULT else text)
-            self._screen.say("It holds from the next reply on.", err=True)
+            self._screen.say("Applies from the next reply.", err=True)
         else:
             self._screen.say(self._current().get("system") or "There is no system prompt.")
 
     def choose_option(self, words: str) -> None:
-        """`temperature 0.7` sets one; without a value it is shown, and without a name all are."""
-        name, _, value = words.partition(" ")
+        """`temperature 0.7` sets one; without a value it is shown, and without a name all are.
+        `parameter` may come first, as in `ollama run`."""
+        name, _, value = words.removeprefix("parameter ").partition(" ")
         if name and name not in OPTIONS:
             raise Refused(f"There is no such option. There are: {', '.join(OPTIONS)}.")
         if value:
             self.take(options={name: value_of(name, value.strip())})
         options = self._current().get("options") or {}
         for each in [name] if name else OPTIONS:
-            value = options.get(each)
-            self._screen.say(f"{each} {DEFAULT if value is None else value}")
+            self._say(each, options.get(each))
+
+    def show(self, _words: str) -> None:
+        current = self._current()
+        self._say("model", self.model or None)
+        for each in OPTIONS:
+            self._say(each, (current.get("options") or {}).get(each))
+        self._say("system", current.get("system"))
+
+    def _say(self, name: str, value: Any) -> None:
+        self._screen.say(f"{name} {DEFAULT if value is None else value}")
 
     def _current(self) -> dict[str, Any]:
         if not self._client.session_id:

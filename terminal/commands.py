@@ -1,5 +1,6 @@
 """The commands of a person who runs a server: `flask token`, `usage`, `forget`."""
 
+import contextlib
 import datetime
 import json
 import os
@@ -15,7 +16,7 @@ from flask import current_app
 import auth
 import database
 from database import db
-from logs import CONTROLS
+from logs import CONTROLS, one_line
 from models import Session
 from settings import SettingError, command, read_environment, read_settings
 from tables.ledger import TOKENS, Usage, utc
@@ -66,6 +67,28 @@ def print_token(subject: str, days: int, key: str | None, url: str | None) -> No
         )
     except auth.InvalidToken as error:
         raise click.ClickException(str(error)) from None
+    # A token needs no database.
+    with contextlib.suppress(SettingError, database.Unavailable, *database.DRIVER_ERRORS):
+        if namesakes := find_namesakes(subject):
+            click.echo(
+                f"This is a token of {one_line(subject)}, who has no chats. {namesakes[0]} has "
+                f"some: {command()} token {namesakes[0]}",
+                err=True,
+            )
+
+
+def find_namesakes(subject: str) -> list[str]:
+    """Others of this name who have chats, if this subject has none."""
+    name = auth.name_of(subject)
+    open_database()
+    with db.connection_context():
+        owned = Session.owner == subject
+        if Session.select(Session.id).where(owned).limit(1).exists():
+            return []
+        named = Session.owner.endswith(name) if name else owned
+        owners = [row.owner for row in Session.select(Session.owner).where(named).distinct()]
+        db.discard()
+    return [one_line(owner) for owner in owners if auth.name_of(owner) == name]
 
 
 def open_database() -> None:

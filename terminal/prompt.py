@@ -9,15 +9,20 @@ from collections.abc import Callable
 from types import ModuleType
 
 import click
+import regex
 
 from logs import CONTROLS
+from terminal.rows import width_of
+from terminal.screen import columns
 
 # Readline makes it with mode 0600.
 HISTORY = os.path.join(os.environ.get("HOME") or os.devnull, ".parley_history")
-LONGEST_NAME = 20  # characters of a model's, in the prompt
+LONGEST_NAME = 20  # columns of a chat's or a model's, in the prompt
+# Readline counts these code points of an emoji one by one, terminals mostly the whole.
+EMOJI_PARTS = re.compile("\u200d[\u2190-\u2bff\U0001f000-\U0001ffff]|[\ufe0f\U0001f3fb-\U0001f3ff]")
 PASTE_PAUSE = 0.05  # seconds; lines that come faster are pasted
 # Several lines between quotes are one message, or one system prompt.
-QUOTING = re.compile(r'(?:/system\s+)?"""')
+QUOTING = re.compile(r'(?:/(?:set\s+)?system\s+)?"""')
 QUOTED = re.compile(QUOTING.pattern + r'(.*)"""\s*\Z', re.DOTALL)
 
 
@@ -63,15 +68,32 @@ def _is_pasting() -> bool:
     return bool(select.select([sys.stdin], [], [], PASTE_PAUSE)[0])
 
 
-def read_typed(model: str, readline: ModuleType | None) -> str | None:
-    """A message for this model, typed or pasted; /quit at the end of all; None for a Ctrl-C where
-    there was nothing to drop."""
-    name = " ".join(CONTROLS.sub("", model).split()).rpartition("/")[2]
-    if len(name) > LONGEST_NAME:
-        name = name[: LONGEST_NAME - 1] + "…"
+def _shortened(name: str) -> str:
+    name = " ".join(EMOJI_PARTS.sub("", CONTROLS.sub("", name)).split())
+    if width_of(name) <= LONGEST_NAME:
+        return name
+    kept = ""
+    for character in regex.findall(r"\X", name):  # a flag has two code points
+        if width_of(kept + character) >= LONGEST_NAME:
+            break
+        kept += character
+    return kept.rstrip() + "…"
+
+
+def prompt_of(title: str, model: str) -> str:
+    """The chat's title and its model; the title alone if both fill more than half of a row."""
+    names = [_shortened(name) for name in (title, model.rpartition("/")[2]) if name]
+    both = " · ".join(names) + "> "
+    has_room = width_of(both) <= (columns() or 80) // 2
+    return both if has_room else f"{names[0]}> "
+
+
+def read_typed(title: str, model: str, readline: ModuleType | None) -> str | None:
+    """A message in this chat for this model, typed or pasted; /quit at the end of all; None for a
+    Ctrl-C when there was nothing to drop."""
     text = ""
     try:
-        text = input(f"{name}> ")
+        text = input(prompt_of(title, model))
         while _is_quoting(text) or _is_pasting():
             text += "\n" + input("... ")
     except EOFError:

@@ -71,6 +71,19 @@ class Screen:
             for line in CONTROLS.sub("", text).split("\n"):
                 self._print([Part("> ", colours.CYAN, 2), Part(line + "\n", "", 2)])
 
+    def confirm(self, question: str) -> bool:
+        """Ask the user; Ctrl-C and Ctrl-D mean no."""
+        with self._printing():
+            click.echo(CONTROLS.sub("", f"{question} [y/N] "), nl=False)
+            try:
+                # Not by readline, which adds an empty line to all lines after a Ctrl-D.
+                answer = sys.stdin.readline()
+            except KeyboardInterrupt:
+                answer = ""
+            if not answer:
+                click.echo()
+            return answer.strip().lower() in ("y", "yes")
+
     def skip(self, echo: str) -> None:
         """The terminal itself has shown this, which was typed. Its colour ends."""
         self._rows.add(Part(echo))

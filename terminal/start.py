@@ -21,9 +21,10 @@ import database
 from api.services import services_of
 from llm import Catalog
 from logs import log, one_line
+from providers.base import OLLAMA_LACKS
 from settings import UNIX, Proxy, command, home
 from upkeep import retention
-from well_known import SERVICES
+from well_known import SERVICES, name_at, name_of
 from wire import Call, Fault, Wire, join
 
 # Model servers of this machine, which are asked at the start.
@@ -64,6 +65,12 @@ def print_banner(app: Flask, host: str, port: int, cert: Any, **others: Any) -> 
         raise click.ClickException(
             f"Another program listens on port {port}. Stop it, or: {command()} run -p {port + 1}"
         )
+    wish = os.environ.get("PORT", "").strip()
+    if wish not in ("", str(port)):
+        log.warning(
+            "PORT is not read by `%s run`, which listens on port %d. Write: %s run --port %s",
+            *(command(), port, command(), wish),
+        )
     text = banner(app, f"{'https' if cert else 'http'}://{reachable(host)}:{port}/")
     if "://" in host:  # a socket of the file system: no browser goes there
         click.echo(text.rpartition("\n")[0])
@@ -96,12 +103,12 @@ def banner(app: Flask, url: str) -> str:
     # `token` makes its token: one for the link is long enough to look at.
     curl = (
         f"curl -N {url}sessions -H 'Accept: text/event-stream' "
-        f'-H "Authorization: Bearer $({command()} token {auth.LOCAL_USER})" '
+        f'-H "Authorization: Bearer $({command()} token {tokens.local_user})" '
         """-H 'Content-Type: application/json' -d '{"content": "Hello, Parley!"}'"""
     )
     rows = [(name, one_line(text)) for name, text in described.items()]
     if tokens.signing:
-        link = link_for(tokens, auth.LOCAL_USER, LINK_DAYS, url)
+        link = link_for(tokens, tokens.local_user, LINK_DAYS, url)
         rows += [("try", curl), (OPEN_LABEL, link)]
     else:
         rows += [("tokens", tokens.source), ("open", url)]
@@ -152,7 +159,7 @@ def show_link(app: Flask, address: str) -> None:
     url = f"{scheme}://{reachable(host.strip('[]'))}:{rest}/"
     tokens = services_of(app).tokens
     if tokens.has_own_key:
-        click.echo(f"{OPEN_LABEL}: {link_for(tokens, auth.LOCAL_USER, LINK_DAYS, url)}")
+        click.echo(f"{OPEN_LABEL}: {link_for(tokens, tokens.local_user, LINK_DAYS, url)}")
     else:
         click.echo(f"open: {url}")
 
@@ -163,8 +170,12 @@ def show_link(app: Flask, address: str) -> None:
 def describe_start(app: Flask) -> dict[str, str]:
     """What the service starts with, by name. Where no provider is set, and a model server of this
     machine answers, that is named."""
-    for sentence in filter(None, (audience_warning(app.config), sign_in_warning(app.config))):
+    others = audience_warning(app.config), sign_in_warning(app.config), users_warning(app.config)
+    for sentence in filter(None, (*others, models_warning(app.config), certificates_warning())):
         log.warning(sentence)
+    for proxy in app.config["TRUSTED_PROXIES"] or ():
+        if not isinstance(proxy, str) and not proxy.is_private and proxy.num_addresses > 1:
+            log.warning(proxy_warning(proxy))
     catalog = services_of(app).catalog
     described = describe(app.config, app.instance_path, catalog)
     try:
@@ -181,12 +192,15 @@ def find_nearby() -> str:
     """What is said of a model server of this machine, if one answers."""
     for url in NEARBY:
         try:
-            _, text = ask(f"{url}/models", seconds=NEARBY_TIMEOUT)
+            headers, text = ask(f"{url}/models", seconds=NEARBY_TIMEOUT)
         except Fault:
             continue
         if '"data"' in text:
+            name = name_of(headers.get("Server")) or name_at(url)
             advice = f"put OPENAI_BASE_URL={url} into {os.path.join(home() or '', '.env')}"
-            return f"; a model server answers on this machine: {advice}"
+            if re.search(r'"data":\s*null', text):
+                advice = f"{OLLAMA_LACKS}; then {advice}"
+            return f"; {name} answers on this machine: {advice}"
     return ""
 
 
@@ -232,6 +246,50 @@ def hide_secrets(text: str) -> str:
     """The same with no user and no password in its URLs: either may be a key."""
     text = re.sub(r"//[^?\s]*@", "//***@", text)
     return re.sub(r"([?&][^=&\s]*(?:password|secret|%)[^=&]*=)[^&\s]*", r"\1***", text)
+
+
+def proxy_warning(proxy: Proxy) -> str:
+    """A sentence if others may connect as this proxy does, as far as its address tells; else
+    nothing."""
+    if isinstance(proxy, str):
+        return ""
+    others = f"every machine of {proxy}" if proxy.prefixlen else "everybody"
+    if proxy.is_loopback:
+        others = "every program of this machine"
+    elif proxy.num_addresses == 1:
+        return ""
+    advice = "name the proxy's own address, or unix and a socket that only it may use"
+    return f"TRUSTED_PROXIES: {others} may be any user; {advice}"
+
+
+def users_warning(settings: Mapping[str, Any]) -> str:
+    """A sentence if who runs this server is no user of it; else nothing."""
+    others = ("JWT_PUBLIC_KEY", "JWT_JWKS_URL", "OIDC_CLIENT_ID")
+    user = auth.local_user(settings)
+    if user == auth.LOCAL_USER or any(settings[name] for name in others):
+        return ""
+    return (
+        f"ALLOWED_USERS lacks {auth.name_of(auth.LOCAL_USER)}, so the link of `{command()} run` "
+        f"signs in as {auth.name_of(user)}, the first who is allowed."
+    )
+
+
+def models_warning(settings: Mapping[str, Any]) -> str:
+    """A sentence if MODELS is probably several ids that are taken for one; else nothing."""
+    odd = next((name for name in settings["MODELS"] or () if " " in name), None)
+    if odd is None:
+        return ""
+    return f"MODELS: {odd} is one model with spaces in its id. Write {','.join(odd.split())}"
+
+
+def certificates_warning() -> str:
+    """A sentence if the environment names certificates that are not there; else nothing."""
+    for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):  # requests takes the first that is set
+        if path := os.environ.get(name):
+            if os.path.exists(path):
+                break
+            return f"{name}: {path} is not there. Name a file of certificates, or remove {name}"
+    return ""
 
 
 def audience_warning(settings: Mapping[str, Any]) -> str:

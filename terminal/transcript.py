@@ -1,4 +1,4 @@
-"""What has been said on a server, as a terminal shows it."""
+"""What has been said in a session, as a terminal shows it."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,8 +10,7 @@ PAGE = 100  # turns
 
 
 class Transcript:
-    """The sessions of a user, and what was said in one. A reply that is still being written is
-    printed by `follow`, as it comes."""
+    """A reply that is still being written is printed by `follow`, as it comes."""
 
     def __init__(self, client: Client, screen: Screen, follow: Callable[[], None]) -> None:
         self._client, self._screen, self._follow = client, screen, follow
@@ -74,16 +73,14 @@ class Transcript:
                     self._screen.say(mark)
                 self._screen.end_line()
 
-    def list_sessions(self) -> None:
-        for session in self._client.get("/sessions")["data"]:
-            day, title = session["updated_at"][:10], " ".join(session["title"].split())
-            self._screen.say(f"{session['id']}  {day}  {title}")
-
 
 def mark_of(turn: dict[str, Any], hint: str = "") -> str:
-    """What is to be said behind a reply that went on, or is not whole."""
+    """What is to be said after a reply that went on, or is not whole."""
     # A server of an older release says nothing of it.
     mark = " [went on after an interruption]" if turn.get("continued") else ""
     if turn.get("stop_reason") == "length":
         return f"{mark} [cut at the limit{hint}]"
-    return mark if turn["status"] == "complete" else f"{mark} [{turn['status']}]"
+    if turn["status"] == "complete":
+        return mark
+    reason = f": {turn['error']['message']}" if turn.get("error") else ""
+    return f"{mark} [{turn['status']}{reason}]"

@@ -78,9 +78,11 @@ def test_takes_the_first_model_that_openai_lists(provider, tmp_path):
             provider.models = answer
             response = alice.post("/sessions", {"content": "Hello"})
             assert response.status_code in (502, 503, 504), response.text
-            assert response.json()["errors"][0]["detail"].startswith("The provider openai ")
+            assert response.json()["errors"][0]["detail"].startswith(
+                f"The provider 127.0.0.1:{provider.port} "
+            )
         provider.models = []
-        empty = "The provider openai lists no model. Name one, or set DEFAULT_MODEL on the server."
+        empty = f"The provider 127.0.0.1:{provider.port} lists no model. Name one, or set DEFAULT_MODEL."
         wait_until(lambda: empty in alice.post("/sessions", {"content": "Hello"}).text, 10)
         assert models_of(alice) == []
         provider.models = ["claude-x", "m-7", "m-8"]

@@ -80,8 +80,8 @@ class Page:
 
 def check(page, server, provider, database):
     page.firefox.navigate(f"{server.url}/#token={make_token(USER)}")
-    page.wait(lambda: USER in page.text("#refusal"), "asked by the link")
-    page.find("#token").send_keys(Keys.ENTER)
+    page.wait(lambda: USER in page.text("#by-link"), "asked by the link")
+    page.find("#sign-in-by-link").send_keys(Keys.ENTER)
     page.wait(lambda: page.text("#user") == "you", "signed in by the link")
     assert "token" not in page.firefox.get_url()
 

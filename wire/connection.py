@@ -135,5 +135,5 @@ class Wire:
         if fault.kind == "unreachable" and self._route:
             fault.detail = f"{self._route.first.address}: {fault.detail}"
             if not self._route.is_direct:
-                fault.reason = ""  # it is the proxy's
+                fault.reason = "proxy"
         return fault

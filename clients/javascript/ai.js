@@ -3,7 +3,7 @@
 import { newKey, Parley, ParleyError, pause, request } from "./parley.js";
 
 /** @import { ChatTransport, UIMessage, UIMessageChunk } from "ai" */
-/** @import { AssistantTurn, Turn } from "./openapi.js" */
+/** @import { AssistantTurn, ThinkingText, Thoughts, Turn } from "./openapi.js" */
 /** @import { Events, Options, ReplyOptions } from "./parley.js" */
 
 /** @typedef {Parameters<ChatTransport<UIMessage>["sendMessages"]>[0]} Sent what the SDK wants */
@@ -28,6 +28,7 @@ import { newKey, Parley, ParleyError, pause, request } from "./parley.js";
 
 const OTHER = "Only the last message can be changed, or answered again.";
 const TEXT = "Parley takes text alone.";
+const BREAK = /^\n\n/; // before thoughts that follow a text
 const CANCELS = 6; // tries
 const REASONS = /** @type {const} */ ({ stop: "stop", length: "length" });
 
@@ -57,29 +58,75 @@ function messageOf(turn) {
 }
 
 /** What a message tells besides its text. @param {AssistantTurn} turn */
-function metadataOf({ model, status, usage, error, stop_reason, continued, turns_left_out }) {
-  return { model, status, usage, error, stop_reason, continued, turns_left_out };
+function metadataOf(turn) {
+  const { model, status, usage, error, stop_reason, continued, turns_left_out, thinking } = turn;
+  return { model, status, usage, error, stop_reason, continued, turns_left_out, thinking };
+}
+
+/** @typedef {"reasoning" | "text"} Kind of a part */
+/** @typedef {Generator<UIMessageChunk, void, void>} Chunks */
+
+/** The parts of a message. They are shown in the order in which they begin. */
+class Parts {
+  #begun = 0;
+  /** @type {Partial<Record<Kind, string>>} */
+  #open = {}; // their ids
+  #thoughts = ""; // so far
+
+  /** @type {(...kinds: Kind[]) => Chunks} */
+  *end(...kinds) {
+    for (const kind of kinds) {
+      const id = this.#open[kind];
+      if (id) yield { type: `${kind}-end`, id };
+      delete this.#open[kind];
+    }
+  }
+
+  /** @type {(kind: Kind, delta: string) => Chunks} */
+  *add(kind, delta) {
+    const id = this.#open[kind] ?? `${++this.#begun}`;
+    if (!this.#open[kind]) yield { type: `${kind}-start`, id };
+    this.#open[kind] = id;
+    yield { type: `${kind}-delta`, id, delta };
+  }
+
+  /** @type {(thoughts: Thoughts) => Chunks} */
+  *think({ start, delta }) {
+    if (delta === undefined) return; // from a server with THINKING=count
+    const [sent, all] = [this.#thoughts, start ? this.#thoughts + delta : delta];
+    this.#thoughts = all;
+    const goesOn = all.startsWith(sent);
+    if (!goesOn) yield* this.end("reasoning"); // the SDK takes nothing back
+    if (sent.startsWith(all)) return;
+    const news = goesOn ? all.slice(sent.length) : all;
+    const isAnew = !this.#open.reasoning && (!goesOn || BREAK.test(news));
+    if (isAnew) yield* this.end("text"); // other thoughts are late, and the text goes on
+    yield* this.add("reasoning", isAnew ? news.replace(BREAK, "") : news);
+  }
 }
 
 /** @param {Events} events @returns {AsyncGenerator<UIMessageChunk, void, void>} */
 async function* chunksOf(events) {
-  let [hasBegun, hasText] = [false, false];
+  const parts = new Parts();
+  let hasBegun = false;
   /** @type {AssistantTurn["stop_reason"]} */
   let reason = null;
   for await (const { id, event, data } of events) {
     if (!hasBegun) yield { type: "start", messageId: id.split("-")[0] };
     hasBegun = true;
-    if (event === "content_delta") {
-      if (!hasText) yield { type: "text-start", id: "text" };
-      hasText = true;
-      yield { type: "text-delta", id: "text", delta: data.delta };
+    if (event === "thinking") {
+      yield* parts.think(data);
+    } else if (event === "content_delta") {
+      yield* parts.end("reasoning");
+      yield* parts.add("text", data.delta);
     } else if (event === "assistant_turn") {
       reason = data.stop_reason;
-      if (hasText) yield { type: "text-end", id: "text" };
+      yield* parts.end("reasoning", "text");
       yield { type: "message-metadata", messageMetadata: metadataOf(data) };
     } else if (event === "done") {
       yield { type: "finish", finishReason: reason ? REASONS[reason] : "other" };
     } else if (event === "error") {
+      yield* parts.end("reasoning", "text");
       yield { type: "error", errorText: data.message };
     }
   }
@@ -121,6 +168,9 @@ export class ParleyTransport {
       turn.kind === "user" || turn.status !== "in_progress";
     return turns.filter(isOver).map(messageOf);
   }
+
+  /** @type {(chat: string, message: string) => Promise<ThinkingText>} of a reply */
+  thinking = (chat, message) => this.parley.thinking(this.places.get(chat)?.session ?? "", message);
 
   /** Ends the reply under way, as the SDK's `stop` does. @param {string} chat */
   async cancel(chat) {

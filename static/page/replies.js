@@ -256,7 +256,7 @@ async function showStored(id, problem) {
 /** Whether the last reply failed since its provider knows the session's model no more. */
 async function isUnknown({ error, model }) {
   const isNamed =
-    error?.status === 400 && /^The provider \w+ has no such model: /.test(error.message);
+    error?.status === 400 && /^The provider .+? has no such model: /.test(error.message);
   if (!isNamed || model.id !== state.current.model.id) return false;
   await listModels();
   const ids = state.models.map(({ id }) => id);

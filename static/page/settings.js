@@ -2,6 +2,7 @@
 // created.
 
 import { $, element } from "../dom.js";
+import { write } from "../markdown/markdown.js";
 import { api } from "./api.js";
 import { beginning, choose, chosen, setForNew } from "./choices.js";
 import { showDraft } from "./drafts.js";
@@ -23,28 +24,54 @@ export function takeUp() {
 
 export const defaultModel = () => state.models.find((model) => model.default)?.id;
 
+let isListed = false; // whether the list of models has come
+
 /** The model of a new chat: the default, where the one that was chosen is not served any more. */
 function newModel() {
   const { model } = beginning();
-  // The list may not have come yet.
-  const isServed = !state.models.length || state.models.some(({ id }) => id === model);
+  const isServed = !isListed || state.models.some(({ id }) => id === model);
   return (isServed && model) || defaultModel() || "";
 }
 
 export function chooseModel() {
   const model = state.current?.model?.id ?? newModel();
-  const isListed = [...$("model").options].some(({ value }) => value === model);
-  if (!isListed) $("model").append(new Option(model));
+  const isThere = [...$("model").options].some(({ value }) => value === model);
+  if (!isThere) $("model").append(new Option(isListed && !model ? "No model yet" : model, model));
   $("model").value = model;
+  $("model").disabled = isListed && !model;
 }
 
 export async function listModels() {
-  state.models = (await api("GET", "models")).data;
+  const { data, meta } = await api("GET", "models");
+  state.models = data;
+  isListed = true;
   const groups = [group("Default", true), group("Other models", false)];
   $("model").replaceChildren(...groups.filter(({ children }) => children.length));
   chooseModel();
+  write($("hint"), meta.hint ?? "");
+  $("hint").hidden = !meta.hint;
   frame();
 }
+
+// As long as there is no model, one may be pulled any time.
+
+const LOOK_AGAIN = 5000; // ms
+
+let isLooking = false;
+
+const lookForModels = attempt(
+  async () => {
+    const isWanted = isListed && !state.models.length && !$("app").hidden && !document.hidden;
+    if (!isWanted || isLooking) return;
+    isLooking = true;
+    await listModels().finally(() => (isLooking = false));
+  },
+  () => {},
+);
+
+setInterval(lookForModels, LOOK_AGAIN);
+addEventListener("focus", lookForModels);
+addEventListener("visibilitychange", lookForModels);
 
 function group(label, isDefault) {
   const models = state.models.filter((model) => Boolean(model.default) === isDefault);

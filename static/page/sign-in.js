@@ -16,6 +16,7 @@ import {
   isRemembered,
   keepToken,
   lastSubject,
+  nameOf,
   removeToken,
   replaceToken,
   subjectOf,
@@ -102,8 +103,7 @@ async function enter(token, user) {
   $("of-token").hidden = isProxied;
   if (heldGrant()) loadOidc().then(({ planRenewal }) => planRenewal());
   showOnly("app");
-  // As the token has it, until the server has told.
-  tellUser(isProxied ? user : { subject: shown, name: shown.split("/").at(-1) });
+  tellUser(isProxied ? user : { subject: shown, name: nameOf(shown) });
   await Promise.all([!isProxied && api("GET", "me").then(tellUser), route(), list(), listModels()]);
 }
 
@@ -134,12 +134,15 @@ function clearButToken() {
   if (token) replaceToken(token, grant);
 }
 
-/** Shows one part of the page: the app, the door, or the end of a proxy's sign-in. */
+const PARTS = ["app", "door", "by-link", "ended"];
+
+/** Shows one part of the page: the app, the door, a link's question, or a proxy's end of sign-in. */
 function showOnly(shownPart) {
-  for (const part of ["app", "door", "ended"]) $(part).hidden = part !== shownPart;
+  for (const part of PARTS) $(part).hidden = part !== shownPart;
 }
 
-function closeApp(part) {
+/** Shows another part of the page in the place of the app. */
+export function closeApp(part) {
   state.screen.abort();
   document.querySelectorAll(".shown").forEach((dialog) => dialog.close());
   document.querySelectorAll(":popover-open").forEach((popover) => popover.hidePopover());
@@ -294,7 +297,7 @@ export async function start() {
     isProxied = true;
   }
   const problem = await problemOf(takeIn(given, answer));
-  if ($("app").hidden && $("door").hidden) await enterAs(user, problem);
+  if (PARTS.every((part) => $(part).hidden)) await enterAs(user, problem);
   else say(problem);
 }
 

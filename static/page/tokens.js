@@ -20,6 +20,9 @@ export function claimsOf(token) {
 /** The `sub` of a token; "" where it has none. */
 export const subjectOf = (token) => String(claimsOf(token).sub ?? "");
 
+/** The name of a user until the server tells it: the last segment of the subject. */
+export const nameOf = (subject) => subject.split("/").at(-1) || subject;
+
 /**
  * How the token of this tab was given by an identity provider: `at` (ms), `oidc` as the server
  * describes that, and `refresh`, by which it gives the next, if it does. Null for another token.

@@ -125,7 +125,7 @@ def test_every_answer_that_succeeds_is_as_described(someone, provider, document,
     with someone.stream("POST", "/sessions", {"content": "Hello", "options": OPTIONS}) as stream:
         created, *_, thoughtful, _ = watch.see_stream("POST /sessions", stream, gate)
     watch.see(
-        f"GET {ONE}/turns/{{turn_id}}/thinking",
+        f"GET {ONE}/turns/{{turn}}/thinking",
         someone.get(f"/sessions/{created.data['id']}/turns/{thoughtful.data['id']}/thinking"),
     )
     with someone.events(session) as stream:

@@ -49,17 +49,17 @@ def app(tmp_path):
 ROUTES = {
     "POST /sessions": "create_session",
     "GET /sessions": "list_sessions",
-    "GET /sessions/{session_id}": "show_session",
-    "PATCH /sessions/{session_id}": "change_session",
-    "DELETE /sessions/{session_id}": "delete_session",
-    "POST /sessions/{session_id}/messages": "add_message",
-    "POST /sessions/{session_id}/retry": "retry_reply",
-    "POST /sessions/{session_id}/continue": "continue_reply",
-    "POST /sessions/{session_id}/cancel": "cancel_reply",
-    "GET /sessions/{session_id}/events": "follow_events",
-    "GET /sessions/{session_id}/turns/{turn_id}/thinking": "show_thinking",
+    "GET /sessions/{id}": "show_session",
+    "PATCH /sessions/{id}": "change_session",
+    "DELETE /sessions/{id}": "delete_session",
+    "POST /sessions/{id}/messages": "add_message",
+    "POST /sessions/{id}/retry": "retry_reply",
+    "POST /sessions/{id}/continue": "continue_reply",
+    "POST /sessions/{id}/cancel": "cancel_reply",
+    "GET /sessions/{id}/events": "follow_events",
+    "GET /sessions/{id}/turns/{turn}/thinking": "show_thinking",
     "POST /sessions/import": "import_session",
-    "POST /sessions/{session_id}/fork": "fork_session",
+    "POST /sessions/{id}/fork": "fork_session",
     "GET /export": "show_export",
     "GET /models": "list_models",
     "GET /me": "show_me",
@@ -205,27 +205,27 @@ def test_names_the_headers_and_the_limits_of_a_request(document):
         }
 
     assert names("GET /sessions") == {"page[limit]", "page[offset]", "query", "X-Request-ID"}
-    assert names("GET /sessions/{session_id}") == {
-        "session_id",
+    assert names("GET /sessions/{id}") == {
+        "id",
         "turns[limit]",
         "turns[before]",
         "X-Request-ID",
     }
     assert names("POST /sessions") == {"Idempotency-Key", "Prefer", "X-Request-ID"}
-    assert names("POST /sessions/{session_id}/retry") == {
-        "session_id",
+    assert names("POST /sessions/{id}/retry") == {
+        "id",
         "Idempotency-Key",
         "Prefer",
         "X-Request-ID",
     }
-    assert names("POST /sessions/{session_id}/continue") == {
-        "session_id",
+    assert names("POST /sessions/{id}/continue") == {
+        "id",
         "Idempotency-Key",
         "Prefer",
         "X-Request-ID",
     }
-    assert names("GET /sessions/{session_id}/events") == {
-        "session_id",
+    assert names("GET /sessions/{id}/events") == {
+        "id",
         "Last-Event-ID",
         "X-Request-ID",
     }

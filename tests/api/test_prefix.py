@@ -105,7 +105,9 @@ def test_the_page_works_under_a_prefix(browser, prefixed, provider, url):
     page.wait_for_turns("One", "Good.")
     page.say("Two")
     page.wait_for_turns("One", "Good.", "Two", "Half")
-    page.wait_for_text("The provider openai broke the connection", "article:last-child")
+    page.wait_for_text(
+        f"The provider 127.0.0.1:{provider.port} broke the connection", "article:last-child"
+    )
     page.click("Retry")
     page.wait_for_turns("One", "Good.", "Two", "Whole.")
     page.driver.refresh()

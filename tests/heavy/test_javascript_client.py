@@ -12,7 +12,7 @@ import npm
 from client import make_token, wait_until
 from described import run
 from product import ROOT
-from provider import REFUSED, fails, reply
+from provider import REFUSED, fails, reply, stream, thought
 from proxy import Proxy
 from raw_tables import tables_of
 from servers import Server, npm_folder
@@ -92,13 +92,21 @@ class Chat:
 
     def wait_for(self, *messages, status="ready"):
         """What is shown once these are the last messages, and the chat has this status."""
+        return self.wait_until(
+            lambda shown: (
+                shown["status"] == status and shown["messages"][-len(messages) :] == [*messages]
+            )
+        )
 
-        def is_there():
-            shown = self.do("look")
-            return shown["status"] == status and shown["messages"][-len(messages) :] == [*messages]
+    def wait_for_parts(self, *parts, status="ready"):
+        """What is shown once the last message has these parts: one that still grows ends in an ellipsis."""
+        return self.wait_until(
+            lambda shown: shown["status"] == status and shown["parts"] == [*parts]
+        )
 
+    def wait_until(self, is_there):
         try:
-            wait_until(is_there)
+            wait_until(lambda: is_there(self.do("look")))
         except AssertionError:
             raise AssertionError(self.do("look")) from None
         return self.do("look")
@@ -170,8 +178,11 @@ def test_a_reply_comes_whole_though_its_server_is_killed(
 ):
     settings = {"DATABASE_URL": new_database(), "OPENAI_BASE_URL": provider.url + "/v1"}
     settings |= {"DEFAULT_MODEL": "m-1", "WEB_CONCURRENCY": 1}
-    gate = threading.Event()
-    provider.script = [reply("One ", gate), reply("two.")]
+    gates = [threading.Event() for _ in range(2)]
+    provider.script = [
+        reply(thought(reasoning="Hm."), "One ", gates[0]),
+        reply(thought(reasoning="So."), gates[1], "two."),
+    ]
     server = Server(tmp_path, **settings).wait_until_up()
     chat = chat_with(server.url)
     try:
@@ -182,7 +193,11 @@ def test_a_reply_comes_whole_though_its_server_is_killed(
             tables.rows("UPDATE turn SET lease_until = 0 WHERE status = 'in_progress'")
         server.stop()
         server = Server(tmp_path, **settings, port=server.port).wait_until_up()
-        shown = chat.wait_for("user: Hello", "assistant: One two.")
+        parts = ["reasoning: Hm.", "text: One ", "reasoning: So."]
+        chat.wait_for_parts(*parts[:2], "reasoning: So.…", status="streaming")
+        gates[1].set()
+        shown = chat.wait_for_parts(*parts, "text: two.")
+        assert shown["messages"] == ["user: Hello", "assistant: One two."]
         assert shown["error"] is None
         assert shown["metadata"]["continued"] == 1
     finally:
@@ -208,6 +223,117 @@ def test_a_page_that_is_loaded_again_has_the_reply_under_way_from_its_beginning(
     shown = chat.wait_for("user: More", "assistant: One two.")
     assert shown["messages"] == turns_of(alice)
     assert chat.do("resume") and chat.wait_for("assistant: One two.") == shown  # nothing comes
+
+
+def test_what_a_model_thinks_comes_in_parts_of_its_own_and_is_there_later(chat, provider):
+    gates = [threading.Event() for _ in range(3)]
+    provider.script = [
+        reply(
+            *[thought(reasoning="Hm, 👩‍👩‍👧."), gates[0], "One ", gates[1]],
+            *[thought(reasoning="So."), gates[2], "two."],
+        )
+    ]
+    chat.do("send", text="Hello")
+    chat.wait_for_parts("reasoning: Hm, 👩‍👩‍👧.…", status="streaming")
+    gates[0].set()
+    chat.wait_for_parts("reasoning: Hm, 👩‍👩‍👧.", "text: One …", status="streaming")
+    gates[1].set()
+    parts = ["reasoning: Hm, 👩‍👩‍👧.", "text: One ", "reasoning: So."]
+    chat.wait_for_parts(*parts[:2], "reasoning: So.…", status="streaming")
+    gates[2].set()
+    shown = chat.wait_for_parts(*parts, "text: two.")
+    thinking = shown["metadata"]["thinking"]
+    assert thinking["characters"] == len("Hm, 👩‍👩‍👧.\n\nSo.")
+    shown = chat.load_again()
+    assert (shown["parts"], shown["metadata"]["thinking"]) == (["text: One two."], thinking)
+    assert chat.do("think")["thinking"] == thinking | {"content": "Hm, 👩‍👩‍👧.\n\nSo."}
+
+
+def test_thinking_goes_on_in_its_part_when_a_connection_was_cut(shared, alice, chat_with, provider):
+    gate, proxy = threading.Event(), Proxy(shared.port)
+    provider.script = [
+        reply(thought(reasoning="Hm, 👩‍👩‍👧"), gate, thought(reasoning=", so."), "One.")
+    ]
+    chat = chat_with(proxy.url, alice.token)
+    chat.do("send", text="Hello")
+    chat.wait_for_parts("reasoning: Hm, 👩‍👩‍👧…", status="streaming")
+    proxy.cut()
+    wait_until(lambda: b"GET /sessions/" in proxy.sent)
+    gate.set()
+    chat.wait_for_parts("reasoning: Hm, 👩‍👩‍👧, so.", "text: One.")
+    proxy.close()
+
+
+def test_thoughts_that_another_process_has_late_do_not_cut_the_text(
+    start, settings, provider, chat_with
+):
+    """That process gives what is stored: the last thoughts may come after the first words."""
+    writer, other = start(**settings, WEB_CONCURRENCY=1), start(**settings, WEB_CONCURRENCY=1)
+    gates, proxy = [threading.Event() for _ in range(2)], Proxy(writer.port)
+    provider.script = [
+        reply(
+            thought(reasoning="Hm"), gates[0], thought(reasoning=", so."), "One ", gates[1], "two."
+        )
+    ]
+    chat = chat_with(proxy.url)
+    chat.do("send", text="Hello")
+    chat.wait_for_parts("reasoning: Hm…", status="streaming")
+    proxy.target = other.port
+    proxy.cut()
+    wait_until(lambda: b"GET /sessions/" in proxy.sent)
+    gates[0].set()
+
+    def parts_of(kind, shown):
+        return [part.strip("…") for part in shown["parts"] if part.startswith(kind)]
+
+    def is_half_there(shown):
+        thoughts = "".join(parts_of("reasoning", shown)).replace("reasoning: ", "")
+        return thoughts == "Hm, so." and parts_of("text", shown) == ["text: One "]
+
+    chat.wait_until(is_half_there)
+    gates[1].set()
+    shown = chat.wait_for("user: Hello", "assistant: One two.")
+    assert parts_of("text", shown) == ["text: One two."]
+    proxy.close()
+
+
+def test_thinking_that_was_text_has_ended_when_the_text_comes(chat, provider):
+    gate = threading.Event()
+    provider.script = [reply("<think>Hm.", gate, " Hello.")]
+    chat.do("send", text="Hello")
+    chat.wait_for_parts("reasoning: Hm.…", status="streaming")
+    gate.set()
+    shown = chat.wait_for_parts("reasoning: Hm.", "text: <think>Hm. Hello.")
+    assert shown["metadata"]["thinking"] is None
+
+
+def test_thinking_that_is_told_anew_and_otherwise_has_another_part(provider, chat_with):
+    """As a process tells it that has taken a reply over, and lacks what was thought last."""
+
+    def told(name, **data):
+        return f"event: {name}\ndata: {json.dumps(data)}\nid: 7-0\n\n".encode()
+
+    provider.script = [
+        stream(
+            told("thinking", characters=2, start=0, delta="Hm"),
+            told("thinking", characters=2, start=0, delta="So"),
+            told("thinking", characters=5, start=2, delta=" be"),
+            told("content_delta", delta="One "),
+            told("thinking", characters=7, start=0, delta="Ah.\n\nOh"),
+            told("content_delta", delta="two."),
+            told("error", status=502, message="No."),
+        )
+    ]
+    chat = chat_with(provider.url)
+    chat.do("send", text="Hello")
+    parts = [
+        "reasoning: Hm",
+        "reasoning: So be",
+        "text: One ",
+        "reasoning: Ah.\n\nOh",
+        "text: two.",
+    ]
+    chat.wait_for_parts(*parts, status="error")
 
 
 def test_a_page_that_is_loaded_again_before_the_answer_makes_one_session(

@@ -11,7 +11,7 @@ from selenium.webdriver.common.keys import Keys
 from browser import Page
 from client import make_token, wait_until
 from product import ROOT
-from provider import REFUSED, fails, reply
+from provider import REFUSED, fails, reply, thought
 from raw_tables import tables_of
 from servers import Host, free_port, npm_folder, wait_until_up
 
@@ -164,6 +164,17 @@ def test_a_message_is_answered_word_by_word_and_a_further_one_too(chat, host, pr
     chat.wait(lambda: chat.turns == [] and chat.is_idle)
     chat.driver.back()
     chat.wait_for_turns("Hello", "One two.", "More", "Three.")
+
+
+def test_what_a_model_thinks_is_there_when_somebody_opens_it(chat, provider):
+    gate = threading.Event()
+    provider.script = [reply(thought(reasoning="Hm."), gate, "One.")]
+    chat.say("Hello")
+    chat.wait(lambda: chat.text("details") == "Thinking")
+    gate.set()
+    chat.wait(lambda: chat.text("article.assistant") == "Thinking\nOne.")
+    chat.find("summary").click()
+    chat.wait(lambda: chat.text("article.assistant") == "Thinking\nHm.\nOne.")
 
 
 @both_ways

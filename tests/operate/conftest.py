@@ -17,7 +17,9 @@ def asker(tmp_path_factory):
         "MODEL_TIMEOUT": 1,
         "JWT_AUDIENCE": "parley",
     }
-    with running(tmp_path_factory.mktemp("asker"), ALLOWED_USERS="alice", **settings) as server:
+    # The first who is allowed runs the server: who is told more.
+    settings["ALLOWED_USERS"] = "owner,alice"
+    with running(tmp_path_factory.mktemp("asker"), **settings) as server:
         asker = Asker(server)
         asker.provider = provider
         yield asker

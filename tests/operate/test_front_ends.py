@@ -4,14 +4,16 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 import threading
+from types import SimpleNamespace
 
 import pytest
 
 from client import make_token, wait_until
 from documents import blocks_of
 from other_origin import CLIENT, IMPORT, USE
-from provider import reply
+from provider import reply, thought
 from provider import status as answer_with
 from proxy import Proxy
 from raw_tables import tables_of
@@ -119,7 +121,7 @@ catch (error) {{ console.log(error.name); }}
 try {{ await new Parley("http://127.0.0.1", {{ token: "ключ" }}).me(); }}
 catch (error) {{ console.log(error.name); }}""")
     problem, aborted, wrong = told.splitlines()
-    assert json.loads(problem) == ["Error", "The server cannot be reached.", None, True]
+    assert json.loads(problem) == ["ParleyError", "The server cannot be reached.", None, True]
     assert (aborted, wrong) == ("AbortError", "TypeError")  # a mistake is not told as an outage
 
 
@@ -238,7 +240,7 @@ catch (error) {{ console.log(error.name); }}""")
 def test_the_client_has_the_other_operations(server_with, provider):
     server = server_with(MAX_CONTENT_LENGTH="100000")
     user = server.client("https://github.com/operations")
-    provider.script = [reply(text) for text in ("One.", "Two.", "Three.")]
+    provider.script = [reply(thought(reasoning="Hm."), "One."), reply("Two."), reply("Three.")]
     told = in_node(f"""
 const parley = new Parley({json.dumps(server.url + "/")}, {{ token: {json.dumps(user.token)} }});
 const last = async (events) => {{
@@ -249,6 +251,8 @@ const last = async (events) => {{
 const seen = {{ created: await last(parley.create("Hello", {{ body: {{ model: "m-2" }} }})) }};
 const [{{ id, model }}] = (await parley.sessions({{ limit: 1 }})).data;
 seen.model = model.id;
+const [, answer] = (await parley.session(id)).turns;
+seen.thought = (await parley.thinking(id, answer.id)).content;
 seen.sent = await last(parley.send(id, "More"));
 seen.retried = await last(parley.retry(id, {{ content: "Much more" }}));
 seen.followed = await last(parley.follow(id));
@@ -271,6 +275,7 @@ console.log(JSON.stringify(seen));""")
     assert json.loads(told) == {
         "created": "One.",
         "model": "m-2",
+        "thought": "Hm.",
         "sent": "Two.",
         "retried": "Three.",
         "followed": "Three.",
@@ -343,3 +348,50 @@ def test_the_client_gives_up_on_what_is_no_parley(provider):
         f"try {{ for await (const _ of {asked}); }} catch (error) {{ console.log(error.status); }}"
     )
     assert (told, len(provider.posts)) == ("200\n", 1)
+
+
+# As docs/streams.md does it in Python
+
+
+@pytest.fixture(scope="module")
+def example():
+    [block] = [block.text for block in blocks_of("docs/streams.md") if block.language == "python"]
+    return block
+
+
+def test_the_example_in_python_prints_a_reply_exactly_whatever_breaks(
+    server_with, provider, tmp_path, example
+):
+    """The answer to the POST is lost, and then a connection breaks in the middle of a letter."""
+    server, gate = server_with(MAX_CONTENT_LENGTH="100000"), threading.Event()
+    user, proxy = server.client("https://github.com/python"), Proxy(server.port)
+    provider.script = [reply("One ", gate, "twö\u2028", "three.")]
+    proxy.cut_behind = b"HTTP/1.1 201"
+    (tmp_path / "example.py").write_text(
+        example.replace("https://chat.example.com", proxy.url).replace('"TOKEN"', repr(user.token)),
+        "utf-8",
+    )
+    command = [sys.executable, "-X", "utf8", "example.py"]
+    python = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    try:
+        wait_until(lambda: proxy.cut_behind is None and b"GET /sessions/" in proxy.sent)
+        proxy.cut_behind = "ö".encode()[:1]
+        gate.set()
+        told, problem = python.communicate(timeout=30)
+    finally:
+        python.kill()
+        python.communicate()
+        proxy.close()
+    assert (problem, told.decode()) == (b"", "One twö\u2028three.")
+    assert len(provider.posts) == 1
+    assert b"last-event-id: " in proxy.sent.lower()
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 1000])
+def test_the_example_in_python_reads_events_whatever_their_chunks(example, size):
+    frames = b': \n\nevent: content_delta\ndata: {"delta": "\xe2\x80\xa8"}\nid: 7-1\n\n' * 2
+    chunks = [frames[start : start + size] for start in range(0, len(frames), size)]
+    defined = {}
+    exec(example.partition("\n\n\nfor ")[0], defined)
+    events = list(defined["events_of"](SimpleNamespace(iter_content=lambda _: chunks)))
+    assert events == [{"event": "content_delta", "data": '{"delta": "\u2028"}', "id": "7-1"}] * 2

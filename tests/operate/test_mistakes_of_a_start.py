@@ -22,10 +22,11 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
 from client import SECRET
+from commands import check, of_level
 from mistakes import HUSH
-from product import copy_of_the_service
+from product import ROOT, copy_of_the_service
 from provider import certificate
-from servers import free_port
+from servers import free_port, running
 
 NOBODY = 65534  # the user of that name
 
@@ -264,6 +265,16 @@ def test_each_fault_of_postgresql_has_its_own_sentence_at_the_start(start_with, 
             "write it like|no PostgreSQL is behind the socket /nowhere/at/all",
         ),
         (
+            "an option of another library",
+            f"postgresql://{place}:{nowhere}/chats?schema=mine",
+            r"PostgreSQL has no option schema; write \?options=-csearch_path%3DNAME",
+        ),
+        (
+            "an option of none",
+            f"postgresql://{place}:{nowhere}/chats?pool=5",
+            "PostgreSQL has no option pool; leave it out",
+        ),
+        (
             "it is silent",
             f"postgresql://{place}:{silent.getsockname()[1]}/chats?connect_timeout=2",
             "the server does not answer in time",
@@ -369,7 +380,7 @@ def test_each_fault_of_a_file_has_its_own_sentence_at_the_start(
             "a folder",
             f"{files}",
             0,
-            f"this file, or its folder, cannot be opened and written: {files} belongs to",
+            f"this is a folder; name a file: sqlite:///{files}/parley.db",
         ),
         ("text", str(service / "README.md"), 0, "this file is damaged, or no SQLite database"),
     ]
@@ -401,7 +412,8 @@ def test_each_fault_of_a_file_has_its_own_sentence_at_the_start(
 
 
 @pytest.mark.parametrize(
-    "size, told", [("16k", "full, or fails; look for room"), ("100k", "full; make room on it")]
+    "size, told",
+    [("16k", "full, or fails; free space on that"), ("100k", "full; free space on that")],
 )
 def test_a_full_disk_is_told_at_the_start(start_with, subtests, tmp_path, size, told):
     mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "none", str(tmp_path)]
@@ -416,6 +428,31 @@ def test_a_full_disk_is_told_at_the_start(start_with, subtests, tmp_path, size, 
         )
     finally:
         subprocess.run(["umount", "-l", str(tmp_path)], check=True)
+
+
+def test_a_disk_that_is_full_is_told_to_clients_in_the_log_and_by_the_check(tmp_path):
+    (tmp_path / "disk").mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "none", str(tmp_path / "disk")]
+    if os.getuid() != 0 or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("a small file system can be mounted by root only")
+    settings = {"DATABASE_URL": f"sqlite:///{tmp_path}/disk/a.db", "WEB_CONCURRENCY": 1}
+    try:
+        with running(tmp_path, **settings) as server:
+            with contextlib.suppress(OSError), open(tmp_path / "disk" / "full", "wb") as file:
+                while True:
+                    file.write(bytes(4096))
+                    file.flush()
+            answer = server.client().post("/sessions", {"content": "x" * 900_000})
+            assert answer.status_code == 503
+            (error,) = answer.json()["errors"]
+            told = "The server's disk is full. The person who runs it must free space on it."
+            assert error["detail"] == told
+            server.wait_for_output("the disk is full: free space on that of the database")
+            code, found = check(ROOT, **settings)
+        told = f"the disk is full: free space on that of the database, {tmp_path}/disk/a.db"
+        assert code == 1 and of_level("FAILED", found) == [f"DATABASE_URL: {told}"]
+    finally:
+        subprocess.run(["umount", "-l", str(tmp_path / "disk")], check=True)
 
 
 def pem(key):

@@ -61,7 +61,7 @@ TOKENS = [  # what is wrong, the headers, what the client is told, and what the 
     (
         "another secret",
         bearer(key="x" * 32),
-        "The token was not signed with a key and an algorithm .+",
+        r"The token was not signed with a key and algorithm of this server\. On the server, .+ prints one\.",
         is_taken(**ALL),
     ),
     (
@@ -199,8 +199,15 @@ BODIES = [  # what is wrong, the body, what is told of it
     (
         "message for content",
         b'{"message": "private words"}',
-        "(Give a string. This field is not known here. Leave it out.|This .+)",
+        "The field content is missing. This field is not known here. Leave it out.",
     ),
+    (
+        "OpenAI's fields",
+        b'{"messages": [{"role": "user", "content": "private words"}], "temperature": 1, "stream": true}',
+        "The field content is missing. Send content, one message: Parley keeps the conversation. "
+        "Put this into options. Send the header Accept: text/event-stream for a stream.",
+    ),
+    ("a number", b'{"content": 7}', "Give a string for content."),
     ("a list", b'["private words"]', "Send a JSON object."),
 ]
 
@@ -223,19 +230,37 @@ OTHERS = [  # what is wrong, and what it is told
         "a slash too many",
         {"path": "/sessions/"},
         404,
+        "Leave out the slash at the end of this path.",
+    ),
+    (
+        "another path",
+        {"path": "/chats"},
+        404,
         "There is nothing at this path. GET / names the places to begin.",
+    ),
+    (
+        "an id that is none",
+        {"path": "/sessions/7/messages", "body": {}},
+        404,
+        "The id of a session is a UUID, as in the answer to POST /sessions or GET /sessions.",
+    ),
+    (
+        "the documents of FastAPI",
+        {"path": "/docs"},
+        404,
+        "GET /openapi.json describes the API. GET / is the page, in a browser.",
     ),
     (
         "OpenAI's path",
         {"path": "/v1/chat/completions", "body": {}},
         404,
-        "There is nothing at this path. .+",
+        "Parley has its own API: POST /sessions starts a chat. GET /openapi.json describes it.",
     ),
     (
         "another method",
         {"method": "PUT"},
         405,
-        "This path does not take this method. Use one that the header Allow names.",
+        "This path does not take PUT. Use GET or POST.",
     ),
     (
         "another form",
@@ -254,6 +279,13 @@ OTHERS = [  # what is wrong, and what it is told
         {"path": "/sessions?page[limit]=ten"},
         400,
         "Give a whole number from 1 to 100.",
+    ),
+    ("a short name", {"path": "/sessions?limit=1"}, 400, r"Use page\[limit\]\."),
+    (
+        "a short name of another path",
+        {"path": f"/sessions/{uuid.uuid4()}?limit=1"},
+        400,
+        r"Use turns\[limit\]\.",
     ),
     (
         "no model of ours",

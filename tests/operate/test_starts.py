@@ -5,8 +5,10 @@ Modules: `database/opening.py`.
 
 import base64
 import contextlib
+import importlib.util
 import os
 import pathlib
+import re
 import socket
 import sqlite3
 import subprocess
@@ -21,7 +23,7 @@ import forked
 from client import SECRET
 from product import ROOT, copy_of_the_service
 from servers import free_port, running
-from settings import SettingError, read_settings, unread
+from settings import SettingError, read_environment, read_settings, unread
 from starting import is_one_line_about
 
 # A start
@@ -190,6 +192,14 @@ OF_OTHERS = [  # what the environment has, and what is said of it
         "OPENAI_API_BASE",
         "Write OPENAI_BASE_URL=http://…/v1",
     ),
+    ({"OPENAI_MODEL": "hush"}, "OPENAI_MODEL", "Write DEFAULT_MODEL"),
+    ({"MODEL": "hush"}, "MODEL", "Write DEFAULT_MODEL"),
+    (
+        {"OIDC_CLIENT_SECRET": "hush"},
+        "OIDC_CLIENT_SECRET",
+        "The page is a public client, which has no secret: remove it, and register a public client "
+        "at the identity provider.",
+    ),
     (
         {"MISTRAL_API_KEY": "hush"},
         "MISTRAL_API_KEY",
@@ -229,6 +239,8 @@ def test_what_other_programs_are_told_is_not_read_and_the_line_to_write_is_told(
         {"OLLAMA_HOST": "0.0.0.0", "ANTHROPIC_API_KEY": "k"},
         {"OPENAI_API_BASE": "https://api.openai.com/v1"},
         {"SENDGRID_API_KEY": "k"},
+        {"MODEL": "m", "MODELS": "m"},
+        {"OPENAI_MODEL": "m", "DEFAULT_MODEL": "echo"},
         {"OLLAMA_HOST": ""},
     ],
 )
@@ -289,23 +301,116 @@ def test_what_is_no_command_or_lacks_its_libraries_says_what_is_one(words, told)
     assert told in ended.stderr and len(ended.stderr.splitlines()) == 1
 
 
-def test_a_port_that_another_program_has_is_one_line(tmp_path):
-    with socket.create_server(("0.0.0.0", 0)) as other:
-        port = other.getsockname()[1]
-        environment = {
-            "PATH": os.environ["PATH"],
-            "PORT": str(port),
-            "DATABASE_URL": f"sqlite:///{tmp_path}/p.db",
-        }
-        command = [sys.executable, "gunicorn.conf.py"]
-        ended = subprocess.run(
-            command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60
-        )
-    assert (ended.returncode, ended.stdout) == (1, "")
-    assert (
-        ended.stderr
-        == f"PORT: another program listens on port {port}. Stop it, or choose another\n"
+OF_FLASK = ("blinker", "click", "flask", "itsdangerous", "jinja2", "markupsafe", "werkzeug")
+
+
+@pytest.mark.parametrize(
+    "words, told",
+    [
+        (["-m", "flask", "run"], "marshmallow is not installed for .+ Use .venv/bin/flask"),
+        (["gunicorn.conf.py"], "The libraries are not installed for .+ Use .venv/bin/python"),
+    ],
+)
+def test_a_python_that_has_some_of_the_libraries_says_which_to_use(tmp_path, words, told):
+    for name in (*OF_FLASK, "gunicorn"):
+        (tmp_path / name).symlink_to(pathlib.Path(importlib.util.find_spec(name).origin).parent)
+    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(tmp_path)}
+    ended = subprocess.run(
+        [sys.executable, "-S", *words],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
     )
+    assert ended.returncode == 1 and re.fullmatch(told + ".*\n", ended.stderr), ended.stderr
+
+
+@pytest.mark.parametrize(
+    "host, settings, words, advice",
+    [
+        ("0.0.0.0", {"PORT": "{port}"}, [], "PORT={next}, which is on all interfaces, too"),
+        (
+            "127.0.0.1",
+            {"GUNICORN_CMD_ARGS": "--bind 127.0.0.1:{port}"},
+            [],
+            "GUNICORN_CMD_ARGS=--bind=127.0.0.1:{next}",
+        ),
+        ("127.0.0.1", {}, ["-b", "127.0.0.1:{port}"], "GUNICORN_CMD_ARGS=--bind=127.0.0.1:{next}"),
+        ("::1", {}, ["--bind=[::1]:{port}"], "GUNICORN_CMD_ARGS=--bind=[::1]:{next}"),
+    ],
+)
+def test_a_port_that_another_program_has_is_one_line(tmp_path, host, settings, words, advice):
+    """The advice listens nowhere else than before, or says so."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.create_server((host, 0), family=family) as other:
+        numbers = {"port": (port := other.getsockname()[1]), "next": port + 1}
+        environment = {"PATH": os.environ["PATH"], "DATABASE_URL": f"sqlite:///{tmp_path}/p.db"}
+        environment |= {name: text.format(**numbers) for name, text in settings.items()}
+        words = [word.format(**numbers) for word in words]
+        ended = forked.run(["gunicorn.conf.py", *words], ROOT, environment)
+    place = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert ended.stderr == (
+        f"Another program listens on {place}. Stop it, or choose another port: "
+        f"{advice.format(**numbers)}\n"
+    )
+
+
+@pytest.mark.parametrize(
+    "words, told",
+    [
+        (["-m", "gunicorn", "app:app"], "leave app:app out. Write: .venv/bin/python gunicorn.conf"),
+        (["-m", "gunicorn", "-k", "gevent"], "leave -k gevent out. Write: .venv/bin/python gunico"),
+        (["gunicorn.conf.py", "--worker-class=sync"], "leave -k sync out."),
+        (["gunicorn.conf.py", "--bnd=x"], "command line: unrecognized arguments: --bnd=x"),
+    ],
+)
+def test_what_gunicorn_is_told_otherwise_than_parley_needs_is_one_line(tmp_path, words, told):
+    environment = {"PATH": os.environ["PATH"], "DATABASE_URL": f"sqlite:///{tmp_path}/p.db"}
+    ended = forked.run(words, ROOT, environment)
+    assert ended.returncode == 1 and told in ended.stderr, ended.stderr
+    assert ended.stderr.count("\n") == 1
+
+
+def test_a_line_of_env_that_dotenv_leaves_out_stops_the_start(tmp_path):
+    """Each start: the file, and the line and what to write; nothing else of it is shown."""
+    table = {
+        "KEY: hush\n": "line 1: this is YAML. Write KEY=value, with = in the place of the colon",
+        "A=1\n\n\nexport KEY:hush\r\n": "line 4: this is YAML. Write KEY=value, with =",
+        'A=1\nKEY="hush\nB=2\n': "line 2: its quote is not closed. Write KEY=value on one line",
+        'KEY="hush\nB="hush"\n': "line 1: its quote is not closed. Write KEY=value on one line",
+        'KEY="hush\nMODELS="\n': "line 1: its quote is not closed. Write KEY=value on one line",
+        "KEY='it's hush'\n": "line 1: something stands after its quotes. Write KEY=value, without",
+        "# A\nKEY=“hush”\n": "line 2: its quotes are curly. Write KEY=value, without quotes",
+        "Dear hush, hello\n": "line 1: write it like NAME=value, or begin it with #",
+    }
+    for text, told in table.items():
+        (tmp_path / ".env").write_bytes(text.encode())
+        with pytest.raises(SettingError) as refusal:
+            read_environment(str(tmp_path))
+        assert str(refusal.value).startswith(f"{tmp_path}/.env, {told}"), text
+        assert "hush" not in str(refusal.value)
+
+
+def test_what_dotenv_understands_is_read(tmp_path):
+    text = (
+        "\ufeff# “A”: 1\r\nexport A = 'x: y' # c\nB=\nC\nD=\"-----BEGIN\nABC=\n-----END\"\nE=it's\n"
+    )
+    (tmp_path / ".env").write_text(text)
+    read = read_environment(str(tmp_path))
+    expected = {"A": "x: y", "B": "", "C": None, "D": "-----BEGIN\nABC=\n-----END", "E": "it's"}
+    assert {name: read[name] for name in expected} == expected
+
+
+def test_env_that_is_a_folder_stops_the_start(tmp_path):
+    """Docker makes it if the file that is to be mounted is missing."""
+    folder = copy_of_the_service(tmp_path / "parley")
+    (folder / ".env").mkdir()
+    for words in (["-m", "flask", "check"], ["-m", "flask", "run"], SERVE):
+        ended = forked.run(words, folder, {"PATH": os.environ["PATH"]})
+        assert ended.returncode == 1, ended.stdout
+        assert ended.stderr.startswith(f"{folder}/.env: it is a folder, as Docker makes one")
 
 
 def test_files_of_an_older_release_are_made_private(tmp_path):

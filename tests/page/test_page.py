@@ -89,9 +89,13 @@ def test_a_failure_says_why_and_offers_a_retry(page, provider):
     provider.script = [cut("Half"), REFUSED, cut("Less"), REFUSED, reply("Whole.")]
     page.say("Hello")
     page.wait_for_turns("Hello", "Half")
-    page.wait_for_text("The provider openai broke the connection", "article:last-child")
+    page.wait_for_text(
+        f"The provider 127.0.0.1:{provider.port} broke the connection", "article:last-child"
+    )
     page.driver.refresh()
-    page.wait_for_text("The provider openai broke the connection", "article:last-child")
+    page.wait_for_text(
+        f"The provider 127.0.0.1:{provider.port} broke the connection", "article:last-child"
+    )
     page.click("Retry")
     page.wait_for_turns("Hello", "Half")
     page.click("Retry")

@@ -5,7 +5,7 @@ from selenium.webdriver.common.keys import Keys
 
 from browser import Page
 from client import make_token
-from provider import reply
+from provider import reply, status
 
 pytestmark = pytest.mark.parametrize(
     "engine", ["sqlite"], indirect=True
@@ -212,6 +212,78 @@ def test_what_one_user_has_chosen_is_not_anothers_and_goes_with_the_sign_out(
     page.enter(mine)
     page.wait(lambda: page.run(MODEL) == "m-1")
     assert fields(page) == ["", "", "", ""]
+
+
+# No model yet
+
+
+# How often the page has asked for the models.
+ASKED = (
+    "performance.getEntriesByType('resource').filter(({ name }) => name.endsWith('/models')).length"
+)
+FRESH = status(200, {"object": "list", "data": None})  # what Ollama answers until a model is pulled
+
+
+@pytest.fixture
+def fresh(browser, start, new_database, provider):
+    """The page of a server with an Ollama that has no model yet."""
+    provider.models = FRESH
+    server = start(DATABASE_URL=new_database(), OPENAI_BASE_URL=provider.url + "/v1")
+    page = Page(browser, server).enter()
+    page.wait_for_text("No model yet", "#model")
+    return page
+
+
+def test_an_ollama_without_a_model_says_what_to_do_and_its_first_model_is_there_at_once(
+    fresh, provider
+):
+    page = fresh
+    assert page.text("#hint").strip() == "Ollama has no model yet: ollama pull llama3.2"
+    assert page.text("#hint code") == "ollama pull llama3.2"
+    assert not page.find("#model").is_enabled() and page.text("#notice") == ""
+    page.driver.execute_script("getSelection().selectAllChildren(document.getElementById('hint'))")
+    asked = page.run(ASKED)
+    page.wait(lambda: page.run(ASKED) > asked)  # nobody does anything
+    page.driver.execute_script("dispatchEvent(new Event('focus'))")
+    page.wait(lambda: page.run(ASKED) > asked + 1)  # what came before is shown
+    assert "ollama pull" in page.run("String(getSelection())")  # it can be copied meanwhile
+    provider.models = ["llama3.2:latest"]
+    page.wait(lambda: page.run(MODEL) == "llama3.2:latest")
+    assert page.find("#model").is_enabled() and not page.shows("#hint")
+    page.say("Hello")
+    page.wait_for_turns("Hello", "The answer.")
+
+
+def test_the_first_model_is_there_when_the_page_is_looked_at_again(fresh, provider):
+    page = fresh
+    script = {"source": "window.setInterval = () => {}"}
+    added = page.driver.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", script)
+    try:
+        page.driver.refresh()
+        page.wait_for_text("No model yet", "#model")
+    finally:
+        page.driver.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", added)
+    provider.models = ["llama3.2:latest"]
+
+    def is_there():
+        page.driver.execute_script("dispatchEvent(new Event('focus'))")
+        return page.run(MODEL) == "llama3.2:latest"
+
+    page.wait(is_there)
+
+
+def test_a_model_that_was_chosen_and_is_gone_is_not_shown_while_there_is_none(
+    browser, start, settings, provider
+):
+    server = start(**settings | {"DEFAULT_MODEL": None})
+    page = Page(browser, server).enter()
+    page.wait(lambda: "m-2" in page.text("#model"))
+    pick(page, "m-2")
+    server.kill()
+    provider.models = FRESH
+    start(**settings | {"DEFAULT_MODEL": None}, port=server.port)
+    browser.get(server.url)
+    page.wait(lambda: page.texts("#model option") == ["No model yet"])
 
 
 # The system prompt

@@ -1,6 +1,7 @@
 """What a narrow or low screen shows: nothing is cut but names that may be long."""
 
 import pytest
+from selenium.webdriver.common.keys import Keys
 
 from browser import Page
 from provider import reply
@@ -49,6 +50,51 @@ def test_no_button_is_cut_or_lies_over_another(narrow, provider):
     assert page.texts(".user .tools button") == ["Copy", "Retry", "Fork", "Edit"]
     assert page.run(CUT) == [] and not page.run(OVER)
     assert page.run("document.documentElement.scrollWidth") == page.run("innerWidth")
+
+
+@pytest.fixture
+def zoomed(browser, server):
+    """The page in a window of 1280 × 800 at 400 %."""
+    metrics = {"width": 320, "height": 200, "deviceScaleFactor": 4, "mobile": False}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    page = Page(browser, server).enter()
+    page.wait_for_text("m-1", "#model")
+    yield page
+    browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def height(page, selector):
+    return page.run("document.querySelector(arguments[0]).getBoundingClientRect().height", selector)
+
+
+def test_a_page_at_400_percent_has_room_for_the_chat_the_list_and_the_settings(zoomed, provider):
+    page = zoomed
+    page.say("Hello")
+    page.wait_for_turns("Hello", "The answer.")
+    assert height(page, "#log") >= 100
+    assert page.run(CUT) == [] and not page.run(OVER)
+    script = """(() => {
+        const field = document.getElementById("text");
+        field.value = "A line\\n".repeat(20);
+        field.dispatchEvent(new Event("input"));
+    })()"""
+    page.driver.execute_script(script)
+    assert height(page, "#log") >= 60
+    page.driver.execute_script(
+        "document.getElementById('notice').textContent = 'It failed. '.repeat(50)"
+    )
+    assert height(page, "#log") >= 20 and height(page, "#text") >= 24
+    page.find("#settings-button").click()
+    page.wait(lambda: page.shows("#settings"))
+    assert height(page, "#settings") >= 180
+    page.press(Keys.ESCAPE)
+    page.find("#chats").click()
+    page.wait(lambda: page.shows("#sidebar"))
+    link = page.find("#list a")
+    page.driver.execute_script("arguments[0].scrollIntoView()", link)
+    assert link.rect["height"] > 40 and height(page, "#new") > 30
+    link.click()
+    page.wait(lambda: not page.shows("#sidebar"))
 
 
 def test_a_finger_has_no_use_for_a_list_of_keys(narrow):

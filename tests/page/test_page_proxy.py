@@ -272,7 +272,7 @@ def test_a_link_with_a_token_lies_at_the_door_of_whom_the_proxy_names_and_nobody
         page = Page(
             browser, home.server, f"{home.plain}/#token={make_token('https://github.com/bob')}"
         )
-        page.wait_for_text("This link signs in \u2068https://github.com/bob\u2069.", "#refusal")
+        page.wait_for_text("This link signs in https://github.com/bob.", "#by-link")
         page.press(Keys.ENTER)
         page.wait(lambda: page.text("#user") == "bob")
 

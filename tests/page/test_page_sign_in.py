@@ -24,8 +24,11 @@ pytestmark = pytest.mark.parametrize(
 def test_a_link_signs_in_and_leaves_nothing_in_the_address(browser, server, provider):
     page = Page(browser, server)
     page.open_link(page.user.token)
-    page.wait_for_text(f"signs in \u2068{page.subject}\u2069. If that is you, sign in.", "#door")
-    assert "token" not in browser.current_url and not page.find("#app").is_displayed()
+    name = page.subject.rpartition("/")[2]
+    page.wait_for_text(f"This link signs in {page.subject}.\nIs that you?", "#by-link")
+    assert page.texts("#by-link button") == [f"Sign in as {name}", "Sign in with another token"]
+    assert "token" not in browser.current_url
+    assert not page.shows("#app") and not page.shows("#token")
     page.press(Keys.ENTER)
     page.wait_for_text(page.subject.rpartition("/")[2], "header")
     assert "token" not in browser.current_url
@@ -34,7 +37,6 @@ def test_a_link_signs_in_and_leaves_nothing_in_the_address(browser, server, prov
     browser.back()
     page.wait(lambda: page.turns == [])
     assert "token" not in browser.current_url
-    assert page.run("localStorage.token") is None
 
 
 def test_a_link_that_was_copied_badly_shows_its_token_to_nobody(page, server):
@@ -50,16 +52,63 @@ def test_a_link_signs_in_nobody_who_is_not_asked(browser, server, in_place):
     """Who is not signed in would write into the account of whoever has sent it."""
     page, other = Page(browser, server), "https://github.com/mallory"
     page.wait_for_text("flask token", "#source")
-    page.open_link(make_token(other), in_place)
-    page.wait_for_text(other, "#refusal")
+    token = make_token(other)
+    page.open_link(token, in_place)
+    page.wait_for_text(other, "#by-link")
     assert page.run("sessionStorage.length + localStorage.length") == 0
     page.driver.refresh()
     page.wait_for_text("flask token", "#source")
-    assert page.text("#refusal") == "" and page.find("#token").get_attribute("value") == ""
-    page.open_link("none", in_place)
-    page.wait_for_text("This link signs in \u2068nobody\u2069.", "#refusal")
+    page.open_link(token, in_place)
+    page.click("Sign in with another token")
+    page.wait_for_text("flask token", "#source")
+    assert page.focused == "token" and page.find("#token").get_attribute("value") == ""
+    assert page.text("#refusal") == "" and not page.shows("#by-link")
+    assert page.run("sessionStorage.length + localStorage.length") == 0
+
+
+@pytest.mark.parametrize(
+    "token, why",
+    [
+        (make_token(exp=1), "The token has expired."),
+        (make_token(key="another secret of 32 bytes or more!!"), "not signed with a key"),
+    ],
+    ids=["expired", "of another server"],
+)
+def test_a_link_whose_token_is_refused_leads_to_the_door(token, why, browser, server):
+    page = Page(browser, server)
+    page.open_link(token)
+    page.click("Sign in as")
+    page.wait_for_text(why, "#refusal")
+    page.wait_for_text("flask token", "#source")
+    assert page.focused == "token" and not page.shows("#by-link")
+    page.enter()
+    page.wait_for_text("No chats yet.")
+
+
+def test_nothing_of_a_link_is_sent_until_somebody_says_yes(browser, server, proxy):
+    page, token = Page(browser, server, proxy.url), make_token()
+    browser.get("about:blank")
+    browser.get(f"{proxy.url}/#token={token}")
+    page.wait_for_text("Sign in as alice", "#by-link")
+    page.click("Sign in with another token")
+    page.wait_for_text("flask token", "#source")
+    assert b"GET /me" in proxy.sent and token.encode() not in proxy.sent
+
+
+def test_a_link_that_was_cut_in_its_middle_is_no_question(browser, server):
+    page = Page(browser, server)
+    page.open_link(page.user.token[:60])
+    page.wait_for_text("The token of this link is not whole. Copy the link again.", "#refusal")
+
+
+def test_the_last_link_that_was_opened_is_the_one_that_signs_in(browser, server):
+    page = Page(browser, server)
+    page.open_link(make_token("https://github.com/mallory"))
+    page.wait_for_text("Sign in as mallory", "#by-link")
+    page.open_link(page.user.token, in_place=True)
+    page.wait_for_text(page.subject, "#by-link")
     page.press(Keys.ENTER)
-    page.wait_for_text("The token is not whole", "#refusal")
+    page.wait(lambda: page.text("#user") == page.subject.rpartition("/")[2])
 
 
 @pytest.mark.parametrize(
@@ -102,14 +151,24 @@ def test_a_new_tab_is_signed_in_as_the_first_and_a_new_browser_is_not(page):
     page.wait(lambda: page.find("#door").is_displayed())
 
 
-def test_a_link_offers_to_remember(browser, server):
-    page = Page(browser, server)
-    page.open_link(page.user.token)
-    page.wait_for_text("signs in", "#door")
-    page.find("#remember").click()
-    page.find("#by-token button").click()
+@pytest.mark.parametrize(
+    "host, is_own", [("127.0.0.1", True), ("localhost", True), ("parley.test", False)]
+)
+@pytest.mark.parametrize("is_changed", [False, True], ids=["as it is", "changed"])
+def test_a_link_offers_to_remember_and_does_so_unasked_on_the_own_machine(
+    host, is_own, is_changed, browser, server
+):
+    page = Page(browser, server, f"http://{host}:{server.port}/")
+    browser.get(f"http://{host}:{server.port}/#token={page.user.token}")
+    page.wait(lambda: page.shows("#by-link"))
+    assert page.find("#remember-link").is_selected() == is_own
+    if is_changed:
+        page.find("#remember-link").click()
+    page.click("Sign in as")
     page.wait_for_text("No chats yet.")
-    assert page.run("localStorage.token") == page.user.token
+    is_kept = page.run("localStorage.token") == page.user.token
+    assert is_kept == (is_own != is_changed)
+    page.driver.execute_script("sessionStorage.clear(); localStorage.clear()")
 
 
 @pytest.fixture

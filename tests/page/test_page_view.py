@@ -83,6 +83,21 @@ def test_a_reader_who_scrolls_away_is_left_there_and_brought_back(page, provider
     page.wait(lambda: page.gap < 2 and not page.find("#down").is_displayed())
 
 
+def test_code_is_never_above_its_caption(page, provider):
+    provider.script = [reply("Look:\n\n```python\n" + "line\n" * 90 + "```\n\nThat is all.")]
+    page.say("Show code")
+    page.wait_for_text("tokens read", "article:last-child")
+    page.wait(lambda: page.gap < 2)
+    page.run("document.querySelector('pre').scrollIntoView()")
+    page.run("document.getElementById('log').scrollBy(0, 300)")
+    # What is seen at the upper edge of the log, from its first pixel on.
+    seen = """(() => {
+        const { left, top, width } = document.getElementById("log").getBoundingClientRect();
+        return [1, 8, 16].map((y) => document.elementFromPoint(left + width / 2, top + y).localName);
+    })()"""
+    page.wait(lambda: page.run(seen) == ["figcaption"] * 3)
+
+
 def test_a_selection_stays_while_a_reply_goes_on(page, provider):
     gate = threading.Event()
     begun = "# One\n\nTwo **three** four.\n\n- five\n- six"

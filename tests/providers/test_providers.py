@@ -193,7 +193,7 @@ FAULTS = {
         "has no such model: no model m-1",
     ),
     "fails": (
-        status(500, {"error": {"message": "out of memory"}}, Retry_After_Ms=1),
+        status(500, {"error": {"message": "boom"}}, Retry_After_Ms=1),
         502,
         "failed with status 500",
     ),
@@ -264,9 +264,9 @@ def test_the_default_is_the_first_model_of_the_first_provider_that_lists_one(sta
         f"The provider gone could not be reached. Nothing listens at {dead[7:-3]}. Start it there."
     )
     assert failed(alice, "gone/m-1")[1]["detail"] == told
-    for name in ("openai", "gone"):
+    for name, known_as in (("openai", dead[7:-3]), ("gone", "gone")):
         server.wait_for_output(
-            f"The models of {name} cannot be had: The provider {name} could not be reached."
+            f"The models of {name} cannot be had: The provider {known_as} could not be reached."
         )
     far.models = []
     assert "model=far/m-1" in server.wait_for_output("outcome=complete")

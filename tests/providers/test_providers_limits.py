@@ -49,7 +49,7 @@ def test_a_quota_that_is_used_up_is_told_at_once_and_not_waited_for(alice, provi
     said = error if isinstance(error, str) else error.get("message", f"status {code}")
     assert (session.name, failed.name, failed.data["status"]) == ("session", "error", 502)
     assert failed.data["message"] == (
-        "The provider openai refuses, since the quota or the credit of this server is used up: "
+        f"The provider 127.0.0.1:{provider.port} refuses, since the quota or the credit of this server is used up: "
         f"{said.removesuffix('.')}. "
         "The person who runs this server adds credit at the provider, or raises the limit there."
     )
@@ -105,5 +105,5 @@ def test_says_why_it_is_limited_and_when_to_ask_again(alice, provider, code, wha
         provider.script = [status(code, body, Retry_After=wait, x_should_retry="false")]
         response, error, _ = failed(alice, GPT)
         assert response.status_code == 503 and int(response.headers["Retry-After"]) >= 1
-        assert error["detail"] == f"The provider openai {what}: {told} {when}"
+        assert error["detail"] == f"The provider 127.0.0.1:{provider.port} {what}: {told} {when}"
     assert len(provider.posts) == 4

@@ -15,4 +15,4 @@ TURN = {"kind": "assistant", "content": "text", "status": "complete"}
 SESSION = "a1b2c3d4-e5f6-7890-abcd-ef1234567890"
 
 
-PLACE = {"id": SESSION, "model": {"id": "m"}}
+PLACE = {"id": SESSION, "title": "T", "model": {"id": "m"}}

@@ -3,7 +3,7 @@
 import os
 import subprocess
 
-ONE = "/sessions/{session_id}"
+ONE = "/sessions/{id}"
 
 
 SEED = {

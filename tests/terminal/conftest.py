@@ -1,5 +1,6 @@
 """`flask chat`, also in tmux, and the folder of a service, for the tests of the command line."""
 
+import codecs
 import contextlib
 import os
 import pathlib
@@ -73,6 +74,7 @@ class Terminal:
     def __init__(self, command):
         self.screen = ""  # all that was ever written on it, but what is only drawn
         self._seen = 0
+        self._decoder = codecs.getincrementaldecoder("utf-8")()  # readline writes byte by byte
         self._keyboard, inside = pty.openpty()
         self.url = command["args"][5]
         with open(inside, "r+b", buffering=0) as stream:
@@ -101,15 +103,16 @@ class Terminal:
             assert select.select([self._keyboard], [], [], deadline - time.monotonic())[0], (
                 f"no {text!r} in {self.screen!r}"
             )
-            self.screen = DRAWN.sub("", self.screen + os.read(self._keyboard, 4096).decode())
+            data = self._decoder.decode(os.read(self._keyboard, 4096))
+            self.screen = DRAWN.sub("", self.screen + data)
         self._seen = self.screen.find(text, self._seen) + len(text)
 
     def wait_for_end(self):
         """Wait until it has ended, and all that it wrote is there."""
         with contextlib.suppress(OSError):  # so a terminal ends, on Linux
             while select.select([self._keyboard], [], [], 30)[0]:
-                data = os.read(self._keyboard, 4096)
-                self.screen = DRAWN.sub("", self.screen + data.decode())
+                data = self._decoder.decode(os.read(self._keyboard, 4096))
+                self.screen = DRAWN.sub("", self.screen + data)
         return self.process.wait(10)
 
     def close(self):

@@ -77,7 +77,7 @@ def test_goes_on_with_the_last_session(run, alice, server):
     token = make_token("https://github.com/nobody-yet")
     done = run(options=["--continue", "Hello"], PARLEY_TOKEN=token)
     assert (done.returncode, done.stdout) == (0, "The answer.\n")
-    assert done.stderr == "There is no session yet: this is a new one.\n"
+    assert done.stderr == "There is no chat yet: this is a new one.\n"
 
 
 def test_words_are_shown_as_they_come(terminal, provider):
@@ -89,7 +89,7 @@ def test_words_are_shown_as_they_come(terminal, provider):
     for word, gate in zip(["One ", "two\u2028", "👩‍👩‍👧 "], gates, strict=True):
         chat.wait_for(word)
         gate.set()
-    chat.wait_for("four.\r\nm-1> ")
+    chat.wait_for("four.\r\nCount · m-1> ")
     chat.type("\x04")
     assert chat.process.wait(10) == 0
 
@@ -101,7 +101,7 @@ def stopped(terminal):
     chat.type("Tell me a story\n")
     chat.wait_for("Once upon")
     chat.press_ctrl_c()
-    chat.wait_for("[stopped] /continue goes on.\r\nm-1> ")
+    chat.wait_for("[stopped] /continue goes on.\r\nTell me a story · m-1> ")
     return chat
 
 
@@ -115,11 +115,11 @@ def test_ctrl_c_stops_the_reply_and_the_talk_goes_on(terminal, alice, provider):
     chat.press_ctrl_c()  # it drops the line, and no more
     chat.wait_for("> ")
     chat.press_ctrl_c()
-    chat.wait_for("Ctrl-C again, or Ctrl-D, leaves.\r\nm-1> ")
+    chat.wait_for("Ctrl-C again, or Ctrl-D, leaves.\r\nTell me a story · m-1> ")
     chat.type("/retry\n")
-    chat.wait_for("The end.\r\nm-1> ")
+    chat.wait_for("The end.\r\nTell me a story · m-1> ")
     chat.press_ctrl_c()
-    chat.wait_for("leaves.\r\nm-1> ")
+    chat.wait_for("leaves.\r\nTell me a story · m-1> ")
     chat.press_ctrl_c()
     assert chat.process.wait(10) == 0
     assert [turn["content"] for turn in alice.turns(first_session(alice))] == [
@@ -140,13 +140,14 @@ def test_only_what_can_go_on_is_said_to(terminal, provider):
     chat.type("Hello\n")
     provider.wait_for_request(1)
     chat.press_ctrl_c()
-    chat.wait_for("[stopped]\r\nm-1> ")
+    chat.wait_for("[stopped]\r\n")
+    chat.wait_for("m-1> ")
     chat.type("Hello\n")
-    chat.wait_for("Whole.\r\nm-1> ")
+    chat.wait_for("Whole.\r\nHello · m-1> ")
     chat.type("/retry\n")
     chat.wait_for("Half ")
     chat.press_ctrl_c()
-    chat.wait_for("[stopped]\r\nm-1> ")
+    chat.wait_for("[stopped]\r\nHello · m-1> ")
 
 
 def test_ctrl_c_is_no_error_where_no_reply_is_under_way(terminal):
@@ -157,11 +158,11 @@ def test_ctrl_c_is_no_error_where_no_reply_is_under_way(terminal):
     )
     server.default = status(409, {"errors": [{"detail": "No reply is under way."}]})
     chat = terminal("--session", SESSION, url=server.url)
-    chat.wait_for("text\r\nm> ")
+    chat.wait_for("text\r\nT · m> ")
     chat.type("/list\n")
     wait_until(lambda: server.requests[-1].path == "/sessions")
     chat.press_ctrl_c()
-    chat.wait_for(" [stopped]\r\nm> ")
+    chat.wait_for(" [stopped]\r\nT · m> ")
     server.close()
     assert server.posts and "Error" not in chat.screen
 
@@ -235,6 +236,6 @@ def test_a_message_whose_answer_is_lost_is_answered_once(
     chat.wait_for("> ")
     proxy.cut_behind = behind
     chat.type("Count\n")
-    chat.wait_for("No connection. Trying again.\r\nOne two.\r\nm-1> ")
+    chat.wait_for("No connection. Trying again.\r\nOne two.\r\nCount · m-1> ")
     assert len(provider.posts) == 1
     assert [turn["content"] for turn in alice.turns(first_session(alice))] == ["Count", "One two."]

@@ -56,12 +56,12 @@ def test_what_cannot_go_on_is_not_said_to(terminal, provider):
     chat = terminal()
     chat.wait_for("> ")
     for line, answer in (
-        ("/continue", "There is no reply yet."),
-        ("Hello", "Not today."),
-        ("Hello", "Whole."),
+        ("/continue", "There is no reply yet.\r\nm-1> "),
+        ("Hello", "Not today.\r\nHello · m-1> "),
+        ("Hello", "Whole.\r\nHello · m-1> "),
     ):
         chat.type(line + "\n")
-        chat.wait_for(answer + "\r\nm-1> ")
+        chat.wait_for(answer)
     chat.type("/retry\n")  # it gives way to the whole reply before it
     chat.wait_for("Half\r\nError: ")
     chat.wait_for("> ")
@@ -69,9 +69,9 @@ def test_what_cannot_go_on_is_not_said_to(terminal, provider):
     chat.wait_for("There is nothing to continue")
     assert "goes on" not in chat.screen
     chat.type("Count\n")
-    chat.wait_for("One  [cut at the limit: /continue goes on]\r\nm-1> ")
+    chat.wait_for("One  [cut at the limit: /continue goes on]\r\nHello · m-1> ")
     chat.type("/continue\n")
-    chat.wait_for("Start a new message.\r\nm-1> ")
+    chat.wait_for("Start a new message.\r\nHello · m-1> ")
 
 
 def test_what_goes_on_is_read_once_where_the_answer_is_lost(terminal, proxy, provider):
@@ -89,7 +89,7 @@ def test_what_goes_on_is_read_once_where_the_answer_is_lost(terminal, proxy, pro
         proxy.cut_behind = behind  # before the answer, and behind its headers
         chat.type(line + "\n")
         chat.wait_for(f"\n{words}")
-        chat.wait_for("[cut at the limit: /continue goes on]\r\nm-1> ")
+        chat.wait_for("[cut at the limit: /continue goes on]\r\nCount · m-1> ")
     assert len(provider.posts) == 3 and proxy.cut_behind is None
 
 

@@ -22,15 +22,14 @@ def sent(provider):
 
 @pytest.fixture
 def talk(terminal):
-    """A function that types a line into a talk, and waits until this is said behind it."""
+    """A function that types a line into a talk, and waits until this is said after it."""
     chat = terminal()
     chat.wait_for("m-1> ")
 
     def talk(line, answer="", model="m-1"):
         chat.type(line + "\n")
-        chat.wait_for(
-            "\r\n" + "".join(f"{each}\r\n" for each in answer.splitlines()) + f"{model}> "
-        )
+        chat.wait_for("\r\n" + "".join(f"{each}\r\n" for each in answer.splitlines()))
+        chat.wait_for(f"{model}> ")
 
     return talk
 
@@ -49,7 +48,7 @@ def test_what_is_chosen_before_the_first_message_is_sent_with_it(talk, provider,
     talk("/set max_tokens 500", "max_tokens 500")
     talk("/set reasoning_effort 5", "reasoning_effort 5")
     talk("/system", "There is no system prompt.")
-    talk("/system Be  kind.", "It holds from the next reply on.")
+    talk("/system Be  kind.", "Applies from the next reply.")
     talk("/system", "Be  kind.")
     talk("/set", ALL.format("0.7", "500", "5"))
     assert not provider.posts
@@ -64,7 +63,7 @@ def test_what_is_chosen_later_holds_from_the_next_reply_on(talk, provider):
     assert sent(provider) == ("m-1", None, None, None)
     talk("/set temperature 1", "temperature 1")
     talk("/set reasoning_effort low", "reasoning_effort low")
-    talk("/system Be brief.", "It holds from the next reply on.")
+    talk("/system Be brief.", "Applies from the next reply.")
     talk("/model m-2", model="m-2")
     talk("/set", ALL.format("1", "default", "low"), "m-2")
     talk("/system", "Be brief.", "m-2")
@@ -75,9 +74,9 @@ def test_what_is_chosen_later_holds_from_the_next_reply_on(talk, provider):
 def test_a_choice_can_be_taken_back(talk, provider):
     for _ in range(2):  # before there is a session, and in it
         talk("/set temperature 1", "temperature 1")
-        talk("/system Be brief.", "It holds from the next reply on.")
+        talk("/system Be brief.", "Applies from the next reply.")
         talk("/set temperature default", "temperature default")
-        talk("/system default", "It holds from the next reply on.")
+        talk("/system default", "Applies from the next reply.")
         talk("/system", "There is no system prompt.")
         talk("Hello", "The answer.")
         assert sent(provider) == ("m-1", None, None, None)
@@ -86,8 +85,8 @@ def test_a_choice_can_be_taken_back(talk, provider):
 def test_a_new_session_begins_with_what_was_chosen(talk, provider):
     talk("Hello", "The answer.")
     talk("/set temperature 1", "temperature 1")
-    talk("/system Be brief.", "It holds from the next reply on.")
-    talk("/new", "Your next message begins a new session.")
+    talk("/system Be brief.", "Applies from the next reply.")
+    talk("/new", "Your next message begins a new chat.")
     talk("/set temperature", "temperature 1")
     talk("Hello", "The answer.")
     assert sent(provider) == ("m-1", "Be brief.", 1, None)
@@ -96,18 +95,18 @@ def test_a_new_session_begins_with_what_was_chosen(talk, provider):
 def test_a_system_prompt_may_have_several_lines(terminal, provider):
     chat = terminal()
     chat.wait_for("m-1> ")
-    chat.type('/system """Be kind.\n')
+    chat.type('/set system """Be kind.\n')
     chat.wait_for("... ")
     chat.type('  Be "brief".\n')
     chat.wait_for("... ")
     chat.type('"""\n')
-    chat.wait_for("It holds from the next reply on.\r\nm-1> ")
+    chat.wait_for("Applies from the next reply.\r\nm-1> ")
     chat.type("/system\n")
     chat.wait_for('Be kind.\r\n  Be "brief".\r\nm-1> ')
     chat.type("/system One\nTwo\n")  # as it is pasted
-    chat.wait_for("It holds from the next reply on.\r\nm-1> ")
+    chat.wait_for("Applies from the next reply.\r\nm-1> ")
     chat.type("Hello\n")
-    chat.wait_for("The answer.\r\nm-1> ")
+    chat.wait_for("The answer.\r\nHello · m-1> ")
     assert sent(provider)[1] == "One\nTwo"
 
 
@@ -136,7 +135,8 @@ def test_what_a_provider_refuses_is_named(talk, provider):
     refusal = {"error": {"message": "Unsupported value: 'temperature'", "param": "temperature"}}
     provider.script = [status(400, refusal), reply("Yes.")]
     talk("/set temperature 1", "temperature 1")
-    said = "The provider openai refuses the option temperature: Unsupported value: 'temperature'"
+    name = f"127.0.0.1:{provider.port}"
+    said = f"The provider {name} refuses the option temperature: Unsupported value: 'temperature'"
     talk("Hello", f"Error: {said}")
     talk("/set temperature default", "temperature default")
     talk("Hello", "Yes.")
@@ -146,7 +146,18 @@ def test_what_is_no_option_is_told(talk, provider):
     talk("/set", ALL.format("default", "default", "default"))
     there_are = "There are: temperature, max_tokens, reasoning_effort."
     talk("/set top_p 1", f"Error: There is no such option. {there_are}")
-    talk("/model m-1 m-2", "Error: The id of a model has no blank.")
+    talk("/model m-1 m-2", "Error: A model's id has no spaces.")
+
+
+def test_the_words_of_ollama_choose_too(talk, provider):
+    talk("/set system Be kind.", "Applies from the next reply.")
+    talk("/set parameter temperature 0.7", "temperature 0.7")
+    shown = "model m-1\n" + ALL.format("0.7", "default", "default") + "\nsystem Be kind."
+    talk("/show", shown)
+    talk("Hello", "The answer.")
+    assert sent(provider) == ("m-1", "Be kind.", 0.7, None)
+    talk("/set system default", "Applies from the next reply.")
+    talk("/show", shown.replace("Be kind.", "default"))
 
 
 def test_an_old_session_has_what_was_chosen_in_it(run, alice, provider):

@@ -182,8 +182,8 @@ def test_a_reply_in_a_terminal(columns, tmux, provider):
     chat.enter("flask chat")
     chat.wait_for("m-1>")
     chat.enter("Hello")
-    screen = chat.wait_for("The end.\nm-1>")
-    said = screen.partition("> Hello\n")[2].removesuffix("\nm-1>")
+    screen = chat.wait_for("The end.\nHello · m-1>")
+    said = screen.partition("> Hello\n")[2].removesuffix("\nHello · m-1>")
     assert unbroken(said) == unbroken(TALK)
     # What the terminal breaks by itself is copied whole.
     wholes = [line for line in TALK.splitlines() if line.startswith(("    ", "|"))]
@@ -207,7 +207,7 @@ def test_a_terminal_that_is_resized_shows_each_word_once(tmux, provider):
     chat.enter("Hello")
     for columns in itertools.cycle((NARROW, 100, 60, WIDE)):
         chat.tmux("resize-window", "-x", str(columns))
-        if chat.screen().endswith("m-1>"):
+        if chat.screen().endswith("Hello · m-1>"):
             break
-    said = chat.screen().partition("> Hello\n")[2].removesuffix("\nm-1>")
+    said = chat.screen().partition("> Hello\n")[2].removesuffix("\nHello · m-1>")
     assert said.split() == "".join(words).split()

@@ -24,7 +24,7 @@ def test_tab_completes_commands_models_and_options(chat, provider):
     chat.type("2")
     chat.press("Enter")
     chat.wait_for("m-2>")
-    chat.type("/se")
+    chat.type("/set")
     chat.press("Tab")
     chat.type("te")
     chat.press("Tab")
@@ -36,7 +36,10 @@ def test_tab_completes_commands_models_and_options(chat, provider):
     chat.wait_for("\nm-1  m-2\nm-2> /model m-")
     chat.press("C-u", "/", "Tab", "Tab")
     listed = chat.wait_for("/thinking\nm-2> /").rpartition("\nm-1  m-2\n")[2].split()
-    for command in ("/continue", "/history", "/list", "/model", "/new", "/quit", "/retry", "/set"):
+    for command in (
+        *("/continue", "/history", "/list", "/model", "/new", "/quit", "/retry", "/set", "/show"),
+        *("/clear", "/delete", "/load", "/open", "/rename", "/save", "/search"),
+    ):
         assert command in listed
     assert not provider.posts
 
@@ -45,13 +48,13 @@ def test_tab_completes_commands_models_and_options(chat, provider):
 def test_a_tab_in_a_message_is_a_tab(chat, provider):
     chat.type("a\tb")
     chat.press("Enter")
-    chat.wait_for("The answer.\nm-1>")
+    chat.wait_for("The answer.\na b · m-1>")
     code = "if x:\n\ty = 1\n\n\tz\t= 2"
     for options in ([], ["-p"]):
         chat.paste(code, *options)
         chat.wait_for("= 2")
         chat.press("Enter")
-        chat.wait_for("= 2\nThe answer.\nm-1>")
+        chat.wait_for("= 2\nThe answer.\na b · m-1>")
     said = [post.body["messages"][-1]["content"] for post in provider.posts]
     assert said == ["a\tb", code, code]
 

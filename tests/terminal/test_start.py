@@ -247,6 +247,38 @@ def test_flask_run_says_where_people_sign_in(folder):
     assert not (folder / "instance" / "jwt_key.pem").exists()
 
 
+def test_flask_run_prints_the_link_of_a_user_who_is_allowed(folder):
+    """Not of one's own, at which the door would be shut."""
+    _, printed, log = run_once(folder, ALLOWED_USERS="eve,alice,bob", BLOCKED_USERS="eve")
+    claims = jwt.decode(
+        printed.partition("#token=")[2].strip(), options={"verify_signature": False}
+    )
+    assert claims["sub"] == "https://github.com/alice"
+    assert "token https://github.com/alice)" in printed
+    assert "ALLOWED_USERS lacks you, so the link of `.venv/bin/flask run` signs in as alice" in log
+
+
+WARNINGS = [  # what is set, and what a start says of it
+    (
+        {"TRUSTED_USER_HEADER": "Remote-User", "TRUSTED_PROXIES": "10.0.0.0/8,0.0.0.0/0"},
+        "TRUSTED_PROXIES: everybody may be any user; name the proxy's own address",
+    ),
+    (
+        {"MODELS": "m-1 m-2", "OPENAI_BASE_URL": "http://127.0.0.1:9/v1"},
+        "MODELS: m-1 m-2 is one model with spaces in its id. Write m-1,m-2",
+    ),
+    ({"REQUESTS_CA_BUNDLE": "/nowhere.pem"}, "REQUESTS_CA_BUNDLE: /nowhere.pem is not there."),
+    ({"PORT": "8001"}, "PORT is not read by `.venv/bin/flask run`, which listens on port"),
+]
+
+
+@pytest.mark.parametrize("settings, told", WARNINGS)
+def test_flask_run_warns_of_what_is_probably_a_mistake(folder, settings, told):
+    _, _, log = run_once(folder, **{"PORT": ""} | settings)
+    warned = [line for line in log.splitlines() if " WARNING " in line]
+    assert len(warned) == 1 and told in warned[0], log
+
+
 def test_flask_run_prints_nothing_where_its_port_is_taken(folder):
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
@@ -295,7 +327,7 @@ def test_a_model_server_of_this_machine_is_named_and_not_used(folder):
     environment = environment_of(
         {"HTTP_PROXY": "http://127.0.0.1:9", "http_proxy": "http://127.0.0.1:9"}
     )
-    named = "echo; a model server answers on this machine: put OPENAI_BASE_URL=http://127.0.0.1:8080/v1 into .env"
+    named = "echo; 127.0.0.1:8080 answers on this machine: put OPENAI_BASE_URL=http://127.0.0.1:8080/v1 into .env"
     for port, found in (("8080", named), ("0", "echo")):
         ended = subprocess.run(
             [*command, port],

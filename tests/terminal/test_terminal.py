@@ -14,6 +14,8 @@ from tmux import LACKS_TMUX, NARROW, WIDE, unbroken
 
 pytestmark = LACKS_TMUX
 
+TURN = {"kind": "user", "content": "Hi"}
+
 
 def said(provider):
     """What the user has said to the model last."""
@@ -22,35 +24,35 @@ def said(provider):
 
 TALK = '''\
 $ flask chat
-URL, m-1, /? for help
+A new chat with m-1 at URL, /? for help
 m-1> Hello, 世界 👋
 The answer.
-m-1> Hello again, 世界 👋
+Hello, 世界 👋 · m-1> Hello again, 世界 👋
 The answer.
-m-1> def f(x):
+Hello, 世界 👋 · m-1> def f(x):
     return x + 1
 
 f(2)
 The answer.
-m-1> one
+Hello, 世界 👋 · m-1> one
 ...   two
 ... three
 The answer.
-m-1> """a question
+Hello, 世界 👋 · m-1> """a question
 ... /quit
 ...     exit"""
 The answer.
-m-1> /tmp is full of files, and none of them is mine: what would you do?
-Error: It was not sent: there is no such command, /? lists them. To send it, put a blank before it.
-m-1>  /tmp is full of files, and none of them is mine: what would you do?
+Hello, 世界 👋 · m-1> /tmp is full of files, and none of them is mine: what would you do?
+Error: It was not sent: there is no such command, /? lists them. To send it, put a space first.
+Hello, 世界 👋 · m-1>  /tmp is full of files, and none of them is mine: what would you do?
 漢字かな漢字かな漢字かな漢字かな漢字かな漢字かな 👩 and back.
-m-1> /model
+Hello, 世界 👋 · m-1> /model
 * m-1
   m-2
-m-1> /model m-2
-m-2> Tell me a story
+Hello, 世界 👋 · m-1> /model m-2
+Hello, 世界 👋 · m-2> Tell me a story
 Once upon a time ^C [stopped] /continue goes on.
-m-2> Exit
+Hello, 世界 👋 · m-2> Exit
 $'''
 
 
@@ -60,50 +62,53 @@ def test_a_talk(columns, tmux, provider):
     chat.enter("flask chat")
     chat.wait_for("/? for help\nm-1>")
     chat.enter("Hello, 世界 👋")
-    chat.wait_for("The answer.\nm-1>")
+    here = "Hello, 世界 👋" + (" · m-1>" if columns == WIDE else ">")
+    chat.wait_for(f"The answer.\n{here}")
     chat.press("Up", *["Left"] * 6)
     chat.enter(" again")
-    chat.wait_for("again, 世界 👋\nThe answer.\nm-1>")
+    chat.wait_for(f"again, 世界 👋\nThe answer.\n{here}")
     assert said(provider) == "Hello again, 世界 👋"
 
     code = "def f(x):\n    return x + 1\n\nf(2)"
     chat.paste(code, "-p")
     chat.wait_for("f(2)")
     chat.press("Enter")
-    chat.wait_for("f(2)\nThe answer.\nm-1>")
+    chat.wait_for(f"f(2)\nThe answer.\n{here}")
     assert said(provider) == code
     chat.paste("one\n  two\nthree\n")
-    chat.wait_for("three\nThe answer.\nm-1>")
+    chat.wait_for(f"three\nThe answer.\n{here}")
     assert said(provider) == "one\n  two\nthree"
     for line in ('"""a question', "/quit", '    exit"""'):
-        chat.wait_for(("m-1>", "...")[not line.startswith('"')])
+        chat.wait_for((here, "...")[not line.startswith('"')])
         chat.enter(line)
-    chat.wait_for('exit"""\nThe answer.\nm-1>')
+    chat.wait_for(f'exit"""\nThe answer.\n{here}')
     assert said(provider) == "a question\n/quit\n    exit"
     assert len(provider.posts) == 5
 
     chat.enter("/tmp is full of files, and none of them is mine: what would you do?")
-    chat.wait_for("a blank before it.\nm-1>")
+    chat.wait_for(f"a space first.\n{here}")
     assert len(provider.posts) == 5
     provider.script = [
         reply("漢字かな" * 3, 0.1, "漢字かな" * 3, " 👩 and back."),
         reply("Once upon a time ", threading.Event()),
     ]
     chat.press("Up", "C-a", "Space", "Enter")
-    chat.wait_for("back.\nm-1>")
+    chat.wait_for(f"back.\n{here}")
     assert said(provider).strip().startswith("/tmp is full")
     chat.enter("/model")
-    chat.wait_for("m-2\nm-1>")
+    chat.wait_for(f"m-2\n{here}")
     chat.enter("/model m-2")
-    chat.wait_for("m-2>")
+    here = here.replace("m-1", "m-2")
+    chat.wait_for(f"/model m-2\n{here}")
     chat.enter("Tell me a story")
     chat.wait_for("Once upon a time")
     assert provider.posts[-1].body["model"] == "m-2"
     chat.press("C-c")
-    chat.wait_for("goes on.\nm-2>")
+    chat.wait_for(f"goes on.\n{here}")
     assert provider.posts[-1].hung_up.wait(5)
     chat.enter("Exit")
-    assert unbroken(chat.wait_for("$")) == unbroken(TALK)
+    talk = TALK if columns == WIDE else re.sub(" · m-[12]>", ">", TALK)
+    assert unbroken(chat.wait_for("$")) == unbroken(talk)
     assert len(provider.posts) == 7
     history = chat._socket.parent / ".parley_history"
     assert stat.S_IMODE(history.stat().st_mode) == 0o600
@@ -140,13 +145,13 @@ def test_a_server_that_dies_in_mid_reply_and_comes_back(columns, tmux, provider,
         second.wait_until_up()
         words = text.split()
         begun, rest = " ".join(words[:10]), " ".join(words[10:])
-        end = f"m-1> Write\n{begun}\nNo connection. Trying again.\n{rest} [went on after an interruption]\nm-1>"
+        end = f"m-1> Write\n{begun}\nNo connection. Trying again.\n{rest} [went on after an interruption]\nWrite · m-1>"
         assert "[waiting" not in chat.wait_for(end, 40, is_broken=True)
         assert so_far(provider.posts[-1]) == begun + " "
         [_, turn] = second.client().turns(second.client().get("/sessions").json()["data"][0])
         assert (turn["content"], turn["status"], turn["continued"]) == (text, "complete", 1)
         chat.press("C-d")
-        chat.wait_for("[went on after an interruption]\nm-1>\n$")
+        chat.wait_for("[went on after an interruption]\nWrite · m-1>\n$")
     finally:
         second.kill()
         for server in (first, second):
@@ -179,7 +184,23 @@ def test_a_sign_of_life_leaves_no_trace(tmux, provider):
     gates[1].set()
     chat.wait_for_sign("> Hello\n世界 first words\n\n[waiting")
     gates[2].set()
-    chat.wait_for("> Hello\n世界 first words\n\none word more.\nm-1>")
+    chat.wait_for("> Hello\n世界 first words\n\none word more.\nHello · m-1>")
+
+
+def test_no_sign_of_life_is_drawn_into_a_question(tmux, place, provider):
+    chat = tmux()
+    chat.enter("flask chat")
+    chat.wait_for("m-1>")
+    chat.enter("Hello")
+    chat.wait_for("The answer.\nHello · m-1>")
+    chat.enter("/delete")
+    chat.wait_for('\nDelete "Hello"? [y/N]')
+    time.sleep(2.2)  # no event tells that nothing is shown
+    assert chat.screen().endswith('\nDelete "Hello"? [y/N]')
+    chat.enter("y")
+    chat.wait_for('Delete "Hello"? [y/N] y\nYour next message begins a new chat.\nm-1>')
+    chat.press("Up")  # the answer is not in the history
+    chat.wait_for("\nm-1> /delete")
 
 
 def test_a_sign_of_life_says_how_long_a_provider_asks_to_wait(tmux, provider):
@@ -189,7 +210,7 @@ def test_a_sign_of_life_says_how_long_a_provider_asks_to_wait(tmux, provider):
     chat.wait_for("m-1>")
     chat.enter("Hello")
     chat.wait_for("> Hello\n[the provider asks to wait 4 s, 1 s]")
-    chat.wait_for("> Hello\nYes.\nm-1>")
+    chat.wait_for("> Hello\nYes.\nHello · m-1>")
 
 
 def test_a_sign_of_life_is_cut_where_the_terminal_ends(tmux, provider):
@@ -200,7 +221,7 @@ def test_a_sign_of_life_is_cut_where_the_terminal_ends(tmux, provider):
     chat.wait_for("m-1>")
     chat.enter("Hello")
     chat.wait_for("> Hello\n[the provider asks")
-    chat.wait_for("> Hello\nYes.\nm-1>")
+    chat.wait_for("> Hello\nYes.\nHello>")
 
 
 def test_thoughts_are_broken_between_words(tmux, provider):
@@ -210,7 +231,7 @@ def test_thoughts_are_broken_between_words(tmux, provider):
     chat.wait_for("m-1>")
     chat.enter("Hello")
     thoughts = "These thoughts fill more than\none row."
-    chat.wait_for(f"> Hello\n{thoughts}\n[thought for 1 s]\nYes.\nm-1>")
+    chat.wait_for(f"> Hello\n{thoughts}\n[thought for 1 s]\nYes.\nHello · m-1>")
 
 
 def test_without_colours_a_terminal_says_only_how_long(tmux, provider):
@@ -222,7 +243,7 @@ def test_without_colours_a_terminal_says_only_how_long(tmux, provider):
     chat.enter("Hello")
     chat.wait_for_sign("> Hello\n[thinking")
     gate.set()
-    screen = chat.wait_for("\nYes.\nm-1>")
+    screen = chat.wait_for("\nYes.\nHello · m-1>")
     assert re.search(r"> Hello\n\[thought for \d s\]\nYes\.", screen)
 
 
@@ -244,9 +265,9 @@ def test_ctrl_c_and_ctrl_d(tmux, provider):
     chat.enter("Tell me a story")  # which makes it the first one again
     chat.wait_for("Once upon")
     chat.press("C-c")
-    chat.wait_for("[stopped] /continue goes on.\nm-1>")
+    chat.wait_for("[stopped] /continue goes on.\nTell me a story · m-1>")
     chat.press("C-c")
-    chat.wait_for("goes on.\nm-1>\n$")
+    chat.wait_for("goes on.\nTell me a story · m-1>\n$")
     assert len(provider.posts) == 1
     chat.enter("flask chat")
     chat.wait_for("m-1>")
@@ -268,24 +289,28 @@ def test_words_to_leave_by_and_commands_are_not_sent(tmux, provider):
     chat.enter("flask chat")
     chat.wait_for("m-1>")
     chat.enter("/?")
-    screen = chat.wait_for("a blank before such a word sends it\nm-1>")
-    assert all(
-        word in screen
-        for word in ("/retry", "/continue", "/model", "/new", "/quit", '"""', "Ctrl-C")
-    )
+    screen = chat.wait_for("put a space first.\nm-1>")
+    for line in (
+        "  /retry           ask again",
+        "  /continue        finish the last reply",
+        "  /open 3          open number 3 of the last list (or /load 3)",
+        '  """              start and end a message of several lines',
+        "  /quit            leave (or /bye, /exit, Ctrl-D)",
+    ):
+        assert f"\n{line}\n" in screen
     chat.enter("/retry")
     chat.wait_for("Error: There is no reply yet.\nm-1>")
-    refusal = "Error: It was not sent: there is no such command, /? lists them. To send it, put a blank before it."
+    refusal = "Error: It was not sent: there is no such command, /? lists them. To send it, put a space first."
     for line in ("/nothing", "/retry now", "/RETRY"):
         chat.enter(line)
         chat.wait_for(f"m-1> {line}\n{refusal}\nm-1>")
     assert not provider.posts
     chat.enter("Hello")
-    chat.wait_for("The answer.\nm-1>")
+    chat.wait_for("The answer.\nHello · m-1>")
     chat.enter("/new")
-    chat.wait_for("Your next message begins a new session.\nm-1>")
+    chat.wait_for("Your next message begins a new chat.\nm-1>")
     chat.enter("exit the loop")
-    chat.wait_for("The answer.\nm-1>")
+    chat.wait_for("The answer.\nexit the loop · m-1>")
     assert [message["content"] for message in provider.posts[-1].body["messages"]] == [
         "exit the loop"
     ]
@@ -297,13 +322,30 @@ def test_a_long_name_of_a_model_is_shortened(tmux, provider):
     chat.enter(f"flask chat --model {provider.models[0]}")
     chat.wait_for("Llama-3.2-3B-Instru…>")
     chat.enter("Hello")
-    chat.wait_for("Llama-3.2-3B-Instru…> Hello\nThe answer.\nLlama-3.2-3B-Instru…>")
+    chat.wait_for("Llama-3.2-3B-Instru…> Hello\nThe answer.\nHello>")
     assert provider.posts[0].body["model"] == provider.models[0]
+
+
+@pytest.mark.parametrize(
+    "title, shown",
+    [
+        ("How do I write a long letter?", "How do I write a lo…"),
+        ("漢字かな漢字かな漢字かな", "漢字かな漢字かな漢…"),
+        ("👍🏽 👩‍👩‍👧 ❤️ " * 3, "👍 👩 ❤ 👍 👩 ❤ 👍…"),
+        ("Two\nlines \x1b[31m\u202ered", "Two lines [31mred"),
+    ],
+)
+def test_a_line_can_be_edited_after_the_title_of_a_chat(title, shown, tmux, place):
+    place.client().post("/sessions/import", {"title": title, "turns": [TURN]})
+    chat = tmux(NARROW)
+    chat.enter("flask chat -c")
+    chat.wait_for(f"> Hi\n{shown}>")
     chat.type("a line that is longer than this terminal is wide")
-    chat.wait_for("Llama-3.2-3B-Instru…> a line that is longer than this terminal is wide")
+    chat.wait_for(f"\n{shown}> a line that is longer than this terminal is wide", is_broken=True)
     chat.press(*["BSpace"] * 30, "C-a")
-    chat.enter("What is ")
-    chat.wait_for("What is a line that is lon\nThe answer.\nLlama-3.2-3B-Instru…>")
+    chat.enter("/rename B: ")
+    chat.wait_for("\nB: a line that is l…>")
+    assert f"\n{shown}> /rename B: a line that is lon\n" in chat.screen()
 
 
 @pytest.mark.parametrize("home", ["", "/nowhere"])
@@ -312,11 +354,11 @@ def test_no_history_is_kept_where_there_is_no_home_for_it(home, tmux):
     chat.enter("flask chat")
     chat.wait_for("m-1>")
     chat.enter("Hello")
-    chat.wait_for("m-1> Hello\nThe answer.\nm-1>")
+    chat.wait_for("m-1> Hello\nThe answer.\nHello · m-1>")
     chat.press("Up")
-    chat.wait_for("m-1> Hello")
+    chat.wait_for("Hello · m-1> Hello")
     chat.enter(" again")
-    chat.wait_for("m-1> Hello again\nThe answer.\nm-1>")
+    chat.wait_for("m-1> Hello again\nThe answer.\nHello · m-1>")
 
 
 def test_python_may_lack_readline(tmux, provider, tmp_path):
@@ -325,7 +367,7 @@ def test_python_may_lack_readline(tmux, provider, tmp_path):
     chat.enter("flask chat")
     chat.wait_for("m-1>")
     chat.paste("one\n  two\nthree\n", "-p")
-    chat.wait_for("The answer.\nm-1>")
+    chat.wait_for("The answer.\none · m-1>")
     assert said(provider) == "one\n  two\nthree"
     chat.press("C-d")
     chat.wait_for("The answer.\n$")

@@ -155,6 +155,26 @@ def test_explains_how_a_token_is_made(tmp_path, arguments):
     assert command.stderr.startswith("Usage: ")
 
 
+# A name that others have
+
+
+def test_a_token_of_a_new_user_names_an_old_one_of_the_same_name(start, settings):
+    """Else the chats of the old one seem lost. The token is printed alone."""
+    server = start(**settings)
+    server.client("https://github.com/bob").create()
+    server.client("https://github.com/xbob").create()
+    said = {}
+    for subject in ("bob", "https://github.com/bob", "xbo", "b", "carol"):
+        command = flask(ROOT, "token", subject, **settings)
+        assert command.returncode == 0 and command.stdout.count(".") == 2
+        said[subject] = command.stderr
+    assert said.pop("bob") == (
+        "This is a token of bob, who has no chats. https://github.com/bob has some: "
+        ".venv/bin/flask token https://github.com/bob\n"
+    )
+    assert set(said.values()) == {""}
+
+
 # Users of a trusted proxy
 
 

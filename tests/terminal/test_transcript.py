@@ -20,10 +20,13 @@ def test_the_last_exchange_is_shown_and_continued(terminal, alice, provider):
     session = alice.create("Q1")
     alice.post(f"/sessions/{session['id']}/messages", {"content": "Q2\nin two lines"})
     chat = terminal("--session", session["id"], "--model", "m-2", "--system", "Be brief.")
-    chat.wait_for(f"{chat.url}, m-2, /? for help\r\n{MORE}\r\n> Q2\r\n> in two lines\r\n")
-    chat.wait_for("A2 [went on after an interruption] [failed]\r\nm-2> ")
+    chat.wait_for(
+        f'"Q1" with m-2 at {chat.url}, /? for help\r\n{MORE}\r\n> Q2\r\n> in two lines\r\n'
+    )
+    chat.wait_for("A2 [went on after an interruption] [failed: The provider ")
+    chat.wait_for("broke the connection. Ask again.]\r\nQ1 · m-2> ")
     chat.type("Q3\n")
-    chat.wait_for("A3\r\nm-2> ")
+    chat.wait_for("A3\r\nQ1 · m-2> ")
     assert provider.posts[-1].body["model"] == "m-2"
     assert provider.posts[-1].body["messages"][0]["content"] == "Be brief."
 
@@ -33,15 +36,15 @@ def test_all_of_a_session_is_shown_when_asked_for(terminal, alice, provider):
     session = alice.create("Q1")
     alice.post(f"/sessions/{session['id']}/messages", {"content": "Q2"})
     chat = terminal("-c")
-    chat.wait_for(f"{MORE}\r\n> Q2\r\nA2\r\nm-1> ")
+    chat.wait_for(f"{MORE}\r\n> Q2\r\nA2\r\nQ1 · m-1> ")
     chat.type("/history\n")
-    chat.wait_for("/history\r\n> Q1\r\nA1\r\n> Q2\r\nA2\r\nm-1> ")
+    chat.wait_for("/history\r\n> Q1\r\nA1\r\n> Q2\r\nA2\r\nQ1 · m-1> ")
 
 
 def test_a_session_of_one_exchange_has_no_more(terminal, alice, provider):
     alice.create("Q1")
     chat = terminal("-c")
-    chat.wait_for("/? for help\r\n> Q1\r\nThe answer.\r\nm-1> ")
+    chat.wait_for("/? for help\r\n> Q1\r\nThe answer.\r\nQ1 · m-1> ")
 
 
 def test_nothing_is_shown_where_nothing_was_said(run):
@@ -98,7 +101,7 @@ def test_a_reply_that_is_under_way_elsewhere_is_followed(terminal, alice, provid
     chat = terminal("-c")
     chat.wait_for("> Count\r\nOne ")
     gate.set()
-    chat.wait_for("".join(words[::2]) + "two.\r\nm-1> ")
+    chat.wait_for("".join(words[::2]) + "two.\r\nCount · m-1> ")
 
 
 def test_lists_the_latest_sessions(run, alice):

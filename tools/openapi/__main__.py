@@ -44,6 +44,8 @@ NAMES = vars(schemas) | vars(import_schema)
 KINDS = NAMES | {
     type(each).__name__: type(each) for each in NAMES.values() if isinstance(each, Schema)
 }
+# What docs/api.md calls the arguments of the routes.
+NAMES_IN_PATHS = {"session_id": "id", "turn_id": "turn"}
 # What a Text takes. Many regular expression engines know no surrogates, and to those of JavaScript, other than to Python,
 # U+001C to U+001F and U+0085 are no white space.
 TEXT = r"^[^\u0000]*[^\s\u0000\u001c-\u001f\u0085][^\u0000]*$"
@@ -107,7 +109,8 @@ def _describe(rule, handler):
     described = {"operationId": name, "parameters": []} | copy.deepcopy(OPERATIONS[name])
     _describe_headers(described["responses"])
     described["summary"] = inspect.getdoc(handler).removesuffix(".")
-    described["parameters"] = [*sorted(rule.arguments), *described["parameters"], "X-Request-ID"]
+    in_path = sorted(NAMES_IN_PATHS[name] for name in rule.arguments)
+    described["parameters"] = [*in_path, *described["parameters"], "X-Request-ID"]
     described["responses"] |= {str(status): str(status) for status in described.pop("errors")}
     return described
 
@@ -124,7 +127,9 @@ def document(app):
         plugin.converter.resolve_nested_schema(KINDS[f"{name}Schema"])
     for rule in app.url_map.iter_rules():
         if rule.endpoint != "public.show_file":
-            path = re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule.rule)
+            path = re.sub(
+                r"<(?:\w+:)?(\w+)>", lambda found: f"{{{NAMES_IN_PATHS[found[1]]}}}", rule.rule
+            )
             operation = _describe(rule, app.view_functions[rule.endpoint])
             methods = rule.methods - {"HEAD", "OPTIONS"}
             spec.path(path, operations={method.lower(): operation for method in methods})

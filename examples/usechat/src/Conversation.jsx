@@ -6,6 +6,16 @@ const EMPTY = { text: "", isChange: false };
 
 const textOf = ({ parts }) => parts.map((part) => (part.type === "text" ? part.text : "")).join("");
 
+function partOf({ type, text }, index) {
+  if (type !== "reasoning") return text;
+  return (
+    <details key={index}>
+      <summary>Thinking</summary>
+      {text}
+    </details>
+  );
+}
+
 /** A chat that begins with the messages that it has at the server. */
 export function Conversation({ id, first }) {
   const [draft, setDraft] = useState(EMPTY); // a message, or a change of the last one
@@ -43,7 +53,7 @@ export function Conversation({ id, first }) {
     <main>
       {chat.messages.map((message) => (
         <article key={message.id} className={message.role}>
-          {textOf(message)}
+          {message.parts.map(partOf)}
         </article>
       ))}
       {chat.status === "submitted" && <p role="status">…</p>}

@@ -41,6 +41,7 @@ const shown = () => ({
     const text = parts.filter(({ type }) => type === "text").map((part) => part.text);
     return `${role}: ${text.join("")}`;
   }),
+  parts: (chat.lastMessage?.parts ?? []).map(({ type, state, text }) => `${type}: ${text}${state === "streaming" ? "…" : ""}`),
   metadata: chat.lastMessage?.metadata ?? null,
 });
 
@@ -62,11 +63,12 @@ const DO = {
     void chat.resumeStream();
   },
   cancel: () => transport.cancel(chat.id),
+  think: async () => ({ thinking: await transport.thinking(chat.id, chat.lastMessage.id) }),
   look: () => {},
 };
 
 for await (const line of createInterface({ input: process.stdin })) {
   const { does, ...options } = JSON.parse(line);
-  await DO[does](options);
-  console.log(JSON.stringify(shown()));
+  const told = await DO[does](options);
+  console.log(JSON.stringify({ ...shown(), ...told }));
 }

@@ -12,15 +12,17 @@ type Told<Operation> = Operation extends { responses: infer All } ? Json<All[key
 type Does<Name extends keyof Parley> = Parley[Name] extends (...all: never[]) => Promise<infer Answer> ? Answer : never;
 type Sent<Operation> = Operation extends { requestBody?: { content: { "application/json": infer Body } } } ? Body : never;
 
-type One = paths["/sessions/{session_id}"];
+type One = paths["/sessions/{id}"];
 
 /** Each operation gives what the description says. */
 export const isSame: [
   Same<Does<"sessions">, Told<paths["/sessions"]["get"]>>,
   Same<Does<"session">, Told<One["get"]>>,
+  Same<Does<"thinking">, Told<paths["/sessions/{id}/turns/{turn}/thinking"]["get"]>>,
+  Same<ReturnType<ParleyTransport["thinking"]>, ReturnType<Parley["thinking"]>>,
   Same<Does<"change">, Told<One["patch"]>>,
-  Same<Does<"cancel">, Told<paths["/sessions/{session_id}/cancel"]["post"]>>,
-  Same<Does<"fork">, Told<paths["/sessions/{session_id}/fork"]["post"]>>,
+  Same<Does<"cancel">, Told<paths["/sessions/{id}/cancel"]["post"]>>,
+  Same<Does<"fork">, Told<paths["/sessions/{id}/fork"]["post"]>>,
   Same<Does<"import">, Told<paths["/sessions/import"]["post"]>>,
   Same<Does<"models">, Told<paths["/models"]["get"]>>,
   Same<Does<"usage">, Told<paths["/usage"]["get"]>>,
@@ -29,11 +31,12 @@ export const isSame: [
   Same<Parameters<Parley["import"]>[0], Sent<paths["/sessions/import"]["post"]>>,
   Same<Event, Schemas["Event"]>,
   Same<AssistantTurn, Schemas["AssistantTurn"]>,
-] = [true, true, true, true, true, true, true, true, true, true, true, true, true];
+] = [true, true, true, true, true, true, true, true, true, true, true, true, true, true, true];
 
 const parley = new Parley("https://chat.example.com", { token: () => "token" });
 for await (const { event, data } of parley.create("Hello", { body: { model: "m-1" } })) {
   if (event === "content_delta") data.delta satisfies string;
+  if (event === "thinking") [data.start, data.delta] satisfies [number | undefined, string | undefined];
   if (event === "assistant_turn") data.usage.input_tokens satisfies number | null;
   // @ts-expect-error: only the event `waiting` has this
   data.seconds;

@@ -10,20 +10,19 @@ type Answer<T> = { data?: T; error?: Schemas["Errors"]; response: Response };
 
 const [baseUrl, token] = process.argv.slice(2);
 const headers = { Authorization: `Bearer ${token}` };
-const api = createClient<paths>({ baseUrl, headers });
+// Without the second type, an answer is a text or an object, since it may be a stream.
+const api = createClient<paths, "application/json">({ baseUrl, headers });
 const asStream = { headers: { Accept: "text/event-stream" }, parseAs: "stream" } as const;
 
-// A stream has the type of a text; it is none where it is asked for by `parseAs: "stream"`.
-function unwrap<T>({ data, error }: Answer<T>): Exclude<T, string> {
+function unwrap<T>({ data, error }: Answer<T>): T {
   if (data === undefined) throw new Error(error?.errors.map((fault) => fault.detail).join(" "));
-  if (typeof data === "string") throw new Error("This is a text.");
-  return data as Exclude<T, string>;
+  return data;
 }
 
-function stored(answer: Answer<Schemas["AssistantTurn"] | Schemas["Accepted"] | string>): Schemas["AssistantTurn"] {
+function stored<T extends object>(answer: Answer<T | Schemas["AssistantTurn"]>): Schemas["AssistantTurn"] {
   const data = unwrap(answer);
-  if ("accepted" in data) throw new Error("The reply goes on.");
-  return data;
+  if (!("kind" in data)) throw new Error("The reply goes on.");
+  return data as Schemas["AssistantTurn"];
 }
 
 function fault({ error, response }: Answer<unknown>) {
@@ -65,40 +64,40 @@ const creation = { body: { content: "Hello", model: "m-1", options: { temperatur
 const created = await api.POST("/sessions", creation);
 const session: Schemas["CreatedSession"] = unwrap(created);
 const repeated = unwrap(await api.POST("/sessions", creation));
-const path = { session_id: session.id };
+const path = { id: session.id };
 
-const message = "/sessions/{session_id}/messages";
+const message = "/sessions/{id}/messages";
 const streamed = await api.POST(message, { params: { path }, body: { content: "As a stream?" }, ...asStream });
 const events = await collect(unwrap(streamed));
 
 const later = { path, header: { Prefer: "respond-async" } };
 const deferred = unwrap(await api.POST(message, { params: later, body: { content: "Later?" } }));
 let last: Schemas["Event"] | undefined;
-for await (const event of read(unwrap(await api.GET("/sessions/{session_id}/events", { params: { path }, parseAs: "stream" })))) {
+for await (const event of read(unwrap(await api.GET("/sessions/{id}/events", { params: { path }, parseAs: "stream" })))) {
   last = event;
   if (event.event === "content_delta") break;
 }
-const cancelled = unwrap(await api.POST("/sessions/{session_id}/cancel", { params: { path } }));
+const cancelled = unwrap(await api.POST("/sessions/{id}/cancel", { params: { path } }));
 const resume = { path, header: { "Last-Event-ID": last?.id } };
-const resumed = await api.GET("/sessions/{session_id}/events", { params: resume, parseAs: "stream" });
+const resumed = await api.GET("/sessions/{id}/events", { params: resume, parseAs: "stream" });
 const rest = await collect(unwrap(resumed));
 
-const continued = stored(await api.POST("/sessions/{session_id}/continue", { params: { path } }));
-const retried = stored(await api.POST("/sessions/{session_id}/retry", { params: { path }, body: { content: "Changed?" } }));
+const continued = stored(await api.POST("/sessions/{id}/continue", { params: { path } }));
+const retried = stored(await api.POST("/sessions/{id}/retry", { params: { path }, body: { content: "Changed?" } }));
 const failed = await api.POST(message, { params: { path }, body: { content: "And this?" } });
-const failing = await collect(unwrap(await api.POST("/sessions/{session_id}/retry", { params: { path }, ...asStream })));
+const failing = await collect(unwrap(await api.POST("/sessions/{id}/retry", { params: { path }, ...asStream })));
 
-const whole = unwrap(await api.GET("/sessions/{session_id}", { params: { path } }));
-const page = unwrap(await api.GET("/sessions/{session_id}", { params: { path, query: { "turns[limit]": 1 } } }));
+const whole = unwrap(await api.GET("/sessions/{id}", { params: { path } }));
+const page = unwrap(await api.GET("/sessions/{id}", { params: { path, query: { "turns[limit]": 1 } } }));
 const listed = unwrap(await api.GET("/sessions", { params: { query: { "page[limit]": 1 } } }));
-const changed = unwrap(await api.PATCH("/sessions/{session_id}", { params: { path }, body: { title: "Mine", system: null } }));
+const changed = unwrap(await api.PATCH("/sessions/{id}", { params: { path }, body: { title: "Mine", system: null } }));
 const models = unwrap(await api.GET("/models"));
 
 // @ts-expect-error: a session begins with a message
 const incomplete = await api.POST("/sessions", { body: { model: "m-1" } });
-const idle = await api.POST("/sessions/{session_id}/cancel", { params: { path } });
-const deleted = await api.DELETE("/sessions/{session_id}", { params: { path } });
-const gone = await api.GET("/sessions/{session_id}", { params: { path } });
+const idle = await api.POST("/sessions/{id}/cancel", { params: { path } });
+const deleted = await api.DELETE("/sessions/{id}", { params: { path } });
+const gone = await api.GET("/sessions/{id}", { params: { path } });
 
 console.log(
   JSON.stringify({
