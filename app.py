@@ -239,10 +239,10 @@ def show_thinking(session_id: uuid.UUID, turn_id: str) -> ResponseReturnValue:
     """Show what the model of a reply has thought."""
     turn = models.Turn.with_thinking(get_session(session_id).id, turn_id)
     make_room(models.Thought.size_of(turn.id))
-    content = models.Thought.text_of(turn.id)
-    if not content:
+    text = models.Thought.text_of(turn.id)
+    if not text:
         raise models.Missing("What the model thought was not kept: see the setting THINKING.")
-    return turn.thinking | {"content": content}
+    return {"text": text}
 
 
 @api.get("/models")
@@ -252,8 +252,10 @@ def list_models() -> ResponseReturnValue:
         {"id": model, "provider": name, "default": default}
         for model, name, default in services().catalog.list()
     ]
-    lacks = "" if data else services().catalog.lacks_models()
-    return {"data": data, "meta": {"has_more": False} | ({"hint": lacks} if lacks else {})}
+    meta = {"has_more": False, "thinking": current_app.config["THINKING"]}
+    if not data and (hint := services().catalog.lacks_models()):
+        meta["hint"] = hint
+    return {"data": data, "meta": meta}
 
 
 api.post("/sessions/import")(archive.import_session)

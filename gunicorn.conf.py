@@ -92,7 +92,7 @@ def check_arguments(arguments: dict[str, Any]) -> None:
     if "PARLEY_COMMAND" in os.environ:
         command = f"{settings.command()} serve"
     others = [name for name in arguments.get("args", []) if name != wsgi_app]
-    if arguments.get("worker_class", worker_class) != worker_class:
+    if str(arguments.get("worker_class")).startswith(("eventlet", "gevent", "tornado")):
         others.append(f"-k {arguments['worker_class']}")
     if others:
         raise SystemExit(

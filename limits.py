@@ -6,7 +6,7 @@ import queue
 import sys
 import threading
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from werkzeug.exceptions import ServiceUnavailable
@@ -35,6 +35,11 @@ THREAD_TTL = 60  # seconds
 
 
 BUSY = "The server has too much to do. Ask again in a moment."
+
+
+def import_size(settings: Mapping[str, Any]) -> int:
+    """The bytes that an import may have."""
+    return IMPORT_SIZE * int(settings["MAX_CONTENT_LENGTH"])
 
 
 class Capacity(NamedTuple):

@@ -12,6 +12,7 @@ from settings import SettingError
 from wire import UNSTORABLE, SingleFlight
 
 LIST_TTL = 300  # seconds
+RETRY_TTL = 2  # seconds, if it failed, or had no models
 SOON = 2  # seconds
 LONGEST_ID = 200  # characters
 # Of a provider; another's is the first that it lists.
@@ -49,7 +50,7 @@ class Catalog:
             for name, provider in self.providers.items()
         }
         self._lists = [
-            SingleFlight(f"The models of {name}", fetch, LIST_TTL, LIST_TTL, cooldown=1)
+            SingleFlight(f"The models of {name}", fetch, LIST_TTL, RETRY_TTL, cooldown=1)
             for name, fetch in fetches.items()
         ]
 
@@ -121,12 +122,16 @@ class Catalog:
         ids = list(self.allowed)
         for fetched in () if self.allowed else self._fetch_all():
             try:
-                # One that had none may have some by now.
-                ids += fetched.get() or fetched.get(wanting=True)
+                ids += fetched.get() or self._none_yet(fetched)
             except ModelError:
                 continue  # the others are listed all the same
         defaults = spellings(self.known_default) if self.known_default else ids[:1]
         return [(model, self._name_of(model), model in defaults) for model in ids]
+
+    def _none_yet(self, fetched: SingleFlight) -> Sequence[str]:
+        """Have a list that is empty fetched again: a model may be there the next time."""
+        fetched.begin(wanting=True)
+        return ()
 
     def known(self) -> Sequence[str]:
         """The ids of those models that a client may name, as far as providers list them soon."""

@@ -210,8 +210,8 @@ class ThinkingSchema(Schema):
     seconds = fields.Float(required=True)
 
 
-class ThinkingTextSchema(ThinkingSchema):
-    content = fields.String(required=True)
+class ThinkingTextSchema(Schema):
+    text = fields.String(required=True)
 
 
 class SessionSchema(Schema):

@@ -39,7 +39,7 @@ def show_export() -> ResponseReturnValue:
         step_aside()
         hooks.leave_line()
         with services().exports.slot(g.user, EXPORT_WAIT):
-            page = exports.read_page(g.user, after)
+            page = exports.read_page(g.user, after, limits.import_size(current_app.config))
     headers = {}
     if page.behind:
         cursor = f"{page.behind.created_at}-{page.behind.id.hex}"

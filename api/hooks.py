@@ -135,7 +135,7 @@ def read_body() -> None:
     has not all arrived, our server asks again once it has; one of development waits for it."""
     limit = current_app.config["MAX_CONTENT_LENGTH"]
     if request.endpoint == "api.import_session":
-        limit *= limits.IMPORT_SIZE
+        limit = limits.import_size(current_app.config)
     request.environ["parley.longest_body"] = limit  # so much our server receives of it
     # One byte more tells a chunked body that is too large from one that fits.
     request.max_content_length = limit + 1

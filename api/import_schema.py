@@ -136,10 +136,9 @@ class Seconds(fields.Field):
 
 
 class ImportedThinkingSchema(RequestSchema):
-    characters = Whole(0, MOST_TOKENS, allow_none=True)
     seconds = Seconds(allow_none=True)
-    content = String(
-        allow_none=True,
+    text = String(
+        required=True,
         validate=[
             storable,
             validate.Length(max=MOST, error="Shorten this to at most {max:,} characters."),

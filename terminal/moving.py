@@ -55,7 +55,7 @@ def export_command(subject: str | None, file: str | None, everything: str | None
     name = "What was written" if is_output else file_name(path)
     try:
         with reasons(), opened(path) as output:
-            count = write_export(output, owner, now)
+            count = write_export(output, owner, now, limits.import_size(own_settings()))
     except Stopped as reason:
         text = f"{name} is not whole: {reason}. Remove it, and export again."
         raise click.ClickException(one_line(text)) from None
@@ -81,7 +81,7 @@ def import_command(file: str | None, subject: str | None, everything: str | None
     settings = own_settings()
     current_app.config.update(settings)  # import_schema finds its bounds there
     taking = Taking(file, owner, open_catalog(settings), settings["STORAGE_LIMIT"])
-    problem = take_all(taking, file, limits.IMPORT_SIZE * settings["MAX_CONTENT_LENGTH"])
+    problem = take_all(taking, file, limits.import_size(settings))
     taking.tell(problem)
     sys.exit(bool(problem or taking.refused))
 
@@ -130,13 +130,13 @@ def has_session(owner: str) -> bool:
     return bool(is_there)
 
 
-def write_export(output: BinaryIO, owner: str, now: datetime.datetime) -> int:
-    """Write what this user has, between the lines that make it whole; returns how many sessions
-    there are."""
+def write_export(output: BinaryIO, owner: str, now: datetime.datetime, longest: int) -> int:
+    """Write what this user has, between the lines that make it whole, as `exports.lines_of`;
+    returns how many sessions there are."""
     exported_at = f"{now:%Y-%m-%dT%H:%M:%SZ}"
     output.write(line({"parley": FORMAT, "subject": owner, "exported_at": exported_at}))
     count = 0
-    for piece in exports.lines_of(owner):
+    for piece in exports.lines_of(owner, longest):
         output.write(piece)
         count += piece.count(b"\n")
     output.write(line({"end": True, "sessions": count}))

@@ -54,7 +54,7 @@ class Transcript:
             self._screen.say("The last reply has no thinking.")
             return
         kept = self._client.get(f"{path}/turns/{replies[-1]['id']}/thinking")
-        self._screen.say_faintly(kept["content"])
+        self._screen.say_faintly(kept["text"])
 
     def _show(self, turns: list[dict[str, Any]], first_sent: str) -> None:
         for turn in turns:

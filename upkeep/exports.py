@@ -8,17 +8,18 @@ import uuid
 from collections.abc import Iterator
 from typing import Any, NamedTuple, TypeVar
 
-from peewee import Tuple, Value
+from peewee import Tuple, Value, fn
 
 from database import connected, db, limit_time
-from models import IN_PROGRESS, INTERRUPTED, Missing, Session, Thought
+from models import IN_PROGRESS, INTERRUPTED, Missing, Session, Thought, Turn
 from tables.ledger import SAID
-from tables.shown import ShownTurn, pages_of, time_of
+from tables.shown import ShownTurn, pages_of, size_of_all, time_of
 
 PAGE_SIZE = 8 * 2**20  # bytes of the lines that are answered at once
 ENOUGH = 2 * 2**20  # bytes of a page to which no further line is added
 PAGE_SESSIONS = 500
 READ_SIZE = 2**19  # bytes for which a connection is held
+ESCAPED = 1.25  # times the bytes of a text that it may have in JSON
 
 
 class Cursor(NamedTuple):
@@ -47,20 +48,21 @@ class Page(NamedTuple):
     behind: Cursor | None
 
 
-def read_page(owner: str, after: Cursor | None) -> Page:
+def read_page(owner: str, after: Cursor | None, longest: int) -> Page:
     """The lines of the sessions behind this cursor, or from the first on: as many as a page has
-    room for, but at least one, if there is any."""
+    room for, but at least one, if there is any. An import may have `longest` bytes: thinking that
+    would make a line longer is left out."""
     while True:
         with contextlib.suppress(Missing):  # a session was deleted in its middle
-            return _read_page(owner, after)
+            return _read_page(owner, after, longest)
 
 
-def _read_page(owner: str, after: Cursor | None) -> Page:
+def _read_page(owner: str, after: Cursor | None, longest: int) -> Page:
     cursors = _cursors(owner, after)
     pieces: list[bytes] = []
     size = whole = count = 0  # of all bytes; pieces, and sessions, of whole lines
     rest = None
-    read = _in_short_reads(_lines(owner, cursors[:PAGE_SESSIONS]))
+    read = _in_short_reads(_lines(owner, cursors[:PAGE_SESSIONS], longest))
     for part in read:
         pieces.append(part.data)
         size += len(part.data)
@@ -77,12 +79,12 @@ def _read_page(owner: str, after: Cursor | None) -> Page:
     return Page(pieces[:whole], rest, behind)
 
 
-def lines_of(owner: str) -> Iterator[bytes]:
+def lines_of(owner: str, longest: int) -> Iterator[bytes]:
     """All lines of an owner's export, in pieces. Raises Missing where a session is deleted in its
     middle."""
     after = None
     while cursors := _cursors(owner, after):
-        yield from (part.data for part in _in_short_reads(_lines(owner, cursors)))
+        yield from (part.data for part in _in_short_reads(_lines(owner, cursors, longest)))
         after = cursors[-1]
 
 
@@ -145,7 +147,7 @@ def _rest_of_line(pieces: Iterator[Part]) -> Iterator[bytes]:
             return
 
 
-def _lines(owner: str, cursors: list[Cursor]) -> Iterator[Part]:
+def _lines(owner: str, cursors: list[Cursor], longest: int) -> Iterator[Part]:
     """The lines of these sessions, in pieces. Raises Missing where one is deleted in its middle."""
     for cursor in cursors:
         limit_time()
@@ -158,9 +160,9 @@ def _lines(owner: str, cursors: list[Cursor]) -> Iterator[Part]:
             continue
         session.read_system()
         yield Part(_dumped(_head_of(session))[:-1] + b',"turns":[', False)
-        comma = b""
+        comma, has_thinking_from = b"", _first_with_thinking(session, longest)
         for turns in itertools.chain([first], pages):
-            for some in _dumped_turns(turns):
+            for some in _dumped_turns(turns, has_thinking_from):
                 yield Part(comma + some, False)
                 comma = b","
         _check_is_there(session)
@@ -172,12 +174,31 @@ def _check_is_there(session: Session) -> None:
     Session.get_owned(session.owner, session.id)
 
 
-def _dumped_turns(turns: list[ShownTurn]) -> Iterator[bytes]:
+def _first_with_thinking(session: Session, longest: int) -> int:
+    """The id of the turn from which on a line has thinking, so that it is not longer than an import
+    may be: 0 if it has all."""
+    left = longest - ESCAPED * (size_of_all(session.key) + session.system_size)
+    size = fn.SUM(db.size_of(Thought.text))
+    sizes = Thought.select(Thought.turn, size).join(Turn).where(Turn.session == session.id)
+    for turn_id, bytes_of_thoughts in (
+        sizes.group_by(Thought.turn).order_by(Thought.turn.desc()).tuples()
+    ):
+        left -= ESCAPED * bytes_of_thoughts
+        if left < 0:
+            return turn_id + 1
+    return 0
+
+
+def _dumped_turns(turns: list[ShownTurn], has_thinking_from: int) -> Iterator[bytes]:
     """These turns in pieces, since what a model has thought may be long: none has that of two."""
     some: list[bytes] = []
     for turn in turns:
-        some.append(_dumped(_dump(turn)))
-        if turn.thinking_characters:
+        dumped = _dump(turn)
+        has_thinking = bool(turn.thinking_characters) and turn.id >= has_thinking_from
+        if has_thinking:
+            dumped |= _thinking_of(turn)
+        some.append(_dumped(dumped))
+        if has_thinking:
             yield b",".join(some)
             some = []
     if some:
@@ -220,12 +241,10 @@ def _dump(turn: ShownTurn) -> dict[str, Any]:
         "stop_reason": turn.stop_reason if has_ended else None,
         "usage": {name: getattr(turn, name) for name in SAID},
         "error": error,
-        "thinking": _thinking_of(turn),
     }
 
 
-def _thinking_of(turn: ShownTurn) -> dict[str, Any] | None:
-    figures = turn.thinking
-    if figures is None:
-        return None
-    return figures | {"content": Thought.text_of(turn.id)}
+def _thinking_of(turn: ShownTurn) -> dict[str, Any]:
+    """What its model has thought, as a member of its turn; nothing if that is not kept."""
+    text, seconds = Thought.text_of(turn.id), (turn.thinking_milliseconds or 0) / 1000
+    return {"thinking": {"text": text, "seconds": round(seconds, 1)}} if text else {}

@@ -148,16 +148,14 @@ def _turns_of(given: Fields, session: Session, now: int) -> Iterator[Turn]:
 
 def thoughts_of(turn: Fields) -> str:
     """The text of its thinking, as far as it has any."""
-    return (turn.get("thinking") or {}).get("content") or ""
+    return (turn.get("thinking") or {}).get("text", "")
 
 
 def _set_thinking(row: Turn, turn: Fields) -> None:
     row.thoughts = thoughts_of(turn)
-    thinking = turn.get("thinking") or {}
-    characters = max(thinking.get("characters") or 0, len(row.thoughts))
-    if characters:
-        row.thinking_characters = characters
-        row.thinking_milliseconds = thinking.get("seconds") or 0
+    if row.thoughts:
+        row.thinking_characters = len(row.thoughts)
+        row.thinking_milliseconds = turn["thinking"].get("seconds") or 0
 
 
 def _end(row: Turn, turn: Fields) -> None:

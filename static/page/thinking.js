@@ -96,13 +96,13 @@ class Line {
   async fetch() {
     this.text.textContent = "…";
     const path = `sessions/${state.current.id}/turns/${this.article.dataset.id}/thinking`;
-    const { content, message } = await api("GET", path, {
+    const { text, message } = await api("GET", path, {
       signal: state.screen.signal,
       unless: 404,
     }).catch((error) => error);
-    if (content === undefined) this.writer = null; // it is tried again when it is opened again
+    if (text === undefined) this.writer = null; // it is tried again when it is opened again
     this.text.replaceChildren();
-    return content ?? message;
+    return text ?? message;
   }
 }
 

@@ -45,8 +45,7 @@ def test_a_line_is_a_session_with_all_that_is_shown(someone, provider):
         if seen["kind"] == "user":
             assert turn == of_user
         else:
-            names = "status", "stop_reason", "usage", "error", "thinking"
-            rest = {name: seen[name] for name in names}
+            rest = {name: seen[name] for name in ("status", "stop_reason", "usage", "error")}
             assert turn == of_user | {"model": "m-1"} | rest
     assert [turn["content"] for turn in line["turns"][3::2]] == ["Cut", "Half "]
     assert (

@@ -86,7 +86,7 @@ def test_a_stream_tells_how_much_a_model_has_thought(alice, provider, model, tho
     assert turn["thinking"]["characters"] == len(THOUGHT)
     assert 0 <= turn["thinking"]["seconds"] < 10
     kept = alice.get(thinking_path(session.data, turn))
-    assert (kept.status_code, kept.json()) == (200, turn["thinking"] | {"content": THOUGHT})
+    assert (kept.status_code, kept.json()) == (200, {"text": THOUGHT})
     assert "世界" not in json.dumps(
         alice.get(f"/sessions/{session.data['id']}").json(), ensure_ascii=False
     )
@@ -251,7 +251,7 @@ def test_a_quarter_of_a_million_characters_are_kept_and_all_are_counted(alice, p
     turn = alice.turns(events[0].data)[-1]
     assert turn["thinking"]["characters"] == len(everything)
     kept = alice.get(thinking_path(events[0].data, turn)).json()
-    assert kept["content"] == everything[:262_144]
+    assert kept["text"] == everything[:262_144]
 
 
 NOT_THERE = {
@@ -283,7 +283,7 @@ def test_a_reply_of_nothing_but_thoughts_fails_and_keeps_them(alice, provider, s
     session = {"id": failed.headers["Location"].split("/")[-1]}
     turn = alice.turns(session)[1]
     assert (turn["status"], turn["content"], turn["usage"]["output_tokens"]) == ("failed", "", 7)
-    assert alice.get(thinking_path(session, turn)).json()["content"] == "Hm."
+    assert alice.get(thinking_path(session, turn)).json()["text"] == "Hm."
     provider.script = [reply("The answer.")]
     assert alice.post(f"/sessions/{session['id']}/retry").json()["content"] == "The answer."
 
@@ -297,7 +297,7 @@ def test_thoughts_of_several_calls_stand_behind_each_other(alice, provider):
     turn = alice.turns(session)[1]
     assert turn["content"] == "Once upon a time there was a programmer who never slept."
     kept = alice.get(thinking_path(session, turn)).json()
-    assert (kept["content"], kept["characters"]) == ("Hm.\n\nSo.", 8)
+    assert (kept["text"], turn["thinking"]["characters"]) == ("Hm.\n\nSo.", 8)
 
 
 def test_halves_of_characters_and_nul_in_thoughts_are_replaced(alice, provider):
@@ -305,7 +305,7 @@ def test_halves_of_characters_and_nul_in_thoughts_are_replaced(alice, provider):
     provider.script = [reply(odd, "The answer.")]
     session = alice.create()
     kept = alice.get(thinking_path(session, alice.turns(session)[1])).json()
-    assert kept["content"] == "a\ufffdb\ufffdc"
+    assert kept["text"] == "a\ufffdb\ufffdc"
 
 
 def test_nothing_is_lost_by_a_cut_behind_a_thought(alice, provider):
@@ -379,4 +379,4 @@ def test_a_cancel_while_a_model_thinks_ends_the_stream(alice, provider):
         assert [each.name for each in events] == ["assistant_turn", "done"]
     turn = alice.turns(session.data)[1]
     wait_until(lambda: alice.get(thinking_path(session.data, turn)).status_code == 200)
-    assert alice.get(thinking_path(session.data, turn)).json()["content"] == "Hm."
+    assert alice.get(thinking_path(session.data, turn)).json()["text"] == "Hm."

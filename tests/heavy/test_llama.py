@@ -185,7 +185,7 @@ def test_what_a_model_thinks_is_not_its_answer(tmp_path, protocol, template, mes
         session, turn = events[0].data, events[-2].data
         assert turn["content"] == SHORT
         path = f"/sessions/{session['id']}/turns/{turn['id']}/thinking"
-        assert llama.alice.get(path).json()["content"].strip() == "hm"
+        assert llama.alice.get(path).json()["text"].strip() == "hm"
         told = [event.data["delta"] for event in events if event.name == "thinking"]
         assert "".join(told).strip() == "hm"
 

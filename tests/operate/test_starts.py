@@ -362,7 +362,7 @@ def test_a_port_that_another_program_has_is_one_line(tmp_path, host, settings, w
     [
         (["-m", "gunicorn", "app:app"], "leave app:app out. Write: .venv/bin/python gunicorn.conf"),
         (["-m", "gunicorn", "-k", "gevent"], "leave -k gevent out. Write: .venv/bin/python gunico"),
-        (["gunicorn.conf.py", "--worker-class=sync"], "leave -k sync out."),
+        (["gunicorn.conf.py", "--worker-class=tornado"], "leave -k tornado out."),
         (["gunicorn.conf.py", "--bnd=x"], "command line: unrecognized arguments: --bnd=x"),
     ],
 )

@@ -144,7 +144,7 @@ def two(start, settings):
 def thinking_of(client, session):
     turn = client.turns(session)[-1]
     response = client.get(f"/sessions/{session['id']}/turns/{turn['id']}/thinking")
-    return response.json()["content"] if response.ok else None
+    return response.json()["text"] if response.ok else None
 
 
 def test_a_stream_of_another_process_is_told_what_is_stored(two, provider):

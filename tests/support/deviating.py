@@ -162,7 +162,7 @@ class KeepsOtherThoughts(Plan):
     def body(self, request, pieces):
         for piece in pieces:
             if request.path.endswith("/thinking"):
-                piece = piece.replace(b'"content":"', b'"content":"Sorry. ')
+                piece = piece.replace(b'"text":"', b'"text":"Sorry. ')
             yield piece
 
 

@@ -316,7 +316,7 @@ def test_what_was_exported_is_the_same_when_it_was_imported(
     assert (status, told, error) == (0, "4 imported, 0 there already, 0 not taken.\n", "")
     assert place.run(tmp_path, "export", other, "two")[0] == 0
     one, two = (lines_of(tmp_path / name)[1:] for name in ("one", "two"))
-    assert one[0]["turns"][1]["thinking"]["content"] == "Hm, é漢."
+    assert one[0]["turns"][1]["thinking"]["text"] == "Hm, é漢."
     assert without_ids(one) == without_ids(two)
     assert {line["id"] for line in one[:-1]}.isdisjoint(line["id"] for line in two[:-1])
     assert place.run(tmp_path, "import", "one", other)[:2] == (

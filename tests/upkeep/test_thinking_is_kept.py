@@ -17,7 +17,7 @@ def thinking_of(client, session, number=1):
     turn = client.turns(session)[number]
     path = f"/sessions/{session['id']}/turns/{turn['id']}/thinking"
     answer = client.get(path).json()
-    return turn["thinking"], answer.get("content")
+    return turn["thinking"], answer.get("text")
 
 
 @pytest.fixture
@@ -42,26 +42,22 @@ def test_a_line_of_an_export_has_it_and_is_imported_as_it_is(someone, bob, thoug
     figures, _ = thinking_of(someone, thoughtful)
     [line] = someone.get("/export").text.splitlines()
     turns = json.loads(line)["turns"]
-    assert turns[1]["thinking"] == figures | {"content": THOUGHTS}
-    assert turns[3]["thinking"] is None
+    assert turns[1]["thinking"] == {"text": THOUGHTS, "seconds": figures["seconds"]}
+    assert "thinking" not in turns[3]
     imported = bob.post("/sessions/import", json.loads(line)).json()
     assert thinking_of(bob, imported) == (figures, THOUGHTS)
     assert thinking_of(bob, imported, 3) == (None, None)
 
 
 LOADED = {  # what is imported, and what is shown then
-    "text alone": ({"content": "Hm."}, ({"characters": 3, "seconds": 0}, "Hm.")),
-    "figures alone": (
-        {"characters": 9, "seconds": 1.26},
-        ({"characters": 9, "seconds": 1.3}, None),
+    "text alone": ({"text": "Hm."}, ({"characters": 3, "seconds": 0}, "Hm.")),
+    "text and seconds": (
+        {"text": "Hm.", "seconds": 1.26},
+        ({"characters": 3, "seconds": 1.3}, "Hm."),
     ),
-    "more than is kept": (
-        {"characters": 9, "seconds": 60, "content": "Hm."},
-        ({"characters": 9, "seconds": 60}, "Hm."),
-    ),
-    "nothing": ({}, (None, None)),
-    "nulls": (dict.fromkeys(("characters", "seconds", "content")), (None, None)),
-    "empty": ({"content": ""}, (None, None)),
+    "no seconds": ({"text": "Hm.", "seconds": None}, ({"characters": 3, "seconds": 0}, "Hm.")),
+    "no thinking": (None, (None, None)),
+    "empty": ({"text": ""}, (None, None)),
 }
 
 
@@ -78,15 +74,14 @@ def test_an_import_may_say_less(alice, given, shown):
 
 BAD = {
     "a text": ("Hm.", ""),
-    "a long text": ({"content": "x" * 262_145}, "/content"),
-    "NUL": ({"content": "a\0"}, "/content"),
-    "a number for a text": ({"content": 1}, "/content"),
-    "fewer than no characters": ({"characters": -1}, "/characters"),
-    "characters in words": ({"characters": "3"}, "/characters"),
-    "seconds in words": ({"seconds": "3"}, "/seconds"),
-    "fewer than no seconds": ({"seconds": -0.1}, "/seconds"),
-    "an age": ({"seconds": 1e300}, "/seconds"),
-    "an unknown field": ({"text": "Hm."}, "/text"),
+    "a long text": ({"text": "x" * 262_145}, "/text"),
+    "NUL": ({"text": "a\0"}, "/text"),
+    "a number for a text": ({"text": 1}, "/text"),
+    "no text": ({"seconds": 1}, "/text"),
+    "seconds in words": ({"text": "", "seconds": "3"}, "/seconds"),
+    "fewer than no seconds": ({"text": "", "seconds": -0.1}, "/seconds"),
+    "an age": ({"text": "", "seconds": 1e300}, "/seconds"),
+    "an unknown field": ({"text": "", "content": "Hm."}, "/content"),
 }
 
 
@@ -96,6 +91,24 @@ def test_an_import_of_what_is_none_is_refused(alice, given, place):
     assert refused.status_code == 400, refused.text
     [error] = refused.json()["errors"]
     assert error["source"]["pointer"] == f"/turns/1/thinking{place}"
+
+
+def test_a_line_is_not_longer_than_an_import_may_be_for_its_thinking(start, settings, provider):
+    """What would make it longer is left out, oldest first."""
+    alice = start(**settings, MAX_CONTENT_LENGTH=1024).client()
+    session = None
+    for letter in "abc":
+        provider.script = [reply(thought(reasoning=letter * 5000), "The answer.")]
+        if session:
+            alice.post(f"/sessions/{session['id']}/messages", {"content": "More"})
+        else:
+            session = alice.create()
+    [line] = alice.get("/export").text.splitlines()
+    assert len(line.encode()) <= 16 * 1024
+    thinking = [turn.get("thinking") for turn in json.loads(line)["turns"][1::2]]
+    assert thinking[0] is None
+    assert [each["text"][0] for each in thinking[1:]] == ["b", "c"]
+    assert alice.post("/sessions/import", json.loads(line)).status_code == 201
 
 
 def test_the_commands_carry_it_and_read_files_of_the_release_before(
@@ -150,7 +163,7 @@ def test_it_takes_room_in_what_a_user_may_store(start, settings, provider):
     refused = alice.post(f"/sessions/{session['id']}/fork")
     assert refused.status_code == 413
     assert "stored 916 of 1,000" in refused.json()["errors"][0]["detail"]
-    large = session_with({"content": "x" * 1000})
+    large = session_with({"text": "x" * 1000})
     assert alice.post("/sessions/import", large).status_code == 413
 
 

@@ -26,7 +26,7 @@ def see_thoughts(trial, stream, turn, wanted):
     trial.same(figures.get("characters"), len(wanted), "the number of characters in the turn")
     if figures and kept.status == 404:
         raise NotApplicable(NOT_KEPT)
-    trial.same(kept.json, figures | {"content": thoughts_of(told)}, "what is kept", "S-57")
+    trial.same(kept.json, {"text": thoughts_of(told)}, "what is kept", "S-57")
 
 
 def kept_thoughts(user, stream, turn):
