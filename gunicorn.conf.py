@@ -91,7 +91,8 @@ def check_arguments(arguments: dict[str, Any]) -> None:
     command = ".venv/bin/python gunicorn.conf.py"
     if "PARLEY_COMMAND" in os.environ:
         command = f"{settings.command()} serve"
-    others = [name for name in arguments.get("args", []) if name != wsgi_app]
+    named = arguments.get("args", [])
+    others = [name for name in named if name.partition(":")[0] == "app" and name != wsgi_app]
     if str(arguments.get("worker_class")).startswith(("eventlet", "gevent", "tornado")):
         others.append(f"-k {arguments['worker_class']}")
     if others:

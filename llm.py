@@ -50,7 +50,13 @@ class Catalog:
             for name, provider in self.providers.items()
         }
         self._lists = [
-            SingleFlight(f"The models of {name}", fetch, LIST_TTL, RETRY_TTL, cooldown=1)
+            SingleFlight(
+                f"The models of {self.providers[name].known_as}",
+                fetch,
+                LIST_TTL,
+                RETRY_TTL,
+                cooldown=1,
+            )
             for name, fetch in fetches.items()
         ]
 

@@ -22,6 +22,7 @@ from api.services import services_of
 from llm import Catalog
 from logs import log, one_line
 from providers.base import OLLAMA_LACKS
+from providers.protocols import Provider
 from settings import UNIX, Proxy, command, home
 from upkeep import retention
 from well_known import SERVICES, name_at, name_of
@@ -206,17 +207,27 @@ def find_nearby() -> str:
 
 def describe(settings: Mapping[str, Any], folder: str, catalog: Catalog) -> dict[str, str]:
     """What is set up, by name, without a key or a password. Nothing is asked, opened or made."""
-    providers = [f"{name} {each.base_url}".strip() for name, each in catalog.providers.items()]
+    names = [each.known_as for each in catalog.providers.values()]
+    providers = map(describe_provider, catalog.providers.values())
     described = {
         "database": database.url_of(settings, folder),
         "keys": describe_keys(settings) or f"{folder}/{auth.KEY_FILE}",
         "providers": ", ".join(providers),
-        "model": catalog.known_default
-        or f"the first that {', else '.join(catalog.providers)} lists",
+        "model": catalog.known_default or f"the first that {', else '.join(names)} lists",
     }
     if settings["TRUSTED_USER_HEADER"]:
         described["proxies"] = describe_proxies(settings)
     return {name: hide_secrets(text) for name, text in described.items()}
+
+
+def describe_provider(provider: Provider) -> str:
+    """What it is called, unless that is its place, and where it is."""
+    name = provider.known_as
+    return (
+        f"{name} {provider.base_url}".strip()
+        if name not in provider.base_url
+        else provider.base_url
+    )
 
 
 def describe_keys(settings: Mapping[str, Any]) -> str:

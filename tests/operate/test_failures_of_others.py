@@ -64,7 +64,7 @@ REPLIES = [  # what the provider does, what the client is told, what the log say
         "it fails",
         status(500, OUT_OF_MEMORY, x_should_retry="false"),
         502,
-        "failed with status 500. Ask .+",
+        "has too little memory for this model. Choose .+",
         " llama runner process .+memory .….",
     ),
     (
@@ -193,9 +193,7 @@ def test_a_list_of_models_that_fails_is_told_once_and_is_not_called_empty(asker)
         assert reason == detail
         assert asker.ask("/models", **bearer())[0] == 200
     told = [
-        line
-        for line in asker.server.output().splitlines()
-        if "The models of openai cannot be had: " in line
+        line for line in asker.server.output().splitlines() if "The models of 127.0.0.1:" in line
     ]
     assert len(told) == 1 and told[0].endswith(f" {detail} Is OPENAI_API_KEY right? Bad key")
     asker.provider.models = []
@@ -208,7 +206,7 @@ def test_a_list_of_models_that_fails_is_told_once_and_is_not_called_empty(asker)
     )
     asker.provider.models = status(401, {"error": {"message": "Bad key"}})
     wait_until(lambda: asker.ask(body={"content": "Hello"}, **bearer())[1] == detail, 10)
-    assert asker.server.output().count("The models of openai cannot be had: ") == 2
+    assert asker.server.output().count(" cannot be had: ") == 2
 
 
 def test_a_provider_that_is_not_there_is_told_with_its_place(tmp_path):
@@ -237,7 +235,7 @@ def test_a_provider_that_is_not_there_is_told_with_its_place(tmp_path):
                 assert reason == detail
             assert re.search(said, wait_until(lambda: why_of_replies(server))[0]), server.output()
             assert re.search(
-                f"WARNING The models of openai cannot be had: .*({said})", server.output()
+                f"WARNING The models of .+ cannot be had: .*({said})", server.output()
             ), server.output()
             assert HUSH not in server.output()
 

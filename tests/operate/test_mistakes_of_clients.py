@@ -203,10 +203,15 @@ BODIES = [  # what is wrong, the body, what is told of it
     ),
     (
         "OpenAI's fields",
-        b'{"messages": [{"role": "user", "content": "private words"}], "temperature": 1, "stream": true}',
-        "The field content is missing. Send content, one message: Parley keeps the conversation. "
-        "Put this into options. Send the header Accept: text/event-stream for a stream.",
+        b'{"messages": [{"role": "user", "content": "private words"}]}',
+        "The field content is missing. Send content, one message: Parley keeps the conversation.",
     ),
+    (
+        "OpenAI's stream",
+        b'{"content": "x", "stream": true}',
+        "Send the header Accept: text/event-stream for a stream.",
+    ),
+    ("an option", b'{"content": "x", "temperature": 1}', "Put this into options."),
     ("a number", b'{"content": 7}', "Give a string for content."),
     ("a list", b'["private words"]', "Send a JSON object."),
 ]

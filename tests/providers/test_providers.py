@@ -230,7 +230,7 @@ def test_a_failure_names_the_provider_that_failed(server_with, near, far, name):
     lines = [line for line in server.output().splitlines() if f"model={name}/m-1" in line]
     for line, (_, _, text) in zip(lines, FAULTS.values(), strict=True):
         assert f"The provider {name} {text}" in line
-    assert "out of memory" in lines[2]
+    assert "boom" in lines[2]
     assert KEYS["near"] not in server.output()
 
 
@@ -264,9 +264,9 @@ def test_the_default_is_the_first_model_of_the_first_provider_that_lists_one(sta
         f"The provider gone could not be reached. Nothing listens at {dead[7:-3]}. Start it there."
     )
     assert failed(alice, "gone/m-1")[1]["detail"] == told
-    for name, known_as in (("openai", dead[7:-3]), ("gone", "gone")):
+    for known_as in (dead[7:-3], "gone"):
         server.wait_for_output(
-            f"The models of {name} cannot be had: The provider {known_as} could not be reached."
+            f"The models of {known_as} cannot be had: The provider {known_as} could not be reached."
         )
     far.models = []
     assert "model=far/m-1" in server.wait_for_output("outcome=complete")
