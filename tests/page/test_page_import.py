@@ -130,7 +130,7 @@ TOLD = {
         "This is an operator's copy of a whole server: only flask import --all reads it. 0 chats imported.",
     ),
     "of another release": (
-        lines({"parley": 3}, LINE),
+        lines({"parley": 4}, LINE),
         "This file was made by another release of Parley. Import it with that one. 0 chats imported.",
     ),
     "cut, with another one behind it": (

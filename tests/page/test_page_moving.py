@@ -47,7 +47,7 @@ def test_all_chats_are_downloaded_as_one_file(page, provider, folder):
     header, *rest, end = file.read_text().split("\n")[:-1]
     header = json.loads(header)
     exported_at = header.pop("exported_at")
-    assert header == {"parley": 2, "subject": page.subject} and exported_at.startswith(
+    assert header == {"parley": 3, "subject": page.subject} and exported_at.startswith(
         file.name[7:17]
     )
     assert re.fullmatch(r"[\d-]{10}T[\d:]{8}Z", exported_at)
