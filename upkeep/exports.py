@@ -2,10 +2,11 @@
 they are wanted, so that no more is held than one of them."""
 
 import contextlib
+import functools
 import itertools
 import json
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, TypeVar
 
 from peewee import Tuple, Value, fn
@@ -160,7 +161,11 @@ def _lines(owner: str, cursors: list[Cursor], longest: int) -> Iterator[Part]:
             continue
         session.read_system()
         yield Part(_dumped(_head_of(session))[:-1] + b',"turns":[', False)
-        comma, has_thinking_from = b"", _first_with_thinking(session, longest)
+        comma = b""
+        # Asked only if a model has thought at all.
+        has_thinking_from = functools.cache(
+            functools.partial(_first_with_thinking, session, longest)
+        )
         for turns in itertools.chain([first], pages):
             for some in _dumped_turns(turns, has_thinking_from):
                 yield Part(comma + some, False)
@@ -189,12 +194,12 @@ def _first_with_thinking(session: Session, longest: int) -> int:
     return 0
 
 
-def _dumped_turns(turns: list[ShownTurn], has_thinking_from: int) -> Iterator[bytes]:
+def _dumped_turns(turns: list[ShownTurn], has_thinking_from: Callable[[], int]) -> Iterator[bytes]:
     """These turns in pieces, since what a model has thought may be long: none has that of two."""
     some: list[bytes] = []
     for turn in turns:
         dumped = _dump(turn)
-        has_thinking = bool(turn.thinking_characters) and turn.id >= has_thinking_from
+        has_thinking = bool(turn.thinking_characters) and turn.id >= has_thinking_from()
         if has_thinking:
             dumped |= _thinking_of(turn)
         some.append(_dumped(dumped))
