@@ -12,6 +12,7 @@ import threading
 import time
 
 from marionette_driver import By
+from marionette_driver.errors import StaleElementException
 from marionette_driver.keys import Keys
 from marionette_driver.marionette import Marionette
 
@@ -65,6 +66,13 @@ class Page:
         while not condition():
             assert time.monotonic() < deadline, what
             time.sleep(0.05)
+
+    def click(self, selector):
+        """Click this; the next one if the page draws it anew meanwhile."""
+        try:
+            self.find(selector).click()
+        except StaleElementException:
+            self.find(selector).click()
 
     def say(self, text):
         self.find("#text").send_keys(text + Keys.ENTER)
@@ -160,7 +168,7 @@ def check(page, server, provider, database):
     page.find("#stop").click()
     page.wait(lambda: "Stopped" in page.text("article:last-child footer"), "stopped")
 
-    page.find("#list li button").click()
+    page.click("#list li button")
     page.wait(lambda: page.find("#rename").is_displayed(), "the menu")
     page.find("#rename").click()
     page.wait(lambda: page.run("document.activeElement.ariaLabel") == "Title", "the field")
@@ -168,7 +176,7 @@ def check(page, server, provider, database):
     page.find("#list input").send_keys("Renamed" + Keys.ENTER)
     page.wait(lambda: page.text("#list strong") == "Renamed", "renamed")
 
-    page.find("#list li button").click()
+    page.click("#list li button")
     page.wait(lambda: page.find("#delete").is_displayed(), "the menu")
     page.find("#delete").click()
     page.wait(lambda: page.text("#title") == "New chat", "deleted")
