@@ -83,6 +83,7 @@ class Scripted:
     """The provider of all models. What it does is left to chance, by default nothing odd."""
 
     name, base_url, prefix = "openai", "http://model.invalid", ""
+    known_as, lacks_models = "model.invalid", ""
 
     def __init__(self, machine: Machine, breaks: Callable[[str], None]) -> None:
         """`breaks` is told of a promise that is broken by what the model is sent."""
