@@ -128,16 +128,14 @@ class Catalog:
         ids = list(self.allowed)
         for fetched in () if self.allowed else self._fetch_all():
             try:
-                ids += fetched.get() or self._none_yet(fetched)
+                found = fetched.get()
             except ModelError:
                 continue  # the others are listed all the same
+            ids += found
+            if not found:  # a model may be there the next time
+                fetched.begin(wanting=True)
         defaults = spellings(self.known_default) if self.known_default else ids[:1]
         return [(model, self._name_of(model), model in defaults) for model in ids]
-
-    def _none_yet(self, fetched: SingleFlight) -> Sequence[str]:
-        """Have a list that is empty fetched again: a model may be there the next time."""
-        fetched.begin(wanting=True)
-        return ()
 
     def known(self) -> Sequence[str]:
         """The ids of those models that a client may name, as far as providers list them soon."""

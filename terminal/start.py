@@ -223,11 +223,9 @@ def describe(settings: Mapping[str, Any], folder: str, catalog: Catalog) -> dict
 def describe_provider(provider: Provider) -> str:
     """What it is called, unless that is its place, and where it is."""
     name = provider.known_as
-    return (
-        f"{name} {provider.base_url}".strip()
-        if name not in provider.base_url
-        else provider.base_url
-    )
+    if name in provider.base_url:
+        return provider.base_url
+    return f"{name} {provider.base_url}".strip()
 
 
 def describe_keys(settings: Mapping[str, Any]) -> str:
@@ -274,7 +272,7 @@ def proxy_warning(proxy: Proxy) -> str:
 
 
 def users_warning(settings: Mapping[str, Any]) -> str:
-    """A sentence if who runs this server is no user of it; else nothing."""
+    """A sentence if the person who runs this server is no user of it; else nothing."""
     others = ("JWT_PUBLIC_KEY", "JWT_JWKS_URL", "OIDC_CLIENT_ID")
     user = auth.local_user(settings)
     if user == auth.LOCAL_USER or any(settings[name] for name in others):
