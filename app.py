@@ -1,11 +1,12 @@
-"""Parley, a chat-session service: the factory, and the routes as a user meets them."""
+"""Parley, a chat-session service: the application factory and the routes."""
 
 import importlib.util
 import sys
 
-if __name__ == "__main__":  # before libraries are imported, which this Python may not have
-    raise SystemExit("This is no command. Start the service with: .venv/bin/flask run")
-if importlib.util.find_spec("marshmallow") is None:  # a Python that has Flask hardly has this
+# Checked before any library is imported: this may be a Python that has Flask, but not the rest.
+if __name__ == "__main__":
+    raise SystemExit("This is not a command. Start the service with: .venv/bin/flask run")
+if importlib.util.find_spec("marshmallow") is None:
     raise SystemExit(f"marshmallow is not installed for {sys.executable}. Use .venv/bin/flask")
 
 import atexit
@@ -16,7 +17,7 @@ import uuid
 from collections.abc import Mapping
 from typing import Any
 
-from flask import Blueprint, Flask, current_app, g, request, url_for
+from flask import Blueprint, Flask, Response, current_app, g, request, url_for
 from flask.typing import ResponseReturnValue
 from marshmallow import ValidationError
 
@@ -26,21 +27,49 @@ import llm
 import logs
 import models
 import schemas
-import terminal
-from api import archive, errors, events, hooks, metrics, receive, sign_in, usage, users
-from api.receive import load_body, make_reply
-from api.services import Services, services, step_aside
+import start
+import turns
+from api import (
+    answers,
+    archive,
+    errors,
+    events,
+    hooks,
+    metrics,
+    receive,
+    sign_in,
+    usage,
+    users,
+)
+from api.contract import (
+    EVENT_STREAM,
+    EVENTS,
+    TEXT,
+    Handler,
+    asks_model,
+    gives,
+    gives_reply,
+    may_fail,
+    needs,
+    takes,
+    takes_headers,
+    takes_itself,
+    takes_nothing,
+    takes_query,
+)
+from api.import_schema import ImportedConversationSchema, ImportSchema
+from api.receive import make_reply
+from api.services import Services, release_slot, services
 from api.static_files import StaticFiles
-from limits import SMALL
+from maintenance import deletion, migrations, retention, storage
+from maintenance.sweeper import Sweeper
 from replies import Replies, cancel
-from settings import home, make_private, read_environment, read_settings, unread
-from tables import search, shown
-from upkeep import deletion, migrations, retention, storage
-from upkeep.sweeper import Sweeper
+from settings import home, make_private, read_environment, read_settings, unknown_settings
+from tables import search
 
 __version__ = "2.0.0"
 
-SMALL_PAGE = 2**18  # bytes of turns that are shown without waiting for room
+SMALL_PAGE = 2**18  # bytes; a page of turns up to this size reserves no memory
 
 api = Blueprint("api", __name__)
 public = Blueprint("public", __name__)
@@ -52,9 +81,10 @@ api.teardown_request(hooks.leave)
 
 
 def create_app(config: Mapping[str, str] | None = None) -> Flask:
-    """The application. `config` has settings in place of the environment's and `.env`'s. Raises
-    SettingError."""
-    app = Flask(__name__, instance_path=home(), static_folder=None)  # `show_file` sends those
+    """The application, with the settings of the environment and `.env`, or else of `config`.
+    Raises SettingError."""
+    # `show_file` sends the static files.
+    app = Flask(__name__, instance_path=home(), static_folder=None)
     app.json = hooks.JSON(app)
     app.register_blueprint(api)
     app.register_blueprint(public)
@@ -65,24 +95,26 @@ def create_app(config: Mapping[str, str] | None = None) -> Flask:
     app.before_request(users.refuse_other_sites)
     app.after_request(hooks.end_request)
     app.teardown_request(hooks.close_database)
-    for command in terminal.COMMANDS:
-        app.cli.add_command(command)
-    if terminal.is_looking_for_commands():  # the command opens what it needs
-        return app
+    if start.is_looking_for_commands():
+        from terminal import COMMANDS  # a server needs none of them
+
+        for command in COMMANDS:
+            app.cli.add_command(command)
+        return app  # a command opens what it needs
     environment = read_environment(app.root_path) if config is None else config
     settings = read_settings(environment)
     app.config.update(settings, VERSION=__version__)
     logs.set_up(settings["LOG_FORMAT"])
-    for sentence in unread(environment, settings):
+    for sentence in unknown_settings(environment, settings):
         logs.log.warning(sentence)
     make_private(app.instance_path)
     app.extensions["parley"] = open_services(settings, app)
-    terminal.prepare_run(app)
+    start.prepare_run(app)
     return app
 
 
 def open_services(settings: dict[str, Any], app: Flask) -> Services:
-    """The parts of the application by these settings. Raises SettingError."""
+    """The parts of the application, made from these settings. Raises SettingError."""
     folder = app.instance_path
     tokens = auth.open_tokens(settings, folder)
     catalog = llm.open_catalog(settings)
@@ -97,25 +129,53 @@ def open_services(settings: dict[str, Any], app: Flask) -> Services:
 
 
 def get_session(session_id: uuid.UUID) -> models.Session:
-    """The user's own session; anyone else's is a 404. Takes a connection to the database."""
+    """The user's own session. Raises Missing, a 404, also for a session of another user. Leaves
+    the request connected to the database."""
     database.db.connect(reuse_if_open=True)
     return models.Session.get_owned(g.user, session_id)
 
 
-# Routes. `tools/openapi` describes them, with their docstrings as summaries, and with what its
-# `base.json` has to say.
+def with_session(handler: Handler) -> Handler:
+    """Pass `session` to the handler in place of its route's `session_id`: see `get_session`."""
+
+    @functools.wraps(handler)
+    def getting(session_id: uuid.UUID, **arguments: Any) -> Any:
+        return handler(session=get_session(session_id), **arguments)
+
+    return getting
+
+
+# Routes. Decorators say what a route takes and gives. In the OpenAPI document, the first line of a
+# docstring is the summary of the operation, and the rest its description (`tools/openapi`).
 
 
 @api.post("/sessions")
-def create_session() -> ResponseReturnValue:
-    """Start a session."""
-    return make_reply(None, load_body(schemas.new_session_schema))
+@takes(schemas.NewSessionSchema, example={"content": schemas.FIRST_MESSAGE})
+@gives(
+    201,
+    "Session created",
+    schemas.CreatedSessionSchema,
+    content={EVENTS: EVENT_STREAM},
+    headers=["Location"],
+    may_have=["Preference-Applied", "X-Accel-Buffering"],
+    links=True,
+)
+@asks_model
+def create_session(body: dict[str, Any]) -> Any:
+    """Start a session.
+
+    Start a new interactive chat session. The initial user prompt is required; a model may
+    optionally be specified."""
+    return make_reply(None, body)
 
 
 @api.get("/sessions")
-def list_sessions() -> ResponseReturnValue:
-    """List or search your sessions, the last used first."""
-    query = schemas.page_schema.load(request.args.to_dict())
+@takes_query(schemas.PageSchema)
+@gives(200, "A page of your sessions.", answers.SessionsSchema)
+def list_sessions(query: dict[str, Any]) -> dict[str, Any]:
+    """List or search your sessions, the most recently used first.
+
+    A `query` finds the sessions that contain each of its words in the title or the turns."""
     page = min(max(query["limit"], 1), 100), query["offset"]
     words = search.words_of(query["query"])
     if len(words) > search.MAX_WORDS:
@@ -123,131 +183,190 @@ def list_sessions() -> ResponseReturnValue:
     with contextlib.ExitStack() as stack:
         if words:
             stack.enter_context(services().held.slot(g.user))
-            step_aside()
+            release_slot()
             hooks.leave_line()
             stack.enter_context(services().searches.slot(g.user, search.TIMEOUT))
             stack.enter_context(search.limited())
         stack.enter_context(database.db.connection_context())
         sessions, has_more = models.Session.page(g.user, *page, words)
-    return {"data": schemas.listed_session_schema.dump(sessions), "meta": {"has_more": has_more}}
+    return {"data": sessions, "meta": {"has_more": has_more}}
 
 
 @api.get("/sessions/<uuid:session_id>")
-def show_session(session_id: uuid.UUID) -> ResponseReturnValue:
-    """Show a session with its turns, oldest first."""
+@takes_query(schemas.TurnsPageSchema)
+@gives(
+    200,
+    "The session with its turns.",
+    schemas.WholeSessionSchema,
+    content={archive.MARKDOWN: TEXT},
+    may_have=["First-Turn-Sent"],
+)
+def show_session(session_id: uuid.UUID, query: dict[str, Any]) -> ResponseReturnValue:
+    """Show a session with its turns, oldest first.
+
+    All turns, or with `turns[limit]` or `turns[before]` a page of them. An answer has at most 8 MiB
+    of contents in UTF-8: the newest turns that fit, or the newest alone if it is larger. With
+    `Accept: text/markdown`, the whole session as a document."""
     if archive.wants_markdown():
         return archive.show_markdown(get_session(session_id))
-    query = schemas.turns_page_schema.load(request.args.to_dict())
     if query:
         query["limit"] = min(max(query.get("limit", 50), 1), 200)
     session = get_session(session_id)
     small = SMALL_PAGE - session.system_size
-    session.with_turns(**query, most=small, most_of_one=small)
-    is_large = session.is_cut or small < 0
+    page = turns.read_page(session, **query, most=small, most_of_one=small)
+    is_large = page.is_cut or small < 0
     if is_large:
-        make_room(session.system_size + min(session.size_of_turns, models.LONGEST_PAGE))
-        session = get_session(session_id).with_turns(**query)
+        hooks.reserve_memory(session.system_size + min(page.size_of_all, models.LONGEST_PAGE))
+        session = get_session(session_id)
+        page = turns.read_page(session, **query)
     session.read_system()
-    response = current_app.json.response(schemas.whole_session_schema.dump(session))
-    response.headers.update({"First-Turn-Sent": session.trim} if session.trim else {})
+    shown = [turns.dump(turn, g.is_operator) for turn in page.turns]
+    response = current_app.json.response(
+        schemas.changed_session_schema.dump(session)
+        | {"turns": shown, "meta": {"has_more": page.has_more}}
+    )
+    if session.context_start:
+        response.headers["First-Turn-Sent"] = session.context_start
     response.vary.add("Accept")
     if is_large:
-        hooks.keep_room(response, response.content_length)
+        hooks.keep_memory(response, response.content_length)
     return response
 
 
-def make_room(size: int) -> None:
-    """Have room for a text of so many bytes until the request is answered. Other requests may have
-    its connection to the database while it waits for that. Raises Overloaded."""
-    if size > SMALL:
-        database.db.close()
-        hooks.make_room(size)
-        database.db.connect()
-
-
 @api.patch("/sessions/<uuid:session_id>")
-def change_session(session_id: uuid.UUID) -> ResponseReturnValue:
-    """Change title, model, system prompt or options of a session."""
-    session = get_session(session_id)
-    changes = load_body(schemas.change_schema)
-    if "system" not in changes:
-        make_room(session.system_size)  # the answer has it
-    if "model" in changes:
-        changes["provider"] = services().catalog.allow(changes["model"]).name
-    return schemas.changed_session_schema.dump(session.change(**changes))
+@with_session
+@takes(schemas.ChangeSchema, example={"title": "Rate limits"})
+@gives(200, "The session as changed, without its turns.", schemas.ChangedSessionSchema)
+def change_session(session: models.Session, body: dict[str, Any]) -> models.Session:
+    """Change the title, model, system prompt or options of a session.
+
+    Model, system prompt and options apply from the next reply on."""
+    if "system" not in body:
+        hooks.reserve_memory(session.system_size)  # the answer contains the stored one
+    if "model" in body:
+        body["provider"] = services().catalog.allow(body["model"]).name
+    return session.change(**body)
 
 
 @api.delete("/sessions/<uuid:session_id>")
-def delete_session(session_id: uuid.UUID) -> ResponseReturnValue:
-    """Delete a session with its turns."""
-    deletion.delete_later(get_session(session_id).id)
+@with_session
+@gives(204, "The session was deleted.")
+def delete_session(session: models.Session) -> ResponseReturnValue:
+    """Delete a session with its turns.
+
+    A reply in progress stops."""
+    deletion.delete_later(session.id)
     services().sweeper.start()
     services().replies.poll()
     return "", 204
 
 
 @api.post("/sessions/<uuid:session_id>/messages")
-def add_message(session_id: uuid.UUID) -> ResponseReturnValue:
-    """Send a message."""
-    return make_reply(get_session(session_id), load_body(schemas.message_schema))
+@with_session
+@takes(schemas.MessageSchema, example={"content": "And per user?"})
+@gives_reply
+def add_message(session: models.Session, body: dict[str, Any]) -> Any:
+    """Send a message.
+
+    The model answers it, and is sent the turns before it."""
+    return make_reply(session, body)
 
 
 @api.post("/sessions/<uuid:session_id>/retry")
-def retry_reply(session_id: uuid.UUID) -> ResponseReturnValue:
-    """Request the last reply again."""
-    session = get_session(session_id)
-    return make_reply(session, load_body(schemas.retry_schema, required=False), retry=True)
+@with_session
+@takes(schemas.RetrySchema, required=False, example={})
+@gives_reply
+def retry_reply(session: models.Session, body: dict[str, Any]) -> Any:
+    """Request the last reply again.
+
+    The new reply replaces the old one when it is complete. If it ends in any other way, the old one
+    stays, unless the message was changed."""
+    return make_reply(session, body, retry=True)
 
 
 @api.post("/sessions/<uuid:session_id>/continue")
-def continue_reply(session_id: uuid.UUID) -> ResponseReturnValue:
-    """Have the last reply go on where it stopped."""
-    session = get_session(session_id)
-    make_room(shown.size_of_newest(session.key))
-    return make_reply(session, load_body(schemas.empty_schema, required=False), goes_on=True)
+@with_session
+@takes_nothing
+@gives_reply
+def continue_reply(session: models.Session) -> Any:
+    """Continue the last reply where it stopped.
+
+    The last reply that is shown can be continued, in the same turn, if it was interrupted, failed,
+    or is complete by `length`. A stream begins where it stopped. If nothing new comes, nothing
+    changes."""
+    hooks.reserve_memory(turns.size_of_newest(session.key))
+    return make_reply(session, {}, goes_on=True)
 
 
 @api.post("/sessions/<uuid:session_id>/cancel")
-def cancel_reply(session_id: uuid.UUID) -> ResponseReturnValue:
-    """Stop the reply under way."""
-    session = get_session(session_id)
-    load_body(schemas.empty_schema, required=False)
+@with_session
+@takes_nothing
+@gives(200, "The reply as far as it got.", schemas.AssistantTurnSchema, dump=turns.SHOWN.dump)
+@may_fail(409)
+def cancel_reply(session: models.Session) -> models.Turn:
+    """Stop the reply in progress.
+
+    The connection to the provider is closed, and the text so far is kept."""
     turn = cancel(session)
     services().replies.poll()
-    return schemas.dump_turn(turn)
+    return turn
 
 
 @api.get("/sessions/<uuid:session_id>/events")
-def follow_events(session_id: uuid.UUID) -> ResponseReturnValue:
-    """Follow the latest reply as an event stream."""
-    session = get_session(session_id)
+@with_session
+@takes_headers("Last-Event-ID")
+@gives(
+    200,
+    "The events of the reply, to its end.",
+    content={"text/event-stream": EVENT_STREAM},
+    headers=["X-Accel-Buffering"],
+)
+@gives(
+    204,
+    "Nothing is left to send: `Last-Event-ID` names the end, or the session has no reply yet.",
+)
+def follow_events(session: models.Session) -> ResponseReturnValue:
+    """Follow the latest reply as an event stream.
+
+    The stream begins at the reply's start, or after the event that `Last-Event-ID` names."""
     try:
-        feed = services().replies.follow_latest(session.id, make_room)
-    except models.NoReply:  # and who follows it need not come back
+        feed = services().replies.follow_latest(session.id, hooks.reserve_memory)
+    except models.NoReply:  # 204 tells EventSource not to reconnect
         return "", 204
     resumed = events.position_after(request.headers.get("Last-Event-ID"), feed)
     if resumed is None:
         return "", 204
     with contextlib.ExitStack() as stack:
         stack.enter_context(services().streams.slot(g.user))
-        frames = events.frames(feed, *resumed, patience=receive.patience())
+        frames = events.frames(
+            feed, *resumed, patience=receive.patience(), for_operator=g.is_operator
+        )
         return receive.stream(stack, feed, frames)
 
 
 @api.get("/sessions/<uuid:session_id>/turns/<turn_id>/thinking")
-def show_thinking(session_id: uuid.UUID, turn_id: str) -> ResponseReturnValue:
-    """Show what the model of a reply has thought."""
-    turn = models.Turn.with_thinking(get_session(session_id).id, turn_id)
-    make_room(models.Thought.size_of(turn.id))
+@with_session
+@gives(200, "What the model thought.", schemas.ThinkingTextSchema)
+def show_thinking(session: models.Session, turn_id: str) -> dict[str, str]:
+    """Show what the model thought before and during a reply.
+
+    It is not part of the reply, and no promise about replies covers it. 404 if the model did not
+    think, or the server did not keep it."""
+    turn = models.Turn.with_thinking(session.id, turn_id)
+    hooks.reserve_memory(models.Thought.size_of(turn.id))
     text = models.Thought.text_of(turn.id)
     if not text:
-        raise models.Missing("What the model thought was not kept: see the setting THINKING.")
+        raise models.Missing("The server did not keep what the model thought: see its THINKING.")
     return {"text": text}
 
 
 @api.get("/models")
-def list_models() -> ResponseReturnValue:
-    """List the models."""
+@gives(200, "All models that may be used.", answers.ModelsSchema)
+def list_models() -> dict[str, Any]:
+    """List the models.
+
+    The models that the server's settings name, or else those that its providers list. A provider
+    that does not answer is left out."""
     data = [
         {"id": model, "provider": name, "default": default}
         for model, name, default in services().catalog.list()
@@ -258,17 +377,94 @@ def list_models() -> ResponseReturnValue:
     return {"data": data, "meta": meta}
 
 
-api.post("/sessions/import")(archive.import_session)
-api.post("/sessions/<uuid:session_id>/fork")(archive.fork_session)
-api.get("/export")(archive.show_export)
-api.get("/me")(users.show_me)
-api.get("/usage")(usage.show_usage)
-public.get("/metrics")(metrics.show_metrics)
+@api.get("/export")
+@takes_query(archive.ExportPageSchema)
+@gives(200, "Lines of JSON.", content={archive.NDJSON: TEXT}, may_have=["Link"])
+def show_export(query: dict[str, Any]) -> Response:
+    """Export your sessions, the oldest first.
+
+    One session per line, as many as fit into 8 MiB, but at least one. A line can be imported."""
+    return archive.export(query.get("after"))
+
+
+@api.post("/sessions/import")
+@takes_itself(ImportSchema, ImportedConversationSchema, example=archive.EXAMPLE)
+@gives(
+    200,
+    "The session that you imported from this origin before.",
+    schemas.SessionSchema,
+    headers=["Location"],
+)
+@gives(201, "The new session.", schemas.SessionSchema, headers=["Location"], may_have=["Left-Out"])
+@may_fail(502, 504)
+def import_session() -> ResponseReturnValue:
+    """Import a session; no model is asked.
+
+    A line of an export, a session from elsewhere, or one conversation of another product's export.
+    Missing fields get defaults, and no tokens are counted. The body may be sixteen times as large
+    as another one. A user's imports and forks are made one at a time."""
+    return archive.import_body()
+
+
+@api.post("/sessions/<uuid:session_id>/fork")
+@takes_headers("Idempotency-Key")
+@takes(schemas.ForkSchema, required=False, example={})
+@gives(201, "The copy.", schemas.SessionSchema, headers=["Location"])
+@may_fail(409, 422, 429)
+def fork_session(session_id: uuid.UUID, body: dict[str, Any]) -> ResponseReturnValue:
+    """Copy a session up to a turn.
+
+    The copy has the turns that are shown, up to that one, with the system prompt, options, model
+    and what the model remembers. It counts against the rate limit. A user's imports and forks are
+    made one at a time."""
+    return archive.fork(session_id, body)
+
+
+@api.get("/me")
+@gives(200, "The user of the request.", answers.MeSchema)
+def show_me() -> dict[str, Any]:
+    """Tell who you are to this server.
+
+    Without a token, you are the user whom the server's trusted proxy names, if it has one. A 401
+    says in the `meta.sign_in` of its error how a page can sign in."""
+    by = "proxy" if g.is_by_proxy else "token"
+    return {"subject": g.user, "name": g.identity.name, "by": by}
+
+
+@api.get("/usage")
+@takes_query(usage.UsagePageSchema)
+@gives(200, "What you have used.", answers.UsageByDaySchema)
+def show_usage(query: dict[str, Any]) -> dict[str, Any]:
+    """Tell how many tokens you have used, by day and model, the newest first.
+
+    Days are in UTC; a reply counts on the day on which it was asked for. Titles that a model wrote
+    count, too. Deleted sessions stay counted."""
+    return usage.of_days(g.user, **query)
+
+
+@public.get("/metrics")
+@needs("metrics_token")
+@gives(
+    200,
+    "Prometheus's text format, 0.0.4.",
+    content={metrics.FORMAT: TEXT | {"examples": [metrics.EXAMPLE]}},
+)
+@may_fail(403, 404, 503)
+def show_metrics() -> Response:
+    """Count the replies and tokens of all users, for Prometheus.
+
+    The counts come from the database: they are the same from every process and host, and never
+    fall. 404 if the server has no `METRICS_TOKEN`, or another one is sent."""
+    return metrics.answer()
 
 
 @public.get("/health")
-def show_health() -> ResponseReturnValue:
-    """Tell whether the server and its database answer."""
+@gives(200, "Both answer.", answers.HealthSchema)
+@may_fail(503)
+def show_health() -> dict[str, str]:
+    """Tell whether the server and its database answer.
+
+    It answers within 10 s, writes nothing and calls no model."""
     services().replies.start_keeper()
     services().sweeper.start()
     database.check()
@@ -276,8 +472,11 @@ def show_health() -> ResponseReturnValue:
 
 
 @public.get("/openapi.json")
+@gives(200, "This document.", answers.DocumentSchema)
 def show_openapi() -> ResponseReturnValue:
-    """Describe the API."""
+    """Describe the API.
+
+    The document is made from the routes and from the schemas that validate."""
     return services().static_files.answer("openapi.json"), {"Cache-Control": "no-store"}
 
 
@@ -288,8 +487,12 @@ def show_file(name: str) -> ResponseReturnValue:
 
 
 @public.get("/")
+@gives(200, "The places to begin.", answers.PlacesSchema, content={"text/html": TEXT})
+@may_fail(403)
 def show_index() -> ResponseReturnValue:
-    """Name the places to begin."""
+    """Name the places to begin.
+
+    A browser gets the page instead."""
     if request.accept_mimetypes.best_match(["application/json", "text/html"]) == "text/html":
         response = services().static_files.answer("index.html", sign_in.origins())
         response.vary.add("Accept")
@@ -300,4 +503,4 @@ def show_index() -> ResponseReturnValue:
         "sessions_url": url_for("api.list_sessions"),
         "models_url": url_for("api.list_models"),
     }
-    return {"urls": urls}, {"Vary": "Accept"}
+    return {"urls": urls}, 200, {"Vary": "Accept"}

@@ -1,4 +1,4 @@
-"""Tokens: which key verifies them, what they must say, and making one."""
+"""Tokens: which keys verify them, which claims they must have, and how to sign one."""
 
 import contextlib
 import datetime
@@ -22,8 +22,8 @@ from keys import (
     UnfitKey,
     algorithm_of,
     own_key,
+    public_key_advice,
     public_keys,
-    why_no_public_key,
 )
 from oidc import (
     OTHER_AUDIENCE,
@@ -35,23 +35,23 @@ from oidc import (
 )
 from settings import SETTINGS, SettingError, command, ensure_folder, home, whose
 
-# The name in RFC 9864 of what was EdDSA.
+# RFC 9864 names EdDSA with this curve so.
 jwt.register_algorithm("Ed25519", jwt.get_algorithm_by_name("EdDSA"))
 
 KEY_FILE = "jwt_key.pem"  # the server's own key, in its folder
-PUBLISHED_FILE = "published_keys.json"  # the identity provider's, in the same folder
+PUBLISHED_FILE = "published_keys.json"  # the identity provider's keys, in the same folder
 LEEWAY = 30  # seconds by which clocks may differ
-PROXY = "proxy:/"  # what the subject begins with of a user whom a trusted proxy names
-# What follows. A comma joins two headers of one name. The name is the last segment of the subject,
-# which `/`, `?` and `#` would end. Where they have no name, Caddy sends
+PROXY = "proxy:/"  # the start of the subject of a user whom a trusted proxy names
+# A user name that a proxy may send. No comma, since that joins two headers of one name; no `/`, `?`
+# and `#`, since the name is the last segment of the subject. Without a name, Caddy sends
 # `{http.reverse_proxy.header.Remote-User}`, and Apache `(null)`.
 PROXY_NAME = re.compile(r"(?!\{.*\}$|\(null\)$)((?![,/?#])[!-~]){1,200}")
 PROXY_NAME_ADVICE = (
-    "A name has 1 to 200 characters of ASCII, no space, comma, slash, ? or #. "
-    "It is no place-holder, such as {…} or (null)."
+    "A name has 1 to 200 ASCII characters, without spaces, commas, slashes, ? and #, and is not a "
+    "placeholder such as {…} or (null)."
 )
 LONGEST_SUBJECT = 255  # characters, as in OpenID Connect Core 1.0, section 2
-# Who signs their own tokens on a laptop: the page, `flask chat` and the README's curl.
+# The user on a laptop: of the page, `flask chat` and the README's curl.
 LOCAL_USER = "https://github.com/you"
 
 
@@ -67,16 +67,15 @@ Pair = tuple[str, Any]  # an algorithm, and a key for it
 
 
 class Identity(NamedTuple):
-    """A user: the owner of sessions, what the page calls them, and the e-mail that their identity
-    provider has verified, if there is one."""
+    """A user."""
 
-    subject: str
-    name: str
-    email: str | None = None
+    subject: str  # the owner of their sessions
+    name: str  # what the page calls them
+    email: str | None = None  # only if their identity provider has verified it
 
 
 class Tokens:
-    """Verifies tokens, and signs them where it has a key for that."""
+    """Verifies tokens, and signs them if it has a key for that."""
 
     def __init__(
         self,
@@ -88,14 +87,14 @@ class Tokens:
         provider: IdentityProvider | None = None,
     ) -> None:
         self.issuer, self.audience = settings["JWT_ISSUER"], settings["JWT_AUDIENCE"]
-        self._made_for = self.audience or settings["OIDC_CLIENT_ID"]  # the aud of what it signs
+        self._aud_to_sign = self.audience or settings["OIDC_CLIENT_ID"]  # `aud` of tokens it signs
         self.local_user = local_user(settings) if signing else LOCAL_USER
-        self.has_own_key = has_own_key  # which this server has made
-        self._keys_for = keys_for  # the pairs any of which may have signed a token
-        self.signing = signing  # such a pair, or None
-        self.provider = provider  # at which the page signs people in, where there is one
+        self.has_own_key = has_own_key  # a key that this server has generated
+        self._keys_for = keys_for  # the pairs of which one may verify this token
+        self.signing = signing
+        self.provider = provider  # at which the page signs people in, if there is one
         self.published = published  # the keys of an identity provider, if these verify tokens
-        # A sentence for a user without a token.
+        # Tells a user without a token how to get one.
         self.source = f"Tokens for this server come from {self.issuer}."
         if settings["JWT_PUBLIC_KEY"] and self.issuer == SETTINGS["JWT_ISSUER"].default:
             self.source = "The person who runs this server has tokens for it, or links with one."
@@ -105,23 +104,23 @@ class Tokens:
             where = "On the server" if home() else "On the server, in Parley's folder"
             self.source = f"{where}, `{command()} token {self.local_user}` prints one."
 
-    def verify(self, token: str, step_aside: Callable[[], None] = lambda: None) -> Identity:
-        """Who has this token. Before an identity provider is waited for, `step_aside` is called.
-        Raises InvalidToken; ServiceUnavailable if its key cannot be had."""
+    def verify(self, token: str, release_slot: Callable[[], None] = lambda: None) -> Identity:
+        """The user of this token. Calls `release_slot` before it waits for an identity provider.
+        Raises InvalidToken; ServiceUnavailable if the key cannot be fetched."""
         try:
-            for algorithm, key in self._keys_for(token, step_aside):
+            for algorithm, key in self._keys_for(token, release_slot):
                 try:
                     return self._identity(self._decode(token, algorithm, key))
                 except (jwt.InvalidSignatureError, jwt.InvalidAlgorithmError):
                     continue  # another key may have signed it
         except (jwt.InvalidTokenError, ValueError, OverflowError) as error:
-            raise InvalidToken(_told_of(error, token)) from None
+            raise InvalidToken(_refusal_of(error, token)) from None
         raise InvalidToken(
             f"The token was not signed with a key and algorithm of this server. {self.source}"
         )
 
     def _decode(self, token: str, algorithm: str, key: Any) -> dict[str, Any]:
-        # Where there is an audience, a token must have it, too; that of a client is seen below.
+        # With an identity provider, the audience is checked below: an ID token will do, too.
         has_audience = bool(self.audience) and not self.provider
         options = {"require": ["iss", "iat", "exp", "sub"], "verify_aud": has_audience}
         algorithms = [algorithm, "Ed25519"] if algorithm == "EdDSA" else [algorithm]
@@ -135,37 +134,32 @@ class Tokens:
             leeway=LEEWAY,
         )
         if any(type(claims.get(name, 0)) not in (int, float) for name in ("iat", "exp", "nbf")):
-            raise InvalidToken("The token is malformed: its times are no numbers.")
-        if not names_somebody(claims["sub"]):
+            raise InvalidToken("The token is malformed: its times are not numbers.")
+        if not is_valid_subject(claims["sub"]):
             raise InvalidToken("The token's sub names nobody.")
         if claims["sub"].startswith(PROXY) and not self._is_own():
-            raise InvalidToken(f"Only a token of this server's own may have {PROXY} in its sub.")
-        self._check_audience(claims, token)
+            raise InvalidToken(f"Only a token that this server signed may have {PROXY} in its sub.")
+        # With an identity provider, a token is for JWT_AUDIENCE, or is an ID token of our client.
+        if self.provider and self.audience not in audiences_in(claims):
+            check_id_token(claims, jwt.get_unverified_header(token), self.provider.client_id)
         return claims
 
-    def _check_audience(self, claims: Mapping[str, Any], token: str) -> None:
-        """Raises InvalidToken where a token is neither for JWT_AUDIENCE nor an ID token of the
-        client that signs people in here."""
-        if self.provider and self.audience not in audiences_in(claims):
-            header = jwt.get_unverified_header(token)
-            check_id_token(claims, header, self.provider.client_id)
-
     def _identity(self, claims: Mapping[str, Any]) -> Identity:
-        """Another server than one that signs people in by OpenID Connect looks at `sub` alone."""
+        """The user that these claims name. Without OpenID Connect, only `sub` counts."""
         subject = claims["sub"]
         if self.provider is None:
             return Identity(subject, name_of(subject))
         return Identity(subject, name_in(claims) or name_of(subject), email_in(claims))
 
     def _is_own(self) -> bool:
-        """Whether this server's own key or secret signs what is verified here. Another's tokens
-        name no user of the trusted proxy."""
-        # What signs with `--key` verifies nothing.
+        """Whether this server itself signs the tokens that it verifies. Other issuers must not name
+        users of the trusted proxy."""
+        # `flask token --key` signs, but verifies nothing.
         return bool(self.signing and self._keys_for)
 
     def compare(self, token: str) -> str:
-        """What a token that is refused names, and what it must name here, for the log. Nothing is
-        shown of what is no token."""
+        """For the log: the claims of a token that was refused, and what they must be here; "" if it
+        is no token at all."""
         try:
             whole = jwt.decode_complete(token, options={"verify_signature": False})
             named = whole["payload"] | whole["header"]
@@ -179,48 +173,48 @@ class Tokens:
         audience = self.audience
         if self.provider:
             audience = " or ".join(filter(None, (audience, self.provider.client_id)))
-        return f"It names {', '.join(shown)}; taken are iss {self.issuer}, aud {audience}."
+        return f"It has {', '.join(shown)}; expected are iss {self.issuer}, aud {audience}."
 
     def sign(self, subject: str, days: int) -> str:
-        """A token for this subject. Raises InvalidToken where this server would not take it, or
-        cannot sign it."""
-        if not names_somebody(subject):
-            advice = f"Give from 1 to {LONGEST_SUBJECT} characters in UTF-8, not all blank."
+        """A token for this subject. Raises InvalidToken if this server cannot sign it, or would not
+        accept it."""
+        if not is_valid_subject(subject):
+            advice = f"Give from 1 to {LONGEST_SUBJECT} characters in UTF-8, not only spaces."
             raise InvalidToken(f"The subject names nobody. {advice}")
         if subject.startswith(PROXY) and not PROXY_NAME.fullmatch(subject.removeprefix(PROXY)):
-            raise InvalidToken(f"No proxy names this user. {PROXY_NAME_ADVICE}")
+            raise InvalidToken(f"A proxy cannot name this user. {PROXY_NAME_ADVICE}")
         if subject.startswith(PROXY) and self.signing and not self._is_own():
             raise InvalidToken(
-                "Only this server's own key or secret signs for a proxy's user: leave --key out."
+                "Only this server's own key or secret can sign for a proxy's user: leave --key out."
             )
         if self.signing is None:
-            raise InvalidToken(self._why_it_signs_not())
+            why = (
+                "This server only has public keys: tokens come from the holder of the private one."
+            )
+            if self.provider:
+                why = f"People sign in at {self.issuer}: this server signs no tokens."
+            raise InvalidToken(why)
         algorithm, key = self.signing
         now = int(time.time())
         claims = {"iss": self.issuer, "iat": now, "exp": now + days * 86400, "sub": subject}
         return jwt.encode(
-            claims | ({"aud": self._made_for} if self._made_for else {}), key, algorithm
+            claims | ({"aud": self._aud_to_sign} if self._aud_to_sign else {}), key, algorithm
         )
 
-    def _why_it_signs_not(self) -> str:
-        if self.provider:
-            return f"People sign in at {self.issuer}: this server signs no tokens."
-        return "This server only has public keys: tokens come from the holder of the private one."
 
-
-def _told_of(error: Exception, token: str) -> str:
-    """What is told of a token that PyJWT refuses by this error."""
+def _refusal_of(error: Exception, token: str) -> str:
+    """The error message about a token that PyJWT refused with this error."""
     if isinstance(error, jwt.MissingRequiredClaimError):
         return f"The token lacks the claim {error.claim}."
-    told = REFUSALS.get(type(error)) or flaw_of(token)
+    sentence = REFUSALS.get(type(error)) or flaw_of(token)
     if isinstance(error, jwt.ImmatureSignatureError):
-        # PyJWT takes a text for a time, and times for which there is no date.
+        # PyJWT accepts strings as times, and times that are no date.
         with contextlib.suppress(TypeError, ValueError, OverflowError, OSError):
             claims = jwt.decode(token, options={"verify_signature": False})
             since = max(claims.get("iat", 0), claims.get("nbf", 0))
             now = _time(time.time())
-            told += f" This server's clock says {now}; the token is valid from {_time(since)}."
-    return told
+            sentence += f" This server's clock says {now}; the token is valid from {_time(since)}."
+    return sentence
 
 
 def _time(seconds: float) -> str:
@@ -228,28 +222,28 @@ def _time(seconds: float) -> str:
 
 
 def flaw_of(token: str) -> str:
-    """What is wrong with the form of what was sent as a token, as it may come of pasting one."""
+    """What is wrong with the form of a token, mostly mistakes of copying and pasting."""
     if not token:
         return "The token is empty."
     if "<" in token:
         return "Send a token in the place of <token>."
     if token.startswith(("'", '"')) or token.endswith(("'", '"')):
-        return "The token stands in quotes. Send it without them."
+        return "The token is in quotes. Send it without them."
     if token.count(".") != 2:
-        return "The token is not whole: it has three parts, with dots between."
+        return "The token is incomplete: it must have three parts, with dots between them."
     return "The token is malformed."
 
 
 def name_of(subject: str) -> str:
-    """The user's name: the last segment of the path of a `sub` that is a URL; of another one, what
-    is behind its last slash. Nothing is trimmed: behind a slash at the end there is no name."""
+    """The user's name: the last segment of the path if the `sub` is a URL, or else all after its
+    last slash. Nothing is trimmed: after a slash at the end, the name is empty."""
     url = re.match("[^:/?#]+://[^/?#]*([^?#]*)", subject)  # as in RFC 3986, appendix B
     return (url[1] if url else subject).rpartition("/")[2]
 
 
 def local_user(settings: Settings) -> str:
-    """Who signs their own tokens here: LOCAL_USER, or the first user who is allowed, if that one
-    is not."""
+    """The user for whom this server prints tokens: LOCAL_USER or, if that one is not allowed, the
+    first who is."""
     blocked = settings["BLOCKED_USERS"] or ()
     allowed = [name for name in settings["ALLOWED_USERS"] or () if name not in blocked]
     if not allowed or name_of(LOCAL_USER) in allowed:
@@ -258,44 +252,44 @@ def local_user(settings: Settings) -> str:
 
 
 def proxy_subject(name: str) -> str | None:
-    """The subject of the user whom a trusted proxy calls by this name; None where nobody can be
-    called that."""
+    """The subject of the user whom a trusted proxy calls this; None if it is no possible name."""
     return f"{PROXY}{name}" if PROXY_NAME.fullmatch(name) else None
 
 
-def names_somebody(subject: str) -> bool:
+def is_valid_subject(subject: str) -> bool:
     return 1 <= len(subject.strip()) <= LONGEST_SUBJECT and not wire.UNSTORABLE.search(subject)
 
 
-def signing_with(path: str, settings: Settings) -> Tokens:
-    """What signs tokens with the private key in this file. Raises InvalidToken, which says why it
-    cannot sign."""
+def open_private_key(path: str, settings: Settings) -> Tokens:
+    """Tokens that are signed with the private key in this file. Raises InvalidToken, which says why
+    the file cannot sign."""
     data = b""
     try:
         data = pathlib.Path(path).read_bytes()
         key = serialization.load_pem_private_key(data, None)
         return Tokens(settings, None, (algorithm_of(key.public_key()), key))
     except (OSError, TypeError, ValueError, UnsupportedAlgorithm) as error:
-        raise InvalidToken(f"{path} cannot sign: {_why_it_signs_not(error, path, data)}.") from None
+        raise InvalidToken(
+            f"{path} cannot sign: {_cannot_sign_reason(error, path, data)}."
+        ) from None
 
 
-def _why_it_signs_not(error: Exception, path: str, data: bytes) -> str:
-    """What is wrong with this file, which has this in it. Nothing is shown of that: it may be a
-    secret."""
+def _cannot_sign_reason(error: Exception, path: str, data: bytes) -> str:
+    """What is wrong with this key file. Shows none of its data, which may be a secret."""
     if isinstance(error, UnfitKey):
         return str(error)
     if isinstance(error, OSError):
         return str(error.strerror)
     if isinstance(error, TypeError):
-        return f"it is encrypted; `openssl pkey -in {path}` prints it plain"
+        return f"it is encrypted; `openssl pkey -in {path}` prints it decrypted"
     if b" PUBLIC KEY-" in data:
         return "it is a public key"
-    return "it is no Ed25519, EC or RSA private key in PEM"
+    return "it is not an Ed25519, EC or RSA private key in PEM"
 
 
 def _tokens_by_published_keys(settings: Settings, folder: str) -> Tokens:
-    """What verifies tokens by the keys at JWT_JWKS_URL, else by those that the identity provider
-    names where people sign in."""
+    """Tokens that are verified with the keys at JWT_JWKS_URL, or else with those of the identity
+    provider at which people sign in."""
     file = os.path.join(folder, PUBLISHED_FILE)
     provider = IdentityProvider(settings) if settings["OIDC_CLIENT_ID"] else None
     if settings["JWT_JWKS_URL"] or provider is None:
@@ -310,14 +304,14 @@ def _tokens_by_secret(settings: Settings) -> Tokens:
     try:
         jwt.encode({}, pair[1], pair[0])
     except jwt.InvalidKeyError:
-        problem = "it is a key; a public key goes into JWT_PUBLIC_KEY"
+        problem = "it is a key, not a secret; put a public key into JWT_PUBLIC_KEY"
         raise SettingError("JWT_SECRET", problem) from None
-    return Tokens(settings, lambda token, step_aside: [pair], pair)
+    return Tokens(settings, lambda token, release_slot: [pair], pair)
 
 
 def open_tokens(settings: Settings, folder: str) -> Tokens:
-    """What verifies tokens by these settings; the server's own key has its place in the folder.
-    Raises SettingError."""
+    """Tokens as these settings want them verified and signed. The server's own key is in the
+    folder. Raises SettingError."""
     if settings["JWT_JWKS_URL"] or settings["OIDC_CLIENT_ID"]:
         return _tokens_by_published_keys(settings, folder)
     if settings["JWT_SECRET"]:
@@ -328,21 +322,21 @@ def open_tokens(settings: Settings, folder: str) -> Tokens:
         except UnfitKey as error:
             raise SettingError("JWT_PUBLIC_KEY", str(error)) from None
         except (ValueError, UnsupportedAlgorithm):
-            problem = why_no_public_key(settings["JWT_PUBLIC_KEY"])
+            problem = public_key_advice(settings["JWT_PUBLIC_KEY"])
             raise SettingError("JWT_PUBLIC_KEY", problem) from None
-        return Tokens(settings, lambda token, step_aside: keys)
+        return Tokens(settings, lambda token, release_slot: keys)
     path = os.path.join(ensure_folder(folder, "JWT_PUBLIC_KEY"), KEY_FILE)
     try:
         key = own_key(path)
     except (ValueError, TypeError):
-        problem = f"it is not set, and {path} is no Ed25519 key in PEM"
+        problem = f"it is not set, and {path} is not an Ed25519 key in PEM"
         raise SettingError("JWT_PUBLIC_KEY", problem) from None
     except OSError as error:
-        problem = f"it is not set, and {path}, this server's own key, cannot be read or made"
+        problem = f"it is not set, and {path}, this server's own key, cannot be read or created"
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            problem += f": {whose(path)}; make it this server's: chown"
+            problem += f": {whose(path)}; give it to the server's user: chown"
         else:
             problem += f" ({error.strerror})"
         raise SettingError("JWT_PUBLIC_KEY", problem) from None
     pairs = [("EdDSA", key.public_key())]
-    return Tokens(settings, lambda token, step_aside: pairs, ("EdDSA", key), has_own_key=True)
+    return Tokens(settings, lambda token, release_slot: pairs, ("EdDSA", key), has_own_key=True)

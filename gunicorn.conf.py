@@ -1,5 +1,5 @@
-"""How gunicorn serves Parley: on 127.0.0.1:8000, or on all interfaces at `$PORT` where that is
-set."""
+"""gunicorn's configuration: it serves Parley on 127.0.0.1:8000, or on all interfaces at `$PORT` if
+that is set."""
 
 import contextlib
 import ctypes
@@ -20,11 +20,12 @@ if not all(map(importlib.util.find_spec, ("gunicorn", "marshmallow"))):
         f"The libraries are not installed for {sys.executable}. Use .venv/bin/python {sys.argv[0]}"
     )
 
-# PYTHONSAFEPATH leaves this folder out.
+# With PYTHONSAFEPATH, Python does not add this folder itself.
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
 import limits
 import settings
+from well_known import host_in_url
 
 for _name in ("PORT", "WEB_CONCURRENCY"):
     if not os.environ.get(_name, "").strip():
@@ -32,35 +33,36 @@ for _name in ("PORT", "WEB_CONCURRENCY"):
     elif not re.fullmatch("[1-9][0-9]{0,4}", os.environ[_name]) or int(os.environ[_name]) > 65535:
         raise SystemExit(f"{_name}: give a whole number from 1 to 65535")
 
-# Gunicorn itself takes it off a path.
+# gunicorn itself removes SCRIPT_NAME from paths.
 prefix = os.environ["SCRIPT_NAME"] = os.environ.get("SCRIPT_NAME", "").strip().rstrip("/")
 if not re.fullmatch(r"(/(?!\.+(/|$))[A-Za-z0-9._~-]+)*", prefix):
     raise SystemExit("SCRIPT_NAME: write it like /chat/v1")
 
-# As the application does, from `.env` too.
+# Read as the application reads them, from `.env`, too.
 _folder = os.path.dirname(os.path.abspath(__file__))
 _settings = settings.read_settings(settings.read_environment(_folder))
 
 wsgi_app = "app:create_app()"
 worker_class = "serving.worker.Worker"
 workers = int(os.environ.get("WEB_CONCURRENCY", "2"))
-# Half of them may be streams, a third replies under way.
+# At most half of the connections may be streams, and a third replies under way.
 worker_connections, why_so_few = limits.fit(_settings["WEB_CONNECTIONS"])
-# Each request has one while its answer is made, but no stream; they start when needed.
+# A request needs one while its answer is made, a stream needs none. They start when needed.
 threads = worker_connections // 4
-preload_app = True  # a bad setting is found once, and tables and keys are made once
-keepalive = 15  # seconds; a page that polls more often meets no connection that is being closed
-# The worker keeps its last five seconds for handing over. What sends SIGTERM must not kill before.
+preload_app = True  # settings are checked, tables and keys made, once instead of per worker
+keepalive = 15  # seconds; a page that polls more often never meets a connection being closed
+# The worker keeps the last five seconds for handing over replies. Whatever sends SIGTERM (systemd,
+# Docker) must wait at least this long before SIGKILL.
 graceful_timeout = _settings["GRACE"] + 5
-# gunicorn makes a file there for each worker's heartbeat. The usual folder may be cleaned up; then
-# the master would end as it replaces a worker.
+# gunicorn makes a file here for each worker's heartbeat. Its default, the folder for temporary
+# files, may be removed by a clean-up; then the master would fail when it replaces a worker.
 worker_tmp_dir = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 control_socket_disable = True
-errorlog = None  # its lines go where all others go
+errorlog = None  # its lines go through `logs.py`, like all others
 forwarder_headers = ""  # SCRIPT_NAME comes from the environment only, never from a header
 
-# What is freed of large texts goes back to the system at once. glibc by itself raises the threshold
-# to the size of what was freed, up to 32 MB, and keeps what is smaller: hundreds of megabytes.
+# Have glibc return the memory of large texts to the system at once. By default it raises the mmap
+# threshold to the size of whatever was freed, up to 32 MB, and keeps hundreds of megabytes.
 M_MMAP_THRESHOLD = -3
 with contextlib.suppress(AttributeError):  # another C library has no such function
     ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, 2**17)
@@ -71,7 +73,7 @@ resource.setrlimit(resource.RLIMIT_NOFILE, (max(_soft, 2 * worker_connections), 
 
 
 def read_arguments() -> dict[str, Any]:
-    """What the command line says, else GUNICORN_CMD_ARGS, as gunicorn reads them."""
+    """gunicorn's options, from GUNICORN_CMD_ARGS and from the command line, which wins."""
     from gunicorn.config import Config
 
     parser = Config().parser()
@@ -87,7 +89,7 @@ def read_arguments() -> dict[str, Any]:
 
 
 def check_arguments(arguments: dict[str, Any]) -> None:
-    """Refuse what gunicorn would answer with a traceback."""
+    """Refuse arguments for which gunicorn would print a traceback."""
     command = ".venv/bin/python gunicorn.conf.py"
     if "PARLEY_COMMAND" in os.environ:
         command = f"{settings.command()} serve"
@@ -103,20 +105,20 @@ def check_arguments(arguments: dict[str, Any]) -> None:
 
 
 def wait_for_port(arguments: dict[str, Any]) -> None:
-    """Wait a second for the port, since another server may be ending there; then say in one line
-    that it is taken. gunicorn says in ten that it tries again."""
-    given = {"GUNICORN_FD", "LISTEN_FDS", "LISTEN_PID"}.intersection(os.environ)  # sockets
+    """Wait a second for the port, since another server may just be ending. If it stays taken, exit
+    with one line; gunicorn would print ten about its retries."""
+    given = {"GUNICORN_FD", "LISTEN_FDS", "LISTEN_PID"}.intersection(os.environ)  # open sockets
     if given or not {"reuse_port", "config"}.isdisjoint(arguments):
-        return  # it listens elsewhere, or beside another
+        return  # it listens elsewhere, or next to another server
     from gunicorn.util import parse_address
 
     of_all = os.environ.get("PORT")
     for address in arguments.get("bind", [f"0.0.0.0:{of_all}" if of_all else "127.0.0.1:8000"]):
-        with contextlib.suppress(RuntimeError):  # gunicorn says that the port is no number
+        with contextlib.suppress(RuntimeError):  # the port is no number, as gunicorn will say
             place = parse_address(address)
             if not isinstance(place, tuple) or not is_taken(*place):
                 continue
-            host, port = f"[{place[0]}]" if ":" in place[0] else place[0], place[1]
+            host, port = host_in_url(place[0]), place[1]
             other = port % 65535 + 1
             advice = f"GUNICORN_CMD_ARGS=--bind={host}:{other}"
             if of_all and "bind" not in arguments:
@@ -136,26 +138,27 @@ def is_taken(host: str, port: int) -> bool:
                 return False
         except OSError as error:
             if error.errno != errno.EADDRINUSE:
-                return False  # gunicorn says what it is
+                return False  # gunicorn will say what is wrong
         if left:
             time.sleep(0.1)
     return True
 
 
 def when_ready(server: Any) -> None:
-    """Say once, not in each worker, what the service starts with."""
-    import terminal
+    """Announce what the service starts with: once, not in each worker."""
+    import start
     from logs import log
 
     if why_so_few:
         log.warning(
             "each process has room for %d connections only: %s", worker_connections, why_so_few
         )
-    terminal.announce(server.app.wsgi(), [str(listener) for listener in server.LISTENERS], prefix)
+    start.announce(server.app.wsgi(), [str(listener) for listener in server.LISTENERS], prefix)
 
 
 def pre_fork(server: Any, worker: Any) -> None:
-    """Keep the collector off what the workers share, else each of them would get a copy of it."""
+    """Move all objects out of the garbage collector's reach: it would write to the memory pages
+    that the workers share, and each worker would get its own copy."""
     gc.freeze()
     gc.enable()
 
@@ -163,15 +166,16 @@ def pre_fork(server: Any, worker: Any) -> None:
 if __name__ != "__main__":
     check_arguments(read_arguments())
 else:
-    # As the Procfile has it: gunicorn itself reads the two above first, and answers with a
-    # traceback.
-    gc.disable()  # until the workers are made: of what a start loads, nothing is to be collected
+    # Started as a program, as in the Procfile: so mistakes in GUNICORN_CMD_ARGS or on the command
+    # line are found here. gunicorn's own command would find them first, and print a traceback.
+    gc.disable()  # until the workers are forked: what a start loads stays anyway
     wait_for_port(read_arguments())
     from gunicorn.app.wsgiapp import run
     from gunicorn.util import getcwd
 
-    if getcwd() != _folder:  # where gunicorn would look for its configuration
+    if getcwd() != _folder:  # gunicorn looks for its configuration in the working folder
         sys.argv[1:1] = ["--config", os.path.abspath(__file__)]
-        # It puts the working folder first in the path, unless it is there: that may have an app.py.
+        # gunicorn puts the working folder first in sys.path, unless it is in there. The folder may
+        # have an app.py of its own, so we put it last.
         sys.path.append(getcwd())
     run()

@@ -1,5 +1,4 @@
-"""The catalog: which models this server serves, by which provider, and which one where a client
-names none."""
+"""The catalog: which models this server serves, from which provider, and which is the default."""
 
 import functools
 import time
@@ -12,10 +11,10 @@ from settings import SettingError
 from wire import UNSTORABLE, SingleFlight
 
 LIST_TTL = 300  # seconds
-RETRY_TTL = 2  # seconds, if it failed, or had no models
-SOON = 2  # seconds
-LONGEST_ID = 200  # characters
-# Of a provider; another's is the first that it lists.
+RETRY_TTL = 2  # seconds until a list is fetched again if that failed, or it was empty
+LIST_TIMEOUT = 2  # seconds that `known` waits for lists
+ID_MAX = 200  # characters
+# The default model of a provider; of others, it is the first that they list.
 _DEFAULTS = {
     "anthropic": "claude-opus-4-6",
     "echo": "echo",
@@ -28,11 +27,11 @@ _SWITCHES = {
 
 
 class UnknownModel(Exception):
-    """This server does not serve the model; the text says which it serves, or what to set."""
+    """This server does not serve the model; the message says which it serves, or what to set."""
 
 
 class Catalog:
-    """The models of these providers, or those of them that are allowed."""
+    """The models of these providers; only the `allowed` ones, if that is not empty."""
 
     def __init__(
         self, providers: list[Provider], allowed: Sequence[str], default: str | None
@@ -41,7 +40,7 @@ class Catalog:
         self.allowed = allowed
         if not providers or "echo" in allowed:
             self.providers["echo"] = Echo()
-        # The default, as far as no provider has to be asked for it; else None.
+        # The default model, or None if a provider has to be asked for it.
         self.known_default = (
             default or next(iter(allowed), None) or _DEFAULTS.get(next(iter(self.providers)))
         )
@@ -49,7 +48,7 @@ class Catalog:
             name: functools.partial(self.fetch, provider)
             for name, provider in self.providers.items()
         }
-        self._lists = [
+        self._model_lists = [
             SingleFlight(
                 f"The models of {self.providers[name].known_as}",
                 fetch,
@@ -61,9 +60,9 @@ class Catalog:
         ]
 
     def allow(self, model: str, provider: str | None = None) -> Provider:
-        """The provider of a model that a client may name. Raises UnknownModel where it may not, or
-        where the model was that of another `provider`, by its name: what was told to one is not
-        sent to another that an id has come to mean."""
+        """The provider of a model that a client names. Raises UnknownModel if clients may not use
+        it; also if `provider`, the name of the provider that had this id before, is another one: a
+        conversation with one provider is not sent to another."""
         if self.allowed and model not in self.allowed:
             raise UnknownModel(
                 f"This server serves {', '.join(self.allowed)}. Name one of these, or none."
@@ -76,8 +75,7 @@ class Catalog:
         return found
 
     def provider_of(self, model: str) -> Provider:
-        """The provider that serves this model. Raises UnknownModel where none of this server's
-        does."""
+        """The provider that serves this model. Raises UnknownModel if none does."""
         name = self._name_of(model)
         if name not in self.providers:
             prefixes = [provider.prefix for provider in self.providers.values()]
@@ -101,12 +99,12 @@ class Catalog:
         return "anthropic" if model.startswith("claude") else "openai"
 
     def default(self) -> str:
-        """The model for a session that names none: else the first of the first provider that lists
-        one. Raises ModelError."""
+        """The model for a session that names none: the one that is set, else the first model of the
+        first provider that lists one. Raises ModelError."""
         if self.known_default:
             return self.known_default
         failure: ModelError | None = None
-        for wanting in (False, True):  # asked again, however lately that was
+        for wanting in (False, True):  # if no list has any, fetch them again
             for fetched in self._fetch_all(wanting):
                 try:
                     for model in fetched.get(wanting):
@@ -118,7 +116,7 @@ class Catalog:
         raise failure or ModelError(502, self.lacks_models() or lacks, is_answer=True)
 
     def lacks_models(self) -> str:
-        """Why a provider lists no model, if one does not and that is known: a sentence."""
+        """A sentence on why a provider lists no model, if we know; else an empty text."""
         found = (provider.lacks_models for provider in self.providers.values())
         return next(filter(None, found), "")
 
@@ -130,33 +128,33 @@ class Catalog:
             try:
                 found = fetched.get()
             except ModelError:
-                continue  # the others are listed all the same
+                continue  # list the models of the others
             ids += found
-            if not found:  # a model may be there the next time
+            if not found:  # a model may have been added by the next time
                 fetched.begin(wanting=True)
         defaults = spellings(self.known_default) if self.known_default else ids[:1]
         return [(model, self._name_of(model), model in defaults) for model in ids]
 
     def known(self) -> Sequence[str]:
-        """The ids of those models that a client may name, as far as providers list them soon."""
-        ids, until = [*self.allowed], time.monotonic() + SOON
+        """The ids of all models that a client may name, as far as the lists arrive soon."""
+        ids, until = [*self.allowed], time.monotonic() + LIST_TIMEOUT
         for fetched in () if self.allowed else self._fetch_all():
             ids += fetched.soon(until) or ()
         return ids
 
     def _fetch_all(self, wanting: bool = False) -> Sequence[SingleFlight]:
-        """The lists of all providers, which are asked for at the same time."""
-        for fetched in self._lists:
+        """The lists of all providers; fetches those that are due at the same time."""
+        for fetched in self._model_lists:
             fetched.begin(wanting)
-        return self._lists
+        return self._model_lists
 
     def fetch(self, provider: Provider) -> Sequence[str]:
-        """Those models that a provider lists now, that would be asked of it, and that a session can
-        name. Raises ModelError."""
+        """The models that a provider lists now, without ids that mean another provider here, or
+        that a session cannot store. Raises ModelError."""
         ids = [
             each
             for each in provider.list_models()
-            if len(each) <= LONGEST_ID and not UNSTORABLE.search(each)
+            if len(each) <= ID_MAX and not UNSTORABLE.search(each)
         ]
         return [each for each in ids if self._name_of(each) == provider.name]
 
@@ -167,13 +165,13 @@ def spellings(model: str) -> tuple[str, str]:
 
 
 def open_catalog(settings: dict[str, Any]) -> Catalog:
-    """The catalog of these settings. Raises SettingError where they name a model that is not
+    """The catalog of these settings. Raises SettingError if they name a model that is not
     served."""
     allowed = settings["MODELS"] or ()
     catalog = Catalog(list(_providers(settings)), allowed, settings["DEFAULT_MODEL"])
     named = [("MODELS", model, catalog.allow) for model in allowed]
     named.append(("DEFAULT_MODEL", settings["DEFAULT_MODEL"], catalog.allow))
-    # No client names it.
+    # Clients need not be allowed to use it.
     named.append(("TITLE_MODEL", settings["TITLE_MODEL"], catalog.provider_of))
     for setting, model, check in named:
         try:
@@ -185,7 +183,7 @@ def open_catalog(settings: dict[str, Any]) -> Catalog:
 
 
 def _providers(settings: dict[str, Any]) -> Iterator[Provider]:
-    """Those that are set up, in their order."""
+    """The providers that are set up, in the order of the settings."""
     rows = []
     for name in PROTOCOLS:
         if settings[name]:

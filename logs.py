@@ -1,5 +1,4 @@
-"""What the service says about itself: one line a request and one a reply, as text or as JSON; never
-content or tokens."""
+"""The log: one line per request and one per reply, as text or JSON; never content or tokens."""
 
 import contextlib
 import json
@@ -16,27 +15,27 @@ from typing import Any
 
 from flask import g
 
-LINES = 10_000  # that wait at most for the reader of standard error
-GATHERING = 0.01  # seconds
+QUEUE_SIZE = 10_000  # that may wait to be written
+BATCH_INTERVAL = 0.01  # seconds in which lines gather before the thread wakes again
 FLUSH_TIMEOUT = 1  # seconds at the end of a process
-MOST_PARTS = 5  # of a trace, each an exception
-FRAMES = 30  # of each exception in a trace, the innermost
-log = logging.getLogger("parley")  # of all rooms
-WORD = re.compile(r"[\x21\x23-\x7e]+")  # what needs no quotes
-# What a terminal obeys: all of C0 but tab and line feed, all of C1, and what turns the direction of
-# text around.
+EXCEPTIONS_MAX = 5  # exceptions in a traceback
+FRAMES_MAX = 30  # of each exception in a traceback, the innermost
+log = logging.getLogger("parley")  # of all modules
+WORD = re.compile(r"[\x21\x23-\x7e]+")  # a value that needs no quotes
+# Characters that control a terminal: C0 without tab and line feed, C1, and those that change the
+# direction of text.
 CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 
 def one_line(text: str) -> str:
-    """The same on one line, which commands no terminal: a provider may have said it."""
+    """The text on one line, without control characters: a provider may have sent it."""
     return re.sub("[\t\n\u2028\u2029]", " ", CONTROLS.sub(" ", text))
 
 
 class TextLine(logging.Formatter):
-    """`time LEVEL message name=value …`, where a value that is more than a word is quoted, on one
-    line. A trace says the kinds of exceptions, and their frames: their texts may quote what a user
-    or a model said."""
+    """`time LEVEL message name=value …` on one line; a value that is more than a word is quoted.
+    Tracebacks have the classes of exceptions and their frames, but no messages, which may quote a
+    user or a model."""
 
     converter = time.gmtime
 
@@ -49,14 +48,14 @@ class TextLine(logging.Formatter):
 
     def formatException(self, exc_info: Any) -> str:
         parts, error = [], exc_info[1]
-        while error is not None and len(parts) < MOST_PARTS:
-            frames = traceback.format_tb(error.__traceback__, -FRAMES)
+        while error is not None and len(parts) < EXCEPTIONS_MAX:
+            frames = traceback.format_tb(error.__traceback__, -FRAMES_MAX)
             parts.insert(0, "".join([*frames, _kind_of(error)]))
             error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
         return "\n".join(parts)
 
     def fields(self, record: logging.LogRecord) -> dict[str, Any]:
-        """What the line has besides its message; a trace has the request's id, too."""
+        """The line's fields besides its message; with a traceback, also the request's id."""
         fields = record.args if isinstance(record.args, dict) else {}
         if record.exc_info and g:
             return fields | {"id": g.get("id")}
@@ -64,17 +63,18 @@ class TextLine(logging.Formatter):
 
 
 def _kind_of(error: BaseException) -> str:
-    """As `psycopg.errors.CheckViolation 23514`, where the database gave it the code."""
+    """The class of an exception, and the database's code if it has one, as in
+    `psycopg.errors.CheckViolation 23514`."""
     code = getattr(error, "sqlstate", None) or getattr(error, "sqlite_errorname", None) or ""
     return f"{type(error).__module__}.{type(error).__qualname__} {code}".rstrip()
 
 
-# By this Python prints the warnings of commands, which set up nothing.
+# Python prints warnings with this handler in commands, which do not call `set_up`.
 logging.lastResort.setFormatter(TextLine("%(message)s"))
 
 
 class JSONLine(TextLine):
-    """The same as one JSON object a line."""
+    """The same as one JSON object per line."""
 
     def format(self, record: logging.LogRecord) -> str:
         line = {
@@ -88,21 +88,21 @@ class JSONLine(TextLine):
 
 
 class Background(logging.handlers.QueueHandler):
-    """Has a thread of its own write to standard error: nobody else waits for its reader. What does
-    not fit is counted, and told. logging's QueueListener would be waited for at the end, however
-    long."""
+    """Writes to standard error in a thread of its own, so that nothing else blocks if the reader of
+    that is slow. Lines that do not fit the queue are dropped, and their number is logged. logging's
+    QueueListener would block at the end of the process, however long."""
 
     def __init__(self) -> None:
-        super().__init__(queue.Queue(LINES))
+        super().__init__(queue.Queue(QUEUE_SIZE))
         self._dropped = 0
         self._thread = threading.Thread()  # not started yet
 
     def emit(self, record: logging.LogRecord) -> None:
-        if not self._thread.is_alive():  # a thread does not live on in a process that is forked
-            self.queue, self._dropped = queue.Queue(LINES), 0
+        if not self._thread.is_alive():  # the first line, or this process was forked
+            self.queue, self._dropped = queue.Queue(QUEUE_SIZE), 0
             self._thread = threading.Thread(target=self._write, name="log", daemon=True)
             with contextlib.suppress(RuntimeError):
-                # The system gives no more threads, and the line is lost.
+                # A RuntimeError: the system has no more threads, and the line is lost.
                 self._thread.start()
         super().emit(record)
 
@@ -110,29 +110,28 @@ class Background(logging.handlers.QueueHandler):
         return self.format(record)
 
     def enqueue(self, line: str) -> None:
-        if self._dropped and self.queue.qsize() > LINES // 2:
+        if self._dropped and self.queue.qsize() > QUEUE_SIZE // 2:
             self._dropped += 1
             return
         try:
             if self._dropped:
-                self.queue.put_nowait(self._told_of_dropped())
+                self.queue.put_nowait(self._line_about_dropped())
                 self._dropped = 0
             self.queue.put_nowait(line)
         except queue.Full:
             self._dropped += 1
 
-    def _told_of_dropped(self) -> str:
+    def _line_about_dropped(self) -> str:
         text = f"{self._dropped} lines of the log were dropped"
         return self.format(logging.makeLogRecord({"levelname": "WARNING", "msg": text}))
 
     def handleError(self, record: logging.LogRecord) -> None:
-        """A line that cannot be made is lost. logging would write a trace here and now, with what
-        the line was to say."""
+        """Count a line that cannot be formatted. logging would print a traceback, with the line's
+        arguments."""
         self._dropped += 1
 
     def flush(self) -> None:
-        """What `logging` calls at the end of the process: wait until all is written, but not for
-        long."""
+        """`logging` calls this at the end of the process: wait briefly until all is written."""
         if self._thread.is_alive():
             with contextlib.suppress(queue.Full):
                 self.queue.put(None, timeout=FLUSH_TIMEOUT)
@@ -143,27 +142,27 @@ class Background(logging.handlers.QueueHandler):
         for line in iter(lines.get, None):
             _write_to_standard_error(line)
             if lines.empty():
-                time.sleep(GATHERING)  # who logs meanwhile need not wake this thread
+                time.sleep(BATCH_INTERVAL)  # lines logged meanwhile need not wake this thread
         if self._dropped:
-            _write_to_standard_error(self._told_of_dropped())
+            _write_to_standard_error(self._line_about_dropped())
 
 
 def _write_to_standard_error(line: str) -> None:
     data = f"{line}\n".encode("utf-8", "backslashreplace")
     while data:
         try:
-            # Not by a file object: it would be locked while it waits, and Python's exit would wait
-            # for it.
+            # Not `sys.stderr.write`: a file object stays locked while the write blocks, and Python
+            # waits for that lock when it exits.
             data = data[os.write(sys.stderr.fileno(), data) :]
-        except BlockingIOError:  # another process that shares it has made it so
+        except BlockingIOError:  # another process has made the shared file non-blocking
             time.sleep(0.05)
-        except (OSError, ValueError, AttributeError):  # it is full, or closed
+        except (OSError, ValueError, AttributeError):  # the disk is full, or the file closed
             return
 
 
 def set_up(format: str) -> None:
-    """Send all lines to standard error, in this format (`text` or `json`): Parley's, its server's,
-    and the libraries'."""
+    """Send all log lines to standard error, in this format (`text` or `json`): those of Parley, its
+    server and the libraries."""
     text = TextLine("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%dT%H:%M:%S")
     handler = Background()
     handler.setFormatter(JSONLine() if format == "json" else text)
@@ -171,9 +170,8 @@ def set_up(format: str) -> None:
     log.setLevel(logging.INFO)
     logging.captureWarnings(True)
     threading.excepthook = lambda ended: log.error("a thread died", exc_info=ended[:3])
-    # The development server's own lines show queries, which may be what a user looks for;
-    # urllib3's, what a provider sent. psycopg's say of a failure that is told by its exception that
-    # a pipeline has failed, too.
+    # werkzeug logs query strings, which may be what a user searches for; urllib3, what a provider
+    # sent; psycopg, a warning about a failed pipeline in addition to its exception.
     for name in ("werkzeug", "urllib3", "psycopg"):
         logging.getLogger(name).setLevel(logging.ERROR)
     # `gunicorn.conf.py` gives it no handler of its own.

@@ -1,7 +1,7 @@
-"""What Parley keeps: sessions and their turns, and how they are read.
+"""Sessions and their turns, and how they are read.
 
-`tables/` has what outlives them, `replies/` writes them. A transaction that locks rows locks them
-in one order, sessions by their ids, turns, usage, so that no two transactions wait for each other.
+`tables/` has the records that outlive them; `replies/` writes them. To avoid deadlocks, every
+transaction locks rows in the same order: sessions by id, then turns, then usage.
 """
 
 import enum
@@ -11,7 +11,7 @@ import re
 import uuid
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import peewee
 from peewee import (
@@ -28,33 +28,33 @@ from peewee import (
 import processes
 from database import SECOND, db, transaction
 from limits import SMALL
-from tables import given, shown, statements
+from tables import given, statements
+from tables.columns import described, seconds_of, time_of
 from tables.ledger import TOKENS
 from tables.search import normalize
 
 LEASE = 20 * SECOND
-RELEASED = 0  # the lease of a reply that was handed over: any process may take it at once
+RELEASED = 0  # the lease of a reply that was handed over: any process may take it over at once
 PREVIEW = 100  # characters
-LONGEST_PAGE = 8 * 2**20  # bytes of the turns that are shown at once
-MANY = 2**31  # more turns than a session has
+LONGEST_PAGE = 8 * 2**20  # bytes of turns in one answer
 
 
 class Status(enum.StrEnum):
-    """What has become of a reply."""
+    """The state of a reply."""
 
-    IN_PROGRESS = "in_progress"  # a process writes it, or will: it has a lease and a fence
-    COMPLETE = "complete"  # the model came to its end, or to the limit of its length
+    IN_PROGRESS = "in_progress"  # a process is writing it, or will: it has a lease and a fence
+    COMPLETE = "complete"  # the model ended it, or reached the maximum length
     FAILED = "failed"  # its error says why
-    INTERRUPTED = "interrupted"  # a person, a deletion or the end of a process stopped it
+    INTERRUPTED = "interrupted"  # a cancel, a deletion or the end of a process stopped it
 
 
 IN_PROGRESS, COMPLETE, FAILED, INTERRUPTED = Status
 
 
 class Refused(Exception):
-    """The state of the database forbids a request: by default a conflict. The text tells the client
-    what to do, `session_id` which session is kept all the same, and `retry_after` how many seconds
-    to wait."""
+    """The state of the database forbids this request: by default a conflict. The message tells the
+    client what to do. `session_id` is a session that is kept nevertheless, `retry_after` the
+    seconds to wait."""
 
     def __init__(
         self,
@@ -68,7 +68,7 @@ class Refused(Exception):
 
 
 class Missing(Refused):
-    """There is no such session for this owner."""
+    """This owner has no such session."""
 
     def __init__(
         self, message: str = "There is no such session. Look it up in GET /sessions."
@@ -77,10 +77,11 @@ class Missing(Refused):
 
 
 class NoReply(Refused):
-    """None was asked for in this session yet: it is a fork that ends with its first message."""
+    """Nobody has asked for a reply in this session yet: it is a fork that ends with its first
+    message."""
 
     def __init__(self) -> None:
-        super().__init__("This session has no reply yet. Ask for one by its retry.")
+        super().__init__("This session has no reply yet. Ask for one with retry.")
 
 
 def outcome_of(
@@ -89,10 +90,11 @@ def outcome_of(
     error_message: str | None = None,
     retry_after: float | None = None,
     pointer: str | None = None,
+    reason: str | None = None,
     stop_reason: str | None = None,
 ) -> dict[str, Any]:
-    """The columns that say how a reply ends. The pointer (RFC 6901) is what is at fault of the
-    request, such as `/options/top_p`."""
+    """The columns of a reply that say how it ended. `pointer` (RFC 6901) is the field of the
+    request that is at fault, such as `/options/top_p`; `reason` has the provider's own words."""
     seconds = None if retry_after is None else math.ceil(retry_after)  # a provider may say 7.5
     return {
         "status": status,
@@ -100,12 +102,13 @@ def outcome_of(
         "error_message": error_message,
         "retry_after": seconds,
         "error_pointer": pointer,
+        "error_reason": reason,
         "stop_reason": stop_reason,
     }
 
 
 class OptionsField(TextField):
-    """The options of a session that are set, as JSON."""
+    """The options of a session, as JSON; those that are not set are left out."""
 
     def db_value(self, options: Mapping[str, Any] | None) -> str | None:
         return json.dumps(options) if options else None
@@ -121,30 +124,30 @@ class Session(db.Model):
     title_is_users = BooleanField(default=False)
     model = TextField()
     system = TextField(null=True)
-    # Of the last turn that has text, without the reply that is being written.
+    # The start of the last turn that has text, except a reply in progress.
     preview = TextField(null=True)
     created_at = BigIntegerField()
     updated_at = BigIntegerField()
     search_title = TextField(column_name="folded_title")
-    trim = BigIntegerField(null=True)  # turns before this id are not sent to the model
+    # Turns before this id are not sent to the model.
+    context_start = BigIntegerField(null=True, column_name="trim")
     options = OptionsField(null=True, default=dict)
     latest_reply = BigIntegerField(null=True)  # the one last asked for or continued
-    provider = TextField(null=True)  # the name of the model's, when it was chosen
-    # Of one that was imported, or is a fork: since when it is here; where it comes from, as the
-    # client names that; and the process that is still writing it, while it is nobody's.
+    provider = TextField(null=True)  # of the model, when it was chosen
+    # Only for imports and forks.
     imported_at = BigIntegerField(null=True)
-    origin = TextField(null=True)
-    writer = TextField(null=True)
-    # The bytes of its turns' texts, as they were counted when `updated_at` was `sized_at`.
+    origin = TextField(null=True)  # the client's name for the place it comes from
+    writer = TextField(null=True)  # the process that is writing it, until it has an owner
+    # The bytes of its turns' texts. The count is current if `sized_at` equals `updated_at`.
     size = BigIntegerField(null=True)
     sized_at = BigIntegerField(null=True)
 
-    # Of a session that was read by `short_columns`: the bytes of its system prompt.
-    system_size = 0
+    system_size = 0  # the bytes of its system prompt, if the session was read by `short_columns`
 
     @classmethod
     def short_columns(cls) -> list[Any]:
-        """All columns, for a select; but a system prompt only if it is short, as all others are."""
+        """All columns, for a select; but the system prompt, the only column that may be long, is
+        null if it is long."""
         size = db.size_of(cls.system)
         system = peewee.Case(None, [(size <= SMALL, cls.system)])
         return [
@@ -159,8 +162,8 @@ class Session(db.Model):
 
     @classmethod
     def get_owned(cls, owner: str, session_id: uuid.UUID) -> Self:
-        """The session without a long system prompt, which `read_system` reads. Raises Missing if
-        there is none, or it is another's."""
+        """The session; a long system prompt is left for `read_system`. Raises Missing if the
+        session does not exist, or has another owner."""
         query = cls.select(*cls.short_columns())
         if (session := query.where(cls.owner == owner, cls.id == session_id).first()) is None:
             raise Missing
@@ -168,13 +171,14 @@ class Session(db.Model):
 
     @classmethod
     def is_there(cls, session_id: uuid.UUID) -> bool:
-        """Whether it is somebody's: one that is being deleted, or imported, is nobody's."""
+        """Whether the session exists and has an owner, which it does not while it is being deleted
+        or imported."""
         return cls.select().where(cls.id == session_id, cls.owner != "").exists()
 
     @classmethod
     def page(cls, owner: str, limit: int, offset: int, words: list[str]) -> tuple[list[Self], bool]:
-        """Up to `limit` sessions, the last used first, and whether more follow. Each has all these
-        words in it."""
+        """Up to `limit` sessions that contain all these words, the most recently used first, and
+        whether more follow."""
         rows = [("%" + re.sub("([%_!])", r"!\1", word) + "%",) for word in words or [""]]
         page = given("list_sessions", rows, all=not words, preview=PREVIEW)
         found = list(cls.raw(page.sql, *page.params, owner, limit + 1, offset))
@@ -184,14 +188,14 @@ class Session(db.Model):
     def change(
         self, options: Mapping[str, Any] | None = MappingProxyType({}), **changes: Any
     ) -> Self:
-        """Store these fields, title, model, system, and those options that are given; None clears
-        one, and for `options` all."""
-        db.hold(Session.select(Session.id).where(Session.id == self.id))
+        """Store new values of `title`, `model` and `system`, and of the options in `options`. None
+        clears an option, or all of them if `options` is None."""
+        db.lock_rows(Session.select(Session.id).where(Session.id == self.id))
         session = Session.get_owned(self.owner, self.id)
         if "title" in changes:
             changes |= {"search_title": normalize(changes["title"]), "title_is_users": True}
         if changes.get("model", session.model) != session.model:
-            changes["trim"] = None  # the other model may remember more
+            changes["context_start"] = None  # the other model may have a larger context window
         options = {} if options is None else session.options | options
         changes["options"] = {name: value for name, value in options.items() if value is not None}
         Session.update(changes).where(Session.id == session.id).execute()
@@ -201,121 +205,261 @@ class Session(db.Model):
 
     @transaction
     def suggest_title(self, title: str) -> bool:
-        """Take a title that a model wrote, unless the user set one; returns whether it was
-        taken."""
+        """Store a title that a model wrote, unless the user has set one. Returns whether it was
+        stored."""
         changes = {"title": title, "search_title": normalize(title)}
         return bool(
             Session.update(changes).where(Session.id == self.id, ~Session.title_is_users).execute()
         )
 
-    def with_turns(
-        self,
-        limit: int | None = None,
-        before: int = shown.LAST,
-        most: int = LONGEST_PAGE,
-        most_of_one: int = shown.LAST,
-    ) -> Self:
-        """This session with its visible `turns`, oldest first: all, or so many before one; of these
-        the newest that have so many bytes together at most, but at least one. `has_more` says
-        whether there are older ones, `is_cut` whether some were left out for their bytes, or the
-        newest, which has more than `most_of_one`, was not read; and `size_of_turns` how many bytes
-        they would have had with these."""
-        rows = (limit or MANY) + 1
-        turns = shown.newest(self.key, before, rows, limit or MANY, most, most_of_one)
-        if not turns and before == shown.LAST:
-            raise Missing("The session was deleted.")  # meanwhile
-        self.turns, self.has_more = turns[::-1], bool(turns) and turns[0].of_all > len(turns)
-        is_unread = bool(turns) and turns[0].content is None
-        self.is_cut = is_unread or (self.has_more and len(turns) < (limit or MANY))
-        self.size_of_turns = turns[0].size_of_all if turns else 0
-        return self
-
     @property
     def key(self) -> str:
-        """The id as the database has it."""
+        """The id as the database stores it."""
         return str(Session.id.db_value(self.id))
 
     @property
     def lacks_system(self) -> bool:
-        """Whether it has a system prompt that was not read, or was forgotten."""
+        """Whether there is a system prompt that is not in memory."""
         return self.system is None and self.system_size > 0
 
     def read_system(self) -> None:
-        """Read the system prompt if that was not done."""
+        """Read the system prompt, unless it is in memory."""
         if self.lacks_system:
             self.system = Session.select(Session.system).where(Session.id == self.id).scalar()
 
 
+class Part(NamedTuple):
+    """A nested object in the JSON of a turn, with some of the turn's columns."""
+
+    schema: str  # its name in the OpenAPI document
+    purpose: str  # the description of its schema
+    sentence: str = ""  # the description of the turn's field
+    null_without: str = ""  # if this column is null, so is the whole object
+
+
+def _tokens_told(name: str) -> IntegerField:
+    """A column for a number of tokens that the provider counted."""
+    return described(
+        IntegerField(null=True),
+        shown=f"usage.{name}",
+        null=True,
+        exported=True,
+        copied=True,
+        at_end=True,
+        told_late=True,
+    )
+
+
 class Turn(db.Model):
-    id = BigAutoField()  # see new_turn_id in replies/claim.py
+    """A message of the user, or a reply. Each column says here what clients, exports, forks and the
+    OpenAPI document have of it (see `tables/columns.py`). Only the text of `thinking` is elsewhere:
+    in the table `thought`, which `transfer/exports.py`, `imports.py` and `forks.py` copy."""
+
+    PARTS = {
+        "model": Part("Model", "Reference to a model by its identifier."),
+        "usage": Part(
+            "Usage",
+            "Tokens of a reply, as the provider counted them. A number is null if the provider did "
+            "not give it.",
+        ),
+        "error": Part("TurnError", "Why a reply failed.", "Null unless it failed.", "error_status"),
+        "thinking": Part(
+            "Thinking",
+            "How much the model thought before and while it wrote the reply.",
+            "Null unless the model thought, and the server keeps that. Its text is at the turn's "
+            "`thinking`.",
+            "thinking_characters",
+        ),
+    }
+
+    id = described(  # see new_turn_id in replies/claim.py
+        BigAutoField(),
+        "Opaque, and never used twice. The ids of a reply's events begin with it.",
+        shown="id",
+        exported=True,
+        of_messages=True,
+        as_json=str,
+        examples=["941464799167511066"],
+    )
     session = peewee.ForeignKeyField(Session, on_delete="CASCADE", index=False)
-    kind = TextField()  # user or assistant
-    # Of a reply under way what it had when it last ended, or nothing: its pieces have the text.
-    content = TextField()
-    created_at = BigIntegerField()
-    # False: it was replaced, or failed to replace another.
+    kind = described(
+        TextField(),  # user or assistant
+        shown="kind",
+        exported=True,
+        copied=True,
+        of_messages=True,
+    )
+    # While a reply is in progress, its pieces have the text: this is its text before it was
+    # continued, or "".
+    content = described(
+        TextField(),
+        "The message, or the text of the reply so far.",
+        shown="content",
+        exported=True,
+        copied=True,
+        of_messages=True,
+    )
+    created_at = described(
+        BigIntegerField(),
+        "When it was sent, or the reply was requested.",
+        shown="created_at",
+        exported=True,
+        copied=True,
+        of_messages=True,
+        as_json=time_of,
+        examples=["2026-03-06T16:00:00Z"],
+    )
+    # False if it was replaced, or failed to replace another.
     visible = BooleanField(column_name="shown", default=True)
-    model = TextField(null=True)
-    status = TextField(null=True)  # a Status; None of a user's turn
+    model = described(
+        TextField(null=True),
+        "The id of a model as `GET /models` lists it.",
+        shown="model.id",
+        exported=True,
+        exported_as="model",
+        copied=True,
+        examples=["claude-opus-4-6", "ollama/llama3.2"],
+    )
+    # Null for a user's turn.
+    status = described(
+        TextField(null=True),
+        "`in_progress`: it is being written. `complete`: this is all of it. `failed`: the model "
+        "failed, and `error` says why. `interrupted`: it was cancelled, or its process died and no "
+        "other took it over. In the last two, `content` is the text that had arrived.",
+        shown="status",
+        enum=list(Status),
+        exported=True,
+        copied=True,
+        at_end=True,
+    )
     lease_until = BigIntegerField(null=True)
-    cancelled = BooleanField(default=False)
-    replaces = BigIntegerField(null=True)  # the reply that is visible again unless this completes
-    input_tokens = IntegerField(null=True)
-    output_tokens = IntegerField(null=True)
-    cached_tokens = IntegerField(null=True)
-    estimated_tokens = IntegerField(default=0, constraints=[SQL("DEFAULT 0")])
-    # Of the call under way: the bytes that the tokens above do not count, besides those of the
-    # whole content.
-    uncounted = BigIntegerField(default=0, constraints=[SQL("DEFAULT 0")])
-    error_status = IntegerField(null=True)
-    error_message = TextField(null=True)
-    error_pointer = TextField(null=True)
-    retry_after = IntegerField(null=True)
-    search_text = TextField(column_name="folded", default="")
-    # Which attempt may write it: a write that comes late names an older one.
+    cancelled = described(BooleanField(default=False), copied=True, at_end=True)
+    replaces = BigIntegerField(null=True)  # this becomes visible again unless the reply completes
+    input_tokens = _tokens_told("input_tokens")
+    output_tokens = _tokens_told("output_tokens")
+    cached_tokens = _tokens_told("cached_tokens")
+    estimated_tokens = described(
+        IntegerField(default=0, constraints=[SQL("DEFAULT 0")]),
+        copied=True,
+        at_end=True,
+        told_late=True,
+    )
+    # The bytes of the current call that the tokens above do not count, in addition to those of the
+    # content.
+    unbilled_bytes = described(
+        BigIntegerField(default=0, constraints=[SQL("DEFAULT 0")], column_name="uncounted"),
+        at_end=True,
+        told_late=True,
+    )
+    error_status = described(
+        IntegerField(null=True),
+        "The HTTP status for this kind of failure.",
+        shown="error.status",
+        exported=True,
+        copied=True,
+        at_end=True,
+        once_ended=True,
+        examples=[502],
+    )
+    error_message = described(
+        TextField(null=True),
+        "What went wrong.",
+        shown="error.message",
+        exported=True,
+        copied=True,
+        at_end=True,
+        once_ended=True,
+    )
+    error_pointer = described(TextField(null=True), copied=True, at_end=True)
+    error_reason = described(
+        TextField(null=True),
+        "The provider's own words, only for the operator: the user of `flask run`'s link, with a "
+        "request from the same machine and not through a proxy.",
+        shown="error.reason",
+        at_end=True,
+        for_operator=True,
+    )
+    retry_after = described(IntegerField(null=True), copied=True, at_end=True)
+    search_text = described(TextField(column_name="folded", default=""), copied=True)
+    # A random number of the process that may write the reply. A late write has an older one, and
+    # changes nothing.
     fence = BigIntegerField(null=True)
-    stop_reason = TextField(null=True)
-    # How often it went on, whether by itself or because a person asked for it; and how often by
-    # itself since a person last did.
-    continued = IntegerField(default=0, constraints=[SQL("DEFAULT 0")])
+    stop_reason = described(
+        TextField(null=True),
+        "Null unless complete.",
+        type=None,
+        anyOf=[{"$ref": "#/components/schemas/StopReason"}, {"type": "null"}],
+        shown="stop_reason",
+        null=True,
+        exported=True,
+        copied=True,
+        at_end=True,
+        once_ended=True,
+    )
+    # `continued` counts all continuations, `restarts` only the automatic ones since a person last
+    # asked for the reply.
+    continued = described(
+        IntegerField(default=0, constraints=[SQL("DEFAULT 0")]),
+        "How often the reply was continued, or taken over by another process.",
+        shown="continued",
+        copied=True,
+        at_end=True,
+        minimum=0,
+    )
     restarts = IntegerField(default=0, constraints=[SQL("DEFAULT 0")])
-    turns_left_out = IntegerField(default=0, constraints=[SQL("DEFAULT 0")])
+    turns_left_out = described(
+        IntegerField(default=0, constraints=[SQL("DEFAULT 0")]),
+        "How many earlier turns were not sent to the model: they do not fit into its context "
+        "window, or the provider refused them as too long.",
+        shown="turns_left_out",
+        copied=True,
+        at_end=True,
+        told_late=True,
+        minimum=0,
+    )
     writer = TextField(null=True)  # the name of the process that writes it, see processes.py
-    # How much its model has thought, and for how long, unless it has not, or that is not kept.
-    thinking_characters = BigIntegerField(null=True)
-    thinking_milliseconds = BigIntegerField(null=True)
+    # `count_thinking` stores them with the text, during the reply and after its end.
+    thinking_characters = described(
+        BigIntegerField(null=True),
+        "How many there are, including those that are not kept.",
+        shown="thinking.characters",
+        copied=True,
+        minimum=0,
+    )
+    thinking_milliseconds = described(
+        BigIntegerField(null=True),
+        "From the first thought to the first word, or to the end.",
+        shown="thinking.seconds",
+        copied=True,
+        as_json=seconds_of,
+        minimum=0,
+    )
 
-    # Of one that is imported: the text of its thinking, which is stored beside it.
-    thoughts = ""
+    thoughts = ""  # the text of its thinking, for a turn that is being imported
 
-    # As `readable` reads it: of a reply under way that a person had continued, how many characters
-    # it had before.
+    # For a reply in progress that `readable` has read: the characters it had before it was
+    # continued.
     base = 0
 
     @property
     def is_settled(self) -> bool:
-        """Whether who asks for it again under its idempotency key has it as it is. A reply that
-        failed, or whose process died, is asked for again."""
+        """Whether a repeated idempotency key gets this reply unchanged. If it failed, or its
+        process died, the repetition asks the model again."""
         return self.status == COMPLETE or self.cancelled
 
     @property
     def usage(self) -> dict[str, int | None]:
         return {name: getattr(self, name) for name in TOKENS}
 
-    @property
-    def thinking(self) -> dict[str, Any] | None:
-        """How much its model has thought, and for how long; None if it has not."""
-        return shown.thinking_of(self)
-
     def is_lost(self) -> bool:
-        """Whether the process that writes it counts as dead: it is gone from this machine, or its
-        lease has lapsed."""
+        """Whether the process that writes it counts as dead: it no longer runs on this machine, or
+        its lease has expired."""
         return processes.is_dead(self.writer) or (self.lease_until or 0) < db.now()
 
     @classmethod
     def readable(cls) -> peewee.ModelSelect:
-        """A query of turns, with what has been stored of one under way, and whose it is; without
-        what only the search reads."""
+        """A query of turns with their sessions' owners. The content of one in progress is its
+        stored text; `search_text` is left out."""
         pieces = (
             Piece.select(Piece.text)
             .where(Piece.turn == cls.id)
@@ -325,8 +469,8 @@ class Turn(db.Model):
         stored = fn.COALESCE(
             peewee.Select((pieces,), (getattr(fn, db.concat)(SQL("text"), ""),)), ""
         )
-        text = peewee.Case(None, [(cls.under_way(), stored)], cls.content)
-        base = peewee.Case(None, [(cls.under_way(), fn.LENGTH(cls.content))], 0).alias("base")
+        text = peewee.Case(None, [(cls.is_in_progress(), stored)], cls.content)
+        base = peewee.Case(None, [(cls.is_in_progress(), fn.LENGTH(cls.content))], 0).alias("base")
         columns = [
             field
             for field in cls._meta.sorted_fields
@@ -337,29 +481,29 @@ class Turn(db.Model):
         ).join(Session)
 
     @classmethod
-    def under_way(cls) -> peewee.Expression:
-        """Whether it is in progress. SQLite uses a partial index only where the statement itself
-        has its condition."""
+    def is_in_progress(cls) -> peewee.Expression:
+        """The condition that a turn is in progress. It is a literal, since SQLite does not use a
+        partial index if the value comes as a parameter."""
         return cls.status == SQL(f"'{IN_PROGRESS}'")
 
     @classmethod
-    def is_any_under_way(cls) -> bool:
-        return cls.select().where(cls.under_way()).exists()
+    def is_any_in_progress(cls) -> bool:
+        return cls.select().where(cls.is_in_progress()).exists()
 
     @classmethod
     def read(cls, turn_id: int) -> Self | None:
-        """The turn with what has been stored of its text, or None where it is gone."""
+        """The turn with its stored text, or None if it does not exist."""
         return cls.readable().where(cls.id == turn_id).first()
 
     @classmethod
-    def read_under_way(cls, turn_ids: Iterable[int]) -> list[Self]:
-        """The same of those of several that are in progress."""
-        return list(cls.readable().where(cls.id.in_(list(turn_ids)), cls.under_way()))
+    def read_in_progress(cls, turn_ids: Iterable[int]) -> list[Self]:
+        """Those of these turns that are in progress, with their stored text."""
+        return list(cls.readable().where(cls.id.in_(list(turn_ids)), cls.is_in_progress()))
 
     @classmethod
     def with_thinking(cls, session_id: uuid.UUID, turn_id: str) -> Self:
-        """A reply that is shown, with how much its model has thought. Raises Missing if there is no
-        such reply, or its model has not."""
+        """A visible reply, with how much its model thought. Raises Missing if there is no such
+        reply, or its model did not think."""
         columns = cls.id, cls.thinking_characters, cls.thinking_milliseconds
         found = None
         if re.fullmatch("[0-9]{1,19}", turn_id) and int(turn_id) < 2**63:
@@ -368,19 +512,20 @@ class Turn(db.Model):
         if found is None:
             raise Missing("There is no such turn in this session. Look it up in its turns.")
         if found.thinking_characters is None:
-            raise Missing("There is no thinking of this turn.")
+            raise Missing("This turn has no thinking.")
         return found
 
     @classmethod
     def latest(cls, session_id: uuid.UUID) -> Self:
-        """The latest reply of a session, visible or not. Raises what `latest_state` does."""
+        """The latest reply of a session, visible or not. Raises NoReply, or Missing if the session
+        does not exist."""
         turn = cls.read(cls.latest_state(session_id).id)
-        return cls.latest(session_id) if turn is None else turn  # its claim was undone meanwhile
+        return cls.latest(session_id) if turn is None else turn  # its claim was undone in between
 
     @classmethod
     def latest_state(cls, session_id: uuid.UUID) -> Self:
-        """What is known of the latest reply of a session, but for its text. Raises NoReply, or
-        Missing where the session is gone."""
+        """The latest reply of a session, without its text. Raises NoReply, or Missing if the
+        session does not exist."""
         rows = list(cls.raw(statements.plain("read_latest_reply"), Session.id.db_value(session_id)))
         if rows:
             return rows[0]
@@ -388,8 +533,8 @@ class Turn(db.Model):
 
 
 class Piece(db.Model):
-    """Text of a reply under way, from character `start` on. When the reply ends, its pieces become
-    the turn's content."""
+    """A part of the text of a reply in progress, from character `start` on. When the reply ends,
+    its pieces become the turn's content."""
 
     turn = peewee.ForeignKeyField(Turn, on_delete="CASCADE", index=False)
     start = IntegerField()
@@ -400,7 +545,7 @@ class Piece(db.Model):
 
 
 class Thought(db.Model):
-    """What the model of a reply has thought, from character `start` on, as it was stored."""
+    """A part of what the model of a reply thought, from character `start` on."""
 
     turn = peewee.ForeignKeyField(Turn, on_delete="CASCADE", index=False)
     start = IntegerField()
@@ -411,13 +556,13 @@ class Thought(db.Model):
 
     @classmethod
     def text_of(cls, turn_id: int) -> str:
-        """All that is kept of a turn's thinking."""
+        """The stored text of a turn's thinking."""
         rows = cls.select(cls.text).where(cls.turn == turn_id).order_by(cls.start)
         return "".join(text for (text,) in rows.tuples())
 
     @classmethod
     def size_of(cls, turn_id: int) -> int:
-        """The bytes of that."""
+        """The bytes of the stored text of a turn's thinking."""
         size = fn.SUM(db.size_of(cls.text))
         return int(cls.select(size).where(cls.turn == turn_id).scalar() or 0)
 

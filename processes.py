@@ -1,21 +1,18 @@
-"""Who writes a reply, or an import: the name of a process, by which others on its machine know
-whether it is still there."""
+"""Names of processes, stored with the replies and imports that they write, so that other processes
+on the same machine can tell whether the writer is still alive."""
 
 import functools
 import os
 import pathlib
 
-# Of a process that is dead, though nobody has asked how it ended (man 5 proc_pid_stat).
-ENDED = (
-    "Z",
-    "X",
-)
+# The states of a process that has ended: zombie, dead (man 5 proc_pid_stat).
+ENDED_STATES = ("Z", "X")
 
 
 @functools.cache
 def machine() -> str | None:
-    """What is equal for all processes that see each other by their numbers: this start of a kernel,
-    and a namespace of processes, such as a container's. None where the system does not tell."""
+    """The boot id of the kernel and the PID namespace, such as a container's: processes with the
+    same value see each other under the same PIDs. None if the system does not say."""
     try:
         boot = pathlib.Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return f"{boot}:{os.stat('/proc/self/ns/pid').st_ino}"
@@ -25,8 +22,7 @@ def machine() -> str | None:
 
 @functools.cache
 def _name(pid: int) -> str | None:
-    """`machine/number/start`: a number is given to another process later, but not with this
-    start."""
+    """`machine/pid/start`. PIDs are reused, but not with the same start time."""
     if machine() is None:
         return None
     try:
@@ -40,7 +36,7 @@ def this_process() -> str | None:
 
 
 def is_dead(name: str | None) -> bool:
-    """Whether the process of this name is surely gone. One of another machine may live."""
+    """Whether the process of this name has surely ended. We cannot tell for another machine."""
     if name is None or machine() is None or not name.startswith(f"{machine()}/"):
         return False
     _, pid, start = name.split("/")
@@ -49,13 +45,13 @@ def is_dead(name: str | None) -> bool:
         state, started = _stat(int(pid))
     except (ProcessLookupError, FileNotFoundError):
         return True
-    except OSError:  # it is another user's, and this system shows them to nobody else
+    except OSError:  # another user's process, which this system hides
         return False
-    return state in ENDED or started != start
+    return state in ENDED_STATES or started != start
 
 
 def _stat(pid: int) -> tuple[str, str]:
-    """The state of a process, and when it was started, in ticks since the machine was (man 5
-    proc_pid_stat, fields 3 and 22)."""
+    """The state of a process, and its start time in clock ticks after boot (man 5 proc_pid_stat,
+    fields 3 and 22)."""
     fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return fields[0], fields[19]

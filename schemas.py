@@ -1,9 +1,12 @@
-"""The marshmallow schemas, through which requests are loaded and answers dumped. `tools/openapi`
-describes the API from them."""
+"""The marshmallow schemas of sessions and turns, which load requests and dump answers.
+`tools/openapi` makes the OpenAPI document from them: a docstring becomes the description of a
+schema, and `about(…)` that of a field."""
 
 import re
+import sys
 from typing import Any
 
+import peewee
 from flask import current_app
 from marshmallow import (
     EXCLUDE,
@@ -14,52 +17,60 @@ from marshmallow import (
     validate,
 )
 
-from tables.ledger import SAID
-from tables.shown import time_of
+from models import Part, Turn
+from providers.options import OPTIONS, Option
+from tables.columns import described_for, description_of, seconds_of, time_of
+from wire import UNSTORABLE
 
-MOST_ERRORS = 20  # that an answer names at most
-LONGEST_NAME = 200  # characters of a name in an answer
-# RequestSchema puts in the name of a field.
+MOST_ERRORS = 20  # in one answer
+LONGEST_NAME = 200  # characters of an unknown name that an error quotes
+LARGEST = sys.float_info.max  # the limit of numbers that have no other
+NO_NUL = r"^[^\u0000]*$"  # a pattern of JSON Schema
+# Examples in the document
+FIRST_MESSAGE = (
+    "Add rate limiting to the auth endpoints using a sliding window approach with Redis, 10 "
+    "requests per minute per IP."
+)
+MODELS = "claude-opus-4-6", "ollama/llama3.2"
+SESSION_ID = "a1b2c3d4-e5f6-7890-abcd-ef1234567890"
+TIME = "2026-03-06T16:00:00Z"
+LAST_UPDATE = (
+    "Timestamp when the session was last updated (equal to created_at at creation time): at its "
+    "last request."
+)
+# RequestSchema fills in the name of the field.
 MISSING, NO_STRING = "The field {name} is missing.", "Give a string for {name}."
 
-# PostgreSQL stores no NUL, and UTF-8 has no surrogates.
-storable = validate.Regexp(
-    "[^\0\ud800-\udfff]*\\Z", error="Take out what cannot be stored: NUL and lone surrogates."
-)
-one_word = validate.Regexp(
-    r"[\w.-]{1,40}\Z", re.ASCII, error="Give one word in ASCII, such as low."
-)
+
+def about(description: str | None = None, *examples: Any, **besides: Any) -> dict[str, Any]:
+    """The `metadata` of a field, for the OpenAPI document. `besides` has more keywords of JSON
+    Schema; None removes one that apispec would derive from the field."""
+    said = {"description": description} if description else {}
+    return said | ({"examples": list(examples)} if examples else {}) | besides
+
+
+WORD = "[A-Za-z0-9_.-]{1,40}"
 not_blank = validate.Predicate("strip", error="Give some text; this is blank.")
 short = validate.Length(max=200, error="Shorten this to at most {max} characters.")
 
 
-def is_temperature(value: Any) -> None:
-    if type(value) not in (int, float) or not 0 <= value <= 2:
-        raise ValidationError("Give a number from 0 to 2.")
-
-
-def is_length(value: Any) -> None:
-    is_whole(value, 1, current_app.config["MAX_TOKENS"])
-
-
-def is_whole(value: Any, least: int, most: int) -> None:
-    if type(value) not in (int, float) or value % 1 or not least <= value <= most:
-        # JSON's 10.0 is a whole number, too.
-        raise ValidationError(f"Give a whole number from {least} to {most}.")
+def is_storable(value: str) -> None:
+    if UNSTORABLE.search(value):
+        raise ValidationError("Remove characters that cannot be stored: NUL and lone surrogates.")
 
 
 class Text(fields.String):
-    """A string that can be stored, is not blank, and is what `validators` want besides."""
+    """A string that can be stored, is not blank, and passes these `validators`."""
 
     default_error_messages = {"required": MISSING, "null": NO_STRING, "invalid": NO_STRING}
 
     def __init__(self, *validators: Any, **kwargs: Any) -> None:
-        super().__init__(validate=[storable, not_blank, *validators], **kwargs)
+        super().__init__(validate=[is_storable, not_blank, *validators], **kwargs)
 
 
 class WholeNumber(fields.Integer):
-    """An integer of a query, in ASCII digits. (`int` would also read `1_000`, ` 7` and `٣`.)
-    `problem` says what to give."""
+    """An integer in a URL's query, in ASCII digits. (`int` would also read `1_000`, ` 7` and `٣`.)
+    `problem` is the error message."""
 
     def __init__(
         self, problem: str, least: int | None = None, most: int | None = None, **kwargs: Any
@@ -76,25 +87,36 @@ class WholeNumber(fields.Integer):
         return int(value)
 
 
+class Number(fields.Field):
+    """A number in JSON from `least` to `most`, or without an upper limit. If `kind` is int, it must
+    be whole, and 10.0 loads as 10. `most` may be the name of a setting that has the limit."""
+
+    def __init__(self, kind: type, least: int, most: int | str | None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.kind, self.least, self.most = kind, least, most
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> int | float:
+        most = current_app.config[self.most] if isinstance(self.most, str) else self.most
+        is_whole, bound = self.kind is int, LARGEST if most is None else most
+        is_number = type(value) in (int, float) and self.least <= value <= bound
+        if not is_number or (is_whole and value % 1):
+            bounds = f"from {self.least} {'on' if most is None else f'to {most}'}"
+            raise ValidationError(f"Give a {'whole ' * is_whole}number {bounds}.")
+        return int(value) if is_whole else value
+
+
 class Timestamp(fields.DateTime):
     """Microseconds since 1970, dumped by `time_of`."""
 
-    def _serialize(self, value: int, attr: str, obj: Any, **kwargs: Any) -> str:
-        return time_of(value)
+    def _serialize(self, value: int | None, attr: str, obj: Any, **kwargs: Any) -> str | None:
+        return None if value is None else time_of(value)
 
 
-class Part(fields.Nested):
-    """A part of an object's JSON that is made of columns of it; null where its attribute of this
-    name, or `attribute`, is."""
+class ModelField(fields.Nested):
+    """A reference to a model, dumped from its id."""
 
-    def _serialize(self, value: Any, attr: str, obj: Any, **kwargs: Any) -> dict | None:
-        if value is not None:
-            # `Nested` would call the schema's `dump` for each part of each turn, for values that
-            # are JSON already.
-            return {
-                name: getattr(obj, field.attribute or name)
-                for name, field in self.schema.fields.items()
-            }
+    def _serialize(self, value: str, attr: str, obj: Any, **kwargs: Any) -> dict[str, str]:
+        return {"id": value}
 
 
 class RequestSchema(Schema):
@@ -110,7 +132,7 @@ class RequestSchema(Schema):
         }
 
     def handle_error(self, error: ValidationError, data: Any, **kwargs: Any) -> None:
-        """Say where a field belongs that another schema or another API has here."""
+        """Say where to put a field that belongs into another place, or comes from another API."""
         for name in ELSEWHERE.keys() & error.messages:
             field, sentence = ELSEWHERE[name]
             if field in self.fields:
@@ -118,8 +140,8 @@ class RequestSchema(Schema):
 
     @pre_load
     def _bound(self, data: Any, **kwargs: Any) -> Any:
-        """Of the names that are not known, look at the first few only: a body may be full of
-        them."""
+        """Keep only the first few unknown names: a body may be full of them, and each costs an
+        error."""
         if not isinstance(data, dict):
             return data
         unknown = [name for name in data if name not in self.fields][:MOST_ERRORS]
@@ -128,15 +150,30 @@ class RequestSchema(Schema):
         }
 
 
-class OptionsSchema(RequestSchema):
-    temperature = fields.Raw(allow_none=True, validate=is_temperature)
-    max_tokens = fields.Raw(allow_none=True, validate=is_length)
-    reasoning_effort = fields.String(
-        allow_none=True, validate=one_word, error_messages={"invalid": NO_STRING}
-    )
+def option_field(option: Option) -> fields.Field:
+    """The field that loads an option, and describes it."""
+    described = about(option.description, option.example)
+    if option.kind is str:
+        return fields.String(
+            allow_none=True,
+            validate=validate.Regexp(
+                rf"{WORD}\Z", error=f"Give one word in ASCII, such as {option.example}."
+            ),
+            error_messages={"invalid": NO_STRING},
+            metadata=described | {"pattern": f"^{WORD}$"},
+        )
+    kind = "integer" if option.kind is int else "number"
+    described |= {"type": [kind, "null"], "minimum": option.least}
+    if isinstance(option.most, int):
+        described["maximum"] = option.most
+    return Number(option.kind, option.least, option.most, allow_none=True, metadata=described)
 
 
-# A field that a schema does not have, one that it has in its place, and what to do.
+class OptionsSchema(RequestSchema.from_dict({o.name: option_field(o) for o in OPTIONS.values()})):
+    """Options of requests to the provider; one that is not set is not sent."""
+
+
+# For an unknown field: the field that the schema must have for this advice, and the advice.
 ELSEWHERE = {
     "messages": ("content", "Send content, one message: Parley keeps the conversation."),
     "stream": ("content", "Send the header Accept: text/event-stream for a stream."),
@@ -144,23 +181,103 @@ ELSEWHERE = {
 
 
 class NewSessionSchema(RequestSchema):
-    content = Text(required=True)
-    model = Text(short, allow_none=True)
-    system = Text(allow_none=True)
-    options = fields.Nested(OptionsSchema, allow_none=True)
+    """Request body for starting a new session."""
+
+    content = Text(
+        required=True,
+        metadata=about("The initial user message to start the session.", FIRST_MESSAGE),
+    )
+    model = Text(
+        short,
+        allow_none=True,
+        metadata=about(
+            "LLM model to use. If omitted, the server default is used. `GET /models` lists them.",
+            *MODELS,
+        ),
+    )
+    system = Text(
+        allow_none=True,
+        metadata=about("System prompt for the session.", "You are a helpful coding assistant."),
+    )
+    options = fields.Nested(
+        OptionsSchema,
+        allow_none=True,
+        metadata=about("For all replies of the session, until they are changed."),
+    )
 
 
 class ChangeSchema(RequestSchema):
-    title = Text(short)
-    model = Text(short)
-    system = Text(allow_none=True)
-    options = fields.Nested(OptionsSchema, allow_none=True)
+    """Changes to a session. A field that is left out stays as it is."""
+
+    title = Text(
+        short,
+        metadata=about("A title of the user's own; the server never overwrites it.", "Rate limits"),
+    )
+    model = Text(
+        short,
+        metadata=about(
+            "The model that writes from the next reply on: an id that `GET /models` lists.",
+            *MODELS,
+        ),
+    )
+    system = Text(
+        allow_none=True,
+        metadata=about(
+            "The system prompt from the next reply on; null clears it.",
+            "You are a helpful coding assistant.",
+        ),
+    )
+    options = fields.Nested(
+        OptionsSchema,
+        allow_none=True,
+        metadata=about(
+            "From the next reply on. An option that is left out stays; null clears one, or all."
+        ),
+    )
+
+
+class MessageSchema(RequestSchema):
+    """Request body for another user message."""
+
+    content = Text(required=True, metadata=about("The user's message.", "And per user?"))
+
+
+class RetrySchema(RequestSchema):
+    """Request body for another reply, perhaps to a changed message."""
+
+    content = Text(
+        allow_none=True,
+        metadata=about(
+            "Change the last message to this first. Then the new reply replaces the old one, "
+            "however it ends."
+        ),
+    )
+
+
+class ForkSchema(RequestSchema):
+    """Request body for a copy."""
+
+    turn = fields.String(
+        allow_none=True,
+        error_messages={"invalid": "Give the id of a turn."},
+        metadata=about(
+            "The id of the last turn to copy, by default the last that is shown.",
+            "941464799167511066",
+        ),
+    )
+
+
+class EmptySchema(RequestSchema):
+    """An object without fields."""
 
 
 class QuerySchema(Schema):
+    class Meta:
+        unknown = EXCLUDE  # other parameters are ignored
+
     @pre_load
     def _refuse_short_names(self, data: Any, **kwargs: Any) -> Any:
-        """`limit` alone would be ignored."""
+        """`limit` in the place of `page[limit]` would be ignored, too, but is a mistake."""
         faults = {
             name: [f"Use {field.data_key}."]
             for name, field in self.fields.items()
@@ -172,131 +289,208 @@ class QuerySchema(Schema):
 
 
 class PageSchema(QuerySchema):
-    # Clamped to these.
+    # The handler clamps it.
     limit = WholeNumber(
-        "Give a whole number from 1 to 100.", data_key="page[limit]", load_default=20
+        "Give a whole number from 1 to 100.",
+        data_key="page[limit]",
+        load_default=20,
+        metadata=about("How many sessions to return; clamped to 1–100."),
     )
     offset = WholeNumber(
-        "Give a whole number from 0 on.", 0, 2**53, data_key="page[offset]", load_default=0
+        "Give a whole number, 0 or more.",
+        0,
+        2**53,
+        data_key="page[offset]",
+        load_default=0,
+        metadata=about("How many sessions to skip."),
     )
-    query = fields.String(load_default="", validate=[storable, short])
+    query = fields.String(
+        load_default="",
+        validate=[is_storable, short],
+        metadata=about(
+            "Words, each of which must occur in the title or in a turn, perhaps within a longer "
+            "word, in any case.",
+            pattern=NO_NUL,
+        ),
+    )
 
 
 class TurnsPageSchema(QuerySchema):
-    # Clamped to these.
-    limit = WholeNumber("Give a whole number from 1 to 200.", data_key="turns[limit]")
-    before = WholeNumber("Give the id of a turn.", 0, 2**63 - 1, data_key="turns[before]")
+    # The handler clamps it.
+    limit = WholeNumber(
+        "Give a whole number from 1 to 200.",
+        data_key="turns[limit]",
+        metadata=about(
+            "How many of the last turns to return; clamped to 1–200. By default 50 if "
+            "`turns[before]` is given, else all. Never more than 8 MiB together."
+        ),
+    )
+    # A string in the document: an id is too large for a number in JavaScript.
+    before = WholeNumber(
+        "Give the id of a turn.",
+        0,
+        2**63 - 1,
+        data_key="turns[before]",
+        metadata=about(
+            "The id of a turn: return only turns before it.",
+            type="string",
+            minimum=None,
+            maximum=None,
+            pattern="^[0-8]?[0-9]{1,18}$",
+        ),
+    )
 
 
-ModelSchema = Schema.from_dict(
-    {"id": fields.String(attribute="model", required=True)}, name="ModelSchema"
-)
-UsageSchema = Schema.from_dict(
-    {name: fields.Integer(required=True, allow_none=True) for name in SAID}, name="UsageSchema"
-)
-MetaSchema = Schema.from_dict({"has_more": fields.Boolean(required=True)}, name="MetaSchema")
+# A turn, from the descriptions of its columns
+
+_COLUMNS = {description_of(each).shown: each for each in described_for(Turn, "shown")}
 
 
-class TurnErrorSchema(Schema):
-    status = fields.Integer(attribute="error_status", required=True)
-    message = fields.String(attribute="error_message", required=True)
+def _field_of(column: peewee.Field) -> fields.Field:
+    """The field of a column. Its type follows from the function that makes its JSON, if there is
+    one, or else from the column."""
+    description = description_of(column)
+    kinds = {str: fields.String, time_of: Timestamp, seconds_of: fields.Float}
+    of_type = fields.String if isinstance(column, peewee.TextField) else fields.Integer
+    return kinds.get(description.as_json, of_type)(
+        required=not description.for_operator,
+        allow_none=description.null,
+        metadata=about(description.sentence, **description.document),
+    )
 
 
-turn_error_schema = TurnErrorSchema()
+def _schema_of(name: str, part: Part) -> type[Schema]:
+    """The schema of a nested object in a turn."""
+    keys = {
+        path.partition(".")[2]: _field_of(column)
+        for path, column in _COLUMNS.items()
+        if path.startswith(f"{name}.")
+    }
+    return type(f"{part.schema}Schema", (Schema.from_dict(keys),), {"__doc__": part.purpose})
 
 
-class ThinkingSchema(Schema):
-    characters = fields.Integer(required=True)
-    seconds = fields.Float(required=True)
+_PARTS = {name: _schema_of(name, part) for name, part in Turn.PARTS.items()}
+ModelSchema, TurnErrorSchema = _PARTS["model"], _PARTS["error"]
+
+
+def _fields_of_turn(of_messages: bool) -> dict[str, fields.Field]:
+    """The fields of a reply, or only those that a user's message also has."""
+    found: dict[str, fields.Field] = {}
+    for path, column in _COLUMNS.items():
+        name = path.partition(".")[0]
+        if of_messages and not description_of(column).of_messages:
+            continue
+        found[name] = _nested(name) if name in _PARTS else _field_of(column)
+    return found
+
+
+def _nested(name: str) -> fields.Nested:
+    part = Turn.PARTS[name]
+    is_nullable = bool(part.null_without)
+    return fields.Nested(
+        _PARTS[name], required=True, allow_none=is_nullable, metadata=about(part.sentence)
+    )
+
+
+class UserTurnSchema(Schema.from_dict(_fields_of_turn(of_messages=True))):
+    """A message of the user."""
+
+    kind = fields.String(required=True, metadata=about(const="user"))
+
+
+class AssistantTurnSchema(Schema.from_dict(_fields_of_turn(of_messages=False))):
+    """A reply of the model."""
+
+    kind = fields.String(required=True, metadata=about(const="assistant"))
+
+
+class MetaSchema(Schema):
+    """Facts about the list."""
+
+    has_more = fields.Boolean(
+        required=True,
+        metadata=about("Whether there are more than these: older turns, or sessions after them."),
+    )
 
 
 class ThinkingTextSchema(Schema):
-    text = fields.String(required=True)
+    """What the model thought."""
+
+    text = fields.String(
+        required=True,
+        metadata=about(
+            "At most 262,144 characters. While the reply is in progress, what is stored so far."
+        ),
+    )
 
 
 class SessionSchema(Schema):
-    id = fields.UUID(required=True)
-    title = fields.String(required=True)
-    model = Part(ModelSchema, required=True)
-    created_at = Timestamp(required=True)
-    updated_at = Timestamp(required=True)
+    """A session, without its turns."""
+
+    id = fields.UUID(required=True, metadata=about("Unique identifier of the session.", SESSION_ID))
+    title = fields.String(
+        required=True,
+        metadata=about(
+            "Server-generated title for the session.", "Add rate limiting to auth endpoints"
+        ),
+    )
+    model = ModelField(ModelSchema, required=True)
+    created_at = Timestamp(
+        required=True, metadata=about("Timestamp when the session was created.", TIME)
+    )
+    updated_at = Timestamp(required=True, metadata=about(LAST_UPDATE, TIME))
 
 
-class UserTurnSchema(Schema):
-    id = fields.String(required=True)
-    kind = fields.String(required=True)
-    content = fields.String(required=True)
-    created_at = Timestamp(required=True)
+class CreatedSessionSchema(SessionSchema):
+    """Response returned after successfully creating a session.
+
+    A repeated `Idempotency-Key` gets the same answer again, so `updated_at` is always the time of
+    creation."""
+
+    id = fields.UUID(
+        required=True,
+        metadata=about("Unique identifier for the newly created session.", SESSION_ID),
+    )
+    updated_at = Timestamp(
+        attribute="created_at",
+        required=True,
+        dump_only=True,  # marshmallow would not load two fields from one attribute
+        metadata=about(LAST_UPDATE, TIME),
+    )
 
 
-class AssistantTurnSchema(UserTurnSchema):
-    model = Part(ModelSchema, required=True)
-    status = fields.String(required=True)
-    usage = Part(UsageSchema, required=True)
-    error = Part(turn_error_schema, attribute="error_status", required=True, allow_none=True)
-    stop_reason = fields.String(required=True, allow_none=True)
-    continued = fields.Integer(required=True)
-    turns_left_out = fields.Integer(required=True)
-    thinking = fields.Nested(ThinkingSchema, required=True, allow_none=True)
+class ListedSessionSchema(SessionSchema):
+    """A session in a list."""
+
+    last_message_preview = fields.String(
+        attribute="preview",
+        required=True,
+        metadata=about("The first 100 characters of the last turn that has text."),
+    )
 
 
 class ChangedSessionSchema(SessionSchema):
-    system = fields.String(required=True, allow_none=True)
-    options = fields.Raw(required=True)
+    """A session with its system prompt and options, without its turns."""
+
+    system = fields.String(
+        required=True, allow_none=True, metadata=about("System prompt for the session.")
+    )
+    options = fields.Raw(
+        required=True,
+        metadata=about("Options that are set.", **{"$ref": "#/components/schemas/Options"}),
+    )
 
 
 class WholeSessionSchema(ChangedSessionSchema):
-    turns = fields.Function(
-        lambda session: [dump_turn(turn) for turn in session.turns], required=True
+    """A session with its turns, oldest first."""
+
+    turns = fields.List(
+        fields.Raw(),
+        required=True,
+        metadata=about("Oldest first.", items={"$ref": "#/components/schemas/Turn"}),
     )
-    meta = Part(MetaSchema, attribute="has_more", required=True)
+    meta = fields.Nested(MetaSchema, required=True)
 
 
-new_session_schema = NewSessionSchema()
-message_schema = RequestSchema.from_dict({"content": Text(required=True)}, name="MessageSchema")()
-retry_schema = RequestSchema.from_dict({"content": Text(allow_none=True)}, name="RetrySchema")()
-empty_schema = RequestSchema.from_dict({}, name="EmptySchema")()
-change_schema = ChangeSchema()
-page_schema = PageSchema(unknown=EXCLUDE)  # what else a query has is nobody's
-turns_page_schema = TurnsPageSchema(unknown=EXCLUDE)
-# An `Idempotency-Key` that is sent again gives the first answer again, though the session was used
-# since.
-first_update = {"updated_at": Timestamp(attribute="created_at", required=True, dump_only=True)}
-created_session_schema = SessionSchema.from_dict(first_update, name="CreatedSessionSchema")()
-preview = {"last_message_preview": fields.String(attribute="preview", required=True)}
-listed_session_schema = SessionSchema.from_dict(preview, name="ListedSessionSchema")(many=True)
+created_session_schema = CreatedSessionSchema()
 changed_session_schema = ChangedSessionSchema()
-whole_session_schema = WholeSessionSchema()
-session_schema = SessionSchema()
-turn_schemas = {"user": UserTurnSchema(), "assistant": AssistantTurnSchema()}
-
-
-def dump_turn(turn: Any) -> dict[str, Any]:
-    """A turn as its schema describes it, which would take five times as long for each of
-    hundreds."""
-    dumped = {
-        "id": str(turn.id),
-        "kind": turn.kind,
-        "content": turn.content,
-        "created_at": time_of(turn.created_at),
-    }
-    if turn.kind == "user":
-        return dumped
-    # One that goes on has not ended, though its row has how it did before.
-    has_ended = turn.status != "in_progress"
-    return dumped | {
-        "model": {"id": turn.model},
-        "status": turn.status,
-        "usage": {name: getattr(turn, name) for name in SAID},
-        "error": error_of(turn) if has_ended else None,
-        "stop_reason": turn.stop_reason if has_ended else None,
-        "continued": turn.continued,
-        "turns_left_out": turn.turns_left_out,
-        "thinking": turn.thinking,
-    }
-
-
-def error_of(turn: Any) -> dict[str, Any] | None:
-    if turn.error_status is None:
-        return None
-    return {"status": turn.error_status, "message": turn.error_message}

@@ -1,16 +1,16 @@
-"""Model servers and services that many people know: their addresses, and how one is started."""
+"""Well-known model servers and services: their addresses, and the commands that start them."""
 
 import ipaddress
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
-PORTS = {"http": 80, "https": 443}  # by scheme, where a URL names none
+PORTS = {"http": 80, "https": 443}  # the default ports of schemes
 
 
 class Service(NamedTuple):
     name: str
     url: str  # the base URL of its OpenAI-compatible API
-    start: str = ""  # the command that starts it, where it usually runs on the same machine
+    start: str = ""  # the command that starts it, if it usually runs on the same machine
 
 
 SERVICES = (
@@ -32,9 +32,9 @@ SERVICES = (
     Service("together", "https://api.together.xyz/v1"),
     Service("xai", "https://api.x.ai/v1"),
 )
-_SHARED_PORTS = {8080}  # many programs have these: nothing is named by one
+_SHARED_PORTS = {8080}  # many programs use them, so they do not tell which one it is
 _HOSTS = {"api.openai.com": "openai", "api.anthropic.com": "anthropic"}
-_OWNERS = {  # in `owned_by` of its models
+_OWNERS = {  # by the `owned_by` of their models
     "llamacpp": "llama.cpp",
     "vllm": "vLLM",
     "sglang": "SGLang",
@@ -43,8 +43,8 @@ _OWNERS = {  # in `owned_by` of its models
 
 
 def service_at(url: str) -> Service | None:
-    """The service whose API this base URL probably is: it has the same port on a machine nearby,
-    or the same host on the internet."""
+    """The service that probably has this base URL: the same host, or the same port on a machine
+    nearby."""
     asked = urlsplit(url)
     for service in SERVICES:
         known = urlsplit(service.url)
@@ -55,8 +55,13 @@ def service_at(url: str) -> Service | None:
     return None
 
 
+def host_in_url(host: str) -> str:
+    """The host as a URL has it: an IPv6 address is in brackets (RFC 3986, section 3.2.2)."""
+    return f"[{host}]" if ":" in host else host
+
+
 def is_loopback(host: str) -> bool:
-    """Whether it is surely this machine."""
+    """Whether this is certainly this machine."""
     try:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -64,7 +69,7 @@ def is_loopback(host: str) -> bool:
 
 
 def _is_near(host: str) -> bool:
-    """Whether it is an address of one's own network, or a name without a domain."""
+    """Whether this is an address in a private network, or a local name."""
     try:
         return ipaddress.ip_address(host).is_private
     except ValueError:
@@ -72,7 +77,7 @@ def _is_near(host: str) -> bool:
 
 
 def name_at(url: str) -> str:
-    """The name of that service, if its address is surely its own; else host and port."""
+    """The name of the service with this base URL, if that is certain; else host and port."""
     service, asked = service_at(url), urlsplit(url)
     if service is not None and asked.port not in _SHARED_PORTS:
         return service.name

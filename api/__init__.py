@@ -1,13 +1,16 @@
-"""How a request is taken and answered.
+"""From a request to its answer.
 
-    hooks ─ its id and origin, its body, within its limits
-    users ─ who asks: by a token, or by the word of a trusted proxy
+    hooks ─ for every request: its id, its origin, its body within limits
+    users ─ authentication, by a token or by a trusted proxy's header
+    contract ─ decorators that say what an operation takes and gives, and load and dump it
     receive ─ a reply as the client wants it: whole, as a stream of `events`, or deferred
-    import_schema ─ what an import may be
-    archive ─ what is taken along: exports, imports, forks
-    usage, metrics ─ what the ledger tells
+    archive ─ exports, imports and forks
+    import_schema ─ the schema of an import
+    usage, metrics ─ sums of the ledger, for the user and for Prometheus
     static_files ─ the files of the page, compressed once
-    errors ─ whatever goes wrong, in one shape
+    answers ─ the schemas of the other answers
+    errors ─ one shape for all errors
 
-`app.py` has the routes; `schemas.py`, which stands below, says what comes in and goes out.
+`app.py` has the routes; `schemas.py`, one floor below, has the schemas of bodies, sessions and
+turns.
 """

@@ -1,5 +1,4 @@
-"""What a client is told when something goes wrong: one shape for all errors, and one handler for
-each kind."""
+"""Error responses: one shape for all of them, and a handler for each kind of exception."""
 
 import math
 import re
@@ -25,22 +24,22 @@ from providers.faults import ModelError
 from schemas import MOST_ERRORS
 
 CHALLENGE = 'Bearer realm="parley"'  # RFC 6750, section 3
-TITLES = HTTP_STATUS_CODES | {414: "URI Too Long"}  # as RFC 9110 calls it now
-# What the framework says of these is what happened; a client wants to know what to do.
+TITLES = HTTP_STATUS_CODES | {414: "URI Too Long"}  # RFC 9110 renamed it
+# In place of werkzeug's descriptions, which say what happened, but not what to do.
 SENTENCES = {
     404: "There is nothing at this path. GET / names the places to begin.",
     408: "The request did not arrive in time. Send it again, all of it at once.",
     500: "The server failed. Ask again; its log says more under this X-Request-ID.",
 }
-IN_ORDER = ("GET", "POST", "PATCH", "DELETE")
+METHOD_ORDER = ("GET", "POST", "PATCH", "DELETE")
 DOCUMENTS = ("/docs", "/redoc", "/swagger")
-# What clients of OpenAI, Anthropic and Ollama ask for, with or without `/v1`.
+# Paths of OpenAI's, Anthropic's and Ollama's APIs, with or without `/v1`.
 OTHER_APIS = re.compile(r"/v1(/.*)?|/chat/completions|/completions|/api/(chat|generate|tags)")
-IN_SESSIONS = re.compile("/sessions/[^/]")
-IN_A_SESSION = re.compile(f"/sessions/{UUIDConverter.regex}(/|$)")
-SOON = 10  # seconds after which a provider that names none may be asked again
+BELOW_SESSIONS = re.compile("/sessions/[^/]")
+BELOW_A_SESSION = re.compile(f"/sessions/{UUIDConverter.regex}(/|$)")
+RETRY_AFTER = 10  # seconds, if a provider that is overloaded names none
 
-# What is told of a mistake: a sentence, and where in the request it is.
+# A sentence for the client, and the `source`: the part of the request that is at fault.
 Detail = tuple[str, dict[str, str] | None]
 
 
@@ -64,28 +63,29 @@ def error_response(
     retry_after: float | None = None,
     session_id: uuid.UUID | None = None,
     headers: dict[str, str] | None = None,
+    meta: dict[str, Any] | None = None,
 ) -> tuple:
-    """What the application answers; `retry_after` are the seconds to wait, where there are any."""
+    """The body, status and headers of an error. `retry_after` is in seconds."""
     g.setdefault("why", " ".join(dict.fromkeys(detail for detail, _ in details)))  # for the log
-    headers, meta = dict(headers or {}), {}
+    headers, meta = dict(headers or {}), dict(meta or {})
     if retry_after:
         headers["Retry-After"] = str(max(1, math.ceil(retry_after)))
     if session_id:
         headers["Location"] = url_for("api.show_session", session_id=session_id)
         meta["session_id"] = str(session_id)
     if status == 401 and request.endpoint == "api.show_me":  # how a page can sign in
-        meta["sign_in"] = sign_in.told_to_strangers()
+        meta["sign_in"] = sign_in.describe()
     if status == 413:  # the rest of the body is not read
         headers["Connection"] = "close"
     return document(status, details, meta), status, headers
 
 
-def guarded(frames: Iterator[bytes], request_id: str) -> Iterator[bytes]:
-    """The frames of a stream. Where they fail, the log says so here: the server that sends them
-    does not know the request's id."""
+def log_failure(frames: Iterator[bytes], request_id: str) -> Iterator[bytes]:
+    """These frames of a stream. If one raises, it is logged here, with the request's id, which the
+    server that sends them does not know."""
     try:
         yield from frames
-    except Exception as error:  # whatever it is, the status has been sent
+    except Exception as error:  # the status has been sent: no handler can answer any more
         log.error("a stream failed", {"id": request_id}, exc_info=error)
 
 
@@ -95,22 +95,22 @@ def on_http_error(error: HTTPException) -> tuple:
     kept = {name: value for name, value in error.get_headers() if name != "Content-Type"}
     match error:
         case MethodNotAllowed():
-            sentence = _use_one_of(error.valid_methods)
+            sentence = _method_advice(error.valid_methods)
         case NotFound():
-            sentence = _why_not_found(request.path)
+            sentence = _path_advice(request.path)
         case _:
             sentence = SENTENCES.get(error.code, error.description)
     return error_response(error.code, [(sentence, None)], headers=kept)
 
 
-def _use_one_of(methods: Iterable[str]) -> str:
-    *others, last = [method for method in IN_ORDER if method in methods]
+def _method_advice(methods: Iterable[str]) -> str:
+    *others, last = [method for method in METHOD_ORDER if method in methods]
     listed = f"{', '.join(others)} or {last}" if others else last
     return f"This path does not take {request.method}. Use {listed}."
 
 
-def _why_not_found(path: str) -> str:
-    """What a client may have meant by a path that is not there."""
+def _path_advice(path: str) -> str:
+    """What to do about a path that does not exist: what the client may have meant by it."""
     whole = path.rstrip("/")
     if whole in DOCUMENTS:
         return "GET /openapi.json describes the API. GET / is the page, in a browser."
@@ -120,20 +120,20 @@ def _why_not_found(path: str) -> str:
         )
     if whole and whole != path and current_app.create_url_adapter(request).allowed_methods(whole):
         return "Leave out the slash at the end of this path."
-    if IN_SESSIONS.match(path) and not IN_A_SESSION.match(path):
+    if BELOW_SESSIONS.match(path) and not BELOW_A_SESSION.match(path):
         return "The id of a session is a UUID, as in the answer to POST /sessions or GET /sessions."
     return SENTENCES[404]
 
 
 def on_validation_error(error: ValidationError) -> tuple:
-    """Its `source` says where all of it is; else a GET's is in the parameters, another one's in the
-    body."""
+    """An error may say by its `source` which part of the request it is about. By default, that is
+    the parameters of a GET, and the body of any other request."""
     default = "parameter" if request.method == "GET" else "pointer"
     return error_response(400, details_of(error, default)[:MOST_ERRORS])
 
 
 def details_of(error: ValidationError, default: str = "pointer") -> list[Detail]:
-    """What is wrong, the deepest last: a client shows the first."""
+    """All that is wrong. The most deeply nested comes last, since clients show the first."""
     source = error.kwargs.get("source", default)
     found = list(_details(error.normalized_messages(), source))
     found.sort(key=lambda each: each[0])
@@ -141,7 +141,7 @@ def details_of(error: ValidationError, default: str = "pointer") -> list[Detail]
 
 
 def _details(messages: dict, source: str, place: str = "", depth: int = 0) -> Iterator:
-    """How deep each fault is, and its detail. A body's names become JSON pointers (RFC 6901):
+    """The depth of each fault, and its detail. Names of a body become JSON pointers (RFC 6901):
     `{"title": ["Give a string."]}` gives `("Give a string.", {"pointer": "/title"})`."""
     for name, faults in messages.items():
         at = _pointer(place, str(name)) if source == "pointer" else name
@@ -162,12 +162,14 @@ def model_failure(
     message: str,
     retry_after: float | None,
     pointer: str | None,
+    reason: str | None,
     session_id: uuid.UUID | None = None,
 ) -> tuple:
-    """What is answered where the model's provider has failed."""
+    """The answer after a failure of the model's provider. Only the operator gets its reason."""
     source = {"pointer": pointer} if pointer else None
-    wait = (retry_after or SOON) if status == 503 else None
-    return error_response(status, [(message, source)], wait, session_id)
+    wait = (retry_after or RETRY_AFTER) if status == 503 else None
+    meta = {"reason": reason} if reason and g.is_operator else None
+    return error_response(status, [(message, source)], wait, session_id, meta=meta)
 
 
 def on_invalid_token(error: auth.InvalidToken) -> tuple:
@@ -201,13 +203,14 @@ def on_unavailable(error: Exception) -> tuple:
 
 
 def on_memory_error(error: MemoryError) -> tuple:
-    """Other requests have what is left."""
+    """Refuse this request as one too many: other requests need the memory that is left."""
     log.error("there is no memory left for a request", exc_info=error)
     return on_http_error(Overloaded())
 
 
 def on_driver_error(error: Exception) -> tuple:
-    """Of a connection that a request holds until it ends. A bug is raised on: it is a 500."""
+    """The database's drivers raise this from a connection that a request holds to its end, outside
+    of `database.connected`. Unless it is an outage, it is a bug, and becomes a 500."""
     if not database.is_outage(error):
         raise error
     return on_unavailable(error)

@@ -1,12 +1,14 @@
-"""What is done for every request: it gets an id and a time, and its body is read.
+"""Before and after every request: its id, its limits, its body, its line in the log.
 
-A stranger costs no database and no body: `users` knows the user before either.
+`users` authenticates before the database and the body are touched: an unauthenticated request
+costs neither.
 """
 
 import functools
 import re
 import time
 import uuid
+from collections.abc import Callable
 from typing import Any
 
 from flask import Response, current_app, g, request
@@ -18,30 +20,30 @@ import database
 import limits
 import logs
 from api import users
-from api.services import services, step_aside
+from api.services import release_slot, services
 
-# Bytes that one of a request's body may become until it is stored: the body, what is read of it,
-# and what is searched, of which each may take four; or one of a session's turns until it is shown.
-MADE_OF_A_BYTE = 10
-CHUNKED = 2**20  # bytes that a body may have whose length is not known
-ROOM_WAIT = 2  # seconds
-LINE_WAIT = 5  # seconds
+# Bytes of memory for each byte of a text: a body is in memory as it came, as it is parsed, and as
+# it is searched, each with up to four bytes for one; a turn that is shown takes no more.
+MEMORY_PER_BYTE = 10
+CHUNKED = 2**20  # bytes for which room is made if a body does not say its length
+MEMORY_TIMEOUT = 2  # seconds for memory
+LINE_TIMEOUT = 5  # seconds for the user's other requests
 REQUEST_ID = re.compile(r"[\w.:+/=-]{1,128}", re.ASCII)
 
-EVERY_ANSWER = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}
-# What the page of another origin may send, as its browser asks beforehand (for so many seconds).
-PREFLIGHT = {
+ALL_ANSWERS = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}
+# The answer to a browser that asks what a page of another origin may send (CORS).
+PREFLIGHT_ANSWER = {
     "Access-Control-Allow-Methods": "GET, POST, PATCH, DELETE",
     "Access-Control-Allow-Headers": (
         "Authorization, Content-Type, Idempotency-Key, Last-Event-ID, Prefer, X-Request-ID"
     ),
     "Access-Control-Max-Age": "7200",
 }
-# What it may read besides an answer's body.
-EXPOSED = {
+# The headers of an answer that such a page may read.
+EXPOSED_HEADERS = {
     "Access-Control-Expose-Headers": ("Location, Retry-After, X-Request-ID, First-Turn-Sent, Link")
 }
-# What else than JSON and event streams is answered: where, and what its client accepts.
+# Endpoints that answer with another type than JSON or an event stream.
 OTHER_TYPES = {
     "public.show_file": "*/*",
     "public.show_index": "text/html",
@@ -52,7 +54,7 @@ OTHER_TYPES = {
 
 
 class JSON(DefaultJSONProvider):
-    """Answers in UTF-8: escapes would take up to three times the bytes."""
+    """Answers in UTF-8, without escapes, which take up to three times the bytes."""
 
     sort_keys = False
 
@@ -61,7 +63,7 @@ class JSON(DefaultJSONProvider):
         dumps = functools.partial(self.dumps, fields, separators=(",", ":"))
         try:
             data = dumps(ensure_ascii=False).encode()
-        except UnicodeEncodeError:  # of half a character, in what is quoted of a request
+        except UnicodeEncodeError:  # a lone surrogate, in what is quoted of a request
             data = dumps().encode()
         return Response(data + b"\n", mimetype=self.mimetype)
 
@@ -70,8 +72,8 @@ class JSON(DefaultJSONProvider):
 
 
 def begin_request() -> tuple | None:
-    """Name the request, and know whether a page of its origin may read the answer. A preflight has
-    its answer here."""
+    """Give the request an id, and find out whether a page of its origin may read the answer. Answer
+    a preflight request."""
     g.began, g.user = time.monotonic(), None
     database.begin_request(reads=request.method == "GET")
     sent = request.headers.get("X-Request-ID", "")
@@ -79,15 +81,15 @@ def begin_request() -> tuple | None:
     g.origin = _allowed_origin()
     asks_method = "Access-Control-Request-Method" in request.headers
     is_preflight = request.method == "OPTIONS" and asks_method
-    # A preflight is no user's: the request behind it is.
+    # A preflight has no user: only the request that follows it has one.
     g.is_by_proxy = not is_preflight and users.is_by_proxy()
     if g.origin and is_preflight:
-        return "", 204, PREFLIGHT
+        return "", 204, PREFLIGHT_ANSWER
     return None
 
 
 def _allowed_origin() -> str | None:
-    """What the answer says to a browser of the origin of the page that asks, where it may ask."""
+    """`Access-Control-Allow-Origin` for the origin of this request, if it is an allowed one."""
     origin = request.headers.get("Origin", "")
     allowed = current_app.config["ALLOWED_ORIGINS"] or []
     if not origin:
@@ -98,73 +100,70 @@ def _allowed_origin() -> str | None:
 
 
 def check_request() -> tuple | None:
-    """Refuse what has no path here, wants a WebSocket, or accepts no answer that there is. A prefix
-    alone leads to the page."""
+    """Refuse malformed paths, WebSockets, and requests that accept no type of answer that we have.
+    Redirect from the prefix alone to the page."""
     path, prefix = request.environ["PATH_INFO"], request.script_root
-    if prefix and not path:  # from there on, the page finds its files and the API
+    if prefix and not path:  # relative URLs of the page need the slash
         return "", 308, {"Location": f"{prefix}/"}
     if "//" in path or (prefix and path[0] != "/"):
-        # werkzeug would redirect to the host that the client names, or add and take slashes.
+        # werkzeug would redirect, to a path with other slashes, on the host that the client names.
         raise exceptions.NotFound
     if request.headers.get("Upgrade", "").lower() == "websocket":
         raise exceptions.BadRequest(
             "This path takes no WebSocket. Send a plain request, Accept: text/event-stream for a "
             "stream."
         )
-    # All is in UTF-8: "application/json; charset=utf-8" is for werkzeug another type, and none
-    # here.
+    # To werkzeug, "application/json; charset=utf-8" is another type than "application/json". All
+    # answers are in UTF-8, so parameters are dropped.
     types = [
         (kind.partition(";")[0].rstrip(), quality) for kind, quality in request.accept_mimetypes
     ]
     accept = request.accept_mimetypes = MIMEAccept(types)
-    if accept and not _is_acceptable(accept):
+    sent = "application/json", "text/event-stream", OTHER_TYPES.get(str(request.endpoint))
+    if accept and not any(accept[each] for each in sent if each):
         raise exceptions.NotAcceptable("Accept application/json or text/event-stream.")
     return None
-
-
-def _is_acceptable(accept: MIMEAccept) -> bool:
-    types = "application/json", "text/event-stream", OTHER_TYPES.get(str(request.endpoint))
-    return any(accept[each] for each in types if each)
 
 
 # Before a request of a user
 
 
 def read_body() -> None:
-    """Read the body, before any connection to the database is taken and its time begins. Where it
-    has not all arrived, our server asks again once it has; one of development waits for it."""
+    """Read the body, before the request takes a connection to the database and its time starts. If
+    the body has not all arrived, our server calls the application again when it has; a development
+    server blocks."""
     limit = current_app.config["MAX_CONTENT_LENGTH"]
     if request.endpoint == "api.import_session":
         limit = limits.import_size(current_app.config)
-    request.environ["parley.longest_body"] = limit  # so much our server receives of it
-    # One byte more tells a chunked body that is too large from one that fits.
+    request.environ["parley.longest_body"] = limit  # our server receives no more than this
+    # One byte more than the limit shows that a chunked body is too large.
     request.max_content_length = limit + 1
     length = request.content_length or 0
     g.memory = limits.Slot(services().replies.memory, g.user)
-    is_chunked = "Transfer-Encoding" in request.headers  # then its length is not known
+    is_chunked = "Transfer-Encoding" in request.headers
     expected = min(limit, CHUNKED) if is_chunked else length
-    waited = make_room(expected) if expected <= limit else 0
+    waited = reserve_memory(expected) if expected <= limit else 0
     try:
         g.body = request.stream.read(limit + 1) if length <= limit else b""
-    except exceptions.ClientDisconnected:  # or its connection failed
+    except exceptions.ClientDisconnected:
         raise exceptions.BadRequest("The body did not arrive. Send it whole.") from None
     if max(length, len(g.body)) > limit:
         raise exceptions.RequestEntityTooLarge(f"Send at most {limit} bytes.")
     if len(g.body) < length:
         raise exceptions.BadRequest("The body ended before its Content-Length. Send it whole.")
     if is_chunked:
-        waited += make_room(len(g.body))
+        waited += reserve_memory(len(g.body))
     database.limit_time(database.WAIT - waited)
 
 
 def stand_in_line() -> None:
-    """Wait while too many requests of this user are being answered. Raises Overloaded."""
+    """Wait while too many other requests of this user are being answered. Raises Overloaded."""
     line = services().lines.of(g.user, request.method)
     if not line.places.acquire(blocking=False):
         if not line.room.acquire(blocking=False):
             raise limits.Overloaded
-        step_aside()
-        has_place = line.places.acquire(timeout=LINE_WAIT)
+        release_slot()
+        has_place = line.places.acquire(timeout=LINE_TIMEOUT)
         line.room.release()
         if not has_place:
             raise limits.Overloaded
@@ -172,73 +171,73 @@ def stand_in_line() -> None:
 
 
 def leave_line() -> None:
-    """The next request of this user is answered: this one is over, or waits, within limits of its
-    own, for something that may take long."""
+    """Let the user's next request be answered: this one is over, or may take long and has a limit
+    of its own."""
     if "line" in g:
         g.pop("line").places.release()
 
 
-def make_room(size: int) -> float:
-    """Have room for so many bytes of texts, and for what is made of them, until the request is
-    answered; returns for how many seconds it was waited for. Raises Overloaded."""
-    return take_room(MADE_OF_A_BYTE * size if size > limits.SMALL else 0)
-
-
-def take_room(needed: int) -> float:
-    """Have room for so many bytes, until the request is answered; returns for how many seconds it
-    was waited for. Raises Overloaded."""
-    began = time.monotonic()
-    if not g.memory.take(needed):
-        with services().held.slot(g.user):
-            step_aside()
-            if not g.memory.take(needed, ROOM_WAIT):
-                raise limits.Overloaded
+def reserve_memory(size: int, memory_per_byte: int = MEMORY_PER_BYTE) -> float:
+    """Reserve memory for a text of `size` bytes and all that is made of it, until the request is
+    answered. Returns the seconds that it waited for that; meanwhile, other requests may use its
+    connection to the database. Raises Overloaded."""
+    needed = memory_per_byte * size if size > limits.SMALL else 0
+    if g.memory.take(needed):
+        return 0
+    began, was_connected = time.monotonic(), not database.db.is_closed()
+    database.db.close()
+    with services().held.slot(g.user):
+        release_slot()
+        if not g.memory.take(needed, MEMORY_TIMEOUT):
+            raise limits.Overloaded
+    if was_connected:
+        database.db.connect()
     return time.monotonic() - began
 
 
-def keep_room(response: Response, size: int) -> None:
-    """Have room for so many bytes of this answer for as long as the client takes to read it."""
+def keep_memory(response: Response, size: int) -> None:
+    """Keep `size` bytes reserved until the client has read this answer."""
     slot = g.pop("memory")
     slot.take(size)
     response.call_on_close(slot.close)
 
 
 def leave(error: BaseException | None) -> None:
-    """Give back what the request has of this process."""
+    """Release the place and the memory that the request holds."""
     leave_line()
     if "memory" in g:
         g.memory.close()
 
 
-# Behind any request
+# After any request
 
 
 def end_request(response: Response) -> Response:
-    response.headers.update({"X-Request-ID": g.id} | EVERY_ANSWER)
+    response.headers.update({"X-Request-ID": g.id} | ALL_ANSWERS)
     response.headers.setdefault("Cache-Control", "no-store")  # files and streams have their own
     if current_app.config["ALLOWED_ORIGINS"]:
         response.vary.add("Origin")
     if g.is_by_proxy:
         response.headers["Cross-Origin-Resource-Policy"] = "same-origin"
     elif g.origin:
-        response.headers.update({"Access-Control-Allow-Origin": g.origin} | EXPOSED)
+        response.headers.update({"Access-Control-Allow-Origin": g.origin} | EXPOSED_HEADERS)
     if response.status_code == 204:
         del response.headers["Content-Type"]
-    response.call_on_close(_log_line(response.status_code))
+    response.call_on_close(_request_logger(response.status_code))
     return response
 
 
-def _log_line(status: int) -> functools.partial:
-    """What logs this request when its response is closed, which may be long after it."""
-    line = {"method": request.method, "path": request.path, "status": status}
-    user = {"user": g.user, "id": g.id}
-    why = {"why": g.why} if "why" in g else {}
-    return functools.partial(_log, line, g.began, user | why)
+def _request_logger(status: int) -> Callable[[], None]:
+    """A function that logs this request. It runs when the response is closed, after the request's
+    context is gone: so it takes the values now."""
+    began, line = g.began, {"method": request.method, "path": request.path, "status": status}
+    rest = {"user": g.user, "id": g.id} | ({"why": g.why} if "why" in g else {})
 
+    def log() -> None:
+        seconds = round(time.monotonic() - began, 4)
+        logs.log.info("request", line | {"seconds": seconds} | rest)
 
-def _log(line: dict[str, Any], began: float, rest: dict[str, Any]) -> None:
-    seconds = round(time.monotonic() - began, 4)
-    logs.log.info("request", line | {"seconds": seconds} | rest)
+    return log
 
 
 def close_database(error: BaseException | None) -> None:

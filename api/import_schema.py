@@ -1,5 +1,4 @@
-"""What an import may be: a line of an export, or a conversation of somebody else's, and how what is
-wrong with one is told."""
+"""The schema of an import: a line of an export, or one conversation of another product's export."""
 
 import calendar
 import datetime
@@ -7,31 +6,45 @@ import re
 import time
 from typing import Any
 
+import peewee
 from flask import current_app
-from marshmallow import ValidationError, fields, validate
+from marshmallow import INCLUDE, Schema, ValidationError, fields, validate
 
+import formats
+import turns
 from api import errors
 from database import SECOND
+from formats.common import LeftOut, Unreadable
+from models import Turn
+from providers.options import OPTIONS
 from replies.thinking import MOST
 from schemas import (
     MISSING,
     MOST_ERRORS,
+    NO_NUL,
     NO_STRING,
+    Number,
     OptionsSchema,
     RequestSchema,
     Text,
-    is_whole,
+    about,
+    is_storable,
+    option_field,
     short,
-    storable,
 )
 from tables.ledger import MOST_TOKENS
 
 MOST_TURNS = 10_000
-LONGEST_TEXT = 8 * 2**20  # bytes of a turn, that is of what is shown at once
+LONGEST_TEXT = 8 * 2**20  # bytes of a turn, which must fit into one answer
 LONGEST_ORIGIN = 255  # characters
 LONGEST_ERROR = 2000  # characters
 LONGEST_THINKING = 10**9  # seconds
 AHEAD = 60  # seconds by which clocks may differ
+# A string in JSON. Ten thousand messages of ChatGPT have some 350,000, and 2 MB outside of strings.
+STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
+MOST_STRINGS, MOST_OTHERS = 500_000, 2**22
+TOO_MANY = "It has more values than ten thousand turns have."
+AGO, A_TIME = "2023-03-06T16:00:00Z", {"type": ["string", "null"], "format": "date-time"}
 INSTANT = re.compile(  # RFC 3339, section 5.6
     r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)", re.ASCII
 )
@@ -42,11 +55,11 @@ class String(fields.String):
 
 
 class Instant(fields.Field):
-    """A time that has been, from 1970 on, as RFC 3339 writes it; loaded as microseconds."""
+    """A time in the past, from 1970 on, in the format of RFC 3339; loaded as microseconds."""
 
     default_error_messages = {
         "invalid": "Give a time like 2026-03-06T16:00:00Z, from 1970 on.",
-        "future": "Give a time that has been: this one lies in the future.",
+        "future": "Give a time in the past: this one is in the future.",
     }
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> int:
@@ -64,23 +77,20 @@ class Instant(fields.Field):
         return seconds * SECOND + found.microsecond
 
 
-class Whole(fields.Field):
+class Whole(Number):
     """A whole number from `least` to `most`."""
 
     default_error_messages = {"required": MISSING}
 
     def __init__(self, least: int, most: int, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.least, self.most = least, most
-
-    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> int:
-        is_whole(value, self.least, self.most)
-        return int(value)
+        kind = ["integer", "null"] if kwargs.get("allow_none") else "integer"
+        described = about(type=kind, minimum=least, maximum=most)
+        super().__init__(int, least, most, metadata=described, **kwargs)
 
 
 class Turns(fields.Field):
-    """Turns of both kinds, of which the first is the user's; and no more than hold up nobody while
-    each is looked at."""
+    """Turns of both kinds, of which the first is the user's; few enough that to check them all does
+    not hold up other requests."""
 
     default_error_messages = dict.fromkeys(
         ("required", "null", "invalid"), f"Give a list of 1 to {MOST_TURNS:,} turns."
@@ -115,14 +125,12 @@ def one_of(*choices: str, **kwargs: Any) -> fields.Raw:
     )
 
 
-class ImportedUsageSchema(RequestSchema):
-    input_tokens = Whole(0, MOST_TOKENS, allow_none=True)
-    output_tokens = Whole(0, MOST_TOKENS, allow_none=True)
-    cached_tokens = Whole(0, MOST_TOKENS, allow_none=True)
+def the_kind(kind: str) -> fields.Raw:
+    return one_of(kind, required=True, metadata=about(type="string", enum=None, const=kind))
 
 
 class Seconds(fields.Field):
-    """A number of seconds, which need not be whole; loaded as milliseconds."""
+    """A number of seconds, with or without a fraction; loaded as milliseconds."""
 
     default_error_messages = dict.fromkeys(
         ("null", "invalid"), "Give a number of seconds, 0 or more."
@@ -136,17 +144,25 @@ class Seconds(fields.Field):
 
 
 class ImportedThinkingSchema(RequestSchema):
-    seconds = Seconds(allow_none=True)
+    """What the model thought."""
+
+    seconds = Seconds(
+        allow_none=True,
+        metadata=about(type=["number", "null"], minimum=0, maximum=LONGEST_THINKING),
+    )
     text = String(
         required=True,
         validate=[
-            storable,
+            is_storable,
             validate.Length(max=MOST, error="Shorten this to at most {max:,} characters."),
         ],
+        metadata=about(pattern=NO_NUL),
     )
 
 
 class ImportedErrorSchema(RequestSchema):
+    """Why a reply failed."""
+
     status = Whole(400, 599, required=True)
     message = Text(
         validate.Length(max=LONGEST_ERROR, error="Shorten this to at most {max:,} characters."),
@@ -155,7 +171,13 @@ class ImportedErrorSchema(RequestSchema):
 
 
 class ImportedOptionsSchema(OptionsSchema):
-    max_tokens = Whole(1, MOST_TOKENS, allow_none=True)  # also more than this server allows
+    """Options of requests to the provider."""
+
+    max_tokens = option_field(  # another server may have allowed more than this one
+        OPTIONS["max_tokens"]._replace(
+            description="The longest reply, in tokens.", most=MOST_TOKENS
+        )
+    )
 
 
 def is_no_longer_than_a_page(value: str) -> None:
@@ -163,7 +185,7 @@ def is_no_longer_than_a_page(value: str) -> None:
 
 
 def is_no_longer_than_a_body(value: str) -> None:
-    """As a system prompt is that does not come by an import."""
+    """The limit of a system prompt that is set by a request."""
     _check_bytes(value, current_app.config["MAX_CONTENT_LENGTH"])
 
 
@@ -173,24 +195,83 @@ def _check_bytes(value: str, most: int) -> None:
 
 
 class ImportedUserTurnSchema(RequestSchema):
-    id = String(allow_none=True)  # another is made
-    kind = one_of("user", required=True)
+    """A message of the user."""
+
+    id = String(allow_none=True, metadata=about("Not kept: the server makes another."))
+    kind = the_kind("user")
     content = Text(is_no_longer_than_a_page, required=True)
-    created_at = Instant(allow_none=True)
+    created_at = Instant(
+        allow_none=True,
+        metadata=about(
+            "When it was sent, from 1970 on, and not in the future; by default at the time of the "
+            "turn before.",
+            AGO,
+            **A_TIME,
+        ),
+    )
 
 
-class ImportedReplySchema(RequestSchema):
-    id = String(allow_none=True)  # another is made
-    kind = one_of("assistant", required=True)
-    content = String(required=True, validate=[storable, is_no_longer_than_a_page])
-    created_at = Instant(allow_none=True)
-    model = Text(short, allow_none=True)
-    status = one_of("complete", "failed", "interrupted", allow_none=True)
-    # Kept where it is complete.
-    stop_reason = one_of("stop", "length", allow_none=True)
-    usage = fields.Nested(ImportedUsageSchema, allow_none=True)
-    # Kept where it failed.
-    error = fields.Nested(ImportedErrorSchema, allow_none=True)
+def _field_of(column: peewee.Field) -> fields.Field:
+    """The field of a column for which no schema here has a field of its own."""
+    if isinstance(column, peewee.TextField):
+        return Text(short, allow_none=True)
+    return Whole(0, MOST_TOKENS, allow_none=True)
+
+
+def _fields_of_reply() -> dict[str, fields.Field]:
+    """A field for each column that an export has, made from its description in `models.py`."""
+    found: dict[str, fields.Field] = {}
+    parts: dict[str, dict[str, fields.Field]] = {}
+    for path, column in turns.EXPORTED.columns.items():
+        name, _, key = path.partition(".")
+        if key:
+            parts.setdefault(name, {})[key] = _field_of(column)
+        else:
+            found[name] = _field_of(column)
+    for name, keys in parts.items():
+        schema = RequestSchema.from_dict(keys, name=f"Imported{Turn.PARTS[name].schema}Schema")
+        schema.__doc__ = Turn.PARTS[name].purpose
+        found[name] = fields.Nested(schema, allow_none=True)
+    return found
+
+
+class ImportedReplySchema(RequestSchema.from_dict(_fields_of_reply())):
+    """A reply of a model."""
+
+    id = String(allow_none=True, metadata=about("Not kept: the server makes another."))
+    kind = the_kind("assistant")
+    content = String(
+        required=True,
+        validate=[is_storable, is_no_longer_than_a_page],
+        metadata=about(pattern=NO_NUL),
+    )
+    created_at = Instant(
+        allow_none=True,
+        metadata=about(
+            "When it was asked for, from 1970 on, and not in the future; by default at the time of "
+            "the turn before.",
+            AGO,
+            **A_TIME,
+        ),
+    )
+    model = Text(
+        short,
+        allow_none=True,
+        metadata=about("The model's name, only as a label. By default the session's model."),
+    )
+    status = one_of(
+        *("complete", "failed", "interrupted"),
+        allow_none=True,
+        metadata=about("By default `complete`.", type=["string", "null"]),
+    )
+    stop_reason = one_of(
+        *("stop", "length"),
+        allow_none=True,
+        metadata=about("Kept if the reply is complete.", type=["string", "null"]),
+    )
+    error = fields.Nested(
+        ImportedErrorSchema, allow_none=True, metadata=about("Kept if the reply failed.")
+    )
     thinking = fields.Nested(ImportedThinkingSchema, allow_none=True)
 
 
@@ -198,7 +279,7 @@ TURNS = {"user": ImportedUserTurnSchema(), "assistant": ImportedReplySchema()}
 
 
 def load_turn(turn: Any, is_first: bool) -> dict[str, Any]:
-    """A turn as the schema of its kind loads it. Raises ValidationError."""
+    """A turn, loaded by the schema of its kind. Raises ValidationError."""
     if not isinstance(turn, dict):
         raise ValidationError(RequestSchema.error_messages["type"])
     kind = turn.get("kind")
@@ -210,33 +291,129 @@ def load_turn(turn: Any, is_first: bool) -> dict[str, Any]:
 
 
 class ImportSchema(RequestSchema):
-    id = String(allow_none=True)  # another is made
+    """A session from elsewhere. A field that is null counts as missing."""
+
+    id = String(allow_none=True, metadata=about("Not kept: the server makes another."))
     origin = String(
         allow_none=True,
         validate=[
-            storable,
+            is_storable,
             validate.Length(1, LONGEST_ORIGIN, error="Give from {min} to {max} characters."),
         ],
+        metadata=about(
+            "Where the session comes from. A session that you already have from there is not "
+            "imported again.",
+            "chatgpt:1",
+            pattern=NO_NUL,
+        ),
     )
-    title = Text(short, allow_none=True)
-    title_is_users = fields.Raw(allow_none=True, validate=is_truth)
-    model = Text(short, allow_none=True)
-    system = Text(is_no_longer_than_a_body, allow_none=True)
-    options = fields.Nested(ImportedOptionsSchema, allow_none=True)
-    created_at = Instant(allow_none=True)
-    updated_at = Instant(allow_none=True)
-    turns = Turns(required=True)
+    title = Text(short, allow_none=True, metadata=about("By default made from the first message."))
+    title_is_users = fields.Raw(
+        allow_none=True,
+        validate=is_truth,
+        metadata=about("Whether the user chose it.", type=["boolean", "null"]),
+    )
+    model = Text(
+        short,
+        allow_none=True,
+        metadata=about("If it is not served here, the default takes its place."),
+    )
+    system = Text(
+        is_no_longer_than_a_body,
+        allow_none=True,
+        metadata=about("System prompt for the session."),
+    )
+    options = fields.Nested(
+        ImportedOptionsSchema,
+        allow_none=True,
+        metadata=about("For all replies of the session, until they are changed."),
+    )
+    created_at = Instant(
+        allow_none=True,
+        metadata=about("By default the time of the first turn, else now.", AGO, **A_TIME),
+    )
+    updated_at = Instant(
+        allow_none=True,
+        metadata=about("By default the time of the last turn.", AGO, **A_TIME),
+    )
+    turns = Turns(
+        required=True,
+        metadata=about(
+            "Oldest first; the first is the user's.",
+            type="array",
+            minItems=1,
+            maxItems=MOST_TURNS,
+            prefixItems=[{"$ref": "#/components/schemas/ImportedUserTurn"}],
+            items={
+                "anyOf": [
+                    {"$ref": "#/components/schemas/ImportedUserTurn"},
+                    {"$ref": "#/components/schemas/ImportedReply"},
+                ]
+            },
+        ),
+    )
+
+
+class ExportedConversationSchema(Schema):
+    """A conversation of ChatGPT, Claude or Open WebUI, exactly as in the export; or a line of an
+    export of Parley, whose `origin` becomes `parley:` and its id."""
+
+    class Meta:
+        unknown = INCLUDE
+
+
+class ImportedConversationSchema(Schema):
+    """One conversation of another product, without other fields. The server sets `origin`:
+    `chatgpt:`, `claude:` or `openwebui:`, and its id there."""
+
+    conversation = fields.Nested(ExportedConversationSchema, required=True)
 
 
 import_schema = ImportSchema()
-fork_schema = RequestSchema.from_dict(
-    {"turn": fields.String(allow_none=True, error_messages={"invalid": "Give the id of a turn."})},
-    name="ForkSchema",
-)()
+
+
+def has_too_many_values(data: bytes | bytearray) -> bool:
+    """Whether this JSON has more values than a conversation could have. For millions of them `json`
+    holds the GIL for seconds, and takes a hundred times their bytes."""
+    others, count = STRING.subn(b"", data, count=MOST_STRINGS)
+    return count == MOST_STRINGS or len(others.translate(None, b" \t\r\n")) > MOST_OTHERS
+
+
+def load_import(body: Any) -> tuple[dict[str, Any], LeftOut]:
+    """The session in this body, as `import_schema` loads it, and what is left out. The body has the
+    session's fields, or only `conversation`. Raises ValidationError."""
+    if not isinstance(body, dict) or "conversation" not in body:
+        return import_schema.load(body), LeftOut()
+    conversation = body.pop("conversation")
+    if conversation is None:
+        return import_schema.load(body), LeftOut()
+    known = import_schema.fields
+    if any(value is not None or name not in known for name, value in body.items()):
+        raise ValidationError("Send it without other fields.", "conversation")
+    try:
+        return load_conversation(conversation)
+    except ValidationError as error:
+        raise ValidationError({"conversation": error.messages}) from None
+
+
+def load_conversation(conversation: Any) -> tuple[dict[str, Any], LeftOut]:
+    """One conversation of an export of Parley or of another product, converted and then loaded by
+    `import_schema`, and what is left out of it. Raises ValidationError. Its messages have the paths
+    of fields only for an export of Parley: other formats have other paths."""
+    try:
+        body, left_out = formats.convert(conversation)
+    except Unreadable as error:
+        raise ValidationError(str(error)) from None
+    try:
+        return import_schema.load(body), left_out
+    except ValidationError as error:
+        if formats.is_own(conversation):
+            raise
+        raise ValidationError(explain(error)) from None
 
 
 def explain(error: ValidationError) -> str:
-    """The first thing that is wrong, and where, in a sentence for a person:
+    """The first thing that is wrong, for a person:
     `turns/3/content: Give some text; this is blank.`"""
     sentence, source = errors.details_of(error)[0]
     place = source["pointer"].removeprefix("/") if source else ""

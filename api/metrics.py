@@ -1,4 +1,4 @@
-"""What Prometheus is told: the sums of the ledger, in its text format
+"""Metrics for Prometheus: the sums of the ledger, in its text format
 (prometheus.io/docs/instrumenting/exposition_formats)."""
 
 import collections
@@ -14,7 +14,9 @@ from database import connected
 from models import Turn
 from tables.ledger import OTHER, TOKENS, Usage
 
-MODELS = 1000  # that have metrics of their own; any user may name more
+FORMAT = "text/plain; version=0.0.4; charset=utf-8"
+EXAMPLE = 'parley_replies_total{model="m-1",outcome="complete"} 7\n'
+MODELS = 1000  # that have metrics of their own: users may name any number of models
 
 
 class Metric(NamedTuple):
@@ -30,13 +32,13 @@ class Metric(NamedTuple):
             yield f"{self.name}{labels} {value}"
 
 
-def show_metrics() -> Response:
-    """Count what all have used, for Prometheus."""
+def answer() -> Response:
+    """All metrics. Raises NotFound unless the request has the token for them."""
     if not _is_allowed():
         raise NotFound
     replies, tokens = collections.Counter(), collections.Counter()
     with connected():
-        in_progress = Turn.select().where(Turn.under_way()).count()
+        in_progress = Turn.select().where(Turn.is_in_progress()).count()
         by_model = Usage.sums(Usage.model).order_by(fn.MIN(Usage.day), Usage.model)
         for number, row in enumerate(by_model):
             _count(row, row.model if number < MODELS else OTHER, replies, tokens)
@@ -63,12 +65,12 @@ def show_metrics() -> Response:
         Metric("parley_info", "gauge", "The release.", {f'{{version="{version}"}}': 1}),
     )
     lines = [line for metric in metrics for line in metric.lines()]
-    return Response("\n".join([*lines, ""]), mimetype="text/plain; version=0.0.4")
+    return Response("\n".join([*lines, ""]), content_type=FORMAT)
 
 
 def _is_allowed() -> bool:
     token = current_app.config["METRICS_TOKEN"]
-    # werkzeug takes what has a "=" for no token.
+    # `request.authorization` of werkzeug has no token if it contains a "=".
     scheme, _, sent = request.headers.get("Authorization", "").partition(" ")
     if token is None or scheme.lower() != "bearer":
         return False
@@ -78,7 +80,8 @@ def _is_allowed() -> bool:
 def _count(
     row: Usage, model: str, replies: collections.Counter[str], tokens: collections.Counter[str]
 ) -> None:
-    """Add the sums of a model to these, by labels such as `{model="m-1",kind="input"}`."""
+    """Add the sums of a model to these counters, whose keys are labels such as
+    `{model="m-1",kind="input"}`."""
     escaped = model.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
     ended = {
         "complete": row.replies - row.failed - row.interrupted,

@@ -1,4 +1,4 @@
-"""What an application has: its parts, which requests use."""
+"""The parts of an application, which requests use."""
 
 import dataclasses
 
@@ -19,8 +19,8 @@ from limits import (
     Lines,
 )
 from llm import Catalog
+from maintenance.sweeper import Sweeper
 from replies import Replies
-from upkeep.sweeper import Sweeper
 
 
 @dataclasses.dataclass
@@ -40,27 +40,27 @@ class Services:
     strangers: Bulkhead = dataclasses.field(default_factory=lambda: Bulkhead(STRANGERS))
 
     def fit(self, threads: int, connections: int) -> None:
-        """Take so much at a time as a server with these has room for."""
-        # Of sixteen threads, ten may be held by waits, and of those who wait for an identity
-        # provider, one by a token and one by a stranger: four are left for short requests.
+        """Set the limits for a server with so many threads and client connections."""
+        # Of sixteen threads, ten may be held by requests that wait, and two by requests that wait
+        # for an identity provider, one with a token and one without: four are left for short ones.
         self.held.size = max(1, threads * 5 // 8)
-        # A line waits in threads, too, of which other users have at least a quarter.
+        # Requests in a line hold threads, too. A quarter of the threads is left to other users.
         self.lines.most_waiting = max(1, threads * 3 // 4)
         self.strangers.size = max(1, threads // 16)
         if self.tokens.published:
             self.tokens.published.waiting.size = self.strangers.size
-        # Half of the files are for connections, half of which may be streams. A reply has two
-        # files, and a third of all is for replies.
+        # Half of the process's open files are for connections, and half of these may be streams.
+        # A reply takes two files, and a third of all files is for replies.
         self.streams.size = connections // 2
         self.replies.bulkhead.size = max(1, connections // 3)
 
-    def begin(self) -> None:
-        """Have fetched what the first page, and the first token, needs. A fork of this process
-        would not go on with it."""
+    def prefetch(self) -> None:
+        """Start to fetch what the first page and the first token need from the identity provider.
+        Threads do it, and a fork of this process would not have them."""
         if self.tokens.provider:
             self.tokens.provider.at_hand()
         if self.tokens.published:
-            self.tokens.published.begin()
+            self.tokens.published.prefetch()
 
 
 def services_of(app: Flask) -> Services:
@@ -68,10 +68,11 @@ def services_of(app: Flask) -> Services:
 
 
 def services() -> Services:
-    """Those of the application that serves this request."""
+    """The services of the application that handles this request."""
     return services_of(current_app)
 
 
-def step_aside() -> None:
-    """This request waits from here on: our server has others answered meanwhile."""
-    request.environ.get("parley.waits", int)()
+def release_slot() -> None:
+    """Give up this request's worker slot, since it is about to block: our server runs another
+    request meanwhile."""
+    request.environ.get("parley.release_slot", int)()

@@ -1,7 +1,7 @@
 """The files of the page: read and compressed once, at the start, and sent from memory.
 
-Nothing else is compressed. What the API answers has secrets beside texts that others may choose:
-the length of both, compressed together, would tell of the secrets (BREACH, breachattack.com).
+Nothing else is compressed. The API's answers contain secrets next to texts that others may choose:
+compressed together, their length would reveal the secrets (BREACH, breachattack.com).
 """
 
 import dataclasses
@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from flask import Response, request
 from werkzeug import exceptions
 
-# What a file is called, and what it is then. Nothing else of the folder is sent.
+# Media types by suffix. Other files of the folder are not sent.
 KINDS = {
     ".css": "text/css",
     ".html": "text/html",
@@ -24,91 +24,86 @@ KINDS = {
     ".svg": "image/svg+xml",
     ".webmanifest": "application/manifest+json",
 }
-COMPRESSED = ("image/png",)  # by their own format
-LIBRARIES = "vendor"  # the folder of what is sent as it is
+COMPRESSED = ("image/png",)  # formats that gzip would not make smaller
+LIBRARIES = "vendor"  # the folder whose modules are sent unchanged
 COMMENT = re.compile(rb"(?:^|[ \t]+)//(?: [^\n]*)?$|^[ \t]*/\*\*.*?\*/$", re.MULTILINE | re.DOTALL)
-PAGE = {"Cache-Control": "no-store"}  # and what a browser lets it do
-# A browser keeps a file, and asks each time whether it still is the one: so it has the modules of
-# one release, not some of the last.
-FILE = {"Cache-Control": "no-cache"}
+PAGE_HEADERS = {"Cache-Control": "no-store"}
+# A browser may keep a file, but asks each time whether it has changed: so it never mixes the
+# modules of two releases.
+FILE_HEADERS = {"Cache-Control": "no-cache"}
 
 
 @dataclasses.dataclass(frozen=True)
 class StaticFile:
-    """A file as it was read, and by gzip, where that is of use; `version` is its time and size."""
-
-    version: tuple[int, int]
+    version: tuple[int, int]  # time of change and size
     kind: str
     data: bytes
-    zipped: bytes | None
+    zipped: bytes | None  # by gzip; None if that does not make it smaller
 
 
 class StaticFiles:
-    """The files of a folder by their paths in it, such as `icons/icon.svg`. A request can name one
-    of these, and no other."""
+    """The files of a folder by their paths in it, such as `icons/icon.svg`. A request only looks a
+    path up here, and can reach no other file."""
 
     def __init__(self, folder: str) -> None:
         self._folder = pathlib.Path(folder)
         self._files: dict[str, StaticFile] = {}
-        self._read()
+        self._read_folder()
 
-    def _read(self) -> None:
-        """Read what is new there, or has changed."""
+    def _read_folder(self) -> None:
+        """Read the files that are new or have changed."""
         files = {}
         for path in self._folder.rglob("*"):
-            if path.suffix in KINDS and path.is_file():  # an editor may have a link to nowhere
+            if path.suffix in KINDS and path.is_file():  # editors leave broken links as locks
                 name = path.relative_to(self._folder).as_posix()
                 files[name] = read_file(path, self._files.get(name))
         self._files = files
 
     def answer(self, name: str, origins: Iterable[str] = ()) -> Response:
-        """The answer to a GET or HEAD of this file: compressed, where the client takes that, and
-        304 where it has it. A page may speak to these origins, too. Parts are not sent: a server
-        may ignore `Range` (RFC 9110, section 14.2). Raises NotFound."""
-        if "werkzeug.socket" in request.environ:  # of `flask run`: the page may be worked on
-            self._read()
+        """The answer to a GET or HEAD of this file: compressed if the client accepts that, 304 if
+        the client has it. A page may also connect to these `origins`. `Range` is ignored, as a
+        server may (RFC 9110, section 14.2). Raises NotFound."""
+        if "werkzeug.socket" in request.environ:  # `flask run`: somebody may be editing the page
+            self._read_folder()
         file = self._files.get(name)
         if file is None:
             raise exceptions.NotFound
-        is_zipped = file.zipped is not None and takes_gzip()
+        # Whether the client accepts gzip at least as gladly as no encoding (RFC 9110, 12.5.3).
+        takes_gzip = request.accept_encodings.best_match(["gzip", "identity"]) == "gzip"
+        is_zipped = file.zipped is not None and takes_gzip
         response = Response(file.zipped if is_zipped else file.data, mimetype=file.kind)
-        response.headers.update(headers_of(file, origins))
+        if file.kind == "text/html":
+            response.headers.update(
+                PAGE_HEADERS | {"Content-Security-Policy": page_policy(origins)}
+            )
+        else:
+            response.headers.update(FILE_HEADERS)
         if file.zipped is not None:
             response.vary.add("Accept-Encoding")
         if is_zipped:
             response.content_encoding = "gzip"
-        response.add_etag()  # by the bytes that are sent: each encoding has its own
+        response.add_etag()  # a hash of the bytes that are sent: each encoding has its own
         return response.make_conditional(request)
 
 
 def read_file(path: pathlib.Path, known: StaticFile | None) -> StaticFile:
-    """The file at this path, which is the known one where time and size are the same."""
+    """The file at this path; the known one if its time and size are still the same."""
     status = path.stat()
     version = status.st_mtime_ns, status.st_size
     if known and known.version == version:
         return known
     kind, data = KINDS[path.suffix], path.read_bytes()
     if path.suffix == ".js" and path.parent.name != LIBRARIES:
-        data = without_comments(data)
+        # Leave out comments, a fifth of the bytes of our modules. Each line keeps its number.
+        data = COMMENT.sub(lambda comment: b"\n" * comment[0].count(b"\n"), data)
     zipped = None if kind in COMPRESSED else gzip.compress(data, mtime=0)
     return StaticFile(version, kind, data, zipped)
 
 
-def without_comments(module: bytes) -> bytes:
-    """A module of the page without its comments, which are a quarter of what would be sent. Each
-    line keeps its number."""
-    return COMMENT.sub(lambda comment: b"\n" * comment[0].count(b"\n"), module)
-
-
-def headers_of(file: StaticFile, origins: Iterable[str]) -> dict[str, str]:
-    if file.kind != "text/html":
-        return FILE
-    return PAGE | {"Content-Security-Policy": page_policy(origins)}
-
-
 def page_policy(origins: Iterable[str]) -> str:
-    """What a browser lets a page do: run and load its own files only, and speak to this server and
-    these origins only. Whither it goes is not limited: `form-action` is for forms alone."""
+    """The `Content-Security-Policy` of the page: it runs and loads only its own files, and connects
+    only to this server and these origins. Navigation is not restricted (`form-action` is only about
+    forms)."""
     return "; ".join(
         (
             "default-src 'none'",
@@ -124,9 +119,3 @@ def page_policy(origins: Iterable[str]) -> str:
             "trusted-types 'none'",
         )
     )
-
-
-def takes_gzip() -> bool:
-    """Whether the client takes gzip, and likes it no less than the file as it is (RFC 9110,
-    section 12.5.3)."""
-    return request.accept_encodings.best_match(["gzip", "identity"]) == "gzip"

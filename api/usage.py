@@ -1,21 +1,21 @@
-"""What a user is told of the ledger: their own days."""
+"""A user's own usage, by day, from the ledger."""
 
 import datetime
 import re
 from typing import Any
 
-from flask import current_app, g, request
+from flask import current_app
 from marshmallow import EXCLUDE, Schema, ValidationError, fields
 
 from database import db
-from tables.ledger import TOKENS, Usage, utc
+from schemas import about
+from tables.ledger import Usage, utc
 
 DAYS = 30  # by default
-MODELS = 1000  # that have metrics of their own; any user may name more
 
 
 class Day(fields.Date):
-    """A day of a query: `2026-11-25`. (ISO 8601 knows it as `20261125` and `2026-W48-3`, too.)"""
+    """A day as `2026-11-25`, without ISO 8601's other forms, such as `20261125` or `2026-W48-3`."""
 
     default_error_messages = {"invalid": "Give a day like 2026-11-25."}
 
@@ -26,38 +26,41 @@ class Day(fields.Date):
 
 
 class UsagePageSchema(Schema):
-    """The parameters of the usage: both days are included."""
+    """Both days are included."""
 
-    first = Day(data_key="from")
-    last = Day(data_key="to")
+    class Meta:
+        unknown = EXCLUDE  # other parameters are ignored
+
+    first = Day(
+        data_key="from",
+        metadata=about("The first day, by default the first of thirty.", "2026-11-01"),
+    )
+    last = Day(data_key="to", metadata=about("The last day, by default today.", "2026-11-30"))
 
 
-page_schema = UsagePageSchema(unknown=EXCLUDE)  # what else a query has is nobody's
-
-
-def show_usage() -> dict[str, Any]:
-    """Tell what you have used, by day and model, the newest first."""
-    query = page_schema.load(request.args.to_dict())
+def of_days(
+    user: str, first: datetime.date | None = None, last: datetime.date | None = None
+) -> dict[str, Any]:
+    """The user's usage from the first to the last of these days, by default the last thirty. Raises
+    ValidationError if the first comes after the last."""
     with db.connection_context():
         now = db.now()
-        last = query.get("last") or utc(now).date()
-        first = query.get("first") or last - datetime.timedelta(min(DAYS, last.toordinal()) - 1)
+        last = last or utc(now).date()
+        first = first or last - datetime.timedelta(min(DAYS, last.toordinal()) - 1)
         if first > last:
-            raise ValidationError({"from": ["Give a day that is not behind the last one, `to`."]})
-        rows = Usage.days(g.user, first.isoformat(), last.isoformat())
-        meta = _limit_of(g.user, now)
+            raise ValidationError({"from": ["Give a day that is not after the last one, `to`."]})
+        rows = Usage.days(user, first.isoformat(), last.isoformat())
+        meta = _usage_of_limit(user, now)
     if meta is None:
         meta = {"used": sum(row.tokens for row in rows), "limit": None, "resets_at": None}
-    names = ("day", "model", "replies", *TOKENS)
-    return {"data": [{name: getattr(row, name) for name in names} for row in rows], "meta": meta}
+    return {"data": rows, "meta": meta}
 
 
-def _limit_of(user: str, now: int) -> dict[str, Any] | None:
-    """How much of their limit a user has used, where there is one."""
+def _usage_of_limit(user: str, now: int) -> dict[str, Any] | None:
+    """How much of their limit a user has used; None if there is no limit."""
     limit = current_app.config["TOKEN_LIMIT"]
     if not limit:
         return None
     tokens, period = limit
-    used, reset = Usage.in_period(user, period, now)
-    resets_at = utc(reset).strftime("%Y-%m-%dT%H:%M:%SZ")
+    used, resets_at = Usage.in_period(user, period, now)
     return {"used": used, "limit": tokens, "resets_at": resets_at}

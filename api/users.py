@@ -1,8 +1,8 @@
-"""Who asks: the user of a bearer token, or the one whom a trusted proxy names.
+"""Authentication: the user of a bearer token, or the user whom a trusted proxy names.
 
-Where a bearer token is sent, it decides, also where it is refused. A browser sends none by itself;
-but any page can have it ask by way of the proxy. So a request that is known by the proxy's word
-alone is refused where the browser says that another site's page asks.
+If a bearer token is sent, it alone decides, even if it is refused. A browser sends no token by
+itself, but the page of any site can make it send a request through the proxy. So a request that
+only the proxy vouches for is refused if the browser says that it comes from another site.
 """
 
 import ipaddress
@@ -10,67 +10,59 @@ import re
 from urllib.parse import urlsplit
 
 from flask import current_app, g, request
-from flask.typing import ResponseReturnValue
 from werkzeug import exceptions
 
 import auth
 from api import errors
-from api.services import services, step_aside
+from api.services import release_slot, services
 from settings import UNIX
 from well_known import PORTS, is_loopback
 
-# A scheme that has a token, which may stand behind another one: several lines become one.
+# The scheme of a token. Another one may come before it: several header lines are joined.
 BEARER = re.compile(r"(^|,)\s*bearer(?![\w-])", re.IGNORECASE)
-# What `Sec-Fetch-Site` says of this server's own pages, and of an address that a person typed
+# `Sec-Fetch-Site` of a request from this server's own page, and of an address that a person typed
 # (Fetch Metadata Request Headers, W3C).
 OWN_SITES = ("same-origin", "none")
 ORIGIN = re.compile(r"(https?)://([^\s/?#@]+)", re.IGNORECASE)  # RFC 6454, section 6.2
-# What anybody may see, whichever page leads there; besides these, navigations to the page.
+# Paths that any site may request, besides navigations to the page.
 PUBLIC_PATHS = ("/health", "/openapi.json")
 
 
-def show_me() -> ResponseReturnValue:
-    """Tell who you are to this server."""
-    by = "proxy" if g.is_by_proxy else "token"
-    return {"subject": g.user, "name": g.identity.name, "by": by}
-
-
 def is_by_proxy() -> bool:
-    """Whether this request has no bearer token, but the header of a trusted proxy, whatever that
-    says."""
+    """Whether this request has no bearer token, but a trusted proxy's header, with any value."""
     header = current_app.config["TRUSTED_USER_HEADER"]
     return bool(header) and header in request.headers and not _has_token() and _is_trusted()
 
 
 def refuse_other_sites() -> None:
-    """Refuse what another site's page asks by way of the proxy. Raises Forbidden."""
-    if g.is_by_proxy and _is_of_another_site() and not _may_any_site_ask():
+    """Refuse a request of another site's page through the proxy. Raises Forbidden."""
+    if g.is_by_proxy and _is_cross_site() and not _allows_any_site():
         raise exceptions.Forbidden(
-            "Another site's page asks, which may not use your sign-in here. Open this server's own "
-            "page, or send a token."
+            "A page of another site sent this request, and may not use your sign-in here. Open "
+            "this server's own page, or send a token."
         )
 
 
 def authenticate() -> None:
-    """Know the user, without the database and the body. Raises Unauthorized, InvalidToken,
+    """Find the user, without the database and the body. Raises Unauthorized, InvalidToken,
     BadRequest, Forbidden or PreconditionFailed."""
-    g.identity = _named_by_proxy() if g.is_by_proxy else _named_by_token()
+    g.identity = _identity_by_proxy() if g.is_by_proxy else _identity_by_token()
     g.user = g.identity.subject
     g.is_operator = _is_operator()
     _check_access()
-    # The proxy may name somebody else by now than who has the page open.
+    # Since the page was opened, another person may have signed in at the proxy.
     if request.headers.get("For-Subject", g.user) != g.user:
         raise exceptions.PreconditionFailed(
-            "Somebody else has signed in meanwhile. Load the page again."
+            "Somebody else has signed in since. Load the page again."
         )
 
 
 def _check_access() -> None:
     allowed, blocked = current_app.config["ALLOWED_USERS"], current_app.config["BLOCKED_USERS"]
     if allowed is not None and not _is_in(allowed):
-        g.why = f"ALLOWED_USERS lacks {' and '.join(_compared())}."
+        g.why = f"ALLOWED_USERS lacks {' and '.join(_names_to_compare())}."
     elif blocked is not None and _is_in(blocked):
-        g.why = f"BLOCKED_USERS has {' or '.join(_compared())}."
+        g.why = f"BLOCKED_USERS has {' or '.join(_names_to_compare())}."
     else:
         return
     raise exceptions.Forbidden(
@@ -78,24 +70,25 @@ def _check_access() -> None:
     )
 
 
-def _compared() -> list[str]:
-    """What is looked for in these lists, for the log."""
+def _names_to_compare() -> list[str]:
+    """The names of this user that are compared with the lists, for the log."""
     email = [f"the e-mail {g.identity.email!r}"] if g.identity.email else []
     return [f"the name {auth.name_of(g.user)!r}", *email]
 
 
 def _is_in(users: list[str]) -> bool:
-    """Whether this list has the user's name, letter for letter, or the e-mail, in any case. If an
-    identity provider signs people in, an entry with `@` is an e-mail only: anybody there may be
-    able to have a `sub` that ends like somebody's e-mail."""
+    """Whether this list has the user's name, letter for letter, or the user's e-mail, in any case.
+    With an identity provider, an entry with `@` is only compared with e-mails: somebody there may
+    be able to choose a `sub` that ends like another user's e-mail."""
     email, name = g.identity.email, auth.name_of(g.user)
-    has_email = bool(email) and _folded(email) in map(_folded, users)
+    has_email = bool(email) and _lower(email) in map(_lower, users)
     has_name = name in users and not ("@" in name and services().tokens.provider)
     return has_name or has_email
 
 
-def _folded(email: str) -> bytes:
-    """The same in lower case. Of letters that are not ASCII some would become such: U+212A a k."""
+def _lower(email: str) -> bytes:
+    """The e-mail with ASCII letters in lower case. `str.lower` turns some others into ASCII, such
+    as U+212A into k: `bytes.lower` does not."""
     return email.encode("utf-8", "surrogatepass").lower()
 
 
@@ -106,17 +99,17 @@ def _has_token() -> bool:
     return BEARER.search(request.headers.get("Authorization", "")) is not None
 
 
-def _named_by_token() -> auth.Identity:
+def _identity_by_token() -> auth.Identity:
     tokens, authorization = services().tokens, request.authorization
     if _has_token():
         is_alone = authorization is not None and authorization.type == "bearer"
         g.token = authorization.token or "" if is_alone else request.headers["Authorization"]
-        return tokens.verify(g.token, step_aside)
+        return tokens.verify(g.token, release_slot)
     detail = f"Send a token: Authorization: Bearer <token>. {tokens.source}"
     if header := current_app.config["TRUSTED_USER_HEADER"]:
-        detail += " Or come by the proxy of this server, which names its users."
-        said = f"and sent no {header}" if _is_trusted() else "but is none of TRUSTED_PROXIES"
-        g.why = f"The peer, {_peer()}, sent no token, {said}."
+        detail += " Or come through this server's proxy, which signs its users in."
+        problem = f"and sent no {header}" if _is_trusted() else "but is none of TRUSTED_PROXIES"
+        g.why = f"The peer, {_peer()}, sent no token, {problem}."
     raise exceptions.Unauthorized(detail, www_authenticate=[errors.CHALLENGE])
 
 
@@ -130,17 +123,17 @@ def _is_trusted() -> bool:
         return UNIX in proxies
     try:
         address = ipaddress.ip_address(peer)
-    except ValueError:  # it is not known
+    except ValueError:  # the peer is not known
         return False
     address = getattr(address, "ipv4_mapped", None) or address  # `::ffff:10.0.0.7` is `10.0.0.7`
     return any(address in network for network in proxies if network != UNIX)
 
 
 def _peer() -> str:
-    """The address of who has connected, or UNIX; nothing where that is not known. REMOTE_ADDR may
-    be what a header or the PROXY protocol claims."""
+    """The address of the connection's other end, or UNIX; "" if that is not known. REMOTE_ADDR
+    would not do: it may be what a header or the PROXY protocol claims."""
     environ = request.environ
-    if "werkzeug.socket" in environ:  # of `flask run`
+    if "werkzeug.socket" in environ:  # `flask run`
         try:
             address = environ["werkzeug.socket"].getpeername()
         except OSError:  # the client has gone
@@ -150,13 +143,13 @@ def _peer() -> str:
 
 
 def _is_operator() -> bool:
-    """Whether this is the person who runs the server: the user of `flask run`'s own link, from this
-    machine, and not through a proxy."""
+    """Whether this is the person who runs the server: the user of the link that `flask run` prints,
+    from this machine, and not through a proxy."""
     is_forwarded = "X-Forwarded-For" in request.headers or "Forwarded" in request.headers
     return g.user == services().tokens.local_user and is_loopback(_peer()) and not is_forwarded
 
 
-def _named_by_proxy() -> auth.Identity:
+def _identity_by_proxy() -> auth.Identity:
     header = current_app.config["TRUSTED_USER_HEADER"]
     subject = auth.proxy_subject(request.headers[header])
     if subject is None or not _is_sent_once(header):
@@ -167,8 +160,9 @@ def _named_by_proxy() -> auth.Identity:
 
 
 def _is_sent_once(header: str) -> bool:
-    """Whether this header came once, and in no spelling with `_`: a proxy that sets `Remote-User`
-    may pass on a client's own `Remote_User`. `flask run` drops those itself."""
+    """Whether this header came exactly once, and not also in a spelling with `_`: a proxy that sets
+    `Remote-User` may pass on a client's own `Remote_User`, and in WSGI both have the same key.
+    `flask run` drops the latter itself."""
     if "parley.head" not in request.environ:
         return True
     lines = request.environ["parley.head"]().split(b"\r\n")
@@ -177,30 +171,30 @@ def _is_sent_once(header: str) -> bool:
     return [name for name in names if name.replace(b"_", b"-") == wanted] == [wanted]
 
 
-def _is_of_another_site() -> bool:
-    """Whether a browser says so. One that sends no `Sec-Fetch-Site`, as over plain HTTP, sends
-    `Origin` with what may change something."""
+def _is_cross_site() -> bool:
+    """Whether the browser says that another site's page sent this. Over plain HTTP it sends no
+    `Sec-Fetch-Site`, but does send `Origin` with any request that may change something."""
     site, origin = request.headers.get("Sec-Fetch-Site"), request.headers.get("Origin")
     if site is not None:
         return site not in OWN_SITES
-    return origin is not None and not _is_own(origin)
+    return origin is not None and not _is_same_host(origin)
 
 
-def _is_own(origin: str) -> bool:
-    """Whether this is the origin of the host that was asked, over whatever scheme: the proxy may
-    have taken TLS off."""
+def _is_same_host(origin: str) -> bool:
+    """Whether this is the origin of the request's `Host`, with any scheme: the proxy may have ended
+    TLS."""
     found, host = ORIGIN.fullmatch(origin), request.headers.get("Host", "")
     if found is None:
         return False
     try:
         page, asked = urlsplit(f"//{found[2]}"), urlsplit(f"//{host}")
         ports = [PORTS[found[1].lower()] if url.port is None else url.port for url in (page, asked)]
-    except ValueError:  # it is no host, or no port
+    except ValueError:  # not a host, or not a port
         return False
     return page.hostname == asked.hostname and ports[0] == ports[1]
 
 
-def _may_any_site_ask() -> bool:
+def _allows_any_site() -> bool:
     if request.path == "/":
         return request.headers.get("Sec-Fetch-Mode") == "navigate"
     return request.path in PUBLIC_PATHS or request.path.startswith("/static/")

@@ -1,18 +1,20 @@
-"""The database: a file of SQLite, or PostgreSQL, behind one `db` with peewee's interface.
+"""The database: a file of SQLite, or PostgreSQL, as one `db` with peewee's interface.
 
     deadline ─ how long a thread may wait
-    connection ─ a pool of either engine: sqlite, postgresql
-    transactions ─► db.write() ─► statements of peewee, or of a file
-    opening ─ the settings' database, migrated
-    failures ─ what is raised
+    connection ─ the connection pool, and what an engine has to offer; engines: sqlite, postgresql
+    transactions ─ write transactions, with retries
+    statements ─ named SQL from a file
+    opening ─ opens and migrates the database of the settings
+    failures ─ tells outages from bugs
 
 Times are microseconds since 1970 in UTC, by the database's clock, so that processes and hosts
-agree. Within a transaction, what is sent (`db.send`) is not waited for.
+agree. `db.send` does not wait for a statement's result within a transaction, if the engine can do
+without.
 """
 
 import sys
 
-# Else peewee would load PostgreSQL's driver wherever it is installed: 8 MB, 0.1 s.
+# Without this, peewee would import PostgreSQL's driver whenever it is installed: 8 MB, 0.1 s.
 sys.modules.setdefault("psycopg", None)  # type: ignore[arg-type]
 import peewee  # noqa: F401
 
@@ -32,7 +34,15 @@ from database.failures import (
 from database.opening import SchemaVersion, open_database, url_of
 from database.sqlite import APPLICATION_ID
 from database.statements import Statements, insertion
-from database.transactions import check, connected, monitored, transaction, turn_to_store
+from database.transactions import (
+    begin_outage,
+    check,
+    connected,
+    end_outage,
+    long_write_lock,
+    monitored,
+    transaction,
+)
 
 __all__ = [
     "APPLICATION_ID",
@@ -43,20 +53,22 @@ __all__ = [
     "SchemaVersion",
     "Statements",
     "Unavailable",
+    "begin_outage",
     "begin_request",
     "check",
     "connected",
     "db",
+    "end_outage",
     "insertion",
     "is_full",
     "is_outage",
     "limit_time",
+    "long_write_lock",
     "mapped_errors",
     "monitored",
     "open_database",
     "reason",
     "remaining",
     "transaction",
-    "turn_to_store",
     "url_of",
 ]

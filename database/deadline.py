@@ -1,36 +1,38 @@
 """How long a thread may wait for the database, and whether it serves a request that only reads.
 
-Both are set once, where a thread begins a request or a step of its own. Whatever waits below asks
-here for how much longer it may.
+Both are set once, when a thread begins a request or a step of its own. Any wait below that asks
+`remaining` for its timeout.
 """
 
 import threading
 import time
 
-WAIT = 9  # seconds of a request, whatever it waits for: its answer comes within ten
+WAIT = 9  # seconds for all waits of a request together
+CANCELLING = 0.5  # seconds more, in which PostgreSQL is told that nobody waits any more
+# The sum: seconds after a thread took a request until it is answered, however the database hangs.
+ANSWERED = WAIT + CANCELLING
 
-# Of a thread, `deadline`: until when it may wait; `reads`: whether the request that it serves only
-# reads.
+# Per thread: `deadline`, until when it may wait; `reads`, whether its request only reads.
 _thread = threading.local()
 
 
 def begin_request(reads: bool) -> None:
-    """This thread serves a request from here on, which only `reads` or may change something."""
+    """This thread serves a request from now on; `reads` says whether it changes nothing."""
     _thread.reads = reads
 
 
 def is_reading() -> bool:
-    """Whether this thread serves a request that only reads, or no request."""
+    """Whether this thread's request changes nothing, or it serves no request."""
     return getattr(_thread, "reads", True)
 
 
 def limit_time(seconds: float = WAIT) -> None:
-    """From now on, all that this thread waits for the database takes so long at most. Then what it
-    waits for raises Unavailable."""
+    """From now on, this thread may wait for the database so long in all; after that, a wait raises
+    Unavailable."""
     _thread.deadline = time.monotonic() + seconds
 
 
 def remaining() -> float:
-    """The seconds that this thread may still wait: some centuries where nobody has limited them."""
+    """The seconds that this thread may still wait; without a limit, centuries."""
     deadline = getattr(_thread, "deadline", threading.TIMEOUT_MAX)
     return max(0.0, deadline - time.monotonic())

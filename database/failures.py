@@ -1,4 +1,4 @@
-"""What the database raises: an outage, which ends by itself, or a bug of ours, which does not."""
+"""Telling outages of the database, which end by themselves, from our bugs, which do not."""
 
 import contextlib
 import re
@@ -15,10 +15,11 @@ from peewee import (
     PeeweeException,
 )
 
-# SQLite's own errors come where rows are fetched; peewee's InterfaceError is no DatabaseError.
+# Fetching rows raises sqlite3's own errors, which peewee does not wrap; peewee's InterfaceError is
+# no DatabaseError.
 DRIVER_ERRORS = (DatabaseError, InterfaceError, sqlite3.Error)
-# SQLite's primary result codes (sqlite.org/rescode.html), which are the last byte of any other.
-# Of the rest, as of a mistyped statement, a constraint or a type, none ends by itself.
+# SQLite's primary result codes (sqlite.org/rescode.html): the last byte of an extended one. The
+# others, such as for a syntax error or a constraint, are no outages.
 _SQLITE_OUTAGES = {
     sqlite3.SQLITE_BUSY,
     sqlite3.SQLITE_CANTOPEN,
@@ -47,13 +48,14 @@ _POSTGRESQL_OUTAGES = (
     "XX001",  # corrupted data
     "XX002",  # a corrupted index
 )
-# Files of PostgreSQL (src/backend/storage) that raise what a disk says, by a code that says
-# something else: XX000 where a quota is reached, 42501 where the file system is read-only.
+# Source files of PostgreSQL (src/backend/storage) that report errors of the disk, under misleading
+# codes: XX000 if a quota is reached, 42501 if the file system is read-only.
 _STORAGE = {"buffile.c", "fd.c", "md.c", "slru.c", "xlog.c"}
-# A prepared statement is older than a column (src/backend/utils/cache/plancache.c): a new
-# connection prepares it anew. The message is in the server's language.
+# The function that fails if a prepared statement is older than a change of a column
+# (src/backend/utils/cache/plancache.c). A new connection prepares it again. The message itself is
+# in the server's language.
 _OLD_PLAN = "RevalidateCachedQuery"
-# SQLite quotes a text behind "with text"; a password may stand before an @.
+# SQLite quotes a text after "with text"; before an @ there may be a password.
 _HIDDEN = re.compile("(\n| with text ).*|(?<= ['\"])\\S*(?=@)|[^\\s/'\"]*(?=@)", re.DOTALL)
 
 
@@ -61,13 +63,13 @@ FULL = "the disk is full: free space on that of the database"
 
 
 class Unavailable(Exception):
-    """The database does not answer, or nobody can write to it. Its cause is what the driver raised;
-    where it has none, its text says what it is."""
+    """The database does not answer, or nobody can write to it. The cause is the driver's error; if
+    there is none, the message says what is wrong."""
 
 
 @contextlib.contextmanager
 def mapped_errors() -> Iterator[None]:
-    """An outage within this is raised as Unavailable. All else stays what it is."""
+    """Raise outages within this as Unavailable, and all other errors as they are."""
     try:
         yield
     except Exception as error:
@@ -77,8 +79,8 @@ def mapped_errors() -> Iterator[None]:
 
 
 def is_outage(error: BaseException) -> bool:
-    """Whether this, raised by peewee or by a driver, tells of an outage: by the code that the
-    database gave it. In SQLite, a mistyped statement is an OperationalError, too."""
+    """Whether this error of peewee or a driver is an outage, by the database's code. The class does
+    not tell: with SQLite, a syntax error is an OperationalError, too."""
     cause: Any = getattr(error, "orig", None) or error
     code = getattr(cause, "sqlite_errorcode", None)
     if code is not None:
@@ -88,9 +90,10 @@ def is_outage(error: BaseException) -> bool:
         said = cause.diag
         is_odd = said.source_file in _STORAGE or said.source_function == _OLD_PLAN
         return is_odd or sqlstate.startswith(_POSTGRESQL_OUTAGES)
-    if isinstance(error, MemoryError):  # as Python tells SQLITE_NOMEM
+    if isinstance(error, MemoryError):  # Python raises this for SQLITE_NOMEM
         return True
-    # A connection broke. What peewee itself raises has no driver's error behind it, and is a bug.
+    # No code: the connection broke, unless peewee itself raised this, without an error of a driver:
+    # that is a bug.
     is_drivers = not isinstance(cause, PeeweeException)
     is_general = type(error) is DatabaseError or isinstance(
         error, OperationalError | InterfaceError
@@ -99,12 +102,12 @@ def is_outage(error: BaseException) -> bool:
 
 
 def sqlstate_of(error: BaseException | None) -> str | None:
-    """The code that PostgreSQL gave this, raised by peewee or by the driver."""
+    """PostgreSQL's code of this error of peewee or the driver, or None."""
     return getattr(getattr(error, "orig", None) or error, "sqlstate", None)
 
 
 def is_full(error: BaseException) -> bool:
-    """Whether this tells that the disk is full."""
+    """Whether the disk is full."""
     if isinstance(error, Unavailable):
         error = error.__cause__ or error
     cause: Any = getattr(error, "orig", None) or error
@@ -114,8 +117,8 @@ def is_full(error: BaseException) -> bool:
 
 
 def reason(error: BaseException) -> str:
-    """What the driver says of this, in a line for the log, such as `OperationalError: disk I/O
-    error`. What may quote a row is left out."""
+    """The driver's message, in one line for the log, such as `OperationalError: disk I/O error`,
+    without what may quote a row."""
     if isinstance(error, Unavailable):
         error = error.__cause__ or error
     if is_full(error):

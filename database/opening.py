@@ -16,18 +16,19 @@ from database.failures import DRIVER_ERRORS, Unavailable, reason, sqlstate_of
 from database.sqlite import SQLite
 from settings import SettingError, command, ensure_folder, home, whose
 
-PATIENCE = 45  # seconds in which a migration must find a moment when nobody reads what it changes
-PAUSE = 0.5  # seconds between two tries, in which those go on who have waited behind one
+MIGRATION_TIMEOUT = 45  # seconds that a migration waits for its locks
+RETRY_INTERVAL = 0.5  # seconds between two tries, for the statements that queued after the last one
 # PostgreSQL's SQLSTATEs: lock_not_available, deadlock_detected.
 IN_USE = ("55P03", "40P01")
+BEGUN, MOVED = "begun", "moved"  # what `SchemaVersion.moving` begins with
 
 _MISTAKES = tomllib.loads(pathlib.Path(__file__).with_name("mistakes.toml").read_text("utf-8"))
 
 
 class SchemaVersion(db.Model):  # type: ignore[name-defined]
-    """The one row with what the database says of itself: how many of the migrations it has had, the
-    secret of its digests, what `upkeep/retention.py` has to know, and the id of the file from which
-    everything is being moved here (`upkeep/moving.py`)."""
+    """The only row has the database's state: how many migrations were applied; the secret of its
+    digests; what `maintenance/retention.py` remembers; and whether everything is being moved to
+    another database ("begun" and a time) or was ("moved" and a time), see `transfer/move.py`."""
 
     migrations = IntegerField()
     secret = TextField(null=True)
@@ -42,8 +43,8 @@ class SchemaVersion(db.Model):  # type: ignore[name-defined]
 
 
 def url_of(settings: Mapping[str, Any], folder: str) -> str:
-    """The URL of the database of these settings, by default of a file in the folder. There, a
-    relative path begins for the installed command, which may be called anywhere."""
+    """The URL of the database of these settings, by default of a file in the folder. For the
+    installed command, which may be run anywhere, relative paths start in the folder, too."""
     url = settings["DATABASE_URL"] or f"sqlite:///{folder}/parley.db"
     kind, _, path = url.partition(":///")
     return f"sqlite:///{os.path.join(folder, path)}" if home() and kind == "sqlite" else url
@@ -53,10 +54,11 @@ def open_database(
     settings: Mapping[str, Any],
     folder: str,
     migrations: Sequence[Callable[[], None]],
-    may_be_half: bool = False,
+    may_be_moved: bool = False,
 ) -> None:
-    """Point all models at the database of these settings, migrated. It has all that was to be moved
-    into it, or `may_be_half`. Raises SettingError."""
+    """Open the database of these settings for all models, and migrate it. Raises SettingError; also
+    if everything in it was moved to another database, unless it `may_be_moved`. If it is moved
+    later, each new connection raises Unavailable."""
     url = url_of(settings, folder)
     try:
         if not settings["DATABASE_URL"]:
@@ -67,33 +69,34 @@ def open_database(
             path = f"{options['database'].rstrip('/')}/parley.db"
             raise SettingError("DATABASE_URL", f"this is a folder; name a file: sqlite:///{path}")
         if not url.startswith("sqlite"):
-            # Here: the driver takes 8 MB, and 0.1 s.
+            # Imported only if needed: the driver takes 8 MB, and 0.1 s.
             from database import postgresql
 
             engine, options = postgresql.PostgreSQL, postgresql.parse(url)
         db.initialize(engine(**engine.options | options))
-        _migrate(migrations, may_be_half)
+        _migrate(migrations, may_be_moved)
+        if not may_be_moved:
+            db.obj.check_new = _refuse_moved
     except (Unavailable, *DRIVER_ERRORS, OSError) as error:
-        problem = _what_to_do(reason(error), options["database"])
+        problem = _advice_for(reason(error), options["database"])
         raise SettingError("DATABASE_URL", problem) from None
 
 
-def _what_to_do(said: str, path: str) -> str:
-    """The sentence for what a driver says where it cannot open the database, or the file at this
-    path."""
+def _advice_for(said: str, path: str) -> str:
+    """The advice in `mistakes.toml` for a driver's message about the database at this path."""
     for pattern, sentence in _MISTAKES["opening"]:
         if match := re.search(pattern, said):
             return str(sentence.format(*match.groups(), path=path, whose=whose(path)))
     return said
 
 
-def _migrate(migrations: Sequence[Callable[[], None]], may_be_half: bool) -> None:
-    """The same as `_try_to_migrate`, and again where others use the tables. Raises SettingError
-    where they do so all the time."""
-    until = time.monotonic() + PATIENCE
+def _migrate(migrations: Sequence[Callable[[], None]], may_be_moved: bool) -> None:
+    """`_try_to_migrate`, again and again while others use the tables. Raises SettingError if they
+    never stop."""
+    until = time.monotonic() + MIGRATION_TIMEOUT
     while True:
         try:
-            return _try_to_migrate(migrations, may_be_half)
+            return _try_to_migrate(migrations, may_be_moved)
         except Unavailable as error:
             is_in_use = sqlstate_of(error.__cause__) in IN_USE
             if not is_in_use and not db.give_up_reserve():
@@ -104,17 +107,17 @@ def _migrate(migrations: Sequence[Callable[[], None]], may_be_half: bool) -> Non
                 "start again when that has ended"
             )
             raise SettingError("DATABASE_URL", problem)
-        time.sleep(PAUSE)
+        time.sleep(RETRY_INTERVAL)
 
 
-def _try_to_migrate(migrations: Sequence[Callable[[], None]], may_be_half: bool) -> None:
-    """Apply the migrations that are missing, once however many processes start together. Raises
-    SettingError where it cannot."""
+def _try_to_migrate(migrations: Sequence[Callable[[], None]], may_be_moved: bool) -> None:
+    """Apply the missing migrations, once even if several processes start together. Raises
+    SettingError if that is impossible."""
     with db.connection_context(), db.write():
         _check_encoding()
         db.lock("parley migrations")
         db.create_tables([SchemaVersion])
-        known = SchemaVersion.id, SchemaVersion.migrations  # the columns of every release
+        known = SchemaVersion.id, SchemaVersion.migrations  # every release has these columns
         version = SchemaVersion.select(*known).first() or SchemaVersion(migrations=0)
         if version.migrations > len(migrations):
             problem = "it belongs to a newer release of Parley, or to none; start what made it"
@@ -122,41 +125,54 @@ def _try_to_migrate(migrations: Sequence[Callable[[], None]], may_be_half: bool)
         for step in migrations[version.migrations :]:
             step()
         _check_columns()
-        if not may_be_half:
-            _check_whole()
+        if not may_be_moved and (sentence := _problem_if_moved(db.connection())):
+            raise SettingError("DATABASE_URL", sentence)
         version.migrations = len(migrations)
         version.save()
-        lacking = SchemaVersion.secret.is_null()
-        SchemaVersion.update(secret=secrets.token_hex()).where(lacking).execute()
-        db.discard()  # a process that forks from this one must not share it
+        without_one = SchemaVersion.secret.is_null()
+        SchemaVersion.update(secret=secrets.token_hex()).where(without_one).execute()
+        db.discard()  # a forked process must not share it
 
 
 def _check_columns() -> None:
-    """Raises SettingError where a column is missing, as where a state between two releases made the
-    database."""
+    """Raises SettingError if a column is missing: an unreleased version of Parley, between two
+    releases, made the database."""
     for model in db.Model.__subclasses__():
         try:
             model.select().limit(0).execute()
         except DRIVER_ERRORS as error:
-            if not _is_lacking(error):
+            if not _is_undefined(error):
                 raise
             problem = "a state of Parley made it that was never released; start with a new one"
             raise SettingError("DATABASE_URL", problem) from None
 
 
-def _check_whole() -> None:
-    """Raises SettingError where the end of what is being moved here is still to come."""
-    file_id = SchemaVersion.select(SchemaVersion.moving).scalar()
-    if file_id is not None:
-        problem = (
-            "an import into it has not come to its end; run "
-            f"`{command()} import --all FILE` again, with the file whose first line has the id "
-            f"{file_id}"
+def _refuse_moved(connection: Any) -> None:
+    """Raises Unavailable if everything was moved to another database. A process may open its next
+    connection days after that, and nobody would ever see what it writes."""
+    if sentence := _problem_if_moved(connection):
+        raise Unavailable(sentence)
+
+
+def _problem_if_moved(connection: Any) -> str:
+    """A sentence if everything in this database was moved to another one, or is being moved; else
+    an empty text."""
+    row = connection.execute("SELECT moving FROM release").fetchone()
+    if row is None or row[0] is None:
+        return ""
+    state, _, at = row[0].partition(" ")
+    if state == MOVED:
+        return (
+            f"everything in it was moved to another database at {at}; name that one, or run "
+            f"`{command()} move --undo` to use this one again"
         )
-        raise SettingError("DATABASE_URL", problem)
+    return (
+        "everything in it is being moved to another database; if that was cut off, run "
+        f"`{command()} move URL` again, or `{command()} move --undo` to use this one"
+    )
 
 
-def _is_lacking(error: BaseException) -> bool:
+def _is_undefined(error: BaseException) -> bool:
     """Whether the database has no such table, or no such column."""
     # PostgreSQL's undefined_table and undefined_column; SQLite has no code for these.
     code, cause = sqlstate_of(error), getattr(error, "orig", error)

@@ -1,11 +1,11 @@
-"""The engine of PostgreSQL: a server, which one host or many use."""
+"""The PostgreSQL engine."""
 
 import contextlib
 import logging
 import re
 import select
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from typing import Any
 
 import peewee
@@ -15,17 +15,17 @@ from peewee import __exception_wrapper__ as peewee_errors  # type: ignore[attr-d
 from psycopg.waiting import Ready, Wait
 
 from database.connection import NO_CONNECTION, SECOND, Pool
-from database.deadline import remaining
+from database.deadline import CANCELLING, remaining
 from database.failures import Unavailable
 from settings import SettingError
 
-peewee.psycopg = psycopg  # type: ignore[attr-defined]  # the package has it loaded without
-# It warns that a pipeline has failed, too, where what has failed is raised.
+peewee.psycopg = psycopg  # type: ignore[attr-defined]  # __init__.py has imported it without
+# psycopg logs a warning about a failed pipeline in addition to the exception that it raises.
 logging.getLogger("psycopg").setLevel(logging.ERROR)
 
-# A server whose host is gone is given up (after seconds; milliseconds for tcp_user_timeout), one
-# that cannot write not taken (postgresql.org/docs/current/libpq-connect.html).
-PATIENCE = " ".join(
+# Give up a server whose host is gone (in seconds; tcp_user_timeout in milliseconds), and refuse one
+# that cannot write (postgresql.org/docs/current/libpq-connect.html).
+CONNECTION_OPTIONS = " ".join(
     (
         "tcp_user_timeout=10000",
         "keepalives_idle=5",
@@ -34,12 +34,13 @@ PATIENCE = " ".join(
         "target_session_attrs=read-write",
     )
 )
-CONNECT_TIMEOUT, LEAST_TIMEOUT = 5, 2  # seconds
-# What a keeper asks seems so dear that it would be compiled each time. A transaction whose host has
-# vanished in the middle of it holds its rows for as long as TCP knows nothing of that, two hours by
-# default; and the limit of an idle transaction counts only behind the Sync of a pipeline. By its
-# name, which a URL may have given it, others are told apart from `psql`.
-SESSION = """
+CONNECT_TIMEOUT, MIN_TIMEOUT = 5, 2  # seconds
+# jit: the planner overestimates the keeper's query, and would JIT-compile it each time.
+# tcp_*: if a client's host vanishes in the middle of a transaction, the server keeps its row locks
+# until TCP notices, two hours by default. (idle_in_transaction_session_timeout does not help there:
+# it counts only after the Sync of a pipeline.)
+# application_name: how `is_in_use` tells other processes of Parley from `psql`. A URL may set it.
+SESSION_SETTINGS = """
 SELECT set_config('jit', 'off', false),
     set_config('idle_in_transaction_session_timeout', '15s', false),
     set_config('tcp_user_timeout', '10s', false),
@@ -52,24 +53,24 @@ SELECT set_config('jit', 'off', false),
         false
     )
 """
-OTHERS = """
+COUNT_OTHERS = """
 SELECT count(*)
 FROM pg_stat_activity
 WHERE datname = current_database()
 AND application_name = current_setting('application_name')
 AND pid <> pg_backend_pid()
 """
-# Milliseconds. All others queue behind who waits for a table; and after a second (deadlock_timeout)
-# the server would give up a transaction of theirs that holds another one of the tables.
+# Milliseconds. All other statements queue after one that waits for a table's lock; and after a
+# second (deadlock_timeout) the server would abort one that holds another of the tables.
 LOCK_TIMEOUT = 500
-PREPARED_AFTER = 5  # uses of a statement
+PREPARED_AFTER = 5  # executions of a statement
 CLOCK_TTL = 1  # seconds
-DRIFT = 1000  # microseconds that two clocks may part in such a time
+DRIFT = 1000  # microseconds that two clocks may drift apart in that time
 
 
 def parse(url: str) -> dict[str, Any]:
-    """The options in this URL, which may name several hosts, as the server's own programs read it.
-    Raises SettingError."""
+    """The connection options in this URL, which may name several hosts, as libpq parses it. Raises
+    SettingError."""
     problem = "write it as postgresql://user:password@host:port/database"
     try:
         options: dict[str, Any] = {"connect_timeout": CONNECT_TIMEOUT}
@@ -85,28 +86,28 @@ def parse(url: str) -> dict[str, Any]:
     return options | {"database": options.pop("dbname", ""), "connect_timeout": seconds}
 
 
-class Connection(psycopg.Connection):
-    """A connection on which nothing takes longer than its thread may wait: a server may hang, and
-    say nothing."""
+class DeadlineConnection(psycopg.Connection):
+    """A connection that never waits longer than its thread may (`deadline.remaining`), even if the
+    server hangs."""
 
     def wait(self, gen: Any, interval: float = 0.1, timeout: float | None = None) -> Any:
         if self.pgconn.pipeline_status:
             gen = self._sending_all(gen)
         try:
             return super().wait(gen, interval, remaining())
-        except OSError as error:  # no descriptor is left with which to wait
+        except OSError as error:  # no file descriptor is left for epoll
             raise psycopg.OperationalError(str(error)) from error
         except psycopg.OperationalError:
-            if not remaining():  # what is still to come is not waited for
+            if not remaining():  # cancel the query; do not wait for the rest of its result
                 with contextlib.suppress(psycopg.Error):
-                    self.cancel_safe(timeout=0.5)
+                    self.cancel_safe(timeout=CANCELLING)
                 self.close()
             raise
 
     def _sending_all(self, gen: Any) -> Generator[Any, Any, Any]:
-        """What psycopg does in a pipeline: it tries once to send what the system's buffer may have
-        no room for, and then waits for the answer alone, as the server does for the rest of a long
-        text. So what is left is sent meanwhile."""
+        """psycopg's generator, which also sends while it waits. In a pipeline, psycopg tries once
+        to send; if the system's buffer is full, it then only waits for a result, while the server
+        waits for the rest of a long text."""
         try:
             awaited = next(gen)
             while True:
@@ -122,57 +123,59 @@ class Connection(psycopg.Connection):
 
 
 class Adapter(peewee.Psycopg3Adapter):
-    def connect(self, db: "PostgreSQL", **options: Any) -> Connection:
+    def connect(self, db: "PostgreSQL", **options: Any) -> DeadlineConnection:
         left = remaining()
-        if left < LEAST_TIMEOUT:  # libpq would wait for longer
+        if left < MIN_TIMEOUT:  # libpq waits at least so long
             raise Unavailable(NO_CONNECTION)
-        # Of several hosts, one is tried after the other.
+        # libpq tries several hosts one after the other, each with this timeout.
         each = min(left / (options.get("host", "").count(",") + 1), options["connect_timeout"])
-        options["connect_timeout"] = max(LEAST_TIMEOUT, int(each))
-        connection = Connection.connect(PATIENCE, dbname=db.database, autocommit=True, **options)
-        if _is_server_itself(connection):
-            connection.execute(SESSION)
+        options["connect_timeout"] = max(MIN_TIMEOUT, int(each))
+        connection = DeadlineConnection.connect(
+            CONNECTION_OPTIONS, dbname=db.database, autocommit=True, **options
+        )
+        if _is_direct(connection):
+            connection.execute(SESSION_SETTINGS)
             connection.prepare_threshold = PREPARED_AFTER
         return connection
 
 
-def _is_server_itself(connection: Connection) -> bool:
-    """Whether no pooler is between. PgBouncer may give to others what a connection has prepared, or
-    set; the number that it gives is none of a server's process."""
+def _is_direct(connection: DeadlineConnection) -> bool:
+    """Whether there is no pooler in between. PgBouncer may hand a server connection, with its
+    prepared statements and settings, to another client; and it makes up the process number."""
     ((pid,),) = connection.execute("SELECT pg_backend_pid()").fetchall()
     return bool(pid == connection.pgconn.backend_pid)
 
 
 class PostgreSQL(Pool, peewee.PostgresqlDatabase):
-    """A server, which one host or many use."""
+    """The engine of a PostgreSQL server, which processes on several hosts may share."""
 
     psycopg3_adapter = Adapter
-    concat, held = "string_agg", "FOR UPDATE OF turn"
+    concat, row_lock = "string_agg", "FOR UPDATE OF turn"
     records = "json_to_recordset(%s) AS given ({})", "{0} {1}"
-    size = "octet_length({})"  # for which no text is unpacked
+    size = "octet_length({})"  # the server does not decompress a text for this
     clock_sql = "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
     options = {
-        # Of transactions; that of a lone statement is the database's default.
+        # For transactions; single statements have the default of the database.
         "isolation_level": "READ COMMITTED",
         "prepare_threshold": None,
     }
-    # When the server's clock was asked, and how far it is ahead of this process's own.
+    # When the server's clock was last read, and how far it is ahead of our monotonic clock.
     _clock: tuple[float, int] = (-CLOCK_TTL, 0)
 
     @contextlib.contextmanager
     def write(self) -> Iterator[None]:
-        """In a pipeline: if nothing is read, the transaction takes one round trip."""
+        """A pipeline: if no result is read within it, the transaction takes one round trip."""
         connection = self.connection()
         try:
             with connection.pipeline() as pipeline, self.atomic():
                 try:
                     yield
                 except BaseException:
-                    # Else the server would skip peewee's ROLLBACK after a failure.
+                    # After a failure, the server skips all until a Sync, also peewee's ROLLBACK.
                     with contextlib.suppress(psycopg.Error):
                         pipeline.sync()
                     raise
-        except psycopg.Error:  # of an answer that peewee did not see
+        except psycopg.Error:  # of a result that was read outside of peewee
             self.discard()
             with peewee_errors:
                 raise
@@ -181,11 +184,11 @@ class PostgreSQL(Pool, peewee.PostgresqlDatabase):
             raise
         finally:
             with contextlib.suppress(psycopg.Error):
-                connection.rollback()  # does nothing where the transaction has ended
+                connection.rollback()  # no-op if the transaction has ended
 
     def execute(self, query: Query | SQL, **options: Any) -> Any:
-        """Within a pipeline, wait for the answer: peewee looks at what it is before it fetches
-        it."""
+        """Within a pipeline, wait for the result: peewee looks at its description before it fetches
+        rows."""
         cursor = super().execute(query, **options)
         if self.connection().pgconn.pipeline_status:
             with peewee_errors, self.connection().pipeline() as pipeline:
@@ -193,8 +196,8 @@ class PostgreSQL(Pool, peewee.PostgresqlDatabase):
         return cursor
 
     def execute_sql(self, *statement: Any) -> psycopg.Cursor:
-        """Keep no connection whose prepared statements fail, as where a newer release has changed
-        the type of a column: the next one prepares them anew."""
+        """Close a connection whose prepared statements fail, after a newer release has changed the
+        type of a column, say: the next connection prepares them again."""
         try:
             return super().execute_sql(*statement)
         except peewee.NotSupportedError:
@@ -205,12 +208,13 @@ class PostgreSQL(Pool, peewee.PostgresqlDatabase):
         return super().execute(query).fetchall
 
     def now(self) -> int:
-        """By the server's clock, which is asked once a second and reckoned on meanwhile."""
+        """The server's clock, read once a second; in between, our monotonic clock counts on."""
         asked_at, ahead = self._clock
         if time.monotonic() - asked_at >= CLOCK_TTL:
             ((then,),) = self.execute_sql(f"SELECT {self.clock_sql}").fetchall()
             asked_at = time.monotonic()
-            # Too little, where the answer has waited: else processes would not agree.
+            # Too small if the result was delayed: so the offset may shrink by DRIFT only. Otherwise
+            # processes would disagree.
             found = then - int(asked_at * SECOND)
             is_same_clock = abs(found - ahead) < SECOND // 2
             ahead = max(found, ahead - DRIFT) if is_same_clock else found
@@ -225,12 +229,40 @@ class PostgreSQL(Pool, peewee.PostgresqlDatabase):
         for name in names:
             self.execute_sql(f'LOCK TABLE "{name}" IN ACCESS EXCLUSIVE MODE')
 
-    def hold(self, query: ModelSelect | SQL) -> None:
+    def lock_rows(self, query: ModelSelect | SQL) -> None:
         self.send(query if isinstance(query, SQL) else query.for_update())
 
-    def is_usable(self, connection: Connection | None) -> bool:
-        """The last that a server says, and its end, can be read where else there is nothing to
-        read."""
+    @contextlib.contextmanager
+    def long_transaction(self, reads: bool = False) -> Iterator[None]:
+        """No pipeline: neither COPY nor a server-side cursor works in one."""
+        with self.atomic():
+            if reads:
+                self.execute_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+            # A move between two databases leaves one idle while the other works.
+            self.execute_sql("SET LOCAL idle_in_transaction_session_timeout = 0")
+            yield
+
+    def pages(self, sql: str, rows: int) -> Iterator[list[tuple[Any, ...]]]:
+        """A server-side cursor; with a client-side one, all rows would be sent at once."""
+        with peewee_errors, self.connection().cursor(name="pages") as cursor:
+            cursor.execute(sql)
+            while page := cursor.fetchmany(rows):
+                yield page
+
+    def insert_all(self, table: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+        names = ", ".join(f'"{column}"' for column in columns)
+        statement = f'COPY "{table}" ({names}) FROM STDIN'
+        with peewee_errors, self.connection().cursor() as cursor, cursor.copy(statement) as copy:
+            for row in rows:
+                copy.write_row(row)
+
+    def skip_used_ids(self, table: str) -> None:
+        highest = f'SELECT coalesce(max(id), 0) + 1 FROM "{table}"'
+        sequence = f"pg_get_serial_sequence('{table}', 'id')"
+        self.execute_sql(f"SELECT setval({sequence}, ({highest}), false)")
+
+    def is_usable(self, connection: DeadlineConnection | None) -> bool:
+        """An idle connection has nothing to read, unless the server has closed it."""
         if connection is None or connection.closed:
             return False
         poll = select.poll()
@@ -238,14 +270,15 @@ class PostgreSQL(Pool, peewee.PostgresqlDatabase):
         return not poll.poll(0)
 
     def is_in_use(self) -> bool:
-        """PgBouncer has connections of its own, also for those who have gone: of who comes through
-        it, nothing is found out."""
+        """Whether there are other connections. Through PgBouncer that is unknown: its connections
+        to the server outlive those of its clients."""
         with self.connection_context():
-            ((count,),) = self.execute_sql(OTHERS).fetchall()
-            return _is_server_itself(self.connection()) and count > 0
+            ((count,),) = self.execute_sql(COUNT_OTHERS).fetchall()
+            self.discard()  # kept open, it would count as another process for whoever asks next
+            return _is_direct(self.connection()) and count > 0
 
-    def forget_read(self) -> None:
-        """Nothing is to be done: the server keeps what is read."""
+    def drop_page_cache(self) -> None:
+        """Nothing to do: the server, not this process, caches pages."""
 
     def check(self) -> None:
         ((read_only,),) = self.execute_sql("SHOW transaction_read_only").fetchall()

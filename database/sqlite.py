@@ -1,4 +1,4 @@
-"""The engine of SQLite: one file, with one writer at a time."""
+"""The SQLite engine: one file, with one writer at a time."""
 
 import contextlib
 import os
@@ -17,27 +17,27 @@ from database.deadline import WAIT, remaining
 from database.failures import DRIVER_ERRORS, FULL, Unavailable
 from settings import SettingError
 
-EXAMINED_SIZE = 100 * 2**20  # bytes of a file that is looked through at the start
-LEAST_FREE = 2**18  # bytes of a disk that is not full
-RESERVE = 2**23  # bytes: twice the log of a thousand pages that SQLite moves into the database
-LONG = 2**16  # characters
-APPLICATION_ID = 0x50726C79  # "Prly", by which `file` tells whose SQLite file it is
+CHECKED_SIZE = 100 * 2**20  # bytes; a smaller file is checked for damage at the start
+MIN_FREE = 2**18  # bytes; a disk with less free space counts as full
+RESERVE = 2**23  # bytes: twice the write-ahead log of 1,000 pages, which SQLite then checkpoints
+LONG_TEXT = 2**16  # characters of a long text
+APPLICATION_ID = 0x50726C79  # "Prly", by which `file` recognizes the database
 OUR_TABLES = {"release", "session", "turn"}
 
 
-# The bytes of a file that SQLite locks for those who have it open.
+# The bytes of a file on which SQLite has a shared lock while the file is open.
 SHARED_FIRST, SHARED_SIZE = 0x40000002, 510
 
 
 @contextlib.contextmanager
-def held(path: pathlib.Path) -> Iterator[None]:
-    """Let no other process open the database, also one that is damaged. Raises BlockingIOError
-    where somebody has it open.
+def exclusive_file(path: pathlib.Path) -> Iterator[None]:
+    """Lock the file of a database, even a damaged one, so that no other process can open it. Raises
+    BlockingIOError if another process has it open.
 
-    A connection in WAL mode has a shared lock on these bytes of the file for as long as it is open
-    (sqlite.org/src/file/src/os.h). SQLite must not open the file in this process meanwhile: closing
-    it would end the lock, too. Nor may it have the file open before."""
-    import fcntl  # POSIX's own: without it, local work goes on all the same
+    In WAL mode, a connection has a shared lock on these bytes of the file for as long as it is open
+    (sqlite.org/src/file/src/os.h). SQLite must not open the file in this process before or within
+    this context: POSIX drops all locks of a process when it closes the file."""
+    import fcntl  # POSIX only: imported here, so that local work goes on without it
 
     with path.open("r+b") as file:
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, SHARED_SIZE, SHARED_FIRST)
@@ -49,9 +49,9 @@ def _for_owner_only(path: str, flags: int) -> int:
 
 
 class SQLite(Pool, SqliteDatabase):
-    """One file, with one writer at a time."""
+    """The engine of a SQLite file."""
 
-    concat, held = "group_concat", ""
+    concat, row_lock = "group_concat", ""
     records = (
         "(SELECT {} FROM json_each(?))",
         "CAST(json_extract(value, '$.{0}') AS {1}) AS {0}",
@@ -67,9 +67,10 @@ class SQLite(Pool, SqliteDatabase):
             "foreign_keys": 1,
             "journal_size_limit": 2**24,
         },
-        # A transaction that takes the writer's lock after reading could be refused without waiting.
+        # SQLite fails at once, without waiting, if a transaction wants to write after it has read
+        # and another one has written meanwhile (SQLITE_BUSY_SNAPSHOT).
         "lock_type": "IMMEDIATE",
-        "timeout": WAIT,  # of one who cannot read, as another process recovers the file
+        "timeout": WAIT,  # of a reader, while another process recovers the file
         "check_same_thread": False,
     }
 
@@ -79,28 +80,28 @@ class SQLite(Pool, SqliteDatabase):
             raise SettingError("DATABASE_URL", f"SQLite 3.35 or newer is needed, and {found}")
         super().__init__(database, **options)
         if not os.path.exists(database):
-            # SQLite itself would let everybody read it; -wal and -shm have its mode.
+            # SQLite would make it readable for everybody. -wal and -shm get the same mode.
             os.close(os.open(database, os.O_CREAT | os.O_WRONLY, 0o600))
         elif not os.access(database, os.R_OK | os.W_OK):
-            # SQLite would leave files beside it that nobody could write later.
+            # SQLite would leave files next to it that could not be written later.
             raise PermissionError("Permission denied")
         self._file = os.stat(database)
         if self._file.st_size:
-            self._examine()
+            self._check_content()
         self._writer = threading.Lock()
 
     # The file
 
-    def _examine(self) -> None:
-        """Raises SettingError where the file is not Parley's, or is damaged, and changes
-        nothing."""
+    def _check_content(self) -> None:
+        """Raises SettingError if the file is not Parley's, or is damaged. Changes nothing."""
         found = "ok"
-        # The second reads the log, too, and may leave files beside another program's.
+        # mode=ro also reads the write-ahead log, and may leave files next to the database: so it
+        # comes second, once we know that the file is ours.
         for mode in ("immutable=1", "mode=ro"):
             try:
-                found, is_ours = self._look_into(mode)
+                found, is_ours = self._inspect(mode)
             except sqlite3.OperationalError:
-                return  # it cannot be read now; the thread that opens it is told
+                return  # it cannot be read now; opening it will raise the error
             if not is_ours:
                 problem = "this file is another program's database. Name a file of Parley's own"
                 raise SettingError("DATABASE_URL", problem)
@@ -112,15 +113,15 @@ class SQLite(Pool, SqliteDatabase):
             problem = f"this file is damaged, or no SQLite database ({said}); {advice}"
             raise SettingError("DATABASE_URL", problem)
 
-    def _look_into(self, mode: str) -> tuple[str, bool]:
-        """What SQLite finds wrong with the file, "ok" where nothing; and whether it may be ours."""
+    def _inspect(self, mode: str) -> tuple[str, bool]:
+        """What SQLite finds wrong with the file, or "ok"; and whether it may be Parley's."""
         found, names, mark = "ok", set(), 0
         uri = pathlib.Path(self.database).absolute().as_uri()
         try:
             with contextlib.closing(sqlite3.connect(f"{uri}?{mode}", uri=True)) as file:
                 names = {name for (name,) in file.execute("SELECT name FROM sqlite_master")}
                 (mark,) = file.execute("PRAGMA application_id").fetchone()
-                if mode == "mode=ro" and self._file.st_size < EXAMINED_SIZE:
+                if mode == "mode=ro" and self._file.st_size < CHECKED_SIZE:
                     (found,) = file.execute("PRAGMA quick_check(1)").fetchone()
         except sqlite3.OperationalError:
             raise
@@ -130,9 +131,9 @@ class SQLite(Pool, SqliteDatabase):
             return found, True
         return found, not mark and (not names or names >= OUR_TABLES)
 
-    def _find(self) -> None:
-        """Raises Unavailable where the file is not there: a new connection would go to another
-        one, or make one."""
+    def _check_file(self) -> None:
+        """Raises Unavailable if the file is gone or was replaced: a new connection would open
+        another file, or make one."""
         try:
             found = os.stat(self.database)
         except OSError as error:
@@ -142,7 +143,7 @@ class SQLite(Pool, SqliteDatabase):
 
     def is_in_use(self) -> bool:
         try:
-            with held(pathlib.Path(self.database)):
+            with exclusive_file(pathlib.Path(self.database)):
                 return False
         except BlockingIOError:
             return True
@@ -151,40 +152,41 @@ class SQLite(Pool, SqliteDatabase):
 
     def _add_conn_hooks(self, connection: sqlite3.Connection) -> None:
         super()._add_conn_hooks(connection)  # type: ignore[misc]
-        connection.create_function("clock", 0, self.now)  # SQLite's own counts milliseconds
-        connection.set_progress_handler(lambda: not remaining(), 10_000)  # steps of its machine
-        # Damage is one reply's, and costs no other.
+        connection.create_function("clock", 0, self.now)  # SQLite's own has milliseconds only
+        connection.set_progress_handler(lambda: not remaining(), 10_000)  # instructions of its VM
+        # A damaged text must fail no query: it would fail other replies, too.
         connection.text_factory = lambda text: text.decode("utf-8", "replace")
 
     def is_usable(self, connection: sqlite3.Connection | None) -> bool:
-        self._find()
+        self._check_file()
         return connection is not None
 
     def execute_sql(self, sql: str, params: Sequence[Any] | None = None) -> sqlite3.Cursor:
-        """Keep no connection to which a long text was given: its statements would keep that."""
-        if any(isinstance(each, str) and len(each) > LONG for each in params or ()):
+        """Close a connection after a long text: its cached statements would keep the text in
+        memory."""
+        if any(isinstance(each, str) and len(each) > LONG_TEXT for each in params or ()):
             self.discard()
         return super().execute_sql(sql, params)
 
     def check(self) -> None:
-        if shutil.disk_usage(self.database).free < LEAST_FREE:
+        if shutil.disk_usage(self.database).free < MIN_FREE:
             raise Unavailable(f"{FULL}, {self.database}")
         with self.write():
             pass
 
     def keep_reserve(self) -> None:
-        """A file beside the database: an eighth of the free disk, but no more than SQLite may need
-        for its log and for moving the log into the database."""
+        """A file next to the database: an eighth of the free disk, but no more than SQLite may need
+        for its write-ahead log and a checkpoint."""
         free = shutil.disk_usage(self.database).free
-        if free < 8 * LEAST_FREE:
+        if free < 8 * MIN_FREE:
             return
-        with contextlib.suppress(OSError):  # it is there already, or the disk is full
-            # "x" fails if the file exists. Not zeros, for which some file systems take no room.
+        with contextlib.suppress(OSError):  # it exists already, or the disk is full
+            # "x" fails if the file exists. Random bytes, since some file systems store no zeros.
             with open(self.database + "-reserve", "xb", opener=_for_owner_only) as file:
                 file.write(os.urandom(min(RESERVE, free // 8)))
 
     def give_up_reserve(self) -> bool:
-        if shutil.disk_usage(self.database).free >= LEAST_FREE:
+        if shutil.disk_usage(self.database).free >= MIN_FREE:
             return False
         try:
             os.unlink(self.database + "-reserve")
@@ -193,34 +195,34 @@ class SQLite(Pool, SqliteDatabase):
         return True
 
     def room(self) -> float:
-        """The free disk, and the pages of the file that nothing uses."""
+        """The free disk, and the unused pages of the file."""
         (pages,) = self.execute_sql("PRAGMA freelist_count").fetchone()
         (size,) = self.execute_sql("PRAGMA page_size").fetchone()
         return float(shutil.disk_usage(self.database).free + pages * size)
 
-    def forget_read(self) -> None:
-        """A connection keeps two megabytes of the file's pages."""
+    def drop_page_cache(self) -> None:
+        """Close the connection: it caches two megabytes of pages."""
         self.discard()
 
     # Transactions
 
     @contextlib.contextmanager
     def write(self) -> Iterator[None]:
-        self._find()
+        self._check_file()
         if not self._writer.acquire(timeout=remaining()):
             raise Unavailable("the database is being written")
         try:
             with self.atomic():
                 yield
         except DRIVER_ERRORS:
-            self.discard()  # one that was made while the file took no writes never takes any
+            self.discard()  # one that was opened while the file was read-only stays read-only
             raise
         finally:
             self._writer.release()
 
     def begin(self, lock_type: str | None = None) -> None:
-        """Wait for the writers of other processes by looking each millisecond: SQLite would sleep
-        for longer and longer."""
+        """Wait for writers of other processes by trying each millisecond: SQLite's own handler
+        sleeps longer with each try."""
         connection = self.connection()
         connection.execute("PRAGMA busy_timeout = 0")
         try:
@@ -237,24 +239,43 @@ class SQLite(Pool, SqliteDatabase):
             connection.execute(f"PRAGMA busy_timeout = {WAIT * 1000}")
 
     def rollback(self) -> None:
-        """SQLite itself has ended a transaction in which the disk was full or failed, or that was
-        interrupted (sqlite.org/lang_transaction.html): to end it again is an error, which would
-        hide the first."""
+        """SQLite itself rolls back if the disk is full or fails, or after an interrupt
+        (sqlite.org/lang_transaction.html). A second ROLLBACK is an error, which would hide the
+        first."""
         if self.connection().in_transaction:
             super().rollback()
 
+    @contextlib.contextmanager
+    def long_transaction(self, reads: bool = False) -> Iterator[None]:
+        with self.atomic("DEFERRED" if reads else None):
+            yield
+
+    def pages(self, sql: str, rows: int) -> Iterator[list[tuple[Any, ...]]]:
+        cursor = self.execute_sql(sql)
+        while page := cursor.fetchmany(rows):
+            yield page
+
+    def insert_all(self, table: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+        names = ", ".join(f'"{column}"' for column in columns)
+        marks = ", ".join("?" * len(columns))
+        statement = f'INSERT INTO "{table}" ({names}) VALUES ({marks})'
+        self.connection().executemany(statement, rows)
+
+    def skip_used_ids(self, table: str) -> None:
+        """Nothing to do: SQLite takes the highest id in the table, plus one."""
+
     def now(self) -> int:
-        """By the clock of the file's host."""
+        """The clock of this host, which has the file."""
         return time.time_ns() // 1000
 
     def lock(self, name: str) -> None:
-        """Nothing is to be done: the transaction keeps all others out."""
+        """Nothing to do: a write transaction excludes all other writers."""
 
     def lock_tables(self, names: Iterable[str]) -> None:
-        """Nothing is to be done, as in `lock`."""
+        """Nothing to do, see `lock`."""
 
-    def hold(self, query: ModelSelect | SQL) -> None:
-        """Nothing is to be done, as in `lock`."""
+    def lock_rows(self, query: ModelSelect | SQL) -> None:
+        """Nothing to do, see `lock`."""
 
     def send(self, query: Query | SQL) -> Callable[[], list[tuple[Any, ...]]]:
         rows = self.execute(query).fetchall()

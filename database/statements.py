@@ -1,4 +1,5 @@
-"""How a statement is built that peewee would take longer to write than the database to execute."""
+"""Named SQL statements, read from a file: peewee takes longer to write them than the database to
+execute them."""
 
 import functools
 import json
@@ -14,17 +15,17 @@ from database.connection import Engine, db
 _QUERY = re.compile(r"^-- (\w+)\(([^)]*)\)\n(.+?);$", re.MULTILINE | re.DOTALL)
 
 
-TEXTS = ("text", "content", "model", "error_message")  # columns whose sizes statements ask for
+TEXTS = ("text", "content", "error_message")  # columns with a {size_of_…} for statements
 
 
 class Statement(NamedTuple):
-    columns: dict[str, str]  # of the table `given`, with their types
+    columns: dict[str, str]  # of the table `given`: name → type
     text: str
 
 
 class Statements:
-    """The statements of a file, by name. Each stands behind its name and the columns of `given`,
-    the table of what it is executed for:
+    """The statements of a file, by name. In the file, each follows a comment with its name and the
+    columns of `given`, the table of rows that it is executed for:
 
         -- drop_pieces(id bigint)
         DELETE FROM piece WHERE turn_id IN (SELECT id FROM given);
@@ -41,43 +42,53 @@ class Statements:
     def columns(self, name: str) -> list[str]:
         return list(self._statements[name].columns)
 
-    def given(self, name: str, rows: Sequence[Sequence[Any]], **values: Any) -> SQL:
-        """The statement of this name for these rows, with these values in the place of {…}.
+    def given(
+        self,
+        name: str,
+        rows: Sequence[Sequence[Any]],
+        more: tuple[tuple[str, str], ...] = (),
+        **values: Any,
+    ) -> SQL:
+        """The statement of this name for these rows, with these values for its {…}. `more` are
+        columns (name, type) that the rows have in addition to those in the file.
 
-        All rows are one parameter: psycopg would look for each of thousands, and SQLite's driver
-        keep hundreds of kB for each number of them. That they are at most so many, a power of two,
-        is for PostgreSQL's planner, which would expect a hundred."""
-        columns = self._statements[name].columns
+        All rows together are one parameter, as JSON: with thousands, psycopg would search for each,
+        and SQLite's driver would cache a statement of hundreds of kB for each number of rows. The
+        LIMIT, a power of two, tells PostgreSQL's planner how many rows to expect: it would assume
+        a hundred."""
+        columns = [*self._statements[name].columns, *dict(more)]
         objects = [dict(zip(columns, row, strict=True)) for row in rows]
         most = 1 << (len(rows) - 1).bit_length()
-        text = self._text(db.obj, name, most, **values)
+        text = self._text(db.obj, name, most, more, **values)
         return SQL(text, [json.dumps(objects, ensure_ascii=False, default=str)])
 
     def plain(self, name: str, **values: Any) -> str:
-        """The statement of this name, which takes parameters instead of rows, with these values in
-        the place of {…}."""
+        """The statement of this name, which has parameters instead of rows, with these values for
+        its {…}."""
         return self._plain(db.obj, name, **values)
 
     def _fill_in(self, engine: Engine, name: str, **values: Any) -> str:
         sizes = {f"size_of_{text}": engine.size.format(text) for text in TEXTS}
-        words = {"clock": engine.clock_sql, "concat": engine.concat, "held": engine.held}
+        words = {"clock": engine.clock_sql, "concat": engine.concat, "row_lock": engine.row_lock}
         return self._statements[name].text.format(**words, **sizes, param=engine.param, **values)
 
-    def _make_text(self, engine: Engine, name: str, most: int, **values: Any) -> str:
-        columns = self._statements[name].columns
+    def _make_text(
+        self, engine: Engine, name: str, most: int, more: tuple[tuple[str, str], ...], **values: Any
+    ) -> str:
+        columns = [*self._statements[name].columns.items(), *more]
         records, column = engine.records
-        records = records.format(", ".join(column.format(*each) for each in columns.items()))
+        records = records.format(", ".join(column.format(*each) for each in columns))
         statement = self._fill_in(engine, name, **values)
         return f"WITH given AS MATERIALIZED (SELECT * FROM {records} LIMIT {most}) {statement}"
 
 
 def _columns(text: str) -> dict[str, str]:
-    """The types by name of `id bigint, fence bigint`, which may stand on several lines."""
+    """Name → type of `id bigint, fence bigint`, which may be spread over several lines."""
     return dict(column.split() for column in text.replace("--", "").split(",") if column.strip())
 
 
 def insertion(*rows: Model) -> SQL:
-    """The statement that inserts these instances of one model."""
+    """An INSERT of these instances, all of one model."""
     meta = rows[0]._meta
     values = ", ".join([f"({', '.join([db.param] * len(meta.columns))})"] * len(rows))
     statement = f"INSERT INTO {meta.table_name} ({', '.join(meta.columns)}) VALUES {values}"

@@ -1,9 +1,9 @@
-"""Providers of language models: what is asked of them, and what their answers mean.
+"""Providers of language models: the requests to them, and how their answers and errors are read.
 
     conversation ─ a prompt that fits ─► protocols (Anthropic's, OpenAI's)
-                                            │ a request of base, again where that may help
-    answer ◄─ text, usage, the end ─────────┤   think_tags: what of the text is none
-    faults ◄─ a status, a body, an end ─────┘   quotations: the provider's own words in it
+                                            │ base sends the request, with retries
+    answer ◄─ text, usage, the end ─────────┤   think_tags: thoughts within the text
+    faults ◄─ a status, a body, an end ─────┘   learned: what refusals teach, for one user or all
 
-`faults.toml` has what their failures mean. `llm.py` is their face.
+`faults.toml` maps their errors to ours. The rest of Parley reaches providers through `llm.py`.
 """

@@ -1,11 +1,10 @@
 """A call to a language model, behind one interface for all protocols.
 
-`provider.stream(exchange, …)` yields the text of an answer as it arrives, and leaves what else is
-known of it in the exchange. What goes wrong is a ModelError, or HungUp after
+`provider.stream(exchange, …)` yields the text of an answer as it arrives, and records everything
+else about it in the exchange. It raises ModelError if the provider fails, and HungUp after
 `exchange.call.hang_up()`.
 """
 
-import dataclasses
 import json
 import random
 import urllib.parse
@@ -14,74 +13,67 @@ from typing import Any
 
 import wire
 from providers.answer import Answer, Exchange
-from providers.conversation import GO_ON, Window, size_of
+from providers.conversation import ANSWER_MIN, GO_ON, Window, size_of
 from providers.error_bodies import is_error
 from providers.faults import Faults, ModelError
-from providers.learned import Learned
+from providers.learned import Learned, Lesson
 from providers.think_tags import ThinkTags
 from well_known import name_at, name_of
 
-# Seconds before the second and the third try, where the provider names none.
+# Seconds before the second and the third try, if the provider names none.
 RETRY_PAUSES = (0.5, 1.0)
 RETRIES = len(RETRY_PAUSES)
-LONGEST_PAUSE = 20  # seconds
-BYTES_A_TOKEN = 256  # at most, surely: such a token has 64 characters of four bytes
-FEW = 16  # tokens, at least, that a window has besides a prompt that was answered
-LONGEST_LIST = 10_000  # models
+PAUSE_MAX = 20  # seconds
+BYTES_A_TOKEN = 256  # at most: no known token has more than 64 characters of four bytes
+ANSWER_FLOOR = 16  # tokens; an answer with less room is not worth asking for
+MODELS_MAX = 10_000  # models
 # Ollama's list is null until a model is there (ollama/openai/openai.go, ToListCompletion).
 OLLAMA_LACKS = "Ollama has no model yet: `ollama pull llama3.2`"
-LESS = 4096  # tokens of an answer, if a refusal of more names no number
+REDUCED_ANSWER = 4096  # tokens to ask for if an answer was refused as too long, and no number named
 
 
 def pause(exchange: Exchange, error: ModelError, seconds: float) -> bool:
-    """Pause for as long as the provider wishes, or some of these seconds. Returns whether it is to
-    be asked again."""
+    """Pause for as long as the provider wishes, or else for most of these seconds. Returns whether
+    to ask it again; if not, there was no pause."""
     seconds = seconds * random.uniform(0.75, 1) if error.retry_after is None else error.retry_after
-    is_worth_it = error.retryable and seconds <= min(LONGEST_PAUSE, exchange.call.remaining())
+    is_worth_it = error.retryable and seconds <= min(PAUSE_MAX, exchange.call.remaining())
     if is_worth_it:
         exchange.on_waiting(seconds)
         exchange.call.pause(seconds)
     return is_worth_it
 
 
-@dataclasses.dataclass
-class _Tries:
-    """How the next request for one answer is sent."""
-
-    limit: int  # tokens that the answer may have
-    deadline: float  # of all of them, until something of an answer comes
-    pauses: list[float]  # that are left, before requests that are the same
-
-
 class HTTPProvider:
-    """What both protocols share. A subclass says how requests look (`headers`, `path`, `body`), and
-    what events mean (`read`)."""
+    """What both protocols share. A subclass builds requests (`headers`, `path`, `body`), and reads
+    events (`read`)."""
 
     path: str  # of requests for an answer
     list_path: str  # of the list of models
-    # A parameter that some servers refuse → the one to send in its place, or None.
+    # Parameters that some servers refuse → the one to send instead, or None.
     substitutes: dict[str, str | None] = {}
-    # Of the servers by name, what they refuse; what others do is learned from their answers.
+    # Host → the parameters that it is known to refuse. Of others we learn it from their errors.
     refusing: dict[str | None, tuple[str, ...]] = {}
-    version = ""  # the end of a base URL that may be left out
-    silent_reason: str | None = None  # of an answer that comes to its end, and names none
+    version = ""  # a base URL may end with this
+    # Why an answer ended, if it came to its end without a reason.
+    silent_reason: str | None = None
 
     def __init__(
         self, name: str, base_url: str, key: str | None, timeout: float, prefix: str = ""
     ) -> None:
         self.name, self.base_url, self.key = name, base_url, key
-        self.prefix = prefix  # of the ids of its models, which it does not know: `ollama/`
-        self.timeout = timeout  # seconds without anything of an answer
-        self.wire = wire.Wire(base_url.rstrip("/").removesuffix(self.version))
-        # With a prefix, the name was chosen on this server.
+        # What our ids of its models begin with, such as `ollama/`; the provider does not know it.
+        self.prefix = prefix
+        self.timeout = timeout  # seconds to wait for the next part of an answer
+        self.wire = wire.HTTPClient(base_url.rstrip("/").removesuffix(self.version))
+        # If there is a prefix, somebody chose the name in PROVIDERS.
         known_as = name if prefix else name_at(base_url)
         self.faults = Faults(known_as, key, base_url, f"{name.upper()}_API_KEY")
-        self.lacks_models = ""  # why it lists none, if that is known: a sentence
+        self.lacks_models = ""  # a sentence: why it lists no models, if we know
         self._refused_at_first = self.refusing.get(urllib.parse.urlsplit(base_url).hostname, ())
-        self._refused = Learned()  # the parameters that this server does not take for a model
-        self._windows = Learned()  # of each model its Window
-        self._longest = Learned()  # of each model the tokens of its longest answer
-        self._silent = Learned()  # the models that think, and did not show what
+        # See the table in learned.py.
+        self._for_all = Learned()  # model → the parameters that it refuses, for everybody
+        self._silent = Learned()  # model → True if it thinks and shows nothing, for everybody
+        self._by_user = Learned()  # (user, model) → Lesson
 
     def headers(self) -> dict[str, str]:
         raise NotImplementedError
@@ -97,26 +89,24 @@ class HTTPProvider:
         raise NotImplementedError
 
     def lesson_of(self, refused: tuple[str, ...], options: dict[str, Any]) -> tuple[str, ...]:
-        """Which of the parameters that were refused are left out for others, too. The request had
-        these options."""
+        """Which of the parameters that were refused beside these options would be refused beside
+        any others, too."""
         return refused
 
     def read(self, event: dict[str, Any], answer: Answer) -> None:
-        """Add to the answer what an event, or a whole answer that is none, says."""
+        """Add an event to the answer; a server that does not stream sends its body as one event."""
         raise NotImplementedError
 
     def list_models(self) -> list[str]:
-        """The ids of the models that the provider lists, with its prefix; what is none is passed
-        over. Raises ModelError."""
+        """The ids of the models that the provider lists, with its prefix. Ignores entries without
+        an id. Raises ModelError."""
         call = wire.Call(min(self.timeout, wire.CONNECT_TIMEOUT))
         try:
             with self.wire.request(call, "GET", self.list_path, self.headers()) as response:
                 if response.status != 200:
                     raise self.faults.of_response(response)
                 data = json.loads(wire.join(response.chunks()))["data"]
-                listed = [
-                    each for each in list(data or ())[:LONGEST_LIST] if isinstance(each, dict)
-                ]
+                listed = [each for each in list(data or ())[:MODELS_MAX] if isinstance(each, dict)]
                 found = [model.get("id") for model in listed]
                 ids = [each for each in found if isinstance(each, str) and each.strip()]
                 response.is_whole = bool(ids)
@@ -128,7 +118,7 @@ class HTTPProvider:
 
     @property
     def known_as(self) -> str:
-        """What people call it: what it says it is, else by its address."""
+        """What people call it: what it says it is, or else its address."""
         return self.faults.name
 
     def _learn_name(self, response: wire.Response, owner: Any = "") -> None:
@@ -146,149 +136,144 @@ class HTTPProvider:
         prompt: int = 0,
         retries: int = RETRIES,
     ) -> Iterator[str]:
-        """Yield the text of the answer in pieces, none of them empty. Tries again so often, as long
-        as none has come. `prompt` is how many tokens the messages have at most; where they do not
-        fit the window beside a quarter of it, the error is a 413."""
+        """Yield the text of the answer in pieces, none of them empty.
+
+        As long as no text has come, the request is sent again: changed, if a refusal says how, or
+        up to `retries` times as it is. `prompt` is the most tokens that the messages can have. If
+        they do not fit the window together with an answer of a quarter of it, the error is a 413.
+        """
         model = model.removeprefix(self.prefix)
         call = exchange.call
-        window = exchange.window or self._windows.of(model, Window())
-        call.allow(self.timeout)
-        longest = exchange.longest or self._longest.of(model, max_tokens)
-        limit = window.room(prompt, min(max_tokens, longest))
-        tries = _Tries(limit, call.deadline, [*RETRY_PAUSES[:retries]])
+        call.set_timeout(self.timeout)
+        deadline, pauses = call.deadline, [*RETRY_PAUSES[:retries]]
         size = size_of(system, messages)
         goes_on = messages[-1]["content"] == GO_ON
+        limit = self._lesson(exchange, model).limit(prompt, max_tokens)
         while True:
-            tags = ThinkTags(goes_on)
-            answer, is_whole = Answer(exchange, self.timeout, tries.limit, size, tags), False
-            body = self.body(model, system, messages, tries.limit, options)
+            answer = Answer(exchange, self.timeout, limit, size, ThinkTags(goes_on))
+            body = self.body(model, system, messages, limit, options)
+            self._leave_out(body, self._lesson(exchange, model).refused)
+            is_whole = False
             try:
-                texts = self._answer(
-                    exchange, body, self._refusals(exchange, model), answer, tries.limit
-                )
-                yield from wire.made_storable(texts)
+                yield from wire.made_storable(self._answer(exchange, body, answer, limit))
                 is_whole = True
                 return
             except ModelError as error:
                 if answer.has_text:
-                    call.allow(self.timeout)  # for going on behind it
+                    call.set_timeout(self.timeout)  # for going on after it
                     raise
+                if answer.size is None and not answer.usage and error.status != 504:
+                    answer.prompt = 0  # a request that was refused or did not arrive is free
+                call.deadline = max(call.deadline, deadline)  # the end of an answer shortens it
                 if "max_tokens" in options:
-                    error.longest = None  # the user's own wish, which is refused, not changed
-                if not self._prepare_next_try(tries, exchange, model, error, answer, prompt):
-                    raise self.faults.of_options(error, options, body) from None
+                    error.longest = None  # the user's own wish is refused, not changed
+                if self._refuses_more(exchange, model, error, body):
+                    continue
+                lower = self._lower_limit(exchange, error, limit, size, prompt)
+                if lower is not None:
+                    limit = lower
+                elif not (pauses and pause(exchange, error, pauses.pop(0))):
+                    raise self.faults.of_options(error, options) from None
             finally:
                 if is_whole or answer.size:
-                    self._learn(exchange, model, options, answer)
+                    self._keep_lessons(exchange, model, options, answer)
 
-    def _prepare_next_try(
-        self,
-        tries: "_Tries",
-        exchange: Exchange,
-        model: str,
-        error: ModelError,
-        answer: Answer,
-        prompt: int,
-    ) -> bool:
-        """Prepare the next try behind this error: without what was refused, with a lower limit, or
-        after a pause. Returns whether there is one."""
-        size = answer.prompt
-        if answer.size is None and not answer.usage and error.status != 504:
-            answer.prompt = 0  # a request that was refused, or did not arrive, costs nothing
-        call = exchange.call
-        call.deadline = max(call.deadline, tries.deadline)  # an end shortens it
-        if self._leaves_out(exchange, model, error):
-            return True
-        before = tries.limit
-        if error.longest is not None:
-            tries.limit = self._shortened(exchange, error, before)
-        else:
-            tries.limit = self._lowered(exchange, error, size, prompt, before)
-        if tries.limit < before:
-            return True
-        return bool(tries.pauses) and pause(exchange, error, tries.pauses.pop(0))
+    def _lesson(self, exchange: Exchange, model: str) -> Lesson:
+        """What refusals have told about this model: in this exchange, else this user, else
+        everybody."""
+        read = self._by_user.of((exchange.user, model), Lesson()).updated(exchange.lesson)
+        return Lesson(refused=self._refusals_for_all(model)).updated(read)
 
-    def _refusals(self, exchange: Exchange, model: str) -> tuple[str, ...]:
-        """The parameters that are not sent, or by another name: the model refuses them."""
-        return exchange.refused or self._refused.of(model) or self._refused_at_first
+    def _refusals_for_all(self, model: str) -> tuple[str, ...]:
+        return self._for_all.of(model, self._refused_at_first)
 
-    def _leaves_out(self, exchange: Exchange, model: str, error: ModelError) -> bool:
-        """Whether the error refuses parameters that were sent and need not be. From here on they
-        are not sent any more."""
-        refused = self._refusals(exchange, model)
-        known = self.substitutes.keys() - set(refused)
-        new = [name for name in error.unsupported if name in known]
-        if new:
-            exchange.refused = (*refused, *new)
-        return bool(new)
-
-    def _lowered(
-        self, exchange: Exchange, error: ModelError, size: int, prompt: int, limit: int
-    ) -> int:
-        """The limit of the answer, where the error says that one of `limit` tokens has no room
-        beside a prompt of so many bytes and, at most, tokens. The exchange remembers the window."""
-        if error.window is None:
-            return limit
-        is_possible = error.window >= size // BYTES_A_TOKEN + FEW
-        named = error.window if is_possible else 0
-        teaches = error.teaches and named == error.window
-        exchange.window = Window.of_refusal(named, prompt, teaches)
-        return exchange.window.lower(prompt, limit)
-
-    def _shortened(self, exchange: Exchange, error: ModelError, limit: int) -> int:
-        """The limit of the answer, if the error says that one of `limit` tokens is longer than the
-        model, or the account, allows. The exchange remembers it."""
-        longest = error.longest or LESS
-        if not FEW <= longest < limit:
-            return limit
-        exchange.longest, exchange.longest_teaches = longest, error.teaches
-        return longest
-
-    def _learn(
-        self, exchange: Exchange, model: str, options: dict[str, Any], answer: Answer
-    ) -> None:
-        """The request, with these options, was answered: what it has heeded holds for others, too,
-        if it can be true."""
-        used = max(answer.usage.get("input_tokens", 0), answer.prompt // BYTES_A_TOKEN) + FEW
-        window = exchange.window
-        if window and window.teaches and window.tokens >= used:
-            self._windows.keep(model, window)
-        if exchange.longest and exchange.longest_teaches:
-            self._longest.keep(model, exchange.longest)
-        if refused := self.lesson_of(exchange.refused, options):
-            self._refused.keep(model, refused)
-        if answer.has_thinking_block and not answer.has_thoughts:
-            self._silent.keep(model, True)
-
-    def _answer(
-        self,
-        exchange: Exchange,
-        body: dict[str, Any],
-        refused: tuple[str, ...],
-        answer: Answer,
-        limit: int,
-    ) -> Iterator[str]:
-        """Send the request once, without what was refused, and yield the text of each batch of
-        events, perhaps none."""
+    def _leave_out(self, body: dict[str, Any], refused: tuple[str, ...]) -> None:
+        """Take these parameters out of the body of a request, or send others instead."""
         for name in refused:
             if name in body:
                 value, substitute = body.pop(name), self.substitutes[name]
                 if substitute is not None:
                     body[substitute] = value
+
+    def _refuses_more(
+        self, exchange: Exchange, model: str, error: ModelError, body: dict[str, Any]
+    ) -> bool:
+        """Whether the error refuses parameters in this body that can be left out and were not
+        known to be refused. The exchange remembers them."""
+        refused = self._lesson(exchange, model).refused
+        new = [
+            name
+            for name in error.unsupported
+            if name in body and name in self.substitutes and name not in refused
+        ]
+        if new:
+            exchange.lesson = exchange.lesson._replace(refused=(*refused, *new))
+            exchange.proven += tuple(name for name in new if error.unsupported[name])
+        return bool(new)
+
+    def _lower_limit(
+        self, exchange: Exchange, error: ModelError, limit: int, size: int, prompt: int
+    ) -> int | None:
+        """The limit for the next try if this error refuses an answer of `limit` tokens to a prompt
+        of `size` bytes and at most `prompt` tokens; None if a lower one is of no use. The exchange
+        remembers what the error tells."""
+        lesson = exchange.lesson
+        if error.longest is not None:
+            longest = error.longest or REDUCED_ANSWER
+            # What an account can still pay for may be little, and changes with each answer.
+            if not (ANSWER_FLOOR if error.is_spent else ANSWER_MIN) <= longest < limit:
+                return None
+            if not error.is_spent:
+                exchange.lesson = lesson._replace(longest=longest)
+            return longest
+        if error.window is not None:
+            is_possible = error.window >= size // BYTES_A_TOKEN + ANSWER_FLOOR
+            window = Window.of_refusal(error.window if is_possible else 0, prompt)
+            exchange.lesson = lesson._replace(window=window)
+            lower = window.lower(prompt, limit)
+            return lower if lower < limit else None
+        return None
+
+    def _keep_lessons(
+        self, exchange: Exchange, model: str, options: dict[str, Any], answer: Answer
+    ) -> None:
+        """A request with these options was answered: keep the lessons that it followed."""
+        if proven := self.lesson_of(exchange.proven, options):
+            both = dict.fromkeys(self._refusals_for_all(model) + proven)
+            self._for_all.keep(model, tuple(both))
+        refused = self.lesson_of(exchange.lesson.refused, options)
+        if set(refused) <= set(self._refusals_for_all(model)):
+            refused = ()
+        key = exchange.user, model
+        known = self._by_user.of(key, Lesson())
+        lesson = known.updated(exchange.lesson._replace(refused=refused))
+        counted = sum(answer.usage.get(name, 0) for name in ("input_tokens", "output_tokens"))
+        used = max(counted, answer.prompt // BYTES_A_TOKEN + ANSWER_FLOOR)
+        if lesson.window and lesson.window.is_named and lesson.window.tokens < used:
+            lesson = lesson._replace(window=None)
+        if lesson != known:
+            self._by_user.keep(key, lesson)
+        if answer.has_thinking_block and not answer.has_thoughts:
+            self._silent.keep(model, True)
+
+    def _answer(
+        self, exchange: Exchange, body: dict[str, Any], answer: Answer, limit: int
+    ) -> Iterator[str]:
+        """Send the request once, and yield the text of each batch of events, perhaps none."""
         headers = {
             "Accept": "text/event-stream",
             "Content-Type": "application/json",
         } | self.headers()
         data = json.dumps(body, ensure_ascii=False).encode("utf-8", "replace")
         request = self.wire.request(exchange.call, "POST", self.path, headers, data)
-        del data  # which the wire lets go of once it is sent
+        del data  # `wire` frees it once it is sent
         try:
             with request as response:
                 if response.status not in (200, 201, 203):
-                    raise self.faults.of_response(response, body)
+                    raise self.faults.of_response(response)
                 exchange.request_id = self._request_id(response)
                 self._learn_name(response)
-                is_whole = yield from self._texts(response, answer, body)
+                is_whole = yield from self._texts(response, answer)
                 self._end(exchange, answer, limit)
                 response.is_whole = is_whole
                 yield answer.rest()
@@ -296,13 +281,13 @@ class HTTPProvider:
             raise self.faults.of(failure) from None
 
     def _request_id(self, response: wire.Response) -> str | None:
-        """By which the provider knows the request, for the log."""
+        """The provider's own id of the request, for the log."""
         headers = response.headers
         request_id = headers.get("request-id") or headers.get("x-request-id")
         return request_id and self.faults.mask(request_id[:200])
 
     def _end(self, exchange: Exchange, answer: Answer, limit: int) -> None:
-        """Raises ModelError where the answer is not whole."""
+        """Record how the answer ended. Raises ModelError if it is not whole."""
         size = (answer.size or 0) if answer.has_text else limit
         length = answer.usage.get("output_tokens", size)
         reason = answer.reason or (self.silent_reason if answer.over else None)
@@ -311,33 +296,31 @@ class HTTPProvider:
         )
         exchange.stop_reason, exchange.window_is_full = end
 
-    def _texts(
-        self, response: wire.Response, answer: Answer, body: dict[str, Any]
-    ) -> Generator[str, None, bool]:
+    def _texts(self, response: wire.Response, answer: Answer) -> Generator[str, None, bool]:
         """Yield the text of each batch of events, perhaps none. Returns whether the answer came to
-        the end that its protocol has for it: an event, or a reason in what is no stream."""
+        its protocol's own end: an event, or a reason if the server does not stream."""
         try:
             for batch in response.events():
                 for event in batch:
                     if answer.over:
                         response.is_followed = True
                     else:
-                        self._take(event, answer, body)
+                        self._read_event(event, answer)
                 yield answer.text
                 answer.text = ""
                 if answer.over:
-                    if response.read_some(65536, 0.1):  # else only the end of its framing was left
+                    if response.read_some(65536, 0.1):  # more than the end of the framing
                         response.is_followed = True
                     break
         except (ModelError, wire.Fault, *wire.NOT_UNDERSTOOD):
             yield answer.text  # what came before it
-            if not answer.reason:  # behind the end it is none
+            if not answer.reason:  # after the end, it does not matter
                 raise
             return False
         is_at_end = answer.reason if response.is_json else answer.over
         return bool(answer.size and is_at_end)
 
-    def _take(self, event: dict[str, Any], answer: Answer, body: dict[str, Any]) -> None:
+    def _read_event(self, event: dict[str, Any], answer: Answer) -> None:
         answer.spend(1)
         text = event.get("error") or event.get("data", "").strip()
         if text == "[DONE]":
@@ -345,5 +328,5 @@ class HTTPProvider:
             return
         data = event["json"] if "json" in event else wire.parse_json(text)
         if "error" in event or event.get("event") == "error" or is_error(data):
-            raise self.faults.in_stream({"message": text} if data is None else data, body)
+            raise self.faults.in_stream({"message": text} if data is None else data)
         self.read(data, answer)

@@ -1,53 +1,52 @@
-"""What the model is sent of a conversation, pure functions of its turns; how long its answer may
-be, and how one goes on."""
+"""Pure functions of a conversation's turns: what the model is sent, how long its answer may be, and
+how a reply is continued."""
 
 import dataclasses
 import itertools
-import math
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple, TypeAlias
 
-LONGEST = 8 * 2**20  # bytes of all turns
-FRAME = 32  # tokens at most that a provider puts around a message
-LEAST = 256  # tokens of an answer, where a refusal names no window
+PROMPT_MAX = 8 * 2**20  # bytes of all turns
+MESSAGE_OVERHEAD = 32  # tokens that a provider adds to a message at most
+ANSWER_MIN = 256  # tokens of an answer at least, unless a refusal names a smaller window
 GO_ON = (
     "Your answer was cut off. Go on exactly where it stopped, with the very next character: repeat "
     "and explain nothing."
 )
-LEAST_OVERLAP = 20  # characters; what is shorter may be text that only looks like a repetition
-# How often a text is searched, or compared, at most: an odd one repeats itself without end.
-TRIES = 100
+OVERLAP_MIN = 20  # characters; a shorter match may be chance
+# Searches and comparisons of a text at most: a degenerate one repeats itself without end.
+SEARCHES_MAX = 100
 
 Turn: TypeAlias = Any  # as models.py has it
 
 
 def messages_of(turns: Iterable[Turn], so_far: str = "") -> list[dict[str, str]]:
-    """The messages of a request, made of turns, oldest first; with the text `so_far` of a reply,
-    they ask to go on with that. The first is the user's, empty turns are left out and neighbours of
-    one role are joined, since providers refuse all else: the turns user "One", assistant "", user
-    "Two" give the one message {"role": "user", "content": "One\\n\\nTwo"}."""
+    """The messages of a request, from turns, oldest first. With the text `so_far` of a reply, they
+    ask the model to continue it.
+
+    Providers want the user's message first, no empty ones, and alternating roles. So the turns user
+    "One", assistant "", user "Two" give one message {"role": "user", "content": "One\\n\\nTwo"}."""
     said = _from_user_on(turn for turn in turns if turn.content.strip())
     messages = []
     for role, group in itertools.groupby(said, lambda turn: turn.kind):
         messages.append({"role": role, "content": "\n\n".join(turn.content for turn in group)})
     if so_far.strip():
-        # Many models refuse a conversation that ends with their own words: the wish to go on is the
-        # user's.
+        # Many models refuse a conversation that ends with an assistant's message. So the request to
+        # go on is a user's message.
         messages.append({"role": "assistant", "content": so_far})
         messages.append({"role": "user", "content": GO_ON})
     return messages
 
 
 def size_of(system: str | None, messages: Iterable[dict[str, str]]) -> int:
-    """The bytes of what a model is sent."""
+    """The size in bytes of what a model is sent."""
     of_messages = sum(len(message["content"].encode()) for message in messages)
     return len((system or "").encode()) + of_messages
 
 
 def overlap(text: str, more: str) -> int:
-    """How many characters `more` surely repeats of the end of `text`: none where it may be text
-    that only looks like that, as a word or two, a rule or an indent without a letter, or a rhythm
-    that goes on, "ha ha ha …"."""
+    """How many characters at the beginning of `more` repeat the end of `text`; 0 in doubt, as of a
+    word or two, a rule or indent without a letter, or a rhythm that goes on, "ha ha ha …"."""
     longest, shorter = itertools.islice(itertools.chain(_overlaps(text, more), (0, 0)), 2)
     if not any(character.isalpha() for character in more[:longest]):
         return 0
@@ -56,13 +55,14 @@ def overlap(text: str, more: str) -> int:
 
 
 def _overlaps(text: str, more: str) -> Iterator[int]:
-    """The numbers of characters, from the most on, that `more` may repeat of the end of `text`."""
-    head, tail = more[:LEAST_OVERLAP], text[-LEAST_OVERLAP:]
-    end, tries = min(len(text), len(more)), TRIES
-    if len(tail) < LEAST_OVERLAP:
+    """The lengths of all matches between the end of `text` and the beginning of `more`, longest
+    first."""
+    head, tail = more[:OVERLAP_MIN], text[-OVERLAP_MIN:]
+    end, tries = min(len(text), len(more)), SEARCHES_MAX
+    if len(tail) < OVERLAP_MIN:
         return
     while tries and (start := more.rfind(tail, 0, end)) >= 0:
-        size = start + LEAST_OVERLAP
+        size = start + OVERLAP_MIN
         end = size - 1
         if text.startswith(head, len(text) - size):
             tries -= 1
@@ -71,13 +71,13 @@ def _overlaps(text: str, more: str) -> Iterator[int]:
 
 
 class Continuation:
-    """What comes after a text with which a model is to go on. What may repeat a part of that text
-    is held back until it is known whether it does: the part is known, and nothing is kept."""
+    """Removes what a model repeats of a text that it is to continue. What may be a repetition is
+    held back until we know; it equals a part of the text, so only its position is kept."""
 
     def __init__(self, text: str) -> None:
         self._text = text
-        self._start = self._end = 0  # of the part that is repeated as far as is known
-        self._tries = TRIES
+        self._start = self._end = 0  # of the part of the text that seems to be repeated
+        self._tries = SEARCHES_MAX
 
     @property
     def is_holding(self) -> bool:
@@ -85,12 +85,12 @@ class Continuation:
 
     @property
     def is_likely(self) -> bool:
-        """Whether so much is held back that it is a repetition, as far as it goes: new text would
-        have parted from the old."""
-        return self._end - self._start >= LEAST_OVERLAP
+        """Whether so much is held back that it must be a repetition: new text would differ from the
+        old by now."""
+        return self._end - self._start >= OVERLAP_MIN
 
     def add(self, more: str) -> str:
-        """Take what has come; returns what of all that has come is known to be new."""
+        """Take a piece of the answer; returns the text that is now known to be new."""
         if not self._text:
             return more
         if self._text.startswith(more, self._end):
@@ -104,8 +104,7 @@ class Continuation:
         return self._decide(held)
 
     def decide(self) -> str:
-        """What is held back, without the repetition, if it is one. From here on, all that comes is
-        new."""
+        """What was held back, without the repetition, if it is one. Whatever comes later is new."""
         return self._decide(self._text[self._start : self._end])
 
     def _decide(self, held: str) -> str:
@@ -116,9 +115,9 @@ class Continuation:
 
 
 def newest_half(turns: list[Turn], behind: int = 0) -> list[Turn]:
-    """The newest of these turns that have at most half of all characters, from a user turn on;
-    perhaps none. So the next cut is far away, and until it the provider's cache of what is sent
-    holds. `behind` them are so many characters more."""
+    """The newest of these turns, with at most half of all characters, from a user turn on; perhaps
+    none. By halves, so that the next cut is far away: until then, the provider's prompt cache is
+    valid. So many characters more follow the turns (`behind`)."""
     room = (_characters(turns) + behind) // 2 - behind
     sizes = itertools.accumulate(len(turn.content) for turn in reversed(turns))
     start = len(turns) - sum(size <= room for size in sizes)
@@ -129,34 +128,34 @@ def _characters(turns: Iterable[Turn]) -> int:
     return sum(len(turn.content) for turn in turns)
 
 
-class _Fitting(NamedTuple):
-    """The turns of a conversation that a model is sent."""
+class _Selection(NamedTuple):
+    """The turns that a model is sent, and how far we looked for them."""
 
     turns: list[Turn]  # oldest first
-    oldest: Turn  # the first of those that were looked at
+    oldest: Turn  # of those that we looked at
     looked_at: int  # how many those are
-    has_more: bool  # before it
-    size: int  # bytes
+    has_more: bool  # there are turns before `oldest`
+    size: int  # bytes of `turns`
 
 
-def turns_that_fit(turns: Iterable[Turn], model: str, trim: int) -> _Fitting:
-    """Those of these turns, the newest first, that are sent: from `trim` on, and no more than are
-    sent at most, without those that this model refused as too long. The first, the last message of
-    the user, is among them in any case."""
+def turns_that_fit(turns: Iterable[Turn], model: str, context_start: int) -> _Selection:
+    """The turns to send, of these, which come newest first: from `context_start` on, up to
+    PROMPT_MAX bytes, without messages that this model refused as too long. The newest, the user's
+    last message, is always included."""
     kept, count, size, newer = [], 0, 0, None
     for turn in turns:
-        if newer and (turn.id < trim or size > LONGEST):
-            return _Fitting(kept[::-1], newer, count, True, size)
+        if newer and (turn.id < context_start or size > PROMPT_MAX):
+            return _Selection(kept[::-1], newer, count, True, size)
         count += 1
         if turn.kind != "user" or not _is_refusal(newer, model):
             kept.append(turn)
             size += len(turn.content.encode())
         newer = turn
-    return _Fitting(kept[::-1], newer, count, False, size)
+    return _Selection(kept[::-1], newer, count, False, size)
 
 
 def _is_refusal(reply: Turn | None, model: str) -> bool:
-    """Whether this model refused, with this reply, the message before it as too long."""
+    """Whether this reply says that this model refused the message before it as too long."""
     if reply is None:
         return False
     return (reply.error_status, reply.model, reply.content) == (413, model, "")
@@ -167,45 +166,45 @@ def _from_user_on(turns: Iterable[Turn]) -> list[Turn]:
 
 
 class Prompt:
-    """What this model is sent of a conversation, `turns_that_fit`. `count_before` counts the turns
-    before one of them."""
+    """The part of a conversation that a model is sent, see `turns_that_fit`. `count_before` counts
+    the turns before the one with this id."""
 
     def __init__(
         self,
         turns: Iterable[Turn],
         model: str,
         system: str | None,
-        trim: int = 0,
+        context_start: int = 0,
         count_before: Callable[[int], int] | None = None,
     ) -> None:
-        # Replies that nothing follows: a retry answers the message before them.
+        # Without the replies at the end: a retry answers the message before them.
         turns = itertools.dropwhile(lambda turn: turn.kind != "user", turns)
-        fitting = turns_that_fit(turns, model, trim)
-        kept = fitting.turns
-        if fitting.size > LONGEST:
+        selection = turns_that_fit(turns, model, context_start)
+        kept = selection.turns
+        if selection.size > PROMPT_MAX:
             kept = newest_half(kept) or kept[-1:]
         self.turns = _from_user_on(kept)
         before = 0
-        if fitting.has_more and count_before is not None:
-            before = count_before(fitting.oldest.id)
-        self.left_out = before + fitting.looked_at - len(self.turns)
-        self._is_whole = not before and self.turns[:1] == [fitting.oldest]
-        self.tokens = self._most_tokens(model, system)  # it has at most, as far as is known
+        if selection.has_more and count_before is not None:
+            before = count_before(selection.oldest.id)
+        self.left_out = before + selection.looked_at - len(self.turns)
+        self._is_whole = not before and self.turns[:1] == [selection.oldest]
+        self.tokens = self._most_tokens(model, system)  # an upper bound
 
     def _most_tokens(self, model: str, system: str | None) -> int:
-        """A token has a byte or more; four, where the provider has counted less of a prompt with
-        which this one begins."""
+        """An upper bound of the prompt's tokens: one per byte, or fewer if the provider has counted
+        the tokens of an earlier prompt with which this one begins; at least one per four bytes."""
         known, size = 0, len((system or "").encode())
         same = model, self.left_out, 0
         for turn in self.turns:
             is_of_same = (turn.model, turn.turns_left_out, turn.continued) == same
             if turn.input_tokens and is_of_same:
-                known = size - turn.input_tokens  # bytes that are no tokens
-            size += len(turn.content.encode()) + FRAME
+                known = size - turn.input_tokens  # bytes that turned out to be no tokens
+            size += len(turn.content.encode()) + MESSAGE_OVERHEAD
         return max(size - known, size // 4)
 
     def shorten(self) -> bool:
-        """Leave out the older half; returns whether that makes it shorter."""
+        """Leave out the older half; returns whether the prompt is shorter now."""
         kept = newest_half(self.turns) or self.turns[-1:]
         if _characters(kept) == _characters(self.turns):
             return False
@@ -214,10 +213,11 @@ class Prompt:
         self.turns, self._is_whole = kept, False
         return True
 
-    def trim(self, reply_id: int, full: str | None = None) -> int:
-        """Where what the model is sent is to begin from here on: an id, or 0 for the first turn.
-        `full` is the text of the reply where it has filled the window: half of it all is left out
-        then, and the reply itself where it is longer than that."""
+    def context_start(self, reply_id: int, full: str | None = None) -> int:
+        """The id of the turn with which the next prompt should begin; 0 means the first turn.
+
+        `full` is the text of the reply if it has filled the window. Then half of everything is left
+        out; the reply, too, if it alone is longer than half."""
         if full is None:
             return 0 if self._is_whole else self.turns[0].id
         kept = newest_half(self.turns, behind=len(full))
@@ -226,27 +226,27 @@ class Prompt:
 
 @dataclasses.dataclass(frozen=True)
 class Window:
-    """A model's window as far as a refusal tells, where a server counts prompt and answer
-    together beforehand."""
+    """What a refusal tells about a model's window, on a server that counts the prompt and the
+    longest possible answer together."""
 
-    tokens: float = math.inf  # of prompt and answer together
-    least: int = 0  # of these, that an answer gets
-    teaches: bool = False  # others may learn of it, once a request that heeds it is answered
+    tokens: int  # of prompt and answer together
+    least: int  # tokens of it that we keep for an answer
+    is_named: bool  # the refusal names it; otherwise it is a guess, perhaps too low
 
     @classmethod
-    def of_refusal(cls, named: int, prompt: int, teaches: bool = False) -> "Window":
-        """What it tells that such a prompt was refused beside an answer; `named` is 0 where no
-        window is named."""
-        least = named // 4 or LEAST
-        return cls(named or prompt + least, least, teaches)
+    def of_refusal(cls, named: int, prompt: int) -> "Window":
+        """The window of a model that has refused a prompt of so many tokens and an answer together.
+        `named` is its size if the refusal names it, or 0."""
+        least = named // 4 or ANSWER_MIN
+        return cls(named or prompt + least, least, named > 0)
 
     def room(self, prompt: int, most: int) -> int:
-        """How many tokens of an answer, at most `most`, fit beside a prompt of so many."""
-        return int(min(most, max(self.least, self.tokens - prompt)))
+        """How many tokens, at most `most`, an answer may have next to a prompt of so many."""
+        return min(most, max(self.least, self.tokens - prompt))
 
     def lower(self, prompt: int, limit: int) -> int:
-        """The room there is, now that a prompt was refused beside `limit` tokens: as much, where
-        it is itself too long."""
+        """The new limit, after the prompt was refused together with an answer of `limit` tokens.
+        The same limit, if the prompt alone is too long."""
         room = self.room(prompt, limit)
-        # The server may add to the prompt what we do not know.
+        # If there should be room, the server adds tokens to the prompt that we do not know of.
         return room if room < limit else min(limit, self.least)

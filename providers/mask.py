@@ -1,23 +1,23 @@
-"""Secrets are taken out of what providers say."""
+"""Masking secrets in the messages of providers."""
 
 import base64
 import re
 import urllib.parse
 
-MASKED = 6  # characters of a secret that may not be seen side by side
+MASKED = 6  # consecutive characters of a secret are masked
 
 
 class Mask:
-    """Takes secrets out of a text, and parts of them, as they are and in the encodings in which
-    servers repeat them."""
+    """Replaces secrets in a text, and parts of them, by "…": as they are, and in the encodings in
+    which servers repeat them."""
 
     def __init__(self, *secrets: str | None) -> None:
-        # A text, and how many of its characters may not be seen side by side.
+        # A secret in some encoding, and how many consecutive characters of it are masked.
         self._forms: list[tuple[str, int]] = []
         for secret in filter(None, secrets):
             size = min(MASKED, len(secret))
             forms = [secret]
-            if size == MASKED:  # of a shorter one the others are no words, but syllables
+            if size == MASKED:  # encodings of a shorter one would match ordinary text
                 forms += _encodings(secret)
             self._forms += [(form, size) for form in forms]
 
@@ -32,7 +32,7 @@ class Mask:
 
 def _encodings(secret: str) -> list[str]:
     data = secret.encode()
-    # Base64 is another text for each place at which the secret may begin.
+    # Base64 of a secret depends on its offset in the encoded text, modulo 3.
     coded = [base64.b64encode(b" " * shift + data)[2 * shift :] for shift in range(3)]
     return [
         *(each.decode().rstrip("=") for each in coded),

@@ -1,4 +1,4 @@
-"""The protocols of providers: how a request looks, and what an event of an answer means."""
+"""The protocols of providers: how requests are built, and how events of an answer are read."""
 
 import math
 import re
@@ -8,9 +8,10 @@ from typing import Any
 from providers.answer import Answer, Exchange
 from providers.base import HTTPProvider
 from providers.conversation import GO_ON, size_of
+from providers.options import OPTIONS
 
 Messages = list[dict[str, str]]
-NO_EFFORT = "none"  # the reasoning effort of who wants no thinking
+NO_EFFORT = "none"  # the reasoning effort that switches thinking off
 
 
 class Echo:
@@ -45,31 +46,31 @@ class Echo:
 
 
 def _has_thinking(part: dict[str, Any]) -> bool:
-    """Whether this is a block for thoughts, or an answer that has one."""
+    """Whether this is a block of thoughts, or contains one."""
     content = part.get("content")
     blocks = [part, *content] if isinstance(content, list) else [part]
     return any(block.get("type") == "thinking" for block in blocks)
 
 
-def _read(content: Any) -> tuple[str, str]:
-    """Text and thoughts of a content, which is one text or blocks of either."""
+def _text_and_thoughts(content: Any) -> tuple[str, str]:
+    """The text and the thoughts of a `content`, which is a text or a list of blocks."""
     if isinstance(content, str):
         return content, ""
     blocks = content or ()
     text = "".join(block.get("text") or "" for block in blocks)
-    return text, "".join(_read(block.get("thinking"))[0] for block in blocks)
+    return text, "".join(_text_and_thoughts(block.get("thinking"))[0] for block in blocks)
 
 
 class Anthropic(HTTPProvider):
-    """The Messages API, version 2023-06-01, which compatible servers know too
+    """Anthropic's Messages API, version 2023-06-01, which other servers offer, too
     (docs.anthropic.com/en/api/messages)."""
 
     version = "/v1"
     path = "/v1/messages"
     list_path = "/v1/models?limit=1000"
-    # An event has text, usage and stop reason in one member, as in
-    # {"type": "content_block_delta", "delta": {"text": "Hi"}}. The last, of a server that does not
-    # stream, has them itself.
+    # The type of an event → its member with text, usage and stop reason, as in
+    # {"type": "content_block_delta", "delta": {"text": "Hi"}}. A `message`, from a server that does
+    # not stream, has them itself.
     members = {
         "message_start": "message",
         "content_block_start": "content_block",
@@ -97,8 +98,9 @@ class Anthropic(HTTPProvider):
             "stream": True,
             "cache_control": {"type": "ephemeral"},
         }
-        if "temperature" in options:
-            body["temperature"] = options["temperature"]
+        for name, option in OPTIONS.items():
+            if option.anthropic and name in options:
+                body[option.anthropic] = options[name]
         if options.get("reasoning_effort", NO_EFFORT) != NO_EFFORT:
             body["output_config"] = {"effort": options["reasoning_effort"]}
         if thinking := self._thinking(model, options):
@@ -121,7 +123,7 @@ class Anthropic(HTTPProvider):
         return None
 
     def lesson_of(self, refused: tuple[str, ...], options: dict[str, Any]) -> tuple[str, ...]:
-        # A model that cannot be kept from thinking may show what it thinks all the same.
+        # A model may refuse to disable thinking, and still be able to show its thoughts.
         is_disabled = options.get("reasoning_effort") == NO_EFFORT
         return tuple(name for name in refused if not (is_disabled and name == "thinking"))
 
@@ -131,7 +133,7 @@ class Anthropic(HTTPProvider):
             member = self.members[kind]
             part = event.get(member, event) if member else event
             answer.has_thinking_block |= _has_thinking(part)
-            text, thoughts = _read(part.get("text") or part.get("content"))
+            text, thoughts = _text_and_thoughts(part.get("text") or part.get("content"))
             answer.add(text, str(part.get("thinking") or thoughts))
             answer.end(part.get("stop_reason"))
             self._count(kind, event.get("usage") or part.get("usage") or {}, answer)
@@ -145,12 +147,12 @@ class Anthropic(HTTPProvider):
         if type(counts[0]) is int:
             all_input = sum(count for count in counts if type(count) is int)
             answer.count(input_tokens=all_input, cached_tokens=cached)
-        if kind != "message_start":  # which has a place-holder, 0 or 1
+        if kind != "message_start":  # there it is a placeholder, 0 or 1
             answer.count(output_tokens=usage.get("output_tokens"))
 
 
 class OpenAI(HTTPProvider):
-    """Chat Completions, as OpenAI, Ollama, vLLM, llama.cpp and many others speak it
+    """OpenAI's Chat Completions API, which Ollama, vLLM, llama.cpp and many others offer, too
     (platform.openai.com/docs)."""
 
     path = "/chat/completions"
@@ -161,7 +163,7 @@ class OpenAI(HTTPProvider):
         "max_completion_tokens": "max_tokens",
         "stream_options": None,
     }
-    # Newer models refuse it; many other servers know only this
+    # Newer models there refuse it; many other servers know nothing else
     # (platform.openai.com/docs/api-reference/chat/create).
     refusing = {"api.openai.com": ("max_tokens",)}
 
@@ -177,19 +179,20 @@ class OpenAI(HTTPProvider):
         options: dict[str, Any],
     ) -> dict[str, Any]:
         first = [{"role": "system", "content": system}] if system else []
-        others = {name: value for name, value in options.items() if name != "max_tokens"}
-        return {
+        body: dict[str, Any] = {
             "model": model,
             "stream": True,
             "max_tokens": max_tokens,
             "stream_options": {"include_usage": True},
-            **others,
-            "messages": first + messages,
         }
+        for name, option in OPTIONS.items():
+            if option.openai and name in options:
+                body[option.openai] = options[name]
+        return body | {"messages": first + messages}
 
     def read(self, event: dict[str, Any], answer: Answer) -> None:
         for choice in event.get("choices") or ():
-            if not choice.get("index"):  # else a second answer, for which nobody asked
+            if not choice.get("index"):  # a second answer, which we did not ask for, has index 1
                 self._read_choice(choice, answer)
         usage = event.get("usage") or {}
         cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens")
@@ -201,7 +204,7 @@ class OpenAI(HTTPProvider):
 
     def _read_choice(self, choice: dict[str, Any], answer: Answer) -> None:
         delta = choice.get("delta") or choice.get("message") or {}
-        text, thoughts = _read(delta.get("content"))
+        text, thoughts = _text_and_thoughts(delta.get("content"))
         if not thoughts:
             named = [str(delta[name]) for name in self.thoughts if delta.get(name)]
             thoughts = named[0] if named else ""

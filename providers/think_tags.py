@@ -1,24 +1,23 @@
-"""What a model thinks between `<think>` and `</think>`, at the very beginning of an answer. Servers
-that do not know a model's template send it as text (DeepSeek-R1 and Qwen3 have such templates)."""
+"""Thoughts between `<think>` and `</think>` at the very beginning of an answer. Servers that do not
+know a model's template send them as text (DeepSeek-R1 and Qwen3 have such templates)."""
 
 OPENING, CLOSING = "<think>", "</think>"
-MOST_SPACE = 1000  # characters of white space after which no tag is expected any more
+MOST_SPACE = 1000  # characters of white space; after more, we expect no tag
 
 
 class ThinkTags:
-    """Tells the text of an answer from what was thought before it, as it arrives. The tags may be
-    split anywhere. White space before a tag, and after the closing one, belongs to neither; if the
-    answer `goes_on` with an earlier text, what follows the last line break may be that text's."""
+    """Separates an answer's text from the thoughts before it, as it arrives. Tags may be split
+    anywhere. White space before a tag and after the closing tag is dropped. But if the answer
+    `goes_on` with an earlier text, spaces after the last line break belong to that text."""
 
     def __init__(self, goes_on: bool = False) -> None:
         self.goes_on = goes_on
-        self._state = "before"  # then "open", if there is a tag, "closed", and "text"
-        self._held = ""  # the end of what has come: perhaps the beginning of a tag, or white space
-        self._opening, self._thoughts = "", [""]  # of a tag that is open
+        self._state = "before"  # the tag; then "open" and "closed", if there is one, and "text"
+        self._held = ""  # the end of what has come: perhaps a part of a tag, or white space
+        self._opening, self._thoughts = "", [""]  # the opening tag, and the thoughts after it
 
     def add(self, more: str) -> tuple[str, str]:
-        """Take what has come; returns what of all that has come is known to be text, and what
-        thoughts."""
+        """Take a piece of the answer; returns the text and the thoughts that are certain now."""
         if self._state == "text":
             return more, ""
         came, self._held = self._held + more, ""
@@ -59,18 +58,17 @@ class ThinkTags:
         return space + text
 
     def rest(self) -> str:
-        """What an answer that has come to its own end has besides: if its tag was never closed, all
-        of it was text."""
+        """The rest of the text, at the end of the answer: all of it if the tag was never closed."""
         if self._state == "open":
             return self._opening + "".join(self._thoughts) + self._held
         return self._held if self._state == "before" else ""
 
     @property
     def is_open(self) -> bool:
-        """Whether there is a tag that is not closed yet."""
+        """Whether there is an opening tag, and no closing tag yet."""
         return self._state == "open"
 
 
 def _ends_with(text: str, size: int) -> bool:
-    """Whether the text ends with so many characters of the closing tag."""
+    """Whether the text ends with the first `size` characters of the closing tag."""
     return text.endswith(CLOSING[:size])

@@ -1,16 +1,19 @@
-"""The life of a reply: claimed once, written down as it arrives, ended once, followed by anybody.
+"""The life of a reply: it is claimed once, stored as it arrives, and ended once. Any number of
+clients may follow it.
 
     claim ─► reply ◄─ arrive ─ writer ◄─ texts of the provider
                │ take
-             keeper ─► commits ─► the database; a rescuer looks for orphans
+             keeper ─► commits ─► the database
+               │  └─► rescuer: leases, and the replies of processes that died
                │ tell
              feed ─► followers
 
-A reply is written by a thread of its own. What the model says is committed by the keeper of the
-process, one commit for all that has arrived meanwhile, and only then shown. All who follow a reply
-read its feed, whether the reply is written in this process or in another; then the keeper polls the
-database. The keepers of all processes take over the replies whose processes have died, or have
-handed them over (`orphans`). A bug costs the reply that it is in, and no other (`contained`).
+Each reply is written by a thread of its own. The keeper, one thread of each process, commits the
+new text of all its replies together, and only then shows it. All followers of a reply read its
+feed. If another process writes the reply, the keeper polls the database for it. The keepers of all
+processes take over replies whose processes have died or have handed them over (`rescuer`). Each
+reply has an `account` of the tokens that it has used and of those that the ledger has counted. A
+bug in one reply makes only that reply fail (`fault_isolation`).
 """
 
 import contextlib
@@ -25,26 +28,23 @@ from llm import Catalog
 from logs import log
 from models import FAILED, IN_PROGRESS, INTERRUPTED, Session, Turn, outcome_of
 from replies import commits, titles
-from replies.claim import ReplyRequest
+from replies.claim import ReplyRequest, UnconfirmedClaim
 from replies.commits import Orphan, cancel
-from replies.doubt import DoubtfulClaim
-from replies.feed import COPIES, SLICE, Feed, Told
-from replies.keeper import Keeper
-from replies.keeping import KeeperThread
-from replies.registry import Registry
-from replies.reply import Reply
+from replies.feed import SLICE, Feed, Progress
+from replies.keeper import Keeper, KeeperThread
+from replies.reply import Registry, Reply
 from replies.writer import Writer
 from wire import Call
 
-__all__ = ["SLICE", "Feed", "Replies", "ReplyRequest", "Told", "cancel"]
+__all__ = ["SLICE", "Feed", "Progress", "Replies", "ReplyRequest", "cancel"]
 
-FIRST_WORDS = 0.05  # seconds in which the first words are sent before more is read
-HANDING_OVER = 3  # seconds in which what is handed over is stored
+FIRST_WORDS = 0.05  # seconds that a writer waits at most until its first words are sent
+HANDING_OVER = 3  # seconds that a stop waits at most until the hand-overs are stored
 
 
 class Replies:
-    """The replies of one process, of models in the catalog. Its keeper is started where the process
-    begins to serve."""
+    """The replies of one process, by the models of the catalog. The keeper is not started here, but
+    when the process begins to serve."""
 
     def __init__(
         self,
@@ -53,38 +53,37 @@ class Replies:
         clock: Callable[[], float] = time.monotonic,
         threads: CachedThreads | None = None,
     ) -> None:
-        """Time is that of the clock, and what takes long is started on the threads."""
+        """Replies and titles are written by `threads`; leases and polls go by `clock`."""
         self.catalog = catalog
         self.max_tokens, self.title_model = settings["MAX_TOKENS"], settings["TITLE_MODEL"]
         self.continue_limit = settings["CONTINUE_LIMIT"]
         self.thinking_mode = settings["THINKING"]
         self.bulkhead, self.memory = Bulkhead(REPLIES), Bulkhead(TEXTS)
         self._titles, self._threads = Bulkhead(TITLES), threads or CachedThreads()
-        self._title_calls: set[Call] = set()  # that are under way
+        self._title_calls: set[Call] = set()  # in progress
         self._clock = clock
         self.registry = Registry()
         self.keeper = Keeper(self.registry, self.continue_limit, self._take_over, clock)
-        self._keeping = KeeperThread(self.keeper)
-        self._hands_over = False  # at once, what is begun here from now on
+        self._keeper_thread = KeeperThread(self.keeper)
+        self._hands_over = False  # if so, a reply that begins is handed over at once
 
-    # What a request asks for
+    # For requests
 
     def start(self, request: ReplyRequest, watched: bool, memory: Slot) -> tuple[Session, Feed]:
-        """Claim the reply that is asked for, and begin to write it; where an idempotency key has
-        had its reply already, that one's session and feed are returned. Raises Refused or
-        Overloaded, and then nothing has changed. The request's slot of the `memory` is the reply's
-        from here on."""
+        """Claim a reply and begin to write it. Returns its session and feed; if the request's
+        idempotency key has a reply already, those of that reply. Raises Refused or Overloaded, and
+        then nothing has changed. `memory` is the request's slot; from here on it is the reply's."""
         self.start_keeper()
         with contextlib.ExitStack() as stack:
             stack.enter_context(contextlib.closing(memory))
             stack.enter_context(self.bulkhead.slot(request.owner))
             texts = [request.content, request.new.get("system")] if request.new else []
-            # A continuation has a text from the beginning, for which its request has taken room.
-            needed = memory.amount if request.goes_on else COPIES * memory_of(texts)
+            # A continuation has a text from the start; its request has taken room for that.
+            needed = memory.amount if request.goes_on else memory_of(texts)
             if needed > memory.amount and not memory.take(needed):
                 raise Overloaded
-            claimed = request.claim(self._doubt)
-            memory.take(needed)  # the request had more
+            claimed = request.claim(self._undo_if_committed)
+            memory.take(needed)  # may be less than the request had
             turn = claimed.draft.turn
             if not claimed.is_new:
                 return turn.session, self.follow(turn, watched)
@@ -104,8 +103,8 @@ class Replies:
         return turn.session, reply
 
     def follow(self, turn: Turn, watched: bool = False) -> Feed:
-        """The feed of this turn. `watched`: its text is read as it comes, so it is stored as soon
-        as it arrives."""
+        """The feed of this turn. If it is `watched`, a client waits for each word, so the keeper
+        stores text as soon as it arrives."""
         feed = Feed(turn)
         feed.slot = Slot(self.memory, turn.session.owner)
         feed = self.registry.share(turn, feed)
@@ -113,58 +112,60 @@ class Replies:
             self.start_keeper()
             if watched:
                 feed.watched = True
-            self._keeping.wake()
+            self._keeper_thread.wake()
         return feed
 
-    def follow_latest(self, session_id: uuid.UUID, make_room: Callable[[int], None]) -> Feed:
-        """The feed of the latest reply of a session, to read its text as it comes. If this process
-        does not have the text already, `make_room` is called with its bytes before it is read."""
+    def follow_latest(self, session_id: uuid.UUID, make_room: Callable[[int], float]) -> Feed:
+        """The feed of a session's latest reply, watched. If this process does not have its text
+        yet, `make_room` is called with the size of the text, in bytes, before the text is read."""
         state = Turn.latest_state(session_id)
         feed = self.registry.find(state)
         if feed is None:
             make_room(state.size)
             turn = Turn.read(state.id)
-            if turn is None:  # its claim was undone meanwhile, or all is gone
+            if turn is None:  # its claim was undone meanwhile, or its session was deleted
                 return self.follow_latest(session_id, make_room)
             return self.follow(turn, watched=True)
         feed.watched = True
-        self._keeping.wake()
+        self._keeper_thread.wake()
         return feed
 
     def poll(self) -> None:
-        """Look at once at what has become of the replies: this process has cancelled one, or
-        deleted it."""
+        """Have the keeper poll at once: a request of this process has cancelled or deleted a
+        reply, and its writer should not have to wait for the next poll to learn of it."""
         self.keeper.poll_soon()
-        self._keeping.wake()
+        self._keeper_thread.wake()
 
     # The process
 
     def start_keeper(self) -> None:
-        """Start the keeper, where it does not run. Raises Overloaded where the system gives no
-        thread."""
-        self._keeping.start()
+        """Start the keeper if it does not run. Raises Overloaded if the system gives no thread."""
+        self._keeper_thread.start()
 
     def stop(self, grace: float) -> None:
-        """Let the replies under way end for `grace` seconds, hand over those written here, and wait
-        until these are stored."""
+        """Wait up to `grace` seconds for the replies in progress to end, hand over those that are
+        still written here, and wait until that is stored."""
         self.stop_taking_over()
         self._wait_for_all(grace)
-        self._hands_over = True  # before the look: what is begun behind it sees that
+        # Set before the replies are listed: one that begins after that hands itself over.
+        self._hands_over = True
         for reply in self.registry.written():
             self._hand_over(reply)
-        self._keeping.wake()
+        self._keeper_thread.wake()
         for call in self._title_calls.copy():
             call.hang_up()
-        # Another process writes these: their followers come back there.
+        until = time.monotonic() + HANDING_OVER
+        # Another process writes the rest, and their followers can resume at that one.
         for feed in self._wait_for_all(HANDING_OVER):
-            feed.tell(over="detached")
-        with self._titles.changed:  # what titles have used is counted
-            self._titles.changed.wait_for(lambda: not self._titles.users.total(), HANDING_OVER)
+            feed.tell(state="detached")
+        with self._titles.changed:  # the last thing a title does is to count its usage
+            left = until - time.monotonic()
+            self._titles.changed.wait_for(lambda: not self._titles.users.total(), left)
 
     def _hand_over(self, reply: Reply) -> None:
         try:
             reply.finish(outcome_of(IN_PROGRESS if self.continue_limit else INTERRUPTED))
-        except Exception as error:  # a bug of this one costs no other its hand-over
+        except Exception as error:  # a bug: the other replies are handed over all the same
             log.error("a reply is not handed over", reply.names, exc_info=error)
             reply.give_up()
 
@@ -172,23 +173,23 @@ class Replies:
         self.keeper.stopping = True
 
     def are_over(self) -> bool:
-        """Whether none is under way here."""
+        """Whether no reply that is known here is in progress."""
         return not self._wait_for_all(0)
 
     def _wait_for_all(self, seconds: float) -> list[Feed]:
-        """Wait for all replies, those that begin meanwhile among them; returns the feeds of those
-        that are not over."""
+        """Wait until all replies are over, also those that begin meanwhile. Returns the feeds of
+        those that are not."""
         deadline = time.monotonic() + seconds
         while True:
-            feeds = [feed for feed in self.registry.known() if not feed.over]
+            feeds = [feed for feed in self.registry.known() if feed.state is None]
             if not feeds or time.monotonic() >= deadline:
                 return feeds
             feeds[0].wait(deadline - time.monotonic())
 
-    # What its threads do
+    # Threads
 
     def begin(self, reply: Reply, first: str | None = None) -> None:
-        """Begin to write a reply that this process has claimed, or taken over. `first` is the
+        """Begin to write a reply that this process has claimed or taken over. `first` is the
         message of a new session."""
         self.registry.add(reply)
         writer = Writer(reply, self.catalog, self.max_tokens, self.continue_limit, first)
@@ -197,17 +198,17 @@ class Replies:
             reply.finish(outcome_of(FAILED, 503, Overloaded().description))
         if self._hands_over:
             self._hand_over(reply)
-        if self.keeper.is_idle or not is_begun:  # else the keeper comes round anyway
-            self._keeping.wake()
+        if self.keeper.is_idle or not is_begun:  # otherwise the next round comes soon anyway
+            self._keeper_thread.wake()
 
     def _write(self, writer: Writer) -> None:
         reply, is_first = writer.reply, True
         try:
             while writer.step():
-                # Else the keeper's next round is soon enough, and the end may come before.
+                # If nobody watches it, the next round is soon enough.
                 if reply.watched:
-                    self._keeping.wake()
-                    if is_first:  # the first words are on their way before this thread reads on
+                    self._keeper_thread.wake()
+                    if is_first:  # send the first words before this thread reads on
                         reply.begun.wait(FIRST_WORDS)
                 is_first = False
         except Exception as error:
@@ -215,11 +216,11 @@ class Replies:
             if not reply.is_finished:
                 reply.give_up()
         finally:
-            self._keeping.wake()
+            self._keeper_thread.wake()
 
     def _take_over(self, orphan: Orphan, fence: int) -> bool:
-        """Write an orphaned reply on, with this fence; returns False where there is no room for it
-        here, or another process was faster."""
+        """Take over an orphan with this fence, and begin to write it. Returns False if there is no
+        room for it here, or if another process was faster."""
         with contextlib.ExitStack() as stack:
             try:
                 stack.enter_context(self.bulkhead.slot(orphan.owner))
@@ -235,8 +236,8 @@ class Replies:
             return True
 
     def _write_title(self, reply: Reply, message: str) -> None:
-        """Where there is no room for it, or the database does not answer, the title stays that was
-        written from the message."""
+        """Ask the title model for a title. If there is no room for the call, or the database does
+        not answer, the session keeps the title that was made from the message."""
         model, call = self.title_model, Call(titles.TIMEOUT)
         try:
             with self._titles.slot(reply.session.owner):
@@ -252,12 +253,12 @@ class Replies:
         finally:
             self._title_calls.discard(call)
 
-    def _doubt(self, claim: DoubtfulClaim) -> None:
-        self.keeper.doubt(claim)
-        self._keeping.wake()
+    def _undo_if_committed(self, claim: UnconfirmedClaim) -> None:
+        self.keeper.undo_if_committed(claim)
+        self._keeper_thread.wake()
 
     def _start(self, function: Callable[..., None], *arguments: Any) -> bool:
-        """Have a thread do this; returns whether the system gives one."""
+        """Call the function in a thread. Returns False if the system gives no thread."""
         try:
             self._threads.start(function, *arguments)
             return True

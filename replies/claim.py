@@ -1,5 +1,5 @@
-"""The claim of a reply: one short transaction that commits what the user said and an empty reply,
-or refuses."""
+"""The claim of a reply: one short transaction, which commits the user's message and an empty reply,
+or refuses the request."""
 
 import dataclasses
 import secrets
@@ -23,7 +23,7 @@ from models import (
     Thought,
     Turn,
 )
-from replies.doubt import DoubtfulClaim
+from replies.commits import interrupt
 from replies.draft import Draft
 from tables.idempotency import IdempotencyKey
 from tables.ledger import RateLimitHit, Usage
@@ -31,18 +31,64 @@ from tables.search import normalize
 
 
 class Claimed(NamedTuple):
-    """What became of a request."""
+    """The reply that a request gets."""
 
     draft: Draft
-    is_new: bool  # the reply is to be made; else an idempotency key has had this one already
-    begins_session: bool = False  # with this reply
+    is_new: bool  # claimed now; otherwise an earlier request with the same key has claimed it
+    begins_session: bool = False  # the claim has created the session, too
+
+
+@dataclasses.dataclass(frozen=True)
+class UnconfirmedClaim:
+    """A claim whose commit was not answered. Its client got a 503, but the database may have
+    committed it all the same."""
+
+    turn_id: int
+    fence: int
+    session_id: uuid.UUID
+    message_id: int | None  # the new user turn, if there is one
+    has_session: bool  # the claim creates the session
+    has_key: bool
+    # The key of a continuation. Once that is undone, its reply may be complete, as before: the next
+    # request with the key would get this reply, and no continuation.
+    key_to_forget: IdempotencyKey | None
+
+    def undo(self) -> bool:
+        """Undo the claim if its reply is still in progress; returns whether it was. A new message
+        is deleted with its reply. If the claim has a key, or is a retry or a continuation, the
+        reply is interrupted instead, as if its process had died; the next request with the key then
+        asks the model in the same session."""
+        turn = Turn.read(self.turn_id)
+        if turn is None or turn.status != IN_PROGRESS or turn.fence != self.fence:
+            return False
+        if self.message_id is None or self.has_key:
+            turn.unbilled_bytes = -len(turn.content.encode())  # no model was asked
+            text = normalize(turn.content)
+            return bool(interrupt([turn], [text], cancelled=False, key=self.key_to_forget))
+        return self._take_back()
+
+    @transaction
+    def _take_back(self) -> bool:
+        """Delete the reply, its message, and the session if it is new. Returns whether the reply
+        was still there."""
+        db.lock_rows(Session.select(Session.id).where(Session.id == self.session_id))
+        is_ours = Turn.id == self.turn_id, Turn.fence == self.fence, Turn.is_in_progress()
+        if not Turn.delete().where(*is_ours).execute():
+            return False
+        if self.has_session:
+            return bool(Session.delete().where(Session.id == self.session_id).execute())
+        Turn.delete().where(Turn.id == self.message_id).execute()
+        has_text = Turn.session == self.session_id, Turn.visible, Turn.content != ""
+        previews = Turn.select(fn.SUBSTR(Turn.content, 1, PREVIEW)).where(*has_text)
+        newest = previews.order_by(Turn.id.desc()).limit(1)
+        return bool(Session.update(preview=newest).where(Session.id == self.session_id).execute())
 
 
 @dataclasses.dataclass(kw_only=True)
 class ReplyRequest:
-    """What a client wants a reply to: `content` is the first message of a `new` session, or a
-    further one of `session_id`. With `retry`, its last user turn is changed to that, or answered
-    again as it is; with `goes_on`, its last reply is written on."""
+    """A request for a reply. `content` is the first message of a `new` session, or the next one in
+    the session `session_id`. With `retry`, it replaces the last user message of that session, or,
+    if it is None, that message is answered again. With `goes_on`, the last reply is continued."""
 
     owner: str
     content: str | None = None
@@ -50,58 +96,53 @@ class ReplyRequest:
     session_id: uuid.UUID | None = None
     retry: bool = False
     goes_on: bool = False
-    key: IdempotencyKey | None = None  # as the client sent it: without a reply
+    key: IdempotencyKey | None = None  # from the request, so without a reply
     rate_limit: tuple[int, int] | None = None  # replies, seconds
     token_limit: tuple[int, str] | None = None  # tokens, "month" or "day"
     request_id: str | None = None
-    tells_reasons: bool = False  # a failure is told to the person who runs the server
+    tells_reasons: bool = False  # from the server's operator, who is told the provider's errors
 
     def __post_init__(self) -> None:
-        # Here, since no transaction waits for a long text to be normalized.
+        # Not in the transaction: a long text takes long to normalize, and others wait for locks.
         self._text = {"content": self.content, "search_text": normalize(self.content or "")}
-        # Of a new session, all that the model is sent.
+        # What a new session sends to the model, in bytes.
         sent = ((self.new or {}).get("system") or "") + (self.content or "")
         self._size = len(sent.encode())
-        self._doubtful: DoubtfulClaim | None = None  # what the last try would commit
+        self._unconfirmed: UnconfirmedClaim | None = None  # what the last try wanted to commit
 
-    def claim(self, on_doubt: Callable[[DoubtfulClaim], None]) -> Claimed:
-        """Commit the user turn and an empty reply. Where the key is known and its reply is settled,
-        that one is returned. Raises Refused, and changes nothing; Unavailable, and calls
-        `on_doubt` first where the claim may have been committed all the same."""
+    def claim(self, on_unconfirmed: Callable[[UnconfirmedClaim], None]) -> Claimed:
+        """Commit the user turn and an empty reply. If the key is known and its reply is settled,
+        return that reply instead. Raises Refused, and then nothing has changed; or Unavailable,
+        after a call of `on_unconfirmed` if the claim may have been committed all the same."""
         try:
             return self.commit()
         except Unavailable:
-            if self._doubtful is not None:
-                on_doubt(self._doubtful)
+            if self._unconfirmed is not None:
+                on_unconfirmed(self._unconfirmed)
             raise
 
     @transaction
     def commit(self) -> Claimed:
-        self._doubtful = None
+        self._unconfirmed = None
         if self.key or self.rate_limit:
-            # Two of one owner's requests are counted, and keys compared, one after the other.
+            # One owner's requests go one at a time: two at once could both be under a limit, or
+            # both find their key unknown.
             db.lock(self.owner)
         now = db.now()
         earlier = self._reply_under_key(now)
         if earlier and earlier.is_settled:
-            known = Draft(earlier, counted=earlier.usage)
+            known = Draft(earlier)
             earlier.session.model = known.model
             return Claimed(known, is_new=False)
         self._check_limits(now)
-        if earlier:  # it failed, and is asked for again
+        if earlier:  # it failed
             session, draft, message = self._ask_again(earlier, now)
         else:
             session, draft, message = self._ask(now)
         if self.key:
             self.key.remember(session.id, draft.turn.id, now)
         begins_session = self.new is not None and not earlier
-        self._doubtful = self._in_doubt(session, draft, message, begins_session)
-        return Claimed(draft, is_new=True, begins_session=begins_session)
-
-    def _in_doubt(
-        self, session: Session, draft: Draft, message: Turn | None, begins_session: bool
-    ) -> DoubtfulClaim:
-        return DoubtfulClaim(
+        self._unconfirmed = UnconfirmedClaim(
             turn_id=draft.turn.id,
             fence=draft.fence,
             session_id=session.id,
@@ -110,12 +151,13 @@ class ReplyRequest:
             has_key=self.key is not None,
             key_to_forget=self.key if self.goes_on else None,
         )
+        return Claimed(draft, is_new=True, begins_session=begins_session)
 
-    # Whether it may be
+    # Checks
 
     def _reply_under_key(self, now: int) -> Turn | None:
-        """The reply that this key names. Raises Refused where it is not settled and may not be
-        asked for again, Missing where it was deleted."""
+        """The reply that an earlier request with this key got. Raises Missing if it was deleted,
+        Refused if it is in progress, or if it failed and newer turns follow it."""
         known = self.key.known(now) if self.key else None
         if known is None:
             return None
@@ -133,8 +175,8 @@ class ReplyRequest:
         return reply
 
     def _check_may_be_retried(self, reply: Turn) -> None:
-        """Raises Refused where the reply of a known key is under way, or is not the session's last
-        one."""
+        """Raises Refused if the reply of a known key is in progress, or is not the last turn of its
+        session."""
         if reply.status == IN_PROGRESS:
             message = "The first request with this key is under way. Ask again for its answer."
             raise Refused(message, reply.session_id, retry_after=1)
@@ -144,7 +186,7 @@ class ReplyRequest:
             raise Refused(message, reply.session_id)
 
     def _check_limits(self, now: int) -> None:
-        """Count the request. Raises Refused where a limit is reached."""
+        """Count the request. Raises Refused if a limit is reached."""
         if self.token_limit:
             most, period = self.token_limit
             used, reset = Usage.in_period(self.owner, period, now)
@@ -157,10 +199,11 @@ class ReplyRequest:
         if self.rate_limit:
             count_request(self.owner, self.rate_limit, now, self.session_id)
 
-    # What is committed
+    # Rows
 
     def _ask(self, now: int) -> tuple[Session, Draft, Turn | None]:
-        """The session, the reply, and the message where there is one."""
+        """Write a new reply, or continue the last one. Returns the session, the reply, and the user
+        turn if it is new."""
         if self.new is not None:
             session, last = self._create(self.new, now), 0
         else:
@@ -179,7 +222,8 @@ class ReplyRequest:
         return session, self._begin(session, message.id, now, message), message
 
     def _ask_again(self, failed: Turn, now: int) -> tuple[Session, Draft, None]:
-        """The same where the reply of a known key failed: it has its message already."""
+        """Write another reply in the place of one that failed, or continue it: its key is known,
+        and its user turn is stored already. Returns the same as `_ask`."""
         session, last = self._take(failed.session_id, None, now)
         if self.goes_on:
             return session, self._continue(session, now), None
@@ -200,16 +244,16 @@ class ReplyRequest:
     def _take(
         self, session_id: uuid.UUID | None, content: str | None, now: int
     ) -> tuple[Session, int]:
-        """The session, locked by the update of its row, and the id of its last turn. Raises Refused
-        where a reply is under way."""
-        # The newest reply is the latest now.
+        """Lock the session by an update of its row. Returns it and the id of its last turn. Raises
+        Refused if a reply is in progress, Missing if there is no such session."""
+        # Null means the newest reply, which is about to be written; `_continue` sets another.
         changes: dict[str, Any] = {"updated_at": now, "latest_reply": None}
         if content is not None:
             changes["preview"] = content[:PREVIEW]
         is_ours = Session.id == session_id, Session.owner == self.owner
         db.send(Session.update(changes).where(*is_ours))
-        under_way = Turn.select(Turn.id).where(Turn.session == session_id, Turn.under_way())
-        is_busy = fn.EXISTS(under_way).alias("is_busy")
+        in_progress = Turn.select(Turn.id).where(Turn.session == session_id, Turn.is_in_progress())
+        is_busy = fn.EXISTS(in_progress).alias("is_busy")
         columns = Turn.id, is_busy, *Session.short_columns()
         turns = Turn.select(*columns).join(Session).where(*is_ours)
         last = turns.order_by(Turn.id.desc()).first()
@@ -218,13 +262,14 @@ class ReplyRequest:
         if last.is_busy:
             message = "A reply is under way. Wait until it is done, or cancel it."
             raise Refused(message, retry_after=1)
-        # peewee takes what is no plain column for one of the turn.
+        # The system prompt is selected by an expression, and peewee sets those on the turn.
         last.session.system, last.session.system_size = last.system, last.system_size
         return last.session, last.id
 
     def _retry(self, session: Session, last: int, content: str | None, now: int) -> Draft:
-        """Another reply in the place of the last turn, where that is a reply, which the new one
-        `replaces` unless the last user turn is changed to this content."""
+        """Write a new reply to the last user turn, and hide the reply that it has had. If `content`
+        is given, it becomes the text of the user turn. Otherwise the new reply `replaces` the
+        hidden one, which is shown again unless the new one completes."""
         is_shown = Turn.session == session, Turn.visible
         newest = Turn.select(Turn.id).where(*is_shown).order_by(Turn.id.desc()).limit(1)
         messages = newest.where(Turn.kind == "user")
@@ -238,7 +283,7 @@ class ReplyRequest:
         return self._begin(session, last, now, replaces=replaced if content is None else None)
 
     def _continue(self, session: Session, now: int) -> Draft:
-        """The last visible reply, under way again behind its text. Raises Refused where there is
+        """Put the last visible reply in progress again, after its text. Raises Refused if there is
         nothing to continue."""
         is_shown = Turn.session == session, Turn.visible
         reply = Turn.readable().where(*is_shown).order_by(Turn.id.desc()).first()
@@ -249,21 +294,22 @@ class ReplyRequest:
                 "Send a message, or retry."
             )
             raise Refused(message)
-        reply.session = session
-        draft = Draft(reply, counted=reply.usage, base=len(reply.content))
+        reply.session, reply.base = session, len(reply.content)
+        draft = Draft(reply)
         if reply.thinking_characters:
             draft.thoughts = Thought.text_of(reply.id)
-        # Its process has not said what it used, and cannot any more.
+        # It was cancelled, and its writer has not stored its usage. With the new fence, that writer
+        # cannot do so any more.
         is_untold = reply.cancelled and reply.fence is not None
         if is_untold:
-            draft.estimate_rest()
+            draft.account.estimate_rest()
         changes = {
             "status": IN_PROGRESS,
             "cancelled": False,
             "continued": reply.continued + 1,
             "restarts": 0,
-            "replaces": None,  # whatever becomes of it, it is visible
-            "uncounted": -len(reply.content.encode()),
+            "replaces": None,  # however it ends, it stays visible
+            "unbilled_bytes": -len(reply.content.encode()),
             "estimated_tokens": reply.estimated_tokens,
             **_new_lease(now),
         }
@@ -273,13 +319,13 @@ class ReplyRequest:
         draft.set(**changes)
         if is_untold:
             Usage.add([draft.entry()])
-        draft.counted = reply.usage
+        draft.account.settle(reply.usage)
         return draft
 
     def _begin(
         self, session: Session, last: int, now: int, *before: Turn, replaces: int | None = None
     ) -> Draft:
-        """A new reply, which is stored with the turns that come `before` it."""
+        """Write an empty reply, and the turns `before` it, by one statement."""
         reply = Turn(
             id=new_turn_id(now, last),
             session=session,
@@ -289,11 +335,11 @@ class ReplyRequest:
             model=session.model,
             status=IN_PROGRESS,
             replaces=replaces,
-            uncounted=self._size,
+            unbilled_bytes=self._size,
             **_new_lease(now),
         )
         db.send(insertion(*before, reply))
-        return Draft(reply, counted=reply.usage)
+        return Draft(reply)
 
 
 def count_request(
@@ -303,8 +349,8 @@ def count_request(
     session_id: uuid.UUID | None,
     is_fork: bool = False,
 ) -> None:
-    """Count a reply that is requested in this session, or the fork that makes it, in the caller's
-    transaction, which has locked the owner. Raises Refused if the limit is reached."""
+    """Count a request for a reply in this session, or the fork that creates the session. The
+    caller's transaction has locked the owner. Raises Refused if the limit is reached."""
     replies, seconds = rate_limit
     wait = RateLimitHit.count(owner, replies, seconds, now, session_id, is_fork)
     if wait:
@@ -315,14 +361,14 @@ def count_request(
 
 
 def new_turn_id(now: int, last: int) -> int:
-    """An id for a turn, behind the last one of its session, and never given twice, as a sequence
-    would after a failover. It is the time in milliseconds, with 19 bits of chance below: until 2030
-    it has 18 digits, which are all that 1.0.0 reads in the id of an event."""
+    """An id for a turn, greater than the `last` one of its session: the time in milliseconds, and
+    19 random bits. A sequence might give an id twice, after a failover that lost the last commits.
+    Until 2030 the id has 18 digits: release 1.0.0 reads no more of them in the id of an event."""
     return max((now // 1000 << 19) + secrets.randbits(19), last + 1)
 
 
 def _new_lease(now: int) -> dict[str, Any]:
-    """The columns of a reply that this process begins to write."""
+    """The columns that make this process the writer of a reply."""
     return {
         "fence": secrets.randbits(63),
         "lease_until": now + LEASE,

@@ -1,5 +1,5 @@
-"""What is committed of replies, and read of those that others write. Every write names the fence of
-the attempt that it belongs to: what comes late changes nothing."""
+"""The transactions that store replies, and the queries for the replies of other processes. Every
+write names its writer's fence, so a late write of an earlier writer changes nothing."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
@@ -19,13 +19,31 @@ from models import (
 from replies.draft import Draft
 from replies.thinking import NewThoughts
 from tables import given, statements
+from tables.columns import described_for
 from tables.idempotency import IdempotencyKey
 from tables.ledger import TOKENS, Usage
 from tables.search import normalize
 
 
+class Changes(NamedTuple):
+    """Columns that a statement sets to values of `given`."""
+
+    columns: tuple[tuple[str, str], ...]  # their names and types
+    sql: str  # the assignments
+
+
+def _changes_of(use: str) -> Changes:
+    fields = described_for(Turn, use)
+    sql = ", ".join(f"{field.column_name} = given.{field.name}" for field in fields)
+    return Changes(tuple((field.name, field.field_type) for field in fields), sql)
+
+
+# The columns that an end sets; and those that only the writer knows, which it may set later.
+AT_END, TOLD_LATE = _changes_of("at_end"), _changes_of("told_late")
+
+
 class NewPiece(NamedTuple):
-    """Text that has arrived of a reply."""
+    """New text of a reply."""
 
     turn_id: int
     fence: int
@@ -34,32 +52,32 @@ class NewPiece(NamedTuple):
 
 
 class Stored(NamedTuple):
-    """The ids of those replies of which all was stored that was to be, and of those whose usage
-    was. Of the others the row is another process's, has ended, or has more than this process
-    believes, as where a commit came through that was given up."""
+    """The ids of the replies that a commit has stored. For any other reply, the row is gone, has
+    ended, has another process's fence, or has more than this process believes: an earlier commit,
+    which was not answered, has come through."""
 
-    whole: set[int]
-    counted: set[int]
+    whole: set[int]  # all text, and the end or the hand-over
+    counted: set[int]  # the usage of a reply that goes on
 
 
 class Orphan(NamedTuple):
-    """A reply under way of whose process no sign is seen any more."""
+    """A reply in progress that was handed over, or whose process seems to have died."""
 
     turn_id: int
     lease: int
     restarts: int
     owner: str
-    is_dead: bool  # the process is surely gone
+    is_dead: bool  # the process is known to have died; otherwise only its lease has lapsed
 
 
 class News(NamedTuple):
-    """What has become of a reply."""
+    """The state of a reply in the database."""
 
     status: str
     fence: int | None
     title: str  # of its session
-    thinking_characters: int  # as far as they are stored
-    text: str  # behind the position that was asked for
+    thinking_characters: int  # that are stored
+    text: str  # after the requested position
 
 
 @transaction
@@ -69,27 +87,27 @@ def store(
     used: Sequence[Draft] = (),
     thoughts: Sequence[NewThoughts] = (),
 ) -> Callable[[], Stored]:
-    """Store these pieces and thoughts, how the replies ended that are `over`, or that they are
-    handed over, and what those have `used` that go on. Returns a function that says, once the
-    transaction has ended, what was stored but for thoughts, which are not promised."""
+    """Store new pieces of text and thoughts; the ends, or hand-overs, of the replies that are
+    `over`; and the usage of the replies in `used`, which go on. Returns a function that tells, once
+    the transaction has ended, what was stored. It does not tell of thoughts: they may be lost."""
     ending, released = _split(over)
     if ending:
-        _hold("hold_sessions", {draft.turn.session_id for draft in ending})
+        _lock_rows("lock_sessions", {draft.turn.session_id for draft in ending})
     ids = {piece.turn_id for piece in pieces}.union(draft.turn.id for draft in [*over, *used])
     ids |= {new.turn_id for new in thoughts}
-    if len(ids) > 1:  # else there is no order
-        _hold("hold_turns", ids)
+    if len(ids) > 1:  # one row alone needs no order of locks
+        _lock_rows("lock_turns", ids)
     grown = db.send(given("add_pieces", pieces)) if pieces else list
     if thoughts:
         _store_thoughts(thoughts)
-    counted = _change("store_usage", used)
-    released = _change("release_replies", released)
+    counted = _change("store_usage", used, TOLD_LATE, reply="goes on")
+    released = _change("store_usage", released, TOLD_LATE, reply="released")
     ended = end(ending, [*released, *counted])
 
     def stored() -> Stored:
         grown_ids = {turn_id for (turn_id,) in grown()}
         over_ids = {draft.turn.id for draft in released + ended}
-        # A piece was not taken, or an end; one that is handed over gives both.
+        # A reply is whole if its piece and its end were stored; a hand-over has both.
         lacking = {piece.turn_id for piece in pieces} - grown_ids
         lacking |= {draft.turn.id for draft in over} - over_ids
         return Stored((grown_ids | over_ids) - lacking, {draft.turn.id for draft in counted})
@@ -107,37 +125,37 @@ def _store_thoughts(thoughts: Sequence[NewThoughts]) -> None:
 
 
 def _split(over: Sequence[Draft]) -> tuple[list[Draft], list[Draft]]:
-    """Those that end, and those that are handed over."""
+    """The drafts of replies that end, and of those that are handed over."""
     ending = [draft for draft in over if draft.turn.status != IN_PROGRESS]
     released = [draft for draft in over if draft.turn.status == IN_PROGRESS]
     return ending, released
 
 
-def _hold(name: str, ids: Iterable[Any]) -> None:
-    db.hold(given(name, [(each,) for each in ids]))
+def _lock_rows(name: str, ids: Iterable[Any]) -> None:
+    db.lock_rows(given(name, [(each,) for each in ids]))
 
 
 def end(drafts: Sequence[Draft], used: Sequence[Draft] = ()) -> list[Draft]:
-    """Store how these replies ended, in the caller's transaction, which holds their sessions;
-    returns those that this has ended. Others are gone, have ended before, have more tokens than
-    those that are `counted`, or have another fence by now, or another lease where `lease_until` is
-    set. What these, and others, have used is counted."""
-    ended = _change("end_replies", drafts)
+    """End these replies, and add their usage and that of the drafts `used` to the ledger. The
+    caller's transaction has locked their sessions. Returns those that it has ended. Any other is
+    gone, has ended before, has another fence, has more tokens than `counted`, or has another lease
+    than its draft, if the draft has one."""
+    ended = _change("end_replies", drafts, AT_END)
     for draft in ended:
         if draft.is_long:
             texts = {"content": draft.turn.content, "search_text": draft.turn.search_text}
             db.send(Turn.update(texts).where(Turn.id == draft.turn.id))
     if ended:
         _settle(ended)
-    # By one statement, which locks them in one order, and last of all.
+    # One statement for all, so that they are locked in order; and last, so that it is not for long.
     entries = [draft.entry() for draft in used] + [draft.entry_of_end() for draft in ended]
     Usage.add(entries)
     return ended
 
 
 def _settle(ended: Sequence[Draft]) -> None:
-    """Change what depends on how these replies ended."""
-    rows = [(draft.turn.id, draft.trim) for draft in ended]
+    """Change the rows that depend on how these replies ended."""
+    rows = [(draft.turn.id, draft.context_start) for draft in ended]
     if any(draft.has_pieces for draft in ended):
         db.send(given("drop_pieces", rows))
     if any(draft.turn.replaces for draft in ended):
@@ -145,13 +163,15 @@ def _settle(ended: Sequence[Draft]) -> None:
     db.send(given("change_sessions", rows, preview=PREVIEW))
 
 
-def _change(name: str, drafts: Sequence[Draft]) -> list[Draft]:
-    """Execute the statement of this name for these; returns those that it has changed."""
+def _change(name: str, drafts: Sequence[Draft], changes: Changes, **values: str) -> list[Draft]:
+    """Execute this statement of `queries.sql` for the drafts, with these changes as {changes}.
+    Returns the drafts whose rows it has changed."""
     if not drafts:
         return []
-    columns = statements.columns(name)
-    rows = [[draft.column(column) for column in columns] for draft in drafts]
-    ids = {turn_id for (turn_id,) in db.send(given(name, rows))()}
+    names = [*statements.columns(name), *dict(changes.columns)]
+    rows = [[draft.column(name) for name in names] for draft in drafts]
+    statement = given(name, rows, changes.columns, changes=changes.sql, **values)
+    ids = {turn_id for (turn_id,) in db.send(statement)()}
     return [draft for draft in drafts if draft.turn.id in ids]
 
 
@@ -162,14 +182,14 @@ def interrupt(
     cancelled: bool,
     key: IdempotencyKey | None = None,
 ) -> list[Turn]:
-    """End these replies, whose texts are these normalized, with what was stored since: `cancelled`,
-    or else orphaned, as long as their leases are still these. Returns those that this has ended;
-    where there are any, the key is forgotten."""
+    """End these replies as interrupted: they were `cancelled`, or are orphans whose leases have not
+    changed since they were read. Text that was stored meanwhile is kept. `search_texts` are their
+    texts, normalized. Returns the turns that this has ended; if there are any, `key` is deleted."""
     if key is not None:
         db.lock(key.owner)  # as a claim with a key does, before it locks rows
-    # With their sessions and rows held, nobody adds a piece behind those that are read here.
-    _hold("hold_sessions", {turn.session_id for turn in turns})
-    _hold("hold_turns", {turn.id for turn in turns})
+    # With sessions and turns locked, no piece is added after those that are read here.
+    _lock_rows("lock_sessions", {turn.session_id for turn in turns})
+    _lock_rows("lock_turns", {turn.id for turn in turns})
     news = read_news({turn.id: len(turn.content) for turn in turns})
     drafts = [
         _interrupted(turn, search_text, news[turn.id].text if turn.id in news else "", cancelled)
@@ -182,7 +202,7 @@ def interrupt(
 
 
 def _interrupted(turn: Turn, search_text: str, rest: str, cancelled: bool) -> Draft:
-    """The draft of a reply that ends here, of which this rest was stored since it was read."""
+    """The draft of an interrupted reply. `rest` is the text that was stored since it was read."""
     draft = Draft.of(
         turn,
         content=turn.content + rest,
@@ -190,66 +210,64 @@ def _interrupted(turn: Turn, search_text: str, rest: str, cancelled: bool) -> Dr
         cancelled=cancelled,
     )
     draft.set(**draft.fallback())
-    if not cancelled or turn.is_lost():  # else its process knows better, and will say so
-        draft.estimate_rest()
+    if not cancelled or turn.is_lost():  # otherwise its writer will store the exact usage
+        draft.account.estimate_rest()
     return draft
 
 
 def cancel(session: Session) -> Turn:
-    """Interrupt the reply under way and return it as far as it got. Raises Refused where there is
-    none."""
+    """Interrupt the session's reply in progress; returns the turn as it ended. Raises Refused if no
+    reply is in progress."""
     while True:
         with db.connection_context():
             turn = Turn.latest(session.id)
         if turn.status != IN_PROGRESS:
             raise Refused("No reply is under way, so there is nothing to cancel.")
-        search_text = normalize(turn.content)  # without a connection, for which others may wait
+        search_text = normalize(turn.content)  # may take long, so it occupies no connection
         with db.connection_context():
             if ended := interrupt([turn], [search_text], cancelled=True):
-                return ended[0]  # else it has ended, or changed hands
+                return ended[0]  # otherwise it has ended, or another process has taken it over
 
 
 @transaction
 def store_late_usage(draft: Draft, thoughts: NewThoughts | None = None) -> None:
-    """Store, once, what a reply has used that this process wrote, and that somebody cancelled or
-    deleted; and what its model has thought. It is counted as a reply by then."""
+    """Store the usage and thoughts of a reply that this process wrote until it was cancelled or
+    deleted. The request that ended it has counted it as a reply in the ledger. Called again, this
+    counts nothing twice."""
     turn = draft.turn
     db.lock(turn.session.owner)  # see Usage.add_late
-    # So nobody continues it meanwhile.
-    db.hold(Session.select(Session.id).where(Session.id == turn.session_id))
-    if draft.trim:
+    # The session is locked so that the reply is not continued meanwhile.
+    db.lock_rows(Session.select(Session.id).where(Session.id == turn.session_id))
+    if draft.context_start:
         is_its = Session.id == turn.session_id, Session.model == turn.model
-        db.send(Session.update(trim=draft.trim).where(*is_its))
+        db.send(Session.update(context_start=draft.context_start).where(*is_its))
     columns = [getattr(Turn, name) for name in TOKENS]
     stored = Turn.select(*columns).where(Turn.id == turn.id).first()
     if stored is None:
-        draft.counted = draft.offered or draft.counted
+        draft.account.settle_late(None)
         Usage.add([draft.entry()])
         return
     if stored.estimated_tokens > turn.estimated_tokens:
-        return  # the request that cancelled it took this process for dead, and has estimated it
+        return  # the request that cancelled it took this process for dead, and estimated the usage
     if thoughts:
         _store_thoughts([thoughts])
-    draft.counted = stored.usage
-    for name, count in stored.usage.items():
-        if count:
-            setattr(turn, name, max(count, getattr(turn, name) or 0))
-    Usage.add([each.entry() for each in _change("settle_usage", [draft])])
+    draft.account.settle_late(stored)
+    told = _change("store_usage", [draft], TOLD_LATE, reply="cancelled")
+    Usage.add([each.entry() for each in told])
 
 
 @transaction
 def renew(fences: dict[int, int]) -> Callable[[], list[tuple[int]]]:
-    """Extend the leases of these replies, {id: fence}. Returns a function that returns, once the
-    transaction has ended, the ids of those that are still this process's, as rows."""
+    """Renew the leases of these replies, {id: fence}. Returns a function that returns rows once the
+    transaction has ended: the ids of the replies that this process still writes."""
     return db.send(given("renew_leases", sorted(fences.items()), lease=LEASE))
 
 
 @transaction
 def take_over(turn_id: int, lease: int, limit: int, fence: int) -> Draft | None:
-    """Have this process write, with this fence, on a reply whose lease is still this one, and that
-    went on by itself less often than `limit`; that it was handed over does not count. Returns None
-    where that is not so, or another process was faster. Where this raises Unavailable, it is done
-    once by being done again."""
+    """Take a reply over with this fence, if its lease is still this one, and unless it would have
+    more than `limit` restarts; after a hand-over, this counts as none. Returns None if it cannot be
+    taken over. After Unavailable, call it again with the same fence: it counts only once."""
     restarts = int(lease != RELEASED)
     row = turn_id, fence, lease, restarts, limit, processes.this_process()
     taken = db.execute(given("take_over", [row], lease=LEASE)).fetchall()
@@ -258,18 +276,18 @@ def take_over(turn_id: int, lease: int, limit: int, fence: int) -> Draft | None:
     if turn is None or not (taken or has_come):
         return None
     turn.session = Session.get_owned(turn.session.owner, turn.session_id)
-    draft = Draft(turn, turn.usage, turn.base)
+    draft = Draft(turn)
     if turn.thinking_characters:
         draft.thoughts = Thought.text_of(turn.id)
-    if lease == RELEASED and draft.in_vain:
-        turn.continued -= 1  # it was handed over before a word
-    draft.estimate_rest()
+    if lease == RELEASED and draft.no_progress:
+        turn.continued -= 1  # it was handed over before it made progress
+    draft.account.estimate_rest()
     return draft
 
 
 def count_restart(turn: Turn) -> bool:
-    """Count that this reply goes on by itself; returns whether it is still this process's. Where
-    this raises Unavailable, it is counted once by being done again."""
+    """Count a restart of this reply; returns whether this process still writes it. After
+    Unavailable, call it again: it counts only once."""
     counts = {"continued": turn.continued + 1, "restarts": turn.restarts + 1}
     if not _store_restart(turn, counts):
         return False
@@ -279,28 +297,28 @@ def count_restart(turn: Turn) -> bool:
 
 @transaction
 def _store_restart(turn: Turn, counts: dict[str, int]) -> int:
-    # One that hung, and was tried again, does not take back those that followed.
+    # A statement that hung, and was tried again meanwhile, must not undo later restarts.
     is_newer = Turn.restarts <= counts["restarts"]
-    is_ours = Turn.id == turn.id, Turn.fence == turn.fence, Turn.under_way(), is_newer
+    is_ours = Turn.id == turn.id, Turn.fence == turn.fence, Turn.is_in_progress(), is_newer
     return Turn.update(counts).where(*is_ours).execute()
 
 
 def read_news(positions: dict[int, int | None]) -> dict[int, News]:
-    """The news of these replies by id, with their texts behind these positions where one is given.
-    Those that do not exist any more are left out."""
+    """The states of these replies, by id, with the text after each position, or none if the
+    position is None. Replies that do not exist any more are left out."""
     rows = db.execute(given("read_news", list(positions.items()))).fetchall()
     return {turn_id: News(*news) for turn_id, *news in rows}
 
 
 def read_thoughts(positions: dict[int, int]) -> dict[int, str]:
-    """What is stored of the thinking of these replies by id, from these characters on."""
+    """The stored thinking of these replies, by id, from these characters on."""
     return dict(db.execute(given("read_thoughts", list(positions.items()))).fetchall())
 
 
 def find_orphans(alive: set[str]) -> list[Orphan]:
-    """Replies under way that were handed over, or whose processes are gone, or held up. `alive` are
-    the names of processes of this machine of which it is known that they live; those that are found
-    to do so are added."""
+    """The replies in progress that were handed over, or whose processes have died or do not renew
+    their leases. `alive` is a cache, updated here: names of processes that run on this machine, and
+    whose replies need not be read unless their leases lapse."""
     alive -= {name for name in alive if processes.is_dead(name)}
     orphans = []
     for turn_id, lease, restarts, owner, writer, has_lapsed in _read_orphans(alive):
@@ -310,21 +328,22 @@ def find_orphans(alive: set[str]) -> list[Orphan]:
         if not is_dead and writer:
             alive.add(writer)
     if orphans:
-        # If nobody can write, they are not told of: their writers may be waiting, too, to renew the
-        # leases. A full disk takes SQLite's transactions as long as they are empty.
+        # If nobody can write, their writers may be alive, and waiting to renew the leases. Both of
+        # these raise Unavailable then; the lock alone would not do so on a full disk, where SQLite
+        # commits a transaction that writes nothing.
         db.check()
-        _hold_alone({orphan.turn_id for orphan in orphans})
+        _check_can_lock({orphan.turn_id for orphan in orphans})
     return orphans
 
 
 @transaction
-def _hold_alone(turn_ids: Iterable[int]) -> None:
-    """Raises Unavailable where nobody can write."""
-    _hold("hold_turns", turn_ids)
+def _check_can_lock(turn_ids: Iterable[int]) -> None:
+    """Raises Unavailable if these turns cannot be locked."""
+    _lock_rows("lock_turns", turn_ids)
 
 
 def _read_orphans(alive: set[str]) -> list[tuple[Any, ...]]:
     machine = f"{processes.machine()}/"
-    values = {"longest": LEASE + SECOND, "machine": machine, "length": len(machine)}
+    values: dict[str, Any] = {"longest": LEASE + SECOND, "machine": machine, "length": len(machine)}
     names = [(name,) for name in alive or {""}]
     return db.execute(given("find_orphans", names, **values)).fetchall()

@@ -1,44 +1,42 @@
-"""A reply as it is being worked out: the row as it will be stored, and what that rests on."""
+"""The draft of a reply: the row as it is to be stored, and what else a commit needs."""
 
 import dataclasses
 from typing import Any, Self
 
 from models import COMPLETE, FAILED, IN_PROGRESS, INTERRUPTED, Status, Turn, outcome_of
-from tables.ledger import MOST_TOKENS, OTHER, TOKENS, Entry, estimate
+from replies.account import Account
+from tables.ledger import OTHER, Entry
 
-LONG = 2**16  # characters of a text that is stored by a statement of its own
-
-Tokens = dict[str, int | None]
+LONG = 2**16  # characters; a longer text is stored by a statement of its own
 
 
 @dataclasses.dataclass(eq=False)
 class Draft:
-    """The `turn` is the reply with the columns that it will have, and its session. Nothing of it is
-    stored by being set here."""
+    """`turn` is the reply, with its session, and with columns as they are to be stored. Setting
+    them here stores nothing. The tokens are in `account`."""
 
     turn: Turn
-    counted: Tokens  # those that its row is believed to have, and so the ledger
-    # Of a reply that a person had continued: how many characters it had before. Else 0.
-    base: int = 0
-    trim: int | None = None  # what the session's is set to when the reply ends
-    has_pieces: bool = True  # some of its text may be stored in pieces
-    # The tokens that row and ledger may have besides, by a commit whose answer did not come.
-    offered: Tokens | None = None
-    thoughts: str = ""  # that are stored of it, if it goes on
-    # Nothing has come since it was continued: the provider, or this server, has refused the model.
+    context_start: int | None = None  # the session gets it when the reply ends
+    has_pieces: bool = True  # some of its text may be stored as pieces
+    thoughts: str = ""  # stored by earlier writers
+    # The last continue was refused with 400, as for an unknown model, and brought no text.
     is_refused: bool = False
+
+    def __post_init__(self) -> None:
+        self.account = Account(self.turn)
 
     @classmethod
     def of(cls, turn: Turn, **columns: Any) -> Self:
-        """The draft of a stored turn, with these columns in the place of its own."""
+        """A draft of a copy of this turn, with these columns changed."""
         changed = Turn(**turn.__data__ | {"session": turn.session} | columns)
-        return cls(changed, turn.usage, turn.base)
+        changed.base = turn.base
+        return cls(changed)
 
-    @property
-    def counted_tokens(self) -> int:
-        """The sum of the tokens that its row is believed to have. Tokens only grow, so an equal sum
-        means equal tokens."""
-        return sum(count or 0 for count in self.counted.values())
+    def as_it_is(self) -> Self:
+        """A copy for a commit, which no other thread changes meanwhile."""
+        copy = type(self).of(self.turn)
+        copy.account.counted = self.account.counted
+        return copy
 
     @property
     def fence(self) -> int:
@@ -46,18 +44,18 @@ class Draft:
 
     @property
     def model(self) -> str:
-        return str(self.turn.model)  # each reply has one
+        return str(self.turn.model)  # null only in user turns
 
     @property
-    def in_vain(self) -> bool:
-        """Whether nothing has come since a person had it continued."""
-        return self.base > 0 and self.base == len(self.turn.content)
+    def no_progress(self) -> bool:
+        """Whether no text has come since the last continue."""
+        return 0 < self.turn.base == len(self.turn.content)
 
     @property
     def outcome(self) -> Status:
-        """What has become of what was last asked for, as the ledger counts it."""
-        if self.in_vain and not self.turn.cancelled:
-            return FAILED  # the row says how it ended before
+        """The outcome of the last request or continue, as the ledger counts it."""
+        if self.no_progress and not self.turn.cancelled:
+            return FAILED  # the row keeps its earlier status
         if self.turn.status == IN_PROGRESS:
             return INTERRUPTED  # its session is deleted, or another process ends it
         return Status(str(self.turn.status))
@@ -67,49 +65,41 @@ class Draft:
             setattr(self.turn, name, value)
 
     def column(self, name: str) -> Any:
-        """What `queries.sql` stores in the column of this name. It does not store a long text."""
+        """What `given` has in this column, for `queries.sql`. A long text is None there."""
         if name in ("content", "search_text") and self.is_long:
             return None
-        return self.counted_tokens if name == "counted_tokens" else getattr(self.turn, name)
+        return self.account.counted_tokens if name == "counted_tokens" else getattr(self.turn, name)
 
     @property
     def is_long(self) -> bool:
         return len(self.turn.content) > LONG
 
     def entry_of_end(self) -> Entry:
-        """The same as `entry`, and a reply that has ended so."""
+        """The same as `entry`, which also counts the reply by its outcome."""
         return self.entry()._replace(outcome=self.outcome)
 
     def entry(self) -> Entry:
-        """The tokens that the ledger has not counted yet."""
+        """An entry of the ledger with the tokens that it has not counted yet."""
         turn = self.turn
-        tokens = [(turn.usage[name] or 0) - (self.counted[name] or 0) for name in TOKENS]
-        # Any user may name what no provider knows: such a name is not kept, or measured. What an
-        # imported reply has used says nothing of its name.
+        # Users may send any string as a model's name. One that was refused, and has used nothing,
+        # does not become a name in the ledger or in metrics. If the last continue was refused, the
+        # usage may be of an imported reply, so it proves nothing.
         is_unknown = turn.error_status == 400 and not any(turn.usage.values())
         model = OTHER if is_unknown or self.is_refused else self.model
         session = turn.session
-        return Entry(turn.id, session.owner, session.updated_at, model, tokens)
-
-    def estimate_rest(self) -> None:
-        """Count what a process that died has not: what its last call was sent, and has written, as
-        far as it is stored."""
-        turn = self.turn
-        size = len(turn.content.encode())
-        tokens = turn.estimated_tokens + estimate(turn.uncounted + size)
-        turn.estimated_tokens = min(tokens, MOST_TOKENS)
-        turn.uncounted = -size
+        return Entry(turn.id, session.owner, session.updated_at, model, self.account.lacking)
 
     def fallback(self) -> dict[str, Any]:
-        """The columns of its end if nothing more comes: those of its last end, where nothing has
-        come since it was continued."""
+        """The columns of its end if no more text comes: interrupted, or, if no text has come since
+        the last continue, those of its end before that."""
         turn = self.turn
-        if not self.in_vain:
+        if not self.no_progress:
             return outcome_of(INTERRUPTED)
         continued = {"continued": turn.continued - turn.restarts - 1}
         if turn.stop_reason:
             return outcome_of(COMPLETE, stop_reason=turn.stop_reason) | continued
         if turn.error_status and not turn.cancelled:
             error = turn.error_status, turn.error_message, turn.retry_after, turn.error_pointer
-            return outcome_of(FAILED, *error, stop_reason=turn.stop_reason) | continued
+            outcome = outcome_of(FAILED, *error, turn.error_reason, stop_reason=turn.stop_reason)
+            return outcome | continued
         return outcome_of(INTERRUPTED, stop_reason=turn.stop_reason) | continued

@@ -1,4 +1,4 @@
-"""A feed: what one process knows of one reply, for all who follow it there."""
+"""A feed: what one process knows of one reply, for all its followers in that process."""
 
 import contextlib
 import threading
@@ -10,97 +10,97 @@ from limits import Overloaded, Slot, memory_of
 from models import IN_PROGRESS, Turn
 from replies.thinking import Thoughts
 
-SLICE = 16384  # characters of a reply that are made at a time for one who follows it
-COPIES = 2  # of a text that are held at a time: itself, and what is sent of it
+SLICE = 16384  # characters of text that a follower gets at a time
 
 
-class Told(NamedTuple):
-    """What a follower has been told besides the text."""
+class Progress(NamedTuple):
+    """What followers are told besides the text."""
 
-    title: str | None  # of the session, as far as it is known to have changed
+    title: str | None  # the session's new title; None as long as no change is known
     thinking: Thoughts = Thoughts()
-    waiting: float = 0  # until when its provider is waited for, by `time.monotonic`
+    waiting: float = 0  # when the pause of its provider ends, by `time.monotonic`
 
 
-class Look(NamedTuple):
-    """What there is for a follower."""
+class Snapshot(NamedTuple):
+    """What a follower gets at a time."""
 
-    text: str  # behind its position, a slice at most
-    told: Told
-    over: str | None  # with the last slice, how the reply is over
+    text: str  # after its position, at most a slice
+    progress: Progress
+    state: str | None  # as in Feed, but None until the last slice
 
 
 class Feed:
-    """The text of a reply that is stored, and the turn once it has ended. Any thread may follow it:
-    it waits for news, or has a function called when there are some."""
+    """The stored text of a reply, and its turn once that has ended. Any thread may follow it: it
+    waits for news, or has a function called when there is news."""
 
     def __init__(self, turn: Turn) -> None:
         self.id = turn.id
         self.session_id: uuid.UUID = turn.session_id
-        self.start = len(turn.content)  # where what comes from now on begins
+        self.start = len(turn.content)  # the position at which new text begins
         self.text = turn.content
         self.turn: Turn | None = None  # the turn as it ended
-        # "ended", "deleted" with its session, "undone" without it, or "detached": nobody will learn
-        # here how it ends.
-        self.over: str | None = None
-        self.told = Told(None)
-        self.known_fence = turn.fence  # of its writer, as it was last seen
-        self.watched = False  # somebody reads the text here, as it comes
-        self.begun = threading.Event()  # somebody has sent the first of it
-        self.ending: bytes | None = None  # its last frames, once somebody has come to them
-        # All of the thinking as it is now, and its frame, once somebody has come to it.
+        # None as long as news may come. Then "ended"; "deleted", with its session; "undone", if the
+        # session remains; or "detached", if another process is, or will be, its writer.
+        self.state: str | None = None
+        self.progress = Progress(None)
+        self.known_fence = turn.fence  # of its writer, as last read
+        self.watched = False  # a follower here waits for each word
+        self.begun = threading.Event()  # a follower has sent the first of the text
+        # Frames for all streams, each made by the first stream that needs it: the last ones of the
+        # reply, and that of its thinking so far.
+        self.ending: bytes | None = None
         self.thinking_frame: tuple[Thoughts, bytes] | None = None
-        self.slot: Slot | None = None  # room for its text, where that was read to be followed
-        self._streams = 0  # that are sent of it
+        self.slot: Slot | None = None  # room for its text, if that was read only to be followed
+        self._streams = 0  # how many are being sent
         self._followers: list[Callable[[], None]] = []
         self._news = threading.Condition()
         if turn.status != IN_PROGRESS:
             self.end(turn)
 
-    # What there is
+    # Telling
 
     def tell(self, **news: Any) -> None:
-        """Set these, and wake all who wait for news."""
+        """Set these attributes, and wake the followers."""
         with self._news:
             self._set(**news)
         self._wake()
 
     def add(self, text: str) -> None:
-        """Add a text that is stored, perhaps none."""
+        """Show more text, perhaps none, which is stored already."""
         with self._news:
             self._add(text)
         self._wake()
 
-    def note(self, **told: Any) -> None:
-        """Tell this title, what was thought, or until when the provider is waited for, besides what
-        was told."""
+    def note(self, **changes: Any) -> None:
+        """Change these fields of what followers are told besides the text."""
         with self._news:
-            self._set(told=self.told._replace(**told))
+            self._set(progress=self.progress._replace(**changes))
         self._wake()
 
     def end(self, turn: Turn | None, is_undone: bool = False) -> None:
-        """`turn` is the reply as it ended, or None where there is none any more; in progress it has
-        another writer now. `is_undone`: its claim was undone, or lost by a failover, and its
-        session is there."""
+        """Tell followers that no more news will come here. `turn` is the reply as it ended; or one
+        in progress, which has another writer now; or None if its row is gone. With `is_undone`, its
+        session remains: its claim was undone, or lost by a failover."""
         if turn is None:
-            self.tell(over="undone" if is_undone else "deleted")
+            self.tell(state="undone" if is_undone else "deleted")
         elif turn.status == IN_PROGRESS:
-            self.tell(over="detached")
+            self.tell(state="detached")
         else:
             longest = max(self.text, turn.content, key=len)
-            self.tell(text=longest, turn=turn, over="ended")
+            self.tell(text=longest, turn=turn, state="ended")
 
     def _add(self, text: str) -> None:
         if text:
             self._set(text=self.text + text)
 
     def _set(self, **news: Any) -> None:
-        """For who holds the lock, and wakes the followers behind it."""
+        """Set these attributes. The caller holds the lock, and calls `_wake` once it has released
+        it."""
         vars(self).update(news)
         self._news.notify_all()
 
     def _wake(self) -> None:
-        # Behind the lock: a follower may do whatever it likes.
+        # Without the lock: these functions may call any method of the feed.
         for wake in [*self._followers]:
             wake()
 
@@ -108,7 +108,7 @@ class Feed:
 
     @contextlib.contextmanager
     def waking(self, wake: Callable[[], None] | None) -> Iterator[None]:
-        """Within this, the function is called when there is news."""
+        """Within this, `wake` is called when there is news."""
         if wake is None:
             yield
             return
@@ -120,11 +120,11 @@ class Feed:
 
     @contextlib.contextmanager
     def streaming(self) -> Iterator[None]:
-        """Room for the text while a stream is sent of it: one for all its streams. Raises
-        Overloaded where there is none."""
+        """Take room for the text while a stream is sent. All streams of this feed share it. Raises
+        Overloaded if there is none."""
         with self._news:
             error = self.turn.error_message if self.turn else None
-            size = COPIES * memory_of([self.text, error])
+            size = memory_of([self.text, error])
             if self.slot and not self._streams and not self.slot.take(size):
                 raise Overloaded
             self._streams += 1
@@ -137,20 +137,21 @@ class Feed:
                     self.slot.take(0)
 
     def wait(self, seconds: float) -> Turn | None:
-        """Wait until the reply is over, or this process stops following it; returns the turn, if it
-        has ended."""
+        """Wait until no more news will come here, up to so many seconds. Returns the turn if it has
+        ended."""
         with self._news:
-            self._news.wait_for(lambda: self.over, seconds)
+            self._news.wait_for(lambda: self.state, seconds)
             return self.turn
 
-    def read(self, position: int, told: Told, seconds: float) -> Look:
-        """Wait for text behind the position, or for more than was told."""
+    def read(self, position: int, told: Progress, seconds: float) -> Snapshot:
+        """Wait, up to so many seconds, for text after the position, for something else than what
+        was `told` before, or for the end."""
         if position:
-            self.begun.set()  # a follower that asks for what follows has sent what is before
+            self.begun.set()  # a follower asks for the next text once it has sent the first
         with self._news:
             self._news.wait_for(
-                lambda: self.over or len(self.text) > position or told != self.told, seconds
+                lambda: self.state or len(self.text) > position or told != self.progress, seconds
             )
             text = self.text[position : position + SLICE]
             is_all = position + len(text) >= len(self.text)
-            return Look(text, self.told, self.over if is_all else None)
+            return Snapshot(text, self.progress, self.state if is_all else None)

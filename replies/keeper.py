@@ -1,46 +1,66 @@
-"""The keeper of a process: it alone stores what arrives of replies, and then tells their followers.
+"""The keeper of a process: it alone stores the text that arrives here, and then tells followers.
 
-A round stores what has arrived, sees what others did to the replies that are known here, and once a
-second renews leases and looks for orphans. It is called by one thread, `keeping.py`; no part of it
-waits or starts a thread.
+A round stores the new text of all replies, and polls for changes that other processes made to the
+replies that are known here. Once a second, it also renews leases and looks for orphans. `Keeper`
+neither waits nor starts a thread: `KeeperThread` calls its rounds.
 """
 
+import collections
 import itertools
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import NamedTuple
 
-from database import SECOND, Unavailable, limit_time, monitored
+from database import (
+    SECOND,
+    Unavailable,
+    begin_outage,
+    db,
+    end_outage,
+    limit_time,
+    monitored,
+    reason,
+)
+from limits import Overloaded
 from logs import log
 from models import IN_PROGRESS, LEASE, Session, Turn
 from replies import commits
+from replies.claim import UnconfirmedClaim
 from replies.commits import NewPiece, Orphan, Stored
-from replies.contained import contained, do_for_all
-from replies.doubt import DoubtfulClaim
 from replies.draft import Draft
-from replies.ended import Ended
+from replies.fault_isolation import contained, do_for_all
 from replies.feed import Feed
-from replies.orphans import LOOKS
-from replies.registry import Registry
-from replies.reply import Reply, Taken, store_taken
-from replies.rescuer import Rescuer
+from replies.reply import Registry, Reply, Taken, store_taken
+from replies.rescuer import IDLE_AFTER, IDLE_INTERVAL, LOOK_INTERVAL, LOOKS, Rescuer
 from replies.thinking import Thoughts
 
 POLL_INTERVAL = 0.25  # seconds
-POLL_INTERVAL_ELSEWHERE = 0.1  # where a reply is followed that another process writes
-POLLING = 0.001  # seconds from one poll to the next, at least, for each reply that is known here
-LOOK_INTERVAL = 1  # seconds
-# Where nothing has been under way anywhere for so long, a look is as seldom: what begins elsewhere
-# meanwhile lapses later.
-IDLE_AFTER, IDLE_INTERVAL = 60, 15
-TAKING = 2  # seconds of a look in which orphans are taken over; the rest waits for the next one
-LONGEST_COMMIT = 2**20  # characters that are stored in one transaction, but for those of one reply
-# Seconds from one commit to the next, for each reply under way here, and at most.
+POLL_INTERVAL_ELSEWHERE = 0.1  # the same while a reply of another process is followed here
+POLLING = 0.001  # seconds between two polls, at least, for each reply that is known here
+LONGEST_COMMIT = 2**20  # characters stored in one transaction, unless one reply alone has more
+# Seconds between two commits: for each reply that is written here, and at most.
 GATHERING, LONGEST_GATHERING = 0.0001, 0.25
 READ_AT_ONCE = 200  # replies
+RECENT = 10  # seconds for which an end is kept, in case a failover of the database loses it
+RECENT_SIZE = 2**23  # characters of all that are kept
+PAUSE = 1  # seconds after a failure
+RECONNECTING = 3  # seconds for a connection
+
+# The sums, in seconds.
+# After an outage of the database, each process has renewed its leases: sooner than any process can
+# make LOOKS looks.
+RENEWED = PAUSE + RECONNECTING
+# A process that was paused or cut off, and reaches the database again, has hung up on the providers
+# of replies that others have taken over.
+HUNG_UP = RENEWED + POLL_INTERVAL
+# After a cancel or a deletion, the writer has hung up on the provider and ended the streams. Add
+# POLLING for each reply that is known to the writer's process.
+CANCEL_SEEN = POLL_INTERVAL + LONGEST_GATHERING
 
 
 class Keeper:
-    """Times are those of the clock that is handed in, in seconds."""
+    """Makes the rounds of one process. Times are in seconds of the clock that it is given."""
 
     def __init__(
         self,
@@ -49,30 +69,30 @@ class Keeper:
         take_over: Callable[[Orphan, int], bool],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`take_over` begins to write an orphan here, with a fence, and returns whether it did."""
+        """`take_over` takes an orphan over with a fence, and returns whether that succeeded."""
         self._registry, self._clock = registry, clock
         self._rescuer = Rescuer(continue_limit, take_over, self.store_all, clock)
-        self._ended = Ended()
+        self._recent_ends = RecentEnds()
         self._next_poll = self._next_look = self._stored_at = 0.0
-        self._has_more = False  # to store, than the last round did
-        self._busy_at = clock()  # when a reply was under way, here or elsewhere
-        self.stopping = False  # this process takes over nothing any more
-        self.is_idle = False  # it may rest for long
+        self._has_more = False  # the last round has left text for the next
+        self._busy_at = clock()  # when a reply was last in progress, here or elsewhere
+        self.stopping = False  # this process takes over no more replies
+        self.is_idle = False  # it polls nothing, and rests until the next look
 
     def poll_soon(self) -> None:
-        """The next round looks at what has become of the replies."""
+        """Have the next round poll."""
         self._next_poll = 0.0
 
-    def doubt(self, claim: DoubtfulClaim) -> None:
-        """This claim may be committed, though its client was told that it failed."""
-        self._rescuer.doubt(claim)
+    def undo_if_committed(self, claim: UnconfirmedClaim) -> None:
+        """Undo this claim if it turns out to be committed."""
+        self._rescuer.undo_if_committed(claim)
 
-    # A round
+    # Rounds
 
     def begin(self) -> None:
-        """The first thing on a new connection."""
+        """Catch up on a new connection, before the first round."""
         with monitored():
-            # First of all: others may have begun to look.
+            # First: other processes may be counting looks already.
             with contained("leases are not renewed"):
                 self._rescuer.renew(self._registry.written(), self._clock())
             with contained("what is stored is not seen"):
@@ -88,9 +108,10 @@ class Keeper:
             self.look()
 
     def rest(self) -> float:
-        """How long nothing is to be done, unless somebody wakes the keeper."""
-        self._ended.let_go(self._clock())
-        self.is_idle = True  # before the look: who begins a reply behind it wakes us
+        """The seconds until the next round is due, unless the keeper is woken before."""
+        self._recent_ends.drop_old(self._clock())
+        # Set before the registry is read: a thread that adds a reply after that wakes us.
+        self.is_idle = True
         is_quiet = self._clock() > self._stored_at + LOOK_INTERVAL
         self.is_idle = is_quiet and not self._registry.known()
         if self._has_more:
@@ -99,24 +120,25 @@ class Keeper:
         return max(0.0, due - self._clock())
 
     def after_rest(self) -> float:
-        """Reckon with what the rest was broken for; returns how long the next round waits for more
-        to store: the more replies are under way, the longer they are gathered for one commit."""
+        """Set the times of the next look and poll, which an idle keeper had put off. Returns the
+        seconds for which to gather text before the next round: the more replies are written here,
+        the longer, so that one commit has the text of many."""
         now = self._clock()
-        self._next_look = min(self._next_look, now + LOOK_INTERVAL)  # it was far, while idle
-        if self.is_idle:  # nothing has become yet of what is new
+        self._next_look = min(self._next_look, now + LOOK_INTERVAL)
+        if self.is_idle:  # the reply that woke it is new, so there is nothing to poll yet
             self._next_poll = now + POLL_INTERVAL_ELSEWHERE
         gathering = min(GATHERING * len(self._registry.written()), LONGEST_GATHERING)
         return max(0.0, self._stored_at + gathering - now)
 
     def forget(self) -> None:
-        """The rounds have ended for a while."""
+        """Count looks from zero: the rounds were interrupted."""
         self._rescuer.forget()
 
-    # Storing what has arrived
+    # Storing
 
     def store_all(self) -> None:
-        """Store what there is, or the first of it, where that is much. A bug costs the reply that
-        it is in."""
+        """Store what has arrived, but only the first replies if it is much. After a bug, the
+        replies are stored one by one, so that only the one that has the bug fails."""
         self._has_more = False
         written = list(self._written().values())
         batch = _first_of(written)
@@ -124,14 +146,14 @@ class Keeper:
         self._has_more = len(batch) < len(written)
 
     def _written(self) -> dict[int, Reply]:
-        """What is written here, by id. Of two of the same turn the older one is lost, as the next
-        poll will see."""
+        """The replies that are written here, by id. If there are two of one turn, this process has
+        lost the older one and taken it over again: the next poll removes that one."""
         written = sorted(self._registry.written(), key=lambda reply: reply.asked_at)
         return {reply.id: reply for reply in written}
 
     def _give_up(self, reply: Reply, error: Exception) -> None:
-        """It cannot be stored: it ends as failed. Where that cannot be stored either, its followers
-        are told all the same, and its lease lapses."""
+        """End a reply as failed because it could not be stored. If its failure cannot be stored
+        either, only its followers are told, and its lease lapses."""
         log.error("a reply is not stored", reply.names, exc_info=error)
         if not reply.is_given_up:
             reply.give_up()
@@ -139,8 +161,8 @@ class Keeper:
         self._end_as(reply, reply.draft.turn)
 
     def store(self, replies: Sequence[Reply]) -> None:
-        """Commit in one transaction what has arrived of these replies and how they ended; then tell
-        their followers."""
+        """Commit the new text, usage and ends of these replies in one transaction; then tell their
+        followers."""
         limit_time()
         batch = [taken for taken in (reply.take() for reply in replies) if _is_news(taken)]
         if not batch:
@@ -161,7 +183,8 @@ class Keeper:
             reply.thoughts_stored(taken.thoughts)
 
     def _show(self, taken: Taken, is_stored: bool) -> None:
-        """Show what is stored of a reply: a text, and its end."""
+        """Show the text and the end of a reply that are stored; if they are not, end it here by
+        what its row says."""
         reply = taken.reply
         if not is_stored:
             self._end(reply, Turn.read(reply.id))
@@ -169,48 +192,48 @@ class Keeper:
         if reply.draft.turn.status == IN_PROGRESS:
             reply.stored(taken.text)
         else:
-            self._ended.add(reply.draft, self._clock())
+            self._recent_ends.add(reply.draft, self._clock())
         if taken.is_over:
             self._end(reply, reply.draft.turn)
 
     def _note_usage(self, reply: Reply, used: Draft, is_counted: bool) -> None:
         if is_counted:
-            reply.draft.counted, reply.draft.offered = used.turn.usage, None
+            reply.draft.account.settle(used.account.used)
         elif self._registry.is_written(reply):
             self._end(reply, Turn.read(reply.id))
 
     def _catch_up(self) -> None:
-        """See what is stored, after a fault: a commit may have come through all the same, and a
-        database that another took the place of may have lost the last ones."""
+        """Compare what we have shown with what the database has. A commit that was not answered may
+        have come through, and a failover may have lost the last commits: these are made again."""
         written = self._written()
-        for turn in _under_way(written):
-            # Else the next poll tells.
+        for turn in _read_in_progress(written):
+            # The next poll removes replies that have another fence.
             if turn.fence == written[turn.id].fence:
-                limit_time()  # they may be many, and the database far away
-                self._believe(written[turn.id], turn)
-        ended = {draft.turn.id: draft for draft in self._ended.drafts()}
+                limit_time()  # for each anew: they may be many, and the database far away
+                self._correct_by_row(written[turn.id], turn)
+        ended = {draft.turn.id: draft for draft in self._recent_ends.drafts()}
         lost = []
-        for turn in _under_way(ended):
-            ended[turn.id].counted = turn.usage
+        for turn in _read_in_progress(ended):
+            ended[turn.id].account.counted = turn.usage
             lost.append(ended[turn.id])
         limit_time()
         commits.store(pieces=[], over=lost)
 
-    def _believe(self, reply: Reply, turn: Turn) -> None:
-        """Take what the row of a reply has, which goes on here, for what is stored of it. What it
-        lacks is stored again."""
-        reply.draft.counted = turn.usage
-        reply.draft.set(uncounted=turn.uncounted)
+    def _correct_by_row(self, reply: Reply, turn: Turn) -> None:
+        """Correct what this process believes to be stored of a reply in progress, by its row. Text
+        that was shown and that the row lacks is stored again."""
+        reply.draft.account.counted = turn.usage
+        reply.draft.set(unbilled_bytes=turn.unbilled_bytes)
         reply.exchange.has_used = True
         reply.stored(turn.content[len(reply.text) :])
         if lost := reply.text[len(turn.content) :]:
             commits.store([NewPiece(reply.id, reply.fence, len(turn.content), lost)], over=[])
 
-    # Learning what others did
+    # Polling
 
     def poll(self) -> None:
-        """See what other processes, or requests in this one, did to the replies that are known
-        here."""
+        """Read what other processes, or requests of this one, did to the replies that are known
+        here, and tell the followers."""
         feeds = self._registry.known()
         positions = {feed.id: None for feed in feeds}
         others = [feed for feed in feeds if not isinstance(feed, Reply)]
@@ -222,25 +245,25 @@ class Keeper:
         news = commits.read_news(positions | elsewhere)
         for feed in feeds:
             with contained("what others did to a reply is not seen"):
-                self._take_in(feed, news.get(feed.id))
+                self._update(feed, news.get(feed.id))
         with contained("what others' models think is not seen"):
-            _take_in_thoughts(others, news)
+            _update_thoughts(others, news)
 
-    def _take_in(self, feed: Feed, news: commits.News | None) -> None:
+    def _update(self, feed: Feed, news: commits.News | None) -> None:
         fence = feed.fence if isinstance(feed, Reply) else None
         if news is None or news.status != IN_PROGRESS or fence not in (None, news.fence):
             self._end(feed, Turn.read(feed.id))
             return
         if fence is None:
             feed.add(news.text)
-        if news.title != feed.told.title:
+        if news.title != feed.progress.title:
             feed.note(title=news.title)
 
     # Looks
 
     def look(self) -> None:
-        """Renew the leases of what is written here; take over, or end, what dead processes have
-        left and others handed over."""
+        """Renew the leases of this process, undo unconfirmed claims, and take over or end the
+        orphans of other processes."""
         now = self._clock()
         self._next_look = now + LOOK_INTERVAL
         with contained("leases are not renewed"):
@@ -252,30 +275,34 @@ class Keeper:
                 self._look_for_orphans(now)
 
     def _look_for_orphans(self, now: float) -> None:
-        if self._registry.known() or self._rescuer.is_in_doubt or Turn.is_any_under_way():
+        with monitored():
+            is_busy = (
+                self._registry.known() or self._rescuer.has_unconfirmed or Turn.is_any_in_progress()
+            )
+        if is_busy:
             self._busy_at = now
-            self._rescuer.rescue(until=now + TAKING)
+            self._rescuer.rescue()
         elif now > self._busy_at + IDLE_AFTER:
             self._next_look = now + IDLE_INTERVAL
 
-    # The end
+    # Ends
 
     def _end(self, feed: Feed, turn: Turn | None) -> None:
-        """`turn` is the reply as it ended; None where it is gone. In progress it has been handed
-        over, or another process writes it."""
-        # Asked before anything is done: the database may not answer.
+        """End a feed by the row of its reply, None if that was deleted. A row in progress ends our
+        own replies only: this one was handed over, or another process has taken it over."""
+        # First, as long as nothing has been changed: the database may not answer.
         is_undone = turn is None and Session.is_there(feed.session_id)
         if isinstance(feed, Reply):
-            self._end_of_ours(feed, turn, is_undone)
+            self._end_own(feed, turn, is_undone)
         elif turn is None or turn.status != IN_PROGRESS:
             self._registry.remove(feed)
             feed.end(turn, is_undone)
 
-    def _end_of_ours(self, reply: Reply, turn: Turn | None, is_undone: bool) -> None:
+    def _end_own(self, reply: Reply, turn: Turn | None, is_undone: bool) -> None:
         shown = turn
         if turn is not reply.draft.turn:
             if turn is not None and turn.status == IN_PROGRESS and turn.fence == reply.fence:
-                self._believe(reply, turn)  # it goes on after all
+                self._correct_by_row(reply, turn)  # it is still ours
                 return
             reply.call.hang_up()  # at once: what follows may wait for the database
             self._store_late_usage(reply, turn)
@@ -285,37 +312,38 @@ class Keeper:
         reply.log(turn)
 
     def _end_as(self, reply: Reply, shown: Turn | None, is_undone: bool = False) -> None:
-        """Forget it, and tell its followers that this is its end."""
+        """Forget a reply, and tell its followers that it has ended as `shown`."""
         self._registry.remove(reply)
         reply.end(shown, is_undone)
         reply.let_go()
 
     def _store_late_usage(self, reply: Reply, turn: Turn | None) -> None:
-        """Somebody else has ended this reply: what it has used is still ours to say."""
+        """Store the usage of a reply that was cancelled or deleted: only this process knows it."""
         draft, prompt = reply.draft, reply.prompt
-        reply.take_usage()
+        reply.count_usage()
         if prompt:
-            draft.trim = prompt.trim(reply.id)
+            draft.context_start = prompt.context_start(reply.id)
             draft.set(turns_left_out=prompt.left_out)
-        is_untold = turn is None or turn.cancelled  # else another writer tells it, or has
+        # In any other case, the process that took the reply over stores an estimate.
+        is_untold = turn is None or turn.cancelled
         if is_untold and self._counts_as_alive(reply, turn):
             try:
                 commits.store_late_usage(draft, reply.thoughts_to_store())
-            except Unavailable:  # it may be committed all the same
-                draft.offered = draft.turn.usage
+            except Unavailable:  # it may have been committed all the same
+                draft.account.maybe_counted = draft.account.used
                 raise
 
     def _counts_as_alive(self, reply: Reply, turn: Turn | None) -> bool:
-        """Whether nobody took this process for dead, and estimated what the reply has used: its
-        lease has not lapsed. A row that is gone does not tell whether somebody had taken it over,
-        as one may at the seventh look."""
+        """Whether no other process can have taken this one for dead, and so have estimated the
+        usage. A request that cancels estimates it only if the lease has lapsed. A row that is gone
+        does not tell whether a process had taken the reply over, as one may at its seventh look."""
         seconds = (LOOKS - 1) * LOOK_INTERVAL if turn is None else LEASE / SECOND
         return self._clock() < reply.renewed_at + seconds
 
 
 def _is_end_of(reply: Reply, turn: Turn | None) -> bool:
-    """Whether this attempt ended so: also where the answer of that commit was lost, and the row was
-    read instead."""
+    """Whether `turn` is the end that this writer has stored. If the commit was not answered, `turn`
+    was read from the database, so it is not the draft's."""
     return turn is not None and turn.fence == reply.fence and not turn.cancelled
 
 
@@ -323,14 +351,14 @@ def _is_news(taken: Taken) -> bool:
     return bool(taken.text or taken.is_over or taken.used or taken.thoughts)
 
 
-def _take_in_thoughts(feeds: list[Feed], news: dict[int, commits.News]) -> None:
-    """Tell the followers of these replies, which others write, what has been stored of their
-    thinking since. After another process has taken one over, all of it is told anew."""
+def _update_thoughts(feeds: list[Feed], news: dict[int, commits.News]) -> None:
+    """Tell the followers of other processes' replies what has been stored of their thinking since
+    the last poll. If a reply has another writer than before, all of its thinking is read again."""
     wanted = {}
     for feed in feeds:
-        if (of_reply := news.get(feed.id)) is None or feed.over:
+        if (of_reply := news.get(feed.id)) is None or feed.state:
             continue
-        thinking, characters = feed.told.thinking, of_reply.thinking_characters
+        thinking, characters = feed.progress.thinking, of_reply.thinking_characters
         is_other = of_reply.fence != feed.known_fence
         if characters != thinking.characters or (characters and is_other):
             is_anew = is_other or characters < thinking.characters
@@ -349,18 +377,118 @@ def _take_in_thoughts(feeds: list[Feed], news: dict[int, commits.News]) -> None:
         feed.note(thinking=Thoughts(text, characters, thinking.version))
 
 
-def _under_way(ids: Iterable[int]) -> Iterator[Turn]:
-    """The rows of these replies that are under way, with their texts: many in one query, since the
-    database may be far away, and not all, since their texts may be long."""
+def _read_in_progress(ids: Iterable[int]) -> Iterator[Turn]:
+    """Those of these replies that are in progress, with their texts. One query reads many, since
+    the database may be far away, but not all, since their texts may be long."""
     left = list(ids)
     while left:
         limit_time()
-        yield from Turn.read_under_way(left[:READ_AT_ONCE])
+        yield from Turn.read_in_progress(left[:READ_AT_ONCE])
         del left[:READ_AT_ONCE]
 
 
 def _first_of(replies: list[Reply]) -> list[Reply]:
-    """The first of these replies, as many as are stored at once without that others wait long."""
+    """The first of these replies: as many as one transaction can store without blocking others for
+    long, but at least one."""
     sizes = itertools.accumulate(reply.size_to_store() for reply in replies)
     fitting = sum(size <= LONGEST_COMMIT for size in sizes)
     return replies[: max(1, fitting)]
+
+
+class _RecentEnd(NamedTuple):
+    since: float
+    size: int  # characters
+    draft: Draft
+
+
+class RecentEnds:
+    """The replies that ended here lately, to store their ends again if a failover of the database
+    loses them. If they have too many characters in all, the oldest are dropped."""
+
+    def __init__(self) -> None:
+        self._kept: collections.deque[_RecentEnd] = collections.deque()
+        self._size = 0  # characters
+
+    def add(self, draft: Draft, now: float) -> None:
+        size = len(draft.turn.content) + len(draft.turn.search_text)
+        self._kept.append(_RecentEnd(now, size, draft))
+        self._size += size
+
+    def drop_old(self, now: float) -> None:
+        while self._kept and (self._kept[0].since <= now - RECENT or self._size > RECENT_SIZE):
+            self._size -= self._kept.popleft().size
+
+    def drafts(self) -> list[Draft]:
+        return [kept.draft for kept in self._kept]
+
+
+class KeeperThread:
+    """Makes the rounds of a keeper on one connection, which it keeps until that breaks."""
+
+    def __init__(self, keeper: Keeper) -> None:
+        self._keeper = keeper
+        self._thread: threading.Thread | None = None
+        self._lock, self._wake = threading.Lock(), threading.Event()
+
+    def start(self) -> None:
+        """Start it if it does not run. Raises Overloaded if the system gives no thread."""
+        with self._lock:
+            if self._thread is not None and self._thread.is_alive():
+                return
+            self._thread = threading.Thread(target=self._run, name="keeper", daemon=True)
+            try:
+                self._thread.start()
+            except RuntimeError as error:
+                log.error("%s", error)
+                raise Overloaded from None
+
+    def wake(self) -> None:
+        self._wake.set()
+
+    def _run(self) -> None:
+        outage = Outage()
+        while True:
+            try:
+                self._make_rounds(outage)
+            except Unavailable as error:
+                # What has arrived stays in memory, and is not shown, until the database is back.
+                outage.has_begun(error)
+            except Exception as error:
+                # Any bug: without a keeper, no reply of this process would go on.
+                log.error("the keeper failed, and begins again", exc_info=error)
+            self._keeper.forget()
+            time.sleep(PAUSE)
+
+    def _make_rounds(self, outage: "Outage") -> None:
+        limit_time(RECONNECTING)
+        with db.connection_context():
+            limit_time()
+            self._keeper.begin()
+            while True:
+                self._keeper.round(time.monotonic())
+                outage.is_over()
+                self._wake.wait(self._keeper.rest())
+                if pause := self._keeper.after_rest():
+                    time.sleep(pause)
+                self._wake.clear()
+
+
+class Outage:
+    """Logs once that the database does not answer, and once that it does again. In between,
+    `/health` reports it, even while the keeper pauses or waits for a connection."""
+
+    def __init__(self) -> None:
+        self._began: float | None = None
+
+    def has_begun(self, error: BaseException) -> None:
+        if self._began is None:
+            self._began = time.monotonic()
+            begin_outage(self)
+            log.error("the database does not answer: %s", reason(error))
+
+    def is_over(self) -> None:
+        if self._began is not None:
+            seconds = time.monotonic() - self._began
+            log.warning("the database answers again after %.0f s", seconds)
+            self._began = None
+            end_outage(self)

@@ -1,7 +1,9 @@
-"""A reply that is written in this process."""
+"""A reply that this process writes, and the registry of all replies that are known here."""
 
 import contextlib
+import threading
 import time
+import weakref
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -9,24 +11,23 @@ from database import Unavailable
 from limits import Slot
 from logs import log
 from models import COMPLETE, FAILED, IN_PROGRESS, INTERRUPTED, Turn, outcome_of
-from providers.answer import Answer, Exchange, ignore
+from providers.answer import Exchange, ignore
 from providers.conversation import Continuation, Prompt
 from replies import commits
 from replies.commits import NewPiece, Stored
-from replies.contained import contained
-from replies.draft import Draft, Tokens
+from replies.draft import Draft
+from replies.fault_isolation import contained
 from replies.feed import Feed
 from replies.thinking import NewThoughts, Thinking, Thoughts
-from tables.ledger import MOST_TOKENS, SAID, estimate
 from tables.search import normalize
 
-SHORTEST_WAIT = 2  # seconds that followers are told of
-# Seconds for which the first few characters of what goes on are held back, where they may be a
-# repetition.
+SHORTEST_WAIT = 2  # seconds; followers are not told of shorter pauses
+# Seconds for which the first characters of a continued answer are held back, if they may repeat the
+# text so far.
 HOLD = 5
-COUNT_INTERVAL = 1  # seconds from one time that usage is stored to the next
+COUNT_INTERVAL = 1  # seconds between two commits of the usage of a reply in progress
 
-# What is told of a reply that a bug is in the way of, and of one that was continued in vain.
+# How a reply ends after a bug, and what clients are told if a continued reply made no progress.
 BROKEN = outcome_of(FAILED, 500, "The server failed. Ask again.")
 NOTHING_MORE = outcome_of(FAILED, 502, "The model has written nothing more.")
 NO_WINDOW = outcome_of(
@@ -34,43 +35,28 @@ NO_WINDOW = outcome_of(
 )
 
 
-def count_usage(
-    draft: Draft, before: Tokens, answers: Sequence[Answer], over: Sequence[Answer]
-) -> None:
-    """Set the tokens of a draft to those `before`, and what these answers used: what a provider
-    said of them, and what it did not, estimated, of those that are `over`. They are no less than
-    what is counted already, whatever a provider takes back."""
-    for name in SAID:
-        said = [answer.usage[name] for answer in answers if name in answer.usage]
-        if said:
-            count = min((before[name] or 0) + sum(said), MOST_TOKENS)
-            draft.set(**{name: max(count, draft.counted[name] or 0)})
-    estimated = sum(estimate(sum(answer.uncounted())) for answer in over)
-    count = min((before["estimated_tokens"] or 0) + estimated, MOST_TOKENS)
-    draft.set(estimated_tokens=max(count, draft.counted["estimated_tokens"] or 0))
-
-
 class Taken(NamedTuple):
-    """What has arrived of a reply and is not stored yet."""
+    """What has arrived of a reply and is to be stored by the next commit."""
 
     reply: "Reply"
     text: str
-    is_over: bool  # nothing more arrives: its draft is the turn as it ends
-    used: Draft | None  # of one that goes on, where it has used more than is stored
-    thoughts: NewThoughts | None = None  # that are to be stored
+    is_over: bool  # nothing more arrives, and the reply's draft has all columns of its end
+    used: Draft | None  # a copy of the draft, if the reply goes on and its usage is to be stored
+    thoughts: NewThoughts | None = None
 
     @property
     def ended(self) -> Draft | None:
         return self.reply.draft if self.is_over else None
 
-    def offer(self) -> None:
-        """It is not known whether what it has used is counted now."""
+    def note_unanswered(self) -> None:
+        """Note that the commit was not answered, so the usage may or may not be counted."""
         if given := self.used or self.ended:
-            self.reply.draft.offered = given.turn.usage
+            self.reply.draft.account.maybe_counted = given.account.used
 
     @property
     def piece(self) -> NewPiece | None:
-        """The text as it is stored, where its end does not have it."""
+        """The text as a row of its own. None if there is none, or if the reply has ended: then the
+        turn has all of its text."""
         reply = self.reply
         if not self.text or reply.draft.turn.status != IN_PROGRESS:
             return None
@@ -78,8 +64,8 @@ class Taken(NamedTuple):
 
 
 def store_taken(batch: Sequence[Taken]) -> Callable[[], Stored]:
-    """Commit these in one transaction, as `commits.store` does. Where that raises Unavailable, it
-    may be committed all the same, and what the replies have used may be counted."""
+    """Commit the batch by `commits.store`. If that raises Unavailable, it may have been committed
+    all the same, so each account notes that its usage may be counted."""
     used = [taken.used for taken in batch if taken.used]
     ended = [taken.ended for taken in batch if taken.ended]
     pieces = [taken.piece for taken in batch if taken.piece]
@@ -88,12 +74,13 @@ def store_taken(batch: Sequence[Taken]) -> Callable[[], Stored]:
         return commits.store(pieces=pieces, over=ended, used=used, thoughts=thoughts)
     except Unavailable:
         for taken in batch:
-            taken.offer()
+            taken.note_unanswered()
         raise
 
 
 class Reply(Feed):
-    """A feed that is written here: what has arrived for it and is not stored yet, and its call."""
+    """The feed of a reply that this process writes: also its text that is not stored yet, its draft
+    and its exchange with the provider."""
 
     def __init__(
         self,
@@ -104,30 +91,33 @@ class Reply(Feed):
         request_id: str | None = None,
         thinking_mode: str = "keep",
     ) -> None:
-        """`request_id` is that of the request that has asked for it, for the log, and
-        `thinking_mode` the setting THINKING."""
+        """`stack` gives up the reply's slot in this process, and `memory` is its room for what the
+        model is sent. `request_id` is for the log. `thinking_mode` is the setting THINKING."""
         super().__init__(draft.turn)
         self.draft, self.session = draft, draft.turn.session
-        self.memory = memory  # room for what the model is sent; it is left with all else
-        self.stack = stack  # its place in this process is, when it is over
-        self.prompt: Prompt | None = None  # what the model is sent
-        self.exchange = Exchange()  # with its provider
+        self.memory = memory
+        self.stack = stack  # closed when the reply is over
+        self.prompt: Prompt | None = None
+        self.exchange = Exchange(user=self.session.owner)  # with its provider
         self.exchange.on_thinking = self._think
         self.exchange.on_no_thinking = self._take_thoughts_back
         self.exchange.on_waiting = self._wait
         self.call = self.exchange.call
-        self.error: str | None = None  # by which it ended, for the log
-        self.tells_reasons = False  # it was requested by the person who runs the server
-        self.is_given_up = False  # a bug has kept it from being stored
+        self.error: str | None = None  # the error that ended it, for the log
+        self.tells_reasons = False  # the server's operator has requested it
+        self.is_given_up = False  # it could not be stored because of a bug
         self._request_id = request_id
-        # How an attempt to go on failed that changed nothing: the columns that a client is told.
+        # If a continuation failed without new text, the row keeps its earlier end. Followers get
+        # these columns instead.
         self.failure: dict[str, Any] | None = None
         self._clock = clock
         self.asked_at = self.renewed_at = clock()
         self._first_word_after: float | None = None  # seconds
-        self._used_before = draft.turn.usage  # by processes before this one
-        self._text_before = draft.turn.content  # before the call under way
-        self._next_count = 0.0  # when what it has used may be stored again
+        self._text_before = draft.turn.content  # before the call in progress
+        self._next_count = 0.0  # the time from which its usage may be stored with new text
+        # The time from which its usage is stored even without new text. The first word of a reply
+        # usually comes before that, and brings a commit anyway.
+        self._count_alone_at = self.asked_at + COUNT_INTERVAL
         turn = draft.turn
         figures = turn.thinking_characters or 0, turn.thinking_milliseconds or 0
         self.thinking = Thinking(thinking_mode, draft.thoughts, *figures)
@@ -135,14 +125,14 @@ class Reply(Feed):
             self.note(thinking=self.thinking.told())
         self._arrived = ""
         self._continuation, self._held_until = Continuation(draft.turn.content), 0.0
-        # Columns of the turn as it ends, once nothing more arrives; {} until they are known.
+        # The columns of its end. None as long as text may arrive, then {} until they are known.
         self._outcome: dict[str, Any] | None = None
 
     @property
     def fence(self) -> int:
         return self.draft.fence
 
-    # What arrives
+    # For its writer
 
     def arrive(self, text: str) -> None:
         now = self._clock()
@@ -157,16 +147,22 @@ class Reply(Feed):
             self._first_word_after = round(now - self.asked_at, 4)
 
     def so_far(self) -> str:
-        """Its text with all that has arrived."""
+        """All of its text, also what is not stored yet."""
         with self._news:
             return self.text + self._arrived
 
+    def break_off(self) -> None:
+        """A call broke off. Have the next commit store its usage: the next call may take long to
+        bring a word."""
+        self._next_count = self._count_alone_at = 0.0
+
     def go_on(self) -> None:
-        """Its provider is asked to go on behind a break. What is held back was about to be
-        repeated."""
+        """Expect the answer to another call, after one that broke off. Text that is still held back
+        is dropped: it seemed to repeat the text so far."""
         self._text_before = self.so_far()
         self._continuation = Continuation(self._text_before)
-        self._next_count = 0.0  # what the broken call has used is stored with what comes next
+        # The usage of the broken call is estimated when the next one begins: store it then.
+        self._next_count = 0.0
 
     def _think(self, thoughts: str) -> None:
         with self._news:
@@ -188,10 +184,11 @@ class Reply(Feed):
             self._wake()
 
     def _tell_thoughts(self, told: Thoughts | None) -> bool:
-        """For the holder of the lock, who wakes the followers afterwards if this returns True."""
-        if told is None or told == self.told.thinking:
+        """Set what followers are told of the thinking. The caller holds the lock; if this returns
+        True, it must call `_wake` once it has released it."""
+        if told is None or told == self.progress.thinking:
             return False
-        self._set(told=self.told._replace(thinking=told))
+        self._set(progress=self.progress._replace(thinking=told))
         return True
 
     def _wait(self, seconds: float) -> None:
@@ -200,12 +197,12 @@ class Reply(Feed):
 
     @property
     def is_finished(self) -> bool:
-        """Whether it is known how it ends."""
+        """Whether all columns of its end are known."""
         return bool(self._outcome)
 
     def finish(self, outcome: dict[str, Any]) -> None:
-        """Nothing more arrives: the first to say so decides how it ends."""
-        # Whole, though it decides much: text, outcome and usage must be of one moment.
+        """End the reply with this outcome, unless it has one already: the first call decides."""
+        # One long method, since text, outcome and usage must be those of the same moment.
         with self._news:
             if self._outcome is not None:
                 return
@@ -213,39 +210,43 @@ class Reply(Feed):
                 self._arrived += self._continuation.decide()
             self._outcome, content = {}, self.so_far()
         self._end_thinking(self._clock())
-        has_nothing_new = self.draft.base > 0 and self.draft.base == len(content)
-        in_vain = has_nothing_new and outcome["status"] != IN_PROGRESS
-        if in_vain and outcome["status"] != INTERRUPTED:
-            self.failure = _told_of_in_vain(outcome)
+        is_as_before = 0 < self.draft.turn.base == len(content)
+        no_progress = is_as_before and outcome["status"] != IN_PROGRESS
+        if no_progress and outcome["status"] != INTERRUPTED:
+            self.failure = _failure_of(outcome)
             self.draft.is_refused = outcome["error_status"] == 400
-        if in_vain or (outcome["status"] == FAILED and 0 < len(content) == self.start):
-            outcome = self.draft.fallback()  # nothing has come that was not there before
-        outcome = outcome | {"search_text": normalize(content), "uncounted": -len(content.encode())}
-        self.take_usage()
-        prompt = self.prompt  # another thread may let go of it
-        if prompt and not in_vain:
+        if no_progress or (outcome["status"] == FAILED and 0 < len(content) == self.start):
+            outcome = self.draft.fallback()  # no new text has come
+        outcome = outcome | {
+            "search_text": normalize(content),
+            "unbilled_bytes": -len(content.encode()),
+        }
+        self.count_usage()
+        prompt = self.prompt  # read once: another thread may set it to None
+        if prompt and not no_progress:
             outcome["turns_left_out"] = prompt.left_out
-            self.draft.trim = prompt.trim(
+            self.draft.context_start = prompt.context_start(
                 self.id, content if self.exchange.window_is_full else None
             )
         with self._news:
-            if not self.is_given_up:  # meanwhile
+            if not self.is_given_up:  # by another thread meanwhile
                 self._outcome = outcome
 
     def give_up(self) -> None:
-        """A bug is in the way of it: what is not stored is dropped, and it ends as failed."""
+        """End the reply as failed because of a bug, and drop the text that is not stored."""
         self.is_given_up = True
         self.call.hang_up()
         with contained("what a reply has used is not counted"):
-            self.take_usage()
-        # Not normalized, as any other text is: the bug may be there.
+            self.count_usage()
+        # Other texts are normalized, but the bug may be in that.
         outcome = BROKEN | {"search_text": self.text.casefold()}
         with self._news:
             self._arrived, self._outcome = "", outcome
 
-    # What is stored
+    # For the keeper
 
     def take(self) -> Taken:
+        """What the next commit is to store. Nothing is removed: see `stored`."""
         used = None
         now = self._clock()
         with self._news:
@@ -261,7 +262,7 @@ class Reply(Feed):
                 self._set_figures(now)
             thoughts = self.thinking.to_store(self.id, self.fence, now, is_over)
             taken = Taken(self, self._arrived, is_over, used, thoughts)
-            # The model may have paused, or has ended.
+            # An interval may have held back the last thoughts: the model pauses, or has ended.
             told = self.thinking.rest() if is_over else self.thinking.news(now)
             is_news = self._tell_thoughts(told)
         if is_news:
@@ -273,7 +274,7 @@ class Reply(Feed):
         self.draft.set(thinking_characters=characters, thinking_milliseconds=milliseconds)
 
     def thoughts_to_store(self) -> NewThoughts | None:
-        """What is not stored yet of its thinking, which is over."""
+        """The thoughts that are not stored yet, once nothing more arrives."""
         with self._news:
             return self.thinking.to_store(self.id, self.fence, self._clock(), is_over=True)
 
@@ -282,71 +283,64 @@ class Reply(Feed):
             self.thinking.stored(thoughts, self._clock())
 
     def _take_used(self, now: float) -> Draft | None:
-        """What a reply that goes on has used, where it is to be stored: no commit is made for it
-        alone at first, and some providers count with each word."""
-        is_due = self._arrived or now > self.asked_at + COUNT_INTERVAL
+        """A copy of the draft with the usage so far, if it is to be stored now. Some providers
+        report usage with each word, and that alone is not worth a commit each time."""
+        is_due = self._arrived or now > self._count_alone_at
         if not (self.exchange.has_used and is_due and now > self._next_count):
             return None
         self._next_count = now + COUNT_INTERVAL
         self.exchange.has_used = False
-        turn, stored = self.draft.turn, (self.draft.counted, self.draft.turn.uncounted)
-        self.take_usage(goes_on=True)
-        if (turn.usage, turn.uncounted) == stored:
-            return None
-        copy = Draft.of(turn)  # another thread may go on with the first
-        copy.counted = self.draft.counted
-        return copy
+        account, unbilled = self.draft.account, self.draft.turn.unbilled_bytes
+        self.count_usage(goes_on=True)
+        is_new = account.used != account.counted or self.draft.turn.unbilled_bytes != unbilled
+        return self.draft.as_it_is() if is_new else None
 
-    def take_usage(self, goes_on: bool = False) -> None:
-        """Count what all calls have used, those of processes before this one among them. Two
-        threads may do so at any time. Where it goes on, the last call is not over: `uncounted` is
-        for the process that has to estimate it when this one has died."""
-        answers = list(self.exchange.answers)
-        over = answers[:-1] if goes_on else answers
-        count_usage(self.draft, self._used_before, answers, over)
+    def count_usage(self, goes_on: bool = False) -> None:
+        """Set the usage to what all of its calls have used. If the reply goes on, its last call is
+        not over. Two threads may call this at once."""
+        account, answers = self.draft.account, list(self.exchange.answers)
+        account.add_up(answers, over=answers[:-1] if goes_on else answers)
         if goes_on and answers:
-            is_counted = "output_tokens" in answers[-1].usage
-            counted = self.so_far() if is_counted else self._text_before
-            self.draft.set(uncounted=answers[-1].uncounted()[0] - len(counted.encode()))
+            account.note_unbilled(answers[-1], self.so_far(), self._text_before)
 
     def size_to_store(self) -> int:
-        """About how many characters a commit stores of it: of one that has ended, also all of its
-        text, and what is searched."""
+        """About how many characters the next commit stores of it. At the end it stores the whole
+        text again, and the text for the search."""
         outcome = self._outcome or {}
         ended = len(self.text) + len(outcome["search_text"]) if "search_text" in outcome else 0
         return len(self._arrived) + ended
 
     def stored(self, text: str) -> None:
-        """The first part of what has arrived is committed: the followers may have it."""
+        """Show this text, which is committed now: the first part of what has arrived."""
         with self._news:
             self._arrived = self._arrived[len(text) :]
             self._add(text)
         self._wake()
 
-    # Its end
+    # After the end
 
     def let_go(self) -> None:
-        """It is over: its followers hold nothing that only the making of it needed."""
+        """Release what only the writing needed: followers may hold this feed for a long time."""
         self.stack.close()
         self.call.hang_up()
         self.prompt, self._arrived = None, ""
-        # Else reply and exchange would hold each other.
+        # Breaks a reference cycle, so that all is freed without a run of the garbage collector.
         self.exchange.on_thinking = self.exchange.on_no_thinking = ignore
         self.exchange.on_waiting = ignore
 
     @property
     def names(self) -> dict[str, str]:
-        """By what the log knows it."""
+        """Its session and request, for lines of the log."""
         request = {"id": self._request_id} if self._request_id else {}
         return {"session": str(self.session.id)} | request
 
     def log(self, turn: Turn | None) -> None:
-        """One line about how it went; `turn` is None where it is gone."""
+        """Log one line about it. `turn` is its row as it ended, None if that was deleted."""
         why = self.error or (turn and turn.error_message)
         line = {
             **self.names,
             "model": self.draft.model,
-            "outcome": turn.status if turn else self.over,
+            "outcome": turn.status if turn else self.state,
             "status": turn and turn.error_status,
             "seconds": round(self._clock() - self.asked_at, 4),
             "first_word": self._first_word_after,
@@ -359,10 +353,70 @@ class Reply(Feed):
         write("reply", line)
 
 
-def _told_of_in_vain(outcome: dict[str, Any]) -> dict[str, Any]:
-    """What a client is told whose reply went on in vain, by how that ended."""
+def _failure_of(outcome: dict[str, Any]) -> dict[str, Any]:
+    """What clients are told if a continued reply made no progress and had this outcome."""
     if outcome["error_status"] is None:
         return NOTHING_MORE
     if outcome["error_status"] == 413:
         return NO_WINDOW
     return outcome
+
+
+class Registry:
+    """The feeds of one process, and which of them are written here. It has only weak references to
+    all others: they go with their last follower."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._under_way: weakref.WeakValueDictionary[int, Feed] = weakref.WeakValueDictionary()
+        # The feeds of replies that have ended, by `_state_of` their turns.
+        self._ended: weakref.WeakValueDictionary[tuple[Any, ...], Feed] = (
+            weakref.WeakValueDictionary()
+        )
+        self._written: dict[Reply, None] = {}  # an ordered set, the oldest first
+
+    def add(self, reply: Reply) -> None:
+        """Add a reply that is written here from now on. If another process wrote it before, and it
+        was followed here, its followers keep the feed that they have."""
+        with self._lock:
+            self._under_way.setdefault(reply.id, reply)
+            self._written[reply] = None
+
+    def share(self, turn: Turn, feed: Feed) -> Feed:
+        """The feed that all followers of this turn share; `feed` becomes that if there is none."""
+        with self._lock:
+            if turn.status == IN_PROGRESS:
+                return self._under_way.setdefault(turn.id, feed)
+            return self._ended.setdefault(_state_of(turn), feed)
+
+    def find(self, turn: Turn) -> Feed | None:
+        with self._lock:
+            if turn.status == IN_PROGRESS:
+                return self._under_way.get(turn.id)
+            return self._ended.get(_state_of(turn))
+
+    def remove(self, feed: Feed) -> None:
+        """Forget a feed that is over, so that nobody else gets it."""
+        with self._lock:
+            if self._under_way.get(feed.id) is feed:  # otherwise another feed is in its place
+                del self._under_way[feed.id]
+            if isinstance(feed, Reply):
+                self._written.pop(feed, None)
+
+    def is_written(self, reply: Reply) -> bool:
+        with self._lock:
+            return reply in self._written
+
+    def known(self) -> list[Feed]:
+        with self._lock:
+            return list(dict.fromkeys([*self._under_way.values(), *self._written]))
+
+    def written(self) -> list[Reply]:
+        with self._lock:
+            return list(self._written)
+
+
+def _state_of(turn: Turn) -> tuple[Any, ...]:
+    """A key for the feed of a turn that has ended. One turn may have several ends: after a continue
+    its fence differs, and after late usage its tokens."""
+    return turn.id, turn.fence, turn.status, turn.turns_left_out, *turn.usage.values()

@@ -1,43 +1,44 @@
-"""What a model thinks before, or while, it writes a reply: shown as it comes, and kept next to the
-turn. None of it is promised exactly. Pure: what has come and the time go in."""
+"""The thinking of a model before or while it writes a reply: shown as it arrives, and kept next to
+the turn. Unlike text, some of it may be lost. This module is pure: it gets the thoughts and the
+time from its caller."""
 
 from typing import NamedTuple
 
-from wire import UNSTORABLE
+from wire import storable
 
-MOST = 2**18  # characters that are kept, and streamed, of one reply; beyond them, all are counted
-# Seconds from one event to the next: with one more as text follows, these are four in a second.
+MOST = 2**18  # characters of one reply that are kept and streamed; further ones are only counted
+# Seconds between two events. With one more when text follows, there are at most four in a second.
 TELL_INTERVAL = 1 / 3
-REST_INTERVAL = 1  # seconds from one such one to the next
-COUNT_INTERVAL = 1  # the same with THINKING=count
-STORE_INTERVAL = 2  # seconds from one time that thoughts are stored to the next
-BREAK = "\n\n"  # between the thoughts of two calls, or before and after a text
+REST_INTERVAL = 1  # seconds between two events that are sent because text follows
+COUNT_INTERVAL = 1  # seconds between two events if THINKING=count
+STORE_INTERVAL = 2  # seconds between two commits of thoughts
+BREAK = "\n\n"  # between two phases
 
 
 class Thoughts(NamedTuple):
-    """What followers are told of it."""
+    """What followers are told of the thinking so far."""
 
-    text: str | None = ""  # None if only the characters are known
+    text: str | None = ""  # None if only the number of characters is known
     characters: int = 0
-    version: int = 0  # another one does not go on from the text of the one before
+    version: int = 0  # grows whenever the text does not begin with the text told before
 
 
 class NewThoughts(NamedTuple):
-    """What is stored of it at a time."""
+    """What one commit stores of the thinking."""
 
     turn_id: int
     fence: int
     start: int  # characters that are stored already
-    text: str  # that follows these
-    is_anew: bool  # what is stored already does not hold: there was text among it
-    characters: int | None  # all of them; None if there are none
+    text: str  # the characters after these
+    is_anew: bool  # drop what is stored already: a part of it has turned out to be text
+    characters: int | None  # of all thoughts; None if there are none
     milliseconds: int | None
-    version: int = 0  # as that of Thoughts
+    version: int = 0  # as in Thoughts
 
 
 class Thinking:
-    """The thinking of one reply, as its writer takes it in. A phase begins with the first thought
-    of a call, or the first after a text, and ends with the next text. For example, the thoughts
+    """The thinking of one reply, in its writer's process. A phase begins with the first thought of
+    a call, or with the first after text, and ends with the next text. For example, the thoughts
     "Hm." of a call that broke and "So." of the one after it are kept as "Hm.\n\nSo."."""
 
     def __init__(
@@ -45,11 +46,12 @@ class Thinking:
     ) -> None:
         """`mode` is the setting THINKING; the rest is what earlier writers have stored."""
         self._mode = mode
-        self._text, self._parts = text, list[str]()  # that follow the text
+        # The parts follow the text. `_joined` joins them, so that not every thought copies all.
+        self._text, self._parts = text, list[str]()
         self._characters, self._milliseconds, self._version = characters, milliseconds, 0
-        self._began: float | None = None  # the phase, unless it is over
-        self._call = 0  # of the phase
-        self._before = text, characters  # the phase
+        self._began: float | None = None  # when the phase began; None between phases
+        self._call = 0  # the number of the phase's call
+        self._before = text, characters  # before the phase
         self._next_event = self._next_rest = self._next_store = 0.0
         self._is_told = True
         self._stored, self._is_stored, self._is_anew = len(text), True, False
@@ -59,11 +61,11 @@ class Thinking:
         return self._began is not None
 
     def add(self, thoughts: str, call: int, now: float) -> Thoughts | None:
-        """Take thoughts, of the call of this number. Returns what followers are told, if it is time
-        to tell them."""
+        """Add thoughts of the call with this number. Returns what to tell followers, if it is time
+        for that."""
         if call != self._call:
             self.end_phase(now)
-        thoughts = UNSTORABLE.sub("\ufffd", thoughts)
+        thoughts = storable(thoughts)
         if self._began is None:
             self._began, self._call = now, call
             self._before = self._joined(), self._characters
@@ -76,15 +78,15 @@ class Thinking:
         return self.news(now)
 
     def news(self, now: float) -> Thoughts | None:
-        """What followers are told now, if there is anything and it is time to tell them."""
+        """What to tell followers now, if there is anything new and it is time for that."""
         if self._is_told or now < self._next_event:
             return None
         self._next_event = now + (COUNT_INTERVAL if self._mode == "count" else TELL_INTERVAL)
         return self.told()
 
     def end_phase(self, now: float) -> Thoughts | None:
-        """Text follows, or nothing. Returns what followers are told: the rest of the thoughts, if
-        it is time to tell them."""
+        """End the phase: text follows, or the reply has ended. Returns what to tell followers, if
+        it is time for that."""
         if self._began is None:
             return None
         self._milliseconds += round((now - self._began) * 1000)
@@ -95,11 +97,12 @@ class Thinking:
         return self.told()
 
     def rest(self) -> Thoughts | None:
-        """What followers are told at the end: what they were not told yet."""
+        """What to tell followers at the end, if they lack anything."""
         return None if self._is_told or self._mode == "count" else self.told()
 
     def take_back(self) -> Thoughts | None:
-        """What was thought in this phase was text. Returns what followers are told."""
+        """Drop the thoughts of this phase, which have turned out to be text. Returns what to tell
+        followers."""
         if self._began is None:
             return None
         (self._text, self._characters), self._parts = self._before, []
@@ -108,8 +111,8 @@ class Thinking:
         return self.told()
 
     def figures(self, now: float) -> tuple[int | None, int | None]:
-        """How many characters there are, and for how many milliseconds the model has thought; both
-        are None if it has not, or if that is not kept."""
+        """The characters of all thoughts, and the milliseconds that the model has thought. Both are
+        None if it has not thought, or if these figures are not kept."""
         if self._mode == "count" or not self._characters:
             return None, None
         since = 0 if self._began is None else round((now - self._began) * 1000)
@@ -118,8 +121,8 @@ class Thinking:
     def to_store(
         self, turn_id: int, fence: int, now: float, is_over: bool = False
     ) -> NewThoughts | None:
-        """What is to be stored: every few seconds, when a phase has ended, and if the reply
-        `is_over`."""
+        """What to store now. There is something every few seconds, when a phase has ended, and if
+        the reply `is_over`."""
         is_due = is_over or now >= self._next_store
         if self._is_stored or self._mode == "count" or not is_due:
             return None
@@ -129,16 +132,16 @@ class Thinking:
         return NewThoughts(turn_id, fence, self._stored, text, self._is_anew, *figures, version)
 
     def stored(self, new: NewThoughts, now: float) -> None:
-        """This is stored now."""
+        """Note that these are stored."""
         if new.version != self._version:
-            return  # it was taken back meanwhile, and all of it is stored anew
+            return  # a phase was taken back meanwhile, so all is stored again
         self._stored, self._next_store = new.start + len(new.text), now + STORE_INTERVAL
         self._is_anew = False
         self._is_stored = (new.characters, new.milliseconds) == self.figures(now)
 
     def told(self) -> Thoughts:
         self._is_told = True
-        # With "live", the text of an earlier writer is not known.
+        # With THINKING=live, the text of an earlier writer is not known.
         is_unknown = self._mode == "count" or (self._characters and not self._joined())
         return Thoughts(None if is_unknown else self._text, self._characters, self._version)
 

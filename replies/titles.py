@@ -1,4 +1,4 @@
-"""Titles of sessions: written from the first message, or asked of a model."""
+"""Titles of sessions: made from the first message, or written by a model."""
 
 import regex
 
@@ -8,7 +8,7 @@ from providers.answer import Exchange
 from providers.faults import ModelError
 from providers.protocols import Provider
 from replies.draft import Draft
-from replies.reply import Reply, count_usage
+from replies.reply import Reply
 from tables.ledger import Usage
 from wire import Call, HungUp
 
@@ -21,10 +21,10 @@ PROMPT = (
 PROMPT_CHARACTERS = 1000  # of the message
 MAX_TOKENS = 500  # a model that thinks spends most of them on that
 TIMEOUT = 10  # seconds
-MAX_CHARACTERS = 20_000  # of an answer, or of a message, that are looked at
+MAX_CHARACTERS = 20_000  # of an answer or a message; the rest is ignored
 
-# An English request has said what it wants before one of these words. Behind it the request says
-# how, why or when.
+# In an English request, what is wanted usually comes before one of these words; how, why or when
+# comes after it.
 _TURN_TO_DETAIL = regex.compile(
     r"(?i)\s(?:using|with|by|via|so|because|since|which|that|where|when|while|if|then|but"
     r"|including|instead)\s"
@@ -33,20 +33,21 @@ _SENTENCE_END = regex.compile(r"(?<=[.!?…])\s|(?<=[。！？])|[:;]\s")
 _ARTICLE = regex.compile(r"(?i)(?<!\S)(?:the|an?)\s+(?=\w)")
 _MARKUP = regex.compile(r"^\s*(?:[#>*+-]+\s+|\d+[.)]\s+)+")
 _FENCE = regex.compile(r"(?m)^[^\S\n]*(?:```|~~~).*")
-# Without `\A`, `.*` would be tried at every character of an answer in which no thinking ends: in
-# quadratic time.
+# Without `\A`, an answer in which no thinking ends would take quadratic time: `.*` would be tried
+# at every character.
 _THOUGHTS = regex.compile(r"(?is)\A.*</think(?:ing)?>|<think(?:ing)?>.*")
-# These are written without spaces.
+# Characters of languages that are written without spaces.
 _IDEOGRAPH = regex.compile(r"[\u2e80-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
-# Controls, halves of characters, and what has no width and shapes no other character, or turns the
-# writing direction.
+# Invisible characters: controls, lone surrogates, marks of the writing direction, and those without
+# width, except such that shape their neighbours.
 _UNSEEN = regex.compile(
     r"(?![\s\x1c-\x1f])"
     r"[\p{Cc}\p{Cs}\u00ad\u061c\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\ufeff]"
 )
-# Unicode calls the first five letters and signs, and nothing of them is seen.
+# Visible characters. The five that are excluded are blank, although Unicode calls them letters or
+# symbols.
 _SEEN = regex.compile(r"(?![\u115f\u1160\u2800\u3164\uffa0])[\p{L}\p{N}\p{P}\p{S}]")
-# What a reader sees as one character: Unicode's extended grapheme cluster (UAX 29).
+# What a reader takes for one character: Unicode's extended grapheme cluster (UAX 29).
 _CHARACTER = regex.compile(r"\X")
 _LABEL = regex.compile(r"(?i)^title\s*:\s*")
 _TRIMMED = " ,;:-–—"
@@ -54,11 +55,10 @@ _QUOTES = "\"'`*_“”‘’«»„‹›「」『』"
 
 
 def local_title(message: str) -> str:
-    """Return one line of at most 60 characters that names what the message is about: the message
-    itself where it fits, else the beginning of its first sentence, up to where that turns to
-    details, without articles, and shortened between words."""
-    # The first line of prose that has words in it; the first of code where no prose has.
-    # Prose, code, prose, …
+    """Return a title of one line and at most 60 characters for a message. It is the first line that
+    has words, if that fits. Otherwise it is the first sentence of that line; if this is too long as
+    well, without articles and details, and cut between words."""
+    # The parts are prose, code, prose and so on. Code is used only if no prose has words.
     parts = _FENCE.split("\n".join(message[:MAX_CHARACTERS].splitlines()))
     lines = (line for part in parts[::2] + parts[1::2] for line in part.splitlines())
     worded = (line for line in lines if any(character.isalnum() for character in line))
@@ -73,13 +73,13 @@ def local_title(message: str) -> str:
 
 
 def proposed_title(answer: str) -> str | None:
-    """Return the title in a model's answer, without thinking, quotes and markup; None where there
-    is no title."""
+    """Return the title in a model's answer, without thinking, quotes and markup; None if there is
+    no title."""
     lines = _THOUGHTS.sub("", answer[:MAX_CHARACTERS]).splitlines()
     prose = (_one_line(_MARKUP.sub("", line)) for line in lines if not _FENCE.match(line))
     lines = list(filter(None, prose))
     if len(lines) > 1 and lines[0].endswith(":"):
-        del lines[0]  # it is like "Here is a title:"
+        del lines[0]  # such as "Here is a title:"
     if not lines or len(lines[0]) > 200:
         return None
     title = _LABEL.sub("", lines[0].strip(_QUOTES + " ")).strip(_QUOTES + " ")
@@ -88,22 +88,20 @@ def proposed_title(answer: str) -> str | None:
 
 
 def _one_line(text: str) -> str:
-    """Return the text with single spaces for its white space, and without characters that are not
-    seen."""
+    """Return the text without invisible characters, and with white space as single spaces."""
     return " ".join(_UNSEEN.sub("", text.strip()[:2000]).split())
 
 
 def _cut(line: str) -> str:
-    """Return at most 60 characters of the line, up to the end of a word or an ideograph, else of a
-    whole character."""
+    """Return at most 60 characters of the line. It is cut after a word or an ideograph, or, if
+    there is neither, after a whole character."""
     line = line.strip(_TRIMMED)
     if len(line) > LONGEST and " " not in line:
         line = regex.sub(r"^https?://(www\.)?", "", line)
     if len(line) <= LONGEST:
         return line
-    # `\X` takes quadratic time on a run of flags, so it gets no more than it needs. Whether a
-    # character ends at a place depends on what is before that place, and on one code point behind
-    # it.
+    # `\X` takes quadratic time on a run of flags, so it gets one code point more than may be kept:
+    # no more is needed to find out whether a character ends there.
     whole = [
         match.end() for match in _CHARACTER.finditer(line[: LONGEST + 1]) if match.end() <= LONGEST
     ]
@@ -112,22 +110,24 @@ def _cut(line: str) -> str:
 
 
 def ask_for_title(reply: Reply, provider: Provider, model: str, message: str, call: Call) -> None:
-    """Give the session of a reply the title that this model of the provider writes for a message,
-    by this call, if it writes one, and nobody has given it another. What that used is counted, also
-    where the call is hung up meanwhile."""
-    exchange, session = Exchange(call), reply.session
+    """Ask a model for a title of a session that begins with this message, and set the title unless
+    it was changed meanwhile. `reply` is the session's first reply; its followers are told. The
+    tokens are counted even if the call is hung up."""
+    session = reply.session
+    exchange = Exchange(call, session.owner)
     draft = Draft.of(Turn(id=reply.id, session=session, model=model, content=""))
     title = _generate(exchange, provider, model, message)
-    count_usage(draft, draft.turn.usage, exchange.answers, exchange.answers)
+    draft.account.add_up(exchange.answers, over=exchange.answers)
     with connected():
-        if any(draft.turn.usage.values()):
+        if any(draft.account.used.values()):
             Usage.add_late(draft.entry())
         if title and session.suggest_title(title):
             reply.note(title=title)
 
 
 def _generate(exchange: Exchange, provider: Provider, model: str, message: str) -> str | None:
-    """None where the model writes none within the call's time, or is not waited for any more."""
+    """The title that the model writes. None if there is none in its answer, if it fails, if the
+    call's time is over, or if the call is hung up."""
     messages = [{"role": "user", "content": message[:PROMPT_CHARACTERS]}]
     try:
         texts = provider.stream(exchange, model, PROMPT, messages, MAX_TOKENS, {}, retries=0)

@@ -1,25 +1,30 @@
-"""Making a reply: the provider is read to the end of its answer."""
+"""The writing of a reply: it reads the conversation, asks the provider, and reads the answer."""
 
-from collections.abc import Iterator
+import functools
+import itertools
+import sys
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from database import Unavailable, connected
-from limits import BUSY
+from limits import BUSY, COPIES, SMALL, memory_of
 from llm import Catalog, UnknownModel
-from models import COMPLETE, FAILED, INTERRUPTED, Missing, outcome_of
+from models import COMPLETE, FAILED, INTERRUPTED, Missing, Turn, outcome_of
 from providers.base import RETRY_PAUSES, pause
 from providers.conversation import Prompt, messages_of
 from providers.faults import ModelError
 from providers.protocols import Provider
 from replies.commits import count_restart
-from replies.prompts import read_prompt
 from replies.reply import BROKEN, Reply
+from turns import ShownTurn, count_before, pages_before
 from wire import HungUp
+
+ROOM_WAIT = 1  # seconds of waiting for room until we check whether the reply is still wanted
 
 
 class Writer:
-    """Writes one reply, a step at a time. Each step reads the next text of the answer, and may take
-    as long as the provider does."""
+    """Writes one reply, step by step. Each step reads the next text of the answer, and may take as
+    long as the provider does."""
 
     def __init__(
         self,
@@ -36,7 +41,8 @@ class Writer:
         self._texts = self._answer()
 
     def step(self) -> bool:
-        """Returns whether there was a text. If there was none, the reply is finished."""
+        """Add the next text to the reply, or finish it. Returns whether there was more text. An
+        unexpected error is raised again once the reply is finished."""
         try:
             text = next(self._texts, None)
             if text is not None:
@@ -52,10 +58,10 @@ class Writer:
         return False
 
     def _outcome_of(self, error: BaseException) -> dict[str, Any]:
-        """How the reply ends by this error. The error itself is not kept: it would hold all frames
-        that it came through."""
+        """The columns of a reply that ends by this error. The error itself is not kept: its
+        traceback would keep all frames alive."""
         if isinstance(error, HungUp | Missing):
-            # Missing: its session was deleted, as the keeper will see.
+            # Missing: the session was deleted, which the keeper will find out.
             return outcome_of(INTERRUPTED)
         if isinstance(error, UnknownModel):
             self.reply.error = str(error)
@@ -70,13 +76,13 @@ class Writer:
         return BROKEN
 
     def _answer(self) -> Iterator[str]:
-        """The texts of the answer to the conversation. Where the model's window does not hold it,
-        its newest half is sent, again and again, until that fits or only the last turn is left.
-        Behind a break the answer goes on, if it may."""
+        """Yield the texts of the answer. If the conversation does not fit the model's window, only
+        its newest half is sent, and so on until it fits or only the last turn is left. If the
+        answer breaks off, the provider is asked to continue it, as often as the limit allows."""
         reply = self.reply
         provider = self._provider()
         prompt = reply.prompt = read_prompt(reply, self._first)
-        broken = None  # by this error, the last time
+        broken = None  # the error by which the answer broke off last
         try:
             while True:
                 has_begun = False
@@ -93,15 +99,15 @@ class Writer:
                     elif error.status != 413 or not prompt.shorten():
                         raise broken or error from None
         finally:
-            del broken  # it holds the frames that it came through, and this is one of them
+            del broken  # its traceback refers to this frame: a reference cycle
 
     def _provider(self) -> Provider:
-        """Raises UnknownModel where the reply's model is not served."""
+        """The provider of the reply's model. Raises UnknownModel if there is none."""
         session, model = self.reply.session, self.reply.draft.model
         return self._catalog.allow(model, session.provider if model == session.model else None)
 
     def _ask(self, provider: Provider, prompt: Prompt) -> Iterator[str]:
-        """Ask the provider once for what follows the text so far."""
+        """Ask the provider for the text that follows the text so far."""
         reply, session = self.reply, self.reply.session
         so_far = reply.so_far()
         return provider.stream(
@@ -115,9 +121,10 @@ class Writer:
         )
 
     def _goes_on(self, error: ModelError) -> bool:
-        """Have the reply go on behind this error of its provider, once that is stored; returns
-        whether it does."""
+        """Wait, and commit a restart of the reply after this error of its provider. Returns whether
+        it may be restarted. Raises HungUp if this process has lost it."""
         reply = self.reply
+        reply.break_off()
         while reply.draft.turn.restarts < self._continue_limit:
             if not pause(reply.exchange, error, RETRY_PAUSES[0]):
                 return False
@@ -134,3 +141,62 @@ class Writer:
 
 
 _EXPECTED = (HungUp, Missing, UnknownModel, ModelError, Unavailable)
+
+
+class _NoRoom(Exception):
+    """There is no room for a prompt."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__(size)
+        self.size = size  # bytes that the part read so far needs
+
+
+def read_prompt(reply: Reply, first: str | None) -> Prompt:
+    """Wait until this process has room for the prompt, and read it. For a new session, `first` is
+    the message, and there is room already. While the reply waits, it holds neither a connection nor
+    room. Raises HungUp if it is not wanted any more, Missing if its session was deleted."""
+    session = reply.session
+    if first is not None:
+        turns = [Turn(kind="user", content=first)]
+        return Prompt(turns, reply.draft.model, session.system)
+    size = COPIES * session.system_size if session.lacks_system else 0
+    while True:
+        while size and not reply.memory.take(size, seconds=ROOM_WAIT):
+            reply.call.pause(0)  # raises HungUp
+        try:
+            return _read(reply, size)
+        except _NoRoom as needs:
+            size = needs.size
+        session.system = None  # freed while we wait, and read again
+
+
+def _read(reply: Reply, size: int) -> Prompt:
+    """Read the prompt of a reply whose slot has `size` bytes. Raises _NoRoom if there is no
+    room for all, and then the slot has nothing."""
+    session = reply.session
+    with connected():
+        session.read_system()
+        pages = _with_room(reply, size, pages_before(session.key, reply.id))
+        turns = itertools.chain.from_iterable(pages)
+        before = session.context_start or 0, functools.partial(count_before, session.key)
+        prompt = Prompt(turns, reply.draft.model, session.system, *before)
+    if not prompt.turns:
+        raise Missing  # the session was deleted meanwhile
+    texts = [session.system, reply.text, *(turn.content for turn in prompt.turns)]
+    reply.memory.take(memory_of(texts))  # of what was read, not all may be sent
+    return prompt
+
+
+def _with_room(
+    reply: Reply, size: int, pages: Iterable[list[ShownTurn]]
+) -> Iterator[list[ShownTurn]]:
+    """Yield these pages of turns, and take room for them, for the system prompt and for the reply's
+    own text. The reply's slot has `size` bytes already. Raises _NoRoom."""
+    held = sys.getsizeof(reply.session.system) + sys.getsizeof(reply.text)
+    for page in itertools.chain([[]], pages):
+        held += sum(sys.getsizeof(turn.content) for turn in page)
+        if held > SMALL and COPIES * held > size:
+            size = COPIES * held
+            if not reply.memory.take(size):
+                raise _NoRoom(size)
+        yield page

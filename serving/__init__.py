@@ -1,15 +1,15 @@
-"""How clients are served: a worker of gunicorn's, whose loop receives and sends for all of them.
+"""The gunicorn worker: one event loop receives and sends for all clients, threads make the answers.
 
-    worker ─ its start and its end
+    worker ─ starts, runs and stops the loop
        │
-    clients ─ what goes on with each client ─► answer_threads, while an answer is made
+    dispatcher ─ takes each connection from step to step ─► thread_pool, which makes the answers
        │
-     doors ─ by which they come
+    listeners ─ accept connections
        │
-     loop ─ waits for all of them, within bounds of time, number and bytes
+    loop ─ waits for the sockets of all clients, within limits of time, number and bytes
        │
     connection ─ what has arrived from a client, and what is to be sent to it
 
-`refusals` are the answers to what is no request. `gunicorn.conf.py` names the worker; nothing else
-knows gunicorn.
+`refusals` makes the error responses that the application does not make itself. `gunicorn.conf.py`
+names the worker; nothing else in Parley knows gunicorn.
 """

@@ -1,8 +1,9 @@
-"""The loop of a process. It waits for all clients at once, and calls what goes on with each; what
-takes long is done by threads, which come back to it.
+"""The event loop of a process: it waits for the sockets of all clients, and calls back when one is
+ready. Whatever takes long runs in a thread, which calls the loop when it is done.
 
-It has bounds for those whom it waits for, in time, in number and in bytes. Beyond them somebody is
-given up: who does not come in time, who was waited for the longest, who holds the most.
+The waiting connections are limited in time, in number and in bytes. Past a limit the loop drops a
+connection: the one that timed out, the one that has waited longest, or the one that holds most
+memory.
 """
 
 import collections
@@ -17,101 +18,105 @@ from werkzeug.exceptions import RequestTimeout
 
 from limits import SMALL, Overloaded
 from logs import log
-from serving.connection import Connection
+from serving.connection import ClientConnection
 
-TICK = 0.5  # seconds after which the loop comes round, though there is nothing to do
-TURN = 0.02  # seconds of calls, before it looks who has come
-LOOK = 1  # seconds between two looks at who has not come
-CROWDED = 0.1  # where too many are waited for
-PATIENCE = 0.5  # seconds that each client has, however many others are waited for
+TICK = 0.5  # seconds that a turn of the loop takes at most if nothing happens
+TIME_SLICE = 0.02  # seconds of callbacks before the sockets are polled again
+CHECK_INTERVAL = 1  # seconds between two checks for timeouts
+CROWDED_INTERVAL = 0.1  # seconds between two checks while too many connections wait
+MIN_WAIT = 0.5  # seconds that each client gets, even if too many connections wait
 ENDLESS = float("inf")
 
-Call = Callable[[Connection], None]
-GiveUp = Callable[[Connection, Exception], None]
+Callback = Callable[[ClientConnection], None]
+OnDrop = Callable[[ClientConnection, Exception], None]
 
 
 @dataclasses.dataclass(eq=False, slots=True)
 class Wait:
-    """For what a client is waited for, and what then."""
+    """What the loop waits for on a connection, and the callbacks for either outcome."""
 
-    event: int
+    event: int  # selectors.EVENT_READ or EVENT_WRITE
     since: float
     until: float
-    size: int  # bytes that are held meanwhile
-    has_right: bool  # to its place, until its time is over
-    go_on: Call  # where it has come
-    give_up: GiveUp  # where it has not
+    size: int  # bytes that the connection holds meanwhile
+    is_protected: bool  # never dropped for other connections before its time is over
+    on_ready: Callback  # if the event comes
+    on_drop: OnDrop  # if it does not
 
-    def is_due(self, since: float) -> bool:
-        """Whether it may be given up for others, having been there since this time."""
-        return self.since <= since and not self.has_right
+    def may_drop(self, since: float) -> bool:
+        """Whether it may be dropped for others: it has waited since this time or longer."""
+        return self.since <= since and not self.is_protected
 
 
 class Loop:
-    """`most` are those of whom there may be so many at a time, but for streams, and `most_bytes` is
-    what is held for all clients. `on_fault` is called where a call has failed."""
+    """At most `most` connections wait at a time, event streams not counted, and all together hold
+    at most `most_bytes`. If a callback raises, `on_fault` is called with its connection."""
 
-    def __init__(self, most: int, most_bytes: int, on_fault: Call) -> None:
+    def __init__(self, most: int, most_bytes: int, on_fault: Callback) -> None:
         self._most, self._most_bytes, self._on_fault = most, most_bytes, on_fault
         self._selector = selectors.DefaultSelector()
-        self._waits: dict[Connection, Wait] = {}
-        self._crowd: dict[Connection, Wait] = {}  # those of them that are counted
-        self._held: dict[Connection, int] = {}  # the bytes of those who are not waited for
-        self._bytes, self._latest, self._next_look = 0, ENDLESS, 0.0
-        # What is to be called, each once. Any thread may add to it: `popitem` is a single step.
-        self._calls: collections.OrderedDict[tuple[Call, Connection], None]
-        self._calls, self._is_woken = collections.OrderedDict(), False
-        self._pipe, self.bell = os.pipe()  # what is written to the bell wakes the loop
-        for end in (self._pipe, self.bell):
+        self._waits: dict[ClientConnection, Wait] = {}
+        self._counted: dict[ClientConnection, Wait] = {}  # those that count against `most`
+        self._reserved: dict[ClientConnection, int] = {}  # bytes, of connections that a thread has
+        self._bytes, self._latest_read, self._next_check = 0, ENDLESS, 0.0
+        # Callbacks due, each once. Any thread may add to them: `popitem` is atomic under the GIL.
+        self._callbacks: collections.OrderedDict[tuple[Callback, ClientConnection], None]
+        self._callbacks, self._is_woken = collections.OrderedDict(), False
+        # A byte written to `wakeup_fd` wakes the loop (the self-pipe trick).
+        self._wakeup_pipe, self.wakeup_fd = os.pipe()
+        for end in (self._wakeup_pipe, self.wakeup_fd):
             os.set_blocking(end, False)
-        self._selector.register(self._pipe, selectors.EVENT_READ, self._wake_up)
+        self._selector.register(self._wakeup_pipe, selectors.EVENT_READ, self._wake_up)
 
-    def turn(self, seconds: float = TICK) -> None:
-        """Call what is to be called, or wait for that, or for a client, so long at most."""
-        ready = self._selector.select(0 if self._calls else seconds)
-        end = time.monotonic() + TURN
+    def run_once(self, seconds: float = TICK) -> None:
+        """Run the callbacks that are due; if there are none, wait for one or for a socket, at most
+        this long."""
+        ready = self._selector.select(0 if self._callbacks else seconds)
+        end = time.monotonic() + TIME_SLICE
         for key, _ in ready:
             key.data()
-            if time.monotonic() >= end:  # the others are told again
+            if time.monotonic() >= end:  # the next select reports the others again
                 break
-        end = time.monotonic() + TURN
-        while self._calls and time.monotonic() < end:
-            function, connection = self._calls.popitem(last=False)[0]
-            self._try(function, connection)
-        if time.monotonic() >= self._next_look:
-            self._look()
+        end = time.monotonic() + TIME_SLICE
+        while self._callbacks and time.monotonic() < end:
+            function, connection = self._callbacks.popitem(last=False)[0]
+            self._run_callback(function, connection)
+        if time.monotonic() >= self._next_check:
+            self._check_waits()
 
-    def _try(self, function: Callable[..., None], connection: Connection, *args: Any) -> None:
+    def _run_callback(
+        self, function: Callable[..., None], connection: ClientConnection, *args: Any
+    ) -> None:
         try:
             function(connection, *args)
-        except Exception as error:  # it costs this connection, not the process
+        except Exception as error:  # it ends this connection, not the process
             log.error("a connection failed", exc_info=error)
             if function != self._on_fault:
-                self._try(self._on_fault, connection)
+                self._run_callback(self._on_fault, connection)
 
-    # Calls
+    # Callbacks
 
-    def call(self, function: Call, connection: Connection) -> None:
-        """Have the loop call this; any thread may do so. What is to be called already is called
-        once."""
-        self._calls[function, connection] = None
+    def call(self, function: Callback, connection: ClientConnection) -> None:
+        """Have the loop call this function with this connection. Any thread may do so. If that call
+        is due already, it is not made twice."""
+        self._callbacks[function, connection] = None
         if not self._is_woken:
             self._is_woken = True
             try:
-                os.write(self.bell, b".")
-            except BlockingIOError:  # it is full, which wakes the loop, too
+                os.write(self.wakeup_fd, b".")
+            except BlockingIOError:  # the pipe is full, which wakes the loop, too
                 pass
 
     def _wake_up(self) -> None:
-        os.read(self._pipe, 4096)
-        # Behind the reading: who adds a call from here on writes again. Before the calls: what was
-        # added by somebody who did not write is called now.
+        os.read(self._wakeup_pipe, 4096)
+        # Cleared after the read, so that a call added from here on writes to the pipe again; and
+        # before the callbacks run, so that a call added without a write runs with these.
         self._is_woken = False
 
-    # Whom it waits for
+    # Waiting
 
     def listen(self, listener: Any, accept: Callable[[], None]) -> None:
-        """Call this while somebody wants to connect."""
+        """Call `accept` while a client waits to be accepted."""
         self._selector.register(listener, selectors.EVENT_READ, accept)
 
     def stop_listening(self, listener: Any) -> None:
@@ -119,97 +124,100 @@ class Loop:
 
     def watch(
         self,
-        connection: Connection,
+        connection: ClientConnection,
         event: int,
-        go_on: Call,
+        on_ready: Callback,
         seconds: float,
-        give_up: GiveUp,
-        has_right: bool = False,
+        on_drop: OnDrop,
+        is_protected: bool = False,
         is_counted: bool = True,
     ) -> None:
-        """Wait until the client sends something, or takes something. Where it does not within these
-        seconds, give up with RequestTimeout; before that with Overloaded, where it holds the most
-        of too much, or is one of too many, and has no right to its place."""
+        """Wait until the client sends something, or takes something, and call `on_ready`.
+
+        After these seconds, call `on_drop` with RequestTimeout. Before that with Overloaded, if all
+        connections hold too much and this one holds most; or if too many wait, this one has waited
+        longest, and it is not protected. `is_counted`: it counts as one of the many."""
         self.unwatch(connection)
         now = time.monotonic()
         is_sending = event == selectors.EVENT_READ
         until = now + seconds
         if is_sending and until != ENDLESS:
-            until = min(until, self._latest)
-        # Who sends a byte now and then was waited for all the time; who takes some, no longer.
+            until = min(until, self._latest_read)
+        # A client that drips its request has waited since the request began; one that takes its
+        # answer slowly starts afresh with each byte that it takes.
         since = connection.began if is_sending else now
-        wait = Wait(event, since, until, connection.size(), has_right, go_on, give_up)
+        wait = Wait(event, since, until, connection.size(), is_protected, on_ready, on_drop)
 
         def come() -> None:
-            if self._waits.get(connection) is wait:  # else it was given up a moment ago
+            if self._waits.get(connection) is wait:  # it was not dropped a moment ago
                 self.unwatch(connection)
-                self._try(go_on, connection)
+                self._run_callback(on_ready, connection)
 
         self._selector.register(connection.socket, event, come)
         self._waits[connection] = wait
         self._bytes += wait.size
         if is_counted:
-            self._crowd[connection] = wait
-        if len(self._crowd) > self._most:
-            self._next_look = min(self._next_look, now + CROWDED)
-        self._give_up_the_largest()
+            self._counted[connection] = wait
+        if len(self._counted) > self._most:
+            self._next_check = min(self._next_check, now + CROWDED_INTERVAL)
+        self._drop_largest()
 
-    def unwatch(self, connection: Connection) -> None:
+    def unwatch(self, connection: ClientConnection) -> None:
         wait = self._waits.pop(connection, None)
         if wait:
             self._selector.unregister(connection.socket)
-            self._crowd.pop(connection, None)
+            self._counted.pop(connection, None)
             self._bytes -= wait.size
 
-    def hold(self, connection: Connection) -> bool:
-        """Count what is held for a client who is not waited for, until it is released. Returns
-        whether there is room, as there always is for little."""
+    def reserve_memory(self, connection: ClientConnection) -> bool:
+        """Count the memory of a connection that a thread takes over, until `release_memory`.
+        Returns whether there is room; up to SMALL bytes there always is."""
         size = connection.size()
-        self._held[connection] = size
+        self._reserved[connection] = size
         self._bytes += size
-        self._give_up_the_largest()
+        self._drop_largest()
         return size <= SMALL or self._bytes <= self._most_bytes
 
-    def release(self, connection: Connection) -> None:
-        self._bytes -= self._held.pop(connection, 0)
+    def release_memory(self, connection: ClientConnection) -> None:
+        self._bytes -= self._reserved.pop(connection, 0)
 
-    def hurry(self, latest: float) -> None:
-        """Wait no longer than until this time for what is to be sent to this server."""
-        if latest == self._latest:
+    def limit_reads(self, latest: float) -> None:
+        """Wait no longer than until this time for clients to send something."""
+        if latest == self._latest_read:
             return
-        self._latest, self._next_look = latest, 0
+        self._latest_read, self._next_check = latest, 0
         for wait in self._waits.values():
             if wait.event == selectors.EVENT_READ and wait.until != ENDLESS:
                 wait.until = min(wait.until, latest)
 
-    # Whom it gives up
+    # Dropping connections
 
-    def _look(self) -> None:
+    def _check_waits(self) -> None:
         now = time.monotonic()
-        self._next_look = now + LOOK
-        # What came while this process stood still has come in time.
+        self._next_check = now + CHECK_INTERVAL
+        # This process may have been suspended: what arrived meanwhile arrived in time.
         for key, _ in self._selector.select(0):
             key.data()
         for connection, wait in [*self._waits.items()]:
             if wait.until <= now:
-                self._give_up(connection, RequestTimeout())
-        excess = len(self._crowd) - self._most
+                self._drop(connection, RequestTimeout())
+        excess = len(self._counted) - self._most
         if excess > 0:
-            self._next_look = now + CROWDED
-            due = [each for each, wait in self._crowd.items() if wait.is_due(now - PATIENCE)]
-            due.sort(key=lambda each: self._crowd[each].since)
+            self._next_check = now + CROWDED_INTERVAL
+            due = [each for each, wait in self._counted.items() if wait.may_drop(now - MIN_WAIT)]
+            due.sort(key=lambda each: self._counted[each].since)
             for connection in due[:excess]:
-                self._give_up(connection, Overloaded())
+                self._drop(connection, Overloaded())
 
-    def _give_up_the_largest(self) -> None:
+    def _drop_largest(self) -> None:
         while self._bytes > self._most_bytes and self._waits:
             largest = max(self._waits, key=lambda each: self._waits[each].size)
             if self._waits[largest].size <= SMALL:
                 return
-            self._give_up(largest, Overloaded())
+            self._drop(largest, Overloaded())
 
-    def _give_up(self, connection: Connection, error: Exception) -> None:
+    def _drop(self, connection: ClientConnection, error: Exception) -> None:
         wait = self._waits.get(connection)
-        if wait:  # it was there a moment ago
+        if wait:  # unless an earlier callback ended the connection
             self.unwatch(connection)
-            self._try(wait.give_up, connection, error)
+            self._run_callback(wait.on_drop, connection, error)

@@ -1,5 +1,5 @@
-"""What a client is told that the application never answers: what it sends is no request, it comes
-too late, or there is a fault in the answer."""
+"""The error responses that the application does not make: to an invalid request, after a timeout,
+or if the answer failed."""
 
 import json
 
@@ -10,7 +10,7 @@ from api import errors
 from limits import BUSY, Overloaded
 from logs import log
 
-# The status, by the class of what was raised, or by the next one that it is derived from.
+# The status for an exception: that of its class, or of the nearest base class that is here.
 STATUSES: dict[type, int] = {
     http.LimitRequestLine: 414,
     http.LimitRequestHeaders: 431,
@@ -25,7 +25,7 @@ STATUSES: dict[type, int] = {
     MemoryError: 503,
     BaseException: 500,
 }
-# What a client is told who has no X-Request-ID.
+# Sentences for a client that gets no X-Request-ID to refer to.
 SENTENCES = errors.SENTENCES | {
     400: "Send a request as RFC 9112 has it.",
     404: "There is nothing outside of this server's prefix. Begin the path with it.",
@@ -36,12 +36,12 @@ SENTENCES = errors.SENTENCES | {
     503: BUSY,
     501: "Send the body plain, or chunked.",
 }
-COMMON = (408, 503)  # many may come at a time
+COMMON = (408, 503)  # not logged: many may come at a time
 
 
 def refusal(error: BaseException) -> bytes:
-    """The answer, in the shape of all errors. Nothing of the request is quoted, there or in the
-    log."""
+    """The response to this error, in the JSON of all errors. Neither it nor the log quotes the
+    request."""
     kinds = type(error).__mro__
     status = next(STATUSES[kind] for kind in kinds if kind in STATUSES)
     if status == 500:
@@ -62,5 +62,5 @@ def refusal(error: BaseException) -> bytes:
 
 
 def _sentence(status: int, error: BaseException) -> str:
-    """What to do about it."""
+    """What the client can do about it."""
     return error.description if isinstance(error, Overloaded) else SENTENCES[status]

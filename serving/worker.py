@@ -1,4 +1,4 @@
-"""The gunicorn worker: its start, its end, and between them the turns of its loop."""
+"""The gunicorn worker: how it starts, runs the loop, and stops."""
 
 import os
 import signal
@@ -11,15 +11,17 @@ from gunicorn.sock import ssl_context
 from gunicorn.workers import base
 
 from api import errors
-from serving.clients import Clients
+from serving.dispatcher import Dispatcher
 
-LINGER = 2  # seconds for which a worker that stops waits for what clients are to send
-STORING = 5  # seconds of gunicorn's grace that are kept for handing over what has not ended
-CLOSING = 4  # of these, after which nobody is waited for: then gunicorn's master would kill
+LINGER = 2  # seconds that clients have to finish their requests once the worker is stopping
+STORING = 5  # the last seconds of gunicorn's graceful_timeout, kept for handing over replies
+CLOSING = 4  # seconds of STORING before we give up; after STORING gunicorn's master sends SIGKILL
+# So all streams have ended CLOSING seconds after GRACE. By then, what is handed over is stored:
+# `replies.HANDING_OVER` is shorter.
 
 
 class Worker(base.Worker):
-    """A worker whose clients are served by one loop, and by threads that make the answers."""
+    """A gunicorn worker with one event loop, and a pool of threads that make the answers."""
 
     def load_wsgi(self) -> None:
         super().load_wsgi()
@@ -28,28 +30,28 @@ class Worker(base.Worker):
         self.replies.start_keeper()
         services.sweeper.start()
         services.fit(self.cfg.threads, self.cfg.worker_connections)
-        services.begin()
+        services.prefetch()
         sentence = "The body is broken: its chunks are not framed as RFC 9112 has it."
         broken_body: list[errors.Detail] = [(sentence, None)]
-        close = {"Connection": "close"}  # nobody knows where the next request begins
+        close = {"Connection": "close"}  # we cannot tell where the next request begins
         self.wsgi.register_error_handler(
             http.ParseException,
             lambda error: errors.error_response(400, broken_body, headers=close),
         )
         tls = ssl_context(self.cfg) if self.cfg.is_ssl else None
         longest_body = self.wsgi.config["MAX_CONTENT_LENGTH"]
-        self.clients = Clients(self.cfg, self.wsgi, self.sockets, tls, longest_body)
-        signal.set_wakeup_fd(self.clients.loop.bell)
+        self.dispatcher = Dispatcher(self.cfg, self.wsgi, self.sockets, tls, longest_body)
+        signal.set_wakeup_fd(self.dispatcher.loop.wakeup_fd)
         self.grace = max(0, self.cfg.graceful_timeout - STORING)
         self.linger = LINGER
 
     def init_signals(self) -> None:
         super().init_signals()
-        # Of a terminal that is closed; gunicorn's master gets it, too.
+        # A terminal that is closed sends SIGHUP to the workers, too; the master acts on it.
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
     def handle_quit(self, signum: int, frame: Any) -> None:
-        """On SIGINT and SIGQUIT, all replies are handed over at once, which ends their streams."""
+        """On SIGINT and SIGQUIT, hand all replies over at once, which ends their streams."""
         if not self.booted:
             return super().handle_quit(signum, frame)
         self.alive, self.grace, self.linger = False, 0, 0
@@ -59,20 +61,22 @@ class Worker(base.Worker):
         """Serve until told to stop, or until the master has died."""
         while self.alive and os.getppid() == self.ppid:
             self.notify()
-            self.clients.turn()
-            if self.clients.served >= self.max_requests:
+            self.dispatcher.run_once()
+            if self.dispatcher.served >= self.max_requests:
                 break
         self.stop()
 
     def stop(self) -> None:
-        """Let what is under way end, replies that nobody follows, too. Those that outlast the grace
-        are handed over, which ends their streams. SIGQUIT may shorten it meanwhile."""
+        """Finish the requests and replies under way, even replies that no client follows.
+
+        Replies that are still running after the grace period are handed over to another process,
+        which ends their streams here. A SIGQUIT that comes meanwhile ends the grace period."""
         began, has_handed_over = time.monotonic(), False
         self.replies.stop_taking_over()
-        self.clients.stop()
-        while self.clients or not self.replies.are_over():
-            self.clients.loop.hurry(began + self.linger)
-            self.clients.turn()
+        self.dispatcher.stop()
+        while self.dispatcher or not self.replies.are_over():
+            self.dispatcher.loop.limit_reads(began + self.linger)
+            self.dispatcher.run_once()
             self.notify()
             now = time.monotonic()
             if now >= began + self.grace and not has_handed_over:
@@ -84,7 +88,8 @@ class Worker(base.Worker):
             self.replies.stop(0)
 
     def hand_over(self) -> None:
-        """The loop sends the ends of the streams meanwhile, where there is a thread to be had."""
+        """Hand the replies over in a thread, so that the loop can send the ends of their streams;
+        without one if the system has no more threads."""
         try:
             threading.Thread(target=self.replies.stop, args=(0,)).start()
         except RuntimeError:

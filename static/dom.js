@@ -1,14 +1,14 @@
-// Elements of the page.
+// Making and finding elements.
 
 export const $ = (id) => document.getElementById(id);
 
 /**
- * An element with these properties. The children are nodes, strings, which stay text, and arrays of
- * such.
+ * Creates an element with these properties. Children are nodes, strings (which stay text) or arrays
+ * of both.
  */
 export function element(tag, properties, ...children) {
   const node = document.createElement(tag);
-  // One at a time: a call takes some ten thousand arguments at most.
+  // One at a time: an engine limits the arguments of a call, and a long text has many children.
   for (const child of children.flat()) node.append(child);
   return Object.assign(node, properties);
 }

@@ -1,21 +1,37 @@
-// A client of Parley for browsers and Node.js 20 or newer, without a library: docs/front-ends.md.
+// A client for Parley, for browsers and Node.js 20 or newer, without dependencies. See
+// docs/front-ends.md.
 
 /** @import * as Api from "./openapi.js" */
 
 /**
- * A bearer token; or a function that is asked for one at each request, and is given the one that
- * was refused, where one was. Nothing where a proxy in front of the server says who asks.
+ * A bearer token; or a function that returns one, called for each request, and again with the
+ * refused token after a 401. Leave it out if a proxy in front of the server names the user.
  *
  * @typedef {string | null | undefined} Token
  * @typedef {Token | ((refused?: Token) => Token | Promise<Token>)} Access
- * @typedef {{ token?: Access, headers?: Record<string, string>, signal?: AbortSignal }} Options
+ * @typedef {(url: string, init: RequestInit) => Promise<Response>} Fetch
+ *
+ * @typedef {object} Options
+ * @property {Access} [token]
+ * @property {Record<string, string>} [headers]
+ * @property {AbortSignal} [signal] closes the connection when it aborts
+ * @property {Fetch} [fetch] used instead of the global one. A ParleyError that it throws counts as
+ *   the server's answer
  *
  * @typedef {object} Asked
- * @property {string} [content] the message; without it, and `body`, what is under way is followed
- * @property {object} [body] what is sent besides: `{ model: "m-2" }`; `{}` for a plain retry
- * @property {string} [key] of the request: kept with all else, it goes on after a reload
- * @property {string} [lastId] of the last event that was read before
- * @property {(events: URL) => void} [onPlace] is told where the events are, once that is known
+ * @property {string} [content] the message; without `content` and `body`, no request for a reply is
+ *   sent, and a reply in progress is followed
+ * @property {object} [body] further fields of the request, such as `{ model: "m-2" }`; `{}` for a
+ *   plain retry
+ * @property {string} [key] the idempotency key. Store it with the other options to repeat the
+ *   request after a reload
+ * @property {string} [lastId] the id of the last event that was read before
+ * @property {(events: URL) => void} [onPlace] called with the URL of the events, once that is known
+ * @property {() => void} [onStart] called if the events start from the beginning of the reply, also
+ *   after a `continue` that broke before its first event: clear the text that you show of it
+ * @property {(problem?: ParleyError) => void} [onBreak] called before each pause, with the error if
+ *   there is one. If it throws, the events end with that error
+ * @property {number} [tries] in a row without an event before it gives up; 20 by default
  *
  * @typedef {Options & Asked} ReplyOptions
  * @typedef {AsyncGenerator<Api.Event, void, void>} Events
@@ -27,19 +43,21 @@
  */
 
 const SILENCE = 40_000; // ms; the server sends an event or a comment every 15 s
+const UPLOAD = 4; // characters per ms on a slow line, for the timeout of a large request
 const TRIES = 20; // in a row without an event
-const LONGEST = 60; // s; of what an answer may ask to wait
+const MAX_WAIT = 60; // s; a longer Retry-After is cut to this
 const AWAY = "The server cannot be reached.";
 const FOLLOWED = "Another reply followed: get the session.";
 
-/** What the server has refused, or why there is no answer. `message` is a sentence for people. */
+/** A refusal by the server, or why there is no answer. `message` is a sentence for people. */
 export class ParleyError extends Error {
   name = "ParleyError";
 
   /**
    * @param {string} message
-   * @param {number} [status] of the answer; none where there was none
-   * @param {Api.ErrorObject[]} [faults] each has its `detail`, and perhaps its `source`
+   * @param {number} [status] of the answer; undefined if there was no answer
+   * @param {Api.ErrorObject[]} [faults] the answer's `errors`: each has a `detail`, and perhaps a
+   *   `source`
    * @param {Headers} [headers] of the answer
    */
   constructor(message, status, faults = [], headers = undefined) {
@@ -51,21 +69,22 @@ export class ParleyError extends Error {
   }
 }
 
-/** The error that an answer tells of. @param {Response} response */
+/** The error of an answer that is not a 2xx. @param {Response} response */
 export async function refusalOf(response) {
   /** @type {{ errors?: Api.ErrorObject[] }} */
   const { errors = [] } = await response.json().catch(() => ({}));
-  const details = errors.map(({ detail }) => detail).join(" ");
+  const sentences = errors.flatMap(({ detail, meta }) => [detail, meta?.reason]);
+  const details = sentences.filter(Boolean).join(" ");
   const message = details || `The server answered with the status ${response.status}.`;
   return new ParleyError(message, response.status, errors, response.headers);
 }
 
-/** A key that names one reply, however often it is asked for. */
+/** A new idempotency key: however often a request is sent with it, the server makes one reply. */
 export const newKey = () => crypto.getRandomValues(new Uint32Array(4)).join("-");
 
 /**
- * Waits longer with each try, or for these seconds, but no longer than until the device is online
- * again. Throws where the signal aborts.
+ * Waits for these seconds, or else longer with each try (10 s at most). Ends early when the device
+ * is online again. Throws if the signal aborts.
  *
  * @type {(tries: number, signal?: AbortSignal, seconds?: number) => Promise<void>}
  */
@@ -86,7 +105,7 @@ export async function pause(tries, signal, seconds) {
 }
 
 /**
- * Yields the events of a stream until it ends, is silent for too long, or the signal aborts.
+ * Yields the events of a stream until it ends, is silent for 40 s, or the signal aborts.
  *
  * @type {(response: Response, signal?: AbortSignal) => Events}
  */
@@ -118,26 +137,31 @@ function eventOf(frame) {
   return { id, event, data: data && JSON.parse(data) };
 }
 
-/** Throws what is told where `fetch` has had no answer. @param {unknown} error @returns {never} */
+/** Throws the error for a `fetch` without an answer. @param {unknown} error @returns {never} */
 function noAnswer(error) {
-  if (!(error instanceof TypeError)) throw error; // hung up by the caller
+  if (!(error instanceof TypeError)) throw error; // aborted by the caller
   throw Object.assign(new ParleyError(AWAY), { cause: error });
 }
 
+/** @param {Response} response */
+const isStream = ({ headers }) => headers.get("Content-Type")?.startsWith("text/event-stream");
+
 /**
- * The answer to one request, whatever it is. Where the token is refused, the function that gives it
- * is asked for another one.
+ * Sends a request, and returns the answer, whatever its status. If the token is refused and `token`
+ * is a function, sends it once more with the token that this returns now.
  *
  * @type {Send}
  */
-async function send(method, url, { token, headers, body, signal } = {}) {
+async function send(method, url, options = {}) {
+  const { token, headers, body, signal, fetch = globalThis.fetch } = options;
   const type = body && { "Content-Type": "application/json" };
   /** @param {Token} bearer */
   const ask = (bearer) => {
     const access = bearer && { Authorization: `Bearer ${bearer}` };
     const all = { Accept: "application/json", ...type, ...access, ...headers };
     const sent = { method, headers: all, body: body && JSON.stringify(body), signal };
-    return fetch(new Request(url, sent)).catch(noAnswer); // Request throws what is wrong in it
+    const { url: whole } = new Request(url, sent); // throws if the options are invalid
+    return fetch(whole, sent).catch(noAnswer);
   };
   if (typeof token !== "function") return ask(token);
   const bearer = await token();
@@ -147,7 +171,7 @@ async function send(method, url, { token, headers, body, signal } = {}) {
 }
 
 /**
- * The answer to one request. Throws a ParleyError where it is refused, or there is none.
+ * Sends a request, and returns the answer. Throws a ParleyError if it is refused, or has no answer.
  *
  * @type {Send}
  */
@@ -157,63 +181,123 @@ export async function request(method, url, options) {
   return response;
 }
 
-/** A reply that is followed: what to ask for next, and what came of it. */
-class Following {
+/**
+ * Follows a reply. Most pages only need `reply`. With `start` and `events` of this class, a page
+ * knows when the server has its message, and can pass each of the two a signal of its own.
+ */
+export class Following {
   tries = 0; // since the last event
-  wait = 0; // s; what the last answer asked for
+  wait = 0; // s; Retry-After of the last answer
   isOver = false;
+  connection = new AbortController(); // closes the last connection
+  /** @type {Response | undefined} */
+  response; // a stream that we have not read yet
 
   /** @param {string | URL} url @param {ReplyOptions} options */
-  constructor(url, { content, body, key = newKey(), lastId, ...options }) {
+  constructor(url, { content, body, key = newKey(), lastId, tries = TRIES, ...options }) {
     this.options = options;
+    this.mostTries = tries;
     this.place = new URL(url, globalThis.location?.href);
-    this.body = content === undefined ? body : { ...body, content };
+    this.body = content === undefined ? body : { ...body, content }; // until the server has it
     this.key = key;
     this.lastId = lastId;
-    this.turn = lastId?.split("-")[0]; // 7-12 belongs to turn 7
+    this.turn = lastId?.split("-")[0]; // event 7-12 belongs to turn 7
     if (!this.body) this.follow(this.place);
   }
 
-  /** From here on, the events are asked for. @param {URL} place of the session, or of its events */
+  /** Requests the events from now on. @param {URL} place of the session, or of its events */
   follow(place) {
     this.place = new URL(place.pathname.replace(/(\/events)?\/?$/, "/events"), place);
     this.body = undefined;
     this.options.onPlace?.(this.place);
   }
 
-  /** The answer from which it goes on. @param {AbortSignal} signal */
-  async ask(signal) {
-    const { body, lastId, options } = this;
-    const last = !body && lastId && { "Last-Event-ID": lastId };
-    const key = body && { "Idempotency-Key": this.key };
-    const headers = { ...options.headers, Accept: "text/event-stream", ...key, ...last };
-    const how = { ...options, headers, body, signal };
-    const response = await send(body ? "POST" : "GET", this.place, how);
-    const isStream = response.headers.get("Content-Type")?.startsWith("text/event-stream");
-    const isUnderWay = response.status === 409 && response.headers.has("Retry-After");
-    if (isStream || isUnderWay || response.status === 204) return response;
-    throw await refusalOf(response);
-  }
-
-  /** What one connection gives. @returns {Events} */
-  async *connect() {
-    const connection = new AbortController();
-    const timer = setTimeout(() => connection.abort(), SILENCE);
-    const signal = AbortSignal.any([connection.signal, this.options.signal ?? connection.signal]);
-    try {
-      const response = await this.ask(signal).finally(() => clearTimeout(timer));
-      const isBegun = this.body && this.lastId; // this answer would begin at the beginning
-      const place = response.headers.get("Location");
-      if (place) this.follow(new URL(place, response.url));
-      this.wait = Number(response.headers.get("Retry-After"));
-      this.isOver = response.status === 204; // all of it has been read
-      if (response.ok && !isBegun) yield* this.read(response, signal);
-    } finally {
-      connection.abort(); // also where the caller leaves the loop
+  /**
+   * Sends the request, again if need be, until the server has it. Then `place` is the URL of the
+   * events. The signal ends a pause between two tries. It does not abort a request, because only
+   * the answer has that URL.
+   *
+   * @param {AbortSignal} [signal]
+   */
+  async start(signal) {
+    while (this.body) {
+      let problem;
+      try {
+        this.response = await this.ask();
+      } catch (error) {
+        problem = error;
+      }
+      if (this.body) await this.comeBack(problem, signal);
     }
   }
 
-  /** What a stream gives. @type {(response: Response, signal: AbortSignal) => Events} */
+  /** Yields each event once, to the last one. @param {AbortSignal} [signal] @returns {Events} */
+  async *events(signal = this.options.signal) {
+    while (!this.isOver) {
+      let problem;
+      try {
+        yield* this.connect(signal);
+      } catch (error) {
+        problem = error;
+      }
+      if (!this.isOver) await this.comeBack(problem, signal);
+    }
+  }
+
+  /** Closes the connection. The reply continues on the server. */
+  hangUp() {
+    this.connection.abort();
+  }
+
+  /** Yields the events of one connection. @param {AbortSignal} [signal] @returns {Events} */
+  async *connect(signal) {
+    try {
+      const response = this.response ?? (await this.ask(signal));
+      this.response = undefined;
+      if (response) yield* this.read(response, signal);
+    } finally {
+      this.hangUp(); // also if the caller leaves the loop
+    }
+  }
+
+  /** Sends the request. Returns the stream to read, if any. @param {AbortSignal} [signal] */
+  async ask(signal) {
+    const { body, lastId, options } = this;
+    const connection = new AbortController();
+    this.connection = connection;
+    const upload = JSON.stringify({ ...body }).length / UPLOAD;
+    const timer = setTimeout(() => connection.abort(), SILENCE + upload);
+    const last = !body && lastId && { "Last-Event-ID": lastId };
+    const key = body && { "Idempotency-Key": this.key };
+    const headers = { ...options.headers, Accept: "text/event-stream", ...key, ...last };
+    const either = AbortSignal.any([connection.signal, signal ?? connection.signal]);
+    const how = { ...options, headers, body, signal: either };
+    const asking = send(body ? "POST" : "GET", this.place, how);
+    const response = await asking.finally(() => clearTimeout(timer));
+    const isUnderWay = response.status === 409 && response.headers.has("Retry-After");
+    if (!isStream(response) && !isUnderWay && response.status !== 204) {
+      throw await refusalOf(response);
+    }
+    return this.note(response);
+  }
+
+  /** Notes an answer's headers. Returns it if it is a stream to read. @param {Response} response */
+  note(response) {
+    const { body, lastId } = this;
+    const place = response.headers.get("Location");
+    if (place) this.follow(new URL(place, response.url));
+    this.wait = Number(response.headers.get("Retry-After"));
+    this.isOver = response.status === 204; // there is nothing after `lastId`
+    // The stream of a POST starts from the beginning, but we have read some of it before.
+    if (!isStream(response) || (body && lastId)) {
+      this.hangUp();
+      return undefined;
+    }
+    if (!body && !lastId) this.options.onStart?.();
+    return response;
+  }
+
+  /** Yields a stream's events. @type {(response: Response, signal?: AbortSignal) => Events} */
   async *read(response, signal) {
     for await (const event of eventsOf(response, signal)) {
       const [turn] = event.id.split("-");
@@ -227,41 +311,39 @@ class Following {
     }
   }
 
-  /** Waits for the next try, or gives up. @param {unknown} error why a connection gave no more */
-  async comeBack(error) {
+  /**
+   * Waits for the next try, or gives up.
+   *
+   * @param {unknown} error why the connection ended, if it was an error
+   * @param {AbortSignal} [signal]
+   */
+  async comeBack(error, signal) {
     const problem = /** @type {ParleyError | undefined} */ (error);
     if (Number(problem?.status) < 500) throw problem;
-    if (++this.tries === TRIES) throw problem?.status ? problem : new ParleyError(AWAY);
-    const seconds = Math.min(problem?.retryAfter || this.wait, LONGEST);
-    await pause(this.tries - 1, this.options.signal, seconds);
+    signal?.throwIfAborted();
+    if (++this.tries >= this.mostTries) throw problem?.status ? problem : new ParleyError(AWAY);
+    this.options.onBreak?.(problem);
+    const seconds = Math.min(problem?.retryAfter || this.wait, MAX_WAIT);
+    await pause(this.tries - 1, signal, seconds);
   }
 }
 
 /**
- * The events of a reply, each once, whatever becomes of connections and servers. Where its loop is
- * left, it hangs up, and the reply goes on. Throws a ParleyError where the server refuses, where
- * another reply has followed meanwhile (409), and behind twenty tries in a row without an event.
+ * Yields each event of a reply once, even if connections break or servers restart. If you leave the
+ * loop, the connection is closed, and the reply continues on the server. Throws a ParleyError if
+ * the server refuses, if another reply has followed meanwhile (409), and after 20 tries in a row
+ * without an event.
  *
- * @param {string | URL} url of `/sessions`, or of a session with `/messages`, `/retry` or
- *   `/continue`; to follow, of the session or of its events
+ * @param {string | URL} url of `/sessions`, or of a session's `/messages`, `/retry` or `/continue`;
+ *   to follow a reply in progress, the URL of the session or its `/events`
  * @param {ReplyOptions} [options]
  * @returns {Events}
  */
 export async function* reply(url, options = {}) {
-  const following = new Following(url, options);
-  while (!following.isOver) {
-    let problem;
-    try {
-      yield* following.connect();
-    } catch (error) {
-      options.signal?.throwIfAborted();
-      problem = error;
-    }
-    if (!following.isOver) await following.comeBack(problem);
-  }
+  yield* new Following(url, options).events();
 }
 
-/** The parameters that have a value. @param {Record<string, string | number | undefined>} all */
+/** The query of all that have a value. @param {Record<string, string | number | undefined>} all */
 function queryOf(all) {
   const given = Object.entries(all).filter(([, value]) => value !== undefined);
   return given.length
@@ -272,16 +354,19 @@ function queryOf(all) {
 /** @param {string} id @param {string} [operation] */
 const pathOf = (id, operation = "") => `/sessions/${encodeURIComponent(id)}${operation}`;
 
-/** All operations of one server, as docs/api.md has them. */
+/** All operations of a server, as described in docs/api.md. */
 export class Parley {
-  /** @param {string | URL} url of the server, with its prefix @param {Options} [options] of all */
+  /**
+   * @param {string | URL} url of the server, including a path prefix
+   * @param {Options} [options] for all requests
+   */
   constructor(url, options = {}) {
     this.url = `${url}`.replace(/\/$/, "");
     this.options = options;
   }
 
   /**
-   * The answer of an operation, in JSON; nothing where there is none (204).
+   * Sends a request, and returns the parsed JSON of its answer; undefined for a 204.
    *
    * @param {string} method
    * @param {string} path
@@ -299,7 +384,7 @@ export class Parley {
   create = (content, options) => this.reply("/sessions", { ...options, content });
   /** @type {(id: string, content: string, options?: ReplyOptions) => Events} */
   send = (id, content, options) => this.reply(pathOf(id, "/messages"), { ...options, content });
-  /** @type {(id: string, options?: ReplyOptions) => Events} `content` takes the message's place */
+  /** @type {(id: string, options?: ReplyOptions) => Events} `content` replaces the message */
   retry = (id, options) => this.reply(pathOf(id, "/retry"), { body: {}, ...options });
   /** @type {(id: string, options?: ReplyOptions) => Events} */
   continue = (id, options) => this.reply(pathOf(id, "/continue"), { ...options, body: {} });
@@ -314,7 +399,7 @@ export class Parley {
   /** @type {(id: string, turns?: { limit?: number, before?: string }) => Promise<Whole>} */
   session = (id, { limit, before } = {}) =>
     this.ask("GET", pathOf(id, queryOf({ "turns[limit]": limit, "turns[before]": before })));
-  /** @type {(id: string, turn: string) => Promise<Api.ThinkingText>} of a reply */
+  /** @type {(id: string, turn: string) => Promise<Api.ThinkingText>} `turn` is a reply */
   thinking = (id, turn) =>
     this.ask("GET", pathOf(id, `/turns/${encodeURIComponent(turn)}/thinking`));
   /** @type {(id: string, change: Api.Change) => Promise<Api.ChangedSession>} */
@@ -323,10 +408,10 @@ export class Parley {
   delete = (id) => this.ask("DELETE", pathOf(id));
   /** @type {(id: string, turn?: string) => Promise<Api.CreatedSession>} up to this turn, or all */
   fork = (id, turn) => this.ask("POST", pathOf(id, "/fork"), { turn });
-  /** @type {(session: Api.Import) => Promise<Api.CreatedSession>} */
+  /** @type {(session: Api.Import | Api.ImportedConversation) => Promise<Api.CreatedSession>} */
   import = (session) => this.ask("POST", "/sessions/import", session);
 
-  /** Sessions as `import` takes them. @returns {AsyncGenerator<Api.Import, void, void>} */
+  /** Yields sessions, as `import` takes them. @returns {AsyncGenerator<Api.Import, void, void>} */
   async *export() {
     const headers = { ...this.options.headers, Accept: "application/x-ndjson" };
     /** @type {URL | undefined} */
@@ -342,7 +427,7 @@ export class Parley {
 
   /** @type {() => Promise<Api.Models>} */
   models = () => this.ask("GET", "/models");
-  /** @type {(days?: { from?: string, to?: string }) => Promise<Api.UsageByDay>} in UTC */
+  /** @type {(days?: { from?: string, to?: string }) => Promise<Api.UsageByDay>} days in UTC */
   usage = (days = {}) => this.ask("GET", `/usage${queryOf(days)}`);
   /** @type {() => Promise<Api.Me>} */
   me = () => this.ask("GET", "/me");

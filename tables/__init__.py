@@ -1,12 +1,12 @@
-"""What outlives sessions, or serves them: usage, idempotency keys, what is searched.
+"""Tables besides sessions and turns, named SQL for all tables, and descriptions of columns.
 
     queries.sql ─► given(name, rows): statements for many rows, of any table
-    ledger ─ what was used, and how often it was asked
-    idempotency ─ under which key a reply was asked for
-    search ─ the text that is searched
-    shown ─ what is shown of turns
+    ledger ─ usage by owner, day and model, and rate limits
+    idempotency ─ idempotency keys, and the replies that were made under them
+    search ─ how text is normalized for search
+    columns ─ describes a column: who sees it, and where it is copied
 
-`models.py` stands above, and is not known here.
+`models.py` is above, and nothing here imports it.
 """
 
 import pathlib

@@ -1,8 +1,9 @@
-"""The ledger: what each owner has used, by day and model, which outlives sessions, and its limits.
+"""The ledger: what each owner has used, by day and model. It outlives sessions, and has the rate
+limits.
 
-What no provider said is estimated, a token for four bytes, and counted apart. All tokens that stand
-in the row of a turn are counted here, by the same transaction: so each is counted once, whichever
-process writes the turn on, and nothing is lost with it.
+Tokens that no provider has counted are estimated, one for four bytes, and counted apart. Whenever
+tokens are written into a turn's row, the same transaction adds them here. So each is counted once,
+whichever process writes the turn, and none is lost with a process.
 """
 
 import datetime
@@ -23,19 +24,19 @@ from peewee import (
 from database import SECOND, db, transaction
 from tables import given
 
-# What a provider says; the tokens that are cached are among the input.
+# What a provider counts. Cached tokens are also input tokens.
 SAID = ("input_tokens", "output_tokens", "cached_tokens")
 TOKENS = (*SAID, "estimated_tokens")
 MOST_TOKENS = 2**31 - 1  # that a turn's row can hold
-OTHER = "other"  # the model of what is not told apart
-AT_ONCE = 1000  # rows of those who are forgotten
-FORGOTTEN = ""  # the owner of what those used who were forgotten
+OTHER = "other"  # the model of usage that is not told apart by model
+ROWS_PER_STATEMENT = 1000  # rows per statement, when a user is forgotten
+FORGOTTEN = ""  # the owner of the usage of forgotten users
 MINUTE = 60 * SECOND
-LONGEST_WINDOW = 24 * 3600 * SECOND  # of a rate limit
+LONGEST_WINDOW = 24 * 3600 * SECOND  # of rate limits
 
 
 def estimate(size: int) -> int:
-    """The tokens of so many bytes."""
+    """The tokens estimated for so many bytes."""
     return -(-max(0, size) // 4)
 
 
@@ -50,8 +51,8 @@ class Entry(NamedTuple):
     owner: str
     asked_at: int  # when the reply was asked for
     model: str
-    tokens: list[int]  # of each of TOKENS, those that are not counted yet
-    outcome: str | None = None  # how the reply ended; None where it goes on, or was counted before
+    tokens: list[int]  # in the order of TOKENS: those that are not in the ledger yet
+    outcome: str | None = None  # how the reply ended; None if it goes on, or its end is counted
 
     @property
     def day(self) -> str:
@@ -59,14 +60,14 @@ class Entry(NamedTuple):
 
     @property
     def counts(self) -> list[int]:
-        """What is added to each count of Usage, in their order."""
+        """What to add to the counts of Usage, in the order of its columns."""
         outcomes = [int(self.outcome == status) for status in ("failed", "interrupted")]
         return [int(self.outcome is not None), *self.tokens, *outcomes]
 
 
 class Usage(db.Model):
-    """What an owner used of a model on a day in UTC, 2026-11-25: that on which the reply was asked
-    for."""
+    """What an owner used of a model on a day in UTC, such as 2026-11-25: the day on which the reply
+    was requested."""
 
     owner = TextField()
     day = TextField()
@@ -84,13 +85,13 @@ class Usage(db.Model):
 
     @property
     def tokens(self) -> int:
-        """All, in and out."""
+        """All tokens, in and out."""
         return self.input_tokens + self.output_tokens + self.estimated_tokens
 
     @classmethod
     def add(cls, entries: Iterable[Entry]) -> None:
-        """Add these, in the caller's transaction, by one statement. Where neither a turn nor usage
-        is left that names the owner, who was forgotten meanwhile, it is added without the name."""
+        """Add these, in the caller's transaction, by one statement. If no turn and no usage names
+        the owner any more, that user was forgotten meanwhile, and FORGOTTEN gets it."""
         rows = [[each.turn_id, each.owner, each.day, each.model, *each.counts] for each in entries]
         if rows:
             db.send(given("add_usage", rows))
@@ -98,14 +99,14 @@ class Usage(db.Model):
     @classmethod
     @transaction
     def add_late(cls, entry: Entry) -> None:
-        """The same, in a transaction of its own, of a turn that may be gone by now."""
-        # Else its owner might be forgotten between the look and the addition.
+        """Add an entry in a transaction of its own, for a turn that may be deleted by now."""
+        # Without the lock, its owner might be forgotten between the check and the insertion.
         db.lock(entry.owner)
         cls.add([entry])
 
     @classmethod
     def days(cls, owner: str, first: str, last: str) -> list["Usage"]:
-        """The rows of an owner from one day to another, the newest first."""
+        """The rows of an owner from one day to another, newest first."""
         return list(
             cls.select()
             .where(cls.owner == owner, cls.day.between(first, last))
@@ -114,22 +115,22 @@ class Usage(db.Model):
 
     @classmethod
     def in_period(cls, owner: str, name: str, now: int) -> tuple[int, int]:
-        """The tokens that an owner has used, in and out, in the `month`, or `day`, of this time;
-        and when the next one begins."""
+        """The tokens that an owner has used, in and out, in the `month` or `day` of this time; and
+        when the next one begins."""
         first = utc(now).replace(hour=0, minute=0, second=0)
         following = first + datetime.timedelta(days=1)
         if name == "month":
             first = first.replace(day=1)
             following = (first + datetime.timedelta(days=32)).replace(day=1)
         tokens = fn.SUM(cls.input_tokens + cls.output_tokens + cls.estimated_tokens)
-        # What a clock that was ahead has left is not among them.
+        # The upper bound leaves out rows in the future, written while a clock was ahead.
         days = cls.day >= first.date().isoformat(), cls.day < following.date().isoformat()
         used = cls.select(tokens).where(cls.owner == owner, *days).scalar()
         return int(used or 0), int(following.timestamp()) * SECOND
 
     @classmethod
     def sums(cls, *columns: Any) -> ModelSelect:
-        """A query of the sums of all counts for each value of these columns."""
+        """A query: the sums of all counts, grouped by these columns."""
         counts = [
             fn.SUM(field).cast("bigint").alias(field.name) for field in cls._meta.sorted_fields[3:]
         ]
@@ -138,22 +139,25 @@ class Usage(db.Model):
     @classmethod
     @transaction
     def forget(cls, owner: str) -> bool:
-        """Keep the sums of what an owner used, without the name. Returns whether there were any."""
+        """Move an owner's usage to FORGOTTEN. Returns whether there was any."""
         db.lock(owner)
         deletion = cls.delete().where(cls.owner == owner).returning(*cls._meta.sorted_fields)
         rows = db.execute(deletion).fetchall()
-        for start in range(0, len(rows), AT_ONCE):
-            some = [(None, FORGOTTEN, *counts) for _, *counts in rows[start : start + AT_ONCE]]
+        for start in range(0, len(rows), ROWS_PER_STATEMENT):
+            some = [
+                (None, FORGOTTEN, *counts)
+                for _, *counts in rows[start : start + ROWS_PER_STATEMENT]
+            ]
             db.send(given("add_usage", some))
         return bool(rows)
 
 
 class RateLimitHit(db.Model):
-    """One reply, or fork, that an owner asked for. Deleting its session gives nothing back."""
+    """A reply or fork that an owner requested. It counts even if its session is deleted."""
 
     owner = TextField()
     at = BigIntegerField()
-    fork = UUIDField(null=True)  # the session that a fork has made
+    fork = UUIDField(null=True)  # the session that the fork created
 
     class Meta:
         table_name = "asked"
@@ -169,15 +173,16 @@ class RateLimitHit(db.Model):
         session_id: uuid.UUID | None = None,
         is_fork: bool = False,
     ) -> int:
-        """Count one more, under the lock of the owner, and return 0; or return the seconds to wait,
-        if `limit` came within `seconds`. It is a reply in this session (None: in a new one), or the
-        fork that makes it: both count once if the reply is requested within a minute."""
+        """Count a request and return 0; or, if `limit` came within the last `seconds`, return the
+        seconds to wait. The caller has locked the owner. The request is for a reply in this session
+        (None: a new one), or `is_fork`, which creates it: a fork and a reply in it within a minute
+        count as one."""
         window = now - seconds * SECOND
-        is_due = (cls.at <= window) | (cls.at > now + SECOND)  # the latter, if a clock was ahead
+        is_due = (cls.at <= window) | (cls.at > now + SECOND)  # a clock was ahead
         if session_id is not None:
             is_due |= (cls.fork == session_id) & (cls.at > now - MINUTE)
         db.send(cls.delete().where(cls.owner == owner, is_due))
-        # The oldest of the last `limit`: where there is one, the limit is reached.
+        # The oldest of the last `limit` hits: if there is one, the limit is reached.
         hits = cls.select(cls.at).where(cls.owner == owner).order_by(cls.at.desc())
         if (oldest := hits.offset(limit - 1).limit(1).scalar()) is not None:
             return max(1, -((window - oldest) // SECOND))

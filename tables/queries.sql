@@ -1,24 +1,24 @@
--- Statements that are executed for many rows at once, which peewee takes longer to write than a
--- database to execute, and some that are easier to read as SQL. `given` in them is the table of what
--- they are executed for: its columns stand behind the statement's name. {clock} is the time in
--- microseconds, {concat} joins texts, {held} holds the rows of `turn` that are read, {size_of_…} are
--- the bytes of a text. A statement without columns has parameters, {param}, in the place of `given`.
+-- Statements that are executed for many rows at once, since peewee takes longer to write them than a
+-- database to execute them, and some that are easier to read as SQL. `given` is the table of the rows
+-- that a statement is executed for: its columns follow the statement's name. {clock} is the time in
+-- microseconds, {concat} joins texts, {row_lock} locks the rows of `turn` that are read, {size_of_…} is
+-- the size of a text in bytes. A statement without columns has parameters, {param}, and no `given`.
 
 -- add_pieces(id bigint, fence bigint, start int, text text)
--- Store text of replies that are under way and have this fence. Where a commit that was given up has
--- stored a piece from there on all the same, its text stands.
+-- Store new text of replies that are in progress and have this fence. If a commit that we gave up
+-- has stored a piece at this position after all, that one stays.
 INSERT INTO piece (turn_id, start, text)
 SELECT turn.id, given.start, given.text
 FROM given
 JOIN turn ON turn.id = given.id AND turn.fence = given.fence
 WHERE turn.status = 'in_progress'
-{held}
+{row_lock}
 ON CONFLICT DO NOTHING
 RETURNING turn_id;
 
 -- count_thinking(id bigint, fence bigint, characters bigint, milliseconds bigint)
--- How much the models of replies have thought, and for how long. Each has this fence, and is under
--- way, or was cancelled while its writer had not stored all.
+-- Store how much the models of replies have thought, and for how long. Each reply has this fence and
+-- is in progress, or was cancelled before its writer had stored everything.
 UPDATE turn
 SET thinking_characters = given.characters,
     thinking_milliseconds = given.milliseconds
@@ -29,20 +29,20 @@ AND (turn.status = 'in_progress' OR turn.cancelled)
 RETURNING turn.id;
 
 -- add_thoughts(id bigint, fence bigint, start int, text text)
--- Store what they have thought, on the same conditions. If a commit that was given up has stored some
--- of that all the same, it is stored again, with what follows.
+-- Store what they have thought, on the same conditions. If a commit that we gave up has stored some of
+-- it after all, that row is replaced by the longer text.
 INSERT INTO thought (turn_id, start, text)
 SELECT turn.id, given.start, given.text
 FROM given
 JOIN turn ON turn.id = given.id AND turn.fence = given.fence
 WHERE (turn.status = 'in_progress' OR turn.cancelled)
-{held}
+{row_lock}
 ON CONFLICT (turn_id, start) DO UPDATE
 SET text = excluded.text
 RETURNING turn_id;
 
 -- drop_thoughts(id bigint, fence bigint)
--- Take back what was stored of their thinking, on the same conditions: there was text among it.
+-- Delete what was stored as their thinking, on the same conditions: it turned out to be text.
 DELETE FROM thought
 WHERE turn_id IN (
     SELECT turn.id
@@ -52,7 +52,7 @@ WHERE turn_id IN (
 );
 
 -- read_thoughts(id bigint, start int)
--- What is stored of the thinking of replies, from this character on.
+-- The stored thinking of replies, from this character on.
 SELECT given.id, coalesce((
     SELECT {concat}(text, '')
     FROM (
@@ -71,46 +71,20 @@ FROM given;
 --     id bigint,
 --     fence bigint,
 --     lease_until bigint,
---     status text,
 --     content text,
 --     search_text text,
---     cancelled boolean,
---     error_status int,
---     error_message text,
---     error_pointer text,
---     retry_after int,
---     input_tokens int,
---     output_tokens int,
---     cached_tokens int,
---     estimated_tokens int,
---     uncounted bigint,
---     stop_reason text,
---     turns_left_out int,
---     continued int,
 --     counted_tokens bigint
 -- )
--- Store how replies ended. Each is under way, has this fence, and as many tokens as are believed to
--- be counted. Where a lease is given, it is still that one, or the reply was cancelled. A reply that
--- is not complete gives way to the one that it replaces. Long texts are null here, and stored by a
--- statement of their own: SQLite makes some 25 copies of what goes through `given`.
+-- Store how replies ended. {changes} sets the columns that are stored at the end; `given` has them,
+-- too. Each reply is in progress, has this fence, and has as many tokens as we believe are counted.
+-- If `given` has a lease, the reply still has that one, unless it was cancelled. A reply that is not
+-- complete is hidden if it was to replace another one. Long texts are null here, and stored by a
+-- statement of their own: SQLite makes some 25 copies of all that goes through `given`.
 UPDATE turn
-SET status = given.status,
+SET {changes},
     content = coalesce(given.content, turn.content),
-    shown = given.status = 'complete' OR turn.replaces IS NULL,
     folded = coalesce(given.search_text, turn.folded),
-    cancelled = given.cancelled,
-    error_status = given.error_status,
-    error_message = given.error_message,
-    error_pointer = given.error_pointer,
-    retry_after = given.retry_after,
-    input_tokens = given.input_tokens,
-    output_tokens = given.output_tokens,
-    cached_tokens = given.cached_tokens,
-    estimated_tokens = given.estimated_tokens,
-    uncounted = given.uncounted,
-    stop_reason = given.stop_reason,
-    turns_left_out = given.turns_left_out,
-    continued = given.continued,
+    shown = (given.status = 'complete' OR turn.replaces IS NULL),
     lease_until = NULL
 FROM given
 WHERE turn.id = given.id
@@ -126,101 +100,35 @@ RETURNING turn.id;
 -- store_usage(
 --     id bigint,
 --     fence bigint,
---     turns_left_out int,
---     input_tokens int,
---     output_tokens int,
---     cached_tokens int,
---     estimated_tokens int,
---     uncounted bigint,
 --     counted_tokens bigint
 -- )
--- What replies have used that go on here. Each has this fence, and as many tokens as are believed to
--- be counted: a commit that was given up may have counted more all the same.
+-- Store what replies have used that this process does not end, and what else only their writer knows:
+-- {changes} sets the columns that are `told_late`; `given` has them, too. {reply} says why we do not
+-- end it: it goes on here; or it is released (a process that sees the lease 0 may take it over at
+-- once); or it was cancelled (it loses its fence, so that this is stored only once). Each has this
+-- fence, and as many tokens as we believe are counted: a commit that we gave up may have added more.
 UPDATE turn
-SET turns_left_out = given.turns_left_out,
-    input_tokens = given.input_tokens,
-    output_tokens = given.output_tokens,
-    cached_tokens = given.cached_tokens,
-    estimated_tokens = given.estimated_tokens,
-    uncounted = given.uncounted
+SET {changes},
+    lease_until = CASE WHEN '{reply}' = 'released' THEN 0 ELSE turn.lease_until END,
+    fence = CASE WHEN '{reply}' = 'cancelled' THEN NULL ELSE turn.fence END
 FROM given
 WHERE turn.id = given.id
 AND turn.fence = given.fence
-AND turn.status = 'in_progress'
+AND CASE WHEN '{reply}' = 'cancelled' THEN turn.cancelled ELSE turn.status = 'in_progress' END
 AND given.counted_tokens = CAST(coalesce(turn.input_tokens, 0) AS bigint)
     + coalesce(turn.output_tokens, 0)
     + coalesce(turn.cached_tokens, 0)
     + turn.estimated_tokens
 RETURNING turn.id;
 
--- release_replies(
---     id bigint,
---     fence bigint,
---     turns_left_out int,
---     input_tokens int,
---     output_tokens int,
---     cached_tokens int,
---     estimated_tokens int,
---     uncounted bigint,
---     counted_tokens bigint
--- )
--- The same, and the replies are handed over: a process that sees the lease 0 may take them at once.
-UPDATE turn
-SET turns_left_out = given.turns_left_out,
-    input_tokens = given.input_tokens,
-    output_tokens = given.output_tokens,
-    cached_tokens = given.cached_tokens,
-    estimated_tokens = given.estimated_tokens,
-    uncounted = given.uncounted,
-    lease_until = 0
-FROM given
-WHERE turn.id = given.id
-AND turn.fence = given.fence
-AND turn.status = 'in_progress'
-AND given.counted_tokens = CAST(coalesce(turn.input_tokens, 0) AS bigint)
-    + coalesce(turn.output_tokens, 0)
-    + coalesce(turn.cached_tokens, 0)
-    + turn.estimated_tokens
-RETURNING turn.id;
-
--- settle_usage(
---     id bigint,
---     fence bigint,
---     turns_left_out int,
---     input_tokens int,
---     output_tokens int,
---     cached_tokens int,
---     estimated_tokens int,
---     uncounted bigint,
---     counted_tokens bigint
--- )
--- What replies have used that were cancelled. They lose their fence, so that it is stored once.
-UPDATE turn
-SET turns_left_out = given.turns_left_out,
-    input_tokens = given.input_tokens,
-    output_tokens = given.output_tokens,
-    cached_tokens = given.cached_tokens,
-    estimated_tokens = given.estimated_tokens,
-    uncounted = given.uncounted,
-    fence = NULL
-FROM given
-WHERE turn.id = given.id
-AND turn.fence = given.fence
-AND turn.cancelled
-AND given.counted_tokens = CAST(coalesce(turn.input_tokens, 0) AS bigint)
-    + coalesce(turn.output_tokens, 0)
-    + coalesce(turn.cached_tokens, 0)
-    + turn.estimated_tokens
-RETURNING turn.id;
-
--- hold_sessions(id uuid)
+-- lock_sessions(id uuid)
 SELECT id
 FROM session
 WHERE id IN (SELECT id FROM given)
 ORDER BY id
 FOR UPDATE;
 
--- hold_turns(id bigint)
+-- lock_turns(id bigint)
 SELECT id
 FROM turn
 WHERE id IN (SELECT id FROM given)
@@ -228,12 +136,12 @@ ORDER BY id
 FOR UPDATE;
 
 -- drop_pieces(id bigint, trim bigint)
--- Of replies that have ended: their content has the text now.
+-- Delete the pieces of replies that have ended: `content` has the text now.
 DELETE FROM piece
 WHERE turn_id IN (SELECT id FROM given);
 
 -- show_turns(id bigint, trim bigint)
--- Show a reply again that the one that ended would have replaced.
+-- Show the replies again that were to be replaced, if the new ones are not shown.
 UPDATE turn
 SET shown = TRUE
 FROM given
@@ -242,8 +150,8 @@ WHERE turn.id = reply.replaces
 AND NOT reply.shown;
 
 -- change_sessions(id bigint, trim bigint)
--- The preview is that of the reply that is shown. The trim, where there is one, holds for the model
--- that replied.
+-- The preview is the beginning of the reply that is shown. A new trim (the first turn that the model
+-- is sent) counts if the session still has the model that replied, and nothing was too long for it.
 UPDATE session
 SET preview = coalesce(nullif(substr(turn.content, 1, {preview}), ''), session.preview),
     trim = CASE
@@ -266,10 +174,11 @@ AND turn.status = 'in_progress'
 RETURNING turn.id;
 
 -- list_sessions(pattern text)
--- An owner's sessions, the last used first: all of them, or those that are LIKE all patterns, each in
--- the title or in a turn (ILIKE would take five times as long). What comes before the page is skipped
--- by the index alone. The preview of a reply under way is its beginning. The owner is no column of
--- `given`, so that PostgreSQL's planner knows how many sessions to expect.
+-- A page of an owner's sessions, last used first: of all, or of those in which each pattern is LIKE
+-- the title or a turn (ILIKE would take five times as long). The subquery skips the earlier pages by
+-- the index alone. The preview of a reply in progress is the beginning of its text. The owner is a
+-- parameter, not a column of `given`, so that PostgreSQL's planner can tell how many sessions to
+-- expect.
 SELECT id, title, model, created_at, updated_at,
     coalesce(nullif(substr((
         SELECT {concat}(text, '')
@@ -305,9 +214,9 @@ WHERE id IN (
 ORDER BY updated_at DESC, id DESC;
 
 -- find_orphans(alive text)
--- Replies under way that were handed over, or whose leases have lapsed, or are longer than any since
--- the clock was set back; and those of processes of this machine that are not known to be alive. None
--- that is being deleted.
+-- Replies in progress that need another process: they were handed over (lease 0); their leases have
+-- lapsed, or are longer than any lease, since the clock was set back; or their process was one of
+-- this machine, and is not known to be alive. None of sessions that are being deleted (no owner).
 SELECT turn.id, turn.lease_until, turn.restarts, session.owner, turn.writer,
     turn.lease_until NOT BETWEEN {clock} AND {clock} + {longest} AS has_lapsed
 FROM turn
@@ -330,8 +239,8 @@ AND (
 --     most int,
 --     writer text
 -- )
--- Have another process, with this fence, write on a reply whose lease is still this one. So many
--- restarts more may be the most.
+-- Let another process, with a new fence, continue a reply whose lease is still this one, unless it
+-- would have more restarts than `most`.
 UPDATE turn
 SET fence = given.fence,
     writer = given.writer,
@@ -346,7 +255,7 @@ AND turn.restarts + given.restarts <= given.most
 RETURNING turn.id;
 
 -- read_news(id bigint, start int)
--- What has become of turns, and their text from this position on, where one is given.
+-- The state of turns, and their text from this position on, if `start` is not null.
 SELECT turn.id, turn.status, turn.fence, session.title, coalesce(turn.thinking_characters, 0),
     coalesce((
         SELECT {concat}(text, '')
@@ -384,8 +293,8 @@ JOIN session ON session.id = turn.session_id;
 --     failed bigint,
 --     interrupted bigint
 -- )
--- An owner whom neither the turn's session names nor other usage was forgotten meanwhile, and is not
--- named again. In one order, so that no two transactions wait for each other.
+-- Add to the ledger. If neither the turn's session nor other usage names the owner, that user was
+-- forgotten meanwhile, and the owner becomes ''. Sorted, so that no two transactions deadlock.
 INSERT INTO usage (
     owner,
     day,
@@ -430,8 +339,8 @@ SET replies = usage.replies + excluded.replies,
     interrupted = usage.interrupted + excluded.interrupted;
 
 -- read_latest_reply()
--- The reply of a session that was last asked for or continued. 1.0.0 leaves in `latest_reply` what
--- there is when it asks for one, which has the time at which it has changed the session.
+-- The reply of a session that was requested or continued last. Release 1.0.0 does not update
+-- `latest_reply` when it starts a reply; such a reply was created when the session was last updated.
 SELECT id, status, fence, turns_left_out, input_tokens, output_tokens, cached_tokens,
     estimated_tokens,
     {size_of_content}
@@ -458,61 +367,10 @@ WHERE id = (
 );
 
 -- copy_turns(id bigint, copy bigint)
--- Copy turns, each under a new id, into this session. Who wrote them, and how they came to be shown,
--- stays behind.
-INSERT INTO turn (
-    id,
-    session_id,
-    kind,
-    content,
-    folded,
-    created_at,
-    shown,
-    cancelled,
-    model,
-    status,
-    input_tokens,
-    output_tokens,
-    cached_tokens,
-    estimated_tokens,
-    uncounted,
-    error_status,
-    error_message,
-    error_pointer,
-    retry_after,
-    stop_reason,
-    continued,
-    restarts,
-    turns_left_out,
-    thinking_characters,
-    thinking_milliseconds
-)
-SELECT
-    given.copy,
-    session.id,
-    kind,
-    content,
-    folded,
-    turn.created_at,
-    TRUE,
-    cancelled,
-    turn.model,
-    status,
-    input_tokens,
-    output_tokens,
-    cached_tokens,
-    estimated_tokens,
-    0,
-    error_status,
-    error_message,
-    error_pointer,
-    retry_after,
-    stop_reason,
-    continued,
-    0,
-    turns_left_out,
-    thinking_characters,
-    thinking_milliseconds
+-- Copy turns, each under a new id, into this session: {columns} are the columns that a fork copies,
+-- {values} their expressions.
+INSERT INTO turn (id, session_id, shown, uncounted, restarts, {columns})
+SELECT given.copy, session.id, TRUE, 0, 0, {values}
 FROM given
 JOIN turn ON turn.id = given.id
 JOIN session ON session.id = {param};
@@ -541,14 +399,12 @@ FROM turn
 WHERE session_id = {param} AND shown AND id < {param};
 
 -- read_turns()
--- What is shown of a session's visible turns on one side of an id, the nearest first, so many rows at
--- most: as many of these as have so many bytes together, but at least one. `size` are the bytes with
--- all that are nearer: of all their texts, and an overhead besides. No text is read of those that are
--- left out, nor of the nearest if it has more bytes than the first two parameters say.
-SELECT turn.id, kind, created_at, model, status, input_tokens, output_tokens, cached_tokens,
-    error_status, CASE WHEN nearest.size <= {param} THEN error_message END AS error_message,
-    error_pointer, stop_reason, continued, turns_left_out, thinking_characters,
-    thinking_milliseconds, of_all, size_of_all,
+-- A page of a session's visible turns on one side of an id, nearest first: at most so many rows, and
+-- at most so many bytes together, but at least one row. `size` is the running total of bytes, from the
+-- nearest on: of all texts, and an overhead for each turn. The content of turns that do not fit is
+-- never read, nor that of the nearest if it alone is larger than the first parameter. {columns} are
+-- the other columns that are shown; their texts have {size_of_others} bytes.
+SELECT {columns}, of_all, size_of_all,
     CASE
         WHEN nearest.size > {param} THEN NULL
         WHEN status = 'in_progress' THEN coalesce((
@@ -564,8 +420,7 @@ JOIN (
     FROM (
         SELECT id, CAST(
             {overhead}
-            + coalesce({size_of_model}, 0)
-            + coalesce({size_of_error_message}, 0)
+            + {size_of_others}
             + CASE WHEN status = 'in_progress'
                 THEN coalesce((SELECT sum({size_of_text}) FROM piece WHERE turn_id = turn.id), 0)
                 ELSE {size_of_content}

@@ -1,4 +1,4 @@
-"""Searching: the text that is searched, the words of a query, and how long it may take."""
+"""Search: how text and queries are normalized, and how long a search may take."""
 
 import contextlib
 import functools
@@ -11,34 +11,34 @@ from database import Unavailable, limit_time, mapped_errors, remaining
 from limits import Overloaded
 
 MAX_WORDS = 20
-TIMEOUT = 5  # seconds, after which a search is given up
+TIMEOUT = 5  # seconds
 
-LARGE = 2**16  # characters of a text beside which no other large one is normalized
-EXTRA = 2**14  # characters by which a text may grow as it is normalized, besides its own length
-GROWTH = 17  # characters by which one grows at most: U+FDFA becomes 18
+LARGE_TEXT = 2**16  # characters; longer texts are normalized one at a time
+EXTRA_GROWTH = 2**14  # characters that normalizing may add to a text, besides doubling it
+GROWTH = 17  # characters that normalizing adds to one at most: U+FDFA becomes 18
 
-# Pieces that end behind white space, where there is some; 200 characters of a longer word.
+# Pieces of up to 200 characters that end after white space; a longer word is cut.
 _PIECE = re.compile(r".{1,199}\s|\S{1,200}|\s", re.DOTALL)
-_one = threading.Lock()
+_large_lock = threading.Lock()
 
 
 def normalize(text: str, alone: bool = True) -> str:
-    """Text as it is searched: spellings that differ in case or width alone become equal (Unicode
-    NFKC, case folding). It has at most twice the characters of the text, and 16,384: where there
-    would be more, the rest is only case-folded. Unless it need not be `alone`, a large text waits
-    until no other one is being normalized: all of them at a time would hold up everybody."""
+    """Text normalized for search: spellings that differ only in case or width become equal (Unicode
+    NFKC, case folding). The result has at most twice the characters of the text, plus EXTRA_GROWTH;
+    after that, the rest is only case-folded. A large text waits until no other is being normalized,
+    unless `alone` is false: many at a time would hold the GIL for too long."""
     if text.isascii():
         return text.lower()
-    with _one if alone and len(text) > LARGE else contextlib.nullcontext():
+    with _large_lock if alone and len(text) > LARGE_TEXT else contextlib.nullcontext():
         return "".join(_normalized(text))
 
 
 def _normalized(text: str) -> Iterator[str]:
-    # `unicodedata.normalize` sorts the marks of one character in quadratic time, a million of them
-    # for minutes (CPython's gh-149079). So it gets the text in pieces; only within a word of more
-    # than 200 characters can that be seen.
+    # `unicodedata.normalize` sorts the combining marks of a character in quadratic time: a million
+    # take minutes (CPython's gh-149079). So it gets the text in pieces, which changes the result
+    # only within words of more than 200 characters.
     nfkc = functools.partial(unicodedata.normalize, "NFKC")
-    room = len(text) + EXTRA
+    room = len(text) + EXTRA_GROWTH
     for match in _PIECE.finditer(text):
         piece = folded = match[0]
         if room >= len(piece) * GROWTH:
@@ -50,15 +50,13 @@ def _normalized(text: str) -> Iterator[str]:
 
 
 def words_of(query: str) -> list[str]:
-    """The words that are looked for. "\ufdfa", one character, is four words once it is
-    normalized."""
+    """The normalized words of a query. "\ufdfa", one character, becomes four words."""
     return list(dict.fromkeys(normalize(query).split()))
 
 
 @contextlib.contextmanager
 def limited(seconds: float = TIMEOUT) -> Iterator[None]:
-    """From here on, the database has so many seconds at most. Raises Overloaded where these are
-    over."""
+    """Limit the database's time for a search. Raises Overloaded when it is over."""
     limit_time(min(seconds, remaining()))
     try:
         with mapped_errors():

@@ -1,25 +1,25 @@
-"""The command line of `flask`, and what a start says.
+"""The commands of `flask` and `parley`, for a person at a terminal. A server does not import this.
 
     commands ─ token, usage, forget
     backup ─ backup, restore
-    moving, taking ─ export, import, and what becomes of the conversations of a file
-    check ─ all that is set up is tried
-    chat ─ a client, which knows the service by its API alone (client):
-        choices ─ what its user sets
-        sessions, transcript ─ the user's chats, and what has been said in one
+    files, import_run ─ export and import
+    move ─ everything into another database
+    check ─ tries all that is set up
+    chat ─ a client that uses only the service's API (client):
+        choices ─ its user's model, system prompt and options
+        sessions, transcript ─ the user's chats, and the turns of one
         prompt ─ what is typed
-        screen ─► markdown ─► spans, colours; rows ─ what is shown
-    start ─ the banner, and the line of the log
+        screen ─ what is shown ─► reply_text ─► rows, which wraps text; colours, for code
 
-`app.py` registers the commands.
+`app.py` registers them.
 """
 
 from terminal.backup import backup_command, restore_command
 from terminal.chat import chat_command
 from terminal.check import check_command
 from terminal.commands import forget_command, print_token, usage_command
-from terminal.moving import export_command, import_command
-from terminal.start import announce, is_looking_for_commands, prepare_run
+from terminal.files import export_command, import_command
+from terminal.move import move_command
 
 COMMANDS = (
     print_token,
@@ -31,6 +31,7 @@ COMMANDS = (
     restore_command,
     export_command,
     import_command,
+    move_command,
 )
 
-__all__ = ["COMMANDS", "announce", "is_looking_for_commands", "prepare_run"]
+__all__ = ["COMMANDS"]

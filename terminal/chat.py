@@ -1,4 +1,4 @@
-"""`flask chat`: a talk in the terminal. It knows Parley by its API alone."""
+"""`flask chat`: a conversation in the terminal, by Parley's API alone."""
 
 import functools
 import re
@@ -11,16 +11,17 @@ import click
 import requests
 
 import auth
+from providers.options import OPTIONS
 from settings import SettingError, command
 from terminal import commands
-from terminal.choices import OPTIONS, Choices
-from terminal.client import LOST, ODD, Client, Event, Refused
+from terminal.choices import Choices
+from terminal.client import LOST, NOT_PARLEY, Client, Event, Refused, with_reason
 from terminal.prompt import open_history, read_typed, unquoted
 from terminal.screen import Screen
 from terminal.sessions import Sessions, title_of
 from terminal.transcript import Transcript, mark_of
 
-DONE, FAILED, STOPPED = range(3)  # what became of an action; stopped, which is by Ctrl-C
+DONE, FAILED, STOPPED = range(3)  # how an action ended; STOPPED by Ctrl-C
 COMMAND = re.compile(r"(/[a-z?]+)(?:\s+(.*))?", re.IGNORECASE | re.DOTALL)
 FAREWELLS = ("exit", "quit", "bye", "/exit", "/quit", "/bye")
 # As in `ollama run`.
@@ -55,27 +56,27 @@ Typing
 
 
 class Chat:
-    """One user's session on a server; the first message creates it, with what was chosen until
-    then, where there is none yet."""
+    """One user's session on a server. If there is none yet, the first message creates it, with the
+    settings chosen by then."""
 
     def __init__(self, client: Client, hides_thinking: bool = False, **fields: str | None) -> None:
         self.client, self.screen = client, Screen(hides_thinking)
         self.choices = Choices(client, self.screen, **fields)
         self.transcript = Transcript(client, self.screen, self.follow)
         self.sessions = Sessions(client, self.screen)
-        # The first are words alone, the others may have something after them.
+        # `commands` have no arguments, those in `commands_with_words` may have some.
         self.commands: dict[str, Callable[[], None]] = {
             "/retry": functools.partial(self.ask_again, "/retry"),
             "/continue": functools.partial(self.ask_again, "/continue"),
             "/history": self.transcript.show_all,
             "/thinking": self.transcript.show_thinking,
-            "/new": self.sessions.begin_anew,
-            "/clear": self.sessions.begin_anew,
+            "/new": self.sessions.begin_new,
+            "/clear": self.sessions.begin_new,
             "/list": self.sessions.list_latest,
             "/help": self.help,
             "/?": self.help,
         }
-        self.choosing: dict[str, Callable[[str], None]] = {
+        self.commands_with_words: dict[str, Callable[[str], None]] = {
             "/model": self.choices.choose_model,
             "/system": self.choices.choose_system,
             "/set": self.choices.choose_option,
@@ -89,8 +90,8 @@ class Chat:
         }
 
     def run(self, action: Callable[..., None], *arguments: Any) -> int:
-        """Call this, and return what became of it: Ctrl-C cancels the reply under way, and what
-        goes wrong is printed."""
+        """Call this, and return how it ended: DONE, FAILED or STOPPED. Ctrl-C cancels the reply in
+        progress. Errors are printed."""
         url, outcome = self.client.url, FAILED
         try:
             with self.screen:
@@ -107,9 +108,9 @@ class Chat:
             problem = f"{url} has no https:// that is trusted here. Is it http://?"
         except LOST:
             advice = f"Start it with `{command()} run`, or check --url"
-            problem = f"{url} cannot be reached. {advice}, from http:// or https:// on."
-        except ODD:
-            problem = f"{url} is no Parley. Check --url, which begins with http:// or https://."
+            problem = f"{url} cannot be reached. {advice}, also its http:// or https://."
+        except NOT_PARLEY:
+            problem = f"{url} is not Parley. Check --url, which begins with http:// or https://."
         self.screen.say(f"Error: {problem}", err=True)
         return outcome
 
@@ -118,22 +119,22 @@ class Chat:
         self.screen.say(" [stopped]", nl=False, err=True)
         hint = ""
         try:
-            if self.client.session_id:  # else the reply, if one was asked for, is only left alone
+            if self.client.session_id:  # without an id, a reply can only be left alone
                 hint = self.stop(f"/sessions/{self.client.session_id}")
         finally:
             self.screen.say(hint, err=True)
 
     def stop(self, session: str) -> str:
-        """Stop the reply under way. Returns how it can go on, if it can."""
+        """Stop the reply in progress. Returns a hint how to continue it, if that is possible."""
         try:
             self.client.call("POST", f"{session}/cancel")
         except Refused as error:
-            if error.status == 409:  # there is none
+            if error.status == 409:  # no reply is in progress
                 return ""
             raise
-        # A retry that was stopped has given way to the reply that was there before.
+        # After a stopped retry, the old reply is shown again.
         stored = self.client.get(f"{session}?turns[limit]=1")
-        self.sessions.title = title_of(stored)  # it may have been stopped before the event told it
+        self.sessions.title = title_of(stored)  # perhaps the event with it has not come
         [turn] = stored["turns"][-1:]
         is_whole = turn.get("status") == "complete" and turn["stop_reason"] != "length"
         return " /continue goes on." if turn["content"] and not is_whole else ""
@@ -141,8 +142,8 @@ class Chat:
     # How it begins
 
     def open(self, session_id: Any, goes_on: bool) -> None:
-        """Take this session, the last one, or a new one. What is wrong with the server or the token
-        shows here."""
+        """Open this session, the last one, or a new one. The first requests: errors of the server
+        or the token show here."""
         if not session_id:
             latest = self.client.get("/sessions?page[limit]=1")["data"]
             session_id = latest[0]["id"] if goes_on and latest else None
@@ -156,13 +157,12 @@ class Chat:
     def enter(self, session_id: str) -> None:
         session = self.client.get(f"/sessions/{session_id}?turns[limit]=1")
         self.client.session_id, self.sessions.title = session["id"], title_of(session)
-        self.choices.begin_with(session)
+        self.choices.load_from(session)
         for turn in session["turns"][-1:]:
-            self.screen.begin_reply(turn["content"], turn.get("thinking"))  # it may go on
+            self.screen.begin_reply(turn["content"], turn.get("thinking"))  # it may be continued
 
     def greet(self) -> None:
-        """Say where the user is: in which chat, with which model, on which server. Show what was
-        said last."""
+        """Say which chat this is, with which model, on which server. Show its last turns."""
         if not self.choices.model:
             for model in self.client.get("/models")["data"]:
                 if model["default"]:
@@ -176,16 +176,16 @@ class Chat:
     # What is typed
 
     def obey(self, text: str) -> None:
-        """Send what was typed, or do what it says. A command is a line that begins with a slash and
-        one word; the text of a system prompt may have several."""
+        """Send what was typed, or run the command that it is: one line that begins with a slash and
+        a word. Only a system prompt may have several lines."""
         text = SET_SYSTEM.sub("/system", text)
         typed = COMMAND.fullmatch(text)
         if typed is None or ("\n" in text and typed[1] != "/system"):
             self.send(text)
             return
         name, words = typed[1], unquoted(typed[2] or "").strip()
-        if name in self.choosing:
-            self.choosing[name](words)
+        if name in self.commands_with_words:
+            self.commands_with_words[name](words)
         elif name in self.commands and not words:
             self.commands[name]()
         else:
@@ -195,11 +195,12 @@ class Chat:
             )
 
     def complete(self, line: str) -> list[str]:
-        """What the last word of a line may become."""
+        """The completions of the last word of a line."""
         *before, begun = line.split(" ")
         match before:
             case []:
-                words = [f"{name} " for name in self.choosing] + [*self.commands, "/quit"]
+                with_words = [f"{name} " for name in self.commands_with_words]
+                words = [*with_words, *self.commands, "/quit"]
             case ["/model"]:
                 words = self.choices.models()
             case ["/set"]:
@@ -216,7 +217,7 @@ class Chat:
             self.answer(f"/sessions/{session_id}/messages", message)
         else:
             self.answer("/sessions", message | self.choices.fields)
-            if not self.sessions.title:  # the event that tells it was lost
+            if not self.sessions.title:  # the event with the title was lost
                 self.enter(self.client.session_id)
 
     def ask_again(self, command: str) -> None:
@@ -235,8 +236,8 @@ class Chat:
         self.screen.say(HELP)
 
     def talk(self) -> int:
-        """Do what is typed, until the user leaves: by a word, by Ctrl-D, or by Ctrl-C twice in a
-        row."""
+        """Obey what is typed until the user leaves: by a command, by Ctrl-D, or by Ctrl-C twice in
+        a row."""
         outcome, readline = self.run(self.greet), open_history(self.complete)
         while True:
             text = read_typed(self.sessions.title, self.choices.model, readline)
@@ -251,8 +252,8 @@ class Chat:
     # Replies
 
     def answer(self, path: str, body: dict | None = None) -> None:
-        """Ask for a reply, and print it. Where the model of an old session is not served any more,
-        the default takes its place."""
+        """Ask for a reply, and print it. If the model of an old session is no longer served, use
+        the default."""
         is_old = self.client.session_id
         try:
             self.follow(path, body)
@@ -264,8 +265,9 @@ class Chat:
             self.follow(path, body)
 
     def take_default(self, error: Refused) -> bool:
-        """Give the session the server's default model, where its own is gone: the server says so by
-        its pointer, a provider by a 400 that names the model, which it does not list any more."""
+        """If the session's model is gone, give it the server's default. Returns whether it did. The
+        model is gone if the server's error points at it, or if its provider's error is a 400 that
+        names it and the provider no longer lists it."""
         is_refused, gone = error.pointer == "/model", self.choices.model
         is_named = error.reply_status == 400 and gone.rpartition("/")[2] in str(error)
         if not is_refused and not is_named:
@@ -275,22 +277,23 @@ class Chat:
         default = next((model["id"] for model in models if model["default"]), None)
         if default is None or (is_listed and not is_refused):
             return False
-        self.choices.take(model=default)
+        self.choices.store(model=default)
         sentence = f"[{gone} is not served any more: {default} answers from here on.]"
         self.screen.say(sentence, err=True)
         return True
 
     def follow(self, post: str | None = None, body: dict | None = None) -> None:
-        """Print the latest reply as it comes, or one that is asked for at this path. Raises Refused
-        where it failed."""
-        for event in self.client.events(self.say_lost, post, body):
+        """Print the latest reply as it comes, or the reply that this POST asks for. Raises Refused
+        if it failed."""
+
+        def say_lost() -> None:
+            self.screen.say("No connection. Trying again.", err=True)
+
+        for event in self.client.events(say_lost, post, body):
             self.show(event)
 
-    def say_lost(self) -> None:
-        self.screen.say("No connection. Trying again.", err=True)
-
     def show(self, event: Event) -> None:
-        """Print what an event says. Raises Refused where the reply is not whole."""
+        """Print an event. Raises Refused if the reply is not complete."""
         data = event.data
         if event.name in ("content_delta", "assistant_turn", "error"):
             self.screen.end_thinking()
@@ -310,16 +313,16 @@ class Chat:
                 if mark := mark_of(data, ": /continue goes on"):
                     self.screen.say(mark, err=True)
             case "error":
-                raise Refused(data["message"], reply_status=data["status"])
+                raise Refused(with_reason(data["message"], data), reply_status=data["status"])
 
 
 def problem_of(error: Refused) -> str:
-    """With the name of what was chosen before, if that is what the server refuses."""
+    """The error; with the name of the option, system prompt or title if the server refuses that."""
     name = (error.pointer or "").rpartition("/")[2]
     return f"{name}: {error}" if name in (*OPTIONS, "system", "title") else str(error)
 
 
-# Click keeps the lines of a paragraph that begins with \b.
+# Click does not rewrap a paragraph that begins with \b.
 @click.command("chat", epilog="\b\n" + HELP.replace("\n\n", "\n\n\b\n"))
 @click.argument("message", required=False)
 @click.option(
@@ -336,10 +339,10 @@ def problem_of(error: Refused) -> str:
 )
 @click.option("-m", "--model", help="The model that answers.")
 @click.option("-s", "--system", help="The system prompt.")
-@click.option("-c", "--continue", "goes_on", is_flag=True, help="Go on with the last chat.")
-@click.option("--session", "session_id", type=click.UUID, help="Go on with this chat.")
+@click.option("-c", "--continue", "goes_on", is_flag=True, help="Continue the last chat.")
+@click.option("--session", "session_id", type=click.UUID, help="Continue this chat.")
 @click.option("--list", "is_list", is_flag=True, help="Print the latest chats and their ids.")
-@click.option("--hide-thinking", is_flag=True, help="Show nothing of what the model thinks.")
+@click.option("--hide-thinking", is_flag=True, help="Do not show what the model thinks.")
 def chat_command(
     message: str | None,
     url: str,
@@ -351,10 +354,10 @@ def chat_command(
     is_list: bool,
     hide_thinking: bool,
 ) -> None:
-    """Chat in the terminal. With MESSAGE, or what is piped in, or with both, which are one message,
-    print its reply only."""
+    """Chat in the terminal. With MESSAGE, or with text that is piped in, or both as one message,
+    print only the reply."""
     sys.stdout.reconfigure(errors="replace")  # for a terminal that is not in UTF-8
-    sys.stdin.reconfigure(errors="surrogateescape")  # the server says so where a message is not
+    sys.stdin.reconfigure(errors="surrogateescape")  # the server refuses bytes that are not UTF-8
     message = "" if is_list else message_of(message or "")
     try:
         if not token:
@@ -372,12 +375,12 @@ def chat_command(
 
 
 def message_of(words: str) -> str:
-    """What was given, and what was piped in; "" where a person is to type."""
+    """The message of the command line with the text that is piped in; "" if a person will type."""
     if sys.stdin.isatty():
         return words
     piped = sys.stdin.read().rstrip()
-    if piped:  # in quotes, it is no command
+    if piped:  # in quotes, so that it is never a command
         return f'"""{words}\n\n{piped}"""'
     if not words:
-        raise click.ClickException("There is no message: what was piped in is empty.")
+        raise click.ClickException("There is no message: the text that was piped in is empty.")
     return words

@@ -1,5 +1,5 @@
-"""A client of Parley's API for the terminal: calls, and the events of a reply, however often the
-connection is lost."""
+"""A client of Parley's API for the terminal: calls, and the events of a reply, which it resumes
+after a lost connection."""
 
 import json
 import os
@@ -12,19 +12,19 @@ import requests
 
 import wire
 
-TIMEOUT = (5, 40)  # seconds to connect, and of silence: a stream says something every 15 s
-PAUSES = (0, 0.5, 1, 2, 4, 8, 8, 8)  # seconds before each try, until a lost connection is given up
+TIMEOUT = (5, 40)  # seconds to connect, and to read: a stream sends something every 15 s
+PAUSES = (0, 0.5, 1, 2, 4, 8, 8, 8)  # seconds before each attempt, until we give up
 STREAM = "text/event-stream"
 
-# What comes of a connection that is lost.
+# Exceptions after a lost connection.
 LOST = (*wire.LOST, wire.Fault)
-# What comes of an answer of no Parley.
-ODD = (requests.RequestException, ValueError, LookupError, TypeError, AttributeError)
+# Exceptions after an answer that is not Parley's.
+NOT_PARLEY = (requests.RequestException, ValueError, LookupError, TypeError, AttributeError)
 
 
 class Refused(Exception):
-    """The server, or its model, refused; the text says why. `reply_status` is the status of a reply
-    that failed, which is stored."""
+    """The server or its model refused; the message says why. `reply_status` is set for a reply that
+    failed and is stored: the status in its error."""
 
     def __init__(
         self,
@@ -39,20 +39,26 @@ class Refused(Exception):
         self.reply_status = reply_status
 
 
+def with_reason(sentence: str, error: dict[str, Any]) -> str:
+    """The sentence about a failure, with the provider's reason, which the server tells only its
+    operator."""
+    return f"{sentence} {error.get('reason', '')}".rstrip()
+
+
 class Event(NamedTuple):
     name: str
     data: dict[str, Any]
 
 
 class Client:
-    """One user of a server, in one session at a time, or in none yet."""
+    """The requests of one user, in one session at a time; `session_id` is None before the first."""
 
     def __init__(self, url: str, token: str) -> None:
-        # A password in it would take the token's place.
+        # requests would send a user and password in the URL in place of the token.
         self.url = re.sub("//[^/]*@", "//", url).rstrip("/")
         self.session_id: str | None = None
         self._http = requests.Session()
-        # Else ~/.netrc would have its say; what the environment says of the way is in its route.
+        # Ignores ~/.netrc. Proxies and certificates of the environment come from `wire.route`.
         self._http.trust_env = False
         bearer = f"Bearer {''.join(token.split())}"
         self._http.headers["Authorization"] = bearer.encode(errors="replace")
@@ -60,7 +66,8 @@ class Client:
     def call(
         self, method: str, path: str, body: dict | None = None, **headers: str
     ) -> requests.Response:
-        """The response, its body yet to be read. Raises Refused, one of LOST, or one of ODD."""
+        """The response to a request; its body may not have arrived. Raises Refused, one of LOST, or
+        one of NOT_PARLEY."""
         response = self._http.request(
             method,
             self.url + path,
@@ -72,19 +79,20 @@ class Client:
         )
         if response.is_redirect:
             place = response.headers["Location"]
-            raise Refused(f"{self.url} redirects to {place}: give --url as it is there.")
+            raise Refused(f"{self.url} redirects to {place}: change --url to that address.")
         if response.ok:
             return response
         status = response.status_code
         if "json" not in response.headers.get("Content-Type", ""):
-            # It is a proxy's, or another program's.
+            # From a proxy, or from another program.
             if status >= 500:
-                raise requests.ConnectionError  # the server behind it is away
-            problem = f"{self.url} answered with the status {status}, and not as Parley."
+                raise requests.ConnectionError  # the server behind the proxy does not answer
+            problem = f"{self.url} answered with status {status}, and is not Parley."
             raise Refused(f"{problem} Check --url.")
         error = response.json()["errors"][0]
         meta, source = error.get("meta", {}), error.get("source", {})
-        raise Refused(error["detail"], status, meta.get("session_id"), source.get("pointer"))
+        detail = with_reason(error["detail"], meta)
+        raise Refused(detail, status, meta.get("session_id"), source.get("pointer"))
 
     def get(self, path: str) -> Any:
         return self.call("GET", path).json()
@@ -92,10 +100,11 @@ class Client:
     def events(
         self, on_lost: Callable[[], None], post: str | None = None, body: dict | None = None
     ) -> Iterator[Event]:
-        """The events of the latest reply, or those that are new of it, up to `done`. With `post`, a
-        path, it is asked for first, and again where no answer came: under one key the server makes
-        one reply. Raises as `call`."""
-        # Whole, though it is long: what was lost, the question or the answer, decides what is next.
+        """The events of the latest reply that are new, up to `done`. `post` is a path that asks for
+        a reply first. If its answer is lost, it is asked again with the same idempotency key, which
+        makes one reply. Calls `on_lost` at the first loss of a connection in a row. Raises what
+        `call` raises."""
+        # One long function: the next step depends on whether the question or the answer was lost.
         headers = {"Accept": STREAM, "Idempotency-Key": os.urandom(16).hex()}
         failures = 0
         while failures < len(PAUSES):
@@ -103,13 +112,13 @@ class Client:
             try:
                 with self._ask(post, body, headers) as response:
                     post = body = None
-                    for event in self._read(response):
+                    for event in self._parse(response):
                         failures = 0
                         yield event
                         if event.name == "done":
                             return
             except Refused as error:
-                if post and error.session_id:  # the answer was lost, but not the question
+                if post and error.session_id:  # an earlier attempt has reached the server
                     self.session_id, post, body = error.session_id, None, None
                 elif post or error.status < 500:
                     raise
@@ -123,22 +132,22 @@ class Client:
     def _ask(
         self, post: str | None, body: dict | None, headers: dict[str, str]
     ) -> requests.Response:
-        """The stream of a reply that is asked for, or of the latest one."""
+        """The stream of the reply that `post` asks for, or of the latest reply."""
         if post is None:
             response = self.call("GET", f"/sessions/{self.session_id}/events", **headers)
-            if response.status_code == 204:  # the answer that would have said why was lost
-                raise Refused("Nothing came of it.")
+            if response.status_code == 204:  # the answer that said why was lost
+                raise Refused("There is no reply.")
             return response
         response = self.call("POST", post, body, **headers)
         kind = response.headers.get("Content-Type", STREAM).partition(";")[0]
         if kind == STREAM and "Location" not in response.headers:
-            # It broke within the head, which the libraries take for a whole one.
+            # The connection broke within the headers, which http.client takes for complete ones.
             raise requests.ConnectionError
         place = response.headers["Location"].rsplit("/sessions/", 1)[1]
         self.session_id = place.partition("/")[0]
         return response
 
-    def _read(self, response: requests.Response) -> Iterator[Event]:
+    def _parse(self, response: requests.Response) -> Iterator[Event]:
         for events in wire.parse_sse(wire.arriving(response)):
             for event in events:
                 self._http.headers["Last-Event-ID"] = event["id"]

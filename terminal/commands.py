@@ -1,4 +1,4 @@
-"""The commands of a person who runs a server: `flask token`, `usage`, `forget`."""
+"""Commands for the person who runs a server: `flask token`, `usage`, `forget`."""
 
 import contextlib
 import datetime
@@ -6,7 +6,6 @@ import json
 import os
 import re
 import sys
-import unicodedata
 from collections.abc import Callable
 from typing import Any
 
@@ -17,19 +16,20 @@ import auth
 import database
 from database import db
 from logs import CONTROLS, one_line
+from maintenance.deletion import forget
+from maintenance.migrations import MIGRATIONS
 from models import Session
 from settings import SettingError, command, read_environment, read_settings
+from start.banner import link_for
 from tables.ledger import TOKENS, Usage, utc
-from terminal.start import link_for
-from upkeep.deletion import forget
-from upkeep.migrations import MIGRATIONS
+from terminal.rows import width_of
 
 COUNTS = ("replies", *TOKENS)
-NAME = 28  # columns of a user's, in a table of eighty
+NAME = 28  # columns for a user's name, in a table of eighty
 
 
 def own_settings() -> dict[str, Any]:
-    """Those of the server in this folder. Raises SettingError."""
+    """The settings of the server in this folder. Raises SettingError."""
     return read_settings(read_environment(current_app.root_path))
 
 
@@ -40,21 +40,21 @@ def days_option(meaning: str) -> Callable[..., Any]:
 
 
 def open_tokens(key: str | None = None) -> auth.Tokens:
-    """What signs tokens by the settings, or with the private key in this file. Raises SettingError,
-    or InvalidToken."""
+    """Tokens that are signed by the settings, or with the private key in this file. Raises
+    SettingError or InvalidToken."""
     settings = own_settings()
     if key is not None:
-        return auth.signing_with(key, settings)
+        return auth.open_private_key(key, settings)
     return auth.open_tokens(settings, current_app.instance_path)
 
 
 @click.command("token")
 @click.argument("subject")
-@days_option("How long it is valid.")
+@days_option("How many days it is valid.")
 @click.option(
-    "--key", help="A file with a private key in PEM, to sign with instead of the server's own."
+    "--key", help="A file with a private key in PEM that signs instead of the server's own."
 )
-@click.option("--url", help="The page's address: a link is printed that signs in there.")
+@click.option("--url", help="The page's address: print a link that signs in there.")
 def print_token(subject: str, days: int, key: str | None, url: str | None) -> None:
     """Print a token for SUBJECT, such as https://github.com/username, or a link with one. Each is a
     secret: anybody who has it is that user."""
@@ -67,7 +67,7 @@ def print_token(subject: str, days: int, key: str | None, url: str | None) -> No
         )
     except auth.InvalidToken as error:
         raise click.ClickException(str(error)) from None
-    # A token needs no database.
+    # Only for a hint: the token itself needs no database.
     with contextlib.suppress(SettingError, database.Unavailable, *database.DRIVER_ERRORS):
         if namesakes := find_namesakes(subject):
             click.echo(
@@ -78,7 +78,7 @@ def print_token(subject: str, days: int, key: str | None, url: str | None) -> No
 
 
 def find_namesakes(subject: str) -> list[str]:
-    """Others of this name who have chats, if this subject has none."""
+    """Other users with the same name who have chats, if this subject has none."""
     name = auth.name_of(subject)
     open_database()
     with db.connection_context():
@@ -91,9 +91,9 @@ def find_namesakes(subject: str) -> list[str]:
     return [one_line(owner) for owner in owners if auth.name_of(owner) == name]
 
 
-def open_database() -> None:
-    """Open the database of the settings, which a start has made and migrated; else the command
-    ends. Raises SettingError."""
+def open_database(may_be_moved: bool = False) -> None:
+    """Open the database of the settings. Ends the command if no start has created and migrated it.
+    Raises SettingError."""
     refusal = SettingError(
         "DATABASE_URL", "the service has not been started on this database yet; start it first"
     )
@@ -101,29 +101,32 @@ def open_database() -> None:
     url = database.url_of(settings, folder)
     if url.startswith("sqlite") and not os.path.exists(url[10:]):
         raise refusal
-    database.open_database(settings, folder, [lambda: sys.exit(str(refusal))] * len(MIGRATIONS))
+    steps = [lambda: sys.exit(str(refusal))] * len(MIGRATIONS)
+    database.open_database(settings, folder, steps, may_be_moved)
     database.limit_time()
 
 
 @click.command("usage")
-@days_option("Up to today, in UTC.")
-@click.option("--json", "is_json", is_flag=True, help="As JSON, with whole names and numbers.")
+@days_option("How many days up to today, in UTC.")
+@click.option("--json", "is_json", is_flag=True, help="Print JSON, with full names and numbers.")
 def usage_command(days: int, is_json: bool) -> None:
-    """Print what each user has used, who has used most first."""
+    """Print how many tokens each user has used, the heaviest user first."""
     users = read_usage(days)
     if is_json:
         text = json.dumps(users, ensure_ascii=False, indent=2)
-        # JSON lets some of them stand as they are.
+        # JSON escapes some control characters, but not all.
         click.echo(CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", text))
         return
     click.echo("".join(f"{name.removesuffix('_tokens'):>10}" for name in COUNTS) + "  user")
     for user in users:
-        counts = "".join(f"{short_count(user[name]):>10}" for name in COUNTS)
+        numbers = (user[name] for name in COUNTS)
+        short = (str(number) if number < 10**8 else f"{number / 10**6:.0f}M" for number in numbers)
+        counts = "".join(f"{each:>10}" for each in short)
         click.echo(f"{counts}  {shown_name(user['user'])}")
 
 
 def read_usage(days: int) -> list[dict[str, Any]]:
-    """What each user has used in so many days, by the names of the counts."""
+    """The counts of each user over so many days, the heaviest user first."""
     open_database()
     with db.connection_context():
         first = utc(db.now()).date() - datetime.timedelta(days - 1)
@@ -136,52 +139,46 @@ def read_usage(days: int) -> list[dict[str, Any]]:
     ]
 
 
-def short_count(count: int) -> str:
-    return str(count) if count < 10**8 else f"{count / 10**6:.0f}M"
-
-
 def shown_name(name: str) -> str:
-    """The end of a name. What a terminal would obey, or show in two columns, is not its to say."""
-    shown = "".join(character if is_plain(character) else "?" for character in name)
+    """The end of a name. Control characters and wide ones become question marks."""
+    shown = "".join(
+        character if character.isprintable() and width_of(character) < 2 else "?"
+        for character in name
+    )
     return shown if len(shown) <= NAME else "…" + shown[1 - NAME :]
 
 
-def is_plain(character: str) -> bool:
-    return character.isprintable() and unicodedata.east_asian_width(character) not in "WF"
-
-
 def check_subject(subject: str) -> None:
-    """Raises ClickException where this names nobody."""
-    if not auth.names_somebody(subject):
-        raise click.ClickException(f"The subject names nobody. {all_names()}")
+    """Raises ClickException if this names nobody."""
+    if not auth.is_valid_subject(subject):
+        raise click.ClickException(f"The subject names nobody. {names_advice()}")
 
 
-def all_names() -> str:
-    """Where a person looks who has the wrong name."""
+def names_advice() -> str:
+    """Advice for a person who gave the wrong name."""
     return f"`{command()} usage --json` has the names of all users."
 
 
 @click.command("forget")
 @click.argument("subject")
-@click.option("--yes", is_flag=True, help="Delete without a question.")
+@click.option("--yes", is_flag=True, help="Delete without asking.")
 def forget_command(subject: str, yes: bool) -> None:
-    """Delete all that is stored of SUBJECT, such as https://github.com/username. What all have used
-    stays as it was, without the name. A server may be running: replies under way stop."""
+    """Delete all data of SUBJECT, such as https://github.com/username. The usage of all users
+    together stays the same, without the name. The server may be running: replies in progress stop.
+    """
     check_subject(subject)
     open_database()
     if not yes:
         with db.connection_context():
             count = Session.select().where(Session.owner == subject).count()
             db.discard()
-        click.confirm(
-            f"Delete all that is stored of {subject}, {count} sessions among it?", abort=True
-        )
-        database.limit_time()  # a person may think for long
+        click.confirm(f"Delete all data of {subject}, including {count} sessions?", abort=True)
+        database.limit_time()  # the question may have taken long
     sessions = forget(subject)
     if sessions is None:
-        raise click.ClickException(f"Nothing is stored of {subject}. {all_names()}")
+        raise click.ClickException(f"Nothing is stored about {subject}. {names_advice()}")
     click.echo(
         f"{subject} is forgotten, with {sessions} session{'s' * (sessions != 1)}. "
-        "Backups, logs and providers keep theirs. The database's files keep what was deleted until "
-        "it is overwritten, or VACUUM is run (on PostgreSQL, VACUUM FULL)."
+        "Backups, logs and providers keep their copies. The database's files keep deleted data "
+        "until it is overwritten, or you run VACUUM (on PostgreSQL, VACUUM FULL)."
     )

@@ -1,188 +1,125 @@
-"""The rows of a terminal. A line of text that is longer than a row goes on in the next one: it is
-broken between words, while they come."""
+"""The rows of a terminal: the width of a text in columns, and wrapping between words."""
 
 import functools
-import re
-import sys
 import unicodedata
-from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from collections.abc import Callable
 
-TAB = 8  # columns from one stop to the next
-# Behind these a line may be broken. A no-break space is none of them.
-_BLANKS = " \t\u1680\u2000-\u2006\u2008-\u200b\u2028\u2029\u205f\u3000"
-BLANK = re.compile(f"[{_BLANKS}]")
-PIECES = re.compile(rf"\n|[{_BLANKS}]+|[^\n{_BLANKS}]+")
-# Chinese and Japanese have no blanks: a line may be broken at each of their characters, but not
-# before one of these (small letters, and what ends or goes on; Markdown's marks may do so)
-NEVER_FIRST = frozenset(
-    ",.;:!?)]}%'\"*_`~…—、。，．：；！？％）］｝」』】》〉〕’”ー々ゝヽ"
-    "ぁぃぅぇぉっゃゅょゎァィゥェォッャュョヮ"
-    "\U0001f3fb\U0001f3fc\U0001f3fd\U0001f3fe\U0001f3ff"  # colours of an emoji's skin
-)
-# nor behind one of these.
-NEVER_LAST = frozenset("([{'\"*_`~（［｛「『【《〈〔‘“\u200d")
-EMOJI = "\ufe0f"  # what stands before it is shown as an emoji, which is wide
-RESET = "\033[0m"
+TAB = 8  # columns from one tab stop to the next
+NO_SIZE = (0, 0)  # columns and lines if there is no terminal, or none that tells: no wrapping
 
 
-class Part(NamedTuple):
-    """A piece of what is shown. `style` has the parameters of SGR (ECMA-48), such as `1;36`, or
-    nothing. `hang` is by how many columns the further rows of its line are indented. It is None
-    where only the terminal may break the line: what is copied from there is one line still."""
-
-    text: str
-    style: str = ""
-    hang: int | None = 0
+def width_of(text: str) -> int:
+    """How many columns a text takes. Terminals show an emoji with several code points in different
+    ways; this counts each code point by itself."""
+    return len(text) if text.isascii() else sum(map(_width_of_character, text))
 
 
 @functools.cache
 def _width_of_character(character: str) -> int:
+    # U+FE0F makes an emoji of two columns of the symbol before it; U+00AD is the soft hyphen.
+    if character in "\ufe0f\xad":
+        return 1
+    # The later letters of a Korean syllable (U+1160 to U+11FF) are drawn into the first.
     if unicodedata.category(character) in ("Mn", "Me", "Cf") or "\u1160" <= character <= "\u11ff":
-        return int(character == "\xad")  # most terminals show a soft hyphen
-    return 1 + (unicodedata.east_asian_width(character) in "WF")
-
-
-def width_of(text: str, before: str = " ") -> int:
-    """Columns of a text behind this character. Emoji that are joined to one count each, as they are
-    shown by terminals that do not know the whole."""
-    if text.isascii():
-        return len(text)
-    width = 0
-    for previous, character in zip(before + text, text, strict=False):
-        width += _width_of_character(character)
-        width += character == EMOJI and _width_of_character(previous) == 1
-    return width
-
-
-def may_break(before: str, after: str) -> bool:
-    """Whether a line may be broken between two characters that are no blanks."""
-    if before in NEVER_LAST or after in NEVER_FIRST or _width_of_character(after) == 0:
-        return False
-    return _stands_alone(before) or _stands_alone(after)
-
-
-def _stands_alone(character: str) -> bool:
-    """As an ideograph or an emoji does. Korean words have blanks between them."""
-    is_korean = "\u1100" <= character <= "\u115f" or "\uac00" <= character <= "\ud7a3"
-    return _width_of_character(character) == 2 and not is_korean
+        return 0
+    return 2 if unicodedata.east_asian_width(character) in "WF" else 1
 
 
 class Rows:
-    """Where the cursor is, and what has to be written there. A word is held back until it has come
-    whole, as it may have to stand on the next row: nothing that was written is moved.
+    """Computes what to write so that rows break between words, as in `ollama run`: a word is
+    written as it comes, and if it reaches the edge, it is erased and written on the next row.
+    Nothing else moves, nor does that word after a resize of the terminal.
 
-    `columns` tells how many a row has at the moment, 0 where nobody knows."""
+    `size` returns the current columns and lines of the terminal."""
 
-    def __init__(self, columns: Callable[[], int], is_coloured: bool) -> None:
-        self._ask_columns, self._is_coloured = columns, is_coloured
-        self._columns = sys.maxsize
-        self._column = 0  # of the cursor
-        self._hang = 0
-        self._word, self._width = "", 0  # what is held back
-        self._last = " "  # the character that was added last
-        self._is_in_word = False  # whether the cursor is in a word that is longer than a row,
-        self._is_full = False  # or a blank did not fit, so that the next word begins a row
-        self._style = ""  # of the last character that was added,
-        self._shown = ""  # and of the last one that is not held back
+    def __init__(self, size: Callable[[], tuple[int, int]]) -> None:
+        self._size = size
+        self._columns, self._lines = NO_SIZE
+        self._column = 0  # of the cursor; in a line that is not wrapped, from the line's start
+        self._word = ""  # the word that ends at the cursor
+        self._word_column = 0  # its first column
+        self._is_full = False  # spaces did not fit: the next word begins a row
+        self._was_resized = False  # since the start of the line
 
     @property
-    def is_empty(self) -> bool:
-        """Whether the cursor's line has no text."""
-        return not self._column and not self._word
+    def is_line_empty(self) -> bool:
+        return not self._column
 
-    def add(self, part: Part) -> str:
-        """What is to be written now."""
+    def add(self, text: str, wraps: bool = True) -> str:
+        """What to write for this text. Without `wraps`, only the terminal breaks lines, and copied
+        text stays one line."""
         self._measure()
-        if part.hang is None:
-            return self._place() + self._write(part.text, part.style)
-        self._hang = part.hang if part.hang <= self._columns // 2 else 0
-        return "".join(self._add_pieces(part.text, part.style))
-
-    def flush(self) -> str:
-        """What was held back."""
-        return self._place() + self._paint("", "")
-
-    def _add_pieces(self, text: str, style: str) -> Iterator[str]:
-        for piece in PIECES.findall(text):
-            if piece == "\n":
-                yield self._place() + self._write(piece, "")
-            elif BLANK.match(piece):
-                yield self._place() + self._fitting(piece, style)
-            elif piece.isascii() and self._last.isascii():
-                yield self._add_word(piece, style)
+        if wraps and self._columns:
+            self._column -= max(0, self._column - 1) // self._columns * self._columns
+        written = []
+        for character in text:
+            if character == "\n":
+                self._column, self._word, self._word_column = 0, "", 0
+                self._is_full = self._was_resized = False
+                written.append(character)
+            elif wraps and self._columns:
+                written.append(self._wrap(character))
             else:
-                for character in piece:
-                    if may_break(self._last, character):
-                        yield self._place()
-                        self._is_in_word = False
-                    yield self._add_word(character, style)
+                self._column += self._width(character)
+                written.append(character)
+        return "".join(written)
 
-    def _add_word(self, text: str, style: str) -> str:
-        """Hold back a part of a word, unless it is longer than a row: then the terminal breaks it,
-        and what is copied from there has it whole."""
-        self._word += self._paint(text, style)
-        self._width += width_of(text, self._last)
-        self._last = text[-1]
-        if self._is_in_word or self._width > self._columns - self._hang:
-            placed = self._place()
-            self._is_in_word = True
-            return placed
-        return ""
+    def finish(self, rest: str, line: str, painted: str) -> str:
+        """What to write for the `rest` of this line and a newline. If its place on the screen is
+        certain, the line is replaced by `painted`, the same in colours."""
+        if rest == line and not self._column:
+            return painted + self.add("\n")
+        written, width = self.add(rest, wraps=False), self._column
+        rows_above = max(0, width - 1) // self._columns if self._columns else 0
+        is_certain = line.isascii() and line.isprintable()  # how many rows the line takes
+        if (
+            painted != line
+            and width == width_of(line.expandtabs(TAB))  # nothing else is on this line
+            and not self._was_resized
+            and (is_certain or not rows_above)
+            and rows_above < self._lines
+        ):
+            up = f"\033[{rows_above}A" if rows_above else ""
+            written += f"\r{up}\033[J{painted}"
+        return written + self.add("\n")
 
-    def _place(self) -> str:
-        """The word that is held back, on a new row where it does not fit on this one."""
-        word, width, shown = self._word, self._width, self._shown
-        self._word, self._width, self._shown = "", 0, self._style
-        begin = ""
-        has_room = self._column + width <= self._columns or self._is_in_word
-        if word and (self._is_full or (not has_room and self._column > self._hang)):
-            begin, self._column = "\n" + " " * self._hang, self._hang
-            self._is_full = False
-            if shown:  # else the indentation would be underlined, too
-                begin = f"{RESET}{begin}\033[0;{shown}m"
-        self._move(width)
-        return begin + word
-
-    def _fitting(self, blanks: str, style: str) -> str:
-        """The blanks that fit on the row. The others need not be shown: the row ends with them."""
-        self._is_in_word, self._last, count = False, " ", 0
-        for blank in blanks:
-            width = TAB - self._column % TAB if blank == "\t" else width_of(blank)
-            if self._is_full or self._column + width > self._columns:
-                self._is_full = True
-                break
-            self._column += width
-            count += 1
-        shown = self._paint(blanks[:count], style)
-        self._shown = self._style
-        return shown
-
-    def _write(self, text: str, style: str) -> str:
-        """This as it is."""
-        self._is_in_word, self._last = False, " "
-        _, newline, last = text.rpartition("\n")
-        if newline:
-            self._column, self._is_full = 0, False
-        self._move(width_of(last.expandtabs(TAB)))
-        shown = self._paint(text, style)
-        self._shown = self._style
-        return shown
-
-    def _paint(self, text: str, style: str) -> str:
-        if style == self._style or not self._is_coloured:
-            return text
-        self._style = style
-        return f"\033[0;{style}m{text}" if style else RESET + text
-
-    def _move(self, width: int) -> None:
-        """Behind text, which the terminal has broken where a row was full."""
+    def _wrap(self, character: str) -> str:
+        width = self._width(character)
+        # The last column stays empty: after a character there, terminals delay the wrap, and the
+        # cursor moves back from another column.
+        fits = self._column + width < self._columns and not self._is_full
+        if character in " \t":
+            self._is_full = not fits
+            self._column += width if fits else 0
+            self._begin_word()
+            return character if fits else ""
+        is_wide = width == 2  # Chinese and Japanese have no spaces, and an emoji is a word
+        if is_wide:
+            self._begin_word()
+        moved = ""
+        if not fits and (self._word_column or self._is_full):
+            back = width_of(self._word)
+            moved = (f"\033[{back}D\033[K" if back else "") + f"\n{self._word}"
+            self._column, self._word_column, self._is_full = back, 0, False
+        elif not fits:  # the word is longer than a row: the terminal breaks it
+            self._word = ""
+            if self._column + width > self._columns:
+                self._column = 0
         self._column += width
-        if self._column > self._columns:
-            self._column = self._column % self._columns or self._columns
+        self._word += character
+        if is_wide:
+            self._begin_word()
+        return moved + character
+
+    def _begin_word(self) -> None:
+        self._word, self._word_column = "", self._column
+
+    def _width(self, character: str) -> int:
+        return TAB - self._column % TAB if character == "\t" else _width_of_character(character)
 
     def _measure(self) -> None:
-        columns = self._ask_columns() or sys.maxsize
-        if columns != self._columns:  # a terminal that was made narrower has broken its rows
-            self._columns = columns
-            self._move(0)
+        columns, self._lines = self._size()
+        if columns != self._columns:
+            self._columns, self._was_resized = columns, self._column > 0
+            # Terminals wrap their rows again, so the word may be anywhere now.
+            self._word, self._word_column = "", 0

@@ -1,4 +1,4 @@
-"""What a terminal shows of a talk."""
+"""The output of `flask chat`."""
 
 import contextlib
 import os
@@ -12,71 +12,69 @@ import click
 
 from logs import CONTROLS
 from terminal import colours
-from terminal.markdown import Markdown
-from terminal.rows import RESET, Part, Rows
-
-PATIENCE = 1  # seconds, after which text that has come is shown, whatever it may become
+from terminal.reply_text import ReplyText
+from terminal.rows import NO_SIZE, Rows
 
 
-def columns() -> int:
-    """How many the terminal has now; 0 where it does not say."""
+def size() -> tuple[int, int]:
+    """The current columns and lines of the terminal; `NO_SIZE` if text is not wrapped."""
     try:
-        return os.get_terminal_size(sys.stdout.fileno()).columns
+        return os.get_terminal_size(sys.stdout.fileno()) if colours.has_escapes() else NO_SIZE
     except OSError:
-        return 0
+        return NO_SIZE
 
 
 class Screen:
-    """Where text is printed. On a terminal, it is broken between words, and a reply has colours;
-    anywhere else it is printed as it is. Within `with`, a terminal's empty line shows how long
-    nothing has come; behind it, a line begins."""
+    """Prints text. On a terminal, it is wrapped as it comes, and code gets colours; otherwise it is
+    printed unchanged. Within `with`, an empty line of a terminal shows progress: for how long
+    nothing has come. After it, a new line begins."""
 
     def __init__(self, hides_thinking: bool = False) -> None:
         self._is_terminal, self._is_coloured = sys.stdout.isatty(), colours.are_shown()
         self._names_thinking = self._is_terminal and not hides_thinking
-        # Without a colour, nobody could tell thoughts from the reply.
+        # Only a colour tells thoughts from the reply.
         self._shows_thoughts = self._is_coloured and not hides_thinking
-        self._rows = Rows(columns, self._is_coloured)
-        self._is_line_empty = True  # the cursor's, or the last one of what is no terminal
-        self._is_drawn = False  # the sign of life
+        self._rows = Rows(size)
+        self._is_progress_shown = False  # whether the progress is on the screen
         self._is_printing = False
-        self._thinks_since: float | None = None  # unless it does not think now
-        self._is_in_thoughts = False  # what was printed last
+        self._thinks_since: float | None = None  # None unless the model is thinking
         self.begin_reply()
 
     def __enter__(self) -> None:
-        self.end_line()  # which sets the clock, too
+        self.end_line()  # this also sets the time for the progress
         signal.signal(signal.SIGALRM, self._tick)
         signal.setitimer(signal.ITIMER_REAL, 1, 1)
 
     def __exit__(self, *_: object) -> None:
         signal.setitimer(signal.ITIMER_REAL, 0)
-        self._thinks_since, self._is_in_thoughts = None, False
+        self._thinks_since = None
         self.end_line()
 
     def say(self, text: str, nl: bool = True, err: bool = False) -> None:
-        """Print this, or, with `err`, what is said of it: that has a line of its own, unless it
-        begins with a blank."""
-        text = CONTROLS.sub("", text)
+        """Print this. With `err`, it is a remark about the reply, and begins a new line unless it
+        begins with a space."""
         with self._printing():
-            self._flush()
-            if err and text[:1].strip() and self._is_shown(err):
+            if err and text[:1].strip() and self._is_on_terminal_of_reply(err):
                 self._end_line()
-            self._print([Part(text + "\n" * nl)], err)
-            self._flush(err)
+            self._print(CONTROLS.sub("", text) + "\n" * nl, err=err)
+
+    def say_dimmed(self, text: str) -> None:
+        with self._printing():
+            self._print(CONTROLS.sub("", text), colours.DIM)
 
     def quote(self, text: str) -> None:
-        """Print what a user has said."""
+        """Print a user's message."""
         with self._printing():
             for line in CONTROLS.sub("", text).split("\n"):
-                self._print([Part("> ", colours.CYAN, 2), Part(line + "\n", "", 2)])
+                self._print(f"> {line}", colours.CYAN)
+                self._print("\n")
 
     def confirm(self, question: str) -> bool:
         """Ask the user; Ctrl-C and Ctrl-D mean no."""
         with self._printing():
             click.echo(CONTROLS.sub("", f"{question} [y/N] "), nl=False)
             try:
-                # Not by readline, which adds an empty line to all lines after a Ctrl-D.
+                # Not `input`: after a Ctrl-D, readline adds an empty line to all later ones.
                 answer = sys.stdin.readline()
             except KeyboardInterrupt:
                 answer = ""
@@ -85,135 +83,92 @@ class Screen:
             return answer.strip().lower() in ("y", "yes")
 
     def skip(self, echo: str) -> None:
-        """The terminal itself has shown this, which was typed. Its colour ends."""
-        self._rows.add(Part(echo))
-        self._rows.flush()
-        if self._is_coloured:
-            click.echo(RESET, nl=False)
+        """Take note that the terminal itself has shown this, when it was typed."""
+        self._rows.add(echo)
 
     def begin_reply(self, text: str = "", thinking: dict[str, Any] | None = None) -> None:
-        """What is written from here on is a reply, or follows this beginning of one. `thinking` has
-        the figures of what its model has thought already."""
-        self._markdown, self._moved = Markdown(self._is_coloured), time.monotonic()
+        """Prepare for a reply, or for the rest of one that has this text and this `thinking`, as
+        the API shows it."""
+        self._reply = ReplyText(self._rows, self._is_coloured, CONTROLS.sub("", text))
         self._thoughts, self._thought_characters = "", thinking["characters"] if thinking else 0
-        if self._is_terminal:
-            self._markdown.feed(CONTROLS.sub("", text))
-            self._markdown.flush()
 
     def write(self, text: str) -> None:
-        """Print what has come of a reply."""
-        text = CONTROLS.sub("", text)
+        """Print new text of a reply."""
         with self._printing():
-            if not self._is_terminal:
-                self._print([Part(text)])
-                return
-            if time.monotonic() - self._moved > PATIENCE:
-                self._print(self._markdown.hurry())
-            parts = self._markdown.feed(text)
-            if parts:
-                self._moved = time.monotonic()
-            self._print(parts)
+            click.echo(self._reply.add(CONTROLS.sub("", text)), nl=False)
 
     def think(self, characters: int, start: int = 0, delta: str = "") -> None:
-        """Show what has come of a model's thinking. Where its text is not printed, the sign of life
-        says that the model thinks."""
-        before, self._thoughts = self._thoughts, self._thoughts[:start] + delta
-        known, self._thought_characters = self._thought_characters, characters
-        if characters < known:  # it was text, or another process writes the reply now
-            self._thinks_since = None
-            if self._is_in_thoughts:
-                self._is_in_thoughts = False
+        """Print new thinking of the model: `delta` follows `start` characters, and there are
+        `characters` in all. If thinking is not shown, the progress says that the model thinks."""
+        before, known = self._thoughts, self._thought_characters
+        self._thoughts, self._thought_characters = before[:start] + delta, characters
+        is_new = self._thinks_since is None
+        if characters <= known:
+            if characters < known:  # they were part of the reply, or the model has begun again
+                if before and self._shows_thoughts and not is_new:
+                    self.end_line()
+                self._thinks_since = None
+            return
+        if is_new:
+            self._thinks_since = self._since = time.monotonic()
+        shown = before or self._thoughts[:known]
+        goes_on = self._thoughts.startswith(shown)  # another process may have other thoughts
+        text = self._thoughts[len(shown) :] if goes_on else self._thoughts
+        if self._shows_thoughts and text:
+            if is_new or not goes_on:
                 self.end_line()
-        elif characters > known:
-            if self._thinks_since is None:
-                self._thinks_since = self._since = time.monotonic()
-            if self._shows_thoughts:
-                self._print_thoughts(before or self._thoughts[:known])
-        if self._thinks_since is not None:
-            self.awaits = "thinking"
+                text = text.lstrip("\n")
+            self.say_dimmed(text)
+        self.awaits = "thinking"
 
     def end_thinking(self) -> None:
-        """The reply goes on, or is over: say for how long its model has thought."""
+        """At the next text, or at the end of a reply, say how long the model has thought."""
         if self._thinks_since is None:
             return
         seconds = max(1, round(time.monotonic() - self._thinks_since))
-        self._thinks_since, self._is_in_thoughts = None, False
+        self._thinks_since = None
         if self._names_thinking:
             self.end_line()
-            self.say_faintly(f"[thought for {seconds} s]\n")
-
-    def say_faintly(self, text: str) -> None:
-        with self._printing():
-            self._print([Part(CONTROLS.sub("", text), colours.DIM)])
+            self.say_dimmed(f"[thought for {seconds} s]\n")
 
     def end_line(self) -> None:
-        """What comes next begins a line."""
+        """End the line, unless it is empty."""
         with self._printing():
-            self._flush()
             self._end_line()
 
     @contextlib.contextmanager
     def _printing(self) -> Iterator[None]:
-        """Something has come: no sign of life is drawn into it, and the last one makes way."""
+        """Erase the progress, and draw none while something is printed."""
         self._is_printing = True
         self.awaits, self._since = "waiting", time.monotonic()
-        if self._is_drawn:
+        if self._is_progress_shown:
             click.echo("\r\033[K", nl=False, err=True)
-            self._is_drawn = False
+            self._is_progress_shown = False
         try:
             yield
         finally:
             self._is_printing = False
 
-    def _is_shown(self, err: bool) -> bool:
-        """Whether what is printed stands where the cursor is."""
-        return self._is_terminal and (not err or sys.stderr.isatty())
+    def _is_on_terminal_of_reply(self, err: bool) -> bool:
+        """Whether this output goes to the same terminal as the reply."""
+        return not err or (self._is_terminal and sys.stderr.isatty())
 
-    def _print(self, parts: list[Part], err: bool = False) -> None:
-        if self._is_shown(err):
-            text = "".join(map(self._rows.add, parts))
-            self._is_line_empty = self._rows.is_empty
-        else:
-            text = "".join(part.text for part in parts)
-            if text and not err:
-                self._is_line_empty = text.endswith("\n")
-        if text:
-            click.echo(text, nl=False, err=err)
-
-    def _print_thoughts(self, before: str) -> None:
-        """Print what of the thoughts was not there before."""
-        if not self._thoughts.startswith(before):
-            before, self._is_in_thoughts = "", False
-        text = self._thoughts[len(before) :]
-        if not self._is_in_thoughts:
-            text = text.lstrip("\n")
-            if not text:
-                return
-            self.end_line()
-            self._is_in_thoughts = True
-        self.say_faintly(text)
-
-    def _flush(self, err: bool = False) -> None:
-        """Print what is held back."""
-        if self._is_terminal:
-            self._print(self._markdown.flush(), err)
-            if text := self._rows.flush():
-                click.echo(text, nl=False, err=err)
+    def _print(self, text: str, style: str = "", err: bool = False) -> None:
+        if self._is_on_terminal_of_reply(err):
+            text = self._rows.add(text)
+        if text and style and self._is_coloured:
+            text = f"\033[{style}m{text}{colours.RESET}"
+        click.echo(text, nl=False, err=err)
 
     def _end_line(self) -> None:
-        if not self._is_line_empty:
-            self._print([Part("\n")])
+        if not self._rows.is_line_empty:
+            self._print("\n")
 
     def _tick(self, *_: object) -> None:
-        """Once a second: show what is held back though nothing more comes, or the sign of life."""
+        """Called once a second: draw the progress."""
         seconds = int(time.monotonic() - self._since)
-        if not seconds or self._is_printing:
-            return
-        if self._is_terminal:
-            self._print(self._markdown.hurry())
-            click.echo(self._rows.flush(), nl=False)
-        if self._is_line_empty and sys.stderr.isatty():
+        if seconds and not self._is_printing and self._rows.is_line_empty and sys.stderr.isatty():
             columns = os.get_terminal_size(sys.stderr.fileno()).columns or 80
             sign = f"[{self.awaits}, {seconds} s]"[: columns - 1]  # only one row can be erased
             os.write(sys.stderr.fileno(), f"\r{sign}\033[K".encode())
-            self._is_drawn = True
+            self._is_progress_shown = True

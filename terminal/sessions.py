@@ -1,4 +1,4 @@
-"""The chats of a user, which the API calls sessions: listed, found, renamed and deleted."""
+"""A user's chats, which the API calls sessions: list, search, open, rename and delete them."""
 
 import sys
 import urllib.parse
@@ -10,7 +10,7 @@ from terminal.screen import Screen
 
 
 class Sessions:
-    """`title` is that of the chat the client is in, "" before its first message."""
+    """`title` is that of the current chat, "" before its first message."""
 
     def __init__(self, client: Client, screen: Screen) -> None:
         self._client, self._screen = client, screen
@@ -32,7 +32,7 @@ class Sessions:
         self._list(answer, False, "more words find fewer")
 
     def _list(self, answer: dict[str, Any], with_ids: bool, hint: str) -> None:
-        """A person gets numbers to type, a program ids."""
+        """Print the sessions in an answer, with numbers for a person, or with ids for a program."""
         with_ids = with_ids or not sys.stdout.isatty()
         self._numbered = {}
         for number, session in enumerate(answer["data"], 1):
@@ -44,7 +44,7 @@ class Sessions:
             self._screen.say(f"[There are more: {hint}.]")
 
     def find(self, typed: str) -> str:
-        """The id of the chat that has this number in the last list, or of this id itself."""
+        """The id of the chat with this number in the last list, or with this id."""
         if typed in self._numbered:
             return self._numbered[typed]
         try:
@@ -55,7 +55,7 @@ class Sessions:
 
     # Changes
 
-    def begin_anew(self) -> None:
+    def begin_new(self) -> None:
         self._client.session_id, self.title = None, ""
         self._screen.say("Your next message begins a new chat.", err=True)
 
@@ -66,7 +66,7 @@ class Sessions:
         self.title = title_of(self._client.call("PATCH", self._current(), body).json())
 
     def delete(self, typed: str) -> None:
-        """Delete the current chat, or one of the last list, if the user says yes."""
+        """Delete the current chat, or one of the last list, after a question."""
         path = f"/sessions/{self.find(typed)}" if typed else self._current()
         if not sys.stdin.isatty():
             raise Refused("/delete asks before it deletes, and needs a terminal for that.")
@@ -76,7 +76,7 @@ class Sessions:
             return
         self._client.call("DELETE", path)
         if session["id"] == self._client.session_id:
-            self.begin_anew()
+            self.begin_new()
 
     def save(self, _words: str) -> None:
         self._screen.say("Chats are always saved. /rename TITLE names this one.", err=True)
@@ -88,5 +88,5 @@ class Sessions:
 
 
 def title_of(session: dict[str, Any]) -> str:
-    """On one line: a user may have given it several."""
+    """The title on one line: a user's title may have several."""
     return " ".join(session["title"].split())

@@ -1,16 +1,16 @@
-"""What has been said in a session, as a terminal shows it."""
+"""The turns of a session, printed in a terminal."""
 
 from collections.abc import Callable
 from typing import Any
 
-from terminal.client import Client, Refused
+from terminal.client import Client, Refused, with_reason
 from terminal.screen import Screen
 
 PAGE = 100  # turns
 
 
 class Transcript:
-    """A reply that is still being written is printed by `follow`, as it comes."""
+    """Prints turns. Calls `follow` to print a reply in progress as it comes."""
 
     def __init__(self, client: Client, screen: Screen, follow: Callable[[], None]) -> None:
         self._client, self._screen, self._follow = client, screen, follow
@@ -27,7 +27,7 @@ class Transcript:
         self._show(turns[begin:], response.headers.get("First-Turn-Sent", ""))
 
     def show_all(self) -> None:
-        """Show all that was said in the session."""
+        """Show all turns of the session."""
         path = f"/sessions/{self._client.session_id}?turns[limit]={PAGE}"
         turns: list[dict[str, Any]] = []
         has_more = self._client.session_id is not None
@@ -43,7 +43,7 @@ class Transcript:
             self._show(turns, response.headers.get("First-Turn-Sent", ""))
 
     def show_thinking(self) -> None:
-        """Show what the model has thought before, or while, it wrote the last reply."""
+        """Show what the model thought before and during the last reply."""
         path, turns = f"/sessions/{self._client.session_id}", []
         if self._client.session_id:
             turns = self._client.get(f"{path}?turns[limit]=2")["turns"]
@@ -54,7 +54,7 @@ class Transcript:
             self._screen.say("The last reply has no thinking.")
             return
         kept = self._client.get(f"{path}/turns/{replies[-1]['id']}/thinking")
-        self._screen.say_faintly(kept["text"])
+        self._screen.say_dimmed(kept["text"])
 
     def _show(self, turns: list[dict[str, Any]], first_sent: str) -> None:
         for turn in turns:
@@ -63,9 +63,9 @@ class Transcript:
             if turn["kind"] == "user":
                 self._screen.quote(turn["content"])
                 continue
-            is_under_way = turn["status"] == "in_progress"
-            self._screen.begin_reply(thinking=None if is_under_way else turn.get("thinking"))
-            if is_under_way:
+            is_in_progress = turn["status"] == "in_progress"
+            self._screen.begin_reply(thinking=None if is_in_progress else turn.get("thinking"))
+            if is_in_progress:
                 self._follow()
             else:
                 self._screen.write(turn["content"])
@@ -75,12 +75,13 @@ class Transcript:
 
 
 def mark_of(turn: dict[str, Any], hint: str = "") -> str:
-    """What is to be said after a reply that went on, or is not whole."""
-    # A server of an older release says nothing of it.
+    """The mark after a reply that was continued, or is not complete."""
+    # A server of an older release does not have this field.
     mark = " [went on after an interruption]" if turn.get("continued") else ""
     if turn.get("stop_reason") == "length":
         return f"{mark} [cut at the limit{hint}]"
     if turn["status"] == "complete":
         return mark
-    reason = f": {turn['error']['message']}" if turn.get("error") else ""
-    return f"{mark} [{turn['status']}{reason}]"
+    error = turn.get("error")
+    why = f": {with_reason(error['message'], error)}" if error else ""
+    return f"{mark} [{turn['status']}{why}]"

@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import pathlib
 import uuid
 
 import pytest
@@ -16,6 +17,25 @@ from proxy import Proxy
 from raw_tables import tables_of
 from servers import Server, running
 
+# Code with SQL of its own is tested on both engines, all else only on SQLite, unless a test says otherwise.
+ON_BOTH = {"database", "heavy", "maintenance", "replies", "tables", "transfer"}
+ON_BOTH |= {
+    f"api/test_{name}.py" for name in ("export", "fork", "import", "sessions", "text", "turns")
+}
+ON_BOTH |= {f"api/test_{name}.py" for name in ("rate_limit", "token_limit", "usage")}
+ON_BOTH |= {"test_processes.py"}
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_generate_tests(metafunc):
+    place = metafunc.definition.path.relative_to(pathlib.Path(__file__).parent)
+    is_on_both = ON_BOTH & {place.as_posix(), place.parts[0]}
+    marks = metafunc.definition.iter_markers("parametrize")
+    if "engine" in metafunc.fixturenames and not is_on_both:
+        if not any("engine" in mark.args[0] for mark in marks):
+            on_sqlite = pytest.mark.parametrize("engine", ["sqlite"], indirect=True)
+            metafunc.definition.add_marker(on_sqlite)
+
 
 def pytest_report_header():
     return None if POSTGRESQL else LEFT_OUT
@@ -23,7 +43,7 @@ def pytest_report_header():
 
 @pytest.fixture(scope="session", params=["sqlite", "postgresql"] if POSTGRESQL else ["sqlite"])
 def engine(request):
-    """Every test runs on both; on PostgreSQL where TEST_DATABASE_URL names one."""
+    """The kind of database: PostgreSQL, too, if TEST_DATABASE_URL names one."""
     if request.param == "postgresql" and not POSTGRESQL:
         pytest.skip(LEFT_OUT)  # a test for PostgreSQL alone
     return request.param
@@ -31,8 +51,16 @@ def engine(request):
 
 @pytest.fixture(scope="session")
 def new_database(engine, tmp_path_factory):
-    """A function that returns the URL of an empty database; all of them are dropped in the end."""
+    """A function that returns the URL of an empty database. All of them are dropped at the end."""
     with new_databases(engine, tmp_path_factory.mktemp) as create:
+        yield create
+
+
+@pytest.fixture(scope="session")
+def new_other(engine, tmp_path_factory):
+    """A function that returns the URL of an empty database of the other engine, if there is one."""
+    other = "postgresql" if engine == "sqlite" and POSTGRESQL else "sqlite"
+    with new_databases(other, tmp_path_factory.mktemp) as create:
         yield create
 
 
@@ -45,15 +73,15 @@ def provider_of_all():
 
 @pytest.fixture(autouse=True)
 def provider(provider_of_all):
-    """The provider of `server`, with nothing asked yet, and nothing left of what another test told it."""
+    """The provider of `server`, reset: no requests yet, and no answers from another test."""
     provider_of_all.reset()
     yield provider_of_all
-    provider_of_all.reset()  # what several tests share is made before the next begins
+    provider_of_all.reset()  # before shared fixtures are made for the next test
 
 
 @pytest.fixture
 def identity():
-    """An identity provider: what it answers is its `models`."""
+    """An identity provider: it answers with its `models`."""
     provider = Provider()
     yield provider
     provider.close()
@@ -61,14 +89,14 @@ def identity():
 
 @pytest.fixture
 def issuer():
-    """An identity provider of OpenID Connect."""
+    """An OpenID Connect identity provider."""
     with contextlib.closing(Issuer()) as issuer:
         yield issuer
 
 
 @pytest.fixture(scope="session")
 def server(new_database, provider_of_all, tmp_path_factory):
-    """Two workers that serve Anthropic's and OpenAI's protocol, and echo is the default."""
+    """Two workers that serve Anthropic's and OpenAI's protocol; echo is not served."""
     server = Server(
         tmp_path_factory.mktemp("server"),
         DATABASE_URL=new_database(),
@@ -77,7 +105,7 @@ def server(new_database, provider_of_all, tmp_path_factory):
         OPENAI_BASE_URL=provider_of_all.url + "/v1",
         OPENAI_API_KEY="key-of-openai",
         DEFAULT_MODEL="m-1",
-        MODEL_TIMEOUT="6",  # a program that a test starts on a busy machine may be slower than two seconds
+        MODEL_TIMEOUT="6",  # a program that a test starts on a busy machine may take more than two seconds
         REPLY_WAIT="10",
     )
     yield server.wait_until_up()
@@ -109,7 +137,7 @@ def start(new_database, tmp_path):
 
     yield start
     for server in servers:
-        server.kill()  # a stop lingers, and what it is to do has tests of its own
+        server.kill()  # a stop takes a while, and has tests of its own
         server.stop()
 
 
@@ -125,7 +153,7 @@ def bob(server):
 
 @pytest.fixture
 def someone(server):
-    """A user who has nothing yet, and has used nothing."""
+    """A user who has no sessions and has used nothing."""
     return server.client(f"https://github.com/{uuid.uuid4().hex}")
 
 
@@ -138,7 +166,7 @@ def proxy(server):
 
 @pytest.fixture
 def newcomer(server, provider):
-    """Somebody who has no session, before and after, and for whom no model is asked."""
+    """A user who has no session before or after the test, and for whom no model is asked."""
     subject = f"https://github.com/{uuid.uuid4().hex}"
     yield subject
     assert server.client(subject).get("/sessions").json() == {
@@ -150,7 +178,7 @@ def newcomer(server, provider):
 
 @pytest.fixture(scope="module")
 def server_with(tmp_path_factory, provider_of_all):
-    """A function that returns a server with these settings, which is started once."""
+    """A function that returns the server with these settings. Each is started once."""
     with contextlib.ExitStack() as leaving:
 
         @functools.cache
@@ -175,7 +203,7 @@ def tables(settings):
 
 @pytest.fixture
 def trap():
-    """Where nothing may arrive."""
+    """An address at which nothing may arrive."""
     with contextlib.closing(Provider()) as trap:
         trap.default = trap.models = status(200, {})
         yield trap

@@ -1,4 +1,4 @@
-"""Tokens: what one must say, whom it names, who is let in, and what a refusal looks like."""
+"""Tokens: what they must say, which user they name, who is let in, and what a refusal looks like."""
 
 import calendar
 import json
@@ -21,7 +21,7 @@ from tokens import CHALLENGE, forge, good_claims, in_base64, refused, status_of
 
 @pytest.mark.parametrize("claim", ["iss", "iat", "exp", "sub"])
 @pytest.mark.parametrize("is_null", [False, True], ids=["missing", "null"])
-def test_refuses_a_token_without_a_required_claim(server, claim, is_null):
+def test_a_token_without_a_required_claim_is_refused(server, claim, is_null):
     claims = good_claims() | {claim: None}
     if not is_null:
         del claims[claim]
@@ -29,7 +29,7 @@ def test_refuses_a_token_without_a_required_claim(server, claim, is_null):
 
 
 @pytest.mark.parametrize("issuer", ["fabro-web2", "", "Fabro-web", 5, ["fabro-web"], {}])
-def test_refuses_a_token_by_another_issuer(server, issuer):
+def test_a_token_by_another_issuer_is_refused(server, issuer):
     assert refused(server, forge(good_claims(iss=issuer))) in (
         "The token is by another issuer.",
         "The token is malformed.",
@@ -49,7 +49,7 @@ def test_refuses_a_token_by_another_issuer(server, issuer):
         ("iat", -3600 * 24 * 365, None),
     ],
 )
-def test_forgives_clocks_that_differ_by_half_a_minute(server, claim, seconds, problem):
+def test_clocks_may_differ_by_half_a_minute(server, claim, seconds, problem):
     token = forge(good_claims(**{claim: int(time.time()) + seconds}))
     if problem is None:
         assert status_of(server, token) == 200
@@ -119,7 +119,7 @@ ODD_CLAIMS = [
 @pytest.mark.parametrize(
     "claim, value", ODD_CLAIMS, ids=[f"{claim} {value[:12]}" for claim, value in ODD_CLAIMS]
 )
-def test_refuses_odd_claims(server, claim, value):
+def test_odd_claims_are_refused(server, claim, value):
     claims = json.dumps(good_claims(**{claim: "odd"})).replace('"odd"', value)
     refused(server, forge(claims.encode()))
 
@@ -127,14 +127,14 @@ def test_refuses_odd_claims(server, claim, value):
 @pytest.mark.parametrize(
     "subject", [ALICE, "x" * 255, "Grüße 世界", "https://github.com/", "' OR 1=1 --", "\U0001f389"]
 )
-def test_takes_any_subject_for_a_user_of_its_own(server, provider, subject):
+def test_any_subject_is_a_user_of_its_own(server, provider, subject):
     user = server.client(subject)
     session = user.create("Hello")
     assert [listed["id"] for listed in user.get("/sessions").json()["data"]][:1] == [session["id"]]
     assert server.client("somebody else").get(f"/sessions/{session['id']}").status_code == 404
 
 
-def test_takes_fractions_of_seconds_and_audiences(server):
+def test_fractions_of_seconds_and_audiences_are_accepted(server):
     now = time.time()
     assert (
         status_of(
@@ -171,7 +171,7 @@ BAD_TOKENS = {
 
 
 @pytest.mark.parametrize("token", BAD_TOKENS.values(), ids=BAD_TOKENS)
-def test_refuses_what_is_no_token(server, token):
+def test_an_invalid_token_is_refused(server, token):
     before, name = server.output(), uuid.uuid4().hex
     headers = {"Authorization": f"Bearer {token}".encode(), "X-Request-ID": name}
     response = requests.get(server.url + "/sessions", headers=headers)
@@ -179,7 +179,7 @@ def test_refuses_what_is_no_token(server, token):
     assert response.headers["WWW-Authenticate"].startswith(
         CHALLENGE + ', error="invalid_token", error_description="'
     )
-    # Only in what is new of the log: a path that was asked for before may read like one of these tokens.
+    # Only in the new part of the log: the path of an earlier request may read like one of these tokens.
     assert token not in server.wait_for_output(name).removeprefix(before)
 
 
@@ -201,7 +201,7 @@ NO_BEARERS = {
     "method, path",
     [("GET", "/sessions"), ("POST", "/sessions"), ("GET", "/models"), ("PATCH", "/sessions/odd")],
 )
-def test_asks_for_a_token_with_a_bare_challenge(server, header, method, path):
+def test_a_request_without_a_token_gets_a_bare_challenge(server, header, method, path):
     if path == "/sessions/odd":
         path = "/sessions/a1b2c3d4-e5f6-7890-abcd-ef1234567890"
     headers = {"Authorization": header} if header is not None else {}
@@ -214,20 +214,20 @@ def test_asks_for_a_token_with_a_bare_challenge(server, header, method, path):
     assert "Authorization: Bearer" in error["detail"]
 
 
-def test_refuses_an_empty_token(server):
+def test_an_empty_token_is_refused(server):
     response = requests.get(server.url + "/sessions", headers={"Authorization": "Bearer "})
     assert response.status_code == 401
     assert response.headers["WWW-Authenticate"].startswith(CHALLENGE)
 
 
-def test_takes_no_token_from_the_url(server):
+def test_a_token_in_the_url_is_ignored(server):
     response = requests.get(f"{server.url}/sessions?access_token={make_token()}")
     assert response.status_code == 401
     assert response.headers["WWW-Authenticate"] == CHALLENGE
 
 
 @pytest.mark.parametrize("scheme", ["bearer", "BEARER"])
-def test_takes_the_scheme_in_any_case(server, scheme):
+def test_the_scheme_may_have_any_case(server, scheme):
     response = requests.get(
         server.url + "/sessions", headers={"Authorization": f"{scheme} {make_token()}"}
     )
@@ -235,7 +235,7 @@ def test_takes_the_scheme_in_any_case(server, scheme):
 
 
 @pytest.mark.parametrize("path", ["/", "/health"])
-def test_needs_no_token_for_what_is_public(server, path):
+def test_public_pages_need_no_token(server, path):
     assert requests.get(server.url + path).status_code == 200
     assert (
         requests.get(server.url + path, headers={"Authorization": "Bearer odd"}).status_code == 200
@@ -267,7 +267,7 @@ def strict(tmp_path_factory):
         ({"aud": "parley", "iss": "fabro-web"}, "The token is by another issuer."),
     ],
 )
-def test_holds_issuer_and_audience_against_its_own(strict, claims, problem):
+def test_issuer_and_audience_must_match_the_settings(strict, claims, problem):
     token = forge(good_claims(iss="somebody") | claims)
     if problem is None:
         assert status_of(strict, token) == 200
@@ -297,7 +297,7 @@ def test_holds_issuer_and_audience_against_its_own(strict, claims, problem):
         ("/", False),
     ],
 )
-def test_lets_in_only_the_users_on_its_list(strict, subject, is_allowed):
+def test_only_users_on_the_list_are_let_in(strict, subject, is_allowed):
     response = strict.client(subject, iss="somebody", aud="parley").get("/sessions")
     if is_allowed:
         assert response.status_code == 200
@@ -327,11 +327,11 @@ def test_lets_in_only_the_users_on_its_list(strict, subject, is_allowed):
         ("urn:user:alice", "urn:user:alice"),
     ],
 )
-def test_a_users_name_is_the_last_segment_of_the_path_of_a_url(subject, name):
+def test_a_users_name_is_the_last_segment_of_a_urls_path(subject, name):
     assert name_of(subject) == name
 
 
-def test_makes_a_token_that_it_takes_itself(tmp_path, strict):
+def test_the_server_accepts_the_tokens_that_it_makes(tmp_path, strict):
     settings = {"JWT_SECRET": SECRET, "JWT_ISSUER": "somebody", "JWT_AUDIENCE": "parley"}
     command = flask(ROOT, "token", "alice", **settings, DATABASE_URL=f"sqlite:///{tmp_path}/a.db")
     assert status_of(strict, command.stdout.strip()) == 200

@@ -1,4 +1,4 @@
-"""Keys that verify tokens: one's own, a public one, a secret, and those that an identity provider publishes."""
+"""Keys that verify tokens: the server's own, a public one, a secret, and those that an identity provider publishes."""
 
 import base64
 import concurrent.futures
@@ -68,7 +68,7 @@ def unsigned_by(kind):
 
 
 @pytest.mark.parametrize("kind", KEYS)
-def test_verifies_tokens_of_each_kind_of_key(tmp_path, kind):
+def test_tokens_of_each_kind_of_key_are_verified(tmp_path, kind):
     key, algorithm, _ = KEYS[kind]
     given = {"JWT_PUBLIC_KEY": written(key.public_key(), WAYS[kind])}
     tokens = open_tokens(read_settings(given), str(tmp_path))
@@ -78,7 +78,7 @@ def test_verifies_tokens_of_each_kind_of_key(tmp_path, kind):
             tokens.verify(token)
 
 
-def test_takes_tokens_that_the_public_key_verifies(tmp_path):
+def test_tokens_that_the_public_key_verifies_are_accepted(tmp_path):
     key, algorithm, _ = KEYS["RSA"]
     settings = {"JWT_SECRET": "", "JWT_PUBLIC_KEY": written(key.public_key(), WAYS["RSA"])}
     with running(tmp_path, **settings) as server:
@@ -89,7 +89,7 @@ def test_takes_tokens_that_the_public_key_verifies(tmp_path):
             assert status_of(server, make_token(key=key, algorithm=algorithm)) == 401
 
 
-def test_takes_tokens_that_the_secret_verifies(server):
+def test_tokens_that_the_secret_verifies_are_accepted(server):
     assert status_of(server, make_token()) == 200
     for token in (
         make_token(key=SECRET + "!"),
@@ -100,8 +100,8 @@ def test_takes_tokens_that_the_secret_verifies(server):
         assert "not signed with a key" in refused(server, token)
 
 
-def test_takes_tokens_that_the_published_keys_verify(identity, tmp_path):
-    """Found by their kid, cached, and fetched again where one is not known, as keys are replaced."""
+def test_tokens_that_published_keys_verify_are_accepted(identity, tmp_path):
+    """Keys are found by their kid, cached, and fetched again for an unknown kid, since keys are replaced."""
     first, second, unlisted = (ed25519.Ed25519PrivateKey.generate() for _ in range(3))
     published = [
         jwk(first.public_key(), "1"),
@@ -151,7 +151,7 @@ def test_takes_tokens_that_the_published_keys_verify(identity, tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore::jwt.InsecureKeyLengthWarning")
-def test_refuses_published_keys_that_are_too_weak(identity, tmp_path):
+def test_weak_published_keys_are_refused(identity, tmp_path):
     short = rsa.generate_private_key(65537, 1024)
     identity_point = in_base64(b"\1" + bytes(31))
     identity.models = jwks(
@@ -162,7 +162,7 @@ def test_refuses_published_keys_that_are_too_weak(identity, tmp_path):
     signed = make_token(key=ED25519, algorithm="EdDSA", headers={"kid": "anybody's"}).rpartition(
         "."
     )[0]
-    forged = f"{signed}.{in_base64(bytes([1]) + bytes(63))}"  # by nobody: it is right for any text
+    forged = f"{signed}.{in_base64(bytes([1]) + bytes(63))}"  # by nobody: right for any text
     with running(tmp_path, JWT_SECRET="", JWT_JWKS_URL=identity.url) as server:
         assert "a weak one" in refused(
             server, make_token(key=short, algorithm="RS256", headers={"kid": "short"})
@@ -174,7 +174,7 @@ def test_refuses_published_keys_that_are_too_weak(identity, tmp_path):
         )
 
 
-def test_takes_published_keys_from_behind_a_password(identity, tmp_path):
+def test_published_keys_may_be_protected_by_a_password(identity, tmp_path):
     identity.models = jwks(jwk(ED25519.public_key(), "1"))
     url = identity.url.replace("http://", "http://user:pass%20word@")
     with running(tmp_path, JWT_SECRET="", JWT_JWKS_URL=url) as server:
@@ -189,7 +189,7 @@ def test_takes_published_keys_from_behind_a_password(identity, tmp_path):
     )
 
 
-def test_says_that_the_published_keys_cannot_be_had(identity, tmp_path):
+def test_unreachable_published_keys_are_reported(identity, tmp_path):
     token = make_token(key=ED25519, algorithm="EdDSA", headers={"kid": "1"})
     with running(tmp_path, JWT_SECRET="", JWT_JWKS_URL=identity.url) as server:
         for answer in (
@@ -203,18 +203,19 @@ def test_says_that_the_published_keys_cannot_be_had(identity, tmp_path):
             status(302, {}, Location=identity.url + "/elsewhere"),
         ):
             identity.models, asked = answer, len(identity.requests)
-            while len(identity.requests) == asked:  # a failure counts for as long as it took
+            while len(identity.requests) == asked:
                 response = Client(server.url, token).get("/sessions")
                 assert response.status_code == 503, response.text
+                time.sleep(0.05)  # a failure counts for as long as it took
             assert response.headers["Retry-After"] == "5"
             assert "identity provider" in response.json()["errors"][0]["detail"]
             assert "WWW-Authenticate" not in response.headers
-        assert status_of(server, "odd") == 401  # for which no key is needed
+        assert status_of(server, "odd") == 401  # no key is needed for that one
         identity.models = jwks(jwk(ED25519.public_key(), "1"))
         wait_until(lambda: status_of(server, token) == 200)
 
 
-def test_says_that_nobody_publishes_keys(tmp_path):
+def test_if_nobody_publishes_keys_the_answer_is_503(tmp_path):
     token = make_token(key=ED25519, algorithm="EdDSA", headers={"kid": "1"})
     with running(tmp_path, JWT_SECRET="", JWT_JWKS_URL=f"http://127.0.0.1:{free_port()}") as server:
         assert status_of(server, token) == 503
@@ -226,7 +227,7 @@ def of_kid(kid, key=ED25519, **claims):
 
 @pytest.mark.parametrize("is_cached", [True, False], ids=["cached", "not yet"])
 def test_few_tokens_wait_for_the_identity_provider(identity, tmp_path, is_cached):
-    """Two of 32 threads, and tokens of unknown keys have one of these; others are to come back."""
+    """Two of 32 threads wait, and tokens of unknown keys get one of these. Other requests are told to come back."""
     new, gate = ed25519.Ed25519PrivateKey.generate(), threading.Event()
     identity.models = jwks(jwk(ED25519.public_key(), "1"))
     settings = {"JWT_SECRET": "", "JWT_JWKS_URL": identity.url, "GUNICORN_CMD_ARGS": "--threads 32"}
@@ -242,11 +243,11 @@ def test_few_tokens_wait_for_the_identity_provider(identity, tmp_path, is_cached
             return Client(server.url, token).request("GET", "/sessions", timeout=30)
 
         identity.models, count, strange = publish, len(identity.requests), of_kid("unknown")
-        while len(identity.requests) == count:  # within a second it is not asked again
+        while len(identity.requests) == count:  # it is asked once a second at most
             waiting = pool.submit(ask, strange)
             wait_until(lambda: waiting.done() or len(identity.requests) > count)
         others = [pool.submit(ask, strange) for _ in range(39)]
-        # Which of them waits is chance: it may be one who came behind the first.
+        # Which one waits is chance: it may be one that came after the first.
         wait_until(lambda: sum(each.done() for each in (waiting, *others)) >= 39, 8)
         refused = [each.result() for each in others if each.done()]
         told = {(answer.status_code, answer.headers.get("Retry-After")) for answer in refused}
@@ -263,7 +264,7 @@ def test_few_tokens_wait_for_the_identity_provider(identity, tmp_path, is_cached
         assert status_of(server, of_kid("1")) == 200
 
 
-def test_a_set_without_a_key_that_is_taken_withdraws_all(identity, tmp_path):
+def test_a_set_without_usable_keys_withdraws_all_earlier_ones(identity, tmp_path):
     keys = [{"kty": "oct", "kid": "1", "k": in_base64(SECRET.encode()), "alg": "HS256"}]
     identity.models = jwks(jwk(ED25519.public_key(), "1"))
     with running(tmp_path, JWT_SECRET="", JWT_JWKS_URL=identity.url) as server:
@@ -276,12 +277,14 @@ def test_a_set_without_a_key_that_is_taken_withdraws_all(identity, tmp_path):
         for number in (2, 3):
             wait_until(lambda: asked_again(number))
             assert "does not publish" in refused(server, of_kid("1"))
-        told = [line for line in server.output().splitlines() if " are withdrawn, or none " in line]
+        told = [
+            line for line in server.output().splitlines() if " are withdrawn or all unfit" in line
+        ]
         assert len(told) == 1 and " ERROR " in told[0]
 
 
-def test_keys_are_fetched_where_they_have_moved_to(identity):
-    """As a discovery document names them, which may be another one the next day."""
+def test_keys_are_fetched_from_the_new_url_if_they_move(identity):
+    """The discovery document names the URL, and may name another the next day."""
     urls = [f"{identity.url}/old"]
     identity.models = jwks(jwk(ED25519.public_key(), "1"), Connection="close")
     keys = PublishedKeys("https://id.example.com", find_url=lambda: urls[-1])
@@ -292,8 +295,8 @@ def test_keys_are_fetched_where_they_have_moved_to(identity):
     assert keys.keys_for(of_kid("1"))
 
 
-def test_a_new_key_is_waited_for_in_the_second_after_a_fetch(identity):
-    """A 401 would have the page ask its user to sign in again."""
+def test_a_new_key_is_fetched_even_within_a_second_of_the_last_fetch(identity):
+    """After a 401, the page would ask its user to sign in again."""
     new = ed25519.Ed25519PrivateKey.generate()
     identity.models = jwks(jwk(ED25519.public_key(), "1"))
     keys = PublishedKeys(identity.url)
@@ -303,7 +306,7 @@ def test_a_new_key_is_waited_for_in_the_second_after_a_fetch(identity):
     assert len(identity.requests) == 2
 
 
-def test_a_fetch_that_began_before_a_token_came_does_not_refuse_it(identity):
+def test_a_fetch_from_before_a_token_came_does_not_refuse_it(identity):
     new, gate = ed25519.Ed25519PrivateKey.generate(), threading.Event()
 
     def late(request):
@@ -312,7 +315,7 @@ def test_a_fetch_that_began_before_a_token_came_does_not_refuse_it(identity):
 
     identity.models = late
     keys = PublishedKeys(identity.url)
-    keys.begin()
+    keys.prefetch()
     wait_until(lambda: identity.requests)
     identity.models = jwks(jwk(new.public_key(), "2"))
     with concurrent.futures.ThreadPoolExecutor() as pool:
@@ -321,7 +324,7 @@ def test_a_fetch_that_began_before_a_token_came_does_not_refuse_it(identity):
         assert found.result(10)
 
 
-def test_an_identity_provider_that_refuses_is_not_asked_for_each_token(identity):
+def test_a_failing_identity_provider_is_not_asked_for_each_token(identity):
     identity.models = status(500, {}, Connection="close")
     keys = PublishedKeys(identity.url)
     for _ in range(50):
@@ -330,10 +333,10 @@ def test_an_identity_provider_that_refuses_is_not_asked_for_each_token(identity)
     assert len(identity.requests) <= 2
 
 
-def test_a_server_that_starts_while_the_identity_provider_is_away_has_its_keys(
+def test_a_server_started_while_the_identity_provider_is_away_has_its_keys(
     identity, tmp_path, start, settings
 ):
-    """They are kept beside the server's own data; those of another provider are not taken."""
+    """They are kept beside the server's own data. Those of another provider are not used."""
     identity.models = jwks(jwk(ED25519.public_key(), "1"))
     settings |= {"JWT_SECRET": "", "JWT_JWKS_URL": identity.url, "PARLEY_HOME": str(tmp_path)}
     token = of_kid("1")
@@ -364,8 +367,8 @@ NO_SETS = {
 
 
 @pytest.mark.parametrize("answer", NO_SETS.values(), ids=NO_SETS)
-def test_keys_that_are_not_confirmed_end_after_a_time(identity, answer):
-    """Until then those are taken that there were. No connection is left behind here."""
+def test_keys_that_are_not_confirmed_expire(identity, answer):
+    """Until then the old ones are used. No connection is left open here."""
     identity.models = jwks(jwk(ED25519.public_key(), "1"), Connection="close")
     lasting, short = PublishedKeys(identity.url), PublishedKeys(identity.url, lifetime=0.3)
     for keys in (lasting, short):
@@ -387,7 +390,7 @@ def test_keys_that_are_not_confirmed_end_after_a_time(identity, answer):
     wait_until(lambda: not is_over())
 
 
-def test_takes_eight_keys_of_a_kid_and_looks_at_a_thousand(identity, tmp_path):
+def test_eight_keys_of_a_kid_and_a_thousand_in_all_are_read(identity, tmp_path):
     keys = [ed25519.Ed25519PrivateKey.generate() for _ in range(9)]
     odd = [{"kty": "of the future", "kid": "odd"}] * (1000 - len(keys))
     good = [jwk(key.public_key(), "1") for key in keys]
@@ -398,19 +401,19 @@ def test_takes_eight_keys_of_a_kid_and_looks_at_a_thousand(identity, tmp_path):
         assert status_of(server, of_kid("the thousandth")) == 200
         assert status_of(server, of_kid("one more")) == 401
         output = server.output()
-        assert "Of 1001 published keys the first 1000 are looked at." in output
-        assert "8: 'there are 8 of its kid'" in output
+        assert "Only the first 1000 of 1001 published keys are read." in output
+        assert "8: '8 others have the same kid'" in output
 
 
 @pytest.fixture
 def checkout(tmp_path, monkeypatch):
-    """A copy of the service, whose instance folder is its own."""
+    """A copy of the service with an instance folder of its own."""
     folder = copy_of_the_service(tmp_path / "checkout")
     monkeypatch.setattr(servers, "ROOT", folder)
     return folder
 
 
-def test_makes_one_key_pair_of_its_own(checkout):
+def test_one_key_pair_is_made(checkout):
     """However many processes start at the same moment."""
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
         commands = [pool.submit(flask, checkout, "token", f"user-{number}") for number in range(4)]
@@ -433,7 +436,7 @@ def mode(path):
     return stat.S_IMODE(path.stat().st_mode)
 
 
-def test_what_it_makes_is_for_its_owner_only(checkout):
+def test_files_that_the_server_makes_are_only_for_their_owner(checkout):
     assert flask(checkout, "token", "alice").returncode == 0
     with running(checkout.parent / "server", DATABASE_URL=None) as server:
         server.client().create()
@@ -444,7 +447,7 @@ def test_what_it_makes_is_for_its_owner_only(checkout):
         assert files == dict.fromkeys(("parley.db", "parley.db-wal", "parley.db-shm"), 0o600)
 
 
-def test_leaves_the_modes_of_what_there_is(checkout):
+def test_modes_of_existing_files_are_not_changed(checkout):
     folder = checkout / "instance"
     folder.mkdir(mode=0o750)
     (folder / "parley.db").touch(mode=0o640)
@@ -457,7 +460,7 @@ def test_leaves_the_modes_of_what_there_is(checkout):
         )
 
 
-def test_runs_in_a_folder_of_any_name(tmp_path, monkeypatch):
+def test_the_service_runs_in_a_folder_of_any_name(tmp_path, monkeypatch):
     name = "a b+&%20c%ä#d?e=f"
     folder = copy_of_the_service(tmp_path / name)
     monkeypatch.setattr(servers, "ROOT", folder)

@@ -1,4 +1,4 @@
-"""What a process carries at a time, and that no user takes more than half of it.
+"""What a process handles at a time, and that no user gets more than half of it.
 
 Modules: `api/services.py`.
 """
@@ -20,14 +20,14 @@ from provider import reply, silence
 
 @pytest.fixture
 def small(start, settings):
-    """One worker with eight threads, five of which may wait, two for one user, and with twenty streams, ten of one user."""
+    """One worker with eight threads and twenty streams. Five threads may wait, two of them for one user; one user may have ten streams."""
     return start(
         **settings, WEB_CONCURRENCY=1, GUNICORN_CMD_ARGS="--threads 8 --worker-connections 40"
     )
 
 
-def test_the_requests_of_one_user_wait_in_line_and_others_do_not(start, settings, provider):
-    """Of those that read three are answered at a time; those that change something have a line of
+def test_one_users_requests_queue_and_others_do_not(start, settings, provider):
+    """Three requests that read are answered at a time. Requests that change something have a queue of
     their own."""
     server = start(**settings, WEB_CONCURRENCY=1)
     alice, bob = server.client(), server.client(BOB)
@@ -45,7 +45,7 @@ def test_the_requests_of_one_user_wait_in_line_and_others_do_not(start, settings
         assert {each.result().status_code for each in waiting} == {200}
 
 
-def test_who_waits_in_line_for_too_long_is_told_when_to_ask_again(start, settings, provider):
+def test_a_request_that_queues_too_long_is_told_when_to_come_back(start, settings, provider):
     alice = start(**settings, WEB_CONCURRENCY=1).client()
     gate = threading.Event()
     provider.models = reply(gate)
@@ -61,7 +61,7 @@ def test_who_waits_in_line_for_too_long_is_told_when_to_ask_again(start, setting
     assert alice.get("/sessions").status_code == 200
 
 
-def test_a_wait_that_is_over_the_limit_is_deferred(small, provider):
+def test_a_wait_beyond_the_limit_is_deferred(small, provider):
     alice = small.client()
     session = alice.create()
     never = threading.Event()
@@ -79,7 +79,7 @@ def test_a_wait_that_is_over_the_limit_is_deferred(small, provider):
         assert [answer.result().status_code for answer in waiting] == [201, 201]
 
 
-def test_a_stream_that_is_over_the_limit_is_refused_before_anything_is_claimed(small, provider):
+def test_a_stream_beyond_the_limit_is_refused_before_anything_is_claimed(small, provider):
     alice, bob = small.client(), small.client(BOB)
     never = threading.Event()
     provider.default = reply("Some ", never)
@@ -99,7 +99,7 @@ def test_a_stream_that_is_over_the_limit_is_refused_before_anything_is_claimed(s
             assert stream.status == 201
     never.set()
     deadline = time.monotonic() + 10
-    while True:  # the places of the streams are given back
+    while True:  # the slots of the streams are freed
         with alice.events(session) as stream:
             if stream.status == 200:
                 return
@@ -107,8 +107,8 @@ def test_a_stream_that_is_over_the_limit_is_refused_before_anything_is_claimed(s
         time.sleep(0.1)
 
 
-def test_a_stream_that_has_nothing_to_send_takes_no_place(small):
-    """A client that comes back after the end is told so by a 204, however often it comes."""
+def test_a_stream_with_nothing_to_send_takes_no_slot(small):
+    """A client that resumes after the end gets 204, however often it comes."""
     alice = small.client()
     session = alice.create()
     with alice.events(session) as stream:
@@ -121,7 +121,7 @@ def test_a_stream_that_has_nothing_to_send_takes_no_place(small):
 
 
 def test_a_user_may_not_begin_any_number_of_replies(start, settings, provider):
-    options = "--graceful-timeout 6 --threads 64 --worker-connections 300"  # a third of the latter may be replies
+    options = "--graceful-timeout 6 --threads 64 --worker-connections 300"  # a third of the connections may be replies
     server = start(**settings, WEB_CONCURRENCY=1, GUNICORN_CMD_ARGS=options)
     alice, bob = server.client(), server.client(BOB)
     never = threading.Event()
@@ -146,23 +146,23 @@ def test_a_user_may_not_begin_any_number_of_replies(start, settings, provider):
         time.sleep(0.1)
 
 
-LONG = "a" * 900_000 + "👩" * 24_000  # of a megabyte, and of four bytes a character in memory
+LONG = "a" * 900_000 + "👩" * 24_000  # one megabyte; four bytes per character in memory
 
 
 @pytest.fixture
 def one(start, settings):
-    """One worker, in which the long messages of one user may take 128 MB."""
+    """One worker in which one user's long messages may take 128 MB."""
     return start(**settings, WEB_CONCURRENCY=1, GUNICORN_CMD_ARGS="--graceful-timeout 6")
 
 
 def post_long(user, path="/sessions", **headers):
-    """A POST whose body is UTF-8: escaped, it would be too large."""
+    """A POST with a body in UTF-8: escaped, it would be too large."""
     headers |= {"Authorization": f"Bearer {user.token}", "Content-Type": "application/json"}
     body = json.dumps({"content": LONG}, ensure_ascii=False).encode()
     return requests.post(user.url + path, body, headers=headers, timeout=60)
 
 
-def test_long_messages_that_have_no_room_are_refused_before_anything_is_stored(one, provider):
+def test_long_messages_without_room_are_refused_before_anything_is_stored(one, provider):
     alice, bob = one.client(), one.client(BOB)
     never = threading.Event()
     provider.default = silence(never)
@@ -178,7 +178,7 @@ def test_long_messages_that_have_no_room_are_refused_before_anything_is_stored(o
     wait_until(lambda: post_long(alice, Prefer="respond-async").status_code == 201)
 
 
-def test_a_reply_whose_conversation_is_long_waits_for_room_and_holds_up_nobody_else(one, provider):
+def test_a_reply_to_a_long_conversation_waits_for_room_and_delays_nobody_else(one, provider):
     alice, bob = one.client(), one.client(BOB)
     paths = [post_long(alice).headers["Location"] for _ in range(24)]
     gate, asked = threading.Event(), []
@@ -208,7 +208,7 @@ def test_a_reply_whose_conversation_is_long_waits_for_room_and_holds_up_nobody_e
     assert len(asked) == 25 and set(asked) == expected | {"Short"}
 
 
-def test_a_room_has_so_much_and_half_of_it_for_one_user():
+def test_a_user_gets_half_of_a_bulkhead():
     room = Bulkhead(100)
     alice, more, bob = Slot(room, "alice"), Slot(room, "alice"), Slot(room, "bob")
     assert alice.take(40) and not more.take(11) and more.take(10)
@@ -218,7 +218,7 @@ def test_a_room_has_so_much_and_half_of_it_for_one_user():
     assert not bob.take(1) and Slot(room, "dora").take(50)
 
 
-def test_what_is_larger_than_a_room_is_alone_there():
+def test_something_larger_than_a_bulkhead_is_alone_in_it():
     room = Bulkhead(100)
     large, small = Slot(room, "alice"), Slot(room, "alice")
     assert large.take(1000) and not small.take(1)
@@ -226,12 +226,12 @@ def test_what_is_larger_than_a_room_is_alone_there():
     assert small.take(1) and not Slot(room, "alice").take(1000)
 
 
-def test_who_waits_for_room_has_none_until_then():
+def test_a_slot_that_waits_for_room_takes_none_meanwhile():
     room = Bulkhead(100)
     first, second = Slot(room, "alice"), Slot(room, "alice")
     assert first.take(30) and second.take(20)
     with concurrent.futures.ThreadPoolExecutor() as pool:
-        taken = pool.submit(first.take, 45, 30)  # which needs what the second has
+        taken = pool.submit(first.take, 45, 30)  # it needs what the second has
         wait_until(lambda: room.users["alice"] == 20)
         assert second.take(25) and not taken.done()
         second.close()
@@ -239,7 +239,7 @@ def test_who_waits_for_room_has_none_until_then():
         assert not Slot(room, "alice").take(10)
 
 
-def test_a_place_that_is_closed_waits_no_longer():
+def test_a_closed_slot_stops_waiting():
     room = Bulkhead(100)
     first, second = Slot(room, "alice"), Slot(room, "alice")
     assert first.take(50)
@@ -251,12 +251,12 @@ def test_a_place_that_is_closed_waits_no_longer():
     assert not second.take(50) and Slot(room, "alice").take(50)
 
 
-def test_a_thread_that_is_kept_lets_go_of_what_it_has_done():
+def test_a_cached_thread_releases_what_it_has_done():
     class Thing:
         pass
 
     threads = CachedThreads()
-    for _ in range(3):  # the first begins the thread
+    for _ in range(3):  # the first one starts the thread
         thing, done = Thing(), threading.Event()
         gone = weakref.ref(thing)
         threads.start(lambda thing, done: done.set(), thing, done)
@@ -265,7 +265,7 @@ def test_a_thread_that_is_kept_lets_go_of_what_it_has_done():
         wait_until(lambda: gone() is None)
 
 
-def test_where_the_machine_allows_fewer_files_the_start_says_what_to_raise(
+def test_if_the_machine_allows_too_few_files_the_start_says_what_to_raise(
     start, settings, provider
 ):
     server = start(**settings, FILES=600)

@@ -1,4 +1,4 @@
-"""Which models there are, who serves them, and which is the default."""
+"""Which models there are, which provider serves them, and which is the default."""
 
 import threading
 import time
@@ -12,8 +12,8 @@ from servers import free_port, running
 from wire import SingleFlight
 
 
-def test_lists_what_the_providers_list(provider, tmp_path):
-    """Each lists all models; they are asked once, and Anthropic's own default holds."""
+def test_the_providers_models_are_listed(provider, tmp_path):
+    """Both providers list all models and are asked once. Our own default for Anthropic applies."""
     provider.models = ["m-1", "claude-opus-4-6", "echo", "claude-haiku"]
     settings = {
         "ANTHROPIC_BASE_URL": provider.url,
@@ -38,7 +38,7 @@ def test_lists_what_the_providers_list(provider, tmp_path):
 
 
 def created_in_time(alice):
-    """A session as soon as the provider is asked for its list again: a failure is remembered for as long as it took."""
+    """A session, once the provider is asked for its list again: a failure is remembered for as long as it took."""
     deadline = time.monotonic() + 5
     while (response := alice.post("/sessions", {"content": "Hello"})).status_code == 502:
         assert time.monotonic() < deadline, response.text
@@ -57,7 +57,7 @@ LISTS_THAT_FAIL = {
 }
 
 
-def test_leaves_out_a_provider_that_does_not_answer(provider, tmp_path):
+def test_a_provider_that_does_not_answer_is_left_out(provider, tmp_path):
     settings = {
         "ANTHROPIC_BASE_URL": provider.url,
         "OPENAI_BASE_URL": f"http://127.0.0.1:{free_port()}",
@@ -68,8 +68,8 @@ def test_leaves_out_a_provider_that_does_not_answer(provider, tmp_path):
         assert models_of(server.client()) == [("claude-haiku", "anthropic", False)]
 
 
-def test_takes_the_first_model_that_openai_lists(provider, tmp_path):
-    """Without a default of its own, the server needs the list, and gets it as soon as there is one."""
+def test_the_first_model_that_openai_lists_is_the_default(provider, tmp_path):
+    """Without a default of its own, the server needs the list, and reads it as soon as there is one."""
     with running(
         tmp_path, OPENAI_BASE_URL=provider.url + "/v1", OPENAI_API_KEY="key-of-openai"
     ) as server:
@@ -93,7 +93,7 @@ def test_takes_the_first_model_that_openai_lists(provider, tmp_path):
         assert "key-of" not in server.output()
 
 
-def test_serves_only_the_models_that_are_named(provider, tmp_path):
+def test_only_the_named_models_are_served(provider, tmp_path):
     settings = {
         "ANTHROPIC_BASE_URL": provider.url,
         "OPENAI_BASE_URL": provider.url + "/v1",
@@ -118,7 +118,7 @@ def test_serves_only_the_models_that_are_named(provider, tmp_path):
         assert not [request for request in provider.requests if request.method == "GET"]
 
 
-def test_echoes_word_by_word_where_there_is_no_provider(tmp_path):
+def test_without_a_provider_echo_answers_word_by_word(tmp_path):
     with running(tmp_path) as server:
         alice = server.client()
         assert models_of(alice) == [("echo", "echo", True)]
@@ -135,27 +135,27 @@ def test_echoes_word_by_word_where_there_is_no_provider(tmp_path):
         assert len(alice.get("/sessions").json()["data"]) == 1
 
 
-def test_never_echoes_in_the_place_of_a_model(alice, provider):
+def test_with_a_provider_echo_is_not_served(alice, provider):
     response = alice.post("/sessions", {"content": "Hello", "model": "echo"})
     assert response.status_code == 400
     assert response.json()["errors"][0]["source"] == {"pointer": "/model"}
     assert provider.requests == []
 
 
-def test_asks_a_provider_that_does_not_answer_for_its_models_once(start, provider):
+def test_a_provider_that_does_not_answer_is_asked_for_its_models_once(start, provider):
     provider.models = status(500)
     alice = start(OPENAI_BASE_URL=provider.url + "/v1", WEB_CONCURRENCY="1").client()
     for _ in range(3):
         assert alice.get("/models").json()["data"] == []
     assert len(provider.requests) == 1
-    provider.models = ["m-9"]  # a session that needs a default has it asked again
+    provider.models = ["m-9"]  # a session that needs a default makes the server ask again
     assert created_in_time(alice)["model"] == {"id": "m-9"}
     assert [model["id"] for model in alice.get("/models").json()["data"]] == ["m-9"]
     assert [request.method for request in provider.requests] == ["GET", "GET", "POST"]
 
 
-def test_a_list_that_failed_is_not_waited_for_again():
-    """Whoever asks when it is too old has the next try beside."""
+def test_a_failed_list_is_not_waited_for_again():
+    """If it is too old, the next caller starts another try, and does not wait for it."""
     gates = [threading.Event() for _ in range(2)]
     failures = iter(range(2))
 
@@ -169,5 +169,5 @@ def test_a_list_that_failed_is_not_waited_for_again():
     for _ in range(2):
         with pytest.raises(LookupError, match="0"):
             fetched.get()
-        time.sleep(0.02)  # the failure is too old
+        time.sleep(0.02)  # now the failure is too old
     gates[1].set()

@@ -1,4 +1,4 @@
-"""The log: one line a request, one a reply, and nothing that is secret or was said."""
+"""The log: one line per request, one per reply, and nothing that is secret or that a user wrote."""
 
 import contextlib
 import http.client
@@ -34,7 +34,7 @@ def settings(provider):
 
 
 def lines_of(output, message):
-    whole = output.rpartition("\n")[0]  # the last line may be on its way
+    whole = output.rpartition("\n")[0]  # the last line may not be complete yet
     found = [json.loads(line) for line in whole.splitlines() if line.startswith("{")]
     return [line for line in found if line["message"] == message]
 
@@ -49,7 +49,7 @@ def test_what_a_provider_says_forges_no_line(start, settings, provider):
     assert not re.search("[\x00-\x1f\x7f-\x9f\u2028\u202e]", line)
 
 
-def test_says_what_became_of_requests_and_replies(start, settings, provider):
+def test_the_log_has_the_outcome_of_requests_and_replies(start, settings, provider):
     server = start(**settings, LOG_FORMAT="json")
     alice = server.client()
     provider.script = [cut("Some "), reply("text."), fails("Half")]
@@ -64,7 +64,7 @@ def test_says_what_became_of_requests_and_replies(start, settings, provider):
         lines = lines_of(server.output(), "request")
         return {line["id"]: line for line in lines if line["path"] != "/health"}
 
-    # Each line is written behind its response, by either process.
+    # Either process writes each line after its response.
     wait_until(lambda: len(requests_in_the_log()) == 3)
     output = server.wait_for_output('"reply"', 2)
     requests = requests_in_the_log()
@@ -104,7 +104,7 @@ def test_says_what_became_of_requests_and_replies(start, settings, provider):
     assert (second["outcome"], second["status"], second["continued"]) == ("failed", 502, 0)
 
 
-def test_has_a_line_for_each_file_of_the_page(start):
+def test_each_file_of_the_page_has_a_line(start):
     server = start()
     paths = ["/", "/static/page.css", "/static/page/main.js"]
     for path in paths:
@@ -113,7 +113,7 @@ def test_has_a_line_for_each_file_of_the_page(start):
         assert server.wait_for_output(f"path={path} ").count(f"path={path} ") == 1
 
 
-def test_shows_no_content_and_no_secret(start, settings, provider):
+def test_the_log_has_no_content_and_no_secret(start, settings, provider):
     server = start(**settings)
     alice = server.client()
     provider.script = [reply("The answer is classified."), fails("Half of it is classified.")]
@@ -132,11 +132,11 @@ SECRETS = ["of-one:hush@HUSHED", "hush@HUSHED", "hush@HUSHED:hush@HUSHED@of-one"
 
 
 @pytest.mark.parametrize("secret", SECRETS)
-def test_an_address_without_its_password_has_no_part_of_it(secret):
+def test_an_address_is_logged_without_any_part_of_its_password(secret):
     assert without_password(f"at http://{secret}@h:1/keys") == "at http://…@h:1/keys"
 
 
-def test_shows_no_part_of_a_password_with_an_at_sign(start):
+def test_a_password_with_an_at_sign_is_not_logged(start):
     port = free_port()
     url = f"http://{SECRETS[-1]}@127.0.0.1:{port}/keys"
     server = start(JWT_JWKS_URL=url, JWT_SECRET="")
@@ -149,14 +149,14 @@ def test_shows_no_part_of_a_password_with_an_at_sign(start):
     assert not re.search("hush|of-one", output + answer.text, re.IGNORECASE)
 
 
-def test_keeps_a_line_a_line(start, provider):
+def test_one_message_is_one_line(start, provider):
     server = start()
     server.client('https://github.com/x\n2026 INFO forged user="root"').get("/sessions")
     [line] = [line for line in server.wait_for_output("forged").splitlines() if "forged" in line]
     assert '\\n2026 INFO forged user=\\"root\\"' in line
 
 
-def test_cuts_the_name_that_a_provider_gives_to_a_request(start, settings, provider):
+def test_a_providers_request_id_is_cut(start, settings, provider):
     server = start(**settings)
     answer = [
         head(Transfer_Encoding="chunked", Request_Id="x" * 5000),
@@ -168,18 +168,18 @@ def test_cuts_the_name_that_a_provider_gives_to_a_request(start, settings, provi
     assert re.search("provider_id=(x+)", server.wait_for_output("provider_id="))[1] == "x" * 200
 
 
-# Traces
+# Tracebacks
 
 
 def parts_of_the_log(output, form):
-    """Each line with its trace, if it has one."""
+    """Each line with its traceback, if it has one."""
     if form == "json":
         return [json.dumps(json.loads(line)) for line in output.splitlines()]
     return re.split(r"\n(?=\d{4}-\d\d-\d\dT)", output)
 
 
 def the_trace(server, form, name):
-    """The one part of the log that is a trace and has this name in it."""
+    """The one traceback in the log that contains this name."""
 
     def traces():
         whole_lines = server.output().rpartition("\n")[0] + "\n"
@@ -192,7 +192,7 @@ def the_trace(server, form, name):
 
 @pytest.fixture
 def changed_service(tmp_path, monkeypatch):
-    """A function that adds a line to a module of a copy of the service, of which servers are started then."""
+    """A function that adds a line to a module of a copy of the service, from which servers are then started."""
     folder = copy_of_the_service(tmp_path / "changed")
     monkeypatch.setattr(servers, "ROOT", folder)
 
@@ -204,7 +204,7 @@ def changed_service(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("form", ["text", "json"])
-def test_a_trace_has_its_request_and_no_text_of_anybody(
+def test_a_traceback_has_its_request_and_no_users_text(
     changed_service, start, settings, provider, form
 ):
     changed_service(
@@ -229,10 +229,10 @@ def test_a_trace_has_its_request_and_no_text_of_anybody(
     assert "classified" not in server.output()
 
 
-def test_a_stream_that_fails_is_a_trace_of_its_request(changed_service, start, settings, provider):
-    changed_service(
-        "api/events.py", "def _ending(feed, position):\n    raise ValueError(feed.text)"
-    )
+def test_a_stream_that_fails_logs_a_traceback_with_its_request(
+    changed_service, start, settings, provider
+):
+    changed_service("api/events.py", "def _ending(feed, *others):\n    raise ValueError(feed.text)")
     server = start(**settings)
     provider.script = [reply("A classified answer")]
     with server.client().stream(
@@ -244,7 +244,9 @@ def test_a_stream_that_fails_is_a_trace_of_its_request(changed_service, start, s
     assert "classified" not in server.output()
 
 
-def test_a_reply_that_a_bug_ends_is_a_trace_without_any_text(changed_service, start, settings):
+def test_a_reply_that_a_bug_ends_logs_a_traceback_without_any_text(
+    changed_service, start, settings
+):
     changed_service(
         "providers/conversation.py", "def messages_of(turns, so_far):\n    raise ValueError(turns)"
     )
@@ -258,7 +260,7 @@ def test_a_reply_that_a_bug_ends_is_a_trace_without_any_text(changed_service, st
 
 
 def test_a_reply_whose_text_we_fail_to_take_has_failed(changed_service, start, settings, provider):
-    """Else its session would say for ever that a reply is under way."""
+    """Otherwise its session would have a reply in progress for ever."""
     changed_service(
         "providers/conversation.py", "def overlap(text, more):\n    raise ValueError(more)"
     )
@@ -271,14 +273,12 @@ def test_a_reply_whose_text_we_fail_to_take_has_failed(changed_service, start, s
     path = f"/sessions/{session['id']}/messages"
     assert alice.post(path, {"content": "Again"}).status_code == 500
     output = server.wait_for_output("in overlap")
-    assert re.search(
-        "a reply (failed|is not stored)", output
-    )  # it is its writer's, or the keeper's
+    assert re.search("a reply (failed|is not stored)", output)  # the writer's or the keeper's
     assert "classified" not in server.output()
 
 
 def refuse_classified(url):
-    """Have the database refuse each turn that has this word; PostgreSQL says the whole of a refused row."""
+    """Make the database refuse each turn with this word. PostgreSQL quotes the whole of a refused row."""
     if url.startswith("sqlite"):
         with contextlib.closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as connection:
             connection.execute(
@@ -308,7 +308,7 @@ def test_an_error_of_the_database_is_logged_by_its_code(start, settings, new_dat
     assert "classified" not in server.output()
 
 
-def test_every_line_is_json_where_that_is_wanted(changed_service, start, settings):
+def test_every_line_is_json_if_that_is_set(changed_service, start, settings):
     """gunicorn's lines too, also after it has read its configuration again."""
     changed_service(
         "replies/titles.py",
@@ -343,7 +343,7 @@ def test_every_line_is_json_where_that_is_wanted(changed_service, start, setting
 
 @pytest.fixture
 def pipe():
-    """A pipe, as a file to write to and one to read from."""
+    """A pipe, as a file to write and one to read."""
     inside, outside = os.pipe()
     with open(inside, "rb") as reader, open(outside, "wb") as writer:
         yield writer, reader
@@ -364,7 +364,7 @@ def test_nobody_waits_for_a_log_that_nobody_reads(pipe, new_database, settings, 
                 answer = connection.getresponse()
                 assert (answer.status, answer.read()[:1]) == (200, b"{")
             connection.close()
-            for _ in range(3):  # the keeper has lines to write as well
+            for _ in range(3):  # the keeper writes lines, too
                 alice.create()
             gate.set()
             assert [event.name for event in events] == ["content_delta", "assistant_turn", "done"]
@@ -377,7 +377,7 @@ def test_nobody_waits_for_a_log_that_nobody_reads(pipe, new_database, settings, 
 
 @contextlib.contextmanager
 def log_lines(count, form, behind, pipe):
-    """A process that writes so many lines, says so, and goes on with this code. It is killed if it takes 20 seconds."""
+    """A process that writes `count` lines, says so, and then runs the code `behind`. It is killed after 20 seconds."""
     code = f"""
 import logging, logs
 logs.set_up({form!r})
@@ -398,11 +398,11 @@ print(flush=True)
 
 
 @pytest.mark.parametrize("form", ["text", "json"])
-def test_says_how_many_lines_did_not_fit(pipe, form):
+def test_the_log_says_how_many_lines_did_not_fit(pipe, form):
     writer, reader = pipe
     with log_lines(13_000, form, 'input(); log.info("behind")', writer) as process:
         writer.close()
-        assert process.stdout.readline() == b"\n"  # nobody has read a line until now
+        assert process.stdout.readline() == b"\n"  # no line has been read until now
         lines = [reader.readline().decode() for _ in range(9000)]
         process.stdin.write(b"\n")
         process.stdin.close()
@@ -418,7 +418,7 @@ def test_says_how_many_lines_did_not_fit(pipe, form):
     assert "behind" in last
 
 
-def test_writes_what_is_left_at_the_end(pipe):
+def test_what_is_left_is_written_at_the_end(pipe):
     writer, reader = pipe
     with log_lines(2000, "text", "", writer):
         writer.close()
@@ -430,7 +430,7 @@ def test_writes_what_is_left_at_the_end(pipe):
 @pytest.mark.parametrize(
     "where", ["a pipe that nobody reads", "a pipe that nobody can read", "a full disk", "nowhere"]
 )
-def test_ends_soon_wherever_it_writes(pipe, where):
+def test_a_process_ends_soon_wherever_it_logs(pipe, where):
     writer, reader = pipe
     if where == "a pipe that nobody can read":
         reader.close()

@@ -1,4 +1,4 @@
-"""OpenID Connect: discovery documents, and what claims call people."""
+"""OpenID Connect: discovery documents, and the claims that give a user's name."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -24,8 +24,8 @@ def test_a_document_says_what_the_page_needs():
 
 
 ODD = {
-    "no object": ([], "no JSON object"),
-    "a text": ("text", "no JSON object"),
+    "no object": ([], "not a JSON object"),
+    "a text": ("text", "not a JSON object"),
     "no issuer": ({"issuer": None}, "its issuer is null, and JWT_ISSUER is " + URL),
     "another issuer": (
         {"issuer": "https://other"},
@@ -33,28 +33,31 @@ ODD = {
     ),
     "a slash more": ({"issuer": URL + "/"}, "its issuer is"),
     "a long issuer": ({"issuer": "x" * 9999}, "^.{0,300}$"),
-    "no token endpoint": ({"token_endpoint": None}, "its token_endpoint is no https"),
-    "a number": ({"authorization_endpoint": 5}, "its authorization_endpoint is no https"),
+    "no token endpoint": ({"token_endpoint": None}, "its token_endpoint is not an https"),
+    "a number": ({"authorization_endpoint": 5}, "its authorization_endpoint is not an https"),
     "a script": ({"authorization_endpoint": "javascript:alert(1)"}, "its authorization_endpoint"),
     "plain HTTP": ({"token_endpoint": "http://id.example.com/token"}, "its token_endpoint"),
     "a fragment": ({"authorization_endpoint": URL + "/#/sign-in"}, "its authorization_endpoint"),
     "a password": ({"jwks_uri": "https://a:b@id.example.com/keys"}, "its jwks_uri"),
     "more of a policy": ({"token_endpoint": "https://a;script-src *"}, "its token_endpoint"),
     "two sources": ({"token_endpoint": "https://a https://b"}, "its token_endpoint"),
-    "keys on this machine": ({"jwks_uri": "http://127.0.0.1:9/keys"}, "its jwks_uri is no https"),
+    "keys on this machine": (
+        {"jwks_uri": "http://127.0.0.1:9/keys"},
+        "its jwks_uri is not an https",
+    ),
     "a port that is none": ({"jwks_uri": "https://a:99999/"}, "its jwks_uri"),
 }
 
 
 @pytest.mark.parametrize("change, sentence", ODD.values(), ids=ODD)
-def test_an_odd_document_is_told_and_not_taken(change, sentence):
+def test_an_odd_document_is_reported_and_not_used(change, sentence):
     document = described(URL) | change if isinstance(change, dict) else change
     with pytest.raises(ValueError, match=sentence):
         read_discovery(document, URL)
 
 
 @pytest.mark.parametrize("url", [None, 5, "http://id.example.com/", "https://a/#b"])
-def test_an_odd_end_of_sessions_is_left_out(url):
+def test_an_odd_end_session_endpoint_is_left_out(url):
     document = described(URL) | {"end_session_endpoint": url}
     assert read_discovery(document, URL).end_session_endpoint is None
 
@@ -74,7 +77,7 @@ LACKING = [
 
 
 @pytest.mark.parametrize("change, sentences", LACKING)
-def test_what_a_document_says_that_it_lacks_is_known(change, sentences):
+def test_what_a_document_says_it_lacks_is_reported(change, sentences):
     lacks = read_discovery(described(URL) | change, URL).lacks
     assert len(lacks) == len(sentences)
     assert all(words in sentence for words, sentence in zip(sentences, lacks, strict=True))
@@ -90,7 +93,7 @@ def test_what_a_document_says_that_it_lacks_is_known(change, sentences):
         ("http://[::1]:9000/x", "http://[::1]:9000"),
     ],
 )
-def test_an_origin_is_as_browsers_write_it(url, origin):
+def test_an_origin_is_written_as_browsers_do(url, origin):
     assert origin_of(url) == origin
 
 
@@ -98,8 +101,8 @@ def provider_at(issuer):
     return IdentityProvider(read_settings(issuer.settings))
 
 
-def test_the_document_is_asked_for_below_the_issuer(issuer):
-    """Without a slash at its end, which its name may have all the same."""
+def test_the_document_is_requested_below_the_issuer(issuer):
+    """Without the slash at the issuer's end, though its name may have one."""
     provider_at(issuer).discover()
     issuer.settings["JWT_ISSUER"] = issuer.document["issuer"] = issuer.url + "/"
     provider_at(issuer).discover()
@@ -131,7 +134,7 @@ def test_a_failure_is_kept_for_a_while_and_logged_once(issuer, caplog, answer):
     )
 
 
-def test_many_ask_once_and_what_came_is_kept(issuer):
+def test_many_callers_ask_once_and_the_answer_is_kept(issuer):
     gate, provider = threading.Event(), provider_at(issuer)
     issuer.discovery = lambda request: (yield from (gate, *status(200, issuer.document)(request)))
     with ThreadPoolExecutor(20) as pool:
@@ -146,7 +149,7 @@ def test_many_ask_once_and_what_came_is_kept(issuer):
     assert provider.soon() and provider.at_hand() and issuer.asked() == 1
 
 
-# What a person is called
+# A user's name
 
 LONG, LONGEST = "x" * 256, "x" * 255
 NAMES = [
@@ -164,7 +167,7 @@ NAMES = [
 
 
 @pytest.mark.parametrize("claims, name", NAMES)
-def test_a_person_is_called_by_a_claim_that_is_a_name(claims, name):
+def test_a_users_name_is_the_first_suitable_claim(claims, name):
     assert name_in(claims) == name
 
 
@@ -181,5 +184,5 @@ EMAILS = [
 
 
 @pytest.mark.parametrize("claims, email", EMAILS)
-def test_an_email_counts_where_the_provider_has_verified_it(claims, email):
+def test_an_email_counts_if_the_provider_has_verified_it(claims, email):
     assert email_in(claims) == email

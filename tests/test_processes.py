@@ -22,7 +22,7 @@ from provider import reply
 from servers import Server, end, free_port, wait_until_up
 
 
-def test_lets_replies_end_after_sigterm_and_hands_over_the_rest(start, settings, provider):
+def test_after_sigterm_replies_end_or_are_handed_over(start, settings, provider):
     server = start(**settings, GRACE=2)
     alice = server.client()
     never, soon = threading.Event(), threading.Event()
@@ -31,7 +31,7 @@ def test_lets_replies_end_after_sigterm_and_hands_over_the_rest(start, settings,
         alice.post("/sessions", {"content": "Hello"}, Prefer="respond-async").json()
         for _ in range(2)
     ]
-    provider.wait_for_request(2)  # else the third might get the answer of one of these
+    provider.wait_for_request(2)  # otherwise the third might get the answer of one of these
     provider.wait_for_request(2)
     with concurrent.futures.ThreadPoolExecutor() as pool, alice.events(sessions[0]) as stream:
         waiting = pool.submit(alice.post, "/sessions", {"content": "Hello"})
@@ -43,7 +43,7 @@ def test_lets_replies_end_after_sigterm_and_hands_over_the_rest(start, settings,
         threading.Timer(0.3, soon.set).start()
         finished = waiting.result(20).json()
         assert time.monotonic() - began < 2
-        assert list(following) == []  # it goes on elsewhere
+        assert list(following) == []  # it continues elsewhere
     server.process.wait(10)
     assert time.monotonic() - began < 7
     assert "Traceback" not in server.output()
@@ -59,8 +59,8 @@ def test_lets_replies_end_after_sigterm_and_hands_over_the_rest(start, settings,
     assert alice.turns(finished)[1]["content"] == "Not cut."
 
 
-def test_the_driver_of_postgresql_is_loaded_only_where_it_is_used(start, settings, monkeypatch):
-    monkeypatch.setattr(Server, "is_forked", False)  # one that is has it in any case
+def test_postgresqls_driver_is_loaded_only_if_it_is_used(start, settings, monkeypatch):
+    monkeypatch.setattr(Server, "is_forked", False)  # a forked one has it in any case
     server = start(**settings)
     files = [pathlib.Path(f"/proc/{pid}/maps").read_text() for pid in server.workers()]
     assert files and all(
@@ -68,12 +68,12 @@ def test_the_driver_of_postgresql_is_loaded_only_where_it_is_used(start, setting
     )
 
 
-def test_a_newer_release_keeps_all_of_an_older_ones_data(start, settings, provider, tmp_path):
+def test_a_newer_release_keeps_all_data_of_an_older_one(start, settings, provider, tmp_path):
     session = start(**settings).client().create("Hello")
     newer = copy_of_the_service(tmp_path / "newer")
-    source = (newer / "upkeep" / "migrations.py").read_text()
+    source = (newer / "maintenance" / "migrations.py").read_text()
     added = "\nMIGRATIONS.append(lambda: db.execute_sql('ALTER TABLE session ADD COLUMN colour TEXT'))\n"
-    (newer / "upkeep" / "migrations.py").write_text(source + added)
+    (newer / "maintenance" / "migrations.py").write_text(source + added)
     command = [sys.executable, "-c", "import app; app.create_app()"]
     environment = os.environ | settings | {"JWT_SECRET": SECRET}
     for _ in range(2):
@@ -97,7 +97,7 @@ def test_a_newer_release_keeps_all_of_an_older_ones_data(start, settings, provid
 
 @pytest.fixture
 def interruptible():
-    """A job in the background ignores SIGINT, and its children with it; a handler of ours is not inherited."""
+    """A background job ignores SIGINT, and so do its children. A handler of our own is not inherited."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
@@ -105,7 +105,7 @@ def interruptible():
 
 @pytest.mark.skipif(not shutil.which("curl"), reason="curl is not installed")
 @pytest.mark.usefixtures("interruptible")
-def test_flask_run_prints_a_request_that_can_be_pasted_and_stops_without_a_loss(provider, tmp_path):
+def test_flask_run_prints_a_request_to_paste_and_stops_without_a_loss(provider, tmp_path):
     folder, port = copy_of_the_service(tmp_path / "laptop"), free_port()
     (folder / ".venv").symlink_to(sys.prefix)
     clean = {name: os.environ[name] for name in ("PATH", "LANG") if name in os.environ} | {
@@ -162,7 +162,7 @@ def test_flask_run_prints_a_request_that_can_be_pasted_and_stops_without_a_loss(
     process.communicate(timeout=10)
 
 
-def test_a_reply_that_begins_after_sigterm_is_waited_for_like_the_rest(start, settings, provider):
+def test_a_reply_that_begins_after_sigterm_is_waited_for_like_the_others(start, settings, provider):
     server = start(**settings, WEB_CONCURRENCY=1)
     alice, more, soon = server.client(), threading.Event(), threading.Event()
     provider.script = [reply("First ", soon), reply("Hi"), reply("Second ", more, "whole.")]
@@ -181,7 +181,7 @@ def test_a_reply_that_begins_after_sigterm_is_waited_for_like_the_rest(start, se
 
         first = alice.post("/sessions", {"content": "Hello"}, Prefer="respond-async").json()
         provider.wait_for_request()
-        ask("Hello")  # the connection is kept
+        ask("Hello")  # this opens the connection that is kept
         server.process.terminate()
         time.sleep(0.3)  # the worker has the signal, and keeps the connection for two seconds
         second = ask("Hello", Prefer="respond-async")
@@ -196,9 +196,9 @@ def test_a_reply_that_begins_after_sigterm_is_waited_for_like_the_rest(start, se
     )
 
 
-def test_a_reply_goes_on_at_once_where_its_process_is_known_to_be_dead(start, settings, provider):
-    """The next start on the machine sees that its writer is gone: so a service that is killed every few seconds keeps its replies
-    going."""
+def test_a_reply_continues_at_once_if_its_process_is_known_to_be_dead(start, settings, provider):
+    """The next start on the machine sees that its writer is gone, so even a service that is killed every few seconds
+    continues its replies."""
     gates = [threading.Event() for _ in range(3)]
     provider.script = [
         reply("One ", gates[0]),
@@ -223,7 +223,7 @@ def test_a_reply_goes_on_at_once_where_its_process_is_known_to_be_dead(start, se
         gate.set()
 
 
-def test_a_reply_goes_on_at_once_where_its_worker_is_dead(start, settings, provider):
+def test_a_reply_continues_at_once_if_its_worker_is_dead(start, settings, provider):
     more = threading.Event()
     provider.script = [reply("Half ", more), reply("and half.")]
     server = start(**settings)
@@ -232,14 +232,14 @@ def test_a_reply_goes_on_at_once_where_its_worker_is_dead(start, settings, provi
         frames = iter(stream)
         session = next(frames).data
         next(frames)
-        for pid in server.workers():  # each of them, since one cannot see which writes it
+        for pid in server.workers():  # each of them, since it is not visible which one writes
             os.kill(pid, signal.SIGKILL)
         wait_until(lambda: provider.posts[1:], 10)
     assert wait_for_status(alice, session, "complete")["content"] == "Half and half."
     more.set()
 
 
-def test_a_process_is_dead_though_another_one_has_its_number_by_now():
+def test_a_process_is_dead_even_if_another_has_its_number_now():
     machine, number, start = this_process().split("/")
     assert not is_dead(f"{machine}/{number}/{start}")
     assert is_dead(f"{machine}/{number}/{int(start) - 1}")

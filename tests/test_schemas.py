@@ -1,17 +1,19 @@
-"""Bodies that are refused, with each fault named, and what is taken."""
+"""Request bodies: which are refused, with each error named, and which are accepted."""
 
 import json
 
 import pytest
+from marshmallow import fields
 
 import schemas
+import turns
 from models import Turn
 from provider import fails, reply
 from raw_http import errors_of, send
 
 
 def pointers(response):
-    """Where the faults of a body are."""
+    """Where the errors in a body are."""
     return sorted(source["pointer"] for source, _ in errors_of(response, 400))
 
 
@@ -65,7 +67,7 @@ BAD_BODIES = {
     "content is blank": (json.dumps({"content": " \t\n\u3000\u2028"}).encode(), ["/content"]),
     "model is blank": (b'{"content": "x", "model": " "}', ["/model"]),
     "system is empty": (b'{"content": "x", "system": ""}', ["/system"]),
-    # What no database holds
+    # What no database can store
     "NUL": (b'{"content": "a\\u0000b"}', ["/content"]),
     "NUL in the model": (b'{"content": "x", "model": "m\\u0000"}', ["/model"]),
     "NUL in the system prompt": (b'{"content": "x", "system": "\\u0000"}', ["/system"]),
@@ -88,17 +90,17 @@ BAD_BODIES = {
 
 
 @pytest.mark.parametrize("body, faults", BAD_BODIES.values(), ids=BAD_BODIES)
-def test_refuses_a_bad_body(server, newcomer, body, faults):
+def test_a_bad_body_is_refused(server, newcomer, body, faults):
     assert pointers(send(server, "POST", "/sessions", body, subject=newcomer)) == faults
 
 
-def test_takes_null_for_what_is_left_out(alice, provider):
+def test_null_is_the_same_as_a_missing_value(alice, provider):
     session = alice.post("/sessions", {"content": "Hello", "model": None, "system": None}).json()
     assert session["model"] == {"id": "m-1"}
     assert [message["role"] for message in provider.posts[0].body["messages"]] == ["user"]
 
 
-def test_takes_pairs_of_surrogates_and_odd_characters(alice):
+def test_surrogate_pairs_and_odd_characters_are_accepted(alice):
     content = "\U0001f389\ufffe\x01\x7f\u2028\U0010ffff\ufeff"
     assert alice.turns(alice.create(content))[0]["content"] == content
 
@@ -125,7 +127,7 @@ MANY_FAULTS = {
 
 
 @pytest.mark.parametrize("body, count", MANY_FAULTS.values(), ids=MANY_FAULTS)
-def test_names_the_first_twenty_faults(server, newcomer, body, count):
+def test_a_refusal_names_the_first_twenty_errors(server, newcomer, body, count):
     response = send(server, "POST", "/sessions", body, subject=newcomer)
     found = pointers(response)
     assert len(found) == count and len(response.content) < 40_000
@@ -135,7 +137,7 @@ def test_names_the_first_twenty_faults(server, newcomer, body, count):
 @pytest.mark.parametrize(
     "method, path", [("POST", "/messages"), ("POST", "/retry"), ("POST", "/cancel"), ("PATCH", "")]
 )
-def test_names_the_first_twenty_faults_everywhere(server, alice, method, path):
+def test_every_operation_names_the_first_twenty_errors(server, alice, method, path):
     session = alice.create()
     body, _ = MANY_FAULTS["a megabyte of unknown names"]
     assert len(pointers(send(server, method, f"/sessions/{session['id']}{path}", body))) == 20
@@ -153,7 +155,7 @@ BODIES_OF_A_MESSAGE = {
 
 
 @pytest.mark.parametrize("body, faults", BODIES_OF_A_MESSAGE.values(), ids=BODIES_OF_A_MESSAGE)
-def test_refuses_a_bad_message(server, alice, body, faults):
+def test_a_bad_message_is_refused(server, alice, body, faults):
     session = alice.create()
     before = alice.get(f"/sessions/{session['id']}").json()
     assert pointers(send(server, "POST", f"/sessions/{session['id']}/messages", body)) == faults
@@ -161,7 +163,7 @@ def test_refuses_a_bad_message(server, alice, body, faults):
 
 
 @pytest.mark.parametrize("action", ["retry", "cancel"])
-def test_takes_no_body_where_it_has_nothing_to_say(server, alice, action):
+def test_retry_and_cancel_need_no_body_and_refuse_a_bad_one(server, alice, action):
     session = alice.create()
     path = f"/sessions/{session['id']}/{action}"
     assert pointers(send(server, "POST", path, b'{"content": " ", "model": "m-2"}')) == [
@@ -198,14 +200,14 @@ BAD_CHANGES = {
 
 
 @pytest.mark.parametrize("body, faults", BAD_CHANGES.values(), ids=BAD_CHANGES)
-def test_refuses_a_bad_change(server, alice, body, faults):
+def test_a_bad_change_is_refused(server, alice, body, faults):
     session = alice.create(system="Be brief.")
     before = alice.get(f"/sessions/{session['id']}").json()
     assert pointers(send(server, "PATCH", f"/sessions/{session['id']}", body)) == faults
     assert alice.get(f"/sessions/{session['id']}").json() == before
 
 
-def test_changes_only_what_is_given(alice):
+def test_a_change_affects_only_the_given_values(alice):
     session = alice.create(system="Be brief.")
     path = f"/sessions/{session['id']}"
     before = alice.get(path).json()
@@ -224,36 +226,27 @@ def test_changes_only_what_is_given(alice):
         assert alice.get(path).json().items() >= before.items()
 
 
-# What goes out
+# Responses
 
 
-@pytest.mark.parametrize("status", ["complete", "failed", "interrupted"])
-@pytest.mark.parametrize("kind", ["user", "assistant"])
-def test_a_turn_is_dumped_as_its_schema_describes_it(kind, status):
-    turn = Turn(
-        id=7,
-        kind=kind,
-        created_at=1_772_812_800_999_999,
-        model="m-1",
-        status=status,
-        input_tokens=1,
-        output_tokens=None,
-        cached_tokens=0,
-        error_status=502 if status == "failed" else None,
-        error_message="It failed." if status == "failed" else None,
-        error_pointer=None,
-        stop_reason="stop" if status == "complete" else None,
-        continued=2,
-        turns_left_out=3,
-        thinking_characters=3,
-        thinking_milliseconds=1250,
-        content="Hello",
-    )
-    assert schemas.dump_turn(turn) == schemas.turn_schemas[kind].dump(turn)
-    assert list(schemas.dump_turn(turn)) == list(schemas.turn_schemas[kind].fields)
+def names_of(schema):
+    """The JSON names that a schema describes; those of nested schemas as `usage.input_tokens`."""
+    return [
+        f"{name}.{key}" if key else name
+        for name, field in schema.fields.items()
+        for key in (field.schema.fields if isinstance(field, fields.Nested) else [""])
+    ]
 
 
-def test_a_reply_that_goes_on_has_not_ended(alice, provider):
+def test_the_schemas_describe_all_that_a_turn_has():
+    described = names_of(schemas.AssistantTurnSchema())
+    assert [name for name in described if name != "error.reason"] == list(turns.SHOWN.columns)
+    of_messages = ["id", "kind", "content", "created_at"]
+    assert names_of(schemas.UserTurnSchema()) == of_messages
+    assert list(turns.SHOWN.dump(Turn(id=1, kind="user", created_at=0))) == of_messages
+
+
+def test_a_reply_in_progress_shows_no_earlier_end(alice, provider):
     provider.script = [fails("Half "), reply("So far", 5)]
     failed = alice.post("/sessions", {"content": "Hello"})
     path = failed.headers["Location"]

@@ -1,4 +1,4 @@
-"""Strange identity providers: keys with odd entries never cost the good ones."""
+"""Strange identity providers: odd entries among the keys never affect the good ones."""
 
 import concurrent.futures
 import itertools
@@ -12,8 +12,6 @@ from client import make_token
 from provider import head, raw, status
 from servers import running
 from tokens import ED25519, RSA, good_claims, in_base64, jwk, jwks, pem, status_of
-
-# Published keys
 
 POINT = in_base64(bytes(range(32)))
 
@@ -38,7 +36,7 @@ ODD_KEYS = [
 
 
 def signed(key, kid, alg="EdDSA"):
-    """A token by hand, whose header says what a library would not."""
+    """A token made by hand, whose header says what a library would not."""
     text = ".".join(
         in_base64(json.dumps(part).encode()) for part in ({"alg": alg, "kid": kid}, good_claims())
     )
@@ -58,7 +56,7 @@ def test_each_published_key_is_judged_by_itself(identity, tmp_path):
         assert "Traceback" not in server.output()
 
 
-def test_keys_with_one_name_are_all_tried(identity, tmp_path):
+def test_all_keys_with_one_name_are_tried(identity, tmp_path):
     twins = [new_key(), new_key()]
     secret = jwk(new_key().public_key(), "twin", use="enc")
     identity.models = jwks(
@@ -74,7 +72,7 @@ def test_keys_with_one_name_are_all_tried(identity, tmp_path):
         assert status_of(server, signed(new_key(), "twin")) == 401
 
 
-def test_ed25519_is_an_algorithm_as_eddsa_is(identity, tmp_path):
+def test_ed25519_is_an_algorithm_like_eddsa(identity, tmp_path):
     """RFC 9864 names it so, in tokens and in keys."""
     encrypting = new_key()
     named = [
@@ -99,7 +97,7 @@ def test_ed25519_is_an_algorithm_as_eddsa_is(identity, tmp_path):
         assert status_of(server, signed(ED25519, "any", "Ed25519")) == 200
 
 
-def test_a_strangers_key_never_loses_the_good_ones(identity, tmp_path):
+def test_a_strange_key_never_affects_the_good_ones(identity, tmp_path):
     good, stranger = signed(ED25519, "good"), new_key()
     identity.models = jwks(jwk(ED25519.public_key(), "good"))
     with running(tmp_path, JWT_SECRET="", JWT_JWKS_URL=identity.url) as server:
@@ -110,7 +108,7 @@ def test_a_strangers_key_never_loses_the_good_ones(identity, tmp_path):
             strangers = []
             while (
                 not asked.wait(0.2) and len(strangers) < 50
-            ):  # an unknown name has them fetched, once a second
+            ):  # an unknown name has the keys fetched, once a second at most
                 strangers.append(
                     pool.submit(status_of, server, signed(stranger, f"unknown {len(strangers)}"))
                 )

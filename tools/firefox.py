@@ -1,6 +1,7 @@
-"""The page in Firefox, which is driven without geckodriver: `pip install -r tools/firefox.txt`, then `python tools/firefox.py`.
+"""The page in Firefox, which is driven without geckodriver: `pip install -r tools/firefox.txt`,
+then `python tools/firefox.py`.
 
-It needs `firefox-esr` or `firefox`; where one is elsewhere, `FIREFOX` names it. What fails is raised.
+It needs `firefox-esr` or `firefox`; `FIREFOX` may name another command. It raises what fails.
 """
 
 import os
@@ -32,7 +33,7 @@ from trusted import Peer, name
 
 FIREFOX = os.environ.get("FIREFOX") or shutil.which("firefox-esr") or shutil.which("firefox")
 USER = "https://github.com/you"
-# How long a frame was waited for at most, and what the policy refused.
+# The longest time between two frames, and what the content security policy refused.
 GAPS = """void (() => {
     let last = performance.now();
     window.longest = 0;
@@ -118,7 +119,7 @@ def check(page, server, provider, database):
         page.wait_for_end(turns)
         time.sleep(0.2)  # a frame or two
         gap = page.run(
-            "((log) => log.scrollHeight - log.scrollTop - log.clientHeight)(document.getElementById('log'))"
+            "((log) => log.scrollHeight - log.scrollTop - log.clientHeight)(document.getElementById('thread'))"
         )
         assert gap < 2, f"at {rate} words a second the view is {gap} pixels behind"
 
@@ -190,15 +191,16 @@ def check(page, server, provider, database):
     count = "document.querySelectorAll('article').length"
     page.wait(lambda: page.run(count) == 50, "the last fifty turns")
     for more in (100, 100 + turns + 6):
-        page.run("document.getElementById('log').scrollTo(0, 5)")
+        page.run("document.getElementById('thread').scrollTo(0, 5)")
         page.wait(lambda: page.run(count) == more, f"{more} turns")
-        assert page.run("document.getElementById('log').scrollTop") > 1000, (
+        assert page.run("document.getElementById('thread').scrollTop") > 1000, (
             "it jumped to the older turns"
         )
 
 
 def check_texts(page):
-    """Formulas, colours and details are drawn, and two hundred hostile texts stop nothing and run nothing."""
+    """Formulas, colours and details are drawn, and two hundred hostile texts stop nothing and run
+    nothing."""
     page.firefox.timeout.script = 240
     texts = hostile_texts(19_000)
 
@@ -238,7 +240,7 @@ def check_other_origins(page, server, provider, site):
         START % READERS["the client of the server"], script_args=(proxy.url, token), sandbox=None
     )
     page.wait(lambda: page.run("seen.text") == "One ", "the first word")
-    proxy.cut_behind = "ö".encode()[:1]  # not before: the client itself comes by the proxy
+    proxy.cut_behind = "ö".encode()[:1]  # not before: the client itself is loaded through the proxy
     read.set()
     page.wait(lambda: b"last-event-id: " in proxy.sent.lower(), "back again")
     comes_back.set()
@@ -248,7 +250,8 @@ def check_other_origins(page, server, provider, site):
 
 
 def check_behind_a_proxy(page, site, way, folder):
-    """Its people need no token, and another site's page can do nothing by the proxy's word."""
+    """Users of the proxy need no token, and another site's page can do nothing with the proxy's
+    authority."""
     firefox = page.firefox
     with household(folder, ALLOWED_ORIGINS="*") as home:
         alice, url = Peer(str(folder / "parley.sock")), getattr(home, way)

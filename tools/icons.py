@@ -1,5 +1,5 @@
-"""The icons of the page as PNG, for systems that take no SVG: `python tools/icons.py` has Chromium draw them of the SVG
-beside them in `static/icons/`. It needs `chromium` and `chromedriver`.
+"""The icons of the page as PNG, for systems that take no SVG: `python tools/icons.py` has Chromium
+draw them from the SVGs in `static/icons/`. It needs `chromium` and `chromedriver`.
 """
 
 import base64
@@ -14,12 +14,15 @@ from selenium import webdriver
 from browser import CHROMEDRIVER, CHROMIUM, FLAGS
 
 FOLDER = ROOT / "static" / "icons"
-# A file → what it is drawn of, and how wide it is.
+# A file → its source, and its width.
 ICONS = {
     "icon-192.png": ("icon.svg", 192),
     "icon-512.png": ("icon.svg", 512),
     "maskable-512.png": ("maskable.svg", 512),
-    "apple-touch-icon.png": ("maskable.svg", 180),  # iOS takes no other, and rounds it itself
+    "apple-touch-icon.png": (
+        "maskable.svg",
+        180,
+    ),  # iOS takes no other format, and rounds the corners itself
 }
 DRAW = """
     const [svg, width, done] = arguments;

@@ -1,8 +1,10 @@
-"""The package of npm, `parley-client`: `python tools/npm.py FOLDER` makes that folder, for `npm publish FOLDER`.
+"""The package of npm, `parley-client`: `python tools/npm.py FOLDER` makes that folder, for `npm
+publish FOLDER`.
 
-It is `clients/javascript` with `static/parley.js`, the version of `app.py` as npm writes it, and types: openapi-typescript
-makes them of `static/openapi.json`, and tsc of what the modules say of their own. It needs npm, which installs what
-`tests/support/openapi-client` and `tests/support/ai-client` pin. `tests/heavy/test_javascript_client.py` uses the package.
+It is `clients/javascript` with `static/parley.js`, the version of `app.py` in npm's spelling, and
+types: openapi-typescript makes them from `static/openapi.json`, and tsc from the modules' own
+comments. It needs npm, which installs what `tests/support/openapi-client` and
+`tests/support/ai-client` pin. `tests/heavy/test_javascript_client.py` uses the package.
 """
 
 import json
@@ -26,7 +28,7 @@ TYPES = ["--root-types", "--root-types-no-schema-prefix", "--output", "openapi.d
 
 
 def version():
-    """`2.0.0.dev0` is `2.0.0-dev.0` to npm, and `2.0.0rc1` is `2.0.0-rc.1`."""
+    """npm writes `2.0.0.dev0` as `2.0.0-dev.0`, and `2.0.0rc1` as `2.0.0-rc.1`."""
     text = (ROOT / "app.py").read_text("utf-8")
     number = re.search(r'^__version__ = "(.+)"$', text, re.MULTILINE)[1]
     return re.sub(r"\.?(dev|rc)(\d+)$", r"-\1.\2", number)
@@ -39,7 +41,7 @@ def run(*command, cwd):
 
 
 def make_types(folder):
-    """Of the modules in this folder."""
+    """Make the types of the modules in this folder."""
     tools = npm_folder("openapi-client") / "node_modules" / ".bin"
     (folder / "node_modules").mkdir()
     (folder / "node_modules" / "ai").symlink_to(npm_folder("ai-client") / "node_modules" / "ai-7")

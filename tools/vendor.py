@@ -1,8 +1,9 @@
-"""The libraries of the page, made of npm's packages: `python tools/vendor.py` writes them into `static/vendor`.
+"""The libraries of the page, made from npm's packages: `python tools/vendor.py` writes them into
+`static/vendor`.
 
-It needs npm, which installs the versions of `tests/support/axe/package.json`, and checks each package against the hash
-in `package-lock.json`. `static/vendor/README.md` says what is made of which package. `tests/page/test_vendor.py` makes
-them anew, and compares.
+It needs npm, which installs the versions of `tests/support/axe/package.json`, and checks each
+package against the hash in `package-lock.json`. `static/vendor/README.md` says what is made from
+which package. `tests/page/test_vendor.py` makes them again, and compares.
 """
 
 import json
@@ -17,13 +18,13 @@ sys.path.insert(0, str(ROOT / "tests" / "support"))
 from servers import npm_folder
 
 FOLDER = ROOT / "static" / "vendor"
-# The grammars of Prism: what replies have code in, and what these stand on.
+# The grammars of Prism: the languages of code in replies, and the grammars that they need.
 LANGUAGES = (
     "bash c cpp csharp css dart diff docker elixir go graphql haskell hcl ini java javascript json jsx julia kotlin "
     "latex lua makefile markdown markup matlab nginx perl php powershell protobuf python r ruby rust scala scss sql "
     "swift toml tsx typescript yaml"
 ).split()
-# PHP's grammar asks for this only in `Prism.highlight`, which is not used.
+# PHP's grammar needs this only in `Prism.highlight`, which is not used.
 LEFT_OUT = {"markup-templating"}
 MARKED = """
 export { _Lexer as Lexer } from "./Lexer.ts";
@@ -36,7 +37,7 @@ PRISM_TAIL = "export const { languages, tokenize } = Prism;\n"
 
 
 def make(packages):
-    """What stands in `static/vendor`, of the packages in this folder: name → text."""
+    """The files of `static/vendor`, from the packages in this folder: name → text."""
     files = {
         "marked.js": make_marked(packages),
         "temml.js": read(packages, "temml", "dist/temml.min.js") + "\nexport default temml;\n",
@@ -48,8 +49,8 @@ def make(packages):
 
 
 def make_marked(packages):
-    """marked's lexer: what makes HTML of its tokens is left out, a quarter of the bytes. The package has the sources
-    in the map of its module."""
+    """marked's lexer, without the part that makes HTML of its tokens, a quarter of the bytes. The
+    package has the sources in the map of its module."""
     sources = json.loads(read(packages, "marked", "lib/marked.esm.js.map"))
     with tempfile.TemporaryDirectory() as folder:
         for path, text in zip(sources["sources"], sources["sourcesContent"], strict=True):
@@ -77,7 +78,7 @@ def make_prism(packages):
 
 
 def in_order(known):
-    """The grammars, each behind those that it builds on."""
+    """The grammars, each after those that it builds on."""
     order = []
 
     def add(language):

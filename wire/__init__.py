@@ -1,17 +1,17 @@
-"""What this server asks of others over HTTP: providers of models, and identity providers.
+"""The HTTP client for other servers: providers of models, and identity providers.
 
-    Wire.request(Call) ─► Response ─► chunks, or events
-    SingleFlight: what many wait for, one thread fetches
+    HTTPClient.request(Call) ─► Response ─► chunks, or events
+    SingleFlight: one thread fetches a value that many wait for
 
-A `Call` has a time, and can be hung up by any thread. What goes wrong is a `Fault`, or `HungUp`.
-Below them: a `Connection` is kept for the next call, a `Route` makes its sockets, through proxies
-and with TLS, and each of these sockets knows its call. http.client writes requests and reads
-answers.
+A `Call` has a deadline, and any thread can hang it up. Errors are a `Fault`, or `HungUp`.
+Below them, a `ServerConnection` is kept alive for the next call, a `Route` opens its sockets,
+through proxies and with TLS, and each socket knows its call. http.client writes requests and parses
+responses.
 """
 
-from wire.body import NOT_UNDERSTOOD, UNSTORABLE, join, made_storable, parse_json
+from wire.body import NOT_UNDERSTOOD, UNSTORABLE, join, made_storable, parse_json, storable
 from wire.call import Call
-from wire.connection import Wire
+from wire.connection import HTTPClient
 from wire.environment import LOST, arriving, route, without_password
 from wire.faults import Fault, HungUp
 from wire.response import Response, retry_after
@@ -26,10 +26,10 @@ __all__ = [
     "UNSTORABLE",
     "Call",
     "Fault",
+    "HTTPClient",
     "SingleFlight",
     "HungUp",
     "Response",
-    "Wire",
     "arriving",
     "join",
     "made_storable",
@@ -37,5 +37,6 @@ __all__ = [
     "parse_sse",
     "retry_after",
     "route",
+    "storable",
     "without_password",
 ]

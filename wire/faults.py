@@ -1,4 +1,4 @@
-"""What goes wrong with a call, in words of our own."""
+"""The errors of a call, and how those of the libraries become ours."""
 
 import errno
 import http.client
@@ -8,13 +8,13 @@ from collections.abc import Iterator
 
 
 class HungUp(Exception):
-    """The call was hung up from this side."""
+    """We hung up the call."""
 
 
 class Fault(Exception):
-    """The wire failed. `kind` says how, as `providers/faults.toml` has it; `detail` is what the
-    libraries say of it, for the log. Where a server cannot be reached, `reason` may say why:
-    `refused`, `unknown_host` or `no_tls`."""
+    """The call failed. `kind` says how: a key of the table `wire` in `providers/faults.toml`.
+    `detail` is the library's message, for the log. If the server cannot be reached, `reason` may
+    say why: `refused`, `unknown_host`, `no_tls` or `proxy`."""
 
     def __init__(self, kind: str, detail: str = "", reason: str = "") -> None:
         super().__init__(f"{kind} {detail}".strip())
@@ -22,26 +22,26 @@ class Fault(Exception):
 
 
 class TunnelRefused(OSError):
-    """A proxy does not connect to the server."""
+    """A proxy refused to connect to the server."""
 
     def __init__(self, status: int) -> None:
         super().__init__(f"The proxy refuses a tunnel with status {status}")
         self.status = status
 
 
-# What a request may raise. requests' errors are OSErrors. A ValueError is a URL, a header or a
-# certificate that is not as it should be.
+# What a request may raise. The errors of requests are OSErrors. A ValueError is an invalid URL,
+# header or certificate.
 RAW_FAULTS = (OSError, http.client.HTTPException, ValueError)
-_EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS)  # no more files, or memory
-# What another try cannot mend. The files are those of certificates, of which OpenSSL says by its
-# text alone that one has none.
+_EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS)  # file descriptors, memory
+# What no further try can mend. The files are those with certificates; that one contains none,
+# OpenSSL says only in its message.
 _MISCONFIGURED = (ValueError, FileNotFoundError, PermissionError)
 _NO_CERTIFICATE = re.compile("NO_CERTIFICATE_OR_CRL_FOUND|PEM lib")
 _NO_TLS = {"WRONG_VERSION_NUMBER", "PACKET_LENGTH_TOO_LONG", "RECORD_LAYER_FAILURE"}
 
 
 def fault_of(error: Exception, has_answered: bool) -> Fault:
-    """What this error of a library means for a call to which an answer has begun, or not."""
+    """The Fault for this error of a library. `has_answered`: a response has begun."""
     causes = [*_causes(error)]
     if exhausted := next(filter(_is_exhausted, causes), None):
         return Fault("exhausted", str(exhausted))
@@ -56,7 +56,7 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None:
         yield error
         if isinstance(error, http.client.HTTPException):
-            return  # what http.client stumbled over within an answer is no other reason
+            return  # its cause is a detail of parsing, not another reason
         error = error.__cause__ or error.__context__
 
 

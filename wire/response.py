@@ -1,4 +1,4 @@
-"""The answer to a request, while it arrives."""
+"""The response to a request, while it arrives."""
 
 import contextlib
 import email.utils
@@ -17,56 +17,56 @@ from wire.call import Call
 from wire.faults import RAW_FAULTS, Fault, HungUp, fault_of
 from wire.streams import Event, parse_sse
 
-INTERIM_MAX = 100  # answers of 101 to 199 before the real one; of 100, http.client takes any number
-AT_ONCE = 65536  # bytes that are read at a time
+INTERIM_MAX = 100  # interim responses (101 to 199) at most; http.client skips those of 100 itself
+READ_SIZE = 65536  # bytes per read
 _ENCODED = re.compile("gzip|deflate|compress|br|zstd", re.IGNORECASE)
 
 
 class Answer(http.client.HTTPResponse):
-    """http.client's own, which knows when it begins, and passes over interim answers."""
+    """http.client's response, which tells its call when it begins, and skips interim ones."""
 
     def __init__(self, sock: Any, *args: Any, **options: Any) -> None:
         super().__init__(sock, *args, **options)
         self._reader, self._call = sock.take_reader(), sock.call
 
     def begin(self) -> None:
-        """Read status and headers of the real answer: http.client passes over 100 only."""
+        """Read status and headers of the final response: http.client skips status 100 only."""
         self._call.answered = bool(self._reader.peek(1))
-        self._reader = self._call = None  # a connection that is kept keeps its last answer
+        self._reader = self._call = None  # a connection refers to its last response
         for _ in range(INTERIM_MAX + 1):
             super().begin()
             if not 100 <= self.status < 200 or self.status == http.HTTPStatus.SWITCHING_PROTOCOLS:
                 self.body_length = _length_of(self)
                 return
-            self.headers: Any = None  # else there would be nothing to begin
+            self.headers: Any = None  # otherwise `begin` does nothing
         raise http.client.HTTPException("too many interim answers")
 
 
 class Response:
-    """Its status, its headers, and its body while it arrives."""
+    """A response: its status, its headers, and its body as it arrives."""
 
     def __init__(self, answer: Answer, call: Call) -> None:
         self.status, self.headers = answer.status, answer.headers
         self._answer, self._call = answer, call
         self._length = answer.body_length
-        self.is_json = False  # its body is one value, which `events` has found
+        self.is_json = False  # `events` found that the body is one JSON value
         self.is_read = False  # to its end
-        # Whoever reads it says so: it is the answer, to its end; something follows it.
+        # Set by the caller, who knows the protocol: the response is complete; more bytes came after
+        # its end.
         self.is_whole = self.is_followed = False
 
     def chunks(self) -> Iterator[bytes]:
-        """What each read of the socket brings; nothing waits for a buffer to fill. Raises HungUp or
-        a Fault."""
+        """The body in chunks, each as a read of the socket returns it. Raises HungUp or a Fault."""
         if _ENCODED.search(self.headers.get("Content-Encoding", "")):
-            raise Fault("encoded")  # none was asked for; a few bytes could become gigabytes
+            raise Fault("encoded")  # we asked for none; a few bytes could become gigabytes
         while chunk := self._read():
             yield chunk
-        if self._length:  # some of it did not come, about which http.client is silent
+        if self._length:  # the body is cut short, which `read1` of http.client does not report
             raise Fault("broken")
         self.is_read = True
 
     def _read(self) -> bytes:
-        size = AT_ONCE if self._length is None else min(AT_ONCE, self._length)
+        size = READ_SIZE if self._length is None else min(READ_SIZE, self._length)
         try:
             chunk = self._answer.read1(size)
         except RAW_FAULTS as error:
@@ -74,12 +74,12 @@ class Response:
             raise fault_of(error, has_answered=True) from None
         if self._length is not None:
             self._length -= len(chunk)
-        self._call.check()  # what is shut down looks like what has ended
+        self._call.check()  # a socket that we shut down looks like an end
         return chunk
 
     def events(self) -> Iterable[list[Event]]:
-        """The events of the body, in batches as they come. The first byte tells what it is, since
-        servers name its type wrong."""
+        """The events of the body, in batches as they arrive. A body of plain JSON is one event. The
+        first byte tells which it is, since servers send wrong content types."""
         chunks: Iterable[bytes] = self.chunks()
         beginnings = (chunk.removeprefix(BOM).lstrip() for chunk in chunks)
         first = next(filter(None, beginnings), b"")
@@ -90,31 +90,31 @@ class Response:
             chunks = [bytes(join(chunks))]
             if (value := parse_json(chunks[0])) is not None:
                 self.is_json = True
-                return [[{"json": value}]]  # else the JSON of each event may be a line
+                return [[{"json": value}]]  # not one value: perhaps a line of JSON per event
         return parse_sse(chunks)
 
     def read_some(self, limit: int, seconds: float) -> bytearray:
-        """So many bytes of the body, or what of them came within these seconds, before the wire
-        failed."""
+        """Up to `limit` bytes of the body, as far as they arrive within these seconds. A Fault ends
+        them, and is not raised."""
         body = bytearray()
-        self._call.hurry(seconds)
+        self._call.limit_timeout(seconds)
         with contextlib.suppress(Fault, HungUp):
             join(self.chunks(), limit, body)
         return body
 
     def close(self) -> None:
         self._answer.close()
-        # Its connection keeps it until the next request.
+        # The connection refers to it until the next request.
         self._answer.headers = self._answer.msg = None  # type: ignore[assignment]
 
     def is_last(self) -> bool:
-        """Whether nothing of this answer may still come on its connection."""
+        """Whether nothing of this response can still arrive on its connection."""
         return self.is_whole and self.is_read and not self.is_followed
 
 
 def _length_of(answer: Answer) -> int | None:
-    """The bytes of the body, where they are told: "5", or "5, 5", of which http.client makes none
-    (RFC 9110, section 8.6). Raises HTTPException."""
+    """The length of the body from Content-Length, or None. "5, 5" means 5 (RFC 9110, section 8.6),
+    but http.client ignores it. Raises HTTPException if two lengths differ."""
     if answer.status in (http.HTTPStatus.NO_CONTENT, http.HTTPStatus.NOT_MODIFIED):
         return 0
     if answer.headers.get("Transfer-Encoding", "").lower() == "chunked":  # as http.client has it
@@ -131,11 +131,11 @@ def _length_of(answer: Answer) -> int | None:
 
 
 def retry_after(headers: HTTPMessage) -> float | None:
-    """The seconds after which a server wants to be asked again (RFC 9110, section 10.2.3), a day at
-    most, or None."""
+    """The seconds in Retry-After (RFC 9110, section 10.2.3), at most a day; None without a valid
+    one."""
     text, exact = headers.get("retry-after", ""), headers.get("retry-after-ms", "")
     ways: list[Callable[[], float]] = [
-        lambda: float(exact) / 1000,  # OpenAI and Anthropic send it besides
+        lambda: float(exact) / 1000,  # OpenAI and Anthropic send it, too
         lambda: float(text),
         lambda: email.utils.parsedate_to_datetime(text).timestamp() - time.time(),
     ]

@@ -1,4 +1,4 @@
-"""The way to a server, by the proxies and the certificates that the environment names."""
+"""The route to a server: proxies, TLS and certificates, as the environment has them."""
 
 import base64
 import http.client
@@ -11,27 +11,27 @@ from typing import cast
 import requests
 from requests import certs
 
+from well_known import PORTS, host_in_url
 from wire.call import Call
 from wire.environment import route
 from wire.faults import TunnelRefused
 from wire.sockets import AnySocket, CallSocket, TLSSocket, TLSWithinTLS
 
 CONNECT_TIMEOUT = 10  # seconds
-_PORTS = {"http": 80, "https": 443}
 
 
-class Place:
-    """A server, or a proxy, by its URL. Raises ValueError."""
+class Endpoint:
+    """A server or a proxy, parsed from its URL. Raises ValueError."""
 
     def __init__(self, url: str) -> None:
         parts = _parts_of(url)
-        if parts is None or parts.scheme not in _PORTS or not parts.hostname:
+        if parts is None or parts.scheme not in PORTS or not parts.hostname:
             raise ValueError("a URL is not understood")
         self.speaks_tls = parts.scheme == "https"
-        self.host, self.port = parts.hostname, parts.port or _PORTS[parts.scheme]
-        shown = f"[{self.host}]" if ":" in self.host else self.host
-        self.address = f"{shown}:{self.port}"
-        self.name = shown if self.port == _PORTS[parts.scheme] else self.address  # for `Host`
+        self.host, self.port = parts.hostname, parts.port or PORTS[parts.scheme]
+        host = host_in_url(self.host)
+        self.address = f"{host}:{self.port}"
+        self.name = host if self.port == PORTS[parts.scheme] else self.address  # for `Host`
         self.credentials = ""
         if parts.username or parts.password:
             pair = urllib.parse.unquote(f"{parts.username}:{parts.password or ''}")
@@ -39,42 +39,43 @@ class Place:
 
 
 def _parts_of(url: str) -> urllib.parse.SplitResult | None:
-    """Of a URL; None where it is none, since what the library says of that may show a password."""
+    """The parts of a URL, or None if it is invalid: the library's message may show a password."""
     try:
         parts = urllib.parse.urlsplit(url)
-        _ = parts.port  # which is read now
+        _ = parts.port  # is parsed now, and may raise ValueError
     except ValueError:
         return None
     return parts
 
 
 def _prepared(url: str) -> requests.PreparedRequest:
-    """With the URL as it is sent. Raises ValueError."""
+    """A request of this URL, which requests has normalized. Raises ValueError."""
     if _parts_of(url) is None:
         raise ValueError("a URL is not understood")
     try:
         return requests.Request("GET", url).prepare()
-    except requests.RequestException:  # its text may show a password, too
+    except requests.RequestException:  # its message may show a password, too
         raise ValueError("a URL is not understood") from None
 
 
 class Route:
-    """How the server at this URL is connected to, and what every request to it has in common.
+    """How to connect to the server at this URL, and the headers that every request to it has.
 
-    requests reads the URL and the environment, and sends nothing: it would follow redirects, with
-    key and conversation, and put ~/.netrc in the key's place. Raises ValueError or OSError."""
+    The library requests only parses the URL and the environment, and sends nothing: it would follow
+    redirects, with our key and the conversation, and replace the key by one from ~/.netrc. Raises
+    ValueError or OSError."""
 
     def __init__(self, url: str) -> None:
         request = _prepared(url)
         found = route(url)
-        self._server = server = Place(request.url or "")
+        self._server = server = Endpoint(request.url or "")
         self._proxy = proxy = _proxy_of(found["proxies"], server)
-        self.first = proxy or server  # what is connected to
+        self.first = proxy or server  # the other end of our TCP connection
         self.is_direct = proxy is None
-        # One for all connections: each takes milliseconds to make. A proxy may be known by the
-        # system's certificates, too, where the server is known by a file of its own.
+        # One for all connections, since each takes milliseconds to make. If `verify` names a file
+        # of certificates, for the server, a proxy is trusted by the system's, too.
         verify = found["verify"]
-        self._contexts: dict[Place, ssl.SSLContext] = {}
+        self._contexts: dict[Endpoint, ssl.SSLContext] = {}
         if server.speaks_tls:
             self._contexts[server] = _context(verify, has_systems=verify is True)
         if proxy and proxy.speaks_tls:
@@ -85,17 +86,17 @@ class Route:
             self.headers["Authorization"] = server.credentials
         self.target = request.path_url
         if not url.endswith("/"):
-            self.target = self.target.removesuffix("/")  # of a URL without a path
-        if proxy and not server.speaks_tls:  # it asks itself (RFC 9112, section 3.2.2)
+            self.target = self.target.removesuffix("/")  # which requests adds if there is no path
+        if proxy and not server.speaks_tls:  # it makes the request (RFC 9112, section 3.2.2)
             self.target = f"http://{server.name}{self.target}"
             self.headers |= _proxy_headers(proxy)
 
     def open(self, call: Call) -> AnySocket:
-        """A new connection to the server, for this call, in ten seconds at most, but for what the
-        system takes to find its addresses. Raises OSError, or an HTTPException where a proxy's
-        answer is none."""
+        """A new connection to the server, for this call, within ten seconds; the system's DNS
+        lookup may take longer. Raises OSError, or HTTPException if a proxy's response is
+        invalid."""
         deadline = call.deadline
-        call.hurry(CONNECT_TIMEOUT)
+        call.limit_timeout(CONNECT_TIMEOUT)
         try:
             return self._open(call)
         finally:
@@ -107,16 +108,16 @@ class Route:
             if self.first.speaks_tls:
                 sock = self._encrypt(sock, self.first, call)
             if self._proxy and self._server.speaks_tls:
-                _dig(sock, self._proxy, self._server)
+                _open_tunnel(sock, self._proxy, self._server)
                 sock = self._encrypt(sock, self._server, call)
             return sock
         except BaseException:
             sock.close()
             raise
 
-    def _encrypt(self, sock: AnySocket, place: Place, call: Call) -> AnySocket:
-        """Speak TLS to this place from here on."""
-        name, context = place.host.rstrip("."), self._contexts[place]
+    def _encrypt(self, sock: AnySocket, endpoint: Endpoint, call: Call) -> AnySocket:
+        """Speak TLS to this server or proxy from here on."""
+        name, context = endpoint.host.rstrip("."), self._contexts[endpoint]
         if isinstance(sock, TLSSocket):
             return TLSWithinTLS(sock, context, name)
         plain = cast(CallSocket, sock)
@@ -126,17 +127,18 @@ class Route:
         return tls
 
 
-def _proxy_of(proxies: dict[str, str], server: Place) -> Place | None:
+def _proxy_of(proxies: dict[str, str], server: Endpoint) -> Endpoint | None:
     url = proxies.get("https" if server.speaks_tls else "http") or proxies.get("all")
-    return Place(url if "://" in url else f"http://{url}") if url else None
+    return Endpoint(url if "://" in url else f"http://{url}") if url else None
 
 
-def _proxy_headers(proxy: Place) -> dict[str, str]:
+def _proxy_headers(proxy: Endpoint) -> dict[str, str]:
     return {"Proxy-Authorization": proxy.credentials} if proxy.credentials else {}
 
 
 def _context(verify: str | bool, has_systems: bool) -> ssl.SSLContext:
-    """What judges certificates, by this file or folder, or requests' own, and by the system's."""
+    """A TLS context that trusts the certificates in this file or folder (`verify`), else those of
+    requests; with `has_systems`, the system's, too."""
     path: str = verify if isinstance(verify, str) else certs.where()  # type: ignore[attr-defined]
     file, folder = (None, path) if os.path.isdir(path) else (path, None)
     context = ssl.create_default_context(cafile=file, capath=folder)
@@ -147,12 +149,12 @@ def _context(verify: str | bool, has_systems: bool) -> ssl.SSLContext:
     return context
 
 
-def _connect(place: Place, call: Call) -> CallSocket:
-    """By the first of its addresses that takes it."""
+def _connect(endpoint: Endpoint, call: Call) -> CallSocket:
+    """Connect to the first of its addresses that accepts."""
     try:
-        found = socket.getaddrinfo(place.host, place.port, type=socket.SOCK_STREAM)
+        found = socket.getaddrinfo(endpoint.host, endpoint.port, type=socket.SOCK_STREAM)
     except socket.gaierror:
-        socket.socket().close()  # where no file is left, this says so, and that did not
+        socket.socket().close()  # raises EMFILE if that is the reason, which gaierror does not say
         raise
     failure = OSError("the host has no address")
     for *kind, _, address in found:
@@ -168,8 +170,8 @@ def _connect(place: Place, call: Call) -> CallSocket:
     raise failure
 
 
-def _dig(sock: AnySocket, proxy: Place, server: Place) -> None:
-    """Have the proxy connect to the server (RFC 9110, section 9.3.6)."""
+def _open_tunnel(sock: AnySocket, proxy: Endpoint, server: Endpoint) -> None:
+    """Have the proxy open a tunnel to the server, by CONNECT (RFC 9110, section 9.3.6)."""
     headers = {"Host": server.address} | _proxy_headers(proxy)
     lines = [f"CONNECT {server.address} HTTP/1.1"]
     lines += [f"{name}: {value}" for name, value in headers.items()]

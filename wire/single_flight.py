@@ -1,5 +1,5 @@
-"""What many wait for and somebody else has: a list of models, published keys. It is fetched by one
-thread for all."""
+"""A cache for a value that another server has, such as a list of models or published keys: one
+thread fetches it, and all others wait for that."""
 
 import concurrent.futures
 import threading
@@ -11,11 +11,12 @@ from logs import log
 
 
 class SingleFlight:
-    """The value that `fetch` returned last: many threads want it, and one fetches it for all.
+    """Caches the value that `fetch` returned last. If many threads want it, one fetches it for all.
 
-    It is fetched again after `ttl` seconds, and if a caller finds it wanting, `cooldown` seconds
-    after the last time. When that fails, the old value stays until it is `lifetime` seconds old,
-    and the next try comes after `failure_ttl` seconds, or as many as the failure took."""
+    The value is fetched again after `ttl` seconds; or `cooldown` seconds after the last fetch, if a
+    caller finds that it lacks something (`wanting`). If a fetch fails, the old value is used until
+    it is `lifetime` seconds old, and the next try comes after `failure_ttl` seconds, or after as
+    many as the failure took."""
 
     def __init__(
         self,
@@ -31,79 +32,80 @@ class SingleFlight:
         self._cooldown, self._lifetime = cooldown, lifetime
         self._value: Any = None
         self._failure: Exception | None = None  # of the last fetch
-        self._latest: concurrent.futures.Future[None] = concurrent.futures.Future()
-        self._latest.set_result(None)  # none is under way
-        self._begun = 0.0  # when the last fetch began
-        self._due = self._again = 0.0  # when it is too old; when it may be found wanting
-        self._end = 0.0  # when it is not given out any more
+        self._fetching: concurrent.futures.Future[None] = concurrent.futures.Future()
+        self._fetching.set_result(None)  # no fetch is under way
+        self._began_at = 0.0  # when the last fetch began
+        # When to fetch again; when to, if a caller finds that the value lacks something.
+        self._stale_at = self._refetch_at = 0.0
+        self._expires_at = 0.0  # when the value expires
         self._lock = threading.Lock()
 
     def remember(self, value: Any, age: float) -> None:
-        """Give out a value that was fetched so many seconds ago by another process, until a newer
-        one has come. To be called before all else."""
-        self._value, self._end = value, time.monotonic() + self._lifetime - age
+        """Use a value that another process fetched `age` seconds ago, until there is a newer one.
+        Call this before any other method."""
+        self._value, self._expires_at = value, time.monotonic() + self._lifetime - age
 
     def begin(self, wanting: bool = False) -> None:
-        """Have it fetched, if it is time to."""
+        """Start a fetch if one is due."""
         with self._lock:
-            due = self._again if wanting else self._due
-            if not self._latest.done() or time.monotonic() < due:
+            due = self._refetch_at if wanting else self._stale_at
+            if not self._fetching.done() or time.monotonic() < due:
                 return
-            self._latest = concurrent.futures.Future()
+            self._fetching = concurrent.futures.Future()
         try:
             threading.Thread(target=self._run, name="fetch", daemon=True).start()
         except RuntimeError:  # no more threads
             self._run()
 
     def at_hand(self, wanting: bool = False) -> Any:
-        """What there is, without waiting for it, or None; it is fetched if it is time to."""
+        """The value, or None, without waiting. Starts a fetch if one is due."""
         self.begin(wanting)
-        return self._value if time.monotonic() < self._end else None
+        return self._value if time.monotonic() < self._expires_at else None
 
     def soon(self, until: float) -> Any:
-        """What there is by that time of the monotonic clock, or None."""
+        """The value, or None if there is none by this time of the monotonic clock."""
         if (value := self.at_hand()) is None:
-            concurrent.futures.wait([self._latest], max(0.0, until - time.monotonic()))
+            concurrent.futures.wait([self._fetching], max(0.0, until - time.monotonic()))
             value = self.at_hand()
         return value
 
     def get(self, wanting: bool = False) -> Any:
-        """What there is. Waits only for the first, or a better one, unless a failure is kept;
-        raises the failure if there is nothing."""
+        """The value. Waits for a fetch only if there is no value yet, or the caller finds it
+        `wanting`. Without a value, raises the failure of that fetch, or of the last one while it is
+        kept for `failure_ttl` seconds."""
         failure: BaseException | None
         failure = self._failure if self._failure_ttl and not wanting else None
         value = self.at_hand(wanting)
         if value is not None and not wanting:
             return value
-        if failure := failure or self._latest.exception():
+        if failure := failure or self._fetching.exception():
             raise failure.with_traceback(None)
         return self._value
 
     def get_newer(self, since: float, seconds: float, is_enough: Callable[[Any], bool]) -> Any:
-        """What is fetched next, since a caller finds the value wanting. If that is not enough, what
-        was fetched after this time of the monotonic clock: what was being fetched already may be
-        older than what the caller knows. Raises the failure, also one that is kept; TimeoutError so
-        many seconds after that time."""
+        """A value that `is_enough`, or at least one whose fetch began after `since`, a time of the
+        monotonic clock: a fetch that was under way then may have an older one. Raises the failure
+        of a fetch, even of an earlier one that is kept, or TimeoutError `seconds` after `since`."""
         while True:
             self.begin(wanting=True)
             left = since + seconds - time.monotonic()
-            if failure := self._latest.exception(left):
+            if failure := self._fetching.exception(left):
                 raise failure.with_traceback(None)
-            if self._begun >= since or is_enough(self._value):
+            if self._began_at >= since or is_enough(self._value):
                 return self._value
-            time.sleep(max(0.0, min(left, self._again - time.monotonic())))
+            time.sleep(max(0.0, min(left, self._refetch_at - time.monotonic())))
 
     def _run(self) -> None:
         begun, failure = time.monotonic(), None
-        self._begun = begun
+        self._began_at = begun
         try:
             self._value = self._fetch()
-            self._end = time.monotonic() + self._lifetime
-        except Exception as error:  # those who ask are told
+            self._expires_at = time.monotonic() + self._lifetime
+        except Exception as error:  # raised to the callers
             failure = error
             if str(self._failure) != str(error):
                 log.warning("%s cannot be had: %s", self.name, error)
         self._failure, now = failure, time.monotonic()
-        self._again = now + max(self._cooldown, now - begun if failure else 0)
-        self._due = max(self._again, now + (self._failure_ttl if failure else self._ttl))
-        self._latest.set_exception(failure)
+        self._refetch_at = now + max(self._cooldown, now - begun if failure else 0)
+        self._stale_at = max(self._refetch_at, now + (self._failure_ttl if failure else self._ttl))
+        self._fetching.set_exception(failure)

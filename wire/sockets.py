@@ -1,7 +1,7 @@
-"""Sockets that know the call that they serve: nothing that they do takes longer than it may.
+"""Sockets that know their call, and never take longer than its deadline.
 
-What another side sends a byte at a time would have a timeout begin anew with each byte. So before
-each read and each write, what is left of the call is the timeout.
+A peer that drips bytes would reset a plain timeout with each byte. So before each read and write,
+the timeout is set to what is left of the call.
 """
 
 import contextlib
@@ -19,16 +19,16 @@ from urllib3.util.ssltransport import SSLTransport
 
 from wire.call import Call
 
-# A connection that its network has silently dropped is noticed: while it is idle after 40 seconds,
-# when a request is sent on it after 10. In the middle of an answer, the network may be away for 40.
+# How soon we notice that the network has silently dropped a connection: an idle one, or one in the
+# middle of a response, after 40 seconds; one on which a request is being sent, after 10.
 KEEP_ALIVE = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 2}  # seconds, seconds, probes
-LONG = 65536  # bytes of a request that another side may take slowly
-PATIENCE, LONG_PATIENCE = 10_000, 60_000  # ms in which a request must be taken
+LONG_BODY = 65536  # bytes of a request; a longer one may take the server longer to acknowledge
+SEND_TIMEOUT, LONG_SEND_TIMEOUT = 10_000, 60_000  # ms until sent bytes must be acknowledged
 
 
 class Reader(io.BufferedReader):
-    """What http.client reads an answer by. When it is closed, it looks whether more than the answer
-    has come."""
+    """http.client reads a response from this. When http.client closes it, it checks whether bytes
+    have arrived after the response."""
 
     def __init__(self, sock: "AnySocket", raw: Any) -> None:
         super().__init__(raw)
@@ -42,34 +42,34 @@ class Reader(io.BufferedReader):
         super().close()
 
 
-class _Readable:
-    """What both kinds of sockets have for http.client."""
+class _MakesReader:
+    """What http.client needs of both kinds of sockets."""
 
-    is_followed = False  # something came behind an answer
+    is_followed = False  # bytes came after the response
     _reader: Reader | None = None
 
     def makefile(self, *args: Any, **options: Any) -> Reader:
-        """What http.client reads by. It asks for nothing else."""
+        """A Reader; http.client calls this with "rb" only."""
         self._reader = Reader(self, super().makefile("rb", buffering=0))  # type: ignore[misc,arg-type]
         return self._reader
 
     def take_reader(self) -> Reader | None:
-        """The one that was made last: a socket that kept it would keep itself."""
+        """The Reader that was made last, which the socket forgets: they refer to each other."""
         reader, self._reader = self._reader, None
         return reader
 
 
-class CallSocket(_Readable, socket.socket):  # type: ignore[misc]
+class CallSocket(_MakesReader, socket.socket):  # type: ignore[misc]
     """A TCP connection."""
 
-    call: Call | None = None  # none while it is idle
+    call: Call | None = None  # None while the connection is idle
 
     def reach(self, address: Any, call: Call) -> None:
         """Connect to this address, for this call. Raises OSError."""
-        self._watch_network()
+        self._set_options()
         self.setblocking(False)
         code = self.connect_ex(address)
-        self.serve(call)  # from here on it can be hung up: before, there was nothing to shut down
+        self.serve(call)  # from here on it can be hung up: there is a connection to shut down
         if code == errno.EINPROGRESS:
             poll = select.poll()
             poll.register(self, select.POLLOUT)
@@ -79,7 +79,7 @@ class CallSocket(_Readable, socket.socket):  # type: ignore[misc]
         if code:
             raise OSError(code, os.strerror(code))
 
-    def _watch_network(self) -> None:
+    def _set_options(self) -> None:
         self.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         for name, value in KEEP_ALIVE.items():
@@ -87,15 +87,15 @@ class CallSocket(_Readable, socket.socket):  # type: ignore[misc]
                 self.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
     def serve(self, call: Call, size: int = 0) -> None:
-        """Work for this call, which sends so many bytes."""
+        """Serve this call, whose request has a body of `size` bytes."""
         self.call, self.is_followed = call, False
         call.connected(self)
-        if hasattr(socket, "TCP_USER_TIMEOUT"):  # it counts, too, while a long request is not taken
-            patience = LONG_PATIENCE if size > LONG else PATIENCE
-            self.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, patience)
+        if hasattr(socket, "TCP_USER_TIMEOUT"):  # also while a request is being sent
+            timeout = LONG_SEND_TIMEOUT if size > LONG_BODY else SEND_TIMEOUT
+            self.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, timeout)
 
-    def rest(self) -> None:
-        """Nothing of the call outlives it."""
+    def become_idle(self) -> None:
+        """Become idle."""
         self.call = None
 
     @contextlib.contextmanager
@@ -108,7 +108,7 @@ class CallSocket(_Readable, socket.socket):  # type: ignore[misc]
             self.call = call
 
     def limit(self) -> None:
-        """Let what is next take what is left of the call. Raises TimeoutError."""
+        """Set the timeout to what is left of the call. Raises TimeoutError if that is nothing."""
         if self.call is not None:
             seconds = self.call.remaining()
             if not seconds:
@@ -133,15 +133,15 @@ class CallSocket(_Readable, socket.socket):  # type: ignore[misc]
 
 
 class TLSSocket(CallSocket, ssl.SSLSocket):  # type: ignore[misc]
-    """Of a context whose `sslsocket_class` it is."""
+    """TLS on a CallSocket; the context's `sslsocket_class` names it."""
 
     def send(self, *args: Any) -> int:
-        """It sends 16 kB at a time."""
+        """Send up to 16 kB, a TLS record."""
         try:
             return super().send(*args)
         except OSError as error:
-            self._forget_errors()  # an answer may be there already, which is read next
-            if getattr(error, "library", "") == "SYS":  # so CPython called it before that
+            self._forget_errors()  # a response may be there already, to be read next
+            if getattr(error, "library", "") == "SYS":  # a BrokenPipeError before gh-127257
                 raise BrokenPipeError from error
             raise
 
@@ -150,19 +150,20 @@ class TLSSocket(CallSocket, ssl.SSLSocket):  # type: ignore[misc]
         self._forget_errors()
 
     def _forget_errors(self) -> None:
-        """Have this thread's next read see nothing of an error that was raised here.
+        """Clear OpenSSL's error queue of this thread, so that its next read does not raise an error
+        that was raised here already.
 
-        OpenSSL has a queue of errors for each thread. Where the system failed a write, as behind a
-        hang-up, CPython raises an OSError and leaves the error in the queue (python/cpython#127257,
-        since 3.11.12, 3.12.9 and 3.13.2). Then a read of another connection, which only had to
-        wait, raises it once more: SSL_get_error looks into the queue first (python/cpython#148594).
-        CPython empties it where it makes a TLS object; here one of no use is made.
+        If a write fails in the system, as after a hang-up, CPython raises an OSError but leaves the
+        error in the queue (python/cpython#127257, since 3.11.12, 3.12.9 and 3.13.2). Then a read on
+        another connection, which only has to wait, raises it again, since SSL_get_error looks into
+        the queue first (python/cpython#148594). CPython clears the queue when it makes a TLS
+        object, so we make one and drop it.
         """
         self.context.wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO())
 
 
-class TLSWithinTLS(_Readable, SSLTransport):
-    """TLS to a server, through a proxy to which TLS is spoken. `outer` is the socket to that."""
+class TLSWithinTLS(_MakesReader, SSLTransport):
+    """TLS to a server, within the TLS to a proxy. `outer` is the socket to the proxy."""
 
     def __init__(self, outer: TLSSocket, context: ssl.SSLContext, name: str) -> None:
         self.outer = outer
@@ -176,8 +177,8 @@ class TLSWithinTLS(_Readable, SSLTransport):
         self.is_followed = False
         self.outer.serve(call, size)
 
-    def rest(self) -> None:
-        self.outer.rest()
+    def become_idle(self) -> None:
+        self.outer.become_idle()
 
     def without_waiting(self) -> contextlib.AbstractContextManager[None]:
         return self.outer.without_waiting()
@@ -187,7 +188,7 @@ AnySocket = CallSocket | TLSWithinTLS
 
 
 def is_quiet(sock: AnySocket) -> bool:
-    """Whether nothing has come, not even an end."""
+    """Whether nothing has arrived, not even an end."""
     poll = select.poll()
     poll.register(sock.fileno(), select.POLLIN)
     return not poll.poll(0)

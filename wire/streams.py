@@ -1,4 +1,4 @@
-"""Event streams (WHATWG HTML, 9.2.6), as servers write them."""
+"""Server-sent events (WHATWG HTML, 9.2.6), as providers write them."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -14,7 +14,7 @@ _FIELDS = (b"data", b"event", b"id", b"error")  # the last is llama.cpp's
 
 
 def parse_sse(chunks: Iterable[bytes]) -> Iterator[list[Event]]:
-    """The events of a stream: a list for each chunk that completed some. Raises a Fault where an
+    """The events of a stream: a list for each chunk that completes some. Raises a Fault if an
     event has no end."""
     parser = EventParser()
     for chunk in filter(None, chunks):
@@ -25,44 +25,44 @@ def parse_sse(chunks: Iterable[bytes]) -> Iterator[list[Event]]:
 
 
 class EventParser:
-    """Beyond the standard, as servers have it: the last event may lack its blank line, `error` is a
-    field, and a line of plain JSON is an event."""
+    """Parses events as the standard says, and as servers break it: the last event may lack its
+    blank line, `error` is a field, and a line of plain JSON is an event."""
 
     def __init__(self) -> None:
-        self._rest, self._size = bytearray(), 0  # what is no line yet; bytes that are no event yet
+        self._partial, self._size = bytearray(), 0  # an incomplete line; bytes of incomplete events
         self._fields: dict[str, list[str]] = {}
-        self._after_cr = False  # a line feed that comes next belongs to it
+        self._after_cr = False  # a line feed that comes next ends no further line
 
     def feed(self, chunk: bytes) -> list[Event]:
-        """The events that this completes. Raises a Fault where one has no end."""
+        """The events that this chunk completes. Raises a Fault if one has no end."""
         if self._after_cr:
             chunk = chunk.removeprefix(b"\n")
         self._after_cr = chunk.endswith(b"\r")
-        self._rest += chunk
+        self._partial += chunk
         self._size += len(chunk)
         if self._size > JOINED_SIZE:
             raise Fault("endless")
         if not _LINE_END.search(chunk):
             return []
-        *lines, rest = _LINE_END.split(self._rest)
-        self._rest = bytearray(rest)
-        events = [event for line in lines if (event := self._take(line))]
+        *lines, rest = _LINE_END.split(self._partial)
+        self._partial = bytearray(rest)
+        events = [event for line in lines if (event := self._parse_line(line))]
         if events:
-            self._size = len(self._rest)
+            self._size = len(self._partial)
         return events
 
     def close(self) -> list[Event]:
-        """The event that the end of the stream completes, where it is whole: it may be cut."""
-        rest = self._rest.removeprefix(BOM)
-        line = self._take(rest) if rest else None
-        last = self._take(b"") if self._fields else None
+        """The event that the end of the stream completes, unless it was cut off."""
+        rest = self._partial.removeprefix(BOM)
+        line = self._parse_line(rest) if rest else None
+        last = self._parse_line(b"") if self._fields else None
         if last and not _is_whole(_content_of(last)):
             last = None
         return [event for event in (line, last) if event]
 
-    def _take(self, line: bytes | bytearray) -> Event | None:
+    def _parse_line(self, line: bytes | bytearray) -> Event | None:
         """The event that this line completes."""
-        line = line.removeprefix(BOM)  # the first may have one; in another it is nothing
+        line = line.removeprefix(BOM)  # the first line may have one; in others it means nothing
         name, _, value = line.partition(b":")
         if name in _FIELDS:
             text = value.removeprefix(b" ").decode("utf-8", "replace")

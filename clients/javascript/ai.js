@@ -1,4 +1,4 @@
-// Parley as a ChatTransport of the AI SDK 6 and 7, for `useChat`: docs/front-ends.md.
+// A ChatTransport of the AI SDK 6 and 7 for Parley, to use with `useChat`: docs/front-ends.md.
 
 import { newKey, Parley, ParleyError, pause, request } from "./parley.js";
 
@@ -6,33 +6,35 @@ import { newKey, Parley, ParleyError, pause, request } from "./parley.js";
 /** @import { AssistantTurn, ThinkingText, Thoughts, Turn } from "./openapi.js" */
 /** @import { Events, Options, ReplyOptions } from "./parley.js" */
 
-/** @typedef {Parameters<ChatTransport<UIMessage>["sendMessages"]>[0]} Sent what the SDK wants */
+/** @typedef {Parameters<ChatTransport<UIMessage>["sendMessages"]>[0]} Sent what the SDK passes */
 
 /**
- * A request whose answer has not come yet: sent again with its key, it makes the same reply.
+ * A request without an answer yet. If it is sent again with its idempotency key, the server makes
+ * no second reply.
  *
  * @typedef {{ path: string, body: { content?: string }, key: string, message: string }} Pending
  */
 
 /**
- * What is known of a chat: its session, and the last message that it has taken, by the SDK's id.
+ * What we know of a chat: the id of its session, and the SDK's id of the last message that the
+ * session has.
  *
  * @typedef {{ session?: string, message?: string, pending?: Pending }} Place
  */
 
 /**
- * Where that is kept, since the SDK names a chat before there is a session. A Map is one.
+ * Where we store that, since the SDK has an id for a chat before there is a session. A Map will do.
  *
  * @typedef {{ get(chat: string): Place | undefined, set(chat: string, place: Place): void }} Places
  */
 
 const OTHER = "Only the last message can be changed, or answered again.";
-const TEXT = "Parley takes text alone.";
-const BREAK = /^\n\n/; // before thoughts that follow a text
-const CANCELS = 6; // tries
+const TEXT = "Parley takes text only.";
+const BREAK = /^\n\n/; // the server puts it before thoughts that follow a text
+const CANCELS = 6; // tries to cancel
 const REASONS = /** @type {const} */ ({ stop: "stop", length: "length" });
 
-/** @returns {Places} in the browser's localStorage; elsewhere in memory */
+/** @returns {Places} in a browser, localStorage; elsewhere, memory */
 function keptPlaces() {
   if (!("document" in globalThis)) return new Map();
   return {
@@ -50,28 +52,28 @@ function textOf({ parts }) {
   return parts.map((part) => (part.type === "text" ? part.text : "")).join("");
 }
 
-/** A turn as a message of the SDK. @param {Turn} turn @returns {UIMessage} */
+/** A turn as an SDK message. @param {Turn} turn @returns {UIMessage} */
 function messageOf(turn) {
   const { id, kind, content } = turn;
   const metadata = turn.kind === "assistant" ? metadataOf(turn) : undefined;
   return { id, role: kind, metadata, parts: content ? [{ type: "text", text: content }] : [] };
 }
 
-/** What a message tells besides its text. @param {AssistantTurn} turn */
+/** A message's metadata: the turn without its text. @param {AssistantTurn} turn */
 function metadataOf(turn) {
-  const { model, status, usage, error, stop_reason, continued, turns_left_out, thinking } = turn;
-  return { model, status, usage, error, stop_reason, continued, turns_left_out, thinking };
+  const { id, kind, content, created_at, ...others } = turn;
+  return others;
 }
 
 /** @typedef {"reasoning" | "text"} Kind of a part */
 /** @typedef {Generator<UIMessageChunk, void, void>} Chunks */
 
-/** The parts of a message. They are shown in the order in which they begin. */
+/** The parts of a message. The SDK shows them in the order in which they start. */
 class Parts {
   #begun = 0;
   /** @type {Partial<Record<Kind, string>>} */
-  #open = {}; // their ids
-  #thoughts = ""; // so far
+  #open = {}; // the ids of the open parts
+  #thoughts = ""; // the thinking so far
 
   /** @type {(...kinds: Kind[]) => Chunks} */
   *end(...kinds) {
@@ -92,15 +94,15 @@ class Parts {
 
   /** @type {(thoughts: Thoughts) => Chunks} */
   *think({ start, delta }) {
-    if (delta === undefined) return; // from a server with THINKING=count
+    if (delta === undefined) return; // the server has THINKING=count
     const [sent, all] = [this.#thoughts, start ? this.#thoughts + delta : delta];
     this.#thoughts = all;
     const goesOn = all.startsWith(sent);
-    if (!goesOn) yield* this.end("reasoning"); // the SDK takes nothing back
+    if (!goesOn) yield* this.end("reasoning"); // the SDK cannot retract text
     if (sent.startsWith(all)) return;
     const news = goesOn ? all.slice(sent.length) : all;
     const isAnew = !this.#open.reasoning && (!goesOn || BREAK.test(news));
-    if (isAnew) yield* this.end("text"); // other thoughts are late, and the text goes on
+    if (isAnew) yield* this.end("text"); // otherwise they are late, and the text stays open
     yield* this.add("reasoning", isAnew ? news.replace(BREAK, "") : news);
   }
 }
@@ -127,22 +129,22 @@ async function* chunksOf(events) {
       yield { type: "finish", finishReason: reason ? REASONS[reason] : "other" };
     } else if (event === "error") {
       yield* parts.end("reasoning", "text");
-      yield { type: "error", errorText: data.message };
+      yield { type: "error", errorText: [data.message, data.reason].filter(Boolean).join(" ") };
     }
   }
 }
 
-/** A `ChatTransport`, also of one's own kind of `UIMessage`. */
+/** A `ChatTransport`, which also works with your own type of `UIMessage`. */
 export class ParleyTransport {
   resumeStreamIsReplay = true;
   /** @type {Map<string, object>} */
-  #newest = new Map(); // chat → its last request: a stream that it replaces is not stopped
+  #newest = new Map(); // chat → its last request: an older one must not cancel the reply
   /** @type {Set<string>} */
-  #goesOn = new Set(); // chats whose last reply is to be shown anew, though it may have ended
+  #goesOn = new Set(); // chats whose reply was continued: we stream it even if it has already ended
 
   /**
-   * - `body`: what new sessions begin with, such as `{ model: "m-2" }`.
-   * - `cancels`: whether the SDK's `stop` ends the reply. Else it only hangs up.
+   * - `body`: fields for new sessions, such as `{ model: "m-2" }`.
+   * - `cancels`: whether the SDK's `stop` cancels the reply, or only closes the connection.
    *
    * @param {string | URL} url of the server
    * @param {Options & { body?: object, cancels?: boolean, places?: Places }} [options]
@@ -154,12 +156,12 @@ export class ParleyTransport {
     this.places = places;
   }
 
-  /** Has a chat be this session. @param {string} chat @param {string} session its id */
+  /** Assigns a session to a chat. @param {string} chat @param {string} session its id */
   open(chat, session) {
     this.places.set(chat, { session });
   }
 
-  /** The messages of a chat, but for a reply under way. @param {string} chat */
+  /** The messages of a chat, without a reply in progress. @param {string} chat */
   async messages(chat, limit = 200) {
     const { session } = await this.#settle(chat);
     if (!session) return [];
@@ -169,16 +171,16 @@ export class ParleyTransport {
     return turns.filter(isOver).map(messageOf);
   }
 
-  /** @type {(chat: string, message: string) => Promise<ThinkingText>} of a reply */
+  /** @type {(chat: string, message: string) => Promise<ThinkingText>} `message` is a reply */
   thinking = (chat, message) => this.parley.thinking(this.places.get(chat)?.session ?? "", message);
 
-  /** Ends the reply under way, as the SDK's `stop` does. @param {string} chat */
+  /** Cancels the reply in progress, as the SDK's `stop` does. @param {string} chat */
   async cancel(chat) {
     const session = this.places.get(chat)?.session;
     if (session) await this.#cancel(session);
   }
 
-  /** Has the last reply go on: `resumeStream` of the SDK shows it then. @param {string} chat */
+  /** Continues the last reply. Call the SDK's `resumeStream` to show it. @param {string} chat */
   async continue(chat) {
     const { url, options } = this.parley;
     const session = this.places.get(chat)?.session;
@@ -209,14 +211,14 @@ export class ParleyTransport {
     return this.#stream(chatId, { path: `/sessions/${session}/events`, message }, begun, headers);
   }
 
-  /** A request of a chat. @param {string} chat @param {AbortSignal} [signal] of the SDK */
+  /** Notes a request of a chat. @param {string} chat @param {AbortSignal} [signal] of the SDK */
   #begin(chat, signal) {
     const mine = {};
     this.#newest.set(chat, mine);
     return { signal, isNewest: () => this.#newest.get(chat) === mine };
   }
 
-  /** What the SDK wants of a reply. @param {Sent} sent @returns {Promise<Pending>} */
+  /** The request for what the SDK passes. @param {Sent} sent @returns {Promise<Pending>} */
   async #requestOf(sent) {
     const { chatId, trigger, messages, body } = sent;
     const asked = lastOf(messages, "user");
@@ -230,10 +232,11 @@ export class ParleyTransport {
   }
 
   /**
-   * What is asked of a session, as path and body: a message that it has not taken is sent.
+   * The path, and perhaps the body, of a request to a session: a retry, or a message if the session
+   * does not have it.
    *
    * @param {Sent} sent
-   * @param {boolean} isLast whether the message is the last one that it has taken
+   * @param {boolean} isLast whether the message is the last one that the session has
    * @param {string} session
    */
   async #operationOf({ trigger, messageId, messages }, isLast, session) {
@@ -245,8 +248,8 @@ export class ParleyTransport {
   }
 
   /**
-   * Whether the session ends with the last of these messages and its reply. It does not have one
-   * that was refused. Throws where it goes on behind it.
+   * Whether the session has the last user message. It does not have one that was refused. Throws if
+   * the session has later messages.
    *
    * @param {string} session
    * @param {UIMessage[]} messages
@@ -259,7 +262,7 @@ export class ParleyTransport {
     throw new ParleyError(OTHER, 409);
   }
 
-  /** What is known of a chat, once a request without an answer has one. @param {string} chat */
+  /** What we know of a chat. Sends a pending request again first. @param {string} chat */
   async #settle(chat) {
     const pending = this.places.get(chat)?.pending;
     if (pending) {
@@ -273,19 +276,19 @@ export class ParleyTransport {
   }
 
   /**
-   * The events of a reply. Its session is noted, and told, once it is known.
+   * The events of a reply. Stores the session, and calls `onSession` with it, once it is known.
    *
    * @param {string} chat
    * @param {Partial<Pending> & { path: string }} asked
    * @param {ReplyOptions} options
-   * @param {(session: string) => void} tell
+   * @param {(session: string) => void} onSession
    * @returns {Events}
    */
-  async *#events(chat, { path, message, ...asked }, options, tell) {
+  async *#events(chat, { path, message, ...asked }, options, onSession) {
     const onPlace = (/** @type {URL} */ { pathname }) => {
       const session = pathname.split("/").at(-2) ?? "";
       this.places.set(chat, { session, message });
-      tell(session);
+      onSession(session);
     };
     try {
       yield* this.parley.reply(path, { ...asked, ...options, onPlace });
@@ -297,7 +300,7 @@ export class ParleyTransport {
   }
 
   /**
-   * The stream of a reply, in the SDK's pieces.
+   * The stream of a reply, in chunks of the SDK.
    *
    * @param {string} chat
    * @param {Partial<Pending> & { path: string }} asked
@@ -309,9 +312,9 @@ export class ParleyTransport {
     const over = new AbortController();
     let session = "";
     const stop = async () => {
-      await new Promise((resolve) => setTimeout(resolve)); // what replaces it begins at once
+      await new Promise((resolve) => setTimeout(resolve)); // a request may replace it at once
       const isStopped = this.cancels && isNewest();
-      if (isStopped && !session) return; // until it is known
+      if (isStopped && !session) return; // called again once it is known
       if (isStopped) await this.#cancel(session);
       over.abort();
     };
@@ -334,7 +337,7 @@ export class ParleyTransport {
     });
   }
 
-  /** Ends a reply, unless it has ended by itself. @param {string} session */
+  /** Cancels a reply, unless it has already ended. @param {string} session */
   async #cancel(session) {
     for (let tries = 0; tries < CANCELS; tries++) {
       try {

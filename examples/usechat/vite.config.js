@@ -6,7 +6,8 @@ const file = (path) => fileURLToPath(new URL(path, import.meta.url));
 
 export default defineConfig({
   plugins: [react()],
-  // The modules of this checkout. An app with parley-client of npm has neither this nor the next.
+  // Uses the modules of this checkout. With parley-client from npm, you need neither `resolve` nor
+  // `server`.
   resolve: {
     alias: {
       "parley-client/ai": file("../../clients/javascript/ai.js"),

@@ -1,20 +1,20 @@
-// Code in colours. Its tokens become elements where they have a colour. The text stays as it is,
-// each character of it.
+// Syntax highlighting. Tokens that have a colour become elements; not one character of the text
+// changes.
 
 import { element } from "../dom.js";
 import { read } from "./grammars.js";
 
-/** Characters that are read at a time. Some patterns take the square of it. */
-const LONGEST = 3_000;
-/** A line that is no code that anybody reads. */
+/** Characters that are tokenized at once. Some patterns take quadratic time. */
+const MAX_PART = 3_000;
+/** A line that nobody reads, for example of minified code. */
 const WIDE_LINE = /[^\n]{2001}/;
 /**
- * The places where a long text is cut, the best first: a blank line before what stands furthest
- * out, another blank line, the end of a line.
+ * Where a long text is cut, in order of preference: at a blank line before an unindented line, at
+ * any blank line, at the end of a line.
  */
-const CUTS = [/^[^]*\n\n(?=\S)/, /^[^]*\n\n/, /^[^]*\n/];
+const CUT_PATTERNS = [/^[^]*\n\n(?=\S)/, /^[^]*\n\n/, /^[^]*\n/];
 
-/** Prism's types of tokens, by the colour that they have. Others have none. */
+/** Prism's token types by their colour. Others have none. */
 const TYPES = {
   comment: "comment prolog doctype cdata blockquote shebang",
   string: "string char attr-value regex url inserted code-snippet template-string heredoc",
@@ -30,13 +30,13 @@ for (const [colour, types] of Object.entries(TYPES)) {
   for (const type of types.split(" ")) COLOURS.set(type, colour);
 }
 
-/** The colour of a token: that of its type, or of another name that it has. */
+/** The colour of a token's type, or of one of its aliases. */
 function colourOf({ type, alias }) {
   const names = [type, alias ?? []].flat();
   return names.map((name) => COLOURS.get(name)).find(Boolean);
 }
 
-/** The nodes of tokens that stand in this colour. Texts beside each other are one. */
+/** The nodes of tokens inside a token of colour `outer`. Adjacent strings are joined. */
 function nodesOf(tokens, outer) {
   const nodes = [];
   for (const node of [tokens].flat().flatMap((token) => drawToken(token, outer))) {
@@ -54,15 +54,15 @@ function drawToken(token, outer) {
   return colour === outer ? inside : [element("span", { className: `token-${colour}` }, inside)];
 }
 
-/** How much of a text is read at once. */
+/** The length of the part that is tokenized at once. */
 function lengthOfPart(text) {
-  if (text.length <= LONGEST) return text.length;
-  const view = text.slice(0, LONGEST);
-  const lengths = CUTS.map((cut) => cut.exec(view)?.[0].length ?? 0);
-  return lengths.find((length) => length > LONGEST / 2) ?? LONGEST;
+  if (text.length <= MAX_PART) return text.length;
+  const view = text.slice(0, MAX_PART);
+  const lengths = CUT_PATTERNS.map((cut) => cut.exec(view)?.[0].length ?? 0);
+  return lengths.find((length) => length > MAX_PART / 2) ?? MAX_PART;
 }
 
-/** The number of characters before a place in an element. */
+/** The number of characters in an element before a node and offset. */
 function offsetOf(within, node, offset) {
   const range = new Range();
   range.setStart(within, 0);
@@ -70,7 +70,7 @@ function offsetOf(within, node, offset) {
   return range.toString().length;
 }
 
-/** The place of an offset in an element's text. */
+/** The text node and offset of the character at `offset` in an element. */
 function placeOf(within, offset) {
   const walker = document.createTreeWalker(within, NodeFilter.SHOW_TEXT);
   let left = offset;
@@ -78,7 +78,7 @@ function placeOf(within, offset) {
   return [walker.currentNode, left];
 }
 
-/** Replaces a text by nodes that have the same. What is selected in it stays selected. */
+/** Replaces a text node by nodes with the same text. A selection in it is kept. */
 function replaceText(text, nodes) {
   const within = text.parentNode;
   const { anchorNode, anchorOffset, focusNode, focusOffset } = getSelection();
@@ -94,19 +94,19 @@ function replaceText(text, nodes) {
   getSelection().setBaseAndExtent(...places.flat());
 }
 
-/** The nodes of code in colours; undefined where it stays as it is. */
+/** The nodes of highlighted code; undefined if it stays as it is. */
 function coloured(text, language) {
   if (WIDE_LINE.test(text)) return undefined;
   try {
     return nodesOf(read(text, language));
   } catch {
-    return undefined; // It takes Prism too long, or nests too deep.
+    return undefined; // too many steps for Prism, or too much nesting
   }
 }
 
 /**
- * Gives colours to the code in a text node, or to the first part of it. Returns how many elements
- * were made, and the node with the rest.
+ * Highlights the code in a text node, or its first part. Returns the number of new nodes as
+ * `count`, and the text node with the rest, if any.
  */
 export function draw(text) {
   const code = text.parentNode.closest("code");

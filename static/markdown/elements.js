@@ -1,4 +1,4 @@
-// The elements of tokens. No HTML is parsed anywhere: an attack stays the text that it is.
+// Makes elements from marked's tokens. HTML is never parsed, so injected HTML stays text.
 
 import { element } from "../dom.js";
 import { languageOf } from "./languages.js";
@@ -29,16 +29,16 @@ const ENTITIES = {
   euro: "€",
 };
 const ENTITY = /&(?:#(\d{1,7})|#[xX]([\da-fA-F]{1,6})|(\w+));/g;
-/** Up to 500 lines: browsers lay out all of a text anew when something is added to it. */
+/** Up to 500 lines: browsers lay out a whole text again when something is added to it. */
 const PART_OF_CODE = /[^\n]*(?:\n[^\n]*){0,499}\n?/g;
 
-/** The character of a number, as HTML has it. */
+/** The character of a numeric character reference, as in HTML. */
 function characterOf(number) {
   const isCharacter = number && number <= 0x10ffff && !(number >= 0xd800 && number < 0xe000);
   return isCharacter ? String.fromCodePoint(number) : "\ufffd";
 }
 
-/** A text with the characters that its entities stand for. */
+/** Replaces the entities in a text. */
 function decode(text) {
   return text.replace(ENTITY, (whole, decimal, hex, name) => {
     if (name) return Object.hasOwn(ENTITIES, name) ? ENTITIES[name] : whole;
@@ -46,7 +46,7 @@ function decode(text) {
   });
 }
 
-/** A link where its target is of an allowed protocol, else what stands in it. */
+/** A link, if its protocol is allowed; else just its text. */
 function link(token, children) {
   const href = token.autolink ? token.href : decode(token.href);
   if (!URL.canParse(href) || !PROTOCOLS.includes(new URL(href).protocol)) return children;
@@ -55,7 +55,7 @@ function link(token, children) {
   return [element("a", properties, children)];
 }
 
-/** A link to an image, which is not loaded. */
+/** An image, as a link: no image is loaded from elsewhere. */
 function image(token) {
   const name = element("p", {}, inline(token.tokens)).textContent;
   return link(token, [name || "image"]);
@@ -102,8 +102,8 @@ function code({ lang, text }) {
 }
 
 /**
- * The page's own headings end at the third level. A reply that begins with ### leaves no level out
- * all the same.
+ * A heading. The page's own headings go down to level 3, so a reply's first heading is level 4 for
+ * a screen reader, whatever number of # it has.
  */
 function heading(token, levels) {
   while (levels.at(-1) >= token.depth) levels.pop();
@@ -118,7 +118,7 @@ function list(token, levels) {
   return element(token.ordered ? "ol" : "ul", start, items);
 }
 
-/** A table in a box, which scrolls where the table is too wide. */
+/** A table, in a box that scrolls if the table is too wide. */
 function table(token) {
   const cell = (tag) => (each) =>
     element(tag, each.align ? { className: each.align } : {}, inline(each.tokens));
@@ -135,7 +135,7 @@ function details(token, levels) {
 
 const BLOCK = {
   paragraph: (token) => element("p", {}, inline(token.tokens)),
-  text: (token) => inline(token.tokens ?? [token]), // In a list whose items are no paragraphs.
+  text: (token) => inline(token.tokens ?? [token]), // an item of a tight list
   checkbox,
   hr: () => element("hr"),
   html: (token) => element("p", { className: "raw" }, token.raw.trimEnd()),
@@ -148,14 +148,13 @@ const BLOCK = {
   details,
 };
 
-/** The nodes of blocks. `levels` are the headings that they stand under. */
+/** The nodes of blocks. `levels`: the depths of the headings above them. */
 const blocks = (tokens, levels) =>
   tokens.flatMap((token) => BLOCK[token.type]?.(token, levels) ?? []);
 
 /**
- * The node of a block that stands in no other, if it shows anything. Its own text tells its
- * direction. The direction is set when the block is full: browsers look for it at each child that
- * is added.
+ * The node of a top-level block, if it shows anything. `dir="auto"` is set last: with it, browsers
+ * would determine the direction again for each child that is added.
  */
 export function drawBlock(token, levels) {
   const [node] = blocks([token], levels);

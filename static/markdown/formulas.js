@@ -1,6 +1,5 @@
-// Formulas as MathML. Temml gives a tree of nodes, of which elements are made that are known here,
-// with attributes and styles that are known here. A formula that is faulty, or too large, stays as
-// it is written.
+// Formulas as MathML. Temml parses a formula into a tree. From it, we make only elements,
+// attributes and styles listed here. A formula that is invalid or too large stays as written.
 
 import temml from "../vendor/temml.js";
 
@@ -25,51 +24,54 @@ const STYLES = new Set(
   ).split(" "),
 );
 const CLASSES = new Set(["tml-jot", "tml-left", "tml-right", "tml-small"]);
-/** What `\cancel`, `\overline` and the like draw around a formula or through it. */
+/** What `\cancel`, `\overline` and similar commands draw around or through a formula. */
 const NOTATIONS = new Set(
   "bottom box circle downdiagonalstrike horizontalstrike top updiagonalstrike".split(" "),
 );
 const WORD = /^(?:true|false|block|prefix|infix|postfix|normal|italic|monospace|bold|[0-3])$/;
-/** A length that leaves the formula in its place. */
+/** A length: limited, so that the formula cannot cover other parts of the page. */
 const LENGTH = /^[-+]?(?:\d{0,2}(?:\.\d+)?(?:em|ex|cm|mm|in|%)|\d{1,3}(?:\.\d+)?(?:pt|px)|0)$/;
 const LINE = /^(?:solid|dashed|double)$/;
 const COLOUR = /^(?:#(?:[\da-f]{3}){1,2}|[a-z]{3,20})$/i;
 
-const DEEPEST = 60; // levels of elements; browsers recurse
-const MOST = 800; // elements of a formula, which a browser lays out in some 100 ms
+const MAX_DEPTH = 60; // levels of elements; browsers recurse
+const MAX_ELEMENTS = 800; // elements of a formula, which a browser lays out in some 100 ms
 const WEIGHT = 10; // elements that take as long as a formula without any
-const CELLS = 4_000; // rows of a formula times its columns; Temml fills rows up with empty cells
-/** Commands that define others, or reach for Temml's own: these could grow without a bound. */
+const MAX_CELLS = 4_000; // rows times columns; Temml fills rows up with empty cells
+/** Commands that define others, or use Temml's internal ones: these could expand without limit. */
 const DEFINING =
   /\\(?:[a-z]*@|(?:[egx]?def|(?:future)?let|(?:new|renew|provide)command|global|long)(?![a-z]))/i;
-/** Temml builds what these hold more than once, so that nesting them would double it each time. */
+/**
+ * Temml's own definitions build an argument more than once: each level of nesting would double the
+ * work.
+ */
 const MACROS = {
   "\\cancelto": "\\cancel{#2}^{#1}",
   "\\llap": "\\text{#1}",
   "\\mathllap": "{#1}",
 };
-const FAULT = "fault"; // the colour that Temml gives to commands that it does not trust
+const FAULT = "fault"; // the colour that Temml gives to unknown and untrusted commands
 
-/** A reason to leave a formula as it is written. */
-class Unfit extends Error {}
+/** Why a formula stays as written. */
+class Unsupported extends Error {}
 
-/** Refuses what would take long before there is a tree. */
+/** Throws for a formula that would take Temml too long. */
 function check(text) {
-  if (DEFINING.test(text)) throw new Unfit("It defines commands.");
+  if (DEFINING.test(text)) throw new Unsupported("It defines commands.");
   const rows = text.split(/\\\\|\\cr/).length;
   const cells = text.split("&").length;
-  if (rows * cells > CELLS) throw new Unfit("It has too many cells.");
+  if (rows * cells > MAX_CELLS) throw new Unsupported("It has too many cells.");
 }
 
 const isKnown = (value) => WORD.test(value) || LENGTH.test(value);
 const isLine = (value) => value.split(" ").every((part) => LINE.test(part) || LENGTH.test(part));
 
-/** A colour of a formula, as dark or as light as it has to be on the page's ground. */
+/** A formula's colour, with a lightness that is readable on the page's background. */
 const readable = (colour) =>
   `light-dark(oklch(from ${colour} min(l, .5) c h), oklch(from ${colour} max(l, .75) c h))`;
 
 function setColour(element, colour) {
-  if (colour === FAULT) throw new Unfit("It has a command that is not known.");
+  if (colour === FAULT) throw new Unsupported("It has a command that is not known.");
   if (COLOUR.test(colour)) element.style.color = readable(colour);
 }
 
@@ -85,7 +87,7 @@ function setAttributes(element, { mathcolor, mathbackground, ...attributes }) {
     if (ATTRIBUTES.has(name) && isKnown(value)) element.setAttribute(name, value);
   }
   if (mathcolor) setColour(element, mathcolor);
-  // A rule is a space with a background. Other backgrounds would take the contrast from the text.
+  // A `\rule` is a space with a background. Other backgrounds could make the text unreadable.
   if (mathbackground && element.localName === "mspace") {
     element.setAttribute("mathbackground", "currentcolor");
   }
@@ -98,12 +100,12 @@ function setClasses(element, classes, notation = "") {
   if (names.length) element.setAttribute("class", names.join(" "));
 }
 
-/** Makes elements of Temml's nodes. */
+/** Makes elements from Temml's nodes. */
 class Builder {
-  /** How many elements were made. */
+  /** The number of elements made. */
   count = 0;
 
-  /** The nodes of a node: one element, a text, or what stands in a node that is not known. */
+  /** What a Temml node becomes: an element, a text, or its children if its type is unknown. */
   nodes(node, depth) {
     if (typeof node.text === "string") return [node.text];
     if (node.type === "menclose") return [this.element("mrow", node, depth)];
@@ -116,7 +118,9 @@ class Builder {
   }
 
   element(name, node, depth) {
-    if (depth > DEEPEST || ++this.count > MOST) throw new Unfit("It has too many parts.");
+    if (depth > MAX_DEPTH || ++this.count > MAX_ELEMENTS) {
+      throw new Unsupported("It has too many parts.");
+    }
     const element = document.createElementNS(MATHML, name);
     setAttributes(element, node.attributes);
     setClasses(element, node.classes, node.attributes.notation);
@@ -126,7 +130,7 @@ class Builder {
   }
 }
 
-/** The element `<math>` of a formula, and how many elements it has. Throws where it is unfit. */
+/** A formula's `<math>` element, and the number of its elements. Throws if it is unsupported. */
 function mathOf(text, displayMode) {
   check(text);
   const macros = { ...MACROS };
@@ -136,7 +140,7 @@ function mathOf(text, displayMode) {
   return { math: builder.element("math", tree, 0), count: builder.count };
 }
 
-/** Those that are too wide for their place scroll there, and by the keyboard, too. */
+/** Formulas wider than their box scroll; a tabindex makes that possible by keyboard. */
 const widths = new ResizeObserver((entries) => {
   for (const { target } of entries) {
     if (target.scrollWidth > target.clientWidth) target.tabIndex = 0;
@@ -144,7 +148,7 @@ const widths = new ResizeObserver((entries) => {
   }
 });
 
-/** Draws the formula whose source stands in this element. Returns how many elements it weighs. */
+/** Replaces the source in this element by the formula. Returns its cost in elements. */
 export function draw(place) {
   const source = place.textContent;
   const isDisplay = /^(?:\$\$|\\\[)/.test(source);
@@ -156,6 +160,6 @@ export function draw(place) {
     widths.observe(place);
     return { count: WEIGHT + count };
   } catch {
-    return { count: 0 }; // Temml has many ways to say that a formula is not one.
+    return { count: 0 }; // Temml throws several kinds of errors for an invalid formula
   }
 }

@@ -1,19 +1,19 @@
-// Prism's grammars, with bounds: no code takes them long.
+// Prism's grammars with a limit, so that no code takes long.
 
 import { languages, tokenize } from "../vendor/prism.js";
 
-/** Steps for each character. Ordinary code takes about one. */
+/** Steps per character. Ordinary code takes about one. */
 const STEPS = 5;
-/** Steps that even a short text may take. */
-const LEAST = 500;
+/** Steps that every text may take. */
+const MIN_STEPS = 500;
 
-/** The steps that may still be made in this text. */
+/** The steps left for this text. */
 let steps = 0;
 
 /**
- * A pattern that counts its steps. One step is to be asked, or to pass 100 characters. Where two
- * patterns claim what overlaps, Prism reads the rest anew. A text of such places takes it the
- * square of its length.
+ * A pattern that counts its steps: a step is one call, or 100 characters scanned. When matches of
+ * two patterns overlap, Prism tokenizes the rest again, so a text full of overlaps takes quadratic
+ * time.
  */
 class CountingPattern extends RegExp {
   exec(text) {
@@ -26,15 +26,18 @@ class CountingPattern extends RegExp {
   }
 }
 
-/** Grammars, and parts of grammars, whose patterns count. Some are part of themselves. */
+/** The grammars, and parts of them, that were changed already. Some contain themselves. */
 const counting = new Set();
 
-/** A pattern that counts. Prism makes greedy patterns global, but not as ours. */
+/**
+ * Makes a counting pattern. Prism would replace a greedy pattern without the flag `g` by a plain
+ * RegExp with it, so we set the flag.
+ */
 function counted({ source, flags }, isGreedy) {
   return new CountingPattern(source, isGreedy && !flags.includes("g") ? `${flags}g` : flags);
 }
 
-/** Makes the patterns count of a grammar, of a token or of a list of tokens. */
+/** Makes all patterns in a grammar, a token or a list of tokens count. */
 function count(part) {
   if (!part || typeof part !== "object" || counting.has(part)) return;
   counting.add(part);
@@ -46,8 +49,10 @@ function count(part) {
 
 count(languages);
 
-/** The tokens of code: texts, and objects with a type. Throws RangeError if it takes too long. */
+/**
+ * Tokenizes code: returns strings, and objects with a type. Throws RangeError if it takes too long.
+ */
 export function read(text, language) {
-  steps = LEAST + STEPS * text.length;
+  steps = MIN_STEPS + STEPS * text.length;
   return tokenize(text, languages[language]);
 }

@@ -1,4 +1,4 @@
-// The languages that code is coloured in, and what they are called behind ``` in replies.
+// The languages that we highlight, and the names that replies use for them after ```.
 
 const NAMES = {
   bash: "sh shell zsh console shellscript",
@@ -52,5 +52,5 @@ for (const [language, others] of Object.entries(NAMES)) {
 }
 LANGUAGES.delete("");
 
-/** The language of this name, as Prism calls it; undefined where it is not one of ours. */
+/** Prism's name of a language; undefined if we do not highlight it. */
 export const languageOf = (name) => LANGUAGES.get(name.toLowerCase());

@@ -1,24 +1,23 @@
-// marked's lexer, with bounds: no text takes it long, however it nests and whatever it begins.
+// marked's lexer with limits: no text takes it long, whatever its nesting and its opening marks.
 
-import { Lexer, Tokenizer, getDefaults } from "../vendor/marked.js";
-import { DEEPEST, near } from "./bounds.js";
-import { details, math, mathBlock, startOfBlock } from "./syntax.js";
+import { getDefaults, Lexer, Tokenizer } from "../vendor/marked.js";
+import { MAX_DEPTH, near } from "./limits.js";
+import { details, math, mathBlock, startOfBlock } from "./extensions.js";
 
-/** Characters that are looked through for where a text ends. No address of mail is longer. */
-const WORD = 300;
-/** Steps for each character to match the marks of emphasis. Ordinary text takes less than one. */
+/** Characters that we search for the end of a text. No e-mail address is longer. */
+const MAX_WORD = 300;
+/** Steps per character to match marks of emphasis. Ordinary text takes less than one. */
 const STEPS = 5;
 
-/** The steps that may still be made in this paragraph. */
+/** The steps left for this paragraph. */
 let steps = 0;
 
 /**
- * A pattern that finds nothing any more once there were too many steps. One step is to find a mark,
- * or to pass 100 characters.
+ * A pattern that stops matching after too many steps: a step is a call, or 100 characters passed.
  */
 class CountingPattern extends RegExp {
   exec(text) {
-    const from = this.lastIndex; // It stays 0 where the pattern is not global.
+    const from = this.lastIndex; // always 0 if the pattern is not global
     const found = steps > 0 ? super.exec(text) : null;
     const passed = found ? found.index + found[0].length - from : 0;
     steps -= 1 + passed / 100;
@@ -35,19 +34,19 @@ const OF_EMPHASIS = [
   "delRDelim",
 ];
 for (const name of OF_EMPHASIS) PATTERNS[name] = new CountingPattern(PATTERNS[name]);
-// By this pattern marked looks for labels of up to 999 characters at each bracket, so that no
-// emphasis ends in one.
+// With this pattern, marked looks for a label of up to 999 characters at each bracket, so that no
+// emphasis ends inside one. 99 are enough.
 PATTERNS.reflinkSearch = new RegExp(PATTERNS.reflinkSearch.source.replaceAll("999", "99"), "g");
 
 const ADDRESS = /^(?:https?:|ftp:|www\.|mailto:|xmpp:|[\w.+-]{1,64}@)/i;
 
 class NearTokenizer extends Tokenizer {
-  /** The quotes that the text stands in. */
+  /** The depth of quotes around the text. */
   quotes = 0;
 
   /**
-   * marked reads the rows before it compares the header with the line below, and fills each row up
-   * with empty cells.
+   * marked reads all rows before it compares the header with the line below it, and fills each row
+   * up with empty cells. So we check the header first, and refuse a table of mostly empty cells.
    */
   table(source) {
     const header = super.table(source.split("\n", 2).join("\n"))?.header;
@@ -56,9 +55,9 @@ class NearTokenizer extends Tokenizer {
     return super.table(source);
   }
 
-  /** marked recurses here without nesting where lines follow that belong to an inner quote. */
+  /** marked also recurses here without nesting, if lines that follow belong to an inner quote. */
   blockquote(source) {
-    if (this.quotes === DEEPEST) return undefined;
+    if (this.quotes === MAX_DEPTH) return undefined;
     this.quotes++;
     const token = super.blockquote(source);
     this.quotes--;
@@ -69,11 +68,11 @@ class NearTokenizer extends Tokenizer {
     return ADDRESS.test(source) ? super.url(near(source)) : undefined;
   }
 
-  /** A text may end anywhere but within an address, or between the spaces at a line's end. */
+  /** Plain text may end anywhere but inside a URL or between the spaces at the end of a line. */
   inlineText(source) {
-    const view = source.slice(0, WORD);
+    const view = source.slice(0, MAX_WORD);
     const words = view.slice(0, view.lastIndexOf(" ")).trimEnd();
-    return super.inlineText(source.length > WORD && words ? words : view);
+    return super.inlineText(source.length > MAX_WORD && words ? words : view);
   }
 }
 
@@ -90,7 +89,7 @@ const OPTIONS = {
     block: [mathBlock, details],
     startBlock: [startOfBlock],
     inline: [math],
-    startInline: [(source) => source.slice(0, WORD).indexOf("$")],
+    startInline: [(source) => source.slice(0, MAX_WORD).indexOf("$")],
     childTokens: {},
     renderers: {},
   },
@@ -106,13 +105,13 @@ class BoundedLexer extends Lexer {
   inlineTokens(source, tokens = []) {
     if (this.depth === 0) {
       steps = STEPS * source.length;
-      this.state.inLink = false; // A link that was opened in HTML ends with its paragraph.
+      this.state.inLink = false; // an unclosed `<a>` ends with its paragraph
     }
     return this.bounded(source, tokens, () => super.inlineTokens(source, tokens));
   }
 
   bounded(source, tokens, lex) {
-    if (this.depth++ < DEEPEST) lex();
+    if (this.depth++ < MAX_DEPTH) lex();
     else tokens.push({ type: "text", raw: source, text: source });
     this.depth--;
     return tokens;
@@ -125,8 +124,8 @@ function lexerWith(links) {
   return lexer;
 }
 
-/** The tokens of a text. `links` are the definitions before it, to which its own are added. */
+/** The tokens of a text. `links`: the link definitions so far; those of the text are added. */
 export const lex = (text, links) => lexerWith(links).lex(text);
 
-/** Adds the definitions of a text to the links. */
+/** Adds the link definitions of a text to `links`. */
 export const define = (text, links) => void lexerWith(links).blockTokens(text);

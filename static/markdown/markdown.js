@@ -1,13 +1,13 @@
-// A reply's Markdown, shown as elements while it comes. No text stops the page, however long it is.
+// Shows a reply's Markdown while it arrives. No text blocks the page, however long it is.
 
-import { MANY, MARK } from "./bounds.js";
+import { MARK, MAX_ELEMENTS } from "./limits.js";
 import { drawBlock } from "./elements.js";
-import { finish } from "./finish.js";
-import { hasTime, weigh } from "./frame.js";
+import { enrich } from "./enrich.js";
+import { hasTime, weigh } from "./frame-budget.js";
 import { define, lex } from "./lexer.js";
 import { morph } from "./morph.js";
 import {
-  areSame,
+  areSameTargets,
   countFinished,
   endOfBlock,
   endOfPiece,
@@ -16,29 +16,29 @@ import {
   targets,
 } from "./pieces.js";
 
-/** A text that is written into an element while it comes. Finished blocks are not touched again. */
+/** Writes a text into an element while it arrives. Finished blocks are not touched again. */
 export class Markdown {
   constructor(target) {
     this.target = target;
     /** The text of the blocks that may still change. */
     this.tail = "";
-    /** Characters of the tail that are known to be code, however it goes on. */
+    /** Characters of the tail that are code for certain, whatever follows. */
     this.passed = 0;
     /** The last node of the blocks before the tail, which are finished. */
     this.last = null;
-    /** The headings that the tail stands under. */
+    /** The depths of the headings above the tail. */
     this.levels = [];
-    /** The definitions of links in the finished blocks. */
+    /** The link definitions in the finished blocks. */
     this.links = Object.create(null);
-    /** The finished blocks that may name a definition. */
+    /** The finished blocks that may refer to a definition. */
     this.referring = [];
-    /** Those of them where it means something else by now. */
+    /** Those of them whose links have changed, and that have to be drawn again. */
     this.changed = [];
-    /** How many elements are in the finished blocks. */
+    /** The number of elements in the finished blocks. */
     this.elements = 0;
-    /** The room for the elements of formulas and of code in colours. */
-    this.room = { elements: MANY };
-    /** Whether nothing more will come. */
+    /** The elements that may still be made for formulas and highlighted code. */
+    this.room = { elements: MAX_ELEMENTS };
+    /** Whether the text is complete. */
     this.isEnd = false;
     /** Milliseconds that the last drawing took. */
     this.cost = 0;
@@ -46,24 +46,21 @@ export class Markdown {
 
   append(text) {
     this.tail += text;
-    // However long the last block is, drawing takes a fifth of the time at most.
+    // Waits four times as long as the last drawing took: it uses at most a fifth of the time.
     this.drawLater(this.cost * 4);
   }
 
   drawLater(wait) {
     const draw = () => {
       this.due = undefined;
-      if (!this.target.isConnected) return; // Another session is on the screen by now.
+      if (!this.target.isConnected) return; // another session is on the screen
       if (hasTime()) this.draw();
       else this.drawLater(0);
     };
     this.due ??= setTimeout(() => requestAnimationFrame(draw), wait);
   }
 
-  /**
-   * Shows what has come, as far as there is time, and the rest in the next frames. `isEnd` says
-   * that nothing more will come.
-   */
+  /** Shows the text so far: as much as there is time for, the rest in the next frames. */
   draw(isEnd = false) {
     this.isEnd ||= isEnd;
     const began = performance.now();
@@ -73,7 +70,7 @@ export class Markdown {
     if (isMore) this.drawLater(0);
   }
 
-  /** Shows all at once. */
+  /** Shows the whole text at once. */
   drawWhole() {
     this.isEnd = true;
     while (this.drawPiece());
@@ -82,7 +79,7 @@ export class Markdown {
   /** Returns whether there may be another piece. */
   drawPiece() {
     if (this.changed.length) return this.drawChanged();
-    this.tail = this.tail.replace(/\r\n|\r(?!$)/g, "\n"); // A "\n" may follow at the end.
+    this.tail = this.tail.replace(/\r\n|\r(?!$)/g, "\n"); // "\n" may follow an "\r" at the end
     const end = endOfPiece(this.tail, this.passed);
     const isLast = end === this.tail.length;
     const piece = this.tail.slice(0, end);
@@ -94,16 +91,17 @@ export class Markdown {
     return !isLast || this.changed.length > 0 || (this.isEnd && this.tail !== "");
   }
 
-  /** The blocks of a piece, and the definitions that are known to it. */
+  /** The tokens of a piece, and all link definitions up to its end. */
   lex(piece) {
     const links = { __proto__: null, ...this.links };
-    const tokens = this.elements > MANY ? [{ type: "html", raw: piece }] : lex(piece, links);
+    const tokens =
+      this.elements > MAX_ELEMENTS ? [{ type: "html", raw: piece }] : lex(piece, links);
     return { tokens, links };
   }
 
   /**
-   * Shows a piece that ends within its first block. Code goes on. Another block is cut there, and
-   * goes on as another one.
+   * Shows a piece that ends inside its first block. Code is continued by the next piece. Another
+   * block is cut, and the rest becomes a block of its own.
    */
   showLong(lexed, piece) {
     const [token, next] = lexed.tokens;
@@ -116,7 +114,9 @@ export class Markdown {
     const cut = this.lex(piece.slice(0, end));
     this.show(cut, cut.tokens.length);
     const isBlank = /^[ \t]*\n/.test(piece.slice(end));
-    if (!isBlank && this.elements <= MANY) this.tail = headOfRest(cut.tokens.at(-1)) + this.tail;
+    if (!isBlank && this.elements <= MAX_ELEMENTS) {
+      this.tail = headOfRest(cut.tokens.at(-1)) + this.tail;
+    }
   }
 
   /** Shows these blocks, of which the first `count` are finished. */
@@ -127,32 +127,32 @@ export class Markdown {
     this.leave(drawn.slice(0, count));
   }
 
-  /** Leaves these blocks, the first of the tail, as they are. */
+  /** Marks these blocks, the first ones of the tail, as finished. */
   leave(finished) {
-    const wasPlain = this.elements > MANY;
+    const wasPlain = this.elements > MAX_ELEMENTS;
     const others = this.referring.length;
     let text = "";
     for (const block of finished) {
       text += block.raw;
       this.levels = block.after;
       if (block.node) this.pass(block);
-      // The text behind what was too much is not drawn as these blocks.
-      if (this.elements > MANY && !wasPlain) break;
+      // Text after MAX_ELEMENTS is drawn as plain text, not as these blocks.
+      if (this.elements > MAX_ELEMENTS && !wasPlain) break;
     }
     if (text) this.leaveText(text, others);
   }
 
-  /** Goes on behind the node of a finished block, or behind one that was like it. */
+  /** Moves past the node of a finished block: after `morph`, that may be an older, equal node. */
   pass(block) {
     this.last = this.last ? this.last.nextSibling : this.target.firstChild;
     if (block.names.length) this.referring.push({ ...block, node: this.last });
     this.elements += block.elements;
-    finish(this.last, this.room);
+    enrich(this.last, this.room);
   }
 
   /**
-   * Takes the text of finished blocks from the tail. All blocks but the first `others` have not
-   * been asked whether a definition behind them changes them.
+   * Removes the text of finished blocks from the tail, and finds the blocks whose links have
+   * changed. Without a new definition, only blocks after the first `others` need a check.
    */
   leaveText(text, others) {
     this.tail = this.tail.slice(text.length);
@@ -160,13 +160,13 @@ export class Markdown {
     const known = Object.keys(this.links).length;
     define(text, this.links);
     const isMore = Object.keys(this.links).length > known;
-    const asked = isMore ? this.referring : this.referring.slice(others);
-    this.changed = asked.filter(
-      ({ names, targets: old }) => !areSame(targets(names, this.links), old),
+    const unchecked = isMore ? this.referring : this.referring.slice(others);
+    this.changed = unchecked.filter(
+      ({ names, targets: old }) => !areSameTargets(targets(names, this.links), old),
     );
   }
 
-  /** Draws some of the finished blocks again where a label in them means something else by now. */
+  /** Draws some of the changed blocks again. */
   drawChanged() {
     for (let weight = 0; this.changed.length > 0 && weight < 1_000;) {
       const block = this.changed.pop();
@@ -175,14 +175,14 @@ export class Markdown {
       block.node.replaceWith(node);
       if (this.last === block.node) this.last = node;
       Object.assign(block, { node, targets: targets(block.names, this.links) });
-      finish(node, this.room);
+      enrich(node, this.room);
       weight += block.elements + block.raw.length / 20;
     }
     return true;
   }
 }
 
-/** A block as it is drawn, and what has to be known of it to leave it, or to draw it again. */
+/** Draws a block. Returns its node, and what we need to finish it or to draw it again. */
 function drawToken(token, levels, links) {
   const { type, raw } = token;
   const before = [...levels];
@@ -194,11 +194,11 @@ function drawToken(token, levels, links) {
   return { type, raw, node, elements, names, targets: known, before, after: [...levels] };
 }
 
-/** Writes a text that is whole into an element. */
+/** Writes a complete text into an element. */
 export function write(target, text) {
   const markdown = new Markdown(target);
   markdown.tail = text;
-  // What is one piece is there at once: the page keeps its place by its height.
+  // A single piece is drawn at once: the page needs its height to keep the scroll position.
   if (endOfPiece(text, 0) === text.length) return markdown.drawWhole();
   if (hasTime() || !target.isConnected) return markdown.draw(true);
   markdown.isEnd = true;

@@ -1,17 +1,17 @@
-// Nodes that become like others. What is so already is not touched, so that a selection stays.
+// Morphs nodes into others. Equal nodes are not touched, so that a selection is kept.
 
-/** Whether two nodes are alike, whatever is in them. */
+/** Whether two nodes are equal, apart from their children. */
 function areAlike(one, other) {
   if (one.nodeType === Node.TEXT_NODE) return other.nodeType === Node.TEXT_NODE;
   return one.cloneNode(false).isEqualNode(other.cloneNode(false));
 }
 
-/** Details stay as the reader has them, open or closed. */
+/** Details stay open or closed, as the reader left them. */
 function keepOpen(old, node) {
   if (old.localName === "details" && node.localName === "details") node.open = old.open;
 }
 
-/** Makes a node like another one, in its place. */
+/** Morphs a node into another one. */
 function change(old, node) {
   keepOpen(old, node);
   if (!areAlike(old, node)) old.replaceWith(node);
@@ -20,7 +20,7 @@ function change(old, node) {
   else old.data = node.data;
 }
 
-/** Makes the nodes behind `before` like these. Without `before`, these are all nodes. */
+/** Morphs all nodes after `before`, or all nodes without `before`, into these. */
 export function morph(parent, before, nodes) {
   let old = before ? before.nextSibling : parent.firstChild;
   for (const node of nodes) {

@@ -1,20 +1,20 @@
-// Where a text is cut into pieces, what of it is finished, and what its links depend on.
+// Where a text is cut into pieces, which blocks are finished, and which definitions links need.
 
-import { LONGEST, MARK, MOST, NEAR } from "./bounds.js";
+import { MARK, MAX_MARKS, MAX_SPAN, PIECE_LENGTH } from "./limits.js";
 
-/** The place where the piece ends that begins there. */
+/** The index at which the piece that begins at `start` ends. */
 export function endOfPiece(text, start) {
-  const piece = text.slice(start, start + LONGEST);
+  const piece = text.slice(start, start + PIECE_LENGTH);
   let marks = 0;
   for (const { index } of piece.matchAll(MARK)) {
-    if (++marks > MOST) return start + index;
+    if (++marks > MAX_MARKS) return start + index;
   }
   return start + piece.length;
 }
 
 /**
- * The place where a block is cut that goes on behind this piece: before a line that is no further
- * in than its first, if there is one.
+ * The index at which to cut a block that is longer than this piece: before a line indented no more
+ * than the first, if there is one.
  */
 export function endOfBlock(piece) {
   const [indent] = /^ */.exec(piece);
@@ -25,25 +25,25 @@ export function endOfBlock(piece) {
   return piece.lastIndexOf("\n") + 1 || piece.lastIndexOf(" ") + 1 || piece.length;
 }
 
-/** Whether a blank line stands at the end of a text. */
+/** Whether a text ends with a blank line. */
 const endsBlank = (text) => /\n[ \t]*\n$/.test(text);
 
 /**
- * How many blocks no later text can change: a blank line is behind them, or more than what may
- * begin in one and end in the next. What stands behind the blank line has to be known, too: spaces
- * may be the beginning of what belongs to the block, and `2` that of the next item of its list.
+ * The number of blocks that no later text can change: those followed by a blank line, or by more
+ * text than a span may have. We must also know what follows the blank line: spaces may start a line
+ * that still belongs to the block, and `2` may be the next item of its list.
  */
 export function countFinished(tokens, text) {
   const wholeLines = text.lastIndexOf("\n");
   let count = 0;
   let at = 0;
-  let before; // The type of the block before.
+  let before; // the type of the previous block
   tokens.forEach(({ type, raw }, number) => {
     const isKnown = at <= wholeLines || (/^\S/.test(raw) && before !== "list");
-    const isBehindBlank = isKnown && endsBlank(text.slice(Math.max(0, at - 99), at));
-    // What the last block is may not be known yet.
-    const isFar = wholeLines - at > NEAR && number < tokens.length - 1;
-    if (raw.trim() && (isBehindBlank || isFar)) count = number;
+    const isAfterBlank = isKnown && endsBlank(text.slice(Math.max(0, at - 99), at));
+    // The type of the last block may still change.
+    const isFar = wholeLines - at > MAX_SPAN && number < tokens.length - 1;
+    if (raw.trim() && (isAfterBlank || isFar)) count = number;
     if (raw.trim()) before = type;
     at += raw.length;
   });
@@ -51,8 +51,8 @@ export function countFinished(tokens, text) {
 }
 
 /**
- * What has to stand before the rest of a block that was cut, unless it is most of the block: the
- * header of a table, or the beginning of details.
+ * What to repeat before the rest of a block that was cut: the header of a table, or the start of
+ * details; but nothing if that is a large part of the block.
  */
 export function headOfRest({ type, raw, head, isClosed }) {
   if (type === "table") return short(raw.match(/^[^\n]*\n[^\n]*\n/)[0], raw);
@@ -62,15 +62,14 @@ export function headOfRest({ type, raw, head, isClosed }) {
 
 const short = (head, raw) => (head.length < raw.length / 4 ? head : "");
 
-/** The name of a link, as marked keeps it: `ẞ` is `SS`, too. */
+/** A link label, normalized as by marked: `ẞ` equals `SS`. */
 function nameOf(label) {
   const words = label.trim().replace(/\s+/g, " ");
   return words.toLowerCase().toUpperCase().toLowerCase();
 }
 
 /**
- * The names of links in a block that are defined elsewhere: `[text][label]`, with
- * `[label]: https://…` in any place.
+ * The labels of reference links in a block: `[text][label]`, with `[label]: https://…` elsewhere.
  */
 export function labels({ type, raw }) {
   if (type === "code") return [];
@@ -78,11 +77,11 @@ export function labels({ type, raw }) {
   return [...new Set(found.map(([, label]) => nameOf(label)))];
 }
 
-/** What links of these names lead to. */
+/** The targets of these labels. */
 export const targets = (names, links) => names.map((name) => links[name]);
 
 const isSame = (one, other) => one?.href === other?.href && one?.title === other?.title;
 
-/** Whether these targets are the same as others. */
-export const areSame = (some, others) =>
+/** Whether two lists of targets are equal. */
+export const areSameTargets = (some, others) =>
   some.every((target, number) => isSame(target, others[number]));

@@ -1,12 +1,12 @@
-// The plain text of a message's beginning, for a line that previews it. The text may be cut
-// anywhere, and its lines may have been joined.
+// The plain text of a message's beginning, for its preview in the list. The server may have cut it
+// anywhere, and joined its lines.
 
-/** Characters of a message that are looked at. */
-const LONGEST = 500;
+/** Characters of a message that we read. */
+const MAX_LENGTH = 500;
 
 /**
- * What has signs that are no marks: fenced code, code within a line, formulas and what is escaped.
- * Its group is what is shown of it.
+ * Text that is not Markdown: code blocks, code spans, formulas and escaped characters. The named
+ * group is what the preview shows of it.
  */
 const KEPT = new RegExp(
   [
@@ -20,28 +20,28 @@ const KEPT = new RegExp(
     .join("|"),
   "g",
 );
-/** Stand-ins for what is kept: one character of Unicode's private use each. */
+/** Stand-ins for such text: one private-use character of Unicode each. */
 const FIRST = 0xe000;
 const STAND_IN = /[\ue000-\uf8ff]/g;
 
-/** What stands in the brackets of a link, which may hold brackets, and where the link leads. */
+/** The text of a link, which may contain brackets, and its target. */
 const LABEL = /!?\[((?:[^[\]]|\[[^[\]]*\])*)\]/.source;
 const TARGET = /(?:\((?:[^()]|\([^()]*\))*(?:\)|$)|\[[^[\]]*(?:\]|$))/.source;
 const LINK = new RegExp(LABEL + TARGET, "g");
 
-/** Marks, and what is shown in their place, in the order in which they are looked for. */
+/** Marks and their replacements, in the order in which they are applied. */
 const MARKS = [
   [/<\/?(?:details|summary)\b[^>]*(?:>|$)/gi, " "],
   [/<((?:https?:|mailto:)[^\s<>]*)>/g, "$1"],
-  [LINK, "$1"], // of an image within a link
+  [LINK, "$1"], // an image inside a link
   [LINK, "$1"],
   [/(?<![^\s(])!?\[([^\s[\]][^[\]]*)$/, "$1"], // a link that is cut off in its text
   [/^[ \t]*(?:>[ \t]?)+/gm, ""], // quotes
   [/(?<!\S)(?:(?:-[ \t]*){3,}|(?:\*[ \t]*){3,}|(?:_[ \t]*){3,}|={3,})(?!\S)/g, ""], // rules
   [/^[ \t]*#{1,6}(?:[ \t]+|$)/gm, ""], // headings
-  [/(?<!\S)#{2,6}\s+/g, ""], // the same, where the lines were joined
+  [/(?<!\S)#{2,6}\s+/g, ""], // headings in joined lines
   [/^[ \t]*(?:[-+*]|\d{1,9}[.)])[ \t]+(?:\[[ xX]\][ \t]+)?/gm, ""], // lists
-  [/(?<!\S)[-+*] \[[ xX]\] /g, ""], // tasks, where the lines were joined
+  [/(?<!\S)[-+*] \[[ xX]\] /g, ""], // tasks in joined lines
   [/\*\*\*(?=\S)((?:[^*]|\*(?!\*\*))*?\S)\*\*\*/g, "$1"],
   [/\*\*(?=\S)((?:[^*]|\*(?!\*))*?\S)\*\*/g, "$1"],
   [/(?<!\*)\*(?=[^\s*])([^*]*?[^\s*])\*(?!\*)/g, "$1"],
@@ -51,20 +51,20 @@ const MARKS = [
   [/^[*_](?=\p{L})/u, ""],
 ];
 
-/** The line below the header of a table, also where the lines were joined. */
+/** The line below the header of a table, also in joined lines. */
 const BELOW_HEADER =
   /^[ \t]*\|?(?:[ \t]*:?-+:?[ \t]*\|)+[ \t]*(?::?-+:?)?[ \t]*$|\|(?:\s*:?-{2,}:?\s*\|)+/gm;
 
-/** A text without the signs between the cells of a table, if there is one. */
+/** A text without the `|` between table cells, if it has a table. */
 function withoutCells(text) {
   const shown = text.replace(BELOW_HEADER, " ");
   return shown === text && !/^\s*\|/.test(text) ? text : shown.replaceAll("|", " ");
 }
 
 /**
- * The plain text of a message's beginning: without marks of emphasis, headings, lists, quotes,
- * tables, code and links. `**Use** [this](https://example.com)` is `Use this`. Formulas stay as
- * they are written.
+ * The plain text of a message's beginning: without the marks of emphasis, headings, lists, quotes,
+ * tables, code and links. `**Use** [this](https://example.com)` becomes `Use this`. Formulas stay
+ * as written.
  */
 export function plain(text) {
   const kept = [];
@@ -73,7 +73,7 @@ export function plain(text) {
     kept.push(block ?? code ?? escaped ?? whole);
     return String.fromCharCode(FIRST + kept.length - 1);
   };
-  let shown = withoutCells(text.slice(0, LONGEST).replace(KEPT, keep));
+  let shown = withoutCells(text.slice(0, MAX_LENGTH).replace(KEPT, keep));
   for (const [mark, instead] of MARKS) shown = shown.replace(mark, instead);
   shown = shown.replaceAll("`", "");
   shown = shown.replace(STAND_IN, (sign) => kept[sign.charCodeAt(0) - FIRST] ?? sign);

@@ -1,23 +1,20 @@
-// The files that chats come in, read piece by piece: JSON, also within a ZIP. No more of one is
+// Splits a file of chats into conversations: JSON, also inside a ZIP. The file is read in pieces,
+// and only one conversation is in memory. The server interprets the conversations.
 
-// held than a conversation.
-
-const PIECE = 2 ** 18; // bytes that are read at a time
-// Of a ZIP: a browser unpacks a piece whole, and it may unfold a thousandfold.
+const PIECE = 2 ** 18; // bytes per read
+// Bytes per read of a ZIP: a browser decompresses a whole piece at once, up to a thousandfold.
 const PACKED_PIECE = 2 ** 15;
-const LARGEST = 2 ** 24; // bytes of a conversation
-const DEEPEST = 200; // levels that one is nested; theirs have some ten
-const FOLD = 200; // times as much as is packed that may come out of a ZIP; text has some ten
-const MOST_MEMBERS = 1000; // that hold conversations, as `flask import` takes
-const DIRECTORY = 2 ** 25; // bytes of a ZIP's list of its members, that is some 300,000 of them
+const MAX_CONVERSATION = 2 ** 24; // bytes
+const MAX_RATIO = 200; // of decompressed to compressed bytes; text has about ten
+const MAX_MEMBERS = 1000; // with conversations, as for `flask import`
+const MAX_DIRECTORY = 2 ** 25; // bytes of a ZIP's central directory: about 300,000 members
 
-/** What is wrong with a file, in a sentence. It is not read on. */
-export class Fault extends Error {}
+/** Why a file cannot be read: a sentence for the person. */
+export class ArchiveError extends Error {}
 
 /**
- * Yields the conversations of a file, each with its `place` in it, and its `value`, or the
- * `problem` for which it has none. `onRead` is told how many bytes were read, and of how many.
- * Throws a Fault.
+ * Yields the conversations of a file: the `place` in the file, and the JSON as `text` and parsed as
+ * `value`, or else the `problem`. Calls `onRead(read, all)` with bytes. Throws an ArchiveError.
  */
 export async function* readArchive(file, onRead = () => {}) {
   const members = (await isZip(file))
@@ -26,11 +23,11 @@ export async function* readArchive(file, onRead = () => {}) {
   const all = members.reduce((sum, { blob }) => sum + blob.size, 0);
   let read = 0;
   const count = (bytes) => onRead((read += bytes), all);
-  // Bytes that may come out, whichever members they are of.
-  let left = Math.max(LARGEST, FOLD * all);
-  const isTrap = (bytes) => (left -= bytes) < 0;
+  // The decompressed bytes that we still accept, over all members.
+  let left = Math.max(MAX_CONVERSATION, MAX_RATIO * all);
+  const isBomb = (bytes) => (left -= bytes) < 0;
   for (const { name, blob, isPacked, end } of members) {
-    const content = isPacked ? unpack(name, blob, end, count, isTrap) : pieces(blob, PIECE, count);
+    const content = isPacked ? unpack(name, blob, end, count, isBomb) : pieces(blob, PIECE, count);
     yield* objects(content, name);
   }
 }
@@ -39,7 +36,9 @@ async function bytesOf(blob) {
   try {
     return await blob.arrayBuffer();
   } catch {
-    throw new Fault("The file cannot be read. Was it changed or moved meanwhile? Choose it again.");
+    throw new ArchiveError(
+      "The file cannot be read. Was it changed or moved meanwhile? Choose it again.",
+    );
   }
 }
 
@@ -51,13 +50,13 @@ async function* pieces(blob, size, count) {
   }
 }
 
-// JSON: objects one behind the other, as in NDJSON, or as the items of one array
+// JSON: objects in a sequence, as in NDJSON, or in one array
 
 const [QUOTE, BACKSLASH] = [0x22, 0x5c];
 const isOpening = (byte) => byte === 0x7b || byte === 0x5b;
 const isClosing = (byte) => byte === 0x7d || byte === 0x5d;
 
-/** Whether an export of Parley's begins so, which is no conversation. */
+/** Whether this is the first line of a Parley export, which is not a conversation. */
 export const isHeader = (value) => Boolean(value && "parley" in value);
 
 async function* objects(content, name) {
@@ -66,28 +65,28 @@ async function* objects(content, name) {
   scanner.end();
 }
 
-/** How many bytes a byte order mark has: U+FEFF, in UTF-8. */
+/** The length of a byte order mark (U+FEFF in UTF-8) at the start, if there is one. */
 const lengthOfMark = ([first, second, third]) =>
   first === 0xef && second === 0xbb && third === 0xbf ? 3 : 0;
 
 /**
- * Finds where the objects begin and end. It looks at bytes: the signs of JSON are no part of any
- * other character in UTF-8.
+ * Finds the objects of a JSON file in one pass over its bytes. Bytes below 0x80, such as JSON's
+ * punctuation, never occur inside another character of UTF-8.
  */
 class Scanner {
   constructor(name) {
     this.where = name ? `${name} in the ZIP` : "The file";
     this.prefix = name ? `${name}, conversation` : "Conversation";
     this.position = 0; // of the piece in the file
-    this.number = 0; // of the object, from 1 on
+    this.number = 0; // of the object, starting at 1
     this.isList = this.isOver = false;
-    this.depth = 0; // within the object
+    this.depth = 0; // of nesting; 0 between objects
     this.isString = this.isEscaped = false;
   }
 
-  /** Yields what ends in this piece. */
+  /** Yields the objects that end in this piece. */
   *feed(piece) {
-    let start = 0; // of what is the object's
+    let start = 0; // of the object in this piece
     for (let at = this.position === 0 ? lengthOfMark(piece) : 0; at < piece.length; at++) {
       const depth = this.depth;
       this.step(piece[at], at);
@@ -103,9 +102,9 @@ class Scanner {
     this.position += piece.length;
   }
 
-  /** The object that has ended, with its place in the file. */
+  /** The object that has just ended, with its place in the file. */
   placed() {
-    const place = `${this.prefix} ${this.number}, from byte ${this.from} on`;
+    const place = `${this.prefix} ${this.number}, at byte ${this.from}`;
     const taken = this.take();
     if (isHeader(taken.value)) this.number--;
     return { place, ...taken };
@@ -118,7 +117,7 @@ class Scanner {
       else if (byte === QUOTE) this.isString = false;
     } else if (this.depth === 0) this.stepBetween(String.fromCharCode(byte), at);
     else if (byte === QUOTE) this.isString = true;
-    else if (isOpening(byte)) this.deepest = Math.max(this.deepest, ++this.depth);
+    else if (isOpening(byte)) this.depth++;
     else if (isClosing(byte)) this.depth--;
   }
 
@@ -127,8 +126,8 @@ class Scanner {
     else if (sign === "[" && !this.isList && !this.number) this.isList = true;
     else if (sign === "]" && this.isList && !this.isOver) this.isOver = true;
     else if (!this.mayStandBetween(sign)) {
-      const what = `at byte ${this.position + at} there is something else`;
-      throw new Fault(`${this.where} is no list of conversations in JSON: ${what}.`);
+      const what = `unexpected content at byte ${this.position + at}`;
+      throw new ArchiveError(`${this.where} is not a JSON list of conversations: ${what}.`);
     }
   }
 
@@ -140,29 +139,27 @@ class Scanner {
     this.from = this.position + at;
     this.number++;
     this.parts = [];
-    this.size = this.deepest = 0;
+    this.size = 0;
   }
 
-  /** Keeps a part of the object, unless that is too large by now. */
+  /** Stores a part of the object; drops all of them once the object is too large. */
   keep(part) {
     this.size += part.length;
-    if (this.size > LARGEST) this.parts = [];
+    if (this.size > MAX_CONVERSATION) this.parts = [];
     else this.parts.push(part);
   }
 
   take() {
     const parts = this.parts;
-    this.parts = []; // else it would be held while the next is looked for
-    if (this.size > LARGEST) return { problem: "It is larger than 16 MB." };
-    if (this.deepest > DEEPEST) {
-      return { problem: `It is nested more than ${DEEPEST} levels deep.` };
-    }
+    this.parts = []; // frees the memory while we read on
+    if (this.size > MAX_CONVERSATION) return { problem: "It is larger than 16 MB." };
     const decoder = new TextDecoder("utf-8", { fatal: true });
     try {
       const texts = parts.map((part) => decoder.decode(part, { stream: true }));
-      return { value: JSON.parse(texts.join("") + decoder.decode()) };
+      const text = texts.join("") + decoder.decode();
+      return { text, value: JSON.parse(text) };
     } catch (error) {
-      return { problem: error instanceof SyntaxError ? "It is not JSON." : "It is not UTF-8." };
+      return { problem: error instanceof TypeError ? "It is not UTF-8." : "It is not JSON." };
     }
   }
 
@@ -170,15 +167,15 @@ class Scanner {
     const whole = this.isList ? this.isOver : this.number > 0;
     if (whole && this.depth === 0) return;
     if (!this.number) {
-      throw new Fault(`${this.where} is empty, or ends before its first conversation.`);
+      throw new ArchiveError(`${this.where} is empty, or ends before its first conversation.`);
     }
-    throw new Fault(
-      `${this.where} is not whole: it ends ${this.depth ? "within" : "behind"} conversation ${this.number}.`,
+    throw new ArchiveError(
+      `${this.where} is incomplete: it ends ${this.depth ? "within" : "after"} conversation ${this.number}.`,
     );
   }
 }
 
-// ZIP, by PKWARE's APPNOTE.TXT: 4.3 has the records, 4.5.3 the field of ZIP64
+// ZIP, as in PKWARE's APPNOTE.TXT: section 4.3 has the records, 4.5.3 the extra field of ZIP64
 
 const RECORDS = {
   local: 0x04034b50,
@@ -188,13 +185,13 @@ const RECORDS = {
   locator64: 0x07064b50,
 };
 const [STORED, DEFLATED] = [0, 8];
-// ChatGPT has conversations-000.json and so on, too.
+// ChatGPT also exports conversations-000.json and so on.
 const WANTED = /(?:^|\/)conversations[^/]*\.json$/i;
 const MAX_16 = 0xffff;
-const MAX_32 = 0xffffffff; // then the number stands in the field of ZIP64
+const MAX_32 = 0xffffffff; // says that the number is in the extra field of ZIP64
 
 const viewOf = async (blob) => new DataView(await bytesOf(blob));
-const long = (view, at) => Number(view.getBigUint64(at, true));
+const readUint64 = (view, at) => Number(view.getBigUint64(at, true));
 
 async function isZip(file) {
   const view = await viewOf(file.slice(0, 4));
@@ -202,17 +199,19 @@ async function isZip(file) {
 }
 
 /**
- * The members that hold conversations: each with its name, what is packed, whether it is, and its
- * `end` in GZIP.
+ * The members with conversations: the `name`, the bytes as a `blob`, whether these are compressed
+ * (`isPacked`), and the GZIP trailer for them (`end`).
  */
 async function listMembers(file) {
   try {
     const members = [];
     for (const { name, size, at, ...how } of await readDirectory(file)) {
       const isKnown = [STORED, DEFLATED].includes(how.method);
-      if (how.isEncrypted) throw new Fault(`${name} in the ZIP is encrypted. Unpack it first.`);
+      if (how.isEncrypted) {
+        throw new ArchiveError(`${name} in the ZIP is encrypted. Unpack it first.`);
+      }
       if (!isKnown) {
-        throw new Fault(`${name} is packed in a way that is not known here. Unpack it first.`);
+        throw new ArchiveError(`${name} is packed in a way that we cannot read. Unpack it first.`);
       }
       const header = await viewOf(file.slice(at, at + 30));
       if (header.getUint32(0, true) !== RECORDS.local) throw new RangeError();
@@ -224,19 +223,19 @@ async function listMembers(file) {
         end: how.end,
       });
     }
-    // Members that lie over each other would unfold without a bound.
+    // Overlapping members: a ZIP bomb.
     if (members.reduce((sum, { blob }) => sum + blob.size, 0) > file.size) throw new RangeError();
     return members;
   } catch (error) {
-    // A DataView ends there.
-    if (error instanceof RangeError) throw new Fault("The ZIP is damaged, or not whole.");
+    // DataView throws a RangeError for an offset outside its bytes.
+    if (error instanceof RangeError) throw new ArchiveError("The ZIP is damaged or incomplete.");
     throw error;
   }
 }
 
 async function readDirectory(file) {
   const { at: start, size } = await findDirectory(file);
-  const view = await viewOf(file.slice(start, start + Math.min(size, DIRECTORY)));
+  const view = await viewOf(file.slice(start, start + Math.min(size, MAX_DIRECTORY)));
   if (view.byteLength < size) throw new RangeError();
   const members = [];
   for (let at = 0; at < view.byteLength;) {
@@ -246,46 +245,46 @@ async function readDirectory(file) {
     );
     const name = new TextDecoder()
       .decode(new Uint8Array(view.buffer, at + 46, ofName))
-      .replaceAll("\\", "/"); // as of .NET
+      .replaceAll("\\", "/"); // .NET wrote backslashes
     if (WANTED.test(name)) {
       members.push({ name, ...readMember(view, at, at + 46 + ofName, ofExtra) });
     }
     at += 46 + ofName + ofExtra + ofComment;
   }
-  if (!members.length) throw new Fault("There is no conversations.json in this ZIP.");
-  if (members.length > MOST_MEMBERS) {
-    throw new Fault(`This ZIP has more than ${MOST_MEMBERS} files of conversations.`);
+  if (!members.length) throw new ArchiveError("There is no conversations.json in this ZIP.");
+  if (members.length > MAX_MEMBERS) {
+    throw new ArchiveError(`This ZIP has more than ${MAX_MEMBERS} files of conversations.`);
   }
   return members.toSorted((one, other) => (one.name < other.name ? -1 : 1));
 }
 
 function readMember(view, at, extra, ofExtra) {
-  // Unpacked, packed, where.
+  // The uncompressed size, the compressed size, the offset of the local header.
   const numbers = [24, 20, 42].map((place) => view.getUint32(at + place, true));
   for (let field = extra; field < extra + ofExtra; field += 4 + view.getUint16(field + 2, true)) {
     if (view.getUint16(field, true) !== 1) continue;
-    let next = field + 4; // it has only those that are too large
+    let next = field + 4; // the field has only the numbers that are MAX_32
     numbers.forEach((number, place) => {
-      if (number === MAX_32) [numbers[place], next] = [long(view, next), next + 8];
+      if (number === MAX_32) [numbers[place], next] = [readUint64(view, next), next + 8];
     });
   }
   const [unpacked, size, offset] = numbers;
   const end = new DataView(new ArrayBuffer(8));
   end.setUint32(0, view.getUint32(at + 16, true), true); // the CRC
-  end.setUint32(4, unpacked, true); // its lower half
+  end.setUint32(4, unpacked, true); // modulo 2 ** 32, as GZIP has it
   const isEncrypted = Boolean(view.getUint16(at + 8, true) & 1);
   return { size, end, at: offset, method: view.getUint16(at + 10, true), isEncrypted };
 }
 
 /**
- * Where the list of members is. It is named at the file's end, before a comment of at most 65,535
+ * Finds the central directory: by a record at the file's end, before a comment of up to 65,535
  * bytes.
  */
 async function findDirectory(file) {
   const from = Math.max(0, file.size - 22 - MAX_16);
   const view = await viewOf(file.slice(from));
   let at = view.byteLength - 22;
-  // A comment may hold the same bytes. Before the first byte, there is a RangeError.
+  // A comment may contain the same signature. Searching beyond the first byte throws a RangeError.
   while (
     view.getUint32(at, true) !== RECORDS.end ||
     at + 22 + view.getUint16(at + 20, true) > view.byteLength
@@ -295,23 +294,20 @@ async function findDirectory(file) {
   const [size, offset] = [12, 16].map((place) => view.getUint32(at + place, true));
   const has64 = at >= 20 && view.getUint32(at - 20, true) === RECORDS.locator64;
   if (!has64) return { at: offset, size };
-  const place = long(view, at - 12);
+  const place = readUint64(view, at - 12);
   const end = await viewOf(file.slice(place, place + 56));
   if (end.getUint32(0, true) !== RECORDS.end64) throw new RangeError();
-  return { at: long(end, 48), size: long(end, 40) };
+  return { at: readUint64(end, 48), size: readUint64(end, 40) };
 }
 
-/**
- * What is packed, as GZIP has it (RFC 1952), of which a browser checks that it is whole, and
- * unchanged.
- */
+/** Wraps compressed bytes as GZIP (RFC 1952): then the browser checks their length and CRC. */
 async function* asGZIP(blob, end, count) {
   yield Uint8Array.of(0x1f, 0x8b, DEFLATED, 0, 0, 0, 0, 0, 0, 0xff);
   yield* pieces(blob, PACKED_PIECE, count);
   yield end;
 }
 
-async function* unpack(name, blob, end, count, isTrap) {
+async function* unpack(name, blob, end, count, isBomb) {
   const packed = asGZIP(blob, end, count);
   const pull = async (controller) => {
     const { value, done } = await packed.next();
@@ -323,14 +319,18 @@ async function* unpack(name, blob, end, count, isTrap) {
   );
   const reader = stream.getReader();
   const fail = (error) => {
-    throw error instanceof Fault ? error : new Fault(`${name} in the ZIP is damaged.`);
+    throw error instanceof ArchiveError
+      ? error
+      : new ArchiveError(`${name} in the ZIP is damaged.`);
   };
   try {
     for (;;) {
       const { value, done } = await reader.read().catch(fail);
       if (done) return;
-      if (isTrap(value.length)) {
-        throw new Fault(`${name} unfolds to more than ${FOLD} times what is in the ZIP.`);
+      if (isBomb(value.length)) {
+        throw new ArchiveError(
+          `${name} unpacks to more than ${MAX_RATIO} times what is in the ZIP.`,
+        );
       }
       yield value;
     }

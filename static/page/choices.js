@@ -1,24 +1,24 @@
-// What a new chat begins with: what was set for it in this tab, else what its user has chosen last
-// in this browser.
+// The settings of a new chat: those set for it in this tab, else the user's last choices in this
+// browser.
 
 import { store } from "./api.js";
 
-let name = ""; // under which the choices of who is signed in are kept
+let name = ""; // the key of the signed-in user's choices in localStorage
 
 export function useChoicesOf(subject) {
   name = `choices ${subject}`;
 }
 
-/** What was chosen for new chats of `model`, `system` and `options`. */
-export const chosen = () => JSON.parse(localStorage.getItem(name)) ?? {};
+/** The user's choices for new chats: `model`, `system` and `options`, as far as there are any. */
+export const savedChoices = () => JSON.parse(localStorage.getItem(name)) ?? {};
 
 /**
- * Keeps what is chosen for new chats. What is undefined is forgotten. Returns whether it is kept: a
- * browser keeps some 5 MB.
+ * Stores choices for new chats; undefined removes one. Returns false if the browser has no room:
+ * it allows about 5 MB.
  */
-export function choose(changes) {
+export function saveChoices(changes) {
   try {
-    localStorage.setItem(name, JSON.stringify({ ...chosen(), ...changes }));
+    localStorage.setItem(name, JSON.stringify({ ...savedChoices(), ...changes }));
     return true;
   } catch {
     return false;
@@ -27,30 +27,27 @@ export function choose(changes) {
 
 export const forgetChoices = () => localStorage.removeItem(name);
 
-const setHere = () => JSON.parse(sessionStorage.getItem("new chat")) ?? {};
+const setInTab = () => JSON.parse(sessionStorage.getItem("new chat")) ?? {};
 
-/** Keeps for this tab what is set for its next new chat. What is undefined is as it was chosen. */
-export const setForNew = (changes) =>
-  store("new chat", JSON.stringify({ ...setHere(), ...changes }));
+/** Stores settings for this tab's next new chat; undefined returns to the user's choice. */
+export const setForNextChat = (changes) =>
+  store("new chat", JSON.stringify({ ...setInTab(), ...changes }));
 
-/** What a new chat begins with. */
-export const beginning = () => ({ ...chosen(), ...setHere() });
+/** The settings of the next new chat. */
+export const newChatSettings = () => ({ ...savedChoices(), ...setInTab() });
 
-/**
- * What a new chat begins with is that of another one. What was set for it comes back with
- * `clearSettings`.
- */
-export function takeSettings({ model, system, options }) {
-  // Else they are those of an earlier try.
-  if (!sessionStorage.getItem("typed")) store("typed", JSON.stringify(setHere()));
+/** Gives the next new chat the settings of another chat. `dropSettings` restores what was set. */
+export function copySettings({ model, system, options }) {
+  // If there is one, an earlier try stored it.
+  if (!sessionStorage.getItem("typed")) store("typed", JSON.stringify(setInTab()));
   store("new chat", JSON.stringify({ model, system, options }));
 }
 
 /**
- * A new chat has begun. For the next one, what was set for it before this one took the settings of
- * another is left.
+ * A new chat was created. For the next one, drops its settings, or restores those before
+ * `copySettings`.
  */
-export function clearSettings() {
+export function dropSettings() {
   store("new chat", sessionStorage.getItem("typed"));
   store("typed", "");
 }

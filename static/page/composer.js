@@ -1,33 +1,34 @@
-// What one types, sends and stops.
+// The composer: typing, sending and stopping.
 
 import { $ } from "../dom.js";
 import { keepField, message, paste, takeMessage } from "./drafts.js";
-import { MOST } from "./long.js";
+import { MAX_TYPED } from "./long-text.js";
 import { options, systemPrompt } from "./options.js";
-import { converse, stop } from "./replies.js";
-import { attempt, hear, isBusy, isEnter, isLoading, sayIfAny, state } from "./screen.js";
+import { requestReply, stop } from "./replies.js";
+import { attempt, isBusy, isLoading, isSendKey, sayIfAny, state, subscribe } from "./screen.js";
 
 async function send() {
   if (!message().trim() || isBusy() || isLoading()) return;
   const content = takeMessage();
   if (state.current) {
-    await converse(`sessions/${state.current.id}/messages`, { content });
+    await requestReply(`sessions/${state.current.id}/messages`, { content });
     return;
   }
   $("turns").replaceChildren();
   const settings = { system: systemPrompt(), options: options() };
-  await converse("sessions", { content, model: $("model").value || null, ...settings });
+  await requestReply("sessions", { content, model: $("model").value || null, ...settings });
 }
 
 $("composer").onsubmit = attempt(send);
 $("text").oninput = keepField;
 $("text").onkeydown = (event) => {
-  if (!isEnter(event)) return;
+  if (!isSendKey(event)) return;
   event.preventDefault();
   $("composer").requestSubmit();
 };
 
-// A phone's keyboard has no Shift-Enter. The field keeps the focus, else the keyboard would go.
+// For phones, whose keyboards have no Shift-Enter. Without preventDefault, the field would lose the
+// focus, and the keyboard would close.
 $("newline").onpointerdown = (event) => event.preventDefault();
 $("newline").onclick = () => {
   const field = $("text");
@@ -36,15 +37,15 @@ $("newline").onclick = () => {
   keepField();
 };
 
-// What would make the field slow does not get into it, however it comes.
+// A text that would make the field slow becomes a pasted text, however it is entered.
 $("text").addEventListener("beforeinput", (event) => {
   const length = event.data?.length ?? 0;
-  if (length < MOST / 10 || $("text").value.length + length < MOST) return;
+  if (length < MAX_TYPED / 10 || $("text").value.length + length < MAX_TYPED) return;
   event.preventDefault();
   paste(event.data.replace(/\r\n?/g, "\n"));
 });
 
-hear(
+subscribe(
   "pasted",
   attempt(async () => {
     const { drawPasted } = await import("./pasted.js");

@@ -1,199 +1,193 @@
-// The conversation on the screen: a session takes it, older turns come, and its end stays in view.
+// The conversation on the screen: showing a session, loading older turns, keeping its end in view.
 
 import { $, element } from "../dom.js";
 import { fetchSession, store, unanswered } from "./api.js";
-import { draftName, takeOut } from "./drafts.js";
+import { draftName, removeFromDraft } from "./drafts.js";
 import { resumeEditing } from "./editing.js";
-import { attempt, focusText, hear, sayIfAny, state, tell } from "./screen.js";
-import { takeUp } from "./settings.js";
-import { articleOf, articles, isShown, placeOf, show } from "./turns.js";
+import { attempt, focusText, publish, sayIfAny, state, subscribe } from "./screen.js";
+import { showSettings } from "./settings.js";
+import { articleOf, articles, indexOfTurns, isShown, showTurn } from "./turns.js";
 
-// The end stays in view, whatever grows or shrinks, unless the reader scrolls away from it.
+// The end of the thread stays in view while its size changes, unless the reader scrolls away.
 
-const NEAR = 48; // pixels from the end that count as the end
+const NEAR_END = 48; // px from the end that count as the end
 
-// A scroll event comes a frame late: text that grew meanwhile is no sign of the reader's. Only a
-// position that became smaller is.
+// A scroll event comes a frame late, and text may have grown since. So only a smaller position
+// means that the reader scrolled up.
 let isAtEnd = true;
 let position = 0;
 
-const gap = () => $("log").scrollHeight - $("log").scrollTop - $("log").clientHeight;
+const distanceToEnd = () =>
+  $("thread").scrollHeight - $("thread").scrollTop - $("thread").clientHeight;
 
-export function showEnd() {
+export function scrollToEnd() {
   isAtEnd = true;
-  $("log").scrollTo(0, $("log").scrollHeight);
-  position = $("log").scrollTop;
+  $("thread").scrollTo(0, $("thread").scrollHeight);
+  position = $("thread").scrollTop;
 }
 
-/** Scrolls by so many pixels to a place that stays in view, whatever comes at the end. */
-export function showPlace(distance) {
+/** Scrolls by some pixels. The new position stays in view, even if text comes at the end. */
+export function scrollThread(distance) {
   isAtEnd = false;
-  $("log").scrollTop += distance;
-  position = $("log").scrollTop;
-  noteGap();
+  $("thread").scrollTop += distance;
+  position = $("thread").scrollTop;
+  updateDownButton();
 }
 
-hear("opened", () => showPlace(0));
+subscribe("opened", () => scrollThread(0));
 
-function noteGap() {
-  $("down").hidden = isAtEnd || gap() < NEAR;
+function updateDownButton() {
+  $("down").hidden = isAtEnd || distanceToEnd() < NEAR_END;
 }
 
 const resized = new ResizeObserver(() => {
-  if (isAtEnd) showEnd();
-  else noteGap();
-  fetchWhereNear();
+  if (isAtEnd) scrollToEnd();
+  else updateDownButton();
+  fetchOlderIfNear();
 });
-for (const id of ["log", "turns"]) resized.observe($(id));
+for (const id of ["thread", "turns"]) resized.observe($(id));
 
-$("log").addEventListener("scroll", ({ target }) => {
-  if (target.scrollTop < position && gap() > 1) isAtEnd = false;
-  else if (target.scrollTop > position && gap() < NEAR) isAtEnd = true;
+$("thread").addEventListener("scroll", ({ target }) => {
+  if (target.scrollTop < position && distanceToEnd() > 1) isAtEnd = false;
+  else if (target.scrollTop > position && distanceToEnd() < NEAR_END) isAtEnd = true;
   position = target.scrollTop;
-  noteGap();
-  fetchWhereNear();
+  updateDownButton();
+  fetchOlderIfNear();
 });
 
 $("down").onclick = () => {
-  showEnd();
+  scrollToEnd();
   focusText();
 };
 
-/** Changes what is shown. What the reader sees first stays where it is. */
+/** Makes a change to the thread. The first turn in view stays where it is. */
 export function keepView(change) {
-  const edge = $("log").getBoundingClientRect().top;
+  const edge = $("thread").getBoundingClientRect().top;
   const isSeen = (article) => article.getBoundingClientRect().bottom > edge;
   const seen = [...$("turns").children].find(isSeen)?.querySelector("h3");
   const top = () => seen?.getBoundingClientRect().top ?? 0;
   const before = top();
   change();
-  $("log").scrollTop += top() - before;
-  position = $("log").scrollTop;
+  $("thread").scrollTop += top() - before;
+  position = $("thread").scrollTop;
 }
 
-// Where the model's memory begins: what is above the line, it is not sent.
+// Where the model's context starts: turns above this line are no longer sent.
 
-const LINE = "The model no longer sees what is above.";
+const CONTEXT_NOTICE = "The model no longer sees what is above.";
 
-/**
- * Draws the line above the first turn that the model is sent, unless that is the first of all, or
- * not shown.
- */
-export function markMemory() {
-  const line = $("turns").querySelector(".memory");
+/** Draws the line above the first turn that is sent to the model, if it is on the screen. */
+export function markContextStart() {
+  const line = $("turns").querySelector(".context-start");
   const article = articleOf(state.current?.firstSent);
   if (line?.parentNode === article) return;
   keepView(() => {
     line?.remove();
-    article?.prepend(element("p", { className: "memory" }, LINE));
+    article?.prepend(element("p", { className: "context-start" }, CONTEXT_NOTICE));
   });
 }
 
 /**
- * Asks where the model's memory begins behind this reply, and for the ids of the turns that were
- * sent from here.
+ * After a reply, asks the server where the model's context starts, and for the ids of the turns
+ * that were sent from this page.
  */
-export async function findMemory({ turns_left_out } = {}) {
+export async function findContextStart({ turns_left_out } = {}) {
   const { signal } = state.screen;
   const unnamed = articles().findIndex(({ dataset }) => !dataset.id);
   const limit = unnamed < 0 ? 1 : Math.min(articles().length - unnamed, 200);
   const { turns, headers } = await fetchSession(state.current.id, { limit }, { signal });
   if (signal.aborted) return;
-  const place = placeOf(turns);
+  const place = indexOfTurns(turns);
   if (place >= 0) turns.forEach((turn, number) => isShown(turn, articles()[place + number]));
   state.current.firstSent = headers.get("First-Turn-Sent");
-  // Not before it was found: the screen may have been taken meanwhile.
+  // Set only now, since the request may have been aborted.
   state.current.leftOut = turns_left_out;
-  markMemory();
+  markContextStart();
 }
 
-// Older turns come as the reader nears the first that is shown, or by the button above it. What
-// fetches them is fetched with a chat that has some, since the connection may be lost later.
+// Older turns are loaded when the reader comes near the first turn, or presses the button above it.
+// Their module is fetched as soon as a chat has older turns, in case the connection is lost later.
 
-const older = () => import("./older.js");
+const loadOlder = () => import("./older-turns.js");
 
-const isNear = () => $("log").scrollTop < $("log").clientHeight;
+const isNear = () => $("thread").scrollTop < $("thread").clientHeight;
 
-const showOlder = attempt(async () => (await older()).showOlder(), sayIfAny);
+const showOlder = attempt(async () => (await loadOlder()).showOlder(), sayIfAny);
 
-/** Fetches older turns where the reader is near the first that is shown. */
-export function fetchWhereNear() {
+/** Fetches older turns if the reader is near the first turn. */
+export function fetchOlderIfNear() {
   if (state.current?.meta?.has_more && isNear()) showOlder();
 }
 
 $("older").onclick = showOlder;
 
-hear(
+subscribe(
   "model",
   attempt(async () => {
-    if (state.current) await findMemory(); // of another model, it begins from the whole again
+    if (state.current) await findContextStart(); // another model is offered all turns again
   }, sayIfAny),
 );
 
-// A session takes the screen.
+// Showing a session
 
-export const idInAddress = () =>
+export const idInURL = () =>
   /^#([\da-f]{8}(?:-[\da-f]{4}){3}-[\da-f]{12})$/.exec(location.hash)?.[1];
 
-/** Shows that this session is being fetched. What is typed from now on is meant for it. */
-export function beginChat(id) {
+/** Clears the screen for a session that is being fetched. Typed text now belongs to it. */
+export function startLoading(id) {
   state.current = { id };
-  if (idInAddress() !== id) history.pushState(null, "", `#${id}`);
+  if (idInURL() !== id) history.pushState(null, "", `#${id}`);
   $("turns").replaceChildren();
-  takeUp();
+  showSettings();
 }
 
-/** Shows that the next message begins a session. */
+/** Shows a new chat: the next message creates a session. */
 export function showNew() {
   state.current = null;
-  takeUp();
+  showSettings();
   $("turns").replaceChildren(element("p", {}, "What would you like to talk about?"));
 }
 
-/**
- * Shows a session as it was fetched. The turns that are there, and are the same, stay as they are,
- * but for the last.
- */
+/** Shows a fetched session. Turns that are on the screen and unchanged stay, except the last. */
 export function showChat(session, isOther) {
   const { turns, headers } = session;
-  const place = placeOf(turns);
+  const place = indexOfTurns(turns);
   state.current = {
     ...session,
     firstSent: headers.get("First-Turn-Sent"),
     leftOut: turns.at(-1).turns_left_out,
     meta: place > 0 ? state.current.meta : session.meta,
   };
-  forgetArrived(turns);
-  takeUp();
+  forgetArrivedDraft(turns);
+  showSettings();
   const same = place < 0 ? 0 : countSame(turns, place);
   articles()
     .slice(Math.max(0, place + same))
     .forEach((article) => article.remove());
-  turns.slice(same).forEach((turn) => show(turn));
-  markMemory();
+  turns.slice(same).forEach((turn) => showTurn(turn));
+  markContextStart();
   resumeEditing();
-  if (isOther || same === 0) showEnd();
-  if (state.current.meta.has_more) older().catch(() => {}); // it is said where they are asked for
-  fetchWhereNear();
-  tell("shown");
+  if (isOther || same === 0) scrollToEnd();
+  if (state.current.meta.has_more) loadOlder().catch(() => {}); // showOlder reports it
+  fetchOlderIfNear();
+  publish("shown");
 }
 
-/** How many of the turns are shown from this place on, the last one left out. */
+/**
+ * How many of the turns are on the screen, unchanged, from this index on. Never counts the last.
+ */
 function countSame(turns, place) {
   const isOther = (turn, number) => !isShown(turn, articles()[place + number]);
   const other = turns.slice(0, -1).findIndex(isOther);
   return other < 0 ? turns.length - 1 : other;
 }
 
-/**
- * A message that was sent before the page was loaded has arrived, and only its response was lost:
- * it is no draft.
- */
-function forgetArrived(turns) {
+/** Removes a draft whose message was sent before a reload, and has arrived, as these turns show. */
+function forgetArrivedDraft(turns) {
   const { path, body, after } = unanswered();
   if (!body || path !== `sessions/${state.current.id}/messages`) return;
   const before = turns.findIndex(({ id }) => id === after);
   if (before < 0 || turns[before + 1]?.content !== body.content) return;
   store("unanswered", "");
-  takeOut(body.content, draftName());
+  removeFromDraft(body.content, draftName());
 }

@@ -1,19 +1,20 @@
-// A chat is deleted some seconds after it has left the list: until then, that can be undone.
+// Deleting a chat. It leaves the list at once, and is deleted a few seconds later: until then, one
+// can undo that.
 
 import { $, button, element } from "../dom.js";
 import { api } from "./api.js";
-import { idInAddress } from "./conversation.js";
+import { idInURL } from "./conversation.js";
 import { forgetDrafts } from "./drafts.js";
-import { see } from "./endings.js";
-import { doomed, draw, list } from "./list.js";
+import { markRead } from "./notifications.js";
+import { drawList, listChats, pendingDeletion } from "./list.js";
 import { openNew } from "./replies.js";
 import { attempt, sayIfAny, state } from "./screen.js";
 
-const TIME = 8000; // ms; they begin anew when the focus or the pointer leaves the line
+const TIME = 8000; // ms; start again when the focus or the pointer leaves the line
 
 let latest = null; // the deletion that can be undone
 
-/** Takes a chat from the list, and from the screen. By a key, the focus goes to "Undo". */
+/** Removes a chat from the list and the screen. If done by a key, focuses "Undo". */
 export function remove(chat, isByKey) {
   latest?.send();
   latest = new Deletion(chat);
@@ -29,20 +30,20 @@ class Deletion {
   }
 
   show() {
-    doomed.add(this.id);
-    see(this.id); // the end of its reply is no news any more
+    pendingDeletion.add(this.id);
+    markRead(this.id); // the end of its reply needs no notification
     if (this.wasOnScreen) {
       history.replaceState(null, "", location.pathname);
       openNew();
     }
-    draw();
+    drawList();
     const undo = button("Undo", { id: "undo", onclick: () => this.undo() });
-    const told = element("span", {}, "Deleted “", element("bdi", {}, this.title), "”.");
-    $("deleted").replaceChildren(told, undo);
+    const said = element("span", {}, "Deleted “", element("bdi", {}, this.title), "”.");
+    $("deleted").replaceChildren(said, undo);
     this.wait();
   }
 
-  /** Has it be sent after a while, but not while the focus or the pointer is on the line. */
+  /** Schedules the deletion, unless the focus or the pointer is on the line. */
   wait() {
     clearTimeout(this.timer);
     if (!$("deleted").matches(":hover, :focus-within")) {
@@ -56,31 +57,31 @@ class Deletion {
     $("deleted").replaceChildren();
   }
 
-  /** Brings it back to its place in the list, and to the screen where a new chat is there still. */
+  /** Restores the chat in the list; on the screen, too, if that still shows a new chat. */
   undo() {
     const isFocused = $("deleted").contains(document.activeElement);
     this.end();
-    doomed.delete(this.id);
-    draw();
+    pendingDeletion.delete(this.id);
+    drawList();
     const link = $("list").querySelector(`[href="#${this.id}"]`);
-    if (isFocused) (link ?? $("new")).focus(); // it may be another search by now
+    if (isFocused) (link ?? $("new")).focus(); // a search may hide the chat
     if (this.wasOnScreen && !state.current) location.hash = this.id;
   }
 
-  /** Has the server delete it. Where that fails, it is in the list again. */
+  /** Deletes the chat on the server. If that fails, it returns to the list. */
   send() {
     this.end();
     attempt(async () => {
       try {
-        // An earlier try had arrived, and only its response was lost.
+        // A 404: an earlier try arrived, and only its response was lost.
         await api("DELETE", `sessions/${this.id}`, { unless: 404, keepalive: true });
         forgetDrafts(this.id);
       } catch (error) {
-        doomed.delete(this.id);
-        draw();
+        pendingDeletion.delete(this.id);
+        drawList();
         throw error;
       }
-      await list();
+      await listChats();
     }, sayIfAny)();
   }
 }
@@ -91,7 +92,7 @@ for (const event of ["pointerenter", "pointerleave", "focusin", "focusout"]) {
 
 addEventListener("pagehide", () => latest?.send());
 
-// The browser's Back leads to the chat: it is wanted again.
+// The browser's Back button leads to the chat: undo its deletion.
 addEventListener("hashchange", () => {
-  if (latest && idInAddress() === latest.id) latest.undo();
+  if (latest && idInURL() === latest.id) latest.undo();
 });

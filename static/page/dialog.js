@@ -1,10 +1,10 @@
-// Dialogs: what lies over the page, and is left by Escape.
+// Modal dialogs, which Escape closes.
 
 import { button, element } from "../dom.js";
 
-let asking = null; // the dialog with the question that is being asked
+let asking = null; // the dialog of the open question
 
-/** Shows a dialog, and returns a promise of its end: what the button says that has closed it. */
+/** Shows a dialog. Resolves with its return value once it is closed. */
 function open(dialog) {
   document.body.append(dialog);
   dialog.showModal();
@@ -17,8 +17,8 @@ function open(dialog) {
 }
 
 /**
- * Asks a question. Returns whether the button called `yes` was pressed. The focus is at "No", and
- * Escape means it, too. A question that is still being asked gives way to the next.
+ * Asks a question. Resolves to whether the button `yes` was pressed. The focus is on "No", and
+ * Escape means no. Closes a question that is still open.
  */
 export async function ask(question, yes) {
   asking?.close();
@@ -31,8 +31,8 @@ export async function ask(question, yes) {
   return (await open(asking)) === "yes";
 }
 
-/** Shows something under a title. */
-export function show(title, content) {
+/** Shows content in a dialog with a title. */
+export function showDialog(title, content) {
   const dialog = element("dialog", { className: "shown", ariaLabel: title, closedBy: "any" });
   const close = button("✕", { ariaLabel: "Close", onclick: () => dialog.close() });
   dialog.append(element("div", {}, element("h2", {}, title), close), content);

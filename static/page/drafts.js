@@ -1,46 +1,46 @@
-// What is typed and not sent yet is kept for this tab, by session. Long texts that were pasted are
-// kept apart: they go before what is typed in the field.
+// Drafts: what was typed and not sent, stored for this tab by session. Long pasted texts are kept
+// apart, and go before the typed text.
 
 import { $ } from "../dom.js";
 import { store } from "./api.js";
-import { joined, parted } from "./long.js";
-import { state, tell } from "./screen.js";
+import { joinTexts, splitLongText } from "./long-text.js";
+import { publish, state } from "./screen.js";
 
 export const draftName = () => `draft ${state.current?.id ?? ""}`;
 export const editName = () => `edit ${state.current?.id}`;
 
-/** The pasted texts of the message that is being typed. */
+/** The pasted texts of the message in the field. */
 export let pasted = [];
 
-// The message that was sent last, and its parts.
-let taken = { content: "", pasted: [], typed: "" };
+// The last message taken from the field, and its parts.
+let lastTaken = { content: "", pasted: [], typed: "" };
 
-/** The message, as it would be sent. */
-export const message = () => joined(...pasted, $("text").value);
+/** The whole message: the pasted texts and the field. */
+export const message = () => joinTexts(...pasted, $("text").value);
 
-/** Returns the message, and empties its field. */
+/** Returns the message, and empties the field. */
 export function takeMessage() {
-  taken = { content: message(), pasted, typed: $("text").value };
+  lastTaken = { content: message(), pasted, typed: $("text").value };
   fill({ pasted: [], typed: "" });
-  return taken.content;
+  return lastTaken.content;
 }
 
-/** The parts of a message. One that does not come from the field may be long, too. */
+/** Splits a message into pasted texts and typed text. One not from the field may be long, too. */
 function partsOf(content) {
-  if (content === taken.content) return taken;
-  const [head, typed] = parted(content);
+  if (content === lastTaken.content) return lastTaken;
+  const [head, typed] = splitLongText(content);
   return { pasted: head ? [head] : [], typed };
 }
 
-/** What was typed and what is being sent, which may fail. */
+/** The draft: the message that is being sent, since that may fail, and the field. */
 function unsent() {
   const sent = partsOf(state.pending);
-  const typed = joined(sent.typed, $("text").value);
+  const typed = joinTexts(sent.typed, $("text").value);
   return { pasted: [...sent.pasted, ...pasted], typed };
 }
 
 function fill(parts) {
-  if ($("text").value !== parts.typed) $("text").value = parts.typed; // else the cursor would move
+  if ($("text").value !== parts.typed) $("text").value = parts.typed; // setting it moves the cursor
   setPasted(parts.pasted);
 }
 
@@ -48,10 +48,10 @@ function setPasted(texts) {
   const isSame = texts.length === pasted.length && texts.every((text, at) => text === pasted[at]);
   if (isSame) return;
   pasted = texts;
-  tell("pasted");
+  publish("pasted");
 }
 
-/** Puts a text before what is typed. */
+/** Adds a pasted text to the message. */
 export function paste(text) {
   setPasted([...pasted, text]);
   keepDraft();
@@ -62,7 +62,8 @@ export function removePasted(place) {
   keepDraft();
 }
 
-// Drafts, by their names. The browser's storage outlives the page, but has room for 5 MB only.
+// Drafts by name. sessionStorage outlives a reload, but holds only about 5 MB; the Map has no
+// limit.
 
 const drafts = new Map();
 
@@ -86,23 +87,23 @@ function keepTyped(name, draft) {
 
 export const keepDraft = () => keep(draftName(), unsent());
 
-/** Keeps what is typed in the field: pasted texts would take too long to be kept at each key. */
+/** Stores the typed text. Called at each key, so it leaves the pasted texts: they may be large. */
 export function keepField() {
   const name = draftName();
   keepTyped(name, { ...draftOf(name), typed: unsent().typed });
 }
 
-/** Shows what was typed in the session on the screen. */
+/** Shows the draft of the session on the screen. */
 export const showDraft = () => fill(draftOf(draftName()));
 
-/** What is being sent is typed again, before what was typed since. */
-export const giveBack = () => fill(unsent());
+/** Puts the message that is being sent back into the field, before what was typed since. */
+export const restoreUnsent = () => fill(unsent());
 
-/** Keeps a message as what was typed in a session. */
+/** Stores a message as the draft of a session. */
 export const keepAsDraft = (content, id) => keep(`draft ${id}`, partsOf(content));
 
-/** Takes a message out of a draft: it was sent. */
-export function takeOut(content, name) {
+/** Removes a message that was sent from a draft. */
+export function removeFromDraft(content, name) {
   const { typed, pasted: texts } = draftOf(name);
   let rest = content;
   const left = [];
@@ -115,7 +116,7 @@ export function takeOut(content, name) {
 
 export const forgetDraft = (name) => keep(name, { typed: "", pasted: [] });
 
-/** Forgets what was typed in a session that is gone. */
+/** Removes the drafts of a deleted session. */
 export function forgetDrafts(id) {
   forgetDraft(`draft ${id}`);
   store(`edit ${id}`, "");

@@ -1,26 +1,24 @@
-// A message is edited in its place. What is typed is kept for this tab, with the message that it
-// changes.
+// Editing a message in place. The edit is stored for this tab, together with the original.
 
 import { $, button, element } from "../dom.js";
 import { store } from "./api.js";
 import { editName } from "./drafts.js";
-import { joined, parted, sizeOf } from "./long.js";
-import { attempt, isBusy, isEnter, isTouched, state } from "./screen.js";
+import { joinTexts, sizeOf, splitLongText } from "./long-text.js";
+import { attempt, isBusy, isSendKey, isTouchScreen, state } from "./screen.js";
 import { actions, articleOf, articles, idOf, textOf } from "./turns.js";
 
-export const IN_COPY = "This goes on in a copy of the chat.";
+export const COPY_NOTICE = "This continues in a copy of the chat.";
 
 const formOnScreen = () => $("turns").querySelector("form");
 
 actions.edit = (article) => edit(article).focus();
 
 /**
- * Lets a message be edited, and returns the field. `actions.send` sends it. Where it is not the
- * last message, a copy of the chat goes on with what is typed. Of a long message, the beginning
- * stays as it is.
+ * Opens a form to edit a message, and returns its field. `actions.send` sends the result: to a copy
+ * of the chat if it is not the last message. Of a long message, only the end can be edited.
  */
 function edit(article, value) {
-  const [head, tail] = parted(textOf(article).textContent);
+  const [head, tail] = splitLongText(textOf(article).textContent);
   const field = element("textarea", {
     value: value ?? tail,
     rows: 3,
@@ -32,7 +30,7 @@ function edit(article, value) {
     article.querySelector(".edit").focus();
   };
   const onsubmit = attempt(async () => {
-    const content = joined(head, field.value);
+    const content = joinTexts(head, field.value);
     if (content.trim() && !isBusy()) await actions.send(article, field, content);
   });
   const buttons = element("div", {}, element("button", { className: "main" }, "Send"));
@@ -44,7 +42,7 @@ function edit(article, value) {
     buttons,
   );
   field.oninput = () => keep(article, field);
-  if (head) form.prepend(element("small", {}, `${sizeOf(head)} before this stay as they are.`));
+  if (head) form.prepend(element("small", {}, `The ${sizeOf(head)} before this stay as they are.`));
   if (!isLast(article)) tellOfCopy(article, field, buttons);
   textOf(article).hidden = true;
   textOf(article).after(form);
@@ -55,11 +53,11 @@ export const isLast = (article) => !article.matches(":has(~ .user)");
 
 function onKey(event, field, leave) {
   if (event.key === "Escape" && !event.isComposing) {
-    event.stopPropagation(); // else it would stop a reply, too
+    event.stopPropagation(); // the page's shortcut would stop a reply
     leave();
   }
-  // A phone's keyboard has no Shift-Enter.
-  if (event.target === field && isEnter(event) && !isTouched()) {
+  // A phone's keyboard has no Shift-Enter, so there Enter starts a new line.
+  if (event.target === field && isSendKey(event) && !isTouchScreen()) {
     event.preventDefault();
     field.form.requestSubmit();
   }
@@ -70,22 +68,22 @@ function keep(article, field) {
   store(editName(), JSON.stringify(kept));
 }
 
-/** What the message of an article is known by: itself, but for most of a long one. */
+/** A key for the message of an article: its text, or for a long one its length and its end. */
 function printOf(article) {
   const { textContent } = textOf(article);
-  const [head] = parted(textContent);
+  const [head] = splitLongText(textContent);
   return head ? `${textContent.length} ${textContent.slice(-1000)}` : textContent;
 }
 
-/** Whether something else stands in the field than in the message. */
-const isChanged = (article, value) => value !== parted(textOf(article).textContent)[1];
+/** Whether the field differs from the message. */
+const isChanged = (article, value) => value !== splitLongText(textOf(article).textContent)[1];
 
 /**
- * Says that a copy will go on. What is typed is kept with the id of the message, which may come
- * only now.
+ * Says that the edit will continue in a copy. The edit is stored with the id of its message, which
+ * may have to be fetched.
  */
 function tellOfCopy(article, field, buttons) {
-  buttons.append(element("small", { id: "copied" }, IN_COPY));
+  buttons.append(element("small", { id: "copied" }, COPY_NOTICE));
   field.setAttribute("aria-describedby", "copied");
   if (article.dataset.id) return;
   attempt(async () => {
@@ -95,8 +93,8 @@ function tellOfCopy(article, field, buttons) {
 }
 
 /**
- * Edits on what was typed before, where its message is shown, and is the same. One that has no id
- * yet is the last.
+ * Opens the form again with a stored edit, if its message is on the screen and unchanged. An edit
+ * without an id belongs to the last message.
  */
 export function resumeEditing() {
   const [original, value, id] = JSON.parse(sessionStorage.getItem(editName())) ?? [];
@@ -105,10 +103,7 @@ export function resumeEditing() {
   edit(message, value);
 }
 
-/**
- * Something else is sent: what was typed in a message stays there, and is told anew how it will go
- * on.
- */
+/** Another message was sent: opens the form again, since its message may no longer be the last. */
 export function keepEditing() {
   const form = formOnScreen();
   if (!form) return;

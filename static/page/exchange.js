@@ -1,28 +1,37 @@
-// An exchange with the model: what is sent, and the reply as it comes.
+// An exchange with the model: the request that is sent, and the reply as it arrives.
 
 import { $ } from "../dom.js";
-import { followEvents, store } from "./api.js";
-import { draftName, editName, forgetDraft, giveBack, keepDraft, takeOut } from "./drafts.js";
+import { Following } from "../parley.js";
+import { errorOf, fetchSignedIn, keyOf, reportLost, store } from "./api.js";
+import {
+  draftName,
+  editName,
+  forgetDraft,
+  keepDraft,
+  removeFromDraft,
+  restoreUnsent,
+} from "./drafts.js";
 import { keepEditing } from "./editing.js";
-import { announce, frame, modelId, setBusy, state, tell } from "./screen.js";
-import { pauseThinking, think } from "./thinking.js";
+import { announce, isLoading, modelId, publish, setBusy, state, updateFrame } from "./screen.js";
+import { pauseThinking, showThought } from "./thinking.js";
 import {
   articles,
-  begin,
-  endWaiting,
-  finish,
+  beginReply,
+  failureOf,
+  finishReply,
+  hideWaiting,
   isShown,
-  show,
+  markdownWriter,
+  showTurn,
+  showWaiting,
   textOf,
-  wait,
-  writerOf,
 } from "./turns.js";
 
-const SILENCE = 3_000; // ms without an event
+const SILENCE = 3_000; // ms without an event until the waiting dots appear
 
-/** A message, a retry or a continuation, until the server has it. */
-export class Sending {
-  /** What `converse` is given. */
+/** A message, retry or continue, until the server has it. */
+export class Outgoing {
+  /** Takes the parameters of `requestReply`. */
   constructor(path, body, turn) {
     const isRetry = path.endsWith("/retry");
     this.path = path;
@@ -33,180 +42,190 @@ export class Sending {
     this.draft = draftName();
     this.edited = editName();
     this.last = articles().at(-1);
-    // A turn may go on more than once, each time under a key of its own.
+    // A turn may be continued several times, each with an idempotency key of its own.
     this.after = turn ? `${turn.id} ${turn.continued}` : this.last?.dataset.id;
     this.replaced = isRetry ? this.findReplaced() : [];
     this.shown = [];
   }
 
-  /** The last message, where it is changed, and its reply. It may have none, as in a fork. */
+  /** The articles that a retry replaces: the reply, if any, and the message if it is edited. */
   findReplaced() {
     const lastMessage = articles().findLastIndex((article) => article.matches(".user"));
     return articles().slice(this.body ? lastMessage : lastMessage + 1);
   }
 
-  /** Whether this turn, the last one that the server has, is the last one that was shown. */
-  isBehind(turn) {
+  /** Whether this turn, the server's last one, was the last on the screen. */
+  isUpToDate(turn) {
     if (this.turn) return turn.id === this.turn.id && turn.continued === this.turn.continued;
-    const isUnfinished = this.last.ariaBusy === "true"; // its end is not fetched yet
+    const isUnfinished = this.last.ariaBusy === "true"; // we do not have its end yet
     return isUnfinished ? this.last.dataset.id === turn.id : isShown(turn, this.last);
   }
 
-  /** Shows the message, and the reply that is waited for. */
+  /** Shows the message, and an empty reply that waits. */
   show() {
     state.pending = this.isMessage ? this.body.content : "";
     this.replaced.forEach((article) => article.remove());
     if (this.body) {
       const id = this.replaced[0]?.dataset.id;
-      this.shown.push(show({ kind: "user", content: this.body.content, id }));
+      this.shown.push(showTurn({ kind: "user", content: this.body.content, id }));
     }
-    if (this.turn) begin(articles().at(-1));
+    if (this.turn) beginReply(articles().at(-1));
     else {
-      this.shown.push(show({ kind: "assistant", model: { id: modelId() }, status: "in_progress" }));
+      this.shown.push(
+        showTurn({ kind: "assistant", model: { id: modelId() }, status: "in_progress" }),
+      );
     }
     if (!this.isEdit) keepEditing();
   }
 
-  /**
-   * Shows what was there before. What was typed is in its field again, unless the message has
-   * arrived.
-   */
-  takeBack(hasArrived) {
-    if (!hasArrived) giveBack();
+  /** Restores the screen, and puts the text back into its field unless the message has arrived. */
+  restore(hasArrived) {
+    if (!hasArrived) restoreUnsent();
     state.pending = "";
     keepDraft();
     this.shown.forEach((article) => article.remove());
     $("turns").append(...this.replaced);
-    if (this.turn) finish(articles().at(-1), this.turn);
+    if (this.turn) finishReply(articles().at(-1), this.turn);
     setBusy(false);
   }
 
-  /**
-   * The server has it while its session is on the screen: what was typed meanwhile is the draft.
-   */
+  /** The server has it, and its session is on the screen. What was typed meanwhile is the draft. */
   arrive() {
     state.pending = "";
     forgetDraft(this.draft);
     if (this.isEdit) store(this.edited, "");
   }
 
-  /** The server has it while another session is on the screen. */
+  /** The server has it, but another session is on the screen. */
   arriveElsewhere() {
-    if (this.isMessage) takeOut(this.body.content, this.draft);
+    if (this.isMessage) removeFromDraft(this.body.content, this.draft);
     if (this.isEdit) store(this.edited, "");
   }
 }
 
-/** A reply as it comes: what its events show. */
+/** A reply, from its request to its end: shows its events in an article. */
 export class Incoming {
-  turn = ""; // its id, once an event has named it
-  stored = null; // the turn as the server has stored it, where that is what is shown
+  stored = null; // the turn as the server stored it, if the text on the screen is the same
   problem = ""; // why it failed
   hasEnded = false;
-  // Whether the session has to be fetched: another reply was started, or there is none.
-  isOther = false;
-  lastId = ""; // of the last event
-  tries = 0; // since the last event
 
-  /** The reply is shown in this article, and goes on behind the text. */
+  /** `text`: what the article already has of the reply, if it is continued. */
   constructor(article, text = "") {
     this.article = article;
     this.text = text;
-    this.heard = textOf(article).innerText; // what a screen reader has said already
-    this.writer = writerOf(article, text);
+    this.heard = textOf(article).innerText; // a screen reader has already read this
+    this.writer = markdownWriter(article, text);
   }
 
-  /**
-   * The response that gives what comes behind the last event; without one, all of the reply, from
-   * its start.
-   */
-  async resume(id, signal) {
-    if (!this.lastId) {
-      this.text = "";
-      this.writer = writerOf(this.article);
+  /** Sends the request, again if need be, until the server has it. Returns the session's id. */
+  async start({ path, body, after }, signal) {
+    const key = keyOf({ path, body, after });
+    this.follow(path, { body: body ?? {}, key });
+    try {
+      await this.following.start(signal);
+      store("unanswered", "");
+    } catch (error) {
+      if (error.status) store("unanswered", "");
+      throw error;
     }
-    return followEvents(id, this.lastId, signal);
+    return this.following.place.pathname.split("/").at(-2);
   }
 
-  get isOver() {
-    return this.hasEnded || this.isOther;
+  /** Prepares to follow the reply to this request, or the last reply of this session. */
+  follow(path, options) {
+    this.following = new Following(path, {
+      ...options,
+      fetch: fetchSignedIn,
+      tries: Infinity,
+      onStart: () => this.restart(),
+      onBreak: (problem) => this.onConnectionBreak(problem),
+    });
   }
 
-  /** Shows what an event says, unless it is of another reply. */
+  /** The events start from the beginning of the reply. */
+  restart() {
+    this.text = "";
+    this.writer = markdownWriter(this.article);
+  }
+
+  /** Shows that the connection is lost. Throws a refusal of the request, such as a 503. */
+  onConnectionBreak(problem) {
+    const { body } = this.following; // undefined once the server has it
+    if (body && problem?.status) throw problem;
+    reportLost();
+    showWaiting(this.article);
+    // The event `session` was lost, and `/events` does not send it: the 409 has the chat opened
+    // again.
+    if (!body && isLoading()) throw errorOf("The chat has to be fetched.", 409);
+  }
+
+  /** Shows an event. */
   take({ id, event, data }) {
-    const [turn] = id.split("-"); // 7-12 belongs to turn 7
-    if (this.turn && this.turn !== turn) {
-      this.isOther = true;
-      return;
-    }
-    this.turn = turn;
-    this.lastId = id;
-    this.tries = 0;
-    this.article.dataset.id = turn;
+    [this.article.dataset.id] = id.split("-"); // 7-12 belongs to turn 7
     this.watch();
-    TAKE[event]?.(this, data);
+    HANDLERS[event]?.(this, data);
   }
 
-  /** Shows that it is waited for what comes next, where that takes long. */
+  /** Shows the waiting dots if no event follows for a while. */
   watch() {
     clearTimeout(this.silence);
-    this.silence = setTimeout(() => wait(this.article), SILENCE);
+    this.silence = setTimeout(() => showWaiting(this.article), SILENCE);
   }
 
   stopWatch() {
     clearTimeout(this.silence);
   }
 
-  /** Nothing more will come, and nobody knows what became of it. */
+  /** Gives up: no more events will arrive, and the reply's state is unknown. */
   abandon() {
-    endWaiting(this.article);
+    hideWaiting(this.article);
     this.article.ariaBusy = "false";
     setBusy(false);
   }
 }
 
 /**
- * What a screen reader has not said of a reply yet; all of it where it is read differently by now.
+ * The part of a reply that a screen reader has not read; all of it if its beginning has changed.
  */
-export function unheard(article, heard) {
+export function notYetHeard(article, heard) {
   const said = [...article.querySelectorAll(":scope > .text, .note")].map((node) => node.innerText);
   if (said[0].startsWith(heard)) said[0] = said[0].slice(heard.length).trim();
   return said.filter(Boolean).join("\n");
 }
 
-const TAKE = {
+const HANDLERS = {
   session(reply, session) {
     state.current = { ...state.current, ...session };
-    frame();
-    tell("sessions");
+    updateFrame();
+    publish("sessions");
   },
   thinking({ article }, data) {
-    if (data.delta === undefined) return wait(article, "Thinking…"); // the server only counts
-    endWaiting(article);
-    think(article, data);
+    // With THINKING=count, the server sends no text.
+    if (data.delta === undefined) return showWaiting(article, "Thinking…");
+    hideWaiting(article);
+    showThought(article, data);
   },
   waiting({ article }, { seconds }) {
     const sentence = `The provider asks to wait ${seconds} s.`;
-    wait(article, sentence);
+    showWaiting(article, sentence);
     announce(sentence);
   },
   content_delta(reply, { delta }) {
-    endWaiting(reply.article);
+    hideWaiting(reply.article);
     pauseThinking(reply.article);
     reply.writer.append(delta);
     reply.text += delta;
   },
   assistant_turn(reply, turn) {
-    // Where a request is answered again whose reply has ended meanwhile, its text is not among the
-    // answer.
+    // If a repeated request meets a reply that has ended, the answer has this turn, but no deltas.
     if (turn.content === reply.text) reply.stored = turn;
   },
   done: end,
   error: end,
 };
 
-function end(reply, { message }) {
+function end(reply, error) {
   reply.writer.draw(true);
-  reply.problem = message;
+  reply.problem = failureOf(error);
   reply.hasEnded = true;
 }

@@ -1,32 +1,32 @@
-// Words in a text, as the server finds them: spellings that differ in case or width alone are
-// equal.
+// Finding words in a text as the server's search does: spellings that differ only in case or width
+// are equal.
 
 const isAscii = (text) => !/[\u0080-\uffff]/.test(text);
 
 /**
- * A text as it is compared: what the server's NFKC and case folding make of it, as far as
- * JavaScript can. It may be longer or shorter than the text.
+ * Folds a text for comparison: as the server does with NFKC and case folding, as far as JavaScript
+ * can. The result may be longer or shorter than the text.
  */
 export function fold(text) {
   if (isAscii(text)) return text.toLowerCase();
-  // A letter's upper case has what folding spells out: "ß" becomes "SS". Only "ẞ" has to be "ß"
-  // before.
+  // JavaScript has no case folding. Upper case expands the same letters: "ß" becomes "SS". "ẞ" is
+  // upper case already, so it has to be lowered to "ß" first.
   const upper = text.normalize("NFKC").toLowerCase().toUpperCase();
   return upper.toLowerCase().replaceAll("ς", "σ").normalize("NFKC");
 }
 
-/** The words of a query, each once. */
+/** The distinct words of a query, folded. */
 export const wordsOf = (query) => [...new Set(fold(query).match(/\P{White_Space}+/gu))];
 
-/** Whether any of the words is in a text. */
+/** Whether a text has any of the words. */
 export function hasAny(words, text) {
   const folded = fold(text);
   return words.some((word) => folded.includes(word));
 }
 
 /**
- * Where the words are in a text: `[{ word, start, end }]`, by their beginnings. Those of one word
- * do not overlap.
+ * The matches of words in a text: `[{ word, start, end }]`, sorted by start. Matches of one word do
+ * not overlap.
  */
 export function matchesIn(text, words) {
   const parts = isAscii(text) ? [[text]] : text.matchAll(/\P{White_Space}+/gu);
@@ -34,7 +34,7 @@ export function matchesIn(text, words) {
   return matches.toSorted((one, other) => one.start - other.start);
 }
 
-/** The same of a part of the text, which begins at `offset`. */
+/** The matches in a part of the text, which starts at `offset`. */
 function matchesOf(part, offset, words) {
   const folded = fold(part);
   const matches = words.flatMap((word) => occurrences(folded, word));
@@ -56,19 +56,17 @@ function occurrences(folded, word) {
   return found;
 }
 
-// A letter with its marks; the parts of a Korean syllable.
+// A letter with its combining marks, or the parts (jamo) of a Korean syllable.
 const CLUSTER = /[\u1100-\u11ff]+|\P{M}\p{M}*|\p{M}+/gsu;
 
-/**
- * Of a character of the folded text, where that begins and ends in the text which it is made of.
- */
+/** Maps an index of the folded text to the start and end of its source in the original text. */
 function placesOf(part, folded) {
   if (isAscii(part)) return { starts: (at) => at, ends: (at) => at + 1 };
   const clusters = [...part.matchAll(CLUSTER)].flatMap(({ 0: cluster, index }) =>
     Array.from({ length: fold(cluster).length }, () => [index, index + cluster.length]),
   );
-  // Where letters are one only together, the whole part is meant.
+  // If letters fold differently together than alone, indexes cannot be mapped: use the whole part.
   const isKnown = clusters.length === folded.length;
-  const placeOf = (at) => (isKnown ? clusters[at] : [0, part.length]);
-  return { starts: (at) => placeOf(at)[0], ends: (at) => placeOf(at)[1] };
+  const indexOfTurns = (at) => (isKnown ? clusters[at] : [0, part.length]);
+  return { starts: (at) => indexOfTurns(at)[0], ends: (at) => indexOfTurns(at)[1] };
 }

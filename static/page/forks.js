@@ -1,19 +1,21 @@
-// Forks: copies of the chat up to a turn. The chat itself stays as it is.
+// Forks: copies of a chat up to a turn. The chat itself does not change.
 
 import { $ } from "../dom.js";
 import { newKey } from "../parley.js";
 import { api, fetchSession, store } from "./api.js";
-import { takeSettings } from "./choices.js";
+import { copySettings } from "./choices.js";
 import { showNew } from "./conversation.js";
 import { editName, keepAsDraft, takeMessage } from "./drafts.js";
-import { IN_COPY } from "./editing.js";
-import { converse, open } from "./replies.js";
-import { focusText, say, state, takeScreen, tell } from "./screen.js";
+import { COPY_NOTICE } from "./editing.js";
+import { openChat, requestReply } from "./replies.js";
+import { focusText, publish, say, state, takeScreen } from "./screen.js";
 import { idOf } from "./turns.js";
 
-let copying = null; // the screen of which a copy is being made
+let copying = null; // the screen for which a copy is being made
 
-/** Calls this with the signal of the screen; where it is pressed again meanwhile, only once. */
+/**
+ * Runs the action with the screen's signal, unless one is running: a button may be pressed twice.
+ */
 async function copyOnce(action) {
   const { screen } = state;
   if (copying === screen) return;
@@ -26,44 +28,42 @@ async function copyOnce(action) {
 }
 
 function copyUpTo(turn, signal) {
-  // If the answer is lost, it is sent again, and makes no second copy.
+  // If the answer is lost, the request is sent again with the same key, and makes no second copy.
   const headers = { "Idempotency-Key": newKey() };
   const options = { body: { turn }, headers, signal, waits: true };
   return api("POST", `sessions/${state.current.id}/fork`, options);
 }
 
-/** Goes on in a copy of the chat up to this turn. */
+/** Copies the chat up to this turn, and opens the copy. */
 export const fork = (article) => copyOnce((signal) => goOnInCopy(article, signal));
 
 async function goOnInCopy(article, signal) {
   const { id } = await copyUpTo(await idOf(article, signal), signal);
-  tell("sessions");
+  publish("sessions");
   if (signal.aborted) return;
   focusText();
-  await open(id);
-  say(IN_COPY, "faint");
+  await openChat(id);
+  say(COPY_NOTICE, "faint");
 }
 
-/** Sends a message that was edited, which is not the last one, in a copy of the chat. */
+/** Sends an edited message that is not the last one, in a copy of the chat. */
 export const sendEdited = (article, field, content) =>
   copyOnce((signal) => sendInCopy(article, field, content, signal));
 
-/** Sends it in a copy that ends before it; where there is nothing before it, in a new chat. */
+/** Sends it in a copy that ends before it; if nothing is before it, in a new chat. */
 async function sendInCopy(article, field, content, signal) {
   const { model, system, options } = state.current;
   const edited = editName();
-  field.readOnly = true; // what is typed from here on would not be sent
+  field.readOnly = true; // later changes would not be sent
   const copy = await copyBefore(article, signal).finally(() => (field.readOnly = false));
-  tell("sessions");
+  publish("sessions");
   if (signal.aborted) return;
   store(edited, "");
   if (copy) await sendIn(copy.id, content);
   else await startAlike({ content, model: model.id, system, options });
 }
 
-/**
- * Makes a copy of the chat that ends before this message; null where there is nothing before it.
- */
+/** Copies the chat up to the turn before this message; null if there is none. */
 async function copyBefore(article, signal) {
   const before = await idOf(article, signal);
   const { turns } = await fetchSession(state.current.id, { before, limit: 1 }, { signal });
@@ -71,23 +71,22 @@ async function copyBefore(article, signal) {
 }
 
 /**
- * Sends a message in another chat. Where that cannot be opened now, the message is what is typed
- * there.
+ * Sends a message in another chat. If that cannot be opened now, the message stays as its draft.
  */
 async function sendIn(id, content) {
   keepAsDraft(content, id);
-  await open(id);
-  say(IN_COPY, "faint");
+  await openChat(id);
+  say(COPY_NOTICE, "faint");
   if (state.current?.id !== id) return;
-  await converse(`sessions/${id}/messages`, { content: takeMessage() });
+  await requestReply(`sessions/${id}/messages`, { content: takeMessage() });
 }
 
-/** Starts a chat with the settings of another. */
+/** Starts a chat with the settings of another one. */
 async function startAlike(body) {
   takeScreen();
   history.pushState(null, "", location.pathname);
-  takeSettings(body);
+  copySettings(body);
   showNew();
   $("turns").replaceChildren();
-  await converse("sessions", body);
+  await requestReply("sessions", body);
 }

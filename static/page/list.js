@@ -1,73 +1,78 @@
-// The list of chats, and the menu that each of them has.
+// The list of chats, and the menu of each chat.
 
 import { $, button, element } from "../dom.js";
 import { plain } from "../markdown/plain.js";
 import { api } from "./api.js";
-import { isUnread } from "./endings.js";
-import { attempt, frame, hear, sayIfAny } from "./screen.js";
+import { isUnread } from "./notifications.js";
+import { attempt, sayIfAny, subscribe, updateFrame } from "./screen.js";
 import { dayOf, timeOf } from "./times.js";
 
 const PAGE = 20; // sessions
 const UNREAD = { className: "unread", role: "img", ariaLabel: "A new reply" };
-const MOST = 100; // that the server gives at once
+const MAX_SESSIONS = 100; // per request, as the server limits it
 
-// What opens a chat at the place that was found. Without it, that opens at its end.
-const loadFound = () => import("./found.js").catch(() => {});
+// Opens a chat at the words that were searched. If it cannot be fetched, chats open at their end.
+const loadSearchJump = () => import("./search-jump.js").catch(() => {});
 
 let sessions = []; // those in the list
-let hasMore = false; // whether the server has more of them
-let calls = 0;
+let hasMore = false; // whether the server has more
+let requests = 0;
 
-/** The ids of the chats that are deleted in some seconds: they are not shown. */
-export const doomed = new Set();
+/** The ids of chats that will be deleted in a few seconds: they are hidden. */
+export const pendingDeletion = new Set();
 
-/** The forms that are shown in the place of chats, by their ids: their titles are being changed. */
+/** The rename forms, by the id of the chat that they replace in the list. */
 export const forms = new Map();
 
-/** A session that is in the list. */
-export const sessionOf = (id) => sessions.find((session) => session.id === id);
+/** The session with this id; undefined if it is not in the list. */
+export const sessionById = (id) => sessions.find((session) => session.id === id);
 
-/** Shows the list again, as long as it is now. With an offset, adds what follows. */
-export async function list(offset = 0) {
-  const call = ++calls;
-  const limit = offset ? PAGE : Math.min(Math.max(PAGE, sessions.length), MOST);
+/** Fetches the list again, at its current length; with an offset, the next page. */
+export async function listChats(offset = 0) {
+  const call = ++requests;
+  const limit = offset ? PAGE : Math.min(Math.max(PAGE, sessions.length), MAX_SESSIONS);
   const query = new URLSearchParams({
     "page[offset]": offset,
     "page[limit]": limit,
     query: $("search").value,
   });
-  const loaded = $("search").value && loadFound();
+  const loaded = $("search").value && loadSearchJump();
   const { data, meta } = await api("GET", `sessions?${query}`);
   await loaded;
-  if (call !== calls) return; // a newer one has begun meanwhile
+  if (call !== requests) return; // there is a newer request
   sessions = offset ? [...sessions, ...data] : data;
   hasMore = meta.has_more;
-  draw();
+  drawList();
 }
 
-/** Draws the list anew; where somebody types in it, not before the focus has left the field. */
-export function draw() {
+/**
+ * Draws the list, unless somebody is typing in a rename form: it is drawn when that loses the
+ * focus.
+ */
+export function drawList() {
   if (document.activeElement.form && $("list").contains(document.activeElement)) return;
   keepFocus(() => $("list").replaceChildren(...groups()));
-  frame();
+  updateFrame();
 }
 
 function groups() {
-  const shown = sessions.filter(({ id }) => !doomed.has(id));
+  const shown = sessions.filter(({ id }) => !pendingDeletion.has(id));
   const days = Object.entries(Object.groupBy(shown, ({ updated_at }) => dayOf(updated_at)));
   const groupOf = ([day, ofDay]) =>
-    element("section", {}, element("h2", {}, day), element("ul", {}, ofDay.map(item)));
+    element("section", {}, element("h2", {}, day), element("ul", {}, ofDay.map(chatItem)));
   const nodes = days.map(groupOf);
   if (!shown.length) {
     nodes.push(element("p", {}, $("search").value ? "Nothing found." : "No chats yet."));
   }
   if (hasMore) {
-    nodes.push(button("More", { className: "", onclick: attempt(() => list(sessions.length)) }));
+    nodes.push(
+      button("More", { className: "", onclick: attempt(() => listChats(sessions.length)) }),
+    );
   }
   return nodes;
 }
 
-/** The focus stays at the link or button of the same session. */
+/** Replaces the list. The focus stays on the link or button of the same session. */
 function keepFocus(replace) {
   const focused = document.activeElement;
   const { hash, value } = $("list").contains(focused) ? focused : {};
@@ -76,7 +81,7 @@ function keepFocus(replace) {
   if (hash || value) $("list").querySelector(selector)?.focus();
 }
 
-function item({ id, title, last_message_preview, updated_at }) {
+function chatItem({ id, title, last_message_preview, updated_at }) {
   if (forms.has(id)) return element("li", {}, forms.get(id));
   const preview = element("span", { dir: "auto" }, plain(last_message_preview) || "…");
   const name = element("strong", { dir: "auto" }, title);
@@ -91,39 +96,36 @@ function item({ id, title, last_message_preview, updated_at }) {
   return element("li", {}, link, more);
 }
 
-hear("sessions", attempt(list, sayIfAny));
-$("search").oninput = attempt(() => list());
+subscribe("sessions", attempt(listChats, sayIfAny));
+$("search").oninput = attempt(() => listChats());
 
 $("menu").ontoggle = ({ newState }) => {
   if (newState === "open") $("rename").focus();
 };
 
-/**
- * The session whose menu is open, which is closed: the focus goes back to the button that has
- * opened it.
- */
+/** Closes the menu, which returns the focus to its button. Returns the menu's session. */
 function choose() {
-  const { id, title } = $("menu").dataset; // the list may have been drawn anew without it
+  const { id, title } = $("menu").dataset; // the session may no longer be in the list
   $("menu").hidePopover();
   return { id, title };
 }
 
-// What the menu does is rare: it is fetched when it is used.
+// The modules of the menu's actions are fetched when they are used.
 
 const MENU = {
   rename: async (chat) => (await import("./renaming.js")).rename(chat),
   print: async ({ id }) => (await import("./printing.js")).print(id),
-  "as-markdown": async ({ id, title }) => (await import("./moving.js")).saveAsMarkdown(id, title),
+  "as-markdown": async ({ id, title }) => (await import("./transfer.js")).saveAsMarkdown(id, title),
   delete: async (chat, isByKey) => (await import("./deletion.js")).remove(chat, isByKey),
 };
 
 $("menu").onclick = attempt(async ({ target, detail }) => {
-  const isByKey = detail === 0; // a pointer clicks once or more
+  const isByKey = detail === 0; // the number of clicks: 0 for a key
   await MENU[target.id]?.(choose(), isByKey);
 });
 
-/** The chat in whose line this element is; undefined where that is none, or a form. */
+/** The chat whose row in the list has this element; undefined if there is none. */
 export const sessionAt = (node) =>
-  sessionOf(node.closest("#list li")?.querySelector("button")?.value);
+  sessionById(node.closest("#list li")?.querySelector("button")?.value);
 
 export const rename = attempt(MENU.rename);

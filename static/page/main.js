@@ -1,14 +1,14 @@
-// The page of Parley. It begins here: each room sets its own part of the page up as it is imported.
+// The page starts here. Each module sets up its own part of the page when it is imported.
 
 import { $ } from "../dom.js";
 import { on } from "./api.js";
 import "./composer.js";
-import { list } from "./list.js";
-import { goToNew, route } from "./replies.js";
-import { announce, attempt, sayBehind, sayIfAny } from "./screen.js";
+import { listChats } from "./list.js";
+import { goToNewChat, route } from "./replies.js";
+import { announce, attempt, sayAfter, sayIfAny } from "./screen.js";
 import "./shortcuts.js";
-import { knock, start, useLink } from "./sign-in.js";
-import { takeToken } from "./tokens.js";
+import { askForToken, start, useLink } from "./sign-in.js";
+import { takeTokenFromURL } from "./tokens.js";
 
 on.lost = (why = "The connection is lost.") => {
   $("connection").textContent = `${why} Trying again…`;
@@ -17,7 +17,7 @@ on.found = () => {
   $("connection").textContent = "";
 };
 
-$("new").onclick = goToNew;
+$("new").onclick = goToNewChat;
 $("sidebar").onclick = ({ target }) => {
   if (target.closest("a, #new") && $("sidebar").matches(":popover-open")) {
     $("sidebar").hidePopover();
@@ -27,48 +27,49 @@ $("sidebar").onclick = ({ target }) => {
 addEventListener(
   "hashchange",
   attempt(async () => {
-    const token = takeToken();
+    const token = takeTokenFromURL();
     await (token ? useLink(token) : route());
   }),
 );
 
-// The panel of what was used. Most visits need neither it nor what moves chats.
+// The usage panel. Its module, like that of the account panel, is fetched only when needed.
 
 const showUsage = attempt(async () => {
   const { attemptUsage } = await import("./usage.js");
   await attemptUsage();
 }, sayIfAny);
 
-$("usage").autofocus = true; // a property, as that of the system prompt
+$("usage").autofocus = true; // as a property, for the same reason as the system prompt's
 $("usage").onbeforetoggle = ({ newState }) => {
   if (newState === "open") showUsage();
-  // From within a drawer, no browser gives the focus back.
+  // The button is in the sidebar, itself a popover on a phone: browsers do not return the focus
+  // there.
   else if ($("usage").contains(document.activeElement)) $("usage-button").focus();
 };
 
-// The panel of the account: colours, and chats that leave in a file or come from one.
+// The account panel: theme, export and import.
 
-const page = { say: sayBehind, announce, list };
+const page = { say: sayAfter, announce, listChats };
 
-const moving = () => import("./moving.js");
+const loadTransfer = () => import("./transfer.js");
 
-$("account").onbeforetoggle = moving;
+$("account").onbeforetoggle = loadTransfer;
 
 $("download").onclick = attempt(
-  async () => (await moving()).downloadAll($("download"), page),
+  async () => (await loadTransfer()).downloadAll($("download"), page),
   sayIfAny,
 );
 $("import").onclick = () => $("file").click();
 const takeFile = attempt(async (file) => {
-  await (await moving()).importFile(file, $("import"), page);
+  await (await loadTransfer()).importFile(file, $("import"), page);
 }, sayIfAny);
 
 $("file").onchange = ({ target }) => {
   const [file] = target.files;
-  target.value = ""; // else the same file could not be chosen again
+  target.value = ""; // otherwise choosing the same file again would fire no event
   if (file) takeFile(file);
 };
-$("stop-moving").onclick = attempt(async () => (await moving()).stopMoving(), sayIfAny);
+$("stop-transfer").onclick = attempt(async () => (await loadTransfer()).stopTransfer(), sayIfAny);
 
 const colours = document.documentElement.dataset;
 colours.theme = localStorage.getItem("theme") ?? "";
@@ -78,4 +79,4 @@ $("theme").onchange = ({ target }) => {
   localStorage.setItem("theme", target.value);
 };
 
-attempt(start, (message) => message && knock(message))();
+attempt(start, (message) => message && askForToken(message))();

@@ -1,39 +1,40 @@
-// Signing in at an identity provider: OpenID Connect Core 1.0, section 3.1, by a code with PKCE (RFC
-// 7636), as a public client. The server verifies the ID token that comes of it.
+// Sign-in at an identity provider: the authorization code flow of OpenID Connect Core 1.0, section
+// 3.1, with PKCE (RFC 7636), as a public client. The ID token is our bearer token; the server
+// verifies it.
 
 import { $ } from "../dom.js";
 import { pause } from "../parley.js";
-import { api, errorOf, lose, store, useToken } from "./api.js";
+import { api, errorOf, reportLost, store, useToken } from "./api.js";
 import { attempt } from "./screen.js";
-import { knock, refuse, signIn } from "./sign-in.js";
-import { claimsOf, heldGrant, heldToken, replaceToken, subjectOf } from "./tokens.js";
+import { askForToken, showRefusal, signIn } from "./sign-in.js";
+import { claimsOf, currentGrant, currentToken, replaceToken, subjectOf } from "./tokens.js";
 
 const TIMEOUT = 15_000; // ms, for an answer of the provider
-const SOON = 10_000; // ms within which a token that was given is not asked for again
-const VISIT = 15_000; // ms in which the page has been left for the provider
-const MOST_TRIES = 5; // to renew a token that has ended, where the provider's answers are hidden
-const ASK_WHO = "ask who"; // in localStorage: the provider is to ask who comes
-const LONGEST_REASON = 200; // characters of what a provider says
-const EARLY = 60; // seconds before its end that a token is renewed, but a third of its time at most
-// What the server says of a token that was given just now only where clocks differ.
-const CLOCKS = /not valid yet|has expired/;
-const LATER = [408, 429]; // statuses that are no refusals
-const SHORTEST = 5; // seconds between two renewals that no refusal asks for
-const LONGEST = 2 ** 31 - 1; // ms, of a browser's timer
+const TOO_SOON = 10_000; // ms; a token refused this soon after its issue would be refused again
+const REDIRECT_TIME = 15_000; // ms that leaving the page for the provider may take
+const MAX_TRIES = 5; // to renew an expired token if CORS hides the provider's answers
+const PROMPT_LOGIN = "ask who"; // a key in localStorage: the provider shall ask for the account
+const MAX_REASON = 200; // characters that we show of a provider's error
+const RENEW_EARLY = 60; // s before a token expires, or a third of its lifetime if that is less
+// If the server says this of a token that was just issued, the clocks differ.
+const CLOCK_ERRORS = /not valid yet|has expired/;
+const RETRY_STATUSES = [408, 429]; // below 500, but worth another try
+const MIN_RENEWAL = 5; // s between two scheduled renewals
+const MAX_TIMEOUT = 2 ** 31 - 1; // ms; setTimeout takes a 32-bit integer
 
 /**
- * How the server's users sign in elsewhere, as it says itself; null where they do not. Where a proxy
- * names who asks without a token, it is as it was told before.
+ * The identity provider as the server describes it; null if there is none. If a proxy names the
+ * user, the server's answer does not describe it, and we return what the grant has.
  */
 async function askProvider() {
   const user = await api("GET", "me", { as: "", unless: 401 });
-  return user.meta?.sign_in?.oidc ?? heldGrant()?.oidc ?? null;
+  return user.meta?.sign_in?.oidc ?? currentGrant()?.oidc ?? null;
 }
 
 const hostOf = ({ issuer }) => new URL(issuer).host;
 
-/** Where the provider sends the browser back to: this page, also under a prefix. */
-const here = () => new URL(".", location).href;
+/** The page's own URL, including a path prefix. */
+const redirectURI = () => new URL(".", location).href;
 
 function encode(bytes) {
   const text = btoa(String.fromCharCode(...new Uint8Array(bytes)));
@@ -42,121 +43,121 @@ function encode(bytes) {
 
 const random = () => encode(crypto.getRandomValues(new Uint8Array(32)));
 
-// The way there
+// To the provider
 
-/** Offers the provider at the door, in the place of a token. */
-export function offer(oidc, reason) {
+/** Shows a button for the provider on the sign-in page. The token form stays, folded. */
+export function offerSignIn(oidc, reason) {
   $("provider").textContent = `Sign in at ${hostOf(oidc)}`;
   $("provider").hidden = false;
   $("by-token").open = Boolean($("token").value);
   if (!$("by-token").open) $("provider").focus();
-  if (!oidc.authorization_endpoint && !reason) refuse(whyAway(oidc));
+  if (!oidc.authorization_endpoint && !reason) showRefusal(unreachable(oidc));
 }
 
-$("provider").onclick = attempt(async () => goTo(await askProvider()), refuse);
+$("provider").onclick = attempt(async () => goToProvider(await askProvider()), showRefusal);
 
-let leftAt = 0; // when the page went to the provider: several requests may be refused at once
-addEventListener("pageshow", () => (leftAt = 0)); // it may come back as it was left
+let redirectedAt = 0; // when we left for the provider: several requests may be refused at once
+addEventListener("pageshow", () => (redirectedAt = 0)); // Back may restore the page as it was left
 
 /**
- * Goes to the provider again, whose token has ended. What was typed is kept. A token that is
- * refused as it is given would have the browser go to and fro for ever; and a visit may not come to
- * pass.
+ * The token has expired: goes to the provider for another one. Drafts are kept. Shows the sign-in
+ * page instead if the token was issued only just now, which would redirect for ever, or if an
+ * earlier redirect did not happen.
  */
-export async function goAgain(reason) {
-  if (!heldGrant() || isWithin(leftAt, VISIT)) return;
-  if (leftAt || isWithin(heldGrant().at, SOON)) {
-    leftAt = 0;
-    await knock(reason);
+export async function reauthenticate(reason) {
+  if (!currentGrant() || isWithin(redirectedAt, REDIRECT_TIME)) return;
+  if (redirectedAt || isWithin(currentGrant().at, TOO_SOON)) {
+    redirectedAt = 0;
+    await askForToken(reason);
     return;
   }
-  leftAt = Date.now();
+  redirectedAt = Date.now();
   try {
-    await goTo(await askProvider());
+    await goToProvider(await askProvider());
   } catch (error) {
-    leftAt = 0;
-    await knock(error.message);
+    redirectedAt = 0;
+    await askForToken(error.message);
   }
 }
 
-/** Whether that was so short a time ago. A clock may have been set back. */
+/** Whether a time is at most so long ago. `abs`, since the clock may have been set back. */
 const isWithin = (time, milliseconds) => Math.abs(Date.now() - time) < milliseconds;
 
-/** Goes to the provider, which sends the browser back to `finish`. */
-async function goTo(oidc) {
-  if (!oidc?.authorization_endpoint) throw errorOf(whyAway(oidc), 503);
-  if (!crypto.subtle) throw errorOf("Open this page by https:// to sign in.", 400);
+/** Redirects to the provider, which sends the browser back to `completeSignIn`. */
+async function goToProvider(oidc) {
+  if (!oidc?.authorization_endpoint) throw errorOf(unreachable(oidc), 503);
+  if (!crypto.subtle) throw errorOf("Open this page over https:// to sign in.", 400);
   const [state, nonce, verifier] = [random(), random(), random()];
   const digest = await crypto.subtle.digest("SHA-256", new TextEncoder().encode(verifier));
   store("signing in", JSON.stringify({ state, nonce, verifier, oidc }));
   store("chat", location.hash);
-  send(oidc.authorization_endpoint, {
+  redirect(oidc.authorization_endpoint, {
     response_type: "code",
     client_id: oidc.client_id,
-    redirect_uri: here(),
+    redirect_uri: redirectURI(),
     scope: oidc.scope,
     state,
     nonce,
     code_challenge: encode(digest),
     code_challenge_method: "S256",
-    // Else it would answer at once for who was there before.
-    ...(localStorage.getItem(ASK_WHO) && { prompt: "login" }),
+    // Without it, the provider would sign in the previous person again.
+    ...(localStorage.getItem(PROMPT_LOGIN) && { prompt: "login" }),
   });
 }
 
-/** What the page says where the server has not reached the provider. */
-const whyAway = (oidc) =>
+/** The message if the server could not reach the provider. */
+const unreachable = (oidc) =>
   `${oidc ? hostOf(oidc) : "The identity provider"} cannot be reached. Try again later.`;
 
-/** Leaves the page for this address, with this query besides its own. */
-function send(endpoint, query) {
+/** Leaves the page for this URL, with these parameters added. */
+function redirect(endpoint, query) {
   const url = new URL(endpoint);
   for (const [name, value] of Object.entries(query)) url.searchParams.set(name, value);
   location.assign(url);
 }
 
-// The way back
+// Back from the provider
 
 /**
- * Signs in with what the provider has sent the browser back with. Throws where that is not an
- * answer to this tab, and what the person can do.
+ * Signs in with an authorization response. Throws if this tab did not ask for it, or if the
+ * provider refused.
  */
-export async function finish(answer) {
-  const begun = JSON.parse(sessionStorage.getItem("signing in"));
-  if (!begun || answer.get("state") !== begun.state) {
-    throw errorOf("This sign-in was not begun in this tab, or has ended. Sign in again.", 401);
+export async function completeSignIn(answer) {
+  const request = JSON.parse(sessionStorage.getItem("signing in"));
+  if (!request || answer.get("state") !== request.state) {
+    throw errorOf("This sign-in was not started in this tab, or has expired. Sign in again.", 401);
   }
   store("signing in", "");
-  // The token before has ended: to go on with it would lead to the provider again.
+  // The old token has expired: using it would lead to the provider again.
   store("token", "");
   store("grant", "");
-  const { oidc } = begun;
-  checkAnswer(answer, oidc);
-  const given = await askForToken(oidc, {
+  const { oidc } = request;
+  checkAuthResponse(answer, oidc);
+  const given = await requestTokens(oidc, {
     grant_type: "authorization_code",
     code: answer.get("code"),
-    redirect_uri: here(),
-    code_verifier: begun.verifier,
+    redirect_uri: redirectURI(),
+    code_verifier: request.verifier,
   });
-  if (claimsOf(given.id_token).nonce !== begun.nonce) {
+  if (claimsOf(given.id_token).nonce !== request.nonce) {
     throw errorOf("The token belongs to another sign-in. Sign in again.", 401);
   }
-  localStorage.setItem(ASK_WHO, "yes"); // where this person is refused, another one may come
+  localStorage.setItem(PROMPT_LOGIN, "yes"); // until the server accepts this user
   await signIn(given.id_token, false, grantOf(given, oidc)).catch((error) => {
-    if (!CLOCKS.test(error.message)) throw error;
+    if (!CLOCK_ERRORS.test(error.message)) throw error;
     throw errorOf(`${error.message} The clocks of ${hostOf(oidc)} and of this server differ.`, 401);
   });
-  localStorage.removeItem(ASK_WHO);
+  localStorage.removeItem(PROMPT_LOGIN);
 }
 
-/** Throws what the provider says has gone wrong, or where another one answers (RFC 9207). */
-function checkAnswer(answer, oidc) {
+/** Throws if the response is an error, or comes from another issuer (`iss` of RFC 9207). */
+function checkAuthResponse(answer, oidc) {
   if (answer.has("error")) {
     const why = answer.get("error_description") ?? answer.get("error");
-    throw errorOf(`${hostOf(oidc)} refused: ${why.slice(0, LONGEST_REASON)}`, 401);
+    throw errorOf(`${hostOf(oidc)} refused: ${why.slice(0, MAX_REASON)}`, 401);
   }
   if ((answer.get("iss") ?? oidc.issuer) !== oidc.issuer) {
-    throw errorOf(`Another provider than ${hostOf(oidc)} has answered. Sign in again.`, 401);
+    throw errorOf(`The answer is not from ${hostOf(oidc)}. Sign in again.`, 401);
   }
 }
 
@@ -166,38 +167,39 @@ const grantOf = ({ refresh_token }, oidc, before = undefined) => ({
   oidc,
 });
 
-let isBlocked = false; // the server did not know the provider as it sent the page
+let isBlocked = false; // by our CSP: the server did not know the provider when it sent the page
 addEventListener("securitypolicyviolation", ({ effectiveDirective }) => {
   isBlocked ||= effectiveDirective === "connect-src";
 });
 
 /**
- * What the provider gives for this, with an ID token in it. Throws an error with a status where it
- * refuses, and one without where it cannot be reached, which `isHidden` where it may have refused.
+ * Sends a token request, and returns the answer, which has an ID token. Throws an error with a
+ * status if the provider refuses, and one without if no answer can be read; `isHidden` if that may
+ * have been a refusal.
  */
-async function askForToken(oidc, fields) {
+async function requestTokens(oidc, fields) {
   const body = new URLSearchParams({ client_id: oidc.client_id, ...fields });
   const request = { method: "POST", body, signal: AbortSignal.timeout(TIMEOUT), ...ASKING };
   const { status, given } = await fetch(oidc.token_endpoint, request).then(read, () => ({}));
   if (given?.id_token) return given;
-  if (status < 500 && !LATER.includes(status)) {
+  if (status < 500 && !RETRY_STATUSES.includes(status)) {
     const why = given?.error_description ?? given?.error ?? `status ${status}, and no ID token`;
-    throw errorOf(`${hostOf(oidc)} refused: ${String(why).slice(0, LONGEST_REASON)}`, status);
+    throw errorOf(`${hostOf(oidc)} refused: ${String(why).slice(0, MAX_REASON)}`, status);
   }
-  throw await whyNothing(oidc, status);
+  throw await unreachableError(oidc, status);
 }
 
 const ASKING = { credentials: "omit", redirect: "error" };
 
-/** Why there is no answer of the provider's, but perhaps this status. */
-async function whyNothing(oidc, status) {
-  const isHidden = !status && (isBlocked || (await isThere(oidc.token_endpoint)));
+/** The error if the provider sent no usable answer, perhaps just a status. */
+async function unreachableError(oidc, status) {
+  const isHidden = !status && (isBlocked || (await isReachable(oidc.token_endpoint)));
   const why = isHidden ? `does not let ${location.origin} ask it (CORS)` : "cannot be reached";
   return Object.assign(new Error(`${hostOf(oidc)} ${why}.`), { isHidden });
 }
 
-/** Whether something answers there, which the page may not read. */
-function isThere(url) {
+/** Whether anything answers there, even if CORS forbids us to read it. */
+function isReachable(url) {
   const request = { mode: "no-cors", signal: AbortSignal.timeout(TIMEOUT), credentials: "omit" };
   return fetch(url, request).then(
     () => true,
@@ -205,59 +207,59 @@ function isThere(url) {
   );
 }
 
-/** The status of an answer and its JSON; null where it is none. */
+/** The status and the JSON of a response; the latter is null if it is not JSON. */
 const read = async (response) => ({
   status: response.status,
   given: await response.json().catch(() => null),
 });
 
-// A token ends, and another takes its place
+// Renewal
 
 let timer;
 
-/** Has the token renewed before it ends, if there is a refresh token. */
+/** Schedules the renewal of the token before it expires, if there is a refresh token. */
 export function planRenewal() {
   clearTimeout(timer);
-  const { refresh, at } = heldGrant() ?? {};
-  if (!refresh || !(lifetime() > 0)) return; // where a time is missing, a refusal has it renewed
-  const early = Math.min(EARLY, lifetime() / 3);
-  const due = Math.min(at, Date.now()) + 1000 * Math.max(lifetime() - early, SHORTEST);
-  timer = setTimeout(renew, Math.min(due - Date.now(), LONGEST));
+  const { refresh, at } = currentGrant() ?? {};
+  if (!refresh || !(lifetime() > 0)) return; // without `iat` or `exp`, it is renewed when refused
+  const early = Math.min(RENEW_EARLY, lifetime() / 3);
+  const due = Math.min(at, Date.now()) + 1000 * Math.max(lifetime() - early, MIN_RENEWAL);
+  timer = setTimeout(renew, Math.min(due - Date.now(), MAX_TIMEOUT));
 }
 
-/** The seconds for which the token is good. Clocks may differ: they count from when it was given. */
+/** The token's lifetime in seconds. Our clock may differ, so we count it from the time of issue. */
 function lifetime() {
-  const { iat, exp } = claimsOf(heldToken());
+  const { iat, exp } = claimsOf(currentToken());
   return exp - iat;
 }
 
-const hasEnded = () => !isWithin(heldGrant().at, 1000 * lifetime());
+const hasEnded = () => !isWithin(currentGrant().at, 1000 * lifetime());
 
-let renewing = null; // a provider may take each refresh token once only
+let renewing = null; // one renewal at a time: a provider may accept each refresh token only once
 
-/** Renews the token by the refresh token, if there is one, and the provider takes it. */
+/** Renews the token, if there is a refresh token and the provider accepts it. */
 export function renew() {
   renewing ??= renewOnce().finally(() => (renewing = null));
   return renewing;
 }
 
 async function renewOnce() {
-  const [token, grant] = [heldToken(), heldGrant()];
+  const [token, grant] = [currentToken(), currentGrant()];
   if (!grant?.refresh) return;
   for (let tries = 1; ; tries++) {
-    const told = await askToRenew(grant.refresh);
-    if (isSettled(told, token, grant)) return;
+    const result = await requestRenewal(grant.refresh);
+    if (takeRenewal(result, token, grant)) return;
     if (hasEnded()) {
-      if (told.problem.isHidden && tries >= MOST_TRIES) return; // the person goes there
-      lose(told.problem.message);
+      if (result.problem.isHidden && tries >= MAX_TRIES) return; // the person has to sign in again
+      reportLost(result.problem.message);
     }
     await pause(tries);
   }
 }
 
-/** Takes what the provider has told. Returns whether it need not be asked again. */
-function isSettled({ given, oidc, problem }, token, grant) {
-  if (heldToken() !== token) return true; // somebody has signed out meanwhile
+/** Takes the result of a renewal. Returns whether it is final. */
+function takeRenewal({ given, oidc, problem }, token, grant) {
+  if (currentToken() !== token) return true; // the user signed out, or in again, meanwhile
   if (given) {
     replaceToken(given.id_token, grantOf(given, oidc, grant.refresh));
     useToken(given.id_token);
@@ -265,17 +267,20 @@ function isSettled({ given, oidc, problem }, token, grant) {
     return true;
   }
   if (!problem.status) return false;
-  replaceToken(token, { ...grant, refresh: undefined }); // one goes there once the token has ended
+  replaceToken(token, { ...grant, refresh: undefined }); // at its expiry, the person signs in again
   return true;
 }
 
-/** What the provider gives for a refresh token, or the problem for which it does not. */
-async function askToRenew(refresh) {
+/** Sends a refresh token. Returns the provider's answer as `given`, or the `problem`. */
+async function requestRenewal(refresh) {
   try {
     const oidc = await askProvider().catch(() => null);
-    if (!oidc?.token_endpoint) throw new Error(whyAway(oidc));
-    const given = await askForToken(oidc, { grant_type: "refresh_token", refresh_token: refresh });
-    const isSame = subjectOf(given.id_token) === subjectOf(heldToken());
+    if (!oidc?.token_endpoint) throw new Error(unreachable(oidc));
+    const given = await requestTokens(oidc, {
+      grant_type: "refresh_token",
+      refresh_token: refresh,
+    });
+    const isSame = subjectOf(given.id_token) === subjectOf(currentToken());
     if (!isSame) throw errorOf("The token is another person's.", 401);
     return { given, oidc };
   } catch (problem) {
@@ -284,16 +289,16 @@ async function askToRenew(refresh) {
 }
 
 /**
- * Signs out at the provider that the page has just left, if that has a place for it. It asks who
- * comes next, also where it has none.
+ * Signs out at the provider of the user who has just signed out here, if it has an endpoint for
+ * that. In any case, the next sign-in asks for the account.
  */
-export function leaveProvider() {
+export function signOutAtProvider() {
   const oidc = JSON.parse(sessionStorage.getItem("leaving"));
   store("leaving", "");
-  localStorage.setItem(ASK_WHO, "yes");
+  localStorage.setItem(PROMPT_LOGIN, "yes");
   if (!oidc?.end_session_endpoint) return;
-  send(oidc.end_session_endpoint, {
+  redirect(oidc.end_session_endpoint, {
     client_id: oidc.client_id,
-    post_logout_redirect_uri: here(),
+    post_logout_redirect_uri: redirectURI(),
   });
 }

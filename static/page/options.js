@@ -1,19 +1,54 @@
-// The fields of the settings: system prompt and options of a session.
+// The fields of the settings panel: the system prompt and options of a session.
 
-import { $ } from "../dom.js";
+import { $, element } from "../dom.js";
 
-export const OPTIONS = ["temperature", "max_tokens", "reasoning_effort"];
+/** A session's options. `word`: its name in a sentence; `input`: properties of its field. */
+const OPTIONS = [
+  {
+    name: "temperature",
+    label: "Temperature",
+    word: "temperature",
+    input: { type: "number", step: "any" },
+  },
+  { name: "max_tokens", label: "Max tokens", word: "tokens", input: { type: "number" } },
+  {
+    name: "reasoning_effort",
+    label: "Reasoning effort",
+    word: "effort",
+    input: { maxLength: 40, autocomplete: "off" },
+    suggestions: ["low", "medium", "high"],
+  },
+];
+const NAMES = OPTIONS.map(({ name }) => name);
+
+$("options").append(...OPTIONS.map(fieldOf));
+$("option-words").textContent = new Intl.ListFormat("en-GB").format(
+  OPTIONS.map((each) => each.word),
+);
+
+function fieldOf({ name, label, input, suggestions }) {
+  const field = element("input", { id: name, ...input });
+  const fault = element("small", { id: `${name}-fault`, role: "alert" });
+  field.setAttribute("aria-describedby", fault.id);
+  const all = element("div", {}, element("label", {}, `${label} `, field), fault);
+  if (suggestions) {
+    const rows = suggestions.map((each) => new Option(each));
+    all.append(element("datalist", { id: `${name}-list` }, rows));
+    field.setAttribute("list", `${name}-list`);
+  }
+  return all;
+}
 
 export const isOpen = () => $("settings").matches(":popover-open");
 
-/** The system prompt; null where the field is empty. */
+/** The system prompt in the field; null if it is empty. */
 export function systemPrompt() {
-  return $("system").textContent.trim() || null; // innerText has no newlines while it is not shown
+  return $("system").textContent.trim() || null; // innerText has no newlines in a hidden field
 }
 
-/** What the fields hold of the options; null is what is empty. */
+/** The options in the fields; null for an empty one. */
 export function options() {
-  return Object.fromEntries(OPTIONS.map((name) => [name, valueOf($(name))]));
+  return Object.fromEntries(NAMES.map((name) => [name, valueOf($(name))]));
 }
 
 function valueOf({ type, value }) {
@@ -21,16 +56,16 @@ function valueOf({ type, value }) {
   return type === "number" ? Number(value) : value.trim();
 }
 
-export function fill(system, held) {
+export function fill(system, values) {
   $("system").textContent = system ?? "";
-  for (const name of OPTIONS) $(name).value = held?.[name] ?? "";
+  for (const name of NAMES) $(name).value = values?.[name] ?? "";
 }
 
-/** Shows the faults of options at their fields, and returns what is to be said of all else. */
+/** Shows errors of options at their fields. Returns a message with all others. */
 export function showFaults({ message, faults = [] }) {
   const faultOf = (name) => faults.find(({ source }) => source?.pointer === `/options/${name}`);
-  const wrong = OPTIONS.filter(faultOf);
-  for (const name of OPTIONS) {
+  const wrong = NAMES.filter(faultOf);
+  for (const name of NAMES) {
     $(`${name}-fault`).textContent = faultOf(name)?.detail ?? "";
     $(name).ariaInvalid = wrong.includes(name) ? "true" : null;
   }

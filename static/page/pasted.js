@@ -1,15 +1,15 @@
-// Long texts that were pasted: what the message begins with, above its field.
+// Long pasted texts, in a list above the message field. They go before the typed text.
 
 import { $, button, element } from "../dom.js";
-import { show } from "./dialog.js";
+import { showDialog } from "./dialog.js";
 import { pasted, removePasted } from "./drafts.js";
-import { nodesOf, sizeOf } from "./long.js";
+import { sizeOf, textNodes } from "./long-text.js";
 import { announce } from "./screen.js";
 
 const shown = element("ul", { id: "pasted", ariaLabel: "Pasted texts" });
 $("text").before(shown);
 
-/** Shows the texts as they are now. */
+/** Draws the list of pasted texts. */
 export function drawPasted() {
   const isMore = pasted.length > shown.children.length;
   shown.hidden = !pasted.length;
@@ -21,8 +21,8 @@ const nameOf = (text) => `Pasted text, ${sizeOf(text)}`;
 
 function item(text, place) {
   const name = nameOf(text);
-  const read = () => element("div", { className: "raw", tabIndex: 0 }, nodesOf(text));
-  const see = button(name, { onclick: () => show(name, read()) });
+  const read = () => element("div", { className: "raw", tabIndex: 0 }, textNodes(text));
+  const see = button(name, { onclick: () => showDialog(name, read()) });
   const remove = button("✕", { ariaLabel: `Remove: ${name}` });
   remove.onclick = () => {
     removePasted(place);

@@ -1,27 +1,27 @@
-// A chat is printed whole: its earlier messages are fetched before.
+// Printing a whole chat: its earlier messages are fetched first.
 
 import { $ } from "../dom.js";
 import { fetchSession } from "./api.js";
-import { fetchAlone, showBefore } from "./older.js";
-import { open } from "./replies.js";
+import { fetchExclusively, prependTurns } from "./older-turns.js";
+import { openChat } from "./replies.js";
 import { attempt, isLoading, say, state } from "./screen.js";
 
-const MOST = 200; // turns that the server gives at once
-const FETCHING = "The earlier messages are being fetched…";
+const MAX_TURNS = 200; // per request, as the server limits it
+const FETCHING = "Fetching earlier messages…";
 
-/** Takes a chat to the screen, shows all of its turns, and has the browser print them. */
+/** Opens a chat, shows all of its turns, and prints the page. */
 export async function print(id) {
   if (state.current?.id !== id || isLoading()) await take(id);
-  if (state.current?.id !== id) return; // why, was said
+  if (state.current?.id !== id) return; // openChat showed the error
   const { signal } = state.screen;
-  if (hasMore()) await fetchAlone(showAll);
-  if (!signal.aborted) window.print(); // else another chat was opened meanwhile
+  if (hasMore()) await fetchExclusively(showAll);
+  if (!signal.aborted) window.print(); // aborted: another chat was opened meanwhile
 }
 
-/** Opens a chat. Returns once its turns are there; its reply may still be coming. */
+/** Opens a chat. Resolves once its turns are shown; a reply may still be in progress. */
 function take(id) {
   const { promise, resolve } = Promise.withResolvers();
-  attempt(open)(id).then(resolve);
+  attempt(openChat)(id).then(resolve);
   const shown = new MutationObserver(resolve);
   shown.observe($("turns"), { childList: true });
   return promise.finally(() => shown.disconnect());
@@ -33,8 +33,8 @@ async function showAll(signal) {
   say(FETCHING, "faint");
   while (!signal.aborted && hasMore()) {
     const before = $("turns").firstElementChild.dataset.id;
-    const page = await fetchSession(state.current.id, { before, limit: MOST }, { signal });
-    if (!signal.aborted) showBefore(page);
+    const page = await fetchSession(state.current.id, { before, limit: MAX_TURNS }, { signal });
+    if (!signal.aborted) prependTurns(page);
   }
   if ($("notice").textContent === FETCHING) say("");
 }

@@ -1,20 +1,20 @@
-// A chat is given another title, in its place in the list.
+// Renaming a chat, in its place in the list.
 
 import { $, element } from "../dom.js";
-import { draw, forms, sessionOf } from "./list.js";
+import { drawList, forms, sessionById } from "./list.js";
 import { attempt } from "./screen.js";
 import { change } from "./settings.js";
 
-const LONGEST = 200; // characters that the server takes
+const MAX_TITLE = 200; // characters that the server accepts
 
 /**
- * Shows a field in the place of the chat. Enter saves what is typed, and so does a focus that goes
- * elsewhere. Escape leaves the title as it was, and so does an empty field.
+ * Shows a field instead of the chat. Enter saves, and so does leaving the field. Escape keeps the
+ * old title, and so does an empty field.
  */
 export function rename({ id, title }) {
-  if (!sessionOf(id)) return; // the list was fetched anew meanwhile, and is without it
+  if (!sessionById(id)) return; // meanwhile, the list was fetched again without it
   if (!forms.has(id)) forms.set(id, formOf(id, title));
-  draw();
+  drawList();
   const field = forms.get(id).querySelector("input");
   field.focus();
   field.select();
@@ -24,43 +24,43 @@ export function rename({ id, title }) {
 function formOf(id, title) {
   const field = element("input", {
     value: title,
-    maxLength: LONGEST,
+    maxLength: MAX_TITLE,
     dir: "auto",
     enterKeyHint: "done",
     autocomplete: "off",
     ariaLabel: "Title",
   });
-  const end = () => close(id, field);
+  const end = () => closeForm(id, field);
   const save = attempt(async () => {
     const typed = field.value.trim();
-    if (field.readOnly || !forms.has(id)) return; // it is being saved, or was
-    if (typed && typed !== title) await send(id, field, typed);
+    if (field.readOnly || !forms.has(id)) return; // being saved, or saved already
+    if (typed && typed !== title) await saveTitle(id, field, typed);
     end();
   });
   field.onblur = async () => {
     await endOfPress();
-    if (document.activeElement === field) return; // it was the window that has lost the focus
+    if (document.activeElement === field) return; // the window lost the focus, not the field
     await save();
-    if (forms.has(id)) draw(); // what was not drawn meanwhile
+    if (forms.has(id)) drawList(); // the list is not drawn while a form has the focus
   };
   field.onkeydown = (event) => {
     if (event.key !== "Escape" || event.isComposing || field.readOnly) return;
-    event.stopPropagation(); // else it would stop a reply, too
-    event.preventDefault(); // and close the drawer
+    event.stopPropagation(); // the page's shortcut would stop a reply
+    event.preventDefault(); // the browser would close the sidebar's popover
     end();
   };
   return element("form", { onsubmit: save }, field);
 }
 
-async function send(id, field, title) {
-  field.readOnly = true; // what is typed from here on would not be sent
+async function saveTitle(id, field, title) {
+  field.readOnly = true; // later changes would not be sent
   await change(id, { title }).finally(() => (field.readOnly = false));
-  Object.assign(sessionOf(id) ?? {}, { title });
+  Object.assign(sessionById(id) ?? {}, { title });
 }
 
 /**
- * Waits until the mouse is no longer pressed: a link that is drawn anew between press and release is
- * not clicked.
+ * Waits until the mouse is released: a link that is replaced between press and release gets no
+ * click.
  */
 async function endOfPress() {
   if (!document.querySelector(":active")) return;
@@ -69,12 +69,12 @@ async function endOfPress() {
   });
 }
 
-/** Shows the chat in the place of the field, and gives the focus to the button of its menu. */
-function close(id, field) {
+/** Shows the chat instead of the field, and focuses the button of its menu. */
+function closeForm(id, field) {
   const isFocused = document.activeElement === field;
   forms.delete(id);
   field.onblur = null;
-  field.blur(); // else the list would not be drawn
-  draw();
+  field.blur(); // the list is not drawn while a form has the focus
+  drawList();
   if (isFocused) $("list").querySelector(`[value="${id}"]`)?.focus();
 }

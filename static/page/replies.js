@@ -1,22 +1,21 @@
-// A reply, from when it is asked for to its end, however often the connection is lost.
+// Opening chats; requesting, reading and stopping replies.
 
 import { $ } from "../dom.js";
-import { eventsOf, pause } from "../parley.js";
-import { api, fetchSession, isUnanswered, lose, on, startReply } from "./api.js";
-import { clearSettings } from "./choices.js";
+import { api, fetchSession, isUnanswered, on } from "./api.js";
+import { dropSettings } from "./choices.js";
 import {
-  beginChat,
-  findMemory,
-  idInAddress,
-  markMemory,
+  findContextStart,
+  idInURL,
+  markContextStart,
+  scrollToEnd,
   showChat,
-  showEnd,
   showNew,
+  startLoading,
 } from "./conversation.js";
 import { keepDraft } from "./drafts.js";
 import { isLast } from "./editing.js";
-import { leaveWriting, offerToTell, see, tellEnd } from "./endings.js";
-import { Incoming, Sending, unheard } from "./exchange.js";
+import { markRead, notifyOfEnd, offerNotification, watchLeftChat } from "./notifications.js";
+import { Incoming, notYetHeard, Outgoing } from "./exchange.js";
 import { options, systemPrompt } from "./options.js";
 import {
   announce,
@@ -25,25 +24,25 @@ import {
   isBusy,
   isLoading,
   modelId,
+  publish,
   say,
   sayIfAny,
   setBusy,
   state,
   takeScreen,
-  tell,
 } from "./screen.js";
-import { listModels, takeDefault } from "./settings.js";
-import { actions, articles, finish, isShown, turnOf, wait } from "./turns.js";
+import { listModels, useDefaultModel } from "./settings.js";
+import { actions, articles, failureOf, finishReply, isShown, turnOf } from "./turns.js";
 
 const STOPPING = "Stopping…";
-const GONE_ON = "This chat has gone on elsewhere. Read what is new, then send again.";
+const NEWER_TURNS = "This chat has continued elsewhere. Read what is new, then send again.";
 
-/** Takes a session to the screen, and follows its reply where one is under way. */
-export async function open(id) {
+/** Shows a session, and follows its reply if one is in progress. */
+export async function openChat(id) {
   const signal = takeScreen();
   const isOther = state.current?.id !== id;
-  if (isOther) beginChat(id);
-  see(id);
+  if (isOther) startLoading(id);
+  markRead(id);
   const session = await fetchSession(id, {}, { signal, unless: 404 });
   if (signal.aborted) return;
   if (session instanceof Error) {
@@ -51,18 +50,21 @@ export async function open(id) {
     return;
   }
   showChat(session, isOther);
-  if (session.turns.at(-1).status === "in_progress") await follow(id, null, signal);
+  if (session.turns.at(-1).status !== "in_progress") return;
+  const reply = new Incoming(articles().at(-1));
+  reply.follow(`sessions/${encodeURIComponent(id)}`);
+  await readReply(reply, id, signal);
 }
 
-/** The session was deleted elsewhere. */
+/** Leaves a session that was deleted elsewhere. */
 function leaveDeleted({ message }) {
   history.replaceState(null, "", location.pathname);
   openNew();
-  tell("sessions");
+  publish("sessions");
   say(message);
 }
 
-/** Has the next message begin a session. */
+/** Opens a new chat: the next message creates a session. */
 export function openNew() {
   takeScreen();
   showNew();
@@ -70,191 +72,177 @@ export function openNew() {
 }
 
 /**
- * Starts a reply to the message in the body; or, by a retry, to the last message again, as it is or
- * as the body changes it; or has the last reply go on, which is `turn`. Shows the reply as it
- * comes.
+ * Requests a reply, and shows it as it arrives. `path` says to what: a message in the body; by a
+ * retry, the last message, as it is or replaced by the body; or the last reply, `turn`, which is
+ * continued.
  */
-export async function converse(path, body, turn) {
+export async function requestReply(path, body, turn) {
   const signal = takeScreen();
-  const sending = new Sending(path, body, turn);
+  const sending = new Outgoing(path, body, turn);
   sending.show();
-  markMemory();
-  showEnd();
+  markContextStart();
+  scrollToEnd();
   const stopping = new AbortController();
   state.starting = stopping;
-  let started;
+  const reply = new Incoming(articles().at(-1), turn?.content);
+  let id;
   try {
     const either = AbortSignal.any([signal, stopping.signal]);
     await checkEnd(sending, either);
-    started = await startAnyhow(sending, either);
+    id = await startWithFallback(reply, sending, either);
   } catch (error) {
-    if (!signal.aborted) await takeBack(sending, error, stopping.signal);
-    // Where another session has the screen, the text is still stored as the draft of this one.
+    if (!signal.aborted) await undoRequest(sending, error, stopping.signal);
+    // If another session has the screen, the text is still stored as the draft of this one.
     return;
   } finally {
     if (state.starting === stopping) state.starting = null;
     if (stopping.signal.aborted && $("notice").textContent === STOPPING) say("");
   }
-  const { id, response } = started;
   if (stopping.signal.aborted) cancel(id);
   if (signal.aborted) {
-    await leave(sending, id, response);
+    reply.following.hangUp();
+    await leaveChat(sending, id);
     return;
   }
   sending.arrive();
   if (!state.current) beginSession(id);
   keepDraft();
-  await follow(id, response, signal, turn?.content);
+  await readReply(reply, id, signal);
 }
 
-/**
- * Throws where the chat has gone on elsewhere, as in another tab: one would answer to what one has
- * not read.
- */
+/** Throws if the chat has turns that are not on the screen, for example from another tab. */
 async function checkEnd(sending, signal) {
   const { current } = state;
   if (!current || isUnanswered(sending)) return;
   const { turns } = await fetchSession(current.id, { limit: 1 }, { signal });
-  if (!sending.isBehind(turns.at(-1))) throw Object.assign(new Error(GONE_ON), { status: 409 });
-}
-
-/**
- * Starts a reply. Where the model of an old chat is not served any more, the default takes its
- * place.
- */
-async function startAnyhow({ path, body, after }, signal) {
-  const id = state.current?.id;
-  try {
-    return await startReply(path, body, signal, after);
-  } catch (error) {
-    const isGone = error.faults?.some(({ source }) => source?.pointer === "/model");
-    if (!id || !isGone || !(await replaceModel(id))) throw error;
-    return startReply(path, body, signal, after);
+  if (!sending.isUpToDate(turns.at(-1))) {
+    throw Object.assign(new Error(NEWER_TURNS), { status: 409 });
   }
 }
 
-/** Gives a session the default model, and says so. Returns whether there is one. */
+/** Starts a reply. If the chat's model is no longer served, changes it to the default first. */
+async function startWithFallback(reply, sending, signal) {
+  const id = state.current?.id;
+  try {
+    return await reply.start(sending, signal);
+  } catch (error) {
+    const isGone = error.faults?.some(({ source }) => source?.pointer === "/model");
+    if (!id || !isGone || !(await replaceModel(id))) throw error;
+    return reply.start(sending, signal);
+  }
+}
+
+/** Changes a session's model to the default, and says so. Returns whether there is a default. */
 async function replaceModel(id) {
   const gone = modelId();
-  const model = await takeDefault(id);
+  const model = await useDefaultModel(id);
   if (model) say(`${gone} is not served any more: ${model} answers from here on.`, "faint");
   return Boolean(model);
 }
 
 /**
- * What was sent is not answered. An earlier try may have arrived, of which only the response was
+ * Handles a request that was refused. An earlier try may have arrived, and only its response was
  * lost.
  */
-async function takeBack(sending, error, stopped) {
+async function undoRequest(sending, error, stopped) {
   const arrived = error.meta?.session_id;
-  sending.takeBack(Boolean(arrived));
+  sending.restore(Boolean(arrived));
   if (stopped.aborted) return;
   if (error.status !== 409) throw error;
-  say(arrived ? "" : error.message); // without a session, the reply under way was started elsewhere
-  await open(arrived ?? state.current.id);
+  say(arrived ? "" : error.message); // no session: the reply in progress was started elsewhere
+  await openChat(arrived ?? state.current.id);
 }
 
-/** Another session has the screen. The server goes on by itself. */
-async function leave(sending, id, response) {
+/** The server has the message, but another session has the screen. The reply continues there. */
+async function leaveChat(sending, id) {
   sending.arriveElsewhere();
-  response.body.cancel();
-  if (state.current?.id !== id) leaveWriting(id);
-  else if (!isBusy()) await open(id); // what was shown may be what was before
+  if (state.current?.id !== id) watchLeftChat(id);
+  else if (!isBusy()) await openChat(id); // the screen may show the turns before this message
 }
 
 function beginSession(id) {
   history.pushState(null, "", `#${id}`);
-  clearSettings();
+  dropSettings();
   state.current = { id, title: "New chat", system: systemPrompt(), options: options() };
 }
 
-/** Reads a reply into the last article, to its end. The response goes on behind `text`. */
-async function follow(id, response, signal, text = "") {
-  const reply = new Incoming(articles().at(-1), text);
-  const takeBackOffer = offerToTell();
-  await read(reply, id, response, signal);
-  while (!reply.isOver && !signal.aborted) {
-    lose();
-    wait(reply.article);
-    await pause(++reply.tries);
-    if (isLoading()) reply.isOther = true; // the connection was lost before the event `session`
-    else if (!signal.aborted) await read(reply, id, null, signal);
-  }
-  reply.stopWatch();
-  takeBackOffer();
-  if (signal.aborted) noteLeft(id, reply);
-  else if (reply.isOther) await open(id);
-  else await end(id, reply);
-}
-
-/** Where another session has taken the screen while the reply was written, its end will be told. */
-function noteLeft(id, reply) {
-  if (!reply.hasEnded && state.current?.id !== id) leaveWriting(id);
-}
-
-/** Reads what comes of a reply until its end, or until the connection is lost. */
-async function read(reply, id, response, signal) {
+/**
+ * Shows a reply as it arrives, to its end. If its session is gone, or another reply has followed,
+ * opens the session again, which shows the error or the newer turns.
+ */
+async function readReply(reply, id, signal) {
+  const withdrawOffer = offerNotification();
   try {
-    const stream = response ?? (await reply.resume(id, signal));
-    for await (const event of eventsOf(stream, signal)) {
+    for await (const event of reply.following.events(signal)) {
       on.found();
       reply.take(event);
-      if (reply.isOver) return;
     }
   } catch (error) {
-    if (signal.aborted) return;
-    if (error.status === 404) reply.isOther = true; // to open the session says why
-    else if (error.status < 500) {
+    const isOther = error.status === 404 || error.status === 409;
+    if (!signal.aborted && !isOther) {
       reply.abandon();
       throw error;
     }
+  } finally {
+    reply.stopWatch();
+    withdrawOffer();
   }
+  if (signal.aborted) watchIfLeft(id, reply);
+  else if (reply.hasEnded) await endReply(id, reply);
+  else await openChat(id);
 }
 
-/** Shows a reply that has ended as the server has stored it. */
-async function end(id, reply) {
+/** If the reader left for another session during the reply, watches for the reply's end. */
+function watchIfLeft(id, reply) {
+  if (!reply.hasEnded && state.current?.id !== id) watchLeftChat(id);
+}
+
+/** Shows a finished reply as the server stored it. */
+async function endReply(id, reply) {
   const turn = reply.stored;
-  const isWhole = turn?.status === "complete" && !isBehindUnfinished();
+  const isWhole = turn?.status === "complete" && !followsUnfinished();
   if (isWhole) {
-    finish(reply.article, turn);
+    finishReply(reply.article, turn);
     setBusy(false);
   } else if (!(await showStored(id, reply.problem))) {
     return;
   }
-  announce(unheard(articles().at(-1), reply.heard)); // once, when it is whole
-  tell("sessions");
-  tellEnd(state.current);
-  if (isWhole && hasMoved(turn)) await findMemory(turn);
+  announce(notYetHeard(articles().at(-1), reply.heard)); // once, when it is whole
+  publish("sessions");
+  notifyOfEnd(state.current);
+  if (isWhole && mayContextMove(turn)) await findContextStart(turn);
 }
 
-/** Whether a message was sent before the reply above it was fetched. */
-const isBehindUnfinished = () => $("turns").querySelector("[aria-busy=true]:not(:last-child)");
+/**
+ * Whether an unfinished reply is above another turn: a message was sent before its end was fetched.
+ */
+const followsUnfinished = () => $("turns").querySelector("[aria-busy=true]:not(:last-child)");
 
-/** Whether the model's memory may begin elsewhere behind this reply. */
-const hasMoved = ({ stop_reason, turns_left_out }) =>
+/** Whether the model's context may start elsewhere after this reply. */
+const mayContextMove = ({ stop_reason, turns_left_out }) =>
   stop_reason === "length" || turns_left_out !== (state.current.leftOut ?? 0);
 
 /**
- * Shows what stands in the session, and the problem where no turn tells it. A retry that is not
- * complete gives way to the reply before it, and what goes on may be as it was before: only the
- * server knows. Returns whether that is all: another session may have the screen by now, or another
- * model may answer.
+ * Shows the session as it is stored, and the problem if no turn shows it. Only the server knows
+ * what is stored: after a failed retry it is the earlier reply, after a failed continue perhaps the
+ * old text. Returns false if another session has the screen, or if the reply was requested again
+ * from another model.
  */
 async function showStored(id, problem) {
-  await open(id);
+  await openChat(id);
   const { current } = state;
   if (current?.id !== id) return false;
   const last = current.turns.at(-1);
-  if ((await isUnknown(last)) && (await replaceModel(id))) {
-    await converse(`sessions/${id}/retry`);
+  if ((await isModelGone(last)) && (await replaceModel(id))) {
+    await requestReply(`sessions/${id}/retry`);
     return false;
   }
-  if (problem && last.error?.message !== problem) say(problem);
+  if (problem && failureOf(last.error ?? {}) !== problem) say(problem);
   return true;
 }
 
-/** Whether the last reply failed since its provider knows the session's model no more. */
-async function isUnknown({ error, model }) {
+/** Whether the last reply failed because its provider no longer has the session's model. */
+async function isModelGone({ error, model }) {
   const isNamed =
     error?.status === 400 && /^The provider .+? has no such model: /.test(error.message);
   if (!isNamed || model.id !== state.current.model.id) return false;
@@ -263,10 +251,10 @@ async function isUnknown({ error, model }) {
   return ids.length > 0 && !ids.includes(model.id) && !ids.includes(`${model.id}:latest`);
 }
 
-/** Ends the reply under way. Where it has ended by itself, that is no error. */
+/** Cancels the reply in progress. A 409 says that it has already ended. */
 const cancel = (id) => api("POST", `sessions/${id}/cancel`, { unless: 409 });
 
-/** Stops the reply under way. What the server has not answered yet is stopped once it has. */
+/** Stops the reply. If the server has not accepted the request yet, stops it once it has. */
 export async function stop() {
   if (!state.starting) {
     await cancel(state.current.id);
@@ -278,33 +266,33 @@ export async function stop() {
 
 async function askAgain(operation, turn) {
   focusText();
-  await converse(`sessions/${state.current.id}/${operation}`, null, turn);
+  await requestReply(`sessions/${state.current.id}/${operation}`, null, turn);
 }
 
-/** Shows what was said elsewhere, as in another tab, since the chat was looked at. */
-const look = attempt(async () => {
+/** Shows turns that were added elsewhere, for example in another tab. */
+const refresh = attempt(async () => {
   const { current, screen } = state;
   const last = articles().at(-1);
   if (!last || isLoading() || isBusy()) return;
   const { turns } = await fetchSession(current.id, { limit: 1 }, { signal: screen.signal });
   const isSame = screen.signal.aborted || isShown(turns.at(-1), last);
-  if (!isSame) await open(current.id);
+  if (!isSame) await openChat(current.id);
 }, sayIfAny);
 
-let looking = null; // a tab that is shown gets the focus, too: one look is enough
-function lookOnce() {
-  looking ??= look().finally(() => (looking = null));
+let refreshing = null; // a tab that becomes visible also gets the focus: refresh once
+function refreshOnce() {
+  refreshing ??= refresh().finally(() => (refreshing = null));
 }
 
-addEventListener("focus", lookOnce);
+addEventListener("focus", refreshOnce);
 addEventListener("visibilitychange", () => {
-  if (!document.hidden) lookOnce();
+  if (!document.hidden) refreshOnce();
 });
 
 actions.retry = attempt(() => askAgain("retry"));
 actions.continue = attempt((article) => askAgain("continue", turnOf(article)));
 
-// Copies are rare: what makes them is fetched when it is used.
+// Fetched when a copy is made, which is rare.
 const forks = () => import("./forks.js");
 
 actions.fork = attempt(async (article) => {
@@ -315,23 +303,23 @@ actions.fork = attempt(async (article) => {
 actions.send = async (article, field, content) => {
   focusText();
   if (isLast(article)) {
-    await converse(`sessions/${state.current.id}/retry`, { content });
+    await requestReply(`sessions/${state.current.id}/retry`, { content });
   } else {
     const { sendEdited } = await forks();
     await sendEdited(article, field, content);
   }
 };
 
-// Which chat the address names: `#` and the session's id.
+// The URL names the chat: `#` and the session's id.
 
-/** Shows the chat that the address names; without one, a new chat. */
+/** Shows the chat that the URL names, or a new one. */
 export async function route() {
   focusText();
-  if (idInAddress()) await open(idInAddress());
+  if (idInURL()) await openChat(idInURL());
   else openNew();
 }
 
-export function goToNew() {
+export function goToNewChat() {
   if (location.hash) location.hash = "";
   else attempt(route)();
   focusText();

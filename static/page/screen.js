@@ -1,15 +1,16 @@
-// What is on the screen, and what is under way. All rooms of the page share it.
+// The state that all modules of the page share: the session on the screen, and what it shows around
+// it.
 
 import { $ } from "../dom.js";
 import { options, showFaults, systemPrompt } from "./options.js";
 
 export const state = {
-  current: null, // the session on the screen; null while it is not yet created
+  current: null, // the session on the screen; null if it is not created yet
   screen: new AbortController(), // aborts when another session takes the screen
-  starting: null, // aborts when Stop is pressed before the reply has begun
-  pending: "", // the message that is sent, until the server has it
+  starting: null, // aborts when Stop is pressed before the reply has started
+  pending: "", // the message that is being sent, until the server has it
   models: [],
-  isNews: false, // whether a reply has ended while nobody looked at this tab
+  isNews: false, // whether a reply ended while the tab was hidden
 };
 
 /** Whether the session on the screen is still being fetched. */
@@ -18,11 +19,11 @@ export const isLoading = () => Boolean(state.current && !state.current.model);
 /** The model that answers the next message. */
 export const modelId = () => $("model").value || state.current?.model?.id;
 
-// Who has the screen, and where the focus is.
+// Which session has the screen, and where the focus is.
 
 /**
- * Gives the screen to another session, or to another reply. What was under way for the one before
- * is aborted.
+ * Gives the screen to another session or reply: aborts the requests of the one before, and returns
+ * a new signal.
  */
 export function takeScreen() {
   state.screen.abort();
@@ -32,10 +33,10 @@ export function takeScreen() {
   return state.screen.signal;
 }
 
-/** Shows Stop in the place of Send while a reply is under way. */
+/** Shows Stop instead of Send while a reply is in progress. */
 export function setBusy(isBusy) {
   const hiding = $(isBusy ? "send" : "stop");
-  // Else hiding it would leave the focus nowhere.
+  // Hiding a focused button would lose the focus.
   if (document.activeElement === hiding) focusText();
   $("send").hidden = isBusy;
   $("stop").hidden = !isBusy;
@@ -43,34 +44,34 @@ export function setBusy(isBusy) {
 
 export const isBusy = () => $("send").hidden;
 
-export const isTouched = () => matchMedia("(pointer: coarse)").matches;
+export const isTouchScreen = () => matchMedia("(pointer: coarse)").matches;
 
 /**
- * Puts the focus where one types; on a phone, whose keyboard would cover the text, where one reads.
+ * Focuses the message field; on a touch screen the thread, since a keyboard would cover the text.
  */
 export function focusText() {
-  $(isTouched() ? "log" : "text").focus({ preventScroll: true });
+  $(isTouchScreen() ? "thread" : "text").focus({ preventScroll: true });
 }
 
-/** Whether a key sends what was typed. */
-export const isEnter = (event) => event.key === "Enter" && !event.shiftKey && !event.isComposing;
+/** Whether a key event sends the message: Enter, without Shift, outside an input method. */
+export const isSendKey = (event) => event.key === "Enter" && !event.shiftKey && !event.isComposing;
 
-// What one room tells those above it, which it does not import.
+// Events for modules further up, which this one and others cannot import.
 //
 // "sessions": the list of sessions is out of date.
 // "model": the session has another model.
-// "shown": a session is shown as it was fetched.
-// "opened": the reader has opened something, and reads it.
-// "pasted": other pasted texts belong to the message that is being typed.
+// "shown": a fetched session is on the screen.
+// "opened": the reader has opened a fold, and reads it.
+// "pasted": the pasted texts of the message have changed.
 
-const news = new EventTarget();
+const events = new EventTarget();
 
-export const tell = (name) => news.dispatchEvent(new Event(name));
-export const hear = (name, listener) => news.addEventListener(name, () => listener());
+export const publish = (name) => events.dispatchEvent(new Event(name));
+export const subscribe = (name, listener) => events.addEventListener(name, () => listener());
 
-// What the page says: in the line above the composer, and to a screen reader.
+// Notices: in the line above the composer, and to a screen reader.
 
-/** A function that says something at this place. The class "faint" says that nothing went wrong. */
+/** Makes a function that shows a notice in this element. Class "faint": it is not an error. */
 export const sayAt =
   (id) =>
   (message, className = "") =>
@@ -78,13 +79,13 @@ export const sayAt =
 
 export const say = sayAt("notice");
 
-/** Says this behind what is said of something that went wrong. */
-export function sayBehind(message, className) {
+/** Shows a notice; if an error is shown, adds the notice to it. */
+export function sayAfter(message, className) {
   if ($("notice").matches(":empty, .faint")) say(message, className);
   else say(`${$("notice").textContent} ${message}`);
 }
 
-/** Says something only where there is something to say: what is said already stays. */
+/** Shows a message if there is one; an empty one does not clear the notice. */
 export const sayIfAny = (message) => message && say(message);
 
 /** Has a screen reader say this. */
@@ -93,24 +94,24 @@ export function announce(text) {
   else $("announcer").textContent = text;
 }
 
-/** A handler that shows where the user looks what went wrong. */
-export const attempt = (action, tellUser = say) =>
+/** Wraps an action into an event handler that shows the user an error of the action. */
+export const attempt = (action, showMessage = say) =>
   async function (...args) {
     if (args[0] instanceof Event) args[0].preventDefault();
-    tellUser("");
+    showMessage("");
     try {
       await action(...args);
     } catch (error) {
-      if (error.name === "AbortError") return; // another session has taken the screen
-      tellUser(error.status ? showFaults(error) : "The page failed. Load it again.");
+      if (error.name === "AbortError") return; // another session has the screen now
+      showMessage(error.status ? showFaults(error) : "The page failed. Reload it.");
       if (!error.status) throw error;
     }
   };
 
-// What stands around the conversation: its title, the list's mark, and what the settings hold.
+// Around the conversation: its title, its mark in the list, the state of the settings button.
 
-/** Shows what belongs to the session around its turns. */
-export function frame() {
+/** Updates what the page shows of the session outside its turns. */
+export function updateFrame() {
   const { current, models } = state;
   $("older").hidden = !current?.meta?.has_more;
   showTitle(current);

@@ -1,34 +1,32 @@
-// The model, the system prompt and the options: of the session on the screen, or of one to be
-// created.
+// The model, system prompt and options of the session on the screen, or of the next new one.
 
 import { $, element } from "../dom.js";
 import { write } from "../markdown/markdown.js";
 import { api } from "./api.js";
-import { beginning, choose, chosen, setForNew } from "./choices.js";
+import { newChatSettings, saveChoices, savedChoices, setForNextChat } from "./choices.js";
 import { showDraft } from "./drafts.js";
 import { fill, isOpen, options, showFaults, systemPrompt } from "./options.js";
-import { attempt, frame, state, tell } from "./screen.js";
+import { attempt, publish, state, updateFrame } from "./screen.js";
 
 /**
- * Shows model, system prompt, options and draft of the session on the screen, or of one to be
- * created.
+ * Shows the model, system prompt, options and draft of the session on the screen, or of a new one.
  */
-export function takeUp() {
+export function showSettings() {
   const { current } = state;
   chooseModel();
-  const { system, options: held } = current ?? beginning();
-  if (!isOpen()) fill(system, held); // else they are being typed
+  const { system, options: values } = current ?? newChatSettings();
+  if (!isOpen()) fill(system, values); // if the panel is open, somebody may be typing
   showDraft();
-  frame();
+  updateFrame();
 }
 
 export const defaultModel = () => state.models.find((model) => model.default)?.id;
 
-let isListed = false; // whether the list of models has come
+let isListed = false; // whether the list of models has arrived
 
-/** The model of a new chat: the default, where the one that was chosen is not served any more. */
+/** The model of a new chat: the chosen one; the default if that is no longer served. */
 function newModel() {
-  const { model } = beginning();
+  const { model } = newChatSettings();
   const isServed = !isListed || state.models.some(({ id }) => id === model);
   return (isServed && model) || defaultModel() || "";
 }
@@ -50,10 +48,10 @@ export async function listModels() {
   chooseModel();
   write($("hint"), meta.hint ?? "");
   $("hint").hidden = !meta.hint;
-  frame();
+  updateFrame();
 }
 
-// As long as there is no model, one may be pulled any time.
+// As long as there are no models, ask again: somebody may be pulling one, for example with Ollama.
 
 const LOOK_AGAIN = 5000; // ms
 
@@ -82,15 +80,15 @@ function group(label, isDefault) {
   );
 }
 
-/** Changes title, model, system prompt or options of a session. */
+/** Changes a session's title, model, system prompt or options. */
 export async function change(id, changes) {
   const changed = await api("PATCH", `sessions/${id}`, { body: changes });
   if (state.current?.id === id) state.current = { ...state.current, ...changed };
-  frame();
+  updateFrame();
 }
 
-/** Gives a session the default model, and returns it; undefined where there is none. */
-export async function takeDefault(id) {
+/** Sets a session's model to the default, and returns that; undefined if there is none. */
+export async function useDefaultModel(id) {
   await listModels();
   const model = defaultModel();
   if (!model || state.current?.id !== id) return undefined;
@@ -102,28 +100,27 @@ export async function takeDefault(id) {
 $("model").onchange = attempt(async ({ target }) => {
   const model = target.value;
   const { current } = state;
-  frame();
+  updateFrame();
   if (current) await change(current.id, { model }).finally(chooseModel);
-  else setForNew({ model });
-  // The default is no choice: new chats follow it where the server has another one one day.
-  choose({ model: model === defaultModel() ? undefined : model });
-  if (current) tell("model");
+  else setForNextChat({ model });
+  // The default is not stored as a choice: if the server's default changes, new chats follow.
+  saveChoices({ model: model === defaultModel() ? undefined : model });
+  if (current) publish("model");
 });
 
 $("settings").oninput = ({ target }) => {
   if (state.current) return;
-  if (target !== $("system")) setForNew({ options: options() });
+  if (target !== $("system")) setForNextChat({ options: options() });
   else {
-    const isAsChosen = systemPrompt() === (chosen().system ?? null);
-    setForNew({ system: isAsChosen ? undefined : target.textContent });
+    const isAsChosen = systemPrompt() === (savedChoices().system ?? null);
+    setForNextChat({ system: isAsChosen ? undefined : target.textContent });
   }
 };
 
-// What new chats begin with is rarely changed: what shows it is fetched when the panel is opened.
-// The panel is there without it, too.
+// The row for the default prompt is fetched when the panel opens. The panel works without it.
 $("settings").onbeforetoggle = ({ newState }) => {
   if (newState !== "open") return;
-  import("./own-prompt.js").then(
+  import("./default-prompt.js").then(
     ({ show }) => show(),
     () => {},
   );
@@ -135,12 +132,13 @@ $("settings").ontoggle = ({ newState }) => {
 
 $("settings").onsubmit = attempt(async () => {
   const { current } = state;
-  const held = options();
-  if (current) await change(current.id, { system: systemPrompt(), options: held });
-  choose({ options: held });
+  const values = options();
+  if (current) await change(current.id, { system: systemPrompt(), options: values });
+  saveChoices({ options: values });
   $("settings").hidePopover();
-  frame();
+  updateFrame();
 });
 
-// Its panel gives it the focus; as an attribute in the HTML, the whole page would try to.
+// Focuses the field when its panel opens. As an attribute in the HTML, it would apply to the page's
+// load.
 $("system").autofocus = true;

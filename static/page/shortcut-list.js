@@ -1,17 +1,17 @@
 // The list of shortcuts.
 
 import { element } from "../dom.js";
-import { show } from "./dialog.js";
+import { showDialog } from "./dialog.js";
 
-// On a Mac's keyboard, other keys do the same.
+// The names of modifier keys on a Mac.
 const MAC = { Ctrl: "⌘", Alt: "⌥", Shift: "⇧" };
 const isMac = /Mac|iP/.test(navigator.platform);
 
 const named = (keys) => (isMac ? keys.replace(/Ctrl|Alt|Shift/, (key) => MAC[key]) : keys);
 
-/** Shows what keys do: a list of `keys`, each of which does the same, and what that is. */
+/** Shows the shortcuts: `keys` are alternatives, `does` says what they do. */
 export function showShortcuts(shortcuts) {
-  show("Shortcuts", element("table", {}, shortcuts.map(line)));
+  showDialog("Shortcuts", element("table", {}, shortcuts.map(line)));
 }
 
 function line({ keys, does }) {

@@ -1,8 +1,9 @@
-// The keys that work wherever the focus is. One table has them act, and is what the page shows.
+// Keyboard shortcuts. One table says what the keys do, for the handler and for the list on the
+// page.
 
 import { $ } from "../dom.js";
 import { rename, sessionAt } from "./list.js";
-import { goToNew } from "./replies.js";
+import { goToNewChat } from "./replies.js";
 import { attempt, sayIfAny } from "./screen.js";
 
 const isTyping = ({ target }) => target.matches("input, textarea, select, [contenteditable]");
@@ -10,8 +11,7 @@ const isTyping = ({ target }) => target.matches("input, textarea, select, [conte
 const hasControl = (event) => event.ctrlKey || event.metaKey;
 
 /**
- * Whether Escape is for the reply: in the search field it clears it, and what lies over the page it
- * closes.
+ * Whether Escape may stop the reply: in the search field it clears that, and it closes popovers.
  */
 function mayStop({ target }) {
   return !$("stop").hidden && target !== $("search") && !document.querySelector(":popover-open");
@@ -29,10 +29,10 @@ const showList = attempt(async () => {
 
 $("shortcuts").onclick = showList;
 
-/** What keys do. Those without `isPressed` do it where the focus is. */
+/** What keys do. Those without `isPressed` are handled by the field that has the focus. */
 const SHORTCUTS = [
   { keys: ["Enter"], does: "Send the message" },
-  { keys: ["Shift Enter"], does: "Begin a new line" },
+  { keys: ["Shift Enter"], does: "Start a new line" },
   {
     keys: ["Esc"],
     does: "Stop the reply, or close what is open",
@@ -41,9 +41,9 @@ const SHORTCUTS = [
   },
   {
     keys: ["Alt N"],
-    does: "Begin a new chat",
+    does: "Start a new chat",
     isPressed: (event) => event.altKey && event.code === "KeyN",
-    run: goToNew,
+    run: goToNewChat,
   },
   {
     keys: ["/", "Ctrl K"],
@@ -60,7 +60,7 @@ const SHORTCUTS = [
   },
   {
     keys: ["Ctrl Z"],
-    does: "Bring back the chat that was deleted last",
+    does: "Restore the chat that was just deleted",
     isPressed: (event) => hasControl(event) && event.key === "z" && $("undo") && !isTyping(event),
     run: () => $("undo").click(),
   },

@@ -1,18 +1,18 @@
-// Who is signed in: by a token, which may be an identity provider's, or by the word of a proxy in
-// front of the server.
+// Signing in and out: by a token, which may be an identity provider's, or through a proxy that
+// names the user.
 
 import { $, button } from "../dom.js";
 import { write } from "../markdown/markdown.js";
 import { pause } from "../parley.js";
-import { api, lose, on, store, useProxy, useToken } from "./api.js";
+import { api, on, reportLost, store, useProxyUser, useToken } from "./api.js";
 import { forgetChoices, useChoicesOf } from "./choices.js";
-import { list } from "./list.js";
+import { listChats } from "./list.js";
 import { route } from "./replies.js";
 import { attempt, say, sayAt, sayIfAny, state } from "./screen.js";
 import { listModels } from "./settings.js";
 import {
-  heldGrant,
-  heldToken,
+  currentGrant,
+  currentToken,
   isRemembered,
   keepToken,
   lastSubject,
@@ -20,29 +20,29 @@ import {
   removeToken,
   replaceToken,
   subjectOf,
-  takeAnswer,
-  takeToken,
+  takeAuthResponse,
+  takeTokenFromURL,
 } from "./tokens.js";
 
-// Most servers have no identity provider. What goes there is fetched where there is one.
+// Fetched only if there is an identity provider; most servers have none.
 const loadOidc = () => import("./oidc.js");
 
-let shown = ""; // whose chats the page shows
-let isProxied = false; // whether a proxy signs people in, and no token is needed
+let shownSubject = ""; // the user whose chats the page shows
+let isProxied = false; // whether a proxy names the user, so that no token is needed
 
-// A new tab is signed in as the others are. Only pages of this address hear the question, and the
-// answer.
+// A new tab asks the others for their token. Its path is part of the channel's name, so that
+// several servers behind one origin stay apart.
 const tabs = new BroadcastChannel(`parley ${new URL(".", location).pathname}`);
 tabs.addEventListener("message", ({ data }) => {
-  // A refresh token is one tab's: providers may take each once only.
-  const grant = heldGrant() && { ...heldGrant(), refresh: undefined };
-  if (data === "token?" && shown) tabs.postMessage({ token: heldToken(), grant });
-  if (data === "signed out" && shown && !isProxied) leaveEmpty();
+  // A refresh token stays with its tab: a provider may accept each only once.
+  const grant = currentGrant() && { ...currentGrant(), refresh: undefined };
+  if (data === "token?" && shownSubject) tabs.postMessage({ token: currentToken(), grant });
+  if (data === "signed out" && shownSubject && !isProxied) clearAndReload();
 });
 
 /**
- * The token that another tab has of the user who has signed in last, and its grant, if one answers
- * within a fifth of a second.
+ * Asks the other tabs for a token of the user who last signed in. Returns it with its grant, or
+ * `{}` if no tab answers within 200 ms.
  */
 function askTabs() {
   const isWanted = (token) => token && subjectOf(token) === lastSubject();
@@ -54,60 +54,63 @@ function askTabs() {
 }
 
 /**
- * Who is signed in in this tab or, without "Remember", in another. A token comes before the proxy.
+ * The subject that is signed in: in this tab or, without "Remember", in another. A token takes
+ * precedence over the proxy.
  */
 export function signedIn() {
-  if (heldToken()) return subjectOf(heldToken());
-  return isProxied ? shown : lastSubject();
+  if (currentToken()) return subjectOf(currentToken());
+  return isProxied ? shownSubject : lastSubject();
 }
 
-/** The user who is signed in, if that is another one than this token's. */
-export const otherThan = (token) =>
-  [shown, signedIn()].find((subject) => subject && subject !== subjectOf(token));
+/** The signed-in user, if it is not the user of this token. */
+export const otherUserThan = (token) =>
+  [shownSubject, signedIn()].find((subject) => subject && subject !== subjectOf(token));
 
-/** Signs in with this token, if the server takes it; with its grant, if a provider has given it. */
+/** Signs in with a token, if the server accepts it. `grant`: see `currentGrant`. */
 export async function signIn(token, remember, grant) {
   await api("GET", "me", { as: token });
-  const isOther = otherThan(token);
+  const isOther = otherUserThan(token);
   if (isOther) sessionStorage.clear();
   keepToken(token, remember, grant);
-  if (isOther) leave();
-  else await enter(token);
+  if (isOther) reload();
+  else await openApp(token);
 }
 
-/**
- * Loads the page again, so that nothing that one user has seen or typed stays in memory for
- * another.
- */
-function leave() {
+/** Reloads the page, so that nothing of one user stays in memory for the next. */
+function reload() {
   history.replaceState(null, "", location.pathname);
   location.reload();
 }
 
-/** The same, and forgets what was typed. */
-function leaveEmpty() {
+/** Reloads the page, and removes all drafts. */
+function clearAndReload() {
   sessionStorage.clear();
-  leave();
+  reload();
 }
 
-/** Shows the chats of the user of this token, or without one of `user`, whom a proxy names. */
-async function enter(token, user) {
+/** Opens the app for the user of this token; without one, for `user`, whom a proxy names. */
+async function openApp(token, user) {
   isProxied = !token;
-  shown = token ? subjectOf(token) : user.subject;
-  if (isProxied) useProxy(shown);
+  shownSubject = token ? subjectOf(token) : user.subject;
+  if (isProxied) useProxyUser(shownSubject);
   else useToken(token);
-  takeTab(shown);
-  useChoicesOf(shown);
+  claimTab(shownSubject);
+  useChoicesOf(shownSubject);
   $("remembered").checked = isRemembered(token);
-  $("remembering").hidden = Boolean(heldGrant());
+  $("remembering").hidden = Boolean(currentGrant());
   $("of-token").hidden = isProxied;
-  if (heldGrant()) loadOidc().then(({ planRenewal }) => planRenewal());
+  if (currentGrant()) loadOidc().then(({ planRenewal }) => planRenewal());
   showOnly("app");
-  tellUser(isProxied ? user : { subject: shown, name: nameOf(shown) });
-  await Promise.all([!isProxied && api("GET", "me").then(tellUser), route(), list(), listModels()]);
+  tellUser(isProxied ? user : { subject: shownSubject, name: nameOf(shownSubject) });
+  await Promise.all([
+    !isProxied && api("GET", "me").then(tellUser),
+    route(),
+    listChats(),
+    listModels(),
+  ]);
 }
 
-/** Says who is signed in. */
+/** Shows who is signed in. */
 function tellUser({ subject, name }) {
   $("user").textContent = name || subject;
   $("account-button").ariaLabel = `Signed in as ${name || subject}`;
@@ -115,33 +118,33 @@ function tellUser({ subject, name }) {
 }
 
 /**
- * Forgets what this tab has kept of another user, and opens the chat from which the page of the
- * proxy, or of the identity provider, was visited.
+ * Removes what this tab has stored for another user, and returns to the chat that was open before
+ * the visit to the proxy or identity provider.
  */
-function takeTab(subject) {
-  if (!subject) return; // what is no token is nobody's, and will be refused
+function claimTab(subject) {
+  if (!subject) return; // the token is malformed: the server will refuse it
   const before = sessionStorage.getItem("subject");
   const chat = before && before !== subject ? "" : sessionStorage.getItem("chat");
-  if (before !== subject) clearButToken();
+  if (before !== subject) clearAllButToken();
   sessionStorage.setItem("subject", subject);
   if (chat && !location.hash) history.replaceState(null, "", chat);
   store("chat", "");
 }
 
-function clearButToken() {
-  const [token, grant] = [sessionStorage.getItem("token"), heldGrant()];
+function clearAllButToken() {
+  const [token, grant] = [sessionStorage.getItem("token"), currentGrant()];
   sessionStorage.clear();
   if (token) replaceToken(token, grant);
 }
 
-const PARTS = ["app", "door", "by-link", "ended"];
+const PARTS = ["app", "sign-in-page", "by-link", "ended"];
 
-/** Shows one part of the page: the app, the door, a link's question, or a proxy's end of sign-in. */
+/** Shows one of the PARTS. */
 function showOnly(shownPart) {
   for (const part of PARTS) $(part).hidden = part !== shownPart;
 }
 
-/** Shows another part of the page in the place of the app. */
+/** Shows another part of the page instead of the app. */
 export function closeApp(part) {
   state.screen.abort();
   document.querySelectorAll(".shown").forEach((dialog) => dialog.close());
@@ -149,10 +152,7 @@ export function closeApp(part) {
   showOnly(part);
 }
 
-/**
- * Says that the proxy has to sign in anew, which it does where the page is loaded. What was typed
- * is kept.
- */
+/** Says that the proxy's sign-in has ended: a reload leads to its sign-in page. Drafts are kept. */
 function showEndOfSignIn() {
   closeApp("ended");
   $("again").focus();
@@ -165,164 +165,162 @@ function signInAgain() {
 
 $("again").onclick = signInAgain;
 
-// In another tab, somebody may have signed in anew at the proxy, or somebody else.
-let looking = new AbortController(); // aborts when it is looked again
-const look = attempt(async () => {
-  looking.abort();
-  looking = new AbortController();
-  const { subject } = await api("GET", "me", { signal: looking.signal, unless: 401 });
+// In another tab, the same person or another one may have signed in at the proxy.
+let checking = new AbortController(); // aborts at the next check
+const checkProxyUser = attempt(async () => {
+  checking.abort();
+  checking = new AbortController();
+  const { subject } = await api("GET", "me", { signal: checking.signal, unless: 401 });
   if (!subject) showEndOfSignIn();
   else if (!$("ended").hidden) signInAgain();
 }, sayIfAny);
 addEventListener("visibilitychange", () => {
-  if (isProxied && !document.hidden) look();
+  if (isProxied && !document.hidden) checkProxyUser();
 });
 
-/** What is refused is an answer, too; what else goes wrong is not. */
+/** Returns a refusal by the server, since it is an answer, too; throws any other error. */
 function orRefusal(error) {
   if (!error.status) throw error;
   return error;
 }
 
-export const refuse = sayAt("refusal");
+export const showRefusal = sayAt("refusal");
 
 /**
- * Asks for a token, and says why. What was typed is kept for when the same user comes back. `user`
- * is what `GET /me` has told.
+ * Shows the sign-in page, and the reason for it. Drafts are kept in case the same user returns.
+ * `user` is the answer of `GET /me`, if we have it.
  */
-export async function knock(reason = "", className = "", user) {
-  closeApp("door");
-  refuse(reason, className);
+export async function askForToken(reason = "", className = "", user) {
+  closeApp("sign-in-page");
+  showRefusal(reason, className);
   $("token").focus();
   $("source").replaceChildren();
-  const told = user ?? (await api("GET", "me", { as: "" }).catch(orRefusal));
-  const { subject, name, message, meta } = told;
+  const answer = user ?? (await api("GET", "me", { as: "" }).catch(orRefusal));
+  const { subject, name, message, meta } = answer;
   const oidc = meta?.sign_in?.oidc;
   if (oidc) {
-    (await loadOidc()).offer(oidc, reason);
+    (await loadOidc()).offerSignIn(oidc, reason);
   } else if (subject) {
     $("source").replaceChildren(
-      button(`Go on as ${name}`, { className: "", onclick: forgetToken }),
+      button(`Continue as ${name}`, { className: "", onclick: forgetToken }),
     );
   }
-  // Tells where tokens come from.
+  // The rest of the server's message says where to get a token.
   else if (message !== reason) write($("source"), message.split("<token>. ").at(-1));
 }
 
-/**
- * Forgets the token, but not what was typed. Where a proxy signs people in, the page goes on by its
- * word.
- */
+/** Removes the token, but no drafts. After the reload, the proxy names the user. */
 function forgetToken() {
   removeToken();
-  leave();
+  reload();
 }
 
-/** Signs in with the token of a link. Most visits have none. */
-export const useLink = async (token) => (await import("./link.js")).takeOver(token);
+/** Signs in with the token of a link. */
+export const useLink = async (token) => (await import("./sign-in-link.js")).signInByLink(token);
 
 $("sign-in").onsubmit = attempt(async () => {
   const token = $("token").value.trim();
   $("token").value = "";
   await signIn(token, $("remember").checked);
-}, refuse);
+}, showRefusal);
 
 $("remembered").onchange = ({ target }) => {
-  if (heldToken()) keepToken(heldToken(), target.checked);
+  if (currentToken()) keepToken(currentToken(), target.checked);
 };
 
 $("sign-out").onclick = () => {
-  const grant = heldGrant();
+  const grant = currentGrant();
   removeToken();
   forgetChoices();
   tabs.postMessage("signed out");
   sessionStorage.clear();
-  // The page that is loaded goes on to the provider: it knows nothing that could be seen or kept.
+  // The reloaded page signs out at the provider. By then, nothing of this user is in memory.
   if (grant) sessionStorage.setItem("leaving", JSON.stringify(grant.oidc ?? null));
-  leave();
+  reload();
 };
 
 addEventListener("storage", () => {
-  if (shown && signedIn() !== shown) leaveEmpty(); // another tab has signed out, or another user in
+  // Another tab signed out, or signed in another user.
+  if (shownSubject && signedIn() !== shownSubject) clearAndReload();
 });
 
 on.refused = async (message) => {
   if (isProxied) showEndOfSignIn();
-  else if (heldGrant()) (await loadOidc()).goAgain(message);
-  else knock(message);
+  else if (currentGrant()) (await loadOidc()).reauthenticate(message);
+  else askForToken(message);
 };
 
 on.renew = async () => {
-  if (heldGrant()?.refresh) await (await loadOidc()).renew();
+  if (currentGrant()?.refresh) await (await loadOidc()).renew();
 };
 
 let isLeaving = false; // several requests may be refused at once
 on.changed = () => {
   if (isLeaving) return;
   if (Date.now() - sessionStorage.getItem("changed") < 10_000) {
-    // A proxy that names now this user, now that would have the page loaded for ever.
+    // A proxy that alternates between users would make the page reload for ever.
     showEndOfSignIn();
     return;
   }
   isLeaving = true;
   store("changed", String(Date.now()));
-  leave();
+  reload();
 };
 
 /**
- * Who asks without a token, or the refusal that tells why nobody does. Where the server fails, it
- * is asked again, three times.
+ * Asks who the user is without a token. Returns the user whom a proxy names, or the server's
+ * refusal. If the server fails, asks up to three more times.
  */
 async function askProxy() {
   for (let tries = 1; ; tries++) {
     const user = await api("GET", "me", { as: "" }).catch(orRefusal);
     const hasFailed = user.status >= 500 || user.status === 429;
     if (!hasFailed || tries > 3) return user;
-    lose();
+    reportLost();
     await pause(tries);
   }
 }
 
 /**
- * Signs in the user of the token that is kept here; else whom a proxy names; else the user of
- * another tab's token.
+ * Starts the page: takes a token or authorization response from the URL. Otherwise signs in with
+ * the stored token, as the user whom a proxy names, or with another tab's token, in this order.
  */
 export async function start() {
-  if (sessionStorage.getItem("leaving")) (await loadOidc()).leaveProvider();
-  const given = takeToken();
-  const answer = takeAnswer();
-  const user = heldToken() && !answer ? {} : await askProxy();
+  if (sessionStorage.getItem("leaving")) (await loadOidc()).signOutAtProvider();
+  const given = takeTokenFromURL();
+  const answer = takeAuthResponse();
+  const user = currentToken() && !answer ? {} : await askProxy();
   if (user.subject) {
-    shown = user.subject; // so that a link asks first
+    shownSubject = user.subject; // so that a link asks before it changes the user
     isProxied = true;
   }
-  const problem = await problemOf(takeIn(given, answer));
+  const problem = await problemOf(signInFromURL(given, answer));
   if (PARTS.every((part) => $(part).hidden)) await enterAs(user, problem);
   else say(problem);
 }
 
-/** Shows the chats of who is signed in. `user` is the answer to who asks without a token. */
+/** Opens the app, or shows the sign-in page. `user` is the answer of `askProxy`. */
 async function enterAs(user, problem) {
-  if (!heldToken() && !user.subject) await takeFromTabs();
-  if (heldToken() || user.subject) {
-    attempt(enter)(heldToken(), user); // what goes wrong from here on is said in the app
+  if (!currentToken() && !user.subject) await signInFromTabs();
+  if (currentToken() || user.subject) {
+    attempt(openApp)(currentToken(), user); // later errors are shown in the app
     say(problem);
   } else {
-    await refuseEntry(user, problem);
+    await showSignIn(user, problem);
   }
 }
 
-/** Nobody is signed in. */
-async function refuseEntry(user, problem) {
-  const isPortal = user.status === 401 && !user.meta.sign_in; // it is the proxy who says so
+/** Shows the sign-in page, or a proxy's end of sign-in. */
+async function showSignIn(user, problem) {
+  const isPortal = user.status === 401 && !user.meta.sign_in; // a proxy's answer, not Parley's
   if (isPortal) showEndOfSignIn();
-  else await knock(problem || (user.status === 401 ? "" : user.message), "", user);
+  else await askForToken(problem || (user.status === 401 ? "" : user.message), "", user);
 }
 
-/** Signs in with the token of a link, or with what an identity provider has answered. */
-async function takeIn(given, answer) {
+/** Signs in with the token of a link, or with an identity provider's authorization response. */
+async function signInFromURL(given, answer) {
   if (given) await useLink(given);
-  else if (answer) await (await loadOidc()).finish(answer);
+  else if (answer) await (await loadOidc()).completeSignIn(answer);
 }
 
 const problemOf = (work) =>
@@ -331,8 +329,8 @@ const problemOf = (work) =>
     ({ message }) => message,
   );
 
-async function takeFromTabs() {
+async function signInFromTabs() {
   if (!lastSubject()) return;
   const { token, grant } = await askTabs();
-  if (token && lastSubject()) keepToken(token, false, grant); // else it was signed out meanwhile
+  if (token && lastSubject()) keepToken(token, false, grant); // null if signed out meanwhile
 }

@@ -1,18 +1,18 @@
-// What a model thinks: one line above its answer, which opens. It is no part of the answer.
+// A model's thinking: a line above the reply, which unfolds. It is not part of the reply's text.
 
 import { element } from "../dom.js";
 import { Markdown } from "../markdown/markdown.js";
 import { api } from "./api.js";
-import { announce, state, tell } from "./screen.js";
+import { announce, publish, state } from "./screen.js";
 
-const lines = new WeakMap(); // article → its Line
+const lines = new WeakMap(); // article → its ThinkingLine
 
-/** The line of one reply. Its text is there while it is streamed; else it is fetched to be read. */
-class Line {
-  streamed = ""; // what the stream has told
-  writer = null; // of what is shown, if anything is
-  before = 0; // ms of thinking before the last stretch of it
-  began = 0; // ms; when that began; 0 if it is over
+/** The line of one reply. Its text is streamed; for a finished reply, it is fetched when opened. */
+class ThinkingLine {
+  streamed = ""; // the text that the stream has brought
+  writer = null; // of the text on the screen, if it was opened
+  before = 0; // ms of thinking before the current stretch
+  began = 0; // ms; when the current stretch began; 0 if the model is not thinking
 
   constructor(article) {
     this.article = article;
@@ -30,7 +30,7 @@ class Line {
     lines.delete(this.article);
   }
 
-  /** Shows what an event tells. */
+  /** Shows an event. */
   take({ start, delta }) {
     if (!this.began) this.begin();
     let more = delta;
@@ -60,25 +60,25 @@ class Line {
     if (!this.node.isConnected) clearInterval(this.timer);
   }
 
-  /** Text follows, or the end. */
+  /** The model stops thinking: text follows, or the end. */
   pause() {
     if (!this.began) return;
     clearInterval(this.timer);
     this.before += Date.now() - this.began;
     this.began = 0;
-    this.tell(this.before / 1000);
+    this.showDuration(this.before / 1000);
   }
 
-  /** Says for how long the model has thought. */
-  tell(seconds) {
+  /** Shows how long the model thought. */
+  showDuration(seconds) {
     this.summary.textContent = `Thought for ${Math.max(1, Math.round(seconds))} s`;
   }
 
-  /** The reply has ended: what is not shown of the text is fetched when it is. */
+  /** The reply has ended. The streamed text is dropped: it is fetched if the line is opened. */
   end({ seconds }) {
     this.pause();
     this.before = seconds * 1000;
-    this.tell(seconds);
+    this.showDuration(seconds);
     this.streamed = "";
     this.writer?.draw(true);
   }
@@ -86,13 +86,13 @@ class Line {
   async toggle() {
     if (!this.node.open || this.writer) return;
     const isOver = this.article.ariaBusy !== "true";
-    if (isOver) tell("opened"); // else the end stays in view, and what was opened goes out of it
+    if (isOver) publish("opened"); // so that the thread does not scroll to its end
     this.writer = new Markdown(this.text);
     this.writer.append(isOver ? await this.fetch() : this.streamed);
     if (isOver) this.writer.draw(true);
   }
 
-  /** The text as it is kept, or why there is none. */
+  /** Fetches the stored text, or the reason why there is none. */
   async fetch() {
     this.text.textContent = "…";
     const path = `sessions/${state.current.id}/turns/${this.article.dataset.id}/thinking`;
@@ -100,29 +100,29 @@ class Line {
       signal: state.screen.signal,
       unless: 404,
     }).catch((error) => error);
-    if (text === undefined) this.writer = null; // it is tried again when it is opened again
+    if (text === undefined) this.writer = null; // so that opening it again tries again
     this.text.replaceChildren();
     return text ?? message;
   }
 }
 
-/** Shows what an event tells of a reply's thinking. A server that only counts has no `delta`. */
-export function think(article, { start, delta, characters }) {
+/** Shows an event of a reply's thinking. */
+export function showThought(article, { start, delta, characters }) {
   let line = lines.get(article);
   if (characters === 0) {
-    line?.remove(); // it was text
+    line?.remove(); // it was text, not thinking
     return;
   }
   if (!line) announce("Thinking…");
-  line ??= new Line(article);
+  line ??= new ThinkingLine(article);
   line.take({ start, delta });
 }
 
-/** Shows that text follows. */
+/** The reply's text follows. */
 export const pauseThinking = (article) => lines.get(article)?.pause();
 
-/** Shows of a reply that has ended for how long its model has thought. */
+/** Shows how long the model of a finished reply thought. */
 export function showThinking(article, { thinking }) {
-  if (thinking) (lines.get(article) ?? new Line(article)).end(thinking);
+  if (thinking) (lines.get(article) ?? new ThinkingLine(article)).end(thinking);
   else lines.get(article)?.remove();
 }

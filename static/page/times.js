@@ -1,4 +1,4 @@
-// Times as the page shows them.
+// Formatting times.
 
 import { element } from "../dom.js";
 
@@ -6,7 +6,8 @@ const TIME = { hour: "numeric", minute: "2-digit" };
 const DAY = { month: "short", day: "numeric" };
 
 /**
- * The element of a time: of today's the hour, of this year's the day and the hour, else the date.
+ * A `<time>` element: shows the hour if it is today, day and hour if it is this year, else the
+ * date.
  */
 export function timeOf(iso) {
   const time = new Date(iso);
@@ -16,7 +17,7 @@ export function timeOf(iso) {
 
 function formatOf(time) {
   if (dayOf(time) === "Today") return TIME;
-  // What was imported may be older.
+  // Imported turns may be years old.
   const isThisYear = time.getFullYear() === new Date().getFullYear();
   return isThisYear ? { ...DAY, ...TIME } : { ...DAY, year: "numeric" };
 }

@@ -1,12 +1,11 @@
-// The token of the user who is signed in: kept for this tab, or with "Remember" on this device, and
-// shared with other tabs.
+// The signed-in user's token: kept for this tab, or with "Remember" for this device.
 
 import { store } from "./api.js";
 
-export const heldToken = () => sessionStorage.getItem("token") ?? localStorage.getItem("token");
+export const currentToken = () => sessionStorage.getItem("token") ?? localStorage.getItem("token");
 export const isRemembered = (token) => localStorage.getItem("token") === token;
 
-/** What a token says; nothing where it is none. Only the server can tell whether it is true. */
+/** The claims of a token; `{}` if it is not a JWT. They are not verified: only the server can. */
 export function claimsOf(token) {
   try {
     const claims = atob(token.split(".")[1].replace(/-/g, "+").replace(/_/g, "/"));
@@ -17,37 +16,38 @@ export function claimsOf(token) {
   }
 }
 
-/** The `sub` of a token; "" where it has none. */
+/** The `sub` of a token; "" if it has none. */
 export const subjectOf = (token) => String(claimsOf(token).sub ?? "");
 
-/** The name of a user until the server tells it: the last segment of the subject. */
+/** A user's name until the server sends it: the last segment of the subject. */
 export const nameOf = (subject) => subject.split("/").at(-1) || subject;
 
 /**
- * How the token of this tab was given by an identity provider: `at` (ms), `oidc` as the server
- * describes that, and `refresh`, by which it gives the next, if it does. Null for another token.
+ * What we know of a token from an identity provider: when it was issued (`at`, in ms), the provider
+ * as the server describes it (`oidc`), and the refresh token, if any (`refresh`). Null for other
+ * tokens.
  */
-export const heldGrant = () => JSON.parse(sessionStorage.getItem("grant"));
+export const currentGrant = () => JSON.parse(sessionStorage.getItem("grant"));
 
-/** Keeps a token, on this device or for this tab. One with a grant is kept for the tab only. */
+/** Stores a token, for this device or this tab. A grant is stored for the tab only. */
 export function keepToken(token, remember, grant = null) {
   const storage = remember ? localStorage : sessionStorage;
   storage.setItem("token", token);
   (remember ? sessionStorage : localStorage).removeItem("token");
   store("grant", grant && JSON.stringify(grant));
-  localStorage.setItem("subject", subjectOf(token)); // that a link in a new tab can ask, too
+  localStorage.setItem("subject", subjectOf(token)); // a link opened in a new tab compares with it
 }
 
 /**
- * Another token of the same user takes the place of this tab's. Who is signed in on this device is
- * another matter: another tab may have another user by now.
+ * Replaces this tab's token by another one of the same user. The device's `subject` stays: another
+ * tab may have signed in another user by now.
  */
 export function replaceToken(token, grant) {
   sessionStorage.setItem("token", token);
   store("grant", grant && JSON.stringify(grant));
 }
 
-/** Forgets the token on this device. What was typed in this tab stays. */
+/** Removes the token from this device. Drafts in this tab stay. */
 export function removeToken() {
   sessionStorage.removeItem("token");
   sessionStorage.removeItem("grant");
@@ -55,24 +55,21 @@ export function removeToken() {
   localStorage.removeItem("subject");
 }
 
-/** The user who has signed in last on this device; null where nobody has. */
+/** The subject that last signed in on this device; null if there is none. */
 export const lastSubject = () => localStorage.getItem("subject");
 
-/**
- * The token in the fragment of the address, which is removed from there and from the tab's history
- * at once.
- */
-export function takeToken() {
+/** Returns the token in the URL's fragment, and removes it from the URL and the tab's history. */
+export function takeTokenFromURL() {
   const given = /^#token=([\w.-]*)/.exec(location.hash)?.[1];
   if (given !== undefined) history.replaceState(null, "", location.pathname + location.search);
   return given;
 }
 
 /**
- * What an identity provider has sent the browser back with (OpenID Connect Core 1.0, 3.1.2.5),
- * which is removed from the address at once; null where it has not.
+ * Returns the parameters of an authorization response (OpenID Connect Core 1.0, 3.1.2.5), and
+ * removes them from the URL; null if there are none.
  */
-export function takeAnswer() {
+export function takeAuthResponse() {
   const answer = new URLSearchParams(location.search);
   if (!answer.has("state")) return null;
   history.replaceState(null, "", location.pathname + location.hash);

@@ -1,18 +1,18 @@
-// Turns as articles: what is said, who says it, and what can be done with it.
+// Turns as articles: the text, its author, and the buttons.
 
 import { $, button, element } from "../dom.js";
 import { Markdown, write } from "../markdown/markdown.js";
 import { fetchSession } from "./api.js";
-import { nodesOf } from "./long.js";
+import { textNodes } from "./long-text.js";
 import { setBusy, state } from "./screen.js";
 import { showThinking } from "./thinking.js";
 import { timeOf } from "./times.js";
 
-const told = new WeakMap(); // the turn that an article shows, once the server has told it
+const shownTurns = new WeakMap(); // article → its turn, once the server has sent that
 
 /**
- * What the buttons of a turn do, by their value. The rooms above say what: `actions.retry =
- * (article) => …`. An action is told the article and the button.
+ * The actions of a turn's buttons, by the button's value. Modules above add theirs:
+ * `actions.retry = (article, button) => …`.
  */
 export const actions = {
   copy: (article, pressed) => copy(contentOf(article), pressed),
@@ -29,13 +29,13 @@ $("turns").onclick = ({ target }) => {
 export const articles = () => [...$("turns").querySelectorAll(":scope > article")];
 export const articleOf = (id) => articles().find(({ dataset }) => id && dataset.id === id);
 export const textOf = (article) => article.querySelector(":scope > .text");
-export const turnOf = (article) => told.get(article);
+export const turnOf = (article) => shownTurns.get(article);
 
-/** What a message says; of a reply, its Markdown, once it has ended. */
-const contentOf = (article) => told.get(article)?.content ?? textOf(article).textContent;
+/** The text of a turn; for a finished reply, its Markdown. */
+const contentOf = (article) => shownTurns.get(article)?.content ?? textOf(article).textContent;
 
-/** Shows a turn as the last, or before the article that is next. Returns its article. */
-export function show(turn, next = null) {
+/** Shows a turn at the end, or before the article `next`. Returns its article. */
+export function showTurn(turn, next = null) {
   const isUser = turn.kind === "user";
   const name = element("bdi", {}, isUser ? "You" : turn.model.id);
   const time = timeOf(turn.created_at ?? new Date().toISOString());
@@ -45,37 +45,38 @@ export function show(turn, next = null) {
   if (turn.id) article.dataset.id = turn.id;
   $("turns").insertBefore(article, next);
   if (isUser) showMessage(article, turn);
-  else if (turn.status === "in_progress") begin(article);
+  else if (turn.status === "in_progress") beginReply(article);
   else {
     write(text, turn.content);
-    finish(article, turn);
+    finishReply(article, turn);
   }
   return article;
 }
 
-const act = (value, name, properties) => button(name, { value, ...properties });
+const actionButton = (value, name, properties) => button(name, { value, ...properties });
 
-const fork = () => act("fork", "Fork", { title: "Go on from here in a copy of the chat" });
+const fork = () =>
+  actionButton("fork", "Fork", { title: "Continue from here in a copy of the chat" });
 
 function showMessage(article, { content }) {
-  textOf(article).append(...nodesOf(content));
-  // Where it has no reply, it may be asked for.
-  const retry = act("retry", "Retry", { className: "quiet again" });
-  const edit = act("edit", "Edit", { className: "quiet edit" });
-  const tools = [act("copy", "Copy"), retry, fork(), edit];
+  textOf(article).append(...textNodes(content));
+  // The stylesheet shows it only on the last article: on a message without a reply.
+  const retry = actionButton("retry", "Retry", { className: "quiet again" });
+  const edit = actionButton("edit", "Edit", { className: "quiet edit" });
+  const tools = [actionButton("copy", "Copy"), retry, fork(), edit];
   article.append(element("div", { className: "tools" }, tools));
 }
 
-/** Shows that a reply is under way, or goes on. */
-export function begin(article) {
+/** Shows that a reply is in progress. */
+export function beginReply(article) {
   article.querySelector("footer")?.remove();
   article.ariaBusy = "true";
-  wait(article);
+  showWaiting(article);
   setBusy(true);
 }
 
-/** Shows that a word is waited for, for how long, and why, where that is known. */
-export function wait(article, why) {
+/** Shows that we wait for text, for how long, and why, if that is known. */
+export function showWaiting(article, why) {
   if (!article.querySelector(".waiting")) article.append(waiting());
   if (why) article.querySelector(".why").textContent = why;
 }
@@ -92,12 +93,12 @@ function waiting() {
   return node;
 }
 
-export const endWaiting = (article) => article.querySelector(".waiting")?.remove();
+export const hideWaiting = (article) => article.querySelector(".waiting")?.remove();
 
-/** Shows a reply that has ended: what it is, and what can be done with it. */
-export function finish(article, turn) {
-  told.set(article, turn);
-  endWaiting(article);
+/** Shows a finished reply's state and its buttons. */
+export function finishReply(article, turn) {
+  shownTurns.set(article, turn);
+  hideWaiting(article);
   Object.assign(article.dataset, { id: turn.id, continued: turn.continued });
   article.querySelector("bdi").textContent = turn.model.id;
   showThinking(article, turn);
@@ -108,42 +109,47 @@ export function finish(article, turn) {
 function toolsOf(turn) {
   const isCut = turn.status !== "complete" || turn.stop_reason === "length";
   const again = { className: "quiet again" };
-  const tools = [act("retry", "Retry", again), fork()];
-  if (isCut && turn.content.trim()) tools.unshift(act("continue", "Continue", again));
-  if (turn.content) tools.unshift(act("copy", "Copy"));
+  const tools = [actionButton("retry", "Retry", again), fork()];
+  if (isCut && turn.content.trim()) tools.unshift(actionButton("continue", "Continue", again));
+  if (turn.content) tools.unshift(actionButton("copy", "Copy"));
   return tools;
 }
 
+/** Why a reply failed. The server's owner also gets the provider's `reason`. */
+export const failureOf = ({ message, reason }) => [message, reason].filter(Boolean).join(" ");
+
 const note = (text, className = "note") => element("span", { className }, text);
 
-/** What is to be said of a reply. */
+/** The notes below a reply: how it ended, and its tokens. */
 function notes({ status, error, stop_reason, continued, usage }) {
-  const said = continued ? [note("Went on after an interruption.")] : [];
-  if (status === "failed") return [...said, note(error.message, "note alarm")];
+  const said = continued ? [note("Resumed after an interruption.")] : [];
+  if (status === "failed") return [...said, note(failureOf(error), "note alarm")];
   if (status === "interrupted") return [...said, note("Stopped before it was complete.")];
-  if (stop_reason === "length") said.push(note("Cut at the limit."));
+  if (stop_reason === "length") said.push(note("Cut off at the token limit."));
   const { input_tokens: read, output_tokens: written } = usage;
   if (read && written) said.push(note(`${read} tokens read, ${written} written`));
   return said;
 }
 
-/** A writer of the text of a reply that comes. `text` is what is there already. */
-export function writerOf(article, text = "") {
+/** Makes a writer for the Markdown of a reply. `text`: what it has already. */
+export function markdownWriter(article, text = "") {
   const markdown = new Markdown(textOf(article));
   markdown.tail = text;
   return markdown;
 }
 
-// Which turn an article shows. What was sent from here has no id before it is asked for.
+// Which turn an article shows. A message sent from this page has no id until that is fetched.
 
-/** The place among the articles of the first of these turns; negative where it is not shown. */
-export function placeOf(turns) {
+/**
+ * The index among the articles of the first of these turns; negative if it is not on the screen.
+ */
+export function indexOfTurns(turns) {
   const ids = articles().map(({ dataset }) => dataset.id);
   const known = turns.findIndex(({ id }) => ids.includes(id));
   return known < 0 ? -1 : ids.indexOf(turns[known].id) - known;
 }
 
-/** Whether this article shows the turn. It learns its id. */
+/** Whether this article shows the turn. If so, gives it the turn's id. */
 export function isShown(turn, article) {
   if (!article?.matches(`.${turn.kind}:not([aria-busy=true])`)) return false;
   if (!isAlike(turn, article)) return false;
@@ -153,26 +159,27 @@ export function isShown(turn, article) {
 
 function isAlike(turn, article) {
   if (turn.kind === "user") return textOf(article).textContent === turn.content;
-  return article.dataset.continued === String(turn.continued); // a reply may have gone on elsewhere
+  // The reply may have been continued elsewhere.
+  return article.dataset.continued === String(turn.continued);
 }
 
 /**
- * The id of the turn that an article shows. It is asked for by that of the next article that has
- * one.
+ * The id of an article's turn. If it has none, fetches the turns before the next article with an
+ * id.
  */
 export async function idOf(article, signal) {
   if (article.dataset.id) return article.dataset.id;
-  const behind = articles().slice(articles().indexOf(article) + 1);
-  const next = behind.findIndex(({ dataset }) => dataset.id);
-  const before = behind[next]?.dataset.id;
-  const limit = (before ? next : behind.length) + 1;
+  const later = articles().slice(articles().indexOf(article) + 1);
+  const next = later.findIndex(({ dataset }) => dataset.id);
+  const before = later[next]?.dataset.id;
+  const limit = (before ? next : later.length) + 1;
   const { turns } = await fetchSession(state.current.id, { limit, before }, { signal });
   if (turns.length === limit && isShown(turns[0], article)) return turns[0].id;
-  const problem = "This message cannot be found in the chat. Load the page again.";
+  const problem = "This message cannot be found in the chat. Reload the page.";
   throw Object.assign(new Error(problem), { status: 404 });
 }
 
-// Text goes to the clipboard.
+// The clipboard
 
 /** Copies a text. The button says so for two seconds. */
 async function copy(text, pressed) {
@@ -181,7 +188,10 @@ async function copy(text, pressed) {
   setTimeout(() => (pressed.textContent = "Copy"), 2000);
 }
 
-/** Returns whether it was written. Over plain HTTP from another machine there is no clipboard. */
+/**
+ * Returns whether it worked. Over plain HTTP from another machine, `navigator.clipboard` is
+ * missing.
+ */
 async function writeClipboard(text) {
   try {
     await navigator.clipboard.writeText(text);
@@ -191,7 +201,7 @@ async function writeClipboard(text) {
   }
 }
 
-/** Everywhere there is an event that may be filled. */
+/** Copies through a `copy` event, which works without `navigator.clipboard`. */
 function copyByEvent(text) {
   const fill = (event) => {
     event.preventDefault();

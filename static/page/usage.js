@@ -1,4 +1,4 @@
-// What the user has used: the panel with the tokens of the last thirty days, by model and day.
+// The usage panel: the user's tokens of the last thirty days, by model and day.
 
 import { $, element } from "../dom.js";
 import { api } from "./api.js";
@@ -12,9 +12,9 @@ const COUNTS = {
 };
 const { format } = new Intl.NumberFormat();
 
-let asking = new AbortController(); // aborts when it is asked for again
+let asking = new AbortController(); // aborts at the next request
 
-/** Shows what was used, or says why it cannot be shown. */
+/** Shows the usage, or an error. */
 export const attemptUsage = attempt(showUsage, (problem) => {
   Object.assign($("used"), { textContent: problem || "Loading…", className: problem && "alarm" });
   $("share").hidden = true;
@@ -42,7 +42,7 @@ function showSum({ used, limit, resets_at }, isUsed) {
     return;
   }
   const reset = new Date(resets_at).toLocaleString([], { dateStyle: "full", timeStyle: "short" });
-  const next = used < limit ? "The count begins anew" : "Ask again";
+  const next = used < limit ? "The count starts over" : "Ask again";
   $("used").textContent =
     `You have used ${format(used)} of ${format(limit)} tokens. ${next} on ${reset}.`;
   Object.assign($("share"), {
@@ -53,18 +53,21 @@ function showSum({ used, limit, resets_at }, isUsed) {
   });
 }
 
-/** What was used of a model: all its tokens, and a node with the sums, and the days below. */
+/**
+ * One model's usage: its total `tokens`, for sorting, and a `node` with the sums and a table of
+ * days.
+ */
 function partOf([model, rows]) {
   const sum = (name) => rows.reduce((total, row) => total + row[name], 0);
   const [replies, read, written, estimated] = Object.keys(COUNTS).map(sum);
   const answers = `${format(replies)} ${replies === 1 ? "reply" : "replies"}`;
-  const told = [answers, `${format(read)} tokens read`, `${format(written)} written`];
-  if (estimated) told.push(`≈ ${format(estimated)} estimated`);
+  const summaryParts = [answers, `${format(read)} tokens read`, `${format(written)} written`];
+  if (estimated) summaryParts.push(`≈ ${format(estimated)} estimated`);
   const summary = element(
     "summary",
     {},
     element("bdi", {}, model),
-    element("small", {}, told.join(", ")),
+    element("small", {}, summaryParts.join(", ")),
   );
   const names = Object.keys(COUNTS).slice(0, estimated ? 4 : 3);
   return {

@@ -1,5 +1,5 @@
-"""The cases of tools/conform: a server by the Procfile keeps what they look at, clients read all of
-their list, and a server that deviates is found by the number of what it breaks."""
+"""The cases of tools/conform: our server passes them, clients read all of their list, and a server
+that deviates is found, with the number of the promise it breaks."""
 
 import concurrent.futures
 import contextlib
@@ -28,7 +28,7 @@ from scripted_model import ScriptedModel
 from servers import Host, running
 
 FAULTS = read_faults()
-PLANTED = {  # a fault of tools/plant → the promises that are seen to be broken
+PLANTED = {  # a fault of tools/plant → the promises that it breaks
     "break-beyond-the-limit": {"S-23"},
     "halves-of-a-character": {"S-16"},
     "position-off-by-one": {"S-13"},
@@ -45,7 +45,7 @@ def settings_of(model):
 
 
 class Restarted(Host):
-    """A server on the tool's model that can be killed, and starts again at its port."""
+    """A server that uses the tool's model, can be killed, and restarts at the same port."""
 
     def __init__(self, folder, model, **settings):
         super().__init__(folder, **settings_of(model), **settings)
@@ -65,7 +65,7 @@ def model():
 
 @pytest.fixture(scope="module")
 def place(new_database, model, tmp_path_factory):
-    """Two processes, as the Procfile starts them."""
+    """Two processes, started as in the Procfile."""
     folder = tmp_path_factory.mktemp("conform")
     restarted = Restarted(folder, model, DATABASE_URL=new_database())
     yield restarted.place
@@ -76,18 +76,19 @@ def failures(seen):
     return [str(each) for each in seen if each.problems or each.left_out]
 
 
-def test_the_server_keeps_all_that_the_cases_look_at(place):
+def test_the_server_passes_all_cases(place):
     assert failures(conform(place, is_quick=True)) == []
 
 
-# The clients
+# Clients
 
 
 class Kept(Reader):
-    """The reader of the tests, who keeps what he has read."""
+    """The tests' reader, which keeps the events that it has read."""
 
     def __init__(self, url, token):
-        super().__init__([Client(url, token)])
+        # Cases have events that a later release may add.
+        super().__init__([Client(url, token, is_described=False)])
         self.key, self.seen = str(uuid.uuid4()), []
 
     def read(self, stream):
@@ -109,7 +110,7 @@ class OfTheTests:
 
 
 class FlaskChat(Program):
-    """`flask chat`, in a process that need not load its libraries."""
+    """`flask chat`, in a process that has the libraries already."""
 
     def __init__(self):
         words = "flask chat --url {url} --token {token} {message}"
@@ -123,8 +124,8 @@ class FlaskChat(Program):
         return forked.run(["-m", *words], ROOT, clean)
 
 
-def test_clients_read_every_case_of_the_list(place, tmp_path):
-    """The tool's own, the reader of the tests, `flask chat`, and the client that every server has."""
+def test_clients_read_every_case_on_the_list(place, tmp_path):
+    """The tool's own client, the tests' reader, `flask chat`, and the client that every server serves."""
     clients = [Own(), OfTheTests(), FlaskChat()]
     if shutil.which("node"):
         clients.append(Program(write_reader(tmp_path)))
@@ -139,7 +140,7 @@ DELTA = {"event": "content_delta", "data": {"delta": "One."}, "id": "1-4"}
 
 
 @pytest.mark.parametrize("events", ([DELTA, DELTA, TURN, DONE], [DELTA, TURN], [DELTA, DONE, TURN]))
-def test_a_client_that_tells_other_events_than_there_were_is_found(events):
+def test_a_client_that_reports_wrong_events_is_found(events):
     assert [*problems_of_events([DELTA, TURN, DONE], "One.", "done")] == []
     assert [*problems_of_events(events, "One.", "done")]
 
@@ -148,13 +149,13 @@ def test_a_client_that_tells_other_events_than_there_were_is_found(events):
 
 
 def found_behind(place, plan, wanted):
-    """Which of these promises are found broken where a relay alters what the server sends."""
+    """Which of these promises are found broken when a relay alters the server's answers."""
     with contextlib.closing(Relay(place.url, plan())) as relay:
         altered = Place(relay.url, place.token, place.model, place.other.token)
         return broken(conform(altered, wanted, is_quick=True))
 
 
-def test_a_server_whose_answers_are_altered_is_found_by_number(place):
+def test_altered_answers_are_found_with_the_numbers_of_the_promises(place):
     unaltered = Straight, set().union(*DEVIATIONS.values())
     with concurrent.futures.ThreadPoolExecutor(3) as pool:
         found = pool.map(lambda each: found_behind(place, *each), [*DEVIATIONS.items(), unaltered])
@@ -164,13 +165,13 @@ def test_a_server_whose_answers_are_altered_is_found_by_number(place):
 
 
 def missed_of(deviations, found):
-    """The promises that were not found broken, by what breaks them."""
+    """The promises that were not found broken, for each deviation."""
     pairs = zip(deviations.items(), found, strict=True)
     return {each: wanted - numbers for (each, wanted), numbers in pairs if wanted - numbers}
 
 
 def found_in_a_copy(model, folder, name, wanted):
-    """Which of these promises are found broken where this fault is planted in the service."""
+    """Which of these promises are found broken when this fault is planted in the service."""
     root = copy_of_the_service(folder / name)
     path = root / FAULTS[name].file
     path.write_text(FAULTS[name].planted_in(path.read_text("utf-8")), "utf-8")
@@ -179,7 +180,7 @@ def found_in_a_copy(model, folder, name, wanted):
         return broken(conform(place, wanted, is_quick=True))
 
 
-def test_faults_that_are_planted_in_the_service_are_found_by_number(model, tmp_path):
+def test_planted_faults_are_found_with_the_numbers_of_the_promises(model, tmp_path):
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
         found = pool.map(lambda each: found_in_a_copy(model, tmp_path, *each), PLANTED.items())
         assert missed_of(PLANTED, found) == {}
@@ -196,7 +197,7 @@ def test_every_promise_has_a_case_or_a_reason_for_none():
     assert not seen & set(left_out())
 
 
-def test_the_command_tells_each_case_and_fails_where_one_does(place):
+def test_the_command_reports_each_case_and_fails_if_one_fails(place):
     words = [sys.executable, "tools/conform", place.url, "--token", place.token]
     for more, status, told in (
         (

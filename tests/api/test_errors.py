@@ -1,4 +1,4 @@
-"""Errors: one shape for all of them, the headers that belong to each, and bad parameters."""
+"""Errors: all have the same shape, and the right headers; and bad parameters."""
 
 import contextlib
 import socket
@@ -10,7 +10,7 @@ import psycopg
 import pytest
 import requests
 
-from client import BOB, make_token
+from client import BOB, make_token, wait_until
 from provider import reply
 from raw_http import JSON_BODY, LIMIT, Answer, errors_of, head, raw, send
 
@@ -47,13 +47,13 @@ BROKEN_REQUESTS = {
 
 
 @pytest.mark.parametrize("status, parts", BROKEN_REQUESTS.values(), ids=BROKEN_REQUESTS)
-def test_refuses_a_broken_request_in_the_same_shape(server, status, parts):
+def test_a_broken_request_gets_an_error_of_the_same_shape(server, status, parts):
     response = raw(server, *parts)
     errors_of(response, status)
     assert response.headers["Cache-Control"] == "no-store"
 
 
-def test_refuses_a_body_that_ends_too_early(server, newcomer):
+def test_a_body_that_ends_too_early_is_refused(server, newcomer):
     with socket.create_connection(("127.0.0.1", server.port), timeout=5) as connection:
         connection.sendall(head(subject=newcomer, Content_Length=100) + JSON_BODY)
         connection.shutdown(socket.SHUT_WR)
@@ -92,12 +92,12 @@ NO_PATHS = [
 
 @pytest.mark.parametrize("path", NO_PATHS)
 @pytest.mark.parametrize("method", ["GET", "POST"])
-def test_knows_no_other_paths(server, method, path):
+def test_other_paths_are_404(server, method, path):
     [(source, _)] = errors_of(send(server, method, path), 404)
     assert source is None
 
 
-def test_sends_nobody_to_a_host_that_a_client_named(server, alice):
+def test_no_client_is_redirected_to_a_host_from_its_request(server, alice):
     session = alice.create()
     paths = [
         "//",
@@ -124,7 +124,7 @@ def test_sends_nobody_to_a_host_that_a_client_named(server, alice):
     "path", ["/", "/health", "/sessions", f"/sessions/{NOBODY}/events", "/static/page.css", "/odd"]
 )
 @pytest.mark.parametrize("connection", ["Upgrade", "keep-alive, Upgrade"])
-def test_says_that_there_are_no_websockets(server, path, connection):
+def test_an_upgrade_to_a_websocket_is_refused_with_an_explanation(server, path, connection):
     key = {"Sec_WebSocket_Version": "13", "Sec_WebSocket_Key": "dGhlIHNhbXBsZSBub25jZQ=="}
     response = send(
         server, "GET", path, content_type=None, Connection=connection, Upgrade="websocket", **key
@@ -140,7 +140,7 @@ PRIVATE_HEADERS = {
 }
 
 
-def test_lets_nobody_keep_an_answer_or_take_it_for_something_else(server, alice):
+def test_answers_are_neither_cached_nor_sniffed(server, alice):
     session = alice.create()
     path = f"/sessions/{session['id']}"
     answers = [
@@ -181,7 +181,7 @@ def test_lets_nobody_keep_an_answer_or_take_it_for_something_else(server, alice)
 
 
 @pytest.mark.parametrize("path", ["/static/x", "/static/..%2fapp.py", "/static/%00", "/static/%ff"])
-def test_serves_no_other_files(server, path):
+def test_no_other_files_are_served(server, path):
     errors_of(send(server, "GET", path), 404)
 
 
@@ -201,7 +201,7 @@ METHODS = {
 
 
 @pytest.mark.parametrize("path, methods", METHODS.items(), ids=METHODS)
-def test_says_which_methods_a_path_takes(server, path, methods):
+def test_a_405_says_which_methods_are_allowed(server, path, methods):
     methods = set(methods.split())
     for method in {"GET", "POST", "PUT", "PATCH", "DELETE", "PROPFIND"} - methods:
         response = send(server, method, path)
@@ -223,7 +223,9 @@ OPERATIONS = [
 
 
 @pytest.mark.parametrize("method, path, body", OPERATIONS)
-def test_shows_no_difference_between_none_and_anothers(server, alice, provider, method, path, body):
+def test_another_users_session_looks_like_a_missing_one(
+    server, alice, provider, method, path, body
+):
     session = alice.create("A secret")
     before = alice.get(f"/sessions/{session['id']}").json()
     asked = len(provider.posts)
@@ -247,7 +249,7 @@ BAD_QUERIES = [
 @pytest.mark.parametrize(
     "name, value", BAD_QUERIES, ids=[f"{name} {value[:12]!r}" for name, value in BAD_QUERIES]
 )
-def test_refuses_a_bad_parameter(server, name, value):
+def test_a_bad_parameter_is_refused(server, name, value):
     response = requests.get(
         server.url + "/sessions",
         params={name: value},
@@ -257,7 +259,7 @@ def test_refuses_a_bad_parameter(server, name, value):
     assert source == {"parameter": name}
 
 
-def test_names_each_bad_parameter(alice):
+def test_each_bad_parameter_is_named(alice):
     response = alice.get("/sessions?page[limit]=odd&page[offset]=-1&query=" + "x" * 201)
     sources = [source["parameter"] for source, _ in errors_of(response, 400)]
     assert sorted(sources) == ["page[limit]", "page[offset]", "query"]
@@ -266,7 +268,7 @@ def test_names_each_bad_parameter(alice):
 @pytest.mark.parametrize(
     "limit, count", [("-5", 1), ("0", 1), ("1", 1), ("3", 3), ("100", 3), ("101", 3), ("9" * 33, 3)]
 )
-def test_clamps_the_limit_of_a_page(server, provider, limit, count):
+def test_the_limit_of_a_page_is_clamped(server, provider, limit, count):
     user = server.client("https://github.com/limited")
     while len(user.get("/sessions").json()["data"]) < 3:
         user.create()
@@ -275,14 +277,14 @@ def test_clamps_the_limit_of_a_page(server, provider, limit, count):
     assert body["meta"] == {"has_more": count < 3}
 
 
-def test_has_no_page_beyond_the_last(alice):
+def test_there_is_no_page_after_the_last(alice):
     body = alice.get(f"/sessions?page[offset]={2**53}").json()
     assert body == {"data": [], "meta": {"has_more": False}}
 
 
 @pytest.mark.parametrize("path", ["/sessions", "/messages", "/retry"])
 @pytest.mark.parametrize("key", ["", "x" * 256])
-def test_refuses_a_bad_idempotency_key(server, alice, key, path):
+def test_a_bad_idempotency_key_is_refused(server, alice, key, path):
     session = alice.create()
     path = path if path == "/sessions" else f"/sessions/{session['id']}{path}"
     body = b"{}" if path.endswith("/retry") else JSON_BODY
@@ -291,12 +293,12 @@ def test_refuses_a_bad_idempotency_key(server, alice, key, path):
     assert len(alice.turns(session)) == 2
 
 
-# A database that goes away
+# When the database is away
 
 
 @pytest.fixture
 def switch(new_database):
-    """A database of PostgreSQL, and a function that lets nobody in, or all again."""
+    """A database of PostgreSQL, and a function that stops or allows connections to it."""
     url = new_database()
     server, _, name = url.rpartition("/")
 
@@ -315,9 +317,9 @@ def switch(new_database):
 
 @pytest.mark.parametrize(
     "engine", ["postgresql"], indirect=True
-)  # SQLite is a file: it does not go away
-def test_works_again_after_the_database_was_away(start, switch, provider):
-    """Without a restart; and what the model said meanwhile is stored."""
+)  # SQLite is a file that does not go away
+def test_the_service_recovers_after_the_database_was_away(start, switch, provider):
+    """Without a restart; text that the model wrote meanwhile is stored."""
     url, let_in = switch
     server = start(DATABASE_URL=url, OPENAI_BASE_URL=provider.url + "/v1", DEFAULT_MODEL="m-1")
     alice = server.client()
@@ -341,9 +343,7 @@ def test_works_again_after_the_database_was_away(start, switch, provider):
             assert "database" in detail
             assert int(response.headers["Retry-After"]) >= 1
         errors_of(requests.get(server.url + "/health"), 503)
-        assert (
-            requests.get(server.url + "/sessions").status_code == 401
-        )  # for which no database is needed
+        assert requests.get(server.url + "/sessions").status_code == 401  # needs no database
 
         let_in(True)
         deadline = time.monotonic() + 10
@@ -352,7 +352,8 @@ def test_works_again_after_the_database_was_away(start, switch, provider):
             time.sleep(0.05)
         assert [event.name for event in events] == ["content_delta", "assistant_turn", "done"]
     assert alice.turns(during)[-1]["content"] == "Said before, and meanwhile."
-    assert requests.get(server.url + "/health").status_code == 200
+    # Each process reports it once its own keeper has reconnected.
+    wait_until(lambda: requests.get(server.url + "/health").status_code == 200, 10)
     assert {session["id"] for session in alice.get("/sessions").json()["data"]} == {
         before["id"],
         during["id"],
@@ -371,7 +372,7 @@ def test_a_reply_that_the_database_refuses_fails_alone(start, new_database, prov
     refuse_poison(url)
     provider.script = [reply("Fine. ", 0.3, "poison"), reply("All ", 0.6, "well.")]
     session = alice.post("/sessions", {"content": "Hello"}, Prefer="respond-async").json()
-    provider.wait_for_request()  # else the second might get the first one's answer
+    provider.wait_for_request()  # otherwise the second request might get the first one's answer
     with (
         alice.stream("POST", "/sessions", {"content": "Hello"}) as other,
         alice.events(session) as events,
@@ -389,7 +390,7 @@ def test_a_reply_that_the_database_refuses_fails_alone(start, new_database, prov
 
 
 def refuse_poison(url):
-    """Have the database refuse each text of a reply that has the word poison."""
+    """Have the database refuse any text of a reply with the word poison."""
     if url.startswith("sqlite"):
         with contextlib.closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as connection:
             for table, moment, column in (

@@ -1,4 +1,4 @@
-"""Where a client resumes, by the id of the last event that it has seen; and when a silent stream has a comment."""
+"""Where a stream resumes, by the id of the client's last event; and when a silent stream gets a comment."""
 
 import itertools
 import re
@@ -9,8 +9,8 @@ import pytest
 from api import events
 from api.events import position_after
 from models import COMPLETE, IN_PROGRESS, Session, Turn
-from replies import Feed, Told
-from replies.feed import Look
+from replies import Feed, Progress
+from replies.feed import Snapshot
 
 
 def feed_of(status):
@@ -27,9 +27,9 @@ def feed_of(status):
         ("7-12", (12, False), (12, False)),
         ("7-12-turn", (12, True), (12, False)),
         ("7-12-end", None, (12, False)),
-        ("7-13", (12, True), (13, False)),  # as 1.0.0 wrote the ends
+        ("7-13", (12, True), (13, False)),  # how 1.0.0 wrote ends
         ("7-14", None, (14, False)),
-        ("7-15", (0, False), (15, False)),  # a failover may have taken it back
+        ("7-15", (0, False), (15, False)),  # a failover may have lost some text
         ("7-5-turn", (5, False), (5, False)),
         ("8-5", (0, False), (0, False)),
         ("7", (0, False), (0, False)),
@@ -37,13 +37,13 @@ def feed_of(status):
         ("7-99999999999", (0, False), (0, False)),
     ],
 )
-def test_a_client_resumes_behind_what_it_has(last_id, of_ended, of_one_under_way):
+def test_a_stream_resumes_after_the_last_event_of_the_client(last_id, of_ended, of_one_under_way):
     assert position_after(last_id, feed_of(COMPLETE)) == of_ended
     assert position_after(last_id, feed_of(IN_PROGRESS)) == of_one_under_way
 
 
 class SilentFeed:
-    """A reply that says nothing, of a session whose title changes ten seconds after the beginning."""
+    """A reply without text, in a session whose title changes ten seconds after the beginning."""
 
     id = 7
 
@@ -53,11 +53,11 @@ class SilentFeed:
     def read(self, position, told, seconds):
         due = 10 if told.title is None else float("inf")
         self.now = min(self.now + seconds, max(self.now, due))
-        return Look("", Told("Title" if self.now >= 10 else None), None)
+        return Snapshot("", Progress("Title" if self.now >= 10 else None), None)
 
 
-def test_a_wait_is_told_again_behind_a_text_that_comes_meanwhile_with_what_is_left(monkeypatch):
-    """A client takes the text for the end of the wait. Behind the wait, and behind the end of all, it is not told."""
+def test_a_wait_is_repeated_after_text_with_the_time_that_is_left(monkeypatch):
+    """A client takes text for the end of the wait. After the wait, and after the end of the reply, it is not repeated."""
     now = 1000.0
     monkeypatch.setattr(events.time, "monotonic", lambda: now)
     feed = feed_of(IN_PROGRESS)
@@ -79,8 +79,8 @@ def test_a_wait_is_told_again_behind_a_text_that_comes_meanwhile_with_what_is_le
     assert b"waiting" not in b"".join(frames)
 
 
-def test_a_title_has_the_id_of_the_position_before_the_text_that_is_told_with_it():
-    """So who is cut between them lacks nothing of the text."""
+def test_a_title_has_the_id_of_the_position_before_the_text_sent_with_it():
+    """So a client whose connection breaks between the two gets all of the text."""
     feed = feed_of(IN_PROGRESS)
     session = Session(id=uuid.uuid4(), title="Hello", model="m-1", created_at=0, updated_at=0)
     frames = events.frames(feed, position=12, session=session, patience=0)
@@ -91,8 +91,8 @@ def test_a_title_has_the_id_of_the_position_before_the_text_that_is_told_with_it
     assert told == [(b"session", b"7-12"), (b"content_delta", b"7-17")]
 
 
-def test_a_comment_comes_in_time_where_others_are_told_something(monkeypatch):
-    """A title is told to the one who has created the session; any other stream is silent meanwhile."""
+def test_a_comment_is_in_time_while_another_stream_gets_an_event(monkeypatch):
+    """Only the client that created the session gets the new title; other streams are silent meanwhile."""
     feed = SilentFeed()
     monkeypatch.setattr(events.time, "monotonic", lambda: feed.now)
     frames = events.frames(feed)
@@ -104,7 +104,7 @@ def test_a_comment_comes_in_time_where_others_are_told_something(monkeypatch):
     assert times == [15, 30, 45]
 
 
-def test_a_comment_is_never_late_though_a_stream_is_looked_at_once_a_second(monkeypatch):
+def test_a_comment_is_never_late_if_streams_are_checked_once_a_second(monkeypatch):
     feed, spoken = SilentFeed(), [0]
     monkeypatch.setattr(events.time, "monotonic", lambda: feed.now)
     frames = events.frames(feed, patience=0)

@@ -1,5 +1,5 @@
-"""`GET /export`, and a session as Markdown. Modules: `api/archive.py`, `upkeep/exports.py`,
-`tables/shown.py`."""
+"""`GET /export`, and a session as Markdown. Modules: `api/archive.py`, `transfer/exports.py`,
+`turns.py`."""
 
 import socket
 
@@ -9,18 +9,19 @@ from client import wait_until
 from exports import export_of, imported, pages_of, turns_of
 from provider import fails, reply, status
 from raw_tables import tables_of
+from trouble import copy_as_dead
 
 MEGABYTE = 2**20
 LAST_CHUNK = b"\r\n0\r\n\r\n"  # RFC 9112, section 7.1
 
 
-def test_who_has_nothing_exports_nothing(someone):
+def test_a_user_without_sessions_exports_nothing(someone):
     response = someone.get("/export")
     assert (response.status_code, response.text) == (200, "")
     assert "Link" not in response.headers
 
 
-def test_a_line_is_a_session_with_all_that_is_shown(someone, provider):
+def test_each_line_is_a_session_with_all_that_is_shown(someone, provider):
     options = {"temperature": 0.5, "max_tokens": 100, "reasoning_effort": None}
     session = someone.create("First", system="Be kind.", options=options)
     path = f"/sessions/{session['id']}"
@@ -53,7 +54,7 @@ def test_a_line_is_a_session_with_all_that_is_shown(someone, provider):
     )
 
 
-def test_a_reply_under_way_is_interrupted_in_an_export(someone, provider):
+def test_a_reply_in_progress_is_exported_as_interrupted(someone, provider):
     session = someone.create("Before")
     path = f"/sessions/{session['id']}/messages"
     provider.script = [reply("So far ", 5, "and no further.")]
@@ -67,14 +68,14 @@ def test_a_reply_under_way_is_interrupted_in_an_export(someone, provider):
         someone.post(f"/sessions/{session['id']}/cancel")
 
 
-def test_the_oldest_comes_first_and_nothing_is_anothers(someone, bob):
+def test_only_the_users_own_sessions_are_exported_oldest_first(someone, bob):
     bob.create("Bob's")
     made = [someone.create(f"Number {number}")["id"] for number in range(5)]
     someone.post(f"/sessions/{made[0]}/messages", {"content": "Later"})
     assert [line["id"] for line in export_of(someone)] == made
 
 
-def test_a_page_has_at_most_eight_megabytes_of_whole_lines(someone):
+def test_a_page_has_whole_lines_of_at_most_eight_megabytes(someone):
     sizes = [1, 1, 1, 7, 9, 1, 1]  # megabytes
     for number, size in enumerate(sizes):
         texts = (f"{number}", *(["x" * MEGABYTE, "go on"] * size))
@@ -91,12 +92,12 @@ def test_a_page_has_at_most_eight_megabytes_of_whole_lines(someone):
 
 
 def test_a_page_has_at_most_five_hundred_lines(someone, server):
-    for number in range(501):
-        imported(someone, turns=turns_of(f"Number {number}"))
+    session = imported(someone, turns=turns_of("Hello"))
+    copies = copy_as_dead(server.database, session, 500)
     first, second = pages_of(someone)
     assert (len(first), len(second)) == (500, 1)
-    told = [line["turns"][0]["content"] for line in first + second]
-    assert told == [f"Number {number}" for number in range(501)]
+    assert {line["id"] for line in first + second} == {session["id"], *map(str, copies)}
+    assert all(line["turns"][0]["content"] == "Hello" for line in first + second)
 
 
 def test_all_turns_of_a_long_session_are_exported(someone):
@@ -110,13 +111,13 @@ def test_all_turns_of_a_long_session_are_exported(someone):
 @pytest.mark.parametrize(
     "cursor", ["", "x", "1", "1-2", "-1-" + "0" * 32, "9" * 19 + "-" + "0" * 32, "٣-" + "0" * 32]
 )
-def test_refuses_what_is_no_cursor(alice, cursor):
+def test_an_invalid_cursor_is_refused(alice, cursor):
     response = alice.request("GET", "/export", params={"page[after]": cursor})
     [error] = response.json()["errors"]
     assert (response.status_code, error["source"]) == (400, {"parameter": "page[after]"})
 
 
-def test_sessions_that_go_and_come_meanwhile_disturb_no_page(someone):
+def test_sessions_deleted_or_created_meanwhile_disturb_no_page(someone):
     made = [someone.create(f"Number {number}")["id"] for number in range(3)]
     middle = someone.request("GET", "/export").text.splitlines()
     assert len(middle) == 3
@@ -125,14 +126,14 @@ def test_sessions_that_go_and_come_meanwhile_disturb_no_page(someone):
     assert [line["id"] for line in export_of(someone)] == [made[0], made[2], late]
 
 
-# As Markdown
+# Markdown
 
 
 def markdown(client, session, accept="text/markdown"):
     return client.get(f"/sessions/{session['id']}", Accept=accept)
 
 
-def test_a_session_is_a_document_for_who_wants_markdown(someone, provider):
+def test_a_session_can_be_had_as_markdown(someone, provider):
     provider.script = [reply("# A heading\n\n```py\nprint('x')\n```")]
     session = someone.create("A *question*")
     someone.patch(f"/sessions/{session['id']}", {"title": "A title\nof two lines"})
@@ -162,14 +163,14 @@ def test_the_client_chooses_between_json_and_markdown(alice, accept, kind):
     assert "Accept" in response.headers["Vary"]
 
 
-def test_other_paths_have_no_markdown_and_anothers_session_is_missing(alice, bob):
+def test_other_paths_have_no_markdown_and_other_users_sessions_are_404(alice, bob):
     assert alice.get("/sessions", Accept="text/markdown").status_code == 406
     assert alice.get("/export", Accept="text/markdown").status_code == 406
     assert markdown(bob, alice.create()).status_code == 404
 
 
 def unread(server, client, path, accept):
-    """A connection on which this was asked for, of which nothing is read yet."""
+    """A connection with this request, whose answer is unread so far."""
     connection = socket.socket()
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
     connection.connect(("127.0.0.1", server.port))
@@ -182,7 +183,7 @@ def long_session(client):
     return imported(client, turns=turns_of("Begin", *(["x" * MEGABYTE, "go on"] * 9)))
 
 
-def test_of_one_user_one_document_is_sent_at_a_time_and_of_all_two(start, settings):
+def test_one_long_document_per_user_and_two_in_all_are_sent_at_a_time(start, settings):
     server = start(**settings, WEB_CONCURRENCY=1)
     alice, bob = server.client(), server.client("https://github.com/bob")
     carol = server.client("https://github.com/carol")
@@ -192,7 +193,7 @@ def test_of_one_user_one_document_is_sent_at_a_time_and_of_all_two(start, settin
         assert reader.recv(12) == b"HTTP/1.1 200"
         refused = markdown(alice, session)
         assert refused.status_code == 503 and int(refused.headers["Retry-After"]) > 0
-        assert alice.get("/export").status_code == 503  # it is one long line
+        assert alice.get("/export").status_code == 503  # the export is one long line
         assert len(markdown(bob, bobs).content) > 9 * MEGABYTE
         assert alice.get("/sessions").status_code == 200
         with unread(server, bob, f"/sessions/{bobs['id']}", "text/markdown") as another:
@@ -202,8 +203,8 @@ def test_of_one_user_one_document_is_sent_at_a_time_and_of_all_two(start, settin
     wait_until(lambda: markdown(alice, session).status_code == 200)
 
 
-def test_a_long_line_whose_session_goes_meanwhile_is_cut_or_ends(start, settings):
-    """What is sent is whole JSON, or the client sees that it is not."""
+def test_a_long_line_whose_session_is_deleted_meanwhile_is_complete_or_cut(start, settings):
+    """Either the JSON is complete, or the client sees that it was cut."""
     server = start(**settings, WEB_CONCURRENCY=1)
     alice = server.client()
     session = long_session(alice)
@@ -216,7 +217,7 @@ def test_a_long_line_whose_session_goes_meanwhile_is_cut_or_ends(start, settings
     assert alice.get("/export").text == ""
 
 
-def test_a_document_whose_session_goes_meanwhile_is_cut(start, settings):
+def test_a_document_whose_session_is_deleted_meanwhile_is_cut(start, settings):
     server = start(**settings, WEB_CONCURRENCY=1)
     alice = server.client()
     path = f"/sessions/{long_session(alice)['id']}"
@@ -227,7 +228,7 @@ def test_a_document_whose_session_goes_meanwhile_is_cut(start, settings):
     assert not data.endswith(LAST_CHUNK)
 
 
-def test_a_database_that_fails_in_the_middle_cuts_the_answer(start, settings):
+def test_a_database_failure_in_the_middle_cuts_the_answer(start, settings):
     server = start(**settings, WEB_CONCURRENCY=1)
     alice = server.client()
     long_session(alice)
@@ -241,7 +242,7 @@ def test_a_database_that_fails_in_the_middle_cuts_the_answer(start, settings):
     assert data and not data.endswith(LAST_CHUNK)
 
 
-def test_a_database_that_has_failed_is_told_before_a_document_begins(start, settings, tables):
+def test_a_database_failure_before_a_document_begins_is_a_500(start, settings, tables):
     alice = start(**settings, WEB_CONCURRENCY=1).client()
     session = alice.create()
     tables.rows("ALTER TABLE turn RENAME TO gone")
@@ -251,7 +252,7 @@ def test_a_database_that_has_failed_is_told_before_a_document_begins(start, sett
     assert response.json()["errors"][0]["status"] == "500"
 
 
-def test_a_model_that_refused_stands_in_the_export(someone, provider):
+def test_a_refused_message_is_exported_with_its_error(someone, provider):
     provider.script = [status(413, {"error": {"message": "too long"}})]
     failed = someone.post("/sessions", {"content": "Too long"})
     assert failed.status_code == 413

@@ -1,5 +1,5 @@
-"""`POST /sessions/{id}/fork`: a copy up to a turn, which the model takes for the original. Module:
-`upkeep/forks.py`."""
+"""`POST /sessions/{id}/fork`: a copy up to a turn, which gives the model the same context. Module:
+`transfer/forks.py`."""
 
 import concurrent.futures
 import uuid
@@ -35,7 +35,7 @@ def conversation(client, provider, count=3):
     return session
 
 
-def test_a_fork_has_what_is_shown_under_new_ids(someone, provider):
+def test_a_fork_has_all_shown_turns_with_new_ids(someone, provider):
     session = conversation(someone, provider)
     someone.patch(f"/sessions/{session['id']}", {"title": "Mine"})
     someone.post(f"/sessions/{session['id']}/retry")
@@ -55,7 +55,7 @@ def test_a_fork_has_what_is_shown_under_new_ids(someone, provider):
 
 
 @pytest.mark.parametrize("place", range(6))
-def test_a_fork_ends_with_the_turn_that_is_named(someone, provider, place):
+def test_a_fork_ends_with_the_named_turn(someone, provider, place):
     session = conversation(someone, provider)
     original = someone.turns(session)
     copy = fork(someone, session, original[place])
@@ -64,7 +64,7 @@ def test_a_fork_ends_with_the_turn_that_is_named(someone, provider, place):
     assert listed["last_message_preview"] == original[place]["content"]
 
 
-def test_they_know_nothing_of_each_other(someone, provider):
+def test_a_fork_and_its_original_change_separately(someone, provider):
     session = conversation(someone, provider)
     copy = fork(someone, session)
     before = someone.turns(session)
@@ -77,7 +77,7 @@ def test_they_know_nothing_of_each_other(someone, provider):
     assert len(someone.turns(copy)) == 8
 
 
-def test_a_fork_is_of_no_origin(someone):
+def test_a_fork_has_no_origin(someone):
     body = {"turns": turns_of("Hello", "Hi"), "origin": "elsewhere:1"}
     first = imported(someone, **body)
     copy = fork(someone, first)
@@ -86,14 +86,14 @@ def test_a_fork_is_of_no_origin(someone):
 
 
 def sent(provider, client, session):
-    """What the model is sent when the next message comes."""
+    """The request that the model gets with the next message."""
     answer = client.post(f"/sessions/{session['id']}/messages", {"content": "And now?"})
     assert answer.status_code == 201
     shown = client.get(f"/sessions/{session['id']}").json()
     return provider.posts[-1].body, answer.json()["turns_left_out"], shown
 
 
-def test_the_model_is_told_what_the_original_would_be_told(someone, provider):
+def test_a_fork_sends_the_model_what_its_original_would(someone, provider):
     session = conversation(someone, provider, 4)
     provider.script = [fails("Half ")]
     someone.post(f"/sessions/{session['id']}/messages", {"content": "Fails"})
@@ -104,7 +104,7 @@ def test_the_model_is_told_what_the_original_would_be_told(someone, provider):
 
 
 def test_a_fork_remembers_as_much_as_its_original(someone, provider):
-    """The model's window was full: what it no longer sees is not sent from the fork either."""
+    """The model's window was full: turns that are no longer sent are not sent from the fork either."""
     session = imported(
         someone, turns=turns_of(*[f"{number} " + "x" * 1000 for number in range(20)])
     )
@@ -123,7 +123,7 @@ def test_a_fork_remembers_as_much_as_its_original(someone, provider):
     assert "First-Turn-Sent" not in someone.get(f"/sessions/{early['id']}").headers
 
 
-def test_a_fork_with_its_first_message_alone_has_no_reply_yet(someone, provider):
+def test_a_fork_of_only_the_first_message_has_no_reply_yet(someone, provider):
     session = conversation(someone, provider)
     copy = fork(someone, session, someone.turns(session)[0])
     path = f"/sessions/{copy['id']}"
@@ -136,7 +136,7 @@ def test_a_fork_with_its_first_message_alone_has_no_reply_yet(someone, provider)
     assert [turn["kind"] for turn in someone.turns(copy)] == ["user", "assistant"]
 
 
-def test_a_reply_under_way_is_no_part_of_a_fork(someone, provider):
+def test_a_reply_in_progress_is_not_forked(someone, provider):
     session = someone.create("Before")
     path = f"/sessions/{session['id']}"
     provider.script = [reply("So far ", 5, "and no further.")]
@@ -153,7 +153,7 @@ def test_a_reply_under_way_is_no_part_of_a_fork(someone, provider):
     assert len(someone.turns(fork(someone, session))) == 4
 
 
-def test_refuses_a_turn_that_is_not_shown_here(someone, bob, provider):
+def test_a_turn_that_is_not_shown_in_this_session_is_refused(someone, bob, provider):
     session, other = conversation(someone, provider), someone.create()
     path = f"/sessions/{session['id']}/fork"
     hidden = someone.turns(session)[-1]["id"]
@@ -186,8 +186,8 @@ def test_a_key_forks_once(someone, provider):
     assert someone.post(path, turn, Idempotency_Key="k").status_code == 404
 
 
-def test_a_key_that_is_sent_twice_at_once_forks_once(start, settings, provider):
-    """By any of two processes, of which each makes one fork of a user at a time."""
+def test_a_key_sent_several_times_at_once_forks_once(start, settings, provider):
+    """In either of two processes, each of which makes one fork per user at a time."""
     alice = start(**settings).client()
     session = conversation(alice, provider)
     path = f"/sessions/{session['id']}/fork"
@@ -214,18 +214,18 @@ def test_a_fork_has_at_most_eight_megabytes(someone):
     assert [len(turn["content"]) for turn in shown] == [len(turn["content"]) for turn in turns[:15]]
 
 
-def test_one_user_forks_and_imports_one_at_a_time_and_two_do_at_once(start, settings, tables):
+def test_one_fork_or_import_per_user_and_two_in_all_are_made_at_a_time(start, settings, tables):
     server = start(**settings, WEB_CONCURRENCY=1)
     users = [server.client(f"https://github.com/u{number}") for number in range(3)]
     sessions = [user.create() for user in users]
     body = {"turns": turns_of("Hello", "Hi")}
-    # The database takes no writes meanwhile.
+    # Until COMMIT, the database accepts no writes.
     tables.rows("BEGIN IMMEDIATE" if tables.is_sqlite else "BEGIN")
     if not tables.is_sqlite:
         tables.rows("LOCK TABLE session IN EXCLUSIVE MODE")
     with concurrent.futures.ThreadPoolExecutor() as pool:
         waiting = [pool.submit(user.post, "/sessions/import", body) for user in users[:2]]
-        for user in users[:2]:  # what is no import is refused at once, by whom it may
+        for user in users[:2]:  # an invalid import is refused at once if it gets a place
             wait_until(lambda user=user: user.post("/sessions/import", {}).status_code == 503)
         asked = users[0].post(f"/sessions/{sessions[0]['id']}/fork")
         for refused in (asked, users[2].post("/sessions/import", body)):

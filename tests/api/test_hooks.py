@@ -1,4 +1,4 @@
-"""What is looked at before any handler: the kind of a body, its size, what is accepted as an answer."""
+"""Checks before any handler: the body's type and size, and the `Accept` header."""
 
 import json
 
@@ -18,7 +18,7 @@ from raw_http import JSON_BODY, LIMIT, chunk, errors_of, head, raw, send
         "odd",
     ],
 )
-def test_refuses_what_is_not_called_json(server, alice, provider, newcomer, content_type):
+def test_a_body_whose_type_is_not_json_is_refused(server, alice, provider, newcomer, content_type):
     session = "/sessions/" + alice.create()["id"]
     provider.reset()
     errors_of(send(server, "POST", "/sessions", JSON_BODY, content_type, subject=newcomer), 415)
@@ -30,7 +30,7 @@ def test_refuses_what_is_not_called_json(server, alice, provider, newcomer, cont
     "content_type",
     ["application/json; charset=utf-8", "Application/JSON", "application/problem+json"],
 )
-def test_takes_what_is_called_json(server, provider, content_type):
+def test_a_body_whose_type_is_json_is_accepted(server, provider, content_type):
     assert send(server, "POST", "/sessions", JSON_BODY, content_type).status_code == 201
 
 
@@ -53,7 +53,7 @@ def test_takes_what_is_called_json(server, provider, content_type):
         ("text/html;level=1", 406),
     ],
 )
-def test_answers_only_in_what_is_accepted(server, accept, status):
+def test_an_answer_has_a_type_that_the_client_accepts(server, accept, status):
     response = send(server, "GET", "/sessions", Accept=accept)
     if status == 406:
         errors_of(response, 406)
@@ -61,34 +61,34 @@ def test_answers_only_in_what_is_accepted(server, accept, status):
         assert response.status_code == 200
 
 
-def test_a_stream_may_be_asked_for_by_its_charset(alice):
+def test_a_stream_may_be_requested_with_its_charset(alice):
     with alice.stream(
         "POST", "/sessions", {"content": "Hello"}, Accept="text/event-stream; charset=utf-8"
     ) as stream:
         assert [event.name for event in stream][-1] == "done"
 
 
-def test_refuses_an_answer_that_is_not_accepted_before_anything_is_stored(server, newcomer):
+def test_a_406_comes_before_anything_is_stored(server, newcomer):
     errors_of(
         send(server, "POST", "/sessions", JSON_BODY, subject=newcomer, Accept="image/png"), 406
     )
 
 
-def test_refuses_a_body_that_is_too_large(server, newcomer):
+def test_a_body_that_is_too_large_is_refused(server, newcomer):
     body = json.dumps({"content": "x" * LIMIT}).encode()
     response = send(server, "POST", "/sessions", body, subject=newcomer)
     errors_of(response, 413)
     assert response.headers["Connection"] == "close"
 
 
-def test_takes_a_body_as_large_as_it_may_be(alice, server):
+def test_a_body_of_exactly_the_largest_size_is_accepted(alice, server):
     content = "x" * (LIMIT - len('{"content": ""}'))
     response = send(server, "POST", "/sessions", json.dumps({"content": content}).encode())
     assert response.status_code == 201
     assert alice.turns(response.json())[0]["content"] == content
 
 
-def test_refuses_chunks_that_are_too_large_together(server, newcomer):
+def test_chunks_that_are_too_large_in_all_are_refused(server, newcomer):
     data = b'{"content": "' + b"x" * LIMIT + b'"}'
     chunks = [chunk(data[i : i + 10_000]) for i in range(0, len(data), 10_000)]
     response = raw(
@@ -98,13 +98,13 @@ def test_refuses_chunks_that_are_too_large_together(server, newcomer):
     assert response.headers["Connection"] == "close"
 
 
-def test_refuses_at_once_what_says_that_it_is_too_large(server, newcomer):
+def test_a_content_length_that_is_too_large_is_refused_at_once(server, newcomer):
     response = raw(server, head(subject=newcomer, Content_Length=10**12), b'{"content": "')
     errors_of(response, 413)
     assert response.headers["Connection"] == "close"
 
 
-def test_takes_a_body_in_chunks(server, provider):
+def test_a_body_in_chunks_is_accepted(server, provider):
     parts = [chunk(JSON_BODY[i : i + 1]) for i in range(len(JSON_BODY))]
     assert (
         raw(

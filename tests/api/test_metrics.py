@@ -1,4 +1,4 @@
-"""`GET /metrics`: sums of all users, for whoever has the token."""
+"""`GET /metrics`: sums of all users, for a client with the token."""
 
 import threading
 
@@ -7,7 +7,7 @@ from ledgers import METRICS, day, metrics_of
 from provider import fails, reply, status
 
 
-def test_metrics_are_the_sums_of_all_users(start, settings, provider):
+def test_metrics_are_sums_of_all_users(start, settings, provider):
     server = start(**settings, METRICS_TOKEN=METRICS)
     version = server.client().get("/health").json()["version"]
     assert metrics_of(server) == {("parley_replies_in_progress",): 0, ("parley_info", version): 1}
@@ -52,10 +52,10 @@ def test_metrics_are_the_sums_of_all_users(start, settings, provider):
     assert metrics_of(server) == expected
     alice.delete(path)
     assert metrics_of(server) == expected
-    assert metrics_of(start(**settings, METRICS_TOKEN=METRICS)) == expected  # another host
+    assert metrics_of(start(**settings, METRICS_TOKEN=METRICS)) == expected  # from another host
 
 
-def test_a_continue_that_brings_nothing_has_failed(start, settings, provider):
+def test_a_continue_without_any_text_counts_as_failed(start, settings, provider):
     server = start(**settings, METRICS_TOKEN=METRICS)
     alice = server.client()
     provider.script = [reply("Half", stop="length"), status(401)]
@@ -69,7 +69,7 @@ def test_a_continue_that_brings_nothing_has_failed(start, settings, provider):
     )
 
 
-def test_nobody_is_told_that_there_are_metrics(start, settings):
+def test_without_the_token_metrics_look_like_a_missing_page(start, settings):
     server, without = start(**settings, METRICS_TOKEN=METRICS), start(**settings)
     nowhere = server.client().get("/nowhere")
     asked = [
@@ -93,7 +93,7 @@ def test_nobody_is_told_that_there_are_metrics(start, settings):
     assert METRICS not in server.output()
 
 
-def test_any_user_may_name_a_thousand_models_and_the_rest_are_one(start, settings, tables):
+def test_a_thousand_models_are_named_and_the_rest_are_summed_up(start, settings, tables):
     columns = (
         "owner",
         "day",

@@ -1,4 +1,4 @@
-"""What a stranger is told of OpenID Connect, and to whom the page may speak; also while the identity provider hangs.
+"""What a 401 says about OpenID Connect, and where the page may connect; also while the identity provider hangs.
 
 Modules: `api/sign_in.py`.
 """
@@ -27,7 +27,7 @@ def ask_me(server, **headers):
 
 
 def told(answer):
-    """What a 401 says of signing in."""
+    """What a 401 says about signing in."""
     assert answer.status_code == 401
     [error] = answer.json()["errors"]
     return error["meta"]["sign_in"]["oidc"]
@@ -50,7 +50,7 @@ def all_of(issuer):
     return told | {name: url for name, url in issuer.document.items() if name in told}
 
 
-def test_a_stranger_is_told_where_to_sign_in(issuer, tmp_path):
+def test_a_401_says_where_to_sign_in(issuer, tmp_path):
     with running(tmp_path, **issuer.settings) as server:
         answer = ask_me(server)
         assert told(answer) == all_of(issuer)
@@ -62,14 +62,14 @@ def test_a_stranger_is_told_where_to_sign_in(issuer, tmp_path):
         assert elsewhere.status_code == 401 and "meta" not in elsewhere.json()["errors"][0]
 
 
-def test_a_provider_may_have_no_end_of_sessions_and_another_scope(issuer, tmp_path):
+def test_a_provider_may_lack_end_session_and_have_another_scope(issuer, tmp_path):
     del issuer.document["end_session_endpoint"]
     with running(tmp_path, **issuer.settings, OIDC_SCOPE="openid offline_access") as server:
         changes = {"end_session_endpoint": None, "scope": "openid offline_access"}
         assert told(ask_me(server)) == all_of(issuer) | changes
 
 
-def test_each_process_asks_at_its_start_and_keeps_what_came(issuer, tmp_path):
+def test_each_process_fetches_the_discovery_document_once_at_its_start(issuer, tmp_path):
     with running(tmp_path, **issuer.settings, WEB_CONCURRENCY=2) as server:
         wait_until(lambda: issuer.asked() == 2)
         with ThreadPoolExecutor(20) as pool:
@@ -78,18 +78,18 @@ def test_each_process_asks_at_its_start_and_keeps_what_came(issuer, tmp_path):
         assert issuer.asked() == 2
 
 
-def test_the_page_may_speak_to_the_provider(issuer, tmp_path):
+def test_the_page_may_connect_to_the_provider(issuer, tmp_path):
     issuer.document["token_endpoint"] = "https://tokens.example.com:8443/token?a=b"
     origins = "https://tokens.example.com:8443"
     with running(tmp_path, **issuer.settings) as server:
         assert policy(server) == POLICY.format(f"connect-src 'self' {origins}")
 
 
-def test_without_a_client_the_page_speaks_to_its_server_alone(server):
+def test_without_a_client_id_the_page_connects_only_to_its_server(server):
     assert policy(server) == POLICY.format("connect-src 'self'")
 
 
-def test_without_its_document_the_endpoints_are_missing_and_all_else_works(issuer, tmp_path):
+def test_without_the_discovery_document_only_the_endpoints_are_missing(issuer, tmp_path):
     issuer.discovery = status(500)
     keys = {"JWT_JWKS_URL": f"{issuer.provider.url}/keys"}
     with running(tmp_path, **issuer.settings, **keys) as server:
@@ -101,8 +101,8 @@ def test_without_its_document_the_endpoints_are_missing_and_all_else_works(issue
         wait_until(lambda: told(ask_me(server)) == all_of(issuer), 20)
 
 
-def test_the_page_waits_for_the_document_under_way(issuer, tmp_path):
-    """As behind the way back from the provider, where another process answers than before."""
+def test_the_page_waits_for_the_document_while_it_is_fetched(issuer, tmp_path):
+    """As after the redirect back from the provider, if another process answers than before."""
     gate = threading.Event()
     issuer.discovery = lambda _: (yield from (gate, *status(200, issuer.document)(_)))
     issuer.document["token_endpoint"] = "https://tokens.example.com/"
@@ -118,8 +118,8 @@ def test_the_page_waits_for_the_document_under_way(issuer, tmp_path):
         assert issuer.asked() == 1
 
 
-def test_strangers_who_ask_while_the_provider_hangs_hold_up_nobody(issuer, tmp_path):
-    """Of 32 threads one waits, ten seconds at most; the others are answered at once, without the endpoints."""
+def test_requests_without_a_token_delay_no_others_while_the_provider_hangs(issuer, tmp_path):
+    """One of 32 threads waits, at most ten seconds. The others answer at once, without the endpoints."""
     issuer.discovery = silence(threading.Event())
     settings = {"JWT_JWKS_URL": f"{issuer.provider.url}/keys"}
     settings |= {"GUNICORN_CMD_ARGS": "--threads 32"}

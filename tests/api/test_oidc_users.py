@@ -1,4 +1,4 @@
-"""Who signs in by OpenID Connect: for whom an ID token is, whom it names, who is let in, and which keys verify it."""
+"""Signing in by OpenID Connect: the audience of an ID token, the user it names, who may use the server, and the keys."""
 
 import contextlib
 
@@ -19,7 +19,7 @@ FORGER = rsa.generate_private_key(65537, 2048)
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):
-    """(an identity provider, a server at which it signs people in)"""
+    """(an identity provider, a server that trusts it)"""
     with contextlib.closing(Issuer()) as issuer:
         with running(tmp_path_factory.mktemp("home"), **issuer.settings) as server:
             yield issuer, server
@@ -36,7 +36,7 @@ def told(answer):
 # ID tokens
 
 
-def test_an_id_token_names_who_asks(home):
+def test_an_id_token_names_the_user(home):
     issuer, server = home
     for claims, name in (
         ({"preferred_username": "al", "name": "Alice"}, "al"),
@@ -52,10 +52,10 @@ def test_an_id_token_names_who_asks(home):
 
 
 OTHER_AUDIENCE = (401, "The token is for another audience.")
-OTHER_CLIENT = (401, "The token was given to another client.")
-SEVERAL = (401, "The token is for several audiences, and does not say whose it is: azp.")
-NO_ID_TOKEN = (401, "The token is no ID token.")
-PROXYS = (401, "Only a token of this server's own may have proxy:/ in its sub.")
+OTHER_CLIENT = (401, "The token was issued to another client.")
+SEVERAL = (401, "The token has several audiences, and no azp that says whose it is.")
+NO_ID_TOKEN = (401, "The token is not an ID token.")
+PROXYS = (401, "Only a token that this server signed may have proxy:/ in its sub.")
 AUDIENCES = [
     ({"azp": CLIENT_ID}, None),
     ({"aud": ["other", CLIENT_ID], "azp": CLIENT_ID}, None),
@@ -82,13 +82,13 @@ AUDIENCES = [
 
 
 @pytest.mark.parametrize("claims, refusal", AUDIENCES)
-def test_an_id_token_is_for_this_client(home, claims, refusal):
+def test_an_id_token_must_be_for_this_client(home, claims, refusal):
     issuer, server = home
     answer = me(server, issuer.token(**claims))
     assert (None if answer.status_code == 200 else told(answer)) == refusal
 
 
-def test_a_token_by_another_key_is_refused(home):
+def test_a_token_signed_with_another_key_is_refused(home):
     issuer, server = home
     named = {"iss": issuer.url, "aud": CLIENT_ID}
     for key, algorithm, kid in (
@@ -100,14 +100,14 @@ def test_a_token_by_another_key_is_refused(home):
         assert "signed with a key" in told(me(server, token))[1]
 
 
-def test_the_log_says_for_whom_a_refused_token_is(home):
+def test_the_log_names_the_audience_of_a_refused_token(home):
     issuer, server = home
     me(server, issuer.token(aud="other", azp="third"))
-    server.wait_for_output('aud \\"other\\", azp \\"third\\"; taken are')
-    assert f"taken are iss {issuer.url}, aud {CLIENT_ID}." in server.output()
+    server.wait_for_output('aud \\"other\\", azp \\"third\\"; expected are')
+    assert f"expected are iss {issuer.url}, aud {CLIENT_ID}." in server.output()
 
 
-def test_a_token_for_the_audience_is_taken_as_before(issuer, tmp_path):
+def test_a_token_for_the_configured_audience_is_still_accepted(issuer, tmp_path):
     with running(tmp_path, **issuer.settings, JWT_AUDIENCE="https://chat") as server:
         for claims in (
             {"aud": "https://chat", "azp": "other"},
@@ -119,7 +119,7 @@ def test_a_token_for_the_audience_is_taken_as_before(issuer, tmp_path):
         assert told(me(server, issuer.token(azp="other"))) == OTHER_CLIENT
 
 
-def test_without_a_client_the_claims_say_nothing(identity, tmp_path):
+def test_without_a_client_id_these_claims_have_no_effect(identity, tmp_path):
     identity.models = jwks(jwk(RSA.public_key(), "1"))
     claims = {"aud": "other", "azp": "third", "preferred_username": "al"}
     claims |= {"email": EMAIL, "email_verified": True}
@@ -129,14 +129,14 @@ def test_without_a_client_the_claims_say_nothing(identity, tmp_path):
         assert me(server, token).json() == {"subject": ALICE, "name": "alice", "by": "token"}
 
 
-# Who is let in
+# Allowed and blocked users
 
 
 def verified(email):
     return {"email": email, "email_verified": True}
 
 
-LISTED = [  # what ALLOWED_USERS lets in
+LISTED = [  # whether ALLOWED_USERS allows these claims
     ({"sub": "https://id/Alice@example.com"}, False),
     ({"sub": "Alice@example.com"}, False),
     ({"sub": "https://id/Bob"}, True),
@@ -145,7 +145,7 @@ LISTED = [  # what ALLOWED_USERS lets in
     (verified("alice@example.com"), True),
     (verified("ALICE@Example.COM"), True),
     (verified("eve@example.com"), False),
-    (verified("\u212aim@example.com"), False),  # whose lower case is a k
+    (verified("\u212aim@example.com"), False),  # its lower case is a k
     (verified("Bob"), False),
     ({"email": "alice@example.com", "email_verified": False}, False),
     ({"email": "alice@example.com", "email_verified": "true"}, False),
@@ -173,13 +173,15 @@ def blocking(tmp_path_factory):
 
 
 @pytest.mark.parametrize("claims, is_listed", LISTED)
-def test_a_list_has_ends_of_subjects_and_verified_emails(allowing, blocking, claims, is_listed):
+def test_a_list_names_users_by_the_end_of_their_subject_or_verified_email(
+    allowing, blocking, claims, is_listed
+):
     for (issuer, server), expected in ((allowing, is_listed), (blocking, not is_listed)):
         answer = me(server, issuer.token(**{"sub": "0c5e-71"} | claims))
         assert answer.status_code == (200 if expected else 403)
 
 
-def test_the_log_says_what_was_compared(allowing, blocking):
+def test_the_log_says_which_name_and_email_were_compared(allowing, blocking):
     issuer, server = allowing
     me(server, issuer.token("x/0c5e", preferred_username="Bob", **verified("Eve@example.com")))
     server.wait_for_output("ALLOWED_USERS lacks the name '0c5e' and the e-mail 'Eve@example.com'.")
@@ -190,8 +192,10 @@ def test_the_log_says_what_was_compared(allowing, blocking):
     server.wait_for_output("BLOCKED_USERS has the name '0c5e' or the e-mail 'alice@example.com'.")
 
 
-def test_a_start_warns_where_everybody_of_the_provider_is_let_in(home, allowing):
-    warning = f"ALLOWED_USERS is not set: everybody with an account at {home[0].url} is let in."
+def test_the_server_warns_if_all_accounts_of_the_provider_are_allowed(home, allowing):
+    warning = (
+        f"ALLOWED_USERS is not set: everybody with an account at {home[0].url} can use this server."
+    )
     assert home[1].wait_for_output(" start ").count(warning) == 1
     assert "ALLOWED_USERS is not set" not in allowing[1].wait_for_output(" start ")
 
@@ -199,7 +203,7 @@ def test_a_start_warns_where_everybody_of_the_provider_is_let_in(home, allowing)
 # Keys
 
 
-def test_keys_come_from_elsewhere_where_that_is_set(issuer, identity, tmp_path):
+def test_keys_come_from_jwt_jwks_url_if_it_is_set(issuer, identity, tmp_path):
     identity.models = jwks(jwk(ED25519.public_key(), "2"))
     with running(tmp_path, **issuer.settings, JWT_JWKS_URL=identity.url) as server:
         named = {"iss": issuer.url, "aud": CLIENT_ID}
@@ -209,7 +213,7 @@ def test_keys_come_from_elsewhere_where_that_is_set(issuer, identity, tmp_path):
         assert issuer.asked("/keys") == 0
 
 
-def test_without_a_document_there_are_no_keys_and_later_there_are(issuer, tmp_path):
+def test_keys_are_used_once_the_discovery_document_can_be_fetched(issuer, tmp_path):
     issuer.discovery = status(500)
     with running(tmp_path, **issuer.settings) as server:
         answer = me(server, issuer.token())
@@ -220,7 +224,7 @@ def test_without_a_document_there_are_no_keys_and_later_there_are(issuer, tmp_pa
         assert "Traceback" not in server.output()
 
 
-def test_no_key_of_its_own_is_made(issuer, tmp_path):
+def test_the_server_makes_no_key_of_its_own(issuer, tmp_path):
     folder = copy_of_the_service(tmp_path / "parley")
     with running(tmp_path / "server", root=folder, **issuer.settings) as server:
         assert f'keys="those of {issuer.url}"' in server.wait_for_output(" start ")

@@ -1,6 +1,6 @@
-"""The description of the API: valid, complete, and made of the code.
+"""The API description is valid, complete, and generated from the code.
 
-Modules: `app.py`.
+Modules: `app.py`, `api/contract.py`, `api/answers.py`.
 """
 
 import json
@@ -71,14 +71,14 @@ ROUTES = {
 }
 
 
-def test_describes_the_routes_that_there_are_and_no_others(document):
+def test_all_routes_are_described_and_no_others(document):
     assert {
         route: operation["operationId"] for route, operation in operations(document).items()
     } == ROUTES
-    assert tool.OPERATIONS.keys() == set(ROUTES.values())
+    assert tool.TAGS.keys() == set(ROUTES.values())
 
 
-def test_the_file_is_what_routes_and_schemas_make(app):
+def test_the_file_is_up_to_date_with_routes_and_schemas(app):
     assert tool.FILE.read_text("utf-8") == tool.text(app), (
         "static/openapi.json is not up to date: run `python tools/openapi`"
     )
@@ -90,19 +90,26 @@ def test_a_route_cannot_be_left_out(app):
         tool.document(app)
 
 
-def test_says_of_each_operation_what_it_does(document):
+def test_a_route_must_declare_its_answers(app, monkeypatch):
+    app.add_url_rule("/odd", "show_odd", lambda: "")
+    monkeypatch.setitem(tool.TAGS, "show_odd", "Service")
+    with pytest.raises(KeyError, match="show_odd gives nothing"):
+        tool.document(app)
+
+
+def test_each_operation_has_a_summary_of_its_own(document):
     summaries = [operation["summary"] for operation in operations(document).values()]
     assert "Start a session" in summaries
     assert len(set(summaries)) == len(summaries)
 
 
-def test_is_valid_openapi(document):
+def test_the_description_is_valid_openapi(document):
     assert document["openapi"].startswith("3.1.")
     openapi_spec_validator.validate(document)
 
 
 def parts(value):
-    """All objects of a document or a part of it."""
+    """All objects within a document or a part of it."""
     if isinstance(value, dict):
         yield value
     for part in (
@@ -111,7 +118,7 @@ def parts(value):
         yield from parts(part)
 
 
-def test_is_as_generators_and_linters_want_it(document):
+def test_the_description_suits_generators_and_linters(document):
     for route, operation in operations(document).items():
         assert operation["description"] and set(operation["tags"]) <= {
             tag["name"] for tag in document["tags"]
@@ -129,8 +136,8 @@ def test_is_as_generators_and_linters_want_it(document):
     assert [part for part in described if not part.get("description")] == []
 
 
-def test_only_an_operation_that_does_nothing_else_is_described_as_a_stream(document):
-    # Of others @hey-api/openapi-ts would make functions that find no event in JSON, and say nothing. A charset prevents it.
+def test_only_an_operation_that_always_streams_is_described_as_a_stream(document):
+    # For others, @hey-api/openapi-ts would make functions that silently find no event in JSON. A charset prevents it.
     answers = {
         (route, media_type)
         for route, operation in operations(document).items()
@@ -146,14 +153,14 @@ def test_only_an_operation_that_does_nothing_else_is_described_as_a_stream(docum
     } == asking
 
 
-def test_the_server_is_where_the_document_is(document):
+def test_the_servers_url_is_relative_to_the_document(document):
     (server,) = document["servers"]
     for prefix in ("", "/chat/v1"):
         place = urllib.parse.urljoin(f"https://example.com{prefix}/openapi.json", server["url"])
         assert place.removesuffix("/") == f"https://example.com{prefix}"
 
 
-def test_is_what_the_index_points_to(alice, document):
+def test_the_index_links_to_the_description(alice, document):
     url = requests.get(alice.url + "/", timeout=10).json()["urls"]["openapi_url"]
     assert alice.get(url, Authorization=None).json() == document
     assert document["info"]["version"] == alice.get("/health").json()["version"]
@@ -178,13 +185,13 @@ def test_only_the_public_operations_need_no_token(document):
     assert refusing == set(operations(document)) - public - {"GET /metrics"}
 
 
-def test_has_the_words_and_the_examples_of_the_seed(document):
+def test_the_description_has_the_words_and_examples_of_the_seed(document):
     def example(schema):
         schema = resolve(document, schema)
         if schema["type"] == "object":
             properties = (
                 (name, part) for name, part in schema["properties"].items() if name != "options"
-            )  # no word of the seed
+            )  # not in the seed
             return {name: example(part) for name, part in properties}
         return schema["examples"][0]
 
@@ -197,7 +204,7 @@ def test_has_the_words_and_the_examples_of_the_seed(document):
     assert example(answer) == SEED_ANSWER
 
 
-def test_names_the_headers_and_the_limits_of_a_request(document):
+def test_the_headers_and_limits_of_a_request_are_described(document):
     def names(route):
         return {
             resolve(document, parameter)["name"]

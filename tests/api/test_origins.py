@@ -1,4 +1,4 @@
-"""Pages of other origins: which are let in, and what they can do."""
+"""Pages of other origins: which are allowed, and what they can do."""
 
 import re
 import threading
@@ -31,7 +31,7 @@ EXPOSED_HEADERS = "Location, Retry-After, X-Request-ID, First-Turn-Sent, Link"
 
 @pytest.fixture
 def shared(server_with):
-    """A server that the pages of some origins may use."""
+    """A server that pages of some other origins may use."""
     return server_with(ALLOWED_ORIGINS=LISTED, MAX_CONTENT_LENGTH="100000")
 
 
@@ -55,7 +55,7 @@ def preflight(server, path="/sessions", **headers):
         "/",
     ],
 )
-def test_a_preflight_is_answered_on_any_path_before_a_token_is_asked_for(shared, path):
+def test_a_preflight_needs_no_token_on_any_path(shared, path):
     answer = preflight(
         shared,
         path,
@@ -79,7 +79,7 @@ NO_PREFLIGHTS = {
 
 
 @pytest.mark.parametrize("headers", NO_PREFLIGHTS.values(), ids=NO_PREFLIGHTS)
-def test_what_is_no_preflight_of_a_listed_origin_is_answered_as_ever(shared, headers):
+def test_a_request_that_is_no_valid_preflight_is_answered_as_usual(shared, headers):
     of_the_api, public = preflight(shared, **headers), preflight(shared, "/health", **headers)
     assert (of_the_api.status_code, public.status_code) == (401, 200)
     assert set(public.headers["Allow"].split(", ")) == {"GET", "HEAD", "OPTIONS"}
@@ -90,19 +90,19 @@ def test_what_is_no_preflight_of_a_listed_origin_is_answered_as_ever(shared, hea
         assert answer.headers["Vary"] == "Origin"
 
 
-# What is sent as Origin, and what is allowed by LISTED, and by `*`.
+# The Origin that is sent, and the origin that LISTED allows, and `*`.
 ORIGINS = [
     (ORIGIN, ORIGIN, "*"),
     (
         "HTTPS://APP.example.com",
         "HTTPS://APP.example.com",
         "*",
-    ),  # no browser sends it, and whoever does compares with that
+    ),  # no browser sends this; a client that does gets it back as it is
     ("http://localhost", "http://localhost", "*"),
     ("https://web.example", "https://web.example", "*"),
     ("http://127.0.0.1:3000", "http://127.0.0.1:3000", "*"),
     ("capacitor://localhost", "capacitor://localhost", "*"),
-    ("app://Desk-TOP", "app://Desk-TOP", "*"),  # browsers keep the capitals of such
+    ("app://Desk-TOP", "app://Desk-TOP", "*"),  # browsers keep capitals in such origins
     ("null", None, "*"),
     ("https://app.example.com.evil", None, "*"),
     ("https://app.example.co", None, "*"),
@@ -121,7 +121,7 @@ ORIGINS = [
 
 
 @pytest.mark.parametrize("origin, by_a_list, by_a_star", ORIGINS)
-def test_an_answer_names_the_origin_that_is_listed_and_no_other(
+def test_an_answer_allows_a_listed_origin_and_no_other(
     server_with, shared, origin, by_a_list, by_a_star
 ):
     for server, allowed in [(shared, by_a_list), (server_with(ALLOWED_ORIGINS="*"), by_a_star)]:
@@ -137,7 +137,7 @@ def test_an_answer_names_the_origin_that_is_listed_and_no_other(
             assert "Access-Control-Allow-Credentials" not in answer.headers
 
 
-def test_of_two_origins_none_is_allowed(shared):
+def test_a_request_with_two_origins_is_not_allowed(shared):
     told = raw(
         shared, head("GET", "/health", Connection="close", Origin=f"{ORIGIN}\r\nOrigin: {ORIGIN}")
     )
@@ -146,7 +146,7 @@ def test_of_two_origins_none_is_allowed(shared):
 
 
 def answers_of_every_kind(server, **headers):
-    """(what it is, the answer) for whatever this server may answer to a client with these headers."""
+    """(a name, the answer) for all kinds of answers that this server gives a client with these headers."""
     alice, free = server.client("https://github.com/alice"), Client(server.url, "")
     created = alice.post("/sessions", {"content": "Hello"}, **headers)
     path = created.headers["Location"]
@@ -183,14 +183,14 @@ def answers_of_every_kind(server, **headers):
 
 
 def varies_besides(answer):
-    """What an answer depends on, besides what the page and its files do themselves."""
+    """The names in Vary, except those that the page and its files add themselves."""
     names = {name for name in answer.headers.get("Vary", "").split(", ") if name}
     path = answer.request.path_url
     is_of_page = path in ("/", "/openapi.json") or path.startswith("/static/")
     return names - {"Accept", "Accept-Encoding"} if is_of_page else names
 
 
-def test_every_answer_may_be_read_by_a_page_of_a_listed_origin(shared, provider):
+def test_a_page_of_a_listed_origin_may_read_every_answer(shared, provider):
     provider.script = [reply("One."), reply("Two."), reply("Three."), cut("Half"), REFUSED]
     for status, answer in answers_of_every_kind(shared, Origin=ORIGIN):
         assert answer.status_code == status, answer.text
@@ -202,7 +202,7 @@ def test_every_answer_may_be_read_by_a_page_of_a_listed_origin(shared, provider)
 @pytest.mark.parametrize(
     "headers", [{}, {"Origin": "https://other.example.com"}], ids=["no origin", "another origin"]
 )
-def test_every_answer_says_that_it_depends_on_the_origin(shared, provider, headers):
+def test_every_answer_varies_by_origin(shared, provider, headers):
     provider.script = [reply("One."), reply("Two."), reply("Three."), cut("Half"), REFUSED]
     for status, answer in answers_of_every_kind(shared, **headers):
         assert answer.status_code == status, answer.text
@@ -210,9 +210,7 @@ def test_every_answer_says_that_it_depends_on_the_origin(shared, provider, heade
         assert not [name for name in answer.headers if name.startswith("Access-Control-")]
 
 
-def test_a_failure_of_the_server_itself_may_be_read_by_a_page_of_a_listed_origin(
-    tmp_path, monkeypatch
-):
+def test_a_page_of_a_listed_origin_may_read_a_500(tmp_path, monkeypatch):
     folder = copy_of_the_service(tmp_path / "changed")
     with open(folder / "replies" / "titles.py", "a") as file:
         file.write("\ndef local_title(text):\n    raise ValueError")
@@ -222,7 +220,7 @@ def test_a_failure_of_the_server_itself_may_be_read_by_a_page_of_a_listed_origin
         assert (answer.status_code, answer.headers["Access-Control-Allow-Origin"]) == (500, ORIGIN)
 
 
-def test_without_the_setting_nothing_is_said_of_origins(server_with, provider):
+def test_without_the_setting_answers_do_not_mention_origins(server_with, provider):
     server = server_with(MAX_CONTENT_LENGTH="100000")
     provider.script = [reply("One."), reply("Two."), reply("Three."), cut("Half"), REFUSED]
     assert preflight(server).status_code == 401
@@ -243,7 +241,7 @@ def site():
 
 
 def run_in(driver, script, *arguments):
-    """What this script returns, in the page that is open: the body of an asynchronous function, with `args`."""
+    """Run this script in the open page, as the body of an asynchronous function with `args`; returns its result."""
     driver.set_script_timeout(60)
     return driver.execute_async_script(ASYNCHRONOUS % script, *arguments)
 
@@ -254,20 +252,20 @@ def console(driver):
 
 @pytest.fixture
 def origins(server_with, site):
-    """A server for the pages of `localhost` at the site's port, and not for those of 127.0.0.1 there."""
+    """A server for pages of `localhost` at the site's port, and not for those of 127.0.0.1 there."""
     return server_with(
         ALLOWED_ORIGINS=f"{ORIGIN},http://localhost:{site.port}", MAX_CONTENT_LENGTH="100000"
     )
 
 
-def test_a_page_of_a_listed_origin_does_all_that_the_api_has(driver, origins, site, provider):
+def test_a_page_of_a_listed_origin_can_use_the_whole_api(driver, origins, site, provider):
     provider.script = [silence(30)]
     driver.get(f"http://localhost:{site.port}/")
     assert run_in(driver, ALL_OF_IT, origins.url, make_token()) == SEEN
     assert [entry for entry in console(driver) if "CORS" in entry] == []
 
 
-def test_a_page_of_another_origin_can_do_none_of_it(driver, origins, site, provider):
+def test_a_page_of_another_origin_can_use_none_of_the_api(driver, origins, site, provider):
     driver.get(f"http://127.0.0.1:{site.port}/")
     alice = origins.client("https://github.com/nobody-else")
     assert run_in(driver, WITHOUT_LEAVE, origins.url, alice.token) == ["rejected TypeError"] * 9
@@ -277,9 +275,7 @@ def test_a_page_of_another_origin_can_do_none_of_it(driver, origins, site, provi
 
 
 @pytest.mark.parametrize("script", READERS.values(), ids=READERS)
-def test_a_page_of_a_listed_origin_goes_on_where_the_connection_breaks(
-    driver, origins, site, provider, script
-):
+def test_a_page_of_a_listed_origin_resumes_after_a_break(driver, origins, site, provider, script):
     if "/eventsource.js" in script:
         for name in ("eventsource", "eventsource-parser"):
             text = (

@@ -1,4 +1,4 @@
-"""`RATE_LIMIT`: replies are counted exactly, over all processes."""
+"""`RATE_LIMIT`: replies are counted exactly across all processes."""
 
 import threading
 import time
@@ -8,7 +8,7 @@ from provider import reply
 from raw_tables import tables_of
 
 
-def test_a_cancelled_reply_counts_as_made(alice, provider):
+def test_a_cancelled_reply_is_not_made_again_for_the_same_key(alice, provider):
     never = threading.Event()
     provider.script = [reply("Half", never)]
     with alice.stream("POST", "/sessions", {"content": "Hello"}, Idempotency_Key="k-3") as stream:
@@ -21,10 +21,10 @@ def test_a_cancelled_reply_counts_as_made(alice, provider):
     assert len(provider.posts) == 1
 
 
-# The rate limit
+# The limit
 
 
-def test_counts_replies_exactly_over_all_processes(start, provider):
+def test_replies_are_counted_exactly_across_all_processes(start, provider):
     server = start(OPENAI_BASE_URL=provider.url + "/v1", DEFAULT_MODEL="m-1", RATE_LIMIT="5/minute")
     alice, bob = server.client(), server.client("https://github.com/bob")
     answers = at_once(12, lambda number: alice.post("/sessions", {"content": f"Message {number}"}))
@@ -42,7 +42,7 @@ def test_counts_replies_exactly_over_all_processes(start, provider):
     assert bob.post("/sessions", {"content": "Hello"}).status_code == 201
 
 
-def test_the_window_of_the_limit_slides_and_keys_are_looked_up_first(start, provider):
+def test_the_window_slides_and_a_repeated_key_is_not_limited(start, provider):
     alice = start(
         OPENAI_BASE_URL=provider.url + "/v1", DEFAULT_MODEL="m-1", RATE_LIMIT="2/second"
     ).client()
@@ -51,19 +51,19 @@ def test_the_window_of_the_limit_slides_and_keys_are_looked_up_first(start, prov
     while (limited := alice.post("/sessions", {"content": "Hello"})).status_code == 201:
         assert (
             time.monotonic() < deadline
-        )  # a busy machine may take more than a second for the first three
+        )  # on a busy machine, three requests may take more than a second
     assert (limited.status_code, limited.headers["Retry-After"]) == (429, "1")
     assert alice.post("/sessions", {"content": "Hello"}, Idempotency_Key="k").json() == first.json()
     time.sleep(1)
     assert alice.post("/sessions", {"content": "Hello"}).status_code == 201
 
 
-def test_a_clock_that_was_ahead_locks_nobody_out(start, settings):
+def test_a_clock_that_was_ahead_locks_no_user_out(start, settings):
     alice = start(**settings, RATE_LIMIT="2/minute").client()
     alice.create(), alice.create()
     assert alice.post("/sessions", {"content": "Hello"}).status_code == 429
     with tables_of(settings["DATABASE_URL"]) as tables:
-        tables.rows("UPDATE asked SET at = at + ?", 86_400_000_000)  # a day
+        tables.rows("UPDATE asked SET at = at + ?", 86_400_000_000)  # one day ahead
     assert alice.post("/sessions", {"content": "Hello"}).status_code == 201
 
 
@@ -77,7 +77,7 @@ def test_a_fork_and_the_first_reply_in_it_count_once(start, settings):
     assert alice.post(f"/sessions/{session['id']}/fork").status_code == 429
 
 
-def test_counts_a_large_limit_at_once(start, new_database, provider):
+def test_a_limit_per_hour_takes_effect_at_once(start, new_database, provider):
     alice = start(
         OPENAI_BASE_URL=provider.url + "/v1", DEFAULT_MODEL="m-1", RATE_LIMIT="3/hour"
     ).client()

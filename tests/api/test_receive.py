@@ -1,4 +1,4 @@
-"""How a reply is received: waited for, deferred, streamed, or by nobody any more."""
+"""How a client receives a reply: it waits, defers, or streams."""
 
 import contextlib
 import http.client
@@ -11,10 +11,8 @@ import pytest
 from client import wait_for_status, wait_until
 from provider import reply
 
-# Waiting and deferring
 
-
-def test_defers_the_answer_of_a_reply_that_takes_long(start, provider):
+def test_the_answer_is_deferred_if_the_reply_takes_long(start, provider):
     alice = start(
         OPENAI_BASE_URL=provider.url + "/v1", DEFAULT_MODEL="m-1", REPLY_WAIT="0.3"
     ).client()
@@ -47,7 +45,7 @@ def test_defers_the_answer_of_a_reply_that_takes_long(start, provider):
     assert wait_for_status(alice, session, "complete")["content"] == "Third."
 
 
-def test_answers_at_once_where_the_client_prefers_it(alice, provider):
+def test_the_answer_comes_at_once_if_the_client_prefers_that(alice, provider):
     more = threading.Event()
     provider.script = [reply(more, "Later.")] * 3
     session = alice.post("/sessions", {"content": "Hello"}, Prefer="respond-async")
@@ -67,7 +65,7 @@ def test_answers_at_once_where_the_client_prefers_it(alice, provider):
 
 
 def prefer(client, path, *lines):
-    """POST a message with these header lines; returns its status and its answer."""
+    """POST a message with these header lines; returns the status and the body."""
     host, port = client.url.removeprefix("http://").split(":")
     with contextlib.closing(http.client.HTTPConnection(host, int(port), timeout=30)) as connection:
         body = b'{"content": "More"}'
@@ -93,7 +91,7 @@ AT_ONCE = [
     ['wait="0"; why="not"'],
     ["handling=lenient, wait=0, return=minimal"],
     ["handling=lenient", "wait=0"],
-    ["wait=0", "wait=9"],  # RFC 7240, 2: the first one counts
+    ["wait=0", "wait=9"],  # RFC 7240, section 2: the first one counts
     ["wait=0, wait=9"],
     ["respond-async, wait=9"],
     ["wait=9", "respond-async"],
@@ -124,7 +122,7 @@ UNTIL_THE_END = [
 
 
 @pytest.mark.parametrize("lines", AT_ONCE)
-def test_waits_no_longer_than_the_client_prefers(alice, provider, lines):
+def test_the_wait_is_no_longer_than_the_client_prefers(alice, provider, lines):
     session, gate = alice.create(), threading.Event()
     provider.script = [reply(gate, "Later.")]
     began = time.monotonic()
@@ -135,14 +133,14 @@ def test_waits_no_longer_than_the_client_prefers(alice, provider, lines):
 
 
 @pytest.mark.parametrize("lines", UNTIL_THE_END)
-def test_waits_for_the_end_where_the_client_does_not_prefer_less(alice, provider, lines):
+def test_the_answer_waits_for_the_reply_unless_the_client_prefers_less(alice, provider, lines):
     session = alice.create()
     provider.script = [reply(0.2, "Later.")]
     code, turn = prefer(alice, f"/sessions/{session['id']}", *lines)
     assert (code, turn.get("content")) == (201, "Later.")
 
 
-def test_waits_no_longer_than_the_server_allows(start, settings, provider):
+def test_the_wait_is_no_longer_than_the_server_allows(start, settings, provider):
     alice = start(**settings, REPLY_WAIT=1, WEB_CONCURRENCY=1).client()
     provider.script = [reply(gate := threading.Event(), "Later.")]
     session = alice.post("/sessions", {"content": "Hello"}, Prefer="wait=50", timeout=20)

@@ -1,4 +1,4 @@
-"""Sessions: created, listed, read, changed, searched, deleted, and each seen by its owner alone.
+"""Sessions: created, listed, read, changed, searched and deleted, each only by its owner.
 
 Modules: `models.py`.
 """
@@ -20,7 +20,7 @@ SEED = {
 }
 
 
-def test_creates_the_session_of_the_seed(alice, provider):
+def test_the_session_of_the_seed_is_created(alice, provider):
     response = alice.post("/sessions", SEED)
     assert response.status_code == 201
     session = response.json()
@@ -37,7 +37,7 @@ def test_creates_the_session_of_the_seed(alice, provider):
     assert sent.body["messages"] == [{"role": "user", "content": SEED["content"]}]
 
 
-def test_keeps_the_conversation(alice, provider):
+def test_a_conversation_is_kept_and_sent(alice, provider):
     provider.script = [reply("One", "."), reply("Two.")]
     session = alice.create("First", system="Be brief.")
     turn = alice.post(f"/sessions/{session['id']}/messages", {"content": "Second"})
@@ -84,7 +84,7 @@ def test_keeps_the_conversation(alice, provider):
     ]
 
 
-def test_lists_the_last_used_first_in_pages(start):
+def test_sessions_are_listed_in_pages_last_used_first(start):
     alice = start().client()
     sessions = [alice.create(f"Message {number}") for number in range(5)]
     alice.post(f"/sessions/{sessions[0]['id']}/messages", {"content": "x" * 300})
@@ -110,7 +110,7 @@ def test_lists_the_last_used_first_in_pages(start):
         assert len(page.json()["data"]) == count if count else page.status_code == 400
 
 
-def test_changes_title_model_and_system_from_the_next_reply_on(alice, provider):
+def test_changes_of_title_model_and_system_apply_from_the_next_reply_on(alice, provider):
     session = alice.create("Hello", system="Be brief.")
     path = f"/sessions/{session['id']}"
     before = alice.get(path).json()
@@ -155,7 +155,7 @@ def test_changes_title_model_and_system_from_the_next_reply_on(alice, provider):
         ("", True),
     ],
 )
-def test_finds_words_in_titles_and_turns_in_any_alphabet(alice, provider, query, finds):
+def test_a_search_finds_words_in_titles_and_turns_in_any_alphabet(alice, provider, query, finds):
     marker = uuid.uuid4().hex
     provider.script = [reply("Viele Grüße an die Straße, Ὀδυσσεύς Οδυσσεύς. 100% 世界 %\\ a!b")]
     session = alice.create(f"Привет, мир {marker}")
@@ -166,7 +166,7 @@ def test_finds_words_in_titles_and_turns_in_any_alphabet(alice, provider, query,
     assert [item["id"] for item in found["data"]] == ([session["id"]] if finds else [])
 
 
-def test_finds_the_last_used_first_in_pages(start):
+def test_search_results_come_in_pages_last_used_first(start):
     alice = start().client()
     sessions = [alice.create(f"{'Ebb' if number % 2 else 'Flow'} {number}") for number in range(7)]
     alice.post(f"/sessions/{sessions[1]['id']}/messages", {"content": "And the flood"})
@@ -180,7 +180,7 @@ def test_finds_the_last_used_first_in_pages(start):
     assert alice.get("/sessions?query=flood 3").json()["data"] == []
 
 
-def test_deletes_a_session_with_its_turns(alice, provider):
+def test_a_session_is_deleted_with_its_turns(alice, provider):
     session = alice.create()
     path = f"/sessions/{session['id']}"
     response = alice.delete(path)
@@ -194,7 +194,7 @@ def test_deletes_a_session_with_its_turns(alice, provider):
         assert answer.status_code == 404
 
 
-def test_hides_the_sessions_of_others(alice, bob, provider):
+def test_the_sessions_of_other_users_are_hidden(alice, bob, provider):
     session = alice.create("A secret of Alice's")
     path = f"/sessions/{session['id']}"
     assert all(
@@ -215,7 +215,7 @@ def test_hides_the_sessions_of_others(alice, bob, provider):
     assert len(provider.posts) == 1
 
 
-def test_shows_a_browser_the_page_with_its_files(alice):
+def test_a_browser_gets_the_page_with_its_files(alice):
     page = alice.get("/", Authorization=None, Accept="text/html,application/xhtml+xml,*/*;q=0.8")
     assert page.headers["Content-Type"] == "text/html; charset=utf-8"
     assert page.headers["Cache-Control"] == "no-store"
@@ -237,7 +237,7 @@ def test_shows_a_browser_the_page_with_its_files(alice):
     assert itself.headers["Content-Security-Policy"] == page.headers["Content-Security-Policy"]
 
 
-def test_names_the_places_to_begin(server, alice):
+def test_the_index_names_the_entry_points(server, alice):
     urls = alice.request("GET", "/", Authorization=None).json()["urls"]
     assert set(urls) == {"openapi_url", "health_url", "sessions_url", "models_url"}
     for url in urls.values():

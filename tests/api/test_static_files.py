@@ -1,4 +1,4 @@
-"""The files of the page, as they are sent: whole or compressed, and what is never compressed."""
+"""The page's files, sent plain or compressed; and which answers are never compressed."""
 
 import contextlib
 import dataclasses
@@ -34,7 +34,7 @@ STRAY = ["private.pem", "x.db", ".env", "README", "vendor/.npmrc", "vendor/key.p
 
 @dataclasses.dataclass
 class Sent:
-    """An answer as it came over the wire."""
+    """An answer exactly as it was sent."""
 
     status: int
     headers: Mapping[str, str]
@@ -52,13 +52,13 @@ def ask(server, path, encoding="gzip", method="GET", **headers):
 
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory):
-    """A copy of the service, whose folder of files has others as well, and a folder more."""
+    """A copy of the service, with more files and one more folder among its static files."""
     folder = copy_of_the_service(tmp_path_factory.mktemp("clone") / "service")
     (folder / "static" / "vendor").mkdir(exist_ok=True)
     for name in STRAY:
         (folder / "static" / name).write_text("sk-secret")
     (folder / "static" / "vendor" / "more.js").write_text("export const one = 1;")
-    (folder / "static" / ".#page.js").symlink_to("somebody@laptop.4711")  # as Emacs locks a file
+    (folder / "static" / ".#page.js").symlink_to("somebody@laptop.4711")  # how Emacs locks a file
     return folder
 
 
@@ -68,11 +68,15 @@ def server(clone, tmp_path_factory):
         yield server
 
 
-# Two forms of a file
+# Plain and compressed
 
 
-@pytest.mark.parametrize("path", FILES)
-def test_a_file_is_sent_whole_and_compressed(server, path):
+def test_each_file_is_sent_plain_and_compressed(server):
+    for path in FILES:
+        check_both_forms(server, path)
+
+
+def check_both_forms(server, path):
     whole, zipped = ask(server, path, "identity"), ask(server, path)
     assert gzip.decompress(zipped.data) == whole.data
     assert path in MODULES or whole.data == (ROOT / path).read_bytes()
@@ -87,17 +91,17 @@ def test_a_file_is_sent_whole_and_compressed(server, path):
     assert whole.headers["ETag"] != zipped.headers["ETag"]
 
 
-@pytest.mark.parametrize("path", MODULES)
-def test_a_module_is_sent_without_its_comments_line_for_line(server, path):
-    lines = (ROOT / path).read_text("utf-8").split("\n")
-    sent = ask(server, path, "identity").data.decode().split("\n")
-    assert len(sent) == len(lines) and sent != lines
-    assert all(line.startswith(other) for line, other in zip(lines, sent, strict=True))
-    assert [line for line in sent if re.search(r"^\s*(?://|\* |\*/|/\*)| // ", line)] == []
+def test_modules_are_sent_without_comments_and_with_the_same_lines(server):
+    for path in MODULES:
+        lines = (ROOT / path).read_text("utf-8").split("\n")
+        sent = ask(server, path, "identity").data.decode().split("\n")
+        assert len(sent) == len(lines) and sent != lines, path
+        assert all(line.startswith(other) for line, other in zip(lines, sent, strict=True)), path
+        assert [line for line in sent if re.search(r"^\s*(?://|\* |\*/|/\*)| // ", line)] == []
 
 
 def test_a_module_without_its_comments_is_the_same_program(server, tmp_path):
-    """As esbuild reads both: what looks like a comment within a text would be missing in one."""
+    """esbuild reads both: if a text that looks like a comment had been removed, they would differ."""
     esbuild = npm_folder("axe") / "node_modules" / ".bin" / "esbuild"
 
     def programs(folder):
@@ -130,14 +134,14 @@ ENCODINGS = {
     "gzip;q=0": False,
     "gzip;q=0.000, *": False,
     "*;q=0": False,
-    "identity;q=0": False,  # the file as it is, then: it is never a 406
+    "identity;q=0": False,  # the plain file, then: never a 406
     "identity;q=0.5, gzip;q=0.2": False,
     "gzip;q=odd": False,
 }
 
 
 @pytest.mark.parametrize("encoding, is_zipped", ENCODINGS.items())
-def test_a_client_gets_the_encoding_that_it_takes(server, encoding, is_zipped):
+def test_a_client_gets_an_encoding_that_it_accepts(server, encoding, is_zipped):
     for path in ("static/page.css", "openapi.json", ""):
         answer = ask(server, path, encoding, Accept="text/html, */*;q=0.8")
         assert answer.status == 200
@@ -146,14 +150,14 @@ def test_a_client_gets_the_encoding_that_it_takes(server, encoding, is_zipped):
         assert "Accept-Encoding" in answer.headers["Vary"]
 
 
-def test_who_says_nothing_of_encodings_gets_the_file_as_it_is(server):
+def test_without_accept_encoding_the_file_is_sent_plain(server):
     answer = raw(server, head("GET", "/static/page.css", Connection="close"))
     assert answer.text == (ROOT / "static" / "page.css").read_text()
     assert answer.headers["Vary"] == "Accept-Encoding"
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "identity"])
-def test_the_page_is_the_page_in_each_encoding(server, encoding):
+def test_the_page_is_the_same_as_its_file_in_each_encoding(server, encoding):
     page = ask(server, "", encoding, Accept="text/html")
     itself = ask(server, "static/index.html", encoding)
     assert page.data == itself.data
@@ -163,7 +167,7 @@ def test_the_page_is_the_page_in_each_encoding(server, encoding):
         assert answer.headers["Content-Security-Policy"].startswith("default-src 'none'; ")
 
 
-def test_a_picture_is_not_compressed_twice(server):
+def test_an_image_is_not_compressed_again(server):
     path = "static/icons/icon-192.png"
     answer = ask(server, path)
     assert (answer.status, answer.headers["Content-Type"]) == (200, "image/png")
@@ -171,15 +175,15 @@ def test_a_picture_is_not_compressed_twice(server):
     assert not {"Content-Encoding", "Vary"} & set(answer.headers)
 
 
-# What a browser keeps
+# Caching
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 @pytest.mark.parametrize("encoding", ["gzip", "identity"])
-def test_a_file_that_a_browser_has_is_not_sent_again(server, encoding, method):
+def test_a_file_that_the_browser_has_is_not_sent_again(server, encoding, method):
     path = "static/page/main.js"
     kept = ask(server, path, encoding)
-    assert kept.headers["Cache-Control"] == "no-cache"  # it asks each time
+    assert kept.headers["Cache-Control"] == "no-cache"  # the browser asks each time
     answer = ask(server, path, encoding, method, If_None_Match=kept.headers["ETag"])
     assert (answer.status, answer.data) == (304, b"")
     for name in ("ETag", "Vary", "Cache-Control", "Date"):  # RFC 9110, section 15.4.5
@@ -187,7 +191,7 @@ def test_a_file_that_a_browser_has_is_not_sent_again(server, encoding, method):
     assert not {"Content-Encoding", "Content-Length", "Content-Type"} & set(answer.headers)
 
 
-def test_one_encoding_is_not_taken_for_the_other(server):
+def test_each_encoding_has_an_etag_of_its_own(server):
     kept = ask(server, "static/page/main.js", "identity").headers["ETag"]
     answer = ask(server, "static/page/main.js", "gzip", If_None_Match=kept)
     assert (answer.status, answer.headers["Content-Encoding"]) == (200, "gzip")
@@ -196,7 +200,7 @@ def test_one_encoding_is_not_taken_for_the_other(server):
 @pytest.mark.parametrize(
     "path", ["static/page/main.js", "static/icons/icon-192.png", "openapi.json"]
 )
-def test_the_head_of_a_file_says_what_a_get_does(server, path):
+def test_head_has_the_same_headers_as_get(server, path):
     whole, alone = ask(server, path), ask(server, path, method="HEAD")
     assert (alone.status, alone.data) == (200, b"")
     of_one = {"Date", "X-Request-ID"}
@@ -207,31 +211,31 @@ def test_the_head_of_a_file_says_what_a_get_does(server, path):
 
 @pytest.mark.parametrize("encoding", ["gzip", "identity"])
 @pytest.mark.parametrize("wanted", ["bytes=0-9", "bytes=-10", "bytes=10000000-"])
-def test_who_wants_a_part_gets_all(server, wanted, encoding):
+def test_a_range_request_gets_the_whole_file(server, wanted, encoding):
     answer = ask(server, "static/page/main.js", encoding, Range=wanted)
     assert (answer.status, "Content-Range" in answer.headers) == (200, False)
     assert answer.data == ask(server, "static/page/main.js", encoding).data
 
 
-# What is no file of the page
+# Other files and answers
 
 
 @pytest.mark.parametrize(
     "path", [*STRAY, "vendor", "vendor/", "..%2fapp.py", "%2e/index.html", ".%23page.js"]
 )
-def test_nothing_else_of_the_folder_is_sent(server, path):
+def test_nothing_else_in_the_folder_is_sent(server, path):
     answer = requests.get(f"{server.url}/static/{path}", timeout=20)
     errors_of(answer, 404)
     assert "sk-secret" not in answer.text
 
 
-def test_a_file_in_a_folder_is_sent(server):
+def test_a_file_in_a_subfolder_is_sent(server):
     answer = requests.get(f"{server.url}/static/vendor/more.js", timeout=20)
     assert (answer.status_code, answer.text) == (200, "export const one = 1;")
 
 
-def test_what_the_api_answers_is_never_compressed(server):
-    """Its length would tell of secrets that stand beside somebody else's text (BREACH)."""
+def test_answers_of_the_api_are_never_compressed(server):
+    """Their length would reveal secrets next to text that somebody else chose (BREACH)."""
     alice = server.client()
     session = alice.create("Hello " * 1000)["id"]
     token = {"Authorization": f"Bearer {alice.token}"}
@@ -248,8 +252,8 @@ def test_what_the_api_answers_is_never_compressed(server):
 # When a file changes
 
 
-def test_a_server_goes_on_with_the_files_that_it_has_started_with(server, clone):
-    """A page of some new modules and some old ones would not run."""
+def test_a_running_server_keeps_the_files_from_its_start(server, clone):
+    """A page with some new modules and some old ones would not run."""
     path = clone / "static" / "vendor" / "more.js"
     before = path.read_text()
     try:
@@ -262,7 +266,7 @@ def test_a_server_goes_on_with_the_files_that_it_has_started_with(server, clone)
 
 @contextlib.contextmanager
 def flask_run(clone, folder):
-    """The URL of `flask run` in this clone."""
+    """Run `flask run` in this clone; gives its URL."""
     port = free_port()
     settings = {"DATABASE_URL": f"sqlite:///{folder}/parley.db"}
     with open(folder / "log", "wb") as log:
@@ -277,8 +281,8 @@ def flask_run(clone, folder):
         end(process)
 
 
-def test_who_works_on_the_page_sees_what_has_changed(tmp_path):
-    """By `flask run`, without its reloader: a file that has changed, come or gone."""
+def test_flask_run_serves_changed_files_at_once(tmp_path):
+    """Without the reloader: files that were changed, added or removed."""
     clone = copy_of_the_service(tmp_path / "service")
     page, module = clone / "static" / "page.css", clone / "static" / "page" / "new.js"
     with flask_run(clone, tmp_path) as url:

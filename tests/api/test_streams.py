@@ -1,4 +1,4 @@
-"""Event streams: as they come, resumed behind any frame in any process, and exact whatever is cut.
+"""Event streams: delivered at once, resumed after any frame in any process, and exact wherever they are cut.
 
 Modules: `replies/feed.py`.
 """
@@ -24,15 +24,15 @@ def text_of(events):
     return "".join(event.data["delta"] for event in events if event.name == "content_delta")
 
 
-def test_resumes_behind_every_frame_in_every_worker(start, provider):
-    """Cut off after frame 0, 1, 2, … while the reply is being written; each time the rest comes from a new worker."""
+def test_a_stream_resumes_after_every_frame_in_every_worker(start, provider):
+    """The stream is cut after 0, 1, 2, … frames while the reply is written. A new worker continues it each time."""
     server = start(OPENAI_BASE_URL=provider.url + "/v1", DEFAULT_MODEL="m-1", WEB_CONCURRENCY="3")
     alice = server.client()
     parts = list(itertools.chain(*((piece, 0.01) for piece in PIECES * 2)))
     expected = "".join(PIECES * 2)
 
     def read_with_cuts(every):
-        """Read the reply, reconnecting behind every so many frames."""
+        """Read the reply, and reconnect after every `every` frames."""
         events = []
         with alice.stream("POST", "/sessions", {"content": "Hello"}) as stream:
             session = next(iter(stream)).data
@@ -53,7 +53,7 @@ def test_resumes_behind_every_frame_in_every_worker(start, provider):
     with concurrent.futures.ThreadPoolExecutor(12) as pool:
         results = list(pool.map(read_with_cuts, range(1, 25)))
     session, events = results[0]
-    for number, event in enumerate(events[:-1]):  # and after it has ended, from behind each frame
+    for number, event in enumerate(events[:-1]):  # and after the end of the reply, from each frame
         with alice.events(session, event.id) as stream:
             rest = list(stream)
         assert text_of(events[: number + 1]) + text_of(rest) == expected
@@ -62,11 +62,11 @@ def test_resumes_behind_every_frame_in_every_worker(start, provider):
         )
 
 
-LONG = "".join(f"wörd-{number} 👩‍👩‍👧 e\u0301 " for number in range(4000))  # some 75,000 characters
+LONG = "".join(f"wörd-{number} 👩‍👩‍👧 e\u0301 " for number in range(4000))  # 75,000 characters
 
 
 def exactly(events, text):
-    """Whether these are the events of a whole reply with this text, each with an id of its own."""
+    """Whether these are the events of a complete reply with this text, each with its own id."""
     *deltas, turn, done = events
     assert {event.name for event in deltas} == {"content_delta"}
     assert (turn.name, done.name) == ("assistant_turn", "done")
@@ -74,8 +74,8 @@ def exactly(events, text):
     return text_of(deltas) == turn.data["content"] == text
 
 
-def test_two_who_begin_to_read_at_different_times_get_all_of_a_long_reply(alice, provider):
-    """Also where one has begun before the reply went on in the same turn, and reads behind that."""
+def test_two_streams_begun_at_different_times_get_all_of_a_long_reply(alice, provider):
+    """One of them began before the reply was continued in the same turn."""
     provider.script = [cut(LONG), REFUSED, reply(" And so on.")]
     session = alice.post("/sessions", {"content": "Hello"}).headers["Location"]
     session = {"id": session.rsplit("/", 1)[1]}
@@ -89,10 +89,8 @@ def test_two_who_begin_to_read_at_different_times_get_all_of_a_long_reply(alice,
     assert [event.name for event in began][-1] == "error" and text_of(began) == LONG
 
 
-def test_a_reply_that_another_process_lost_goes_on_for_whoever_follows_it(
-    start, new_database, provider
-):
-    """Whoever follows it in the process that takes it over reads on, in the same stream."""
+def test_a_stream_continues_when_its_process_takes_over_a_lost_reply(start, new_database, provider):
+    """The client was connected to the process that takes over, and reads on in the same stream."""
     url = new_database()
     settings = {
         "DATABASE_URL": url,
@@ -115,7 +113,7 @@ def test_a_reply_that_another_process_lost_goes_on_for_whoever_follows_it(
             assert alice.turns(session)[1]["status"] == "in_progress"
             with tables_of(
                 url
-            ) as tables:  # as a process does that stops; tests/heavy waits until the lease lapses
+            ) as tables:  # like a process that stops; tests/heavy waits until the lease expires
                 tables.rows("UPDATE turn SET lease_until = 0 WHERE status = 'in_progress'")
             events += following
     assert [event.name for event in events][1:] == ["content_delta", "assistant_turn", "done"]
@@ -125,10 +123,7 @@ def test_a_reply_that_another_process_lost_goes_on_for_whoever_follows_it(
     assert len(provider.posts) == 2
 
 
-@pytest.mark.parametrize(
-    "engine", ["sqlite"], indirect=True
-)  # what stands between a stream and its reader is the same on both
-def test_the_eventsource_package_reads_to_the_end_and_stops(alice, server, provider):
+def test_the_eventsource_package_reads_to_the_end_and_then_stops(alice, server, provider):
     folder = npm_folder("eventsource-client")
     provider.script = [reply(*itertools.chain(*((piece, 0.02) for piece in PIECES)))]
     session = alice.post("/sessions", {"content": "Hello"}, Prefer="respond-async").json()
@@ -143,10 +138,7 @@ def test_the_eventsource_package_reads_to_the_end_and_stops(alice, server, provi
     }
 
 
-@pytest.mark.parametrize(
-    "engine", ["sqlite"], indirect=True
-)  # what stands between a stream and its reader is the same on both
-def test_shows_words_as_they_come_through_nginx(alice, server, provider, tmp_path):
+def test_words_come_through_nginx_as_they_are_written(alice, server, provider, tmp_path):
     nginx = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
     if not nginx or not shutil.which("curl"):
         pytest.skip("nginx and curl are not installed")

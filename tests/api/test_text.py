@@ -1,4 +1,4 @@
-"""The nastiest texts, of a megabyte each: stored, titled, searched and answered, while others are not disturbed."""
+"""The nastiest texts, a megabyte each: stored, titled, searched and answered without delaying other users."""
 
 import json
 import threading
@@ -15,7 +15,7 @@ from servers import running
 from tables.search import normalize, words_of
 
 SIZE = 1_000_000  # bytes of a body in JSON and UTF-8; MAX_CONTENT_LENGTH is 1,048,576
-CALM = 5  # seconds, within which others are served even on a busy machine; release 1.0.0 took half a minute
+CALM = 5  # seconds in which others are served, even on a busy machine; 1.0.0 took half a minute
 
 
 def filled(part, beginning=""):
@@ -43,7 +43,7 @@ TEXTS = {
 
 
 def post(server, path, body, **headers):
-    """A POST whose body is UTF-8: escaped, these texts would be too large."""
+    """A POST with an unescaped UTF-8 body: escaped, these texts would be too large."""
     headers = {
         "Authorization": f"Bearer {make_token()}",
         "Content-Type": "application/json",
@@ -58,7 +58,7 @@ def post(server, path, body, **headers):
 
 @pytest.fixture(scope="module")
 def server(new_database, provider_of_all, tmp_path_factory):
-    """A server that takes so long an answer."""
+    """A server that accepts such long answers."""
     settings = {
         "OPENAI_BASE_URL": provider_of_all.url + "/v1",
         "DEFAULT_MODEL": "m-1",
@@ -72,7 +72,7 @@ def server(new_database, provider_of_all, tmp_path_factory):
 
 @pytest.fixture
 def others(server):
-    """Another user, who creates sessions all the time: the slowest of them, in seconds, once `stop` is called."""
+    """Another user creates sessions all the time. `stop` returns the time of the slowest, in seconds."""
     bob, slowest, ended = server.client(BOB), [], threading.Event()
 
     def create():
@@ -95,12 +95,12 @@ def others(server):
 
 
 def answers(text):
-    """A provider's answer: this text from the model m-1, two letters from any other."""
+    """A provider that answers with this text for the model m-1, and with two letters for any other."""
     pieces = [text[start : start + 10_000] for start in range(0, len(text), 10_000)]
     return lambda request: reply(*(pieces if request.body["model"] == "m-1" else ["Hi"]))(request)
 
 
-# Of each kind one; what is pure is tested below with all of them.
+# One of each kind. The pure functions are tested with all texts below.
 SOME = (
     "marks on one letter",
     "Hangul in parts",
@@ -111,7 +111,7 @@ SOME = (
 
 
 @pytest.mark.parametrize("text", [TEXTS[name] for name in SOME], ids=SOME)
-def test_takes_any_text_from_a_user_and_from_a_model_while_others_are_not_disturbed(
+def test_any_text_of_a_user_or_a_model_is_stored_without_delaying_others(
     server, alice, provider, others, text
 ):
     provider.default = answers(text)
@@ -129,7 +129,7 @@ def test_takes_any_text_from_a_user_and_from_a_model_while_others_are_not_distur
     found = alice.request(
         "GET", "/sessions", params={"query": " ".join(text[:150].split()[:20]) or "a"}
     )
-    assert found.status_code in (200, 400)  # a few of its characters may be more than twenty words
+    assert found.status_code in (200, 400)  # a few characters may become over twenty words
     assert alice.delete(path).status_code == 204
     assert others() < CALM
 
@@ -146,7 +146,7 @@ def test_answers_are_in_utf_8_without_escapes(alice, provider):
         assert b"\\u" not in body and "👩".encode() in body
 
 
-def test_half_a_character_that_an_answer_quotes_is_escaped(server, alice, provider):
+def test_a_lone_surrogate_that_an_answer_quotes_is_escaped(server, alice, provider):
     headers = {"Authorization": f"Bearer {alice.token}", "Content-Type": "application/json"}
     body = '{"content": "Hello", "half \\ud83d": 1, "whole 👩": 1}'.encode()
     refused = requests.post(server.url + "/sessions", body, headers=headers, timeout=60)
@@ -157,19 +157,19 @@ def test_half_a_character_that_an_answer_quotes_is_escaped(server, alice, provid
 
 
 @pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS)
-def test_no_text_becomes_much_longer_as_it_is_normalized(text):
+def test_no_text_becomes_much_longer_when_normalized(text):
     assert len(normalize(text)) <= 2 * len(text) + 16_384
 
 
 @pytest.mark.parametrize("character", ["\ufdfa", "\u3316", "\ufb03", "ß", "\u0390"])
-def test_a_character_that_becomes_many_has_a_bound_too(character):
+def test_characters_that_expand_to_many_stay_within_the_limit(character):
     for text in (character * 300_000, f"{character} " * 100_000, f"x{character}" * 100_000):
         assert len(normalize(text)) <= 2 * len(text) + 16_384
     sentence = f"He said {character} and went on, as one does who has said it. "
     assert set(normalize(sentence * 5000).split()) == set(normalize(sentence).split())
 
 
-def test_normalizes_all_as_unicode_does_but_for_endless_words():
+def test_normalizing_follows_unicode_except_for_endless_words():
     for text in (
         "",
         "Straße",
@@ -186,8 +186,8 @@ def test_normalizes_all_as_unicode_does_but_for_endless_words():
 
 
 @pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS)
-def test_normalizing_costs_linear_time(text):
-    """Twenty times the text costs no more than sixty times the time; in quadratic time it would be four hundred."""
+def test_normalizing_takes_linear_time(text):
+    """For 20 times the text, at most 60 times the time is allowed. Quadratic time would be 400 times."""
 
     def seconds(part):
         began = time.process_time()
@@ -198,10 +198,10 @@ def test_normalizing_costs_linear_time(text):
     assert min(seconds(text) for _ in range(2)) < 60 * short + 0.05
 
 
-def test_counts_the_words_of_a_query_once_they_are_normalized(server, provider):
+def test_the_words_of_a_query_are_counted_after_normalizing(server, provider):
     user = server.client(
         f"https://github.com/{uuid.uuid4().hex}"
-    )  # who has no other session with these numbers
+    )  # this user has no other session with these numbers
     assert len(words_of("\ufdfa")) == 4 and words_of("a A a b") == ["a", "b"]
     many = "\ufdfa".join(chr(code) for code in range(0x61, 0x7B))
     for query in (" ".join(map(str, range(10, 31))), many[:160], " ".join("abcdefghijklmnopqrstu")):

@@ -1,4 +1,4 @@
-"""What a model thinks: a stream shows it, it is kept next to the turn, and it is never a part of the answer."""
+"""A model's thinking: streamed, kept next to the turn, and never a part of the answer."""
 
 import itertools
 import json
@@ -63,7 +63,7 @@ THINKING = {  # docs.vllm.ai (reasoning_outputs), openrouter.ai/docs (reasoning-
 
 
 @pytest.mark.parametrize("model, thoughts", THINKING.values(), ids=THINKING)
-def test_a_stream_tells_how_much_a_model_has_thought(alice, provider, model, thoughts):
+def test_a_stream_has_what_a_model_thinks(alice, provider, model, thoughts):
     gate = threading.Event()
     provider.script = [reply(*thoughts, gate, "The ", "answer.")]
     with alice.stream("POST", "/sessions", {"content": "Hello", "model": model}) as stream:
@@ -132,7 +132,7 @@ SILENT = {
 
 
 @pytest.mark.parametrize("model, pieces, text", SILENT.values(), ids=SILENT)
-def test_what_is_no_thought_is_not_told(alice, provider, model, pieces, text):
+def test_text_that_is_not_thinking_makes_no_thinking_event(alice, provider, model, pieces, text):
     provider.script = [reply(*pieces)]
     with alice.stream("POST", "/sessions", {"content": "Hello", "model": model}) as stream:
         events = list(stream)
@@ -151,7 +151,7 @@ def test_thoughts_between_tags_are_not_the_answer(alice, provider, model):
     assert "".join(deltas) == events[-2].data["content"] == "Hello <think>x</think>"
 
 
-def test_a_tag_that_is_never_closed_was_text_if_the_answer_came_to_its_end(alice, provider):
+def test_an_unclosed_tag_was_text_if_the_answer_ended_normally(alice, provider):
     gate = threading.Event()
     provider.script = [reply("<think>Hm.", gate, " Hello.")]
     with alice.stream("POST", "/sessions", {"content": "Hello"}) as stream:
@@ -167,7 +167,7 @@ def test_a_tag_that_is_never_closed_was_text_if_the_answer_came_to_its_end(alice
     assert alice.get(thinking_path(session.data, turn)).status_code == 404
 
 
-def test_a_tag_that_is_not_closed_when_a_limit_is_reached_was_thinking(alice, provider):
+def test_an_unclosed_tag_was_thinking_if_a_limit_was_reached(alice, provider):
     provider.script = [reply("<think>Hm.", " Hello.", stop="length")]
     limited = {"content": "Hello", "options": {"max_tokens": 7}}  # as many as the stub counts
     failed = alice.post("/sessions", limited)
@@ -175,8 +175,8 @@ def test_a_tag_that_is_not_closed_when_a_limit_is_reached_was_thinking(alice, pr
     assert alice.turns({"id": failed.headers["Location"].split("/")[-1]})[1]["content"] == ""
 
 
-def test_a_model_thinks_again_before_it_goes_on_and_repeats(alice, provider):
-    """What it repeats is recognised after the closing tag."""
+def test_a_model_may_think_again_before_it_continues_and_repeats(alice, provider):
+    """Text that it repeats is recognized after the closing tag."""
     text = "Once upon a time there was a programmer who"
     provider.script = [
         cut("<think>Hm.</think>", text),
@@ -187,7 +187,7 @@ def test_a_model_thinks_again_before_it_goes_on_and_repeats(alice, provider):
     assert alice.turns(alice.create())[1]["content"] == text + " never slept."
 
 
-def test_it_is_told_four_times_a_second_at_most_and_each_part_once(alice, provider):
+def test_thinking_is_sent_at_most_four_times_a_second_and_each_part_once(alice, provider):
     provider.script = [reply(*[thought(reasoning="Hm, so."), 0.05] * 50, "The answer.")]
     times, text = [], ""
     with alice.stream("POST", "/sessions", {"content": "Hello"}) as stream:
@@ -203,7 +203,7 @@ def test_it_is_told_four_times_a_second_at_most_and_each_part_once(alice, provid
         assert fifth - first > 0.9
 
 
-def test_with_count_only_characters_are_told_and_nothing_is_kept(start, settings, provider):
+def test_with_count_only_characters_are_sent_and_nothing_is_kept(start, settings, provider):
     alice = start(**settings, THINKING="count").client()
     provider.script = [reply(*[thought(reasoning="Hm, so."), 0.05] * 50, "The answer.")]
     seen = []
@@ -221,7 +221,7 @@ def test_with_count_only_characters_are_told_and_nothing_is_kept(start, settings
     assert alice.get(thinking_path(session, turn)).status_code == 404
 
 
-def test_with_live_it_is_told_and_only_its_figures_are_kept(start, settings, provider):
+def test_with_live_thinking_is_sent_and_only_its_figures_are_kept(start, settings, provider):
     alice = start(**settings, THINKING="live").client()
     provider.script = [reply(thought(reasoning="Hm."), "The answer.")]
     with alice.stream("POST", "/sessions", {"content": "Hello"}) as stream:
@@ -264,7 +264,7 @@ NOT_THERE = {
 
 
 @pytest.mark.parametrize("place", NOT_THERE.values(), ids=NOT_THERE)
-def test_thinking_that_is_not_there_is_a_404(alice, bob, provider, place):
+def test_missing_thinking_is_a_404(alice, bob, provider, place):
     provider.script = [reply(thought(reasoning="Hm."), "The answer.")]
     session, other = alice.create(), alice.create()
     turns = alice.turns(session)
@@ -274,7 +274,7 @@ def test_thinking_that_is_not_there_is_a_404(alice, bob, provider, place):
 
 
 @pytest.mark.parametrize("stop, words", [("length", "MAX_TOKENS"), ("stop", "thought")])
-def test_a_reply_of_nothing_but_thoughts_fails_and_keeps_them(alice, provider, stop, words):
+def test_a_reply_with_only_thinking_fails_and_keeps_it(alice, provider, stop, words):
     provider.script = [reply(thought(reasoning="Hm."), stop=stop)]
     limited = {"content": "Hello", "options": {"max_tokens": 7}}  # as many as the stub counts
     failed = alice.post("/sessions", limited)
@@ -288,7 +288,7 @@ def test_a_reply_of_nothing_but_thoughts_fails_and_keeps_them(alice, provider, s
     assert alice.post(f"/sessions/{session['id']}/retry").json()["content"] == "The answer."
 
 
-def test_thoughts_of_several_calls_stand_behind_each_other(alice, provider):
+def test_thoughts_of_several_calls_are_joined_in_order(alice, provider):
     provider.script = [
         cut(thought(reasoning="Hm."), "Once upon a time there was a programmer who"),
         reply(thought(reasoning="So."), " never slept."),
@@ -300,7 +300,7 @@ def test_thoughts_of_several_calls_stand_behind_each_other(alice, provider):
     assert (kept["text"], turn["thinking"]["characters"]) == ("Hm.\n\nSo.", 8)
 
 
-def test_halves_of_characters_and_nul_in_thoughts_are_replaced(alice, provider):
+def test_lone_surrogates_and_nul_in_thoughts_are_replaced(alice, provider):
     odd = thought(reasoning="a0b1c").replace(b"a0b1c", rb"a\u0000b\ud800c")
     provider.script = [reply(odd, "The answer.")]
     session = alice.create()
@@ -308,7 +308,7 @@ def test_halves_of_characters_and_nul_in_thoughts_are_replaced(alice, provider):
     assert kept["text"] == "a\ufffdb\ufffdc"
 
 
-def test_nothing_is_lost_by_a_cut_behind_a_thought(alice, provider):
+def test_no_text_is_lost_if_a_stream_breaks_after_thinking(alice, provider):
     first, second = threading.Event(), threading.Event()
     provider.script = [reply(thought(reasoning="Hm."), first, "The ", "answer", second, ".")]
     with alice.stream("POST", "/sessions", {"content": "Hello"}) as stream:
@@ -325,7 +325,7 @@ def test_nothing_is_lost_by_a_cut_behind_a_thought(alice, provider):
     assert [each.name for each in events][-2:] == ["assistant_turn", "done"]
 
 
-def test_who_comes_while_a_model_thinks_is_told_too_and_resumes_behind_it(
+def test_a_stream_begun_while_a_model_thinks_has_all_thinking_and_resumes(
     provider, start, settings
 ):
     server = start(**settings, WEB_CONCURRENCY=1)
@@ -345,7 +345,7 @@ def test_who_comes_while_a_model_thinks_is_told_too_and_resumes_behind_it(
         assert [each.name for each in events] == ["content_delta", "assistant_turn", "done"]
 
 
-def test_a_model_that_thinks_again_after_text_is_told_of_too(alice, provider):
+def test_thinking_after_text_is_sent_too(alice, provider):
     provider.script = [
         reply(
             thought(reasoning="Hm."), 0.1, "The ", 1.1, thought(reasoning="Hm, hm."), 0.3, "answer."
@@ -364,7 +364,7 @@ def test_a_model_that_thinks_again_after_text_is_told_of_too(alice, provider):
         "assistant_turn",
         "done",
     ]
-    counts = [None, 3, None, 12, None, None, None]  # with a blank line between them
+    counts = [None, 3, None, 12, None, None, None]  # the thoughts are joined by a blank line
     starts = [None, 0, None, 3, None, None, None]
     assert events == list(zip(names, counts, starts, strict=True))
 

@@ -1,4 +1,4 @@
-"""`TOKEN_LIMIT`: what a user has used in a period is held against it."""
+"""`TOKEN_LIMIT`: the tokens that a user has used in a period are limited."""
 
 import datetime
 
@@ -9,15 +9,11 @@ from ledgers import day, now, usage_of, use
 
 pytestmark = pytest.mark.usefixtures("within_a_day")
 
-# The limit of tokens
 
-
-def test_a_limit_of_tokens_holds_over_all_that_a_user_used_in_its_period(
-    start, settings, tables, provider
-):
+def test_all_tokens_that_a_user_used_in_the_period_count(start, settings, tables, provider):
     server = start(**settings, TOKEN_LIMIT="100/day")
     alice, bob = server.client(), server.client(BOB)
-    use(tables, ALICE, 1, tokens=(1000, 1000, 0, 1000))  # is over
+    use(tables, ALICE, 1, tokens=(1000, 1000, 0, 1000))  # yesterday, which is over
     tomorrow = (now() + datetime.timedelta(days=1)).strftime("%Y-%m-%dT00:00:00Z")
     assert usage_of(alice)["meta"] == {"used": 0, "limit": 100, "resets_at": tomorrow}
     session = alice.create(model="m-2")
@@ -96,7 +92,7 @@ def test_a_month_begins_on_its_first_day(start, settings, tables):
     assert server.client(BOB).post("/sessions", {"content": "Hello"}).status_code == 201
 
 
-def test_what_is_refused_for_its_tokens_counts_in_no_rate(start, settings, tables):
+def test_a_request_refused_for_its_tokens_does_not_count_as_a_reply(start, settings, tables):
     server = start(**settings, TOKEN_LIMIT="10/day", RATE_LIMIT="1/day")
     use(tables, ALICE, 0, tokens=(10, 0, 0, 0))
     assert server.client().post("/sessions", {"content": "Hello"}).status_code == 429

@@ -1,4 +1,4 @@
-"""The turns of a session, shown page by page."""
+"""The turns of a session, page by page. Module: `turns.py`."""
 
 import json
 import subprocess
@@ -31,7 +31,7 @@ TURNS_ODD = [
 
 @pytest.fixture(scope="module")
 def long(server, provider_of_all):
-    """A client, and the path of a session of 140 turns."""
+    """A client, and the path of a session with 140 turns."""
     provider_of_all.reset()
     alice = server.client("https://github.com/reader")
     session = alice.create("Message 1")
@@ -49,7 +49,7 @@ def ids(page):
     return [turn["id"] for turn in page["turns"]]
 
 
-def test_shows_all_turns_unless_it_is_asked_for_fewer(long):
+def test_all_turns_are_shown_unless_fewer_are_requested(long):
     alice, path = long
     whole = alice.get(path).json()
     assert (len(whole["turns"]), whole["meta"]) == (140, {"has_more": False})
@@ -70,7 +70,7 @@ def test_shows_all_turns_unless_it_is_asked_for_fewer(long):
         ("-7", 1),
     ],
 )
-def test_shows_the_last_so_many_turns_oldest_first(long, limit, count):
+def test_a_limit_shows_the_last_turns_oldest_first(long, limit, count):
     alice, path = long
     page = alice.get(f"{path}?turns[limit]={limit}").json()
     assert ids(page) == ids(alice.get(path).json())[-count:]
@@ -78,7 +78,7 @@ def test_shows_the_last_so_many_turns_oldest_first(long, limit, count):
 
 
 @pytest.mark.parametrize("size", [1, 7, 50, 140])
-def test_the_pages_put_together_are_all_turns(long, size):
+def test_the_pages_together_have_all_turns(long, size):
     alice, path = long
     found, has_more, before = [], True, ""
     while has_more:
@@ -90,14 +90,14 @@ def test_the_pages_put_together_are_all_turns(long, size):
     assert alice.get(f"{path}?turns[limit]={size}{before}").json()["turns"] == []
 
 
-def test_shows_fifty_where_only_before_is_given(long):
+def test_fifty_turns_are_shown_if_only_before_is_given(long):
     alice, path = long
     whole = ids(alice.get(path).json())
     page = alice.get(f"{path}?turns[before]={whole[100]}").json()
     assert (ids(page), page["meta"]) == (whole[50:100], {"has_more": True})
 
 
-def test_an_id_that_no_turn_has_is_a_place_all_the_same(long):
+def test_before_need_not_be_the_id_of_a_turn(long):
     alice, path = long
     whole = ids(alice.get(path).json())
     for before, expected in [
@@ -120,14 +120,14 @@ def test_no_turn_is_before_the_id_0(long):
 
 
 @pytest.mark.parametrize("query, parameter", TURNS_ODD)
-def test_refuses_a_bad_page(long, query, parameter):
+def test_a_bad_page_parameter_is_refused(long, query, parameter):
     alice, path = long
     response = alice.get(f"{path}?{query}")
     assert response.status_code == 400
     assert [error["source"] for error in response.json()["errors"]] == [{"parameter": parameter}]
 
 
-def test_both_parameters_are_faulted_at_once_and_others_are_nobodys(long):
+def test_both_bad_parameters_are_reported_and_unknown_ones_are_ignored(long):
     alice, path = long
     errors = alice.get(path + "?turns[limit]=x&turns[before]=y&colour=red").json()["errors"]
     assert sorted(error["source"]["parameter"] for error in errors) == [
@@ -137,11 +137,11 @@ def test_both_parameters_are_faulted_at_once_and_others_are_nobodys(long):
     assert len(alice.get(path + "?colour=red").json()["turns"]) == 140
 
 
-def test_the_page_of_another_user_is_404(long, bob):
+def test_a_page_of_another_users_session_is_404(long, bob):
     assert bob.get(long[1] + "?turns[limit]=1").status_code == 404
 
 
-def test_a_reply_under_way_is_the_last_of_a_page(alice, provider):
+def test_a_reply_in_progress_is_the_last_turn_of_a_page(alice, provider):
     session = alice.create()
     path, gate = f"/sessions/{session['id']}", threading.Event()
     provider.script = [reply("Half, ", gate, "and the rest.")]
@@ -158,10 +158,8 @@ def test_a_reply_under_way_is_the_last_of_a_page(alice, provider):
         assert [event.name for event in stream][-1] == "done"
 
 
-def test_the_pieces_of_a_reply_under_way_are_joined_in_their_order(
-    start, settings, provider, tables
-):
-    """Rows of a table have no order of their own."""
+def test_the_pieces_of_a_reply_in_progress_are_joined_in_order(start, settings, provider, tables):
+    """SQL returns rows in any order, unless a query orders them."""
     provider.script = [reply(threading.Event())]
     alice = start(**settings, WEB_CONCURRENCY=1).client()
     session = alice.post("/sessions", {"content": "Count"}, Prefer="respond-async").json()
@@ -175,7 +173,7 @@ def test_the_pieces_of_a_reply_under_way_are_joined_in_their_order(
     assert cancelled["content"] == "One two"
 
 
-def test_a_reply_that_was_replaced_is_on_no_page(alice, provider):
+def test_a_replaced_reply_is_on_no_page(alice, provider):
     session = alice.create()
     path = f"/sessions/{session['id']}"
     replaced = alice.turns(session)[1]["id"]
@@ -192,7 +190,7 @@ def size_of(turns):
 
 
 def make_large(alice):
-    """The path of a session with ten messages of a megabyte each, of three bytes a character."""
+    """Make a session with ten messages of a megabyte each, with characters of three bytes; returns its path."""
     headers = {"Authorization": f"Bearer {alice.token}", "Content-Type": "application/json"}
     path = "/sessions"
     for number in range(10):
@@ -212,7 +210,7 @@ def large(server, provider_of_all):
 
 
 @pytest.mark.parametrize("query", ["", "?turns[limit]=200", "?turns[limit]=50", "?turns[limit]=20"])
-def test_shows_no_more_turns_than_are_eight_megabytes(large, query):
+def test_a_page_has_at_most_eight_megabytes_of_turns(large, query):
     alice, path = large
     page = alice.get(path + query).json()
     assert len(page["turns"]) == 17 and page["meta"] == {"has_more": True}
@@ -220,7 +218,7 @@ def test_shows_no_more_turns_than_are_eight_megabytes(large, query):
     assert page["turns"][-1]["content"] == "The answer."
 
 
-def test_the_pages_of_a_large_session_put_together_are_all_turns(large):
+def test_the_pages_of_a_large_session_together_have_all_turns(large):
     alice, path = large
     found, has_more, before = [], True, ""
     while has_more:
@@ -231,14 +229,14 @@ def test_the_pages_of_a_large_session_put_together_are_all_turns(large):
     assert "".join(turn["content"][0] for turn in found) == "0T1T2T3T4T5T6T7T8T9T"
 
 
-def test_a_page_that_is_small_enough_is_as_long_as_it_was_asked_for(large):
+def test_a_page_below_eight_megabytes_has_as_many_turns_as_requested(large):
     alice, path = large
     page = alice.get(path + "?turns[limit]=3").json()
     assert [turn["kind"] for turn in page["turns"]] == ["assistant", "user", "assistant"]
     assert page["meta"] == {"has_more": True}
 
 
-def test_a_turn_that_is_larger_than_a_page_is_shown_alone(start, provider):
+def test_a_turn_larger_than_a_page_is_shown_alone(start, provider):
     settings = {"OPENAI_BASE_URL": provider.url + "/v1", "DEFAULT_MODEL": "m-1"}
     alice = start(**settings, MAX_CONTENT_LENGTH=2**24).client()
     session = alice.create("Small")
@@ -255,7 +253,7 @@ def test_a_turn_that_is_larger_than_a_page_is_shown_alone(start, provider):
     assert rest["meta"] == {"has_more": False}
 
 
-def test_the_text_of_a_reply_under_way_counts_for_its_page(alice, provider):
+def test_the_text_of_a_reply_in_progress_counts_towards_its_page(alice, provider):
     path = make_large(alice)
     gate = threading.Event()
     provider.script = [reply("界" * 300_000, gate)]
@@ -269,7 +267,7 @@ def test_the_text_of_a_reply_under_way_counts_for_its_page(alice, provider):
 
 
 COST = """
-import sys, app, models
+import sys, app, models, turns
 from database import db
 app.create_app()
 def cost(session_id):
@@ -279,21 +277,21 @@ def cost(session_id):
         steps[0] += 1
     if hasattr(connection, "set_progress_handler"):  # SQLite: steps of its machine
         connection.set_progress_handler(step, 1)
-        session.with_turns(limit=50)
+        turns.read_page(session, 50)
         connection.set_progress_handler(None, 1)
         return steps[0]
     # PostgreSQL: rows that it read
     read = "SELECT coalesce(sum(seq_tup_read + idx_tup_fetch), 0) FROM pg_stat_xact_user_tables"
     with db.atomic():
         before = db.execute_sql(read).fetchone()[0]
-        session.with_turns(limit=50)
+        turns.read_page(session, 50)
         return int(db.execute_sql(read).fetchone()[0] - before)
 with db.connection_context():
     print(*map(cost, sys.argv[1:]))
 """
 
 
-def test_opening_a_session_of_20_000_turns_costs_what_50_cost(start, settings, provider):
+def test_opening_a_session_of_20_000_turns_costs_as_much_as_50(start, settings, provider):
     server = start(**settings)
     alice = server.client()
     sizes = {alice.create("Hello")["id"]: size for size in (50, 20_000)}
@@ -341,7 +339,7 @@ def test_opening_a_session_of_20_000_turns_costs_what_50_cost(start, settings, p
         page = alice.get(f"/sessions/{session}?turns[limit]=50").json()
         assert (len(page["turns"]), page["meta"]["has_more"]) == (50, size > 50)
         assert page["turns"][-1]["content"].startswith(f"Turn {size - 2} ")
-    whole = alice.get(f"/sessions/{[*sizes][1]}")  # as many as eight megabytes have room for
+    whole = alice.get(f"/sessions/{[*sizes][1]}")  # as many as fit into eight megabytes
     assert 12_000 < len(whole.json()["turns"]) < 20_000 and len(whole.content) < LONGEST_PAGE
     environment = {"DATABASE_URL": settings["DATABASE_URL"], "JWT_SECRET": SECRET, "PATH": ""}
     run = subprocess.run(

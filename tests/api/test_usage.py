@@ -1,4 +1,4 @@
-"""What a user's replies cost is added up by day and model, each once, however it ended and whatever becomes of it."""
+"""Usage is added up by user, day and model: each reply once, however it ended and whatever happened to it later."""
 
 import datetime
 import threading
@@ -14,7 +14,7 @@ USAGE = {
     "completion_tokens": 7,
     "prompt_tokens_details": {"cached_tokens": 3},
 }  # as `reply` ends
-SAID = event({"choices": [], "usage": USAGE})  # the same, wherever it stands
+SAID = event({"choices": [], "usage": USAGE})  # the same, wherever it comes in the stream
 
 
 def today():
@@ -23,12 +23,12 @@ def today():
 
 @pytest.fixture
 def usage_of(settings):
-    """A function: model → (replies, input, output, cached tokens) of a user, on this day."""
+    """A function: (replies, input, output, cached tokens) by model, of a user on this day."""
     first_day = today()
 
     def usage_of(owner=ALICE):
-        # By the tables, since it is also looked at when the server has stopped. Where midnight comes between, the replies are
-        # on two days.
+        # Read from the tables, since tests also look when the server has stopped. If midnight comes in
+        # between, the replies are on two days.
         query = "SELECT day, model, replies, input_tokens, output_tokens, cached_tokens FROM usage WHERE owner = ?"
         sums = {}
         with tables_of(settings["DATABASE_URL"]) as tables:
@@ -43,7 +43,7 @@ def usage_of(settings):
 
 
 def test_complete_replies_add_up_by_user_and_model(start, settings, provider, usage_of):
-    """However they are asked for."""
+    """In every way of requesting them."""
     server = start(**settings)
     alice, bob = server.client(ALICE), server.client(BOB)
     assert usage_of() == {}
@@ -57,7 +57,7 @@ def test_complete_replies_add_up_by_user_and_model(start, settings, provider, us
         for frame in stream:
             if frame.name == "assistant_turn":
                 break
-        assert usage_of() == {"m-1": (4, 60, 28, 12)}  # stored before it is told
+        assert usage_of() == {"m-1": (4, 60, 28, 12)}  # it is stored before the event is sent
     alice.create(model="m-2")
     bob.create()
     assert usage_of() == {"m-1": (4, 60, 28, 12), "m-2": (1, 15, 7, 3)}
@@ -75,7 +75,7 @@ def test_a_change_of_model_counts_from_the_next_reply_on(start, settings, usage_
     assert usage_of() == {"m-1": (1, 15, 7, 3), "m-2": (1, 15, 7, 3)}
 
 
-def test_one_key_is_one_reply(start, settings, usage_of):
+def test_requests_with_one_key_count_as_one_reply(start, settings, usage_of):
     alice = start(**settings).client()
     for _ in range(3):
         assert (
@@ -84,8 +84,8 @@ def test_one_key_is_one_reply(start, settings, usage_of):
     assert usage_of() == {"m-1": (1, 15, 7, 3)}
 
 
-def test_what_no_provider_said_is_no_token(start, settings, provider, usage_of):
-    """Also where it said a part: a count is what was said of it."""
+def test_tokens_that_no_provider_reported_are_not_counted(start, settings, provider, usage_of):
+    """If it reported only some of the counts, only those are added."""
 
     def answer(*numbers):
         words = [
@@ -104,7 +104,7 @@ def test_what_no_provider_said_is_no_token(start, settings, provider, usage_of):
     assert usage_of() == {"m-1": (2, 4, 0, 0)}
 
 
-def test_a_failed_reply_adds_what_its_provider_had_said(start, settings, provider, usage_of):
+def test_a_failed_reply_adds_the_usage_its_provider_reported(start, settings, provider, usage_of):
     provider.script = [fails("Half"), fails(SAID, "Half"), reply("Whole.")]
     server = start(**settings)
     alice = server.client()
@@ -116,13 +116,13 @@ def test_a_failed_reply_adds_what_its_provider_had_said(start, settings, provide
     assert alice.post(path + "/retry").status_code == 502
     tokens.append(usage_of()["m-1"][1:])
     assert alice.post(path + "/retry").status_code == 201
-    server.stop()  # behind which nothing is added
+    server.stop()  # after this, nothing is added
     tokens.append(usage_of()["m-1"][1:])
     assert tokens == [(0, 0, 0), (15, 7, 3), (30, 14, 6)]
 
 
 @pytest.mark.parametrize("where", ["where it is written", "in another process"])
-def test_a_cancelled_reply_adds_once_what_its_provider_had_said(
+def test_a_cancelled_reply_adds_once_the_usage_its_provider_reported(
     start, settings, provider, usage_of, where
 ):
     never = threading.Event()
@@ -138,9 +138,7 @@ def test_a_cancelled_reply_adds_once_what_its_provider_had_said(
         assert cancelled.status_code == 200
         [*_, done] = frames
         assert done.name == "done"
-    server.wait_for_output(
-        "outcome=interrupted"
-    )  # the writer knows of it, and has said what it cost
+    server.wait_for_output("outcome=interrupted")  # the writer has noticed, and stored the usage
     assert usage_of() == {"m-1": (1, 15, 7, 3)}
     assert alice.turns(session)[1]["usage"] == {
         "input_tokens": 15,
@@ -150,11 +148,11 @@ def test_a_cancelled_reply_adds_once_what_its_provider_had_said(
     assert (
         alice.post(f"/sessions/{session['id']}/messages", {"content": "Go on"}).status_code == 201
     )
-    server.stop()  # behind which nothing is added
+    server.stop()  # after this, nothing is added
     assert usage_of() == {"m-1": (2, 30, 14, 6)}
 
 
-def test_cancelled_by_two_at_the_same_instant_it_counts_once(start, settings, provider, usage_of):
+def test_a_reply_cancelled_twice_at_the_same_time_counts_once(start, settings, provider, usage_of):
     never = threading.Event()
     provider.default = reply(SAID, "Half", never)
     servers = [start(**settings, WEB_CONCURRENCY=1) for _ in range(2)]
@@ -170,11 +168,13 @@ def test_cancelled_by_two_at_the_same_instant_it_counts_once(start, settings, pr
         answers = at_once(4, lambda place: clients[place % 2].post(path).status_code)
         assert sorted(answers) == [200, 409, 409, 409]
     for server in servers:
-        server.stop()  # behind which nothing is added
+        server.stop()  # after this, nothing is added
     assert usage_of() == {"m-1": (rounds, rounds * 15, rounds * 7, rounds * 3)}
 
 
-def test_cancelled_in_the_moment_of_its_end_it_counts_once(start, settings, provider, usage_of):
+def test_a_reply_cancelled_at_the_moment_of_its_end_counts_once(
+    start, settings, provider, usage_of
+):
     """Whichever comes first."""
     gates = [threading.Event() for _ in range(8)]
     servers = [start(**settings, WEB_CONCURRENCY=1) for _ in range(2)]
@@ -201,11 +201,11 @@ def test_cancelled_in_the_moment_of_its_end_it_counts_once(start, settings, prov
         ended.append("interrupted" if status == 200 else "complete")
         wait_for_status(clients[1], session, ended[-1])
     for server in servers:
-        server.stop()  # behind which nothing is added
+        server.stop()  # after this, nothing is added
     assert usage_of() == {"m-1": (8, 8 * 15, 8 * 7, 8 * 3)}, ended
 
 
-def test_usage_survives_the_deletion_of_its_session(start, settings, usage_of):
+def test_usage_stays_after_its_session_is_deleted(start, settings, usage_of):
     alice = start(**settings).client()
     session = alice.create()
     assert alice.delete(f"/sessions/{session['id']}").status_code == 204
@@ -214,7 +214,7 @@ def test_usage_survives_the_deletion_of_its_session(start, settings, usage_of):
     assert usage_of() == {"m-1": (2, 30, 14, 6)}
 
 
-def test_a_reply_that_is_handed_over_adds_once_what_both_calls_took(
+def test_a_reply_that_is_handed_over_adds_the_usage_of_both_calls_once(
     start, settings, provider, usage_of
 ):
     provider.script = [reply(SAID, "Half ", threading.Event()), reply("and half.")]

@@ -1,30 +1,30 @@
-"""Who asks: the user of a token, or the one whom a trusted proxy names; and what another site's page may not."""
+"""The user of a request, from a token or from a trusted proxy; and requests from other sites' pages."""
 
 import contextlib
 import socket
-import subprocess
 import time
 import uuid
 
 import pytest
 import requests
 
+import forked
 from client import Client, make_token
-from commands import FLASK, environment_of, flask
+from commands import environment_of, flask
 from portals import wait_for
 from product import ROOT
 from provider import Provider, status
 from raw_http import errors_of
-from servers import end, free_port, running
+from servers import free_port, running
 from tokens import ED25519, jwk, pem
 from trusted import HEADER, Peer, name, user_of
 
-TRUSTED, OTHER = "127.0.0.2", "127.0.0.3"  # of this machine both
+TRUSTED, OTHER = "127.0.0.2", "127.0.0.3"  # both are addresses of this machine
 SETTINGS = {"TRUSTED_USER_HEADER": HEADER, "TRUSTED_PROXIES": f"unix, {TRUSTED}"}
 
 
 class Trusting:
-    """A server that listens at a socket, at an address of IPv4, and at all addresses of IPv6, where IPv4 comes in, too."""
+    """A server that listens at a Unix socket, at an IPv4 address, and at all IPv6 addresses, which accept IPv4, too."""
 
     def __init__(self, folder, leaving, **settings):
         socket_path, port = str(folder / "parley.sock"), free_port()
@@ -42,7 +42,7 @@ class Trusting:
 
 @pytest.fixture(scope="module")
 def trusting_with(tmp_path_factory):
-    """A function that returns a server with these settings besides."""
+    """A function that returns a server with further settings."""
     with contextlib.ExitStack() as leaving:
         yield lambda **settings: Trusting(tmp_path_factory.mktemp("trusting"), leaving, **settings)
 
@@ -62,7 +62,7 @@ def user():
     return f"user-{uuid.uuid4().hex}"
 
 
-# Whose word is taken
+# Trusted proxies
 
 
 @pytest.mark.parametrize("peer", ["socket", "listed", "mapped"])
@@ -81,7 +81,7 @@ CLAIMS = [
 
 @pytest.mark.parametrize("claims", CLAIMS, ids=["nothing", "one", "all of them", "others"])
 @pytest.mark.parametrize("peer", ["unlisted", "unlisted_mapped", "ipv6"])
-def test_of_no_other_peer_the_header_is_looked_at(trusting, peer, claims, user):
+def test_the_header_of_any_other_peer_is_ignored(trusting, peer, claims, user):
     answer = getattr(trusting, peer).ask(
         name(user), *claims, f"X-Request-ID: {user[:30]}", path="/sessions"
     )
@@ -101,7 +101,7 @@ def line_of(server, request_id):
     return next(line for line in log.splitlines() if f"id={request_id}" in line)
 
 
-def test_an_address_of_ipv6_may_be_listed_and_one_of_ipv4_in_the_mapped_form(trusting_with):
+def test_ipv6_and_mapped_ipv4_addresses_may_be_listed(trusting_with):
     trusting = trusting_with(TRUSTED_PROXIES=f"::1,::ffff:{TRUSTED}")
     assert user_of(trusting.ipv6.ask(name("alice"))) == "proxy:/alice"
     assert user_of(trusting.listed.ask(name("alice"))) == "proxy:/alice"
@@ -111,7 +111,7 @@ def test_an_address_of_ipv6_may_be_listed_and_one_of_ipv4_in_the_mapped_form(tru
 
 
 def claim_of(version, address):
-    """What HAProxy sends before a request, with the address of its client (its doc/proxy-protocol.txt)."""
+    """What HAProxy sends before a request with this client address (its doc/proxy-protocol.txt)."""
     if version == 1:
         return f"PROXY TCP4 {address} 127.0.0.1 50000 80\r\n".encode()
     addresses = socket.inet_aton(address) + socket.inet_aton("127.0.0.1") + b"\xc3\x50\0\x50"
@@ -125,7 +125,7 @@ def by_the_proxy_protocol(trusting_with):
 
 @pytest.mark.parametrize("version", [1, 2])
 def test_the_proxy_protocol_makes_no_peer_trusted(by_the_proxy_protocol, version):
-    """gunicorn tells the application the address that this protocol claims."""
+    """gunicorn gives the application the address that this protocol claims."""
     trusting = by_the_proxy_protocol
     claim, other = claim_of(version, TRUSTED), claim_of(version, OTHER)
     assert trusting.unlisted.ask(name("alice"), before=claim).status_code == 401
@@ -138,7 +138,7 @@ def test_the_proxy_protocol_makes_no_peer_trusted(by_the_proxy_protocol, version
     assert trusting.listed.ask(name("alice"), **late, pause=pause).status_code == 201
 
 
-def test_what_gunicorn_is_told_to_take_of_underscores_names_nobody(trusting_with):
+def test_gunicorns_options_for_underscores_let_no_header_name_a_user(trusting_with):
     for option in ("--header-map dangerous", "--forwarder-headers REMOTE_USER"):
         trusting = trusting_with(GUNICORN_CMD_ARGS=option)
         assert user_of(trusting.socket.ask(name("alice"))) == "proxy:/alice"
@@ -146,8 +146,8 @@ def test_what_gunicorn_is_told_to_take_of_underscores_names_nobody(trusting_with
         errors_of(trusting.socket.ask(name("alice"), "Remote_User: bob"), 400)
 
 
-def test_a_worker_of_gunicorns_own_trusts_nobody(tmp_path):
-    """It knows an address only that the PROXY protocol may have claimed."""
+def test_gunicorns_own_workers_trust_no_proxy(tmp_path):
+    """They know only an address that the PROXY protocol may have claimed."""
     path = tmp_path / "parley.sock"
     arguments = f"--bind unix:{path} -k gthread --proxy-protocol auto --proxy-allow-from *"
     settings = SETTINGS | {"GUNICORN_CMD_ARGS": arguments}
@@ -164,7 +164,7 @@ def trusting_no_socket(trusting_with):
 
 
 @pytest.mark.parametrize("own", [b"\0\xff\xfe", b"\0" + b"127.0.0.2", "127.0.0.2"])
-def test_a_name_that_the_client_of_a_socket_chooses_says_nothing(
+def test_the_address_that_a_unix_socket_client_chooses_is_not_trusted(
     tmp_path, trusting_no_socket, own, monkeypatch
 ):
     monkeypatch.chdir(tmp_path)
@@ -188,21 +188,16 @@ def test_a_name_that_the_client_of_a_socket_chooses_says_nothing(
         ("socket", "127.0.0.1,0.0.0.0/0,::/0", 401),
     ],
 )
-def test_the_server_of_development_takes_a_proxys_word(tmp_path, way, proxies, expected):
-    """It drops a header with `_` in its name itself."""
+def test_flask_run_accepts_a_trusted_proxy(tmp_path, way, proxies, expected):
+    """Its server drops headers with `_` in their names."""
     port, path, log = free_port(), tmp_path / "flask.sock", tmp_path / "log"
     peer = Peer(("127.0.0.1", port), TRUSTED) if way == "port" else Peer(str(path))
     place = [f"-p{port}"] if way == "port" else [f"-hunix://{path}"]
     settings = {"TRUSTED_USER_HEADER": HEADER, "TRUSTED_PROXIES": proxies}
     settings |= {"DATABASE_URL": f"sqlite:///{tmp_path}/flask.db"}
     with open(log, "wb") as output:
-        process = subprocess.Popen(
-            [*FLASK, "run", *place],
-            cwd=ROOT,
-            env=environment_of(settings),
-            stdout=output,
-            stderr=output,
-        )
+        words = ["-m", "flask", "run", *place]
+        process = forked.Process(words, ROOT, environment_of(settings), output, output)
     try:
         wait_for(peer, process, log)
         answer = peer.ask(name("alice"), "Remote_User: bob")
@@ -212,17 +207,18 @@ def test_the_server_of_development_takes_a_proxys_word(tmp_path, way, proxies, e
         twice = peer.ask(name("alice"), name("bob"))
         assert twice.status_code == (400 if expected == 200 else 401)
     finally:
-        end(process)
+        process.terminate()
+        process.wait(30)
 
 
-def test_a_trusted_proxy_that_names_nobody_is_told_so_in_the_log(trusting, proxy, user):
+def test_the_log_says_if_a_trusted_proxy_names_no_user(trusting, proxy, user):
     answer = proxy.ask(f"X-Request-ID: {user}")
-    assert "Or come by the proxy of this server" in answer.json()["errors"][0]["detail"]
+    assert "Or come through this server's proxy" in answer.json()["errors"][0]["detail"]
     assert answer.json()["errors"][0]["meta"] == {"sign_in": {"oidc": None}}
     assert f"sent no {HEADER}" in line_of(trusting.server, user)
 
 
-# Names
+# User names
 
 NAMES = [
     "alice",
@@ -239,7 +235,7 @@ NAMES += ["{alice", "alice}", "{a}b", "<script>", "'\"\\;", "..", "proxy:"]
 
 
 @pytest.mark.parametrize("user", NAMES)
-def test_a_name_is_taken_letter_for_letter(proxy, user):
+def test_a_name_is_used_exactly_as_sent(proxy, user):
     expected = {"subject": f"proxy:/{user}", "name": user, "by": "proxy"}
     assert proxy.ask(name(user)).json() == expected
 
@@ -263,7 +259,7 @@ NO_NAMES += [
 
 
 @pytest.mark.parametrize("user", NO_NAMES)
-def test_what_is_no_name_is_refused(proxy, user):
+def test_an_invalid_name_is_refused(proxy, user):
     [(source, detail)] = errors_of(proxy.ask(name(user)), 400)
     assert detail.startswith("The proxy must send Remote-User once, with a name.")
 
@@ -287,7 +283,7 @@ def test_a_header_that_comes_twice_is_refused(proxy, spelling, second, is_first)
 
 
 @pytest.mark.parametrize("spelling", SPELLINGS[3:])
-def test_a_spelling_with_an_underscore_alone_names_nobody(proxy, spelling):
+def test_a_header_with_only_an_underscore_spelling_names_no_user(proxy, spelling):
     assert proxy.ask(f"{spelling}: alice").status_code == 401
 
 
@@ -295,12 +291,12 @@ ODD = ["Remote-User : bob", " Remote-User: bob", "Remote-User\t: bob", "Remote-U
 
 
 @pytest.mark.parametrize("line", ODD)
-def test_a_line_that_is_no_header_is_no_second_one(proxy, line):
-    """Some servers would read it as one: the whole request is refused."""
+def test_a_malformed_second_header_is_refused(proxy, line):
+    """Some servers would accept it as a header, so the whole request is refused."""
     assert proxy.ask(name("alice"), line).status_code == 400
 
 
-def test_a_header_of_a_name_with_several_dashes_is_counted_in_all_spellings(trusting_with):
+def test_a_header_name_with_several_dashes_is_recognized_in_all_spellings(trusting_with):
     header = "X-Forwarded-Preferred-Username"
     proxy = trusting_with(TRUSTED_USER_HEADER=header).socket
     assert user_of(proxy.ask(f"{header}: alice")) == "proxy:/alice"
@@ -309,8 +305,8 @@ def test_a_header_of_a_name_with_several_dashes_is_counted_in_all_spellings(trus
         assert proxy.ask(f"{spelling}: bob").status_code == 401
 
 
-def test_a_body_that_comes_late_changes_nothing_of_that(trusting_with):
-    """The application is asked again once the body is there."""
+def test_a_late_body_does_not_change_the_user(trusting_with):
+    """The application is called again once the body is there."""
     proxy = trusting_with().socket
     late = {
         "method": "POST",
@@ -326,7 +322,7 @@ def test_a_body_that_comes_late_changes_nothing_of_that(trusting_with):
 # Tokens
 
 
-def test_a_bearer_token_decides_also_where_it_is_refused(proxy):
+def test_a_bearer_token_takes_precedence_even_if_it_is_refused(proxy):
     token = make_token("https://github.com/bob")
     told = {"subject": "https://github.com/bob", "name": "bob", "by": "token"}
     assert proxy.ask(name("alice"), f"Authorization: Bearer {token}").json() == told
@@ -350,7 +346,7 @@ def test_a_bearer_token_decides_also_where_it_is_refused(proxy):
         )
 
 
-def test_a_token_of_this_server_may_be_of_the_same_user(trusting, proxy, user):
+def test_a_token_of_this_server_may_name_a_user_of_the_proxy(trusting, proxy, user):
     created = proxy.ask(name(user), method="POST", path="/sessions", content="Hello").json()
     client = Client(trusting.server.url, make_token(f"proxy:/{user}"))
     assert [session["id"] for session in client.get("/sessions").json()["data"]] == [created["id"]]
@@ -361,10 +357,10 @@ def test_a_token_of_this_server_may_be_of_the_same_user(trusting, proxy, user):
 
 
 def test_a_token_of_another_issuer_names_no_user_of_the_proxy(tmp_path):
-    """Else whoever signs tokens elsewhere could be anybody whom the proxy knows."""
+    """Otherwise another issuer of tokens could be any user that the proxy knows."""
     token = make_token("proxy:/alice", ED25519, "EdDSA", {"kid": "one"})
     other = make_token("https://github.com/alice", ED25519, "EdDSA", {"kid": "one"})
-    sentence = "Only a token of this server's own may have proxy:/ in its sub."
+    sentence = "Only a token that this server signed may have proxy:/ in its sub."
     with contextlib.closing(Provider()) as identity:
         identity.models = status(200, {"keys": [jwk(ED25519.public_key(), "one")]})
         for keys in (
@@ -379,7 +375,7 @@ def test_a_token_of_another_issuer_names_no_user_of_the_proxy(tmp_path):
                 assert answer.json()["errors"][0]["detail"] == sentence
 
 
-# What another site's page may not
+# Requests from other sites' pages
 
 SAME, CROSS = "Sec-Fetch-Site: same-origin", "Sec-Fetch-Site: cross-site"
 SITES = [
@@ -421,17 +417,20 @@ SITES = [
 
 
 @pytest.mark.parametrize("fields, is_own", SITES, ids=[" ".join(fields) for fields, _ in SITES])
-def test_another_sites_page_is_refused(proxy, fields, is_own):
+def test_a_request_from_another_sites_page_is_refused(proxy, fields, is_own):
     answer = proxy.ask(name("alice"), *fields)
     if is_own:
         assert answer.status_code == 200
     else:
         [(_, detail)] = [(error["status"], error["detail"]) for error in answer.json()["errors"]]
-        assert (answer.status_code, detail.partition(",")[0]) == (403, "Another site's page asks")
+        assert (answer.status_code, detail.partition(",")[0]) == (
+            403,
+            "A page of another site sent this request",
+        )
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "PATCH", "DELETE", "OPTIONS", "PUT"])
-def test_another_sites_page_is_refused_by_any_method(proxy, method):
+def test_a_request_from_another_sites_page_is_refused_with_any_method(proxy, method):
     assert proxy.ask(name("alice"), CROSS, method=method).status_code == 403
     own = {"GET": 200, "HEAD": 200, "OPTIONS": 200}.get(method, 405)
     assert proxy.ask(name("alice"), SAME, method=method).status_code == own
@@ -452,7 +451,7 @@ HOSTS = [
 
 
 @pytest.mark.parametrize("origin, host, is_own", HOSTS)
-def test_an_origin_is_held_against_the_host_that_was_asked(proxy, origin, host, is_own):
+def test_an_origin_is_compared_with_the_requested_host(proxy, origin, host, is_own):
     answer = proxy.ask(name("alice"), f"Origin: {origin}", host=host)
     assert answer.status_code == (200 if is_own else 403)
 
@@ -478,12 +477,12 @@ FREE = [
 
 
 @pytest.mark.parametrize("path, mode, expected", FREE)
-def test_what_anybody_may_see_is_free_of_that(proxy, path, mode, expected):
+def test_public_paths_are_open_to_other_sites(proxy, path, mode, expected):
     assert proxy.ask(name("alice"), CROSS, mode, path=path).status_code == expected
 
 
 @pytest.mark.parametrize("path", ["/sessions", "/me", "/sessions/x/events"])
-def test_who_sends_a_token_is_free_of_that(trusting, proxy, path):
+def test_requests_with_a_token_are_open_to_other_sites(trusting, proxy, path):
     token = f"Authorization: Bearer {make_token()}"
     answer = proxy.ask(name("alice"), token, CROSS, "Origin: https://evil.example", path=path)
     assert answer.status_code in (200, 404)
@@ -491,7 +490,7 @@ def test_who_sends_a_token_is_free_of_that(trusting, proxy, path):
     assert "Cross-Origin-Resource-Policy" not in answer.headers
 
 
-def test_no_answer_by_a_proxys_word_may_be_read_by_another_site(trusting, proxy, user):
+def test_no_other_site_may_read_an_answer_to_a_user_of_the_proxy(trusting, proxy, user):
     own = (name(user), "Origin: https://chat.example.com")
     created = proxy.ask(*own, method="POST", path="/sessions", content="Hello")
     path = created.headers["Location"]
@@ -519,7 +518,7 @@ def test_no_answer_by_a_proxys_word_may_be_read_by_another_site(trusting, proxy,
         assert answer.headers["Cross-Origin-Resource-Policy"] == "same-origin"
 
 
-def test_a_preflight_is_judged_by_the_allowed_origins_alone(proxy):
+def test_a_preflight_depends_only_on_the_allowed_origins(proxy):
     asks = ("Origin: https://app.example.com", CROSS, "Access-Control-Request-Method: POST")
     answer = proxy.ask(name("alice"), *asks, method="OPTIONS", path="/sessions")
     assert answer.status_code == 204
@@ -538,10 +537,10 @@ def test_without_allowed_origins_a_preflight_is_refused(trusting_with):
     assert not [field for field in answer.headers if field.startswith("Access-Control-")]
 
 
-# As any other user
+# Like any other user
 
 
-def test_who_is_allowed_and_who_is_blocked_is_told_by_the_name_letter_for_letter(trusting_with):
+def test_allowed_and_blocked_users_are_compared_exactly(trusting_with):
     listed = trusting_with(
         ALLOWED_USERS="alice, tailscale:bob@example.com, eve", BLOCKED_USERS="eve"
     )
@@ -552,7 +551,7 @@ def test_who_is_allowed_and_who_is_blocked_is_told_by_the_name_letter_for_letter
         assert answer.status_code == (200 if user in allowed else 403), user
 
 
-def test_limits_and_usage_are_those_of_the_user(trusting, proxy, user):
+def test_limits_and_usage_apply_to_the_proxys_user(trusting, proxy, user):
     def create(who):
         return proxy.ask(name(who), method="POST", path="/sessions", content="Hello").status_code
 
@@ -562,7 +561,7 @@ def test_limits_and_usage_are_those_of_the_user(trusting, proxy, user):
     assert sum(day["replies"] for day in days) == 3
 
 
-def test_the_commands_know_the_user(new_database, tmp_path):
+def test_commands_know_the_proxys_user(new_database, tmp_path):
     with contextlib.ExitStack() as leaving:
         database = new_database()
         trusting = Trusting(tmp_path, leaving, DATABASE_URL=database)
@@ -576,8 +575,8 @@ def test_the_commands_know_the_user(new_database, tmp_path):
         assert proxy.ask(name("alice"), path="/sessions").json()["data"] == []
 
 
-def test_a_page_may_name_the_user_whom_it_means(proxy, user):
-    """The proxy may name another one by the time that a request comes."""
+def test_a_page_may_name_the_user_it_expects(proxy, user):
+    """By the time a request arrives, the proxy may name another one."""
 
     def ask(meant, **request):
         return proxy.ask(name(user), f"For-Subject: {meant}", **request)
@@ -586,17 +585,17 @@ def test_a_page_may_name_the_user_whom_it_means(proxy, user):
     for meant in ("proxy:/other", user, "", f"proxy:/{user},proxy:/{user}"):
         created = ask(meant, method="POST", path="/sessions", content="For another one")
         assert created.status_code == 412
-        assert "Somebody else has signed in meanwhile" in created.json()["errors"][0]["detail"]
+        assert "Somebody else has signed in since" in created.json()["errors"][0]["detail"]
     assert proxy.ask(name(user), path="/sessions").json()["data"] == []
     token = f"Authorization: Bearer {make_token()}"
     assert proxy.ask(token, "For-Subject: https://github.com/alice").status_code == 200
     assert proxy.ask(token, f"For-Subject: proxy:/{user}").status_code == 412
 
 
-# Where neither is set
+# Without these settings
 
 
-def test_without_the_settings_the_header_says_nothing(server, user):
+def test_without_the_settings_the_header_is_ignored(server, user):
     free = {HEADER: "alice", "Sec-Fetch-Site": "cross-site", "Origin": "https://evil.example"}
     answer = requests.get(server.url + "/sessions", headers=free, timeout=20)
     detail = answer.json()["errors"][0]["detail"].partition("<token>. ")[2]
@@ -607,6 +606,6 @@ def test_without_the_settings_the_header_says_nothing(server, user):
     assert answer.json() == {"subject": f"https://github.com/{user}", "name": user, "by": "token"}
 
 
-def test_who_asks_has_no_name_behind_a_slash_at_the_end(server):
+def test_a_subject_that_ends_with_a_slash_has_an_empty_name(server):
     told = server.client("https://id.example/").get("/me").json()
     assert told == {"subject": "https://id.example/", "name": "", "by": "token"}

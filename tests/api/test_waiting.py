@@ -1,4 +1,4 @@
-"""What a stream tells while its provider is waited for: how long, from now on, and nothing of the answer is lost by it."""
+"""What a stream says while the server waits for its provider: how long from now on. No text is lost."""
 
 import itertools
 import threading
@@ -10,7 +10,7 @@ from client import wait_until
 from protocols import CLAUDE, GPT, pauses
 from provider import cut, reply, status, thought
 
-ASKED = {  # the headers of a refusal, the seconds that are told
+ASKED = {  # the headers of a refusal, and the seconds in the event
     "Anthropic is overloaded": (CLAUDE, 529, {"Retry_After": "2"}, 2),
     "OpenAI limits": (GPT, 429, {"Retry_After_Ms": "2001", "Retry_After": "9"}, 3),
 }
@@ -25,13 +25,13 @@ def seconds_of(events):
 
 
 def is_left(asked, told):
-    """Whether so much may be left of what was asked for: a busy machine tells it a little later."""
+    """Whether `told` may be what is left of `asked`: on a busy machine, the event comes a little later."""
     return asked - 1 <= told <= asked
 
 
 @pytest.fixture
 def lone(start, settings):
-    """A client of a server of one process, so that all streams are of the process that writes."""
+    """A client of a server with one process, which writes every reply and has all streams."""
     return start(**settings, WEB_CONCURRENCY=1).client()
 
 
@@ -41,7 +41,7 @@ def retry(client, session):
 
 
 @pytest.mark.parametrize("model, code, headers, seconds", ASKED.values(), ids=ASKED)
-def test_a_stream_tells_how_long_its_provider_is_waited_for(
+def test_a_stream_says_how_long_the_server_waits_for_its_provider(
     alice, provider, model, code, headers, seconds
 ):
     provider.script = [status(code, {}, **headers), reply("The ", "answer.")]
@@ -53,11 +53,11 @@ def test_a_stream_tells_how_long_its_provider_is_waited_for(
     assert text_of(rest) == "The answer." == rest[-2].data["content"]
     [pause] = pauses(provider)
     assert seconds - 1 < pause < seconds + 3
-    with alice.events(session.data) as stream:  # it is not stored
+    with alice.events(session.data) as stream:  # the event is not stored
         assert [each.name for each in stream] == ["content_delta", "assistant_turn", "done"]
 
 
-def test_each_wait_is_told_and_a_short_one_is_not(alice, provider):
+def test_each_wait_has_an_event_unless_it_is_short(alice, provider):
     provider.script = [
         status(429, {}, Retry_After=2),
         status(429, {}, Retry_After_Ms=2500),
@@ -74,7 +74,7 @@ def test_each_wait_is_told_and_a_short_one_is_not(alice, provider):
         assert len(told) == len(waits) and all(map(is_left, waits, told)), told
 
 
-def test_what_is_not_waited_for_is_not_told(alice, provider):
+def test_a_pause_that_is_too_long_is_an_error_and_no_wait(alice, provider):
     provider.script = [status(429, {}, Retry_After=21)]
     with alice.stream("POST", "/sessions", {"content": "Hello"}) as stream:
         session, error = stream
@@ -82,7 +82,7 @@ def test_what_is_not_waited_for_is_not_told(alice, provider):
     assert error.data["message"].endswith("Ask again in 21 seconds.")
 
 
-def test_who_comes_while_a_provider_is_waited_for_is_told_what_is_left(lone, provider):
+def test_a_stream_begun_during_a_wait_gets_the_time_that_is_left(lone, provider):
     session, gate = lone.create("Hello"), threading.Event()
     provider.script = [status(429, {}, Retry_After=4), reply("The ", gate, "answer.")]
     retry(lone, session)
@@ -98,15 +98,15 @@ def test_who_comes_while_a_provider_is_waited_for_is_told_what_is_left(lone, pro
         later = wait_until(lambda: (event := first_of_events()).data != waiting.data and event)
         assert (later.name, later.id) == ("waiting", waiting.id)
         assert 1 <= later.data["seconds"] < waiting.data["seconds"]
-        provider.wait_for_request(3)  # the first was for another reply
-        assert first_of_events().name == "content_delta"  # nobody is waited for any more
+        provider.wait_for_request(3)  # the first request was for another reply
+        assert first_of_events().name == "content_delta"  # the wait is over
         gate.set()
         rest = list(events)
     assert (seconds_of(rest), text_of(rest)) == ([], "The answer.")
     assert [each.name for each in rest][-2:] == ["assistant_turn", "done"]
 
 
-def test_nothing_is_lost_by_a_cut_while_a_provider_is_waited_for(lone, provider):
+def test_no_text_is_lost_if_a_stream_breaks_during_a_wait(lone, provider):
     session = lone.create("Hello")
     provider.script = [status(529, {}, Retry_After=2), reply("The ", "answer.")]
     retry(lone, session)
@@ -119,8 +119,8 @@ def test_nothing_is_lost_by_a_cut_while_a_provider_is_waited_for(lone, provider)
     assert [each.name for each in events][-2:] == ["assistant_turn", "done"]
 
 
-def test_a_wait_behind_text_is_told_behind_it_also_to_who_comes_later(lone, provider):
-    """The provider breaks off, is asked to go on, and asks for a pause."""
+def test_a_wait_after_text_comes_after_it_in_later_streams_too(lone, provider):
+    """The provider breaks off, is asked to continue, and asks for a pause."""
     session = lone.create("Hello")
     provider.script = [cut("Half, "), status(429, {}, Retry_After=2), reply("and whole.")]
     retry(lone, session)
@@ -135,8 +135,8 @@ def test_a_wait_behind_text_is_told_behind_it_also_to_who_comes_later(lone, prov
     assert text_of(of_another) == "Half, and whole." == of_another[-2].data["content"]
 
 
-def test_a_model_that_was_thinking_is_waited_for_too(alice, provider):
-    """It breaks off before its first word, so it is asked anew."""
+def test_a_wait_after_thinking_has_an_event_too(alice, provider):
+    """The answer breaks off before its first word, so the request is repeated."""
     provider.script = [
         cut(thought(reasoning="Hm.")),
         status(429, {}, Retry_After=2),

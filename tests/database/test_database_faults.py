@@ -1,6 +1,6 @@
-"""Databases that are damaged, read-only for a moment or full of what is dead: what is told, and what it costs.
+"""Databases that are damaged, read-only for a moment or full of dead replies: what clients are told, and what it costs.
 
-tests/heavy/test_database_faults_heavy.py has what lasts longer: outages, pauses, steps of the clock, a full disk.
+tests/heavy/test_database_faults_heavy.py has what takes longer: outages, pauses, steps of the clock, a full disk.
 
 Modules: `database/connection.py`, `database/deadline.py`, `database/sqlite.py`, `database/transactions.py`.
 """
@@ -26,7 +26,7 @@ from servers import running
 from talk import LONGEST, Asking, Talk
 
 PRIVATE = "private words of a user"
-BACK = 10  # seconds within which /health tells what is so
+BACK = 10  # seconds within which /health is right
 CHANGING = 6  # connections that a process has at most for requests that change something
 
 
@@ -39,15 +39,15 @@ def alone(provider, tmp_path):
 
 
 def is_quiet(server):
-    """Whether the log has neither a trace nor a word that a user said."""
+    """Whether the log has neither a traceback nor a word that a user wrote."""
     return "Traceback" not in server.output() and PRIVATE not in server.output()
 
 
 # Damage
 
 
-def test_a_row_that_cannot_be_read_costs_its_own_reply_only(alone, provider):
-    """A title that is no UTF-8, as a flipped bit makes it, while three replies are under way in this process."""
+def test_an_unreadable_row_costs_only_its_own_reply(alone, provider):
+    """Its title is not UTF-8, as after a flipped bit. Three replies are in progress in this process."""
     server, path = alone
     alice, bob = server.client(ALICE), server.client(BOB)
     his = bob.create("Hello")
@@ -71,8 +71,8 @@ def test_a_row_that_cannot_be_read_costs_its_own_reply_only(alone, provider):
     assert is_quiet(server), server.output()[-3000:]
 
 
-def test_a_file_that_is_damaged_while_it_is_used_is_told_and_not_quoted(alone):
-    """Damaged text can be read. What cannot is told by a 503, and the log shows nothing of what is stored."""
+def test_damage_to_a_file_in_use_is_reported_and_not_quoted(alone):
+    """Damaged text can be read. What cannot be read is a 503, and the log shows nothing of what is stored."""
     server, path = alone
     alice = server.client()
     sessions = [alice.create(f"{PRIVATE} {number} " + "x" * 3000) for number in range(20)]
@@ -99,7 +99,7 @@ def test_a_file_that_is_damaged_while_it_is_used_is_told_and_not_quoted(alone):
             file.write(PRIVATE.encode() * (size // len(PRIVATE)))
         connection.execute(
             "UPDATE release SET migrations = migrations"
-        )  # whoever has pages in memory reads them again
+        )  # a process with pages in memory reads them again
         asked = [alice.get(path).status_code for path in paths]
         asked += [
             alice.post(f"/sessions/{session['id']}/messages", {"content": "Hello"}).status_code
@@ -110,7 +110,7 @@ def test_a_file_that_is_damaged_while_it_is_used_is_told_and_not_quoted(alone):
 
 
 def test_a_commit_is_on_the_disk_before_it_is_answered(tmp_path):
-    """So a loss of power takes nothing back: 2 is `full` (sqlite.org/pragma.html)."""
+    """So a loss of power undoes nothing: 2 is `full` (sqlite.org/pragma.html)."""
     file = SQLite(f"{tmp_path}/parley.db", **SQLite.options)
     with file.connection_context():
         file.discard()  # the connection is not kept afterwards
@@ -131,8 +131,8 @@ def wait_for_health(server, status):
 
 
 @pytest.mark.parametrize("asked", [0, 12])
-def test_a_file_that_is_moved_away_is_told_and_used_again_when_it_is_back(alone, asked):
-    """So many ask for sessions while it is away. What was created before, or meanwhile, is kept, also where the server dies."""
+def test_a_file_that_is_moved_away_is_reported_and_used_again_when_it_is_back(alone, asked):
+    """Up to twelve requests come while it is away. What was created before or meanwhile is kept, even if the server dies."""
     server, path = alone
     alice, away = server.client(), path.with_name("away.db")
     created = [alice.create(f"Before {number}") for number in range(3)]
@@ -161,8 +161,8 @@ def check_kept(server, sessions):
     ] * len(sessions)
 
 
-def test_another_file_in_its_place_is_told_and_left_alone(alone):
-    """Nobody is told that something was stored, which would be in a file without a name."""
+def test_another_file_in_its_place_is_reported_and_left_alone(alone):
+    """No client is told that something was stored: it would be in a file without a name."""
     server, path = alone
     alice, copy = server.client(), path.with_name("copy.db")
     alice.create("Hello")
@@ -183,7 +183,7 @@ def test_another_file_in_its_place_is_told_and_left_alone(alone):
 
 
 def connections_to(url, server):
-    """How many connections the processes of a server of one worker have to the database."""
+    """How many database connections the processes of a server of one worker have."""
     if not url.startswith("sqlite"):
         with tables_of(url) as tables:
             others = "datname = current_database() AND pid <> pg_backend_pid() AND state <> 'idle'"
@@ -195,7 +195,7 @@ def connections_to(url, server):
 
 
 def test_what_needs_no_database_is_answered_at_once_while_it_is_locked(start, settings, provider):
-    """Though all connections that the process has for creations are taken by those who wait, and more wait for these."""
+    """Though waiting requests have all connections that the process has for creations, and more wait for one."""
     url = settings["DATABASE_URL"]
     server = start(**settings, WEB_CONCURRENCY=1)
     alice, bob = server.client(), server.client(BOB)
@@ -248,10 +248,10 @@ def answered_at_once(client, path):
 @pytest.mark.parametrize(
     "engine", ["postgresql"], indirect=True
 )  # a SQLite file has no such setting
-def test_a_database_that_was_read_only_for_a_moment_is_written_again(
+def test_after_a_moment_of_being_read_only_a_database_is_written_again(
     engine, start, settings, provider
 ):
-    """/health tells the truth meanwhile, and seconds later all is well; the reply under way is whole."""
+    """/health is right meanwhile, and seconds later all is well; the reply in progress completes."""
     server = start(**settings)
     alice = server.client()
     session = alice.create("Hello")
@@ -268,8 +268,8 @@ def test_a_database_that_was_read_only_for_a_moment_is_written_again(
 
 @pytest.mark.parametrize("engine", ["postgresql"], indirect=True)  # SQLite has no rows to lock
 def test_rows_are_locked_in_one_order(start, settings, provider):
-    """Sessions before turns, where one reply grows and another one ends by the same commit: so no two processes wait for each
-    other, as where one ends the other's replies in its place."""
+    """Sessions before turns, even if one reply grows and another ends in the same commit. So two processes never wait for each
+    other, such as when one ends the other's replies."""
     first, grows, ends = threading.Event(), threading.Event(), threading.Event()
     never = threading.Event()
     provider.script = [
@@ -299,7 +299,7 @@ def test_rows_are_locked_in_one_order(start, settings, provider):
         pid = other.value("SELECT pg_backend_pid()")
         behind = "SELECT count(*) FROM pg_stat_activity WHERE ? = ANY(pg_blocking_pids(pid))"
         gate.rows("ROLLBACK")
-        # The next commit waits for the session of the one that ends.
+        # The next commit waits for the session of the reply that ends.
         wait_until(lambda: gate.value(behind, pid), 5)
         assert other.rows(f"{turn} NOWAIT", sessions[1])
         other.rows("ROLLBACK")
@@ -307,12 +307,12 @@ def test_rows_are_locked_in_one_order(start, settings, provider):
 
 
 @pytest.mark.parametrize("engine", ["sqlite"], indirect=True)  # tests/heavy has thousands on both
-def test_hundreds_of_dead_replies_hold_up_nobody(start, settings):
+def test_hundreds_of_dead_replies_delay_nobody(start, settings):
     check_many_dead(start, settings, 500)
 
 
-def test_the_write_ahead_log_does_not_stay_large(alone, provider):
-    """It grows while somebody reads for long, as a backup does; then it is as small as ever."""
+def test_the_write_ahead_log_shrinks_again(alone, provider):
+    """It grows during a long read, such as a backup; then it becomes as small as before."""
     server, path = alone
     log, alice = path.with_name(path.name + "-wal"), server.client()
     provider.default = reply("The answer. " * 20_000)

@@ -1,4 +1,4 @@
-"""The audit of a history: an honest one has no fault, and each damage to it is found."""
+"""The audit of a history: a correct one passes, and each kind of damage is found."""
 
 import pytest
 
@@ -12,17 +12,17 @@ from talked import record_a_life
 
 @pytest.fixture(scope="module")
 def life(engine, new_database, tmp_path_factory):
-    """The text of an honest history."""
+    """The text of a correct history."""
     return record_a_life(tmp_path_factory.mktemp("life"), new_database()).read_text("utf-8")
 
 
-def test_an_honest_history_has_no_fault(life):
+def test_a_correct_history_has_no_fault(life):
     book = audit(life.splitlines())
     assert book.problems == []
     assert all(book.counts[name] for name in ("operations", "streams", "frames", "calls", "keys"))
 
 
-def test_damage_is_found_and_called_by_the_promise(life, subtests):
+def test_damage_is_found_and_named_by_the_broken_promise(life, subtests):
     for name, (promise, damage) in DAMAGES.items():
         with subtests.test(name):
             damaged = Damaged(life)

@@ -1,4 +1,5 @@
-"""`flask backup` and `flask restore`: a SQLite file and the server's own key. Modules: `terminal/backup.py`."""
+"""`flask backup` and `flask restore`: a SQLite file and the server's own key. Modules:
+`terminal/backup.py`."""
 
 import os
 import re
@@ -22,7 +23,7 @@ from servers import Server
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """The service in a folder of its own, with a database and a key of its own."""
+    """The service in a folder of its own, with its own database and key."""
     folder = copy_of_the_service(tmp_path / "parley")
     monkeypatch.setattr(servers, "ROOT", folder)
     return folder
@@ -60,7 +61,7 @@ def user(server, folder):
 
 @pytest.fixture
 def saved(folder, serve, tmp_path):
-    """A server that is running, and its user, who had the session "Old" when `saved` was made."""
+    """A running server and its user, whose session "Old" already existed when `saved` was made."""
     server = serve()
     alice = user(server, folder)
     alice.create("Old")
@@ -72,7 +73,7 @@ def titles(alice):
     return sorted(row["title"] for row in alice.get("/sessions?page[limit]=100").json()["data"])
 
 
-def test_what_was_saved_under_load_is_there_again(folder, serve, provider, tmp_path):
+def test_a_backup_under_load_can_be_restored(folder, serve, provider, tmp_path):
     server = serve()
     alice = user(server, folder)
     provider.default = reply("The ", 0.01, "answer.")
@@ -102,7 +103,7 @@ def test_what_was_saved_under_load_is_there_again(folder, serve, provider, tmp_p
     restored = flask(folder, "restore", saved)
     assert restored.returncode == 0, restored.stderr
     server = serve()
-    alice = Client(server.url, alice.token)  # the key that has signed it is there again
+    alice = Client(server.url, alice.token)  # the key that signed her token is back
     found = titles(alice)
     assert "Before" in found and "After" not in found and set(found) <= {"Before", *acknowledged}
     for row in alice.get("/sessions?page[limit]=100").json()["data"]:
@@ -110,21 +111,21 @@ def test_what_was_saved_under_load_is_there_again(folder, serve, provider, tmp_p
     assert stat.S_IMODE((folder / "instance" / "parley.db").stat().st_mode) == 0o600
 
 
-def test_asks_before_it_replaces_what_is_there(folder, serve, saved, tmp_path):
+def test_asks_before_it_replaces_a_database(folder, serve, saved, tmp_path):
     server, alice = saved
     alice.create("New")
     server.stop()
     for answer, left in (("n\n", 2), ("", 2), ("y\n", 1)):
         ended = flask(folder, "restore", tmp_path / "saved", text=answer)
         assert "Replace 2 sessions, last used 20" in ended.stdout
-        assert " by 1 sessions, last used 20" in ended.stdout
+        assert " with 1 sessions, last used 20" in ended.stdout
         assert (ended.returncode == 0) == (left == 1), ended.stderr
         with tables_of(f"sqlite:///{folder}/instance/parley.db") as tables:
             assert tables.value("SELECT count(*) FROM session") == left
     assert titles(Client(serve().url, alice.token)) == ["Old"]
 
 
-def test_a_restored_database_begins_its_retention_anew(folder, serve, saved, tmp_path):
+def test_a_restored_database_starts_its_retention_again(folder, serve, saved, tmp_path):
     server, _ = saved
     server.stop()
     with tables_of(f"sqlite:///{tmp_path}/saved/parley.db") as tables:
@@ -134,7 +135,7 @@ def test_a_restored_database_begins_its_retention_anew(folder, serve, saved, tmp
         assert tables.rows("SELECT retention_days, retention_since FROM release") == [(7, None)]
 
 
-def test_a_backup_removes_what_killed_ones_left_a_day_ago(folder, serve, tmp_path):
+def test_a_backup_removes_leftovers_of_killed_ones_after_a_day(folder, serve, tmp_path):
     serve()
     for name, age in (("old", 25), ("new", 23)):
         left = tmp_path / "backups" / f".parley-part-{name}"
@@ -147,10 +148,9 @@ def test_a_backup_removes_what_killed_ones_left_a_day_ago(folder, serve, tmp_pat
 
 
 @pytest.mark.parametrize("is_there", [True, False])
-def test_a_killed_server_leaves_what_a_restore_replaces_wholly(
-    folder, serve, saved, tmp_path, is_there
-):
-    """Its log, too, where the database itself is gone: SQLite would write that into the new one."""
+def test_a_restore_replaces_all_that_a_killed_server_left(folder, serve, saved, tmp_path, is_there):
+    """Also its log, if the database itself is gone: SQLite would write the log into the new
+    file."""
     server, alice = saved
     alice.create("New")
     server.kill()
@@ -161,14 +161,14 @@ def test_a_killed_server_leaves_what_a_restore_replaces_wholly(
     assert titles(Client(serve().url, alice.token)) == ["Old"]
 
 
-def test_saves_nothing_over_what_is_there_and_nothing_of_nothing(folder, serve, tmp_path):
+def test_a_backup_overwrites_nothing_and_needs_a_database(folder, serve, tmp_path):
     nothing = flask(folder, "backup", tmp_path / "saved")
     assert nothing.returncode == 1 and "Has the service been started?" in nothing.stderr
     serve()
     assert flask(folder, "backup", tmp_path / "saved").returncode == 0
     before = sorted((file, file.stat().st_mtime_ns) for file in (tmp_path / "saved").iterdir())
     again = flask(folder, "backup", tmp_path / "saved")
-    assert again.returncode == 1 and "is there already. Name one that is to be made" in again.stderr
+    assert again.returncode == 1 and "already exists. Name a new folder" in again.stderr
     assert (
         sorted((file, file.stat().st_mtime_ns) for file in (tmp_path / "saved").iterdir()) == before
     )
@@ -198,15 +198,15 @@ def of_another_program(saved):
 
 
 CASES = [
-    (damaged, "is damaged|is no backup of Parley's"),
+    (damaged, "is damaged|is not a backup of Parley"),
     (newer, "belongs to a newer release of Parley"),
-    (of_another_program, "is no backup of Parley's"),
-    (copied_in_use, "this is a copy of files in use, and no backup"),
-    (shutil.rmtree, "is no backup of Parley's"),
+    (of_another_program, "is not a backup of Parley"),
+    (copied_in_use, "this is a copy of files that were in use, not a backup"),
+    (shutil.rmtree, "is not a backup of Parley"),
 ]
 
 
-def test_restores_nothing_that_is_no_whole_backup(folder, saved, tmp_path, subtests):
+def test_an_incomplete_backup_is_not_restored(folder, saved, tmp_path, subtests):
     saved[0].stop()
     before = (folder / "instance" / "parley.db").read_bytes()
     for spoil, told in CASES:
@@ -219,7 +219,7 @@ def test_restores_nothing_that_is_no_whole_backup(folder, saved, tmp_path, subte
             assert (folder / "instance" / "parley.db").read_bytes() == before
 
 
-def test_a_database_that_is_damaged_is_replaced(folder, serve, saved, tmp_path):
+def test_a_damaged_database_is_replaced(folder, serve, saved, tmp_path):
     server, alice = saved
     server.stop()
     (folder / "instance" / "parley.db").write_bytes(b"\xff" * 8192)
@@ -228,7 +228,9 @@ def test_a_database_that_is_damaged_is_replaced(folder, serve, saved, tmp_path):
     assert titles(Client(serve().url, alice.token)) == ["Old"]
 
 
-def test_a_service_that_was_started_while_it_asks_loses_nothing(folder, serve, saved, tmp_path):
+def test_a_service_that_is_started_during_the_question_loses_nothing(
+    folder, serve, saved, tmp_path
+):
     server, alice = saved
     server.stop()
     command = [sys.executable, "-m", "flask", "restore", str(tmp_path / "saved")]
@@ -242,11 +244,11 @@ def test_a_service_that_was_started_while_it_asks_loses_nothing(folder, serve, s
         alice = Client(serve().url, alice.token)
         alice.create("New")
         _, told = asking.communicate("y\n", 60)
-    assert asking.returncode == 1 and ("is in use" in told or "was written meanwhile" in told), told
+    assert asking.returncode == 1 and ("is in use" in told or "has just been written" in told), told
     assert titles(alice) == ["New", "Old"]
 
 
-def test_a_database_that_is_damaged_is_not_replaced_under_a_service(folder, saved, tmp_path):
+def test_a_damaged_database_is_not_replaced_while_a_service_runs(folder, saved, tmp_path):
     path = folder / "instance" / "parley.db"
     before = os.stat(path).st_ino
     with path.open("r+b") as file:
@@ -256,7 +258,7 @@ def test_a_database_that_is_damaged_is_not_replaced_under_a_service(folder, save
     assert os.stat(path).st_ino == before
 
 
-def test_what_a_link_leads_to_is_replaced(folder, serve, saved, tmp_path):
+def test_the_target_of_a_link_is_replaced(folder, serve, saved, tmp_path):
     server, alice = saved
     alice.create("New")
     server.stop()
@@ -280,7 +282,7 @@ def test_a_database_of_release_1_0_0_has_no_mark_and_is_restored(folder, serve, 
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can be another user")
-def test_another_user_is_told_whose_it_is(folder, serve, tmp_path):
+def test_another_user_is_told_whose_database_it_is(folder, serve, tmp_path):
     server = serve()
     assert flask(folder, "backup", tmp_path / "saved").returncode == 0
     server.stop()

@@ -1,7 +1,9 @@
-"""Backups while the service runs, by the documents' own commands: each is restored, and is the service of one moment.
+"""Backups while the service runs, by the documents' own commands: each is restored, and shows
+the service at one moment.
 
-Users do at random all that can be done, as in tools/soak, and a worker is killed. The model always answers a message by the same
-text, so that it is known what a reply has to be, whoever goes on with it. `-s` shows the figures.
+Users do at random everything that can be done, as in tools/soak, and a worker is killed. The
+model always answers a message with the same text, so the test knows the text of every reply,
+whichever process continues it. `-s` shows the figures.
 """
 
 import collections
@@ -30,8 +32,8 @@ from together import on_sqlite
 from users import USERS, User, session_in
 
 ARCHIVE = "https://github.com/archive"
-BIG = {"sqlite": 40, "postgresql": 8}  # messages of so many MB, so that a backup takes its time
-AT_REST = 60  # seconds within which a restored server has ended all replies that were under way
+BIG = {"sqlite": 40, "postgresql": 8}  # MB of messages, so that a backup takes some time
+AT_REST = 60  # seconds within which a restored server has ended all replies that were in progress
 FAST, SLOW = 0.01, 0.2  # seconds from one word of a reply to the next
 URL = "postgresql://parley:pass%20word@db.example.com/parley"  # the document's
 USED = "SELECT owner, day, model, replies, input_tokens, output_tokens, cached_tokens, estimated_tokens FROM usage"
@@ -42,21 +44,22 @@ def fast_mark():
 
 
 def text_of(mark):
-    """What the model answers a message of this mark, whoever asks, and however often."""
+    """The model's answer to a message with this mark, whoever asks, and however often."""
     return " ".join(
         [mark, *(f"{mark}{number}" for number in range(10 + int(mark[1:3], 16) % 32)), "end."]
     )
 
 
 def model(request):
-    """An eighth of the replies is slow. A fifth of those on the server that is saved breaks, and goes on."""
+    """An eighth of the replies is slow. On the server that is saved, a fifth of them break and
+    are continued."""
     mark = MARK.findall(asked(request))[-1]
     breaks = request.path.startswith("/live/") and not so_far(request) and random.random() < 0.2
     return writes(text_of(mark), *[4] * breaks, pace=SLOW if mark[3] in "01" else FAST)(request)
 
 
 class Line:
-    """A request in a diary: when it was asked, and when it was answered or lost."""
+    """A request in a diary: when it was sent, and when it was answered or lost."""
 
     def __init__(self, method, path, body, key=None):
         self.method, self.path, self.body, self.key, self.began = (
@@ -96,7 +99,7 @@ class Line:
 
 
 class Diary(Client):
-    """A client that remembers what was asked and answered."""
+    """A client that remembers its requests and the answers."""
 
     def __init__(self, url, token):
         super().__init__(url, token)
@@ -122,7 +125,8 @@ class Diary(Client):
 
 
 class Writer(User):
-    """A user as in tools/soak with a diary, who takes no 502 or 503: his model fails nobody, and nor may a backup."""
+    """A user as in tools/soak, with a diary, who accepts no 502 or 503: his model never fails,
+    and a backup must not fail him either."""
 
     pause = 0.05
     taken = (409,)
@@ -132,7 +136,8 @@ class Writer(User):
 
 
 class Place:
-    """A folder with the service in it, and its database; SQLite's with a key of its own, which is part of the backup."""
+    """A folder with the service and its database. With SQLite, it has a key of its own, which is
+    part of the backup."""
 
     def __init__(self, folder, database, start, provider):
         self.folder, self.start, self.provider = copy_of_the_service(folder), start, provider
@@ -141,7 +146,7 @@ class Place:
         self.url = f"sqlite:///{folder}/instance/parley.db" if self.is_sqlite else database
 
     def serve(self, name):
-        """Start a server, whose calls of the model have this name in their paths."""
+        """Start a server whose calls of the model have this name in their paths."""
         self.name = name
         settings = {
             "OPENAI_BASE_URL": f"{self.provider.url}/{name}/v1",
@@ -162,11 +167,12 @@ class Place:
         return sum(request.path.startswith(f"/{self.name}/") for request in self.provider.posts)
 
     def save(self):
-        """Returns the largest size that SQLite's log had meanwhile, and the backup."""
+        """Returns the largest size of SQLite's log meanwhile, and the backup."""
         return self._run(0), max(self.folder.glob("backup-*" if self.is_sqlite else "2*.dump"))
 
     def restore(self, backup):
-        """From this backup, which may be another place's, beside one that was broken off, and is not taken."""
+        """Restore this backup, which may be from another folder. Next to it is an incomplete
+        one, which must not be used."""
         if backup.parent != self.folder:
             (shutil.copytree if self.is_sqlite else shutil.copy)(backup, self.folder / backup.name)
         (self.folder / ".part-2999").mkdir()
@@ -184,11 +190,11 @@ class Place:
                 assert tables.rows("PRAGMA foreign_key_check") == []
         with tables_of(
             self.url
-        ) as tables:  # as on another machine: here the next to start knows at once who is dead
+        ) as tables:  # as on another machine, where it is not seen at once who is dead
             tables.rows("UPDATE turn SET writer = NULL")
 
     def _run(self, number):
-        """Run the documents' commands, of which the first save and the second restore."""
+        """Run the documents' commands. The first of them saves, and the second restores."""
         if self.is_sqlite:
             command = [
                 block.text
@@ -224,19 +230,19 @@ class Place:
 
 
 def read_all(clients):
-    """id of a session → it with its turns, and when it was asked for and answered."""
+    """id of a session → the session with its turns, and when it was requested and answered."""
     found = {}
     for client in clients:
         for session in list_titles(client):
             began = time.monotonic()
             response = client.get(f"/sessions/{session}")
-            if response.status_code == 200:  # else it was deleted meanwhile
+            if response.status_code == 200:  # otherwise it was deleted meanwhile
                 found[session] = response.json() | {"began": began, "ended": time.monotonic()}
     return found
 
 
 class Backup:
-    """One backup, and what was there before it began and behind its end."""
+    """One backup, and what was there before it began and after it ended."""
 
     def __init__(self, place, clients, kill):
         self.began = time.monotonic()
@@ -254,7 +260,8 @@ class Backup:
         return line.is_done and line.ended <= self.since
 
     def problems(self, found, used, lines):
-        """What is wrong with these sessions, and these counts of the ledger, as those of one moment of the backup."""
+        """The faults in these sessions and ledger counts, which must be those of one moment of
+        the backup."""
         lines = [line for line in lines if line.session]
         of_sessions = [
             problem
@@ -264,7 +271,7 @@ class Backup:
         return [*of_sessions, *self._miscounted(used)]
 
     def _lost(self, found, lines):
-        """What was answered before is there; what was begun later is not."""
+        """Everything answered before the backup is there; nothing requested after it is."""
         turns = [
             (key, turn["content"])
             for key, session in found.items()
@@ -283,11 +290,11 @@ class Backup:
                 yield f"{line.mark} is {count} times in {line.session}"
             elif (
                 line.mark and line.began >= self.until and count and not line.key
-            ):  # the same may have been sent before
+            ):  # the same text may have been sent before
                 yield f"{line.mark} was sent later, and is in {line.session}"
 
     def _wrong_titles(self, found, lines):
-        """A title is the last that was given before, or one that was given meanwhile."""
+        """A title is the last one that was given before, or one that was given meanwhile."""
         for key, session in found.items():
             changes = [
                 line
@@ -301,7 +308,8 @@ class Backup:
                 yield f"the title of {key} is {session['title']}, not {known}"
 
     def _changed(self, found, lines):
-        """What nothing happened to is exactly the same; and of what grew, each moment has as much as the one before."""
+        """Unchanged sessions are exactly the same. Of those that grew, each moment has as much
+        as the one before."""
         for key, session in found.items():
             before, after = self.before.get(key), self.after.get(key)
             for first, second in (before, session), (session, after):
@@ -330,8 +338,8 @@ def without_times(session):
 
 
 def shrunk(key, first, second):
-    """What is wrong with the turns of a session and its later ones: only the last changes, by growing, or another takes its
-    place."""
+    """The faults in a session's turns and its later ones: only the last turn may change, by
+    growing or by being replaced."""
     if second[: len(first) - 1] != first[:-1]:
         yield f"the turns of {key} were {first}, and are {second}"
     later = {turn["id"]: turn for turn in second}.get(first[-1]["id"])
@@ -340,7 +348,8 @@ def shrunk(key, first, second):
 
 
 def check_at_rest(place, clients, found, backup, lines):
-    """What must hold of a restored server: it ends what was under way, by one call each, and serves. Returns the figures."""
+    """What must hold of a restored server: it ends every reply in progress, with one call each,
+    and serves. Returns the figures."""
     under_way = {
         key for key, session in found.items() if session["turns"][-1]["status"] == "in_progress"
     }
@@ -369,7 +378,7 @@ def check_at_rest(place, clients, found, backup, lines):
         assert turn["status"] == "complete"
         for length in (
             (0, len(known["content"])) if known["id"] == turn["id"] else (0,)
-        ):  # with an id of before the restart, too
+        ):  # also with an id from before the restart
             with owners[key].events({"id": key}, f"{turn['id']}-{length}") as stream:
                 assert text_in(stream) == turn["content"][length:]
     for key in {*under_way, *random.sample(sorted(owners), 4)}:
@@ -384,7 +393,8 @@ def check_at_rest(place, clients, found, backup, lines):
 
 
 def check_keys(owners, found, backup, lines):
-    """What had its answer before, under a key, has it again; returns how many."""
+    """A request that was answered before, repeated with its key, gets the same answer. Returns
+    how many there were."""
     settled = {
         turn["id"]
         for session in found.values()
@@ -407,7 +417,7 @@ def text_in(stream):
 
 
 def tell_waits(backups, lines):
-    """Print how long requests took that wait for no model, the shortest first."""
+    """Print how long requests took that do not wait for the model, the shortest first."""
     waits = {
         (method, when): []
         for method in ("GET", "PATCH", "DELETE")
@@ -491,10 +501,10 @@ def test_a_backup_under_load_is_restored_as_the_service_of_one_moment(
     server.kill()
     assert (
         not live.is_sqlite or (live.folder / "instance/parley.db-wal").stat().st_size
-    )  # beside which the last is restored
+    )  # next to which the last is restored
     restored = []
     for number, backup in enumerate(backups):
-        # The last in its own place, where more was written since.
+        # The last in its own folder, where the service has gone on writing since.
         place = (
             live
             if number == 2
@@ -505,7 +515,7 @@ def test_a_backup_under_load_is_restored_as_the_service_of_one_moment(
         *clients, archive = place.clients(tokens)
         found = read_all(
             clients
-        )  # before a lapsed lease has been seen for long enough to be taken over
+        )  # so the lapsed leases have not been watched long enough for a takeover
         problems = backup.problems(found, used, lines)
         assert not problems, "\n".join(problems)
         assert [without_times(session) for session in read_all([archive]).values()] == kept

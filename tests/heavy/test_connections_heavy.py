@@ -1,4 +1,5 @@
-"""Connections to providers, at length: some thousand calls of which each may go wrong, and what takes its time."""
+"""Connections to providers, at length: some thousand calls, any of which may fail, and waits
+that take long."""
 
 import time
 
@@ -26,8 +27,8 @@ def test_connections_heavy(tmp_path, is_secure, count):
 
 @on_linux
 @aside
-def test_notices_an_idle_connection_that_was_dropped_before_it_is_used(folder):
-    """The kernel asks for a sign of life, and closes the connection where none comes."""
+def test_an_idle_connection_that_was_dropped_is_noticed_before_it_is_used(folder):
+    """The kernel sends keep-alive probes, and closes the connection if none is answered."""
     with connected(folder, is_secure=False, MODEL_TIMEOUT=60) as line:
         answered(line.alice, GPT)
         line.posts[0].connection.vanish()
@@ -42,8 +43,8 @@ def test_notices_an_idle_connection_that_was_dropped_before_it_is_used(folder):
 
 
 @aside
-def test_a_kept_connection_has_the_patience_of_its_request(folder):
-    """A list of models is waited for ten seconds, a model that thinks for MODEL_TIMEOUT."""
+def test_a_kept_connection_has_the_timeout_of_its_request(folder):
+    """We wait ten seconds for a list of models, and MODEL_TIMEOUT for a model that thinks."""
     with served(folder, WEB_CONCURRENCY=1, DEFAULT_MODEL=None, MODEL_TIMEOUT=60) as (
         server,
         provider,
@@ -61,16 +62,3 @@ def test_a_kept_connection_has_the_patience_of_its_request(folder):
             ] == ["Thought over."]
         assert len(provider.posts) == 2
         assert len(connections_of(provider.requests)) == 1
-
-
-@aside
-def test_comments_in_silence(folder):
-    """Of a stream, for proxies that end one in which nothing comes."""
-    with served(folder) as (server, provider, _):
-        provider.script = [reply("Before ", 16, "after.")]
-        with server.client().stream("POST", "/sessions", {"content": "Hello"}) as stream:
-            events = iter(stream)
-            next(events), next(events)
-            assert stream.comments == 0
-            assert next(events).data == {"delta": "after."}
-            assert stream.comments == 1

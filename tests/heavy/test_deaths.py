@@ -1,4 +1,5 @@
-"""Fifty replies on two hosts, while processes die and hosts are replaced. `-s` shows how long their readers waited."""
+"""Fifty replies on two hosts, while processes die and hosts are replaced. `-s` shows how long
+their readers waited."""
 
 from fleet import Fleet, kill_worker, tell
 from together import on_postgresql
@@ -7,8 +8,9 @@ GRACE = "--graceful-timeout 7"  # of which five seconds are for handing over
 
 
 @on_postgresql
-def test_fifty_replies_outlive_a_death_and_a_host_that_is_replaced(start, settings, provider):
-    """A worker is killed, and another host is replaced: every reader has the whole text, once."""
+def test_fifty_replies_survive_a_killed_worker_and_a_replaced_host(start, settings, provider):
+    """A worker is killed, and the other host is replaced: every reader gets the whole text,
+    once."""
     fleet = Fleet(start, settings, provider, pace=0.7, words=36)
     first, second = fleet.host(), fleet.host(GRACE)
     with fleet.reading():
@@ -22,7 +24,8 @@ def test_fifty_replies_outlive_a_death_and_a_host_that_is_replaced(start, settin
         fleet.host(GRACE)
     waits = fleet.waits()
     tell(waits)
-    # What the dead worker had, the second host may have taken over at once, and handed over soon after.
+    # The second host may have taken the dead worker's replies over at once, and handed them over
+    # soon after.
     fleet.check(most_calls=2)
     died, stopped = waits.values()
     assert died and died[-1] < 35

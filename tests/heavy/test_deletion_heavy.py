@@ -1,4 +1,5 @@
-"""A session of some hundred megabytes is deleted, or many sessions at once, and nobody waits for it."""
+"""A session of some hundred megabytes is deleted, or many sessions at once, and nobody has to
+wait for it."""
 
 import base64
 import contextlib
@@ -22,18 +23,19 @@ from together import are_in_time, on_sqlite
 COPIES = {
     1_000_000: 100,
     50_000: 2000,
-}  # so many turns of so many characters, each of which is stored as its search text too
+}  # so many turns of so many characters, each stored a second time as its search text
 FAR = 1_000_000  # from the ids that a sequence gives meanwhile
 
 
 class Table:
-    """The table of turns, as it is in the file or on the server."""
+    """The table of turns, in the file or on the server."""
 
     def __init__(self, url):
         self.url = url
 
     def ask(self, *statements):
-        """The first value that the last of these gives, all of them in one transaction."""
+        """The first value that the last of these statements returns, all of them in one
+        transaction."""
         is_sqlite = self.url.startswith("sqlite:///")
         connection = (
             sqlite3.connect(self.url.removeprefix("sqlite:///"), timeout=60)
@@ -47,7 +49,7 @@ class Table:
             return row and row[0]
 
     def columns(self):
-        """All but the id."""
+        """All columns except the id."""
         is_sqlite = self.url.startswith("sqlite:///")
         source = (
             "pragma_table_info('turn')"
@@ -61,7 +63,7 @@ class Table:
         return ", ".join(column for column in names.split(",") if column != "id")
 
     def copy(self, turn_id, first_id, count):
-        """So many more of this turn, in its session, with ids from this one on."""
+        """So many copies of this turn, in its session, with ids from this one on."""
         columns = self.columns()
         rows = (
             f"SELECT {first_id} + number, {columns} FROM numbers JOIN turn ON turn.id = {turn_id}"
@@ -71,12 +73,12 @@ class Table:
 
 
 def large_session(alice, table):
-    """A session with all these turns; returns it, and the id from which on they are hers."""
+    """A session with all these turns. Returns it, and its first id."""
     session, originals = None, {}
     for length in COPIES:
         content = base64.b85encode(
             random.Random(length).randbytes(length * 4 // 5)
-        ).decode()  # no engine makes it smaller
+        ).decode()  # neither engine can compress it
         if session is None:
             session = alice.create(content)
         else:
@@ -93,7 +95,8 @@ def large_session(alice, table):
 
 
 def test_nobody_waits_for_the_deletion_of_a_large_session(start, settings, provider):
-    """It is gone with the answer, and what it took is given back soon after, while all others are served."""
+    """It is gone when the request is answered, and its space is given back soon after, while all
+    others are served."""
     provider.default = answer
     server, table = start(**settings), Table(settings["DATABASE_URL"])
     alice = server.client()
@@ -151,7 +154,7 @@ def test_nobody_waits_for_many_deletions_on_a_slow_disk(
 
 
 def answer(request):
-    """What the models say: m-1 at once, and m-2 never."""
+    """The models' answers: m-1's comes at once, and m-2's never."""
     return (
         reply("The answer.")
         if request.body["model"] == "m-1"

@@ -1,4 +1,4 @@
-"""Two hosts behind a proxy of docs/growing.md, replaced one after the other under load.
+"""Two hosts behind a proxy from docs/growing.md are replaced one after the other under load.
 
 `pytest` leaves these out; `pytest -n 0 tests/heavy` runs them, one at a time.
 """
@@ -20,7 +20,7 @@ from provider import reply
 from servers import Server, free_port
 
 CLIENTS, STREAMS, SLOW = 12, 50, 5
-# Around the block, and where that listens: in the document, and here.
+# The text around the block, and the address that it listens on: in the document, and here.
 PROXIES = {
     "nginx": (NGINX_CONF, "listen 80;", "listen 127.0.0.1:{port};"),
     "caddy": ("%s", "chat.example.com\n", "http://127.0.0.1:{port}\n"),
@@ -30,7 +30,7 @@ on_postgresql = pytest.mark.parametrize("engine", ["postgresql"], indirect=True)
 
 
 class Host:
-    """A server that can be stopped and started anew in its place."""
+    """A server that can be stopped and started again at its address."""
 
     def __init__(self, folder, settings):
         folder.mkdir()
@@ -38,7 +38,7 @@ class Host:
         self.server = Server(folder, **settings).wait_until_up()
 
     def replace(self):
-        """As one who deploys would; returns how many seconds the old one took to stop."""
+        """Replace it as a deploy does. Returns how many seconds the old one took to stop."""
         seconds = self.server.stop(630)
         output = self.server.output()
         assert "Traceback" not in output, output[-3000:]
@@ -49,7 +49,7 @@ class Host:
 
 @pytest.fixture
 def hosts(tmp_path, settings, request):
-    """Two of them, of a process each."""
+    """Two of them, each with one process."""
     settings |= {"WEB_CONCURRENCY": 1, "MODELS": "echo,m-1"} | request.param
     with contextlib.ExitStack() as stack:
         hosts = []
@@ -61,7 +61,7 @@ def hosts(tmp_path, settings, request):
 
 @contextlib.contextmanager
 def in_front_of(hosts, name, folder, monkeypatch):
-    """The URL of the proxy, which has the block of docs/growing.md for two hosts."""
+    """The URL of the proxy, with the block from docs/growing.md for two hosts."""
     [text] = [block.text for block in BLOCKS if block.language == name and "10.0.0.1" in block.text]
     around, listens, here = PROXIES[name]
     text = text.replace("{", "{{").replace("}", "}}")
@@ -76,7 +76,8 @@ def in_front_of(hosts, name, folder, monkeypatch):
 
 @contextlib.contextmanager
 def taken_out(host, name, folder):
-    """Caddy is told to leave this host out meanwhile, as docs/growing.md says. The others find out."""
+    """Tell Caddy to leave this host out, as docs/growing.md says. Other proxies find out by
+    themselves."""
     if name != "caddy":
         yield
         return
@@ -91,7 +92,7 @@ def taken_out(host, name, folder):
 
 
 class Load:
-    """Clients who create sessions and list them, each time by a connection of their own."""
+    """Clients that create sessions and list them, each time with a new connection."""
 
     def __init__(self, url):
         self.told, self.slow, self._over = collections.Counter(), [], threading.Event()
@@ -131,7 +132,7 @@ class Load:
     "name",
     ["nginx", *(pytest.param(name, marks=pytest.mark.long) for name in ("caddy", "haproxy"))],
 )
-def test_no_request_fails_while_one_host_is_replaced_after_the_other(
+def test_no_request_fails_while_the_hosts_are_replaced_one_after_the_other(
     hosts, provider, tmp_path, monkeypatch, name
 ):
     provider.default = reply("Half ", 8.0, "whole.")
@@ -159,7 +160,7 @@ def test_no_request_fails_while_one_host_is_replaced_after_the_other(
 @on_postgresql
 @pytest.mark.parametrize("hosts", [{"GRACE": 600}], indirect=True, ids=[""])
 def test_a_deploy_with_a_long_grace_costs_no_token(hosts, provider, tmp_path, monkeypatch):
-    """Each reply takes longer than the grace is by default."""
+    """Each reply takes longer than the default grace."""
     provider.default = reply("Half ", 24.0, "whole.")
     with in_front_of(hosts, "nginx", tmp_path, monkeypatch) as url:
         begun = threading.Barrier(STREAMS + 1)
@@ -179,6 +180,6 @@ def test_a_deploy_with_a_long_grace_costs_no_token(hosts, provider, tmp_path, mo
         begun.wait(60)
         seconds = [host.replace() for host in hosts]
         streams.join()
-    assert max(seconds) > 18  # replies went on there, and no second host had them
+    assert max(seconds) > 18  # the replies stayed there, and no second host had them
     assert {tuple(names[-2:]) for names in told} == {("assistant_turn", "done")}
     assert len(told) == STREAMS == len(provider.requests)

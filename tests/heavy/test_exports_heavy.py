@@ -1,4 +1,5 @@
-"""An export of a hundred thousand turns: what it takes of memory, and what others meet meanwhile."""
+"""An export of a hundred thousand turns: the memory that it needs, and what others notice
+meanwhile."""
 
 import pathlib
 import re
@@ -51,24 +52,24 @@ def fill(url):
 
 
 def peak(server):
-    """MB that the worker had at most, since this was last forgotten."""
+    """The most MB that the worker has had since the last reset."""
     [pid] = server.workers()
     status = pathlib.Path(f"/proc/{pid}/status").read_text()
     return int(re.search(r"VmHWM:\s+(\d+)", status)[1]) / 1024
 
 
 def forget_peak(server):
-    """The system counts from now on (man 5 proc_pid_clear_refs)."""
+    """Reset that maximum (man 5 proc_pid_clear_refs)."""
     [pid] = server.workers()
     pathlib.Path(f"/proc/{pid}/clear_refs").write_text("5")
 
 
-def test_an_export_of_a_hundred_thousand_turns_holds_up_nobody(start, settings, provider):
+def test_an_export_of_a_hundred_thousand_turns_delays_nobody(start, settings, provider):
     server = start(**settings, WEB_CONCURRENCY=1)
     fill(settings["DATABASE_URL"])
     alice = server.client()
     with others_at_work(server.client(BOB), defer={"content": "Meanwhile"}) as took:
-        time.sleep(10)  # until they have all that they take themselves
+        time.sleep(10)  # until their own memory has stopped growing
         forget_peak(server)
         before = peak(server)
         began, count = time.monotonic(), 0

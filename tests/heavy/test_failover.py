@@ -1,6 +1,6 @@
-"""A PostgreSQL that dies and is replaced by its standby, while replies are being written.
+"""A PostgreSQL dies and is replaced by its standby while replies are being written.
 
-Modules: `replies/ended.py`.
+Modules: `replies/keeper.py`.
 """
 
 import collections
@@ -21,19 +21,23 @@ from readers import Reader
 from servers import running
 
 TOGETHER = 64  # replies of two users that stream while the server is killed
-LOST = 48  # that one of them asks for right before; PostgreSQL lets a standby know of 32 values of a sequence in advance
-AFTER = 60  # that the other asks for right after
+# Replies that one of them requests right before: more than the 32 values of a sequence that a
+# standby knows in advance.
+LOST = 48
+AFTER = 60  # replies that the other requests right after
 MOST = 60  # seconds until everything is as it should be
 COUNTED = re.compile(r"(alice|bob)-(\d+)\.\d+\w* ")
 
 
 def words_of(mark, count):
-    """What a model says to this mark. Each word names it, and they are of different lengths, as words are."""
+    """A model's words for this mark. Each word contains the mark. The words differ in length, as
+    real ones do."""
     return [f"{mark}.{number}{'xyz'[: number % 4]} " for number in range(count)]
 
 
 def speaker(count, pause, event):
-    """A provider's default: so many words about the mark that is the last message; the last third comes after the event."""
+    """A provider's default: so many words for the mark that is the last message. The last third
+    comes after the event."""
 
     def answer(request):
         words = [(pause, word) for word in words_of(request.body["messages"][-1]["content"], count)]
@@ -54,18 +58,19 @@ class Followed(Reader):
 
 
 class Crowd:
-    """Clients that ask for replies and follow them. All that they are told is remembered."""
+    """Clients that request replies and follow them, and remember all that the service sends."""
 
     def __init__(self, pool):
         self.pool = pool
         self.until = time.monotonic() + MOST
         self.followed = []
-        self.following = []  # a future for each of these
+        self.following = []  # a future for each client that follows a reply
         self.codes = []
         self._lock = threading.Lock()
 
     def ask(self, client, mark, readers=2):
-        """Ask for the reply to this mark until it is begun, and have so many clients follow it; returns its session."""
+        """Request the reply to this mark until it begins, and let so many clients follow it.
+        Returns its session."""
         while True:
             response = None
             with contextlib.suppress(requests.ConnectionError):
@@ -101,10 +106,8 @@ def both(primary, standby):
 
 
 @pytest.mark.parametrize("form", ["in front of the name", "behind the name"])
-def test_several_hosts_may_be_named_and_the_one_that_is_written_to_is_found(
-    form, provider, tmp_path
-):
-    """Both spellings of libpq are taken. The first host is a standby, which takes no writes."""
+def test_the_writable_host_of_several_is_found(form, provider, tmp_path):
+    """In both spellings of libpq. The first host is a standby, which accepts no writes."""
     with new_cluster() as primary:
         standby = primary.standby()
         url = both(standby, primary)
@@ -117,11 +120,12 @@ def test_several_hosts_may_be_named_and_the_one_that_is_written_to_is_found(
         assert primary.ask("SELECT count(*) FROM session", "parley") == [(1,)]
 
 
-def test_a_standby_that_lags_takes_over_and_no_word_is_anothers_or_lost(provider, tmp_path):
-    """What the old server had answered, and the new one never got, is stored again by whoever is writing it.
+def test_a_standby_that_lags_takes_over_and_no_word_is_mixed_up_or_lost(provider, tmp_path):
+    """The writer of a reply stores again what the old server had confirmed and the new one never
+    got.
 
-    Only sessions that the new server has never heard of are gone. Whatever number they had may be given again: not one
-    of their words comes into the reply that has it now.
+    Only sessions that the new server has never heard of are gone. Their numbers may be given
+    again, but none of their words get into the reply that has the number now.
     """
     count, over = 60, threading.Event()
     provider.default = speaker(count, 0.1, over)
@@ -201,12 +205,12 @@ def test_a_standby_that_lags_takes_over_and_no_word_is_anothers_or_lost(provider
 
 
 def has_others(mark, text):
-    """Whether there is a word of another mark in this text."""
+    """Whether this text contains a word for another mark."""
     return any(f"{found[1]}-{found[2]}" != mark for found in COUNTED.finditer(text))
 
 
 def take_one_more(user, session, until):
-    """The answer to a further message, once whatever is under way in this session has ended."""
+    """The answer to a further message, once the reply in progress in this session has ended."""
     while (
         answer := user.post(f"/sessions/{session['id']}/messages", {"content": "More?"})
     ).status_code == 409:
@@ -217,7 +221,8 @@ def take_one_more(user, session, until):
 
 
 def test_a_synchronous_standby_takes_over_and_every_stream_has_its_text_once(provider, tmp_path):
-    """Whoever follows comes back with the last id that he has seen, and misses nothing, and gets nothing twice."""
+    """Each reader resumes with the last id that it has seen, and misses nothing and gets nothing
+    twice."""
     count, streams, over = 60, 20, threading.Event()
     provider.default = speaker(count, 0.1, over)
     pool = concurrent.futures.ThreadPoolExecutor(2 * streams)

@@ -1,4 +1,4 @@
-"""Clients that are generated of the description work."""
+"""Clients that are generated from the API description work."""
 
 import json
 import os
@@ -16,7 +16,7 @@ from servers import npm_folder
 
 
 def script(provider):
-    """What the provider answers to such a client."""
+    """The provider's answer to such a client."""
     unended = threading.Event()
     provider.script = [
         reply("The answer."),
@@ -69,7 +69,7 @@ TOLD = {
 
 
 @pytest.mark.parametrize("engine", ["sqlite"], indirect=True)  # the description is the same on both
-def test_openapi_typescript_makes_types_with_which_a_client_compiles_and_works(
+def test_types_of_openapi_typescript_make_a_client_that_compiles_and_works(
     server, provider, tmp_path
 ):
     folder = npm_folder("openapi-client")
@@ -92,9 +92,9 @@ def test_openapi_typescript_makes_types_with_which_a_client_compiles_and_works(
 
 
 @pytest.mark.parametrize("engine", ["sqlite"], indirect=True)  # the description is the same on both
-def test_openapi_python_client_makes_a_client_that_works(server, provider, tmp_path):
+def test_a_client_of_openapi_python_client_works(server, provider, tmp_path):
     commands = pathlib.Path(sys.executable).parent
-    # It knows no lines of JSON by itself, and would leave the export out.
+    # It cannot read lines of JSON by itself, and would leave the export out.
     config = tmp_path / "config.yaml"
     config.write_text("content_type_overrides: {application/x-ndjson: text/plain}")
     options = ("--meta", "none", "--output-path", "parley_client", "--fail-on-warning")

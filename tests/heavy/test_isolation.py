@@ -1,6 +1,7 @@
-"""A PostgreSQL whose transactions are serializable unless they say otherwise, as it is where several machines share a database.
+"""A PostgreSQL whose transactions are serializable by default.
 
-There a transaction may be refused for what another one did at the same time (40001, or 40P01), and is to be tried again.
+Such a transaction may be aborted because of another one at the same time (40001 or 40P01), and
+must be tried again.
 """
 
 import collections
@@ -28,7 +29,7 @@ TESTS = [
     "tests/api/test_sessions.py",
     "tests/api/test_streams.py",
     "tests/replies/test_claim.py",
-    "tests/replies/test_registry.py",
+    "tests/replies/test_reply.py",
     "tests/replies/test_title_model.py",
     "tests/tables/test_idempotency.py",
     "tests/heavy/test_load.py::test_starts_with_many_processes_at_the_same_instant_on_an_empty_database",
@@ -58,7 +59,7 @@ def server(serializable, provider, tmp_path):
 
 
 @pytest.mark.long
-def test_the_suite_passes_where_transactions_are_serializable(serializable):
+def test_the_suite_passes_with_serializable_transactions(serializable):
     command = [
         sys.executable,
         "-m",
@@ -79,16 +80,18 @@ def test_the_suite_passes_where_transactions_are_serializable(serializable):
 
 
 class Strict(User):
-    """A user who is never told that the server could not, since no provider fails here and nobody asks for too much."""
+    """A user who never gets 502 or 503, since no provider fails here and nobody sends too many
+    requests."""
 
     taken = (409,)
 
 
 def test_no_request_fails_because_of_another(server, provider):
-    """Many do at random what can be done, three by one token: each is answered as if it were alone."""
+    """Many clients do at random everything that can be done, three with each token. Each is
+    answered as if it were alone."""
     provider.default = repeat
     until, seed = time.monotonic() + 10, random.SystemRandom().randrange(10**6)
-    print(f"seed {seed}")  # shown where it fails
+    print(f"seed {seed}")  # shown if it fails
     users = [
         Strict(server, f"https://github.com/user{number % 3}", seed + number, until)
         for number in range(9)
@@ -107,12 +110,13 @@ def test_no_request_fails_because_of_another(server, provider):
 
 
 def repeat(request):
-    """What the model says: the mark of the message, a few times."""
+    """The model's answer: the mark of the message, a few times."""
     return reply(*counting(request, 10, 0.01))(request)
 
 
-def test_what_many_ask_at_the_same_instant_is_answered_as_if_one_after_the_other(server, provider):
-    """Eight equal creations under one key make one session, and of eight messages to it one is let through."""
+def test_simultaneous_requests_are_answered_as_if_one_came_after_the_other(server, provider):
+    """Eight equal creations with one key make one session, and one of eight messages to it is
+    accepted."""
     alice = server.client()
     for _ in range(5):
         key = uuid.uuid4().hex

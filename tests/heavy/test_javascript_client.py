@@ -1,4 +1,5 @@
-"""parley-client, the package of npm: its types, and its transport in the AI SDK 6 and 7. Modules: `tools/npm.py`."""
+"""parley-client, the npm package: its types, and its transport in the AI SDK 6 and 7. Modules:
+`tools/npm.py`."""
 
 import json
 import shutil
@@ -22,7 +23,7 @@ SDKS = ["ai-6", "ai-7"]
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Where somebody has installed the package, beside both releases of the SDK."""
+    """A folder in which the package is installed, with both releases of the SDK."""
     folder = tmp_path_factory.mktemp("app")
     packages = npm_folder("ai-client") / "node_modules"
     npm.make(folder / "node_modules" / "parley-client")
@@ -33,7 +34,7 @@ def folder(tmp_path_factory):
     return folder
 
 
-def test_the_package_is_of_this_release_and_has_nothing_else(folder):
+def test_the_package_has_the_version_of_this_release_and_no_other_files(folder):
     package = folder / "node_modules" / "parley-client"
     told = run("npm", "pack", "--dry-run", "--json", cwd=package).stdout
     [packed] = json.loads(told)
@@ -53,8 +54,8 @@ def test_the_package_is_of_this_release_and_has_nothing_else(folder):
 
 
 @pytest.mark.parametrize("sdk", SDKS)
-def test_its_types_are_those_of_the_description_and_of_the_sdk(folder, sdk):
-    """`types.ts` says what has to compile, and what may not."""
+def test_its_types_match_the_description_and_the_sdk(folder, sdk):
+    """`types.ts` has code that must compile, and code that must not."""
     tools = npm_folder("openapi-client") / "node_modules" / ".bin"
     run(tools / "openapi-typescript", npm.DESCRIPTION, "--output", "schema.d.ts", cwd=folder)
     place = folder / "node_modules" / "ai"
@@ -64,7 +65,7 @@ def test_its_types_are_those_of_the_description_and_of_the_sdk(folder, sdk):
 
 
 class Chat:
-    """A chat of the SDK in Node.js, which is told what a person does."""
+    """A chat of the SDK in Node.js, which gets a person's actions as commands."""
 
     def __init__(self, folder, *words):
         self.folder = folder
@@ -73,7 +74,7 @@ class Chat:
         self.load()
 
     def load(self):
-        """As a page is loaded, and again."""
+        """As when a page is loaded, or reloaded."""
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
         self.process = subprocess.Popen(self.command, cwd=self.folder, text=True, **pipes)
 
@@ -83,7 +84,7 @@ class Chat:
         return self.do("look")
 
     def do(self, does, **options):
-        """What is shown then."""
+        """What it shows then."""
         self.process.stdin.write(json.dumps({"does": does, **options}) + "\n")
         self.process.stdin.flush()
         line = self.process.stdout.readline()
@@ -91,7 +92,7 @@ class Chat:
         return json.loads(line)
 
     def wait_for(self, *messages, status="ready"):
-        """What is shown once these are the last messages, and the chat has this status."""
+        """What it shows once these are the last messages, and the chat has this status."""
         return self.wait_until(
             lambda shown: (
                 shown["status"] == status and shown["messages"][-len(messages) :] == [*messages]
@@ -99,7 +100,8 @@ class Chat:
         )
 
     def wait_for_parts(self, *parts, status="ready"):
-        """What is shown once the last message has these parts: one that still grows ends in an ellipsis."""
+        """What it shows once the last message has these parts. A part that still grows ends in
+        an ellipsis."""
         return self.wait_until(
             lambda shown: shown["status"] == status and shown["parts"] == [*parts]
         )
@@ -118,7 +120,7 @@ class Chat:
 
 @pytest.fixture(scope="module", params=SDKS)
 def chat_with(request, folder):
-    """A function that gives a chat of either SDK with the server at a URL."""
+    """A function that returns a chat of either SDK with the server at a URL."""
     chats = []
 
     def chat_with(url, token=None):
@@ -137,7 +139,7 @@ def shared(server_with):
 
 @pytest.fixture
 def alice(shared):
-    """Somebody who has no session yet."""
+    """A user without a session yet."""
     return shared.client(f"https://github.com/{uuid.uuid4().hex}")
 
 
@@ -149,7 +151,7 @@ def chat(shared, alice, chat_with):
 
 
 def turns_of(user):
-    """What the one session of this user has."""
+    """The content of this user's one session."""
     [session] = user.get("/sessions").json()["data"]
     return [f"{turn['kind']}: {turn['content']}" for turn in user.turns(session)]
 
@@ -159,7 +161,7 @@ def last_turn(user):
     return user.turns(session)[-1]
 
 
-def test_a_message_is_answered_word_by_word_and_a_further_one_too(chat, alice, provider):
+def test_a_message_and_a_further_one_are_answered_word_by_word(chat, alice, provider):
     gate = threading.Event()
     provider.script = [reply("One ", gate, "two."), reply("Three.")]
     assert chat.do("send", text="Hello")["messages"] == ["user: Hello"]
@@ -173,7 +175,7 @@ def test_a_message_is_answered_word_by_word_and_a_further_one_too(chat, alice, p
     assert shown["messages"] == turns_of(alice)
 
 
-def test_a_reply_comes_whole_though_its_server_is_killed(
+def test_a_reply_is_complete_though_its_server_is_killed(
     new_database, provider, tmp_path, chat_with
 ):
     settings = {"DATABASE_URL": new_database(), "OPENAI_BASE_URL": provider.url + "/v1"}
@@ -207,9 +209,7 @@ def test_a_reply_comes_whole_though_its_server_is_killed(
     assert len(provider.posts) == 2
 
 
-def test_a_page_that_is_loaded_again_has_the_reply_under_way_from_its_beginning(
-    chat, alice, provider
-):
+def test_a_reloaded_page_has_the_reply_in_progress_from_its_beginning(chat, alice, provider):
     gate = threading.Event()
     provider.script = [reply("Before."), reply("One ", gate, "two.")]
     chat.do("send", text="Hello")
@@ -225,7 +225,7 @@ def test_a_page_that_is_loaded_again_has_the_reply_under_way_from_its_beginning(
     assert chat.do("resume") and chat.wait_for("assistant: One two.") == shown  # nothing comes
 
 
-def test_what_a_model_thinks_comes_in_parts_of_its_own_and_is_there_later(chat, provider):
+def test_thinking_comes_in_parts_of_its_own_and_is_there_later(chat, provider):
     gates = [threading.Event() for _ in range(3)]
     provider.script = [
         reply(
@@ -249,7 +249,7 @@ def test_what_a_model_thinks_comes_in_parts_of_its_own_and_is_there_later(chat, 
     assert chat.do("think")["thinking"] == {"text": "Hm, 👩‍👩‍👧.\n\nSo."}
 
 
-def test_thinking_goes_on_in_its_part_when_a_connection_was_cut(shared, alice, chat_with, provider):
+def test_thinking_continues_in_its_part_after_a_cut_connection(shared, alice, chat_with, provider):
     gate, proxy = threading.Event(), Proxy(shared.port)
     provider.script = [
         reply(thought(reasoning="Hm, 👩‍👩‍👧"), gate, thought(reasoning=", so."), "One.")
@@ -264,10 +264,10 @@ def test_thinking_goes_on_in_its_part_when_a_connection_was_cut(shared, alice, c
     proxy.close()
 
 
-def test_thoughts_that_another_process_has_late_do_not_cut_the_text(
+def test_late_thinking_from_another_process_does_not_split_the_text(
     start, settings, provider, chat_with
 ):
-    """That process gives what is stored: the last thoughts may come after the first words."""
+    """That process sends what is stored: the last thinking may come after the first words."""
     writer, other = start(**settings, WEB_CONCURRENCY=1), start(**settings, WEB_CONCURRENCY=1)
     gates, proxy = [threading.Event() for _ in range(2)], Proxy(writer.port)
     provider.script = [
@@ -307,8 +307,8 @@ def test_thinking_that_was_text_has_ended_when_the_text_comes(chat, provider):
     assert shown["metadata"]["thinking"] is None
 
 
-def test_thinking_that_is_told_anew_and_otherwise_has_another_part(provider, chat_with):
-    """As a process tells it that has taken a reply over, and lacks what was thought last."""
+def test_thinking_that_is_replaced_has_another_part(provider, chat_with):
+    """As from a process that has taken a reply over and lacks the last thinking."""
 
     def told(name, **data):
         return f"event: {name}\ndata: {json.dumps(data)}\nid: 7-0\n\n".encode()
@@ -336,7 +336,7 @@ def test_thinking_that_is_told_anew_and_otherwise_has_another_part(provider, cha
     chat.wait_for_parts(*parts, status="error")
 
 
-def test_a_page_that_is_loaded_again_before_the_answer_makes_one_session(
+def test_a_page_that_is_reloaded_before_the_answer_makes_one_session(
     shared, alice, chat_with, provider
 ):
     gate, proxy = threading.Event(), Proxy(shared.port)
@@ -374,7 +374,7 @@ def test_a_stop_before_the_first_word_ends_the_reply_too(chat, alice, provider):
     wait_until(lambda: last_turn(alice)["status"] == "interrupted")
 
 
-def test_a_reply_is_stopped_by_the_transport_too_and_ends_as_it_is_stored(chat, provider):
+def test_the_transport_can_stop_a_reply_too_and_shows_it_as_stored(chat, provider):
     provider.script = [reply("One ", threading.Event(), "two.")]
     chat.do("send", text="Hello")
     chat.wait_for("assistant: One ", status="streaming")
@@ -382,7 +382,7 @@ def test_a_reply_is_stopped_by_the_transport_too_and_ends_as_it_is_stored(chat, 
     assert chat.wait_for("assistant: One ")["metadata"]["status"] == "interrupted"
 
 
-def test_a_reply_that_has_stopped_goes_on_in_its_place(chat, alice, provider):
+def test_a_stopped_reply_continues_in_its_place(chat, alice, provider):
     provider.script = [reply("One ", threading.Event()), reply("two.")]
     chat.do("send", text="Hello")
     chat.wait_for("assistant: One ", status="streaming")
@@ -393,7 +393,7 @@ def test_a_reply_that_has_stopped_goes_on_in_its_place(chat, alice, provider):
     assert shown["messages"] == turns_of(alice)
 
 
-def test_a_new_answer_takes_the_place_of_the_last(chat, alice, provider):
+def test_a_new_answer_replaces_the_last(chat, alice, provider):
     provider.script = [reply("One."), reply("Two."), reply("Three.")]
     chat.do("send", text="Hello")
     chat.wait_for("assistant: One.")
@@ -405,7 +405,7 @@ def test_a_new_answer_takes_the_place_of_the_last(chat, alice, provider):
     assert shown["messages"] == turns_of(alice)
 
 
-def test_the_last_message_is_changed(chat, alice, provider):
+def test_the_last_message_can_be_edited(chat, alice, provider):
     provider.script = [reply("One."), reply("Two."), reply("Three.")]
     chat.do("send", text="Hello")
     chat.wait_for("assistant: One.")
@@ -417,7 +417,7 @@ def test_the_last_message_is_changed(chat, alice, provider):
     assert shown["messages"] == turns_of(alice)
 
 
-def test_an_earlier_message_is_not_changed(chat, alice, provider):
+def test_an_earlier_message_cannot_be_edited(chat, alice, provider):
     provider.script = [reply("One."), reply("Two.")]
     for text, answer in [("Hello", "One."), ("More", "Two.")]:
         chat.do("send", text=text)
@@ -428,7 +428,7 @@ def test_an_earlier_message_is_not_changed(chat, alice, provider):
     assert turns_of(alice) == ["user: Hello", "assistant: One.", "user: More", "assistant: Two."]
 
 
-def test_a_failure_is_told_in_a_sentence_and_the_chat_goes_on(chat, alice, provider):
+def test_a_failure_is_reported_in_a_sentence_and_the_chat_continues(chat, alice, provider):
     provider.script = [fails("Some "), REFUSED, reply("One."), reply("Two.")]
     chat.do("send", text="Hello")
     shown = chat.wait_for("user: Hello", "assistant: Some ", status="error")
@@ -442,7 +442,7 @@ def test_a_failure_is_told_in_a_sentence_and_the_chat_goes_on(chat, alice, provi
     assert shown["messages"] == turns_of(alice)
 
 
-def test_a_message_that_was_refused_is_sent_when_it_is_changed(chat, alice, provider):
+def test_a_refused_message_is_sent_after_an_edit(chat, alice, provider):
     provider.script = [reply("One."), reply("Two.")]
     chat.do("send", text="Hello")
     chat.wait_for("assistant: One.")
@@ -454,10 +454,10 @@ def test_a_message_that_was_refused_is_sent_when_it_is_changed(chat, alice, prov
     assert shown["messages"] == turns_of(alice)
 
 
-def test_what_the_server_does_not_take_is_told_in_sentences(shared, chat, chat_with):
+def test_unsupported_requests_are_refused_in_sentences(shared, chat, chat_with):
     chat.do("attach")
     shown = chat.wait_for("user: ", status="error")
-    assert shown["error"] == ["Parley takes text alone.", 400]
+    assert shown["error"] == ["Parley takes text only.", 400]
     stranger = chat_with(shared.url, "none")
     stranger.do("send", text="Hello")
     shown = stranger.wait_for("user: Hello", status="error")

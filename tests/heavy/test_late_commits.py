@@ -1,7 +1,7 @@
-"""A commit that was given up, and came through all the same: it costs no reply, counts no token twice, and does nothing that a
-client was told has failed.
+"""A commit that was given up but succeeded after all: it costs no reply, counts no token twice,
+and does nothing that a client was told has failed.
 
-Modules: `replies/commits.py`, `replies/doubt.py`.
+Modules: `replies/commits.py`, `replies/claim.py`.
 """
 
 import contextlib
@@ -23,13 +23,13 @@ from proxy import Proxy
 from raw_tables import tables_of
 from servers import Server, running
 
-GIVEN_UP = 20  # seconds within which a process gives a commit up, and stores by another connection
+GIVEN_UP = 20  # seconds after which a process gives a commit up and uses another connection
 EARLY = event({"choices": [], "usage": {"prompt_tokens": 1000, "completion_tokens": 0}})
-SAID = (1000, 20, 0)  # prompt, answer, of the prompt from a cache
+SAID = (1000, 20, 0)  # prompt, answer, cached part of the prompt
 TOKENS = "input_tokens + output_tokens + estimated_tokens"
 
 
-# SQLite's commits are made by the process itself, which waits for them.
+# With SQLite, the process itself makes the commit, and waits for it.
 pytestmark = pytest.mark.parametrize("engine", ["postgresql"], indirect=True)
 
 
@@ -65,14 +65,15 @@ def locks_of(url):
 
 
 def order(relay, url, is_before, is_there):
-    """What is done before and behind the packet that stores anew: the late one arrives before it, or behind."""
+    """Runs code before and after the packet that stores again: the late commit arrives before it
+    or after it."""
 
     def late():
         relay.release()
         wait_until(is_there)
 
     def behind():
-        # It has come, or waits for the late one, which holds its row.
+        # It has come, or waits for the late one, which has locked its row.
         with contextlib.suppress(AssertionError):
             wait_until(lambda: is_there() or locks_of(url), 2)
         relay.release()
@@ -95,7 +96,7 @@ def sums(url):
     "is_before",
     [pytest.param(True, id="before", marks=pytest.mark.long), pytest.param(False, id="behind")],
 )
-def test_text_that_is_committed_late_costs_no_reply(relay, url, server, provider, is_before):
+def test_a_late_commit_of_text_costs_no_reply(relay, url, server, provider, is_before):
     second, third, rest = threading.Event(), threading.Event(), threading.Event()
     provider.script = [reply("One ", second, "two ", third, "three ", rest, "four.")]
     with (
@@ -127,8 +128,8 @@ def test_text_that_is_committed_late_costs_no_reply(relay, url, server, provider
     "is_before",
     [pytest.param(True, id="before", marks=pytest.mark.long), pytest.param(False, id="behind")],
 )
-def test_tokens_that_are_counted_late_are_counted_once(relay, url, server, provider, is_before):
-    """A model that thinks: its provider has counted the prompt before it says a word."""
+def test_tokens_of_a_late_commit_are_counted_once(relay, url, server, provider, is_before):
+    """With a model that thinks: its provider has counted the prompt before the first word."""
     rest = threading.Event()
     provider.script = [reply(EARLY, rest, "Done.", usage=SAID)]
     relay.hold(b"INSERT INTO usage")
@@ -141,13 +142,13 @@ def test_tokens_that_are_counted_late_are_counted_once(relay, url, server, provi
     session = server.client().post("/sessions", {"content": "Think"}, Prefer="respond-async").json()
     assert relay.is_holding.wait(GIVEN_UP)
     wait_until(is_counted, GIVEN_UP)
-    time.sleep(1.5)  # in which it is counted twice, if it is
+    time.sleep(1.5)  # in which it would be counted twice
     rest.set()
     assert wait_for_status(server.client(), session, "complete")["usage"]["input_tokens"] == 1000
     assert sums(url) == (1020, 1020)
 
 
-def test_a_new_session_that_was_told_as_failed_is_not_there(relay, url, server, provider):
+def test_a_failed_new_session_does_not_exist(relay, url, server, provider):
     alice = server.client()
     relay.hold(b"INSERT INTO turn")
     assert alice.post("/sessions", {"content": "Hello"}).status_code == 503
@@ -159,7 +160,7 @@ def test_a_new_session_that_was_told_as_failed_is_not_there(relay, url, server, 
         assert tables.value("SELECT count(*) FROM turn") == 0
 
 
-def test_a_message_that_was_told_as_failed_is_not_there(relay, server, provider):
+def test_a_failed_message_does_not_exist(relay, server, provider):
     alice = server.client()
     session = alice.create("Hello")
     relay.hold(b"INSERT INTO turn")
@@ -178,7 +179,7 @@ def test_a_message_that_was_told_as_failed_is_not_there(relay, server, provider)
 
 
 @pytest.mark.parametrize("path", ["", "/messages"], ids=["a session", "a message"])
-def test_a_key_that_was_told_as_failed_has_its_reply_once(relay, server, provider, path):
+def test_a_failed_request_with_a_key_gets_its_reply_once(relay, server, provider, path):
     alice = server.client()
     before = alice.create("Hello") if path else None
     place = f"/sessions/{before['id']}{path}" if before else "/sessions"
@@ -195,7 +196,7 @@ def test_a_key_that_was_told_as_failed_has_its_reply_once(relay, server, provide
     assert len(provider.posts) == asked + 1
 
 
-def test_a_retry_that_was_told_as_failed_leaves_the_reply_as_it_was(relay, server, provider):
+def test_a_failed_retry_leaves_the_reply_as_it_was(relay, server, provider):
     alice = server.client()
     session = alice.create("Hello")
     before = alice.turns(session)
@@ -207,7 +208,7 @@ def test_a_retry_that_was_told_as_failed_leaves_the_reply_as_it_was(relay, serve
     assert len(provider.posts) == 1
 
 
-def test_a_continuation_that_was_told_as_failed_is_made_under_its_key(relay, server, provider):
+def test_a_failed_continue_is_repeated_with_its_key(relay, server, provider):
     """The reply is complete again meanwhile, as it was before."""
     provider.script = [reply("One ", stop="length"), reply("two.")]
     alice = server.client()
@@ -222,7 +223,7 @@ def test_a_continuation_that_was_told_as_failed_is_made_under_its_key(relay, ser
 
 
 class Hole:
-    """A port that takes connections, and never says a word. `times`: when it took them."""
+    """A port that accepts connections and never sends anything. `times`: when it accepted them."""
 
     def __init__(self, port):
         self.times, self._kept = [], []
@@ -241,9 +242,9 @@ class Hole:
             connection.close()
 
 
-def test_a_process_that_has_lost_its_database_looks_for_it_often(url, tmp_path):
-    """More often than another one, which has found it before, looks at a reply before it takes that over: whoever comes back has
-    renewed his leases by then."""
+def test_a_process_that_has_lost_its_database_retries_often(url, tmp_path):
+    """More often than another process looks at a reply before taking it over, so that a writer
+    that is back has renewed its leases by then."""
     place = urlsplit(url)
     relay = CountingRelay(place.hostname, place.port or 5432)
     far = place._replace(netloc=f"postgres@127.0.0.1:{relay.port}").geturl()
@@ -252,7 +253,7 @@ def test_a_process_that_has_lost_its_database_looks_for_it_often(url, tmp_path):
         with contextlib.closing(Hole(relay.port)) as hole:
             wait_until(lambda: len(hole.times) > 4, 60)
     gaps = [later - sooner for sooner, later in itertools.pairwise(hole.times)]
-    assert max(gaps) < 5.5, gaps  # a look a second, seven of them
+    assert max(gaps) < 5.5, gaps  # one look a second, seven in all
 
 
 @contextlib.contextmanager
@@ -264,7 +265,7 @@ def standing_still(server, line):
 
 @contextlib.contextmanager
 def without_its_database(server, line):
-    """Nothing passes this line, which leads there."""
+    """Nothing passes this connection, which leads to that address."""
     line.passes.clear()
     try:
         yield
@@ -274,7 +275,8 @@ def without_its_database(server, line):
 
 @pytest.mark.parametrize("lost", [standing_still, without_its_database])
 def test_a_writer_that_is_taken_for_dead_counts_nothing_twice(url, provider, tmp_path, lost):
-    """It is lost for longer than its lease, while another process deletes the session and estimates what it has used."""
+    """It has no database for longer than its lease, while another process deletes the session
+    and estimates its usage."""
     more, place, line = threading.Event(), urlsplit(url), Proxy(urlsplit(url).port or 5432)
     far = place._replace(netloc=f"{place.username}@{urlsplit(line.url).netloc}").geturl()
     provider.script = [reply("Half ", more, "and half.", usage=SAID)]
@@ -300,9 +302,9 @@ def test_a_writer_that_is_taken_for_dead_counts_nothing_twice(url, provider, tmp
             wait_until(lambda: tables.value(lapsed), 30)
             assert other.client().delete(f"/sessions/{session['id']}").status_code == 204
             counted = tables.value(f"SELECT sum({TOKENS}) FROM usage")
-            assert counted > 0  # what was sent, and the words, estimated
+            assert counted > 0  # the prompt and the words, estimated
             more.set()
-            time.sleep(0.5)  # when it runs again, all of it is there
+            time.sleep(0.5)  # when it runs again, all of it has arrived
         late.wait_for_output("outcome=deleted", seconds=30)
         late.stop()
         assert tables.value(f"SELECT sum({TOKENS}) FROM usage") == counted

@@ -1,8 +1,10 @@
-"""The ledger is held against the provider's own, call by call, while replies break, are stopped, and lose their processes.
+"""The ledger is compared with the provider's own, call by call, while replies break, are
+stopped, and lose their processes.
 
-What a provider says is in the ledger to the token; what it does not say is there as a token for four bytes, exactly. Only what
-was on its way when a process was killed, or a call hung up in the midst, is uncertain: for a `MOMENT`, or as long as the slowest
-scrape of the metrics has taken, on a machine that has too much to do.
+If a provider reports usage, the ledger has it exactly. Otherwise it has exactly one token for
+four bytes. Only the calls that were on their way when a process was killed or a call hung up are
+uncertain: for a `MOMENT`, or for the time of the slowest scrape of the metrics, on a machine
+that is too busy.
 """
 
 import collections
@@ -32,12 +34,12 @@ from provider import KEEP, REFUSED, Connection, chunk, cut, event, events_of, he
 from raw_tables import tables_of
 
 SECONDS = 18  # of load
-MOMENT = 0.5  # seconds within which what has come is in the ledger
-SELDOM = 2  # seconds more, where a provider counts with each word: once a second, it is stored
-UNSEEN = 1  # seconds more, as long as no word has come
+MOMENT = 0.5  # seconds within which arrived usage is in the ledger
+SELDOM = 2  # seconds more if a provider counts with each word: it is stored once a second
+UNSEEN = 1  # seconds more as long as no word has come
 CLAIMED = 1  # second from a request to the call of the model
-NOTICED = 2  # seconds in which the provider sees that the other side has gone
-TAKEN = 45  # seconds in which the replies of dead processes go on elsewhere, and end
+NOTICED = 2  # seconds within which the provider sees that the other side has gone
+TAKEN = 45  # seconds within which the replies of dead processes continue elsewhere, and end
 SAYS = {
     "claude-x": "twice",
     "m-said": "at the end",
@@ -46,11 +48,11 @@ SAYS = {
     "m-mute": "nothing",
 }
 TITLES = "m-title"
-OWNER = "https://github.com/"  # how all begin
+OWNER = "https://github.com/"  # the beginning of all users' names
 OWNERS, LEAVER = [f"user-{number}" for number in range(5)], "leaver"
 TOKEN = "a-token-for-the-metrics"
 KINDS = "input_tokens", "output_tokens", "cached_tokens"
-MARK = re.compile(r"<(\S+?)-(\d+\.\d+)>")  # of a message: user-1, 0.17
+MARK = re.compile(r"<(\S+?)-(\d+\.\d+)>")  # the mark of a message: user-1, 0.17
 SYSTEM = "Be brief, plêase."
 BREAK = object()
 
@@ -63,7 +65,7 @@ def estimate(size):
 
 
 class Call:
-    """One request, and what of its answer was sent when."""
+    """One request, and when which part of its answer was sent."""
 
     def __init__(self, request):
         request.hung_up = self.hung_up = HangUp()
@@ -73,17 +75,18 @@ class Call:
         self.owner, self.number = MARK.findall(" ".join(texts))[-1]
         self.is_quiet = texts[-1].endswith(" quiet") and self.model != TITLES
         self.prompt = sum(len(text.encode()) for text in [request.body.get("system") or "", *texts])
-        self.began, self.over = time.monotonic(), None  # when the provider itself has ended it
+        self.began, self.over = time.monotonic(), None  # if the provider itself has ended it
         self.refused = False
-        self.sent = []  # (when, bytes of text, what was said by then)
+        self.sent = []  # (when, bytes of text, what was reported by then)
 
     def cut(self):
-        """When it was hung up from the other side, where it was."""
+        """When the other side hung up, if it did."""
         return self.hung_up.at if self.hung_up.is_set() and self.over is None else math.inf
 
     def befell(self, when, moment):
-        """When the first of these, (host, from, to), began that may have cost it something, or None. A finished call of a worker
-        that lived on may have one, too, and one that a person has just stopped."""
+        """When the first of these faults, (host, from, to), began that may have cost it some usage,
+        or None. There can be one even if the call has finished and its worker lived on, or if a
+        user has just stopped it."""
         for host, first, last in when:
             if host == self.host and self.began <= last:
                 unsure = moment if any(size for _, size, _ in self.sent) else UNSEEN + 2 * moment
@@ -93,7 +96,7 @@ class Call:
 
 
 class Asked(NamedTuple):
-    """What a user has asked of a server, which may have died before it called the model."""
+    """A user's request to a server, which may have died before it called the model."""
 
     number: str
     host: str
@@ -108,7 +111,7 @@ class Asked(NamedTuple):
 
 
 class Ledger:
-    """A provider's default: it draws what it says and does, and keeps a ledger of it."""
+    """A provider's default: it draws its answers at random, and keeps a ledger of them."""
 
     def __init__(self, seed):
         self.seed, self.calls, self.ways = seed, [], collections.Counter()
@@ -194,7 +197,7 @@ class Ledger:
                 )
             ) + chunk(b"")
         if way == "resets":
-            yield 0.5  # what was sent is read, which a reset might prevent
+            yield 0.5  # what was sent is read: a reset might prevent that
             yield Connection.reset
 
 
@@ -209,13 +212,14 @@ def openai_usage(*counts):
 
 
 def _said(part, says, usage):
-    """The event with what such a model says of usage, and what that means."""
+    """The event with which such a model reports usage, and what it means."""
     if says == "nothing":
         return None, {}
     if says == "its input":
         return openai_usage(usage[0]), {"input_tokens": usage[0]}
     if says == "twice":
-        # The cached tokens, those of `anthropic_events` among them, are none of Anthropic's `input_tokens`.
+        # Anthropic's `input_tokens` do not include the cached tokens, also those in
+        # `anthropic_events`.
         said = {"input_tokens": usage[0] + usage[2] + 1, "cached_tokens": usage[2]}
         if b"message_start" in part:
             return part, said
@@ -244,7 +248,8 @@ def _said(part, says, usage):
 
 
 class Bounds:
-    """What an owner's calls of a model come to: of each kind the sums that there may be, and the least and the most estimate."""
+    """The sums of an owner's calls of a model: the possible sums of each kind, and the lowest
+    and highest estimate."""
 
     def __init__(self):
         self.sums = {kind: {0} for kind in KINDS}
@@ -254,14 +259,14 @@ class Bounds:
     def add(self, call, moment, kills, stops, stopped, rash):
         within = moment + (
             UNSEEN if call.model == TITLES else 0
-        )  # it waits for its place among all who store
+        )  # it waits for its turn among all that store
         killed, handed_over, cut = (
             call.befell(kills, within),
             call.befell(stops, within),
             call.cut(),
         )
         moment = moment if killed or handed_over or (call.owner, call.number) in rash else 0
-        if call.refused:  # which costs nothing, but for what was hung up before the refusal, or died in the pause behind it
+        if call.refused:  # free, unless hung up, or dead in the pause after it
             is_lost = killed or cut < math.inf
             self.most += estimate(call.prompt) if is_lost else 0
             return
@@ -272,7 +277,7 @@ class Bounds:
             settled -= SELDOM
         if call.model == TITLES and (
             killed or handed_over
-        ):  # it is counted when it is over, and not handed over
+        ):  # it is counted when it has ended, and not handed over
             settled = 0
         sure = [each for each in call.sent if each[0] < settled]
         said = [{}, *(said for _, _, said in call.sent if said)]
@@ -280,7 +285,7 @@ class Bounds:
         options = [
             seen[-1],
             *said[len(seen) :],
-        ]  # what was said last, as far as the service has read
+        ]  # the last report that the service has read
         for kind in KINDS:
             values = {each.get(kind, 0) for each in options}
             self.sums[kind] = {before + value for before in self.sums[kind] for value in values}
@@ -291,10 +296,11 @@ class Bounds:
         if "output_tokens" not in seen[-1]:
             most += sum(size for _, size, _ in call.sent)
             least += sum(size for _, size, _ in sure) if "output_tokens" not in said[-1] else 0
-        elif moment:  # what was written behind the count that was stored last
+        elif moment:  # written after the count that was stored last
             most += sum(size for at, size, _ in call.sent if at >= settled)
-        # Nothing tells of a call whose process was killed when it had hardly begun. Where a person stops its reply before another
-        # process takes that over, nobody counts what was not said.
+        # Nothing tells of a call whose process was killed when it had hardly begun. If a person
+        # stops its reply before another process takes it over, nobody counts usage that was not
+        # reported.
         if killed and (
             not any(size for _, size, _ in sure) or (call.owner, call.number) in stopped
         ):
@@ -310,7 +316,8 @@ class Bounds:
             )
 
     def add_unseen(self, asked):
-        """The model was not called, or has not seen that: who takes the reply over, or ends it, cannot know."""
+        """The model was not called, or has not seen this: a process that takes the reply over or
+        ends it cannot know."""
         self.most += estimate(asked.size)
         self.uncertain.append(f"unseen: {asked.model} {asked.number}, {asked.size} bytes")
 
@@ -325,7 +332,8 @@ class Bounds:
 
 
 class Scrapes:
-    """What is scraped of the metrics, twice a second, from whichever server answers, as Prometheus reads it. None may fall."""
+    """The metrics, scraped twice a second from whichever server answers, as Prometheus does. No
+    counter may fall."""
 
     def __init__(self, servers, pause=0.5):
         self.servers, self.pause, self.seen, self.problems, self.count = servers, pause, {}, [], 0
@@ -389,9 +397,11 @@ def counters(text):
 
 
 class User:
-    """Somebody who does at random all that asks for replies, or ends them, at whichever server answers.
+    """A user who does at random everything that requests or ends replies, at whichever server
+    answers.
 
-    He stops a reply once he has seen all of it that comes, so that it is known what it has used; unless he `is_calm`, not always.
+    He stops a reply only once he has seen all of it so far, so that its usage is known; unless
+    he `is_calm`, not always.
     """
 
     def __init__(self, name, servers, is_calm):
@@ -409,12 +419,13 @@ class User:
         self.problems = []
 
     def do(self, over):
-        self.create()  # who has used something is known to the ledger, whatever becomes of his sessions
+        self.create()  # the ledger knows every user with usage, whatever becomes of his sessions
         while not over.is_set():
             getattr(self, self.chance.choices(list(DEEDS), DEEDS.values())[0])()
 
     def client(self, asked=None):
-        """Of whichever server; it is noted that this, (model, content), is asked of that one."""
+        """A client of any of the servers. It is noted that this one is asked for `asked`, (model,
+        content)."""
         server = self.chance.choice(self.servers)
         if asked:
             model, content = asked
@@ -428,7 +439,7 @@ class User:
         return " ".join([f"<{self.name}.{self.asked}>", "wörd" * self.chance.randint(0, 20), *more])
 
     def see(self, what, function, asked=None):
-        """What the first server that answers says."""
+        """The answer of the first server that answers."""
         for _ in range(100):
             with contextlib.suppress(requests.RequestException):
                 response = function(self.client(asked))
@@ -440,7 +451,8 @@ class User:
         raise AssertionError(f"nobody answers {what}")
 
     def post(self, path, body, asked, **headers):
-        """Ask under a key, so that an answer that was lost is none; later the same may be asked again."""
+        """Send a request with a key, so that an answer that was lost does not matter; the same
+        request may be sent again later."""
         key = f"{self.name}-{self.chance.random()}"
         response = self.see(
             path.rpartition("/")[2],
@@ -493,17 +505,17 @@ class User:
                 next(iter(stream), None)
 
     def begin(self):
-        """A reply that is under way, and has no end; mostly all of it is stored."""
+        """A reply that is in progress and has no end. Mostly, all of it so far is stored."""
         again_with = self.again_with
         if path := self.create("quiet", Prefer="respond-async"):
-            self.sessions.remove(path)  # nothing else is asked of it
+            self.sessions.remove(path)  # no other request uses it
             if (not self.is_calm and self.chance.random() < 0.2) or not self.has_read(path):
                 self.rash.update(MARK.findall(self.last[path]))
         self.again_with = again_with
         return path
 
     def has_read(self, path):
-        """Whether all has come of a reply that does not end, which is stored then."""
+        """Whether all text of a reply without an end has come. It is stored then."""
         with contextlib.suppress(requests.RequestException, OSError, http.client.HTTPException):
             with self.client().stream("GET", path + "/events") as stream:
                 return any(
@@ -545,7 +557,7 @@ EXPECTED = (200, 201, 202, 204, 404, 409, 502, 503, 504)
 
 
 class World:
-    """Four servers of two workers on one database, their users, and what befalls them."""
+    """Four servers of two workers each on one database, their users, and the faults."""
 
     def __init__(self, start, settings, provider, is_calm):
         self._start, self.url, self.provider, self.is_calm = (
@@ -582,13 +594,13 @@ class World:
         self.servers.append(server)
 
     def leave(self, server):
-        """No user turns to it any more; returns it."""
+        """No user sends requests to it any more. Returns it."""
         self.servers.remove(server)
         self.old.append(server)
         return server
 
     def live(self):
-        """The users live, and what is to befall them does; one is forgotten in the midst of it."""
+        """The users act and the faults happen. One user is deleted in the middle of it."""
         over, leaving = threading.Event(), threading.Event()
         with concurrent.futures.ThreadPoolExecutor(len(self.users)) as pool:
             try:
@@ -639,7 +651,7 @@ class World:
         for user in leavers:
             living[user].result()
             for _ in range(3):
-                user.begin()  # they are under way
+                user.begin()  # they are in progress
         with tables_of(self.url) as tables:
             self.asked = {
                 LEAVER: tables.value("SELECT count(*) FROM asked WHERE owner = ?", OWNER + LEAVER)
@@ -655,7 +667,8 @@ class World:
             user.rash |= all_of_his if not self.is_calm else set()
 
     def counted(self):
-        """(user, model) → what the ledger has; the one who left has what is kept without a name."""
+        """(user, model) → what the ledger has. For the user who left, what is kept without a
+        name."""
         counted = {}
         for owner in OWNERS:
             for row in self.servers[0].client(OWNER + owner).get("/usage").json()["data"]:
@@ -673,7 +686,7 @@ class World:
         return counted
 
     def check(self, moment):
-        """What is wrong by now; and what is uncertain."""
+        """The faults so far, and what is uncertain."""
         counted, bounds = self.counted(), collections.defaultdict(Bounds)
         stopped, deleted, rash = (
             set().union(*marks)
@@ -710,7 +723,8 @@ class World:
         ]
 
     def unseen(self, rash):
-        """What was asked of a server that died then, or was ended at once, and of which the model has seen nothing there."""
+        """Requests to a server that died then, or ended at once, if the model has seen nothing
+        of them there."""
         seen = {(call.owner, call.number, call.host) for call in self.ledger.calls}
         for user in self.users:
             owner = user.name.rpartition("-")[0]
@@ -746,7 +760,7 @@ class World:
         )
 
     def wait_until_right(self, moment, seconds=15):
-        """Wait until all is quiet and counted; returns what is uncertain."""
+        """Wait until all is quiet and counted. Returns what is uncertain."""
         wait_until(lambda: "parley_replies_in_progress 0\n" in scrape(self.servers[0]).text, TAKEN)
         deadline = time.monotonic() + seconds
         while True:
@@ -772,7 +786,7 @@ COUNTS = "replies", *KINDS, "estimated_tokens"
     ],
     indirect=["engine"],
 )
-def test_the_ledger_is_the_providers_own(start, settings, provider, weather):
+def test_the_ledger_agrees_with_the_providers(start, settings, provider, weather):
     world = World(start, settings, provider, weather == "calm")
     began = time.monotonic()
     with Scrapes(world.servers) as scrapes:
@@ -801,17 +815,16 @@ def usage_of(url, owner):
 
 
 def begin(client, text, content="Hello"):
-    """A session whose reply is under way, and has this text."""
+    """A session whose reply is in progress, and has this text."""
     session = client.post("/sessions", {"content": content}, Prefer="respond-async").json()
     with client.events(session) as stream:
         assert next(iter(stream)).data == {"delta": text}
     return session
 
 
-def test_a_reply_that_is_deleted_counts_also_where_all_that_it_used_is_stored(
-    start, settings, provider
-):
-    """Of the first, the output is estimated at its end; of the second, nothing is left to be counted."""
+def test_a_deleted_reply_is_counted_also_if_all_its_usage_is_stored(start, settings, provider):
+    """The output of the first is estimated at its end; nothing of the second is left to be
+    counted."""
     alice = start(**settings).client()
     for number, pieces in enumerate([["Half "], [SAID, "Half "]], 1):
         provider.script = [reply(*pieces, threading.Event())]
@@ -821,8 +834,9 @@ def test_a_reply_that_is_deleted_counts_also_where_all_that_it_used_is_stored(
         assert usage_of(settings["DATABASE_URL"], ALICE)[0] == number
 
 
-def test_what_a_provider_says_behind_a_cancel_by_another_process_counts(start, settings, provider):
-    """The writer sees only then that the reply is not its own any more. What the turns tell was used is in the ledger."""
+def test_usage_that_comes_after_a_cancel_by_another_process_is_counted(start, settings, provider):
+    """The writer only sees then that the reply is no longer its own. The ledger has the usage
+    that the turns show."""
     writer, other = (start(**settings, WEB_CONCURRENCY=1) for _ in range(2))
     told = [0, 0]
     for number in range(1, 6):
@@ -834,15 +848,16 @@ def test_what_a_provider_says_behind_a_cancel_by_another_process_counts(start, s
             assert other.client().post(f"/sessions/{session['id']}/cancel").status_code == 200
             gate.set()
             assert provider.wait_for_request(number).hung_up.wait(5)
-            assert list(stream)[-1].name == "done"  # which comes behind what it has used
+            assert list(stream)[-1].name == "done"  # it comes after its usage
         usage = other.client().turns(session)[-1]["usage"]
         told = [sum_ + (usage[name] or 0) for sum_, name in zip(told, KINDS, strict=False)]
-    assert told[0]  # mostly it is faster than the writer's next look
+    assert told[0]  # it usually comes before the writer's next look
     assert list(usage_of(settings["DATABASE_URL"], ALICE)[1:3]) == told
 
 
-def test_no_counter_falls_where_a_reply_that_goes_on_is_refused_twice(start, settings, provider):
-    """What is estimated of the part that it had is counted as soon as it is over, and stays so while no other call has begun."""
+def test_no_counter_falls_if_a_continued_reply_is_refused_twice(start, settings, provider):
+    """The estimate for its earlier part is counted as soon as that has ended, and stays while no
+    other call has begun."""
 
     def late_refusal(request):
         return [1, *status(503)(request)]
@@ -861,8 +876,8 @@ def test_no_counter_falls_where_a_reply_that_goes_on_is_refused_twice(start, set
     assert not scrapes.problems and scrapes.count > 30
 
 
-def test_no_counter_falls_where_a_provider_counts_less_in_the_end(start, settings, provider):
-    """As one does that estimates its input first."""
+def test_no_counter_falls_if_a_provider_reports_less_in_the_end(start, settings, provider):
+    """Such as a provider that estimates its input first."""
     gate = threading.Event()
     most = {
         "prompt_tokens": 1000,
@@ -887,16 +902,17 @@ def test_no_counter_falls_where_a_provider_counts_less_in_the_end(start, setting
     assert tuple(turn["usage"].values()) == usage_of(settings["DATABASE_URL"], ALICE)[1:4]
 
 
-# Who is forgotten
+# Deleted users
 
 
 PERSON = OWNER + "wanda-wombat"
-# What is of her in the database: her name, her messages, system prompt, title and key, what models wrote, and how one failed.
+# What the database has of her: her name, her messages, system prompt, title and key, the models'
+# texts, and an error.
 WORDS = {"wanda", "axolotl", "basilisk", "cormorant", "dromedary", "echidna", "flamingo", "gecko"}
 
 
 def words_in(url):
-    """Those of WORDS that are anywhere in any table, as well as Bob's."""
+    """Those of WORDS that are in any table, with Bob's."""
     with tables_of(url) as tables:
         rows = [
             tables.rows(f"SELECT * FROM {table}")
@@ -906,7 +922,8 @@ def words_in(url):
 
 
 def answer_her(request):
-    """What the models say to her, a title, an error, or something that has no end, by her last message; and to Bob."""
+    """The models' answers to her last message: a reply, a title, an error, or a reply without an
+    end; and to Bob."""
     text = request.body["messages"][-1]["content"]
     if request.body["model"] == TITLES:
         return reply("Echidna" if "Axolotl" in text else "Title")(request)
@@ -918,10 +935,11 @@ def answer_her(request):
 
 
 @pytest.mark.parametrize("writer", ["runs", "is paused"])
-def test_of_who_is_forgotten_while_replies_are_under_way_no_table_has_a_word(
+def test_no_table_has_a_word_of_a_user_who_is_deleted_during_replies(
     start, settings, provider, writer
 ):
-    """Whoever writes these replies, and wakes up behind it, adds what they used without a name."""
+    """The processes that write these replies see the deletion afterwards, and add their usage
+    without a name."""
     url, provider.default = settings["DATABASE_URL"], answer_her
     more = {
         "TITLE_MODEL": TITLES,
@@ -958,7 +976,7 @@ def test_of_who_is_forgotten_while_replies_are_under_way_no_table_has_a_word(
     ]
     assert len(calls) == 3 and all(call.hung_up.wait(5) for call in calls)
     for server in servers:
-        server.stop()  # behind which nothing is added
+        server.stop()  # after which nothing is added
     assert words_in(url) == {"bob"}
     assert usage_of(url, "")[0] == 7
     assert usage_of(url, BOB)[0] == 1

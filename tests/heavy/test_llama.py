@@ -1,8 +1,8 @@
-"""llama.cpp's own server as the provider, in both protocols that it speaks, with a model that is made here."""
+"""llama.cpp's own server as the provider, with both of its protocols and a model that is made
+here."""
 
 import contextlib
 import itertools
-import pathlib
 import struct
 import subprocess
 import sys
@@ -13,7 +13,7 @@ import pytest
 import requests
 
 from client import Client, wait_for_status
-from connections import on_linux
+from connections import on_linux, tcp_sockets
 from protocols import answered, failed, models_of
 from provider import reply
 from servers import free_port, running
@@ -25,9 +25,9 @@ pytest.importorskip(
 )
 
 WINDOW, SMALL, MAX_TOKENS = 4096, 512, 50
-WIDTH, LAYERS = 16, 32  # the layers do nothing, but take the time in which one can cancel
+WIDTH, LAYERS = 16, 32  # the layers do nothing, but give a test time to cancel
 PARTS = "attn_norm attn_q attn_k attn_v attn_output ffn_norm ffn_gate ffn_up ffn_down".split()
-# What the model says behind each token, and "One" behind any other: it knows no more than the last.
+# What the model says after each token, and "One" after any other: it knows only the last token.
 SAYS = {"One": "▁two", "▁two": "▁schön", "▁schön": "▁😀", "▁😀": ".", ".": "</s>"}
 SAYS |= {"!": "On", "On": "▁and", "▁and": "▁on", "▁on": "▁and"}  # this has no end
 SAYS |= {";": "<think>", "<think>": "▁hm", "▁hm": "</think>", "</think>": "One"}
@@ -49,7 +49,7 @@ sys.stdin.read()  # until whoever started it is gone
 
 
 PLAIN = "{% for message in messages %}{{ message.content }}{% endfor %}"
-# By such a template llama.cpp knows what is thinking; the prompt itself opens the tag.
+# From such a template, llama.cpp knows which text is thinking; the prompt itself opens the tag.
 THINKING = (
     "{% for message in messages %}"
     "{% if message.role == 'assistant' and message.reasoning_content %}"
@@ -59,7 +59,7 @@ THINKING = (
 
 
 def write_model(path, template):
-    """A file as github.com/ggml-org/ggml/blob/master/docs/gguf.md describes it."""
+    """A file as described by github.com/ggml-org/ggml/blob/master/docs/gguf.md."""
     words = sorted({*SAYS, *SAYS.values()} - {"</s>"})
     tokens = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), *words]
     places = {token: place for place, token in enumerate(SAYS, 1)}
@@ -68,7 +68,7 @@ def write_model(path, template):
         return struct.pack("<Q", len(text.encode())) + text.encode()
 
     def matrix(pairs):
-        """A row for each token, of zeros except at the places that it has in these pairs."""
+        """A row for each token: zeros except at the places in these pairs."""
         return (WIDTH, len(tokens)), [
             9 * ((token, place) in pairs) for token in tokens for place in range(WIDTH)
         ]
@@ -90,7 +90,7 @@ def write_model(path, template):
         + struct.pack("<IIQ", 9, 8, len(tokens))
         + b"".join(map(string, tokens))
     ]
-    # 4: the tokenizer finds it in a prompt as a whole.
+    # 4: the tokenizer finds it as a whole in a prompt.
     kinds = [4 if "think>" in token else 1 for token in tokens]
     metadata += [
         string("tokenizer.ggml.token_type")
@@ -116,14 +116,12 @@ def write_model(path, template):
         head += string(f"{name}.weight") + struct.pack(
             f"<I{len(shape)}QIQ", len(shape), *shape, 0, len(data)
         )
-        data += struct.pack(
-            f"<{len(values)}f", *values
-        )  # a multiple of 32 bytes, by which all is aligned
+        data += struct.pack(f"<{len(values)}f", *values)  # the alignment is 32 bytes
     path.write_bytes(head + bytes(-len(head) % 32) + data)
 
 
 class Llama(NamedTuple):
-    """A llama server, the settings of a Parley that asks it, and a user of such a one."""
+    """A llama server, the settings of a Parley that uses it, and a user of such a Parley."""
 
     url: str
     model: str
@@ -131,12 +129,10 @@ class Llama(NamedTuple):
     alice: Client
 
     def connections(self, states=("01", "08")):
-        """The ports whose connections to it are open (01), or closed by it alone (08; Linux's net/tcp_states.h)."""
-        lines = [
-            line.split() for line in pathlib.Path("/proc/net/tcp").read_text().splitlines()[1:]
-        ]
+        """The ports with connections to it that are open (01), or closed by it alone (08;
+        Linux's net/tcp_states.h)."""
         server = f":{int(self.url.rpartition(':')[2]):04X}"
-        return {line[1] for line in lines if line[2].endswith(server) and line[3] in states}
+        return {line[1] for line in tcp_sockets() if line[2].endswith(server) and line[3] in states}
 
     def is_busy(self):
         return any(
@@ -176,8 +172,8 @@ def llama(request, tmp_path_factory):
 
 @pytest.mark.parametrize("template, message", [(PLAIN, "Think;"), (THINKING, "Hello")])
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_what_a_model_thinks_is_not_its_answer(tmp_path, protocol, template, message):
-    """Between tags in the text, and as llama.cpp tells it apart by a template that opens the tag."""
+def test_thinking_is_not_part_of_the_answer(tmp_path, protocol, template, message):
+    """Between tags in the text, and separated by llama.cpp with a template that opens the tag."""
     with serving(tmp_path, protocol, WINDOW, template) as llama:
         asked = {"content": message, "model": llama.model}
         with llama.alice.stream("POST", "/sessions", asked) as stream:
@@ -212,8 +208,9 @@ def test_a_reply_streams_and_is_stored_with_its_usage(llama):
 
 
 @on_linux
-def test_lists_its_model_and_uses_a_connection_until_llama_closes_it(llama, tmp_path):
-    """That of the list serves a reply too. llama.cpp closes it behind a stream, whatever it says in `Keep-Alive`."""
+def test_a_connection_is_used_again_until_llama_closes_it(llama, tmp_path):
+    """The connection of the list serves a reply too. After a stream, llama.cpp closes it,
+    whatever its `Keep-Alive` says."""
     with running(tmp_path, **llama.settings, MAX_TOKENS=MAX_TOKENS) as server:
         alice, others, is_openai = server.client(), llama.connections(), llama.model == "tiny"
         assert models_of(alice) == [
@@ -229,10 +226,8 @@ def test_lists_its_model_and_uses_a_connection_until_llama_closes_it(llama, tmp_
         assert kept not in llama.connections()
 
 
-def test_serves_beside_other_providers_of_which_one_lists_the_same_ids_and_one_is_dead(
-    llama, provider, tmp_path
-):
-    """And one lists 5,000 models. Each is asked for its own, in one session; the dead one is told of by its name."""
+def test_it_works_beside_providers_with_the_same_ids_and_a_dead_one(llama, provider, tmp_path):
+    """And one lists 5,000 models. One session uses a model of each; an error names the dead one."""
     [address] = llama.settings.values()
     protocol = "" if llama.model == "tiny" else "anthropic+"
     urls = {
@@ -301,8 +296,9 @@ def test_a_message_that_does_not_fit_alone_is_413_and_a_full_window_is_no_end(ll
         pytest.param("anthropic", "?", id="anthropic, short answers", marks=pytest.mark.long),
     ],
 )
-def test_thirty_messages_go_on_in_a_window_of_512_tokens(tmp_path, protocol, mark):
-    """A byte is a token to this model, or two words of its own are one: a message and its answer take some 50."""
+def test_thirty_messages_are_answered_in_a_window_of_512_tokens(tmp_path, protocol, mark):
+    """For this model, each byte is a token, and so are two words of its own: a message and its
+    answer take some 50."""
     with serving(tmp_path, protocol, SMALL) as llama:
         session = llama.alice.create(f"This is message number 1{mark}", model=llama.model)
         path, turns = f"/sessions/{session['id']}", llama.alice.turns(session)[1:]

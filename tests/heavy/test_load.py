@@ -1,4 +1,5 @@
-"""What takes a machine for itself: many at once, kills under load, the last of the threads and files.
+"""Tests that need a machine for themselves: many clients at once, kills under load, no more
+threads and files.
 
 `pytest` leaves these out; `pytest -n 0 tests/heavy` runs them, one at a time.
 """
@@ -27,7 +28,7 @@ def test_two_hundred_readers_of_fifty_replies(start, settings, provider):
     server = start(**settings)
     users = [
         server.client(f"https://github.com/reader-{number}") for number in range(4)
-    ]  # one alone may not hold so many places
+    ]  # one user alone may not have so many streams
     words = [f"wörd-{number} " for number in range(100)]
     provider.default = reply(*itertools.chain(*((word, 0.02) for word in words)))
     expected = "".join(words)
@@ -39,7 +40,7 @@ def test_two_hundred_readers_of_fifty_replies(start, settings, provider):
         ).json()
 
     def read_all(user, session):
-        """By one stream alone."""
+        """With one stream only."""
         reader = Reader([user], session).follow(60)
         assert (reader.end, reader.returns) == ("done", 0), reader
         return reader.text
@@ -55,10 +56,11 @@ def test_two_hundred_readers_of_fifty_replies(start, settings, provider):
     assert "ERROR" not in server.output()
 
 
-@on_sqlite  # a kill of these processes is none of PostgreSQL's
-def test_keeps_what_was_answered_through_three_kills_under_load(start, settings, provider):
+@on_sqlite  # a kill of these processes kills none of PostgreSQL's
+def test_confirmed_messages_survive_three_kills_under_load(start, settings, provider):
     provider.default = reply("Some ", 0.02, "words ", 0.02, "more.")
     answered, readers = [], []
+    settings["CONTINUE_LIMIT"] = 3  # each kill may hit the same reply
     for round in range(3):
         server = start(**settings)
         alice = server.client()
@@ -84,9 +86,7 @@ def test_keeps_what_was_answered_through_three_kills_under_load(start, settings,
             for item in work:
                 item.exception()
     killed_at = time.monotonic()
-    with tables_of(
-        settings["DATABASE_URL"]
-    ) as tables:  # the next to start goes on with them at once
+    with tables_of(settings["DATABASE_URL"]) as tables:  # the next server continues them at once
         assert tables.value("SELECT count(*) FROM turn WHERE status = 'in_progress'")
     server = start(**settings)
     alice = server.client()
@@ -110,14 +110,15 @@ def test_keeps_what_was_answered_through_three_kills_under_load(start, settings,
             assert time.monotonic() - killed_at < 32
             time.sleep(0.2)
         _, turn, _, answer = alice.turns(reader.session)
-        assert (turn["status"], answer["status"]) == ("complete", "complete")
+        assert (turn["status"], answer["status"]) == ("complete", "complete"), turn
         assert turn["continued"] and turn["content"].startswith(reader.text), turn
         assert turn["content"].endswith("Some words more.")
 
 
 @pytest.fixture
 def few_threads():
-    """A function that gives the processes of a server so many threads more, all of them together, or None: any number."""
+    """A function that allows the processes of a server so many more threads in all, or any
+    number with None."""
     roots = [root for root in ("/sys/fs/cgroup/pids", "/sys/fs/cgroup") if os.access(root, os.W_OK)]
     group = pathlib.Path(roots[0] if roots else "/", f"parley-{uuid.uuid4().hex}")
     try:
@@ -137,7 +138,7 @@ def few_threads():
     yield limit
 
     def is_gone():
-        with contextlib.suppress(OSError):  # who was killed leaves it a moment later
+        with contextlib.suppress(OSError):  # a killed process leaves it a moment later
             group.rmdir()
         return not group.exists()
 
@@ -148,7 +149,7 @@ def statuses_of(client, sessions):
     return {client.turns(session)[-1]["status"] for session in sessions}
 
 
-def test_no_session_is_stuck_where_the_system_gives_no_more_threads(
+def test_no_session_is_stuck_if_the_system_has_no_more_threads(
     few_threads, start, settings, provider
 ):
     provider.default = reply(1.0, "Done.")
@@ -180,7 +181,7 @@ def test_no_session_is_stuck_where_the_system_gives_no_more_threads(
 
 
 @on_postgresql  # whose connections are files too
-def test_a_worker_outlives_the_last_of_its_files(start, settings, provider):
+def test_a_worker_survives_running_out_of_file_descriptors(start, settings, provider):
     provider.default = reply(0.5, "Done.")
     server = start(**settings)
     alice, workers = server.client(), server.workers()

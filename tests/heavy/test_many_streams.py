@@ -1,4 +1,5 @@
-"""Five hundred streams, whose every word comes at once; and two thousand, as many as two workers are made for.
+"""Five hundred streams that get every word at once; and two thousand, which two workers are
+designed for.
 
 `pytest` leaves these out; `pytest -n 0 tests/heavy` runs them, one at a time.
 """
@@ -17,7 +18,8 @@ from product import ROOT
 from servers import free_port
 
 WORDS = 30  # a second apart
-# Where; streams; how many of them begin in a second (0: all at once); and how late a word may be, in seconds.
+# The case; streams; how many of them begin in a second (0: all at once); and how late a word may
+# be, in seconds.
 CASES = [
     ("postgresql", 2000, 0, 10),
     *(
@@ -31,13 +33,13 @@ CASES = [
         ]
     ),
 ]
-ROUNDS = 3  # of which one is to be in time: the machine itself stands still now and then
+ROUNDS = 3  # one of which must be in time: the machine itself stands still now and then
 HERE = ROOT / "tools" / "benchmark"
 
 
 @pytest.fixture
 def settings(new_database):
-    """With a provider of little effort, in a process of its own."""
+    """With a provider that needs little time, in a process of its own."""
     port = free_port()
     stub = subprocess.Popen([sys.executable, HERE / "stub.py", str(port)])
     yield {"DATABASE_URL": new_database(), "OPENAI_BASE_URL": f"http://127.0.0.1:{port}/v1"}
@@ -46,7 +48,7 @@ def settings(new_database):
 
 
 @pytest.mark.parametrize("engine, streams, rate, latest", CASES, indirect=["engine"])
-def test_streams_stand_and_each_text_arrives_whole_and_in_time(
+def test_all_streams_stay_connected_and_get_each_text_complete_and_in_time(
     start, settings, streams, rate, latest
 ):
     server = start(**settings)
@@ -68,7 +70,8 @@ def test_streams_stand_and_each_text_arrives_whole_and_in_time(
 
 
 def the_crowd_tells(server, count, rate):
-    """What so many clients in a process of their own have seen; meanwhile the service says that it is well."""
+    """What so many clients in a process of their own have seen, while /health says that all is
+    well."""
     command = [sys.executable, HERE / "crowd.py", *map(str, (server.port, count, WORDS, rate))]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -81,7 +84,7 @@ def the_crowd_tells(server, count, rate):
         began = time.monotonic()
         assert requests.get(server.url + "/health", timeout=10).status_code == 200
         assert time.monotonic() - began < 2
-        told = json.loads(crowd.stdout.read())  # it fails where a text is not whole
+        told = json.loads(crowd.stdout.read())  # it fails if a text is incomplete
     assert crowd.returncode == 0
     print(told["statuses"], "the latest word after", max(told["lags"]))
     return told

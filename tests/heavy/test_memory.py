@@ -1,4 +1,5 @@
-"""What one user's worst takes of a process's memory, what stays of it, and what others meet."""
+"""How much of a process's memory one user can take, how much stays taken, and what others
+notice."""
 
 import concurrent.futures
 import contextlib
@@ -22,14 +23,14 @@ LONG = "a" * 900_000 + "👩" * 24_000  # of a megabyte, and of four bytes a cha
 
 
 def memory(server):
-    """(MB that the largest worker has, the most that one had)."""
+    """The largest worker's memory in MB: (now, at most so far)."""
     status = [pathlib.Path(f"/proc/{pid}/status").read_text() for pid in server.workers()]
     sizes = [[int(size) for size in re.findall(r"Vm(?:HWM|RSS):\s+(\d+)", text)] for text in status]
     return max(now for _, now in sizes) // 1024, max(peak for peak, _ in sizes) // 1024
 
 
 def but_for_others(*parts):
-    """What the model says to alice; others have a word."""
+    """The model's answers to alice; other users get one word."""
 
     def answer(request):
         is_others = request.body["messages"][-1]["content"] == "Meanwhile"
@@ -40,7 +41,7 @@ def but_for_others(*parts):
 
 @pytest.fixture
 def one(start, settings, provider):
-    """One worker, of which the most is told in the end, and what a minute leaves of that."""
+    """One worker. At the end, its maximum and its memory after a minute are checked."""
     server = start(**settings, WEB_CONCURRENCY=1, REPLY_WAIT=60)
     with others_at_work(server.client(BOB), defer={"content": "Meanwhile"}) as took:
         yield server
@@ -63,7 +64,7 @@ def post(user, path, content, **headers):
 
 @contextlib.contextmanager
 def unread(server, path, count):
-    """So many connections of alice's that have asked for this path, and read nothing."""
+    """So many connections of alice's that have sent a request for this path, and read nothing."""
     token = server.client().token
     request = f"GET {path} HTTP/1.1\r\nHost: parley\r\nAuthorization: Bearer {token}\r\n\r\n"
     with contextlib.ExitStack() as connections:
@@ -84,11 +85,11 @@ def test_streams_of_a_long_reply_that_nobody_reads(one, provider):
         for _ in range(10):
             with alice.events(session) as stream:
                 assert [event.name for event in stream][-2:] == ["assistant_turn", "done"]
-        time.sleep(5)  # others look whether they are held up
+        time.sleep(5)  # others are checked for delays
 
 
 @on_postgresql
-def test_a_session_of_sixty_megabytes_that_is_asked_for_whole(one, provider):
+def test_a_session_of_sixty_megabytes_that_is_read_as_a_whole(one, provider):
     alice = one.client()
     path = post(alice, "/sessions", LONG).headers["Location"]
     for _ in range(59):
@@ -100,7 +101,7 @@ def test_a_session_of_sixty_megabytes_that_is_asked_for_whole(one, provider):
 
 
 @on_sqlite
-def test_two_thousand_bodies_of_a_megabyte_that_do_not_end(one):
+def test_two_thousand_unfinished_bodies_of_a_megabyte(one):
     head = (
         f"POST /sessions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {one.client().token}\r\n"
         "Content-Type: application/json\r\nContent-Length: 1000000\r\n\r\n"
@@ -109,13 +110,13 @@ def test_two_thousand_bodies_of_a_megabyte_that_do_not_end(one):
     with contextlib.ExitStack() as connections:
         clients, began = [], time.monotonic()
         for number in range(2000):
-            # As fast as it can, this process would take a processor for itself, and hold others up.
+            # At full speed, this process would need a processor of its own, and delay others.
             time.sleep(max(0.0, began + number / 200 - time.monotonic()))
             client = connections.enter_context(socket.create_connection(("127.0.0.1", one.port)))
             clients.append(client)
             with contextlib.suppress(ConnectionError):
                 client.sendall(head + b"x" * 990_000)
-        time.sleep(5)  # others look whether they are held up
+        time.sleep(5)  # others are checked for delays
         for client in clients:
             client.setblocking(False)
             with contextlib.suppress(BlockingIOError, ConnectionError):
@@ -125,7 +126,7 @@ def test_two_thousand_bodies_of_a_megabyte_that_do_not_end(one):
 
 @on_sqlite
 @pytest.mark.parametrize("has_history", [False, True])
-def test_many_replies_of_a_megabyte_of_history_each(one, provider, has_history):
+def test_many_replies_with_a_megabyte_of_history_each(one, provider, has_history):
     count, gate, alice = 150, threading.Event(), one.client()
     paths = [post(alice, "/sessions", LONG).headers["Location"] for _ in range(has_history * count)]
     provider.default = but_for_others(gate, "Done.")
@@ -142,15 +143,15 @@ def test_many_replies_of_a_megabyte_of_history_each(one, provider, has_history):
     assert len(begun) >= (count if has_history else 10)
     assert {answer.status_code for answer in answers if not answer.ok} <= {503}
     gate.set()
-    for (
-        session
-    ) in begun:  # the newest turn only: a page of a megabyte may be refused while all wait for room
+    for session in (
+        begun
+    ):  # the newest turn only: a page of a megabyte may be refused while all wait for memory
         newest = f"/sessions/{session}?turns[limit]=1"
         wait_until(lambda: alice.get(newest).json()["turns"][0]["content"] == "Done.", 60)
 
 
 @on_sqlite
-def test_sixteen_messages_that_become_many_letters(one, provider):
+def test_sixteen_messages_that_expand_to_many_letters(one, provider):
     content = "\ufdfa" * 340_000
     provider.default = lambda request: reply(content[:100_000])(request)
     statuses = at_once(16, lambda number: post(one.client(), "/sessions", content).status_code)
@@ -167,7 +168,7 @@ def test_three_hundred_requests_for_a_system_prompt_of_a_megabyte(one):
 
 
 @on_sqlite
-def test_a_reply_of_eight_megabytes_goes_on(one):
+def test_a_continued_reply_of_eight_megabytes(one):
     alice = one.client()
     turns = [
         {"kind": "user", "content": "Hello"},
@@ -178,4 +179,4 @@ def test_a_reply_of_eight_megabytes_goes_on(one):
     session = requests.post(f"{one.url}/sessions/import", body, headers=headers, timeout=60)
     path = session.headers["Location"]
     assert alice.post(path + "/continue", {}).status_code == 201
-    assert memory(one)[1] < 300  # with what the import has left
+    assert memory(one)[1] < 300  # including what the import left

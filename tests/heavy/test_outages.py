@@ -1,6 +1,8 @@
-"""Fifty replies on one host or two, while all of it dies, stops, is replaced, or loses its database for a minute.
+"""Fifty replies on one host or two, while everything dies, stops, is replaced, or loses its
+database for a minute.
 
-`pytest -n 0 -m long -s tests/heavy/test_outages.py` runs these, some two minutes each, and shows how long the readers waited.
+`pytest -n 0 -m long -s tests/heavy/test_outages.py` runs these, some two minutes each, and shows
+how long the readers waited.
 """
 
 import os
@@ -10,7 +12,6 @@ import subprocess
 import sys
 import threading
 import time
-from urllib.parse import urlsplit
 
 import pytest
 
@@ -18,7 +19,7 @@ from client import Client, wait_for_status, wait_until
 from fleet import Fleet, tell
 from product import copy_of_the_service
 from provider import reply, so_far
-from proxy import Proxy
+from proxy import Relay
 from raw_tables import tables_of
 from servers import free_port, wait_until_up
 
@@ -29,7 +30,8 @@ MINUTE = 60
 
 
 def finish(fleet, **most):
-    """Check all, and tell how long the readers waited; returns this by what happened."""
+    """Check all replies, and print how long the readers waited. Returns these times by what
+    happened."""
     waits = fleet.waits()
     tell(waits)
     fleet.check(**most)
@@ -76,7 +78,7 @@ def test_two_hosts_are_replaced_one_after_the_other(start, settings, provider):
         assert silences and silences[-1] < 15
 
 
-def test_a_master_is_told_to_replace_its_workers(start, settings, provider):
+def test_a_master_replaces_its_workers_on_request(start, settings, provider):
     fleet = Fleet(start, settings, provider, pace=0.7)
     server = fleet.host(GRACE)
     with fleet.reading():
@@ -89,7 +91,8 @@ def test_a_master_is_told_to_replace_its_workers(start, settings, provider):
 
 
 def test_workers_are_replaced_after_so_many_requests(start, settings, provider):
-    """Each of them ends behind its twentieth request, while others ask for more; readers come back, which are requests too."""
+    """Each of them ends after its twentieth request, while others send more. Readers that
+    reconnect send requests too."""
     fleet = Fleet(start, settings, provider, pace=0.7)
     server = fleet.host(f"{GRACE} --max-requests 20")
     silent, over = [], threading.Event()
@@ -125,33 +128,6 @@ def test_workers_are_replaced_after_so_many_requests(start, settings, provider):
     assert silences and silences[-1] < 25
 
 
-def behind(proxy, url):
-    """The URL of this database behind a proxy."""
-    return url.replace(urlsplit(url).netloc.rpartition("@")[2], urlsplit(proxy.url).netloc)
-
-
-class Relay:
-    """A proxy in front of the database, which may be away: `url` is that of the database there."""
-
-    def __init__(self, url):
-        self.proxy = Proxy(urlsplit(url).port)
-        self.url = url.replace(
-            urlsplit(url).netloc.rpartition("@")[2], urlsplit(self.proxy.url).netloc
-        )
-
-    def cut_off(self, seconds):
-        """For so long, whoever is connected is cut off, and nobody else is let in."""
-        self.proxy.close()
-        time.sleep(seconds)
-        self.proxy = Proxy(self.proxy.target, urlsplit(self.proxy.url).port)
-
-    def hang(self, seconds):
-        """For so long, nothing passes; what was sent meanwhile, also by those who have given up, does so behind it."""
-        self.proxy.passes.clear()
-        time.sleep(seconds)
-        self.proxy.passes.set()
-
-
 @pytest.fixture
 def relay(engine, settings):
     if engine == "sqlite":
@@ -164,7 +140,8 @@ def relay(engine, settings):
 
 @pytest.mark.parametrize("outage", [Relay.cut_off, Relay.hang])
 def test_a_minute_without_the_database_for_all(relay, start, settings, provider, outage):
-    """Nobody can tell who is dead: no reply is asked for twice, and what has come meanwhile is stored."""
+    """Nobody can know which processes are dead: no reply is requested twice, and text that comes
+    meanwhile is stored."""
     fleet = Fleet(
         start,
         settings | {"DATABASE_URL": relay.url},
@@ -182,9 +159,10 @@ def test_a_minute_without_the_database_for_all(relay, start, settings, provider,
 def test_a_minute_without_the_database_for_one_of_two_hosts(
     relay, start, settings, provider, outage
 ):
-    """The other host takes over its replies; when it is back, it drops what it has, and hangs up.
+    """The other host takes over its replies. When it is back, it drops what it has, and hangs
+    up.
 
-    Whoever reads them at the host that is cut off waits until it is back; elsewhere the text goes on.
+    Readers at the host without a database wait until it is back; elsewhere the text continues.
     """
     fleet = Fleet(start, settings, provider, pace=1.5)
     fleet.host()
@@ -209,11 +187,10 @@ def test_a_minute_without_the_database_for_one_of_two_hosts(
     assert silences[-1] < MINUTE + 15
 
 
-@pytest.mark.parametrize(
-    "seconds", [29, 33]
-)  # behind the lapse of the leases, and the looks at them
-def test_a_database_that_takes_no_writes_for_half_a_minute(start, settings, provider, seconds):
-    """As while it is copied or migrated: it can be read, so others see that the leases lapse. No reply is asked for twice."""
+@pytest.mark.parametrize("seconds", [29, 33])  # after the leases have lapsed and were looked at
+def test_a_database_that_is_read_only_for_half_a_minute(start, settings, provider, seconds):
+    """As while it is copied or migrated: it can be read, so other processes see the leases
+    lapse. No reply is requested twice."""
     writer = start(**settings, WEB_CONCURRENCY=1)
     start(**settings, WEB_CONCURRENCY=4)  # any of these might be faster than the writer
     more = threading.Event()
@@ -230,7 +207,7 @@ def test_a_database_that_takes_no_writes_for_half_a_minute(start, settings, prov
             tables.rows("LOCK TABLE turn IN EXCLUSIVE MODE")
         time.sleep(seconds)
         tables.rows("ROLLBACK")
-        # Until all leases hold again, whoever has renewed them.
+        # Until all leases are valid again, whoever has renewed them.
         lapsed = "SELECT count(*) FROM turn WHERE status = 'in_progress' AND lease_until < ?"
         wait_until(lambda: tables.value(lapsed, time.time_ns() // 1000) == 0)
     more.set()
@@ -240,8 +217,8 @@ def test_a_database_that_takes_no_writes_for_half_a_minute(start, settings, prov
     assert len(provider.posts) == 8
 
 
-def test_the_model_is_asked_again_after_a_death_though_nobody_asks(start, settings, provider):
-    """As often as the limit says: behind the death after that, the reply is interrupted."""
+def test_a_reply_is_continued_after_a_death_without_any_request(start, settings, provider):
+    """As often as the limit says. After one more death, the reply is interrupted."""
     never = threading.Event()
     provider.script = [reply("Half ", never), reply("and ", never)]
     server = start(**settings, WEB_CONCURRENCY=2, CONTINUE_LIMIT=1)
@@ -269,7 +246,8 @@ def test_the_model_is_asked_again_after_a_death_though_nobody_asks(start, settin
 
 @pytest.fixture
 def interruptible():
-    """A job in the background ignores SIGINT, and its children with it; a handler of ours is not inherited."""
+    """A background job ignores SIGINT, and so do its children; a handler of ours is not
+    inherited."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
@@ -278,7 +256,7 @@ def interruptible():
 @pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_flask_run_is_interrupted_and_started_again(settings, provider, tmp_path, sign):
-    """Its reply goes on: at once, but after a kill when the lease has lapsed."""
+    """Its reply continues: at once, or after a kill when the lease has lapsed."""
     folder, port = copy_of_the_service(tmp_path / "laptop"), free_port()
     clean = {name: os.environ[name] for name in ("PATH", "LANG") if name in os.environ} | {
         "PYTHONUNBUFFERED": "1"

@@ -1,4 +1,5 @@
-"""From nothing to a reply that stays: the package is installed in an empty environment, by pip and by uv."""
+"""From nothing to a stored reply: the package is installed into an empty environment, by pip and
+by uv."""
 
 import os
 import signal
@@ -15,11 +16,11 @@ from servers import children
 
 
 @pytest.mark.parametrize("version, by", [("3.11", "pip"), ("3.13", "uv")])
-def test_from_an_empty_environment_to_a_reply_that_stays(tmp_path, version, by):
+def test_from_an_empty_environment_to_a_stored_reply(tmp_path, version, by):
     """The wheel was made from the source distribution, as uv makes it."""
     [file] = build(tmp_path).glob("*.whl")
     user = Installed(tmp_path, install(tmp_path, version, by, file))
-    assert "FAILED" not in user.run("check")  # before the first start, and its folder
+    assert "FAILED" not in user.run("check")  # before the first start, and without its folder
     assert user.run("--version") == f"parley {app.__version__}\n"
     with user.serving("run", "-p", str(user.port)) as server:
         wait_until(lambda: f"with its data in {user.data}\n" in server.log())
@@ -44,3 +45,18 @@ def test_from_an_empty_environment_to_a_reply_that_stays(tmp_path, version, by):
     beside = "import importlib.util as u; print([n for n in 'app auth api settings'.split() if u.find_spec(n)])"
     told = subprocess.run([place, "-Pc", beside], capture_output=True, text=True, cwd=user.home)
     assert told.stdout == "[]\n"
+
+
+def test_settings_and_data_are_in_the_named_folder(tmp_path):
+    [wheel] = build(tmp_path).glob("*.whl")
+    user = Installed(tmp_path, install(tmp_path, "3.12", "uv", wheel))
+    home = tmp_path / "data" / "of parley"
+    home.mkdir(parents=True)
+    home.chmod(0o755)
+    (home / ".env").write_text("LOG_FORMAT=json\nDATABASE_URL=sqlite:///parley.db\n")
+    words = "serve", "--bind", f"127.0.0.1:{user.port}"
+    with user.serving(*words, PARLEY_HOME=str(home), PYTHONSAFEPATH="1") as server:
+        wait_until(lambda: '"start"' in server.log())
+    assert {"jwt_key.pem", "parley.db"} <= {path.name for path in home.iterdir()}
+    assert not user.data.exists() and not (user.folder / "parley.db").exists()
+    assert stat.S_IMODE(home.stat().st_mode) == 0o755  # it could be another user's

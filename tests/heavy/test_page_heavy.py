@@ -1,4 +1,5 @@
-"""The page with much text: it is shown whatever it is, and the browser stays responsive while it streams."""
+"""The page with much text: it is shown whatever it is, and the browser stays responsive while it
+streams."""
 
 import json
 import time
@@ -43,7 +44,7 @@ TEXTS = {
 }
 
 
-def test_two_hundred_thousand_characters_are_shown_whatever_they_are(page):
+def test_any_two_hundred_thousand_characters_are_shown(page):
     parts = [
         "a**b",
         "[",
@@ -83,20 +84,20 @@ def test_two_hundred_kilobytes_stream_smoothly(name, page, provider):
     page.say("Much")
     while "tokens read" not in page.text("article:last-child footer"):
         assert time.monotonic() - began < 120
-        time.sleep(1)  # to ask more often would take the browser's time
+        time.sleep(1)  # asking more often would take the browser's time
     gaps = sorted(page.run("window.gaps.slice(2)"))
     print(
         f"{name}: {time.monotonic() - began:.0f} s, {len(gaps)} frames, {gaps[len(gaps) * 99 // 100]:.0f} ms at the "
         f"99th percentile, {gaps[-1]:.0f} ms at most"
     )
     assert page.gap < 2
-    # Half of the time or more goes into frames that come in time, and no frame lets anybody wait for long.
+    # Half of the time or more goes into frames that are in time, and no frame takes long.
     assert sum(gap for gap in gaps if gap < 100) > sum(gaps) / 2 and gaps[-1] < 1500
 
 
 @pytest.fixture
 def traced(tmp_path_factory, server):
-    """The page in a browser that notes how long the processor worked at each of the page's tasks."""
+    """The page in a browser that records the processor time of each of the page's tasks."""
     driver = start_browser(tmp_path_factory.mktemp("chromium"), performance="ALL")
     page = Page(driver, server).enter()
     page.wait(lambda: page.find("#text").is_displayed())
@@ -105,10 +106,10 @@ def traced(tmp_path_factory, server):
 
 
 def longest_task(page):
-    """The milliseconds that the processor worked at the longest task of the page since this was last asked."""
+    """The milliseconds of processor time of the page's longest task since the last call."""
     tasks = []
 
-    def has_come():  # the first call only has the browser write down what it has noted
+    def has_come():  # the first call only makes the browser write down its records
         for entry in page.driver.get_log("performance"):
             message = json.loads(entry["message"])["message"]
             event = message["params"] if message["method"] == "Tracing.dataCollected" else {}
@@ -121,8 +122,8 @@ def longest_task(page):
 
 
 @pytest.mark.parametrize("quarter", range(4))
-def test_two_hundred_hostile_texts_stop_nothing_for_200_milliseconds(traced, quarter):
-    """What a task waits for the processor, where other programs have it, is not counted."""
+def test_two_hundred_hostile_texts_block_nothing_for_200_milliseconds(traced, quarter):
+    """The time that a task waits for the processor, if other programs have it, does not count."""
     texts = hostile_texts(19_000)
     names = list(texts)[quarter::4]
     times = {}
@@ -135,7 +136,7 @@ def test_two_hundred_hostile_texts_stop_nothing_for_200_milliseconds(traced, qua
     assert {some: time for some, time in times.items() if time >= 200} == {}
 
 
-def test_formulas_and_code_at_500_words_a_second_stop_nothing_for_200_milliseconds(
+def test_formulas_and_code_at_500_words_a_second_block_nothing_for_200_milliseconds(
     traced, provider
 ):
     provider.script = [reply(*fast_pieces(100))]

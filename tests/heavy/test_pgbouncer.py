@@ -1,4 +1,5 @@
-"""PgBouncer in transaction mode: each transaction may have another connection to PostgreSQL, and there are few of them."""
+"""PgBouncer in transaction mode: each transaction may get another connection to PostgreSQL, and
+there are few of them."""
 
 import concurrent.futures
 import contextlib
@@ -36,7 +37,7 @@ max_prepared_statements = 0
 
 @contextlib.contextmanager
 def pgbouncer(url):
-    """A PgBouncer before the PostgreSQL of this URL; gives the URL that leads through it."""
+    """A PgBouncer in front of the PostgreSQL of this URL. Yields the URL that leads through it."""
     command = shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin")
     if not command:
         pytest.skip("pgbouncer is not installed")
@@ -78,7 +79,8 @@ def wait_until_it_answers(url, process, log):
 
 @pytest.fixture
 def pair(start, new_database, provider):
-    """A user of two processes, each asked by an address of its own, on one database behind PgBouncer."""
+    """A user of two processes, each with an address of its own, on one database behind
+    PgBouncer."""
     with pgbouncer(new_database()) as url:
         settings = {
             "DATABASE_URL": url,
@@ -98,8 +100,9 @@ def text_of(events):
 
 
 @pytest.mark.parametrize("engine", ["postgresql"], indirect=True)
-def test_all_that_a_user_does_works_in_two_processes_behind_pgbouncer(pair, provider):
-    """Often enough that each statement is a prepared one, on whichever connection its transaction gets."""
+def test_everything_works_in_two_processes_behind_pgbouncer(pair, provider):
+    """Often enough that each statement is a prepared one, whichever connection its transaction
+    gets."""
     for number in range(12):
         here, there = pair[::-1] if number % 2 else pair
         mark = uuid.uuid4().hex
@@ -177,7 +180,8 @@ def test_all_that_a_user_does_works_in_two_processes_behind_pgbouncer(pair, prov
 
 @pytest.mark.parametrize("engine", ["postgresql"], indirect=True)
 def test_twenty_streams_share_a_few_connections(pair, provider):
-    """Each is begun in one process and followed in the other too, while one connection after the other is waited for."""
+    """Each begins in one process and is also followed in the other, while the processes wait for
+    one connection after the other."""
     words = [f"wörd-{number} " for number in range(40)]
     provider.default = reply(*(part for word in words for part in (word, 0.05)))
 

@@ -1,4 +1,4 @@
-"""`tools/release`: what it refuses, and that what it builds comes out the same each time."""
+"""`tools/release`: what it refuses, and that its builds are reproducible."""
 
 import hashlib
 import os
@@ -47,7 +47,7 @@ def clone(tmp_path):
     return Clone(tmp_path / "clone")
 
 
-def test_builds_the_same_each_time(clone):
+def test_builds_are_reproducible(clone):
     told = clone.release()
     if "Failed to fetch" in told.stderr:
         pytest.skip("there is no network")
@@ -73,7 +73,7 @@ def test_builds_the_same_each_time(clone):
         os.umask(umask)
 
 
-def test_what_does_not_agree_is_refused_in_one_line(clone):
+def test_inconsistencies_are_refused_in_one_line(clone):
     def refused(version="9.8.7"):
         told = clone.release(version, "--check")
         assert told.returncode == 1 and told.stderr.count("\n") == 1

@@ -1,4 +1,5 @@
-"""How often Parley goes to PostgreSQL and back for what it does: where that is far away, this is what takes the time.
+"""How many round trips to PostgreSQL each operation needs: if the database is far away, these
+take most of the time.
 
 Modules: `database/postgresql.py`, `database/statements.py`.
 """
@@ -23,24 +24,26 @@ MANY = 60
 
 
 class Measured:
-    """A server of one worker, the line between it and its database, and a user."""
+    """A server with one worker, the line between it and its database, and a user."""
 
     def __init__(self, server, relay):
         self.server, self.relay, self.alice = server, relay, server.client()
 
     def wait_for_replies(self, count):
-        """Wait until so many replies have been stored, as the log tells: to ask for them would be counted too."""
+        """Wait until the log says that so many replies are stored: a request for them would be
+        counted too."""
         self.server.wait_for_output("outcome=complete", count, seconds=60)
 
     def rate(self, seconds=3):
-        """The round trips a second while nobody asks for anything."""
+        """The round trips per second without any request."""
         before = self.relay.round_trips
         time.sleep(seconds)
         return (self.relay.round_trips - before) / seconds
 
     @contextlib.contextmanager
     def counted(self, limit, of=1):
-        """Assert that what is done within takes at most so many round trips, each of so many; what goes on anyway is left out."""
+        """Assert that the code within needs at most so many round trips, each of so many. Those
+        that happen anyway are left out."""
         rate, began, (trips, statements) = self.rate(), time.monotonic(), self.relay.counts()
         yield
         seconds, (later_trips, later_statements) = time.monotonic() - began, self.relay.counts()
@@ -81,7 +84,8 @@ def words(count, pause):
 
 
 def warm_up(measured, count=15):
-    """Open the connections that will be used, and have PostgreSQL prepare what is asked for often."""
+    """Open the connections that will be used, and let PostgreSQL prepare the frequent
+    statements."""
     for number in range(count):
         create(measured.alice)
         measured.wait_for_replies(number + 1)
@@ -89,7 +93,7 @@ def warm_up(measured, count=15):
 
 
 def test_a_creation_with_a_short_reply_takes_six_round_trips(measured, provider):
-    """The claim, the end, and the little that is between; it is answered before the reply is there."""
+    """The claim, the end, and the little between them. It is answered before the reply is there."""
     done, count = warm_up(measured), 20
     with measured.counted(6, of=count):
         for number in range(count):
@@ -97,8 +101,8 @@ def test_a_creation_with_a_short_reply_takes_six_round_trips(measured, provider)
             measured.wait_for_replies(done + number + 1)
 
 
-def test_a_list_of_twenty_sessions_under_way_takes_three_round_trips(measured, provider):
-    """However many there are: their texts are not asked for one by one."""
+def test_a_list_of_twenty_sessions_in_progress_takes_three_round_trips(measured, provider):
+    """However many there are: their texts are not read one by one."""
     warm_up(measured)
     provider.default = reply("Some words", threading.Event())
     sessions = [create(measured.alice) for _ in range(20)]
@@ -114,8 +118,8 @@ def test_a_list_of_twenty_sessions_under_way_takes_three_round_trips(measured, p
             ask()
 
 
-def test_a_reply_that_nothing_arrives_for_takes_twelve_round_trips_a_second(measured, provider):
-    """Nobody follows it: the process only looks whether it is still wanted."""
+def test_a_silent_reply_takes_twelve_round_trips_a_second(measured, provider):
+    """Nobody follows it: the process only checks whether it is still wanted."""
     warm_up(measured)
     provider.default = reply("Some words", threading.Event())
     session = create(measured.alice)
@@ -126,7 +130,8 @@ def test_a_reply_that_nothing_arrives_for_takes_twelve_round_trips_a_second(meas
 
 
 def stream(alice, number=0):
-    """Have a reply streamed to its end, whose events are not taken apart, since that would take the machine's time."""
+    """Let a reply be streamed to its end. Its events are not parsed, since that would take the
+    machine's time."""
     with alice.stream("POST", "/sessions", {"content": f"Message {number}"}, timeout=120) as answer:
         assert answer.status == 201
         data = answer.response.read()
@@ -143,7 +148,7 @@ def test_a_streamed_reply_of_five_hundred_words_takes_six_hundred_round_trips(me
 
 
 def test_sixty_streamed_replies_at_once_take_a_hundred_round_trips_each(measured, provider):
-    """What arrives for all of them is stored together, and less often than it arrives."""
+    """Text that arrives for all of them is stored together, and less often than it arrives."""
     warm_up(measured)
     provider.default = words(WORDS, 0.01)
     with measured.counted(100, of=MANY), ThreadPoolExecutor(MANY) as pool:
@@ -152,8 +157,9 @@ def test_sixty_streamed_replies_at_once_take_a_hundred_round_trips_each(measured
 
 
 @pytest.mark.long
-def test_an_idle_service_hardly_asks_its_database(measured):
-    """Another host's reply might be left there: so it looks, the more seldom the longer nothing has been under way."""
+def test_an_idle_service_hardly_uses_its_database(measured):
+    """Another host may have left a reply there, so it looks, but less often the longer nothing
+    has been in progress."""
     measured.alice.create("Hello")
     measured.wait_for_replies(1)
     time.sleep(65)

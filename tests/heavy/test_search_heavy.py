@@ -1,4 +1,4 @@
-"""Searches through much text: others are served meanwhile, and none goes on without an end."""
+"""Searches through much text: others are served meanwhile, and every search ends."""
 
 import concurrent.futures
 import subprocess
@@ -16,7 +16,7 @@ from together import are_in_time, on_sqlite
 FILL = """
 import sys
 import models
-from upkeep.migrations import MIGRATIONS
+from maintenance.migrations import MIGRATIONS
 from database import db, open_database
 
 open_database({"DATABASE_URL": sys.argv[1]}, None, MIGRATIONS)

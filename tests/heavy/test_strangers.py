@@ -1,4 +1,4 @@
-"""Clients that send, read or close slowly or not at all hold up nobody else.
+"""Clients that send, read or close slowly or not at all delay nobody else.
 
 `pytest` leaves these out; `pytest -n 0 tests/heavy` runs them, one at a time.
 """
@@ -18,11 +18,11 @@ from others import others_at_work
 from provider import reply
 from together import are_in_time, aside, served
 
-WORDS = 8  # of the reply that is under way meanwhile, one a second
+WORDS = 8  # of the reply that is in progress meanwhile, one a second
 
 
 class Crowd:
-    """Connections of clients that are up to no good. What they are sent is not read."""
+    """Connections of hostile clients. They do not read what they are sent."""
 
     def __init__(self, server):
         self.port = server.port
@@ -52,7 +52,7 @@ class Crowd:
 
 @pytest.fixture
 def crowd():
-    """A function that makes the crowd of a server; all go in the end."""
+    """A function that returns a crowd for a server. All its connections are closed in the end."""
     crowds = []
 
     def make(server):
@@ -66,7 +66,8 @@ def crowd():
 
 @contextlib.contextmanager
 def nobody_is_held_up(server, alice):
-    """Meanwhile /health, creations and cancels are answered within a second, and no worker and no reply is lost."""
+    """Meanwhile /health, creations and cancels are answered within a second, and no worker and
+    no reply is lost."""
     workers = server.workers()
     session = alice.post(
         "/sessions", {"content": "For a while", "model": "m-1"}, Prefer="respond-async"
@@ -82,18 +83,18 @@ def nobody_is_held_up(server, alice):
 
 
 def answer(request):
-    """What the models say: m-1 talks for some seconds, and m-2 never ends."""
+    """The models' answers: m-1 talks for some seconds, and m-2 never ends."""
     pieces = {"m-1": ["A word. ", 1.0] * WORDS, "m-2": ["And so on. ", threading.Event()]}
     return reply(*pieces[request.body["model"]])(request)
 
 
-# What a connection does has nothing to do with the kind of database.
+# The handling of connections does not depend on the kind of database.
 on_one_engine = pytest.mark.parametrize("engine", ["sqlite"], indirect=True)
 
 
 @pytest.fixture
 def busy(start, settings, provider):
-    """A server that others use, and one of these."""
+    """A server with normal users, and a crowd."""
     provider.default = answer
     server = start(**settings)
     return server, server.client()
@@ -130,7 +131,7 @@ def test_sixty_requests_a_second_whose_bodies_never_come(busy, crowd):
 
 @on_one_engine
 @pytest.mark.parametrize("count", [pytest.param(700, marks=pytest.mark.long), 1500])
-def test_requests_that_are_half_sent(busy, crowd, count):
+def test_half_sent_requests(busy, crowd, count):
     server, alice = busy
     with nobody_is_held_up(server, alice):
         crowd(server).come_evenly(count, 400, b"GET /health HTTP/1.1\r\nHost:")
@@ -138,7 +139,7 @@ def test_requests_that_are_half_sent(busy, crowd, count):
 
 
 @on_one_engine
-def test_five_hundred_bodies_that_are_half_sent_with_a_good_token(busy, crowd):
+def test_five_hundred_half_sent_bodies_with_a_valid_token(busy, crowd):
     server, alice = busy
     token = make_token("https://github.com/mallory")
     half = f"POST /sessions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\nContent-Length: 1000\r\n\r\n{{"
@@ -148,7 +149,7 @@ def test_five_hundred_bodies_that_are_half_sent_with_a_good_token(busy, crowd):
 
 
 @on_one_engine
-def test_all_of_them_at_once_while_one_user_holds_what_he_can(busy, crowd):
+def test_all_of_them_at_once_while_one_user_takes_all_that_is_allowed(busy, crowd):
     server, alice = busy
     mallory = server.client("https://github.com/mallory")
     session = mallory.post(
@@ -168,11 +169,11 @@ def test_all_of_them_at_once_while_one_user_holds_what_he_can(busy, crowd):
     with nobody_is_held_up(server, alice), concurrent.futures.ThreadPoolExecutor() as pool:
         for coming in [pool.submit(crowd(server).come_evenly, *each) for each in crowds]:
             coming.result()
-    server.kill()  # else it would let the replies end, which have no end
+    server.kill()  # otherwise it would wait for the replies, which have no end
 
 
 def ask_for_replies(client, count):
-    """Ask for so many, 16 at a time; returns the answers."""
+    """Send so many requests, 16 at a time. Returns the answers."""
 
     def ask(number):
         body = {"content": f"{number}", "model": "m-2"}
@@ -182,12 +183,14 @@ def ask_for_replies(client, count):
         return list(pool.map(ask, range(count)))
 
 
-def test_one_user_asks_for_two_thousand_replies_at_once(start, settings, provider):
+def test_one_user_requests_two_thousand_replies_at_once(start, settings, provider):
     provider.default = answer
-    # A third of the connections may be replies. Of more of them, the provider, a thread for each, would hold up everybody.
+    # A third of the connections may be replies. With more of them, the provider, which has a thread
+    # for each, would delay everybody.
     server = start(**settings, GUNICORN_CMD_ARGS="--worker-connections 1200")
     alice, mallory = server.client(), server.client("https://github.com/mallory")
-    # He asks in a process of his own: in this one, his threads would hold up alice's, and hers the provider's.
+    # He sends requests from a process of his own: in this one, his threads would delay alice's, and
+    # hers the provider's.
     spawn = multiprocessing.get_context("spawn")
     with (
         nobody_is_held_up(server, alice),
@@ -198,15 +201,15 @@ def test_one_user_asks_for_two_thousand_replies_at_once(start, settings, provide
     refused = [answer for answer in answers if answer.status_code == 503]
     assert (
         len(begun) + len(refused) == 2000 and 200 <= len(begun) <= 400
-    )  # half of what each of two workers carries
+    )  # half of what each of two workers can have
     assert all(answer.headers["Retry-After"] for answer in refused)
     assert len(mallory.get(f"/sessions?page[offset]={len(begun) - 1}").json()["data"]) == 1
-    server.kill()  # else it would let the replies end, which have no end
+    server.kill()  # otherwise it would wait for the replies, which have no end
 
 
 @aside
 def test_a_client_has_time_but_not_for_ever(folder):
-    """Each of these takes its time, so they are all there at once."""
+    """Each of these takes its time, so all are connected at once."""
     with served(folder, WEB_CONCURRENCY=1, MODELS="echo,m-1", DEFAULT_MODEL=None) as (
         server,
         provider,
@@ -224,7 +227,8 @@ def test_a_client_has_time_but_not_for_ever(folder):
         half = f"POST /sessions HTTP/1.1\r\n{head}Content-Length: 1000\r\n\r\n{{".encode()
 
         def talk(data, slowly=b""):
-            """Send this at once, and that a byte a second; returns the answer, and after how many seconds it came."""
+            """Send this at once, and that a byte a second. Returns the answer, and after how
+            many seconds it came."""
             with socket.create_connection(("127.0.0.1", server.port)) as client:
                 began = time.monotonic()
                 client.sendall(data)
@@ -238,7 +242,7 @@ def test_a_client_has_time_but_not_for_ever(folder):
                 return b"".join(iter(lambda: client.recv(65536), b"")), time.monotonic() - began
 
         def read(seconds, a_second):
-            """Read so much a second for so long, and then all there is, as far as it comes."""
+            """Read so much a second for so long, and then all that comes."""
             with socket.create_connection(("127.0.0.1", server.port), 90) as client:
                 client.sendall(get)
                 began, parts = time.monotonic(), []

@@ -1,5 +1,5 @@
-"""examples/usechat, a page of React on the AI SDK's useChat: in Chromium, through reloads, kills and deploys. Each word comes
-once."""
+"""examples/usechat, a React page with the AI SDK's useChat, in Chromium, through reloads, kills
+and deploys. Each word comes once."""
 
 import os
 import subprocess
@@ -15,18 +15,18 @@ from provider import REFUSED, fails, reply, thought
 from raw_tables import tables_of
 from servers import Host, free_port, npm_folder, wait_until_up
 
-# What a page does is the same on both.
+# A page does the same on both.
 pytestmark = pytest.mark.parametrize("engine", ["sqlite"], indirect=True)
 
 EXAMPLE = ROOT / "examples" / "usechat"
 VITE = "node_modules/.bin/vite"
-# React's strict mode lets each component come, go and come, in development only.
+# React's strict mode mounts, unmounts and mounts each component again, in development only.
 BUILT, IN_DEVELOPMENT = "built", "in development"
 both_ways = pytest.mark.parametrize("page_url", [BUILT, IN_DEVELOPMENT], indirect=True)
 
 
 class Vite:
-    """What gives the page to browsers: its development server, or one of what was built."""
+    """What serves the page to browsers: its development server, or one for the built files."""
 
     def __init__(self, *words, **environment):
         self.port = free_port()
@@ -42,7 +42,7 @@ class Vite:
 
 @pytest.fixture(scope="module")
 def port():
-    """Of the server that the page speaks to."""
+    """The address of the server that the page uses."""
     return free_port()
 
 
@@ -65,7 +65,7 @@ def page_url(request, port, tmp_path_factory):
 
 
 class Home(Host):
-    """The server of the page, as it dies and is deployed."""
+    """The page's server, which can be killed and deployed."""
 
     @property
     def client(self):
@@ -138,7 +138,7 @@ class Chat(Page):
 
 @pytest.fixture
 def browser(driver):
-    """Its console stays without warnings; Vite and React also tell there what they do, in development."""
+    """Its console has no warnings. In development, Vite and React also log there what they do."""
     yield driver
     driver.execute_script("sessionStorage.clear(); localStorage.clear()")
     told = [entry for entry in driver.get_log("browser") if entry["source"] != "network"]
@@ -150,7 +150,7 @@ def chat(browser, page_url, host):
     return Chat(browser, host.server, page_url)
 
 
-def test_a_message_is_answered_word_by_word_and_a_further_one_too(chat, host, provider):
+def test_a_message_and_a_further_one_are_answered_word_by_word(chat, host, provider):
     gate = threading.Event()
     provider.script = [reply("One ", gate, "two."), reply("Three.")]
     chat.say("Hello")
@@ -166,7 +166,7 @@ def test_a_message_is_answered_word_by_word_and_a_further_one_too(chat, host, pr
     chat.wait_for_turns("Hello", "One two.", "More", "Three.")
 
 
-def test_what_a_model_thinks_is_there_when_somebody_opens_it(chat, provider):
+def test_thinking_is_there_when_the_user_opens_it(chat, provider):
     gate = threading.Event()
     provider.script = [reply(thought(reasoning="Hm."), gate, "One.")]
     chat.say("Hello")
@@ -204,7 +204,7 @@ def test_each_word_comes_once_through_reload_kill_and_deploy(chat, host, provide
     chat.wait_for_turns("Count", "One two three four.")
 
 
-def test_a_page_is_loaded_again_while_the_server_is_away(chat, host, provider):
+def test_the_page_is_reloaded_while_the_server_is_away(chat, host, provider):
     gate = threading.Event()
     provider.script = [reply("One ", gate), reply("two.")]
     chat.say("Count")
@@ -218,20 +218,20 @@ def test_a_page_is_loaded_again_while_the_server_is_away(chat, host, provider):
     chat.wait(lambda: chat.turns == ["Count", "One two."], "it did not come", 40)
 
 
-def test_a_stop_ends_the_reply_and_it_goes_on_when_asked(chat, host, provider):
+def test_a_stopped_reply_continues_on_request(chat, host, provider):
     provider.script = [reply("One ", threading.Event()), reply("two.")]
     chat.say("Hello")
     chat.wait(lambda: chat.turns == ["Hello", "One "])
     chat.click("Stop")
     assert provider.wait_for_request().hung_up.wait(5)
     chat.wait_for_turns("Hello", "One ")
-    chat.click("Go on")
+    chat.click("Continue")
     chat.wait_for_turns("Hello", "One two.")
     assert host.turns() == chat.turns
 
 
 @both_ways
-def test_another_chat_is_opened_and_the_reply_goes_on(chat, host, provider):
+def test_another_chat_is_opened_and_the_reply_continues(chat, host, provider):
     gate = threading.Event()
     provider.script = [reply("One ", gate, "two.")]
     chat.say("Hello")
@@ -244,26 +244,26 @@ def test_another_chat_is_opened_and_the_reply_goes_on(chat, host, provider):
     chat.wait_for_turns("Hello", "One two.")
 
 
-def test_the_last_message_is_answered_again_and_changed(chat, host, provider):
+def test_the_last_message_is_answered_again_and_edited(chat, host, provider):
     provider.script = [reply("One."), reply("Two."), reply("Three."), fails("Some "), REFUSED]
     chat.say("Hello")
     chat.wait_for_turns("Hello", "One.")
     chat.click("Answer again")
     chat.wait_for_turns("Hello", "Two.")
     chat.load_again()
-    chat.click("Change")
+    chat.click("Edit")
     chat.wait(lambda: chat.run("document.querySelector('[aria-label=Message]').value") == "Hello")
     chat.say("Servus")
     chat.wait_for_turns("Servus", "Three.")
     assert host.turns() == chat.turns
-    for _ in range(2):  # what fails gives way to the reply before it
+    for _ in range(2):  # the failed reply gives way to the one before it
         chat.click("Answer again")
         chat.wait(lambda: chat.error.endswith("."))
         chat.wait_for_turns("Servus", "Three.")
     assert host.turns() == chat.turns
 
 
-def test_what_is_refused_is_told_and_can_be_written_anew(chat, host, provider):
+def test_a_refused_message_is_reported_and_can_be_rewritten(chat, host, provider):
     provider.script = [reply("One.")]
     long = "x" * 200_000
     chat.say(long)
@@ -275,7 +275,7 @@ def test_what_is_refused_is_told_and_can_be_written_anew(chat, host, provider):
     assert host.turns() == chat.turns and chat.error == ""
 
 
-def test_who_is_not_known_reads_why_and_signs_in_anew(browser, page_url, host, provider):
+def test_an_unknown_user_reads_why_and_signs_in_again(browser, page_url, host, provider):
     provider.script = [reply("One.")]
     chat = Chat(browser, host.server, page_url, make_token(exp=1))
     chat.say("Hello")

@@ -1,4 +1,4 @@
-"""A server that is told many mistakes."""
+"""A server that many mistakes are made with."""
 
 import pytest
 
@@ -17,7 +17,7 @@ def asker(tmp_path_factory):
         "MODEL_TIMEOUT": 1,
         "JWT_AUDIENCE": "parley",
     }
-    # The first who is allowed runs the server: who is told more.
+    # The first allowed user runs the server, and gets more exact error messages.
     settings["ALLOWED_USERS"] = "owner,alice"
     with running(tmp_path_factory.mktemp("asker"), **settings) as server:
         asker = Asker(server)

@@ -1,4 +1,5 @@
-"""What the documents have for a server: a unit of systemd, proxies, and a PostgreSQL that is saved and restored."""
+"""What the documents have for a server: a systemd unit, proxies, and a PostgreSQL that is saved
+and restored."""
 
 import http.client
 import os
@@ -17,7 +18,7 @@ from provider import reply
 from servers import free_port, running
 
 
-def test_the_unit_of_systemd_is_one(tmp_path):
+def test_the_systemd_unit_is_valid(tmp_path):
     if not shutil.which("systemd-analyze"):
         pytest.skip("systemd is not installed")
     unit = heredoc("/etc/systemd/system/parley.service")
@@ -37,7 +38,7 @@ def upstream(tmp_path_factory, provider_of_all):
         yield server
 
 
-# What each block stands in, and where it says on which port to listen: first as in the document, then as here.
+# What each block is put into, and its line with the port: first as in the document, then as here.
 PROXIES = {
     "nginx": (
         NGINX_CONF,
@@ -63,7 +64,7 @@ def proxy_of_the_documents(server, name, folder):
 
 
 @pytest.mark.parametrize("name", PROXIES)
-def test_a_message_and_a_stream_pass_through_the_proxies_of_the_documents(
+def test_a_message_and_a_stream_pass_through_the_documented_proxies(
     upstream, provider, tmp_path, monkeypatch, name
 ):
     monkeypatch.setenv("CADDY_ADMIN", f"127.0.0.1:{free_port()}")
@@ -91,7 +92,7 @@ def test_a_message_and_a_stream_pass_through_the_proxies_of_the_documents(
 
 
 @pytest.mark.parametrize("name", ["nginx", "haproxy"])  # Caddy passes on no difference
-def test_a_cut_is_told_from_an_end_through_the_proxies_of_the_documents(provider, tmp_path, name):
+def test_the_documented_proxies_pass_on_a_cut_as_a_cut(provider, tmp_path, name):
     settings = {"OPENAI_BASE_URL": provider.url + "/v1", "DEFAULT_MODEL": "m-1"}
     with (
         running(tmp_path, **settings) as server,
@@ -107,7 +108,7 @@ def test_a_cut_is_told_from_an_end_through_the_proxies_of_the_documents(provider
 
 
 @pytest.mark.parametrize("engine", ["postgresql"], indirect=True)
-def test_a_postgresql_is_saved_and_restored_by_its_document(start, new_database, tmp_path):
+def test_a_postgresql_is_saved_and_restored_as_documented(start, new_database, tmp_path):
     if not shutil.which("pg_dump"):
         pytest.skip("PostgreSQL's programs are not installed")
     url = new_database()

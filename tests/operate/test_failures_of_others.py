@@ -1,4 +1,5 @@
-"""What fails besides (providers, published keys, the database), and the sentence that it gets in the log."""
+"""Failures outside the service (providers, published keys, the database), and the log line for
+each."""
 
 import base64
 import concurrent.futures
@@ -31,7 +32,7 @@ OUT_OF_MEMORY = {
 SPENT = "refuses, since the quota or the credit of this server is used up: {} The person who runs this server adds credit .+"
 
 
-REPLIES = [  # what the provider does, what the client is told, what the log says besides
+REPLIES = [  # what the provider does, what the client is told, what the log says as well
     (
         "a wrong model",
         status(404, {"error": {"message": 'model "m" not found, try pulling it first'}}),
@@ -146,7 +147,7 @@ REPLIES = [  # what the provider does, what the client is told, what the log say
 
 
 @pytest.mark.parametrize("name, answer, code, told, said", REPLIES, ids=[row[0] for row in REPLIES])
-def test_why_a_reply_fails_is_in_the_log_once(asker, name, answer, code, told, said):
+def test_the_log_says_once_why_a_reply_fails(asker, name, answer, code, told, said):
     asker.provider.reset()
     asker.provider.default, before = answer, len(why_of_replies(asker.server))
     found, detail, reason = asker.ask(body={"content": WORDS, "model": "m-1"}, **bearer())
@@ -161,7 +162,7 @@ def test_why_a_reply_fails_is_in_the_log_once(asker, name, answer, code, told, s
         assert secret not in asker.server.output()
 
 
-def test_a_reply_that_a_person_has_go_on_in_vain_says_why(asker):
+def test_the_log_says_why_a_continued_reply_gained_nothing(asker):
     asker.provider.reset()
     asker.provider.script = [
         cut("Half "),
@@ -180,7 +181,7 @@ def test_a_reply_that_a_person_has_go_on_in_vain_says_why(asker):
     wait_until(lambda: any("Nor now" in why for why in why_of_replies(asker.server)))
 
 
-def test_a_list_of_models_that_fails_is_told_once_and_is_not_called_empty(asker):
+def test_a_failed_list_of_models_is_logged_once_and_is_not_called_empty(asker):
     asker.provider.reset()
     asker.provider.models = status(401, {"error": {"message": "Bad key"}})
     for _ in range(3):
@@ -209,8 +210,9 @@ def test_a_list_of_models_that_fails_is_told_once_and_is_not_called_empty(asker)
     assert asker.server.output().count(" cannot be had: ") == 2
 
 
-def test_a_provider_that_is_not_there_is_told_with_its_place(tmp_path):
-    """Nothing listens; the host is unknown; https is spoken to what speaks http. Also where only its list could tell a model."""
+def test_a_provider_that_is_unreachable_is_named_with_its_address(tmp_path):
+    """Nothing listens, the host is unknown, or it speaks HTTP when asked for HTTPS. This also
+    holds if only the provider's list could tell whose a model is."""
     port, plain = (
         free_port(),
         http.server.HTTPServer(("127.0.0.1", 0), http.server.BaseHTTPRequestHandler),
@@ -251,14 +253,14 @@ def test_a_provider_that_is_not_there_is_told_with_its_place(tmp_path):
 CONFIGURATION = {"issuer": "https://id.example", "jwks_uri": "https://id.example/keys"}
 
 
-def test_why_the_published_keys_cannot_be_had_is_in_the_log(tmp_path):
+def test_the_log_says_why_the_published_keys_cannot_be_fetched(tmp_path):
     point = base64.urlsafe_b64encode(KEY.public_key().public_bytes_raw()).rstrip(b"=").decode()
     jwks = {"keys": [{"kty": "OKP", "crv": "Ed25519", "x": point, "kid": "ours"}]}
     answers = [
         (status(404, {}), "ValueError status 404"),
         (status(200, CONFIGURATION), 'this is a discovery document; write its jwks_uri, "https:'),
         (status(200, "<html>"), "JSONDecodeError Expecting value: line 1 column 1 (char 0)"),
-        (status(200, {"keys": {}}), "its keys are no list"),
+        (status(200, {"keys": {}}), "its keys are not a list"),
     ]
     with contextlib.closing(Provider()) as publisher:
         url = publisher.url.replace("//", f"//user:{HUSH}@")
@@ -285,7 +287,7 @@ def test_why_the_published_keys_cannot_be_had_is_in_the_log(tmp_path):
                 "The token was signed with a key that the identity provider does not publish"
             )
             assert (
-                'It names alg "EdDSA", kid "another", iss "fabro-web", aud null; taken are iss fabro-web, aud None.'
+                'It has alg "EdDSA", kid "another", iss "fabro-web", aud null; expected are iss fabro-web, aud None.'
                 in reason
             )
             publisher.close()
@@ -300,8 +302,8 @@ def test_why_the_published_keys_cannot_be_had_is_in_the_log(tmp_path):
 # Databases
 
 
-def test_why_the_database_does_not_answer_is_in_the_log_and_when_it_does_again(tmp_path, provider):
-    """Once by each request, and once by the keeper, which tries again each second to store a reply."""
+def test_the_log_says_why_the_database_does_not_answer_and_when_it_does_again(tmp_path, provider):
+    """Once for each request, and once for the keeper, which tries every second to store a reply."""
     provider.script = [reply(*(part for number in range(40) for part in (0.2, f"word {number} ")))]
     with running(tmp_path, OPENAI_BASE_URL=provider.url + "/v1") as server:
         asker, path, why = (

@@ -1,4 +1,5 @@
-"""`static/parley.js`, the client for browsers and Node.js: nothing is lost or doubled, whatever breaks."""
+"""`static/parley.js`, the client for browsers and Node.js: nothing is lost or doubled, whatever
+breaks."""
 
 import json
 import re
@@ -23,7 +24,8 @@ from servers import Server, free_port
 
 
 def test_the_client_has_a_reply_exactly_whatever_breaks(new_database, provider, tmp_path):
-    """The answer to the POST is lost, then a connection in the middle of a letter; then the server dies, and another starts."""
+    """The answer to the POST is lost, then a connection breaks in the middle of a letter, then
+    the server dies and another starts."""
     if not shutil.which("node"):
         pytest.skip("node is not installed")
     settings = {
@@ -76,7 +78,7 @@ def test_the_client_has_a_reply_exactly_whatever_breaks(new_database, provider, 
 
 
 def in_node(script):
-    """What a script that has this client prints."""
+    """The output of a script that uses this client."""
     if not shutil.which("node"):
         pytest.skip("node is not installed")
     told = subprocess.run(
@@ -91,7 +93,7 @@ def in_node(script):
 
 
 def called(url, code="", **options):
-    """A call of `reply`, with options that are code, too."""
+    """A call of `reply`. The options may be JavaScript code."""
     return f"reply({json.dumps(url)}, {{ ...{json.dumps(options)}, {code} }})"
 
 
@@ -99,7 +101,7 @@ NO = [(401, "none", "Hello"), (400, None, " "), (413, None, "x" * 200_000)]
 
 
 @pytest.mark.parametrize("status, token, content", NO)
-def test_the_client_throws_what_it_is_refused(server_with, status, token, content):
+def test_the_client_throws_the_servers_error(server_with, status, token, content):
     server = server_with(MAX_CONTENT_LENGTH="100000")
     asked = called(server.url + "/sessions", token=token or make_token(), content=content)
     told = in_node(f"""
@@ -110,7 +112,7 @@ catch (error) {{ console.log(JSON.stringify([error instanceof Error, error.statu
     assert message == fault["detail"] and message.endswith(".")
 
 
-def test_the_client_tells_in_a_sentence_that_there_is_no_answer():
+def test_the_client_says_in_a_sentence_that_there_is_no_answer():
     told = in_node(f"""
 const parley = new Parley("http://127.0.0.1:{free_port()}");
 try {{ await parley.me(); }}
@@ -122,7 +124,7 @@ try {{ await new Parley("http://127.0.0.1", {{ token: "ключ" }}).me(); }}
 catch (error) {{ console.log(error.name); }}""")
     problem, aborted, wrong = told.splitlines()
     assert json.loads(problem) == ["ParleyError", "The server cannot be reached.", None, True]
-    assert (aborted, wrong) == ("AbortError", "TypeError")  # a mistake is not told as an outage
+    assert (aborted, wrong) == ("AbortError", "TypeError")  # a mistake is not an outage
 
 
 def test_the_client_sends_a_further_message(server_with, provider):
@@ -143,8 +145,8 @@ def test_the_client_sends_a_further_message(server_with, provider):
     ]
 
 
-def test_the_client_follows_what_is_under_way(server_with, provider):
-    """By the URL of the session, or of its events; behind an id, where it has one."""
+def test_the_client_follows_a_reply_in_progress(server_with, provider):
+    """By the URL of the session or of its events, and after an id if it has one."""
     server, gate = server_with(MAX_CONTENT_LENGTH="100000"), threading.Event()
     provider.script = [reply("One ", gate, "two.")]
     user = server.client()
@@ -164,8 +166,9 @@ for (const events of [{calls}]) {{
 
 
 @pytest.mark.parametrize("end", ["in the middle", "behind the end"])
-def test_the_client_goes_on_after_a_reload_as_the_document_says(server_with, provider, end):
-    """What was kept is the last event of the page before; the reply is under way, or has ended."""
+def test_the_client_resumes_after_a_reload_as_documented(server_with, provider, end):
+    """The page kept the id of the last event that it saw. The reply is still in progress, or has
+    ended."""
     server, gate = server_with(MAX_CONTENT_LENGTH="100000"), threading.Event()
     provider.script = [reply("One ", gate, "two.")]
     user = server.client(f"https://github.com/reload-{end.replace(' ', '-')}")
@@ -173,7 +176,7 @@ def test_the_client_goes_on_after_a_reload_as_the_document_says(server_with, pro
     use = use.replace('"https://chat.example.com/sessions"', json.dumps(server.url + "/sessions"))
 
     def load(kept, leaves):
-        """What the page keeps, and the text that it has read; it may be left behind its first word."""
+        """What the page keeps, and the text that it has read. It may leave after the first word."""
         told = in_node(f"""
 class Left extends Error {{}}
 const token = {json.dumps(user.token)};
@@ -202,8 +205,8 @@ console.log(JSON.stringify([kept, text]));""")
     assert len(user.turns(session)) == 2
 
 
-def test_the_client_asks_for_another_token_where_one_is_refused(server_with, provider):
-    """In the middle of a reply, too: the one that it began with has expired meanwhile."""
+def test_the_client_asks_for_another_token_if_one_is_refused(server_with, provider):
+    """Also in the middle of a reply, if the token that it began with has expired meanwhile."""
     server, gate = server_with(MAX_CONTENT_LENGTH="100000"), threading.Event()
     proxy = Proxy(server.port)
     provider.script = [reply("One ", gate, "two.")]
@@ -222,7 +225,7 @@ console.log(JSON.stringify([text, asked]));""")
     assert json.loads(told) == ["One two.", [False, False, True]]
 
 
-def test_the_client_ends_where_its_signal_aborts(server_with, provider):
+def test_the_client_ends_when_its_signal_aborts(server_with, provider):
     gate = threading.Event()
     provider.default = reply("One ", gate, "two.")
     server = server_with(MAX_CONTENT_LENGTH="100000")
@@ -293,8 +296,8 @@ console.log(JSON.stringify(seen));""")
     }
 
 
-def test_the_client_hangs_up_where_its_loop_is_left(server_with, provider):
-    """Else a page would have no connection left behind six of them."""
+def test_the_client_hangs_up_when_its_loop_is_left(server_with, provider):
+    """Otherwise a page would run out of connections after six such loops."""
     gate = threading.Event()
     provider.default = reply("One ", gate, "two.")
     server = server_with(MAX_CONTENT_LENGTH="100000")
@@ -310,8 +313,9 @@ console.log("none");""")
     assert left == "none\n"
 
 
-def test_the_client_mixes_no_two_replies(server_with, provider):
-    """Where another reply has followed while it was away, it says so: `/events` begins that one."""
+def test_the_client_does_not_mix_two_replies(server_with, provider):
+    """If another reply began while the client was away, it says so, because `/events` then
+    starts with that one."""
     server = server_with(MAX_CONTENT_LENGTH="100000")
     user, proxy, gate = (
         server.client("https://github.com/away"),
@@ -323,7 +327,7 @@ def test_the_client_mixes_no_two_replies(server_with, provider):
 
     def answer_meanwhile():
         wait_until(lambda: proxy.cut_behind is None)
-        proxy.target = free_port()  # nothing is there
+        proxy.target = free_port()  # nothing listens there
         gate.set()
         [session] = user.get("/sessions").json()["data"]
         wait_until(lambda: user.turns(session)[-1]["status"] == "complete")
@@ -341,7 +345,106 @@ console.log(text);""")
     assert told == "One 409 Another reply followed: get the session.\n"
 
 
-def test_the_client_gives_up_on_what_is_no_parley(provider):
+def test_the_client_says_when_a_continued_reply_starts_again_from_its_beginning(
+    server_with, provider
+):
+    """The connection breaks before the first event, so only the whole text can be had."""
+    server = server_with(MAX_CONTENT_LENGTH="100000")
+    user, proxy = server.client("https://github.com/anew"), Proxy(server.port)
+    provider.script = [reply("Half", stop="length"), reply(" and ", 0.5, "whole.")]
+    session = user.create("Hello")
+    proxy.cut_behind = b"\r\n\r\n"
+    asked = called(
+        f"{proxy.url}/sessions/{session['id']}/continue", "onStart", token=user.token, body={}
+    )
+    told = in_node(f"""
+let text = "Half";
+const onStart = () => (text = "");
+for await (const {{ event, data }} of {asked}) if (event === "content_delta") text += data.delta;
+console.log(text);""")
+    proxy.close()
+    assert told == "Half and whole.\n"
+    assert proxy.cut_behind is None and len(provider.posts) == 2
+
+
+def test_the_client_reports_each_break_and_gives_up_when_told_to(server_with):
+    url = f"http://127.0.0.1:{free_port()}/sessions"
+    stopped = called(
+        url, "onBreak: () => { throw new Error('enough'); }", token="none", content="Hello"
+    )
+    tried = called(
+        url, "onBreak: (problem) => breaks.push(problem.message)", content="Hello", tries=3
+    )
+    told = in_node(f"""
+const breaks = [];
+try {{ for await (const _ of {stopped}); }} catch (error) {{ console.log(error.message); }}
+try {{ for await (const _ of {tried}); }} catch (error) {{ console.log(error.message, breaks.length); }}
+console.log(breaks[0]);""")
+    away = "The server cannot be reached."
+    assert told.splitlines() == ["enough", f"{away} 2", away]
+
+
+def test_the_client_can_use_the_callers_own_fetch(server_with, provider):
+    """An error with a status that it throws counts as the server's refusal."""
+    server = server_with(MAX_CONTENT_LENGTH="100000")
+    own = f"""
+const seen = [];
+const own = (url, init) => {{
+  seen.push(`${{init.method}} ${{new URL(url).pathname}}`);
+  const headers = {{ ...init.headers, Authorization: "Bearer {make_token()}" }};
+  return fetch(url, {{ ...init, headers }});
+}};
+const refuse = async () => {{ throw new ParleyError("Not today.", 403); }};"""
+    mine = called(server.url + "/sessions", "fetch: own", content="Hello")
+    refused = called(server.url + "/sessions", "fetch: refuse", content="Hello")
+    told = in_node(f"""{own}
+let text = "";
+for await (const {{ event, data }} of {mine}) if (event === "content_delta") text += data.delta;
+console.log(text);
+const {{ name }} = await new Parley({json.dumps(server.url)}, {{ fetch: own }}).me();
+console.log(Boolean(name), seen.join(", "));
+try {{ for await (const _ of {refused}); }} catch (error) {{ console.log(error.message); }}""")
+    assert told.splitlines() == ["The answer.", "true POST /sessions, GET /me", "Not today."]
+
+
+def test_the_client_says_when_the_server_has_a_message_before_the_reply_is_read(
+    server_with, provider
+):
+    """If the signal aborts meanwhile, the message still counts as sent: it could not be
+    cancelled then."""
+    gate = threading.Event()
+    provider.script = [reply("One ", gate, "two."), reply("Another ", gate)]
+    server = server_with(MAX_CONTENT_LENGTH="100000")
+    user = server.client("https://github.com/started")
+    told = in_node(f"""
+import {{ setTimeout as sleep }} from "node:timers/promises";
+const parley = new Parley({json.dumps(server.url)}, {{ token: {json.dumps(user.token)} }});
+const begin = async (url, signal) => {{
+  const following = new Following({json.dumps(server.url)} + url, {{ token: {json.dumps(user.token)}, content: "Hello" }});
+  await following.start(signal);
+  return following;
+}};
+const over = new AbortController();
+const starting = begin("/sessions", over.signal);
+over.abort();
+const following = await starting;
+const [id] = following.place.pathname.split("/").slice(-2);
+console.log(following.body === undefined, (await parley.session(id)).turns[1].status);
+await parley.cancel(id);
+const events = [];
+for await (const {{ event }} of following.events()) events.push(event);
+console.log(events.at(0), events.at(-1));
+const left = await begin("/sessions");
+left.hangUp();
+const open = () => process.getActiveResourcesInfo().filter((name) => name === "TCPSocketWrap").length;
+while (open()) await sleep(10);
+const away = new Following("http://127.0.0.1:{free_port()}/sessions", {{ content: "Hello" }});
+try {{ await away.start(AbortSignal.abort()); }} catch (error) {{ console.log(error.name); }}""")
+    gate.set()
+    assert told.splitlines() == ["true in_progress", "session done", "AbortError"]
+
+
+def test_the_client_gives_up_on_a_server_that_is_no_parley(provider):
     provider.default = answer_with(200, "<html>")
     asked = called(provider.url + "/sessions", token="token", content="Hello")
     told = in_node(
@@ -359,7 +462,7 @@ def example():
     return block
 
 
-def test_the_example_in_python_prints_a_reply_exactly_whatever_breaks(
+def test_the_python_example_prints_a_reply_exactly_whatever_breaks(
     server_with, provider, tmp_path, example
 ):
     """The answer to the POST is lost, and then a connection breaks in the middle of a letter."""
@@ -375,20 +478,21 @@ def test_the_example_in_python_prints_a_reply_exactly_whatever_breaks(
     python = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     try:
         wait_until(lambda: proxy.cut_behind is None and b"GET /sessions/" in proxy.sent)
+        told = python.stdout.read(4)  # else it might have no event yet after which to resume
         proxy.cut_behind = "ö".encode()[:1]
         gate.set()
-        told, problem = python.communicate(timeout=30)
+        rest, problem = python.communicate(timeout=30)
     finally:
         python.kill()
         python.communicate()
         proxy.close()
-    assert (problem, told.decode()) == (b"", "One twö\u2028three.")
+    assert (problem, (told + rest).decode()) == (b"", "One twö\u2028three.")
     assert len(provider.posts) == 1
     assert b"last-event-id: " in proxy.sent.lower()
 
 
 @pytest.mark.parametrize("size", [1, 2, 7, 1000])
-def test_the_example_in_python_reads_events_whatever_their_chunks(example, size):
+def test_the_python_example_reads_events_however_they_are_split(example, size):
     frames = b': \n\nevent: content_delta\ndata: {"delta": "\xe2\x80\xa8"}\nid: 7-1\n\n' * 2
     chunks = [frames[start : start + size] for start in range(0, len(frames), size)]
     defined = {}

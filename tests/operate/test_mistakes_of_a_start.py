@@ -1,4 +1,4 @@
-"""Mistakes of whoever sets a server up, and the sentence that each gets at the start."""
+"""Mistakes in setting up a server, and the sentence that the start prints for each."""
 
 import base64
 import contextlib
@@ -36,17 +36,17 @@ NOBODY = 65534  # the user of that name
 
 @pytest.fixture(scope="module")
 def service():
-    """The folder of a copy of the service in which any user may look."""
+    """A folder with a copy of the service that any user may read."""
     folder = pathlib.Path(tempfile.mkdtemp())
     folder.chmod(0o755)
     yield copy_of_the_service(folder / "service")
     shutil.rmtree(folder)
 
 
-# Starts a server for each row, in a process that is forked: importing takes longest.
+# Starts a server for each row in a forked process, because importing takes longest.
 STARTS = """
 import gc, json, os, sys
-import app
+import app, psycopg
 
 gc.freeze()  # else each of them would look through all that was imported when it ends
 for line in sys.stdin:
@@ -71,7 +71,8 @@ for line in sys.stdin:
 
 @pytest.fixture(scope="module")
 def start_with(service):
-    """A function that returns the (exit status, standard error) of a start with these settings, as this user, if not as ours."""
+    """A function that starts with these settings, and as this user if one is given, and returns
+    the exit status and standard error."""
     environment = {
         name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ
     }
@@ -93,7 +94,8 @@ def start_with(service):
 
 
 def check_starts(start_with, subtests, table):
-    """Each row: what is wrong, the settings, the user, the beginning of the one line that is told."""
+    """Each row: what is wrong, the settings, the user, the beginning of the one line that is
+    printed."""
     for name, settings, user, pattern in table:
         code, told = start_with(settings, user)
         with subtests.test(name):
@@ -111,11 +113,11 @@ URL, DATABASE = (
 NOT_SERVED = "GET /models lists what this server serves. To serve this one, set OPENAI_API_KEY or OPENAI_BASE_URL on it."
 
 
-SETTINGS = [  # the name, the value, what is told
+SETTINGS = [  # the name, the value, what is printed
     (
         "OPENAI_BASE_URL",
         "http://127.0.0.1:11434/v1 DEFAULT_MODEL=llama3.2",
-        "DEFAULT_MODEL stands on the same line. Give it a line of its own",
+        "DEFAULT_MODEL is on the same line. Give it a line of its own",
     ),
     ("OPENAI_BASE_URL", "127.0.0.1:11434/v1", URL),
     ("ANTHROPIC_BASE_URL", "api.anthropic.com", URL),
@@ -130,11 +132,11 @@ SETTINGS = [  # the name, the value, what is told
     ("DATABASE_URL", "sqlite://p.db", DATABASE),
     ("DATABASE_URL", '"sqlite:///p.db"', DATABASE),
     ("JWT_SECRET", "short", "give at least 32 bytes"),
-    ("MAX_TOKENS", "8k", "give a whole number from 1 on"),
+    ("MAX_TOKENS", "8k", "give a whole number, 1 or more"),
     ("MODEL_TIMEOUT", "2m", "give a number of seconds above 0"),
     ("REPLY_WAIT", "off", "give a number of seconds above 0"),
     ("RATE_LIMIT", "10/min", "write it like 10/minute (second, minute, hour or day)"),
-    ("MAX_CONTENT_LENGTH", "1MB", "give a whole number from 1 on"),
+    ("MAX_CONTENT_LENGTH", "1MB", "give a whole number, 1 or more"),
     ("MODELS", ",", "give ids of models, separated by commas"),
     ("MODELS", "llama3.2", f"llama3.2 is not served. {NOT_SERVED}"),
     ("DEFAULT_MODEL", "llama3.2", f"llama3.2 is not served. {NOT_SERVED}"),
@@ -143,7 +145,7 @@ SETTINGS = [  # the name, the value, what is told
 ]
 
 
-def test_each_setting_says_what_it_takes(start_with, subtests):
+def test_each_setting_says_what_it_accepts(start_with, subtests):
     rows = [
         (f"{name}={value}", {name: value}, 0, re.escape(f"{name}: {told}"))
         for name, value, told in SETTINGS
@@ -152,7 +154,8 @@ def test_each_setting_says_what_it_takes(start_with, subtests):
 
 
 class OtherDatabase:
-    """Refuses whoever connects as PostgreSQL does, with this code and this text (the manual's chapter Message Formats)."""
+    """Refuses every client as PostgreSQL does, with this code and this text (its manual's
+    chapter Message Formats)."""
 
     def __init__(self, code, text):
         self.error = b"".join(
@@ -169,7 +172,7 @@ class OtherDatabase:
                 connection, _ = self.socket.accept()
                 with connection:
                     size, code = struct.unpack("!II", connection.recv(8, socket.MSG_WAITALL))
-                    while code in (80877103, 80877104):  # a wish for TLS, or for GSSAPI
+                    while code in (80877103, 80877104):  # a request for TLS or GSSAPI
                         connection.sendall(b"N")
                         size, code = struct.unpack("!II", connection.recv(8, socket.MSG_WAITALL))
                     connection.recv(size - 8, socket.MSG_WAITALL)
@@ -178,7 +181,8 @@ class OtherDatabase:
                     )
 
 
-# What PostgreSQL says (15.14), and what is told of it. The first of these are said by a real one as well, below.
+# What PostgreSQL 15.14 says, and what we print. A real one says the first of these as well, see
+# below.
 SAID = [
     (
         "3D000",
@@ -262,7 +266,7 @@ def test_each_fault_of_postgresql_has_its_own_sentence_at_the_start(start_with, 
         (
             "no socket",
             "postgresql:///chats?host=/nowhere/at/all",
-            "write it like|no PostgreSQL is behind the socket /nowhere/at/all",
+            "write it like|no PostgreSQL listens at the socket /nowhere/at/all",
         ),
         (
             "an option of another library",
@@ -341,7 +345,7 @@ def test_a_real_postgresql_says_what_the_table_expects(engine, new_database, sta
 
 @pytest.fixture
 def files():
-    """A folder in which each kind of file is that a SQLite database cannot be in, or only somebody else's."""
+    """A folder with each kind of file that cannot be our SQLite database."""
     folder = pathlib.Path(tempfile.mkdtemp())
     folder.chmod(0o755)
     for name, owner, mode in (
@@ -415,7 +419,7 @@ def test_each_fault_of_a_file_has_its_own_sentence_at_the_start(
     "size, told",
     [("16k", "full, or fails; free space on that"), ("100k", "full; free space on that")],
 )
-def test_a_full_disk_is_told_at_the_start(start_with, subtests, tmp_path, size, told):
+def test_a_full_disk_is_reported_at_the_start(start_with, subtests, tmp_path, size, told):
     mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "none", str(tmp_path)]
     if os.getuid() != 0 or subprocess.run(mount, capture_output=True).returncode:
         pytest.skip("a small file system can be mounted by root only")
@@ -430,7 +434,7 @@ def test_a_full_disk_is_told_at_the_start(start_with, subtests, tmp_path, size, 
         subprocess.run(["umount", "-l", str(tmp_path)], check=True)
 
 
-def test_a_disk_that_is_full_is_told_to_clients_in_the_log_and_by_the_check(tmp_path):
+def test_a_full_disk_is_reported_to_clients_in_the_log_and_by_the_check(tmp_path):
     (tmp_path / "disk").mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "none", str(tmp_path / "disk")]
     if os.getuid() != 0 or subprocess.run(mount, capture_output=True).returncode:
@@ -468,7 +472,7 @@ def in_base64(text):
     return base64.b64encode(text.encode()).decode()
 
 
-def test_what_is_no_public_key_is_called_what_it_is(start_with, subtests, tmp_path):
+def test_a_file_that_is_no_public_key_is_called_what_it_is(start_with, subtests, tmp_path):
     keys = [ed25519.Ed25519PrivateKey.generate(), ec.generate_private_key(ec.SECP256R1())]
     private, older = (
         pem(keys[0]),
@@ -482,10 +486,10 @@ def test_what_is_no_public_key_is_called_what_it_is(start_with, subtests, tmp_pa
     )
     paper = certificate(tmp_path)[0].read_text().partition("-----BEGIN PRIVATE")[0]
     is_private, is_paper = (
-        "this is a private key, which only signs tokens; give its public half: ",
+        "this is a private key, which signs tokens; give its public half: ",
         "this is a certificate; give its",
     )
-    is_path = "this is a path; give the key itself: "
+    is_path = "this is a path; give the key itself, "
     values = [
         ("a private key", private, is_private),
         ("a private key of EC", older, is_private),
@@ -498,7 +502,7 @@ def test_what_is_no_public_key_is_called_what_it_is(start_with, subtests, tmp_pa
         (
             "OpenSSH's",
             "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGnothing me@here",
-            "this is a key of OpenSSH; give it in PEM: ssh-keygen",
+            "this is an OpenSSH key; give it in PEM: ssh-keygen",
         ),
         ("nonsense", "nonsense", "give an Ed25519, EC or RSA public key, in PEM or base64 of PEM"),
         (
@@ -514,13 +518,15 @@ def test_what_is_no_public_key_is_called_what_it_is(start_with, subtests, tmp_pa
     check_starts(start_with, subtests, rows)
 
 
-def test_a_key_file_of_another_owner_is_called_that(start_with, service, subtests):
+def test_a_key_file_of_another_owner_is_reported_as_such(start_with, service, subtests):
     if os.getuid() != 0:
         pytest.skip("only root can be another user")
     key = service / "instance" / "jwt_key.pem"
     settings = {"JWT_SECRET": "", "DATABASE_URL": f"sqlite:///{service}/a.db"}
-    nobody = "this server's own key, cannot be read or made: "
-    told = rf"JWT_PUBLIC_KEY: it is not set, and {key.parent} cannot be made \(Permission denied\)"
+    nobody = "this server's own key, cannot be read or created: "
+    told = (
+        rf"JWT_PUBLIC_KEY: it is not set, and {key.parent} cannot be created \(Permission denied\)"
+    )
     check_starts(start_with, subtests, [("no right to make the folder", settings, NOBODY, told)])
     key.parent.mkdir()
     table = [
@@ -534,7 +540,7 @@ def test_a_key_file_of_another_owner_is_called_that(start_with, service, subtest
     check_starts(start_with, subtests, table)
     key.write_text(pem(ed25519.Ed25519PrivateKey.generate()))
     key.chmod(0o600)
-    told = rf"JWT_PUBLIC_KEY: it is not set, and {key}, {nobody}{key} belongs to root \(mode 600\), .+ runs as nobody; make"
+    told = rf"JWT_PUBLIC_KEY: it is not set, and {key}, {nobody}{key} belongs to root \(mode 600\), .+ runs as nobody; give"
     check_starts(start_with, subtests, [("root's", settings, NOBODY, told)])
     key.write_text("odd")
     check_starts(
@@ -545,7 +551,7 @@ def test_a_key_file_of_another_owner_is_called_that(start_with, service, subtest
                 "no key",
                 settings,
                 0,
-                rf"JWT_PUBLIC_KEY: it is not set, and {key} is no Ed25519 key in PEM",
+                rf"JWT_PUBLIC_KEY: it is not set, and {key} is not an Ed25519 key in PEM",
             )
         ],
     )

@@ -1,4 +1,4 @@
-"""Mistakes of whoever asks a server, and the sentence that each gets, in the answer and in the log."""
+"""Mistakes in requests, and the sentence for each, in the answer and in the log."""
 
 import json
 import re
@@ -14,18 +14,16 @@ from servers import running
 
 
 def is_taken(**named):
-    said = "; taken are iss fabro-web, aud parley."
+    said = "; expected are iss fabro-web, aud parley."
     return (
-        "It names "
-        + ", ".join(f"{name} {json.dumps(value)}" for name, value in named.items())
-        + said
+        "It has " + ", ".join(f"{name} {json.dumps(value)}" for name, value in named.items()) + said
     )
 
 
 ALL = {"alg": "HS256", "kid": None, "iss": "fabro-web", "aud": "parley"}
 
 
-TOKENS = [  # what is wrong, the headers, what the client is told, and what the log says besides
+TOKENS = [  # what is wrong, the headers, what the client is told, and what the log says as well
     ("no token", {"Authorization": None}, r"Send a token: Authorization: Bearer <token>\. .+", ""),
     (
         "another scheme",
@@ -42,7 +40,7 @@ TOKENS = [  # what is wrong, the headers, what the client is told, and what the 
     (
         "quotes",
         {"Authorization": f'Bearer "{make_token()}"'},
-        r"The token stands in quotes\. Send .+",
+        r"The token is in quotes\. Send .+",
         "",
     ),
     (
@@ -57,7 +55,12 @@ TOKENS = [  # what is wrong, the headers, what the client is told, and what the 
         "Send a token in the place of <token>.",
         "",
     ),
-    ("cut off", {"Authorization": f"Bearer {make_token()[:40]}"}, "The token is not whole: .+", ""),
+    (
+        "cut off",
+        {"Authorization": f"Bearer {make_token()[:40]}"},
+        "The token is incomplete: .+",
+        "",
+    ),
     (
         "another secret",
         bearer(key="x" * 32),
@@ -99,7 +102,7 @@ TOKENS = [  # what is wrong, the headers, what the client is told, and what the 
 
 
 @pytest.mark.parametrize("name, headers, told, said", TOKENS, ids=[row[0] for row in TOKENS])
-def test_why_a_token_is_refused_is_in_the_log(asker, name, headers, told, said):
+def test_the_log_says_why_a_token_is_refused(asker, name, headers, told, said):
     status, detail, reason = asker.ask(**headers)
     assert status == 401 and re.fullmatch(told, detail), detail
     assert reason.startswith(detail) and (
@@ -112,7 +115,7 @@ def test_why_a_token_is_refused_is_in_the_log(asker, name, headers, told, said):
 
 
 @pytest.mark.parametrize("name, code", [("eve", 403), ("Eve", 201), ("eves", 201)])
-def test_a_user_who_is_blocked_is_told_so_and_no_other(tmp_path, name, code):
+def test_only_a_blocked_user_is_told_that_they_are_blocked(tmp_path, name, code):
     with running(tmp_path, BLOCKED_USERS="mallory, eve", WEB_CONCURRENCY=1) as server:
         token = bearer(f"https://github.com/{name}")
         answer = requests.post(
@@ -127,7 +130,7 @@ def test_a_user_who_is_blocked_is_told_so_and_no_other(tmp_path, name, code):
             assert "BLOCKED_USERS has the name 'eve'." in server.wait_for_output("status=403")
 
 
-def test_who_is_allowed_and_blocked_is_blocked(tmp_path):
+def test_a_user_who_is_both_allowed_and_blocked_is_blocked(tmp_path):
     with running(
         tmp_path, ALLOWED_USERS="eve,bob", BLOCKED_USERS="eve", WEB_CONCURRENCY=1
     ) as server:
@@ -139,7 +142,7 @@ def test_who_is_allowed_and_blocked_is_blocked(tmp_path):
             )
 
 
-def test_whom_the_list_of_users_lacks_is_in_the_log(asker):
+def test_the_log_names_a_user_who_is_not_on_the_list(asker):
     status, detail, reason = asker.ask(**bearer("https://github.com/bob"))
     assert (status, detail) == (
         403,
@@ -148,7 +151,7 @@ def test_whom_the_list_of_users_lacks_is_in_the_log(asker):
     assert reason == "ALLOWED_USERS lacks the name 'bob'."
 
 
-BODIES = [  # what is wrong, the body, what is told of it
+BODIES = [  # what is wrong, the body, what the client is told
     ("nothing", b"", "Send a JSON value: the body is empty."),
     (
         "a trailing comma",
@@ -175,11 +178,11 @@ BODIES = [  # what is wrong, the body, what is told of it
         b'{"content": "private words\x01"}',
         "Send one .+ At line 1, column 27: Invalid control character.",
     ),
-    ("NaN", b'{"content": NaN}', "Send one valid JSON value in UTF-8: NaN is no JSON."),
+    ("NaN", b'{"content": NaN}', "Send one valid JSON value in UTF-8: NaN is not JSON."),
     (
         "infinity",
         b'{"content": -Infinity}',
-        "Send one valid JSON value in UTF-8: -Infinity is no JSON.",
+        "Send one valid JSON value in UTF-8: -Infinity is not JSON.",
     ),
     (
         "Latin-1",
@@ -218,13 +221,13 @@ BODIES = [  # what is wrong, the body, what is told of it
 
 
 @pytest.mark.parametrize("name, body, told", BODIES, ids=[row[0] for row in BODIES])
-def test_what_is_wrong_with_a_body_is_told_and_in_the_log(asker, name, body, told):
+def test_an_invalid_body_is_explained_to_the_client_and_in_the_log(asker, name, body, told):
     status, detail, reason = asker.ask(body=body, **bearer())
     assert status == 400 and re.fullmatch(told, detail), detail
     assert reason == detail and WORDS not in asker.server.output()
 
 
-OTHERS = [  # what is wrong, and what it is told
+OTHERS = [  # what is wrong, and what the client is told
     (
         "form data",
         {"body": "content=x", "Content-Type": "application/x-www-form-urlencoded"},
@@ -302,7 +305,7 @@ OTHERS = [  # what is wrong, and what it is told
 
 
 @pytest.mark.parametrize("name, request_, status, told", OTHERS, ids=[row[0] for row in OTHERS])
-def test_why_a_request_is_refused_is_in_the_log(asker, name, request_, status, told):
+def test_the_log_says_why_a_request_is_refused(asker, name, request_, status, told):
     found, detail, reason = asker.ask(**bearer() | request_)
     assert found == status and re.fullmatch(told, detail), detail
     assert reason == detail

@@ -1,17 +1,15 @@
-"""The package: what is in it, and where what is installed keeps settings and data.
+"""What the package contains, and where an installed service keeps its settings and data.
 
 Modules: `command.py`.
 """
 
-import stat
 import tarfile
 import zipfile
 
 import pytest
 
 import command
-from client import wait_until
-from packages import STRAY, Installed, build, install
+from packages import STRAY, build
 from product import files_of_the_page, files_of_the_service
 
 
@@ -43,21 +41,6 @@ def test_a_source_distribution_has_the_service_and_nothing_secret(distributions)
     assert not [name for name in names if name in STRAY or name.startswith(("tests/", "tools/"))]
 
 
-def test_settings_and_data_are_in_the_folder_that_is_named(distributions, tmp_path):
-    [wheel] = distributions.glob("*.whl")
-    user = Installed(tmp_path, install(tmp_path, "3.12", "uv", wheel))
-    home = tmp_path / "data" / "of parley"
-    home.mkdir(parents=True)
-    home.chmod(0o755)
-    (home / ".env").write_text("LOG_FORMAT=json\nDATABASE_URL=sqlite:///parley.db\n")
-    words = "serve", "--bind", f"127.0.0.1:{user.port}"
-    with user.serving(*words, PARLEY_HOME=str(home), PYTHONSAFEPATH="1") as server:
-        wait_until(lambda: '"start"' in server.log())
-    assert {"jwt_key.pem", "parley.db"} <= {path.name for path in home.iterdir()}
-    assert not user.data.exists() and not (user.folder / "parley.db").exists()
-    assert stat.S_IMODE(home.stat().st_mode) == 0o755  # it may be anybody's
-
-
 @pytest.mark.parametrize(
     "environment, expected",
     [
@@ -71,7 +54,9 @@ def test_settings_and_data_are_in_the_folder_that_is_named(distributions, tmp_pa
         ({"PARLEY_HOME": ""}, "/home/me/.local/share/parley"),
     ],
 )
-def test_data_stay_where_the_machine_keeps_data(monkeypatch, environment, expected):
+def test_an_installed_service_keeps_its_data_in_the_systems_folder(
+    monkeypatch, environment, expected
+):
     for name in ("PARLEY_HOME", "XDG_DATA_HOME"):
         monkeypatch.delenv(name, raising=False)
     for name, value in ({"HOME": "/home/me"} | environment).items():

@@ -1,4 +1,5 @@
-"""Local work on a system without POSIX's own modules, and without gunicorn, as on Windows."""
+"""Local work without gunicorn and without the modules that only POSIX systems have, as on
+Windows."""
 
 import os
 import re
@@ -11,7 +12,7 @@ from client import Client
 from product import copy_of_the_service
 from servers import free_port, wait_until_up
 
-# Python runs a module of this name at its start, from wherever PYTHONPATH says.
+# Python imports a module of this name at its start, from any folder in PYTHONPATH.
 WITHOUT_POSIX = """
 import os, sys
 
@@ -36,7 +37,7 @@ def folder(tmp_path):
 
 @pytest.fixture
 def start(folder):
-    """A function that starts a command of `flask` where all of that is missing."""
+    """A function that starts a `flask` command without any of those modules."""
     processes = []
 
     def start(*words, **more):
@@ -72,7 +73,7 @@ def test_the_modules_are_missing(folder):
         )
 
 
-def test_runs_gives_tokens_and_chats_without_them(start):
+def test_the_commands_work_without_them(start):
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     server = start("run", "--port", str(port))

@@ -1,4 +1,4 @@
-"""A server is replaced on one host, or goes on though something of the host has gone."""
+"""A server is replaced on one host, or keeps running although something on the host has gone."""
 
 import contextlib
 import os
@@ -11,8 +11,8 @@ from client import wait_until
 from servers import Server, free_port
 
 
-def test_a_server_beside_another_takes_over_from_it_without_a_gap(tmp_path, settings):
-    """As the two units of docs/operating.md do. Each request comes by a connection of its own."""
+def test_a_second_server_takes_over_from_the_first_without_a_gap(tmp_path, settings):
+    """As the two units in docs/operating.md do. Each request uses a connection of its own."""
     port = free_port()
     settings |= {"GUNICORN_CMD_ARGS": "--reuse-port"}
     over, told = threading.Event(), []
@@ -44,7 +44,7 @@ def test_a_server_beside_another_takes_over_from_it_without_a_gap(tmp_path, sett
     assert set(told) == {200} and "Traceback" not in new.output()
 
 
-def test_a_folder_for_temporary_files_that_has_gone_ends_nothing(start, settings, tmp_path):
+def test_a_deleted_folder_for_temporary_files_stops_nothing(start, settings, tmp_path):
     folder = tmp_path / "gone"
     folder.mkdir()
     server = start(**settings, TMPDIR=folder)

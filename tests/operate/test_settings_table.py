@@ -1,4 +1,4 @@
-"""What is written beside the code says what the code does."""
+"""The documents and the example have the settings that the code has."""
 
 import re
 
@@ -34,7 +34,7 @@ def test_the_documents_and_the_example_have_every_setting_with_its_default():
         assert sentences[name][0] == default
         first = (
             meaning[0] if meaning[0] == "`" else meaning[0].upper()
-        )  # a value is not written in any other way
+        )  # a value is written in one way only
         assert sentences[name][1] == (first + meaning[1:]).replace("`", "") + "."
 
 
@@ -49,4 +49,4 @@ def test_no_setting_is_read_elsewhere():
             "PARLEY_TOKEN",
             "PATH_INFO",
             "SCRIPT_NAME",
-        }, path  # two are WSGI's
+        }, path  # WSGI itself defines two

@@ -1,4 +1,5 @@
-"""docs/sign-in.md: each block before a server, on real nginx and Caddy. What a client sends in the header arrives as nobody's."""
+"""docs/sign-in.md: each block in front of a server, on real nginx and Caddy. A header that the
+client itself sends identifies nobody."""
 
 import contextlib
 import subprocess
@@ -13,8 +14,8 @@ from raw_http import errors_of
 from servers import running
 from trusted import user_of
 
-# What stands before the server → words of its block, the header in which Parley is told, and what a client has to send to be
-# known there as this user.
+# What stands in front of the server → words of its block, the header that tells Parley the user,
+# and what a client must send to be known there as this user.
 COOKIE = "Cookie: user={}"
 PAPERS = {
     ("Authelia", "nginx"): ("auth-request", "Remote-User", COOKIE),
@@ -40,7 +41,7 @@ MACHINE = "chat.tailnet-name.ts.net"
 
 
 class Paper:
-    """A server behind what a block of the document starts."""
+    """A server behind the proxy that a block of the document starts."""
 
     def __init__(self, tmp_path_factory, leaving, service, program):
         self.service, self.program = service, program
@@ -63,7 +64,8 @@ class Paper:
         )
 
     def ask(self, *fields, host=HOST, **request):
-        """As a client whom this service lets through. `tailscale serve` calls a socket `localhost`."""
+        """As a client that this proxy lets through. `tailscale serve` calls a socket
+        `localhost`."""
         if self.service == "Tailscale":
             fields = (*fields, f"X-Forwarded-Host: {MACHINE if host == HOST else host}")
             host = "localhost"
@@ -76,25 +78,25 @@ def paper(request, tmp_path_factory):
         yield Paper(tmp_path_factory, leaving, *request.param)
 
 
-def test_who_has_signed_in_is_known(paper):
+def test_a_user_who_has_signed_in_is_known(paper):
     assert user_of(paper.ask(paper.known.format("alice"))) == "proxy:/alice"
     assert user_of(paper.ask(paper.known.format("bob@example.com"))) == "proxy:/bob@example.com"
 
 
 def spellings(header):
-    """What a client may send to be taken for another one."""
+    """What a client may send to be taken for another user."""
     underscored = header.replace("-", "_")
     mixed = header.replace("-", "_", 1)
     return [header, header.upper(), header.lower(), underscored, underscored.upper(), mixed]
 
 
-def test_what_a_client_sends_in_the_header_is_nobodys(paper):
+def test_a_header_that_the_client_sends_identifies_nobody(paper):
     for spelling in spellings(paper.header):
         forged = f"{spelling}: mallory"
         for fields in [(forged,), (forged, forged), (forged, f"Connection: {spelling}")]:
             known = paper.ask(paper.known.format("alice"), *fields)
             if known.status_code == 401:
-                # Caddy takes the header away by such a line: nobody is known.
+                # Caddy removes the header by such a line, so nobody is known.
                 assert paper.program == "caddy" and len(fields) == 2 and "Connection" in fields[1]
             else:
                 assert user_of(known) == "proxy:/alice", fields
@@ -105,8 +107,8 @@ def test_what_a_client_sends_in_the_header_is_nobodys(paper):
 
 
 @pytest.mark.parametrize("paper", AT_A_SOCKET, indirect=True, ids=" by ".join)
-def test_what_a_client_sends_in_the_proxys_own_header_is_nobodys_twice(paper):
-    """Where the service before the proxy lets a spelling through that is not its own."""
+def test_the_proxys_own_header_from_a_client_identifies_nobody_twice(paper):
+    """If the service in front of the proxy lets another spelling of the header through."""
     field = paper.known.partition(":")[0]
     for spelling in spellings(field)[3:]:
         assert (
@@ -118,7 +120,7 @@ def test_what_a_client_sends_in_the_proxys_own_header_is_nobodys_twice(paper):
     assert twice.status_code == 400 or user_of(twice) == "proxy:/alice"
 
 
-def test_who_has_not_signed_in_is_sent_to_sign_in_or_known_as_nobody(paper):
+def test_a_user_who_has_not_signed_in_is_sent_to_sign_in_or_stays_unknown(paper):
     answer = paper.ask("Accept: text/html, */*")
     if paper.known != COOKIE:
         assert answer.status_code == 401
@@ -131,11 +133,12 @@ def test_who_has_not_signed_in_is_sent_to_sign_in_or_known_as_nobody(paper):
         assert paper.ask(path="/oauth2/sign_in?rd=x").status_code == 200  # by oauth2-proxy itself
 
 
-def test_where_the_service_names_nobody_nobody_is_known(paper):
-    """As behind a rule of Authelia's that needs nobody. Of what Caddy sends then, nobody may be called so."""
+def test_a_request_without_a_user_from_the_service_is_unknown(paper):
+    """As after a rule of Authelia's that requires no sign-in. No user may have the name that
+    Caddy sends then."""
     answer = paper.ask(paper.known.format(""), f"{paper.header}: mallory")
     assert answer.status_code in (400, 401)
-    assert "X-Request-ID" in answer.headers  # it is Parley that says so
+    assert "X-Request-ID" in answer.headers  # Parley itself says so
     assert answer.json()["errors"][0]["status"] == str(answer.status_code)
 
 
@@ -149,8 +152,8 @@ OTHERS = [
 ]
 
 
-def test_another_host_does_not_reach_the_server(paper):
-    """A name that is bound anew to this address: a browser takes its page for the server's own."""
+def test_another_host_name_does_not_reach_the_server(paper):
+    """DNS rebinding: a browser would take the attacker's page for the server's own."""
     number = f"evil-{uuid.uuid4().hex}"
     for host in OTHERS:
         fields = (
@@ -160,7 +163,7 @@ def test_another_host_does_not_reach_the_server(paper):
             f"Origin: https://{host}",
         )
         answer = paper.ask(*fields, host=host)
-        assert answer.status_code in (400, 421), answer.text  # 400: there is no host without a name
+        assert answer.status_code in (400, 421), answer.text  # 400: no name, no host
         assert "X-Request-ID" not in answer.headers
     own = f"X-Request-ID: own-{number}"
     assert paper.ask(paper.known.format("alice"), own).status_code == 200
@@ -168,15 +171,15 @@ def test_another_host_does_not_reach_the_server(paper):
 
 
 @pytest.mark.parametrize("paper", AT_A_PORT, indirect=True, ids=" by ".join)
-def test_nothing_is_served_plain(paper):
+def test_nothing_is_served_over_plain_http(paper):
     answer = paper.plain.ask(COOKIE.format("alice"))
     assert answer.status_code == (301 if paper.program == "nginx" else 308)
     assert answer.headers["Location"] == f"https://{HOST}/me"
     assert paper.plain.ask(COOKIE.format("alice"), host="evil.example").status_code == 421
 
 
-def test_the_host_that_was_asked_arrives(paper):
-    """By which the server knows its own page, where a browser sends no `Sec-Fetch-Site`."""
+def test_the_requested_host_arrives(paper):
+    """The server recognizes its own page by it if a browser sends no `Sec-Fetch-Site`."""
     host = MACHINE if paper.service == "Tailscale" else HOST
     own = paper.ask(paper.known.format("alice"), f"Origin: https://{host}")
     assert user_of(own) == "proxy:/alice"
@@ -190,7 +193,7 @@ def expect_refusal(answer):
     assert answer.headers["Cross-Origin-Resource-Policy"] == "same-origin"
 
 
-def test_a_message_passes_and_a_stream(paper):
+def test_a_message_and_a_stream_pass_through(paper):
     fields = (paper.known.format("alice"), "Sec-Fetch-Site: same-origin")
     answer = paper.ask(*fields, method="POST", path="/sessions", content="Hello, Parley!")
     assert answer.status_code == 201, answer.text
@@ -207,13 +210,13 @@ def test_a_message_passes_and_a_stream(paper):
 @pytest.mark.parametrize(
     "paper", [name for name in PAPERS if "nginx" in name], indirect=True, ids=" by ".join
 )
-def test_what_is_too_large_is_refused_by_the_server_itself(paper):
+def test_the_server_itself_refuses_a_body_that_is_too_large(paper):
     fields = (paper.known.format("alice"), "Sec-Fetch-Site: same-origin")
     large = paper.ask(*fields, method="POST", path="/sessions", content="x" * 1_100_000)
     assert (large.status_code, "X-Request-ID" in large.headers) == (413, True)
 
 
-def test_what_is_tried_at_the_socket_answers_as_the_document_shows(tmp_path):
+def test_the_commands_at_the_socket_answer_as_documented(tmp_path):
     """The two commands of `Does it work?`."""
     commands, shown = block_with("--unix-socket"), block_with('"by":"proxy"', "text")
     socket = tmp_path / "parley.sock"

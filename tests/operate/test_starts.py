@@ -1,4 +1,4 @@
-"""A start stops at what is wrong, with one line that names it and shows no secret.
+"""The start stops at a mistake with one line, which names it and shows no secret.
 
 Modules: `database/opening.py`.
 """
@@ -23,7 +23,7 @@ import forked
 from client import SECRET
 from product import ROOT, copy_of_the_service
 from servers import free_port, running
-from settings import SettingError, read_environment, read_settings, unread
+from settings import SettingError, read_environment, read_settings, unknown_settings
 from starting import is_one_line_about
 
 # A start
@@ -49,7 +49,7 @@ eX6A8cu/kh0RTuUv9QIDAQAB
 """
 
 
-# The identity: the signature (1, 0) is right for it, whatever is signed.
+# The identity point: the signature (1, 0) is valid for it, whatever is signed.
 ED25519_KEY_OF_ANYBODY = """-----BEGIN PUBLIC KEY-----
 MCowBQYDK2VwAyEAAQAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=
 -----END PUBLIC KEY-----
@@ -94,7 +94,7 @@ BAD_STARTS = [
 ]
 
 
-# What the Procfile has `python` do.
+# The `python` commands of the Procfile.
 SERVE = (ROOT / "Procfile").read_text().partition("web: python ")[2].split()
 
 
@@ -119,7 +119,7 @@ def test_stops_the_start_with_one_line(tmp_path, name, value, more):
 
 
 @pytest.mark.parametrize("name, value, more", BAD_STARTS[:3])
-def test_stops_the_start_for_local_work_with_one_line(tmp_path, name, value, more):
+def test_stops_a_local_start_with_one_line(tmp_path, name, value, more):
     words = ["-m", "flask", "run", "--port", str(free_port())]
     check_that_it_stops(words, tmp_path, name, value, more)
 
@@ -135,7 +135,7 @@ MISSPELT = [
 ]
 
 
-def test_warns_of_names_that_are_misspelt_and_of_no_others(start):
+def test_warns_of_misspelt_names_and_of_no_others(start):
     others = {
         "TEST_DATABASE_URL": "postgresql://other",
         "OPENAI_ORG_ID": "org",
@@ -144,16 +144,17 @@ def test_warns_of_names_that_are_misspelt_and_of_no_others(start):
     }
     others["WEB_CONCURRENCY"] = "1"
     server = start(**{name: "hush" for name, _ in MISSPELT}, **others)
-    told = [line for line in server.output().splitlines() if "is no setting" in line]
+    told = [line for line in server.output().splitlines() if "is not a setting" in line]
     assert len(told) == len(MISSPELT), told
     for name, meant in MISSPELT:
         assert any(
-            f"{name} is no setting, and not read. Is it {meant}?" in line for line in told
+            f"{name} is not a setting, and is ignored. Do you mean {meant}?" in line
+            for line in told
         ), (name, told)
     assert "hush" not in server.output()
 
 
-OF_OTHERS = [  # what the environment has, and what is said of it
+OF_OTHERS = [  # the environment, and what is printed about it
     ({"OLLAMA_HOST": "0.0.0.0"}, "OLLAMA_HOST", "Write OPENAI_BASE_URL=http://127.0.0.1:11434/v1"),
     ({"OLLAMA_HOST": "[::]:99"}, "OLLAMA_HOST", "Write OPENAI_BASE_URL=http://127.0.0.1:99/v1"),
     ({"OLLAMA_HOST": "odd:port"}, "OLLAMA_HOST", "Write OPENAI_BASE_URL=http://…/v1"),
@@ -180,7 +181,7 @@ OF_OTHERS = [  # what the environment has, and what is said of it
     (
         {"MISTRAL_APIKEY": "hush", "PROVIDERS": "mistral=http://h"},
         "MISTRAL_APIKEY",
-        "Is it MISTRAL_API_KEY?",
+        "Do you mean MISTRAL_API_KEY?",
     ),
     (
         {"OPENAI_API_BASE": "http://h/v1", "OPENAI_API_KEY": "k"},
@@ -203,22 +204,22 @@ OF_OTHERS = [  # what the environment has, and what is said of it
     (
         {"MISTRAL_API_KEY": "hush"},
         "MISTRAL_API_KEY",
-        "Write PROVIDERS=mistral=https://api.mistral.ai/v1 beside it",
+        "Keep it, and also write PROVIDERS=mistral=https://api.mistral.ai/v1",
     ),
     (
         {"GROQ_API_KEY": "hush", "PROVIDERS": "near=http://h"},
         "GROQ_API_KEY",
-        "Write PROVIDERS=…,groq=https://api.groq.com/openai/v1 beside it",
+        "Keep it, and also write PROVIDERS=…,groq=https://api.groq.com/openai/v1",
     ),
 ]
 
 
 @pytest.mark.parametrize("environment, name, advice", OF_OTHERS)
-def test_what_other_programs_are_told_is_not_read_and_the_line_to_write_is_told(
+def test_settings_of_other_programs_are_not_read_and_the_line_to_write_is_shown(
     environment, name, advice
 ):
-    told = list(unread(environment, read_settings(environment)))
-    assert told == [f"{name} is no setting, and not read. {advice}"]
+    told = list(unknown_settings(environment, read_settings(environment)))
+    assert told == [f"{name} is not a setting, and is ignored. {advice}"]
 
 
 @pytest.mark.parametrize(
@@ -227,7 +228,7 @@ def test_what_other_programs_are_told_is_not_read_and_the_line_to_write_is_told(
         {
             "OLLAMA_HOST": "0.0.0.0",
             "OPENAI_BASE_URL": "http://127.0.0.1:11434/v1",
-        },  # which Ollama itself reads
+        },  # Ollama itself reads this one
         {"OLLAMA_HOST": "0.0.0.0", "PROVIDERS": "ollama=http://127.0.0.1:11434/v1"},
         {"OPENAI_API_BASE": "http://h/v1", "OPENAI_BASE_URL": "http://h/v1"},
         {"GROQ_API_KEY": "k", "PROVIDERS": "groq=https://api.groq.com/openai/v1"},
@@ -244,8 +245,8 @@ def test_what_other_programs_are_told_is_not_read_and_the_line_to_write_is_told(
         {"OLLAMA_HOST": ""},
     ],
 )
-def test_what_other_programs_are_told_is_no_mistake_where_nothing_is_missing(environment):
-    assert list(unread(environment, read_settings(environment))) == []
+def test_settings_of_other_programs_are_no_mistake_if_nothing_is_missing(environment):
+    assert list(unknown_settings(environment, read_settings(environment))) == []
 
 
 @pytest.mark.parametrize(
@@ -256,21 +257,19 @@ def test_what_other_programs_are_told_is_no_mistake_where_nothing_is_missing(env
         ("JWT_ISSUER", "me\tGROQ_API_KEY=hush", "GROQ_API_KEY"),
     ],
 )
-def test_two_settings_on_one_line_are_told_as_such(name, value, second):
+def test_two_settings_on_one_line_are_reported_as_such(name, value, second):
     with pytest.raises(SettingError) as refusal:
         read_settings({name: value})
-    assert (
-        str(refusal.value) == f"{name}: {second} stands on the same line. Give it a line of its own"
-    )
+    assert str(refusal.value) == f"{name}: {second} is on the same line. Give it a line of its own"
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can start it as another user")
-def test_a_file_of_settings_that_cannot_be_read_is_one_line(tmp_path):
+def test_an_unreadable_file_of_settings_is_reported_in_one_line(tmp_path):
     os.chmod(tmp_path, 0o755)
     folder = copy_of_the_service(tmp_path / "parley")
     (folder / ".env").write_text("MODELS=hush")
     (folder / ".env").chmod(0o600)
-    # The libraries may be in a folder that others cannot read, as /root is.
+    # The libraries may be in a folder that others cannot read, such as /root.
     command = "import os, app; os.setgid(65534); os.setuid(65534); app.create_app()"
     for parent in tmp_path.parents:
         if parent.stat().st_uid == os.getuid() and parent != pathlib.Path("/"):
@@ -286,8 +285,9 @@ def test_a_file_of_settings_that_cannot_be_read_is_one_line(tmp_path):
 @pytest.mark.parametrize(
     "words, told", [(["app.py"], ".venv/bin/flask run"), (["gunicorn.conf.py"], ".venv/bin/python")]
 )
-def test_what_is_no_command_or_lacks_its_libraries_says_what_is_one(words, told):
-    """As where .venv is forgotten: -S leaves the libraries out, which are where `site` looks for them."""
+def test_an_unknown_command_or_missing_libraries_print_the_right_command(words, told):
+    """As if .venv was forgotten. -S leaves out the libraries, which are in the folders that
+    `site` adds."""
     environment = {"PATH": os.environ["PATH"]}
     ended = subprocess.run(
         [sys.executable, "-S", *words],
@@ -311,7 +311,7 @@ OF_FLASK = ("blinker", "click", "flask", "itsdangerous", "jinja2", "markupsafe",
         (["gunicorn.conf.py"], "The libraries are not installed for .+ Use .venv/bin/python"),
     ],
 )
-def test_a_python_that_has_some_of_the_libraries_says_which_to_use(tmp_path, words, told):
+def test_a_python_with_only_some_of_the_libraries_says_which_to_use(tmp_path, words, told):
     for name in (*OF_FLASK, "gunicorn"):
         (tmp_path / name).symlink_to(pathlib.Path(importlib.util.find_spec(name).origin).parent)
     environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(tmp_path)}
@@ -340,8 +340,8 @@ def test_a_python_that_has_some_of_the_libraries_says_which_to_use(tmp_path, wor
         ("::1", {}, ["--bind=[::1]:{port}"], "GUNICORN_CMD_ARGS=--bind=[::1]:{next}"),
     ],
 )
-def test_a_port_that_another_program_has_is_one_line(tmp_path, host, settings, words, advice):
-    """The advice listens nowhere else than before, or says so."""
+def test_a_port_in_use_is_reported_in_one_line(tmp_path, host, settings, words, advice):
+    """The advice opens no other address than before, or says so."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.create_server((host, 0), family=family) as other:
         numbers = {"port": (port := other.getsockname()[1]), "next": port + 1}
@@ -366,22 +366,24 @@ def test_a_port_that_another_program_has_is_one_line(tmp_path, host, settings, w
         (["gunicorn.conf.py", "--bnd=x"], "command line: unrecognized arguments: --bnd=x"),
     ],
 )
-def test_what_gunicorn_is_told_otherwise_than_parley_needs_is_one_line(tmp_path, words, told):
+def test_a_gunicorn_option_that_parley_cannot_run_with_is_reported_in_one_line(
+    tmp_path, words, told
+):
     environment = {"PATH": os.environ["PATH"], "DATABASE_URL": f"sqlite:///{tmp_path}/p.db"}
     ended = forked.run(words, ROOT, environment)
     assert ended.returncode == 1 and told in ended.stderr, ended.stderr
     assert ended.stderr.count("\n") == 1
 
 
-def test_a_line_of_env_that_dotenv_leaves_out_stops_the_start(tmp_path):
-    """Each start: the file, and the line and what to write; nothing else of it is shown."""
+def test_a_line_that_dotenv_skips_stops_the_start(tmp_path):
+    """It names the file and the line, and says what to write. It shows nothing else of the file."""
     table = {
-        "KEY: hush\n": "line 1: this is YAML. Write KEY=value, with = in the place of the colon",
+        "KEY: hush\n": "line 1: this is YAML. Write KEY=value, with = instead of the colon",
         "A=1\n\n\nexport KEY:hush\r\n": "line 4: this is YAML. Write KEY=value, with =",
         'A=1\nKEY="hush\nB=2\n': "line 2: its quote is not closed. Write KEY=value on one line",
         'KEY="hush\nB="hush"\n': "line 1: its quote is not closed. Write KEY=value on one line",
         'KEY="hush\nMODELS="\n': "line 1: its quote is not closed. Write KEY=value on one line",
-        "KEY='it's hush'\n": "line 1: something stands after its quotes. Write KEY=value, without",
+        "KEY='it's hush'\n": "line 1: there is text after its quotes. Write KEY=value, without",
         "# A\nKEY=“hush”\n": "line 2: its quotes are curly. Write KEY=value, without quotes",
         "Dear hush, hello\n": "line 1: write it like NAME=value, or begin it with #",
     }
@@ -393,7 +395,7 @@ def test_a_line_of_env_that_dotenv_leaves_out_stops_the_start(tmp_path):
         assert "hush" not in str(refusal.value)
 
 
-def test_what_dotenv_understands_is_read(tmp_path):
+def test_a_line_that_dotenv_understands_is_read(tmp_path):
     text = (
         "\ufeff# “A”: 1\r\nexport A = 'x: y' # c\nB=\nC\nD=\"-----BEGIN\nABC=\n-----END\"\nE=it's\n"
     )
@@ -403,14 +405,14 @@ def test_what_dotenv_understands_is_read(tmp_path):
     assert {name: read[name] for name in expected} == expected
 
 
-def test_env_that_is_a_folder_stops_the_start(tmp_path):
-    """Docker makes it if the file that is to be mounted is missing."""
+def test_an_env_that_is_a_folder_stops_the_start(tmp_path):
+    """Docker makes a folder if the file to be mounted is missing."""
     folder = copy_of_the_service(tmp_path / "parley")
     (folder / ".env").mkdir()
     for words in (["-m", "flask", "check"], ["-m", "flask", "run"], SERVE):
         ended = forked.run(words, folder, {"PATH": os.environ["PATH"]})
         assert ended.returncode == 1, ended.stdout
-        assert ended.stderr.startswith(f"{folder}/.env: it is a folder, as Docker makes one")
+        assert ended.stderr.startswith(f"{folder}/.env: it is a folder (Docker makes one")
 
 
 def test_files_of_an_older_release_are_made_private(tmp_path):
@@ -429,20 +431,21 @@ def test_files_of_an_older_release_are_made_private(tmp_path):
     assert (instance / "notes.txt").stat().st_mode & 0o777 == 0o644
 
 
-def test_takes_an_empty_number_of_processes_as_not_set(tmp_path):
+def test_an_empty_number_of_processes_counts_as_not_set(tmp_path):
     with running(tmp_path, WEB_CONCURRENCY="") as server:
         assert server.client().get("/health").status_code == 200
 
 
 def check_that_it_stops_at(path):
-    """A start with this file stops, and leaves every byte of it as it is; returns what is told."""
+    """A start with this file stops, and changes no byte of it. Returns what is printed."""
     before, nowhere = path.read_bytes(), path.parent / "nowhere"
     told = check_that_it_stops(SERVE, nowhere, "DATABASE_URL", f"sqlite:///{path}", {})
     assert path.read_bytes() == before
     return told
 
 
-# What another program may have in a file: (journal mode, statements). A table that has a name of Parley's is not Parley's.
+# What another program may have in a file: (journal mode, statements). A table is not Parley's just
+# because it has the name of one of Parley's.
 FOREIGN = {
     "tables": (
         "delete",
@@ -474,8 +477,8 @@ FOREIGN = {
 
 
 @pytest.mark.parametrize("kind", FOREIGN)
-def test_does_not_touch_a_file_of_another_program(tmp_path, kind):
-    """Not its tables, not its journal mode, and nothing is left beside it."""
+def test_a_file_of_another_program_is_not_touched(tmp_path, kind):
+    """Neither its tables nor its journal mode are changed, and no file is left next to it."""
     path, (mode, script) = tmp_path / "notes.db", FOREIGN[kind]
     with contextlib.closing(sqlite3.connect(path)) as connection:
         connection.executescript(f"PRAGMA journal_mode = {mode}; {script}")
@@ -488,7 +491,7 @@ def test_does_not_touch_a_file_of_another_program(tmp_path, kind):
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """The bytes of a file of Parley's that has 200 sessions, and the size of its pages."""
+    """The bytes of one of Parley's files with 200 sessions, and its page size."""
     path = tmp_path_factory.mktemp("whole") / "parley.db"
     settings = {
         "DATABASE_URL": f"sqlite:///{path}",
@@ -521,12 +524,12 @@ def flip(data, start, count, mask):
     )
 
 
-# What is left of a file, where `middle` is the beginning of a page in its middle.
+# What is left of a file. `middle` is the beginning of a page in its middle.
 DAMAGES = {
     "a page": lambda data, middle, size: flip(data, middle, size, 255),
     "a bit": lambda data, middle, size: flip(
         data, middle, 1, 8
-    ),  # by which SQLite knows what kind of page it is
+    ),  # SQLite tells the kind of a page by it
     "the first page": lambda data, middle, size: flip(data, 100, 1, 8),
     "cut in half": lambda data, middle, size: data[:middle],
     "cut within a page": lambda data, middle, size: data[: middle + size // 2],
@@ -535,8 +538,8 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize("how", DAMAGES)
-def test_tells_what_to_do_with_a_file_that_is_damaged(tmp_path, whole, how):
-    """It is not written to: what is left of it may be saved."""
+def test_says_what_to_do_with_a_damaged_file(tmp_path, whole, how):
+    """Nothing is written to it, so that what is left can be saved."""
     data, size = whole
     path = tmp_path / "parley.db"
     path.write_bytes(DAMAGES[how](data, len(data) // size // 2 * size, size))
@@ -568,9 +571,7 @@ OPTIONS = {
     [(engine, option) for engine in OPTIONS for option in OPTIONS[engine]],
     indirect=["engine"],
 )
-def test_does_not_start_with_an_option_of_the_database_that_it_does_not_know(
-    engine, new_database, tmp_path, option
-):
+def test_an_unknown_option_of_the_database_stops_the_start(engine, new_database, tmp_path, option):
     check_that_it_stops(SERVE, tmp_path, "DATABASE_URL", f"{new_database()}?{option}", {})
 
 
@@ -583,7 +584,7 @@ SMALL_ORDER = [
     "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc85",
     "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a",
     "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac03fa",
-    # The same in other encodings, which OpenSSL takes
+    # The same points in other encodings that OpenSSL accepts
     "0100000000000000000000000000000000000000000000000000000000000080",
     "ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff",
     "edffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
@@ -594,7 +595,7 @@ SMALL_ORDER = [
 
 
 @pytest.mark.parametrize("point", SMALL_ORDER)
-def test_refuses_a_public_key_for_which_anyone_can_sign(point):
+def test_a_public_key_that_anyone_can_sign_for_is_refused(point):
     key = base64.b64encode(bytes.fromhex("302a300506032b6570032100" + point)).decode()
     pem = f"-----BEGIN PUBLIC KEY-----\n{key}\n-----END PUBLIC KEY-----"
     with pytest.raises(
@@ -604,8 +605,8 @@ def test_refuses_a_public_key_for_which_anyone_can_sign(point):
         auth.open_tokens(read_settings({"JWT_PUBLIC_KEY": pem}), "nowhere")
 
 
-@pytest.mark.parametrize("engine", ["postgresql"], indirect=True)  # SQLite holds every text
-def test_does_not_start_on_a_database_that_cannot_hold_every_text(engine, tmp_path):
+@pytest.mark.parametrize("engine", ["postgresql"], indirect=True)  # SQLite stores any text
+def test_a_database_that_cannot_store_every_text_stops_the_start(engine, tmp_path):
     server, name = os.environ["TEST_DATABASE_URL"].rpartition("/")[0], f"parley_{uuid.uuid4().hex}"
     with psycopg.connect(server + "/postgres", autocommit=True) as connection:
         connection.execute(

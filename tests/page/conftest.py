@@ -1,4 +1,4 @@
-"""axe, for the page; and the page as it is loaded once, for its modules."""
+"""axe, for the page; and the page, loaded once, for tests of its modules."""
 
 import pytest
 
@@ -9,7 +9,8 @@ from browser import Page
 
 @pytest.fixture
 def check(browser, npm):
-    """A function that asserts that axe finds nothing, where the page has come to; of all its rules, or of these."""
+    """A function that asserts that axe finds nothing on the page as it is now, by all its rules
+    or by these."""
     axe = (npm / "axe-core" / "axe.min.js").read_text()
 
     def check(place, *rules):
@@ -33,11 +34,11 @@ def check(browser, npm):
 
 @pytest.fixture(scope="module")
 def page_of_all(driver, server):
-    """The page, where nobody has signed in. Whoever runs a module in it leaves it as it was."""
+    """The page without a user. A test that runs a module in it leaves it as it was."""
     return Page(driver, server)
 
 
 @pytest.fixture
 def script(page_of_all, browser):
-    """A function that runs a script in it, which calls its last argument with the result."""
+    """A function that runs a script in it. The script calls its last argument with the result."""
     return browser.execute_async_script

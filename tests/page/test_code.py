@@ -1,4 +1,5 @@
-"""Code of a reply in colours: its text stays what it was. Modules: `static/markdown/code.js`, `static/markdown/grammars.js`."""
+"""Code in a reply is coloured, and its text stays the same. Modules: `static/markdown/code.js`,
+`static/markdown/grammars.js`."""
 
 import html
 import re
@@ -13,7 +14,8 @@ pytestmark = pytest.mark.parametrize(
     "engine", ["sqlite"], indirect=True
 )  # what the page does is the same on both
 
-# A language as replies name it → a line of it, and what of the line has which colour.
+# A language, by the names that replies use → a line of it, and which colour each part of the line
+# has.
 LINES = {
     "sh": ('for a in *; do echo "$a"; done # b', {"keyword": "for", "comment": "# b"}),
     "c": ('int main() { return 1; } // "a"', {"keyword": "int", "name": "main", "number": "1"}),
@@ -75,7 +77,7 @@ def fenced(language, code):
 
 
 def coloured(shown_html):
-    """What of some code has a colour: the first text of each."""
+    """The coloured parts of some code: the first text of each colour."""
     found = {}
     for colour, text in re.findall(
         r'<span class="token-(\w+)">(.*?)</span>', shown_html, re.DOTALL
@@ -101,7 +103,7 @@ def test_each_language_has_colours(page):
     assert [text_of(each) for each in drawn.values()] == [line for line, _ in LINES.values()]
 
 
-def test_all_languages_that_are_known_are_in_the_library(page):
+def test_the_library_has_all_languages_that_the_page_knows(page):
     script = """
         const [done] = arguments;
         const files = ["markdown/languages", "vendor/prism"].map((name) => import(`/static/${name}.js`));
@@ -112,7 +114,7 @@ def test_all_languages_that_are_known_are_in_the_library(page):
     assert page.driver.execute_async_script(script) == ["object"] * len(LINES)
 
 
-def test_what_is_not_understood_has_no_colours(page):
+def test_code_in_an_unknown_language_has_no_colours(page):
     for name, each in zip(
         PLAIN, shown(page, [fenced(*each) for each in PLAIN.values()]), strict=True
     ):
@@ -127,7 +129,7 @@ def test_a_long_block_has_colours_to_its_end(page):
     assert each.count('<span class="token-comment"># ') == 600
 
 
-def test_colours_come_when_the_block_is_finished(page, provider):
+def test_colours_come_when_the_block_is_complete(page, provider):
     gates = [threading.Event(), threading.Event()]
     provider.script = [
         reply("```py\ndef a():\n", gates[0], "    pass\n```\n\nNow", gates[1], " more.")
@@ -156,7 +158,7 @@ def test_a_selection_in_code_stays_when_colours_come(page, provider):
     assert page.run("String(getSelection())") == "one' + '"
 
 
-def test_what_is_copied_is_the_code(page, provider):
+def test_copying_copies_the_code(page, provider):
     code = "def a(b: str = 'c') -> int:  # <d>\n\treturn f\"{b}\""
     provider.script = [reply(fenced("python", code) + "\n\nEnd")]
     page.say("Code")
@@ -169,20 +171,20 @@ def test_what_is_copied_is_the_code(page, provider):
     assert page.run("window.copied") == code
 
 
-def test_copy_stays_in_sight_in_a_long_block(page, provider):
+def test_the_copy_button_stays_in_view_in_a_long_block(page, provider):
     provider.script = [reply("Before\n\n" + fenced("python", LONG[:20_000]) + "\n\nBehind")]
     page.say("Code")
     page.wait_for_text("tokens read", "article:last-child")
     for share in (0.1, 0.5, 0.9):
         page.driver.execute_script(
             """
-            const log = document.getElementById("log");
+            const log = document.getElementById("thread");
             log.scrollTop = log.scrollHeight * arguments[0];
             """,
             share,
         )
         in_sight = """(() => {
-            const [log, button] = ["#log", "figcaption button"].map((each) => document.querySelector(each).getBoundingClientRect());
+            const [log, button] = ["#thread", "figcaption button"].map((each) => document.querySelector(each).getBoundingClientRect());
             const seen = document.elementFromPoint(button.left + 5, button.top + 5);
             return button.top >= log.top && button.bottom < log.top + 60 && seen.matches("figcaption button");
         })()"""
@@ -190,8 +192,8 @@ def test_copy_stays_in_sight_in_a_long_block(page, provider):
 
 
 @pytest.mark.parametrize("colours", ["light", "dark"])
-def test_each_colour_can_be_read(page, colours):
-    """4.5 to 1, against the ground of code."""
+def test_each_colour_has_enough_contrast(page, colours):
+    """4.5 to 1, on the background of code."""
     media = {"features": [{"name": "prefers-color-scheme", "value": colours}]}
     page.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
     script = """

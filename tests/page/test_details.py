@@ -1,4 +1,5 @@
-"""Details in a reply open, and what is in them is Markdown. Modules: `static/markdown/syntax.js`."""
+"""Details in a reply can be opened, and their content is Markdown. Modules:
+`static/markdown/extensions.js`."""
 
 import threading
 
@@ -39,10 +40,10 @@ DRAWN = {
         '<blockquote dir="auto"><details><summary>Details</summary><p>In</p></details></blockquote>'
         '<p dir="auto">Behind</p>'
     ),
-    # What is not closed is open, and has all that follows.
+    # Details without an end tag are open, and contain all that follows.
     "<details>\n<summary>Why": OPEN + "<summary>Why</summary></details>",
     "<details>\n<summary>Why</summary>\n\nSo": OPEN + "<summary>Why</summary><p>So</p></details>",
-    # Other attributes are left out, and other HTML stays as it is written.
+    # Other attributes are left out, and other HTML is shown as text.
     '<details class="panel" style="x" onclick="x" id="log" name="a">\nIn\n</details>': (
         CLOSED + "<summary>Details</summary><p>In</p></details>"
     ),
@@ -54,7 +55,7 @@ DRAWN = {
 }
 
 
-def test_details_are_elements_and_their_text_is_markdown(page):
+def test_details_are_elements_with_markdown_in_them(page):
     assert dict(zip(DRAWN, written(page, list(DRAWN)), strict=True)) == DRAWN
 
 
@@ -67,14 +68,14 @@ def test_a_tag_in_code_closes_nothing(page):
     assert "is the end.</p></details>" in html
 
 
-def test_details_stay_as_the_reader_has_them_while_they_come(page, provider):
+def test_details_stay_open_or_closed_while_they_come(page, provider):
     gates = [threading.Event() for _ in range(3)]
     begun = "<details>\n<summary>Why</summary>\n\nOne\n"
     provider.script = [reply(begun, gates[0], "\nTwo\n", gates[1], "\n</details>\n\nEnd", gates[2])]
     is_open = "document.querySelector('.text details').open"
     page.say("Explain")
     page.wait_for_text("One", ".text details")
-    assert page.run(is_open)  # nothing is hidden that is being written
+    assert page.run(is_open)  # text that is being written is never hidden
     page.find(".text summary").click()
     gates[0].set()
     page.wait(lambda: "Two" in page.turns[1])
@@ -90,7 +91,7 @@ def test_details_stay_as_the_reader_has_them_while_they_come(page, provider):
     assert not page.run(is_open)
 
 
-def test_details_that_are_longer_than_a_piece_go_on_in_others(page):
+def test_long_details_continue_in_the_next_piece(page):
     text = (
         "<details>\n<summary>Long</summary>\n\n"
         + "A line of it.\n\n" * 3000

@@ -1,4 +1,4 @@
-"""Formulas of a reply are MathML, and lead nowhere. Modules: `static/markdown/formulas.js`."""
+"""Formulas in a reply are MathML, and link to nothing. Modules: `static/markdown/formulas.js`."""
 
 import re
 import threading
@@ -13,7 +13,8 @@ pytestmark = pytest.mark.parametrize(
 )  # what the page does is the same on both
 
 LOADED = "performance.getEntriesByType('resource').map((entry) => entry.name)"
-# What stays as it is written: what is no formula to Temml, leads somewhere, defines commands, or would be too large.
+# What is shown as it is written: text that is no formula to Temml, has links, defines commands, or
+# would be too large.
 SOURCES = [
     r"\undefinedcommand{x}",
     r"\frac{1",
@@ -57,7 +58,7 @@ def test_each_way_to_write_a_formula_is_drawn(page):
     assert [html.count('display="block"') for html in drawn] == [0, 0, 1, 1, 1, 1, 0]
 
 
-def test_what_is_no_formula_stays_as_it_is_written(page):
+def test_text_that_is_no_formula_is_shown_as_written(page):
     for source, html in zip(SOURCES, shown(page, [f"$${each}$$" for each in SOURCES]), strict=True):
         as_html = source.replace("&", "&amp;")
         assert html == f'<p class="math raw" dir="ltr">$${as_html}$$</p>', source
@@ -83,7 +84,7 @@ def test_a_formula_has_known_elements_and_attributes_only(page):
             assert colour.startswith("light-dark(oklch("), colour
 
 
-def test_formulas_are_drawn_while_the_reply_goes_on(page, provider):
+def test_formulas_are_drawn_while_the_reply_is_written(page, provider):
     gates = [threading.Event(), threading.Event()]
     provider.script = [
         reply(r"The half $\frac{1}", gates[0], "{2}$ of it.\n\nNow", gates[1], " more.")
@@ -99,7 +100,7 @@ def test_formulas_are_drawn_while_the_reply_goes_on(page, provider):
     page.wait(lambda: page.texts(".formula mfrac") == ["12"])
 
 
-def test_neither_library_is_loaded_where_it_is_not_needed(page, provider):
+def test_neither_library_is_loaded_if_it_is_not_needed(page, provider):
     provider.script = [
         reply("Some `code`, and\n\n```\nmore\n```\n\n```nothing\nsuch\n```"),
         reply("$x$"),
@@ -116,7 +117,7 @@ def test_neither_library_is_loaded_where_it_is_not_needed(page, provider):
     assert "temml.js" in files and "prism.js" not in files
 
 
-def test_where_the_library_cannot_be_loaded_the_source_stays_until_it_can(page, provider):
+def test_the_source_is_shown_until_the_library_can_be_loaded(page, provider):
     def block(*patterns):
         page.driver.execute_cdp_cmd("Network.setBlockedURLs", {"urls": list(patterns)})
 
@@ -137,7 +138,7 @@ def test_a_wide_formula_scrolls_in_a_box_of_its_own(page, provider):
     provider.script = [reply(f"A ${wide}$ within, $y$, and\n\n$${wide}$$\n\n$$z$$")]
     page.say("Sum")
     page.wait(lambda: len(page.texts("math")) == 4)
-    log = "document.getElementById('log')"
+    log = "document.getElementById('thread')"
     assert page.run(f"{log}.scrollWidth <= {log}.clientWidth")
     page.wait(lambda: page.run("document.querySelectorAll('.formula[tabindex]').length") == 2)
     scrolls = "[...document.querySelectorAll('.formula')].map((e) => [e.scrollWidth > e.clientWidth, e.tabIndex])"
@@ -145,8 +146,8 @@ def test_a_wide_formula_scrolls_in_a_box_of_its_own(page, provider):
     page.driver.set_window_size(1280, 800)
 
 
-def test_a_formula_hangs_over_nothing_else(page, provider):
-    """Whatever moves it, it is seen within its own box only."""
+def test_a_formula_covers_nothing_else(page, provider):
+    """Whatever moves it, it is visible within its own box only."""
     provider.script = [
         reply(r"$\kern-90em\text{Sign in}$ and" + "\n\n" + r"$$\raisebox{90em}{\text{Sign in}}$$")
     ]

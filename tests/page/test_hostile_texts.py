@@ -1,6 +1,6 @@
-"""Two hundred texts that a reply may have to harm the page: they run nothing, and load nothing.
+"""Two hundred replies that try to harm the page: they run nothing, and load nothing.
 
-How long they take is in `tests/heavy/test_page_heavy.py`.
+`tests/heavy/test_page_heavy.py` measures how long they take.
 """
 
 import html.parser
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.parametrize(
     "engine", ["sqlite"], indirect=True
 )  # what the page does is the same on both
 
-# What replies are shown with, MathML apart.
+# The elements that a reply may consist of, without those of MathML.
 ELEMENTS = set(
     "a blockquote br button code del details div em figcaption figure h1 h2 hr input li ol p pre span strong summary "
     "table tbody td th thead tr ul".split()
@@ -35,7 +35,7 @@ LOADED = "performance.getEntriesByType('resource').map((entry) => entry.name)"
 
 
 class Parts(html.parser.HTMLParser):
-    """The elements of some HTML with their attributes, and what links lead to."""
+    """The elements of some HTML with their attributes, and the targets of links."""
 
     def __init__(self, source):
         super().__init__()
@@ -71,6 +71,6 @@ def test_two_hundred_texts_run_nothing_and_load_nothing(page):
     assert page.run("window.violations") == [] and page.driver.title == "Parley"
     loaded = page.run(LOADED)
     assert [name for name in loaded if not name.startswith(page.user.url)] == []
-    # Some of them are drawn, so that what is known is not all plain.
+    # Some of them are drawn: not all of the known elements are plain text.
     assert sum("<math" in each for each in drawn.values()) > 20
     assert sum('class="token-' in each for each in drawn.values()) > 50

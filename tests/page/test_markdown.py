@@ -1,4 +1,4 @@
-"""The page's markdown: elements made of marked's tokens, in a real browser."""
+"""The page's Markdown, from marked's tokens to elements, in a real browser."""
 
 import html.parser
 import json
@@ -12,7 +12,8 @@ from browser import written
 from provider import reply, status
 
 LEFT_OUT = {"HTML blocks", "Raw HTML", "Entity and numeric character references"}
-# These hold raw HTML, which is shown as text; addresses that GitHub's flavour makes links; and what is mathematics here.
+# These contain raw HTML, which is shown as text; addresses that GitHub's Markdown makes links; or
+# what is mathematics here.
 DEVIATING = (
     {21, 308, 309, 344, 475, 476, 477, 491, 524, 536, 642, 643} | {602, 608, 611, 612} | {12}
 )
@@ -45,7 +46,7 @@ ATTACKS = [
 
 
 class Normalizer(html.parser.HTMLParser):
-    """HTML as a list of its parts, without what the page leaves out or adds."""
+    """HTML as a list of its parts, without those that the page leaves out or adds."""
 
     def __init__(self, source):
         super().__init__()
@@ -54,7 +55,7 @@ class Normalizer(html.parser.HTMLParser):
         self.text()
 
     def text(self):
-        # White space is shown as the style says; around the tags of blocks it is nothing.
+        # The style decides how white space is shown; around block tags it means nothing.
         joined = re.sub(r"\n</code></pre>", "</code></pre>", "".join(self.parts))
         joined = re.sub(
             r"\s*(</?(?:p|h\d|ul|ol|li|blockquote|pre|hr|br)\b[^>]*>)\s*", r"\1", joined
@@ -173,23 +174,136 @@ def test_attacks_run_nothing_and_load_nothing(page, provider):
     )
     loaded = page.run("performance.getEntriesByType('resource').map((entry) => entry.name)")
     assert [name for name in loaded if not name.startswith(page.user.url)] == []
-    # A report of the policy would stand in the console, which the fixture finds empty.
+    # A report of the policy would be in the console, which the fixture expects to be empty.
 
 
-# What may begin something: marks, pairs of them, links, mathematics, lists, tables, HTML, addresses, and what is no mark at all.
-# fmt: off
+# What may begin something: marks, pairs of marks, links, mathematics, lists, tables, HTML,
+# addresses, and text that is no mark at all. fmt: off
 UNITS = [
-    "*", "_", "~", "`", "[", "]", "(", ")", "!", "<", ">", "#", "$", "\\", "|", "&", "-", "+", "=",
-    ":", ".", "^", "\"", "'", "**", "__", "~~", "``", "```", "***", "*_", "_*", "*~", "_a_ __",
-    "*a* **", "a**b", "a*b ", "_a ", " _a", "~a~ ~~", "*a_b*", "![", "[a]", "[a](", "[a](b)",
-    "[a]:", "[a]: b\n", "[[", "](", "![a](b", "[a][", "[^a]", "[a\n", "[`", "[*a", "<a", "</a>",
-    "<!--", "<a href=\"", "<http://", "<?", "<![CDATA[", "&amp;", "&#", "&#x1;", "\\*", "\\\\",
-    "\\[", "\\(", "\\]", "$$", "$a", "$a$ ", "a\n\\[", "a\n$$", "$$\na\n", "`a` ``", "`` ` ", "a`b",
-    "# a\n", "a\n=\n", "a\n-\n", "***\n", "> ", "> a\n", ">a\n\n", "- a\n", "- ", "* a\n  ",
-    "1. a\n", "1) ", "- [ ] a\n", "-\n", "|a|\n", "|a|b|\n|-|-|\n", "a|b\n-|-\n", "|-", "```\n",
-    "~~~a\n", "    a\n", "http://a ", "www.a.b ", "a@b.c ", "a@", "http://", "a.", "aé", "漢字",
-    "\U0001f469\u200d\U0001f469\u200d\U0001f467", "\u200b", "\u202e", "\t", "  \n", "\r", "a\n\n",
-    "*漢", "a_漢_", "[漢](", "_a*b~c`", "*[a](b)_", "~[`$\\", "<b>*a*</b>", "![a]_b_(", "**a** __b__ ",
+    "*",
+    "_",
+    "~",
+    "`",
+    "[",
+    "]",
+    "(",
+    ")",
+    "!",
+    "<",
+    ">",
+    "#",
+    "$",
+    "\\",
+    "|",
+    "&",
+    "-",
+    "+",
+    "=",
+    ":",
+    ".",
+    "^",
+    '"',
+    "'",
+    "**",
+    "__",
+    "~~",
+    "``",
+    "```",
+    "***",
+    "*_",
+    "_*",
+    "*~",
+    "_a_ __",
+    "*a* **",
+    "a**b",
+    "a*b ",
+    "_a ",
+    " _a",
+    "~a~ ~~",
+    "*a_b*",
+    "![",
+    "[a]",
+    "[a](",
+    "[a](b)",
+    "[a]:",
+    "[a]: b\n",
+    "[[",
+    "](",
+    "![a](b",
+    "[a][",
+    "[^a]",
+    "[a\n",
+    "[`",
+    "[*a",
+    "<a",
+    "</a>",
+    "<!--",
+    '<a href="',
+    "<http://",
+    "<?",
+    "<![CDATA[",
+    "&amp;",
+    "&#",
+    "&#x1;",
+    "\\*",
+    "\\\\",
+    "\\[",
+    "\\(",
+    "\\]",
+    "$$",
+    "$a",
+    "$a$ ",
+    "a\n\\[",
+    "a\n$$",
+    "$$\na\n",
+    "`a` ``",
+    "`` ` ",
+    "a`b",
+    "# a\n",
+    "a\n=\n",
+    "a\n-\n",
+    "***\n",
+    "> ",
+    "> a\n",
+    ">a\n\n",
+    "- a\n",
+    "- ",
+    "* a\n  ",
+    "1. a\n",
+    "1) ",
+    "- [ ] a\n",
+    "-\n",
+    "|a|\n",
+    "|a|b|\n|-|-|\n",
+    "a|b\n-|-\n",
+    "|-",
+    "```\n",
+    "~~~a\n",
+    "    a\n",
+    "http://a ",
+    "www.a.b ",
+    "a@b.c ",
+    "a@",
+    "http://",
+    "a.",
+    "aé",
+    "漢字",
+    "\U0001f469\u200d\U0001f469\u200d\U0001f467",
+    "\u200b",
+    "\u202e",
+    "\t",
+    "  \n",
+    "\r",
+    "a\n\n",
+    "*漢",
+    "a_漢_",
+    "[漢](",
+    "_a*b~c`",
+    "*[a](b)_",
+    "~[`$\\",
+    "<b>*a*</b>",
+    "![a]_b_(",
+    "**a** __b__ ",
     "| `a` | *b* |\n",
 ]
 # fmt: on
@@ -216,9 +330,9 @@ TIMES = """
 """
 
 
-def test_no_text_stops_the_page(page):
-    """12 kB of anything are drawn in the time of sixty such ordinary answers at most, which is that
-    of as many elements: what takes marked the square of a text's length took six hundred times."""
+def test_no_text_blocks_the_page(page):
+    """12 kB of any text take at most as long as sixty ordinary answers with as many elements. A
+    text for which marked needs the square of the length took six hundred times as long."""
     assert len(UNITS) >= 100
     page.driver.set_script_timeout(300)
     ordinary, times = page.driver.execute_async_script(TIMES, UNITS, 12_000)

@@ -64,7 +64,7 @@ def test_the_policy_lets_nothing_else_run(page):
     assert page.run("window.refused") == ["innerHTML", "outerHTML", "textContent", "src"]
 
 
-def test_a_reply_is_stopped_and_asked_for_again(page, provider):
+def test_a_reply_can_be_stopped_and_retried(page, provider):
     provider.script = [reply(*WORDS), reply("Once ", *WORDS), reply("The end.")]
     page.say("Tell me a story")
     page.wait_for_text("word2")
@@ -80,7 +80,7 @@ def test_a_reply_is_stopped_and_asked_for_again(page, provider):
     page.press(Keys.ESCAPE)
     page.wait_for_turns(
         "Tell me a story", stopped
-    )  # a retry that is not complete gives way to what there was
+    )  # a retry that is not complete gives way to the reply before it
     page.click("Retry")
     page.wait_for_turns("Tell me a story", "The end.")
 
@@ -102,16 +102,18 @@ def test_a_failure_says_why_and_offers_a_retry(page, provider):
     page.wait_for_turns("Hello", "Whole.")
 
 
-def test_a_message_may_follow_a_failure_at_once(page, provider):
+def test_a_message_can_follow_a_failure_at_once(page, provider):
     gate = threading.Event()
     provider.script = [cut("Half ", gate), REFUSED]
     page.say("One")
     page.wait_for_text("Half", "article:last-child")
-    page.driver.execute_script(HOLD, "turns")  # what became of it is long in coming
+    page.driver.execute_script(HOLD, "turns")  # the failed turn's request waits
     gate.set()
     page.wait(lambda: page.run("window.held.length") == 1)
     page.say("Two")
-    page.wait(lambda: page.run("window.held.length") == 2)  # and so is whether one has read all
+    page.wait(
+        lambda: page.run("window.held.length") == 2
+    )  # and so does the one that looks for new turns
     page.driver.execute_script(RELEASE)
     page.wait(lambda: page.run("window.held.length") == 1)
     page.driver.execute_script(RELEASE)
@@ -119,7 +121,7 @@ def test_a_message_may_follow_a_failure_at_once(page, provider):
     assert page.turns == ["One", "Half ", "Two", "The answer."]
 
 
-def test_only_the_last_reply_is_asked_for_again(page, provider):
+def test_only_the_last_reply_can_be_retried(page, provider):
     provider.script = [status(400, {"error": {"message": "No."}}), reply("Good.")]
     page.say("One")
     page.wait_for_text("No.", "article:last-child")
@@ -142,14 +144,14 @@ def test_a_refused_message_is_given_back(page, provider):
     session = page.user.get("/sessions").json()["data"][0]
     page.user.post(f"/sessions/{session['id']}/retry", Prefer="respond-async")
     page.say("More")
-    page.wait_for_text("This chat has gone on elsewhere", "#notice")
+    page.wait_for_text("This chat has continued elsewhere", "#notice")
     assert page.find("#text").get_attribute("value") == "More"
-    page.wait_for_text("word1")  # and it is the other reply that is shown
+    page.wait_for_text("word1")  # and the other reply is shown
     page.click("Stop")
     page.wait(lambda: page.is_idle)
 
 
-def test_model_and_system_prompt_hold_from_the_next_reply_on(page, provider):
+def test_model_and_system_prompt_apply_from_the_next_reply_on(page, provider):
     page.wait_for_text("m-1", "#model")
     page.click("Settings")
     page.press("Be kind.\n", "Be short.")
@@ -174,7 +176,7 @@ def test_model_and_system_prompt_hold_from_the_next_reply_on(page, provider):
     assert page.text("article:last-child h3 bdi") == "m-2"
 
 
-def test_a_system_prompt_keeps_its_lines_where_the_page_is_loaded_again(page, provider):
+def test_a_system_prompt_keeps_its_lines_when_the_page_is_reloaded(page, provider):
     page.wait_for_text("m-1", "#model")
     page.click("Settings")
     page.press("Be kind.\n", "Be short.")
@@ -185,7 +187,7 @@ def test_a_system_prompt_keeps_its_lines_where_the_page_is_loaded_again(page, pr
     assert provider.posts[0].body["messages"][0]["content"] == "Be kind.\nBe short."
 
 
-def test_renames_and_deletes_sessions_in_the_list(page, provider):
+def test_sessions_are_renamed_and_deleted_in_the_list(page, provider):
     for text in ("First", "Second"):
         page.click("New chat")
         page.wait(lambda: not page.turns)
@@ -209,7 +211,7 @@ def test_renames_and_deletes_sessions_in_the_list(page, provider):
     ]
 
 
-def test_lists_searches_and_opens_sessions(browser, server, provider):
+def test_sessions_are_listed_found_and_opened(browser, server, provider):
     page = Page(browser, server)
     for number in range(25):
         page.user.create(f"Question {number}")
@@ -230,7 +232,7 @@ def test_lists_searches_and_opens_sessions(browser, server, provider):
     page.wait_for_turns("Question 3", "The answer.")
 
 
-def test_a_message_goes_to_the_session_that_is_opened(page, provider):
+def test_a_message_goes_to_the_open_session(page, provider):
     gone, there = page.user.create("Gone"), page.user.create("There")
     page.driver.refresh()
     page.click("There")
@@ -245,24 +247,24 @@ def test_a_message_goes_to_the_session_that_is_opened(page, provider):
     assert len(page.user.turns(there)) == 2
 
 
-def test_a_reply_goes_on_where_the_connection_breaks(browser, server, provider, proxy):
+def test_a_reply_is_resumed_if_the_connection_breaks(browser, server, provider, proxy):
     read_through_a_break(Page(browser, server, proxy.url).enter(), provider, proxy)
 
 
-def test_a_reply_goes_on_where_the_page_is_loaded_again(page, provider):
+def test_a_reply_is_resumed_if_the_page_is_reloaded(page, provider):
     provider.script = [reply(*WORDS[:40], "end.")]
     page.say("Talk")
     page.wait_for_text("word2")
     page.driver.refresh()
     page.wait_for_text("word2", "article:last-child")
-    page.click("New chat")  # and where it is left, and opened again
+    page.click("New chat")  # and if it is left and opened again
     page.wait(lambda: page.turns == [] and page.is_idle)
     page.driver.back()
     page.wait_for_turns("Talk", "".join(WORDS[:40:2]) + "end.")
     assert len(provider.posts) == 1
 
 
-def test_a_reply_is_shown_where_its_session_is_left_and_opened_again_at_once(page, provider):
+def test_a_reply_is_shown_if_its_session_is_left_and_opened_again_at_once(page, provider):
     provider.script = [reply("Old."), reply("New.")]
     page.say("Hello")
     page.wait_for_turns("Hello", "Old.")
@@ -294,11 +296,11 @@ def test_a_message_whose_answer_is_lost_is_answered_once(behind, browser, server
     assert len(page.user.get("/sessions").json()["data"]) == 1
 
 
-def test_a_bad_token_brings_back_its_field(browser, server, provider):
+def test_a_refused_token_brings_back_its_field(browser, server, provider):
     page = Page(browser, server).enter("none")
-    page.wait_for_text("The token is not whole", "#door")
+    page.wait_for_text("The token is incomplete", "#sign-in-page")
     page.enter(make_token(exp=1))
-    page.wait_for_text("The token has expired.", "#door")
+    page.wait_for_text("The token has expired.", "#sign-in-page")
     page.enter()
     page.wait_for_text("No chats yet.")
     page.say("Hello")
@@ -337,14 +339,14 @@ def test_everything_can_be_done_with_the_keyboard(browser, server, provider):
     page.press(Keys.TAB, hold=Keys.SHIFT)
     page.press("/")
     assert page.focused == "search"
-    page.press(Keys.TAB, Keys.TAB, Keys.ENTER)  # over the link to what belongs to it
+    page.press(Keys.TAB, Keys.TAB, Keys.ENTER)  # over the link to its other buttons
     page.wait(lambda: page.focused == "rename")
     page.press(Keys.ENTER)
     page.retitle("Renamed")
     page.wait_for_text("Renamed", "#title")
 
 
-def test_fits_a_narrow_screen_with_the_list_as_a_drawer(page, provider):
+def test_the_page_fits_a_narrow_screen_with_the_list_as_a_drawer(page, provider):
     provider.script = [reply(EVERYTHING + "x" * 500)]
     question = "What is the longest title that a session gets by itself, in a word or more?"
     page.say(question)

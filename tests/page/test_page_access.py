@@ -1,4 +1,4 @@
-"""The page for those who hear it, or read from right to left."""
+"""The page for users who hear it, or read from right to left."""
 
 import pytest
 from selenium.webdriver.common.keys import Keys
@@ -21,7 +21,7 @@ PANELS = {
 
 
 def check_what_is_rare(page, check):
-    """A title that is a field, a chat that can be brought back, pasted texts, and dialogs."""
+    """A title that is a field, a chat whose deletion can be undone, pasted texts, and dialogs."""
     page.click("Options of")
     page.click("Rename")
     page.wait(lambda: page.texts("#list form"))
@@ -62,7 +62,7 @@ def test_axe_finds_nothing(browser, server, provider, check):
         browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
         page = Page(browser, server)
         page.wait_for_text("flask token", "#source")
-        look("door")
+        look("sign-in-page")
         page.open_link(page.user.token)
         page.wait(lambda: page.shows("#by-link"))
         look("a link")
@@ -102,7 +102,7 @@ def test_a_screen_reader_hears_a_reply_once(page, provider):
     assert page.run("document.querySelectorAll('#app [aria-live], #app [role=log]').length") == 0
 
 
-def test_text_from_right_to_left_stands_right(page, provider):
+def test_text_from_right_to_left_is_aligned_right(page, provider):
     provider.script = [reply("שלום עולם\n\nHello\n\n- שלום\n\n```\ncode\n```")]
     page.say("שלום")
     page.wait_for_text("code", "article:last-child pre")

@@ -1,4 +1,5 @@
-"""What a new chat begins with: the model and the options that were chosen last, and a system prompt for all new chats."""
+"""What a new chat begins with: the model and the options that were chosen last, and a system
+prompt for all new chats."""
 
 import pytest
 from selenium.webdriver.common.keys import Keys
@@ -13,7 +14,7 @@ pytestmark = pytest.mark.parametrize(
 
 OPTIONS = "['temperature', 'max_tokens', 'reasoning_effort'].map((name) => document.getElementById(name).value)"
 MODEL = "document.getElementById('model').value"
-OF_NEW = "#own-prompt"
+OF_NEW = "#default-prompt"
 
 
 @pytest.fixture
@@ -32,7 +33,7 @@ def open_settings(page):
     page.wait(
         lambda: (
             page.find("#settings").is_displayed()
-            and page.run("!!document.querySelector('#own-prompt')")
+            and page.run("!!document.querySelector('#default-prompt')")
         )
     )
 
@@ -99,7 +100,7 @@ def test_a_new_chat_takes_the_model_and_the_options_last_chosen(ready, provider)
     assert fields(page) == ["", "", "", ""]
 
 
-def test_what_a_tab_has_set_for_its_new_chat_stays_there(ready, browser):
+def test_a_tabs_settings_for_its_new_chat_stay_there(ready, browser):
     page = ready
     pick(page, "m-2")
     open_settings(page)
@@ -109,7 +110,7 @@ def test_what_a_tab_has_set_for_its_new_chat_stays_there(ready, browser):
     browser.switch_to.new_window("tab")
     browser.get(page.user.url)
     page.wait(lambda: page.run(MODEL) == "m-2")
-    assert fields(page) == ["", "", "", ""]  # what was typed only was not chosen
+    assert fields(page) == ["", "", "", ""]  # text that was only typed was not chosen
     pick(page, "m-1")
     open_settings(page)
     page.find("#max_tokens").send_keys("5")
@@ -123,11 +124,11 @@ def test_what_a_tab_has_set_for_its_new_chat_stays_there(ready, browser):
     [session] = page.user.get("/sessions").json()["data"]
     assert page.user.get(f"/sessions/{session['id']}").json()["options"] == {"max_tokens": 77}
     assert session["model"] == {"id": "m-2"}
-    go_to_new(page)  # the next one takes what was chosen
+    go_to_new(page)  # the next one takes the chosen ones
     assert page.run(MODEL) == "m-1" and fields(page) == ["", "", "5", ""]
 
 
-def test_the_default_is_in_a_group_of_its_own_and_new_chats_that_take_it_follow_the_server(
+def test_the_default_has_a_group_of_its_own_and_new_chats_with_it_follow_the_server(
     browser, start, settings, provider
 ):
     server = start(**settings)
@@ -148,7 +149,7 @@ def test_the_default_is_in_a_group_of_its_own_and_new_chats_that_take_it_follow_
     assert page.run(MODEL) == "m-2"
 
 
-def test_a_model_that_is_not_served_any_more_gives_way_to_the_default(
+def test_a_model_that_is_no_longer_served_gives_way_to_the_default(
     browser, start, settings, provider
 ):
     server = start(**settings)
@@ -165,7 +166,7 @@ def test_a_model_that_is_not_served_any_more_gives_way_to_the_default(
     assert page.text("#notice") == "" and provider.posts[0].body["model"] == "m-1"
 
 
-def test_a_message_that_is_sent_before_the_models_are_known_goes_to_the_chosen_one(ready, provider):
+def test_a_message_sent_before_the_models_are_known_goes_to_the_chosen_one(ready, provider):
     page = ready
     pick(page, "m-2")
     go_to_new(page)
@@ -183,9 +184,7 @@ def test_a_message_that_is_sent_before_the_models_are_known_goes_to_the_chosen_o
     assert provider.posts[0].body["model"] == "m-2"
 
 
-def test_what_one_user_has_chosen_is_not_anothers_and_goes_with_the_sign_out(
-    ready, browser, server
-):
+def test_a_users_choices_are_not_anothers_and_go_with_the_sign_out(ready, browser, server):
     page = ready
     mine = page.user.token
     pick(page, "m-2")
@@ -221,7 +220,7 @@ def test_what_one_user_has_chosen_is_not_anothers_and_goes_with_the_sign_out(
 ASKED = (
     "performance.getEntriesByType('resource').filter(({ name }) => name.endsWith('/models')).length"
 )
-FRESH = status(200, {"object": "list", "data": None})  # what Ollama answers until a model is pulled
+FRESH = status(200, {"object": "list", "data": None})  # Ollama's answer until a model is pulled
 
 
 @pytest.fixture
@@ -234,7 +233,7 @@ def fresh(browser, start, new_database, provider):
     return page
 
 
-def test_an_ollama_without_a_model_says_what_to_do_and_its_first_model_is_there_at_once(
+def test_an_ollama_without_models_says_what_to_do_and_its_first_model_appears_at_once(
     fresh, provider
 ):
     page = fresh
@@ -243,9 +242,9 @@ def test_an_ollama_without_a_model_says_what_to_do_and_its_first_model_is_there_
     assert not page.find("#model").is_enabled() and page.text("#notice") == ""
     page.driver.execute_script("getSelection().selectAllChildren(document.getElementById('hint'))")
     asked = page.run(ASKED)
-    page.wait(lambda: page.run(ASKED) > asked)  # nobody does anything
+    page.wait(lambda: page.run(ASKED) > asked)  # without any action of the user
     page.driver.execute_script("dispatchEvent(new Event('focus'))")
-    page.wait(lambda: page.run(ASKED) > asked + 1)  # what came before is shown
+    page.wait(lambda: page.run(ASKED) > asked + 1)  # the earlier answers are shown
     assert "ollama pull" in page.run("String(getSelection())")  # it can be copied meanwhile
     provider.models = ["llama3.2:latest"]
     page.wait(lambda: page.run(MODEL) == "llama3.2:latest")
@@ -254,7 +253,7 @@ def test_an_ollama_without_a_model_says_what_to_do_and_its_first_model_is_there_
     page.wait_for_turns("Hello", "The answer.")
 
 
-def test_the_first_model_is_there_when_the_page_is_looked_at_again(fresh, provider):
+def test_the_first_model_appears_when_the_user_looks_at_the_page_again(fresh, provider):
     page = fresh
     script = {"source": "window.setInterval = () => {}"}
     added = page.driver.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", script)
@@ -272,7 +271,7 @@ def test_the_first_model_is_there_when_the_page_is_looked_at_again(fresh, provid
     page.wait(is_there)
 
 
-def test_a_model_that_was_chosen_and_is_gone_is_not_shown_while_there_is_none(
+def test_a_chosen_model_that_is_gone_is_not_shown_if_there_are_no_models(
     browser, start, settings, provider
 ):
     server = start(**settings | {"DEFAULT_MODEL": None})
@@ -289,7 +288,7 @@ def test_a_model_that_was_chosen_and_is_gone_is_not_shown_while_there_is_none(
 # The system prompt
 
 
-def test_new_chats_begin_with_the_system_prompt_that_was_chosen_for_them(ready, provider):
+def test_new_chats_begin_with_the_system_prompt_that_is_saved_for_them(ready, provider):
     page = ready
     page.say("Hello")
     page.wait_for_turns("Hello", "The answer.")
@@ -299,7 +298,7 @@ def test_new_chats_begin_with_the_system_prompt_that_was_chosen_for_them(ready, 
     type_prompt(page, "Be kind.")
     page.click("Use for new chats")
     assert page.text(OF_NEW) == "New chats begin with this."
-    assert page.focused == "take-back"
+    assert page.focused == "stop-using"
     page.press(Keys.ESCAPE)
     go_to_new(page)
     open_settings(page)
@@ -312,17 +311,17 @@ def test_new_chats_begin_with_the_system_prompt_that_was_chosen_for_them(ready, 
     assert provider.posts[1].body["messages"][0] == {"role": "system", "content": "Be kind."}
     assert page.user.get(f"/sessions/{old}").json()["system"] is None  # it was not saved there
     load_again(page)
-    open_settings(page)  # a chat that is changed is its own
+    open_settings(page)  # a chat that is changed has its own
     type_prompt(page, "Be short.")
     assert page.text(OF_NEW) == "New chats begin with another one."
     save(page)
     go_to_new(page)
     assert fields(page)[0] == "Be kind."
     open_settings(page)
-    page.click("Take back")
+    page.click("Stop using it")
     assert page.focused == "use-for-new" and page.text(OF_NEW) == ""
     close(page)
-    page.say("Last")  # this one has it still
+    page.say("Last")  # this one still has it
     page.wait_for_turns("Last", "The answer.")
     assert provider.posts[2].body["messages"][0]["content"] == "Be kind."
     go_to_new(page)
@@ -350,7 +349,7 @@ def test_a_new_chat_may_begin_with_another_system_prompt_or_none(ready, provider
         open_settings(page)
 
 
-def test_what_was_typed_and_deleted_does_not_keep_the_chosen_prompt_away(ready):
+def test_a_prompt_that_was_typed_and_deleted_does_not_keep_the_saved_one_away(ready):
     page = ready
     page.say("Hello")
     page.wait_for_turns("Hello", "The answer.")
@@ -368,7 +367,7 @@ def test_what_was_typed_and_deleted_does_not_keep_the_chosen_prompt_away(ready):
     assert fields(page)[0] == "Be kind."
 
 
-def test_a_chat_like_an_old_one_has_the_prompt_of_that_one_and_not_the_chosen(ready, provider):
+def test_a_chat_like_an_old_one_has_its_prompt_and_not_the_saved_one(ready, provider):
     page = ready
     provider.script = [reply("One."), reply("Two.")]
     page.say("First")
@@ -411,7 +410,7 @@ def test_a_system_prompt_that_is_too_long_for_the_browser_says_so(ready):
     assert page.text(OF_NEW) == "New chats begin with this."
 
 
-def test_the_panel_is_for_everyone(ready, check):
+def test_the_panel_is_accessible(ready, check):
     page = ready
     open_settings(page)
     check("nothing chosen")

@@ -1,4 +1,5 @@
-"""The page at `/` where a reply did not come to its end: it goes on, by itself or when asked to."""
+"""An incomplete reply on the page at `/`: it is continued, by the server itself or when the user
+asks."""
 
 import threading
 
@@ -14,16 +15,16 @@ BUTTONS = (
 pytestmark = pytest.mark.parametrize(
     "engine", ["sqlite"], indirect=True
 )  # what the page does is the same on both
-WENT_ON = "Went on after an interruption."
+WENT_ON = "Resumed after an interruption."
 
 
 def offers(page):
-    """The buttons of the last reply, once it is over."""
+    """The buttons of the last reply, after its end."""
     page.wait(lambda: page.is_idle and page.run(BUTTONS))
     return page.run(BUTTONS)
 
 
-def test_a_reply_that_a_limit_cut_goes_on_in_its_turn(page, provider):
+def test_a_reply_cut_by_a_limit_is_continued_in_its_turn(page, provider):
     gate = threading.Event()
     provider.script = [reply("Once **upon", stop="length"), reply(gate, " a** ", gate, "time.")]
     page.say("Tell me a story")
@@ -47,13 +48,13 @@ def test_a_reply_that_a_limit_cut_goes_on_in_its_turn(page, provider):
     page.wait(lambda: page.run("window.heard.length"))
     assert "story" not in str(page.run("window.heard")) and page.run(
         "window.heard"
-    ).pop().startswith("Once upon a time.\nWent")
+    ).pop().startswith("Once upon a time.\nResumed")
     page.driver.refresh()
     page.wait_for_turns("Tell me a story", "Once upon a time.")
     page.wait_for_text(WENT_ON, "article:last-child footer")
 
 
-def test_what_goes_on_is_stopped_and_goes_on_again(page, provider):
+def test_a_continued_reply_can_be_stopped_and_continued_again(page, provider):
     provider.script = [reply("Once ", stop="length"), reply(*WORDS), reply("the end.")]
     page.say("Tell me a story")
     page.wait_for_turns("Tell me a story", "Once ")
@@ -68,7 +69,7 @@ def test_what_goes_on_is_stopped_and_goes_on_again(page, provider):
     assert page.texts("article:last-child .note").count(WENT_ON) == 1
 
 
-def test_where_nothing_comes_the_turn_is_as_before_and_the_error_is_shown(page, provider):
+def test_if_nothing_comes_the_turn_stays_and_the_error_is_shown(page, provider):
     whole = {
         "error": {
             "message": "This model's maximum context length is 9 tokens.",
@@ -89,7 +90,7 @@ def test_where_nothing_comes_the_turn_is_as_before_and_the_error_is_shown(page, 
     assert page.texts(".alarm") == [] and page.text("#notice") == ""
 
 
-def test_a_reply_without_text_or_that_is_whole_offers_no_continue(page, provider):
+def test_an_empty_or_complete_reply_offers_no_continue(page, provider):
     provider.script = [REFUSED]
     page.say("One")
     assert offers(page) == ["Retry", "Fork"]
@@ -98,7 +99,7 @@ def test_a_reply_without_text_or_that_is_whole_offers_no_continue(page, provider
     assert offers(page) == ["Copy", "Retry", "Fork"]
 
 
-def test_a_reply_that_went_on_elsewhere_is_shown_as_it_is_by_now(page, provider):
+def test_a_reply_that_was_continued_elsewhere_is_shown_as_it_is_now(page, provider):
     provider.script = [reply("Half", stop="length"), reply(" and whole.")]
     page.say("One")
     page.wait_for_turns("One", "Half")
@@ -106,11 +107,11 @@ def test_a_reply_that_went_on_elsewhere_is_shown_as_it_is_by_now(page, provider)
     assert page.user.post(f"/sessions/{session['id']}/continue").status_code == 201
     page.user.post(f"/sessions/{session['id']}/messages", {"content": "Two"})
     page.click("Continue")
-    page.wait_for_text("This chat has gone on elsewhere", "#notice")
+    page.wait_for_text("This chat has continued elsewhere", "#notice")
     page.wait_for_turns("One", "Half and whole.", "Two", "The answer.")
 
 
-def test_what_went_on_by_itself_says_so_once(page, provider):
+def test_an_automatic_continuation_is_mentioned_once(page, provider):
     provider.script = [cut("One "), cut("two "), reply("three.")]
     page.say("Count")
     page.wait_for_turns("Count", "One two three.")
@@ -124,7 +125,7 @@ def test_what_went_on_by_itself_says_so_once(page, provider):
     [(b"", ["two."]), (b"\r\n\r\n", [0.5, "two."]), (None, ["two ", 0.5, "three."])],
     ids=["before the answer", "behind its headers", "in its middle"],
 )
-def test_what_goes_on_is_read_once_where_the_connection_breaks(
+def test_a_continued_reply_is_read_once_if_the_connection_breaks(
     behind, pieces, browser, server, provider, proxy
 ):
     page = Page(browser, server, proxy.url).enter()
@@ -145,3 +146,23 @@ def test_what_goes_on_is_read_once_where_the_connection_breaks(
     )
     assert proxy.cut_behind is None and len(provider.posts) == 2
     assert offers(page) == ["Copy", "Retry", "Fork"]
+
+
+def test_a_continued_reply_is_not_shown_twice_if_the_connection_breaks_before_its_end(
+    browser, server, provider, proxy
+):
+    """It breaks after the headers, so the events that come next start at the beginning."""
+    gate = threading.Event()
+    page = Page(browser, server, proxy.url).enter()
+    provider.script = [reply("One ", stop="length"), reply("two ", gate, "three.")]
+    page.say("Count")
+    page.wait_for_turns("Count", "One ")
+    page.driver.execute_script(HOLD, "continue")
+    page.click("Continue")
+    page.wait(lambda: page.run("window.held.length"))
+    proxy.cut_behind = b"\r\n\r\n"
+    page.driver.execute_script(RELEASE)
+    page.wait(lambda: page.turns == ["Count", "One two "])
+    gate.set()
+    page.wait_for_turns("Count", "One two three.")
+    assert proxy.cut_behind is None and len(provider.posts) == 2

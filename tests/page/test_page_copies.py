@@ -1,4 +1,4 @@
-"""Copies of a chat: of a long one, on a slow line, and where something else is done meanwhile."""
+"""Copies of a chat: of a long one, over a slow line, and while the user does something else."""
 
 import pytest
 from selenium.webdriver.common.keys import Keys
@@ -10,8 +10,8 @@ pytestmark = pytest.mark.parametrize(
 )  # what the page does is the same on both
 
 RELEASE_FIRST = "window.held.shift()()"
-# More than two hundred turns that are all shown, of which the messages have no ids yet: as where
-# they were sent from here.
+# More than two hundred turns, all shown, whose messages have no ids yet: as if they were sent from
+# here.
 SHOWN = "document.querySelectorAll('article').length"
 FORGET = "for (const each of document.querySelectorAll('article.user')) delete each.dataset.id"
 FILL = """
@@ -22,7 +22,7 @@ FILL = """
 
 
 def import_chat(page, count):
-    """A chat of so many messages, each with a reply."""
+    """A chat with so many messages, each with a reply."""
     turns = []
     for number in range(count):
         turns.append({"kind": "user", "content": f"message {number}"})
@@ -33,7 +33,7 @@ def import_chat(page, count):
 
 
 def show_all(page, count):
-    """Open the chat that has so many messages, up to its first one."""
+    """Open the chat with so many messages, up to its first one."""
     page.click(f"Of {count}")
     scroll_up(page, count)
 
@@ -42,14 +42,14 @@ def scroll_up(page, count):
     page.wait_for_text(f"reply {count - 1}")
 
     def is_shown():
-        page.run("document.getElementById('log').scrollTo(0, 0)")
+        page.run("document.getElementById('thread').scrollTo(0, 0)")
         return page.run(SHOWN) == 2 * count
 
     page.wait(is_shown)
 
 
 def press(page, place, name):
-    """Press the button of the turn at this place, from 1 on."""
+    """Press the button of the turn at this position, counted from 1."""
     page.driver.execute_script(
         """
         const article = document.querySelectorAll("article")[arguments[0] - 1];
@@ -72,7 +72,7 @@ def enter(browser, server, *counts):
     return page.enter()
 
 
-def test_an_early_message_of_a_long_talk_is_copied_and_changed_where_it_is(
+def test_an_early_message_of_a_long_chat_is_copied_and_edited_in_its_place(
     browser, server, provider
 ):
     page = enter(browser, server, 110)
@@ -88,7 +88,7 @@ def test_an_early_message_of_a_long_talk_is_copied_and_changed_where_it_is(
     assert len(provider.posts[-1].body["messages"]) == 5
 
 
-def test_a_change_of_an_early_message_of_a_long_talk_is_kept_with_its_id(browser, server):
+def test_an_edit_of_an_early_message_of_a_long_chat_is_kept_with_its_id(browser, server):
     page = enter(browser, server, 110)
     show_all(page, 110)
     page.driver.execute_script(FORGET)
@@ -118,9 +118,7 @@ def test_a_message_that_is_not_found_makes_no_copy(browser, server):
     assert len(page.user.get("/sessions").json()["data"]) == 1
 
 
-def test_an_early_message_is_sent_changed_where_the_browser_keeps_no_more(
-    browser, server, provider
-):
+def test_an_early_message_is_sent_edited_if_the_browsers_storage_is_full(browser, server, provider):
     page = enter(browser, server, 3)
     show_all(page, 3)
     page.driver.execute_script(FILL)
@@ -129,7 +127,7 @@ def test_an_early_message_is_sent_changed_where_the_browser_keeps_no_more(
     assert page.find("#text").get_attribute("value") == ""
 
 
-def test_nothing_is_typed_into_a_message_of_which_the_copy_is_being_made(browser, server):
+def test_nobody_can_type_into_a_message_while_it_is_copied(browser, server):
     page = enter(browser, server, 3)
     show_all(page, 3)
     page.driver.execute_script(HOLD, "fork")
@@ -141,7 +139,7 @@ def test_nothing_is_typed_into_a_message_of_which_the_copy_is_being_made(browser
     page.wait_for_turns("message 0", "reply 0", "message 1!", "The answer.")
 
 
-def test_a_copy_that_ends_elsewhere_lets_no_second_one_begin_here(browser, server):
+def test_a_copy_that_ends_elsewhere_does_not_let_a_second_one_begin_here(browser, server):
     page = enter(browser, server, 3, 4)
     show_all(page, 3)
     page.driver.execute_script(HOLD, "fork")

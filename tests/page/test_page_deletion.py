@@ -1,4 +1,5 @@
-"""A chat leaves the list at once, and the server some seconds later: until then, that can be undone."""
+"""A deleted chat leaves the list at once, and the server some seconds later. Until then, the
+user can undo it."""
 
 import threading
 
@@ -12,7 +13,7 @@ pytestmark = pytest.mark.parametrize(
     "engine", ["sqlite"], indirect=True
 )  # what the page does is the same on both
 
-# The eight seconds are two tenths of one.
+# The eight seconds take two tenths of one.
 FASTER = "const wait = setTimeout; window.setTimeout = (run, time) => wait(run, time === 8000 ? 200 : time)"
 
 DRAFT = "sessionStorage.getItem('draft ' + arguments[0])"
@@ -37,7 +38,7 @@ def delete_by_keys(page, title):
 
 @pytest.fixture
 def chats(page):
-    """Three chats: First, above it Second, and above that Third, which is on the screen."""
+    """Three chats: First, above it Second, and on top Third, which is open."""
     sessions = [page.user.create(title) for title in ("First", "Second", "Third")]
     page.driver.refresh()
     page.wait(lambda: page.titles == ["Third", "Second", "First"])
@@ -56,7 +57,7 @@ def test_undo_brings_a_chat_back_to_its_place(page, chats):
     page.wait(lambda: page.titles == ["Third", "Second", "First"])
 
 
-def test_a_chat_on_the_screen_leaves_it_and_comes_back(page, chats):
+def test_an_open_chat_leaves_the_screen_and_comes_back(page, chats):
     page.press("A draft")
     delete(page, "Third")
     assert page.text("#title") == "New chat" and "#" not in page.driver.current_url
@@ -67,7 +68,7 @@ def test_a_chat_on_the_screen_leaves_it_and_comes_back(page, chats):
     assert page.text("#list [aria-current=page] strong") == "Third"
 
 
-def test_undo_leaves_the_chat_that_was_opened_since(page, chats):
+def test_undo_does_not_leave_the_chat_that_was_opened_since(page, chats):
     delete(page, "Third")
     page.click("First")
     page.wait_for_turns("First", "The answer.")
@@ -76,7 +77,7 @@ def test_undo_leaves_the_chat_that_was_opened_since(page, chats):
     assert page.turns == ["First", "The answer."]
 
 
-def test_after_some_seconds_it_is_deleted_and_its_draft_is_forgotten(page, chats):
+def test_it_is_deleted_after_some_seconds_and_its_draft_is_forgotten(page, chats):
     page.press("A draft")
     page.driver.execute_script(FASTER)
     delete(page, "Third")
@@ -93,7 +94,7 @@ def test_the_eight_seconds_are_eight(page, chats):
     assert 7900 < page.run("performance.now()") - began < 10_000
 
 
-def test_it_waits_while_the_focus_or_the_pointer_is_at_the_line(page, chats):
+def test_it_waits_while_the_focus_or_the_pointer_is_on_the_line(page, chats):
     page.driver.execute_script(FASTER)
     delete_by_keys(page, "Second")
     ActionChains(page.driver).move_to_element(page.find("#deleted span")).perform()
@@ -102,7 +103,7 @@ def test_it_waits_while_the_focus_or_the_pointer_is_at_the_line(page, chats):
     assert page.text("#deleted") and is_there(page, chats[1])
     page.press(Keys.TAB, hold=Keys.SHIFT)
     assert page.focused == "undo"
-    ActionChains(page.driver).move_to_element(page.find("#log")).perform()
+    ActionChains(page.driver).move_to_element(page.find("#thread")).perform()
     page.driver.execute_async_script("setTimeout(arguments[0], 400)")
     assert page.text("#deleted") and is_there(page, chats[1])
     page.press(Keys.TAB)
@@ -110,7 +111,7 @@ def test_it_waits_while_the_focus_or_the_pointer_is_at_the_line(page, chats):
 
 
 @pytest.mark.parametrize("leave", ["refresh", "close", "sign out"])
-def test_it_is_deleted_where_the_page_is_left(leave, page, chats):
+def test_it_is_deleted_when_the_page_is_left(leave, page, chats):
     delete(page, "Second")
     first = page.driver.current_window_handle
     if leave == "refresh":
@@ -137,7 +138,7 @@ def test_another_deletion_ends_the_first(page, chats):
     assert is_there(page, chats[0])
 
 
-def test_a_reply_under_way_goes_on_until_then(page, chats, provider):
+def test_a_reply_in_progress_continues_until_then(page, chats, provider):
     gate = threading.Event()
     provider.script = [reply("One ", gate, "two.")]
     page.say("Count")
@@ -151,7 +152,7 @@ def test_a_reply_under_way_goes_on_until_then(page, chats, provider):
     assert len(provider.posts) == 4
 
 
-def test_a_list_that_is_fetched_anew_does_not_have_it(page, chats):
+def test_a_reloaded_list_does_not_have_it(page, chats):
     delete(page, "Second")
     page.find("#search").send_keys("answer")
     page.wait(lambda: page.titles == ["Third", "First"])
@@ -162,7 +163,7 @@ def test_a_list_that_is_fetched_anew_does_not_have_it(page, chats):
     page.wait(lambda: page.titles == ["Second"])
 
 
-def test_a_deletion_that_fails_is_told_and_the_chat_comes_back(page, chats):
+def test_a_failed_deletion_is_reported_and_the_chat_comes_back(page, chats):
     page.driver.execute_script("""
         const ask = fetch;
         const refusal = { errors: [{ detail: "The database does not answer." }] };
@@ -176,7 +177,7 @@ def test_a_deletion_that_fails_is_told_and_the_chat_comes_back(page, chats):
     page.wait(lambda: page.titles == ["Third", "Second", "First"])
 
 
-def test_the_browsers_way_back_leads_to_the_chat_which_is_wanted_again(page, chats):
+def test_the_browsers_back_button_restores_the_chat(page, chats):
     page.click("First")
     page.wait_for_turns("First", "The answer.")
     page.click("Second")
@@ -188,11 +189,11 @@ def test_the_browsers_way_back_leads_to_the_chat_which_is_wanted_again(page, cha
     assert page.text("#deleted") == ""
 
 
-def test_a_key_undoes_it_but_not_where_one_types(page, chats):
+def test_a_key_undoes_it_but_not_while_the_user_types(page, chats):
     delete(page, "Second")
     page.find("#text").click()
     page.press("z", hold=Keys.CONTROL)
     assert page.titles == ["Third", "First"]
-    page.find("#log").click()
+    page.find("#thread").click()
     page.press("z", hold=Keys.CONTROL)
     page.wait(lambda: page.titles == ["Third", "Second", "First"])

@@ -1,4 +1,4 @@
-"""What was typed is kept, and sent once."""
+"""A draft is kept, and sent once."""
 
 import pytest
 from selenium.webdriver.common.keys import Keys
@@ -13,22 +13,22 @@ pytestmark = pytest.mark.parametrize(
 )  # what the page does is the same on both
 
 
-# What is typed and shown
+# Drafts
 
 
-def test_a_draft_survives_a_reload_and_a_token_that_ran_out(page, provider):
+def test_a_draft_survives_a_reload_and_an_expired_token(page, provider):
     page.say("First")
     page.wait_for_turns("First", "The answer.")
     page.find("#text").send_keys("Half a thought")
     page.driver.refresh()
     page.wait(lambda: page.turns == ["First", "The answer."])
     assert page.run("document.getElementById('text').value") == "Half a thought"
-    # The token runs out: the page holds one that is old by now.
+    # The token expires: the page has an old one.
     page.driver.execute_script(
         "sessionStorage.setItem('token', arguments[0])", make_token(page.subject, exp=1)
     )
     page.driver.refresh()
-    page.wait_for_text("The token has expired.", "#door")
+    page.wait_for_text("The token has expired.", "#sign-in-page")
     page.enter()
     page.wait(lambda: page.turns == ["First", "The answer."])
     page.press(", and the rest", Keys.ENTER)
@@ -38,7 +38,7 @@ def test_a_draft_survives_a_reload_and_a_token_that_ran_out(page, provider):
     assert page.run("document.getElementById('text').value") == ""
 
 
-def test_a_message_that_is_not_sent_yet_stays_where_more_is_typed(page):
+def test_an_unsent_message_stays_if_more_is_typed(page):
     page.wait_for_text("m-1", "#model")
     page.driver.execute_script("window.fetch = async () => { throw new TypeError('lost') }")
     page.say("First")
@@ -63,7 +63,7 @@ def test_a_message_that_has_arrived_is_not_given_back(page, provider):
     assert len(provider.posts) == 3
 
 
-def test_an_answer_that_is_not_the_servers_is_none(page, provider):
+def test_an_answer_that_is_not_the_servers_does_not_count(page, provider):
     page.wait_for_text("No chats yet.")
     page.driver.execute_script("""
         const [ask, others] = [fetch, ["<html>Sign in to the Wi-Fi", "{}", '{"data": [']];
@@ -96,7 +96,7 @@ def test_a_lost_connection_comes_back_by_itself(browser, server, provider):
     assert len(provider.posts) == 1
 
 
-def test_who_stops_what_the_server_has_not_answered_yet_is_told_so(page, provider):
+def test_stopping_before_the_server_has_answered_says_so(page, provider):
     page.wait_for_text("m-1", "#model")
     provider.script = [reply(*WORDS)]
     page.driver.execute_script(HOLD, "sessions")

@@ -1,4 +1,4 @@
-"""The last message is edited in its place."""
+"""The last message can be edited in its place."""
 
 import threading
 
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.parametrize(
 # Editing the last message
 
 
-def test_the_last_message_is_edited_and_answered_anew(page, provider):
+def test_the_last_message_is_edited_and_answered_again(page, provider):
     page.say("One")
     page.wait_for_turns("One", "The answer.")
     page.say("Twwo")
@@ -30,7 +30,7 @@ def test_the_last_message_is_edited_and_answered_anew(page, provider):
     page.press(Keys.ENTER, hold=Keys.SHIFT)
     page.press("lines", Keys.ENTER)
     page.wait(lambda: page.turns == ["One", "The answer.", "Two\nlines", "Better"])
-    assert page.run(EDITS) == 0  # while a reply is under way
+    assert page.run(EDITS) == 0  # while a reply is in progress
     gate.set()
     page.wait_for_turns("One", "The answer.", "Two\nlines", "Better")
     assert provider.posts[-1].body["messages"][-1] == {"role": "user", "content": "Two\nlines"}
@@ -53,7 +53,7 @@ def test_editing_is_left_by_escape_and_by_a_button(page, provider):
         page.wait(lambda: page.texts("article form") == [])
         assert page.text("article .text") == "Hello"
         assert page.run("document.activeElement.textContent") == "Edit"
-    page.press(Keys.ENTER)  # and it begins again by the keyboard
+    page.press(Keys.ENTER)  # and the keyboard begins it again
     assert page.run("document.activeElement.value") == "Hello"
     page.say("Another")  # which ends it too
     page.wait_for_turns("Hello", "The answer.", "Another", "The answer.")
@@ -61,9 +61,7 @@ def test_editing_is_left_by_escape_and_by_a_button(page, provider):
     assert len(provider.posts) == 2
 
 
-def test_an_edited_message_that_is_not_sent_yet_stays_where_the_page_is_loaded_again(
-    page, provider
-):
+def test_an_unsent_edit_stays_if_the_page_is_reloaded(page, provider):
     page.say("Hello")
     page.wait_for_turns("Hello", "The answer.")
     page.click("Edit")
@@ -82,9 +80,7 @@ def test_an_edited_message_that_is_not_sent_yet_stays_where_the_page_is_loaded_a
     assert page.texts("article form") == []
 
 
-def test_an_edited_message_is_answered_once_where_the_answer_is_lost(
-    browser, server, provider, proxy
-):
+def test_an_edited_message_is_answered_once_if_the_answer_is_lost(browser, server, provider, proxy):
     page = Page(browser, server, proxy.url).enter()
     page.say("Hello")
     page.wait_for_turns("Hello", "The answer.")
@@ -96,7 +92,7 @@ def test_an_edited_message_is_answered_once_where_the_answer_is_lost(
     assert proxy.cut_behind is None and len(provider.posts) == 2
 
 
-def test_an_edit_whose_reply_fails_or_is_stopped_stands(page, provider):
+def test_an_edit_stays_if_its_reply_fails_or_is_stopped(page, provider):
     provider.script = [reply("Old."), cut("Half"), REFUSED, reply(*WORDS)]
     page.say("One")
     page.wait_for_turns("One", "Old.")
@@ -112,7 +108,7 @@ def test_an_edit_whose_reply_fails_or_is_stopped_stands(page, provider):
     assert page.turns[0] == "One more time" and "word1" in page.turns[1]
 
 
-def test_an_edit_that_is_refused_is_given_back(page, provider):
+def test_a_refused_edit_is_given_back(page, provider):
     page.say("Hello")
     page.wait_for_turns("Hello", "The answer.")
     gate = threading.Event()
@@ -121,7 +117,7 @@ def test_an_edit_that_is_refused_is_given_back(page, provider):
     page.user.post(f"/sessions/{session['id']}/retry", Prefer="respond-async")
     page.click("Edit")
     page.press(" there", Keys.ENTER)
-    page.wait_for_text("This chat has gone on elsewhere", "#notice")
+    page.wait_for_text("This chat has continued elsewhere", "#notice")
     page.wait_for_text("Elsewhere")
     assert page.run("document.querySelector('article textarea').value") == "Hello there"
     gate.set()
@@ -133,7 +129,7 @@ def test_an_edit_that_is_refused_is_given_back(page, provider):
 TYPED = "document.querySelector('article textarea')?.value"
 
 
-def test_what_is_typed_in_a_message_stays_where_something_else_is_sent(page):
+def test_an_edit_in_progress_stays_if_something_else_is_sent(page):
     page.say("One")
     page.wait_for_turns("One", "The answer.")
     page.click("Edit")
@@ -142,7 +138,7 @@ def test_what_is_typed_in_a_message_stays_where_something_else_is_sent(page):
     page.say("Two")
     page.wait_for_turns("One", "The answer.", "Two", "The answer.")
     assert page.run(TYPED) == "One more"
-    assert page.texts("article form small") == ["This goes on in a copy of the chat."]
+    assert page.texts("article form small") == ["This continues in a copy of the chat."]
     page.click("Retry")
     page.wait_for_turns("One", "The answer.", "Two", "The answer.")
     assert page.run(TYPED) == "One more"

@@ -1,5 +1,5 @@
-"""Two tabs, or two devices, of one chat agree when one is looked at, and before something is sent. Modules:
-`static/page/replies.js`."""
+"""A chat in two tabs or on two devices: they agree when the user looks at one, and before a
+message is sent. Modules: `static/page/replies.js`."""
 
 import pytest
 
@@ -10,7 +10,7 @@ pytestmark = pytest.mark.parametrize(
     "engine", ["sqlite"], indirect=True
 )  # what the page does is the same on both
 LOOK = "dispatchEvent(new Event('focus'))"
-GONE_ON = "This chat has gone on elsewhere. Read what is new, then send again."
+GONE_ON = "This chat has continued elsewhere. Read what is new, then send again."
 
 
 @pytest.fixture
@@ -27,14 +27,14 @@ def say_elsewhere(page, provider, content, answer):
     page.user.post(f"/sessions/{page.id}/messages", {"content": content})
 
 
-def test_what_was_said_elsewhere_is_there_when_one_looks(talked, provider):
+def test_messages_sent_elsewhere_appear_when_the_user_looks(talked, provider):
     say_elsewhere(talked, provider, "Two", "Second.")
     assert talked.turns == ["One", "First."]
     talked.driver.execute_script(LOOK)
     talked.wait_for_turns("One", "First.", "Two", "Second.")
 
 
-def test_a_reply_that_is_written_elsewhere_is_followed_when_one_looks(talked, provider):
+def test_a_reply_that_is_written_elsewhere_is_followed_when_the_user_looks(talked, provider):
     provider.script = [reply("Sec", 1.5, "ond.")]
     talked.user.post(f"/sessions/{talked.id}/messages", {"content": "Two"}, Prefer="respond-async")
     talked.driver.execute_script(LOOK)
@@ -42,7 +42,7 @@ def test_a_reply_that_is_written_elsewhere_is_followed_when_one_looks(talked, pr
     talked.wait_for_turns("One", "First.", "Two", "Second.")
 
 
-def test_to_look_changes_nothing_where_nothing_was_said(talked, provider):
+def test_looking_changes_nothing_if_nothing_is_new(talked, provider):
     talked.find("#text").send_keys("Half a thought")
     talked.driver.execute_script("window.seen = [...document.querySelectorAll('article')]")
     asked = (
@@ -55,7 +55,7 @@ def test_to_look_changes_nothing_where_nothing_was_said(talked, provider):
     assert talked.run("document.getElementById('text').value") == "Half a thought"
 
 
-def test_a_tab_that_is_shown_and_gets_the_focus_looks_once(talked):
+def test_a_tab_that_is_shown_and_gets_the_focus_asks_once(talked):
     talked.driver.execute_script(HOLD, "limit")
     shown = "document.dispatchEvent(new Event('visibilitychange', { bubbles: true }))"
     talked.driver.execute_script(f"{shown}; {LOOK}")
@@ -69,7 +69,7 @@ def test_a_tab_that_is_shown_and_gets_the_focus_looks_once(talked):
     talked.wait(has_looked_again)
 
 
-def test_a_message_is_not_sent_behind_what_one_has_not_read(talked, provider):
+def test_a_message_is_not_sent_after_turns_that_the_user_has_not_read(talked, provider):
     say_elsewhere(talked, provider, "Two", "Second.")
     talked.say("Three")
     talked.wait_for_text(GONE_ON, "#notice")
@@ -81,7 +81,7 @@ def test_a_message_is_not_sent_behind_what_one_has_not_read(talked, provider):
     talked.wait_for_turns("One", "First.", "Two", "Second.", "Three", "Third.")
 
 
-def test_a_retry_does_not_replace_what_one_has_not_read(talked, provider):
+def test_a_retry_does_not_replace_a_turn_that_the_user_has_not_read(talked, provider):
     provider.script = [reply("Another.")]
     talked.user.post(f"/sessions/{talked.id}/retry")
     talked.click("Retry")

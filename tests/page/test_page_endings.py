@@ -1,4 +1,5 @@
-"""A reply that ends while one is in another chat, or in another tab, is told. Modules: `static/page/endings.js`."""
+"""The user is told if a reply ends while they are in another chat or tab. Modules:
+`static/page/notifications.js`."""
 
 import threading
 
@@ -14,7 +15,7 @@ HIDE = """
     Object.defineProperty(document, "hidden", { configurable: true, get: () => arguments[0] });
     document.dispatchEvent(new Event("visibilitychange", { bubbles: true }));
 """
-# What the page waits for takes a tenth of the time.
+# The page's own waits take a tenth of the time.
 FASTER = "const wait = setTimeout; window.setTimeout = (run, time) => wait(run, time / 10)"
 NOTIFY = """
     const [permission] = arguments;
@@ -29,7 +30,7 @@ NOTIFY = """
 
 
 def leave_while_it_writes(page, provider, gate):
-    """Begin a chat, and go to a new one; returns the address of the first."""
+    """Begin a chat, and go to a new one. Returns the address of the first."""
     page.driver.execute_script(FASTER)
     provider.script = [reply("One ", gate, "two.")]
     page.say("Count for me")
@@ -40,7 +41,7 @@ def leave_while_it_writes(page, provider, gate):
     return address
 
 
-def test_a_chat_that_ends_elsewhere_has_a_dot_until_it_is_opened(page, provider):
+def test_a_chat_whose_reply_ends_has_a_dot_until_it_is_opened(page, provider):
     gate = threading.Event()
     leave_while_it_writes(page, provider, gate)
     page.wait(lambda: page.titles == ["Count for me"])
@@ -55,7 +56,7 @@ def test_a_chat_that_ends_elsewhere_has_a_dot_until_it_is_opened(page, provider)
     page.wait(lambda: page.texts(UNREAD) == [])
 
 
-def test_who_comes_back_before_the_end_gets_no_dot(page, provider):
+def test_a_user_who_comes_back_before_the_end_gets_no_dot(page, provider):
     gate = threading.Event()
     leave_while_it_writes(page, provider, gate)
     page.click("Count for me")
@@ -65,7 +66,7 @@ def test_who_comes_back_before_the_end_gets_no_dot(page, provider):
     assert page.texts(UNREAD) == [] and page.run("sessionStorage.getItem('left')") is None
 
 
-def test_a_chat_that_is_deleted_meanwhile_is_no_news(page, provider):
+def test_a_chat_that_is_deleted_meanwhile_gets_no_dot(page, provider):
     gate = threading.Event()
     address = leave_while_it_writes(page, provider, gate)
     page.user.delete(f"/sessions/{address[1:]}")
@@ -74,7 +75,7 @@ def test_a_chat_that_is_deleted_meanwhile_is_no_news(page, provider):
     assert page.text("#notice") == ""
 
 
-def test_the_title_of_a_hidden_tab_tells_that_a_reply_is_there(page, provider):
+def test_the_title_of_a_hidden_tab_says_that_a_reply_is_there(page, provider):
     gate = threading.Event()
     provider.script = [reply("One ", gate, "two.")]
     page.say("Count for me")
@@ -87,7 +88,7 @@ def test_the_title_of_a_hidden_tab_tells_that_a_reply_is_there(page, provider):
 
 
 @pytest.mark.parametrize("is_allowed", [True, False])
-def test_a_notification_leads_to_the_chat_where_the_person_allows_it(page, provider, is_allowed):
+def test_a_notification_leads_to_the_chat_if_the_user_allows_it(page, provider, is_allowed):
     gate = threading.Event()
     page.driver.execute_script(NOTIFY, "granted" if is_allowed else "denied")
     address = leave_while_it_writes(page, provider, gate)
@@ -104,7 +105,7 @@ def test_a_notification_leads_to_the_chat_where_the_person_allows_it(page, provi
 
 @pytest.fixture
 def long_reply(page, provider):
-    """The end of a reply that is being written, behind three words."""
+    """An event that ends the reply being written, which has three words so far."""
     page.driver.execute_script(FASTER)
     page.driver.execute_script(NOTIFY, "default")
     end = threading.Event()
@@ -114,9 +115,7 @@ def long_reply(page, provider):
     return end
 
 
-def test_notifications_are_offered_in_a_long_reply_and_not_again_to_who_wants_none(
-    page, long_reply
-):
+def test_notifications_are_offered_in_a_long_reply_and_not_again_after_a_no(page, long_reply):
     assert not page.shows("#offer")
     page.wait(lambda: page.shows("#offer"))
     page.click("No")
@@ -127,16 +126,16 @@ def test_notifications_are_offered_in_a_long_reply_and_not_again_to_who_wants_no
     assert page.run("localStorage.getItem('quiet')") == "yes"
 
 
-def test_who_wants_to_be_told_is_asked_by_the_browser(page, long_reply):
+def test_accepting_the_offer_makes_the_browser_ask(page, long_reply):
     page.wait(lambda: page.shows("#offer"))
-    page.click("Tell me when it is there")
+    page.click("Tell me when it’s ready")
     page.wait(lambda: page.run("Notification.permission") == "granted")
     assert not page.shows("#offer")
     page.click("Stop")
     page.wait(lambda: page.is_idle)
 
 
-def test_an_offer_goes_with_its_reply(page, long_reply):
+def test_an_offer_disappears_with_its_reply(page, long_reply):
     page.wait(lambda: page.shows("#offer"))
     long_reply.set()
     page.wait(lambda: page.is_idle)

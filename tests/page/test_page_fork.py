@@ -1,4 +1,5 @@
-"""A chat goes on in a copy of itself, from any turn, or with another message than the one that was sent."""
+"""A chat continues in a copy of itself, from any turn, or with another message instead of the
+one that was sent."""
 
 import threading
 
@@ -13,13 +14,13 @@ pytestmark = [
     pytest.mark.usefixtures("engine"),
 ]
 
-COPIED = "This goes on in a copy of the chat."
+COPIED = "This continues in a copy of the chat."
 FORKS = "[...document.querySelectorAll('article')].map((e) => [...e.querySelectorAll('button')].filter((e) => e.textContent === 'Fork' && e.checkVisibility()).length)"
 
 
 @pytest.fixture
 def talked(page, provider):
-    """The page, where a chat has two messages and their replies."""
+    """The page with a chat of two messages and their replies."""
     page.wait_for_text("m-1", "#model")
     page.click("Settings")
     page.press("Be kind.")
@@ -35,7 +36,7 @@ def talked(page, provider):
 
 
 def press_fork(page, place):
-    """Press the button of the turn at this place, from 1 on."""
+    """Press the button of the turn at this position, counted from 1."""
     page.find(f"article:nth-child({place}) button[title]").click()
 
 
@@ -49,7 +50,7 @@ def stays_as_it_was(page):
     return [turn["content"] for turn in turns] == ["First", "One.", "Second", "Two."]
 
 
-def test_a_reply_begins_a_copy_that_goes_on(talked, provider):
+def test_a_chat_forked_at_a_reply_continues(talked, provider):
     page = talked
     assert page.run(FORKS) == [1, 1, 1, 1]
     press_fork(page, 2)
@@ -72,7 +73,7 @@ def test_a_reply_begins_a_copy_that_goes_on(talked, provider):
     page.wait_for_turns("First", "One.", "Second", "Two.")
 
 
-def test_a_message_begins_a_copy_that_is_answered_when_it_is_asked_for(talked, provider):
+def test_a_chat_forked_at_a_message_is_answered_on_request(talked, provider):
     page = talked
     press_fork(page, 3)  # which has no id yet: it was just sent
     page.wait_for_turns("First", "One.", "Second")
@@ -88,7 +89,7 @@ def test_a_message_begins_a_copy_that_is_answered_when_it_is_asked_for(talked, p
     assert stays_as_it_was(page)
 
 
-def test_a_copy_that_ends_with_a_message_takes_it_changed_or_another(talked, provider):
+def test_a_copy_that_ends_with_a_message_takes_it_edited_or_another(talked, provider):
     page = talked
     press_fork(page, 3)
     page.wait_for_turns("First", "One.", "Second")
@@ -103,7 +104,7 @@ def test_a_copy_that_ends_with_a_message_takes_it_changed_or_another(talked, pro
     assert stays_as_it_was(page)
 
 
-def test_an_earlier_message_is_sent_changed_in_a_copy(talked, provider):
+def test_an_earlier_message_is_sent_edited_in_a_copy(talked, provider):
     page = talked
     page.say("Third")
     page.wait_for_turns("First", "One.", "Second", "Two.", "Third", "The answer.")
@@ -131,7 +132,7 @@ def test_an_earlier_message_is_sent_changed_in_a_copy(talked, provider):
     page.wait_for_turns("First", "One.", "Second", "Two.", "Third!", "The answer.")
 
 
-def test_the_first_message_is_sent_changed_in_a_chat_like_this_one(talked, provider):
+def test_the_first_message_is_sent_edited_in_a_chat_like_this_one(talked, provider):
     page = talked
     page.find("#model").send_keys("m-2", Keys.TAB)
     page.wait(lambda: page.user.get("/sessions").json()["data"][0]["model"] == {"id": "m-2"})
@@ -153,7 +154,7 @@ def test_the_first_message_is_sent_changed_in_a_chat_like_this_one(talked, provi
     assert stays_as_it_was(page)
 
 
-def test_settings_that_were_typed_for_the_next_chat_are_left_by_a_chat_like_this_one(talked):
+def test_a_chat_like_this_one_keeps_settings_that_were_typed_for_the_next_chat(talked):
     page = talked
     page.click("New chat")
     page.wait(lambda: page.turns == [])
@@ -174,7 +175,7 @@ def test_settings_that_were_typed_for_the_next_chat_are_left_by_a_chat_like_this
     ] == ["77", "0.5"]
 
 
-def test_a_change_of_an_earlier_message_stays_where_the_page_is_loaded_again(talked):
+def test_an_edit_of_an_earlier_message_stays_if_the_page_is_reloaded(talked):
     page = talked
     edit(page, 1, " of")
     page.wait(lambda: page.run("document.querySelector('article').dataset.id"))
@@ -205,7 +206,7 @@ def say_three(page):
     return turns
 
 
-def test_what_is_edited_stays_where_no_copy_may_be_made(browser, server_with, provider):
+def test_an_edit_stays_if_no_copy_may_be_made(browser, server_with, provider):
     page = Page(browser, server_with(RATE_LIMIT="3/day")).enter()
     turns = say_three(page)
     edit(page, 3, "!", Keys.ENTER)
@@ -216,7 +217,7 @@ def test_what_is_edited_stays_where_no_copy_may_be_made(browser, server_with, pr
     page.wait_for_turns(*turns)
 
 
-def test_what_cannot_be_answered_is_kept_in_the_copy(browser, server_with, provider):
+def test_a_message_that_cannot_be_answered_is_kept_in_the_copy(browser, server_with, provider):
     page = Page(browser, server_with(TOKEN_LIMIT="60/month")).enter()
     say_three(page)
     edit(page, 3, "!", Keys.ENTER)
@@ -228,14 +229,14 @@ def test_what_cannot_be_answered_is_kept_in_the_copy(browser, server_with, provi
     assert page.find("#text").get_attribute("value") == "Second!"
 
 
-def test_a_reply_under_way_is_no_end_of_a_copy(talked, provider):
+def test_a_copy_cannot_end_with_a_reply_in_progress(talked, provider):
     page = talked
     gate = threading.Event()
     provider.script = [reply("Three ", gate, "and on.")]
     page.say("Third")
     page.wait_for_text("Three", "article:last-child")
     assert page.run(FORKS) == [1, 1, 1, 1, 0, 0]
-    press_fork(page, 4)  # an earlier one is
+    press_fork(page, 4)  # an earlier one can be its end
     page.wait_for_turns("First", "One.", "Second", "Two.")
     gate.set()
     page.driver.back()
@@ -255,7 +256,7 @@ def test_another_chat_that_is_opened_meanwhile_stays(talked):
     assert page.turns == [] and page.find("#text").get_attribute("value") == "Something else"
 
 
-def test_a_copy_is_waited_for_where_another_is_made_or_the_connection_is_lost(talked):
+def test_a_copy_is_awaited_if_another_is_made_or_the_connection_is_lost(talked):
     page = talked
     page.driver.execute_script("""
         const ask = fetch;
@@ -289,12 +290,12 @@ def test_a_button_that_is_pressed_twice_makes_one_copy(talked):
 def test_a_turn_that_is_gone_says_so(talked):
     page = talked
     page.user.post(f"/sessions/{page.original['id']}/retry")
-    press_fork(page, 4)  # another reply stands there by now
+    press_fork(page, 4)  # another reply is there now
     page.wait(lambda: page.text("#notice.alarm, #notice:not(.faint)"))
     page.wait_for_turns("First", "One.", "Second", "Two.")
 
 
-def test_turns_that_are_not_shown_belong_to_a_copy(browser, server, provider):
+def test_a_copy_includes_turns_that_are_not_shown(browser, server, provider):
     page = Page(browser, server)
     session = page.user.create("message 0")
     for number in range(1, 30):
@@ -302,7 +303,7 @@ def test_turns_that_are_not_shown_belong_to_a_copy(browser, server, provider):
     page.enter()
     page.click("message 0")
     page.wait(lambda: page.is_idle and page.turns[-2:] == ["message 29", "The answer."])
-    page.run("document.getElementById('log').scrollTo(0, 1e6)")
+    page.run("document.getElementById('thread').scrollTo(0, 1e6)")
     first = page.turns[0]
     assert first != "message 0"
     edit(page, 1, "!", Keys.ENTER)
@@ -312,7 +313,7 @@ def test_turns_that_are_not_shown_belong_to_a_copy(browser, server, provider):
     assert sent == [f"message {number}" for number in range(place)] + [first + "!"]
 
 
-def test_is_found_under_a_prefix_and_by_the_keyboard(browser, server_with):
+def test_copies_work_under_a_prefix_and_by_the_keyboard(browser, server_with):
     page = Page(browser, server_with(SCRIPT_NAME="/chat/v1")).enter()
     page.say("First")
     page.wait_for_turns("First", "The answer.")

@@ -1,4 +1,5 @@
-"""A chat that is opened from what a search has found opens at the place of the words, which are marked."""
+"""A chat that is opened from the results of a search opens at the words that were found, which
+are marked."""
 
 import threading
 
@@ -29,7 +30,7 @@ MARKED = RANGES + "return ranges.map(String)"
 SEEN = (
     RANGES
     + """
-    const log = document.getElementById("log").getBoundingClientRect();
+    const log = document.getElementById("thread").getBoundingClientRect();
     const isSeen = ({ top, bottom, left, right }) =>
         top >= log.top && bottom <= log.bottom && left >= log.left && right <= log.right;
     const articles = [...document.querySelectorAll("article")];
@@ -41,12 +42,12 @@ SEEN = (
 
 
 def marked(page, name="found"):
-    """The words that are marked."""
+    """The marked words."""
     return page.driver.execute_script(MARKED, name)
 
 
 def seen(page):
-    """The marks that are in view: the number of the turn, and the word."""
+    """The marks in view: the number of the turn, and the word."""
     return page.driver.execute_script(SEEN, "found")
 
 
@@ -55,7 +56,7 @@ def is_seen(page, *mark):
 
 
 def search(page, query):
-    """Search, and wait for what is found."""
+    """Search, and wait for the results."""
     page.driver.execute_script("document.getElementById('list').replaceChildren()")
     page.find("#search").send_keys(Keys.CONTROL, "a")
     page.find("#search").send_keys(query)
@@ -63,7 +64,7 @@ def search(page, query):
 
 
 def talk(page, provider, *exchanges):
-    """Have a chat of these messages and replies. Its title is the first message."""
+    """Make a chat with these messages and replies. Its title is the first message."""
     provider.script = [reply(answer) for _, answer in exchanges]
     session = page.user.create(exchanges[0][0])
     for message, _ in exchanges[1:]:
@@ -92,7 +93,7 @@ def test_a_chat_opens_at_the_newest_turn_with_all_words(page, provider):
     search(page, "fox QUICK")
     page.click("Animals")
     page.wait(lambda: is_seen(page, 3, "fox"))
-    assert seen(page) == [[3, "quick"], [3, "fox"]]  # where the words are together
+    assert seen(page) == [[3, "quick"], [3, "fox"]]  # the place where the words are together
     assert marked(page) == ["quick", "fox", "fox", "quick", "fox"]
     [told] = page.run("window.heard")
     assert told.startswith("Found in what m-1 said, ")
@@ -104,7 +105,7 @@ def test_a_chat_opens_at_the_newest_turn_with_all_words(page, provider):
     assert len(marked(page)) == 5
 
 
-def test_of_words_in_several_turns_those_count_that_the_title_lacks(page, provider):
+def test_words_that_are_also_in_the_title_do_not_decide_the_place(page, provider):
     talk(
         page,
         provider,
@@ -128,7 +129,7 @@ def test_words_in_the_title_alone_open_the_end(page, provider):
     assert marked(page) == [] and page.text("#notice") == ""
 
 
-def test_a_chat_that_is_open_shows_the_place(page, provider):
+def test_an_open_chat_shows_the_place(page, provider):
     page.user.create("Other")
     provider.script = [reply(f"A fox.\n\n{LONG}")]
     page.say("Animals")
@@ -151,13 +152,13 @@ def test_the_browsers_back_opens_the_place_again(page, provider):
     page.wait(lambda: "A fox of One." in page.text("#turns") and is_seen(page, 1, "fox"))
 
 
-# Further up
+# Older turns
 
 
 @pytest.fixture
 def long_chat(browser, server):
-    """A function that opens the page, where a chat has so many turns, `turn 0` and so on, and two more. Of these,
-    some say something else."""
+    """A function that opens the page with a chat of so many turns, `turn 0` and so on, and two
+    more. Some of these have another text."""
 
     def make(count, **changed):
         page = Page(browser, server)
@@ -175,7 +176,7 @@ def long_chat(browser, server):
     return make
 
 
-def test_older_turns_are_fetched_as_far_as_the_place(long_chat):
+def test_older_turns_are_fetched_up_to_the_place(long_chat):
     page = long_chat(700, turn_340="A fox and a dog.", turn_600="The fox.")
     search(page, "fox dog")
     page.driver.execute_script(HOLD, "before")
@@ -184,19 +185,19 @@ def test_older_turns_are_fetched_as_far_as_the_place(long_chat):
         page.wait(lambda pages=pages: page.run("window.count") == pages)
         page.wait(lambda: page.run("window.held.length") == 1)
         assert page.gap < 2 and len(page.turns) == 50
-        page.driver.execute_script("document.getElementById('log').scrollTo(0, 0)")
-        page.driver.execute_script("document.getElementById('log').scrollTo(0, 1e9)")
+        page.driver.execute_script("document.getElementById('thread').scrollTo(0, 0)")
+        page.driver.execute_script("document.getElementById('thread').scrollTo(0, 1e9)")
         page.driver.execute_script(RELEASE)
     page.wait(lambda: len(seen(page)) == 2)
     expected = [f"turn {number}" for number in range(252, 700)] + ["Last", "The answer."]
     expected[340 - 252], expected[600 - 252] = "A fox and a dog.", "The fox."
     assert page.turns == expected
     assert page.run("window.count") == 2 and page.text("#notice") == ""
-    top = page.run("document.getElementById('log').scrollTop")
+    top = page.run("document.getElementById('thread').scrollTop")
     for _ in range(10):
-        assert page.run("document.getElementById('log').scrollTop") == top
-    page.driver.execute_script("document.getElementById('log').scrollTo(0, 0)")
-    page.wait(lambda: page.run("window.held.length") == 1)  # and what is above comes as ever
+        assert page.run("document.getElementById('thread').scrollTop") == top
+    page.driver.execute_script("document.getElementById('thread').scrollTo(0, 0)")
+    page.wait(lambda: page.run("window.held.length") == 1)  # and older turns come as usual
     page.driver.execute_script(RELEASE)
     page.wait(lambda: page.turns[0] == "turn 202")
 
@@ -206,7 +207,7 @@ def test_older_turns_that_are_being_fetched_are_waited_for(long_chat):
     page.click("Last")
     page.wait(lambda: len(page.turns) == 50 and page.gap < 2)
     page.driver.execute_script(HOLD, "before")
-    page.driver.execute_script("document.getElementById('log').scrollTo(0, 0)")
+    page.driver.execute_script("document.getElementById('thread').scrollTo(0, 0)")
     page.wait(lambda: page.run("window.held.length") == 1)
     search(page, "fox")
     page.click("Last")
@@ -217,7 +218,7 @@ def test_older_turns_that_are_being_fetched_are_waited_for(long_chat):
     assert page.turns == expected
 
 
-def test_words_before_the_last_two_thousand_turns_are_said_to_be_further_up(long_chat):
+def test_words_beyond_the_last_two_thousand_turns_are_said_to_be_further_up(long_chat):
     page = long_chat(2_400, turn_30="A fox.")
     search(page, "fox")
     page.driver.execute_script("""
@@ -259,7 +260,7 @@ def test_another_chat_that_is_opened_meanwhile_stays(long_chat):
 # The marks
 
 
-def test_marks_go_with_the_search(page, provider):
+def test_marks_disappear_with_the_search(page, provider):
     talk(page, provider, ("Animals", "A fox."))
     page.user.create("Other")
     search(page, "fox")
@@ -298,7 +299,7 @@ SPELLINGS = [
 ]
 
 
-def test_words_are_found_in_any_spelling_in_which_the_server_finds_them(page, provider, subtests):
+def test_words_are_marked_in_every_spelling_that_the_server_finds(page, provider, subtests):
     for query, text, marks in SPELLINGS:
         with subtests.test(query):
             talk(page, provider, ("Spellings", f"{text}\n\n{LONG}"))
@@ -323,7 +324,7 @@ def test_words_that_are_not_shown_have_their_turn_in_view(page, provider):
     talk(page, provider, ("Links", link), ("More", LONG))
     search(page, "hidden")
     page.click("Links")
-    top = "document.querySelectorAll('article')[1].getBoundingClientRect().top - document.getElementById('log').getBoundingClientRect().top"
+    top = "document.querySelectorAll('article')[1].getBoundingClientRect().top - document.getElementById('thread').getBoundingClientRect().top"
     page.wait(lambda: page.turns and 0 <= page.run(top) < 50)
     assert marked(page) == []
 
@@ -335,7 +336,7 @@ def test_a_word_at_the_end_of_a_long_line_of_code_is_in_view(page, provider):
     page.wait(lambda: is_seen(page, 1, "fox"))
 
 
-def test_a_word_in_what_is_folded_is_unfolded(page, provider):
+def test_a_word_in_a_folded_part_is_unfolded(page, provider):
     talk(page, provider, ("Folded", f"fox\n\n{LONG}"))
     search(page, "folded")
     page.click("Folded")
@@ -362,7 +363,7 @@ def test_a_long_reply_that_is_drawn_piece_by_piece_shows_the_place_in_the_end(pa
     assert page.gap > 1000
 
 
-def test_a_reply_under_way_is_followed_while_the_place_is_in_view(page, provider):
+def test_a_reply_in_progress_is_followed_while_the_place_is_in_view(page, provider):
     gate, more = threading.Event(), threading.Event()
     session = talk(page, provider, ("Animals", f"A fox.\n\n{LONG}"))
     provider.script = [reply("More of a ", gate, f"fox.\n\n{LONG}", more, "And a fox.")]
@@ -381,9 +382,15 @@ def test_a_reply_under_way_is_followed_while_the_place_is_in_view(page, provider
     assert is_seen(page, 1, "fox")
 
 
-def test_nothing_of_it_is_fetched_before_a_search(page, provider):
+def test_the_modules_are_not_fetched_before_a_search(page, provider):
     loaded = "performance.getEntriesByType('resource').map(({ name }) => name.split('/').at(-1)).filter((name) => arguments[0].includes(name)).toSorted()"
-    names = ["found.js", "marks.js", "folding.js", "place.js", "older.js"]
+    names = [
+        "search-jump.js",
+        "highlights.js",
+        "folding.js",
+        "scroll-to-match.js",
+        "older-turns.js",
+    ]
     talk(page, provider, ("Animals", "A fox."))
     page.driver.refresh()
     page.click("Animals")
@@ -393,7 +400,7 @@ def test_nothing_of_it_is_fetched_before_a_search(page, provider):
     page.wait(lambda: page.run(loaded, names) == sorted(names))
 
 
-def test_where_the_browser_has_no_highlights_the_place_is_in_view(page, provider):
+def test_a_browser_without_highlights_shows_the_place(page, provider):
     talk(page, provider, ("Animals", f"A fox.\n\n{LONG}"))
     page.driver.execute_script("delete window.Highlight; delete CSS.highlights")
     search(page, "fox")
@@ -403,7 +410,7 @@ def test_where_the_browser_has_no_highlights_the_place_is_in_view(page, provider
     assert page.gap > 1000
 
 
-def test_axe_finds_nothing_beside_marks(page, provider, check):
+def test_axe_finds_nothing_with_marks(page, provider, check):
     talk(page, provider, ("Animals", "A fox, [a fox](https://example.com), `a fox`."))
     search(page, "fox")
     page.click("Animals")

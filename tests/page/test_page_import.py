@@ -1,10 +1,11 @@
-"""Chats come from a file, by the panel of the account. Modules: `static/page/moving.js`."""
+"""Chats come from a file, by the account panel. Modules: `static/page/transfer.js`."""
 
 import json
 
 import pytest
 from selenium.webdriver.common.keys import Keys
 
+from archives import OPENWEBUI, asked_of_openwebui
 from browser import FASTER, HOLD, RELEASE, Page
 from client import make_token
 from page_files import (
@@ -29,11 +30,12 @@ pytestmark = [
 ]
 
 
-def test_chats_of_chatgpt_are_imported_and_what_is_left_out_is_told(page, tmp_path):
+def test_chats_of_chatgpt_are_imported_and_the_omissions_are_named(page, tmp_path):
     image = {"content_type": "image_asset_pointer"}
     full = chatgpt(
         node("user", image, "What is it?", of="multimodal_text"),
         node("assistant", of="thoughts"),
+        node("assistant", "search()", recipient="web"),
         node("assistant", "A cat."),
         title="Cats",
     )
@@ -43,17 +45,17 @@ def test_chats_of_chatgpt_are_imported_and_what_is_left_out_is_told(page, tmp_pa
     finish(page, "2 chats imported.")
     left = [
         "1 image or file was left out.",
-        "1 tool call, result or thought was left out.",
+        "1 tool call or result was left out.",
         "1 message of another branch was left out.",
     ]
-    assert page.texts("#moved-list li") == left
+    assert page.texts("#transfer-list li") == left
     page.wait(lambda: sorted(page.titles) == ["Cats", "Chat 1"])
     assert page.text("#list time").endswith(", 2023")
     page.press(Keys.ESCAPE)
     page.click("Cats")
-    page.wait_for_turns("What is it?", "A cat.")
-    page.say("Sure?")  # it can be talked in at once
-    page.wait_for_turns("What is it?", "A cat.", "Sure?", "The answer.")
+    page.wait_for_turns("[image]\n\nWhat is it?", "A cat.")
+    page.say("Sure?")  # the user can write in it at once
+    page.wait_for_turns("[image]\n\nWhat is it?", "A cat.", "Sure?", "The answer.")
 
 
 def test_chats_of_claude_are_imported_from_a_zip(page, tmp_path):
@@ -61,13 +63,36 @@ def test_chats_of_claude_are_imported_from_a_zip(page, tmp_path):
     open_panel(page)
     content = zipped({"a/conversations.json": json.dumps([given]), "users.json": "[]"})
     import_all(page, tmp_path, content, "1 chat imported.", "data.zip")
-    assert page.texts("#moved-list li") == []
+    assert page.texts("#transfer-list li") == []
     page.wait(lambda: page.titles == ["Greeting"])
     session = sessions(page)[0]
     assert session["created_at"] == "2025-07-03T15:16:39Z"
 
 
-def test_what_is_refused_is_named_and_the_rest_is_taken(page, tmp_path):
+def test_chats_of_open_webui_are_imported_with_their_thinking(page, tmp_path):
+    open_panel(page)
+    other = asked_of_openwebui(2)[0] | {"title": "Waves"}
+    content = json.dumps([OPENWEBUI, other], indent=2).encode()
+    import_all(page, tmp_path, content, "2 chats imported.", "chat-export-1.json")
+    left = [
+        "1 image or file was left out.",
+        "2 tool calls and results were left out.",
+        "3 messages of other branches were left out.",
+    ]
+    assert page.texts("#transfer-list li") == left
+    page.press(Keys.ESCAPE)
+    page.click("Seas")
+    page.wait_for_turns("What is a sea?", "I look it up.Much water.", "[image]", "A wave.")
+    page.wait(lambda: "Thought for 5 s" in page.texts("article .thinking summary"))
+    open_panel(page)
+    import_all(page, tmp_path, content, "0 chats imported, 2 were here already.", "again.json")
+    assert page.texts("#transfer-list li") == []
+
+
+NO_CONVERSATION = "This is not a conversation of ChatGPT, Claude, Open WebUI or Parley."
+
+
+def test_refused_chats_are_named_and_the_rest_is_imported(page, tmp_path):
     circle = chatgpt(title="Circle", current="a") | {
         "mapping": {"a": node("user", "x", parent="a")}
     }
@@ -86,14 +111,14 @@ def test_what_is_refused_is_named_and_the_rest_is_taken(page, tmp_path):
     import_all(page, tmp_path, content, "1 chat imported, 7 were refused.")
     at = len(content) - len(large) - len(b',{"title": "\xff"}]') + 1
     strange = content.index(b'{"a": 1}')
-    assert page.texts("#moved-list li") == [
-        "A folder: It is of no shape that is known here.",
+    assert page.texts("#transfer-list li") == [
+        f"A folder: {NO_CONVERSATION}",
         "Circle: Its messages refer to each other in a circle.",
         "Not mine: It has no message of yours.",
-        "Of the future: turns/0/created_at: Give a time that has been: this one lies in the future.",
-        f"Conversation 5, from byte {strange} on: It is of no shape that is known here.",
-        f"Conversation 7, from byte {at} on: It is larger than 16 MB.",
-        f"Conversation 8, from byte {at + len(large)} on: It is not UTF-8.",
+        "Of the future: turns/0/created_at: Give a time in the past: this one is in the future.",
+        f"Conversation 5, at byte {strange}: {NO_CONVERSATION}",
+        f"Conversation 7, at byte {at}: It is larger than 16 MB.",
+        f"Conversation 8, at byte {at + len(large)}: It is not UTF-8.",
     ]
     page.wait(lambda: page.titles == ["Chat 1"])
 
@@ -105,7 +130,7 @@ def test_a_chat_that_is_too_large_for_the_server_is_named(browser, server_with, 
     large = chatgpt(node("user", "x" * 3_000_000), title="Large")
     content = json.dumps([large, short_chat(1)]).encode()
     import_all(page, tmp_path, content, "1 chat imported, 1 was refused.")
-    assert page.texts("#moved-list li") == ["Large: Send at most 1600000 bytes."]
+    assert page.texts("#transfer-list li") == ["Large: Send at most 1600000 bytes."]
 
 
 def is_not_whole(content):
@@ -118,8 +143,8 @@ PARLEY = lines(
     LINE,
     {"end": True, "sessions": 1},
 )
-SHORT = "The file is not whole: its last line is missing. 1 chat imported."
-CUT = "The file is not whole: it ends within conversation 2. 1 chat imported."
+SHORT = "The file is incomplete: its last line is missing. 1 chat imported."
+CUT = "The file is incomplete: it ends within conversation 2. 1 chat imported."
 TWO = chats(1, 2)
 TOLD = {
     "Parley's": (PARLEY, "1 chat imported."),
@@ -127,7 +152,7 @@ TOLD = {
     "cut in a conversation": (TWO[:-10], CUT),
     "an operator's copy": (
         lines({"parley": 2, "everything": True}, LINE),
-        "This is an operator's copy of a whole server: only flask import --all reads it. 0 chats imported.",
+        "This is an operator's copy of a whole server: only flask import --all of release 2.0.0 reads it. 0 chats imported.",
     ),
     "of another release": (
         lines({"parley": 4}, LINE),
@@ -135,19 +160,21 @@ TOLD = {
     ),
     "cut, with another one behind it": (
         is_not_whole(PARLEY) + PARLEY,
-        "The file is not whole: another export begins in it. 1 chat imported.",
+        "The file is incomplete: another export begins in it. 1 chat imported.",
     ),
     "a line too few": (
         lines({"parley": 2}, LINE, {"end": True, "sessions": 2}),
-        "The file is not whole: its last line names 2 chats, and it has 1. 1 chat imported.",
+        "The file is incomplete: its last line names 2 chats, and it has 1. 1 chat imported.",
     ),
-    "of another shape": (
-        b'[{"name": "x"}, {"a": []}]',
-        "These are no chats. Choose an export of ChatGPT, Claude or Parley. 0 chats imported.",
+    "of another shape": (b'[{"name": "x"}, {"a": []}]', "0 chats imported, 2 were refused."),
+    "of another shape, and long": (
+        lines(*({"a": number} for number in range(2000))),
+        "The first 100 chats of this file were all refused, so it was not read on. "
+        "Choose an export of ChatGPT, Claude, Open WebUI or Parley. 0 chats imported, 100 were refused.",
     ),
     "no JSON": (
         b"%PDF-1.7",
-        "The file is no list of conversations in JSON: at byte 0 there is something else. 0 chats imported.",
+        "The file is not a JSON list of conversations: unexpected content at byte 0. 0 chats imported.",
     ),
     "a ZIP without chats": (
         zipped({"a.txt": ""}),
@@ -155,13 +182,13 @@ TOLD = {
     ),
     "a ZIP that unfolds": (
         zipped({"conversations.json": TWO[:-1] + b" " * 60_000_000 + b"]"}),
-        "conversations.json unfolds to more than 200 times what is in the ZIP. 2 chats imported.",
+        "conversations.json unpacks to more than 200 times what is in the ZIP. 2 chats imported.",
     ),
     "nothing": (b"[]", "0 chats imported."),
 }
 
 
-def test_what_a_file_is_is_told_and_what_it_had_is_kept(page, tmp_path, subtests):
+def test_the_page_says_what_a_file_is_and_keeps_its_chats(page, tmp_path, subtests):
     open_panel(page)
     for name, (content, sentence) in TOLD.items():
         with subtests.test(name):
@@ -171,7 +198,7 @@ def test_what_a_file_is_is_told_and_what_it_had_is_kept(page, tmp_path, subtests
                 page.user.delete(f"/sessions/{session['id']}")
 
 
-def test_an_import_is_stopped_and_begun_again(page, tmp_path):
+def test_an_import_can_be_stopped_and_started_again(page, tmp_path):
     page.driver.execute_script(HOLD, "import")
     open_panel(page)
     page.driver.execute_script("document.getElementById('import').focus()")
@@ -179,17 +206,17 @@ def test_an_import_is_stopped_and_begun_again(page, tmp_path):
     choose(page, tmp_path, content)
     for done in range(3):
         page.wait(lambda: page.run("window.held.length") == 1)
-        said = f"{done} chats imported. 0.1 of 0.1 MB are read."
-        assert page.text("#moved") == said.replace("1 chats", "1 chat")
-        assert page.find("#moved-share").is_displayed()
+        said = f"{done} chats imported. 0.1 of 0.1 MB read."
+        assert page.text("#transfer-status") == said.replace("1 chats", "1 chat")
+        assert page.find("#transfer-progress").is_displayed()
         page.driver.execute_script(RELEASE)
-        page.wait(lambda done=done: page.text("#moved").startswith(str(done + 1)))
+        page.wait(lambda done=done: page.text("#transfer-status").startswith(str(done + 1)))
     page.wait(lambda: page.run("window.held.length") == 1)
-    assert page.focused == "stop-moving"
+    assert page.focused == "stop-transfer"
     page.press(Keys.ENTER)
-    page.driver.execute_script(RELEASE)  # what was sent is not taken back
+    page.driver.execute_script(RELEASE)  # chats that were sent stay
     finish(page, "Stopped. 4 chats imported.")
-    assert page.focused == "import" and not page.find("#moved-share").is_displayed()
+    assert page.focused == "import" and not page.find("#transfer-progress").is_displayed()
     page.wait(lambda: len(page.titles) == 4)
     page.driver.refresh()
     page.wait(lambda: len(page.titles) == 4)
@@ -223,7 +250,7 @@ def test_a_busy_server_and_a_lost_connection_are_waited_for(page, tmp_path):
     choose(page, tmp_path, chats(1, 2))
     page.wait_for_text("One at a time. Trying again", "#connection")
     page.wait_for_text("The connection is lost. Trying again", "#connection")
-    finish(page, "1 chat imported, 1 was here already.")  # of which the answer was lost
+    finish(page, "1 chat imported, 1 was here already.")  # the answer to this one was lost
     assert page.run("window.sent[1] - window.sent[0]") >= 990
     assert len(sessions(page)) == 2 and page.text("#connection") == ""
 
@@ -234,10 +261,10 @@ def test_an_import_that_waits_can_be_stopped(page, tmp_path):
     choose(page, tmp_path, chats(1, 2))
     page.wait_for_text("The connection is lost. Trying again", "#connection")
     page.click("Stop")
-    page.wait_for_text("Stopped. 0 chats imported.", "#moved")
+    page.wait_for_text("Stopped. 0 chats imported.", "#transfer-status")
 
 
-def test_one_talks_while_chats_are_imported(page, provider, tmp_path):
+def test_the_user_can_chat_during_an_import(page, provider, tmp_path):
     page.wait_for_text("m-1", "#model")
     open_panel(page)
     choose(page, tmp_path, chats(*range(100)))
@@ -246,14 +273,14 @@ def test_one_talks_while_chats_are_imported(page, provider, tmp_path):
     page.wait_for_turns("Hello", "The answer.")
     page.click("New chat")
     page.wait(lambda: page.turns == [])
-    # Where the panel is not open.
+    # If the panel is not open.
     page.wait(lambda: page.text("#notice.faint") == "100 chats imported.")
     open_panel(page)
-    assert page.text("#moved") == "100 chats imported."
+    assert page.text("#transfer-status") == "100 chats imported."
     assert page.turns == []
 
 
-def test_a_token_that_has_run_out_stops_an_import(page, tmp_path):
+def test_an_expired_token_stops_an_import(page, tmp_path):
     open_panel(page)
     page.driver.execute_script(
         """
@@ -267,17 +294,17 @@ def test_a_token_that_has_run_out_stops_an_import(page, tmp_path):
         "Bearer " + make_token(page.subject, exp=1),
     )
     choose(page, tmp_path, chats(*range(5)))
-    page.wait_for_text("The token has expired.", "#door")
+    page.wait_for_text("The token has expired.", "#sign-in-page")
     assert page.focused == "token"
     page.enter()
     page.wait(lambda: page.find("#app").is_displayed() and len(page.titles) == 2)
     page.driver.refresh()
     page.wait(lambda: len(page.titles) == 2)
     open_panel(page)
-    assert page.text("#moved") == ""
+    assert page.text("#transfer-status") == ""
 
 
-def test_who_signs_out_stops_an_import(page, tmp_path):
+def test_signing_out_stops_an_import(page, tmp_path):
     page.driver.execute_script(HOLD, "import")
     open_panel(page)
     choose(page, tmp_path, chats(*range(5)))
@@ -295,10 +322,10 @@ def test_a_screen_reader_hears_the_end_once(page, tmp_path):
     import_all(page, tmp_path, chats(*range(3)), "3 chats imported.")
     assert page.run("window.heard") == ["3 chats imported."]
     assert page.find("#import").accessible_name == "Import"
-    assert page.find("#moved-share").get_attribute("aria-label")
+    assert page.find("#transfer-progress").get_attribute("aria-label")
 
 
-def test_what_is_told_fits_a_narrow_screen_and_axe_finds_nothing(page, tmp_path, check):
+def test_the_results_fit_a_narrow_screen_and_axe_finds_nothing(page, tmp_path, check):
     open_panel(page)
     metrics = {"width": 320, "height": 640, "deviceScaleFactor": 1, "mobile": True}
     page.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)

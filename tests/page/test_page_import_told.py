@@ -1,4 +1,5 @@
-"""What the page tells of an import, and of what is refused, and where. Modules: `static/page/moving.js`."""
+"""What the page says about an import and about refusals, and where. Modules:
+`static/page/transfer.js`."""
 
 import json
 
@@ -14,18 +15,20 @@ pytestmark = [
 ]
 
 
-def test_names_are_cut_and_no_more_than_two_hundred_are_listed(page, tmp_path):
+def test_long_names_are_cut_and_two_hundred_at_most_are_listed(page, tmp_path):
     long = chatgpt(node("assistant", "x"), title="wide " * 2_000_000)
-    others = [{"name": f"No chat {number}"} for number in range(2_000)]
+    others = [{"name": f"No chat {number}"} for number in range(300)]
     content = json.dumps([short_chat(1), long, *others]).encode()
     open_panel(page)
     choose(page, tmp_path, content)
-    page.wait(lambda: page.text("#moved").startswith("1 chat imported, 2,001 were refused."))
-    refused = page.texts("#moved-list li")
+    page.wait(
+        lambda: page.text("#transfer-status").startswith("1 chat imported, 301 were refused.")
+    )
+    refused = page.texts("#transfer-list li")
     assert refused[0] == f"{'wide ' * 12}…: It has no message of yours."
     assert refused[199:] == [
-        "No chat 198: It is of no shape that is known here.",
-        "and 1,801 more.",
+        "No chat 198: This is not a conversation of ChatGPT, Claude, Open WebUI or Parley.",
+        "and 101 more.",
     ]
 
 
@@ -38,14 +41,14 @@ ANSWERS_408 = """
 """
 
 
-def test_a_chat_that_is_sent_too_slowly_is_named_and_the_next_is_taken(page, tmp_path):
+def test_a_chat_that_is_sent_too_slowly_is_named_and_the_next_is_imported(page, tmp_path):
     page.driver.execute_script(ANSWERS_408)
     open_panel(page)
     import_all(page, tmp_path, chats(1, 2), "1 chat imported, 1 was refused.")
-    assert page.texts("#moved-list li") == ["Chat 1: It came too slowly."]
+    assert page.texts("#transfer-list li") == ["Chat 1: It came too slowly."]
 
 
-def test_the_focus_stays_where_it_was_put_while_chats_are_imported(page, tmp_path):
+def test_the_focus_stays_where_the_user_put_it_during_an_import(page, tmp_path):
     page.driver.execute_script(HOLD, "import")
     open_panel(page)
     choose(page, tmp_path, chats(1))
@@ -56,18 +59,18 @@ def test_the_focus_stays_where_it_was_put_while_chats_are_imported(page, tmp_pat
     assert page.focused == "theme"
 
 
-def test_who_stops_while_an_answer_is_awaited_is_told_so(page, tmp_path):
+def test_stopping_before_an_answer_says_so(page, tmp_path):
     page.driver.execute_script(HOLD, "import")
     open_panel(page)
     choose(page, tmp_path, chats(1, 2))
     page.wait(lambda: page.run("window.held.length") == 1)
     page.click("Stop")
-    page.wait_for_text("Stopping…", "#moved")
+    page.wait_for_text("Stopping…", "#transfer-status")
     page.driver.execute_script(RELEASE)
     finish(page, "Stopped. 1 chat imported.")
 
 
-def test_the_end_of_an_import_takes_the_place_of_no_refusal(browser, server_with, tmp_path):
+def test_the_end_of_an_import_replaces_no_refusal(browser, server_with, tmp_path):
     page = Page(browser, server_with(RATE_LIMIT="1/day")).enter()
     page.say("First")
     page.wait_for_turns("First", "The answer.")

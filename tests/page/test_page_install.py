@@ -1,4 +1,4 @@
-"""The page as an application: what a phone or a desktop needs of it to install it."""
+"""The page as an application: what a phone or a desktop needs to install it."""
 
 import json
 
@@ -19,14 +19,14 @@ DRAWN_OF = {name: "icon.svg" if name.startswith("icon") else "maskable.svg" for 
 
 
 def manifest(page):
-    """What Chromium makes of the manifest of this page, in which it finds nothing wrong."""
+    """Chromium's reading of the manifest of this page. It must find no errors."""
     found = page.driver.execute_cdp_cmd("Page.getAppManifest", {})
     assert found["errors"] == []
     return found["manifest"]
 
 
 def hindrances(page):
-    """What Chromium says that keeps this page from being installed. It loads an icon for that."""
+    """Chromium's reasons not to install this page. It loads an icon to find them."""
     found = page.driver.execute_cdp_cmd("Page.getInstallabilityErrors", {})
     return [each["errorId"] for each in found["installabilityErrors"]]
 
@@ -43,19 +43,19 @@ def test_chromium_would_install_the_page(browser, server_with, prefix):
         assert icon["url"].startswith(f"{server.url}/static/icons/")
 
 
-def test_the_icon_of_the_tab_is_loaded(browser, server_with):
+def test_the_tab_icon_is_loaded(browser, server_with):
     server = server_with(REPLY_WAIT="10")  # one that no other test has
     Page(browser, server)
     server.wait_for_output("path=/static/icons/icon.svg status=200")
 
 
-def test_behind_a_proxy_that_knows_people_by_a_cookie_it_is_found_too(browser, tmp_path):
-    """A browser asks for a manifest without cookies, unless it is told otherwise."""
+def test_the_manifest_is_found_behind_a_proxy_with_cookies(browser, tmp_path):
+    """A browser requests a manifest without cookies unless told otherwise."""
     with household(tmp_path) as home:
         home.come_in(browser, "alice")
         page = Page(browser, home.server, home.house + "/")
         assert manifest(page)["name"] == "Parley"
-        # Over plain HTTP and by a name, nothing is installed.
+        # Over plain HTTP and by a name, nothing can be installed.
         assert hindrances(page) == ["not-from-secure-origin"]
         browser.delete_all_cookies()
 
@@ -83,7 +83,8 @@ COMPARE = (
     });
 """
 )
-# The farthest from the middle, in widths, that has another colour than the corner; and the least alpha.
+# How far from the middle, in widths, a pixel can be that differs from the corner; and the least
+# alpha.
 FARTHEST = (
     PIXELS
     + """
@@ -107,7 +108,7 @@ def page(browser, server_with):
 
 
 @pytest.mark.parametrize("name", SIZES)
-def test_a_png_is_what_its_svg_shows(page, name):
+def test_a_png_looks_like_its_svg(page, name):
     """`tools/icons.py` makes them."""
     paths = [f"static/icons/{each}" for each in (DRAWN_OF[name], name)]
     wide, high, others = page.driver.execute_async_script(COMPARE, paths, SIZES[name])
@@ -117,22 +118,22 @@ def test_a_png_is_what_its_svg_shows(page, name):
 
 
 @pytest.mark.parametrize("name", ["maskable-512.png", "apple-touch-icon.png"])
-def test_a_system_may_cut_its_own_shape_out_of_an_icon(page, name):
-    """What is drawn is in the safe zone, a circle of four fifths of the width (Web Application
-    Manifest, W3C), and nothing shines through."""
+def test_a_system_may_cut_an_icon_to_its_own_shape(page, name):
+    """All that is drawn is in the safe zone, a circle of four fifths of the width (Web
+    Application Manifest, W3C), and nothing is transparent."""
     paths, width = [f"static/icons/{name}"], SIZES[name]
     farthest, alpha = page.driver.execute_async_script(FARTHEST, paths, width)
     assert 0.2 < farthest <= 0.4
     assert alpha == 255
 
 
-def test_a_phone_is_told_of_an_icon(page):
+def test_a_phone_finds_an_icon(page):
     path = page.run("document.querySelector('link[rel=apple-touch-icon]').getAttribute('href')")
     assert path == "static/icons/apple-touch-icon.png"
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_the_bars_of_the_system_have_the_colour_of_the_page(page, scheme):
+def test_the_systems_bars_have_the_colour_of_the_page(page, scheme):
     features = [{"name": "prefers-color-scheme", "value": scheme}]
     page.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
     try:

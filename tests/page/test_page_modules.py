@@ -1,4 +1,5 @@
-"""The page's modules stand one above the other, as docs/architecture.md has them, and are fetched at once."""
+"""The page's modules import only modules below them, as docs/architecture.md lists them, and are
+fetched at once."""
 
 import functools
 import posixpath
@@ -11,7 +12,7 @@ from product import ROOT
 ROW = re.compile(r"^\| \[`([\w/.-]+\.js)`\]", re.MULTILINE)
 IMPORT = re.compile(r'^(?:import|export)\b[^"]*"(\.[^"]+)";', re.MULTILINE)
 LATER = re.compile(r'\bimport\(\s*"(\.[^"]+)"')
-# From the top down; of the libraries, only the page's own modules know.
+# From the top down. Only the page's own modules know the libraries.
 MODULES = ROW.findall((ROOT / "docs" / "architecture.md").read_text("utf-8"))
 START = "page/main.js"
 
@@ -31,7 +32,7 @@ def imported(module, pattern):
 
 
 def fetched_with(module, seen):
-    """All modules that a browser fetches for this one, before it runs."""
+    """All modules that a browser fetches before it runs this one."""
     if module not in seen:
         seen.append(module)
         for each in imported(module, IMPORT):
@@ -49,7 +50,7 @@ def test_each_module_of_the_page_has_its_row():
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_a_module_imports_those_below_it(module):
+def test_a_module_imports_only_those_below_it(module):
     below = MODULES[MODULES.index(module) + 1 :]
     above = [
         each for each in imported(module, IMPORT) if each not in below and "vendor/" not in each
@@ -57,14 +58,14 @@ def test_a_module_imports_those_below_it(module):
     assert above == []
 
 
-def test_what_is_fetched_when_it_is_used_is_not_fetched_before():
+def test_lazy_modules_are_not_fetched_before_they_are_used():
     at_once = fetched_with(START, [])
     later = {each for module in MODULES for each in imported(module, LATER)}
     assert later and not later & set(at_once)
 
 
-def test_the_browser_is_told_of_all_modules_at_once():
-    """Else it would learn of them one after the other, and wait for the server each time."""
+def test_the_browser_learns_of_all_modules_at_once():
+    """Otherwise it would find them one after the other, and wait for the server each time."""
     page = text_of("index.html")
     told = re.findall(r'<link rel="modulepreload" href="static/([^"]+)">', page)
     assert sorted(told) == sorted(fetched_with(START, [])[1:])

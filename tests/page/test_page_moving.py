@@ -1,4 +1,5 @@
-"""Chats leave in a file, by the panel of the account and by the menu of a chat. Modules: `static/page/moving.js`."""
+"""Chats are downloaded as a file, by the account panel and by a chat's menu. Modules:
+`static/page/transfer.js`."""
 
 import json
 import re
@@ -18,7 +19,7 @@ pytestmark = [
 
 @pytest.fixture
 def folder(browser, tmp_path):
-    """Where the browser puts what is downloaded."""
+    """The folder of the browser's downloads."""
     place = tmp_path / "downloads"
     place.mkdir()
     options = {"behavior": "allow", "downloadPath": str(place)}
@@ -56,14 +57,14 @@ def test_all_chats_are_downloaded_as_one_file(page, provider, folder):
 
 
 def fill(page, count, size):
-    """So many chats, of so many bytes each, which the export sends in pages of 8 MB."""
+    """So many chats of so many bytes each. The export sends them in pages of 8 MB."""
     for number in range(count):
         turns = [{"kind": "user", "content": f"Chat {number} " + "x" * size}]
         answer = page.user.post("/sessions/import", {"turns": turns, "title": f"Chat {number}"})
         assert answer.status_code == 201
 
 
-def test_many_chats_come_in_pages_also_where_one_is_cut(browser, server, provider, proxy, folder):
+def test_many_chats_come_in_pages_even_if_one_is_cut(browser, server, provider, proxy, folder):
     page = Page(browser, server, proxy.url)
     fill(page, 3, 6_000_000)
     page.enter()
@@ -71,7 +72,7 @@ def test_many_chats_come_in_pages_also_where_one_is_cut(browser, server, provide
     open_panel(page)
     proxy.cut_behind = b"xxxx"
     page.driver.execute_script(
-        "window.told = []; new MutationObserver(() => window.told.push(document.getElementById('moved').innerText)).observe(document.getElementById('moved'), { childList: true })"
+        "window.told = []; new MutationObserver(() => window.told.push(document.getElementById('transfer-status').innerText)).observe(document.getElementById('transfer-status'), { childList: true })"
     )
     page.click("Download all chats")
     finish(page, "3 chats downloaded.")
@@ -81,20 +82,20 @@ def test_many_chats_come_in_pages_also_where_one_is_cut(browser, server, provide
     assert titles == ["Chat 0", "Chat 1", "Chat 2"]
 
 
-def test_a_download_is_stopped(page, folder):
+def test_a_download_can_be_stopped(page, folder):
     page.user.create("First")
     open_panel(page)
     page.driver.execute_script(HOLD, "export")
     page.click("Download all chats")
     page.wait(lambda: page.run("window.held.length") == 1)
-    assert page.focused == "stop-moving"
+    assert page.focused == "stop-transfer"
     page.press(Keys.ENTER)
     page.driver.execute_script(RELEASE)
     finish(page, "Stopped. Nothing was downloaded.")
     assert page.focused == "download" and list(folder.iterdir()) == []
 
 
-def test_what_one_downloads_another_imports_once(page, browser, server, folder, tmp_path):
+def test_a_download_can_be_imported_by_another_user_once(page, browser, server, folder, tmp_path):
     page.say("First")
     page.wait_for_turns("First", "The answer.")
     open_panel(page)
@@ -134,7 +135,7 @@ def test_a_chat_is_downloaded_as_markdown(page, provider, folder):
     assert page.run("document.activeElement.ariaLabel").startswith("Options of")
 
 
-def test_is_done_under_a_prefix(browser, server_with, folder, tmp_path):
+def test_downloads_work_under_a_prefix(browser, server_with, folder, tmp_path):
     page = Page(browser, server_with(SCRIPT_NAME="/chat/v1"))
     fill(page, 2, 6_000_000)
     page.enter()
@@ -147,7 +148,7 @@ def test_is_done_under_a_prefix(browser, server_with, folder, tmp_path):
     import_all(page, tmp_path, content, "0 chats imported, 2 were here already.", "parley.ndjson")
 
 
-def test_a_chat_that_is_not_listed_any_more_is_downloaded_from_its_menu(page, folder):
+def test_a_chat_that_is_no_longer_listed_is_downloaded_from_its_menu(page, folder):
     page.user.create("First")
     page.driver.refresh()
     page.wait_for_text("First", "#list")
@@ -163,7 +164,7 @@ def test_a_chat_that_is_not_listed_any_more_is_downloaded_from_its_menu(page, fo
     assert downloaded(page, folder).name == "First.md"
 
 
-def test_a_server_that_is_busy_is_not_asked_for_a_chat_for_ever(page):
+def test_a_busy_server_is_not_asked_for_a_chat_for_ever(page):
     page.user.create("First")
     page.driver.refresh()
     page.wait_for_text("First", "#list")

@@ -1,4 +1,4 @@
-"""What a narrow or low screen shows: nothing is cut but names that may be long."""
+"""A narrow or low screen: nothing is cut except names that may be long."""
 
 import pytest
 from selenium.webdriver.common.keys import Keys
@@ -10,7 +10,7 @@ LONG = "accounts-fireworks-models-llama-v3p1-405b-instruct"
 
 SCREENS = {"phone": (390, 844), "small phone": (320, 568), "phone on its side": (844, 390)}
 
-# Buttons whose names are cut, and what is beyond the right edge.
+# Buttons whose names are cut, and elements beyond the right edge.
 CUT = """[...document.querySelectorAll("#composer button, article button")].filter((e) => {
     const isCut = e.scrollWidth > e.clientWidth || e.getBoundingClientRect().right > innerWidth;
     return e.checkVisibility() && isCut;
@@ -22,7 +22,7 @@ OVER = """[...document.querySelectorAll("#composer > div > *")].filter((e) => e.
 
 @pytest.fixture(params=SCREENS, ids=SCREENS)
 def narrow(request, browser, server_with, provider):
-    """The page on such a screen, where the model has a long name."""
+    """The page on such a screen, with a model that has a long name."""
     width, height = SCREENS[request.param]
     provider.models = [LONG]
     cdp = browser.execute_cdp_cmd
@@ -36,7 +36,7 @@ def narrow(request, browser, server_with, provider):
     cdp("Emulation.clearDeviceMetricsOverride", {})
 
 
-def test_no_button_is_cut_or_lies_over_another(narrow, provider):
+def test_no_button_is_cut_or_covers_another(narrow, provider):
     page = narrow
     assert page.run(CUT) == [] and not page.run(OVER)
     provider.script = [reply("One ", 30, "two.")]
@@ -71,7 +71,7 @@ def test_a_page_at_400_percent_has_room_for_the_chat_the_list_and_the_settings(z
     page = zoomed
     page.say("Hello")
     page.wait_for_turns("Hello", "The answer.")
-    assert height(page, "#log") >= 100
+    assert height(page, "#thread") >= 100
     assert page.run(CUT) == [] and not page.run(OVER)
     script = """(() => {
         const field = document.getElementById("text");
@@ -79,11 +79,11 @@ def test_a_page_at_400_percent_has_room_for_the_chat_the_list_and_the_settings(z
         field.dispatchEvent(new Event("input"));
     })()"""
     page.driver.execute_script(script)
-    assert height(page, "#log") >= 60
+    assert height(page, "#thread") >= 60
     page.driver.execute_script(
         "document.getElementById('notice').textContent = 'It failed. '.repeat(50)"
     )
-    assert height(page, "#log") >= 20 and height(page, "#text") >= 24
+    assert height(page, "#thread") >= 20 and height(page, "#text") >= 24
     page.find("#settings-button").click()
     page.wait(lambda: page.shows("#settings"))
     assert height(page, "#settings") >= 180
@@ -97,7 +97,7 @@ def test_a_page_at_400_percent_has_room_for_the_chat_the_list_and_the_settings(z
     page.wait(lambda: not page.shows("#sidebar"))
 
 
-def test_a_finger_has_no_use_for_a_list_of_keys(narrow):
+def test_a_touch_screen_shows_no_list_of_keys(narrow):
     page = narrow
     if page.find("#chats").is_displayed():
         page.find("#chats").click()

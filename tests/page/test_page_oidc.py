@@ -1,4 +1,5 @@
-"""Signing in at an identity provider, by the page: npm's certified one. Modules: `static/page/oidc.js`."""
+"""Signing in through the page at an identity provider: npm's certified one. Modules:
+`static/page/oidc.js`."""
 
 import json
 import re
@@ -20,7 +21,7 @@ STORED = "[sessionStorage, localStorage].map((each) => ({ ...each }))"
 
 
 class Home:
-    """A server, the provider where its users sign in, and their page."""
+    """A server, its users' identity provider, and their page."""
 
     def __init__(self, server, provider):
         self.server, self.provider = server, provider
@@ -32,7 +33,7 @@ class Home:
         return page
 
     def enter(self, browser, name):
-        """The page of whoever has this name, and signs in."""
+        """The page of the user of this name, who signs in."""
         page = self.open(browser)
         page.click("Sign in at")
         come_in(page, name)
@@ -43,7 +44,7 @@ class Home:
 
 @pytest.fixture(scope="module")
 def home_with(tmp_path_factory, provider_of_all):
-    """A function that returns a home whose provider is like this; each is made once."""
+    """A function that returns a home with such a provider. Each is made once."""
     homes = {}
 
     def home_with(prefix="", allowed=None, **options):
@@ -83,21 +84,22 @@ def home(home_with):
 
 @pytest.fixture
 def user():
-    """Somebody who has no chats."""
+    """A user without chats."""
     return f"user-{uuid.uuid4().hex[:8]}"
 
 
 @pytest.fixture(autouse=True)
 def forgotten(browser, server, home_with):
-    """Nobody is signed in at a provider, before and after, or at a home: a test may end at the provider, whose storage is another."""
+    """Nobody is signed in at a provider or a home, before and after. A test may end on the
+    provider's page, which has a storage of its own."""
     for home in home_with.homes.values():
         browser.get(home.address + "health")
         browser.execute_script("sessionStorage.clear(); localStorage.clear()")
-    browser.get(server.url + "/health")  # cookies are of a host, whichever its port
+    browser.get(server.url + "/health")  # cookies belong to a host, whatever its port
     browser.delete_all_cookies()
     yield
     browser.delete_all_cookies()
-    # The provider's own pages have a field that Chromium does not like, and no icon.
+    # The provider's own pages have a field that Chromium complains about, and no icon.
     console = [entry for entry in browser.get_log("browser") if entry["source"] != "network"]
     own = [
         entry for entry in console if not re.search("/interaction/|/session/end", entry["message"])
@@ -118,7 +120,7 @@ def grant(page):
 
 
 @pytest.mark.parametrize("prefix", ["", "/chat"])
-def test_who_signs_in_has_their_chats_and_leaves_nothing_in_the_address(
+def test_a_user_who_signs_in_has_their_chats_and_leaves_nothing_in_the_address(
     browser, home_with, provider, user, prefix
 ):
     home = home_with(prefix)
@@ -139,28 +141,28 @@ def test_who_signs_in_has_their_chats_and_leaves_nothing_in_the_address(
     assert "code=" not in browser.current_url and "state=" not in browser.current_url
 
 
-def test_the_door_offers_the_provider_and_a_token_behind_it(browser, home, check):
+def test_the_sign_in_page_offers_the_provider_first_and_then_a_token(browser, home, check):
     page = home.open(browser)
-    page.wait_for_text(f"Sign in at 127.0.0.1:{home.provider.port}", "#door")
+    page.wait_for_text(f"Sign in at 127.0.0.1:{home.provider.port}", "#sign-in-page")
     page.wait(lambda: page.focused == "provider")
     assert not page.shows("#token") and page.text("#source") == ""
     check("the door with a provider")
     page.find("#by-token summary").click()
     page.enter("none")
-    assert "The token is not whole" in refused(page)
+    assert "The token is incomplete" in refused(page)
 
 
-def test_an_answer_to_nobody_signs_in_nobody(browser, home, user):
-    """A link with a code in it would have one write into the account of whoever has sent it."""
+def test_an_answer_that_nobody_asked_for_signs_in_nobody(browser, home, user):
+    """A link with a code in it would make the user write into the account of the link's sender."""
     before = home.provider.control()["asked"]
     page = home.open(browser, "?code=of-mallory&state=guessed")
-    assert "This sign-in was not begun in this tab" in refused(page)
+    assert "This sign-in was not started in this tab" in refused(page)
     assert browser.current_url == home.address
     assert home.provider.control()["asked"] == before
     page = home.enter(browser, user)
     browser.get(home.address + "?code=of-mallory&state=guessed")
-    page.wait_for_text("This sign-in was not begun in this tab", "#notice")
-    page.wait(lambda: page.text("#user") == f"name-of-{user}")  # who was signed in still is
+    page.wait_for_text("This sign-in was not started in this tab", "#notice")
+    page.wait(lambda: page.text("#user") == f"name-of-{user}")  # the first user is still signed in
 
 
 def test_a_token_for_another_sign_in_is_refused(browser, home, user):
@@ -178,14 +180,14 @@ def test_a_token_for_another_sign_in_is_refused(browser, home, user):
 
 
 def begin(page, state):
-    """Have the tab wait for an answer with this state, as if it had begun to sign in."""
+    """Make the tab wait for an answer with this state, as if it had begun to sign in."""
     error = requests.get(page.home.address + "me", timeout=5).json()["errors"][0]
     oidc = error["meta"]["sign_in"]["oidc"]
     begun = {"state": state, "nonce": "n", "verifier": "v" * 43, "oidc": oidc}
     page.run("sessionStorage['signing in'] = arguments[0]", json.dumps(begun))
 
 
-def test_a_code_is_good_once(browser, home, user):
+def test_a_code_works_once(browser, home, user):
     page = home.enter(browser, user)
     code = home.provider.control()["codes"][-1]
     begin(page, "again")
@@ -195,7 +197,7 @@ def test_a_code_is_good_once(browser, home, user):
     assert "token" not in page.run(STORED)[0]
 
 
-def test_who_refuses_at_the_provider_is_back_at_the_door(browser, home, user):
+def test_a_user_who_cancels_at_the_provider_is_back_at_the_sign_in_page(browser, home, user):
     page = home.open(browser)
     page.click("Sign in at")
     page.wait(lambda: page.run("Boolean(document.querySelector('[name=login]'))"))
@@ -206,16 +208,16 @@ def test_who_refuses_at_the_provider_is_back_at_the_door(browser, home, user):
     page.wait_for_text("No chats yet.")
 
 
-def test_another_provider_that_answers_is_noticed(browser, home, user):
+def test_an_answer_of_another_provider_is_noticed(browser, home, user):
     page = home.open(browser)
     page.wait(lambda: page.shows("#provider"))
     begin(page, "mine")
     browser.get(f"{home.address}?code=any&state=mine&iss=https://evil.example")
-    assert "Another provider than" in refused(page)
+    assert "The answer is not from" in refused(page)
 
 
 @pytest.mark.parametrize("ahead, told", [(120, "is not valid yet."), (-200, "has expired.")])
-def test_clocks_that_differ_are_told(browser, home_with, user, ahead, told):
+def test_clocks_that_differ_are_reported(browser, home_with, user, ahead, told):
     home = home_with(ahead=ahead, seconds=60)
     page = home.open(browser)
     page.click("Sign in at")
@@ -226,7 +228,7 @@ def test_clocks_that_differ_are_told(browser, home_with, user, ahead, told):
     assert sentence.endswith(f"The clocks of {host} and of this server differ.")
 
 
-def test_a_provider_that_allows_no_page_to_ask_it_is_told(browser, home, user):
+def test_a_provider_without_cors_is_reported(browser, home, user):
     home.provider.control(cors=False)
     try:
         page = home.open(browser)
@@ -242,7 +244,7 @@ def test_a_provider_that_allows_no_page_to_ask_it_is_told(browser, home, user):
     page.wait_for_text("No chats yet.")
 
 
-def test_a_provider_that_is_away_is_told_and_asked_again(browser, tmp_path, user):
+def test_an_unreachable_provider_is_reported_and_asked_again(browser, tmp_path, user):
     port, issuer_port = free_port(), free_port()
     issuer = f"http://127.0.0.1:{issuer_port}"
     with running(tmp_path, port=port, **settings_of(issuer)) as server:
@@ -257,19 +259,19 @@ def test_a_provider_that_is_away_is_told_and_asked_again(browser, tmp_path, user
 
 
 def get_in(page):
-    """Click, where the page still is, and say whether the provider is there."""
+    """Click if the page is still there. Returns whether the provider's page is."""
     page.run("document.getElementById('provider')?.click()")
     return page.run("Boolean(document.querySelector('[name=login]'))")
 
 
-def test_who_is_not_allowed_can_come_as_another(browser, home_with, user):
+def test_a_user_who_is_not_allowed_can_sign_in_as_another(browser, home_with, user):
     home = home_with(allowed="alice")
     page = home.open(browser)
     page.click("Sign in at")
     come_in(page, user)
     assert "This user is not allowed on this server." in refused(page)
     page.click("Sign in at")
-    come_in(page, "alice")  # the provider asks who is there, though it knows
+    come_in(page, "alice")  # the provider asks for the name, though it knows the user
     page.wait(lambda: page.text("#user") == "name-of-alice")
     page.driver.refresh()
     page.wait_for_text("No chats yet.")
@@ -284,7 +286,7 @@ def test_another_tab_is_signed_in_and_all_are_signed_out(browser, home, user):
     browser.switch_to.new_window("tab")
     browser.get(home.address)
     page.wait_for_text("No chats yet.")
-    assert "refresh" not in grant(page)  # the provider takes each once only
+    assert "refresh" not in grant(page)  # the provider takes each one only once
     page.find("#account-button").click()
     page.find("#sign-out").click()
     page.wait_for_text("Do you want to sign-out", "body")
@@ -293,14 +295,14 @@ def test_another_tab_is_signed_in_and_all_are_signed_out(browser, home, user):
     page.wait(lambda: page.shows("#provider"))
     assert browser.current_url.partition("?")[0] == home.address
     page.click("Sign in at")
-    page.wait(lambda: page.run("Boolean(document.querySelector('[name=login]'))"))  # it asks anew
+    page.wait(lambda: page.run("Boolean(document.querySelector('[name=login]'))"))  # it asks again
     browser.close()
     browser.switch_to.window(first)
     page.wait(lambda: page.shows("#provider"))
     assert page.run(STORED)[0] == {}
 
 
-def test_signing_out_leaves_nothing_though_the_provider_shows_nothing(browser, home, user):
+def test_signing_out_leaves_nothing_though_the_provider_shows_no_page(browser, home, user):
     page = home.enter(browser, user)
     page.press("A draft")
     home.provider.control(end=True)
@@ -314,12 +316,12 @@ def test_signing_out_leaves_nothing_though_the_provider_shows_nothing(browser, h
     finally:
         home.provider.control(end=False)
     page.click("Sign in at")
-    come_in(page, "bob")  # it asks who is there, though it has not heard of the end
+    come_in(page, "bob")  # it asks for the name, though it has not heard of the sign-out
     page.wait(lambda: page.text("#user") == "name-of-bob")
     assert page.run("document.getElementById('text').value") == ""
 
 
-def test_two_tabs_may_sign_in_at_the_same_time(browser, home, user):
+def test_two_tabs_can_sign_in_at_the_same_time(browser, home, user):
     page = home.open(browser)
     first = browser.current_window_handle
     page.click("Sign in at")
@@ -334,11 +336,11 @@ def test_two_tabs_may_sign_in_at_the_same_time(browser, home, user):
     page.wait_for_text("No chats yet.")
 
 
-# A token ends
+# Expiring tokens
 
 
 def test_no_word_of_a_reply_is_lost_while_tokens_are_renewed(browser, home_with, provider, user):
-    """Sixty seconds of a reply, and each token is good for ten."""
+    """A reply of sixty seconds, with tokens that expire after ten."""
     home = home_with(seconds=10)
     page = home.enter(browser, user)
     words = [f"word{number} " for number in range(60)]
@@ -355,7 +357,7 @@ def test_no_word_of_a_reply_is_lost_while_tokens_are_renewed(browser, home_with,
 
 
 def noted(refreshes, page):
-    """The refresh tokens that there were: each takes the place of the one before."""
+    """The refresh tokens so far: each replaces the one before."""
     if (refresh := grant(page)["refresh"]) not in refreshes:
         refreshes.append(refresh)
     return refreshes
@@ -371,7 +373,7 @@ def test_without_a_refresh_token_the_provider_is_visited_again(browser, home_wit
     assert_back_with_draft(page, address, provider)
 
 
-def test_a_refresh_token_that_is_refused_leads_to_the_provider(browser, home, provider, user):
+def test_a_refused_refresh_token_leads_to_the_provider(browser, home, provider, user):
     page = home.enter(browser, user)
     with_a_draft(page)
     address = browser.current_url
@@ -407,7 +409,7 @@ def test_a_refusal_that_is_not_understood_leads_to_the_provider(
     browser.get_log("browser")
 
 
-def test_a_provider_that_has_a_fault_is_asked_again(browser, home, provider, user):
+def test_a_failing_provider_is_asked_again(browser, home, provider, user):
     page = home.enter(browser, user)
     with_a_draft(page)
     home.provider.control(refusals=[{"status": 503, "text": "<p>Later.</p>", "cors": True}] * 2)
@@ -428,12 +430,10 @@ def test_another_user_of_the_device_stays_when_a_token_is_renewed(browser, home,
     assert (on_device["token"], on_device["subject"]) == ("of-bob", "bob")
 
 
-def test_another_user_of_the_device_stays_where_a_tab_forgets_what_it_cannot_tell(
-    browser, home, user
-):
+def test_another_user_of_the_device_stays_if_a_tab_has_forgotten_its_user(browser, home, user):
     page = home.enter(browser, user)
     browser.execute_script("localStorage.token = 'of-bob'; localStorage.subject = 'bob'")
-    browser.execute_script("sessionStorage.removeItem('subject')")  # so it is anybody's
+    browser.execute_script("sessionStorage.removeItem('subject')")  # so it could be anybody's
     browser.refresh()
     page.wait(lambda: page.text("#user") == f"name-of-{user}")
     on_device = page.run(STORED)[1]
@@ -441,7 +441,7 @@ def test_another_user_of_the_device_stays_where_a_tab_forgets_what_it_cannot_tel
     assert grant(page)["refresh"]
 
 
-def test_a_token_without_its_times_is_not_renewed_for_ever(browser, home, user):
+def test_a_token_without_times_is_not_renewed_for_ever(browser, home, user):
     home.enter(browser, user)
     script = """
         const done = arguments[0];
@@ -455,7 +455,7 @@ def test_a_token_without_its_times_is_not_renewed_for_ever(browser, home, user):
     assert "refresh_token" not in home.provider.control()["asked"][-1:]
 
 
-def test_a_token_that_is_refused_is_renewed_and_the_message_sent(browser, home, provider, user):
+def test_a_refused_token_is_renewed_and_the_message_sent(browser, home, provider, user):
     page = home.enter(browser, user)
     with_a_draft(page)
     before = grant(page)["refresh"]
@@ -474,11 +474,11 @@ def test_a_page_that_is_loaded_with_an_old_token_renews_it(browser, home, user):
     page.wait_for_text("No chats yet.")
 
 
-def test_another_person_finds_nothing_of_the_first(browser, home_with, provider, user):
+def test_another_user_finds_nothing_of_the_first(browser, home_with, provider, user):
     home = home_with(refreshes=False)
     page = home.enter(browser, user)
     with_a_draft(page)
-    browser.delete_all_cookies()  # of the provider, which asks who is there
+    browser.delete_all_cookies()  # the provider's, so that it asks for the name
     end_token(page)
     page.press(Keys.ENTER)
     come_in(page, "bob")
@@ -488,7 +488,7 @@ def test_another_person_finds_nothing_of_the_first(browser, home_with, provider,
     assert "draft" not in json.dumps(page.run(STORED)) and user not in json.dumps(page.run(STORED))
 
 
-def test_a_token_that_is_refused_as_it_is_given_is_not_asked_for_again(browser, home, user):
+def test_a_new_token_that_is_refused_is_not_asked_for_again(browser, home, user):
     page = home.enter(browser, user)
     end_token(page, seconds_ago=0, refresh=None)
     page.press("Hello", Keys.ENTER)
@@ -504,7 +504,7 @@ def with_a_draft(page):
 
 
 def end_token(page, seconds_ago=3600, **changes):
-    """Have the token of the page be one that its server refuses, and that was given so long ago."""
+    """Give the page a token that its server refuses, and that was issued so many seconds ago."""
     script = """
         const [ago, changes, done] = arguments;
         window.isOld = true;

@@ -1,4 +1,4 @@
-"""Older turns come as one scrolls up, and a line shows where the model's memory begins."""
+"""Older turns come as the user scrolls up, and a line shows where the model's memory begins."""
 
 import threading
 
@@ -22,11 +22,11 @@ def turns_from(number, count):
 
 
 def scroll_to(page, top):
-    page.driver.execute_script("document.getElementById('log').scrollTo(0, arguments[0])", top)
+    page.driver.execute_script("document.getElementById('thread').scrollTo(0, arguments[0])", top)
 
 
 def open_long_session(browser, server, count):
-    """A page whose user has a session of two turns more than this count, opened: the last fifty are shown."""
+    """A page with an open session of two turns more than this count. The last fifty are shown."""
     page = Page(browser, server)
     lengthen(server.database, page.user.create("Last"), count)
     page.enter()
@@ -48,14 +48,14 @@ def test_a_session_of_twenty_thousand_turns_opens_with_the_last_fifty(browser, s
 
 
 @pytest.mark.parametrize("position", [0, 1, 200])
-def test_older_turns_come_as_one_scrolls_up_and_nothing_jumps(position, long_page):
+def test_older_turns_come_as_the_user_scrolls_up_and_nothing_jumps(position, long_page):
     page = long_page
     page.driver.execute_script(HOLD, "before")
     for first in (30, 0):
         seen = page.turns[2]
         scroll_to(page, position)
         page.wait(lambda: page.run("window.held.length") == 1)
-        for _ in range(5):  # whoever scrolls on meanwhile
+        for _ in range(5):  # the user scrolls on meanwhile
             scroll_to(page, position + 5)
             scroll_to(page, position)
         top = page.run(TOP, seen)
@@ -88,10 +88,10 @@ def test_older_turns_come_by_the_keyboard(long_page):
     page.wait(lambda: page.run("window.held.length") == 1)
     page.driver.execute_script(RELEASE)
     page.wait(lambda: page.turns == turns_from(0, 128))
-    assert page.focused == "log"
+    assert page.focused == "thread"
 
 
-def test_older_turns_of_a_session_that_was_left_come_nowhere(long_page):
+def test_older_turns_of_a_session_that_was_left_are_dropped(long_page):
     page = long_page
     page.user.create("Other")
     page.find("#search").send_keys(" ")
@@ -130,7 +130,7 @@ def test_older_turns_come_while_a_reply_is_written(long_page, provider):
     gate.set()
     page.wait_for_turns(*turns_from(30, 128), "Count", "One two.")
     assert page.gap > 1000
-    page.say("Fail")  # the last turn is fetched again, and what was there stays
+    page.say("Fail")  # the last turn is fetched again, and the others stay
     page.wait_for_text("broke the connection", "article:last-child")
     page.wait_for_turns(*turns_from(30, 128), "Count", "One two.", "Fail", "Half")
     page.click("Retry")
@@ -141,7 +141,7 @@ def test_older_turns_come_while_a_reply_is_written(long_page, provider):
 
 # The model's memory
 
-LINE = "document.querySelector('.memory')?.closest('article').querySelector('.text').textContent"
+LINE = "document.querySelector('.context-start')?.closest('article').querySelector('.text').textContent"
 
 
 FORGETS = "The model no longer sees what is above."
@@ -158,32 +158,32 @@ def test_a_line_shows_where_the_memory_of_the_model_begins(page, provider):
     page.wait(lambda: page.is_idle and len(page.turns) == 6)
     page.wait(lambda: page.run(LINE))
     line = page.run(LINE)
-    assert page.text(".memory") == FORGETS and line in page.turns[2:5:2]
+    assert page.text(".context-start") == FORGETS and line in page.turns[2:5:2]
     page.say("fourth " * 80)
     page.wait(lambda: page.is_idle and len(page.turns) == 8)
     page.wait(lambda: page.run(LINE) == page.turns[6])
-    assert page.texts(".memory") == [FORGETS]
+    assert page.texts(".context-start") == [FORGETS]
     page.driver.refresh()
     page.wait(lambda: [page.run(LINE)] == page.turns[6:7])
-    page.find("article:nth-last-child(2) .edit").click()  # the line stays where its turn is changed
+    page.find("article:nth-last-child(2) .edit").click()  # the line stays if its turn is edited
     page.press(Keys.END, "fifth", Keys.ENTER)
     page.wait(lambda: page.is_idle and "fifth" in page.turns[6])
     assert page.run(LINE) == page.turns[6]
-    page.find("#model").send_keys("m-2", Keys.TAB)  # another model is sent all of it
-    page.wait(lambda: page.texts(".memory") == [])
+    page.find("#model").send_keys("m-2", Keys.TAB)  # another model gets all of it
+    page.wait(lambda: page.texts(".context-start") == [])
 
 
-def test_the_line_is_drawn_where_the_next_request_follows_at_once(page, provider):
+def test_the_line_is_drawn_if_the_next_request_follows_at_once(page, provider):
     provider.default = window(100)
     page.say("first " * 60)
     page.wait(lambda: page.is_idle and len(page.turns) == 2)
     page.driver.execute_script(HOLD, "turns")
     page.say("second " * 60)
-    page.wait(lambda: page.run("window.held.length") == 1)  # it asks whether one has read all
+    page.wait(lambda: page.run("window.held.length") == 1)  # the page looks for new turns
     page.driver.execute_script(RELEASE)
-    page.wait(lambda: page.run("window.held.length") == 1)  # it asks where the memory begins
+    page.wait(lambda: page.run("window.held.length") == 1)  # the page asks where the memory begins
     page.click("Retry")
-    page.wait(lambda: page.run("window.held.length") == 2)  # and whether one has read all
+    page.wait(lambda: page.run("window.held.length") == 2)  # and looks for new turns
     page.driver.execute_script(RELEASE)
     page.wait(lambda: page.run("window.held.length") == 1)
     page.driver.execute_script(RELEASE)
@@ -201,7 +201,7 @@ def test_the_line_of_the_memory_comes_with_the_older_turns(browser, server, chec
     page.enter()
     page.click("Last")
     page.wait_for_turns(*turns_from(80, 128))
-    assert page.texts(".memory") == []
+    assert page.texts(".context-start") == []
     scroll_to(page, 0)
     page.wait(lambda: page.turns == turns_from(30, 128))
     assert page.run(LINE) == "turn 40"

@@ -1,9 +1,10 @@
-"""Copies, days, colours, options, and what a reply says of itself."""
+"""Copy buttons, days, colours, options, and the details of a reply."""
 
 import pytest
 from selenium.webdriver.common.keys import Keys
 
 from provider import reply
+from providers.options import OPTIONS
 
 pytestmark = pytest.mark.parametrize(
     "engine", ["sqlite"], indirect=True
@@ -28,7 +29,7 @@ def test_code_and_replies_are_copied_as_they_are_stored(page, provider):
     page.wait(lambda: page.run("document.getElementById('text').value") == text)
 
 
-def test_sessions_stand_under_their_days(page):
+def test_sessions_are_grouped_by_day(page):
     page.user.create("Hello")
     for days, name in ((0, "Today"), (1, "Yesterday"), (2, "Earlier")):
         page.driver.execute_script(
@@ -52,16 +53,16 @@ def test_colours_are_chosen_and_kept(page):
     page.driver.execute_script("localStorage.removeItem('theme')")
 
 
-# What the model is told, and how it answers
+# Options
 
 
-def test_options_hold_from_the_next_reply_on_and_an_empty_field_clears_one(page, provider):
+def test_options_apply_from_the_next_reply_on_and_an_empty_field_clears_one(page, provider):
     page.wait_for_text("m-1", "#model")
     page.click("Settings")
     page.find("#temperature").send_keys("0.5")
     page.find("#max_tokens").send_keys("100")
     page.find("#reasoning_effort").send_keys("low")
-    page.driver.refresh()  # what is not sent yet stays
+    page.driver.refresh()  # unsent options stay
     page.say("Hello")
     page.wait_for_turns("Hello", "The answer.")
     [session] = page.user.get("/sessions").json()["data"]
@@ -96,17 +97,23 @@ def test_options_hold_from_the_next_reply_on_and_an_empty_field_clears_one(page,
     assert [post.body.get("temperature") for post in provider.posts] == [0.5, None]
 
 
+def test_the_page_has_a_field_for_each_option(page):
+    assert page.run("[...document.querySelectorAll('#options input')].map(({ id }) => id)") == [
+        *OPTIONS
+    ]
+
+
 def options_of(page, session):
     return page.user.get(f"/sessions/{session['id']}").json()["options"]
 
 
-def test_an_option_that_is_refused_says_so_at_its_place(page):
+def test_a_refused_option_says_so_at_its_field(page):
     page.wait_for_text("m-1", "#model")
     page.click("Settings")
     page.find("#temperature").send_keys("7")
     page.find("#settings .main").click()
     page.wait(lambda: not page.find("#settings").is_displayed())
-    page.say("Hello")  # the settings open again, where the new session was refused
+    page.say("Hello")  # the settings open again if the new session was refused
     page.wait(lambda: page.text("#temperature-fault"))
     assert (page.focused, page.text("#notice"), page.turns) == ("temperature", "", [])
     assert page.find("#temperature").get_attribute("aria-invalid") == "true"
@@ -126,12 +133,12 @@ def test_an_option_that_is_refused_says_so_at_its_place(page):
     assert page.text("#temperature-fault") == ""
 
 
-def test_a_reply_that_a_limit_cut_says_so(page, provider):
+def test_a_reply_cut_by_a_limit_says_so(page, provider):
     provider.script = [reply("Half a", stop="length"), reply("Whole.")]
     page.say("Talk")
-    page.wait_for_text("Cut at the limit", "article:last-child footer")
+    page.wait_for_text("Cut off at the token limit", "article:last-child footer")
     page.driver.refresh()
-    page.wait_for_text("Cut at the limit", "article:last-child footer")
+    page.wait_for_text("Cut off at the token limit", "article:last-child footer")
     page.click("Retry")
     page.wait_for_turns("Talk", "Whole.")
-    assert "Cut at the limit" not in page.text("#turns")
+    assert "Cut off at the token limit" not in page.text("#turns")

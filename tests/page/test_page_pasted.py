@@ -1,4 +1,4 @@
-"""Long texts that are pasted: they are kept apart from what is typed, and the field stays fast."""
+"""Long pasted texts are kept apart from what is typed, and the field stays fast."""
 
 import itertools
 import statistics
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.parametrize(
 )  # what the page does is the same on both
 
 LOG = "a line of a log, which has its number\n" * 13_000  # 494 kB
-BOOK = "and so on " * 50_000  # of one paragraph
+BOOK = "and so on " * 50_000  # in one paragraph
 SHORT = "a few lines\n" * 1000
 
 
@@ -31,7 +31,7 @@ def typed(page):
 
 
 def spent(page, on="TaskDuration"):
-    """The milliseconds that the page's own thread was busy so far with its tasks, or with laying out."""
+    """The milliseconds that the page's own thread has spent on its tasks, or on layout."""
     page.driver.execute_async_script(
         "const [done] = arguments; requestAnimationFrame(() => requestAnimationFrame(() => done()))"
     )
@@ -41,7 +41,7 @@ def spent(page, on="TaskDuration"):
 
 
 def time_of_a_key(page):
-    """The milliseconds that the page's own thread is busy with a key, the median of nine."""
+    """The milliseconds that the page's own thread needs for a key: the median of nine."""
     key = {"key": "a", "code": "KeyA", "windowsVirtualKeyCode": 65}
     times = [spent(page)]
     for _ in range(9):
@@ -54,7 +54,7 @@ def time_of_a_key(page):
 
 
 @pytest.mark.parametrize("text", [LOG, BOOK], ids=["lines", "one line"])
-def test_a_long_text_goes_before_the_message_and_keys_stay_fast(text, page, provider):
+def test_a_long_text_goes_before_the_message_and_typing_stays_fast(text, page, provider):
     page.wait_for_text("m-1", "#model")
     paste(page, text)
     page.wait(lambda: pasted(page))
@@ -70,7 +70,7 @@ def test_a_long_text_goes_before_the_message_and_keys_stay_fast(text, page, prov
     assert pasted(page) == [] and typed(page) == ""
 
 
-def test_a_short_text_is_typed_and_one_that_fills_the_field_is_not(page):
+def test_a_short_text_is_typed_unless_it_fills_the_field(page):
     paste(page, SHORT)
     page.wait(lambda: typed(page) == SHORT)
     paste(page, SHORT)
@@ -79,7 +79,7 @@ def test_a_short_text_is_typed_and_one_that_fills_the_field_is_not(page):
     page.wait(lambda: typed(page) == SHORT + "a word")
 
 
-def test_a_pasted_text_is_read_and_removed(page):
+def test_a_pasted_text_can_be_read_and_removed(page):
     paste(page, LOG)
     wait_for_pasted(page, "Pasted text, 494 kB")
     paste(page, "ab\r\n" * 10_000)
@@ -116,7 +116,7 @@ def test_a_pasted_text_is_part_of_the_draft(page, provider):
     assert pasted(page) == [] and typed(page) == ""
 
 
-def test_what_is_refused_is_as_it_was(page):
+def test_a_refused_message_comes_back_with_its_pasted_text(page):
     page.wait_for_text("m-1", "#model")
     for _ in range(3):
         paste(page, LOG)
@@ -129,7 +129,7 @@ def test_what_is_refused_is_as_it_was(page):
     assert typed(page) == "What is it?"
 
 
-def test_what_is_pasted_while_a_message_is_sent_is_of_the_next(page, provider):
+def test_a_text_that_is_pasted_during_sending_belongs_to_the_next_message(page, provider):
     page.wait_for_text("m-1", "#model")
     provider.script = [reply("Good.")]
     page.driver.execute_script(HOLD, "sessions")
@@ -161,7 +161,7 @@ def test_a_pasted_text_that_has_arrived_is_not_given_back(page, provider):
     assert pasted(page) == [] and typed(page) == ""
 
 
-def test_the_end_of_a_long_message_is_edited_as_fast(page, provider):
+def test_editing_the_end_of_a_long_message_is_as_fast(page, provider):
     page.wait_for_text("m-1", "#model")
     paste(page, LOG)
     wait_for_pasted(page, "Pasted text, 494 kB")

@@ -1,4 +1,4 @@
-"""A chat is printed whole, and as one reads it on paper."""
+"""A chat is printed completely, and in a form for paper."""
 
 import base64
 import re
@@ -17,14 +17,14 @@ HIDDEN = ["#sidebar", "#foot", "#chats", "#account-button", "article button", "#
 
 
 def pages(page):
-    """How many sheets the browser makes of what is shown now."""
+    """How many sheets the browser needs for the page now."""
     pdf = base64.b64decode(page.driver.execute_cdp_cmd("Page.printToPDF", {})["data"])
     return len(re.findall(rb"/Type\s*/Page\b", pdf))
 
 
 @pytest.fixture
 def on_paper(browser):
-    """A function that has the page be shown as it is printed."""
+    """A function that shows the page as it is printed."""
 
     def show():
         browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
@@ -35,7 +35,7 @@ def on_paper(browser):
 
 @pytest.fixture
 def long_page(browser, server):
-    """A page whose user has a chat of 120 turns, which is not open, and another."""
+    """A page with a chat of 120 turns, which is not open, and another one."""
     page = Page(browser, server)
     lengthen(server.database, page.user.create("Long"), 118)
     page.user.create("Short")
@@ -53,26 +53,26 @@ def print_by_menu(page, title, turns):
     page.wait(lambda: page.run("window.printed") == [turns])
 
 
-def test_print_fetches_all_of_a_chat_first(long_page):
+def test_print_fetches_the_whole_chat_first(long_page):
     print_by_menu(long_page, "Long", 120)
     assert long_page.turns == [f"turn {number}" for number in range(118)] + ["Long", "The answer."]
     assert long_page.text("#title") == "Long" and long_page.text("#notice") == ""
     assert pages(long_page) > 5
 
 
-def test_the_browsers_own_print_tells_what_it_lacks(long_page, on_paper):
+def test_the_browsers_own_print_says_what_is_missing(long_page, on_paper):
     long_page.click("Long")
     long_page.wait(lambda: len(long_page.turns) == 50)
     assert not long_page.find("#unprinted").is_displayed()
     on_paper()
     assert "use Print" in long_page.text("#unprinted")
     long_page.run("document.getElementById('older').click()")
-    # On paper, all of it is near.
+    # On paper, all of it is in view.
     long_page.wait(lambda: len(long_page.turns) == 120)
     assert not long_page.find("#unprinted").is_displayed()
 
 
-def test_what_is_printed_while_it_is_written_is_what_is_there(long_page, provider):
+def test_printing_during_a_reply_prints_what_is_there(long_page, provider):
     provider.script = [reply("One ", 30, "two.")]
     long_page.say("Count")
     long_page.wait_for_text("One")
@@ -86,7 +86,7 @@ def test_what_is_printed_while_it_is_written_is_what_is_there(long_page, provide
     long_page.wait(lambda: long_page.is_idle)
 
 
-def test_paper_has_the_chat_alone_in_light_colours_and_cuts_nothing(page, provider, on_paper):
+def test_paper_has_only_the_chat_in_light_colours_and_cuts_nothing(page, provider, on_paper):
     page.driver.execute_script("document.documentElement.dataset.theme = 'dark'")
     code = "```\n" + "word " * 200 + "x" * 500 + "\n```"
     provider.script = [reply(code + "\n\n| a | b |\n|--|--|\n| " + "y" * 400 + " | z |")]
@@ -99,14 +99,14 @@ def test_paper_has_the_chat_alone_in_light_colours_and_cuts_nothing(page, provid
     assert page.find("#title").is_displayed() and page.find(".user .text").is_displayed()
     assert not page.find("article form").is_displayed()
     assert page.run("document.documentElement.scrollWidth <= innerWidth")
-    wide = "[...document.querySelectorAll('#log *')].filter((e) => e.scrollWidth > e.clientWidth + 1 && getComputedStyle(e).overflowX !== 'visible')"
+    wide = "[...document.querySelectorAll('#thread *')].filter((e) => e.scrollWidth > e.clientWidth + 1 && getComputedStyle(e).overflowX !== 'visible')"
     assert page.run(wide + ".length") == 0
-    beyond = "[...document.querySelectorAll('#log *')].filter((e) => e.checkVisibility() && e.getBoundingClientRect().right > innerWidth + 1)"
+    beyond = "[...document.querySelectorAll('#thread *')].filter((e) => e.checkVisibility() && e.getBoundingClientRect().right > innerWidth + 1)"
     assert page.run(beyond + ".map((e) => e.outerHTML)") == []
     assert page.run("getComputedStyle(document.body).color") == "rgb(34, 35, 31)"
     assert (
         page.run(
-            "document.getElementById('log').scrollHeight - document.getElementById('log').clientHeight"
+            "document.getElementById('thread').scrollHeight - document.getElementById('thread').clientHeight"
         )
         <= 1
     )

@@ -1,4 +1,4 @@
-"""The page where a proxy signs people in, and what another site's page cannot do then."""
+"""The page behind a proxy that signs users in, and what pages of other sites cannot do then."""
 
 import uuid
 
@@ -29,7 +29,7 @@ def site():
 
 @pytest.fixture
 def at_home(browser, home):
-    """A function that opens the page of somebody who has signed in at the portal."""
+    """A function that opens the page of a user who has signed in at the portal."""
 
     def open_page(user):
         home.come_in(browser, user)
@@ -38,7 +38,7 @@ def at_home(browser, home):
         return page
 
     yield open_page
-    browser.get(home.house + "/health")  # a page of that host, from which its cookies are seen
+    browser.get(home.house + "/health")  # a page of that host, which can see its cookies
     browser.delete_all_cookies()
 
 
@@ -51,7 +51,7 @@ def user():
 
 
 @pytest.mark.parametrize("way", ["plain", "secure"])
-def test_who_is_known_to_the_proxy_needs_no_token(browser, home, provider, way):
+def test_a_user_whom_the_proxy_knows_needs_no_token(browser, home, provider, way):
     page = Page(browser, home.server, getattr(home, way) + "/")
     page.wait(lambda: page.text("#user") == "alice")
     page.say(f"Hello, {way}")
@@ -72,7 +72,7 @@ def test_who_is_known_to_the_proxy_needs_no_token(browser, home, provider, way):
     assert page.run("localStorage.length") == 0
 
 
-def test_a_reply_goes_on_where_its_page_is_loaded_again(at_home, provider, user):
+def test_a_reply_is_resumed_if_its_page_is_reloaded(at_home, provider, user):
     page = at_home(user)
     provider.script = [reply("One ", 0.5, "two ", 0.5, "three.")]
     page.say("Count")
@@ -84,10 +84,11 @@ def test_a_reply_goes_on_where_its_page_is_loaded_again(at_home, provider, user)
 
 @pytest.mark.parametrize("asks_as", ["a message", "a chat"])
 @pytest.mark.parametrize("ends", ["302", "401", "403", "200"])
-def test_a_sign_in_that_has_ended_is_said_and_begun_again_with_what_was_typed(
+def test_an_expired_sign_in_is_reported_and_a_new_one_keeps_the_draft(
     at_home, home, provider, user, asks_as, ends
 ):
-    """The proxy sends requests to its own page, on another host, which a page may not follow; or it answers itself."""
+    """The proxy redirects requests to its own page on another host, which a page's requests may
+    not follow; or it answers them itself."""
     page = at_home(user)
     page.say("Hello")
     page.wait_for_turns("Hello", "The answer.")
@@ -125,7 +126,7 @@ def test_a_sign_in_that_was_renewed_in_another_tab_is_noticed(at_home, home, use
 
 
 def in_another_tab(page, home, user):
-    """Somebody signs in there at the portal."""
+    """A user signs in at the portal in a new tab, which is closed again."""
     first = page.driver.current_window_handle
     page.driver.switch_to.new_window("tab")
     home.come_in(page.driver, user)
@@ -140,7 +141,7 @@ def look_again(page):
     )
 
 
-def test_what_one_user_has_typed_is_not_shown_to_the_next(at_home, home, provider, user):
+def test_one_users_draft_is_not_shown_to_the_next(at_home, home, provider, user):
     page = at_home(user)
     page.say("Hello")
     page.wait_for_turns("Hello", "The answer.")
@@ -168,7 +169,7 @@ def test_the_page_notices_that_another_user_has_signed_in_meanwhile(at_home, hom
 def test_a_message_is_not_sent_as_another_user_who_has_signed_in_meanwhile(
     at_home, home, provider, user
 ):
-    """In a window that was in view all the time, nothing tells of the other."""
+    """If the window was in view all the time, no event tells the page of the other user."""
     page = at_home(user)
     page.driver.execute_script(
         "window.addEventListener('visibilitychange', (e) => e.stopImmediatePropagation(), true)"
@@ -180,7 +181,7 @@ def test_a_message_is_not_sent_as_another_user_who_has_signed_in_meanwhile(
     assert page.run("document.getElementById('text').value") == "" and provider.posts == []
 
 
-def test_a_notice_stays_where_the_page_is_looked_at_again(at_home, user):
+def test_a_notice_stays_if_the_user_looks_at_the_page_again(at_home, user):
     page = at_home(user)
     page.driver.execute_script("document.getElementById('notice').textContent = 'A notice'")
     asked = page.run("performance.getEntriesByType('resource').length")
@@ -189,13 +190,13 @@ def test_a_notice_stays_where_the_page_is_looked_at_again(at_home, user):
     assert page.text("#notice") == "A notice"
 
 
-def test_who_is_not_allowed_is_told_so(browser, tmp_path):
+def test_a_user_who_is_not_allowed_is_told_so(browser, tmp_path):
     with household(tmp_path, BLOCKED_USERS="alice") as home:
         page = Page(browser, home.server, home.plain + "/")
         page.wait_for_text("This user is not allowed on this server.", "#refusal")
 
 
-# Beside tokens
+# With tokens
 
 
 def test_a_link_with_a_token_asks_first_and_signing_out_leads_back_to_the_proxy(
@@ -215,21 +216,21 @@ def test_a_link_with_a_token_asks_first_and_signing_out_leads_back_to_the_proxy(
     assert page.run("sessionStorage.token") is None
 
 
-def test_a_token_that_is_refused_does_not_fall_back_to_the_proxy(at_home, user):
+def test_a_refused_token_does_not_fall_back_to_the_proxy(at_home, user):
     page = at_home(user)
     page.press("A draft")
     page.run("sessionStorage.setItem('token', 'none')")
     page.driver.refresh()
-    page.wait_for_text("The token is not whole", "#refusal")
+    page.wait_for_text("The token is incomplete", "#refusal")
     assert not page.find("#app").is_displayed()
-    page.wait(lambda: page.texts("#source button") == [f"Go on as {user}"])
-    page.click(f"Go on as {user}")
+    page.wait(lambda: page.texts("#source button") == [f"Continue as {user}"])
+    page.click(f"Continue as {user}")
     page.wait(lambda: page.text("#user") == user)
     assert page.run("sessionStorage.token") is None
     assert page.run("document.getElementById('text').value") == "A draft"
 
 
-def test_a_link_that_is_opened_anew_asks_first_too(at_home, home, user):
+def test_a_link_that_is_opened_again_asks_first_too(at_home, home, user):
     page = at_home(user)
     page.press("A draft")
     page.driver.get("about:blank")
@@ -249,7 +250,7 @@ def test_a_link_that_is_opened_anew_asks_first_too(at_home, home, user):
     assert page.run("document.getElementById('text').value") == ""
 
 
-def test_nothing_of_one_user_is_shown_to_the_user_of_a_token_in_the_same_tab(at_home, home, user):
+def test_a_token_in_the_same_tab_shows_nothing_of_the_proxys_user(at_home, home, user):
     page = at_home(user)
     page.press("A draft")
     page.click("Settings")
@@ -265,9 +266,7 @@ def test_nothing_of_one_user_is_shown_to_the_user_of_a_token_in_the_same_tab(at_
     assert page.run("document.getElementById('system').textContent") == ""
 
 
-def test_a_link_with_a_token_lies_at_the_door_of_whom_the_proxy_names_and_nobody_lets_in(
-    browser, tmp_path
-):
+def test_a_user_who_is_not_allowed_can_still_use_a_link_with_a_token(browser, tmp_path):
     with household(tmp_path, BLOCKED_USERS="alice") as home:
         page = Page(
             browser, home.server, f"{home.plain}/#token={make_token('https://github.com/bob')}"
@@ -277,8 +276,8 @@ def test_a_link_with_a_token_lies_at_the_door_of_whom_the_proxy_names_and_nobody
         page.wait(lambda: page.text("#user") == "bob")
 
 
-def test_a_proxy_that_names_two_users_does_not_have_the_page_loaded_for_ever(at_home, home, user):
-    """By a rule of its own for some paths, say."""
+def test_a_proxy_that_names_two_users_does_not_reload_the_page_for_ever(at_home, home, user):
+    """By a rule for some paths, for example."""
     page = at_home(user)
     page.driver.execute_script("""
         window.fetch = ((ask) => (path, options) => {
@@ -291,12 +290,12 @@ def test_a_proxy_that_names_two_users_does_not_have_the_page_loaded_for_ever(at_
     page.wait(lambda: page.find("#ended").is_displayed())
 
 
-# Other sites' pages
+# Pages of other sites
 
 
 @pytest.fixture
 def elsewhere(driver, site):
-    """The browser, on another site's page. What it says of requests that are refused is nobody else's."""
+    """The browser on another site's page. It may log refused requests in its console."""
     driver.set_script_timeout(60)
     driver.get(f"http://evil.test:{site.port}/")
     yield driver
@@ -305,16 +304,17 @@ def elsewhere(driver, site):
 
 
 @pytest.mark.parametrize("way", ["plain", "secure"])
-def test_another_sites_page_can_do_nothing_by_the_proxys_word(elsewhere, tmp_path, way):
-    """Over plain HTTP, browsers send no `Sec-Fetch-Site`, and no `Origin` with what only reads. The server lets every origin in
-    by CORS."""
+def test_another_sites_page_cannot_use_the_proxys_sign_in(elsewhere, tmp_path, way):
+    """Over plain HTTP, browsers send no `Sec-Fetch-Site`, and no `Origin` with requests that
+    only read. The server's CORS allows every origin."""
     with household(tmp_path) as home:
         alice = Peer(str(tmp_path / "parley.sock"))
         created = alice.ask(name("alice"), method="POST", path="/sessions", content="Mine")
         path = created.headers["Location"]
         seen = elsewhere.execute_async_script(ASYNCHRONOUS % RIDE, getattr(home, way), path)
         assert seen == NOTHING
-        # Two that a script may send without leave, three with it, a beacon, and two forms.
+        # Two requests that a script may send without permission, three that need it, a beacon, and
+        # two forms.
         wait_until(
             lambda: len([method for method, _ in home.asked("/sessions") if method != "GET"]) == 9
         )
@@ -329,7 +329,7 @@ def test_another_sites_page_can_do_nothing_by_the_proxys_word(elsewhere, tmp_pat
 
 
 @pytest.mark.parametrize("way, status", [("plain", 200), ("secure", 403)])
-def test_a_link_of_another_site_leads_to_the_page_and_nowhere_else(elsewhere, home, way, status):
+def test_a_link_on_another_site_leads_to_the_page_and_nowhere_else(elsewhere, home, way, status):
     follow, away = "location.href = arguments[0]", elsewhere.current_url
     page = Page(elsewhere, home.server, away)
     elsewhere.execute_script(follow, getattr(home, way) + "/")
@@ -337,4 +337,4 @@ def test_a_link_of_another_site_leads_to_the_page_and_nowhere_else(elsewhere, ho
     elsewhere.get(away)
     elsewhere.execute_script(follow, getattr(home, way) + "/sessions")
     page.wait(lambda: page.text("body").startswith("{"))
-    assert ("Another site" in page.text("body")) == (status == 403)
+    assert ("A page of another site" in page.text("body")) == (status == 403)

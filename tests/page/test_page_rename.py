@@ -1,4 +1,4 @@
-"""A chat is given another title, in its place in the list."""
+"""A chat gets another title, in its place in the list."""
 
 import threading
 
@@ -19,7 +19,7 @@ def title_of(page, session):
 
 
 def rename(page, title):
-    """Have the title of this chat be a field, which has the focus."""
+    """Turn the title of this chat into a field, which has the focus."""
     page.click(f"Options of {title}")
     page.click("Rename")
     page.wait(lambda: page.run("document.activeElement.matches(arguments[0])", FIELD))
@@ -52,7 +52,7 @@ def test_escape_and_an_empty_field_leave_the_title_as_it_was(keys, page, chats):
     page.wait(lambda: page.titles == ["Second", "First"])
 
 
-def test_a_focus_that_goes_elsewhere_saves(page, chats):
+def test_leaving_the_field_saves(page, chats):
     rename(page, "First")
     page.press("Third")
     page.find("#text").click()
@@ -70,7 +70,7 @@ def test_a_click_on_another_chat_saves_and_opens_it(typed, page, chats):
     page.wait(lambda: page.titles == ["Second", typed or "First"])
 
 
-def test_a_list_that_is_drawn_anew_leaves_what_is_typed(page, chats, provider):
+def test_a_redrawn_list_keeps_what_is_typed(page, chats, provider):
     gate = threading.Event()
     provider.script = [reply("One ", gate, "two.")]
     page.say("Count")
@@ -98,7 +98,7 @@ def test_a_list_that_is_drawn_anew_leaves_what_is_typed(page, chats, provider):
     assert title_of(page, chats[0]) == "Half a titlle"
 
 
-def test_an_error_is_told_and_the_field_stays(page, chats):
+def test_an_error_is_reported_and_the_field_stays(page, chats):
     page.user.delete(f"/sessions/{chats[0]['id']}")
     rename(page, "First")
     page.press("Lost", Keys.ENTER)

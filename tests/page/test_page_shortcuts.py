@@ -1,4 +1,4 @@
-"""The list of keys, which is the table that they act by."""
+"""The list of keys, made from the table that decides what the keys do."""
 
 import threading
 
@@ -26,7 +26,7 @@ def test_a_question_mark_shows_the_list_and_escape_leaves_it(page):
     assert page.focused == "new"
 
 
-def test_a_question_mark_that_is_typed_is_one(page):
+def test_a_question_mark_can_be_typed(page):
     page.press("?")
     assert page.run("document.getElementById('text').value") == "?"
     page.press("/", hold=Keys.CONTROL)
@@ -38,7 +38,7 @@ def test_a_question_mark_that_is_typed_is_one(page):
     page.wait(lambda: is_shown(page))
 
 
-def test_no_other_key_acts_behind_the_list(page, provider):
+def test_no_other_key_acts_under_the_list(page, provider):
     gate = threading.Event()
     provider.script = [reply("One ", gate, "two.")]
     page.say("Count")
@@ -54,7 +54,7 @@ def test_no_other_key_acts_behind_the_list(page, provider):
     page.wait_for_turns("Count", "One two.")
 
 
-def test_a_sign_in_that_ends_closes_what_lies_over_the_page(page):
+def test_a_sign_in_that_ends_closes_dialogs(page):
     page.press("/", hold=Keys.CONTROL)
     page.wait(lambda: is_shown(page))
     page.driver.execute_script("""

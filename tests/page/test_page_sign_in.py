@@ -39,7 +39,7 @@ def test_a_link_signs_in_and_leaves_nothing_in_the_address(browser, server, prov
     assert "token" not in browser.current_url
 
 
-def test_a_link_that_was_copied_badly_shows_its_token_to_nobody(page, server):
+def test_a_badly_copied_link_shows_its_token_to_nobody(page, server):
     for rest in ("", "%20", ")", "&x=1"):  # at once, since it is the same user's
         page.open_link(page.user.token + rest)
         page.wait_for_text("No chats yet.")
@@ -48,8 +48,8 @@ def test_a_link_that_was_copied_badly_shows_its_token_to_nobody(page, server):
 
 
 @pytest.mark.parametrize("in_place", [False, True], ids=["a new page", "in place"])
-def test_a_link_signs_in_nobody_who_is_not_asked(browser, server, in_place):
-    """Who is not signed in would write into the account of whoever has sent it."""
+def test_a_link_signs_in_nobody_without_asking(browser, server, in_place):
+    """Without the question, the user would write into the account of the link's sender."""
     page, other = Page(browser, server), "https://github.com/mallory"
     page.wait_for_text("flask token", "#source")
     token = make_token(other)
@@ -74,7 +74,7 @@ def test_a_link_signs_in_nobody_who_is_not_asked(browser, server, in_place):
     ],
     ids=["expired", "of another server"],
 )
-def test_a_link_whose_token_is_refused_leads_to_the_door(token, why, browser, server):
+def test_a_link_with_a_refused_token_leads_to_the_sign_in_page(token, why, browser, server):
     page = Page(browser, server)
     page.open_link(token)
     page.click("Sign in as")
@@ -85,7 +85,7 @@ def test_a_link_whose_token_is_refused_leads_to_the_door(token, why, browser, se
     page.wait_for_text("No chats yet.")
 
 
-def test_nothing_of_a_link_is_sent_until_somebody_says_yes(browser, server, proxy):
+def test_nothing_of_a_link_is_sent_before_a_yes(browser, server, proxy):
     page, token = Page(browser, server, proxy.url), make_token()
     browser.get("about:blank")
     browser.get(f"{proxy.url}/#token={token}")
@@ -95,13 +95,13 @@ def test_nothing_of_a_link_is_sent_until_somebody_says_yes(browser, server, prox
     assert b"GET /me" in proxy.sent and token.encode() not in proxy.sent
 
 
-def test_a_link_that_was_cut_in_its_middle_is_no_question(browser, server):
+def test_a_link_that_is_cut_in_the_middle_asks_nothing(browser, server):
     page = Page(browser, server)
     page.open_link(page.user.token[:60])
-    page.wait_for_text("The token of this link is not whole. Copy the link again.", "#refusal")
+    page.wait_for_text("The token in this link is incomplete. Copy the link again.", "#refusal")
 
 
-def test_the_last_link_that_was_opened_is_the_one_that_signs_in(browser, server):
+def test_the_last_opened_link_signs_in(browser, server):
     page = Page(browser, server)
     page.open_link(make_token("https://github.com/mallory"))
     page.wait_for_text("Sign in as mallory", "#by-link")
@@ -115,8 +115,8 @@ def test_the_last_link_that_was_opened_is_the_one_that_signs_in(browser, server)
     "rest, shown",
     [("eve?x=/alice", "eve"), ("eve#/alice", "eve"), ("a/eve", "eve"), ("", "https://id.example/")],
 )
-def test_the_name_that_is_shown_is_the_last_segment_of_the_path(browser, server, rest, shown):
-    # Users of their own: another test's may have chats.
+def test_the_shown_name_is_the_last_segment_of_the_path(browser, server, rest, shown):
+    # Users of its own: those of another test may have chats.
     page = Page(browser, server).enter(make_token("https://id.example/" + rest))
     page.wait_for_text("No chats yet.")
     page.wait(lambda: page.text("#user") == shown)
@@ -127,7 +127,7 @@ def test_a_link_in_a_new_tab_asks_too(page):
     page.driver.switch_to.new_window("tab")
     page.open_link(make_token("https://github.com/mallory"))
     assert page.subject in page.answer(False)
-    page.wait_for_text("No chats yet.")  # as who was signed in
+    page.wait_for_text("No chats yet.")  # as the first user
     page.wait(lambda: page.text("#user") == page.subject.rpartition("/")[2])
     page.driver.close()
     page.driver.switch_to.window(first)
@@ -146,16 +146,16 @@ def test_a_new_tab_is_signed_in_as_the_first_and_a_new_browser_is_not(page):
             page.driver.close()
     page.driver.switch_to.window(first)
     page.run("sessionStorage.clear()")
-    page.driver.get("about:blank")  # nobody is there who could answer
+    page.driver.get("about:blank")  # no tab is left that could answer
     page.driver.get(address)
-    page.wait(lambda: page.find("#door").is_displayed())
+    page.wait(lambda: page.find("#sign-in-page").is_displayed())
 
 
 @pytest.mark.parametrize(
     "host, is_own", [("127.0.0.1", True), ("localhost", True), ("parley.test", False)]
 )
 @pytest.mark.parametrize("is_changed", [False, True], ids=["as it is", "changed"])
-def test_a_link_offers_to_remember_and_does_so_unasked_on_the_own_machine(
+def test_a_link_offers_to_remember_and_does_so_unasked_on_the_users_own_machine(
     host, is_own, is_changed, browser, server
 ):
     page = Page(browser, server, f"http://{host}:{server.port}/")
@@ -173,7 +173,7 @@ def test_a_link_offers_to_remember_and_does_so_unasked_on_the_own_machine(
 
 @pytest.fixture
 def moved_on(door, server, provider):
-    """The page of a user with a chat of echo, which the server has served before, and does not any more."""
+    """The page of a user with a chat with echo, a model that the server no longer serves."""
     provider.script = [reply("Hello")]
     session = door.user.create("Hello")
     with tables_of(server.database) as tables:
@@ -188,7 +188,7 @@ def moved_on(door, server, provider):
 
 
 @pytest.mark.parametrize("action", ["a message", "Retry", "Edit"])
-def test_a_chat_whose_model_is_gone_goes_on_with_the_default(moved_on, provider, action):
+def test_a_chat_whose_model_is_gone_continues_with_the_default(moved_on, provider, action):
     page = moved_on
     if action == "a message":
         page.say("More")
@@ -208,8 +208,8 @@ def test_a_chat_whose_model_is_gone_goes_on_with_the_default(moved_on, provider,
     assert page.text("#notice") == ""
 
 
-def test_a_chat_whose_provider_has_lost_its_model_goes_on_with_the_default(page, provider):
-    """The provider says so, and the reply has failed; then the model is not listed any more."""
+def test_a_chat_whose_provider_has_lost_its_model_continues_with_the_default(page, provider):
+    """The provider says so, and the reply fails; then the model is no longer listed."""
     page.say("Hello")
     page.wait_for_turns("Hello", "The answer.")
     session = page.run("location.hash.slice(1)")
@@ -225,7 +225,7 @@ def test_a_chat_whose_provider_has_lost_its_model_goes_on_with_the_default(page,
     assert [post.body["model"] for post in provider.posts] == ["m-1", "m-9", "m-1"]
 
 
-def test_who_signs_out_is_signed_out_in_all_tabs(browser, server):
+def test_signing_out_signs_out_all_tabs(browser, server):
     page = Page(browser, server)
     page.wait(lambda: page.find("#remember").is_displayed())
     page.find("#remember").click()
@@ -237,10 +237,10 @@ def test_who_signs_out_is_signed_out_in_all_tabs(browser, server):
     browser.get(page.user.url)
     page.find("#account-button").click()
     page.click("Sign out")
-    page.wait(lambda: page.find("#door").is_displayed())
+    page.wait(lambda: page.find("#sign-in-page").is_displayed())
     browser.close()
     browser.switch_to.window(first)
-    page.wait(lambda: page.find("#door").is_displayed())
+    page.wait(lambda: page.find("#sign-in-page").is_displayed())
     assert page.run("sessionStorage.length + localStorage.length") == 0
     page.enter(make_token(f"https://github.com/{uuid.uuid4().hex}"))
     page.wait_for_text("No chats yet.")
@@ -260,7 +260,7 @@ def test_a_link_of_another_user_asks_first(browser, server, provider):
         assert mine in question and other in question
         page.wait(lambda: page.titles == ["Hello"])
         assert "token" not in browser.current_url
-    for key in (Keys.ESCAPE, Keys.ENTER):  # neither of which is meant for the question
+    for key in (Keys.ESCAPE, Keys.ENTER):  # neither is meant for the question
         page.open_link(make_token(other), in_place=True)
         page.wait_for_text("You are signed in as", "#question")
         page.press(key)
@@ -280,7 +280,7 @@ def test_a_link_of_another_user_asks_first(browser, server, provider):
     page.wait(lambda: page.text("#user") == "x" * 20)
 
 
-def test_a_sign_in_is_remembered_where_that_is_chosen(browser, server):
+def test_a_sign_in_is_remembered_if_the_user_wants_it(browser, server):
     page = Page(browser, server)
     page.wait(lambda: page.find("#remember").is_displayed())
     page.find("#remember").click()
@@ -297,7 +297,7 @@ def test_a_sign_in_is_remembered_where_that_is_chosen(browser, server):
     browser.switch_to.window(browser.window_handles[0])
 
 
-def test_says_where_tokens_come_from_and_that_echo_is_no_model(browser, server, tmp_path):
+def test_the_page_says_where_tokens_come_from_and_that_echo_is_no_model(browser, server, tmp_path):
     page = Page(browser, server)
     page.wait_for_text(".venv/bin/flask token https://github.com/you", "#source code")
     key = ed25519.Ed25519PrivateKey.generate()
@@ -317,8 +317,9 @@ def test_says_where_tokens_come_from_and_that_echo_is_no_model(browser, server, 
         page.wait_for_turns("Hello", "Hello")
 
 
-def test_a_redirect_by_what_stands_in_front_is_waited_out(page, provider):
-    """As while it is maintained: who has a token has not lost it, and what had arrived is not sent twice."""
+def test_a_redirect_by_a_proxy_in_front_is_waited_out(page, provider):
+    """As during maintenance: the user keeps the token, and a message that has arrived is not
+    sent twice."""
     page.driver.execute_script("""
         const ask = fetch;
         const elsewhere = { type: "opaqueredirect", ok: false, status: 0, headers: new Headers(), json: () => Promise.reject() };
@@ -335,8 +336,8 @@ def test_a_redirect_by_what_stands_in_front_is_waited_out(page, provider):
     assert len(provider.posts) == 1
 
 
-def test_the_name_is_there_before_the_server_has_told_it(page):
-    """And where it does not tell, as where it has too much to do."""
+def test_the_name_is_shown_before_the_server_sends_it(page):
+    """Also if the server does not answer, for example because it is too busy."""
     name = page.subject.rpartition("/")[2]
     page.driver.execute_cdp_cmd("Network.enable", {})
     page.driver.execute_cdp_cmd("Network.setBlockedURLs", {"urls": [page.user.url + "/me"]})

@@ -1,4 +1,4 @@
-"""What a model thinks: a line above its answer, which opens. It is no part of the answer."""
+"""A model's thinking: a line above its answer that can be opened. It is no part of the answer."""
 
 import threading
 
@@ -17,7 +17,7 @@ FETCHED = """performance.getEntriesByType("resource").map(({ name }) => name)
     .filter((name) => name.endsWith("/thinking"))"""
 
 
-def test_it_is_one_line_that_a_key_opens_while_it_comes_and_afterwards(page, provider):
+def test_it_is_one_line_that_a_key_opens_during_the_reply_and_afterwards(page, provider):
     more, answer = threading.Event(), threading.Event()
     provider.script = [
         reply(thought(reasoning="Hm, **first**."), more, thought(reasoning=" So."), answer, "Word.")
@@ -59,7 +59,7 @@ def test_the_text_of_an_earlier_reply_is_fetched_when_it_is_opened(page, provide
     assert len(page.run(FETCHED)) == 1
 
 
-def test_a_copy_has_the_answer_alone_and_so_has_a_print(page, provider):
+def test_a_copy_and_a_print_have_only_the_answer(page, provider):
     provider.script = [reply(thought(reasoning="Hm."), "Word.")]
     page.say("Think")
     page.wait_for_turns("Think", "Word.")
@@ -74,7 +74,7 @@ def test_a_copy_has_the_answer_alone_and_so_has_a_print(page, provider):
     page.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
 
 
-def test_what_was_text_after_all_is_not_shown_as_thinking(page, provider):
+def test_text_that_was_taken_for_thinking_is_shown_as_text(page, provider):
     gate = threading.Event()
     provider.script = [reply("<think>Hm.", gate, " Hello.")]
     page.say("Think")
@@ -85,7 +85,7 @@ def test_what_was_text_after_all_is_not_shown_as_thinking(page, provider):
 
 
 def test_thinking_that_is_read_while_it_comes_stays_at_its_end(page, provider):
-    """500 words a second, of paragraphs as models write them."""
+    """500 words a second, in paragraphs as models write them."""
     go, answer = threading.Event(), threading.Event()
     words = "Let me see what this is about, and then go on with it."
     paragraphs = [thought(reasoning=f"{words} {number}\n\n") for number in range(200)]
@@ -103,7 +103,7 @@ def test_thinking_that_is_read_while_it_comes_stays_at_its_end(page, provider):
     page.wait(lambda: page.gap < 2)
 
 
-def test_what_a_reader_opens_above_the_end_stays_in_view(page, provider):
+def test_thinking_that_is_opened_above_the_end_stays_in_view(page, provider):
     provider.script = [reply(thought(reasoning="Hm.\n\n" * 200), "Word.")]
     page.say("Think")
     page.wait_for_turns("Think", "Word.")

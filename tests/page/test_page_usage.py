@@ -1,4 +1,4 @@
-"""What a user has used, as the page at `/` shows it, and what the page does where a limit is reached."""
+"""A user's usage, as the page at `/` shows it, and what the page does when a limit is reached."""
 
 import datetime
 
@@ -30,7 +30,8 @@ WIDE = "['usage', 'app'].map((id) => document.getElementById(id)).filter((e) => 
 
 
 def open_page(browser, server, *rows):
-    """The page of a user who has used this: (how many days ago, model, replies, four kinds of tokens)."""
+    """The page of a user with this usage: (how many days ago, model, replies, four kinds of
+    tokens)."""
     page = Page(browser, server)
     today = datetime.datetime.now(datetime.UTC).date()
     rows = [
@@ -51,7 +52,7 @@ def day(page, place=0):
     return page.run(f"new Date(arguments[0]).toLocaleDateString([], {options})", date)
 
 
-def test_shows_what_was_used_and_again_when_it_is_opened_again(page, provider):
+def test_usage_is_shown_and_updated_when_it_is_opened_again(page, provider):
     page.click("Usage")
     page.wait_for_text("You have used nothing in the last 30 days.", "#used")
     assert page.run(DAYS) == [] and not page.find("#share").is_displayed()
@@ -67,7 +68,7 @@ def test_shows_what_was_used_and_again_when_it_is_opened_again(page, provider):
     assert "≈" not in page.text("#usage")
 
 
-def test_sums_are_told_by_model_and_days_below_with_what_is_estimated_marked(browser, server):
+def test_sums_are_shown_by_model_and_by_day_and_estimates_are_marked(browser, server):
     rows = [
         (0, "m-1", 2, 100, 1000, 0, 0),
         (0, "m-2", 1, 15, 7, 3, 0),
@@ -94,9 +95,7 @@ def test_sums_are_told_by_model_and_days_below_with_what_is_estimated_marked(bro
 
 
 @pytest.mark.parametrize("limit", ["2000/month", "2000/day"])
-def test_a_limit_is_shown_with_what_is_used_of_it_and_when_it_begins_anew(
-    limit, browser, server_with
-):
+def test_a_limit_is_shown_with_its_usage_and_its_reset(limit, browser, server_with):
     server = server_with(TOKEN_LIMIT=limit)
     page = open_page(browser, server, (0, "m-1", 3, 1000, 0, 0, 500))
     page.click("Usage")
@@ -106,7 +105,7 @@ def test_a_limit_is_shown_with_what_is_used_of_it_and_when_it_begins_anew(
         meta["resets_at"],
     )
     page.wait_for_text(
-        f"You have used 1,500 of 2,000 tokens. The count begins anew on {reset}.", "#used"
+        f"You have used 1,500 of 2,000 tokens. The count starts over on {reset}.", "#used"
     )
     assert page.run("document.getElementById('share').position") == 0.75
     assert page.text("#usage h3") == "The last 30 days"  # which may be more or less
@@ -118,7 +117,7 @@ def test_a_limit_is_shown_with_what_is_used_of_it_and_when_it_begins_anew(
     assert page.run("document.getElementById('share').position") == 1
 
 
-def test_is_opened_and_left_by_the_keyboard_and_stops_no_reply(page, provider):
+def test_it_is_opened_and_closed_by_the_keyboard_and_stops_no_reply(page, provider):
     provider.script = [reply("One ", 60)]
     page.say("Talk")
     page.wait_for_text("One", "article:last-child")
@@ -173,7 +172,7 @@ def test_much_usage_fits_a_narrow_screen(browser, server):
         browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
-def test_says_that_it_loads_and_gives_up_what_was_asked_before(page):
+def test_it_says_that_it_loads_and_drops_the_earlier_request(page):
     page.driver.execute_script("""
         const ask = fetch;
         window.asked = [];
@@ -190,7 +189,7 @@ def test_says_that_it_loads_and_gives_up_what_was_asked_before(page):
     assert page.run("window.asked.map(({ aborted }) => aborted)") == [True, False]
 
 
-def test_says_what_went_wrong_and_waits_for_a_lost_connection(page):
+def test_it_says_what_went_wrong_and_waits_for_a_lost_connection(page):
     page.driver.execute_script("""
         const ask = fetch;
         const refusal = { errors: [{ status: "503", title: "Service Unavailable", detail: "The database is away." }] };
@@ -212,7 +211,7 @@ def test_says_what_went_wrong_and_waits_for_a_lost_connection(page):
     assert page.text("#connection") == ""
 
 
-def test_a_token_that_has_run_out_brings_back_its_field(page):
+def test_an_expired_token_brings_back_its_field(page):
     page.driver.execute_script(
         """
         const [ask, token] = [fetch, arguments[0]];
@@ -221,14 +220,14 @@ def test_a_token_that_has_run_out_brings_back_its_field(page):
         "Bearer " + make_token(page.subject, exp=1),
     )
     page.click("Usage")
-    page.wait_for_text("The token has expired.", "#door")
+    page.wait_for_text("The token has expired.", "#sign-in-page")
     assert page.focused == "token" and not page.find("#usage").is_displayed()
     page.driver.refresh()
     page.click("Usage")
     page.wait_for_text("You have used nothing", "#used")
 
 
-def test_is_found_under_a_prefix(browser, server_with):
+def test_usage_works_under_a_prefix(browser, server_with):
     server = server_with(SCRIPT_NAME="/chat/v1")
     page = open_page(browser, server, (0, "m-1", 3, 1000, 0, 0, 500))
     page.click("Usage")
@@ -242,9 +241,7 @@ LIMITS = {
 
 
 @pytest.mark.parametrize("name", LIMITS)
-def test_a_limit_that_is_reached_says_so_and_takes_nothing_away(
-    name, browser, server_with, provider
-):
+def test_a_limit_that_is_reached_says_so_and_removes_nothing(name, browser, server_with, provider):
     limit, sentence = LIMITS[name]
     page = Page(browser, server_with(**{name: limit})).enter()
     provider.script = [reply("One."), reply("Half", stop="length")]
@@ -260,7 +257,7 @@ def test_a_limit_that_is_reached_says_so_and_takes_nothing_away(
     def is_refused(ask):
         nonlocal asked
         ask()
-        for _ in range(2):  # whether one has read all, and the message
+        for _ in range(2):  # the look for new turns, and the message
             asked += 1
             page.wait(lambda: page.run("window.count") == asked)
             assert page.text("#notice") == ""

@@ -12,12 +12,13 @@ pytestmark = pytest.mark.parametrize(
 )  # what the page does is the same on both
 
 
-# Keeping up
+# The end of the reply
 
 
 @pytest.mark.parametrize("rate", [8, 100, 500])
 def test_the_end_stays_in_view_at_any_speed(rate, page, provider):
-    # Words of a second and a half, in paragraphs, of which several come at a time where they come faster than 50 a second.
+    # The words of a second and a half, in paragraphs. Above 50 words a second, several come at a
+    # time.
     step = max(1, rate // 50)
     words = [
         f"word{number} " + ("\n\n" if number % 6 == 5 else "")
@@ -42,7 +43,7 @@ def test_the_end_stays_in_view_at_any_speed(rate, page, provider):
 
 GAPS = """
     window.gaps = [];
-    const log = document.getElementById("log");
+    const log = document.getElementById("thread");
     const channel = new MessageChannel();
     channel.port1.onmessage = () => window.gaps.push(log.scrollHeight - log.scrollTop - log.clientHeight);
     const frame = () => {
@@ -67,14 +68,14 @@ def test_the_end_stays_in_view_with_formulas_and_code_at_500_words_a_second(page
     assert len(page.texts(".token-keyword")) >= 20 * 4
 
 
-def test_a_reader_who_scrolls_away_is_left_there_and_brought_back(page, provider):
+def test_a_reader_who_scrolls_away_is_left_there_and_can_return(page, provider):
     gate = threading.Event()
     provider.script = [reply("Line\n\n" * 60, gate, *["More\n\n", 0.02] * 40)]
     page.say("Talk")
     page.wait(
-        lambda: page.gap < 2 and page.run("document.getElementById('log').scrollHeight") > 2000
+        lambda: page.gap < 2 and page.run("document.getElementById('thread').scrollHeight") > 2000
     )
-    page.run("document.getElementById('log').scrollBy(0, -30)")  # by less than a line or two
+    page.run("document.getElementById('thread').scrollBy(0, -30)")  # by less than a line or two
     page.wait(lambda: page.gap > 20)
     gate.set()
     page.wait_for_text("tokens read", "article:last-child")
@@ -83,22 +84,22 @@ def test_a_reader_who_scrolls_away_is_left_there_and_brought_back(page, provider
     page.wait(lambda: page.gap < 2 and not page.find("#down").is_displayed())
 
 
-def test_code_is_never_above_its_caption(page, provider):
+def test_the_caption_of_code_stays_in_view(page, provider):
     provider.script = [reply("Look:\n\n```python\n" + "line\n" * 90 + "```\n\nThat is all.")]
     page.say("Show code")
     page.wait_for_text("tokens read", "article:last-child")
     page.wait(lambda: page.gap < 2)
     page.run("document.querySelector('pre').scrollIntoView()")
-    page.run("document.getElementById('log').scrollBy(0, 300)")
-    # What is seen at the upper edge of the log, from its first pixel on.
+    page.run("document.getElementById('thread').scrollBy(0, 300)")
+    # What is at the upper edge of the log, from its first pixel on.
     seen = """(() => {
-        const { left, top, width } = document.getElementById("log").getBoundingClientRect();
+        const { left, top, width } = document.getElementById("thread").getBoundingClientRect();
         return [1, 8, 16].map((y) => document.elementFromPoint(left + width / 2, top + y).localName);
     })()"""
     page.wait(lambda: page.run(seen) == ["figcaption"] * 3)
 
 
-def test_a_selection_stays_while_a_reply_goes_on(page, provider):
+def test_a_selection_stays_while_a_reply_is_written(page, provider):
     gate = threading.Event()
     begun = "# One\n\nTwo **three** four.\n\n- five\n- six"
     provider.script = [reply(begun, gate, " seven\n", 0.1, "- eight\n\nNine\n\n", 0.1, "Ten")]

@@ -1,9 +1,11 @@
-"""What a reply is waited for is told, and that it is still waited for. Modules: `static/page/exchange.js`."""
+"""The page says what a reply is waiting for, and that it still waits. Modules:
+`static/page/exchange.js`."""
 
 import re
 import threading
 
 import pytest
+from selenium.webdriver.common.keys import Keys
 
 from browser import RELEASE, Page
 from provider import reply, status
@@ -12,7 +14,7 @@ pytestmark = pytest.mark.parametrize(
     "engine", ["sqlite"], indirect=True
 )  # what the page does is the same on both
 WAITING = "article:last-child .waiting"
-# Answers of this path are read once they are released.
+# Answers from this path are read once they are released.
 HOLD_READING = """
     window.held = [];
     const [path] = arguments;
@@ -56,13 +58,13 @@ def test_a_lost_connection_has_a_sign_of_life_until_there_is_text(browser, serve
     assert not page.texts(".waiting")
 
 
-def test_an_answer_from_before_a_loss_does_not_say_that_the_connection_is_found(
+def test_an_answer_from_before_a_loss_does_not_mean_that_the_connection_is_back(
     browser, server, provider, proxy
 ):
     gate = threading.Event()
     provider.script = [reply("One ", "two ", gate, "three.")]
     page = Page(browser, server, proxy.url).enter()
-    page.wait_for_text("No chats yet.")  # which is an answer of the same path
+    page.wait_for_text("No chats yet.")  # which is an answer from the same path
     page.driver.execute_script(HOLD_READING, "sessions?")
     page.say("Count")
     page.wait_for_text("One two", "article:last-child")
@@ -79,7 +81,41 @@ def test_an_answer_from_before_a_loss_does_not_say_that_the_connection_is_found(
     assert page.text("#connection") == ""
 
 
-def test_a_provider_that_asks_to_wait_is_told_with_the_seconds(page, provider):
+def test_a_message_without_an_answer_is_sent_again_after_a_while_and_answered_once(page, provider):
+    """It has arrived, but its answer hangs."""
+    page.driver.execute_script("""
+        const wait = setTimeout, ask = fetch;
+        window.setTimeout = (run, time) => wait(run, time / 20);
+        window.count = 0;
+        window.fetch = async (path, options) => {
+            const answer = await ask(path, options);
+            if (options.method !== "POST" || window.count++) return answer;
+            const { signal } = options;
+            return new Promise((_, reject) => signal.addEventListener("abort", () => reject(signal.reason)));
+        };
+    """)
+    page.say("Hello")
+    page.wait_for_turns("Hello", "The answer.")
+    assert page.run("window.count") == 2 and len(provider.posts) == 1
+    assert page.text("#connection") == ""
+
+
+def test_a_message_that_a_busy_server_refuses_is_given_back(page, provider):
+    page.driver.execute_script("""
+        const ask = fetch;
+        const busy = { errors: [{ status: "503", title: "Service Unavailable", detail: "Too many streams." }] };
+        const answers = [Response.json(busy, { status: 503, headers: { "Retry-After": "1", "X-Request-ID": "x" } })];
+        window.fetch = async (path, options) => (options.method === "POST" && answers.shift()) || ask(path, options);
+    """)
+    page.say("Hello")
+    page.wait_for_text("Too many streams.", "#notice")
+    assert page.run("document.getElementById('text').value") == "Hello" and page.is_idle
+    assert page.turns == [] and provider.posts == []
+    page.press(Keys.ENTER)
+    page.wait_for_turns("Hello", "The answer.")
+
+
+def test_a_providers_request_to_wait_is_shown_with_the_seconds(page, provider):
     provider.script = [status(429, Retry_After=3), reply("Here.")]
     page.driver.execute_script(
         "window.heard = []; document.ariaNotify = (text) => window.heard.push(text)"

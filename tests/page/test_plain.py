@@ -1,4 +1,5 @@
-"""The plain text of a preview: what a message begins with, without its marks. Modules: `static/markdown/plain.js`."""
+"""The plain text of a preview: the beginning of a message without its marks. Modules:
+`static/markdown/plain.js`."""
 
 import pytest
 
@@ -61,8 +62,8 @@ def test_previews_have_no_marks(page):
     assert dict(zip(PLAIN, shown, strict=True)) == PLAIN
 
 
-def test_previews_of_anything_are_short_in_coming(page):
-    """A hundred of them, of texts that begin something at each character."""
+def test_previews_of_any_text_come_soon(page):
+    """A hundred previews of texts that begin something at each character."""
     units = [
         "*",
         "_",

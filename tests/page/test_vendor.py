@@ -1,4 +1,4 @@
-"""The libraries of the page are what npm has, and nothing else. Modules: `tools/vendor.py`."""
+"""The libraries of the page are npm's, and nothing else. Modules: `tools/vendor.py`."""
 
 import json
 
@@ -8,7 +8,7 @@ from product import ROOT
 README = (ROOT / "static" / "vendor" / "README.md").read_text("utf-8")
 
 
-def test_they_are_made_of_what_npm_has(npm):
+def test_the_libraries_are_made_from_npms_packages(npm):
     """npm has checked each package against the hash in package-lock.json."""
     made = vendor.make(npm)
     stored = {path.name: path.read_text("utf-8") for path in vendor.FOLDER.iterdir()}
@@ -23,8 +23,8 @@ def test_the_table_has_their_versions(npm):
         assert f" {facts['version']} " in row and f" {facts['license']} " in row
 
 
-def test_none_of_them_looks_at_the_document_when_it_is_loaded(page):
-    """Prism's own file would colour the page by itself, and leave a name in the window."""
+def test_no_library_touches_the_document_when_it_is_loaded(page):
+    """Prism's own file would colour the page by itself, and define a global name."""
     script = """
         const [done] = arguments;
         const seen = [];

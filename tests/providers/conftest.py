@@ -1,4 +1,4 @@
-"""Servers with providers that are strange, or alone."""
+"""Servers for tests with strange providers, or of one process."""
 
 import pytest
 
@@ -10,7 +10,7 @@ from windows import Conversation
 
 @pytest.fixture(scope="session")
 def lone(provider_of_all, tmp_path_factory):
-    """One worker without a key for Anthropic, impatient, and with a ~/.netrc that has passwords for the provider."""
+    """A server with one worker, short timeouts, no key for Anthropic, and a ~/.netrc with passwords for the provider."""
     home = tmp_path_factory.mktemp("home")
     (home / ".netrc").write_text("machine 127.0.0.1 login user password of-netrc\n")
     (home / ".netrc").chmod(0o600)
@@ -35,7 +35,7 @@ def pit(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def one(new_database, provider_of_all, tmp_path_factory):
-    """One process, which has both protocols: what a refusal tells is learned once a process."""
+    """One process with both protocols: each process learns from refusals by itself."""
     urls = {
         "ANTHROPIC_BASE_URL": provider_of_all.url,
         "OPENAI_BASE_URL": provider_of_all.url + "/v1",
@@ -53,7 +53,7 @@ def one(new_database, provider_of_all, tmp_path_factory):
 
 @pytest.fixture
 def talk(one, provider):
-    """A function that begins a conversation with a model."""
+    """A function that starts a conversation with a model."""
 
     def begin(model, **fields):
         provider.default = model

@@ -1,4 +1,4 @@
-"""Both protocols on the wire: how an answer is read, however it is cut.
+"""Both protocols on the wire: an answer is read correctly wherever it is cut.
 
 Modules: `wire/body.py`, `wire/streams.py`.
 """
@@ -37,7 +37,7 @@ from provider import (
 )
 from servers import running
 
-# The answer
+# Answers
 
 
 def block_start(index=0, **block):
@@ -329,7 +329,7 @@ STREAMS = {
 
 
 @pytest.mark.parametrize("model, events, text, usage", STREAMS.values(), ids=STREAMS)
-def test_reads_the_streams_of_all_servers(alice, provider, model, events, text, usage):
+def test_the_streams_of_all_servers_are_read(alice, provider, model, events, text, usage):
     provider.script = [stream(*events)]
     turn = answered(alice, model)
     assert (turn["content"], turn["usage"]) == (text, usage)
@@ -337,13 +337,13 @@ def test_reads_the_streams_of_all_servers(alice, provider, model, events, text, 
 
 
 @both
-def test_counts_cached_tokens_among_the_input(alice, provider, model):
+def test_cached_tokens_count_as_input_tokens(alice, provider, model):
     assert answered(alice, model)["usage"] == counts(15, 7, 3)
 
 
 @pytest.fixture(scope="module")
 def single(provider_of_all, tmp_path_factory):
-    """One worker that does not have a reply go on: what one answer gives is the reply."""
+    """One worker that continues no reply: a reply is exactly one answer."""
     settings = {
         "ANTHROPIC_BASE_URL": provider_of_all.url,
         "ANTHROPIC_API_KEY": "key-of-anthropic",
@@ -537,7 +537,7 @@ FAULTY_STREAMS = {
 
 
 @pytest.mark.parametrize("model, events, outcome", FAULTY_STREAMS.values(), ids=FAULTY_STREAMS)
-def test_keeps_what_came_of_a_stream_that_fails(single, provider, model, events, outcome):
+def test_the_text_of_a_stream_that_fails_is_kept(single, provider, model, events, outcome):
     provider.script = [stream(*events)]
     response, error, turn = failed(single.client(), model)
     code, text, words = outcome
@@ -547,7 +547,7 @@ def test_keeps_what_came_of_a_stream_that_fails(single, provider, model, events,
     assert len(provider.posts) == 1
 
 
-BREAKS = {  # those behind which the same model may have more to say
+BREAKS = {  # after these, the same model may have more to say
     "litellm, openai: an error behind text",
     "litellm, anthropic: an error behind text",
     "litellm, anthropic: no end",
@@ -559,7 +559,7 @@ BREAKS = {  # those behind which the same model may have more to say
 }
 
 
-def test_goes_on_behind_a_break_and_behind_no_other_fault(server, provider):
+def test_a_reply_continues_after_a_break_and_after_no_other_fault(server, provider):
     streams = {name: row for name, row in FAULTY_STREAMS.items() if row[2][1]}
     provider.default = lambda request: (
         reply(".") if so_far(request) else stream(*streams[asked(request)][1])
@@ -581,29 +581,29 @@ def test_goes_on_behind_a_break_and_behind_no_other_fault(server, provider):
 
 
 @both
-def test_keeps_what_came_before_the_connection_broke(single, provider, model):
+def test_the_text_before_a_broken_connection_is_kept(single, provider, model):
     provider.script = [cut("So ", "far")]
     response, error, turn = failed(single.client(), model)
     assert (response.status_code, turn["content"]) == (502, "So far")
     assert "broke the connection" in error["detail"]
 
 
-def test_keeps_the_usage_of_a_reply_that_failed(single, provider):
+def test_the_usage_of_a_failed_reply_is_kept(single, provider):
     provider.script = [stream(message_start(input_tokens=5, output_tokens=1), text_delta("So far"))]
     assert failed(single.client(), CLAUDE)[2]["usage"] == counts(
         5, None
-    )  # the output's is a place-holder
+    )  # the output count is a placeholder
 
 
 @both
-def test_takes_a_whole_answer_from_a_server_that_does_not_stream(alice, provider, model):
+def test_an_answer_that_is_not_streamed_is_read(alice, provider, model):
     provider.script = [status(200, WHOLE_ANSWERS[model])]
     turn = answered(alice, model)
     assert (turn["content"], turn["usage"]) == ("All of it.", counts(15, 7, 3))
 
 
 @both
-def test_takes_an_error_from_a_server_that_does_not_stream(alice, provider, model):
+def test_an_error_of_a_server_that_does_not_stream_is_read(alice, provider, model):
     provider.script = [
         status(200, {"type": "error", "error": {"type": "invalid_request_error", "message": "No."}})
     ]
@@ -612,14 +612,14 @@ def test_takes_an_error_from_a_server_that_does_not_stream(alice, provider, mode
     assert "No." in error["detail"]
 
 
-def test_takes_no_page_for_an_answer(alice, provider):
+def test_a_web_page_is_not_taken_for_an_answer(alice, provider):
     provider.default = status(200, "<html><p>data: hello</p></html>")
     response, error, turn = failed(alice, GPT)
     assert (response.status_code, turn["content"]) == (502, "")
     assert "html" not in error["detail"]
 
 
-# The stream on the wire
+# Streams on the wire
 
 EVENT_STREAMS = {
     "line feeds": (b"data: a\n\ndata: b\n\n", ["a", "b"]),
@@ -661,7 +661,7 @@ def parse(*chunks):
 
 
 @pytest.mark.parametrize("data, expected", EVENT_STREAMS.values(), ids=EVENT_STREAMS)
-def test_parses_events_wherever_they_are_cut(data, expected):
+def test_events_are_parsed_wherever_they_are_cut(data, expected):
     assert parse(data) == expected
     assert parse(*(data[i : i + 1] for i in range(len(data)))) == expected
     for i in range(len(data)):
@@ -678,7 +678,7 @@ def whole_stream(model, pieces=PIECES):
 
 @both
 @pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"], ids=["LF", "CRLF", "CR"])
-def test_takes_streams_byte_by_byte(alice, provider, model, end):
+def test_a_stream_may_arrive_byte_by_byte(alice, provider, model, end):
     data = b"\xef\xbb\xbf: hello\n\n" + whole_stream(model) + b": bye\n\n"
     data = data.replace(b"\n", end)
     provider.script = [
@@ -696,8 +696,8 @@ def close_delimited(*parts):
 
 
 @both
-def test_hands_on_at_once_what_comes_without_a_length(alice, provider, model):
-    """The provider waits for the client to have its first words."""
+def test_text_without_a_length_is_passed_on_at_once(alice, provider, model):
+    """The provider sends no more until the client has the first words."""
     gate = threading.Event()
     parts = list(
         (anthropic_events if model == CLAUDE else openai_events)(["Hello", gate, " again."])
@@ -712,7 +712,7 @@ def test_hands_on_at_once_what_comes_without_a_length(alice, provider, model):
 
 
 @both
-def test_sees_the_cut_in_a_stream_without_a_length(single, provider, model):
+def test_a_cut_is_noticed_in_a_stream_without_a_length(single, provider, model):
     data = whole_stream(model, ["So far", "."])
     provider.script = [close_delimited(data[: data.index(b"}\n\n", data.index(b"So far")) + 20])]
     response, error, turn = failed(single.client(), model)
@@ -721,14 +721,14 @@ def test_sees_the_cut_in_a_stream_without_a_length(single, provider, model):
 
 
 @both
-def test_takes_a_long_answer_whole(alice, provider, model):
+def test_a_long_answer_is_read_completely(alice, provider, model):
     words = ["word " * 100_000, *(f"{number} " for number in range(2000))]
     provider.script = [close_delimited(whole_stream(model, words))]
     assert answered(alice, model)["content"] == "".join(words)
 
 
 @both
-def test_stores_what_no_database_holds_as_replacement_characters(alice, provider, model):
+def test_characters_that_no_database_stores_become_replacement_characters(alice, provider, model):
     make = text_delta if model == CLAUDE else lambda text: choice(content=text)
     ends = [message_delta(), MESSAGE_STOP] if model == CLAUDE else [choice("stop"), "[DONE]"]
     pieces = ["a\ud83c", "\udf89b", "\udf89", "c\0d", "\ud800e", "f\ud83c"]

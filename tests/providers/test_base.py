@@ -1,4 +1,4 @@
-"""When a provider is asked again, how long it is waited for, and hanging up.
+"""Retries, timeouts, pauses that a provider asks for, and hanging up.
 
 Modules: `wire/call.py`.
 """
@@ -47,14 +47,14 @@ GARBAGE = {
 
 
 @pytest.mark.parametrize("parts", GARBAGE.values(), ids=GARBAGE)
-def test_asks_again_where_the_connection_breaks_first(alice, provider, parts):
+def test_a_request_is_retried_if_the_connection_breaks_before_the_answer(alice, provider, parts):
     provider.script = [raw(*parts)]
     assert answered(alice, GPT)["content"] == "The answer."
     assert len(provider.posts) == 2
 
 
 @both
-def test_gives_up_a_provider_that_is_silent(lone, provider, model):
+def test_a_silent_provider_is_given_up(lone, provider, model):
     provider.script = [silence(30)]
     response, error, turn = failed(lone.client(), model)
     assert (response.status_code, turn["content"]) == (504, "")
@@ -64,7 +64,7 @@ def test_gives_up_a_provider_that_is_silent(lone, provider, model):
 
 
 @both
-def test_gives_up_a_provider_that_falls_silent(lone, provider, model):
+def test_a_provider_that_falls_silent_is_given_up(lone, provider, model):
     provider.script = [reply("So far", 30, ", no further")]
     response, _, turn = failed(lone.client(), model)
     assert (response.status_code, turn["content"]) == (504, "So far")
@@ -82,8 +82,8 @@ ODD_THOUGHTS = [{"text": "Hm"}, True, ["Hm"], [{"text": 5}], 5]
 
 
 @pytest.mark.parametrize("delta", THOUGHTS.values(), ids=THOUGHTS)
-def test_takes_thoughts_for_a_sign_of_life_and_no_comments(lone, provider, delta):
-    """Some seconds longer than its patience; the comments of a gateway go on for as long as it lives."""
+def test_thoughts_are_a_sign_of_life_and_comments_are_not(lone, provider, delta):
+    """The thoughts go on longer than the timeout. A gateway sends comments even if its model hangs."""
     thought = chunk(f"data: {json.dumps(choice(**delta))}\n\n".encode())
     thoughts = [part for _ in range(8) for part in (thought, 0.1)]
     provider.script = [
@@ -102,7 +102,7 @@ def test_takes_thoughts_for_a_sign_of_life_and_no_comments(lone, provider, delta
 
 @pytest.mark.parametrize("thoughts", ODD_THOUGHTS)
 @pytest.mark.parametrize("name", ["reasoning", "reasoning_content", "reasoning_details"])
-def test_thoughts_of_a_shape_that_is_not_known_cost_no_reply(alice, provider, name, thoughts):
+def test_thoughts_of_an_unknown_shape_do_not_fail_the_reply(alice, provider, name, thoughts):
     provider.script = [
         reply(f"data: {json.dumps(choice(**{name: thoughts}))}\n\n".encode(), "The answer.")
     ]
@@ -110,7 +110,7 @@ def test_thoughts_of_a_shape_that_is_not_known_cost_no_reply(alice, provider, na
 
 
 @both
-def test_tries_three_times_at_most_with_growing_pauses(alice, provider, model):
+def test_a_request_is_tried_three_times_with_growing_pauses(alice, provider, model):
     provider.default = status(500)
     failed(alice, model)
     first, second = pauses(provider)
@@ -118,7 +118,7 @@ def test_tries_three_times_at_most_with_growing_pauses(alice, provider, model):
     assert 2 * OWN_PAUSE <= second < 3
 
 
-def test_tries_again_until_there_is_text(alice, provider):
+def test_a_request_is_retried_until_there_is_text(alice, provider):
     overloaded = {"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}
     provider.script = [stream(message_start(), overloaded), cut(), reply("At last.")]
     assert answered(alice, CLAUDE)["content"] == "At last."
@@ -142,7 +142,7 @@ HTTP_DATE = email.utils.formatdate
         ({"retry_after_ms": "nan", "retry_after": "nan"}, OWN_PAUSE, 3),
     ],
 )
-def test_waits_as_long_as_the_provider_wants(alice, provider, headers, shortest, longest):
+def test_the_pause_is_as_long_as_the_provider_asks(alice, provider, headers, shortest, longest):
     headers = {name: value() if callable(value) else value for name, value in headers.items()}
     provider.script = [status(529, {}, **headers)]
     answered(alice, CLAUDE)
@@ -153,7 +153,7 @@ def test_waits_as_long_as_the_provider_wants(alice, provider, headers, shortest,
 @pytest.mark.parametrize(
     "value, told", [("21", 21), ("59.2", 60), ("99999999999", 86400), ("1e300", 86400)]
 )
-def test_tells_the_client_of_a_pause_that_is_too_long(alice, provider, value, told):
+def test_the_client_is_told_about_a_pause_that_is_too_long(alice, provider, value, told):
     provider.script = [status(429, {}, retry_after=value)]
     response, _, _ = failed(alice, CLAUDE)
     assert response.status_code == 503
@@ -164,7 +164,7 @@ def test_tells_the_client_of_a_pause_that_is_too_long(alice, provider, value, to
 @pytest.mark.parametrize(
     "code, value, times", [(529, "false", 1), (400, "true", 2), (500, "maybe", 2)]
 )
-def test_heeds_x_should_retry(alice, provider, code, value, times):
+def test_x_should_retry_is_obeyed(alice, provider, code, value, times):
     provider.script = [status(code, {}, x_should_retry=value, retry_after_ms="1")]
     alice.post("/sessions", {"content": "Hello", "model": CLAUDE})
     assert len(provider.posts) == times
@@ -175,7 +175,7 @@ def test_heeds_x_should_retry(alice, provider, code, value, times):
 
 @pytest.fixture(scope="module")
 def secure(tmp_path_factory):
-    """A server whose Anthropic speaks TLS, and whose OpenAI accepts a connection and says nothing."""
+    """A server whose Anthropic URL speaks TLS, and whose OpenAI URL accepts connections and sends nothing."""
     folder = tmp_path_factory.mktemp("tls")
     path, context = certificate(folder)
     provider = Provider(context)
@@ -213,20 +213,20 @@ def check_that_it_hangs_up(alice, provider, model, begun, way):
 @both
 @at_any_time
 @by_any_way
-def test_hangs_up_within_a_second(alice, provider, model, begun, way):
+def test_a_stop_hangs_up_within_a_second(alice, provider, model, begun, way):
     check_that_it_hangs_up(alice, provider, model, begun, way)
 
 
 @at_any_time
 @by_any_way
-def test_hangs_up_within_a_second_over_tls(secure, begun, way):
+def test_a_stop_hangs_up_within_a_second_over_tls(secure, begun, way):
     server, provider, _ = secure
     provider.reset()
     check_that_it_hangs_up(server.client(), provider, CLAUDE, begun, way)
 
 
 @by_any_way
-def test_hangs_up_on_a_provider_that_does_not_shake_hands(secure, way):
+def test_a_stop_hangs_up_during_a_tls_handshake(secure, way):
     server, _, mute = secure
     alice = server.client()
     session = alice.post(
@@ -243,8 +243,8 @@ def test_hangs_up_on_a_provider_that_does_not_shake_hands(secure, way):
 
 
 @by_any_way
-def test_asks_no_more_once_it_is_stopped(lone, provider, way):
-    """The next reply comes from the same process, after the pause that the first one would have made."""
+def test_a_stopped_reply_is_not_retried(lone, provider, way):
+    """The same process makes the next reply, after the pause before the retry would have ended."""
     alice = lone.client()
     provider.script = [status(529, {}, retry_after="0.4")]
     session = alice.post(

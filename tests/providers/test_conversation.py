@@ -1,4 +1,4 @@
-"""What is left out of a conversation, and how long an answer may be: properties that hold for any conversation at all."""
+"""What a prompt leaves out, and how long the answer may be: properties of any conversation."""
 
 import random
 
@@ -10,7 +10,7 @@ from providers.conversation import GO_ON, Continuation, Prompt, Window, messages
 CONTENTS = ["", " ", "x", "Some words.", "世界 " * 50, "y" * 1000]
 
 
-@pytest.fixture(params=range(10))
+@pytest.fixture(params=range(4))
 def chance(request):
     return random.Random(request.param)
 
@@ -20,7 +20,7 @@ def conversations(chance):
 
 
 def conversation(chance):
-    """Turns as a session may have them: mostly in turn, but a reply may be missing, empty, failed or refused."""
+    """Turns that a session may have: usually alternating, but a reply may be missing, empty, failed or refused."""
     turns = []
     for number in range(chance.randrange(1, 30)):
         kind = "assistant" if turns and chance.random() < 0.5 else "user"
@@ -34,9 +34,13 @@ def conversation(chance):
     return [*turns, Turn(id=99, kind="user", content=chance.choice(CONTENTS[2:]))]
 
 
-def prompt_of(turns, model, system=None, trim=0):
+def prompt_of(turns, model, system=None, context_start=0):
     return Prompt(
-        turns[::-1], model, system, trim, lambda turn_id: sum(turn.id < turn_id for turn in turns)
+        turns[::-1],
+        model,
+        system,
+        context_start,
+        lambda turn_id: sum(turn.id < turn_id for turn in turns),
     )
 
 
@@ -44,7 +48,7 @@ def size_of(turns):
     return sum(len(turn.content) for turn in turns)
 
 
-def test_the_messages_are_what_every_provider_takes_and_hold_all_text(chance):
+def test_messages_suit_every_provider_and_have_all_the_text(chance):
     for turns in conversations(chance):
         messages = messages_of(turns)
         roles = [message["role"] for message in messages]
@@ -60,7 +64,7 @@ def test_the_messages_are_what_every_provider_takes_and_hold_all_text(chance):
         assert "\n\n".join(message["content"] for message in messages) == "\n\n".join(texts)
 
 
-def test_the_newest_half_is_the_longest_end_from_a_user_turn_on_with_half_of_the_characters(chance):
+def test_the_newest_half_begins_at_a_user_turn_and_is_as_long_as_half_allows(chance):
     for turns in conversations(chance):
         half = newest_half(turns)
         assert half == turns[len(turns) - len(half) :] and len(half) < len(turns)
@@ -74,16 +78,16 @@ def test_the_newest_half_is_the_longest_end_from_a_user_turn_on_with_half_of_the
         assert all(2 * size_of(end) > size_of(turns) for end in longer)
 
 
-def test_halving_ends_at_the_last_message(chance):
+def test_repeated_halving_ends_at_the_last_message(chance):
     for turns in conversations(chance):
         steps = 0
         while len(turns) > 1:
             turns, steps = newest_half(turns) or turns[-1:], steps + 1
         assert turns[0].id == 99
-        assert steps <= 15  # of some ten thousand characters
+        assert steps <= 15  # for some 10,000 characters
 
 
-def test_only_user_turns_that_this_model_has_refused_are_not_sent_and_never_the_last(chance):
+def test_only_user_turns_that_this_model_refused_are_omitted_and_never_the_last(chance):
     for turns in conversations(chance):
         prompt = prompt_of(turns, "a")
         assert prompt.turns[-1] is turns[-1]
@@ -104,36 +108,36 @@ def test_only_user_turns_that_this_model_has_refused_are_not_sent_and_never_the_
         )
 
 
-def test_a_prompt_is_shortened_to_its_last_message_and_names_where_it_begins(chance):
+def test_a_prompt_shortens_down_to_its_last_message_and_knows_its_first_turn(chance):
     for turns in conversations(chance):
         prompt, steps = prompt_of(turns, "none", "Be brief."), 0
-        assert (prompt.left_out, prompt.trim(100)) == (0, 0)
+        assert (prompt.left_out, prompt.context_start(100)) == (0, 0)
         while prompt.shorten():
             steps += 1
             assert prompt.left_out + len(prompt.turns) == len(turns)
-            assert prompt.trim(100) == prompt.turns[0].id == turns[prompt.left_out].id
+            assert prompt.context_start(100) == prompt.turns[0].id == turns[prompt.left_out].id
             assert prompt.turns[0].kind == "user"
         assert prompt.turns[-1] is turns[-1] and size_of(prompt.turns) == size_of(
             turns[-1:]
-        )  # empty ones change nothing
+        )  # empty turns do not count
         assert steps <= 15
 
 
-def test_a_prompt_begins_where_the_trim_is_or_with_the_last_message(chance):
+def test_a_prompt_begins_at_the_context_start_or_with_the_last_message(chance):
     for turns in conversations(chance):
-        trim = chance.randrange(110)
-        prompt = prompt_of(turns, "none", trim=trim)
-        sent = [turn for turn in turns if turn.id >= trim] or turns[-1:]
+        context_start = chance.randrange(110)
+        prompt = prompt_of(turns, "none", context_start=context_start)
+        sent = [turn for turn in turns if turn.id >= context_start] or turns[-1:]
         assert (
             prompt.turns
             == sent[next(number for number, turn in enumerate(sent) if turn.kind == "user") :]
         )
         assert prompt.left_out == len(turns) - len(prompt.turns)
-        assert prompt.trim(100) == (prompt.turns[0].id if prompt.left_out else 0)
+        assert prompt.context_start(100) == (prompt.turns[0].id if prompt.left_out else 0)
 
 
-def test_refused_messages_take_no_room_of_others(chance):
-    """Nine pastes of a megabyte, each of which was refused, are more than what is read of a conversation."""
+def test_refused_messages_do_not_displace_others(chance):
+    """Nine refused messages of almost a megabyte each are more than what is read of a conversation."""
     turns = [Turn(id=number, kind="user", content="My name is Ada.") for number in (1, 2)]
     for number in range(3, 21, 2):
         turns.append(Turn(id=number, kind="user", content="x" * 950_000))
@@ -143,17 +147,17 @@ def test_refused_messages_take_no_room_of_others(chance):
     assert prompt_of(turns, "b").turns[-1].id == 99 and prompt_of(turns, "b").left_out > 9
 
 
-def test_a_full_window_leaves_the_newest_half_of_all_that_was_sent_and_said(chance):
+def test_after_a_full_window_the_newest_half_of_prompt_and_reply_is_kept(chance):
     for turns in conversations(chance):
         full = chance.choice(CONTENTS)
-        start = prompt_of(turns, "none").trim(100, full)
+        start = prompt_of(turns, "none").context_start(100, full)
         kept = [turn for turn in turns if turn.id >= start]
         assert len(kept) < len(turns) or size_of(turns) == 0
         assert 2 * (size_of(kept) + len(full)) <= size_of(turns) + len(full) or not kept
         assert start == 101 if not kept else kept[0].kind == "user"
 
 
-def test_a_prompt_is_never_thought_to_have_fewer_tokens_than_its_provider_counts(chance):
+def test_the_estimate_of_a_prompts_tokens_is_never_too_low(chance):
     for turns in conversations(chance):
         bytes_a_token, frame, system = (
             chance.uniform(1, 8),
@@ -172,7 +176,7 @@ def test_a_prompt_is_never_thought_to_have_fewer_tokens_than_its_provider_counts
                 ) + frame * len(sent)
                 turn.output_tokens = count([turn.content]) + chance.choice(
                     [0, 500]
-                )  # thoughts, too
+                )  # 500, for thoughts
         prompt = prompt_of(turns, "a", system)
         real = count([system or "", *(turn.content for turn in prompt.turns)]) + frame * len(
             prompt.turns
@@ -180,20 +184,20 @@ def test_a_prompt_is_never_thought_to_have_fewer_tokens_than_its_provider_counts
         assert prompt.left_out or prompt.tokens >= real
 
 
-def test_what_a_refusal_tells_gives_each_prompt_that_leaves_a_quarter_an_answer(chance):
-    """The server counts tokens, of one to eight bytes, adds some of its own, and may name its window or not."""
+def test_each_prompt_that_leaves_a_quarter_of_the_window_gets_an_answer(chance):
+    """The server counts tokens of one to eight bytes, may add hidden ones, and may name its window in a refusal or not."""
     for _ in range(20):
         window, most = (
             chance.choice([1000, 8192, 200_000]),
             chance.choice([100, 256, 8192, 100_000]),
         )
         hidden = chance.choice([0, 150])
-        is_named, bytes_a_token, known = chance.random() < 0.5, chance.uniform(1, 8), Window()
+        is_named, bytes_a_token, known = chance.random() < 0.5, chance.uniform(1, 8), None
         least, is_known = window // 4 if is_named else 256, False
 
         def ask(prompt):
-            """(refusals, limit, Window) of a message; without a limit, its prompt is too long."""
-            window_now, limit, refusals = known, known.room(prompt, most), 0
+            """Send a message: (refusals, limit, Window). Without a limit, the prompt is too long."""
+            window_now, limit, refusals = known, known.room(prompt, most) if known else most, 0
             while hidden + prompt / bytes_a_token + limit > window:
                 assert min(least, most) <= limit <= most
                 window_now = Window.of_refusal(window * is_named, prompt)
@@ -213,23 +217,22 @@ def test_what_a_refusal_tells_gives_each_prompt_that_leaves_a_quarter_an_answer(
             if is_known and is_named and not hidden and fits:
                 assert refusals == 0, "what was learned is not paid for again"
             is_known |= refusals > 0
-            assert Window().room(prompt, most) == most
 
 
-# Going on
+# Continuing a reply
 
 WORDS = "the of and to in is that for it as was with be by on not he his but at are this have from or 世界 x = { }".split()
 
 
 def texts(chance):
-    """Texts of words and of lines, where many of them stand more than once."""
+    """Texts of words and lines, many of them repeated."""
     for _ in range(200):
         words = [chance.choice(WORDS) for _ in range(chance.randrange(2, 120))]
         yield "".join(word + chance.choice([" ", " ", " ", "\n", "\n    "]) for word in words)
 
 
 def going_on(text, more, chance):
-    """What is stored where a model that was asked to go on behind this text says this, in pieces of some characters."""
+    """What is stored if a model continues this text with `more`, in pieces of a few characters."""
     continuation = Continuation(text)
     while more:
         size = chance.randrange(1, 12)
@@ -238,7 +241,7 @@ def going_on(text, more, chance):
     return text + continuation.decide()
 
 
-def test_takes_off_what_a_model_repeats_wherever_it_broke_and_however_much_that_is(chance):
+def test_text_that_a_model_repeats_is_removed_wherever_the_reply_broke(chance):
     for text in texts(chance):
         for _ in range(5):
             end = chance.randrange(len(text) + 1)
@@ -247,7 +250,7 @@ def test_takes_off_what_a_model_repeats_wherever_it_broke_and_however_much_that_
                 assert going_on(text[:end], text[begin:], chance) == text
 
 
-def test_takes_nothing_off_what_only_goes_on(chance):
+def test_nothing_is_removed_from_a_plain_continuation(chance):
     for text in texts(chance):
         end = chance.randrange(len(text) + 1)
         assert going_on(text[:end], text[end:], chance) == text
@@ -269,31 +272,31 @@ def test_takes_nothing_off_what_only_goes_on(chance):
         ("A text of twenty characters", ""),
     ],
 )
-def test_keeps_what_only_looks_like_a_repetition(chance, text, more):
+def test_text_that_only_looks_repeated_is_kept(chance, text, more):
     assert going_on(text, more, chance) == text + more
 
 
-def test_a_model_that_begins_anew_is_taken_at_its_rest(chance):
+def test_only_the_rest_counts_if_a_model_starts_over(chance):
     text = "Once upon a time there was a programmer who"
     assert going_on(text, text + " never slept.", chance) == text + " never slept."
     assert going_on(text, text, chance) == text
     assert going_on(text, "I am sorry. " + text, chance) == text + "I am sorry. " + text
 
 
-def test_a_repetition_of_any_length_is_taken_off_in_linear_time(chance):
-    """Each piece is compared once: a million characters in pieces of a few would take hours otherwise."""
+def test_removing_repeated_text_takes_linear_time():
+    """Each piece is compared once: otherwise a million characters in small pieces would take hours."""
     text = "".join(f"{number} bottles, " for number in range(70_000))
     assert len(text) > 1_000_000
-    assert going_on(text, text + "and the rest.", chance) == text + "and the rest."
+    assert going_on(text, text + "and the rest.", random.Random(0)) == text + "and the rest."
 
 
-def test_a_text_that_repeats_itself_costs_no_more(chance):
+def test_a_text_that_repeats_itself_takes_no_longer(chance):
     text = "Go on: " + "ab" * 100_000 + "c"
     more = "ab" * 50_000 + "d"
     assert going_on(text, more, chance) == text + more
 
 
-def test_holds_back_only_what_may_be_a_repetition():
+def test_only_text_that_may_be_a_repetition_is_held_back():
     continuation = Continuation("The quick brown fox jumps over the dog, ")
     assert continuation.add("the ") == ""
     assert continuation.add("cat") == "the cat"
@@ -301,7 +304,7 @@ def test_holds_back_only_what_may_be_a_repetition():
     assert continuation.decide() == ""
 
 
-def test_asks_to_go_on_only_behind_words():
+def test_a_model_is_asked_to_continue_only_after_words():
     turns = [Turn(id=1, kind="user", content="One")]
     asked = {"role": "user", "content": "One"}
     assert messages_of(turns, "Tw") == [

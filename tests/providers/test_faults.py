@@ -1,4 +1,4 @@
-"""What a provider's failures become.
+"""Errors of providers, and what the client gets for them.
 
 Modules: `providers/error_bodies.py`, `providers/mask.py`.
 """
@@ -8,7 +8,7 @@ import uuid
 import pytest
 
 from protocols import CLAUDE, GPT, PAGE, both, failed
-from provider import status, stream
+from provider import status
 from servers import free_port, running
 
 OVERFLOWS = [
@@ -44,8 +44,8 @@ OVERFLOWS = [
 ]
 
 
-# Those that count our own limit in, and how often such a server is asked: the limit is lowered, first to what fits beside the
-# prompt where a window is named, then to the least; a quarter of 200,000 is more than the limit.
+# These errors count our own limit as well, so the server is asked again with a lower one: if the window is named, what fits
+# next to the prompt; then the least. A quarter of 200,000 is more than the limit.
 COUNTED = [
     (
         {
@@ -119,7 +119,7 @@ UNKNOWN_MODELS = [
 ]
 
 
-STATUSES = [  # a provider's answer; the status of ours, and words of its detail; how often it is asked
+STATUSES = [  # the provider's answer; our status, and words of its detail; how often the provider is asked
     *((400, body, 413, "Shorten this message", 1) for body in OVERFLOWS),
     *((400, body, 413, "Shorten this message", times) for body, times in COUNTED),
     (
@@ -226,13 +226,13 @@ STATUSES = [  # a provider's answer; the status of ours, and words of its detail
 
 @both
 @pytest.mark.parametrize("code, body, ours, words, times", STATUSES)
-def test_says_what_the_status_of_a_provider_means(
+def test_an_error_says_what_the_providers_status_means(
     alice, server, provider, model, code, body, ours, words, times
 ):
     provider.default = status(code, body, retry_after_ms="1")
     response, error, turn = failed(
         alice, f"{model}-{uuid.uuid4().hex}"
-    )  # what a refusal tells is remembered for its model
+    )  # refusals are remembered for each model
     assert (response.status_code, error["status"]) == (ours, str(ours))
     assert words in error["detail"]
     assert turn["content"] == ""
@@ -243,26 +243,8 @@ def test_says_what_the_status_of_a_provider_means(
     assert "key-of" not in response.text + server.output()
 
 
-QUOTED_SIGNS = {  # what a user may say: as it is quoted, it is about neither a model nor a key
-    "model": "The model of the car was not found. No such model_not_found.",
-    "key": "My api key is invalid, what now?",
-}
-
-
 @both
-@pytest.mark.parametrize("content", QUOTED_SIGNS.values(), ids=QUOTED_SIGNS)
-@pytest.mark.parametrize("in_stream", [False, True], ids=["refused", "in a stream"])
-def test_a_quotation_is_about_no_model_and_no_key(alice, provider, model, content, in_stream):
-    error = {"error": {"message": f"Not allowed: '{content}'", "code": 400}}
-    provider.default = stream(error) if in_stream else status(400, error)
-    response, error, _ = failed(alice, f"{model}-{uuid.uuid4().hex}", content)
-    assert response.status_code == 502
-    assert "refused the request: Not allowed" in error["detail"]
-    assert len(provider.posts) == 1
-
-
-@both
-def test_follows_no_redirect(alice, provider, model):
+def test_no_redirect_is_followed(alice, provider, model):
     for code in (301, 302, 303, 307, 308):
         provider.reset()
         provider.script = [status(code, {}, Location=provider.url + "/elsewhere")]
@@ -273,7 +255,7 @@ def test_follows_no_redirect(alice, provider, model):
 
 
 @both
-def test_shows_no_key_that_a_provider_repeats(alice, server, provider, model):
+def test_a_key_that_a_provider_repeats_is_not_shown(alice, server, provider, model):
     key = {CLAUDE: "key-of-anthropic", GPT: "key-of-openai"}[model]
     provider.script = [
         status(400, {"error": {"message": f"It does not like {key}. {'x' * 455} {key}"}})
@@ -284,20 +266,21 @@ def test_shows_no_key_that_a_provider_repeats(alice, server, provider, model):
 
 
 @both
-def test_stores_odd_characters_of_an_error_as_replacement_characters(alice, provider, model):
+def test_odd_characters_in_an_error_become_replacement_characters(alice, provider, model):
     provider.script = [status(400, {"error": {"message": "a\0b\ud800c\nd"}})]
     assert "a\ufffdb\ufffdc d" in failed(alice, model)[1]["detail"]
 
 
-def test_tells_a_stream_of_the_failure(alice, provider):
+def test_a_stream_ends_with_the_error(alice, provider):
     provider.default = status(429, {}, retry_after_ms="1")
     with alice.stream("POST", "/sessions", {"content": "Hello"}) as events:
         session, error = events
     assert (session.name, error.name) == ("session", "error")
-    assert error.data["status"] == 503
+    assert error.data == alice.turns(session.data)[-1]["error"]
+    assert error.data["status"] == 503 and "limits" in error.data["message"]
 
 
-def test_says_that_nobody_listens(tmp_path):
+def test_an_error_says_that_nothing_listens_there(tmp_path):
     with running(
         tmp_path, OPENAI_BASE_URL=f"http://127.0.0.1:{free_port()}/v1", DEFAULT_MODEL=GPT
     ) as server:

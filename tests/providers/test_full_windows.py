@@ -1,4 +1,4 @@
-"""A conversation never ends: replies that fill the window, and what is remembered of them."""
+"""A conversation never ends: replies that fill the window, and what is remembered about them."""
 
 import json
 import threading
@@ -18,18 +18,17 @@ from windows import (
     Conversation,
     Model,
     ended,
-    on_one_engine,
     sent_of,
     tokens,
     words,
 )
 
-# Replies that end since the window is full
+# Replies that end because the window is full
 
 
 @pytest.mark.parametrize("counted", [True, False], ids=["with usage", "without usage"])
-def test_a_reply_that_ends_below_our_limit_moves_the_cut_for_the_next_one(talk, provider, counted):
-    """So llama.cpp tells that its window is full, and says nothing else."""
+def test_a_reply_that_ends_below_our_limit_shortens_the_next_prompt(talk, provider, counted):
+    """llama.cpp gives no other sign that its window is full."""
     model = Model(10_000, LLAMA, OPENAI)
     conversation = talk(model)
     conversation.go_on(5)
@@ -53,7 +52,7 @@ def test_a_reply_that_ends_below_our_limit_moves_the_cut_for_the_next_one(talk, 
 
 
 @pytest.mark.parametrize("limit", ["MAX_TOKENS", "max_tokens"])
-def test_a_reply_that_ends_at_our_own_limit_moves_nothing(provider, tmp_path, limit):
+def test_a_reply_that_ends_at_our_own_limit_shortens_nothing(provider, tmp_path, limit):
     with running(
         tmp_path,
         OPENAI_BASE_URL=provider.url + "/v1",
@@ -76,8 +75,9 @@ def test_a_reply_that_ends_at_our_own_limit_moves_nothing(provider, tmp_path, li
         assert len(sent_of(model.accepted[-1])) == 13
 
 
-def test_what_anthropic_counts_before_an_answer_is_not_its_length(talk, provider):
-    """A compatible server may count nothing behind it: as many bytes as our limit has tokens may be an answer at our limit."""
+def test_tokens_counted_before_an_answer_are_not_its_length(talk, provider):
+    """A compatible server may count nothing at the end. Then only an answer with fewer bytes than our
+    limit has tokens was certainly below the limit."""
     model = Model(10_000)
     conversation = talk(model, options={"max_tokens": 7})
     conversation.go_on(3)
@@ -101,7 +101,7 @@ def test_what_anthropic_counts_before_an_answer_is_not_its_length(talk, provider
 
 
 @pytest.mark.parametrize("kind", [ANTHROPIC, OPENAI])
-def test_a_model_that_says_that_its_window_is_full_moves_the_cut(talk, provider, kind):
+def test_a_model_that_reports_a_full_window_shortens_the_next_prompt(talk, provider, kind):
     model = Model(10_000, kind=kind)
     conversation = talk(model)
     conversation.go_on(5)
@@ -115,7 +115,7 @@ def test_a_model_that_says_that_its_window_is_full_moves_the_cut(talk, provider,
 
 @pytest.mark.parametrize("kind", [ANTHROPIC, OPENAI])
 @pytest.mark.parametrize("reason", ["length", "model_context_window_exceeded"])
-def test_an_answer_without_a_word_is_asked_for_again_with_less(talk, provider, kind, reason):
+def test_an_empty_answer_is_requested_again_with_a_shorter_prompt(talk, provider, kind, reason):
     model = Model(10_000, kind=kind)
     conversation = talk(model)
     conversation.go_on(5)
@@ -128,7 +128,7 @@ def test_an_answer_without_a_word_is_asked_for_again_with_less(talk, provider, k
     assert turn["turns_left_out"] == 13 - len(sent[1]) > 0
 
 
-def test_an_answer_without_a_word_to_a_lone_message_is_413(one, provider):
+def test_an_empty_answer_to_a_single_message_is_413(one, provider):
     provider.default = ended("model_context_window_exceeded", "")
     response = one.client().post(
         "/sessions", {"content": "Hello", "model": f"w-{uuid.uuid4().hex}"}
@@ -137,7 +137,7 @@ def test_an_answer_without_a_word_to_a_lone_message_is_413(one, provider):
     assert response.json()["errors"][0]["detail"].startswith("Shorten this message")
 
 
-def test_a_reply_longer_than_half_of_all_leaves_the_next_message_alone(talk, provider):
+def test_after_a_reply_longer_than_all_else_only_the_next_message_is_sent(talk, provider):
     model = Model(10_000, LLAMA, OPENAI)
     conversation = talk(model)
     provider.script = [ended("length", words(200))]
@@ -157,9 +157,9 @@ def test_a_reply_longer_than_half_of_all_leaves_the_next_message_alone(talk, pro
     assert len(sent_of(model.accepted[-1])) == 3
 
 
-# What a provider says of the end
+# How an answer ends
 
-ENDS = {  # the status of the turn, its `stop_reason`, and whether it is one that may pass
+ENDS = {  # the turn's status, its `stop_reason`, and a third item if the model is asked to go on
     "stop": ("complete", "stop"),
     "STOP": ("complete", "stop"),
     "end_turn": ("complete", "stop"),
@@ -188,10 +188,9 @@ ENDS = {  # the status of the turn, its `stop_reason`, and whether it is one tha
 }
 
 
-@on_one_engine
 @pytest.mark.parametrize("kind", [ANTHROPIC, OPENAI])
 @pytest.mark.parametrize("reason, outcome", ENDS.items(), ids=ENDS)
-def test_a_turn_tells_how_its_answer_ended(one, provider, kind, reason, outcome):
+def test_a_turn_says_how_its_answer_ended(one, provider, kind, reason, outcome):
     provider.default = lambda request: (
         status(400) if so_far(request) else ended(reason, "So far.")
     )(request)
@@ -245,7 +244,7 @@ NO_ENDS = {
 
 
 @pytest.mark.parametrize("kind, events, outcome", NO_ENDS.values(), ids=NO_ENDS)
-def test_an_end_without_a_reason(one, provider, kind, events, outcome):
+def test_an_end_without_a_reason_is_read(one, provider, kind, events, outcome):
     provider.default = stream(*events)
     alice = one.client()
     response = alice.post("/sessions", {"content": "Hello", "model": f"{kind}-{uuid.uuid4().hex}"})
@@ -254,10 +253,10 @@ def test_an_end_without_a_reason(one, provider, kind, events, outcome):
     assert turn["stop_reason"] == ("stop" if outcome == "complete" else None)
 
 
-# While it is trimmed
+# While the prompt is shortened
 
 
-def test_a_reply_that_is_trimmed_and_then_cut_keeps_its_text_and_the_cut(talk, provider):
+def test_a_reply_that_fails_after_shortening_keeps_text_and_context_start(talk, provider):
     model = Model(200)
     conversation = talk(model)
     conversation.go_on(2)
@@ -278,9 +277,7 @@ def test_a_reply_that_is_trimmed_and_then_cut_keeps_its_text_and_the_cut(talk, p
 
 
 @pytest.mark.parametrize("begun", [False, True], ids=["before the answer", "in the middle of it"])
-def test_a_cancel_while_a_reply_is_trimmed_hangs_up_and_the_next_message_works(
-    talk, provider, begun
-):
+def test_a_cancel_during_shortening_hangs_up_and_the_next_message_works(talk, provider, begun):
     model = Model(200)
     conversation = talk(model)
     conversation.go_on(2)
@@ -299,8 +296,7 @@ def test_a_cancel_while_a_reply_is_trimmed_hangs_up_and_the_next_message_works(
     assert conversation.client.post(conversation.path + "/retry").status_code == 201
 
 
-@on_one_engine
-def test_a_reply_that_is_trimmed_goes_on_trimmed_behind_kill_9(start, settings, provider):
+def test_a_shortened_prompt_stays_shortened_after_kill_9(start, settings, provider):
     model = Model(200, LLAMA, OPENAI)
     provider.default = model
     server = start(**settings)
@@ -313,9 +309,7 @@ def test_a_reply_that_is_trimmed_goes_on_trimmed_behind_kill_9(start, settings, 
         assert next(iter(events)).data == {"delta": "Half"}
         server.kill()
     provider.script = []
-    with tables_of(
-        settings["DATABASE_URL"]
-    ) as tables:  # as if its lease had lapsed for long enough
+    with tables_of(settings["DATABASE_URL"]) as tables:  # as if its lease had expired long ago
         tables.rows("UPDATE turn SET lease_until = 0 WHERE status = 'in_progress'")
     conversation.client = start(**settings).client()
     turn = wait_for_status(conversation.client, {"id": conversation.id}, "complete")
@@ -331,8 +325,8 @@ def test_a_reply_that_is_trimmed_goes_on_trimmed_behind_kill_9(start, settings, 
     assert conversation.show()[1]
 
 
-def test_a_session_of_more_than_eight_megabytes_goes_on(one, provider):
-    """The newest eight are read at most; where they begin is a cut like any other."""
+def test_a_session_of_more_than_eight_megabytes_continues(one, provider):
+    """At most the newest eight megabytes are read, and earlier turns are left out as usual."""
     provider.default = model = Model(10**9, kind=OPENAI, answer_size=5)
     conversation = Conversation(one.client(), model)
     for number in range(2, 11):
@@ -350,21 +344,10 @@ def test_a_session_of_more_than_eight_megabytes_goes_on(one, provider):
     assert turn.json()["turns_left_out"] > 10
 
 
-@on_one_engine
-def test_a_conversation_is_sent_whole_and_in_order_however_it_is_read(one, provider):
-    """It is read in parts, by number and by bytes."""
-    sizes = [120_000 if number % 9 == 0 else 5 for number in range(45)]
-    questions = [f"Question {number} " + "世" * size for number, size in enumerate(sizes)]
-    alice = one.client()
-    path = f"/sessions/{alice.create(questions[0])['id']}/messages"
-    for question in questions[1:]:
-        assert alice.post(path, {"content": question}).status_code == 201
-    said = [message["content"] for message in provider.posts[-1].body["messages"]]
-    assert said[::2] == questions and set(said[1::2]) == {"The answer."}
-
-
-def test_all_turns_of_a_long_conversation_are_sent(one, provider):
-    texts = [f"Turn {number}" for number in range(140)]
+def test_all_turns_of_a_long_conversation_are_sent_in_order(one, provider):
+    """They are read in two ways: the newest by number, older ones by size."""
+    texts = [f"Turn {number}" + "世" * 120_000 * (number % 9 == 0) for number in range(60)]
+    texts += [f"Turn {number}" for number in range(60, 140)]
     alice = one.client()
     session = imported(alice, turns=turns_of(*texts))
     answer = alice.post(f"/sessions/{session['id']}/messages", {"content": "And now?"})
@@ -372,8 +355,7 @@ def test_all_turns_of_a_long_conversation_are_sent(one, provider):
     assert sent_of(provider.posts[-1].body) == [*texts, "And now?"]
 
 
-@on_one_engine
-def test_the_cut_of_eight_megabytes_stays_for_some_messages(one, provider):
+def test_the_eight_megabyte_cut_stays_for_some_messages(one, provider):
     provider.default = model = Model(10**9, kind=OPENAI, answer_size=5)
     conversation = Conversation(one.client(), model)
     for number in range(2, 16):
@@ -381,8 +363,8 @@ def test_the_cut_of_eight_megabytes_stays_for_some_messages(one, provider):
     assert model.share > 0.7
 
 
-def test_an_overflow_that_is_told_behind_text_is_no_refusal_of_the_message(talk, provider):
-    """As of LM Studio, whose window is full in the middle of an answer: the message did fit."""
+def test_an_overflow_after_some_text_is_no_refusal_of_the_message(talk, provider):
+    """LM Studio reports a full window in the middle of an answer: the message itself did fit."""
     model = Model(10_000, LLAMA, OPENAI)
     conversation = talk(model)
     provider.script = [
@@ -394,15 +376,13 @@ def test_an_overflow_that_is_told_behind_text_is_no_refusal_of_the_message(talk,
     assert "Message 2." in sent_of(model.accepted[-1])
 
 
-# Where a window, a limit or a cut could be wrong for good
+# Cases that could leave a wrong window, limit or context start for good
 
 
 @pytest.mark.parametrize(
     "body", [None, {"content": words(10, "Changed:")}], ids=["as it is", "changed"]
 )
-def test_a_first_reply_that_filled_the_window_is_asked_for_again_and_remembered(
-    talk, provider, body
-):
+def test_a_first_message_is_kept_after_its_reply_filled_the_window(talk, provider, body):
     model = Model(10_000, LLAMA, OPENAI)
     conversation = talk(model)
     provider.script = [ended("length", words(200))]
@@ -417,11 +397,9 @@ def test_a_first_reply_that_filled_the_window_is_asked_for_again_and_remembered(
 
 @pytest.mark.parametrize("kind", [ANTHROPIC, OPENAI])
 @pytest.mark.parametrize("tokens_written", [0, 1])
-def test_a_full_window_that_yields_no_word_leaves_turns_out(talk, provider, kind, tokens_written):
+def test_a_full_window_without_a_word_leaves_turns_out(talk, provider, kind, tokens_written):
     if (kind, tokens_written) == (ANTHROPIC, 1):
-        tokens_written = (
-            2  # 1 is no place-holder at the end, but the stand-in could not tell it from one
-        )
+        tokens_written = 2  # 1 is no placeholder at the end, but the stand-in cannot tell
     model = Model(10_000, kind=kind)
     conversation = talk(model)
     conversation.go_on(4)
@@ -433,7 +411,7 @@ def test_a_full_window_that_yields_no_word_leaves_turns_out(talk, provider, kind
     assert turn["turns_left_out"] > 0
 
 
-def test_no_request_is_sent_twice_where_only_empty_replies_could_be_left_out(one, provider):
+def test_no_request_is_repeated_if_only_empty_replies_could_be_left_out(one, provider):
     model = Model(20)
     provider.default = model
     alice = one.client()
@@ -452,7 +430,7 @@ def test_no_request_is_sent_twice_where_only_empty_replies_could_be_left_out(one
     assert by_id[shown.headers["First-Turn-Sent"]] == "Short."
 
 
-def test_what_a_cancelled_reply_has_learned_of_the_window_is_kept(talk, provider):
+def test_what_a_cancelled_reply_learned_about_the_window_is_kept(talk, provider):
     model, gate = Model(200), threading.Event()
     conversation = talk(model)
     conversation.go_on(2)
@@ -469,7 +447,7 @@ def test_what_a_cancelled_reply_has_learned_of_the_window_is_kept(talk, provider
     assert len(model.refused) == refused
 
 
-def test_no_user_can_teach_a_window_by_an_option(one, provider):
+def test_no_user_can_set_the_window_through_an_option(one, provider):
     """A provider may quote the value that it refuses."""
     text = "max_new_tokens` must be <= 4"
     response = one.client().post(

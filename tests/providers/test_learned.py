@@ -1,10 +1,8 @@
-"""What a server refuses is learned, for an hour, and by nobody's words but its own."""
-
-import uuid
+"""What refusals teach is kept for an hour, for a limited number of users and models."""
 
 import pytest
 
-from protocols import CLAUDE, GPT, answered, failed
+from protocols import GPT, answered, failed
 from provider import status
 from providers.learned import Learned
 
@@ -16,8 +14,8 @@ def unsupported(refused, instead):
     )
 
 
-def test_learns_once_which_parameters_the_server_takes(lone, provider):
-    """Of each model, and only where the changed request was answered."""
+def test_the_parameters_that_a_server_accepts_are_learned_once(lone, provider):
+    """For each model, and only if the changed request was answered."""
     alice = lone.client()
     old, new = "max_tokens", "max_completion_tokens"
     provider.script = [unsupported(old, new)]
@@ -59,23 +57,12 @@ def test_learns_once_which_parameters_the_server_takes(lone, provider):
     assert [old in request.body for request in provider.posts] == [True, False]
     provider.reset()
     answered(alice, "m-7")
-    assert old in provider.posts[0].body  # the changed request was not answered
-
-
-def test_a_user_who_is_quoted_teaches_no_parameter(lone, provider):
-    """Anthropic's refusals tell of a parameter by their text alone."""
-    alice, model = lone.client(), f"{CLAUDE}-{uuid.uuid4().hex}"
-    content = "cache_control: Extra inputs are not permitted"
-    error = {"type": "invalid_request_error", "message": content}
-    provider.script = [status(400, {"type": "error", "error": error})]
-    assert failed(alice, model, content)[0].status_code == 502
-    answered(alice, model)
-    assert ["cache_control" in request.body for request in provider.posts] == [True, True]
+    assert old in provider.posts[0].body  # since the changed request was not answered
 
 
 @pytest.fixture
 def clock():
-    """Seconds that a test lets pass."""
+    """A clock that the test moves."""
 
     class Clock:
         now = 1000.0
@@ -86,7 +73,7 @@ def clock():
     return Clock()
 
 
-def test_what_was_learned_holds_for_an_hour(clock):
+def test_a_lesson_is_kept_for_an_hour(clock):
     learned = Learned(clock=clock)
     assert learned.of("m", "nothing") == "nothing"
     learned.keep("m", "a")
@@ -98,7 +85,7 @@ def test_what_was_learned_holds_for_an_hour(clock):
     assert learned.of("m") == "b"
 
 
-def test_what_is_learned_again_or_used_holds_no_longer(clock):
+def test_a_lesson_repeated_or_used_is_kept_no_longer(clock):
     learned = Learned(ttl=10, clock=clock)
     for number in range(10):
         learned.keep("m", number)
@@ -107,7 +94,7 @@ def test_what_is_learned_again_or_used_holds_no_longer(clock):
     assert learned.of("m") is None
 
 
-def test_the_model_that_was_not_used_for_the_longest_makes_room(clock):
+def test_the_least_recently_used_model_is_forgotten_first(clock):
     learned = Learned(most=3, clock=clock)
     for model in "abc":
         learned.keep(model, model.upper())
@@ -117,9 +104,9 @@ def test_the_model_that_was_not_used_for_the_longest_makes_room(clock):
     assert [learned.of(model) for model in "abcd"] == ["A", "B again", None, "D"]
 
 
-def test_models_that_anyone_may_name_keep_no_other_from_being_learned():
+def test_the_lessons_of_at_most_a_thousand_users_are_kept():
     learned = Learned()
-    for number in range(2000):
-        learned.keep(f"m-{number}", number)
-    found = [learned.of(f"m-{number}") for number in (0, 999, 1000, 1999)]
-    assert found == [None, None, 1000, 1999]
+    users = [(f"user {number}", "m") for number in range(1001)]
+    for user in users:
+        learned.keep(user, user)
+    assert [user for user in users if learned.of(user) != user] == users[:1]

@@ -1,4 +1,4 @@
-"""A model, or an account, that allows shorter answers than MAX_TOKENS: the person does not notice.
+"""A model or an account that allows shorter answers than MAX_TOKENS: the user does not notice.
 
 Modules: `providers/faults.py`, `providers/base.py`.
 """
@@ -10,7 +10,7 @@ import pytest
 
 from provider import KEEP, head, raw, reply
 
-REFUSALS = {  # status, words, and the longest answer that they name
+REFUSALS = {  # status, words, and the longest answer that they allow
     "Anthropic": (
         400,
         "max_tokens: {} > 4096, which is the maximum allowed number of output tokens for claude-3",
@@ -67,11 +67,9 @@ CREDIT = (
     "can only afford 9063."
 )
 
-pytestmark = pytest.mark.parametrize("engine", ["sqlite"], indirect=True)
-
 
 class Short:
-    """A model that answers only if it may write `most` tokens at most."""
+    """A model that answers only if the limit is at most `most` tokens."""
 
     def __init__(self, status, words, most):
         self.status, self.words, self.most = status, words, most
@@ -89,7 +87,7 @@ class Short:
 
 
 @pytest.mark.parametrize("status, words, most", REFUSALS.values(), ids=REFUSALS)
-def test_a_model_with_shorter_answers_is_asked_for_those_once_it_has_said_so(
+def test_a_model_that_refuses_long_answers_is_asked_for_shorter_ones(
     start, settings, provider, status, words, most
 ):
     alice = start(**settings, WEB_CONCURRENCY=1).client()
@@ -99,10 +97,10 @@ def test_a_model_with_shorter_answers_is_asked_for_those_once_it_has_said_so(
     assert alice.turns(session)[1]["content"] == "The answer."
     assert model.asked == [16384, most]
     alice.create(model=name)
-    assert model.asked == [16384, most, most], "others do not pay for it again"
+    assert model.asked == [16384, most, most], "it is refused once an hour"
 
 
-def test_an_account_with_less_credit_is_asked_for_what_it_can_pay_for(start, settings, provider):
+def test_an_account_with_little_credit_is_asked_for_what_it_can_pay(start, settings, provider):
     alice = start(**settings, WEB_CONCURRENCY=1).client()
     provider.default = model = Short(402, CREDIT, 9063)
     name = f"m-{uuid.uuid4().hex}"
@@ -111,7 +109,7 @@ def test_an_account_with_less_credit_is_asked_for_what_it_can_pay_for(start, set
     assert model.asked == [16384, 9063, 16384, 9063], "there may be more credit by now"
 
 
-def test_an_account_without_credit_for_a_sentence_is_told_as_spent(alice, provider):
+def test_too_little_credit_for_a_sentence_is_reported_as_no_credit(alice, provider):
     provider.default = model = Short(402, CREDIT.replace("9063", "3"), 3)
     failed = alice.post("/sessions", {"content": "Hello"})
     assert failed.status_code == 502
@@ -119,22 +117,10 @@ def test_an_account_without_credit_for_a_sentence_is_told_as_spent(alice, provid
     assert model.asked == [16384]
 
 
-def test_a_length_that_a_person_has_set_is_refused_and_not_changed(alice, provider):
+def test_a_limit_set_by_the_user_is_refused_and_not_changed(alice, provider):
     provider.default = model = Short(*REFUSALS["Anthropic"])
     options = {"max_tokens": 5000}
     failed = alice.post("/sessions", {"content": "Hello", "options": options})
     assert failed.status_code == 400
     assert failed.json()["errors"][0]["source"] == {"pointer": "/options/max_tokens"}
     assert model.asked == [5000]
-
-
-def test_a_person_cannot_shorten_the_answers_of_others_by_what_is_quoted(alice, bob, provider):
-    words = "Not allowed here: {quoted}"
-    quoted = "max_tokens: 99999 > 20, which is the maximum allowed number of output tokens"
-    provider.default = model = Short(400, words.replace("{quoted}", f'"{quoted}"'), 20)
-    name = f"m-{uuid.uuid4().hex}"
-    assert alice.post("/sessions", {"content": quoted, "model": name}).status_code == 502
-    assert model.asked == [16384]
-    provider.default = reply("The answer.")
-    bob.create(model=name)
-    assert provider.posts[-1].body["max_tokens"] == 16384

@@ -1,4 +1,4 @@
-"""Model servers of one's own: what they are called, a fresh one without a model, and who is told why one fails.
+"""A user's own model servers: their names, a new one without a model, and who sees why one fails.
 
 Modules: `well_known.py`.
 """
@@ -9,11 +9,10 @@ import pytest
 
 import auth
 from client import wait_until
-from provider import KEEP, head, raw
+from provider import KEEP, head, raw, status
 from well_known import name_at, name_of
-from windows import on_one_engine
 
-NAMES = {  # a base URL, and what is there as far as that tells
+NAMES = {  # a base URL, and the name that it suggests
     "https://api.openai.com/v1": "openai",
     "https://api.anthropic.com": "anthropic",
     "http://127.0.0.1:11434/v1": "ollama",
@@ -25,7 +24,7 @@ NAMES = {  # a base URL, and what is there as far as that tells
 }
 
 
-def test_a_provider_is_called_by_what_it_is_or_where_it_is():
+def test_a_provider_is_named_by_its_product_or_its_address():
     assert {url: name_at(url) for url in NAMES} == NAMES
     assert name_of("llama.cpp") == "llama.cpp"
     assert name_of("uvicorn", "vllm") == "vLLM"
@@ -40,7 +39,7 @@ def listing(body, **headers):
 
 
 def on_list(provider, answer):
-    """Have the provider answer so when its models are listed."""
+    """Have the provider answer like this when its models are listed."""
     answer_others = provider.answer
     provider.answer = lambda request: (
         answer(request) if request.method == "GET" else answer_others(request)
@@ -55,7 +54,6 @@ def fault_of(client, provider, body):
     return failed.json()["errors"][0]["detail"]
 
 
-@on_one_engine
 @pytest.mark.parametrize(
     "headers, model, name",
     [
@@ -64,9 +62,7 @@ def fault_of(client, provider, body):
         ({}, {"id": "m-1", "owned_by": "me"}, None),
     ],
 )
-def test_nothing_is_called_openai_that_is_not(
-    start, settings, provider, monkeypatch, headers, model, name
-):
+def test_only_openai_is_called_openai(start, settings, provider, monkeypatch, headers, model, name):
     monkeypatch.setattr(provider, "answer", provider.answer)
     on_list(provider, listing({"object": "list", "data": [model]}, **headers))
     client = start(**settings, WEB_CONCURRENCY=1).client()
@@ -75,11 +71,10 @@ def test_nothing_is_called_openai_that_is_not(
     assert told.startswith(f"The provider {name or f'127.0.0.1:{provider.port}'} failed")
 
 
-@on_one_engine
-def test_a_fresh_ollama_says_what_to_do_and_its_model_is_there_once_it_is_pulled(
+def test_a_new_ollama_gets_a_hint_and_its_model_appears_once_pulled(
     start, settings, provider, monkeypatch
 ):
-    """By its own bytes: `data` is null until a model is there."""
+    """Ollama really answers like this: `data` is null until there is a model."""
     monkeypatch.setattr(provider, "answer", provider.answer)
     fresh = True
     empty, full = {"object": "list", "data": None}, {"object": "list", "data": [{"id": "llama3.2"}]}
@@ -100,29 +95,44 @@ def test_a_fresh_ollama_says_what_to_do_and_its_model_is_there_once_it_is_pulled
 MEMORY = "model requires more system memory (8.4 GiB) than is available (5.2 GiB)"
 
 
-@on_one_engine
-def test_the_person_who_runs_the_server_is_told_why_a_provider_fails_and_nobody_else(
-    start, settings, provider
-):
+def test_only_the_local_user_sees_why_a_provider_fails(start, settings, provider):
     server = start(**settings, OPENAI_API_KEY="sk-hush-hush-hush", WEB_CONCURRENCY=1)
     owner, other = server.client(auth.LOCAL_USER), server.client()
-    body = "worker 3 crashed, key sk-hush-hush-hush"
-    told = fault_of(owner, provider, body)
-    assert "worker 3 crashed" in told and "hush" not in told
-    assert "Tell the person" not in told
-    assert "worker 3" not in fault_of(other, provider, body)
-    data = json.dumps({"error": {"message": "Boom 7", "type": "server_error"}}).encode()
-    provider.script = [
-        raw(head(500, "application/json", Content_Length=len(data)) + data, KEEP)
-    ] * 3
-    failed = owner.post(
-        "/sessions", {"content": "Hello", "model": "m-1"}, X_Forwarded_For="10.0.0.7"
-    )
-    assert "Boom 7" not in failed.json()["errors"][0]["detail"], "by a proxy, it may be anybody"
+    refuses = status(401, {"error": {"message": "Worker 3 knows no sk-hush-hush-hush"}})
+    provider.default = refuses
+    said = {"content": "Hello", "model": "m-1"}
+    by_proxy = {"X_Forwarded_For": "10.0.0.7"}  # with this header, the client may be anybody
+
+    failed = owner.post("/sessions", said)
+    [error] = failed.json()["errors"]
+    assert error["meta"]["reason"].startswith("Is OPENAI_API_KEY right? Worker 3 knows no ")
+    assert "Worker" not in error["detail"] and "Tell the person" not in error["detail"]
+    assert "hush" not in failed.text
+    path = failed.headers["Location"]
+    assert owner.get(path).json()["turns"][1]["error"] == {
+        "status": 502,
+        "message": error["detail"],
+        "reason": error["meta"]["reason"],
+    }
+    with owner.stream("POST", f"{path}/retry") as stream:
+        [told] = [event.data for event in stream if event.name == "error"]
+    assert told["reason"] == error["meta"]["reason"]
+
+    assert "Worker" not in owner.get(path, **by_proxy).text
+    assert "Worker" not in owner.get(path, Accept="text/markdown").text
+    line = owner.get("/export").text
+    assert "502" in line and "Worker" not in line
+    forked = owner.post(f"{path}/fork").headers["Location"]
+    imported = other.post("/sessions/import", json.loads(line)).headers["Location"]
+    for client, copy in ((owner, forked), (other, imported)):
+        assert client.get(copy).json()["turns"][1]["error"].keys() == {"status", "message"}
+    for failed in (other.post("/sessions", said), owner.post("/sessions", said, **by_proxy)):
+        assert failed.status_code == 502 and "Worker" not in failed.text
+        assert "Tell the person who runs this server" in failed.text
+    assert "Worker 3" in server.output() and "hush" not in server.output()
 
 
-@on_one_engine
-def test_who_asks_again_is_not_sent_to_what_does_not_change(start, settings, provider):
+def test_no_retry_is_suggested_for_an_error_that_would_come_again(start, settings, provider):
     client = start(**settings, WEB_CONCURRENCY=1).client()
     told = fault_of(client, provider, MEMORY)
     assert "too little memory" in told and "Ask again" not in told

@@ -1,6 +1,7 @@
-"""Options of a session: kept with it, sent to the model where they are set, and named where a provider refuses one."""
+"""Options of a session: stored, sent to the model if they are set, and named if a provider refuses one."""
 
 import json
+import re
 import tomllib
 import uuid
 
@@ -10,6 +11,7 @@ import requests
 from client import wait_for_status
 from product import ROOT
 from provider import KEEP, head, raw, reply, stream
+from providers.options import OPTIONS
 from servers import running
 
 CLAUDE, GPT = "claude-o", "o"
@@ -21,7 +23,12 @@ def options_of(client, session):
     return client.get(f"/sessions/{session['id']}").json()["options"]
 
 
-# Kept with the session
+def test_the_documents_name_each_option():
+    text = (ROOT / "docs" / "api.md").read_text("utf-8").split("## Options\n")[1].split("\n## ")[0]
+    assert re.findall(r"^- `(\w+)`:", text, re.MULTILINE) == list(OPTIONS)
+
+
+# Stored with the session
 
 
 def test_a_session_has_the_options_that_are_set(alice):
@@ -35,7 +42,7 @@ def test_a_session_has_the_options_that_are_set(alice):
     }
 
 
-CHANGES = [  # one after the other: what is sent, and what is kept then
+CHANGES = [  # one after the other: the change, and the options after it
     ({"temperature": 1}, ALL | {"temperature": 1}),
     ({}, ALL | {"temperature": 1}),
     ({"max_tokens": None}, {"temperature": 1, "reasoning_effort": "low"}),
@@ -64,7 +71,7 @@ def test_a_change_is_merged_and_null_clears_one_or_all(alice):
         assert options_of(alice, session) == kept
 
 
-def test_options_belong_to_what_an_idempotency_key_was_sent_with(alice, provider):
+def test_options_are_part_of_the_request_an_idempotency_key_names(alice, provider):
     body = {"content": "Hello", "options": {"temperature": 0.5}}
     first = alice.post("/sessions", body, Idempotency_Key="k-options")
     same = body | {"options": {"temperature": 0.5, "max_tokens": None}}
@@ -80,7 +87,7 @@ def test_options_belong_to_what_an_idempotency_key_was_sent_with(alice, provider
     assert len(provider.posts) == 1
 
 
-BAD = {  # options, and where the faults are
+BAD = {  # options, and pointers to the errors
     "no object": ("warm", ["/options"]),
     "a list": ([], ["/options"]),
     "a number": (1, ["/options"]),
@@ -118,7 +125,7 @@ BAD = {  # options, and where the faults are
 
 
 @pytest.mark.parametrize("options, pointers", BAD.values(), ids=BAD)
-def test_refuses_bad_options_and_changes_nothing(alice, provider, options, pointers):
+def test_bad_options_are_refused_and_change_nothing(alice, provider, options, pointers):
     session = alice.create(options=ALL)
     path, count = f"/sessions/{session['id']}", len(provider.posts)
     body = json.dumps({"options": options, "title": "Mine"}).replace("Infinity", "1e400")
@@ -136,7 +143,7 @@ def send(client, method, path, data):
     return requests.request(method, client.url + path, data=data, headers=headers, timeout=30)
 
 
-def test_the_longest_reply_is_the_servers_own(provider, tmp_path):
+def test_max_tokens_may_not_exceed_the_servers_own(provider, tmp_path):
     with running(
         tmp_path, OPENAI_BASE_URL=provider.url + "/v1", DEFAULT_MODEL="m-1", MAX_TOKENS=50
     ) as server:
@@ -149,7 +156,7 @@ def test_the_longest_reply_is_the_servers_own(provider, tmp_path):
         assert [request.body["max_tokens"] for request in provider.posts] == [50, 20]
 
 
-# What the model is sent
+# Sent to the model
 
 SUMMARIZED = {"type": "adaptive", "display": "summarized"}
 SENT = {
@@ -199,7 +206,7 @@ NAMES = (
 
 
 @both
-def test_each_protocol_is_sent_what_is_set_and_nothing_else(alice, provider, kind):
+def test_each_protocol_gets_the_options_that_are_set_and_no_others(alice, provider, kind):
     for options, sent in SENT[kind]:
         alice.create(model=kind, options=options)
         body = provider.posts[-1].body
@@ -207,7 +214,7 @@ def test_each_protocol_is_sent_what_is_set_and_nothing_else(alice, provider, kin
 
 
 @both
-def test_options_hold_from_the_next_reply_on_in_every_way(alice, provider, kind):
+def test_options_apply_from_the_next_reply_on_to_every_operation(alice, provider, kind):
     session = alice.create(model=kind)
     path = f"/sessions/{session['id']}"
     alice.patch(path, {"options": {"temperature": 0.5}})
@@ -226,7 +233,7 @@ def test_options_hold_from_the_next_reply_on_in_every_way(alice, provider, kind)
     ]
 
 
-def test_a_title_is_asked_for_without_the_options(start, settings, provider):
+def test_a_title_is_requested_without_the_options(start, settings, provider):
     alice = start(**settings, TITLE_MODEL="m-2", WEB_CONCURRENCY=1).client()
     alice.create(options=ALL)
     provider.wait_for_request(2)
@@ -235,7 +242,7 @@ def test_a_title_is_asked_for_without_the_options(start, settings, provider):
     assert not {"temperature", "reasoning_effort"} & set(bodies["m-2"])
 
 
-# What a provider refuses
+# Refused by a provider
 
 
 def openai(message, code=None, param=None):
@@ -252,11 +259,8 @@ def refusing(code, body):
     return raw(head(code, "application/json", Content_Length=len(data)) + data, KEEP)
 
 
-@pytest.mark.parametrize(
-    "engine", ["sqlite"], indirect=True
-)  # what has nothing to do with the kind of database
 @pytest.mark.parametrize("refused", REFUSED.values(), ids=REFUSED)
-def test_an_option_that_a_provider_refuses_is_named_and_the_session_kept(alice, provider, refused):
+def test_an_option_that_a_provider_refuses_is_named_and_the_session_stays(alice, provider, refused):
     option, model = refused["option"], f"{refused.get('kind', GPT)}-{uuid.uuid4().hex}"
     provider.default = refusing(refused.get("status", 400), refused["body"])
     response = alice.post(
@@ -270,12 +274,12 @@ def test_an_option_that_a_provider_refuses_is_named_and_the_session_kept(alice, 
     whole = alice.get(path).json()
     assert whole["options"] == {option: ALL[option]}
     assert whole["turns"][-1]["error"] == {"status": 400, "message": error["detail"]}
-    # Thinking, which we asked for besides, is left out first.
+    # Thinking, which the server requests by itself, is left out first.
     asks_twice = "thinking" in refused["body"] and "thinking" in provider.posts[0].body
     assert len(provider.posts) == 1 + asks_twice
 
     alice.patch(path, {"options": {option: None}})
-    response = alice.post(path + "/retry")  # without the option it is the server's own affair
+    response = alice.post(path + "/retry")  # without the option, the error is the server's own
     assert response.status_code == 502
     assert "source" not in response.json()["errors"][0]
     provider.default = reply("At last.")
@@ -297,9 +301,7 @@ def test_only_an_option_that_was_sent_is_named(alice, provider, kind):
     assert response.status_code == 502
 
 
-def test_an_option_is_named_in_a_stream_a_deferred_answer_and_one_that_is_asked_for_again(
-    alice, provider
-):
+def test_a_refused_option_is_named_in_streams_deferred_and_repeated_answers(alice, provider):
     provider.default = refusing(400, REFUSED["OpenAI, value"]["body"])
     body = {"content": "Hello", "options": {"temperature": 0.2}}
     with alice.stream("POST", "/sessions", body) as events:
@@ -323,7 +325,7 @@ def test_an_option_is_named_in_a_stream_a_deferred_answer_and_one_that_is_asked_
     assert alice.turns(deferred.json())[-1]["content"] == "At last."
 
 
-def test_an_option_that_is_refused_within_a_stream_is_named_too(alice, provider):
+def test_an_option_refused_within_a_stream_is_named(alice, provider):
     provider.default = stream(
         {
             "error": {
@@ -338,17 +340,8 @@ def test_an_option_that_is_refused_within_a_stream_is_named_too(alice, provider)
     assert response.json()["errors"][0]["source"] == {"pointer": "/options/temperature"}
 
 
-@pytest.mark.parametrize("quotation", ["'{}'", "{}", '{{"input": "{}"}}'])
-def test_an_option_of_which_only_a_quotation_speaks_is_not_refused(alice, provider, quotation):
-    content = "Which temperature does a cake need?"
-    provider.default = refusing(*openai(f"Not allowed: {quotation.format(content)}"))
-    response = alice.post("/sessions", {"content": content, "options": {"temperature": 0.2}})
-    assert response.status_code == 502
-    assert "source" not in response.json()["errors"][0]
-
-
-def test_an_option_is_named_also_in_a_conversation_about_it(alice, provider):
-    """A parameter's name stands between marks wherever it is told of."""
+def test_a_refused_option_is_named_even_in_a_conversation_about_it(alice, provider):
+    """The message has the parameter's name in quotation marks."""
     provider.default = refusing(400, REFUSED["OpenAI, value"]["body"])
     content = "Does this model know 'temperature', and does it support 0.2?"
     response = alice.post("/sessions", {"content": content, "options": {"temperature": 0.2}})
@@ -356,8 +349,8 @@ def test_an_option_is_named_also_in_a_conversation_about_it(alice, provider):
     assert response.json()["errors"][0]["source"] == {"pointer": "/options/temperature"}
 
 
-def test_an_overflow_that_counts_the_users_own_limit_is_no_refusal_of_it(alice, provider):
-    """The limit is lowered, as the server's own would be."""
+def test_an_overflow_that_counts_the_users_limit_does_not_refuse_it(alice, provider):
+    """The limit is lowered, like the server's own."""
     model = f"o-{uuid.uuid4().hex}"
     text = "This model's maximum context length is 4096 tokens. However, you requested 4101 tokens (101 in the messages, 4000 in "
     text += "the completion). Please reduce the length of the messages or completion."

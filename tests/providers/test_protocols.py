@@ -1,13 +1,11 @@
-"""Both protocols on the wire: what is asked."""
+"""Both protocols on the wire: the requests."""
 
 from protocols import CLAUDE, GPT, both, failed
 from provider import fails, reply, status
 from servers import running
 
-# The request
 
-
-def test_asks_anthropic_in_its_own_words(alice, provider):
+def test_a_request_to_anthropic_follows_its_protocol(alice, provider):
     alice.create("Hello", model=CLAUDE, system="Be brief.")
     [request] = provider.requests
     assert (request.method, request.path) == ("POST", "/v1/messages")
@@ -27,7 +25,7 @@ def test_asks_anthropic_in_its_own_words(alice, provider):
     }
 
 
-def test_asks_openai_in_its_own_words(alice, provider):
+def test_a_request_to_openai_follows_its_protocol(alice, provider):
     alice.create("Hello", model=GPT, system="Be brief.")
     [request] = provider.requests
     assert (request.method, request.path) == ("POST", "/v1/chat/completions")
@@ -49,7 +47,7 @@ def test_asks_openai_in_its_own_words(alice, provider):
 
 
 @both
-def test_sends_no_system_prompt_where_there_is_none(alice, provider, model):
+def test_no_system_prompt_is_sent_if_there_is_none(alice, provider, model):
     alice.create("Hello", model=model)
     [request] = provider.requests
     assert "system" not in request.body
@@ -57,22 +55,20 @@ def test_sends_no_system_prompt_where_there_is_none(alice, provider, model):
 
 
 @both
-def test_sends_text_as_it_is(alice, provider, model):
+def test_text_is_sent_unchanged(alice, provider, model):
     content = 'Grüße "世界" 👩‍👩‍👧 \\u0041 \u2028 \x7f <>&\r\n\tend'
     alice.create(content, model=model, system=content)
     assert provider.posts[0].body["messages"][-1]["content"] == content
 
 
 @both
-def test_leaves_out_empty_turns_and_joins_neighbours(alice, provider, model):
+def test_empty_turns_are_left_out_and_their_neighbours_joined(alice, provider, model):
     provider.script = [status(400), fails("Half"), reply("Whole."), reply()]
     _, error, _ = failed(alice, model, "One")
     path = f"/sessions/{error['meta']['session_id']}/messages"
     assert alice.post(path, {"content": "Two"}).status_code == 502
     assert alice.post(path, {"content": "Three"}).status_code == 201
-    assert (
-        alice.post(path, {"content": "Four"}).status_code == 201
-    )  # to which the model has nothing to say
+    assert alice.post(path, {"content": "Four"}).status_code == 201  # the model's reply is empty
     assert alice.post(path, {"content": "Five"}).status_code == 201
     assert provider.posts[-1].body["messages"] == [
         {"role": "user", "content": "One\n\nTwo"},
@@ -83,7 +79,7 @@ def test_leaves_out_empty_turns_and_joins_neighbours(alice, provider, model):
     ]
 
 
-def test_sends_no_key_where_it_has_none_and_none_of_netrc(lone, provider):
+def test_without_a_key_none_is_sent_not_even_from_netrc(lone, provider):
     lone.client().create("Hello", model=CLAUDE)
     [request] = provider.requests
     assert request.path == "/prefix/v1/messages"
@@ -92,14 +88,14 @@ def test_sends_no_key_where_it_has_none_and_none_of_netrc(lone, provider):
     assert request.body["max_tokens"] == 100
 
 
-def test_sends_its_own_key_and_none_of_netrc(lone, provider):
+def test_the_key_from_the_settings_is_sent_and_not_the_one_in_netrc(lone, provider):
     lone.client().create("Hello", model=GPT)
     [request] = provider.requests
     assert request.path == "/v1/chat/completions"
     assert request.headers["authorization"] == "Bearer key-of-openai"
 
 
-def test_sends_its_own_key_and_no_password_of_the_url(provider, tmp_path):
+def test_the_key_from_the_settings_is_sent_and_not_the_urls_password(provider, tmp_path):
     url = provider.url.replace("//", "//user:password@") + "/v1"
     with running(
         tmp_path, OPENAI_BASE_URL=url, OPENAI_API_KEY="key-of-openai", DEFAULT_MODEL=GPT

@@ -1,4 +1,4 @@
-"""Several providers at a time: whose model an id names, whose key goes where, and what becomes of one that is dead or odd."""
+"""Several providers: which one a model's id names, which key it gets, and providers that are dead or odd."""
 
 import json
 import threading
@@ -15,7 +15,6 @@ from provider import Provider, cut, head, models, raw, reply, status
 from raw_tables import tables_of
 from servers import free_port
 from settings import SettingError, read_settings
-from windows import on_one_engine
 
 KEYS = {"openai": "sk-own-0123456789", "near": "sk-near-0123456789", "far": "sk-far-0123456789"}
 
@@ -42,7 +41,7 @@ def far(further):
 
 @pytest.fixture
 def several(provider, near, far):
-    """The settings of a server that has three providers, of which `far` speaks Anthropic's protocol."""
+    """The settings of a server with three providers; `far` speaks Anthropic's protocol."""
     return {
         "OPENAI_BASE_URL": f"{provider.url}/v1",
         "OPENAI_API_KEY": KEYS["openai"],
@@ -54,14 +53,14 @@ def several(provider, near, far):
 
 @pytest.fixture
 def shared(server_with, several, near, far):
-    """A server of these, of which some have more names."""
+    """A server with these providers, some of them under further names."""
     more = f"claudes=anthropic+{near.url}, gemini={near.url}/v1beta/openai"
     several = several | {"PROVIDERS": f"{several['PROVIDERS']}, {more}"}
     return server_with(**several, DEFAULT_MODEL=None)
 
 
 def at_the_same_time(count, ids):
-    """Answers that list these models, once so many lists are asked for."""
+    """Answers that list these models, once `count` lists have been requested."""
     all_asked = threading.Barrier(count)
 
     def answer(request):
@@ -71,11 +70,8 @@ def at_the_same_time(count, ids):
     return answer
 
 
-@on_one_engine
-def test_lists_the_models_of_all_providers_which_are_asked_at_the_same_time(
-    start, several, provider, near, far
-):
-    """Of those of OpenAI's protocol that are not further ones, no id may begin with the name of one."""
+def test_the_models_of_all_providers_are_listed_in_parallel(start, several, provider, near, far):
+    """Models of the main OpenAI provider are not listed if their ids begin with the name of a further provider."""
     provider.models = near.models = far.models = at_the_same_time(
         3, ["m-1", "near/m-2", "claude-x"]
     )
@@ -96,7 +92,7 @@ def test_lists_the_models_of_all_providers_which_are_asked_at_the_same_time(
 
 
 def test_the_same_id_on_two_providers_is_two_models(shared, provider, near, far):
-    """A session goes from one to the other; each is asked for the id that it knows itself, and is sent its own key only."""
+    """A session moves between providers. Each gets its own model id and its own key only."""
     server = shared
     alice = server.client()
     asked = {"openai": provider, "near": near, "far": far}
@@ -123,8 +119,7 @@ def test_the_same_id_on_two_providers_is_two_models(shared, provider, near, far)
     assert not any(key in server.output() for key in KEYS.values())
 
 
-@on_one_engine
-def test_a_new_session_a_retry_and_a_title_are_the_named_providers_affair(
+def test_new_sessions_retries_and_titles_go_to_the_named_provider(
     start, several, near, far, provider
 ):
     far.default = reply("A title from afar")
@@ -159,15 +154,14 @@ WHOLE = [
 ]
 
 
-def test_an_id_is_split_only_behind_the_name_of_a_further_provider(shared, provider, near):
+def test_an_id_is_split_only_after_the_name_of_a_further_provider(shared, provider, near):
     alice = shared.client()
     assert [alice.create(model=model)["model"]["id"] for model in WHOLE] == WHOLE
     assert [post.body["model"] for post in provider.posts] == WHOLE
     assert near.requests == []
 
 
-@on_one_engine
-def test_a_model_of_nobody_is_refused_with_the_names_that_there_are(start, near):
+def test_a_model_without_a_provider_is_refused_with_the_valid_names(start, near):
     alice = start(PROVIDERS=f"near={near.url}/v1,n2={near.url}/v1", MODEL_TIMEOUT=2).client()
     for model, switch in (
         ("llama3.2", "OPENAI_API_KEY or OPENAI_BASE_URL"),
@@ -211,7 +205,7 @@ FAULTS = {
 
 @pytest.mark.parametrize("name", ["near", "claudes"], ids=["OpenAI's", "Anthropic's"])
 def test_a_failure_names_the_provider_that_failed(server_with, near, far, name):
-    """In the answer, and in the log with its own words; another provider goes on."""
+    """In the answer, and in the log with the provider's own words. Another provider still works."""
     server = server_with(
         PROVIDERS=f"near={near.url},claudes=anthropic+{near.url},well={far.url}/v1",
         NEAR_API_KEY=KEYS["near"],
@@ -247,9 +241,8 @@ def test_an_option_that_a_further_provider_refuses_is_named(shared, near):
     assert error["detail"].startswith("The provider near refuses the option temperature")
 
 
-@on_one_engine
 def test_the_default_is_the_first_model_of_the_first_provider_that_lists_one(start, near, far):
-    """Of OpenAI's own, and then of the further ones in their order. One that is dead holds up nobody for long."""
+    """OpenAI's own comes first, then the further ones in order. A dead one delays nothing for long."""
     dead = f"http://127.0.0.1:{free_port()}/v1"
     near.models, far.models = [], ["m-1", "m-2"]
     settings = {
@@ -272,8 +265,7 @@ def test_the_default_is_the_first_model_of_the_first_provider_that_lists_one(sta
     assert "model=far/m-1" in server.wait_for_output("outcome=complete")
 
 
-@on_one_engine
-def test_no_default_is_told_by_the_first_provider_that_failed(start, near):
+def test_without_a_default_the_error_is_that_of_the_first_failed_provider(start, near):
     dead = f"http://127.0.0.1:{free_port()}/v1"
     near.models = []
     alice = start(PROVIDERS=f"gone={dead},near={near.url}/v1", WEB_CONCURRENCY=1).client()
@@ -286,11 +278,10 @@ def test_no_default_is_told_by_the_first_provider_that_failed(start, near):
     assert models_of(alice) == []
 
 
-@on_one_engine
-def test_a_provider_that_says_nothing_does_not_keep_the_others_from_answering(
+def test_a_silent_provider_does_not_keep_the_others_from_answering(
     start, several, provider, near, far
 ):
-    """Its list is waited for by whoever wants the lists, and by nobody else."""
+    """Only requests that need the lists wait for it."""
     over = threading.Event()
     provider.models, far.models = ["m-1"], ["m-1"]
 
@@ -308,8 +299,7 @@ def test_a_provider_that_says_nothing_does_not_keep_the_others_from_answering(
     over.set()
 
 
-@on_one_engine
-def test_five_thousand_models_of_one_provider_are_listed_and_can_be_asked(start, several, near):
+def test_five_thousand_models_of_one_provider_are_listed_and_usable(start, several, near):
     near.models = [f"org-{number % 70}/model-{number}" for number in range(5000)]
     alice = start(**several, WEB_CONCURRENCY=1).client()
     listed = [model for model, name, _ in models_of(alice) if name == "near"]
@@ -318,8 +308,7 @@ def test_five_thousand_models_of_one_provider_are_listed_and_can_be_asked(start,
     assert near.posts[-1].body["model"] == "org-29/model-4999"
 
 
-@on_one_engine
-def test_ids_that_no_session_could_name_hide_no_others(start, several, near):
+def test_invalid_ids_do_not_hide_valid_ones(start, several, near):
     near.models = ["", " ", "m" * 195, "m" * 196, "a\0b", "\ud800", 7, None, ["m"], "m-9"]
     alice = start(**several, WEB_CONCURRENCY=1).client()
     assert [model for model, name, _ in models_of(alice) if name == "near"] == [
@@ -328,19 +317,18 @@ def test_ids_that_no_session_could_name_hide_no_others(start, several, near):
     ]
 
 
-# Where a name means another provider by now
+# If a name means another provider by now
 
 
 def renamed(settings):
-    """The settings of a server on which `near` is `other`, so that an id of it would be one of OpenAI's provider."""
+    """The settings of a server on which `near` is called `other`, so that its old ids would belong to OpenAI's provider."""
     return settings | {"PROVIDERS": settings["PROVIDERS"].replace("near=", "other=")}
 
 
-@on_one_engine
-def test_what_was_told_to_a_provider_is_not_sent_to_another(
+def test_a_conversation_with_one_provider_is_not_sent_to_another(
     start, several, provider, near, new_database
 ):
-    """Until a user says so, by giving the session a model, be it of the same id."""
+    """Unless the user allows it by giving the session a model, even one with the same id."""
     settings = several | {"DATABASE_URL": new_database(), "WEB_CONCURRENCY": 1}
     session = start(**settings).client().create("A secret", model="near/m-1")
     alice = start(**renamed(settings)).client()
@@ -360,8 +348,7 @@ def test_what_was_told_to_a_provider_is_not_sent_to_another(
     assert len(provider.posts) == 1
 
 
-@on_one_engine
-def test_a_reply_that_is_taken_over_is_not_written_on_by_another_provider(
+def test_a_reply_is_not_continued_by_another_provider_after_a_takeover(
     start, several, provider, near, new_database
 ):
     settings = several | {"DATABASE_URL": new_database(), "WEB_CONCURRENCY": 1}
@@ -372,9 +359,7 @@ def test_a_reply_that_is_taken_over_is_not_written_on_by_another_provider(
     wait_until(lambda: server.client().turns(session)[-1]["content"] == "One ")
     server.kill()
     gate.set()
-    with tables_of(
-        settings["DATABASE_URL"]
-    ) as tables:  # its lease would lapse by itself, but later
+    with tables_of(settings["DATABASE_URL"]) as tables:  # its lease would expire later by itself
         tables.rows("UPDATE turn SET lease_until = 0 WHERE status = 'in_progress'")
     server = start(**renamed(settings))
     assert wait_for_status(server.client(), session, "interrupted", 30)["content"] == "One "
@@ -384,18 +369,17 @@ def test_a_reply_that_is_taken_over_is_not_written_on_by_another_provider(
 
 
 @pytest.mark.parametrize("setting", ["MODELS", "DEFAULT_MODEL", "TITLE_MODEL"])
-def test_a_start_stops_at_a_model_of_no_provider(setting):
+def test_the_server_does_not_start_with_a_model_of_an_unknown_provider(setting):
     given = {"PROVIDERS": "near=http://127.0.0.1:9/v1", setting: "nearer/m"}
     with pytest.raises(SettingError, match=rf"{setting}: nearer/m is not served\. .+near/"):
         open_catalog(read_settings(given))
 
 
-# What is said of them
+# Reports
 
 
-@on_one_engine
 def test_the_start_and_the_check_name_each_provider(start, near, far, tmp_path):
-    """By its name, its address and its variables, and by no password and no key."""
+    """With its name, address and variables, and without passwords and keys."""
     near.models, far.models = ["m-1"], status(401, {"error": {"message": KEYS["far"]}})
     settings = {
         "PROVIDERS": f"near={near.url.replace('//', '//user:hush-hush@')}/v1,far=anthropic+{far.url},gone=http://127.0.0.1:9/v1",
@@ -419,7 +403,7 @@ def test_the_start_and_the_check_name_each_provider(start, near, far, tmp_path):
         assert not any(secret in text for secret in ("hush-hush", *KEYS.values()))
 
 
-# What is particular to some
+# Special cases of some providers
 
 
 OPENAI = {
@@ -429,9 +413,8 @@ OPENAI = {
 }
 
 
-@on_one_engine
-def test_openai_is_not_sent_what_it_refuses(start, near):
-    """A proxy, which answers in its place, sees what it would get."""
+def test_openai_gets_no_parameters_that_it_refuses(start, near):
+    """A proxy answers instead of OpenAI, and sees the requests."""
     providers = ",".join(f"{name}={url}" for name, (url, _) in OPENAI.items())
     settings = {"PROVIDERS": providers, "HTTP_PROXY": near.url, "NO_PROXY": ""}
     alice = start(**settings, WEB_CONCURRENCY=1).client()
@@ -441,10 +424,8 @@ def test_openai_is_not_sent_what_it_refuses(start, near):
         assert sent == {limit, "stream_options"}
 
 
-def test_goes_on_without_the_cache_where_a_server_of_anthropics_protocol_does_not_know_it(
-    shared, far
-):
-    """The refusal is learned, by its whole text: a message that quotes it changes nothing."""
+def test_cache_control_is_left_out_for_a_server_that_does_not_know_it(shared, far):
+    """Only the exact text of the refusal teaches this: a message that quotes it changes nothing."""
     error = {
         "type": "invalid_request_error",
         "message": "cache_control: Extra inputs are not permitted",
@@ -464,14 +445,14 @@ def test_goes_on_without_the_cache_where_a_server_of_anthropics_protocol_does_no
 GEMINI = "models/m-1 is not found for API version v1main, or is not supported for generateContent."
 
 
-def test_gemini_wraps_its_errors_in_a_list(shared, near):
+def test_an_error_of_gemini_in_a_list_is_read(shared, near):
     alice = shared.client()
     near.default = status(404, [{"error": {"code": 404, "message": GEMINI, "status": "NOT_FOUND"}}])
     response, *_ = failed(alice, "gemini/m-1")
     assert response.status_code == 400 and "The provider gemini has no such model" in response.text
 
 
-def test_a_reply_goes_on_behind_a_break_with_its_own_provider(shared, near, far):
+def test_a_reply_continues_with_its_own_provider_after_a_break(shared, near, far):
     near.script = [cut("One two "), reply("three.")]
     alice = shared.client()
     turn = wait_for_status(alice, alice.create(model="near/m-1"), "complete")

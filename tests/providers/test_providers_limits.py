@@ -1,4 +1,4 @@
-"""What becomes of a provider's limits: one that passes is waited for, and told with its wait; money that is used up is neither.
+"""Limits of providers: the server waits for one that passes, and reports how long. It does not wait if the money is used up.
 
 Modules: `providers/faults.py`.
 """
@@ -8,7 +8,7 @@ import pytest
 from protocols import GPT, answered, failed
 from provider import reply, status
 
-SPENT = {  # what providers answer where no money is left, or no more is to be spent
+SPENT = {  # answers of providers if there is no money left, or none may be spent
     "OpenAI": (429, {"type": "insufficient_quota", "code": "credit_balance_exhausted"}),
     "OpenAI, of old": (429, {"type": "insufficient_quota", "code": "insufficient_quota"}),
     "OpenAI, a project": (429, {"type": "odd", "code": "project_spend_limit_exceeded"}),
@@ -40,8 +40,8 @@ SPENT = {  # what providers answer where no money is left, or no more is to be s
 
 
 @pytest.mark.parametrize("code, error", SPENT.values(), ids=SPENT)
-def test_a_quota_that_is_used_up_is_told_at_once_and_not_waited_for(alice, provider, code, error):
-    """Whatever the headers say: no wait brings money."""
+def test_a_used_up_quota_is_reported_at_once(alice, provider, code, error):
+    """Whatever the headers say: waiting brings no money."""
     provider.default = status(code, {"error": error}, Retry_After=3, x_should_retry="true")
     content = {"content": "Hello", "model": GPT}
     with alice.stream("POST", "/sessions", content) as stream:
@@ -58,7 +58,7 @@ def test_a_quota_that_is_used_up_is_told_at_once_and_not_waited_for(alice, provi
     assert (answer.status_code, "Retry-After" in answer.headers) == (502, False)
 
 
-NOT_SPENT = {  # a limit of a minute, in words like those of a quota
+NOT_SPENT = {  # limits for a minute, worded like a quota
     "Gemini": [
         {
             "error": {
@@ -75,7 +75,7 @@ NOT_SPENT = {  # a limit of a minute, in words like those of a quota
 
 
 @pytest.mark.parametrize("body", NOT_SPENT.values(), ids=NOT_SPENT)
-def test_a_limit_that_passes_is_no_quota_that_is_used_up(alice, provider, body):
+def test_a_limit_that_passes_is_not_taken_for_a_used_up_quota(alice, provider, body):
     provider.script = [status(429, body, retry_after_ms="1"), reply("The answer.")]
     assert answered(alice, GPT)["content"] == "The answer."
 
@@ -92,8 +92,8 @@ WAITS = {
     "code, what", [(429, "limits this server"), (503, "is overloaded"), (529, "is overloaded")]
 )
 @pytest.mark.parametrize("wait, when", WAITS.items())
-def test_says_why_it_is_limited_and_when_to_ask_again(alice, provider, code, what, wait, when):
-    """In the provider's own words, without our key, as one sentence, and not without end."""
+def test_an_error_says_why_it_is_limited_and_when_to_retry(alice, provider, code, what, wait, when):
+    """One sentence of limited length in the provider's own words, without our key."""
     why = "Rate limit of key-of-openai for m-1: 30 a minute"
     for said, told in [
         (why, "Rate limit of … for m-1: 30 a minute."),

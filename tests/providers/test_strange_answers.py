@@ -1,4 +1,4 @@
-"""Strange providers: what becomes of their answers, however they are, and what no answer may change."""
+"""Strange providers: the reply to any odd answer, and what no answer may change."""
 
 import concurrent.futures
 import contextlib
@@ -39,16 +39,16 @@ from tokens import ED25519, jwk, jwks
 
 
 @pytest.mark.parametrize("name", TABLES)
-def test_every_answer_becomes_what_is_right(pit, subtests, name):
+def test_every_answer_has_the_right_outcome(pit, subtests, name):
     check(pit, subtests, name, TABLES[name])
 
 
-def test_an_answer_of_nothing_is_waited_for_so_long_and_no_longer(tmp_path, subtests):
+def test_an_answer_without_content_is_given_up_in_time(tmp_path, subtests):
     with open_pit(tmp_path, MODEL_TIMEOUT=TIMEOUT) as pit:
         check(pit, subtests, "drips", DRIPS)
 
 
-STOPS = {  # behind these a model has no more to say, or would fail in the same way again
+STOPS = {  # after these, a model has no more to say, or would fail in the same way again
     *("no JSON", "an array", "nested deeply", "JSON that was filtered"),
     *(f"{reason} behind text" for reason in DECLINED),
     *(
@@ -63,8 +63,8 @@ STOPS = {  # behind these a model has no more to say, or would fail in the same 
 }
 
 
-def test_goes_on_behind_what_breaks_a_text_and_behind_nothing_else(tmp_path, subtests):
-    """Of all rows whose answer fails behind some text; asked again, the model goes on with a point."""
+def test_a_reply_continues_after_a_break_and_after_nothing_else(tmp_path, subtests):
+    """All rows whose answer fails after some text. When asked again, the model continues with a full stop."""
     rows = [
         (
             f"{protocol}: {row}",
@@ -102,7 +102,7 @@ def check(pit, subtests, name, table):
     for protocol, row, faults in pit.ask_all(name, table):
         count += 1
         with subtests.test(f"{protocol}: {row}"):
-            if faults:  # without the trace, which would be the same for each
+            if faults:  # without the traceback, which is the same for each
                 pytest.fail(
                     "; ".join(
                         f"the {what} is {found!r}, not {right!r}" for what, found, right in faults
@@ -119,8 +119,8 @@ def check(pit, subtests, name, table):
 # Time and memory
 
 
-def test_long_errors_hold_nobody_up(pit):
-    """Patterns that are quadratic would hold all threads of the process."""
+def test_long_errors_delay_no_other_request(pit):
+    """Quadratic patterns would block all threads of the process."""
     texts = {
         "type": "model " * 10_000,
         "code": "not_found_error model " * 2700,
@@ -151,7 +151,7 @@ LINE = b": " + b"x" * 65_000 + b"\n"
 
 
 def bomb(part):
-    """A small body of which much becomes; it is made when it is due."""
+    """A small body that decompresses to a large one. It is made when it is needed."""
     return Made(lambda data: [zipped(data * MEGABYTES)], part)
 
 
@@ -199,15 +199,15 @@ FLOODS = {
 
 
 def peak(pid):
-    """The most memory that a process has had, in megabytes."""
+    """The most memory that a process has used, in megabytes."""
     return (
         int(re.search(r"VmHWM:\s*(\d+)", pathlib.Path(f"/proc/{pid}/status").read_text())[1]) / 1024
     )
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="it reads Linux's own account of a process")
-def test_no_flood_fills_the_memory(tmp_path):
-    """Keys, lists and answers of 150 MB, one after the other: none costs the server 100 MB."""
+def test_no_flood_of_data_fills_the_memory(tmp_path):
+    """Keys, lists and answers of 150 MB, one after the other: none takes 100 MB of the server's memory."""
     identity = Provider()
     identity.models = raw(
         *resolve((head(200, "application/json"), b'{"keys": ["', flood(BLOCK)), GPT)
@@ -221,7 +221,7 @@ def test_no_flood_fills_the_memory(tmp_path):
         assert alice.get("/sessions").status_code == 503
         assert peak(worker) < least, "keys"
         identity.models = jwks(jwk(ED25519.public_key(), "1"))
-        deadline = time.monotonic() + 30  # the failure counts for as long as it took
+        deadline = time.monotonic() + 30  # the failure is remembered as long as it took
         while alice.get("/sessions").status_code != 200:
             assert time.monotonic() < deadline
             time.sleep(0.1)
@@ -243,7 +243,7 @@ def test_no_flood_fills_the_memory(tmp_path):
         assert not list(filter(None, map(ask, FLOODS)))
 
 
-def test_a_session_costs_no_more_than_its_newest_eight_megabytes(pit):
+def test_a_prompt_has_at_most_the_newest_eight_megabytes_of_a_session(pit):
     model, alice = "history", pit.server.client()
     pit.hell.answers[model] = [list(resolve((head(), ANSWER), GPT))]
     texts = [letter * 3_500_000 for letter in "abc"]
@@ -258,13 +258,13 @@ def test_a_session_costs_no_more_than_its_newest_eight_megabytes(pit):
     ]
     first, second, third = [("user", text) for text in texts]
     answered = ("assistant", "The answer.")
-    # Of more, the newest half is sent: here that is the last message alone.
+    # Of a longer conversation the newest half is sent: here, the last message alone.
     assert sent == [[first], [first, answered, second], [third]]
     assert alice.turns(session)[-1]["turns_left_out"] == 4
 
 
 @both
-def test_the_usage_of_a_reply_that_is_cancelled_is_stored(pit, model):
+def test_the_usage_of_a_cancelled_reply_is_stored(pit, model):
     name, alice = f"{model}-cancelled", pit.server.client()
     usage = b'data: {"choices": [], "usage": {"prompt_tokens": 15, "completion_tokens": 1}}\n\n'
     pit.hell.answers[name] = [
@@ -276,13 +276,13 @@ def test_the_usage_of_a_reply_that_is_cancelled_is_stored(pit, model):
         assert alice.post(f"/sessions/{session['id']}/cancel").status_code == 200
     deadline = time.monotonic() + 5
     while (turn := wait_for_status(alice, session, "interrupted"))["usage"]["input_tokens"] is None:
-        assert time.monotonic() < deadline, turn  # it may be stored behind the end
+        assert time.monotonic() < deadline, turn  # the usage may be stored after the end
     assert (turn["content"], turn["usage"]["input_tokens"]) == ("Half", 15)
     assert turn["usage"]["output_tokens"] == {CLAUDE: None, GPT: 1}[model]
 
 
 @both
-def test_a_reason_that_nobody_knows_is_told_in_the_log(pit, model):
+def test_an_unknown_stop_reason_is_logged(pit, model):
     answer = list(resolve(ends_with(f"reason_for_{model}", "So far"), model))
     assert pit.ask(f"{model}-unknown", [answer]).response.status_code == 201
     pit.server.wait_for_output(f"reason_for_{model}")

@@ -1,4 +1,4 @@
-"""Strange providers: lists of models with odd entries, of any length, or without an end.
+"""Strange providers: lists of models with odd entries, of any length, or that never end.
 
 Modules: `wire/single_flight.py`.
 """
@@ -22,8 +22,6 @@ from provider import KEEP, Provider, head, raw, status
 from servers import running
 from tokens import ED25519, status_of
 
-# Lists of models
-
 ODD_IDS = [
     "\ud800x",
     "a\0b",
@@ -41,7 +39,7 @@ ODD_IDS = [
 ]
 
 
-def test_each_listed_id_is_judged_by_itself(start, provider):
+def test_each_listed_id_is_checked_separately(start, provider):
     provider.models = [*ODD_IDS, "m-good", *ODD_IDS, "y" * 200]
     alice = start(OPENAI_BASE_URL=provider.url + "/v1", WEB_CONCURRENCY="1").client()
     assert [(model["id"], model["default"]) for model in alice.get("/models").json()["data"]] == [
@@ -54,7 +52,7 @@ def test_each_listed_id_is_judged_by_itself(start, provider):
 @pytest.mark.parametrize(
     "entries", ['[5, null, "m", [], {}, {"id": "m-good"}]', '[{"id": "m-good"}, {"name": "x"}]']
 )
-def test_entries_that_are_none_spoil_no_list(entries, provider, tmp_path):
+def test_invalid_entries_do_not_spoil_a_list(entries, provider, tmp_path):
     provider.models = status(200, json.loads(f'{{"data": {entries}}}'))
     with running(tmp_path, OPENAI_BASE_URL=provider.url + "/v1") as server:
         assert [model["id"] for model in server.client().get("/models").json()["data"]] == [
@@ -69,10 +67,10 @@ LISTED = b'{"data": [{"id": "m-1"}]}'
     "lengths, found",
     [("Content-Length: 25, 25", ["m-1"]), ("Content-Length: 25\r\nContent-Length: 3", [])],
 )
-def test_a_length_that_is_said_twice_holds_and_two_lengths_are_none(
+def test_a_repeated_content_length_is_valid_and_two_different_ones_are_not(
     provider, tmp_path, lengths, found
 ):
-    """RFC 9110, 8.6. The connection stays open: nobody waits for its end."""
+    """RFC 9110, 8.6. The connection stays open, and nothing waits for its end."""
     assert len(LISTED) == 25
     provider.models = raw(f"HTTP/1.1 200 OK\r\n{lengths}\r\n\r\n".encode() + LISTED, KEEP)
     with running(tmp_path, OPENAI_BASE_URL=provider.url + "/v1", DEFAULT_MODEL="m-1") as server:
@@ -81,8 +79,8 @@ def test_a_length_that_is_said_twice_holds_and_two_lengths_are_none(
         assert time.monotonic() - began < 5
 
 
-def test_a_list_is_fetched_by_one(provider, tmp_path):
-    """A list that fails after a second is not asked for again for a second, however many need it."""
+def test_only_one_request_fetches_the_list(provider, tmp_path):
+    """If a list failed after a second, it is not requested again for a second, however many requests need it."""
     provider.models = raw(1, head(500, Content_Length=0))
     with running(tmp_path, OPENAI_BASE_URL=provider.url + "/v1") as server:
         alice, began = server.client(), time.monotonic()
@@ -91,7 +89,7 @@ def test_a_list_is_fetched_by_one(provider, tmp_path):
             == [502] * 6
         )
         assert alice.post("/sessions", {"content": "Hello"}).status_code == 502
-        if time.monotonic() - began < 1.9:  # on a machine that is not too busy
+        if time.monotonic() - began < 1.9:  # if the machine is not too busy
             assert len(provider.requests) == 1
         assert len(provider.requests) <= 2
         asked, gate = threading.Event(), threading.Event()
@@ -112,7 +110,7 @@ def test_a_list_is_fetched_by_one(provider, tmp_path):
 
 
 def test_lists_and_keys_that_never_end_are_given_up(tmp_path):
-    """Within ten seconds, and meanwhile nobody waits who needs no list."""
+    """Within ten seconds. Meanwhile, requests that need no list do not wait."""
 
     def listed():
         hell = Hell()

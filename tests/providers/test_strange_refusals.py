@@ -1,4 +1,4 @@
-"""Strange providers: what is learned of a refusal, and what is not."""
+"""Strange providers: what a refusal teaches, and what it does not."""
 
 import pytest
 
@@ -6,8 +6,6 @@ from hell_answers import ANSWER, refusal, resolve
 from hellish import open_pit
 from protocols import GPT, counts
 from provider import head
-
-# What a refusal teaches
 
 OLD, NEW, USAGE = "max_tokens", "max_completion_tokens", "stream_options"
 
@@ -25,7 +23,7 @@ def forbidden(*loc, kind="extra_forbidden", given="x"):
     return [{"type": kind, "loc": loc, "msg": "Extra inputs are not permitted", "input": given}]
 
 
-LESSONS = {  # a refusal, and which of these three parameters a request has from then on
+LESSONS = {  # a refusal, and which of these three parameters a request has afterwards
     "openai, the old name": (400, unsupported(OLD), {NEW, USAGE}),
     "openai, usage": (400, unsupported(USAGE, "unknown_parameter"), {OLD}),
     "fastapi, usage": (422, {"detail": forbidden("body", USAGE)}, {OLD}),
@@ -108,7 +106,7 @@ def parameters(pit, model):
 
 @pytest.mark.parametrize("code, body, learnt", LESSONS.values(), ids=LESSONS)
 def test_a_refusal_teaches_by_its_structure_alone(school, request, code, body, learnt):
-    """And it teaches about its model alone."""
+    """And only for its own model."""
     model, first = request.node.callspec.id, {OLD, USAGE}
     answers = [list(resolve(part, GPT)) for part in (refusal(code, body), (head(), ANSWER))]
     outcome = school.ask(model, answers)
@@ -125,7 +123,7 @@ def test_a_refusal_teaches_by_its_structure_alone(school, request, code, body, l
         assert second == third == ({NEW} if learnt is None else learnt)
 
 
-def test_nothing_is_learnt_of_a_change_that_is_refused_too(school):
+def test_a_change_that_is_refused_too_teaches_nothing(school):
     refused = [list(resolve(refusal(400, unsupported(name)), GPT)) for name in (OLD, NEW)]
     for again in (False, True):
         outcome = school.ask(f"stubborn {again}", [*refused, refused[1]])
@@ -137,14 +135,14 @@ def test_nothing_is_learnt_of_a_change_that_is_refused_too(school):
     assert OLD in parameters(school, model)[-1]
 
 
-def test_the_changed_request_is_none_of_the_three(school):
+def test_the_changed_request_does_not_count_as_one_of_three_tries(school):
     parts = [refusal(400, unsupported(OLD)), refusal(500), refusal(500), (head(), ANSWER)]
     outcome = school.ask("patient", [list(resolve(part, GPT)) for part in parts])
     assert (outcome.response.status_code, outcome.tries) == (201, 4)
 
 
-def test_the_name_of_a_model_changes_nobody_elses_requests(school):
-    """As a server that is pinned to one model quotes the name that was asked for."""
+def test_a_quoted_model_name_changes_no_other_requests(school):
+    """A server pinned to one model quotes the name that was requested."""
     quoted = {"detail": f"Server is pinned to 'x'; requested '{WORDS}'."}
     assert school.ask(WORDS, [list(resolve(refusal(400, quoted), GPT))]).response.status_code in (
         400,

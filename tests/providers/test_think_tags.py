@@ -1,4 +1,4 @@
-"""Thoughts between tags, at the beginning of an answer, wherever its pieces are cut."""
+"""Thoughts between tags at the beginning of an answer, however it is cut into pieces."""
 
 import itertools
 
@@ -8,7 +8,7 @@ from providers.think_tags import ThinkTags
 
 
 def told(pieces, goes_on=False):
-    """What is text of these pieces, what thoughts, and what is text only once the answer has ended."""
+    """(text, thoughts, what turns out to be text at the end) of these pieces."""
     tags = ThinkTags(goes_on)
     pairs = [tags.add(piece) for piece in pieces]
     return (
@@ -19,7 +19,7 @@ def told(pieces, goes_on=False):
 
 
 def cuts_of(text):
-    """All ways to cut it at two places, and a character at a time."""
+    """All ways to cut the text at two places, and character by character."""
     for one, two in itertools.combinations(range(len(text) + 1), 2):
         yield text[:one], text[one:two], text[two:]
     yield tuple(text)
@@ -44,12 +44,12 @@ ANSWERS = {
 
 
 @pytest.mark.parametrize("answer", ANSWERS)
-def test_tags_may_be_split_anywhere(answer):
+def test_tags_may_be_cut_anywhere(answer):
     for pieces in cuts_of(answer):
         assert told(pieces) == ANSWERS[answer], pieces
 
 
-def test_all_of_an_answer_whose_tag_is_never_closed_was_text():
+def test_an_answer_whose_tag_is_never_closed_is_all_text():
     answer = " <think>Hm. </thi"
     for pieces in cuts_of(answer):
         text, thoughts, rest = told(pieces)
@@ -65,12 +65,12 @@ def test_all_of_an_answer_whose_tag_is_never_closed_was_text():
         ("<think>Hm.</think> world", " world"),
     ],
 )
-def test_what_goes_on_keeps_the_white_space_after_the_last_line_break(answer, text):
+def test_a_continuation_keeps_the_white_space_after_the_last_line_break(answer, text):
     for pieces in cuts_of(answer):
         assert told(pieces, goes_on=True)[0] == text, pieces
 
 
-def test_white_space_without_end_costs_little():
+def test_endless_white_space_costs_little():
     tags = ThinkTags()
     assert sum(len(tags.add("    ")[0]) for _ in range(100_000)) > 390_000
     tags = ThinkTags(goes_on=True)

@@ -1,6 +1,6 @@
-"""A conversation never ends: what the model is sent of one that is longer than its window.
+"""A conversation never ends: what the model gets of one that is longer than its window.
 
-Modules: `replies/prompts.py`.
+Modules: `replies/writer.py`.
 """
 
 import itertools
@@ -21,7 +21,6 @@ from windows import (
     REFUSALS,
     VLLM,
     Model,
-    on_one_engine,
     sent_of,
     tokens,
     words,
@@ -32,9 +31,8 @@ from windows import (
 WORDINGS = {"anthropic": (PROMPT_TOO_LONG, ANTHROPIC), "llama.cpp": (LLAMA, OPENAI)}
 
 
-@on_one_engine
 @pytest.mark.parametrize("name, size, least", [("anthropic", 30, 0.85), ("llama.cpp", 200, 0.5)])
-def test_hundreds_of_messages_go_on_in_a_window_of_two_thousand_words(talk, name, size, least):
+def test_hundreds_of_messages_work_with_a_window_of_two_thousand_words(talk, name, size, least):
     refusal, kind = WORDINGS[name]
     model = Model(2000, refusal, kind, answer_size=size)
     conversation = talk(model, system="Be brief.")
@@ -59,7 +57,7 @@ def test_hundreds_of_messages_go_on_in_a_window_of_two_thousand_words(talk, name
     )
 
 
-def test_everything_stays_stored_shown_and_searched(talk):
+def test_turns_left_out_stay_stored_shown_and_searchable(talk):
     model, marker = Model(200), uuid.uuid4().hex
     conversation = talk(model, system=f"Mind {marker}.")
     conversation.say(f"Remember {marker}, please.")
@@ -76,7 +74,7 @@ def test_everything_stays_stored_shown_and_searched(talk):
     assert [session["id"] for session in found] == [conversation.id]
 
 
-def test_a_turn_and_the_stream_tell_how_many_turns_are_left_out_and_where_the_memory_begins(talk):
+def test_turn_and_stream_say_how_many_turns_were_left_out(talk):
     model = Model(200)
     conversation = talk(model)
     conversation.go_on(2)
@@ -97,7 +95,7 @@ def test_a_turn_and_the_stream_tell_how_many_turns_are_left_out_and_where_the_me
     assert [turn["turns_left_out"] for turn in turns[1::2]] == [0, 0, 0, left_out]
 
 
-def test_the_cut_stays_where_it_is_until_the_next_refusal(talk):
+def test_the_context_start_stays_until_the_next_refusal(talk):
     model = Model(400)
     conversation = talk(model)
     cuts, refused = [], []
@@ -110,7 +108,7 @@ def test_the_cut_stays_where_it_is_until_the_next_refusal(talk):
     assert moved == paid and 3 <= sum(moved) <= 10
 
 
-def test_another_model_is_sent_the_whole_again_and_so_is_the_first_one_afterwards(talk, provider):
+def test_another_model_gets_the_whole_conversation_and_the_first_one_again(talk, provider):
     small, large = Model(200), Model(10_000, LLAMA, OPENAI)
     conversation = talk(small)
     conversation.go_on(6)
@@ -132,7 +130,7 @@ def test_another_model_is_sent_the_whole_again_and_so_is_the_first_one_afterward
     assert conversation.show()[1]
 
 
-def test_a_change_of_model_while_a_reply_is_trimmed_starts_from_the_whole_again(talk, provider):
+def test_a_change_of_model_during_shortening_starts_with_the_whole_again(talk, provider):
     small, large, gate = Model(200), Model(10_000, LLAMA, OPENAI), threading.Event()
     conversation = talk(small)
     conversation.go_on(2)
@@ -149,7 +147,7 @@ def test_a_change_of_model_while_a_reply_is_trimmed_starts_from_the_whole_again(
     assert len(sent_of(large.accepted[-1])) == 9
 
 
-def test_a_retry_has_the_room_that_its_message_had(talk):
+def test_a_retry_has_as_much_room_as_its_message_had(talk):
     model = Model(200)
     conversation = talk(model)
     conversation.go_on(6)
@@ -161,7 +159,7 @@ def test_a_retry_has_the_room_that_its_message_had(talk):
         assert contents[-1] == (body["content"] if body else words(30, "Message 7:"))
 
 
-# A message that does not fit alone
+# Messages that do not fit even alone
 
 
 def test_a_message_that_does_not_fit_alone_is_refused_and_the_next_one_works(talk, provider):
@@ -193,7 +191,7 @@ def test_a_message_that_does_not_fit_alone_is_refused_and_the_next_one_works(tal
     assert sum("Too long" in content for content in sent_of(other.accepted[-1])) == 3
 
 
-def test_all_before_a_message_that_does_not_fit_is_sent_with_the_next_one(talk):
+def test_earlier_turns_are_sent_again_after_a_message_that_did_not_fit(talk):
     model = Model(1000)
     conversation = talk(model)
     conversation.go_on(2)
@@ -203,7 +201,7 @@ def test_all_before_a_message_that_does_not_fit_is_sent_with_the_next_one(talk):
     assert sent_of(model.accepted[-1]) == [*before, "Short."]
 
 
-def test_a_first_message_that_does_not_fit_is_asked_again_by_a_retry(one, provider):
+def test_a_first_message_that_does_not_fit_can_be_retried(one, provider):
     provider.default = model = Model(100)
     alice, long = one.client(), words(101, "Too long:")
     response = alice.post("/sessions", {"content": long, "model": model.name})
@@ -217,7 +215,7 @@ def test_a_first_message_that_does_not_fit_is_asked_again_by_a_retry(one, provid
     assert sent_of(model.accepted[-1])[0] == long, "it was refused once, but answered since"
 
 
-def test_a_stream_and_a_deferred_answer_tell_of_a_message_that_is_too_long(talk):
+def test_streams_and_deferred_answers_report_a_message_that_is_too_long(talk):
     conversation = talk(Model(100))
     with conversation.client.stream(
         "POST", conversation.path + "/messages", {"content": words(200)}
@@ -243,7 +241,7 @@ def test_a_system_prompt_that_does_not_fit_is_never_left_out(talk):
 
 @pytest.mark.parametrize("tells", [True, False], ids=["with usage", "without usage"])
 @pytest.mark.parametrize("refusal", VLLM.values(), ids=VLLM)
-def test_vllm_refuses_once_at_most_and_never_has_less_than_a_quarter(talk, refusal, tells):
+def test_vllm_refuses_at_most_once_and_answers_get_at_least_a_quarter(talk, refusal, tells):
     model = Model(8192, refusal, OPENAI, counts=True, tells=tells)
     conversation = talk(model)
     assert len(model.refused) == 1
@@ -255,7 +253,7 @@ def test_vllm_refuses_once_at_most_and_never_has_less_than_a_quarter(talk, refus
 
 @pytest.mark.parametrize("tells", [True, False], ids=["with usage", "without usage"])
 @pytest.mark.parametrize("refusal", VLLM.values(), ids=VLLM)
-def test_vllm_goes_on_where_a_conversation_outgrows_it(talk, refusal, tells):
+def test_vllm_still_answers_when_a_conversation_outgrows_its_window(talk, refusal, tells):
     model = Model(8192, refusal, OPENAI, counts=True, answer_size=400, tells=tells)
     conversation = talk(model)
     conversation.go_on(30, 400)
@@ -265,7 +263,7 @@ def test_vllm_goes_on_where_a_conversation_outgrows_it(talk, refusal, tells):
 
 
 def test_the_limit_is_as_large_as_fits_once_turns_are_left_out(talk):
-    """A word of these is six bytes, and a token: a limit that took a byte for a token would be far too small."""
+    """Each word here has six bytes and is one token: a limit that took each byte for a token would be far too low."""
     model = Model(8192, VLLM["vLLM 0.10"], OPENAI, counts=True, answer_size=400)
     talk(model).go_on(12, 400)
     [trimmed] = model.trimmed
@@ -273,7 +271,7 @@ def test_the_limit_is_as_large_as_fits_once_turns_are_left_out(talk):
 
 
 @pytest.mark.parametrize("refusal", VLLM.values(), ids=VLLM)
-def test_what_a_server_adds_to_each_prompt_is_not_paid_for_by_each_message(talk, refusal):
+def test_hidden_tokens_of_a_server_do_not_cause_a_refusal_for_each_message(talk, refusal):
     model = Model(8192, refusal, OPENAI, counts=True, hidden=150)
     conversation = talk(model)
     conversation.go_on(20)
@@ -284,7 +282,7 @@ def test_what_a_server_adds_to_each_prompt_is_not_paid_for_by_each_message(talk,
         assert len(model.refused) <= 2 + number, "one a session"
 
 
-def test_where_no_window_is_named_an_answer_has_256_tokens_and_a_short_session_more(talk):
+def test_with_an_unknown_window_an_answer_gets_256_tokens_or_more(talk):
     model = Model(10_000, GROQ, OPENAI, counts=True)
     conversation = talk(model)
     assert (model.refused, model.accepted[-1]["max_tokens"]) == ([], 8192)
@@ -294,7 +292,7 @@ def test_where_no_window_is_named_an_answer_has_256_tokens_and_a_short_session_m
     assert (len(model.refused), model.accepted[-1]["max_tokens"] > 256) == (1, True)
 
 
-def test_a_small_window_without_a_number_still_goes_on(talk):
+def test_a_small_unknown_window_still_works(talk):
     model = Model(600, GROQ, OPENAI, counts=True)
     conversation = talk(model)
     conversation.go_on(30)
@@ -302,10 +300,9 @@ def test_a_small_window_without_a_number_still_goes_on(talk):
     assert conversation.show()[1]
 
 
-# Refusals by server
+# Refusals of each server
 
 
-@on_one_engine
 @pytest.mark.parametrize("refusal", REFUSALS.values(), ids=REFUSALS)
 def test_each_servers_refusal_shortens_what_is_sent(talk, refusal):
     kind, counts = refusal.get("kind", OPENAI), refusal.get("counts", False)
@@ -321,7 +318,7 @@ def test_each_servers_refusal_shortens_what_is_sent(talk, refusal):
         assert {body["max_tokens"] for body in model.accepted} == {8192}
 
 
-NO_OVERFLOWS = {  # what speaks of tokens and limits, but says nothing of the window
+NO_OVERFLOWS = {  # these mention tokens and limits, but not the window
     "Anthropic, longest answer": (
         400,
         "max_tokens: 10000 > 4096, which is the maximum allowed number of output tokens for claude-3",
@@ -392,9 +389,8 @@ NO_OVERFLOWS = {  # what speaks of tokens and limits, but says nothing of the wi
 }
 
 
-@on_one_engine
 @pytest.mark.parametrize("code, message", NO_OVERFLOWS.values(), ids=NO_OVERFLOWS)
-def test_what_is_no_overflow_leaves_nothing_out(talk, provider, code, message):
+def test_an_error_that_is_no_overflow_leaves_nothing_out(talk, provider, code, message):
     model = Model(10_000, kind=OPENAI)
     conversation = talk(model)
     conversation.go_on(2)
@@ -419,7 +415,7 @@ def test_what_is_no_overflow_leaves_nothing_out(talk, provider, code, message):
     contents = [
         (sent_of(request.body), request.body["max_tokens"]) for request in provider.posts[before:]
     ]
-    # The answer may be shorter, as tests/providers/test_longest_answers.py has it.
+    # The answer may be shorter: see tests/providers/test_longest_answers.py.
     assert all(sent == contents[0][0] for sent, _ in contents) and len(contents[0][0]) == 7
     assert contents[0][1] == 8192
     provider.default = model

@@ -9,9 +9,7 @@ import pytest
 from client import at_once, wait_for_status
 from provider import fails, reply, status
 
-# A retry with a text of its own
-
-OUTCOMES = {  # what the provider says, how the new reply ends, and with which text
+OUTCOMES = {  # the provider's answer, then the status, the new reply's end and its text
     "complete": (reply("The new answer."), 201, "complete", "The new answer."),
     "failed without a word": (status(400), 502, "failed", ""),
     "failed in the middle": (fails("So far"), 502, "failed", "So far"),
@@ -19,7 +17,7 @@ OUTCOMES = {  # what the provider says, how the new reply ends, and with which t
 
 
 @pytest.mark.parametrize("answer, code, ending, content", OUTCOMES.values(), ids=OUTCOMES)
-def test_a_retry_with_content_changes_the_last_message_and_its_reply_stands_however_it_ends(
+def test_a_retry_with_content_changes_the_last_message_however_its_reply_ends(
     alice, provider, answer, code, ending, content
 ):
     old, new = (uuid.uuid4().hex for _ in range(2))
@@ -71,13 +69,13 @@ def test_a_cancelled_retry_with_content_does_not_bring_the_old_reply_back(alice,
     for answer in (
         status(400),
         reply("Whole."),
-    ):  # a plain retry that fails gives way to what was there
+    ):  # after a plain retry that fails, the reply before it is shown again
         provider.script = [answer]
         alice.post(path + "/retry")
     assert [turn["content"] for turn in alice.turns(session)] == ["New", "Whole."]
 
 
-def test_the_message_is_changed_while_its_reply_is_under_way(alice, provider):
+def test_the_message_is_changed_while_its_reply_is_in_progress(alice, provider):
     session = alice.create("Old")
     path, gate = f"/sessions/{session['id']}", threading.Event()
     provider.script = [reply(gate, "The answer.")]
@@ -113,7 +111,7 @@ def test_one_of_eight_simultaneous_retries_with_content_gets_through(alice, prov
     ]
 
 
-def test_a_retry_with_content_is_made_once_under_its_key(alice, provider):
+def test_a_retry_with_content_is_made_once_per_key(alice, provider):
     session = alice.create("Old")
     path = f"/sessions/{session['id']}/retry"
     provider.script = [status(400), reply("The new answer.")]
@@ -135,7 +133,7 @@ def test_a_retry_with_content_is_made_once_under_its_key(alice, provider):
 
 
 @pytest.mark.parametrize("body", [None, {}, {"content": None}])
-def test_a_retry_without_content_is_a_plain_one(alice, provider, body):
+def test_a_retry_without_content_changes_no_message(alice, provider, body):
     session = alice.create("Hello")
     before = alice.turns(session)
     provider.script = [status(400)]
@@ -154,7 +152,7 @@ BLANK = {
 
 
 @pytest.mark.parametrize("content", BLANK.values(), ids=BLANK)
-def test_refuses_a_bad_content_and_changes_nothing(alice, provider, content):
+def test_bad_content_is_refused_and_changes_nothing(alice, provider, content):
     session = alice.create("Hello")
     before = alice.turns(session)
     headers = {"Authorization": f"Bearer {alice.token}", "Content-Type": "application/json"}
@@ -169,9 +167,7 @@ def test_refuses_a_bad_content_and_changes_nothing(alice, provider, content):
     assert len(provider.posts) == 1
 
 
-def test_a_retry_with_content_changes_the_last_of_several_messages_without_an_answer(
-    alice, provider
-):
+def test_a_retry_with_content_changes_the_last_of_several_unanswered_messages(alice, provider):
     provider.script = [status(400), status(400), reply("At last.")]
     response = alice.post("/sessions", {"content": "One"})
     path = response.headers["Location"]
@@ -182,9 +178,7 @@ def test_a_retry_with_content_changes_the_last_of_several_messages_without_an_an
     assert provider.posts[-1].body["messages"] == [{"role": "user", "content": "One\n\nThree"}]
 
 
-def test_a_change_of_the_last_message_leaves_the_title_and_moves_the_session_to_the_top(
-    alice, provider
-):
+def test_a_changed_message_keeps_the_title_and_moves_the_session_to_the_top(alice, provider):
     session = alice.create("Old words")
     other = alice.create("Another")
     assert alice.get("/sessions?page[limit]=1").json()["data"][0]["id"] == other["id"]

@@ -1,4 +1,4 @@
-"""One reply a session: cancelled, asked for again, never two at once."""
+"""One reply per session: cancelled, retried, never two at once."""
 
 import concurrent.futures
 import threading
@@ -12,7 +12,7 @@ from provider import fails, reply, silence, status
 # One reply at a time
 
 
-def test_lets_one_of_eight_simultaneous_messages_through(alice, provider):
+def test_one_of_eight_simultaneous_messages_gets_through(alice, provider):
     session = alice.create()
     more = threading.Event()
     provider.default = reply("An ", more, "answer.")
@@ -28,7 +28,7 @@ def test_lets_one_of_eight_simultaneous_messages_through(alice, provider):
 
 
 @pytest.mark.parametrize("begun", [True, False])
-def test_cancels_a_reply_and_hangs_up(alice, provider, begun):
+def test_a_cancel_ends_the_reply_and_hangs_up(alice, provider, begun):
     never = threading.Event()
     provider.script = [reply("As far ", "as this", never) if begun else silence(never)]
     session = alice.post("/sessions", {"content": "Hello"}, Prefer="respond-async").json()
@@ -57,7 +57,7 @@ def test_cancels_a_reply_and_hangs_up(alice, provider, begun):
     assert roles == (["user", "assistant", "user"] if begun else ["user"])
 
 
-def test_a_waiting_request_gets_the_turn_that_was_cancelled(alice, provider):
+def test_a_waiting_request_gets_the_cancelled_turn(alice, provider):
     never = threading.Event()
     session = alice.create()
     provider.script = [reply("Some text", never)]
@@ -87,7 +87,7 @@ def test_deleting_a_session_stops_its_reply(alice, provider):
     assert (last.name, last.data["status"]) == ("error", 404)
 
 
-def test_retry_replaces_a_complete_reply(alice, provider):
+def test_a_retry_replaces_a_complete_reply(alice, provider):
     more = threading.Event()
     provider.script = [reply("Old."), reply("Ne", more, "w.")]
     session = alice.create()
@@ -104,7 +104,7 @@ def test_retry_replaces_a_complete_reply(alice, provider):
     assert alice.get(f"/sessions/{session['id']}").json()["updated_at"] >= before["updated_at"]
 
 
-def test_the_old_reply_stands_again_where_a_retry_fails_or_is_cancelled(alice, provider):
+def test_the_old_reply_is_shown_again_if_a_retry_fails_or_is_cancelled(alice, provider):
     never = threading.Event()
     provider.script = [reply("Old."), fails("Broken"), reply("Cancelled", never), reply("More.")]
     session = alice.create()
@@ -126,7 +126,7 @@ def test_the_old_reply_stands_again_where_a_retry_fails_or_is_cancelled(alice, p
     assert sent == ["Hello", "Old.", "Next"]
 
 
-def test_retry_asks_again_after_a_failure(alice, provider):
+def test_a_retry_after_a_failure_asks_the_model_again(alice, provider):
     provider.script = [fails("Half"), reply("Whole.")]
     failed = alice.post("/sessions", {"content": "Hello"})
     assert failed.status_code == 502
@@ -139,7 +139,7 @@ def test_retry_asks_again_after_a_failure(alice, provider):
     assert [turn["content"] for turn in alice.turns(session)] == ["Hello", "Whole."]
 
 
-def test_no_failure_poisons_a_session(alice, provider):
+def test_a_session_works_after_any_failure(alice, provider):
     provider.script = [status(400), fails("Half"), reply("Fine.")]
     failed = alice.post("/sessions", {"content": "One"})
     path = failed.headers["Location"]

@@ -1,8 +1,8 @@
-"""What a failover takes back of a reply whose writer lives is stored again.
+"""What a failover loses of a reply is stored again if its writer is alive.
 
-SQL takes it back, and cuts all connections; tests/heavy/test_failover.py has servers that die.
+SQL undoes it and cuts all connections; tests/heavy/test_failover.py has servers that die.
 
-Modules: `replies/ended.py`.
+Modules: `replies/keeper.py`.
 """
 
 import threading
@@ -15,7 +15,7 @@ from late_writers import SAID
 from provider import reply
 from raw_tables import tables_of
 
-# A file of SQLite is not taken the place of.
+# A SQLite file has no failover.
 pytestmark = pytest.mark.parametrize("engine", ["postgresql"], indirect=True)
 
 OTHERS = "FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
@@ -26,7 +26,7 @@ def cut_all(tables):
     tables.rows(f"SELECT pg_terminate_backend(pid) {OTHERS}")
 
 
-def test_the_last_words_are_stored_again(start, settings, provider):
+def test_text_that_a_failover_loses_is_stored_again(start, settings, provider):
     more = threading.Event()
     provider.script = [reply("One ", more, "two ", threading.Event())]
     alice = start(**settings, WEB_CONCURRENCY=1).client()
@@ -48,8 +48,8 @@ def test_the_last_words_are_stored_again(start, settings, provider):
         assert [frame.name for frame in frames] == ["assistant_turn", "done"]
 
 
-def test_an_end_is_stored_again_with_all_that_was_used(start, settings, provider):
-    """Also the tokens that had been counted before the end."""
+def test_an_end_that_a_failover_loses_is_stored_again_with_its_usage(start, settings, provider):
+    """Including the tokens that were counted before the end."""
     more = threading.Event()
     provider.script = [reply(SAID, "One ", more, "two.")]
     alice = start(**settings, WEB_CONCURRENCY=1).client()
@@ -78,9 +78,9 @@ def test_an_end_is_stored_again_with_all_that_was_used(start, settings, provider
     assert len(provider.posts) == 1
 
 
-def test_a_reply_whose_claim_is_lost_is_not_told_as_a_deletion(start, settings, provider):
-    """Its message is lost with it, and the session is there: who waits asks again, and who comes
-    back follows the reply of before."""
+def test_a_lost_claim_does_not_look_like_a_deletion(start, settings, provider):
+    """The message is lost with it, but the session is there. A client that waits is told to ask
+    again; a client that resumes follows the reply before."""
     alice = start(**settings, WEB_CONCURRENCY=1).client()
     provider.default = reply("Zero.")
     session = alice.create("Count")

@@ -1,4 +1,4 @@
-"""A reply goes on where it stopped, in the same turn: by itself behind a break of its provider, and when it is asked to.
+"""A reply continues where it stopped, in the same turn: by itself after its provider breaks off, or when a client asks.
 
 Modules: `replies/reply.py`, `replies/writer.py`.
 """
@@ -14,7 +14,7 @@ from raw_tables import tables_of
 
 TEXT = " ".join(f"word{number}" for number in range(12)) + "."
 OVERFLOW = status(400, {"error": {"message": "Too long", "code": "context_length_exceeded"}})
-LIMITED = {"options": {"max_tokens": 7}}  # as many as the stub counts
+LIMITED = {"options": {"max_tokens": 7}}  # the stub counts words as tokens
 
 
 def text_of(events):
@@ -22,7 +22,7 @@ def text_of(events):
 
 
 def fail(client, provider, *pieces, **fields):
-    """A session whose reply failed, with this text."""
+    """A session whose reply failed after this text."""
     provider.script = [fails(*pieces)]
     response = client.post("/sessions", {"content": "Write"} | fields)
     assert response.status_code == 502
@@ -38,18 +38,18 @@ def last_of(client, session):
     return client.turns(session)[-1]
 
 
-# By itself, behind a break
+# By itself, after a break
 
 
 @pytest.mark.parametrize("model, words", [("m-1", 1), ("claude-m", 5), ("m-1", 12)])
-def test_goes_on_behind_every_break(alice, provider, model, words):
-    """Behind any of its words, and twice; the stream is one, and so is the text, from wherever it is resumed."""
+def test_a_reply_continues_after_every_break(alice, provider, model, words):
+    """After any word, and twice. There is one stream and one text, wherever the stream is resumed."""
     provider.default = writes(TEXT, words, 1)
     with alice.stream("POST", "/sessions", {"content": "Write", "model": model}) as frames:
         events = list(frames)
     turn = events[-2].data
     assert (turn["content"], turn["status"], turn["stop_reason"]) == (TEXT, "complete", "stop")
-    # Behind the last word, there is nothing to break.
+    # After the last word there is nothing left to break.
     assert turn["continued"] == min(2, 13 - words)
     assert text_of(events) == TEXT
     session, seen = events[0].data, ""
@@ -75,7 +75,7 @@ def test_goes_on_behind_every_break(alice, provider, model, words):
         ),
     ],
 )
-def test_goes_on_however_it_broke(alice, provider, broken):
+def test_a_reply_continues_however_it_broke(alice, provider, broken):
     provider.script = [broken, reply("and half.")]
     session = alice.create("Write")
     [_, turn] = alice.turns(session)
@@ -97,7 +97,9 @@ def test_goes_on_however_it_broke(alice, provider, broken):
         reply(stop="content_filter"),
     ],
 )
-def test_a_model_that_refuses_to_go_on_ends_it_as_the_break_would_have(alice, provider, refusal):
+def test_if_the_model_refuses_to_continue_the_reply_ends_as_the_break_would_have_it(
+    alice, provider, refusal
+):
     provider.script = [cut("Half"), refusal]
     response = alice.post("/sessions", {"content": "Write"})
     assert response.status_code == 502
@@ -106,7 +108,9 @@ def test_a_model_that_refuses_to_go_on_ends_it_as_the_break_would_have(alice, pr
     assert (turn["content"], turn["status"], turn["continued"]) == ("Half", "failed", 1)
 
 
-def test_never_goes_on_behind_silence_or_where_that_is_switched_off(start, settings, provider):
+def test_a_reply_does_not_continue_after_silence_or_if_that_is_switched_off(
+    start, settings, provider
+):
     server = start(**settings, MODEL_TIMEOUT=1, CONTINUE_LIMIT=0)
     alice = server.client()
     provider.script = [reply("Half", threading.Event()), cut("Half")]
@@ -118,7 +122,7 @@ def test_never_goes_on_behind_silence_or_where_that_is_switched_off(start, setti
     assert len(provider.posts) == 2
 
 
-def test_never_goes_on_behind_a_cancel(alice, provider):
+def test_a_cancelled_reply_does_not_continue_by_itself(alice, provider):
     more = threading.Event()
     provider.script = [reply("Half", more, lambda connection: connection.reset())]
     with alice.stream("POST", "/sessions", {"content": "Write"}) as frames:
@@ -132,14 +136,14 @@ def test_never_goes_on_behind_a_cancel(alice, provider):
 
 
 @pytest.mark.parametrize("repeats", [25, 1000])
-def test_takes_off_what_the_model_repeats(alice, provider, repeats):
+def test_text_that_the_model_repeats_is_removed(alice, provider, repeats):
     provider.default = writes(TEXT, 8, 3, repeats=repeats)
     session = alice.create("Write")
     assert last_of(alice, session)["content"] == TEXT
 
 
-def test_a_repetition_that_comes_slowly_is_taken_off(alice, provider):
-    """As from a model on a small machine, which writes some characters a second."""
+def test_a_slow_repetition_is_removed(alice, provider):
+    """As from a model on a small machine, which writes a few characters a second."""
     text = "The quick brown fox jumps over the lazy dog, "
     slow = [part for start in range(0, len(text), 5) for part in (text[start : start + 5], 0.1)]
     provider.script = [cut(text), reply(*slow, "and sleeps.")]
@@ -148,7 +152,7 @@ def test_a_repetition_that_comes_slowly_is_taken_off(alice, provider):
     assert "".join(deltas) == text + "and sleeps."
 
 
-def test_what_may_be_a_repetition_is_held_back_for_some_seconds_only(alice, provider):
+def test_a_possible_repetition_is_held_back_for_some_seconds_only(alice, provider):
     never = threading.Event()
     provider.script = [cut("The quick brown fox and the "), reply("quick ", never)]
     with alice.stream("POST", "/sessions", {"content": "Write"}, timeout=10) as frames:
@@ -160,8 +164,8 @@ def test_what_may_be_a_repetition_is_held_back_for_some_seconds_only(alice, prov
         list(frames)
 
 
-def test_tokens_add_up(start, settings, provider):
-    """Those of all calls, as far as the provider said; each is in the ledger once, also where a reply is continued."""
+def test_the_tokens_of_all_calls_are_added_up(start, settings, provider):
+    """As far as the provider reported them. Each is in the ledger once, even if a reply is continued."""
     alice = start(**settings, ANTHROPIC_BASE_URL=provider.url, ANTHROPIC_API_KEY="key").client()
     provider.script = [
         cut("One "),
@@ -174,7 +178,7 @@ def test_tokens_add_up(start, settings, provider):
     go_on(alice, session)
     go_on(alice, session)
     turn = last_of(alice, session)
-    # A call that breaks has said what it was sent; three others were whole, though the last was in vain.
+    # The call that broke has reported its input. Three others completed, the last without new text.
     assert turn["content"] == "One two three four "
     assert turn["usage"] == {"input_tokens": 5 * 15, "output_tokens": 3 * 7, "cached_tokens": 5 * 3}
     rows = "SELECT replies, input_tokens, output_tokens, cached_tokens, estimated_tokens FROM usage WHERE model = 'claude-sum'"
@@ -182,11 +186,11 @@ def test_tokens_add_up(start, settings, provider):
         assert list(map(tuple, tables.rows(rows))) == [(3, 75, 21, 15, 3)]  # “One ” and “three ”
 
 
-# When asked
+# When a client asks
 
 
 @pytest.mark.parametrize("way", ["waiting", "stream", "async"])
-def test_goes_on_when_asked(alice, provider, way):
+def test_a_reply_continues_when_asked(alice, provider, way):
     session = fail(alice, provider, "Half ")
     provider.script = [reply("and half.")]
     if way == "waiting":
@@ -213,7 +217,7 @@ def test_goes_on_when_asked(alice, provider, way):
     assert alice.get("/sessions").json()["data"][0]["last_message_preview"] == "Half and half."
 
 
-def test_continues_what_a_limit_cut_what_was_cancelled_and_that_again(alice, provider):
+def test_a_reply_can_be_continued_after_a_limit_after_a_cancel_and_again(alice, provider):
     provider.script = [reply("One ", stop="length"), reply("two ", stop="length")]
     session = alice.create("Count", **LIMITED)
     assert last_of(alice, session)["stop_reason"] == "length"
@@ -234,7 +238,7 @@ def test_continues_what_a_limit_cut_what_was_cancelled_and_that_again(alice, pro
     assert go_on(alice, session).status_code == 409
 
 
-def test_there_is_nothing_to_continue(alice, provider):
+def test_a_complete_or_empty_reply_cannot_be_continued(alice, provider):
     for script, message in (
         ([reply("Whole.")], "Hello"),
         ([status(400, {"error": "No"})], "Hello"),
@@ -260,11 +264,11 @@ def test_there_is_nothing_to_continue(alice, provider):
         (OVERFLOW, 409, "length"),
         (cut(), 502, "length"),
         (reply(), 502, "length"),
-        (lambda request: reply(so_far(request))(request), 502, "failed"),  # all of it is there
+        (lambda request: reply(so_far(request))(request), 502, "failed"),  # no new text
         (lambda request: cut(so_far(request)[4:])(request), 502, "length"),
     ],
 )
-def test_where_nothing_new_comes_all_is_as_it_was(alice, provider, answer, wanted, way):
+def test_a_continue_without_new_text_changes_nothing(alice, provider, answer, wanted, way):
     text = "One two three four five "
     if way == "failed":
         session = fail(alice, provider, text)
@@ -278,19 +282,19 @@ def test_where_nothing_new_comes_all_is_as_it_was(alice, provider, answer, wante
     if wanted == 409:
         assert "Start a new message" in response.json()["errors"][0]["detail"]
     after = last_of(alice, session)
-    assert after == turn | {"usage": after["usage"]}  # which was paid
+    assert after == turn | {"usage": after["usage"]}  # the tokens were paid for
     provider.script = [reply("Six.")]
     again = go_on(alice, session, Idempotency_Key="in-vain").json()
-    # The key names the reply: it is asked for again where it is one that failed.
+    # The key names the reply. If that has failed, the model is asked again.
     assert again["content"] == text + ("Six." if way == "failed" else "")
     answer = alice.post(f"/sessions/{session['id']}/messages", {"content": "And?"})
     assert answer.status_code == 201
 
 
-def test_something_new_ends_it_as_any_other(alice, provider):
+def test_a_continue_with_new_text_ends_like_any_reply(alice, provider):
     provider.script = [reply("One ", stop="length")]
     session = alice.create("Count", **LIMITED)
-    provider.script = [cut("two "), cut("three "), cut("four ")]  # twice by itself, as ever
+    provider.script = [cut("two "), cut("three "), cut("four ")]  # twice by itself, as always
     assert go_on(alice, session).status_code == 502
     turn = last_of(alice, session)
     assert (turn["content"], turn["status"], turn["stop_reason"]) == (
@@ -302,7 +306,7 @@ def test_something_new_ends_it_as_any_other(alice, provider):
     assert go_on(alice, session).json()["content"] == "One two three four five."
 
 
-def test_a_key_gives_the_first_outcome_of_a_continue_again(alice, provider):
+def test_a_key_returns_the_first_outcome_of_a_continue(alice, provider):
     provider.script = [reply("One ", stop="length"), reply("two ", stop="length"), reply("three.")]
     created = alice.post("/sessions", {"content": "Count"} | LIMITED, Idempotency_Key="create")
     session = created.json()
@@ -323,8 +327,8 @@ def test_a_key_gives_the_first_outcome_of_a_continue_again(alice, provider):
     assert len(provider.posts) == 3
 
 
-def test_a_key_asks_again_for_a_reply_that_a_later_continue_has_failed(alice, provider):
-    """It names the reply, whatever that is now."""
+def test_a_key_asks_again_if_a_later_continue_failed(alice, provider):
+    """It names the reply, in whatever state that is now."""
     provider.script = [reply("One ", stop="length")]
     session = alice.post(
         "/sessions", {"content": "Count"} | LIMITED, Idempotency_Key="create-2"
@@ -347,7 +351,7 @@ def test_a_continue_counts_against_the_limit(start, settings, provider):
     assert int(answer.headers["Retry-After"]) > 0
 
 
-def test_continues_the_reply_that_is_shown_behind_a_retry_that_failed(alice, provider):
+def test_after_a_failed_retry_the_shown_reply_is_continued(alice, provider):
     provider.script = [reply("One ", stop="length"), cut("Uno"), status(400, {"error": "No"})]
     session = alice.create("Count", **LIMITED)
     assert alice.post(f"/sessions/{session['id']}/retry").status_code == 502
@@ -363,7 +367,7 @@ def test_continues_the_reply_that_is_shown_behind_a_retry_that_failed(alice, pro
         assert text_of(frames) == "Three."
 
 
-def test_a_retry_that_was_continued_stays_whatever_becomes_of_it(alice, provider):
+def test_a_continued_retry_stays_however_it_ends(alice, provider):
     provider.script = [reply("Old."), reply("New ", stop="length"), fails("and more ")]
     session = alice.create("Count", **LIMITED)
     alice.post(f"/sessions/{session['id']}/retry")
@@ -372,7 +376,7 @@ def test_a_retry_that_was_continued_stays_whatever_becomes_of_it(alice, provider
     assert (turn["content"], turn["status"]) == ("New and more ", "failed")
 
 
-def test_continues_with_the_model_that_wrote_it(alice, provider):
+def test_a_continue_uses_the_model_that_wrote_the_reply(alice, provider):
     provider.script = [reply("One ", stop="length"), reply("two.")]
     session = alice.create("Count", **LIMITED)
     alice.patch(f"/sessions/{session['id']}", {"model": "m-2"})
@@ -381,8 +385,8 @@ def test_continues_with_the_model_that_wrote_it(alice, provider):
     assert provider.posts[1].body["model"] == "m-1"
 
 
-def test_echo_goes_on_with_its_words(start, new_database):
-    """Where its process died in the midst of them."""
+def test_echo_continues_with_its_words(start, new_database):
+    """After its process died in the middle of them."""
     database = new_database()
     alice = start(DATABASE_URL=database).client()
     session = alice.create("One two three four")
@@ -393,7 +397,7 @@ def test_echo_goes_on_with_its_words(start, new_database):
     assert go_on(alice, session).json()["content"] == "One two three four"
 
 
-def test_the_key_of_a_message_outlives_a_continue_in_vain(alice, provider):
+def test_a_messages_key_outlives_a_continue_without_new_text(alice, provider):
     provider.script = [fails("Half")]
     first = alice.post("/sessions", {"content": "Write"}, Idempotency_Key="create-3")
     session = {"id": first.json()["errors"][0]["meta"]["session_id"]}
@@ -401,13 +405,13 @@ def test_the_key_of_a_message_outlives_a_continue_in_vain(alice, provider):
     assert go_on(alice, session, Idempotency_Key="in-vain-2").status_code == 502
     again = alice.post(
         "/sessions", {"content": "Write"}, Idempotency_Key="create-3"
-    )  # which failed, so it is asked again
+    )  # the reply had failed, so the model is asked again
     assert (again.status_code, again.json()["id"]) == (201, session["id"])
     assert [turn["content"] for turn in alice.turns(session)] == ["Write", "The answer."]
 
 
-def test_nothing_is_asked_for_while_an_older_reply_goes_on(alice, provider):
-    """Behind it there is a retry that failed, and is not shown."""
+def test_nothing_is_requested_while_an_older_reply_is_continued(alice, provider):
+    """After it there is a retry that failed, which is not shown."""
     provider.script = [
         reply("One ", stop="length"),
         status(400, {"error": "No"}),
@@ -423,7 +427,7 @@ def test_nothing_is_asked_for_while_an_older_reply_goes_on(alice, provider):
         assert alice.post(f"/sessions/{session['id']}/cancel").json()["content"] == "One two "
 
 
-def test_a_continue_that_is_cancelled_before_a_word_is_no_failure(alice, provider):
+def test_a_continue_cancelled_before_any_text_is_no_failure(alice, provider):
     for session in (fail(alice, provider, "Half "), None):
         provider.script = [silence(60)]
         if session is None:

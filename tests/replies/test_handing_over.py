@@ -1,6 +1,6 @@
-"""A reply whose process stops, dies or is held up is written on by another one, or ends with what there is of it.
+"""A reply whose process stops, dies or hangs is continued by another process, or ends with the text it has.
 
-Leases are set by SQL, to spare waiting: 0 is that of a reply which was handed over, 1 one that has lapsed.
+Leases are set by SQL, to save waiting: 0 is a reply that was handed over, 1 a lease that has lapsed.
 
 Modules: `replies/rescuer.py`.
 """
@@ -22,7 +22,7 @@ from raw_tables import tables_of
 from readers import Reader
 from servers import Server, running
 
-SHORT_GRACE = "--graceful-timeout 6"  # of which five seconds are for handing over
+SHORT_GRACE = "--graceful-timeout 6"  # five seconds of it are for handing over
 TEXT = " ".join(f"word{number}" for number in range(40)) + "."
 
 Hosts = collections.namedtuple("Hosts", "first second url")
@@ -30,7 +30,7 @@ Hosts = collections.namedtuple("Hosts", "first second url")
 
 @pytest.fixture(scope="module")
 def hosts(new_database, provider_of_all, tmp_path_factory):
-    """Two servers of one worker each on one database, both with the provider."""
+    """Two servers of one worker each, with one database and one provider."""
     url, folder = new_database(), tmp_path_factory.mktemp("hosts")
     settings = {
         "DATABASE_URL": url,
@@ -49,27 +49,23 @@ def hosts(new_database, provider_of_all, tmp_path_factory):
             server.stop()
 
 
-def key_of(tables, session):
-    return session["id"].replace("-", "") if tables.is_sqlite else session["id"]
-
-
 def set_lease(tables, session, lease):
     tables.rows(
         "UPDATE turn SET lease_until = ? WHERE session_id = ? AND status = 'in_progress'",
         lease,
-        key_of(tables, session),
+        tables.key_of(session),
     )
 
 
 def lease_of(tables, session):
     return tables.value(
         "SELECT lease_until FROM turn WHERE session_id = ? AND kind = 'assistant'",
-        key_of(tables, session),
+        tables.key_of(session),
     )
 
 
 def begin(client, provider, *answer, **headers):
-    """Ask for a reply, whose answer goes on until somebody hangs up: its session, once the model was asked, and has said this."""
+    """Ask for a reply that goes on until somebody hangs up. Returns its session once the model has said this."""
     provider.script.append(reply(*answer, threading.Event()))
     number = len(provider.posts) + 1
     session = client.post(
@@ -87,10 +83,10 @@ def post_message(client, session, content="More"):
 # A process that stops
 
 
-def test_a_reply_that_outlasts_the_grace_is_written_on_by_another_process(
+def test_a_reply_that_outlasts_the_grace_period_is_continued_by_another_process(
     start, settings, provider
 ):
-    """Whoever followed it comes back with the last id, and gets the rest; whoever waited is told where it goes on."""
+    """A client that followed it resumes with its last id and gets the rest. A client that waited is told where it continues."""
     provider.default = writes(TEXT, pace=0.06)
     first, second = (
         start(**settings, WEB_CONCURRENCY=1, GUNICORN_CMD_ARGS=SHORT_GRACE) for _ in range(2)
@@ -106,7 +102,7 @@ def test_a_reply_that_outlasts_the_grace_is_written_on_by_another_process(
         provider.wait_for_request(2)
         first.process.terminate()
         read_before = [next(events), *events]
-        assert {event.name for event in read_before} == {"content_delta"}  # it ends without an end
+        assert {event.name for event in read_before} == {"content_delta"}  # and no end
         answer = waiting.result(10)
         assert (answer.status_code, answer.headers["Location"]) == (
             201,
@@ -125,12 +121,12 @@ def test_a_reply_that_outlasts_the_grace_is_written_on_by_another_process(
         assert tables.rows("SELECT restarts FROM turn WHERE kind = 'assistant'") == [
             (0,),
             (0,),
-        ]  # no death, and no break
+        ]  # neither a death nor a break
     assert post_message(after, session).status_code == 201
     assert "Traceback" not in first.output() + second.output()
 
 
-def test_a_process_that_is_stopping_takes_nothing_over_and_the_next_to_start_does(
+def test_a_stopping_process_takes_nothing_over_and_the_next_to_start_does(
     start, settings, provider
 ):
     first, second = (
@@ -147,7 +143,7 @@ def test_a_process_that_is_stopping_takes_nothing_over_and_the_next_to_start_doe
         wait_until(lambda: lease_of(tables, session) == 0)
         for _ in range(
             2
-        ):  # heartbeats of the process that is stopping: it has looked at the leases meanwhile
+        ):  # heartbeats of the stopping process, which has looked at the leases in between
             lease = lease_of(tables, own)
             wait_until(lambda: lease_of(tables, own) != lease)
         assert lease_of(tables, session) == 0 and len(provider.posts) == 2
@@ -161,8 +157,8 @@ def test_a_process_that_is_stopping_takes_nothing_over_and_the_next_to_start_doe
     assert len(provider.posts) == 3
 
 
-def test_a_process_that_ends_behind_so_many_requests_takes_nothing_over(start, settings, provider):
-    """gunicorn ends it without a signal: it serves the streams that it has, and stops as on SIGTERM."""
+def test_a_process_that_ends_after_max_requests_takes_nothing_over(start, settings, provider):
+    """gunicorn ends it without a signal: it serves its streams to their ends, and stops as on SIGTERM."""
     first = start(**settings, WEB_CONCURRENCY=1, GUNICORN_CMD_ARGS="--timeout 300")
     session, more = begin(first.client(), provider, "Half "), threading.Event()
     second = start(**settings, WEB_CONCURRENCY=1, GUNICORN_CMD_ARGS="--max-requests 12")
@@ -175,7 +171,7 @@ def test_a_process_that_ends_behind_so_many_requests_takes_nothing_over(start, s
         events = iter(stream)
         own = next(events).data
         assert next(events).data == {"delta": "Own "}
-        with pytest.raises(requests.ReadTimeout):  # gunicorn starts no other before it has ended
+        with pytest.raises(requests.ReadTimeout):  # gunicorn starts the next one after this ends
             for _ in range(12):
                 alice.get("/health", timeout=1)
         with paused(first, settings["DATABASE_URL"]):
@@ -190,10 +186,10 @@ def test_a_process_that_ends_behind_so_many_requests_takes_nothing_over(start, s
     assert len(provider.posts) == 2
 
 
-# Replies that nobody writes
+# Replies without a writer
 
 
-def test_a_cancel_during_the_handing_over_wins(hosts, provider):
+def test_a_cancel_during_a_handover_wins(hosts, provider):
     first, second, url = hosts
     alice = second.client()
     session, other = (begin(first.client(), provider, text) for text in ("Half ", "Other "))
@@ -203,7 +199,7 @@ def test_a_cancel_during_the_handing_over_wins(hosts, provider):
         turn = alice.post(f"/sessions/{session['id']}/cancel").json()
         assert (turn["status"], turn["content"]) == ("interrupted", "Half ")
         calls = len(provider.posts)
-        assert calls <= 3  # it may have been taken just before
+        assert calls <= 3  # one of them may just have been taken over
         provider.default = reply("text.")
         set_lease(tables, other, 0)
         assert wait_for_status(alice, other, "complete")["content"] == "Other text."
@@ -264,27 +260,26 @@ def test_an_orphaned_session_is_deleted_at_once(hosts, provider):
 
 
 def test_a_reply_whose_session_is_being_deleted_is_not_taken_over(hosts, provider, tmp_path):
-    """The process that deletes it has died in the midst of it: the next to start deletes what it has left."""
+    """The process that was deleting it died halfway. The next process to start deletes the rest."""
     first, second, url = hosts
     session, other = (begin(first.client(), provider, text) for text in ("Half ", "Other "))
     provider.script.append(reply("text."))
     with tables_of(url) as tables, paused(first, url):
-        tables.rows("UPDATE session SET owner = '' WHERE id = ?", key_of(tables, session))
+        tables.rows("UPDATE session SET owner = '' WHERE id = ?", tables.key_of(session))
         for each in (session, other):
             set_lease(tables, each, 0)
         wait_for_status(second.client(), other, "complete")
         with running(tmp_path, DATABASE_URL=url, WEB_CONCURRENCY=1):
             wait_until(
                 lambda: (
-                    tables.rows("SELECT id FROM session WHERE id = ?", key_of(tables, session))
-                    == []
+                    tables.rows("SELECT id FROM session WHERE id = ?", tables.key_of(session)) == []
                 )
             )
     assert [so_far(request) for request in provider.posts] == ["", "", "Other "]
     assert all(request.hung_up.wait(5) for request in provider.posts[:2])
 
 
-def test_a_reply_without_text_is_asked_for_anew(hosts, provider):
+def test_a_reply_without_text_is_requested_again(hosts, provider):
     first, second, url = hosts
     session = begin(first.client(), provider)
     with tables_of(url) as tables, paused(first, url):
@@ -297,7 +292,7 @@ def test_a_reply_without_text_is_asked_for_anew(hosts, provider):
 
 
 @pytest.mark.parametrize("code", [400, 413])
-def test_a_reply_that_its_model_refuses_to_write_on_ends_with_its_text(hosts, provider, code):
+def test_a_reply_that_its_model_refuses_to_continue_ends_with_its_text(hosts, provider, code):
     first, second, url = hosts
     alice, session = second.client(), begin(first.client(), provider, "Half ")
     provider.script.append(status(code, {"error": {"message": "no"}}))
@@ -315,7 +310,7 @@ def test_a_reply_that_its_model_refuses_to_write_on_ends_with_its_text(hosts, pr
     ]
 
 
-def test_a_continue_that_is_handed_over_and_comes_to_nothing_changes_nothing(hosts, provider):
+def test_a_handed_over_continue_without_new_text_changes_nothing(hosts, provider):
     first, second, url = hosts
     alice = second.client()
     session = begin(first.client(), provider, "Half ")
@@ -331,11 +326,11 @@ def test_a_continue_that_is_handed_over_and_comes_to_nothing_changes_nothing(hos
     assert len(provider.posts) == 3
 
 
-# How often
+# How often a reply continues
 
 
 def kill_worker(server):
-    """kill -9 of the only worker; returns once its successor is there."""
+    """kill -9 the only worker; returns once its successor is there."""
     [worker] = server.workers()
     os.kill(worker, signal.SIGKILL)
     wait_until(lambda: server.workers() not in ([], [worker]))
@@ -343,9 +338,9 @@ def kill_worker(server):
 
 @pytest.mark.parametrize(
     "engine", ["sqlite"], indirect=True
-)  # it waits for long, and counts the same on both
-def test_a_reply_goes_on_by_itself_as_often_as_the_limit_says(start, new_database, provider):
-    """Deaths and breaks count alike. Where the limit is 0, neither a death nor a stop is gone on behind."""
+)  # it takes long, and the count is the same on both
+def test_a_reply_continues_by_itself_as_often_as_the_limit_says(start, new_database, provider):
+    """Deaths and breaks count alike. If the limit is 0, a reply continues neither after a death nor after a stop."""
     settings = {
         "OPENAI_BASE_URL": provider.url + "/v1",
         "DEFAULT_MODEL": "m-1",
@@ -381,7 +376,7 @@ def test_a_reply_goes_on_by_itself_as_often_as_the_limit_says(start, new_databas
         turn = wait_for_status(once, whole, "complete", 20)
         assert (turn["content"], turn["continued"]) == ("Half and half.", 1)
         restarts = "SELECT restarts FROM turn WHERE session_id = ? AND kind = 'assistant'"
-        assert [tables.value(restarts, key_of(tables, session)) for session in (broken, whole)] == [
+        assert [tables.value(restarts, tables.key_of(session)) for session in (broken, whole)] == [
             1,
             1,
         ]

@@ -1,7 +1,4 @@
-"""The keeper of a process without threads: writers are steps, a round is a call, time is a number.
-
-Modules: `replies/keeping.py`.
-"""
+"""The keeper without threads: writers are steps, a round is a call, time is a number."""
 
 import pytest
 
@@ -11,14 +8,14 @@ from stepped import run_stepped
 STEPS = """
 with db.connection_context():
     _, feed, writer = begin()
-    told = [[feed.text, feed.over]]
+    told = [[feed.text, feed.state]]
     has_more = True
     while has_more:
         has_more = writer.step()
-        told.append([feed.text, feed.over])  # nothing is shown before it is stored
+        told.append([feed.text, feed.state])  # nothing is shown before it is stored
         now += 1
         keeper.round(now)
-        told.append([feed.text, feed.over])
+        told.append([feed.text, feed.state])
     print(json.dumps([told, feed.turn.status]))
 """
 
@@ -31,12 +28,8 @@ def test_a_reply_is_written_step_by_step_and_shown_round_by_round(new_database):
     assert status == "complete"
 
 
-CANCELLED = """
+HANG_UPS = """
 from wire import HungUp
-
-
-def write_nothing(*given):
-    raise Unavailable
 
 
 def is_hung_up(call):
@@ -45,6 +38,13 @@ def is_hung_up(call):
     except HungUp:
         return True
     return False
+"""
+
+CANCELLED = (
+    HANG_UPS
+    + """
+def write_nothing(*given):
+    raise Unavailable
 
 
 with db.connection_context():
@@ -54,19 +54,49 @@ with db.connection_context():
     cancel(session)
     commits.store_late_usage = write_nothing
     now += 2
-    told = [[is_hung_up(feed.call), feed.over]]
+    told = [[is_hung_up(feed.call), feed.state]]
     try:
         keeper.round(now)
     except Unavailable:
-        told.append([is_hung_up(feed.call), feed.over])
+        told.append([is_hung_up(feed.call), feed.state])
     print(json.dumps(told))
 """
+)
 
 
-def test_a_cancel_hangs_up_before_what_was_used_is_stored(new_database):
-    """That may wait for the database, and so the reply is not over here before."""
+def test_a_cancel_hangs_up_before_the_usage_is_stored(new_database):
+    """Storing may wait for the database. Until then the reply is not over in this process."""
     told = run_stepped(CANCELLED, DATABASE_URL=new_database())
     assert told == [[False, None], [True, None]]
+
+
+POLLED = (
+    HANG_UPS
+    + """
+from models import Piece, Turn
+
+with db.connection_context():
+    _, reply, writer = begin()
+    writer.step()
+    keeper.round(now)
+    commits.take_over(reply.id, reply.draft.turn.lease_until, 2, fence=7)
+    now += 2
+    keeper.round(now)
+    told = [[reply.text, reply.state, is_hung_up(reply.call)]]
+    follower = replies.follow(Turn.read(reply.id), watched=True)
+    Piece.create(turn=reply.id, start=len(reply.text), text="more ")
+    now += 2
+    keeper.round(now)
+    told.append([follower.text, follower.state])
+    print(json.dumps(told))
+"""
+)
+
+
+def test_a_poll_sees_another_writer_and_the_text_of_that(new_database):
+    """The first writer's model says nothing more, so no commit of its own tells that it is late."""
+    told = run_stepped(POLLED, DATABASE_URL=new_database())
+    assert told == [["One ", "detached", True], ["One more ", None]]
 
 
 HANDED_OVER = """
@@ -84,13 +114,13 @@ with db.connection_context():
     for _ in range(2):
         keeper.round(now)
         [lease] = db.execute_sql("SELECT lease_until FROM turn WHERE kind = 'assistant'").fetchone()
-        told.append([feed.text, feed.over, lease == 0])
+        told.append([feed.text, feed.state, lease == 0])
     print(json.dumps(told))
 """
 
 
-def test_a_reply_is_handed_over_though_more_is_counted_than_its_process_knows(new_database):
-    """Its text is stored at once, and then it is released: it is not left to lapse."""
+def test_a_reply_is_handed_over_even_if_the_row_counts_more_than_its_process_knows(new_database):
+    """Its text is stored at once, and then the reply is released: its lease need not lapse."""
     told = run_stepped(HANDED_OVER, DATABASE_URL=new_database())
     assert told == [["One two ", None, False], ["One two ", "detached", True]]
 
@@ -108,7 +138,7 @@ with db.connection_context():
 """
 
 
-def test_a_restart_that_hung_takes_none_back_that_followed(new_database):
+def test_a_late_commit_of_a_restart_undoes_no_later_restart(new_database):
     assert run_stepped(RESTARTED, DATABASE_URL=new_database()) == [True, True, False, 2]
 
 
@@ -132,7 +162,7 @@ with db.connection_context():
 """
 
 
-def test_a_restart_that_is_counted_in_vain_costs_none(new_database):
+def test_a_restart_whose_commit_failed_is_not_counted(new_database):
     assert run_stepped(COUNTED_IN_VAIN, DATABASE_URL=new_database()) == [True, 1]
 
 
@@ -153,8 +183,8 @@ with db.connection_context():
 """
 
 
-def test_what_is_taken_over_as_its_process_stops_is_handed_over(new_database):
-    """Its takeover had begun before."""
+def test_a_reply_taken_over_during_a_stop_is_handed_over(new_database):
+    """The takeover had begun before the stop."""
     assert run_stepped(LATE_TAKEOVER, DATABASE_URL=new_database()) == [False, 0, 0]
 
 
@@ -181,19 +211,19 @@ with db.connection_context():
         keeper.round(now)
     except Unavailable:
         commits.store = store
-    told = [feed.over]
+    told = [feed.state]
     keeper.begin()
     keeper.round(now)
     row = "SELECT status, stop_reason FROM turn WHERE kind = 'assistant'"
-    told += [feed.over, feed.turn.error_status, *db.execute_sql(row).fetchone()]
+    told += [feed.state, feed.turn.error_status, *db.execute_sql(row).fetchone()]
     print(json.dumps(told))
 """
 
 
-def test_a_continue_in_vain_is_told_so_though_the_answer_of_its_commit_is_lost(
+def test_a_continue_without_new_text_fails_even_if_the_answer_to_its_commit_is_lost(
     new_database, provider
 ):
-    """The row says how the reply had ended before: read alone, it would look as if all was well."""
+    """The row says how the reply had ended before. Read alone, it would look like a success."""
     provider.script = [reply("One ", stop="length"), reply()]
     settings = {"OPENAI_BASE_URL": provider.url + "/v1", "DEFAULT_MODEL": "m-1"}
     told = run_stepped(IN_VAIN, DATABASE_URL=new_database(), **settings)
@@ -236,7 +266,7 @@ with db.connection_context():
 """
 
 
-def test_a_takeover_that_was_not_answered_is_written_on_at_once_and_counted_once(new_database):
+def test_a_takeover_whose_answer_was_lost_is_continued_at_once_and_counted_once(new_database):
     assert run_stepped(UNANSWERED, DATABASE_URL=new_database()) == [0, 1, 1, 1, 1]
 
 
@@ -259,8 +289,8 @@ with db.connection_context():
 """
 
 
-def test_what_a_broken_call_has_used_is_stored_with_the_first_word_behind_it(new_database):
-    """Its process may die within the second for which usage is gathered."""
+def test_a_broken_calls_usage_is_stored_with_the_next_text(new_database):
+    """The process may die within the second in which usage is gathered."""
     assert run_stepped(BROKEN, DATABASE_URL=new_database()) == [0, 5]
 
 
@@ -280,22 +310,41 @@ with db.connection_context():
 
 
 def test_a_reply_whose_lease_lies_in_the_future_is_taken_over(new_database):
-    """The clock was set back by an hour, and the process that wrote the reply is gone."""
+    """The clock was set back by an hour, and the writer's process is gone."""
     assert run_stepped(AHEAD, DATABASE_URL=new_database()) == ["One "]
 
 
+RENEWED = """
+from models import Turn
+from replies.commits import Orphan
+
+with db.connection_context():
+    _, feed, _ = begin()
+    keeper._rescuer._end([Orphan(feed.id, lease=5, restarts=3, owner="alice", is_dead=False)])
+    print(json.dumps(Turn.get_by_id(feed.id).status))
+"""
+
+
+def test_an_orphan_whose_lease_was_renewed_is_not_ended(new_database):
+    assert run_stepped(RENEWED, DATABASE_URL=new_database()) == "in_progress"
+
+
 UNORDERED = """
+from models import Turn
+
 with db.connection_context():
     _, feed, _ = begin()
     for start, text in ((4, "two "), (0, "One "), (8, "three")):
         values = (feed.id, start, text)
         db.execute_sql("INSERT INTO piece (turn_id, start, text) VALUES (%d, %d, '%s')" % values)
-    print(json.dumps(commits.read_news({feed.id: 2})[feed.id].text))
+    print(json.dumps([commits.read_news({feed.id: 2})[feed.id].text, Turn.read(feed.id).content]))
 """
 
 
-def test_followers_in_another_process_get_the_pieces_in_their_order(new_database):
-    assert run_stepped(UNORDERED, DATABASE_URL=new_database()) == "e two three"
+def test_the_pieces_of_a_reply_are_read_in_order(new_database):
+    """By a stream in another process, and by a request for the turn."""
+    told = run_stepped(UNORDERED, DATABASE_URL=new_database())
+    assert told == ["e two three", "One two three"]
 
 
 ON_A_FULL_DISK = """
@@ -316,8 +365,8 @@ with db.connection_context():
 
 
 @pytest.mark.parametrize("engine", ["sqlite"], indirect=True)
-def test_nobody_takes_a_reply_over_while_the_disk_is_full(new_database):
-    """SQLite takes empty transactions all the same. The reply's writer is waiting for room, too."""
+def test_no_reply_is_taken_over_while_the_disk_is_full(new_database):
+    """SQLite accepts empty transactions all the same. The reply's writer is waiting for room, too."""
     assert run_stepped(ON_A_FULL_DISK, DATABASE_URL=new_database()) == [1, "unavailable"]
 
 
@@ -347,7 +396,7 @@ for came_through in (False, True):
         looks = 0
         while len(asked) < 2:
             try:
-                rescuer.rescue(until=float("inf"))
+                rescuer.rescue(seconds=float("inf"))
             except Unavailable:
                 rescuer.forget()
                 looks = 0
@@ -357,8 +406,101 @@ print(json.dumps(told))
 """
 
 
-def test_a_takeover_that_failed_is_tried_again_after_seven_looks_and_one_that_came_through_at_once(
+def test_a_failed_takeover_waits_seven_looks_and_one_that_came_through_is_found_at_once(
     new_database,
 ):
-    """The writer of the reply may have been waiting for the database, too, to renew its lease."""
+    """The reply's writer may also have been waiting for the database, to renew its lease."""
     assert run_stepped(RETAKEN, DATABASE_URL=new_database()) == [[7, True], [1, True]]
+
+
+UNSEEN = """
+from database import check
+
+
+def fail(*given):
+    raise Unavailable
+
+
+def is_well():
+    try:
+        check()
+    except Unavailable:
+        return False
+    return True
+
+
+with db.connection_context():
+    begin()
+    told = [is_well()]
+    commits.find_orphans = fail
+    try:
+        keeper.look()
+    except Unavailable:
+        told.append(is_well())
+    print(json.dumps(told))
+"""
+
+
+def test_health_shows_a_look_that_fails(new_database):
+    """The look only reads, but nothing is stored before the keeper is back."""
+    assert run_stepped(UNSEEN, DATABASE_URL=new_database()) == [True, False]
+
+
+OUTAGE = (
+    UNSEEN.partition("with db")[0]
+    + """
+from database import transaction
+from replies.keeper import Outage
+
+outage, told = Outage(), [is_well()]
+outage.has_begun(Unavailable())
+with db.connection_context():
+    transaction(lambda: None)()
+told.append(is_well())
+outage.is_over()
+told.append(is_well())
+print(json.dumps(told))
+"""
+)
+
+
+def test_health_shows_a_keepers_outage_until_it_is_over(new_database):
+    """Even if other writes succeed: another table may be locked."""
+    assert run_stepped(OUTAGE, DATABASE_URL=new_database()) == [True, False, True]
+
+
+BROKEN_OFF = """
+from providers.answer import Answer
+
+counted = "SELECT output_tokens, estimated_tokens FROM turn WHERE kind = 'assistant'"
+told = []
+
+
+def told_after_round():
+    global now
+    now += 0.1
+    keeper.round(now)
+    told.append(list(db.execute_sql(counted).fetchone()))
+
+
+with db.connection_context():
+    _, reply, _ = begin()
+    first = Answer(reply.exchange, 60, 1000, 40)
+    first.count(output_tokens=1)
+    reply.arrive("Half ")
+    told_after_round()
+    first.count(output_tokens=4)
+    told_after_round()  # it is stored once a second
+    reply.break_off()
+    told_after_round()
+    reply.go_on()
+    Answer(reply.exchange, 60, 1000, 48)
+    told_after_round()  # of the first call, ten tokens of input are estimated
+    print(json.dumps(told))
+"""
+
+
+def test_a_broken_calls_usage_is_stored_at_once(new_database):
+    """Even in the first second. The process may be killed before the next call brings anything."""
+    told = run_stepped(BROKEN_OFF, DATABASE_URL=new_database())
+    assert told == [[1, 0], [1, 0], [4, 0], [4, 10]]

@@ -1,4 +1,4 @@
-"""What a reply has used is counted once, whoever ends it, whatever becomes of its row meanwhile.
+"""What a reply has used is counted once, whichever process ends it, whatever happens to its row.
 
 Modules: `replies/draft.py`, `replies/commits.py`.
 """
@@ -26,12 +26,12 @@ with db.connection_context():
         keeper.round(now)
     except Unavailable:
         commits.store = store
-    assert feed.over is None
+    assert feed.state is None
     delete_session(session.id)
     now += 1
     keeper.begin()
     keeper.round(now)
-    print(json.dumps([feed.text, feed.over]))
+    print(json.dumps([feed.text, feed.state]))
 """
 
 HEARD = """
@@ -44,7 +44,7 @@ with db.connection_context():
     cancel(session)
     now += 1
     keeper.round(now)
-    print(json.dumps([feed.text, feed.over]))
+    print(json.dumps([feed.text, feed.state]))
 """
 
 LATE_AND_LOST = """
@@ -63,15 +63,15 @@ with db.connection_context():
         keeper.round(now)
     except Unavailable:
         commits.store_late_usage = store
-    assert feed.over is None
+    assert feed.state is None
     now += 1
     keeper.begin()
     keeper.round(now)
-    print(json.dumps([feed.text, feed.over]))
+    print(json.dumps([feed.text, feed.state]))
 """
 
 IN_STEPS = """
-from upkeep import deletion
+from maintenance import deletion
 
 with db.connection_context():
     session, feed, writer = begin()
@@ -80,7 +80,7 @@ with db.connection_context():
     delete_some = deletion._delete_some
     deletion._delete_some = lambda *given: keeper.round(now) or delete_some(*given)
     delete_session(session.id)
-    print(json.dumps([feed.text, feed.over]))
+    print(json.dumps([feed.text, feed.state]))
 """
 
 OVERDUE = """
@@ -92,14 +92,14 @@ with db.connection_context():
     now += 7  # looks of others, who have taken it over meanwhile, it may be
     keeper.begin()
     keeper.round(now)
-    print(json.dumps([feed.text, feed.over]))
+    print(json.dumps([feed.text, feed.state]))
 """
 
 
 @pytest.fixture
 def run(new_database, provider):
-    """A function that runs a script on the provider's model: what that prints, and the row of the
-    ledger, which is replies, output tokens and estimated tokens."""
+    """A function that runs a script on the provider's model. It returns the script's output and the
+    row of the ledger: replies, output tokens, estimated tokens."""
 
     def run_one(script):
         url = new_database()
@@ -121,18 +121,18 @@ def run(new_database, provider):
         pytest.param(IN_STEPS, id="an end between the steps of the deletion"),
     ],
 )
-def test_a_reply_whose_session_is_deleted_is_counted_once(run, script):
+def test_a_reply_of_a_deleted_session_is_counted_once(run, script):
     assert run(script) == (["One two.", "deleted"], [1, 7, 0])
 
 
-def test_a_cancel_that_takes_a_writer_for_dead_counts_it_in_its_place(run, provider):
-    """As where the clock is stepped. The writer, which knows what its answer used, says nothing."""
+def test_a_cancel_that_takes_a_writer_for_dead_counts_its_usage(run, provider):
+    """As after a step of the clock. The writer, which knows what its answer used, counts nothing."""
     provider.default = reply("Half ", SAID, "of it", 60)
     told, (replies, output, estimated) = run(HEARD)
     assert (told, replies, output) == (["Half ", "ended"], 1, 0)
     assert estimated > 0
 
 
-def test_a_writer_that_others_may_have_taken_for_dead_counts_nothing_of_a_reply_that_is_gone(run):
+def test_a_writer_that_may_count_as_dead_counts_nothing_of_a_deleted_reply(run):
     told, (_, output, _) = run(OVERDUE)
     assert (told, output) == (["One two.", "deleted"], 0)

@@ -1,4 +1,4 @@
-"""A process that was paused while it wrote a reply: what others wrote or ended meanwhile stays, what they did not goes on."""
+"""A process was paused while it wrote a reply: what others wrote or ended stays, and what they did not continues."""
 
 import threading
 
@@ -10,24 +10,22 @@ from stepped import run_stepped
 
 
 def lapse_now(tables):
-    """As if the twenty seconds were over; tests/heavy waits for them."""
+    """As if twenty seconds had passed; tests/heavy waits for them."""
     tables.rows("UPDATE turn SET lease_until = 1 WHERE status = 'in_progress'")
 
 
 def hand_over(tables):
-    """As a process does that stops: another one need not see that the lease stays as it is."""
+    """As a stopping process does: then the other one need not watch the lease for some seconds."""
     tables.rows("UPDATE turn SET lease_until = 0 WHERE status = 'in_progress'")
 
 
-def test_a_late_writer_changes_nothing_of_what_another_process_wrote(start, settings, provider):
-    """Neither the reply's text, status and usage, nor what followed; and it hangs up as soon as it runs again."""
+def test_a_late_writer_changes_nothing_that_another_process_wrote(start, settings, provider):
+    """Neither the reply's text, status and usage nor what followed. It hangs up as soon as it runs again."""
     check_late_writer(start, settings, provider, False, hand_over)
 
 
-def test_a_late_writer_that_wakes_up_while_another_writes_is_not_mixed_in(
-    start, settings, provider
-):
-    """Its reader is sent away without an end, and is given the rest by the other: what the late one had is dropped."""
+def test_a_late_writer_adds_nothing_while_another_process_writes(start, settings, provider):
+    """Its reader's stream stops without an end. The other process sends the rest; the late text is dropped."""
     url, more, half, sent = (
         settings["DATABASE_URL"],
         threading.Event(),
@@ -67,8 +65,8 @@ def test_a_late_writer_that_wakes_up_while_another_writes_is_not_mixed_in(
     assert len(provider.posts) == 2
 
 
-def test_a_writer_that_was_only_paused_goes_on(start, settings, provider):
-    """Nobody else was there to end its reply, so it is written to its end, though the lease had lapsed."""
+def test_a_writer_that_was_only_paused_continues(start, settings, provider):
+    """No other process was there to end the reply, so it is written to its end, though the lease had lapsed."""
     url, more = settings["DATABASE_URL"], threading.Event()
     provider.script = [reply("Half ", more, "and half.")]
     server = start(**settings, WEB_CONCURRENCY=1)
@@ -103,7 +101,7 @@ AS_IT_WAS = [7, 8, 0, 0]
 
 
 def done_late(call, url):
-    """The result of this call of a late writer, and the row of its successor afterwards."""
+    """The result of this late writer's call, and the successor's row afterwards."""
     return run_stepped(SUCCEEDED.format(call), DATABASE_URL=url)
 
 

@@ -1,7 +1,4 @@
-"""The code itself, under one seed after the other: a minute of tools/simulate, which has the rest.
-
-.venv/bin/python tools/simulate --seeds 100000
-"""
+"""tools/simulate, which replays the code from seeds: it works, and finds again what it found before."""
 
 import json
 import os
@@ -13,10 +10,10 @@ from planting import new_copy, read_faults
 from product import ROOT
 
 FAULTS = read_faults()
-QUICK = "start-in-bytes"  # it shows under the first seeds
-SEEDS = {"sqlite": 500, "postgresql": 30}  # of some twenty seconds
+QUICK = "start-in-bytes"  # a fault that the first seeds show
+SEEDS = "30"  # to see that it works, here and on PostgreSQL; rare faults are looked for by hand
 
-# What was found, by the fault that it would be again, and the shortest story in which that shows.
+# What was found: the fault that would bring it back, and the shortest story that shows it.
 FOUND = {
     "usage-told-only-where-it-is-new": {
         "seed": 1,
@@ -67,7 +64,7 @@ FOUND = {
 
 
 def simulate(*arguments, root=ROOT, given="", **environment):
-    """What it prints, as lines, and its status."""
+    """The lines that it prints, and its exit status."""
     run = subprocess.run(
         [sys.executable, "tools/simulate", *arguments],
         cwd=root,
@@ -81,21 +78,21 @@ def simulate(*arguments, root=ROOT, given="", **environment):
     return run.stdout.splitlines(), run.returncode
 
 
-def test_nothing_is_broken(new_database, engine):
-    lines, status = simulate("--seeds", str(SEEDS[engine]), "--database", new_database())
+def test_nothing_is_broken(new_database):
+    lines, status = simulate("--seeds", SEEDS, "--database", new_database())
     assert (lines[:-1], status) == ([], 0)
-    assert lines[-1].startswith(f"{SEEDS[engine]:,} seeds, nothing is broken, ")
+    assert lines[-1].startswith(f"{SEEDS} seeds, nothing is broken, ")
 
 
 def test_a_seed_has_one_story():
-    """Whatever ran before it in the same process, and however Python's hashes fall."""
+    """Whatever ran before it in the same process, and whatever the seed of Python's hashes."""
     alone, _ = simulate("--seed", "2", "--trace", PYTHONHASHSEED="1")
     behind, _ = simulate("--seeds", "3", "--trace", PYTHONHASHSEED="2")
     assert len(alone) > 10
     assert behind[-len(alone) - 1 : -1] == alone
 
 
-def test_a_planted_fault_is_found_and_its_story_made_shorter():
+def test_a_planted_fault_is_found_and_its_story_is_shortened():
     with new_copy() as copy:
         found = Simulation(500, 3).look(copy, FAULTS[QUICK])
         seed = found.what.removeprefix("seed ").partition(":")[0]
@@ -105,10 +102,10 @@ def test_a_planted_fault_is_found_and_its_story_made_shorter():
     assert found.is_found and not nothing.is_found
     assert (lines[-1], status) == (found.what, 1)
     assert "BROKEN: S-12" in lines[-2]
-    assert json.loads(lines[0])["choices"] == {}  # it needs nothing that befalls
+    assert json.loads(lines[0])["choices"] == {}  # no mishap is needed to show it
 
 
-def test_what_was_found_is_broken_no_more():
+def test_what_was_found_before_stays_fixed():
     with new_copy() as copy:
         for name, story in FOUND.items():
             given = json.dumps(story)

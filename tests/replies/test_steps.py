@@ -1,7 +1,7 @@
-"""Each step that a reply takes in the database is a row of the table of its states, as tools/model
-has it, and each row of that table is taken.
+"""Each step of a reply in the database is a row of the table of states in tools/model, taken by a
+statement that names the fence if that row requires it. The tests take each row.
 
-Leases are set by SQL, to spare waiting: 1 is one that has lapsed.
+Leases are set by SQL, to save waiting: 1 is one that has lapsed.
 """
 
 import pathlib
@@ -14,23 +14,23 @@ from late_writers import SAID
 from model.rules import RULES
 from model.steps import Step
 from modelled import SMALL, kinds_of, not_of_the_model
-from observed import observe, observed
+from observed import ObservedServer, observe, observed
 from provider import cut, reply, status
 from raw_tables import tables_of
-from servers import Server
 from stepped import run_stepped
 
 OVERFLOW = status(400, {"error": {"message": "Too long", "code": "context_length_exceeded"}})
+NAMING = "sys.path.append('tests/support'); import naming; naming.install()\n"
 ONE_WORKER = {"WEB_CONCURRENCY": 1, "GUNICORN_CMD_ARGS": "--timeout 300 --graceful-timeout 6"}
 
 
 @pytest.fixture
 def start(settings, tmp_path):
-    """A function that starts a server of one worker on the database of this test."""
+    """A function that starts a server of one worker on this test's database."""
     servers = []
 
     def start_one(**more):
-        servers.append(Server(tmp_path, **settings | ONE_WORKER | more))
+        servers.append(ObservedServer(tmp_path, **settings | ONE_WORKER | more))
         return servers[-1].wait_until_up()
 
     yield start_one
@@ -45,7 +45,7 @@ def url(settings):
 
 
 def begin(client, provider, *answer, **headers):
-    """Ask for a reply that goes on until somebody hangs up: its session, once it has this text."""
+    """Ask for a reply that goes on until somebody hangs up. Returns its session once it has this text."""
     provider.script = [reply(*answer, threading.Event())]
     headers = {"Prefer": "respond-async"} | headers
     session = client.post("/sessions", {"content": "Hello"}, **headers).json()
@@ -64,20 +64,20 @@ def check(url, *kinds):
     assert not_of_the_model(steps()) == []
 
 
-def test_what_people_ask_for(start, url, provider):
+def test_steps_that_users_ask_for(start, url, provider):
     server = start()
     alice = server.client()
     observe(url)
     session = begin(alice, provider, "Half ")
     path = f"/sessions/{session['id']}"
     assert alice.post(path + "/cancel").status_code == 200
-    server.wait_for_output("outcome=interrupted")  # its writer has told what it used
+    server.wait_for_output("outcome=interrupted")  # its writer has reported its usage
     provider.script = [reply("of it.")]
     assert alice.post(path + "/continue").json()["content"] == "Half of it."
     provider.script = [reply("An", stop="length"), status(400), reply("other.")]
     assert alice.post(path + "/retry").json()["content"] == "An"
     assert alice.post(path + "/retry").status_code == 502
-    assert alice.turns(session)[1]["content"] == "An"  # which stands again
+    assert alice.turns(session)[1]["content"] == "An"  # the old reply, which is shown again
     assert alice.post(path + "/continue").json()["content"] == "Another."
     provider.script = [cut("Some ", "words "), reply("go on.")]
     assert alice.post(path + "/messages", {"content": "And?"}).json()["continued"] == 1
@@ -86,7 +86,7 @@ def test_what_people_ask_for(start, url, provider):
     check(url, *kinds)
 
 
-def test_what_processes_do_for_each_other(start, url, provider):
+def test_steps_that_processes_take_for_each_other(start, url, provider):
     first, second = start(GRACE=0), start()
     observe(url)
     bob = second.client()
@@ -99,7 +99,9 @@ def test_what_processes_do_for_each_other(start, url, provider):
     first.stop()
     wait_until(lambda: bob.turns(session)[1]["content"] == "One two ")
     second.kill()
-    provider.script = [reply("three ", threading.Event())]  # it is asked as soon as one starts
+    provider.script = [
+        reply("three ", threading.Event())
+    ]  # a process that starts asks for it at once
     third = start(CONTINUE_LIMIT=1)
     alice = third.client()
     wait_until(lambda: alice.turns(session)[1]["content"] == "One two three ")
@@ -108,7 +110,7 @@ def test_what_processes_do_for_each_other(start, url, provider):
     check(url, "renew", "count", "release", "take_over", "give_up")
 
 
-def test_what_a_process_does_that_may_not_hand_over(start, url, provider):
+def test_steps_of_a_process_that_may_not_hand_over(start, url, provider):
     server = start(CONTINUE_LIMIT=0, GRACE=0)
     observe(url)
     session = begin(server.client(), provider, "One ")
@@ -147,11 +149,11 @@ with db.connection_context():
 """
 
 
-def test_text_that_does_not_only_grow_is_seen(new_database):
+def test_text_that_changes_other_than_by_growing_is_found(new_database):
     url = new_database()
     run_stepped("print(1)", DATABASE_URL=url)  # it makes the tables
     observe(url)
-    run_stepped(SPOILED, DATABASE_URL=url)
+    run_stepped(NAMING + SPOILED, DATABASE_URL=url)
     spoiled = {turn: step for turn, step in observed(url) if step.text == "other"}
     assert len(spoiled) == 2
     assert not_of_the_model(spoiled.values(), SMALL) == sorted(set(spoiled.values()))
@@ -176,11 +178,44 @@ def test_a_claim_whose_answer_was_lost_is_undone(new_database):
     url = new_database()
     run_stepped("print(1)", DATABASE_URL=url)  # it makes the tables
     observe(url)
-    assert run_stepped(UNDONE, DATABASE_URL=url) == 0
+    assert run_stepped(NAMING + UNDONE, DATABASE_URL=url) == 0
     check(url, "undo")
 
 
+LATE = """
+from models import outcome_of
+
+writes = (
+    lambda: keeper.begin(),  # it renews its lease
+    lambda: commits.count_restart(late.draft.turn),
+    lambda: (writer.step(), keeper.store_all()),
+    lambda: (late.draft.set(input_tokens=7), commits.store([], [], [late.draft])()),
+    lambda: (late.finish(outcome_of("complete")), keeper.store_all()),
+    lambda: (late.finish(outcome_of("in_progress")), keeper.store_all()),
+)
+with db.connection_context():
+    for write in writes:
+        _, late, writer = begin()
+        writer.step()
+        keeper.round(now)
+        commits.take_over(late.id, late.draft.turn.lease_until, 2, fence=10**12)
+        write()
+        threads.things.clear()
+    print(len(writes))
+"""
+
+
+def test_a_writer_whose_reply_was_taken_over_takes_no_step(new_database):
+    url = new_database()
+    run_stepped("print(1)", DATABASE_URL=url)  # it makes the tables
+    observe(url)
+    count = run_stepped(NAMING + LATE, DATABASE_URL=url)
+    assert not_of_the_model([step for _, step in observed(url)], SMALL) == []
+    last = dict(observed(url))
+    assert [step.fence for step in last.values()] == ["new"] * count
+
+
 def test_the_tests_of_this_file_take_each_row_of_the_table():
-    """All that stand there as kinds."""
+    """Each row that is listed as a kind."""
     text = pathlib.Path(__file__).read_text()
     assert [name for name in RULES if f'"{name}"' not in text] == []

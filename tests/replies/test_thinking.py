@@ -1,4 +1,4 @@
-"""What a model thinks, as a reply's writer keeps it; and what becomes of it when the writer dies.
+"""A model's thinking as the reply's writer keeps it, and what is left of it if the writer dies.
 
 Modules: `replies/thinking.py`.
 """
@@ -15,14 +15,14 @@ TURN, FENCE = 7, 99
 
 
 def stored(thinking, now, is_over=False):
-    """Store what there is; returns it."""
+    """Store what is due, and return it."""
     new = thinking.to_store(TURN, FENCE, now, is_over)
     if new:
         thinking.stored(new, now)
     return new
 
 
-def test_followers_are_told_three_times_a_second_and_of_the_rest_as_text_follows():
+def test_followers_get_thinking_three_times_a_second_and_the_rest_when_text_follows():
     thinking = Thinking("keep")
     assert thinking.add("a", 1, 10.0) == Thoughts("a", 1)
     assert thinking.add("b", 1, 10.1) is None
@@ -35,7 +35,7 @@ def test_followers_are_told_three_times_a_second_and_of_the_rest_as_text_follows
     assert thinking.end_phase(11.3) is None
 
 
-def test_thoughts_and_words_that_alternate_are_told_four_times_a_second():
+def test_alternating_thinking_and_text_is_sent_four_times_a_second():
     thinking, told = Thinking("keep"), []
     for tenth in range(100, 150):
         now = tenth / 10
@@ -47,13 +47,13 @@ def test_thoughts_and_words_that_alternate_are_told_four_times_a_second():
     assert thinking.rest() == Thoughts("\n\n".join("x" * 50), 148)
 
 
-def test_what_an_earlier_writer_did_not_keep_is_not_told_as_nothing():
+def test_thinking_that_an_earlier_writer_did_not_keep_is_not_sent_as_empty():
     thinking = Thinking("live", "", 3, 1500)
     assert thinking.told() == Thoughts(None, 3)
     assert thinking.add("x", 1, 10.0) == Thoughts("\n\nx", 6)
 
 
-def test_it_is_stored_every_two_seconds_and_when_text_follows_each_part_once():
+def test_each_part_is_stored_once_every_two_seconds_and_when_text_follows():
     thinking = Thinking("keep")
     thinking.add("ab", 1, 10.0)
     assert stored(thinking, 11.9) is None
@@ -65,7 +65,7 @@ def test_it_is_stored_every_two_seconds_and_when_text_follows_each_part_once():
     assert stored(thinking, 99.0, is_over=True) is None
 
 
-def test_what_may_not_be_stored_is_stored_again_with_what_follows():
+def test_what_was_not_stored_is_stored_with_what_follows():
     thinking = Thinking("keep")
     thinking.add("ab", 1, 10.0)
     assert thinking.to_store(TURN, FENCE, 12.0).text == "ab"
@@ -73,7 +73,7 @@ def test_what_may_not_be_stored_is_stored_again_with_what_follows():
     assert stored(thinking, 12.2) == NewThoughts(TURN, FENCE, 0, "abc", False, 3, 2200)
 
 
-def test_thoughts_of_another_call_or_after_text_follow_a_blank_line():
+def test_thinking_of_another_call_or_after_text_follows_a_blank_line():
     thinking = Thinking("keep")
     thinking.add("a", 1, 10.0)
     thinking.add("b", 2, 11.0)
@@ -83,13 +83,13 @@ def test_thoughts_of_another_call_or_after_text_follow_a_blank_line():
     assert thinking.figures(99.0) == (7, 2500)
 
 
-def test_it_goes_on_after_what_another_process_has_stored():
+def test_thinking_continues_after_what_another_process_stored():
     thinking = Thinking("keep", "ab", 2, 1500)
     thinking.add("c", 1, 10.0)
     assert stored(thinking, 12.0) == NewThoughts(TURN, FENCE, 2, "\n\nc", False, 5, 3500)
 
 
-def test_what_is_taken_back_leaves_what_was_thought_before():
+def test_thinking_before_the_discarded_part_stays():
     thinking = Thinking("keep")
     thinking.add("a", 1, 10.0)
     thinking.end_phase(10.5)
@@ -102,7 +102,7 @@ def test_what_is_taken_back_leaves_what_was_thought_before():
     assert thinking.end_phase(21.0) == Thoughts("a\n\nc", 4, 1)
 
 
-def test_all_of_it_is_taken_back():
+def test_all_thinking_can_be_discarded():
     thinking = Thinking("keep")
     thinking.add("b", 1, 11.0)
     assert thinking.take_back() == Thoughts("", 0, 1)
@@ -111,7 +111,7 @@ def test_all_of_it_is_taken_back():
     assert thinking.take_back() is None
 
 
-def test_what_is_taken_back_while_it_is_stored_is_stored_anew():
+def test_thinking_discarded_while_it_is_stored_is_stored_anew():
     thinking = Thinking("keep")
     thinking.add("b", 1, 11.0)
     before = thinking.to_store(TURN, FENCE, 13.0)
@@ -131,12 +131,12 @@ def test_no_more_than_a_quarter_of_a_million_characters_are_kept():
     assert (len(new.text), new.characters) == (MOST, 300_000)
 
 
-# What others see of it
+# What clients see of it
 
 
 @pytest.fixture
 def two(start, settings):
-    """Two servers of one database."""
+    """Two servers with one database."""
     settings |= {"WEB_CONCURRENCY": 1, "REPLY_WAIT": 1}
     return start(**settings), start(**settings)
 
@@ -147,7 +147,7 @@ def thinking_of(client, session):
     return response.json()["text"] if response.ok else None
 
 
-def test_a_stream_of_another_process_is_told_what_is_stored(two, provider):
+def test_a_stream_of_another_process_gets_what_is_stored(two, provider):
     writer, other = two
     more, answer = threading.Event(), threading.Event()
     provider.script = [
@@ -165,7 +165,7 @@ def test_a_stream_of_another_process_is_told_what_is_stored(two, provider):
         assert [each.name for each in events] == ["content_delta", "assistant_turn", "done"]
 
 
-def test_what_a_killed_process_had_stored_stays_and_what_follows_comes_after_it(two, provider):
+def test_what_a_killed_process_stored_stays_and_the_rest_comes_after_it(two, provider):
     writer, other = two
     alice, again, answer = other.client(), threading.Event(), threading.Event()
     provider.script = [
@@ -195,7 +195,7 @@ def test_what_a_killed_process_had_stored_stays_and_what_follows_comes_after_it(
     assert rest[-2].data["thinking"]["characters"] == 8
 
 
-def test_thinking_stays_when_a_process_is_killed_in_the_text(two, provider):
+def test_thinking_stays_if_a_process_is_killed_during_the_text(two, provider):
     writer, other = two
     alice = other.client()
     text = "Once upon a time there was a programmer who"

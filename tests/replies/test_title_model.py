@@ -1,4 +1,4 @@
-"""`TITLE_MODEL`: its title comes beside the reply, and never in its way."""
+"""`TITLE_MODEL`: its title comes while the reply is written, and never delays it."""
 
 import threading
 import time
@@ -8,7 +8,7 @@ from ledgers import counts_of
 from provider import cut, reply, status
 
 
-def test_a_title_is_asked_for_once(start, settings, provider):
+def test_a_title_is_requested_once(start, settings, provider):
     alice = start(**settings, TITLE_MODEL="m-2").client()
     answer = reply("The answer.")
     provider.default = lambda request: (cut() if request.body["model"] == "m-2" else answer)(
@@ -20,10 +20,7 @@ def test_a_title_is_asked_for_once(start, settings, provider):
     assert [request.body["model"] for request in provider.posts].count("m-2") == 1
 
 
-# Titles by a model
-
-
-def test_a_title_model_is_asked_beside_the_reply(start, provider):
+def test_a_title_is_written_while_the_reply_is(start, provider):
     alice = start(
         OPENAI_BASE_URL=provider.url + "/v1", MODELS="m-1", TITLE_MODEL="m-title", REPLY_WAIT="5"
     ).client()
@@ -49,7 +46,7 @@ def test_a_title_model_is_asked_beside_the_reply(start, provider):
     assert title_call.body["max_tokens"] < 1000
 
 
-def test_a_title_never_overwrites_the_users_and_never_delays_a_reply(start, provider):
+def test_a_title_never_overwrites_the_users_own_or_delays_a_reply(start, provider):
     alice = start(
         OPENAI_BASE_URL=provider.url + "/v1", DEFAULT_MODEL="m-1", TITLE_MODEL="m-title"
     ).client()
@@ -72,7 +69,7 @@ def test_a_title_never_overwrites_the_users_and_never_delays_a_reply(start, prov
     assert alice.create("Hello again")["title"] == "Hello again"
 
 
-def test_a_title_that_its_user_has_confirmed_is_not_overwritten(start, settings, provider, tables):
+def test_a_title_that_its_user_confirmed_is_not_overwritten(start, settings, provider, tables):
     server = start(**settings, TITLE_MODEL="m-title")
     alice, late = server.client(), threading.Event()
 
@@ -85,5 +82,5 @@ def test_a_title_that_its_user_has_confirmed_is_not_overwritten(start, settings,
     alice.patch(f"/sessions/{session['id']}", {"title": session["title"]})
     late.set()
     wait_until(lambda: "m-title" in counts_of(alice))
-    server.stop()  # which waits until nothing is made of that title any more
+    server.stop()  # this waits until nothing more is made of that title
     assert tables.value("SELECT title FROM session") == "Hello there"

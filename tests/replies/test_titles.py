@@ -1,4 +1,4 @@
-"""Titles: from any first message one line of at most 60 characters, and what a model proposes made fit to be one."""
+"""Titles: one line of at most 60 characters, from any first message or from what a model proposes."""
 
 import random
 
@@ -13,7 +13,7 @@ ENGLAND = "\U0001f3f4\U000e0067\U000e0062\U000e0065\U000e006e\U000e0067\U000e007
 SENTENCE = "写一个函数来计算两个日期之间的工作日数量"  # 20 ideographs
 
 TITLES = [
-    # As it is, on one line
+    # On one line as it is
     (SEED, "Add rate limiting to auth endpoints"),
     ("Hello", "Hello"),
     ("How do I exit vim?", "How do I exit vim?"),
@@ -44,12 +44,12 @@ TITLES = [
         "Refactor the payment module because nobody understands what it does any more these days",
         "Refactor payment module",
     ),
-    # Not cut at all inside a word
+    # Not cut inside a word
     ("x" * 100_000, "x" * 60),
     ("https://example.com/a", "https://example.com/a"),
     ("https://www.example.com/" + "a/b" * 50, ("example.com/" + "a/b" * 50)[:60]),
     ("http://example.com/?q=" + "a" * 34_000, ("example.com/?q=" + "a" * 60)[:60]),
-    # Code and markdown
+    # Code and Markdown
     ("Why does this fail?\n\n```python\nprint(1/0)\n```", "Why does this fail?"),
     ("```python\nprint(1/0)\n```\nWhy does it fail?", "Why does it fail?"),
     ("```python\nprint(1/0)\n```", "print(1/0)"),
@@ -69,7 +69,7 @@ TITLES = [
     ("e" + "\u0301" * 100, FALLBACK),  # a single character that is longer than a title
     ("?!", "?!"),
     ("👋", "👋"),
-    # What is not seen
+    # Invisible characters
     ("a\x00b\x07c\x1b[31md\x7f", "abc[31md"),
     ("\u202eabc\u202c d\u2066e\u2069f \u200fg", "abc def g"),
     ("\ufeffHel\u00adlo\u200b", "Hello"),
@@ -109,7 +109,7 @@ TITLES = [
 @pytest.mark.parametrize(
     "message, title", TITLES, ids=[ascii(message)[1:30] for message, _ in TITLES]
 )
-def test_writes_a_title(message, title):
+def test_a_message_gets_a_title(message, title):
     assert local_title(message) == title
 
 
@@ -125,11 +125,11 @@ MEGABYTES = [
 @pytest.mark.parametrize(
     "message, title", MEGABYTES, ids=[ascii(message)[1:30] for message, _ in MEGABYTES]
 )
-def test_writes_a_title_for_a_megabyte_of_flags_or_marks(message, title):
+def test_a_megabyte_of_flags_or_marks_gets_a_title(message, title):
     assert local_title(message) == title
 
 
-def test_shows_the_title_of_any_message(alice):
+def test_any_message_gets_its_title_in_the_api(alice):
     for message, title in TITLES:
         if message.strip() and "\0" not in message:
             assert alice.create(message)["title"] == title
@@ -169,8 +169,8 @@ CHARACTERS = [
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_cuts_no_character_of_any_text(seed):
-    """`regex` says what a character is, here and in `local_title`. The literal cases above say that it is right."""
+def test_no_character_is_cut_in_two(seed):
+    """`regex` says what a character is, both here and in `local_title`. The literal cases above check that it is right."""
     chance = random.Random(seed)
     for _ in range(50):
         alphabet = chance.sample(CHARACTERS, chance.randint(1, 12))
@@ -237,5 +237,5 @@ PROPOSALS = [
 @pytest.mark.parametrize(
     "answer, title", PROPOSALS, ids=[ascii(answer)[1:30] for answer, _ in PROPOSALS]
 )
-def test_takes_the_title_out_of_an_answer(answer, title):
+def test_a_title_is_taken_from_a_models_answer(answer, title):
     assert proposed_title(answer) == title

@@ -1,4 +1,4 @@
-"""The loop, by itself: no call that any thread adds at any moment is late, and bounds hold."""
+"""The loop by itself: a call that a thread adds at any moment is never late, and limits hold."""
 
 import functools
 import selectors
@@ -12,7 +12,7 @@ from werkzeug.exceptions import RequestTimeout
 
 from limits import Overloaded
 from serving import loop as loop_module
-from serving.connection import Connection
+from serving.connection import ClientConnection
 from serving.loop import Loop
 
 MEGABYTE = 2**20
@@ -20,13 +20,13 @@ MEGABYTE = 2**20
 
 @pytest.fixture
 def peers():
-    """A function that makes a connection; the other ends are its list."""
+    """A function that makes a connection; `others` has the other end of each."""
     opened = []
 
     def make():
         ours, theirs = socket.socketpair()
         opened.extend([ours, theirs])
-        connection = Connection(ours, "", "", MEGABYTE)
+        connection = ClientConnection(ours, "", "", MEGABYTE)
         make.others[connection] = theirs
         return connection
 
@@ -37,8 +37,8 @@ def peers():
 
 
 class NoSleep:
-    """A selector that does not wait. Instead of waiting, something happens, of which it must hear:
-    else what was called then would be forgotten until the loop comes round by itself."""
+    """A selector that does not wait. Instead, something happens that must wake it up: otherwise
+    the call would be forgotten until the loop's next regular turn."""
 
     def __init__(self, loop):
         self._loop, self._selector, self.meanwhile = loop, loop._selector, lambda: None
@@ -60,12 +60,12 @@ class NoSleep:
         return self._selector.select(0)
 
     def hears(self):
-        """Whether the system's selector would come back now where there is something to call."""
-        return bool(self._selector.select(0)) or not self._loop._calls
+        """Whether the system's selector would return now, if there is something to call."""
+        return bool(self._selector.select(0)) or not self._loop._callbacks
 
 
 def moments_of(function, then, codes):
-    """Run a function, and before each line of these codes, that. Returns how many there were."""
+    """Run a function, with `then` before each line of these codes. Returns the number of lines."""
     count = 0
 
     def step(frame, event, argument):
@@ -88,20 +88,20 @@ def moments_of(function, then, codes):
 
 
 def settled(loop, *connections):
-    """Turns until there is nothing to call; then each of these is called while the loop waits.
+    """Run the loop until there is nothing to call; then call each of these while the loop waits.
     Returns those that were called."""
     called = []
-    while loop._calls or loop._selector._selector.select(0):
-        loop.turn()
+    while loop._callbacks or loop._selector._selector.select(0):
+        loop.run_once()
     for connection in connections:
         loop._selector.meanwhile = functools.partial(loop.call, called.append, connection)
         for _ in range(2):
-            loop.turn()
+            loop.run_once()
     return called
 
 
 def at_each_moment(run):
-    """Run this with 1, 2, 3 … up to the number of steps that it tells."""
+    """Run this with 1, 2, 3 … up to the number of steps that it returns."""
     moment, steps = 1, 1
     while moment <= steps:
         steps = run(moment)
@@ -110,8 +110,8 @@ def at_each_moment(run):
 
 
 @pytest.mark.parametrize("is_called_before", [False, True])
-def test_a_call_at_any_moment_of_a_turn_is_not_forgotten(peers, is_called_before):
-    functions = Loop.turn, Loop._wake_up, Loop._try, Loop._look, NoSleep.select
+def test_a_call_added_at_any_moment_of_a_turn_is_not_forgotten(peers, is_called_before):
+    functions = Loop.run_once, Loop._wake_up, Loop._run_callback, Loop._check_waits, NoSleep.select
     codes = {each.__code__ for each in functions}
     connection = peers()
 
@@ -128,7 +128,7 @@ def test_a_call_at_any_moment_of_a_turn_is_not_forgotten(peers, is_called_before
 
         if is_called_before:
             loop.call(lambda connection: called.append("first"), connection)
-        steps = moments_of(loop.turn, interrupt, codes)
+        steps = moments_of(loop.run_once, interrupt, codes)
         assert settled(loop, connection, connection) == [connection, connection]
         assert called.count("second") == 1
         assert called.count("first") == is_called_before
@@ -138,7 +138,7 @@ def test_a_call_at_any_moment_of_a_turn_is_not_forgotten(peers, is_called_before
 
 
 @pytest.mark.parametrize("is_called_before", [False, True])
-def test_a_turn_at_any_moment_of_a_call_forgets_nothing(peers, is_called_before):
+def test_a_turn_at_any_moment_of_adding_a_call_forgets_nothing(peers, is_called_before):
     one, other = peers(), peers()
 
     def run(moment):
@@ -160,7 +160,7 @@ def test_a_turn_at_any_moment_of_a_call_forgets_nothing(peers, is_called_before)
     assert at_each_moment(run) >= (2 if is_called_before else 5)
 
 
-def test_threads_that_call_all_the_time_are_never_forgotten(peers):
+def test_calls_of_busy_threads_are_never_forgotten(peers):
     loop, connections = Loop(100, MEGABYTE, None), [peers() for _ in range(8)]
     late, done = [], threading.Event()
 
@@ -178,80 +178,80 @@ def test_threads_that_call_all_the_time_are_never_forgotten(peers):
     threads = [threading.Thread(target=ask, args=(each,)) for each in connections]
     [each.start() for each in threads]
     while any(each.is_alive() for each in threads):
-        loop.turn()
+        loop.run_once()
     done.set()
     assert len(late) == 8 * 400
-    # One that was forgotten would wait for half a second, until the loop comes round.
+    # A forgotten call would wait half a second for the loop's next regular turn.
     assert sorted(late)[-8] < loop_module.TICK / 2
 
 
-def test_a_fault_costs_the_connection_whose_call_it_was(peers, caplog):
+def test_a_fault_closes_only_the_connection_of_that_call(peers, caplog):
     failed, called, loop = [], [], Loop(100, MEGABYTE, lambda connection: failed.append(connection))
     one, two = peers(), peers()
     loop.call(lambda connection: 1 / 0, one)
     loop.call(called.append, two)
     loop.watch(one, selectors.EVENT_READ, lambda connection: {}["not there"], 10, None)
     peers.others[one].send(b"x")
-    loop.turn()
-    loop.turn()
+    loop.run_once()
+    loop.run_once()
     assert failed == [one, one] and called == [two]
     assert caplog.text.count("ZeroDivisionError") == 1 and "KeyError" in caplog.text
 
 
-def test_who_does_not_come_in_time_is_given_up(peers):
+def test_a_connection_that_times_out_is_dropped(peers):
     given_up, came, loop = [], [], Loop(100, MEGABYTE, None)
     silent, spoken, kept, stream = peers(), peers(), peers(), peers()
     for each in (silent, spoken):
         loop.watch(
             each, selectors.EVENT_READ, came.append, 0.05, lambda *args: given_up.append(args)
         )
-    loop.watch(kept, selectors.EVENT_READ, came.append, 5, None, has_right=True)
+    loop.watch(kept, selectors.EVENT_READ, came.append, 5, None, is_protected=True)
     loop.watch(stream, selectors.EVENT_READ, came.append, loop_module.ENDLESS, None)
-    time.sleep(0.1)  # this process stood still, and what has come meanwhile came in time
+    time.sleep(0.1)  # as if the process had been stopped: data that arrived meanwhile is in time
     peers.others[spoken].send(b"x")
-    loop.turn()
-    loop.turn()
+    loop.run_once()
+    loop.run_once()
     assert came == [spoken] and [each for each, _ in given_up] == [silent]
     assert isinstance(given_up[0][1], RequestTimeout)
 
 
-def test_of_too_many_the_first_are_given_up_who_have_no_right_to_stay(peers):
+def test_of_too_many_connections_the_oldest_unprotected_ones_are_dropped(peers):
     given_up, loop = [], Loop(4, MEGABYTE, None)
     kept, crowd = peers(), [peers() for _ in range(6)]
     now = time.monotonic()
     for number, each in enumerate([kept, *crowd]):
         each.began = now - 30 + number
-        has_right = each is kept
+        is_protected = each is kept
         loop.watch(
             each,
             selectors.EVENT_READ,
             None,
             50,
             lambda *args: given_up.append(args),
-            has_right=has_right,
+            is_protected=is_protected,
         )
     crowd[5].began = now
     loop.watch(crowd[5], selectors.EVENT_READ, None, 50, lambda *args: given_up.append(args))
     loop._next_look = 0
     loop.call(lambda connection: None, kept)
-    loop.turn()
+    loop.run_once()
     assert [each for each, _ in given_up] == crowd[:3]
     assert all(isinstance(error, Overloaded) for _, error in given_up)
 
 
-def test_who_sends_a_byte_now_and_then_was_waited_for_all_the_time(peers):
+def test_a_client_that_drips_bytes_counts_as_waited_for_since_its_first(peers):
     given_up, loop = [], Loop(1, MEGABYTE, None)
     dribbler, newcomer = peers(), peers()
     dribbler.began -= 20
-    for each in (newcomer, dribbler):  # it has just sent one
+    for each in (newcomer, dribbler):  # the dribbler has just sent a byte
         loop.watch(each, selectors.EVENT_READ, None, 50, lambda *args: given_up.append(args))
     loop._next_look = 0
     loop.call(lambda connection: None, newcomer)
-    loop.turn()
+    loop.run_once()
     assert [each for each, _ in given_up] == [dribbler]
 
 
-def test_of_too_much_the_largest_is_given_up(peers):
+def test_the_largest_connection_is_dropped_if_memory_runs_out(peers):
     given_up, loop = [], Loop(100, 100_000, None)
     small, large, last, tiny = peers(), peers(), peers(), peers()
     small.received += b"x" * 30_000
@@ -270,15 +270,15 @@ def test_of_too_much_the_largest_is_given_up(peers):
     loop.unwatch(last)
     loop.watch(last, selectors.EVENT_READ, None, 50, give_up)
     assert given_up == [large]
-    # One that has all come is preferred to those that are still to come, but not to what is small.
+    # A complete request is preferred to incomplete ones, but not to a tiny one.
     loop.watch(tiny, selectors.EVENT_READ, None, 50, give_up)
     whole, other = peers(), peers()
     whole.received += b"x" * 90_000
     other.received += b"x" * 20_000
-    assert loop.hold(whole)
+    assert loop.reserve_memory(whole)
     assert given_up == [large, small, last]
-    assert not loop.hold(other)
+    assert not loop.reserve_memory(other)
     assert given_up == [large, small, last]
-    loop.release(whole)
-    loop.release(other)
-    assert loop.hold(other)
+    loop.release_memory(whole)
+    loop.release_memory(other)
+    assert loop.reserve_memory(other)

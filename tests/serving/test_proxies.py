@@ -1,5 +1,5 @@
-"""What stands in front of a server: an error that was decided before the body was read arrives whole, and what a client sends as
-the name of a user arrives as nobody's."""
+"""Reverse proxies: an error response sent before the body was read arrives complete, and a user
+name that a client sends is not believed."""
 
 import pytest
 import requests
@@ -38,7 +38,7 @@ SIZES = [100_000, 1_000_000, 8_000_000]
 
 
 def expect_errors(url, client):
-    """Errors of all kinds arrive at a client, a Session or `requests` itself, and its next request is answered."""
+    """Errors of all kinds reach the client (a Session, or `requests` itself), and its next request is answered."""
     for size in SIZES:
         for status, (method, path, headers) in ERRORS.items():
             if status == 413 and size < 2 << 20:
@@ -55,22 +55,24 @@ def expect_errors(url, client):
 
 
 @pytest.mark.parametrize("name, template, more", PROXIES.values(), ids=PROXIES)
-def test_an_error_before_the_body_arrives_through(upstream, tmp_path, name, template, more):
+def test_an_error_sent_before_the_body_arrives_through_a_proxy(
+    upstream, tmp_path, name, template, more
+):
     with (
         proxy_in_front_of(upstream, name, template, more, tmp_path) as url,
         requests.Session() as session,
     ):
-        # Such an nginx says that it keeps a client's connection, and closes it where it has not read the body itself.
+        # Such an nginx says that it keeps the client's connection alive, but closes it if it has not read the body itself.
         closes = "proxy_request_buffering off" in more
         expect_errors(url, requests if closes else session)
 
 
-def test_an_error_before_the_body_arrives_at_a_client_that_keeps_connections(upstream):
+def test_an_error_sent_before_the_body_reaches_a_client_with_keep_alive(upstream):
     with requests.Session() as session:
         expect_errors(upstream.url, session)
 
 
-# Proxies that know people by their network, and name them. The first of each kind does no more than that.
+# Proxies that authenticate users by their network, and name them. The first of each kind only adds the header.
 
 NAMES_ALICE = {
     "nginx": ("nginx", NGINX, 'proxy_set_header Remote-User "alice";'),
@@ -106,7 +108,7 @@ def trusting(tmp_path_factory):
 
 
 @pytest.mark.parametrize("name, template, more", NAMES_ALICE.values(), ids=NAMES_ALICE)
-def test_who_comes_through_a_proxy_is_whom_it_names_whatever_they_send(
+def test_the_user_is_the_one_the_proxy_names_whatever_the_client_sends(
     trusting, tmp_path, name, template, more
 ):
     with proxy_in_front_of(trusting, name, template, more, tmp_path) as url:
@@ -117,7 +119,7 @@ def test_who_comes_through_a_proxy_is_whom_it_names_whatever_they_send(
             for count in (1, 2):
                 for rest in ((), (f"Connection: {spelling}",), ("X-Forwarded-For: 127.0.0.1",)):
                     answer = peer.ask(*[f"{spelling}: mallory"] * count, *rest, host=address)
-                    # A proxy that passes the other spelling on makes two of it.
+                    # A proxy that passes on the other spelling sends two headers.
                     if answer.status_code not in (400, 401):
                         assert user_of(answer) == "proxy:/alice"
         by_token = peer.ask(f"Authorization: Bearer {make_token()}", host=address)
@@ -126,7 +128,7 @@ def test_who_comes_through_a_proxy_is_whom_it_names_whatever_they_send(
 
 
 @pytest.mark.parametrize("name, template, more", PROXIES.values(), ids=PROXIES)
-def test_a_proxy_that_is_not_listed_makes_nobody_known(tmp_path, name, template, more):
+def test_a_proxy_that_is_not_listed_names_no_user(tmp_path, name, template, more):
     trusted = {"TRUSTED_USER_HEADER": "Remote-User", "TRUSTED_PROXIES": "127.0.0.2,unix"}
     with (
         running(tmp_path / "server", **trusted) as server,

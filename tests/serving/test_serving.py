@@ -1,7 +1,7 @@
-"""How clients are served: however a request arrives and an answer is taken, by whatever connection,
-until the server stops.
+"""Serving clients until the server stops: requests that arrive in any way, all kinds of answers,
+and TLS.
 
-Modules: `gunicorn.conf.py`, `serving/doors.py`, `serving/refusals.py`.
+Modules: `gunicorn.conf.py`, `serving/listeners.py`, `serving/refusals.py`.
 """
 
 import contextlib
@@ -23,13 +23,11 @@ from servers import Server, running
 
 CREATE = b'{"content": "x"}'
 GET = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"
-# What a connection or a worker does is the same on both.
-on_one_engine = pytest.mark.parametrize("engine", ["sqlite"], indirect=True)
 
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory):
-    """A server of one worker with eight threads, of whose forty connections twenty may be streams."""
+    """A server with one worker and eight threads. Of its 40 connections, 20 may be streams."""
     options = "--threads 8 --worker-connections 40"
     folder = tmp_path_factory.mktemp("small")
     with running(folder, GUNICORN_CMD_ARGS=options, WEB_CONCURRENCY=1) as server:
@@ -40,10 +38,10 @@ def threads_of(server):
     return sum(len(os.listdir(f"/proc/{pid}/task")) for pid in server.workers())
 
 
-# Requests, however they arrive
+# Requests
 
 
-def test_requests_that_arrive_together_are_answered_one_after_the_other(small):
+def test_pipelined_requests_are_answered_in_order(small):
     post = head(Content_Length=len(CREATE)) + CREATE
     in_chunks = head(Transfer_Encoding="chunked")
     with connected(small) as client:
@@ -54,7 +52,7 @@ def test_requests_that_arrive_together_are_answered_one_after_the_other(small):
 
 
 @pytest.mark.parametrize("framing", ["length", "chunks", "chunks with an extension"])
-def test_a_request_may_come_a_byte_at_a_time(small, framing):
+def test_a_request_may_arrive_byte_by_byte(small, framing):
     extension = b";name=value" if "extension" in framing else b""
     chunks = b"".join(b"1%s\r\n%c\r\n" % (extension, byte) for byte in CREATE)
     ends = {"length": (head(Content_Length=len(CREATE)), CREATE)}
@@ -68,7 +66,7 @@ def test_a_request_may_come_a_byte_at_a_time(small, framing):
         assert (answer.status_code, answer.headers["Connection"]) == (201, "keep-alive")
 
 
-def test_a_client_that_expects_100_is_told_to_go_on_once(small):
+def test_a_client_that_expects_100_continue_gets_it_once(small):
     with connected(small) as client:
         client.sendall(head(Content_Length=len(CREATE), Expect="100-continue"))
         assert read_until(client, b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -78,7 +76,7 @@ def test_a_client_that_expects_100_is_told_to_go_on_once(small):
         assert read_answer(client).status_code == 201
 
 
-def test_half_bodies_have_no_threads(small):
+def test_incomplete_bodies_occupy_no_threads(small):
     with connected(small, 15) as clients:
         for client in clients:
             client.sendall(head(Content_Length=len(CREATE)) + CREATE[:5])
@@ -89,9 +87,9 @@ def test_half_bodies_have_no_threads(small):
             assert read_answer(client).status_code == 201
 
 
-@pytest.mark.parametrize("size", [1, 200, 100_000])
-def test_a_body_in_chunks_of_any_size_has_its_limit(small, size):
-    """A megabyte; what it takes to frame it is not counted."""
+@pytest.mark.parametrize("size", [2, 200, 100_000])
+def test_a_body_in_chunks_of_any_size_is_limited(small, size):
+    """The limit is a megabyte, not counting the framing."""
     whole = b'{"content": "%s"}' % (b"x" * 400_000)
     body = b"".join(chunk(whole[at : at + size]) for at in range(0, len(whole), size))
     with connected(small) as client:
@@ -103,8 +101,8 @@ def test_a_body_in_chunks_of_any_size_has_its_limit(small, size):
         assert (answer.status_code, answer.headers["Connection"]) == (413, "close")
 
 
-def test_what_frames_a_body_has_a_limit_too(small):
-    """Extensions of 5,000 bytes for each byte."""
+def test_the_framing_of_a_body_is_limited_too(small):
+    """Each byte has chunk extensions of 5,000 bytes."""
     extended = b"1;name=%s\r\nx\r\n" % (b"x" * 5000)
     with connected(small) as client:
         with contextlib.suppress(ConnectionError):
@@ -113,7 +111,7 @@ def test_what_frames_a_body_has_a_limit_too(small):
     assert seconds_for_health(small) < 1
 
 
-# Answers, of three kinds
+# The three kinds of answers
 
 ODD = '''
 """Parley with some answers that it has not."""
@@ -175,7 +173,7 @@ def create_app():
 
 @pytest.fixture(scope="module")
 def odd(tmp_path_factory):
-    """A server whose application has faults, and documents in pieces of 60 kB."""
+    """A server whose application has faults, and serves documents in pieces of 60 kB."""
     folder = tmp_path_factory.mktemp("odd")
     root = copy_of_the_service(folder / "code")
     (root / "odd.py").write_text(ODD)
@@ -185,7 +183,7 @@ def odd(tmp_path_factory):
         yield server
 
 
-def test_a_document_is_made_as_it_is_taken(odd):
+def test_a_document_is_made_as_fast_as_the_client_reads_it(odd):
     whole = b"".join(b"%06d" % number * 10_000 for number in range(500))
     assert requests.get(odd.url + "/pieces/500", timeout=30).content == whole
     with connected(odd, receive_buffer=4096) as client:
@@ -199,8 +197,8 @@ def test_a_document_is_made_as_it_is_taken(odd):
     assert requests.get(odd.url + "/made", timeout=10).json() == [500]
 
 
-def test_many_documents_that_nobody_reads_have_no_threads(odd):
-    """Of four threads."""
+def test_many_unread_documents_occupy_no_threads(odd):
+    """The server has four threads."""
     with connected(odd, 30, receive_buffer=4096) as clients:
         for client in clients:
             client.sendall(b"GET /pieces/500 HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -216,14 +214,14 @@ def test_many_documents_that_nobody_reads_have_no_threads(odd):
         ("fails/0", "ValueError"),
     ],
 )
-def test_a_fault_before_an_answer_is_a_500(odd, path, fault):
+def test_an_exception_before_the_answer_is_a_500(odd, path, fault):
     answer = requests.get(f"{odd.url}/{path}", timeout=10)
     assert answer.status_code == 500 and answer.json()["errors"][0]["status"] == "500"
-    assert "in _answer" in odd.wait_for_output(fault)  # of its stack
+    assert "in _answer" in odd.wait_for_output(fault)  # from its traceback
     assert requests.get(odd.url + "/health", timeout=10).status_code == 200
 
 
-def test_a_fault_in_an_answer_cuts_it(odd):
+def test_an_exception_within_an_answer_cuts_it(odd):
     workers = odd.workers()
     with pytest.raises(requests.exceptions.ChunkedEncodingError):
         requests.get(odd.url + "/fails/5", timeout=10)
@@ -235,12 +233,11 @@ def test_a_fault_in_an_answer_cuts_it(odd):
     assert odd.workers() == workers
 
 
-# Streams whose clients go
+# Streams whose clients leave
 
 
-@on_one_engine
-def test_a_stream_whose_client_has_gone_gives_its_place_back(start, settings, provider):
-    """Of forty connections twenty may be streams, ten of one user."""
+def test_a_stream_whose_client_has_left_frees_its_place(start, settings, provider):
+    """Of 40 connections, 20 may be streams, and 10 of one user."""
     provider.default = reply("Half ", threading.Event())
     options = "--worker-connections 40 --graceful-timeout 6"
     server = start(**settings, WEB_CONCURRENCY=1, GUNICORN_CMD_ARGS=options)
@@ -261,11 +258,10 @@ def test_a_stream_whose_client_has_gone_gives_its_place_back(start, settings, pr
 
         wait_until(has_place, 5)
         assert time.monotonic() - began < 2
-        time.sleep(2 * is_first)  # they are all free
+        time.sleep(2 * is_first)  # until all places are free
 
 
-@on_one_engine
-def test_a_client_that_only_listens_gets_its_stream_to_the_end(start, settings, provider):
+def test_a_client_that_has_shut_down_its_side_gets_the_whole_stream(start, settings, provider):
     go_on = threading.Event()
     provider.default = reply("Half ", go_on, "whole.")
     server = start(**settings)
@@ -280,8 +276,7 @@ def test_a_client_that_only_listens_gets_its_stream_to_the_end(start, settings, 
     assert 2 <= came.count(b"\n:\n") <= 4
 
 
-@on_one_engine
-def test_what_follows_a_stream_on_its_connection_is_answered_behind_it(start, settings, provider):
+def test_a_request_sent_during_a_stream_is_answered_after_it(start, settings, provider):
     go_on = threading.Event()
     provider.default = reply("Half ", go_on, "whole.")
     server = start(**settings)
@@ -298,12 +293,12 @@ def test_what_follows_a_stream_on_its_connection_is_answered_behind_it(start, se
     assert came.index(b"event: done") < came.index(b"\r\n0\r\n\r\nHTTP/1.1 200")
 
 
-# TLS by gunicorn itself
+# TLS in gunicorn itself
 
 
 @pytest.fixture(scope="module")
 def tls(tmp_path_factory, provider_of_all):
-    """A server of eight threads and sixty connections that speaks TLS, and a context for its clients."""
+    """A server with TLS, eight threads and 60 connections, and a context for its clients."""
     folder = tmp_path_factory.mktemp("tls")
     file, _ = certificate(folder)
     server = Server(
@@ -339,7 +334,7 @@ def secured(tls):
         yield client
 
 
-def test_large_bodies_and_answers_pass_by_tls(tls):
+def test_large_bodies_and_answers_pass_through_tls(tls):
     with secured(tls) as client:
         body = b'{"content": "%s", "model": "echo"}' % (b"x" * 900_000)
         client.sendall(head(Content_Length=len(body)) + body)
@@ -351,8 +346,8 @@ def test_large_bodies_and_answers_pass_by_tls(tls):
             assert [len(turn["content"]) for turn in answer.json()["turns"]] == [900_000] * 2
 
 
-def test_a_stream_by_tls_comes_word_by_word_and_has_no_thread(tls, provider):
-    """Of sixty connections twenty may be replies, ten of one user; there are eight threads."""
+def test_a_stream_over_tls_comes_word_by_word_and_occupies_no_thread(tls, provider):
+    """Of 60 connections, 20 may be replies, and 10 of one user. There are eight threads."""
     server, _ = tls
     gates = [threading.Event(), threading.Event()]
     provider.default = reply("Half ", gates[0], "and ", gates[1], "whole.")
@@ -371,11 +366,11 @@ def test_a_stream_by_tls_comes_word_by_word_and_has_no_thread(tls, provider):
                 gate.set()
         for client in streams:
             read_until(client, b"\r\n0\r\n\r\n", came[client])
-    assert threads_of(server) < 60  # of which each reply has one
+    assert threads_of(server) < 60  # each reply has one of these
 
 
-def test_handshakes_that_do_not_end_hold_up_nobody(tls):
-    """One byte and silence, half a hello, no TLS at all, and nothing."""
+def test_unfinished_handshakes_delay_no_other_client(tls):
+    """One byte and then silence, half a ClientHello, no TLS at all, and nothing."""
     server, context = tls
     incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
     greeting = context.wrap_bio(incoming, outgoing, server_hostname="127.0.0.1")
@@ -396,7 +391,7 @@ def test_handshakes_that_do_not_end_hold_up_nobody(tls):
     assert threads_of(server) < 60
 
 
-# The end
+# Stopping
 
 
 def refuses(server):
@@ -405,8 +400,7 @@ def refuses(server):
     return True
 
 
-@on_one_engine
-def test_a_server_that_stops_refuses_at_once_who_comes_then(start, settings, provider):
+def test_a_stopping_server_refuses_new_connections_at_once(start, settings, provider):
     go_on = threading.Event()
     provider.default = reply("Half ", go_on, "whole.")
     server = start(**settings)
@@ -424,9 +418,8 @@ def test_a_server_that_stops_refuses_at_once_who_comes_then(start, settings, pro
     assert server.stop() < 10
 
 
-@on_one_engine
-def test_who_has_connected_before_a_server_stops_is_served(start, settings):
-    """Though nobody has accepted the connection yet, nor has the request been sent."""
+def test_clients_that_connected_before_the_stop_are_served(start, settings):
+    """Even if the server has not accepted the connection yet, and the client has not sent its request."""
     server = start(**settings)
     workers = server.workers()
     for pid in workers:
@@ -446,8 +439,7 @@ def test_who_has_connected_before_a_server_stops_is_served(start, settings):
     assert {answer.headers["Connection"] for answer in answers} == {"close"}
 
 
-@on_one_engine
-def test_a_stop_that_becomes_impatient_hands_over_at_once(start, settings, provider):
+def test_sigint_during_a_stop_hands_over_at_once(start, settings, provider):
     provider.default = reply("Half ", threading.Event())
     server = start(**settings)
     with connected(server) as client:
@@ -463,9 +455,8 @@ def test_a_stop_that_becomes_impatient_hands_over_at_once(start, settings, provi
     assert "SIGKILL" not in server.output() and "Traceback" not in server.output()
 
 
-@on_one_engine
-def test_a_stop_waits_for_nobody_until_it_is_killed(start, settings, provider):
-    """Not for who sends nothing, half a request, or for a stream that is not read."""
+def test_a_stop_does_not_wait_for_slow_clients_until_it_is_killed(start, settings, provider):
+    """It does not wait for a client that sends nothing or half a request, or does not read its stream."""
     provider.default = reply("x" * 3_000_000)
     server = start(**settings, GRACE=2)
     stream = head(Content_Length=len(CREATE), Accept="text/event-stream") + CREATE
@@ -477,8 +468,7 @@ def test_a_stop_waits_for_nobody_until_it_is_killed(start, settings, provider):
     assert "SIGKILL" not in server.output()
 
 
-@on_one_engine
-def test_a_master_that_is_killed_leaves_its_port_to_the_next_start(start, settings, provider):
+def test_a_killed_master_leaves_its_port_free_for_the_next_start(start, settings, provider):
     go_on = threading.Event()
     provider.default = reply("Half ", go_on, "whole.")
     server = start(**settings)
@@ -489,7 +479,7 @@ def test_a_master_that_is_killed_leaves_its_port_to_the_next_start(start, settin
         began = time.monotonic()
         wait_until(lambda: can_be_bound(server.port), 5)
         assert time.monotonic() - began < 1
-        go_on.set()  # the orphan lets its stream end
+        go_on.set()  # the orphaned worker finishes its stream
         assert [event.name for event in events][-1] == "done"
 
 
@@ -505,9 +495,8 @@ def can_be_bound(port):
 # Settings
 
 
-@on_one_engine
-def test_settings_say_how_many_connect_and_how_long_replies_go_on(tmp_path, settings, provider):
-    """One of them in the environment, and one in `.env`."""
+def test_settings_limit_connections_and_the_grace_for_replies(tmp_path, settings, provider):
+    """One setting is in the environment, the other in `.env`."""
     root = copy_of_the_service(tmp_path / "code")
     (root / ".env").write_text("WEB_CONNECTIONS=20\n")
     provider.default = reply("Half ", threading.Event())
@@ -517,7 +506,7 @@ def test_settings_say_how_many_connect_and_how_long_replies_go_on(tmp_path, sett
         session = alice.post("/sessions", {"content": "Hello"}, Prefer="respond-async").json()
         with contextlib.ExitStack() as streams:
             statuses = [streams.enter_context(alice.events(session)).status for _ in range(6)]
-        assert statuses == [200] * 5 + [503]  # of twenty, ten may be streams, five of one user
+        assert statuses == [200] * 5 + [503]  # of 20, ten may be streams, five of one user
         assert 1 < server.stop() < 6
 
 
@@ -526,18 +515,18 @@ def test_settings_say_how_many_connect_and_how_long_replies_go_on(tmp_path, sett
     [
         ({"WEB_CONNECTIONS": "15"}, "WEB_CONNECTIONS: give a whole number from 16 to 999999"),
         ({"WEB_CONNECTIONS": "many"}, "WEB_CONNECTIONS: give a whole number from 16 to 999999"),
-        ({"GRACE": "-1"}, "GRACE: give a whole number from 0 on"),
+        ({"GRACE": "-1"}, "GRACE: give a whole number, 0 or more"),
         (
             {"GRACE": "601"},
-            "GRACE: give at most 600, what MODEL_TIMEOUT is: no reply waits longer",
+            "GRACE: give at most 600, the MODEL_TIMEOUT: no reply waits longer",
         ),
         (
             {"GRACE": "31", "MODEL_TIMEOUT": "30"},
-            "GRACE: give at most 30, what MODEL_TIMEOUT is: no reply waits longer",
+            "GRACE: give at most 30, the MODEL_TIMEOUT: no reply waits longer",
         ),
     ],
 )
-def test_a_bad_number_stops_the_start_in_one_line(tmp_path, given, sentence):
+def test_a_bad_number_stops_the_start_with_one_line(tmp_path, given, sentence):
     server = Server(tmp_path, **given)
     assert server.process.wait(20) == 1
     server.stop()

@@ -1,7 +1,7 @@
-"""The clients of a process, whose loop turns in a thread of the test, before a small application: what
-would take too long, or is too rare, with the whole service.
+"""A process's connections, with the loop in a thread of the test and a small application: cases
+that would be too slow, or too rare, with the whole service.
 
-Modules: `serving/answer_threads.py`, `serving/connection.py`.
+Modules: `serving/thread_pool.py`, `serving/connection.py`.
 """
 
 import contextlib
@@ -19,10 +19,10 @@ from gunicorn.config import Config
 from client import read_until, wait_until
 from provider import certificate
 from raw_http import read_to_end
-from serving import answer_threads as threads_module
-from serving import clients as clients_module
-from serving.answer_threads import AnswerThreads
-from serving.clients import Clients
+from serving import dispatcher as dispatcher_module
+from serving import thread_pool as threads_module
+from serving.dispatcher import Dispatcher
+from serving.thread_pool import ThreadPool
 
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 STREAM = b"GET /stream HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -31,7 +31,7 @@ MEGABYTE = 2**20
 
 
 class Service:
-    """An application with a stream, whose frames are in `frames`, and whatever `answer` answers."""
+    """An application with a stream whose frames are in `frames`; all else is answered by `answer`."""
 
     def __init__(self, tls=None):
         cfg = Config()
@@ -42,14 +42,14 @@ class Service:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._listener.setblocking(False)
         self.port = self._listener.getsockname()[1]
-        self.clients = Clients(cfg, self, [self._listener], tls, MEGABYTE)
+        self.dispatcher = Dispatcher(cfg, self, [self._listener], tls, MEGABYTE)
         self._ends, self.turns = False, 0
         self._thread = threading.Thread(target=self._turn)
         self._thread.start()
 
     def _turn(self):
         while not self._ends:
-            self.clients.turn()
+            self.dispatcher.run_once()
             self.turns += 1
 
     def __call__(self, environ, start):
@@ -73,7 +73,7 @@ class Service:
             frames = self.frames[position : position + 1]
             position += len(frames)
             if frames:
-                self.wakes[-1]()  # news may come while the last is sent
+                self.wakes[-1]()  # news may come while the last frames are being sent
             yield b"".join(frames)
 
     def tell(self, *frames, is_over=False):
@@ -89,14 +89,14 @@ class Service:
             yield client
 
     def has_closed_all(self):
-        return not self.clients
+        return not self.dispatcher
 
     def stop(self):
         self.is_over.set()
         self._ends = True
         self._thread.join()
-        for connection in [*self.clients._open]:
-            self.clients.close(connection)
+        for connection in [*self.dispatcher._open]:
+            self.dispatcher.close(connection)
         self._listener.close()
 
 
@@ -126,8 +126,8 @@ def turns_in(service, seconds):
 
 
 @pytest.mark.parametrize("data", [GET, b"\x16\x03\x01\x00\x05hello", b"\x16", b""])
-def test_a_handshake_that_fails_leaves_the_loop_at_rest(secure, monkeypatch, data):
-    monkeypatch.setattr(clients_module, "WATCH", 2)
+def test_the_loop_is_idle_after_a_failed_handshake(secure, monkeypatch, data):
+    monkeypatch.setattr(dispatcher_module, "FIRST_BYTE_TIMEOUT", 2)
     with secure.connected() as client:
         client.sendall(data)
         time.sleep(0.3)
@@ -135,8 +135,8 @@ def test_a_handshake_that_fails_leaves_the_loop_at_rest(secure, monkeypatch, dat
         wait_until(secure.has_closed_all, 5)
 
 
-def test_a_stream_by_tls_has_an_end(secure):
-    """Also by HTTP/1.0, where nothing else tells it."""
+def test_a_stream_over_tls_is_closed_at_its_end(secure):
+    """Also for HTTP/1.0, which has no other sign of the end."""
     with (
         secure.connected() as plain,
         secure.context.wrap_socket(
@@ -152,8 +152,8 @@ def test_a_stream_by_tls_has_an_end(secure):
 # Requests
 
 
-def test_a_head_that_does_not_end_costs_little(service):
-    """Strangers whose heads grow by a line now and then."""
+def test_a_head_that_never_ends_costs_little(service):
+    """These clients add a line to their heads now and then."""
     with contextlib.ExitStack() as stack:
         strangers = [stack.enter_context(service.connected()) for _ in range(8)]
         lines = b"".join(b"A%d: %s\r\n" % (number, b"x" * 8000) for number in range(90))
@@ -172,7 +172,7 @@ def test_a_head_that_does_not_end_costs_little(service):
     assert slowest < 1
 
 
-def test_a_head_has_a_limit(service):
+def test_the_size_of_a_head_is_limited(service):
     with service.connected() as client:
         with contextlib.suppress(ConnectionError):
             client.sendall(b"GET / HTTP/1.1\r\n" + b"A: %s\r\n" % (b"x" * 1000) * 90 + b"\r\n")
@@ -180,7 +180,7 @@ def test_a_head_has_a_limit(service):
 
 
 @pytest.mark.parametrize("line", [b"", b"0\r\nA: ", b"00000000000000000005\r\nab"])
-def test_a_chunk_that_does_not_end_costs_little(service, line):
+def test_a_chunk_that_never_ends_costs_little(service, line):
     head = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
     with service.connected() as client:
         began = time.process_time()
@@ -192,13 +192,13 @@ def test_a_chunk_that_does_not_end_costs_little(service, line):
         assert time.process_time() - began < 2
 
 
-def test_of_many_requests_at_once_few_are_taken_before_they_are_answered(service):
+def test_few_of_many_pipelined_requests_are_read_before_they_are_answered(service):
     count, most = 40_000, 0
     with service.connected() as client:
         sender = threading.Thread(target=client.sendall, args=(GET * count,))
         sender.start()
         for _ in range(20):
-            most = max([most, *(each.size() for each in [*service.clients._open])])
+            most = max([most, *(each.size() for each in [*service.dispatcher._open])])
             assert client.recv(MEGABYTE).startswith(b"HTTP/1.1 200")
         client.shutdown(socket.SHUT_RDWR)
         with contextlib.suppress(OSError):
@@ -206,18 +206,18 @@ def test_of_many_requests_at_once_few_are_taken_before_they_are_answered(service
     assert most < 500_000
 
 
-def test_who_begins_comes_before_who_goes_on_but_for_every_fourth():
+def test_new_requests_come_first_except_every_fourth_time():
     gate, order = threading.Event(), []
 
     def answer(name):
         gate.wait(10)
         order.append(name)
 
-    threads = AnswerThreads(1, answer)
+    threads = ThreadPool(1, answer)
     threads.answer("first")
-    wait_until(lambda: not threads.have_queue())
+    wait_until(lambda: not threads.has_queue())
     for number in range(4):
-        threads.answer(f"body {number}", goes_on=True)
+        threads.answer(f"body {number}", in_progress=True)
     for number in range(6):
         threads.answer(f"new {number}")
     gate.set()
@@ -230,7 +230,7 @@ def test_who_begins_comes_before_who_goes_on_but_for_every_fourth():
 HEALTH = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
-def test_health_is_answered_though_all_threads_are_taken_and_many_wait(service):
+def test_health_is_answered_even_if_all_threads_are_busy(service):
     gate = threading.Event()
 
     def answer(environ, start):
@@ -245,7 +245,7 @@ def test_health_is_answered_though_all_threads_are_taken_and_many_wait(service):
             other.sendall(GET)
         wait_until(lambda: len(service.requests) == 8)
         with service.connected() as client:
-            for _ in range(3):  # also on a connection that is kept
+            for _ in range(3):  # also on a kept connection
                 client.sendall(HEALTH)
                 assert read_until(client, b"ok")
         assert {path for path, _ in service.requests[8:]} == {"/health"}
@@ -254,19 +254,19 @@ def test_health_is_answered_though_all_threads_are_taken_and_many_wait(service):
             assert read_until(other, b"ok")
 
 
-def test_an_idle_thread_that_ends_gives_its_slot_back(monkeypatch):
+def test_an_idle_thread_that_ends_frees_its_slot(monkeypatch):
     monkeypatch.setattr(threads_module, "SLOTS", 1)
     monkeypatch.setattr(threads_module, "THREAD_TTL", 0.05)
     answered = []
-    threads = AnswerThreads(1, answered.append)
+    threads = ThreadPool(1, answered.append)
     for number in range(3):
         threads.answer(f"request {number}")
         wait_until(lambda: len(answered) == number + 1, 5)
         wait_until(lambda: threads._count == 0, 5)
 
 
-def test_a_request_that_comes_a_byte_now_and_then_has_a_limit_of_time(service, monkeypatch):
-    monkeypatch.setattr(clients_module, "REQUEST", 0.5)
+def test_a_request_that_drips_in_has_a_time_limit(service, monkeypatch):
+    monkeypatch.setattr(dispatcher_module, "REQUEST_TIMEOUT", 0.5)
     with service.connected() as client:
         for _ in range(50):
             client.sendall(b"G")
@@ -277,9 +277,9 @@ def test_a_request_that_comes_a_byte_now_and_then_has_a_limit_of_time(service, m
         assert read_until(client, b"\r\n").startswith(b"HTTP/1.1 408 ")
 
 
-def test_a_client_that_is_refused_for_want_of_room_is_told_when_to_ask_again(service, monkeypatch):
-    """There is no room for what it has sent, of which more is still to come."""
-    monkeypatch.setattr(service.clients.loop, "_most_bytes", 0)
+def test_a_client_refused_for_lack_of_memory_is_told_when_to_retry(service, monkeypatch):
+    """There is no memory for what it has sent so far of its request."""
+    monkeypatch.setattr(service.dispatcher.loop, "_most_bytes", 0)
     with service.connected() as client:
         head = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 30000\r\n\r\n"
         client.sendall(head + b"x" * 20_000)
@@ -287,20 +287,20 @@ def test_a_client_that_is_refused_for_want_of_room_is_told_when_to_ask_again(ser
     assert (answer.status_code, answer.headers["Retry-After"]) == (503, "5")
 
 
-def test_requests_that_end_with_the_client_are_all_answered(service):
+def test_all_requests_are_answered_if_the_client_closes_its_side(service):
     with service.connected() as client:
         client.sendall(GET * 3)
         client.shutdown(socket.SHUT_WR)
         assert b"".join(iter(lambda: client.recv(65536), b"")).count(b"HTTP/1.1 200") == 3
 
 
-def test_what_waits_holds_no_body(service):
-    """Bodies in chunks of a byte, of whose framing nothing is held once the application has them."""
+def test_a_waiting_request_keeps_no_body_in_memory(service):
+    """The bodies come in chunks of one byte. No framing is kept either, once the application has the body."""
     gate = threading.Event()
 
     def wait(environ, start):
         environ["parley.has_read"]()
-        environ["parley.waits"]()
+        environ["parley.release_slot"]()
         gate.wait(10)
         return service.whole(start, b"ok")
 
@@ -312,49 +312,68 @@ def test_what_waits_holds_no_body(service):
         for client in waiting:
             client.sendall(head + chunks + b"0\r\n\r\n" + GET)
         wait_until(lambda: [body for _, body in service.requests] == [b"x" * 1000] * 6, 10)
-        held = service.clients.loop
+        held = service.dispatcher.loop
         wait_until(lambda: held._bytes < 1000, 5)
-        assert sum(each.size() for each in service.clients._open) < 1000
+        assert sum(each.size() for each in service.dispatcher._open) < 1000
         gate.set()
         service.answer = lambda environ, start: service.whole(start, b"next")
         for client in waiting:
             read_until(client, b"\r\n\r\nnext")
 
 
-def test_a_body_that_is_still_to_come_is_counted(service):
-    """Also where it comes so fast that a thread finds it all there."""
+def test_the_memory_of_an_incomplete_body_is_counted(service):
+    """Even if it comes so fast that a thread finds all of it."""
     head = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n"
     with service.connected() as client:
         client.sendall(head + b"x" * 900_000)
-        wait_until(lambda: service.clients.loop._bytes > 900_000, 5)
+        wait_until(lambda: service.dispatcher.loop._bytes > 900_000, 5)
         client.sendall(b"x" * 100_000)
         read_until(client, b"ok")
-        wait_until(lambda: service.clients.loop._bytes < 1000, 5)
+        wait_until(lambda: service.dispatcher.loop._bytes < 1000, 5)
     assert service.requests == [("/", b"x" * 1_000_000)]
 
 
 # Answers
 
 
-@pytest.mark.parametrize("is_taken", [True, False], ids=["taken", "not taken"])
-def test_nothing_is_left_of_a_client_that_has_gone(service, is_taken):
-    """Its connection, its request and its answer hold each other, and Python looks seldom for such circles."""
-    answer = b"x" * (100 if is_taken else 8 * MEGABYTE)
-    service.answer = lambda environ, start: service.whole(start, answer)
+@contextlib.contextmanager
+def without_gc():
     gc.collect()
     gc.disable()
     try:
-        with service.connected() as client:
-            client.sendall(GET)
-            read_until(client, b"\r\n\r\nx")
-            [connection] = [weakref.ref(each) for each in service.clients._open]
-        wait_until(service.has_closed_all, 5)
-        wait_until(lambda: connection() is None, 5)
+        yield
     finally:
         gc.enable()
 
 
-def test_a_fault_has_one_answer(service, tmp_path):
+@pytest.mark.parametrize("is_taken", [True, False], ids=["taken", "not taken"])
+def test_the_memory_of_a_client_that_has_left_is_freed(service, is_taken):
+    """The connection, its request and its answer refer to each other, and Python rarely collects such cycles."""
+    answer = b"x" * (100 if is_taken else 8 * MEGABYTE)
+    service.answer = lambda environ, start: service.whole(start, answer)
+    with without_gc(), service.connected() as client:
+        client.sendall(GET)
+        read_until(client, b"\r\n\r\nx")
+        [connection] = [weakref.ref(each) for each in service.dispatcher._open]
+        client.close()
+        wait_until(service.has_closed_all, 5)
+        wait_until(lambda: connection() is None, 5)
+
+
+def test_the_memory_of_a_stream_is_freed_if_a_half_closed_client_leaves(service):
+    with without_gc(), service.connected() as client:
+        client.sendall(STREAM)
+        read_until(client, b":\n\n")
+        client.shutdown(socket.SHUT_WR)
+        [connection] = [weakref.ref(each) for each in service.dispatcher._open]
+        assert read_until(client, b":\n\n")  # a comment shows if it still listens
+        client.close()
+        wait_until(service.has_closed_all, 5)
+        service.wakes.clear()
+        wait_until(lambda: connection() is None, 5)
+
+
+def test_an_exception_has_one_answer(service, tmp_path):
     def fail(environ, start):
         start("200 OK", [("Content-Type", "text/plain")])
         return map(open, [tmp_path / "missing"])
@@ -368,8 +387,8 @@ def test_a_fault_has_one_answer(service, tmp_path):
 
 
 @pytest.mark.parametrize("is_pipelined", [False, True])
-def test_a_request_behind_a_stream_is_answered_whatever_wakes_that(service, is_pipelined):
-    """Wakes that come while its last frames are sent, in several steps, are over with it."""
+def test_a_request_after_a_stream_is_answered_even_after_late_wakes(service, is_pipelined):
+    """The last frames are sent in several steps, and wakes come meanwhile. They must have no effect after the stream."""
     service.answer = lambda environ, start: service.whole(start, b"next")
     for _ in range(20):
         service.is_over.clear()
@@ -389,8 +408,8 @@ def test_a_request_behind_a_stream_is_answered_whatever_wakes_that(service, is_p
 
 
 @pytest.mark.parametrize("is_half_closed", [False, True])
-def test_a_stream_whose_client_takes_nothing_is_given_up(service, monkeypatch, is_half_closed):
-    monkeypatch.setattr(clients_module, "SILENCE", 2)
+def test_a_stream_whose_client_does_not_read_is_closed(service, monkeypatch, is_half_closed):
+    monkeypatch.setattr(dispatcher_module, "IDLE_TIMEOUT", 2)
     with service.connected() as client:
         client.sendall(STREAM)
         read_until(client, b":\n\n")
@@ -401,8 +420,9 @@ def test_a_stream_whose_client_takes_nothing_is_given_up(service, monkeypatch, i
         wait_until(service.has_closed_all, 6)
 
 
-def test_streams_that_end_together_are_kept_as_long_as_there_is_room(service):
-    """Of forty connections ten have a right to be kept; who sends a request has the place of others."""
+def test_streams_that_end_together_stay_connected_if_there_is_room(service):
+    """Of 40 connections, ten are kept even while they are idle. A client that sends a request may take
+    the place of any other."""
     with contextlib.ExitStack() as stack:
         clients = [stack.enter_context(service.connected()) for _ in range(20)]
         for client in clients:
@@ -418,7 +438,7 @@ def test_streams_that_end_together_are_kept_as_long_as_there_is_room(service):
             read_until(slow, b"ok")
 
 
-def test_a_fault_in_a_stream_costs_nobody_else(service):
+def test_an_exception_in_a_stream_affects_no_other_client(service):
     class Broken:
         def __iter__(self):
             yield b":\n\n"

@@ -1,4 +1,4 @@
-"""A browser for the tests, and the page as one user has it open there."""
+"""A browser for the tests, and the page as one user has it open in that browser."""
 
 import contextlib
 import re
@@ -31,19 +31,19 @@ FLAGS = (
 
 
 class Page:
-    """The page, as one user has it open; each is a new user."""
+    """The page, as one user has it open. Each instance is a new user."""
 
     def __init__(self, driver, server, url=None):
         self.driver = driver
         self.subject = f"https://github.com/{uuid.uuid4().hex}"
         self.user = server.client(self.subject)
         address = url or server.url + "/"
-        if "#" in address:  # else only the fragment might change, and the page stay
+        if "#" in address:  # else only the fragment might change, without a new page
             driver.get("about:blank")
         driver.get(address)
 
     def enter(self, token=None):
-        """Sign in. The token is not typed: to the browser, each of its letters would be a key of its own."""
+        """Sign in. The token is not typed: that would be a key press for each of its letters."""
         self.wait(lambda: self.shows("#token"))
         self.run("document.getElementById('token').value = arguments[0]", token or self.user.token)
         self.find("#token").send_keys(Keys.ENTER)
@@ -56,7 +56,7 @@ class Page:
         self.driver.get(f"{self.user.url}/#token={token}")
 
     def answer(self, is_yes):
-        """Answer what the page asks in a dialog; returns what it has asked."""
+        """Answer the page's dialog; returns its question."""
         self.wait(lambda: self.text("#question"), "nothing is asked")
         question = self.text("#question")
         self.find("dialog [value=yes]" if is_yes else "dialog [autofocus]").click()
@@ -64,7 +64,7 @@ class Page:
         return question
 
     def retitle(self, title):
-        """Type another title in the place of a chat; returns what its field held."""
+        """Type another title for a chat; returns what its field had."""
         self.wait(lambda: self.run("document.activeElement.ariaLabel") == "Title")
         before = self.run("document.activeElement.value")
         self.press(title, Keys.ENTER)
@@ -72,9 +72,9 @@ class Page:
 
     @property
     def gap(self):
-        """The pixels between what is seen of the conversation and its end."""
+        """The pixels between the visible part of the conversation and its end."""
         return self.run(
-            "((log) => log.scrollHeight - log.scrollTop - log.clientHeight)(document.getElementById('log'))"
+            "((thread) => thread.scrollHeight - thread.scrollTop - thread.clientHeight)(document.getElementById('thread'))"
         )
 
     def run(self, script, *arguments):
@@ -84,12 +84,12 @@ class Page:
         return self.driver.find_element("css selector", selector)
 
     def shows(self, selector):
-        """Whether this is there to be seen. WebDriver's own word costs the browser three times as much."""
+        """Whether this is visible. WebDriver's own check takes the browser three times as long."""
         script = "Boolean(document.querySelector(arguments[0])?.checkVisibility({ visibilityProperty: true }))"
         return self.run(script, selector)
 
     def text(self, selector):
-        """What is seen there; nothing where there is no such element."""
+        """The visible text of this element; nothing if there is no such element."""
         return self.run("document.querySelector(arguments[0])?.innerText", selector) or ""
 
     def texts(self, selector):
@@ -114,8 +114,8 @@ class Page:
         return self.shows("#send")
 
     def wait(self, condition, message="it did not come to that", seconds=20):
-        """Wait until this function returns what is true. To be asked costs the browser some milliseconds: what takes longer is
-        asked for less often."""
+        """Wait until this function returns a true value. Each call costs the browser some
+        milliseconds, so the pauses between calls grow."""
         deadline, pause = time.monotonic() + seconds, 0.02
         while True:
             with contextlib.suppress(NoSuchElementException):  # it may come
@@ -129,11 +129,12 @@ class Page:
         self.wait(lambda: text in self.text(selector), f"{text!r} did not come")
 
     def wait_for_turns(self, *turns):
-        """Wait until these are all turns, and no reply is under way."""
+        """Wait until these are all turns, and no reply is in progress."""
         self.wait(lambda: self.turns == list(turns) and self.is_idle, f"{turns} did not come")
 
     def click(self, name):
-        """Click the button or link that is called this, once it is there; another one where it was drawn anew meanwhile."""
+        """Click the button or link with this name, once it is there. If it is drawn anew meanwhile,
+        click the new one."""
         script = """[...document.querySelectorAll("button, a")]
             .find((e) => e.checkVisibility() && (e.ariaLabel ?? e.innerText).startsWith(arguments[0]))"""
 
@@ -146,7 +147,7 @@ class Page:
         self.wait(is_clicked, f"there is no {name} to click")
 
     def press(self, *keys, hold=None):
-        """Press keys wherever the focus is."""
+        """Press keys in the element that has the focus."""
         chain = ActionChains(self.driver)
         if hold:
             chain.key_down(hold).send_keys(*keys).key_up(hold).perform()
@@ -154,7 +155,8 @@ class Page:
             chain.send_keys(*keys).perform()
 
     def say(self, text):
-        """Send a message. It is put in as an input method does, at once: each letter would be a key of its own."""
+        """Send a message. It is entered at once, as an input method does: typing would be a key
+        press for each letter."""
         self.wait(lambda: self.shows("#text"))
         self.run("document.getElementById('text').focus()")
         self.driver.execute_cdp_cmd("Input.insertText", {"text": text})
@@ -162,7 +164,7 @@ class Page:
 
 
 def paste(page, text):
-    """Paste a text where the focus is."""
+    """Paste a text into the element that has the focus."""
     page.driver.execute_script(
         """
         const [text] = arguments;
@@ -176,7 +178,8 @@ def paste(page, text):
 
 
 def read_through_a_break(page, provider, proxy):
-    """Have the connection break in the middle of a reply: the page goes on with it, and the model is asked once."""
+    """Break the connection in the middle of a reply: the page resumes it, and the model is asked
+    once."""
     gate = threading.Event()
     provider.script = [reply("One ", "two ", gate, "three ", 0.3, "four.")]
     page.say("Count")
@@ -193,14 +196,16 @@ def read_through_a_break(page, provider, proxy):
 
 
 def start_browser(folder, **logs):
-    """A browser with this folder for its profile; `logs` are the kinds of entries that it keeps, with their level."""
+    """A browser with this folder for its profile; `logs` are the kinds of entries that it keeps,
+    with their levels."""
     if not (CHROMIUM and CHROMEDRIVER):
         pytest.skip("no chromium and chromedriver: apt-get install chromium chromium-driver")
     options = webdriver.ChromeOptions()
     options.binary_location = CHROMIUM
     for flag in FLAGS.split():
         options.add_argument(flag)
-    # Names that are no "localhost", which browsers trust over plain HTTP too, and certificates of nobody.
+    # Hosts that are not "localhost", since browsers trust that over plain HTTP, too; and
+    # certificates that nobody signed.
     options.add_argument("--host-resolver-rules=MAP *.test 127.0.0.1")
     options.add_argument("--ignore-certificate-errors")
     options.add_argument(f"--user-data-dir={folder}")
@@ -221,16 +226,17 @@ def driver(tmp_path_factory):
 
 @pytest.fixture
 def browser(driver):
-    """The browser; whatever the page does, its console stays empty but for requests that fail."""
+    """The browser. Whatever the page does, its console has no messages except failed requests."""
     yield driver
     driver.execute_script("sessionStorage.clear(); localStorage.clear()")
     console = driver.get_log("browser")
-    assert [entry for entry in console if entry["source"] != "network"] == []
+    told = [entry for entry in console if entry["source"] != "network"]
+    assert told == [], told  # else pytest shows only that they differ
 
 
 @pytest.fixture
 def door(browser, server, provider):
-    """The page of somebody who has not signed in yet."""
+    """The page before a user has signed in."""
     return Page(browser, server)
 
 
@@ -243,7 +249,7 @@ def page(door):
 
 @pytest.fixture(scope="session")
 def npm():
-    """The packages of npm that the page is held against."""
+    """The packages of npm that the page is compared with."""
     return npm_folder("axe") / "node_modules"
 
 
@@ -346,7 +352,8 @@ So it *is*.
 """
 
 
-# What a long answer has: formulas, code of several languages, tables and details, a hundred words of them.
+# A part of a long answer: formulas, code of several languages, tables and details, a hundred words
+# of them.
 PART = r"""
 ## Part {number}
 
@@ -380,7 +387,7 @@ SELECT count(*) FROM triangles WHERE a = 3 -- and so on
 
 
 def fast_pieces(count):
-    """Pieces of so many parts, for a provider that writes 500 words a second."""
+    """So many pieces, for a provider that writes 500 words a second."""
     text = "".join(PART.replace("{number}", str(number)) for number in range(count))
     words = re.findall(r"\S+\s+", text)
     batches = ["".join(words[at : at + 10]) for at in range(0, len(words), 10)]
@@ -390,7 +397,7 @@ def fast_pieces(count):
 WORDS = [word for number in range(60) for word in (f"word{number} ", 0.1)]  # 6 s of talk
 
 
-# What the page waits for takes a tenth of the time.
+# The page's own waits take a tenth of the time.
 FASTER = "const wait = setTimeout; window.setTimeout = (run, time) => wait(run, time / 10)"
 
 
@@ -410,7 +417,7 @@ HOLD = """
 """
 
 
-# What is sent arrives, and its answer is lost.
+# Requests arrive, and their answers are lost.
 LOSE_ANSWERS = """
     const ask = fetch;
     window.fetch = async (path, options) => {
@@ -425,7 +432,7 @@ RELEASE = "window.held.splice(0).forEach((resolve) => resolve())"
 
 
 def window(words):
-    """A provider whose model reads so many words at most."""
+    """A provider whose model reads at most so many words."""
 
     def answer(request):
         read = sum(len(message["content"].split()) for message in request.body["messages"])

@@ -3,18 +3,22 @@
 import concurrent.futures
 import contextlib
 import datetime
+import functools
 import http.client
 import json
 import threading
 import time
 from urllib.parse import urlsplit
 
+import jsonschema
 import jwt
 import requests
 
 from history import NOWHERE, UNRECORDED
+from product import ROOT
 
-QUIET = 120  # seconds without an event, behind which a stream has stopped, whatever comments it has
+# Seconds without an event, after which a stream counts as stopped, even if it has comments.
+QUIET = 120
 SECRET = "a secret for the tests, of 32 bytes or more"
 ALICE, BOB = "https://github.com/alice", "https://github.com/bob"
 
@@ -35,6 +39,16 @@ class Event:
         return f"<{self.id} {self.name} {self.data}>"
 
 
+@functools.cache
+def validator_of(name):
+    """Validates an event of this name against the API's description. Raises KeyError if it has
+    none."""
+    described = json.loads((ROOT / "static" / "openapi.json").read_text("utf-8"))
+    kinds = described["components"]["schemas"]["Event"]["discriminator"]["mapping"]
+    schema = {"$ref": kinds[name], "components": described["components"]}
+    return jsonschema.Draft202012Validator(schema)
+
+
 def event_of(lines):
     """The event of a frame."""
     fields = {name: value for name, _, value in (line.partition(": ") for line in lines)}
@@ -42,14 +56,16 @@ def event_of(lines):
 
 
 class Stream:
-    """An event stream that is being read, frame by frame."""
+    """An event stream that is read frame by frame. Its events are validated against the API's
+    description, unless it is another server's."""
 
-    def __init__(self, connection, response, operation=UNRECORDED):
+    def __init__(self, connection, response, operation=UNRECORDED, is_described=True):
         self.connection = connection
         self.response = response
         self.operation = operation
         self.status = response.status
         self.headers = response.headers
+        self.is_described = is_described
         self.comments = 0
 
     def __iter__(self):
@@ -64,24 +80,31 @@ class Stream:
                 lines.append(line)
             elif lines:
                 self.operation.frame(lines)
-                yield event_of(lines)
+                event = event_of(lines)
+                if self.is_described:
+                    validator_of(event.name).validate(
+                        {"id": event.id, "event": event.name, "data": event.data}
+                    )
+                yield event
                 lines, heard = [], time.monotonic()
         self.operation.ended()
 
     def close(self):
-        # The response holds the socket too: both must let go before the other side sees an end.
+        # The response has the socket, too: the other side sees the end once both are closed.
         self.response.close()
         self.connection.close()
 
 
 class Client:
-    """One user of one server. What he sends and sees is written in his history, if he has one."""
+    """One user of one server. Requests and answers are written in the user's history, if there is
+    one."""
 
     history = NOWHERE
 
-    def __init__(self, url, token):
+    def __init__(self, url, token, is_described=True):
         self.url = url
         self.token = token
+        self.is_described = is_described  # else it is another server's API
 
     def request(self, method, path, body=None, timeout=60, params=None, **headers):
         headers = {"Authorization": f"Bearer {self.token}"} | {
@@ -109,7 +132,7 @@ class Client:
         return self.request("DELETE", path, **headers)
 
     def create(self, content="Hello", **fields):
-        """A new session that was answered with 201."""
+        """A new session, after a 201."""
         response = self.post("/sessions", {"content": content} | fields)
         assert response.status_code == 201, response.text
         return response.json()
@@ -133,7 +156,8 @@ class Client:
             connection.request(method, place.path + path, data, headers)
             response = connection.getresponse()
             operation.got_head(response)
-            with contextlib.closing(Stream(connection, response, operation)) as stream:
+            stream = Stream(connection, response, operation, self.is_described)
+            with contextlib.closing(stream):
                 yield stream
 
     def events(self, session, last_id=None, **options):
@@ -143,7 +167,7 @@ class Client:
 
 
 def read_until(client, text, came=b""):
-    """What comes on this connection, behind this, until it has this text."""
+    """Read from this connection until this text has come. Returns all of it, beginning with `came`."""
     deadline = time.monotonic() + QUIET
     while text not in came:
         assert time.monotonic() < deadline, came
@@ -154,7 +178,7 @@ def read_until(client, text, came=b""):
 
 
 def wait_until(is_so, seconds=30):
-    """Wait until this function returns what is true, and return it."""
+    """Wait until this function returns a true value, and return it."""
     deadline = time.monotonic() + seconds
     while not (result := is_so()):
         assert time.monotonic() < deadline
@@ -172,7 +196,7 @@ def wait_for_status(client, session, wanted, seconds=10):
 
 
 def at_once(count, function):
-    """Call it so often at the same instant; returns the results."""
+    """Call it so many times at the same instant; returns the results."""
     barrier = threading.Barrier(count)
 
     def call(number):

@@ -1,7 +1,7 @@
-"""A PostgreSQL of one's own, with standbys, that may be stopped, killed and replaced.
+"""A PostgreSQL of the tests' own, with standbys. It can be stopped, killed and replaced.
 
-Each server listens on a free port of the loopback interface, and trusts whoever comes. Its process is ours, and its
-files are in a folder that goes with it.
+Each server listens on a free port of the loopback interface, and trusts every client. Its process
+is ours, and its files are in a folder that is removed with it.
 """
 
 import contextlib
@@ -30,7 +30,7 @@ ENVIRONMENT = {"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8"}
 SETTINGS = {
     "listen_addresses": "127.0.0.1",
     "shared_buffers": "32MB",
-    "dynamic_shared_memory_type": "mmap",  # in its folder, so that nothing is left of it when it was killed
+    "dynamic_shared_memory_type": "mmap",  # in its folder, so that nothing is left of it after a kill
     "max_wal_senders": "4",
     "wal_receiver_status_interval": "1s",
     "checkpoint_timeout": "1h",
@@ -38,7 +38,8 @@ SETTINGS = {
 
 
 def find_binaries():
-    """The folder of the newest PostgreSQL's commands, which Debian keeps out of PATH; skips the test where there is none."""
+    """The folder of the newest PostgreSQL's commands, which Debian keeps out of PATH. Skips the
+    test if there is none."""
     paths = glob.glob("/usr/lib/postgresql/*/bin")
     paths.sort(key=lambda path: -int(re.sub(r"\D", "", path)))
     paths += os.get_exec_path()
@@ -53,7 +54,8 @@ def find_binaries():
 
 
 def folder_of_somebody(prefix):
-    """A temporary folder that belongs to whom the servers run as: pytest's own is closed to all but its user."""
+    """A temporary folder that belongs to the user the servers run as: pytest's own is closed to
+    other users."""
     folder = pathlib.Path(tempfile.mkdtemp(prefix=prefix))
     if AS_SOMEBODY:
         shutil.chown(folder, AS_SOMEBODY["user"], AS_SOMEBODY["group"])
@@ -62,7 +64,7 @@ def folder_of_somebody(prefix):
 
 @contextlib.contextmanager
 def new_cluster(**settings):
-    """A PostgreSQL that is up, with an empty database `parley`; it ends with all its standbys."""
+    """A running PostgreSQL with an empty database `parley`; it ends with all its standbys."""
     cluster = Cluster(**settings)
     try:
         cluster.initialize()
@@ -135,7 +137,7 @@ class Cluster:
         return self
 
     def ask(self, statement, database="postgres"):
-        """The rows that this statement gives."""
+        """The rows that this statement returns."""
         with psycopg.connect(self.url(database), autocommit=True, connect_timeout=5) as connection:
             cursor = connection.execute(statement)
             return cursor.fetchall() if cursor.description else None
@@ -156,8 +158,8 @@ class Cluster:
     def standby(self, delay_ms=0, synchronous=False, port=None):
         """A copy that follows this server, and is up to date.
 
-        What this server writes arrives there `delay_ms` later, and is lost where the server was killed before. With
-        `synchronous`, no commit is answered before the standby shows it.
+        What this server writes arrives there `delay_ms` later, and is lost if the server is killed
+        before. With `synchronous`, no commit is answered before the standby shows it.
         """
         relay = CountingRelay("127.0.0.1", self.port, delay_ms / 1000)
         self.relays.append(relay)
@@ -190,22 +192,24 @@ class Cluster:
         return standby
 
     def lose_touch(self):
-        """From now on nothing arrives at the standbys, and commits do not wait for them unless they are synchronous."""
+        """From now on nothing arrives at the standbys. Commits do not wait for them unless they are
+        synchronous."""
         for relay in self.relays:
             relay.hold()
 
     def promote(self):
-        """Make this standby the server that is written to."""
+        """Make this standby the primary."""
         self.ask("SELECT pg_promote(true, 60)")
         self.wait_for("SELECT NOT pg_is_in_recovery()")
 
     def stop(self, immediate=False, seconds=30):
-        """Stop it: it ends what is connected to it, and writes all down; or at once, so that its next start recovers."""
+        """Stop it: it closes its connections, and writes everything to disk; or at once, so that it
+        recovers at its next start."""
         self.process.send_signal(signal.SIGQUIT if immediate else signal.SIGINT)
         self.process.wait(seconds)
 
     def pids(self):
-        """Its processes, the one first that makes the others."""
+        """Its processes, first the one that starts the others."""
         return [self.process.pid, *children(self.process.pid)]
 
     def kill(self):
@@ -219,7 +223,7 @@ class Cluster:
         self.process.wait()
 
     def close(self):
-        """End it with its standbys, however it is, and leave nothing of it."""
+        """End the server and its standbys, whatever state they are in, and remove their files."""
         for standby in self.standbys:
             standby.close()
         for relay in self.relays:
@@ -233,7 +237,7 @@ class Cluster:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def remove_shared_memory(self):
-        """The segment by which a server knows that it is alone; one that was killed has left it."""
+        """The segment by which a server knows that it is alone; a killed server leaves it."""
         with contextlib.suppress(OSError, IndexError):
             segment = (self.data / "postmaster.pid").read_text().splitlines()[6].split()[1]
             subprocess.run(["ipcrm", "-m", segment], capture_output=True)

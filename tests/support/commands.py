@@ -27,7 +27,8 @@ def environment_of(settings):
 
 
 def check(folder, **settings):
-    """(status, levels and sentences) of `flask check` with these settings. Nothing secret is shown, nor how the code looks."""
+    """(status, levels and sentences) of `flask check` with these settings. It shows no secrets, and
+    no source code."""
     ended = forked.run(["-m", "flask", "check"], folder, environment_of(settings))
     assert "hush" not in ended.stdout + ended.stderr
     assert "Traceback" not in ended.stderr, ended.stderr
@@ -43,7 +44,7 @@ def of_level(level, found):
     return [sentence for its_level, sentence in found if its_level == level]
 
 
-# What a terminal would obey, and a line that would look like one of the check's own.
+# What a terminal would obey, and a line that looks like one of the check's own.
 COMMANDS = "\x1b]0;owned\x07\x1b[2J\x9b31m\x7f\r\u202e\u2066\nok       and forged"
 
 

@@ -1,4 +1,4 @@
-"""A line to a provider, plain or by TLS, and the connections on it."""
+"""A connection to a provider, plain or with TLS, and what is open on it."""
 
 import concurrent.futures
 import contextlib
@@ -51,12 +51,12 @@ def connected(folder, is_secure, host="127.0.0.1", **settings):
 
 
 def connections_of(requests):
-    """The connections on which these came, in the order of their first requests."""
+    """The connections of these requests, in the order of their first requests."""
     return list(dict.fromkeys(request.connection for request in requests))
 
 
 def answered_at_once(line, count):
-    """So many replies, of which none ends before all have been asked for."""
+    """So many replies. None ends before all have been requested."""
     gate, before = threading.Event(), len(line.posts)
     line.provider.default = reply("The ", gate, "answer.")
     with concurrent.futures.ThreadPoolExecutor(count) as pool:
@@ -66,17 +66,24 @@ def answered_at_once(line, count):
         assert [turn.result()["content"] for turn in turns] == ["The answer."] * count
 
 
+def tcp_sockets():
+    """The fields of each TCP socket of this machine (proc_net_tcp.txt)."""
+    return [line.split() for line in pathlib.Path("/proc/net/tcp").read_text().splitlines()[1:]]
+
+
 def timers(port):
-    """What Linux waits for in the connections to this port (proc_net_tcp.txt): (number of a timer, its seconds)."""
-    lines = [line.split() for line in pathlib.Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    """The timers of Linux in the connections to this port (proc_net_tcp.txt): (number of a timer,
+    its seconds)."""
     fields = [
-        line[5].split(":") for line in lines if line[2].endswith(f":{port:04X}") and line[3] == "01"
+        line[5].split(":")
+        for line in tcp_sockets()
+        if line[2].endswith(f":{port:04X}") and line[3] == "01"
     ]
     return [(int(kind), int(when, 16) / os.sysconf("SC_CLK_TCK")) for kind, when in fields]
 
 
 def then_more(*parts):
-    """A stream with this in it, which goes on."""
+    """A stream that has this in it, and then continues."""
 
     def answer(request):
         yield head(Transfer_Encoding="chunked")

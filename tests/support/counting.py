@@ -1,6 +1,7 @@
-"""A line to a PostgreSQL server that counts what goes over it, and may be slow, or be cut.
+"""A relay to a PostgreSQL server that counts what passes through it. It can be slow, or be cut.
 
-It is a process of its own, so that it takes nothing of the time of whoever measures, and is not held up by him.
+It is a process of its own: so it takes no time from the process that measures, and does not wait
+for it.
 """
 
 import collections
@@ -22,11 +23,13 @@ SSL_REQUEST, GSS_REQUEST, CANCEL_REQUEST = 80877103, 80877104, 80877102
 
 
 class CountingRelay:
-    """A port whose connections lead to this server, each chunk of which arrives `delay` seconds later, either way.
+    """A port whose connections lead to this server. Each chunk arrives `delay` seconds later, in
+    both directions.
 
-    `round_trips` is how often a server has answered what its client had sent until then, over all connections: what is
-    sent together counts once, and so does what opens a connection. `statements` is how many were executed, by the
-    simple or by the extended protocol. It ends with whoever started it, at the latest.
+    `round_trips` counts, over all connections, how often the server has answered what its client
+    had sent until then: what is sent together counts once, and so does opening a connection.
+    `statements` is how many were executed, by the simple or by the extended protocol. The relay
+    ends, at the latest, with the process that started it.
     """
 
     def __init__(self, target_host, target_port, delay=0.0):
@@ -59,7 +62,8 @@ class CountingRelay:
             return tuple(map(int, self._process.stdout.readline().split()))
 
     def hold(self):
-        """From now on nothing arrives, and what is sent waits, until it is cut. It cannot be asked for its counts any more."""
+        """From now on nothing arrives: what is sent waits until the relay is cut. After this, its
+        counts cannot be read any more."""
         self._process.send_signal(signal.SIGSTOP)
 
     def close(self):
@@ -72,10 +76,11 @@ class CountingRelay:
 
 
 class Statements:
-    """Counts the statements among what a client sends (PostgreSQL's manual, "Message Formats"), without a copy of it."""
+    """Counts the statements in what a client sends (PostgreSQL's manual, "Message Formats"),
+    without copying it."""
 
     def __init__(self):
-        self.has_begun = False  # the first packet has no letter that says what it is
+        self.has_begun = False  # the first packet has no letter for its type
         self.wants_encryption = False
         self.count = 0
         self._head = b""
@@ -120,9 +125,8 @@ class Way:
         self.other = None  # the way back
         self.statements = None  # those of a client
         self.opened_at = opened_at
-        self.awaits_answer = (
-            False  # the source has sent something that the other side has not answered
-        )
+        # The source has sent something that the other side has not answered.
+        self.awaits_answer = False
 
 
 class Lines:
@@ -131,10 +135,10 @@ class Lines:
     def __init__(self, target, delay):
         self.target, self.delay = target, delay
         self.round_trips = self.statements = 0
-        # epoll would round each time up to whole milliseconds.
+        # epoll would round each delay up to whole milliseconds.
         self.selector = selectors.SelectSelector() if delay else selectors.DefaultSelector()
-        self.paused = {}  # the sockets of which nothing is wanted at present, with their ways
-        self.due = []  # a heap of when what is held arrives
+        self.paused = {}  # sockets that are neither read nor written at present, with their ways
+        self.due = []  # a heap of the times when delayed data arrive
         self.number = itertools.count()
         self.server = socket.create_server(("127.0.0.1", 0), backlog=1024)
         self.server.setblocking(False)
@@ -176,7 +180,7 @@ class Lines:
         except OSError:
             client.close()
             return
-        opened_at = time.monotonic() + 2 * self.delay  # as the handshake of TCP would take
+        opened_at = time.monotonic() + 2 * self.delay  # as TCP's handshake would take
         there, back = Way(client, server, opened_at), Way(server, client, opened_at)
         there.other, back.other = back, there
         there.statements = Statements()
@@ -203,7 +207,7 @@ class Lines:
             self.statements += way.statements.count - before
             if (
                 way.statements.wants_encryption
-            ):  # it is refused here, for what is encrypted could not be counted
+            ):  # it is refused here, since encrypted statements could not be counted
                 way.statements.wants_encryption = False
                 self.round_trips += 1
                 return self.send(way.other, b"N", 2 * self.delay)
@@ -211,7 +215,7 @@ class Lines:
         self.send(way, data)
 
     def send(self, way, data, delay=None):
-        """Have this arrive when it is due; b"" is the end."""
+        """Let this arrive when it is due; b"" is the end."""
         way.has_ended = not data
         way.size += len(data)
         if self.delay:
@@ -245,7 +249,7 @@ class Lines:
         self.watch(way.sink)
 
     def watch(self, sock):
-        """Wait for what there is to do with this socket, and for nothing else."""
+        """Wait for the events of this socket that can be handled now."""
         key = self.selector.get_map().get(sock)
         reads, writes = key.data if key else self.paused[sock]
         events = selectors.EVENT_READ * (not reads.has_ended and reads.size < MOST_HELD)
@@ -272,6 +276,6 @@ class Lines:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever started it ends it
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that started it ends it
     lines = Lines((sys.argv[1], int(sys.argv[2])), float(sys.argv[3]))
     lines.run()

@@ -1,4 +1,4 @@
-"""Damage to what a history says that the model was asked and said, and to what is counted of it."""
+"""Damage to a history: to what the model was asked and said, and to the counts of it."""
 
 from damaging import breaks, word_of
 
@@ -54,7 +54,7 @@ def the_model_goes_on_with_other_words(life):
 
 @breaks("S-5")
 def the_model_goes_on_with_what_it_never_said(life):
-    """As where a word was stored wrong before the break, and shown so."""
+    """As if a word had been stored wrong, and shown so, before the break."""
     cut = next(line for line in life.lines if "said" in line and not line["said"]["whole"])
     cut["said"]["text"] = cut["said"]["text"].upper()
 
@@ -122,7 +122,7 @@ def thinking_of_a_reply_comes_after_its_end(life):
 
 
 def put_off(life, lines):
-    """These come half a minute later."""
+    """Move these lines half a minute later."""
     life.drop(*lines)
     life.lines += [line | {"at": life.lines[-1]["at"] + 30} for line in lines]
 
@@ -147,7 +147,7 @@ def a_reply_is_asked_for_while_another_is_under_way(life):
 
 @breaks("S-37")
 def two_calls_write_one_reply(life):
-    """The first of them goes on, though the next has begun."""
+    """The first call goes on although the next has begun."""
     put_off(
         life, [next(line for line in life.lines if "said" in line and not line["said"]["whole"])]
     )
@@ -155,7 +155,7 @@ def two_calls_write_one_reply(life):
 
 @breaks("API, Usage")
 def tokens_are_counted_that_no_reply_has(life):
-    """The model said as many."""
+    """The model said so many."""
     line = next(line for line in life.lines if "said" in line and line["said"]["usage"])
     line["said"]["usage"]["completion_tokens"] += 1
     body = usage_of(life)
@@ -171,7 +171,7 @@ def a_reply_failed_of_which_all_was_said(life):
 
 @breaks("S-28")
 def a_model_is_asked_again_and_again(life):
-    """Each of these calls is cut, and says what the first has said."""
+    """Each of these calls is cut, and says what the first one said."""
     said = next(line for line in life.lines if "said" in line and not line["said"]["whole"])
     asked = next(line for line in life.lines if line.get("call") == said["call"])
     for number in range(1001, 1006):

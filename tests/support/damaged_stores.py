@@ -1,4 +1,4 @@
-"""Damage to what a history says is stored: turns, sessions and outcomes."""
+"""Damage to what is stored according to a history: turns, sessions and outcomes."""
 
 import json
 

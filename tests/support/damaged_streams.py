@@ -178,7 +178,7 @@ def only_the_end_comes_behind_a_word(life):
 
 @breaks("S-26")
 def the_events_of_an_older_reply_come(life):
-    """The last of those from a beginning tells of the first reply."""
+    """The last of the streams from a beginning shows the first reply."""
     first, *_, last = [
         op
         for op in life.ops("GET", "/events", 200)
@@ -223,7 +223,7 @@ def a_session_comes_again(life):
 
 
 def think(life, *starts):
-    """A stream tells of thoughts, a word each time, that start there."""
+    """A stream shows thoughts that start there, a word each time."""
     line = deltas_of(life, life.whole_stream())[1]
     told = [life.copy(line) for _ in starts]
     for start, new in zip(starts, told, strict=True):
@@ -316,7 +316,7 @@ def a_word_is_lost_before_an_error(life):
 
 @breaks("S-22")
 def a_stream_is_done_behind_the_deletion(life):
-    """Of a session that was deleted while its reply was under way."""
+    """The stream of a session that was deleted while its reply was in progress."""
     whole = frame_of(life.frames(life.whole_stream(), "assistant_turn")[0])[1]
     for op in life.ops("POST", "/messages", 200):
         end = life.frames(op)[-1]

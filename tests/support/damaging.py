@@ -1,12 +1,12 @@
-"""Damage that is done to a history, so that it tells of a service that breaks a promise."""
+"""Damages a history, so that it looks like that of a service that breaks a promise."""
 
 import json
 
-DAMAGES = {}  # what is done → (the promise that is broken then, a function of a Damaged)
+DAMAGES = {}  # the damage → (the promise that it breaks, a function of a Damaged)
 
 
 def breaks(promise):
-    """A function of this name does what breaks this promise."""
+    """The function of this name breaks this promise."""
 
     def put(function):
         DAMAGES[function.__name__] = promise, function
@@ -22,12 +22,12 @@ def frame_of(line):
 
 
 def word_of(life, number=5):
-    """A word of a complete reply that is shown in the end."""
+    """A word of a complete reply that is visible in the end."""
     return life.replies()[-2]["content"].split()[number] + " "
 
 
 class Damaged:
-    """The lines of a history, which may be changed. What is not there to be changed raises."""
+    """The lines of a history, which may be changed. Raises if the lines to change are not there."""
 
     def __init__(self, text):
         self.lines = [json.loads(line) for line in text.splitlines()]
@@ -38,7 +38,7 @@ class Damaged:
     # What there is
 
     def ops(self, method, ending, status=None, at_rest=False, **headers):
-        """The numbers of such requests, one at least; its path ends with this."""
+        """The numbers of the requests whose path ends so, at least one."""
         rest = self.lines.index(next(line for line in self.lines if "rest" in line))
         found = [
             line["op"]
@@ -63,12 +63,12 @@ class Damaged:
         return next(each["user"] for each in self.lines if each.get("op") == op)
 
     def frames(self, op, name=None):
-        """The lines of its frames, which are of this event."""
+        """The lines of its frames, or only those of this event."""
         lines = [line for line in self.lines if line.get("op") == op and "frame" in line]
         return [line for line in lines if name in (None, frame_of(line)[0])]
 
     def stream(self, *ops, deltas=2, end="done", is_resumed=False):
-        """The first of these that is a stream with so many deltas, and that ends so."""
+        """The first of these that is a stream with so many deltas and with this end."""
         for op in ops:
             names = [frame_of(line)[0] for line in self.frames(op)]
             is_behind = "Last-Event-ID" in self.sent(op)["headers"]
@@ -78,26 +78,26 @@ class Damaged:
         raise AssertionError("there is no such stream")
 
     def whole_stream(self):
-        """One from the beginning of a reply to its end."""
+        """A stream from the beginning of a reply to its end."""
         return self.stream(*self.ops("POST", "/messages", 200))
 
     def resumed_stream(self):
         return self.stream(*self.ops("GET", "/events", 200), is_resumed=True)
 
     def shown(self, at_rest=True):
-        """The sessions as they are shown, in the end by default."""
+        """The sessions as clients saw them, in the end by default."""
         bodies = [self.got(op).get("body") for op in self.ops("GET", "", 200, at_rest)]
         return [body for body in bodies if isinstance(body, dict) and "turns" in body]
 
     def replies(self, status="complete"):
-        """The replies that are shown in the end."""
+        """The replies that are visible in the end."""
         found = [
             turn for body in self.shown() for turn in body["turns"] if turn.get("status") == status
         ]
         assert found, f"no reply is {status}"
         return found
 
-    # What is done to it
+    # The damage
 
     def put(self, line, name=None, data=None, id=None):
         """Change an event."""
@@ -117,7 +117,7 @@ class Damaged:
         self.lines = [line for line in self.lines if not any(line is each for each in lines)]
 
     def everywhere(self, old, new):
-        """In all that clients were shown."""
+        """In everything that clients were sent."""
         changed = 0
         for place, line in enumerate(self.lines):
             text = json.dumps(line, ensure_ascii=False)

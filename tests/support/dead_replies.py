@@ -11,7 +11,8 @@ from talk import Asking
 
 
 def check_many_dead(start, settings, count):
-    """All of one owner. Within half a minute they go on, or have ended, while another user is served as ever."""
+    """All of one owner. Within half a minute they continue, or have ended, while another user is
+    served as usual."""
     url = settings["DATABASE_URL"]
     server = start(**settings)
     session = server.client(ALICE).create("Hello")

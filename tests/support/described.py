@@ -1,4 +1,4 @@
-"""What the description of the API says, resolved, and operations to hold it against."""
+"""What the description of the API says, resolved, and operations to compare with it."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""Relays that make a good server a bad one: each alters what is sent in one way."""
+"""Relays that turn a good server into a bad one: each changes the answers in one way."""
 
 import contextlib
 import json
@@ -18,7 +18,7 @@ class Altered(Plan):
             yield from self.altered(request, frame) if isinstance(frame, bytes) else [frame]
 
     def altered(self, request, frame):
-        """What is sent in the place of this frame."""
+        """What is sent instead of this frame."""
         return [frame]
 
 
@@ -37,7 +37,7 @@ class DoublesADelta(Altered):
 
 
 class GivesTheIdBefore(Altered):
-    """A delta has the id of the beginning: who comes back behind it gets its text again."""
+    """A delta has the id of the beginning: a client that resumes after it gets its text again."""
 
     def altered(self, request, frame):
         if name_of(frame) == "content_delta":
@@ -51,7 +51,7 @@ class LetsItBeStored(Plan):
 
 
 class EndsInTheWrongOrder(Altered):
-    """`done` comes first, as where the end is told before the turn was read."""
+    """`done` comes first, as if the end were sent before the turn was read."""
 
     def body(self, request, pieces):
         held = b""
@@ -80,7 +80,7 @@ class SessionInEveryStream(Altered):
 
 
 class DoneAgain(Plan):
-    """What a client has all of is told as a stream with an end, in place of 204."""
+    """A client that has everything gets a stream with an end, in place of 204."""
 
     def head(self, request, status, headers):
         if status != 204:
@@ -136,7 +136,7 @@ class TellsThoughtsTooOften(Altered):
 
 
 class ThoughtsFromTheMiddle(Altered):
-    """The first thoughts of a stream are said to follow others."""
+    """The first thoughts of a stream claim to follow others."""
 
     def altered(self, request, frame):
         return [frame.replace(b'"start": 0', b'"start": 1')]
@@ -171,7 +171,7 @@ class ThoughtsForEverybody(Plan):
         return 200 if request.path.endswith("/thinking") else status, headers
 
 
-# A plan → the promises that are seen to be broken, among others.
+# A plan → the promises that the cases find broken, among others.
 DEVIATIONS = {
     DropsADelta: {"S-11", "S-12"},
     DoublesADelta: {"S-9"},

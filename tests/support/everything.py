@@ -1,4 +1,4 @@
-"""A database in which there is everything that there can be, and what is seen of one: by clients, and in its tables."""
+"""A database that has everything there can be, and what clients and its tables show of a database."""
 
 import threading
 import uuid
@@ -32,7 +32,8 @@ IMPORTED = {
 
 
 def fill(server, provider, tables, folder, url):
-    """Have users do all that they can do. In the end the server is killed, and replies are under way."""
+    """Have users do all that they can do. In the end the server is killed while replies are in
+    progress."""
     users = alice, bob, dora = [server.client(user) for user in USERS]
     for user in users:
         talk(user, provider)
@@ -109,7 +110,7 @@ def long_texts(user, provider):
 
 
 def ask(user, provider, content, answer, path=None, wanted="Half", **fields):
-    """The id of a session with a reply under way that has this text."""
+    """The id of a session whose reply in progress has this text."""
     provider.script, asked = [answer], len(provider.posts)
     body = None if content is None else {"content": content} | fields
     response = user.post(path or "/sessions", body, Prefer="respond-async")
@@ -121,8 +122,8 @@ def ask(user, provider, content, answer, path=None, wanted="Half", **fields):
 
 
 def begin(user, provider):
-    """Replies under way: one, one without text yet, the first of a model, one in the place of another, and two that go on, of
-    which one has more."""
+    """Replies in progress: one, one without text yet, the first of a model, one that replaces
+    another, and two that were continued, one of them with more text."""
     never = threading.Event()
     ask(user, provider, "Under way", reply("Half ", STRANGE, never), wanted="﷽")
     ask(user, provider, "Without text", reply(never), wanted="")
@@ -137,11 +138,11 @@ def begin(user, provider):
         ask(user, provider, None, answer, f"/sessions/{session}/continue", wanted)
 
 
-# What is seen
+# What clients and tables show
 
 
 def seen_of(server):
-    """All that clients get of what is stored."""
+    """All that clients see of what is stored."""
     seen = {"metrics": metrics_of(server)}
     for name in USERS:
         user = server.client(name)
@@ -159,7 +160,7 @@ def seen_of(server):
 
 
 def rows_of(tables):
-    """All rows, by their tables: equal for equal databases, of whichever engine."""
+    """All rows, by their tables: equal for equal databases, on both engines."""
     if tables.is_sqlite:
         names = [name for (name,) in tables.rows(SQLITE_TABLES)]
     else:
@@ -174,7 +175,7 @@ def _rows(tables, name):
 
 
 def plain(value):
-    """As SQLite has it."""
+    """The value as SQLite stores it."""
     if isinstance(value, uuid.UUID):
         return value.hex
     return int(value) if isinstance(value, bool) else value

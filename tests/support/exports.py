@@ -1,4 +1,4 @@
-"""What a user takes out, page by page."""
+"""A user's export, page by page."""
 
 import json
 import re
@@ -27,7 +27,7 @@ def export_of(client):
 
 
 def without_ids(line):
-    """A line but for what an import makes anew."""
+    """A line without what an import replaces."""
     turns = [
         {name: value for name, value in turn.items() if name != "id"} for turn in line["turns"]
     ]
@@ -35,13 +35,13 @@ def without_ids(line):
 
 
 def turns_of(*texts):
-    """Turns of an import: the user's and the model's in turn."""
+    """Turns of an import, the user's and the model's alternating."""
     kinds = ("user", "assistant")
     return [{"kind": kinds[place % 2], "content": text} for place, text in enumerate(texts)]
 
 
 def imported(client, **body):
-    """The session that was made of this import."""
+    """The session that this import made."""
     response = client.post("/sessions/import", body)
     assert response.status_code == 201, response.text
     session = response.json()

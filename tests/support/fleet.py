@@ -1,6 +1,7 @@
-"""Fifty replies at once, on several hosts with one database, while processes die, stop and are cut off; and what must hold.
+"""Fifty replies at once, on several hosts with one database, while processes die, stop and are cut
+off; and what must hold.
 
-Each session has a text of its own. Readers come back with their last ids to whichever host answers.
+Each session has a text of its own. Readers resume with their last ids, at whichever host answers.
 """
 
 import concurrent.futures
@@ -19,7 +20,7 @@ from raw_tables import tables_of
 from readers import Reader
 
 STREAMS, USERS = 50, 10
-HANG_UP = 5  # seconds in which a writer that has lost its reply has closed its call
+HANG_UP = 5  # seconds in which a writer that has lost its reply must have closed its call
 SAMPLES = 0.25  # seconds between two looks at the fences
 
 
@@ -28,7 +29,7 @@ def text_of(number, words):
 
 
 class HangUp(threading.Event):
-    """That the other side has hung up, and when."""
+    """Set when the other side has hung up; `at` says when."""
 
     def set(self):
         self.at = time.monotonic()
@@ -36,7 +37,7 @@ class HangUp(threading.Event):
 
 
 class Models:
-    """What answers in the provider's place: it writes the text of each session word by word, and goes on with it."""
+    """The provider's models: they write the text of each session word by word, and continue it."""
 
     def __init__(self, pace, words):
         self.pace, self.words = pace, words
@@ -68,7 +69,7 @@ class Models:
 
 
 class Fences:
-    """Who may write which reply, as the database has had it."""
+    """The fence of each reply, as the database had it over time."""
 
     def __init__(self, url):
         self.seen = {}  # id of a turn → its fences, in their order
@@ -102,13 +103,14 @@ class Fleet:
         self.models = provider.default = Models(pace, words)
         self.url = database or settings["DATABASE_URL"]
         self.hosts, self.old = [], []
-        self.clients = [[] for _ in range(USERS)]  # of each user, for the hosts that there are
+        self.clients = [[] for _ in range(USERS)]  # each user's clients, one for each current host
         self.readers, self.following = [], []
         self.happened = []  # (what, when, to which host, or None: to all), in this order
         self.fences = self._pool = None
 
     def host(self, args="", **settings):
-        """A further host of two workers. It has a URL of its own of the provider, which shows whose call is whose."""
+        """Start another host with two workers. It reaches the provider by a URL of its own, which
+        shows whose call it is."""
         number = len(self.hosts) + len(self.old)
         settings = (
             self.settings | {"OPENAI_BASE_URL": f"{self.provider.url}/{number}/v1"} | settings
@@ -121,7 +123,7 @@ class Fleet:
         return server
 
     def leave(self, server):
-        """No reader turns to this host any more, unless there is no other."""
+        """Readers no longer use this host, unless it is the only one."""
         place = self.hosts.index(server)
         self.old.append(self.hosts.pop(place))
         for clients in self.clients:
@@ -130,7 +132,8 @@ class Fleet:
 
     @contextlib.contextmanager
     def reading(self, most=200):
-        """All replies have begun, and are being read, within this context; behind it, all of them have ended."""
+        """Within this context all replies have begun and are being read. After it, all of them have
+        ended."""
         self.fences = Fences(self.url)
         began = time.monotonic()
         with concurrent.futures.ThreadPoolExecutor(STREAMS) as self._pool:
@@ -153,11 +156,12 @@ class Fleet:
         )
 
     def happens(self, what, host=None):
-        """From now on, to this host, or to all."""
+        """Note that this happens now, to this host, or to all."""
         self.happened.append((what, time.monotonic(), host))
 
     def waits(self):
-        """How long the readers waited for text where replies changed hands, the shortest first, by what had happened."""
+        """How long the readers waited for text when replies changed hands, in ascending order, by
+        what had happened."""
         found = {what: [] for what, _, _ in self.happened}
         for number, reader in enumerate(self.readers):
             for before, call in itertools.pairwise(self.models.calls[number]):
@@ -165,8 +169,9 @@ class Fleet:
         return {what: sorted(silences) for what, silences in found.items()}
 
     def _why_lost(self, before, call):
-        """What had happened last to the host whose call ended, so that another call was made. The host tells, not the time
-        alone: of two things that happen within a moment, either may be what the provider sees first."""
+        """What had last happened to the host whose call ended, so that another call was made. We
+        look at the host, not only at the time: of two things that happen within a moment, the
+        provider may see either first."""
         lost_at = before.hung_up.at if before.hung_up.is_set() else call.at
         of_host = [
             (what, when)
@@ -177,7 +182,7 @@ class Fleet:
         return [what for what, when in of_host if when <= lost_at or when == of_host[0][1]][-1]
 
     def check(self, most_calls=1):
-        """What must hold of every reply. `most_calls`: as often it may have been asked to go on."""
+        """What must hold of every reply. `most_calls` is how often it may have been continued."""
         continued, problems = 0, self.models.problems + self.fences.problems
         for number, reader in enumerate(self.readers):
             client, text = reader.clients[-1], text_of(number, self.models.words)

@@ -1,12 +1,15 @@
-"""Processes of Python that are forked from one that has the libraries, and most of what is Parley's own: to load those is
-most of what a start takes.
+"""Python processes that are forked from one that has loaded the libraries and most of Parley's own
+modules, since loading those takes most of a start.
 
-What reads the environment as it is loaded, and the code of another folder, each of them loads for itself.
+Modules that read the environment when they are loaded, and code of another folder that differs, or
+may be changed while it runs, are loaded by each process itself.
 """
 
 import atexit
+import filecmp
 import functools
 import gc
+import gzip
 import importlib
 import json
 import os
@@ -21,9 +24,9 @@ import tempfile
 import threading
 import weakref
 
-from product import ROOT
+from product import ROOT, files_of_the_service
 
-# Without gunicorn, which takes the folder where it is loaded for the one to serve from.
+# Without gunicorn: the folder in which it is loaded would be the one that it serves from.
 LIBRARIES = """
     argparse click cryptography.hazmat.primitives.asymmetric.ed25519 dotenv flask.cli gzip http.server jwt
     logging.handlers marshmallow peewee psycopg pygments.formatters pygments.lexers pygments.styles regex requests
@@ -32,20 +35,24 @@ LIBRARIES = """
 
 OURS = """
     api.archive api.errors api.events api.hooks api.metrics api.receive api.static_files api.usage auth llm models replies
-    schemas tables.search tables.shown upkeep.deletion upkeep.migrations upkeep.retention
+    schemas tables.search turns maintenance.deletion maintenance.migrations maintenance.retention
 """.split()
 
 
 class Process:
-    """A process that has these words for a command line of Python, like one of `subprocess.Popen`."""
+    """A process with these words as Python's command line, like one of `subprocess.Popen`.
+    `is_fixed` means that the code of its folder does not change."""
 
-    def __init__(self, words, cwd, env, stdout, stderr, stdin=None, start_new_session=False):
+    def __init__(
+        self, words, cwd, env, stdout, stderr, stdin=None, start_new_session=False, is_fixed=False
+    ):
         self.args, self.returncode = [sys.executable, *words], None
         self._told, told = os.pipe()
         asked = {"words": words, "cwd": str(cwd), "env": env, "leads": start_new_session}
         with open(os.devnull) as nothing, open(told, "wb"):
             streams = [stream.fileno() for stream in (stdin or nothing, stdout, stderr)]
-            source = _source(*(LIBRARIES if has_code_of_its_own(cwd) else LIBRARIES + OURS))
+            is_ours = not has_code_of_its_own(cwd) or (is_fixed and has_the_same_code(cwd))
+            source = _source(*(LIBRARIES + OURS if is_ours else LIBRARIES))
             socket.send_fds(source, [json.dumps(asked).encode()], [*streams, told])
         (self.pid,) = struct.unpack("i", os.read(self._told, 4))
         self._lock = threading.Lock()
@@ -78,7 +85,7 @@ class Process:
 
 
 def run(words, cwd, env, text="", timeout=60):
-    """What has become of a process with these words, this text for its standard input, and nothing else."""
+    """The result of a process with these words, this text as its standard input, and nothing else."""
     with (
         tempfile.TemporaryFile() as stdin,
         tempfile.TemporaryFile() as stdout,
@@ -86,7 +93,7 @@ def run(words, cwd, env, text="", timeout=60):
     ):
         stdin.write(text.encode())
         stdin.seek(0)
-        process = Process(words, cwd, env, stdout, stderr, stdin)
+        process = Process(words, cwd, env, stdout, stderr, stdin, is_fixed=True)
         try:
             process.wait(timeout)
         finally:
@@ -103,9 +110,17 @@ def has_code_of_its_own(folder):
     return os.path.exists(path) and not os.path.samefile(folder, ROOT)
 
 
+def has_the_same_code(folder):
+    return all(
+        os.path.exists(os.path.join(folder, name))
+        and filecmp.cmp(os.path.join(folder, name), ROOT / name)
+        for name in files_of_the_service()
+    )
+
+
 @functools.cache
 def _source(*modules):
-    """The way to the process that has these."""
+    """The socket of the process that has loaded these modules."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with theirs:
         streams = {"stdin": theirs, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
@@ -121,11 +136,17 @@ def _source(*modules):
 
 
 def serve(modules):
-    """Load these, and fork for each that is asked for, until nobody can ask any more; returns in the forked one, with what it is to do."""
+    """Load these modules, and fork for each request, until no more can come. Returns in the forked
+    process, with what it is to do."""
     sys.path.insert(0, str(ROOT))
     for name in modules:
         importlib.import_module(name)
     sys.path.remove(str(ROOT))
+    if (
+        "api.static_files" in modules
+    ):  # the files of the page are compressed here once, not in each process
+        gzip.compress = functools.cache(gzip.compress)
+        sys.modules["api.static_files"].StaticFiles(str(ROOT / "static"))
     gc.freeze()
     asking = socket.socket(fileno=os.dup(0))
     signal.signal(signal.SIGCHLD, reap)
@@ -150,7 +171,8 @@ def reap(*_):
 
 
 def fork_and_tell(asked, stdin, stdout, stderr, told):
-    """Returns in the process that was asked for, with what it is to do; tells its id, and how it has ended."""
+    """Returns in the new process, with what it is to do; sends the process's id, and how it has
+    ended."""
     pid = os.fork()
     streams = stdin, stdout, stderr
     if pid:
@@ -168,8 +190,8 @@ def fork_and_tell(asked, stdin, stdout, stderr, told):
 
 
 def begin(words, cwd, env, leads):
-    """Be what `python` with these words is."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # also below a job in the background
+    """Become what `python` with these words is."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # also in a background job
     if leads:
         os.setsid()
     os.chdir(cwd)
@@ -189,7 +211,8 @@ def begin(words, cwd, env, leads):
 
 
 def open_streams(is_unbuffered):
-    """As Python does where the language is C.UTF-8, or none: what these are is not what they were before."""
+    """As Python opens them if the language is C.UTF-8, or none. These are not the files that the
+    process had at its start."""
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         errors = "backslashreplace" if name == "stderr" else "surrogateescape"
         how = {"encoding": "utf-8", "errors": errors, "newline": "\n", "closefd": False}

@@ -61,11 +61,12 @@ COMMANDS = {
 }
 
 
-USER = "user root;" if os.getuid() == 0 else ""  # else nginx's workers would be nobody's
+USER = "user root;" if os.getuid() == 0 else ""  # else nginx's workers would run as `nobody`
 
 
 def filled(text, places):
-    """The same with what stands in these places: a configuration has braces of its own."""
+    """The text with these values in its places. `str.format` will not do: configurations have
+    braces of their own."""
     for name, value in places.items():
         text = text.replace("{" + name + "}", str(value))
     return text
@@ -73,7 +74,7 @@ def filled(text, places):
 
 @contextlib.contextmanager
 def running_proxy(name, configuration, folder):
-    """The process of this proxy, with this configuration; what it says is in `proxy.log` there."""
+    """The process of this proxy, with this configuration; its output is in `proxy.log` there."""
     command = shutil.which(name) or shutil.which(name, path="/usr/sbin")
     if not command:
         pytest.skip(f"{name} is not installed")
@@ -89,7 +90,7 @@ def running_proxy(name, configuration, folder):
     try:
         yield process
     finally:
-        end(process)  # Caddy would wait for its clients, however long
+        end(process)  # Caddy would wait for its clients without a limit
 
 
 @contextlib.contextmanager

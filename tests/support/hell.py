@@ -1,7 +1,8 @@
-"""The provider from hell: an answer a row, and what is right for it.
+"""The provider from hell: an answer in each row, and what is right for it.
 
-A row is read from left to right: what the provider sends, and what becomes of it. `test_strange_answers.py` asks all
-rows of a table side by side; a row's model names it, so that the provider knows which answer is due.
+A row is read from left to right: what the provider sends, and the result. `test_strange_answers.py`
+runs all rows of a table side by side; a row's model names it, so that the provider knows which
+answer is due.
 """
 
 from hell_bodies import BODIES
@@ -15,7 +16,7 @@ from hell_secrets import SECRETS
 from hell_statuses import STATUSES
 
 SIDE_BY_SIDE = {"ends that are waited for": 128, "drips": 128}  # rows at a time, else 24
-# What these have is of HTTP, and is read before anybody looks which protocol it is.
+# These are about HTTP, and are read before the protocol matters.
 IN_TURN = {"statuses", "bodies", "splits", "lines"}
 TABLES = {
     "statuses": STATUSES,

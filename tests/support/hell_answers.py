@@ -1,6 +1,6 @@
-"""What an answer of a strange provider is made of.
+"""The parts of a strange provider's answer.
 
-A dict has it in both protocols; `resolve` makes of all this what goes over the wire.
+A dict has one for each protocol; `resolve` makes of all this what goes over the wire.
 """
 
 import json
@@ -80,12 +80,13 @@ ANSWER = (BEGIN, say("The answer."), REST)
 HALF = (head(), BEGIN, say("Half"))
 JSON = {protocol: json.dumps(answer).encode() for protocol, answer in WHOLE_ANSWERS.items()}
 PAGE = b"<!DOCTYPE html>\n<html><head><title>Sign in</title></head><body><p>data: hello</p></body></html>"
-MEGABYTES = 150  # of what has no end
-OPEN = 20  # seconds that the provider keeps the connection open, unless the other side hangs up
+MEGABYTES = 150  # of a body that has no end
+# Seconds for which the provider keeps the connection open, unless the other side hangs up.
+OPEN = 20
 
 
 class Made(NamedTuple):
-    """What a function makes of the bytes of these parts."""
+    """The result of a function of these parts' bytes."""
 
     make: callable
     parts: object
@@ -142,7 +143,7 @@ def drip(part, every=0.25, seconds=OPEN):
 
 
 def flood(part):
-    """So much of it, as fast as the other side takes it."""
+    """Send a lot of it, as fast as the other side takes it."""
     return Made(
         lambda data: [
             lambda connection: [
@@ -162,6 +163,6 @@ def reset(connection):
 
 
 def refusal(code, body=b'{"error": {"message": "It is odd."}}', kind="application/json", **headers):
-    """An error, after which one may ask again at once."""
+    """An error after which a client may try again at once."""
     body = body if isinstance(body, bytes) else json.dumps(body).encode()
     return (head(code, kind, Content_Length=len(body), Retry_After_Ms=1, **headers), body, KEEP)

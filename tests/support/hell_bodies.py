@@ -1,4 +1,4 @@
-"""Strange providers: what a body is called, and how it is encoded."""
+"""Strange providers: the declared type of a body, and its encoding."""
 
 import gzip
 import itertools

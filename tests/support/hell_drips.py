@@ -1,6 +1,6 @@
 """Strange providers: answers that drip, or stop.
 
-Nothing of an answer for MODEL_TIMEOUT seconds is a 504.
+An answer that is silent for MODEL_TIMEOUT seconds is a 504.
 """
 
 from hell_answers import ANSWER, BEGIN, HALF, OPEN, PAGE, PING, REST, drip, refusal, say, think

@@ -1,4 +1,4 @@
-"""Strange providers: what comes behind the end of an answer, or in its place."""
+"""Strange providers: what comes after the end of an answer, or in its place."""
 
 import itertools
 import json
@@ -69,7 +69,7 @@ IN_CHUNKS = {
 
 
 def second(*deltas, index=1, reason=None):
-    """A choice besides the first."""
+    """A second choice next to the first."""
     return [
         event({"choices": [{"index": index, "delta": {"content": text}, "finish_reason": reason}]})
         for text in deltas

@@ -10,7 +10,7 @@ def event_error(data):
 
 
 OVERFLOW = "the request exceeds the available context size. try increasing the context size or enable context shift"
-FAULTS = {  # the error; our status, words of the detail, how often it is asked where it comes first
+FAULTS = {  # the error → our status, words of the detail, how often the provider is asked if it comes first
     "overloaded_error": (
         fault({"type": "overloaded_error", "message": "Overloaded"}),
         503,

@@ -1,4 +1,4 @@
-"""Strange providers: how a body is framed."""
+"""Strange providers: the framing of a body."""
 
 import functools
 

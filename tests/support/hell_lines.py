@@ -9,7 +9,7 @@ from protocols import CLAUDE, GPT
 from provider import KEEP, chunk, event, head
 
 AWKWARD = "é世👩‍👧\u2028\x85 "
-MANY = 220  # as many bytes as an event has, or more
+MANY = 220  # at least as many bytes as an event has
 LINE_ENDS = {"LF": b"\n", "CRLF": b"\r\n", "CR": b"\r"}
 FORMS = {
     "": lambda data: data,
@@ -61,7 +61,7 @@ SPLITS = {
 
 
 def spelt(*bodies):
-    """Deltas whose JSON is written by hand."""
+    """Deltas with this JSON, exactly as it is written."""
     claude = (
         '{"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "%s"}}'
     )
@@ -73,7 +73,7 @@ def spelt(*bodies):
 
 
 def replaced(*pairs):
-    """The answer with other bytes for these."""
+    """The answer with these bytes replaced."""
 
     def make(data):
         for old, new in pairs:

@@ -39,7 +39,8 @@ REASONS = {
         for reason in (*GOOD, *LIMITS, *UNKNOWN)
     },
     **{f"{reason} alone": (ends_with(reason), ok("")) for reason in (*GOOD, *UNKNOWN)},
-    # As COUNT says, the answer is shorter than our limit: the window is full. Behind thoughts that nobody counted, who knows.
+    # As COUNT says, the answer is shorter than our limit, so the window is full. After thoughts
+    # that were not counted, we cannot know.
     **{f"{reason} alone": (ends_with(reason), bad(413)) for reason in LIMITS},
     **{
         f"{reason} behind thoughts": (

@@ -1,6 +1,6 @@
-"""Strange providers that repeat what they were sent.
+"""Strange providers that repeat what we sent them.
 
-No stretch of six characters of a secret may be told.
+No six characters in a row of a secret may be shown.
 """
 
 import base64
@@ -42,7 +42,7 @@ STRETCHES = {
 
 
 def told(text):
-    """What a text tells of the secrets."""
+    """What a text reveals of the secrets."""
     return {
         text[i : i + length]
         for length in (6, 8, 12, 18)
@@ -59,7 +59,7 @@ def ways_of(secret):
     ]
 
 
-# Each protocol's provider repeats what it was sent: the one a password, the other a key.
+# Each protocol's provider repeats what it was sent: one of them a password, the other a key.
 WAYS = [
     {CLAUDE: password, GPT: key}
     for password, key in zip(

@@ -1,4 +1,4 @@
-"""A provider that gives the answers of hell.py, and servers that ask it."""
+"""A provider that gives the answers of hell.py, and servers that use it."""
 
 import collections
 import concurrent.futures
@@ -24,7 +24,7 @@ class Hell(Provider):
     """Answers each request by its model."""
 
     def __init__(self):
-        self.answers = {}  # model → the parts of its answers, the last of which is given again and again
+        self.answers = {}  # model → the parts of its answers; the last one is given again and again
         self.asked = collections.Counter()
         self.used = set()  # the connections that have brought a request
         super().__init__()
@@ -36,7 +36,8 @@ class Hell(Provider):
         with self._arrived:
             self.requests.append(request)
             parts = self.answers[model][min(self.asked[model] + 1, len(self.answers[model])) - 1]
-            # On a kept connection that ends before a byte has come, the same try is made once more on a fresh one.
+            # If a kept connection ends before a byte has come, Parley repeats the same try on a
+            # fresh one.
             if request.connection not in self.used or parts[0] not in (b"", reset):
                 self.asked[model] += 1
             self.used.add(request.connection)
@@ -53,7 +54,7 @@ class Outcome(NamedTuple):
     seconds: float
 
     def faults(self, protocol, answers, right):
-        """What is wrong with it, as (what, found, right), where these were the answers of its tries."""
+        """What is wrong, as (what, found, right), if these were the answers to its tries."""
         code, content = self.response.status_code, self.turn["content"] or ""
         usage = right.usage
         if usage == "said":
@@ -101,7 +102,7 @@ class Pit(NamedTuple):
     hell: Hell
 
     def ask(self, model, answers, timeout=90):
-        """The outcome of a new session with this model, which gives these answers."""
+        """The result of a new session with this model, which gives these answers."""
         self.hell.answers[model] = answers
         alice, began = self.server.client(), time.monotonic()
         response = alice.request("POST", "/sessions", {"content": "Hello", "model": model}, timeout)
@@ -112,8 +113,8 @@ class Pit(NamedTuple):
         return Outcome(response, turn, self.hell.asked[model], seconds)
 
     def ask_all(self, name, table):
-        """(protocol, row, what is wrong) of each row in both protocols, or in turn; they are asked
-        side by side."""
+        """(protocol, row, what is wrong) of each row in both protocols, or with the protocols
+        alternating; the rows run side by side."""
         rows = [
             (protocol, *row)
             for place, protocol in enumerate((CLAUDE, GPT))
@@ -143,7 +144,8 @@ def rows_of(name, table, protocol):
 
 @contextlib.contextmanager
 def open_pit(folder, **settings):
-    """A server whose one protocol has a key, and the other a password in its URL. What one answer gives is the reply."""
+    """A server with two protocols: one has a key, the other a password in its URL. What one answer
+    gives is the reply."""
     hell = Hell()
     url = hell.url.replace("//", f"//user:{urllib.parse.quote(PASSWORD, '')}@")
     urls = {

@@ -1,5 +1,6 @@
-"""What clients sent and saw, what a model was asked and said, and what befell the service: lines of
-JSON in one file, in the order in which it happened. `tools/audit` has their form, and checks them.
+"""What clients sent and saw, what a model was asked and said, and which faults there were: lines of
+JSON in one file, in the order in which it happened. `tools/audit` documents their form, and checks
+them.
 """
 
 import contextlib
@@ -30,28 +31,28 @@ STREAM = "text/event-stream"
 
 @functools.cache
 def subject_of(token):
-    """The user whom a token names, whoever has signed it."""
+    """The user that a token names, whoever signed it."""
     return jwt.decode(token, options={"verify_signature": False})["sub"]
 
 
 def those(headers, names):
-    """Those of the headers that matter."""
+    """The headers that matter."""
     found = {name.lower(): value for name, value in headers.items()}
     return {name: found[name.lower()] for name in names if found.get(name.lower()) is not None}
 
 
 class Operation:
-    """One request of a client, and what he sees of its answer."""
+    """One request of a client, and what the client sees of its answer."""
 
     def __init__(self, write):
-        self._write, self._is_open = write, False  # a stream whose end he does not know
+        self._write, self._is_open = write, False  # a stream whose end the client does not know
 
     def got(self, response):
-        """A whole answer, as requests has it."""
+        """A whole answer, as requests returns it."""
         self._got(response.status_code, response.headers, response.content)
 
     def got_head(self, response):
-        """The head of an answer, as http.client has it, and its body where it is no stream."""
+        """The head of an answer, as http.client returns it, and its body if it is no stream."""
         if response.headers.get("Content-Type", "").startswith(STREAM):
             self._is_open = True
             head = {"status": response.status, "headers": those(response.headers, GOT)}
@@ -73,7 +74,7 @@ class Operation:
         self._write(comment=line)
 
     def ended(self):
-        """The body of the stream, if it is one."""
+        """The body has ended, if it is a stream."""
         if self._is_open:
             self._is_open = False
             self._write(ended=True)
@@ -83,14 +84,14 @@ class Operation:
         self._write(lost=repr(problem))
 
     def close(self):
-        """The client reads nothing more of it."""
+        """The client stops reading."""
         if self._is_open:
             self._is_open = False
             self._write(left=True)
 
 
 class Unrecorded(Operation):
-    """One that is written nowhere. Its body is whoever's who reads it."""
+    """One that is not recorded. Its body is left to the caller."""
 
     def __init__(self):
         super().__init__(lambda **line: None)
@@ -110,7 +111,7 @@ class Call:
         self.has_begun = False
 
     def send(self, part):
-        """Note what this part of an answer says, if it is one."""
+        """Note what this part of an answer says, if it is data."""
         if not isinstance(part, bytes):
             return
         for line in part.decode().splitlines():
@@ -143,7 +144,7 @@ class History:
         self._file.write(json.dumps(line, ensure_ascii=False) + "\n")
 
     def _write(self, **line):
-        """Lines stand in the order of their times. Behind the end, none is written."""
+        """Lines are in the order of their times. None is written after the end."""
         with self._lock:
             if not self._file.closed:
                 self._put({"at": round(time.monotonic() - self._began, 3)} | line)
@@ -154,7 +155,7 @@ class History:
 
     @contextlib.contextmanager
     def operation(self, token, method, path, params, headers, body):
-        """Within this, a client sends a request and reads its answer."""
+        """Within this context, a client sends a request and reads its answer."""
         number = next(self._operations)
         path += f"?{urlencode(params)}" if params else ""
         sent = {"method": method, "path": path, "headers": those(headers, SENT), "body": body}
@@ -170,7 +171,7 @@ class History:
             operation.close()
 
     def model(self, answer):
-        """This answer of a provider, whose calls are written down."""
+        """Wrap this answer of a provider, so that its calls are recorded."""
 
         def recorded(request):
             number, call = next(self._calls), Call()
@@ -192,7 +193,7 @@ class History:
 
     @contextlib.contextmanager
     def fault(self, name):
-        """Within this, a fault of this name befalls the service."""
+        """Within this context, there is a fault of this name."""
         self._write(fault=name)
         try:
             yield
@@ -200,12 +201,12 @@ class History:
             self._write(over=name)
 
     def rest(self):
-        """From here on nothing is under way, and what is read is what there is in the end."""
+        """From here on nothing is in progress: what is read is what there is in the end."""
         self._write(rest=True)
 
 
 class Nowhere(History):
-    """The history of those who write none."""
+    """The history of clients that record none."""
 
     def __init__(self):
         pass

@@ -1,6 +1,8 @@
-"""Texts that a reply may have to harm the page: what runs or loads something, and what takes a browser long.
+"""Texts by which a reply may harm the page: some run or load something, others keep a browser busy
+for long.
 
-`hostile_texts(length)` has some two hundred, by what they are. What is repeated has about this length.
+`hostile_texts(length)` returns some two hundred, by their kinds. Repeated texts have about this
+length.
 """
 
 EVIL = "document.title = 'run'"
@@ -14,7 +16,7 @@ def fenced(language, code):
     return f"```{language}\n{code}\n```"
 
 
-# Formulas that lead somewhere, load something, or give an element a class, a style or an id.
+# Formulas that link to something, load something, or give an element a class, a style or an id.
 REACHING = [
     rf"\href{{javascript:{EVIL}}}{{x}}",
     r"\href{https://evil.example}{x}",
@@ -34,7 +36,7 @@ REACHING = [
     r"\require{html} \bbox[url(//evil.example)]{x}",
 ]
 
-# Formulas that define commands, which could grow without an end.
+# Formulas that define commands, which could grow without a limit.
 DEFINING = [
     r"\def\a{\a}\a",
     r"\def\a{\b\b}\def\b{\c\c}\def\c{\d\d}\def\d{\e\e}\def\e{xxxxxxxxxx}\a\a\a\a",
@@ -49,7 +51,7 @@ DEFINING = [
     r"\def\proto{__proto__}\let\__proto__\x",
 ]
 
-# Formulas that nest: the opening, what is in it, the closing, and how deep.
+# Nested formulas: the opening, the content, the closing, and the depth.
 NESTING = [
     ("{", "x", "}", 900),
     (r"\frac{1}{", "x", "}", 190),
@@ -70,7 +72,7 @@ NESTING = [
     (r"\Huge{", "x", "}", 200),
 ]
 
-# Formulas that are large: lengths that nobody asks for, and many cells, lines and letters.
+# Large formulas: absurd lengths, and many cells, lines and letters.
 LARGE = [
     r"\rule{1e9em}{1e9em}",
     r"\rule{99999em}{99999em}x",
@@ -91,12 +93,12 @@ LARGE = [
     r"\displaystyle\sum_{i=0}^n\int_0^1" * 55,
 ]
 
-# Texts of formulas: many of them, and many that only begin.
+# Many formulas, and many that only begin.
 MANY_FORMULAS = ["$x$ ", "$$x$$ ", r"\(x\) ", "$$\nx\n$$\n\n", "\\[x\\]\n", r"$\frac{a}{b}$", "$"]
 BEGINNINGS = ["$$ ", r"\[ ", r"\( ", "$x ", "$$\na\n", "\\[\na\n", "$`$ ", r"\\( ", "| $x$ "]
 MANY_FORMULAS += [r"$\bad{x}$ ", r"$\sqrt{$ ", "> $$\n> x\n> $$\n\n", "- $x_1$\n", "# $x$\n"]
 
-# What begins something in a language, or looks like it.
+# Texts that begin something in a language, or look like it.
 UNITS = {
     "bash": ['"', "$(", "<<a\n"],
     "c": ["#a ", '"\\\n', "/*"],
@@ -143,7 +145,7 @@ UNITS = {
     "yaml": ["&a ", "- |\n ", "a: [", "!!a "],
 }
 
-# Code of a name that is no language's, or is read as something else.
+# Code whose language has a name that does not exist, or that is read as something else.
 ODD_NAMES = [
     "constructor",
     "__proto__",
@@ -187,7 +189,7 @@ UNCLOSED = [
 
 
 def hostile_texts(length):
-    """The texts, by what they are."""
+    """The texts, by their kinds."""
 
     def repeated(unit):
         return unit * (length // len(unit))

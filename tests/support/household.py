@@ -1,5 +1,6 @@
-"""A household behind nginx: a network whose people are all known as Alice, and a portal that remembers by a cookie who has
-signed in; and what another site's page does there."""
+"""A household behind nginx: a network whose people are all known as Alice, and a portal that
+remembers by a cookie who has signed in; and what another site's page can do there.
+"""
 
 import contextlib
 
@@ -8,7 +9,8 @@ from portals import certificate, wait_for
 from servers import free_port, running
 from trusted import HEADER, Peer
 
-# `chat.test` knows people by their network, `house.test` by a cookie; `portal.test` is where who has none is sent.
+# `chat.test` knows people by their network, `house.test` by a cookie. `portal.test` is the place
+# for people without one.
 BLOCKS = """
 server {
     listen 127.0.0.1:{port} default_server;
@@ -78,11 +80,11 @@ class Household:
         self.house = f"http://house.test:{port}"
 
     def come_in(self, driver, user):
-        """What the portal does in the end, however it has found out who it is."""
+        """The portal's last step: it knows the user by now, and sets the cookie."""
         driver.get(f"{self.house}/come-in?as={user}")
 
     def asked(self, path):
-        """(method, status) of the requests to this path and below that have been answered; preflights are no requests."""
+        """(method, status) of the answered requests to this path and below, without preflights."""
         found = []
         for line in self.server.output().splitlines():
             fields = dict(field.split("=", 1) for field in line.split() if "=" in field)
@@ -112,8 +114,9 @@ def household(folder, **settings):
         yield Household(server, port, tls)
 
 
-# What another site's page tries, one after the other; each is "read" where the page sees the answer, "sent" where it only knows
-# that there is one, and else says what has happened. `args` are the server's URL and a session's path.
+# What another site's page tries, one thing after the other. Each result is "read" if the page sees
+# the answer, "sent" if it only knows that there is one, or else what happened. `args` are the
+# server's URL and a session's path.
 RIDE = """
     const [url, path] = args, seen = {};
     const evil = JSON.stringify({ content: "By another site's page" });
@@ -154,7 +157,8 @@ RIDE = """
     await post("allow-forms allow-scripts");
     return seen;
 """
-# Nothing is read. What a browser is told not to show to another site's page fails, also where it may not be read anyhow.
+# Nothing is read. Requests that the browser was told to keep from other sites' pages fail, even if
+# the answer could not be read anyhow.
 NOTHING = {
     f"{what} {mode}": "TypeError"
     for mode in ("no-cors", "cors")

@@ -1,4 +1,6 @@
-"""An identity provider of OpenID Connect: it describes itself, publishes a key, and signs ID tokens by it."""
+"""An identity provider of OpenID Connect: it describes itself, publishes a key, and signs ID tokens
+with it.
+"""
 
 from client import ALICE, make_token
 from provider import Provider, status
@@ -10,7 +12,7 @@ DISCOVERY = f"{REALM}/.well-known/openid-configuration"
 
 
 class Issuer:
-    """`discovery` is what it answers in the place of its document, `document` what that says."""
+    """`discovery` is the answer in place of its document, `document` is what the document says."""
 
     def __init__(self):
         self.provider = Provider()
@@ -33,13 +35,13 @@ class Issuer:
         yield from answers.get(request.path, status(404))(request)
 
     def token(self, subject=ALICE, typ="JWT", also=(), **claims):
-        """An ID token, with the `typ` in its header; a claim of None is left out. `also` are claims
-        that have names of arguments here."""
+        """An ID token, with the `typ` in its header; a claim of None is left out. `also` is for
+        claims with the names of arguments here."""
         named = {"iss": self.url, "aud": CLIENT_ID} | claims | dict(also)
         return make_token(subject, RSA, "RS256", {"kid": "1", "typ": typ}, **named)
 
     def asked(self, path=DISCOVERY):
-        """How often that was asked for."""
+        """How often this path was requested."""
         return sum(request.path == path for request in self.provider.requests)
 
     def close(self):
@@ -47,7 +49,7 @@ class Issuer:
 
 
 def described(issuer, origin="https://id.example.com"):
-    """A discovery document, with some of what others have in it."""
+    """A discovery document, with some fields that others have, too."""
     return {
         "issuer": issuer,
         "authorization_endpoint": f"{origin}/authorize",

@@ -1,4 +1,6 @@
-"""A line to a PostgreSQL that holds back what a client sends, as a network that stalls: it arrives all the same, later."""
+"""A relay to a PostgreSQL server that delays what a client sends, as a stalled network does: it
+arrives all the same, later.
+"""
 
 import socket
 import threading
@@ -7,10 +9,11 @@ from urllib.parse import urlsplit
 
 
 class HoldingRelay:
-    """A port whose connections lead to the server of this URL; `url` is that of the same database by this port.
+    """A port whose connections lead to the server of this URL; `url` is that of the same database
+    by this port.
 
-    After `hold(text)`, the first packet of a client that has the text in it is held back, with all that follows on its
-    connection, also when its client has gone. `release` has it arrive.
+    After `hold(text)`, the first packet of a client that has the text in it is delayed, with all
+    that follows on its connection, even if its client has gone. `release` lets it arrive.
     """
 
     def __init__(self, url: str):
@@ -22,7 +25,7 @@ class HoldingRelay:
         ).geturl()
         self.is_holding = threading.Event()
         self._text, self._held, self._packets = None, None, []
-        self._meeting = None  # (a text, what is done before a packet of another connection that has it arrives, and behind)
+        self._meeting = None  # (a text, what to do before a packet of another connection with that text arrives, and after)
         self._lock = threading.Lock()
         threading.Thread(target=self._accept, daemon=True).start()
 
@@ -31,7 +34,8 @@ class HoldingRelay:
             self._text = text
 
     def meet(self, text: bytes, before: Callable[[], None], behind: Callable[[], None]) -> None:
-        """Do these before and behind the first packet of another connection that has the text in it."""
+        """Call these before and after the first packet of another connection that has this text in
+        it."""
         with self._lock:
             self._meeting = text, before, behind
 

@@ -1,4 +1,4 @@
-"""A process that is paused while it writes a reply, and what must hold when it goes on."""
+"""A process that is paused while it writes a reply, and what must hold when it continues."""
 
 import contextlib
 import os
@@ -20,11 +20,12 @@ SAID = event({"choices": [], "usage": USAGE})
 TABLES = ("session", "turn", "piece", "usage")
 
 
-TAKEN = 30  # seconds after which a reply of a dead process is written by another one, or has ended
+TAKEN = 30  # seconds after which another process writes the reply of a dead one, or it has ended
 
 
 def pause(server, url):
-    """Stop all processes of a server, in no transaction, since the locks of one would hold up everybody."""
+    """Pause all processes of a server while none is in a transaction, whose locks would block
+    everybody."""
     while True:
         for pid in [server.process.pid, *server.workers()]:
             os.kill(pid, signal.SIGSTOP)
@@ -68,8 +69,9 @@ def snapshot(tables):
 
 
 def check_late_writer(start, settings, provider, is_whole, lapse):
-    """`is_whole`: the late writer's provider ends its answer; else it goes on until somebody hangs up. `lapse` makes the lease
-    lapse; the other process writes the reply on to its end."""
+    """`is_whole`: the late writer's provider ends its answer; otherwise it continues until the
+    connection is closed. `lapse` makes the lease lapse; the other process then writes the reply to
+    its end."""
     url, more, sent, never = (
         settings["DATABASE_URL"],
         threading.Event(),
@@ -81,7 +83,8 @@ def check_late_writer(start, settings, provider, is_whole, lapse):
         reply(SAID, "Half ", more, *rest, *([] if is_whole else [never])),
         reply("and half."),
     ]
-    # A master of gunicorn that wakes up before its worker would kill it, if it had been silent for the usual 30 s.
+    # gunicorn's master kills a worker that was silent for 30 s by default, and might wake up before
+    # its worker.
     late = start(**settings, WEB_CONCURRENCY=1, GUNICORN_CMD_ARGS="--timeout 300")
     other = start(**settings, WEB_CONCURRENCY=1)
     with (
@@ -94,7 +97,7 @@ def check_late_writer(start, settings, provider, is_whole, lapse):
         request = provider.wait_for_request()
         with paused(late, url):
             lapse(tables)
-            # By SQL: nobody asks the other server, which takes the reply over all the same.
+            # By SQL, since the other server takes the reply over without any request.
             wait_until(
                 lambda: not tables.rows("SELECT id FROM turn WHERE status = 'in_progress'"), TAKEN
             )
@@ -114,7 +117,7 @@ def check_late_writer(start, settings, provider, is_whole, lapse):
                 "The answer.",
             ]
             more.set()
-            assert sent.wait(5)  # when it runs again, all of it is there
+            assert sent.wait(5)  # when it runs again, all of this has arrived
         assert is_whole or request.hung_up.wait(5), "the late writer did not hang up"
         read = list(frames)
         assert "Half " + "".join(frame.data["delta"] for frame in read[:-2]) == first["content"]
@@ -122,7 +125,7 @@ def check_late_writer(start, settings, provider, is_whole, lapse):
         assert read[-2].data == first
         late.wait_for_output("outcome=")  # it is done with the reply
         assert late.client().turns(session) == turns
-        late.stop()  # behind which it writes nothing
+        late.stop()  # after which it writes nothing
         assert snapshot(tables) == before
     assert "Traceback" not in late.output() + other.output()
     answer = alice.post(f"/sessions/{session['id']}/messages", {"content": "And more"})

@@ -1,4 +1,4 @@
-"""What was used on which day, put into the ledger, and read of it."""
+"""Usage of several days, put into the ledger and read from it."""
 
 import datetime
 import time
@@ -23,7 +23,7 @@ def now():
 
 @pytest.fixture
 def within_a_day():
-    """A test for which today and this month stay what they are: none begins just before
+    """A test during which the day and the month must not change: it does not begin just before
     midnight."""
     passed = now() - now().replace(hour=0, minute=0, second=0, microsecond=0)
     left = 24 * 3600 - passed.total_seconds()
@@ -48,7 +48,7 @@ def counts_of(client):
 
 
 def use(tables, owner, ago, model="m-1", replies=1, tokens=(0, 0, 0, 0)):
-    """Has this been used so many days ago."""
+    """Store this usage as of so many days ago."""
     names = ("input_tokens", "output_tokens", "cached_tokens", "estimated_tokens")
     tables.insert(
         "usage",

@@ -1,4 +1,4 @@
-"""What a server says of a mistake: in its answer, and in its log."""
+"""What a server says about a mistake: in its answer, and in its log."""
 
 import json
 import re
@@ -12,14 +12,14 @@ from client import make_token, wait_until
 KEY = ed25519.Ed25519PrivateKey.generate()
 
 
-HUSH = "hush-hush-hush"  # a password, a key: what nobody is told
+HUSH = "hush-hush-hush"  # a password or a key, which must not be shown
 
 
 # Requests
 
 
 class Asker:
-    """Asks a server, and knows what its log says of it."""
+    """Sends requests to a server, and reads its log."""
 
     def __init__(self, server):
         self.server = server
@@ -38,14 +38,14 @@ class Asker:
         answer = requests.request(
             method, self.server.url + path, data=data, headers=headers, timeout=30
         )
-        mine = re.compile(f".* request method=.* id={name}.*")  # written behind the answer
+        mine = re.compile(f".* request method=.* id={name}.*")  # written after the answer
         [line] = wait_until(lambda: mine.findall(self.server.output()))
         details = [error["detail"] for error in answer.json().get("errors", ())]
         return answer.status_code, " ".join(details), why(line)
 
 
 def why(line):
-    """What is the reason, by this line of the log; None where it has none."""
+    """The reason in this line of the log, or None."""
     found = re.search(r' why=("(?:[^"\\]|\\.)*"|\S+)', line)
     return found and (json.loads(found[1]) if found[1].startswith('"') else found[1])
 

@@ -11,7 +11,7 @@ SMALL = (
     Bounds(processes=2, faults=0, acts=2),
     Bounds(processes=1, faults=1, acts=1, limit=0),
 )
-# Of one second to twenty, for what is in no other.
+# From one second to twenty, each for steps that no other has.
 LARGE = (
     Bounds(processes=1, words=1, faults=1, acts=3),
     Bounds(processes=1, words=1, faults=2, acts=2),
@@ -27,7 +27,7 @@ def steps_within(bounds):
 
 
 def not_of_the_model(steps, within=SMALL + LARGE):
-    """Those that no rule of the model takes within these bounds."""
+    """The steps that no rule of the model takes within these bounds."""
     unknown = set(steps)
     for bounds in within:
         if unknown:
@@ -36,5 +36,5 @@ def not_of_the_model(steps, within=SMALL + LARGE):
 
 
 def kinds_of(steps):
-    """The rules of which some of these are."""
+    """The rules that these steps follow."""
     return {name for name, is_its in KINDS.items() if any(map(is_its, steps))}

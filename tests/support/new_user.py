@@ -1,4 +1,4 @@
-"""A new user in a fresh clone, who runs what the documents have."""
+"""A new user in a fresh clone, who runs the commands of the documents."""
 
 import contextlib
 import os
@@ -11,16 +11,17 @@ from servers import end, free_port
 
 
 class NewUser:
-    """Someone in a fresh clone, with an empty home and nothing in the environment.
+    """A user in a fresh clone, with an empty home and nothing in the environment.
 
-    Root has a network of their own, where no other program has Parley's ports. For anybody else, they are other ones.
+    Root gets a network of its own, in which no other program uses Parley's ports. Other users get
+    other ports.
     """
 
     def __init__(self, folder):
         self.folder, home = folder / "parley", folder / "home"
         home.mkdir()
         copy_bytecode(copy_of_the_clone(self.folder))
-        (self.folder / ".venv").mkdir()  # the one of whoever runs the tests
+        (self.folder / ".venv").mkdir()  # that of the Python that runs the tests
         for path in os.scandir(sys.prefix):
             (self.folder / ".venv" / path.name).symlink_to(path.path)
         self.environment = {"PATH": os.environ["PATH"], "HOME": str(home)}
@@ -47,7 +48,8 @@ class NewUser:
         return [*self.enter, "sh", "-ec", text.replace(":5000", f":{self.port}")]
 
     def run(self, text):
-        """What these commands print, which do not fail. Whatever asks at the terminal is told to quit."""
+        """The output of these commands, which must not fail. If one asks at the terminal, the
+        answer is to quit."""
         terminal, stdin = os.openpty()
         os.write(terminal, b"/quit\n")
         try:

@@ -1,12 +1,18 @@
-"""Each step that a row of a reply takes in a database, whoever takes it: triggers write it down. It
-is told as tools/model tells its own, so that the two can be compared."""
+"""Each step of a reply's row in a database. Triggers write it down, and which fences its statement
+named, if the process records that (`naming`). Steps have the form of those of tools/model, so that
+the two can be compared.
+"""
 
 from typing import NamedTuple
 
+from model.states import LAPSED
 from model.steps import lease_of, step_of
+from naming import BEFORE, ON_POSTGRESQL, ON_SQLITE
 from raw_tables import tables_of
+from servers import Server
 
 COLUMNS = "turn, what, status, fence, lease, restarts, cancelled, shown, used, start, text"
+SET_TO_LAPSE = 1  # the lease that a test sets, to avoid waiting: that is no step, only time
 USED = " + ".join(
     f"coalesce({{0}}.{name}_tokens, 0)" for name in ("input", "output", "cached", "estimated")
 )
@@ -15,7 +21,7 @@ ROW = (
     f"{{0}}.shown, {USED}, 0, {{0}}.content"
 )
 PIECE = "{0}.turn_id, '{1}', NULL, NULL, NULL, NULL, NULL, NULL, NULL, {0}.start, {0}.text"
-SEEN = {  # trigger → the event, when it counts, and what is written down
+SEEN = {  # trigger → the event, when it counts, and what it writes down
     "row_made": ("INSERT ON turn", "NEW.kind = 'assistant'", ROW.format("NEW", "row")),
     "row_changed": ("UPDATE ON turn", "NEW.kind = 'assistant'", ROW.format("NEW", "row")),
     "row_gone": ("DELETE ON turn", "OLD.kind = 'assistant'", ROW.format("OLD", "gone")),
@@ -29,13 +35,22 @@ TYPES = (
 )
 
 
+class ObservedServer(Server):
+    """Its processes record which fences their statements name."""
+
+    before = BEFORE
+
+
 def observe(url):
-    """From now on, steps of replies are written down in this database, whose tables are there."""
+    """From now on, steps of replies are written down in this database, which must have its tables."""
     with tables_of(url) as tables:
         number = "INTEGER PRIMARY KEY" if tables.is_sqlite else "bigserial PRIMARY KEY"
-        tables.rows(f"CREATE TABLE observed (number {number}, {TYPES})")
+        tables.rows(f"CREATE TABLE observed (number {number}, {TYPES}, fences text)")
+        if tables.is_sqlite:
+            tables.rows("CREATE TABLE naming AS SELECT NULL AS fences")
+        fences = ON_SQLITE if tables.is_sqlite else ON_POSTGRESQL
         for name, (event, condition, values) in SEEN.items():
-            write = f"INSERT INTO observed ({COLUMNS}) VALUES ({values})"
+            write = f"INSERT INTO observed ({COLUMNS}, fences) VALUES ({values}, {fences})"
             if tables.is_sqlite:
                 body = f"BEGIN {write}; END"
             else:
@@ -49,7 +64,7 @@ def observe(url):
 
 
 class Row(NamedTuple):
-    """As tools/model names its columns."""
+    """With tools/model's names of columns."""
 
     status: str
     fence: int
@@ -62,20 +77,19 @@ class Row(NamedTuple):
 
 
 def row_of(status, fence, lease, restarts, cancelled, shown, used, text):
-    """The row of what was written down."""
-    return Row(
-        status, fence or 0, lease_of(lease), restarts, bool(cancelled), bool(shown), used, text
-    )
+    """The row as the trigger wrote it down."""
+    lease = LAPSED if lease == SET_TO_LAPSE else lease_of(lease)
+    return Row(status, fence or 0, lease, restarts, bool(cancelled), bool(shown), used, text)
 
 
 def observed(url):
     """Each step, in the order of its reply: (its turn, the step)."""
     rows, pieces = {}, {}
     with tables_of(url) as tables:
-        seen = tables.rows(f"SELECT {COLUMNS} FROM observed ORDER BY number")
-    for turn, what, *columns, start, text in seen:
+        seen = tables.rows(f"SELECT {COLUMNS}, fences FROM observed ORDER BY number")
+    for turn, what, *columns, start, text, fences in seen:
         before = rows.get(turn)
-        if what == "cut":  # with its row, perhaps: what comes next of the row tells
+        if what == "cut":  # perhaps with its row: the next entry of the row shows that
             pieces.get(turn, {}).pop(start, None)
             continue
         if what == "piece":
@@ -89,7 +103,7 @@ def observed(url):
                 row = row._replace(text=_joined(pieces[turn]))
         else:
             row = None
-        step = step_of(before, row)
+        step = step_of(before, row, set(map(int, (fences or "").split())))
         if not step.is_nothing:
             yield turn, step
         rows[turn] = row

@@ -1,16 +1,17 @@
-"""Conversations of ChatGPT's and Claude's exports in which something is of another kind than it should
-be, which counts as missing; what is taken of them, or why nothing is."""
+"""Conversations of ChatGPT's and Claude's exports in which a value has an unexpected type, which
+counts as missing; what is imported of them, or why nothing is.
+"""
 
 from archives import NO_MESSAGE, chain, chatgpt, claude, said, wrote
 
 
 def user_said(**fields):
-    """A message of the user's, of which these fields are others."""
+    """A message of the user's, with these fields changed."""
     return said("user", "hi") | fields
 
 
 def odd_of_chatgpt(**fields):
-    """A conversation whose second message has these fields, of another kind than they should."""
+    """A conversation whose second message has these fields, with unexpected types."""
     return chatgpt(said("user", "first"), user_said(**fields))
 
 
@@ -123,7 +124,7 @@ ODD = {
 NO_ID = "It has no id."
 NONE_OF_MINE = "It has no message of yours."
 CIRCLE = "Its messages refer to each other in a circle."
-# A conversation, and why it is not taken.
+# A conversation, and why it is refused.
 REFUSED = {
     "id of another kind": (chatgpt(said("user", "?"), id=7, conversation_id=["c"]), NO_ID),
     "uuid of another kind": (claude(wrote("human", "?"), uuid=7), NO_ID),

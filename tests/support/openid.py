@@ -1,4 +1,4 @@
-"""A certified OpenID provider, of npm, and how people sign in there."""
+"""A certified OpenID provider from npm, and how people sign in there."""
 
 import contextlib
 import json
@@ -13,9 +13,9 @@ CLIENT = "parley"
 
 
 class OpenID:
-    """The provider, which sends browsers back to these pages. Its ID tokens are good for so many
-    seconds; with `refreshes`, it gives refresh tokens, each of which it takes once. Its clock is
-    so many seconds `ahead`."""
+    """The provider, which sends browsers back to these pages. Its ID tokens are valid for so many
+    seconds. With `refreshes`, it gives refresh tokens, and accepts each once. Its clock is so many
+    seconds `ahead`."""
 
     def __init__(self, *pages, seconds=600, refreshes=True, ahead=0, port=None):
         self.port = port or free_port()
@@ -41,8 +41,8 @@ class OpenID:
         raise AssertionError("the provider did not start")
 
     def control(self, **changes):
-        """Change what it does: `cors`, `nonce`, `revoke`, `end`, `refusals`. Returns what it was `asked` for at its
-        token endpoint, and the `codes` that it gave."""
+        """Change its behaviour: `cors`, `nonce`, `revoke`, `end`, `refusals`. Returns what its
+        token endpoint was `asked` for, and the `codes` that it gave."""
         return requests.post(f"{self.issuer}/control", json=changes, timeout=10).json()
 
     def close(self):
@@ -60,12 +60,12 @@ def openid(*pages, **options):
 
 
 def settings_of(issuer):
-    """Those of a server whose users sign in there."""
+    """The settings of a server whose users sign in there."""
     return {"JWT_SECRET": "", "JWT_ISSUER": issuer, "OIDC_CLIENT_ID": CLIENT}
 
 
 def come_in(page, name):
-    """Sign in there, where the page has come to its form, as whoever has this name."""
+    """Sign in with this name, once the page has come to the provider's form."""
     page.wait(lambda: page.run("Boolean(document.querySelector('[name=login]'))"))
     page.find("[name=login]").send_keys(name)
     page.find("[name=password]").send_keys("any")

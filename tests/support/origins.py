@@ -6,7 +6,7 @@ PREFIX = "/chat/v1"
 
 
 def use(alice, provider):
-    """Use all that gives or takes a path, by a client whose URL ends with the prefix."""
+    """Use everything that takes or returns a path, with a client whose URL ends with the prefix."""
     assert alice.get("/health").json()["status"] == "ok"
     assert alice.get("/openapi.json").json()["openapi"].startswith("3.1")
     urls = alice.get("/").json()["urls"]

@@ -1,4 +1,4 @@
-"""A site of another origin than the server's, and what its pages do there, as scripts for a browser."""
+"""A site of another origin than the server's, and what its pages do, as scripts for a browser."""
 
 import http.server
 import threading
@@ -7,13 +7,13 @@ from documents import blocks_of
 from product import ROOT
 
 CLIENT = (ROOT / "static" / "parley.js").read_text("utf-8")
-# How docs/front-ends.md uses it, without its import.
+# Its use in docs/front-ends.md, without its import.
 USE = [block.text for block in blocks_of("docs/front-ends.md") if block.language == "js"][0]
 IMPORT, _, USE = USE.partition("\n")
 
 
 class Site:
-    """Another server on the loopback interface, which has these files of JavaScript, and a page."""
+    """Another server on the loopback interface, with these JavaScript files, and a page."""
 
     def __init__(self, **files):
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -39,7 +39,8 @@ class Site:
         self.server.server_close()
 
 
-# How a browser's driver runs a script, the body of an asynchronous function, that returns what is looked at.
+# How a browser's driver runs a script: as the body of an asynchronous function, whose result we
+# check.
 ASYNCHRONOUS = "const args = [...arguments], done = args.pop(); (async () => {%s})().then(done, (error) => done(`${error}`))"
 
 # It returns SEEN.
@@ -80,7 +81,7 @@ SEEN = {
     "plain": "ok",
 }
 
-# It returns how it fares with nine requests.
+# It returns the results of nine requests.
 WITHOUT_LEAVE = """
     const [url, token] = args, headers = { Authorization: `Bearer ${token}`, "Content-Type": "application/json" };
     const tried = [

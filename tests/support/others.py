@@ -1,6 +1,6 @@
-"""Others, who use a server while somebody tries its patience.
+"""Other users, at work while something loads their server.
 
-They ask in a process of their own: in the test's, what it and the provider do would hold them up.
+They run in a process of their own: in the test's, they would wait for what it and the provider do.
 """
 
 import concurrent.futures
@@ -14,13 +14,13 @@ from client import Client
 
 
 class Asking:
-    """What they ask, and how it was answered: what, after how many seconds, with which status."""
+    """Their requests, and the answers: what, after how many seconds, with which status."""
 
     def __init__(self, url, token, pause, over, answers):
         self.client, self.pause, self.over, self.answers = Client(url, token), pause, over, answers
 
     def ask(self, what, path, body=None, **headers):
-        """Where the answer says that something is; None where it says nothing of that."""
+        """The path in `Location`; None if the answer has none."""
         began = time.monotonic()
         method = "GET" if what == "health" else "POST"
         try:
@@ -50,7 +50,8 @@ class Asking:
 
 
 def ask_until(begun, bodies, *asking):
-    """One looks, and others create sessions, each in one of these ways: its name → the body."""
+    """One asks for /health, and others create sessions, each in one of these ways: its name → the
+    body."""
     asking = Asking(*asking)
     asking.look()
     begun.set()
@@ -61,7 +62,8 @@ def ask_until(begun, bodies, *asking):
 
 
 class Took(dict):
-    """What was asked → the seconds that each took, once it is over. `count` counts them meanwhile."""
+    """The kind of request → the seconds that each took, once it is over. `count` counts them
+    meanwhile."""
 
     count = None
 
@@ -70,9 +72,9 @@ class Took(dict):
 def others_at_work(client, pause=0.1, **bodies):
     """Meanwhile this client asks for /health, and creates sessions with these bodies.
 
-    `defer` has the body of those that go on by themselves, `cancel` of those that are cancelled at
-    once, `wait_for` of those whose reply is waited for. Yields what each "health", "create" and
-    "cancel" took; none of them failed.
+    `defer` is the body of replies that end by themselves, `cancel` of those that are cancelled at
+    once, and `wait_for` of those that the client waits for. Yields the seconds of each "health",
+    "create" and "cancel"; none of them failed.
     """
     expected, took = {"health": 200, "create": 201, "cancel": 200}, Took()
     spawn = multiprocessing.get_context("spawn")

@@ -1,4 +1,4 @@
-"""The package as a person builds and installs it, and who has installed it."""
+"""The package as a person builds and installs it, and the user who has installed it."""
 
 import contextlib
 import os
@@ -15,7 +15,7 @@ from product import ROOT, copy_of_the_clone
 from servers import end, free_port, wait_until_up
 
 UV = pathlib.Path(sys.executable).with_name("uv")
-STRAY = {  # what a clone may have, and no package
+STRAY = {  # what a clone may have, but the package must not
     ".env": "OPENAI_API_KEY=sk-secret",
     "private.pem": "a private key",
     "instance/parley.db": "chats",
@@ -31,7 +31,7 @@ ME = "https://github.com/you"
 
 
 def clone_of_a_person(folder):
-    """What git knows of this clone, and what a person's has besides."""
+    """What git knows of this clone, and other things that a person's clone has."""
     copy_of_the_clone(folder)
     for name, text in STRAY.items():
         (folder / name).parent.mkdir(exist_ok=True)
@@ -40,7 +40,7 @@ def clone_of_a_person(folder):
 
 
 def build(folder):
-    """The folder with a wheel and a source distribution; skips the test where there is no network."""
+    """The folder with a wheel and a source distribution. Skips the test if there is no network."""
     if not (ROOT / ".git").exists():
         pytest.skip("this is no clone")
     clone = clone_of_a_person(folder / "clone")
@@ -53,8 +53,8 @@ def build(folder):
 
 
 class Installed:
-    """The package in an environment of its own, and a user with a home of their own, who is in a
-    folder that has modules of the same names."""
+    """The package in an environment of its own, and a user with an empty home, in a folder that has
+    modules of the same names."""
 
     def __init__(self, folder, environment):
         self.bin = environment / "bin"
@@ -79,7 +79,7 @@ class Installed:
 
     @contextlib.contextmanager
     def serving(self, *words, **settings):
-        """`parley` with these words, once it answers; behind it, it was told to end."""
+        """`parley` with these words, once it answers. It is stopped after the context."""
         log = self.home / "log"
         environment = self.environment | {"PYTHONUNBUFFERED": "1"} | settings
         with open(log, "wb") as file:
@@ -103,7 +103,7 @@ class Installed:
 
 
 def python_of(version):
-    """The command of this release of Python; skips the test where there is none."""
+    """The command of this release of Python. Skips the test if there is none."""
     known = pathlib.Path.home().glob(f".pyenv/versions/{version}.*/bin/python3")
     for place in (shutil.which(f"python{version}"), sys.executable, *known):
         asks = "import ensurepip, sys; print('%s.%s' % sys.version_info[:2])"
@@ -124,7 +124,8 @@ def install(folder, version, by, file):
         subprocess.run([UV, "pip", "install", "--quiet", "-p", place, file], **run)
     else:
         subprocess.run([python_of(version), "-m", "venv", environment], check=True, timeout=60)
-        # Of what is loaded, Python makes bytecode at the first start.
+        # Without this, pip would compile everything; Python compiles what it loads at the first
+        # start.
         options = ["install", "--quiet", "--disable-pip-version-check", "--no-compile", file]
         subprocess.run([environment / "bin" / "pip", *options], check=True, timeout=300)
     return environment

@@ -1,4 +1,6 @@
-"""Files that chats come in, for the page: ChatGPT's, Claude's, Parley's, and ZIPs; and the panel that takes them."""
+"""Files with chats, for the page: ChatGPT's, Claude's, Parley's, and ZIPs; and the panel that
+imports them.
+"""
 
 import io
 import json
@@ -17,7 +19,7 @@ def node(role, *parts, parent=None, of="text", at=BEGAN, **message):
 
 
 def chatgpt(*nodes, title="From ChatGPT", current="", **fields):
-    """A conversation of ChatGPT's: `nodes` behind each other, or a mapping of them by their ids."""
+    """A conversation of ChatGPT's: `nodes` one after the other, or a mapping of them by their ids."""
     mapping = {"root": {"message": None, "parent": None}}
     if nodes and isinstance(nodes[0], dict) and "message" not in nodes[0]:
         mapping |= nodes[0]
@@ -56,7 +58,7 @@ def lines(*values):
 
 
 def zipped(members, method=zipfile.ZIP_DEFLATED):
-    """A ZIP of these members: what they hold, by their names."""
+    """A ZIP of these members, name → content."""
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w", method) as archive:
         for name, content in members.items():
@@ -74,25 +76,26 @@ def open_panel(page):
 
 
 def choose(page, tmp_path, content, name="conversations.json"):
-    """Choose a file of this content for the import, as the picker would."""
+    """Choose a file with this content for the import, as the picker would."""
     (tmp_path / name).write_bytes(content)
     page.find("#file").send_keys(str(tmp_path / name))
 
 
 def finish(page, sentence):
-    """Wait for the end of what is under way, with this sentence."""
+    """Wait until the work in progress ends with this sentence."""
     page.wait(
         lambda: (
-            page.text("#moved") == sentence and page.find("#movers").get_attribute("hidden") is None
+            page.text("#transfer-status") == sentence
+            and page.find("#transfer-buttons").get_attribute("hidden") is None
         ),
         f"{sentence!r} did not come",
     )
 
 
 def import_all(page, tmp_path, content, sentence, name="conversations.json"):
-    """Import a file of this content, to its end, which this sentence tells."""
+    """Import a file with this content, to the end, which this sentence announces."""
     choose(page, tmp_path, content, name)
-    page.wait(lambda: page.text("#moved"))
+    page.wait(lambda: page.text("#transfer-status"))
     finish(page, sentence)
 
 

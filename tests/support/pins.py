@@ -1,4 +1,6 @@
-"""The files of requirements: short lists, and what is made of them, which pins all that is installed."""
+"""The files of requirements: short lists, and files made from them that pin everything that is
+installed.
+"""
 
 import tomllib
 from typing import NamedTuple
@@ -22,7 +24,7 @@ class Pin(NamedTuple):
 
     @property
     def version(self) -> str:
-        """The version that it names behind `==`; of any other line, all that it says of versions."""
+        """The version after `==`; of any other line, everything it says about versions."""
         return str(self.requirement.specifier).removeprefix("==")
 
     @property
@@ -32,7 +34,7 @@ class Pin(NamedTuple):
 
 
 def read_pins(path: str) -> dict[str, Pin]:
-    """What a file of requirements says of each library, by its name in the form that all tools agree on."""
+    """The line for each library in a file of requirements, by its normalized name."""
     text = (ROOT / path).read_text("utf-8")
     if path.endswith(".toml"):
         text = "\n".join(tomllib.loads(text)["project"]["dependencies"])

@@ -1,7 +1,9 @@
-"""Who signs people in before a server: a stand-in for Authelia and oauth2-proxy, and nginx and Caddy as docs/sign-in.md has them.
+"""Sign-in in front of a server: a stand-in for Authelia and oauth2-proxy, and nginx and Caddy as
+docs/sign-in.md has them.
 
-The stand-in answers as the two are documented to: whoever sends the cookie `user=alice` is signed in as Alice, `user=` goes
-by a rule that needs nobody (Authelia's `bypass`), and without a cookie a person is sent to sign in.
+The stand-in answers as the two are documented to. A request with the cookie `user=alice` is signed
+in as Alice. `user=` matches a rule that needs no user (Authelia's `bypass`). Without a cookie, a
+person is sent to sign in.
 """
 
 import contextlib
@@ -64,7 +66,8 @@ class Portal:
 
 
 def _is_asked_right(handler):
-    """Whether the proxy says what is asked for, as Authelia and oauth2-proxy want it: with an address by https."""
+    """Whether the proxy names the requested address in the way that Authelia and oauth2-proxy need:
+    with https."""
     sent = handler.headers
     if handler.path == "/api/authz/auth-request":
         is_told = sent.get("X-Original-URL", "").startswith(f"https://{HOST}/")
@@ -77,7 +80,7 @@ def _is_asked_right(handler):
 
 
 class TLS(Peer):
-    """Who connects by TLS, and believes whoever answers."""
+    """A client that connects by TLS, and accepts any certificate."""
 
     def connect(self):
         context = ssl.create_default_context()
@@ -138,8 +141,9 @@ def as_here(text, here, places):
 
 @contextlib.contextmanager
 def front(program, words, folder, upstream, portal):
-    """nginx or Caddy by the block of docs/sign-in.md that has these words, before the socket `upstream`. Returns who comes by TLS,
-    or by a socket where the block listens at one, and who comes plain."""
+    """nginx or Caddy by the block of docs/sign-in.md that has these words, in front of the socket
+    `upstream`. Returns a peer that connects by TLS (or by a socket, if the block listens at one),
+    and one without TLS."""
     certificate(folder)
     places = {"port": free_port(), "plain": free_port(), "folder": folder, "upstream": upstream}
     places["portal"] = portal.port
@@ -156,7 +160,7 @@ def front(program, words, folder, upstream, portal):
 
 
 def wait_for(peer, process, log):
-    """Until somebody listens there."""
+    """Wait until something listens there."""
     deadline = time.monotonic() + 20
     while time.monotonic() < deadline:
         assert process.poll() is None, log.read_text()

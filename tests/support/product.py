@@ -1,4 +1,4 @@
-"""The files of the service: where they stand, and copies of them."""
+"""The files of the service: their places, and copies of them."""
 
 import contextlib
 import importlib.util
@@ -9,11 +9,11 @@ import subprocess
 ROOT = pathlib.Path(__file__).parents[2]
 
 
-CODE = (".py", ".toml", ".sql")  # what files of the service are called by
+CODE = (".py", ".toml", ".sql")  # the suffixes of the service's files
 
 
 def copy_of_the_clone(folder):
-    """All files that git knows of, in this folder."""
+    """All files that git knows, in this folder."""
     listed = subprocess.check_output(["git", "ls-files", "-z"], cwd=ROOT, text=True)
     for name in listed.rstrip("\0").split("\0"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -22,7 +22,8 @@ def copy_of_the_clone(folder):
 
 
 def copy_of_the_service(folder):
-    """A folder with all that is needed to start, to be changed, or for an instance folder of its own."""
+    """A folder with everything needed to start, for a test that changes it, or needs an instance
+    folder of its own."""
     folder.mkdir()
     for name in ["Procfile", *files_of_the_service()]:
         (folder / name).parent.mkdir(exist_ok=True)
@@ -33,25 +34,26 @@ def copy_of_the_service(folder):
 
 
 def copy_bytecode(folder):
-    """What Python has made of the modules that this folder has too, else its first process there would make all of it."""
+    """Copy the bytecode of the modules in this folder; else its first process would compile all of
+    them."""
     for name in MODULES:
         made = pathlib.Path(importlib.util.cache_from_source(ROOT / name)).relative_to(ROOT)
         with contextlib.suppress(FileNotFoundError):  # it was never imported
             (folder / made).parent.mkdir(exist_ok=True)
             shutil.copy(ROOT / made, folder / made)
-            # By its time Python knows of which source it was made.
+            # Python compares a source's time with the one in its compiled file.
             shutil.copystat(ROOT / name, folder / name)
 
 
 def files_of_the_service() -> set[str]:
-    """The code, and the tables that stand beside it: `app.py`, `tables/queries.sql`."""
+    """The code, and the tables next to it: `app.py`, `tables/queries.sql`."""
     wings = [path.parent for path in ROOT.glob("*/__init__.py")]
     files = [path for room in (ROOT, *wings) for kind in CODE for path in room.glob(f"*{kind}")]
     return {path.relative_to(ROOT).as_posix() for path in files} - {"pyproject.toml"}
 
 
 def files_of_the_page() -> set[str]:
-    """What a browser loads, with its licences: `static/page.css`, `static/icons/icon.svg`."""
+    """What a browser loads, with the licences: `static/page.css`, `static/icons/icon.svg`."""
     files = {path.relative_to(ROOT).as_posix() for path in (ROOT / "static").rglob("*.*")}
     return files - {"static/page.png"}  # a picture for the README
 

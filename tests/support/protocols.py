@@ -1,4 +1,4 @@
-"""Both protocols of providers: models, whole answers, and what becomes of a reply."""
+"""Both protocols of providers: models, whole answers, and the replies made from them."""
 
 import itertools
 
@@ -101,7 +101,7 @@ PAGE = "<html><h1>Bad things</h1></html>"
 
 # Retries
 
-OWN_PAUSE = 0.375  # at least, before the second try
+OWN_PAUSE = 0.375  # seconds, at least, before the second try
 
 
 def pauses(provider):

@@ -1,4 +1,6 @@
-"""A model provider on the loopback interface that speaks both protocols and fails in every way it is told to."""
+"""A model provider on the loopback interface that speaks both protocols and fails in every way that
+a test wants.
+"""
 
 import contextlib
 import datetime
@@ -18,8 +20,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from vanishing import drop_all_that_comes
 
-PATIENCE = 120  # seconds for which an Event is waited for: nobody hangs where a test has stopped in its middle
-KEEP = object()  # the last part of an answer behind which the connection may have another request
+# Seconds to wait for an Event, so that no thread hangs if a test stops in its middle.
+PATIENCE = 120
+KEEP = object()  # the last part of an answer after which the connection may have another request
 
 
 class Request:
@@ -36,16 +39,18 @@ class Request:
 
 
 class Connection:
-    """One connection to the provider. A thread reads its requests and sees its end, others answer, one after the other."""
+    """One connection to the provider. A thread reads its requests and sees its end; others answer,
+    one after the other."""
 
     def __init__(self, sock, provider):
         self.sock = sock
         self.provider = provider
         self.over = threading.Event()
-        self.breaks_after = None  # bytes of the next request that are read before it is reset
+        # Bytes of the next request that are read before the connection is reset.
+        self.breaks_after = None
         self._data = b""
         self._ending = False
-        self._lock = threading.Lock()  # OpenSSL takes no two threads in one connection
+        self._lock = threading.Lock()  # OpenSSL does not allow two threads in one connection
 
     def serve(self):
         request = answering = None
@@ -69,14 +74,14 @@ class Connection:
             self.over.set()
 
     def close(self):
-        """End it as a server does that has had enough."""
+        """End it as a server that has had enough."""
         if not self._ending:
             self._ending = True
-            # Closing alone would not end it: the reading thread holds the socket too.
+            # close() alone would not end the connection: the reading thread uses the socket, too.
             self._shut_down(socket.SHUT_RDWR)
 
     def reset(self):
-        """End it by a reset, as a server does that has died, or a router that has forgotten it."""
+        """End it with a reset, as a server that has died, or a router that has forgotten it."""
         self._ending = True
         self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self._shut_down(
@@ -85,7 +90,8 @@ class Connection:
         self.over.wait(5)
 
     def vanish(self):
-        """From now on the kernel drops what comes, as where a firewall has forgotten the connection. Linux only."""
+        """From now on the kernel drops what arrives, as if a firewall had forgotten the connection.
+        Linux only."""
         drop_all_that_comes(self.sock)
 
     def send(self, data):
@@ -96,7 +102,7 @@ class Connection:
         with contextlib.suppress(OSError):  # the other side was faster
             socket.socket.shutdown(
                 self.sock, how
-            )  # an SSLSocket's own would send in plain from here on
+            )  # an SSLSocket's own would send unencrypted from here on
 
     def _answer(self, request):
         is_kept = False
@@ -119,7 +125,7 @@ class Connection:
             self.close()
 
     def _read(self):
-        """The next request, or None where there is no more."""
+        """The next request, or None if there are no more."""
         while b"\r\n\r\n" not in self._data:
             if not self._receive():
                 return None
@@ -153,16 +159,16 @@ class Connection:
 class Provider:
     """Answers each request with the next of its `script`, or else with `default`.
 
-    An answer is a function of the request that yields what goes over the wire: bytes are sent, a number is slept,
-    an Event is waited for, a function is called with the connection. Behind it the connection is closed, except where
-    KEEP is the last that it yields. The models it lists are `models`.
+    An answer is a function of the request that yields what goes over the wire: it sends bytes,
+    sleeps for a number, waits for an Event, and calls a function with the connection. Then the
+    connection is closed, unless the last part is KEEP. The models it lists are `models`.
     """
 
     def __init__(self, tls=None):
         self.models = ["m-1", "m-2"]
         self.script = []
         self.requests = []
-        self.connections = []  # those that were accepted; over TLS each had its own handshake
+        self.connections = []  # those that were accepted; with TLS, each had a handshake of its own
         self.tls = tls
         self._arrived = threading.Condition()
         self._socket = socket.create_server(("127.0.0.1", 0), backlog=512)
@@ -176,7 +182,8 @@ class Provider:
         self.default = reply("The answer.")
 
     def disconnect(self):
-        """Close all connections. Whoever was connected knows it by now, and `connections` begins anew."""
+        """Close all connections. Clients know that by the time it returns, and `connections` is
+        empty."""
         connections, self.connections = self.connections, []
         for connection in connections:
             connection.close()
@@ -184,7 +191,7 @@ class Provider:
             assert connection.over.wait(5)
 
     def wait_for_request(self, number=1, seconds=10):
-        """The request of this number, once it has come."""
+        """The request with this number, once it has come."""
         with self._arrived:
             assert self._arrived.wait_for(lambda: len(self.posts) >= number, seconds), (
                 "no request came"
@@ -246,7 +253,7 @@ def event(data, name=None):
 
 
 def anthropic_events(pieces, stop="end_turn", usage=(11, 7, 3)):
-    """The events of an answer; what is no text among the pieces is passed on."""
+    """The events of an answer; pieces that are not text are passed on."""
     start = {
         "input_tokens": usage[0],
         "cache_read_input_tokens": usage[2],
@@ -300,19 +307,21 @@ def openai_events(pieces, stop="stop", usage=(15, 7, 3)):
 
 
 def thought(**delta):
-    """An event of OpenAI's protocol with this in its delta, which is no text."""
+    """An event of OpenAI's protocol with this, which is no text, in its delta."""
     return event({"choices": [{"index": 0, "delta": delta, "finish_reason": None}]})
 
 
 def events_of(request, pieces, **options):
-    """The events of an answer in the protocol that is asked for; what is no text among the pieces is passed on."""
+    """The events of an answer in the protocol of the request; pieces that are not text are passed
+    on."""
     return (anthropic_events if request.path.endswith("/messages") else openai_events)(
         pieces, **options
     )
 
 
 def reply(*pieces, stop=None, usage=None, **headers):
-    """A whole answer in the protocol that is asked for; numbers and Events among the pieces are waited for."""
+    """A whole answer in the protocol of the request. It waits for numbers and Events among the
+    pieces."""
     options = {
         name: value for name, value in (("stop", stop), ("usage", usage)) if value is not None
     }
@@ -328,7 +337,7 @@ def reply(*pieces, stop=None, usage=None, **headers):
 
 
 def cut(*pieces):
-    """An answer whose connection breaks behind these pieces."""
+    """An answer whose connection breaks after these pieces."""
 
     def answer(request):
         yield head(Transfer_Encoding="chunked")
@@ -341,7 +350,8 @@ def cut(*pieces):
 
 
 def fails(*pieces):
-    """An answer that the provider ends behind these pieces with an error that would come again, so that nothing goes on."""
+    """An answer that the provider ends after these pieces, with an error that would come again: the
+    reply is not continued."""
 
     def answer(request):
         yield from cut(*pieces)(request)
@@ -353,7 +363,7 @@ def fails(*pieces):
 
 
 def so_far(request):
-    """The part of an answer that this request has as the model's own, or nothing."""
+    """The part of the answer that this request already has as the model's own text, or nothing."""
     messages = [message for message in request.body["messages"] if message["role"] != "system"]
     return (
         messages[-2]["content"]
@@ -363,14 +373,17 @@ def so_far(request):
 
 
 def asked(request):
-    """The message that this request has answered, whether from the beginning or from where an answer had stopped."""
+    """The message that this request wants answered, from the beginning or from the point where an
+    answer had stopped."""
     return request.body["messages"][-3 if so_far(request) else -1]["content"]
 
 
 def writes(text, *breaks, pace=0, repeats=0):
-    """A model that writes this text word by word, and goes on behind what a request has of it, but for so many characters.
+    """A model that writes this text word by word, and continues after what a request already has of
+    it, less `repeats` characters.
 
-    The connections of the first requests break behind so many words each. `pace` is how long it waits before each word.
+    The connections of the first requests break after so many words each. `pace` is how long it
+    waits before each word.
     """
     breaks = list(breaks)
 
@@ -400,11 +413,11 @@ def status(code, body=None, **headers):
 
 REFUSED = status(
     400, {"error": {"message": "Not today."}}
-)  # behind a `cut`, the reply does not go on
+)  # after a `cut`, the reply is not continued
 
 
 def silence(until):
-    """Nothing at all, until this Event, or for these seconds."""
+    """Nothing at all, until this Event, or for so many seconds."""
 
     def answer(request):
         yield until
@@ -434,7 +447,7 @@ def models(ids):
 
 
 def stream(*events):
-    """An event stream of just these: objects and texts as the data of an event, all else as it is."""
+    """An event stream of just these: objects and texts as the data of an event, all else unchanged."""
 
     def answer(request):
         yield head(Transfer_Encoding="chunked")
@@ -449,7 +462,8 @@ def stream(*events):
 
 
 def certificate(folder, address="127.0.0.1", days=1):
-    """A self-signed certificate of a loopback address and provider.invalid, for so many days: its file, and a TLS context."""
+    """A self-signed certificate of a loopback address and provider.invalid, valid for so many days:
+    its file, and a TLS context."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "loopback")])
     names = [x509.IPAddress(ipaddress.ip_address(address)), x509.DNSName("provider.invalid")]

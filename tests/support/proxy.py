@@ -1,23 +1,23 @@
-"""A proxy on the loopback interface that breaks connections when it is told to."""
+"""A proxy on the loopback interface that breaks connections on request."""
 
 import contextlib
 import re
 import socket
 import threading
 import time
+from urllib.parse import urlsplit
 
 
 class Proxy:
-    """Stands between a client and the server, and breaks what it is told to break."""
+    """Stands between a client and the server, and breaks connections as its attributes say."""
 
     def __init__(self, target, port=0):
         self.target = target
         self.sent = b""  # by clients
-        self.cut_behind = (
-            None  # bytes of an answer: the connection breaks behind the next that hold them
-        )
-        self.splits = False  # whether a letter of several bytes is passed on byte by byte
-        self.passes = threading.Event()  # as long as it is not set, what comes is held
+        # Bytes of an answer: the connection breaks after the next ones that contain them.
+        self.cut_behind = None
+        self.splits = False  # whether the bytes of a letter are passed on one by one
+        self.passes = threading.Event()  # while it is not set, nothing is passed on
         self.passes.set()
         self._pairs = []
         self._socket = socket.create_server(("127.0.0.1", port))
@@ -25,7 +25,7 @@ class Proxy:
         threading.Thread(target=self._accept, daemon=True).start()
 
     def cut(self):
-        """Break every connection there is."""
+        """Break all connections."""
         pairs, self._pairs = self._pairs, []
         for pair in pairs:
             self._break(pair)
@@ -68,7 +68,7 @@ class Proxy:
                     target.sendall(part)
                     time.sleep(
                         0.01 if self.splits else 0
-                    )  # so that it is read alone: nothing tells when it was
+                    )  # so that it is read alone: nothing tells us when it was
         self._break(pair)
         source.close()
 
@@ -77,3 +77,26 @@ class Proxy:
         for end in pair:
             with contextlib.suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
+
+
+class Relay:
+    """A proxy in front of the database, which can be away: `url` is that of the database there."""
+
+    def __init__(self, url):
+        self.proxy = Proxy(urlsplit(url).port)
+        self.url = url.replace(
+            urlsplit(url).netloc.rpartition("@")[2], urlsplit(self.proxy.url).netloc
+        )
+
+    def cut_off(self, seconds):
+        """For so long, all connections are cut, and no new one is let in."""
+        self.proxy.close()
+        time.sleep(seconds)
+        self.proxy = Proxy(self.proxy.target, urlsplit(self.proxy.url).port)
+
+    def hang(self, seconds):
+        """For so long, nothing passes. What was sent meanwhile passes afterwards, even if the
+        sender has given up."""
+        self.proxy.passes.clear()
+        time.sleep(seconds)
+        self.proxy.passes.set()

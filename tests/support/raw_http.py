@@ -27,7 +27,7 @@ def connected(server, count=None, receive_buffer=None):
 
 
 def read_answer(client):
-    """The next answer on this connection, which has a length."""
+    """The next answer on this connection, which must have a length."""
     data, length = b"", None
     while length is None or length > 0:
         more = client.recv(length or 1)
@@ -63,7 +63,7 @@ TITLES = {
 
 
 def errors_of(response, status):
-    """(source, detail) of the errors of a response, which has the one shape of all errors."""
+    """(source, detail) of the errors of a response, which must have the common shape."""
     assert response.status_code == status, response.text
     assert response.headers["Content-Type"] == "application/json"
     body = response.json()
@@ -98,7 +98,7 @@ LIMIT = 1048576
 
 
 class Answer:
-    """What a raw request was answered, with the names of `requests`."""
+    """The answer to a raw request, with the names that `requests` uses."""
 
     def __init__(self, data):
         head, _, self.text = data.decode().partition("\r\n\r\n")
@@ -112,7 +112,7 @@ class Answer:
 
 
 def raw(server, *parts, timeout=5):
-    """What the server says to these bytes until it closes the connection."""
+    """The server's answer to these bytes, until it closes the connection."""
     with socket.create_connection(("127.0.0.1", server.port), timeout=timeout) as connection:
         for part in parts:
             connection.sendall(part)
@@ -120,7 +120,7 @@ def raw(server, *parts, timeout=5):
 
 
 def read_to_end(connection):
-    """The answer on a connection that is closed behind it."""
+    """The answer on a connection that the server then closes."""
     return Answer(b"".join(iter(lambda: connection.recv(65536), b"")))
 
 

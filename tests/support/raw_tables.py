@@ -1,16 +1,19 @@
-"""The tables of a server's database, by SQL alone: what no client can see, and what another release did or does there."""
+"""The tables of a server's database, by SQL alone: what no client can see, and what another release
+does there.
+"""
 
 import contextlib
 import sqlite3
 
 import psycopg
 
-# Without those that SQLite makes for itself: its sequence of 1.0.0 has no use any more.
+# Without SQLite's own: the sequence of 1.0.0 is no longer used.
 SQLITE_TABLES = "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite%'"
 
 
 class Tables:
-    """One connection of the tests' own, which commits each statement. A `?` stands for a value on both engines."""
+    """A connection of the tests' own, which commits each statement. A `?` stands for a value on
+    both engines."""
 
     def __init__(self, connection):
         self.connection = connection
@@ -21,12 +24,16 @@ class Tables:
         return list(cursor.fetchall()) if cursor.description else []
 
     def value(self, sql, *values):
-        """The first column of the one row that there is."""
+        """The first column of the only row."""
         [row] = self.rows(sql, *values)
         return row[0]
 
+    def key_of(self, session):
+        """The id of this session as it is stored."""
+        return session["id"].replace("-", "") if self.is_sqlite else session["id"]
+
     def insert(self, table, **columns):
-        """Insert this row, as a release does that knows these columns only."""
+        """Insert this row, as a release that knows only these columns does."""
         marks = ", ".join("?" * len(columns))
         self.rows(f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({marks})", *columns.values())
 
@@ -49,7 +56,7 @@ class Tables:
         self.connection.executescript(script) if self.is_sqlite else self.connection.execute(script)
 
     def columns(self):
-        """What there is of columns: (table, name, type, whether it may be null, default)."""
+        """All columns: (table, name, type, whether it may be null, default)."""
         if self.is_sqlite:
             tables = [name for (name,) in self.rows(SQLITE_TABLES)]
             return {
@@ -83,10 +90,10 @@ def tables_of(url):
 
 
 def lengthen(url, session, count):
-    """Put so many turns before those that the session has: `turn 0`, `turn 1`, and so on. Their numbers are before those of all
-    that there are, of other sessions too."""
+    """Put so many turns before those of the session: `turn 0`, `turn 1`, and so on. Their numbers
+    are lower than all others, also those of other sessions."""
     with tables_of(url) as tables:
-        key = session["id"].replace("-", "") if tables.is_sqlite else session["id"]
+        key = tables.key_of(session)
         first = tables.value("SELECT min(id) FROM turn")
         rows = (
             (

@@ -1,16 +1,16 @@
-"""Readers of a reply who come back, to whichever server answers, until they know how it ends."""
+"""Readers of a reply that resume, at whichever server answers, until they know how it ends."""
 
 import http.client
 import time
 
-LOST = OSError, http.client.HTTPException  # by which a connection breaks, or is refused
+LOST = OSError, http.client.HTTPException  # raised if a connection breaks, or is refused
 
 
 def is_to_come_back(status, headers):
-    """Whether the same is to be asked again.
+    """Whether to send the same request again.
 
-    Nobody can answer, or the first request under its key is under way. That the model failed is an
-    answer, which names the session.
+    Yes, if no server can answer, or the first request with its key is still in progress. That the
+    model failed is an answer, which names the session.
     """
     is_unanswered = status == 503 and "Location" not in headers
     is_under_way = status == 409 and "Location" in headers and "Retry-After" in headers
@@ -18,28 +18,30 @@ def is_to_come_back(status, headers):
 
 
 class Reader:
-    """One reader of one reply. He comes back with his last id whenever his stream breaks, or stops.
+    """One reader of one reply. It resumes with its last id whenever its stream breaks, or stops.
 
-    `clients` are those of the servers that there are, which may change; he turns to the one of this
-    number first. He reads the latest reply of a session, from its start or behind this id; or one
-    that he asks for. At each delta he has as much text as its id says, and in the end the turn's.
+    `clients` has one for each server, and may change; the reader begins with the one of this
+    number. It reads the latest reply of a session, from its start or after this id; or a reply that
+    it requests itself. At each delta it has as much text as the id says, and in the end the turn's
+    text.
     """
 
-    timeout = 20  # seconds without a byte, behind which he comes back
-    pause = 0.2  # seconds before he does, so that fifty readers are no load
-    key = None  # under which he asks again, until he knows his session
-    until_complete = False  # whether he reads on behind a failure and an interruption
+    timeout = 20  # seconds without a byte, after which it reconnects
+    pause = 0.2  # seconds before it does, so that fifty readers are no load
+    key = None  # with which it repeats its request until it knows the session
+    until_complete = False  # whether it reads on after a failure or an interruption
 
     def __init__(self, clients, session=None, last_id=None, first=0):
         self.clients, self.session, self.last_id, self.first = clients, session, last_id, first
-        self.asks = None  # the path and the body by which he asks for a reply
+        self.asks = None  # the path and the body of its request for a reply
         self.reply, self.start = map(int, last_id.split("-")[:2]) if last_id else (None, 0)
-        self.text, self.names = "", []  # of what came behind that
+        self.text, self.names = "", []  # of what came after that
         self.turn = None  # as it ended
-        self.end = None  # the last event, or the status that says that there is none
+        self.end = None  # the last event, or the status if there is no stream
         self.ends = []  # events that might have been the last
         self.arrivals = []  # when text came, by time.monotonic()
-        self.streams = self.returns = self.lost = 0  # how often he asked, came back, and lost it
+        # How often it asked, resumed, and lost the stream.
+        self.streams = self.returns = self.lost = 0
         self.refusals = set()  # statuses of answers that were no stream, and of errors
         self.deadline, self.given_up = float("inf"), False
 
@@ -59,7 +61,7 @@ class Reader:
         return self
 
     def come_back(self):
-        """Ask for what he does not have, and read what answers: first the same server, then the next."""
+        """Ask for the rest, and read what answers: first the same server, then the next."""
         client = self.clients[(self.first + self.returns) % len(self.clients)]
         self.returns, self.streams = self.streams, self.streams + 1
         try:
@@ -89,7 +91,7 @@ class Reader:
             self.end = stream.status
 
     def look(self, client):
-        """There is nothing behind what he has: that is all, where it is complete."""
+        """Nothing comes after what the reader has: if the reply is complete, that is all."""
         answer = client.get(f"/sessions/{self.session['id']}", timeout=self.timeout)
         if answer.status_code == 200 and answer.json()["turns"][-1]["status"] == "complete":
             self.turn, self.end = answer.json()["turns"][-1], "done"
@@ -100,7 +102,7 @@ class Reader:
     def read(self, stream):
         for event in stream:
             reply, position = map(int, event.id.split("-")[:2])
-            if reply != self.reply:  # the first, or another one, since that could not be made
+            if reply != self.reply:  # the first, or another since that one could not be made
                 self.reply, self.start, self.text, self.turn = reply, 0, "", None
             self.last_id = event.id
             self.names.append(event.name)
@@ -122,7 +124,7 @@ class Reader:
         self.arrivals.append(time.monotonic())
 
     def is_cut(self):
-        """Whether he is cut off here, behind a delta."""
+        """Whether the reader is cut off here, after a delta."""
         return False
 
     def take_end(self, event):
@@ -134,7 +136,7 @@ class Reader:
             self.end = event.name
 
     def silence(self, moment):
-        """How long no text came to him, around this moment."""
+        """How long no text came to the reader, around this moment."""
         before = [arrival for arrival in self.arrivals if arrival <= moment]
         after = [arrival for arrival in self.arrivals if arrival > moment]
         return (after[0] if after else moment) - (before[-1] if before else moment)

@@ -16,13 +16,13 @@ def now():
 
 
 class Release100:
-    """A process of release 1.0.0, which knows the columns of its own release only. Its statements are 1.0.0's."""
+    """A process of release 1.0.0, which knows only its own columns. Its statements are 1.0.0's."""
 
     def __init__(self, old_tables):
         self.old_tables = old_tables
 
     def create(self, content, owner=ALICE, **options):
-        """A session, with the reply to its first message under way: returns both their ids."""
+        """A session whose first reply is in progress: returns both their ids."""
         session_id, at = uuid.uuid4(), now()
         self.old_tables.insert(
             "session",
@@ -38,7 +38,8 @@ class Release100:
         return session_id, self.ask(session_id, content, **options)
 
     def ask(self, session_id, content, lease=LEASE):
-        """A message, and the reply to it, whose lease ends so many microseconds from now; returns the reply's id."""
+        """A message, and its reply, whose lease ends so many microseconds from now; returns the
+        reply's id."""
         at = now()
         self.old_tables.rows(
             "UPDATE session SET updated_at = ?, preview = NULL WHERE id = ?", at, session_id.hex
@@ -51,7 +52,7 @@ class Release100:
         return self._begin(session_id, now(), lease, replaces=replaced)
 
     def write(self, turn_id, *pieces):
-        """Store these pieces of a reply, behind those that there are."""
+        """Store these pieces of a reply, after those that it has."""
         start = self.old_tables.value(
             "SELECT coalesce(sum(length(text)), 0) FROM piece WHERE turn_id = ?", turn_id
         )
@@ -107,6 +108,7 @@ class Release100:
 
 
 def ids(turns):
-    """The ids of turns as numbers; in JSON they are strings, since a number would lose its end in a browser."""
+    """The ids of turns as numbers; in JSON they are strings, since JavaScript would round such
+    large numbers."""
     assert all(type(turn["id"]) is str for turn in turns), turns
     return [int(turn["id"]) for turn in turns]

@@ -24,8 +24,9 @@ from product import ROOT
 
 
 def ports():
-    """Ports below those that the system gives to whoever connects: else one of these might have it before it is listened to,
-    or while its server is away. No two of eight workers of pytest have one in common, and none is given twice in a row."""
+    """Ports below those that the system gives to clients: else a client might get one before the
+    server listens, or while it is away. No two of pytest's eight workers share one, and none is
+    given twice in a row."""
     worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 8
     first = 10_000 + worker * 2750
     return itertools.cycle(random.SystemRandom().sample(range(first, first + 2750), 2750))
@@ -35,18 +36,18 @@ PORTS = ports()
 
 
 def free_port():
-    """A port where nobody listens."""
+    """A port where nothing listens."""
     for port in PORTS:
         with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
             return port
 
 
 class Server:
-    """Parley as its Procfile starts it, in processes of its own. `log` is where it writes, in place of a file, and `root` where
-    its code is."""
+    """Parley as its Procfile starts it, in processes of its own. `log` is where it writes, in place
+    of a file, and `root` is the folder of its code."""
 
-    before = ""  # what starts it: a command that ends with another one
-    is_forked = True  # where nothing is before it: it loads no library anew
+    before = ""  # put before its command, which it then runs
+    is_forked = True  # without a `before`, it is forked, so that no library is loaded again
 
     def __init__(self, folder, log=None, root=None, port=None, **environment):
         self.port = port or free_port()
@@ -62,7 +63,7 @@ class Server:
         }
         clean["PATH"] = os.path.dirname(sys.executable) + os.pathsep + clean["PATH"]
         environment = {name: str(value) for name, value in environment.items() if value is not None}
-        files = environment.pop("FILES", None)  # so many may be open in a process
+        files = environment.pop("FILES", None)  # how many files a process may open
         options = f"--bind 127.0.0.1:{self.port} " + environment.pop("GUNICORN_CMD_ARGS", "")
         defaults = {"PORT": str(self.port), "JWT_SECRET": SECRET, "GUNICORN_CMD_ARGS": options}
         self.log = log or open(self.log_file, "wb")
@@ -80,7 +81,7 @@ class Server:
         while time.monotonic() < deadline:
             with contextlib.suppress(
                 requests.ConnectionError, requests.Timeout
-            ):  # several that start at once take their time
+            ):  # several that start at the same time need longer
                 is_up = requests.get(self.url + "/health", timeout=5).status_code == 200
                 if (
                     is_up
@@ -89,7 +90,7 @@ class Server:
                 ):
                     return self
             assert self.process.poll() is None, self.output()
-            time.sleep(0.02)
+            time.sleep(0.04)
         raise AssertionError("the server did not start: " + self.output())
 
     def client(self, subject=ALICE, **claims):
@@ -107,7 +108,7 @@ class Server:
         return self.log_file.read_text()
 
     def wait_for_output(self, text, count=1, seconds=10):
-        """The log, once it has this text so often: a line is written behind its response."""
+        """The log, once it has this text so many times: a line is written after its response."""
         deadline = time.monotonic() + seconds
         while self.output().count(text) < count:
             assert time.monotonic() < deadline, self.output()
@@ -136,7 +137,7 @@ class Server:
 
 
 def children(pid):
-    """The processes that this one has started and that are there; none where it has stopped."""
+    """The living processes that this one has started; none if it has ended."""
     path = pathlib.Path(f"/proc/{pid}/task/{pid}/children")
     return [int(child) for child in path.read_text().split()] if path.exists() else []
 
@@ -150,7 +151,7 @@ class Host:
         self.start()
 
     def start(self):
-        """Another one, where the one before has ended, or is to."""
+        """Start another process, if the one before has ended or is about to."""
         if self.server:
             self.server.stop()  # which also closes its log
         self.server = Server(self.folder, **self.settings).wait_until_up()
@@ -161,15 +162,16 @@ class Host:
 
 
 def npm_folder(name):
-    """This folder of the tests, with the packages that its lock file names; skips the test where there is no npm."""
+    """This folder of the tests, with the packages of its lock file. Skips the test if there is no
+    npm."""
     folder = pathlib.Path(__file__).parent / name
     if not shutil.which("node") or not shutil.which("npm"):
         pytest.skip("node and npm are not installed")
     with open(folder / "package-lock.json") as lock:
         fcntl.flock(
             lock, fcntl.LOCK_EX
-        )  # whoever comes while another installs waits for the end of it
-        # npm writes this file last. One that is older than the lock file is of other packages.
+        )  # a second process waits until the first has installed them
+        # npm writes this file last. If it is older than the lock file, it is of other packages.
         installed = folder / "node_modules" / ".package-lock.json"
         if not installed.exists() or installed.stat().st_mtime < os.fstat(lock.fileno()).st_mtime:
             subprocess.run(
@@ -183,10 +185,10 @@ def npm_folder(name):
 
 
 def wait_until_up(url, process, seconds=60):
-    """Wait until this process answers there, which may be a proxy."""
+    """Wait until this process, which may be a proxy, answers there."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
-        with contextlib.suppress(requests.ConnectionError):
+        with contextlib.suppress(requests.ConnectionError, requests.Timeout):
             return requests.get(url + "/health", timeout=5)
         assert process.poll() is None, process.stdout and process.stdout.read()
         time.sleep(0.02)
@@ -194,7 +196,8 @@ def wait_until_up(url, process, seconds=60):
 
 
 def end(process, seconds=30):
-    """SIGTERM, as a platform would, and a kill where that does not do; returns what it has written and was not read."""
+    """SIGTERM, as a platform would, and a kill if that is not enough; returns the output that was
+    not read yet."""
     process.terminate()
     try:
         return process.communicate(timeout=seconds)[0]
@@ -204,14 +207,16 @@ def end(process, seconds=30):
 
 
 def listens_to_signals(pid):
-    """Whether a worker has set its own handlers: before, it has its parent's, and would lose a SIGTERM."""
+    """Whether a worker has set its own handlers: before, it has its parent's, and would lose a
+    SIGTERM."""
     caught = re.search(r"SigCgt:\s*(\w+)", pathlib.Path(f"/proc/{pid}/status").read_text())[1]
     return not int(caught, 16) >> (signal.SIGHUP - 1) & 1
 
 
 @contextlib.contextmanager
 def running(folder, **environment):
-    """A server of one worker on a SQLite file of its own, for what has nothing to do with the kind of database."""
+    """A server of one worker on a SQLite file of its own, for tests that do not depend on the
+    engine."""
     folder.mkdir(parents=True, exist_ok=True)
     server = Server(
         folder,

@@ -1,4 +1,4 @@
-"""Starts that stop at what is wrong."""
+"""Starts that fail with an error."""
 
 
 def is_one_line_about(name, text):

@@ -1,21 +1,24 @@
-"""A process without threads, whose time is a number: writers are steps, its keeper is a round."""
+"""A process without threads, whose time is a number: writers take steps, and the keeper runs in
+rounds.
+"""
 
 import json
-import subprocess
-import sys
+import os
 
+import forked
 from product import ROOT
 
 BEGINNING = """
-import json, sys
+import json, sys, warnings
+warnings.simplefilter("error")
 import app
 from database import Unavailable, db, open_database
 from limits import Slot
 from llm import open_catalog
 from replies import Replies, ReplyRequest, cancel, commits
 from settings import read_settings
-from upkeep.deletion import delete_session
-from upkeep.migrations import MIGRATIONS
+from maintenance.deletion import delete_session
+from maintenance.migrations import MIGRATIONS
 
 
 class Threads:
@@ -44,10 +47,11 @@ keeper = replies.keeper
 """
 
 
-def run_stepped(script, **settings):
-    """What a process prints, as JSON, that goes on with this."""
+def run_stepped(script, *given, **settings):
+    """What a process prints, as JSON, that continues with this script, and gets these values as
+    JSON."""
     settings = {"JWT_SECRET": "a" * 32} | settings
-    command = [sys.executable, "-W", "error", "-c", BEGINNING + script, json.dumps(settings)]
-    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    words = ["-c", BEGINNING + script, *map(json.dumps, (settings, *given))]
+    run = forked.run(words, ROOT, {"PATH": os.environ["PATH"]})
     assert run.returncode == 0, run.stderr
     return json.loads(run.stdout)

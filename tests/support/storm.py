@@ -1,4 +1,6 @@
-"""A storm: many calls at once of a provider that errs at random. Nothing of one call may be seen by another."""
+"""A storm: many calls at once of a provider with random errors. No call may see anything of
+another.
+"""
 
 import collections
 import concurrent.futures
@@ -30,19 +32,19 @@ INTRUDER = whole_answer("INTRUDER")
 class Try(NamedTuple):
     mood: str
     pieces: list  # of its text
-    is_disturbed: bool  # a late byte of the answer before may have come first, which nobody can tell from this answer
+    is_disturbed: bool  # a late byte of the answer before may have come first, and this answer would look the same
 
 
 class Storm:
-    """The answers of a provider, drawn by a seeded generator, and what they must have come to.
+    """A provider's answers, drawn by a seeded generator, and the replies that must come of them.
 
-    The message of a call is its number. All text of an answer says of which call it is, and of which of its tries.
+    The message of a call is its number. All text of an answer names its call, and the try.
     """
 
     def __init__(self, provider, seed):
         self.seed = seed
         self.served = collections.defaultdict(list)  # number of a call → its tries
-        self.reuses = 0  # requests that came on a connection that had had one
+        self.reuses = 0  # requests on a connection that had one before
         self.outcomes = collections.Counter()
         self.went_on = 0  # replies that have text of more than one answer
         self._last = {}  # connection → the mood of its last answer
@@ -53,7 +55,8 @@ class Storm:
         return random.Random(f"{self.seed} {names}")
 
     def is_silent(self, number):
-        """Whether the provider says no word of its own accord any more: this call ends where its client cancels it."""
+        """Whether the provider says nothing more by itself: this call ends when its client cancels
+        it."""
         return self.random("silence", number).random() < 0.06
 
     # The provider
@@ -98,7 +101,9 @@ class Storm:
         if chance.random() < 0.5:
             parts = [b"".join(parts)]
         yield from parts[:-1]
-        yield chance.choice([0, 0.002, 0.02])  # the other side has read all of it, or has not
+        yield chance.choice(
+            [0, 0.002, 0.02]
+        )  # whether the other side has read all of it is left to chance
         yield parts[-1] + end + more
 
     def well(self, request, pieces, chance):
@@ -128,7 +133,7 @@ class Storm:
         yield head(Content_Length=len(data) + chance.choice([1, 100, 100_000])) + data
 
     def longer_than_it_says(self, request, pieces, chance):
-        """What is behind its length is the rest of it, or is another answer."""
+        """What comes after its length is the rest of it, or another answer."""
         data = b"".join(events_of(request, pieces))
         place = chance.randrange(data.index(b"<"), len(data))
         yield head(Content_Length=place)
@@ -166,7 +171,7 @@ class Storm:
         yield KEEP
 
     def refused_at_length(self, request, pieces, chance):
-        """So long that it need not be read to its end."""
+        """So long that nobody needs to read it to its end."""
         yield head(400, "application/json", Content_Length=10**9)
         for _ in range(4):
             yield pieces[0].encode() + b" " * 65536
@@ -181,7 +186,7 @@ class Storm:
     # The clients
 
     def rage(self, server, count, threads=8):
-        """So many calls, by so many clients at once, of which some cancel some of theirs."""
+        """So many calls, by so many clients at once; some clients cancel some of theirs."""
         clients = threading.local()
 
         def call(number):
@@ -213,11 +218,12 @@ class Storm:
                 response = client.post(path + "/cancel")
                 assert response.status_code in (200, 409), (
                     response.text
-                )  # 409 where it has ended meanwhile
+                )  # 409 if it has ended meanwhile
             self.check(number, client.get(path).json()["turns"][-1], is_cancelled=way is not None)
 
     def check(self, number, turn, is_cancelled):
-        """The turn of a call that is over has what the call's own answers had, one behind the other, and nothing besides."""
+        """The turn of a call that is over has the text of the call's own answers, one after the
+        other, and nothing else."""
         with self._lock:
             tries = self.served.get(number, [Try("not asked", [], False)])
         *others, last = tries
@@ -229,7 +235,7 @@ class Storm:
         rest, parts = (
             text,
             [],
-        )  # each answer that broke has so many pieces in it, perhaps none; the last may have all
+        )  # each broken answer has so many pieces in it, perhaps none; the last may have all
         for each in tries:
             before = rest
             for piece in each.pieces:
@@ -242,11 +248,11 @@ class Storm:
         for each in others:
             assert each.mood not in GOOD or each.is_disturbed, (
                 told
-            )  # else it was tried again for another's sake
+            )  # else another call's data made it try again
         if status == "complete":
             assert text.endswith("".join(last.pieces)), told
         elif status == "interrupted":
-            assert is_cancelled, told  # else it was hung up for another's sake
+            assert is_cancelled, told  # else another call's data made it hang up
         else:
             assert status == "failed" and error["status"] != 500 and number in self.served, told
             assert last.mood not in GOOD or (last.is_disturbed and len(tries) >= TRIES), told
@@ -270,7 +276,7 @@ BAD = {
 
 
 class KeptClient(Client):
-    """A client that keeps its connection to the server, so that there are more calls in a second."""
+    """A client that keeps its connection to the server, so that there are more calls per second."""
 
     def __init__(self, url, token):
         super().__init__(url, token)
@@ -300,7 +306,7 @@ def open_sockets(server):
 
 
 def check_a_storm(server, provider, seed, count):
-    """Let it rage; then all is well again, nothing is left open, and connections were used again indeed."""
+    """Run it. In the end all is well again, nothing is left open, and connections have been reused."""
     before = open_sockets(server)
     storm = Storm(provider, seed)
     storm.rage(server, count)
@@ -309,7 +315,9 @@ def check_a_storm(server, provider, seed, count):
     for model in MODELS * 4:
         assert client.turns(client.create("Hello", model=model))[-1]["content"] == "It is calm."
     deadline = time.monotonic() + 10
-    while open_sockets(server) > before + 40:  # the clients' and the kept ones, and not one a call
+    while (
+        open_sockets(server) > before + 40
+    ):  # the clients' and the kept ones, and not one for each call
         assert time.monotonic() < deadline, "sockets are left open"
         time.sleep(0.05)
     assert storm.reuses > len(provider.requests) / 10, "connections were hardly kept"

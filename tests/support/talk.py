@@ -1,8 +1,8 @@
-"""Replies that are under way while something happens, and users who ask meanwhile.
+"""Replies that are in progress while something happens, and users who send requests meanwhile.
 
-The provider goes on talking until it is told to end. Each reply is read by a client who comes back whenever his stream
-breaks, with the id of the last event that he has seen. In the end each is whole, in the database and in its stream, and
-the provider was called once for it.
+The provider talks until it is told to end. Each reply is read by a client that resumes whenever its
+stream breaks, with the id of the last event that it has seen. In the end each is whole, in the
+database and in its stream, and the provider was called once for it.
 """
 
 import collections
@@ -17,16 +17,15 @@ from provider import KEEP, asked, chunk, events_of, head, reply
 from readers import Reader
 from trouble import stopped
 
-LONGEST = (
-    11  # seconds until a request is answered, whatever happens: ten, and one for a busy machine
-)
+# Seconds until a request is answered, whatever happens: ten, and one for a busy machine.
+LONGEST = 11
 PAUSE = 0.2  # seconds between two words
 
 Answer = collections.namedtuple("Answer", "what at seconds status retry_after text")
 
 
 class Followed(Reader):
-    """The reader of a reply to this mark, in a thread of his own, until it is complete."""
+    """The reader of a reply to this mark, in a thread of its own, until it is complete."""
 
     timeout, until_complete = 60, True
 
@@ -43,7 +42,7 @@ class Followed(Reader):
 
 
 class Talk:
-    """So many replies under way, each of which goes on until `end`, half of them until `end_half`."""
+    """So many replies in progress. Each continues until `end`, half of them until `end_half`."""
 
     def __init__(self, client, provider, count, patience=60):
         self.client, self.provider = client, provider
@@ -53,13 +52,14 @@ class Talk:
         self.replies = [Followed(client, f"talk-{number}", patience) for number in range(count)]
 
     def begin(self, server, path=None):
-        """Begin them, as many in each of the server's workers; `path` is that of its SQLite file. Returns this talk."""
+        """Begin them, as many in each of the server's workers; `path` is that of its SQLite file.
+        Returns the Talk."""
         workers = server.workers()
         for number, pid in enumerate(workers):
             share = self.replies[number :: len(workers)]
             with stopped(
                 [other for other in workers if other != pid], path
-            ):  # who stands still takes no request
+            ):  # a process that is stopped takes no request
                 for each in share:
                     each.thread.start()
                 wait_until(lambda: all(each.text or each.problem for each in share))
@@ -102,7 +102,8 @@ class Talk:
         return word
 
     def check(self, seconds=30):
-        """End them, and wait for all; each is whole, once. Returns how many were told of another end before."""
+        """End them, and wait for all; each is whole, and asked for once. Returns how many readers
+        saw another end before."""
         self.end()
         for each in self.replies:
             each.deadline = min(each.deadline, time.monotonic() + seconds)
@@ -131,9 +132,10 @@ class Talk:
 
 
 class Asking:
-    """Users who ask one thing after the other, whatever happens, and remember how they were answered.
+    """Users who send one request after the other, whatever happens, and remember the answers.
 
-    `writers` of them create sessions; one asks for the list, one for a session, and one for /health.
+    `writers` of them create sessions; one asks for the list, one for a session, and one for
+    /health.
     """
 
     def __init__(self, client, session, writers=3, content="Hello", user=None):
@@ -152,7 +154,7 @@ class Asking:
         return self
 
     def stop(self):
-        """Ask nothing more."""
+        """Send no more requests."""
         self._over.set()
 
     def __exit__(self, *exception):
@@ -181,7 +183,7 @@ class Asking:
             self._over.wait(0.3)
 
     def told(self, what, began=0.0, ended=float("inf")):
-        """The set of what these were told, of those who asked within this time."""
+        """The statuses of these requests, of those that were sent within this time."""
         return {
             answer.status
             for answer in self.answers
@@ -189,7 +191,7 @@ class Asking:
         }
 
     def answered(self, what, began, ended):
-        """The set of what these were told, of those who were answered within this time."""
+        """The statuses of these requests, of those that were answered within this time."""
         return {
             each.status
             for each in self.answers
@@ -197,7 +199,8 @@ class Asking:
         }
 
     def wait_for(self, what, status, seconds):
-        """Wait until one who asks from now on is told so; returns how many seconds it took."""
+        """Wait until a request that is sent from now on is answered so; returns how many seconds it
+        took."""
         began = time.monotonic()
 
         def is_told():
@@ -215,7 +218,8 @@ class Asking:
         return time.monotonic() - began
 
     def check(self):
-        """Every request was answered in time, with what is right or a 503 that says when to ask again; what is told is kept."""
+        """Every request was answered in time, with the right answer or a 503 that says when to try
+        again; every session that an answer named is kept."""
         problems = [
             each
             for each in self.answers

@@ -1,4 +1,4 @@
-"""A short life of a service with all that an audit looks at, and its history."""
+"""A short life of a service with everything that an audit checks, and its history."""
 
 import contextlib
 
@@ -9,7 +9,7 @@ from rest import read_all_of
 from servers import running
 
 WORDS = 12  # of an answer
-PACE = 0.05  # seconds before each word of a slow one
+PACE = 0.05  # seconds before each word of a slow answer
 
 
 def words_of(content):
@@ -19,7 +19,7 @@ def words_of(content):
 
 
 def model(request):
-    """A message has a word that nothing else has, and a word that says how it is answered."""
+    """A message has a word that nothing else has, and a word that says how to answer it."""
     tag, how = asked(request).rpartition("\n\n")[2].split()[:2]
     words = words_of(tag)[so_far(request).count(tag) :]
     if how == "slowly":
@@ -68,7 +68,7 @@ class Talker(Client):
 
 
 def stop_one(user, session):
-    """A slow reply that is cancelled behind some words, while another is asked for in vain."""
+    """A slow reply that is cancelled after some words, while a request for another is refused."""
     user.say(session, "slowly", Prefer="respond-async")
     assert user.say(session).status_code == 409
     wait_until(lambda: user.show(session)["turns"][-1]["content"])
@@ -77,7 +77,7 @@ def stop_one(user, session):
 
 
 def delete_while_it_is_read(user, session):
-    """The session of a slow reply, behind its first words."""
+    """Delete the session of a slow reply, after its first words."""
     path, is_deleted = f"/sessions/{session['id']}", False
     with user.stream("POST", path + "/messages", {"content": user.content("slowly")}) as stream:
         for event in stream:
@@ -87,7 +87,7 @@ def delete_while_it_is_read(user, session):
 
 
 def talk_of_alice(alice):
-    """She deletes nothing, and asks for nothing again."""
+    """Alice deletes nothing, and repeats no request."""
     made = alice.read("POST", "/sessions", {"content": alice.content()})
     session = made[0].data
     alice.follow(session)
@@ -116,7 +116,7 @@ def talk_of_bob(bob, another):
     assert bob.ask(session, "fails")[-1].name == "error"
     assert bob.say(session, "fails").status_code == 502
     path = f"/sessions/{session['id']}/retry"
-    for body in {"content": bob.content()}, None:  # the message is changed, and answered again
+    for body in {"content": bob.content()}, None:  # change the message, then answer it again
         bob.post(path, body).raise_for_status()
     bob.ask(session)
     stop_one(bob, session)
@@ -129,7 +129,7 @@ def talk_of_bob(bob, another):
 
 
 def record_a_life(folder, database):
-    """The path of the history."""
+    """Returns the path of the history."""
     path = folder / "history.jsonl"
     history = History(path)
     with contextlib.closing(Provider()) as provider:

@@ -1,4 +1,4 @@
-"""A real terminal, by tmux."""
+"""A real terminal, run by tmux."""
 
 import os
 import re
@@ -17,12 +17,13 @@ CLEAN = {name: os.environ[name] for name in ("PATH", "TMPDIR") if name in os.env
 
 
 def unbroken(text):
-    """The same without blanks, of which some become the end of a row."""
+    """The text without blanks, since some of them become the end of a row."""
     return "".join(text.split())
 
 
 class Terminal:
-    """A terminal of so many columns with a shell, whose HOME is this folder, and whose user is alice of this server."""
+    """A terminal of so many columns with a shell. HOME is this folder, and its user is Alice on
+    this server."""
 
     def __init__(self, home, columns, server, **environment):
         self._socket = home / "tmux"
@@ -52,6 +53,8 @@ class Terminal:
             *words,
             "sh",
         )
+        self._written = home / "written"
+        self.tmux("pipe-pane", f"exec cat > {self._written}")
         self.wait_for("$")
 
     def tmux(self, *words, **options):
@@ -62,7 +65,8 @@ class Terminal:
         return done.stdout
 
     def screen(self, *options):
-        """All that can be seen, without blanks at the ends; lines that reach the margin are joined with what follows them."""
+        """The visible text, without blanks at the ends of lines; a line that reaches the margin is
+        joined with the next."""
         lines = self.tmux("capture-pane", "-p", "-J", "-S", "-", *options).split("\n")
         return "\n".join(line.rstrip() for line in lines).rstrip().replace(self.server.url, "URL")
 
@@ -82,17 +86,25 @@ class Terminal:
         self.tmux("paste-buffer", *options)
 
     def wait_for(self, end, seconds=20, is_broken=False):
-        """Wait until the screen ends with this, which may be followed by the cursor only, and may be broken into rows."""
+        """Wait until the screen ends with this (the cursor may follow). With `is_broken`, it may be
+        broken into rows."""
         deadline = time.monotonic() + seconds
-        while not (screen := self.screen()).endswith(end):
-            if is_broken and unbroken(screen).endswith(unbroken(end)):
-                break
+        while True:
+            written = self._count_written()
+            screen = self.screen()
+            if screen.endswith(end) or (is_broken and unbroken(screen).endswith(unbroken(end))):
+                return screen
             assert time.monotonic() < deadline, f"no {end!r} at the end of\n{screen}"
-            time.sleep(0.05)
-        return screen
+            while self._count_written() == written and time.monotonic() < deadline:
+                time.sleep(0.02)  # each look at the screen starts a process
+
+    def _count_written(self):
+        """The bytes that have come to the terminal."""
+        return self._written.stat().st_size if self._written.exists() else -1
 
     def wait_for_sign(self, begin):
-        """Wait until this stands before the seconds at the end of the screen, and until these are others."""
+        """Wait until this stands before the seconds at the end of the screen, and the seconds have
+        changed."""
         seen, deadline = set(), time.monotonic() + 20
         while len(seen) < 2:
             assert time.monotonic() < deadline, self.screen()

@@ -1,5 +1,6 @@
-"""How the heavy tests are kept short: those that wait most of their time run beside each other, each on a database, a provider
-and a server of its own, and some run on one engine; on the other, by hand."""
+"""How the heavy tests are kept short: tests that mostly wait run at the same time, each with a
+database, a provider and a server of its own. Some run on one engine only, and by hand on the other.
+"""
 
 import concurrent.futures
 import contextlib
@@ -14,8 +15,8 @@ TOGETHER, ASIDE = {}, {}  # name → function
 
 
 def are_in_time(took, seconds):
-    """Whether nine of ten took less than so long, and none five times that: a machine on which nothing else has room stands
-    still now and then, and whoever is held up waits for longer."""
+    """Whether nine of ten took less than this, and none five times as long: a machine with no room
+    to spare stands still now and then, and what it delays takes longer."""
     most = sorted(took)[(len(took) - 1) * 9 // 10]
     return most < seconds and max(took) < 5 * seconds
 
@@ -30,19 +31,20 @@ on_sqlite, on_postgresql = on("sqlite", by_hand="postgresql"), on("postgresql", 
 
 
 def together(function):
-    """A test that waits most of its time: it begins with the first of its kind, beside others."""
+    """A test that mostly waits: it begins with the first of its kind, beside others."""
     return _beside(function, TOGETHER)
 
 
 def aside(function):
-    """A test that does nothing but wait: it begins with the first of those that run together, and is not counted."""
+    """A test that only waits: it begins with the first of those that run together, and is not
+    counted."""
     return _beside(function, ASIDE)
 
 
 def _beside(function, kind):
     def test(begun):
         if told := begun[function.__name__].result():
-            print(told)  # here, since there it would be shown with the first that waits
+            print(told)  # here, since there it would be shown with the first test that waits
 
     test.__name__, test.__doc__ = function.__name__, function.__doc__
     kind[function.__name__] = function
@@ -51,7 +53,7 @@ def _beside(function, kind):
 
 @contextlib.contextmanager
 def begun_tests(names, new_folder):
-    """Begin those of these names: name → what becomes of it."""
+    """Begin the tests of these names: name → its result."""
     with contextlib.ExitStack() as stack:
         begun = {}
         for kind, at_a_time in ((ASIDE, len(ASIDE)), (TOGETHER, AT_A_TIME)):

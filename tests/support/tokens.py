@@ -1,4 +1,4 @@
-"""Keys of several kinds, the sets in which they are published, and the claims of a token."""
+"""Keys of several kinds, the key sets that publish them, and the claims of a token."""
 
 import base64
 import hmac
@@ -26,7 +26,7 @@ def in_base64(data):
 
 
 def forge(claims, key=SECRET, digest="sha256", **header):
-    """A token by hand, with what a library would not write."""
+    """A token made by hand, with things that a library would refuse to write."""
     parts = [
         json.dumps(part).encode() if isinstance(part, dict) else part
         for part in ({"alg": "HS256"} | header, claims)
@@ -48,7 +48,7 @@ def status_of(server, token):
 
 
 def refused(server, token):
-    """The detail of a 401, which says the same as its challenge and nothing of the token."""
+    """The detail of a 401, which is the same in its challenge and reveals nothing of the token."""
     response = Client(server.url, token).get("/sessions")
     assert response.status_code == 401, response.text
     [error] = response.json()["errors"]

@@ -1,4 +1,6 @@
-"""What may happen to a database and to the processes that use it: each is a context, within which it is so."""
+"""What can happen to a database and to the processes that use it: each is a context, and lasts as
+long.
+"""
 
 import contextlib
 import glob
@@ -27,7 +29,8 @@ def send_all(pids, signal_number):
 
 @contextlib.contextmanager
 def stopped(pids, path=None):
-    """These processes stand still, as those of a container that is paused; none of them is writing to this SQLite file."""
+    """Pause these processes, like those of a paused container; none of them is writing to this
+    SQLite file."""
     try:
         send_all(pids, signal.SIGSTOP)
         while path and may_write(path) & set(pids):
@@ -41,7 +44,8 @@ def stopped(pids, path=None):
 
 @contextlib.contextmanager
 def service_stopped(server, path=None):
-    """All processes of this server stand still, as when a laptop is shut; none of them is writing to this SQLite file."""
+    """Pause all processes of this server, as when a laptop is shut; none of them is writing to this
+    SQLite file."""
     with stopped(pids_of(server), path):
         try:
             yield
@@ -50,7 +54,8 @@ def service_stopped(server, path=None):
 
 
 def resume(server):
-    """Let them go on: the workers first, since a master that wakes up before would kill them for their silence."""
+    """Let them continue: the workers first, since a master that wakes up before would kill them for
+    their silence."""
     signs = signs_of_life(server)
     send_all(server.workers(), signal.SIGCONT)
     try:
@@ -60,7 +65,7 @@ def resume(server):
 
 
 def stop(pids):
-    """Have these stand still; returns when each of their threads does."""
+    """Pause these; returns when each of their threads is stopped."""
     send_all(pids, signal.SIGSTOP)
     wait_until(lambda: all(map(stands_still, pids)), 10)
 
@@ -80,9 +85,10 @@ def threads_of(server):
 
 @contextlib.contextmanager
 def stopped_while_writing(server, path):
-    """All processes of this server stand still, and one of them is in the middle of writing to this SQLite file.
+    """Pause all processes of this server while one of them is in the middle of writing to this
+    SQLite file.
 
-    Somebody has to keep it writing.
+    The caller must keep it writing.
     """
     pids = pids_of(server)
     try:
@@ -91,7 +97,7 @@ def stopped_while_writing(server, path):
         while not may_write(path) & set(pids):
             assert time.monotonic() < until, "it was never stopped while it wrote"
             send_all(pids, signal.SIGCONT)
-            time.sleep(random.uniform(0, 0.02))  # so long it may write
+            time.sleep(random.uniform(0, 0.02))  # let it write for a moment
             stop(pids)
         yield
     finally:
@@ -99,7 +105,8 @@ def stopped_while_writing(server, path):
 
 
 def signs_of_life(server):
-    """When each worker has last told that it lives, by the file that gunicorn's master looks at: (process, file) → time."""
+    """When each worker last showed that it is alive, by the file that gunicorn's master looks at:
+    (process, file) → time."""
     files = [path for pid in server.workers() for path in pathlib.Path(f"/proc/{pid}/fd").iterdir()]
     signs = {}
     for path in files:
@@ -110,17 +117,17 @@ def signs_of_life(server):
 
 
 def may_write(path):
-    """The processes that hold the lock by which SQLite has one writer at a time."""
+    """The processes that have the lock by which SQLite has one writer at a time."""
     pids = set()
     memory = inode_of(f"{path}-shm")
     for line in pathlib.Path("/proc/locks").read_text().splitlines():
         fields = line.split()
-        if "->" in fields or "WRITE" not in fields:  # the first is one who waits
+        if "->" in fields or "WRITE" not in fields:  # the first is a process that waits
             continue
         pid, place, first = fields[4:7]
         if (
             int(place.rpartition(":")[2]) == memory and first == "120"
-        ):  # the byte of the one who writes, in WAL mode
+        ):  # the byte of the writer, in WAL mode
             pids.add(int(pid))
     return pids
 
@@ -131,7 +138,7 @@ def inode_of(path):
 
 @contextlib.contextmanager
 def full(folder):
-    """The file system of this folder is full."""
+    """Fill the file system of this folder."""
     path = folder / "ballast"
     try:
         with open(path, "wb", buffering=0) as ballast:
@@ -146,7 +153,7 @@ def full(folder):
 
 @contextlib.contextmanager
 def read_only(url):
-    """This database of a PostgreSQL takes no writes, and whoever was connected has to connect again."""
+    """This PostgreSQL database takes no writes; open connections have to be replaced."""
     server, _, name = url.rpartition("/")
     with psycopg.connect(server + "/postgres", autocommit=True) as connection:
         connection.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
@@ -161,7 +168,7 @@ def read_only(url):
 
 @contextlib.contextmanager
 def away(cluster):
-    """This PostgreSQL is not there: it was ended at once, and recovers when it is started."""
+    """This PostgreSQL is away: it was stopped at once, and recovers when it is started."""
     cluster.stop(immediate=True)
     try:
         yield
@@ -171,9 +178,10 @@ def away(cluster):
 
 @contextlib.contextmanager
 def hanging(cluster):
-    """This PostgreSQL takes connections and says nothing, as one whose disk hangs: all its processes stand still."""
+    """This PostgreSQL takes connections and says nothing, as if its disk hung: all its processes
+    are paused."""
     try:
-        stop(cluster.pids()[:1])  # from now on, it makes no more of them
+        stop(cluster.pids()[:1])  # from now on, it starts no more of them
         stop(cluster.pids())
         yield
     finally:
@@ -182,8 +190,9 @@ def hanging(cluster):
 
 @contextlib.contextmanager
 def locked(url, table="turn", mode="ACCESS EXCLUSIVE"):
-    """Somebody holds what all replies need, and does not end: SQLite's writer, or a table of PostgreSQL. Yields his tables. In
-    the mode EXCLUSIVE, others can read (in SQLite's journal, they always can)."""
+    """A transaction that does not end locks what all replies need: SQLite's writer, or a table of
+    PostgreSQL. Yields its tables. In the mode EXCLUSIVE, others can read (in SQLite's journal, they
+    always can)."""
     with tables_of(url) as tables:
         tables.rows("BEGIN EXCLUSIVE" if tables.is_sqlite else "BEGIN")
         try:
@@ -195,7 +204,8 @@ def locked(url, table="turn", mode="ACCESS EXCLUSIVE"):
 
 
 class Clock:
-    """What a server that is started with these settings takes for the time: the true one, moved by so many seconds."""
+    """The clock of a server that is started with these settings: the true time, moved by so many
+    seconds."""
 
     def __init__(self, folder):
         self.path = folder / "clock"
@@ -205,13 +215,13 @@ class Clock:
             "FAKETIME_TIMESTAMP_FILE": self.path,
             "FAKETIME_NO_CACHE": 1,
             "FAKETIME_DONT_FAKE_MONOTONIC": 1,
-            "DONT_FAKE_MONOTONIC": 1,  # as the library's first releases called it
+            "DONT_FAKE_MONOTONIC": 1,  # the name in the library's first releases
         }
 
     def step(self, seconds):
         new = self.path.with_suffix(".new")
         new.write_text(f"{seconds:+d}")
-        os.replace(new, self.path)  # nobody reads half of it
+        os.replace(new, self.path)  # so that a reader never finds half of it
 
     @contextlib.contextmanager
     def moved(self, seconds):
@@ -223,12 +233,13 @@ class Clock:
 
 
 def find_libfaketime():
-    """The path of the library, or None: it is not installed."""
+    """The path of the library, or None if it is not installed."""
     return next(iter(glob.glob("/usr/lib/*/faketime/libfaketime.so.1")), None)
 
 
 def copy_as_dead(url, session, count):
-    """As if so many replies had been under way in a fleet that is gone: copies of this session, by SQL. Returns their ids."""
+    """As if so many replies had been in progress in a fleet that is gone: copies of this session,
+    by SQL. Returns their ids."""
     ids = [uuid.uuid4() for _ in range(count)]
     with tables_of(url) as tables:
         stored = [each.hex if tables.is_sqlite else each for each in ids]

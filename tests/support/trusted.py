@@ -1,4 +1,4 @@
-"""Peers of a server, which say who their user is: a trusted proxy, and whoever would be taken for one."""
+"""Peers of a server that name their user: a trusted proxy, and one that pretends to be one."""
 
 import contextlib
 import json
@@ -10,7 +10,8 @@ HEADER = "Remote-User"
 
 
 class Peer:
-    """Who connects to this address, an address and a port or a path, perhaps from an address of its own."""
+    """A client that connects to this address (an address and a port, or a path), perhaps from an
+    address of its own."""
 
     def __init__(self, address, source=None):
         self.address, self.source = address, source
@@ -55,11 +56,11 @@ class Peer:
 
 
 def name(user):
-    """The line by which a proxy names this user."""
+    """The line in which a proxy names this user."""
     return f"{HEADER}: {user}"
 
 
 def user_of(answer):
-    """Whom the server takes this request to be of."""
+    """The user to whom the server attributes this request."""
     assert answer.status_code == 200, answer.text
     return answer.json()["subject"]

@@ -1,4 +1,4 @@
-"""Models with a small context window, which refuse what is longer in their servers' own words."""
+"""Models with a small context window, which refuse longer prompts in their servers' own words."""
 
 import itertools
 import json
@@ -6,8 +6,6 @@ import pathlib
 import string
 import tomllib
 import uuid
-
-import pytest
 
 from provider import KEEP, head, raw, reply, stream
 
@@ -25,15 +23,12 @@ PROMPT_TOO_LONG, LLAMA, GROQ = (
 )
 
 
-# What has nothing to do with the kind of database
-on_one_engine = pytest.mark.parametrize("engine", ["sqlite"], indirect=True)
-
-
 class Model:
-    """A model of its own name with a window of so many tokens, which here are words, and the server's own words where it refuses.
+    """A model of its own name with a window of so many tokens (here, words). It refuses in the
+    server's own words.
 
-    `counts`: the limit of the answer has to fit beside the prompt. `hidden`: tokens that the server adds to each prompt.
-    `tells`: its answers have their usage.
+    `counts`: the limit of the answer must fit next to the prompt. `hidden`: tokens that the server
+    adds to each prompt. `tells`: its answers have their usage.
     """
 
     def __init__(
@@ -47,7 +42,7 @@ class Model:
         answer_size=30,
         tells=True,
     ):
-        # In letters: a number in it might be that of a window, which is no proof then.
+        # In letters: a number in the name might be that of a window, and would prove nothing.
         self.name = f"{kind}-{uuid.uuid4().hex.translate(LETTERS)}"
         self.window, self.refusal, self.code = window, refusal, code
         self.counts, self.hidden, self.answer_size, self.tells = counts, hidden, answer_size, tells
@@ -108,7 +103,7 @@ def tokens(body):
 
 
 def words(count, first=""):
-    """So many words, of which the first ones are given."""
+    """So many words; the first ones are given."""
     given = first.split()
     return " ".join([*given, *["lorem"] * (count - len(given))])
 
@@ -119,7 +114,7 @@ def sent_of(body):
 
 
 def ended(reason, text="Half a sentence", usage=(15, 7, 3)):
-    """An answer with this end; `usage` is None where the server counts nothing, in OpenAI's protocol."""
+    """An answer with this end; `usage` is None if the server counts nothing, in OpenAI's protocol."""
 
     def answer(request):
         for part in reply(*[text] if text else [], stop=reason, usage=usage)(request):
@@ -130,7 +125,7 @@ def ended(reason, text="Half a sentence", usage=(15, 7, 3)):
 
 
 class Conversation:
-    """A session that one goes on with."""
+    """A session that a user continues."""
 
     def __init__(self, client, model, **fields):
         self.client = client
@@ -141,7 +136,8 @@ class Conversation:
         return self.client.post(self.path + "/messages", {"content": content}, **headers)
 
     def go_on(self, count, size=30, first=2):
-        """So many messages of this size, each of which is answered; returns the turn of the last one."""
+        """So many messages of this size, each of which is answered; returns the turn of the last
+        one."""
         for number in range(first, first + count):
             response = self.say(words(size, f"Message {number}:"))
             assert response.status_code == 201, (number, response.text)
@@ -154,7 +150,7 @@ class Conversation:
         return response.json()["turns"], response.headers.get("First-Turn-Sent")
 
 
-# Servers that count our limit in
+# Servers that add our limit to the prompt
 
 VLLM = {name: refusal["body"] for name, refusal in REFUSALS.items() if name.startswith("vLLM 0")}
 

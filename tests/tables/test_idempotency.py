@@ -1,4 +1,4 @@
-"""An idempotency key names a reply: it is never made twice."""
+"""An idempotency key names a reply, which is never requested twice."""
 
 import hashlib
 import json
@@ -12,16 +12,13 @@ from client import ALICE, BOB, at_once, wait_until
 from provider import fails, reply, silence, status
 from raw_tables import tables_of
 
-SECOND = 1_000_000  # as times are stored
+SECOND = 1_000_000  # times are stored in microseconds
 
 
 DAY = 24 * 3600 * SECOND
 
 
-# Idempotency keys
-
-
-def test_makes_one_session_of_twenty_equal_creations(server, provider):
+def test_twenty_equal_creations_make_one_session(server, provider):
     user = server.client(f"https://github.com/{uuid.uuid4().hex}")
     more = threading.Event()
     provider.default = reply("An ", more, "answer.")
@@ -48,7 +45,7 @@ def test_makes_one_session_of_twenty_equal_creations(server, provider):
     ]
 
 
-def test_gives_the_first_outcome_again_however_it_is_received(alice, bob, provider):
+def test_a_key_returns_the_first_outcome_however_it_is_received(alice, bob, provider):
     session = alice.create()
     path = f"/sessions/{session['id']}/messages"
     first = alice.post(path, {"content": "More"}, Idempotency_Key="k-1")
@@ -72,7 +69,7 @@ def test_gives_the_first_outcome_again_however_it_is_received(alice, bob, provid
     assert alice.post(path, {"content": "More"}, Idempotency_Key="k-1").status_code == 404
 
 
-def test_does_not_ask_again_where_newer_turns_followed(alice, provider):
+def test_a_key_does_not_ask_again_if_newer_turns_followed(alice, provider):
     provider.script = [fails("Half"), reply("Newer.")]
     failed = alice.post("/sessions", {"content": "Hello"}, Idempotency_Key="k-2")
     path = failed.headers["Location"]
@@ -82,7 +79,7 @@ def test_does_not_ask_again_where_newer_turns_followed(alice, provider):
     assert alice.post("/sessions", {"content": "Hello"}, Idempotency_Key="k-2").status_code == 404
 
 
-def test_a_key_survives_another_spelling_of_the_path(alice, provider):
+def test_a_key_matches_another_spelling_of_the_path(alice, provider):
     session, key = alice.create(), uuid.uuid4().hex
     first = alice.post(
         f"/sessions/{session['id']}/messages", {"content": "More"}, Idempotency_Key=key
@@ -94,7 +91,7 @@ def test_a_key_survives_another_spelling_of_the_path(alice, provider):
     assert len(provider.posts) == 2
 
 
-def test_a_known_key_is_answered_whatever_models_there_are_by_now(start, new_database, provider):
+def test_a_known_key_is_answered_whatever_models_are_served_now(start, new_database, provider):
     settings = {"DATABASE_URL": new_database(), "OPENAI_BASE_URL": provider.url + "/v1"}
     first = start(**settings, MODELS="m-1", WEB_CONCURRENCY=1).client()
     created = first.post("/sessions", {"content": "Hello"}, Idempotency_Key="k-1")
@@ -105,7 +102,7 @@ def test_a_known_key_is_answered_whatever_models_there_are_by_now(start, new_dat
     for models in (
         "m-2",
         "",
-    ):  # another model is served; none is known, and the provider lists none
+    ):  # another model is served; then none is known
         later = start(**settings, MODELS=models, WEB_CONCURRENCY=1).client()
         assert (
             later.post("/sessions", {"content": "Hello"}, Idempotency_Key="k-1").json()
@@ -118,7 +115,7 @@ def test_a_known_key_is_answered_whatever_models_there_are_by_now(start, new_dat
 
 @pytest.mark.parametrize("hours, is_known", [(23, True), (24, False)])
 def test_a_key_holds_for_a_day(start, settings, provider, hours, is_known):
-    """Then it is a new one, for a new session too, whose model is chosen by itself."""
+    """After that it is a new key, also for a new session, whose model is chosen by default."""
     alice = start(**settings).client()
     first = alice.post("/sessions", {"content": "Hello"}, Idempotency_Key="k").json()
     with tables_of(settings["DATABASE_URL"]) as tables:
@@ -129,7 +126,7 @@ def test_a_key_holds_for_a_day(start, settings, provider, hours, is_known):
     assert len(provider.posts) == (1 if is_known else 2)
 
 
-def test_a_key_asks_for_no_model_before_its_day_is_over(start, new_database, provider):
+def test_a_key_asks_for_no_model_within_its_day(start, new_database, provider):
     seconds_left = 60
     settings = {"DATABASE_URL": new_database(), "OPENAI_BASE_URL": provider.url + "/v1"}
     created = (
@@ -146,7 +143,7 @@ def test_a_key_asks_for_no_model_before_its_day_is_over(start, new_database, pro
 
 
 @pytest.mark.parametrize("is_under_way", [False, True], ids=["over", "under way"])
-def test_of_a_deleted_session_only_stays_under_which_key_it_was_created(
+def test_of_a_deleted_session_only_the_key_of_its_creation_stays(
     start, settings, provider, is_under_way
 ):
     server = start(**settings)
@@ -183,7 +180,7 @@ def test_of_a_deleted_session_only_stays_under_which_key_it_was_created(
     assert len(provider.posts) == asked
 
 
-def test_nobody_can_try_what_a_digest_is_of_without_the_databases_secret(start, new_database):
+def test_a_digest_cannot_be_guessed_without_the_databases_secret(start, new_database):
     body, digests = {"content": "My pin is 4711"}, []
     for url, count in ((new_database(), 2), (new_database(), 1)):
         servers = [start(DATABASE_URL=url, WEB_CONCURRENCY=1) for _ in range(count)]
@@ -191,15 +188,15 @@ def test_nobody_can_try_what_a_digest_is_of_without_the_databases_secret(start, 
             server.client().post("/sessions", body, Idempotency_Key="k").json()
             for server in servers
         ]
-        assert created[0] == created[-1]  # by any process of this database
+        assert created[0] == created[-1]  # in any process of this database
         with tables_of(url) as tables:
             digests.append(tables.value("SELECT body FROM key"))
     plain = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
     assert len({plain, *digests}) == 3
 
 
-def test_keys_and_what_limits_count_go_when_their_day_is_over(start, settings):
-    """Of all users, those who never come back among them; however many there are."""
+def test_keys_and_counts_for_limits_are_deleted_after_a_day(start, settings):
+    """However many there are, and also for users who never come back."""
     start(**settings)
     now, count = time.time_ns() // 1000, 3000
     with tables_of(settings["DATABASE_URL"]) as tables:
@@ -212,7 +209,7 @@ def test_keys_and_what_limits_count_go_when_their_day_is_over(start, settings):
                 "key", ("owner", "path", "key", "body", "session_id", "turn_id", "created_at"), rows
             )
             tables.fill("asked", ("owner", "at"), [(name, at)] * count)
-        start(**settings)  # as each process does hourly
+        start(**settings)  # each process sweeps when it starts, and hourly
         for table in ("key", "asked"):
             owners = f"SELECT owner, count(*) FROM {table} GROUP BY owner"
             wait_until(lambda: tables.rows(owners) == [("new", count)])

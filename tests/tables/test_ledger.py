@@ -1,4 +1,4 @@
-"""What users have used is told, and what no provider counted is estimated."""
+"""Users see what they have used. If the provider did not count it, it is estimated."""
 
 import threading
 
@@ -17,13 +17,13 @@ CLAUDE = "claude-x"
 
 TITLE_PROMPT = "Write a title of three to seven words for the conversation that begins with the user's message. Only the title."
 
-SILENT = reply("Twelve bytes", usage=(None, None, None))  # a provider that counts nothing
+SILENT = reply("Twelve bytes", usage=(None, None, None))  # this provider counts nothing
 
 
-# What one has used
+# What a user has used
 
 
-def test_tells_users_their_own_days_the_newest_first(start, settings, tables):
+def test_users_see_their_own_days_newest_first(start, settings, tables):
     alice = start(**settings).client()
     assert usage_of(alice) == {"data": [], "meta": {"used": 0, "limit": None, "resets_at": None}}
     use(tables, ALICE, 29, tokens=(1, 2, 1, 4))
@@ -75,7 +75,7 @@ NO_DAYS = [
 
 @pytest.mark.parametrize("value", NO_DAYS)
 @pytest.mark.parametrize("name", ["from", "to"])
-def test_refuses_what_is_no_day(alice, name, value):
+def test_an_invalid_day_is_refused(alice, name, value):
     response = alice.request("GET", "/usage", params={name: value})
     assert response.status_code == 400
     [error] = response.json()["errors"]
@@ -85,7 +85,7 @@ def test_refuses_what_is_no_day(alice, name, value):
     )
 
 
-def test_refuses_a_first_day_behind_the_last(alice):
+def test_a_first_day_after_the_last_is_refused(alice):
     response = alice.request("GET", "/usage", params={"from": "2026-11-02", "to": "2026-11-01"})
     assert (response.status_code, response.json()["errors"][0]["source"]) == (
         400,
@@ -93,11 +93,11 @@ def test_refuses_a_first_day_behind_the_last(alice):
     )
 
 
-# What no provider counted
+# What the provider did not count
 
 
-def test_estimates_what_no_provider_counted(someone, provider):
-    """A token for four bytes, of what was sent and of what came; it stands apart, and no turn claims it."""
+def test_what_the_provider_did_not_count_is_estimated(someone, provider):
+    """One token per four bytes sent or received. The estimate stands apart, and no turn includes it."""
     provider.script = [SILENT]
     session = someone.create("Fünf", system="Be brief.")  # 5 and 9 bytes are sent, 12 come
     assert counts_of(someone) == {"m-1": (1, 0, 0, 0, 7)}
@@ -109,12 +109,12 @@ def test_estimates_what_no_provider_counted(someone, provider):
     provider.script = [SILENT]
     someone.post(
         f"/sessions/{session['id']}/messages", {"content": "And six"}
-    )  # behind them, 9 + 5 + 12 + 7 are sent, 12 come
+    )  # after them, 9 + 5 + 12 + 7 are sent, 12 come
     assert counts_of(someone) == {"m-1": (2, 0, 0, 0, 7 + 12)}
     assert usage_of(someone)["meta"]["used"] == 19
 
 
-def test_estimates_only_that_part_that_was_not_counted(someone, provider):
+def test_only_the_uncounted_part_is_estimated(someone, provider):
     provider.script = [
         reply("Twelve bytes", usage=(15, None, None)),
         reply("Twelve bytes", usage=(None, 7, None)),
@@ -125,13 +125,13 @@ def test_estimates_only_that_part_that_was_not_counted(someone, provider):
     assert counts_of(someone) == {"m-1": (2, 15, 7, 0, 5)}
 
 
-def test_estimates_thoughts(someone, provider):
+def test_thinking_is_estimated(someone, provider):
     provider.script = [reply(thought(reasoning="Four"), "Four", usage=(15, None, None))]
     someone.create()
     assert counts_of(someone) == {"m-1": (1, 15, 0, 0, 2)}
 
 
-def test_what_a_provider_refuses_costs_nothing(someone, provider):
+def test_a_refusal_by_the_provider_costs_nothing(someone, provider):
     refusals = [
         status(529, Retry_After_Ms=1),
         status(500, Retry_After_Ms=1),
@@ -148,7 +148,7 @@ def test_what_a_provider_refuses_costs_nothing(someone, provider):
     assert usage_of(someone)["meta"]["used"] == 5
 
 
-def test_a_call_that_breaks_is_counted_beside_the_one_that_goes_on(someone, provider):
+def test_a_call_that_breaks_is_counted_beside_the_one_that_continues_it(someone, provider):
     provider.script = [cut("Half "), reply("and half.")]
     session = someone.create("Eight by")
     assert someone.turns(session)[1]["continued"] == 1
@@ -160,8 +160,8 @@ def test_a_call_that_breaks_is_counted_beside_the_one_that_goes_on(someone, prov
     }
 
 
-def test_what_a_provider_takes_back_stays_counted(start, settings, provider):
-    """Else a counter would fall."""
+def test_counts_do_not_fall_if_the_provider_corrects_them_down(start, settings, provider):
+    """Otherwise a counter of /metrics would fall."""
     gate = threading.Event()
     counted = {"prompt_tokens": 100, "completion_tokens": 0}
     provider.script = [
@@ -176,8 +176,8 @@ def test_what_a_provider_takes_back_stays_counted(start, settings, provider):
     assert counts_of(alice) == {"m-1": (1, 100, 7, 0, 0)}
 
 
-def test_a_place_holder_is_no_count(someone, provider):
-    """Anthropic's message_start has 0 or 1 in the place of the output's tokens."""
+def test_a_placeholder_is_no_count(someone, provider):
+    """Anthropic's message_start has 0 or 1 in place of the output tokens."""
     never = threading.Event()
     provider.script = [reply("Twelve bytes", never)]
     body = {"content": "Hello", "model": CLAUDE}
@@ -185,7 +185,7 @@ def test_a_place_holder_is_no_count(someone, provider):
     with someone.events(session) as stream:
         assert next(iter(stream)).data == {"delta": "Twelve bytes"}
     assert someone.post(f"/sessions/{session['id']}/cancel").status_code == 200
-    # Of the input, 11 were new, 1 was put into the cache.
+    # Of the input tokens, 11 were new and 1 was written to the cache.
     wait_until(lambda: counts_of(someone) == {CLAUDE: (1, 15, 0, 3, 3)})
     assert someone.turns(session)[1]["usage"] == {
         "input_tokens": 15,
@@ -194,7 +194,7 @@ def test_a_place_holder_is_no_count(someone, provider):
     }
 
 
-def test_cancelled_before_the_first_word_it_has_cost_what_was_sent(someone, provider):
+def test_a_reply_cancelled_before_any_text_costs_its_input(someone, provider):
     never = threading.Event()
     provider.script = [silence(never)]
     session = someone.post("/sessions", {"content": "Eight by"}, Prefer="respond-async").json()
@@ -203,9 +203,7 @@ def test_cancelled_before_the_first_word_it_has_cost_what_was_sent(someone, prov
     wait_until(lambda: counts_of(someone) == {"m-1": (1, 0, 0, 0, 2)})
 
 
-def test_a_reply_that_was_continued_and_deleted_before_a_word_is_interrupted(
-    start, settings, provider
-):
+def test_a_continued_reply_deleted_before_new_text_counts_as_interrupted(start, settings, provider):
     server = start(**settings, METRICS_TOKEN=METRICS)
     alice = server.client()
     turns = turns_of("Hello", "Half")
@@ -222,8 +220,10 @@ def test_a_reply_that_was_continued_and_deleted_before_a_word_is_interrupted(
 
 
 @pytest.mark.parametrize("models", ["", "m-1"])
-def test_a_model_that_an_import_has_made_up_is_not_measured(start, settings, provider, models):
-    """If its reply is continued, the provider refuses it, or this server does."""
+def test_a_model_name_that_an_import_made_up_is_not_in_the_metrics(
+    start, settings, provider, models
+):
+    """If its reply is continued, the provider or this server refuses the name."""
     provider.script = [
         status(404, {"error": {"message": "no such model", "code": "model_not_found"}})
     ]
@@ -238,7 +238,7 @@ def test_a_model_that_an_import_has_made_up_is_not_measured(start, settings, pro
     assert measured == {"other"}
 
 
-def test_deleted_while_it_is_written_it_is_counted(someone, provider):
+def test_a_reply_deleted_while_it_is_written_is_counted(someone, provider):
     never = threading.Event()
     provider.script = [reply("Twelve bytes", never)]
     session = someone.post("/sessions", {"content": "Eight by"}, Prefer="respond-async").json()
@@ -248,7 +248,7 @@ def test_deleted_while_it_is_written_it_is_counted(someone, provider):
     wait_until(lambda: counts_of(someone) == {"m-1": (1, 0, 0, 0, 5)})
 
 
-def test_titles_that_a_model_writes_count_as_that_models_tokens(start, settings, provider):
+def test_a_models_titles_count_as_that_models_tokens(start, settings, provider):
     def answer(request):
         return (
             reply("A title", usage=(100, 5, 0))(request)
@@ -266,7 +266,7 @@ def test_titles_that_a_model_writes_count_as_that_models_tokens(start, settings,
     wait_until(lambda: counts_of(alice) == {"m-1": (2, 15, 7, 3, 5), "m-2": (0, 100, 5, 0, sent)})
 
 
-def test_a_title_under_way_when_the_server_stops_is_counted(start, settings, provider):
+def test_a_title_in_progress_when_the_server_stops_is_counted(start, settings, provider):
     def answer(request):
         is_title = request.body["model"] == "m-2"
         return reply("Eight by", threading.Event())(request) if is_title else reply("One.")(request)
@@ -281,14 +281,14 @@ def test_a_title_under_way_when_the_server_stops_is_counted(start, settings, pro
     assert counts in [(0, 0, 0, 0, -(-(sent + read) // 4)) for read in (0, 8)]
 
 
-def test_the_echo_is_estimated_too(start, new_database):
+def test_echo_is_estimated_too(start, new_database):
     alice = start(DATABASE_URL=new_database()).client()
     alice.create("Hello, Parley!")
     assert counts_of(alice) == {"echo": (1, 0, 0, 0, 7)}
 
 
-def test_what_is_asked_for_later_counts_on_that_day(start, settings, provider, tables):
-    """Also where it continues an older turn."""
+def test_usage_counts_on_the_day_of_the_request(start, settings, provider, tables):
+    """Also if the request continues an older turn."""
     alice = start(**settings).client()
     provider.script = [fails("Half ")]
     failed = alice.post("/sessions", {"content": "Hello"})
@@ -304,7 +304,7 @@ def test_what_is_asked_for_later_counts_on_that_day(start, settings, provider, t
 
 @pytest.mark.parametrize("limit", [0, 2])
 def test_what_a_dead_process_used_is_counted(start, provider, new_database, limit):
-    """What its provider had said is known, as it was stored with the text; the rest is estimated of what is stored."""
+    """What its provider had reported was stored with the text. The rest is estimated from what is stored."""
     settings = {
         "DATABASE_URL": new_database(),
         "ANTHROPIC_BASE_URL": provider.url,
@@ -319,7 +319,7 @@ def test_what_a_dead_process_used_is_counted(start, provider, new_database, limi
         session = next(frames).data
         assert next(frames).data == {"delta": "Twelve bytes"}
         server.kill()
-    with tables_of(settings["DATABASE_URL"]) as tables:  # what the dead process had until now
+    with tables_of(settings["DATABASE_URL"]) as tables:  # the dead process had the lease
         tables.rows("UPDATE turn SET lease_until = 1 WHERE status = 'in_progress'")
     alice = start(**settings).client()
     wait_for_status(alice, session, "complete" if limit else "interrupted", 30)
@@ -328,7 +328,7 @@ def test_what_a_dead_process_used_is_counted(start, provider, new_database, limi
 
 
 @pytest.mark.parametrize("what", ["cancelled", "deleted"])
-def test_what_ends_before_anyone_takes_it_over_is_counted(start, settings, provider, tables, what):
+def test_a_reply_ended_before_a_takeover_is_counted(start, settings, provider, tables, what):
     writer, other = (start(**settings, WEB_CONCURRENCY=1) for _ in range(2))
     provider.script = [reply("Twelve bytes", threading.Event())]
     with writer.client().stream("POST", "/sessions", {"content": "Eight by"}) as stream:
@@ -342,12 +342,12 @@ def test_what_ends_before_anyone_takes_it_over_is_counted(start, settings, provi
     alice, path = other.client(), f"/sessions/{session['id']}"
     assert (alice.post(path + "/cancel") if what == "cancelled" else alice.delete(path)).ok
     nothing, estimated = {"m-1": (1, 0, 0, 0, 0)}, {"m-1": (1, 0, 0, 0, 5)}
-    # A look of the other one, once a second, may have come first: it counts when it has hung up.
+    # A look of the other process, once a second, may have come first. Then it counts once it has hung up.
     wait_until(lambda: counts_of(alice) != nothing)
     assert counts_of(alice) == estimated or len(provider.posts) == 2
 
 
-def test_what_is_continued_at_once_where_another_process_has_it_cancelled_is_counted(
+def test_a_reply_continued_right_after_another_process_cancelled_it_is_counted(
     start, settings, provider
 ):
     writer, other = (start(**settings, WEB_CONCURRENCY=1) for _ in range(2))
@@ -360,12 +360,12 @@ def test_what_is_continued_at_once_where_another_process_has_it_cancelled_is_cou
         next(iter(stream))
     assert alice.post(path + "/cancel").status_code == 200
     assert alice.post(path + "/continue").status_code == 201
-    writer.wait_for_output("outcome=")  # of the process that had it, which may have come first
+    writer.wait_for_output("outcome=")  # the writer's; it may have been faster
     assert counts_of(alice) == {"m-1": (2, 15, 7, 3, 5)}
 
 
-def test_what_no_provider_knows_is_no_word_of_the_ledger(someone, provider):
-    """Any user may name it."""
+def test_a_model_name_that_no_provider_knows_is_not_in_the_ledger(someone, provider):
+    """Any user may send any name."""
     provider.script = [status(404, {"error": {"message": "no such model"}})] * 2
     for number in range(2):
         assert (

@@ -1,5 +1,6 @@
-"""Searches: what they find, how many go on at a time, and for how long."""
+"""Searches: what they find, how many run at a time, and for how long."""
 
+import concurrent.futures
 import subprocess
 import sys
 import threading
@@ -8,7 +9,7 @@ import uuid
 
 import pytest
 
-from client import BOB, at_once
+from client import BOB, at_once, wait_until
 from product import ROOT
 from raw_tables import tables_of
 
@@ -21,10 +22,32 @@ def test_two_searches_at_a_time_leave_room_for_others(start, settings, provider)
     assert [len(answer.json()["data"]) for answer in answers] == [1] * 12
 
 
+@pytest.mark.parametrize("engine", ["postgresql"], indirect=True)  # SQLite blocks no search
+def test_searches_that_wait_for_the_database_leave_connections_to_others(start, settings):
+    """Twelve users search, and two of them have a connection."""
+    server = start(**settings, WEB_CONCURRENCY=1)
+    users = [server.client(f"https://github.com/{number}") for number in range(12)]
+    waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'turn'::regclass"
+    with (
+        tables_of(settings["DATABASE_URL"]) as tables,
+        concurrent.futures.ThreadPoolExecutor(12) as pool,
+    ):
+        tables.rows("BEGIN")
+        tables.rows("LOCK TABLE turn IN ACCESS EXCLUSIVE MODE")
+        searches = [pool.submit(user.get, "/sessions?query=apple") for user in users]
+        wait_until(lambda: tables.value(waiting) >= 2, 5)
+        until = time.monotonic() + 1
+        while time.monotonic() < until:
+            assert server.client().get("/health").status_code == 200
+            assert tables.value(waiting) < 6  # the keeper and the sweeper may wait, too
+        tables.rows("ROLLBACK")
+        assert [search.result().status_code for search in searches] == [200] * 12
+
+
 @pytest.mark.parametrize(
     "query, count", [("100%", 1), ("_", 1), ("\\", 1), ("ÜBER", 1), ("a'b", 1), ("%", 1), ("zz", 0)]
 )
-def test_searches_for_signs_as_they_are(server, provider, query, count):
+def test_special_characters_are_searched_literally(server, provider, query, count):
     user = server.client(f"https://github.com/{uuid.uuid4().hex}")
     user.create("100% of a_b, a\\c, über, a'b")
     user.create("nothing of that")
@@ -51,7 +74,7 @@ with db.connection_context():
 """
 
 
-def test_a_query_that_goes_on_for_too_long_is_given_up(new_database):
+def test_a_search_that_takes_too_long_is_given_up(new_database):
     began = time.monotonic()
     run = subprocess.run(
         [sys.executable, "-c", SLOW, new_database()], cwd=ROOT, capture_output=True, text=True
@@ -62,9 +85,9 @@ def test_a_query_that_goes_on_for_too_long_is_given_up(new_database):
 
 @pytest.mark.parametrize(
     "engine", ["sqlite"], indirect=True
-)  # whose one writer is held up from outside
-def test_who_stores_a_short_text_waits_for_one_long_one_at_most(start, settings, provider):
-    """Though there are more of these than connections, and all came before."""
+)  # its only writer is blocked by the test
+def test_a_short_text_waits_for_at_most_one_long_one(start, settings, provider):
+    """Though there are more long texts than connections, and all came first."""
     server = start(**settings, WEB_CONCURRENCY=1)
     alice, bob, ended = server.client(), server.client(BOB), []
     long = "x" * 500_000

@@ -1,4 +1,5 @@
-"""`flask chat`, also in tmux, and the folder of a service, for the tests of the command line."""
+"""Fixtures for the tests of the command line: `flask chat`, also in tmux, and the folder of a
+service."""
 
 import codecs
 import contextlib
@@ -23,9 +24,10 @@ from tmux import Terminal as TmuxTerminal
 
 @pytest.fixture
 def command(server, alice, tmp_path):
-    """What starts `flask chat` as alice, as the arguments of a subprocess; on `url`, and with these settings."""
+    """The arguments for a subprocess that runs `flask chat` as alice, on `url` and with these
+    settings."""
 
-    # A job in the background ignores SIGINT, and its children with it; a handler of ours is not inherited.
+    # A background job ignores SIGINT, and so do its children; a handler of ours is not inherited.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def command(*options, url=server.url, **environment):
@@ -42,7 +44,7 @@ def command(server, alice, tmp_path):
 
 @pytest.fixture
 def run(command):
-    """A function that pipes this text into `flask chat` and returns the process that has ended."""
+    """A function that pipes this text into `flask chat` and returns the ended process."""
 
     def run(text="", options=(), **environment):
         asked = command(*options, **environment)
@@ -67,12 +69,12 @@ def terminal(command):
 
 DRAWN = re.compile(
     r"\x1b\[\?2004(?:h|l\r)|\r(?:\[[^]\n]*, \d+ s\])?\x1b\[K"
-)  # the marks of a paste; a sign of life, and its end
+)  # the marks of a paste; the sign of life, and its end
 
 
 class Terminal:
     def __init__(self, command):
-        self.screen = ""  # all that was ever written on it, but what is only drawn
+        self.screen = ""  # all that was ever written on it, except the sign of life and the marks
         self._seen = 0
         self._decoder = codecs.getincrementaldecoder("utf-8")()  # readline writes byte by byte
         self._keyboard, inside = pty.openpty()
@@ -91,13 +93,14 @@ class Terminal:
         os.write(self._keyboard, text.encode())
 
     def press_ctrl_c(self):
-        """When it waits for something: between its prompt and the keyboard, Python would note the signal, and wait."""
+        """Only while it waits for something: between its prompt and the keyboard, Python would
+        note the signal and keep waiting."""
         stat = pathlib.Path(f"/proc/{self.process.pid}/stat")
         wait_until(lambda: stat.read_text().rpartition(")")[2].split()[0] == "S")
         self.process.send_signal(signal.SIGINT)
 
     def wait_for(self, text, seconds=10):
-        """Wait until this is written behind what was waited for before."""
+        """Wait until this is written after what an earlier call waited for."""
         deadline = time.monotonic() + seconds
         while self.screen.find(text, self._seen) < 0:
             assert select.select([self._keyboard], [], [], deadline - time.monotonic())[0], (
@@ -108,8 +111,8 @@ class Terminal:
         self._seen = self.screen.find(text, self._seen) + len(text)
 
     def wait_for_end(self):
-        """Wait until it has ended, and all that it wrote is there."""
-        with contextlib.suppress(OSError):  # so a terminal ends, on Linux
+        """Wait until it has ended and all its output is read."""
+        with contextlib.suppress(OSError):  # how a terminal ends on Linux
             while select.select([self._keyboard], [], [], 30)[0]:
                 data = self._decoder.decode(os.read(self._keyboard, 4096))
                 self.screen = DRAWN.sub("", self.screen + data)
@@ -124,7 +127,7 @@ class Terminal:
 
 @pytest.fixture(scope="module")
 def place(provider_of_all, tmp_path_factory):
-    """A server; none of what a terminal shows has to do with the kind of its database."""
+    """A server. Nothing that a terminal shows depends on the kind of its database."""
     with running(
         tmp_path_factory.mktemp("place"),
         OPENAI_BASE_URL=provider_of_all.url + "/v1",
@@ -149,5 +152,5 @@ def tmux(place, tmp_path):
 
 @pytest.fixture
 def folder(tmp_path):
-    """The service in a folder of its own, where it has not been started yet."""
+    """The service in a folder of its own, before its first start."""
     return copy_of_the_service(tmp_path / "parley")

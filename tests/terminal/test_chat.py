@@ -1,4 +1,4 @@
-"""`flask chat`, as it is typed into a terminal, or at the end of a pipe."""
+"""`flask chat`, typed into a terminal or at the end of a pipe."""
 
 import signal
 import subprocess
@@ -10,12 +10,8 @@ from chats import PIPES, PLACE, SESSION, TURN, first_session
 from client import make_token, wait_until
 from provider import Provider, reply, status
 
-pytestmark = pytest.mark.parametrize(
-    "engine", ["sqlite"], indirect=True
-)  # the terminal speaks HTTP, which is the same on both
 
-
-def test_what_is_piped_in_is_one_message(run, alice, provider):
+def test_piped_text_is_one_message(run, alice, provider):
     text = '/retry\n\n    exit\r\n"""odd"""\n'
     done = run(text, options=["--system", "Be kind.", "--model", "m-2"])
     assert (done.returncode, done.stdout, done.stderr) == (0, "The answer.\n", "")
@@ -32,17 +28,17 @@ def test_what_is_piped_in_is_one_message(run, alice, provider):
 @pytest.mark.parametrize(
     "piped, message", [("", "Sum up"), ("\n \n", "Sum up"), (" 1\n2\n", "Sum up\n\n 1\n2")]
 )
-def test_an_argument_is_one_message_with_what_is_piped_in(piped, message, run, alice):
+def test_an_argument_and_piped_text_are_one_message(piped, message, run, alice):
     done = run(piped, options=["Sum up"])
     assert (done.returncode, done.stdout, done.stderr) == (0, "The answer.\n", "")
     assert alice.turns(first_session(alice))[0]["content"] == message
 
 
 @pytest.mark.parametrize("piped", ["", "\n \t\n"])
-def test_nothing_is_sent_where_nothing_is_piped_in(piped, run, provider):
+def test_nothing_is_sent_if_nothing_is_piped_in(piped, run, provider):
     done = run(piped)
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == "Error: There is no message: what was piped in is empty.\n"
+    assert done.stderr == "Error: There is no message: the text that was piped in is empty.\n"
     assert not provider.requests
 
 
@@ -64,7 +60,7 @@ def test_an_argument_may_be_a_command(run, alice, provider):
     ]
 
 
-def test_goes_on_with_the_last_session(run, alice, server):
+def test_the_last_session_can_be_continued(run, alice, server):
     session = alice.create("Hello")
     alice.create("Another")
     alice.post(f"/sessions/{session['id']}/messages", {"content": "Once more"})
@@ -95,7 +91,7 @@ def test_words_are_shown_as_they_come(terminal, provider):
 
 
 def stopped(terminal):
-    """A talk whose reply was stopped behind its first words."""
+    """A chat whose reply was stopped after its first words."""
     chat = terminal()
     chat.wait_for("> ")
     chat.type("Tell me a story\n")
@@ -105,14 +101,14 @@ def stopped(terminal):
     return chat
 
 
-def test_ctrl_c_stops_the_reply_and_the_talk_goes_on(terminal, alice, provider):
+def test_ctrl_c_stops_the_reply_and_the_chat_continues(terminal, alice, provider):
     provider.script = [reply("Once upon ", threading.Event()), reply("The end.")]
     chat = stopped(terminal)
     assert alice.turns(first_session(alice))[1]["status"] == "interrupted"
     assert provider.posts[0].hung_up.wait(5)
     chat.type("Never")
     chat.wait_for("Never")
-    chat.press_ctrl_c()  # it drops the line, and no more
+    chat.press_ctrl_c()  # it only drops the line
     chat.wait_for("> ")
     chat.press_ctrl_c()
     chat.wait_for("Ctrl-C again, or Ctrl-D, leaves.\r\nTell me a story · m-1> ")
@@ -128,8 +124,8 @@ def test_ctrl_c_stops_the_reply_and_the_talk_goes_on(terminal, alice, provider):
     ]
 
 
-def test_only_what_can_go_on_is_said_to(terminal, provider):
-    """A retry that is stopped gives way to the reply that was whole before it."""
+def test_continue_is_offered_only_if_the_reply_can_be_continued(terminal, provider):
+    """A retry that is stopped gives way to the complete reply before it."""
     provider.script = [
         reply(threading.Event()),
         reply("Whole."),
@@ -150,7 +146,7 @@ def test_only_what_can_go_on_is_said_to(terminal, provider):
     chat.wait_for("[stopped]\r\nHello · m-1> ")
 
 
-def test_ctrl_c_is_no_error_where_no_reply_is_under_way(terminal):
+def test_ctrl_c_is_no_error_if_no_reply_is_in_progress(terminal):
     server = Provider()
     session = status(200, PLACE | {"turns": [TURN]})
     server.models = lambda request: (
@@ -202,7 +198,7 @@ def test_ctrl_c_ends_one_question(command, alice, provider):
     assert alice.turns(first_session(alice))[1]["status"] == "interrupted"
 
 
-def test_a_reply_whose_connection_breaks_is_read_on(command, proxy, provider):
+def test_a_reply_is_resumed_if_its_connection_breaks(command, proxy, provider):
     gate = threading.Event()
     provider.script = [reply("One ", "two ", gate, "three.")]
     with subprocess.Popen(**command("Count", url=proxy.url), **PIPES) as process:

@@ -1,4 +1,4 @@
-"""`flask chat` where a reply, or a session whose model is gone, goes on."""
+"""`flask chat` continues a reply, or a session whose model is gone."""
 
 import subprocess
 
@@ -7,12 +7,8 @@ import pytest
 from chats import first_session
 from provider import REFUSED, cut, reply, status
 
-pytestmark = pytest.mark.parametrize(
-    "engine", ["sqlite"], indirect=True
-)  # the terminal speaks HTTP, which is the same on both
 
-
-def test_a_reply_goes_on_where_it_had_stopped(run, alice, provider):
+def test_a_stopped_reply_is_continued_where_it_stopped(run, alice, provider):
     provider.script = [reply(word, stop="length") for word in ("One ", "two ")]
     provider.script += [REFUSED, cut("three "), cut("four "), reply("five.")]
     cut_at_the_limit, went_on = (
@@ -38,7 +34,7 @@ def test_a_reply_goes_on_where_it_had_stopped(run, alice, provider):
     ]
 
 
-def test_what_cannot_go_on_is_not_said_to(terminal, provider):
+def test_continue_is_not_offered_if_it_is_impossible(terminal, provider):
     whole = {
         "error": {
             "message": "This model's maximum context length is 9 tokens.",
@@ -62,7 +58,7 @@ def test_what_cannot_go_on_is_not_said_to(terminal, provider):
     ):
         chat.type(line + "\n")
         chat.wait_for(answer)
-    chat.type("/retry\n")  # it gives way to the whole reply before it
+    chat.type("/retry\n")  # it gives way to the complete reply before it
     chat.wait_for("Half\r\nError: ")
     chat.wait_for("> ")
     chat.type("/continue\n")
@@ -74,7 +70,7 @@ def test_what_cannot_go_on_is_not_said_to(terminal, provider):
     chat.wait_for("Start a new message.\r\nHello · m-1> ")
 
 
-def test_what_goes_on_is_read_once_where_the_answer_is_lost(terminal, proxy, provider):
+def test_a_continued_reply_is_read_once_if_the_answer_is_lost(terminal, proxy, provider):
     provider.script = [
         reply(*words, stop="length")
         for words in (["One "], ["two ", 1, "three "], ["four ", "five."])
@@ -86,7 +82,7 @@ def test_what_goes_on_is_read_once_where_the_answer_is_lost(terminal, proxy, pro
         (b"", "/continue", "two three "),
         (b"\r\n\r\n", "/continue", "four"),
     ):
-        proxy.cut_behind = behind  # before the answer, and behind its headers
+        proxy.cut_behind = behind  # before the answer, and after its headers
         chat.type(line + "\n")
         chat.wait_for(f"\n{words}")
         chat.wait_for("[cut at the limit: /continue goes on]\r\nCount · m-1> ")
@@ -95,7 +91,8 @@ def test_what_goes_on_is_read_once_where_the_answer_is_lost(terminal, proxy, pro
 
 @pytest.fixture
 def moved_on(start, new_database, provider):
-    """The settings by which alice's terminal finds her chat of echo on a server that serves other models by now."""
+    """The settings with which alice's terminal finds her chat with echo on a server that now
+    serves other models."""
     settings = {"DATABASE_URL": new_database(), "WEB_CONCURRENCY": 1}
     alice = start(**settings).client()
     alice.create("Hello")
@@ -107,14 +104,18 @@ GONE = "[echo is not served any more: m-1 answers from here on.]\n"
 
 
 @pytest.mark.parametrize("words", ["More", "/retry"])
-def test_a_session_whose_model_is_gone_goes_on_with_the_default(command, moved_on, provider, words):
+def test_a_session_whose_model_is_gone_continues_with_the_default(
+    command, moved_on, provider, words
+):
     made = command("-c", words, url=moved_on["PARLEY_URL"], PARLEY_TOKEN=moved_on["PARLEY_TOKEN"])
     done = subprocess.run(**made, input="", capture_output=True, timeout=30)
     assert (done.returncode, done.stdout, done.stderr) == (0, "The answer.\n", GONE)
     assert [post.body["model"] for post in provider.posts] == ["m-1"]
 
 
-def test_a_session_whose_provider_has_lost_its_model_goes_on_with_the_default(run, alice, provider):
+def test_a_session_whose_provider_has_lost_its_model_continues_with_the_default(
+    run, alice, provider
+):
     session = alice.create("Hello")
     alice.patch(f"/sessions/{session['id']}", {"model": "m-9"})
     unknown = {"error": {"message": "The model `m-9` does not exist", "code": "model_not_found"}}
@@ -130,6 +131,6 @@ def test_a_session_whose_provider_has_lost_its_model_goes_on_with_the_default(ru
     ]
 
 
-def test_a_model_that_was_asked_for_is_not_replaced(run, alice, provider):
+def test_a_requested_model_is_not_replaced(run, alice, provider):
     done = run(options=["--model", "echo", "Hello"])
     assert done.returncode == 1 and "GET /models" in done.stderr and provider.posts == []

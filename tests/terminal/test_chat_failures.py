@@ -1,4 +1,4 @@
-"""`flask chat` where something is wrong: a line that says what, and a status."""
+"""`flask chat` when something is wrong: a line that says what, and an exit status."""
 
 import contextlib
 import subprocess
@@ -13,12 +13,7 @@ from chats import PIPES, first_session
 from provider import REFUSED, Provider, certificate, cut, reply, status
 from servers import free_port
 
-pytestmark = pytest.mark.parametrize(
-    "engine", ["sqlite"], indirect=True
-)  # the terminal speaks HTTP, which is the same on both
-
-
-START_IT = "Start it with `.venv/bin/flask run`, or check --url, from http:// or https:// on."
+START_IT = "Start it with `.venv/bin/flask run`, or check --url, also its http:// or https://."
 
 
 @pytest.mark.parametrize(
@@ -28,16 +23,16 @@ START_IT = "Start it with `.venv/bin/flask run`, or check --url, from http:// or
         (["--session", "a1b2c3d4-e5f6-7890-abcd-ef1234567890"], "Error: There is no such session."),
         (
             ["--token", "none"],
-            "Error: The token is not whole: it has three parts, with dots between.",
+            "Error: The token is incomplete: it must have three parts, with dots between them.",
         ),
         (["--token", "a.b.ünïcode"], "Error: The token is malformed."),
         (
             ["--url", "nowhere"],
-            "Error: nowhere is no Parley. Check --url, which begins with http:// or https://.",
+            "Error: nowhere is not Parley. Check --url, which begins with http:// or https://.",
         ),
         (
             ["--url", "127.0.0.1:5000"],
-            "Error: 127.0.0.1:5000 is no Parley. Check --url, which begins with http:// or https://.",
+            "Error: 127.0.0.1:5000 is not Parley. Check --url, which begins with http:// or https://.",
         ),
         (
             ["--url", "http://127.0.0.1:1", "--list"],
@@ -67,7 +62,7 @@ def test_an_error_is_one_line(options, problem, run, provider):
 
 
 @pytest.mark.parametrize("options", [[], ["Hello"], ["-c"]])
-def test_a_server_that_is_not_there_is_told_at_once(options, terminal):
+def test_an_unreachable_server_is_reported_at_once(options, terminal):
     port = free_port()
     began = time.monotonic()
     chat = terminal(*options, url=f"http://127.0.0.1:{port}")
@@ -76,7 +71,7 @@ def test_a_server_that_is_not_there_is_told_at_once(options, terminal):
     assert time.monotonic() - began < 8  # Python needs one or two on a busy machine
 
 
-def test_a_wrong_scheme_is_told(run, server, tmp_path):
+def test_a_wrong_scheme_is_reported(run, server, tmp_path):
     other = server.url.replace("http:", "https:")
     done = run("Hello", url=other)
     problem = f"Error: {other} has no https:// that is trusted here. Is it http://?\n"
@@ -97,22 +92,22 @@ def test_a_wrong_scheme_is_told(run, server, tmp_path):
 @pytest.mark.parametrize(
     "code, headers, problem",
     [
-        (200, {}, "is no Parley. Check --url"),
+        (200, {}, "is not Parley. Check --url"),
         (
             301,
             {"Location": "https://127.0.0.1:1/"},
-            "redirects to https://127.0.0.1:1/: give --url as it is there.",
+            "redirects to https://127.0.0.1:1/: change --url to that address.",
         ),
-        (404, {}, "answered with the status 404, and not as Parley. Check --url."),
+        (404, {}, "answered with status 404, and is not Parley. Check --url."),
         (
             413,
             {},
-            "answered with the status 413, and not as Parley. Check --url.",
-        ),  # as a proxy says of a long message
+            "answered with status 413, and is not Parley. Check --url.",
+        ),  # as a proxy answers a long message
         (502, {}, "cannot be reached."),  # as a proxy says it
     ],
 )
-def test_an_answer_of_something_else_is_one_line(code, headers, problem, run):
+def test_an_answer_of_another_program_is_one_line(code, headers, problem, run):
     with contextlib.closing(Provider()) as other:
         other.models = status(code, "<html>", **headers)
         done = run("Hello", url=other.url)
@@ -131,7 +126,7 @@ def test_a_reply_that_is_stopped_elsewhere_is_a_failure(command, alice, provider
     assert process.returncode == 1
 
 
-def test_a_model_that_fails_ends_one_question_but_not_a_talk(run, terminal, provider):
+def test_a_failing_model_ends_one_question_but_not_a_chat(run, terminal, provider):
     provider.script = [cut("Half"), REFUSED, cut("Half"), REFUSED]
     done = run("Hello")
     assert (done.returncode, done.stdout) == (1, "Half\n")
@@ -145,15 +140,15 @@ def test_a_model_that_fails_ends_one_question_but_not_a_talk(run, terminal, prov
     chat.wait_for("The answer.\r\nHello · m-1> ")
 
 
-def test_signs_its_own_token_where_the_server_is_this_one(run, server):
+def test_signs_its_own_token_if_the_server_is_this_one(run, server):
     assert run("Hello", PARLEY_TOKEN="").stdout == "The answer.\n"
     user = server.client(
         "https://github.com/you"
-    )  # as in the curl of the README, and on the page that `flask run` names
+    )  # as in the README's curl command, and on the page that `flask run` names
     assert first_session(user)["title"] == "Hello"
 
 
-def test_with_an_address_and_a_token_it_needs_no_settings(run):
+def test_needs_no_settings_with_an_address_and_a_token(run):
     odd = {
         "DATABASE_URL": "postgresql://127.0.0.1:1/none",
         "JWT_SECRET": "short",
@@ -170,7 +165,7 @@ def test_with_an_address_and_a_token_it_needs_no_settings(run):
     )
 
 
-def test_asks_for_a_token_where_it_cannot_sign_one(run):
+def test_asks_for_a_token_if_it_cannot_sign_one(run):
     key = ed25519.Ed25519PrivateKey.generate().public_key()
     pem = key.public_bytes(
         serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
@@ -180,7 +175,7 @@ def test_asks_for_a_token_where_it_cannot_sign_one(run):
     assert done.stderr.startswith("Error: Give --token, or set PARLEY_TOKEN. ")
 
 
-def test_asks_for_a_token_where_people_sign_in_elsewhere(run):
+def test_asks_for_a_token_if_users_sign_in_elsewhere(run):
     issuer = "https://id.example.com"
     settings = {"PARLEY_TOKEN": "", "JWT_SECRET": "", "JWT_ISSUER": issuer}
     done = run("Hello", **settings, OIDC_CLIENT_ID="parley")

@@ -1,4 +1,4 @@
-"""The chats of a user in `flask chat`: listed, found, opened, renamed and deleted.
+"""A user's chats in `flask chat`: listed, found, opened, renamed and deleted.
 
 The module is `terminal/sessions.py`."""
 
@@ -6,20 +6,16 @@ import uuid
 
 import pytest
 
-pytestmark = pytest.mark.parametrize(
-    "engine", ["sqlite"], indirect=True
-)  # the terminal speaks HTTP, which is the same on both
-
 
 @pytest.fixture
 def alice(server):
-    """A user of each test: their list has no chats of others."""
+    """A user for each test, whose list has no other chats."""
     return server.client(f"https://github.com/alice-{uuid.uuid4().hex}")
 
 
 @pytest.fixture
 def three(alice):
-    """Three chats, the newest first: what they are about, and their ids."""
+    """Three chats, the newest first: their subjects and their ids."""
     sessions = [alice.create(f"About {topic}") for topic in ("cats", "dogs", "birds")]
     return {session["title"].split()[1]: session["id"] for session in reversed(sessions)}
 
@@ -88,7 +84,7 @@ def test_a_list_says_that_there_are_more(terminal, run, alice):
     assert len(run(options=["--list"]).stdout.splitlines()) == 20
 
 
-def test_what_an_opened_chat_has_set_is_taken_to_a_new_one(chat, alice, provider):
+def test_a_new_chat_takes_the_choices_of_the_opened_one(chat, alice, provider):
     session = alice.create("Hello", system="Be kind.", options={"temperature": 0})
     alice.patch(f"/sessions/{session['id']}", {"model": "m-2"})
     chat.type("/system Be brief.\n")
@@ -152,7 +148,7 @@ def test_a_chat_is_deleted_after_a_yes(chat, alice):
     chat.wait_for("Error: There is no such session. Look it up")
 
 
-def test_nothing_is_deleted_if_nobody_can_be_asked(run, alice, three):
+def test_nothing_is_deleted_without_a_terminal_to_ask(run, alice, three):
     done = run(options=["-c", "/delete"])
     problem = "Error: /delete asks before it deletes, and needs a terminal for that.\n"
     assert (done.returncode, done.stdout, done.stderr) == (1, "", problem)

@@ -1,4 +1,4 @@
-"""`flask check`: what it says of all that may be set up wrongly, and its status."""
+"""`flask check`: what it says about everything that may be set up wrongly, and its exit status."""
 
 import contextlib
 import datetime
@@ -32,7 +32,8 @@ from tokens import ED25519, RSA, jwk
 
 
 def check_that_it_says(level, status, folder, sentences, settings):
-    """That just these sentences are of this level, in this order, and that the status is this; returns all that is said."""
+    """Assert that these are the sentences of this level, in this order, and the exit status.
+    Returns the whole output."""
     code, found = check(folder, **settings)
     said = of_level(level, found)
     assert code == status and len(said) == len(sentences), found
@@ -42,17 +43,18 @@ def check_that_it_says(level, status, folder, sentences, settings):
 
 
 def check_that_it_fails(folder, *sentences, **settings):
-    """That just these are said of failures, in this order, and the status tells."""
+    """Assert that these failures are reported, in this order, and that the exit status says so."""
     return check_that_it_says("FAILED", 1, folder, sentences, settings)
 
 
 def check_that_it_warns(folder, *sentences, **settings):
-    """That just these are warned of, in this order, and that the status does not mind; returns what is fine."""
+    """Assert that these warnings are given, in this order, with exit status 0. Returns what is
+    fine."""
     return of_level("ok", check_that_it_says("warning", 0, folder, sentences, settings))
 
 
 def start_once(folder, **settings):
-    """Have made what a start makes."""
+    """Create the files that a start creates."""
     words = ["-c", "import app; app.create_app()"]
     forked.run(words, folder, environment_of(settings)).check_returncode()
 
@@ -64,14 +66,14 @@ def state_of(folder):
 
 
 def on_a_terminal(folder, *words, **settings):
-    """What this command of flask shows on a terminal, and its status."""
+    """The output of this flask command on a terminal, and its exit status."""
     terminal, inside = pty.openpty()
     environment = environment_of(settings) | {"TERM": "xterm"}
     with open(inside, "rb", buffering=0) as stream:
         streams = dict.fromkeys(("stdin", "stdout", "stderr"), stream)
         process = forked.Process(["-m", "flask", *words], folder, environment, **streams)
     shown = b""
-    with contextlib.suppress(OSError):  # so Linux tells that nobody has it open any more
+    with contextlib.suppress(OSError):  # Linux's way to say that nobody has it open any more
         while data := os.read(terminal, 65536):
             shown += data
     os.close(terminal)
@@ -82,7 +84,7 @@ PLACES = ["an id", "a refusal", "the list's refusal", "a first line", "a page of
 
 
 @pytest.mark.parametrize("place", PLACES)
-def test_what_others_say_commands_no_terminal(folder, provider, openai, place):
+def test_messages_of_others_cannot_control_the_terminal(folder, provider, openai, place):
     settings = openai | {"DEFAULT_MODEL": "m-1"}
     if place == "an id":
         provider.models = [f"m-1{COMMANDS}"]
@@ -100,7 +102,7 @@ def test_what_others_say_commands_no_terminal(folder, provider, openai, place):
     check_that_it_commands_nothing(shown)
 
 
-def test_what_a_name_has_in_it_commands_no_terminal(folder, database):
+def test_names_cannot_control_the_terminal(folder, database):
     with tables_of(database) as tables:
         columns = ", ".join(("owner", "model", "day", "replies", "failed", "interrupted", *TOKENS))
         values = f"'x{COMMANDS}', 'm', '{datetime.date.today()}', 1, 0, 0" + ", 0" * len(TOKENS)
@@ -112,14 +114,14 @@ def test_what_a_name_has_in_it_commands_no_terminal(folder, database):
     assert json.loads(shown)[0]["user"] == f"x{COMMANDS}"
 
 
-# What is there
+# All is well
 
 
-def test_all_is_well_before_the_first_start_and_after_it_and_nothing_is_changed(folder):
+def test_all_is_well_before_and_after_the_first_start_and_nothing_is_changed(folder):
     before = state_of(folder)
     fine = check_that_it_warns(folder)
-    assert f"{folder}/instance/parley.db will be made at the first start" in fine
-    assert f"{folder}/instance/jwt_key.pem will be made at the first start" in fine
+    assert f"{folder}/instance/parley.db will be created at the first start" in fine
+    assert f"{folder}/instance/jwt_key.pem will be created at the first start" in fine
     assert state_of(folder) == before
     start_once(folder)
     before = state_of(folder)
@@ -130,17 +132,17 @@ def test_all_is_well_before_the_first_start_and_after_it_and_nothing_is_changed(
     assert state_of(folder) == before
 
 
-def test_stops_at_a_setting_that_is_not_understood(folder):
+def test_stops_at_a_setting_that_it_cannot_understand(folder):
     check_that_it_fails(
         folder,
-        "^MAX_TOKENS: give a whole number from 1 on. All else",
+        "^MAX_TOKENS: give a whole number, 1 or more. Correct this first",
         MAX_TOKENS="hush",
         RATE_LIMIT="odd",
     )
     check_that_it_fails(folder, "^DEFAULT_MODEL: m-1 is not served", DEFAULT_MODEL="m-1")
 
 
-def test_goes_on_after_each_failure(folder, provider):
+def test_continues_after_each_failure(folder, provider):
     provider.models = provider.default = status(
         401, {"error": {"message": "Incorrect API key: sk-hush-hush"}}
     )
@@ -153,17 +155,17 @@ def test_goes_on_after_each_failure(folder, provider):
     settings |= {"OPENAI_BASE_URL": f"http://127.0.0.1:{free_port()}/v1", "DATABASE_URI": "hush"}
     found = check_that_it_fails(
         folder,
-        "^DATABASE_URL: /nowhere/parley.db cannot be made: have its folder, /nowhere, made",
+        "^DATABASE_URL: /nowhere/parley.db cannot be created: create its folder, /nowhere,",
         "^JWT_JWKS_URL: .*refused",
         "^ANTHROPIC_BASE_URL, ANTHROPIC_API_KEY: The provider .* refused this server's own key",
         "^OPENAI_BASE_URL, OPENAI_API_KEY: The provider .* could not be reached",
         **settings,
     )
     misspelt, unlisted = of_level("warning", found)
-    assert misspelt == "DATABASE_URI is no setting, and not read. Is it DATABASE_URL?"
+    assert misspelt == "DATABASE_URI is not a setting, and is ignored. Do you mean DATABASE_URL?"
     assert unlisted.startswith(
         f"The provider 127.0.0.1:{provider.port} refused this server's own key"
-    )  # whether it answers decides
+    )  # whether the default model answers decides
 
 
 @pytest.mark.parametrize("setting", ["JWT_JWKS_URL", "OPENAI_BASE_URL", "HTTP_PROXY"])
@@ -176,7 +178,7 @@ def test_no_part_of_a_password_with_an_at_sign_is_shown(folder, setting):
     assert "HUSH" not in str(found) and "user:" not in str(found)
 
 
-def test_says_who_can_read_what_others_should_not(folder):
+def test_names_files_that_others_can_read_but_should_not(folder):
     start_once(folder)
     for name in ("parley.db", "jwt_key.pem"):
         (folder / "instance" / name).chmod(0o644)
@@ -185,44 +187,44 @@ def test_says_who_can_read_what_others_should_not(folder):
     )
 
 
-def test_says_whose_word_is_taken_and_who_else_might_give_it(folder):
+def test_says_which_proxy_is_trusted_and_who_else_could_pass_for_it(folder):
     trusted = {"TRUSTED_USER_HEADER": "Remote-User", "TRUSTED_PROXIES": "unix, 10.0.0.7"}
     assert "users may be named by Remote-User from unix, 10.0.0.7" in check_that_it_warns(
         folder, **trusted
     )
     check_that_it_warns(
         folder,
-        "^TRUSTED_PROXIES: every program of this machine may be any user; name",
-        "^TRUSTED_PROXIES: every machine of 10.0.0.0/8 may be any user; name",
-        "^TRUSTED_PROXIES: every program of this machine may be any user; name",
+        "^TRUSTED_PROXIES: every program on this machine can pose as any user; name",
+        "^TRUSTED_PROXIES: every machine in 10.0.0.0/8 can pose as any user; name",
+        "^TRUSTED_PROXIES: every program on this machine can pose as any user; name",
         TRUSTED_USER_HEADER="Remote-User",
         TRUSTED_PROXIES="127.0.0.1, 10.0.0.0/8, ::1, 10.0.0.7",
     )
 
 
-def test_a_proxy_that_may_be_anybody_is_warned_of(folder):
+def test_warns_of_a_trusted_proxy_that_may_be_anybody(folder):
     check_that_it_warns(
         folder,
-        "^TRUSTED_PROXIES: everybody may be any user; name",
+        "^TRUSTED_PROXIES: everybody can pose as any user; name",
         TRUSTED_USER_HEADER="Remote-User",
         TRUSTED_PROXIES="0.0.0.0/0",
     )
 
 
-def test_users_who_are_allowed_without_oneself_are_warned_of(folder):
-    told = "^ALLOWED_USERS lacks you, so the link of .* signs in as alice, the first who is allowed"
+def test_warns_of_allowed_users_without_oneself(folder):
+    told = "^ALLOWED_USERS lacks you, so the link of .* signs in as alice, the first user who is allowed"
     check_that_it_warns(folder, told, ALLOWED_USERS="alice,bob")
     check_that_it_warns(folder, ALLOWED_USERS="alice,you")
     check_that_it_warns(folder, BLOCKED_USERS="alice")
 
 
-def test_spaces_in_the_place_of_commas_are_warned_of(folder, provider, openai):
+def test_warns_of_spaces_instead_of_commas(folder, provider, openai):
     told = "^MODELS: m-1 m-2 is one model with spaces in its id. Write m-1,m-2"
     check_that_it_warns(folder, told, "does not list m-1 m-2", MODELS="m-1 m-2", **openai)
 
 
-def test_certificates_that_are_not_there_are_told(folder):
-    told = "^REQUESTS_CA_BUNDLE: /nowhere.pem is not there. Name a file"
+def test_missing_certificates_are_reported(folder):
+    told = "^REQUESTS_CA_BUNDLE: /nowhere.pem does not exist. Name a file"
     check_that_it_fails(folder, told, REQUESTS_CA_BUNDLE="/nowhere.pem")
 
 
@@ -231,13 +233,13 @@ def test_certificates_that_are_not_there_are_told(folder):
 
 @pytest.fixture
 def database(new_database, folder):
-    """The URL of a database that has had a start."""
+    """The URL of a database that a server has started on."""
     url = new_database()
     start_once(folder, DATABASE_URL=url)
     return url
 
 
-def test_a_database_of_a_newer_release_is_told(folder, database):
+def test_a_database_of_a_newer_release_is_reported(folder, database):
     with tables_of(database) as tables:
         tables.rows("UPDATE release SET migrations = 99")
     check_that_it_fails(
@@ -261,7 +263,7 @@ def test_a_database_is_checked_while_it_is_written(start, settings, folder):
     )
 
 
-def test_a_file_that_is_damaged_or_another_programs_is_told(folder, tmp_path):
+def test_a_damaged_file_and_one_of_another_program_are_reported(folder, tmp_path):
     path = tmp_path / "notes.db"
     path.write_bytes(b"no database" * 500)
     check_that_it_fails(
@@ -280,8 +282,9 @@ def test_a_file_that_is_damaged_or_another_programs_is_told(folder, tmp_path):
 
 
 @pytest.mark.skipif(not POSTGRESQL, reason="TEST_DATABASE_URL is not set")
-def test_what_a_server_of_databases_refuses_is_told(folder):
-    """A wrong port, a name that is none, an encoding, a role that may not write: nothing is left behind."""
+def test_a_refusal_of_the_database_server_is_reported(folder):
+    """A wrong port, an unknown name, an encoding, a role that may not write. The check leaves
+    nothing in the database."""
     place, name, role = (
         POSTGRESQL.rpartition("/")[0],
         f"parley_{uuid.uuid4().hex}",
@@ -313,10 +316,10 @@ def test_what_a_server_of_databases_refuses_is_told(folder):
 # The keys
 
 
-def test_a_key_that_is_none_is_told(folder):
+def test_an_invalid_key_is_reported(folder):
     start_once(folder)
     (folder / "instance" / "jwt_key.pem").write_text("odd")
-    check_that_it_fails(folder, "jwt_key.pem is no Ed25519 key in PEM")
+    check_that_it_fails(folder, "jwt_key.pem is not an Ed25519 key in PEM")
     check_that_it_fails(folder, "^JWT_PUBLIC_KEY", JWT_PUBLIC_KEY="hush")
 
 
@@ -325,13 +328,13 @@ def test_published_keys_are_counted_and_clocks_are_compared(folder, identity):
     settings = {"JWT_JWKS_URL": identity.url, "JWT_AUDIENCE": "parley"}
     identity.models = status(200, keys, Date=email.utils.formatdate(time.time() - 5, usegmt=True))
     fine = check_that_it_warns(folder, **settings)
-    assert f"{identity.url} publishes 1 keys that are taken" in fine
+    assert f"{identity.url} publishes 1 usable keys" in fine
     identity.models = status(200, keys, Date=email.utils.formatdate(time.time() - 300, usegmt=True))
     check_that_it_warns(folder, r"clock is \+\d+ s from that of", **settings)
     identity.models = status(404)
     check_that_it_fails(folder, "^JWT_JWKS_URL: .*404", **settings)
     identity.models = status(200, {"keys": []})
-    check_that_it_fails(folder, "^JWT_JWKS_URL: it publishes no key that is taken", **settings)
+    check_that_it_fails(folder, "^JWT_JWKS_URL: it publishes no usable key", **settings)
     identity.models = status(200, {"issuer": "x", "jwks_uri": "https://id.example/keys"})
     told = '^JWT_JWKS_URL: this is a discovery document; write its jwks_uri, "https://id.example/ke'
     check_that_it_fails(folder, told, **settings)
@@ -340,7 +343,7 @@ def test_published_keys_are_counted_and_clocks_are_compared(folder, identity):
 TAKES_OTHERS = "JWT_AUDIENCE is not set: tokens that the identity provider made for other services"
 
 
-def test_published_keys_without_an_audience_are_warned_of(folder, identity, tmp_path):
+def test_warns_of_published_keys_without_an_audience(folder, identity, tmp_path):
     identity.models = status(200, {"keys": [jwk(ED25519.public_key(), "1")]})
     check_that_it_warns(folder, f"^{TAKES_OTHERS}.*Write JWT_AUDIENCE=", JWT_JWKS_URL=identity.url)
     for audience in (None, "parley"):
@@ -359,25 +362,25 @@ def issuer(issuer):
     return issuer
 
 
-def test_a_fit_identity_provider_is_told(folder, issuer):
+def test_a_suitable_identity_provider_is_reported(folder, issuer):
     fine = check_that_it_warns(folder, **issuer.settings)
     assert f"people sign in at {issuer.url}, as the client parley" in fine
-    assert f"{issuer.provider.url}/keys publishes 1 keys that are taken" in fine
+    assert f"{issuer.provider.url}/keys publishes 1 usable keys" in fine
     assert not any("jwt_key.pem" in sentence for sentence in fine)
 
 
 UNFIT = {
-    "away": (None, "cannot be had .*refused.*is it reached from here"),
+    "away": (None, "cannot be had .*refused.*can it be reached from here"),
     "another issuer": ({"issuer": "https://other"}, r'its issuer is "https://other", and JWT_ISS'),
-    "no endpoint": ({"token_endpoint": None}, "its token_endpoint is no https:// URL"),
-    "no PKCE": ({"code_challenge_methods_supported": ["plain"]}, "is not fit: .* lacks S256"),
-    "no code": ({"response_types_supported": ["token"]}, "is not fit: .* lacks code"),
+    "no endpoint": ({"token_endpoint": None}, "its token_endpoint is not an https:// URL"),
+    "no PKCE": ({"code_challenge_methods_supported": ["plain"]}, "does not fit: .* lacks S256"),
+    "no code": ({"response_types_supported": ["token"]}, "does not fit: .* lacks code"),
     "no keys": ({"jwks_uri": "http://127.0.0.1:9/keys"}, "its keys cannot be had"),
 }
 
 
 @pytest.mark.parametrize("change, sentence", UNFIT.values(), ids=UNFIT)
-def test_an_unfit_identity_provider_is_told(folder, issuer, change, sentence):
+def test_an_unsuitable_identity_provider_is_reported(folder, issuer, change, sentence):
     if change is None:
         issuer.close()
     issuer.document |= change or {}
@@ -390,14 +393,14 @@ def test_the_clock_of_an_identity_provider_is_compared(folder, issuer):
     check_that_it_warns(folder, r"clock is \+\d+ s from that of", **issuer.settings)
 
 
-def test_an_identity_provider_that_lets_everybody_in_is_warned_of(folder, issuer):
+def test_warns_of_an_identity_provider_that_lets_everybody_in(folder, issuer):
     del issuer.settings["ALLOWED_USERS"]
     check_that_it_warns(folder, "^ALLOWED_USERS is not set: everybody with", **issuer.settings)
 
 
-def test_keys_of_their_own_address_are_tried_there(folder, issuer, identity):
+def test_keys_with_an_address_of_their_own_are_fetched_there(folder, issuer, identity):
     identity.models = status(200, {"keys": []})
-    sentence = "^JWT_JWKS_URL: it publishes no key"
+    sentence = "^JWT_JWKS_URL: it publishes no usable key"
     check_that_it_fails(folder, sentence, **issuer.settings, JWT_JWKS_URL=identity.url)
 
 
@@ -409,15 +412,15 @@ def openai(provider):
     return {"OPENAI_BASE_URL": f"{provider.url}/v1", "OPENAI_API_KEY": "sk-hush-hush"}
 
 
-def test_models_that_are_not_listed_are_warned_of(folder, provider, openai):
-    sentences = "does not list odd, but m-1, m-2", "does not list old, but"
+def test_warns_of_models_that_are_not_listed(folder, provider, openai):
+    sentences = "does not list odd; it lists m-1, m-2", "does not list old; it lists"
     fine = check_that_it_warns(folder, *sentences, MODELS="m-1,odd", TITLE_MODEL="old", **openai)
     answers = f"127.0.0.1:{provider.port} answers, and lists 2 models"
     assert answers in fine and "m-1 answers" in fine
     assert len(provider.posts) == 1 and provider.posts[0].body["max_tokens"] <= 256
 
 
-def test_a_default_model_that_does_not_answer_is_told(folder, provider, openai):
+def test_a_default_model_that_does_not_answer_is_reported(folder, provider, openai):
     provider.default = status(
         404, {"error": {"message": 'model "m-1" not found, try pulling it first'}}
     )
@@ -427,20 +430,20 @@ def test_a_default_model_that_does_not_answer_is_told(folder, provider, openai):
     assert len(provider.posts) == 2  # it is not tried again
 
 
-def test_a_model_that_thinks_for_too_long_is_there(folder, provider, openai):
+def test_a_model_that_thinks_for_too_long_counts_as_available(folder, provider, openai):
     provider.default = reply(
         thought(reasoning_content="Hm. " * 10), stop="length", usage=(15, 256, 0)
     )
     assert "m-1 answers" in check_that_it_warns(folder, **openai)
 
 
-def test_a_provider_that_lists_nothing_needs_a_default(folder, provider, openai):
+def test_a_provider_without_a_list_needs_a_default(folder, provider, openai):
     provider.models = []
     check_that_it_fails(folder, "lists no model", **openai)
     check_that_it_warns(folder, "does not list m-1", DEFAULT_MODEL="m-1", **openai)
 
 
-def test_whether_a_default_model_answers_decides_where_nothing_is_listed(folder, provider, openai):
+def test_a_provider_without_a_list_is_judged_by_its_default_model(folder, provider, openai):
     provider.models = status(404)
     warning = "has nothing there .*404"
     assert "m-1 answers" in check_that_it_warns(folder, warning, DEFAULT_MODEL="m-1", **openai)
@@ -451,7 +454,7 @@ def test_whether_a_default_model_answers_decides_where_nothing_is_listed(folder,
 # gunicorn
 
 
-def test_what_gunicorn_would_not_take_is_told(folder):
+def test_a_setting_that_gunicorn_would_refuse_is_reported(folder):
     for port in ("abc", "99999"):
         check_that_it_fails(folder, "^PORT: give a whole number from 1 to 65535$", PORT=port)
     check_that_it_fails(folder, "^WEB_CONCURRENCY: give a whole number", WEB_CONCURRENCY="two")

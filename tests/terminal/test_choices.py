@@ -1,17 +1,13 @@
-"""What the user of `flask chat` chooses for its replies: model, system prompt, options."""
+"""What a user of `flask chat` chooses for replies: model, system prompt, options."""
 
 import pytest
 
 from chats import first_session
 from provider import reply, status
 
-pytestmark = pytest.mark.parametrize(
-    "engine", ["sqlite"], indirect=True
-)  # the terminal speaks HTTP, which is the same on both
-
 
 def sent(provider):
-    """What of the choices the model was sent last."""
+    """The choices as they were last sent to the model."""
     body = provider.posts[-1].body
     [*_, system] = [None] + [
         message["content"] for message in body["messages"] if message["role"] == "system"
@@ -22,7 +18,7 @@ def sent(provider):
 
 @pytest.fixture
 def talk(terminal):
-    """A function that types a line into a talk, and waits until this is said after it."""
+    """A function that types a line into a chat and waits for this text after it."""
     chat = terminal()
     chat.wait_for("m-1> ")
 
@@ -42,7 +38,7 @@ def test_options_have_a_short_form(run, provider):
     assert sent(provider) == ("m-2", "Be kind.", None, None)
 
 
-def test_what_is_chosen_before_the_first_message_is_sent_with_it(talk, provider, alice):
+def test_choices_before_the_first_message_are_sent_with_it(talk, provider, alice):
     talk("/set", ALL.format("default", "default", "default"))
     talk("/set temperature 0.7", "temperature 0.7")
     talk("/set max_tokens 500", "max_tokens 500")
@@ -58,7 +54,7 @@ def test_what_is_chosen_before_the_first_message_is_sent_with_it(talk, provider,
     assert session["options"] == {"temperature": 0.7, "max_tokens": 500, "reasoning_effort": "5"}
 
 
-def test_what_is_chosen_later_holds_from_the_next_reply_on(talk, provider):
+def test_later_choices_apply_from_the_next_reply_on(talk, provider):
     talk("Hello", "The answer.")
     assert sent(provider) == ("m-1", None, None, None)
     talk("/set temperature 1", "temperature 1")
@@ -82,7 +78,7 @@ def test_a_choice_can_be_taken_back(talk, provider):
         assert sent(provider) == ("m-1", None, None, None)
 
 
-def test_a_new_session_begins_with_what_was_chosen(talk, provider):
+def test_a_new_session_begins_with_the_choices(talk, provider):
     talk("Hello", "The answer.")
     talk("/set temperature 1", "temperature 1")
     talk("/system Be brief.", "Applies from the next reply.")
@@ -131,7 +127,7 @@ def test_the_server_says_what_is_wrong_with_a_value(line, talk, provider):
     talk(f"/set {name}", f"{name} default")
 
 
-def test_what_a_provider_refuses_is_named(talk, provider):
+def test_an_option_that_a_provider_refuses_is_named(talk, provider):
     refusal = {"error": {"message": "Unsupported value: 'temperature'", "param": "temperature"}}
     provider.script = [status(400, refusal), reply("Yes.")]
     talk("/set temperature 1", "temperature 1")
@@ -142,14 +138,14 @@ def test_what_a_provider_refuses_is_named(talk, provider):
     talk("Hello", "Yes.")
 
 
-def test_what_is_no_option_is_told(talk, provider):
+def test_an_unknown_option_is_reported(talk, provider):
     talk("/set", ALL.format("default", "default", "default"))
     there_are = "There are: temperature, max_tokens, reasoning_effort."
     talk("/set top_p 1", f"Error: There is no such option. {there_are}")
     talk("/model m-1 m-2", "Error: A model's id has no spaces.")
 
 
-def test_the_words_of_ollama_choose_too(talk, provider):
+def test_ollamas_commands_choose_too(talk, provider):
     talk("/set system Be kind.", "Applies from the next reply.")
     talk("/set parameter temperature 0.7", "temperature 0.7")
     shown = "model m-1\n" + ALL.format("0.7", "default", "default") + "\nsystem Be kind."
@@ -160,7 +156,7 @@ def test_the_words_of_ollama_choose_too(talk, provider):
     talk("/show", shown.replace("Be kind.", "default"))
 
 
-def test_an_old_session_has_what_was_chosen_in_it(run, alice, provider):
+def test_an_old_session_keeps_its_choices(run, alice, provider):
     session = alice.create("Hello", system="Be kind.", options={"temperature": 0})
     done = run(options=["-c", "/set"])
     assert done.stdout == ALL.format("0", "default", "default") + "\n"

@@ -1,4 +1,4 @@
-"""The terminal's client, where what answers is no Parley."""
+"""The terminal's client, if another program than Parley answers."""
 
 import concurrent.futures
 import contextlib
@@ -15,7 +15,8 @@ from provider import Provider, status
 
 @pytest.fixture
 def chat(tmp_path):
-    """A function that runs `flask chat` and returns the process that has ended. ~/.netrc has a password for the loopback."""
+    """A function that runs `flask chat` and returns the ended process. ~/.netrc has a password
+    for the loopback."""
     (tmp_path / ".netrc").write_text("machine 127.0.0.1 login user password of-netrc\n")
     (tmp_path / ".netrc").chmod(0o600)
 
@@ -35,7 +36,7 @@ def chat(tmp_path):
     return chat
 
 
-ODD_SERVERS = {  # what it answers, to which options, and what is said of it
+ODD_SERVERS = {  # its answer, the options of the command, and the line that is printed
     "a redirect": (lambda url: status(307, {}, Location=url + "/sessions"), [], "redirects to"),
     "a redirect for a list": (
         lambda url: status(301, {}, Location=url + "/sessions"),
@@ -53,7 +54,7 @@ ODD_SERVERS = {  # what it answers, to which options, and what is said of it
 }
 
 
-def test_the_terminal_client_says_in_one_line_what_is_no_parley(chat, trap, subtests):
+def test_the_terminal_client_says_in_one_line_that_it_is_no_parley(chat, trap, subtests):
     def run(name):
         answer, options, _ = ODD_SERVERS[name]
         with contextlib.closing(Provider()) as server:

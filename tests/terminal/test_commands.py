@@ -1,4 +1,4 @@
-"""The operator's commands: what they print, and what they leave alone."""
+"""The operator's commands: what they print, and what they do not change."""
 
 import json
 import pathlib
@@ -12,7 +12,7 @@ from raw_tables import tables_of
 
 
 @pytest.mark.parametrize("words", [("usage",), ("forget", ALICE)], ids=lambda words: words[0])
-def test_the_operators_commands_make_no_database_and_migrate_none(settings, tmp_path, words):
+def test_the_operators_commands_create_and_migrate_no_database(settings, tmp_path, words):
     url = settings["DATABASE_URL"]
     ended = flask(tmp_path, "--app", APP, *words, DATABASE_URL=url)
     told = "DATABASE_URL: the service has not been started on this database yet; start it first\n"

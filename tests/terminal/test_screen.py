@@ -1,4 +1,4 @@
-"""What a server says is shown by `flask chat`, and commands no terminal."""
+"""What a server sends is shown by `flask chat`, and cannot control the terminal."""
 
 import re
 
@@ -6,11 +6,6 @@ import pytest
 
 from chats import PLACE, SESSION, TURN
 from provider import Provider, reply, status
-
-pytestmark = pytest.mark.parametrize(
-    "engine", ["sqlite"], indirect=True
-)  # the terminal speaks HTTP, which is the same on both
-
 
 ODD = "\x1b]0;title\x07\x9b2J\u202e\u2066\r\x08"
 
@@ -53,7 +48,7 @@ ODD_ANSWERS = {
 
 
 @pytest.mark.parametrize("options, code, body", ODD_ANSWERS.values(), ids=ODD_ANSWERS)
-def test_what_a_server_says_cannot_steer_a_terminal(terminal, options, code, body):
+def test_text_from_a_server_cannot_control_the_terminal(terminal, options, code, body):
     server = Provider()
     server.models = status(code, body)
     chat = terminal(*options, url=server.url)
@@ -68,12 +63,12 @@ def test_what_a_server_says_cannot_steer_a_terminal(terminal, options, code, bod
     assert not OBEYED.search(said), said
 
 
-def test_the_direction_of_text_is_not_turned(run, provider):
+def test_the_direction_of_text_is_not_changed(run, provider):
     provider.script = [reply("a\u202eb", "\u2066c\u2069 👩\u200d👧")]
     assert run("Hello").stdout == "abc 👩\u200d👧\n"
 
 
-def test_what_a_terminal_would_obey_does_not_reach_it(run, provider):
+def test_control_sequences_do_not_reach_the_terminal(run, provider):
     provider.script = [
         reply("\x1b[31mred\x07 \x9b2J", "\x1b", "]0;title\x07\rover\x7f\u0085\n\ttab")
     ]

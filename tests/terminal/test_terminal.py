@@ -1,4 +1,5 @@
-"""`flask chat` in a real terminal, by tmux: what is typed and pasted there, and what its screen shows, wide and narrow."""
+"""`flask chat` in a real terminal, by tmux: what is typed and pasted, and what the screen shows,
+wide and narrow."""
 
 import re
 import stat
@@ -18,7 +19,7 @@ TURN = {"kind": "user", "content": "Hi"}
 
 
 def said(provider):
-    """What the user has said to the model last."""
+    """The user's last message, as the model gets it."""
     return provider.posts[-1].body["messages"][-1]["content"]
 
 
@@ -57,7 +58,7 @@ $'''
 
 
 @pytest.mark.parametrize("columns", [WIDE, NARROW])
-def test_a_talk(columns, tmux, provider):
+def test_a_chat(columns, tmux, provider):
     chat = tmux(columns)
     chat.enter("flask chat")
     chat.wait_for("/? for help\nm-1>")
@@ -119,7 +120,7 @@ def test_a_talk(columns, tmux, provider):
 
 
 @pytest.mark.parametrize("columns", [WIDE, NARROW])
-def test_a_server_that_dies_in_mid_reply_and_comes_back(columns, tmux, provider, tmp_path):
+def test_a_server_may_die_in_the_middle_of_a_reply_and_come_back(columns, tmux, provider, tmp_path):
     text = " ".join(f"word{number}" for number in range(30)) + "."
     gate = threading.Event()
     settings = {
@@ -136,7 +137,7 @@ def test_a_server_that_dies_in_mid_reply_and_comes_back(columns, tmux, provider,
     chat.wait_for("word9")
     first.kill()
     chat.wait_for("No connection. Trying again.")
-    with tables_of(settings["DATABASE_URL"]) as tables:  # its lease has lapsed, to spare waiting
+    with tables_of(settings["DATABASE_URL"]) as tables:  # its lease has lapsed, to save waiting
         tables.rows("UPDATE turn SET lease_until = 1 WHERE status = 'in_progress'")
     second = Server(
         tmp_path, **settings, WEB_CONCURRENCY=1, GUNICORN_CMD_ARGS=f"--bind 127.0.0.1:{first.port}"
@@ -159,7 +160,7 @@ def test_a_server_that_dies_in_mid_reply_and_comes_back(columns, tmux, provider,
 
 
 def test_a_sign_of_life_leaves_no_trace(tmux, provider):
-    """It is shown on an empty line only, and what is printed takes its place."""
+    """It is shown on an empty line only, and the next output replaces it."""
     gates = [threading.Event() for _ in range(3)]
     provider.script = [
         reply(
@@ -179,7 +180,7 @@ def test_a_sign_of_life_leaves_no_trace(tmux, provider):
     chat.wait_for_sign("> Hello\n[thinking")
     gates[0].set()
     chat.wait_for("> Hello\n世界 first")
-    time.sleep(2.2)  # no event tells that nothing is shown
+    time.sleep(2.2)  # no event says that nothing is shown
     assert chat.screen().endswith("> Hello\n世界 first")
     gates[1].set()
     chat.wait_for_sign("> Hello\n世界 first words\n\n[waiting")
@@ -195,7 +196,7 @@ def test_no_sign_of_life_is_drawn_into_a_question(tmux, place, provider):
     chat.wait_for("The answer.\nHello · m-1>")
     chat.enter("/delete")
     chat.wait_for('\nDelete "Hello"? [y/N]')
-    time.sleep(2.2)  # no event tells that nothing is shown
+    time.sleep(2.2)  # no event says that nothing is shown
     assert chat.screen().endswith('\nDelete "Hello"? [y/N]')
     chat.enter("y")
     chat.wait_for('Delete "Hello"? [y/N] y\nYour next message begins a new chat.\nm-1>')
@@ -213,7 +214,7 @@ def test_a_sign_of_life_says_how_long_a_provider_asks_to_wait(tmux, provider):
     chat.wait_for("> Hello\nYes.\nHello · m-1>")
 
 
-def test_a_sign_of_life_is_cut_where_the_terminal_ends(tmux, provider):
+def test_a_sign_of_life_is_cut_at_the_edge_of_the_terminal(tmux, provider):
     """More than one row could not be erased."""
     provider.script = [status(429, {}, Retry_After=4), reply("Yes.")]
     chat = tmux(20)
@@ -224,7 +225,7 @@ def test_a_sign_of_life_is_cut_where_the_terminal_ends(tmux, provider):
     chat.wait_for("> Hello\nYes.\nHello>")
 
 
-def test_thoughts_are_broken_between_words(tmux, provider):
+def test_thinking_is_broken_between_words(tmux, provider):
     provider.script = [reply(thought(reasoning="These thoughts fill more than one row."), "Yes.")]
     chat = tmux(NARROW - 10)
     chat.enter("flask chat")
@@ -234,7 +235,7 @@ def test_thoughts_are_broken_between_words(tmux, provider):
     chat.wait_for(f"> Hello\n{thoughts}\n[thought for 1 s]\nYes.\nHello · m-1>")
 
 
-def test_without_colours_a_terminal_says_only_how_long(tmux, provider):
+def test_a_terminal_without_colours_says_only_how_long(tmux, provider):
     gate = threading.Event()
     provider.script = [reply(thought(reasoning="Hm."), gate, "Yes.")]
     chat = tmux(NO_COLOR="1")
@@ -279,7 +280,7 @@ def test_ctrl_c_and_ctrl_d(tmux, provider):
     chat.wait_for("^C [stopped] /continue goes on.\n$")
 
 
-def test_words_to_leave_by_and_commands_are_not_sent(tmux, provider):
+def test_words_for_leaving_and_commands_are_not_sent(tmux, provider):
     chat = tmux()
     for word in ("exit", "/quit", "Bye"):
         chat.enter("flask chat --model m-1")
@@ -316,7 +317,7 @@ def test_words_to_leave_by_and_commands_are_not_sent(tmux, provider):
     ]
 
 
-def test_a_long_name_of_a_model_is_shortened(tmux, provider):
+def test_a_long_model_name_is_shortened(tmux, provider):
     provider.models = ["hf.co/somebody/Llama-3.2-3B-Instruct-GGUF:Q4_K_M"]
     chat = tmux(NARROW)
     chat.enter(f"flask chat --model {provider.models[0]}")
@@ -349,7 +350,7 @@ def test_a_line_can_be_edited_after_the_title_of_a_chat(title, shown, tmux, plac
 
 
 @pytest.mark.parametrize("home", ["", "/nowhere"])
-def test_no_history_is_kept_where_there_is_no_home_for_it(home, tmux):
+def test_no_history_is_kept_without_a_home_directory(home, tmux):
     chat = tmux(HOME=home)
     chat.enter("flask chat")
     chat.wait_for("m-1>")

@@ -1,4 +1,4 @@
-"""`flask token`: a token that the server takes, or why none can be made."""
+"""`flask token`: a token that the server accepts, or the reason why there is none."""
 
 import time
 
@@ -52,7 +52,7 @@ def test_makes_no_token_with_a_key_that_only_verifies(tmp_path, settings):
 SIGN_IN = {"OIDC_CLIENT_ID": "parley", "JWT_ISSUER": "https://id.example.com/realms/home"}
 
 
-def test_makes_no_token_where_people_sign_in_elsewhere(tmp_path):
+def test_makes_no_token_if_users_sign_in_elsewhere(tmp_path):
     folder = copy_of_the_service(tmp_path / "parley")
     command = flask(folder, "token", ALICE, **SIGN_IN)
     assert (command.returncode, command.stdout) == (1, "")
@@ -62,7 +62,7 @@ def test_makes_no_token_where_people_sign_in_elsewhere(tmp_path):
     assert not (folder / "instance" / "jwt_key.pem").exists()
 
 
-def test_a_key_of_ones_own_signs_for_the_client_where_people_sign_in(tmp_path):
+def test_a_key_of_ones_own_signs_for_the_client_if_users_sign_in_elsewhere(tmp_path):
     (tmp_path / "key.pem").write_text(private_pem(ED25519))
     command = flask(ROOT, "token", ALICE, "--key", str(tmp_path / "key.pem"), **SIGN_IN)
     claims = jwt.decode(command.stdout.strip(), options={"verify_signature": False})
@@ -70,7 +70,7 @@ def test_a_key_of_ones_own_signs_for_the_client_where_people_sign_in(tmp_path):
 
 
 @pytest.mark.parametrize("subject", ["", " ", "\n\t", "\u3000", "x" * 256, "x" * 300, "\udcff"])
-def test_makes_no_token_that_it_would_refuse(tmp_path, subject):
+def test_makes_no_token_that_the_server_would_refuse(tmp_path, subject):
     command = flask(
         ROOT, "token", subject, JWT_SECRET=SECRET, DATABASE_URL=f"sqlite:///{tmp_path}/a.db"
     )
@@ -97,7 +97,7 @@ PKCS8, TRADITIONAL = (
 @pytest.mark.parametrize(
     "kind, form", [*((kind, PKCS8) for kind in KEYS), ("P-256", TRADITIONAL), ("RSA", TRADITIONAL)]
 )
-def test_signs_with_a_private_key_where_nothing_else_can_be_opened(tmp_path, kind, form):
+def test_signs_with_a_private_key_if_nothing_else_can_be_opened(tmp_path, kind, form):
     key, algorithm, _ = KEYS[kind]
     (tmp_path / "private.pem").write_text(private_pem(key, form=form))
     settings = {
@@ -117,7 +117,7 @@ def test_signs_with_a_private_key_where_nothing_else_can_be_opened(tmp_path, kin
     "text, problem",
     [
         (None, "No such file or directory"),
-        ("odd", "it is no Ed25519, EC or RSA private key in PEM"),
+        ("odd", "it is not an Ed25519, EC or RSA private key in PEM"),
         (pem(ED25519.public_key()), "it is a public key"),
         (
             private_pem(ED25519, serialization.BestAvailableEncryption(b"hush")),
@@ -129,7 +129,7 @@ def test_signs_with_a_private_key_where_nothing_else_can_be_opened(tmp_path, kin
         ),
         (
             private_pem(x25519.X25519PrivateKey.generate()),
-            "it is no Ed25519, EC or RSA private key in PEM",
+            "it is not an Ed25519, EC or RSA private key in PEM",
         ),
     ],
     ids=["missing", "none", "public", "encrypted", "weak", "of another type"],
@@ -149,17 +149,17 @@ def test_says_why_a_key_does_not_sign(tmp_path, text, problem):
 @pytest.mark.parametrize(
     "arguments", [["token"], ["token", ALICE, "--days", "0"], ["token", ALICE, "--days", "odd"]]
 )
-def test_explains_how_a_token_is_made(tmp_path, arguments):
+def test_explains_how_to_make_a_token(tmp_path, arguments):
     command = flask(ROOT, *arguments, JWT_SECRET=SECRET, DATABASE_URL=f"sqlite:///{tmp_path}/a.db")
     assert (command.returncode, command.stdout) == (2, "")
     assert command.stderr.startswith("Usage: ")
 
 
-# A name that others have
+# A name that other users have
 
 
-def test_a_token_of_a_new_user_names_an_old_one_of_the_same_name(start, settings):
-    """Else the chats of the old one seem lost. The token is printed alone."""
+def test_a_token_for_a_new_user_mentions_an_old_one_of_the_same_name(start, settings):
+    """Otherwise the old user's chats seem lost. Standard output has only the token."""
     server = start(**settings)
     server.client("https://github.com/bob").create()
     server.client("https://github.com/xbob").create()
@@ -182,17 +182,17 @@ def elsewhere(folder):
     return {"DATABASE_URL": f"sqlite:///{folder}/a.db"}
 
 
-def test_a_token_may_be_of_a_user_whom_a_proxy_names(tmp_path):
+def test_a_token_can_be_for_a_user_that_a_proxy_names(tmp_path):
     command = flask(ROOT, "token", "proxy:/alice", JWT_SECRET=SECRET, **elsewhere(tmp_path))
     claims = jwt.decode(command.stdout.strip(), SECRET, ["HS256"], issuer="fabro-web")
     assert claims["sub"] == "proxy:/alice"
 
 
 @pytest.mark.parametrize("name", ["", "a b", "a,b", "a/b", "a?b", "a#b", "é", "x" * 201])
-def test_no_token_is_of_a_user_whom_no_proxy_could_name(tmp_path, name):
+def test_no_token_is_for_a_user_that_no_proxy_could_name(tmp_path, name):
     command = flask(ROOT, "token", f"proxy:/{name}", JWT_SECRET=SECRET, **elsewhere(tmp_path))
     assert command.returncode == 1 and command.stdout == ""
-    assert "No proxy names this user. A name has 1 to 200 characters" in command.stderr
+    assert "A proxy cannot name this user. A name has 1 to 200 ASCII characters" in command.stderr
 
 
 def test_another_key_signs_for_no_user_of_a_proxy(tmp_path):
@@ -201,6 +201,6 @@ def test_another_key_signs_for_no_user_of_a_proxy(tmp_path):
     settings = {"JWT_PUBLIC_KEY": pem(ED25519.public_key())} | elsewhere(tmp_path)
     command = flask(ROOT, "token", "proxy:/alice", "--key", str(path), **settings)
     assert command.returncode == 1 and command.stdout == ""
-    assert "Only this server's own key or secret signs for a proxy's user" in command.stderr
+    assert "Only this server's own key or secret can sign for a proxy's user" in command.stderr
     command = flask(ROOT, "token", "proxy:/alice", **settings)
     assert command.returncode == 1 and "This server only has public keys" in command.stderr

@@ -1,4 +1,4 @@
-"""`flask chat` in a session that is there: what it shows of it."""
+"""What `flask chat` shows of an existing session."""
 
 import threading
 import urllib.parse
@@ -7,10 +7,7 @@ import pytest
 
 from chats import PLACE, SESSION, TURN
 from provider import REFUSED, Provider, cut, reply, status
-
-pytestmark = pytest.mark.parametrize(
-    "engine", ["sqlite"], indirect=True
-)  # the terminal speaks HTTP, which is the same on both
+from terminal.transcript import mark_of
 
 MORE = "[There is more before this: /history shows all.]"
 
@@ -31,7 +28,7 @@ def test_the_last_exchange_is_shown_and_continued(terminal, alice, provider):
     assert provider.posts[-1].body["messages"][0]["content"] == "Be brief."
 
 
-def test_all_of_a_session_is_shown_when_asked_for(terminal, alice, provider):
+def test_a_whole_session_is_shown_on_request(terminal, alice, provider):
     provider.script = [reply("A1"), reply("A2\n")]
     session = alice.create("Q1")
     alice.post(f"/sessions/{session['id']}/messages", {"content": "Q2"})
@@ -41,18 +38,18 @@ def test_all_of_a_session_is_shown_when_asked_for(terminal, alice, provider):
     chat.wait_for("/history\r\n> Q1\r\nA1\r\n> Q2\r\nA2\r\nQ1 · m-1> ")
 
 
-def test_a_session_of_one_exchange_has_no_more(terminal, alice, provider):
+def test_a_session_with_one_exchange_has_no_more(terminal, alice, provider):
     alice.create("Q1")
     chat = terminal("-c")
     chat.wait_for("/? for help\r\n> Q1\r\nThe answer.\r\nQ1 · m-1> ")
 
 
-def test_nothing_is_shown_where_nothing_was_said(run):
+def test_nothing_is_shown_of_an_empty_session(run):
     assert run(options=["/history"]).stdout == "Nothing has been said yet.\n"
 
 
 def test_a_message_without_a_reply_is_the_last_exchange(terminal, alice):
-    """As in a session that was imported."""
+    """As in an imported session."""
     kinds = {"Q1": "user", "A1": "assistant", "Q2": "user"}
     turns = [{"kind": kind, "content": text} for text, kind in kinds.items()]
     assert alice.post("/sessions/import", {"turns": turns}).status_code == 201
@@ -70,7 +67,7 @@ def test_a_long_session_is_shown_page_by_page(count, run, alice):
     assert lines == ["> " * (number % 2 == 0) + f"turn {number}" for number in range(count)]
 
 
-def test_as_much_is_read_as_is_shown(terminal):
+def test_only_what_is_shown_is_read(terminal):
     server = Provider()
     server.models = status(200, PLACE | {"turns": [TURN], "meta": {"has_more": True}})
     chat = terminal("--session", SESSION, url=server.url)
@@ -94,7 +91,7 @@ def test_a_server_of_an_older_release_sends_all_turns(terminal):
     server.close()
 
 
-def test_a_reply_that_is_under_way_elsewhere_is_followed(terminal, alice, provider):
+def test_a_reply_in_progress_elsewhere_is_followed(terminal, alice, provider):
     gate, words = threading.Event(), [part for number in range(60) for part in (f"{number} ", 0.05)]
     provider.script = [reply("One ", *words, gate, "two.")]
     alice.post("/sessions", {"content": "Count"}, Prefer="respond-async").json()
@@ -109,3 +106,10 @@ def test_lists_the_latest_sessions(run, alice):
     alice.patch(f"/sessions/{session['id']}", {"title": "Two\nlines \x1b[31mred"})
     line = run(options=["--list"]).stdout.splitlines()[0]
     assert line == f"{session['id']}  {session['created_at'][:10]}  Two lines [31mred"
+
+
+def test_a_failed_reply_shows_the_providers_reason_if_the_server_sends_it(engine):
+    failed = {"status": "failed", "error": {"status": 502, "message": "It failed."}}
+    assert mark_of(failed) == " [failed: It failed.]"
+    failed["error"]["reason"] = "Boom 7"
+    assert mark_of(failed) == " [failed: It failed. Boom 7]"

@@ -1,4 +1,4 @@
-"""Lines to a provider: plain, and by TLS."""
+"""Connections to a provider: plain ones, and over TLS."""
 
 import pytest
 
@@ -9,7 +9,7 @@ on_both_lines = {"params": [False, True], "ids": ["plain", "TLS"]}
 
 @pytest.fixture(scope="module", **on_both_lines)
 def line_of_all(request, tmp_path_factory):
-    # No reply goes on: a break behind its first words is the end of it.
+    # No reply is continued here: a break after its first words is its end.
     with connected(
         tmp_path_factory.mktemp("line"), request.param, MODEL_TIMEOUT=20, CONTINUE_LIMIT=0
     ) as line:
@@ -18,7 +18,7 @@ def line_of_all(request, tmp_path_factory):
 
 @pytest.fixture
 def line(line_of_all):
-    """Nothing has been asked on it yet, and no connection is open."""
+    """A connection with no requests on it yet, and no open socket."""
     line_of_all.provider.reset()
     line_of_all.provider.disconnect()
     return line_of_all

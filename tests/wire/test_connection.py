@@ -1,4 +1,4 @@
-"""Connections to providers are kept, and used again."""
+"""Connections to providers are kept alive and used again."""
 
 import contextlib
 import os
@@ -26,11 +26,11 @@ from provider import (
 from servers import running
 from tokens import ED25519, jwk, jwks, status_of
 
-# They are kept
+# Kept connections
 
 
 @both
-def test_asks_again_on_the_same_connection(line, model):
+def test_the_next_request_uses_the_same_connection(line, model):
     for _ in range(4):
         answered(line.alice, model)
     assert line.provider.connections == connections_of(line.posts)
@@ -38,14 +38,14 @@ def test_asks_again_on_the_same_connection(line, model):
     assert "close" not in [request.headers.get("connection", "").lower() for request in line.posts]
 
 
-def test_keeps_as_many_connections_as_it_needed_at_once(line):
+def test_as_many_connections_are_kept_as_were_needed_at_once(line):
     answered_at_once(line, 20)
     answered_at_once(line, 20)
     assert len(line.provider.connections) == 20
 
 
-def test_keeps_all_connections_of_its_first_moment(tmp_path):
-    """There is nothing yet that they could share; whatever is made for all of them is made once."""
+def test_connections_opened_by_the_very_first_requests_are_all_kept(tmp_path):
+    """Nothing can be shared yet, and what all of them need is made only once."""
     with connected(tmp_path, is_secure=True) as line:
         answered_at_once(line, 16)
         answered_at_once(line, 16)
@@ -53,7 +53,7 @@ def test_keeps_all_connections_of_its_first_moment(tmp_path):
 
 
 @both
-def test_keeps_its_connection_behind_an_answer_that_is_not_streamed(line, model):
+def test_a_connection_is_kept_after_an_answer_that_is_not_streamed(line, model):
     line.provider.default = status(200, WHOLE_ANSWERS[model])
     for _ in range(3):
         assert answered(line.alice, model)["content"] == "All of it."
@@ -61,7 +61,7 @@ def test_keeps_its_connection_behind_an_answer_that_is_not_streamed(line, model)
 
 
 @both
-def test_keeps_its_connection_whatever_ends_the_lines(line, model):
+def test_a_connection_is_kept_with_any_line_endings(line, model):
     def answer(request):
         data = b"".join(events_of(request, ["Well."])).replace(b"\n", b"\r\n")
         yield head(Transfer_Encoding="chunked")
@@ -74,7 +74,7 @@ def test_keeps_its_connection_whatever_ends_the_lines(line, model):
     assert len(line.provider.connections) == 1
 
 
-def test_lists_models_on_the_connection_of_the_replies(provider, tmp_path):
+def test_models_are_listed_on_the_connection_for_replies(provider, tmp_path):
     provider.models = ["claude-x", "m-1"]
     with running(
         tmp_path, ANTHROPIC_BASE_URL=provider.url, OPENAI_BASE_URL=provider.url + "/v1"
@@ -87,7 +87,7 @@ def test_lists_models_on_the_connection_of_the_replies(provider, tmp_path):
     assert used["/v1/chat/completions"] is used["/v1/models"]
 
 
-def test_lists_models_on_a_new_connection_where_the_old_one_has_ended(provider, tmp_path):
+def test_models_are_listed_on_a_new_connection_if_the_old_one_has_ended(provider, tmp_path):
     answers = iter([raw()])
     provider.models = lambda request: next(answers, status(200, {"data": [{"id": "m-7"}]}))(request)
     with running(tmp_path, OPENAI_BASE_URL=provider.url + "/v1") as server:
@@ -106,7 +106,7 @@ NO_LISTS = {
 
 
 @pytest.mark.parametrize("answer", NO_LISTS.values(), ids=NO_LISTS)
-def test_asks_on_no_connection_whose_list_names_no_model(provider, tmp_path, answer):
+def test_no_connection_is_used_again_after_a_list_without_models(provider, tmp_path, answer):
     provider.models = answer
     with running(tmp_path, OPENAI_BASE_URL=provider.url + "/v1", DEFAULT_MODEL=GPT) as server:
         server.client().get("/models")
@@ -114,8 +114,8 @@ def test_asks_on_no_connection_whose_list_names_no_model(provider, tmp_path, ans
     assert len(connections_of(provider.requests)) == len(provider.requests) > 1
 
 
-def test_asks_for_titles_on_kept_connections(provider, tmp_path):
-    """A title is asked for at the same time as the reply, so there are two; the next session needs no more."""
+def test_titles_are_requested_on_kept_connections(provider, tmp_path):
+    """The title is requested at the same time as the reply, so there are two connections. The next session needs no more."""
     provider.default = reply("A title")
     with running(
         tmp_path, OPENAI_BASE_URL=provider.url + "/v1", DEFAULT_MODEL=GPT, TITLE_MODEL="m-2"
@@ -131,14 +131,14 @@ def test_asks_for_titles_on_kept_connections(provider, tmp_path):
     assert len(connections_of(provider.posts)) <= 2
 
 
-def test_fetches_published_keys_each_time_on_a_new_connection(tmp_path):
-    """Nothing but a model's answer, or its list, has one kept."""
+def test_published_keys_are_fetched_on_a_new_connection_each_time(tmp_path):
+    """Connections are kept only for models' answers and for lists of models."""
     identity = Provider()
     identity.models = jwks(jwk(ED25519.public_key(), "1"))
     token = make_token(key=ED25519, algorithm="EdDSA", headers={"kid": "unknown"})
     with running(tmp_path, JWT_SECRET="", JWT_JWKS_URL=identity.url + "/keys.json") as server:
         deadline = time.monotonic() + 5
-        # A kid that is not known has them fetched, once a second at most.
+        # An unknown `kid` makes the server fetch the keys, at most once a second.
         while len(identity.requests) < 3:
             assert status_of(server, token) == 401
             assert time.monotonic() < deadline
@@ -160,8 +160,8 @@ def stopped(pids):
             os.kill(pid, signal.SIGCONT)
 
 
-def test_each_worker_has_connections_of_its_own(provider, tmp_path):
-    """All that is asked while the other workers stand still is asked by this one."""
+def test_each_worker_has_its_own_connections(provider, tmp_path):
+    """While the other workers are stopped, this one makes all requests."""
     settings = {"OPENAI_BASE_URL": provider.url + "/v1", "DEFAULT_MODEL": GPT, "WEB_CONCURRENCY": 2}
     with running(tmp_path, **settings) as server:
         workers = server.workers()
@@ -175,7 +175,7 @@ def test_each_worker_has_connections_of_its_own(provider, tmp_path):
     ] * 2 + [other] * 2
 
 
-def test_leaves_no_socket_open(line):
+def test_no_socket_stays_open(line):
     answers = [
         reply("Well."),
         cut("Half"),
@@ -201,6 +201,6 @@ def test_leaves_no_socket_open(line):
     for _ in range(4):
         ask()
     deadline = time.monotonic() + 5
-    while storm.open_sockets(line.server) > before + 3:  # what is just being closed
+    while storm.open_sockets(line.server) > before + 3:  # some may be closing just now
         assert time.monotonic() < deadline
         time.sleep(0.02)

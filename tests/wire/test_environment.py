@@ -1,4 +1,4 @@
-"""What the environment says of proxies, and addresses that are set wrongly."""
+"""Proxies from the environment, and wrong addresses in the settings."""
 
 import contextlib
 import re
@@ -14,7 +14,7 @@ from servers import running
 
 
 def test_loopback_is_never_proxied(trap, tmp_path):
-    """Nor is a title asked for more than once."""
+    """And a title is requested only once."""
     proxies = {name: trap.url for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy")}
     hell = Hell()
     hell.answers["m-title"] = [list(resolve(refusal(429), GPT))]
@@ -40,7 +40,7 @@ def test_loopback_is_never_proxied(trap, tmp_path):
     assert not trap.connections
 
 
-WRONG = {  # the setting of Anthropic's side and of OpenAI's, and others
+WRONG = {  # Anthropic's setting, OpenAI's setting, and other settings
     "certificates": (
         "https://self-signed",
         "https://expired/v1",
@@ -65,8 +65,8 @@ WRONG = {  # the setting of Anthropic's side and of OpenAI's, and others
 
 
 @pytest.mark.parametrize("anthropic, openai, others", WRONG.values(), ids=WRONG)
-def test_a_wrong_setting_is_told_as_such(anthropic, openai, others, tmp_path):
-    """Once: it is not asked again, and whoever runs the server finds it in the log."""
+def test_a_wrong_setting_is_reported_as_one(anthropic, openai, others, tmp_path):
+    """The request is not retried, and the log tells the operator."""
     made = {"self-signed": {}, "expired": {"days": -1}, "another": {"address": "127.0.0.9"}}
     providers, paths = {}, {}
     for name, options in made.items():

@@ -1,4 +1,4 @@
-"""A connection is no way from one call to another: none is used behind an answer that is not whole."""
+"""Nothing leaks from one call to another: no connection is used again after an incomplete answer."""
 
 import json
 
@@ -10,16 +10,16 @@ from connections import connected, connections_of, then_more
 from protocols import CLAUDE, GPT, MESSAGE_STOP, WHOLE_ANSWERS, answered, choice, failed, stop
 from provider import KEEP, asked, chunk, event, events_of, head, raw, reply, silence, status, stream
 
-# Nothing of one call is seen by another
+# No call sees anything of another
 
 
-def test_asks_on_no_connection_whose_answer_is_longer_than_it_cares(line):
-    """An error's text is cut short anyway; its body has no end."""
+def test_no_connection_is_used_again_after_an_answer_that_is_too_long(line):
+    """The body of this error never ends. Only the beginning of its text is used anyway."""
     sent = []
 
     def endless(request):
         yield head(400, "application/json", Transfer_Encoding="chunked")
-        while len(sent) < 500:  # 32 MB in five seconds at least
+        while len(sent) < 500:  # 32 MB, which take at least five seconds
             sent.append(chunk(b" " * 65536))
             yield sent[-1]
             yield 0.01
@@ -53,11 +53,11 @@ def check_that_it_is_not_used_again(line, answer):
 
 
 @pytest.mark.parametrize("answer", UNREAD.values(), ids=UNREAD)
-def test_asks_on_no_connection_whose_answer_it_has_not_read(line, answer):
+def test_no_connection_is_used_again_after_an_answer_that_was_not_read(line, answer):
     check_that_it_is_not_used_again(line, answer)
 
 
-def test_asks_on_no_connection_whose_answer_is_shorter_than_it_says(impatient_line):
+def test_no_connection_is_used_again_after_an_answer_shorter_than_its_length(impatient_line):
     check_that_it_is_not_used_again(
         impatient_line,
         raw(
@@ -67,7 +67,7 @@ def test_asks_on_no_connection_whose_answer_is_shorter_than_it_says(impatient_li
 
 
 def in_one_packet(*parts):
-    """A whole answer, and these events behind it."""
+    """A complete answer, followed by these events."""
 
     def answer(request):
         data = b"".join([*events_of(request, ["Well."]), *parts])
@@ -78,7 +78,7 @@ def in_one_packet(*parts):
 
 
 def without(member, model):
-    """A whole answer that is not streamed, but for this member, wherever it is."""
+    """A complete answer that is not streamed, without this member at any level."""
     hook = lambda value: {name: value[name] for name in value if name != member}  # noqa: E731
     return status(200, json.loads(json.dumps(WHOLE_ANSWERS[model]), object_hook=hook))
 
@@ -108,11 +108,11 @@ NOT_WHOLE = {
 }
 
 
-# What is whole is decided above the line, where TLS is not known any more.
+# The HTTP layer decides whether an answer is complete. It does not know about TLS.
 @pytest.mark.parametrize("line_of_all", [False], indirect=True, ids=["plain"])
 @pytest.mark.parametrize("model, answer", NOT_WHOLE.values(), ids=NOT_WHOLE)
-def test_asks_on_no_connection_whose_answer_is_not_whole(line, model, answer):
-    """However it was framed, and whether or not it makes a reply."""
+def test_no_connection_is_used_again_after_an_incomplete_answer(line, model, answer):
+    """With any framing, and even if the answer makes a complete reply."""
     line.provider.script, line.provider.default = [in_one_packet()], answer
     answered(line.alice, model)
     line.alice.post("/sessions", {"content": "Hello", "model": model})
@@ -140,12 +140,12 @@ STRAY = {
 
 
 @pytest.mark.parametrize("stray", STRAY.values(), ids=STRAY)
-def test_gives_nobody_the_answer_to_anothers_message(line, stray):
-    """On a kept connection comes a response that nobody asked for, and then the right one."""
+def test_no_user_gets_the_answer_to_another_users_message(line, stray):
+    """A kept connection delivers a response that nobody requested, and then the right one."""
     alice, bob = line.alice, line.server.client(BOB)
 
     def slowly(request):
-        yield 0.6  # as a model thinks, for longer than the pause before a second try
+        yield 0.6  # like a model that thinks for longer than the pause before the second try
         yield from reply(f"For {asked(request)}.")(request)
 
     def behind_a_stray_one(request):
@@ -161,7 +161,7 @@ def test_gives_nobody_the_answer_to_anothers_message(line, stray):
 
 
 def kept_open(version, **headers):
-    """A whole answer of a server that leaves its connection open, whatever it says of that."""
+    """A complete answer from a server that leaves its connection open, whatever its headers say."""
 
     def answer(request):
         data = b"".join(events_of(request, ["Well."]))
@@ -178,7 +178,7 @@ RELUCTANT = {
 
 
 @pytest.mark.parametrize("answer", RELUCTANT.values(), ids=RELUCTANT)
-def test_asks_on_no_connection_that_the_provider_does_not_keep(line, answer):
+def test_no_connection_is_used_again_if_the_provider_does_not_keep_it(line, answer):
     line.provider.script = [answer]
     assert answered(line.alice, GPT)["content"] == "Well."
     assert line.posts[0].hung_up.wait(1)
@@ -190,7 +190,7 @@ MORE = {"a byte": b"!", "another answer": storm.INTRUDER, "many answers": storm.
 
 
 def with_more(more, framing, size):
-    """An answer that is whole, and more in the packet of its end, which begins behind so many bytes of that."""
+    """A complete answer, and more data in its last packet, which begins after so many bytes of the answer."""
 
     def answer(request):
         events = b"".join(events_of(request, ["The ", "answer."]))
@@ -205,7 +205,7 @@ def with_more(more, framing, size):
             if framing == "chunked"
             else head(Content_Length=len(data))
         )
-        yield 0.05  # the other side has read the head, and waits
+        yield 0.05  # by now the client has read the head, and waits
         yield wrap(data) + end + more
         yield KEEP
 
@@ -216,18 +216,18 @@ def with_more(more, framing, size):
 @pytest.mark.parametrize("framing", ["chunked", "length"])
 @pytest.mark.parametrize(
     "size", [0, 8192], ids=["", "behind a buffer"]
-)  # what Python reads at once is 8192 bytes
-def test_takes_nothing_that_is_behind_an_answer(line, more, framing, size):
+)  # Python reads 8192 bytes at once
+def test_data_after_an_answer_is_ignored(line, more, framing, size):
     line.provider.script = [with_more(more, framing, size)]
     line.provider.default = reply("The next one.")
     assert answered(line.alice, GPT)["content"] == "The answer."
     for _ in range(3):
         assert answered(line.alice, GPT)["content"] == "The next one."
-    assert len(line.posts) == 4  # none of them was tried again
+    assert len(line.posts) == 4  # none of them was retried
 
 
 @pytest.mark.parametrize("more", MORE.values(), ids=MORE)
-def test_takes_nothing_that_comes_before_it_was_asked_for(line, more):
+def test_data_that_comes_before_the_request_is_ignored(line, more):
     answered(line.alice, GPT)
     line.posts[0].connection.send(more)
     line.provider.default = reply("The next one.")
@@ -237,8 +237,8 @@ def test_takes_nothing_that_comes_before_it_was_asked_for(line, more):
     assert line.posts[1].connection is not line.posts[0].connection
 
 
-def test_a_stop_costs_no_other_reply_anything(tmp_path):
-    """Threads make one reply after the other; those of stopped ones use kept connections next."""
+def test_cancelled_replies_do_not_affect_other_replies(tmp_path):
+    """Each thread makes many replies. Those that made the cancelled ones use kept connections next."""
     with connected(tmp_path, is_secure=True) as line:
         alice, provider = line.alice, line.provider
         provider.default = raw(0.01, storm.whole_answer("The answer."), KEEP)
@@ -258,6 +258,6 @@ def test_a_stop_costs_no_other_reply_anything(tmp_path):
 
 
 @pytest.mark.parametrize("is_secure", [False, True], ids=["plain", "TLS"])
-def test_a_storm_mixes_up_nothing(tmp_path, is_secure):
+def test_a_storm_of_requests_mixes_up_no_answers(tmp_path, is_secure):
     with connected(tmp_path, is_secure, MODEL_TIMEOUT=20) as line:
         storm.check_a_storm(*line, seed=1, count=250)

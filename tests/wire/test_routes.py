@@ -1,4 +1,4 @@
-"""How a provider is reached: new connections, proxies, tunnels, certificates."""
+"""How providers are reached: new connections, proxies, tunnels, certificates."""
 
 import base64
 import contextlib
@@ -22,7 +22,7 @@ from wire import routes
 
 @pytest.fixture
 def full():
-    """The URL of a port that takes no connection, and refuses none."""
+    """The URL of a port that neither accepts nor refuses connections."""
     with contextlib.ExitStack() as stack:
         listener = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
         for _ in range(3):
@@ -33,31 +33,34 @@ def full():
 
 
 @on_linux
-def test_hangs_up_while_it_connects(full):
+def test_a_call_can_be_hung_up_while_it_connects(full):
     call, began = wire.Call(60), time.monotonic()
     threading.Timer(0.3, call.hang_up).start()
-    with pytest.raises(wire.HungUp), wire.Wire(full).request(call, "GET", "/", {}):
+    with pytest.raises(wire.HungUp), wire.HTTPClient(full).request(call, "GET", "/", {}):
         pass
     assert time.monotonic() - began < 1.3
 
 
 @on_linux
-def test_a_connection_that_is_not_there_in_time_may_be_tried_again(full, monkeypatch):
+def test_a_timeout_while_connecting_leaves_time_for_another_try(full, monkeypatch):
     monkeypatch.setattr(routes, "CONNECT_TIMEOUT", 1)
     call = wire.Call(60)
-    with pytest.raises(wire.Fault) as told, wire.Wire(full).request(call, "GET", "/", {}):
+    with pytest.raises(wire.Fault) as told, wire.HTTPClient(full).request(call, "GET", "/", {}):
         pass
     assert told.value.kind == "unreachable" and call.remaining() > 50
 
 
 @pytest.mark.parametrize("password", ["hush#er", "hush/er", "hush?er", "hush\u2100er", "[hush]er"])
 @pytest.mark.parametrize("whose", ["a proxy's", "the server's"])
-def test_tells_nothing_of_a_password_that_spoils_its_url(monkeypatch, password, whose):
+def test_a_password_that_makes_its_url_invalid_is_not_shown(monkeypatch, password, whose):
     url = f"http://user:{password}@provider.invalid"
     if whose == "a proxy's":
         monkeypatch.setenv("HTTP_PROXY", url)
         url = "http://provider.invalid"
-    with pytest.raises(wire.Fault) as told, wire.Wire(url).request(wire.Call(5), "GET", "/", {}):
+    with (
+        pytest.raises(wire.Fault) as told,
+        wire.HTTPClient(url).request(wire.Call(5), "GET", "/", {}),
+    ):
         pass
     assert "hush" not in str(told.value) and "er@" not in str(told.value)
 
@@ -66,13 +69,13 @@ def test_tells_nothing_of_a_password_that_spoils_its_url(monkeypatch, password, 
 
 
 class Tunnels:
-    """A proxy that tunnels (RFC 9110, 9.3.6), and remembers what it was asked."""
+    """A proxy that tunnels (RFC 9110, 9.3.6), and records what it was asked."""
 
     def __init__(self, certificate=None):
         self.heads, self._certificate = (
             [],
             certificate,
-        )  # the latter: a file that is there when somebody connects
+        )  # the latter: a file that exists by the time a client connects
         self._socket = socket.create_server(("127.0.0.1", 0))
         self.address = f"127.0.0.1:{self._socket.getsockname()[1]}"
         threading.Thread(target=self._accept, daemon=True).start()
@@ -101,7 +104,7 @@ class Tunnels:
                 data += more
             self.heads.append(data.decode())
             port = int(data.split()[1].decode().split(":")[1])
-            with socket.create_connection(("127.0.0.1", port)) as other:  # whatever its name is
+            with socket.create_connection(("127.0.0.1", port)) as other:  # for any host
                 sock.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
                 back = threading.Thread(target=self._pump, args=(other, sock))
                 back.start()
@@ -122,12 +125,12 @@ CREDENTIALS = base64.b64encode(b"user:password").decode()
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
-def test_keeps_its_tunnel_through_a_proxy(tmp_path, scheme):
+def test_a_tunnel_through_a_proxy_is_kept(tmp_path, scheme):
     proxy = Tunnels(tmp_path / "certificate.pem" if scheme == "https" else None)
     address = f"{scheme}://user:password@{proxy.address}"
     trusted = {
         "SSL_CERT_FILE": tmp_path / "certificate.pem"
-    }  # the system's, by which proxies are known
+    }  # the system's certificates, which verify proxies
     with connected(tmp_path, True, host="provider.invalid", HTTPS_PROXY=address, **trusted) as line:
         for _ in range(3):
             assert answered(line.alice, GPT)["content"] == "The answer."
@@ -151,8 +154,8 @@ def test_keeps_its_tunnel_through_a_proxy(tmp_path, scheme):
     proxy.close()
 
 
-def test_a_proxy_that_answers_a_byte_at_a_time_is_given_up_and_hung_up(tmp_path):
-    """A connection has ten seconds to be there, with its tunnel; then it is tried anew. Nobody waits for it who hangs up."""
+def test_a_proxy_that_drips_its_answer_is_abandoned(tmp_path):
+    """A connection and its tunnel must be open within ten seconds, else another is tried. A cancel does not wait for that."""
     ends = queue.SimpleQueue()
 
     def drip(sock):
@@ -180,14 +183,12 @@ def test_a_proxy_that_answers_a_byte_at_a_time_is_given_up_and_hung_up(tmp_path)
             cancelled = time.monotonic()
             stop(line.alice, session, "cancel")
             _, end = ends.get(timeout=5)
-            assert (
-                end - cancelled < 1.5
-            )  # a pause between two bytes, and one until they cannot be sent
+            assert end - cancelled < 1.5  # one pause between two bytes, and one until sending fails
     assert not line.posts
 
 
-def test_keeps_its_connection_to_a_proxy(provider, tmp_path):
-    """A proxy for plain HTTP is told the whole URL; this one answers in the place of a provider that nobody finds."""
+def test_a_connection_to_a_proxy_is_kept(provider, tmp_path):
+    """A proxy for plain HTTP gets the full URL. This one answers for a provider that does not exist."""
     proxy = provider.url.replace("//", "//user:password@")
     settings = {
         "OPENAI_BASE_URL": "http://provider.invalid/v1",
@@ -209,7 +210,7 @@ def test_keeps_its_connection_to_a_proxy(provider, tmp_path):
         assert request.headers["proxy-authorization"] == f"Basic {CREDENTIALS}"
 
 
-def test_asks_this_machine_past_any_proxy(provider, tmp_path):
+def test_no_proxy_is_used_for_this_machine(provider, tmp_path):
     settings = {"HTTP_PROXY": f"http://127.0.0.1:{free_port()}", "DEFAULT_MODEL": GPT}
     with running(tmp_path, OPENAI_BASE_URL=provider.url + "/v1", **settings) as server:
         answered(server.client(), GPT)
@@ -218,13 +219,13 @@ def test_asks_this_machine_past_any_proxy(provider, tmp_path):
 
 
 @pytest.mark.parametrize("fault", ["nobody vouches for it", "it is another's"])
-def test_tells_nothing_to_a_provider_whose_certificate_is_not_right(tmp_path, fault):
+def test_nothing_is_sent_to_a_provider_with_a_bad_certificate(tmp_path, fault):
     settings = {"REQUESTS_CA_BUNDLE": None} if fault == "nobody vouches for it" else {}
     with connected(tmp_path, True, **settings) as line:
         if settings:
             assert failed(line.alice, GPT)[0].status_code == 502
         else:
-            answered(line.alice, GPT)  # it is right for its address
+            answered(line.alice, GPT)  # the certificate is valid for this address
             url = line.provider.url.replace("127.0.0.1", "localhost") + "/v1"
             path = tmp_path / "certificate.pem"
             with running(

@@ -1,4 +1,4 @@
-"""Connections that have ended meanwhile, or do not answer, are replaced or given up.
+"""Connections that have ended or no longer answer are replaced or given up.
 
 Modules: `wire/faults.py`.
 """
@@ -19,8 +19,8 @@ from provider import Connection, asked, cut, event, raw, reply, silence, so_far,
 from wire import Call
 
 
-def test_asks_on_no_connection_that_was_idle_for_long(tmp_path):
-    """The limit is minutes; here it is set to half a second before the server starts."""
+def test_a_connection_that_was_idle_for_long_is_not_used(tmp_path):
+    """The limit is several minutes; here it is set to half a second before the server starts."""
     path = tmp_path / "impatient.conf.py"
     path.write_text(
         f"import sys\nsys.path.insert(0, {str(ROOT)!r})\nexec(open('gunicorn.conf.py').read())\n"
@@ -34,9 +34,9 @@ def test_asks_on_no_connection_that_was_idle_for_long(tmp_path):
         assert line.posts[0].hung_up.wait(1)
 
 
-# They have ended meanwhile
+# Connections that have ended meanwhile
 
-LONG = "So many words. " * 20_000  # more than the other side's kernel takes unread
+LONG = "So many words. " * 20_000  # more than the kernel of the other side accepts unread
 
 
 def closed(line):
@@ -62,13 +62,13 @@ def reset_within_the_request(line):
 @pytest.mark.parametrize(
     "end", [closed, reset, closed_at_the_request, reset_at_the_request, reset_within_the_request]
 )
-def test_asks_at_once_on_a_new_connection_where_the_old_one_has_ended(line, end):
-    """Without a pause, and without counting it: there are three tries behind it."""
+def test_a_new_connection_is_used_at_once_if_the_old_one_has_ended(line, end):
+    """Without a pause, and without counting as a try: three more can follow."""
     answered(line.alice, GPT)
     end(line)
     is_seen = len(
         line.provider.script
-    )  # whether the provider has read the request on which the connection ended
+    )  # whether the provider has read the request during which the connection ended
     again = status(500, {}, retry_after_ms="1")
     line.provider.script += [again, again, reply("At last.")]
     assert answered(line.alice, GPT, LONG)["content"] == "At last."
@@ -78,14 +78,14 @@ def test_asks_at_once_on_a_new_connection_where_the_old_one_has_ended(line, end)
     )
     old = line.posts[: 1 + is_seen]
     assert connections_of(old) == [old[0].connection]
-    assert len(connections_of(line.posts)) == 1 + 3  # none is kept behind an error
+    assert len(connections_of(line.posts)) == 1 + 3  # none is kept after an error
     if is_seen:
         assert pauses(line.provider)[1] < OWN_PAUSE
 
 
 @pytest.mark.parametrize("end", [raw(), raw(Connection.reset)], ids=["closed", "reset"])
-def test_tries_no_other_old_connection_where_one_has_ended(line, end):
-    """A provider that was started anew has ended all of them."""
+def test_no_other_old_connection_is_tried_after_one_has_ended(line, end):
+    """A provider that restarts has closed all of them."""
     answered_at_once(line, 5)
     old = connections_of(line.posts)
     line.provider.default = lambda request: (end if request.connection in old else reply("Anew."))(
@@ -99,7 +99,7 @@ def test_tries_no_other_old_connection_where_one_has_ended(line, end):
 
 @pytest.mark.parametrize("is_new", [True, False], ids=["the first connection", "the next one"])
 @pytest.mark.parametrize("end", [raw(), raw(Connection.reset)], ids=["closed", "reset"])
-def test_a_new_connection_that_breaks_is_one_of_three_tries(line, is_new, end):
+def test_a_new_connection_that_breaks_counts_as_one_of_three_tries(line, is_new, end):
     if not is_new:
         answered(line.alice, GPT)
     line.provider.default = end
@@ -119,8 +119,8 @@ def test_a_new_connection_that_breaks_is_one_of_three_tries(line, is_new, end):
 
 @pytest.mark.parametrize("end", [Connection.close, Connection.reset], ids=["closed", "reset"])
 @pytest.mark.parametrize("beginning", [b"H", b"HTTP/1.1 20", b"HTTP/1.1 200 OK\r\nContent-"])
-def test_a_connection_that_breaks_within_an_answer_is_one_of_three_tries(line, beginning, end):
-    """Even one byte says that the request was taken."""
+def test_a_break_within_an_answer_counts_as_one_of_three_tries(line, beginning, end):
+    """Even one byte shows that the provider accepted the request."""
     answered(line.alice, GPT)
     line.provider.script = [raw(beginning, 0.05, end)]
     answered(line.alice, GPT)
@@ -129,7 +129,7 @@ def test_a_connection_that_breaks_within_an_answer_is_one_of_three_tries(line, b
     assert pauses(line.provider)[1] >= OWN_PAUSE
 
 
-def test_a_break_behind_the_first_words_fails(line):
+def test_a_break_after_the_first_words_fails(line):
     answered(line.alice, GPT)
     line.provider.script = [cut("So far")]
     assert failed(line.alice, GPT)[2]["content"] == "So far"
@@ -139,8 +139,8 @@ def test_a_break_behind_the_first_words_fails(line):
 
 
 @pytest.mark.parametrize("is_secure", [False, True], ids=["plain", "TLS"])
-def test_goes_on_on_another_connection_behind_a_break(tmp_path, is_secure):
-    """Whoever broke it: what is still to come of the first answer is in no other."""
+def test_a_reply_continues_on_another_connection_after_a_break(tmp_path, is_secure):
+    """Whichever side broke it: nothing that remains of the first answer gets into another."""
     overloaded = then_more(
         event({"error": {"type": "overloaded_error", "message": "Overloaded"}}), "No."
     )
@@ -169,7 +169,7 @@ def test_goes_on_on_another_connection_behind_a_break(tmp_path, is_secure):
         assert all(request.hung_up.wait(1) for request in broken)
 
 
-def test_a_provider_that_is_silent_on_an_old_connection_is_asked_once(impatient_line):
+def test_a_silent_provider_on_an_old_connection_gets_one_request(impatient_line):
     line = impatient_line
     answered(line.alice, GPT)
     line.provider.script = [silence(30)]
@@ -181,7 +181,7 @@ def test_a_provider_that_is_silent_on_an_old_connection_is_asked_once(impatient_
     assert line.posts[1].hung_up.wait(1)
 
 
-def test_says_that_nobody_listens_any_more(tmp_path):
+def test_a_provider_that_no_longer_listens_is_reported_as_unreachable(tmp_path):
     with connected(tmp_path, is_secure=False) as line:
         answered(line.alice, GPT)
         line.provider.close()
@@ -190,8 +190,8 @@ def test_says_that_nobody_listens_any_more(tmp_path):
     assert "could not be reached" in error["detail"]
 
 
-def test_says_that_nobody_listens_any_more_where_the_old_connection_breaks(tmp_path):
-    """As where a provider is started again: its old connection ends under the request, and there is no new one."""
+def test_a_provider_that_stops_during_a_request_is_reported_as_unreachable(tmp_path):
+    """Like a provider that restarts: the old connection ends during the request, and a new one cannot be opened."""
     with connected(tmp_path, False) as line:
         answered(line.alice, GPT)
         line.provider.script = [raw(lambda connection: line.provider.close())]
@@ -202,8 +202,8 @@ def test_says_that_nobody_listens_any_more_where_the_old_connection_breaks(tmp_p
 
 
 @on_linux
-def test_notices_a_connection_that_was_dropped_in_silence(tmp_path):
-    """No packet gets through any more, and none comes: the kernel gives up long before a silent model is given up."""
+def test_a_connection_dropped_without_a_packet_is_noticed(tmp_path):
+    """No packet gets through in either direction: the kernel gives up long before a silent model would be given up."""
     for name in ("plain", "secure"):
         (tmp_path / name).mkdir()
     with contextlib.ExitStack() as stack:
@@ -227,14 +227,14 @@ def test_notices_a_connection_that_was_dropped_in_silence(tmp_path):
 
 
 @on_linux
-def test_has_the_kernel_watch_over_idle_connections(line):
+def test_the_kernel_probes_idle_connections(line):
     answered(line.alice, GPT)
     deadline = time.monotonic() + 5
     while True:
         [(kind, seconds)] = timers(line.provider.port)
         if (
             kind == 2 and 1 < seconds <= 60
-        ):  # keep-alive; in the first moment the same timer is for an acknowledgement
+        ):  # keep-alive; at first, the same timer waits for an acknowledgement
             return
         assert time.monotonic() < deadline
         time.sleep(0.05)
@@ -246,7 +246,7 @@ def test_has_the_kernel_watch_over_idle_connections(line):
 @by_any_way
 @at_any_time
 @pytest.mark.parametrize("connection", ["new", "old", "new as the old one had ended"])
-def test_hangs_up_within_a_second_on_any_connection(line, connection, begun, way):
+def test_a_stop_hangs_up_any_connection_within_a_second(line, connection, begun, way):
     if connection != "new":
         answered(line.alice, GPT)
         if connection != "old":
@@ -273,7 +273,7 @@ def test_hangs_up_within_a_second_on_any_connection(line, connection, begun, way
     assert len(line.posts) == count + 1
 
 
-def test_a_call_that_is_hung_up_while_it_connects_closes_its_connection():
+def test_hanging_up_while_connecting_closes_the_connection():
     (ours, theirs), call = socket.socketpair(), Call()
     with ours, theirs, contextlib.ExitStack() as leaving:
         leaving.callback(call.disconnected)

@@ -1,10 +1,10 @@
-"""The audit of a history of a soak: what its clients sent and saw is held against docs/streams.md
-and docs/api.md, and nothing else is known.
+"""The audit of a soak's history: it compares what clients sent and saw with docs/streams.md and
+docs/api.md, and knows nothing else.
 
     python tools/audit FILE…
 
 It prints what was checked, and each problem with the promise that is broken, or the place of
-docs/api.md. The exit status is 1 where there is any.
+docs/api.md. The exit status is 1 if there is any.
 
 A history is lines of JSON, in the order in which it happened. `at` is seconds since it began.
 
@@ -19,11 +19,11 @@ A history is lines of JSON, in the order in which it happened. `at` is seconds s
     {"at": 0.1, "call": 3, "asked": {"model", "messages"}}          what the model was asked
     {"at": 0.4, "call": 3, "said": {"text", "whole", "usage", "begun"}, "hung_up": true}   and said
     {"at": 60.0, "fault": "worker-killed"}, {"at": 63.0, "over": "worker-killed"}
-    {"at": 99.0, "rest": true}                                      behind it nothing is under way
+    {"at": 99.0, "rest": true}                                      after this, nothing is in progress
 
-What a model is asked and says is as OpenAI's protocol has it; `begun` tells whether any event came.
-Behind `rest`, each user's sessions, turns, usage and export are read: that is what there is in the
-end. Who lost an answer does not know what came of his request, and is asked for nothing.
+What a model is asked and says is as in OpenAI's protocol; `begun` says whether any event came. After
+`rest`, each user's sessions, turns, usage and export are read: that is what there is in the end. A
+client that lost an answer does not know what came of its request, and the audit does not expect it to.
 """
 
 import pathlib

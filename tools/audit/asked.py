@@ -1,22 +1,22 @@
-"""Whose message a call of the model answers, and whether its answer was surely read."""
+"""Which message a call of the model answers, and whether its answer was surely read."""
 
 import collections
 
 from book import AFTERMATH
 from reading import Check, replies_in
 
-NEAR = 5  # seconds behind the end of a call, in which a cancel may come before it is read
+NEAR = 5  # seconds after the end of a call, in which a cancel may come before it is read
 
 
 class Asked(Check):
-    """It stands before those that ask it."""
+    """This check comes before those that use it."""
 
     def __init__(self, book):
         super().__init__(book)
         self._ops = collections.defaultdict(list)  # message → the requests that sent it
         self.calls = collections.defaultdict(list)  # message → its calls
         self._found = {}  # number of a call → (its message or None, the text so far)
-        self.messages = {}  # reply → the message to it, as it was told first
+        self.messages = {}  # reply → its message, as it was first returned
         self.replies = collections.defaultdict(set)  # message → replies to it
 
     def sent(self, op):
@@ -47,18 +47,18 @@ class Asked(Check):
         return self._found[call.number][0]
 
     def so_far(self, call):
-        """The text of the reply with which the model is to go on."""
+        """The text of the reply that the model is to continue."""
         return self._found[call.number][1]
 
     def requests(self, message):
-        """Those that sent it."""
+        """The requests that sent it."""
         return self._ops.get(message, [])
 
     def ops_of(self, call):
         return self.requests(self.message_of(call))
 
     def sessions_of(self, message):
-        """Those for which it was sent; None for one that nobody was told of."""
+        """The sessions for which it was sent; None for a message that no answer named."""
         return {op.session for op in self._ops.get(message, [])}
 
     def users_of(self, call):
@@ -66,8 +66,8 @@ class Asked(Check):
 
     def is_read(self, call, names=None, aftermath=AFTERMATH):
         """Whether the service surely read to its end what a call said, for one user. `names` are
-        the faults that may keep it from that, all by default, and `aftermath` is for how many
-        seconds behind them."""
+        the faults that may prevent that, by default all; `aftermath` is for how many seconds after
+        them."""
         if not call.is_whole or call.is_hung_up or len(self.users_of(call)) != 1:
             return False
         if self.book.is_faulty(call.at - NEAR, call.ended_at + NEAR, names, aftermath):
@@ -93,7 +93,8 @@ class Asked(Check):
         return self.messages.get(id, content) != content
 
     def _find(self, call):
-        """A reply that goes on is the last but one, behind its message; the last asks for that."""
+        """A continued reply is the last message but one, after the user's; the last one asks for
+        more."""
         contents = [message["content"] for message in call.messages]
         if found := self._known(contents[-1]):
             return found, ""
@@ -103,7 +104,7 @@ class Asked(Check):
         return None, ""
 
     def _known(self, text):
-        """The message that ends this text: where replies are empty, neighbours are joined."""
+        """The message that this text ends with: if replies are empty, neighbours are joined."""
         if text in self._ops:
             return text
         at = text.find("\n\n")

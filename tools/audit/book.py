@@ -1,15 +1,17 @@
-"""What an audit has found, and what all of its checks know: sessions, and what was asked of them."""
+"""What an audit has found, and what all of its checks know: the sessions, and the requests for
+each.
+"""
 
 import collections
 from typing import NamedTuple
 
 from reading import NEVER
 
-MANY = 50  # problems of one promise that are told one by one
-LATE = 5  # seconds by which others see a thing later than the service does, on a busy machine
-AFTERMATH = 30  # seconds behind a fault, in which replies of the dead are taken over
+MANY = 50  # problems of one promise that are printed one by one
+LATE = 5  # seconds, at most, by which a client sees a thing later than the service does, on a busy machine
+AFTERMATH = 30  # seconds after a fault, in which the replies of dead processes are taken over
 
-# Those at which every process goes on: they befall the clock, or what the service stores with.
+# Faults during which every process runs on: they affect the clock, or the storage.
 HARMLESS = {
     "clock",
     "away",
@@ -36,16 +38,16 @@ class Problem(NamedTuple):
 
 class Session:
     def __init__(self, id):
-        self.id, self.user = id, None  # the owner, once an answer has told
-        self.ops = []  # those that change it, or ask for a reply, as they were sent
+        self.id, self.user = id, None  # the owner, once an answer has named it
+        self.ops = []  # those that change it, or request a reply, in the order in which they were sent
         self.turns = None  # as they are in the end
 
     def of(self, *kinds):
         return [op for op in self.ops if op.kind in kinds]
 
     def goes_on_by(self, line, since=-1, first=None):
-        """Whether somebody may have asked to continue a reply, between these lines: one that was
-        told of at the line `first`, or any."""
+        """Whether somebody may have asked to continue a reply between these lines: a reply that an
+        answer first named at the line `first`, or any reply."""
         passed = NEVER if first is None else self.passed(first)
         return passed > since and self._may_have(("continue",), min(line, passed), since)
 
@@ -54,8 +56,8 @@ class Session:
         return not op.key or not any(o.key == op.key for o in self.ops if o is not op)
 
     def passed(self, line):
-        """The line by which it was told that a message stands behind all that was told before this
-        line: nobody goes on with that, or asks for it again."""
+        """The first line from which we know that a newer message comes after everything named
+        before this line: after that, nobody continues or retries what was there before."""
         return min(
             (
                 op.got
@@ -76,7 +78,7 @@ class Session:
 
     @property
     def deleted(self):
-        """The line by which its owner knew that it is deleted."""
+        """The line at which its owner knew that it is deleted."""
         own = [op for op in self.of("delete") if op.user == self.user]
         return min((op.got for op in own if op.status in (204, 404)), default=NEVER)
 
@@ -87,9 +89,9 @@ class Book:
     def __init__(self):
         self.problems, self.counts = [], collections.Counter()
         self.settings, self.faults, self.rest = {}, [], NEVER  # the line from which all is at rest
-        self.at, self.line = 0.0, 0  # of the line that is read
+        self.at, self.line = 0.0, 0  # of the current line
         self.sessions, self.users = {}, set()
-        self.usage = {}  # user → the request that told all of it, in the end
+        self.usage = {}  # user → the request at the end that returned all of it
 
     def report(self, promise, sentence, where, at=None):
         at = self.at if at is None else at
@@ -101,17 +103,18 @@ class Book:
         return self.sessions[id]
 
     def own(self, id, user):
-        """An answer has told that this session is this user's."""
+        """An answer has shown that this session is this user's."""
         session = self.session(id)
         session.user = session.user or user
         return session
 
     def names_of_faults(self):
-        """Those at which a process may stand still, or end, as it may at one that is not known."""
+        """The faults at which a process may be paused, or end; an unknown fault counts as one of
+        them."""
         return {name for name, *_ in self.faults} - HARMLESS
 
     def is_faulty(self, since, until, names=None, aftermath=AFTERMATH):
-        """Whether a fault, of these names, befell the service meanwhile, or shortly before."""
+        """Whether there was a fault with one of these names meanwhile, or shortly before."""
         return self.count_faults(since, until, names, aftermath) > 0
 
     def count_faults(self, since, until, names=None, aftermath=AFTERMATH):

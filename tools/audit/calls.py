@@ -23,7 +23,7 @@ class Calls(Check):
         self._check_turns()
 
     def _check_turns(self):
-        """A reply is asked for when the one before it in its session has ended."""
+        """A reply is requested when the one before it in its session has ended."""
         sessions = collections.defaultdict(list)
         for id, content in self._asked.messages.items():
             reply = self._texts.replies.get(id)
@@ -66,7 +66,7 @@ class Calls(Check):
             self.report(promise, "it is complete, and is not what the model said", where)
 
     def _is_all(self, call, text):
-        """Whether this text is all that was said; what the model repeats of it is taken off."""
+        """Whether this text is all that was said, without what the model repeated."""
         so_far = self._asked.so_far(call)
         return text in (so_far + call.text, so_far + _new(so_far, call.text, text))
 
@@ -76,8 +76,8 @@ class Calls(Check):
         return (so_far + call.text).startswith(text) or (so_far + new).startswith(text)
 
     def _check_so_far(self, content, replies):
-        """A call goes on with what a reply has; which one that is, where there are several, is
-        not known."""
+        """A call continues the text of a reply. If there are several replies, it may be any of
+        them."""
         calls = self._asked.calls.get(content, [])
         for number, call in enumerate(calls):
             so_far = self._asked.so_far(call)
@@ -92,11 +92,11 @@ class Calls(Check):
                 )
 
     def _is_said(self, text, calls):
-        """Whether one of these calls may have said what a later one goes on with."""
+        """Whether one of these calls may have said what a later one continues."""
         return not text or any(call.ended_at is None or self._begins(call, text) for call in calls)
 
     def _is_all_known(self, content, replies):
-        """Whether there is no other reply to this message, as far as anybody may have asked."""
+        """Whether there is no other reply to this message, as far as it may have been requested."""
         sessions = [self.book.session(reply.session) for reply in replies]
         if any(not op.is_refused for session in sessions for op in session.of("retry")):
             return False
@@ -107,8 +107,8 @@ class Calls(Check):
 
 
 def _new(so_far, said, text):
-    """What was said, without its beginning where that repeats the end of the text so far, so that
-    it gives this text."""
+    """What was said, without its beginning if that repeats the end of the text so far, so that the
+    result is this text."""
     for size in range(min(len(so_far), len(said)), 0, -1):
         if so_far.endswith(said[:size]) and (so_far + said[size:]).startswith(text):
             return said[size:]

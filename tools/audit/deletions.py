@@ -1,4 +1,4 @@
-"""A stream of a session that is deleted does not come to the end of its reply."""
+"""A stream of a deleted session does not come to the end of its reply."""
 
 from book import LATE
 from reading import Check
@@ -26,7 +26,7 @@ class Deletions(Check):
                     self.report("S-22", sentence, op, at)
 
     def _outlasts(self, call, deletion, session):
-        """Whether a reply was surely under way when the deletion was sent, by its last call."""
+        """Whether a reply was surely in progress when the deletion was sent, by its last call."""
         if call.said < deletion.sent:
             return False
         if call.is_whole:

@@ -1,4 +1,4 @@
-"""How streams end, and that it is how their replies do."""
+"""A stream ends as its reply does."""
 
 from reading import NEVER, Check
 
@@ -34,7 +34,7 @@ class Ends(Check):
                 self._check_interruption(reply)
 
     def _check_interruption(self, reply):
-        """Where nothing befell the service, somebody has cancelled what is interrupted."""
+        """If there was no fault, somebody has cancelled what is interrupted."""
         cancels = self.book.session(reply.session).of("cancel")
         is_interrupted = reply.end is not None and reply.end["status"] == "interrupted"
         if is_interrupted and all(op.is_refused for op in cancels):
@@ -74,7 +74,7 @@ class Ends(Check):
             self._errors.append((op, reply, self.book.at, event.data, position))
 
     def _check_rest(self, op):
-        """204 is the answer to an id of an end behind which nothing came, and to no other."""
+        """204 is the answer to the id of an end after which nothing came, and to no other."""
         reply = self._texts.replies.get(op.last_id.partition("-")[0])
         name = reply.names.get(op.last_id) if reply else None
         is_end = name in ("done", "error")
@@ -85,7 +85,7 @@ class Ends(Check):
             self.report("S-24", "a stream answers the id of an end behind which nothing came", op)
 
     def _is_followed(self, op, session, reply):
-        """Whether it may have gone on, or another may have been asked for."""
+        """Whether it may have been continued, or another may have been requested."""
         return any(
             other.sent < op.got and other.got > reply.first and not other.is_refused
             for other in session.ops

@@ -1,4 +1,4 @@
-"""What no provider counted is estimated, a token for four bytes, and once."""
+"""What no provider counted is estimated, as a token for four bytes, and once."""
 
 import collections
 
@@ -6,12 +6,12 @@ from reading import Check
 from used import told_by
 
 BYTES = 4  # of a token
-WHOLE = "complete", 0  # of a reply: its status, and how often it went on
-LOST = 5  # seconds behind a fault, in which what a process has read may be lost with it
+WHOLE = "complete", 0  # of a reply: its status, and how often it was continued
+LOST = 5  # seconds after a fault, in which what a process has read may be lost with it
 
 
 def estimate(*texts):
-    """The tokens of these, by their bytes."""
+    """The tokens of these texts, by their bytes."""
     return -(-sum(len(text.encode()) for text in texts) // BYTES)
 
 
@@ -38,7 +38,7 @@ class Estimates(Check):
                 self.report("API, Usage", sentence, op)
 
     def _most(self):
-        """For each user, and for none where a message is nobody's."""
+        """For each user, and for none if a message belongs to no user."""
         most = collections.Counter()
         for call in self._calls:
             for user in self._asked.users_of(call) or {None}:
@@ -55,7 +55,7 @@ class Estimates(Check):
         if not (call.has_begun or call.is_hung_up or self._is_faulty(call)):
             return 0  # a call that is refused costs nothing
         if call.usage and self._is_counted(self._asked.message_of(call)):
-            return estimate(call.text)  # the last words, if its process died behind the count
+            return estimate(call.text)  # the last words, if its process died after the count
         texts = [message["content"] for message in call.system + call.messages]
         return estimate(*texts, call.text)
 
@@ -64,8 +64,8 @@ class Estimates(Check):
         return self.book.is_faulty(call.at, ended, aftermath=LOST)
 
     def _may_be_lost(self, op):
-        """Whether its process may have died before the model was asked. Who takes a reply over
-        counts it as a going on."""
+        """Whether its process may have died before the model was asked. A takeover counts as a
+        resumption."""
         ids = self._asked.replies.get(op.content, ())
         ends = [self._texts.replies[id].end for id in ids if id in self._texts.replies]
         if ends and all(end and (end["status"], end["continued"]) == WHOLE for end in ends):
@@ -76,7 +76,8 @@ class Estimates(Check):
         return self.book.is_faulty(op.at, max(op.at, calls[0].at), aftermath=0)
 
     def _is_counted(self, content):
-        """Whether the replies to this message were told to have all that the model counted."""
+        """Whether the answers show that the replies to this message have all that the model
+        counted."""
         calls = self._asked.calls.get(content, [])
         said = sum(told_by(call.usage)["input_tokens"] for call in calls)
         replies = [self._texts.replies.get(id) for id in self._asked.replies.get(content, ())]

@@ -1,4 +1,4 @@
-"""A reply of which the model said all, and of which all was read, has not failed."""
+"""If the model said everything, and all of it was read, the reply has not failed."""
 
 from reading import Check, replies_in
 
@@ -29,7 +29,7 @@ class Failures(Check):
             self._check(content, op, line, at)
 
     def _check(self, content, op, line, at):
-        """The last call that was made for a message tells of the reply that is shown."""
+        """The last call for a message shows how the visible reply ended."""
         calls = [call for call in self._asked.calls.get(content, []) if call.asked < line]
         if calls and calls[-1].said < line and self._is_all(calls[-1], content, op):
             self.report("S-5", f"a reply failed of which {calls[-1]} had said all", op, at)

@@ -1,7 +1,7 @@
-"""The form of streams: heads, frames, their order, ids; and that none is silent."""
+"""The form of streams: heads, frames, their order and ids; and that no stream is silent."""
 
 from book import LATE
-from reading import NEVER, Check
+from reading import NEVER, OWN_ID, Check
 
 LONGEST_ID, LONGEST_DELTA = 40, 16_384  # characters
 HEAD = {
@@ -9,8 +9,6 @@ HEAD = {
     "Cache-Control": "no-cache, no-transform",
     "X-Accel-Buffering": "no",
 }
-OWN_ID = "content_delta", "assistant_turn", "done", "error"
-POSITION_BEFORE = "session", "thinking", "waiting"
 SILENCE = 15  # seconds, as the protocol says
 
 
@@ -63,7 +61,7 @@ class Frames(Check):
         del self._seen[op.number]
 
     def finish(self):
-        """A history that is cut short has streams that are open."""
+        """Streams are still open if the history is cut short."""
         if self.book.rest < NEVER:
             for number in self._seen:
                 self.report("S-41", "nobody knows how a stream ended", f"op {number}")
@@ -79,7 +77,7 @@ class Frames(Check):
         return seen
 
     def _is_excused(self, since):
-        """A process that was killed is silent for ever: who followed it has lost his connection."""
+        """A process that was killed stays silent: its clients have lost their connections."""
         names = self.book.names_of_faults() - {"worker-killed"}
         return self.book.is_faulty(since, self.book.at, names, LATE)
 
@@ -103,7 +101,7 @@ class Frames(Check):
             self.report(promise, f"done comes behind {before}", op)
 
     def _name_of(self, op, event):
-        """Of the event behind which this first one comes, or None."""
+        """The name of the event that this first one follows, or None."""
         reply = self._texts.replies.get(event.turn)
         return reply and op.last_id and reply.names.get(op.last_id)
 
@@ -114,7 +112,7 @@ class Frames(Check):
             if event.id in seen.ids:
                 self.report("S-9", f"the id {event.id} comes twice", op)
             seen.ids.add(event.id)
-        elif event.name in POSITION_BEFORE and seen.last_id not in (None, event.id):
+        elif seen.last_id not in (None, event.id):
             self.report("S-10", f"{event.name} has the id {event.id} behind {seen.last_id}", op)
 
     def _check_delta(self, op, event):

@@ -1,15 +1,15 @@
-"""The model is asked as often as a reply went on, and no more."""
+"""The model is asked as often as a reply was continued, and no more."""
 
 from book import AFTERMATH
 from reading import Check, replies_in
 
-TRIES = 3  # of one call, at most, as long as no word has come
-BACK = "promoted"  # the fault at which a database may lose that a reply went on
-TAKEOVERS = 2  # at one fault, of a reply whose model is asked by none of them, at most
+TRIES = 3  # for one call, at most, as long as no word has come
+BACK = "promoted"  # the fault at which a database may lose that a reply was continued
+TAKEOVERS = 2  # at one fault, at most, by processes that do not ask the model
 
 
 class GoingsOn(Check):
-    """It knows the replies that are shown in the end."""
+    """It knows the replies that are visible in the end."""
 
     def __init__(self, book, asked):
         super().__init__(book)
@@ -29,12 +29,12 @@ class GoingsOn(Check):
         self._check_most(session, content, calls, reply)
 
     def _is_sole(self, session, content):
-        """Whether it is the only reply to this message, and nobody had it go on."""
+        """Whether it is the only reply to this message, and nobody continued it."""
         ops = [op for op in self._asked.requests(content) if not op.is_refused]
         return len(ops) == 1 and not self._count(session, content, "retry", "continue")
 
     def _count(self, session, content, *kinds):
-        """The requests of these kinds that may be about the reply to this message."""
+        """The requests of these kinds that may be for the reply to this message."""
         ops = self._asked.requests(content)
         sent, passed = ops[0].sent, session.passed(min(op.got for op in ops))
         return sum(
@@ -42,7 +42,7 @@ class GoingsOn(Check):
         )
 
     def _check_calls(self, session, calls, reply):
-        """Behind a word, each further call is a going on."""
+        """After the first word, each further call is a resumption."""
         times = 1 + reply["continued"] + self._count_faults(calls, {BACK})
         told = sum(bool(call.text) for call in calls)
         if told > times or len(calls) > TRIES * times:
@@ -53,7 +53,7 @@ class GoingsOn(Check):
             self.report("S-28", sentence, f"session {session.id}")
 
     def _check_most(self, session, content, calls, reply):
-        """Each going on is a call, but for one that is cancelled, or whose process is gone."""
+        """Each resumption is a call, except if it is cancelled, or its process is gone."""
         cancels = self._count(session, content, "cancel")
         most = max(0, len(calls) - 1) + cancels + TAKEOVERS * self._count_faults(calls)
         if reply["continued"] > most:
@@ -67,7 +67,7 @@ class GoingsOn(Check):
             self.report("S-28", f"{sentence}, the limit is {limit}", f"session {session.id}")
 
     def _count_faults(self, calls, names=None):
-        """Those that may have befallen a reply with these calls."""
+        """The faults that may have affected a reply with these calls."""
         since = min((call.at for call in calls), default=0)
         ends = [call.ended_at or self.book.at for call in calls]
         until = max(ends, default=self.book.at) + AFTERMATH

@@ -1,21 +1,23 @@
-"""Who is not wanted any more is hung up on: by a cancel, or where another process writes on."""
+"""Parley hangs up on a model whose text is no longer wanted: after a cancel, or if another process
+continues.
+"""
 
 from book import LATE
 from reading import NEVER, Check
 
 CANCELLED, TAKEN_OVER = 1, 5  # seconds, as the protocol says
-REACHED = {"clock"}  # faults at which each process reaches the database as ever
+REACHED = {"clock"}  # faults during which each process still reaches the database
 
 
 class HangUps(Check):
     def __init__(self, book, texts, asked):
         super().__init__(book)
         self._texts, self._asked = texts, asked
-        self._calls = {}  # those under way → until when each may be, and by which promise
-        self._streams = {}  # those of which something came → the same
+        self._calls = {}  # those in progress → until when each may be, and by which promise
+        self._streams = {}  # those that have sent something → the same
 
     def called(self, call):
-        """Who asks for a reply takes it over from another who did."""
+        """A call for a reply takes it over from the call before."""
         message, until = self._asked.message_of(call), self.book.at + TAKEN_OVER + LATE
         for other, limit in self._calls.items():
             if message is not None and self._asked.message_of(other) == message:
@@ -34,7 +36,7 @@ class HangUps(Check):
         self._streams.pop(op, None)
 
     def answered(self, op):
-        """A cancel has been answered: all that was under way then ends."""
+        """A cancel has been answered: all calls that were in progress then end."""
         if op.kind != "cancel" or op.status != 200:
             return
         until = self.book.at + CANCELLED + LATE
@@ -48,7 +50,7 @@ class HangUps(Check):
                 self._streams[stream] = min(self._streams[stream], (until, "S-42"))
 
     def finish(self):
-        """Calls that nobody has ended."""
+        """Calls that have not ended."""
         for call, limit in self._calls.items():
             self._check(call, *limit)
 
@@ -57,7 +59,7 @@ class HangUps(Check):
             self.report(promise, f"it goes on for {self.book.at - until + LATE:.1f} s", where)
 
     def _is_excused(self, where):
-        """By any fault at which a process may not reach the database, by which it learns that it is
-        not wanted any more."""
+        """By any fault during which a process may not reach the database, where it learns that its
+        reply is no longer wanted."""
         names = {name for name, *_ in self.book.faults} - REACHED
         return self.book.is_faulty(where.at, self.book.at, names)

@@ -10,9 +10,9 @@ class Messages(Check):
         super().__init__(book)
         self._asked = asked
         self._tried = collections.defaultdict(list)  # content → the requests that send it
-        self._retried = set()  # contents that took the place of others
-        self._said = {}  # id of a user's turn → its content, as it was told last
-        self._ids = {}  # session → the line that told it last, and the ids of its user's turns
+        self._retried = set()  # contents that replaced others
+        self._said = {}  # id of a user's turn → its content, as it was last returned
+        self._ids = {}  # session → the line that last returned it, and the ids of its user's turns
 
     def sent(self, op):
         if op.content is not None and op.kind == "retry":
@@ -20,7 +20,7 @@ class Messages(Check):
         elif op.content is not None:
             self._tried[op.content].append(op)
 
-    # While it goes on
+    # While the soak runs
 
     def answered(self, op):
         if op.turns and not op.answer["meta"]["has_more"]:
@@ -42,7 +42,7 @@ class Messages(Check):
                 self.report("S-1", f"the message {other.content[:40]!r} is lost", op)
 
     def _is_changed(self, op, line):
-        """Whether another text may have taken the place of a message before this line."""
+        """Whether another text may have replaced a message before this line."""
         return any(
             other.content is not None and other.sent < line and other.got > op.sent
             for other in self.book.session(op.session).of("retry")
@@ -50,7 +50,7 @@ class Messages(Check):
         )
 
     def _check_places(self, op):
-        """Messages stay where they are."""
+        """Messages stay in their places."""
         line, before = self._ids.get(op.session, (-1, []))
         ids = [turn["id"] for turn in op.turns if turn["kind"] == "user"]
         if line < op.sent and ids[: len(before)] != before:
@@ -94,7 +94,7 @@ class Messages(Check):
             self.report("S-1", f"the model was asked for {content[:40]!r}, which is lost", tried[0])
 
     def _check_count(self, content, sessions):
-        """A message is there once for each key, and each request without one."""
+        """A message is there once for each key, and once for each request without one."""
         tried = self._tried.get(content, [])
         taken = [op for op in tried if not op.is_refused]
         keys = {op.key for op in taken if op.key}
@@ -113,7 +113,7 @@ class Messages(Check):
             self.report("S-1", f"{content[:40]!r} is in {min(wrong)}", where)
 
     def _check_order(self, session):
-        """What was sent behind the answer to another stands behind it."""
+        """A message that was sent after the answer to another comes after that one."""
         places = {turn["content"]: place for place, turn in enumerate(session.turns)}
         ops = [op for op in session.of("create", "message") if op.is_kept and op.content in places]
         once = [op for op in ops if len(self._tried[op.content]) == 1]

@@ -11,8 +11,8 @@ class Once(Check):
     def __init__(self, book, texts):
         super().__init__(book)
         self._texts = texts
-        self._under = collections.defaultdict(list)  # (user, key) → the requests under it
-        self._turns = {}  # op → the turn of which its answer tells
+        self._under = collections.defaultdict(list)  # (user, key) → the requests with it
+        self._turns = {}  # op → the turn that its answer names
 
     def sent(self, op):
         if op.key and op.asks:
@@ -39,7 +39,8 @@ class Once(Check):
                 self._check_turns(same)
 
     def _check_request(self, first, op):
-        """A key with another body is refused once its first is known; with the same, it never is."""
+        """A key with another body is refused once its first request is known; with the same body,
+        it never is."""
         is_other = request_of(first) != request_of(op)
         if is_other and first.is_kept and first.got < op.sent and op.is_kept:
             self.report("S-39", "a key is taken for another request", op, op.at)
@@ -52,7 +53,7 @@ class Once(Check):
             self.report("S-39", f"a key has the sessions {sessions}", ops[-1], ops[-1].at)
 
     def _check_turns(self, ops):
-        """Another turn comes only where the reply before had failed, or was interrupted."""
+        """Another turn comes only if the reply before had failed, or was interrupted."""
         told = [op for op in ops if op.number in self._turns]
         for before, after in zip(told, told[1:], strict=False):
             old, new = self._turns[before.number], self._turns[after.number]
@@ -66,6 +67,6 @@ class Once(Check):
 
 
 def request_of(op):
-    """What a key is compared by."""
+    """What the requests of a key are compared by."""
     body = {name: value for name, value in (op.body or {}).items() if value is not None}
     return op.path, body

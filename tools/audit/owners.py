@@ -1,7 +1,7 @@
-"""Nobody sees another's: sessions, ids, words that he sent, words that his model said.
+"""No user sees another's sessions, ids, words that they sent, or words that their model said.
 
-A word tells whose it is where it has ten characters or more, and only one user sent it, or was said
-it. What is common to several tells nothing.
+A word shows whose it is if it has ten characters or more, and only one user sent it, or got it from
+a model. Words that several users have show nothing.
 """
 
 import collections
@@ -17,9 +17,9 @@ class Owners(Check):
     def __init__(self, book, texts, asked):
         super().__init__(book)
         self._texts, self._asked = texts, asked
-        self._owners = collections.defaultdict(set)  # word → who sent it
+        self._owners = collections.defaultdict(set)  # word → the users who sent it
         self._seen = collections.defaultdict(dict)  # word → user → (where, at), the first time
-        self._turns = {}  # id → the session
+        self._turns = {}  # id → its session
 
     def sent(self, op):
         self._learn(op, json.dumps(op.body, ensure_ascii=False) if op.body else "")

@@ -1,4 +1,4 @@
-"""A history, line by line: requests with what came of them, and calls of the model."""
+"""A history, line by line: requests with their results, and calls of the model."""
 
 import itertools
 import json
@@ -18,8 +18,14 @@ DATA = {  # of an event → the types of its fields
     "done": {},
     "error": {"status": int, "message": str},
 }
-SHOWN_THOUGHTS = {"start": int, "delta": str}  # with THINKING=count, there is neither
-NEVER = float("inf")  # the line of what did not happen
+OWN_ID = (
+    "content_delta",
+    "assistant_turn",
+    "done",
+    "error",
+)  # others have the id of the event before
+SHOWN_THOUGHTS = {"start": int, "delta": str}  # with THINKING=count, it has neither
+NEVER = float("inf")  # the line of something that did not happen
 
 
 def session_in(path):
@@ -68,13 +74,13 @@ class Op:
 
     @property
     def turns(self):
-        """Those of the session that it shows, or None."""
+        """The turns of the session that it shows, or None."""
         is_shown = self.kind == "show" and self.status == 200 and isinstance(self.answer, dict)
         return self.answer.get("turns") if is_shown else None
 
     @property
     def is_refused(self):
-        """Whether it surely changed nothing: its key is that of another request, it may be."""
+        """Whether it surely changed nothing. Its key may be that of another request."""
         is_other = self.status in (408, 413) or "Location" in self.headers
         return self.status is not None and 400 <= self.status < 500 and not is_other
 
@@ -98,7 +104,7 @@ class Op:
 
 
 class Call:
-    """One call of the model, which it answers by `text`."""
+    """One call of the model, which answers with `text`."""
 
     def __init__(self, line, number):
         self.number, self.at, self.asked = line["call"], line["at"], number
@@ -153,7 +159,7 @@ class Event:
 
 
 class Check:
-    """What it is told, line by line. Each check takes what it needs."""
+    """A check is called for each line. It overrides the methods that it needs."""
 
     def __init__(self, book):
         self.book = book
@@ -190,7 +196,7 @@ class Check:
 
 
 class Reading:
-    """Hands what it reads to these checks. `book` counts lines, and takes problems."""
+    """Passes what it reads to these checks. `book` counts lines, and takes problems."""
 
     def __init__(self, book, checks):
         self.book, self.checks = book, checks
@@ -274,14 +280,14 @@ class Reading:
 
 
 def replies_in(turns):
-    """Each message of these turns that has a reply, with that; `turns` may be None."""
+    """Each message of these turns that has a reply, with that reply; `turns` may be None."""
     for message, reply in itertools.pairwise(turns or []):
         if (message["kind"], reply["kind"]) == ("user", "assistant"):
             yield message, reply
 
 
 def turns_in(op):
-    """The turns that a whole answer has, oldest first."""
+    """The turns of a whole answer, oldest first."""
     if op.status not in (200, 201) or not isinstance(op.answer, dict):
         return []
     if op.kind == "show":

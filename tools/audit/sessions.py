@@ -1,4 +1,4 @@
-"""What was asked of each session, and used by each user, for the other checks."""
+"""For the other checks: what was requested of each session, and used by each user."""
 
 from reading import Check
 
@@ -6,7 +6,7 @@ CHANGES = "create", "message", "retry", "continue", "cancel", "delete", "change"
 
 
 class Sessions(Check):
-    """It stands before all others."""
+    """This check comes before all others."""
 
     def sent(self, op):
         self.book.users.add(op.user)

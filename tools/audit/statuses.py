@@ -1,10 +1,10 @@
-"""Each answer has a status that docs/api.md gives it, and what belongs to that."""
+"""Each answer has a status that docs/api.md gives it, and what belongs to that status."""
 
 from reading import Check
 
 ALWAYS = {400, 401, 403, 404, 406, 408, 412, 414, 415, 431, 503}  # what any request may get
 ASKING = {409, 413, 422, 429, 502, 504}
-DONE = {  # what a request is for → the status where it is done
+DONE = {  # what a request is for → the status if it succeeds
     "create": {201},
     "message": {201, 202},
     "retry": {201, 202},
@@ -38,7 +38,7 @@ class Statuses(Check):
             self.report("API, Headers", "an answer may be stored on its way", op)
 
     def _has_body(self, op):
-        """Whether the body is what belongs to the status."""
+        """Whether the body fits the status."""
         if op.status == 204:
             return not op.answer
         if op.status >= 400:
@@ -51,7 +51,7 @@ class Statuses(Check):
 
     def _expected(self, op):
         if op.is_stream:
-            return {200, 201}  # another check looks at a stream's
+            return {200, 201}  # another check looks at those of streams
         if op.kind == "cancel":
             return DONE["cancel"] | ALWAYS | {409}
         return DONE[op.kind] | ALWAYS | (ASKING if op.asks else set())

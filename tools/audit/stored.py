@@ -1,4 +1,4 @@
-"""Sessions are there until they are deleted: shown, listed and exported alike, by their titles."""
+"""Sessions exist until they are deleted: shown, listed and exported alike, with their titles."""
 
 import json
 
@@ -66,7 +66,7 @@ class Stored(Check):
                 self._check_listing(session)
 
     def _check_listed(self, session):
-        """Where an answer said that it was created, and nobody deletes it, it is there."""
+        """If an answer said that it was created, and nobody deletes it, it is there."""
         [created] = session.of("create")[:1] or [None]
         if created is None or session.is_deleted_by(NEVER) or created.user not in self._pages:
             return
@@ -102,7 +102,7 @@ class Stored(Check):
         self._check_title(session, listed["title"])
 
     def _check_title(self, session, title):
-        """It is the last that its user gave, or one that may have come later."""
+        """It is the last one that its user gave, or one that may have come later."""
         given = [op for op in session.of("change") if "title" in op.body and not op.is_refused]
         told = [op for op in given if op.status == 200]
         last = max((op.sent for op in told), default=-1)

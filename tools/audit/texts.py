@@ -1,12 +1,12 @@
-"""The text of each reply only grows, whoever is shown it, and an id is one place in it."""
+"""The text of each reply only grows, for all its readers, and an id is one place in it."""
 
 import bisect
 
-from reading import NEVER, Check
+from reading import NEVER, OWN_ID, Check
 
 SAME = "kind", "content", "created_at", "model", "status", "error", "stop_reason"
 ADDED_LATER = "usage", "turns_left_out", "thinking"  # by the writer of a cancelled reply
-IN_VAIN = "usage", "thinking"  # what a continue that brings no text may change
+IN_VAIN = "usage", "thinking"  # what a continue without any text may change
 FIXED = "kind", "created_at", "model"
 REASONS = "stop", "length"
 UNDER_WAY = "in_progress"
@@ -20,11 +20,11 @@ class Reply:
         self.places = {}  # id of an event → how much text is before it
         self.names = {}  # id of an event → its name
         self.shown = [(-1, 0)]  # (line, characters), as they grew
-        self.end = None  # the turn as it ended, as it was told last
-        self.ended = NEVER  # the line that told first of this end
-        self.since = NEVER  # the line of the request that was told, at which it may have been so
-        self.cancelled = -1  # the line that told a canceller how far it got
-        self.usage = -1, {}  # the line that told it last, and what it told
+        self.end = None  # the turn as it ended, as it was last returned
+        self.ended = NEVER  # the first line that showed this end
+        self.since = NEVER  # the line of that request, since which it may have ended
+        self.cancelled = -1  # the line at which its canceller learned how far it got
+        self.usage = -1, {}  # the line that last returned it, and the usage
 
     def shown_before(self, line):
         """The characters that somebody had seen before this line."""
@@ -36,13 +36,13 @@ class Reply:
 
 
 class Stream:
-    """What is read by one request."""
+    """What one request reads."""
 
     def __init__(self):
         self.reply = None
-        self.start = None  # the characters before it, where that is known
+        self.start = None  # the characters before it, if that is known
         self.text = ""
-        self.pending = []  # events that came before that was known
+        self.pending = []  # events that came before the start was known
 
     @property
     def position(self):
@@ -50,12 +50,12 @@ class Stream:
 
 
 class Texts(Check):
-    """Puts texts together. Other checks ask it for replies and streams."""
+    """Puts texts together. Other checks use its replies and streams."""
 
     def __init__(self, book):
         super().__init__(book)
         self.replies, self.streams = {}, {}
-        self._fixed = {}  # id of a turn → what is the same from the first
+        self._fixed = {}  # id of a turn → what stays the same from the beginning
 
     def reply(self, id, session):
         if id not in self.replies:
@@ -100,7 +100,7 @@ class Texts(Check):
         stream.start = self._start(op, stream.reply, event)
 
     def _start(self, op, reply, event):
-        """The characters before a stream, or None where only its end will tell."""
+        """The characters before a stream, or None if only its end will show them."""
         if op.kind == "continue":
             told = reply.ended < op.sent and event.name == "content_delta"
             return len(reply.end["content"]) if told and self._is_sole(op) else None
@@ -118,7 +118,7 @@ class Texts(Check):
         return not any(other.got > op.sent for other in others)
 
     def _find_start(self, op, stream, content):
-        """An end tells where a stream began whose start was not known."""
+        """If a stream's start was unknown, its end shows where it began."""
         if not content.endswith(stream.text):
             self.report("S-13", "the deltas are not what the turn ends with", op)
             return
@@ -163,7 +163,7 @@ class Texts(Check):
         if known != position:
             sentence = f"{event.id} is behind {position} characters, and was behind {known}"
             self.report("S-14", sentence, op)
-        if event.name not in ("session", "thinking", "waiting"):
+        if event.name in OWN_ID:
             reply.names[event.id] = event.name
 
     # Turns
@@ -182,14 +182,14 @@ class Texts(Check):
             self._see_end(op, reply, turn)
 
     def _check_fixed(self, op, turn):
-        """What is the same from the first, whatever becomes of the turn."""
+        """What stays the same from the beginning, whatever becomes of the turn."""
         fixed = {name: turn.get(name) for name in FIXED}
         if fixed != self._fixed.setdefault(turn["id"], fixed):
             sentence = f"the turn {turn['id']} was {self._fixed[turn['id']]}, is {fixed}"
             self.report("API, A turn", sentence, op)
 
     def _check_reason(self, op, turn):
-        """A reply that is complete has one; another may have that of before it was continued."""
+        """A complete reply has one; another may have the one from before it was continued."""
         reason, session = turn["stop_reason"], self.book.session(op.session)
         is_complete = turn["status"] == "complete"
         expected = REASONS if is_complete else (None,)
@@ -212,7 +212,7 @@ class Texts(Check):
         reply.show(self.book.line, len(text))
 
     def _check_is_open(self, op, reply, length):
-        """What has ended has no more text, unless somebody continues it."""
+        """A reply that has ended gets no more text, unless somebody continues it."""
         if reply.end is None or length <= len(reply.end["content"]):
             return
         if not self._may_go_on(reply):
@@ -220,13 +220,13 @@ class Texts(Check):
             self.report(promise, f"the reply {reply.id} goes on behind its end", op)
 
     def _may_go_on(self, reply):
-        """Whether somebody may have had it go on behind its end."""
+        """Whether somebody may have continued it after its end."""
         is_whole = reply.end["status"] == "complete" and reply.end["stop_reason"] != "length"
         session = self.book.session(reply.session)
         return not is_whole and session.goes_on_by(self.book.line, reply.since, reply.first)
 
     def _check_usage(self, op, reply, usage):
-        """What is counted is not taken back."""
+        """A count never decreases."""
         line, before = reply.usage
         for name, count in before.items():
             if line < op.sent and (count or 0) > (usage.get(name) or 0):

@@ -1,4 +1,4 @@
-"""What a model thinks: the pieces of one stream add up, and a turn has its figures."""
+"""What a model thinks: the pieces of one stream add up, and a turn has the right figures."""
 
 from reading import Check
 
@@ -8,7 +8,7 @@ MOST = 2**18  # characters that are streamed of one reply
 class Thoughts(Check):
     def __init__(self, book):
         super().__init__(book)
-        self._given = {}  # op of a stream → the characters that it was given
+        self._given = {}  # op of a stream → the characters that it got
 
     def event(self, op, event):
         if event.name != "thinking" or "start" not in event.data:

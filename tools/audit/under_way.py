@@ -1,4 +1,4 @@
-"""A session has one reply under way at a time, and the latest is what its events follow."""
+"""A session has one reply in progress at a time, and its events are those of the latest."""
 
 import collections
 
@@ -11,10 +11,14 @@ class UnderWay(Check):
     def __init__(self, book, texts):
         super().__init__(book)
         self._texts = texts
-        self._told = collections.defaultdict(list)  # session → (line, reply) of each that was begun
-        self._ended = collections.defaultdict(list)  # session → (sent, line) of who saw it at rest
-        self._own = {}  # op → the line by which it was told that its own reply had ended
-        self._begun = set()  # streams of which an event came
+        self._told = collections.defaultdict(
+            list
+        )  # session → (line, reply) of each reply that was begun
+        self._ended = collections.defaultdict(
+            list
+        )  # session → (sent, line) of each request that saw it at rest
+        self._own = {}  # op → the line that showed that its own reply had ended
+        self._begun = set()  # streams that had an event
 
     def answered(self, op):
         if op.turns:
@@ -33,7 +37,7 @@ class UnderWay(Check):
                 self._own[op.number] = op.got
 
     def _tell(self, op, id):
-        """Of the reply that a request asked for. That of a key may be an old one."""
+        """An answer names the reply that it requested. With a key, that may be an old one."""
         if self.book.session(op.session).is_alone(op):
             self._told[op.session].append((self.book.line, op.sent, id))
 
@@ -54,9 +58,9 @@ class UnderWay(Check):
         return bool(told) and told[-1][2] == id
 
     def _check_is_latest(self, op, id):
-        """None that is older than one of which somebody was told before."""
+        """It is not older than a reply that an answer had named before."""
         newest = max((t for t in self._told[op.session] if t[0] < op.sent), default=None)
-        reply = self._texts.replies.get(id)  # None where nobody was told of it before
+        reply = self._texts.replies.get(id)  # None if no answer named it before
         if reply is None or newest is None or newest[2] == id or op.key:
             return
         if reply.first < newest[1] and not self._goes_on(op, reply):
@@ -76,7 +80,7 @@ class UnderWay(Check):
             self._ended[op.session].append((op.sent, self.book.line))
 
     def _check_refusal(self, op):
-        """409 with Retry-After: another reply is under way, perhaps."""
+        """409 with Retry-After: another reply may be in progress."""
         if "Retry-After" not in op.headers or "Location" in op.headers:
             return
         others = self.book.session(op.session).ops

@@ -1,4 +1,4 @@
-"""The usage that a user is told is that of his replies, and what the model counted."""
+"""The usage that a user is shown is that of their replies, and what the model counted."""
 
 import collections
 
@@ -19,7 +19,7 @@ def told_by(usage):
 
 
 def _is_complete(op):
-    """Whether this request was answered with a reply that nobody makes again."""
+    """Whether this request was answered with a complete reply, which is not made again."""
     return isinstance(op.answer, dict) and op.answer.get("status") == "complete"
 
 
@@ -29,8 +29,8 @@ class Used(Check):
         self._texts, self._asked = texts, asked
         self._calls = []
         self._asks = collections.Counter()  # user → requests for a reply that were not refused
-        self._hiding = set()  # users of whom a reply may be counted, and not be shown
-        self._keys = {}  # (user, key) → the first request under it
+        self._hiding = set()  # users who may have a reply that is counted, but not shown
+        self._keys = {}  # (user, key) → the first request with it
 
     def sent(self, op):
         if op.asks:
@@ -97,7 +97,7 @@ class Used(Check):
         )
 
     def _bounds(self, user):
-        """What the model counted for this user: surely all that was read, and at most."""
+        """What the model counted for this user: at least (all that was surely read), and at most."""
         least, most = collections.Counter(), collections.Counter()
         names = self.book.names_of_faults()
         for call in self._calls:
@@ -110,7 +110,7 @@ class Used(Check):
         return least, most
 
     def _check_reply(self, session, content, reply):
-        """A reply has what its calls said, and a complete one at least its last whole one."""
+        """A reply has what its calls said, and a complete one at least its last whole call's."""
         calls = self._asked.calls.get(content, [])
         where = f"session {session.id}"
         for name in TOKENS:

@@ -1,12 +1,14 @@
-"""How fast Parley is, against the least that such a service can do: `python tools/benchmark` prints a table.
+"""How fast Parley is, compared with the least that such a service can do: `python tools/benchmark`
+prints a table.
 
-It takes about ten minutes, and listens on the loopback interface only. What is compared is measured in turns, and
-every figure is the median of its rounds. Run it on a machine that has nothing else to do: the last line says how far that
-was so. With `--only far` the rows of a provider that is far away and behind TLS are measured and no others, with `--only
-near` those of one that is near, with `--only database` those of a PostgreSQL that is near and of one that is far away, with
-`--only streams` those of many streams, on SQLite and on a PostgreSQL. For the latter two, `--postgres URL` says where there
-is one, or TEST_DATABASE_URL; in all other rows, Parley keeps its data there only with `--postgres URL`. What is made there is
-dropped.
+It takes about ten minutes, and listens on the loopback interface only. What is compared is measured
+in turns, and every figure is the median of its rounds. Run it on a machine that has nothing else to
+do: the last line says how far that was so. `--only far` measures only the rows of a provider that
+is far away and has TLS, `--only near` those of one that is near, `--only database` those of a
+PostgreSQL that is near and of one that is far away, and `--only streams` those of many streams, on
+SQLite and on a PostgreSQL. For the latter two, `--postgres URL` or TEST_DATABASE_URL names a
+PostgreSQL; in all other rows, Parley keeps its data there only with `--postgres URL`. Everything
+that is created there is dropped.
 """
 
 import argparse
@@ -93,7 +95,7 @@ def main():
 
 
 def measure_far(folder, stub, database_url):
-    """The rows of a provider as real ones are, as soon as they are known: far away, and behind TLS."""
+    """The rows of a provider like real ones (far away, and with TLS), as soon as they are known."""
     with TLSStub(folder) as tls_stub:
         with (
             FarStub(folder, tls_stub, measures.ROUND_TRIP) as far,
@@ -145,7 +147,7 @@ def measure_database(turns, folder, stub, url):
 
 
 def measure_many_streams(folder, stub, url):
-    """The rows of many streams, as soon as they are known; those of PostgreSQL where there is one."""
+    """The rows of many streams, as soon as they are known; those of PostgreSQL if there is one."""
     with contextlib.ExitStack() as stack:
         urls = {"SQLite": f"sqlite:///{folder}/many.db"} | (
             {"PostgreSQL": stack.enter_context(new_database(url))} if url else {}
@@ -184,7 +186,7 @@ def libraries():
 
 
 def speeds(folder, stub):
-    """What the figures depend on besides: the disk and the stub."""
+    """What the figures also depend on: the disk and the stub."""
     rate = (
         32
         * 50

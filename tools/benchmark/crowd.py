@@ -1,10 +1,12 @@
-"""Many streams of several users, begun one after the other or all at once, and how late their words arrive.
+"""Many streams of several users, begun one after the other or all at once, and how late their words
+arrive.
 
-One loop follows them all, in a process of its own, which takes little from the server on the same cores. Run it with the
-server's port, the number of streams, of words in each, which are a second apart, and of streams that are begun in a second
-(0: all at once). The users' tokens are lines of its input. It prints a line once all streams that were not refused have their
-first word, and another when they have ended: JSON, with the lags in seconds of the words that were sent while all of them stood.
-It fails where a stream ends before its last word.
+One loop follows them all, in a process of its own, which takes little from the server on the same
+cores. Run it with the server's port, the number of streams, the number of words in each, which are
+a second apart, and how many streams begin per second (0: all at once). The users' tokens are lines
+of its input. It prints a line once all streams that were not refused have their first word. When
+they have ended, it prints another: JSON, with the lags in seconds of the words that were sent while
+all of them were open. It fails if a stream ends before its last word.
 """
 
 import json
@@ -32,7 +34,8 @@ class Stream:
         selector.register(self.socket, selectors.EVENT_READ, self)
 
     def take(self, words):
-        """Note what has arrived; returns whether the stream goes on. Behind the last word all come once more."""
+        """Note what has arrived; returns whether the stream continues. After the last word, the
+        whole text comes once more."""
         data = self.socket.recv(65536)
         now = time.monotonic()
         self.status = self.status or data[9:12].decode() or "cut"

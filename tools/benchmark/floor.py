@@ -1,4 +1,6 @@
-"""The floor: the least that such a service can do. It verifies a token, inserts a row, asks the model and answers."""
+"""The floor: the least that such a service can do. It verifies a token, inserts a row, calls the
+model and answers.
+"""
 
 import functools
 import os
@@ -13,7 +15,7 @@ import requests
 from flask import Flask, Response, request
 
 TABLE = "CREATE TABLE IF NOT EXISTS session (id TEXT PRIMARY KEY, owner TEXT, content TEXT, created_at BIGINT)"
-CONNECTIONS = 8  # to PostgreSQL, as many as Parley's process holds
+CONNECTIONS = 8  # to PostgreSQL, as many as Parley's process has
 
 own = threading.local()
 
@@ -44,7 +46,7 @@ class PostgreSQL:
     insert = "INSERT INTO session VALUES (%s, %s, %s, %s)"
 
     def __init__(self, url):
-        import psycopg  # only here: its memory is none of the floor's on SQLite
+        import psycopg  # only here, so that the floor's memory on SQLite is without it
 
         self.connect = functools.partial(psycopg.connect, url, autocommit=True)
         self.open()

@@ -1,8 +1,9 @@
 """Streams that are begun and followed at the same time, and how late their words arrive.
 
-One loop follows them all, in a process of its own: what is measured shall be the server. Run it with the server's port, a
-token, the number of streams, and of words in each, which are `PACE` milliseconds apart. It prints the lags as JSON, in
-seconds: of each word that was sent while all streams were under way, its arrival here less the time when it was sent.
+One loop follows them all, in a process of its own, so that we measure the server. Run it with the
+server's port, a token, the number of streams, and the number of words in each, which are `PACE`
+milliseconds apart. It prints the lags as JSON, in seconds: for each word that was sent while all
+streams were in progress, its arrival here less the time when it was sent.
 """
 
 import json
@@ -13,12 +14,12 @@ import sys
 import time
 
 PACE = 50
-SENT = re.compile(rb"@(\d{9}\.\d{6})")  # as stub.py has it
-LONGEST = 16  # bytes of a word that may be there without its last
+SENT = re.compile(rb"@(\d{9}\.\d{6})")  # as stub.py writes it
+LONGEST = 16  # bytes of a word that may have come without its last byte
 
 
 def request(token, words, pace):
-    """The bytes that ask for a stream of so many words, so many milliseconds apart."""
+    """The bytes of a request for a stream of so many words, so many milliseconds apart."""
     body = json.dumps({"content": "How late are they?", "model": f"m-timed-{words}-{pace}"})
     head = f"POST /sessions HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {token}\r\nConnection: close\r\n"
     head += f"Accept: text/event-stream\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
@@ -40,7 +41,8 @@ class Follower:
         self.socket.setblocking(False)
 
     def take(self):
-        """Note the words that have arrived; returns whether the stream goes on. Behind the last word all come once more."""
+        """Note the words that have arrived; returns whether the stream continues. After the last
+        word, the whole text comes once more."""
         data = self.socket.recv(262144)
         now = time.monotonic()
         self.rest += data

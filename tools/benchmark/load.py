@@ -1,4 +1,6 @@
-"""The client's side: requests as bytes over sockets, so that what is measured is the server and not its client."""
+"""The client's side: requests as bytes over sockets, so that we measure the server and not its
+client.
+"""
 
 import json
 import socket
@@ -17,12 +19,13 @@ class Answer:
 
 
 class Client:
-    """Sends requests one after the other, over one connection until it is closed; gunicorn cuts it when idle for 2 s."""
+    """Sends requests one after the other, over one connection until it is closed; gunicorn closes
+    one that is idle for 2 s."""
 
     def __init__(self, port, token="", tls=None):
         self.port = port
         self.token = token
-        self.tls = tls  # the context of a TLS client, where the server speaks TLS
+        self.tls = tls  # the context of a TLS client, if the server has TLS
         self.socket = None
 
     def connect(self):
@@ -33,7 +36,7 @@ class Client:
                 self.socket = self.tls.wrap_socket(self.socket, server_hostname="127.0.0.1")
 
     def send(self, method, path, body=None, accept="application/json", status=200, prefer=""):
-        """The answer, whose status must be this one."""
+        """The answer, which must have this status."""
         content = json.dumps(body).encode() if body is not None else b""
         head = f"{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {self.token}\r\nAccept: {accept}\r\n"
         head += f"Prefer: {prefer}\r\n" if prefer else ""
@@ -76,7 +79,8 @@ def is_whole(data):
 
 
 def at_once(clients, count, send):
-    """Have each of the clients do `send(client)` `count` times, all at the same time; returns the seconds it took."""
+    """Have each of the clients call `send(client)` `count` times, all at the same time; returns the
+    seconds it took."""
     ready, failures = threading.Barrier(len(clients) + 1), []
     for client in clients:
         client.connect()

@@ -1,4 +1,6 @@
-"""Many streams at once: how late their words arrive, whether others are served meanwhile, and what a stream costs."""
+"""Many streams at once: how late their words arrive, whether other users are served meanwhile, and
+what a stream costs.
+"""
 
 import json
 import subprocess
@@ -13,12 +15,12 @@ from measures import MS
 
 STREAMS, USERS, WORDS = 2000, 10, 45
 RAMP = 200  # streams that are begun in a second
-WINDOW = 10  # seconds in which all of them stand
+WINDOW = 10  # seconds during which all of them are open
 KB = 1 / 1000
 
 
 def measure(folder, stub, urls):
-    """The rows, as soon as they are known, of each of these databases, which are empty: {name: its URL}."""
+    """The rows, as soon as they are known, of each of these empty databases: {name: its URL}."""
     for name, url in urls.items():
         for how, rate in (("one after the other", RAMP), ("at one instant", 0)):
             with Parley(folder, stub, url) as parley:

@@ -1,4 +1,4 @@
-"""The servers that are measured, each in processes of its own, on the loopback interface only."""
+"""The servers that we measure, each in processes of its own, on the loopback interface only."""
 
 import os
 import pathlib
@@ -29,7 +29,7 @@ SAME = (
 class Server:
     """A command that serves HTTP on `port` until the context ends. `seconds` passed from its start to its first answer."""
 
-    tls = None  # the context of its clients, where it speaks TLS
+    tls = None  # the context of its clients, if it has TLS
 
     def __init__(self, command, folder, log, **environment):
         clean = {
@@ -58,11 +58,11 @@ class Server:
         raise SystemExit("a server did not start: " + pathlib.Path(log).read_text()[-2000:])
 
     def memory(self):
-        """Bytes of all of its processes; what several share counts once."""
+        """The memory of all its processes in bytes; shared pages count once."""
         return sum(proportional_size(pid) for pid in self._processes())
 
     def processor_seconds(self):
-        """Seconds of processor time that all of its processes took so far, in user mode and in the system."""
+        """The processor time of all its processes so far, in user mode and in the system."""
         return sum(processor_seconds(pid) for pid in self._processes())
 
     def _processes(self):
@@ -102,7 +102,8 @@ class Stub(Server):
 
 
 class TLSStub(Server):
-    """A provider behind TLS. Its certificate is trusted beside the usual ones, which take their time to be read."""
+    """A provider with TLS. Its certificate is trusted in addition to the usual ones, which take
+    their time to be read."""
 
     def __init__(self, folder):
         self.port = free_port()
@@ -121,7 +122,7 @@ class TLSStub(Server):
 
 
 class FarStub(Server):
-    """The provider behind TLS at the other end of a line whose round trip takes so many seconds."""
+    """The provider with TLS at the other end of a line whose round trip takes so many seconds."""
 
     def __init__(self, folder, stub, round_trip):
         self.port = free_port()
@@ -138,7 +139,7 @@ class FarStub(Server):
 
 
 class Parley(Server):
-    """Parley as its Procfile starts it, with the settings that it has by default but for these."""
+    """Parley as its Procfile starts it, with its default settings except these."""
 
     def __init__(self, folder, stub, database_url, **environment):
         self.port = free_port()

@@ -1,4 +1,4 @@
-"""What is measured, one function for each; all return rows of the table."""
+"""The measurements, one function for each; all return rows of the table."""
 
 import concurrent.futures
 import functools
@@ -23,7 +23,8 @@ MS, MB = 1000, 1 / 2**20
 
 
 def in_turns(rounds, *measures):
-    """The medians of what these functions return, which are called in turns: a busy moment hits them all alike."""
+    """The medians of what these functions return, which are called in turns: so a busy moment
+    affects them all alike."""
     results = [[measure() for measure in measures] for _ in range(rounds)]
     return [median(column) for column in zip(*results, strict=True)]
 
@@ -48,7 +49,8 @@ def ask_directly(client, model="m-fast", is_stream=True):
 
 
 def anew(send):
-    """Each request has a connection of its own. Kept ones stay with the worker that took them, and one may take most."""
+    """Each request has a connection of its own. A kept connection stays with the worker that took
+    it, and one worker may take most."""
 
     def send_anew(client, *args, **options):
         answer = send(client, *args, **options)
@@ -73,7 +75,7 @@ def typical(send, client, count=100, time_of=operator.attrgetter("seconds")):
 
 
 def warm_up(server):
-    """All that happens once a thread or a worker has happened."""
+    """Let everything happen that happens once in a thread or a worker."""
     at_once(users(server, 64), 5, ask)
 
 
@@ -137,7 +139,8 @@ def measure_waiting(floor, parley):
 
 
 def measure_bursts(floor, parley):
-    """Others' requests while many sessions are created at one instant. The floor has no list, so it is asked for its health."""
+    """Other users' requests while many sessions are created at one instant. The floor has no list,
+    so its health is requested."""
 
     def times(server, path, count, model):
         """The times of `GET path`, again and again by one client with a pause of 5 ms."""
@@ -159,7 +162,8 @@ def measure_bursts(floor, parley):
     at_floor, at_parley = in_turns(5, lambda: slowest(floor), lambda: slowest(parley))
     what = "the slowest GET /health while 60 are created at once"
     yield row(what, at_floor, at_parley, "ms", "at most 50 ms", at_parley <= 50)
-    # Of a model that answers at once: with one that thinks, most of the time nothing would be created.
+    # With a model that answers at once: with one that thinks, nothing would be created most of the
+    # time.
     asked = (floor, "/health"), (parley, "/sessions")
     rounds = [[times(*each, 100, "m-fast") for each in asked] for _ in range(ROUNDS)]
     for name, figure, most in (("the median", median, 5), ("the slowest", max, 50)):
@@ -180,7 +184,8 @@ def measure_bursts(floor, parley):
 
 
 def measure_streams(stub, floor, parley):
-    """The floor passes a stream through as it comes, behind the same token and the same row."""
+    """The floor passes a stream through as it comes, after it has checked the same token and read
+    the same row."""
     direct, (at_floor,), (at_parley,) = Client(stub.port), users(floor, 1), users(parley, 1)
     stream = functools.partial(ask, accept="text/event-stream")
 
@@ -196,7 +201,7 @@ def measure_streams(stub, floor, parley):
         return WORDS / answer.seconds
 
     rows = []
-    # Of a flood the times scatter widely, as the stub writes it on one of the cores.
+    # The times of a flood scatter widely, since the stub writes it on one of the cores.
     for model, count, name in (
         (f"m-words-{WORDS}", 20, "as fast as they go"),
         ("m-paced-20", 5, "10 ms apart"),
@@ -230,11 +235,12 @@ def measure_streams(stub, floor, parley):
     return rows
 
 
-# A provider as real ones are: far away, and behind TLS
+# A provider like real ones: far away, and with TLS
 
 
 def measure_far_first_word(folder, far, parley):
-    """A reply's first word is committed before it is shown, so the time of an fsync is measured beside it."""
+    """A reply's first word is committed before it is shown, so the time of an fsync is measured,
+    too."""
     direct, (through,) = Client(far.port, tls=far.tls), users(parley, 1)
     stream = functools.partial(ask, accept="text/event-stream")
 
@@ -255,14 +261,14 @@ def measure_far_first_word(folder, far, parley):
 
 
 def processor_time(server, count=60):
-    """Of a creation, by all processes of this server."""
+    """The processor time of a creation, in all processes of this server."""
     before = server.processor_seconds()
     typical(ask, *users(server, 1), count)
     return (server.processor_seconds() - before) / count * MS
 
 
 def measure_tls(plain, over_tls):
-    """Both are Parley: what TLS costs shows best beside the same without it."""
+    """Both are Parley: the cost of TLS shows best next to the same without it."""
     without, with_tls = in_turns(5, lambda: processor_time(plain), lambda: processor_time(over_tls))
     what = "processor time of a creation, the provider near and behind TLS"
     return [row(what, without, with_tls, "ms", name="without TLS", is_difference=True)]
@@ -345,7 +351,8 @@ def measure_lists(stub, parley, database_url):
 
 
 def measure_search(parley, database_url, turns, where=""):
-    """An owner who says much, between as many turns of others. A search gives up after five seconds: then it fails here."""
+    """An owner with much text, among as many turns of others. A search gives up after five seconds:
+    then it fails here."""
     owner = "https://github.com/searching"
     seed(database_url, owner, turns, "turns")
     client = Client(parley.port, make_token(owner))
@@ -380,7 +387,7 @@ def measure_search(parley, database_url, turns, where=""):
 
 
 def measure_start(start_floor, start_parley):
-    """Start and end them in turns. Memory is taken when all workers have had the time to start."""
+    """Start and end them in turns. Memory is measured when all workers have had the time to start."""
     memory = {start_floor: [], start_parley: []}
 
     def seconds(start):

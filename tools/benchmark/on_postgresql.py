@@ -1,7 +1,9 @@
-"""The rows of a PostgreSQL that is near, and of one whose round trip takes 2 ms: what is sent there, and how long it takes.
+"""The rows of a PostgreSQL that is near, and of one whose round trip takes 2 ms: what is sent to
+it, and how long it takes.
 
-Parley and the floor have one process each, and reach the server by a relay that counts (`counting.py`) and that is the
-line of 2 ms where the server is far. SQLite stands beside it, for what serves PostgreSQL must not be at its cost.
+Parley and the floor have one process each. They reach the server by a relay that counts
+(`counting.py`) and, if the server is far, adds the 2 ms. SQLite is measured, too, since what helps
+PostgreSQL must not cost it anything.
 """
 
 import contextlib
@@ -21,16 +23,16 @@ from measures import MS, anew, ask, ask_directly, in_turns, measure_search, row,
 
 FAR = 0.002  # seconds to a far server and back
 ROUNDS = 5
-FEW_ROUNDS = 3  # of what takes seconds
+FEW_ROUNDS = 3  # for what takes seconds
 WORDS = 500  # of a reply whose round trips are counted
-TOGETHER = 60  # replies under way
+TOGETHER = 60  # replies in progress
 LISTED = 20
 SETTLED = 0.2  # seconds without a round trip, after which nothing is left to be stored
-SILENT = "m-timed-2-60000"  # a model that says a word, and no other for a minute
+SILENT = "m-timed-2-60000"  # a model that says a word, and the next one a minute later
 
 
 class Place:
-    """A floor and a Parley, and where they keep their data."""
+    """A floor and a Parley, and the place of their data."""
 
     def __init__(
         self,
@@ -53,7 +55,8 @@ class Place:
 
 
 def measure(turns, folder, stub, of_floor, of_near, of_far):
-    """The rows, as soon as they are known, of these three empty databases; so many turns are searched."""
+    """The rows, as soon as they are known, of these three empty databases; so many turns are
+    searched."""
     with contextlib.ExitStack() as stack:
         near, far = (stack.enter_context(relay_to(of_floor, round_trip)) for round_trip in (0, FAR))
 
@@ -89,7 +92,7 @@ def relay_to(url, round_trip):
 
 
 def by(relay, url):
-    """The URL of the same database by this relay."""
+    """The URL of the same database through this relay."""
     server = urlsplit(url)
     user, at, _ = server.netloc.rpartition("@")
     return server._replace(netloc=f"{user}{at}127.0.0.1:{relay.port}").geturl()
@@ -99,7 +102,7 @@ def by(relay, url):
 
 
 def count_all(place):
-    """The round trips and the statements of one server, which nobody else asks meanwhile."""
+    """The round trips and the statements of one server that has no other users meanwhile."""
     relay, (floor,), (client,) = place.relay, users(place.floor, 1), users(place.parley, 1)
     create = functools.partial(anew(Client.send), client, "POST", "/sessions")
     began = {"content": "What is sent?", "model": "m-fast"}
@@ -107,7 +110,7 @@ def count_all(place):
     stream = functools.partial(create, accept="text/event-stream", status=201)
 
     def count(act, times=1):
-        """What is sent for this, from the first of it until nothing is left to be stored."""
+        """What is sent for this call, from its beginning until nothing is left to be stored."""
         settle(relay)
         before = relay.counts()
         for _ in range(times):
@@ -134,14 +137,15 @@ def count_all(place):
 
 
 def count_under_way(relay, client):
-    """The same while replies are under way that say nothing: what the keeper asks, and what a list asks besides."""
+    """The same while replies are in progress that get no text: what the keeper sends, and what a
+    list adds."""
     began = {"content": "Are you there?", "model": SILENT}
     create = functools.partial(
         anew(Client.send), client, "POST", "/sessions", began, status=201, prefer="respond-async"
     )
 
     def idle(seconds):
-        """What is sent a second."""
+        """What is sent per second."""
         before, began_at = relay.counts(), time.monotonic()
         time.sleep(seconds)
         return [
@@ -175,7 +179,7 @@ def count_under_way(relay, client):
 
 
 def counted(what, parley, most=None, floor=None):
-    """A row of round trips, and statements beside them. The goal is of the first."""
+    """A row of round trips, and of statements. The goal is for the round trips."""
     goal, met = (
         ("", "")
         if most is None
@@ -192,7 +196,7 @@ def plain(counts):
 
 
 def settle(relay):
-    """Wait until nothing goes over the relay any more."""
+    """Wait until nothing passes through the relay any more."""
     counts, since = relay.counts(), time.monotonic()
     while time.monotonic() < since + SETTLED:
         time.sleep(0.02)
@@ -255,7 +259,8 @@ def measure_rates(places):
 
 
 def measure_lags(places):
-    """How late words arrive. The floor does not touch the database meanwhile, so that one of the floors is enough."""
+    """How late words arrive. The floor does not use the database meanwhile, so one of the floors is
+    enough."""
     servers = [places[0].floor, *(place.parley for place in places)]
     rounds = [
         [median_and_p95(follow(server, TOGETHER, 80)) for server in servers]

@@ -1,8 +1,9 @@
-"""A line to a server that is far away: what is sent either way arrives half a round trip later.
+"""A line to a server that is far away: what is sent arrives half a round trip later, in both
+directions.
 
-Connecting to this process succeeds at once, where TCP's handshake would take a round trip: so the first bytes of a new
-connection wait for it. Nothing else is slowed down. Run it with its own port, the server's port and the seconds of a
-round trip as its arguments.
+Connecting to this process succeeds at once, while TCP's handshake would take a round trip: so the
+first bytes of a new connection wait that long. Nothing else is slowed down. Run it with its own
+port, the server's port and the seconds of a round trip as its arguments.
 """
 
 import asyncio
@@ -11,7 +12,7 @@ import selectors
 import sys
 
 MOST_CONNECTIONS = 256
-MOST_CHUNKS = 1024  # that are under way in one direction, each of at most 64 KiB
+MOST_CHUNKS = 1024  # that are on their way in one direction, each of at most 64 KiB
 
 
 class Line:
@@ -23,7 +24,8 @@ class Line:
         self.places = asyncio.Semaphore(MOST_CONNECTIONS)
 
     async def carry(self, reader, writer):
-        """Carry a connection both ways, until both sides have ended it or one has broken it."""
+        """Carry a connection in both directions, until both sides have ended it or one has broken
+        it."""
         opened_at = now() + self.round_trip
         with contextlib.closing(writer):
             if self.places.locked():
@@ -40,7 +42,8 @@ class Line:
                     )
 
     async def take_in(self, reader, queue, opened_at):
-        """Put what is read in this queue, with the time when it arrives at the other end; b"" is the end."""
+        """Put what is read in this queue, with the time when it arrives at the other end; b"" is
+        the end."""
         data = True
         while data:
             data = await reader.read(65536)

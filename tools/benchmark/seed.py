@@ -1,8 +1,10 @@
-"""Fill a database as years of use would: a user with many sessions, one of which is long; or one with many long turns.
+"""Fills a database as years of use would: with a user with many sessions, one of which is long; or
+with one with many long turns.
 
-Run it with the database's URL, the owner, and the number of sessions as its arguments; it prints the id of the long one. With
-`turns` as a fourth argument, the number is that of turns, in sessions that have from two to fifty of them, of 200 to 4,000
-characters each, one in five in Chinese, between as many of others.
+Run it with the database's URL, the owner, and the number of sessions as its arguments; it prints
+the id of the long session. With `turns` as a fourth argument, the number is that of turns, in
+sessions of two to fifty turns, of 200 to 4,000 characters each, one in five in Chinese, among as
+many of other users.
 """
 
 import itertools
@@ -18,9 +20,9 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "support")]
 
 import models
 from database import SECOND, db, open_database
+from maintenance.migrations import MIGRATIONS
 from raw_tables import tables_of
 from tables.search import normalize
-from upkeep.migrations import MIGRATIONS
 
 SESSION_COLUMNS = "id owner title folded_title title_is_users model preview created_at updated_at"
 TURN_COLUMNS = "id session_id content folded created_at shown cancelled kind model status"
@@ -73,7 +75,7 @@ def insert(table, rows):
 
 
 def seed_turns(url, owner, count):
-    """By SQL alone. The turns come in the order of their times, as people take turns."""
+    """By SQL alone. The turns come in the order of their times, as they do when people write."""
     chance, now = random.Random(1), 1_760_000_000 * SECOND
     latin = "".join(
         (ROOT / name).read_text("utf-8")

@@ -1,9 +1,11 @@
-"""A provider that costs next to nothing: it answers in OpenAI's protocol, with bytes that are prepared beforehand.
+"""A provider that costs next to nothing: it answers in OpenAI's protocol, with bytes that are
+prepared beforehand.
 
-The model's name says how: `m-fast` at once, `m-1s` after a second, `m-words-1000` with a thousand words as fast as they
-go over the wire, `m-paced-100` with a hundred words, one every 10 ms, `m-timed-100-50` with a hundred words, one every
-50 ms, each of which says when it was sent. A connection is kept for the next request, unless the request says
-`Connection: close`. Run it with the port as its argument, and for TLS with the file of a certificate and its key as another.
+The model's name says how: `m-fast` at once, `m-1s` after a second, `m-words-1000` with a thousand
+words as fast as they go over the wire, `m-paced-100` with a hundred words, one every 10 ms,
+`m-timed-100-50` with a hundred words, one every 50 ms, each with the time when it was sent. A
+connection is kept for the next request, unless the request says `Connection: close`. Run it with
+the port as its argument; for TLS, add the file of a certificate and its key.
 """
 
 import asyncio
@@ -20,7 +22,7 @@ TIME = "000000000.000000"  # the place in a word of the time when it is sent, by
 
 
 class Connection(asyncio.Protocol):
-    """Requests and their answers; the next request comes when the answer is whole."""
+    """Requests and their answers; the next request is read when the answer is whole."""
 
     def connection_made(self, transport):
         self.transport = transport

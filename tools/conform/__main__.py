@@ -1,10 +1,10 @@
-"""The streaming protocol and the API as cases: a server is told what its model says, and what its
-clients see is held against docs/streams.md and docs/api.md. Nothing of the server is known.
+"""The streaming protocol and the API as cases: the tool scripts what the server's model says, and
+compares what its clients see with docs/streams.md and docs/api.md. It knows nothing of the server.
 
     .venv/bin/python tools/conform URL --token T [--other T2] [--restart COMMAND] [--client COMMAND]
 
-It prints a line a case: the number of the promise, what is tried, and `ok`, what was seen in its
-place, or why the case was left out. Its status is 1 where one fails.
+It prints a line for each case: the number of the promise, what is tried, and `ok`, what was seen
+instead, or why the case was left out. Its status is 1 if one fails.
 
 The model is the tool itself. It listens on a port of the loopback interface (`--provider`), and
 speaks OpenAI's Chat Completions. So the server is set up with
@@ -12,7 +12,7 @@ speaks OpenAI's Chat Completions. So the server is set up with
     OPENAI_BASE_URL=http://127.0.0.1:8765/v1 DEFAULT_MODEL=conform
 
 and with neither MODELS nor TITLE_MODEL, RATE_LIMIT nor TOKEN_LIMIT. CONTINUE_LIMIT is 2,
-as by default, and REPLY_WAIT 10 at least. The user of the token has new sessions afterwards.
+as by default, and REPLY_WAIT at least 10. The user of the token has new sessions afterwards.
 
 - `--other` is a token of another user, whose requests must be refused.
 - `--restart` is a command that kills the server (kill -9), starts it again on the same database,
@@ -20,15 +20,15 @@ as by default, and REPLY_WAIT 10 at least. The user of the token has new session
 - `--client` is a program that is run on the list of readings (readings.toml), as the tool's own
   reader is. `'node reader.mjs'` is called with URL, token and a message. It sends that to a new
   session of this URL, and prints each event of the reply as a line of JSON, with the fields
-  `event`, `data` and `id`. Where its words have {url}, {token} and {message}, these stand there.
+  `event`, `data` and `id`. If its words have {url}, {token} and {message}, these are filled in.
   `parley.js` is the client that every server has, under node. Several may be given.
 - `--text` is one that prints the text of the reply alone, such as
   `'.venv/bin/flask chat --url {url} --token {token} {message}'`.
 
 A server with THINKING=count or THINKING=live does not show, or does not keep, what its model thinks.
-Cases that look at that are left out then.
+Cases that need that are then left out.
 
-What a case needs stands in its row (replies.toml, answers.toml, readings.toml) or in its function
+What a case needs is in its row (replies.toml, answers.toml, readings.toml) or in its function
 (resuming.py, going_further.py, living.py, thinking.py, using.py). What holds of all streams and answers is in
 stream_rules.py, and what no case can see in left_out.toml.
 """

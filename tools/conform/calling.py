@@ -10,7 +10,9 @@ from urllib.parse import quote, urlsplit
 
 TIMEOUT = 30  # seconds without a byte
 STREAM = "text/event-stream"
-LOST = OSError, http.client.HTTPException  # by which a connection breaks, or is refused
+# Events with an id of their own. A later release may have more of the others.
+KEPT = {"content_delta", "assistant_turn", "done", "error"}
+LOST = OSError, http.client.HTTPException  # raised if a connection breaks, or is refused
 KINDS = (
     (r"POST /sessions", "create"),
     (r"POST /sessions/[^/]+/(messages|retry)", "ask"),
@@ -35,7 +37,7 @@ class Answer:
 
     @property
     def source(self):
-        """Where the first fault is: the pointer, the parameter or the header."""
+        """The place of the first error: the pointer, the parameter or the header."""
         return next(iter(self.json["errors"][0].get("source", {}).values()), None)
 
     def __repr__(self):
@@ -83,7 +85,7 @@ class Stream:
         self.is_over = not self.is_broken
 
     def read(self):
-        """The next bytes; none where the body has ended, or the connection broke."""
+        """The next bytes; none if the body has ended, or the connection broke."""
         try:
             return self._response.read1(65536)
         except LOST:
@@ -97,7 +99,7 @@ class Stream:
         return Event(own) if any(own) else None
 
     def until(self, name, count=1):
-        """Read on to the next so many events of this name; returns the last one, or None."""
+        """Read until so many more events of this name have come; returns the last one, or None."""
         for event in self:
             count -= event.name == name
             if not count:
@@ -113,6 +115,11 @@ class Stream:
     @property
     def names(self):
         return [event.name for event in self.events]
+
+    @property
+    def kept(self):
+        """The names of the events that have an id of their own."""
+        return [event.name for event in self.events if event.name in KEPT]
 
     @property
     def text(self):
@@ -145,7 +152,7 @@ def text_of(events):
 
 
 def thoughts_of(events):
-    """What a client has in the end that reads these `thinking` events."""
+    """What a client that reads these `thinking` events has in the end."""
     thoughts = ""
     for event in events:
         if event.name == "thinking":
@@ -177,7 +184,7 @@ class Caller:
                 yield response
 
     def call(self, method, path, body=None, **headers):
-        """The answer; of a stream its bytes to the end."""
+        """The answer; if it is a stream, its bytes to the end."""
         with self._sent(method, path, body, headers) as response:
             answer = Answer((method, path), response)
         self.answers.append(answer)
@@ -185,7 +192,7 @@ class Caller:
 
     @contextlib.contextmanager
     def stream(self, method, path, body=None, **headers):
-        """A Stream that hangs up behind this; what is no stream is an Answer."""
+        """A Stream, which hangs up at the end of the context; an Answer if it is not a stream."""
         headers = {"Accept": STREAM} | headers
         with self._sent(method, path, body, headers) as response:
             if response.status >= 300 or response.status == 204:
@@ -198,13 +205,13 @@ class Caller:
             yield stream
 
     def read(self, method, path, body=None, **headers):
-        """The same, read to its end."""
+        """The stream, read to its end."""
         with self.stream(method, path, body, **headers) as stream:
             return stream.rest() if isinstance(stream, Stream) else stream
 
 
 def connect(place, timeout):
-    """A connection to where this URL, split, leads."""
+    """A connection to the server of this URL (split)."""
     if place.scheme == "https":
         context = ssl.create_default_context()
         return http.client.HTTPSConnection(

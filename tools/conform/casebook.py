@@ -1,4 +1,4 @@
-"""What a case is, what it sees, and what it has to say."""
+"""What a case is, what it sees, and how it reports that."""
 
 import contextlib
 import time
@@ -18,7 +18,7 @@ class Case(NamedTuple):
 
 
 class Seen(NamedTuple):
-    """What became of a case: the problems name the promises that are broken, `left_out` says why it
+    """The result of a case: the problems name the promises that are broken, `left_out` says why it
     was not run."""
 
     number: str
@@ -37,7 +37,7 @@ class Seen(NamedTuple):
 
 
 def case(number, says, needs=""):
-    """A function of a Trial is the case of this promise."""
+    """The function of a Trial is the case of this promise."""
 
     def keep(function):
         CASES.append(Case(number, says, function, needs))
@@ -64,7 +64,7 @@ class Trial:
         self.model, self.problems, self._scripts = place.model, [], []
 
     def see(self, is_so, seen, number=None):
-        """Note what was seen where it is not as it must be."""
+        """Note what was seen if it is not as it must be."""
         if not is_so:
             self.problems.append((number or self.number, str(seen)[:400]))
         return bool(is_so)
@@ -79,7 +79,7 @@ class Trial:
         return script
 
     def close(self):
-        """Open all gates, so that nothing is under way for long."""
+        """Open all gates, so that nothing stays in progress for long."""
         for script in self._scripts:
             for gate in [*script.gates.values()]:
                 gate.set()
@@ -87,7 +87,7 @@ class Trial:
     # Requests
 
     def create(self, script, **headers):
-        """The stream of a new session with the message of this script; fields go by `fields`."""
+        """The stream of a new session with the message of this script; fields are sent by `fields`."""
         body = {"content": script.message} | headers.pop("fields", {})
         return self.streaming("POST", "/sessions", body, **headers)
 
@@ -102,19 +102,19 @@ class Trial:
 
     @contextlib.contextmanager
     def streaming(self, method, path, body, **headers):
-        """A stream. Raises Unfit where the answer is none."""
+        """A stream. Raises Unfit if the answer is not one."""
         with self.user.stream(method, path, body, **headers) as stream:
             if not isinstance(stream, Stream):
                 raise Unfit(f"{method} {path} is answered by {stream}")
             yield stream
 
     def whole(self, script, **headers):
-        """The same of a new session, read to the end."""
+        """The stream of a new session, read to the end."""
         with self.create(script, **headers) as stream:
             return stream.rest()
 
     def followed(self, session, last_id=None):
-        """The stream behind this id, read to its end, or the answer that is none."""
+        """The stream after this id, read to its end, or the answer if it is not a stream."""
         return self.user.read("GET", f"{session}/events", Last_Event_ID=last_id)
 
     def turns(self, session):
@@ -128,15 +128,16 @@ class Trial:
 
 
 class Unfit(Exception):
-    """A case could not go on, since what it has seen is nothing that it could use."""
+    """A case cannot continue, because it cannot use what it has seen."""
 
 
 class NotApplicable(Exception):
-    """A case has nothing more to look at, because the server is set up so. It says how."""
+    """There is nothing more to check in a case, because of the server's settings. The text says
+    how."""
 
 
 def run(each, place):
-    """What became of this case."""
+    """The result of this case."""
     lacks = {"other": not place.other, "restart": not place.restart}
     if lacks.get(each.needs):
         return Seen(each.number, each.says, [], f"it needs --{each.needs}")

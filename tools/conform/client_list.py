@@ -1,20 +1,20 @@
-"""The list of reading cases, which any client may be run on."""
+"""The list of reading cases, which can be run on any client."""
 
 import concurrent.futures
 import contextlib
 
+from calling import KEPT
 from casebook import Seen, within
 from relaying import PLANS, Relay
 from told_replies import read_table
 
 AT_A_TIME = 20
-PATIENCE = 30  # seconds until all have read what is to be read before the server is killed
-KEPT = {"content_delta", "assistant_turn", "done", "error"}
+PATIENCE = 30  # seconds until all have read what comes before the server is killed
 TOLD = KEPT | {"session", "thinking", "waiting"}
 
 
 def read_list(place, *clients):
-    """What became of each reading, by each of these clients. The server is killed once for all."""
+    """The result of each reading, by each of these clients. The server is killed once for all."""
     readings = [Reading(place, client, row) for client in clients for row in numbered_rows()]
     killing = [reading for reading in readings if "kill" in reading.row]
     with concurrent.futures.ThreadPoolExecutor(AT_A_TIME) as pool:
@@ -42,7 +42,7 @@ class Reading:
     def __init__(self, place, client, row):
         self.place, self.client, self.row = place, client, row
         self.script = place.model.script(row["script"])
-        self.passed = None  # the bytes of streams that have come to the client
+        self.passed = None  # the bytes of streams that have reached the client
 
     @property
     def is_to_be_killed(self):
@@ -60,7 +60,7 @@ class Reading:
         return Seen(self.row["number"], says, problems, left_out)
 
     def _problems(self, events, problem):
-        """What is wrong with what the client has read, and with what it has asked for."""
+        """What is wrong with what the client has read, and with its requests."""
         end = self.row.get("end", "done")
         if problem and not (self.client.is_text and end == "error"):
             yield problem

@@ -11,16 +11,16 @@ from scripted_model import MARK
 
 TRIES = 20
 PATIENCE = 120  # seconds for a program
-PAUSE = 0.25  # seconds: the first one
+PAUSE = 0.25  # seconds, of the first pause
 
 
 class Refused(Exception):
-    """The server refuses, and there is nothing to come back for."""
+    """The server refuses, so there is no point in trying again."""
 
 
 def read_reply(url, token, message):
     """The events of the reply to a message in a new session: objects with event, data and id.
-    Raises Refused, or what the last connection was lost by."""
+    Raises Refused, or the error by which the last connection was lost."""
     user, last, tries, place = Caller(url, token, [], []), None, 0, None
     key = str(uuid.uuid4())
     while tries < TRIES:
@@ -57,7 +57,7 @@ class Own:
     name, is_text = "the tool's own reader", False
 
     def read(self, url, token, message):
-        """The events, and what went wrong besides."""
+        """The events, and what went wrong."""
         try:
             return [*read_reply(url, token, message)], ""
         except (Refused, *LOST) as problem:
@@ -65,8 +65,8 @@ class Own:
 
 
 class Program:
-    """A program that is called with URL, token and message. It prints an event a line, as JSON with
-    `event`, `data` and `id`; or, with `is_text`, the text of the reply alone."""
+    """A program that is called with URL, token and message. It prints each event as a line of JSON
+    with `event`, `data` and `id`; or, with `is_text`, the text of the reply alone."""
 
     def __init__(self, command, is_text=False):
         self.name, self.is_text = command, is_text
@@ -90,6 +90,6 @@ class Program:
         return [json.loads(line) for line in done.stdout.split("\n") if line], problem
 
     def run(self, words):
-        """The process of these words, which has ended, and its output. Raises TimeoutExpired."""
+        """The process of this command, which has ended, and its output. Raises TimeoutExpired."""
         how = {"stdin": subprocess.DEVNULL, "capture_output": True, "timeout": PATIENCE}
         return subprocess.run(words, encoding="utf-8", errors="replace", **how)

@@ -29,8 +29,8 @@ def left_out():
 
 
 def conform(place: Place, numbers=None, is_quick=False):
-    """What became of each case, and of each rule, in the order of their numbers; of these numbers
-    only, if any are given. `is_quick` leaves out what takes more than ten seconds."""
+    """The results of all cases, and of all rules, in the order of their numbers; only of these
+    numbers, if any are given. `is_quick` leaves out what takes more than ten seconds."""
     wanted = [each for each in all_cases() if not numbers or each.number in numbers]
     if is_quick:
         wanted = [each for each in wanted if each.needs != "time"]
@@ -47,7 +47,7 @@ def conform(place: Place, numbers=None, is_quick=False):
 
 
 def in_order(seen: Seen):
-    """S-2 before S-10, and these before the names of places in the documents."""
+    """S-2 comes before S-10, and both before the headings of documents."""
     kind, _, number = seen.number.partition("-")
     return not number, int(number or 0), kind
 
@@ -58,5 +58,5 @@ def broken(seen):
 
 
 def numbers():
-    """All that cases and rules look at."""
+    """The numbers of all cases and rules."""
     return {each.number for each in all_cases()} | {number for number, *_ in RULES}

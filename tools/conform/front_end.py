@@ -14,7 +14,7 @@ for await (const event of reply(`${url}/sessions`, { token, content }))
 
 
 def write_reader(folder):
-    """The command of it; its files are in this folder."""
+    """Its command; its files are in this folder."""
     folder = pathlib.Path(folder)
     shutil.copy(MODULE, folder / "parley.mjs")
     path = folder / "reader.mjs"

@@ -1,4 +1,4 @@
-"""S-40 to S-52: what comes in time; and what a server keeps that is killed."""
+"""S-40 to S-52: what comes in time; and what a killed server keeps."""
 
 import contextlib
 import socket
@@ -10,8 +10,8 @@ from calling import LOST, TIMEOUT, Answer, connect, text_of
 from casebook import case, within
 from scripted_model import GATE
 
-TAKEN_AGAIN = 40  # seconds behind which who took nothing has lost its connection
-SOON = 4  # seconds that are given to what takes one: a machine may be busy
+TAKEN_AGAIN = 40  # seconds after which a client that took nothing has lost its connection
+SOON = 4  # seconds for what takes one: a machine may be busy
 
 
 @case("S-40", "head and first event or comment do not wait for the model")
@@ -32,7 +32,7 @@ def at_once(trial):
 
 @contextlib.contextmanager
 def waiting_for(script):
-    """The model waits within this, for some seconds at most."""
+    """The model waits within this context, for some seconds at most."""
     timer = threading.Timer(SOON, script.open)
     timer.start()
     yield
@@ -87,7 +87,7 @@ def takes_nothing(trial):
 
 
 def idle(trial, session):
-    """The answer with a stream of which nothing is taken, nor by the kernel."""
+    """The answer with a stream of which nothing is taken, not even by the kernel."""
     place = urlsplit(trial.place.url)
     connection = connect(place, TIMEOUT)
     connection.connect()
@@ -107,7 +107,7 @@ def no_look(trial):
         trial.same(following.names[-1:], ["done"], "the end")
 
 
-# With a server that is killed, and comes back
+# With a server that is killed, and starts again
 
 
 @case("S-4", "text that came is stored behind a kill, and its reply goes on to the end", "restart")

@@ -1,5 +1,6 @@
-"""A relay on the loopback interface between clients and a server, which does to each answer what
-its plan says."""
+"""A relay on the loopback interface between clients and a server, which changes each answer as its
+plan says.
+"""
 
 import collections
 import contextlib
@@ -21,14 +22,14 @@ COMMENT = b": \n\n"
 
 
 class Plan:
-    """What is done to an answer: as it is, by default. One plan is for all connections of a relay,
+    """How an answer is changed; by default it is not. One plan is for all connections of a relay,
     and may count them."""
 
-    lifetime = None  # seconds behind the head of an answer, after which its connection breaks
+    lifetime = None  # seconds after the head of an answer, after which its connection breaks
 
     def refuse(self, request):
-        """A status, headers and a body in the place of what the server would say; CUT where it is
-        not even asked; else None."""
+        """A status, headers and a body in place of the server's answer; CUT if the server is not
+        even asked; else None."""
         return None
 
     def head(self, request, status, headers):
@@ -41,7 +42,7 @@ class Plan:
 
 
 class Request:
-    """What a client asks; `number` counts those of this method, `is_stream` is set once a stream
+    """A client's request; `number` counts those of this method, `is_stream` is set once a stream
     answers."""
 
     def __init__(self, number, method, path):
@@ -49,12 +50,12 @@ class Request:
 
 
 class Relay:
-    """Stands before the server of this URL; `url` is its own."""
+    """Stands in front of the server of this URL; `url` is its own."""
 
     def __init__(self, target, plan=None):
         self.target, self.plan = urlsplit(target), plan or Plan()
         self.requests = collections.Counter()  # by their methods
-        self.passed = bytearray()  # what clients were sent of streams
+        self.passed = bytearray()  # the bytes of streams that clients were sent
         self._lock = threading.Lock()
         handler = type("Handler", (Handler,), {"relay": self})
         self._server = Listener(("127.0.0.1", 0), handler)
@@ -80,7 +81,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         pass
 
     def pass_on(self):
-        """One request, whose connection then ends."""
+        """Handle one request, whose connection then ends."""
         self.close_connection = True
         relay, plan = self.relay, self.relay.plan
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0)) or None
@@ -111,7 +112,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     @contextlib.contextmanager
     def living(self, seconds):
-        """Within this, the connection breaks after so many seconds, if any are given."""
+        """Within this context, connections break after so many seconds, if a number is given."""
         timer = threading.Timer(seconds or 0, self.hang_up)
         if seconds:
             timer.start()
@@ -147,7 +148,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 
 def pieces_of(response):
-    """What comes of a body, as it comes. A break is a break for the client, too."""
+    """The pieces of a body, as they come. If it breaks, it breaks for the client, too."""
     try:
         while data := response.read1(65536):
             yield data
@@ -156,7 +157,7 @@ def pieces_of(response):
 
 
 def frames_of(pieces):
-    """The same by frames, each with its empty line; what is no whole frame comes last."""
+    """The pieces as frames, each with its empty line; an incomplete frame comes last."""
     rest = b""
     for piece in pieces:
         if piece is CUT:
@@ -176,11 +177,11 @@ def is_event(frame):
 
 
 class Straight(Plan):
-    """Nothing is done."""
+    """Nothing is changed."""
 
 
 class BehindEachFrame(Plan):
-    """A stream breaks behind its first event, or ends there as if it were whole."""
+    """A stream breaks after its first event, or ends there as if it were whole."""
 
     how = CUT
 
@@ -200,7 +201,7 @@ class EndBehindEachFrame(BehindEachFrame):
 
 
 class WithinEachFrame(Plan):
-    """A stream breaks behind its first event and a half of the next frame, within its data."""
+    """A stream breaks after its first event and a half of the next frame, within its data."""
 
     def body(self, request, pieces):
         if not request.is_stream:
@@ -217,13 +218,13 @@ class WithinEachFrame(Plan):
 
 
 class AfterATime(Plan):
-    """Each connection breaks 0.4 seconds behind its head, whatever it carries."""
+    """Each connection breaks 0.4 seconds after its head, whatever it carries."""
 
     lifetime = 0.4
 
 
 class HeldBack(Plan):
-    """What comes is held for 0.2 seconds, and its last seven bytes until more comes."""
+    """Each piece is delayed by 0.2 seconds, and its last seven bytes until more comes."""
 
     def body(self, request, pieces):
         held = b""
@@ -247,19 +248,19 @@ class ByteByByte(Plan):
 
 
 def is_first(request):
-    """Whether it is the first that asks for a reply."""
+    """Whether it is the first that requests a reply."""
     return request.method == "POST" and request.number == 1
 
 
 class FirstAnswerLost(Plan):
-    """The server does what it is asked, and the answer to the first POST never comes."""
+    """The server handles the first POST, and its answer is lost."""
 
     def head(self, request, status, headers):
         return CUT if is_first(request) else (status, headers)
 
 
 class NobodyThere(Plan):
-    """The first POST never comes to the server; the second is refused by something in front."""
+    """The first POST does not reach the server; the second is refused by something in front of it."""
 
     def refuse(self, request):
         if is_first(request):
@@ -270,7 +271,7 @@ class NobodyThere(Plan):
 
 
 class LaterRelease(Plan):
-    """There are comments, and events and fields that a later release might have."""
+    """Adds comments, and events and fields that a later release might have."""
 
     def body(self, request, pieces):
         if not request.is_stream:

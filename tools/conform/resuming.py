@@ -1,10 +1,8 @@
-"""S-1 to S-26: what is stored when it is told, exactness, resumption and ends."""
+"""S-1 to S-26: storing before showing, exactness, resumption and ends."""
 
-from calling import text_of
+from calling import KEPT, text_of
 from casebook import Unfit, case, within
 from scripted_model import GATE, REFUSED
-
-KEPT = {"content_delta", "assistant_turn", "done", "error"}
 
 
 @case("S-1", "the message and the empty reply are stored before the model answers, or a byte comes")
@@ -69,7 +67,7 @@ def sessions_of_one_stream(trial):
 
 
 def come_back_behind_each(trial, session, events, whole, number=None):
-    """Behind each event of a stream, its id gives the rest."""
+    """Resume after each event of a stream: its id gives the rest."""
     for count, event in enumerate(events, 1):
         before = text_of(events[:count])
         came = trial.followed(session, event.id)

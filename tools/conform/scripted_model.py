@@ -1,5 +1,6 @@
 """A model on the loopback interface: it speaks OpenAI's Chat Completions, and says what its cases
-have it say."""
+script.
+"""
 
 import collections
 import contextlib
@@ -12,19 +13,22 @@ import threading
 import time
 import uuid
 
-PATIENCE = 60  # seconds for which a gate is waited for
+PATIENCE = 60  # seconds to wait for a gate
 APART = 0.05  # seconds between two halves, so that they do not come together
 MARK = re.compile("conform-[0-9a-f]{12}")  # in a message: whose script answers it
 MODEL = "conform"
 CUT = {"cut": True}  # the connection breaks here
 END = {"end": True}  # the body ends here, without a mark that it is whole
-REFUSED = {"status": 400, "body": {"error": {"message": "Not today."}}}  # nobody asks again
+REFUSED = {
+    "status": 400,
+    "body": {"error": {"message": "Not today."}},
+}  # an error after which no client tries again
 GATE = {"gate": "go"}  # what follows waits until the case opens this gate
 
 
 class Script:
-    """What is answered to one message, call by call. `said` counts the calls, `hung_up` is set once
-    the server has closed the connection of one, `asked` has what was sent."""
+    """The answers to one message, call by call. `said` counts the calls, `hung_up` is set once the
+    server has closed the connection of one, `asked` has what was sent."""
 
     def __init__(self, answers, says):
         self.mark = f"conform-{uuid.uuid4().hex[:12]}"
@@ -43,14 +47,14 @@ class Script:
         self.gates[gate].set()
 
     def next_answer(self, body):
-        """What is said to the next call: behind the last answer, that all was said."""
+        """The answer to the next call. After the last answer, it says that the script has no more."""
         with self._news:
             self.asked.append(body)
             self._news.notify_all()
             return self.answers.popleft() if self.answers else ["All was said."]
 
     def wait_for_call(self, number=1, seconds=10):
-        """Returns whether the model was asked so often within these seconds."""
+        """Returns whether the model was called so often within these seconds."""
         with self._news:
             return self._news.wait_for(lambda: self.calls >= number, seconds)
 
@@ -67,13 +71,13 @@ class ScriptedModel:
         threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
 
     def script(self, answers, says="Hello"):
-        """A message with a mark, which is answered by these; each is a list of parts."""
+        """A message with a mark, whose answers are these; each is a list of parts."""
         script = Script(answers, says)
         self.scripts[script.mark] = script
         return script
 
     def script_of(self, body):
-        """The script of the last message that has a mark; of none, one of its own."""
+        """The script of the last message that has a mark; if there is none, a script of its own."""
         said = " ".join(str(message.get("content")) for message in body["messages"])
         marks = [mark for mark in MARK.findall(said) if mark in self.scripts]
         return self.scripts[marks[-1]] if marks else Script([["The answer."]], "")
@@ -88,7 +92,7 @@ class Listener(http.server.ThreadingHTTPServer):
     daemon_threads = True
 
     def handle_error(self, request, client_address):
-        """Who has hung up is no fault here."""
+        """A client that has hung up is no fault here."""
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -129,8 +133,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.wfile.write(data)
 
     def say(self, script, parts):
-        """Say these; returns whether the usual end is to follow. Raises OSError where the server
-        has hung up."""
+        """Send these parts; returns whether the usual end is to follow. Raises OSError if the
+        server has hung up."""
         self.event(choices=[choice({"role": "assistant", "content": None})])
         for part in parts:
             if isinstance(part, str):
@@ -142,7 +146,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         return True
 
     def say_other(self, script, part):
-        """A part that is an object; returns whether more may follow it."""
+        """Send a part that is an object; returns whether more may follow it."""
         [(kind, value)] = [each for each in part.items() if each[0] != "times"]
         if kind == "text":
             self.event(choices=[choice({"content": value * part.get("times", 1)})])
@@ -178,8 +182,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.wfile.write(b"data: " + data.encode() + b"\n\n")
 
     def wait(self, event, seconds):
-        """For this event, or so long; returns whether it came. Raises OSError where the server hangs
-        up meanwhile."""
+        """Wait for this event, at most so long; returns whether it came. Raises OSError if the
+        server hangs up meanwhile."""
         deadline = time.monotonic() + seconds
         while not event.wait(0.01) and time.monotonic() < deadline:
             with contextlib.suppress(BlockingIOError):
@@ -194,7 +198,7 @@ def choice(delta, reason=None):
 
 
 def halves_of(text):
-    """Its UTF-16 code units, one by one, as JSON may have them."""
+    """Its UTF-16 code units, one by one, as JSON may escape them."""
     coded = text.encode("utf-16-be")
     for place in range(0, len(coded), 2):
         yield coded[place : place + 2].decode("utf-16-be", "surrogatepass")

@@ -4,28 +4,33 @@ import itertools
 import json
 import re
 
+from calling import KEPT
 from casebook import Seen
 from scripted_model import MARK
 
-KEPT = {"content_delta", "assistant_turn", "done", "error"}  # events with an id of their own
 PASSING = {"session", "thinking", "waiting"}  # events with the id of the position before them
 ENDS = {"done", "error"}
 LONGEST = 16_384  # characters of a delta
 SILENCE = 16  # seconds: 15, and one for the way
-AT_ONCE = 0.5  # seconds: a half less than one, since events may come late, and then together
+AT_ONCE = 0.5  # seconds: half of the promised one, since events may come late, and then together
 STREAM_HEADERS = {
     "content-type": "text/event-stream; charset=utf-8",
     "cache-control": "no-cache, no-transform",
     "x-accel-buffering": "no",
 }
 STATUS = {"create": 201, "ask": 200, "continue": 200, "follow": 200}
-UNREAD = {408, 414, 417, 431}  # statuses of what is refused before it has a name
+UNREAD = {
+    408,
+    414,
+    417,
+    431,
+}  # statuses of requests that are refused before their operation is known
 RULES = []
 
 
 def rule(number, says, of="streams", only=None):
-    """A generator of what breaks this promise in one stream, or one answer; `only` tells of which
-    the promise speaks."""
+    """A generator of what breaks this promise in one stream, or one answer. `only` says to which of
+    them the promise applies."""
 
     def keep(function):
         RULES.append((number, says, of, only, function))
@@ -35,7 +40,7 @@ def rule(number, says, of="streams", only=None):
 
 
 def judge(place, numbers=None):
-    """What each rule has to say of all that was seen; of these numbers only, if any are given."""
+    """The result of each rule over all that was seen; only of these numbers, if any are given."""
     for number, says, of, only, function in RULES:
         if numbers and number not in numbers:
             continue
@@ -197,7 +202,7 @@ def heads(stream):
         if stream.kind == "create":
             wanted = f"/sessions/{stream.events[0].data['id']}"
         place = stream.headers.get("location", "")
-        if not place.endswith(wanted):  # a prefix may stand before it
+        if not place.endswith(wanted):  # a prefix may come before it
             yield f"Location is {place!r}, not {wanted!r}"
 
 

@@ -12,7 +12,7 @@ NOT_KEPT = "what is kept of thinking, since the server keeps none"
 
 
 def see_thoughts(trial, stream, turn, wanted):
-    """This stream has told these thoughts, and they are kept next to the turn."""
+    """Check that this stream has shown these thoughts, and that they are kept next to the turn."""
     told = [event for event in stream.events if event.name == "thinking"]
     if told and all("start" not in event.data for event in told):
         trial.same(turn["thinking"], None, "the turn's thinking")
@@ -30,7 +30,7 @@ def see_thoughts(trial, stream, turn, wanted):
 
 
 def kept_thoughts(user, stream, turn):
-    """The answer to a request for them."""
+    """The answer to a request for the kept thoughts."""
     return user.call("GET", f"{stream.session}/turns/{turn['id']}/thinking")
 
 
@@ -65,7 +65,7 @@ def given_from_the_beginning(trial):
         for last_id in (None, first.id):
             with trial.follow(stream.session, last_id) as following:
                 event = following.until("thinking")
-            # With THINKING=live, another process knows the number of characters alone.
+            # With THINKING=live, another process knows only the number of characters.
             if trial.see(event, f"no thinking comes behind {last_id}") and "start" in event.data:
                 told = event.data["start"], event.data["delta"]
                 trial.same(told, (0, "Hm, "), f"what comes behind {last_id}")

@@ -45,7 +45,7 @@ def see_reply(row, trial):
 
 
 def see_end(trial, row, stream):
-    """The turn that is shown, once the end of the stream was compared with it."""
+    """Compare the end of the stream with the row; returns the turn that is shown."""
     turn = trial.turns(stream.session)[-1]
     if "error" not in row:
         trial.same(turn["status"], row.get("status", "complete"), "the status")

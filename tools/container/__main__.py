@@ -1,11 +1,13 @@
 """The container, built and run: `python tools/container` says what it finds, in three minutes.
 
-Without a registry it builds on a base that debootstrap makes of Debian's packages, as root. `--base` names an image with
-Python in it in place of that one, and `--engine docker` has Docker in place of Podman. Containers use the network of this
-machine, on loopback. Where TEST_DATABASE_URL names a PostgreSQL on this machine, two containers share a database of it.
-Nothing is left behind; with `--keep PATH` the image is, as a file for `podman load` or `docker load`.
+Without a registry it builds on a base that debootstrap makes of Debian's packages, as root.
+`--base` names an image with Python in it to use instead, and `--engine docker` uses Docker in place
+of Podman. Containers use the network of this machine, on loopback. If TEST_DATABASE_URL names a
+PostgreSQL on this machine, two containers share a database of it. Nothing is left afterwards;
+`--keep PATH` keeps the image, as a file for `podman load` or `docker load`.
 
-What fails is raised. Where this machine lacks a tool, or does not let it run a container, a sentence says so, and no more.
+What fails is raised. If this machine lacks a tool, or does not let it run a container, it only
+prints a sentence that says so.
 """
 
 import argparse
@@ -40,9 +42,9 @@ from trouble import read_only
 STREAMS = 20
 IMAGE = "localhost/parley-test"
 POSTGRESQL = os.environ.get("TEST_DATABASE_URL")
-STRAY = "what-must-not-be-in-an-image"  # stands in each file of a clone that must not get there
+STRAY = "what-must-not-be-in-an-image"  # is in each file of a clone that must not get there
 
-# What the service needs of its base: who is trusted, and what a terminal understands.
+# What the service needs of its base: trusted certificates, and the descriptions of terminals.
 OF_THE_BASE = """
 import curses, os, ssl
 assert ssl.create_default_context().get_ca_certs()
@@ -78,7 +80,7 @@ for path in ('/app/stray', '/app/.venv/stray', '/stray'):
 print(*(path for folder in ('/tmp', '/var/tmp', '/dev/shm') for path in pathlib.Path(folder).rglob('*')))
 assert any(line.split()[1] == '/' and 'ro' in line.split()[3].split(',') for line in open('/proc/mounts')), 'it is not read-only'
 """
-# More than /dev/shm holds, which has 64 MB.
+# Needs more than the 64 MB of /dev/shm.
 SORT = """
 import sqlite3
 many = 'WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 100000) SELECT hex(randomblob(500)) AS h FROM n'
@@ -92,7 +94,8 @@ for pid in pathlib.Path('/proc/1/task/1/children').read_text().split():
 
 
 class Streams:
-    """Twenty replies, each of a text of its own, whose clients come back with the last id until they have all of it."""
+    """Twenty replies, each with a text of its own, whose clients resume with the last id until they
+    have all of it."""
 
     def __init__(self, provider, clients, words, pace):
         self.models = provider.default = Models(pace, words)
@@ -105,7 +108,8 @@ class Streams:
         wait_until(lambda: all(reader.text for reader in self.readers))
 
     def finish(self):
-        """Wait for the ends, and look at what must hold of each: it is whole, and was paid for no more often than needed.
+        """Wait for the ends, and check each reply: it is whole, and was paid for no more often than
+        needed.
 
         Returns how many were continued.
         """
@@ -133,7 +137,8 @@ class Streams:
         return continued
 
     def tell(self, moment, continued):
-        """What the clients noticed of what happened around this moment, and had so many replies go on elsewhere."""
+        """Print what the clients noticed of what happened around this moment, when so many replies
+        continued elsewhere."""
         assert (found := self.finish()) == continued, (
             f"{found} replies went on elsewhere, not {continued}"
         )
@@ -144,7 +149,7 @@ class Streams:
 
 
 def clone_with_secrets(folder):
-    """What an owner's clone has: the service, its tests, and what must stay out of an image."""
+    """An owner's clone: the service, its tests, and what must stay out of an image."""
     clone = folder / "clone"
     leave = shutil.ignore_patterns(
         ".git",
@@ -170,13 +175,14 @@ def clone_with_secrets(folder):
     ):
         (clone / name).parent.mkdir(parents=True, exist_ok=True)
         (clone / name).write_text(STRAY)
-    for path in clone.rglob("*"):  # as by an umask of 077
+    for path in clone.rglob("*"):  # as with a umask of 077
         path.chmod(0o700 if path.is_dir() else 0o600)
     return clone
 
 
 def check_build(engine, folder, base):
-    """The image has the service and nothing else, and new code does not bring new dependencies. Returns the clone."""
+    """The image has the service and nothing else, and new code does not bring new dependencies.
+    Returns the clone."""
     clone = clone_with_secrets(folder)
     say("build", f"{engine.build(clone, base, IMAGE):.0f} s")
     sizes = [engine.inspect(name)["Size"] / 1e6 for name in (base, IMAGE)]
@@ -209,11 +215,11 @@ def check_build(engine, folder, base):
 
 
 def check_libraries(engine: Engine) -> None:
-    """The image has what is pinned, in these versions, and nothing else."""
+    """The image has the pinned libraries, in these versions, and no others."""
     pins = read_pins("requirements.txt")
     found = map(Requirement, engine.run(*ONCE, IMAGE, "python", "-c", INSTALLED).split())
     installed = {canonicalize_name(each.name): str(each.specifier) for each in found}
-    installed.pop("setuptools", None)  # `venv` of Python 3.11 has it
+    installed.pop("setuptools", None)  # `venv` of Python 3.11 installs it
     assert installed.items() <= {name: f"=={pin.version}" for name, pin in pins.items()}.items(), (
         installed
     )
@@ -243,7 +249,7 @@ def check_strangers_user(container):
 
 
 def check_health(container, url):
-    """The image's health check notices a database that is away, and a server that stands still."""
+    """The image's health check notices a database that is away, and a server that is stopped."""
     assert container.health() == 0
     with read_only(url):
         wait_until(lambda: container.health() != 0)
@@ -255,7 +261,7 @@ def check_health(container, url):
 
 
 def standstill(container):
-    """How long the health check takes while all workers stand still."""
+    """How long the health check takes while all workers are stopped."""
     container.python(SIGNAL_WORKERS.format(int(signal.SIGSTOP)))
     try:
         began = time.monotonic()
@@ -267,7 +273,7 @@ def standstill(container):
 
 
 class House:
-    """Where containers are started, each of which is removed in the end."""
+    """Starts containers, and removes each of them in the end."""
 
     def __init__(self, engine, provider):
         self.engine, self.provider = engine, provider
@@ -290,7 +296,8 @@ class House:
 
 
 def check_one_container(house):
-    """One that is stopped or killed under twenty streams, and replaced by another on its volume."""
+    """A container that is stopped or killed with twenty streams, and replaced by another on its
+    volume."""
     container = house.start_on_volume()
     client = container.client()
     check_strangers_user(container)
@@ -323,7 +330,7 @@ def check_one_container(house):
 
 
 def check_two_containers(house):
-    """Two on one PostgreSQL, as the image's own user, of which one is replaced while the other takes over."""
+    """Two on one PostgreSQL, as the image's own user: one is replaced while the other takes over."""
     if not POSTGRESQL:
         return say("two", "left out: TEST_DATABASE_URL is not set")
     name = f"parley_{uuid.uuid4().hex}"

@@ -1,4 +1,6 @@
-"""`compose.yaml`: read by Docker's compose; where Docker is here, run by the commands of docs/container.md, alone and with PostgreSQL."""
+"""`compose.yaml`: read by Docker's compose; with Docker also run by the commands of
+docs/container.md, alone and with PostgreSQL.
+"""
 
 import contextlib
 import os
@@ -22,7 +24,7 @@ STANDIN = "localhost/parley-test-postgres"
 
 
 def check(engine, clone, base, image, say):
-    """Read it with `.env` and without; and run it, in this folder, where the engine is Docker."""
+    """Read it with `.env` and without; and run it, in this folder, if the engine is Docker."""
     command = ["docker", "compose"] if engine.name == "docker" else ["docker-compose"]
     if not shutil.which(command[0]):
         return say("compose", "left out: docker-compose is not installed")
@@ -91,7 +93,7 @@ class Project:
         return told.stdout
 
     def wait_until_up(self, client):
-        """The same client, once he is answered."""
+        """The same client, once it gets answers."""
 
         def is_up():
             with contextlib.suppress(requests.ConnectionError):
@@ -101,7 +103,8 @@ class Project:
         return client
 
     def check(self, say):
-        """What is written stays through new code, a backup and its return; with PostgreSQL it is there."""
+        """What was written survives new code, a backup and its restore; with PostgreSQL it is
+        there."""
         start, with_postgresql, _, backup = re.findall(
             r"^```sh\n([^`]*^docker compose (?:up|stop)[^`]*)^```", DOCUMENT, re.MULTILINE
         )

@@ -1,4 +1,4 @@
-"""What runs containers, Podman or Docker, and what is made with it: a base of Debian's packages, the image, containers."""
+"""Podman or Docker, and what is made with it: a base of Debian's packages, the image, containers."""
 
 import contextlib
 import json
@@ -16,20 +16,22 @@ CERTIFICATES = "etc/ssl/certs/ca-certificates.crt"
 BASE, TRIAL = "localhost/parley-test-base", "localhost/parley-test-trial"
 LABEL = "parley-test=yes"
 ONCE = "run", "--rm", "--read-only", "--network", "host"
-# A user that is none of the image's, as a platform chooses one. Docker and Podman have it in group 0.
+# A user that the image does not have, as a platform chooses one. Docker and Podman put it in group
+# 0.
 SOMEBODY = "54321"
 
 
 class Unavailable(Exception):
-    """A tool that is not here, or that this machine does not let do its work; the text says which."""
+    """A tool is missing, or this machine does not let it do its work; the text says which."""
 
 
 class Failed(AssertionError):
-    """A command that should not have failed; the text has what it said."""
+    """A command failed that should not have; the text has its output."""
 
 
 class Engine:
-    """`podman` or `docker`. Podman has a storage of its own in this folder, so that nothing is left of what is made."""
+    """`podman` or `docker`. Podman has a storage of its own in this folder, so that nothing is left
+    of what is made."""
 
     def __init__(self, name, folder):
         if not shutil.which(name):
@@ -37,7 +39,8 @@ class Engine:
         self.name, self.storage = name, folder / "storage"
         self.command, self.build_options = [name], ["--network", "host", "--label", LABEL]
         if name == "podman":
-            # In a sandbox without systemd, Podman's own choices, crun and the cgroups of systemd, do not work.
+            # Podman's defaults, crun and systemd's cgroups, do not work in a sandbox without
+            # systemd.
             self.command += [
                 "--root",
                 self.storage,
@@ -47,7 +50,7 @@ class Engine:
                 "cgroupfs",
             ]
             self.command += ["--runtime", "runc"] if shutil.which("runc") else []
-            # The format of OCI has no health check.
+            # OCI's format has no health check.
             self.build_options += ["--isolation", "chroot", "--format", "docker"]
             self.build_options += [
                 "--ulimit",
@@ -57,7 +60,7 @@ class Engine:
             ]
 
     def run(self, *arguments, **options):
-        """What this command prints. Raises Failed."""
+        """The output of this command. Raises Failed."""
         told = self.call(*arguments, **options)
         if told.returncode:
             raise Failed(
@@ -74,7 +77,7 @@ class Engine:
         return json.loads(self.run("inspect", name))[0]
 
     def take(self, image):
-        """This image, which is here or can be had. Raises Unavailable."""
+        """This image, if it is here or can be pulled. Raises Unavailable."""
         if self.name == "podman" and self.call("image", "exists", image).returncode:
             with subprocess.Popen(
                 ["podman", "save", image], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
@@ -85,7 +88,8 @@ class Engine:
         return image
 
     def make_base(self, folder):
-        """An image of Debian's Python, for who has no registry: the packages are Debian's. Raises Unavailable."""
+        """An image of Debian's Python, if there is no registry: the packages are Debian's. Raises
+        Unavailable."""
         if os.geteuid() or not shutil.which("debootstrap"):
             raise Unavailable(
                 "a base is made by debootstrap, as root: install it, or name an image with Python in it by --base"
@@ -98,7 +102,8 @@ class Engine:
             raise Unavailable("debootstrap has not ended within five minutes") from None
         if told.returncode:
             raise Unavailable(f"debootstrap: {told.stdout[-300:]}{told.stderr[-300:]}")
-        # As an official image has none of these; and pip must trust what this machine does, whose registry may be a mirror.
+        # An official image has none of these. And pip must trust the certificates that this machine
+        # trusts, since its registry may be a mirror.
         for path in ("var/cache/apt", "var/lib/apt/lists", "var/log"):
             shutil.rmtree(folder / "base" / path)
             (folder / "base" / path).mkdir()
@@ -108,20 +113,20 @@ class Engine:
         return BASE
 
     def import_folder(self, folder, name):
-        """An image of what is in this folder. Raises Unavailable where the storage does not take it."""
+        """An image of what is in this folder. Raises Unavailable if the storage does not take it."""
         with subprocess.Popen(["tar", "-C", folder, "-c", "."], stdout=subprocess.PIPE) as tar:
             told = self.call("import", "-", name, stdin=tar.stdout)
         if told.returncode:
             raise Unavailable(f"{self.name} import: {told.stderr[-300:]}")
 
     def build(self, folder, base, name):
-        """The image of this folder's Dockerfile; returns the seconds that it took."""
+        """Build the image of this folder's Dockerfile; returns the seconds that it took."""
         began = time.monotonic()
         self.run("build", *self.build_options, "--build-arg", f"BASE={base}", "--tag", name, folder)
         return time.monotonic() - began
 
     def try_out(self, image):
-        """Raises Unavailable where nothing can be built or run at all."""
+        """Raises Unavailable if nothing can be built or run at all."""
         run = (*ONCE, image, "true")
         build = ("build", *self.build_options, "--tag", TRIAL, "-")
         for told in self.call(*run), self.call(*build, input=f"FROM {image}\nRUN true\n"):
@@ -129,7 +134,8 @@ class Engine:
                 raise Unavailable(f"{self.name} cannot work here: {told.stderr[-300:]}")
 
     def clean(self, images):
-        """Remove these images; of Podman, its folder is to go, in which something is mounted."""
+        """Remove these images. For Podman, unmount the overlay in its folder instead, so that the
+        folder can be removed."""
         if self.name == "podman":
             subprocess.run(["umount", self.storage / "overlay"], capture_output=True)
         else:
@@ -138,7 +144,8 @@ class Engine:
 
 
 class Container:
-    """A container of the image, read-only and without any capability, that listens on a port of the loopback interface."""
+    """A container of the image, read-only and without any capability, that listens on a port of the
+    loopback interface."""
 
     def __init__(self, engine, image, volume=None, user=None, port=None, grace=None, **settings):
         self.engine, self.port = engine, port or free_port()
@@ -175,18 +182,18 @@ class Container:
         raise AssertionError("it did not start: " + self.log())
 
     def client(self, token=None):
-        """Somebody with a token, by default one that the container prints."""
+        """A client with this token, by default one that the container prints."""
         return Client(self.url, token or self.exec("flask", "token", "https://github.com/you"))
 
     def exec(self, *command):
         return self.engine.run("exec", self.id, *command)
 
     def python(self, program):
-        """What this program prints, in the container."""
+        """The output of this program, in the container."""
         return self.exec("python", "-c", program)
 
     def health(self):
-        """The status of the image's own health check: 0 where it is well."""
+        """The status of the image's own health check: 0 if it is well."""
         kind, *command = self.engine.inspect(self.id)["Config"]["Healthcheck"]["Test"]
         assert kind == "CMD"
         return self.engine.call("exec", self.id, *command).returncode

@@ -1,11 +1,12 @@
 """What one PostgreSQL takes for a service of many processes: `python tools/growing` prints a table.
 
-It makes a PostgreSQL of its own, and has 100 processes write 100 replies each on it, by the product's own statements. Two cores
-do not carry that, so it is done in slow motion: all that is done a second takes 80 seconds, and then 40. What a second of it
-takes of the processors is the same in both, as long as the figures are right. Nothing that is used here itself is counted.
-It takes three minutes, and leaves nothing. `--slower 1` with a few processes is real time, in which tables grow as they do.
-`--small` measures what one process carries, and several on one SQLite file, in real time, and `--costs` what one reply, one look
-and one poll take beside 10 to 1,000 replies that are under way.
+It makes a PostgreSQL of its own, on which 100 processes write 100 replies each, by the product's
+own statements. Two cores cannot do that in real time, so it runs in slow motion: the work of a
+second takes 80 seconds, and then 40. The processor time for that work is the same in both, as long
+as the figures are right. Nothing that the tool itself uses is counted. It takes three minutes, and
+leaves nothing. `--slower 1` with a few processes is real time, in which tables grow as they do.
+`--small` measures what one process carries, and several on one SQLite file, in real time. `--costs`
+measures what one reply, one look and one poll take next to 10 to 1,000 replies in progress.
 """
 
 import argparse
@@ -27,11 +28,11 @@ from database import CONNECTIONS
 from service import Service
 from small import measure_file, measure_processes
 
-SETTLING = 5  # seconds of ours, behind a change of the pace
+SETTLING = 5  # seconds of ours, after a change of the pace
 DOCUMENT = (ROOT / "docs" / "growing.md").read_text("utf-8")
 HOT = "turn", "piece", "session"
 DAY = 24 * 3600
-# pg_stat_user_tables has these of each table since its server began.
+# pg_stat_user_tables has these for each table since its server began.
 CHANGES = "n_tup_upd", "n_tup_hot_upd", "n_dead_tup", "pg_total_relation_size(relid)"
 
 
@@ -80,7 +81,8 @@ def main():
 
 
 def measure_large(options):
-    # The tables are tidied as often as in the service's time. No checkpoint comes, which would have whole pages logged.
+    # The tables are vacuumed as often as in the service's time. There is no checkpoint, after which
+    # whole pages would be logged.
     pauses = {
         "autovacuum_naptime": f"{int((60 if options.plain else 10) * options.slower[0])}s",
         "max_wal_size": "30GB",
@@ -121,7 +123,7 @@ def measure_large(options):
 
 
 def sample(cluster, service):
-    """What was done and taken until now."""
+    """The work done so far, and its cost."""
     seconds, times, words = service.asked()
     ((wal,),) = cluster.ask("SELECT pg_current_wal_lsn() - '0/0'")
     done = {
@@ -138,7 +140,7 @@ def sample(cluster, service):
 
 
 def processor_seconds(cluster):
-    """Of all processes of the server, also of those that have ended."""
+    """The processor time of all processes of the server, also of those that have ended."""
     total = 0
     for pid in cluster.pids():
         with contextlib.suppress(FileNotFoundError):
@@ -203,7 +205,7 @@ def print_row(*cells):
 
 
 def show_small():
-    """Where one process ends, and several on one SQLite file, in two minutes."""
+    """The limits of one process, and of several on one SQLite file, in two minutes."""
     print_row(
         "processes on a SQLite file",
         "replies",
@@ -228,7 +230,7 @@ def show_small():
 
 
 def show_costs():
-    """What one reply, one look and one poll take beside others, in half a minute."""
+    """What one reply, one look and one poll take next to others, in half a minute."""
     names = "processes", "replies under way", "a reply", "a look", "a poll"
     print_row("database", *names)
     print_row(*["---"] * 6)

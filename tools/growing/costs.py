@@ -1,4 +1,6 @@
-"""What one reply, one look and one poll cost beside others that are under way: on one process, and on ten."""
+"""What one reply, one look and one poll cost while others are in progress: on one process, and on
+ten.
+"""
 
 import multiprocessing
 import tempfile
@@ -8,17 +10,18 @@ from statistics import median
 from cluster import new_cluster
 from database import db, limit_time
 from models import Turn
-from replies.keeper import LOOK_INTERVAL
+from replies.rescuer import LOOK_INTERVAL
 from service import ELSEWHERE, PER_USER, Service
 
 PROCESSES, REPLIES = (1, 10), (10, 100, 1000)
-TIMES = 30  # that each is done
+TIMES = 30  # repetitions of each
 WORDS = 20  # of each reply
 PATIENCE = 60  # seconds for one row
 
 
 def measure_costs():
-    """(engine, processes, replies under way in all of them, milliseconds of a reply, of a look and of a poll)."""
+    """(engine, processes, replies in progress in all of them, milliseconds of a reply, of a look
+    and of a poll)."""
     with tempfile.TemporaryDirectory() as folder, new_cluster(max_connections=100) as cluster:
         for processes in PROCESSES:
             for replies in REPLIES:
@@ -32,7 +35,7 @@ def measure_costs():
 
 
 def measure(url, processes, replies):
-    """What the first of these processes takes, each of which has its part of the replies."""
+    """The times of the first of these processes, while each has its part of the replies."""
     context = multiprocessing.get_context("spawn")
     stand, over = context.Barrier(processes), context.Event()
     results = context.Queue()
@@ -45,7 +48,7 @@ def measure(url, processes, replies):
     ]
     for process in started:
         process.start()
-        process.join(0.1)  # one makes the tables
+        process.join(0.1)  # a single process makes the tables
     try:
         return results.get(timeout=PATIENCE)
     finally:
@@ -55,7 +58,7 @@ def measure(url, processes, replies):
 
 
 def stand_by(url, number, each, stand, over, results):
-    """One process, whose replies are under way. The first one measures, while the others do nothing."""
+    """One process with replies in progress. The first one measures, while the others do nothing."""
     service = Service(url, processes=1, each=each, length=WORDS, pace=20, slower=1)
     (process,) = service.processes
     limit_time(PATIENCE)
@@ -64,7 +67,7 @@ def stand_by(url, number, each, stand, over, results):
         process.ask_at_once(f"user-{place // PER_USER}" for place in range(first, first + each))
         stand.wait()
         if number == 0:
-            time.sleep(LOOK_INTERVAL)  # no lease is renewed before
+            time.sleep(LOOK_INTERVAL)  # until then, no lease is renewed
             results.put(costs(process, each))
     over.wait()
 
@@ -79,7 +82,7 @@ def costs(process, each):
 def follow_others(process, count):
     """Follow so many replies that other processes write."""
     ours = [reply.id for reply in process.texts]
-    others = Turn.select(Turn.id).where(Turn.under_way(), Turn.id.not_in(ours)).limit(count)
+    others = Turn.select(Turn.id).where(Turn.is_in_progress(), Turn.id.not_in(ours)).limit(count)
     for turn in list(others):
         process.follow(Turn.read(turn.id), watched=True)
 
@@ -92,7 +95,7 @@ def answer(process, owner):
 
 
 def milliseconds(step):
-    """The median time of a step, which nothing else holds up."""
+    """The median time of a step, while nothing else runs."""
     taken = []
     for _ in range(TIMES):
         began = time.perf_counter()

@@ -1,7 +1,9 @@
-"""A whole service, as its database sees it: the keepers of many processes, and what their users ask, in slow motion.
+"""A whole service, as its database sees it: the keepers of many processes, and the requests of
+their users, in slow motion.
 
-Each process is the product's own `Replies`, with its own statements, in two threads, each with a connection: one is the keeper,
-the other is what is asked. Only the providers are missing: words come by the clock.
+Each process is the product's own `Replies`, with its own statements, in two threads, each with a
+connection: one is the keeper, the other makes the requests. Only the providers are missing: words
+come by the clock.
 """
 
 import contextlib
@@ -18,29 +20,32 @@ import database
 import models
 from database import connection, db, limit_time, transaction
 from limits import Slot
+from maintenance.migrations import MIGRATIONS
 from models import COMPLETE, Session, Turn, outcome_of
 from product import ROOT
 from providers.answer import Answer
-from replies import Replies, claim, commits, keeper
+from replies import Replies, claim, commits, keeper, rescuer
 from replies.claim import ReplyRequest
 from replies.reply import Reply
 from settings import read_settings
 from tables.idempotency import IdempotencyKey
-from tables.shown import pages_before
-from upkeep.migrations import MIGRATIONS
+from turns import pages_before, read_page
 
-LETTERS = 6  # of each word, with the space behind it: so the place of a word in its text is known
-# Of a real text, since the database packs words of chance less well.
+LETTERS = 6  # of each word, with the space after it: so the place of a word in its text is known
+# From a real text, since the database compresses random words less well.
 WORDS = [
     word[: LETTERS - 1].ljust(LETTERS)
     for word in re.findall("[A-Za-z]+", (ROOT / "README.md").read_text("utf-8"))
 ]
 QUESTION = 50  # words
-NEW, ELSEWHERE = 0.25, 0.1  # of the replies: begin a session, are followed by another process
+NEW, ELSEWHERE = (
+    0.25,
+    0.1,
+)  # of the replies: those that begin a session, and those that another process follows
 PER_USER = 4  # replies
-BUSY = 0.004  # seconds from a commit to the next besides the gathering: tools/benchmark has 60 replies with 100 commits a second
+BUSY = 0.004  # seconds from a commit to the next, without the gathering: tools/benchmark has 60 replies with 100 commits a second
 NAP = 0.2  # seconds, after which a thread looks at the clock again
-PROMPT = 4000  # bytes of what a model is sent
+PROMPT = 4000  # bytes of a prompt
 
 
 def text_of(count):
@@ -52,7 +57,7 @@ def new_session():
 
 
 class Clock:
-    """The service's time, of which a second takes so many of ours."""
+    """The service's time. One of its seconds takes so many of ours."""
 
     def __init__(self, slower):
         self._pace = (
@@ -73,7 +78,7 @@ class Clock:
 
 
 class Meter:
-    """The processor time of the server's process behind this thread's connection, by what it is asked."""
+    """The processor time of the server's process for this thread's connection, by kind of request."""
 
     def __init__(self):
         self._stat = pathlib.Path(f"/proc/{db.connection().info.backend_pid}/schedstat")
@@ -84,7 +89,8 @@ class Meter:
         return int(self._stat.read_text().split()[0]) / 1e9
 
     def begin(self, kind):
-        """This is asked from now on. What was taken since the last time is what was asked then."""
+        """From now on, requests of this kind are made. The processor time since the last call is
+        that of the kind before."""
         at = self._read()
         self.seconds[self._kind] += at - self._at
         self.times[kind] += 1
@@ -93,22 +99,21 @@ class Meter:
 
 @transaction
 def claim_all(claims):
-    """Their drafts. Two of so many may have had the same id by chance: then all are made again."""
+    """Their drafts. Two of so many may have the same id by chance: then all are made again."""
     return [ReplyRequest.commit.__wrapped__(claim).draft for claim in claims]
 
 
 class Process(Replies):
-    """One process. Its threads are those of this class: the keeper's steps are done by the clock, and no provider is read."""
+    """One process. Its threads are those of this class: the keeper's steps are done by the clock,
+    and no provider is read."""
 
     def __init__(self, service):
         super().__init__(None, read_settings({}))
         self.service, self.clock = service, service.clock
-        self.questions = (
-            queue.SimpleQueue()
-        )  # (owner, session or None) of a reply that is to be asked for
-        self.texts = {}  # reply under way → (when its first word comes, its text)
-        self.read_here = []  # feeds of replies of another process
-        self.words = 0  # that were stored
+        self.questions = queue.SimpleQueue()  # (owner, session or None) of a reply to be requested
+        self.texts = {}  # reply in progress → (when its first word comes, its text)
+        self.read_here = []  # feeds of another process's replies
+        self.words = 0  # that have been stored
 
     def start_keeper(self):
         pass
@@ -117,7 +122,7 @@ class Process(Replies):
         return True
 
     def answer(self, meter):
-        """What its users ask."""
+        """The requests of its users."""
         while not self.service.over.is_set():
             with contextlib.suppress(queue.Empty):
                 owner, session = self.questions.get(timeout=NAP)
@@ -127,10 +132,11 @@ class Process(Replies):
                 list(pages_before(reply.session.key, reply.id))
                 meter.begin("a page of sessions and one of turns, for each question")
                 Session.page(owner, 20, 0, [])
-                reply.session.with_turns(50)
+                read_page(reply.session, 50)
 
     def ask_at_once(self, owners):
-        """A reply for each, in one transaction: one by one it would take longer than all that is measured."""
+        """A reply for each, in one transaction: one by one, this would take longer than all that is
+        measured."""
         claims = [
             ReplyRequest(owner=owner, content=text_of(QUESTION), new=new_session())
             for owner in owners
@@ -165,11 +171,11 @@ class Process(Replies):
         self.texts[reply] = self.clock.now(), text_of(self.service.length)
 
     def keep(self, meter):
-        """What its keeper does, when it is due."""
+        """The keeper's work, when it is due."""
         pauses = (
             BUSY,
             keeper.POLL_INTERVAL_ELSEWHERE,
-            keeper.LOOK_INTERVAL,
+            rescuer.LOOK_INTERVAL,
         )  # no two processes begin at the same moment
         store, poll, look = (self.clock.now() + random.random() * pause for pause in pauses)
         while not self.service.over.is_set():
@@ -192,7 +198,7 @@ class Process(Replies):
             if now >= look:
                 meter.begin("leases: renewed, and looked for")
                 self.keeper.look()
-                look = now + keeper.LOOK_INTERVAL
+                look = now + rescuer.LOOK_INTERVAL
 
     def _write(self, now, meter):
         """Store the words that have come."""
@@ -227,7 +233,7 @@ class Process(Replies):
         self.keeper.store(ending)
 
     def _read_elsewhere(self, meter):
-        self.read_here = [feed for feed in self.read_here if not feed.over]
+        self.read_here = [feed for feed in self.read_here if feed.state is None]
         while len(self.read_here) < ELSEWHERE * len(self.texts):
             others = list(random.choice(self.service.processes).texts)
             meter.begin("a reader who comes to another process")
@@ -236,7 +242,8 @@ class Process(Replies):
 
 
 class Service:
-    """So many processes on the database of this URL, each with so many replies under way, of `length` words, `pace` a second."""
+    """So many processes on the database of this URL, each with so many replies in progress, of
+    `length` words, `pace` a second."""
 
     def __init__(self, url, processes, each, length, pace, slower):
         connection.CONNECTIONS = 2 * processes + 2  # of all of them together
@@ -248,7 +255,7 @@ class Service:
         self.processes = [Process(self) for _ in range(processes)]
 
     def begin(self):
-        """Every reply is asked for, and is somewhere in its text."""
+        """Request every reply, and put it somewhere in its text."""
         with db.connection_context():
             for number, process in enumerate(self.processes):
                 first = number * self.each
@@ -261,7 +268,8 @@ class Service:
                 for reply in process.texts
             ]
             rows = ", ".join(f"({reply.id}, {words})" for _, reply, words in written)
-            # Words that came at one time stand side by side, as they do where all replies are stored together.
+            # Words that came at one time are next to each other, as they are when all replies are
+            # stored together.
             reply = f"(VALUES {rows}) AS reply (id, words), generate_series(0, words - 1) AS word ORDER BY words - word DESC"
             db.execute_sql(
                 f"INSERT INTO piece (turn_id, start, text) SELECT id, word * {LETTERS}, 'words ' FROM {reply}"
@@ -289,7 +297,7 @@ class Service:
         self.threads.append(thread)
 
     def end(self):
-        """Nothing is asked or written any more, and every reply has ended."""
+        """Stop all requests and writes; every reply ends."""
         self.over.set()
         for thread in self.threads:
             thread.join()
@@ -298,7 +306,8 @@ class Service:
                 process.finish(list(process.texts))
 
     def asked(self):
-        """What was asked of the server so far: (kind → seconds of processor time), (kind → how often), how many words stored."""
+        """The server's load so far: (kind → seconds of processor time), (kind → how often), how
+        many words were stored."""
         if self.failures:
             raise self.failures[0]
         meters = list(self.meters)

@@ -1,4 +1,6 @@
-"""Where one process ends, and several on one SQLite file: real ones, by real streams, and what the file itself takes."""
+"""The limits of one process, and of several on one SQLite file: real processes and streams, and
+what the file itself takes.
+"""
 
 import contextlib
 import json
@@ -25,7 +27,8 @@ TOGETHER = 28  # words that a keeper of a hundred such replies has for each comm
 
 
 def measure_processes():
-    """(processes, replies, words a second, lag of a word: median and 95th percentile, cores that Parley took) of streams."""
+    """(processes, replies, words a second, lag of a word: median and 95th percentile, cores that
+    Parley took) of streams."""
     with tempfile.TemporaryDirectory() as folder, Stub(pathlib.Path(folder)) as stub:
         for count in PROCESSES:
             url = f"sqlite:///{folder}/{count}.db"
@@ -45,7 +48,8 @@ def measure_processes():
 
 
 def follow(server, count):
-    """The lags of the words of so many streams, of several users, as no one has all of a process."""
+    """The lags of the words of so many streams, of several users, since one user cannot have all
+    streams of a process."""
     users = [f"https://github.com/reader-{number}" for number in range(4)]
     options = str(count // len(users)), str(WORDS)
     commands = [
@@ -65,7 +69,8 @@ def follow(server, count):
 
 
 def measure_file(seconds):
-    """(writers, commits a second, words a second) of keepers that store all the time, each words of its hundred replies."""
+    """(writers, commits a second, words a second) of keepers that store words of their hundred
+    replies all the time."""
     with tempfile.TemporaryDirectory() as folder:
         for count in WRITERS:
             with multiprocessing.get_context("spawn").Pool(count) as pool:

@@ -1,16 +1,16 @@
-"""The life of a reply is explored: all that processes and people may do, and all that may befall
+"""Explores the life of a reply: all that processes and people may do, and all that can happen to
 them, within bounds, in every order that there is.
 
     .venv/bin/python tools/model --processes 3 --faults 2
 
-It prints how many states there are, and how often each step was taken. Where a promise of
+It prints how many states there are, and how often each step was taken. If a promise of
 docs/streams.md is broken in one, it prints the shortest story that leads there, and its status is
 1. `--table` prints the table of a reply's states, as the document has it.
 
-What is taken for granted: a transaction is committed whole or not at all; a writer that runs and
-reaches the database renews its lease before others have looked at it LOOKS times; text that is
-committed is shown at once to somebody. What the model leaves out: what a reply holds back while it
-may repeat itself, thinking, limits, titles, room, and the pauses of all of it.
+What we assume: a transaction is committed whole or not at all; a writer that runs and reaches the
+database renews its lease before others have looked at it LOOKS times; text that is committed is
+shown to somebody at once. What the model leaves out: what a reply holds back while it may repeat
+itself, thinking, limits, titles, room, and all their pauses.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""What befalls processes, providers and the database."""
+"""The faults of processes, providers and the database."""
 
 from collections.abc import Iterator
 
@@ -40,7 +40,7 @@ def of_others(state: State) -> Iterator[Move]:
 
 
 def faults(state: State, bounds: Bounds) -> Iterator[Move]:
-    """`state` has one fewer to come."""
+    """The faults that are possible now. `state` already has one fewer to come."""
     for place, process in enumerate(state.processes):
         if process.mode != DEAD:
             yield Move("a process dies", put(state, place, Process(DEAD)), is_own=False)

@@ -14,7 +14,7 @@ LAST_COMMITS = 2  # at most, that a failover takes back
 
 
 class Broken(NamedTuple):
-    """A promise, and the shortest story by which it is broken."""
+    """A promise, and the shortest story that breaks it."""
 
     promise: str
     story: list[str]
@@ -42,11 +42,11 @@ def ignore(before: Database, after: Database) -> None:
 
 
 class Exploration:
-    """Of a state that was left only its hash is kept, of 64 bits, which two share once in some
+    """It keeps only a hash of 64 bits of each state that it has left. Two states share one in some
     100,000 explorations of ten million states."""
 
     def __init__(self, bounds: Bounds, see: Callable[[Database, Database], None] = ignore) -> None:
-        """`see` is told what a step made of the database."""
+        """`see` is called with the database before and after each step."""
         self.bounds, self.see = bounds, see
         first = beginning(bounds)
         self.numbers = {hash(first): 0}
@@ -58,7 +58,7 @@ class Exploration:
         self.problems: dict[str, Broken] = {}
 
     def run(self, until: str | None = None) -> Explored:
-        """To its end, or until a promise is broken that begins so."""
+        """Run to the end, or until a promise that begins so is broken."""
         while self.coming and not (until and any(each.startswith(until) for each in self.problems)):
             self._go_on(self.coming.popleft())
         if not self.coming:
@@ -85,7 +85,7 @@ class Exploration:
         self.behind.append(own)
 
     def _number(self, state: State, before: int, name: str) -> int:
-        """Of this state, which is new, or known."""
+        """The number of this state, which is new, or known."""
         known = self.numbers.setdefault(hash(state), len(self.numbers))
         if known == len(self.came_by):
             self.came_by.append((before, name))
@@ -97,7 +97,7 @@ class Exploration:
             self.problems[promise] = Broken(promise, [*self.story(number), *last])
 
     def story(self, number: int) -> list[str]:
-        """How one comes to this state."""
+        """The moves that lead to this state."""
         told = []
         while number > 0:
             number, name = self.came_by[number]

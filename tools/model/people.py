@@ -1,4 +1,4 @@
-"""What people may ask for, whichever process takes it."""
+"""What people may request, at whichever process."""
 
 from collections.abc import Iterator
 
@@ -8,7 +8,7 @@ from model.turns import Move, attempts
 
 
 def of_people(state: State) -> Iterator[Move]:
-    """A request goes to any process that runs, unless it stops."""
+    """A request goes to any process that runs, unless it is stopping."""
     takers = [place for place, process in enumerate(state.processes) if process.mode == RUNS]
     if not state.database.replies and not state.fences:
         for place in takers:

@@ -1,4 +1,4 @@
-"""What a process that runs may do next: write a reply, store it, look for those that others left."""
+"""What a running process may do next: write a reply, store it, look for orphaned ones."""
 
 from collections.abc import Iterator
 
@@ -24,7 +24,7 @@ from model.states import (
 from model.transactions import commit
 from model.turns import Bounds, Move, attempts, changed, is_heard, overdue, put
 
-LOOKS = 2  # at a lapsed lease, behind which its writer counts as dead: seven in the product
+LOOKS = 2  # looks at a lapsed lease, after which its writer counts as dead: seven in the product
 
 
 def of_process(state: State, place: int, bounds: Bounds) -> Iterator[Move]:
@@ -57,12 +57,12 @@ def _writing(state: State, place: int, draft: Draft, bounds: Bounds) -> Iterator
 
 
 def _storing(state: State, place: int, draft: Draft) -> Iterator[Move]:
-    """What has come of a reply that goes on."""
+    """What can come of a reply that continues."""
     if draft.arrived:
         yield from _growing(state, place, draft)
     if draft.fence not in draft.used:
         counting: Operation = ("count", draft.number, draft.fence, draft.used, draft.all_used)
-        counted = draft._replace(used=draft.all_used, offered=(), carried=())
+        counted = draft._replace(used=draft.all_used, maybe_counted=(), carried=())
         name = "it counts what it has used"
         yield from _committing(state, place, name, counting, counted, draft.all_used)
 
@@ -80,18 +80,18 @@ def _committing(
     name: str,
     operation: Operation,
     stored: Draft | None,
-    offered: Fences = (),
+    maybe_counted: Fences = (),
 ) -> Iterator[Move]:
-    """Commit this, of which its process keeps this draft. Where it changes nothing the row is
-    another's, has ended, or has more than is believed: it is read. `offered` may be counted where
-    no answer comes."""
+    """Commit this; its process keeps this draft. If it changes nothing, the row is another
+    process's, has ended, or has more than is believed: then it is read. `maybe_counted` may be
+    counted if no answer comes."""
     process = state.processes[place]
     draft = process.draft
     assert draft is not None
     done = process._replace(draft=stored)
     if stored is None and state.past:
         done = done._replace(ended=draft)
-    unsure = draft._replace(offered=offered or draft.offered)
+    unsure = draft._replace(maybe_counted=maybe_counted or draft.maybe_counted)
     given_up = process._replace(draft=unsure, is_cut=True)
     tries = [*attempts(state, place, operation, done, given_up)]
     for how, after in tries:
@@ -116,14 +116,14 @@ def _arriving(state: State, place: int, draft: Draft, bounds: Bounds) -> Iterato
 
 
 def _outcome(draft: Draft) -> str:
-    """As `Reply.finish` has it: what a person continued ends as before, where nothing came."""
+    """As `Reply.finish` does: a reply that a person continued ends as before if nothing came."""
     assert draft.outcome is not None
-    in_vain = draft.base > 0 and draft.base == len(draft.text)
-    return draft.before if in_vain and draft.outcome != HANDED_OVER else draft.outcome
+    no_progress = draft.base > 0 and draft.base == len(draft.text)
+    return draft.before if no_progress and draft.outcome != HANDED_OVER else draft.outcome
 
 
 def _ending(state: State, place: int, draft: Draft) -> Iterator[Move]:
-    """How it is over. The text of one that is handed over is stored though it is not released."""
+    """How it ends. The text of a reply that is handed over is stored even if it is not released."""
     process, use = state.processes[place], (draft.used, draft.all_used)
     if draft.outcome == HANDED_OVER:
         if draft.arrived:
@@ -139,17 +139,17 @@ def _ending(state: State, place: int, draft: Draft) -> Iterator[Move]:
 
 
 def _losing(state: State, place: int, draft: Draft, row: Reply | None) -> Iterator[Move]:
-    """Another process writes the reply, or somebody has ended it. What was used of one that a person
-    ended is still this process's to say, as long as it counts as alive."""
+    """Another process writes the reply, or it has been ended. If a person ended it, this process
+    may still report its usage, as long as it counts as alive."""
     process = state.processes[place]
     over = process._replace(draft=None)
     is_ended = row is None or row.status != IN_PROGRESS
     tries: list[tuple[str, State]] = []
     if draft.is_fresh and is_ended:
-        believed = draft.offered or draft.used
+        believed = draft.maybe_counted or draft.used
         use = believed, draft.all_used
         operation: Operation = ("settle", draft.number, draft.fence, *use, row is None)
-        given_up = process._replace(draft=draft._replace(offered=draft.all_used), is_cut=True)
+        given_up = process._replace(draft=draft._replace(maybe_counted=draft.all_used), is_cut=True)
         tries = [*attempts(state, place, operation, over, given_up)]
     for how, after in tries:
         yield Move("it has lost the reply, and says what it used" + how, after)
@@ -173,7 +173,7 @@ def _catch_up(state: State, place: int) -> State:
 def _believe(database: Database, draft: Draft) -> tuple[Draft, Database]:
     row = database.written_by(draft)
     if row is None:
-        return draft, database  # the next look at it tells
+        return draft, database  # the next look at it will show that
     database = commit(database, ("renew", draft.number, draft.fence)) or database
     more = len(row.text) - len(draft.known)
     arrived = draft.arrived
@@ -188,10 +188,10 @@ def _believe(database: Database, draft: Draft) -> tuple[Draft, Database]:
 
 
 def _end_again(database: Database, draft: Draft) -> Database:
-    """A failover took the end back, and the reply is under way as before."""
+    """A failover took the end back, and the reply is in progress as before."""
     row = database.written_by(draft)
     if row is None or draft.outcome == HANDED_OVER:
-        return database  # of one that is handed over the text is stored; its lease lapses
+        return database  # the text of a reply that is handed over is stored; its lease lapses
     used = tuple(sorted({*row.used, *draft.all_used}))
     use = row.used, used
     operation = "finish", draft.number, draft.fence, _outcome(draft), draft.text, *use
@@ -199,7 +199,7 @@ def _end_again(database: Database, draft: Draft) -> Database:
 
 
 def _undoing(state: State, place: int, claim: Claim) -> Iterator[Move]:
-    """What came through of a claim is undone."""
+    """What was committed of a claim is undone."""
     process = state.processes[place]
     done = process._replace(claim=None)
     operation = "undo", claim.fence, claim.is_kept
@@ -237,6 +237,6 @@ def _rescuing(state: State, place: int, number: int, row: Reply, bounds: Bounds)
     for how, after in tries:
         yield Move("it takes the reply over" + how, after)
     if not tries:
-        operation = "give up", number, row.lease
+        operation = "give up", number, row.fence, row.lease
         for how, after in attempts(state, place, operation, process._replace(looks=0), given_up):
             yield Move("it ends an orphan" + how, after)

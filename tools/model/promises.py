@@ -1,4 +1,4 @@
-"""What must hold in each state, and of each step: docs/streams.md has these promises' numbers."""
+"""What must hold in each state, and of each step. The numbers are those of docs/streams.md."""
 
 from collections.abc import Iterator
 
@@ -33,7 +33,8 @@ def broken_by(before: State, state: State) -> Iterator[str]:
 
 
 def _restarts(before: Database, database: Database) -> Iterator[str]:
-    """Who takes a reply over counts that it goes on by itself, but for one that was released."""
+    """A process that takes a reply over counts one more automatic resumption, unless the reply was
+    released."""
     for was, reply in zip(before.replies, database.replies, strict=False):
         if was.status == reply.status == IN_PROGRESS and was.fence != reply.fence:
             if reply.restarts != was.restarts + (was.lease != RELEASED):
@@ -60,7 +61,7 @@ def _replies(state: State, bounds: Bounds) -> Iterator[str]:
 
 
 def is_of_one_piece(text: Text) -> bool:
-    """Whether each word stands in its place, and no writer writes behind a later one."""
+    """Whether each word is in its place, and no writer's text comes after that of a later one."""
     places = [place for place, _ in text]
     fences = [fence for _, fence in text]
     return places == list(range(len(text))) and fences == sorted(fences)
@@ -68,8 +69,8 @@ def is_of_one_piece(text: Text) -> bool:
 
 def _ledger(state: State) -> Iterator[str]:
     counted = [abs(fence) for fence in state.database.ledger]
-    # Where the clock is stepped, and a person deletes within the moment until the writer sees it,
-    # nobody can tell that the request has estimated what the writer then says.
+    # If the clock is stepped, and a person deletes before the writer has noticed, nobody can know
+    # that the request has estimated what the writer then reports.
     is_excused = state.was_stepped and state.database.is_deleted
     if len(counted) != len(set(counted)) and not is_excused:
         yield "a token is counted twice"
@@ -80,7 +81,7 @@ def _ledger(state: State) -> Iterator[str]:
 
 
 def _ends(before: Database, database: Database) -> Iterator[str]:
-    """What has ended stays as it is, until a person has it continued."""
+    """A reply that has ended stays as it is, until a person has it continued."""
     for was, reply in zip(before.replies, database.replies, strict=False):
         if was.status == IN_PROGRESS or reply.status == IN_PROGRESS:
             continue
@@ -92,7 +93,8 @@ def _ends(before: Database, database: Database) -> Iterator[str]:
 
 
 def _writers(state: State) -> Iterator[str]:
-    """Who has seen what is stored, and may write on, lacks nothing there of what he showed."""
+    """A writer that has seen what is stored, and may continue, finds all the text there that it has
+    shown."""
     for process in state.processes:
         draft = process.draft
         if process.is_cut or process.mode not in (RUNS, STOPPING) or draft is None:
@@ -103,8 +105,7 @@ def _writers(state: State) -> Iterator[str]:
 
 
 def is_at_rest(state: State) -> bool:
-    """Whether the session takes messages, and nobody has anything left to do for it; or whether
-    there is nobody."""
+    """Whether the session takes messages, and nothing is left to do for it; or there are no actors."""
     living = [process for process in state.processes if process.mode not in (DEAD, "paused")]
     if not any(process.mode == RUNS for process in living):
         return True

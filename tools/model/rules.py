@@ -1,7 +1,7 @@
 """The table of a reply's states: from what to what, by whom, under which condition.
 
-Each rule is a function of a row, which returns the row that it becomes, or None where the condition
-does not hold. `RULES` has them by name, with the words of the table in docs/streams.md.
+Each rule is a function of a row. It returns the row after it, or None if the condition does not
+hold. `RULES` has them by name, with the words of the table in docs/streams.md.
 """
 
 from collections.abc import Callable
@@ -34,7 +34,7 @@ RULES: dict[str, Rule] = {}
 
 
 def rule(before: str, after: str, who: str, condition: str) -> Callable[..., Callable[..., Reply]]:
-    """A decorator: the function is the rule of these words."""
+    """A decorator: the function is the rule with these words."""
 
     def remember(function: Callable[..., Reply]) -> Callable[..., Reply]:
         RULES[function.__name__] = Rule(before, after, who, condition)
@@ -98,8 +98,8 @@ def restart(reply: Reply, fence: int, limit: int) -> Reply | None:
 
 
 def ended(reply: Reply, status: str, text: Text, used: Fences) -> Reply:
-    """What is so of every end: the reply that this one was to replace is shown again, unless this
-    one is complete."""
+    """True of every end: the reply that this one was to replace is shown again, unless this one is
+    complete."""
     is_shown = status in (COMPLETE, CUT_BY_LENGTH) or reply.replaces is None
     return reply._replace(
         status=status, lease=NONE, pieces=(), content=text, used=used, untold=0, is_shown=is_shown
@@ -145,11 +145,11 @@ def take_over(reply: Reply, lease: str, fence: int, limit: int) -> Reply | None:
     "`in_progress`",
     "`interrupted`",
     "the keeper of any process",
-    "its lease is the same; it has lapsed at seven looks, or its process is surely dead, and the "
-    "limit is reached; or nobody had room at nine looks (27, if it was released)",
+    "its fence and its lease are the same; it has lapsed at seven looks, or its process is surely "
+    "dead, and the limit is reached; or nobody had room at nine looks (27, if it was released)",
 )
-def give_up(reply: Reply, lease: str) -> Reply | None:
-    if reply.status != IN_PROGRESS or reply.lease != lease:
+def give_up(reply: Reply, fence: int, lease: str) -> Reply | None:
+    if not is_its(reply, fence) or reply.lease != lease:
         return None
     return ended(reply, *_fallback(reply), estimated(reply))
 
@@ -171,7 +171,7 @@ def stop(reply: Reply, fence: int, text: Text, believed: Fences, used: Fences) -
     "its fence is the one that was read; else it is read again",
 )
 def cancel(reply: Reply, fence: int) -> Reply | None:
-    """What its writer has used is estimated where the writer is lost, else it will say so."""
+    """If the writer is lost, its usage is estimated; otherwise the writer will report it."""
     if not is_its(reply, fence):
         return None
     is_lost = reply.lease == LAPSED
@@ -222,7 +222,7 @@ def go_on(reply: Reply, fence: int, others: tuple[Reply, ...]) -> Reply | None:
     f"{SAME_FENCE}, and its client was told that the claim had failed",
 )
 def undo(reply: Reply, fence: int) -> Reply | None:
-    """No model was asked, so that nothing is counted."""
+    """No model was asked, so nothing is counted."""
     if not is_its(reply, fence):
         return None
     return ended(reply, *_fallback(reply), reply.used)
@@ -251,12 +251,12 @@ def delete(reply: Reply) -> None:
 
 
 def estimated(reply: Reply) -> Fences:
-    """What is counted once its writer, which is gone, is reckoned with: minus its fence."""
+    """What is counted once the usage of its writer, which is gone, is estimated: minus its fence."""
     return tuple(sorted({*reply.used, *[-reply.untold] * bool(reply.untold)}))
 
 
 def _fallback(reply: Reply) -> tuple[str, Text]:
-    """How it ends if nothing more comes: as it did before, where nothing has come since it was
+    """How it ends if nothing more comes: as it did before, if nothing has come since it was
     continued."""
-    in_vain = reply.base and reply.base == len(reply.text)
-    return (reply.before if in_vain else INTERRUPTED), reply.text
+    no_progress = reply.base and reply.base == len(reply.text)
+    return (reply.before if no_progress else INTERRUPTED), reply.text

@@ -1,8 +1,11 @@
-"""What a step does to a row, told so that those of the model and of the product can be compared."""
+"""What a step does to a row, and whether its statement named the row's fence, in a form in which
+the steps of the model and of the product can be compared.
+"""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import NamedTuple, Protocol
 
+from model.rules import RULES
 from model.states import (
     COMPLETE,
     CUT_BY_LENGTH,
@@ -22,11 +25,11 @@ SAME, MORE, NEW, OTHER = "same", "more", "new", "other"
 
 
 class Step(NamedTuple):
-    """Of one row: what it is before and afterwards, and what becomes of its columns."""
+    """A step of one row: its status before and after, and what happens to its columns."""
 
     before: str  # its status, or NOTHING
     after: str  # its status, or GONE
-    text: str = SAME  # or MORE, with what was there at its beginning; or OTHER
+    text: str = SAME  # or MORE, if the old text is its beginning; or OTHER
     fence: str = SAME  # or NEW, or NONE
     lease: str = SAME  # or NEW, RELEASED, NONE
     use: str = SAME  # or MORE, or OTHER
@@ -35,11 +38,14 @@ class Step(NamedTuple):
     is_cancelled: bool = False
     was_shown: bool = False
     is_shown: bool = False
-    was_released: bool = False  # and is taken over: else that counts as a restart
+    was_released: bool = False  # that of the row before, which only its writer and its readers know
+    # Whether the statement named the fence of the row before, which only its writer knows, or a
+    # process that has read it.
+    names_fence: bool = False
 
     @property
     def is_nothing(self) -> bool:
-        """Whether it is none: the row is as it was."""
+        """Whether it is no step: the row is as it was."""
         return self == Step(
             self.before,
             self.before,
@@ -47,12 +53,13 @@ class Step(NamedTuple):
             is_cancelled=self.was_cancelled,
             was_shown=self.was_shown,
             is_shown=self.was_shown,
+            names_fence=self.names_fence,
         )
 
 
 class Row(Protocol):
-    """A row, of the model or of a database. Its fence is 0 where it has none; its lease RELEASED,
-    NONE, or what others compare; `use` grows with what is counted."""
+    """A row, of the model or of a database. Its fence is 0 if it has none. Its lease is RELEASED,
+    NONE, or a value to compare. `use` grows with what is counted."""
 
     @property
     def status(self) -> str: ...
@@ -73,13 +80,22 @@ class Row(Protocol):
 
 
 def lease_of(stored: int | None) -> str | int:
-    """A lease as it is stored, as a row here has it."""
+    """A stored lease, as a row has it here."""
     return NONE if stored is None else stored or RELEASED
 
 
 def steps_of(rows: Iterable[tuple[Database, Database]]) -> set[Step]:
-    """All steps of rows, of these steps of the database."""
-    return {step for before, after in rows for step in _steps(before, after) if not step.is_nothing}
+    """All steps of rows in these steps of the database. Whether a step names the fence follows from
+    the condition of its rule."""
+    found = {step for pair in rows for step in _steps(*pair) if not step.is_nothing}
+    return {step._replace(names_fence=named) for step in found for named in _names_fence(step)}
+
+
+def _names_fence(step: Step) -> set[bool]:
+    """Both values if two rules look alike. None of them shows again a reply that another one had
+    replaced."""
+    rules = [RULES[name] for name, is_its in KINDS.items() if is_its(step)]
+    return {"its fence" in rule.condition for rule in rules} or {False}
 
 
 def _steps(before: Database, after: Database) -> Iterator[Step]:
@@ -87,10 +103,11 @@ def _steps(before: Database, after: Database) -> Iterator[Step]:
         yield step_of(before.reply(number), after.reply(number))
 
 
-def step_of(was: Row | None, row: Row | None) -> Step:
+def step_of(was: Row | None, row: Row | None, fences: Collection[int] = ()) -> Step:
+    """`fences` are those that its statement named."""
     if row is None:
         assert was is not None
-        return Step(_status(was), GONE)
+        return Step(_status(was), GONE, names_fence=was.fence in fences)
     if was is None:
         lease = NEW if row.lease == LIVE or isinstance(row.lease, int) else SAME
         fence = NEW if row.fence else SAME
@@ -108,11 +125,12 @@ def step_of(was: Row | None, row: Row | None) -> Step:
         was_shown=was.is_shown,
         is_shown=row.is_shown,
         was_released=was.lease == RELEASED and was.fence != row.fence,
+        names_fence=was.fence in fences,
     )
 
 
 def _status(row: Row) -> str:
-    """As a row has it."""
+    """The status as a row has it."""
     return COMPLETE if row.status == CUT_BY_LENGTH else row.status
 
 
@@ -129,15 +147,16 @@ def _restarts(was: int, restarts: int) -> str:
 
 
 def _lease(was: Row, row: Row) -> str:
-    """One that lapses is no step: time does that. Who takes a reply over has a lease of his own."""
+    """A lease that lapses is no step: only time has passed. A process that takes a reply over has a
+    new lease."""
     if row.lease in (NONE, RELEASED):
         return SAME if was.lease == row.lease else str(row.lease)
     is_same = was.lease == row.lease and was.fence == row.fence
     return SAME if is_same or row.lease == LAPSED else NEW
 
 
-# Which steps a rule may have taken, as far as a row tells: `give_up` and `stop` look alike, and
-# `undo` as a cancel or a deletion does.
+# Which steps a rule may have taken, as far as a row shows it: `give_up` and `stop` look alike, and
+# `undo` looks like a cancel or a deletion.
 KINDS: dict[str, Callable[[Step], bool]] = {
     "claim": lambda step: step.before == NOTHING,
     "grow": lambda step: _goes_on(step) and step.text == MORE,

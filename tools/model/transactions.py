@@ -1,5 +1,6 @@
-"""What is committed at once. Each transaction is a function of the database, which returns the one
-that it becomes, or None where nothing is changed."""
+"""What is committed at once. Each transaction is a function of the database. It returns the
+database after it, or None if nothing is changed.
+"""
 
 from collections.abc import Callable
 
@@ -10,24 +11,24 @@ Transaction = Callable[..., Database | None]
 
 
 def begin(database: Database, fence: int, replaces: int | None = None) -> Database | None:
-    """A message is claimed, or a retry, with an empty reply."""
+    """A message, or a retry, is claimed with an empty reply."""
     reply = None if database.is_deleted else rules.claim(database.replies, fence, replaces)
     return reply and database._replace(replies=(*database.replies, reply))
 
 
 def retry(database: Database, fence: int) -> Database | None:
-    """The last reply gives way to a new one."""
+    """The last reply is replaced by a new one."""
     if not database.replies or database.under_way is not None:
         return None
     last = len(database.replies) - 1
     hidden = rules.hide(database.replies[last])
-    if hidden is None:  # it is not shown: that which it was to replace has the place
+    if hidden is None:  # it is not visible: the one that it was to replace has its place
         return None
     return begin(database.put(last, hidden), fence, replaces=last)
 
 
 def go_on(database: Database, fence: int) -> Database | None:
-    """The last reply that is shown goes on."""
+    """The last visible reply is continued."""
     shown = [number for number, reply in enumerate(database.replies) if reply.is_shown]
     if not shown:
         return None
@@ -36,8 +37,8 @@ def go_on(database: Database, fence: int) -> Database | None:
 
 
 def _put(database: Database, number: int, after: Reply | None) -> Database | None:
-    """The database with this row; what that counts is counted in the ledger, too. Where an end
-    hides the reply, the one that it was to replace is shown again."""
+    """The database with this row; if the row counts something, it is counted in the ledger, too. If
+    an end hides the reply, the one that it was to replace is shown again."""
     if after is None:
         return None
     before = database.replies[number]
@@ -52,7 +53,7 @@ def _put(database: Database, number: int, after: Reply | None) -> Database | Non
 
 
 def _by(function: Callable[..., Reply | None]) -> Transaction:
-    """The transaction that does to one row what this rule says."""
+    """The transaction that applies this rule to one row."""
 
     def commit(database: Database, number: int, *values: object) -> Database | None:
         reply = database.reply(number)
@@ -62,7 +63,7 @@ def _by(function: Callable[..., Reply | None]) -> Transaction:
 
 
 def undo(database: Database, fence: int, is_kept: bool) -> Database | None:
-    """A claim of which its client was told that it failed."""
+    """Undo a claim whose client was told that it failed."""
     number = database.under_way
     if number is None or database.replies[number].fence != fence:
         return None
@@ -75,8 +76,8 @@ def undo(database: Database, fence: int, is_kept: bool) -> Database | None:
 def settle(
     database: Database, number: int, fence: int, believed: Fences, all_used: Fences, is_gone: bool
 ) -> Database | None:
-    """What a reply has used that a person cancelled; or deleted, so that its row `is_gone` when
-    this is begun."""
+    """Count the usage of a reply that a person cancelled; or deleted, if its row `is_gone` when
+    this begins."""
     reply = database.reply(number)
     if is_gone and database.is_deleted:
         missing = tuple(each for each in all_used if each not in believed)
@@ -88,7 +89,7 @@ def settle(
 
 
 def delete(database: Database) -> Database | None:
-    """What a writer has used that is lost is estimated, as by a cancel."""
+    """The usage of a lost writer is estimated, as after a cancel."""
     if database.is_deleted or not database.replies:
         return None
     untold = [-reply.untold for reply in database.replies if reply.untold and reply.lease == LAPSED]

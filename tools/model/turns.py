@@ -1,4 +1,4 @@
-"""What a state becomes by a step, and how a transaction goes."""
+"""What a step makes of a state, and how a transaction goes."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -8,20 +8,22 @@ from model.transactions import commit
 
 
 class Bounds(NamedTuple):
-    """How far the model goes."""
+    """The bounds of the model."""
 
     processes: int = 3
     words: int = 2  # of a whole answer
     limit: int = 1  # CONTINUE_LIMIT
     acts: int = 1  # of people, besides the first message
     faults: int = 2
-    failover: int = 0  # whether the database may be one that lacks the last commits, as a fault
+    # Whether one of the faults is a failover to a database that lacks the last commits.
+    failover: int = 0
 
 
 class Move(NamedTuple):
     name: str
     state: State
-    is_own: bool = True  # a process that runs does it by itself: no fault, and no person's wish
+    # A running process does it by itself: it is no fault, and no person's request.
+    is_own: bool = True
 
 
 def put(state: State, place: int, process: Process) -> State:
@@ -31,8 +33,8 @@ def put(state: State, place: int, process: Process) -> State:
 
 
 def changed(state: State, database: Database) -> State:
-    """Behind a commit: everybody may have seen it at once. A lease that is another is looked at
-    anew."""
+    """After a commit: everybody may have seen it at once. If the lease has changed, looks at it
+    start again."""
     shown = tuple(
         max(reply.text, before, key=len)
         for reply, before in zip(
@@ -49,7 +51,7 @@ def changed(state: State, database: Database) -> State:
 
 
 def _sign(database: Database) -> tuple[object, ...]:
-    """What one who looks for orphans sees of the reply under way."""
+    """What a process that looks for orphans sees of the reply in progress."""
     number = database.under_way
     return () if number is None else (number, database.replies[number].lease)
 
@@ -57,7 +59,7 @@ def _sign(database: Database) -> tuple[object, ...]:
 def attempts(
     state: State, place: int, operation: Operation, done: Process, given_up: Process
 ) -> Iterator[tuple[str, State]]:
-    """How a transaction that changes something goes: it is committed and answered, or the answer is
+    """How a transaction that changes something goes: it is committed and answered, or its answer is
     lost, or it comes late. `done` and `given_up` are the process afterwards, by what it knows."""
     database = commit(state.database, operation)
     if database is None:
@@ -73,7 +75,7 @@ def attempts(
 
 def is_heard(state: State, fence: int) -> bool:
     """Whether the writer runs and reaches the database: it renews its lease before others have
-    looked so often."""
+    looked at it often enough."""
     return any(
         process.draft is not None
         and process.draft.fence == fence
@@ -84,14 +86,14 @@ def is_heard(state: State, fence: int) -> bool:
 
 
 def lapsed(state: State, number: int) -> State:
-    """No rule of the table: it is time that passes."""
+    """No rule of the table: only time has passed."""
     reply = state.database.replies[number]
     database = state.database.put(number, reply._replace(lease=LAPSED))
     return overdue(state._replace(database=database), reply.fence)
 
 
 def overdue(state: State, fence: int) -> State:
-    """Its writer has not renewed the lease for so long that it may not say any more what it used."""
+    """The writer has not renewed its lease for so long that it may no longer report its usage."""
     processes = tuple(
         process._replace(draft=process.draft._replace(is_fresh=False))
         if process.draft is not None and process.draft.fence == fence
@@ -102,7 +104,7 @@ def overdue(state: State, fence: int) -> State:
 
 
 def is_behind(state: State) -> bool:
-    """Whether the database lacks what somebody was shown."""
+    """Whether the database lacks something that was shown."""
     if state.database.is_deleted:
         return False
     texts = [reply.text for reply in state.database.replies]

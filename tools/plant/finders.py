@@ -1,5 +1,6 @@
-"""Who looks for a planted fault: the tests, the table of states, the simulation, a soak with its
-audit."""
+"""What looks for a planted fault: the tests, the table of states, the simulation, a soak with its
+audit.
+"""
 
 import contextlib
 import pathlib
@@ -9,16 +10,19 @@ import threading
 import time
 from typing import NamedTuple
 
-STEPS = "tests/replies/test_steps.py"  # each step of a row, held against the table of states
-SELF = "tests/operate/test_plant.py"  # it looks whether faults can be planted where none is
-ALONE = 120  # seconds in which a test that has failed is run without the fault
-KILLED = -9  # the status of what was not over in time
+STEPS = "tests/replies/test_steps.py"  # each step of a row, compared with the table of states
+SELF = "tests/operate/test_plant.py"  # it checks that faults can be planted, which fails in a copy that has one
+ALONE = 120  # seconds, at most, to run a failed test again without the fault
+KILLED = -9  # the status of a process that was not over in time
+NOTHING_FAILED = (0, 5, KILLED)  # the statuses of pytest, 5 if there were no tests, and of that
 SOAK = 60  # seconds
-SOAK_ENDS = 240  # seconds, at most, until what a soak has left is at rest and looked at
-# As pytest-xdist, or pytest alone, tells of each test while it runs.
+SOAK_ENDS = 240  # seconds, at most, until what a soak has left is at rest and checked
+# The lines in which pytest-xdist, or pytest alone, reports each test while it runs.
 TOLD = re.compile(r"^(?:\[gw\d+\].*?(FAILED|ERROR) (tests/\S.*)|(tests/\S.*?) (FAILED|ERROR)\b)")
+# The summary at the end also names a test whose log got between its name and the word FAILED.
+SUMMARY = re.compile(r"^(?:FAILED|ERROR) (tests/.*?)(?: - .*)?$", re.MULTILINE)
 
-# Errors of who plants a fault, and not of the product.
+# Errors of a badly planted fault, and not of the product.
 ILL = re.compile(
     r"ERROR collecting|the server did not start|"
     r"^E +(?:ImportError|ModuleNotFoundError|NameError|SyntaxError|IndentationError)",
@@ -27,7 +31,7 @@ ILL = re.compile(
 
 
 class Found(NamedTuple):
-    """What a finder says of a fault."""
+    """What a finder reports of a fault."""
 
     by: str
     what: str  # the test, or what did not hold; or why nothing was found
@@ -50,10 +54,12 @@ class Run:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(max(0, deadline - time.monotonic()))
             self.is_late = process.poll() is None  # it was killed
-        # Nothing holds the other end of the pipe any more.
+        # No process has the other end of the pipe any more.
         reader.join()
         process.stdout.close()
         self.status = process.returncode
+        if self.first is None and (failed := SUMMARY.search(self.output)):
+            self.first = time.monotonic(), failed[1]
 
     def _read(self, stdout):
         for line in stdout:
@@ -84,25 +90,41 @@ def pytest(copy, deadline, workers, *arguments):
 
 
 def folder_of(file):
-    """The tests of the folder in which a module stands, or those of the module alone."""
+    """The tests of the module's folder, or those of the module alone."""
     room, slash, _ = file.partition("/")
     path = f"tests/{room}" if slash else f"tests/test_{pathlib.PurePath(file).stem}.py"
     return [path]
 
 
 def stages_of(copy, fault):
-    """The arguments of pytest, one step after the other, and by how many workers."""
+    """The arguments of pytest, one step after the other, and with how many workers."""
     heavy = [path for path in fault.near if path.startswith("tests/heavy/")]
     light = [path for path in fault.near if path not in heavy]
     seen = [f"--ignore={path}" for path in [*light, SELF, STEPS]]
     folder = [path for path in folder_of(fault.file) if (copy.root / path).exists()]
     if light:
         yield light, 2
-    if heavy:  # what loads a machine is not run beside other tests
+    if heavy:  # tests that load a machine do not run beside others
         yield heavy, 0
     if set(folder) - set(light):
         yield [*folder, *seen], 2
     yield ["tests", *seen, *(f"--ignore={path}" for path in folder)], 2
+
+
+def first_failure(copy, fault, deadline, workers, arguments, passing):
+    """The run in which the first of these tests failed because of the fault, or none did. A test
+    that fails without the fault, too, is left out; those that pass are added to `passing`."""
+    left_out = []
+    while True:
+        with copy.planted(fault):
+            run = pytest(copy, deadline, workers, *arguments, *left_out)
+        if run.first is None or run.first[1] in passing:
+            return run
+        test = run.first[1]
+        if pytest(copy, time.monotonic() + ALONE, 0, test).first is None:
+            passing.add(test)
+            return run
+        left_out.append(f"--deselect={test}")
 
 
 class Suite:
@@ -125,31 +147,25 @@ class Suite:
         return Found(self.name, "nothing", time.monotonic() - began)
 
     def _failure(self, copy, fault, deadline, workers, arguments):
-        """The test that fails of these, when it was told, and what that says of the fault; None
-        where there is none. One that fails without the fault, too, is left out."""
+        """The first of these tests that fails because of the fault, when it failed, and its message;
+        None if there is none."""
         began = deadline - 60 * self._minutes
-        left_out = []
-        while True:
-            with copy.planted(fault):
-                run = pytest(copy, deadline, workers, *arguments, *left_out)
-            at, test = run.first or (time.monotonic(), "the tests do not run")
-            if run.first is None and run.status in (0, 5, KILLED):
-                return None
-            if run.first and pytest(copy, time.monotonic() + ALONE, 0, test).first:
-                left_out.append(f"--deselect={test}")
-            elif run.first and not is_ill_planted(run):
-                return test, at - began, True
-            else:
-                return f"not well planted: {test}", at - began, False, True
+        run = first_failure(copy, fault, deadline, workers, arguments, set())
+        if run.first is None and run.status in NOTHING_FAILED:
+            return None
+        at, test = run.first or (time.monotonic(), "the tests do not run")
+        if run.first and not is_ill_planted(run):
+            return test, at - began, True
+        return f"not well planted: {test}", at - began, False, True
 
 
 def is_ill_planted(run):
-    """Whether the fault would be seen by whoever starts the product: it is not subtle."""
+    """Whether everybody who starts the product would see the fault: it is not subtle."""
     return bool(ILL.search(run.output))
 
 
 class Model:
-    """The table of states, against which each step of the product's rows is held."""
+    """The table of states, with which each step of the product's rows is compared."""
 
     name = "model"
 
@@ -192,7 +208,7 @@ class Simulation:
 
 
 class Audit:
-    """A soak with faults, of which all that users were told is held against the promises."""
+    """A soak with faults: everything that users were shown is compared with the promises."""
 
     name = "audit"
 
@@ -215,7 +231,7 @@ class Audit:
 
 
 def problem_in(lines):
-    """The seed of a soak, and the first problem that it tells: behind the line that counts them,
+    """The seed of a soak, and the first problem that it prints: after the line that counts them,
     and what was audited."""
     count, first = "it has failed", ""
     for number, line in enumerate(lines):

@@ -1,4 +1,4 @@
-"""Faults that can be planted, and copies of the product in which one is."""
+"""Faults that can be planted, and copies of the product that have one."""
 
 import contextlib
 import os
@@ -18,34 +18,42 @@ import psycopg
 
 from product import copy_of_the_clone
 
-TABLE = pathlib.Path(__file__).with_name("faults.toml")
+TABLES = sorted(pathlib.Path(__file__).parent.glob("*faults.toml"))
 POSTGRESQL = os.environ.get("TEST_DATABASE_URL")
-ENDING = 5  # seconds in which what was killed is gone
+ENDING = 5  # seconds until a killed process is gone
+
+
+class NoPlace(Exception):
+    """The product has changed: the patch no longer applies."""
 
 
 class Fault(NamedTuple):
     """A patch of one file of the product, such as a careless person might make."""
 
     name: str
-    sentence: str  # what they did, and what is lost by it
-    promise: str  # that is broken: `S-13` of docs/streams.md, or the document that has it
+    sentence: str  # what they did, and what breaks because of it
+    promise: str  # the broken one: `S-13` of docs/streams.md, or the document that has it
     file: str
     old: str  # which is in the file once
     new: str
-    near: list[str]  # the files of tests that are asked first
-    befalls: str = ""  # what befalls the service in a soak that is to show it; by default any
+    near: list[str]  # the test files that are run first
+    befalls: str = ""  # the soak's fault that shows it; by default any
+    harmless: str = ""  # why it is no fault after all, though it looks like one
 
     def planted_in(self, text):
-        """The text of its file with the fault. Raises ValueError where there is no place for it."""
+        """The text of its file with the fault. Raises NoPlace if the patch does not apply."""
         if text.count(self.old) != 1:
-            raise ValueError(f"{self.name}: `old` is {text.count(self.old)} times in {self.file}")
+            raise NoPlace(f"`old` is {text.count(self.old)} times in {self.file}")
         return text.replace(self.old, self.new)
 
 
 def read_faults():
     """All faults by their names."""
-    with TABLE.open("rb") as file:
-        return {name: Fault(name, **fields) for name, fields in tomllib.load(file).items()}
+    return {
+        name: Fault(name, **fields)
+        for table in TABLES
+        for name, fields in tomllib.loads(table.read_text("utf-8")).items()
+    }
 
 
 class Copy:
@@ -62,9 +70,9 @@ class Copy:
 
     @contextlib.contextmanager
     def planted(self, fault):
-        """The fault is in the copy within this."""
+        """The fault is in the copy within this context."""
         path = self.root / fault.file
-        before = path.read_text("utf-8")
+        before = path.read_text("utf-8") if path.exists() else ""
         path.write_text(fault.planted_in(before), "utf-8")
         try:
             yield
@@ -73,8 +81,8 @@ class Copy:
 
     @contextlib.contextmanager
     def running(self, *arguments):
-        """A process of Python in the copy, whose output is a pipe; nothing of it is left behind
-        this."""
+        """A process of Python in the copy, whose output is a pipe. After the context, nothing of it
+        is left."""
         process = subprocess.Popen(
             [sys.executable, *arguments],
             cwd=self.root,
@@ -94,8 +102,8 @@ class Copy:
             self.clear()
 
     def clear(self):
-        """Kill what tests have started and left, as servers and browsers: they have sessions of
-        their own."""
+        """Kill the processes that tests have started and left, such as servers and browsers: they
+        have sessions of their own."""
         deadline = time.monotonic() + ENDING
         while (left := started_in(self.environment["TMPDIR"])) and time.monotonic() < deadline:
             for pid in left:
@@ -104,15 +112,15 @@ class Copy:
 
 
 def kill(pid):
-    """With its group, where it leads one."""
+    """With its group, if it leads one."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.kill(pid, signal.SIGKILL)
         os.killpg(pid, signal.SIGKILL)
 
 
 def started_in(folder):
-    """The processes whose TMPDIR is this folder, which is handed down, and those that name a place
-    in it as they are started."""
+    """The processes whose TMPDIR is this folder (children inherit it), and those with a path in it
+    among their arguments."""
     mark, place = f"TMPDIR={folder}".encode(), f"{folder}/".encode()
     found = []
     for path in pathlib.Path("/proc").glob("[0-9]*"):
@@ -126,7 +134,7 @@ def started_in(folder):
 @contextlib.contextmanager
 def new_copy():
     """A copy with a folder for what tests write, and a role of PostgreSQL that owns their
-    databases; nothing is left of these behind this."""
+    databases. After the context, nothing of these is left."""
     # A socket's path has at most 107 bytes.
     folder = pathlib.Path(tempfile.mkdtemp(prefix="p-"))
     scratch = folder / "t"
@@ -143,7 +151,7 @@ def new_copy():
 
 
 def unmount(folder):
-    """The small disks that a soak which was killed has left there."""
+    """Unmount the small disks that a killed soak has left there."""
     for line in pathlib.Path("/proc/mounts").read_text().splitlines():
         place = line.split()[1]
         if place.startswith(f"{folder}/"):
@@ -151,7 +159,7 @@ def unmount(folder):
 
 
 def environment_of(scratch, url):
-    """That of this process, without what a pytest around it has set."""
+    """The environment of this process, without what a pytest around it has set."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
     clean |= {"TMPDIR": str(scratch), "PYTHONDONTWRITEBYTECODE": "1"}
     return clean | ({"TEST_DATABASE_URL": url} if url else {})
@@ -159,8 +167,8 @@ def environment_of(scratch, url):
 
 @contextlib.contextmanager
 def own_role():
-    """The URL by which a role of this run reaches PostgreSQL, where the tests have one, else None.
-    Its databases go with it."""
+    """The URL by which a role of this run reaches PostgreSQL, if the tests have one, else None. Its
+    databases are dropped with it."""
     if not POSTGRESQL:
         yield None
         return

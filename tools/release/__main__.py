@@ -1,9 +1,9 @@
-"""A release of a tag: `python tools/release 2.0.0` checks it, and builds what is published, into `dist`.
+"""A release: `python tools/release 2.0.0` checks a tag, and builds what is published into `dist`.
 
-It refuses where the version, the change log and the tag do not say the same, or where something is not committed. Wheel,
-source distribution, the client of npm and the image are built of what the tag has, twice, and must come out the same.
-`SHA256SUMS` lists them. Nothing is uploaded. It needs uv, npm (`--client none` leaves the client out), and for the image Podman or
-Docker (`--image none`).
+It refuses if the version, the change log and the tag do not agree, or if something is not
+committed. Wheel, source distribution, the client for npm and the image are built from the tag,
+twice, and both builds must be the same. `SHA256SUMS` lists them. Nothing is uploaded. It needs uv,
+npm (`--client none` leaves the client out), and for the image Podman or Docker (`--image none`).
 """
 
 import argparse
@@ -49,7 +49,7 @@ def check(version):
 
 
 def export(tag, folder):
-    """What the tag has, and nothing else; each file as old as its commit."""
+    """The files of the tag, and nothing else; each as old as its commit."""
     folder.mkdir()
     archive = subprocess.run(["git", "archive", tag], cwd=ROOT, check=True, capture_output=True)
     subprocess.run(["tar", "-x", "-C", folder], input=archive.stdout, check=True)
@@ -68,7 +68,7 @@ def build_packages(tag, folder, seconds):
 
 
 def build_client(folder):
-    """The package of npm, as a file. All of this folder is committed, and has the tag."""
+    """The package of npm, as a file. This folder is committed and tagged."""
     package = folder / "parley-client"
     subprocess.run([sys.executable, ROOT / "tools" / "npm.py", package], check=True)
     pack = ["npm", "pack", "--silent", "--pack-destination", folder]
@@ -96,8 +96,8 @@ def digest(path):
 
 
 def contents(path):
-    """What must be the same each time: all of a package, and of an image its layers. Its own digest
-    is of the host on which it was built, too."""
+    """What must be the same each time: all of a package, and the layers of an image. Its own digest
+    also depends on the host on which it was built."""
     if not path.name.endswith("-image.tar"):
         return digest(path)
     with tarfile.open(path) as archive:
@@ -106,7 +106,7 @@ def contents(path):
 
 
 def build_twice(build, folder):
-    """What this function makes in a folder. Raises Refused where it comes out in two ways."""
+    """What this function makes in a folder. Raises Refused if the two builds differ."""
     made = []
     for name in ("once", "again"):
         (folder / name).mkdir()

@@ -1,5 +1,6 @@
-"""The code of the product is run without threads, and a seed decides what comes next and what
-befalls.
+"""Runs the code of `replies/`, `tables/` and `database/` without threads; a seed decides what comes
+next, and which faults there are. It cannot reach a fault of a route, of HTTP, or of what a provider is
+sent and says: `clients.py` and `scripted.py` take their place.
 
     .venv/bin/python tools/simulate --seeds 10000
     .venv/bin/python tools/simulate --seed 17 --trace --shorten
@@ -7,11 +8,12 @@ befalls.
 
 It prints the first seed by which a promise of docs/streams.md is broken, and its status is 1.
 `--seed` runs one, `--trace` tells its story, `--shorten` leaves out of it what is not needed, and
-prints what is left to chance in that as JSON; `--story` reads it again. The database, by default a
-file of SQLite, is emptied.
+prints the choices of that as JSON; `--story` reads them again. The database, by default a file of
+SQLite, is emptied.
 
-What is taken for granted: statements of one transaction come without others in between. What is
-left out: HTTP, providers' protocols, titles that a model writes, the pauses of disks and networks.
+What we assume: statements of one transaction come without others in between. What is left out: titles
+that a model writes, retention, the pauses of disks and networks. Commits that hang and failovers are on
+SQLite alone.
 """
 
 import argparse
@@ -97,7 +99,7 @@ def run_one(runs: Runs, seed: int, story: Story | None, options: argparse.Namesp
 
 
 def choices_of(told: dict[str, int]) -> Story:
-    """As JSON has them: `{"acts 0": 4}`."""
+    """From JSON, such as `{"acts 0": 4}`."""
     named = {tuple(name.rsplit(" ", 1)): chosen for name, chosen in told.items()}
     return {(name, int(number)): chosen for (name, number), chosen in named.items()}
 

@@ -1,4 +1,4 @@
-"""What a client asks of a process, as the routes of `app.py` do it, and what it is answered."""
+"""The requests of a client to a process, as the routes of `app.py` handle them, and the answers."""
 
 import dataclasses
 import json
@@ -11,15 +11,15 @@ from werkzeug.exceptions import HTTPException
 from api import events
 from database import Unavailable, db, limit_time
 from limits import Overloaded
+from maintenance.deletion import delete_session
 from models import Refused, Session
 from replies import Feed, ReplyRequest, cancel
 from simulate.scripted import MODEL
 from simulate.servers import ServerProcess
 from tables.idempotency import IdempotencyKey
-from upkeep.deletion import delete_session
 
-OWNER = "alice"
-PATIENCE = 12  # seconds in which an answer must have come
+OWNER, OTHER = "alice", "bob"
+PATIENCE = 12  # seconds within which an answer must come
 
 Key = tuple[str, str]  # the path, and the key
 
@@ -28,11 +28,12 @@ Key = tuple[str, str]  # the path, and the key
 class Wish:
     """What a person wants, which may be sent more than once."""
 
-    kind: str  # message, retry, continue, cancel, delete, rename
+    kind: str  # message, retry, continue, cancel, delete, rename, list
     session_id: Any = None  # a UUID; None for a new session
     content: str | None = None
     key: str | None = None
     is_watched: bool = True
+    owner: str = OWNER
 
     def told(self) -> str:
         what = f"{self.kind} {self.content or ''}".strip()
@@ -41,7 +42,7 @@ class Wish:
 
 @dataclasses.dataclass
 class Answer:
-    """What a client was told: a status, as HTTP has it, 0 where no answer came."""
+    """The answer that a client got: a status of HTTP, or 0 if no answer came."""
 
     status: int = 0
     session_id: uuid.UUID | None = None
@@ -49,10 +50,11 @@ class Answer:
     made: Session | None = None  # with this reply
     start: int = 0  # where the stream of a reply begins
     turn_id: int | None = None
+    listed: list[uuid.UUID] = dataclasses.field(default_factory=list)
 
 
 def answer_to(process: ServerProcess, wish: Wish, answer: Answer) -> None:
-    """Do what is asked for, in a task of the process."""
+    """Handle this request, in a task of the process."""
     limit_time()
     try:
         ACTS[wish.kind](process, wish, answer)
@@ -69,14 +71,14 @@ def answer_to(process: ServerProcess, wish: Wish, answer: Answer) -> None:
 
 def _ask(process: ServerProcess, wish: Wish, answer: Answer) -> None:
     with db.connection_context():
-        session = Session.get_owned(OWNER, wish.session_id) if wish.session_id else None
+        session = Session.get_owned(wish.owner, wish.session_id) if wish.session_id else None
         key = None
         if wish.key:
             path = f"/sessions/{session.id}/{wish.kind}" if session else "/sessions"
-            key = IdempotencyKey.sent(OWNER, path, wish.key, (wish.content or "").encode())
+            key = IdempotencyKey.sent(wish.owner, path, wish.key, (wish.content or "").encode())
         new = {"title": "Title", "model": MODEL, "provider": "openai", "system": None}
         request = ReplyRequest(
-            owner=OWNER,
+            owner=wish.owner,
             content=wish.content,
             new=None if session else new | {"options": {}},
             session_id=session.id if session else None,
@@ -84,7 +86,7 @@ def _ask(process: ServerProcess, wish: Wish, answer: Answer) -> None:
             goes_on=wish.kind == "continue",
             key=key,
         )
-        made, feed = process.replies.start(request, wish.is_watched, process.memory(OWNER))
+        made, feed = process.replies.start(request, wish.is_watched, process.memory(wish.owner))
     answer.session_id, answer.feed, answer.turn_id = made.id, feed, feed.id
     answer.made = made if session is None else None
     answer.start = feed.start if wish.kind == "continue" else 0
@@ -93,7 +95,7 @@ def _ask(process: ServerProcess, wish: Wish, answer: Answer) -> None:
 
 def _cancel(process: ServerProcess, wish: Wish, answer: Answer) -> None:
     with db.connection_context():
-        session = Session.get_owned(OWNER, wish.session_id)
+        session = Session.get_owned(wish.owner, wish.session_id)
     answer.turn_id = cancel(session).id
     process.replies.poll()
     answer.status = 200
@@ -101,14 +103,21 @@ def _cancel(process: ServerProcess, wish: Wish, answer: Answer) -> None:
 
 def _delete(process: ServerProcess, wish: Wish, answer: Answer) -> None:
     with db.connection_context():
-        delete_session(Session.get_owned(OWNER, wish.session_id).id)
+        delete_session(Session.get_owned(wish.owner, wish.session_id).id)
     process.replies.poll()
     answer.status = 204
 
 
 def _rename(process: ServerProcess, wish: Wish, answer: Answer) -> None:
     with db.connection_context():
-        Session.get_owned(OWNER, wish.session_id).change(title=str(wish.content))
+        session = Session.get_owned(wish.owner, wish.session_id)
+        session.change(title=str(wish.content))
+    answer.status = 200
+
+
+def _list(process: ServerProcess, wish: Wish, answer: Answer) -> None:
+    with db.connection_context():
+        answer.listed = [each.id for each in Session.page(wish.owner, 100, 0, [])[0]]
     answer.status = 200
 
 
@@ -119,6 +128,7 @@ ACTS: dict[str, Callable[[ServerProcess, Wish, Answer], None]] = {
     "cancel": _cancel,
     "delete": _delete,
     "rename": _rename,
+    "list": _list,
 }
 
 
@@ -132,7 +142,7 @@ class Event:
 
 
 def read_events(batch: bytes) -> Iterator[Event]:
-    """Those of these frames; comments are passed over."""
+    """The events of these frames, without comments."""
     for frame in batch.decode().split("\n\n"):
         if frame and not frame.startswith(":"):
             fields = dict(line.split(": ", 1) for line in frame.split("\n"))
@@ -145,10 +155,11 @@ def follow(
     last_id: str | None,
     on_feed: Callable[[int], None],
 ) -> Iterator[bytes] | None:
-    """The frames of `GET /sessions/{id}/events`; None for 204. `on_feed` is told of which reply."""
+    """The frames of `GET /sessions/{id}/events`; None for 204. `on_feed` is called with the feed's
+    reply."""
     with db.connection_context():
         Session.get_owned(OWNER, session_id)
-        feed = process.replies.follow_latest(session_id, lambda size: None)
+        feed = process.replies.follow_latest(session_id, lambda size: 0)
     on_feed(feed.id)
     resumed = events.position_after(last_id, feed)
     if resumed is None:

@@ -1,5 +1,6 @@
-"""The database of the product, at which something may befall: before a transaction, as it is
-committed, and behind that."""
+"""The database of the product, with faults: before a transaction, as it is committed, and after
+that.
+"""
 
 import contextlib
 import sqlite3
@@ -9,6 +10,7 @@ from typing import Any, Protocol
 import peewee
 
 from database.sqlite import SQLite
+from naming import fences_in
 from simulate.standing_in import EPOCH, System
 
 MICROSECONDS = 1_000_000
@@ -16,19 +18,19 @@ CONTROL = ("BEGIN", "COMMIT", "PRAGMA", "ROLLBACK", "SAVEPOINT", "RELEASE")
 
 
 class Sea(Protocol):
-    """What all processes reach, and what befalls there."""
+    """What all processes reach, with the faults there."""
 
-    clock_ahead: float  # seconds, by which the database's clock was stepped
+    clock_ahead: float  # seconds by which the database's clock was stepped
     breaks: int  # how often all connections broke
 
     def reach(self, where: str) -> None:
-        """Raises an outage where the database is away; what befalls may be anything."""
+        """Raises an outage if the database is away. Any fault may happen here."""
 
     def commit(self, engine: "Simulated") -> None:
         """Raises what keeps this transaction from being committed."""
 
     def committed(self) -> None:
-        """What befalls behind a commit."""
+        """The faults after a commit."""
 
 
 def microseconds(sea: Sea) -> int:
@@ -37,14 +39,16 @@ def microseconds(sea: Sea) -> int:
 
 
 class Simulated:
-    """What all engines have besides. It stands before one of the product's engines."""
+    """What both engines have in common here. It comes before one of the product's engines in a
+    class's bases."""
 
     sea: Sea
-    may_hang = False  # whether a transaction can be kept, and come later
+    may_hang = False  # whether a transaction can be kept back, and come later
 
     @contextlib.contextmanager
     def write(self) -> Iterator[None]:
         self.reach("writes")
+        self.fences: set[int] = set()  # that the statements of the transaction have named
         self.begins()
         with super().write():  # type: ignore[misc]
             yield
@@ -52,14 +56,16 @@ class Simulated:
         self.sea.committed()
 
     def reach(self, where: str) -> None:
-        """The code comes to the database."""
+        """The code calls the database."""
         self.sea.reach(where)
 
     def begins(self) -> None:
         """A transaction is about to begin."""
 
     def execute_sql(self, sql: str, params: Sequence[Any] | None = None) -> Any:
-        if not self.in_transaction() and not sql.startswith(CONTROL):  # type: ignore[attr-defined]
+        if self.in_transaction():  # type: ignore[attr-defined]
+            self.fences |= fences_in(params or ())
+        elif not sql.startswith(CONTROL):
             self.reach("reads")
         return super().execute_sql(sql, params)  # type: ignore[misc]
 
@@ -69,7 +75,7 @@ class Simulated:
         return connection
 
     def has_broken(self, breaks: int) -> bool:
-        """Whether the connection of this thread is one of before; once."""
+        """Whether the connection of this thread is older than a break; true only once."""
         state = self._state  # type: ignore[attr-defined]
         has_broken = not state.closed and getattr(state, "breaks", breaks) < breaks
         state.breaks = breaks
@@ -79,7 +85,7 @@ class Simulated:
         return microseconds(self.sea)
 
     def outage(self) -> Exception:
-        """As peewee tells of one that the driver has raised."""
+        """An error as peewee raises it if the driver has raised one."""
         cause = self.fault()
         error = peewee.OperationalError(str(cause))
         error.orig = cause  # type: ignore[attr-defined]
@@ -91,13 +97,13 @@ class Simulated:
 
 
 class SimulatedSQLite(Simulated, SQLite):
-    """A file, by the clock of the machine."""
+    """A file, with the clock of the machine."""
 
     may_hang = True
 
     def begins(self) -> None:
         self._sent: list[tuple[str, Any]] = []
-        self._has_waited = False  # for what a statement says, as a transaction does that reads
+        self._has_waited = False  # whether it has waited for a statement's result, as a transaction that reads does
         self._changes_before = self.connection().total_changes
 
     def execute_sql(self, sql: str, params: Sequence[Any] | None = None) -> Any:
@@ -118,7 +124,7 @@ class SimulatedSQLite(Simulated, SQLite):
         return wait
 
     def late(self, seen: int) -> "Late":
-        """The transaction under way, which is given up. `seen` is how often others have changed
+        """The transaction in progress, which is given up. `seen` is how often others have changed
         what is stored."""
         changes = self.connection().total_changes - self._changes_before
         return Late(self._sent, changes, seen if self._has_waited else None)
@@ -130,12 +136,13 @@ class SimulatedSQLite(Simulated, SQLite):
 
 
 class Late:
-    """A transaction that hangs: its client has given it up, and it may come yet. One that had been
-    answered something holds its rows meanwhile, and nobody else changes them. One that was only
-    sent holds nothing, and comes as if it had been sent late."""
+    """A transaction that hangs: its client has given it up, and it may still arrive. One that had
+    been answered something keeps its rows locked meanwhile, so that nobody else changes them. One
+    that was only sent locks nothing, and arrives as if it had been sent late."""
 
     def __init__(self, sent: Sequence[tuple[str, Any]], changes: int, seen: int | None) -> None:
         self._sent, self._changes, self._seen = list(sent), changes, seen
+        self.fences = fences_in([values for _, values in self._sent])
 
     def come(self, file: sqlite3.Connection, seen: int) -> bool:
         """Commit it; returns whether it came."""

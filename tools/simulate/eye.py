@@ -1,4 +1,4 @@
-"""What stands in the database, read behind each commit by a connection that nothing befalls."""
+"""What the database has, read after each commit on a connection without faults."""
 
 import collections
 import dataclasses
@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from model.steps import lease_of
 
-TABLES = ("piece", "turn", "session", "key", "asked", "usage")  # which are emptied before a run
+TABLES = ("piece", "turn", "session", "key", "asked", "usage")  # these are emptied before a run
 TURNS = """
 SELECT id, session_id, status, fence, lease_until, restarts, cancelled, shown, content, replaces,
     writer, stop_reason,
@@ -29,7 +29,7 @@ FROM usage
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Row:
-    """A reply, with the names that tools/model has for its columns."""
+    """A reply, with the names that tools/model uses for its columns."""
 
     id: int
     session_id: str
@@ -59,7 +59,7 @@ class Seen(NamedTuple):
 
 
 class Eye:
-    """It keeps what was there before the last commits, for a failover, where one may come."""
+    """If a failover is possible, it keeps what was stored before the last commits."""
 
     def __init__(self, file: Any) -> None:
         """`file` is a connection to either engine, on which each statement is committed."""
@@ -83,7 +83,7 @@ class Eye:
         return Seen(rows, {str(name): owner for name, owner in self._rows(OWNERS)})
 
     def messages(self) -> list[tuple[str, str]]:
-        """Of all users: the session, and the text."""
+        """All users' messages: the session, and the text."""
         return [(str(session), text) for session, text in self._rows(MESSAGES)]
 
     def ledger(self) -> tuple[int, ...]:
@@ -106,7 +106,7 @@ class Eye:
             self.past.popleft().close()
 
     def take_back(self, commits: int) -> None:
-        """The last one kept is what is there."""
+        """What is stored now is the last one kept."""
         for _ in range(min(commits, len(self.past) - 1)):
             self.past.pop().close()
         self.past[-1].backup(self.file)

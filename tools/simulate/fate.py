@@ -1,18 +1,22 @@
-"""What befalls processes and the database: where code comes to the database, and in between."""
+"""The faults of processes and of the database: when code calls the database, and in between."""
 
+import contextlib
 from typing import TYPE_CHECKING, Any
 
 import greenlet
 
-from replies.ended import MEMORY
+from database import Unavailable, limit_time
+from maintenance.deletion import sweep
+from replies.keeper import RECENT
 from simulate.databases import Late
 from simulate.servers import GRACES, ServerProcess
 
 if TYPE_CHECKING:
     from simulate.world import World
 
-STANDS = (1.5, 0.2, 6.0, 12.0, 22.5, 24.5, 28.0, 33.0, 45.0)  # seconds that a process stands still
-LONG = 6  # the first of those behind which a lease has lapsed, and was looked at
+# Seconds for which a process is paused.
+STANDS = (1.5, 0.2, 6.0, 12.0, 22.5, 24.5, 28.0, 33.0, 45.0)
+LONG = 6  # the first of those after which a lease has lapsed, and others have looked at it
 AWAY = (0.5, 3.0, 8.0, 15.0, 30.0)  # seconds that the database is away
 STEPS = (30.0, -30.0, 5.0, 300.0)  # seconds by which its clock is stepped
 KINDS = (
@@ -24,15 +28,16 @@ KINDS = (
     "_clock_is_stepped",
     "_late_comes",
     "_failover",
+    "_one_sweeps",
 )
-BETWEEN = (1.0, 0.1, 0.4, 3.0, 8.0, 20.0)  # seconds between two things that befall
+BETWEEN = (1.0, 0.1, 0.4, 3.0, 8.0, 20.0)  # seconds between two faults
 LAST_COMMITS = 2  # at most, that a failover takes back
-# How likely it is that nothing befalls where code comes to the database, in one run or another.
+# How likely there is no fault when code calls the database; each run draws one of these.
 USUAL = (0.985, 0.95, 0.997)
 
 
 class Fate:
-    """The `sea` of all engines. So many things befall at most."""
+    """The `sea` of all engines. At most so many faults come."""
 
     def __init__(self, world: "World", faults: int) -> None:
         self.world, self.left = world, faults
@@ -48,8 +53,8 @@ class Fate:
 
     @property
     def may_lose_text(self) -> bool:
-        """Whether text may be gone that was shown: nobody has it any more, since the database has
-        lost it, and its writer may have gone, too, or have let go of it."""
+        """Whether text that was shown may be gone: no process has it any more, since the database
+        has lost it, and its writer may be gone, too, or have dropped it."""
         has_more = self.happened > 1 or self.world.person.has_asked("cancel", "delete")
         return self.had_failover and (has_more or self.took_old_end)
 
@@ -89,10 +94,10 @@ class Fate:
             raise engine.outage()
 
     def committed(self) -> None:
-        """It is there, whatever befalls now."""
+        """It is stored, whatever happens now."""
         world = self.world
         process = world.machine.home
-        world.see()
+        world.see(process.engine.fences)
         kind = self._befalls("committed", 4)
         if kind == 1:
             self._dies_here(process)
@@ -133,7 +138,7 @@ class Fate:
     # In between
 
     def act(self) -> None:
-        """A task of no process: what befalls at any time."""
+        """A task of no process: the faults that come at any time."""
         world = self.world
         while self.left and not world.person.is_done:
             world.machine.wait(world.chance.pick("until something befalls", BETWEEN, 0.3))
@@ -143,7 +148,7 @@ class Fate:
                 getattr(self, self._kinds[kind - 1])()
 
     def _living(self, name: str) -> ServerProcess | None:
-        """Rather one that writes a reply."""
+        """Preferably one that writes a reply."""
         living = [each for each in self.world.processes if not each.is_dead]
         living.sort(key=lambda each: not each.written())
         return self.world.chance.pick(name, living, 0.4) if living else None
@@ -165,6 +170,12 @@ class Fate:
     def _one_starts(self) -> None:
         self.world.start_process()
 
+    def _one_sweeps(self) -> None:
+        """As each process does once an hour."""
+        if process := self._living("sweeps"):
+            self.world.machine.tell(f"{process.name} sweeps")
+            self.world.machine.spawn("sweep", process, sweep_once)
+
     def _database_is_away(self) -> None:
         seconds = self.world.chance.pick("away for", AWAY, 0.3)
         self.world.machine.tell(f"the database is away for {seconds} s")
@@ -182,10 +193,11 @@ class Fate:
     def _late_comes(self) -> None:
         if self.late:
             place = self.world.chance.choose("comes late", len(self.late), 0.6)
-            came = self.late.pop(place).come(self.world.eye.file, self.world.promises.changes)
+            late = self.late.pop(place)
+            came = late.come(self.world.eye.file, self.world.promises.changes)
             self.world.machine.tell("what hung comes through" if came else "what hung is void")
             if came:
-                self.world.see()
+                self.world.see(late.fences)
 
     def _failover(self) -> None:
         """The last commits are lost, and all connections break."""
@@ -200,7 +212,7 @@ class Fate:
         self._all_are_troubled(self.away_until)
         self.late.clear()
         self.world.promises.forget_text()
-        self.took_old_end |= self.world.promises.is_begun_anew(self.world.machine.now - MEMORY)
+        self.took_old_end |= self.world.promises.is_begun_anew(self.world.machine.now - RECENT)
 
     def _all_are_troubled(self, until: float) -> None:
         self.world.troubled_at = max(self.world.troubled_at, until)
@@ -208,6 +220,13 @@ class Fate:
             process.troubled_at = max(process.troubled_at, until)
 
     def heal(self) -> None:
-        """Nothing more befalls. Who stands still goes on in his time."""
+        """There are no more faults. A process that is paused continues when its time has come."""
         self.left = 0
         self.late.clear()
+
+
+def sweep_once() -> None:
+    """A task of a process. What is left will be swept another time."""
+    limit_time()
+    with contextlib.suppress(Unavailable):
+        sweep()

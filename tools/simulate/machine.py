@@ -11,7 +11,7 @@ import greenlet
 from simulate.chance import Chance
 
 BEGINNING = 1000.0  # seconds, by the clock of a machine that has just begun
-# How likely it is that who has waited the longest is next, in one run or another.
+# How likely the task that has waited longest is next; each run draws one of these.
 GOING_ON = (0.6, 0.3, 0.9)
 
 
@@ -23,21 +23,20 @@ class Home(Protocol):
     paused_until: float
 
     def enter(self, task: "Task") -> None:
-        """What the code has of its process, and of its thread, is this one's from here on."""
+        """From here on, the code's process and thread are this task's."""
 
 
 class Task(greenlet.greenlet):
-    """What a thread does, or a client: a part of a process, or of none. It goes on until it
-    waits."""
+    """What a thread does, or a client: a part of a process, or of none. It runs until it waits."""
 
     def __init__(
         self, machine: "Machine", name: str, home: Home | None, function: Callable[[], Any]
     ) -> None:
         super().__init__(function, machine.hub)
         self.name, self.home = name, home
-        self.due = machine.now  # when it has waited for long enough
-        self.until: Callable[[], bool] = never  # or this has come
-        self.own = SimpleNamespace()  # what belongs to a thread
+        self.due = machine.now  # when it has waited long enough
+        self.until: Callable[[], bool] = never  # or when this is true
+        self.own = SimpleNamespace()  # the data of a thread
         self.states: dict[Any, Any] = {}  # of its connections
 
     def is_ready(self, now: float) -> bool:
@@ -76,7 +75,7 @@ class Machine:
     def spawn(
         self, name: str, home: Home | None, function: Callable[..., Any], *given: Any
     ) -> Task:
-        """Have this done by a task of its own."""
+        """Run this in a task of its own."""
         whose = f"{home.name} {name}" if home else name
         number = self._names[whose] = self._names.get(whose, 0) + 1
         task = Task(self, f"{whose} {number}", home, lambda: function(*given))
@@ -85,15 +84,15 @@ class Machine:
 
     @property
     def home(self) -> Any:
-        """The process whose task is under way, or None."""
+        """The process whose task is running, or None."""
         return self.current.home if self.current else None
 
     def is_dying(self) -> bool:
         return self.home is not None and self.home.is_dead
 
     def wait(self, seconds: float | None, until: Callable[[], bool] = never) -> bool:
-        """Let others go on for so many seconds, None for any number, or until something has come;
-        returns whether it has."""
+        """Let other tasks run for so many seconds (None: without a limit), or until something has
+        come; returns whether it has."""
         task = self.current
         if task is None or until():
             return until()
@@ -105,16 +104,16 @@ class Machine:
         return until()
 
     def rest(self) -> None:
-        """Let others go on; no time passes."""
+        """Let other tasks run; no time passes."""
         self.wait(0)
 
     def _check(self) -> None:
-        """What is left to do of a process that has died is left out."""
+        """End the task if its process has died."""
         if self.is_dying():
             raise greenlet.GreenletExit
 
     def run(self, is_over: Callable[[], bool], seconds: float = math.inf) -> None:
-        """Go on until it is over, nobody has anything left to do, or so much time has passed."""
+        """Run until it is over, nothing is left to do, or so much time has passed."""
         end = self.now + seconds
         while not is_over():
             now = self.now
@@ -149,8 +148,8 @@ class Machine:
             self._bury()
 
     def _bury(self) -> None:
-        """End the tasks of processes that have died: what they hold is let go of, and nothing is
-        done by that."""
+        """End the tasks of processes that have died. This releases what they had, and has no other
+        effect."""
         for task in list(self.tasks):
             if task.home is not None and task.home.is_dead:
                 self.tasks.remove(task)

@@ -1,9 +1,11 @@
-"""PostgreSQL, by the clock of the machine, which stands in a table."""
+"""PostgreSQL, with the clock of the machine, which is stored in a table."""
 
 from typing import Any
 
 import psycopg
 
+from database import postgresql
+from database.deadline import WAIT
 from database.postgresql import PostgreSQL, parse
 from simulate.databases import Simulated
 
@@ -11,7 +13,7 @@ CLOCK = "simulated_clock"
 
 
 class SimulatedPostgreSQL(Simulated, PostgreSQL):
-    """A server, whose clock is told what time it is before anything is asked of it."""
+    """A server, whose clock is set before each request to it."""
 
     clock_sql = f"(SELECT now FROM {CLOCK})"
     clock: "Clock"
@@ -40,9 +42,12 @@ class Clock:
 
 
 def open_server(url: str, processes: int) -> tuple[Any, list[Any]]:
-    """A connection to the database of this URL that nothing befalls, and an engine for each
-    process. Nothing waits for the disk."""
+    """A connection to the database of this URL without faults, and an engine for each process.
+    Nothing waits for the disk."""
     hurried = "-c synchronous_commit=off"
+    # The server answers at once, by the machine's time. A task that was paused may have no second
+    # left: then the real clock would decide whether the answer was there in time.
+    postgresql.remaining = lambda: WAIT  # type: ignore[attr-defined]
     file = psycopg.connect(url, autocommit=True, options=hurried)
     SimulatedPostgreSQL.clock = Clock(file)
     options = SimulatedPostgreSQL.options | parse(url) | {"options": hurried}

@@ -1,25 +1,27 @@
-"""What people do: they ask, and send a key again where no answer came; they retry, continue,
-cancel, rename and delete, and read."""
+"""What people do: they send messages, and repeat a request with its key if no answer came; they
+retry, continue, cancel, rename, delete and read; and another user tries to reach what is theirs.
+"""
 
 import uuid
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from replies.keeper import LOOK_INTERVAL
-from simulate.clients import PATIENCE, Answer, Wish, answer_to, streamed
+from replies.rescuer import LOOK_INTERVAL
+from simulate.clients import OTHER, PATIENCE, Answer, Wish, answer_to, streamed
 from simulate.readers import Reader
 from simulate.servers import ServerProcess
 
 if TYPE_CHECKING:
     from simulate.world import World
 
-KINDS = ("message", "cancel", "continue", "retry", "delete", "rename", "follow")
+KINDS = ("message", "cancel", "continue", "retry", "delete", "rename", "follow", "pry")
+PRYING = ("message", "cancel", "continue", "retry", "delete", "rename", "list", "key")
 PAUSES = (1.0, 0.0, 0.1, 0.3, 3.0, 9.0, 30.0)  # seconds between two acts
 TRIES = 4  # of one wish
 
 
 class Sent:
-    """What was sent under one wish, and what came of it."""
+    """What was sent for one wish, and the answers."""
 
     def __init__(self, wish: Wish, began: float) -> None:
         self.wish, self.began = wish, began
@@ -27,7 +29,7 @@ class Sent:
 
 
 class Person:
-    """One who acts until nothing more is left to do."""
+    """A user who acts until nothing more is left to do."""
 
     def __init__(self, world: "World", acts: int) -> None:
         self.world, self.acts = world, acts
@@ -41,7 +43,7 @@ class Person:
         return any(sent.wish.kind in kinds for sent in self.sent)
 
     def continues_in_a_hurry(self) -> bool:
-        """Whether they go on with a reply before its writer may have heard of their cancel."""
+        """Whether they continue a reply before its writer may know that they cancelled it."""
         cancelled = [sent.began for sent in self.sent if sent.wish.kind == "cancel"]
         continued = [sent.began for sent in self.sent if sent.wish.kind == "continue"]
         return any(0 <= late - early < LOOK_INTERVAL for late in continued for early in cancelled)
@@ -66,6 +68,9 @@ class Person:
         if kind == "follow":
             self._follow(session_id)
             return
+        if kind == "pry":
+            self._pry(session_id)
+            return
         asks = kind in ("message", "retry", "continue")
         key = self._key() if asks else None
         is_watched = not self.world.chance.choose("streams", 2, 0.7)
@@ -75,8 +80,8 @@ class Person:
         return f"key {len(self.sent)}" if self.world.chance.choose("has a key", 2, 0.5) else None
 
     def _send(self, wish: Wish) -> None:
-        """With a key, again and again, until the answer tells what has become of it; perhaps once
-        more, to be sure."""
+        """With a key, send it again and again until an answer says what has become of it; perhaps
+        once more, to be sure."""
         sent = Sent(wish, self.world.machine.now)
         self.sent.append(sent)
         for _ in range(TRIES):
@@ -99,6 +104,28 @@ class Person:
         self._keep(sent.wish, process, answer)
         return answer
 
+    def _pry(self, session_id: uuid.UUID) -> None:
+        """Another user names this session, or sends the same request with the same key."""
+        kind = self.world.chance.pick("pries", PRYING, 0.1)
+        wish = Wish(kind, session_id, "pried", is_watched=False, owner=OTHER)
+        if kind == "key":
+            keys = [sent.wish for sent in self.sent if sent.wish.key and not sent.wish.session_id]
+            if not keys:
+                return
+            wish = Wish("message", None, keys[-1].content, keys[-1].key, False, OTHER)
+        process, answer = self.world.any_process("somebody else asks"), Answer()
+        machine = self.world.machine
+        machine.tell(f"somebody else sends to {process.name}: {wish.told()}")
+        task = machine.spawn(wish.kind, process, answer_to, process, wish, answer)
+        machine.wait(PATIENCE, lambda: task.dead or process.is_dead)
+        answer.feed = None
+        named = wish.session_id if kind != "list" else None
+        seen = [answer.session_id, *answer.listed]
+        if (named and answer.status not in (0, 404, 503)) or any(
+            each in seen for each in self.sessions
+        ):
+            self.world.promises.breaks(f"S-38: a {kind} of another's is answered: {answer.status}")
+
     def _keep(self, wish: Wish, process: ServerProcess, answer: Answer) -> None:
         if answer.session_id is None:
             return
@@ -115,13 +142,12 @@ class Person:
         del feed
 
         def first_stream() -> Iterator[bytes]:
-            return streamed(held.pop(), start, session=made)  # a client does not hold the feed
+            return streamed(held.pop(), start, session=made)  # a client does not keep the feed
 
         self.world.machine.spawn("reader", None, reader.read, process, first_stream)
 
     def _follow(self, session_id: uuid.UUID) -> None:
-        """From the beginning; or somebody who has read to the end comes back, to see whether the
-        reply went on."""
+        """Read from the beginning; or resume after the end, to see whether the reply was continued."""
         process = self.world.any_process("person follows")
         reader = Reader(self.world, session_id)
         been_here = [each for each in self.readers if each.session_id == session_id]

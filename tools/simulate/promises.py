@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from model.states import RELEASED
 from model.steps import Step, step_of
+from replies.rescuer import IDLE_AFTER
 from simulate.clients import Answer
 from simulate.databases import microseconds
 from simulate.eye import Row, Seen
@@ -20,25 +21,27 @@ from simulate.servers import RENEWING, ServerProcess
 if TYPE_CHECKING:
     from simulate.world import World
 
-SOON = 0.1  # seconds, in which what was begun comes to its end
-LEAVING = 8.0  # seconds, in which a process that nothing hampers hands over what it has
-SILENCE = 24.9  # seconds that a writer may stand still: its lease, six looks, less a renewal
+SOON = 0.1  # seconds within which something that has begun ends
+LEAVING = 8.0  # seconds, in which a process without faults hands over its replies
+SILENCE = 24.9  # seconds for which a writer may be paused: its lease, six looks, less a renewal
 
 
 class Promises:
-    """The first that is broken is the `problem` of a run."""
+    """The first broken promise is the `problem` of a run."""
 
     def __init__(self, world: "World") -> None:
         self.world = world
         self.problem: str | None = None
         self.steps: set[Step] = set()
         self.seen = Seen({}, {})
-        self.shown: dict[int, str] = {}  # the longest text that a client has had, by turn
-        self.changes = 0  # of what is stored, but for leases
+        self.shown: dict[int, str] = {}  # the longest text that a client has got, by turn
+        self.changes = 0  # of what is stored, except leases
         self.ends = 0  # of replies, as the ledger counts them
         self.ended_at: dict[int, float] = {}
-        self.grants: dict[int, int] = {}  # how often a writer was given each reply
-        self.latest: dict[str, int] = {}  # the reply of a session that was asked for last
+        self.asked_at: dict[int, float] = {}
+        self.released_at: dict[int, float] = {}
+        self.grants: dict[int, int] = {}  # how often each reply got a writer
+        self.latest: dict[str, int] = {}  # the reply of a session that was requested last
 
     def breaks(self, promise: str) -> None:
         if self.problem is None:
@@ -47,17 +50,20 @@ class Promises:
 
     # Each step
 
-    def see(self, seen: Seen) -> None:
-        """What stands in the database behind a commit."""
+    def see(self, seen: Seen, fences: set[int]) -> None:
+        """What the database has after a commit whose statements have named these fences."""
         before, self.seen = self.seen, seen
         for number in sorted(before.rows.keys() | seen.rows.keys()):
             was, row = before.rows.get(number), seen.rows.get(number)
             if was is row or was == row:
                 continue
-            self.steps |= steps_between(was, row)
+            self.steps |= steps_between(was, row, fences)
             self.changes += was is None or row is None or has_changed(was, row)
             for problem in self._of_step(was, row):
                 self.breaks(problem)
+            is_over = was is not None and row is None and was.status != "in_progress"
+            if was is not None and is_over and before.owners.get(was.session_id):
+                self.breaks("S-22: a reply is gone that was somebody's")
         under_way = [row.session_id for row in seen.rows.values() if row.status == "in_progress"]
         if len(under_way) != len(set(under_way)):
             self.breaks("S-35: two replies of a session are under way")
@@ -68,12 +74,15 @@ class Promises:
             if was.status == "in_progress" and self.seen.owners.get(was.session_id) == "":
                 self.ends += 1  # else its claim is taken back, and it was none
             return
+        if row.lease == RELEASED and (was is None or was.lease != RELEASED):
+            self.released_at[row.id] = self.world.machine.now
         yield from self._of_state(was, row)
         yield from self._of_text(was, row)
 
     def _of_state(self, was: Row | None, row: Row) -> Iterator[str]:
         if was is None or (was.status != "in_progress" and row.status == "in_progress"):
             self.grants[row.id] = self.grants.get(row.id, 0) + 1
+            self.asked_at[row.id] = self.world.machine.now
             self.latest[row.session_id.replace("-", "")] = row.id
             if row.restarts:
                 yield "S-28: what a person asked for has restarts already"
@@ -109,18 +118,18 @@ class Promises:
             yield "S-28: a reply went on by itself too often"
 
     def _is_of_another(self, was: Row, row: Row) -> bool:
-        """Whether something of what is new was said to who does not have the reply any more."""
+        """Whether some of the new text was sent to a writer that no longer has the reply."""
         calls = self.world.provider.calls
         new = row.text[len(was.text) :]
         return any(calls[origin(letter)[0]].fence != was.fence for letter in new)
 
     def _is_held(self, row: Row) -> bool:
-        """Whether a process that lives has it, by its lease."""
+        """Whether a living process has it, by its lease."""
         writer = self.world.everybody.get(row.writer or "")
         is_held = isinstance(row.lease, int) and row.lease > microseconds(self.world.fate)
-        is_held &= not self.world.fate.had_step  # one that is too long counts as lapsed
-        is_doubtful = self.world.is_in_doubt(row.id)
-        return is_held and not is_doubtful and writer is not None and not writer.is_dead
+        is_held &= not self.world.fate.had_step  # a lease that is too long counts as lapsed
+        is_unconfirmed = self.world.is_unconfirmed(row.id)
+        return is_held and not is_unconfirmed and writer is not None and not writer.is_dead
 
     def _of_end(self, was: Row, row: Row) -> Iterator[str]:
         calls = [call for call in self.world.provider.calls if call.turn_id == row.id]
@@ -133,7 +142,7 @@ class Promises:
             yield "S-36: a reply is ended by who does not have it"
         is_orphan = is_others and row.status == "interrupted" and not row.is_cancelled
         if is_orphan and was.lease != RELEASED and row.restarts < self.world.continue_limit:
-            if not self.world.is_in_doubt(row.id):
+            if not self.world.is_unconfirmed(row.id):
                 yield "S-43: a reply is interrupted that may go on"
 
     def _of_takeover(self, was: Row, row: Row) -> Iterator[str]:
@@ -146,7 +155,7 @@ class Promises:
         if was.lease == RELEASED or writer is None or writer.is_dead:
             return
         if (was.id, was.fence) not in [(each.id, each.fence) for each in writer.written()]:
-            return  # it took it over, and never heard that
+            return  # it took the reply over, without knowing that
         now, calm = self.world.machine.now, writer.troubled_at
         if writer.is_paused:
             is_early = writer.was_calm and now - writer.paused_at < SILENCE
@@ -159,8 +168,8 @@ class Promises:
     # What clients see
 
     def is_latest(self, session_id: uuid.UUID, turn_id: int, before: int | None) -> None:
-        """A stream is given of this reply. `before` is the one that was the latest as that was
-        asked for."""
+        """A stream of this reply begins. `before` is the reply that was the latest when it was
+        requested."""
         latest = self.latest.get(session_id.hex)
         is_known = latest in self.seen.rows  # else its claim was taken back
         if is_known and turn_id not in (before, latest) and not self.world.fate.had_failover:
@@ -202,8 +211,8 @@ class Promises:
             self.breaks("a stream ends with 500")
 
     def stands_at_the_end(self, reader: Reader) -> None:
-        """204 was answered: nothing came behind what the reader has. Behind a failover another text
-        may have come in its place, and an id tells no more than its length."""
+        """The answer was 204: nothing came after what the reader has. After a failover another text
+        may have come in its place, and an id has only the length of the text."""
         row = self.seen.rows.get(reader.turn_id or 0)
         if row is None or not reader.text or row.text == reader.text:
             return
@@ -222,8 +231,8 @@ class Promises:
             self._has_gone_on(sent, answer)
 
     def _has_gone_on(self, sent: Sent, answer: Answer) -> None:
-        """A key was sent again, and is answered with the end of its reply: somebody has asked the
-        model for that since, or it was cancelled before."""
+        """A request with the same key was answered with the end of its reply: the model has been
+        asked for it again since, or it was cancelled before."""
         row = self.seen.rows.get(answer.turn_id or 0)
         if row is None or row.status == "in_progress" or row.is_cancelled:
             return
@@ -232,7 +241,7 @@ class Promises:
             self.breaks("S-39: a key is answered with an end, behind which nothing was asked")
 
     def is_begun_anew(self, ended_before: float) -> bool:
-        """Whether a reply is under way that had ended before that time."""
+        """Whether a reply is in progress that had ended before that time."""
         ends = self.ended_at.items()
         old = [number for number, at in ends if at < ended_before and number in self.seen.rows]
         return any(self.seen.rows[number].status == "in_progress" for number in old)
@@ -246,7 +255,7 @@ class Promises:
     # As time moves
 
     def tick(self) -> None:
-        """Somebody else has a reply, or nobody any more: its writer hangs up in time."""
+        """Another process has a reply, or none has it any more: its writer hangs up in time."""
         now = self.world.machine.now
         for call in self.world.provider.calls:
             if not call.is_open or call.turn_id is None:
@@ -270,16 +279,23 @@ class Promises:
                 self._is_rescued(row)
 
     def _is_rescued(self, row: Row) -> None:
+        now, troubled_at = self.world.machine.now, self.world.troubled_at
+        helpers = [each for each in self.world.processes if each.takes_requests]
+        there = min((each.started_at for each in helpers), default=math.inf)
+        if row.lease == RELEASED:
+            released = self.released_at[row.id]
+            may_idle = all(now > each.started_at + IDLE_AFTER for each in helpers)
+            patience = 15.1 if may_idle and released < self.asked_at[row.id] + 15 else 2.1
+            if now > max(released, troubled_at + RENEWING, there) + patience:
+                self.breaks("S-44: nobody takes a reply that was handed over")
+            return
         writer = self.world.everybody.get(row.writer or "")
-        if row.lease == RELEASED or writer is None or not writer.is_dead:
+        if writer is None or not writer.is_dead:
             return
         is_left = writer.has_left.get(row.id) == row.fence
         if is_left and (writer.died_at or 0.0) > writer.troubled_at + LEAVING:
             self.breaks("S-44: a process has stopped, and did not hand its reply over")
-        helpers = [each for each in self.world.processes if each.takes_requests]
-        there = min((each.started_at for each in helpers), default=math.inf)
-        calm = max(writer.died_at or 0.0, self.world.troubled_at, there)
-        if self.world.machine.now > calm + 30.1:
+        if now > max(writer.died_at or 0.0, troubled_at, there) + 30.1:
             self.breaks("S-43: nobody takes a reply over whose writer has died")
 
 
@@ -287,10 +303,10 @@ def has_changed(was: Row, row: Row) -> bool:
     return was != dataclasses.replace(row, lease=was.lease)
 
 
-def steps_between(was: Row | None, row: Row | None) -> set[Step]:
+def steps_between(was: Row | None, row: Row | None, fences: set[int]) -> set[Step]:
     """What one commit did to a row: text is stored by a statement of its own, before all else."""
     between = [was, row]
     if was and row and was.status == row.status == "in_progress":
         between = [was, dataclasses.replace(was, text=row.text), row]
-    steps = {step_of(*pair) for pair in itertools.pairwise(between)}
+    steps = {step_of(*pair, fences) for pair in itertools.pairwise(between)}
     return {step for step in steps if not step.is_nothing}

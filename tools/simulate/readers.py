@@ -1,5 +1,6 @@
-"""Who follows a reply, as docs/streams.md says that a client must: it comes back with its last id
-behind any frame, to any process."""
+"""Clients that follow a reply, as docs/streams.md says that they must: a client resumes with its
+last id after any frame, at any process.
+"""
 
 import uuid
 from collections.abc import Callable, Iterator
@@ -17,11 +18,11 @@ if TYPE_CHECKING:
 Frames = Callable[[], Iterator[bytes] | None]
 
 FIRST_WAIT, LONGEST_WAIT = 0.25, 10.0  # seconds
-SILENCE = 40  # seconds, behind which a client hangs up
+SILENCE = 40  # seconds, after which a client hangs up
 
 
 class Stream:
-    """What comes of one request for a stream."""
+    """The result of one request for a stream."""
 
     def __init__(self, process: ServerProcess) -> None:
         self.process = process
@@ -58,7 +59,7 @@ class Stream:
 
 
 class Reader:
-    """A client that reads one reply, and others that follow it in its session."""
+    """A client that reads one reply, and follows later ones in its session."""
 
     def __init__(self, world: "World", session_id: uuid.UUID, text: str = "") -> None:
         self.world, self.session_id = world, session_id
@@ -84,7 +85,7 @@ class Reader:
             open_frames = self.again(process)
 
     def again(self, process: ServerProcess) -> Frames:
-        """Come back, behind what it has."""
+        """Resume after what it has."""
         session_id, last_id = self.session_id, self.last_id
         if last_id is None:
             self.text = ""  # the reply comes from its beginning
@@ -102,7 +103,7 @@ class Reader:
         return open_frames
 
     def _take(self, stream: Stream) -> None:
-        """What comes of this stream, until it ends, is cut, or is silent for too long."""
+        """Read this stream, until it ends, is cut, or is silent for too long."""
         while self.world.machine.wait(SILENCE, stream.has_news):
             while stream.events:
                 self._see(stream.events.pop(0))
@@ -128,7 +129,7 @@ class Reader:
         self._wait = FIRST_WAIT
         turn_id = int(event.id.split("-")[0])
         if self.turn_id not in (None, turn_id):
-            self.text = ""  # another reply was asked for meanwhile
+            self.text = ""  # another reply was requested meanwhile
         self.turn_id, self.last_id = turn_id, event.id
         promises = self.world.promises
         if event.name == "content_delta":

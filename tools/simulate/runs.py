@@ -1,10 +1,11 @@
-"""Runs on one database, one behind the other."""
+"""Runs on one database, one after the other."""
 
 import sqlite3
 from collections.abc import Mapping
 from typing import Any
 
 from database import db, open_database
+from maintenance.migrations import MIGRATIONS
 from model.steps import Step
 from modelled import not_of_the_model
 from simulate.chance import Chance, Choice, Story
@@ -14,13 +15,12 @@ from simulate.machine import Machine
 from simulate.standing_in import System
 from simulate.world import Ran, World
 from tables.idempotency import _secret
-from upkeep.migrations import MIGRATIONS
 
 TRIES = 400  # of a story, while it is made shorter
 
 
 class Nowhere:
-    """The sea, before a run has begun: nothing befalls."""
+    """The sea before a run has begun: there are no faults."""
 
     clock_ahead, breaks = 0.0, 0
 
@@ -35,7 +35,7 @@ class Nowhere:
 
 
 class Runs:
-    """On the database of this URL, which is emptied before each."""
+    """Runs on the database of this URL, which is emptied before each."""
 
     def __init__(self, url: str, processes: int) -> None:
         System.machine = Machine(Chance(0))
@@ -45,7 +45,7 @@ class Runs:
         self.engines = engines
         self.eye = Eye(file)
         db.initialize(engines[0])
-        _secret()  # which a process reads once
+        _secret()  # a process reads it once
         self._known_steps: set[Step] = set()
 
     def run(
@@ -60,8 +60,8 @@ class Runs:
         return ran._replace(problem=f"the table of states lacks: {unknown[0]}") if unknown else ran
 
     def shorten(self, seed: int, story: Story, problem: str) -> Story:
-        """Leave out of the story what is not needed for the same promise to be broken: halves,
-        quarters, single choices."""
+        """Leave out of the story what is not needed to break the same promise: halves, quarters,
+        single choices."""
         kept, size, tries = list(story), max(1, len(story) // 2), 0
         while size and tries < TRIES:
             place, has_shrunk = 0, False
@@ -79,8 +79,8 @@ class Runs:
 
 
 def open_file(url: str, processes: int) -> tuple[Any, list[Any]]:
-    """A connection to SQLite's file that nothing befalls, and an engine for each process. Nothing
-    waits for the disk."""
+    """A connection to SQLite's file without faults, and an engine for each process. Nothing waits
+    for the disk."""
     path = url.removeprefix("sqlite:///")
     pragmas = SimulatedSQLite.options["pragmas"] | {"synchronous": "off"}
     options = SimulatedSQLite.options | {"database": path, "pragmas": pragmas}
@@ -88,17 +88,17 @@ def open_file(url: str, processes: int) -> tuple[Any, list[Any]]:
     file = sqlite3.connect(path, isolation_level=None)
     file.execute("PRAGMA foreign_keys = 1")
     file.execute("PRAGMA synchronous = off")
-    file.create_function("clock", 0, engines[0].now)  # for what comes late
+    file.create_function("clock", 0, engines[0].now)  # for transactions that come late
     return file, engines
 
 
 def open_server(url: str, processes: int) -> tuple[Any, list[Any]]:
-    """The same of PostgreSQL, whose driver is loaded only here."""
+    """The same for PostgreSQL, whose driver is loaded only here."""
     from simulate import on_postgresql
 
     return on_postgresql.open_server(url, processes)
 
 
 def is_same(problem: str | None, other: str) -> bool:
-    """Whether they tell of the same promise."""
+    """Whether they are about the same promise."""
     return problem is not None and problem.split(":")[0] == other.split(":")[0]

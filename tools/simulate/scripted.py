@@ -1,5 +1,6 @@
-"""A model whose answers tell by each character which call it came from, and at which place of the
-whole answer it stands; and what it was paid."""
+"""A model whose answers show by each character from which call it came, and at which place of the
+whole answer it belongs; and what the model was paid.
+"""
 
 import dataclasses
 import math
@@ -18,8 +19,8 @@ LONGEST = 64  # characters of an answer
 LENGTHS = (48, 64, 9, 24, 1)
 CHUNKS = (12, 24, 1, 30, 48)  # characters that come together
 PAUSES = (0.1, 0.0, 0.6, 2.0, 12.0, 24.0, 32.0)  # seconds between them
-MOST_CALLS = 14  # whose tokens can be told apart in a sum
-REPEATED = 21  # characters: fewer may be text that only looks like a repetition
+MOST_CALLS = 14  # so many calls' tokens can be told apart in a sum
+REPEATED = 21  # characters: a shorter one may be text that only looks like a repetition
 
 CALM, BREAKS, FAILS, IS_CUT, REFUSES = range(5)
 SAID_LAST, SAID_AT_ONCE, SAID_EACH_TIME, UNSAID = range(4)
@@ -45,14 +46,14 @@ class ModelCall:
     home: Any  # the process that made it
     turn_id: int | None
     fence: int | None
-    so_far: str  # of the answer, that it was sent
+    so_far: str  # the part of the answer that it was sent
     sent: int  # bytes
     length: int  # characters of the whole answer
-    said: int = 0  # characters so far, repetitions not among them
+    said: int = 0  # characters so far, without repetitions
     written: int = 0  # bytes
     is_over: bool = False
-    told: set[str] = dataclasses.field(default_factory=set)  # of its tokens, what was said
-    saying: int = UNSAID  # how it tells of its tokens
+    told: set[str] = dataclasses.field(default_factory=set)  # which of its tokens were reported
+    saying: int = UNSAID  # how it reports its tokens
     lost_at: float | None = None  # since when nothing of it can be stored
 
     @property
@@ -61,12 +62,12 @@ class ModelCall:
 
     @property
     def tokens(self) -> int:
-        """How many there are of each kind: a digit of its own in sums to the base 4."""
+        """How many there are of each kind: each call has a digit of its own in sums to the base 4."""
         return 4**self.number
 
     def may_have_more(self, is_hurried: bool) -> bool:
-        """Whether it may have written more than it has counted, and its process told nobody; in a
-        hurry a reply is continued before its writer has heard that it is cancelled."""
+        """Whether it may have written more than it has counted, without its process having reported
+        that. In a hurry, a reply is continued before its writer knows that it is cancelled."""
         is_late = is_hurried or self.home.is_dead or self.home.troubled_at > 0
         return self.saying == SAID_EACH_TIME and is_late
 
@@ -80,17 +81,17 @@ class ModelCall:
 
 
 class Scripted:
-    """The provider of all models. What it does is left to chance, by default nothing odd."""
+    """The provider of all models. What it does is left to chance; by default it does nothing odd."""
 
     name, base_url, prefix = "openai", "http://model.invalid", ""
     known_as, lacks_models = "model.invalid", ""
 
     def __init__(self, machine: Machine, breaks: Callable[[str], None]) -> None:
-        """`breaks` is told of a promise that is broken by what the model is sent."""
+        """`breaks` is called with a promise that is broken by what the model is sent."""
         self.machine, self._breaks = machine, breaks
         self.calls: list[ModelCall] = []
         self.lengths: dict[str, int] = {}
-        self.is_calm = False  # nothing befalls any more
+        self.is_calm = False  # there are no more faults
         self.steadiness = machine.chance.pick("steadiness", (0.7, 0.35, 0.95), 0.5)
 
     def list_models(self) -> list[str]:
@@ -129,7 +130,7 @@ class Scripted:
             if saying == SAID_EACH_TIME:
                 self._count(call, answer, "output_tokens")
             yield text
-        exchange.call.pause(0)  # behind a hang-up nothing comes any more
+        exchange.call.pause(0)  # nothing comes after a hang-up
         if fate in (BREAKS, FAILS):
             call.is_over = True
             raise ModelError(502, "The provider openai broke off.", retryable=fate == BREAKS)
@@ -175,7 +176,7 @@ class Scripted:
         return call
 
     def _texts(self, call: ModelCall, fate: int) -> Iterator[str]:
-        """The rest of the answer, in pieces; perhaps what was there at first once more."""
+        """The rest of the answer, in pieces; perhaps the beginning is repeated."""
         if call.start >= REPEATED and self._choose("repeats", 2, 0.7):
             tail = call.so_far[-REPEATED:]
             half = self._choose("repeats in two parts", 2, 0.5) * 8
@@ -198,14 +199,14 @@ class Scripted:
         return 0 if self.is_calm else self.machine.chance.choose(f"model {name}", count, likely)
 
     def _count(self, call: ModelCall, answer: Answer, name: str) -> None:
-        """Of what was read, all is said to be cached."""
+        """All that was read is reported as cached."""
         names = (name, "cached_tokens") if name == "input_tokens" else (name,)
         call.told.update(names)
         answer.count(**dict.fromkeys(names, call.tokens))
 
     def problem_with(self, text: str) -> str | None:
-        """Why this is no beginning of an answer: a character in the wrong place, or behind one of a
-        later call, or never said."""
+        """Why this is not the beginning of an answer: a character is in the wrong place, or comes
+        after one of a later call, or was never sent."""
         last = 0
         for place, letter in enumerate(text):
             number, there = origin(letter)

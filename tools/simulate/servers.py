@@ -1,4 +1,4 @@
-"""A process of the service, as gunicorn starts one: its replies, its keeper, its connections."""
+"""A process of the service, as gunicorn starts it: its replies, its keeper, its connections."""
 
 import math
 from typing import Any
@@ -15,7 +15,7 @@ from simulate.scripted import MODEL, Scripted
 from simulate.standing_in import Threads
 
 SETTINGS = {"MAX_TOKENS": 1000, "THINKING": "keep", "TITLE_MODEL": None}
-RENEWING = 3.5  # seconds in which a process that nothing hampers has renewed its leases
+RENEWING = 3.5  # seconds, in which a process without faults has renewed its leases
 GRACES = (0.0, 1.0, 5.0)  # seconds
 
 
@@ -37,11 +37,13 @@ class ServerProcess:
         self.is_dead = self.is_stopping = False
         self.paused_until = 0.0
         self.stopping_at = math.inf
-        self.paused_at = 0.0  # when it last stood still
+        self.paused_at = 0.0  # when it was last paused
         self.was_calm = False  # whether it could renew its leases until then
-        self.troubled_at = 0.0  # until when something was in its way
+        self.troubled_at = 0.0  # until when a fault affected it
         self.died_at: float | None = None
-        self.has_left: dict[int, int] = {}  # replies, as it stopped, and its fence of each
+        self.has_left: dict[
+            int, int
+        ] = {}  # the replies that it left when it stopped, and its fence of each
         self.everybody: dict[str, ServerProcess] = {}
         settings = SETTINGS | {"CONTINUE_LIMIT": continue_limit}
         catalog = Catalog([provider], (), MODEL)  # type: ignore[list-item]
@@ -49,14 +51,13 @@ class ServerProcess:
         machine.spawn("start", self, self.replies.start_keeper)
 
     def enter(self, task: Task) -> None:
-        """Its database is the one that all models are of, and what belongs to a thread is the
-        task's."""
+        """All models use the process's database, and a thread's data are those of the task."""
         db.obj = self.engine
         self.engine._state = task.states.setdefault(self.engine, _ConnectionState())
         deadline._thread = task.own  # type: ignore[assignment]
 
     def knows_dead(self, name: str | None) -> bool:
-        """Whether the process of this name is surely gone."""
+        """Whether it knows for sure that the process of this name is gone."""
         other = self.everybody.get(name or "")
         return other is not None and other.host == self.host and other.is_dead
 
@@ -74,7 +75,7 @@ class ServerProcess:
     def written(self) -> list[Reply]:
         return self.replies.registry.written()
 
-    # What befalls it
+    # Its faults
 
     def die(self) -> None:
         self.machine.tell(f"{self.name} dies")
@@ -87,7 +88,7 @@ class ServerProcess:
         self.paused_until = self.troubled_at = self.machine.now + seconds
 
     def stop(self, grace: float) -> None:
-        """As SIGTERM has it: its replies end or are handed over, and then it is gone."""
+        """As after SIGTERM: its replies end or are handed over, and then it is gone."""
         self.machine.tell(f"{self.name} is to stop within {grace} s")
         self.is_stopping = True
         self.machine.spawn("stop", self, self._stop, grace)

@@ -1,7 +1,7 @@
 """What stands in for the system: its time, its threads, its chance, the numbers of its processes.
 
-It is installed before anything of the product is imported, which then finds it in the place of
-Python's own: nothing of the product knows of it.
+It is installed before any module of the product is imported. They then find it in place of Python's
+own, and need no change for it.
 """
 
 import secrets
@@ -17,7 +17,7 @@ EPOCH = 1_764_547_200  # seconds since 1970, at which the machine's clock began
 
 
 class System:
-    """The machine of the run that is under way."""
+    """The machine of the current run."""
 
     machine: Machine
 
@@ -31,7 +31,7 @@ def sleep(seconds: float) -> None:
 
 
 class Event:
-    """As `threading.Event`."""
+    """Like `threading.Event`."""
 
     def __init__(self) -> None:
         self._is_set = False
@@ -52,7 +52,7 @@ class Event:
 
 
 class Condition:
-    """As `threading.Condition`. Nobody comes in between, so there is nothing to lock."""
+    """Like `threading.Condition`. No other task runs in between, so there is nothing to lock."""
 
     def __init__(self, lock: Any = None) -> None:
         self._notified = 0
@@ -79,7 +79,7 @@ class Condition:
 
 
 class Thread:
-    """As `threading.Thread`: a task of the process that starts it."""
+    """Like `threading.Thread`: a task of the process that starts it."""
 
     def __init__(
         self, target: Callable[..., Any], args: Any = (), name: str = "", **_: Any
@@ -97,7 +97,7 @@ class Thread:
 
 
 class Threads:
-    """As `limits.CachedThreads`."""
+    """Like `limits.CachedThreads`."""
 
     def start(self, function: Callable[..., Any], *given: Any) -> None:
         machine = System.machine
@@ -115,7 +115,7 @@ def install() -> None:
 
 
 def install_processes() -> None:
-    """Once the product is imported: how its processes know each other."""
+    """Called once the product is imported: how its processes know each other."""
     import processes
 
     processes.machine = lambda: System.machine.home.host  # type: ignore[assignment]

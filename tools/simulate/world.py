@@ -1,4 +1,4 @@
-"""One run: processes, people, what befalls, until all is at rest."""
+"""One run: processes, people and faults, until all is at rest."""
 
 import gc
 import logging
@@ -6,10 +6,11 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from database.transactions import _begun, _failed
+from database.transactions import _failed, _running
 from logs import log
+from maintenance.deletion import backlog
 from model.steps import Step
-from replies.contained import _told
+from replies.fault_isolation import _logged
 from simulate.chance import Chance, Choice, Story
 from simulate.eye import Eye
 from simulate.fate import LAST_COMMITS, Fate
@@ -20,16 +21,15 @@ from simulate.promises import Promises
 from simulate.scripted import Scripted
 from simulate.servers import ServerProcess
 from simulate.standing_in import System
-from upkeep.deletion import backlog
 
-HOSTS = ("one", "two")  # by turns, as processes start
+HOSTS = ("one", "two")  # in turns, as processes start
 MOST_ACTS, MOST_FAULTS = 6, 4
-LONGEST = 400.0  # seconds of a run, before nothing more befalls
-SETTLING = 120.0  # seconds in which all comes to rest
+LONGEST = 400.0  # seconds of a run, after which there are no more faults
+SETTLING = 120.0  # seconds within which all comes to rest
 
 
 class Ran(NamedTuple):
-    """What came of a run."""
+    """The result of a run."""
 
     problem: str | None
     story: Story
@@ -38,7 +38,7 @@ class Ran(NamedTuple):
 
 
 class Bugs(logging.Handler):
-    """What the log is told of a bug breaks a promise, too."""
+    """A bug in the log breaks a promise, too."""
 
     def __init__(self, breaks: Callable[[str], None]) -> None:
         super().__init__(logging.ERROR)
@@ -67,7 +67,7 @@ class World:
         self.engines, self.eye = list(engines), eye
         self.processes: list[ServerProcess] = []
         self.everybody: dict[str, ServerProcess] = {}
-        self.troubled_at = 0.0  # until when something befell
+        self.troubled_at = 0.0  # until when there was a fault
         self.continue_limit = self.chance.pick("CONTINUE_LIMIT", (2, 1, 0, 3), 0.6)
         self.promises = Promises(self)
         self.provider = Scripted(self.machine, self.promises.breaks)
@@ -81,7 +81,7 @@ class World:
     # What others need
 
     def start_process(self) -> ServerProcess | None:
-        """A new one, where there is a place for it."""
+        """A new process, if there is a place for it."""
         self.processes = [each for each in self.processes if not each.is_dead]
         taken = {id(each.engine) for each in self.processes}
         free = [engine for engine in self.engines if id(engine) not in taken]
@@ -98,7 +98,7 @@ class World:
         return process
 
     def any_process(self, name: str) -> ServerProcess:
-        """One that takes requests; where there is none, one starts."""
+        """One that takes requests; if there is none, start one."""
         self.processes = [each for each in self.processes if not each.is_dead]
         taking = [each for each in self.processes if each.takes_requests]
         if not taking:
@@ -106,16 +106,18 @@ class World:
             taking = [started] if started else list(self.processes)
         return self.chance.pick(name, taking, 0.6)
 
-    def is_in_doubt(self, turn_id: int) -> bool:
+    def is_unconfirmed(self, turn_id: int) -> bool:
         """Whether a process may undo the claim of this reply."""
         keepers = [process.replies.keeper for process in self.everybody.values()]
         return any(
-            claim.turn_id == turn_id for keeper in keepers for _, claim in keeper._rescuer._doubtful
+            claim.turn_id == turn_id
+            for keeper in keepers
+            for _, claim in keeper._rescuer._unconfirmed
         )
 
-    def see(self) -> None:
-        """A commit came through."""
-        self.promises.see(self.eye.look())
+    def see(self, fences: set[int]) -> None:
+        """A commit succeeded, and its statements have named these fences."""
+        self.promises.see(self.eye.look(), fences)
         self.eye.keep()
 
     # The run
@@ -152,7 +154,7 @@ class World:
         self.machine.run(lambda: self._is_at_rest() or self._is_broken(), SETTLING)
         if self._is_broken():
             return
-        self.machine.run(self._is_broken, 2.5)  # what is told late comes
+        self.machine.run(self._is_broken, 2.5)  # late news arrives
         for problem in broken_at_the_end(self):
             self.promises.breaks(problem)
 
@@ -170,6 +172,6 @@ class World:
 
 
 def forget_what_modules_know() -> None:
-    """Of a run before."""
-    for known in (_told, _failed, _begun, backlog):
+    """Forget what modules remember of the run before."""
+    for known in (_logged, _failed, _running, backlog):
         known.clear()

@@ -1,12 +1,12 @@
 """A soak: users do at random all that can be done, strangers disturb, the model breaks or fails,
-and each minute a fault befalls the service. In the end it is asked whether all holds that must, and
-tools/audit looks at the history of what all of them sent and saw.
+and each minute a fault hits the service. In the end it checks that all holds that must, and
+tools/audit checks the history of what all of them sent and saw.
 
     .venv/bin/python tools/soak --seconds 3600 --database sqlite --faults clock,disk-full --seed 1
 
-By default one soak runs on each database, beside each other, with all faults that can be had here.
-Without faults, users are more and faster. The seed decides what is done; what it meets is up to the
-machine, too.
+By default one soak runs on each database, at the same time, with all faults that are possible here.
+Without faults, users are more and faster. The seed decides what is done; what it meets also depends
+on the machine.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from soaking import soak_on
 
 
 def told(name, fault):
-    """What --help says of a fault."""
+    """The line of --help for a fault."""
     lacks = fault.lacks_here()
     on = [need for need in fault.needs if need in ENGINES]
     notes = [f"on {each} only" for each in on] + [f"not here: {lacks}"] * bool(lacks)
@@ -32,7 +32,7 @@ def told(name, fault):
 
 
 def chosen(parser, names):
-    """A function that has the faults of these names for an engine."""
+    """A function that returns the faults of these names for an engine."""
     if names is None:
         return at_hand
     names = [] if names == "none" else names.split(",")

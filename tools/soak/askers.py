@@ -1,4 +1,4 @@
-"""Users who ask again, under the same Idempotency-Key, and note what they are told."""
+"""Users who repeat a request with the same Idempotency-Key, and note the answers."""
 
 import collections
 import time
@@ -12,24 +12,24 @@ from users import PATIENCE, USERS, User, UsersReader, session_in
 
 
 def lasting_token(subject):
-    """A token that holds whatever the clock says."""
+    """A token that is valid whatever the clock says."""
     now = int(time.time())
     return make_token(subject, iat=now - 7200, exp=now + 2 * 86400)
 
 
 def recorded(url, subject, notes):
-    """A client whose token holds whatever the clock says, and who writes in the soak's history."""
+    """A client whose token is valid whatever the clock says, and that writes in the soak's history."""
     client = Client(url, lasting_token(subject))
     client.history = notes.history
     return client
 
 
 class Asker(Client):
-    """A client who asks again where he loses the answer, or is told to come back. Each time he turns
-    to any one of the hosts.
+    """A client that repeats a request if it loses the answer, or is told to try again. Each time it
+    uses any one of the hosts.
 
-    `keyed`: how likely a request for a reply has an Idempotency-Key. One without is not asked again
-    where its answer is lost.
+    `keyed`: how likely a request for a reply has an Idempotency-Key. One without is not repeated if
+    its answer is lost.
     """
 
     def __init__(self, service, subject, chance, notes, keyed=1.0):
@@ -39,9 +39,9 @@ class Asker(Client):
         self.history = notes.history
         self.last = {}  # session → the mark of its last message
         self.deleted = set()
-        self.told = collections.Counter()  # at each try
-        self.continued = 0  # replies that went on as he asked
-        self.unsure = 0  # requests to go on of which he does not know
+        self.told = collections.Counter()  # the statuses at each try
+        self.continued = 0  # replies that this user has continued
+        self.unsure = 0  # requests to continue whose outcome the user does not know
 
     def key(self):
         return f"{self.chance.getrandbits(64):x}"
@@ -71,19 +71,19 @@ class Asker(Client):
             self.unsure += goes_on
 
     def turn(self):
-        """To any one of the hosts, which is asked next."""
+        """The next request goes to any one of the hosts."""
         self.url = self.chance.choice(self.urls)
 
     def asks(self, method, path):
-        """Whether this asks for a reply."""
+        """Whether this requests a reply."""
         return method == "POST" and not path.endswith("/cancel")
 
     def limit(self, method, waits):
-        """Seconds until it is answered. A deletion has steps, each of which has as many."""
+        """Seconds until an answer. A deletion has several steps, each with this limit."""
         return LONGEST + REPLY_WAIT * waits + LONGEST * (method == "DELETE")
 
     def tries(self, what):
-        """The times at which the same is asked, again and again, with a pause between."""
+        """The times at which the same request is sent again, with a pause between."""
         deadline = time.monotonic() + PATIENCE
         while time.monotonic() < deadline:
             yield time.monotonic()
@@ -99,7 +99,7 @@ class Asker(Client):
         return mark_of(body["content"]) if body else self.last.get(session_in(path))
 
     def note_before(self, method, path, session, mark):
-        """What is done, it may be, though no answer says so."""
+        """Note what may have been done, though no answer says so."""
         if method == "DELETE":
             self.deleted.add(session)
         if path.endswith("/cancel"):
@@ -111,20 +111,20 @@ class Asker(Client):
         self.notes.in_time(what, began, limit, self.url)
 
     def hear(self, what, began, limit, code, headers):
-        """Note an answer; returns whether the same is to be asked again."""
+        """Note an answer; returns whether the same request is to be sent again."""
         self.told[code] += 1
         self.notes.in_time(what, began, limit, self.url)
         return is_to_come_back(code, headers)
 
     def keep(self, code, headers, session, mark):
-        """Note what an answer says to be there: the message of this mark, whatever its reply becomes."""
+        """Note what an answer shows to exist: the message of this mark, whatever its reply becomes."""
         kept = session_in(headers.get("Location", "")) or session
         if mark and kept and code in (200, 201, 202, 502, 503, 504):
             self.last[kept] = mark
 
 
 class AskersReader(UsersReader):
-    """The reader of an asker, who goes on where he loses his connection."""
+    """The reader of an asker. It resumes if it loses its connection."""
 
     def __init__(self, client, session):
         super().__init__(client, session, client.chance)
@@ -151,7 +151,7 @@ class AskersReader(UsersReader):
 
 
 class PatientUser(User):
-    """A user who asks again. The first of the owners deletes nothing."""
+    """A user who repeats requests. The first of the owners deletes nothing."""
 
     taken = *User.taken, 504
 

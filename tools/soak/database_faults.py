@@ -1,4 +1,4 @@
-"""What befalls PostgreSQL in a soak, besides what tests/support/trouble.py has."""
+"""PostgreSQL's faults in a soak, besides those of tests/support/trouble.py."""
 
 import contextlib
 import threading
@@ -7,9 +7,9 @@ import time
 import psycopg
 
 CUTS = 1, 4  # seconds from one cut of all connections to the next
-UNPROMOTED = 0.5, 4  # seconds for which nobody is written to
+UNPROMOTED = 0.5, 4  # seconds during which no server takes writes
 
-# Of one transaction in so many, the end is refused, as where another one has come first.
+# One transaction in so many is refused at its end, as if another had committed first.
 REFUSED = 8
 REFUSE = f"""
 CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -26,12 +26,12 @@ CREATE CONSTRAINT TRIGGER refuse AFTER INSERT OR UPDATE OR DELETE ON {}
 DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION refuse()
 """
 REFUSED_TABLES = "session", "turn", "piece", "usage"
-REFUSALS = {  # what PostgreSQL's log says of one
+REFUSALS = {  # what PostgreSQL's log says of a refusal
     "refused by chance": "refused at the end of a transaction",
     "could not serialize access": "refused for another's sake (40001)",
     "deadlock detected": "refused for a deadlock (40P01)",
 }
-# Rows of replies under way and of their sessions, in the order in which nobody else takes them.
+# Rows of replies in progress and of their sessions, in an order that no other transaction uses.
 REWRITE = (
     "UPDATE turn SET fence = fence WHERE id IN"
     " (SELECT id FROM turn WHERE status = 'in_progress' ORDER BY id DESC)",
@@ -64,7 +64,8 @@ def cut_all(cluster):
 
 @contextlib.contextmanager
 def all_the_while(act):
-    """Do this again and again, in a thread, until it is over. It is told the event that says so."""
+    """Call this again and again, in a thread, until the context is left. It gets the event that
+    says so."""
     over = threading.Event()
 
     def run():
@@ -95,8 +96,9 @@ def connections_cut(service, chance):
 
 @contextlib.contextmanager
 def refusing(service, chance):
-    """Transactions are serializable by default, and refused: at their end by chance, and where
-    somebody else changes the same rows, who does so all the while. PostgreSQL's log has each."""
+    """Transactions are serializable by default, and refused: at their end by chance, and when
+    another transaction changes the same rows, which happens all the time. PostgreSQL's log has
+    each."""
     cluster, notes = service.cluster, service.notes
     log = cluster.folder / "log"
     size, own = log.stat().st_size, []
@@ -113,7 +115,7 @@ def refusing(service, chance):
 
 @contextlib.contextmanager
 def serializable(cluster):
-    """By default; whoever is connected has to connect again."""
+    """By default; open connections have to be replaced."""
     cluster.ask("ALTER DATABASE parley SET default_transaction_isolation = serializable")
     try:
         cut_all(cluster)
@@ -135,8 +137,8 @@ def refused_by_chance(cluster):
 
 
 def drop_refusals(cluster):
-    """The triggers go with their function. That locks the tables in an order of its own, and so may
-    be what PostgreSQL ends where two wait for each other."""
+    """The triggers are dropped with their function. That locks the tables in an order of its own,
+    so PostgreSQL may end it because of a deadlock."""
     while True:
         with contextlib.suppress(psycopg.errors.DeadlockDetected):
             cluster.ask("DROP FUNCTION refuse() CASCADE", "parley")
@@ -144,9 +146,9 @@ def drop_refusals(cluster):
 
 
 def rewrite(cluster, own, over):
-    """Change rows to what they are, in one transaction, or be refused."""
+    """Set rows to their own values, in one transaction, or be refused."""
     try:
-        # Its own context would leave it open where the commit is refused.
+        # psycopg's own context would leave the connection open if the commit is refused.
         with contextlib.closing(psycopg.connect(cluster.url())) as connection:
             for statement in REWRITE:
                 connection.execute(statement)

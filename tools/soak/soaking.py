@@ -1,4 +1,4 @@
-"""A run of the soak: a crowd is at work, faults befall the service, in the end all must hold."""
+"""A run of the soak: a crowd is at work while faults are injected, and in the end all must hold."""
 
 import collections
 import concurrent.futures
@@ -26,7 +26,7 @@ AUDIT = pathlib.Path(__file__).parents[1] / "audit"
 
 
 class Crowd:
-    """Those who use the service. Where nothing befalls it, they are more and faster."""
+    """The users of the service. In a run without faults, they are more and faster."""
 
     def __init__(self, service, seed, until, has_faults):
         self.users = [
@@ -66,7 +66,7 @@ class Crowd:
                 thread.join()
 
     def told(self):
-        """What users were told at each try, and what became of what they asked for."""
+        """The statuses that users got at each try, and what became of their requests."""
         tries = sum((user.client.told for user in self.users), collections.Counter())
         outcomes = sum((user.told for user in self.users), collections.Counter())
         sentences = {what: count for what, count in outcomes.items() if isinstance(what, str)}
@@ -74,24 +74,24 @@ class Crowd:
 
 
 def talker_of(seed, has_faults, history):
-    """Where nothing befalls it, an answer may break again and again."""
+    """In a run without faults, an answer may break again and again."""
     if has_faults:
         return Talker(seed, SLOW, failing=0.2, in_a_row=False, history=history)
     return Talker(seed, FAST, failing=0.25, in_a_row=True, history=history)
 
 
 def audit(path):
-    """What tools/audit says of this history: whether it is right, and its lines."""
+    """The result of tools/audit for this history: whether it is right, and its lines."""
     command = [sys.executable, AUDIT, path]
     run = subprocess.run(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     return run.returncode == 0, run.stdout.splitlines()
 
 
 def soak(folder, engine, seconds, seed, faults, url=None, history=None):
-    """Run it on this engine; returns a summary. Raises AssertionError where something does not hold.
+    """Run it on this engine; returns a summary. Raises AssertionError if something does not hold.
 
-    `url` names an empty database for a run without faults, in place of one of its own. `history`
-    is where its history is written, in place of its folder.
+    `url` names an empty database for a run without faults, in place of one of its own. `history` is
+    the file for its history, in place of one in its folder.
     """
     path = history or folder / "history.jsonl"
     settings = {"REPLY_WAIT": REPLY_WAIT, "CONTINUE_LIMIT": CONTINUE_LIMIT}
@@ -126,7 +126,7 @@ def soak(folder, engine, seconds, seed, faults, url=None, history=None):
 
 
 def unread(ending):
-    """Write what there is in the end; yields what is wrong where it cannot be read."""
+    """Write down what there is in the end; yields what is wrong if it cannot be read."""
     try:
         read_all(ending)
     except Exception as problem:  # an assertion, or a connection that was cut
@@ -134,7 +134,7 @@ def unread(ending):
 
 
 def figures_of(logs):
-    """How many replies were taken over, as these files tell it: no request is named with them."""
+    """How many replies were taken over, by these logs: those lines name no request."""
     figures = collections.Counter()
     for path in logs:
         with path.open() as lines:
@@ -145,7 +145,7 @@ def figures_of(logs):
 
 
 def tell_problems(problems, summary, name, service, history):
-    """Its folder goes, so its logs and its history are copied to files of this name."""
+    """Its folder is removed, so its logs and its history are copied to files of this name."""
     stem = os.path.join(tempfile.gettempdir(), name)
     copies = [shutil.copy(history, stem + history.suffix), stem + ".log"]
     with open(copies[-1], "wb") as file:
@@ -159,16 +159,17 @@ def tell_problems(problems, summary, name, service, history):
 
 
 def history_of(path, engine, engines):
-    """Where the history of this engine is written, or None. Where there are several, its name has it."""
+    """The file for the history of this engine, or None. If there are several engines, its name has
+    the engine."""
     if path and len(engines) > 1:
         return path.with_stem(f"{path.stem}_{engine}")
     return path
 
 
 def soak_on(folder, engines, seconds, seed, faults_of=at_hand, history=None):
-    """Run it on these engines, beside each other, and print what each was told.
+    """Run it on these engines at the same time, and print each one's results.
 
-    `faults_of` is a function that has the faults of an engine. `history` is where histories are
+    `faults_of` is a function that returns the faults of an engine. `history` is where histories are
     written, in place of the folder.
     """
     with concurrent.futures.ThreadPoolExecutor() as pool:

@@ -11,13 +11,13 @@ from needs import is_traced
 
 CALLS = "fsync,fdatasync"
 MOST = 4  # seconds that each such call of a program takes, at most
-# Calls of a commit of SQLite, at most: the log, and both files where it writes the log back.
+# Calls in a commit of SQLite, at most: the log, and both files if it writes the log back.
 OF_A_COMMIT = 3
 
 
 @contextlib.contextmanager
 def disk_stalls(service, chance):
-    """The one on which the database is: for the service on SQLite, and else for PostgreSQL."""
+    """The disk with the database: for the service on SQLite, and else for PostgreSQL."""
     seconds = chance.uniform(0.2, MOST)
     log = service.folder / "strace"
     stall = [time.monotonic(), float("inf"), OF_A_COMMIT * seconds * bool(service.path)]
@@ -39,8 +39,8 @@ def pids_of(service):
 
 @contextlib.contextmanager
 def stalled(find_pids, seconds, log):
-    """Each call of these processes, and of those that they start, takes so long. What has begun
-    when it is over goes on at once, and nobody is left standing still."""
+    """Each call of these processes, and of those that they start, takes so long. A call that is in
+    progress when this is over continues at once, and no process stays stopped."""
     pids = find_pids()
     command = ["strace", "-f", "-qq", "-o", log, "-e", f"trace={CALLS}"]
     command += ["-e", f"inject={CALLS}:delay_enter={round(seconds * 1e6)}"]
@@ -53,7 +53,7 @@ def stalled(find_pids, seconds, log):
         tracer.send_signal(signal.SIGINT)
         try:
             tracer.wait(10)
-        except subprocess.TimeoutExpired:  # whoever is traced goes on without it
+        except subprocess.TimeoutExpired:  # the traced process continues without it
             tracer.kill()
             tracer.wait()
         trouble.send_all(find_pids(), signal.SIGCONT)

@@ -1,6 +1,6 @@
 """The model of a soak: it repeats the mark of a message, and counts; some of its answers break.
 
-So it can be told of each word of a reply whether it is where it belongs.
+So we can check of each word of a reply whether it is in its place.
 """
 
 import collections
@@ -16,7 +16,7 @@ MARK = re.compile(r"\[\w+\]")
 MOST = 30  # words of an answer
 FAST, SLOW = [0.01], [0.01, 0.2, 0.5, 0.5]  # seconds from one word to the next
 
-BREAKS = [  # what becomes of an answer of which some words are said
+BREAKS = [  # what happens to an answer after some of its words
     lambda some: cut(*some, " half"),
     lambda some: fails(*some, " half"),
     lambda some: cut(),
@@ -37,7 +37,7 @@ def mark_of(content):
 def counting(request, count, pause):
     """The words of an answer: the mark of the message, so many numbers with it, and an end.
 
-    Each number comes behind so long a pause. Where an answer goes on, so do its numbers.
+    Each number comes after a pause. If an answer is continued, so are its numbers.
     """
     mark, said = MARK.findall(asked(request))[-1], so_far(request)
     known = said.count(mark)
@@ -63,14 +63,14 @@ def wrong_words(mark, text, is_complete):
 class Talker:
     """A provider's default, which knows what it is asked. `failing`: how likely a call fails.
 
-    `in_a_row`: whether two calls for one message may fail, one behind the other. If not, each
+    `in_a_row`: whether two calls for one message may fail, one after the other. If not, each
     message is answered in the end. What it is asked and says is written in the history.
     """
 
     def __init__(self, seed, pauses, failing, in_a_row, history=NOWHERE):
         self.seed, self.pauses, self.failing, self.in_a_row = seed, pauses, failing, in_a_row
         self.calls = collections.Counter()  # mark → how many there were
-        self.talking = set()  # (mark, number) of the calls under way
+        self.talking = set()  # (mark, number) of the calls in progress
         self.is_well = False
         self._lock = threading.Lock()
         self._recorded = history.model(self._talk)
@@ -99,7 +99,7 @@ class Talker:
         return reply(*words)
 
     def wait_until_silent(self, seconds):
-        """Returns the calls that go on all the same."""
+        """Returns the calls that have not ended by then."""
         deadline = time.monotonic() + seconds
         while self.talking and time.monotonic() < deadline:
             time.sleep(0.1)

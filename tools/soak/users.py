@@ -1,4 +1,4 @@
-"""What users do, what strangers do, and who looks at the service meanwhile."""
+"""What users do, what strangers do, and what checks the service meanwhile."""
 
 import collections
 import contextlib
@@ -16,12 +16,12 @@ from talker import new_mark
 
 USERS = [f"https://github.com/soak{number}" for number in range(3)]
 FEW = 5  # sessions that a user keeps
-CUT = 0.05  # how likely a reader is cut off behind a delta
-PATIENCE = 100  # seconds for which a user goes on asking the same
+CUT = 0.05  # how likely a reader is cut off after a delta
+PATIENCE = 100  # seconds for which a user repeats the same request
 TEXTS = ["hello", "grüße", "a" * 5000, "x \u0301\u0323" * 99, "🎉"]
 QUERIES = ["", "?query=end", "?query=half%20h", "?page[offset]=3&page[limit]=2"]
 
-ACTIONS = {  # what a user does → how often, of all that he does
+ACTIONS = {  # what a user does → how often, relative to the others
     "create": 2,
     "message": 3,
     "stream": 2,
@@ -44,7 +44,7 @@ def session_in(path):
 
 
 class UsersReader(Reader):
-    """A reader who is cut off now and then. No server breaks his connection."""
+    """A reader that is cut off now and then. No server breaks its connection."""
 
     timeout = 60
 
@@ -65,10 +65,11 @@ class UsersReader(Reader):
 
 
 class User(threading.Thread):
-    """Does one thing after the other, and remembers what was answered. His client asks for him."""
+    """Does one thing after the other, and remembers the answers. A user's client sends the
+    requests."""
 
-    pause = 0  # seconds at most between one thing and the next
-    taken = 409, 502, 503  # what he takes for an answer, whatever he has asked for
+    pause = 0  # seconds at most between two actions
+    taken = 409, 502, 503  # accepted as an answer, whatever the request
 
     def __init__(self, server, subject, seed, until, client=None):
         super().__init__()
@@ -88,7 +89,7 @@ class User(threading.Thread):
             time.sleep(self.chance.uniform(0, self.pause))
 
     def see(self, response, *expected):
-        """The status of an answer, which is one of these, or what he always takes."""
+        """The status of an answer. It must be one of these, or of `taken`."""
         return self.take(response.status_code, *expected, text=response.text)
 
     def take(self, code, *expected, text=""):
@@ -100,10 +101,10 @@ class User(threading.Thread):
         return f"{new_mark(self.chance)} {self.chance.choice(TEXTS)}"
 
     def path(self):
-        """Of one of his sessions; where he has none, of one that is not there."""
+        """The path of one of the user's sessions; if there is none, of one that does not exist."""
         return f"/sessions/{self.chance.choice(self.sessions or [uuid.uuid4()])}"
 
-    # What he does
+    # What a user does
 
     def create(self):
         prefer = self.chance.choice([None, "respond-async"])
@@ -119,7 +120,8 @@ class User(threading.Thread):
         self.see(self.client.post(self.path() + "/retry"), 201, 202, 404)
 
     def go_on(self):
-        """Of a reply that has failed or ended; or that is cut off now, perhaps before it begins."""
+        """Continue a reply that has failed or ended; or that is cut off now, perhaps before it
+        begins."""
         path = self.path()
         if self.chance.random() < 0.7:
             body = {"content": self.content()}
@@ -153,7 +155,7 @@ class User(threading.Thread):
         self.see(self.client.get(self.path()), 200, 404)
 
     def repeat(self):
-        """The same message under one key gives one outcome."""
+        """The same message, sent twice with one key, has one outcome."""
         path, body = self.path() + "/messages", {"content": self.content()}
         key = f"{self.chance.getrandbits(64):x}"
         answers = [self.client.post(path, body, Idempotency_Key=key) for _ in range(2)]
@@ -168,7 +170,7 @@ class User(threading.Thread):
         self.read(reader)
 
     def follow(self):
-        """From the start, and behind what he has where he is cut off."""
+        """From the start, and after each cut from where the reader was."""
         self.read(self.reader({"id": session_in(self.path())}))
 
     def reader(self, session=None):
@@ -186,9 +188,9 @@ class User(threading.Thread):
 
 
 class Stranger(threading.Thread):
-    """Has no token: says half of a request, or nothing, or does not close."""
+    """A client without a token: it sends half of a request, or nothing, or does not close."""
 
-    pause = 0.05  # seconds between one and the next
+    pause = 0.05  # seconds between two of them
 
     def __init__(self, server, seed, until):
         super().__init__()
@@ -216,7 +218,7 @@ class Stranger(threading.Thread):
 
 
 class Looking(threading.Thread):
-    """Asks for /health all the while: it is one of these, and in time."""
+    """Asks for /health all the while: the status is one of these, and comes in time."""
 
     pause = 0.2
 

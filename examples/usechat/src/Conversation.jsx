@@ -16,23 +16,23 @@ function partOf({ type, text }, index) {
   );
 }
 
-/** A chat that begins with the messages that it has at the server. */
+/** A chat. `first`: the messages that it has on the server. */
 export function Conversation({ id, first }) {
-  const [draft, setDraft] = useState(EMPTY); // a message, or a change of the last one
-  const [failure, setFailure] = useState(null); // of what useChat does not know
+  const [draft, setDraft] = useState(EMPTY); // a message, or an edit of the last one
+  const [failure, setFailure] = useState(null); // an error outside useChat
   const sent = useRef(EMPTY);
-  // `resume` follows the reply under way, from its beginning.
+  // `resume` follows a reply in progress, from its beginning.
   const chat = useChat({ id, messages: first, transport, resume: true, onError, onFinish });
   const isBusy = chat.status === "submitted" || chat.status === "streaming";
   const error = failure ?? chat.error;
   const asked = chat.messages.findLast(({ role }) => role === "user");
 
-  /** What the server has refused can be written anew. */
+  /** If the server refused a message, puts it back into the field. */
   function onError({ status }) {
     if (status < 500) setDraft(sent.current);
   }
 
-  /** What is shown of a reply that is not complete may not be what stands. */
+  /** After an incomplete reply, what is on the screen may differ from what is stored. */
   async function onFinish({ message, isAbort, isDisconnect }) {
     if (isAbort || isDisconnect || message.metadata?.status === "complete") return;
     await transport.messages(id).then(chat.setMessages, setFailure);
@@ -46,7 +46,7 @@ export function Conversation({ id, first }) {
     else chat.sendMessage({ text: next.text, messageId: next.isChange ? asked.id : undefined });
   }
 
-  const goOn = () => transport.continue(id).then(() => chat.resumeStream(), setFailure);
+  const resume = () => transport.continue(id).then(() => chat.resumeStream(), setFailure);
   const change = () => setDraft({ text: textOf(asked), isChange: true });
 
   return (
@@ -61,27 +61,27 @@ export function Conversation({ id, first }) {
       {isBusy ? (
         <button onClick={() => transport.cancel(id)}>Stop</button>
       ) : (
-        <Choices last={chat.messages.at(-1)} {...{ goOn, change }} again={() => ask(EMPTY)} />
+        <Actions last={chat.messages.at(-1)} {...{ resume, change }} again={() => ask(EMPTY)} />
       )}
       <Field draft={draft} onChange={setDraft} onSend={isBusy ? null : ask} />
     </main>
   );
 }
 
-/** What can be done with the last message. */
-function Choices({ last, goOn, again, change }) {
+/** The buttons of the last message. */
+function Actions({ last, resume, again, change }) {
   if (!last) return null;
   const isCut = last.role === "assistant" && last.metadata?.status !== "complete";
   return (
     <nav>
-      {isCut && textOf(last) && <button onClick={goOn}>Go on</button>}
+      {isCut && textOf(last) && <button onClick={resume}>Continue</button>}
       <button onClick={again}>Answer again</button>
-      <button onClick={change}>Change</button>
+      <button onClick={change}>Edit</button>
     </nav>
   );
 }
 
-/** Where a message is written. */
+/** The message field. */
 function Field({ draft, onChange, onSend }) {
   function submit(event) {
     event.preventDefault();

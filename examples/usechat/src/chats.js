@@ -1,16 +1,16 @@
-// Where the chats are: the server, the token, and the transport that useChat speaks by.
+// The server, the token, and the transport for useChat.
 
 import { ParleyTransport } from "parley-client/ai";
 
 const SERVER = import.meta.env.VITE_PARLEY ?? "http://127.0.0.1:5000";
 
-/** The token of this tab, as somebody has pasted it, or nothing. */
+/** The token that was pasted in this tab; null if there is none. */
 export const keptToken = () => sessionStorage.getItem("token");
 
 export const keepToken = (token) => sessionStorage.setItem("token", token);
 
 export const forgetToken = () => sessionStorage.removeItem("token");
 
-// The SDK's `stop` only hangs up, as it does where a component goes: the reply goes on at the
-// server. The button Stop calls `transport.cancel`, and the stream then ends by itself.
+// The SDK also aborts a stream when its component unmounts. With `cancels: false`, that and `stop`
+// only close the connection. The Stop button calls `transport.cancel`, which ends the stream.
 export const transport = new ParleyTransport(SERVER, { token: keptToken, cancels: false });

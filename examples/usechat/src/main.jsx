@@ -1,46 +1,46 @@
-// A page of chats. Its address names the chat: `#` and an id.
+// A page with chats. Its URL names the chat: `#` and an id.
 
 import { StrictMode, useEffect, useState, useSyncExternalStore } from "react";
 import { createRoot } from "react-dom/client";
 import { Conversation } from "./Conversation.jsx";
 import { forgetToken, keptToken, transport } from "./chats.js";
-import { Door } from "./Door.jsx";
+import { SignIn } from "./SignIn.jsx";
 import "./style.css";
 
-const idOfAddress = () => location.hash.slice(1);
+const idInURL = () => location.hash.slice(1);
 
-function onAddress(tell) {
-  addEventListener("hashchange", tell);
-  return () => removeEventListener("hashchange", tell);
+function onURLChange(listener) {
+  addEventListener("hashchange", listener);
+  return () => removeEventListener("hashchange", listener);
 }
 
-function begin() {
+function startChat() {
   location.hash = crypto.randomUUID();
 }
 
 function App() {
-  const id = useSyncExternalStore(onAddress, idOfAddress);
-  const [isIn, setIsIn] = useState(Boolean(keptToken()));
+  const id = useSyncExternalStore(onURLChange, idInURL);
+  const [isSignedIn, setIsSignedIn] = useState(Boolean(keptToken()));
   useEffect(() => {
-    if (!id) begin();
+    if (!id) startChat();
   }, [id]);
-  const leave = () => {
+  const signOut = () => {
     forgetToken();
-    setIsIn(false);
+    setIsSignedIn(false);
   };
-  if (!isIn) return <Door onEnter={() => setIsIn(true)} />;
+  if (!isSignedIn) return <SignIn onSignIn={() => setIsSignedIn(true)} />;
   return (
     <>
       <header>
-        <button onClick={begin}>New chat</button>
-        <button onClick={leave}>Sign out</button>
+        <button onClick={startChat}>New chat</button>
+        <button onClick={signOut}>Sign out</button>
       </header>
       {id && <Chat key={id} id={id} />}
     </>
   );
 }
 
-/** A chat, once its messages are there. */
+/** A chat, once its messages have been fetched. */
 function Chat({ id }) {
   const [messages, setMessages] = useState(null);
   const [error, setError] = useState(null);

@@ -1,0 +1,142 @@
+"""The threads that read requests and make answers, of which few run at a time.
+
+The loop competes for the GIL with every runnable thread. So requests queue for a few slots. A
+request that waits for a reply, for room or for a search gives up its slot (`release_slot`). If no
+request has got a slot for a while, perhaps because the database does not answer, there are more.
+Threads are mostly started by other threads, not by the loop, since `Thread.start` waits until the
+new thread has run.
+
+New requests have priority over those in progress, such as ones with a long body: otherwise a client
+that sends much would hold up all others. `GET /health` has threads of its own.
+"""
+
+import collections
+import queue
+import threading
+import time
+from collections.abc import Callable
+
+from limits import THREAD_TTL, CachedThreads
+from serving.connection import ClientConnection
+
+SLOTS = 8  # requests that are worked on at a time: as many as database connections
+STALL = 0.25  # seconds without a request getting a slot, after which there are more slots
+RESERVED = 4  # threads for requests that must not queue
+STALL_CHECK = 0.05  # seconds until `relieve` is due while requests queue
+FAIRNESS = 4  # every fourth slot goes to a request in progress, even if new ones queue
+
+
+class ThreadPool:
+    """Up to `most` threads. Each calls `answer` with a connection that has something to read, or
+    more of an answer to make."""
+
+    def __init__(self, most: int, answer: Callable[[ClientConnection], None]) -> None:
+        self._most, self._answer = most, answer
+        self._queue: queue.SimpleQueue[None] = queue.SimpleQueue()  # one None per connection below
+        self._new: collections.deque[ClientConnection] = collections.deque()
+        self._in_progress: collections.deque[ClientConnection] = collections.deque()
+        self._slots, self._extra_slots = threading.Semaphore(SLOTS), 0
+        self._lock, self._count, self._idle = threading.Lock(), 0, 0  # threads; idle ones
+        self._taken, self._taken_at = 0, 0.0
+        self._reserve, self._reserved = CachedThreads(), threading.Semaphore(RESERVED)
+        self._local = threading.local()
+
+    def has_queue(self) -> bool:
+        return not self._queue.empty()
+
+    def answer_urgently(self, connection: ClientConnection) -> bool:
+        """Answer this without queueing, in a reserved thread. Returns False if they are all busy,
+        or the system has no more threads."""
+        if not self._reserved.acquire(blocking=False):
+            return False
+        try:
+            self._reserve.start(self._answer_urgent, connection)
+        except RuntimeError:
+            self._reserved.release()
+            return False
+        return True
+
+    def _answer_urgent(self, connection: ClientConnection) -> None:
+        self._local.has_slot = False
+        try:
+            self._answer(connection)
+        finally:
+            self._reserved.release()
+
+    def answer(self, connection: ClientConnection, in_progress: bool = False) -> None:
+        if self._queue.empty():
+            self._taken_at = time.monotonic()
+        (self._in_progress if in_progress else self._new).append(connection)
+        self._queue.put(None)
+        self._grow()
+
+    def relieve(self) -> None:
+        """Double the slots if none became free for a while: the requests that have them seem to
+        wait for something. Slots that are given back are dropped until there are SLOTS again."""
+        if not self._queue.empty() and time.monotonic() > self._taken_at + STALL:
+            self._taken_at = time.monotonic()
+            with self._lock:
+                more = SLOTS + self._extra_slots
+                self._extra_slots += more
+            self._slots.release(more)
+            self._grow()
+
+    def release_slot(self) -> None:
+        """Give up the slot of the calling thread, which is about to wait."""
+        if self._local.has_slot:
+            self._local.has_slot = False
+            self._return_slot()
+            self._grow()
+
+    def _return_slot(self) -> None:
+        with self._lock:
+            if self._extra_slots:
+                self._extra_slots -= 1
+                return
+        self._slots.release()
+
+    def _grow(self) -> None:
+        """Start one more thread, if requests queue and no thread is idle."""
+        with self._lock:
+            if self._idle or self._count >= self._most or self._queue.empty():
+                return
+            self._count += 1
+        try:
+            threading.Thread(target=self._work, daemon=True).start()
+        except RuntimeError:  # the system has no more: a busy one will become free
+            with self._lock:
+                self._count -= 1
+
+    def _work(self) -> None:
+        while connection := self._take():
+            self._local.has_slot = True
+            self._grow()
+            self._answer(connection)
+            del connection  # it may be large, and the next one may come late
+            if self._local.has_slot:
+                self._return_slot()
+        with self._lock:
+            self._count -= 1
+
+    def _take(self) -> ClientConnection | None:
+        """Take a slot and the next connection; None after THREAD_TTL seconds without one."""
+        with self._lock:
+            self._idle += 1
+        try:
+            if not self._slots.acquire(timeout=THREAD_TTL):
+                return None
+            try:
+                self._queue.get(timeout=THREAD_TTL)
+            except queue.Empty:
+                self._return_slot()
+                return None
+            return self._next()
+        finally:
+            with self._lock:
+                self._idle -= 1
+
+    def _next(self) -> ClientConnection:
+        with self._lock:
+            self._taken, self._taken_at = self._taken + 1, time.monotonic()
+            is_turn = not self._new or (self._in_progress and self._taken % FAIRNESS == 0)
+            return (self._in_progress if is_turn else self._new).popleft()

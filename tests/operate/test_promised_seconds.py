@@ -1,0 +1,74 @@
+"""The seconds that the documents promise are the sums next to the constants that they are made
+of.
+
+tests/heavy/test_measured_seconds.py measures them.
+"""
+
+import math
+import re
+
+import pytest
+
+from api.events import KEEPALIVE_INTERVAL
+from database.deadline import ANSWERED
+from maintenance import sweeper
+from models import LEASE
+from product import ROOT
+from replies import HANDING_OVER, keeper, rescuer
+from serving import dispatcher, worker
+from settings import SETTINGS
+
+SECOND, HOUR = 1_000_000, 3600
+WORDS = {"a": 1, "an": 1, "five": 5, "ten": 10}
+STREAMS, OPERATING = "docs/streams.md", "docs/operating.md"
+
+
+@pytest.mark.parametrize(
+    ("document", "sentence", "seconds"),
+    [
+        (STREAMS, "A lease lasts {} seconds", LEASE / SECOND),
+        (STREAMS, "| S-37 | … within {} seconds", keeper.HUNG_UP),
+        (STREAMS, "| S-41 | … no {} seconds pass", KEEPALIVE_INTERVAL),
+        (STREAMS, "| S-42 | … within {} second", keeper.CANCEL_SEEN),
+        (STREAMS, "| S-43 | At most {} seconds after its writer died", rescuer.GIVEN_UP),
+        (STREAMS, "| S-44 | At most {} seconds after", rescuer.TAKEN_OVER),
+        (STREAMS, "| S-44 | … at most {} seconds if it had begun", rescuer.TAKEN_OVER_BY_IDLE),
+        (STREAMS, "| S-44 | … if it had begun less than {} seconds", rescuer.IDLE_INTERVAL),
+        (STREAMS, "| S-45 | … `GRACE` and {} seconds later", worker.STORING),
+        (STREAMS, "| S-47 | … for {} seconds", dispatcher.DISCONNECTED),
+        (OPERATING, "another process goes on with them within {} seconds", rescuer.TAKEN_OVER),
+        (OPERATING, "with its replies within {} seconds", rescuer.TAKEN_OVER_ELSEWHERE),
+        (OPERATING, "and in the same container), within {} seconds", rescuer.TAKEN_OVER),
+        (OPERATING, "they look every {} seconds", rescuer.IDLE_INTERVAL),
+        (OPERATING, "its replies to others after {} to 28 seconds", rescuer.KEPT_ELSEWHERE),
+        (OPERATING, "its replies to others after 25 to {} seconds", rescuer.TAKEN_OVER_ELSEWHERE),
+        (OPERATING, "for longer than `GRACE` and {} seconds", worker.STORING),
+        (
+            OPERATING,
+            "| a client that takes nothing of its answer | {} seconds",
+            dispatcher.DISCONNECTED,
+        ),
+        (OPERATING, "| all that a request waits for in the database… | {} seconds", ANSWERED),
+        (OPERATING, "died | {} hour on the same machine", sweeper.INTERVAL / HOUR),
+        (OPERATING, "; {} hours otherwise", sweeper.HALF_DELETED_ELSEWHERE / HOUR),
+    ],
+)
+def test_a_document_has_the_sum(document, sentence, seconds):
+    text = re.sub(r"(?<!\|)\n(?!\||\n)", " ", (ROOT / document).read_text("utf-8"))
+    before, _, after = re.escape(sentence).replace("…", r"[^\n]*?").partition(r"\{\}")
+    found = re.findall(f"{before}(\\w+){after}", text)
+    assert len(found) == 1, (sentence, found)
+    assert int(WORDS.get(found[0], found[0])) == math.ceil(seconds)
+
+
+def test_the_waits_have_the_order_that_the_design_needs():
+    """Each of these depends on one wait being shorter than another."""
+    # After an outage for all, leases are renewed before any process is taken for dead.
+    assert keeper.RENEWED < (rescuer.LOOKS - 1) * rescuer.LOOK_INTERVAL
+    # A process that looks seldom sees a reply before its lease lapses, and before it is handed
+    # over.
+    assert rescuer.IDLE_INTERVAL < LEASE / SECOND
+    assert rescuer.IDLE_INTERVAL < int(SETTINGS["GRACE"].default)
+    # A reply is stored before the process stops waiting for others, and that is before gunicorn
+    # kills it.
+    assert HANDING_OVER < worker.CLOSING < worker.STORING

@@ -1,0 +1,193 @@
+"""Import a session: keep the fields that it has, and make those that are missing."""
+
+import contextlib
+import functools
+import uuid
+from collections.abc import Iterator
+from typing import Any
+
+from peewee import SQL, BigIntegerField
+
+from database import SECOND, connected, db, insertion
+from llm import Catalog, UnknownModel
+from maintenance import storage
+from models import COMPLETE, FAILED, PREVIEW, Missing, Session, Thought, Turn, outcome_of
+from replies.claim import new_turn_id
+from replies.titles import local_title
+from tables.search import normalize
+from transfer import staged_session
+from turns import EXPORTED
+
+NO_ERROR = "It failed on another server."  # the error of a failed reply that has none
+OWN = "parley:"  # begins the origin of a session from an export of Parley
+
+Fields = dict[str, Any]  # a session or a turn, as `api/import_schema.py` loads it
+
+
+class _AlreadyImported(Exception):
+    """The user already has the session of this origin."""
+
+    def __init__(self, session: Session) -> None:
+        super().__init__()
+        self.session = session
+
+
+def import_session(
+    owner: str, fields: Fields, catalog: Catalog, storage_limit: int
+) -> tuple[Session, bool]:
+    """Store this session for the owner. Returns the session, and whether it is new: if not, it was
+    imported from this origin before. Raises Refused if the owner, or the disk, has no room for it;
+    ModelError if no provider names a default model."""
+    origin = fields.get("origin")
+    try:
+        with connected():
+            _refuse_repeated(owner, origin)
+            now = db.now()
+        size = sum(
+            len(text.encode())
+            for turn in fields["turns"]
+            for text in (turn["content"], thoughts_of(turn))
+        )
+        storage.check_room(owner, size, storage_limit)
+        session = _session_of(fields, catalog, now)
+        turns = _turns_of(fields, session, now)
+        steps = (_step(some) for some in staged_session.in_steps(turns, _size_of))
+        last_changes = functools.partial(_last_changes, owner, session)
+        return staged_session.write(owner, session, steps, size, last_changes), True
+    except _AlreadyImported as known:
+        return known.session, False
+
+
+def _refuse_repeated(owner: str, origin: str | None) -> None:
+    """Raises _AlreadyImported if the owner already has the session that was imported from this
+    origin, or the exported session itself."""
+    if origin is None:
+        return
+    # SQLite and PostgreSQL use a partial index only if the statement has its condition.
+    is_its = Session.origin == origin, SQL("origin IS NOT NULL AND owner <> ''")
+    known = Session.get_or_none(Session.owner == owner, *is_its)
+    if known is None and origin.startswith(OWN):
+        with contextlib.suppress(ValueError, Missing):
+            known = Session.get_owned(owner, uuid.UUID(origin.removeprefix(OWN)))
+    if known:
+        raise _AlreadyImported(known)
+
+
+def _last_changes(owner: str, session: Session) -> dict[str, int]:
+    """The times of the session. Imported times have whole seconds: each is moved after those of the
+    owner's other sessions in the same second, so that sessions keep the order of their import."""
+    _refuse_repeated(owner, session.origin)
+    return {
+        field.name: _after_others(owner, field, getattr(session, field.name))
+        for field in (Session.created_at, Session.updated_at)
+    }
+
+
+def _after_others(owner: str, field: BigIntegerField, time: int) -> int:
+    if time % SECOND:
+        return time
+    last = time + SECOND - 1  # of this second
+    is_same = Session.owner == owner, field.between(time, last)
+    latest = Session.select(field).where(*is_same).order_by(field.desc()).limit(1).scalar()
+    return time if latest is None else min(latest + 1, last)
+
+
+def _session_of(fields: Fields, catalog: Catalog, now: int) -> Session:
+    turns = fields["turns"]
+    created_at, updated_at = _times_of(fields, now)
+    title = fields.get("title") or local_title(turns[0]["content"])
+    texts = [turn["content"] for turn in turns if turn["content"]]
+    options = fields.get("options") or {}
+    return Session(
+        title=title,
+        title_is_users=bool(fields.get("title_is_users")),
+        search_title=normalize(title),
+        **_model_and_provider(fields.get("model"), catalog),
+        system=fields.get("system"),
+        options={name: value for name, value in options.items() if value is not None},
+        preview=texts[-1][:PREVIEW],
+        created_at=created_at,
+        updated_at=updated_at,
+        origin=fields.get("origin"),
+    )
+
+
+def _times_of(fields: Fields, now: int) -> tuple[int, int]:
+    """When the session was created and last used, by default the times of its turns."""
+    times = [turn["created_at"] for turn in fields["turns"] if turn.get("created_at") is not None]
+    created_at, updated_at = fields.get("created_at"), fields.get("updated_at")
+    if created_at is None:
+        created_at = times[0] if times else now
+    if updated_at is None:
+        updated_at = max([created_at, *times])
+    return min(created_at, now), min(updated_at, now)
+
+
+def _model_and_provider(model: str | None, catalog: Catalog) -> dict[str, str]:
+    """This model, or the default if it is not served here, and the name of its provider."""
+    if model is not None:
+        with contextlib.suppress(UnknownModel):
+            return {"model": model, "provider": catalog.allow(model).name}
+    default = catalog.default()
+    return {"model": default, "provider": catalog.allow(default).name}
+
+
+def _turns_of(fields: Fields, session: Session, now: int) -> Iterator[Turn]:
+    """The turns, without ids. A turn without a time gets that of the turn before it."""
+    time = session.created_at
+    for turn in fields["turns"]:
+        own_time = turn.get("created_at")
+        time = time if own_time is None else min(own_time, now)
+        columns = EXPORTED.load(turn) | {"id": None, "created_at": time}  # `_step` makes the id
+        row = Turn(**columns, session=session, search_text=normalize(turn["content"]))
+        if row.kind == "assistant":
+            row.model = row.model or fields.get("model") or session.model
+            _set_outcome(row)
+            _set_thinking(row, turn)
+        yield row
+
+
+def thoughts_of(turn: Fields) -> str:
+    """The text of a turn's thinking, or ""."""
+    return (turn.get("thinking") or {}).get("text", "")
+
+
+def _set_thinking(row: Turn, turn: Fields) -> None:
+    row.thoughts = thoughts_of(turn)
+    if row.thoughts:
+        row.thinking_characters = len(row.thoughts)
+        row.thinking_milliseconds = turn["thinking"].get("seconds") or 0
+
+
+def _set_outcome(row: Turn) -> None:
+    """Set how a reply ended. Only a complete one has a stop reason, and only a failed one an
+    error."""
+    status = row.status or COMPLETE
+    if status == FAILED:
+        error = (row.error_status, row.error_message) if row.error_status else (502, NO_ERROR)
+        outcome = outcome_of(status, *error)
+    else:
+        outcome = outcome_of(status, stop_reason=row.stop_reason if status == COMPLETE else None)
+    for name, value in outcome.items():
+        setattr(row, name, value)
+
+
+def _size_of(turn: Turn) -> int:
+    texts = turn.content, turn.search_text, turn.thoughts
+    return sum(len(text.encode()) for text in texts)
+
+
+def _step(turns: list[Turn]) -> staged_session.Step:
+    def step(session: Session, last: int) -> int:
+        now = db.now()
+        for turn in turns:
+            turn.id = last = new_turn_id(now, last)
+        db.send(insertion(*turns))
+        thoughts = [
+            Thought(turn=turn, start=0, text=turn.thoughts) for turn in turns if turn.thoughts
+        ]
+        if thoughts:
+            db.send(insertion(*thoughts))
+        return last
+
+    return step
