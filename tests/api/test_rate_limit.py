@@ -1,27 +1,9 @@
 """`RATE_LIMIT`: replies are counted exactly across all processes."""
 
-import threading
 import time
 
 from client import at_once
-from provider import reply
 from raw_tables import tables_of
-
-
-def test_a_cancelled_reply_is_not_made_again_for_the_same_key(alice, provider):
-    never = threading.Event()
-    provider.script = [reply("Half", never)]
-    with alice.stream("POST", "/sessions", {"content": "Hello"}, Idempotency_Key="k-3") as stream:
-        events = iter(stream)
-        session = next(events).data
-        assert next(events).name == "content_delta"
-        alice.post(f"/sessions/{session['id']}/cancel")
-    again = alice.post("/sessions", {"content": "Hello"}, Idempotency_Key="k-3")
-    assert (again.status_code, again.json()["id"]) == (201, session["id"])
-    assert len(provider.posts) == 1
-
-
-# The limit
 
 
 def test_replies_are_counted_exactly_across_all_processes(start, provider):

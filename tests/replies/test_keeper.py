@@ -212,6 +212,8 @@ with db.connection_context():
     except Unavailable:
         commits.store = store
     told = [feed.state]
+    if others := json.loads(sys.argv[2]):
+        db.execute_sql(f"UPDATE turn SET {others} WHERE kind = 'assistant'")
     keeper.begin()
     keeper.round(now)
     row = "SELECT status, stop_reason FROM turn WHERE kind = 'assistant'"
@@ -220,14 +222,29 @@ with db.connection_context():
 """
 
 
+@pytest.mark.parametrize(
+    "others, shown",
+    [
+        pytest.param("", [502, "complete", "length"], id="no other process"),
+        pytest.param(
+            "fence = 7, stop_reason = 'stop'", [None, "complete", "stop"], id="a later writer"
+        ),
+        pytest.param(
+            "cancelled = TRUE, status = 'interrupted'",
+            [None, "interrupted", "length"],
+            id="a cancel",
+        ),
+    ],
+)
 def test_a_continue_without_new_text_fails_even_if_the_answer_to_its_commit_is_lost(
-    new_database, provider
+    new_database, provider, others, shown
 ):
-    """The row says how the reply had ended before. Read alone, it would look like a success."""
+    """The row says how the reply had ended before. Read alone, it would look like a success. If
+    another process has ended the reply meanwhile, its row is right."""
     provider.script = [reply("One ", stop="length"), reply()]
     settings = {"OPENAI_BASE_URL": provider.url + "/v1", "DEFAULT_MODEL": "m-1"}
-    told = run_stepped(IN_VAIN, DATABASE_URL=new_database(), **settings)
-    assert told == [None, "ended", 502, "complete", "length"]
+    told = run_stepped(IN_VAIN, others, DATABASE_URL=new_database(), **settings)
+    assert told == [None, "ended", *shown]
 
 
 UNANSWERED = """

@@ -69,6 +69,19 @@ def test_a_key_returns_the_first_outcome_however_it_is_received(alice, bob, prov
     assert alice.post(path, {"content": "More"}, Idempotency_Key="k-1").status_code == 404
 
 
+def test_a_cancelled_reply_is_not_made_again_for_the_same_key(alice, provider):
+    never = threading.Event()
+    provider.script = [reply("Half", never)]
+    with alice.stream("POST", "/sessions", {"content": "Hello"}, Idempotency_Key="k-3") as stream:
+        events = iter(stream)
+        session = next(events).data
+        assert next(events).name == "content_delta"
+        alice.post(f"/sessions/{session['id']}/cancel")
+    again = alice.post("/sessions", {"content": "Hello"}, Idempotency_Key="k-3")
+    assert (again.status_code, again.json()["id"]) == (201, session["id"])
+    assert len(provider.posts) == 1
+
+
 def test_a_key_does_not_ask_again_if_newer_turns_followed(alice, provider):
     provider.script = [fails("Half"), reply("Newer.")]
     failed = alice.post("/sessions", {"content": "Hello"}, Idempotency_Key="k-2")

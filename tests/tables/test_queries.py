@@ -58,8 +58,9 @@ found = {}
 for name, script in json.loads(sys.argv[2]).items():
     for table in (IdempotencyKey, Usage, Piece, Thought, Turn, Session):
         table.delete().execute()
-    exec(script)
-    found[name] = told
+    scope = dict(globals())
+    exec(script, scope)
+    found[name] = scope["told"]
 print(json.dumps(found))
 """
 
@@ -116,6 +117,17 @@ for start in (0, 2, 4, 6, 8, 13, None):
             [f"First: {text}", "Second:  text"]
             for text in ("One two three", "e two three", "two three", "o three", "three", "", "")
         ],
+    ),
+    "replies in progress are found among others": (
+        """
+ended = turn(content="Ended")
+told = [Turn.is_any_in_progress()]
+reply = under_way("Text")
+under_way("nobody", "asks")
+told += [Turn.is_any_in_progress()]
+told += [each.content for each in Turn.read_in_progress([ended.id, reply.id])]
+""",
+        [False, True, "Text"],
     ),
     # Not one that has ended, is being deleted, or whose process may be alive.
     "orphans are replies under way whose lease or process is gone": (
@@ -218,9 +230,13 @@ told = [key.owner for key in IdempotencyKey.select()]
     # The process that wrote the reply can no longer say it.
     "what a reply has used is estimated once its process is gone": (
         """
-told = []
-for is_cancelled, lease in ((False, HELD["lease_until"]), (True, HELD["lease_until"]), (True, 5)):
-    reply = under_way("Half", lease_until=lease, unbilled_bytes=396)
+told, later = [], HELD["lease_until"]
+machine, number, start = processes.this_process().split("/")
+dead, alive = f"{machine}/{number}/{int(start) - 1}", HELD["writer"]
+for is_cancelled, lease, writer in (
+    (False, later, alive), (True, later, alive), (True, 5, alive), (True, later, dead)
+):
+    reply = under_way("Half", lease_until=lease, writer=writer, unbilled_bytes=396)
     commits.interrupt([Turn.read(reply.id)], ["half"], is_cancelled)
     told.append(again(reply).estimated_tokens)
 for is_cancelled, fence in ((True, 1), (False, 1), (True, None)):
@@ -232,7 +248,7 @@ for is_cancelled, fence in ((True, 1), (False, 1), (True, None)):
     ReplyRequest(owner="alice", session_id=here.id, goes_on=True).commit()
     told.append(again(reply).estimated_tokens)
 """,
-        [100, 0, 100, 100, 0, 0],
+        [100, 0, 100, 100, 100, 0, 0],
     ),
     "a continue that was handed over before a word counts once": (
         """
@@ -322,6 +338,7 @@ turn(here, "hidden", visible=False)
 rows += [under_way("One ", "two", of=here)]
 under_way("Another")
 turn(here, "the longest, hidden", visible=False)
+empty = turn().session
 turn(content="the newest, in another session")
 names = {row.id: number for number, row in enumerate(rows)}
 
@@ -333,7 +350,7 @@ def page(**limits):
 
 told = {
     "all": page(),
-    "bytes": pages.read_page(here).size_of_all - 4 * pages.read_page(turn().session).size_of_all,
+    "bytes": pages.read_page(here).size_of_all - 4 * pages.read_page(empty).size_of_all,
     "two": page(limit=2),
     "before": page(before=rows[2].id),
     "few bytes": page(most=1),
