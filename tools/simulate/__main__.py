@@ -11,9 +11,8 @@ It prints the first seed by which a promise of docs/streams.md is broken, and it
 prints the choices of that as JSON; `--story` reads them again. The database, by default a file of
 SQLite, is emptied.
 
-What we assume: statements of one transaction come without others in between. What is left out: titles
-that a model writes, retention, the pauses of disks and networks. Commits that hang and failovers are on
-SQLite alone.
+What we assume: statements of one transaction come without others in between. What is left out:
+retention, and the pauses of disks and networks. Commits that hang and failovers are on SQLite alone.
 """
 
 import argparse

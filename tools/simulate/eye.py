@@ -19,7 +19,7 @@ ORDER BY id
 """
 PIECES = "SELECT turn_id, start, text FROM piece ORDER BY turn_id, start"
 MESSAGES = "SELECT session_id, content FROM turn WHERE kind = 'user' ORDER BY id"
-OWNERS = "SELECT id, owner FROM session"
+SESSIONS = "SELECT id, owner, title FROM session"
 LEDGER = """
 SELECT coalesce(sum(replies), 0), coalesce(sum(input_tokens), 0), coalesce(sum(output_tokens), 0),
     coalesce(sum(cached_tokens), 0), coalesce(sum(estimated_tokens), 0)
@@ -56,6 +56,7 @@ class Seen(NamedTuple):
 
     rows: dict[int, Row]
     owners: dict[str, str]  # by session
+    titles: dict[str, str]
 
 
 class Eye:
@@ -80,7 +81,9 @@ class Eye:
         for turn_id, start, text in self._rows(PIECES):
             pieces.setdefault(turn_id, []).append((start, text))
         rows = {row[0]: row_of(row, pieces.get(row[0], [])) for row in self._rows(TURNS)}
-        return Seen(rows, {str(name): owner for name, owner in self._rows(OWNERS)})
+        sessions = [(str(name), owner, title) for name, owner, title in self._rows(SESSIONS)]
+        owners = {name: owner for name, owner, _ in sessions}
+        return Seen(rows, owners, {name: title for name, _, title in sessions})
 
     def messages(self) -> list[tuple[str, str]]:
         """All users' messages: the session, and the text."""

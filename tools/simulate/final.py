@@ -64,7 +64,8 @@ def _ledger(world: "World") -> Iterator[str]:
     if replies != world.promises.ends:
         yield f"the ledger has {replies} replies, and {world.promises.ends} have ended"
     rows = world.promises.seen.rows.values()
-    if "" not in world.promises.seen.owners.values() and not world.person.has_asked("delete"):
+    has_others = world.title_model is not None or world.person.has_asked("delete")
+    if "" not in world.promises.seen.owners.values() and not has_others:
         sums = [sum(row.used[place] for row in rows) for place in range(4)]
         if sums != tokens:
             yield f"the ledger has {tokens} tokens, and the replies {sums}"

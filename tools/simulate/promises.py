@@ -15,7 +15,7 @@ from simulate.databases import microseconds
 from simulate.eye import Row, Seen
 from simulate.people import Sent
 from simulate.readers import Reader
-from simulate.scripted import origin
+from simulate.scripted import TITLED, origin
 from simulate.servers import RENEWING, ServerProcess
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ class Promises:
         self.world = world
         self.problem: str | None = None
         self.steps: set[Step] = set()
-        self.seen = Seen({}, {})
+        self.seen = Seen({}, {}, {})
         self.shown: dict[int, str] = {}  # the longest text that a client has got, by turn
         self.changes = 0  # of what is stored, except leases
         self.ends = 0  # of replies, as the ledger counts them
@@ -42,6 +42,7 @@ class Promises:
         self.released_at: dict[int, float] = {}
         self.grants: dict[int, int] = {}  # how often each reply got a writer
         self.latest: dict[str, int] = {}  # the reply of a session that was requested last
+        self.renamed: set[str] = set()  # sessions that have a title of their user
 
     def breaks(self, promise: str) -> None:
         if self.problem is None:
@@ -67,6 +68,9 @@ class Promises:
         under_way = [row.session_id for row in seen.rows.values() if row.status == "in_progress"]
         if len(under_way) != len(set(under_way)):
             self.breaks("S-35: two replies of a session are under way")
+        for name, title in seen.titles.items():
+            if name.replace("-", "") in self.renamed and title.startswith(TITLED):
+                self.breaks("a model's title takes the place of the user's")
 
     def _of_step(self, was: Row | None, row: Row | None) -> Iterator[str]:
         if row is None:
@@ -227,6 +231,8 @@ class Promises:
     def is_answered(self, sent: Sent, process: ServerProcess, answer: Answer) -> None:
         if answer.status == 500:
             self.breaks(f"a {sent.wish.kind} is answered with 500")
+        if answer.status == 200 and sent.wish.kind == "rename" and not self.world.fate.had_failover:
+            self.renamed.add(sent.wish.session_id.hex)
         if answer.status == 200 and sent.wish.kind == "continue" and len(sent.answers) > 1:
             self._has_gone_on(sent, answer)
 
@@ -248,8 +254,9 @@ class Promises:
 
     def forget_text(self) -> None:
         """A failover may have taken back what was shown, for as long as its writer has not stored
-        it again."""
+        it again; and titles of users."""
         self.shown.clear()
+        self.renamed.clear()
         self.seen = self.world.eye.look()
 
     # As time moves

@@ -13,7 +13,8 @@ from providers.faults import ModelError
 from simulate.machine import Machine
 from simulate.standing_in import Event
 
-MODEL = "m-1"
+MODEL, TITLE_MODEL = "m-1", "t-1"
+TITLED = "Titled "  # the beginning of each title that a model writes
 FIRST = 0x4E00  # of a block of letters, three bytes each
 LONGEST = 64  # characters of an answer
 LENGTHS = (48, 64, 9, 24, 1)
@@ -95,7 +96,7 @@ class Scripted:
         self.steadiness = machine.chance.pick("steadiness", (0.7, 0.35, 0.95), 0.5)
 
     def list_models(self) -> list[str]:
-        return [MODEL]
+        return [MODEL, TITLE_MODEL]
 
     def stream(
         self,
@@ -121,7 +122,8 @@ class Scripted:
             raise ModelError(400, "The provider openai refuses.")
         if saying in (SAID_AT_ONCE, SAID_EACH_TIME):
             self._count(call, answer, "input_tokens")
-        for text in self._texts(call, fate):
+        texts = [TITLED + call.question] if model == TITLE_MODEL else self._texts(call, fate)
+        for text in texts:
             if call.said or not call.written:  # what is repeated comes within HOLD
                 self._pause(call)
             answer.add(text)
@@ -194,6 +196,9 @@ class Scripted:
         seconds = PAUSES[self._choose("pause", len(PAUSES), self.steadiness)]
         self.machine.wait(seconds, call.hung_up.is_set)
         call.exchange.call.pause(0)  # which raises HungUp
+        if not call.exchange.call.remaining():
+            call.is_over = True
+            raise ModelError(504, "The provider openai did not answer in time.")
 
     def _choose(self, name: str, count: int, likely: float) -> int:
         return 0 if self.is_calm else self.machine.chance.choose(f"model {name}", count, likely)

@@ -14,7 +14,7 @@ from simulate.machine import Machine, Task
 from simulate.scripted import MODEL, Scripted
 from simulate.standing_in import Threads
 
-SETTINGS = {"MAX_TOKENS": 1000, "THINKING": "keep", "TITLE_MODEL": None}
+SETTINGS = {"MAX_TOKENS": 1000, "THINKING": "keep"}
 RENEWING = 3.5  # seconds, in which a process without faults has renewed its leases
 GRACES = (0.0, 1.0, 5.0)  # seconds
 
@@ -29,7 +29,7 @@ class ServerProcess:
         host: str,
         engine: Any,
         provider: Scripted,
-        continue_limit: int,
+        settings: dict[str, Any],
     ) -> None:
         self.machine, self.host, self.engine = machine, host, engine
         self.name = f"{host}/{number}/0"
@@ -45,9 +45,8 @@ class ServerProcess:
             int, int
         ] = {}  # the replies that it left when it stopped, and its fence of each
         self.everybody: dict[str, ServerProcess] = {}
-        settings = SETTINGS | {"CONTINUE_LIMIT": continue_limit}
         catalog = Catalog([provider], (), MODEL)  # type: ignore[list-item]
-        self.replies = Replies(catalog, settings, threads=Threads())  # type: ignore[arg-type]
+        self.replies = Replies(catalog, SETTINGS | settings, threads=Threads())  # type: ignore[arg-type]
         machine.spawn("start", self, self.replies.start_keeper)
 
     def enter(self, task: Task) -> None:

@@ -18,7 +18,7 @@ from simulate.final import broken_at_the_end
 from simulate.machine import Machine
 from simulate.people import Person
 from simulate.promises import Promises
-from simulate.scripted import Scripted
+from simulate.scripted import TITLE_MODEL, Scripted
 from simulate.servers import ServerProcess
 from simulate.standing_in import System
 
@@ -75,6 +75,7 @@ class World:
         self.person = Person(self, 1 + self.chance.choose("acts", MOST_ACTS, 0.2))
         fails_over = self.chance.choose("may fail over", 2, 0.8)
         self.eye.keeps = LAST_COMMITS if fails_over and self.eye.may_keep else 0
+        self.title_model = TITLE_MODEL if self.chance.choose("titles", 2, 0.5) else None
         for engine in engines:
             engine.sea = self.fate
 
@@ -89,8 +90,8 @@ class World:
             return None
         number = len(self.everybody) + 1
         host = HOSTS[number % len(HOSTS)]
-        limit = self.continue_limit
-        process = ServerProcess(self.machine, number, host, free[0], self.provider, limit)
+        settings = {"CONTINUE_LIMIT": self.continue_limit, "TITLE_MODEL": self.title_model}
+        process = ServerProcess(self.machine, number, host, free[0], self.provider, settings)
         process.everybody = self.everybody
         self.everybody[process.name] = process
         self.processes.append(process)
@@ -167,6 +168,7 @@ class World:
             process.replies.registry.known() for process in self.processes if not process.is_dead
         )
         known |= any(process.is_paused for process in self.processes)
+        known |= any(call.is_open for call in self.provider.calls)  # of a title
         reading = any(not reader.is_over for reader in self.person.readers)
         return self.person.is_done and not (under_way or known or reading)
 
