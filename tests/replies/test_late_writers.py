@@ -6,7 +6,6 @@ from client import wait_for_status, wait_until
 from late_writers import check_late_writer, paused
 from provider import reply
 from raw_tables import tables_of
-from stepped import run_stepped
 
 
 def lapse_now(tables):
@@ -86,35 +85,3 @@ def test_a_writer_that_was_only_paused_continues(start, settings, provider):
         assert [frame.name for frame in frames] == ["content_delta", "assistant_turn", "done"]
     assert wait_for_status(alice, session, "complete")["content"] == "Half and half."
     assert len(provider.posts) == 1
-
-
-SUCCEEDED = """
-with db.connection_context():
-    _, feed, _ = begin()
-    late = feed.draft
-    db.execute_sql("UPDATE turn SET fence = 7, lease_until = 8 WHERE status = 'in_progress'")
-    told = {}
-    row = "SELECT fence, lease_until, continued, restarts FROM turn WHERE status = 'in_progress'"
-    print(json.dumps([told, *db.execute_sql(row).fetchone()]))
-"""
-AS_IT_WAS = [7, 8, 0, 0]
-
-
-def done_late(call, url):
-    """The result of this late writer's call, and the successor's row afterwards."""
-    return run_stepped(SUCCEEDED.format(call), DATABASE_URL=url)
-
-
-def test_a_late_writer_counts_no_restart_of_its_successor(new_database):
-    counted = done_late("commits.count_restart(late.turn)", new_database())
-    assert counted == [False, *AS_IT_WAS]
-
-
-def test_a_late_writer_does_not_hand_over_the_reply_of_its_successor(new_database):
-    released = done_late("list(commits.store([], over=[late])().whole)", new_database())
-    assert released == [[], *AS_IT_WAS]
-
-
-def test_a_late_writer_does_not_renew_the_lease_of_its_successor(new_database):
-    renewed = done_late("commits.renew({late.turn.id: late.fence})()", new_database())
-    assert renewed == [[], *AS_IT_WAS]
