@@ -135,7 +135,7 @@ def import_body() -> tuple[Session, int, dict[str, str]]:
         imported, left_out = load_import(parse_body())
         # The body may be large: drop it here, and in our server.
         del g.body
-        request.environ.get("parley.has_read", int)()
+        request.environ.get("parley.on_request_read", int)()
         limit = current_app.config["STORAGE_LIMIT"]
         session, is_new = imports.import_session(g.user, imported, services().catalog, limit)
     if not is_new:

@@ -172,7 +172,7 @@ def answer(
 ) -> Any:
     """The answer when the reply has ended, or after `wait` seconds a deferred one, whose client may
     follow the session's events. The route's schema dumps it."""
-    request.environ.get("parley.has_read", int)()  # our server drops the body
+    request.environ.get("parley.on_request_read", int)()  # our server drops the body
     release_slot()
     hooks.leave_line()
     turn = feed.wait(wait)

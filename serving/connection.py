@@ -21,13 +21,16 @@ from settings import UNIX
 RECV_SIZE = 65536  # bytes per recv()
 PARSER_READ_SIZE = 8192  # bytes that gunicorn gets per read of a request
 HEAD_MAX = 65536  # bytes of a head at most; gunicorn parses one in quadratic time
-TINY_CHUNK_SIZE = 8  # bytes on the wire per byte of a chunked body, at worst: chunks of one byte
-TINY_CHUNKS_MAX = 2**20  # bytes of a body that may come in such chunks; the rest needs longer ones
+# Bytes on the wire for each byte of a chunked body in the worst case: each chunk has one byte.
+WIRE_BYTES_PER_BYTE = 8
+# Bytes of a body that may come in chunks of one byte. The rest has to come in longer chunks.
+TINY_CHUNK_BYTES_MAX = 2**20
 CHUNK_LINE_MAX = 8192  # bytes of the line before a chunk at most, as in gunicorn
-HEAD_CHECK_SIZE = 4096  # bytes; a head twice as long is parsed before its end: it may be too long
+# A head that has twice as many bytes is parsed even if it is incomplete, since it may be too long.
+HEAD_CHECK_SIZE = 4096
 UNREAD_BODY_MAX = 65536  # bytes of an unread body that are dropped to keep the connection alive
 NOTSENT_MAX = 65536  # bytes in the system's send buffer, besides those on their way
-SLICE = 65536  # bytes of an answer, or of a stream, before it is another client's turn
+PIECE_SIZE = 65536  # bytes of an answer that are made or sent before it is another client's turn
 UNKNOWN = -1
 CHUNK_SIZE = re.compile(rb"[0-9A-Fa-f]{1,32}(?=[\s;])")
 
@@ -38,7 +41,7 @@ class NeedMoreData(BaseException):
 
 
 class RequestReader(Unreader):
-    """gunicorn reads a request from this: all bytes that have arrived of it, from the first."""
+    """Gives gunicorn the bytes of a request that have arrived, from the first byte on."""
 
     def __init__(self, connection: "ClientConnection") -> None:
         super().__init__()
@@ -47,8 +50,9 @@ class RequestReader(Unreader):
 
     def chunk(self, size_hint: int | None = None) -> bytes:
         """The next bytes, a few at a time, since gunicorn copies all that it holds with each chunk
-        of a body. Empty if the client has ended or has sent too much. Raises NeedMoreData if no
-        more has arrived, or if the body is long: the loop receives that, and counts its memory."""
+        of a body. Empty if the client has shut down its side or has sent too much. Raises
+        NeedMoreData if no more has arrived, or if the body is long: the loop receives that, and
+        counts its memory."""
         connection = self._connection
         if self._is_over:
             return b""
@@ -81,16 +85,16 @@ class ClientConnection:
         self, accepted: socket.socket, address: Any, server: Any, longest_body: int
     ) -> None:
         self.socket, self.address, self.server = accepted, address, server
-        self._usual_body = longest_body
+        self._default_body_max = longest_body
         accepted.setblocking(False)
         with contextlib.suppress(OSError):  # a Unix socket has no such option
             # By default the system buffers megabytes, and says only late that it can take more: a
             # client that reads slowly would seem to read nothing.
             accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, NOTSENT_MAX)
-        self.has_ended = False  # the client sends nothing more
+        self.at_eof = False  # the client has shut down its side: it sends nothing more
         self.unsent = bytearray()  # of the answer
         self.number = 0  # of the request on this connection
-        self.next_request(bytearray())
+        self.reset_for_next_request(bytearray())
 
     def encrypt(self, context: ssl.SSLContext) -> None:
         """Speak TLS from here on. `receive` does the handshake."""
@@ -98,32 +102,34 @@ class ClientConnection:
             self.socket, server_side=True, do_handshake_on_connect=False
         )
 
-    def next_request(self, received: bytearray) -> None:
+    def reset_for_next_request(self, received: bytearray) -> None:
         """Forget the request that was answered; `received` is what has arrived of the next."""
         self.number += 1
         self.received = received
-        self.began = self.heard = time.monotonic()  # when its first, and its last, byte arrived
+        # When the first byte of the request arrived, and the latest.
+        self.first_byte_at = self.last_byte_at = time.monotonic()
         self._reader: Any = RequestReader(self)
         self.request: Any = None  # gunicorn's own
         self.response: Any = None
         self.frames: Iterator[bytes] | None = None  # of the event stream that is the answer
-        self.parts: Iterator[bytes] | None = None  # of another answer, while more is to be made
+        # The parts of an answer that is no event stream, as long as there are more.
+        self.parts: Iterator[bytes] | None = None
         self._app_iter: Any = None  # what the application returned
-        self.is_kept = False  # alive, for another request
-        # How many bytes were searched for the end of the head; and had arrived when it was last
-        # parsed.
+        self.keep_alive = False  # after this answer
+        # How many bytes have been searched for the end of the head, and how many had arrived when
+        # the head was last parsed.
         self._searched_size = self._parsed_size = 0
         self._head_end = 0
-        self._is_read = False  # all of the request; `received` is what follows it
-        # The position at which the body ends, once the application wants it; of a chunked one, the
-        # position of the first chunk that is not there yet.
+        self._is_request_read = False  # if so, `received` has only what follows the request
+        # Known once the application wants the body: the position at which it ends; if it is
+        # chunked, the position of its first chunk that has not arrived.
         self._body_end = UNKNOWN
         self._is_chunked, self._body_size = False, 0
-        self._allow_body(self._usual_body)
+        self._set_limits(self._default_body_max)
 
-    def _allow_body(self, longest: int) -> None:
-        """Set the limit of the body, and that of all bytes of the request."""
-        framing = (TINY_CHUNK_SIZE - 1) * min(longest, TINY_CHUNKS_MAX)
+    def _set_limits(self, longest: int) -> None:
+        """Set the limits for the size of the body, and of the whole request."""
+        framing = (WIRE_BYTES_PER_BYTE - 1) * min(longest, TINY_CHUNK_BYTES_MAX)
         self._longest_body, self._longest_request = longest, HEAD_MAX + longest + framing
 
     def size(self) -> int:
@@ -142,31 +148,32 @@ class ClientConnection:
             self.end_answer()
         finally:
             self.socket.close()
-            # These refer to the connection: as a cycle, all would stay until the garbage collector
-            # runs.
+            # These refer back to the connection. In such a reference cycle, all of it would stay in
+            # memory until the garbage collector runs.
             self._reader = self.request = self.response = None
             self.received, self.unsent = bytearray(), bytearray()
 
     # What the client sends
 
     def receive(self) -> bool:
-        """Read what has arrived; returns whether anything has, even if only the end."""
+        """Read what has arrived. Returns True if anything has, or if the client has shut down its
+        side."""
         try:
             data = self.socket.recv(RECV_SIZE)
         except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
             return False
         except OSError:  # the connection was reset, or TLS failed: that is an end, too
             data = b""
-        self.heard = time.monotonic()
+        self.last_byte_at = time.monotonic()
         if not self.received:
-            self.began = self.heard
+            self.first_byte_at = self.last_byte_at
         self.received += data
-        self.has_ended = not data
+        self.at_eof = not data
         return True
 
     def begins_with(self, line: bytes) -> bool:
-        """Whether the next request begins with these bytes, seen by a peek. If it comes by TLS,
-        only what was received before counts."""
+        """Whether the next request begins with these bytes. They stay in the system's buffer. With
+        TLS one cannot peek like that: only bytes that were received before are compared."""
         if self.received or isinstance(self.socket, ssl.SSLSocket):
             return self.received.startswith(line)
         try:
@@ -175,7 +182,8 @@ class ClientConnection:
             return False
 
     def discard_input(self) -> bool:
-        """Read what has arrived, and forget it; returns whether the client has ended."""
+        """Read what has arrived, and forget it. Returns whether the client has shut down its
+        side."""
         try:
             return not self.socket.recv(RECV_SIZE)
         except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
@@ -184,22 +192,23 @@ class ClientConnection:
             return True
 
     def is_input_over(self) -> bool:
-        """Whether we receive no more: the client has ended, or has sent too much."""
-        return self.has_ended or len(self.received) >= self._longest_request
+        """Whether we receive no more: the client has shut down its side, or has sent too much."""
+        return self.at_eof or len(self.received) >= self._longest_request
 
     def is_parse_due(self) -> bool:
         """Whether it is time to parse: all that is needed may have arrived, or no more will."""
         if self.is_input_over():
             return True
         if self._body_end == UNKNOWN:
-            return self._is_head_due()
+            return self._may_parse_head()
         if self._is_chunked:
-            return self._is_last_chunk_due()
+            return self._may_parse_chunks()
         return len(self.received) >= self._body_end
 
-    def _is_head_due(self) -> bool:
-        """Whether to parse the head: if it is complete; once, when its first line is there, which
-        may be invalid; and whenever it has doubled in length, since it may be too long."""
+    def _may_parse_head(self) -> bool:
+        """Whether to parse the head now. It is parsed when it is complete; also once when its first
+        line has arrived, since that may be invalid; and each time that it has doubled in length,
+        since it may be too long."""
         size, start = len(self.received), max(0, self._searched_size - 3)
         self._searched_size = size
         has_end = self.received.find(b"\r\n\r\n", start) >= 0
@@ -209,9 +218,9 @@ class ClientConnection:
             return True
         return False
 
-    def _is_last_chunk_due(self) -> bool:
-        """Whether the last chunk has arrived, with its trailers (RFC 9112, section 7.1). Also if
-        the body is too long or invalid: gunicorn says so when it is read."""
+    def _may_parse_chunks(self) -> bool:
+        """Whether the last chunk has arrived, with its trailers (RFC 9112, section 7.1). It is also
+        True if the body is too long or invalid: then gunicorn raises an error when it reads it."""
         while (line := self.received.find(b"\r\n", self._body_end)) >= 0:
             size = CHUNK_SIZE.match(self.received, self._body_end)
             if size is None:
@@ -227,8 +236,8 @@ class ClientConnection:
         return len(self.received) > self._body_end + CHUNK_LINE_MAX
 
     def read_head(self, cfg: Any) -> None:
-        """Parse the head of the request, from its first byte. Raises NeedMoreData; or gunicorn's
-        errors, if the head is invalid."""
+        """Parse the head of the request, from its first byte. Raises NeedMoreData if it is
+        incomplete, and gunicorn's errors if it is invalid."""
         if len(self.received) > HEAD_MAX and self.received.find(b"\r\n\r\n", 0, HEAD_MAX) < 0:
             raise errors.LimitRequestHeaders("of a head")
         self._reader = RequestReader(self)
@@ -246,21 +255,21 @@ class ClientConnection:
         UNIX for a Unix socket, whose clients could bind to any name."""
         return str(self.address[0]) if isinstance(self.address, tuple) else UNIX
 
-    def start_body(self, environ: dict[str, Any]) -> None:
-        """The application reads the body, which has not all arrived."""
+    def expect_body(self, environ: dict[str, Any]) -> None:
+        """Note that the application reads the body, and that not all of it has arrived."""
         self._is_chunked = "HTTP_TRANSFER_ENCODING" in environ
         self._body_size = 0
-        self._allow_body(environ.get("parley.longest_body", self._usual_body))
+        self._set_limits(environ.get("parley.longest_body", self._default_body_max))
         length = 0 if self._is_chunked else int(environ.get("CONTENT_LENGTH", 0))
         self._body_end = self._head_end + length
 
-    def is_body_started(self) -> bool:
+    def is_body_wanted(self) -> bool:
         """Whether the application has begun to read the body."""
         return self._body_end != UNKNOWN
 
     def has_whole_body(self) -> bool:
-        """Whether the whole body has arrived, so that another request may follow. What the
-        application has not read of it is dropped."""
+        """Whether the whole body has arrived, so that another request may follow. This drops the
+        part of it that the application has not read."""
         try:
             rest = self.request.body.read(UNREAD_BODY_MAX + 1)
         except (NeedMoreData, OSError, errors.ParseException):
@@ -268,15 +277,15 @@ class ClientConnection:
         return len(rest) <= UNREAD_BODY_MAX and len(self.received) < self._longest_request
 
     def forget_request(self) -> None:
-        """Forget the request, which was read. What has arrived after it stays in `received`."""
-        if not self._is_read:
-            self._is_read, self.received = True, self._reader.take_rest()
+        """Forget the request, which has been read. What arrived after it stays in `received`."""
+        if not self._is_request_read:
+            self._is_request_read, self.received = True, self._reader.take_rest()
 
     # What the client is sent
 
     def send(self, data: bytes) -> None:
-        """gunicorn calls this with `100 Continue`, each time that it makes an environ: it is sent
-        once, before the body is wanted."""
+        """gunicorn calls this with `100 Continue` each time that it makes an environ. This sends it
+        only the first time: before the application has wanted the body."""
         if self._body_end == UNKNOWN:
             with contextlib.suppress(OSError):
                 self.socket.send(data)
@@ -298,7 +307,7 @@ class ClientConnection:
 
     def begin_answer(self, response: Response, body: Any, is_stream: bool) -> None:
         """The answer is `body`, which the application returned (PEP 3333)."""
-        self.response, self._app_iter, self.is_kept = response, body, not response.should_close()
+        self.response, self._app_iter, self.keep_alive = response, body, not response.should_close()
         self.forget_request()
         if is_stream:
             self.frames = iter(body)
@@ -306,12 +315,12 @@ class ClientConnection:
             self.parts = iter(body)
 
     def make_piece(self) -> None:
-        """Make the next piece of an answer, or the rest. Of a stream, nothing."""
+        """Make the next piece of an answer, or the rest. Does nothing for a stream."""
         if self.parts is None:
             return
         for part in self.parts:
             self.response.write(part)
-            if len(self.unsent) >= SLICE and not self._is_whole():
+            if len(self.unsent) >= PIECE_SIZE and not self._is_whole():
                 return
         self.end_answer()
         self.response.close()
@@ -322,11 +331,12 @@ class ClientConnection:
         return length is not None and self.response.sent >= length
 
     def send_some(self) -> bool:
-        """Send what there is, as far as the client takes it. Of a stream, send at most a SLICE,
-        and return whether there may be more at once. Raises OSError if the client has gone."""
+        """Send as much of what there is as can be sent without waiting, but of a stream at most
+        about PIECE_SIZE bytes. Returns whether more of the stream may be ready to send. Raises
+        OSError if the client has gone."""
         self.flush()
         size = 0
-        while self.frames is not None and not self.unsent and size < SLICE:
+        while self.frames is not None and not self.unsent and size < PIECE_SIZE:
             frame = next(self.frames, None)
             if frame == b"":  # nothing more for now
                 return False

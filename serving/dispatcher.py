@@ -1,11 +1,11 @@
 """What happens to each connection, from its first byte to its last.
 
-    welcome ─► receive ─► answer, in a thread ─► send ─► sent ─► receive (kept alive), or linger
+    connect ─► receive ─► answer (in a thread) ─► send ─► receive (kept alive), or linger
 
 The loop does all waiting; a thread has a connection only while it reads the request and makes the
 answer. There are three kinds of answers. A short one is made whole. A long one is made in pieces: a
-thread makes the next once the client has taken the last. The frames of an event stream are taken by
-the loop, when it is woken. No thread ever waits for a client.
+thread makes the next piece once the client has read the previous one. The loop itself gets the
+frames of an event stream, when it is woken. No thread ever waits for a client.
 """
 
 import contextlib
@@ -31,7 +31,9 @@ from serving.refusals import refusal
 from serving.thread_pool import STALL_CHECK, ThreadPool
 
 FIRST_BYTE_TIMEOUT = 10  # seconds until the first byte of a new connection
-IDLE_TIMEOUT = 30  # seconds between two bytes, sent or taken, of a request or an answer
+# Seconds that may pass between two bytes of a request that the client sends, or of an answer that
+# it reads.
+IDLE_TIMEOUT = 30
 REQUEST_TIMEOUT = 60  # seconds until the last byte of a request
 LINGER_TIMEOUT = 30  # seconds until a lingering connection is closed, whatever it still sends
 MEMORY_MAX = 2**28  # bytes of requests and answers in memory, of all connections
@@ -39,12 +41,12 @@ READS_MAX = 8  # reads of one socket before it is another client's turn
 PIPELINED_MAX = 65536  # bytes that may follow a request whose answer is a stream
 COMMENT = b":\n\n"  # an event stream may have it between any frames (WHATWG HTML, 9.2.6)
 STREAMS_INTERVAL = 1  # seconds between two rounds of all event streams
-# The sum: seconds until a client that takes nothing is disconnected.
-DISCONNECTED = IDLE_TIMEOUT + CHECK_INTERVAL + TICK
+# Seconds after which a client that reads nothing is disconnected, at the latest.
+DISCONNECT_AFTER = IDLE_TIMEOUT + CHECK_INTERVAL + TICK
 
 
 class Dispatcher:
-    """All connections of a process: it moves each from one step to the next."""
+    """Has all connections of a process, and moves each from one step to the next."""
 
     def __init__(
         self,
@@ -62,7 +64,7 @@ class Dispatcher:
         self._health = f"GET {os.environ.get('SCRIPT_NAME', '')}/health ".encode()
         self._listeners = Listeners(listeners, self.loop, self._has_room, self._on_connect)
         self._open: set[ClientConnection] = set()
-        self._kept_alive: set[ClientConnection] = set()  # alive, and without a request
+        self._kept_alive: set[ClientConnection] = set()  # those that wait for another request
         self._most_kept_alive = cfg.worker_connections // 4
         self._streams: set[ClientConnection] = set()
         self._half_closed: set[ClientConnection] = set()  # streams whose clients send no more
@@ -74,13 +76,13 @@ class Dispatcher:
         return bool(self._open)
 
     def _has_room(self) -> bool:
-        """Whether one more may connect."""
+        """Whether one more client may connect."""
         return len(self._open) < self._cfg.worker_connections
 
     def run_once(self) -> None:
         """One turn of the loop: run what is due, or wait for something."""
-        self._listeners.update()
-        self._threads.relieve()
+        self._listeners.listen_if_room()
+        self._threads.add_slots_if_stalled()
         self.loop.run_once(STALL_CHECK if self._threads.has_queue() else TICK)
         now = time.monotonic()
         if now >= self._next_round:
@@ -92,7 +94,7 @@ class Dispatcher:
 
     def stop(self) -> None:
         """Accept the clients that have connected already, and close the listeners, so that the
-        system refuses all others at once."""
+        system refuses all others immediately."""
         self._stopping = True
         self._listeners.close()
 
@@ -116,17 +118,18 @@ class Dispatcher:
         connection.close()
 
     def _linger(self, connection: ClientConnection) -> None:
-        """Close our side, and the connection once the client has closed, too. To close it at once
-        might reset it before the client has read the answer (RFC 9112, section 9.6)."""
+        """Shut down our side, and close the connection once the client has shut down its side. If
+        we closed it immediately, it might be reset before the client has read the answer (RFC 9112,
+        section 9.6)."""
         try:
             connection.shut_down()
         except OSError:  # the client has gone
             return self.close(connection)
-        connection.next_request(bytearray())
+        connection.reset_for_next_request(bytearray())
         self._wait_for_close(connection)
 
     def _wait_for_close(self, connection: ClientConnection) -> None:
-        left = connection.began + LINGER_TIMEOUT - time.monotonic()
+        left = connection.first_byte_at + LINGER_TIMEOUT - time.monotonic()
         seconds = min(FIRST_BYTE_TIMEOUT, left)
         self.loop.watch(connection, selectors.EVENT_READ, self._discard_input, seconds, self.close)
 
@@ -140,46 +143,50 @@ class Dispatcher:
 
     def _wait_for_request(self, connection: ClientConnection) -> None:
         """Wait for the first byte of a request, on a new connection or one kept alive."""
-        is_kept = connection in self._kept_alive
-        seconds = self._cfg.keepalive if is_kept else FIRST_BYTE_TIMEOUT
-        left = connection.began + seconds - time.monotonic()
-        # `_may_keep_alive` allows so many, but streams that end together may be more: each was told
-        # at its start that its connection is kept alive.
-        is_protected = is_kept and len(self._kept_alive) <= self._most_kept_alive
+        keep_alive = connection in self._kept_alive
+        seconds = self._cfg.keepalive if keep_alive else FIRST_BYTE_TIMEOUT
+        left = connection.first_byte_at + seconds - time.monotonic()
+        # `_may_keep_alive` observes this limit. Streams that end at the same time may exceed it,
+        # since the client of each was told at its start that the connection is kept alive.
+        is_protected = keep_alive and len(self._kept_alive) <= self._most_kept_alive
         self.loop.watch(
-            connection, selectors.EVENT_READ, self._receive, left, self.close, is_protected
+            connection, selectors.EVENT_READ, self._hand_to_thread, left, self.close, is_protected
         )
 
-    def _receive(self, connection: ClientConnection) -> None:
+    def _hand_to_thread(self, connection: ClientConnection) -> None:
         """Have a thread read what has arrived, and answer it if the request is whole."""
         if self.loop.reserve_memory(connection):
             is_urgent = connection.begins_with(self._health)
             if not (is_urgent and self._threads.answer_urgently(connection)):
-                self._threads.answer(connection, in_progress=connection.is_body_started())
+                self._threads.answer(connection, in_progress=connection.is_body_wanted())
         else:
             self.loop.release_memory(connection)
             self._refuse(connection, Overloaded())
 
     def _wait_for_more(self, connection: ClientConnection) -> None:
-        until = min(connection.heard + IDLE_TIMEOUT, connection.began + REQUEST_TIMEOUT)
+        idle_until = connection.last_byte_at + IDLE_TIMEOUT
+        until = min(idle_until, connection.first_byte_at + REQUEST_TIMEOUT)
         seconds = until - time.monotonic()
-        if seconds <= 0:  # a client that drips bytes would never time out
+        if seconds <= 0:  # without this, a client that trickles bytes would never time out
             return self._refuse(connection, RequestTimeout())
-        self.loop.watch(connection, selectors.EVENT_READ, self._receive, seconds, self._refuse)
+        self.loop.watch(
+            connection, selectors.EVENT_READ, self._hand_to_thread, seconds, self._refuse
+        )
 
     def _refuse(self, connection: ClientConnection, error: BaseException) -> None:
-        """Send an error response, and close: this is no valid request, or it came too late."""
+        """Send an error response, and close the connection: this is no valid request, or it came
+        too late."""
         connection.end_answer()
         connection.response = None
         connection.unsent[:] = refusal(error)
-        connection.is_kept = False
+        connection.keep_alive = False
         self._send(connection)
 
     # In a thread of the pool
 
     def _answer(self, connection: ClientConnection) -> None:
-        """Read the request and make its answer, or make the next piece of an answer; send what the
-        client takes at once. The loop does the rest."""
+        """Read the request and make its answer, or make the next piece of an answer. Send as much
+        as can be sent without waiting; the loop sends the rest."""
         try:
             next_step = None if connection.parts is not None else self._read_request(connection)
             if next_step is None:
@@ -193,7 +200,7 @@ class Dispatcher:
             next_step = self._wait_for_more
         except BaseException as error:  # whatever it is, it fails this request alone
             next_step = functools.partial(self._fail, error=error)
-        self.loop.call(functools.partial(self._thread_is_done, next_step), connection)
+        self.loop.call(functools.partial(self._on_thread_done, next_step), connection)
 
     def _read_request(self, connection: ClientConnection) -> Callback | None:
         """Read the head of the request. Returns None, or what to do next if there is no request.
@@ -206,7 +213,7 @@ class Dispatcher:
                 break
             is_parse_due = connection.is_parse_due()
         if not connection.received:  # a part of a TLS handshake, or the client has gone
-            return self.close if connection.has_ended else self._wait_for_request
+            return self.close if connection.at_eof else self._wait_for_request
         if not is_parse_due:
             raise NeedMoreData
         try:
@@ -217,7 +224,7 @@ class Dispatcher:
             return functools.partial(self._refuse, error=error)
         return None
 
-    def _thread_is_done(self, next_step: Callback, connection: ClientConnection) -> None:
+    def _on_thread_done(self, next_step: Callback, connection: ClientConnection) -> None:
         """A thread is done with the connection; called by the loop."""
         self.loop.release_memory(connection)
         if next_step != self._wait_for_request:
@@ -232,7 +239,7 @@ class Dispatcher:
         response, environ = wsgi.create(connection.request, connection, *addresses, self._cfg)
         environ["wsgi.multithread"] = True
         environ["parley.wake"] = functools.partial(self.loop.call, self._send_news, connection)
-        environ["parley.has_read"] = functools.partial(self._request_was_read, connection)
+        environ["parley.on_request_read"] = functools.partial(self._on_request_read, connection)
         environ["parley.release_slot"] = self._threads.release_slot
         environ["parley.peer"] = connection.peer()
         environ["parley.head"] = connection.head
@@ -246,13 +253,13 @@ class Dispatcher:
         try:
             body = self._application(environ, start)
         except NeedMoreData:
-            connection.start_body(environ)
+            connection.expect_body(environ)
             raise
         self.served += 1
         kind = dict(response.headers).get("Content-Type", "")
         connection.begin_answer(response, body, kind.startswith("text/event-stream"))
 
-    def _request_was_read(self, connection: ClientConnection) -> None:
+    def _on_request_read(self, connection: ClientConnection) -> None:
         """The application has read the whole request, and may now take long: free its memory."""
         is_large = connection.size() > SMALL
         connection.forget_request()
@@ -260,14 +267,16 @@ class Dispatcher:
             self.loop.call(self.loop.release_memory, connection)
 
     def _may_keep_alive(self) -> bool:
-        """Whether a connection may be kept alive. Once it is, it is never dropped for others, since
-        its client may just be sending a request; so only a quarter of all connections may be."""
+        """Whether a connection may be kept alive. Such a connection is never dropped to make room
+        for others, since its client may be sending a request at that moment. So at most a quarter
+        of all connections may be kept alive."""
         has_room = len(self._kept_alive) < self._most_kept_alive
         return bool(self._cfg.keepalive) and has_room and not self._stopping
 
     def _fail(self, connection: ClientConnection, error: BaseException) -> None:
-        """The application raised, at once or while it made its answer. If the answer has begun, the
-        connection is closed, so that the client sees that it was cut."""
+        """The application raised an error when it was called, or later, while it made its answer.
+        If a part of the answer was sent, close the connection, so that the client sees that the
+        answer was cut off."""
         if connection.response is None or not connection.response.headers_sent:
             return self._refuse(connection, error)
         log.error("an answer failed", exc_info=error)
@@ -276,13 +285,13 @@ class Dispatcher:
     # Sending
 
     def _send(self, connection: ClientConnection) -> None:
-        """Send what there is; once the client has taken it, what follows."""
+        """Send what there is. Once the client has read it, send what follows."""
         try:
             has_more = connection.send_some()
         except OSError:  # the client has gone
             return self.close(connection)
         if connection.unsent:
-            self._streams.discard(connection)  # until the client has taken this
+            self._streams.discard(connection)  # until the client has read this
             is_counted = connection.frames is None
             self.loop.watch(
                 connection,
@@ -295,28 +304,28 @@ class Dispatcher:
         elif connection.parts is not None:
             self._threads.answer(connection, in_progress=True)
         elif connection.frames is None:
-            self._answer_is_sent(connection)
+            self._on_answer_sent(connection)
         else:
             self._wait_for_news(connection)
             if has_more:
                 self.loop.call(self._send_news, connection)
 
-    def _answer_is_sent(self, connection: ClientConnection) -> None:
+    def _on_answer_sent(self, connection: ClientConnection) -> None:
         """The answer is sent: wait for the next request, or close the connection."""
         self._streams.discard(connection)
         self._half_closed.discard(connection)
         self.loop.unwatch(connection)
-        if not connection.is_kept:
+        if not connection.keep_alive:
             return self._linger(connection)
-        connection.next_request(connection.received)
+        connection.reset_for_next_request(connection.received)
         if connection.received:
-            self._receive(connection)
+            self._hand_to_thread(connection)
         else:
             self._kept_alive.add(connection)
             self._wait_for_request(connection)
 
     def _wait_for_news(self, connection: ClientConnection) -> None:
-        """Until the stream has something to send, notice if the client leaves."""
+        """Wait until the stream has something to send, and notice if the client leaves."""
         if connection in self._streams or connection in self._half_closed:
             return
         self._streams.add(connection)
@@ -330,18 +339,18 @@ class Dispatcher:
         )
 
     def _send_news(self, connection: ClientConnection) -> None:
-        """Send the new frames of a stream, unless the client has yet to take older ones."""
+        """Send the new frames of a stream, unless older ones are still unsent."""
         is_open = connection in self._streams or connection in self._half_closed
         if is_open and not connection.unsent:
             self._send(connection)
 
     def _receive_on_stream(self, connection: ClientConnection) -> None:
         """The client of a stream has sent something, or has shut down its side. After a shutdown it
-        may have gone, or only listen (RFC 9112, section 9.5). So we send a comment: if the client
-        has gone, its system answers with a reset."""
+        may have gone, or it may still be reading (RFC 9112, section 9.5). So we send a comment: if
+        the client has gone, its system answers with a reset."""
         self._streams.discard(connection)
         connection.receive()
-        if connection.has_ended or len(connection.received) > PIPELINED_MAX:
+        if connection.at_eof or len(connection.received) > PIPELINED_MAX:
             self._half_closed.add(connection)
             self._comment(connection)
         else:

@@ -23,12 +23,13 @@ class Listeners:
     ) -> None:
         self._listeners, self._loop, self._has_room = listeners, loop, has_room
         self._on_connect, self._is_listening, self._paused_until = on_connect, False, 0.0
-        # Whether a client connected in this turn of the loop, and how many it may accept.
+        # Whether a client has connected in this turn of the loop, and how many clients may be
+        # accepted in it.
         self._had_client, self._batch = False, 1
 
-    def update(self) -> None:
-        """Start or stop listening, as there is room: clients that this process does not accept are
-        left to the other processes. Called once in each turn of the loop."""
+    def listen_if_room(self) -> None:
+        """Listen if there is room, otherwise stop listening: clients that this process does not
+        accept are left to the other processes. This is called once in each turn of the loop."""
         self._batch = min(4 * self._batch, MOST_ACCEPTED) if self._had_client else 1
         self._had_client = False
         is_wanted = self._has_room() and time.monotonic() >= self._paused_until
@@ -45,15 +46,15 @@ class Listeners:
         """Accept the clients that have connected already, as long as there is room, and close our
         listeners. The master and other processes have their own copies, which stay open."""
         self._paused_until = float("inf")
-        self.update()
+        self.listen_if_room()
         for listener in self._listeners:
             while self._accept_one(listener):
                 pass
             listener.close()
 
     def _accept_some(self, listener: Any) -> None:
-        """Accept one client, so that other processes get their share; four times as many in each
-        further turn of the loop in which clients are still waiting, up to MOST_ACCEPTED."""
+        """Accept one client, so that other processes get their share. In each further turn of the
+        loop in which clients are still waiting, accept four times as many, up to MOST_ACCEPTED."""
         self._had_client = True
         for _ in range(self._batch):
             if not self._accept_one(listener):

@@ -24,7 +24,7 @@ TICK = 0.5  # seconds that a turn of the loop takes at most if nothing happens
 TIME_SLICE = 0.02  # seconds of callbacks before the sockets are polled again
 CHECK_INTERVAL = 1  # seconds between two checks for timeouts
 CROWDED_INTERVAL = 0.1  # seconds between two checks while too many connections wait
-MIN_WAIT = 0.5  # seconds that each client gets, even if too many connections wait
+MIN_WAIT = 0.5  # seconds for which a client may wait before it is dropped because too many wait
 ENDLESS = float("inf")
 
 Callback = Callable[[ClientConnection], None]
@@ -43,9 +43,10 @@ class Wait:
     on_ready: Callback  # if the event comes
     on_drop: OnDrop  # if it does not
 
-    def may_drop(self, since: float) -> bool:
-        """Whether it may be dropped for others: it has waited since this time or longer."""
-        return self.since <= since and not self.is_protected
+    def may_drop(self, latest_start: float) -> bool:
+        """Whether it may be dropped to make room for others: it has waited since `latest_start`, or
+        longer."""
+        return self.since <= latest_start and not self.is_protected
 
 
 class Loop:
@@ -57,8 +58,9 @@ class Loop:
         self._selector = selectors.DefaultSelector()
         self._waits: dict[ClientConnection, Wait] = {}
         self._counted: dict[ClientConnection, Wait] = {}  # those that count against `most`
-        self._reserved: dict[ClientConnection, int] = {}  # bytes, of connections that a thread has
-        self._bytes, self._latest_read, self._next_check = 0, ENDLESS, 0.0
+        # The bytes of each connection that a thread works on.
+        self._held_by_threads: dict[ClientConnection, int] = {}
+        self._bytes, self._read_deadline, self._next_check = 0, ENDLESS, 0.0
         # Callbacks due, each once. Any thread may add to them: `popitem` is atomic under the GIL.
         self._callbacks: collections.OrderedDict[tuple[Callback, ClientConnection], None]
         self._callbacks, self._is_woken = collections.OrderedDict(), False
@@ -69,8 +71,8 @@ class Loop:
         self._selector.register(self._wakeup_pipe, selectors.EVENT_READ, self._wake_up)
 
     def run_once(self, seconds: float = TICK) -> None:
-        """Run the callbacks that are due; if there are none, wait for one or for a socket, at most
-        this long."""
+        """Run the callbacks that are due. If there are none, wait for one or for a socket, but no
+        longer than this."""
         ready = self._selector.select(0 if self._callbacks else seconds)
         end = time.monotonic() + TIME_SLICE
         for key, _ in ready:
@@ -97,8 +99,8 @@ class Loop:
     # Callbacks
 
     def call(self, function: Callback, connection: ClientConnection) -> None:
-        """Have the loop call this function with this connection. Any thread may do so. If that call
-        is due already, it is not made twice."""
+        """Have the loop call this function with this connection. Any thread may do so. If the same
+        call is due already, it is made only once."""
         self._callbacks[function, connection] = None
         if not self._is_woken:
             self._is_woken = True
@@ -116,7 +118,7 @@ class Loop:
     # Waiting
 
     def listen(self, listener: Any, accept: Callable[[], None]) -> None:
-        """Call `accept` while a client waits to be accepted."""
+        """Call `accept` whenever a client is waiting to be accepted."""
         self._selector.register(listener, selectors.EVENT_READ, accept)
 
     def stop_listening(self, listener: Any) -> None:
@@ -132,28 +134,29 @@ class Loop:
         is_protected: bool = False,
         is_counted: bool = True,
     ) -> None:
-        """Wait until the client sends something, or takes something, and call `on_ready`.
+        """Wait until the client sends something, or can be sent something, and call `on_ready`.
 
-        After these seconds, call `on_drop` with RequestTimeout. Before that with Overloaded, if all
-        connections hold too much and this one holds most; or if too many wait, this one has waited
-        longest, and it is not protected. `is_counted`: it counts as one of the many."""
+        After these seconds, call `on_drop` with RequestTimeout. It is called earlier, with
+        Overloaded, in two cases: all connections together hold too many bytes, and this one holds
+        the most; or too many connections wait, this one is not protected, and it has waited the
+        longest. `is_counted` says whether it counts against the number that may wait."""
         self.unwatch(connection)
         now = time.monotonic()
-        is_sending = event == selectors.EVENT_READ
+        client_sends = event == selectors.EVENT_READ
         until = now + seconds
-        if is_sending and until != ENDLESS:
-            until = min(until, self._latest_read)
-        # A client that drips its request has waited since the request began; one that takes its
-        # answer slowly starts afresh with each byte that it takes.
-        since = connection.began if is_sending else now
+        if client_sends and until != ENDLESS:
+            until = min(until, self._read_deadline)
+        # The wait of a client that trickles its request in began with the request. That of a client
+        # that reads its answer slowly begins anew with each byte that it reads.
+        since = connection.first_byte_at if client_sends else now
         wait = Wait(event, since, until, connection.size(), is_protected, on_ready, on_drop)
 
-        def come() -> None:
+        def on_event() -> None:
             if self._waits.get(connection) is wait:  # it was not dropped a moment ago
                 self.unwatch(connection)
                 self._run_callback(on_ready, connection)
 
-        self._selector.register(connection.socket, event, come)
+        self._selector.register(connection.socket, event, on_event)
         self._waits[connection] = wait
         self._bytes += wait.size
         if is_counted:
@@ -170,22 +173,22 @@ class Loop:
             self._bytes -= wait.size
 
     def reserve_memory(self, connection: ClientConnection) -> bool:
-        """Count the memory of a connection that a thread takes over, until `release_memory`.
-        Returns whether there is room; up to SMALL bytes there always is."""
+        """Count the memory of a connection while a thread works on it, until `release_memory` is
+        called. Returns whether there is room; there always is for up to SMALL bytes."""
         size = connection.size()
-        self._reserved[connection] = size
+        self._held_by_threads[connection] = size
         self._bytes += size
         self._drop_largest()
         return size <= SMALL or self._bytes <= self._most_bytes
 
     def release_memory(self, connection: ClientConnection) -> None:
-        self._bytes -= self._reserved.pop(connection, 0)
+        self._bytes -= self._held_by_threads.pop(connection, 0)
 
-    def limit_reads(self, latest: float) -> None:
-        """Wait no longer than until this time for clients to send something."""
-        if latest == self._latest_read:
+    def set_read_deadline(self, latest: float) -> None:
+        """Wait for clients to send something only until this time."""
+        if latest == self._read_deadline:
             return
-        self._latest_read, self._next_check = latest, 0
+        self._read_deadline, self._next_check = latest, 0
         for wait in self._waits.values():
             if wait.event == selectors.EVENT_READ and wait.until != ENDLESS:
                 wait.until = min(wait.until, latest)

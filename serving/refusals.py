@@ -1,5 +1,5 @@
-"""The error responses that the application does not make: to an invalid request, after a timeout,
-or if the answer failed."""
+"""The error responses that the application does not make: for an invalid request, a timeout, or an
+answer that failed."""
 
 import json
 
@@ -27,7 +27,7 @@ STATUSES: dict[type, int] = {
 }
 # Sentences for a client that gets no X-Request-ID to refer to.
 SENTENCES = errors.SENTENCES | {
-    400: "Send a request as RFC 9112 has it.",
+    400: "Send a valid HTTP/1.1 request (RFC 9112).",
     404: "There is nothing outside of this server's prefix. Begin the path with it.",
     414: "Shorten the request line.",
     417: "Leave the header Expect out.",

@@ -2,7 +2,7 @@
 
 The loop competes for the GIL with every runnable thread. So requests queue for a few slots. A
 request that waits for a reply, for room or for a search gives up its slot (`release_slot`). If no
-request has got a slot for a while, perhaps because the database does not answer, there are more.
+request has got a slot for a while, perhaps because the database does not answer, slots are added.
 Threads are mostly started by other threads, not by the loop, since `Thread.start` waits until the
 new thread has run.
 
@@ -20,9 +20,9 @@ from limits import THREAD_TTL, CachedThreads
 from serving.connection import ClientConnection
 
 SLOTS = 8  # requests that are worked on at a time: as many as database connections
-STALL = 0.25  # seconds without a request getting a slot, after which there are more slots
+STALL = 0.25  # seconds without a request getting a slot, after which slots are added
 RESERVED = 4  # threads for requests that must not queue
-STALL_CHECK = 0.05  # seconds until `relieve` is due while requests queue
+STALL_CHECK = 0.05  # seconds between two calls of `add_slots_if_stalled` while requests queue
 FAIRNESS = 4  # every fourth slot goes to a request in progress, even if new ones queue
 
 
@@ -32,13 +32,14 @@ class ThreadPool:
 
     def __init__(self, most: int, answer: Callable[[ClientConnection], None]) -> None:
         self._most, self._answer = most, answer
-        self._queue: queue.SimpleQueue[None] = queue.SimpleQueue()  # one None per connection below
+        # One None for each connection in the two deques below.
+        self._queue: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._new: collections.deque[ClientConnection] = collections.deque()
         self._in_progress: collections.deque[ClientConnection] = collections.deque()
         self._slots, self._extra_slots = threading.Semaphore(SLOTS), 0
         self._lock, self._count, self._idle = threading.Lock(), 0, 0  # threads; idle ones
         self._taken, self._taken_at = 0, 0.0
-        self._reserve, self._reserved = CachedThreads(), threading.Semaphore(RESERVED)
+        self._urgent_threads, self._urgent_slots = CachedThreads(), threading.Semaphore(RESERVED)
         self._local = threading.local()
 
     def has_queue(self) -> bool:
@@ -47,12 +48,12 @@ class ThreadPool:
     def answer_urgently(self, connection: ClientConnection) -> bool:
         """Answer this without queueing, in a reserved thread. Returns False if they are all busy,
         or the system has no more threads."""
-        if not self._reserved.acquire(blocking=False):
+        if not self._urgent_slots.acquire(blocking=False):
             return False
         try:
-            self._reserve.start(self._answer_urgent, connection)
+            self._urgent_threads.start(self._answer_urgent, connection)
         except RuntimeError:
-            self._reserved.release()
+            self._urgent_slots.release()
             return False
         return True
 
@@ -61,7 +62,7 @@ class ThreadPool:
         try:
             self._answer(connection)
         finally:
-            self._reserved.release()
+            self._urgent_slots.release()
 
     def answer(self, connection: ClientConnection, in_progress: bool = False) -> None:
         if self._queue.empty():
@@ -70,9 +71,10 @@ class ThreadPool:
         self._queue.put(None)
         self._grow()
 
-    def relieve(self) -> None:
+    def add_slots_if_stalled(self) -> None:
         """Double the slots if none became free for a while: the requests that have them seem to
-        wait for something. Slots that are given back are dropped until there are SLOTS again."""
+        wait for something. Slots that are given up later are dropped until there are SLOTS
+        again."""
         if not self._queue.empty() and time.monotonic() > self._taken_at + STALL:
             self._taken_at = time.monotonic()
             with self._lock:
@@ -85,10 +87,10 @@ class ThreadPool:
         """Give up the slot of the calling thread, which is about to wait."""
         if self._local.has_slot:
             self._local.has_slot = False
-            self._return_slot()
+            self._free_slot()
             self._grow()
 
-    def _return_slot(self) -> None:
+    def _free_slot(self) -> None:
         with self._lock:
             if self._extra_slots:
                 self._extra_slots -= 1
@@ -114,12 +116,13 @@ class ThreadPool:
             self._answer(connection)
             del connection  # it may be large, and the next one may come late
             if self._local.has_slot:
-                self._return_slot()
+                self._free_slot()
         with self._lock:
             self._count -= 1
 
     def _take(self) -> ClientConnection | None:
-        """Take a slot and the next connection; None after THREAD_TTL seconds without one."""
+        """Take a slot and the next connection. Returns None after THREAD_TTL seconds without a slot
+        or a connection."""
         with self._lock:
             self._idle += 1
         try:
@@ -128,7 +131,7 @@ class ThreadPool:
             try:
                 self._queue.get(timeout=THREAD_TTL)
             except queue.Empty:
-                self._return_slot()
+                self._free_slot()
                 return None
             return self._next()
         finally:
@@ -138,5 +141,5 @@ class ThreadPool:
     def _next(self) -> ClientConnection:
         with self._lock:
             self._taken, self._taken_at = self._taken + 1, time.monotonic()
-            is_turn = not self._new or (self._in_progress and self._taken % FAIRNESS == 0)
-            return (self._in_progress if is_turn else self._new).popleft()
+            takes_in_progress = not self._new or (self._in_progress and self._taken % FAIRNESS == 0)
+            return (self._in_progress if takes_in_progress else self._new).popleft()

@@ -13,11 +13,14 @@ from gunicorn.workers import base
 from api import errors
 from serving.dispatcher import Dispatcher
 
-LINGER = 2  # seconds that clients have to finish their requests once the worker is stopping
-STORING = 5  # the last seconds of gunicorn's graceful_timeout, kept for handing over replies
-CLOSING = 4  # seconds of STORING before we give up; after STORING gunicorn's master sends SIGKILL
-# So all streams have ended CLOSING seconds after GRACE. By then, what is handed over is stored:
-# `replies.HANDING_OVER` is shorter.
+REQUEST_GRACE = 2  # seconds that clients have to finish their requests once the worker stops
+# The last seconds of gunicorn's graceful_timeout are reserved for handing over replies. Then
+# gunicorn's master sends SIGKILL.
+HANDOVER_RESERVE = 5
+# Seconds of these after which the worker exits, whether everything has ended or not. So all streams
+# have ended this long after the grace period. By then the replies are handed over: that takes less
+# than `replies.HANDING_OVER` seconds, which are fewer.
+EXIT_AFTER = 4
 
 
 class Worker(base.Worker):
@@ -31,7 +34,7 @@ class Worker(base.Worker):
         services.sweeper.start()
         services.fit(self.cfg.threads, self.cfg.worker_connections)
         services.prefetch()
-        sentence = "The body is broken: its chunks are not framed as RFC 9112 has it."
+        sentence = "The body is broken: its chunks are not framed as RFC 9112 requires."
         broken_body: list[errors.Detail] = [(sentence, None)]
         close = {"Connection": "close"}  # we cannot tell where the next request begins
         self.wsgi.register_error_handler(
@@ -42,8 +45,8 @@ class Worker(base.Worker):
         longest_body = self.wsgi.config["MAX_CONTENT_LENGTH"]
         self.dispatcher = Dispatcher(self.cfg, self.wsgi, self.sockets, tls, longest_body)
         signal.set_wakeup_fd(self.dispatcher.loop.wakeup_fd)
-        self.grace = max(0, self.cfg.graceful_timeout - STORING)
-        self.linger = LINGER
+        self.grace = max(0, self.cfg.graceful_timeout - HANDOVER_RESERVE)
+        self.request_grace = REQUEST_GRACE
 
     def init_signals(self) -> None:
         super().init_signals()
@@ -51,10 +54,10 @@ class Worker(base.Worker):
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
     def handle_quit(self, signum: int, frame: Any) -> None:
-        """On SIGINT and SIGQUIT, hand all replies over at once, which ends their streams."""
+        """On SIGINT and SIGQUIT, hand over all replies immediately. This ends their streams."""
         if not self.booted:
             return super().handle_quit(signum, frame)
-        self.alive, self.grace, self.linger = False, 0, 0
+        self.alive, self.grace, self.request_grace = False, 0, 0
         self.cfg.worker_int(self)
 
     def run(self) -> None:
@@ -67,29 +70,30 @@ class Worker(base.Worker):
         self.stop()
 
     def stop(self) -> None:
-        """Finish the requests and replies under way, even replies that no client follows.
+        """Finish the requests and replies in progress, even replies that no client follows.
 
-        Replies that are still running after the grace period are handed over to another process,
-        which ends their streams here. A SIGQUIT that comes meanwhile ends the grace period."""
+        Replies that are still in progress after the grace period are handed over to another
+        process. This ends their streams here. A SIGQUIT that comes meanwhile ends the grace
+        period."""
         began, has_handed_over = time.monotonic(), False
         self.replies.stop_taking_over()
         self.dispatcher.stop()
         while self.dispatcher or not self.replies.are_over():
-            self.dispatcher.loop.limit_reads(began + self.linger)
+            self.dispatcher.loop.set_read_deadline(began + self.request_grace)
             self.dispatcher.run_once()
             self.notify()
             now = time.monotonic()
             if now >= began + self.grace and not has_handed_over:
                 has_handed_over = True
                 self.hand_over()
-            if now >= began + self.grace + CLOSING:
+            if now >= began + self.grace + EXIT_AFTER:
                 break
         if not has_handed_over:
             self.replies.stop(0)
 
     def hand_over(self) -> None:
-        """Hand the replies over in a thread, so that the loop can send the ends of their streams;
-        without one if the system has no more threads."""
+        """Hand over the replies in a thread, so that the loop can send the ends of their streams.
+        If the system has no more threads, hand them over in this one."""
         try:
             threading.Thread(target=self.replies.stop, args=(0,)).start()
         except RuntimeError:

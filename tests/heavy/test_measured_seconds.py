@@ -18,8 +18,8 @@ from proxy import Relay
 from raw_http import connected, head
 from raw_tables import tables_of
 from replies import rescuer
-from serving.dispatcher import DISCONNECTED, IDLE_TIMEOUT
-from serving.worker import STORING
+from serving.dispatcher import DISCONNECT_AFTER, IDLE_TIMEOUT
+from serving.worker import HANDOVER_RESERVE
 from together import on_postgresql, on_sqlite
 from trouble import locked
 
@@ -78,7 +78,7 @@ def test_a_reply_is_continued_in_time_whatever_becomes_of_its_process(start, set
                 assert time.monotonic() - began < 60, ended
                 time.sleep(0.02)
     print("\n", {fate: round(seconds, 1) for fate, seconds in ended.items()}, round(stopped, 1))
-    assert stopped <= STORING
+    assert stopped <= HANDOVER_RESERVE
     assert ended["dies here"] <= rescuer.TAKEN_OVER + LATE
     assert ended["hands over"] <= stopped + rescuer.TAKEN_OVER + LATE
     for fate in ("dies elsewhere", "is paused"):
@@ -137,7 +137,7 @@ def test_a_client_that_reads_nothing_is_disconnected_in_time(start, settings, pr
         client.sendall(head("GET", f"/sessions/{session['id']}"))
         began = time.monotonic()
         wait_until(lambda: is_held(server, client))
-        wait_until(lambda: not is_held(server, client), DISCONNECTED + 10)
+        wait_until(lambda: not is_held(server, client), DISCONNECT_AFTER + 10)
         seconds = time.monotonic() - began
     print("\n", round(seconds, 1))
-    assert IDLE_TIMEOUT <= seconds <= DISCONNECTED + LATE
+    assert IDLE_TIMEOUT <= seconds <= DISCONNECT_AFTER + LATE

@@ -34,19 +34,19 @@ STREAMS, OPERATING = "docs/streams.md", "docs/operating.md"
         (STREAMS, "| S-44 | At most {} seconds after", rescuer.TAKEN_OVER),
         (STREAMS, "| S-44 | … at most {} seconds if it had begun", rescuer.TAKEN_OVER_BY_IDLE),
         (STREAMS, "| S-44 | … if it had begun less than {} seconds", rescuer.IDLE_INTERVAL),
-        (STREAMS, "| S-45 | … `GRACE` and {} seconds later", worker.STORING),
-        (STREAMS, "| S-47 | … for {} seconds", dispatcher.DISCONNECTED),
+        (STREAMS, "| S-45 | … `GRACE` and {} seconds later", worker.HANDOVER_RESERVE),
+        (STREAMS, "| S-47 | … for {} seconds", dispatcher.DISCONNECT_AFTER),
         (OPERATING, "another process goes on with them within {} seconds", rescuer.TAKEN_OVER),
         (OPERATING, "with its replies within {} seconds", rescuer.TAKEN_OVER_ELSEWHERE),
         (OPERATING, "and in the same container), within {} seconds", rescuer.TAKEN_OVER),
         (OPERATING, "they look every {} seconds", rescuer.IDLE_INTERVAL),
         (OPERATING, "its replies to others after {} to 28 seconds", rescuer.KEPT_ELSEWHERE),
         (OPERATING, "its replies to others after 25 to {} seconds", rescuer.TAKEN_OVER_ELSEWHERE),
-        (OPERATING, "for longer than `GRACE` and {} seconds", worker.STORING),
+        (OPERATING, "for longer than `GRACE` and {} seconds", worker.HANDOVER_RESERVE),
         (
             OPERATING,
             "| a client that takes nothing of its answer | {} seconds",
-            dispatcher.DISCONNECTED,
+            dispatcher.DISCONNECT_AFTER,
         ),
         (OPERATING, "| all that a request waits for in the database… | {} seconds", ANSWERED),
         (OPERATING, "died | {} hour on the same machine", sweeper.INTERVAL / HOUR),
@@ -71,4 +71,4 @@ def test_the_waits_have_the_order_that_the_design_needs():
     assert rescuer.IDLE_INTERVAL < int(SETTINGS["GRACE"].default)
     # A reply is stored before the process stops waiting for others, and that is before gunicorn
     # kills it.
-    assert HANDING_OVER < worker.CLOSING < worker.STORING
+    assert HANDING_OVER < worker.EXIT_AFTER < worker.HANDOVER_RESERVE

@@ -220,7 +220,7 @@ def test_of_too_many_connections_the_oldest_unprotected_ones_are_dropped(peers):
     kept, crowd = peers(), [peers() for _ in range(6)]
     now = time.monotonic()
     for number, each in enumerate([kept, *crowd]):
-        each.began = now - 30 + number
+        each.first_byte_at = now - 30 + number
         is_protected = each is kept
         loop.watch(
             each,
@@ -230,7 +230,7 @@ def test_of_too_many_connections_the_oldest_unprotected_ones_are_dropped(peers):
             lambda *args: given_up.append(args),
             is_protected=is_protected,
         )
-    crowd[5].began = now
+    crowd[5].first_byte_at = now
     loop.watch(crowd[5], selectors.EVENT_READ, None, 50, lambda *args: given_up.append(args))
     loop._next_look = 0
     loop.call(lambda connection: None, kept)
@@ -242,7 +242,7 @@ def test_of_too_many_connections_the_oldest_unprotected_ones_are_dropped(peers):
 def test_a_client_that_drips_bytes_counts_as_waited_for_since_its_first(peers):
     given_up, loop = [], Loop(1, MEGABYTE, None)
     dribbler, newcomer = peers(), peers()
-    dribbler.began -= 20
+    dribbler.first_byte_at -= 20
     for each in (newcomer, dribbler):  # the dribbler has just sent a byte
         loop.watch(each, selectors.EVENT_READ, None, 50, lambda *args: given_up.append(args))
     loop._next_look = 0

@@ -299,7 +299,7 @@ def test_a_waiting_request_keeps_no_body_in_memory(service):
     gate = threading.Event()
 
     def wait(environ, start):
-        environ["parley.has_read"]()
+        environ["parley.on_request_read"]()
         environ["parley.release_slot"]()
         gate.wait(10)
         return service.whole(start, b"ok")
