@@ -257,7 +257,7 @@ def delete_session(session: models.Session) -> ResponseReturnValue:
     A reply in progress stops."""
     deletion.delete_later(session.id)
     services().sweeper.start()
-    services().replies.poll()
+    services().replies.poll_soon()
     return "", 204
 
 
@@ -295,7 +295,7 @@ def continue_reply(session: models.Session) -> Any:
     or is complete by `length`. A stream begins where it stopped. If nothing new comes, nothing
     changes."""
     hooks.reserve_memory(turns.size_of_newest(session.key))
-    return make_reply(session, {}, goes_on=True)
+    return make_reply(session, {}, continues_last=True)
 
 
 @api.post("/sessions/<uuid:session_id>/cancel")
@@ -308,7 +308,7 @@ def cancel_reply(session: models.Session) -> models.Turn:
 
     The connection to the provider is closed, and the text so far is kept."""
     turn = cancel(session)
-    services().replies.poll()
+    services().replies.poll_soon()
     return turn
 
 

@@ -139,7 +139,7 @@ def read_body() -> None:
     # One byte more than the limit shows that a chunked body is too large.
     request.max_content_length = limit + 1
     length = request.content_length or 0
-    g.memory = limits.Slot(services().replies.memory, g.user)
+    g.memory = limits.Slot(services().replies.memory_bulkhead, g.user)
     is_chunked = "Transfer-Encoding" in request.headers
     expected = min(limit, CHUNKED) if is_chunked else length
     waited = reserve_memory(expected) if expected <= limit else 0

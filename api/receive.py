@@ -65,13 +65,13 @@ def wants_stream() -> bool:
 
 
 def make_reply(
-    session: Session | None, body: dict[str, Any], retry: bool = False, goes_on: bool = False
+    session: Session | None, body: dict[str, Any], retry: bool = False, continues_last: bool = False
 ) -> Any:
     """Have the model reply, in this session or in a new one (None), and answer as the client
     prefers. Empties `body`."""
     fields = without_nulls(body)
     body.clear()  # it may be large, and the callers refer to it until the request ends
-    wanted = reply_request(session, fields, retry=retry, goes_on=goes_on)
+    wanted = reply_request(session, fields, retry=retry, continues_last=continues_last)
     is_new, streams = session is None, wants_stream()
     is_async, wait = preferences()
     with contextlib.ExitStack() as stack:
@@ -89,7 +89,7 @@ def make_reply(
         endpoint = "api.show_session" if is_new else "api.follow_events"
         headers = {"Location": url_for(endpoint, session_id=session.id)}
         if streams:
-            position = feed.start if goes_on else 0
+            position = feed.start if continues_last else 0
             made = session if is_new else None
             frames = events.frames(
                 feed, position, session=made, patience=patience(), for_operator=g.is_operator
@@ -101,7 +101,7 @@ def make_reply(
 
 
 def reply_request(
-    session: Session | None, body: dict[str, Any], retry: bool, goes_on: bool
+    session: Session | None, body: dict[str, Any], retry: bool, continues_last: bool
 ) -> ReplyRequest:
     """The request for a reply that this body makes. Raises UnknownModel, ModelError or
     ValidationError."""
@@ -117,7 +117,7 @@ def reply_request(
         new=new,
         session_id=session.id if session else None,
         retry=retry,
-        goes_on=goes_on,
+        continues_last=continues_last,
         key=key,
         rate_limit=current_app.config["RATE_LIMIT"],
         token_limit=current_app.config["TOKEN_LIMIT"],

@@ -52,7 +52,7 @@ class Services:
         # Half of the process's open files are for connections, and half of these may be streams.
         # A reply takes two files, and a third of all files is for replies.
         self.streams.size = connections // 2
-        self.replies.bulkhead.size = max(1, connections // 3)
+        self.replies.reply_bulkhead.size = max(1, connections // 3)
 
     def prefetch(self) -> None:
         """Start to fetch what the first page and the first token need from the identity provider.

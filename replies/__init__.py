@@ -1,11 +1,11 @@
 """The life of a reply: it is claimed once, stored as it arrives, and ended once. Any number of
 clients may follow it.
 
-    claim ─► reply ◄─ arrive ─ writer ◄─ texts of the provider
-               │ take
+    claim ─► reply ◄─ receive ─ writer ◄─ texts of the provider
+               │ pending
              keeper ─► commits ─► the database
                │  └─► rescuer: leases, and the replies of processes that died
-               │ tell
+               │ update
              feed ─► followers
 
 Each reply is written by a thread of its own. The keeper, one thread of each process, commits the
@@ -38,12 +38,12 @@ from wire import Call
 
 __all__ = ["SLICE", "Feed", "Progress", "Replies", "ReplyRequest", "cancel"]
 
-FIRST_WORDS = 0.05  # seconds that a writer waits at most until its first words are sent
-HANDING_OVER = 3  # seconds that a stop waits at most until the hand-overs are stored
+FIRST_TEXT_TIMEOUT = 0.05  # a writer waits at most this many seconds for its first text to be sent
+HAND_OVER_TIMEOUT = 3  # `stop` waits at most this many seconds for the hand-overs to be stored
 
 
 class Replies:
-    """The replies of one process, by the models of the catalog. The keeper is not started here, but
+    """The replies of one process, which models of the catalog write. The keeper is started later,
     when the process begins to serve."""
 
     def __init__(
@@ -53,13 +53,13 @@ class Replies:
         clock: Callable[[], float] = time.monotonic,
         threads: CachedThreads | None = None,
     ) -> None:
-        """Replies and titles are written by `threads`; leases and polls go by `clock`."""
+        """Replies and titles are written by `threads`; leases and polls are timed by `clock`."""
         self.catalog = catalog
         self.max_tokens, self.title_model = settings["MAX_TOKENS"], settings["TITLE_MODEL"]
         self.continue_limit = settings["CONTINUE_LIMIT"]
         self.thinking_mode = settings["THINKING"]
-        self.bulkhead, self.memory = Bulkhead(REPLIES), Bulkhead(TEXTS)
-        self._titles, self._threads = Bulkhead(TITLES), threads or CachedThreads()
+        self.reply_bulkhead, self.memory_bulkhead = Bulkhead(REPLIES), Bulkhead(TEXTS)
+        self._title_bulkhead, self._threads = Bulkhead(TITLES), threads or CachedThreads()
         self._title_calls: set[Call] = set()  # in progress
         self._clock = clock
         self.registry = Registry()
@@ -70,16 +70,17 @@ class Replies:
     # For requests
 
     def start(self, request: ReplyRequest, watched: bool, memory: Slot) -> tuple[Session, Feed]:
-        """Claim a reply and begin to write it. Returns its session and feed; if the request's
-        idempotency key has a reply already, those of that reply. Raises Refused or Overloaded, and
-        then nothing has changed. `memory` is the request's slot; from here on it is the reply's."""
+        """Claim a reply and begin to write it. If the request's idempotency key has a reply
+        already, no reply is claimed. Returns the session and feed of the reply. Raises Refused or
+        Overloaded, and then nothing has changed. `memory` is the memory reserved for the request;
+        from here on it belongs to the reply."""
         self.start_keeper()
         with contextlib.ExitStack() as stack:
             stack.enter_context(contextlib.closing(memory))
-            stack.enter_context(self.bulkhead.slot(request.owner))
+            stack.enter_context(self.reply_bulkhead.slot(request.owner))
             texts = [request.content, request.new.get("system")] if request.new else []
-            # A continuation has a text from the start; its request has taken room for that.
-            needed = memory.amount if request.goes_on else memory_of(texts)
+            # A continuation has a text from the start; its request has reserved memory for it.
+            needed = memory.amount if request.continues_last else memory_of(texts)
             if needed > memory.amount and not memory.take(needed):
                 raise Overloaded
             claimed = request.claim(self._undo_if_committed)
@@ -95,18 +96,19 @@ class Replies:
                 request.request_id,
                 self.thinking_mode,
             )
-        reply.watched, reply.tells_reasons = watched, request.tells_reasons
-        first = request.content if claimed.begins_session else None
-        self.begin(reply, first)
-        if first is not None and self.title_model:
-            self._start(self._write_title, reply, first[: titles.PROMPT_CHARACTERS])
+        reply.watched, reply.shows_provider_errors = watched, request.shows_provider_errors
+        first_message = request.content if claimed.begins_session else None
+        self.start_writing(reply, first_message)
+        if first_message is not None and self.title_model:
+            message = first_message[: titles.PROMPT_CHARACTERS]
+            self._run_in_thread(self._write_title, reply, message)
         return turn.session, reply
 
     def follow(self, turn: Turn, watched: bool = False) -> Feed:
         """The feed of this turn. If it is `watched`, a client waits for each word, so the keeper
         stores text as soon as it arrives."""
         feed = Feed(turn)
-        feed.slot = Slot(self.memory, turn.session.owner)
+        feed.slot = Slot(self.memory_bulkhead, turn.session.owner)
         feed = self.registry.share(turn, feed)
         if turn.status == IN_PROGRESS:
             self.start_keeper()
@@ -130,16 +132,17 @@ class Replies:
         self._keeper_thread.wake()
         return feed
 
-    def poll(self) -> None:
-        """Have the keeper poll at once: a request of this process has cancelled or deleted a
-        reply, and its writer should not have to wait for the next poll to learn of it."""
+    def poll_soon(self) -> None:
+        """Have the keeper poll at once. It is called when a request of this process has cancelled
+        or deleted a reply, so that the reply's writer learns of it without waiting for the next
+        regular poll."""
         self.keeper.poll_soon()
         self._keeper_thread.wake()
 
     # The process
 
     def start_keeper(self) -> None:
-        """Start the keeper if it does not run. Raises Overloaded if the system gives no thread."""
+        """Start the keeper if it does not run. Raises Overloaded if no thread can be started."""
         self._keeper_thread.start()
 
     def stop(self, grace: float) -> None:
@@ -154,19 +157,22 @@ class Replies:
         self._keeper_thread.wake()
         for call in self._title_calls.copy():
             call.hang_up()
-        until = time.monotonic() + HANDING_OVER
-        # Another process writes the rest, and their followers can resume at that one.
-        for feed in self._wait_for_all(HANDING_OVER):
-            feed.tell(state="detached")
-        with self._titles.changed:  # the last thing a title does is to count its usage
+        until = time.monotonic() + HAND_OVER_TIMEOUT
+        # Other processes will write the rest; their followers can resume there.
+        for feed in self._wait_for_all(HAND_OVER_TIMEOUT):
+            feed.update(state="detached")
+        # A call for a title counts its usage last, so we wait until all such calls have ended.
+        with self._title_bulkhead.changed:
             left = until - time.monotonic()
-            self._titles.changed.wait_for(lambda: not self._titles.users.total(), left)
+            self._title_bulkhead.changed.wait_for(
+                lambda: not self._title_bulkhead.users.total(), left
+            )
 
     def _hand_over(self, reply: Reply) -> None:
         try:
             reply.finish(outcome_of(IN_PROGRESS if self.continue_limit else INTERRUPTED))
         except Exception as error:  # a bug: the other replies are handed over all the same
-            log.error("a reply is not handed over", reply.names, exc_info=error)
+            log.error("could not hand over a reply", reply.log_fields, exc_info=error)
             reply.give_up()
 
     def stop_taking_over(self) -> None:
@@ -178,7 +184,7 @@ class Replies:
 
     def _wait_for_all(self, seconds: float) -> list[Feed]:
         """Wait until all replies are over, also those that begin meanwhile. Returns the feeds of
-        those that are not."""
+        those that are not over."""
         deadline = time.monotonic() + seconds
         while True:
             feeds = [feed for feed in self.registry.known() if feed.state is None]
@@ -188,12 +194,13 @@ class Replies:
 
     # Threads
 
-    def begin(self, reply: Reply, first: str | None = None) -> None:
-        """Begin to write a reply that this process has claimed or taken over. `first` is the
-        message of a new session."""
+    def start_writing(self, reply: Reply, first_message: str | None = None) -> None:
+        """Begin to write a reply that this process has claimed or taken over. `first_message` is
+        the message of a new session."""
         self.registry.add(reply)
-        writer = Writer(reply, self.catalog, self.max_tokens, self.continue_limit, first)
-        is_begun = self._start(self._write, writer)
+        limits = self.max_tokens, self.continue_limit
+        writer = Writer(reply, self.catalog, *limits, first_message)
+        is_begun = self._run_in_thread(self._write, writer)
         if not is_begun:
             reply.finish(outcome_of(FAILED, 503, Overloaded().description))
         if self._hands_over:
@@ -208,11 +215,11 @@ class Replies:
                 # If nobody watches it, the next round is soon enough.
                 if reply.watched:
                     self._keeper_thread.wake()
-                    if is_first:  # send the first words before this thread reads on
-                        reply.begun.wait(FIRST_WORDS)
+                    if is_first:  # send the first text before this thread reads on
+                        reply.first_text_sent.wait(FIRST_TEXT_TIMEOUT)
                 is_first = False
         except Exception as error:
-            log.error("a reply failed", reply.names, exc_info=error)
+            log.error("a reply failed", reply.log_fields, exc_info=error)
             if not reply.is_finished:
                 reply.give_up()
         finally:
@@ -223,16 +230,18 @@ class Replies:
         room for it here, or if another process was faster."""
         with contextlib.ExitStack() as stack:
             try:
-                stack.enter_context(self.bulkhead.slot(orphan.owner))
+                stack.enter_context(self.reply_bulkhead.slot(orphan.owner))
             except Overloaded:
                 return False
-            memory = stack.enter_context(contextlib.closing(Slot(self.memory, orphan.owner)))
+            memory = stack.enter_context(
+                contextlib.closing(Slot(self.memory_bulkhead, orphan.owner))
+            )
             limit = self.continue_limit
             draft = commits.take_over(orphan.turn_id, orphan.lease, limit, fence)
             if draft is None:
                 return False
             mode = self.thinking_mode
-            self.begin(Reply(draft, stack.pop_all(), memory, self._clock, None, mode))
+            self.start_writing(Reply(draft, stack.pop_all(), memory, self._clock, None, mode))
             return True
 
     def _write_title(self, reply: Reply, message: str) -> None:
@@ -240,7 +249,7 @@ class Replies:
         not answer, the session keeps the title that was made from the message."""
         model, call = self.title_model, Call(titles.TIMEOUT)
         try:
-            with self._titles.slot(reply.session.owner):
+            with self._title_bulkhead.slot(reply.session.owner):
                 self._title_calls.add(call)
                 if self._hands_over:
                     call.hang_up()
@@ -249,7 +258,7 @@ class Replies:
         except (Overloaded, Unavailable):
             pass
         except Exception as error:
-            log.error("a title failed", reply.names, exc_info=error)
+            log.error("a title failed", reply.log_fields, exc_info=error)
         finally:
             self._title_calls.discard(call)
 
@@ -257,8 +266,8 @@ class Replies:
         self.keeper.undo_if_committed(claim)
         self._keeper_thread.wake()
 
-    def _start(self, function: Callable[..., None], *arguments: Any) -> bool:
-        """Call the function in a thread. Returns False if the system gives no thread."""
+    def _run_in_thread(self, function: Callable[..., None], *arguments: Any) -> bool:
+        """Call the function in a thread. Returns False if no thread can be started."""
         try:
             self._threads.start(function, *arguments)
             return True

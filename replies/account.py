@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from models import Turn
 from providers.answer import Answer
-from tables.ledger import MOST_TOKENS, SAID, TOKENS, estimate
+from tables.ledger import MOST_TOKENS, REPORTED, TOKENS, estimate
 
 Tokens = dict[str, int | None]
 
@@ -14,11 +14,11 @@ class Account:
 
     - `used`: all that its calls have used. These are columns of the turn in memory, which the next
       commit stores.
-    - `counted`: what we believe the row in the database, and so the ledger, to have.
+    - `counted`: what we assume that the row in the database, and so the ledger, has.
     - `maybe_counted`: what both have instead, if a commit that was not answered has come through.
 
-    One transaction sets the row to `used` and adds what the ledger lacks, `used` less `counted`, on
-    the condition that the row has as many tokens as `counted`. Tokens only grow, so an equal sum
+    One transaction sets the row to `used` and adds what the ledger lacks, `used` minus `counted`,
+    on the condition that the row has as many tokens as `counted`. Tokens only grow, so an equal sum
     means equal tokens. If an earlier commit has come through after all, the condition fails, and
     the keeper reads the row. So each token is counted once.
 
@@ -32,13 +32,12 @@ class Account:
         the next commit: its condition fails         110       90            110  110     110
         the row is read                              110      110            110  110     110
 
-    If the session is deleted before the row is read, the ledger is taken to have `maybe_counted`.
+    If the session is deleted before the row is read, we assume that the ledger has `maybe_counted`.
 
     Tokens that a provider does not report are estimated when its call is over. In case the process
-    dies before that, the row has `unbilled_bytes`: the bytes that the call was sent, minus those of
-    the text before the call. The process that takes the reply over adds the bytes of the stored
-    text, and estimates the sum (`estimate_rest`).
-    """
+    dies before that, the row has `unbilled_bytes`: the bytes that were sent with the call, minus
+    those of the text before the call. The process that takes the reply over adds the bytes of the
+    stored text, and estimates the sum (`estimate_rest`)."""
 
     def __init__(self, turn: Turn) -> None:
         self._turn = turn
@@ -51,7 +50,7 @@ class Account:
         return self._turn.usage
 
     @property
-    def lacking(self) -> list[int]:
+    def uncounted(self) -> list[int]:
         """For each kind in TOKENS, how many the ledger has not counted yet."""
         return [(self.used[name] or 0) - (self.counted[name] or 0) for name in TOKENS]
 
@@ -61,28 +60,30 @@ class Account:
 
     # Using tokens
 
-    def add_up(self, answers: Sequence[Answer], over: Sequence[Answer]) -> None:
+    def add_up(self, answers: Sequence[Answer], finished: Sequence[Answer]) -> None:
         """Set `used` to the tokens of these answers and of earlier writers: those that providers
-        have reported and, for the answers that are `over`, an estimate of the rest. It never falls
+        have reported and, for the `finished` answers, an estimate of the rest. It never falls
         below `counted`, even if a provider lowers its figures."""
-        for name in SAID:
-            said = [answer.usage[name] for answer in answers if name in answer.usage]
-            if said:
-                self._set(name, sum(said))
-        self._set("estimated_tokens", sum(estimate(sum(each.unbilled_bytes())) for each in over))
+        for name in REPORTED:
+            reported = [answer.usage[name] for answer in answers if name in answer.usage]
+            if reported:
+                self._set(name, sum(reported))
+        self._set(
+            "estimated_tokens", sum(estimate(sum(each.unbilled_bytes())) for each in finished)
+        )
 
     def _set(self, name: str, tokens: int) -> None:
         count = min((self._before[name] or 0) + tokens, MOST_TOKENS)
         setattr(self._turn, name, max(count, self.counted[name] or 0))
 
     def note_unbilled(self, answer: Answer, text: str, text_before: str) -> None:
-        """Set `unbilled_bytes` by this answer, which is not over. `text_before` is the part of the
-        text that is older than this answer."""
+        """Set `unbilled_bytes` from this answer, which is not over. `text_before` is the part of
+        the text that is older than this answer."""
         billed = text if "output_tokens" in answer.usage else text_before
         self._turn.unbilled_bytes = answer.unbilled_bytes()[0] - len(billed.encode())
 
     def estimate_rest(self) -> None:
-        """Estimate the tokens that a writer has not counted, by the text that it has stored."""
+        """Estimate, from the text that a writer has stored, the tokens that it has not counted."""
         size = len(self._turn.content.encode())
         tokens = self._turn.estimated_tokens + estimate(self._turn.unbilled_bytes + size)
         self._turn.estimated_tokens = min(tokens, MOST_TOKENS)
@@ -91,13 +92,13 @@ class Account:
 
     # Counting tokens
 
-    def settle(self, used: Tokens) -> None:
-        """Note that a commit has stored these."""
+    def mark_counted(self, used: Tokens) -> None:
+        """Note that a commit has stored these tokens."""
         self.counted, self.maybe_counted = used, None
 
-    def settle_late(self, row: Turn | None) -> None:
-        """Note what is counted of a reply that a request has ended. `row` is its row, None if it
-        was deleted."""
+    def mark_counted_late(self, row: Turn | None) -> None:
+        """Note which tokens of a reply are counted after a request has ended it. `row` is its row,
+        None if the row was deleted."""
         if row is None:
             self.counted = self.maybe_counted or self.counted
             return

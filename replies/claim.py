@@ -47,17 +47,17 @@ class UnconfirmedClaim:
     fence: int
     session_id: uuid.UUID
     message_id: int | None  # the new user turn, if there is one
-    has_session: bool  # the claim creates the session
+    creates_session: bool
     has_key: bool
-    # The key of a continuation. Once that is undone, its reply may be complete, as before: the next
-    # request with the key would get this reply, and no continuation.
+    # The key of a continuation. Once the continuation is undone, its reply may be complete, as
+    # before: the next request with the key would get this reply, and no continuation.
     key_to_forget: IdempotencyKey | None
 
     def undo(self) -> bool:
-        """Undo the claim if its reply is still in progress; returns whether it was. A new message
-        is deleted with its reply. If the claim has a key, or is a retry or a continuation, the
-        reply is interrupted instead, as if its process had died; the next request with the key then
-        asks the model in the same session."""
+        """Undo the claim, if its reply is still in progress. Returns True if this has undone it. A
+        new message is deleted with its reply. If the claim has a key, or is a retry or a
+        continuation, the reply is interrupted instead, as if its process had died; the next request
+        with the key then asks the model in the same session."""
         turn = Turn.read(self.turn_id)
         if turn is None or turn.status != IN_PROGRESS or turn.fence != self.fence:
             return False
@@ -72,14 +72,14 @@ class UnconfirmedClaim:
         """Delete the reply, its message, and the session if it is new. Returns whether the reply
         was still there."""
         db.lock_rows(Session.select(Session.id).where(Session.id == self.session_id))
-        is_ours = Turn.id == self.turn_id, Turn.fence == self.fence, Turn.is_in_progress()
-        if not Turn.delete().where(*is_ours).execute():
+        conditions = Turn.id == self.turn_id, Turn.fence == self.fence, Turn.is_in_progress()
+        if not Turn.delete().where(*conditions).execute():
             return False
-        if self.has_session:
+        if self.creates_session:
             return bool(Session.delete().where(Session.id == self.session_id).execute())
         Turn.delete().where(Turn.id == self.message_id).execute()
-        has_text = Turn.session == self.session_id, Turn.visible, Turn.content != ""
-        previews = Turn.select(fn.SUBSTR(Turn.content, 1, PREVIEW)).where(*has_text)
+        shown = Turn.session == self.session_id, Turn.visible, Turn.content != ""
+        previews = Turn.select(fn.SUBSTR(Turn.content, 1, PREVIEW)).where(*shown)
         newest = previews.order_by(Turn.id.desc()).limit(1)
         return bool(Session.update(preview=newest).where(Session.id == self.session_id).execute())
 
@@ -87,20 +87,21 @@ class UnconfirmedClaim:
 @dataclasses.dataclass(kw_only=True)
 class ReplyRequest:
     """A request for a reply. `content` is the first message of a `new` session, or the next one in
-    the session `session_id`. With `retry`, it replaces the last user message of that session, or,
-    if it is None, that message is answered again. With `goes_on`, the last reply is continued."""
+    the session `session_id`. With `retry`, `content` replaces the last user message of that
+    session; if `content` is None, that message is answered again. With `continues_last`, the last
+    reply is continued."""
 
     owner: str
     content: str | None = None
     new: dict[str, Any] | None = None  # the fields of a session to create
     session_id: uuid.UUID | None = None
     retry: bool = False
-    goes_on: bool = False
-    key: IdempotencyKey | None = None  # from the request, so without a reply
+    continues_last: bool = False
+    key: IdempotencyKey | None = None  # as the request gives it: no reply is known for it yet
     rate_limit: tuple[int, int] | None = None  # replies, seconds
     token_limit: tuple[int, str] | None = None  # tokens, "month" or "day"
     request_id: str | None = None
-    tells_reasons: bool = False  # from the server's operator, who is told the provider's errors
+    shows_provider_errors: bool = False  # the request is from the server's operator
 
     def __post_init__(self) -> None:
         # Not in the transaction: a long text takes long to normalize, and others wait for locks.
@@ -125,20 +126,20 @@ class ReplyRequest:
     def commit(self) -> Claimed:
         self._unconfirmed = None
         if self.key or self.rate_limit:
-            # One owner's requests go one at a time: two at once could both be under a limit, or
-            # both find their key unknown.
+            # The requests of one owner are handled one at a time. Two at once could both be under a
+            # limit, or both find their key unknown.
             db.lock(self.owner)
         now = db.now()
-        earlier = self._reply_under_key(now)
+        earlier = self._reply_for_key(now)
         if earlier and earlier.is_settled:
             known = Draft(earlier)
             earlier.session.model = known.model
             return Claimed(known, is_new=False)
-        self._check_limits(now)
+        self._count_and_check_limits(now)
         if earlier:  # it failed
-            session, draft, message = self._ask_again(earlier, now)
+            session, draft, message = self._insert_reply_again(earlier, now)
         else:
-            session, draft, message = self._ask(now)
+            session, draft, message = self._insert_reply(now)
         if self.key:
             self.key.remember(session.id, draft.turn.id, now)
         begins_session = self.new is not None and not earlier
@@ -147,17 +148,17 @@ class ReplyRequest:
             fence=draft.fence,
             session_id=session.id,
             message_id=message.id if message else None,
-            has_session=begins_session,
+            creates_session=begins_session,
             has_key=self.key is not None,
-            key_to_forget=self.key if self.goes_on else None,
+            key_to_forget=self.key if self.continues_last else None,
         )
         return Claimed(draft, is_new=True, begins_session=begins_session)
 
     # Checks
 
-    def _reply_under_key(self, now: int) -> Turn | None:
+    def _reply_for_key(self, now: int) -> Turn | None:
         """The reply that an earlier request with this key got. Raises Missing if it was deleted,
-        Refused if it is in progress, or if it failed and newer turns follow it."""
+        and Refused if it is in progress, or if it failed and newer turns follow it."""
         known = self.key.known(now) if self.key else None
         if known is None:
             return None
@@ -167,9 +168,9 @@ class ReplyRequest:
         return reply
 
     def _reply_of(self, known: IdempotencyKey) -> Turn:
-        is_its = Turn.id == known.turn_id, Session.owner == self.owner
+        conditions = Turn.id == known.turn_id, Session.owner == self.owner
         columns = Turn, *Session.columns_but_system()
-        reply = Turn.select(*columns).join(Session).where(*is_its).first()
+        reply = Turn.select(*columns).join(Session).where(*conditions).first()
         if reply is None:
             raise Missing
         return reply
@@ -185,7 +186,7 @@ class ReplyRequest:
             message = "The reply failed, and newer turns followed: it is not asked for again."
             raise Refused(message, reply.session_id)
 
-    def _check_limits(self, now: int) -> None:
+    def _count_and_check_limits(self, now: int) -> None:
         """Count the request. Raises Refused if a limit is reached."""
         if self.token_limit:
             most, period = self.token_limit
@@ -201,14 +202,14 @@ class ReplyRequest:
 
     # Rows
 
-    def _ask(self, now: int) -> tuple[Session, Draft, Turn | None]:
-        """Write a new reply, or continue the last one. Returns the session, the reply, and the user
-        turn if it is new."""
+    def _insert_reply(self, now: int) -> tuple[Session, Draft, Turn | None]:
+        """Insert a new reply, or put the last one in progress again. Returns the session, the
+        reply, and the user turn if it is new."""
         if self.new is not None:
             session, last = self._create(self.new, now), 0
         else:
-            session, last = self._take(self.session_id, self.content, now)
-        if self.goes_on:
+            session, last = self._lock_session(self.session_id, self.content, now)
+        if self.continues_last:
             return session, self._continue(session, now), None
         if self.retry:
             return session, self._retry(session, last, self.content, now), None
@@ -219,13 +220,14 @@ class ReplyRequest:
             created_at=now,
             **self._text,
         )
-        return session, self._begin(session, message.id, now, message), message
+        return session, self._insert_turns(session, message.id, now, message), message
 
-    def _ask_again(self, failed: Turn, now: int) -> tuple[Session, Draft, None]:
-        """Write another reply in the place of one that failed, or continue it: its key is known,
-        and its user turn is stored already. Returns the same as `_ask`."""
-        session, last = self._take(failed.session_id, None, now)
-        if self.goes_on:
+    def _insert_reply_again(self, failed: Turn, now: int) -> tuple[Session, Draft, None]:
+        """Insert a reply that replaces the failed one, or continue the failed one. The key of the
+        failed reply is known, and its user turn is stored already. The return value is as in
+        `_insert_reply`."""
+        session, last = self._lock_session(failed.session_id, None, now)
+        if self.continues_last:
             return session, self._continue(session, now), None
         return session, self._retry(session, last, None, now), None
 
@@ -241,37 +243,38 @@ class ReplyRequest:
         db.send(insertion(session))
         return session
 
-    def _take(
+    def _lock_session(
         self, session_id: uuid.UUID | None, content: str | None, now: int
     ) -> tuple[Session, int]:
-        """Lock the session by an update of its row. Returns it and the id of its last turn. Raises
-        Refused if a reply is in progress, Missing if there is no such session."""
-        # Null means the newest reply, which is about to be written; `_continue` sets another.
+        """Lock the session by an update of its row. Returns the session and the id of its last
+        turn. Raises Refused if a reply is in progress, Missing if there is no such session."""
+        # Null means the newest reply, which is about to be inserted; `_continue` sets another one.
         changes: dict[str, Any] = {"updated_at": now, "latest_reply": None}
         if content is not None:
             changes["preview"] = content[:PREVIEW]
-        is_ours = Session.id == session_id, Session.owner == self.owner
-        db.send(Session.update(changes).where(*is_ours))
+        conditions = Session.id == session_id, Session.owner == self.owner
+        db.send(Session.update(changes).where(*conditions))
         in_progress = Turn.select(Turn.id).where(Turn.session == session_id, Turn.is_in_progress())
         is_busy = fn.EXISTS(in_progress).alias("is_busy")
         columns = Turn.id, is_busy, *Session.short_columns()
-        turns = Turn.select(*columns).join(Session).where(*is_ours)
+        turns = Turn.select(*columns).join(Session).where(*conditions)
         last = turns.order_by(Turn.id.desc()).first()
         if last is None:
             raise Missing
         if last.is_busy:
             message = "A reply is under way. Wait until it is done, or cancel it."
             raise Refused(message, retry_after=1)
-        # The system prompt is selected by an expression, and peewee sets those on the turn.
+        # The system prompt is selected by an expression, and peewee sets the values of expressions
+        # on the turn.
         last.session.system, last.session.system_size = last.system, last.system_size
         return last.session, last.id
 
     def _retry(self, session: Session, last: int, content: str | None, now: int) -> Draft:
-        """Write a new reply to the last user turn, and hide the reply that it has had. If `content`
-        is given, it becomes the text of the user turn. Otherwise the new reply `replaces` the
-        hidden one, which is shown again unless the new one completes."""
-        is_shown = Turn.session == session, Turn.visible
-        newest = Turn.select(Turn.id).where(*is_shown).order_by(Turn.id.desc()).limit(1)
+        """Insert a new reply to the last user turn, and hide the reply that it has had. If
+        `content` is given, it becomes the text of the user turn. Otherwise the new reply `replaces`
+        the hidden one, which is shown again unless the new one completes."""
+        conditions = Turn.session == session, Turn.visible
+        newest = Turn.select(Turn.id).where(*conditions).order_by(Turn.id.desc()).limit(1)
         messages = newest.where(Turn.kind == "user")
         is_last_reply = Turn.id == newest, Turn.kind == "assistant"
         hiding = Turn.update(visible=False).where(*is_last_reply).returning(Turn.id)
@@ -280,13 +283,15 @@ class ReplyRequest:
             db.send(Turn.update(self._text).where(Turn.id == messages))
         preview = messages.select(fn.SUBSTR(Turn.content, 1, PREVIEW))
         db.send(Session.update(preview=preview).where(Session.id == session.id))
-        return self._begin(session, last, now, replaces=replaced if content is None else None)
+        return self._insert_turns(
+            session, last, now, replaces=replaced if content is None else None
+        )
 
     def _continue(self, session: Session, now: int) -> Draft:
-        """Put the last visible reply in progress again, after its text. Raises Refused if there is
-        nothing to continue."""
-        is_shown = Turn.session == session, Turn.visible
-        reply = Turn.readable().where(*is_shown).order_by(Turn.id.desc()).first()
+        """Put the last visible reply in progress again. Its new text will follow the text that it
+        has. Raises Refused if there is nothing to continue."""
+        conditions = Turn.session == session, Turn.visible
+        reply = Turn.readable().where(*conditions).order_by(Turn.id.desc()).first()
         is_whole = reply.status == COMPLETE and reply.stop_reason != "length"
         if reply.kind == "user" or is_whole or not reply.content.strip():
             message = (
@@ -300,8 +305,8 @@ class ReplyRequest:
             draft.thoughts = Thought.text_of(reply.id)
         # It was cancelled, and its writer has not stored its usage. With the new fence, that writer
         # cannot do so any more.
-        is_untold = reply.cancelled and reply.fence is not None
-        if is_untold:
+        lacks_usage = reply.cancelled and reply.fence is not None
+        if lacks_usage:
             draft.account.estimate_rest()
         changes = {
             "status": IN_PROGRESS,
@@ -317,15 +322,15 @@ class ReplyRequest:
         db.send(insertion(Piece(turn=reply, start=0, text=reply.content)))
         db.send(Session.update(latest_reply=reply.id).where(Session.id == session.id))
         draft.set(**changes)
-        if is_untold:
+        if lacks_usage:
             Usage.add([draft.entry()])
-        draft.account.settle(reply.usage)
+        draft.account.mark_counted(reply.usage)
         return draft
 
-    def _begin(
+    def _insert_turns(
         self, session: Session, last: int, now: int, *before: Turn, replaces: int | None = None
     ) -> Draft:
-        """Write an empty reply, and the turns `before` it, by one statement."""
+        """Insert an empty reply, and the turns `before` it, with one statement."""
         reply = Turn(
             id=new_turn_id(now, last),
             session=session,

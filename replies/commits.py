@@ -26,7 +26,7 @@ from tables.search import normalize
 
 
 class Changes(NamedTuple):
-    """Columns that a statement sets to values of `given`."""
+    """Columns that a statement sets to values from its table `given`."""
 
     columns: tuple[tuple[str, str], ...]  # their names and types
     sql: str  # the assignments
@@ -38,8 +38,9 @@ def _changes_of(use: str) -> Changes:
     return Changes(tuple((field.name, field.field_type) for field in fields), sql)
 
 
-# The columns that an end sets; and those that only the writer knows, which it may set later.
-AT_END, TOLD_LATE = _changes_of("at_end"), _changes_of("told_late")
+# The columns that an end sets; and those that only the writer knows, which it may set after the
+# end.
+END_COLUMNS, WRITER_COLUMNS = _changes_of("at_end"), _changes_of("told_late")
 
 
 class NewPiece(NamedTuple):
@@ -52,12 +53,12 @@ class NewPiece(NamedTuple):
 
 
 class Stored(NamedTuple):
-    """The ids of the replies that a commit has stored. For any other reply, the row is gone, has
-    ended, has another process's fence, or has more than this process believes: an earlier commit,
-    which was not answered, has come through."""
+    """The ids of the replies that a commit has stored. For any other reply, the row was deleted,
+    has ended, has another process's fence, or has more than this process assumes: an earlier
+    commit, which was not answered, has come through."""
 
-    whole: set[int]  # all text, and the end or the hand-over
-    counted: set[int]  # the usage of a reply that goes on
+    stored_whole: set[int]  # replies of which all text, and the end or the hand-over, was stored
+    counted: set[int]  # replies in progress of which the usage was stored
 
 
 class Orphan(NamedTuple):
@@ -83,34 +84,37 @@ class News(NamedTuple):
 @transaction
 def store(
     pieces: Sequence[NewPiece],
-    over: Sequence[Draft],
-    used: Sequence[Draft] = (),
+    finished: Sequence[Draft],
+    in_progress: Sequence[Draft] = (),
     thoughts: Sequence[NewThoughts] = (),
 ) -> Callable[[], Stored]:
-    """Store new pieces of text and thoughts; the ends, or hand-overs, of the replies that are
-    `over`; and the usage of the replies in `used`, which go on. Returns a function that tells, once
-    the transaction has ended, what was stored. It does not tell of thoughts: they may be lost."""
-    ending, released = _split(over)
+    """Store new pieces of text and thoughts; the ends or hand-overs of the replies in `finished`;
+    and the usage of the replies in `in_progress`. Returns a function that returns, once the
+    transaction has ended, what was stored. It does not report thoughts, since those may be lost."""
+    ending, released = _split(finished)
     if ending:
         _lock_rows("lock_sessions", {draft.turn.session_id for draft in ending})
-    ids = {piece.turn_id for piece in pieces}.union(draft.turn.id for draft in [*over, *used])
+    ids = {piece.turn_id for piece in pieces}.union(
+        draft.turn.id for draft in [*finished, *in_progress]
+    )
     ids |= {new.turn_id for new in thoughts}
     if len(ids) > 1:  # one row alone needs no order of locks
         _lock_rows("lock_turns", ids)
-    grown = db.send(given("add_pieces", pieces)) if pieces else list
+    added_pieces = db.send(given("add_pieces", pieces)) if pieces else list
     if thoughts:
         _store_thoughts(thoughts)
-    counted = _change("store_usage", used, TOLD_LATE, reply="goes on")
-    released = _change("store_usage", released, TOLD_LATE, reply="released")
+    counted = _change("store_usage", in_progress, WRITER_COLUMNS, reply="goes on")
+    released = _change("store_usage", released, WRITER_COLUMNS, reply="released")
     ended = end(ending, [*released, *counted])
 
     def stored() -> Stored:
-        grown_ids = {turn_id for (turn_id,) in grown()}
-        over_ids = {draft.turn.id for draft in released + ended}
-        # A reply is whole if its piece and its end were stored; a hand-over has both.
-        lacking = {piece.turn_id for piece in pieces} - grown_ids
-        lacking |= {draft.turn.id for draft in over} - over_ids
-        return Stored((grown_ids | over_ids) - lacking, {draft.turn.id for draft in counted})
+        added_ids = {turn_id for (turn_id,) in added_pieces()}
+        finished_ids = {draft.turn.id for draft in released + ended}
+        # A reply is whole if its piece and its end were stored. For a reply that is handed over,
+        # that means both its piece and its hand-over.
+        lacking = {piece.turn_id for piece in pieces} - added_ids
+        lacking |= {draft.turn.id for draft in finished} - finished_ids
+        return Stored((added_ids | finished_ids) - lacking, {draft.turn.id for draft in counted})
 
     return stored
 
@@ -118,16 +122,16 @@ def store(
 def _store_thoughts(thoughts: Sequence[NewThoughts]) -> None:
     figures = [(new.turn_id, new.fence, new.characters, new.milliseconds) for new in thoughts]
     db.send(given("count_thinking", figures))
-    if anew := [(new.turn_id, new.fence) for new in thoughts if new.is_anew]:
-        db.send(given("drop_thoughts", anew))
+    if replaced := [(new.turn_id, new.fence) for new in thoughts if new.replaces_stored]:
+        db.send(given("drop_thoughts", replaced))
     if rows := [(new.turn_id, new.fence, new.start, new.text) for new in thoughts if new.text]:
         db.send(given("add_thoughts", rows))
 
 
-def _split(over: Sequence[Draft]) -> tuple[list[Draft], list[Draft]]:
+def _split(finished: Sequence[Draft]) -> tuple[list[Draft], list[Draft]]:
     """The drafts of replies that end, and of those that are handed over."""
-    ending = [draft for draft in over if draft.turn.status != IN_PROGRESS]
-    released = [draft for draft in over if draft.turn.status == IN_PROGRESS]
+    ending = [draft for draft in finished if draft.turn.status != IN_PROGRESS]
+    released = [draft for draft in finished if draft.turn.status == IN_PROGRESS]
     return ending, released
 
 
@@ -136,24 +140,25 @@ def _lock_rows(name: str, ids: Iterable[Any]) -> None:
 
 
 def end(drafts: Sequence[Draft], used: Sequence[Draft] = ()) -> list[Draft]:
-    """End these replies, and add their usage and that of the drafts `used` to the ledger. The
-    caller's transaction has locked their sessions. Returns those that it has ended. Any other is
-    gone, has ended before, has another fence, has more tokens than `counted`, or has another lease
-    than its draft, if the draft has one."""
-    ended = _change("end_replies", drafts, AT_END)
+    """End these replies, and add to the ledger their usage, and that of the drafts in `used`. The
+    caller's transaction has locked their sessions. Returns those that it has ended. Any other was
+    deleted, has ended before, has another fence, has more tokens than `counted`, or has another
+    lease than its draft, if the draft has one."""
+    ended = _change("end_replies", drafts, END_COLUMNS)
     for draft in ended:
         if draft.is_long:
             texts = {"content": draft.turn.content, "search_text": draft.turn.search_text}
             db.send(Turn.update(texts).where(Turn.id == draft.turn.id))
     if ended:
-        _settle(ended)
-    # One statement for all, so that they are locked in order; and last, so that it is not for long.
+        _update_dependent_rows(ended)
+    # One statement for all entries, so that their rows are locked in order. It comes last, so that
+    # they are not locked for long.
     entries = [draft.entry() for draft in used] + [draft.entry_of_end() for draft in ended]
     Usage.add(entries)
     return ended
 
 
-def _settle(ended: Sequence[Draft]) -> None:
+def _update_dependent_rows(ended: Sequence[Draft]) -> None:
     """Change the rows that depend on how these replies ended."""
     rows = [(draft.turn.id, draft.context_start) for draft in ended]
     if any(draft.has_pieces for draft in ended):
@@ -232,27 +237,27 @@ def cancel(session: Session) -> Turn:
 @transaction
 def store_late_usage(draft: Draft, thoughts: NewThoughts | None = None) -> None:
     """Store the usage and thoughts of a reply that this process wrote until it was cancelled or
-    deleted. The request that ended it has counted it as a reply in the ledger. Called again, this
-    counts nothing twice."""
+    deleted. The request that ended the reply has already counted the reply in the ledger. If this
+    is called again, nothing is counted twice."""
     turn = draft.turn
     db.lock(turn.session.owner)  # see Usage.add_late
     # The session is locked so that the reply is not continued meanwhile.
     db.lock_rows(Session.select(Session.id).where(Session.id == turn.session_id))
     if draft.context_start:
-        is_its = Session.id == turn.session_id, Session.model == turn.model
-        db.send(Session.update(context_start=draft.context_start).where(*is_its))
+        conditions = Session.id == turn.session_id, Session.model == turn.model
+        db.send(Session.update(context_start=draft.context_start).where(*conditions))
     columns = [getattr(Turn, name) for name in TOKENS]
     stored = Turn.select(*columns).where(Turn.id == turn.id).first()
     if stored is None:
-        draft.account.settle_late(None)
+        draft.account.mark_counted_late(None)
         Usage.add([draft.entry()])
         return
     if stored.estimated_tokens > turn.estimated_tokens:
-        return  # the request that cancelled it took this process for dead, and estimated the usage
+        return  # the request that cancelled it presumed this process dead, and estimated the usage
     if thoughts:
         _store_thoughts([thoughts])
-    draft.account.settle_late(stored)
-    told = _change("store_usage", [draft], TOLD_LATE, reply="cancelled")
+    draft.account.mark_counted_late(stored)
+    told = _change("store_usage", [draft], WRITER_COLUMNS, reply="cancelled")
     Usage.add([each.entry() for each in told])
 
 
@@ -265,15 +270,16 @@ def renew(fences: dict[int, int]) -> Callable[[], list[tuple[int]]]:
 
 @transaction
 def take_over(turn_id: int, lease: int, limit: int, fence: int) -> Draft | None:
-    """Take a reply over with this fence, if its lease is still this one, and unless it would have
-    more than `limit` restarts; after a hand-over, this counts as none. Returns None if it cannot be
-    taken over. After Unavailable, call it again with the same fence: it counts only once."""
+    """Take a reply over with this fence. This is done if its lease has not changed, and if it will
+    not have more than `limit` restarts. Taking over after a hand-over does not count as a restart.
+    Returns None if the reply cannot be taken over. After Unavailable, call this again with the same
+    fence: the restart is counted only once."""
     restarts = int(lease != RELEASED)
     row = turn_id, fence, lease, restarts, limit, processes.this_process()
     taken = db.execute(given("take_over", [row], lease=LEASE)).fetchall()
     turn = Turn.read(turn_id)
-    has_come = turn is not None and turn.status == IN_PROGRESS and turn.fence == fence
-    if turn is None or not (taken or has_come):
+    is_ours_already = turn is not None and turn.status == IN_PROGRESS and turn.fence == fence
+    if turn is None or not (taken or is_ours_already):
         return None
     turn.session = Session.get_owned(turn.session.owner, turn.session_id)
     draft = Draft(turn)
@@ -286,8 +292,8 @@ def take_over(turn_id: int, lease: int, limit: int, fence: int) -> Draft | None:
 
 
 def count_restart(turn: Turn) -> bool:
-    """Count a restart of this reply; returns whether this process still writes it. After
-    Unavailable, call it again: it counts only once."""
+    """Count a restart of this reply. Returns whether this process still writes the reply. After
+    Unavailable, call this again: the restart is counted only once."""
     counts = {"continued": turn.continued + 1, "restarts": turn.restarts + 1}
     if not _store_restart(turn, counts):
         return False
@@ -299,8 +305,8 @@ def count_restart(turn: Turn) -> bool:
 def _store_restart(turn: Turn, counts: dict[str, int]) -> int:
     # A statement that hung, and was tried again meanwhile, must not undo later restarts.
     is_newer = Turn.restarts <= counts["restarts"]
-    is_ours = Turn.id == turn.id, Turn.fence == turn.fence, Turn.is_in_progress(), is_newer
-    return Turn.update(counts).where(*is_ours).execute()
+    conditions = Turn.id == turn.id, Turn.fence == turn.fence, Turn.is_in_progress(), is_newer
+    return Turn.update(counts).where(*conditions).execute()
 
 
 def read_news(positions: dict[int, int | None]) -> dict[int, News]:
@@ -328,9 +334,9 @@ def find_orphans(alive: set[str]) -> list[Orphan]:
         if not is_dead and writer:
             alive.add(writer)
     if orphans:
-        # If nobody can write, their writers may be alive, and waiting to renew the leases. Both of
-        # these raise Unavailable then; the lock alone would not do so on a full disk, where SQLite
-        # commits a transaction that writes nothing.
+        # If nobody can write, their writers may be alive, and waiting to renew the leases. The two
+        # calls below raise Unavailable in that case; the lock alone would not do so on a full disk,
+        # since SQLite commits a transaction there that writes nothing.
         db.check()
         _check_can_lock({orphan.turn_id for orphan in orphans})
     return orphans

@@ -1,4 +1,4 @@
-"""The draft of a reply: the row as it is to be stored, and what else a commit needs."""
+"""The draft of a reply: the row as it is to be stored, and the other data that a commit needs."""
 
 import dataclasses
 from typing import Any, Self
@@ -19,7 +19,8 @@ class Draft:
     context_start: int | None = None  # the session gets it when the reply ends
     has_pieces: bool = True  # some of its text may be stored as pieces
     thoughts: str = ""  # stored by earlier writers
-    # The last continue was refused with 400, as for an unknown model, and brought no text.
+    # The last continuation was refused with 400, for example because of an unknown model, and
+    # brought no text.
     is_refused: bool = False
 
     def __post_init__(self) -> None:
@@ -32,7 +33,7 @@ class Draft:
         changed.base = turn.base
         return cls(changed)
 
-    def as_it_is(self) -> Self:
+    def copy(self) -> Self:
         """A copy for a commit, which no other thread changes meanwhile."""
         copy = type(self).of(self.turn)
         copy.account.counted = self.account.counted
@@ -48,12 +49,12 @@ class Draft:
 
     @property
     def no_progress(self) -> bool:
-        """Whether no text has come since the last continue."""
+        """Whether no text has come since the last continuation."""
         return 0 < self.turn.base == len(self.turn.content)
 
     @property
     def outcome(self) -> Status:
-        """The outcome of the last request or continue, as the ledger counts it."""
+        """The outcome of the last request or continuation, as the ledger counts it."""
         if self.no_progress and not self.turn.cancelled:
             return FAILED  # the row keeps its earlier status
         if self.turn.status == IN_PROGRESS:
@@ -65,7 +66,8 @@ class Draft:
             setattr(self.turn, name, value)
 
     def column(self, name: str) -> Any:
-        """What `given` has in this column, for `queries.sql`. A long text is None there."""
+        """The value of this column in the table `given` of a statement of `queries.sql`. None for a
+        long text."""
         if name in ("content", "search_text") and self.is_long:
             return None
         return self.account.counted_tokens if name == "counted_tokens" else getattr(self.turn, name)
@@ -75,23 +77,23 @@ class Draft:
         return len(self.turn.content) > LONG
 
     def entry_of_end(self) -> Entry:
-        """The same as `entry`, which also counts the reply by its outcome."""
+        """Like `entry`, but it also counts the reply, by its outcome."""
         return self.entry()._replace(outcome=self.outcome)
 
     def entry(self) -> Entry:
         """An entry of the ledger with the tokens that it has not counted yet."""
         turn = self.turn
         # Users may send any string as a model's name. One that was refused, and has used nothing,
-        # does not become a name in the ledger or in metrics. If the last continue was refused, the
-        # usage may be of an imported reply, so it proves nothing.
+        # does not become a name in the ledger or in metrics. If the last continuation was refused,
+        # the usage may be that of an imported reply, so it does not show that the model exists.
         is_unknown = turn.error_status == 400 and not any(turn.usage.values())
         model = OTHER if is_unknown or self.is_refused else self.model
         session = turn.session
-        return Entry(turn.id, session.owner, session.updated_at, model, self.account.lacking)
+        return Entry(turn.id, session.owner, session.updated_at, model, self.account.uncounted)
 
     def fallback(self) -> dict[str, Any]:
         """The columns of its end if no more text comes: interrupted, or, if no text has come since
-        the last continue, those of its end before that."""
+        the last continuation, those of its end before the continuation."""
         turn = self.turn
         if not self.no_progress:
             return outcome_of(INTERRUPTED)

@@ -11,14 +11,14 @@ from logs import log
 
 LOG_INTERVAL = 10  # seconds between two lines of the log about the same failure
 
-Thing = TypeVar("Thing")
+Item = TypeVar("Item")
 
 _logged: dict[tuple[str, type], float] = {}  # (failure, type of the error) → when it was logged
 
 
 @contextlib.contextmanager
 def contained(failure: str) -> Iterator[None]:
-    """Log a bug within this step, and go on: the keeper makes each of its steps again soon. Raises
+    """Log a bug within this step, and continue: the keeper soon repeats each of its steps. Raises
     Unavailable."""
     try:
         with mapped_errors():
@@ -30,29 +30,29 @@ def contained(failure: str) -> Iterator[None]:
 
 
 def do_for_all(
-    do: Callable[[Sequence[Thing]], None],
-    things: Sequence[Thing],
-    on_bug: Callable[[Thing, Exception], None],
+    do: Callable[[Sequence[Item]], None],
+    items: Sequence[Item],
+    on_bug: Callable[[Item, Exception], None],
 ) -> None:
-    """Call `do` for all things together. If that fails by a bug, call it for each alone, and
-    `on_bug` for those that fail. Raises Unavailable."""
-    of_all = _bug_in(do, things)
-    if of_all is None:
+    """Call `do` for all items together. If that fails because of a bug, call it for each alone,
+    and `on_bug` for those that fail. Raises Unavailable."""
+    bug_in_all = _bug_in(do, items)
+    if bug_in_all is None:
         return
     is_found = False
-    for thing in things:
-        if bug := _bug_in(do, [thing]):
+    for item in items:
+        if bug := _bug_in(do, [item]):
             is_found = True
-            on_bug(thing, bug)
+            on_bug(item, bug)
     if not is_found:
-        log_bug("what fails together does not fail alone", of_all)
+        log_bug("a step failed for several items together, but for none of them alone", bug_in_all)
 
 
-def _bug_in(do: Callable[[Sequence[Thing]], None], things: Sequence[Thing]) -> Exception | None:
-    """Call `do`; returns the bug if there is one. Raises Unavailable."""
+def _bug_in(do: Callable[[Sequence[Item]], None], items: Sequence[Item]) -> Exception | None:
+    """Call `do`. Returns the bug if there is one. Raises Unavailable."""
     try:
         with mapped_errors():
-            do(things)
+            do(items)
     except Unavailable:
         raise
     except Exception as error:

@@ -39,18 +39,20 @@ class Feed:
         self.start = len(turn.content)  # the position at which new text begins
         self.text = turn.content
         self.turn: Turn | None = None  # the turn as it ended
-        # None as long as news may come. Then "ended"; "deleted", with its session; "undone", if the
-        # session remains; or "detached", if another process is, or will be, its writer.
+        # None as long as news may come. Then one of these: "ended"; "deleted" (the session was
+        # deleted, too); "undone" (the session remains); "detached" (another process is, or will be,
+        # its writer).
         self.state: str | None = None
         self.progress = Progress(None)
         self.known_fence = turn.fence  # of its writer, as last read
         self.watched = False  # a follower here waits for each word
-        self.begun = threading.Event()  # a follower has sent the first of the text
-        # Frames for all streams, each made by the first stream that needs it: the last ones of the
-        # reply, and that of its thinking so far.
+        self.first_text_sent = threading.Event()  # by a follower
+        # Frames that all streams share; the first stream that needs them makes them. `ending` has
+        # the last frames of the reply, `thinking_frame` the frame of its thinking so far.
         self.ending: bytes | None = None
         self.thinking_frame: tuple[Thoughts, bytes] | None = None
-        self.slot: Slot | None = None  # room for its text, if that was read only to be followed
+        # Memory for its text, if this process read it only for followers.
+        self.slot: Slot | None = None
         self._streams = 0  # how many are being sent
         self._followers: list[Callable[[], None]] = []
         self._news = threading.Condition()
@@ -59,7 +61,7 @@ class Feed:
 
     # Telling
 
-    def tell(self, **news: Any) -> None:
+    def update(self, **news: Any) -> None:
         """Set these attributes, and wake the followers."""
         with self._news:
             self._set(**news)
@@ -71,7 +73,7 @@ class Feed:
             self._add(text)
         self._wake()
 
-    def note(self, **changes: Any) -> None:
+    def update_progress(self, **changes: Any) -> None:
         """Change these fields of what followers are told besides the text."""
         with self._news:
             self._set(progress=self.progress._replace(**changes))
@@ -79,15 +81,15 @@ class Feed:
 
     def end(self, turn: Turn | None, is_undone: bool = False) -> None:
         """Tell followers that no more news will come here. `turn` is the reply as it ended; or one
-        in progress, which has another writer now; or None if its row is gone. With `is_undone`, its
-        session remains: its claim was undone, or lost by a failover."""
+        in progress, which has another writer now; or None if its row was deleted. With `is_undone`,
+        its session remains: its claim was undone, or lost by a failover."""
         if turn is None:
-            self.tell(state="undone" if is_undone else "deleted")
+            self.update(state="undone" if is_undone else "deleted")
         elif turn.status == IN_PROGRESS:
-            self.tell(state="detached")
+            self.update(state="detached")
         else:
             longest = max(self.text, turn.content, key=len)
-            self.tell(text=longest, turn=turn, state="ended")
+            self.update(text=longest, turn=turn, state="ended")
 
     def _add(self, text: str) -> None:
         if text:
@@ -120,8 +122,8 @@ class Feed:
 
     @contextlib.contextmanager
     def streaming(self) -> Iterator[None]:
-        """Take room for the text while a stream is sent. All streams of this feed share it. Raises
-        Overloaded if there is none."""
+        """Reserve memory for the text while a stream is sent. All streams of this feed share it.
+        Raises Overloaded if there is no room."""
         with self._news:
             error = self.turn.error_message if self.turn else None
             size = memory_of([self.text, error])
@@ -137,17 +139,18 @@ class Feed:
                     self.slot.take(0)
 
     def wait(self, seconds: float) -> Turn | None:
-        """Wait until no more news will come here, up to so many seconds. Returns the turn if it has
+        """Wait at most `seconds` until no more news can come here. Returns the turn if it has
         ended."""
         with self._news:
             self._news.wait_for(lambda: self.state, seconds)
             return self.turn
 
     def read(self, position: int, told: Progress, seconds: float) -> Snapshot:
-        """Wait, up to so many seconds, for text after the position, for something else than what
+        """Wait at most `seconds` for text after the position, for anything that differs from what
         was `told` before, or for the end."""
         if position:
-            self.begun.set()  # a follower asks for the next text once it has sent the first
+            # A follower asks for the next text once it has sent the first.
+            self.first_text_sent.set()
         with self._news:
             self._news.wait_for(
                 lambda: self.state or len(self.text) > position or told != self.progress, seconds

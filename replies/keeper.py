@@ -31,32 +31,35 @@ from replies.commits import NewPiece, Orphan, Stored
 from replies.draft import Draft
 from replies.fault_isolation import contained, do_for_all
 from replies.feed import Feed
-from replies.reply import Registry, Reply, Taken, store_taken
-from replies.rescuer import IDLE_AFTER, IDLE_INTERVAL, LOOK_INTERVAL, LOOKS, Rescuer
+from replies.reply import Pending, Registry, Reply, store_pending
+from replies.rescuer import CHECK_INTERVAL, CHECKS_UNTIL_DEAD, IDLE_AFTER, IDLE_INTERVAL, Rescuer
 from replies.thinking import Thoughts
 
 POLL_INTERVAL = 0.25  # seconds
 POLL_INTERVAL_ELSEWHERE = 0.1  # the same while a reply of another process is followed here
-POLLING = 0.001  # seconds between two polls, at least, for each reply that is known here
-LONGEST_COMMIT = 2**20  # characters stored in one transaction, unless one reply alone has more
-# Seconds between two commits: for each reply that is written here, and at most.
-GATHERING, LONGEST_GATHERING = 0.0001, 0.25
+MIN_POLL_INTERVAL_PER_REPLY = 0.001  # seconds, for each reply that is known here
+MAX_COMMIT_SIZE = 2**20  # characters stored in one transaction, unless one reply alone has more
+# Seconds between two commits: this many for each reply that is written here, but not more than
+# MAX_COMMIT_INTERVAL.
+COMMIT_INTERVAL_PER_REPLY = 0.0001
+MAX_COMMIT_INTERVAL = 0.25
 READ_AT_ONCE = 200  # replies
-RECENT = 10  # seconds for which an end is kept, in case a failover of the database loses it
-RECENT_SIZE = 2**23  # characters of all that are kept
-PAUSE = 1  # seconds after a failure
-RECONNECTING = 3  # seconds for a connection
+RECENT_TIME = 10  # seconds for which an end is kept, in case a failover of the database loses it
+MAX_RECENT_SIZE = 2**23  # characters of all that are kept
+FAILURE_PAUSE = 1  # seconds after a failure
+CONNECT_TIMEOUT = 3  # seconds
 
-# The sums, in seconds.
-# After an outage of the database, each process has renewed its leases: sooner than any process can
-# make LOOKS looks.
-RENEWED = PAUSE + RECONNECTING
-# A process that was paused or cut off, and reaches the database again, has hung up on the providers
-# of replies that others have taken over.
-HUNG_UP = RENEWED + POLL_INTERVAL
-# After a cancel or a deletion, the writer has hung up on the provider and ended the streams. Add
-# POLLING for each reply that is known to the writer's process.
-CANCEL_SEEN = POLL_INTERVAL + LONGEST_GATHERING
+# How long some things take at most, in seconds: sums of the above.
+# Within this time after an outage of the database, each process has renewed its leases. It is
+# shorter than the time in which any process can check CHECKS_UNTIL_DEAD times.
+MAX_RENEWAL_DELAY = FAILURE_PAUSE + CONNECT_TIMEOUT
+# Within this time after a process that was paused or cut off reaches the database again, it has
+# hung up on the providers of the replies that others have taken over.
+MAX_HANG_UP_DELAY = MAX_RENEWAL_DELAY + POLL_INTERVAL
+# Within this time after a reply was cancelled or deleted, its writer has hung up on the provider
+# and ended the streams. Add MIN_POLL_INTERVAL_PER_REPLY for each reply that is known to its
+# process.
+MAX_CANCEL_DELAY = POLL_INTERVAL + MAX_COMMIT_INTERVAL
 
 
 class Keeper:
@@ -69,15 +72,15 @@ class Keeper:
         take_over: Callable[[Orphan, int], bool],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`take_over` takes an orphan over with a fence, and returns whether that succeeded."""
+        """`take_over` takes an orphan over with a fence, and returns whether this has succeeded."""
         self._registry, self._clock = registry, clock
         self._rescuer = Rescuer(continue_limit, take_over, self.store_all, clock)
         self._recent_ends = RecentEnds()
-        self._next_poll = self._next_look = self._stored_at = 0.0
+        self._next_poll = self._next_check = self._stored_at = 0.0
         self._has_more = False  # the last round has left text for the next
         self._busy_at = clock()  # when a reply was last in progress, here or elsewhere
         self.stopping = False  # this process takes over no more replies
-        self.is_idle = False  # it polls nothing, and rests until the next look
+        self.is_idle = False  # it polls nothing, and rests until the next check
 
     def poll_soon(self) -> None:
         """Have the next round poll."""
@@ -90,55 +93,60 @@ class Keeper:
     # Rounds
 
     def begin(self) -> None:
-        """Catch up on a new connection, before the first round."""
+        """Renew the leases, and catch up with the database. It is called on a new connection,
+        before the first round."""
         with monitored():
-            # First: other processes may be counting looks already.
-            with contained("leases are not renewed"):
+            # This comes first, since other processes may already be counting their checks of leases
+            # of ours that have lapsed.
+            with contained("could not renew the leases"):
                 self._rescuer.renew(self._registry.written(), self._clock())
-            with contained("what is stored is not seen"):
+            with contained("could not compare the replies with the database"):
                 self._catch_up()
 
     def round(self, now: float) -> None:
         with monitored():
             self.store_all()
             if now >= self._next_poll:
-                with contained("what others did is not seen"):
+                with contained("could not poll"):
                     self.poll()
-        if now >= self._next_look:
-            self.look()
+        if now >= self._next_check:
+            self.check()
 
-    def rest(self) -> float:
+    def seconds_to_rest(self) -> float:
         """The seconds until the next round is due, unless the keeper is woken before."""
         self._recent_ends.drop_old(self._clock())
         # Set before the registry is read: a thread that adds a reply after that wakes us.
         self.is_idle = True
-        is_quiet = self._clock() > self._stored_at + LOOK_INTERVAL
+        is_quiet = self._clock() > self._stored_at + CHECK_INTERVAL
         self.is_idle = is_quiet and not self._registry.known()
         if self._has_more:
             return 0.0
-        due = self._next_look if self.is_idle else min(self._next_look, self._next_poll)
+        due = self._next_check if self.is_idle else min(self._next_check, self._next_poll)
         return max(0.0, due - self._clock())
 
-    def after_rest(self) -> float:
-        """Set the times of the next look and poll, which an idle keeper had put off. Returns the
-        seconds for which to gather text before the next round: the more replies are written here,
-        the longer, so that one commit has the text of many."""
+    def seconds_to_gather(self) -> float:
+        """Set the times of the next check and poll, which an idle keeper had put off. Returns the
+        seconds for which to gather text before the next round. They grow with the number of replies
+        that are written here, so that one commit has the text of many."""
         now = self._clock()
-        self._next_look = min(self._next_look, now + LOOK_INTERVAL)
+        self._next_check = min(self._next_check, now + CHECK_INTERVAL)
         if self.is_idle:  # the reply that woke it is new, so there is nothing to poll yet
             self._next_poll = now + POLL_INTERVAL_ELSEWHERE
-        gathering = min(GATHERING * len(self._registry.written()), LONGEST_GATHERING)
+        gathering = min(
+            COMMIT_INTERVAL_PER_REPLY * len(self._registry.written()), MAX_COMMIT_INTERVAL
+        )
         return max(0.0, self._stored_at + gathering - now)
 
-    def forget(self) -> None:
-        """Count looks from zero: the rounds were interrupted."""
-        self._rescuer.forget()
+    def reset_checks(self) -> None:
+        """Count checks from zero: the rounds were interrupted."""
+        self._rescuer.reset_checks()
 
     # Storing
 
     def store_all(self) -> None:
-        """Store what has arrived, but only the first replies if it is much. After a bug, the
-        replies are stored one by one, so that only the one that has the bug fails."""
+        """Store what has arrived. If that is too much for one transaction, store only the first
+        replies. After a bug, the replies are stored one by one, so that only the one that has the
+        bug fails."""
         self._has_more = False
         written = list(self._written().values())
         batch = _first_of(written)
@@ -146,15 +154,16 @@ class Keeper:
         self._has_more = len(batch) < len(written)
 
     def _written(self) -> dict[int, Reply]:
-        """The replies that are written here, by id. If there are two of one turn, this process has
-        lost the older one and taken it over again: the next poll removes that one."""
-        written = sorted(self._registry.written(), key=lambda reply: reply.asked_at)
+        """The replies that are written here, by id. If two of them have the same turn, this process
+        has lost the older one, and then taken the turn over again. The next poll removes the older
+        one."""
+        written = sorted(self._registry.written(), key=lambda reply: reply.began_at)
         return {reply.id: reply for reply in written}
 
     def _give_up(self, reply: Reply, error: Exception) -> None:
         """End a reply as failed because it could not be stored. If its failure cannot be stored
         either, only its followers are told, and its lease lapses."""
-        log.error("a reply is not stored", reply.names, exc_info=error)
+        log.error("could not store a reply", reply.log_fields, exc_info=error)
         if not reply.is_given_up:
             reply.give_up()
             return
@@ -164,52 +173,55 @@ class Keeper:
         """Commit the new text, usage and ends of these replies in one transaction; then tell their
         followers."""
         limit_time()
-        batch = [taken for taken in (reply.take() for reply in replies) if _is_news(taken)]
+        batch = [pending for pending in (reply.pending() for reply in replies) if _is_news(pending)]
         if not batch:
             return
-        stored = store_taken(batch)
+        stored = store_pending(batch)
         self._stored_at = self._clock()
         outcome = stored()
-        for taken in batch:
-            self._tell(taken, outcome)
+        for pending in batch:
+            self._tell(pending, outcome)
 
-    def _tell(self, taken: Taken, outcome: Stored) -> None:
-        reply = taken.reply
-        if taken.text or taken.is_over:
-            self._show(taken, reply.id in outcome.whole)
-        if taken.used:
-            self._note_usage(reply, taken.used, reply.id in outcome.counted)
-        if taken.thoughts:
-            reply.thoughts_stored(taken.thoughts)
+    def _tell(self, pending: Pending, outcome: Stored) -> None:
+        reply = pending.reply
+        if pending.text or pending.is_over:
+            self._show(pending, reply.id in outcome.stored_whole)
+        if pending.usage_draft:
+            self._note_usage(reply, pending.usage_draft, reply.id in outcome.counted)
+        if pending.thoughts:
+            reply.mark_thoughts_stored(pending.thoughts)
 
-    def _show(self, taken: Taken, is_stored: bool) -> None:
-        """Show the text and the end of a reply that are stored; if they are not, end it here by
-        what its row says."""
-        reply = taken.reply
+    def _show(self, pending: Pending, is_stored: bool) -> None:
+        """Show the text and the end of a reply that are stored; if they are not stored, end the
+        reply here as its row says."""
+        reply = pending.reply
         if not is_stored:
             self._end(reply, Turn.read(reply.id))
             return
         if reply.draft.turn.status == IN_PROGRESS:
-            reply.stored(taken.text)
+            reply.show_stored(pending.text)
         else:
             self._recent_ends.add(reply.draft, self._clock())
-        if taken.is_over:
+        if pending.is_over:
             self._end(reply, reply.draft.turn)
 
     def _note_usage(self, reply: Reply, used: Draft, is_counted: bool) -> None:
         if is_counted:
-            reply.draft.account.settle(used.account.used)
+            reply.draft.account.mark_counted(used.account.used)
         elif self._registry.is_written(reply):
             self._end(reply, Turn.read(reply.id))
 
     def _catch_up(self) -> None:
         """Compare what we have shown with what the database has. A commit that was not answered may
-        have come through, and a failover may have lost the last commits: these are made again."""
+        have come through. A failover may have lost the last commits: what they stored is stored
+        again."""
         written = self._written()
         for turn in _read_in_progress(written):
             # The next poll removes replies that have another fence.
             if turn.fence == written[turn.id].fence:
-                limit_time()  # for each anew: they may be many, and the database far away
+                # Each gets a new time limit, since there may be many, and the database may be far
+                # away.
+                limit_time()
                 self._correct_by_row(written[turn.id], turn)
         ended = {draft.turn.id: draft for draft in self._recent_ends.drafts()}
         lost = []
@@ -217,17 +229,17 @@ class Keeper:
             ended[turn.id].account.counted = turn.usage
             lost.append(ended[turn.id])
         limit_time()
-        commits.store(pieces=[], over=lost)
+        commits.store(pieces=[], finished=lost)
 
     def _correct_by_row(self, reply: Reply, turn: Turn) -> None:
-        """Correct what this process believes to be stored of a reply in progress, by its row. Text
+        """Correct, from the row of a reply in progress, what this process takes as stored. Text
         that was shown and that the row lacks is stored again."""
         reply.draft.account.counted = turn.usage
         reply.draft.set(unbilled_bytes=turn.unbilled_bytes)
         reply.exchange.has_used = True
-        reply.stored(turn.content[len(reply.text) :])
+        reply.show_stored(turn.content[len(reply.text) :])
         if lost := reply.text[len(turn.content) :]:
-            commits.store([NewPiece(reply.id, reply.fence, len(turn.content), lost)], over=[])
+            commits.store([NewPiece(reply.id, reply.fence, len(turn.content), lost)], finished=[])
 
     # Polling
 
@@ -239,14 +251,14 @@ class Keeper:
         others = [feed for feed in feeds if not isinstance(feed, Reply)]
         elsewhere = {feed.id: len(feed.text) for feed in others}
         interval = POLL_INTERVAL_ELSEWHERE if elsewhere else POLL_INTERVAL
-        self._next_poll = self._clock() + max(interval, len(feeds) * POLLING)
+        self._next_poll = self._clock() + max(interval, len(feeds) * MIN_POLL_INTERVAL_PER_REPLY)
         if not feeds:
             return
         news = commits.read_news(positions | elsewhere)
         for feed in feeds:
-            with contained("what others did to a reply is not seen"):
+            with contained("could not update a reply from a poll"):
                 self._update(feed, news.get(feed.id))
-        with contained("what others' models think is not seen"):
+        with contained("could not read the thinking of other processes' replies"):
             _update_thoughts(others, news)
 
     def _update(self, feed: Feed, news: commits.News | None) -> None:
@@ -257,21 +269,21 @@ class Keeper:
         if fence is None:
             feed.add(news.text)
         if news.title != feed.progress.title:
-            feed.note(title=news.title)
+            feed.update_progress(title=news.title)
 
-    # Looks
+    # Checks
 
-    def look(self) -> None:
+    def check(self) -> None:
         """Renew the leases of this process, undo unconfirmed claims, and take over or end the
         orphans of other processes."""
         now = self._clock()
-        self._next_look = now + LOOK_INTERVAL
-        with contained("leases are not renewed"):
-            self._rescuer.renew(self._registry.written(), now, older_than=LOOK_INTERVAL)
-        with contained("claims are not undone"):
+        self._next_check = now + CHECK_INTERVAL
+        with contained("could not renew the leases"):
+            self._rescuer.renew(self._registry.written(), now, older_than=CHECK_INTERVAL)
+        with contained("could not undo claims"):
             self._rescuer.undo_claims(now)
         if not self.stopping:
-            with contained("orphans are not found"):
+            with contained("could not look for orphans"):
                 self._look_for_orphans(now)
 
     def _look_for_orphans(self, now: float) -> None:
@@ -283,14 +295,15 @@ class Keeper:
             self._busy_at = now
             self._rescuer.rescue()
         elif now > self._busy_at + IDLE_AFTER:
-            self._next_look = now + IDLE_INTERVAL
+            self._next_check = now + IDLE_INTERVAL
 
     # Ends
 
     def _end(self, feed: Feed, turn: Turn | None) -> None:
-        """End a feed by the row of its reply, None if that was deleted. A row in progress ends our
-        own replies only: this one was handed over, or another process has taken it over."""
-        # First, as long as nothing has been changed: the database may not answer.
+        """End a feed as the row of its reply says; `turn` is None if the row was deleted. If the
+        row is in progress, only a reply of our own ends: it was handed over, or another process has
+        taken it over."""
+        # This query comes first: if the database does not answer, nothing has been changed yet.
         is_undone = turn is None and Session.is_there(feed.session_id)
         if isinstance(feed, Reply):
             self._end_own(feed, turn, is_undone)
@@ -325,8 +338,8 @@ class Keeper:
             draft.context_start = prompt.context_start(reply.id)
             draft.set(turns_left_out=prompt.left_out)
         # In any other case, the process that took the reply over stores an estimate.
-        is_untold = turn is None or turn.cancelled
-        if is_untold and self._counts_as_alive(reply, turn):
+        lacks_usage = turn is None or turn.cancelled
+        if lacks_usage and self._counts_as_alive(reply, turn):
             try:
                 commits.store_late_usage(draft, reply.thoughts_to_store())
             except Unavailable:  # it may have been committed all the same
@@ -334,26 +347,27 @@ class Keeper:
                 raise
 
     def _counts_as_alive(self, reply: Reply, turn: Turn | None) -> bool:
-        """Whether no other process can have taken this one for dead, and so have estimated the
-        usage. A request that cancels estimates it only if the lease has lapsed. A row that is gone
-        does not tell whether a process had taken the reply over, as one may at its seventh look."""
-        seconds = (LOOKS - 1) * LOOK_INTERVAL if turn is None else LEASE / SECOND
+        """Whether it is certain that no other process has presumed this one dead, and has estimated
+        the usage for that reason. A request that cancels a reply estimates its usage only if the
+        lease has lapsed. If the row was deleted, we cannot know whether another process had taken
+        the reply over before; a process may do so at its seventh check."""
+        seconds = (CHECKS_UNTIL_DEAD - 1) * CHECK_INTERVAL if turn is None else LEASE / SECOND
         return self._clock() < reply.renewed_at + seconds
 
 
 def _is_end_of(reply: Reply, turn: Turn | None) -> bool:
     """Whether `turn` is the end that this writer has stored. If the commit was not answered, `turn`
-    was read from the database, so it is not the draft's."""
+    was read from the database, so it is not the same object as the draft's turn."""
     return turn is not None and turn.fence == reply.fence and not turn.cancelled
 
 
-def _is_news(taken: Taken) -> bool:
-    return bool(taken.text or taken.is_over or taken.used or taken.thoughts)
+def _is_news(pending: Pending) -> bool:
+    return bool(pending.text or pending.is_over or pending.usage_draft or pending.thoughts)
 
 
 def _update_thoughts(feeds: list[Feed], news: dict[int, commits.News]) -> None:
-    """Tell the followers of other processes' replies what has been stored of their thinking since
-    the last poll. If a reply has another writer than before, all of its thinking is read again."""
+    """For each reply of another process, tell its followers which thinking has been stored since
+    the last poll. If the writer of a reply has changed, all of its thinking is read again."""
     wanted = {}
     for feed in feeds:
         if (of_reply := news.get(feed.id)) is None or feed.state:
@@ -361,9 +375,9 @@ def _update_thoughts(feeds: list[Feed], news: dict[int, commits.News]) -> None:
         thinking, characters = feed.progress.thinking, of_reply.thinking_characters
         is_other = of_reply.fence != feed.known_fence
         if characters != thinking.characters or (characters and is_other):
-            is_anew = is_other or characters < thinking.characters
+            reads_all = is_other or characters < thinking.characters
             feed.known_fence = of_reply.fence
-            if is_anew:
+            if reads_all:
                 thinking = Thoughts(version=thinking.version + 1)
             wanted[feed.id] = feed, thinking, characters
     if not wanted:
@@ -374,7 +388,7 @@ def _update_thoughts(feeds: list[Feed], news: dict[int, commits.News]) -> None:
     for turn_id, (feed, thinking, characters) in wanted.items():
         # With THINKING=live, none of the text is stored.
         text = (thinking.text or "") + texts[turn_id] or None
-        feed.note(thinking=Thoughts(text, characters, thinking.version))
+        feed.update_progress(thinking=Thoughts(text, characters, thinking.version))
 
 
 def _read_in_progress(ids: Iterable[int]) -> Iterator[Turn]:
@@ -391,7 +405,7 @@ def _first_of(replies: list[Reply]) -> list[Reply]:
     """The first of these replies: as many as one transaction can store without blocking others for
     long, but at least one."""
     sizes = itertools.accumulate(reply.size_to_store() for reply in replies)
-    fitting = sum(size <= LONGEST_COMMIT for size in sizes)
+    fitting = sum(size <= MAX_COMMIT_SIZE for size in sizes)
     return replies[: max(1, fitting)]
 
 
@@ -415,7 +429,9 @@ class RecentEnds:
         self._size += size
 
     def drop_old(self, now: float) -> None:
-        while self._kept and (self._kept[0].since <= now - RECENT or self._size > RECENT_SIZE):
+        while self._kept and (
+            self._kept[0].since <= now - RECENT_TIME or self._size > MAX_RECENT_SIZE
+        ):
             self._size -= self._kept.popleft().size
 
     def drafts(self) -> list[Draft]:
@@ -423,7 +439,7 @@ class RecentEnds:
 
 
 class KeeperThread:
-    """Makes the rounds of a keeper on one connection, which it keeps until that breaks."""
+    """Makes the rounds of a keeper on one connection, which stays open until it breaks."""
 
     def __init__(self, keeper: Keeper) -> None:
         self._keeper = keeper
@@ -431,7 +447,7 @@ class KeeperThread:
         self._lock, self._wake = threading.Lock(), threading.Event()
 
     def start(self) -> None:
-        """Start it if it does not run. Raises Overloaded if the system gives no thread."""
+        """Start it if it does not run. Raises Overloaded if no thread can be started."""
         with self._lock:
             if self._thread is not None and self._thread.is_alive():
                 return
@@ -452,41 +468,41 @@ class KeeperThread:
                 self._make_rounds(outage)
             except Unavailable as error:
                 # What has arrived stays in memory, and is not shown, until the database is back.
-                outage.has_begun(error)
+                outage.begin(error)
             except Exception as error:
-                # Any bug: without a keeper, no reply of this process would go on.
+                # Any bug is caught: without a keeper, no reply of this process would be stored.
                 log.error("the keeper failed, and begins again", exc_info=error)
-            self._keeper.forget()
-            time.sleep(PAUSE)
+            self._keeper.reset_checks()
+            time.sleep(FAILURE_PAUSE)
 
     def _make_rounds(self, outage: "Outage") -> None:
-        limit_time(RECONNECTING)
+        limit_time(CONNECT_TIMEOUT)
         with db.connection_context():
             limit_time()
             self._keeper.begin()
             while True:
                 self._keeper.round(time.monotonic())
-                outage.is_over()
-                self._wake.wait(self._keeper.rest())
-                if pause := self._keeper.after_rest():
+                outage.end()
+                self._wake.wait(self._keeper.seconds_to_rest())
+                if pause := self._keeper.seconds_to_gather():
                     time.sleep(pause)
                 self._wake.clear()
 
 
 class Outage:
-    """Logs once that the database does not answer, and once that it does again. In between,
+    """Logs once that the database does not answer, and once that it answers again. In between,
     `/health` reports it, even while the keeper pauses or waits for a connection."""
 
     def __init__(self) -> None:
         self._began: float | None = None
 
-    def has_begun(self, error: BaseException) -> None:
+    def begin(self, error: BaseException) -> None:
         if self._began is None:
             self._began = time.monotonic()
             begin_outage(self)
             log.error("the database does not answer: %s", reason(error))
 
-    def is_over(self) -> None:
+    def end(self) -> None:
         if self._began is not None:
             seconds = time.monotonic() - self._began
             log.warning("the database answers again after %.0f s", seconds)

@@ -25,7 +25,7 @@ SHORTEST_WAIT = 2  # seconds; followers are not told of shorter pauses
 # Seconds for which the first characters of a continued answer are held back, if they may repeat the
 # text so far.
 HOLD = 5
-COUNT_INTERVAL = 1  # seconds between two commits of the usage of a reply in progress
+USAGE_INTERVAL = 1  # seconds between two commits of the usage of a reply in progress
 
 # How a reply ends after a bug, and what clients are told if a continued reply made no progress.
 BROKEN = outcome_of(FAILED, 500, "The server failed. Ask again.")
@@ -35,51 +35,54 @@ NO_WINDOW = outcome_of(
 )
 
 
-class Taken(NamedTuple):
-    """What has arrived of a reply and is to be stored by the next commit."""
+class Pending(NamedTuple):
+    """What the next commit is to store of a reply."""
 
     reply: "Reply"
     text: str
     is_over: bool  # nothing more arrives, and the reply's draft has all columns of its end
-    used: Draft | None  # a copy of the draft, if the reply goes on and its usage is to be stored
+    # A copy of the draft, if the reply is in progress and its usage is to be stored.
+    usage_draft: Draft | None
     thoughts: NewThoughts | None = None
 
     @property
-    def ended(self) -> Draft | None:
+    def final_draft(self) -> Draft | None:
         return self.reply.draft if self.is_over else None
 
     def note_unanswered(self) -> None:
         """Note that the commit was not answered, so the usage may or may not be counted."""
-        if given := self.used or self.ended:
+        if given := self.usage_draft or self.final_draft:
             self.reply.draft.account.maybe_counted = given.account.used
 
     @property
     def piece(self) -> NewPiece | None:
-        """The text as a row of its own. None if there is none, or if the reply has ended: then the
-        turn has all of its text."""
+        """The text as a row of its own. None if there is no text, or if the reply has ended: then
+        its turn has all of its text."""
         reply = self.reply
         if not self.text or reply.draft.turn.status != IN_PROGRESS:
             return None
         return NewPiece(reply.id, reply.fence, len(reply.text), self.text)
 
 
-def store_taken(batch: Sequence[Taken]) -> Callable[[], Stored]:
-    """Commit the batch by `commits.store`. If that raises Unavailable, it may have been committed
-    all the same, so each account notes that its usage may be counted."""
-    used = [taken.used for taken in batch if taken.used]
-    ended = [taken.ended for taken in batch if taken.ended]
-    pieces = [taken.piece for taken in batch if taken.piece]
-    thoughts = [taken.thoughts for taken in batch if taken.thoughts]
+def store_pending(batch: Sequence[Pending]) -> Callable[[], Stored]:
+    """Commit the batch by `commits.store`. If that raises Unavailable, the batch may have been
+    committed all the same, so each account notes that its usage may be counted."""
+    in_progress = [pending.usage_draft for pending in batch if pending.usage_draft]
+    finished = [pending.final_draft for pending in batch if pending.final_draft]
+    pieces = [pending.piece for pending in batch if pending.piece]
+    thoughts = [pending.thoughts for pending in batch if pending.thoughts]
     try:
-        return commits.store(pieces=pieces, over=ended, used=used, thoughts=thoughts)
+        return commits.store(
+            pieces=pieces, finished=finished, in_progress=in_progress, thoughts=thoughts
+        )
     except Unavailable:
-        for taken in batch:
-            taken.note_unanswered()
+        for pending in batch:
+            pending.note_unanswered()
         raise
 
 
 class Reply(Feed):
-    """The feed of a reply that this process writes: also its text that is not stored yet, its draft
+    """The feed of a reply that this process writes, with its text that is not stored yet, its draft
     and its exchange with the provider."""
 
     def __init__(
@@ -91,8 +94,9 @@ class Reply(Feed):
         request_id: str | None = None,
         thinking_mode: str = "keep",
     ) -> None:
-        """`stack` gives up the reply's slot in this process, and `memory` is its room for what the
-        model is sent. `request_id` is for the log. `thinking_mode` is the setting THINKING."""
+        """Closing `stack` frees the reply's place among the replies of this process; `memory` is
+        the memory reserved for what is sent to the model. `request_id` is for the log.
+        `thinking_mode` is the setting THINKING."""
         super().__init__(draft.turn)
         self.draft, self.session = draft, draft.turn.session
         self.memory = memory
@@ -104,25 +108,25 @@ class Reply(Feed):
         self.exchange.on_waiting = self._wait
         self.call = self.exchange.call
         self.error: str | None = None  # the error that ended it, for the log
-        self.tells_reasons = False  # the server's operator has requested it
+        self.shows_provider_errors = False  # the request came from the server's operator
         self.is_given_up = False  # it could not be stored because of a bug
         self._request_id = request_id
         # If a continuation failed without new text, the row keeps its earlier end. Followers get
         # these columns instead.
         self.failure: dict[str, Any] | None = None
         self._clock = clock
-        self.asked_at = self.renewed_at = clock()
+        self.began_at = self.renewed_at = clock()
         self._first_word_after: float | None = None  # seconds
         self._text_before = draft.turn.content  # before the call in progress
-        self._next_count = 0.0  # the time from which its usage may be stored with new text
+        self._next_usage_commit = 0.0  # the time from which its usage may be stored with new text
         # The time from which its usage is stored even without new text. The first word of a reply
         # usually comes before that, and brings a commit anyway.
-        self._count_alone_at = self.asked_at + COUNT_INTERVAL
+        self._usage_only_commit_at = self.began_at + USAGE_INTERVAL
         turn = draft.turn
         figures = turn.thinking_characters or 0, turn.thinking_milliseconds or 0
         self.thinking = Thinking(thinking_mode, draft.thoughts, *figures)
         if figures[0]:
-            self.note(thinking=self.thinking.told())
+            self.update_progress(thinking=self.thinking.tell())
         self._arrived = ""
         self._continuation, self._held_until = Continuation(draft.turn.content), 0.0
         # The columns of its end. None as long as text may arrive, then {} until they are known.
@@ -134,9 +138,9 @@ class Reply(Feed):
 
     # For its writer
 
-    def arrive(self, text: str) -> None:
+    def receive(self, text: str) -> None:
         now = self._clock()
-        if self.thinking.is_going_on:
+        if self.thinking.is_in_phase:
             self._end_thinking(now)
         with self._news:
             if not self._continuation.is_holding:
@@ -144,25 +148,25 @@ class Reply(Feed):
             if self._outcome is None:
                 self._arrived += self._continuation.add(text)
         if self._first_word_after is None:
-            self._first_word_after = round(now - self.asked_at, 4)
+            self._first_word_after = round(now - self.began_at, 4)
 
     def so_far(self) -> str:
-        """All of its text, also what is not stored yet."""
+        """All of its text, including what is not stored yet."""
         with self._news:
             return self.text + self._arrived
 
-    def break_off(self) -> None:
-        """A call broke off. Have the next commit store its usage: the next call may take long to
-        bring a word."""
-        self._next_count = self._count_alone_at = 0.0
+    def on_call_broken(self) -> None:
+        """A call broke off. Have the next commit store its usage, since the next call may take
+        long to give its first text."""
+        self._next_usage_commit = self._usage_only_commit_at = 0.0
 
-    def go_on(self) -> None:
+    def expect_next_call(self) -> None:
         """Expect the answer to another call, after one that broke off. Text that is still held back
         is dropped: it seemed to repeat the text so far."""
         self._text_before = self.so_far()
         self._continuation = Continuation(self._text_before)
         # The usage of the broken call is estimated when the next one begins: store it then.
-        self._next_count = 0.0
+        self._next_usage_commit = 0.0
 
     def _think(self, thoughts: str) -> None:
         with self._news:
@@ -184,8 +188,8 @@ class Reply(Feed):
             self._wake()
 
     def _tell_thoughts(self, told: Thoughts | None) -> bool:
-        """Set what followers are told of the thinking. The caller holds the lock; if this returns
-        True, it must call `_wake` once it has released it."""
+        """Set what followers are told of the thinking. The caller holds the lock. If this returns
+        True, the caller must release the lock and then call `_wake`."""
         if told is None or told == self.progress.thinking:
             return False
         self._set(progress=self.progress._replace(thinking=told))
@@ -193,7 +197,7 @@ class Reply(Feed):
 
     def _wait(self, seconds: float) -> None:
         if seconds >= SHORTEST_WAIT:
-            self.note(waiting=time.monotonic() + seconds)
+            self.update_progress(waiting=time.monotonic() + seconds)
 
     @property
     def is_finished(self) -> bool:
@@ -229,31 +233,31 @@ class Reply(Feed):
                 self.id, content if self.exchange.window_is_full else None
             )
         with self._news:
-            if not self.is_given_up:  # by another thread meanwhile
+            if not self.is_given_up:  # another thread may have given it up meanwhile
                 self._outcome = outcome
 
     def give_up(self) -> None:
         """End the reply as failed because of a bug, and drop the text that is not stored."""
         self.is_given_up = True
         self.call.hang_up()
-        with contained("what a reply has used is not counted"):
+        with contained("could not count what a reply has used"):
             self.count_usage()
-        # Other texts are normalized, but the bug may be in that.
+        # Elsewhere `normalize` is used, but the bug may be in `normalize`.
         outcome = BROKEN | {"search_text": self.text.casefold()}
         with self._news:
             self._arrived, self._outcome = "", outcome
 
     # For the keeper
 
-    def take(self) -> Taken:
-        """What the next commit is to store. Nothing is removed: see `stored`."""
-        used = None
+    def pending(self) -> Pending:
+        """What the next commit is to store. Nothing is removed: see `show_stored`."""
+        usage_draft = None
         now = self._clock()
         with self._news:
             if self._outcome is None:
                 if now >= self._held_until and not self._continuation.is_likely:
                     self._arrived += self._continuation.decide()
-                used = self._take_used(now)
+                usage_draft = self._usage_to_store(now)
             is_over = bool(self._outcome)
             if self._outcome:
                 self.draft.has_pieces = bool(self.text)
@@ -261,13 +265,14 @@ class Reply(Feed):
                 self.draft.set(content=content, lease_until=None, **self._outcome)
                 self._set_figures(now)
             thoughts = self.thinking.to_store(self.id, self.fence, now, is_over)
-            taken = Taken(self, self._arrived, is_over, used, thoughts)
-            # An interval may have held back the last thoughts: the model pauses, or has ended.
-            told = self.thinking.rest() if is_over else self.thinking.news(now)
+            pending = Pending(self, self._arrived, is_over, usage_draft, thoughts)
+            # The last thoughts may not have been told, because of the interval between events, and
+            # no further ones may come: the model pauses, or has ended.
+            told = self.thinking.remaining() if is_over else self.thinking.news(now)
             is_news = self._tell_thoughts(told)
         if is_news:
             self._wake()
-        return taken
+        return pending
 
     def _set_figures(self, now: float) -> None:
         characters, milliseconds = self.thinking.figures(now)
@@ -278,39 +283,39 @@ class Reply(Feed):
         with self._news:
             return self.thinking.to_store(self.id, self.fence, self._clock(), is_over=True)
 
-    def thoughts_stored(self, thoughts: NewThoughts) -> None:
+    def mark_thoughts_stored(self, thoughts: NewThoughts) -> None:
         with self._news:
-            self.thinking.stored(thoughts, self._clock())
+            self.thinking.mark_stored(thoughts, self._clock())
 
-    def _take_used(self, now: float) -> Draft | None:
-        """A copy of the draft with the usage so far, if it is to be stored now. Some providers
-        report usage with each word, and that alone is not worth a commit each time."""
-        is_due = self._arrived or now > self._count_alone_at
-        if not (self.exchange.has_used and is_due and now > self._next_count):
+    def _usage_to_store(self, now: float) -> Draft | None:
+        """A copy of the draft with the usage so far, if that is to be stored now. Some providers
+        report usage with each word, and usage alone is not worth a commit each time."""
+        is_due = self._arrived or now > self._usage_only_commit_at
+        if not (self.exchange.has_used and is_due and now > self._next_usage_commit):
             return None
-        self._next_count = now + COUNT_INTERVAL
+        self._next_usage_commit = now + USAGE_INTERVAL
         self.exchange.has_used = False
         account, unbilled = self.draft.account, self.draft.turn.unbilled_bytes
-        self.count_usage(goes_on=True)
+        self.count_usage(in_progress=True)
         is_new = account.used != account.counted or self.draft.turn.unbilled_bytes != unbilled
-        return self.draft.as_it_is() if is_new else None
+        return self.draft.copy() if is_new else None
 
-    def count_usage(self, goes_on: bool = False) -> None:
-        """Set the usage to what all of its calls have used. If the reply goes on, its last call is
-        not over. Two threads may call this at once."""
+    def count_usage(self, in_progress: bool = False) -> None:
+        """Set the usage to what all of its calls have used. If the reply is `in_progress`, its last
+        call is not over. Two threads may call this at once."""
         account, answers = self.draft.account, list(self.exchange.answers)
-        account.add_up(answers, over=answers[:-1] if goes_on else answers)
-        if goes_on and answers:
+        account.add_up(answers, finished=answers[:-1] if in_progress else answers)
+        if in_progress and answers:
             account.note_unbilled(answers[-1], self.so_far(), self._text_before)
 
     def size_to_store(self) -> int:
-        """About how many characters the next commit stores of it. At the end it stores the whole
-        text again, and the text for the search."""
+        """The approximate number of its characters that the next commit stores. The commit of the
+        end stores the whole text again, and the text for the search."""
         outcome = self._outcome or {}
         ended = len(self.text) + len(outcome["search_text"]) if "search_text" in outcome else 0
         return len(self._arrived) + ended
 
-    def stored(self, text: str) -> None:
+    def show_stored(self, text: str) -> None:
         """Show this text, which is committed now: the first part of what has arrived."""
         with self._news:
             self._arrived = self._arrived[len(text) :]
@@ -320,7 +325,7 @@ class Reply(Feed):
     # After the end
 
     def let_go(self) -> None:
-        """Release what only the writing needed: followers may hold this feed for a long time."""
+        """Release what only the writer needed: followers may hold this feed for a long time."""
         self.stack.close()
         self.call.hang_up()
         self.prompt, self._arrived = None, ""
@@ -329,20 +334,20 @@ class Reply(Feed):
         self.exchange.on_waiting = ignore
 
     @property
-    def names(self) -> dict[str, str]:
+    def log_fields(self) -> dict[str, str]:
         """Its session and request, for lines of the log."""
         request = {"id": self._request_id} if self._request_id else {}
         return {"session": str(self.session.id)} | request
 
     def log(self, turn: Turn | None) -> None:
-        """Log one line about it. `turn` is its row as it ended, None if that was deleted."""
+        """Log one line about it. `turn` is its row as it ended, None if the row was deleted."""
         why = self.error or (turn and turn.error_message)
         line = {
-            **self.names,
+            **self.log_fields,
             "model": self.draft.model,
             "outcome": turn.status if turn else self.state,
             "status": turn and turn.error_status,
-            "seconds": round(self._clock() - self.asked_at, 4),
+            "seconds": round(self._clock() - self.began_at, 4),
             "first_word": self._first_word_after,
             **self.draft.turn.usage,
             **({"why": why} if why else {}),
@@ -364,7 +369,7 @@ def _failure_of(outcome: dict[str, Any]) -> dict[str, Any]:
 
 class Registry:
     """The feeds of one process, and which of them are written here. It has only weak references to
-    all others: they go with their last follower."""
+    all others: each is freed with its last follower."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -383,7 +388,8 @@ class Registry:
             self._written[reply] = None
 
     def share(self, turn: Turn, feed: Feed) -> Feed:
-        """The feed that all followers of this turn share; `feed` becomes that if there is none."""
+        """The feed that all followers of this turn share. If there is none yet, it is `feed` from
+        now on."""
         with self._lock:
             if turn.status == IN_PROGRESS:
                 return self._under_way.setdefault(turn.id, feed)
@@ -417,6 +423,6 @@ class Registry:
 
 
 def _state_of(turn: Turn) -> tuple[Any, ...]:
-    """A key for the feed of a turn that has ended. One turn may have several ends: after a continue
-    its fence differs, and after late usage its tokens."""
+    """A key for the feed of a turn that has ended. A turn may end more than once: a continuation
+    changes its fence, and late usage changes its tokens."""
     return turn.id, turn.fence, turn.status, turn.turns_left_out, *turn.usage.values()

@@ -16,76 +16,82 @@ from replies.fault_isolation import contained, do_for_all, log_bug
 from replies.reply import Reply
 from tables.search import normalize
 
-LOOK_INTERVAL = 1  # seconds
-# Seconds without a reply in progress in any process after which a process is idle, and seconds
-# between two of its looks. So it may see that much later that a reply is an orphan.
+CHECK_INTERVAL = 1  # seconds
+# A process is idle once no process has had a reply in progress for IDLE_AFTER seconds. It then
+# checks only every IDLE_INTERVAL seconds, so it may find an orphan later by so much.
 IDLE_AFTER, IDLE_INTERVAL = 60, 14
-TAKING = 1  # seconds of a look that takeovers may last; further orphans wait for the next look
-# A process counts as dead when this many looks in a row have found the same lapsed lease. An
-# outage, a pause or a step of the clock may let the leases of living processes lapse: the looks
+TAKEOVER_TIME = (
+    1  # seconds that the takeovers of one check may last; other orphans wait for the next
+)
+# A process is presumed dead when this many checks in a row have found the same lapsed lease. An
+# outage, a pause or a step of the clock may let the leases of living processes lapse: the checks
 # leave them time to renew.
-LOOKS = 7
-# Further looks before an orphan ends, if no process has room for it. One that was handed over waits
-# longer: until the process that replaces its own has started.
-EXTRA_LOOKS = 2
-EXTRA_LOOKS_RELEASED = 20
+CHECKS_UNTIL_DEAD = 7
+# Further checks before an orphan ends, if no process has room for it. An orphan that was handed
+# over waits longer, so that the process that replaces its former one can start.
+EXTRA_CHECKS = 2
+EXTRA_CHECKS_RELEASED = 20
 ENDED_AT_ONCE = 100  # orphans that are interrupted in one transaction
-UNCONFIRMED = 600  # seconds for which an unconfirmed claim may still turn out to be committed
+UNCONFIRMED_TIMEOUT = (
+    600  # seconds for which an unconfirmed claim may still turn out to be committed
+)
 
-# The sums: seconds until another process takes a reply over, at the latest. They hold if the
-# database answers, there is room, and one look is enough for all orphans.
-TAKEN_OVER = LOOK_INTERVAL + TAKING  # it was handed over, or its process died on the same machine
+# Seconds until another process takes a reply over, at the latest; each is a sum of the above. They
+# hold if the database answers, there is room, and one check is enough for all orphans.
+# The reply was handed over, or its process died on the same machine.
+TAKEOVER_DELAY = CHECK_INTERVAL + TAKEOVER_TIME
 # The same, if all other processes are idle: the reply began less than IDLE_INTERVAL ago.
-TAKEN_OVER_BY_IDLE = IDLE_INTERVAL + TAKING
+TAKEOVER_DELAY_IDLE = IDLE_INTERVAL + TAKEOVER_TIME
 # Its process died on another host, was cut off from the database, or was paused.
-TAKEN_OVER_ELSEWHERE = LEASE // SECOND + LOOKS * LOOK_INTERVAL + TAKING
-# The same, at the earliest: all looks span one interval less, and the lease was last renewed up to
-# one interval before.
-KEPT_ELSEWHERE = LEASE // SECOND + (LOOKS - 2) * LOOK_INTERVAL
-# Seconds until a reply ends for which no process has room.
-GIVEN_UP = LEASE // SECOND + (LOOKS + EXTRA_LOOKS) * LOOK_INTERVAL + TAKING
+TAKEOVER_DELAY_ELSEWHERE = LEASE // SECOND + CHECKS_UNTIL_DEAD * CHECK_INTERVAL + TAKEOVER_TIME
+# The same at the earliest: the first and the last of CHECKS_UNTIL_DEAD checks are only
+# CHECKS_UNTIL_DEAD - 1 intervals apart, and the lease may have been renewed up to one interval
+# before the process died.
+MIN_TAKEOVER_DELAY_ELSEWHERE = LEASE // SECOND + (CHECKS_UNTIL_DEAD - 2) * CHECK_INTERVAL
+# Seconds until a reply for which no process has room ends.
+GIVE_UP_DELAY = TAKEOVER_DELAY_ELSEWHERE + EXTRA_CHECKS * CHECK_INTERVAL
 
 
 class Due(NamedTuple):
-    """The orphans that one look has to deal with."""
+    """The orphans that one check has to deal with."""
 
     to_take_over: list[Orphan]
     to_end: list[Orphan]
 
 
 class Orphans:
-    """Counts the looks that have found each orphan, and decides what is due. It is pure: it neither
-    queries the database nor reads a clock. For example, with a limit of 3: a reply with a lapsed
-    lease is due to be taken over at the seventh look; if no process has room, it ends at the
-    ninth."""
+    """Counts the checks that have found each orphan, and decides what is due. It is pure: it
+    neither queries the database nor reads a clock. For example, with a limit of 3, a reply with a
+    lapsed lease is due to be taken over at the seventh check; if no process has room, it ends at
+    the ninth."""
 
     def __init__(self, continue_limit: int) -> None:
         self._continue_limit = continue_limit
-        self._looks: dict[Orphan, int] = {}
+        self._checks: dict[Orphan, int] = {}
 
-    def look(self, found: Iterable[Orphan]) -> Due:
-        """Count these orphans, which this look has found; returns what is due now."""
-        self._looks = {orphan: self._looks.get(orphan, 0) + 1 for orphan in found}
+    def check(self, found: Iterable[Orphan]) -> Due:
+        """Count these orphans, which this check has found. Returns what is due now."""
+        self._checks = {orphan: self._checks.get(orphan, 0) + 1 for orphan in found}
         due = Due([], [])
-        for orphan, looks in self._looks.items():
-            if not self._is_orphaned(orphan, looks):
+        for orphan, checks in self._checks.items():
+            if not self._is_abandoned(orphan, checks):
                 continue
-            extra = EXTRA_LOOKS_RELEASED if orphan.lease == RELEASED else EXTRA_LOOKS
-            if self._may_go_on(orphan) and looks < LOOKS + extra:
+            extra = EXTRA_CHECKS_RELEASED if orphan.lease == RELEASED else EXTRA_CHECKS
+            if self._may_restart(orphan) and checks < CHECKS_UNTIL_DEAD + extra:
                 due.to_take_over.append(orphan)
             else:
                 due.to_end.append(orphan)
         return due
 
-    def forget(self) -> None:
-        """Count from zero: this process could not look for a while."""
-        self._looks = {}
+    def reset_checks(self) -> None:
+        """Count from zero: this process could not check for a while."""
+        self._checks = {}
 
-    def _is_orphaned(self, orphan: Orphan, looks: int) -> bool:
-        """Whether its writer counts as dead, or has handed it over."""
-        return orphan.lease == RELEASED or orphan.is_dead or looks >= LOOKS
+    def _is_abandoned(self, orphan: Orphan, checks: int) -> bool:
+        """Whether its writer is presumed dead, or has handed it over."""
+        return orphan.lease == RELEASED or orphan.is_dead or checks >= CHECKS_UNTIL_DEAD
 
-    def _may_go_on(self, orphan: Orphan) -> bool:
+    def _may_restart(self, orphan: Orphan) -> bool:
         if orphan.lease == RELEASED:  # a hand-over does not count as a restart
             return self._continue_limit > 0
         return orphan.restarts < self._continue_limit
@@ -106,7 +112,7 @@ class Rescuer:
         self._take_over, self._store, self._clock = take_over, store, clock
         self._orphans = Orphans(continue_limit)
         self._alive: set[str] = set()  # names of processes that run on this machine
-        self._unconfirmed: list[tuple[float, UnconfirmedClaim]] = []  # since when, and which
+        self._unconfirmed: list[tuple[float, UnconfirmedClaim]] = []  # each, and when it was made
         # Takeovers whose commits were not answered: each orphan, and the fence for it.
         self._unanswered: dict[Orphan, int] = {}
 
@@ -118,13 +124,13 @@ class Rescuer:
     def undo_if_committed(self, claim: UnconfirmedClaim) -> None:
         self._unconfirmed.append((self._clock(), claim))
 
-    def forget(self) -> None:
-        """Count the looks from zero: this process could not look for a while."""
-        self._orphans.forget()
+    def reset_checks(self) -> None:
+        """Count the checks from zero: this process could not check for a while."""
+        self._orphans.reset_checks()
 
     def renew(self, replies: Sequence[Reply], now: float, older_than: float = 0) -> None:
         """Renew the leases of those replies that are at least `older_than` seconds old."""
-        replies = [reply for reply in replies if reply.asked_at <= now - older_than]
+        replies = [reply for reply in replies if reply.began_at <= now - older_than]
         if not replies:
             return
         renewed = commits.renew({reply.id: reply.fence for reply in replies})
@@ -135,45 +141,45 @@ class Rescuer:
 
     def undo_claims(self, now: float) -> None:
         """Undo the unconfirmed claims that turn out to be committed. It must be done before a
-        process takes their replies over: the model would answer a message that its client has been
-        told was not accepted."""
+        process takes their replies over: otherwise the model would answer a message although its
+        client was told that it was not accepted."""
         unconfirmed = list(self._unconfirmed)
         if not unconfirmed:
             return
         with monitored():
             news = commits.read_news({claim.turn_id: None for _, claim in unconfirmed})
         for since, claim in unconfirmed:
-            with contained("a claim is not undone"):
+            with contained("could not undo a claim"):
                 if claim.turn_id in news and claim.undo():
                     text = "a claim that was answered with 503 was committed, and is undone"
                     log.warning(text, {"session": claim.session_id})
-            if claim.turn_id in news or now > since + UNCONFIRMED:
+            if claim.turn_id in news or now > since + UNCONFIRMED_TIMEOUT:
                 self._unconfirmed.remove((since, claim))
 
-    def rescue(self, seconds: float = TAKING) -> None:
+    def rescue(self, seconds: float = TAKEOVER_TIME) -> None:
         """Look for orphans, and take over or end those that are due. Takeovers stop after this many
-        seconds; further orphans wait for the next look."""
+        seconds; further orphans wait for the next check."""
         with monitored():
             found = commits.find_orphans(self._alive)
             taken = self._late_takeovers(found)
-        due = self._orphans.look(found)
+        due = self._orphans.check(found)
         until = self._clock() + seconds
         for orphan in dict.fromkeys([*taken, *due.to_take_over]):
             if self._clock() >= until:
                 break
-            with contained("an orphan is not taken over"):
+            with contained("could not take over an orphan"):
                 if self._take(orphan):
                     self._store()
         for start in range(0, len(due.to_end), ENDED_AT_ONCE):
             some = due.to_end[start : start + ENDED_AT_ONCE]
-            do_for_all(self._end, some, lambda _, bug: log_bug("an orphan is not ended", bug))
+            do_for_all(self._end, some, lambda _, bug: log_bug("could not end an orphan", bug))
             self._store()
 
     def _late_takeovers(self, found: Sequence[Orphan]) -> list[Orphan]:
-        """The orphans whose unanswered takeovers turn out to be committed. By their rows,
-        this process writes them, but it has not begun: it must take them at once, or nobody writes
-        them until their new leases lapse. Takeovers of replies that are still orphans may yet be
-        committed, so their fences are kept."""
+        """The orphans whose unanswered takeovers turn out to be committed. According to their rows
+        this process writes them, but it has not begun to: it must take them at once, or nobody
+        writes them until their new leases lapse. Takeovers of replies that are still orphans may
+        yet be committed, so their fences are kept."""
         if not self._unanswered:
             return []
         news = commits.read_news({orphan.turn_id: None for orphan in self._unanswered})
@@ -187,8 +193,8 @@ class Rescuer:
         return taken
 
     def _take(self, orphan: Orphan) -> bool:
-        """Take an orphan over; returns whether that succeeded. After an unanswered takeover, the
-        same fence is used: with another one, one death could count as two restarts."""
+        """Take an orphan over. Returns whether this has succeeded. After an unanswered takeover,
+        the same fence is used: with another one, one death could count as two restarts."""
         fence = self._unanswered.pop(orphan, None) or secrets.randbits(63)
         try:
             return self._take_over(orphan, fence)

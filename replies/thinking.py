@@ -7,9 +7,10 @@ from typing import NamedTuple
 from wire import storable
 
 MOST = 2**18  # characters of one reply that are kept and streamed; further ones are only counted
-# Seconds between two events. With one more when text follows, there are at most four in a second.
+# Seconds between two events. These and the additional event that is sent when text follows are at
+# most four a second.
 TELL_INTERVAL = 1 / 3
-REST_INTERVAL = 1  # seconds between two events that are sent because text follows
+PHASE_END_INTERVAL = 1  # seconds between two events that are sent because text follows
 COUNT_INTERVAL = 1  # seconds between two events if THINKING=count
 STORE_INTERVAL = 2  # seconds between two commits of thoughts
 BREAK = "\n\n"  # between two phases
@@ -30,7 +31,7 @@ class NewThoughts(NamedTuple):
     fence: int
     start: int  # characters that are stored already
     text: str  # the characters after these
-    is_anew: bool  # drop what is stored already: a part of it has turned out to be text
+    replaces_stored: bool  # drop what is stored already: a part of it has turned out to be text
     characters: int | None  # of all thoughts; None if there are none
     milliseconds: int | None
     version: int = 0  # as in Thoughts
@@ -46,18 +47,19 @@ class Thinking:
     ) -> None:
         """`mode` is the setting THINKING; the rest is what earlier writers have stored."""
         self._mode = mode
-        # The parts follow the text. `_joined` joins them, so that not every thought copies all.
+        # The parts follow the text. `_joined` joins them, so that adding a
+        # thought does not copy the whole text.
         self._text, self._parts = text, list[str]()
         self._characters, self._milliseconds, self._version = characters, milliseconds, 0
         self._began: float | None = None  # when the phase began; None between phases
         self._call = 0  # the number of the phase's call
         self._before = text, characters  # before the phase
-        self._next_event = self._next_rest = self._next_store = 0.0
+        self._next_event = self._next_phase_end = self._next_store = 0.0
         self._is_told = True
-        self._stored, self._is_stored, self._is_anew = len(text), True, False
+        self._stored_length, self._is_all_stored, self._replaces_stored = len(text), True, False
 
     @property
-    def is_going_on(self) -> bool:
+    def is_in_phase(self) -> bool:
         return self._began is not None
 
     def add(self, thoughts: str, call: int, now: float) -> Thoughts | None:
@@ -74,7 +76,7 @@ class Thinking:
         if self._mode != "count" and self._characters < MOST:
             self._parts.append(thoughts[: MOST - self._characters])
         self._characters += len(thoughts)
-        self._is_stored = self._is_told = False
+        self._is_all_stored = self._is_told = False
         return self.news(now)
 
     def news(self, now: float) -> Thoughts | None:
@@ -82,7 +84,7 @@ class Thinking:
         if self._is_told or now < self._next_event:
             return None
         self._next_event = now + (COUNT_INTERVAL if self._mode == "count" else TELL_INTERVAL)
-        return self.told()
+        return self.tell()
 
     def end_phase(self, now: float) -> Thoughts | None:
         """End the phase: text follows, or the reply has ended. Returns what to tell followers, if
@@ -90,15 +92,15 @@ class Thinking:
         if self._began is None:
             return None
         self._milliseconds += round((now - self._began) * 1000)
-        self._began, self._is_stored = None, False
-        if self._mode == "count" or now < self._next_rest:
+        self._began, self._is_all_stored = None, False
+        if self._mode == "count" or now < self._next_phase_end:
             return None
-        self._next_rest, self._next_store = now + REST_INTERVAL, 0.0
-        return self.told()
+        self._next_phase_end, self._next_store = now + PHASE_END_INTERVAL, 0.0
+        return self.tell()
 
-    def rest(self) -> Thoughts | None:
+    def remaining(self) -> Thoughts | None:
         """What to tell followers at the end, if they lack anything."""
-        return None if self._is_told or self._mode == "count" else self.told()
+        return None if self._is_told or self._mode == "count" else self.tell()
 
     def take_back(self) -> Thoughts | None:
         """Drop the thoughts of this phase, which have turned out to be text. Returns what to tell
@@ -107,8 +109,8 @@ class Thinking:
             return None
         (self._text, self._characters), self._parts = self._before, []
         self._began, self._version = None, self._version + 1
-        self._stored, self._is_stored, self._is_anew = 0, False, True
-        return self.told()
+        self._stored_length, self._is_all_stored, self._replaces_stored = 0, False, True
+        return self.tell()
 
     def figures(self, now: float) -> tuple[int | None, int | None]:
         """The characters of all thoughts, and the milliseconds that the model has thought. Both are
@@ -121,25 +123,26 @@ class Thinking:
     def to_store(
         self, turn_id: int, fence: int, now: float, is_over: bool = False
     ) -> NewThoughts | None:
-        """What to store now. There is something every few seconds, when a phase has ended, and if
-        the reply `is_over`."""
+        """What to store now. Thoughts are due every few seconds, when a phase has ended, and when
+        the reply `is_over`. Returns None otherwise."""
         is_due = is_over or now >= self._next_store
-        if self._is_stored or self._mode == "count" or not is_due:
+        if self._is_all_stored or self._mode == "count" or not is_due:
             return None
-        text = self._joined()[self._stored :] if self._mode == "keep" else ""
+        text = self._joined()[self._stored_length :] if self._mode == "keep" else ""
         figures = self.figures(now)
         version = self._version
-        return NewThoughts(turn_id, fence, self._stored, text, self._is_anew, *figures, version)
+        start, replaces = self._stored_length, self._replaces_stored
+        return NewThoughts(turn_id, fence, start, text, replaces, *figures, version)
 
-    def stored(self, new: NewThoughts, now: float) -> None:
-        """Note that these are stored."""
+    def mark_stored(self, new: NewThoughts, now: float) -> None:
+        """Note that these thoughts are stored."""
         if new.version != self._version:
             return  # a phase was taken back meanwhile, so all is stored again
-        self._stored, self._next_store = new.start + len(new.text), now + STORE_INTERVAL
-        self._is_anew = False
-        self._is_stored = (new.characters, new.milliseconds) == self.figures(now)
+        self._stored_length, self._next_store = new.start + len(new.text), now + STORE_INTERVAL
+        self._replaces_stored = False
+        self._is_all_stored = (new.characters, new.milliseconds) == self.figures(now)
 
-    def told(self) -> Thoughts:
+    def tell(self) -> Thoughts:
         self._is_told = True
         # With THINKING=live, the text of an earlier writer is not known.
         is_unknown = self._mode == "count" or (self._characters and not self._joined())

@@ -39,14 +39,14 @@ _THOUGHTS = regex.compile(r"(?is)\A.*</think(?:ing)?>|<think(?:ing)?>.*")
 # Characters of languages that are written without spaces.
 _IDEOGRAPH = regex.compile(r"[\u2e80-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
 # Invisible characters: controls, lone surrogates, marks of the writing direction, and those without
-# width, except such that shape their neighbours.
-_UNSEEN = regex.compile(
+# width, except those that shape their neighbours.
+_INVISIBLE = regex.compile(
     r"(?![\s\x1c-\x1f])"
     r"[\p{Cc}\p{Cs}\u00ad\u061c\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\ufeff]"
 )
 # Visible characters. The five that are excluded are blank, although Unicode calls them letters or
 # symbols.
-_SEEN = regex.compile(r"(?![\u115f\u1160\u2800\u3164\uffa0])[\p{L}\p{N}\p{P}\p{S}]")
+_VISIBLE = regex.compile(r"(?![\u115f\u1160\u2800\u3164\uffa0])[\p{L}\p{N}\p{P}\p{S}]")
 # What a reader takes for one character: Unicode's extended grapheme cluster (UAX 29).
 _CHARACTER = regex.compile(r"\X")
 _LABEL = regex.compile(r"(?i)^title\s*:\s*")
@@ -56,8 +56,8 @@ _QUOTES = "\"'`*_“”‘’«»„‹›「」『』"
 
 def local_title(message: str) -> str:
     """Return a title of one line and at most 60 characters for a message. It is the first line that
-    has words, if that fits. Otherwise it is the first sentence of that line; if this is too long as
-    well, without articles and details, and cut between words."""
+    has words, if that fits. Otherwise it is the first sentence of that line; if that is too long as
+    well, its articles and details are left out, and it is cut between words."""
     # The parts are prose, code, prose and so on. Code is used only if no prose has words.
     parts = _FENCE.split("\n".join(message[:MAX_CHARACTERS].splitlines()))
     lines = (line for part in parts[::2] + parts[1::2] for line in part.splitlines())
@@ -69,7 +69,7 @@ def local_title(message: str) -> str:
         detail = _TURN_TO_DETAIL.search(line, 12)
         line = _ARTICLE.sub("", line[: detail.start()] if detail else line)
     title = _cut(line)
-    return title if _SEEN.search(title) else FALLBACK
+    return title if _VISIBLE.search(title) else FALLBACK
 
 
 def proposed_title(answer: str) -> str | None:
@@ -89,7 +89,7 @@ def proposed_title(answer: str) -> str | None:
 
 def _one_line(text: str) -> str:
     """Return the text without invisible characters, and with white space as single spaces."""
-    return " ".join(_UNSEEN.sub("", text.strip()[:2000]).split())
+    return " ".join(_INVISIBLE.sub("", text.strip()[:2000]).split())
 
 
 def _cut(line: str) -> str:
@@ -100,8 +100,8 @@ def _cut(line: str) -> str:
         line = regex.sub(r"^https?://(www\.)?", "", line)
     if len(line) <= LONGEST:
         return line
-    # `\X` takes quadratic time on a run of flags, so it gets one code point more than may be kept:
-    # no more is needed to find out whether a character ends there.
+    # `\X` takes quadratic time on a row of flag emoji, so it gets one code point more than may be
+    # kept: no more is needed to find out whether a character ends there.
     whole = [
         match.end() for match in _CHARACTER.finditer(line[: LONGEST + 1]) if match.end() <= LONGEST
     ]
@@ -117,12 +117,12 @@ def ask_for_title(reply: Reply, provider: Provider, model: str, message: str, ca
     exchange = Exchange(call, session.owner)
     draft = Draft.of(Turn(id=reply.id, session=session, model=model, content=""))
     title = _generate(exchange, provider, model, message)
-    draft.account.add_up(exchange.answers, over=exchange.answers)
+    draft.account.add_up(exchange.answers, finished=exchange.answers)
     with connected():
         if any(draft.account.used.values()):
             Usage.add_late(draft.entry())
         if title and session.suggest_title(title):
-            reply.note(title=title)
+            reply.update_progress(title=title)
 
 
 def _generate(exchange: Exchange, provider: Provider, model: str, message: str) -> str | None:

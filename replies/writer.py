@@ -32,11 +32,11 @@ class Writer:
         catalog: Catalog,
         max_tokens: int,
         continue_limit: int,
-        first: str | None = None,
+        first_message: str | None = None,
     ) -> None:
-        """`first` is the message of a new session."""
+        """`first_message` is the message of a new session."""
         self.reply = reply
-        self._catalog, self._first = catalog, first
+        self._catalog, self._first_message = catalog, first_message
         self._max_tokens, self._continue_limit = max_tokens, continue_limit
         self._texts = self._answer()
 
@@ -46,7 +46,7 @@ class Writer:
         try:
             text = next(self._texts, None)
             if text is not None:
-                self.reply.arrive(text)
+                self.reply.receive(text)
                 return True
             outcome = outcome_of(COMPLETE, stop_reason=self.reply.exchange.stop_reason)
         except BaseException as error:
@@ -58,7 +58,7 @@ class Writer:
         return False
 
     def _outcome_of(self, error: BaseException) -> dict[str, Any]:
-        """The columns of a reply that ends by this error. The error itself is not kept: its
+        """The columns of a reply that ends with this error. The error itself is not kept: its
         traceback would keep all frames alive."""
         if isinstance(error, HungUp | Missing):
             # Missing: the session was deleted, which the keeper will find out.
@@ -68,7 +68,7 @@ class Writer:
             return outcome_of(FAILED, 400, str(error), pointer="/model")
         if isinstance(error, ModelError):
             self.reply.error = str(error)
-            return outcome_of(FAILED, *error.told(self.reply.tells_reasons))
+            return outcome_of(FAILED, *error.told(self.reply.shows_provider_errors))
         if isinstance(error, Unavailable):
             return outcome_of(FAILED, 503, "The database did not answer. Ask again.")
         if isinstance(error, MemoryError):
@@ -77,12 +77,13 @@ class Writer:
 
     def _answer(self) -> Iterator[str]:
         """Yield the texts of the answer. If the conversation does not fit the model's window, only
-        its newest half is sent, and so on until it fits or only the last turn is left. If the
-        answer breaks off, the provider is asked to continue it, as often as the limit allows."""
+        its newest half is sent, then the newest half of that, and so on, until what is left fits
+        or is only the last turn. If the answer breaks off, the provider is asked to continue it, as
+        often as the limit allows."""
         reply = self.reply
         provider = self._provider()
-        prompt = reply.prompt = read_prompt(reply, self._first)
-        broken = None  # the error by which the answer broke off last
+        prompt = reply.prompt = read_prompt(reply, self._first_message)
+        broken = None  # the latest error that broke off the answer
         try:
             while True:
                 has_begun = False
@@ -93,7 +94,7 @@ class Writer:
                     return
                 except ModelError as error:
                     if has_begun:
-                        if not self._goes_on(error):
+                        if not self._restart_after(error):
                             raise
                         broken = error
                     elif error.status != 413 or not prompt.shorten():
@@ -120,11 +121,11 @@ class Writer:
             prompt=prompt.tokens + len(so_far.encode()) // 4,
         )
 
-    def _goes_on(self, error: ModelError) -> bool:
-        """Wait, and commit a restart of the reply after this error of its provider. Returns whether
-        it may be restarted. Raises HungUp if this process has lost it."""
+    def _restart_after(self, error: ModelError) -> bool:
+        """Wait, and commit a restart of the reply after this error of its provider. Returns False
+        if it may not be restarted. Raises HungUp if this process has lost the reply."""
         reply = self.reply
-        reply.break_off()
+        reply.on_call_broken()
         while reply.draft.turn.restarts < self._continue_limit:
             if not pause(reply.exchange, error, RETRY_PAUSES[0]):
                 return False
@@ -135,7 +136,7 @@ class Writer:
                 continue
             if not is_ours:
                 raise HungUp  # another process has taken it over, or it was cancelled
-            reply.go_on()
+            reply.expect_next_call()
             return True
         return False
 
@@ -148,16 +149,17 @@ class _NoRoom(Exception):
 
     def __init__(self, size: int) -> None:
         super().__init__(size)
-        self.size = size  # bytes that the part read so far needs
+        self.size = size  # bytes needed for what has been read so far
 
 
-def read_prompt(reply: Reply, first: str | None) -> Prompt:
-    """Wait until this process has room for the prompt, and read it. For a new session, `first` is
-    the message, and there is room already. While the reply waits, it holds neither a connection nor
-    room. Raises HungUp if it is not wanted any more, Missing if its session was deleted."""
+def read_prompt(reply: Reply, first_message: str | None) -> Prompt:
+    """Wait until this process has room for the prompt, and read it. For a new session,
+    `first_message` is the message, and room for it is reserved already. While the reply waits, it
+    holds neither a connection nor room. Raises HungUp if the reply is not wanted any more, Missing
+    if its session was deleted."""
     session = reply.session
-    if first is not None:
-        turns = [Turn(kind="user", content=first)]
+    if first_message is not None:
+        turns = [Turn(kind="user", content=first_message)]
         return Prompt(turns, reply.draft.model, session.system)
     size = COPIES * session.system_size if session.lacks_system else 0
     while True:
@@ -165,14 +167,14 @@ def read_prompt(reply: Reply, first: str | None) -> Prompt:
             reply.call.pause(0)  # raises HungUp
         try:
             return _read(reply, size)
-        except _NoRoom as needs:
-            size = needs.size
+        except _NoRoom as no_room:
+            size = no_room.size
         session.system = None  # freed while we wait, and read again
 
 
 def _read(reply: Reply, size: int) -> Prompt:
-    """Read the prompt of a reply whose slot has `size` bytes. Raises _NoRoom if there is no
-    room for all, and then the slot has nothing."""
+    """Read the prompt of a reply that has `size` bytes reserved. Raises _NoRoom if there is no
+    room for the whole prompt, and then nothing is reserved."""
     session = reply.session
     with connected():
         session.read_system()
@@ -183,15 +185,15 @@ def _read(reply: Reply, size: int) -> Prompt:
     if not prompt.turns:
         raise Missing  # the session was deleted meanwhile
     texts = [session.system, reply.text, *(turn.content for turn in prompt.turns)]
-    reply.memory.take(memory_of(texts))  # of what was read, not all may be sent
+    reply.memory.take(memory_of(texts))  # possibly not all turns that were read will be sent
     return prompt
 
 
 def _with_room(
     reply: Reply, size: int, pages: Iterable[list[ShownTurn]]
 ) -> Iterator[list[ShownTurn]]:
-    """Yield these pages of turns, and take room for them, for the system prompt and for the reply's
-    own text. The reply's slot has `size` bytes already. Raises _NoRoom."""
+    """Yield these pages of turns, and reserve memory for them, for the system prompt and for the
+    reply's own text. The reply has `size` bytes reserved already. Raises _NoRoom."""
     held = sys.getsizeof(reply.session.system) + sys.getsizeof(reply.text)
     for page in itertools.chain([[]], pages):
         held += sum(sys.getsizeof(turn.content) for turn in page)

@@ -19,7 +19,7 @@ REQUEST_GRACE = 2  # seconds that clients have to finish their requests once the
 HANDOVER_RESERVE = 5
 # Seconds of these after which the worker exits, whether everything has ended or not. So all streams
 # have ended this long after the grace period. By then the replies are handed over: that takes less
-# than `replies.HANDING_OVER` seconds, which are fewer.
+# than `replies.HAND_OVER_TIMEOUT` seconds, which are fewer.
 EXIT_AFTER = 4
 
 

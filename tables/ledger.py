@@ -25,8 +25,8 @@ from database import SECOND, db, transaction
 from tables import given
 
 # What a provider counts. Cached tokens are also input tokens.
-SAID = ("input_tokens", "output_tokens", "cached_tokens")
-TOKENS = (*SAID, "estimated_tokens")
+REPORTED = ("input_tokens", "output_tokens", "cached_tokens")
+TOKENS = (*REPORTED, "estimated_tokens")
 MOST_TOKENS = 2**31 - 1  # that a turn's row can hold
 OTHER = "other"  # the model of usage that is not told apart by model
 ROWS_PER_STATEMENT = 1000  # rows per statement, when a user is forgotten

@@ -61,7 +61,7 @@ def test_a_wait_is_repeated_after_text_with_the_time_that_is_left(monkeypatch):
     now = 1000.0
     monkeypatch.setattr(events.time, "monotonic", lambda: now)
     feed = feed_of(IN_PROGRESS)
-    feed.note(waiting=1006.0)
+    feed.update_progress(waiting=1006.0)
     frames = events.frames(feed, position=12, patience=0)
     assert next(frames) == events.COMMENT
     assert next(frames) == b'event: waiting\ndata: {"seconds": 6}\nid: 7-12\n\n'
@@ -74,7 +74,7 @@ def test_a_wait_is_repeated_after_text_with_the_time_that_is_left(monkeypatch):
     assert next(later) == events.COMMENT
     now = 1006.0
     assert next(later) == b"" == next(frames)
-    feed.note(waiting=1026.0)
+    feed.update_progress(waiting=1026.0)
     feed.end(None)
     assert b"waiting" not in b"".join(frames)
 
@@ -85,7 +85,7 @@ def test_a_title_has_the_id_of_the_position_before_the_text_sent_with_it():
     session = Session(id=uuid.uuid4(), title="Hello", model="m-1", created_at=0, updated_at=0)
     frames = events.frames(feed, position=12, session=session, patience=0)
     assert next(frames).startswith(b"event: session")
-    feed.note(title="Greeting")
+    feed.update_progress(title="Greeting")
     feed.add(" more")
     told = re.findall(rb"event: (\w+)\ndata: .+\nid: (.+)\n", next(frames))
     assert told == [(b"session", b"7-12"), (b"content_delta", b"7-17")]

@@ -79,10 +79,14 @@ def test_a_reply_is_continued_in_time_whatever_becomes_of_its_process(start, set
                 time.sleep(0.02)
     print("\n", {fate: round(seconds, 1) for fate, seconds in ended.items()}, round(stopped, 1))
     assert stopped <= HANDOVER_RESERVE
-    assert ended["dies here"] <= rescuer.TAKEN_OVER + LATE
-    assert ended["hands over"] <= stopped + rescuer.TAKEN_OVER + LATE
+    assert ended["dies here"] <= rescuer.TAKEOVER_DELAY + LATE
+    assert ended["hands over"] <= stopped + rescuer.TAKEOVER_DELAY + LATE
     for fate in ("dies elsewhere", "is paused"):
-        assert rescuer.KEPT_ELSEWHERE - LATE <= ended[fate] <= rescuer.TAKEN_OVER_ELSEWHERE + LATE
+        assert (
+            rescuer.MIN_TAKEOVER_DELAY_ELSEWHERE - LATE
+            <= ended[fate]
+            <= rescuer.TAKEOVER_DELAY_ELSEWHERE + LATE
+        )
 
 
 def answered_in(alice, session):

@@ -14,7 +14,7 @@ from database.deadline import ANSWERED
 from maintenance import sweeper
 from models import LEASE
 from product import ROOT
-from replies import HANDING_OVER, keeper, rescuer
+from replies import HAND_OVER_TIMEOUT, keeper, rescuer
 from serving import dispatcher, worker
 from settings import SETTINGS
 
@@ -27,21 +27,29 @@ STREAMS, OPERATING = "docs/streams.md", "docs/operating.md"
     ("document", "sentence", "seconds"),
     [
         (STREAMS, "A lease lasts {} seconds", LEASE / SECOND),
-        (STREAMS, "| S-37 | … within {} seconds", keeper.HUNG_UP),
+        (STREAMS, "| S-37 | … within {} seconds", keeper.MAX_HANG_UP_DELAY),
         (STREAMS, "| S-41 | … no {} seconds pass", KEEPALIVE_INTERVAL),
-        (STREAMS, "| S-42 | … within {} second", keeper.CANCEL_SEEN),
-        (STREAMS, "| S-43 | At most {} seconds after its writer died", rescuer.GIVEN_UP),
-        (STREAMS, "| S-44 | At most {} seconds after", rescuer.TAKEN_OVER),
-        (STREAMS, "| S-44 | … at most {} seconds if it had begun", rescuer.TAKEN_OVER_BY_IDLE),
+        (STREAMS, "| S-42 | … within {} second", keeper.MAX_CANCEL_DELAY),
+        (STREAMS, "| S-43 | At most {} seconds after its writer died", rescuer.GIVE_UP_DELAY),
+        (STREAMS, "| S-44 | At most {} seconds after", rescuer.TAKEOVER_DELAY),
+        (STREAMS, "| S-44 | … at most {} seconds if it had begun", rescuer.TAKEOVER_DELAY_IDLE),
         (STREAMS, "| S-44 | … if it had begun less than {} seconds", rescuer.IDLE_INTERVAL),
         (STREAMS, "| S-45 | … `GRACE` and {} seconds later", worker.HANDOVER_RESERVE),
         (STREAMS, "| S-47 | … for {} seconds", dispatcher.DISCONNECT_AFTER),
-        (OPERATING, "another process goes on with them within {} seconds", rescuer.TAKEN_OVER),
-        (OPERATING, "with its replies within {} seconds", rescuer.TAKEN_OVER_ELSEWHERE),
-        (OPERATING, "and in the same container), within {} seconds", rescuer.TAKEN_OVER),
+        (OPERATING, "another process goes on with them within {} seconds", rescuer.TAKEOVER_DELAY),
+        (OPERATING, "with its replies within {} seconds", rescuer.TAKEOVER_DELAY_ELSEWHERE),
+        (OPERATING, "and in the same container), within {} seconds", rescuer.TAKEOVER_DELAY),
         (OPERATING, "they look every {} seconds", rescuer.IDLE_INTERVAL),
-        (OPERATING, "its replies to others after {} to 28 seconds", rescuer.KEPT_ELSEWHERE),
-        (OPERATING, "its replies to others after 25 to {} seconds", rescuer.TAKEN_OVER_ELSEWHERE),
+        (
+            OPERATING,
+            "its replies to others after {} to 28 seconds",
+            rescuer.MIN_TAKEOVER_DELAY_ELSEWHERE,
+        ),
+        (
+            OPERATING,
+            "its replies to others after 25 to {} seconds",
+            rescuer.TAKEOVER_DELAY_ELSEWHERE,
+        ),
         (OPERATING, "for longer than `GRACE` and {} seconds", worker.HANDOVER_RESERVE),
         (
             OPERATING,
@@ -64,11 +72,11 @@ def test_a_document_has_the_sum(document, sentence, seconds):
 def test_the_waits_have_the_order_that_the_design_needs():
     """Each of these depends on one wait being shorter than another."""
     # After an outage for all, leases are renewed before any process is taken for dead.
-    assert keeper.RENEWED < (rescuer.LOOKS - 1) * rescuer.LOOK_INTERVAL
+    assert keeper.MAX_RENEWAL_DELAY < (rescuer.CHECKS_UNTIL_DEAD - 1) * rescuer.CHECK_INTERVAL
     # A process that looks seldom sees a reply before its lease lapses, and before it is handed
     # over.
     assert rescuer.IDLE_INTERVAL < LEASE / SECOND
     assert rescuer.IDLE_INTERVAL < int(SETTINGS["GRACE"].default)
     # A reply is stored before the process stops waiting for others, and that is before gunicorn
     # kills it.
-    assert HANDING_OVER < worker.EXIT_AFTER < worker.HANDOVER_RESERVE
+    assert HAND_OVER_TIMEOUT < worker.EXIT_AFTER < worker.HANDOVER_RESERVE

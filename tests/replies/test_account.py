@@ -29,8 +29,8 @@ def test_uncounted_usage_of_a_dead_process_is_estimated_once():
     assert (turn.estimated_tokens, turn.unbilled_bytes) == (2 + 10, -5)
     account.estimate_rest()
     assert turn.estimated_tokens == 12
-    assert account.lacking == [0, 0, 0, 10]
-    account.add_up([], over=[])
+    assert account.uncounted == [0, 0, 0, 10]
+    account.add_up([], finished=[])
     assert turn.estimated_tokens == 12
 
 
@@ -73,15 +73,15 @@ def test_the_ledger_gets_only_what_it_lacks():
 def test_the_example_in_the_docstring_is_right():
     turn = turn_of("")
     account = Account(turn)
-    account.add_up([answer(input_tokens=90)], over=[])
-    assert (sum(account.lacking), account.counted_tokens) == (90, 0)
-    account.settle(account.used)
-    assert (sum(account.lacking), account.counted_tokens) == (0, 90)
-    account.add_up([answer(input_tokens=90, output_tokens=20)], over=[])
+    account.add_up([answer(input_tokens=90)], finished=[])
+    assert (sum(account.uncounted), account.counted_tokens) == (90, 0)
+    account.mark_counted(account.used)
+    assert (sum(account.uncounted), account.counted_tokens) == (0, 90)
+    account.add_up([answer(input_tokens=90, output_tokens=20)], finished=[])
     account.maybe_counted = account.used
-    assert (sum(account.lacking), account.counted_tokens) == (20, 90)
-    account.settle_late(None)
-    assert (sum(account.lacking), account.counted_tokens) == (0, 110)
+    assert (sum(account.uncounted), account.counted_tokens) == (20, 90)
+    account.mark_counted_late(None)
+    assert (sum(account.uncounted), account.counted_tokens) == (0, 110)
 
 
 def test_unbilled_bytes_are_noted_for_a_takeover():
@@ -96,6 +96,6 @@ def test_unbilled_bytes_are_noted_for_a_takeover():
 
 def test_higher_counts_in_the_row_stay():
     account = Account(turn_of(input_tokens=5, estimated_tokens=3))
-    account.settle_late(turn_of(input_tokens=9))
+    account.mark_counted_late(turn_of(input_tokens=9))
     assert account.used == NOTHING | {"input_tokens": 9, "estimated_tokens": 3}
-    assert account.lacking == [0, 0, 0, 3]
+    assert account.uncounted == [0, 0, 0, 3]

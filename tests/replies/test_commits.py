@@ -55,7 +55,7 @@ def rows_of(feed):
 
 
 def is_whole(pieces, over):
-    return bool(commits.store(pieces, over)().whole)
+    return bool(commits.store(pieces, over)().stored_whole)
 
 
 def tokens(turn):
@@ -69,8 +69,8 @@ def end(turn):
     return is_whole([], [draft])
 
 
-def think(turn, text="", is_anew=False, characters=None):
-    new = NewThoughts(turn.id, turn.fence, 0, text, is_anew, characters, None)
+def think(turn, text="", replaces_stored=False, characters=None):
+    new = NewThoughts(turn.id, turn.fence, 0, text, replaces_stored, characters, None)
     commits.store([], [], thoughts=[new])
 
 
@@ -89,7 +89,7 @@ COMMITS = {
     "text": lambda turn: is_whole([NewPiece(turn.id, turn.fence, 9, "text")], []),
     "thoughts": lambda turn: think(turn, "Hm."),
     "count of thoughts": lambda turn: think(turn, characters=3),
-    "thoughts anew": lambda turn: think(turn, is_anew=True),
+    "thoughts anew": lambda turn: think(turn, replaces_stored=True),
     "tokens": tokens,
     "handing over": lambda turn: is_whole([], [Draft.of(turn)]),
     "end": end,
@@ -156,7 +156,7 @@ with db.connection_context():
         for table, row in (("session", drafts[0].turn.session_id), ("turn", drafts[0].turn.id)):
             other.execute(f"SELECT id FROM {table} WHERE id = '{row}' FOR UPDATE")
         limit_time(3)
-        print(json.dumps(len(commits.store([], drafts[1:])().whole)))
+        print(json.dumps(len(commits.store([], drafts[1:])().stored_whole)))
 """
 
 

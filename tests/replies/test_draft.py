@@ -62,8 +62,8 @@ def test_a_model_name_that_no_provider_knows_is_not_kept():
 def test_text_after_the_end_is_decided_is_dropped():
     """It is neither counted nor found by a search."""
     reply = Reply(draft_of(""), contextlib.ExitStack(), memory=None)
-    reply.arrive("One ")
+    reply.receive("One ")
     reply.finish(outcome_of(INTERRUPTED))
-    reply.arrive("two")
-    turn = reply.take().ended.turn
+    reply.receive("two")
+    turn = reply.pending().final_draft.turn
     assert (turn.content, turn.search_text) == ("One ", "one ")

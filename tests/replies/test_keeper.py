@@ -175,7 +175,7 @@ with db.connection_context():
     db.execute_sql("UPDATE turn SET lease_until = 0, writer = NULL WHERE kind = 'assistant'")
     replies.stop(0)
     keeper.stopping = False  # it was looking for orphans already
-    keeper.look()
+    keeper.check()
     taken = [db.execute_sql(lease).fetchone()[0] > 0]
     keeper.stopping = True
     keeper.round(now)
@@ -203,8 +203,8 @@ with db.connection_context():
     session, feed, writer = begin()
     write(feed, writer)
     keeper.round(now)
-    request = ReplyRequest(owner="alice", session_id=session.id, goes_on=True)
-    _, feed = replies.start(request, watched=True, memory=Slot(replies.memory, "alice"))
+    request = ReplyRequest(owner="alice", session_id=session.id, continues_last=True)
+    _, feed = replies.start(request, watched=True, memory=Slot(replies.memory_bulkhead, "alice"))
     write(feed, threads.things[-1][1])
     store, commits.store = commits.store, store_and_lose_the_answer
     try:
@@ -256,7 +256,7 @@ def take_and_lose_the_answer(*given):
 def look():
     global now
     now += 1
-    keeper.look()
+    keeper.check()
 
 
 with db.connection_context():
@@ -273,7 +273,7 @@ with db.connection_context():
     except Unavailable:
         told.append(len(replies.registry.written()))
     commits.take_over = take
-    keeper.forget()
+    keeper.reset_checks()
     keeper.begin()
     for _ in range(2):
         look()
@@ -297,8 +297,8 @@ with db.connection_context():
     for word in ("One ", "two "):
         Answer(feed.exchange, 10, 10, 13)  # a call is made, with thirteen bytes
         feed.exchange.answers[-1].size = 4
-        feed.go_on()
-        feed.arrive(word)
+        feed.expect_next_call()
+        feed.receive(word)
         keeper.round(now)
         told.append(Turn.get_by_id(feed.id).estimated_tokens)
         now += 0.01
@@ -321,7 +321,7 @@ with db.connection_context():
     db.execute_sql("UPDATE turn SET " + ahead + " WHERE status = 'in_progress'")
     for _ in range(8):
         now += 1
-        keeper.look()
+        keeper.check()
     print(json.dumps([reply.text for reply in replies.registry.written()]))
 """
 
@@ -415,7 +415,7 @@ for came_through in (False, True):
             try:
                 rescuer.rescue(seconds=float("inf"))
             except Unavailable:
-                rescuer.forget()
+                rescuer.reset_checks()
                 looks = 0
             looks += 1
         told.append([looks - 1, asked[0] == asked[1]])
@@ -451,7 +451,7 @@ with db.connection_context():
     told = [is_well()]
     commits.find_orphans = fail
     try:
-        keeper.look()
+        keeper.check()
     except Unavailable:
         told.append(is_well())
     print(json.dumps(told))
@@ -470,11 +470,11 @@ from database import transaction
 from replies.keeper import Outage
 
 outage, told = Outage(), [is_well()]
-outage.has_begun(Unavailable())
+outage.begin(Unavailable())
 with db.connection_context():
     transaction(lambda: None)()
 told.append(is_well())
-outage.is_over()
+outage.end()
 told.append(is_well())
 print(json.dumps(told))
 """
@@ -504,13 +504,13 @@ with db.connection_context():
     _, reply, _ = begin()
     first = Answer(reply.exchange, 60, 1000, 40)
     first.count(output_tokens=1)
-    reply.arrive("Half ")
+    reply.receive("Half ")
     told_after_round()
     first.count(output_tokens=4)
     told_after_round()  # it is stored once a second
-    reply.break_off()
+    reply.on_call_broken()
     told_after_round()
-    reply.go_on()
+    reply.expect_next_call()
     Answer(reply.exchange, 60, 1000, 48)
     told_after_round()  # of the first call, ten tokens of input are estimated
     print(json.dumps(told))

@@ -52,9 +52,9 @@ from models import INTERRUPTED, Turn, outcome_of
 
 with db.connection_context():
     _, feed, _ = begin()
-    feed.arrive("One ")
+    feed.receive("One ")
     feed.finish(outcome_of(INTERRUPTED))
-    feed.arrive("two")
+    feed.receive("two")
     keeper.round(now)
     turn = Turn.get_by_id(feed.id)
     print(json.dumps([feed.text, turn.content, turn.search_text]))

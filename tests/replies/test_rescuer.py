@@ -19,7 +19,7 @@ def looks_of(orphan, limit=LIMIT, count=30):
     """What each of `count` looks says of an orphan that no process takes."""
     orphans = Orphans(limit)
     for _ in range(count):
-        due = orphans.look([orphan])
+        due = orphans.check([orphan])
         if orphan in due.to_take_over:
             yield "take over"
         elif orphan in due.to_end:
@@ -50,22 +50,22 @@ def test_the_rescuer_waits_for_an_orphan_then_takes_it_over_then_ends_it(orphan,
 def test_a_renewed_lease_starts_the_count_again():
     orphans = Orphans(LIMIT)
     for _ in range(6):
-        assert orphans.look([LAPSED]) == ([], [])
+        assert orphans.check([LAPSED]) == ([], [])
     for _ in range(6):
-        assert orphans.look([LAPSED._replace(lease=6)]) == ([], [])
+        assert orphans.check([LAPSED._replace(lease=6)]) == ([], [])
 
 
 def test_an_orphan_that_is_not_seen_is_forgotten():
     orphans = Orphans(LIMIT)
     for seen in (6 * [[LAPSED]], [[]], 6 * [[LAPSED]]):
         for found in seen:
-            assert orphans.look(found) == ([], [])
-    assert orphans.look([LAPSED]) == ([LAPSED], [])
+            assert orphans.check(found) == ([], [])
+    assert orphans.check([LAPSED]) == ([LAPSED], [])
 
 
 def test_after_a_failed_look_the_count_starts_again():
     orphans = Orphans(LIMIT)
     for _ in range(6):
-        orphans.look([LAPSED])
-    orphans.forget()
-    assert orphans.look([LAPSED]) == ([], [])
+        orphans.check([LAPSED])
+    orphans.reset_checks()
+    assert orphans.check([LAPSED]) == ([], [])

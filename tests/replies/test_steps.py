@@ -169,7 +169,7 @@ with db.connection_context():
     try:
         begin()
     except Unavailable:
-        keeper.look()
+        keeper.check()
     print(json.dumps(db.execute_sql("SELECT count(*) FROM turn").fetchone()[0]))
 """
 

@@ -18,7 +18,7 @@ def stored(thinking, now, is_over=False):
     """Store what is due, and return it."""
     new = thinking.to_store(TURN, FENCE, now, is_over)
     if new:
-        thinking.stored(new, now)
+        thinking.mark_stored(new, now)
     return new
 
 
@@ -44,12 +44,12 @@ def test_alternating_thinking_and_text_is_sent_four_times_a_second():
         ]
     assert len(told) > 15
     assert all(later - time > 0.9 for time, later in zip(told, told[4:], strict=False))
-    assert thinking.rest() == Thoughts("\n\n".join("x" * 50), 148)
+    assert thinking.remaining() == Thoughts("\n\n".join("x" * 50), 148)
 
 
 def test_thinking_that_an_earlier_writer_did_not_keep_is_not_sent_as_empty():
     thinking = Thinking("live", "", 3, 1500)
-    assert thinking.told() == Thoughts(None, 3)
+    assert thinking.tell() == Thoughts(None, 3)
     assert thinking.add("x", 1, 10.0) == Thoughts("\n\nx", 6)
 
 
@@ -116,7 +116,7 @@ def test_thinking_discarded_while_it_is_stored_is_stored_anew():
     thinking.add("b", 1, 11.0)
     before = thinking.to_store(TURN, FENCE, 13.0)
     thinking.take_back()
-    thinking.stored(before, 13.1)
+    thinking.mark_stored(before, 13.1)
     new = NewThoughts(TURN, FENCE, 0, "", True, None, None, 1)
     assert stored(thinking, 13.2, is_over=True) == new
 

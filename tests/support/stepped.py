@@ -35,7 +35,7 @@ def begin():
     provider = "echo" if model == "echo" else "openai"
     new = {"title": "Title", "model": model, "provider": provider, "system": None, "options": {}}
     request = ReplyRequest(owner="alice", content="One two three", new=new)
-    session, feed = replies.start(request, watched=True, memory=Slot(replies.memory, "alice"))
+    session, feed = replies.start(request, watched=True, memory=Slot(replies.memory_bulkhead, "alice"))
     return session, feed, threads.things[0][1]
 
 

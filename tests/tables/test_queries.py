@@ -213,7 +213,7 @@ def of(owner="alice", **given):
     return [row.id for row in rows].index(found)
 
 
-told = [of(retry=True), of(goes_on=True), of("bob", retry=True)]
+told = [of(retry=True), of(continues_last=True), of("bob", retry=True)]
 """,
         [1, 1, "missing"],
     ),
@@ -245,7 +245,7 @@ for is_cancelled, fence in ((True, 1), (False, 1), (True, None)):
     reply = turn(
         here, "Half", status="interrupted", cancelled=is_cancelled, fence=fence, unbilled_bytes=396
     )
-    ReplyRequest(owner="alice", session_id=here.id, goes_on=True).commit()
+    ReplyRequest(owner="alice", session_id=here.id, continues_last=True).commit()
     told.append(again(reply).estimated_tokens)
 """,
         [100, 0, 100, 100, 100, 0, 0],

@@ -10,7 +10,7 @@ from statistics import median
 from cluster import new_cluster
 from database import db, limit_time
 from models import Turn
-from replies.rescuer import LOOK_INTERVAL
+from replies.rescuer import CHECK_INTERVAL
 from service import ELSEWHERE, PER_USER, Service
 
 PROCESSES, REPLIES = (1, 10), (10, 100, 1000)
@@ -67,7 +67,7 @@ def stand_by(url, number, each, stand, over, results):
         process.ask_at_once(f"user-{place // PER_USER}" for place in range(first, first + each))
         stand.wait()
         if number == 0:
-            time.sleep(LOOK_INTERVAL)  # until then, no lease is renewed
+            time.sleep(CHECK_INTERVAL)  # until then, no lease is renewed
             results.put(costs(process, each))
     over.wait()
 
@@ -90,7 +90,7 @@ def follow_others(process, count):
 def answer(process, owner):
     """One reply from its claim to its end, by two commits."""
     reply = process.ask(owner, None)
-    reply.arrive(process.texts[reply][1])
+    reply.receive(process.texts[reply][1])
     process.finish([reply])
 
 

@@ -175,7 +175,7 @@ class Process(Replies):
         pauses = (
             BUSY,
             keeper.POLL_INTERVAL_ELSEWHERE,
-            rescuer.LOOK_INTERVAL,
+            rescuer.CHECK_INTERVAL,
         )  # no two processes begin at the same moment
         store, poll, look = (self.clock.now() + random.random() * pause for pause in pauses)
         while not self.service.over.is_set():
@@ -185,7 +185,8 @@ class Process(Replies):
             if now >= store:
                 self._write(now, meter)
                 gathering = min(
-                    keeper.GATHERING * len(self.registry.written()), keeper.LONGEST_GATHERING
+                    keeper.COMMIT_INTERVAL_PER_REPLY * len(self.registry.written()),
+                    keeper.MAX_COMMIT_INTERVAL,
                 )
                 store = now + gathering + BUSY
             if now >= poll:
@@ -197,8 +198,8 @@ class Process(Replies):
                 )
             if now >= look:
                 meter.begin("leases: renewed, and looked for")
-                self.keeper.look()
-                look = now + rescuer.LOOK_INTERVAL
+                self.keeper.check()
+                look = now + rescuer.CHECK_INTERVAL
 
     def _write(self, now, meter):
         """Store the words that have come."""
@@ -209,7 +210,7 @@ class Process(Replies):
                 min(len(text), int((now - begun) * self.service.pace) * LETTERS),
             )
             if due > have:
-                reply.arrive(text[have:due])
+                reply.receive(text[have:due])
                 self.words += (due - have) // LETTERS
                 (ending if due == len(text) else growing).append(reply)
         if growing:
@@ -277,7 +278,7 @@ class Service:
         for process, reply, words in written:
             _, text = process.texts[reply]
             process.texts[reply] = self.clock.now() - words / self.pace, text
-            reply.tell(text=text[: words * LETTERS])
+            reply.update(text=text[: words * LETTERS])
         for process in self.processes:
             self._run(process.answer)
             self._run(process.keep)

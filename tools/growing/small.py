@@ -91,7 +91,7 @@ def write(url, seconds):
         while time.monotonic() < over:
             some = random.sample(list(process.texts), TOGETHER)
             for reply in some:
-                reply.arrive(process.texts[reply][1][len(reply.text) :][:LETTERS])
+                reply.receive(process.texts[reply][1][len(reply.text) :][:LETTERS])
             process.keeper.store(some)
             count += 1
     return count

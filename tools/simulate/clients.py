@@ -83,7 +83,7 @@ def _ask(process: ServerProcess, wish: Wish, answer: Answer) -> None:
             new=None if session else new | {"options": {}},
             session_id=session.id if session else None,
             retry=wish.kind == "retry",
-            goes_on=wish.kind == "continue",
+            continues_last=wish.kind == "continue",
             key=key,
         )
         made, feed = process.replies.start(request, wish.is_watched, process.memory(wish.owner))
@@ -97,14 +97,14 @@ def _cancel(process: ServerProcess, wish: Wish, answer: Answer) -> None:
     with db.connection_context():
         session = Session.get_owned(wish.owner, wish.session_id)
     answer.turn_id = cancel(session).id
-    process.replies.poll()
+    process.replies.poll_soon()
     answer.status = 200
 
 
 def _delete(process: ServerProcess, wish: Wish, answer: Answer) -> None:
     with db.connection_context():
         delete_session(Session.get_owned(wish.owner, wish.session_id).id)
-    process.replies.poll()
+    process.replies.poll_soon()
     answer.status = 204
 
 

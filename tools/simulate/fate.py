@@ -7,7 +7,7 @@ import greenlet
 
 from database import Unavailable, limit_time
 from maintenance.deletion import sweep
-from replies.keeper import RECENT
+from replies.keeper import RECENT_TIME
 from simulate.databases import Late
 from simulate.servers import GRACES, ServerProcess
 
@@ -212,7 +212,7 @@ class Fate:
         self._all_are_troubled(self.away_until)
         self.late.clear()
         self.world.promises.forget_text()
-        self.took_old_end |= self.world.promises.is_begun_anew(self.world.machine.now - RECENT)
+        self.took_old_end |= self.world.promises.is_begun_anew(self.world.machine.now - RECENT_TIME)
 
     def _all_are_troubled(self, until: float) -> None:
         self.world.troubled_at = max(self.world.troubled_at, until)

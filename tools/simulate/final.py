@@ -35,7 +35,7 @@ def _left_over(world: "World") -> Iterator[str]:
             continue
         if process.replies.registry.known():
             yield "a process knows a reply that is over"
-        if process.replies.bulkhead.users:
+        if process.replies.reply_bulkhead.users:
             yield "a reply that is over has its place"
     if any(call.is_open for call in world.provider.calls):
         yield "S-37: a model talks on"

@@ -6,7 +6,7 @@ import uuid
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from replies.rescuer import LOOK_INTERVAL
+from replies.rescuer import CHECK_INTERVAL
 from simulate.clients import OTHER, PATIENCE, Answer, Wish, answer_to, streamed
 from simulate.readers import Reader
 from simulate.servers import ServerProcess
@@ -46,7 +46,7 @@ class Person:
         """Whether they continue a reply before its writer may know that they cancelled it."""
         cancelled = [sent.began for sent in self.sent if sent.wish.kind == "cancel"]
         continued = [sent.began for sent in self.sent if sent.wish.kind == "continue"]
-        return any(0 <= late - early < LOOK_INTERVAL for late in continued for early in cancelled)
+        return any(0 <= late - early < CHECK_INTERVAL for late in continued for early in cancelled)
 
     def act(self) -> None:
         """A task of no process."""

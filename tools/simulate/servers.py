@@ -69,7 +69,7 @@ class ServerProcess:
         return not (self.is_dead or self.is_stopping or self.is_paused)
 
     def memory(self, owner: str) -> Slot:
-        return Slot(self.replies.memory, owner)
+        return Slot(self.replies.memory_bulkhead, owner)
 
     def written(self) -> list[Reply]:
         return self.replies.registry.written()
