@@ -122,7 +122,7 @@ def reply_request(
         rate_limit=current_app.config["RATE_LIMIT"],
         token_limit=current_app.config["TOKEN_LIMIT"],
         request_id=g.id,
-        tells_reasons=g.is_operator,
+        shows_provider_errors=g.is_operator,
     )
 
 

@@ -37,7 +37,8 @@ class Account:
     Tokens that a provider does not report are estimated when its call is over. In case the process
     dies before that, the row has `unbilled_bytes`: the bytes that were sent with the call, minus
     those of the text before the call. The process that takes the reply over adds the bytes of the
-    stored text, and estimates the sum (`estimate_rest`)."""
+    stored text, and estimates the sum (`estimate_rest`).
+    """
 
     def __init__(self, turn: Turn) -> None:
         self._turn = turn

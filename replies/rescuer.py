@@ -20,9 +20,8 @@ CHECK_INTERVAL = 1  # seconds
 # A process is idle once no process has had a reply in progress for IDLE_AFTER seconds. It then
 # checks only every IDLE_INTERVAL seconds, so it may find an orphan later by so much.
 IDLE_AFTER, IDLE_INTERVAL = 60, 14
-TAKEOVER_TIME = (
-    1  # seconds that the takeovers of one check may last; other orphans wait for the next
-)
+# Seconds that the takeovers of one check may last; further orphans wait for the next check.
+TAKEOVER_TIME = 1
 # A process is presumed dead when this many checks in a row have found the same lapsed lease. An
 # outage, a pause or a step of the clock may let the leases of living processes lapse: the checks
 # leave them time to renew.
@@ -32,9 +31,8 @@ CHECKS_UNTIL_DEAD = 7
 EXTRA_CHECKS = 2
 EXTRA_CHECKS_RELEASED = 20
 ENDED_AT_ONCE = 100  # orphans that are interrupted in one transaction
-UNCONFIRMED_TIMEOUT = (
-    600  # seconds for which an unconfirmed claim may still turn out to be committed
-)
+# Seconds for which an unconfirmed claim may still turn out to be committed.
+UNCONFIRMED_TIMEOUT = 600
 
 # Seconds until another process takes a reply over, at the latest; each is a sum of the above. They
 # hold if the database answers, there is room, and one check is enough for all orphans.

@@ -47,8 +47,8 @@ class Thinking:
     ) -> None:
         """`mode` is the setting THINKING; the rest is what earlier writers have stored."""
         self._mode = mode
-        # The parts follow the text. `_joined` joins them, so that adding a
-        # thought does not copy the whole text.
+        # The parts follow the text. `_joined` joins them, so that adding a thought
+        # does not copy the whole text.
         self._text, self._parts = text, list[str]()
         self._characters, self._milliseconds, self._version = characters, milliseconds, 0
         self._began: float | None = None  # when the phase began; None between phases
