@@ -40,13 +40,13 @@ def plant_all():
         "writer": lambda: plant(Continuation, "add", lambda self, text: "bad" in text),
         "end": lambda: plant(replies.reply, "normalize", lambda text, **_: "bad" in text),
         "keeper": lambda: plant(
-            replies.commits, "store", lambda pieces, over, **_:
+            replies.commits, "store", lambda pieces, finished, **_:
                 any("bad" in text for text in [piece.text for piece in pieces]
-                    + [draft.turn.content for draft in over if draft.turn.status != "failed"])
+                    + [draft.turn.content for draft in finished if draft.turn.status != "failed"])
         ),
         "stuck": lambda: plant(
-            replies.commits, "store", lambda over, **_:
-                any("alice" in draft.turn.session.owner for draft in over)
+            replies.commits, "store", lambda finished, **_:
+                any("alice" in draft.turn.session.owner for draft in finished)
         ),
         "poll": lambda: plant(replies.commits, "read_news", lambda positions: True),
         "look": lambda: plant(replies.commits, "find_orphans", lambda alive: True),

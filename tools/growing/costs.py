@@ -75,7 +75,7 @@ def stand_by(url, number, each, stand, over, results):
 def costs(process, each):
     follow_others(process, int(ELSEWHERE * each) or 1)
     names = (f"another-{number}" for number in range(TIMES))
-    steps = (lambda: answer(process, next(names)), process.keeper.look, process.keeper.poll)
+    steps = (lambda: answer(process, next(names)), process.keeper.check, process.keeper.poll)
     return [milliseconds(step) for step in steps]
 
 

@@ -118,7 +118,7 @@ class Process(Replies):
     def start_keeper(self):
         pass
 
-    def _start(self, target, *args):
+    def _run_in_thread(self, target, *args):
         return True
 
     def answer(self, meter):
@@ -142,9 +142,9 @@ class Process(Replies):
             for owner in owners
         ]
         for draft in claim_all(claims):
-            memory = Slot(self.memory, draft.turn.session.owner)
+            memory = Slot(self.memory_bulkhead, draft.turn.session.owner)
             reply = Reply(draft, contextlib.ExitStack(), memory)
-            self.begin(reply)
+            self.start_writing(reply)
             self._call(reply)
 
     def ask(self, owner, session):
@@ -161,7 +161,7 @@ class Process(Replies):
         asked = ReplyRequest(
             owner=owner, content=text_of(QUESTION), new=new, session_id=session, key=key
         )
-        _, reply = self.start(asked, watched=True, memory=Slot(self.memory, owner))
+        _, reply = self.start(asked, watched=True, memory=Slot(self.memory_bulkhead, owner))
         self._call(reply)
         return reply
 
