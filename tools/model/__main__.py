@@ -8,7 +8,7 @@ docs/streams.md is broken in one, it prints the shortest story that leads there,
 1. `--table` prints the table of a reply's states, as the document has it.
 
 What we assume: a transaction is committed whole or not at all; a writer that runs and reaches the
-database renews its lease before others have looked at it LOOKS times; text that is committed is
+database renews its lease before others have checked it CHECKS_UNTIL_DEAD times; text that is committed is
 shown to somebody at once. What the model leaves out: what a reply holds back while it may repeat
 itself, thinking, limits, titles, room, and all their pauses.
 """

@@ -50,7 +50,7 @@ def faults(state: State, bounds: Bounds) -> Iterator[Move]:
             stops = process._replace(mode=STOPPING)
             yield Move("a process is to stop", put(state, place, stops), is_own=False)
         if process.mode in (RUNS, STOPPING) and not process.is_cut:
-            cut = process._replace(is_cut=True, looks=0)
+            cut = process._replace(is_cut=True, checks=0)
             yield Move("its connection breaks", put(state, place, cut), is_own=False)
             if process.draft is not None and process.draft.outcome is None:
                 yield from _breaks(state, place, process.draft, bounds)
@@ -95,7 +95,7 @@ def _of_database(state: State) -> Iterator[Move]:
 
 def _all_cut(state: State) -> State:
     processes = tuple(
-        process if process.mode == DEAD else process._replace(is_cut=True, looks=0)
+        process if process.mode == DEAD else process._replace(is_cut=True, checks=0)
         for process in state.processes
     )
     return state._replace(processes=processes)

@@ -24,7 +24,9 @@ from model.states import (
 from model.transactions import commit
 from model.turns import Bounds, Move, attempts, changed, is_heard, overdue, put
 
-LOOKS = 2  # looks at a lapsed lease, after which its writer counts as dead: seven in the product
+CHECKS_UNTIL_DEAD = (
+    2  # checks of a lapsed lease, after which its writer counts as dead: seven in the product
+)
 
 
 def of_process(state: State, place: int, bounds: Bounds) -> Iterator[Move]:
@@ -166,7 +168,7 @@ def _catch_up(state: State, place: int) -> State:
         process = process._replace(draft=draft)
     if process.ended is not None:
         database = _end_again(database, process.ended)
-    state = put(state, place, process._replace(is_cut=False, looks=0))
+    state = put(state, place, process._replace(is_cut=False, checks=0))
     return changed(state, database) if database != state.database else state
 
 
@@ -213,9 +215,13 @@ def _looking(state: State, place: int, bounds: Bounds) -> Iterator[Move]:
         return
     row = state.database.replies[number]
     is_dead = not any(_holds(other, row.fence) for other in state.processes if other.mode != DEAD)
-    if row.lease == LAPSED and process.looks < LOOKS and not is_heard(state, row.fence):
-        yield Move("it looks", put(state, place, process._replace(looks=process.looks + 1)))
-    if row.lease == RELEASED or is_dead or process.looks >= LOOKS:
+    if (
+        row.lease == LAPSED
+        and process.checks < CHECKS_UNTIL_DEAD
+        and not is_heard(state, row.fence)
+    ):
+        yield Move("it checks", put(state, place, process._replace(checks=process.checks + 1)))
+    if row.lease == RELEASED or is_dead or process.checks >= CHECKS_UNTIL_DEAD:
         yield from _rescuing(state, place, number, row, bounds)
 
 
@@ -232,11 +238,11 @@ def _rescuing(state: State, place: int, number: int, row: Reply, bounds: Bounds)
     state = overdue(state, row.fence)
     taken = state._replace(fences=fence)
     operation: Operation = ("take over", number, row.lease, fence, bounds.limit)
-    over = process._replace(draft=draft, looks=0)
+    over = process._replace(draft=draft, checks=0)
     tries = [*attempts(taken, place, operation, over, given_up)]
     for how, after in tries:
         yield Move("it takes the reply over" + how, after)
     if not tries:
         operation = "give up", number, row.fence, row.lease
-        for how, after in attempts(state, place, operation, process._replace(looks=0), given_up):
+        for how, after in attempts(state, place, operation, process._replace(checks=0), given_up):
             yield Move("it ends an orphan" + how, after)

@@ -131,7 +131,7 @@ def release(reply: Reply, fence: int, believed: Fences, used: Fences) -> Reply |
     "`in_progress`",
     "the same, with a new fence: taken over",
     "the keeper of any process that does not stop and has room",
-    "its lease is the same, and is 0; or has lapsed at seven looks, or its process is surely dead, "
+    "its lease is the same, and is 0; or has lapsed at seven checks, or its process is surely dead, "
     "and the limit is not reached",
 )
 def take_over(reply: Reply, lease: str, fence: int, limit: int) -> Reply | None:
@@ -145,8 +145,8 @@ def take_over(reply: Reply, lease: str, fence: int, limit: int) -> Reply | None:
     "`in_progress`",
     "`interrupted`",
     "the keeper of any process",
-    "its fence and its lease are the same; it has lapsed at seven looks, or its process is surely "
-    "dead, and the limit is reached; or nobody had room at nine looks (27, if it was released)",
+    "its fence and its lease are the same; it has lapsed at seven checks, or its process is surely "
+    "dead, and the limit is reached; or nobody had room at nine checks (27, if it was released)",
 )
 def give_up(reply: Reply, fence: int, lease: str) -> Reply | None:
     if not is_its(reply, fence) or reply.lease != lease:

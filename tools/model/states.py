@@ -138,7 +138,7 @@ class Process(NamedTuple):
     draft: Draft | None = None
     ended: Draft | None = None  # as it ended here, which a failover may take back
     claim: Claim | None = None
-    looks: int = 0  # at the lease of the other process's reply, without a change
+    checks: int = 0  # of the lease of the other process's reply, without a change
     is_cut: bool = False  # its connection broke: it has to read what is stored
 
 

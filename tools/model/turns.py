@@ -45,7 +45,7 @@ def changed(state: State, database: Database) -> State:
     )
     processes = state.processes
     if _sign(database) != _sign(state.database):
-        processes = tuple(process._replace(looks=0) for process in processes)
+        processes = tuple(process._replace(checks=0) for process in processes)
     past = (state.database, *state.past)[: len(state.past)]
     return state._replace(database=database, shown=shown, processes=processes, past=past)
 

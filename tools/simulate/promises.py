@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 SOON = 0.1  # seconds within which something that has begun ends
 LEAVING = 8.0  # seconds, in which a process without faults hands over its replies
-SILENCE = 24.9  # seconds for which a writer may be paused: its lease, six looks, less a renewal
+SILENCE = 24.9  # seconds for which a writer may be paused: its lease, six checks, minus a renewal
 
 
 class Promises:
