@@ -106,7 +106,8 @@ class ClientConnection:
         """Forget the request that was answered; `received` is what has arrived of the next."""
         self.number += 1
         self.received = received
-        # When the first byte of the request arrived, and the latest.
+        # When the first byte of the request arrived (until then, when we began to wait for it), and
+        # the latest.
         self.first_byte_at = self.last_byte_at = time.monotonic()
         self._reader: Any = RequestReader(self)
         self.request: Any = None  # gunicorn's own

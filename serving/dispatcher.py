@@ -28,7 +28,7 @@ from serving.connection import ClientConnection, NeedMoreData
 from serving.listeners import Listeners
 from serving.loop import CHECK_INTERVAL, ENDLESS, TICK, Callback, Loop
 from serving.refusals import refusal
-from serving.thread_pool import STALL_CHECK, ThreadPool
+from serving.thread_pool import STALL_CHECK_INTERVAL, ThreadPool
 
 FIRST_BYTE_TIMEOUT = 10  # seconds until the first byte of a new connection
 # Seconds that may pass between two bytes of a request that the client sends, or of an answer that
@@ -65,7 +65,7 @@ class Dispatcher:
         self._listeners = Listeners(listeners, self.loop, self._has_room, self._on_connect)
         self._open: set[ClientConnection] = set()
         self._kept_alive: set[ClientConnection] = set()  # those that wait for another request
-        self._most_kept_alive = cfg.worker_connections // 4
+        self._max_kept_alive = cfg.worker_connections // 4
         self._streams: set[ClientConnection] = set()
         self._half_closed: set[ClientConnection] = set()  # streams whose clients send no more
         self._next_round = 0.0
@@ -83,7 +83,7 @@ class Dispatcher:
         """One turn of the loop: run what is due, or wait for something."""
         self._listeners.listen_if_room()
         self._threads.add_slots_if_stalled()
-        self.loop.run_once(STALL_CHECK if self._threads.has_queue() else TICK)
+        self.loop.run_once(STALL_CHECK_INTERVAL if self._threads.has_queue() else TICK)
         now = time.monotonic()
         if now >= self._next_round:
             self._next_round = now + STREAMS_INTERVAL
@@ -148,7 +148,7 @@ class Dispatcher:
         left = connection.first_byte_at + seconds - time.monotonic()
         # `_may_keep_alive` observes this limit. Streams that end at the same time may exceed it,
         # since the client of each was told at its start that the connection is kept alive.
-        is_protected = keep_alive and len(self._kept_alive) <= self._most_kept_alive
+        is_protected = keep_alive and len(self._kept_alive) <= self._max_kept_alive
         self.loop.watch(
             connection, selectors.EVENT_READ, self._hand_to_thread, left, self.close, is_protected
         )
@@ -270,7 +270,7 @@ class Dispatcher:
         """Whether a connection may be kept alive. Such a connection is never dropped to make room
         for others, since its client may be sending a request at that moment. So at most a quarter
         of all connections may be kept alive."""
-        has_room = len(self._kept_alive) < self._most_kept_alive
+        has_room = len(self._kept_alive) < self._max_kept_alive
         return bool(self._cfg.keepalive) and has_room and not self._stopping
 
     def _fail(self, connection: ClientConnection, error: BaseException) -> None:

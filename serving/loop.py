@@ -50,14 +50,14 @@ class Wait:
 
 
 class Loop:
-    """At most `most` connections wait at a time, event streams not counted, and all together hold
-    at most `most_bytes`. If a callback raises, `on_fault` is called with its connection."""
+    """At most `max_waiting` connections wait at a time, event streams not counted, and all together
+    hold at most `max_bytes`. If a callback raises, `on_fault` is called with its connection."""
 
-    def __init__(self, most: int, most_bytes: int, on_fault: Callback) -> None:
-        self._most, self._most_bytes, self._on_fault = most, most_bytes, on_fault
+    def __init__(self, max_waiting: int, max_bytes: int, on_fault: Callback) -> None:
+        self._max_waiting, self._max_bytes, self._on_fault = max_waiting, max_bytes, on_fault
         self._selector = selectors.DefaultSelector()
         self._waits: dict[ClientConnection, Wait] = {}
-        self._counted: dict[ClientConnection, Wait] = {}  # those that count against `most`
+        self._counted: dict[ClientConnection, Wait] = {}  # those that count against `max_waiting`
         # The bytes of each connection that a thread works on.
         self._held_by_threads: dict[ClientConnection, int] = {}
         self._bytes, self._read_deadline, self._next_check = 0, ENDLESS, 0.0
@@ -161,7 +161,7 @@ class Loop:
         self._bytes += wait.size
         if is_counted:
             self._counted[connection] = wait
-        if len(self._counted) > self._most:
+        if len(self._counted) > self._max_waiting:
             self._next_check = min(self._next_check, now + CROWDED_INTERVAL)
         self._drop_largest()
 
@@ -179,19 +179,19 @@ class Loop:
         self._held_by_threads[connection] = size
         self._bytes += size
         self._drop_largest()
-        return size <= SMALL or self._bytes <= self._most_bytes
+        return size <= SMALL or self._bytes <= self._max_bytes
 
     def release_memory(self, connection: ClientConnection) -> None:
         self._bytes -= self._held_by_threads.pop(connection, 0)
 
-    def set_read_deadline(self, latest: float) -> None:
+    def set_read_deadline(self, deadline: float) -> None:
         """Wait for clients to send something only until this time."""
-        if latest == self._read_deadline:
+        if deadline == self._read_deadline:
             return
-        self._read_deadline, self._next_check = latest, 0
+        self._read_deadline, self._next_check = deadline, 0
         for wait in self._waits.values():
             if wait.event == selectors.EVENT_READ and wait.until != ENDLESS:
-                wait.until = min(wait.until, latest)
+                wait.until = min(wait.until, deadline)
 
     # Dropping connections
 
@@ -204,7 +204,7 @@ class Loop:
         for connection, wait in [*self._waits.items()]:
             if wait.until <= now:
                 self._drop(connection, RequestTimeout())
-        excess = len(self._counted) - self._most
+        excess = len(self._counted) - self._max_waiting
         if excess > 0:
             self._next_check = now + CROWDED_INTERVAL
             due = [each for each, wait in self._counted.items() if wait.may_drop(now - MIN_WAIT)]
@@ -213,7 +213,7 @@ class Loop:
                 self._drop(connection, Overloaded())
 
     def _drop_largest(self) -> None:
-        while self._bytes > self._most_bytes and self._waits:
+        while self._bytes > self._max_bytes and self._waits:
             largest = max(self._waits, key=lambda each: self._waits[each].size)
             if self._waits[largest].size <= SMALL:
                 return

@@ -21,17 +21,19 @@ from serving.connection import ClientConnection
 
 SLOTS = 8  # requests that are worked on at a time: as many as database connections
 STALL = 0.25  # seconds without a request getting a slot, after which slots are added
-RESERVED = 4  # threads for requests that must not queue
-STALL_CHECK = 0.05  # seconds between two calls of `add_slots_if_stalled` while requests queue
+URGENT_MAX = 4  # threads for requests that must not queue
+STALL_CHECK_INTERVAL = (
+    0.05  # seconds between two calls of `add_slots_if_stalled` while requests queue
+)
 FAIRNESS = 4  # every fourth slot goes to a request in progress, even if new ones queue
 
 
 class ThreadPool:
-    """Up to `most` threads. Each calls `answer` with a connection that has something to read, or
-    more of an answer to make."""
+    """Up to `max_threads` threads. Each calls `answer` with a connection that has something to
+    read, or more of an answer to make."""
 
-    def __init__(self, most: int, answer: Callable[[ClientConnection], None]) -> None:
-        self._most, self._answer = most, answer
+    def __init__(self, max_threads: int, answer: Callable[[ClientConnection], None]) -> None:
+        self._max_threads, self._answer = max_threads, answer
         # One None for each connection in the two deques below.
         self._queue: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._new: collections.deque[ClientConnection] = collections.deque()
@@ -39,7 +41,7 @@ class ThreadPool:
         self._slots, self._extra_slots = threading.Semaphore(SLOTS), 0
         self._lock, self._count, self._idle = threading.Lock(), 0, 0  # threads; idle ones
         self._taken, self._taken_at = 0, 0.0
-        self._urgent_threads, self._urgent_slots = CachedThreads(), threading.Semaphore(RESERVED)
+        self._urgent_threads, self._urgent_slots = CachedThreads(), threading.Semaphore(URGENT_MAX)
         self._local = threading.local()
 
     def has_queue(self) -> bool:
@@ -100,7 +102,7 @@ class ThreadPool:
     def _grow(self) -> None:
         """Start one more thread, if requests queue and no thread is idle."""
         with self._lock:
-            if self._idle or self._count >= self._most or self._queue.empty():
+            if self._idle or self._count >= self._max_threads or self._queue.empty():
                 return
             self._count += 1
         try:

@@ -279,7 +279,7 @@ def test_a_request_that_drips_in_has_a_time_limit(service, monkeypatch):
 
 def test_a_client_refused_for_lack_of_memory_is_told_when_to_retry(service, monkeypatch):
     """There is no memory for what it has sent so far of its request."""
-    monkeypatch.setattr(service.dispatcher.loop, "_most_bytes", 0)
+    monkeypatch.setattr(service.dispatcher.loop, "_max_bytes", 0)
     with service.connected() as client:
         head = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 30000\r\n\r\n"
         client.sendall(head + b"x" * 20_000)
