@@ -19,7 +19,7 @@ from serving import dispatcher, worker
 from settings import SETTINGS
 
 SECOND, HOUR = 1_000_000, 3600
-WORDS = {"a": 1, "an": 1, "five": 5, "ten": 10}
+WORDS = {"a": 1, "an": 1, "one": 1, "five": 5, "ten": 10}
 STREAMS, OPERATING = "docs/streams.md", "docs/operating.md"
 
 
@@ -28,14 +28,14 @@ STREAMS, OPERATING = "docs/streams.md", "docs/operating.md"
     [
         (STREAMS, "A lease lasts {} seconds", LEASE / SECOND),
         (STREAMS, "| S-37 | … within {} seconds", keeper.MAX_HANG_UP_DELAY),
-        (STREAMS, "| S-41 | … no {} seconds pass", KEEPALIVE_INTERVAL),
+        (STREAMS, "| S-41 | … at least every {} seconds", KEEPALIVE_INTERVAL),
         (STREAMS, "| S-42 | … within {} second", keeper.MAX_CANCEL_DELAY),
         (STREAMS, "| S-43 | At most {} seconds after its writer died", rescuer.GIVE_UP_DELAY),
-        (STREAMS, "| S-44 | At most {} seconds after", rescuer.TAKEOVER_DELAY),
-        (STREAMS, "| S-44 | … at most {} seconds if it had begun", rescuer.TAKEOVER_DELAY_IDLE),
-        (STREAMS, "| S-44 | … if it had begun less than {} seconds", rescuer.IDLE_INTERVAL),
-        (STREAMS, "| S-45 | … `GRACE` and {} seconds later", worker.HANDOVER_RESERVE),
-        (STREAMS, "| S-47 | … for {} seconds", dispatcher.DISCONNECT_AFTER),
+        (STREAMS, "| S-44 | … at most {} seconds later", rescuer.TAKEOVER_DELAY),
+        (STREAMS, "| S-44 | … up to {} seconds if the reply had begun", rescuer.TAKEOVER_DELAY_IDLE),
+        (STREAMS, "| S-44 | … had begun less than {} seconds", rescuer.IDLE_INTERVAL),
+        (STREAMS, "| S-45 | … `GRACE` plus {} seconds after", worker.HANDOVER_RESERVE),
+        (STREAMS, "| S-47 | … reads nothing for {} seconds", dispatcher.DISCONNECT_AFTER),
         (OPERATING, "another process goes on with them within {} seconds", rescuer.TAKEOVER_DELAY),
         (OPERATING, "with its replies within {} seconds", rescuer.TAKEOVER_DELAY_ELSEWHERE),
         (OPERATING, "and in the same container), within {} seconds", rescuer.TAKEOVER_DELAY),

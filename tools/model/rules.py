@@ -43,8 +43,8 @@ def rule(before: str, after: str, who: str, condition: str) -> Callable[..., Cal
     return remember
 
 
-WRITER, SAME_FENCE = "the keeper of the writer", "its fence is the same"
-SAME_USE = "as many tokens are counted as its writer believes"
+WRITER, SAME_FENCE = "the keeper of the writer", "the stored fence is still the writer's"
+SAME_USE = "the stored token count is the one that the writer expects"
 
 
 def is_its(reply: Reply, fence: int) -> bool:
@@ -54,8 +54,8 @@ def is_its(reply: Reply, fence: int) -> bool:
 @rule(
     "(nothing)",
     "`in_progress`, with a fence and a lease",
-    "a request, by its claim",
-    "the session is the owner's, and has none in progress",
+    "a request, when it claims the session",
+    "the session belongs to the user who asks, and none of its replies is in progress",
 )
 def claim(others: tuple[Reply, ...], fence: int, replaces: int | None = None) -> Reply | None:
     if any(other.status == IN_PROGRESS for other in others):
@@ -64,7 +64,10 @@ def claim(others: tuple[Reply, ...], fence: int, replaces: int | None = None) ->
 
 
 @rule(
-    "`in_progress`", "the same, with more text", WRITER, f"{SAME_FENCE}, and no piece begins there"
+    "`in_progress`",
+    "the same, with more text",
+    WRITER,
+    f"{SAME_FENCE}, and no piece of text is stored at that position yet",
 )
 def grow(reply: Reply, fence: int, piece: Piece) -> Reply | None:
     start, _ = piece
@@ -87,9 +90,9 @@ def count(reply: Reply, fence: int, believed: Fences, used: Fences) -> Reply | N
 
 @rule(
     "`in_progress`",
-    "the same, going on behind a break",
+    "the same, continued after a provider failure",
     "the writer",
-    "its fence is the same, the limit is not reached, and the fault is one that may pass",
+    f"{SAME_FENCE}, the limit is not reached, and the failure may be temporary",
 )
 def restart(reply: Reply, fence: int, limit: int) -> Reply | None:
     if not is_its(reply, fence) or reply.restarts >= limit:
@@ -118,7 +121,7 @@ def finish(
 @rule(
     "`in_progress`",
     "the same, with the lease 0: released",
-    "the keeper of a process that stops",
+    "the keeper of the writer, if its process is shutting down",
     f"{SAME_FENCE}, {SAME_USE}, and `CONTINUE_LIMIT` is not 0",
 )
 def release(reply: Reply, fence: int, believed: Fences, used: Fences) -> Reply | None:
@@ -130,9 +133,9 @@ def release(reply: Reply, fence: int, believed: Fences, used: Fences) -> Reply |
 @rule(
     "`in_progress`",
     "the same, with a new fence: taken over",
-    "the keeper of any process that does not stop and has room",
-    "its lease is the same, and is 0; or has lapsed at seven checks, or its process is surely dead, "
-    "and the limit is not reached",
+    "the keeper of any process that is not shutting down and has room",
+    "its lease is unchanged, and one of these is true: (1) the lease is 0; (2) the limit is not "
+    "reached, and the lease was found expired at seven looks or the writer is known to be dead",
 )
 def take_over(reply: Reply, lease: str, fence: int, limit: int) -> Reply | None:
     restarts = reply.restarts + (lease != RELEASED)
@@ -145,8 +148,9 @@ def take_over(reply: Reply, lease: str, fence: int, limit: int) -> Reply | None:
     "`in_progress`",
     "`interrupted`",
     "the keeper of any process",
-    "its fence and its lease are the same; it has lapsed at seven checks, or its process is surely "
-    "dead, and the limit is reached; or nobody had room at nine checks (27, if it was released)",
+    "its fence and lease are unchanged, and one of these is true: (1) the limit is reached, and the "
+    "lease was found expired at seven looks or the writer is known to be dead; (2) no process had "
+    "room at nine looks (27 if the reply was released)",
 )
 def give_up(reply: Reply, fence: int, lease: str) -> Reply | None:
     if not is_its(reply, fence) or reply.lease != lease:
@@ -168,7 +172,7 @@ def stop(reply: Reply, fence: int, text: Text, believed: Fences, used: Fences) -
     "`in_progress`",
     "`interrupted`, cancelled",
     "a request of the owner, in any process",
-    "its fence is the one that was read; else it is read again",
+    "its fence has not changed since the request read it; otherwise the request reads it again",
 )
 def cancel(reply: Reply, fence: int) -> Reply | None:
     """If the writer is lost, its usage is estimated; otherwise the writer will report it."""
@@ -181,10 +185,10 @@ def cancel(reply: Reply, fence: int) -> Reply | None:
 
 @rule(
     "`interrupted`, cancelled",
-    "the same, with what it has used",
+    "the same, with its usage",
     WRITER,
-    f"{SAME_FENCE}, which it loses by that, it has renewed the lease within 20 seconds, and the "
-    "request has not estimated it",
+    f"{SAME_FENCE} (this step removes it), the writer has renewed the lease within 20 seconds, and "
+    "the request that cancelled has not estimated the usage",
 )
 def settle(reply: Reply, fence: int, used: Fences) -> Reply | None:
     if not reply.is_cancelled or reply.fence != fence or -fence in reply.used:
@@ -193,10 +197,10 @@ def settle(reply: Reply, fence: int, used: Fences) -> Reply | None:
 
 
 @rule(
-    "`interrupted`, `failed`, `complete` by `length`",
+    "`interrupted`, `failed`, `complete` with the stop reason `length`",
     "`in_progress`, with a new fence",
-    "a request of the owner, by `continue`",
-    "it is the last that is shown, has text, and none is in progress",
+    "a request of the owner: a `continue`",
+    "it is the last reply that is shown, it has text, and no reply of the session is in progress",
 )
 def go_on(reply: Reply, fence: int, others: tuple[Reply, ...]) -> Reply | None:
     is_busy = any(other.status == IN_PROGRESS for other in others)
@@ -217,9 +221,10 @@ def go_on(reply: Reply, fence: int, others: tuple[Reply, ...]) -> Reply | None:
 
 @rule(
     "`in_progress`",
-    "gone; or `interrupted`, where it has a key, or took another's place or was continued",
-    "the keeper of the process that claimed it",
-    f"{SAME_FENCE}, and its client was told that the claim had failed",
+    "deleted; or `interrupted`, if the request had an idempotency key, or was a `retry` or a "
+    "`continue`",
+    "the keeper of the process that claimed the session",
+    "the stored fence is still that of the claim, and the client was told that the claim had failed",
 )
 def undo(reply: Reply, fence: int) -> Reply | None:
     """No model was asked, so nothing is counted."""
@@ -231,9 +236,9 @@ def undo(reply: Reply, fence: int) -> Reply | None:
 @rule(
     "a reply that is shown",
     "the same, hidden",
-    "a request of the owner, by the claim of `retry`",
-    "it is the last one, and none is in progress. It is shown again where the new one ends and is "
-    "not `complete`",
+    "a request of the owner: a `retry`, when it claims the session",
+    "it is the last reply, and no reply of the session is in progress. If the `retry` had no "
+    "`content`, the reply is shown again when the new one ends and is not `complete`",
 )
 def hide(reply: Reply) -> Reply | None:
     return reply._replace(is_shown=False) if reply.is_shown else None
@@ -241,9 +246,9 @@ def hide(reply: Reply) -> Reply | None:
 
 @rule(
     "any",
-    "gone",
-    "a request of the owner, by the deletion of the session; `flask forget`; retention, where none "
-    "is under way",
+    "deleted",
+    "a request of the owner that deletes the session; `flask forget`; retention, if no reply of the "
+    "session is in progress",
     "",
 )
 def delete(reply: Reply) -> None:

@@ -7,6 +7,6 @@ from model.rules import RULES
 
 def table() -> str:
     """The table in Markdown."""
-    heads = "from", "to", "who", "only where"
+    heads = "from", "to", "who", "condition"
     first, *rows = (re.sub(" +", " ", f"| {' | '.join(row)} |") for row in (heads, *RULES.values()))
     return "\n".join([first, "|" + "---|" * len(heads), *rows])
