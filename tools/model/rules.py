@@ -135,7 +135,7 @@ def release(reply: Reply, fence: int, believed: Fences, used: Fences) -> Reply |
     "the same, with a new fence: taken over",
     "the keeper of any process that is not shutting down and has room",
     "its lease is unchanged, and one of these is true: (1) the lease is 0; (2) the limit is not "
-    "reached, and the lease was found expired at seven looks or the writer is known to be dead",
+    "reached, and the lease was found expired at seven checks or the writer is known to be dead",
 )
 def take_over(reply: Reply, lease: str, fence: int, limit: int) -> Reply | None:
     restarts = reply.restarts + (lease != RELEASED)
@@ -149,8 +149,8 @@ def take_over(reply: Reply, lease: str, fence: int, limit: int) -> Reply | None:
     "`interrupted`",
     "the keeper of any process",
     "its fence and lease are unchanged, and one of these is true: (1) the limit is reached, and the "
-    "lease was found expired at seven looks or the writer is known to be dead; (2) no process had "
-    "room at nine looks (27 if the reply was released)",
+    "lease was found expired at seven checks or the writer is known to be dead; (2) no process had "
+    "room at nine checks (27 if the reply was released)",
 )
 def give_up(reply: Reply, fence: int, lease: str) -> Reply | None:
     if not is_its(reply, fence) or reply.lease != lease:

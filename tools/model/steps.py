@@ -95,7 +95,7 @@ def _names_fence(step: Step) -> set[bool]:
     """Both values if two rules look alike. None of them shows again a reply that another one had
     replaced."""
     rules = [RULES[name] for name, is_its in KINDS.items() if is_its(step)]
-    return {"its fence" in rule.condition for rule in rules} or {False}
+    return {"fence" in rule.condition for rule in rules} or {False}
 
 
 def _steps(before: Database, after: Database) -> Iterator[Step]:
