@@ -45,7 +45,7 @@ _settings = settings.read_settings(settings.read_environment(_folder))
 wsgi_app = "app:create_app()"
 worker_class = "serving.worker.Worker"
 workers = int(os.environ.get("WEB_CONCURRENCY", "2"))
-# At most half of the connections may be streams, and a third replies under way.
+# At most half of the connections may be streams, and a third replies in progress.
 worker_connections, why_so_few = limits.fit(_settings["WEB_CONNECTIONS"])
 # A request needs one while its answer is made, a stream needs none. They start when needed.
 threads = worker_connections // 4

@@ -389,7 +389,7 @@ def check_at_rest(place, clients, found, backup, lines):
         ]
         with client.stream("POST", f"/sessions/{key}/messages", {"content": mark}) as stream:
             assert text_in(stream) == text_of(mark)
-    return f"{len(under_way)} replies were under way, {repeated} requests known by their keys; in the end, {dict(counts)}"
+    return f"{len(under_way)} replies were in progress, {repeated} requests known by their keys; in the end, {dict(counts)}"
 
 
 def check_keys(owners, found, backup, lines):

@@ -103,7 +103,7 @@ def test_confirmed_messages_survive_three_kills_under_load(start, settings, prov
         assert turn["content"].startswith(reader.text), "a delta was sent that was not stored"
         if turn["status"] == "in_progress" or turn["continued"]:
             stuck.append(reader)
-    assert stuck, "no reply was under way when the processes were killed"
+    assert stuck, "no reply was in progress when the processes were killed"
     for reader in stuck:
         path = f"/sessions/{reader.session['id']}/messages"
         while alice.post(path, {"content": "Go on"}).status_code == 409:

@@ -102,7 +102,7 @@ told = Thought.text_of(copy.id)
 """,
         "One",
     ),
-    "the text of a reply under way is read from a position on": (
+    "the text of a reply in progress is read from a position on": (
         """
 first = under_way("One ", "two ", "three", of=session(title="First"))
 second = under_way("Another", " text", of=session(title="Second"))
@@ -130,7 +130,7 @@ told += [each.content for each in Turn.read_in_progress([ended.id, reply.id])]
         [False, True, "Text"],
     ),
     # Not one that has ended, is being deleted, or whose process may be alive.
-    "orphans are replies under way whose lease or process is gone": (
+    "orphans are replies in progress whose lease or process is gone": (
         """
 machine, number, start = processes.this_process().split("/")
 rows = {

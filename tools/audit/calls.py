@@ -44,7 +44,7 @@ class Calls(Check):
         asked = [call.at for call in calls.get(other, [])]
         if ends and asked and min(ends) > min(asked) + LATE:
             where = f"the reply {after.id} in {after.session}"
-            self.report("S-35", f"it was asked for while {before.id} was under way", where)
+            self.report("S-35", f"it was asked for while {before.id} was in progress", where)
 
     def _check(self, content, reply):
         calls, end = self._asked.calls.get(content, []), reply.end

@@ -21,7 +21,7 @@ class Ends(Check):
 
     def turn(self, op, turn):
         if op.kind == "cancel" and turn["status"] == "in_progress":
-            self.report("API, Retry, continue, cancel", "a cancelled reply is under way", op)
+            self.report("API, Retry, continue, cancel", "a cancelled reply is in progress", op)
 
     def answered(self, op):
         if op.kind == "events" and op.last_id and op.status in (200, 204):

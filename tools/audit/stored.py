@@ -85,7 +85,7 @@ class Stored(Check):
             self.report("API, A turn", "an id is given twice", where)
         for turn in session.turns:
             if turn.get("status") == "in_progress":
-                self.report("S-43", f"the reply {turn['id']} is under way at rest", where)
+                self.report("S-43", f"the reply {turn['id']} is in progress at rest", where)
 
     def _check_listing(self, session):
         listed = self._pages.get(session.user, {}).get(session.id)

@@ -235,7 +235,7 @@ class Texts(Check):
 
     def _see_under_way(self, op, reply):
         if reply.ended < op.sent and not self._may_go_on(reply):
-            self.report("S-17", f"the reply {reply.id} had ended, and is under way again", op)
+            self.report("S-17", f"the reply {reply.id} had ended, and is in progress again", op)
 
     def _see_end(self, op, reply, turn):
         before = reply.end

@@ -73,7 +73,7 @@ class UnderWay(Check):
         under_way = [turn["id"] for turn in turns if turn.get("status") == UNDER_WAY]
         for id in under_way:
             if id != turns[-1]["id"]:
-                self.report("S-35", f"the reply {id} is under way, and not the last", op)
+                self.report("S-35", f"the reply {id} is in progress, and not the last", op)
             else:
                 self._check_is_latest(op, id)
         if not under_way:
@@ -85,7 +85,7 @@ class UnderWay(Check):
             return
         others = self.book.session(op.session).ops
         if not any(other is not op and self._may_be_under_way(other, op) for other in others):
-            self.report("S-3", "a reply is said to be under way, and none is", op)
+            self.report("S-3", "a reply is said to be in progress, and none is", op)
 
     def _may_be_under_way(self, other, op):
         if not other.asks or other.sent > op.got or other.is_refused:

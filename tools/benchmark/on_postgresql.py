@@ -173,7 +173,7 @@ def count_under_way(relay, client):
     rates = idle(2)
     of_lists, seconds = lists()
     counts = [of_list - rate * seconds for of_list, rate in zip(of_lists, rates, strict=False)]
-    yield counted(f"a list of {LISTED} sessions whose replies are under way", counts, 3)
+    yield counted(f"a list of {LISTED} sessions whose replies are in progress", counts, 3)
     for session in sessions:  # else the server would wait for their ends
         anew(Client.send)(client, "DELETE", f"/sessions/{session}", status=204)
 
@@ -299,7 +299,7 @@ def follow(server, count, words):
     ]
     lags = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
     if len(lags) < count * words / 10:
-        raise RuntimeError("the streams were hardly under way at the same time")
+        raise RuntimeError("the streams were hardly open at the same time")
     return lags
 
 

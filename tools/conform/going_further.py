@@ -84,7 +84,7 @@ def continued_in_vain(trial):
         trial.same(trial.followed(stream.session, stream.end.id).status, 204, "behind the end")
 
 
-@case("S-35", "while a reply is under way, another request is a 409, and changes nothing")
+@case("S-35", "while a reply is in progress, another request gets a 409, and changes nothing")
 def one_at_a_time(trial):
     for first in ([], ["One "]):
         script = trial.script([*first, GATE, "two."])
@@ -150,7 +150,7 @@ def sent_again(trial):
     trial.same(len(trial.turns(first.session)), 2, "the number of turns")
 
 
-@case("S-39", "a message that is sent again while its reply is under way is a 409 with Location")
+@case("S-39", "a message sent again while its reply is in progress gets a 409 with Location")
 def sent_again_under_way(trial):
     key, script = str(uuid.uuid4()), trial.script(["One ", GATE, "two."])
     with trial.create(script, Idempotency_Key=key) as stream:

@@ -114,7 +114,7 @@ def resumed_when_ended(trial):
     come_back_behind_each(trial, stream.session, stream.events, "One twö 🎉🎉 \u2028four.")
 
 
-@case("S-13", "behind each event of a stream that is under way, its id gives exactly the rest")
+@case("S-13", "after each event of an open stream, its id gives exactly the rest")
 def resumed_under_way(trial):
     words = ["One ", "twö ", "🎉 ", "four "]
     parts = [part for number, word in enumerate(words) for part in (word, {"gate": str(number)})]
@@ -154,7 +154,7 @@ def one_meaning(trial):
         trial.same(trial.followed(stream.session, event.id).text, "two.", "the rest")
 
 
-@case("S-14", "an id means the same to each process while the reply is under way")
+@case("S-14", "an id means the same to each process while the reply is in progress")
 def one_meaning_under_way(trial):
     script = trial.script(["Öne 🎉 ", {"gate": "1"}, "twö ", GATE, "three."])
     with trial.create(script) as stream:

@@ -6,7 +6,7 @@ second takes 80 seconds, and then 40. The processor time for that work is the sa
 as the figures are right. Nothing that the tool itself uses is counted. It takes three minutes, and
 leaves nothing. `--slower 1` with a few processes is real time, in which tables grow as they do.
 `--small` measures what one process carries, and several on one SQLite file, in real time. `--costs`
-measures what one reply, one look and one poll take next to 10 to 1,000 replies in progress.
+measures what one reply, one check and one poll take next to 10 to 1,000 replies in progress.
 """
 
 import argparse
@@ -41,7 +41,7 @@ def main():
         prog="python tools/growing", description=__doc__.partition(":")[0]
     )
     parser.add_argument("--processes", type=int, default=100)
-    parser.add_argument("--replies", type=int, default=100, help="under way in each process")
+    parser.add_argument("--replies", type=int, default=100, help="in progress in each process")
     parser.add_argument("--pace", type=float, default=20, help="words a second of each reply")
     parser.add_argument("--length", type=int, default=500, help="words of a reply")
     parser.add_argument(
@@ -67,7 +67,7 @@ def main():
     parser.add_argument(
         "--costs",
         action="store_true",
-        help="measure, in its place, a reply, a look and a poll beside others",
+        help="measure, in its place, a reply, a check and a poll beside others",
     )
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended"))  # and with it the server
@@ -230,8 +230,8 @@ def show_small():
 
 
 def show_costs():
-    """What one reply, one look and one poll take next to others, in half a minute."""
-    names = "processes", "replies under way", "a reply", "a look", "a poll"
+    """What one reply, one check and one poll take next to others, in half a minute."""
+    names = "processes", "replies in progress", "a reply", "a check", "a poll"
     print_row("database", *names)
     print_row(*["---"] * 6)
     for engine, processes, replies, *costs in measure_costs():

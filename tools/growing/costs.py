@@ -1,4 +1,4 @@
-"""What one reply, one look and one poll cost while others are in progress: on one process, and on
+"""What one reply, one check and one poll cost while others are in progress: on one process, and on
 ten.
 """
 

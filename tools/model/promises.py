@@ -44,7 +44,7 @@ def _restarts(before: Database, database: Database) -> Iterator[str]:
 def _replies(state: State, bounds: Bounds) -> Iterator[str]:
     replies = state.database.replies
     if sum(reply.status == IN_PROGRESS for reply in replies) > 1:
-        yield "S-35: two replies are under way"
+        yield "S-35: two replies are in progress"
     if replies and not any(reply.is_shown for reply in replies):
         yield "no reply is shown"
     if sum(reply.is_shown for reply in replies) > 1:

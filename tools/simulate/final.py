@@ -16,7 +16,7 @@ def broken_at_the_end(world: "World") -> Iterator[str]:
     seen = world.eye.look()
     for row in seen.rows.values():
         if row.status == "in_progress":
-            yield "S-43: a reply is under way, and nobody writes it"
+            yield "S-43: a reply is in progress, and nobody writes it"
     for reader in world.person.readers:
         if not reader.is_over:
             yield "S-30: a stream has no end"

@@ -67,7 +67,7 @@ class Promises:
                 self.breaks("S-22: a reply is gone that was somebody's")
         under_way = [row.session_id for row in seen.rows.values() if row.status == "in_progress"]
         if len(under_way) != len(set(under_way)):
-            self.breaks("S-35: two replies of a session are under way")
+            self.breaks("S-35: two replies of a session are in progress")
         for name, title in seen.titles.items():
             if name.replace("-", "") in self.renamed and title.startswith(TITLED):
                 self.breaks("a model's title takes the place of the user's")
