@@ -43,7 +43,7 @@ HAND_OVER_TIMEOUT = 3  # `stop` waits at most this many seconds for the hand-ove
 
 
 class Replies:
-    """The replies of one process, which models of the catalog write. The keeper is started later,
+    """The replies of one process. Models from the catalog write them. The keeper is started later,
     when the process begins to serve."""
 
     def __init__(

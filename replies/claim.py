@@ -179,7 +179,7 @@ class ReplyRequest:
         """Raises Refused if the reply of a known key is in progress, or is not the last turn of its
         session."""
         if reply.status == IN_PROGRESS:
-            message = "The first request with this key is under way. Ask again for its answer."
+            message = "The first request with this key is in progress. Ask again for its answer."
             raise Refused(message, reply.session_id, retry_after=1)
         newer = Turn.select().where(Turn.session == reply.session, Turn.id > reply.id)
         if newer.exists():
@@ -262,7 +262,7 @@ class ReplyRequest:
         if last is None:
             raise Missing
         if last.is_busy:
-            message = "A reply is under way. Wait until it is done, or cancel it."
+            message = "A reply is in progress. Wait until it is done, or cancel it."
             raise Refused(message, retry_after=1)
         # The system prompt is selected by an expression, and peewee sets the values of expressions
         # on the turn.
@@ -295,8 +295,8 @@ class ReplyRequest:
         is_whole = reply.status == COMPLETE and reply.stop_reason != "length"
         if reply.kind == "user" or is_whole or not reply.content.strip():
             message = (
-                "There is nothing to continue: the last turn is no reply, whole, or without text. "
-                "Send a message, or retry."
+                "There is nothing to continue: the last turn is not a reply, is complete, or has "
+                "no text. Send a message, or retry."
             )
             raise Refused(message)
         reply.session, reply.base = session, len(reply.content)
@@ -368,7 +368,8 @@ def count_request(
 def new_turn_id(now: int, last: int) -> int:
     """An id for a turn, greater than the `last` one of its session: the time in milliseconds, and
     19 random bits. A sequence might give an id twice, after a failover that lost the last commits.
-    Until 2030 the id has 18 digits: release 1.0.0 reads no more of them in the id of an event."""
+    Until 2030 the id has 18 digits, which is as many as release 1.0.0 reads in the id of an
+    event."""
     return max((now // 1000 << 19) + secrets.randbits(19), last + 1)
 
 

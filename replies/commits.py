@@ -227,7 +227,7 @@ def cancel(session: Session) -> Turn:
         with db.connection_context():
             turn = Turn.latest(session.id)
         if turn.status != IN_PROGRESS:
-            raise Refused("No reply is under way, so there is nothing to cancel.")
+            raise Refused("No reply is in progress, so there is nothing to cancel.")
         search_text = normalize(turn.content)  # may take long, so it occupies no connection
         with db.connection_context():
             if ended := interrupt([turn], [search_text], cancelled=True):
@@ -334,9 +334,10 @@ def find_orphans(alive: set[str]) -> list[Orphan]:
         if not is_dead and writer:
             alive.add(writer)
     if orphans:
-        # If nobody can write, their writers may be alive, and waiting to renew the leases. The two
-        # calls below raise Unavailable in that case; the lock alone would not do so on a full disk,
-        # since SQLite commits a transaction there that writes nothing.
+        # If the database accepts no writes, the processes of these replies may be alive, and only
+        # waiting to renew their leases. The two calls below raise Unavailable in that case. The
+        # lock alone is not enough: with a full disk, SQLite commits a transaction that changes
+        # nothing.
         db.check()
         _check_can_lock({orphan.turn_id for orphan in orphans})
     return orphans

@@ -92,8 +92,8 @@ class Draft:
         return Entry(turn.id, session.owner, session.updated_at, model, self.account.uncounted)
 
     def fallback(self) -> dict[str, Any]:
-        """The columns of its end if no more text comes: interrupted, or, if no text has come since
-        the last continuation, those of its end before the continuation."""
+        """How the reply ends if no more text comes, as columns. It is interrupted; but if it was
+        continued and no text has come since, it ends as it had before that continuation."""
         turn = self.turn
         if not self.no_progress:
             return outcome_of(INTERRUPTED)

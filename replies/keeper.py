@@ -53,8 +53,8 @@ CONNECT_TIMEOUT = 3  # seconds
 # Within this time after an outage of the database, each process has renewed its leases. It is
 # shorter than the time in which any process can check CHECKS_UNTIL_DEAD times.
 MAX_RENEWAL_DELAY = FAILURE_PAUSE + CONNECT_TIMEOUT
-# Within this time after a process that was paused or cut off reaches the database again, it has
-# hung up on the providers of the replies that others have taken over.
+# If a process was paused, or cut off from the database, others take its replies over. Within this
+# time after it reaches the database again, it has hung up on the providers of these replies.
 MAX_HANG_UP_DELAY = MAX_RENEWAL_DELAY + POLL_INTERVAL
 # Within this time after a reply was cancelled or deleted, its writer has hung up on the provider
 # and ended the streams. Add MIN_POLL_INTERVAL_PER_REPLY for each reply that is known to its
@@ -96,8 +96,8 @@ class Keeper:
         """Renew the leases, and catch up with the database. It is called on a new connection,
         before the first round."""
         with monitored():
-            # This comes first, since other processes may already be counting their checks of leases
-            # of ours that have lapsed.
+            # This comes first: if our leases have lapsed, other processes may already be counting
+            # up to CHECKS_UNTIL_DEAD.
             with contained("could not renew the leases"):
                 self._rescuer.renew(self._registry.written(), self._clock())
             with contained("could not compare the replies with the database"):
@@ -347,10 +347,10 @@ class Keeper:
                 raise
 
     def _counts_as_alive(self, reply: Reply, turn: Turn | None) -> bool:
-        """Whether it is certain that no other process has presumed this one dead, and has estimated
-        the usage for that reason. A request that cancels a reply estimates its usage only if the
-        lease has lapsed. If the row was deleted, we cannot know whether another process had taken
-        the reply over before; a process may do so at its seventh check."""
+        """Whether it is certain that this process has not been presumed dead by another one, which
+        would then have estimated the usage. If a request cancelled the reply, that is certain until
+        the lease lapses. If the row was deleted, another process may have taken the reply over
+        before: that is possible from its seventh check on."""
         seconds = (CHECKS_UNTIL_DEAD - 1) * CHECK_INTERVAL if turn is None else LEASE / SECOND
         return self._clock() < reply.renewed_at + seconds
 

@@ -129,7 +129,8 @@ class Reply(Feed):
             self.update_progress(thinking=self.thinking.tell())
         self._arrived = ""
         self._continuation, self._held_until = Continuation(draft.turn.content), 0.0
-        # The columns of its end. None as long as text may arrive, then {} until they are known.
+        # The values of the row's columns once the reply has ended. None as long as text may arrive;
+        # {} while `finish` works them out.
         self._outcome: dict[str, Any] | None = None
 
     @property
@@ -266,8 +267,8 @@ class Reply(Feed):
                 self._set_figures(now)
             thoughts = self.thinking.to_store(self.id, self.fence, now, is_over)
             pending = Pending(self, self._arrived, is_over, usage_draft, thoughts)
-            # The last thoughts may not have been told, because of the interval between events, and
-            # no further ones may come: the model pauses, or has ended.
+            # The latest thoughts may not have been sent yet, because of the interval between
+            # events; and if the model pauses or has ended, no others come with which to send them.
             told = self.thinking.remaining() if is_over else self.thinking.news(now)
             is_news = self._tell_thoughts(told)
         if is_news:

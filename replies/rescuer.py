@@ -36,11 +36,11 @@ UNCONFIRMED_TIMEOUT = 600
 
 # Seconds until another process takes a reply over, at the latest; each is a sum of the above. They
 # hold if the database answers, there is room, and one check is enough for all orphans.
-# The reply was handed over, or its process died on the same machine.
+# If the reply was handed over, or its process died on the same machine:
 TAKEOVER_DELAY = CHECK_INTERVAL + TAKEOVER_TIME
-# The same, if all other processes are idle: the reply began less than IDLE_INTERVAL ago.
+# The same if all other processes are idle, so the reply began less than IDLE_INTERVAL ago:
 TAKEOVER_DELAY_IDLE = IDLE_INTERVAL + TAKEOVER_TIME
-# Its process died on another host, was cut off from the database, or was paused.
+# If its process died on another host, was cut off from the database, or was paused:
 TAKEOVER_DELAY_ELSEWHERE = LEASE // SECOND + CHECKS_UNTIL_DEAD * CHECK_INTERVAL + TAKEOVER_TIME
 # The same at the earliest: the first and the last of CHECKS_UNTIL_DEAD checks are only
 # CHECKS_UNTIL_DEAD - 1 intervals apart, and the lease may have been renewed up to one interval
@@ -174,10 +174,10 @@ class Rescuer:
             self._store()
 
     def _late_takeovers(self, found: Sequence[Orphan]) -> list[Orphan]:
-        """The orphans whose unanswered takeovers turn out to be committed. According to their rows
-        this process writes them, but it has not begun to: it must take them at once, or nobody
-        writes them until their new leases lapse. Takeovers of replies that are still orphans may
-        yet be committed, so their fences are kept."""
+        """The orphans whose unanswered takeovers turn out to be committed. Their rows name this
+        process as the writer, but it has not begun to write: it must take them at once, or nobody
+        writes them until their new leases lapse. If a reply is still an orphan, its takeover may
+        still be committed, so the fence of the takeover is kept."""
         if not self._unanswered:
             return []
         news = commits.read_news({orphan.turn_id: None for orphan in self._unanswered})

@@ -7,8 +7,8 @@ from typing import NamedTuple
 from wire import storable
 
 MOST = 2**18  # characters of one reply that are kept and streamed; further ones are only counted
-# Seconds between two events. These and the additional event that is sent when text follows are at
-# most four a second.
+# Seconds between two events. Together with the additional event that is sent when text follows,
+# that makes at most four events a second.
 TELL_INTERVAL = 1 / 3
 PHASE_END_INTERVAL = 1  # seconds between two events that are sent because text follows
 COUNT_INTERVAL = 1  # seconds between two events if THINKING=count
@@ -31,7 +31,7 @@ class NewThoughts(NamedTuple):
     fence: int
     start: int  # characters that are stored already
     text: str  # the characters after these
-    replaces_stored: bool  # drop what is stored already: a part of it has turned out to be text
+    replaces_stored: bool  # drop what is stored already: a part belongs to the reply instead
     characters: int | None  # of all thoughts; None if there are none
     milliseconds: int | None
     version: int = 0  # as in Thoughts
@@ -103,8 +103,8 @@ class Thinking:
         return None if self._is_told or self._mode == "count" else self.tell()
 
     def take_back(self) -> Thoughts | None:
-        """Drop the thoughts of this phase, which have turned out to be text. Returns what to tell
-        followers."""
+        """Drop the thoughts of this phase, which turned out to be text of the reply. Returns what
+        to tell followers."""
         if self._began is None:
             return None
         (self._text, self._characters), self._parts = self._before, []

@@ -23,8 +23,8 @@ MAX_TOKENS = 500  # a model that thinks spends most of them on that
 TIMEOUT = 10  # seconds
 MAX_CHARACTERS = 20_000  # of an answer or a message; the rest is ignored
 
-# In an English request, what is wanted usually comes before one of these words; how, why or when
-# comes after it.
+# An English request usually says what is wanted before one of these words, and after it, how, why
+# or when.
 _TURN_TO_DETAIL = regex.compile(
     r"(?i)\s(?:using|with|by|via|so|because|since|which|that|where|when|while|if|then|but"
     r"|including|instead)\s"

@@ -1,4 +1,5 @@
-"""The gunicorn worker: one event loop receives and sends for all clients, threads make the answers.
+"""The gunicorn worker: one event loop receives and sends for all clients, and threads make the
+responses.
 
     worker ─ starts, runs and stops the loop
        │

@@ -26,7 +26,7 @@ WIRE_BYTES_PER_BYTE = 8
 # Bytes of a body that may come in chunks of one byte. The rest has to come in longer chunks.
 TINY_CHUNK_BYTES_MAX = 2**20
 CHUNK_LINE_MAX = 8192  # bytes of the line before a chunk at most, as in gunicorn
-# A head that has twice as many bytes is parsed even if it is incomplete, since it may be too long.
+# An incomplete head of twice as many bytes is parsed, too, since it may be too long.
 HEAD_CHECK_SIZE = 4096
 UNREAD_BODY_MAX = 65536  # bytes of an unread body that are dropped to keep the connection alive
 NOTSENT_MAX = 65536  # bytes in the system's send buffer, besides those on their way
@@ -51,8 +51,8 @@ class RequestReader(Unreader):
     def chunk(self, size_hint: int | None = None) -> bytes:
         """The next bytes, a few at a time, since gunicorn copies all that it holds with each chunk
         of a body. Empty if the client has shut down its side or has sent too much. Raises
-        NeedMoreData if no more has arrived, or if the body is long: the loop receives that, and
-        counts its memory."""
+        NeedMoreData if no more has arrived, or if the body is long: then the loop waits for the
+        rest of the body, and counts its memory."""
         connection = self._connection
         if self._is_over:
             return b""
@@ -106,8 +106,8 @@ class ClientConnection:
         """Forget the request that was answered; `received` is what has arrived of the next."""
         self.number += 1
         self.received = received
-        # When the first byte of the request arrived (until then, when we began to wait for it), and
-        # the latest.
+        # When the first byte of the request arrived, or we began to wait for it; and when the
+        # latest byte arrived.
         self.first_byte_at = self.last_byte_at = time.monotonic()
         self._reader: Any = RequestReader(self)
         self.request: Any = None  # gunicorn's own
@@ -122,8 +122,8 @@ class ClientConnection:
         self._searched_size = self._parsed_size = 0
         self._head_end = 0
         self._is_request_read = False  # if so, `received` has only what follows the request
-        # Known once the application wants the body: the position at which it ends; if it is
-        # chunked, the position of its first chunk that has not arrived.
+        # UNKNOWN until the application wants the body. Then the position at which the body ends;
+        # or, if it is chunked, the position of the first chunk that has not arrived.
         self._body_end = UNKNOWN
         self._is_chunked, self._body_size = False, 0
         self._set_limits(self._default_body_max)
@@ -257,7 +257,7 @@ class ClientConnection:
         return str(self.address[0]) if isinstance(self.address, tuple) else UNIX
 
     def expect_body(self, environ: dict[str, Any]) -> None:
-        """Note that the application reads the body, and that not all of it has arrived."""
+        """Remember that the application reads the body, and that a part of it has not arrived."""
         self._is_chunked = "HTTP_TRANSFER_ENCODING" in environ
         self._body_size = 0
         self._set_limits(environ.get("parley.longest_body", self._default_body_max))
@@ -332,9 +332,9 @@ class ClientConnection:
         return length is not None and self.response.sent >= length
 
     def send_some(self) -> bool:
-        """Send as much of what there is as can be sent without waiting, but of a stream at most
-        about PIECE_SIZE bytes. Returns whether more of the stream may be ready to send. Raises
-        OSError if the client has gone."""
+        """Send as much as possible without waiting; if the answer is a stream, at most about
+        PIECE_SIZE bytes. Returns whether more of the stream may be ready to send. Raises OSError if
+        the client has gone."""
         self.flush()
         size = 0
         while self.frames is not None and not self.unsent and size < PIECE_SIZE:

@@ -111,8 +111,9 @@ class Loop:
 
     def _wake_up(self) -> None:
         os.read(self._wakeup_pipe, 4096)
-        # Cleared after the read, so that a call added from here on writes to the pipe again; and
-        # before the callbacks run, so that a call added without a write runs with these.
+        # The flag is cleared after the read, so that a later `call` writes to the pipe again; and
+        # before the callbacks run, so that a `call` that found the flag set, and wrote nothing, is
+        # among those that run now.
         self._is_woken = False
 
     # Waiting

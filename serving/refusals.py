@@ -40,8 +40,8 @@ COMMON = (408, 503)  # not logged: many may come at a time
 
 
 def refusal(error: BaseException) -> bytes:
-    """The response to this error, in the JSON of all errors. Neither it nor the log quotes the
-    request."""
+    """The response to this error, in the same JSON as all error responses. Neither it nor the log
+    quotes the request."""
     kinds = type(error).__mro__
     status = next(STATUSES[kind] for kind in kinds if kind in STATUSES)
     if status == 500:

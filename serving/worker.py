@@ -17,9 +17,9 @@ REQUEST_GRACE = 2  # seconds that clients have to finish their requests once the
 # The last seconds of gunicorn's graceful_timeout are reserved for handing over replies. Then
 # gunicorn's master sends SIGKILL.
 HANDOVER_RESERVE = 5
-# Seconds of these after which the worker exits, whether everything has ended or not. So all streams
-# have ended this long after the grace period. By then the replies are handed over: that takes less
-# than `replies.HAND_OVER_TIMEOUT` seconds, which are fewer.
+# Seconds after the grace period until the worker exits, whether everything has ended or not. So all
+# streams have ended by then, and the replies are handed over: that takes HAND_OVER_TIMEOUT seconds
+# of `replies` at most, which is less.
 EXIT_AFTER = 4
 
 

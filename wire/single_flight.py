@@ -33,7 +33,7 @@ class SingleFlight:
         self._value: Any = None
         self._failure: Exception | None = None  # of the last fetch
         self._fetching: concurrent.futures.Future[None] = concurrent.futures.Future()
-        self._fetching.set_result(None)  # no fetch is under way
+        self._fetching.set_result(None)  # no fetch is in progress
         self._began_at = 0.0  # when the last fetch began
         # When to fetch again; when to, if a caller finds that the value lacks something.
         self._stale_at = self._refetch_at = 0.0
@@ -84,7 +84,7 @@ class SingleFlight:
 
     def get_newer(self, since: float, seconds: float, is_enough: Callable[[Any], bool]) -> Any:
         """A value that `is_enough`, or at least one whose fetch began after `since`, a time of the
-        monotonic clock: a fetch that was under way then may have an older one. Raises the failure
+        monotonic clock: a fetch that was in progress then may have an older one. Raises the failure
         of a fetch, even of an earlier one that is kept, or TimeoutError `seconds` after `since`."""
         while True:
             self.begin(wanting=True)

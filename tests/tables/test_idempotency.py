@@ -155,9 +155,9 @@ def test_a_key_asks_for_no_model_within_its_day(start, new_database, provider):
     assert len(provider.requests) == asked
 
 
-@pytest.mark.parametrize("is_under_way", [False, True], ids=["over", "under way"])
+@pytest.mark.parametrize("is_in_progress", [False, True], ids=["over", "in progress"])
 def test_of_a_deleted_session_only_the_key_of_its_creation_stays(
-    start, settings, provider, is_under_way
+    start, settings, provider, is_in_progress
 ):
     server = start(**settings)
     alice, bob = server.client(), server.client(BOB)
@@ -168,10 +168,10 @@ def test_of_a_deleted_session_only_the_key_of_its_creation_stays(
         client.post("/sessions", {"content": "My pin is 4711"}, Idempotency_Key=key)
         for client, key in ((bob, "k-1"), (alice, "k-3"))
     ]
-    if is_under_way:
+    if is_in_progress:
         provider.script = [silence(threading.Event())]
     message = {"content": "Hers is 0815"}
-    prefer = "respond-async" if is_under_way else None
+    prefer = "respond-async" if is_in_progress else None
     assert alice.post(f"{path}/messages", message, Idempotency_Key="k-1", Prefer=prefer).ok
     provider.wait_for_request(5)
     asked = len(provider.posts)

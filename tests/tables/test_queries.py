@@ -315,7 +315,7 @@ told = {
     "a message": latest(old, old, user),
     "before the one noted": latest({}, old),
     "none noted": latest(old, old, user, is_noted=False, updated_at=9),
-    "under way": latest({"status": "in_progress", "content": ""}, old, old),
+    "in progress": latest({"status": "in_progress", "content": ""}, old, old),
 }
 """,
         {
@@ -326,7 +326,7 @@ told = {
             "a message": [1, 4],
             "before the one noted": [1, 4],
             "none noted": [1, 4],
-            "under way": [0, 0],
+            "in progress": [0, 0],
         },
     ),
     "a page has the visible turns of its session within its limits": (

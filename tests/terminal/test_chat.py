@@ -152,7 +152,7 @@ def test_ctrl_c_is_no_error_if_no_reply_is_in_progress(terminal):
     server.models = lambda request: (
         iter([threading.Event()]) if request.path == "/sessions" else session(request)
     )
-    server.default = status(409, {"errors": [{"detail": "No reply is under way."}]})
+    server.default = status(409, {"errors": [{"detail": "No reply is in progress."}]})
     chat = terminal("--session", SESSION, url=server.url)
     chat.wait_for("text\r\nT · m> ")
     chat.type("/list\n")
