@@ -134,8 +134,9 @@ def release(reply: Reply, fence: int, believed: Fences, used: Fences) -> Reply |
     "`in_progress`",
     "the same, with a new fence: taken over",
     "the keeper of any process that is not shutting down and has room",
-    "its lease is unchanged, and one of these is true: (1) the lease is 0; (2) the limit is not "
-    "reached, and the lease was found expired at seven checks or the writer is known to be dead",
+    "the reply's lease is the one that this process last read, and one of these is true: (1) the "
+    "lease is 0; (2) the limit is not reached, and the lease was found expired at seven checks or "
+    "the writer is known to be dead",
 )
 def take_over(reply: Reply, lease: str, fence: int, limit: int) -> Reply | None:
     restarts = reply.restarts + (lease != RELEASED)
@@ -148,9 +149,9 @@ def take_over(reply: Reply, lease: str, fence: int, limit: int) -> Reply | None:
     "`in_progress`",
     "`interrupted`",
     "the keeper of any process",
-    "its fence and lease are unchanged, and one of these is true: (1) the limit is reached, and the "
-    "lease was found expired at seven checks or the writer is known to be dead; (2) no process had "
-    "room at nine checks (27 if the reply was released)",
+    "the reply's fence and lease are those that this process last read, and one of these is true: "
+    "(1) the limit is reached, and the lease was found expired at seven checks or the writer is "
+    "known to be dead; (2) no process had room at nine checks (27 if the reply was released)",
 )
 def give_up(reply: Reply, fence: int, lease: str) -> Reply | None:
     if not is_its(reply, fence) or reply.lease != lease:
@@ -160,7 +161,7 @@ def give_up(reply: Reply, fence: int, lease: str) -> Reply | None:
 
 @rule(
     "`in_progress`",
-    "`interrupted` by a stop",
+    "`interrupted`, because the writer's process is shutting down",
     WRITER,
     f"{SAME_FENCE}, {SAME_USE}, and `CONTINUE_LIMIT` is 0",
 )
@@ -172,7 +173,8 @@ def stop(reply: Reply, fence: int, text: Text, believed: Fences, used: Fences) -
     "`in_progress`",
     "`interrupted`, cancelled",
     "a request of the owner, in any process",
-    "its fence has not changed since the request read it; otherwise the request reads it again",
+    "the reply's fence has not changed since the request read the reply; otherwise the request "
+    "reads the reply again",
 )
 def cancel(reply: Reply, fence: int) -> Reply | None:
     """If the writer is lost, its usage is estimated; otherwise the writer will report it."""
@@ -187,8 +189,8 @@ def cancel(reply: Reply, fence: int) -> Reply | None:
     "`interrupted`, cancelled",
     "the same, with its usage",
     WRITER,
-    f"{SAME_FENCE} (this step removes it), the writer has renewed the lease within 20 seconds, and "
-    "the request that cancelled has not estimated the usage",
+    f"{SAME_FENCE} (this step removes the fence), the writer has renewed the lease within 20 "
+    "seconds, and the cancel request has not estimated the usage itself",
 )
 def settle(reply: Reply, fence: int, used: Fences) -> Reply | None:
     if not reply.is_cancelled or reply.fence != fence or -fence in reply.used:
@@ -197,10 +199,11 @@ def settle(reply: Reply, fence: int, used: Fences) -> Reply | None:
 
 
 @rule(
-    "`interrupted`, `failed`, `complete` with the stop reason `length`",
+    "`interrupted`; `failed`; or `complete`, if the stop reason is `length`",
     "`in_progress`, with a new fence",
     "a request of the owner: a `continue`",
-    "it is the last reply that is shown, it has text, and no reply of the session is in progress",
+    "the reply is the last turn that the session shows, the reply has text, and no reply of the "
+    "session is in progress",
 )
 def go_on(reply: Reply, fence: int, others: tuple[Reply, ...]) -> Reply | None:
     is_busy = any(other.status == IN_PROGRESS for other in others)
@@ -237,8 +240,9 @@ def undo(reply: Reply, fence: int) -> Reply | None:
     "a reply that is shown",
     "the same, hidden",
     "a request of the owner: a `retry`, when it claims the session",
-    "it is the last reply, and no reply of the session is in progress. If the `retry` had no "
-    "`content`, the reply is shown again when the new one ends and is not `complete`",
+    "the reply is the last turn that the session shows, and no reply of the session is in progress. "
+    "If the `retry` had no `content`, the hidden reply is shown again if the new reply ends without "
+    "being `complete`",
 )
 def hide(reply: Reply) -> Reply | None:
     return reply._replace(is_shown=False) if reply.is_shown else None
