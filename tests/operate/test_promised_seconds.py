@@ -51,7 +51,7 @@ STREAMS, OPERATING = "docs/streams.md", "docs/operating.md"
             "in the same container), this takes at most {} seconds",
             rescuer.TAKEOVER_DELAY,
         ),
-        (OPERATING, "they check every {} seconds", rescuer.IDLE_INTERVAL),
+        (OPERATING, "it checks every {} seconds", rescuer.IDLE_INTERVAL),
         (
             OPERATING,
             "its replies to others after {} to 28 seconds",
@@ -65,16 +65,16 @@ STREAMS, OPERATING = "docs/streams.md", "docs/operating.md"
         (OPERATING, "wait longer than `GRACE` plus {} seconds", worker.HANDOVER_RESERVE),
         (
             OPERATING,
-            "| a client that takes nothing of its answer | {} seconds",
+            "| a client that reads nothing while its answer is waiting | {} seconds",
             dispatcher.DISCONNECT_AFTER,
         ),
         (
             OPERATING,
-            "| everything that a request waits for in the database… | {} seconds",
+            "| all waits of a request for the database together… | {} seconds",
             ANSWERED,
         ),
-        (OPERATING, "died | {} hour on the same machine", sweeper.INTERVAL / HOUR),
-        (OPERATING, "; {} hours otherwise", sweeper.HALF_DELETED_ELSEWHERE / HOUR),
+        (OPERATING, "died | {} hour on the dead process's machine", sweeper.INTERVAL / HOUR),
+        (OPERATING, "; {} hours elsewhere", sweeper.HALF_DELETED_ELSEWHERE / HOUR),
     ],
 )
 def test_a_document_has_the_sum(document, sentence, seconds):
