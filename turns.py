@@ -141,6 +141,7 @@ class TurnJSON:
         for path, column in columns.items():
             name, _, key = path.partition(".")
             parts.setdefault(name, {})[key] = column
+        self._parts = parts
         self._of_replies = [(name, *_maker_of_name(name, part)) for name, part in parts.items()]
         self._of_messages = [
             each
@@ -162,13 +163,12 @@ class TurnJSON:
     def load(self, json: dict[str, Any]) -> dict[str, Any]:
         """The values of this JSON of a turn, by the names of their columns."""
         found = {}
-        for path, column in self.columns.items():
-            name, _, key = path.partition(".")
-            value = json.get(name)
-            if key and value is not None:
-                value = value.get(key)
-            if value is not None:
-                found[column.name] = value
+        for name, columns in self._parts.items():
+            part = json.get(name)
+            for key, column in columns.items():
+                value = part.get(key) if key and part is not None else part
+                if value is not None:
+                    found[column.name] = value
         return found
 
 

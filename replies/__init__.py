@@ -39,7 +39,7 @@ from wire import Call
 __all__ = ["SLICE", "Feed", "Progress", "Replies", "ReplyRequest", "cancel"]
 
 FIRST_TEXT_TIMEOUT = 0.05  # a writer waits at most this many seconds for its first text to be sent
-HAND_OVER_TIMEOUT = 3  # `stop` waits at most this many seconds for the hand-overs to be stored
+HANDOVER_TIMEOUT = 3  # `stop` waits at most this many seconds for the hand-overs to be stored
 
 
 class Replies:
@@ -157,9 +157,9 @@ class Replies:
         self._keeper_thread.wake()
         for call in self._title_calls.copy():
             call.hang_up()
-        until = time.monotonic() + HAND_OVER_TIMEOUT
+        until = time.monotonic() + HANDOVER_TIMEOUT
         # Other processes will write the rest; their followers can resume there.
-        for feed in self._wait_for_all(HAND_OVER_TIMEOUT):
+        for feed in self._wait_for_all(HANDOVER_TIMEOUT):
             feed.update(state="detached")
         # A call for a title counts its usage last, so we wait until all such calls have ended.
         with self._title_bulkhead.changed:
@@ -198,8 +198,7 @@ class Replies:
         """Begin to write a reply that this process has claimed or taken over. `first_message` is
         the message of a new session."""
         self.registry.add(reply)
-        limits = self.max_tokens, self.continue_limit
-        writer = Writer(reply, self.catalog, *limits, first_message)
+        writer = Writer(reply, self.catalog, self.max_tokens, self.continue_limit, first_message)
         is_begun = self._run_in_thread(self._write, writer)
         if not is_begun:
             reply.finish(outcome_of(FAILED, 503, Overloaded().description))
@@ -236,12 +235,12 @@ class Replies:
             memory = stack.enter_context(
                 contextlib.closing(Slot(self.memory_bulkhead, orphan.owner))
             )
-            limit = self.continue_limit
-            draft = commits.take_over(orphan.turn_id, orphan.lease, limit, fence)
+            draft = commits.take_over(orphan.turn_id, orphan.lease, self.continue_limit, fence)
             if draft is None:
                 return False
-            mode = self.thinking_mode
-            self.start_writing(Reply(draft, stack.pop_all(), memory, self._clock, None, mode))
+            places = stack.pop_all()
+            reply = Reply(draft, places, memory, self._clock, thinking_mode=self.thinking_mode)
+            self.start_writing(reply)
             return True
 
     def _write_title(self, reply: Reply, message: str) -> None:

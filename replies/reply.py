@@ -69,7 +69,7 @@ def store_pending(batch: Sequence[Pending]) -> Callable[[], Stored]:
     committed all the same, so each account notes that its usage may be counted."""
     in_progress = [pending.usage_draft for pending in batch if pending.usage_draft]
     finished = [pending.final_draft for pending in batch if pending.final_draft]
-    pieces = [pending.piece for pending in batch if pending.piece]
+    pieces = [piece for pending in batch if (piece := pending.piece)]
     thoughts = [pending.thoughts for pending in batch if pending.thoughts]
     try:
         return commits.store(
@@ -142,7 +142,7 @@ class Reply(Feed):
     def receive(self, text: str) -> None:
         now = self._clock()
         if self.thinking.is_in_phase:
-            self._end_thinking(now)
+            self._change_thinking(self.thinking.end_phase, now)
         with self._news:
             if not self._continuation.is_holding:
                 self._held_until = now + HOLD
@@ -170,21 +170,16 @@ class Reply(Feed):
         self._next_usage_commit = 0.0
 
     def _think(self, thoughts: str) -> None:
-        with self._news:
-            call = len(self.exchange.answers)
-            is_news = self._tell_thoughts(self.thinking.add(thoughts, call, self._clock()))
-        if is_news:
-            self._wake()
-
-    def _end_thinking(self, now: float) -> None:
-        with self._news:
-            is_news = self._tell_thoughts(self.thinking.end_phase(now))
-        if is_news:
-            self._wake()
+        call = len(self.exchange.answers)
+        self._change_thinking(self.thinking.add, thoughts, call, self._clock())
 
     def _take_thoughts_back(self) -> None:
+        self._change_thinking(self.thinking.take_back)
+
+    def _change_thinking(self, change: Callable[..., Thoughts | None], *given: Any) -> None:
+        """Call this method of `thinking`, and tell followers what it returns."""
         with self._news:
-            is_news = self._tell_thoughts(self.thinking.take_back())
+            is_news = self._tell_thoughts(change(*given))
         if is_news:
             self._wake()
 
@@ -214,7 +209,7 @@ class Reply(Feed):
             if outcome["status"] == COMPLETE:
                 self._arrived += self._continuation.decide()
             self._outcome, content = {}, self.so_far()
-        self._end_thinking(self._clock())
+        self._change_thinking(self.thinking.end_phase, self._clock())
         is_as_before = 0 < self.draft.turn.base == len(content)
         no_progress = is_as_before and outcome["status"] != IN_PROGRESS
         if no_progress and outcome["status"] != INTERRUPTED:
@@ -374,7 +369,7 @@ class Registry:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._under_way: weakref.WeakValueDictionary[int, Feed] = weakref.WeakValueDictionary()
+        self._in_progress: weakref.WeakValueDictionary[int, Feed] = weakref.WeakValueDictionary()
         # The feeds of replies that have ended, by `_state_of` their turns.
         self._ended: weakref.WeakValueDictionary[tuple[Any, ...], Feed] = (
             weakref.WeakValueDictionary()
@@ -385,7 +380,7 @@ class Registry:
         """Add a reply that is written here from now on. If another process wrote it before, and it
         was followed here, its followers keep the feed that they have."""
         with self._lock:
-            self._under_way.setdefault(reply.id, reply)
+            self._in_progress.setdefault(reply.id, reply)
             self._written[reply] = None
 
     def share(self, turn: Turn, feed: Feed) -> Feed:
@@ -393,20 +388,20 @@ class Registry:
         now on."""
         with self._lock:
             if turn.status == IN_PROGRESS:
-                return self._under_way.setdefault(turn.id, feed)
+                return self._in_progress.setdefault(turn.id, feed)
             return self._ended.setdefault(_state_of(turn), feed)
 
     def find(self, turn: Turn) -> Feed | None:
         with self._lock:
             if turn.status == IN_PROGRESS:
-                return self._under_way.get(turn.id)
+                return self._in_progress.get(turn.id)
             return self._ended.get(_state_of(turn))
 
     def remove(self, feed: Feed) -> None:
         """Forget a feed that is over, so that nobody else gets it."""
         with self._lock:
-            if self._under_way.get(feed.id) is feed:  # otherwise another feed is in its place
-                del self._under_way[feed.id]
+            if self._in_progress.get(feed.id) is feed:  # otherwise another feed is in its place
+                del self._in_progress[feed.id]
             if isinstance(feed, Reply):
                 self._written.pop(feed, None)
 
@@ -416,7 +411,7 @@ class Registry:
 
     def known(self) -> list[Feed]:
         with self._lock:
-            return list(dict.fromkeys([*self._under_way.values(), *self._written]))
+            return list(dict.fromkeys([*self._in_progress.values(), *self._written]))
 
     def written(self) -> list[Reply]:
         with self._lock:

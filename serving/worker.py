@@ -18,7 +18,7 @@ REQUEST_GRACE = 2  # seconds that clients have to finish their requests once the
 # gunicorn's master sends SIGKILL.
 HANDOVER_RESERVE = 5
 # Seconds after the grace period until the worker exits, whether everything has ended or not. So all
-# streams have ended by then, and the replies are handed over: that takes HAND_OVER_TIMEOUT seconds
+# streams have ended by then, and the replies are handed over: that takes HANDOVER_TIMEOUT seconds
 # of `replies` at most, which is less.
 EXIT_AFTER = 4
 

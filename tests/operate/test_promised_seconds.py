@@ -14,7 +14,7 @@ from database.deadline import ANSWERED
 from maintenance import sweeper
 from models import LEASE
 from product import ROOT
-from replies import HAND_OVER_TIMEOUT, keeper, rescuer
+from replies import HANDOVER_TIMEOUT, keeper, rescuer
 from serving import dispatcher, worker
 from settings import SETTINGS
 
@@ -95,4 +95,4 @@ def test_the_waits_have_the_order_that_the_design_needs():
     assert rescuer.IDLE_INTERVAL < int(SETTINGS["GRACE"].default)
     # A reply is stored before the process stops waiting for others, and that is before gunicorn
     # kills it.
-    assert HAND_OVER_TIMEOUT < worker.EXIT_AFTER < worker.HANDOVER_RESERVE
+    assert HANDOVER_TIMEOUT < worker.EXIT_AFTER < worker.HANDOVER_RESERVE
