@@ -27,10 +27,12 @@ class Value(NamedTuple):
 
 
 class Fault(NamedTuple):
-    """An object that was skipped, and a sentence that says why."""
+    """An object that was skipped, and a sentence that says why. If it was only too large, `value`
+    has it: its title is the name by which a person knows it."""
 
     number: int
     text: str
+    value: dict[str, Any] | None = None
 
 
 class _NotJSON(ValueError):
@@ -128,7 +130,8 @@ class Reader:
             return Fault(self.number, "It is not UTF-8.")
         size = len(text.encode())
         if size > self._limit:
-            return Fault(self.number, f"It has {size} bytes, more than the limit of {self._limit}.")
+            text = f"It has {size} bytes, more than the limit of {self._limit}."
+            return Fault(self.number, text, value)
         return Value(self.number, value)
 
     def _skip(self, problem: str) -> Fault:

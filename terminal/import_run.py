@@ -130,7 +130,7 @@ class ImportRun:
 
 def name_of(read: Value | Fault) -> str:
     """The number and the title by which a person finds this conversation in the file."""
-    title = formats.title_of(read.value) if isinstance(read, Value) else ""
+    title = formats.title_of(read.value)
     shown = f"{title[: LONGEST_TITLE - 1]}…" if len(title) > LONGEST_TITLE else title
     return f"conversation {read.number}" + (f", {shown}" if shown else "")
 

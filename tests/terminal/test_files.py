@@ -391,7 +391,7 @@ def test_skipped_conversations_are_named_and_the_rest_is_imported(place, user, s
         f"Not taken: conversation 4,  [2J Odd {'x' * 50}…: It has no message of yours.",
         f"Not taken: conversation 5: {NO_CONVERSATION}",
         "Not taken: conversation 6: origin: Give from 1 to 255 characters.",
-        f"Not taken: conversation 7: It has {size} bytes, more than the limit of 16384.",
+        f"Not taken: conversation 7, Long: It has {size} bytes, more than the limit of 16384.",
     ]
     assert titles(user) == ["Lakes 2", "Rivers 1"]
     status, told, error = place.run(tmp_path, "import", array(tmp_path / "many", many), subject)
