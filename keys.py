@@ -105,7 +105,11 @@ class PublishedKeys:
         self._load_stored()
 
     def prefetch(self) -> None:
-        """Fetch the keys in the background if they are due, so that no token need wait for them."""
+        """Fetch the keys in the background if they are due, so that no token need wait for them.
+
+        A worker begins as a copy of its master, which has only what was stored before it started.
+        So what has been stored since is loaded first."""
+        self._load_stored()
         self.published.begin()
 
     def keys_for(self, token: str, release_slot: Callable[[], None] = lambda: None) -> list:

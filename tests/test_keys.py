@@ -3,6 +3,8 @@
 import base64
 import concurrent.futures
 import contextlib
+import os
+import signal
 import stat
 import threading
 import time
@@ -353,6 +355,26 @@ def test_a_server_started_while_the_identity_provider_is_away_has_its_keys(
     second.stop()
     other = start(**settings | {"JWT_JWKS_URL": identity.url + "/other"})
     assert status_of(other, token) == 503
+
+
+def test_a_worker_that_begins_while_the_identity_provider_is_away_has_its_keys(
+    identity, tmp_path, start, settings
+):
+    """A crash or a reload replaces workers, and the master that forks them has no keys."""
+    identity.models = jwks(jwk(ED25519.public_key(), "1"))
+    settings |= {"JWT_SECRET": "", "JWT_JWKS_URL": identity.url, "PARLEY_HOME": str(tmp_path)}
+    server, token = start(**settings), of_kid("1")
+    assert status_of(server, token) == 200
+    wait_until((tmp_path / "published_keys.json").exists)
+    identity.models = status(500, {}, Connection="close")
+    first = server.workers()
+    os.kill(first[0], signal.SIGKILL)
+    wait_until(lambda: len(server.workers()) == 2 and first[0] not in server.workers())
+    assert {status_of(server, token) for _ in range(20)} == {200}
+    second = server.workers()
+    server.process.send_signal(signal.SIGHUP)
+    wait_until(lambda: len(server.workers()) == 2 and not {*second} & {*server.workers()})
+    assert {status_of(server, token) for _ in range(20)} == {200}
 
 
 CLOSE = {"Connection": "close"}
