@@ -81,23 +81,28 @@ def _store_setting(days: int, is_most: bool) -> tuple[int, bool]:
     kept, now = SchemaVersion.select().first(), db.now()
     since, most_since = kept.retention_since, kept.most_due_since
     if since is None or days < kept.retention_days:
+        if since is None and kept.retention_days is not None:
+            _warn("the database was restored or moved", now)
         since, most_since = now, None
     elif not _is_watched(kept, now):
         since, most_since = now, None
-        text = "no server ran for a day, or the clock was set back: nothing is deleted before %s"
-        log.warning("RETENTION_DAYS: " + text, time_of(now + DAY))
+        _warn("no server ran for a day, or the clock was set back", now)
     if not is_most:
         most_since = None
     elif most_since is None and now >= since + DAY:
         most_since = now
-        text = "more than half of all sessions are due: nothing is deleted before %s"
-        log.warning("RETENTION_DAYS: " + text, time_of(now + DAY))
+        _warn("more than half of all sessions are due", now)
     noted = {"retention_days": days, "retention_since": since, "most_due_since": most_since}
     SchemaVersion.update(noted | {"watched_at": now}).execute()
     begins = max(since, most_since or 0) + DAY
     if is_most and most_since is None:
         begins += DAY
     return begins, now >= begins
+
+
+def _warn(why: str, now: int) -> None:
+    text = "RETENTION_DAYS: %s: nothing is deleted before %s"
+    log.warning(text, why, time_of(now + DAY))
 
 
 def _is_watched(kept: SchemaVersion, now: int) -> bool:
@@ -111,5 +116,5 @@ def _is_watched(kept: SchemaVersion, now: int) -> bool:
 def _forget_setting() -> None:
     """Forget the setting, which is gone: if it comes back, its grace period begins again."""
     forgotten = {"retention_days": None, "retention_since": None, "most_due_since": None}
-    if SchemaVersion.select(SchemaVersion.retention_since).scalar() is not None:
+    if SchemaVersion.select(SchemaVersion.retention_days).scalar() is not None:
         SchemaVersion.update(forgotten).execute()

@@ -150,10 +150,12 @@ def _copy_all(source: Pool, target: Pool) -> dict[str, int]:
     if any(model.select().exists() for model in COPIED):
         raise NotMoved(NOT_EMPTY)
     with source.long_transaction(reads=True):
-        ((secret,),) = source.execute_sql("SELECT secret FROM release").fetchall()
+        of_release = "SELECT secret, retention_days FROM release"
+        ((secret, days),) = source.execute_sql(of_release).fetchall()
         counts = {model._meta.table_name: _copy(model, source, target) for model in COPIED}
     # The clocks of the two databases may differ: retention begins its grace period again.
-    SchemaVersion.update(secret=secret, retention_since=None).execute()
+    begins = {"retention_days": days, "retention_since": None}
+    SchemaVersion.update(secret=secret, **begins).execute()
     return counts
 
 

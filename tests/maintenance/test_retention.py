@@ -6,6 +6,7 @@ import time
 import pytest
 
 from client import wait_until
+from moves import move
 from raw_tables import tables_of
 
 DAY = 86_400_000_000  # microseconds
@@ -107,6 +108,33 @@ def test_a_server_that_was_off_for_a_day_waits_a_day(start, settings, old):
     server, _ = started(start, settings, 30)
     wait_until(lambda: swept(server) == [1])
     assert WAITS not in server.output()
+
+
+AGAIN = "the database was restored or moved: " + WAITS
+
+
+def test_a_restored_database_waits_a_day(start, settings, old):
+    first, _ = started(start, settings, 30)
+    assert WAITS not in first.output()
+    pass_a_day(settings, first)
+    with tables_of(settings["DATABASE_URL"]) as tables:
+        tables.rows("UPDATE release SET retention_since = NULL")  # as `flask restore` does
+    server, _ = started(start, settings, 30)
+    assert AGAIN in server.output()
+    assert len(titles(old)) == 4 and swept(server) == []
+
+
+def test_a_moved_database_waits_a_day(start, settings, provider, new_database, tmp_path):
+    first = start(**settings, WEB_CONCURRENCY=1, RETENTION_DAYS=30)
+    first.client().create("Old")
+    pass_a_day(settings, first)
+    with tables_of(settings["DATABASE_URL"]) as tables:
+        tables.rows("UPDATE session SET updated_at = updated_at - ?", 40 * DAY)
+    target = settings | {"DATABASE_URL": new_database()}
+    move(tmp_path, settings["DATABASE_URL"], target["DATABASE_URL"])
+    server, said = started(start, target, 30)
+    assert AGAIN in server.output() and said.startswith("1 session is due")
+    assert titles(server.client()) == ["Old"] and swept(server) == []
 
 
 @pytest.mark.parametrize("column", ["watched_at", "retention_since"])
