@@ -218,6 +218,24 @@ def test_a_page_has_at_most_eight_megabytes_of_turns(large, query):
     assert page["turns"][-1]["content"] == "The answer."
 
 
+LONG_FIELDS = {
+    "model": (9_999, {"model": "👩" * 200}),
+    "error": (4_999, {"status": "failed", "error": {"status": 500, "message": "x" * 2000}}),
+}
+
+
+@pytest.mark.parametrize(("count", "fields"), LONG_FIELDS.values(), ids=LONG_FIELDS)
+def test_all_texts_of_a_turn_count_towards_its_page(someone, count, fields):
+    turns = [{"kind": "assistant", "content": ""} | fields] * count
+    body = json.dumps({"turns": [{"kind": "user", "content": "Hi"}, *turns]}, ensure_ascii=False)
+    headers = {"Authorization": f"Bearer {someone.token}", "Content-Type": "application/json"}
+    url = someone.url + "/sessions/import"
+    path = requests.post(url, body.encode(), headers=headers, timeout=60).headers["Location"]
+    answer = someone.get(path)
+    assert answer.json()["meta"] == {"has_more": True}
+    assert LONGEST_PAGE // 2 < len(answer.content) < LONGEST_PAGE
+
+
 def test_the_pages_of_a_large_session_together_have_all_turns(large):
     alice, path = large
     found, has_more, before = [], True, ""
