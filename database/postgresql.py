@@ -35,12 +35,14 @@ CONNECTION_OPTIONS = " ".join(
     )
 )
 CONNECT_TIMEOUT, MIN_TIMEOUT = 5, 2  # seconds
+OPEN_LOCK = 0x50726C79  # "Prly", as the application_id of a SQLite file
 # jit: the planner overestimates the keeper's query, and would JIT-compile it each time.
 # tcp_*: if a client's host vanishes in the middle of a transaction, the server keeps its row locks
 # until TCP notices, two hours by default. (idle_in_transaction_session_timeout does not help there:
 # it counts only after the Sync of a pipeline.)
-# application_name: how `is_in_use` tells other processes of Parley from `psql`. A URL may set it.
-SESSION_SETTINGS = """
+# application_name: what administrators see, unless the URL sets another one.
+# The lock: how `is_in_use` tells other processes of Parley from `psql`. Everybody can share it.
+SESSION_SETTINGS = f"""
 SELECT set_config('jit', 'off', false),
     set_config('idle_in_transaction_session_timeout', '15s', false),
     set_config('tcp_user_timeout', '10s', false),
@@ -51,14 +53,23 @@ SELECT set_config('jit', 'off', false),
         'application_name',
         coalesce(nullif(current_setting('application_name'), ''), 'parley'),
         false
-    )
+    ),
+    pg_try_advisory_lock_shared({OPEN_LOCK}, 0)
 """
-COUNT_OTHERS = """
+# Release 2.0.0 does not take the lock, but has the name.
+COUNT_OTHERS = f"""
 SELECT count(*)
 FROM pg_stat_activity
 WHERE datname = current_database()
-AND application_name = current_setting('application_name')
 AND pid <> pg_backend_pid()
+AND (
+    application_name = current_setting('application_name')
+    OR pid IN (
+        SELECT pid
+        FROM pg_locks
+        WHERE (locktype, classid, objid, objsubid) = ('advisory', {OPEN_LOCK}, 0, 2)
+    )
+)
 """
 # Milliseconds. All other statements queue after one that waits for a table's lock; and after a
 # second (deadlock_timeout) the server would abort one that holds another of the tables.

@@ -168,6 +168,19 @@ def test_a_database_that_a_server_has_open_is_refused(start, settings, new_other
     assert start(**settings).client().turns(session)
 
 
+@pytest.mark.parametrize("engine", ["postgresql"], indirect=True)
+def test_a_server_is_noticed_whatever_name_its_connections_have(
+    start, settings, new_other, tmp_path
+):
+    url = settings["DATABASE_URL"]
+    server = start(**settings | {"DATABASE_URL": f"{url}?application_name=chat"})
+    server.client().create()
+    assert refused(tmp_path, url, "move", new_other()) == IN_USE
+    with tables_of(url):  # `psql` and the like are not in the way
+        server.stop()
+        move(tmp_path, url, new_other())
+
+
 def test_a_database_that_is_not_empty_is_refused(start, settings, new_other, tmp_path):
     url, target = settings["DATABASE_URL"], new_other()
     server = start(**settings)
