@@ -333,6 +333,7 @@ def follow_events(session: models.Session) -> ResponseReturnValue:
         feed = services().replies.follow_latest(session.id, hooks.reserve_memory)
     except models.NoReply:  # 204 tells EventSource not to reconnect
         return "", 204
+    hooks.reserve_memory(0)  # the stream reserves memory for the text itself
     resumed = events.position_after(request.headers.get("Last-Event-ID"), feed)
     if resumed is None:
         return "", 204

@@ -13,6 +13,7 @@ import threading
 import pytest
 
 from client import make_token
+from exports import imported, turns_of
 from provider import REFUSED, cut, reply
 from raw_tables import tables_of
 from servers import end, free_port, npm_folder, wait_until_up
@@ -87,6 +88,16 @@ def test_two_streams_begun_at_different_times_get_all_of_a_long_reply(alice, pro
             assert exactly(list(after), LONG + " And so on.")
         began += early
     assert [event.name for event in began][-1] == "error" and text_of(began) == LONG
+
+
+def test_a_reply_of_eight_megabytes_can_be_followed(alice):
+    """With the emoji it takes four times as much memory."""
+    text = "👩" + "a" * (2**23 - 4)
+    session = imported(alice, turns=turns_of("Hello", text))
+    for _ in range(2):
+        with alice.events(session) as stream:
+            events = list(stream)
+        assert text_of(events) == text and events[-1].name == "done"
 
 
 def test_a_stream_continues_when_its_process_takes_over_a_lost_reply(start, new_database, provider):
