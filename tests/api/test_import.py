@@ -320,6 +320,10 @@ FAULTS = [
         "/turns/1/error/status",
     ),
     (with_turn(**ASSISTANT, status="failed", error={"status": 500}), "/turns/1/error/message"),
+    (
+        with_turn(**ASSISTANT, status="failed", error={"status": 500, "message": "x" * 2001}),
+        "/turns/1/error/message",
+    ),
     (with_turn(**ASSISTANT, usage={"input_tokens": -1}), "/turns/1/usage/input_tokens"),
     (with_turn(**ASSISTANT, usage={"input_tokens": 1.5}), "/turns/1/usage/input_tokens"),
     (with_turn(**ASSISTANT, usage={"input_tokens": 2**31}), "/turns/1/usage/input_tokens"),
@@ -336,6 +340,7 @@ FAULTS = [
     (with_turn(**ASSISTANT) | {"title_is_users": "yes"}, "/title_is_users"),
     (with_turn(**ASSISTANT) | {"title_is_users": 1}, "/title_is_users"),
     (with_turn(**ASSISTANT) | {"model": 5}, "/model"),
+    (with_turn(**ASSISTANT) | {"system": "é" * (MEGABYTE // 2) + "x"}, "/system"),
     (with_turn(**ASSISTANT) | {"options": {"max_tokens": 0}}, "/options/max_tokens"),
     (with_turn(**ASSISTANT) | {"options": {"top_p": 1}}, "/options/top_p"),
     (with_turn(**ASSISTANT) | {"origin": ""}, "/origin"),

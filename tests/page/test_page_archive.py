@@ -183,6 +183,9 @@ FAULTS = {
     "conversations.json in the ZIP is incomplete: it ends after conversation 1.": zipped(
         {"conversations.json": "[{}"}
     ),
+    "This ZIP has more than 1000 files of conversations.": zipped(
+        {f"conversations-{number}.json": "" for number in range(1001)}
+    ),
     "conversations.json unpacks to more than 200 times what is in the ZIP.": zipped(
         {"conversations.json": b"[" + b" " * 40_000_000 + b"{}]"}
     ),
