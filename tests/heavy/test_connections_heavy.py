@@ -15,7 +15,7 @@ from together import aside, served
 @pytest.mark.parametrize(
     "is_secure, count",
     [
-        pytest.param(False, 1500, id="plain"),
+        pytest.param(False, 1500, id="plain", marks=pytest.mark.long),
         pytest.param(True, 500, id="TLS"),
         pytest.param(False, 5000, id="plain, for long", marks=pytest.mark.long),
     ],

@@ -28,6 +28,8 @@ from soaking import soak_on
 from talk import LONGEST, Asking, Talk
 from together import served, together
 
+pytestmark = pytest.mark.long
+
 BACK = 10  # seconds within which all is well again
 LATE = 1  # seconds that an answer may take if it was ready before
 # Seconds after which /health reports it: five of a transaction, and some for a slow machine.
@@ -289,14 +291,12 @@ def test_a_stopped_worker_continues_its_replies_on_sqlite(folder):
     return check_stopped(folder, None, whole=False, seconds=24)
 
 
-@pytest.mark.long
 @together
 def test_a_stopped_worker_continues_its_replies_on_postgresql(folder):
     with new_cluster() as cluster:
         return check_stopped(folder, cluster.url(), whole=False, seconds=24)
 
 
-@pytest.mark.long
 @together
 def test_a_stopped_service_continues_its_replies_on_sqlite(folder):
     """Like a closed laptop: for twice as long as the leases last."""
@@ -591,7 +591,6 @@ def check_step(folder, seconds):
         assert talk.check() == 0
 
 
-@pytest.mark.long
 @together
 def test_stepping_the_clock_forward_by_a_minute_costs_no_reply(folder):
     check_step(folder, 60)

@@ -94,6 +94,7 @@ def large_session(alice, table):
     return session, first_id
 
 
+@on_sqlite
 def test_nobody_waits_for_the_deletion_of_a_large_session(start, settings, provider):
     """It is gone when the request is answered, and its space is given back soon after, while all
     others are served."""
@@ -128,6 +129,7 @@ def test_nobody_waits_for_the_deletion_of_a_large_session(start, settings, provi
     assert "Traceback" not in server.output()
 
 
+@pytest.mark.long
 @on_sqlite
 def test_nobody_waits_for_many_deletions_on_a_slow_disk(
     start, settings, provider, tables, tmp_path

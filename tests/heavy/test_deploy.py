@@ -157,6 +157,7 @@ def test_no_request_fails_while_the_hosts_are_replaced_one_after_the_other(
     assert load.told.total() > 300
 
 
+@pytest.mark.long
 @on_postgresql
 @pytest.mark.parametrize("hosts", [{"GRACE": 600}], indirect=True, ids=[""])
 def test_a_deploy_with_a_long_grace_costs_no_token(hosts, provider, tmp_path, monkeypatch):

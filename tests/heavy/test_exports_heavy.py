@@ -10,7 +10,7 @@ from client import ALICE, BOB
 from exports import pages_of
 from others import others_at_work
 from raw_tables import tables_of
-from together import are_in_time
+from together import are_in_time, on_sqlite
 
 SESSIONS, LENGTH = 1000, 100
 MOST = 30  # MB more than before
@@ -64,6 +64,7 @@ def forget_peak(server):
     pathlib.Path(f"/proc/{pid}/clear_refs").write_text("5")
 
 
+@on_sqlite
 def test_an_export_of_a_hundred_thousand_turns_delays_nobody(start, settings, provider):
     server = start(**settings, WEB_CONCURRENCY=1)
     fill(settings["DATABASE_URL"])

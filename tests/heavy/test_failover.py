@@ -120,6 +120,7 @@ def test_the_writable_host_of_several_is_found(form, provider, tmp_path):
         assert primary.ask("SELECT count(*) FROM session", "parley") == [(1,)]
 
 
+@pytest.mark.long
 def test_a_standby_that_lags_takes_over_and_no_word_is_mixed_up_or_lost(provider, tmp_path):
     """The writer of a reply stores again what the old server had confirmed and the new one never
     got.

@@ -92,10 +92,8 @@ def sums(url):
         return int(of_turns), int(tables.value(f"SELECT sum({TOKENS}) FROM usage"))
 
 
-@pytest.mark.parametrize(
-    "is_before",
-    [pytest.param(True, id="before", marks=pytest.mark.long), pytest.param(False, id="behind")],
-)
+@pytest.mark.long
+@pytest.mark.parametrize("is_before", [True, False], ids=["before", "behind"])
 def test_a_late_commit_of_text_costs_no_reply(relay, url, server, provider, is_before):
     second, third, rest = threading.Event(), threading.Event(), threading.Event()
     provider.script = [reply("One ", second, "two ", third, "three ", rest, "four.")]
@@ -124,10 +122,8 @@ def test_a_late_commit_of_text_costs_no_reply(relay, url, server, provider, is_b
     assert len(provider.posts) == 1
 
 
-@pytest.mark.parametrize(
-    "is_before",
-    [pytest.param(True, id="before", marks=pytest.mark.long), pytest.param(False, id="behind")],
-)
+@pytest.mark.long
+@pytest.mark.parametrize("is_before", [True, False], ids=["before", "behind"])
 def test_tokens_of_a_late_commit_are_counted_once(relay, url, server, provider, is_before):
     """With a model that thinks: its provider has counted the prompt before the first word."""
     rest = threading.Event()
@@ -196,6 +192,7 @@ def test_a_failed_request_with_a_key_gets_its_reply_once(relay, server, provider
     assert len(provider.posts) == asked + 1
 
 
+@pytest.mark.long
 def test_a_failed_retry_leaves_the_reply_as_it_was(relay, server, provider):
     alice = server.client()
     session = alice.create("Hello")
@@ -208,6 +205,7 @@ def test_a_failed_retry_leaves_the_reply_as_it_was(relay, server, provider):
     assert len(provider.posts) == 1
 
 
+@pytest.mark.long
 def test_a_failed_continue_is_repeated_with_its_key(relay, server, provider):
     """The reply is complete again meanwhile, as it was before."""
     provider.script = [reply("One ", stop="length"), reply("two.")]
@@ -242,6 +240,7 @@ class Hole:
             connection.close()
 
 
+@pytest.mark.long
 def test_a_process_that_has_lost_its_database_retries_often(url, tmp_path):
     """More often than another process looks at a reply before taking it over, so that a writer
     that is back has renewed its leases by then."""
@@ -273,6 +272,7 @@ def without_its_database(server, line):
         line.passes.set()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("lost", [standing_still, without_its_database])
 def test_a_writer_that_is_taken_for_dead_counts_nothing_twice(url, provider, tmp_path, lost):
     """It has no database for longer than its lease, while another process deletes the session

@@ -776,16 +776,8 @@ class World:
 COUNTS = "replies", *KINDS, "estimated_tokens"
 
 
-@pytest.mark.parametrize(
-    "engine, weather",
-    [
-        ("postgresql", "calm"),
-        ("sqlite", "rough"),
-        pytest.param("sqlite", "calm", marks=pytest.mark.long),
-        pytest.param("postgresql", "rough", marks=pytest.mark.long),
-    ],
-    indirect=["engine"],
-)
+@pytest.mark.long
+@pytest.mark.parametrize("weather", ["calm", "rough"])
 def test_the_ledger_agrees_with_the_providers(start, settings, provider, weather):
     world = World(start, settings, provider, weather == "calm")
     began = time.monotonic()

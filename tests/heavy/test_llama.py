@@ -291,7 +291,9 @@ def test_a_message_that_does_not_fit_alone_is_413_and_a_full_window_is_no_end(ll
     "protocol, mark",
     [
         pytest.param("openai", "?", id="openai, short answers"),
-        pytest.param("anthropic", "!", id="anthropic, answers without an end"),
+        pytest.param(
+            "anthropic", "!", id="anthropic, answers without an end", marks=pytest.mark.long
+        ),
         pytest.param("openai", "!", id="openai, answers without an end", marks=pytest.mark.long),
         pytest.param("anthropic", "?", id="anthropic, short answers", marks=pytest.mark.long),
     ],

@@ -9,6 +9,8 @@ import concurrent.futures
 import threading
 import time
 
+import pytest
+
 from client import wait_until
 from connections import tcp_sockets
 from database.deadline import ANSWERED
@@ -37,6 +39,7 @@ def is_held(server, client):
     return False
 
 
+@on_sqlite
 def test_a_reply_is_continued_in_time_whatever_becomes_of_its_process(start, settings, provider):
     """Its process dies on the same machine or on another one, is paused, or hands it over."""
 
@@ -131,6 +134,7 @@ def test_every_request_is_answered_in_time_while_sqlite_is_locked(start, setting
     assert set(longest) == {200, 409, 503} and longest[503] <= ANSWERED + LATE / 2
 
 
+@pytest.mark.long
 @on_sqlite
 def test_a_client_that_reads_nothing_is_disconnected_in_time(start, settings, provider):
     provider.default = reply("x" * 2**20)

@@ -76,6 +76,7 @@ def unread(server, path, count):
         yield
 
 
+@pytest.mark.long
 @on_sqlite
 def test_streams_of_a_long_reply_that_nobody_reads(one, provider):
     provider.default = but_for_others("a" * 400_000, "👩" * 100_000)
@@ -88,6 +89,7 @@ def test_streams_of_a_long_reply_that_nobody_reads(one, provider):
         time.sleep(5)  # others are checked for delays
 
 
+@pytest.mark.long
 @on_postgresql
 def test_a_session_of_sixty_megabytes_that_is_read_as_a_whole(one, provider):
     alice = one.client()
@@ -100,6 +102,7 @@ def test_a_session_of_sixty_megabytes_that_is_read_as_a_whole(one, provider):
         wait_until(lambda: alice.get(path).status_code == 200)
 
 
+@pytest.mark.long
 @on_sqlite
 def test_two_thousand_unfinished_bodies_of_a_megabyte(one):
     head = (
@@ -125,7 +128,7 @@ def test_two_thousand_unfinished_bodies_of_a_megabyte(one):
 
 
 @on_sqlite
-@pytest.mark.parametrize("has_history", [False, True])
+@pytest.mark.parametrize("has_history", [False, pytest.param(True, marks=pytest.mark.long)])
 def test_many_replies_with_a_megabyte_of_history_each(one, provider, has_history):
     count, gate, alice = 150, threading.Event(), one.client()
     paths = [post(alice, "/sessions", LONG).headers["Location"] for _ in range(has_history * count)]

@@ -20,6 +20,7 @@ from everything import IMPORTED, SETTINGS, USERS, fill, plain, seen_of
 from ledgers import APP, day
 from moves import assert_equal, end_of, half_way, is_empty, lengthened, move, rows_at
 from raw_tables import tables_of
+from together import on_sqlite
 
 UNDER_WAY = "SELECT count(*) FROM turn WHERE status = 'in_progress'"
 
@@ -27,6 +28,7 @@ UNDER_WAY = "SELECT count(*) FROM turn WHERE status = 'in_progress'"
 # All of it
 
 
+@on_sqlite
 def test_every_row_is_the_same_and_replies_in_progress_continue(
     start, settings, provider, new_database, new_other, tmp_path
 ):
@@ -259,6 +261,7 @@ def move_measured(folder, source, target):
     return time.monotonic() - began, most
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not POSTGRESQL, reason=LEFT_OUT)
 @pytest.mark.parametrize("engine", ["sqlite"], indirect=True)
 def test_a_hundred_thousand_turns_there_and_back(

@@ -15,7 +15,9 @@ from packages import ME, Installed, build, install
 from servers import children
 
 
-@pytest.mark.parametrize("version, by", [("3.11", "pip"), ("3.13", "uv")])
+@pytest.mark.parametrize(
+    "version, by", [pytest.param("3.11", "pip", marks=pytest.mark.long), ("3.13", "uv")]
+)
 def test_from_an_empty_environment_to_a_stored_reply(tmp_path, version, by):
     """The wheel was made from the source distribution, as uv makes it."""
     [file] = build(tmp_path).glob("*.whl")

@@ -44,6 +44,7 @@ TEXTS = {
 }
 
 
+@pytest.mark.long
 def test_any_two_hundred_thousand_characters_are_shown(page):
     parts = [
         "a**b",
@@ -121,7 +122,9 @@ def longest_task(page):
     return max(tasks)
 
 
-@pytest.mark.parametrize("quarter", range(4))
+@pytest.mark.parametrize(
+    "quarter", [0, *(pytest.param(number, marks=pytest.mark.long) for number in (1, 2, 3))]
+)
 def test_two_hundred_hostile_texts_block_nothing_for_200_milliseconds(traced, quarter):
     """The time that a task waits for the processor, if other programs have it, does not count."""
     texts = hostile_texts(19_000)
@@ -136,6 +139,7 @@ def test_two_hundred_hostile_texts_block_nothing_for_200_milliseconds(traced, qu
     assert {some: time for some, time in times.items() if time >= 200} == {}
 
 
+@pytest.mark.long
 def test_formulas_and_code_at_500_words_a_second_block_nothing_for_200_milliseconds(
     traced, provider
 ):

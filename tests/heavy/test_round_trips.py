@@ -140,6 +140,7 @@ def stream(alice, number=0):
     ]
 
 
+@pytest.mark.long
 def test_a_streamed_reply_of_five_hundred_words_takes_six_hundred_round_trips(measured, provider):
     warm_up(measured)
     provider.default = words(WORDS, 0.01)
@@ -147,6 +148,7 @@ def test_a_streamed_reply_of_five_hundred_words_takes_six_hundred_round_trips(me
         stream(measured.alice)
 
 
+@pytest.mark.long
 def test_sixty_streamed_replies_at_once_take_a_hundred_round_trips_each(measured, provider):
     """Text that arrives for all of them is stored together, and less often than it arrives."""
     warm_up(measured)

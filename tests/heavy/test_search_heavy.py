@@ -13,6 +13,8 @@ from product import ROOT
 from provider import reply
 from together import are_in_time, on_sqlite
 
+pytestmark = pytest.mark.long
+
 FILL = """
 import sys
 import models

@@ -16,7 +16,7 @@ import pytest
 from client import make_token, wait_for_status
 from others import others_at_work
 from provider import reply
-from together import are_in_time, aside, served
+from together import are_in_time, aside, on_postgresql, served
 
 WORDS = 8  # of the reply that is in progress meanwhile, one a second
 
@@ -100,6 +100,7 @@ def busy(start, settings, provider):
     return server, server.client()
 
 
+@pytest.mark.long
 @on_one_engine
 def test_eighty_clients_that_do_not_close_their_connection(busy, crowd):
     server, alice = busy
@@ -113,6 +114,7 @@ def test_eighty_clients_that_do_not_close_their_connection(busy, crowd):
         time.sleep(5)
 
 
+@pytest.mark.long
 @on_one_engine
 def test_a_hundred_and_fifty_new_connections_a_second_that_say_nothing(busy, crowd):
     server, alice = busy
@@ -120,6 +122,7 @@ def test_a_hundred_and_fifty_new_connections_a_second_that_say_nothing(busy, cro
         crowd(server).come_evenly(1500, 150)
 
 
+@pytest.mark.long
 @on_one_engine
 def test_sixty_requests_a_second_whose_bodies_never_come(busy, crowd):
     server, alice = busy
@@ -148,6 +151,7 @@ def test_five_hundred_half_sent_bodies_with_a_valid_token(busy, crowd):
         time.sleep(5)
 
 
+@pytest.mark.long
 @on_one_engine
 def test_all_of_them_at_once_while_one_user_takes_all_that_is_allowed(busy, crowd):
     server, alice = busy
@@ -183,6 +187,7 @@ def ask_for_replies(client, count):
         return list(pool.map(ask, range(count)))
 
 
+@on_postgresql
 def test_one_user_requests_two_thousand_replies_at_once(start, settings, provider):
     provider.default = answer
     # A third of the connections may be replies. With more of them, the provider, which has a thread

@@ -74,8 +74,10 @@ class Run:
 
 
 def pytest(copy, deadline, workers, *arguments):
-    """Run these tests until one fails."""
+    """Run these tests until one fails, also those that otherwise run only by hand."""
     options = [
+        "-m",
+        "long or not long",
         "-x",
         "-v",
         "-n",
