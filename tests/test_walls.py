@@ -35,7 +35,7 @@ FLOORS = (
     ("wire",),
     ("limits", "logs", "processes"),
     ("settings",),
-    ("well_known",),
+    ("images", "well_known"),
 )
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 
