@@ -18,6 +18,7 @@ ERROR_SIZE, ERROR_TIMEOUT = 65536, 10  # bytes of an error's body that are read;
 SHOWN_MAX = 500  # characters of a provider's message that we show
 TELL = " Tell the person who runs this server."
 
+_NOT_OF_IMAGES = (401, 402, 403, 429)  # statuses of refusals that are not about images
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 _MEANINGS = {
     status: meaning for statuses, *meaning in TABLES["answer"]["meanings"] for status in statuses
@@ -50,6 +51,9 @@ class ModelError(Exception):
     is_answer: bool = False
     # The server's credit is used up: no retry helps, whatever a header says.
     is_spent: bool = False
+    # This may be about the images of the request, if it has any: without them, it may be answered.
+    suspects_images: bool = False
+    sees_nothing: bool = False  # the provider says that the model sees no images
 
     def told(
         self, for_operator: bool = False
@@ -123,7 +127,7 @@ class Faults:
         body = wire.parse_json(response.read_some(ERROR_SIZE, ERROR_TIMEOUT))
         pause = wire.retry_after(response.headers)
         error = self._of_body(response.status, body, pause)
-        if not error.is_spent:
+        if not (error.is_spent or error.sees_nothing):
             wish = response.headers.get("x-should-retry")
             error.retryable = {"true": True, "false": False}.get(wish or "", error.retryable)
         return error
@@ -138,16 +142,32 @@ class Faults:
 
     def _of_body(self, status: int, body: Any, pause: float | None = None) -> ModelError:
         said = describe(body)
+        may_be_of_images = status == 500 or (status // 100 == 4 and status not in _NOT_OF_IMAGES)
+        sees_nothing = may_be_of_images and bool(said.says("no_vision"))
+        is_of_images = sees_nothing or (may_be_of_images and bool(said.says("picture")))
+        if is_of_images and status != 413:
+            status = 400  # whatever it was: no retry helps, and the base URL is right
+        error = self._meant(status, said, is_of_images, body, pause)
+        error.sees_nothing = sees_nothing
+        is_of_another = error.is_spent or error.pointer or said.says("context") or said.says("key")
+        error.suspects_images = is_of_images or (may_be_of_images and not is_of_another)
+        return error
+
+    def _meant(
+        self, status: int, said: ErrorDetails, is_of_images: bool, body: Any, pause: float | None
+    ) -> ModelError:
+        """The error that this status and these words mean. If they are about images, a provider may
+        quote the messages in them, and what looks like another reason is none."""
         message = self.mask(said.message)[:SHOWN_MAX] or f"status {status}"
-        if overflow := _overflow(status, said, message):
+        if overflow := _overflow(status, said, is_of_images, message):
             return overflow
-        if status in (400, 404, 422):
+        if status in (400, 404, 422) and not is_of_images:
             if said.says("unknown_model"):
                 text = f"has no such model: {message}. GET /models lists those there are."
                 return self.error(400, text, pointer="/model")
             if said.says("key"):
                 status = 401
-        if status == 402 or said.says("spent"):
+        if status == 402 or (said.says("spent") and not is_of_images):
             text = TABLES["answer"]["spent"].format(sentence=_sentence(message))
             error = self.error(502, text, message, is_spent=True)
         elif status >= 500 and said.says("memory"):
@@ -240,10 +260,12 @@ def _status_of(said: ErrorDetails) -> int:
     return int(said.code) if re.fullmatch("[3-5][0-9]{2}", said.code) else 500
 
 
-def _overflow(status: int, said: ErrorDetails, message: str) -> ModelError | None:
+def _overflow(
+    status: int, said: ErrorDetails, is_of_images: bool, message: str
+) -> ModelError | None:
     """The ModelError if the prompt does not fit the model's window, else None."""
     counted = said.says("counted")
-    is_overflow = counted or said.says("overflow")
+    is_overflow = (counted or said.says("overflow")) and not is_of_images
     if status != 413 and not (status in (400, 422, 500) and is_overflow):
         return None
     ours, text = TABLES["no_answer"]["window"]

@@ -9,6 +9,7 @@ what only a sentence says is kept for that user. What the user cannot have writt
 | that the model thinks and shows nothing | an answer with an empty block of thoughts | all |
 | a parameter that the model refuses | a sentence | that user |
 | the model's window; its longest answer | a number in a sentence | that user |
+| that the model sees no images | a sentence | that user |
 | what the account can pay for | a number in a sentence, with status 402 | that request |
 
 A lesson is kept once a request that follows it was answered. A window that a sentence named is
@@ -32,12 +33,14 @@ class Lesson(NamedTuple):
     window: Window | None = None
     longest: int | None = None  # tokens of its longest answer
     refused: tuple[str, ...] = ()  # parameters, in the order in which they were refused
+    sees_nothing: bool = False  # it sees no images
 
     def updated(self, newer: "Lesson") -> "Lesson":
         return Lesson(
             newer.window or self.window,
             newer.longest or self.longest,
             newer.refused or self.refused,
+            newer.sees_nothing or self.sees_nothing,
         )
 
     def limit(self, prompt: int, most: int) -> int:

@@ -4,7 +4,7 @@ import pytest
 
 from protocols import GPT, answered, failed
 from provider import status
-from providers.learned import Learned
+from providers.learned import Learned, Lesson
 
 
 def unsupported(refused, instead):
@@ -110,3 +110,8 @@ def test_the_lessons_of_at_most_a_thousand_users_are_kept():
     for user in users:
         learned.keep(user, user)
     assert [user for user in users if learned.of(user) != user] == users[:1]
+
+
+def test_a_newer_lesson_keeps_what_it_does_not_say():
+    lesson = Lesson(longest=300).updated(Lesson(sees_nothing=True)).updated(Lesson(longest=200))
+    assert lesson == Lesson(longest=200, sees_nothing=True)
