@@ -34,6 +34,7 @@ from api import (
     archive,
     errors,
     events,
+    files,
     hooks,
     metrics,
     receive,
@@ -42,6 +43,7 @@ from api import (
     users,
 )
 from api.contract import (
+    BYTES,
     EVENT_STREAM,
     EVENTS,
     TEXT,
@@ -52,6 +54,7 @@ from api.contract import (
     may_fail,
     needs,
     takes,
+    takes_bytes,
     takes_headers,
     takes_itself,
     takes_nothing,
@@ -61,7 +64,7 @@ from api.import_schema import ImportedConversationSchema, ImportSchema
 from api.receive import make_reply
 from api.services import Services, release_slot, services
 from api.static_files import StaticFiles
-from maintenance import deletion, migrations, retention, storage
+from maintenance import deletion, migrations, retention, storage, unused_files
 from maintenance.sweeper import Sweeper
 from replies import Replies, cancel
 from settings import home, make_private, read_environment, read_settings, unknown_settings
@@ -123,9 +126,8 @@ def open_services(settings: dict[str, Any], app: Flask) -> Services:
     atexit.register(replies.stop, 0)
     static_files = StaticFiles(os.path.join(app.root_path, "static"))
     retain = functools.partial(retention.sweep, settings["RETENTION_DAYS"])
-    return Services(
-        tokens, catalog, replies, static_files, Sweeper([deletion.sweep, retain, storage.count_all])
-    )
+    sweeps = [deletion.sweep, retain, storage.count_all, unused_files.sweep]
+    return Services(tokens, catalog, replies, static_files, Sweeper(sweeps))
 
 
 def get_session(session_id: uuid.UUID) -> models.Session:
@@ -368,11 +370,9 @@ def list_models() -> dict[str, Any]:
 
     The models that the server's settings name, or else those that its providers list. A provider
     that does not answer is left out."""
-    data = [
-        {"id": model, "provider": name, "default": default}
-        for model, name, default in services().catalog.list()
-    ]
-    meta = {"has_more": False, "thinking": current_app.config["THINKING"]}
+    data = services().catalog.list(g.user)
+    config = current_app.config
+    meta = {"has_more": False, "thinking": config["THINKING"], "max_file": config["MAX_FILE"]}
     if not data and (hint := services().catalog.lacks_models()):
         meta["hint"] = hint
     return {"data": data, "meta": meta}
@@ -419,6 +419,34 @@ def fork_session(session_id: uuid.UUID, body: dict[str, Any]) -> ResponseReturnV
     and what the model remembers. It counts against the rate limit. A user's imports and forks are
     made one at a time."""
     return archive.fork(session_id, body)
+
+
+@api.post("/files")
+@takes_bytes("image/jpeg", "image/png")
+@gives(200, "The image, which you have already.", schemas.FileSchema, headers=["Location"])
+@gives(201, "The image.", schemas.FileSchema, headers=["Location"])
+def upload_file() -> ResponseReturnValue:
+    """Upload an image: the body is its bytes.
+
+    The server keeps a JPEG or PNG without what is not the picture, such as the place where it was
+    taken. It deletes an image that has been in no message for a day. Two uploads at a time."""
+    return files.upload()
+
+
+@api.get("/files/<file_id>")
+@gives(
+    200,
+    "The bytes of the image.",
+    content=dict.fromkeys(("image/jpeg", "image/png"), BYTES),
+    headers=["ETag", "Content-Disposition", "Content-Security-Policy"],
+)
+@may_fail(404)
+def download_file(file_id: str) -> Response:
+    """Download an image that you have uploaded.
+
+    A browser saves the answer, and does not show it as a page."""
+    database.db.connect(reuse_if_open=True)
+    return files.download(file_id)
 
 
 @api.get("/me")

@@ -24,6 +24,7 @@ SMALL = 2**14  # bytes; smaller texts are not counted
 COPIES = 2  # of a text in memory: itself, and what is sent of it
 IMPORT_SIZE = 16  # how many times as large as other bodies an import may be
 IMPORTS = 2  # imports and forks; one per user
+UPLOADS = 4  # two per user
 EXPORTS = 4  # pages of exports; two per user
 STRANGERS = 16  # unauthenticated requests that wait for OpenID Connect discovery
 DOCUMENTS = 2  # long answers made in pieces from the database; one per user
@@ -40,6 +41,11 @@ BUSY = "The server has too much to do. Ask again in a moment."
 def import_size(settings: Mapping[str, Any]) -> int:
     """The size in bytes that an import may have."""
     return IMPORT_SIZE * int(settings["MAX_CONTENT_LENGTH"])
+
+
+def file_line_size(settings: Mapping[str, Any]) -> int:
+    """The size in bytes that the line of a file may have in an export: it is in base64."""
+    return 4 * int(settings["MAX_FILE"]) // 3 + 1024
 
 
 class Capacity(NamedTuple):

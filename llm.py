@@ -3,7 +3,7 @@
 import functools
 import time
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from providers.faults import ModelError
 from providers.protocols import PROTOCOLS, Echo, Provider
@@ -28,6 +28,15 @@ _SWITCHES = {
 
 class UnknownModel(Exception):
     """This server does not serve the model; the message says which it serves, or what to set."""
+
+
+class ListedModel(NamedTuple):
+    """A model that a client may name."""
+
+    id: str
+    provider: str  # its name
+    default: bool
+    images: bool | None  # whether it sees them; None if the provider does not say
 
 
 class Catalog:
@@ -120,20 +129,27 @@ class Catalog:
         found = (provider.lacks_models for provider in self.providers.values())
         return next(filter(None, found), "")
 
-    def list(self) -> list[tuple[str, str, bool]]:
-        """All models that a client may name: (id, name of the provider, whether it is the
-        default)."""
-        ids = list(self.allowed)
+    def list(self, user: str) -> list[ListedModel]:
+        """All models that a client may name. This user's refusals may have told more about them
+        than the providers' lists."""
+        images: dict[str, bool | None] = {
+            model: True if model == "echo" else None for model in self.allowed
+        }
         for fetched in () if self.allowed else self._fetch_all():
             try:
                 found = fetched.get()
             except ModelError:
                 continue  # list the models of the others
-            ids += found
+            images |= found
             if not found:  # a model may have been added by the next time
                 fetched.begin(wanting=True)
-        defaults = spellings(self.known_default) if self.known_default else ids[:1]
-        return [(model, self._name_of(model), model in defaults) for model in ids]
+        defaults = spellings(self.known_default) if self.known_default else [*images][:1]
+        listed = []
+        for model, said in images.items():
+            provider = self.providers[self._name_of(model)]
+            sees = False if provider.sees_nothing(user, model) else said
+            listed.append(ListedModel(model, provider.name, model in defaults, sees))
+        return listed
 
     def known(self) -> Sequence[str]:
         """The ids of all models that a client may name, as far as the lists arrive soon."""
@@ -148,15 +164,16 @@ class Catalog:
             fetched.begin(wanting)
         return self._model_lists
 
-    def fetch(self, provider: Provider) -> Sequence[str]:
-        """The models that a provider lists now, without ids that mean another provider here, or
-        that a session cannot store. Raises ModelError."""
-        ids = [
-            each
-            for each in provider.list_models()
-            if len(each) <= ID_MAX and not UNSTORABLE.search(each)
-        ]
-        return [each for each in ids if self._name_of(each) == provider.name]
+    def fetch(self, provider: Provider) -> dict[str, bool | None]:
+        """The models that a provider lists now, and whether they see images, without ids that mean
+        another provider here, or that a session cannot store. Raises ModelError."""
+        return {
+            each: images
+            for each, images in provider.list_models().items()
+            if len(each) <= ID_MAX
+            and not UNSTORABLE.search(each)
+            and self._name_of(each) == provider.name
+        }
 
 
 def spellings(model: str) -> tuple[str, str]:

@@ -30,12 +30,14 @@ from database import SECOND, db, transaction
 from limits import SMALL
 from tables import given, statements
 from tables.columns import described, seconds_of, time_of
+from tables.files import StoredFile
 from tables.ledger import TOKENS
 from tables.search import normalize
 
 LEASE = 20 * SECOND
 RELEASED = 0  # the lease of a reply that was handed over: any process may take it over at once
 PREVIEW = 100  # characters
+STARTS_MAX = 8  # models for which a session knows where their images start
 LONGEST_PAGE = 8 * 2**20  # bytes of turns in one answer
 
 
@@ -117,6 +119,17 @@ class OptionsField(TextField):
         return json.loads(text or "{}")
 
 
+class StartsField(TextField):
+    """A turn's id for each model, as JSON, of the models that were set last."""
+
+    def db_value(self, starts: Mapping[str, int] | None) -> str | None:
+        latest = dict(list((starts or {}).items())[-STARTS_MAX:])
+        return json.dumps(latest, ensure_ascii=False) if latest else None
+
+    def python_value(self, text: str | None) -> dict[str, int]:
+        return json.loads(text or "{}")
+
+
 class Session(db.Model):
     id = UUIDField(primary_key=True, default=uuid.uuid4)
     owner = TextField()
@@ -131,6 +144,9 @@ class Session(db.Model):
     search_title = TextField(column_name="folded_title")
     # Turns before this id are not sent to the model.
     context_start = BigIntegerField(null=True, column_name="trim")
+    # For each model, the images of turns before this id are not sent to it: they were too many, or
+    # refused.
+    images_start = StartsField(null=True, default=dict)
     options = OptionsField(null=True, default=dict)
     latest_reply = BigIntegerField(null=True)  # the one last asked for or continued
     provider = TextField(null=True)  # of the model, when it was chosen
@@ -228,6 +244,10 @@ class Session(db.Model):
             self.system = Session.select(Session.system).where(Session.id == self.id).scalar()
 
 
+def json_of_files(column: str | None) -> list[dict[str, Any]]:
+    return json.loads(column or "[]")
+
+
 class Part(NamedTuple):
     """A nested object in the JSON of a turn, with some of the turn's columns."""
 
@@ -308,6 +328,16 @@ class Turn(db.Model):
         of_messages=True,
         as_json=time_of,
         examples=["2026-03-06T16:00:00Z"],
+    )
+    files = described(  # see files.py; `TurnFile` has the same rows by file
+        TextField(null=True),
+        "The images of the message, in its order.",
+        shown="files",
+        exported=True,
+        copied=True,
+        of_messages=True,
+        of_replies=False,
+        as_json=json_of_files,
     )
     # False if it was replaced, or failed to replace another.
     visible = BooleanField(column_name="shown", default=True)
@@ -435,7 +465,11 @@ class Turn(db.Model):
         minimum=0,
     )
 
-    thoughts = ""  # the text of its thinking, for a turn that is being imported
+    # For a turn that is being imported: the text of its thinking, the ids of its files, and the
+    # place of these in the request.
+    thoughts = ""
+    file_ids: list[str]
+    pointer: str
 
     # For a reply in progress that `readable` has read: the characters it had before it was
     # continued.
@@ -542,6 +576,18 @@ class Piece(db.Model):
 
     class Meta:
         primary_key = peewee.CompositeKey("turn", "start")
+
+
+class TurnFile(db.Model):
+    """A file of a user's message, which is kept as long as a turn has it."""
+
+    turn = peewee.ForeignKeyField(Turn, on_delete="CASCADE", index=False)
+    place = IntegerField()  # among the files of the message, from 0 on
+    file = peewee.ForeignKeyField(StoredFile)
+
+    class Meta:
+        table_name = "turn_file"
+        primary_key = peewee.CompositeKey("turn", "place")
 
 
 class Thought(db.Model):

@@ -15,9 +15,11 @@ from marshmallow import (
     fields,
     pre_load,
     validate,
+    validates_schema,
 )
 
-from models import Part, Turn
+from files import FILES_MAX
+from models import Part, Turn, json_of_files
 from providers.options import OPTIONS, Option
 from tables.columns import described_for, description_of, seconds_of, time_of
 from wire import UNSTORABLE
@@ -33,6 +35,7 @@ FIRST_MESSAGE = (
 )
 MODELS = "claude-opus-4-6", "ollama/llama3.2"
 SESSION_ID = "a1b2c3d4-e5f6-7890-abcd-ef1234567890"
+FILE_ID = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
 TIME = "2026-03-06T16:00:00Z"
 LAST_UPDATE = (
     "Timestamp when the session was last updated (equal to created_at at creation time): at its "
@@ -66,6 +69,15 @@ class Text(fields.String):
 
     def __init__(self, *validators: Any, **kwargs: Any) -> None:
         super().__init__(validate=[is_storable, not_blank, *validators], **kwargs)
+
+
+class Words(fields.String):
+    """A string that can be stored, and may be blank."""
+
+    default_error_messages = {"required": MISSING, "null": NO_STRING, "invalid": NO_STRING}
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(validate=is_storable, **kwargs)
 
 
 class WholeNumber(fields.Integer):
@@ -180,13 +192,38 @@ ELSEWHERE = {
 } | dict.fromkeys(OptionsSchema().fields, ("options", "Put this into options."))
 
 
-class NewSessionSchema(RequestSchema):
+def files_field() -> fields.List:
+    """The ids of a message's files."""
+    return fields.List(
+        fields.String(error_messages={"invalid": "Give the id of a file."}),
+        allow_none=True,
+        validate=validate.Length(max=FILES_MAX, error="Give at most {max} files."),
+        error_messages={"invalid": "Give a list of ids of files."},
+        metadata=about("The ids of images that you have uploaded, in order.", [FILE_ID]),
+    )
+
+
+class MessageFields(RequestSchema):
+    """A message: words, files, or both."""
+
+    @validates_schema(skip_on_field_errors=False)
+    def _refuse_empty(self, data: dict[str, Any], **kwargs: Any) -> None:
+        is_blank = data.get("content") is not None and not data["content"].strip()
+        if is_blank and not data.get("files"):
+            raise ValidationError("Give some text; this is blank.", "content")
+
+
+class NewSessionSchema(MessageFields):
     """Request body for starting a new session."""
 
-    content = Text(
+    content = Words(
         required=True,
-        metadata=about("The initial user message to start the session.", FIRST_MESSAGE),
+        metadata=about(
+            "The initial user message to start the session. With `files`, it may be empty.",
+            FIRST_MESSAGE,
+        ),
     )
+    files = files_field()
     model = Text(
         short,
         allow_none=True,
@@ -236,22 +273,27 @@ class ChangeSchema(RequestSchema):
     )
 
 
-class MessageSchema(RequestSchema):
+class MessageSchema(MessageFields):
     """Request body for another user message."""
 
-    content = Text(required=True, metadata=about("The user's message.", "And per user?"))
+    content = Words(
+        required=True,
+        metadata=about("The user's message. With `files`, it may be empty.", "And per user?"),
+    )
+    files = files_field()
 
 
-class RetrySchema(RequestSchema):
+class RetrySchema(MessageFields):
     """Request body for another reply, perhaps to a changed message."""
 
-    content = Text(
+    content = Words(
         allow_none=True,
         metadata=about(
             "Change the last message to this first. Then the new reply replaces the old one, "
-            "however it ends."
+            "however it ends. Without `files`, the message has none any more."
         ),
     )
+    files = files_field()
 
 
 class ForkSchema(RequestSchema):
@@ -346,10 +388,27 @@ class TurnsPageSchema(QuerySchema):
 _COLUMNS = {description_of(each).shown: each for each in described_for(Turn, "shown")}
 
 
+class FileSchema(Schema):
+    """An image that a user has uploaded."""
+
+    id = fields.String(
+        required=True,
+        metadata=about("The SHA-256 of its bytes, in hexadecimal digits.", FILE_ID),
+    )
+    media_type = fields.String(required=True, metadata=about(enum=["image/jpeg", "image/png"]))
+    width = fields.Integer(required=True, metadata=about("In pixels, as it is displayed.", 640))
+    height = fields.Integer(required=True, metadata=about("In pixels, as it is displayed.", 480))
+    size = fields.Integer(required=True, metadata=about("In bytes.", 123456))
+
+
 def _field_of(column: peewee.Field) -> fields.Field:
     """The field of a column. Its type follows from the function that makes its JSON, if there is
     one, or else from the column."""
     description = description_of(column)
+    if description.as_json is json_of_files:
+        return fields.List(
+            fields.Nested(FileSchema), required=True, metadata=about(description.sentence)
+        )
     kinds = {str: fields.String, time_of: Timestamp, seconds_of: fields.Float}
     of_type = fields.String if isinstance(column, peewee.TextField) else fields.Integer
     return kinds.get(description.as_json, of_type)(
@@ -373,12 +432,12 @@ _PARTS = {name: _schema_of(name, part) for name, part in Turn.PARTS.items()}
 ModelSchema, TurnErrorSchema = _PARTS["model"], _PARTS["error"]
 
 
-def _fields_of_turn(of_messages: bool) -> dict[str, fields.Field]:
-    """The fields of a reply, or only those that a user's message also has."""
+def _fields_of_turn(use: str) -> dict[str, fields.Field]:
+    """The fields of turns whose description has `use` set: "of_messages" or "of_replies"."""
     found: dict[str, fields.Field] = {}
     for path, column in _COLUMNS.items():
         name = path.partition(".")[0]
-        if of_messages and not description_of(column).of_messages:
+        if not getattr(description_of(column), use):
             continue
         found[name] = _nested(name) if name in _PARTS else _field_of(column)
     return found
@@ -392,13 +451,13 @@ def _nested(name: str) -> fields.Nested:
     )
 
 
-class UserTurnSchema(Schema.from_dict(_fields_of_turn(of_messages=True))):
+class UserTurnSchema(Schema.from_dict(_fields_of_turn("of_messages"))):
     """A message of the user."""
 
     kind = fields.String(required=True, metadata=about(const="user"))
 
 
-class AssistantTurnSchema(Schema.from_dict(_fields_of_turn(of_messages=False))):
+class AssistantTurnSchema(Schema.from_dict(_fields_of_turn("of_replies"))):
     """A reply of the model."""
 
     kind = fields.String(required=True, metadata=about(const="assistant"))

@@ -142,12 +142,15 @@ class TurnJSON:
             name, _, key = path.partition(".")
             parts.setdefault(name, {})[key] = column
         self._parts = parts
-        self._of_replies = [(name, *_maker_of_name(name, part)) for name, part in parts.items()]
-        self._of_messages = [
-            each
-            for each, part in zip(self._of_replies, parts.values(), strict=True)
-            if any(description_of(column).of_messages for column in part.values())
-        ]
+        makers = [(name, *_maker_of_name(name, part)) for name, part in parts.items()]
+        self._of_messages, self._of_replies = (
+            [
+                each
+                for each, part in zip(makers, parts.values(), strict=True)
+                if any(getattr(description_of(column), use) for column in part.values())
+            ]
+            for use in ("of_messages", "of_replies")
+        )
 
     def dump(self, turn: Any) -> dict[str, Any]:
         """The JSON of this turn, a Turn or a ShownTurn."""

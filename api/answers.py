@@ -37,6 +37,11 @@ class ListedModelSchema(Schema):
     default = fields.Boolean(
         required=True, metadata=about("Whether it is the model of sessions that name none.")
     )
+    images = fields.Boolean(
+        required=True,
+        allow_none=True,
+        metadata=about("Whether it sees images; null if its provider does not say."),
+    )
 
 
 class ModelsMetaSchema(Schema):
@@ -47,6 +52,11 @@ class ModelsMetaSchema(Schema):
         required=True,
         validate=validate.OneOf(["keep", "live", "count"]),
         metadata=about("The server's setting `THINKING`."),
+    )
+    max_file = fields.Integer(
+        required=True,
+        validate=COUNT,
+        metadata=about("Bytes of the largest image; 0: no images."),
     )
     hint = fields.String(metadata=about("A sentence that says why there is no model, if known."))
 

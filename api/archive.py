@@ -21,6 +21,7 @@ from database import db
 from formats.common import LeftOut
 from models import Session
 from schemas import about
+from tables.files import UnknownFile
 from transfer import exports, forks, imports
 from transfer.exports import Cursor
 
@@ -132,15 +133,20 @@ def import_body() -> tuple[Session, int, dict[str, str]]:
     with _import_slot():
         if has_too_many_values(g.body):
             raise ValidationError(TOO_MANY)
-        imported, left_out = load_import(parse_body())
+        loaded = load_import(parse_body(), g.user)
         # The body may be large: drop it here, and in our server.
         del g.body
         request.environ.get("parley.on_request_read", int)()
         limit = current_app.config["STORAGE_LIMIT"]
-        session, is_new = imports.import_session(g.user, imported, services().catalog, limit)
+        try:
+            session, is_new = imports.import_session(
+                g.user, loaded.fields, services().catalog, limit
+            )
+        except UnknownFile as error:
+            raise UnknownFile(loaded.place_of(error.pointer)) from None
     if not is_new:
         return _session_answer(session, 200)
-    return _session_answer(session, 201, _left_out_header(left_out))
+    return _session_answer(session, 201, _left_out_header(loaded.left_out))
 
 
 def _left_out_header(left_out: LeftOut) -> dict[str, str]:

@@ -27,15 +27,17 @@ EVENTS = "text/event-stream; charset=utf-8"
 # The OpenAPI schemas of media types other than JSON.
 EVENT_STREAM = {"$ref": "#/components/schemas/EventStream"}
 TEXT = {"type": "string"}
+BYTES = {"type": "string", "format": "binary"}
 
 
 @dataclasses.dataclass
 class Body:
-    """A JSON body with one of these schemas."""
+    """A JSON body with one of these schemas, or the bytes of one of these media types."""
 
     schemas: Sequence[type[Schema]]
     required: bool
     example: dict[str, Any] | None
+    media_types: Sequence[str] = ()
 
 
 @dataclasses.dataclass
@@ -134,6 +136,16 @@ def takes_itself(*kinds: type[Schema], example: dict[str, Any]) -> Decorator:
 
     def decorate(handler: Handler) -> Handler:
         operation_of(handler).body = Body(kinds, True, example)
+        return handler
+
+    return decorate
+
+
+def takes_bytes(*media_types: str) -> Decorator:
+    """Note a body that is not JSON, which the handler reads itself."""
+
+    def decorate(handler: Handler) -> Handler:
+        operation_of(handler).body = Body([], True, None, media_types)
         return handler
 
     return decorate

@@ -17,11 +17,13 @@ import database
 import models
 from api import sign_in
 from api.services import services
+from images import BadImage
 from limits import Overloaded
 from llm import UnknownModel
 from logs import log
 from providers.faults import ModelError
 from schemas import MOST_ERRORS
+from tables.files import UnknownFile
 
 CHALLENGE = 'Bearer realm="parley"'  # RFC 6750, section 3
 TITLES = HTTP_STATUS_CODES | {414: "URI Too Long"}  # RFC 9110 renamed it
@@ -144,14 +146,15 @@ def _details(messages: dict, source: str, place: str = "", depth: int = 0) -> It
     """The depth of each fault, and its detail. Names of a body become JSON pointers (RFC 6901):
     `{"title": ["Give a string."]}` gives `("Give a string.", {"pointer": "/title"})`."""
     for name, faults in messages.items():
-        at = _pointer(place, str(name)) if source == "pointer" else name
+        at = pointer_to(place, str(name)) if source == "pointer" else name
         if isinstance(faults, dict):
             yield from _details(faults, source, at, depth + 1)
         else:
             yield from ((depth, (fault, {source: at})) for fault in faults)
 
 
-def _pointer(place: str, name: str) -> str:
+def pointer_to(place: str, name: str) -> str:
+    """The pointer (RFC 6901) to the field of this name in the object at `place`."""
     if name == "_schema":
         return place
     return f"{place}/{name.replace('~', '~0').replace('/', '~1')}"
@@ -181,6 +184,15 @@ def on_invalid_token(error: auth.InvalidToken) -> tuple:
 def on_refused(error: models.Refused) -> tuple:
     details = [(str(error), None)]
     return error_response(error.status, details, error.retry_after, error.session_id)
+
+
+def on_unknown_file(error: UnknownFile) -> tuple:
+    sentence = "You have no such file. Upload it first, with POST /files."
+    return error_response(400, [(sentence, {"pointer": error.pointer})])
+
+
+def on_bad_image(error: BadImage) -> tuple:
+    return error_response(400, [(str(error), None)])
 
 
 def on_unknown_model(error: UnknownModel) -> tuple:
@@ -220,6 +232,8 @@ HANDLERS = {
     HTTPException: on_http_error,
     ValidationError: on_validation_error,
     models.Refused: on_refused,
+    UnknownFile: on_unknown_file,
+    BadImage: on_bad_image,
     UnknownModel: on_unknown_model,
     ModelError: on_model_error,
     auth.InvalidToken: on_invalid_token,

@@ -25,6 +25,7 @@ from api.services import release_slot, services
 # Bytes of memory for each byte of a text: a body is in memory as it came, as it is parsed, and as
 # it is searched, each with up to four bytes for one; a turn that is shown takes no more.
 MEMORY_PER_BYTE = 10
+MEMORY_PER_BYTE_OF_FILE = 3  # as it came, without what is cut off, and the parts that are stored
 CHUNKED = 2**20  # bytes for which room is made if a body does not say its length
 MEMORY_TIMEOUT = 2  # seconds for memory
 LINE_TIMEOUT = 5  # seconds for the user's other requests
@@ -43,13 +44,14 @@ PREFLIGHT_ANSWER = {
 EXPOSED_HEADERS = {
     "Access-Control-Expose-Headers": ("Location, Retry-After, X-Request-ID, First-Turn-Sent, Link")
 }
-# Endpoints that answer with another type than JSON or an event stream.
+# Endpoints that answer with other types than JSON or an event stream.
 OTHER_TYPES = {
-    "public.show_file": "*/*",
-    "public.show_index": "text/html",
-    "public.show_metrics": "text/plain",
-    "api.show_session": "text/markdown",
-    "api.show_export": "application/x-ndjson",
+    "public.show_file": ("*/*",),
+    "public.show_index": ("text/html",),
+    "public.show_metrics": ("text/plain",),
+    "api.show_session": ("text/markdown",),
+    "api.show_export": ("application/x-ndjson",),
+    "api.download_file": ("image/jpeg", "image/png"),
 }
 
 
@@ -119,8 +121,10 @@ def check_request() -> tuple | None:
         (kind.partition(";")[0].rstrip(), quality) for kind, quality in request.accept_mimetypes
     ]
     accept = request.accept_mimetypes = MIMEAccept(types)
-    sent = "application/json", "text/event-stream", OTHER_TYPES.get(str(request.endpoint))
-    if accept and not any(accept[each] for each in sent if each):
+    others = OTHER_TYPES.get(str(request.endpoint), ())
+    if accept and not any(
+        accept[each] for each in ("application/json", "text/event-stream", *others)
+    ):
         raise exceptions.NotAcceptable("Accept application/json or text/event-stream.")
     return None
 
@@ -132,9 +136,11 @@ def read_body() -> None:
     """Read the body, before the request takes a connection to the database and its time starts. If
     the body has not all arrived, our server calls the application again when it has; a development
     server blocks."""
-    limit = current_app.config["MAX_CONTENT_LENGTH"]
+    limit, memory_per_byte = current_app.config["MAX_CONTENT_LENGTH"], MEMORY_PER_BYTE
     if request.endpoint == "api.import_session":
         limit = limits.import_size(current_app.config)
+    elif request.endpoint == "api.upload_file":
+        limit, memory_per_byte = current_app.config["MAX_FILE"], MEMORY_PER_BYTE_OF_FILE
     request.environ["parley.longest_body"] = limit  # our server receives no more than this
     # One byte more than the limit shows that a chunked body is too large.
     request.max_content_length = limit + 1
@@ -142,7 +148,7 @@ def read_body() -> None:
     g.memory = limits.Slot(services().replies.memory_bulkhead, g.user)
     is_chunked = "Transfer-Encoding" in request.headers
     expected = min(limit, CHUNKED) if is_chunked else length
-    waited = reserve_memory(expected) if expected <= limit else 0
+    waited = reserve_memory(expected, memory_per_byte) if expected <= limit else 0
     try:
         g.body = request.stream.read(limit + 1) if length <= limit else b""
     except exceptions.ClientDisconnected:
@@ -152,7 +158,7 @@ def read_body() -> None:
     if len(g.body) < length:
         raise exceptions.BadRequest("The body ended before its Content-Length. Send it whole.")
     if is_chunked:
-        waited += reserve_memory(len(g.body))
+        waited += reserve_memory(len(g.body), memory_per_byte)
     database.limit_time(database.WAIT - waited)
 
 

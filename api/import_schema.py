@@ -4,21 +4,24 @@ import calendar
 import datetime
 import re
 import time
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import peewee
 from flask import current_app
-from marshmallow import INCLUDE, Schema, ValidationError, fields, validate
+from marshmallow import INCLUDE, Schema, ValidationError, fields, validate, validates_schema
 
 import formats
 import turns
 from api import errors
-from database import SECOND
+from database import SECOND, connected
+from files import FILES_MAX
 from formats.common import LeftOut, Unreadable
 from models import Turn
 from providers.options import OPTIONS
 from replies.thinking import MOST
 from schemas import (
+    FILE_ID,
     MISSING,
     MOST_ERRORS,
     NO_NUL,
@@ -32,6 +35,7 @@ from schemas import (
     option_field,
     short,
 )
+from tables.files import known
 from tables.ledger import MOST_TOKENS
 
 MOST_TURNS = 10_000
@@ -194,12 +198,54 @@ def _check_bytes(value: str, most: int) -> None:
         raise ValidationError(f"Shorten this to at most {most:,} bytes.")
 
 
+class ImportedFileSchema(Schema):
+    """An image, as a line of an export describes it. Only its id is used."""
+
+    class Meta:
+        unknown = INCLUDE
+
+    id = fields.String(required=True, metadata=about(None, FILE_ID))
+
+
+class ImportedFiles(fields.Field):
+    """The files of a message: ids, or objects with an `id` as an export has them. Loaded as ids."""
+
+    default_error_messages = {"invalid": f"Give a list of at most {FILES_MAX} files."}
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> list[str]:
+        if not isinstance(value, list) or len(value) > FILES_MAX:
+            raise self.make_error("invalid")
+        ids = [each.get("id") if isinstance(each, dict) else each for each in value]
+        faults = {
+            place: ["Give the id of a file."]
+            for place, each in enumerate(ids)
+            if not isinstance(each, str)
+        }
+        if faults:
+            raise ValidationError(faults)
+        return ids
+
+
 class ImportedUserTurnSchema(RequestSchema):
     """A message of the user."""
 
     id = String(allow_none=True, metadata=about("Not kept: the server makes another."))
     kind = the_kind("user")
-    content = Text(is_no_longer_than_a_page, required=True)
+    content = String(
+        required=True,
+        validate=[is_storable, is_no_longer_than_a_page],
+        metadata=about("With `files`, it may be empty.", pattern=NO_NUL),
+    )
+    files = ImportedFiles(
+        allow_none=True,
+        metadata=about(
+            "The images of the message, which you have uploaded, in order.",
+            [FILE_ID],
+            type=["array", "null"],
+            maxItems=FILES_MAX,
+            items={"anyOf": [{"type": "string"}, {"$ref": "#/components/schemas/ImportedFile"}]},
+        ),
+    )
     created_at = Instant(
         allow_none=True,
         metadata=about(
@@ -209,6 +255,11 @@ class ImportedUserTurnSchema(RequestSchema):
             **A_TIME,
         ),
     )
+
+    @validates_schema
+    def _refuse_empty(self, data: dict[str, Any], **kwargs: Any) -> None:
+        if not (data["content"].strip() or data.get("files")):
+            raise ValidationError("Give some text; this is blank.", "content")
 
 
 def _field_of(column: peewee.Field) -> fields.Field:
@@ -362,14 +413,42 @@ class ExportedConversationSchema(Schema):
         unknown = INCLUDE
 
 
+class Uploads(fields.Field):
+    """The ids of uploaded files, by other ids."""
+
+    default_error_messages = {"invalid": "Give an object: for each image, the id of its file."}
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:
+        if not isinstance(value, dict):
+            raise self.make_error("invalid")
+        faults = {
+            asset: ["Give the id of a file."]
+            for asset, each in value.items()
+            if not isinstance(each, str)
+        }
+        if faults:
+            raise ValidationError(dict(list(faults.items())[:MOST_ERRORS]))
+        return value
+
+
 class ImportedConversationSchema(Schema):
-    """One conversation of another product, without other fields. The server sets `origin`:
-    `chatgpt:`, `claude:` or `openwebui:`, and its id there."""
+    """One conversation of another product. The server sets `origin`: `chatgpt:`, `claude:` or
+    `openwebui:`, and its id there."""
 
     conversation = fields.Nested(ExportedConversationSchema, required=True)
+    files = Uploads(
+        allow_none=True,
+        metadata=about(
+            "Which of its images you have uploaded: the id of each image in the export, and that "
+            "of its file. Other images become `[image]`.",
+            {"file-AbC": FILE_ID},
+            type=["object", "null"],
+            additionalProperties={"type": "string"},
+        ),
+    )
 
 
-import_schema = ImportSchema()
+import_schema, uploads = ImportSchema(), Uploads()
 
 
 def has_too_many_values(data: bytes | bytearray) -> bool:
@@ -379,33 +458,59 @@ def has_too_many_values(data: bytes | bytearray) -> bool:
     return count == MOST_STRINGS or len(others.translate(None, b" \t\r\n")) > MOST_OTHERS
 
 
-def load_import(body: Any) -> tuple[dict[str, Any], LeftOut]:
-    """The session in this body, as `import_schema` loads it, and what is left out. The body has the
-    session's fields, or only `conversation`. Raises ValidationError."""
+class Import(NamedTuple):
+    """A session to import."""
+
+    fields: dict[str, Any]  # as `import_schema` loads them
+    left_out: LeftOut = LeftOut()
+    uploaded: Mapping[str, str] | None = None  # of a conversation: the files of its images
+
+    def place_of(self, pointer: str) -> str:
+        """The place in the request of a file that is at this place in the fields."""
+        if self.uploaded is None:
+            return pointer
+        _, _, turn, _, place = pointer.split("/")
+        wanted = self.fields["turns"][int(turn)]["files"][int(place)]
+        asset = next(asset for asset, file_id in self.uploaded.items() if file_id == wanted)
+        return errors.pointer_to("/files", asset)
+
+
+def load_import(body: Any, owner: str) -> Import:
+    """The session in this body. The body has the session's fields, or only `conversation` and
+    `files`. Raises ValidationError."""
     if not isinstance(body, dict) or "conversation" not in body:
-        return import_schema.load(body), LeftOut()
+        return Import(import_schema.load(body))
     conversation = body.pop("conversation")
     if conversation is None:
-        return import_schema.load(body), LeftOut()
-    known = import_schema.fields
-    if any(value is not None or name not in known for name, value in body.items()):
+        return Import(import_schema.load(body))
+    files = body.pop("files", None)
+    try:
+        uploaded = {} if files is None else uploads.deserialize(files)
+    except ValidationError as error:
+        raise ValidationError({"files": error.messages}) from None
+    known_names = import_schema.fields
+    if any(value is not None or name not in known_names for name, value in body.items()):
         raise ValidationError("Send it without other fields.", "conversation")
     try:
-        return load_conversation(conversation)
+        return load_conversation(conversation, uploaded, owner)
     except ValidationError as error:
         raise ValidationError({"conversation": error.messages}) from None
 
 
-def load_conversation(conversation: Any) -> tuple[dict[str, Any], LeftOut]:
-    """One conversation of an export of Parley or of another product, converted and then loaded by
-    `import_schema`, and what is left out of it. Raises ValidationError. Its messages have the paths
-    of fields only for an export of Parley: other formats have other paths."""
+def load_conversation(conversation: Any, uploaded: Mapping[str, str], owner: str) -> Import:
+    """One conversation of an export of Parley or of another product, with those of its images that
+    are uploaded, by their ids in the export. Of an export of Parley, these are also the files that
+    the owner has. Raises ValidationError. Its messages have the paths of fields only for an export
+    of Parley: other formats have other paths."""
     try:
-        body, left_out = formats.convert(conversation)
+        if formats.is_own(conversation) and (ids := formats.images_of(conversation)):
+            with connected():
+                uploaded = {each: each for each in known(owner, ids)} | dict(uploaded)
+        body, left_out = formats.convert(conversation, uploaded)
     except Unreadable as error:
         raise ValidationError(str(error)) from None
     try:
-        return import_schema.load(body), left_out
+        return Import(import_schema.load(body), left_out, uploaded)
     except ValidationError as error:
         if formats.is_own(conversation):
             raise

@@ -17,7 +17,7 @@ from api.services import release_slot, services
 from llm import UnknownModel
 from models import FAILED, Missing, Session
 from replies import Feed, ReplyRequest
-from replies.titles import local_title
+from replies.titles import first_title
 from tables.idempotency import IdempotencyKey
 
 NAMED = 10  # models that the error about a model that is gone suggests
@@ -107,13 +107,14 @@ def reply_request(
     ValidationError."""
     key = idempotency_key(body)
     chosen = choose_model(key, body, session)
-    content, new = body.pop("content", None), None
+    content, files, new = body.pop("content", None), body.pop("files", None), None
     if session is None:
-        new = body | {"title": local_title(content)} | chosen
+        new = body | {"title": first_title(content)} | chosen
     database.db.close()  # others may have the connection while a long text is normalized
     return ReplyRequest(
         owner=g.user,
         content=content,
+        files=files,
         new=new,
         session_id=session.id if session else None,
         retry=retry,

@@ -15,6 +15,7 @@ from limits import (
     SEARCHES,
     STRANGERS,
     STREAMS,
+    UPLOADS,
     Bulkhead,
     Lines,
 )
@@ -35,6 +36,7 @@ class Services:
     streams: Bulkhead = dataclasses.field(default_factory=lambda: Bulkhead(STREAMS))
     searches: Bulkhead = dataclasses.field(default_factory=lambda: Bulkhead(SEARCHES))
     imports: Bulkhead = dataclasses.field(default_factory=lambda: Bulkhead(IMPORTS))  # and forks
+    uploads: Bulkhead = dataclasses.field(default_factory=lambda: Bulkhead(UPLOADS))
     exports: Bulkhead = dataclasses.field(default_factory=lambda: Bulkhead(EXPORTS))
     documents: Bulkhead = dataclasses.field(default_factory=lambda: Bulkhead(DOCUMENTS))
     strangers: Bulkhead = dataclasses.field(default_factory=lambda: Bulkhead(STRANGERS))

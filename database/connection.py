@@ -121,8 +121,8 @@ class Engine:
         raise NotImplementedError
 
     def insert_all(self, table: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-        """Insert these rows, reading one at a time. Values are texts, integers or None; a UUID is
-        given as hexadecimal digits, a boolean as 0 or 1."""
+        """Insert these rows, reading one at a time. Values are texts, bytes, integers or None; a
+        UUID is given as hexadecimal digits, a boolean as 0 or 1."""
         raise NotImplementedError
 
     def skip_used_ids(self, table: str) -> None:

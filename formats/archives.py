@@ -6,15 +6,20 @@ import functools
 import io
 import itertools
 import os
+import re
 import zipfile
 import zlib
 from collections.abc import Iterator
 from typing import IO
 
-from formats.json_reader import BadFile, Fault, Reader, Value
+from formats.json_reader import BadFile, Fault, FileLine, Reader, Value
 
 ZIP_MARKS = (b"PK\x03\x04", b"PK\x05\x06")  # begin a ZIP with files, and an empty one
 MEMBERS = "conversations*.json"  # ChatGPT's and Claude's names, in any folder
+# ChatGPT's names of pictures begin with the id by which conversations refer to them, in any folder:
+# `file-AbC-cat.jpg`, `file_0123-sanitized.png`; since May 2026, `file-AbC.dat`
+# (github.com/Superkikim/nexus-ai-chat-importer/issues/62).
+ASSET = re.compile("file[-_][0-9A-Za-z]+")
 MOST_MEMBERS = 1000
 LONGEST_READ = 2**25  # bytes that zipfile may read at once, for the directory of a ZIP
 # A ZIP counts as a bomb if it unpacks to more than this many bytes, and this many times its size.
@@ -35,22 +40,54 @@ class BoundedFile(io.BufferedReader):
         return super().read(size)
 
 
-def read(path: str, limit: int) -> Iterator[Value | Fault]:
+class Images:
+    """The images in a ZIP, while its conversations are read. Any other file has none."""
+
+    def __init__(self) -> None:
+        self._archive: zipfile.ZipFile | None = None
+        self._members: dict[str, zipfile.ZipInfo] = {}
+
+    def find(self, archive: zipfile.ZipFile, allowance: "Allowance") -> None:
+        self._archive, self._allowance = archive, allowance
+        for info in archive.infolist():
+            if match := ASSET.match(info.filename.rpartition("/")[2]):
+                self._members.setdefault(match[0], info)
+
+    def read(self, asset: str, most: int) -> bytes | None:
+        """The bytes of the image with this id; None if it is not there, cannot be read, or has more
+        than `most` bytes. Raises BadFile if the ZIP is a bomb."""
+        info = self._members.get(asset)
+        if info is None or info.file_size > most or self._archive is None:
+            return None
+        try:
+            with _open(self._archive, info, info.filename) as member:
+                # zipfile unpacks no more than the directory says, and compares the checksum there.
+                return _unpack(member, info.filename, self._allowance, info.file_size)
+        except (DamagedFile, OSError):
+            return None
+
+
+def read(
+    path: str, limit: int, file_limit: int = 0, images: Images | None = None
+) -> Iterator[Value | Fault | FileLine]:
     """The conversations of this file, one at a time, as JSON objects. The file is NDJSON, one
     object, a JSON array, or a ZIP with such files that are called `conversations*.json`. A
     conversation that cannot be read, or has more than `limit` bytes, is a Fault if we can tell
-    where the next one begins. Otherwise raises BadFile."""
+    where the next one begins. Otherwise raises BadFile. An export of Parley also has files, in
+    lines of up to `file_limit` bytes; those in a ZIP are in `images`."""
     try:
         with BoundedFile(io.FileIO(path)) as file:
             if file.peek(4).startswith(ZIP_MARKS):
-                yield from _read_zip(file, path, limit)
+                yield from _read_zip(file, path, limit, images or Images())
             else:
-                yield from Reader(path, file.read1, limit)
+                yield from Reader(path, file.read1, limit, file_limit=file_limit)
     except OSError as error:
         raise BadFile(f"{path} cannot be read: {error.strerror or error}.") from None
 
 
-def _read_zip(file: BoundedFile, path: str, limit: int) -> Iterator[Value | Fault]:
+def _read_zip(
+    file: BoundedFile, path: str, limit: int, images: Images
+) -> Iterator[Value | Fault | FileLine]:
     number = 1
     with _raising_bad_file(path):
         archive = zipfile.ZipFile(file)
@@ -62,6 +99,7 @@ def _read_zip(file: BoundedFile, path: str, limit: int) -> Iterator[Value | Faul
     if _overlap(members):
         raise BadFile(f"{path} is damaged: files in it overlap.")
     allowance = Allowance(os.fstat(file.fileno()).st_size)
+    images.find(archive, allowance)
     for info in sorted(members, key=lambda info: info.filename):
         name = f"{info.filename} in {path}"
         with _open(archive, info, name) as member:
@@ -85,13 +123,17 @@ def _overlap(members: list[zipfile.ZipInfo]) -> bool:
     )
 
 
+class DamagedFile(BadFile):
+    """A file in a ZIP, or a ZIP, that cannot be unpacked."""
+
+
 def _open(archive: zipfile.ZipFile, info: zipfile.ZipInfo, name: str) -> IO[bytes]:
-    """The unpacked bytes of this member. Raises BadFile."""
+    """The unpacked bytes of this member. Raises DamagedFile."""
     if info.flag_bits & ENCRYPTED:
-        raise BadFile(f"{name} is encrypted. Unpack the ZIP, and import that file.")
+        raise DamagedFile(f"{name} is encrypted. Unpack the ZIP, and import that file.")
     if info.compress_type not in METHODS:
         text = f"{name} is compressed by an unknown method. Unpack it, and import that file."
-        raise BadFile(text)
+        raise DamagedFile(text)
     with _raising_bad_file(name):
         return archive.open(info)
 
@@ -122,4 +164,4 @@ def _raising_bad_file(name: str) -> Iterator[None]:
     try:
         yield
     except DAMAGES as error:
-        raise BadFile(f"{name} is damaged, or not whole: {error}.") from None
+        raise DamagedFile(f"{name} is damaged, or not whole: {error}.") from None

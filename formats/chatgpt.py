@@ -7,8 +7,10 @@ from typing import Any
 from formats.common import (
     ASSISTANT,
     USER,
+    Attachment,
     Conversation,
     Message,
+    Uploaded,
     conversation,
     duration_of,
     id_of,
@@ -17,6 +19,7 @@ from formats.common import (
     objects_by_key,
     part,
     shown_branch,
+    taken,
     time_of,
     with_marks,
 )
@@ -34,7 +37,7 @@ ENTITY = re.compile(
 )
 
 
-def convert(data: dict[str, Any]) -> Conversation:
+def convert(data: dict[str, Any], uploaded: Uploaded) -> Conversation:
     """Raises Unreadable."""
     nodes = objects_by_key(data, "mapping")
     return conversation(
@@ -44,12 +47,12 @@ def convert(data: dict[str, Any]) -> Conversation:
             "created_at": time_of(data.get("create_time")),
             "updated_at": time_of(data.get("update_time")),
         },
-        {key: read_message(part(node, "message", dict)) for key, node in nodes.items()},
+        {key: read_message(part(node, "message", dict), uploaded) for key, node in nodes.items()},
         shown_branch(nodes, "parent", part(data, "current_node", str)),
     )
 
 
-def read_message(message: dict[str, Any]) -> Message:
+def read_message(message: dict[str, Any], uploaded: Uploaded) -> Message:
     """What is imported of a message. A role or a recipient that is not a string is a tool's."""
     metadata, content = part(message, "metadata", dict), part(message, "content", dict)
     role = part(message, "author", dict).get("role")
@@ -68,14 +71,19 @@ def read_message(message: dict[str, Any]) -> Message:
     if not is_said or message.get("recipient") not in TO_ALL:
         return Message(tools=1)
     text, assets = read_parts(content)
-    attached = [part(each, "mime_type", str) for each in objects(metadata, "attachments")]
+    attached = [
+        Attachment(part(each, "mime_type", str), part(each, "id", str))
+        for each in objects(metadata, "attachments")
+    ]
+    # Attachments may also be among the parts.
+    pictures, left_out = taken(max(assets, attached, key=len), role, uploaded)
     return Message(
         role,
-        # Attachments may also be among the parts.
-        with_marks(text, max(assets, attached, key=len), role),
+        with_marks(text, left_out, role),
+        pictures,
         created_at,
         part(metadata, "model_slug", str) if role == ASSISTANT else "",
-        files=max(len(assets), len(attached)),
+        files=len(left_out),
     )
 
 
@@ -85,9 +93,10 @@ def read_thought(thought: dict[str, Any]) -> str:
     return joined([f"**{headline}**" if headline else "", part(thought, "content", str)])
 
 
-def read_parts(content: dict[str, Any]) -> tuple[str, list[str]]:
-    """The text of a message, and the kinds of its images, sound and files."""
-    texts, assets = [], []
+def read_parts(content: dict[str, Any]) -> tuple[str, list[Attachment]]:
+    """The text of a message, and its images, sound and files."""
+    texts: list[str] = []
+    assets: list[Attachment] = []
     for each in part(content, "parts", list):
         if isinstance(each, str):
             texts.append(MARKER.sub("", ENTITY.sub(r"\1", each)))
@@ -96,5 +105,11 @@ def read_parts(content: dict[str, Any]) -> tuple[str, list[str]]:
             if kind == "audio_transcription":
                 texts.append(part(each, "text", str))
             else:
-                assets.append(kind)
+                assets.append(Attachment(kind, id_in(part(each, "asset_pointer", str))))
     return joined(texts), assets
+
+
+def id_in(pointer: str) -> str:
+    """The id in `file-service://file-AbC` (up to 2025) or `sediment://file_0123`. Attachments have
+    it alone."""
+    return pointer.rpartition("://")[2]

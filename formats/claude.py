@@ -3,15 +3,17 @@ of messages. If some were edited or answered again, they are a tree, and often n
 branch was shown."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from formats.common import (
     ASSISTANT,
     FILE,
     USER,
+    Attachment,
     Conversation,
     Message,
+    Uploaded,
     branch_to,
     conversation,
     duration_of,
@@ -21,6 +23,7 @@ from formats.common import (
     objects,
     part,
     seconds_of,
+    taken,
     time_of,
     with_marks,
 )
@@ -34,14 +37,14 @@ FILES = ("image", "document")  # types of blocks that the export has without the
 HIDDEN = ("injected_prompt_block", "token_budget", "summaries")  # blocks that Claude does not show
 
 
-def convert(data: dict[str, Any]) -> Conversation:
+def convert(data: dict[str, Any], uploaded: Uploaded) -> Conversation:
     """Raises Unreadable."""
     written = objects(data, "chat_messages")
     return conversation(
         "claude:" + id_of(data.get("uuid")),
         part(data, "name", str),
         {name: time_of(data.get(name)) for name in ("created_at", "updated_at")},
-        dict(enumerate(map(read_message, written))),
+        {index: read_message(message, uploaded) for index, message in enumerate(written)},
         find_branch(written, part(data, "current_leaf_message_uuid", str)),
     )
 
@@ -66,26 +69,41 @@ def find_branch(written: list[dict[str, Any]], shown: str) -> Sequence[int]:
     return branch_to(leaf, parents)
 
 
-def read_message(message: dict[str, Any]) -> Message:
+def read_message(message: dict[str, Any], uploaded: Uploaded) -> Message:
     """What is imported of a message."""
     kind = KINDS.get(part(message, "sender", str))
     if kind is None:
         return Message()
     blocks = objects(message, "content")
     types = [part(block, "type", str) for block in blocks]
-    shown = [each for each in types if each in FILES]
     thoughts = [block for block in blocks if block.get("type") == THINKING]
-    labels, files = read_files(message)
+    shown = [attachment(block) for block in blocks if block.get("type") in FILES]
+    named = objects(message, "attachments") + objects(message, "files")
+    # The export has no images, but somebody may have them. One may be named twice.
+    images = (each for each in [*shown, *map(attachment, named)] if each.is_image and each.asset)
+    pictures, _ = taken(dict.fromkeys(images), kind, uploaded)
+
+    def is_left_out(file: Attachment) -> bool:
+        return uploaded.get(file.asset) not in pictures
+
+    labels, files = read_files([each for each in named if is_left_out(attachment(each))])
+    left_out = list(filter(is_left_out, shown))
     text = joined(read_texts(message, blocks) + (labels if kind == USER else []))
     return Message(
         kind,
-        with_marks(text, shown, kind),
+        with_marks(text, left_out, kind),
+        pictures,
         time_of(message.get("created_at")),
         thinking=joined(part(block, "thinking", str) for block in thoughts),
         seconds=sum(map(seconds_within, thoughts)),
-        files=files + len(shown),
+        files=files + len(left_out),
         tools=sum(each not in (*TEXTS, THINKING, *FILES, *HIDDEN) for each in types),
     )
+
+
+def attachment(file: dict[str, Any]) -> Attachment:
+    """A block or an entry for a file. Nothing says of an entry whether it is an image."""
+    return Attachment(part(file, "type", str) or "image", part(file, "file_uuid", str))
 
 
 def seconds_within(block: dict[str, Any]) -> float:
@@ -101,10 +119,11 @@ def read_texts(message: dict[str, Any], blocks: list[dict[str, Any]]) -> list[st
     return [part(block, "text", str) for block in blocks if block.get("type") in TEXTS]
 
 
-def read_files(message: dict[str, Any]) -> tuple[list[str], int]:
-    """The labels that a text gets for its files, and how many of these the export does not have."""
+def read_files(files: Iterable[dict[str, Any]]) -> tuple[list[str], int]:
+    """The labels that a text gets for these files, and how many of them the export does not
+    have."""
     labels, missing = [], 0
-    for each in objects(message, "attachments") + objects(message, "files"):
+    for each in files:
         name = part(each, "file_name", str)
         label = f"[file {name}]" if name.strip() else FILE
         content = part(each, "extracted_content", str)

@@ -7,10 +7,11 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
+from files import FILES_MAX, LEFT_OUT
 from wire import storable
 
 USER, ASSISTANT = "user", "assistant"
-IMAGE, FILE = "[image]", "[file]"  # stand for images and files in a text
+IMAGE, FILE = LEFT_OUT, "[file]"  # stand for images and files in a text
 LONGEST_NAME = 200  # characters of a title, or of a model
 LONGEST_THINKING = 262_144  # characters that are kept, as in `replies/thinking.py`
 MOST_SECONDS = 10**9  # of thinking, as in `api/import_schema.py`
@@ -20,6 +21,9 @@ DATE = re.compile(
     r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)?",
     re.ASCII,
 )
+
+# The ids of uploaded files, by the ids that an export gives to its images.
+Uploaded = Mapping[str, str]
 
 T = TypeVar("T", str, list, dict)
 K = TypeVar("K", str, int)
@@ -47,11 +51,23 @@ class Conversation(NamedTuple):
     left_out: LeftOut
 
 
+class Attachment(NamedTuple):
+    """An image or a file of a message."""
+
+    kind: str  # such as "image_asset_pointer" or "image/png"
+    asset: str = ""  # its id in the export; empty if it has none
+
+    @property
+    def is_image(self) -> bool:
+        return "image" in self.kind
+
+
 class Message(NamedTuple):
     """What is imported of a message. `files` and `tools` count what is not."""
 
     kind: str = ""  # USER or ASSISTANT; empty if nothing is imported
     text: str = ""
+    pictures: tuple[str, ...] = ()  # the ids of uploaded files
     created_at: str | None = None
     model: str = ""
     thinking: str = ""
@@ -61,7 +77,7 @@ class Message(NamedTuple):
 
     @property
     def is_said(self) -> bool:
-        return bool(self.kind and self.text.strip())
+        return bool(self.kind and (self.text.strip() or self.pictures))
 
 
 def part(data: Mapping[str, Any], name: str, kind: type[T]) -> T:
@@ -83,11 +99,27 @@ def id_of(*ids: Any) -> str:
     raise Unreadable("It has no id.")
 
 
-def with_marks(text: str, kinds: Sequence[str], role: str) -> str:
-    """The text of a message that also has images and files of these kinds: `[image]` comes before
-    it for each image. If a user sent nothing but files, it is `[file]`."""
-    images = [IMAGE for kind in kinds if "image" in kind]
-    if role == USER and kinds and not images and not text.strip():
+def taken(
+    attached: Iterable[Attachment], role: str, uploaded: Uploaded
+) -> tuple[tuple[str, ...], list[Attachment]]:
+    """The uploaded files of these attachments of a message, and the attachments that are left out.
+    Only a user's message keeps images."""
+    pictures: list[str] = []
+    left_out = []
+    for each in attached:
+        file_id = uploaded.get(each.asset) if role == USER and each.is_image else None
+        if file_id is None or len(pictures) == FILES_MAX:
+            left_out.append(each)
+        else:
+            pictures.append(file_id)
+    return tuple(pictures), left_out
+
+
+def with_marks(text: str, left_out: Sequence[Attachment], role: str) -> str:
+    """The text of a message without these of its attachments: `[image]` comes before it for each
+    image. If a user's text would be empty, it is `[file]`."""
+    images = [IMAGE for each in left_out if each.is_image]
+    if role == USER and left_out and not images and not text.strip():
         return FILE
     return joined([*images, text])
 
@@ -197,7 +229,11 @@ def turns_of(messages: Iterable[Message]) -> list[dict[str, Any]]:
             runs[-1].append(message)
         elif (runs and is_assistants) or (message.kind == USER and message.is_said):
             runs.append([message])
-    return [turn for turn in map(turn_of, runs) if turn["content"] or "thinking" in turn]
+    return [
+        turn
+        for turn in map(turn_of, runs)
+        if turn["content"] or "thinking" in turn or "files" in turn
+    ]
 
 
 def turn_of(run: Sequence[Message]) -> dict[str, Any]:
@@ -206,6 +242,7 @@ def turn_of(run: Sequence[Message]) -> dict[str, Any]:
     turn = {"kind": run[0].kind, "content": content, "created_at": next(times, None)}
     models = (message.model for message in reversed(run) if message.model.strip())
     turn["model"] = storable(next(models, ""))[:LONGEST_NAME] or None
+    turn["files"] = [picture for message in run for picture in message.pictures] or None
     thinking = storable(joined(message.thinking for message in run))[:LONGEST_THINKING]
     if thinking:
         seconds = min(sum(message.seconds for message in run), MOST_SECONDS)

@@ -12,8 +12,10 @@ from formats.common import (
     ASSISTANT,
     LONGEST_THINKING,
     USER,
+    Attachment,
     Conversation,
     Message,
+    Uploaded,
     conversation,
     duration_of,
     id_of,
@@ -22,6 +24,7 @@ from formats.common import (
     objects_by_key,
     part,
     shown_branch,
+    taken,
     time_of,
     with_marks,
 )
@@ -35,6 +38,7 @@ CLOSING = "</details>"
 DURATION = re.compile(r'duration="(\d{1,9}(?:\.\d{1,9})?)"', re.ASCII)
 SUMMARY = re.compile(r"\s*<summary>[^<]*+</summary>\n?")
 QUOTED = re.compile(r"^> ?", re.MULTILINE)
+DATA = "data:"  # begins a URL that has the bytes in it (RFC 2397)
 # Since 2025, thoughts are escaped by Python's `html.escape`.
 ESCAPED = {"&gt;": ">", "&lt;": "<", "&quot;": '"', "&#x27;": "'", "&amp;": "&"}
 
@@ -48,7 +52,7 @@ class Answer(NamedTuple):
     tools: int = 0
 
 
-def convert(data: dict[str, Any]) -> Conversation:
+def convert(data: dict[str, Any], uploaded: Uploaded) -> Conversation:
     """Raises Unreadable."""
     chat = part(data, "chat", dict) or data
     history = part(chat, "history", dict)
@@ -57,24 +61,28 @@ def convert(data: dict[str, Any]) -> Conversation:
         "openwebui:" + id_of(data.get("id"), chat.get("id")),
         part(data, "title", str) or part(chat, "title", str),
         {name: time_of(data.get(name)) for name in ("created_at", "updated_at")},
-        {key: read_message(message) for key, message in written.items()},
+        {key: read_message(key, message, uploaded) for key, message in written.items()},
         shown_branch(written, "parentId", part(history, "currentId", str)),
     )
 
 
-def read_message(message: dict[str, Any]) -> Message:
-    """What is imported of a message."""
+def read_message(key: str, message: dict[str, Any], uploaded: Uploaded) -> Message:
+    """What is imported of the message with this key."""
     role = message.get("role")
     created_at = time_of(message.get("timestamp"))
     files = [
-        part(each, "type", str) + part(each, "content_type", str)
-        for each in objects(message, "files")
+        Attachment(
+            part(each, "type", str) + part(each, "content_type", str), asset_of(each, key, place)
+        )
+        for place, each in enumerate(objects(message, "files"))
     ]
     # A message that a program sent to its API may be a list of parts.
     parts = [part(each, "text", str) for each in objects(message, "content")]
     content = part(message, "content", str) or joined(parts)
     if role == USER:
-        return Message(USER, with_marks(content, files, USER), created_at, files=len(files))
+        pictures, left_out = taken(files, USER, uploaded)
+        text = with_marks(content, left_out, USER)
+        return Message(USER, text, pictures, created_at, files=len(left_out))
     if role != ASSISTANT:
         return Message()
     shown = read_content(content)
@@ -83,6 +91,7 @@ def read_message(message: dict[str, Any]) -> Message:
     return Message(
         ASSISTANT,
         shown.text or listed.text,
+        (),
         created_at,
         part(message, "model", str),
         shown.thinking or listed.thinking or part(message, "reasoning_content", str),
@@ -90,6 +99,24 @@ def read_message(message: dict[str, Any]) -> Message:
         files=len(files),
         tools=max(shown.tools, listed.tools),
     )
+
+
+def asset_of(file: dict[str, Any], key: str, place: int) -> str:
+    """The id of a file. If it has none, it is its URL; if that has the bytes themselves, the key of
+    the message, and the file's place in it."""
+    named = part(file, "id", str) or part(file, "url", str)
+    return f"{key}/{place}" if named.startswith(DATA) else named
+
+
+def data_urls(data: dict[str, Any]) -> dict[str, str]:
+    """The URLs of images that have their bytes in them, by the ids of the images."""
+    history = part(part(data, "chat", dict) or data, "history", dict)
+    return {
+        asset_of(file, key, place): file["url"]
+        for key, message in objects_by_key(history, "messages").items()
+        for place, file in enumerate(objects(message, "files"))
+        if part(file, "url", str).startswith(DATA)
+    }
 
 
 def read_content(content: str) -> Answer:

@@ -1,4 +1,4 @@
-"""Deletion of sessions, of expired rows, and of all data of a person.
+"""Deletion of sessions and of expired rows.
 
 One short transaction takes a session from its owner. Then its turns are deleted in steps, each
 short enough for other writers; for requests, the thread of `sweeper.py` does that."""
@@ -12,14 +12,13 @@ from typing import NamedTuple, ParamSpec, TypeVar
 from peewee import Expression, Field, Model, Tuple, fn
 
 import processes
-from database import SECOND, Unavailable, connected, db, limit_time, transaction
+from database import SECOND, Unavailable, connected, db, transaction
 from models import INTERRUPTED, Session, Turn
 from replies.draft import Draft
 from tables.idempotency import CLAIM, KEY_TTL, IdempotencyKey
 from tables.ledger import LONGEST_WINDOW, RateLimitHit, Usage
 
 LONGEST_WRITE = 3600 * SECOND  # after which an import or a fork counts as abandoned
-IMPORTS_TIMEOUT = 300  # seconds for which `forget` waits for imports in progress
 FIRST_STEP = 100  # rows
 STEP = 0.05  # seconds for which a step may block other writers, not counting its commit
 STEP_SIZE = 4 * 2**20  # bytes of text that one step deletes
@@ -142,49 +141,6 @@ def _delete_old(field: Field, age: int) -> None:
         has_old = field.model.select().where(is_old).exists()
     if has_old:
         _in_steps(lambda count: _delete_rows(field.model, is_old, count))
-
-
-def forget(owner: str) -> int | None:
-    """Delete everything about an owner, except the sums of usage, which lose the name. Returns how
-    many sessions there were, or None if nothing was stored."""
-    sweep()  # abandoned sessions may be this owner's
-    count = _delete_all_of(owner)
-    _wait_for_imports()
-    count += _delete_all_of(owner)
-    found = bool(count)
-    with connected():
-        for table in (RateLimitHit, IdempotencyKey):
-            deletion = table.delete().where(table.owner == owner)
-            found |= bool(transaction(deletion.execute)())
-        # Again until nothing is found: a process may be counting a reply that was in progress.
-        while Usage.forget(owner):
-            found = True
-            time.sleep(1)
-            limit_time()
-        db.discard()  # SQLite removes its extra files (-wal, -shm) when the last connection closes
-    return count if found else None
-
-
-def _delete_all_of(owner: str) -> int:
-    """Delete all sessions of an owner. Returns how many there were."""
-    with connected():
-        ids = [session.id for session in Session.select(Session.id).where(Session.owner == owner)]
-    for session_id in ids:
-        delete_session(session_id)
-    return len(ids)
-
-
-def _wait_for_imports() -> None:
-    """Wait until the imports and forks that are in progress now have an owner, or are gone."""
-    has_no_owner = Session.owner == "", ~Session.writer.is_null()
-    with connected():
-        ids = [row.id for row in Session.select(Session.id).where(*has_no_owner)]
-    until = time.monotonic() + IMPORTS_TIMEOUT
-    while ids and time.monotonic() < until:
-        time.sleep(1)
-        with connected():
-            left = Session.select(Session.id).where(Session.id.in_(ids), *has_no_owner)
-            ids = [row.id for row in left]
 
 
 def _retrying_on_full_disk(delete: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:

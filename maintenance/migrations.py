@@ -6,11 +6,24 @@ may grow: a database that was made by an earlier state of it is refused."""
 
 from database import APPLICATION_ID, SchemaVersion, db
 from database.sqlite import SQLite
-from models import Piece, Session, Thought, Turn
+from models import Piece, Session, Thought, Turn, TurnFile
+from tables.files import FilePart, StoredFile
 from tables.idempotency import IdempotencyKey
 from tables.ledger import RateLimitHit, Usage
 
-TABLES = [SchemaVersion, Session, Turn, Piece, Thought, IdempotencyKey, RateLimitHit, Usage]
+TABLES = [
+    SchemaVersion,
+    Session,
+    Turn,
+    Piece,
+    Thought,
+    StoredFile,
+    FilePart,
+    TurnFile,
+    IdempotencyKey,
+    RateLimitHit,
+    Usage,
+]
 
 
 def _add_fences_and_usage() -> None:
@@ -44,12 +57,16 @@ def _add_columns() -> None:
                 db.execute_sql(*context.query())
 
 
-def _add_sizes_and_thinking() -> None:
+def _add_sizes_thinking_and_files() -> None:
     """From 2.0.0, whose processes may run next to the new ones."""
     db.lock_tables(["release", "session", "turn", "asked"])
-    db.create_tables([Thought])
+    db.create_tables([Thought, StoredFile, FilePart, TurnFile])
     _add_columns()
     db.create_tables([Session])  # its indexes
 
 
-MIGRATIONS = [lambda: db.create_tables(TABLES), _add_fences_and_usage, _add_sizes_and_thinking]
+MIGRATIONS = [
+    lambda: db.create_tables(TABLES),
+    _add_fences_and_usage,
+    _add_sizes_thinking_and_files,
+]

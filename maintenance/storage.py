@@ -1,4 +1,4 @@
-"""How many bytes each user has stored: the texts of their turns, and what models thought.
+"""How many bytes each user has stored: the texts of their turns, what models thought, and files.
 
 Each session has its number. An import or a fork stores it; after replies, the sweeper counts again.
 The number is valid for the `updated_at` at which it was counted, so an older release may use the
@@ -14,6 +14,7 @@ from database import connected, db, transaction
 from logs import log
 from maintenance.deletion import PAUSE
 from models import Refused, Session, Thought, Turn
+from tables.files import StoredFile
 
 STEP_SESSIONS = 100  # that one step counts
 ON_DISK = 4  # bytes on the disk for one of a text: with the text for searches, and SQLite's log
@@ -31,7 +32,7 @@ def check_room(owner: str, size: int, limit: int) -> None:
             status=413,
         )
     if ON_DISK * size > room:
-        log.warning("the disk has no room for a chat of %d bytes: %d are free", size, room)
+        log.warning("the disk has no room for a chat or file of %d bytes: %d are free", size, room)
         raise Refused(
             "The server's disk has no room for this. Tell the person who runs it.",
             retry_after=60,
@@ -42,7 +43,8 @@ def check_room(owner: str, size: int, limit: int) -> None:
 def _stored(owner: str) -> int:
     # SQLite and PostgreSQL use a partial index only if the statement has its condition.
     counted = Session.owner == owner, SQL("size IS NOT NULL")
-    return int(Session.select(fn.SUM(Session.size)).where(*counted).scalar() or 0)
+    of_sessions = Session.select(fn.SUM(Session.size)).where(*counted).scalar() or 0
+    return int(of_sessions) + StoredFile.size_of_all(owner)
 
 
 def count_all() -> None:

@@ -36,6 +36,8 @@ class Exchange:
         # text.
         self.on_thinking: Callable[[str], None] = ignore
         self.on_no_thinking: Callable[[], None] = ignore
+        # Called when the provider has accepted a request, which need not be sent again.
+        self.on_accepted: Callable[[], object] = ignore
         # Called before each pause between two tries, with its seconds.
         self.on_waiting: Callable[[float], None] = ignore
 

@@ -5,18 +5,23 @@ else about it in the exchange. It raises ModelError if the provider fails, and H
 `exchange.call.hang_up()`.
 """
 
+import base64
+import itertools
 import json
 import random
+import secrets
 import urllib.parse
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 import wire
+from files import File
 from providers.answer import Answer, Exchange
-from providers.conversation import ANSWER_MIN, GO_ON, Window, size_of
+from providers.conversation import ANSWER_MIN, GO_ON, Message, Window, parts_of, size_of
 from providers.error_bodies import is_error
 from providers.faults import Faults, ModelError
 from providers.learned import Learned, Lesson
+from providers.model_list import OLLAMA_LIST, OLLAMA_OWNER, images_in
 from providers.think_tags import ThinkTags
 from well_known import name_at, name_of
 
@@ -29,6 +34,7 @@ ANSWER_FLOOR = 16  # tokens; an answer with less room is not worth asking for
 MODELS_MAX = 10_000  # models
 # Ollama's list is null until a model is there (ollama/openai/openai.go, ToListCompletion).
 OLLAMA_LACKS = "Ollama has no model yet: `ollama pull llama3.2`"
+OLLAMA_TIMEOUT = 1  # seconds that Ollama's own list of models may take
 REDUCED_ANSWER = 4096  # tokens to ask for if an answer was refused as too long, and no number named
 
 
@@ -82,10 +88,15 @@ class HTTPProvider:
         self,
         model: str,
         system: str | None,
-        messages: list[dict[str, str]],
+        messages: list[Message],
         max_tokens: int,
         options: dict[str, Any],
     ) -> dict[str, Any]:
+        """The body of a request, as JSON; but it has a File for each image (see `image`)."""
+        raise NotImplementedError
+
+    def image(self, media_type: str, data: str) -> dict[str, Any]:
+        """The part of a message that is an image. `data` is its bytes in base64."""
         raise NotImplementedError
 
     def lesson_of(self, refused: tuple[str, ...], options: dict[str, Any]) -> tuple[str, ...]:
@@ -97,15 +108,16 @@ class HTTPProvider:
         """Add an event to the answer; a server that does not stream sends its body as one event."""
         raise NotImplementedError
 
-    def list_models(self) -> list[str]:
-        """The ids of the models that the provider lists, with its prefix. Ignores entries without
-        an id. Raises ModelError."""
+    def list_models(self) -> dict[str, bool | None]:
+        """The models that the provider lists: their ids, with its prefix → whether they see images,
+        or None if the list does not say. Ignores entries without an id. Raises ModelError."""
         call = wire.Call(min(self.timeout, wire.CONNECT_TIMEOUT))
         try:
             with self.wire.request(call, "GET", self.list_path, self.headers()) as response:
                 if response.status != 200:
                     raise self.faults.of_response(response)
-                data = json.loads(wire.join(response.chunks()))["data"]
+                body = json.loads(wire.join(response.chunks()))
+                data = body["data"]
                 listed = [each for each in list(data or ())[:MODELS_MAX] if isinstance(each, dict)]
                 found = [model.get("id") for model in listed]
                 ids = [each for each in found if isinstance(each, str) and each.strip()]
@@ -114,7 +126,20 @@ class HTTPProvider:
                 self.lacks_models = OLLAMA_LACKS if data is None else ""
         except (ModelError, wire.Fault, *wire.NOT_UNDERSTOOD) as failure:
             raise self.faults.of(failure) from None
-        return [self.prefix + each for each in ids]
+        images = images_in(body.get("models")) | images_in(listed)
+        if any(model.get("owned_by") == OLLAMA_OWNER for model in listed):
+            images |= self._images_of_ollama()
+        return {self.prefix + each: images.get(each) for each in ids}
+
+    def _images_of_ollama(self) -> dict[str, bool]:
+        """What Ollama's own list says about images; nothing if it does not answer soon."""
+        client = wire.HTTPClient(self.base_url.rstrip("/").removesuffix("/v1"))
+        call = wire.Call(min(self.timeout, OLLAMA_TIMEOUT))
+        try:
+            with client.request(call, "GET", OLLAMA_LIST, self.headers()) as response:
+                return images_in(json.loads(wire.join(response.chunks()))["models"])
+        except (wire.Fault, *wire.NOT_UNDERSTOOD):
+            return {}
 
     @property
     def known_as(self) -> str:
@@ -130,13 +155,15 @@ class HTTPProvider:
         exchange: Exchange,
         model: str,
         system: str | None,
-        messages: list[dict[str, str]],
+        messages: list[Message],
         max_tokens: int,
         options: dict[str, Any],
         prompt: int = 0,
         retries: int = RETRIES,
+        read: Callable[[File], bytes] | None = None,
     ) -> Iterator[str]:
-        """Yield the text of the answer in pieces, none of them empty.
+        """Yield the text of the answer in pieces, none of them empty. `read` returns the bytes of
+        an image of the messages; it is called again for each request.
 
         As long as no text has come, the request is sent again: changed, if a refusal says how, or
         up to `retries` times as it is. `prompt` is the most tokens that the messages can have. If
@@ -148,6 +175,7 @@ class HTTPProvider:
         deadline, pauses = call.deadline, [*RETRY_PAUSES[:retries]]
         size = size_of(system, messages)
         goes_on = messages[-1]["content"] == GO_ON
+        has_images = any(isinstance(part, File) for each in messages for part in parts_of(each))
         limit = self._lesson(exchange, model).limit(prompt, max_tokens)
         while True:
             answer = Answer(exchange, self.timeout, limit, size, ThinkTags(goes_on))
@@ -155,7 +183,7 @@ class HTTPProvider:
             self._leave_out(body, self._lesson(exchange, model).refused)
             is_whole = False
             try:
-                yield from wire.made_storable(self._answer(exchange, body, answer, limit))
+                yield from wire.made_storable(self._answer(exchange, body, answer, limit, read))
                 is_whole = True
                 return
             except ModelError as error:
@@ -165,6 +193,9 @@ class HTTPProvider:
                 if answer.size is None and not answer.usage and error.status != 504:
                     answer.prompt = 0  # a request that was refused or did not arrive is free
                 call.deadline = max(call.deadline, deadline)  # the end of an answer shortens it
+                # Otherwise it speaks of something else: it may quote the user.
+                if error.sees_nothing and has_images:
+                    exchange.lesson = exchange.lesson._replace(sees_nothing=True)
                 if "max_tokens" in options:
                     error.longest = None  # the user's own wish is refused, not changed
                 if self._refuses_more(exchange, model, error, body):
@@ -183,6 +214,11 @@ class HTTPProvider:
         everybody."""
         read = self._by_user.of((exchange.user, model), Lesson()).updated(exchange.lesson)
         return Lesson(refused=self._refusals_for_all(model)).updated(read)
+
+    def sees_nothing(self, user: str, model: str) -> bool:
+        """Whether this user was told lately that this model does not see images."""
+        lesson = self._by_user.of((user, model.removeprefix(self.prefix)), Lesson())
+        return lesson.sees_nothing
 
     def _refusals_for_all(self, model: str) -> tuple[str, ...]:
         return self._for_all.of(model, self._refused_at_first)
@@ -257,20 +293,28 @@ class HTTPProvider:
             self._silent.keep(model, True)
 
     def _answer(
-        self, exchange: Exchange, body: dict[str, Any], answer: Answer, limit: int
+        self,
+        exchange: Exchange,
+        body: dict[str, Any],
+        answer: Answer,
+        limit: int,
+        read: Callable[[File], bytes] | None,
     ) -> Iterator[str]:
         """Send the request once, and yield the text of each batch of events, perhaps none."""
         headers = {
             "Accept": "text/event-stream",
             "Content-Type": "application/json",
         } | self.headers()
-        data = json.dumps(body, ensure_ascii=False).encode("utf-8", "replace")
+
+        # The images are in memory only while the request is sent.
+        data = self.data(body, read)
         request = self.wire.request(exchange.call, "POST", self.path, headers, data)
         del data  # `wire` frees it once it is sent
         try:
             with request as response:
                 if response.status not in (200, 201, 203):
                     raise self.faults.of_response(response)
+                exchange.on_accepted()
                 exchange.request_id = self._request_id(response)
                 self._learn_name(response)
                 is_whole = yield from self._texts(response, answer)
@@ -279,6 +323,24 @@ class HTTPProvider:
                 yield answer.rest()
         except (ModelError, wire.Fault, *wire.NOT_UNDERSTOOD) as failure:
             raise self.faults.of(failure) from None
+
+    def data(self, body: dict[str, Any], read: Callable[[File], bytes] | None) -> bytes:
+        """The body of a request, as it is sent. `read` returns the bytes of an image.
+
+        Images are put into the JSON once that is made: `json` would take a tenth of a second for
+        16 MB of them, in which no other thread runs, and twice the memory."""
+        mark, images = secrets.token_hex(16), []
+
+        def image(file: File) -> dict[str, Any]:
+            assert read is not None
+            images.append(base64.b64encode(read(file)))
+            return self.image(file.media_type, mark)
+
+        data = json.dumps(body, ensure_ascii=False, default=image).encode("utf-8", "replace")
+        if not images:
+            return data
+        around = data.split(mark.encode())
+        return b"".join(itertools.chain(*zip(around, [*images, b""], strict=True)))
 
     def _request_id(self, response: wire.Response) -> str | None:
         """The provider's own id of the request, for the log."""

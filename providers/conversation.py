@@ -6,7 +6,12 @@ import itertools
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple, TypeAlias
 
-PROMPT_MAX = 8 * 2**20  # bytes of all turns
+from files import LEFT_OUT, File, files_of
+
+PROMPT_MAX = 8 * 2**20  # bytes of the texts of all turns
+# Images of a request, and their bytes. Anthropic takes larger ones only up to 20 in a request, and
+# 32 MB in all, of which base64 makes 24 (docs.anthropic.com/en/docs/build-with-claude/vision).
+IMAGES_MAX, IMAGES_SIZE_MAX = 20, 16 * 2**20
 MESSAGE_OVERHEAD = 32  # tokens that a provider adds to a message at most
 ANSWER_MIN = 256  # tokens of an answer at least, unless a refusal names a smaller window
 GO_ON = (
@@ -20,16 +25,34 @@ SEARCHES_MAX = 100
 Turn: TypeAlias = Any  # as models.py has it
 
 
-def messages_of(turns: Iterable[Turn], so_far: str = "") -> list[dict[str, str]]:
+# A message for a model. Its content is a text or, if it has images, a list of Files and of texts,
+# each as {"type": "text", "text": …}.
+Message: TypeAlias = dict[str, Any]
+
+
+def messages_of(
+    turns: Iterable[Turn], so_far: str = "", sent: Callable[[Turn], list[File]] | None = None
+) -> list[Message]:
     """The messages of a request, from turns, oldest first. With the text `so_far` of a reply, they
-    ask the model to continue it.
+    ask the model to continue it. `sent` returns the images of a turn that are sent, by default
+    none; the others become the text LEFT_OUT.
 
     Providers want the user's message first, no empty ones, and alternating roles. So the turns user
-    "One", assistant "", user "Two" give one message {"role": "user", "content": "One\\n\\nTwo"}."""
-    said = _from_user_on(turn for turn in turns if turn.content.strip())
-    messages = []
+    "One", assistant "", user "Two" give one message {"role": "user", "content": "One\n\nTwo"}."""
+    said = _from_user_on(turn for turn in turns if turn.content.strip() or turn.files)
+    messages: list[Message] = []
     for role, group in itertools.groupby(said, lambda turn: turn.kind):
-        messages.append({"role": role, "content": "\n\n".join(turn.content for turn in group)})
+        parts: list[File | str] = []
+        for turn in group:
+            images = sent(turn) if sent else []
+            parts += images
+            left_out = [LEFT_OUT] * (len(files_of(turn.files)) - len(images))
+            text = "\n".join(filter(str.strip, [*left_out, turn.content]))
+            if text and parts and isinstance(parts[-1], str):
+                parts[-1] += f"\n\n{text}"
+            elif text:
+                parts.append(text)
+        messages.append({"role": role, "content": _content_of(parts)})
     if so_far.strip():
         # Many models refuse a conversation that ends with an assistant's message. So the request to
         # go on is a user's message.
@@ -38,9 +61,28 @@ def messages_of(turns: Iterable[Turn], so_far: str = "") -> list[dict[str, str]]
     return messages
 
 
-def size_of(system: str | None, messages: Iterable[dict[str, str]]) -> int:
-    """The size in bytes of what a model is sent."""
-    of_messages = sum(len(message["content"].encode()) for message in messages)
+def _content_of(parts: list[File | str]) -> Any:
+    if all(isinstance(part, str) for part in parts):
+        return "".join(map(str, parts))  # there is only one
+    return [part if isinstance(part, File) else {"type": "text", "text": part} for part in parts]
+
+
+def parts_of(message: Message) -> list[File | str]:
+    """The images and texts of a message."""
+    content = message["content"]
+    if isinstance(content, str):
+        return [content]
+    return [part if isinstance(part, File) else part["text"] for part in content]
+
+
+def size_of(system: str | None, messages: Iterable[Message]) -> int:
+    """The size in bytes of what a model is sent. For an image it is that of a text with as many
+    tokens."""
+    of_messages = sum(
+        4 * part.tokens if isinstance(part, File) else len(part.encode())
+        for message in messages
+        for part in parts_of(message)
+    )
     return len((system or "").encode()) + of_messages
 
 
@@ -114,18 +156,22 @@ class Continuation:
         return new
 
 
-def newest_half(turns: list[Turn], behind: int = 0) -> list[Turn]:
+def newest_half(
+    turns: list[Turn], behind: int = 0, length: Callable[[Turn], int] | None = None
+) -> list[Turn]:
     """The newest of these turns, with at most half of all characters, from a user turn on; perhaps
     none. By halves, so that the next cut is far away: until then, the provider's prompt cache is
-    valid. So many characters more follow the turns (`behind`)."""
-    room = (_characters(turns) + behind) // 2 - behind
-    sizes = itertools.accumulate(len(turn.content) for turn in reversed(turns))
+    valid. So many characters more follow the turns (`behind`). `length` is that of a turn, by
+    default of its text."""
+    lengths = [(length or _characters)(turn) for turn in turns]
+    room = (sum(lengths) + behind) // 2 - behind
+    sizes = itertools.accumulate(reversed(lengths))
     start = len(turns) - sum(size <= room for size in sizes)
     return _from_user_on(turns[start:])
 
 
-def _characters(turns: Iterable[Turn]) -> int:
-    return sum(len(turn.content) for turn in turns)
+def _characters(turn: Turn) -> int:
+    return len(turn.content)
 
 
 class _Selection(NamedTuple):
@@ -165,9 +211,32 @@ def _from_user_on(turns: Iterable[Turn]) -> list[Turn]:
     return list(itertools.dropwhile(lambda turn: turn.kind != "user", turns))
 
 
+def images_start_of(turns: list[Turn], start: int) -> int:
+    """The first turn, of these, whose images are sent, if it was `start` before: it moves only if
+    the images from there on are too many or too large. Then at most half of what is allowed is
+    left, but always those of the newest turn that has any. By halves, for the reason that
+    `newest_half` has."""
+    newer: list[File] = []
+    start_of_half = 0
+    for turn in reversed(turns):
+        if turn.id < start or not turn.files:
+            continue
+        newer += files_of(turn.files)
+        if not start_of_half or _fit(newer, 2):
+            start_of_half = turn.id
+    return start if _fit(newer, 1) else max(start, start_of_half)
+
+
+def _fit(files: list[File], fraction: int) -> bool:
+    """Whether a request may have these images, or only this fraction of what it may have."""
+    size = sum(file.size for file in files)
+    return len(files) * fraction <= IMAGES_MAX and size * fraction <= IMAGES_SIZE_MAX
+
+
 class Prompt:
     """The part of a conversation that a model is sent, see `turns_that_fit`. `count_before` counts
-    the turns before the one with this id."""
+    the turns before the one with this id. The images of turns before `images_start` are not
+    sent."""
 
     def __init__(
         self,
@@ -176,6 +245,7 @@ class Prompt:
         system: str | None,
         context_start: int = 0,
         count_before: Callable[[int], int] | None = None,
+        images_start: int = 0,
     ) -> None:
         # Without the replies at the end: a retry answers the message before them.
         turns = itertools.dropwhile(lambda turn: turn.kind != "user", turns)
@@ -189,6 +259,7 @@ class Prompt:
             before = count_before(selection.oldest.id)
         self.left_out = before + selection.looked_at - len(self.turns)
         self._is_whole = not before and self.turns[:1] == [selection.oldest]
+        self.images_start = images_start_of(self.turns, images_start)
         self.tokens = self._most_tokens(model, system)  # an upper bound
 
     def _most_tokens(self, model: str, system: str | None) -> int:
@@ -201,14 +272,55 @@ class Prompt:
             if turn.input_tokens and is_of_same:
                 known = size - turn.input_tokens  # bytes that turned out to be no tokens
             size += len(turn.content.encode()) + MESSAGE_OVERHEAD
+            size += sum(file.tokens for file in self.sent_images(turn))
         return max(size - known, size // 4)
+
+    # Images
+
+    def sent_images(self, turn: Turn) -> list[File]:
+        """The images of a turn that are sent: if they alone are too large, the newest of them."""
+        images = files_of(turn.files) if turn.files and turn.id >= self.images_start else []
+        while not _fit(images, 1):
+            del images[0]
+        return images
+
+    def images(self) -> list[File]:
+        """All images that are sent."""
+        return [image for turn in self.turns for image in self.sent_images(turn)]
+
+    def leave_out_images(self) -> bool:
+        """Send no images of earlier turns; if there are none, no images of the last message either.
+        Returns whether there were any of these."""
+        last = self.turns[-1]
+        has_earlier = any(self.sent_images(turn) for turn in self.turns[:-1])
+        if not has_earlier and not self.sent_images(last):
+            return False
+        self.images_start = last.id if has_earlier else last.id + 1
+        return True
+
+    @property
+    def lacks_own_images(self) -> bool:
+        """Whether the last message has images, and they are not sent."""
+        last = self.turns[-1]
+        return bool(last.files) and self.images_start > last.id
+
+    def messages(self, so_far: str = "") -> list[Message]:
+        """The messages of a request, see `messages_of`."""
+        return messages_of(self.turns, so_far, self.sent_images)
+
+    # A full window
+
+    def _length(self, turn: Turn) -> int:
+        """The length of a turn in characters, with images as texts of as many tokens."""
+        return len(turn.content) + 4 * sum(file.tokens for file in self.sent_images(turn))
 
     def shorten(self) -> bool:
         """Leave out the older half; returns whether the prompt is shorter now."""
-        kept = newest_half(self.turns) or self.turns[-1:]
-        if _characters(kept) == _characters(self.turns):
+        kept = newest_half(self.turns, length=self._length) or self.turns[-1:]
+        size, size_of_kept = (sum(map(self._length, turns)) for turns in (self.turns, kept))
+        if size_of_kept == size:
             return False
-        self.tokens = self.tokens * _characters(kept) // _characters(self.turns)
+        self.tokens = self.tokens * size_of_kept // size
         self.left_out += len(self.turns) - len(kept)
         self.turns, self._is_whole = kept, False
         return True
@@ -220,7 +332,7 @@ class Prompt:
         out; the reply, too, if it alone is longer than half."""
         if full is None:
             return 0 if self._is_whole else self.turns[0].id
-        kept = newest_half(self.turns, behind=len(full))
+        kept = newest_half(self.turns, behind=len(full), length=self._length)
         return kept[0].id if kept else reply_id + 1
 
 

@@ -2,16 +2,23 @@
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
+from files import File, with_labels
 from providers.answer import Answer, Exchange
 from providers.base import HTTPProvider
-from providers.conversation import GO_ON, size_of
+from providers.conversation import GO_ON, Message, parts_of, size_of
 from providers.options import OPTIONS
 
-Messages = list[dict[str, str]]
 NO_EFFORT = "none"  # the reasoning effort that switches thinking off
+
+
+def _words_of(message: Message) -> str:
+    parts = parts_of(message)
+    images = [part for part in parts if isinstance(part, File)]
+    texts = [part for part in parts if isinstance(part, str)]
+    return with_labels("\n\n".join(texts), images)
 
 
 class Echo:
@@ -20,23 +27,27 @@ class Echo:
     name, base_url, prefix = "echo", "", ""
     known_as, lacks_models = "echo", ""
 
-    def list_models(self) -> list[str]:
-        return ["echo"]
+    def list_models(self) -> dict[str, bool | None]:
+        return {"echo": True}
+
+    def sees_nothing(self, user: str, model: str) -> bool:
+        return False
 
     def stream(
         self,
         exchange: Exchange,
         model: str,
         system: str | None,
-        messages: Messages,
+        messages: list[Message],
         max_tokens: int,
         options: dict[str, Any],
         prompt: int = 0,
         retries: int = 0,
+        read: Callable[[File], bytes] | None = None,
     ) -> Iterator[str]:
-        words = messages[-1]["content"]
+        words = _words_of(messages[-1])
         if words == GO_ON:
-            words = messages[-3]["content"][len(messages[-2]["content"]) :]
+            words = _words_of(messages[-3])[len(messages[-2]["content"]) :]
         answer = Answer(exchange, math.inf, len(words), size_of(system, messages))
         for match in re.finditer(r"\s*\S+\s*", words):
             exchange.call.pause(0)  # which raises HungUp
@@ -88,7 +99,7 @@ class Anthropic(HTTPProvider):
         self,
         model: str,
         system: str | None,
-        messages: Messages,
+        messages: list[Message],
         max_tokens: int,
         options: dict[str, Any],
     ) -> dict[str, Any]:
@@ -121,6 +132,13 @@ class Anthropic(HTTPProvider):
         if is_allowed and (effort or self._silent.of(model)):
             return {"type": "adaptive", "display": "summarized"}
         return None
+
+    def image(self, media_type: str, data: str) -> dict[str, Any]:
+        # docs.anthropic.com/en/docs/build-with-claude/vision
+        return {
+            "type": "image",
+            "source": {"type": "base64", "media_type": media_type, "data": data},
+        }
 
     def lesson_of(self, refused: tuple[str, ...], options: dict[str, Any]) -> tuple[str, ...]:
         # A model may refuse to disable thinking, and still be able to show its thoughts.
@@ -174,7 +192,7 @@ class OpenAI(HTTPProvider):
         self,
         model: str,
         system: str | None,
-        messages: Messages,
+        messages: list[Message],
         max_tokens: int,
         options: dict[str, Any],
     ) -> dict[str, Any]:
@@ -189,6 +207,10 @@ class OpenAI(HTTPProvider):
             if option.openai and name in options:
                 body[option.openai] = options[name]
         return body | {"messages": first + messages}
+
+    def image(self, media_type: str, data: str) -> dict[str, Any]:
+        # platform.openai.com/docs/guides/images-vision
+        return {"type": "image_url", "image_url": {"url": f"data:{media_type};base64,{data}"}}
 
     def read(self, event: dict[str, Any], answer: Answer) -> None:
         for choice in event.get("choices") or ():

@@ -97,10 +97,10 @@ class Replies:
                 self.thinking_mode,
             )
         reply.watched, reply.shows_provider_errors = watched, request.shows_provider_errors
-        first_message = request.content if claimed.begins_session else None
-        self.start_writing(reply, first_message)
-        if first_message is not None and self.title_model:
-            message = first_message[: titles.PROMPT_CHARACTERS]
+        first = claimed.first_message
+        self.start_writing(reply, first)
+        if first is not None and self.title_model and first.content.strip():
+            message = first.content[: titles.PROMPT_CHARACTERS]
             self._run_in_thread(self._write_title, reply, message)
         return turn.session, reply
 
@@ -194,7 +194,7 @@ class Replies:
 
     # Threads
 
-    def start_writing(self, reply: Reply, first_message: str | None = None) -> None:
+    def start_writing(self, reply: Reply, first_message: Turn | None = None) -> None:
         """Begin to write a reply that this process has claimed or taken over. `first_message` is
         the message of a new session."""
         self.registry.add(reply)

@@ -4,13 +4,14 @@ or refuses the request."""
 import dataclasses
 import secrets
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from peewee import fn
 
 import processes
 from database import SECOND, Unavailable, db, insertion, transaction
+from files import column_of, files_of, with_labels
 from models import (
     COMPLETE,
     IN_PROGRESS,
@@ -22,9 +23,11 @@ from models import (
     Session,
     Thought,
     Turn,
+    TurnFile,
 )
 from replies.commits import interrupt
 from replies.draft import Draft
+from tables.files import StoredFile, keep
 from tables.idempotency import IdempotencyKey
 from tables.ledger import RateLimitHit, Usage
 from tables.search import normalize
@@ -35,7 +38,14 @@ class Claimed(NamedTuple):
 
     draft: Draft
     is_new: bool  # claimed now; otherwise an earlier request with the same key has claimed it
-    begins_session: bool = False  # the claim has created the session, too
+    first_message: Turn | None = None  # that of the session, if the claim has created it, too
+
+
+class EmptyMessage(Refused):
+    """The message would have neither words nor files."""
+
+    def __init__(self) -> None:
+        super().__init__("Give some text, or files: the message would be empty.", status=400)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,21 +88,20 @@ class UnconfirmedClaim:
         if self.creates_session:
             return bool(Session.delete().where(Session.id == self.session_id).execute())
         Turn.delete().where(Turn.id == self.message_id).execute()
-        shown = Turn.session == self.session_id, Turn.visible, Turn.content != ""
-        previews = Turn.select(fn.SUBSTR(Turn.content, 1, PREVIEW)).where(*shown)
-        newest = previews.order_by(Turn.id.desc()).limit(1)
-        return bool(Session.update(preview=newest).where(Session.id == self.session_id).execute())
+        preview = newest_preview(Turn.session == self.session_id, Turn.visible)
+        return bool(Session.update(preview=preview).where(Session.id == self.session_id).execute())
 
 
 @dataclasses.dataclass(kw_only=True)
 class ReplyRequest:
-    """A request for a reply. `content` is the first message of a `new` session, or the next one in
-    the session `session_id`. With `retry`, `content` replaces the last user message of that
-    session; if `content` is None, that message is answered again. With `continues_last`, the last
-    reply is continued."""
+    """A request for a reply. `content` and `files` are the first message of a `new` session, or the
+    next one in the session `session_id`. With `retry`, they replace the last user message of that
+    session: only the files if `content` is None, and all files if only `content` is given. If both
+    are None, that message is answered again. With `continues_last`, the last reply is continued."""
 
     owner: str
     content: str | None = None
+    files: Sequence[str] | None = None  # ids
     new: dict[str, Any] | None = None  # the fields of a session to create
     session_id: uuid.UUID | None = None
     retry: bool = False
@@ -106,6 +115,7 @@ class ReplyRequest:
     def __post_init__(self) -> None:
         # Not in the transaction: a long text takes long to normalize, and others wait for locks.
         self._text = {"content": self.content, "search_text": normalize(self.content or "")}
+        self._files: list[StoredFile] = []  # of the message; known within the transaction
         # What a new session sends to the model, in bytes.
         sent = ((self.new or {}).get("system") or "") + (self.content or "")
         self._size = len(sent.encode())
@@ -143,6 +153,7 @@ class ReplyRequest:
         if self.key:
             self.key.remember(session.id, draft.turn.id, now)
         begins_session = self.new is not None and not earlier
+        first_message = message if begins_session else None
         self._unconfirmed = UnconfirmedClaim(
             turn_id=draft.turn.id,
             fence=draft.fence,
@@ -152,7 +163,7 @@ class ReplyRequest:
             has_key=self.key is not None,
             key_to_forget=self.key if self.continues_last else None,
         )
-        return Claimed(draft, is_new=True, begins_session=begins_session)
+        return Claimed(draft, is_new=True, first_message=first_message)
 
     # Checks
 
@@ -205,22 +216,29 @@ class ReplyRequest:
     def _insert_reply(self, now: int) -> tuple[Session, Draft, Turn | None]:
         """Insert a new reply, or put the last one in progress again. Returns the session, the
         reply, and the user turn if it is new."""
+        self._files = keep(self.owner, self.files or ())
+        preview = preview_of(self.content or "", self._files_column())
         if self.new is not None:
-            session, last = self._create(self.new, now), 0
+            session, last = self._create(self.new, preview, now), 0
         else:
-            session, last = self._lock_session(self.session_id, self.content, now)
+            is_next = self.content is not None and not self.retry
+            session, last = self._lock_session(self.session_id, preview if is_next else None, now)
         if self.continues_last:
             return session, self._continue(session, now), None
         if self.retry:
-            return session, self._retry(session, last, self.content, now), None
+            is_changed = self.content is not None or self.files is not None
+            return session, self._retry(session, last, now, is_changed), None
         message = Turn(
             id=new_turn_id(now, last),
             session=session,
             kind="user",
             created_at=now,
+            files=self._files_column(),
             **self._text,
         )
-        return session, self._insert_turns(session, message.id, now, message), message
+        draft = self._insert_turns(session, message.id, now, message)
+        self._insert_files(message.id)
+        return session, draft, message
 
     def _insert_reply_again(self, failed: Turn, now: int) -> tuple[Session, Draft, None]:
         """Insert a reply that replaces the failed one, or continue the failed one. The key of the
@@ -229,14 +247,14 @@ class ReplyRequest:
         session, last = self._lock_session(failed.session_id, None, now)
         if self.continues_last:
             return session, self._continue(session, now), None
-        return session, self._retry(session, last, None, now), None
+        return session, self._retry(session, last, now, is_changed=False), None
 
-    def _create(self, new: dict[str, Any], now: int) -> Session:
+    def _create(self, new: dict[str, Any], preview: str, now: int) -> Session:
         session = Session(
             owner=self.owner,
             created_at=now,
             updated_at=now,
-            preview=(self.content or "")[:PREVIEW],
+            preview=preview,
             search_title=normalize(new["title"]),
             **new,
         )
@@ -244,14 +262,14 @@ class ReplyRequest:
         return session
 
     def _lock_session(
-        self, session_id: uuid.UUID | None, content: str | None, now: int
+        self, session_id: uuid.UUID | None, preview: str | None, now: int
     ) -> tuple[Session, int]:
         """Lock the session by an update of its row. Returns the session and the id of its last
         turn. Raises Refused if a reply is in progress, Missing if there is no such session."""
         # Null means the newest reply, which is about to be inserted; `_continue` sets another one.
         changes: dict[str, Any] = {"updated_at": now, "latest_reply": None}
-        if content is not None:
-            changes["preview"] = content[:PREVIEW]
+        if preview is not None:
+            changes["preview"] = preview
         conditions = Session.id == session_id, Session.owner == self.owner
         db.send(Session.update(changes).where(*conditions))
         in_progress = Turn.select(Turn.id).where(Turn.session == session_id, Turn.is_in_progress())
@@ -269,23 +287,39 @@ class ReplyRequest:
         last.session.system, last.session.system_size = last.system, last.system_size
         return last.session, last.id
 
-    def _retry(self, session: Session, last: int, content: str | None, now: int) -> Draft:
-        """Insert a new reply to the last user turn, and hide the reply that it has had. If
-        `content` is given, it becomes the text of the user turn. Otherwise the new reply `replaces`
-        the hidden one, which is shown again unless the new one completes."""
+    def _retry(self, session: Session, last: int, now: int, is_changed: bool) -> Draft:
+        """Insert a new reply to the last user turn, and hide the reply that it has had. If the
+        message `is_changed`, the user turn becomes it. Otherwise the new reply `replaces` the
+        hidden one, which is shown again unless the new one completes. Raises EmptyMessage."""
         conditions = Turn.session == session, Turn.visible
         newest = Turn.select(Turn.id).where(*conditions).order_by(Turn.id.desc()).limit(1)
-        messages = newest.where(Turn.kind == "user")
         is_last_reply = Turn.id == newest, Turn.kind == "assistant"
         hiding = Turn.update(visible=False).where(*is_last_reply).returning(Turn.id)
         replaced = next((turn_id for (turn_id,) in db.send(hiding)()), None)
-        if content is not None:
-            db.send(Turn.update(self._text).where(Turn.id == messages))
-        preview = messages.select(fn.SUBSTR(Turn.content, 1, PREVIEW))
+        start = fn.SUBSTR(Turn.content, 1, PREVIEW).alias("content")
+        message = Turn.select(Turn.id, start, Turn.files).where(Turn.id == newest).get()
+        if is_changed:
+            self._change(session, message)
+        preview = preview_of(message.content, message.files)
         db.send(Session.update(preview=preview).where(Session.id == session.id))
-        return self._insert_turns(
-            session, last, now, replaces=replaced if content is None else None
-        )
+        return self._insert_turns(session, last, now, replaces=None if is_changed else replaced)
+
+    def _change(self, session: Session, message: Turn) -> None:
+        """Give this message the new content, if there is one, and the new files."""
+        message.files = self._files_column()
+        text = {}
+        if self.content is not None:
+            text, message.content = self._text, self.content
+        if not (message.files or message.content.strip()):
+            raise EmptyMessage
+        db.send(Turn.update(text | {"files": message.files}).where(Turn.id == message.id))
+        db.send(TurnFile.delete().where(TurnFile.turn == message.id))
+        self._insert_files(message.id)
+        # The new images were refused by no model yet.
+        starts = {model: min(start, message.id) for model, start in session.images_start.items()}
+        if starts != session.images_start:
+            session.images_start = starts
+            db.send(Session.update(images_start=starts).where(Session.id == session.id))
 
     def _continue(self, session: Session, now: int) -> Draft:
         """Put the last visible reply in progress again. Its new text will follow the text that it
@@ -327,6 +361,17 @@ class ReplyRequest:
         draft.account.mark_counted(reply.usage)
         return draft
 
+    def _files_column(self) -> str | None:
+        return column_of(stored.file for stored in self._files)
+
+    def _insert_files(self, turn_id: int) -> None:
+        rows = [
+            TurnFile(turn=turn_id, place=place, file=stored.id)
+            for place, stored in enumerate(self._files)
+        ]
+        if rows:
+            db.send(insertion(*rows))
+
     def _insert_turns(
         self, session: Session, last: int, now: int, *before: Turn, replaces: int | None = None
     ) -> Draft:
@@ -340,11 +385,26 @@ class ReplyRequest:
             model=session.model,
             status=IN_PROGRESS,
             replaces=replaces,
-            unbilled_bytes=self._size,
+            unbilled_bytes=self._size + sum(4 * stored.file.tokens for stored in self._files),
             **_new_lease(now),
         )
         db.send(insertion(*before, reply))
         return Draft(reply)
+
+
+def preview_of(content: str, files: str | None) -> str:
+    """The preview of a session whose last message is this one. `files` is its column."""
+    return with_labels(content[:PREVIEW], files_of(files))[:PREVIEW]
+
+
+def newest_preview(*conditions: Any) -> str | None:
+    """The preview of the newest turn, of those that meet these conditions, that has words or
+    files."""
+    start = fn.SUBSTR(Turn.content, 1, PREVIEW)
+    has_any = (Turn.content != "") | Turn.files.is_null(False)
+    turns = Turn.select(start, Turn.files).where(*conditions, has_any)
+    found = turns.order_by(Turn.id.desc()).limit(1).tuples().first()
+    return preview_of(*found) if found else None
 
 
 def count_request(

@@ -235,6 +235,20 @@ def cancel(session: Session) -> Turn:
 
 
 @transaction
+def store_images_start(reply: Turn, start: int) -> None:
+    """Note in the session that images of turns before this one are not sent to the reply's model
+    any more; only the writer of the reply may."""
+    db.lock_rows(Session.select(Session.id).where(Session.id == reply.session_id))
+    writes = Turn.id == reply.id, Turn.fence == reply.fence, Turn.is_in_progress()
+    session = Session.select(Session.id, Session.images_start).join(Turn).where(*writes).first()
+    if session is not None:
+        starts = session.images_start
+        starts.pop(str(reply.model), None)
+        starts[str(reply.model)] = start  # the last of them
+        db.send(Session.update(images_start=starts).where(Session.id == session.id))
+
+
+@transaction
 def store_late_usage(draft: Draft, thoughts: NewThoughts | None = None) -> None:
     """Store the usage and thoughts of a reply that this process wrote until it was cancelled or
     deleted. The request that ended the reply has already counted the reply in the ledger. If this

@@ -14,6 +14,7 @@ from wire import Call, HungUp
 
 LONGEST = 60  # characters
 FALLBACK = "New session"
+WITHOUT_WORDS = "Image"  # the title of a session that begins with a message without words
 PROMPT = (
     "Write a title of three to seven words for the conversation that begins with the user's "
     "message. Only the title."
@@ -52,6 +53,11 @@ _CHARACTER = regex.compile(r"\X")
 _LABEL = regex.compile(r"(?i)^title\s*:\s*")
 _TRIMMED = " ,;:-–—"
 _QUOTES = "\"'`*_“”‘’«»„‹›「」『』"
+
+
+def first_title(message: str) -> str:
+    """The title of a session that begins with this message, which may have no words, but images."""
+    return local_title(message) if message.strip() else WITHOUT_WORDS
 
 
 def local_title(message: str) -> str:

@@ -7,19 +7,34 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from database import Unavailable, connected
+from files import File
 from limits import BUSY, COPIES, SMALL, memory_of
 from llm import Catalog, UnknownModel
 from models import COMPLETE, FAILED, INTERRUPTED, Missing, Turn, outcome_of
 from providers.base import RETRY_PAUSES, pause
-from providers.conversation import Prompt, messages_of
+from providers.conversation import Prompt
 from providers.faults import ModelError
 from providers.protocols import Provider
-from replies.commits import count_restart
+from replies.commits import count_restart, store_images_start
 from replies.reply import BROKEN, Reply
+from tables.files import FilePart, StoredFile
 from turns import ShownTurn, count_before, pages_before
 from wire import HungUp
 
 ROOM_WAIT = 1  # seconds of waiting for room until we check whether the reply is still wanted
+# Bytes of memory for each byte of an image while a request is made: the image in base64, and once
+# more in what is sent.
+MEMORY_PER_BYTE = 3
+SEES_NOTHING = "This model does not see images. Choose another one, or send a message without them."
+REFUSED_BEFORE = (
+    "The images of this message were refused for this model. Choose another one, or change the "
+    "message."
+)
+LEAVE_OUT = "Choose another model, or send the message without its images."
+
+
+class _OwnImagesRefused(Exception):
+    """The model does not take the images of the last message; the text tells the client why."""
 
 
 class Writer:
@@ -32,7 +47,7 @@ class Writer:
         catalog: Catalog,
         max_tokens: int,
         continue_limit: int,
-        first_message: str | None = None,
+        first_message: Turn | None = None,
     ) -> None:
         """`first_message` is the message of a new session."""
         self.reply = reply
@@ -66,6 +81,8 @@ class Writer:
         if isinstance(error, UnknownModel):
             self.reply.error = str(error)
             return outcome_of(FAILED, 400, str(error), pointer="/model")
+        if isinstance(error, _OwnImagesRefused):
+            return outcome_of(FAILED, 400, str(error), pointer="/files")
         if isinstance(error, ModelError):
             self.reply.error = str(error)
             return outcome_of(FAILED, *error.told(self.reply.shows_provider_errors))
@@ -83,24 +100,39 @@ class Writer:
         reply = self.reply
         provider = self._provider()
         prompt = reply.prompt = read_prompt(reply, self._first_message)
+        self._check_images(provider, prompt)
         broken = None  # the latest error that broke off the answer
+        refusal = None  # the first error that may be about the images
         try:
             while True:
                 has_begun = False
                 try:
                     for text in self._ask(provider, prompt):
+                        if refusal and not has_begun:
+                            self._take_refusal(prompt, refusal)
                         has_begun = True
                         yield text
+                    if refusal and not has_begun:
+                        self._take_refusal(prompt, refusal)
                     return
                 except ModelError as error:
                     if has_begun:
                         if not self._restart_after(error):
                             raise
                         broken = error
-                    elif error.status != 413 or not prompt.shorten():
+                    elif error.suspects_images and prompt.leave_out_images():
+                        refusal = refusal or error
+                        if prompt.lacks_own_images:  # so it need not think to the end
+                            take_refusal = functools.partial(self._take_refusal, prompt, refusal)
+                            reply.exchange.on_thinking = take_refusal
+                    elif error.status == 413 and prompt.shorten():
+                        continue
+                    elif error.suspects_images:
+                        raise broken or refusal or error from None
+                    else:
                         raise broken or error from None
         finally:
-            del broken  # its traceback refers to this frame: a reference cycle
+            del broken, refusal  # their tracebacks refer to this frame: a reference cycle
 
     def _provider(self) -> Provider:
         """The provider of the reply's model. Raises UnknownModel if there is none."""
@@ -111,15 +143,62 @@ class Writer:
         """Ask the provider for the text that follows the text so far."""
         reply, session = self.reply, self.reply.session
         so_far = reply.so_far()
+        if images := prompt.images():
+            texts = memory_of(_texts_of(reply, prompt))
+            _take_room(reply, texts + MEMORY_PER_BYTE * sum(image.size for image in images))
+            reply.exchange.on_accepted = functools.partial(reply.memory.take, texts)
         return provider.stream(
             reply.exchange,
             reply.draft.model,
             session.system,
-            messages_of(prompt.turns, so_far),
+            prompt.messages(so_far),
             int(min(self._max_tokens, session.options.get("max_tokens", self._max_tokens))),
             session.options,
             prompt=prompt.tokens + len(so_far.encode()) // 4,
+            read=self._read_file,
         )
+
+    # Images
+
+    def _check_images(self, provider: Provider, prompt: Prompt) -> None:
+        """Leave out the images of the prompt if its model is known to see none. Raises
+        _OwnImagesRefused if it is known not to take those of the last message."""
+        session, model = self.reply.session, self.reply.draft.model
+        if provider.sees_nothing(session.owner, model):
+            while prompt.leave_out_images():
+                pass
+            if prompt.lacks_own_images:
+                raise _OwnImagesRefused(SEES_NOTHING)
+        elif prompt.lacks_own_images:
+            raise _OwnImagesRefused(REFUSED_BEFORE)
+        elif prompt.images_start > session.images_start.get(model, 0):
+            self._store_images_start(prompt)
+
+    def _take_refusal(self, prompt: Prompt, refusal: ModelError, _thoughts: str = "") -> None:
+        """A request that this error refused was answered without some images, so these were the
+        reason. Remember that; the provider itself remembers which models see nothing. Raises
+        _OwnImagesRefused if they are those of the last message."""
+        if not refusal.sees_nothing:
+            self._store_images_start(prompt)
+        if prompt.lacks_own_images:
+            self.reply.error = str(refusal)
+            if refusal.sees_nothing:
+                raise _OwnImagesRefused(SEES_NOTHING)
+            told = refusal.told(self.reply.shows_provider_errors)[1]
+            raise _OwnImagesRefused(f"{told} {LEAVE_OUT}")
+
+    def _store_images_start(self, prompt: Prompt) -> None:
+        turn = self.reply.draft.turn
+        with connected():
+            store_images_start(turn, prompt.images_start)
+
+    def _read_file(self, file: File) -> bytes:
+        """The bytes of an image. Raises Missing if the session was deleted, and its files too."""
+        with connected():
+            stored = StoredFile.get_owned(self.reply.session.owner, file.id)
+            if stored is None:
+                raise Missing
+            return FilePart.read(stored.id)
 
     def _restart_after(self, error: ModelError) -> bool:
         """Wait, and commit a restart of the reply after this error of its provider. Returns False
@@ -141,7 +220,7 @@ class Writer:
         return False
 
 
-_EXPECTED = (HungUp, Missing, UnknownModel, ModelError, Unavailable)
+_EXPECTED = (HungUp, Missing, UnknownModel, ModelError, Unavailable, _OwnImagesRefused)
 
 
 class _NoRoom(Exception):
@@ -152,24 +231,34 @@ class _NoRoom(Exception):
         self.size = size  # bytes needed for what has been read so far
 
 
-def read_prompt(reply: Reply, first_message: str | None) -> Prompt:
+def read_prompt(reply: Reply, first_message: Turn | None) -> Prompt:
     """Wait until this process has room for the prompt, and read it. For a new session,
     `first_message` is the message, and room for it is reserved already. While the reply waits, it
     holds neither a connection nor room. Raises HungUp if the reply is not wanted any more, Missing
     if its session was deleted."""
     session = reply.session
     if first_message is not None:
-        turns = [Turn(kind="user", content=first_message)]
-        return Prompt(turns, reply.draft.model, session.system)
+        return Prompt([first_message], reply.draft.model, session.system)
     size = COPIES * session.system_size if session.lacks_system else 0
     while True:
-        while size and not reply.memory.take(size, seconds=ROOM_WAIT):
-            reply.call.pause(0)  # raises HungUp
+        _take_room(reply, size)
         try:
             return _read(reply, size)
         except _NoRoom as no_room:
             size = no_room.size
         session.system = None  # freed while we wait, and read again
+
+
+def _take_room(reply: Reply, size: int) -> None:
+    """Wait until the reply has so many bytes of memory reserved. Raises HungUp if it is not wanted
+    any more."""
+    while size and not reply.memory.take(size, seconds=ROOM_WAIT):
+        reply.call.pause(0)  # raises HungUp
+
+
+def _texts_of(reply: Reply, prompt: Prompt) -> list[str | None]:
+    """The texts that are in memory while the reply is written."""
+    return [reply.session.system, reply.text, *(turn.content for turn in prompt.turns)]
 
 
 def _read(reply: Reply, size: int) -> Prompt:
@@ -180,12 +269,18 @@ def _read(reply: Reply, size: int) -> Prompt:
         session.read_system()
         pages = _with_room(reply, size, pages_before(session.key, reply.id))
         turns = itertools.chain.from_iterable(pages)
-        before = session.context_start or 0, functools.partial(count_before, session.key)
-        prompt = Prompt(turns, reply.draft.model, session.system, *before)
+        prompt = Prompt(
+            turns,
+            reply.draft.model,
+            session.system,
+            session.context_start or 0,
+            functools.partial(count_before, session.key),
+            session.images_start.get(reply.draft.model, 0),
+        )
     if not prompt.turns:
         raise Missing  # the session was deleted meanwhile
-    texts = [session.system, reply.text, *(turn.content for turn in prompt.turns)]
-    reply.memory.take(memory_of(texts))  # possibly not all turns that were read will be sent
+    # Possibly not all turns that were read will be sent.
+    reply.memory.take(memory_of(_texts_of(reply, prompt)))
     return prompt
 
 

@@ -4,6 +4,7 @@
     ledger ─ usage by owner, day and model, and rate limits
     idempotency ─ idempotency keys, and the replies that were made under them
     search ─ how text is normalized for search
+    files ─ the files that users have uploaded
     columns ─ describes a column: who sees it, and where it is copied
 
 `models.py` is above, and nothing here imports it.

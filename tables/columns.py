@@ -36,6 +36,7 @@ class Description(NamedTuple):
     # process has ended the reply by a cancel.
     told_late: bool = False
     of_messages: bool = False  # a user's message has it, too
+    of_replies: bool = True  # a reply has it
     for_operator: bool = False  # only the person who runs the server sees it
     null: bool = False  # it may be null in JSON; `Part.null_without` says when a whole part is
     # It is null in JSON while the reply is in progress. A part is null if all its columns are.

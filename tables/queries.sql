@@ -381,6 +381,13 @@ SELECT given.copy, start, text
 FROM given
 JOIN thought ON thought.turn_id = given.id;
 
+-- copy_files(id bigint, copy bigint)
+-- Let copies of turns have the same files.
+INSERT INTO turn_file (turn_id, place, file_id)
+SELECT given.copy, place, file_id
+FROM given
+JOIN turn_file ON turn_file.turn_id = given.id;
+
 -- size_newest_turn()
 SELECT {size_of_content} + coalesce({size_of_error_message}, 0)
 FROM turn

@@ -215,7 +215,7 @@ def check_provider(settings: Settings, catalog: Catalog, provider: Provider) -> 
     ]
     tried = []
     try:
-        listed = catalog.fetch(provider)
+        listed = [*catalog.fetch(provider)]
         say("ok", f"{provider.known_as} answers, and lists {len(listed)} models")
     except ModelError as error:
         if not named:

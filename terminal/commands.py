@@ -16,7 +16,7 @@ import auth
 import database
 from database import db
 from logs import CONTROLS, one_line
-from maintenance.deletion import forget
+from maintenance.forgetting import forget
 from maintenance.migrations import MIGRATIONS
 from models import Session
 from settings import SettingError, command, read_environment, read_settings

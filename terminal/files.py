@@ -70,8 +70,10 @@ def import_command(file: str | None, subject: str | None) -> None:
     open_database()
     settings = own_settings()
     current_app.config.update(settings)  # import_schema reads its limits there
-    run = ImportRun(file, owner, open_catalog(settings), settings["STORAGE_LIMIT"])
-    problem = import_all(run, file, limits.import_size(settings))
+    images = archives.Images()
+    run = ImportRun(file, owner, open_catalog(settings), settings, images)
+    limit = limits.import_size(settings)
+    problem = import_all(run, file, limit, limits.file_line_size(settings), images)
     run.print_result(problem)
     sys.exit(bool(problem or run.refused))
 
@@ -116,15 +118,15 @@ def has_session(owner: str) -> bool:
 
 
 def write_export(output: BinaryIO, owner: str, now: datetime.datetime, longest: int) -> int:
-    """Write all sessions of this user, between a first and a last line, by which an import knows
-    that the file is complete. Returns how many sessions there are. Raises Missing, as
-    `exports.lines_of`."""
+    """Write all sessions of this user, and their files, between a first and a last line, by which
+    an import knows that the file is complete. Returns how many sessions there are. Raises
+    Missing, as `exports.lines_of`."""
     exported_at = f"{now:%Y-%m-%dT%H:%M:%SZ}"
     output.write(line({"parley": FORMAT, "subject": owner, "exported_at": exported_at}))
     count = 0
-    for piece in exports.lines_of(owner, longest):
-        output.write(piece)
-        count += piece.count(b"\n")
+    for part in exports.lines_of(owner, longest):
+        output.write(part.data)
+        count += bool(part.data) and part.ends_line
     output.write(line({"end": True, "sessions": count}))
     return count
 
@@ -164,12 +166,14 @@ def create_file(path: str) -> int:
 # Import
 
 
-def import_all(run: ImportRun, path: str, limit: int) -> str:
+def import_all(
+    run: ImportRun, path: str, limit: int, file_limit: int, images: archives.Images
+) -> str:
     """Import the conversations of this file. Returns a sentence if something is wrong with the
     file, or the import stopped before its end, else ""."""
     try:
         with raising_stopped():
-            for read in archives.read(path, limit):
+            for read in archives.read(path, limit, file_limit, images):
                 run.add(read)
             with database.connected():
                 # SQLite removes its extra files (-wal, -shm) when the last connection closes.

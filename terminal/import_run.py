@@ -1,5 +1,7 @@
 """A run of `flask import`: store the conversations of a file, and print what happened to each."""
 
+import base64
+import binascii
 import sys
 import time
 from typing import Any
@@ -8,13 +10,16 @@ import click
 
 import formats
 from api.import_schema import explain, load_conversation
-from formats.common import LeftOut
-from formats.json_reader import BadFile, Fault, Value, is_header
+from formats.archives import Images
+from formats.common import LeftOut, Unreadable
+from formats.json_reader import BadFile, Fault, FileLine, Value, is_header
+from images import BadImage
 from llm import Catalog, UnknownModel
 from logs import one_line
 from models import Refused
 from schemas import ValidationError
-from transfer import imports
+from tables.files import UnknownFile
+from transfer import imports, uploads
 from transfer.exports import READABLE
 
 MOST_REFUSED = 100  # if so many conversations at the start are refused, it is a wrong file
@@ -28,22 +33,31 @@ KINDS = (
 
 
 class ImportRun:
-    """Imports the conversations of this file for an owner, and counts what became of them."""
+    """Imports the conversations of this file for an owner, and counts what became of them. Their
+    images are in lines of the file, in the conversations themselves, or in `images`."""
 
-    def __init__(self, path: str, owner: str, catalog: Catalog, storage_limit: int) -> None:
+    def __init__(
+        self, path: str, owner: str, catalog: Catalog, settings: dict[str, Any], images: Images
+    ) -> None:
         self._path, self._owner, self._catalog = file_name(path), owner, catalog
-        self._storage_limit = storage_limit
+        self._storage_limit, self._most = settings["STORAGE_LIMIT"], settings["MAX_FILE"]
+        self._images = images
+        # The ids of the files that are uploaded, by their ids in this file; None for an image that
+        # was not taken.
+        self._uploaded: dict[str, str | None] = {}
         self.imported = self.already_there = self.refused = 0
         self._left_out = LeftOut()
         # The sessions so far of an export of Parley; None before its first and after its last line.
         self._count: int | None = None
         self._drawn_at = 0.0
 
-    def add(self, read: Value | Fault) -> None:
-        """Import this conversation, or print why not. Raises BadFile if this must be a wrong file,
-        and exceptions of the database or a provider."""
+    def add(self, read: Value | Fault | FileLine) -> None:
+        """Import this conversation, or print why not; or upload this file. Raises BadFile if this
+        must be a wrong file, and exceptions of the database or a provider."""
         self._draw()
-        if is_header(read):
+        if isinstance(read, FileLine):
+            self._upload_line(read.value or {})
+        elif is_header(read):
             self._begin(read.value)
         elif self._count is not None and is_end(read):
             self._end(read.value)
@@ -89,19 +103,57 @@ class ImportRun:
         if isinstance(read, Fault):
             return self._refuse(read, read.text)
         try:
-            fields, left_out = load_conversation(read.value)
+            loaded = load_conversation(read.value, self._upload_images(read.value), self._owner)
             _, is_new = imports.import_session(
-                self._owner, fields, self._catalog, self._storage_limit
+                self._owner, loaded.fields, self._catalog, self._storage_limit
             )
         except ValidationError as error:
             return self._refuse(read, explain(error))
+        except UnknownFile:  # somebody forgets this user at this moment, for example
+            return self._refuse(read, "One of its images was deleted meanwhile. Run this again.")
         except (Refused, UnknownModel) as error:
             return self._refuse(read, str(error))
         if not is_new:
             self.already_there += 1
             return None
         self.imported += 1
-        self._left_out = self._left_out.plus(left_out)
+        self._left_out = self._left_out.plus(loaded.left_out)
+        return None
+
+    def _upload_line(self, line: dict[str, Any]) -> None:
+        file_id, data = line.get("file"), line.get("data")
+        if isinstance(file_id, str) and isinstance(data, str):
+            self._uploaded[file_id] = self._upload(decoded(data))
+
+    def _upload_images(self, conversation: Any) -> dict[str, str]:
+        """Upload the images of this conversation that can be found. Returns the ids of the files,
+        by the ids of the images."""
+        try:
+            wanted = formats.images_of(conversation)
+        except Unreadable:  # which is told when the conversation is loaded
+            return {}
+        within = formats.images_within(conversation)
+        found = {}
+        for asset in wanted:
+            if asset in within:
+                file_id = self._upload(decoded(within[asset].partition("base64,")[2]))
+            else:
+                if asset not in self._uploaded:
+                    self._uploaded[asset] = self._upload(self._images.read(asset, self._most))
+                file_id = self._uploaded[asset]
+            if file_id is not None:
+                found[asset] = file_id
+        return found
+
+    def _upload(self, data: bytes | None) -> str | None:
+        """The id of the file with these bytes; None if it is not taken."""
+        if not data or len(data) > self._most:
+            return None
+        try:
+            file, _ = uploads.upload(self._owner, data, self._storage_limit)
+        except (BadImage, Refused):
+            return None
+        return file.id
 
     def _refuse(self, read: Value | Fault, reason: str) -> None:
         self.refused += 1
@@ -126,6 +178,14 @@ class ImportRun:
         if self._drawn_at:
             click.echo("\r\033[K", nl=False, err=True)
             self._drawn_at = 0.0
+
+
+def decoded(data: str) -> bytes:
+    """The bytes of a text in base64 (RFC 4648, section 4); none if it is something else."""
+    try:
+        return base64.b64decode(data, validate=True)
+    except (binascii.Error, ValueError):
+        return b""
 
 
 def name_of(read: Value | Fault) -> str:

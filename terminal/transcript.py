@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+from files import File, with_labels
 from terminal.client import Client, Refused, with_reason
 from terminal.screen import Screen
 
@@ -61,7 +62,9 @@ class Transcript:
             if turn.get("id") == first_sent:
                 self._screen.say("[The model no longer sees what is above.]")
             if turn["kind"] == "user":
-                self._screen.quote(turn["content"])
+                # A server of an older release has no files.
+                files = [File(**file) for file in turn.get("files", ())]
+                self._screen.quote(with_labels(turn["content"], files))
                 continue
             is_in_progress = turn["status"] == "in_progress"
             self._screen.begin_reply(thinking=None if is_in_progress else turn.get("thinking"))

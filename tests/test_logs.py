@@ -248,7 +248,8 @@ def test_a_reply_that_a_bug_ends_logs_a_traceback_without_any_text(
     changed_service, start, settings
 ):
     changed_service(
-        "providers/conversation.py", "def messages_of(turns, so_far):\n    raise ValueError(turns)"
+        "providers/conversation.py",
+        "def messages_of(turns, so_far, sent):\n    raise ValueError(turns)",
     )
     server = start(**settings)
     body = {"content": "A classified question"}

@@ -43,6 +43,7 @@ DEFAULTS = {
     "RATE_LIMIT": None,
     "TOKEN_LIMIT": None,
     "STORAGE_LIMIT": 1073741824,
+    "MAX_FILE": 3932160,
     "RETENTION_DAYS": None,
     "METRICS_TOKEN": None,
     "ALLOWED_ORIGINS": None,
@@ -99,6 +100,7 @@ GOOD = [
     ("RATE_LIMIT", "200/day", (200, 86400)),
     ("TOKEN_LIMIT", "2000000/month", (2000000, "month")),
     ("TOKEN_LIMIT", " 500 / day ", (500, "day")),
+    ("MAX_FILE", "0", 0),
     ("RETENTION_DAYS", "90", 90),
     ("METRICS_TOKEN", "a-secret-of-16-c", "a-secret-of-16-c"),
     ("ALLOWED_ORIGINS", "*", ["*"]),
@@ -275,6 +277,7 @@ BAD = {
         "10 per minute",
     ],
     "ALLOWED_ORIGINS": NO_ORIGINS,
+    "MAX_FILE": ["-1", "odd", "4MB", "1e6"],
     "MAX_CONTENT_LENGTH": ["0", "-1", "odd", "1MB"],
     "LOG_FORMAT": ["odd", "JSON"],
 }

@@ -35,7 +35,7 @@ FLOORS = (
     ("wire",),
     ("limits", "logs", "processes"),
     ("settings",),
-    ("images", "well_known"),
+    ("files", "images", "well_known"),
 )
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 

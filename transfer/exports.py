@@ -1,6 +1,7 @@
 """Exports: an owner's sessions as lines of JSON, or one session as Markdown. They are made in
 pieces, so that a large export is never in memory as a whole."""
 
+import base64
 import contextlib
 import functools
 import itertools
@@ -12,8 +13,10 @@ from typing import Any, NamedTuple, TypeVar
 from peewee import Tuple, Value, fn
 
 from database import connected, db, limit_time
-from models import IN_PROGRESS, INTERRUPTED, Missing, Session, Thought, Turn
+from files import files_of
+from models import IN_PROGRESS, INTERRUPTED, Missing, Session, Thought, Turn, TurnFile
 from tables.columns import seconds_of, time_of
+from tables.files import FilePart, StoredFile
 from turns import EXPORTED, ShownTurn, pages_of, size_of_all
 
 FORMAT = 3  # the version in the header of a file of all sessions
@@ -81,12 +84,14 @@ def _read_page(owner: str, after: Cursor | None, longest: int) -> Page:
     return Page(pieces[:whole], rest, next_after)
 
 
-def lines_of(owner: str, longest: int) -> Iterator[bytes]:
-    """All lines of an owner's export, in pieces. Raises Missing if a session is deleted while it is
+def lines_of(owner: str, longest: int) -> Iterator[LinePart]:
+    """All lines of an owner's export, in pieces. Before the first session that has a file, there is
+    a line with the file, which no part ends. Raises Missing if a session is deleted while it is
     read."""
     after = None
+    exported: set[int] = set()  # files
     while cursors := _cursors(owner, after):
-        yield from (part.data for part in _in_short_reads(_lines(owner, cursors, longest)))
+        yield from _in_short_reads(_lines(owner, cursors, longest, exported))
         after = cursors[-1]
 
 
@@ -106,7 +111,8 @@ def _document(session: Session) -> Iterator[bytes]:
 def _section(turn: ShownTurn) -> tuple[bytes, ...]:
     """The parts of a turn's section, encoded one by one, since a text may be long."""
     speaker = "User" if turn.kind == "user" else " ".join((turn.model or "").split())
-    head = f"\n## {speaker}, {time_of(turn.created_at)}\n\n"
+    labels = "".join(f"{file.label}\n\n" for file in files_of(turn.files))
+    head = f"\n## {speaker}, {time_of(turn.created_at)}\n\n{labels}"
     return head.encode(), turn.content.encode(), b"\n"
 
 
@@ -150,8 +156,12 @@ def _rest_of_line(pieces: Iterator[LinePart]) -> Iterator[bytes]:
             return
 
 
-def _lines(owner: str, cursors: list[Cursor], longest: int) -> Iterator[LinePart]:
-    """The lines of these sessions, in pieces. Raises Missing if one is deleted while it is read."""
+def _lines(
+    owner: str, cursors: list[Cursor], longest: int, exported: set[int] | None = None
+) -> Iterator[LinePart]:
+    """The lines of these sessions, in pieces. If there is a set of the files that are `exported`
+    already, the lines of others come first. Raises Missing if a session is deleted while it is
+    read."""
     for cursor in cursors:
         limit_time()
         is_wanted = Session.owner == owner, Session.id == cursor.id
@@ -161,6 +171,8 @@ def _lines(owner: str, cursors: list[Cursor], longest: int) -> Iterator[LinePart
         if first is None:  # it has been deleted
             yield LinePart(b"", True)
             continue
+        if exported is not None:
+            yield from _file_lines(session, exported)
         session.read_system()
         yield LinePart(_json_of(_fields_of(session))[:-1] + b',"turns":[', False)
         comma = b""
@@ -174,6 +186,19 @@ def _lines(owner: str, cursors: list[Cursor], longest: int) -> Iterator[LinePart
                 comma = b","
         _check_not_deleted(session)
         yield LinePart(b"]}\n", True)
+
+
+def _file_lines(session: Session, exported: set[int]) -> Iterator[LinePart]:
+    """The lines of the files of this session, except those that are `exported`."""
+    of_session = TurnFile.select(TurnFile.file).join(Turn)
+    of_session = of_session.where(Turn.session == session.id, Turn.visible)
+    files = StoredFile.select().where(StoredFile.id.in_(of_session)).order_by(StoredFile.id)
+    for stored in list(files):
+        if stored.id not in exported:
+            exported.add(stored.id)
+            begin = {"file": stored.digest, "media_type": stored.media_type}
+            data = base64.b64encode(FilePart.read(stored.id))
+            yield LinePart(b'%s,"data":"%s"}\n' % (_json_of(begin)[:-1], data), False)
 
 
 def _check_not_deleted(session: Session) -> None:

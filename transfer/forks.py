@@ -9,8 +9,8 @@ from peewee import SQL, fn
 
 from database import connected, db, transaction
 from maintenance import storage
-from models import IN_PROGRESS, LONGEST_PAGE, PREVIEW, Missing, Refused, Session, Thought, Turn
-from replies.claim import count_request, new_turn_id
+from models import IN_PROGRESS, LONGEST_PAGE, Missing, Refused, Session, Thought, Turn
+from replies.claim import count_request, new_turn_id, newest_preview
 from tables import given
 from tables.columns import described_for, listed
 from tables.idempotency import NO_TURN, IdempotencyKey
@@ -37,6 +37,7 @@ class _SourceTurn(NamedTuple):
     status: str | None
     size: int  # bytes
     thinking: int  # bytes
+    has_files: bool
 
 
 class _AlreadyForked(Exception):
@@ -75,7 +76,7 @@ def fork(
                 _count_request(owner, rate_limit, session.id)
         ids: dict[int, int] = {}  # of the copies, by those of the turns
         steps = (_step(original, some, ids) for some in staged_session.in_steps(sources, _size_of))
-        last_changes = functools.partial(_last_changes, session, original.context_start, ids, key)
+        last_changes = functools.partial(_last_changes, session, original, ids, key)
         return staged_session.write(owner, session, steps, size, last_changes)
     except _AlreadyForked as known:
         with connected():
@@ -98,7 +99,7 @@ def _count_request(owner: str, rate_limit: tuple[int, int], fork_id: uuid.UUID) 
 def _shown(session: Session) -> list[_SourceTurn]:
     size, of_thoughts = db.size_of(Turn.content), fn.SUM(db.size_of(Thought.text))
     thinking = fn.COALESCE(Thought.select(of_thoughts).where(Thought.turn == Turn.id), 0)
-    columns = Turn.id, Turn.status, size, thinking
+    columns = Turn.id, Turn.status, size, thinking, Turn.files.is_null(False)
     rows = Turn.select(*columns).where(Turn.session == session, Turn.visible)
     return [_SourceTurn(*row) for row in rows.order_by(Turn.id).tuples()]
 
@@ -142,6 +143,8 @@ def _step(
         db.send(SQL(statement.sql, [*statement.params, session.key]))
         if any(source.thinking for source in sources):
             db.send(given("copy_thoughts", pairs))
+        if any(source.has_files for source in sources):
+            db.send(given("copy_files", pairs))
         return last
 
     return step
@@ -158,27 +161,27 @@ def _lock_original(original: Session) -> None:
 
 
 def _last_changes(
-    session: Session, context_start: int | None, ids: dict[int, int], key: IdempotencyKey | None
+    session: Session, original: Session, ids: dict[int, int], key: IdempotencyKey | None
 ) -> dict[str, Any]:
-    """The preview of the copy, and the start of its context. Raises _AlreadyForked if another
-    request with this key was faster."""
+    """The preview of the copy, and which of its turns and images models are sent. Raises
+    _AlreadyForked if another request with this key was faster."""
     _refuse_repeated(key)
     if key:
         key.remember(session.id, NO_TURN, db.now())
-    has_text = Turn.session == session, Turn.content != ""
-    texts = Turn.select(fn.SUBSTR(Turn.content, 1, PREVIEW)).where(*has_text)
+    starts = {model: _copy_of(start, ids) for model, start in original.images_start.items()}
     return {
-        "preview": texts.order_by(Turn.id.desc()).limit(1).scalar(),
-        "context_start": _context_start_of(context_start, ids),
+        "preview": newest_preview(Turn.session == session),
+        "context_start": _copy_of(original.context_start, ids),
+        "images_start": {model: start for model, start in starts.items() if start},
     }
 
 
-def _context_start_of(context_start: int | None, ids: dict[int, int]) -> int | None:
-    """The copy of the first turn that is sent to the model: of `context_start`, which may also be
-    the next turn after all. None if the copied turns end before it."""
-    if not context_start:
-        return context_start
+def _copy_of(start: int | None, ids: dict[int, int]) -> int | None:
+    """The copy of a turn from which on something is sent to the model: of `start`, which may also
+    be the next turn after all. None if the copied turns end before it."""
+    if not start:
+        return start
     last = max(ids)
-    if context_start == last + 1:
+    if start == last + 1:
         return ids[last] + 1
-    return next((copy for source, copy in sorted(ids.items()) if source >= context_start), None)
+    return next((copy for source, copy in sorted(ids.items()) if source >= start), None)

@@ -3,17 +3,19 @@
 import contextlib
 import functools
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from peewee import SQL, BigIntegerField
 
 from database import SECOND, connected, db, insertion
+from files import File, column_of
 from llm import Catalog, UnknownModel
 from maintenance import storage
-from models import COMPLETE, FAILED, PREVIEW, Missing, Session, Thought, Turn, outcome_of
-from replies.claim import new_turn_id
-from replies.titles import local_title
+from models import COMPLETE, FAILED, Missing, Session, Thought, Turn, TurnFile, outcome_of
+from replies.claim import new_turn_id, preview_of
+from replies.titles import first_title
+from tables.files import UnknownFile, keep, known
 from tables.search import normalize
 from transfer import staged_session
 from turns import EXPORTED
@@ -36,12 +38,14 @@ def import_session(
     owner: str, fields: Fields, catalog: Catalog, storage_limit: int
 ) -> tuple[Session, bool]:
     """Store this session for the owner. Returns the session, and whether it is new: if not, it was
-    imported from this origin before. Raises Refused if the owner, or the disk, has no room for it;
-    ModelError if no provider names a default model."""
+    imported from this origin before. Raises UnknownFile if the owner does not have one of its
+    files; Refused if the owner, or the disk, has no room for it; ModelError if no provider names a
+    default model."""
     origin = fields.get("origin")
     try:
         with connected():
             _refuse_repeated(owner, origin)
+            files = _known_files(owner, fields["turns"])
             now = db.now()
         size = sum(
             len(text.encode())
@@ -49,9 +53,9 @@ def import_session(
             for text in (turn["content"], thoughts_of(turn))
         )
         storage.check_room(owner, size, storage_limit)
-        session = _session_of(fields, catalog, now)
+        session = _session_of(fields, files, catalog, now)
         turns = _turns_of(fields, session, now)
-        steps = (_step(some) for some in staged_session.in_steps(turns, _size_of))
+        steps = (_step(owner, some) for some in staged_session.in_steps(turns, _size_of))
         last_changes = functools.partial(_last_changes, owner, session)
         return staged_session.write(owner, session, steps, size, last_changes), True
     except _AlreadyImported as known:
@@ -73,6 +77,27 @@ def _refuse_repeated(owner: str, origin: str | None) -> None:
         raise _AlreadyImported(known)
 
 
+def _known_files(owner: str, turns: list[Fields]) -> dict[str, File]:
+    """The files of these turns, by their ids. Raises UnknownFile for the first that the owner does
+    not have."""
+    found = known(owner, (file_id for turn in turns for file_id in files_of(turn)))
+    for number, turn in enumerate(turns):
+        for place, file_id in enumerate(files_of(turn)):
+            if file_id not in found:
+                raise UnknownFile(f"{_pointer_to(number)}/{place}")
+    return found
+
+
+def files_of(turn: Fields) -> list[str]:
+    """The ids of a turn's files."""
+    return turn.get("files") or []
+
+
+def _pointer_to(number: int) -> str:
+    """The place of the list of files of a turn in the body of an import."""
+    return f"/turns/{number}/files"
+
+
 def _last_changes(owner: str, session: Session) -> dict[str, int]:
     """The times of the session. Imported times have whole seconds: each is moved after those of the
     owner's other sessions in the same second, so that sessions keep the order of their import."""
@@ -92,11 +117,11 @@ def _after_others(owner: str, field: BigIntegerField, time: int) -> int:
     return time if latest is None else min(latest + 1, last)
 
 
-def _session_of(fields: Fields, catalog: Catalog, now: int) -> Session:
+def _session_of(fields: Fields, files: Mapping[str, File], catalog: Catalog, now: int) -> Session:
     turns = fields["turns"]
     created_at, updated_at = _times_of(fields, now)
-    title = fields.get("title") or local_title(turns[0]["content"])
-    texts = [turn["content"] for turn in turns if turn["content"]]
+    title = fields.get("title") or first_title(turns[0]["content"])
+    newest = next(turn for turn in reversed(turns) if turn["content"] or files_of(turn))
     options = fields.get("options") or {}
     return Session(
         title=title,
@@ -105,7 +130,7 @@ def _session_of(fields: Fields, catalog: Catalog, now: int) -> Session:
         **_model_and_provider(fields.get("model"), catalog),
         system=fields.get("system"),
         options={name: value for name, value in options.items() if value is not None},
-        preview=texts[-1][:PREVIEW],
+        preview=preview_of(newest["content"], column_of(files[each] for each in files_of(newest))),
         created_at=created_at,
         updated_at=updated_at,
         origin=fields.get("origin"),
@@ -135,11 +160,13 @@ def _model_and_provider(model: str | None, catalog: Catalog) -> dict[str, str]:
 def _turns_of(fields: Fields, session: Session, now: int) -> Iterator[Turn]:
     """The turns, without ids. A turn without a time gets that of the turn before it."""
     time = session.created_at
-    for turn in fields["turns"]:
+    for number, turn in enumerate(fields["turns"]):
         own_time = turn.get("created_at")
         time = time if own_time is None else min(own_time, now)
-        columns = EXPORTED.load(turn) | {"id": None, "created_at": time}  # `_step` makes the id
+        # `_step` sets the id and the files.
+        columns = EXPORTED.load(turn) | {"id": None, "files": None, "created_at": time}
         row = Turn(**columns, session=session, search_text=normalize(turn["content"]))
+        row.file_ids, row.pointer = files_of(turn), _pointer_to(number)
         if row.kind == "assistant":
             row.model = row.model or fields.get("model") or session.model
             _set_outcome(row)
@@ -177,17 +204,26 @@ def _size_of(turn: Turn) -> int:
     return sum(len(text.encode()) for text in texts)
 
 
-def _step(turns: list[Turn]) -> staged_session.Step:
+def _step(owner: str, turns: list[Turn]) -> staged_session.Step:
     def step(session: Session, last: int) -> int:
         now = db.now()
+        files: list[TurnFile] = []
         for turn in turns:
             turn.id = last = new_turn_id(now, last)
+            # Again: a sweep may have deleted one meanwhile.
+            stored = keep(owner, turn.file_ids, turn.pointer)
+            turn.files = column_of(each.file for each in stored)
+            files += (
+                TurnFile(turn=turn, place=place, file=each.id) for place, each in enumerate(stored)
+            )
         db.send(insertion(*turns))
         thoughts = [
             Thought(turn=turn, start=0, text=turn.thoughts) for turn in turns if turn.thoughts
         ]
         if thoughts:
             db.send(insertion(*thoughts))
+        if files:
+            db.send(insertion(*files))
         return last
 
     return step

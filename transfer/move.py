@@ -55,7 +55,10 @@ class Digest:
     def add(self, row: list[Any]) -> None:
         digest = hashlib.sha256()
         for value in row:  # one at a time: a text may have megabytes
-            data = b"" if value is None else str(value).encode()
+            if value is None:
+                data = b""
+            else:
+                data = value if isinstance(value, bytes) else str(value).encode()
             digest.update(b"%d " % (-1 if value is None else len(data)))
             digest.update(data)
         self.count += 1
@@ -179,8 +182,8 @@ def _rows(model: type[Model], engine: Pool, digest: Digest) -> Iterator[list[Any
     digest. A long row is in memory alone."""
     fields = model._meta.sorted_fields
     columns = ", ".join(f'"{field.column_name}"' for field in fields)
-    texts = [f'"{field.column_name}"' for field in fields if field.field_type == "TEXT"]
-    size = " + ".join(f"coalesce({engine.size.format(text)}, 0)" for text in texts)
+    long = [f'"{field.column_name}"' for field in fields if field.field_type in ("TEXT", "BLOB")]
+    size = " + ".join(f"coalesce({engine.size.format(column)}, 0)" for column in long) or "0"
     for condition, count in ((f"{size} < {LONG}", ROWS), (f"{size} >= {LONG}", 1)):
         sql = f'SELECT {columns} FROM "{model._meta.table_name}" WHERE {condition}'
         for page in engine.pages(sql, count):
@@ -196,4 +199,6 @@ def _as_in_sqlite(value: Any) -> Any:
     """This value as SQLite stores it."""
     if isinstance(value, uuid.UUID):
         return value.hex
+    if isinstance(value, memoryview):
+        return bytes(value)
     return int(value) if isinstance(value, bool) else value

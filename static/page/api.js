@@ -62,7 +62,7 @@ function reportFound(before) {
  * Sends a request and returns the answer. Throws a refusal by Parley, with its `status`. If no
  * answer from Parley arrives, the request is sent again until one does, or until `signal` aborts.
  *
- * - `body`: a value to send as JSON; `json`: a text that is JSON already.
+ * - `body`: a value to send as JSON; `json`: a text that is JSON already; `bytes`: a Blob.
  * - `as`: another token for this request only, or "" for none.
  * - `unless`: a status that is not thrown: the error is returned.
  * - `waits`: also send the request again if the server is busy (503).
@@ -135,7 +135,7 @@ function handleRefusal({ status, message }, sent) {
   if (status === 412) on.changed();
 }
 
-function requestOf(method, sent, { body, json, headers, signal, keepalive }) {
+function requestOf(method, sent, { body, json, bytes, headers, signal, keepalive }) {
   const access = sent && { Authorization: `Bearer ${sent}` };
   const subject = proxyUser && sent === token && { "For-Subject": proxyUser };
   const content = json ?? (body && JSON.stringify(body));
@@ -143,7 +143,7 @@ function requestOf(method, sent, { body, json, headers, signal, keepalive }) {
   return {
     method,
     headers: { Accept: "application/json", ...access, ...subject, ...type, ...headers },
-    body: content,
+    body: bytes ?? content,
     signal,
     keepalive,
     // Parley never redirects. A proxy in front of it may, to its own sign-in page.

@@ -1,10 +1,11 @@
 // Splits a file of chats into conversations: JSON, also inside a ZIP. The file is read in pieces,
-// and only one conversation is in memory. The server interprets the conversations.
+// and only one conversation, or one picture, is in memory. The server interprets the conversations.
 
 const PIECE = 2 ** 18; // bytes per read
 // Bytes per read of a ZIP: a browser decompresses a whole piece at once, up to a thousandfold.
 const PACKED_PIECE = 2 ** 15;
-const MAX_CONVERSATION = 2 ** 24; // bytes
+const MAX_CONVERSATION = 2 ** 24; // bytes, also of a line with a file
+const MAX_PICTURE = 2 ** 25; // bytes
 const MAX_RATIO = 200; // of decompressed to compressed bytes; text has about ten
 const MAX_MEMBERS = 1000; // with conversations, as for `flask import`
 const MAX_DIRECTORY = 2 ** 25; // bytes of a ZIP's central directory: about 300,000 members
@@ -14,11 +15,14 @@ export class ArchiveError extends Error {}
 
 /**
  * Yields the conversations of a file: the `place` in the file, and the JSON as `text` and parsed as
- * `value`, or else the `problem`. Calls `onRead(read, all)` with bytes. Throws an ArchiveError.
+ * `value`, or else the `problem`. An export of Parley also has files (`isFile`). Calls
+ * `onRead(read, all)` with bytes. Adds the pictures of a ZIP to `pictures`: functions that return
+ * the bytes as a Blob, or null, by the ids by which conversations name them. Throws an
+ * ArchiveError.
  */
-export async function* readArchive(file, onRead = () => {}) {
+export async function* readArchive(file, onRead = () => {}, pictures = new Map()) {
   const members = (await isZip(file))
-    ? await listMembers(file)
+    ? await listMembers(file, pictures)
     : [{ name: "", blob: file, isPacked: false }];
   const all = members.reduce((sum, { blob }) => sum + blob.size, 0);
   let read = 0;
@@ -58,6 +62,7 @@ const isClosing = (byte) => byte === 0x7d || byte === 0x5d;
 
 /** Whether this is the first line of a Parley export, which is not a conversation. */
 export const isHeader = (value) => Boolean(value && "parley" in value);
+const FILE_LINE = '{"file"'; // begins the line of a file in a Parley export
 
 async function* objects(content, name) {
   const scanner = new Scanner(name);
@@ -106,8 +111,9 @@ class Scanner {
   placed() {
     const place = `${this.prefix} ${this.number}, at byte ${this.from}`;
     const taken = this.take();
-    if (isHeader(taken.value)) this.number--;
-    return { place, ...taken };
+    const isFile = this.start === FILE_LINE;
+    if (isHeader(taken.value) || isFile) this.number--;
+    return { place, isFile, ...taken };
   }
 
   step(byte, at) {
@@ -140,10 +146,13 @@ class Scanner {
     this.number++;
     this.parts = [];
     this.size = 0;
+    this.start = ""; // its first characters
   }
 
   /** Stores a part of the object; drops all of them once the object is too large. */
   keep(part) {
+    const more = part.subarray(0, FILE_LINE.length - this.start.length);
+    this.start += String.fromCharCode(...more);
     this.size += part.length;
     if (this.size > MAX_CONVERSATION) this.parts = [];
     else this.parts.push(part);
@@ -187,6 +196,8 @@ const RECORDS = {
 const [STORED, DEFLATED] = [0, 8];
 // ChatGPT also exports conversations-000.json and so on.
 const WANTED = /(?:^|\/)conversations[^/]*\.json$/i;
+// A picture's name begins with its id: `file-AbC-cat.jpg`, `file_0123-sanitized.png`, `file-AbC.dat`.
+const PICTURE = /(?:^|\/)(file[-_][0-9A-Za-z]+)[^/]*$/;
 const MAX_16 = 0xffff;
 const MAX_32 = 0xffffffff; // says that the number is in the extra field of ZIP64
 
@@ -200,31 +211,18 @@ async function isZip(file) {
 
 /**
  * The members with conversations: the `name`, the bytes as a `blob`, whether these are compressed
- * (`isPacked`), and the GZIP trailer for them (`end`).
+ * (`isPacked`), and the GZIP trailer for them (`end`). Adds the pictures to `pictures`.
  */
-async function listMembers(file) {
+async function listMembers(file, pictures) {
   try {
     const members = [];
-    for (const { name, size, at, ...how } of await readDirectory(file)) {
-      const isKnown = [STORED, DEFLATED].includes(how.method);
-      if (how.isEncrypted) {
-        throw new ArchiveError(`${name} in the ZIP is encrypted. Unpack it first.`);
-      }
-      if (!isKnown) {
-        throw new ArchiveError(`${name} is packed in a way that we cannot read. Unpack it first.`);
-      }
-      const header = await viewOf(file.slice(at, at + 30));
-      if (header.getUint32(0, true) !== RECORDS.local) throw new RangeError();
-      const start = at + 30 + header.getUint16(26, true) + header.getUint16(28, true);
-      members.push({
-        name,
-        blob: file.slice(start, start + size),
-        isPacked: how.method === DEFLATED,
-        end: how.end,
-      });
-    }
+    const { wanted, found } = await readDirectory(file);
+    for (const member of wanted) members.push(await locate(file, member));
     // Overlapping members: a ZIP bomb.
     if (members.reduce((sum, { blob }) => sum + blob.size, 0) > file.size) throw new RangeError();
+    let left = Math.max(MAX_CONVERSATION, MAX_RATIO * file.size); // bytes of pictures, unpacked
+    const isBomb = (bytes) => (left -= bytes) < 0;
+    for (const [id, member] of found) pictures.set(id, () => readPicture(file, member, isBomb));
     return members;
   } catch (error) {
     // DataView throws a RangeError for an offset outside its bytes.
@@ -233,11 +231,42 @@ async function listMembers(file) {
   }
 }
 
+async function locate(file, { name, size, at, method, isEncrypted, end }) {
+  if (isEncrypted) throw new ArchiveError(`${name} in the ZIP is encrypted. Unpack it first.`);
+  if (![STORED, DEFLATED].includes(method)) {
+    throw new ArchiveError(`${name} is packed in a way that we cannot read. Unpack it first.`);
+  }
+  const header = await viewOf(file.slice(at, at + 30));
+  if (header.getUint32(0, true) !== RECORDS.local) throw new RangeError();
+  const start = at + 30 + header.getUint16(26, true) + header.getUint16(28, true);
+  return { name, blob: file.slice(start, start + size), isPacked: method === DEFLATED, end };
+}
+
+/** A picture as a Blob; null if it is damaged, too large, or if there have been too many. */
+async function readPicture(file, member, isBomb) {
+  try {
+    const { name, blob, isPacked, end } = await locate(file, member);
+    if (!isPacked) return blob.size <= MAX_PICTURE ? blob : null;
+    const parts = [];
+    let size = 0;
+    for await (const part of unpack(name, blob, end, () => {}, isBomb)) {
+      if ((size += part.length) > MAX_PICTURE) return null;
+      parts.push(part);
+    }
+    return new Blob(parts);
+  } catch (error) {
+    if (error instanceof RangeError || error instanceof ArchiveError) return null;
+    throw error;
+  }
+}
+
+/** The members with conversations (`wanted`), and those with pictures, by their ids (`found`). */
 async function readDirectory(file) {
   const { at: start, size } = await findDirectory(file);
   const view = await viewOf(file.slice(start, start + Math.min(size, MAX_DIRECTORY)));
   if (view.byteLength < size) throw new RangeError();
   const members = [];
+  const found = new Map();
   for (let at = 0; at < view.byteLength;) {
     if (view.getUint32(at, true) !== RECORDS.member) throw new RangeError();
     const [ofName, ofExtra, ofComment] = [28, 30, 32].map((place) =>
@@ -246,16 +275,18 @@ async function readDirectory(file) {
     const name = new TextDecoder()
       .decode(new Uint8Array(view.buffer, at + 46, ofName))
       .replaceAll("\\", "/"); // .NET wrote backslashes
-    if (WANTED.test(name)) {
-      members.push({ name, ...readMember(view, at, at + 46 + ofName, ofExtra) });
-    }
+    const read = () => ({ name, ...readMember(view, at, at + 46 + ofName, ofExtra) });
+    const id = PICTURE.exec(name)?.[1];
+    if (WANTED.test(name)) members.push(read());
+    else if (id && !found.has(id)) found.set(id, read());
     at += 46 + ofName + ofExtra + ofComment;
   }
   if (!members.length) throw new ArchiveError("There is no conversations.json in this ZIP.");
   if (members.length > MAX_MEMBERS) {
     throw new ArchiveError(`This ZIP has more than ${MAX_MEMBERS} files of conversations.`);
   }
-  return members.toSorted((one, other) => (one.name < other.name ? -1 : 1));
+  const wanted = members.toSorted((one, other) => (one.name < other.name ? -1 : 1));
+  return { wanted, found };
 }
 
 function readMember(view, at, extra, ofExtra) {

@@ -3,12 +3,12 @@
 import { $, element } from "../dom.js";
 import { api } from "./api.js";
 import { ArchiveError, isHeader, readArchive } from "./archive.js";
+import { ImportedPictures, isOfOne } from "./imported-pictures.js";
 
 const FORMAT = 3; // of our export files
 const READABLE = [2, 3]; // 2 has no thinking
 const MAX_REFUSED = 100; // chats in a row from the start: then it is not a file of chats
 const NO_CHATS = `The first ${MAX_REFUSED} chats of this file were all refused, so it was not read on. Choose an export of ChatGPT, Claude, Open WebUI or Parley.`;
-const REFUSALS = [400, 408, 413, 422, 500]; // concern one conversation: we go on with the next
 const MAX_NAMED = 200; // refused chats that we list; a browser takes seconds for a hundred thousand
 const MAX_NAME = 60; // characters of a name that we show; it may have millions
 const LEFT_OUT = {
@@ -115,6 +115,7 @@ function fileName(title) {
  */
 class Download {
   sessions = 0;
+  exported = new Set(); // the ids of files
   isSaved = false;
 
   async run(signal) {
@@ -128,10 +129,10 @@ class Download {
       read: readPage,
     };
     for (let path = "export"; path;) {
-      const { blob, lines, next } = await api("GET", path, options);
-      pieces.push(blob);
+      const { bytes, ends, next } = await api("GET", path, options);
+      pieces.push(...(await this.withFiles(bytes, ends, signal)));
       path = next;
-      this.sessions += lines;
+      this.sessions += ends.length;
       showStatus(`${chats(this.sessions)} so far…`);
     }
     pieces.push(line({ end: true, sessions: this.sessions }));
@@ -142,17 +143,61 @@ class Download {
     this.isSaved = true;
   }
 
+  /** These lines in pieces, with the lines of files before the first line that needs them. */
+  async withFiles(bytes, ends, signal) {
+    const pieces = [];
+    let [from, start] = [0, 0]; // of what is not in `pieces` yet, and of the line
+    for (const end of ends) {
+      for (const [id, type] of filesOf(bytes.subarray(start, end))) {
+        if (this.exported.has(id)) continue;
+        this.exported.add(id);
+        pieces.push(new Blob([bytes.subarray(from, start)]), await fileLine(id, type, signal));
+        from = start;
+      }
+      start = end;
+    }
+    return [...pieces, new Blob([bytes.subarray(from)])];
+  }
+
   sum = () => (this.isSaved ? `${chats(this.sessions)} downloaded.` : "Nothing was downloaded.");
 }
 
-/** Reads a page of an export: its bytes, its number of lines, and the path of the next page. */
+/** Reads a page of an export: its bytes, where its lines end, and the path of the next page. */
 async function readPage(response) {
   const bytes = new Uint8Array(await response.arrayBuffer());
-  let lines = 0;
-  for (let at = bytes.indexOf(10); at >= 0; at = bytes.indexOf(10, at + 1)) lines++;
+  const ends = [];
+  for (let at = bytes.indexOf(10); at >= 0; at = bytes.indexOf(10, at + 1)) ends.push(at + 1);
   // Only the query: the URL may have a path prefix, and `api` takes a relative path.
   const query = /<[^>?]*\?([^>]*)>; *rel="?next/.exec(response.headers.get("Link"))?.[1];
-  return { blob: new Blob([bytes]), lines, next: query && `export?${query}` };
+  return { bytes, ends, next: query && `export?${query}` };
+}
+
+/** The ids of the files of a line of an export, and their media types. */
+function filesOf(line) {
+  const text = new TextDecoder().decode(line);
+  // In a text, these quotation marks would be escaped.
+  if (!text.includes('"files":[{')) return [];
+  const files = JSON.parse(text).turns.flatMap((turn) => turn.files ?? []);
+  return files.map(({ id, media_type }) => [id, media_type]);
+}
+
+/** The line of a file in a Parley export; empty if the file has just been deleted. */
+async function fileLine(id, media_type, signal) {
+  const headers = { Accept: media_type };
+  const read = (response) => response.blob();
+  const blob = await api("GET", `files/${id}`, { headers, signal, waits: true, read, unless: 404 });
+  if (!(blob instanceof Blob)) return "";
+  const start = JSON.stringify({ file: id, media_type }).slice(0, -1);
+  return new Blob([start, ',"data":"', await base64Of(blob), '"}\n']);
+}
+
+async function base64Of(blob) {
+  const reader = new FileReader();
+  await new Promise((resolve, reject) => {
+    Object.assign(reader, { onload: resolve, onerror: () => reject(reader.error) });
+    reader.readAsDataURL(blob);
+  });
+  return reader.result.slice(reader.result.indexOf(",") + 1);
 }
 
 /**
@@ -165,6 +210,7 @@ class Import {
   refused = 0;
   left = { files: 0, tools: 0, branches: 0 };
   lines = null; // sessions since the header of a Parley export; null outside one
+  pictures = new ImportedPictures();
 
   constructor(file) {
     this.file = file;
@@ -182,7 +228,7 @@ class Import {
       show();
     };
     try {
-      for await (const found of readArchive(this.file, onRead)) {
+      for await (const found of readArchive(this.file, onRead, this.pictures.inZip)) {
         await this.take(found, signal);
         show();
         signal.throwIfAborted();
@@ -203,13 +249,14 @@ class Import {
     return `${parts.join(", ")}.`;
   }
 
-  async take({ place, text, value, problem }, signal) {
+  async take({ place, isFile, text, value, problem }, signal) {
+    if (isFile) return this.pictures.uploadLine(value, signal);
     if (isHeader(value)) return this.begin(value);
     if (this.lines !== null && value && "end" in value) return this.end(value);
     if (this.lines !== null) this.lines++;
     const name = nameOf(value, place);
     if (problem) return this.refuse(name, problem);
-    return this.send(text, name, signal);
+    return this.send(text, await this.pictures.upload(value, signal), name, signal);
   }
 
   begin(header) {
@@ -244,10 +291,11 @@ class Import {
     if (this.refused === MAX_REFUSED && !isKnown) throw new ArchiveError(NO_CHATS);
   }
 
-  /** Sends a conversation. If it is refused, lists it. */
-  async send(text, name, signal) {
+  /** Sends a conversation, with the ids of its files. If it is refused, lists it. */
+  async send(text, files, name, signal) {
     try {
-      const json = `{"conversation":${text}}`;
+      const given = Object.keys(files).length ? `,"files":${JSON.stringify(files)}` : "";
+      const json = `{"conversation":${text}${given}}`;
       const read = ({ status, headers }) => ({ status, left: headers.get("Left-Out") ?? "" });
       const answer = await api("POST", "sessions/import", { json, signal, waits: true, read });
       this[answer.status === 201 ? "imported" : "known"]++;
@@ -256,7 +304,7 @@ class Import {
         this.left[kind] += Number(number);
       }
     } catch (error) {
-      if (!REFUSALS.includes(error.status)) throw error;
+      if (!isOfOne(error)) throw error;
       this.refuse(name, reasonOf(error));
     }
   }

@@ -58,7 +58,9 @@ const actionButton = (value, name, properties) => button(name, { value, ...prope
 const fork = () =>
   actionButton("fork", "Fork", { title: "Continue from here in a copy of the chat" });
 
-function showMessage(article, { content }) {
+function showMessage(article, { content, files = [] }) {
+  const labels = files.map(({ width, height }) => `[image ${width}×${height}]`);
+  if (labels.length) textOf(article).before(element("p", { className: "files" }, labels.join(" ")));
   textOf(article).append(...textNodes(content));
   // The stylesheet shows it only on the last article: on a message without a reply.
   const retry = actionButton("retry", "Retry", { className: "quiet again" });

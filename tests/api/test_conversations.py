@@ -70,7 +70,8 @@ REFUSED = [
     ({"conversation": 7, "title": None}, NO_CONVERSATION, ""),
     ({"conversation": PLAIN, "title": "Mine"}, ALONE, ""),
     ({"conversation": PLAIN, "turns": []}, ALONE, ""),
-    ({"conversation": PLAIN, "files": None}, ALONE, ""),
+    ({"conversation": PLAIN, "odd": None}, ALONE, ""),
+    ({"conversation": PLAIN, "files": {}, "odd": None}, ALONE, ""),
     ({"conversation": PLAIN | {"id": None}}, "It has no id.", ""),
     ({"conversation": PLAIN | {"mapping": {}}}, "It has no message of yours.", ""),
     (

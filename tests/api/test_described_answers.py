@@ -14,6 +14,7 @@ from werkzeug.exceptions import RequestTimeout
 from api.events import EVENTS
 from client import BOB, make_token, wait_for_status, wait_until
 from described import ONE, SEED, operations, resolve
+from pictures import png
 from provider import fails, reply, silence, status, thought
 from raw_http import Answer
 from servers import running
@@ -163,6 +164,10 @@ def test_every_successful_answer_is_as_described(someone, provider, document, st
     line = json.loads(exported.text.splitlines()[0]) | {"origin": "elsewhere:1"}
     for _ in range(2):
         watch.see("POST /sessions/import", someone.post("/sessions/import", line))
+    for _ in range(2):
+        uploaded = someone.upload(png(8, 8))
+        watch.see("POST /files", uploaded)
+    watch.see_text("GET /files/{file}", someone.get(uploaded.headers["Location"]))
     watch.see(f"DELETE {ONE}", someone.delete(path))
     for place in ("/models", "/me", "/usage", "/health", "/openapi.json", "/"):
         watch.see("GET " + place, someone.get(place))
@@ -268,6 +273,10 @@ def test_schemathesis_finds_no_fault(alice, provider, tmp_path):
     (tmp_path / "schemathesis.toml").write_text(
         """[checks.positive_data_acceptance]
         expected-statuses = ["2xx", "404", "409", "422"]
+        [[operations]]  # files that nobody has uploaded
+        include-path-regex = "^/sessions(/{id}/(messages|retry))?$"
+        [operations.checks.positive_data_acceptance]
+        expected-statuses = ["2xx", "400", "404", "409", "422"]
         [[operations]]
         include-path = "/metrics"  # nobody is told that there are any
         [operations.checks.missing_required_header]

@@ -51,7 +51,13 @@ def test_a_conversation_is_kept_and_sent(alice, provider):
         ("user", "Second"),
         ("assistant", "Two."),
     ]
-    assert set(whole["turns"][0]) == {"id", "kind", "content", "created_at"}
+    assert set(whole["turns"][0]) == {
+        "id",
+        "kind",
+        "content",
+        "created_at",
+        "files",
+    }
     ids = [turn["id"] for turn in whole["turns"]]
     assert (
         all(isinstance(turn_id, str) for turn_id in ids)

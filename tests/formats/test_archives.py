@@ -14,7 +14,7 @@ import pytest
 
 from archives import array, ndjson, packed
 from formats import archives
-from formats.json_reader import BadFile, Reader, Value
+from formats.json_reader import BadFile, Reader
 from product import ROOT
 
 LIMIT = 2**20  # bytes
@@ -26,16 +26,16 @@ def outcome(values):
     found = []
     try:
         for each in values:
-            found.append((each.number, each.value if isinstance(each, Value) else each.text))
+            found.append(tuple(each)[:2])
     except BadFile as error:
         found.append(str(error))
     return found
 
 
-def read(data, step=None, limit=LIMIT):
+def read(data, step=None, limit=LIMIT, file_limit=0):
     """The same for these bytes, read in pieces of `step` bytes."""
     pieces = iter([data[at : at + step] for at in range(0, len(data), step)] if step else [data])
-    return outcome(Reader("F", lambda size: next(pieces, b""), limit))
+    return outcome(Reader("F", lambda size: next(pieces, b""), limit, file_limit=file_limit))
 
 
 def read_file(path, limit=LIMIT):
@@ -195,6 +195,32 @@ def test_the_header_of_an_export_is_not_counted():
     assert read(data) == [(1, {"parley": 2}), (1, {"id": 1}), told]
 
 
+def test_lines_of_files_have_a_limit_of_their_own_and_are_not_counted():
+    file, longer = ({"file": "f", "data": "x" * size} for size in (200, 300))
+    values = [{"parley": 3}, file, {"id": 1}, longer, {"id": 2, "a": "x" * 100}, {"id": 3}]
+    data = "\n".join(map(json.dumps, values)).encode()
+    told = "It has 118 bytes, more than the limit of 100."
+    expected = [(1, {"parley": 3}), (file,), (1, {"id": 1}), (None,), (2, told), (3, {"id": 3})]
+    for step in (None, 1, 3, 7, 50):
+        assert read(data, step, limit=100, file_limit=300) == expected
+
+
+BAD_FILES = [
+    b'{"file": "f", "data": "' + b"x" * 10_000 + b'"}',
+    b'{"file": "f", "data": "\xff"}',
+    b'{"file": "f", "data" 1}',
+    b'{ "file": NaN}',
+    b'{"file": ' + DIGITS + b"}",
+    b'{"file": ' + DEEP + b"}",
+]
+
+
+@pytest.mark.parametrize("line", BAD_FILES, ids=range(len(BAD_FILES)))
+def test_a_bad_line_of_a_file_is_no_conversation(line):
+    data = line + b'\n{"id": 1}\n' + line
+    assert read(data, limit=100, file_limit=300) == [(None,), (1, {"id": 1}), (None,)]
+
+
 # Files
 
 
@@ -253,6 +279,35 @@ def test_a_large_file_takes_no_more_memory_than_a_small_one(tmp_path):
 
 
 # ZIPs
+
+
+def test_images_of_a_zip_are_found_by_their_ids_while_it_is_read(tmp_path):
+    files = {
+        "conversations.json": "[{}]",
+        "file-A1-b.png": b"one",
+        "dalle-generations/file_0b.dat": b"two",
+        "a/file-A1.png": b"another",
+        "profile-A2.png": b"none",
+        "file-A3.png": b"x" * 11,
+    }
+    path = packed(tmp_path / "a.zip", files)
+    images = archives.Images()
+    found = []
+    for _ in archives.read(str(path), LIMIT, images=images):
+        assets = "file-A1", "file_0b", "file-A2", "file-A3", "file-A", "conversations"
+        found += [images.read(asset, 10) for asset in assets]
+    assert found == [b"one", b"two", None, None, None, None]
+    assert images.read("file-A1", 10) is None  # the file is closed
+
+
+def test_images_count_for_what_a_zip_unpacks_to(tmp_path):
+    files = {f"file-A{number}.png": bytes(2**22) for number in range(8)}
+    path = packed(tmp_path / "a.zip", files | {"conversations.json": "[{}]"})
+    images = archives.Images()
+    with pytest.raises(BadFile, match="the ZIP unpacks to more than 200 times its size"):
+        for _ in archives.read(str(path), LIMIT, images=images):
+            for number in range(8):
+                assert len(images.read(f"file-A{number}", 2**22)) == 2**22
 
 
 def test_all_parts_of_a_zip_are_read_in_the_order_of_their_names(tmp_path):

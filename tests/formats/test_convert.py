@@ -35,7 +35,7 @@ from archives import (
     tree,
     wrote,
 )
-from formats import common, convert, title_of
+from formats import common, convert, images_of, images_within, title_of
 from formats.common import LeftOut, Unreadable
 from odd_archives import ODD, REFUSED
 from replies import thinking
@@ -76,6 +76,35 @@ def test_a_line_of_parleys_own_export_is_not_changed():
     assert convert(line) == (line | {"origin": "parley:5b6c"}, LeftOut())
     for value in ({"turns": []}, {"turns": [], "id": 7}, {"turns": [], "id": " "}):
         assert refusal(value) == "It has no id."
+
+
+# Own lines whose user's turn has these files → its text and files, and how many are left out.
+OWN = [
+    ([{"id": "a", "size": 7}], "Hi", ["1"], 0),
+    ([{"id": "a"}, {"id": "b"}, "a"], "[image]\n\nHi", ["1", "1"], 1),
+    ([{"id": 7}, None, {}], "[image]\n\n[image]\n\n[image]\n\nHi", [], 3),
+    ([{"id": "a"}] * 9, "[image]\n\nHi", ["1"] * 8, 1),
+    ([], "Hi", [], 0),
+    (None, "Hi", None, 0),
+    ("a", "Hi", "a", 0),  # the import refuses it
+]
+
+
+@pytest.mark.parametrize("files, text, expected, count", OWN)
+def test_files_of_an_own_line_that_are_not_there_leave_marks(files, text, expected, count):
+    asked = {"kind": "user", "content": "Hi", "files": files}
+    line = {"id": "5b6c", "turns": [asked, 7, {"kind": "assistant", "content": "Ho"}]}
+    before = copy.deepcopy(line)
+    body, left_out = convert(line, {"a": "1"})
+    assert body["turns"] == [asked | {"content": text, "files": expected}, *line["turns"][1:]]
+    assert left_out == LeftOut(files=count) and line == before
+
+
+@pytest.mark.parametrize(
+    "turns", [None, 7, {"a": 1}, [7], [{"kind": "user", "files": [{"id": 7}]}]]
+)
+def test_an_odd_own_line_needs_no_images(turns):
+    assert images_of({"id": "x", "turns": turns}) == []
 
 
 # ChatGPT
@@ -146,6 +175,42 @@ def test_images_are_marked_in_the_text_and_files_only_if_there_is_none(message, 
     value = chatgpt(message)
     assert turns(value) == [("user", text)]
     assert convert(value).left_out == LeftOut(files=count)
+
+
+GIVEN = {"file-A": "1", "file_b": "2", "pdf": "3"}
+A = {"content_type": "image_asset_pointer", "asset_pointer": "file-service://file-A"}
+B = {"content_type": "image_asset_pointer", "asset_pointer": "sediment://file_b"}
+A_ATTACHED = {"id": "file-A", "mime_type": "image/png"}
+PDF = {"id": "pdf", "mime_type": "application/pdf"}
+# A user's message → its text and files, and how many images and files were left out.
+WITH_IMAGES = [
+    (said("user", A, "See:", IMAGE, B, kind="multimodal_text"), "[image]\n\nSee:", ["1", "2"], 1),
+    (said("user", A, kind="multimodal_text"), "", ["1"], 0),
+    (said("user", A, metadata={"attachments": [A_ATTACHED]}), "", ["1"], 0),
+    (said("user", "", metadata={"attachments": [A_ATTACHED]}), "", ["1"], 0),
+    (said("user", A, metadata={"attachments": [A_ATTACHED, PDF]}), "[file]", ["1"], 1),
+    (said("user", "!", *[A] * 10, kind="multimodal_text"), "[image]\n\n[image]\n\n!", ["1"] * 8, 2),
+    (said("user", "!", A | {"asset_pointer": 7}, kind="multimodal_text"), "[image]\n\n!", None, 1),
+]
+
+
+@pytest.mark.parametrize("message, text, files, count", WITH_IMAGES)
+def test_images_that_are_given_are_the_files_of_the_turn(message, text, files, count):
+    answer = said("assistant", A, "Ah.", kind="multimodal_text")
+    body, left_out = convert(chatgpt(message, answer), GIVEN)
+    asked, answered = body["turns"]
+    assert (asked["content"], asked.get("files")) == (text, files)
+    assert answered == {"kind": "assistant", "content": "[image]\n\nAh."}  # replies have none
+    assert left_out == LeftOut(files=count + 1)
+
+
+def test_only_images_on_the_shown_branch_are_needed():
+    nodes = tree(
+        ("old", "root", said("user", A, kind="multimodal_text")),
+        ("new", "root", said("user", B, B, kind="multimodal_text")),
+        ("a", "new", said("assistant", A, kind="multimodal_text")),
+    )
+    assert images_of(chatgpt(mapping=nodes, current_node="a")) == ["file_b"]
 
 
 NOT_KEPT = [
@@ -370,6 +435,17 @@ def test_a_message_of_files_has_their_names(fields, text, count):
     assert convert(value).left_out == LeftOut(files=2 * count)
 
 
+def test_images_of_claude_can_be_given():
+    files = [{"file_uuid": "f", "file_name": "a.png"}, {"file_uuid": "g", "file_name": "b.pdf"}]
+    blocks = [{"type": "text", "text": "!"}, {"type": "image", "file_uuid": "f"}]
+    value = claude(wrote("human", files=files, content=blocks), wrote("assistant", "Ah."))
+    body, left_out = convert(value, {"f": "id of f"})
+    question = {"kind": "user", "content": "!\n\n[file b.pdf]", "files": ["id of f"]}
+    assert body["turns"][0] == question and left_out == LeftOut(files=1)
+    assert convert(value).left_out == LeftOut(files=3)
+    assert images_of(value) == ["f", "g"]
+
+
 def test_a_message_of_another_sender_is_left_out():
     value = claude(wrote("human", "?"), wrote("moderator", "Stop."), wrote("assistant", "!"))
     assert turns(value) == [("user", "?"), ("assistant", "!")]
@@ -492,6 +568,30 @@ def test_files_of_open_webui_are_named_in_the_text():
         assert body["turns"][0]["content"] == text and left_out == LeftOut(files=1)
     messages = {"q": chatted("user", "See:", files=[{"type": "image"}])}
     assert turns(openwebui(messages, "q")) == [("user", "[image]\n\nSee:")]
+
+
+DATA = "data:image/png;base64,iVBORw0KGgo="
+
+
+def test_images_of_open_webui_have_ids_urls_or_places():
+    files = [
+        {"type": "image", "url": DATA},
+        {"type": "image", "id": "x", "url": DATA},
+        {"type": "image", "url": "y"},
+        {"type": "file", "id": "z"},
+    ]
+    value = openwebui({"q": chatted("user", "See:", files=files)}, "q")
+    assert images_of(value) == ["q/0", "x", "y"]
+    assert images_within(value) == {"q/0": DATA, "x": DATA}
+    assert images_within({"history": value["chat"]["history"]}) == {"q/0": DATA, "x": DATA}
+    body, left_out = convert(value, {"q/0": "1", "y": "2", "z": "3"})
+    assert body["turns"][0]["content"] == "[image]\n\nSee:"
+    assert body["turns"][0]["files"] == ["1", "2"] and left_out == LeftOut(files=2)
+
+
+@pytest.mark.parametrize("odd", [None, 7, "chat", {"chat": 7}, {"chat": {"history": ["x"]}}])
+def test_whatever_has_no_images_within_it_has_none(odd):
+    assert images_within(odd) == {}
 
 
 def test_messages_of_another_role_are_left_out():

@@ -26,6 +26,7 @@ def test_connections_heavy(tmp_path, is_secure, count):
 
 
 @on_linux
+@pytest.mark.long
 @aside
 def test_an_idle_connection_that_was_dropped_is_noticed_before_it_is_used(folder):
     """The kernel sends keep-alive probes, and closes the connection if none is answered."""

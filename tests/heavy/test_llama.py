@@ -14,6 +14,7 @@ import requests
 
 from client import Client, wait_for_status
 from connections import on_linux, tcp_sockets
+from pictures import png
 from protocols import answered, failed, models_of
 from provider import reply
 from servers import free_port, running
@@ -341,3 +342,18 @@ def test_a_cancel_hangs_up_within_a_second_and_llama_is_free_again(llama, conten
     wait_until(lambda: not llama.is_busy())  # while it reads, it looks once a second
     assert turn["status"] == "interrupted" and ENDLESS.startswith(turn["content"])
     assert answered(llama.alice, llama.model)["content"] == SHORT
+
+
+def test_images_that_its_model_does_not_see_are_refused_and_spoil_nothing(llama):
+    """In its own words, which name no image's fault: they are known."""
+    alice = llama.alice
+    digest = alice.uploaded(png(64, 48))
+    body = {"content": "Hello", "model": llama.model, "files": [digest]}
+    refused = alice.post("/sessions", body)
+    [error] = refused.json()["errors"]
+    assert (refused.status_code, error["source"]) == (400, {"pointer": "/files"})
+    assert error["detail"].startswith("This model does not see images.")
+    path = f"/sessions/{error['meta']['session_id']}"
+    assert alice.post(f"{path}/messages", {"content": "Hello"}).json()["content"] == SHORT
+    listed = {model["id"]: model["images"] for model in alice.get("/models").json()["data"]}
+    assert listed[llama.model] is False

@@ -212,6 +212,7 @@ def test_one_user_requests_two_thousand_replies_at_once(start, settings, provide
     server.kill()  # otherwise it would wait for the replies, which have no end
 
 
+@pytest.mark.long
 @aside
 def test_a_client_has_time_but_not_for_ever(folder):
     """Each of these takes its time, so all are connected at once."""

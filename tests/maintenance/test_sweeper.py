@@ -104,7 +104,9 @@ def test_an_import_too_large_for_the_disk_is_refused_at_once(on_disk, disk, engi
     refused = alice.post("/sessions/import", body)
     assert refused.status_code == 503 and refused.headers["Retry-After"]
     assert "disk has no room" in refused.json()["errors"][0]["detail"]
-    wait_until(lambda: "the disk has no room for a chat of 104" in on_disk.output())  # by a thread
+    wait_until(
+        lambda: "the disk has no room for a chat or file of 104" in on_disk.output()
+    )  # by a thread
     assert alice.create("Hello") and os.path.getsize(disk / "parley.db") < MEGABYTE
 
 

@@ -129,6 +129,18 @@ def test_says_where_a_conversation_is_and_counts_no_header(read):
     assert found[1]["place"] == "a/conversations-001.json, conversation 1, at byte 1"
 
 
+def test_lines_of_files_are_no_conversations(read):
+    file = {"file": "f", "data": "x"}
+    large = b'{"file": "' + b"x" * 17_000_000 + b'"}\n'
+    found, fault = read(lines({"parley": 3}, file, TWO[0]) + large + lines(TWO[1]))
+    assert fault == "" and [each["isFile"] for each in found] == [False, True, False, True, False]
+    assert found[1]["value"] == file and "value" not in found[3]
+    assert [each["place"].partition(",")[0] for each in found[2::2]] == [
+        "Conversation 1",
+        "Conversation 2",
+    ]
+
+
 LARGE = b'{"a": "' + b"x" * 40_000_000 + b'"}'
 PASSED_OVER = {
     "larger than 16 MB": LARGE,

@@ -4,8 +4,19 @@ import random
 
 import pytest
 
+from files import File, column_of
 from models import Turn
-from providers.conversation import GO_ON, Continuation, Prompt, Window, messages_of, newest_half
+from providers.conversation import (
+    GO_ON,
+    IMAGES_MAX,
+    IMAGES_SIZE_MAX,
+    Continuation,
+    Prompt,
+    Window,
+    images_start_of,
+    messages_of,
+    newest_half,
+)
 
 CONTENTS = ["", " ", "x", "Some words.", "世界 " * 50, "y" * 1000]
 
@@ -313,3 +324,71 @@ def test_a_model_is_asked_to_continue_only_after_words():
         {"role": "user", "content": GO_ON},
     ]
     assert messages_of(turns, "") == messages_of(turns, " \n") == [asked]
+
+
+# Images
+
+
+def with_images(number, *sizes):
+    """A user turn with images of these sizes in megabytes."""
+    files = [File(f"{number}-{size}", "image/png", 64, 48, int(size * 2**20)) for size in sizes]
+    return Turn(id=number, kind="user", content="Look", files=column_of(files))
+
+
+def test_the_start_of_images_moves_only_when_it_must_and_then_by_half(chance):
+    """A conversation grows. What is sent is never too much; and as long as it is not, nothing is left out that
+    was sent before."""
+    for _ in range(30):
+        turns, start = [], 0
+        for number in range(1, 40):
+            sizes = [chance.choice([0.01, 1, 3.5]) for _ in range(chance.randrange(5))]
+            turns.append(with_images(number, *sizes))
+            before, prompt = start, Prompt(turns[::-1], "m", None, images_start=start)
+            start = prompt.images_start
+            images = prompt.images()
+            assert len(images) <= IMAGES_MAX
+            assert sum(image.size for image in images) <= IMAGES_SIZE_MAX
+            if start == before:
+                continue
+            kept = Prompt(turns[::-1], "m", None, images_start=before)
+            kept.images_start = before
+            all_of = [image for turn in turns for image in kept.sent_images(turn)]
+            assert len(all_of) > IMAGES_MAX or sum(i.size for i in all_of) > IMAGES_SIZE_MAX
+            assert len(images) <= IMAGES_MAX / 2 or {t.id for t in turns if t.id >= start} == {
+                start
+            }
+
+
+def test_of_a_message_with_too_many_bytes_the_newest_images_are_sent():
+    turn = with_images(1, 3.5, 3.25, 3, 2.75, 2.5, 2.25)
+    prompt = Prompt([turn], "m", None)
+    assert [image.size / 2**20 for image in prompt.images()] == [3.25, 3, 2.75, 2.5, 2.25]
+    [message] = prompt.messages()
+    assert message["content"][-1] == {"type": "text", "text": "[image]\nLook"}
+
+
+def test_images_are_left_out_of_earlier_turns_first():
+    turns = [with_images(1, 1), with_images(2, 1), with_images(3, 1)]
+    prompt = Prompt(turns[::-1], "m", None)
+    starts = []
+    while prompt.leave_out_images():
+        starts.append((prompt.images_start, prompt.lacks_own_images))
+    assert starts == [(3, False), (4, True)]
+    assert images_start_of(turns, 4) == 4
+
+
+def test_images_count_for_a_full_window():
+    """At least 768 tokens each, so that leaving out text alone would not do."""
+    turns = [with_images(number, *[0.01] * 5) for number in (1, 2, 3)]
+    prompt = Prompt(turns[::-1], "m", None)
+    assert prompt.tokens >= 15 * 768
+    assert prompt.shorten() and [turn.id for turn in prompt.turns] == [3]
+    assert prompt.tokens < 8 * 768
+
+
+def test_turns_in_one_message_keep_their_order():
+    turns = [with_images(1, 1), Turn(id=2, kind="user", content="And?"), with_images(3, 1)]
+    [message] = Prompt(turns[::-1], "m", None).messages()
+    shape = [part if isinstance(part, dict) else part.id for part in message["content"]]
+    first, last = {"type": "text", "text": "Look\n\nAnd?"}, {"type": "text", "text": "Look"}
+    assert shape == ["1-1", first, "3-1", last]

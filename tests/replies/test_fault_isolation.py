@@ -35,7 +35,7 @@ def plant_all():
     import api.receive, models, replies.commits, replies.keeper, replies.reply, replies.titles, maintenance.deletion
     from providers.conversation import Continuation
     {
-        "request": lambda: plant(api.receive, "local_title", lambda message: "bad" in message),
+        "request": lambda: plant(api.receive, "first_title", lambda message: "bad" in message),
         "handler": lambda: plant(models.Session, "page", lambda owner, *_: "alice" in owner),
         "writer": lambda: plant(Continuation, "add", lambda self, text: "bad" in text),
         "end": lambda: plant(replies.reply, "normalize", lambda text, **_: "bad" in text),

@@ -131,6 +131,19 @@ class Client:
     def delete(self, path, **headers):
         return self.request("DELETE", path, **headers)
 
+    def upload(self, data, **headers):
+        """The answer to an upload of these bytes."""
+        headers = {"Authorization": f"Bearer {self.token}"} | {
+            name.replace("_", "-"): value for name, value in headers.items()
+        }
+        return requests.post(self.url + "/files", data=data, headers=headers, timeout=60)
+
+    def uploaded(self, data):
+        """The id of the file with these bytes, which is uploaded."""
+        response = self.upload(data)
+        assert response.status_code in (200, 201), response.text
+        return response.json()["id"]
+
     def create(self, content="Hello", **fields):
         """A new session, after a 201."""
         response = self.post("/sessions", {"content": content} | fields)

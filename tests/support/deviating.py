@@ -1,4 +1,4 @@
-"""Relays that turn a good server into a bad one: each changes the answers in one way."""
+"""Relays that turn a good server into a bad one: each changes requests or answers in one way."""
 
 import contextlib
 import json
@@ -171,6 +171,71 @@ class ThoughtsForEverybody(Plan):
         return 200 if request.path.endswith("/thinking") else status, headers
 
 
+class ShowsTheModelNoImages(Plan):
+    """Messages lose their files on the way to the server."""
+
+    def asked(self, request, body):
+        if body and body.startswith(b"{"):
+            body = json.dumps(json.loads(body) | {"files": []}).encode()
+        return body
+
+
+class TellsTheRefusal(Altered):
+    """What was answered at the second attempt ends as if there had been none."""
+
+    def altered(self, request, frame):
+        if request.path.endswith("/messages") and name_of(frame) == "assistant_turn":
+            return []
+        return [
+            re.sub(rb"event: done\ndata: .*\n", b'event: error\ndata: {"status": 502}\n', frame)
+        ]
+
+
+class HidesThePlace(Plan):
+    """An error does not say that it is about the files."""
+
+    def body(self, request, pieces):
+        for piece in pieces:
+            yield piece.replace(b'"/files"', b'"/model"') if isinstance(piece, bytes) else piece
+
+
+class CountsNoTurns(Plan):
+    def body(self, request, pieces):
+        for piece in pieces:
+            if isinstance(piece, bytes):
+                piece = re.sub(rb'("turns_left_out": ?)\d+', rb"\g<1>0", piece)
+            yield piece
+
+
+class ForgetsFiles(Plan):
+    """A turn is shown as if it had no files."""
+
+    def body(self, request, pieces):
+        for piece in pieces:
+            if isinstance(piece, bytes):
+                piece = re.sub(rb'"files": ?\[[^]]*\]', b'"files": []', piece)
+            yield piece
+
+
+class StoresEachPictureAnew(Plan):
+    def head(self, request, status, headers):
+        return 201 if request.path == "/files" and status == 200 else status, headers
+
+
+class StoresPicturesAsTheyCome(Plan):
+    """A file that is given back has a comment in it."""
+
+    def body(self, request, pieces):
+        yield from pieces
+        if request.path.startswith("/files/"):
+            yield b"where we live"
+
+
+class FilesForEverybody(Plan):
+    def head(self, request, status, headers):
+        return 200 if request.path.startswith("/files/") else status, headers
+
+
 # A plan → the promises that the cases find broken, among others.
 DEVIATIONS = {
     DropsADelta: {"S-11", "S-12"},
@@ -192,4 +257,12 @@ DEVIATIONS = {
     ForgetsThoughts: {"S-56"},
     KeepsOtherThoughts: {"S-57"},
     ThoughtsForEverybody: {"S-58"},
+    ShowsTheModelNoImages: {"S-59", "S-63"},
+    TellsTheRefusal: {"S-60"},
+    HidesThePlace: {"S-61"},
+    CountsNoTurns: {"S-62"},
+    ForgetsFiles: {"S-64"},
+    StoresEachPictureAnew: {"S-65"},
+    StoresPicturesAsTheyCome: {"S-66"},
+    FilesForEverybody: {"S-67"},
 }

@@ -6,6 +6,7 @@ import uuid
 from client import ALICE, BOB, wait_until
 from commands import flask
 from ledgers import APP, METRICS, metrics_of, use
+from pictures import png
 from provider import cut, fails, reply, status
 from raw_tables import SQLITE_TABLES
 from releases import Release100
@@ -77,6 +78,8 @@ def talk(user, provider):
     assert user.patch(path, {"title": "Hers: ﷺ", "options": {"max_tokens": 7}}).ok
     provider.default = reply(STRANGE, stop="length")
     assert user.post(f"{path}/messages", {"content": "More"}, Idempotency_Key="k-2").ok
+    files = [user.uploaded(png(64, 48)), user.uploaded(png(600, 400, 600_000))]
+    assert user.post(f"{path}/messages", {"content": "", "files": files}).ok
     provider.default = reply("The answer.")
     assert user.post(f"{path}/retry").ok
     assert user.post(f"{path}/retry", {"content": "Changed"}).ok

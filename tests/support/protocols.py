@@ -131,6 +131,6 @@ def models_of(client):
     response = client.get("/models")
     assert response.status_code == 200
     body = response.json()
-    assert body["meta"].keys() - {"hint"} == {"has_more", "thinking"}
+    assert body["meta"].keys() - {"hint"} == {"has_more", "thinking", "max_file"}
     assert body["meta"]["has_more"] is False
     return [tuple(model[name] for name in ("id", "provider", "default")) for model in body["data"]]

@@ -148,7 +148,7 @@ class Connection:
             poll.register(self.sock, select.POLLIN)
             poll.poll()  # outside of the lock, so that an answer can be sent meanwhile
         with self._lock:
-            data = self.sock.recv(65536)
+            data = self.sock.recv(2**20)  # a request with images has many megabytes
         self._data += data
         if self.breaks_after is not None and len(self._data) >= self.breaks_after:
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

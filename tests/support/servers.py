@@ -14,7 +14,6 @@ import socket
 import subprocess
 import sys
 import time
-from urllib.parse import urlsplit
 
 import pytest
 import requests
@@ -22,17 +21,15 @@ import requests
 import forked
 from client import ALICE, SECRET, Client, make_token
 from product import ROOT
-from well_known import SERVICES
 
 
 def ports():
     """Ports below those that the system gives to clients: else a client might get one before the
     server listens, or while it is away. No two of pytest's eight workers share one, and none is
-    given twice in a row. None is a well-known model server's: Parley calls what is there by name."""
+    given twice in a row. None is Ollama's, since Parley calls what is there by its name."""
     worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 8
     first = 10_000 + worker * 2750
-    well_known = {urlsplit(service.url).port for service in SERVICES}
-    own = [port for port in range(first, first + 2750) if port not in well_known]
+    own = [port for port in range(first, first + 2750) if port != 11434]
     return itertools.cycle(random.SystemRandom().sample(own, len(own)))
 
 

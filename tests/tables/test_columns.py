@@ -53,6 +53,7 @@ def test_every_text_of_a_session_but_its_system_prompt_is_short():
         "folded_title": 400,
         "model": 200,
         "options": 1000,
+        "images_start": 2000,
         "provider": 200,
         "origin": 255,
         "preview": 100,

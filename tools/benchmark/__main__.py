@@ -1,14 +1,14 @@
 """How fast Parley is, compared with the least that such a service can do: `python tools/benchmark`
 prints a table.
 
-It takes about ten minutes, and listens on the loopback interface only. What is compared is measured
-in turns, and every figure is the median of its rounds. Run it on a machine that has nothing else to
+It takes about eleven minutes, and listens on the loopback interface only. What is compared is
+measured in turns, and every figure is the median of its rounds. Run it on a machine that has nothing else to
 do: the last line says how far that was so. `--only far` measures only the rows of a provider that
-is far away and has TLS, `--only near` those of one that is near, `--only database` those of a
-PostgreSQL that is near and of one that is far away, and `--only streams` those of many streams, on
-SQLite and on a PostgreSQL. For the latter two, `--postgres URL` or TEST_DATABASE_URL names a
-PostgreSQL; in all other rows, Parley keeps its data there only with `--postgres URL`. Everything
-that is created there is dropped.
+is far away and has TLS, `--only near` those of one that is near, `--only pictures` those of
+messages with pictures, `--only database` those of a PostgreSQL that is near and of one that is far
+away, and `--only streams` those of many streams, on SQLite and on a PostgreSQL. For the latter two,
+`--postgres URL` or TEST_DATABASE_URL names a PostgreSQL; in all other rows, Parley keeps its data
+there only with `--postgres URL`. Everything that is created there is dropped.
 """
 
 import argparse
@@ -51,7 +51,7 @@ def main():
     )
     parser.add_argument(
         "--only",
-        choices=("far", "near", "database", "streams"),
+        choices=("far", "near", "pictures", "database", "streams"),
         help="measure these rows, and no others",
     )
     options = parser.parse_args()
@@ -72,6 +72,7 @@ def main():
         for part, measure in (
             ("far", measure_far),
             ("near", functools.partial(measure_near, options.turns)),
+            ("pictures", measure_pictures),
         ):
             if options.only in (None, part):
                 for row in measure(folder, stub, database_url):
@@ -112,8 +113,16 @@ def measure_far(folder, stub, database_url):
             yield from measures.measure_tls(plain, over_tls)
 
 
+def measure_pictures(folder, stub, database_url):
+    """The rows of messages with pictures, as soon as they are known."""
+    with Parley(folder, stub, database_url) as parley:
+        measures.warm_up(parley)
+        yield from measures.measure_message_with_picture(stub, parley)
+        yield from measures.measure_turns_with_pictures(parley, database_url)
+
+
 def measure_near(turns, folder, stub, database_url):
-    """All other rows, as soon as they are known."""
+    """The rows of a provider that is near, as soon as they are known."""
     start_floor = functools.partial(Floor, folder, stub)
     start_parley = functools.partial(Parley, folder, stub, database_url)
     last = measures.measure_start(start_floor, start_parley)

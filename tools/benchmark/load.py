@@ -36,8 +36,8 @@ class Client:
                 self.socket = self.tls.wrap_socket(self.socket, server_hostname="127.0.0.1")
 
     def send(self, method, path, body=None, accept="application/json", status=200, prefer=""):
-        """The answer, which must have this status."""
-        content = json.dumps(body).encode() if body is not None else b""
+        """The answer, which must have this status. The body is bytes, or is sent as JSON."""
+        content = body if isinstance(body, bytes) else encoded(body)
         head = f"{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {self.token}\r\nAccept: {accept}\r\n"
         head += f"Prefer: {prefer}\r\n" if prefer else ""
         head += f"Content-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n"
@@ -66,6 +66,10 @@ class Client:
         if self.socket is not None:
             self.socket.close()
             self.socket = None
+
+
+def encoded(body):
+    return json.dumps(body).encode() if body is not None else b""
 
 
 def is_whole(data):

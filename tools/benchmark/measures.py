@@ -1,7 +1,9 @@
 """The measurements, one function for each; all return rows of the table."""
 
+import base64
 import concurrent.futures
 import functools
+import json
 import operator
 import os
 import subprocess
@@ -10,13 +12,15 @@ import time
 from statistics import median
 
 from client import make_token
-from load import Client, at_once
+from load import Client, at_once, encoded
 from measured import HERE
+from pictures import png
 
 ROUNDS = 9
 FEW, MANY, FAR = 1000, 100_000, 50_000  # sessions of one user; a far offset
 MESSAGES = 5  # in a round, in the long session
 WORDS = 1000
+PICTURE = 2_000_000  # bytes
 ROUND_TRIP = 0.04  # seconds to a far provider and back
 CONTENT = "How do I limit the rate of requests to an endpoint?"
 MS, MB = 1000, 1 / 2**20
@@ -348,6 +352,56 @@ def measure_lists(stub, parley, database_url):
             "the model's own",
         ),
     ]
+
+
+# Pictures
+
+
+def measure_message_with_picture(stub, parley):
+    data = png(1000, 800, PICTURE)
+    (client,), direct = users(parley, 1), Client(stub.port)
+    stored = client.send("POST", "/files", data, status=201)
+    file = json.loads(stored.data.partition(b"\r\n\r\n")[2])
+    client.close()
+    url = "data:image/png;base64," + base64.b64encode(data).decode()
+    parts = [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": CONTENT}]
+
+    def time_of_model(content):
+        messages = [{"role": "user", "content": content}]
+        body = encoded({"model": "m-fast", "messages": messages, "stream": True})
+        send = anew(lambda client: client.send("POST", "/v1/chat/completions", body))
+        return typical(send, direct, 20) * MS
+
+    def time_of_message(**files):
+        body = encoded({"content": CONTENT, "model": "m-fast"} | files)
+        create = functools.partial(Client.send, method="POST", path="/sessions", body=body)
+        return typical(functools.partial(create, status=201), client, 20) * MS
+
+    model, without, model_with, with_one = in_turns(
+        ROUNDS,
+        lambda: time_of_model(CONTENT),
+        time_of_message,
+        lambda: time_of_model(parts),
+        lambda: time_of_message(files=[file["id"]]),
+    )
+    what = f"a creation with a picture of {PICTURE // 10**6} MB, without the model's own time"
+    return [row(what, without - model, with_one - model_with, "ms", name="without one")]
+
+
+def measure_turns_with_pictures(parley, database_url):
+    def get(owner, *what):
+        """A function that returns the time of reading this owner's long session."""
+        path = f"/sessions/{seed(database_url, owner, FEW, *what)}"
+        client = Client(parley.port, make_token(owner))
+        return lambda: typical(lambda client: client.send("GET", path), client, 40) * MS
+
+    plain, pictured = in_turns(
+        2 * ROUNDS,
+        get("https://github.com/plain"),
+        get("https://github.com/pictured", "pictures"),
+    )
+    what, is_met = "a session with 200 turns, 50 of which have a picture", pictured <= 1.1 * plain
+    return [row(what, plain, pictured, "ms", "at most 1.1 ×", is_met, "without pictures")]
 
 
 def measure_search(parley, database_url, turns, where=""):

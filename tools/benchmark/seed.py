@@ -4,7 +4,8 @@ with one with many long turns.
 Run it with the database's URL, the owner, and the number of sessions as its arguments; it prints
 the id of the long session. With `turns` as a fourth argument, the number is that of turns, in
 sessions of two to fifty turns, of 200 to 4,000 characters each, one in five in Chinese, among as
-many of other users.
+many of other users. With `pictures`, every other message of the long session has a picture, which
+is not stored.
 """
 
 import itertools
@@ -20,6 +21,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "support")]
 
 import models
 from database import SECOND, db, open_database
+from files import File, column_of
 from maintenance.migrations import MIGRATIONS
 from raw_tables import tables_of
 from tables.search import normalize
@@ -28,9 +30,10 @@ SESSION_COLUMNS = "id owner title folded_title title_is_users model preview crea
 TURN_COLUMNS = "id session_id content folded created_at shown cancelled kind model status"
 TURNS = 200  # of the long session; the others have two
 TEXT = "Use a sorted set for each address: drop what is older than the window, count the rest, and answer 429."
+PICTURE = File("9f86d081884c7d65" * 4, "image/jpeg", 1512, 2016, 1_834_021)
 
 
-def seed(owner, count):
+def seed(owner, count, pictures=False):
     now = db.now()
     sessions = [
         {
@@ -51,6 +54,9 @@ def seed(owner, count):
         for session, length in zip(sessions, lengths, strict=True)
         for place in range(length)
     ]
+    if pictures:
+        for message in turns[:TURNS:4]:
+            message["files"] = column_of([PICTURE])
     insert(models.Session, sessions)
     insert(models.Turn, turns)
     return sessions[0]["id"]
@@ -62,6 +68,7 @@ def turn(session, place):
         "content": TEXT,
         "search_text": TEXT.lower(),
         "created_at": session["created_at"],
+        "files": None,
     }
     if place % 2 == 0:
         return turn | {"kind": "user", "model": None, "status": None}
@@ -125,8 +132,8 @@ def seed_turns(url, owner, count):
 if __name__ == "__main__":
     url, owner, count, *what = sys.argv[1:]
     open_database({"DATABASE_URL": url}, None, MIGRATIONS)
-    if what:
+    if what == ["turns"]:
         seed_turns(url, owner, int(count))
     else:
         with db.connection_context():
-            print(seed(owner, int(count)))
+            print(seed(owner, int(count), "pictures" in what))

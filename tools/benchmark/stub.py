@@ -26,13 +26,13 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport):
         self.transport = transport
-        self.data = b""
+        self.data = bytearray()
 
     def data_received(self, data):
-        self.data += data
-        head, is_whole, body = self.data.partition(b"\r\n\r\n")
-        if is_whole and len(body) >= content_length(head):
-            self.data = b""
+        self.data += data  # in place: a picture comes in many pieces
+        end = self.data.find(b"\r\n\r\n")
+        if end >= 0 and len(self.data) - end - 4 >= content_length(self.data[:end]):
+            head, body, self.data = self.data[:end], self.data[end + 4 :], bytearray()
             is_last = b"\r\nconnection: close" in head.lower()
             asyncio.get_running_loop().create_task(self.answer(json.loads(body or "{}"), is_last))
 

@@ -29,8 +29,8 @@ A server with THINKING=count or THINKING=live does not show, or does not keep, w
 Cases that need that are then left out.
 
 What a case needs is in its row (replies.toml, answers.toml, readings.toml) or in its function
-(resuming.py, going_further.py, living.py, thinking.py, using.py). What holds of all streams and answers is in
-stream_rules.py, and what no case can see in left_out.toml.
+(resuming.py, going_further.py, living.py, thinking.py, seeing.py, using.py). What holds of all
+streams and answers is in stream_rules.py, and what no case can see in left_out.toml.
 """
 
 import argparse

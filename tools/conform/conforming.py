@@ -7,6 +7,7 @@ import tomllib
 import going_further  # noqa: F401
 import living  # noqa: F401
 import resuming  # noqa: F401
+import seeing  # noqa: F401
 import thinking  # noqa: F401
 import using  # noqa: F401
 from casebook import CASES, Place, Seen, run

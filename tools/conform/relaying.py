@@ -1,5 +1,5 @@
-"""A relay on the loopback interface between clients and a server, which changes each answer as its
-plan says.
+"""A relay on the loopback interface between clients and a server, which changes requests and answers
+as its plan says.
 """
 
 import collections
@@ -22,7 +22,7 @@ COMMENT = b": \n\n"
 
 
 class Plan:
-    """How an answer is changed; by default it is not. One plan is for all connections of a relay,
+    """How requests and answers are changed; by default they are not. One plan is for all connections of a relay,
     and may count them."""
 
     lifetime = None  # seconds after the head of an answer, after which its connection breaks
@@ -31,6 +31,10 @@ class Plan:
         """A status, headers and a body in place of the server's answer; CUT if the server is not
         even asked; else None."""
         return None
+
+    def asked(self, request, body):
+        """The body of the request that is passed on; None is none."""
+        return body
 
     def head(self, request, status, headers):
         """The status and the headers that are passed on, or CUT."""
@@ -92,7 +96,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 self.send(status, headers, iter([text]))
             return
         with contextlib.suppress(*LOST), contextlib.closing(connect(relay.target, SILENCE)) as way:
-            self.answer(way, request, body)
+            self.answer(way, request, plan.asked(request, body))
 
     do_GET = do_POST = do_PATCH = do_DELETE = do_PUT = pass_on
 

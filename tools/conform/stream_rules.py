@@ -242,9 +242,15 @@ def errors(answer):
             yield f"what was said is in {each['detail']}"
 
 
+def caching_of(answer):
+    """What its Cache-Control must be."""
+    is_file = answer.sent[0] == "GET" and answer.sent[1].startswith("/files/")
+    return "private, no-cache" if is_file and answer.status == 200 else "no-store"
+
+
 @rule("Headers", "an answer names its request, and may not be stored on its way", of="answers")
 def headers(answer):
-    if answer.headers.get("cache-control") != "no-store":
+    if answer.headers.get("cache-control") != caching_of(answer):
         yield f"Cache-Control is {answer.headers.get('cache-control')!r}"
     if answer.status not in UNREAD and not answer.headers.get("x-request-id"):
         yield "it has no X-Request-ID"

@@ -28,7 +28,7 @@ from apispec.ext.marshmallow import MarshmallowPlugin, OpenAPIConverter, resolve
 
 import schemas
 from api import answers, events, import_schema
-from api.contract import operation_of
+from api.contract import BYTES, operation_of
 from app import __version__, create_app
 
 FILE = ROOT / "static" / "openapi.json"
@@ -37,7 +37,7 @@ BASE = json.loads(BASE_TEXT)
 ERRORS, HEADERS = BASE.pop("errors"), BASE.pop("headers")
 TAGS = {operation: tag["name"] for tag in BASE["tags"] for operation in tag.pop("operations")}
 # The names of the routes' arguments in docs/api.md.
-NAMES_IN_PATHS = {"session_id": "id", "turn_id": "turn"}
+NAMES_IN_PATHS = {"session_id": "id", "turn_id": "turn", "file_id": "file"}
 # The errors of any request; of any that needs a token; and of any for a session.
 ERRORS_OF_ALL = {406, 408}
 ERRORS_OF_USERS = {400, 401, 403, 412, 413, 503}
@@ -153,6 +153,9 @@ def _describe_answer(answer, links):
 
 def _describe_body(body):
     """The Request Body Object of a Body."""
+    if body.media_types:
+        content = dict.fromkeys(body.media_types, {"schema": BYTES})
+        return {"required": body.required, "content": content}
     one, *others = body.schemas
     content = {"schema": {"oneOf": [one, *others]} if others else one}
     if body.example is not None:
@@ -166,7 +169,7 @@ def _errors_of(rule, operation):
         found |= ERRORS_OF_USERS
     if "session_id" in rule.arguments:
         found.add(NO_SUCH_SESSION)
-    if operation.body:
+    if operation.body and operation.body.schemas:
         found.add(NO_JSON)
     return {str(status): str(status) for status in sorted(found)}
 

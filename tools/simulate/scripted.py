@@ -7,8 +7,9 @@ import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from files import File
 from providers.answer import Answer, Exchange
-from providers.conversation import GO_ON, size_of
+from providers.conversation import GO_ON, Message, size_of
 from providers.faults import ModelError
 from simulate.machine import Machine
 from simulate.standing_in import Event
@@ -95,19 +96,23 @@ class Scripted:
         self.is_calm = False  # there are no more faults
         self.steadiness = machine.chance.pick("steadiness", (0.7, 0.35, 0.95), 0.5)
 
-    def list_models(self) -> list[str]:
-        return [MODEL, TITLE_MODEL]
+    def list_models(self) -> dict[str, bool | None]:
+        return dict.fromkeys((MODEL, TITLE_MODEL))
+
+    def sees_nothing(self, user: str, model: str) -> bool:
+        return False
 
     def stream(
         self,
         exchange: Exchange,
         model: str,
         system: str | None,
-        messages: list[dict[str, str]],
+        messages: list[Message],
         max_tokens: int,
         options: dict[str, Any],
         prompt: int = 0,
         retries: int = 0,
+        read: Callable[[File], bytes] | None = None,
     ) -> Iterator[str]:
         call = self._begin(exchange, system, messages)
         fate = self._choose("answers", 5, 0.8)
@@ -145,9 +150,7 @@ class Scripted:
         call.is_over = True
         self.machine.tell(f"call {call.number} is over")
 
-    def _begin(
-        self, exchange: Exchange, system: str | None, messages: list[dict[str, str]]
-    ) -> ModelCall:
+    def _begin(self, exchange: Exchange, system: str | None, messages: list[Message]) -> ModelCall:
         goes_on = messages[-1]["content"] == GO_ON
         said = messages[-3 if goes_on else -1]["content"]
         question = said.split("\n\n")[-1]
