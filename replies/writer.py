@@ -107,13 +107,9 @@ class Writer:
             while True:
                 has_begun = False
                 try:
-                    for text in self._ask(provider, prompt):
-                        if refusal and not has_begun:
-                            self._take_refusal(prompt, refusal)
+                    for text in self._ask(provider, prompt, refusal):
                         has_begun = True
                         yield text
-                    if refusal and not has_begun:
-                        self._take_refusal(prompt, refusal)
                     return
                 except ModelError as error:
                     if has_begun:
@@ -122,15 +118,8 @@ class Writer:
                         broken = error
                     elif error.suspects_images and prompt.leave_out_images():
                         refusal = refusal or error
-                        if prompt.lacks_own_images:  # so it need not think to the end
-                            take_refusal = functools.partial(self._take_refusal, prompt, refusal)
-                            reply.exchange.on_thinking = take_refusal
-                    elif error.status == 413 and prompt.shorten():
-                        continue
-                    elif error.suspects_images:
-                        raise broken or refusal or error from None
-                    else:
-                        raise broken or error from None
+                    elif error.status != 413 or not prompt.shorten():
+                        raise broken or (error.suspects_images and refusal) or error from None
         finally:
             del broken, refusal  # their tracebacks refer to this frame: a reference cycle
 
@@ -139,15 +128,19 @@ class Writer:
         session, model = self.reply.session, self.reply.draft.model
         return self._catalog.allow(model, session.provider if model == session.model else None)
 
-    def _ask(self, provider: Provider, prompt: Prompt) -> Iterator[str]:
-        """Ask the provider for the text that follows the text so far."""
+    def _ask(self, provider: Provider, prompt: Prompt, refusal: ModelError | None) -> Iterator[str]:
+        """Ask the provider for the text that follows the text so far. If there was a `refusal`, the
+        first text, thought or end shows that it was about the images."""
         reply, session = self.reply, self.reply.session
         so_far = reply.so_far()
         if images := prompt.images():
             texts = memory_of(_texts_of(reply, prompt))
             _take_room(reply, texts + MEMORY_PER_BYTE * sum(image.size for image in images))
             reply.exchange.on_accepted = functools.partial(reply.memory.take, texts)
-        return provider.stream(
+        if refusal and prompt.lacks_own_images:
+            take_refusal = functools.partial(self._take_refusal, prompt, refusal)
+            reply.exchange.on_thinking = take_refusal
+        answer = provider.stream(
             reply.exchange,
             reply.draft.model,
             session.system,
@@ -157,6 +150,12 @@ class Writer:
             prompt=prompt.tokens + len(so_far.encode()) // 4,
             read=self._read_file,
         )
+        first = next(answer, None)
+        if refusal:
+            self._take_refusal(prompt, refusal)
+        if first is not None:
+            yield first
+            yield from answer
 
     # Images
 
