@@ -94,9 +94,12 @@ def test_types_of_openapi_typescript_make_a_client_that_compiles_and_works(
 @pytest.mark.parametrize("engine", ["sqlite"], indirect=True)  # the description is the same on both
 def test_a_client_of_openapi_python_client_works(server, provider, tmp_path):
     commands = pathlib.Path(sys.executable).parent
-    # It cannot read lines of JSON by itself, and would leave the export out.
+    # It knows neither lines of JSON nor images by itself, and would leave these operations out.
     config = tmp_path / "config.yaml"
-    config.write_text("content_type_overrides: {application/x-ndjson: text/plain}")
+    bytes_of_images = "image/jpeg: application/octet-stream, image/png: application/octet-stream"
+    config.write_text(
+        f"content_type_overrides: {{application/x-ndjson: text/plain, {bytes_of_images}}}"
+    )
     options = ("--meta", "none", "--output-path", "parley_client", "--fail-on-warning")
     path = f"{commands}{os.pathsep}{os.environ['PATH']}"  # it looks for ruff there
     run(
