@@ -33,7 +33,7 @@ class File:
 
 def files_of(column: str | None) -> list[File]:
     """The files of a turn, from its column `files`."""
-    return [File(**each) for each in json.loads(column or "[]")]
+    return [File(**each) for each in json.loads(column)] if column else []
 
 
 def column_of(files: Iterable[File]) -> str | None:
@@ -42,6 +42,6 @@ def column_of(files: Iterable[File]) -> str | None:
     return json.dumps(listed, separators=(",", ":")) if listed else None
 
 
-def with_labels(content: str, files: Iterable[File], separator: str = " ") -> str:
+def with_labels(content: str, files: Iterable[File]) -> str:
     """A message as a text, with the labels of its files before its words."""
-    return separator.join(filter(None, [*(file.label for file in files), content]))
+    return " ".join(filter(None, [*(file.label for file in files), content]))

@@ -9,7 +9,7 @@ import json
 import math
 import re
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple, Self
 
@@ -245,7 +245,7 @@ class Session(db.Model):
 
 
 def json_of_files(column: str | None) -> list[dict[str, Any]]:
-    return json.loads(column or "[]")
+    return json.loads(column) if column else []
 
 
 class Part(NamedTuple):
@@ -588,6 +588,11 @@ class TurnFile(db.Model):
     class Meta:
         table_name = "turn_file"
         primary_key = peewee.CompositeKey("turn", "place")
+
+    @classmethod
+    def rows(cls, turn_id: int, files: Sequence[StoredFile]) -> list[Self]:
+        """The rows of a turn with these files; not stored yet."""
+        return [cls(turn=turn_id, place=place, file=each.id) for place, each in enumerate(files)]
 
 
 class Thought(db.Model):

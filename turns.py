@@ -143,14 +143,15 @@ class TurnJSON:
             parts.setdefault(name, {})[key] = column
         self._parts = parts
         makers = [(name, *_maker_of_name(name, part)) for name, part in parts.items()]
-        self._of_messages, self._of_replies = (
-            [
+
+        def those(use: str) -> list[tuple[str, Callable[[Any], Any], bool]]:
+            return [
                 each
                 for each, part in zip(makers, parts.values(), strict=True)
                 if any(getattr(description_of(column), use) for column in part.values())
             ]
-            for use in ("of_messages", "of_replies")
-        )
+
+        self._of_messages, self._of_replies = those("of_messages"), those("of_replies")
 
     def dump(self, turn: Any) -> dict[str, Any]:
         """The JSON of this turn, a Turn or a ShownTurn."""

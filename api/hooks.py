@@ -154,7 +154,11 @@ def read_body() -> None:
     except exceptions.ClientDisconnected:
         raise exceptions.BadRequest("The body did not arrive. Send it whole.") from None
     if max(length, len(g.body)) > limit:
-        raise exceptions.RequestEntityTooLarge(f"Send at most {limit} bytes.")
+        raise exceptions.RequestEntityTooLarge(
+            f"Send at most {limit} bytes."
+            if limit
+            else "This server takes no images: its MAX_FILE is 0."
+        )
     if len(g.body) < length:
         raise exceptions.BadRequest("The body ended before its Content-Length. Send it whole.")
     if is_chunked:

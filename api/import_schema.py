@@ -35,7 +35,7 @@ from schemas import (
     option_field,
     short,
 )
-from tables.files import known
+from tables.files import owned
 from tables.ledger import MOST_TOKENS
 
 MOST_TURNS = 10_000
@@ -505,7 +505,7 @@ def load_conversation(conversation: Any, uploaded: Mapping[str, str], owner: str
     try:
         if formats.is_own(conversation) and (ids := formats.images_of(conversation)):
             with connected():
-                uploaded = {each: each for each in known(owner, ids)} | dict(uploaded)
+                uploaded = {each: each for each in owned(owner, ids)} | dict(uploaded)
         body, left_out = formats.convert(conversation, uploaded)
     except Unreadable as error:
         raise ValidationError(str(error)) from None

@@ -365,12 +365,8 @@ class ReplyRequest:
         return column_of(stored.file for stored in self._files)
 
     def _insert_files(self, turn_id: int) -> None:
-        rows = [
-            TurnFile(turn=turn_id, place=place, file=stored.id)
-            for place, stored in enumerate(self._files)
-        ]
-        if rows:
-            db.send(insertion(*rows))
+        if self._files:
+            db.send(insertion(*TurnFile.rows(turn_id, self._files)))
 
     def _insert_turns(
         self, session: Session, last: int, now: int, *before: Turn, replaces: int | None = None

@@ -115,7 +115,7 @@ class Writer:
                     if has_begun:
                         if not self._restart_after(error):
                             raise
-                        broken = error
+                        broken, refusal = error, None  # what was refused is settled
                     elif error.suspects_images and prompt.leave_out_images():
                         refusal = refusal or error
                     elif error.status != 413 or not prompt.shorten():

@@ -93,7 +93,7 @@ StoredFile.add_index(
 )
 
 
-def known(owner: str, ids: Iterable[str]) -> dict[str, File]:
+def owned(owner: str, ids: Iterable[str]) -> dict[str, File]:
     """Those of these files that the owner has, by their ids."""
     wanted, found = list(filter(DIGEST.fullmatch, dict.fromkeys(ids))), {}
     for at in range(0, len(wanted), LOOKED_UP):

@@ -15,7 +15,7 @@ from maintenance import storage
 from models import COMPLETE, FAILED, Missing, Session, Thought, Turn, TurnFile, outcome_of
 from replies.claim import new_turn_id, preview_of
 from replies.titles import first_title
-from tables.files import UnknownFile, keep, known
+from tables.files import UnknownFile, keep, owned
 from tables.search import normalize
 from transfer import staged_session
 from turns import EXPORTED
@@ -80,7 +80,7 @@ def _refuse_repeated(owner: str, origin: str | None) -> None:
 def _known_files(owner: str, turns: list[Fields]) -> dict[str, File]:
     """The files of these turns, by their ids. Raises UnknownFile for the first that the owner does
     not have."""
-    found = known(owner, (file_id for turn in turns for file_id in files_of(turn)))
+    found = owned(owner, (file_id for turn in turns for file_id in files_of(turn)))
     for number, turn in enumerate(turns):
         for place, file_id in enumerate(files_of(turn)):
             if file_id not in found:
@@ -213,9 +213,7 @@ def _step(owner: str, turns: list[Turn]) -> staged_session.Step:
             # Again: a sweep may have deleted one meanwhile.
             stored = keep(owner, turn.file_ids, turn.pointer)
             turn.files = column_of(each.file for each in stored)
-            files += (
-                TurnFile(turn=turn, place=place, file=each.id) for place, each in enumerate(stored)
-            )
+            files += TurnFile.rows(turn.id, stored)
         db.send(insertion(*turns))
         thoughts = [
             Thought(turn=turn, start=0, text=turn.thoughts) for turn in turns if turn.thoughts

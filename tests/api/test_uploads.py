@@ -111,8 +111,8 @@ def test_files_count_for_the_storage_limit(limited):
 
 def test_a_server_may_take_no_images(server_with):
     alice = server_with(MAX_FILE=0).client()
-    refused = alice.upload(SMALL)
-    assert refused.status_code == 413
+    said = "This server takes no images: its MAX_FILE is 0."
+    assert error_of(alice.upload(SMALL))[:2] == (413, said)
     assert alice.get("/models").json()["meta"]["max_file"] == 0
 
 

@@ -22,6 +22,14 @@ class Altered(Plan):
         return [frame]
 
 
+class Rewritten(Plan):
+    """An answer in which each text that matches `found` is replaced."""
+
+    def body(self, request, pieces):
+        for piece in pieces:
+            yield re.sub(self.found, self.instead, piece) if isinstance(piece, bytes) else piece
+
+
 def name_of(frame):
     return frame.partition(b"event: ")[2].partition(b"\n")[0].decode() if is_event(frame) else None
 
@@ -148,14 +156,10 @@ class ThoughtsInTheText(Altered):
         return [frame, frame.replace(b"thinking", b"content_delta")] if is_thought else [frame]
 
 
-class ForgetsThoughts(Plan):
+class ForgetsThoughts(Rewritten):
     """A turn is shown as if its model had not thought."""
 
-    def body(self, request, pieces):
-        for piece in pieces:
-            if isinstance(piece, bytes):
-                piece = re.sub(rb'"thinking": ?\{[^}]*\}', b'"thinking": null', piece)
-            yield piece
+    found, instead = rb'"thinking": ?\{[^}]*\}', b'"thinking": null'
 
 
 class KeepsOtherThoughts(Plan):
@@ -199,22 +203,14 @@ class HidesThePlace(Plan):
             yield piece.replace(b'"/files"', b'"/model"') if isinstance(piece, bytes) else piece
 
 
-class CountsNoTurns(Plan):
-    def body(self, request, pieces):
-        for piece in pieces:
-            if isinstance(piece, bytes):
-                piece = re.sub(rb'("turns_left_out": ?)\d+', rb"\g<1>0", piece)
-            yield piece
+class CountsNoTurns(Rewritten):
+    found, instead = rb'("turns_left_out": ?)\d+', rb"\g<1>0"
 
 
-class ForgetsFiles(Plan):
+class ForgetsFiles(Rewritten):
     """A turn is shown as if it had no files."""
 
-    def body(self, request, pieces):
-        for piece in pieces:
-            if isinstance(piece, bytes):
-                piece = re.sub(rb'"files": ?\[[^]]*\]', b'"files": []', piece)
-            yield piece
+    found, instead = rb'"files": ?\[[^]]*\]', b'"files": []'
 
 
 class StoresEachPictureAnew(Plan):
