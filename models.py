@@ -27,10 +27,11 @@ from peewee import (
 
 import processes
 from database import SECOND, db, transaction
+from files import FileRef
 from limits import SMALL
 from tables import given, statements
 from tables.columns import described, seconds_of, time_of
-from tables.files import StoredFile
+from tables.files import Kept, StoredFile
 from tables.ledger import TOKENS
 from tables.search import normalize
 
@@ -465,10 +466,10 @@ class Turn(db.Model):
         minimum=0,
     )
 
-    # For a turn that is being imported: the text of its thinking, the ids of its files, and the
+    # For a turn that is being imported: the text of its thinking, its files, and the
     # place of these in the request.
     thoughts = ""
-    file_ids: list[str]
+    file_refs: list[FileRef]
     pointer: str
 
     # For a reply in progress that `readable` has read: the characters it had before it was
@@ -590,9 +591,11 @@ class TurnFile(db.Model):
         primary_key = peewee.CompositeKey("turn", "place")
 
     @classmethod
-    def rows(cls, turn_id: int, files: Sequence[StoredFile]) -> list[Self]:
+    def rows(cls, turn_id: int, files: Sequence[Kept]) -> list[Self]:
         """The rows of a turn with these files; not stored yet."""
-        return [cls(turn=turn_id, place=place, file=each.id) for place, each in enumerate(files)]
+        return [
+            cls(turn=turn_id, place=place, file=each.row_id) for place, each in enumerate(files)
+        ]
 
 
 class Thought(db.Model):

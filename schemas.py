@@ -18,7 +18,7 @@ from marshmallow import (
     validates_schema,
 )
 
-from files import FILES_MAX
+from files import ALT_MAX, FILES_MAX, FileRef
 from models import Part, Turn, json_of_files
 from providers.options import OPTIONS, Option
 from tables.columns import described_for, description_of, seconds_of, time_of
@@ -43,6 +43,7 @@ LAST_UPDATE = (
 )
 # RequestSchema fills in the name of the field.
 MISSING, NO_STRING = "The field {name} is missing.", "Give a string for {name}."
+NO_FILE = "Give the id of a file."
 
 
 def about(description: str | None = None, *examples: Any, **besides: Any) -> dict[str, Any]:
@@ -72,12 +73,12 @@ class Text(fields.String):
 
 
 class Words(fields.String):
-    """A string that can be stored, and may be blank."""
+    """A string that can be stored, may be blank, and passes these `validators`."""
 
     default_error_messages = {"required": MISSING, "null": NO_STRING, "invalid": NO_STRING}
 
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(validate=is_storable, **kwargs)
+    def __init__(self, *validators: Any, **kwargs: Any) -> None:
+        super().__init__(validate=[is_storable, *validators], **kwargs)
 
 
 class WholeNumber(fields.Integer):
@@ -192,15 +193,68 @@ ELSEWHERE = {
 } | dict.fromkeys(OptionsSchema().fields, ("options", "Put this into options."))
 
 
-def files_field() -> fields.List:
-    """The ids of a message's files."""
-    return fields.List(
-        fields.String(error_messages={"invalid": "Give the id of a file."}),
-        allow_none=True,
-        validate=validate.Length(max=FILES_MAX, error="Give at most {max} files."),
-        error_messages={"invalid": "Give a list of ids of files."},
-        metadata=about("The ids of images that you have uploaded, in order.", [FILE_ID]),
+class FileRefSchema(Schema):
+    """An image that you have uploaded: its id, and perhaps an alternative text. A file of a turn is
+    one, too; its other fields are ignored."""
+
+    class Meta:
+        unknown = EXCLUDE
+
+    id = fields.String(
+        required=True,
+        error_messages=dict.fromkeys(("required", "null", "invalid"), NO_FILE),
+        metadata=about(None, FILE_ID),
     )
+    alt = fields.String(
+        allow_none=True,
+        validate=[
+            is_storable,
+            validate.Length(max=ALT_MAX, error="Shorten this to at most {max} characters."),
+        ],
+        error_messages={"invalid": "Give a text."},
+        metadata=about(
+            "Describes the image to people who do not see it. No model is sent this.",
+            "A heron on a post",
+        ),
+    )
+
+
+class Files(fields.Field):
+    """The files of a message: ids, or objects with an `id`. Loaded as FileRefs."""
+
+    default_error_messages = {"invalid": f"Give a list of at most {FILES_MAX} files."}
+
+    def __init__(self) -> None:
+        super().__init__(
+            allow_none=True,
+            metadata=about(
+                "Images that you have uploaded, in order: the id of each, or an object with its "
+                "id and an alternative text.",
+                [FILE_ID],
+                type=["array", "null"],
+                maxItems=FILES_MAX,
+                items={"anyOf": [{"type": "string"}, {"$ref": "#/components/schemas/FileRef"}]},
+            ),
+        )
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> list[FileRef]:
+        if not isinstance(value, list) or len(value) > FILES_MAX:
+            raise self.make_error("invalid")
+        refs, faults = [], {}
+        for place, each in enumerate(value):
+            try:
+                loaded = file_ref.load(each if isinstance(each, dict) else {"id": each})
+            except ValidationError as error:
+                # For an item that should be an id, the error is that of the item.
+                faults[place] = error.messages if isinstance(each, dict) else [NO_FILE]
+            else:
+                refs.append(FileRef(loaded["id"], (loaded.get("alt") or "").strip()))
+        if faults:
+            raise ValidationError(faults)
+        return refs
+
+
+file_ref = FileRefSchema()
 
 
 class MessageFields(RequestSchema):
@@ -223,7 +277,7 @@ class NewSessionSchema(MessageFields):
             FIRST_MESSAGE,
         ),
     )
-    files = files_field()
+    files = Files()
     model = Text(
         short,
         allow_none=True,
@@ -280,7 +334,7 @@ class MessageSchema(MessageFields):
         required=True,
         metadata=about("The user's message. With `files`, it may be empty.", "And per user?"),
     )
-    files = files_field()
+    files = Files()
 
 
 class RetrySchema(MessageFields):
@@ -293,7 +347,7 @@ class RetrySchema(MessageFields):
             "however it ends. Without `files`, the message has none any more."
         ),
     )
-    files = files_field()
+    files = Files()
 
 
 class ForkSchema(RequestSchema):
@@ -399,6 +453,7 @@ class FileSchema(Schema):
     width = fields.Integer(required=True, metadata=about("In pixels, as it is displayed.", 640))
     height = fields.Integer(required=True, metadata=about("In pixels, as it is displayed.", 480))
     size = fields.Integer(required=True, metadata=about("In bytes.", 123456))
+    alt = fields.String(metadata=about("The alternative text, if the message gave one."))
 
 
 def _field_of(column: peewee.Field) -> fields.Field:

@@ -1,6 +1,5 @@
 """Files, from the request to the answer."""
 
-import dataclasses
 from typing import Any
 
 from flask import Response, current_app, g, request, url_for
@@ -28,7 +27,7 @@ def upload() -> tuple[dict[str, Any], int, dict[str, str]]:
         release_slot()
         file, is_new = uploads.upload(g.user, g.body, current_app.config["STORAGE_LIMIT"])
     location = {"Location": url_for("api.download_file", file_id=file.id)}
-    return dataclasses.asdict(file), 201 if is_new else 200, location
+    return file.to_dict(), 201 if is_new else 200, location
 
 
 def download(file_id: str) -> Response:

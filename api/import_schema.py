@@ -15,7 +15,6 @@ import formats
 import turns
 from api import errors
 from database import SECOND, connected
-from files import FILES_MAX
 from formats.common import LeftOut, Unreadable
 from models import Turn
 from providers.options import OPTIONS
@@ -26,6 +25,7 @@ from schemas import (
     MOST_ERRORS,
     NO_NUL,
     NO_STRING,
+    Files,
     Number,
     OptionsSchema,
     RequestSchema,
@@ -198,34 +198,6 @@ def _check_bytes(value: str, most: int) -> None:
         raise ValidationError(f"Shorten this to at most {most:,} bytes.")
 
 
-class ImportedFileSchema(Schema):
-    """An image, as a line of an export describes it. Only its id is used."""
-
-    class Meta:
-        unknown = INCLUDE
-
-    id = fields.String(required=True, metadata=about(None, FILE_ID))
-
-
-class ImportedFiles(fields.Field):
-    """The files of a message: ids, or objects with an `id` as an export has them. Loaded as ids."""
-
-    default_error_messages = {"invalid": f"Give a list of at most {FILES_MAX} files."}
-
-    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> list[str]:
-        if not isinstance(value, list) or len(value) > FILES_MAX:
-            raise self.make_error("invalid")
-        ids = [each.get("id") if isinstance(each, dict) else each for each in value]
-        faults = {
-            place: ["Give the id of a file."]
-            for place, each in enumerate(ids)
-            if not isinstance(each, str)
-        }
-        if faults:
-            raise ValidationError(faults)
-        return ids
-
-
 class ImportedUserTurnSchema(RequestSchema):
     """A message of the user."""
 
@@ -236,16 +208,7 @@ class ImportedUserTurnSchema(RequestSchema):
         validate=[is_storable, is_no_longer_than_a_page],
         metadata=about("With `files`, it may be empty.", pattern=NO_NUL),
     )
-    files = ImportedFiles(
-        allow_none=True,
-        metadata=about(
-            "The images of the message, which you have uploaded, in order.",
-            [FILE_ID],
-            type=["array", "null"],
-            maxItems=FILES_MAX,
-            items={"anyOf": [{"type": "string"}, {"$ref": "#/components/schemas/ImportedFile"}]},
-        ),
-    )
+    files = Files()
     created_at = Instant(
         allow_none=True,
         metadata=about(
@@ -470,7 +433,7 @@ class Import(NamedTuple):
         if self.uploaded is None:
             return pointer
         _, _, turn, _, place = pointer.split("/")
-        wanted = self.fields["turns"][int(turn)]["files"][int(place)]
+        wanted = self.fields["turns"][int(turn)]["files"][int(place)].id
         asset = next(asset for asset, file_id in self.uploaded.items() if file_id == wanted)
         return errors.pointer_to("/files", asset)
 

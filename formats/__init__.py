@@ -47,8 +47,9 @@ def images_of(conversation: Any) -> list[str]:
     turns = convert(conversation, _Everything()).body["turns"]
     if not isinstance(turns, list):
         return []
-    found = (turn.get("files") for turn in turns if isinstance(turn, dict))
-    return list(dict.fromkeys(each for files in found if isinstance(files, list) for each in files))
+    lists = (turn.get("files") for turn in turns if isinstance(turn, dict))
+    files = [each for some in lists if isinstance(some, list) for each in some]
+    return list(dict.fromkeys(each["id"] if isinstance(each, dict) else each for each in files))
 
 
 def images_within(conversation: Any) -> Mapping[str, str]:

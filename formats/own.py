@@ -31,11 +31,14 @@ def convert(data: dict[str, Any], uploaded: Uploaded) -> Conversation:
 
 
 def with_uploaded(turn: dict[str, Any], uploaded: Uploaded) -> tuple[dict[str, Any], int]:
-    """This turn with the ids of its uploaded files, and how many others there were."""
-    ids = [each.get("id") if isinstance(each, dict) else each for each in turn["files"]]
-    images = [Attachment("image", each if isinstance(each, str) else "") for each in ids]
-    pictures, left_out = taken(images, USER, uploaded)
-    changes: dict[str, Any] = {"files": list(pictures)}
+    """This turn with its uploaded files, and how many others there were."""
+    files = [each if isinstance(each, dict) else {"id": each} for each in turn["files"]]
+    files = [each if isinstance(each.get("id"), str) else {"id": ""} for each in files]
+    pictures, left_out = taken((Attachment("image", each["id"]) for each in files), USER, uploaded)
+    known = [each for each in files if uploaded.get(each["id"]) is not None]
+    # There are fewer pictures than known files if a message had too many.
+    pairs = zip(known, pictures, strict=False)
+    changes: dict[str, Any] = {"files": [each | {"id": file_id} for each, file_id in pairs]}
     if left_out and isinstance(turn.get("content"), str):
         changes["content"] = with_marks(turn["content"], left_out, USER)
     return turn | changes, len(left_out)

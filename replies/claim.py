@@ -11,7 +11,7 @@ from peewee import fn
 
 import processes
 from database import SECOND, Unavailable, db, insertion, transaction
-from files import column_of, files_of, with_labels
+from files import FileRef, column_of, files_of, with_labels
 from models import (
     COMPLETE,
     IN_PROGRESS,
@@ -27,7 +27,7 @@ from models import (
 )
 from replies.commits import interrupt
 from replies.draft import Draft
-from tables.files import StoredFile, keep
+from tables.files import Kept, keep
 from tables.idempotency import IdempotencyKey
 from tables.ledger import RateLimitHit, Usage
 from tables.search import normalize
@@ -101,7 +101,7 @@ class ReplyRequest:
 
     owner: str
     content: str | None = None
-    files: Sequence[str] | None = None  # ids
+    files: Sequence[FileRef] | None = None
     new: dict[str, Any] | None = None  # the fields of a session to create
     session_id: uuid.UUID | None = None
     retry: bool = False
@@ -115,7 +115,7 @@ class ReplyRequest:
     def __post_init__(self) -> None:
         # Not in the transaction: a long text takes long to normalize, and others wait for locks.
         self._text = {"content": self.content, "search_text": normalize(self.content or "")}
-        self._files: list[StoredFile] = []  # of the message; known within the transaction
+        self._files: list[Kept] = []  # of the message; known within the transaction
         # What a new session sends to the model, in bytes.
         sent = ((self.new or {}).get("system") or "") + (self.content or "")
         self._size = len(sent.encode())
@@ -362,7 +362,7 @@ class ReplyRequest:
         return draft
 
     def _files_column(self) -> str | None:
-        return column_of(stored.file for stored in self._files)
+        return column_of(kept.file for kept in self._files)
 
     def _insert_files(self, turn_id: int) -> None:
         if self._files:
@@ -381,7 +381,7 @@ class ReplyRequest:
             model=session.model,
             status=IN_PROGRESS,
             replaces=replaces,
-            unbilled_bytes=self._size + sum(4 * stored.file.tokens for stored in self._files),
+            unbilled_bytes=self._size + sum(4 * kept.file.tokens for kept in self._files),
             **_new_lease(now),
         )
         db.send(insertion(*before, reply))

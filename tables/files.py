@@ -1,8 +1,10 @@
 """The files that users have uploaded. A file belongs to one user: two users who upload the same
 picture have two files, so nobody learns what others have."""
 
+import dataclasses
 import re
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import peewee
 from peewee import (
@@ -18,7 +20,7 @@ from peewee import (
 )
 
 from database import db
-from files import File
+from files import File, FileRef
 
 PART_SIZE = 2**18  # bytes of a file in one row
 LOOKED_UP = 500  # ids in one statement
@@ -103,16 +105,23 @@ def owned(owner: str, ids: Iterable[str]) -> dict[str, File]:
     return found
 
 
-def keep(owner: str, ids: Sequence[str], pointer: str = "/files") -> list[StoredFile]:
+class Kept(NamedTuple):
+    """A file of a turn."""
+
+    row_id: int
+    file: File
+
+
+def keep(owner: str, refs: Sequence[FileRef], pointer: str = "/files") -> list[Kept]:
     """These files of the owner, in this order, which a turn gets in the caller's transaction.
     Raises UnknownFile for the first that the owner does not have; `pointer` is the place of the
     list in the request."""
-    if not ids:
+    if not refs:
         return []
     # The update also locks the rows, so that no sweep deletes them meanwhile.
     update = StoredFile.update(unused_since=None).where(
         StoredFile.owner == owner,
-        StoredFile.digest.in_(list(filter(DIGEST.fullmatch, ids))),
+        StoredFile.digest.in_([ref.id for ref in refs if DIGEST.fullmatch(ref.id)]),
         SQL("owner <> ''"),
     )
     columns: list[peewee.Field] = StoredFile._meta.sorted_fields
@@ -120,7 +129,10 @@ def keep(owner: str, ids: Sequence[str], pointer: str = "/files") -> list[Stored
     names = [column.name for column in columns]
     found = [StoredFile(**dict(zip(names, row, strict=True))) for row in rows]
     by_id = {file.digest: file for file in found}
-    for place, digest in enumerate(ids):
-        if digest not in by_id:
+    kept = []
+    for place, ref in enumerate(refs):
+        if ref.id not in by_id:
             raise UnknownFile(f"{pointer}/{place}")
-    return [by_id[digest] for digest in ids]
+        stored = by_id[ref.id]
+        kept.append(Kept(stored.id, dataclasses.replace(stored.file, alt=ref.alt)))
+    return kept

@@ -9,7 +9,7 @@ from typing import Any
 from peewee import SQL, BigIntegerField
 
 from database import SECOND, connected, db, insertion
-from files import File, column_of
+from files import File, FileRef, column_of
 from llm import Catalog, UnknownModel
 from maintenance import storage
 from models import COMPLETE, FAILED, Missing, Session, Thought, Turn, TurnFile, outcome_of
@@ -80,16 +80,15 @@ def _refuse_repeated(owner: str, origin: str | None) -> None:
 def _known_files(owner: str, turns: list[Fields]) -> dict[str, File]:
     """The files of these turns, by their ids. Raises UnknownFile for the first that the owner does
     not have."""
-    found = owned(owner, (file_id for turn in turns for file_id in files_of(turn)))
+    found = owned(owner, (ref.id for turn in turns for ref in files_of(turn)))
     for number, turn in enumerate(turns):
-        for place, file_id in enumerate(files_of(turn)):
-            if file_id not in found:
+        for place, ref in enumerate(files_of(turn)):
+            if ref.id not in found:
                 raise UnknownFile(f"{_pointer_to(number)}/{place}")
     return found
 
 
-def files_of(turn: Fields) -> list[str]:
-    """The ids of a turn's files."""
+def files_of(turn: Fields) -> list[FileRef]:
     return turn.get("files") or []
 
 
@@ -130,7 +129,7 @@ def _session_of(fields: Fields, files: Mapping[str, File], catalog: Catalog, now
         **_model_and_provider(fields.get("model"), catalog),
         system=fields.get("system"),
         options={name: value for name, value in options.items() if value is not None},
-        preview=preview_of(newest["content"], column_of(files[each] for each in files_of(newest))),
+        preview=preview_of(newest["content"], column_of(files[ref.id] for ref in files_of(newest))),
         created_at=created_at,
         updated_at=updated_at,
         origin=fields.get("origin"),
@@ -166,7 +165,7 @@ def _turns_of(fields: Fields, session: Session, now: int) -> Iterator[Turn]:
         # `_step` sets the id and the files.
         columns = EXPORTED.load(turn) | {"id": None, "files": None, "created_at": time}
         row = Turn(**columns, session=session, search_text=normalize(turn["content"]))
-        row.file_ids, row.pointer = files_of(turn), _pointer_to(number)
+        row.file_refs, row.pointer = files_of(turn), _pointer_to(number)
         if row.kind == "assistant":
             row.model = row.model or fields.get("model") or session.model
             _set_outcome(row)
@@ -200,7 +199,8 @@ def _set_outcome(row: Turn) -> None:
 
 
 def _size_of(turn: Turn) -> int:
-    texts = turn.content, turn.search_text, turn.thoughts
+    alts = (ref.alt for ref in turn.file_refs)
+    texts = turn.content, turn.search_text, turn.thoughts, *alts
     return sum(len(text.encode()) for text in texts)
 
 
@@ -211,7 +211,7 @@ def _step(owner: str, turns: list[Turn]) -> staged_session.Step:
         for turn in turns:
             turn.id = last = new_turn_id(now, last)
             # Again: a sweep may have deleted one meanwhile.
-            stored = keep(owner, turn.file_ids, turn.pointer)
+            stored = keep(owner, turn.file_refs, turn.pointer)
             turn.files = column_of(each.file for each in stored)
             files += TurnFile.rows(turn.id, stored)
         db.send(insertion(*turns))

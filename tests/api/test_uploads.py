@@ -5,11 +5,13 @@ Modules: `files.py`, `api/files.py`, `transfer/uploads.py`, `tables/files.py`.
 
 import concurrent.futures
 import hashlib
+import json
 import threading
 
 import pytest
 
 from client import BOB, wait_until
+from exports import export_of
 from pictures import chunk, png
 from provider import reply
 
@@ -221,11 +223,35 @@ def test_a_message_of_files_alone_has_a_title_and_a_preview(someone, provider):
         ({"content": "x", "files": [1]}, "/files/0"),
         ({"content": "x", "files": ["x"] * 9}, "/files"),
         ({"content": "x", "files": ["\0", "x"]}, "/files/0"),
+        ({"content": "x", "files": [{"alt": "A cat"}]}, "/files/0/id"),
+        ({"content": "x", "files": [{"id": "x", "alt": 5}]}, "/files/0/alt"),
+        ({"content": "x", "files": [{"id": "x", "alt": "x" * 1001}]}, "/files/0/alt"),
+        ({"content": "x", "files": [{"id": "x", "alt": "\0"}]}, "/files/0/alt"),
     ],
 )
 def test_bad_files_are_told_by_their_place(someone, body, pointer):
     status, _, source = error_of(someone.post("/sessions", body))
     assert (status, source) == (400, {"pointer": pointer})
+
+
+def test_an_alternative_text_stays_with_its_message(someone, provider):
+    first, second = someone.uploaded(SMALL), someone.uploaded(png(10, 20))
+    refs = [{"id": first, "alt": " A heron\n"}, second, {"id": first, "alt": ""}]
+    session = someone.create("What?", files=refs)
+
+    def alts(of):
+        return [file.get("alt") for file in someone.turns(of)[0]["files"]]
+
+    assert alts(session) == ["A heron", None, None]
+    path = f"/sessions/{session['id']}"
+    fork = someone.post(f"{path}/fork", {}).json()
+    line = next(line for line in export_of(someone) if line["id"] == session["id"])
+    imported = someone.post("/sessions/import", {"conversation": line | {"id": "other"}}).json()
+    shown = someone.turns(session)[0]["files"]
+    someone.post(f"{path}/retry", {"content": "And now?", "files": list(reversed(shown))})
+    assert alts(session) == [None, None, "A heron"]
+    assert alts(fork) == alts(imported) == ["A heron", None, None]
+    assert "heron" not in json.dumps(provider.posts[-1].body)
 
 
 def test_a_key_is_looked_up_before_its_files(start, settings, tables):

@@ -138,8 +138,8 @@ FAULTS = [
     (["\0"], "/turns/1/files/0"),
     (["\ud800"], "/turns/1/files/0"),
     ([IDS[0].upper()], "/turns/1/files/0"),
-    ([{"media_type": "image/png"}], "/turns/1/files/0"),
-    ([{"id": None}], "/turns/1/files/0"),
+    ([{"media_type": "image/png"}], "/turns/1/files/0/id"),
+    ([{"id": None}], "/turns/1/files/0/id"),
     ([], "/turns/1/content"),  # which is blank
     (None, "/turns/1/content"),
 ]
