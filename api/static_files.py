@@ -110,7 +110,7 @@ def page_policy(origins: Iterable[str]) -> str:
             "script-src 'self'",
             "style-src 'self'",
             " ".join(("connect-src 'self'", *origins)),
-            "img-src 'self' data:",
+            "img-src 'self' data: blob:",
             "manifest-src 'self'",
             "base-uri 'none'",
             "form-action 'none'",

@@ -4,6 +4,7 @@ then `python tools/firefox.py`.
 It needs `firefox-esr` or `firefox`; `FIREFOX` may name another command. It raises what fails.
 """
 
+import base64
 import os
 import pathlib
 import shutil
@@ -25,6 +26,7 @@ from hostile_texts import hostile_texts
 from household import NOTHING, RIDE, household
 from openid import come_in, openid, settings_of
 from other_origin import ALL_OF_IT, ASYNCHRONOUS, READERS, SEEN, START, WITHOUT_LEAVE, Site
+from pictures import DRAW, GIVE, exif
 from provider import Provider, event, reply, silence
 from proxy import Proxy
 from raw_tables import lengthen
@@ -218,6 +220,43 @@ def check_texts(page):
     assert page.run("document.title") == title and page.run("window.violations.length") == 0
 
 
+def check_pictures(page, provider):
+    """A phone's photo is sent upright and without its place, and a WebP as a JPEG."""
+    page.find("#new").click()
+    page.wait(lambda: page.run("document.querySelectorAll('article').length") == 0)
+    page.firefox.timeout.script = 60
+    made = [
+        base64.b64decode(
+            page.firefox.execute_async_script(DRAW, script_args=[*size, kind, True], sandbox=None)
+        )
+        for size, kind in (((400, 300), "image/jpeg"), ((2000, 1000), "image/webp"))
+    ]
+    files = [
+        ["photo.jpg", "image/jpeg", exif(made[0], 6)],
+        ["b.webp", "image/webp", made[1]],
+    ]
+    encoded = [[name, kind, base64.b64encode(data).decode()] for name, kind, data in files]
+    page.firefox.execute_script(GIVE, script_args=["#thread", encoded, ""], sandbox=None)
+    sizes = (
+        "[...document.querySelectorAll(arguments[0])].map((e) => [e.naturalWidth, e.naturalHeight])"
+    )
+    upright = [[300, 400], [1568, 784]]
+    page.wait(lambda: page.run(sizes, "#composer img") == upright, "thumbnails")
+    page.say("What are these?")
+    page.wait_for_end(2)
+    page.wait(lambda: page.run(sizes, "article img") == upright, "the pictures of the turn")
+    *images, _ = provider.posts[-1].body["messages"][0]["content"]
+    sent = [base64.b64decode(each["image_url"]["url"].partition(",")[2]) for each in images]
+    assert [data[:3] for data in sent] == [b"\xff\xd8\xff"] * 2
+    assert not any(b"GPS 52.5" in data for data in sent)
+    page.find("article .picture").click()
+    page.wait(lambda: page.run(sizes, "dialog img") == [[300, 400]], "the viewer")
+    page.find("dialog").send_keys(Keys.ARROW_RIGHT)
+    page.wait(lambda: page.run(sizes, "dialog img") == [[1568, 784]], "the next picture")
+    page.find("dialog").send_keys(Keys.ESCAPE)
+    assert page.run("window.violations ?? []") == []
+
+
 def check_other_origins(page, server, provider, site):
     firefox, token = page.firefox, make_token("https://github.com/another")
     firefox.timeout.script = 60
@@ -313,6 +352,7 @@ def main():
             firefox.start_session({"acceptInsecureCerts": True})
             try:
                 check(Page(firefox), server, provider, database)
+                check_pictures(Page(firefox), provider)
                 check_texts(Page(firefox))
                 check_other_origins(Page(firefox), server, provider, site)
                 for way in ("plain", "secure"):

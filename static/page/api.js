@@ -63,6 +63,7 @@ function reportFound(before) {
  * answer from Parley arrives, the request is sent again until one does, or until `signal` aborts.
  *
  * - `body`: a value to send as JSON; `json`: a text that is JSON already; `bytes`: a Blob.
+ * - `onProgress`: called with the share of the request that is sent.
  * - `as`: another token for this request only, or "" for none.
  * - `unless`: a status that is not thrown: the error is returned.
  * - `waits`: also send the request again if the server is busy (503).
@@ -71,8 +72,7 @@ function reportFound(before) {
  */
 export async function api(method, path, options = {}) {
   const { signal, waits } = options;
-  // Aborting a POST, PATCH or DELETE would not undo it, so we wait for its answer.
-  const sent = method === "GET" ? options : { ...options, signal: undefined };
+  const sent = mayAbort(method, options) ? options : { ...options, signal: undefined };
   for (let tries = 1; ; tries++) {
     const { answer, problem } = await askAs(method, path, sent);
     if (!problem) return answer;
@@ -84,6 +84,12 @@ export async function api(method, path, options = {}) {
     await pause(tries, signal, retryAfter);
   }
 }
+
+/**
+ * Aborting a POST, PATCH or DELETE would not undo it, so we wait for its answer. But an upload may
+ * take long, and a file that no message has is removed by the server.
+ */
+const mayAbort = (method, { bytes }) => method === "GET" || bytes;
 
 /** The `fetch` for `Following` of parley.js: signed in as the user. Throws a refusal by Parley. */
 export async function fetchSignedIn(url, { method, headers, body, signal }) {
@@ -109,10 +115,10 @@ async function askAs(method, path, options) {
 }
 
 async function ask(path, request, options) {
-  const { unless, read = readJSON } = options;
+  const { unless, read = readJSON, onProgress } = options;
   const before = losses;
   try {
-    const response = await fetch(path, request);
+    const response = await (onProgress ? upload : fetch)(path, request, onProgress);
     if (!response.ok || !isFromParley(response)) throw await refusal(response);
     const answer = await read(response);
     reportFound(before);
@@ -121,6 +127,33 @@ async function ask(path, request, options) {
     if (problem.status) reportFound(before);
     return problem.status && problem.status === unless ? { answer: problem } : { problem };
   }
+}
+
+/**
+ * Sends a request as `fetch` does, and calls `onProgress` with the share that is sent: `fetch`
+ * cannot tell that. Only `fetch` can tell a redirect from a lost connection, so it is asked then.
+ */
+function upload(path, request, onProgress) {
+  const { method, headers, body, signal } = request;
+  const sent = new XMLHttpRequest();
+  const abort = () => sent.abort();
+  signal?.addEventListener("abort", abort);
+  return new Promise((resolve, reject) => {
+    sent.open(method, path);
+    for (const [name, value] of Object.entries(headers)) sent.setRequestHeader(name, value);
+    sent.responseType = "blob";
+    sent.upload.onprogress = ({ loaded, total }) => onProgress(loaded / total);
+    sent.onload = () => resolve(responseOf(sent));
+    sent.onabort = () => reject(signal.reason);
+    sent.onerror = () => fetch(path, request).then(resolve, reject);
+    sent.send(body);
+  }).finally(() => signal?.removeEventListener("abort", abort));
+}
+
+function responseOf(sent) {
+  const lines = sent.getAllResponseHeaders().trim().split("\r\n");
+  const headers = lines.filter(Boolean).map((line) => line.split(/: ?(.*)/s, 2));
+  return new Response(sent.response, { status: sent.status, headers });
 }
 
 /** Whether another token has replaced this one, which was refused. */

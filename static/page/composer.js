@@ -1,22 +1,29 @@
 // The composer: typing, sending and stopping.
 
 import { $ } from "../dom.js";
-import { keepField, message, paste, takeMessage } from "./drafts.js";
+import { arePicturesReady } from "./attaching.js";
+import { keepField, message, paste, pictures, takeMessage } from "./drafts.js";
 import { MAX_TYPED } from "./long-text.js";
 import { options, systemPrompt } from "./options.js";
 import { requestReply, stop } from "./replies.js";
 import { attempt, isBusy, isLoading, isSendKey, sayIfAny, state, subscribe } from "./screen.js";
 
+let isWaiting = false; // for the pictures of the message
+
 async function send() {
-  if (!message().trim() || isBusy() || isLoading()) return;
-  const content = takeMessage();
+  const isEmpty = !message().trim() && !pictures.length;
+  if (isEmpty || isBusy() || isLoading() || isWaiting) return;
+  isWaiting = true;
+  const isReady = await arePicturesReady().finally(() => (isWaiting = false));
+  if (!isReady) return;
+  const taken = takeMessage();
   if (state.current) {
-    await requestReply(`sessions/${state.current.id}/messages`, { content });
+    await requestReply(`sessions/${state.current.id}/messages`, taken);
     return;
   }
   $("turns").replaceChildren();
   const settings = { system: systemPrompt(), options: options() };
-  await requestReply("sessions", { content, model: $("model").value || null, ...settings });
+  await requestReply("sessions", { ...taken, model: $("model").value || null, ...settings });
 }
 
 $("composer").onsubmit = attempt(send);

@@ -6,7 +6,7 @@ import { draftName, removeFromDraft } from "./drafts.js";
 import { resumeEditing } from "./editing.js";
 import { attempt, focusText, publish, sayIfAny, state, subscribe } from "./screen.js";
 import { showSettings } from "./settings.js";
-import { articleOf, articles, indexOfTurns, isShown, showTurn } from "./turns.js";
+import { articleOf, articles, hasFiles, indexOfTurns, isShown, showTurn } from "./turns.js";
 
 // The end of the thread stays in view while its size changes, unless the reader scrolls away.
 
@@ -187,7 +187,8 @@ function forgetArrivedDraft(turns) {
   const { path, body, after } = unanswered();
   if (!body || path !== `sessions/${state.current.id}/messages`) return;
   const before = turns.findIndex(({ id }) => id === after);
-  if (before < 0 || turns[before + 1]?.content !== body.content) return;
+  const next = turns[before + 1];
+  if (before < 0 || next?.content !== body.content || !hasFiles(next, body.files)) return;
   store("unanswered", "");
-  removeFromDraft(body.content, draftName());
+  removeFromDraft(body, draftName());
 }

@@ -5,7 +5,7 @@ import { button, element } from "../dom.js";
 let asking = null; // the dialog of the open question
 
 /** Shows a dialog. Resolves with its return value once it is closed. */
-function open(dialog) {
+export function open(dialog) {
   document.body.append(dialog);
   dialog.showModal();
   return new Promise((resolve) => {

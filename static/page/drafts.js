@@ -1,10 +1,13 @@
 // Drafts: what was typed and not sent, stored for this tab by session. Long pasted texts are kept
-// apart, and go before the typed text.
+// apart, and go before the typed text. So are pictures, whose bytes are in `picture-store.js`.
 
 import { $ } from "../dom.js";
 import { store } from "./api.js";
 import { joinTexts, splitLongText } from "./long-text.js";
-import { publish, state } from "./screen.js";
+import { publish, state, subscribe } from "./screen.js";
+import { forgetSent, pictureOf, picturesOf } from "./unsent-pictures.js";
+
+const EMPTY = { typed: "", pasted: [], pictures: [] };
 
 export const draftName = () => `draft ${state.current?.id ?? ""}`;
 export const editName = () => `edit ${state.current?.id}`;
@@ -12,43 +15,67 @@ export const editName = () => `edit ${state.current?.id}`;
 /** The pasted texts of the message in the field. */
 export let pasted = [];
 
-// The last message taken from the field, and its parts.
-let lastTaken = { content: "", pasted: [], typed: "" };
+/** Its pictures. */
+export let pictures = [];
 
-/** The whole message: the pasted texts and the field. */
+// The last message taken from the field, and its parts.
+let lastTaken = { message: { content: "" }, ...EMPTY };
+
+/** The text of the message: the pasted texts and the field. */
 export const message = () => joinTexts(...pasted, $("text").value);
 
-/** Returns the message, and empties the field. */
+/** A message: a text, and the files of these pictures if there are any. */
+export const messageOf = (content, ofIt) =>
+  ofIt.length ? { content, files: ofIt.map(({ ref }) => ref) } : { content };
+
+/** Returns the message, and empties the field. All pictures are uploaded. */
 export function takeMessage() {
-  lastTaken = { content: message(), pasted, typed: $("text").value };
-  fill({ pasted: [], typed: "" });
-  return lastTaken.content;
+  const taken = messageOf(message(), pictures);
+  lastTaken = { message: taken, pasted, pictures, typed: $("text").value };
+  fill(EMPTY);
+  return taken;
 }
 
-/** Splits a message into pasted texts and typed text. One not from the field may be long, too. */
-function partsOf(content) {
-  if (content === lastTaken.content) return lastTaken;
-  const [head, typed] = splitLongText(content);
-  return { pasted: head ? [head] : [], typed };
+const isSame = (one, other) =>
+  one.content === other.content && JSON.stringify(one.files) === JSON.stringify(other.files);
+
+/** The parts of a message. One that is not from the field may have a long text, too. */
+function partsOf(sent) {
+  if (isSame(sent, lastTaken.message)) return lastTaken;
+  const [head, typed] = splitLongText(sent.content);
+  return { pasted: head ? [head] : [], typed, pictures: picturesOf(sent.files) };
 }
 
 /** The draft: the message that is being sent, since that may fail, and the field. */
 function unsent() {
-  const sent = partsOf(state.pending);
+  const sent = state.pending ? partsOf(state.pending) : EMPTY;
   const typed = joinTexts(sent.typed, $("text").value);
-  return { pasted: [...sent.pasted, ...pasted], typed };
+  return {
+    pasted: [...sent.pasted, ...pasted],
+    typed,
+    pictures: [...sent.pictures, ...pictures],
+  };
 }
 
 function fill(parts) {
   if ($("text").value !== parts.typed) $("text").value = parts.typed; // setting it moves the cursor
   setPasted(parts.pasted);
+  setPictures(parts.pictures);
 }
 
 function setPasted(texts) {
-  const isSame = texts.length === pasted.length && texts.every((text, at) => text === pasted[at]);
-  if (isSame) return;
+  const isSameList =
+    texts.length === pasted.length && texts.every((text, at) => text === pasted[at]);
+  if (isSameList) return;
   pasted = texts;
   publish("pasted");
+}
+
+/** Sets the pictures, and uploads those that are not uploaded. */
+function setPictures(list) {
+  pictures = list;
+  publish("pictures");
+  for (const picture of list) if (!picture.problem) picture.upload();
 }
 
 /** Adds a pasted text to the message. */
@@ -62,6 +89,18 @@ export function removePasted(place) {
   keepDraft();
 }
 
+/** Adds pictures to the message. */
+export function addPictures(added) {
+  setPictures([...pictures, ...added]);
+  keepDraft();
+}
+
+export function removeFromMessage(picture) {
+  setPictures(pictures.filter((each) => each !== picture));
+  keepDraft();
+  picture.remove();
+}
+
 // Drafts by name. sessionStorage outlives a reload, but holds only about 5 MB; the Map has no
 // limit.
 
@@ -71,6 +110,7 @@ function draftOf(name) {
   const stored = () => ({
     typed: sessionStorage.getItem(name) ?? "",
     pasted: JSON.parse(sessionStorage.getItem(`${name} pasted`)) ?? [],
+    pictures: (JSON.parse(sessionStorage.getItem(`${name} pictures`)) ?? []).map(pictureOf),
   });
   return drafts.get(name) ?? stored();
 }
@@ -78,7 +118,15 @@ function draftOf(name) {
 function keep(name, draft) {
   keepTyped(name, draft);
   store(`${name} pasted`, draft.pasted.length ? JSON.stringify(draft.pasted) : "");
+  storePictures(name, draft);
 }
+
+const storePictures = (name, draft) =>
+  store(`${name} pictures`, draft.pictures.length ? JSON.stringify(draft.pictures) : "");
+
+subscribe("picture", () => {
+  for (const [name, draft] of drafts) storePictures(name, draft);
+});
 
 function keepTyped(name, draft) {
   drafts.set(name, draft);
@@ -100,21 +148,38 @@ export const showDraft = () => fill(draftOf(draftName()));
 export const restoreUnsent = () => fill(unsent());
 
 /** Stores a message as the draft of a session. */
-export const keepAsDraft = (content, id) => keep(`draft ${id}`, partsOf(content));
+export const keepAsDraft = (sent, id) => keep(`draft ${id}`, partsOf(sent));
 
 /** Removes a message that was sent from a draft. */
-export function removeFromDraft(content, name) {
-  const { typed, pasted: texts } = draftOf(name);
+export function removeFromDraft({ content, files = [] }, name) {
+  const { typed, pasted: texts, pictures: all } = draftOf(name);
   let rest = content;
   const left = [];
   for (const text of texts) {
     if (rest.startsWith(text)) rest = rest.slice(text.length).trimStart();
     else left.push(text);
   }
-  keep(name, { typed: typed.replace(rest, () => "").trim(), pasted: left });
+  const ids = files.map(({ id }) => id);
+  const unsentOnes = all.filter(({ file }) => !ids.includes(file?.id));
+  keep(name, {
+    typed: typed.replace(rest, () => "").trim(),
+    pasted: left,
+    pictures: unsentOnes,
+  });
+  forgetSent(files, unsentOnes);
 }
 
-export const forgetDraft = (name) => keep(name, { typed: "", pasted: [] });
+export function forgetDraft(name) {
+  const { pictures: all } = draftOf(name);
+  keep(name, EMPTY);
+  for (const picture of all) if (!pictures.includes(picture)) picture.remove();
+}
+
+/** An edit of a message was sent. */
+export function forgetEdit(name, { files = [] }) {
+  store(name, "");
+  forgetSent(files, pictures);
+}
 
 /** Removes the drafts of a deleted session. */
 export function forgetDrafts(id) {

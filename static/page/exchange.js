@@ -7,6 +7,7 @@ import {
   draftName,
   editName,
   forgetDraft,
+  forgetEdit,
   keepDraft,
   removeFromDraft,
   restoreUnsent,
@@ -63,11 +64,12 @@ export class Outgoing {
 
   /** Shows the message, and an empty reply that waits. */
   show() {
-    state.pending = this.isMessage ? this.body.content : "";
+    state.pending = this.isMessage ? this.body : null;
     this.replaced.forEach((article) => article.remove());
     if (this.body) {
+      const { content, files } = this.body;
       const id = this.replaced[0]?.dataset.id;
-      this.shown.push(showTurn({ kind: "user", content: this.body.content, id }));
+      this.shown.push(showTurn({ kind: "user", content, files, id }));
     }
     if (this.turn) beginReply(articles().at(-1));
     else {
@@ -81,7 +83,7 @@ export class Outgoing {
   /** Restores the screen, and puts the text back into its field unless the message has arrived. */
   restore(hasArrived) {
     if (!hasArrived) restoreUnsent();
-    state.pending = "";
+    state.pending = null;
     keepDraft();
     this.shown.forEach((article) => article.remove());
     $("turns").append(...this.replaced);
@@ -91,15 +93,15 @@ export class Outgoing {
 
   /** The server has it, and its session is on the screen. What was typed meanwhile is the draft. */
   arrive() {
-    state.pending = "";
+    state.pending = null;
     forgetDraft(this.draft);
-    if (this.isEdit) store(this.edited, "");
+    if (this.isEdit) forgetEdit(this.edited, this.body);
   }
 
   /** The server has it, but another session is on the screen. */
   arriveElsewhere() {
-    if (this.isMessage) removeFromDraft(this.body.content, this.draft);
-    if (this.isEdit) store(this.edited, "");
+    if (this.isMessage) removeFromDraft(this.body, this.draft);
+    if (this.isEdit) forgetEdit(this.edited, this.body);
   }
 }
 

@@ -47,11 +47,11 @@ async function goOnInCopy(article, signal) {
 }
 
 /** Sends an edited message that is not the last one, in a copy of the chat. */
-export const sendEdited = (article, field, content) =>
-  copyOnce((signal) => sendInCopy(article, field, content, signal));
+export const sendEdited = (article, field, message) =>
+  copyOnce((signal) => sendInCopy(article, field, message, signal));
 
 /** Sends it in a copy that ends before it; if nothing is before it, in a new chat. */
-async function sendInCopy(article, field, content, signal) {
+async function sendInCopy(article, field, message, signal) {
   const { model, system, options } = state.current;
   const edited = editName();
   field.readOnly = true; // later changes would not be sent
@@ -59,8 +59,8 @@ async function sendInCopy(article, field, content, signal) {
   publish("sessions");
   if (signal.aborted) return;
   store(edited, "");
-  if (copy) await sendIn(copy.id, content);
-  else await startAlike({ content, model: model.id, system, options });
+  if (copy) await sendIn(copy.id, message);
+  else await startAlike({ ...message, model: model.id, system, options });
 }
 
 /** Copies the chat up to the turn before this message; null if there is none. */
@@ -73,12 +73,12 @@ async function copyBefore(article, signal) {
 /**
  * Sends a message in another chat. If that cannot be opened now, the message stays as its draft.
  */
-async function sendIn(id, content) {
-  keepAsDraft(content, id);
+async function sendIn(id, message) {
+  keepAsDraft(message, id);
   await openChat(id);
   say(COPY_NOTICE, "faint");
   if (state.current?.id !== id) return;
-  await requestReply(`sessions/${id}/messages`, { content: takeMessage() });
+  await requestReply(`sessions/${id}/messages`, takeMessage());
 }
 
 /** Starts a chat with the settings of another one. */

@@ -5,6 +5,7 @@ import { fetchSession } from "./api.js";
 import { fetchExclusively, prependTurns } from "./older-turns.js";
 import { openChat } from "./replies.js";
 import { attempt, isLoading, say, state } from "./screen.js";
+import { show } from "./thumbnails.js";
 
 const MAX_TURNS = 200; // per request, as the server limits it
 const FETCHING = "Fetching earlier messages…";
@@ -15,6 +16,7 @@ export async function print(id) {
   if (state.current?.id !== id) return; // openChat showed the error
   const { signal } = state.screen;
   if (hasMore()) await fetchExclusively(showAll);
+  await Promise.all([...$("turns").querySelectorAll(".picture")].map(show));
   if (!signal.aborted) window.print(); // aborted: another chat was opened meanwhile
 }
 

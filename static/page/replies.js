@@ -32,7 +32,8 @@ import {
   takeScreen,
 } from "./screen.js";
 import { listModels, useDefaultModel } from "./settings.js";
-import { actions, articles, failureOf, finishReply, isShown, turnOf } from "./turns.js";
+import { actions, articles, failureOf, filesOf, finishReply, isShown, turnOf } from "./turns.js";
+import { uploadAgain } from "./unsent-pictures.js";
 
 const STOPPING = "Stopping…";
 const NEWER_TURNS = "This chat has continued elsewhere. Read what is new, then send again.";
@@ -120,20 +121,27 @@ async function checkEnd(sending, signal) {
   }
 }
 
-/** Starts a reply. If the chat's model is no longer served, changes it to the default first. */
+/**
+ * Starts a reply. If the chat's model is no longer served, changes it to the default first. If a
+ * file of the message is gone, uploads its pictures again.
+ */
 async function startWithFallback(reply, sending, signal) {
-  const id = state.current?.id;
   try {
     return await reply.start(sending, signal);
   } catch (error) {
-    const isGone = error.faults?.some(({ source }) => source?.pointer === "/model");
-    if (!id || !isGone || !(await replaceModel(id))) throw error;
+    const pointer = error.faults?.[0]?.source?.pointer;
+    if (pointer?.startsWith("/files/")) await uploadAgain(sending.body.files);
+    else if (pointer !== "/model" || !(await replaceModel(state.current?.id))) throw error;
     return reply.start(sending, signal);
   }
 }
 
-/** Changes a session's model to the default, and says so. Returns whether there is a default. */
+/**
+ * Changes a session's model to the default, and says so. Returns whether there is a session and a
+ * default.
+ */
 async function replaceModel(id) {
+  if (!id) return false;
   const gone = modelId();
   const model = await useDefaultModel(id);
   if (model) say(`${gone} is not served any more: ${model} answers from here on.`, "faint");
@@ -237,6 +245,7 @@ async function showStored(id, problem) {
     await requestReply(`sessions/${id}/retry`);
     return false;
   }
+  if (wereImagesRefused(last)) await listModels(); // which says if the model sees none
   if (problem && failureOf(last.error ?? {}) !== problem) say(problem);
   return true;
 }
@@ -250,6 +259,10 @@ async function isModelGone({ error, model }) {
   const ids = state.models.map(({ id }) => id);
   return ids.length > 0 && !ids.includes(model.id) && !ids.includes(`${model.id}:latest`);
 }
+
+/** Whether the reply failed, perhaps because of the images of the message before it. */
+const wereImagesRefused = ({ error }) =>
+  error?.status === 400 && filesOf(articles().at(-2)).length > 0;
 
 /** Cancels the reply in progress. A 409 says that it has already ended. */
 const cancel = (id) => api("POST", `sessions/${id}/cancel`, { unless: 409 });
@@ -300,13 +313,13 @@ actions.fork = attempt(async (article) => {
   await fork(article);
 });
 
-actions.send = async (article, field, content) => {
+actions.send = async (article, field, message) => {
   focusText();
   if (isLast(article)) {
-    await requestReply(`sessions/${state.current.id}/retry`, { content });
+    await requestReply(`sessions/${state.current.id}/retry`, message);
   } else {
     const { sendEdited } = await forks();
-    await sendEdited(article, field, content);
+    await sendEdited(article, field, message);
   }
 };
 

@@ -8,8 +8,9 @@ export const state = {
   current: null, // the session on the screen; null if it is not created yet
   screen: new AbortController(), // aborts when another session takes the screen
   starting: null, // aborts when Stop is pressed before the reply has started
-  pending: "", // the message that is being sent, until the server has it
+  pending: null, // the message that is being sent, until the server has it
   models: [],
+  maxFile: Infinity, // bytes of the largest picture that the server takes, once known; 0: none
   isNews: false, // whether a reply ended while the tab was hidden
 };
 
@@ -29,7 +30,7 @@ export function takeScreen() {
   state.screen.abort();
   state.screen = new AbortController();
   setBusy(false);
-  state.pending = "";
+  state.pending = null;
   return state.screen.signal;
 }
 
@@ -63,6 +64,9 @@ export const isSendKey = (event) => event.key === "Enter" && !event.shiftKey && 
 // "shown": a fetched session is on the screen.
 // "opened": the reader has opened a fold, and reads it.
 // "pasted": the pasted texts of the message have changed.
+// "pictures": the pictures of the message have changed.
+// "picture": what is stored of a picture has changed.
+// "frame": what the page shows around the conversation may have changed.
 
 const events = new EventTarget();
 
@@ -122,6 +126,7 @@ export function updateFrame() {
   for (const link of $("list").querySelectorAll("a")) {
     link.ariaCurrent = link.hash.slice(1) === current?.id ? "page" : null;
   }
+  publish("frame");
 }
 
 function showTitle(current) {

@@ -42,6 +42,7 @@ export function chooseModel() {
 export async function listModels() {
   const { data, meta } = await api("GET", "models");
   state.models = data;
+  state.maxFile = meta.max_file;
   isListed = true;
   const groups = [group("Default", true), group("Other models", false)];
   $("model").replaceChildren(...groups.filter(({ children }) => children.length));

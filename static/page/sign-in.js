@@ -7,6 +7,7 @@ import { pause } from "../parley.js";
 import { api, on, reportLost, store, useProxyUser, useToken } from "./api.js";
 import { forgetChoices, useChoicesOf } from "./choices.js";
 import { listChats } from "./list.js";
+import { removeAllPictures } from "./picture-store.js";
 import { route } from "./replies.js";
 import { attempt, say, sayAt, sayIfAny, state } from "./screen.js";
 import { listModels } from "./settings.js";
@@ -70,7 +71,7 @@ export const otherUserThan = (token) =>
 export async function signIn(token, remember, grant) {
   await api("GET", "me", { as: token });
   const isOther = otherUserThan(token);
-  if (isOther) sessionStorage.clear();
+  if (isOther) await forgetUser();
   keepToken(token, remember, grant);
   if (isOther) reload();
   else await openApp(token);
@@ -82,9 +83,15 @@ function reload() {
   location.reload();
 }
 
-/** Reloads the page, and removes all drafts. */
-function clearAndReload() {
+/** Removes all that this tab has stored for its user, and the pictures of the user's drafts. */
+function forgetUser() {
   sessionStorage.clear();
+  return removeAllPictures();
+}
+
+/** Reloads the page, and removes all drafts. */
+async function clearAndReload() {
+  await forgetUser();
   reload();
 }
 
@@ -126,6 +133,7 @@ function claimTab(subject) {
   const before = sessionStorage.getItem("subject");
   const chat = before && before !== subject ? "" : sessionStorage.getItem("chat");
   if (before !== subject) clearAllButToken();
+  if (before && before !== subject) removeAllPictures();
   sessionStorage.setItem("subject", subject);
   if (chat && !location.hash) history.replaceState(null, "", chat);
   store("chat", "");
@@ -228,12 +236,12 @@ $("remembered").onchange = ({ target }) => {
   if (currentToken()) keepToken(currentToken(), target.checked);
 };
 
-$("sign-out").onclick = () => {
+$("sign-out").onclick = async () => {
   const grant = currentGrant();
   removeToken();
   forgetChoices();
   tabs.postMessage("signed out");
-  sessionStorage.clear();
+  await forgetUser();
   // The reloaded page signs out at the provider. By then, nothing of this user is in memory.
   if (grant) sessionStorage.setItem("leaving", JSON.stringify(grant.oidc ?? null));
   reload();

@@ -6,9 +6,10 @@ import { fetchSession } from "./api.js";
 import { textNodes } from "./long-text.js";
 import { setBusy, state } from "./screen.js";
 import { showThinking } from "./thinking.js";
+import { thumbnails } from "./thumbnails.js";
 import { timeOf } from "./times.js";
 
-const shownTurns = new WeakMap(); // article → its turn, once the server has sent that
+const shownTurns = new WeakMap(); // article → its turn; of a reply, once the server has sent it
 
 /**
  * The actions of a turn's buttons, by the button's value. Modules above add theirs:
@@ -30,6 +31,9 @@ export const articles = () => [...$("turns").querySelectorAll(":scope > article"
 export const articleOf = (id) => articles().find(({ dataset }) => id && dataset.id === id);
 export const textOf = (article) => article.querySelector(":scope > .text");
 export const turnOf = (article) => shownTurns.get(article);
+
+/** The files of a user's message. */
+export const filesOf = (article) => turnOf(article)?.files ?? [];
 
 /** The text of a turn; for a finished reply, its Markdown. */
 const contentOf = (article) => shownTurns.get(article)?.content ?? textOf(article).textContent;
@@ -58,10 +62,12 @@ const actionButton = (value, name, properties) => button(name, { value, ...prope
 const fork = () =>
   actionButton("fork", "Fork", { title: "Continue from here in a copy of the chat" });
 
-function showMessage(article, { content, files = [] }) {
-  const labels = files.map(({ width, height }) => `[image ${width}×${height}]`);
-  if (labels.length) textOf(article).before(element("p", { className: "files" }, labels.join(" ")));
+function showMessage(article, turn) {
+  const { content, files = [] } = turn;
+  shownTurns.set(article, turn);
+  if (files.length) textOf(article).before(thumbnails(files));
   textOf(article).append(...textNodes(content));
+  textOf(article).hidden = !content;
   // The stylesheet shows it only on the last article: on a message without a reply.
   const retry = actionButton("retry", "Retry", { className: "quiet again" });
   const edit = actionButton("edit", "Edit", { className: "quiet edit" });
@@ -159,8 +165,15 @@ export function isShown(turn, article) {
   return article.dataset.id === turn.id;
 }
 
+const idsOf = (files = []) => files.map(({ id }) => id).join();
+
+/** Whether a user's turn has these files. */
+export const hasFiles = (turn, files) => idsOf(turn.files) === idsOf(files);
+
 function isAlike(turn, article) {
-  if (turn.kind === "user") return textOf(article).textContent === turn.content;
+  if (turn.kind === "user") {
+    return textOf(article).textContent === turn.content && hasFiles(turn, filesOf(article));
+  }
   // The reply may have been continued elsewhere.
   return article.dataset.continued === String(turn.continued);
 }

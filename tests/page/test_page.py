@@ -166,7 +166,7 @@ def test_model_and_system_prompt_apply_from_the_next_reply_on(page, provider):
     assert page.text("#system") == "Be kind.\nBe short."
     page.find("#system").clear()
     page.click("Save")
-    page.wait(lambda: not page.find("#settings").is_displayed())
+    page.wait(lambda: not page.shows("#settings"))
     page.find("#model").send_keys("m-2", Keys.TAB)
     page.wait(lambda: page.user.get("/sessions").json()["data"][0]["model"] == {"id": "m-2"})
     page.say("More")
@@ -307,9 +307,9 @@ def test_a_refused_token_brings_back_its_field(browser, server, provider):
     page.wait_for_turns("Hello", "The answer.")
     page.find("#account-button").click()
     page.click("Sign out")
-    page.wait(lambda: page.find("#token").is_displayed())
+    page.wait(lambda: page.shows("#token"))
     page.driver.refresh()
-    page.wait(lambda: page.find("#token").is_displayed())
+    page.wait(lambda: page.shows("#token"))
     assert page.run("sessionStorage.length + localStorage.length") == 0
 
 
@@ -354,17 +354,17 @@ def test_the_page_fits_a_narrow_screen_with_the_list_as_a_drawer(page, provider)
     metrics = {"width": 320, "height": 640, "deviceScaleFactor": 1, "mobile": True}
     page.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
     try:
-        page.wait(lambda: not page.find("#sidebar").is_displayed())
+        page.wait(lambda: not page.shows("#sidebar"))
         assert page.run("[innerWidth, document.documentElement.scrollWidth]") == [320, 320], (
             "it is wider than the screen"
         )
         page.click("Chats")
-        page.wait(lambda: page.find("#list").is_displayed())
+        page.wait(lambda: page.shows("#list"))
         page.press(Keys.ESCAPE)
-        page.wait(lambda: not page.find("#sidebar").is_displayed())
+        page.wait(lambda: not page.shows("#sidebar"))
         page.click("Chats")
         page.click("New chat")
-        page.wait(lambda: page.turns == [] and not page.find("#sidebar").is_displayed())
+        page.wait(lambda: page.turns == [] and not page.shows("#sidebar"))
         page.driver.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": True})
         page.find("#text").send_keys("Two")
         page.find("#newline").click()

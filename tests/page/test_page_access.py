@@ -5,6 +5,7 @@ from selenium.webdriver.common.keys import Keys
 
 from browser import EVERYTHING, Page, paste
 from client import make_token
+from pictures import give, png
 from provider import REFUSED, cut, reply
 
 pytestmark = pytest.mark.parametrize(
@@ -49,6 +50,33 @@ def check_what_is_rare(page, check):
     page.press(Keys.ESCAPE)
 
 
+def check_pictures(page, check):
+    """Pictures in a message that is being written, sent and edited, one that cannot be read, and
+    the viewer."""
+    files = [
+        ("a.png", "image/png", png()),
+        ("b.png", "image/png", png(90, 90)),
+        ("c.heic", "", b""),
+    ]
+    give(page, "#thread", *files)
+    page.wait_for_text("This browser cannot read this image.", "#composer")
+    page.wait(lambda: page.run("document.querySelectorAll('#composer img[src]').length") == 2)
+    check("pictures")
+    page.click("Remove: c.heic")
+    page.click("ALT text: a.png")
+    page.wait(lambda: page.run("document.querySelectorAll('dialog img[src]').length"))
+    check("a picture")
+    page.press(Keys.ESCAPE)
+    page.say("See")
+    page.wait_for_text("The answer.", "article:last-child")
+    page.wait(lambda: page.is_idle and len(page.texts("article .picture")) == 2)
+    check("sent pictures")
+    page.find("article:nth-last-child(2) .edit").click()
+    page.wait(lambda: len(page.texts("article form .picture")) == 2)
+    check("editing pictures")
+    page.press(Keys.ESCAPE)
+
+
 def test_axe_finds_nothing(browser, server, provider, check):
     for colours, rules in (("light", []), ("dark", ["color-contrast"])):
 
@@ -82,9 +110,10 @@ def test_axe_finds_nothing(browser, server, provider, check):
         page.press(Keys.ESCAPE)
         for place, button in PANELS.items():
             page.find(button).click()
-            page.wait(lambda: page.find(place).is_displayed() and page.text("#used") != "Loading…")
+            page.wait(lambda: page.shows(place) and page.text("#used") != "Loading…")
             look(place)
             page.press(Keys.ESCAPE)
+        check_pictures(page, look)
         check_what_is_rare(page, look)
         browser.execute_script("sessionStorage.clear(); localStorage.clear()")
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})

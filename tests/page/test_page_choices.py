@@ -31,21 +31,18 @@ def pick(page, model):
 def open_settings(page):
     page.find("#settings-button").click()
     page.wait(
-        lambda: (
-            page.find("#settings").is_displayed()
-            and page.run("!!document.querySelector('#default-prompt')")
-        )
+        lambda: page.shows("#settings") and page.run("!!document.querySelector('#default-prompt')")
     )
 
 
 def save(page):
     page.click("Save")
-    page.wait(lambda: not page.find("#settings").is_displayed())
+    page.wait(lambda: not page.shows("#settings"))
 
 
 def close(page):
     page.press(Keys.ESCAPE)
-    page.wait(lambda: not page.find("#settings").is_displayed())
+    page.wait(lambda: not page.shows("#settings"))
 
 
 def go_to_new(page):
@@ -294,7 +291,7 @@ def test_new_chats_begin_with_the_system_prompt_that_is_saved_for_them(ready, pr
     page.wait_for_turns("Hello", "The answer.")
     old = page.user.get("/sessions").json()["data"][0]["id"]
     open_settings(page)
-    assert not page.find("#use-for-new").is_displayed()  # it is empty
+    assert not page.shows("#use-for-new")  # it is empty
     type_prompt(page, "Be kind.")
     page.click("Use for new chats")
     assert page.text(OF_NEW) == "New chats begin with this."
@@ -404,7 +401,7 @@ def test_a_system_prompt_that_is_too_long_for_the_browser_says_so(ready):
     """)
     page.click("Use for new chats")
     assert page.text(OF_NEW) == "It is too long for this browser to keep."
-    assert page.find("#use-for-new").is_displayed()
+    assert page.shows("#use-for-new")
     type_prompt(page, "Be kind.")
     page.click("Use for new chats")
     assert page.text(OF_NEW) == "New chats begin with this."

@@ -37,7 +37,7 @@ def test_a_reply_cut_by_a_limit_is_continued_in_its_turn(page, provider):
     page.driver.execute_script("[...document.querySelectorAll('.again')].at(-2).focus()")
     page.press(Keys.ENTER)
     page.wait(lambda: page.texts(".dots"))
-    assert page.find("#stop").is_displayed() and page.focused == "text" and page.run(BUTTONS) == []
+    assert page.shows("#stop") and page.focused == "text" and page.run(BUTTONS) == []
     assert page.find("article:last-child").get_attribute("aria-busy") == "true"
     assert page.turns == ["Tell me a story", "Once **upon"]
     gate.set()

@@ -98,7 +98,7 @@ def test_a_chat_opens_at_the_newest_turn_with_all_words(page, provider):
     [told] = page.run("window.heard")
     assert told.startswith("Found in what m-1 said, ")
     assert page.find("#search").get_attribute("value") == "fox QUICK"
-    assert page.focused == "text" and page.find("#down").is_displayed()
+    assert page.focused == "text" and page.shows("#down")
     page.say("Thanks")  # from here on the end is in view, and the marks stay
     page.wait(lambda: page.is_idle and page.turns[-2:] == ["Thanks", "The answer."])
     page.wait(lambda: page.gap < 2)

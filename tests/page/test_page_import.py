@@ -208,7 +208,7 @@ def test_an_import_can_be_stopped_and_started_again(page, tmp_path):
         page.wait(lambda: page.run("window.held.length") == 1)
         said = f"{done} chats imported. 0.1 of 0.1 MB read."
         assert page.text("#transfer-status") == said.replace("1 chats", "1 chat")
-        assert page.find("#transfer-progress").is_displayed()
+        assert page.shows("#transfer-progress")
         page.driver.execute_script(RELEASE)
         page.wait(lambda done=done: page.text("#transfer-status").startswith(str(done + 1)))
     page.wait(lambda: page.run("window.held.length") == 1)
@@ -216,7 +216,7 @@ def test_an_import_can_be_stopped_and_started_again(page, tmp_path):
     page.press(Keys.ENTER)
     page.driver.execute_script(RELEASE)  # chats that were sent stay
     finish(page, "Stopped. 4 chats imported.")
-    assert page.focused == "import" and not page.find("#transfer-progress").is_displayed()
+    assert page.focused == "import" and not page.shows("#transfer-progress")
     page.wait(lambda: len(page.titles) == 4)
     page.driver.refresh()
     page.wait(lambda: len(page.titles) == 4)
@@ -297,7 +297,7 @@ def test_an_expired_token_stops_an_import(page, tmp_path):
     page.wait_for_text("The token has expired.", "#sign-in-page")
     assert page.focused == "token"
     page.enter()
-    page.wait(lambda: page.find("#app").is_displayed() and len(page.titles) == 2)
+    page.wait(lambda: page.shows("#app") and len(page.titles) == 2)
     page.driver.refresh()
     page.wait(lambda: len(page.titles) == 2)
     open_panel(page)
@@ -310,7 +310,7 @@ def test_signing_out_stops_an_import(page, tmp_path):
     choose(page, tmp_path, chats(*range(5)))
     page.wait(lambda: page.run("window.held.length") == 1)
     page.click("Sign out")
-    page.wait(lambda: page.find("#token").is_displayed())
+    page.wait(lambda: page.shows("#token"))
     assert sessions(page) == []
 
 

@@ -99,7 +99,7 @@ def test_a_page_at_400_percent_has_room_for_the_chat_the_list_and_the_settings(z
 
 def test_a_touch_screen_shows_no_list_of_keys(narrow):
     page = narrow
-    if page.find("#chats").is_displayed():
+    if page.shows("#chats"):
         page.find("#chats").click()
-    page.wait(lambda: page.find("#usage-button").is_displayed())
-    assert not page.find("#shortcuts").is_displayed()
+    page.wait(lambda: page.shows("#usage-button"))
+    assert not page.shows("#shortcuts")

@@ -64,7 +64,7 @@ def test_older_turns_come_as_the_user_scrolls_up_and_nothing_jumps(position, lon
         for _ in range(10):
             assert abs(page.run(TOP, seen) - top) <= 1
     assert page.run("window.count") == 2
-    assert not page.find("#older").is_displayed()
+    assert not page.shows("#older")
     scroll_to(page, 50)
     scroll_to(page, 0)
     assert page.run("window.count") == 2
@@ -124,8 +124,7 @@ def test_older_turns_come_while_a_reply_is_written(long_page, provider):
     scroll_to(page, 0)
     page.wait(lambda: page.turns == turns_from(30, 128) + ["Count", "One "])
     assert (
-        page.find("#stop").is_displayed()
-        and page.find("article:last-child").get_attribute("aria-busy") == "true"
+        page.shows("#stop") and page.find("article:last-child").get_attribute("aria-busy") == "true"
     )
     gate.set()
     page.wait_for_turns(*turns_from(30, 128), "Count", "One two.")

@@ -76,7 +76,7 @@ def test_options_apply_from_the_next_reply_on_and_an_empty_field_clears_one(page
     page.find("#temperature").clear()
     page.find("#temperature").send_keys("0")
     page.click("Save")
-    page.wait(lambda: not page.find("#settings").is_displayed())
+    page.wait(lambda: not page.shows("#settings"))
     assert options_of(page, session) == {"temperature": 0, "reasoning_effort": "low"}
     page.driver.refresh()
     page.wait_for_turns("Hello", "The answer.")
@@ -112,23 +112,23 @@ def test_a_refused_option_says_so_at_its_field(page):
     page.click("Settings")
     page.find("#temperature").send_keys("7")
     page.find("#settings .main").click()
-    page.wait(lambda: not page.find("#settings").is_displayed())
+    page.wait(lambda: not page.shows("#settings"))
     page.say("Hello")  # the settings open again if the new session was refused
     page.wait(lambda: page.text("#temperature-fault"))
     assert (page.focused, page.text("#notice"), page.turns) == ("temperature", "", [])
     assert page.find("#temperature").get_attribute("aria-invalid") == "true"
     assert page.find("#text").get_attribute("value") == "Hello"
     page.press(Keys.BACKSPACE, "1", Keys.ENTER)
-    page.wait(lambda: not page.find("#settings").is_displayed())
+    page.wait(lambda: not page.shows("#settings"))
     page.find("#text").send_keys(Keys.ENTER)
     page.wait_for_turns("Hello", "The answer.")
     page.click("Settings")
     page.find("#temperature").send_keys("7")
     page.click("Save")
     page.wait(lambda: page.text("#temperature-fault"))
-    assert page.find("#settings").is_displayed() and page.text("#notice") == ""
+    assert page.shows("#settings") and page.text("#notice") == ""
     page.press(Keys.ESCAPE)
-    page.wait(lambda: not page.find("#settings").is_displayed())
+    page.wait(lambda: not page.shows("#settings"))
     page.click("Settings")
     assert page.text("#temperature-fault") == ""
 

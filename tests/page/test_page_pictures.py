@@ -1,5 +1,5 @@
 """The page's exports and imports have the pictures of messages. What the server does not take
-becomes a JPEG. Modules: `static/page/pictures.js`, `static/page/imported-pictures.js`."""
+is drawn anew. Modules: `static/page/pictures.js`, `static/page/imported-pictures.js`."""
 
 import base64
 import hashlib
@@ -34,18 +34,18 @@ MAKE = """
 CONVERT = """
     const [url, done] = arguments;
     const bytes = Uint8Array.from(atob(url.split(",")[1]), (sign) => sign.charCodeAt(0));
-    import("/static/page/pictures.js").then(async ({ toJPEG }) => {
-        const jpeg = await toJPEG(new Blob([bytes]));
-        if (!jpeg) return done(null);
-        const bitmap = await createImageBitmap(jpeg);
+    import("/static/page/pictures.js").then(async ({ shrink }) => {
+        const made = await shrink(new Blob([bytes])).catch(({ constructor }) => constructor.name);
+        if (!made.blob) return done(made);
+        const bitmap = await createImageBitmap(made.blob);
         const canvas = new OffscreenCanvas(bitmap.width, bitmap.height);
         const context = canvas.getContext("2d", { willReadFrequently: true });
         context.drawImage(bitmap, 0, 0);
         const at = (x) => [...context.getImageData(x, bitmap.height / 2, 1, 1).data];
-        done([jpeg.type, bitmap.width, bitmap.height, at(0), at(bitmap.width - 1)]);
+        done([made.blob.type, bitmap.width, bitmap.height, at(0), at(bitmap.width - 1)]);
     });
 """
-BLACK, WHITE = [0, 0, 0, 255], [255, 255, 255, 255]
+BLACK, WHITE, CLEAR = [0, 0, 0, 255], [255, 255, 255, 255], [0, 0, 0, 0]
 
 
 def made(page, width, height, kind="image/webp"):
@@ -62,18 +62,20 @@ def url_of(data, kind="image/webp"):
 
 @pytest.mark.parametrize(
     "size, expected",
-    [((3136, 2000), (1568, 1000)), ((100, 3136), (50, 1568)), ((90, 60), (90, 60))],
+    [
+        ((3136, 2000), ["image/jpeg", 1568, 1000, BLACK, WHITE]),
+        ((100, 3136), ["image/jpeg", 50, 1568, BLACK, WHITE]),
+        ((90, 60), ["image/png", 90, 60, BLACK, CLEAR]),
+    ],
 )
-def test_a_picture_becomes_a_jpeg_on_white_of_at_most_1568_pixels(page, size, expected):
+def test_a_picture_becomes_a_jpeg_on_white_or_a_smaller_png(page, size, expected):
     data = made(page, *size)
-    assert page.driver.execute_async_script(CONVERT, url_of(data)) == [
-        *("image/jpeg", *expected),
-        *(BLACK, WHITE),
-    ]
+    assert page.driver.execute_async_script(CONVERT, url_of(data)) == expected
 
 
-def test_what_is_no_picture_becomes_none(page):
-    assert page.driver.execute_async_script(CONVERT, url_of(b"%PDF-1.7")) is None
+def test_what_is_no_picture_is_unreadable(page):
+    converted = page.driver.execute_async_script(CONVERT, url_of(b"%PDF-1.7"))
+    assert converted == "UnreadablePicture"
 
 
 # Imports
@@ -95,7 +97,7 @@ def first_turn(page, title):
     return page.user.turns(session)[0]
 
 
-def test_pictures_of_a_zip_are_uploaded_and_others_become_jpegs(page, tmp_path):
+def test_pictures_of_a_zip_are_uploaded_and_others_are_drawn_anew(page, tmp_path):
     drawn = node("assistant", pointer("file_0d"), of="multimodal_text")
     conversations = [
         seen("file_0a", "file-B", title="Both"),
@@ -125,9 +127,7 @@ def test_pictures_of_a_zip_are_uploaded_and_others_become_jpegs(page, tmp_path):
     assert page.user.get(f"/files/{IDS[1]}").status_code == 404
 
 
-def test_a_picture_that_is_too_large_for_the_server_becomes_a_smaller_jpeg(
-    browser, server_with, tmp_path
-):
+def test_a_picture_that_is_too_large_for_the_server_is_made_smaller(browser, server_with, tmp_path):
     page = Page(browser, server_with(MAX_FILE="100000")).enter()
     page.wait_for_text("No chats yet.")
     wide = png(9000, 10)  # more pixels a side than the server takes
@@ -145,7 +145,7 @@ def test_a_picture_that_is_too_large_for_the_server_becomes_a_smaller_jpeg(
     files = first_turn(page, "Cats")["files"]
     assert [(each["media_type"], each["width"], each["height"]) for each in files] == [
         ("image/jpeg", 1568, 1176),
-        ("image/jpeg", 1568, 2),
+        ("image/png", 1568, 2),
     ]
 
 
@@ -193,7 +193,7 @@ def test_pictures_within_a_conversation_of_open_webui_are_uploaded(page, tmp_pat
     import_all(page, tmp_path, json.dumps(chats).encode(), "2 chats imported.")
     one, two = first_turn(page, "Seas 1"), first_turn(page, "Seas 2")
     assert one["content"] == "[image]\n\nSee" and two["content"] == "See"
-    assert [(each["media_type"], each["width"]) for each in one["files"]] == [("image/jpeg", 90)]
+    assert [(each["media_type"], each["width"]) for each in one["files"]] == [("image/png", 90)]
     assert [each["id"] for each in two["files"]] == [IDS[0]]
 
 

@@ -6,6 +6,7 @@ import re
 import pytest
 
 from browser import Page
+from pictures import png
 from provider import reply
 from raw_tables import lengthen
 
@@ -60,16 +61,34 @@ def test_print_fetches_the_whole_chat_first(long_page):
     assert pages(long_page) > 5
 
 
+def test_pictures_are_printed_even_if_nobody_has_seen_them(browser, server, on_paper):
+    page = Page(browser, server)
+    files = [page.user.uploaded(png(64, 48))]
+    session = page.user.create("Picture", files=files)
+    lengthen(server.database, session, 118)
+    page.enter()
+    page.click("Picture")
+    page.driver.execute_script(
+        "window.print = () => window.printed = [...document.querySelectorAll('article img')].map((e) => e.naturalWidth)"
+    )
+    page.click("Options of Picture")
+    page.click("Print")
+    page.wait(lambda: page.run("window.printed"))
+    assert page.run("window.printed") == [64]
+    on_paper()
+    assert page.shows("article .picture img") and not page.shows("article .tools button")
+
+
 def test_the_browsers_own_print_says_what_is_missing(long_page, on_paper):
     long_page.click("Long")
     long_page.wait(lambda: len(long_page.turns) == 50)
-    assert not long_page.find("#unprinted").is_displayed()
+    assert not long_page.shows("#unprinted")
     on_paper()
     assert "use Print" in long_page.text("#unprinted")
     long_page.run("document.getElementById('older').click()")
     # On paper, all of it is in view.
     long_page.wait(lambda: len(long_page.turns) == 120)
-    assert not long_page.find("#unprinted").is_displayed()
+    assert not long_page.shows("#unprinted")
 
 
 def test_printing_during_a_reply_prints_what_is_there(long_page, provider):
@@ -96,8 +115,8 @@ def test_paper_has_only_the_chat_in_light_colours_and_cuts_nothing(page, provide
     on_paper()
     for selector in HIDDEN:
         assert not page.find(selector).is_displayed(), selector
-    assert page.find("#title").is_displayed() and page.find(".user .text").is_displayed()
-    assert not page.find("article form").is_displayed()
+    assert page.shows("#title") and page.shows(".user .text")
+    assert not page.shows("article form")
     assert page.run("document.documentElement.scrollWidth <= innerWidth")
     wide = "[...document.querySelectorAll('#thread *')].filter((e) => e.scrollWidth > e.clientWidth + 1 && getComputedStyle(e).overflowX !== 'visible')"
     assert page.run(wide + ".length") == 0

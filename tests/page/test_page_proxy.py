@@ -68,7 +68,7 @@ def test_a_user_whom_the_proxy_knows_needs_no_token(browser, home, provider, way
     assert f"Renamed, {way}" not in page.titles
     page.find("#account-button").click()
     page.wait_for_text("Signed in as proxy:/alice", "#account")
-    assert not page.find("#sign-out").is_displayed() and not page.find("#remembered").is_displayed()
+    assert not page.shows("#sign-out") and not page.shows("#remembered")
     assert page.run("localStorage.length") == 0
 
 
@@ -100,7 +100,7 @@ def test_an_expired_sign_in_is_reported_and_a_new_one_keeps_the_draft(
         page.press(Keys.ENTER)
     else:
         page.driver.execute_script("window.dispatchEvent(new HashChangeEvent('hashchange'))")
-    page.wait(lambda: page.find("#ended").is_displayed())
+    page.wait(lambda: page.shows("#ended"))
     assert "Your sign-in has ended. Your message is kept." in page.text("#ended")
     assert page.focused == "again" and page.text("#connection") == ""
     page.driver.delete_all_cookies()
@@ -118,10 +118,10 @@ def test_a_sign_in_that_was_renewed_in_another_tab_is_noticed(at_home, home, use
     page.press("A draft")
     page.driver.delete_all_cookies()
     page.press(Keys.ENTER)
-    page.wait(lambda: page.find("#ended").is_displayed())
+    page.wait(lambda: page.shows("#ended"))
     in_another_tab(page, home, user)
     look_again(page)
-    page.wait(lambda: page.text("#user") == user and page.find("#app").is_displayed())
+    page.wait(lambda: page.text("#user") == user and page.shows("#app"))
     assert page.run("document.getElementById('text').value") == "A draft"
 
 
@@ -222,7 +222,7 @@ def test_a_refused_token_does_not_fall_back_to_the_proxy(at_home, user):
     page.run("sessionStorage.setItem('token', 'none')")
     page.driver.refresh()
     page.wait_for_text("The token is incomplete", "#refusal")
-    assert not page.find("#app").is_displayed()
+    assert not page.shows("#app")
     page.wait(lambda: page.texts("#source button") == [f"Continue as {user}"])
     page.click(f"Continue as {user}")
     page.wait(lambda: page.text("#user") == user)
@@ -287,7 +287,7 @@ def test_a_proxy_that_names_two_users_does_not_reload_the_page_for_ever(at_home,
         sessionStorage.setItem("changed", String(Date.now()));
     """)
     page.find("#search").send_keys("x")
-    page.wait(lambda: page.find("#ended").is_displayed())
+    page.wait(lambda: page.shows("#ended"))
 
 
 # Pages of other sites

@@ -148,7 +148,7 @@ def test_a_new_tab_is_signed_in_as_the_first_and_a_new_browser_is_not(page):
     page.run("sessionStorage.clear()")
     page.driver.get("about:blank")  # no tab is left that could answer
     page.driver.get(address)
-    page.wait(lambda: page.find("#sign-in-page").is_displayed())
+    page.wait(lambda: page.shows("#sign-in-page"))
 
 
 @pytest.mark.parametrize(
@@ -227,7 +227,7 @@ def test_a_chat_whose_provider_has_lost_its_model_continues_with_the_default(pag
 
 def test_signing_out_signs_out_all_tabs(browser, server):
     page = Page(browser, server)
-    page.wait(lambda: page.find("#remember").is_displayed())
+    page.wait(lambda: page.shows("#remember"))
     page.find("#remember").click()
     page.enter()
     page.wait_for_text("No chats yet.")
@@ -237,10 +237,10 @@ def test_signing_out_signs_out_all_tabs(browser, server):
     browser.get(page.user.url)
     page.find("#account-button").click()
     page.click("Sign out")
-    page.wait(lambda: page.find("#sign-in-page").is_displayed())
+    page.wait(lambda: page.shows("#sign-in-page"))
     browser.close()
     browser.switch_to.window(first)
-    page.wait(lambda: page.find("#sign-in-page").is_displayed())
+    page.wait(lambda: page.shows("#sign-in-page"))
     assert page.run("sessionStorage.length + localStorage.length") == 0
     page.enter(make_token(f"https://github.com/{uuid.uuid4().hex}"))
     page.wait_for_text("No chats yet.")
@@ -282,7 +282,7 @@ def test_a_link_of_another_user_asks_first(browser, server, provider):
 
 def test_a_sign_in_is_remembered_if_the_user_wants_it(browser, server):
     page = Page(browser, server)
-    page.wait(lambda: page.find("#remember").is_displayed())
+    page.wait(lambda: page.shows("#remember"))
     page.find("#remember").click()
     page.enter()
     page.wait_for_text("No chats yet.")

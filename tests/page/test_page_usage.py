@@ -55,7 +55,7 @@ def day(page, place=0):
 def test_usage_is_shown_and_updated_when_it_is_opened_again(page, provider):
     page.click("Usage")
     page.wait_for_text("You have used nothing in the last 30 days.", "#used")
-    assert page.run(DAYS) == [] and not page.find("#share").is_displayed()
+    assert page.run(DAYS) == [] and not page.shows("#share")
     page.click("Close")
     provider.script = [reply("Much.", usage=(1234, 7, 0))]
     page.say("Hello")
@@ -129,12 +129,12 @@ def test_it_is_opened_and_closed_by_the_keyboard_and_stops_no_reply(page, provid
     )
     assert page.find("#used").aria_role == "status"
     page.press(Keys.ESCAPE)
-    page.wait(lambda: page.focused == "usage-button" and not page.find("#usage").is_displayed())
-    assert page.find("#stop").is_displayed()
+    page.wait(lambda: page.focused == "usage-button" and not page.shows("#usage"))
+    assert page.shows("#stop")
     page.press(Keys.ENTER)
     page.wait(lambda: page.focused == "usage")
     page.press(Keys.TAB, Keys.ENTER)  # the button that closes it
-    page.wait(lambda: page.focused == "usage-button" and not page.find("#usage").is_displayed())
+    page.wait(lambda: page.focused == "usage-button" and not page.shows("#usage"))
     page.click("Stop")
     page.wait(lambda: page.is_idle)
 
@@ -150,7 +150,7 @@ def test_much_usage_fits_a_narrow_screen(browser, server):
     metrics = {"width": 360, "height": 640, "deviceScaleFactor": 1, "mobile": True}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
     try:
-        page.wait(lambda: page.find("#chats").is_displayed())
+        page.wait(lambda: page.shows("#chats"))
         page.click("Chats")
         page.click("Usage")
         page.wait(lambda: len(page.texts("#usage summary")) == 20)
@@ -167,7 +167,7 @@ def test_much_usage_fits_a_narrow_screen(browser, server):
         page.wait(lambda: page.run(REST) < 2)
         page.press(Keys.ESCAPE)
         page.wait(lambda: page.focused == "usage-button")  # in the drawer, which is still open
-        assert page.find("#list").is_displayed()
+        assert page.shows("#list")
     finally:
         browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
@@ -221,7 +221,7 @@ def test_an_expired_token_brings_back_its_field(page):
     )
     page.click("Usage")
     page.wait_for_text("The token has expired.", "#sign-in-page")
-    assert page.focused == "token" and not page.find("#usage").is_displayed()
+    assert page.focused == "token" and not page.shows("#usage")
     page.driver.refresh()
     page.click("Usage")
     page.wait_for_text("You have used nothing", "#used")

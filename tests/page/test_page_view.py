@@ -81,7 +81,7 @@ def test_a_reader_who_scrolls_away_is_left_there_and_can_return(page, provider):
     page.wait_for_text("tokens read", "article:last-child")
     assert page.gap > 1000
     page.find("#down").click()
-    page.wait(lambda: page.gap < 2 and not page.find("#down").is_displayed())
+    page.wait(lambda: page.gap < 2 and not page.shows("#down"))
 
 
 def test_the_caption_of_code_stays_in_view(page, provider):

@@ -224,11 +224,16 @@ def driver(tmp_path_factory):
     driver.quit()
 
 
+# They are deleted as soon as the page is left.
+FORGET_DATABASES = "indexedDB?.databases().then((all) => all.forEach(({ name }) => indexedDB.deleteDatabase(name)))"
+
+
 @pytest.fixture
 def browser(driver):
     """The browser. Whatever the page does, its console has no messages except failed requests."""
     yield driver
     driver.execute_script("sessionStorage.clear(); localStorage.clear()")
+    driver.execute_script(FORGET_DATABASES)
     console = driver.get_log("browser")
     told = [entry for entry in console if entry["source"] != "network"]
     assert told == [], told  # else pytest shows only that they differ
